@@ -1,0 +1,138 @@
+//! The name of a revocation, and the answer stored under it.
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// What a revocation names. Codes are part of the stored name: never reuse one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// One token: iss and jti; without jti, SHA-256 of its signing input (never of the whole token, since an ECDSA
+    /// signature can be changed without becoming invalid).
+    Token,
+    /// iss and sid.
+    Session,
+    /// iss and sub.
+    User,
+    /// iss and client_id, else azp.
+    Client,
+    /// iss and the RFC 7638 thumbprint of the key that verified.
+    SigningKey,
+    /// iss alone.
+    Issuer,
+}
+
+/// 128 bits that name a revocation without naming anybody. Prints as 22 characters of base64url.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RevocationKey(pub [u8; 16]);
+
+/// What the service knows of one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    Live,
+    Dead,
+    /// Dead if issued before this time (whole seconds since 1970).
+    Before(u64),
+}
+
+impl Kind {
+    pub const ALL: [Kind; 6] = [Kind::Token, Kind::Session, Kind::User, Kind::Client, Kind::SigningKey, Kind::Issuer];
+
+    pub fn code(self) -> u8 {
+        match self {
+            Kind::Token => 1,
+            Kind::Session => 2,
+            Kind::User => 3,
+            Kind::Client => 4,
+            Kind::SigningKey => 5,
+            Kind::Issuer => 6,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Token => "token",
+            Kind::Session => "session",
+            Kind::User => "user",
+            Kind::Client => "client",
+            Kind::SigningKey => "key",
+            Kind::Issuer => "issuer",
+        }
+    }
+
+    /// Tokens, sessions and signing keys end for good. A user, client or issuer comes back with the next login, so
+    /// only what was issued before the revocation is dead.
+    pub fn is_simply_dead(self) -> bool {
+        match self {
+            Kind::Token | Kind::Session | Kind::SigningKey => true,
+            Kind::User | Kind::Client | Kind::Issuer => false,
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or(())
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Answer {
+    /// Is a token that was issued at `issued` (whole seconds since 1970) dead by this answer?
+    pub fn ends(self, issued: u64) -> bool {
+        match self {
+            Answer::Live => false,
+            Answer::Dead => true,
+            Answer::Before(before) => issued < before,
+        }
+    }
+}
+
+impl fmt::Display for RevocationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for RevocationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RevocationKey({self})")
+    }
+}
+
+impl FromStr for RevocationKey {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| ())?;
+        Ok(Self(bytes.try_into().map_err(|_| ())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn before_ends_what_was_issued_earlier_and_nothing_else() {
+        assert!(Answer::Before(100).ends(99));
+        assert!(!Answer::Before(100).ends(100));
+        assert!(Answer::Dead.ends(u64::MAX));
+        assert!(!Answer::Live.ends(0));
+    }
+
+    #[test]
+    fn keys_print_and_parse_back() {
+        let key = RevocationKey([7; 16]);
+        assert_eq!(key.to_string().parse(), Ok(key));
+        assert_eq!("short".parse::<RevocationKey>(), Err(()));
+    }
+}

@@ -1,0 +1,20 @@
+//! What filter and service say to each other: the shared secret, the names of revocations, and the check itself.
+//! No I/O, no clock, no randomness: bytes in, bytes out.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+#![forbid(unsafe_code)]
+
+pub mod check;
+mod key;
+mod secret;
+
+pub use key::{Answer, Kind, RevocationKey};
+pub use secret::{Derived, Secret, SecretId, SecretTooShort};
