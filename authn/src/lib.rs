@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The pure core: a request, the time and answers go in, a decision comes out. No host call, clock, socket or runtime.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod fault;
+pub mod time;

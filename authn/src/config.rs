@@ -1,0 +1,467 @@
+//! The configuration document as it is written: names, defaults and shapes. What it means is compiled in `policy`.
+//!
+//! Every struct denies unknown fields, so that a misspelt field is an error and not a silent default.
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+mod duration;
+mod one_or_many;
+
+pub use duration::ConfigDuration;
+pub use one_or_many::OneOrMany;
+
+macro_rules! document {
+    ($($item:item)+) => {
+        $(
+            #[derive(Debug, Clone, Deserialize)]
+            #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+            #[serde(deny_unknown_fields)]
+            $item
+        )+
+    };
+}
+
+macro_rules! choice {
+    ($($item:item)+) => {
+        $(
+            #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+            #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+            #[serde(rename_all = "snake_case")]
+            $item
+        )+
+    };
+}
+
+document! {
+    /// The whole configuration of the filter.
+    pub struct Document {
+        /// Who may issue tokens. At least one.
+        pub issuers: Vec<Issuer>,
+        /// Where tokens are looked for. Default: the Authorization header, scheme Bearer.
+        #[serde(default)]
+        pub tokens: Sources,
+        /// What each request needs; the first rule that matches decides, and a request that matches none is refused.
+        pub rules: Vec<Rule>,
+        /// How ended sessions are asked for. Absent: no rule may ask for revocation, and none is checked.
+        pub revocation: Option<Revocation>,
+        /// What the upstream is told about the token, unless a rule says otherwise.
+        #[serde(default)]
+        pub forward: Forward,
+        /// How refusals look.
+        #[serde(default)]
+        pub faults: Faults,
+        /// Bounds on what is read and kept.
+        #[serde(default)]
+        pub limits: Limits,
+    }
+
+    pub struct Issuer {
+        /// The name in rules, logs and metrics: letters, digits, `-`, `_`. Default: the issuer's place, `issuer-0` and so on.
+        pub name: Option<String>,
+        /// The exact `iss` (RFC 7519 section 4.1.1), compared byte by byte.
+        pub issuer: String,
+        /// The values of `aud` that are accepted, or `any` in so many words.
+        pub audiences: Audiences,
+        /// The algorithms accepted from this issuer (RFC 7518 section 3.1; RFC 8037). There is no default.
+        pub algorithms: Vec<String>,
+        /// Keys written here. A key set by URL is asked for under `jwks`.
+        #[serde(default)]
+        pub keys: Vec<Key>,
+        /// How far the issuer's clock and ours may differ; at most 300s.
+        #[serde(default = "default_skew")]
+        pub skew: ConfigDuration,
+        /// The longest time from a token's issue (`auth_time` where present, else `iat`) to its `exp`.
+        #[serde(default = "default_max_lifetime")]
+        pub max_lifetime: ConfigDuration,
+        /// The values of the header `typ` that are accepted, without regard to case and without `application/`. Default:
+        /// `JWT` and `at+jwt`, and an absent `typ`. When given, an absent `typ` is refused.
+        pub types: Option<Vec<String>>,
+        /// Claims that a token of this issuer must have, whatever their value.
+        #[serde(default)]
+        pub required_claims: Vec<String>,
+    }
+
+    /// One key, in exactly one of three forms.
+    pub struct Key {
+        /// The key id (RFC 7515 section 4.1.4). A JWK's own `kid` is used when this is absent.
+        pub kid: Option<String>,
+        /// The one algorithm that this key is used with. Default: the JWK's `alg`, else every algorithm that the issuer
+        /// lists and that fits the key.
+        pub alg: Option<String>,
+        /// A public key as a JWK (RFC 7517): RSA, EC P-256 or P-384, OKP Ed25519.
+        pub jwk: Option<serde_json::Map<String, serde_json::Value>>,
+        /// A public key as PEM (SubjectPublicKeyInfo, RFC 7468).
+        pub pem: Option<String>,
+        /// The environment variable of the VM that holds an HMAC secret.
+        pub secret_env: Option<String>,
+        /// How that secret is written. Default: `raw`.
+        #[serde(default)]
+        pub secret_encoding: SecretEncoding,
+    }
+
+    /// Where tokens are looked for. More than one token in a request is refused.
+    pub struct Sources {
+        #[serde(default = "default_headers")]
+        pub headers: Vec<HeaderSource>,
+        #[serde(default)]
+        pub cookies: Vec<CookieSource>,
+        /// Query parameters, removed from the path before it is forwarded. They end up in logs: prefer a header.
+        #[serde(default)]
+        pub query: Vec<String>,
+    }
+
+    pub struct HeaderSource {
+        /// The header's name, without regard to case.
+        pub name: String,
+        /// The authentication scheme before the token, without regard to case; absent: the value is the token.
+        pub scheme: Option<String>,
+    }
+
+    pub struct CookieSource {
+        /// The cookie's name; case matters (RFC 6265).
+        pub name: String,
+    }
+
+    pub struct Rule {
+        /// The name in logs and metrics: letters, digits, `-`, `_`. Default: the rule's place, `rule-0` and so on.
+        pub name: Option<String>,
+        /// Absent fields match everything.
+        #[serde(default, rename = "match")]
+        pub matches: Match,
+        /// Who is admitted.
+        pub access: Access,
+        /// Names of the issuers accepted here. Default: all.
+        pub issuers: Option<Vec<String>>,
+        /// Scopes that the token must have (`scope` as a string per RFC 8693 section 4.2 or an array, or `scp`).
+        #[serde(default)]
+        pub scopes: Scopes,
+        /// Conditions on claims, all of which must hold.
+        #[serde(default)]
+        pub claims: Vec<Condition>,
+        /// What the token is bound to.
+        #[serde(default)]
+        pub binding: Binding,
+        /// Whether ended sessions are asked for. Default: `check` where the document has `revocation`, else `off`.
+        pub revocation: Option<RevocationMode>,
+        /// Replaces the document's `forward` for this rule.
+        pub forward: Option<Forward>,
+        /// What to do with a CORS preflight (an OPTIONS with Origin and Access-Control-Request-Method): `pass` lets it
+        /// through unauthenticated and without identity headers. Default: `check` treats it as any other request.
+        #[serde(default)]
+        pub cors_preflight: CorsPreflight,
+        /// Origins (scheme://host[:port]) from which a token in a cookie is accepted on unsafe methods and upgrades.
+        #[serde(default)]
+        pub cookie_origins: Vec<String>,
+    }
+
+    #[derive(Default)]
+    pub struct Match {
+        pub path: Option<PathMatch>,
+        /// Methods, in upper case.
+        pub methods: Option<Vec<String>>,
+        /// Hosts, compared in lower case, without port and trailing dot; `*.example.com` matches every name below.
+        pub hosts: Option<Vec<String>>,
+    }
+
+    #[derive(Default)]
+    pub struct Scopes {
+        /// Every one of these.
+        #[serde(default)]
+        pub all: Vec<String>,
+        /// At least one of these, when there are any.
+        #[serde(default)]
+        pub any: Vec<String>,
+    }
+
+    /// A condition on one claim. Exactly one of `equals`, `one_of`, `contains`, `contains_any`, `present`.
+    pub struct Condition {
+        /// The claim: a name, or a list of names that leads into nested objects.
+        pub claim: OneOrMany<String>,
+        /// The claim is this string, number or boolean.
+        pub equals: Option<Scalar>,
+        /// The claim is one of these.
+        pub one_of: Option<Vec<Scalar>>,
+        /// The claim is an array with this member (or a string of words separated by spaces with this word).
+        pub contains: Option<Scalar>,
+        /// As `contains`, for at least one of these.
+        pub contains_any: Option<Vec<Scalar>>,
+        /// The claim is there (true) or not there (false), whatever its value.
+        pub present: Option<bool>,
+    }
+
+    #[derive(Default)]
+    pub struct Binding {
+        /// `cnf.x5t#S256` (RFC 8705 section 3.1) against the client's certificate.
+        pub certificate: Option<CertificateBinding>,
+        /// A claim with one address or CIDR, or an array of them, against the client's address.
+        pub address: Option<ClaimBinding>,
+        /// A claim with the base64url SHA-256 of the User-Agent header.
+        pub user_agent: Option<ClaimBinding>,
+    }
+
+    pub struct CertificateBinding {
+        pub mode: BindingMode,
+        /// Refuse a token without `cnf.x5t#S256`. Default true.
+        #[serde(default = "default_true")]
+        pub required: bool,
+    }
+
+    pub struct ClaimBinding {
+        pub mode: BindingMode,
+        /// The claim: a name, or a list of names that leads into nested objects.
+        pub claim: OneOrMany<String>,
+        /// Refuse a token without the claim. Default true.
+        #[serde(default = "default_true")]
+        pub required: bool,
+    }
+
+    pub struct Revocation {
+        /// The Envoy cluster of the session service.
+        pub cluster: String,
+        /// The `:authority` sent to it. Default: the cluster's name.
+        pub authority: Option<String>,
+        /// The environment variable of the VM that holds the secret shared with the service (32 bytes or more).
+        pub secret_env: String,
+        /// The longest time to wait for an answer, connecting included; 10ms to 5s.
+        #[serde(default = "default_check_timeout")]
+        pub timeout: ConfigDuration,
+        /// How long an answer counts, from the moment the question was sent; 1s to 5s.
+        #[serde(default = "default_freshness")]
+        pub freshness: ConfigDuration,
+        /// What is asked about each token. Default: all of them.
+        #[serde(default = "default_kinds")]
+        pub kinds: Vec<RevocationKind>,
+        /// The most that an issuer's clock may run ahead of ours: caps a future `iat`. The same as the service's. At most 60s.
+        #[serde(default = "default_iat_lead")]
+        pub iat_lead: ConfigDuration,
+    }
+
+    pub struct Forward {
+        /// Claims to request headers.
+        #[serde(default)]
+        pub claims: Vec<ForwardClaim>,
+        /// A header that carries the payload as in the token (base64url JSON).
+        pub payload_header: Option<String>,
+        /// Whether the upstream sees the token. Default: `remove`.
+        #[serde(default)]
+        pub token: TokenForwarding,
+    }
+
+    pub struct ForwardClaim {
+        /// The claim: a name, or a list of names that leads into nested objects.
+        pub claim: OneOrMany<String>,
+        /// The request header. Whatever the client sent under this name is removed, on every route.
+        pub header: String,
+        /// What to do with a value that has bytes outside 0x20–0x7e. Default: `deny`.
+        #[serde(default)]
+        pub non_ascii: NonAscii,
+    }
+
+    #[derive(Default)]
+    pub struct Faults {
+        /// Which status each fault has.
+        #[serde(default)]
+        pub statuses: Statuses,
+        /// Status by fault code, 400 to 599.
+        #[serde(default)]
+        pub overrides: BTreeMap<String, u16>,
+        /// The `realm` of the challenge (RFC 6750 section 3). Default: none.
+        pub realm: Option<String>,
+    }
+
+    pub struct Limits {
+        /// The longest token; 256 to 65536 bytes.
+        #[serde(default = "default_token_bytes")]
+        pub token_bytes: usize,
+        /// Tokens kept in each virtual machine (one per worker thread); 0 to 65536.
+        #[serde(default = "default_cached_tokens")]
+        pub cached_tokens: usize,
+        /// Verdicts kept for all workers of a process; 0 to 65536.
+        #[serde(default = "default_shared_verdicts")]
+        pub shared_verdicts: usize,
+        /// Requests that wait for an answer at once, in each virtual machine; 1 to 65536. One more is refused.
+        #[serde(default = "default_waiting")]
+        pub waiting_requests: usize,
+    }
+}
+
+choice! {
+    pub enum Access {
+        /// Everybody, without a token; identity headers are still cleared.
+        Public,
+        /// A token or none; one that is presented must be good.
+        Optional,
+        /// A token.
+        Required,
+    }
+
+    #[derive(Default)]
+    pub enum SecretEncoding {
+        #[default]
+        Raw,
+        Base64url,
+    }
+
+    #[derive(Default)]
+    pub enum CorsPreflight {
+        #[default]
+        Check,
+        Pass,
+    }
+
+    pub enum BindingMode {
+        Enforce,
+        /// Only count and log what would have been refused.
+        Report,
+    }
+
+    pub enum RevocationMode {
+        /// Refuse with 503 what cannot be checked.
+        Check,
+        /// Let pass what cannot be checked, while the service or its store is out of reach.
+        DangerouslyPassWhenUnavailable,
+        /// Do not ask.
+        Off,
+    }
+
+    pub enum RevocationKind {
+        Token,
+        Session,
+        User,
+        Client,
+        Key,
+        Issuer,
+    }
+
+    #[derive(Default)]
+    pub enum TokenForwarding {
+        #[default]
+        Remove,
+        Keep,
+    }
+
+    #[derive(Default)]
+    pub enum NonAscii {
+        #[default]
+        Deny,
+        Base64url,
+    }
+
+    #[derive(Default)]
+    pub enum Statuses {
+        #[default]
+        Matrix,
+        Rfc6750,
+    }
+}
+
+/// `any`, or a list of at least one.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case", untagged)]
+pub enum Audiences {
+    Any(AnyWord),
+    These(Vec<String>),
+}
+
+/// The word `any`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum AnyWord {
+    Any,
+}
+
+/// Exactly one of the two.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum PathMatch {
+    /// The whole path, without query.
+    Exact(String),
+    /// The path itself and everything below it: `/a` matches `/a` and `/a/b`, not `/ab`; `/` matches everything.
+    Prefix(String),
+}
+
+/// A string, number or boolean.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum Scalar {
+    Bool(bool),
+    Number(serde_json::Number),
+    String(String),
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self { headers: default_headers(), cookies: Vec::new(), query: Vec::new() }
+    }
+}
+
+impl Default for Forward {
+    fn default() -> Self {
+        Self { claims: Vec::new(), payload_header: None, token: TokenForwarding::default() }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            token_bytes: default_token_bytes(),
+            cached_tokens: default_cached_tokens(),
+            shared_verdicts: default_shared_verdicts(),
+            waiting_requests: default_waiting(),
+        }
+    }
+}
+
+fn default_true() -> bool {
+    true
+}
+
+fn default_headers() -> Vec<HeaderSource> {
+    vec![HeaderSource { name: "authorization".into(), scheme: Some("Bearer".into()) }]
+}
+
+fn default_skew() -> ConfigDuration {
+    ConfigDuration::from_secs(30)
+}
+
+fn default_max_lifetime() -> ConfigDuration {
+    ConfigDuration::from_secs(24 * 60 * 60)
+}
+
+fn default_check_timeout() -> ConfigDuration {
+    ConfigDuration::from_millis(500)
+}
+
+fn default_freshness() -> ConfigDuration {
+    ConfigDuration::from_secs(2)
+}
+
+fn default_iat_lead() -> ConfigDuration {
+    ConfigDuration::from_secs(1)
+}
+
+fn default_kinds() -> Vec<RevocationKind> {
+    use RevocationKind::*;
+    vec![Token, Session, User, Client, Key, Issuer]
+}
+
+fn default_token_bytes() -> usize {
+    8192
+}
+
+fn default_cached_tokens() -> usize {
+    4096
+}
+
+fn default_shared_verdicts() -> usize {
+    8192
+}
+
+fn default_waiting() -> usize {
+    4096
+}

@@ -1,0 +1,85 @@
+//! Durations as they are written: a number and a unit, `250ms`, `2s`, `5m`, `24h`, `7d`.
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConfigDuration(pub Duration);
+
+impl ConfigDuration {
+    pub const fn from_secs(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+
+    /// # Errors
+    /// Not a whole number with one of the units, or too large.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("`{text}` is not a duration: write a whole number and a unit, as in 250ms, 2s, 5m, 24h, 7d");
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at_checked(digits).ok_or_else(wrong)?;
+        let millis_per_unit: u64 = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let millis = number.checked_mul(millis_per_unit).ok_or_else(|| format!("`{text}` is too long a duration"))?;
+        Ok(Self::from_millis(millis))
+    }
+}
+
+impl<'de> Deserialize<'de> for ConfigDuration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = ConfigDuration;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a duration as in 250ms, 2s, 5m, 24h, 7d")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ConfigDuration, E> {
+                ConfigDuration::parse(text).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Visitor)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for ConfigDuration {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_every_unit_and_refuses_the_rest() {
+        assert_eq!(ConfigDuration::parse("250ms"), Ok(ConfigDuration::from_millis(250)));
+        assert_eq!(ConfigDuration::parse("2s"), Ok(ConfigDuration::from_secs(2)));
+        assert_eq!(ConfigDuration::parse("5m"), Ok(ConfigDuration::from_secs(300)));
+        assert_eq!(ConfigDuration::parse("24h"), Ok(ConfigDuration::from_secs(86_400)));
+        assert_eq!(ConfigDuration::parse("7d"), Ok(ConfigDuration::from_secs(604_800)));
+        for bad in
+            ["", "2", "s", "2 s", "-2s", "1.5s", "2S", "2s ", "é", "99999999999999999999s", "18446744073709551615d"]
+        {
+            assert!(ConfigDuration::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

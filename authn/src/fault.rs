@@ -1,0 +1,125 @@
+//! Every reason for which a request is refused, and what each one looks like to the client.
+
+/// Declares [`Fault`] with its wire code, default status, RFC 6750 status, RFC 6750 error and short text, so that no
+/// fault can be added without all of them. `docs/faults.md` is generated from this table.
+macro_rules! faults {
+    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $status:literal, $rfc6750:literal, $error:expr, $text:literal;)+) => {
+        /// Why a request was refused.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Fault {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Fault {
+            pub const ALL: &'static [Fault] = &[$(Fault::$name,)+];
+
+            /// The `code` of the problem document, the metric and the log word.
+            pub const fn code(self) -> &'static str {
+                match self { $(Fault::$name => $code,)+ }
+            }
+
+            /// The HTTP status under `statuses: matrix`.
+            pub const fn matrix_status(self) -> u16 {
+                match self { $(Fault::$name => $status,)+ }
+            }
+
+            /// The HTTP status under `statuses: rfc6750`: 401 wherever RFC 6750 section 3.1 says `invalid_token`.
+            pub const fn rfc6750_status(self) -> u16 {
+                match self { $(Fault::$name => $rfc6750,)+ }
+            }
+
+            /// The `error` attribute of the challenge (RFC 6750 section 3.1); none where the RFC gives none.
+            pub const fn challenge_error(self) -> Option<&'static str> {
+                match self { $(Fault::$name => $error,)+ }
+            }
+
+            /// What the client may read: no cause that would help to forge a better token.
+            pub const fn text(self) -> &'static str {
+                match self { $(Fault::$name => $text,)+ }
+            }
+
+            /// When it happens, for `docs/faults.md`.
+            pub const fn when(self) -> &'static str {
+                match self { $(Fault::$name => concat!($($doc,)+),)+ }
+            }
+        }
+    };
+}
+
+const TOKEN: Option<&str> = Some("invalid_token");
+const REQUEST: Option<&str> = Some("invalid_request");
+
+faults! {
+    /// No token on a rule that requires one.
+    TokenMissing = "TOKEN_MISSING", 401, 401, None, "a token is required";
+    /// What was presented is not a token of any kind that is accepted here.
+    TokenMalformed = "TOKEN_MALFORMED", 401, 401, TOKEN, "the token is malformed";
+    /// More than one token, or one source twice.
+    TokenAmbiguous = "TOKEN_AMBIGUOUS", 400, 400, REQUEST, "more than one token was presented";
+    /// A cookie token on an unsafe method or an upgrade, without an Origin that the rule lists.
+    OriginNotAllowed = "ORIGIN_NOT_ALLOWED", 403, 403, None, "this origin may not use a session cookie here";
+    /// The token's algorithm is not one that its issuer's key uses.
+    AlgNotAllowed = "ALG_NOT_ALLOWED", 401, 401, TOKEN, "the token's algorithm is not allowed";
+    /// No key of the issuer has the token's key id.
+    KeyUnknown = "KEY_UNKNOWN", 401, 401, TOKEN, "the token's key is unknown";
+    /// The signature does not match.
+    SigMismatch = "SIG_MISMATCH", 403, 401, TOKEN, "the token's signature does not match";
+    /// `exp` has passed.
+    JwtExpired = "JWT_EXPIRED", 401, 401, TOKEN, "the token has expired";
+    /// `nbf`, `iat` or `auth_time` lies in the future.
+    JwtNotYetValid = "JWT_NOT_YET_VALID", 401, 401, TOKEN, "the token is not valid yet";
+    /// The token lives longer than its issuer may grant, or than revocations are kept.
+    JwtTooLongLived = "JWT_TOO_LONG_LIVED", 401, 401, TOKEN, "the token lives too long";
+    /// `iss` is missing or not configured.
+    InvalidIssuer = "INVALID_ISSUER", 401, 401, TOKEN, "the token's issuer is not accepted";
+    /// `aud` is missing or names nobody here.
+    InvalidAudience = "INVALID_AUDIENCE", 401, 401, TOKEN, "the token is not meant for this audience";
+    /// A claim is missing, of the wrong type or not the one required.
+    InvalidClaim = "INVALID_CLAIM", 401, 401, TOKEN, "a claim of the token is not acceptable";
+    /// The token lacks a scope that the rule requires.
+    ScopeInsufficient = "SCOPE_INSUFFICIENT", 403, 403, Some("insufficient_scope"), "the token's scope is insufficient";
+    /// The token, or its session, user, client, key or issuer, was revoked.
+    SessionRevoked = "SESSION_REVOKED", 403, 401, TOKEN, "the session was ended";
+    /// Introspection says that the token is not active.
+    SessionUnknown = "SESSION_UNKNOWN", 401, 401, TOKEN, "the session is unknown";
+    /// The client's address, agent or certificate is not the one that the token is bound to.
+    BindingMismatch = "BINDING_MISMATCH", 403, 401, TOKEN, "the token is bound to another client";
+    /// No rule matches the request.
+    RouteUnmatched = "ROUTE_UNMATCHED", 403, 403, None, "no rule admits this request";
+    /// The path could be read in more than one way.
+    PathSuspicious = "PATH_SUSPICIOUS", 400, 400, None, "the path is not in plain form";
+    /// The request's headers cannot be read (not UTF-8 where needed, or more than the filter takes).
+    RequestMalformed = "REQUEST_MALFORMED", 400, 400, None, "the request's headers are malformed";
+    /// The service could not connect to Redis.
+    RedisConnRefused = "REDIS_CONN_REFUSED", 503, 503, None, "sessions cannot be checked now";
+    /// Redis answered too slowly.
+    SessionStoreLatency = "SESSION_STORE_LATENCY", 503, 503, None, "sessions cannot be checked now";
+    /// No answer that can be trusted: service unreachable, slow, not ready, or not ours.
+    StoreUnavailable = "STORE_UNAVAILABLE", 503, 503, None, "sessions cannot be checked now";
+    /// The issuer's keys could not be fetched, or are too old.
+    KeysUnavailable = "KEYS_UNAVAILABLE", 503, 503, None, "the issuer's keys cannot be had now";
+}
+
+/// A refusal: what the client is told, and the cause that only logs and `explain` see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    pub fault: Fault,
+    /// Names fields and limits, never a token, claim value, key or nonce.
+    pub cause: std::borrow::Cow<'static, str>,
+}
+
+impl Denial {
+    pub fn new(fault: Fault, cause: impl Into<std::borrow::Cow<'static, str>>) -> Self {
+        Self { fault, cause: cause.into() }
+    }
+}
+
+impl Fault {
+    /// "Cannot tell" as opposed to "no": only these ask the rule's failure policy.
+    pub const fn is_cannot_tell(self) -> bool {
+        matches!(
+            self,
+            Fault::RedisConnRefused | Fault::SessionStoreLatency | Fault::StoreUnavailable | Fault::KeysUnavailable
+        )
+    }
+}
