@@ -1,1 +1,27 @@
-//! x
+//! The Wasm module: the callbacks that the host calls, and nothing that decides. Deciding is `authn`'s.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+#![deny(unsafe_code)]
+
+mod callbacks;
+mod host;
+mod metrics;
+mod pairs;
+mod peer;
+mod root;
+mod vm;
+
+// Gives the module its `_initialize`. The rest of the SDK's dispatcher is replaced after linking: see
+// docs/decisions/0001-own-dispatcher.md.
+#[allow(unsafe_code)]
+mod start {
+    proxy_wasm::main! {{}}
+}

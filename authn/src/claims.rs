@@ -1,0 +1,270 @@
+//! The registered claims (RFC 7519 section 4.1) and what a rule asks of claims. Signatures are `verify`'s matter.
+use crate::fault::{Denial, Fault};
+use crate::jws::Header;
+use crate::json::{Json, Number, Object};
+use crate::policy::{Condition, Issuer, Test, Wanted};
+use crate::time::UnixSeconds;
+
+/// When the token counts, skew included: from (inclusive) to (exclusive).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    pub from: UnixSeconds,
+    pub until: UnixSeconds,
+}
+
+/// The claims that every token of an issuer is judged by, once, when it is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    pub window: Window,
+    /// `auth_time` where present, else `iat`: the moment that revocations are compared with.
+    pub issued: Option<UnixSeconds>,
+}
+
+impl Window {
+    /// # Errors
+    /// [`Fault::JwtExpired`] or [`Fault::JwtNotYetValid`].
+    pub fn check(self, now: UnixSeconds) -> Result<(), Denial> {
+        // RFC 7519 section 4.1.4: the current time must be before `exp`.
+        if now >= self.until {
+            return Err(Denial::new(Fault::JwtExpired, "exp has passed"));
+        }
+        if now < self.from {
+            return Err(Denial::new(Fault::JwtNotYetValid, "nbf, iat or auth_time lies in the future"));
+        }
+        Ok(())
+    }
+}
+
+/// `iss` of a payload whose signature is yet to be checked: it only selects whose keys may check it.
+pub(crate) fn unverified_issuer<'j>(payload: &'j Object<'_>) -> Result<&'j str, Denial> {
+    match payload.get("iss") {
+        None => Err(Denial::new(Fault::InvalidIssuer, "iss is missing")),
+        Some(Json::String(issuer)) => Ok(issuer),
+        Some(_) => Err(Denial::new(Fault::InvalidIssuer, "iss is not a string")),
+    }
+}
+
+/// Everything about a verified token that does not depend on the request, and its times.
+///
+/// # Errors
+/// The first claim that is not acceptable.
+pub(crate) fn check_registered(
+    issuer: &Issuer,
+    iat_lead: u64,
+    header: &Header,
+    payload: &Object<'_>,
+    now: UnixSeconds,
+) -> Result<Times, Denial> {
+    check_type(issuer, header)?;
+    check_audience(issuer, payload)?;
+    for name in ["sub", "jti", "sid", "client_id", "azp"] {
+        optional_string(payload, name)?;
+    }
+    for name in &issuer.required_claims {
+        if payload.get(name).is_none() {
+            return Err(Denial::new(Fault::InvalidClaim, format!("the claim `{name}` is missing")));
+        }
+    }
+    check_times(issuer, iat_lead, payload, now)
+}
+
+fn check_type(issuer: &Issuer, header: &Header) -> Result<(), Denial> {
+    let refused = || Denial::new(Fault::InvalidClaim, "the header's typ is not accepted");
+    match (&issuer.types, &header.typ) {
+        (None, None) => Ok(()),
+        (None, Some(typ)) => {
+            let typ = plain_type(typ);
+            if typ == "jwt" || typ == "at+jwt" { Ok(()) } else { Err(refused()) }
+        }
+        (Some(_), None) => Err(refused()),
+        (Some(accepted), Some(typ)) => {
+            if accepted.contains(&plain_type(typ)) {
+                Ok(())
+            } else {
+                Err(refused())
+            }
+        }
+    }
+}
+
+/// Media types compare without case, and `application/` may be left out (RFC 7515 section 4.1.9).
+pub(crate) fn plain_type(typ: &str) -> String {
+    let lower = typ.to_ascii_lowercase();
+    match lower.strip_prefix("application/") {
+        Some(rest) if !rest.contains('/') => rest.to_owned(),
+        _ => lower,
+    }
+}
+
+fn check_audience(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Denial> {
+    let Some(accepted) = &issuer.audiences else { return Ok(()) };
+    let is_ours = |audience: &str| accepted.iter().any(|ours| ours == audience);
+    let found = match payload.get("aud") {
+        None => return Err(Denial::new(Fault::InvalidAudience, "aud is missing")),
+        Some(Json::String(audience)) => is_ours(audience),
+        Some(Json::Array(audiences)) => {
+            let mut found = false;
+            for audience in audiences {
+                let Json::String(audience) = audience else {
+                    return Err(Denial::new(Fault::InvalidAudience, "a member of aud is not a string"));
+                };
+                found |= is_ours(audience);
+            }
+            found
+        }
+        Some(_) => return Err(Denial::new(Fault::InvalidAudience, "aud is neither a string nor an array")),
+    };
+    if found { Ok(()) } else { Err(Denial::new(Fault::InvalidAudience, "aud names nobody here")) }
+}
+
+fn check_times(issuer: &Issuer, iat_lead: u64, payload: &Object<'_>, now: UnixSeconds) -> Result<Times, Denial> {
+    let Some(exp) = numeric_date(payload, "exp", Round::Down)? else {
+        return Err(Denial::new(Fault::InvalidClaim, "exp is missing"));
+    };
+    let nbf = numeric_date(payload, "nbf", Round::Up)?;
+    let iat = numeric_date(payload, "iat", Round::Down)?;
+    let auth_time = numeric_date(payload, "auth_time", Round::Down)?;
+    let issued = auth_time.or(iat);
+    let mut from = nbf.map_or(0, |nbf| nbf.saturating_sub(issuer.skew));
+    for stamp in [iat, auth_time].into_iter().flatten() {
+        from = from.max(stamp.saturating_sub(iat_lead));
+    }
+    let times = Times {
+        window: Window { from: UnixSeconds(from), until: UnixSeconds(exp.saturating_add(issuer.skew)) },
+        issued: issued.map(UnixSeconds),
+    };
+    times.window.check(now)?;
+    // Revocations are kept for just this long: a token that outlives them would come back to life. Measured from
+    // `auth_time` where there is one, since that is what a revocation is compared with.
+    if exp.saturating_sub(issued.unwrap_or(now.0)) > issuer.max_lifetime {
+        return Err(Denial::new(Fault::JwtTooLongLived, "the time from its issue to exp is over max_lifetime"));
+    }
+    Ok(times)
+}
+
+#[derive(Clone, Copy)]
+enum Round {
+    Down,
+    Up,
+}
+
+/// 9999-12-31T23:59:59Z: beyond it lies a unit error (milliseconds), never a date.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// A NumericDate (RFC 7519 section 2). A fraction is allowed; a negative or huge number is not a time that any token
+/// could mean.
+fn numeric_date(payload: &Object<'_>, name: &'static str, round: Round) -> Result<Option<u64>, Denial> {
+    let refused = |why: &str| Denial::new(Fault::InvalidClaim, format!("{name} {why}"));
+    let seconds = match payload.get(name) {
+        None => return Ok(None),
+        Some(Json::Number(Number::Unsigned(seconds))) => *seconds,
+        Some(Json::Number(Number::Negative(_))) => return Err(refused("is negative")),
+        Some(Json::Number(Number::Float(seconds))) => {
+            let whole = match round {
+                Round::Down => seconds.floor(),
+                Round::Up => seconds.ceil(),
+            };
+            if seconds.is_sign_negative() {
+                return Err(refused("is negative"));
+            }
+            if !whole.is_finite() || whole > LAST_SECOND as f64 {
+                return Err(refused("is too large"));
+            }
+            whole as u64
+        }
+        Some(_) => return Err(refused("is not a number")),
+    };
+    if seconds > LAST_SECOND {
+        return Err(refused("is too large"));
+    }
+    Ok(Some(seconds))
+}
+
+/// Absent and malformed are two cases: a `sub` that is a number must not be read as no `sub`.
+pub(crate) fn optional_string<'j>(payload: &'j Object<'_>, name: &str) -> Result<Option<&'j str>, Denial> {
+    match payload.get(name) {
+        None => Ok(None),
+        Some(Json::String(value)) => Ok(Some(value)),
+        Some(_) => Err(Denial::new(Fault::InvalidClaim, format!("the claim `{name}` is not a string"))),
+    }
+}
+
+/// Does the token have every scope in `all`, and one of `any` if there are any?
+///
+/// # Errors
+/// [`Fault::ScopeInsufficient`], or [`Fault::InvalidClaim`] for a scope claim of another shape.
+pub(crate) fn check_scopes(all: &[String], any: &[String], payload: &Object<'_>) -> Result<(), Denial> {
+    if all.is_empty() && any.is_empty() {
+        return Ok(());
+    }
+    let malformed = || Denial::new(Fault::InvalidClaim, "the scope claim is neither a string nor an array of strings");
+    // Both are read: `scope` per RFC 8693 section 4.2, and the `scp` that some providers use in its place.
+    let mut granted: Vec<&str> = Vec::new();
+    for name in ["scope", "scp"] {
+        match payload.get(name) {
+            None => {}
+            Some(Json::String(words)) => granted.extend(words.split(' ').filter(|word| !word.is_empty())),
+            Some(Json::Array(members)) => {
+                for member in members {
+                    let Json::String(word) = member else { return Err(malformed()) };
+                    granted.push(word);
+                }
+            }
+            Some(_) => return Err(malformed()),
+        }
+    }
+    let has = |scope: &String| granted.contains(&scope.as_str());
+    if all.iter().all(has) && (any.is_empty() || any.iter().any(has)) {
+        return Ok(());
+    }
+    Err(Denial::new(Fault::ScopeInsufficient, "the token lacks a scope that the rule requires"))
+}
+
+/// # Errors
+/// [`Fault::InvalidClaim`] when the condition does not hold.
+pub(crate) fn check_condition(condition: &Condition, payload: &Json<'_>) -> Result<(), Denial> {
+    let value = payload.path(&condition.claim);
+    let holds = match &condition.test {
+        Test::Present(wanted) => value.is_some() == *wanted,
+        Test::OneOf(wanted) => value.is_some_and(|value| wanted.iter().any(|wanted| wanted.is(value))),
+        Test::ContainsAny(wanted) => match value {
+            Some(Json::Array(members)) => members.iter().any(|member| wanted.iter().any(|wanted| wanted.is(member))),
+            Some(Json::String(words)) => wanted.iter().any(|wanted| match wanted {
+                Wanted::String(word) => words.split(' ').any(|one| one == word),
+                Wanted::Bool(_) | Wanted::Number(_) => false,
+            }),
+            _ => false,
+        },
+    };
+    if holds {
+        return Ok(());
+    }
+    Err(Denial::new(Fault::InvalidClaim, format!("the claim `{}` is not what the rule requires", condition.claim.join("."))))
+}
+
+impl Wanted {
+    fn is(&self, value: &Json<'_>) -> bool {
+        match (self, value) {
+            (Wanted::Bool(wanted), Json::Bool(value)) => wanted == value,
+            (Wanted::String(wanted), Json::String(value)) => wanted == value,
+            (Wanted::Number(wanted), Json::Number(value)) => same_number(*wanted, *value),
+            _ => false,
+        }
+    }
+}
+
+/// 1 and 1.0 are one number in JSON. Integers compare as integers: as floats, 2^53 and 2^53 + 1 would be equal.
+fn same_number(a: Number, b: Number) -> bool {
+    match (a, b) {
+        (Number::Unsigned(a), Number::Unsigned(b)) => a == b,
+        (Number::Negative(a), Number::Negative(b)) => a == b,
+        (Number::Float(a), Number::Float(b)) => a == b,
+        (Number::Float(float), Number::Unsigned(whole)) | (Number::Unsigned(whole), Number::Float(float)) => {
+            float.fract() == 0.0 && float >= 0.0 && float < u64::MAX as f64 && float as u64 == whole
+        }
+        (Number::Float(float), Number::Negative(whole)) | (Number::Negative(whole), Number::Float(float)) => {
+            float.fract() == 0.0 && float < 0.0 && float >= i64::MIN as f64 && float as i64 == whole
+        }
+        (Number::Unsigned(_), Number::Negative(_)) | (Number::Negative(_), Number::Unsigned(_)) => false,
+    }
+}

@@ -1,0 +1,686 @@
+//! The configuration compiled: every name resolved, every bound checked, nothing left that could be wrong at a request.
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use wire::{Derived, Kind, Secret};
+
+use crate::alg::Algorithm;
+use crate::config::{self, Access, Audiences, ConfigDuration, RevocationMode, Scalar};
+use crate::credentials::Credentials;
+use crate::fault::Fault;
+use crate::headers::HeaderName;
+use crate::json::Number;
+use crate::keys::{Key, KeySet};
+use crate::route::{RouteSpec, Router};
+
+/// Gives the bytes of an environment variable of the VM.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
+
+#[derive(Debug)]
+pub struct Policy {
+    pub(crate) issuers: Vec<Issuer>,
+    pub(crate) by_issuer: HashMap<String, usize>,
+    pub(crate) credentials: Credentials,
+    pub(crate) router: Router,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) revocation: Option<Revocation>,
+    pub(crate) faults: Faults,
+    /// Every header that any rule may set: cleared on every route.
+    pub(crate) clear: Vec<HeaderName>,
+    limits: config::Limits,
+    digest: [u8; 32],
+}
+
+#[derive(Debug)]
+pub(crate) struct Issuer {
+    pub(crate) name: String,
+    pub(crate) issuer: String,
+    pub(crate) audiences: Option<Vec<String>>,
+    pub(crate) algorithms: Vec<Algorithm>,
+    pub(crate) keys: KeySet,
+    pub(crate) skew: u64,
+    pub(crate) max_lifetime: u64,
+    /// Lower case, without `application/`. `None`: JWT, at+jwt or absent.
+    pub(crate) types: Option<Vec<String>>,
+    pub(crate) required_claims: Vec<String>,
+}
+
+#[derive(Debug)]
+pub struct Rule {
+    pub name: String,
+    pub(crate) access: Access,
+    /// By issuer index; `None` admits all.
+    pub(crate) issuers: Option<Vec<usize>>,
+    pub(crate) scopes: config::Scopes,
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) binding: config::Binding,
+    pub(crate) revocation: RevocationMode,
+    pub(crate) forward: Forward,
+    pub(crate) cors_preflight_passes: bool,
+    pub(crate) cookie_origins: Vec<Vec<u8>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Condition {
+    pub(crate) claim: Vec<String>,
+    pub(crate) test: Test,
+}
+
+#[derive(Debug)]
+pub(crate) enum Test {
+    OneOf(Vec<Wanted>),
+    ContainsAny(Vec<Wanted>),
+    Present(bool),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Wanted {
+    Bool(bool),
+    Number(Number),
+    String(String),
+}
+
+#[derive(Debug)]
+pub(crate) struct Forward {
+    pub(crate) claims: Vec<ForwardClaim>,
+    pub(crate) payload_header: Option<HeaderName>,
+    pub(crate) keep_token: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct ForwardClaim {
+    pub(crate) claim: Vec<String>,
+    pub(crate) header: HeaderName,
+    pub(crate) non_ascii: config::NonAscii,
+}
+
+/// How the session service is asked.
+#[derive(Debug)]
+pub struct Revocation {
+    pub cluster: String,
+    pub authority: String,
+    pub timeout: Duration,
+    pub freshness: Duration,
+    pub derived: Derived,
+    /// How long the service must keep a revocation for us: the longest that a token we accept can outlive its issue.
+    pub retention_seconds: u32,
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) iat_lead: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Faults {
+    statuses: HashMap<Fault, u16>,
+    pub(crate) realm: Option<String>,
+}
+
+/// What is wrong with the configuration, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// As in `rules[3].claims[0].equals`; empty for the document as a whole.
+    pub path: String,
+    pub message: String,
+}
+
+impl Policy {
+    /// Reads the document as JSON.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with the path of its field.
+    pub fn from_json(text: &[u8], environment: Environment<'_>) -> Result<Self, ConfigError> {
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        let document: config::Document =
+            serde_path_to_error::deserialize(&mut reader).map_err(|error| ConfigError {
+                path: error.path().to_string().trim_matches('.').to_owned(),
+                message: error.into_inner().to_string(),
+            })?;
+        reader.end().map_err(|error| ConfigError::new("", error.to_string()))?;
+        Self::compile(&document, environment, Sha256::digest(text).into())
+    }
+
+    /// `digest` names this very document: cached answers of another one are not used.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with the path of its field.
+    pub fn compile(
+        document: &config::Document,
+        environment: Environment<'_>,
+        digest: [u8; 32],
+    ) -> Result<Self, ConfigError> {
+        let limits = check_limits(&document.limits)?;
+        let (issuers, by_issuer) = compile_issuers(&document.issuers, environment)?;
+        let revocation = document
+            .revocation
+            .as_ref()
+            .map(|revocation| compile_revocation(revocation, &issuers, environment))
+            .transpose()?;
+        let credentials =
+            Credentials::compile(&document.tokens).map_err(|(path, message)| ConfigError::new(under("tokens", &path), message))?;
+        let default_forward = compile_forward(&document.forward, "forward")?;
+        if document.rules.is_empty() {
+            return Err(ConfigError::new("rules", "at least one rule is needed: a request that matches none is refused"));
+        }
+        let mut rules = Vec::with_capacity(document.rules.len());
+        let mut names = HashSet::new();
+        for (place, rule) in document.rules.iter().enumerate() {
+            let at = format!("rules[{place}]");
+            let compiled = compile_rule(rule, place, &at, &issuers, revocation.is_some(), &document.forward)?;
+            if !names.insert(compiled.name.clone()) {
+                return Err(ConfigError::new(format!("{at}.name"), format!("two rules are named `{}`", compiled.name)));
+            }
+            rules.push(compiled);
+        }
+        let specs: Vec<RouteSpec<'_>> = document.rules.iter().map(|rule| RouteSpec::from(&rule.matches)).collect();
+        let router = Router::compile(&specs).map_err(|(place, field, message)| {
+            ConfigError::new(format!("rules[{place}].match.{field}"), message)
+        })?;
+        let mut clear: Vec<HeaderName> = Vec::new();
+        for forward in rules.iter().map(|rule| &rule.forward).chain([&default_forward]) {
+            for header in forward.claims.iter().map(|claim| &claim.header).chain(&forward.payload_header) {
+                if !clear.contains(header) {
+                    clear.push(header.clone());
+                }
+            }
+        }
+        for (place, header) in document.tokens.headers.iter().enumerate() {
+            if clear.iter().any(|cleared| cleared.matches_loosely(header.name.as_bytes())) {
+                return Err(ConfigError::new(
+                    format!("tokens.headers[{place}].name"),
+                    format!("`{}` is also set by `forward`: the token would be cleared before it is read", header.name),
+                ));
+            }
+        }
+        let faults = compile_faults(&document.faults)?;
+        Ok(Self { issuers, by_issuer, credentials, router, rules, revocation, faults, clear, limits, digest })
+    }
+
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    pub fn limits(&self) -> &config::Limits {
+        &self.limits
+    }
+
+    pub fn revocation(&self) -> Option<&Revocation> {
+        self.revocation.as_ref()
+    }
+
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+}
+
+impl Faults {
+    pub(crate) fn status(&self, fault: Fault) -> u16 {
+        // Every fault has an entry; 500 could only mean that this file is wrong, and it still refuses.
+        self.statuses.get(&fault).copied().unwrap_or(500)
+    }
+}
+
+impl ConfigError {
+    fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            return f.write_str(&self.message);
+        }
+        write!(f, "{}: {}", self.path, self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+const MAX_SKEW: ConfigDuration = ConfigDuration::from_secs(300);
+const MAX_LIFETIME: ConfigDuration = ConfigDuration::from_secs(366 * 24 * 60 * 60);
+const MAX_IAT_LEAD: ConfigDuration = ConfigDuration::from_secs(60);
+const MAX_ISSUERS: usize = 256;
+
+fn compile_issuers(
+    documents: &[config::Issuer],
+    environment: Environment<'_>,
+) -> Result<(Vec<Issuer>, HashMap<String, usize>), ConfigError> {
+    if documents.is_empty() || documents.len() > MAX_ISSUERS {
+        return Err(ConfigError::new("issuers", format!("1 to {MAX_ISSUERS} issuers are needed")));
+    }
+    let mut issuers: Vec<Issuer> = Vec::with_capacity(documents.len());
+    let mut by_issuer = HashMap::new();
+    for (place, document) in documents.iter().enumerate() {
+        let at = format!("issuers[{place}]");
+        let issuer = compile_issuer(document, place, &at, environment)?;
+        if issuers.iter().any(|other| other.name == issuer.name) {
+            return Err(ConfigError::new(format!("{at}.name"), format!("two issuers are named `{}`", issuer.name)));
+        }
+        if by_issuer.insert(issuer.issuer.clone(), place).is_some() {
+            return Err(ConfigError::new(
+                format!("{at}.issuer"),
+                "this issuer is listed twice: put all of its keys under one entry",
+            ));
+        }
+        issuers.push(issuer);
+    }
+    Ok((issuers, by_issuer))
+}
+
+fn compile_issuer(
+    document: &config::Issuer,
+    place: usize,
+    at: &str,
+    environment: Environment<'_>,
+) -> Result<Issuer, ConfigError> {
+    if document.issuer.is_empty() {
+        return Err(ConfigError::new(format!("{at}.issuer"), "must not be empty"));
+    }
+    let audiences = match &document.audiences {
+        Audiences::Any(_) => None,
+        Audiences::These(these) if these.is_empty() => {
+            return Err(ConfigError::new(
+                format!("{at}.audiences"),
+                "name at least one audience, or write `any` to accept tokens that were meant for somebody else",
+            ));
+        }
+        Audiences::These(these) => Some(these.clone()),
+    };
+    let mut algorithms = Vec::new();
+    for (i, name) in document.algorithms.iter().enumerate() {
+        let field = format!("{at}.algorithms[{i}]");
+        let algorithm = Algorithm::from_name(name).ok_or_else(|| {
+            let known: Vec<&str> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
+            ConfigError::new(&field, format!("`{name}` is not supported; use one of {}", known.join(", ")))
+        })?;
+        if algorithms.contains(&algorithm) {
+            return Err(ConfigError::new(field, format!("`{name}` is listed twice")));
+        }
+        algorithms.push(algorithm);
+    }
+    if algorithms.is_empty() {
+        return Err(ConfigError::new(format!("{at}.algorithms"), "name at least one algorithm"));
+    }
+    let mut keys = Vec::new();
+    for (i, key) in document.keys.iter().enumerate() {
+        keys.push(compile_key(key, &format!("{at}.keys[{i}]"), &algorithms, environment)?);
+    }
+    if keys.is_empty() {
+        return Err(ConfigError::new(format!("{at}.keys"), "at least one key is needed"));
+    }
+    let keys = KeySet::new(keys).map_err(|error| ConfigError::new(format!("{at}.keys"), error.to_string()))?;
+    at_most(document.skew, MAX_SKEW, &format!("{at}.skew"))?;
+    at_most(document.max_lifetime, MAX_LIFETIME, &format!("{at}.max_lifetime"))?;
+    if document.max_lifetime.0 < Duration::from_secs(1) {
+        return Err(ConfigError::new(format!("{at}.max_lifetime"), "must be at least 1s"));
+    }
+    let types = match &document.types {
+        None => None,
+        Some(types) if types.is_empty() => {
+            return Err(ConfigError::new(format!("{at}.types"), "name at least one type, or leave the field out"));
+        }
+        Some(types) => Some(types.iter().map(|name| crate::claims::plain_type(name)).collect()),
+    };
+    Ok(Issuer {
+        name: name_or(document.name.as_deref(), "issuer", place, at)?,
+        issuer: document.issuer.clone(),
+        audiences,
+        algorithms,
+        keys,
+        skew: document.skew.0.as_secs(),
+        max_lifetime: document.max_lifetime.0.as_secs(),
+        types,
+        required_claims: document.required_claims.clone(),
+    })
+}
+
+fn compile_key(
+    key: &config::Key,
+    at: &str,
+    allowed: &[Algorithm],
+    environment: Environment<'_>,
+) -> Result<Key, ConfigError> {
+    let allowed = match &key.alg {
+        None => allowed.to_vec(),
+        Some(name) => {
+            let field = format!("{at}.alg");
+            let algorithm = Algorithm::from_name(name)
+                .ok_or_else(|| ConfigError::new(&field, format!("`{name}` is not a supported algorithm")))?;
+            if !allowed.contains(&algorithm) {
+                return Err(ConfigError::new(field, format!("`{name}` is not among the issuer's algorithms")));
+            }
+            vec![algorithm]
+        }
+    };
+    let kid = key.kid.as_deref();
+    match (&key.jwk, &key.pem, &key.secret_env) {
+        (Some(jwk), None, None) => {
+            let mut jwk = jwk.clone();
+            if let Some(kid) = kid {
+                jwk.insert("kid".into(), kid.into());
+            }
+            Key::from_jwk(&jwk, &allowed).map_err(|error| ConfigError::new(format!("{at}.jwk"), error.to_string()))
+        }
+        (None, Some(pem), None) => {
+            Key::from_pem(pem, kid, &allowed).map_err(|error| ConfigError::new(format!("{at}.pem"), error.to_string()))
+        }
+        (None, None, Some(variable)) => {
+            let field = format!("{at}.secret_env");
+            let secret = secret_from(environment, variable, key.secret_encoding, &field)?;
+            Key::from_secret(&secret, kid, &allowed).map_err(|error| ConfigError::new(field, error.to_string()))
+        }
+        _ => Err(ConfigError::new(at, "give exactly one of `jwk`, `pem` and `secret_env`")),
+    }
+}
+
+fn secret_from(
+    environment: Environment<'_>,
+    variable: &str,
+    encoding: config::SecretEncoding,
+    field: &str,
+) -> Result<Vec<u8>, ConfigError> {
+    let value = environment(variable)
+        .filter(|value| !value.is_empty())
+        .ok_or_else(|| ConfigError::new(field, format!("the VM's environment has no variable `{variable}`")))?;
+    match encoding {
+        config::SecretEncoding::Raw => Ok(value),
+        config::SecretEncoding::Base64url => crate::b64::decode(value.trim_ascii())
+            .map_err(|_| ConfigError::new(field, format!("`{variable}` does not hold base64url without padding"))),
+    }
+}
+
+fn compile_revocation(
+    document: &config::Revocation,
+    issuers: &[Issuer],
+    environment: Environment<'_>,
+) -> Result<Revocation, ConfigError> {
+    let at = |field: &str| format!("revocation.{field}");
+    if document.cluster.is_empty() {
+        return Err(ConfigError::new(at("cluster"), "must not be empty"));
+    }
+    let authority = document.authority.clone().unwrap_or_else(|| document.cluster.clone());
+    // Istio's cluster names hold `|`, which no authority may.
+    if authority.is_empty() || !authority.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:|[]".contains(&byte)) {
+        return Err(ConfigError::new(at("authority"), "must be a host name, with or without a port"));
+    }
+    within(document.timeout, ConfigDuration::from_millis(10), ConfigDuration::from_secs(5), &at("timeout"))?;
+    within(document.freshness, ConfigDuration::from_secs(1), ConfigDuration::from_secs(5), &at("freshness"))?;
+    at_most(document.iat_lead, MAX_IAT_LEAD, &at("iat_lead"))?;
+    let secret = secret_from(environment, &document.secret_env, config::SecretEncoding::Raw, &at("secret_env"))?;
+    let secret = Secret::new(&secret).map_err(|error| ConfigError::new(at("secret_env"), error.to_string()))?;
+    let mut kinds = Vec::new();
+    for kind in &document.kinds {
+        let kind = match kind {
+            config::RevocationKind::Token => Kind::Token,
+            config::RevocationKind::Session => Kind::Session,
+            config::RevocationKind::User => Kind::User,
+            config::RevocationKind::Client => Kind::Client,
+            config::RevocationKind::Key => Kind::SigningKey,
+            config::RevocationKind::Issuer => Kind::Issuer,
+        };
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    if kinds.is_empty() {
+        return Err(ConfigError::new(at("kinds"), "name at least one kind"));
+    }
+    let iat_lead = document.iat_lead.0.as_secs();
+    let longest = issuers.iter().map(|issuer| issuer.max_lifetime.saturating_add(issuer.skew)).max().unwrap_or(0);
+    Ok(Revocation {
+        cluster: document.cluster.clone(),
+        authority,
+        timeout: document.timeout.0,
+        freshness: document.freshness.0,
+        derived: secret.derive(),
+        retention_seconds: u32::try_from(longest.saturating_add(iat_lead)).unwrap_or(u32::MAX),
+        kinds,
+        iat_lead,
+    })
+}
+
+fn compile_rule(
+    document: &config::Rule,
+    place: usize,
+    at: &str,
+    issuers: &[Issuer],
+    revocation_is_configured: bool,
+    default_forward: &config::Forward,
+) -> Result<Rule, ConfigError> {
+    let name = name_or(document.name.as_deref(), "rule", place, at)?;
+    if document.access == Access::Public {
+        let needless = [
+            ("issuers", document.issuers.is_some()),
+            ("scopes", !document.scopes.all.is_empty() || !document.scopes.any.is_empty()),
+            ("claims", !document.claims.is_empty()),
+            ("binding", document.binding.certificate.is_some() || document.binding.address.is_some() || document.binding.user_agent.is_some()),
+            ("revocation", document.revocation.is_some()),
+            ("forward", document.forward.is_some()),
+        ];
+        // A public rule with conditions is most likely meant to be a required one: refuse rather than guess.
+        if let Some((field, _)) = needless.iter().find(|(_, is_there)| *is_there) {
+            return Err(ConfigError::new(format!("{at}.{field}"), "a public rule looks at no token, so this has no meaning"));
+        }
+    }
+    let revocation = match (document.revocation, revocation_is_configured) {
+        (None, true) => RevocationMode::Check,
+        (None | Some(RevocationMode::Off), false) => RevocationMode::Off,
+        (Some(mode), true) => mode,
+        (Some(_), false) => {
+            return Err(ConfigError::new(format!("{at}.revocation"), "the document has no `revocation` to ask"));
+        }
+    };
+    let accepted = match &document.issuers {
+        None => None,
+        Some(names) if names.is_empty() => {
+            return Err(ConfigError::new(format!("{at}.issuers"), "name at least one issuer, or leave the field out"));
+        }
+        Some(names) => {
+            let mut accepted = Vec::new();
+            for (i, wanted) in names.iter().enumerate() {
+                let index = issuers.iter().position(|issuer| &issuer.name == wanted).ok_or_else(|| {
+                    ConfigError::new(format!("{at}.issuers[{i}]"), format!("no issuer is named `{wanted}`"))
+                })?;
+                accepted.push(index);
+            }
+            Some(accepted)
+        }
+    };
+    for (field, scopes) in [("all", &document.scopes.all), ("any", &document.scopes.any)] {
+        for (i, scope) in scopes.iter().enumerate() {
+            // RFC 6749 section 3.3; also keeps the challenge's quoted string whole.
+            if scope.is_empty() || !scope.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) {
+                return Err(ConfigError::new(format!("{at}.scopes.{field}[{i}]"), "is not a scope token (RFC 6749 section 3.3)"));
+            }
+        }
+    }
+    let mut conditions = Vec::new();
+    for (i, condition) in document.claims.iter().enumerate() {
+        conditions.push(compile_condition(condition, &format!("{at}.claims[{i}]"))?);
+    }
+    for (field, binding) in [("address", &document.binding.address), ("user_agent", &document.binding.user_agent)] {
+        if let Some(binding) = binding {
+            claim_path(&binding.claim, &format!("{at}.binding.{field}.claim"))?;
+        }
+    }
+    let mut cookie_origins = Vec::new();
+    for (i, origin) in document.cookie_origins.iter().enumerate() {
+        cookie_origins.push(
+            crate::credentials::compile_origin(origin)
+                .map_err(|message| ConfigError::new(format!("{at}.cookie_origins[{i}]"), message))?,
+        );
+    }
+    let forward = match &document.forward {
+        Some(forward) => compile_forward(forward, &format!("{at}.forward"))?,
+        None => compile_forward(default_forward, "forward")?,
+    };
+    Ok(Rule {
+        name,
+        access: document.access,
+        issuers: accepted,
+        scopes: document.scopes.clone(),
+        conditions,
+        binding: document.binding.clone(),
+        revocation,
+        forward,
+        cors_preflight_passes: document.cors_preflight == config::CorsPreflight::Pass,
+        cookie_origins,
+    })
+}
+
+fn compile_condition(document: &config::Condition, at: &str) -> Result<Condition, ConfigError> {
+    let claim = claim_path(&document.claim, &format!("{at}.claim"))?;
+    let wanted = |field: &str, scalars: &[Scalar]| {
+        if scalars.is_empty() {
+            return Err(ConfigError::new(format!("{at}.{field}"), "name at least one value"));
+        }
+        scalars
+            .iter()
+            .map(|scalar| Wanted::new(scalar).ok_or_else(|| ConfigError::new(format!("{at}.{field}"), "is not a finite number")))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    let test = match document {
+        config::Condition { equals: Some(value), one_of: None, contains: None, contains_any: None, present: None, .. } => {
+            Test::OneOf(wanted("equals", std::slice::from_ref(value))?)
+        }
+        config::Condition { equals: None, one_of: Some(values), contains: None, contains_any: None, present: None, .. } => {
+            Test::OneOf(wanted("one_of", values)?)
+        }
+        config::Condition { equals: None, one_of: None, contains: Some(value), contains_any: None, present: None, .. } => {
+            Test::ContainsAny(wanted("contains", std::slice::from_ref(value))?)
+        }
+        config::Condition { equals: None, one_of: None, contains: None, contains_any: Some(values), present: None, .. } => {
+            Test::ContainsAny(wanted("contains_any", values)?)
+        }
+        config::Condition { equals: None, one_of: None, contains: None, contains_any: None, present: Some(is_there), .. } => {
+            Test::Present(*is_there)
+        }
+        _ => {
+            return Err(ConfigError::new(at, "give exactly one of `equals`, `one_of`, `contains`, `contains_any` and `present`"));
+        }
+    };
+    Ok(Condition { claim, test })
+}
+
+impl Wanted {
+    fn new(scalar: &Scalar) -> Option<Self> {
+        Some(match scalar {
+            Scalar::Bool(value) => Wanted::Bool(*value),
+            Scalar::String(value) => Wanted::String(value.clone()),
+            Scalar::Number(value) => Wanted::Number(if let Some(value) = value.as_u64() {
+                Number::Unsigned(value)
+            } else if let Some(value) = value.as_i64() {
+                Number::Negative(value)
+            } else {
+                Number::Float(value.as_f64().filter(|value| value.is_finite())?)
+            }),
+        })
+    }
+}
+
+fn compile_forward(document: &config::Forward, at: &str) -> Result<Forward, ConfigError> {
+    let mut claims = Vec::new();
+    let mut headers: Vec<HeaderName> = Vec::new();
+    for (i, claim) in document.claims.iter().enumerate() {
+        let field = format!("{at}.claims[{i}].header");
+        let header = HeaderName::new(&claim.header).map_err(|message| ConfigError::new(&field, message))?;
+        if headers.contains(&header) {
+            return Err(ConfigError::new(field, format!("`{}` is set twice", claim.header)));
+        }
+        headers.push(header.clone());
+        claims.push(ForwardClaim {
+            claim: claim_path(&claim.claim, &format!("{at}.claims[{i}].claim"))?,
+            header,
+            non_ascii: claim.non_ascii,
+        });
+    }
+    let payload_header = document
+        .payload_header
+        .as_deref()
+        .map(|name| HeaderName::new(name).map_err(|message| ConfigError::new(format!("{at}.payload_header"), message)))
+        .transpose()?;
+    if payload_header.as_ref().is_some_and(|header| headers.contains(header)) {
+        return Err(ConfigError::new(format!("{at}.payload_header"), "is set by a claim as well"));
+    }
+    Ok(Forward { claims, payload_header, keep_token: document.token == config::TokenForwarding::Keep })
+}
+
+fn compile_faults(document: &config::Faults) -> Result<Faults, ConfigError> {
+    let mut statuses: HashMap<Fault, u16> = Fault::ALL
+        .iter()
+        .map(|&fault| match document.statuses {
+            config::Statuses::Matrix => (fault, fault.matrix_status()),
+            config::Statuses::Rfc6750 => (fault, fault.rfc6750_status()),
+        })
+        .collect();
+    for (code, &status) in &document.overrides {
+        let at = format!("faults.overrides.{code}");
+        let fault = Fault::ALL
+            .iter()
+            .find(|fault| fault.code() == code)
+            .ok_or_else(|| ConfigError::new(&at, format!("`{code}` is not a fault code")))?;
+        if !(400..=599).contains(&status) {
+            return Err(ConfigError::new(at, format!("{status} is not a status of refusal: use 400 to 599")));
+        }
+        statuses.insert(*fault, status);
+    }
+    if let Some(realm) = &document.realm
+        && !realm.bytes().all(|byte| matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+    {
+        return Err(ConfigError::new("faults.realm", "must be printable ASCII without quotes and backslashes"));
+    }
+    Ok(Faults { statuses, realm: document.realm.clone() })
+}
+
+fn check_limits(limits: &config::Limits) -> Result<config::Limits, ConfigError> {
+    let bounds = [
+        ("token_bytes", limits.token_bytes, 256, 65_536),
+        ("cached_tokens", limits.cached_tokens, 0, 65_536),
+        ("shared_verdicts", limits.shared_verdicts, 0, 65_536),
+        ("waiting_requests", limits.waiting_requests, 1, 65_536),
+    ];
+    for (field, value, least, most) in bounds {
+        if !(least..=most).contains(&value) {
+            return Err(ConfigError::new(format!("limits.{field}"), format!("{value} is not within {least} to {most}")));
+        }
+    }
+    Ok(limits.clone())
+}
+
+fn claim_path(claim: &config::OneOrMany<String>, at: &str) -> Result<Vec<String>, ConfigError> {
+    let path = claim.as_slice();
+    if path.is_empty() || path.iter().any(String::is_empty) {
+        return Err(ConfigError::new(at, "name a claim"));
+    }
+    Ok(path.to_vec())
+}
+
+fn name_or(name: Option<&str>, what: &str, place: usize, at: &str) -> Result<String, ConfigError> {
+    match name {
+        None => Ok(format!("{what}-{place}")),
+        Some(name)
+            if !name.is_empty()
+                && name.len() <= 64
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') =>
+        {
+            Ok(name.to_owned())
+        }
+        Some(_) => Err(ConfigError::new(format!("{at}.name"), "use 1 to 64 letters, digits, `-` and `_`: it becomes a metric's label")),
+    }
+}
+
+fn at_most(value: ConfigDuration, most: ConfigDuration, at: &str) -> Result<(), ConfigError> {
+    within(value, ConfigDuration::from_secs(0), most, at)
+}
+
+fn within(value: ConfigDuration, least: ConfigDuration, most: ConfigDuration, at: &str) -> Result<(), ConfigError> {
+    if value < least || value > most {
+        return Err(ConfigError::new(at, format!("must be within {:?} to {:?}", least.0, most.0)));
+    }
+    Ok(())
+}
+
+fn under(parent: &str, path: &str) -> String {
+    format!("{parent}.{path}")
+}

@@ -1,0 +1,57 @@
+//! What a refused client gets: status, headers and a problem document (RFC 9457), never the cause.
+use crate::fault::Fault;
+use crate::policy::{Policy, Rule};
+
+/// A local answer, ready to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: String,
+}
+
+impl Policy {
+    /// `rule` is the one that refused, where it got that far.
+    pub fn refusal(&self, fault: Fault, rule: Option<usize>) -> Refusal {
+        let status = self.faults.status(fault);
+        let mut headers = vec![
+            ("content-type", "application/problem+json".to_owned()),
+            // A refusal is about this moment: a cache must not serve it to the next login.
+            ("cache-control", "no-store".to_owned()),
+        ];
+        if status == 401 || fault.challenge_error().is_some() {
+            let rule = rule.and_then(|rule| self.rules.get(rule));
+            headers.push(("www-authenticate", self.challenge(fault, rule)));
+        }
+        if status == 503 {
+            headers.push(("retry-after", RETRY_AFTER_SECONDS.to_owned()));
+        }
+        let code = fault.code();
+        let kind = code.to_ascii_lowercase().replace('_', "-");
+        let body = format!(
+            r#"{{"type":"urn:portcullis:fault:{kind}","title":"{}","status":{status},"code":"{code}"}}"#,
+            fault.text()
+        );
+        Refusal { status, headers, body }
+    }
+
+    /// RFC 6750 section 3. Values are ours or validated at load: none needs quoting.
+    fn challenge(&self, fault: Fault, rule: Option<&Rule>) -> String {
+        let mut attributes = Vec::new();
+        if let Some(realm) = &self.faults.realm {
+            attributes.push(format!("realm=\"{realm}\""));
+        }
+        if let Some(error) = fault.challenge_error() {
+            attributes.push(format!("error=\"{error}\""));
+            attributes.push(format!("error_description=\"{}\"", fault.text()));
+        }
+        if let (Fault::ScopeInsufficient, Some(rule)) = (fault, rule) {
+            let scopes: Vec<&str> = rule.scopes.all.iter().chain(&rule.scopes.any).map(String::as_str).collect();
+            attributes.push(format!("scope=\"{}\"", scopes.join(" ")));
+        }
+        if attributes.is_empty() { "Bearer".to_owned() } else { format!("Bearer {}", attributes.join(", ")) }
+    }
+}
+
+/// Long enough not to add load, short enough to be of use after a failover.
+const RETRY_AFTER_SECONDS: &str = "1";

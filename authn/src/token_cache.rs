@@ -1,0 +1,82 @@
+//! The virtual machine's own cache of verified tokens: bounded, keyed by the exact token. What it holds was verified;
+//! everything that time or the request can change is judged again at each use.
+use std::rc::Rc;
+
+use crate::decide::Verified;
+
+/// Entries that one hash value may choose from.
+const WAYS: usize = 4;
+
+/// A fixed number of sets of four; the entry of a set that was used longest ago makes room.
+#[derive(Debug)]
+pub struct TokenCache {
+    sets: Vec<[Option<Entry>; WAYS]>,
+    mask: u64,
+    seed: u64,
+    uses: u32,
+}
+
+#[derive(Debug)]
+struct Entry {
+    verified: Rc<Verified>,
+    used: u32,
+}
+
+impl TokenCache {
+    /// Holds about `tokens` (rounded up to a power of two of sets), none for 0. `seed` is random, so that nobody can
+    /// choose tokens that push each other out.
+    pub fn new(tokens: usize, seed: u64) -> Self {
+        let count = if tokens == 0 { 0 } else { tokens.div_ceil(WAYS).next_power_of_two() };
+        let sets = (0..count).map(|_| Default::default()).collect();
+        let mask = u64::try_from(count).unwrap_or(0).wrapping_sub(1);
+        Self { sets, mask, seed, uses: 0 }
+    }
+
+    pub fn find(&mut self, token: &[u8]) -> Option<&Rc<Verified>> {
+        self.uses = self.uses.wrapping_add(1);
+        let uses = self.uses;
+        let at = self.place(token);
+        let entry = self.sets.get_mut(at)?.iter_mut().flatten().find(|entry| *entry.verified.token() == *token)?;
+        entry.used = uses;
+        Some(&entry.verified)
+    }
+
+    pub fn insert(&mut self, verified: Rc<Verified>) {
+        let uses = self.uses;
+        let at = self.place(verified.token());
+        let Some(set) = self.sets.get_mut(at) else { return };
+        let age = |slot: &Option<Entry>| slot.as_ref().map_or(u32::MAX, |entry| uses.wrapping_sub(entry.used));
+        let same = set.iter().position(|slot| slot.as_ref().is_some_and(|entry| entry.verified.token() == verified.token()));
+        let oldest = set.iter().enumerate().max_by_key(|(_, slot)| age(slot)).map(|(place, _)| place);
+        if let Some(slot) = same.or(oldest).and_then(|place| set.get_mut(place)) {
+            *slot = Some(Entry { verified, used: uses });
+        }
+    }
+
+    fn place(&self, token: &[u8]) -> usize {
+        usize::try_from(tail_hash(self.seed, token) & self.mask).unwrap_or(usize::MAX)
+    }
+}
+
+/// A fast seeded hash of the token's last 32 bytes, which are signature: two verified tokens that share them are as
+/// good as impossible to make, and a collision only pushes an entry out, since the whole token is compared.
+fn tail_hash(seed: u64, token: &[u8]) -> u64 {
+    let mut hash = seed ^ u64::try_from(token.len()).unwrap_or(0);
+    let start = token.len().saturating_sub(32);
+    let (words, rest) = token.get(start..).unwrap_or_default().as_chunks::<8>();
+    for word in words {
+        hash = mix(hash ^ u64::from_le_bytes(*word));
+    }
+    for byte in rest {
+        hash = mix(hash ^ u64::from(*byte));
+    }
+    hash
+}
+
+/// The finalizer of SplitMix64: every input bit reaches every output bit.
+fn mix(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}

@@ -1,0 +1,79 @@
+//! What the host calls. Each function here is renamed from `portcullis_…` to `proxy_…` after linking, and every other
+//! callback is dropped, since the host pays for each one that a module exports.
+#![allow(unsafe_code)]
+
+use proxy_wasm::types::Action;
+
+use crate::host::{self, MapType};
+use crate::root::Next;
+use crate::vm;
+
+#[unsafe(no_mangle)]
+extern "C" fn portcullis_on_context_create(context: u32, parent: u32) {
+    vm::create_context(context, parent);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn portcullis_on_configure(context: u32, _size: usize) -> bool {
+    vm::configure(context)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn portcullis_on_tick(root: u32) {
+    vm::on_tick(root);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn portcullis_on_request_headers(context: u32, _headers: usize, _end: bool) -> Action {
+    match vm::on_request_headers(context) {
+        Some(Next::Continue) => Action::Continue,
+        Some(Next::ContinueCookieSession) => {
+            vm::mark_cookie_session(context);
+            Action::Continue
+        }
+        Some(Next::Wait | Next::Answered) => Action::Pause,
+        None => {
+            // Nothing to judge by. The host reports a failed answer by leaving the request paused, which is closed too.
+            let _ = host::answer(503, "STORE_UNAVAILABLE", &[(b"retry-after", b"1")], b"");
+            Action::Pause
+        }
+    }
+}
+
+// Continue here would release a request that still waits in its headers.
+#[unsafe(no_mangle)]
+extern "C" fn portcullis_on_request_body(context: u32, _size: usize, _end: bool) -> Action {
+    if vm::is_waiting(context) { Action::Pause } else { Action::Continue }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn portcullis_on_request_trailers(context: u32, _trailers: usize) -> Action {
+    if vm::is_waiting(context) { Action::Pause } else { Action::Continue }
+}
+
+/// Answers to a browser's session must stay out of every cache, whatever the upstream says.
+#[unsafe(no_mangle)]
+extern "C" fn portcullis_on_response_headers(context: u32, _headers: usize, _end: bool) -> Action {
+    if vm::forget_cookie_session(context) {
+        let map = MapType::HttpResponseHeaders;
+        let hardened: [(&[u8], &[u8]); 3] = [
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"same-origin"),
+        ];
+        for (name, value) in hardened {
+            let _ = host::set_header(map, name, value);
+        }
+    }
+    Action::Continue
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn portcullis_on_http_call_response(root: u32, call: u32, _headers: usize, _body: usize, _trailers: usize) {
+    vm::on_call_answered(root, call);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn portcullis_on_delete(context: u32) {
+    vm::delete_context(context);
+}

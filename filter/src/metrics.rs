@@ -1,0 +1,136 @@
+//! The filter's metrics: their names, and the host's numbers for them. A metric that the host will not define is not
+//! counted, and nothing else suffers.
+use std::collections::HashMap;
+
+use authn::fault::Fault;
+
+use crate::host::{self, MetricType};
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// No token was looked at: public, optional without one, CORS preflight.
+    Open,
+    Admitted,
+    /// Admitted though its session could not be checked, since its rule says so.
+    AdmittedUnchecked,
+    Refused(Fault),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Counter {
+    /// A verified token was at hand in this virtual machine.
+    TokenHit,
+    TokenMiss,
+    /// Another worker had asked already.
+    SharedHit,
+    SharedMiss,
+    CheckSent,
+    CheckFailed(CheckFailure),
+    BindingReported,
+    SpoofedHeader,
+}
+
+/// Why a check gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CheckFailure {
+    /// The host refused to send it.
+    NotSent,
+    /// No answer of ours: timeout, refused connection, another server, a forged or replayed reply.
+    NoProof,
+    /// The service's own word that it cannot tell.
+    Service(wire::check::Trouble),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Histogram {
+    CheckMicroseconds,
+    CheckTokens,
+}
+
+/// Numbers by name, defined at first use: at most outcomes × faults × rules.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    requests: HashMap<(Outcome, Option<usize>), Option<u32>>,
+    counters: HashMap<Counter, Option<u32>>,
+    histograms: HashMap<Histogram, Option<u32>>,
+}
+
+impl Metrics {
+    pub fn request(&mut self, outcome: Outcome, rule: Option<(usize, &str)>) {
+        let define = || {
+            let rule = rule.map_or("none", |(_, name)| name);
+            let fault = match outcome {
+                Outcome::Refused(fault) => fault.code(),
+                Outcome::Open | Outcome::Admitted | Outcome::AdmittedUnchecked => "none",
+            };
+            let name = format!("portcullis.requests.outcome.{}.fault.{fault}.rule.{rule}", outcome.name());
+            host::define_metric(MetricType::Counter, &name).ok()
+        };
+        add(*self.requests.entry((outcome, rule.map(|(place, _)| place))).or_insert_with(define));
+    }
+
+    pub fn count(&mut self, counter: Counter) {
+        let define = || host::define_metric(MetricType::Counter, &counter.name()).ok();
+        add(*self.counters.entry(counter).or_insert_with(define));
+    }
+
+    pub fn record(&mut self, histogram: Histogram, value: u64) {
+        let define = || host::define_metric(MetricType::Histogram, histogram.name()).ok();
+        if let Some(metric) = *self.histograms.entry(histogram).or_insert_with(define) {
+            let _ = host::record_metric(metric, value);
+        }
+    }
+}
+
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Outcome::Open => "open",
+            Outcome::Admitted => "admitted",
+            Outcome::AdmittedUnchecked => "admitted_unchecked",
+            Outcome::Refused(fault) if fault.is_cannot_tell() => "cannot_tell",
+            Outcome::Refused(_) => "refused",
+        }
+    }
+}
+
+impl Counter {
+    fn name(self) -> String {
+        match self {
+            Counter::TokenHit => "portcullis.token_cache.result.hit".into(),
+            Counter::TokenMiss => "portcullis.token_cache.result.miss".into(),
+            Counter::SharedHit => "portcullis.shared_verdicts.result.hit".into(),
+            Counter::SharedMiss => "portcullis.shared_verdicts.result.miss".into(),
+            Counter::CheckSent => "portcullis.checks_sent".into(),
+            Counter::CheckFailed(failure) => format!("portcullis.checks_failed.reason.{}", failure.name()),
+            Counter::BindingReported => "portcullis.binding_mismatches_reported".into(),
+            Counter::SpoofedHeader => "portcullis.spoofed_headers_removed".into(),
+        }
+    }
+}
+
+impl CheckFailure {
+    fn name(self) -> &'static str {
+        match self {
+            CheckFailure::NotSent => "not_sent",
+            CheckFailure::NoProof => "no_proof",
+            CheckFailure::Service(trouble) => trouble.name(),
+        }
+    }
+}
+
+impl Histogram {
+    fn name(self) -> &'static str {
+        match self {
+            Histogram::CheckMicroseconds => "portcullis.check_microseconds",
+            Histogram::CheckTokens => "portcullis.check_tokens",
+        }
+    }
+}
+
+fn add(metric: Option<u32>) {
+    if let Some(metric) = metric {
+        let _ = host::add_to_metric(metric, 1);
+    }
+}

@@ -1,0 +1,20 @@
+//! What the host knows of the client, asked for only when a rule binds to it.
+use std::net::IpAddr;
+
+use crate::host;
+
+pub struct HostPeer;
+
+impl authn::decide::Peer for HostPeer {
+    /// Envoy's `source.address`: the socket's peer where `use_remote_address` is true, else derived from
+    /// X-Forwarded-For, which a client can write.
+    fn address(&self) -> Option<IpAddr> {
+        let value = host::property(&["source", "address"]).ok()??;
+        authn::binding::parse_peer_address(&value)
+    }
+
+    fn certificate_sha256(&self) -> Option<String> {
+        let digest = host::property(&["connection", "sha256_peer_certificate_digest"]).ok()??;
+        String::from_utf8(digest).ok().filter(|digest| !digest.is_empty())
+    }
+}

@@ -1,0 +1,456 @@
+//! One configuration at work: its policy, its caches, and the requests that wait under it.
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use authn::checks::{Checks, Flight, Resolved, Waiter};
+use authn::decide::{Admission, Asking, Entered, Entry, Removal, Standing, Verified};
+use authn::engine::JwtSimple;
+use authn::fault::{Denial, Fault};
+use authn::policy::Policy;
+use authn::request::Request;
+use authn::shared::SharedVerdicts;
+use authn::time::{Monotonic, Now};
+use authn::token_cache::TokenCache;
+use wire::check::{self, Question, Trouble};
+
+use crate::host::{self, LogLevel, MapType};
+use crate::metrics::{CheckFailure, Counter, Histogram, Metrics, Outcome};
+use crate::pairs;
+use crate::peer::HostPeer;
+
+/// Often enough that a request's own deadline is kept to within this.
+const TICK: Duration = Duration::from_millis(100);
+/// Refusals logged with their cause in each tick; the rest are only counted.
+const LOGGED_PER_TICK: u32 = 10;
+/// Another worker may change a slot between our read and our write this many times before we leave it.
+const CAS_TRIES: u32 = 3;
+
+pub struct Root {
+    context: u32,
+    policy: Policy,
+    engine: JwtSimple,
+    tokens: TokenCache,
+    shared: Option<SharedVerdicts>,
+    checks: Checks,
+    paused: HashMap<Waiter, Paused>,
+    calls: HashMap<u32, Call>,
+    nonces: Nonces,
+    metrics: Metrics,
+    logged: u32,
+    unlogged: u64,
+}
+
+struct Paused {
+    asking: Asking,
+    cookie_session: bool,
+}
+
+struct Call {
+    flight: Flight,
+    question: Question,
+    sent: Monotonic,
+}
+
+/// Values that never repeat: random for each virtual machine, then counted.
+struct Nonces {
+    random: [u8; 8],
+    count: u64,
+}
+
+/// What the host is to do with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    Continue,
+    /// As [`Next::Continue`], and the answer is a cookie session's.
+    ContinueCookieSession,
+    /// It waits; [`Root`] resumes or answers it later.
+    Wait,
+    /// It was answered here.
+    Answered,
+}
+
+impl Root {
+    /// # Errors
+    /// What is wrong with the configuration or the host, in words for the log.
+    pub fn configure(context: u32, text: &[u8]) -> Result<Self, String> {
+        let policy = Policy::from_json(text, &environment).map_err(|error| error.to_string())?;
+        let mut seed = [0u8; 16];
+        getrandom::fill(&mut seed).map_err(|error| format!("the host gives no randomness: {error}"))?;
+        host::now().map_err(|error| format!("the host gives no time: status {}", error.0))?;
+        host::set_tick_period(TICK).map_err(|error| format!("the host gives no ticks: status {}", error.0))?;
+        let [a, b, c, d, e, f, g, h, random @ ..] = seed;
+        let limits = policy.limits();
+        Ok(Self {
+            context,
+            engine: JwtSimple,
+            tokens: TokenCache::new(limits.cached_tokens, u64::from_le_bytes([a, b, c, d, e, f, g, h])),
+            shared: policy
+                .revocation()
+                .and_then(|revocation| SharedVerdicts::new(&revocation.derived, policy.digest(), limits.shared_verdicts)),
+            checks: Checks::new(
+                limits.waiting_requests,
+                policy.revocation().map_or(Duration::ZERO, |revocation| revocation.timeout),
+            ),
+            paused: HashMap::new(),
+            calls: HashMap::new(),
+            nonces: Nonces { random, count: 0 },
+            metrics: Metrics::default(),
+            logged: 0,
+            unlogged: 0,
+            policy,
+        })
+    }
+
+    pub fn on_request_headers(&mut self, stream: u32) -> Next {
+        let Ok(now) = host::now() else {
+            return self.refuse(None, &Denial::new(Fault::StoreUnavailable, "the host gives no time"));
+        };
+        let buffer = host::request_headers();
+        let pairs = buffer.as_deref().ok().and_then(pairs::read);
+        let Some(pairs) = pairs else {
+            return self.refuse(None, &Denial::new(Fault::RequestMalformed, "the header map cannot be read"));
+        };
+        let request = match Request::from_pairs(&pairs) {
+            Ok(request) => request,
+            Err(denial) => return self.refuse(None, &denial),
+        };
+        // First of all, so that no way out of here leaves a header that only we may set.
+        for name in self.policy.spoofed(&request) {
+            if host::remove_header(MapType::HttpRequestHeaders, name).is_err() {
+                return self.refuse(None, &Denial::new(Fault::RequestMalformed, "a header cannot be removed"));
+            }
+            self.metrics.count(Counter::SpoofedHeader);
+        }
+        match self.policy.enter(&request) {
+            Entry::Open { rule } => {
+                self.count(Outcome::Open, Some(rule));
+                Next::Continue
+            }
+            Entry::Denied { rule, denial } => self.refuse(rule, &denial),
+            Entry::Token(entered) => self.on_token(stream, entered, now),
+        }
+    }
+
+    fn on_token(&mut self, stream: u32, entered: Entered<'_>, now: Now) -> Next {
+        let rule = entered.rule();
+        let cookie_session = entered.is_cookie_session();
+        let verified = match self.verified(entered.token(), now) {
+            Ok(verified) => verified,
+            Err(denial) => return self.refuse(Some(rule), &denial),
+        };
+        let standing = self
+            .policy
+            .accept(verified, entered, now, &HostPeer)
+            .and_then(|accepted| self.policy.standing(accepted, now));
+        match standing {
+            Ok(Standing::Admitted(admission)) => self.forward(&admission, cookie_session),
+            Ok(Standing::MustAsk(asking)) => self.ask(stream, asking, cookie_session, now),
+            Err(denial) => self.refuse(Some(rule), &denial),
+        }
+    }
+
+    fn verified(&mut self, token: &[u8], now: Now) -> Result<Rc<Verified>, Denial> {
+        if let Some(verified) = self.tokens.find(token) {
+            let verified = Rc::clone(verified);
+            self.metrics.count(Counter::TokenHit);
+            return Ok(verified);
+        }
+        self.metrics.count(Counter::TokenMiss);
+        let verified = Rc::new(self.policy.verify(&self.engine, token, now)?);
+        self.tokens.insert(Rc::clone(&verified));
+        Ok(verified)
+    }
+
+    /// Nothing fresh in this virtual machine: perhaps another worker knows, else the service is asked.
+    fn ask(&mut self, stream: u32, asking: Asking, cookie_session: bool, now: Now) -> Next {
+        if let Some((sent, verdict)) = self.shared_verdict(asking.ask().digest)
+            && self.is_fresh(sent, now)
+        {
+            self.metrics.count(Counter::SharedHit);
+            let rule = asking.rule();
+            return match asking.on_verdict(&self.policy, sent, verdict, now) {
+                Ok(admission) => self.forward(&admission, cookie_session),
+                Err(denial) => self.refuse(Some(rule), &denial),
+            };
+        }
+        self.metrics.count(Counter::SharedMiss);
+        if self.checks.join(stream, Rc::clone(asking.ask()), now.monotonic).is_err() {
+            return self.cannot_tell(asking, cookie_session, Fault::StoreUnavailable, "too many requests wait already");
+        }
+        self.paused.insert(stream, Paused { asking, cookie_session });
+        self.send(now);
+        // A host that refuses the call says so at once, and this request was then answered in `send`.
+        match self.paused.contains_key(&stream) {
+            true => Next::Wait,
+            false => Next::Answered,
+        }
+    }
+
+    /// Sends what may be sent. Whatever was effective before is effective again afterwards.
+    fn send(&mut self, now: Now) {
+        while let Some(batch) = self.checks.next_batch(now.monotonic) {
+            self.metrics.record(Histogram::CheckTokens, u64::try_from(batch.tokens).unwrap_or(u64::MAX));
+            match self.call(&batch.keys) {
+                Some((call, question)) => {
+                    self.metrics.count(Counter::CheckSent);
+                    self.calls.insert(call, Call { flight: batch.flight, question, sent: now.monotonic });
+                }
+                None => {
+                    self.metrics.count(Counter::CheckFailed(CheckFailure::NotSent));
+                    let waiters = self.checks.failed(batch.flight);
+                    self.fail(waiters, Fault::StoreUnavailable, "the check could not be sent");
+                }
+            }
+        }
+    }
+
+    fn call(&mut self, keys: &[wire::RevocationKey]) -> Option<(u32, Question)> {
+        let revocation = self.policy.revocation()?;
+        let nonce = self.nonces.next();
+        let question = Question::new(&revocation.derived, nonce, revocation.retention_seconds, keys).ok()?;
+        let headers: [(&[u8], &[u8]); 5] = [
+            (b":method", b"POST"),
+            (b":path", check::PATH.as_bytes()),
+            (b":authority", revocation.authority.as_bytes()),
+            (b":scheme", b"http"),
+            (b"content-type", check::CONTENT_TYPE.as_bytes()),
+        ];
+        // A call belongs to the context that is effective when it is made, and its answer is lost when that one goes:
+        // others may wait for this answer, so it must be the root's.
+        host::make_effective(self.context).ok()?;
+        let call = host::call(&revocation.cluster, &headers, question.bytes(), revocation.timeout).ok()?;
+        Some((call, question))
+    }
+
+    pub fn on_call_answered(&mut self, call: u32) {
+        let Some(call) = self.calls.remove(&call) else { return };
+        let Ok(now) = host::now() else {
+            let waiters = self.checks.failed(call.flight);
+            return self.fail(waiters, Fault::StoreUnavailable, "the host gives no time");
+        };
+        let micros = u64::try_from(now.monotonic.since(call.sent).as_micros()).unwrap_or(u64::MAX);
+        self.metrics.record(Histogram::CheckMicroseconds, micros);
+        match self.read_answer(&call.question) {
+            Ok(answers) => match self.checks.answered(call.flight, &answers) {
+                Ok(resolved) => resolved.into_iter().for_each(|resolved| self.resolve(resolved, now)),
+                Err(waiters) => self.fail(waiters, Fault::StoreUnavailable, "the answers do not fit the question"),
+            },
+            Err(failure) => {
+                self.metrics.count(Counter::CheckFailed(failure));
+                let (fault, cause) = match failure {
+                    CheckFailure::Service(Trouble::StoreRefused) => (Fault::RedisConnRefused, "Redis refused the service"),
+                    CheckFailure::Service(Trouble::StoreSlow) => (Fault::SessionStoreLatency, "Redis answers too slowly"),
+                    CheckFailure::Service(Trouble::StoreFailed) => (Fault::StoreUnavailable, "Redis answers with an error"),
+                    CheckFailure::Service(Trouble::StoreChanged) => (Fault::StoreUnavailable, "the store is not ours"),
+                    CheckFailure::Service(Trouble::StoreUnsafe) => (Fault::StoreUnavailable, "the store may evict"),
+                    CheckFailure::Service(Trouble::RetentionTooShort) => {
+                        (Fault::StoreUnavailable, "the service keeps revocations for less time than tokens live")
+                    }
+                    CheckFailure::NotSent | CheckFailure::NoProof => {
+                        (Fault::StoreUnavailable, "no answer that proves to be the service's")
+                    }
+                };
+                let waiters = self.checks.failed(call.flight);
+                self.fail(waiters, fault, cause);
+            }
+        }
+        self.send(now);
+    }
+
+    fn read_answer(&self, question: &Question) -> Result<Vec<wire::Answer>, CheckFailure> {
+        let revocation = self.policy.revocation().ok_or(CheckFailure::NoProof)?;
+        let status = host::header(MapType::HttpCallResponseHeaders, b":status")
+            .ok()
+            .flatten()
+            .and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok())
+            .ok_or(CheckFailure::NoProof)?;
+        let body = host::call_body(check::MAX_REPLY_BYTES.saturating_add(1)).map_err(|_| CheckFailure::NoProof)?;
+        question
+            .read_reply(&revocation.derived, status, &body)
+            .map_err(|_| CheckFailure::NoProof)?
+            .map_err(CheckFailure::Service)
+    }
+
+    fn resolve(&mut self, resolved: Resolved, now: Now) {
+        // Another worker may have learnt of a revocation since: the newer of the two counts here too.
+        let (sent, verdict) = self.share(&resolved);
+        for waiter in resolved.waiters {
+            let Some(paused) = self.paused.remove(&waiter) else { continue };
+            if host::make_effective(waiter).is_err() {
+                continue;
+            }
+            let rule = paused.asking.rule();
+            match paused.asking.on_verdict(&self.policy, sent, verdict, now) {
+                Ok(admission) => self.resume(waiter, &admission, paused.cookie_session),
+                Err(denial) => {
+                    self.refuse(Some(rule), &denial);
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, waiters: Vec<Waiter>, fault: Fault, cause: &'static str) {
+        for waiter in waiters {
+            let Some(paused) = self.paused.remove(&waiter) else { continue };
+            if host::make_effective(waiter).is_err() {
+                continue;
+            }
+            let rule = paused.asking.rule();
+            match paused.asking.on_cannot_tell(fault, cause) {
+                Ok(admission) => self.resume(waiter, &admission, paused.cookie_session),
+                Err(denial) => {
+                    self.refuse(Some(rule), &denial);
+                }
+            }
+        }
+    }
+
+    fn resume(&mut self, waiter: Waiter, admission: &Admission, cookie_session: bool) {
+        match self.forward(admission, cookie_session) {
+            Next::Continue => {
+                let _ = host::resume_request();
+            }
+            Next::ContinueCookieSession => {
+                crate::vm::mark_cookie_session(waiter);
+                let _ = host::resume_request();
+            }
+            Next::Wait | Next::Answered => {}
+        }
+    }
+
+    fn cannot_tell(&mut self, asking: Asking, cookie_session: bool, fault: Fault, cause: &'static str) -> Next {
+        let rule = asking.rule();
+        match asking.on_cannot_tell(fault, cause) {
+            Ok(admission) => self.forward(&admission, cookie_session),
+            Err(denial) => self.refuse(Some(rule), &denial),
+        }
+    }
+
+    /// Writes what the upstream is told. If the host will not write it, the request must not go on half dressed.
+    fn forward(&mut self, admission: &Admission, cookie_session: bool) -> Next {
+        let map = MapType::HttpRequestHeaders;
+        let mut written = Ok(());
+        for (name, value) in admission.headers() {
+            written = written.and_then(|()| host::set_header(map, name.as_bytes(), value.as_bytes()));
+        }
+        written = written.and_then(|()| match admission.removal() {
+            Removal::Nothing => Ok(()),
+            Removal::Header(name) => host::remove_header(map, name.as_bytes()),
+            Removal::Cookie(None) => host::remove_header(map, b"cookie"),
+            Removal::Cookie(Some(rest)) => host::set_header(map, b"cookie", rest),
+            Removal::Path(path) => host::set_header(map, b":path", path),
+        });
+        if written.is_err() {
+            let denial = Denial::new(Fault::StoreUnavailable, "the host would not write a header");
+            return self.refuse(Some(admission.rule()), &denial);
+        }
+        if admission.mismatch_reported {
+            self.metrics.count(Counter::BindingReported);
+        }
+        let outcome = if admission.unchecked { Outcome::AdmittedUnchecked } else { Outcome::Admitted };
+        self.count(outcome, Some(admission.rule()));
+        if cookie_session { Next::ContinueCookieSession } else { Next::Continue }
+    }
+
+    fn refuse(&mut self, rule: Option<usize>, denial: &Denial) -> Next {
+        self.count(Outcome::Refused(denial.fault), rule);
+        self.log_refusal(rule, denial);
+        let refusal = self.policy.refusal(denial.fault, rule);
+        let headers: Vec<(&[u8], &[u8])> =
+            refusal.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        let details = denial.fault.code();
+        if host::answer(refusal.status, details, &headers, refusal.body.as_bytes()).is_err() {
+            // The request stays paused until the proxy's own timeout: closed, if not politely.
+            host::log(LogLevel::Error, "portcullis: the host would not send a refusal");
+        }
+        Next::Answered
+    }
+
+    fn log_refusal(&mut self, rule: Option<usize>, denial: &Denial) {
+        if self.logged >= LOGGED_PER_TICK {
+            self.unlogged = self.unlogged.saturating_add(1);
+            return;
+        }
+        self.logged = self.logged.saturating_add(1);
+        let rule = rule.and_then(|rule| self.policy.rules().get(rule)).map_or("none", |rule| rule.name.as_str());
+        let level = if denial.fault.is_cannot_tell() { LogLevel::Warn } else { LogLevel::Info };
+        host::log(level, &format!("portcullis: refused code={} rule={rule} cause=\"{}\"", denial.fault.code(), denial.cause));
+    }
+
+    pub fn on_tick(&mut self) {
+        if self.unlogged > 0 {
+            host::log(LogLevel::Info, &format!("portcullis: {} more refusals were not logged", self.unlogged));
+        }
+        self.logged = 0;
+        self.unlogged = 0;
+        let Ok(now) = host::now() else { return };
+        let late = self.checks.expire(now.monotonic);
+        self.fail(late, Fault::SessionStoreLatency, "no answer within the timeout");
+        self.send(now);
+    }
+
+    /// The request is over, answered or not.
+    pub fn on_stream_gone(&mut self, stream: u32) {
+        if self.paused.remove(&stream).is_some() {
+            self.checks.leave(stream);
+        }
+    }
+
+    pub fn is_waiting(&self, stream: u32) -> bool {
+        self.paused.contains_key(&stream)
+    }
+
+    fn is_fresh(&self, sent: Monotonic, now: Now) -> bool {
+        let freshness = self.policy.revocation().map_or(Duration::ZERO, |revocation| revocation.freshness);
+        sent <= now.monotonic && now.monotonic.since(sent) < freshness
+    }
+
+    fn shared_verdict(&self, digest: [u8; 16]) -> Option<(Monotonic, authn::revocation::Verdict)> {
+        let shared = self.shared.as_ref()?;
+        let (bytes, _) = host::shared(&shared.key(shared.slot(&digest))).ok()??;
+        shared.read(&digest, &bytes)
+    }
+
+    /// Offers a verdict to the other workers, and returns theirs if it is newer.
+    fn share(&self, resolved: &Resolved) -> (Monotonic, authn::revocation::Verdict) {
+        let ours = (resolved.sent, resolved.verdict);
+        let Some(shared) = &self.shared else { return ours };
+        let digest = &resolved.ask.digest;
+        let key = shared.key(shared.slot(digest));
+        for _ in 0..CAS_TRIES {
+            let Ok(found) = host::shared(&key) else { return ours };
+            let (bytes, cas) = found.unwrap_or_default();
+            if let Some(theirs) = shared.read(digest, &bytes)
+                && theirs.0 > ours.0
+            {
+                return theirs;
+            }
+            match host::set_shared(&key, &shared.write(digest, ours.0, ours.1), cas) {
+                Err(host::CAS_MISMATCH) => {}
+                Ok(()) | Err(_) => return ours,
+            }
+        }
+        ours
+    }
+
+    fn count(&mut self, outcome: Outcome, rule: Option<usize>) {
+        let named = rule.and_then(|place| Some((place, self.policy.rules().get(place)?.name.as_str())));
+        self.metrics.request(outcome, named);
+    }
+}
+
+impl Nonces {
+    fn next(&mut self) -> [u8; 16] {
+        self.count = self.count.wrapping_add(1);
+        let mut nonce = [0u8; 16];
+        for (to, from) in nonce.iter_mut().zip(self.random.iter().chain(&self.count.to_be_bytes())) {
+            *to = *from;
+        }
+        nonce
+    }
+}
+
+fn environment(name: &str) -> Option<Vec<u8>> {
+    std::env::var_os(name).map(|value| value.into_encoded_bytes())
+}

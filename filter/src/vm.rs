@@ -1,0 +1,125 @@
+//! The virtual machine: which configurations are loaded, and which one each request runs under.
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+
+use crate::host::{self, LogLevel};
+use crate::root::{Next, Root};
+
+thread_local! {
+    static VM: RefCell<Vm> = RefCell::default();
+    /// Requests whose token came in a cookie. Apart from [`VM`], since it is written while a root is at work.
+    static COOKIE_SESSIONS: RefCell<HashSet<u32>> = RefCell::default();
+}
+
+/// A configuration update adds a root to the same virtual machine, and the requests of the old one go on under it.
+#[derive(Default)]
+struct Vm {
+    roots: HashMap<u32, Option<Root>>,
+    /// The root of the requests that `others` does not list: with one configuration, the usual case, nothing needs
+    /// to be kept for a request.
+    first: Option<u32>,
+    others: HashMap<u32, u32>,
+}
+
+pub fn create_context(context: u32, parent: u32) {
+    with_vm((), |vm| {
+        if parent == 0 {
+            vm.roots.insert(context, None);
+            if vm.first.is_none() && vm.roots.len() == 1 && vm.others.is_empty() {
+                vm.first = Some(context);
+            }
+        } else if vm.first != Some(parent) {
+            vm.others.insert(context, parent);
+        }
+    });
+}
+
+/// Returns whether the configuration is accepted.
+pub fn configure(context: u32) -> bool {
+    let configured = host::plugin_configuration()
+        .map_err(|error| format!("the host gives no configuration: status {}", error.0))
+        .and_then(|text| Root::configure(context, &text));
+    match configured {
+        Ok(root) => with_vm(false, |vm| {
+            vm.roots.insert(context, Some(root));
+            true
+        }),
+        Err(why) => {
+            host::log(LogLevel::Error, &format!("portcullis: the configuration is refused: {why}"));
+            false
+        }
+    }
+}
+
+pub fn delete_context(context: u32) {
+    forget_cookie_session(context);
+    with_vm((), |vm| {
+        if vm.roots.remove(&context).is_some() {
+            if vm.first == Some(context) {
+                vm.first = None;
+            }
+            return;
+        }
+        if let Some(root) = vm.root_of(context) {
+            root.on_stream_gone(context);
+        }
+        vm.others.remove(&context);
+    });
+}
+
+/// `None` when there is no configuration to judge by: the request must be refused.
+pub fn on_request_headers(context: u32) -> Option<Next> {
+    with_vm(None, |vm| vm.root_of(context).map(|root| root.on_request_headers(context)))
+}
+
+pub fn is_waiting(context: u32) -> bool {
+    // When in doubt the body stays where it is.
+    with_vm(true, |vm| vm.root_of(context).is_none_or(|root| root.is_waiting(context)))
+}
+
+pub fn on_call_answered(root: u32, call: u32) {
+    with_vm((), |vm| {
+        if let Some(Some(root)) = vm.roots.get_mut(&root) {
+            root.on_call_answered(call);
+        }
+    });
+}
+
+pub fn on_tick(root: u32) {
+    with_vm((), |vm| {
+        if let Some(Some(root)) = vm.roots.get_mut(&root) {
+            root.on_tick();
+        }
+    });
+}
+
+pub fn mark_cookie_session(context: u32) {
+    COOKIE_SESSIONS.with(|sessions| {
+        if let Ok(mut sessions) = sessions.try_borrow_mut() {
+            sessions.insert(context);
+        }
+    });
+}
+
+/// Returns whether it was one.
+pub fn forget_cookie_session(context: u32) -> bool {
+    COOKIE_SESSIONS.with(|sessions| sessions.try_borrow_mut().is_ok_and(|mut sessions| sessions.remove(&context)))
+}
+
+impl Vm {
+    fn root_of(&mut self, context: u32) -> Option<&mut Root> {
+        let root = self.others.get(&context).copied().or(self.first)?;
+        self.roots.get_mut(&root)?.as_mut()
+    }
+}
+
+/// Callbacks do not nest, so the borrow holds. Were the host ever to nest them, `otherwise` must be the closed answer.
+fn with_vm<T>(otherwise: T, work: impl FnOnce(&mut Vm) -> T) -> T {
+    VM.with(|vm| match vm.try_borrow_mut() {
+        Ok(mut vm) => work(&mut vm),
+        Err(_) => {
+            host::log(LogLevel::Error, "portcullis: the host called back within a callback");
+            otherwise
+        }
+    })
+}
