@@ -11,6 +11,9 @@
 )]
 #![forbid(unsafe_code)]
 
+pub mod alg;
+pub mod b64;
 pub mod config;
 pub mod fault;
+pub mod json;
 pub mod time;
