@@ -16,4 +16,5 @@ pub mod b64;
 pub mod config;
 pub mod fault;
 pub mod json;
+pub mod jws;
 pub mod time;
