@@ -11,6 +11,12 @@
 )]
 #![forbid(unsafe_code)]
 
+pub mod alg;
+pub mod b64;
 pub mod config;
+pub mod engine;
 pub mod fault;
+pub mod json;
+pub mod jws;
+pub mod keys;
 pub mod time;

@@ -1,0 +1,388 @@
+//! The shape of a compact JWS (RFC 7515 section 7.1), judged before any key is looked up. Nothing here is verified.
+use crate::alg::Algorithm;
+use crate::b64;
+use crate::fault::{Denial, Fault};
+use crate::json::{Json, JsonError, Object};
+
+/// The longest `kid` that is looked up.
+pub const MAX_KID_BYTES: usize = 256;
+
+/// A token of the right shape, whose signature nobody has checked.
+#[derive(Clone)]
+pub struct Unverified<'t> {
+    signing_input: &'t [u8],
+    payload_text: &'t str,
+    header: Header,
+    payload: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+/// What the header says that is of use. `jku`, `x5u`, `jwk`, `x5c` and the like are ignored, whatever they hold: a key
+/// that a token brings along, or has us fetch, would let the token vouch for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    pub alg: Algorithm,
+    pub kid: Option<String>,
+    pub typ: Option<String>,
+}
+
+impl<'t> Unverified<'t> {
+    /// # Errors
+    /// `AlgNotAllowed` for an algorithm that nobody here knows, `none` among them; `TokenMalformed` for all else.
+    pub fn parse(token: &'t [u8], max_bytes: usize) -> Result<Self, Denial> {
+        if token.is_empty() {
+            return Err(malformed("the token is empty"));
+        }
+        if token.len() > max_bytes {
+            return Err(malformed("the token is longer than limits.token_bytes"));
+        }
+        // Dots are not base64url, so text that is no UTF-8 is no token.
+        let token = str::from_utf8(token).map_err(|_| malformed("the token is not ASCII"))?;
+        let [header, payload, signature] = segments(token)?;
+        // The header first: that is where most garbage ends, before the longer segments cost anything.
+        let header = b64::decode(header).map_err(|_| malformed("the header is not canonical base64url"))?;
+        let header = Header::parse(&header)?;
+        Ok(Self {
+            signing_input: token.rsplit_once('.').map_or(token, |(input, _)| input).as_bytes(),
+            payload_text: payload,
+            header,
+            payload: b64::decode(payload).map_err(|_| malformed("the payload is not canonical base64url"))?,
+            signature: b64::decode(signature).map_err(|_| malformed("the signature is not canonical base64url"))?,
+        })
+    }
+
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Header and payload as in the token, with the dot between them: what the signature covers.
+    pub fn signing_input(&self) -> &'t [u8] {
+        self.signing_input
+    }
+
+    pub fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
+    /// The payload as in the token, in base64url.
+    pub fn payload_text(&self) -> &'t str {
+        self.payload_text
+    }
+
+    /// The payload's bytes.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// The payload as a JSON object (RFC 7519 section 7.2, step 10).
+    ///
+    /// # Errors
+    /// `TokenMalformed` for anything else.
+    pub fn parse_payload(&self) -> Result<Json<'_>, Denial> {
+        let payload = Json::parse(&self.payload).map_err(|error| {
+            malformed(match error {
+                JsonError::Syntax => "the payload is not JSON",
+                JsonError::Duplicate => "the payload has a member twice in one object",
+                JsonError::TooDeep => "the payload is nested too deeply",
+                JsonError::TooManyMembers => "the payload has an object with too many members",
+            })
+        })?;
+        match payload {
+            Json::Object(_) => Ok(payload),
+            _ => Err(malformed("the payload is not a JSON object")),
+        }
+    }
+}
+
+impl Header {
+    fn parse(text: &[u8]) -> Result<Self, Denial> {
+        let header = Json::parse(text).map_err(|error| {
+            malformed(match error {
+                JsonError::Syntax => "the header is not JSON",
+                JsonError::Duplicate => "the header has a member twice in one object",
+                JsonError::TooDeep => "the header is nested too deeply",
+                JsonError::TooManyMembers => "the header has an object with too many members",
+            })
+        })?;
+        let Json::Object(header) = header else {
+            return Err(malformed("the header is not a JSON object"));
+        };
+        refuse_extensions(&header)?;
+        let alg =
+            string(&header, "alg", "the header's alg is not a string")?.ok_or(malformed("the header has no alg"))?;
+        let kid = string(&header, "kid", "the header's kid is not a string")?;
+        let typ = string(&header, "typ", "the header's typ is not a string")?;
+        let cty = string(&header, "cty", "the header's cty is not a string")?;
+        if kid.is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
+            return Err(malformed("the header's kid is too long"));
+        }
+        if cty.is_some_and(is_jwt) {
+            // RFC 7519 section 5.2: what is signed is another token, whose claims we would take for the outer one's.
+            return Err(malformed("the token holds a nested token (cty)"));
+        }
+        Ok(Self { alg: known(alg)?, kid: kid.map(str::to_owned), typ: typ.map(str::to_owned) })
+    }
+}
+
+fn segments(token: &str) -> Result<[&str; 3], Denial> {
+    let mut segments = token.split('.');
+    let (Some(header), Some(payload), Some(signature)) = (segments.next(), segments.next(), segments.next()) else {
+        return Err(malformed("the token has fewer than three segments"));
+    };
+    match segments.take(3).count() {
+        0 => {}
+        2 => return Err(malformed("the token is encrypted (five segments)")),
+        _ => return Err(malformed("the token has more than three segments")),
+    }
+    if header.is_empty() {
+        return Err(malformed("the header is empty"));
+    }
+    if payload.is_empty() {
+        return Err(malformed("the payload is empty"));
+    }
+    if signature.is_empty() {
+        return Err(malformed("the signature is empty"));
+    }
+    Ok([header, payload, signature])
+}
+
+/// Members that change what the rest of the token means. We understand none of these, so each is refused for being
+/// there, whatever its value.
+fn refuse_extensions(header: &Object<'_>) -> Result<(), Denial> {
+    for (name, cause) in [
+        // RFC 7515 section 4.1.11: what is critical and not understood makes the token invalid; empty is invalid anyway.
+        ("crit", "the header has crit"),
+        // RFC 7797: with `b64: false` the payload is signed as it stands, and other verifiers read other claims.
+        ("b64", "the header has b64"),
+        // RFC 7516: of JWE only. A compressed payload would also be a way to make much of little.
+        ("zip", "the header has zip"),
+        ("enc", "the header has enc"),
+    ] {
+        if header.get(name).is_some() {
+            return Err(malformed(cause));
+        }
+    }
+    Ok(())
+}
+
+fn string<'h>(header: &'h Object<'_>, name: &str, cause: &'static str) -> Result<Option<&'h str>, Denial> {
+    header.get(name).map(|value| value.as_str().ok_or(malformed(cause))).transpose()
+}
+
+/// RFC 7515 section 4.1.10: a media type, without regard to case, from which `application/` may be left out.
+fn is_jwt(cty: &str) -> bool {
+    let subtype = match cty.split_once('/') {
+        Some((kind, subtype)) if kind.eq_ignore_ascii_case("application") => subtype,
+        _ => cty,
+    };
+    subtype.eq_ignore_ascii_case("jwt")
+}
+
+fn known(alg: &str) -> Result<Algorithm, Denial> {
+    Algorithm::from_name(alg).ok_or_else(|| {
+        if alg.eq_ignore_ascii_case("none") {
+            return Denial::new(Fault::AlgNotAllowed, "the header's alg is none");
+        }
+        Denial::new(Fault::AlgNotAllowed, "the header's alg is unknown")
+    })
+}
+
+fn malformed(cause: &'static str) -> Denial {
+    Denial::new(Fault::TokenMalformed, cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &str = r#"{"alg":"ES256","kid":"k","typ":"JWT"}"#;
+
+    fn token(header: &str, payload: &str) -> String {
+        format!("{}.{}.c2ln", b64::encode(header), b64::encode(payload))
+    }
+
+    fn refusal(token: &str) -> (Fault, String) {
+        let denial = Unverified::parse(token.as_bytes(), 8192).err().expect(token);
+        (denial.fault, denial.cause.into_owned())
+    }
+
+    fn refused_as_malformed(token: &str, cause: &str) {
+        assert_eq!(refusal(token), (Fault::TokenMalformed, cause.to_owned()), "{token}");
+    }
+
+    #[test]
+    fn takes_a_token_apart() {
+        let text = token(HEADER, r#"{"sub":"a"}"#);
+        let token = Unverified::parse(text.as_bytes(), text.len()).unwrap();
+        assert_eq!(token.header(), &Header { alg: Algorithm::Es256, kid: Some("k".into()), typ: Some("JWT".into()) });
+        assert_eq!(token.signing_input(), text.rsplit_once('.').unwrap().0.as_bytes());
+        assert_eq!(token.payload_text(), text.split('.').nth(1).unwrap());
+        assert_eq!(token.payload(), br#"{"sub":"a"}"#);
+        assert_eq!(token.signature(), b"sig");
+        assert_eq!(token.parse_payload().unwrap().to_text(), r#"{"sub":"a"}"#);
+    }
+
+    #[test]
+    fn refuses_one_byte_over_the_limit() {
+        let text = token(HEADER, "{}");
+        assert!(Unverified::parse(text.as_bytes(), text.len()).is_ok());
+        let denial = Unverified::parse(text.as_bytes(), text.len() - 1).err().unwrap();
+        assert_eq!(denial.fault, Fault::TokenMalformed);
+        assert_eq!(denial.cause, "the token is longer than limits.token_bytes");
+    }
+
+    #[test]
+    fn refuses_what_has_not_three_segments() {
+        let three = token(HEADER, "{}");
+        refused_as_malformed("", "the token is empty");
+        refused_as_malformed("e30", "the token has fewer than three segments");
+        refused_as_malformed("e30.e30", "the token has fewer than three segments");
+        refused_as_malformed(&format!("{three}.e30"), "the token has more than three segments");
+        refused_as_malformed(&format!("{three}."), "the token has more than three segments");
+        refused_as_malformed(&format!("{three}.e30.e30"), "the token is encrypted (five segments)");
+        refused_as_malformed(&format!("{three}.e30.e30.e30"), "the token has more than three segments");
+        refused_as_malformed(&".".repeat(8000), "the token has more than three segments");
+    }
+
+    #[test]
+    fn refuses_an_empty_segment() {
+        refused_as_malformed("..", "the header is empty");
+        refused_as_malformed(".e30.e30", "the header is empty");
+        refused_as_malformed(&format!("{}..c2ln", b64::encode(HEADER)), "the payload is empty");
+        refused_as_malformed(&format!("{}.e30.", b64::encode(HEADER)), "the signature is empty");
+    }
+
+    #[test]
+    fn refuses_padding_white_space_and_trailing_bits_in_each_segment() {
+        let header = b64::encode(HEADER);
+        for bad in ["c2k=", "c2l", "c2ln=", "c2 ln", "c2ln\n", "c2+n", "c2/n", "c", "c2%6e", "c2\u{0}n"] {
+            refused_as_malformed(&format!("{bad}.e30.c2ln"), "the header is not canonical base64url");
+            refused_as_malformed(&format!("{header}.{bad}.c2ln"), "the payload is not canonical base64url");
+            refused_as_malformed(&format!("{header}.e30.{bad}"), "the signature is not canonical base64url");
+        }
+        refused_as_malformed(&format!("{header}.e30.é"), "the signature is not canonical base64url");
+        assert!(Unverified::parse(&[b'a', b'.', 0xff, b'.', b'a'], 99).is_err());
+    }
+
+    #[test]
+    fn refuses_a_header_that_is_no_object() {
+        for header in ["x", "{\"alg\":\"ES256\"", "{\"alg\":\"ES256\"}{}", "{\"alg\":1e999}", "\u{feff}{}"] {
+            refused_as_malformed(&token(header, "{}"), "the header is not JSON");
+        }
+        for header in ["1", "null", "\"alg\"", "[]", r#"[{"alg":"ES256"}]"#] {
+            refused_as_malformed(&token(header, "{}"), "the header is not a JSON object");
+        }
+        let deep = format!(r#"{{"alg":"ES256","x":{}{}}}"#, "[".repeat(40), "]".repeat(40));
+        refused_as_malformed(&token(&deep, "{}"), "the header is nested too deeply");
+    }
+
+    #[test]
+    fn refuses_a_header_with_a_member_twice() {
+        for header in [
+            r#"{"alg":"ES256","alg":"ES256"}"#,
+            r#"{"alg":"ES256","\u0061lg":"none"}"#,
+            r#"{"alg":"ES256","kid":"a","k\u0069d":"b"}"#,
+            r#"{"alg":"ES256","jwk":{"x":1,"x":2}}"#,
+        ] {
+            refused_as_malformed(&token(header, "{}"), "the header has a member twice in one object");
+        }
+    }
+
+    #[test]
+    fn refuses_members_of_the_wrong_type() {
+        refused_as_malformed(&token("{}", "{}"), "the header has no alg");
+        refused_as_malformed(&token(r#"{"ALG":"ES256"}"#, "{}"), "the header has no alg");
+        for value in ["null", "1", "true", "[]", "{}", r#"["ES256"]"#] {
+            let bad = |name: &str| token(&format!(r#"{{"x":"","{name}":{value}}}"#), "{}");
+            let with_alg = |name: &str| token(&format!(r#"{{"alg":"ES256","{name}":{value}}}"#), "{}");
+            refused_as_malformed(&bad("alg"), "the header's alg is not a string");
+            refused_as_malformed(&with_alg("kid"), "the header's kid is not a string");
+            refused_as_malformed(&with_alg("typ"), "the header's typ is not a string");
+            refused_as_malformed(&with_alg("cty"), "the header's cty is not a string");
+        }
+    }
+
+    #[test]
+    fn refuses_a_kid_of_257_bytes() {
+        let with_kid = |length: usize| token(&format!(r#"{{"alg":"ES256","kid":"{}"}}"#, "k".repeat(length)), "{}");
+        assert!(Unverified::parse(with_kid(MAX_KID_BYTES).as_bytes(), 8192).is_ok());
+        refused_as_malformed(&with_kid(MAX_KID_BYTES + 1), "the header's kid is too long");
+    }
+
+    #[test]
+    fn does_not_allow_none_in_any_case() {
+        for alg in ["none", "None", "NONE", "nOnE", "n\\u006fne"] {
+            let (fault, cause) = refusal(&token(&format!(r#"{{"alg":"{alg}"}}"#), "{}"));
+            assert_eq!((fault, cause.as_str()), (Fault::AlgNotAllowed, "the header's alg is none"));
+        }
+    }
+
+    #[test]
+    fn does_not_allow_an_algorithm_it_does_not_know() {
+        for alg in ["", "es256", "ES256K", "ES512", "HS1", "RSA-OAEP", "dir", "Ed25519", " none", "none "] {
+            let (fault, cause) = refusal(&token(&format!(r#"{{"alg":"{alg}"}}"#), "{}"));
+            assert_eq!((fault, cause.as_str()), (Fault::AlgNotAllowed, "the header's alg is unknown"));
+        }
+    }
+
+    #[test]
+    fn refuses_every_extension_whatever_it_holds() {
+        for name in ["crit", "b64", "zip", "enc"] {
+            for value in ["null", "[]", "true", "false", "\"\"", r#"["exp"]"#, r#"["b64"]"#] {
+                let header = format!(r#"{{"alg":"ES256","{name}":{value}}}"#);
+                refused_as_malformed(&token(&header, "{}"), &format!("the header has {name}"));
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_a_token_in_a_token() {
+        for cty in ["JWT", "jwt", "Jwt", "application/jwt", "APPLICATION/JWT"] {
+            let header = format!(r#"{{"alg":"ES256","cty":"{cty}"}}"#);
+            refused_as_malformed(&token(&header, "{}"), "the token holds a nested token (cty)");
+        }
+        assert!(Unverified::parse(token(r#"{"alg":"ES256","cty":"json"}"#, "{}").as_bytes(), 8192).is_ok());
+    }
+
+    #[test]
+    fn ignores_keys_that_the_token_brings_along() {
+        let header = r#"{"alg":"ES256","jku":"http://evil","x5u":1,"jwk":{"kty":"oct","k":""},"x5c":[],"x5t":{}}"#;
+        let text = token(header, "{}");
+        let token = Unverified::parse(text.as_bytes(), 8192).unwrap();
+        assert_eq!(token.header(), &Header { alg: Algorithm::Es256, kid: None, typ: None });
+    }
+
+    #[test]
+    fn refuses_a_payload_that_is_no_object() {
+        for (payload, cause) in [
+            ("x", "the payload is not JSON"),
+            ("{} {}", "the payload is not JSON"),
+            (r#"{"exp":1e999}"#, "the payload is not JSON"),
+            ("[]", "the payload is not a JSON object"),
+            ("null", "the payload is not a JSON object"),
+            (r#"{"sub":"a","\u0073ub":"b"}"#, "the payload has a member twice in one object"),
+            (r#"{"o":[{"a":1,"a":1}]}"#, "the payload has a member twice in one object"),
+            ("[[[[[[[[[[[[[[[[[0]]]]]]]]]]]]]]]]]", "the payload is nested too deeply"),
+        ] {
+            let text = token(HEADER, payload);
+            let denial = Unverified::parse(text.as_bytes(), 8192).unwrap().parse_payload().unwrap_err();
+            assert_eq!((denial.fault, denial.cause.as_ref()), (Fault::TokenMalformed, cause), "{payload}");
+        }
+    }
+
+    #[test]
+    fn refuses_garbage_without_a_panic() {
+        // A cheap stand-in for the fuzzer: every byte of a good token replaced by some awkward ones, and every prefix.
+        let good = token(HEADER, r#"{"sub":"a","exp":1}"#);
+        for at in 0..good.len() {
+            for byte in [0, b'.', b'=', b'"', b'A', 0x80, 0xff] {
+                let mut bytes = good.clone().into_bytes();
+                bytes[at] = byte;
+                if let Ok(token) = Unverified::parse(&bytes, 8192) {
+                    let _ = token.parse_payload();
+                }
+            }
+            assert!(Unverified::parse(good[..at].as_bytes(), 8192).is_err() || at > good.len() - 3);
+        }
+    }
+}
