@@ -1,6 +1,5 @@
 //! The configuration compiled: every name resolved, every bound checked, nothing left that could be wrong at a request.
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -11,9 +10,11 @@ use crate::config::{self, Access, Audiences, ConfigDuration, RevocationMode, Sca
 use crate::credentials::Credentials;
 use crate::fault::Fault;
 use crate::headers::HeaderName;
+use crate::invalid::Invalid;
 use crate::json::Number;
 use crate::keys::{Key, KeySet};
-use crate::route::{RouteSpec, Router};
+use crate::origin::Origins;
+use crate::route::Router;
 
 /// Gives the bytes of an environment variable of the VM.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
@@ -59,7 +60,7 @@ pub struct Rule {
     pub(crate) revocation: RevocationMode,
     pub(crate) forward: Forward,
     pub(crate) cors_preflight_passes: bool,
-    pub(crate) cookie_origins: Vec<Vec<u8>>,
+    pub(crate) cookie_origins: Origins,
 }
 
 #[derive(Debug)]
@@ -116,27 +117,19 @@ pub(crate) struct Faults {
     pub(crate) realm: Option<String>,
 }
 
-/// What is wrong with the configuration, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
-    /// As in `rules[3].claims[0].equals`; empty for the document as a whole.
-    pub path: String,
-    pub message: String,
-}
-
 impl Policy {
     /// Reads the document as JSON.
     ///
     /// # Errors
     /// The first thing that is wrong, with the path of its field.
-    pub fn from_json(text: &[u8], environment: Environment<'_>) -> Result<Self, ConfigError> {
+    pub fn from_json(text: &[u8], environment: Environment<'_>) -> Result<Self, Invalid> {
         let mut reader = serde_json::Deserializer::from_slice(text);
         let document: config::Document =
-            serde_path_to_error::deserialize(&mut reader).map_err(|error| ConfigError {
-                path: error.path().to_string().trim_matches('.').to_owned(),
+            serde_path_to_error::deserialize(&mut reader).map_err(|error| Invalid {
+                field: error.path().to_string().trim_matches('.').to_owned(),
                 message: error.into_inner().to_string(),
             })?;
-        reader.end().map_err(|error| ConfigError::new("", error.to_string()))?;
+        reader.end().map_err(|error| Invalid::new("", error.to_string()))?;
         Self::compile(&document, environment, Sha256::digest(text).into())
     }
 
@@ -148,7 +141,7 @@ impl Policy {
         document: &config::Document,
         environment: Environment<'_>,
         digest: [u8; 32],
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Self, Invalid> {
         let limits = check_limits(&document.limits)?;
         let (issuers, by_issuer) = compile_issuers(&document.issuers, environment)?;
         let revocation = document
@@ -157,10 +150,10 @@ impl Policy {
             .map(|revocation| compile_revocation(revocation, &issuers, environment))
             .transpose()?;
         let credentials =
-            Credentials::compile(&document.tokens).map_err(|(path, message)| ConfigError::new(under("tokens", &path), message))?;
+            Credentials::compile(&document.tokens).map_err(|invalid| invalid.within("tokens"))?;
         let default_forward = compile_forward(&document.forward, "forward")?;
         if document.rules.is_empty() {
-            return Err(ConfigError::new("rules", "at least one rule is needed: a request that matches none is refused"));
+            return Err(Invalid::new("rules", "at least one rule is needed: a request that matches none is refused"));
         }
         let mut rules = Vec::with_capacity(document.rules.len());
         let mut names = HashSet::new();
@@ -168,14 +161,12 @@ impl Policy {
             let at = format!("rules[{place}]");
             let compiled = compile_rule(rule, place, &at, &issuers, revocation.is_some(), &document.forward)?;
             if !names.insert(compiled.name.clone()) {
-                return Err(ConfigError::new(format!("{at}.name"), format!("two rules are named `{}`", compiled.name)));
+                return Err(Invalid::new(format!("{at}.name"), format!("two rules are named `{}`", compiled.name)));
             }
             rules.push(compiled);
         }
-        let specs: Vec<RouteSpec<'_>> = document.rules.iter().map(|rule| RouteSpec::from(&rule.matches)).collect();
-        let router = Router::compile(&specs).map_err(|(place, field, message)| {
-            ConfigError::new(format!("rules[{place}].match.{field}"), message)
-        })?;
+        let router = Router::compile(document.rules.iter().map(|rule| &rule.matches))
+            .map_err(|(place, invalid)| invalid.within(format!("rules[{place}].match")))?;
         let mut clear: Vec<HeaderName> = Vec::new();
         for forward in rules.iter().map(|rule| &rule.forward).chain([&default_forward]) {
             for header in forward.claims.iter().map(|claim| &claim.header).chain(&forward.payload_header) {
@@ -186,7 +177,7 @@ impl Policy {
         }
         for (place, header) in document.tokens.headers.iter().enumerate() {
             if clear.iter().any(|cleared| cleared.matches_loosely(header.name.as_bytes())) {
-                return Err(ConfigError::new(
+                return Err(Invalid::new(
                     format!("tokens.headers[{place}].name"),
                     format!("`{}` is also set by `forward`: the token would be cleared before it is read", header.name),
                 ));
@@ -220,23 +211,7 @@ impl Faults {
     }
 }
 
-impl ConfigError {
-    fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into() }
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() {
-            return f.write_str(&self.message);
-        }
-        write!(f, "{}: {}", self.path, self.message)
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
+const ZERO: ConfigDuration = ConfigDuration::from_secs(0);
 const MAX_SKEW: ConfigDuration = ConfigDuration::from_secs(300);
 const MAX_LIFETIME: ConfigDuration = ConfigDuration::from_secs(366 * 24 * 60 * 60);
 const MAX_IAT_LEAD: ConfigDuration = ConfigDuration::from_secs(60);
@@ -245,9 +220,9 @@ const MAX_ISSUERS: usize = 256;
 fn compile_issuers(
     documents: &[config::Issuer],
     environment: Environment<'_>,
-) -> Result<(Vec<Issuer>, HashMap<String, usize>), ConfigError> {
+) -> Result<(Vec<Issuer>, HashMap<String, usize>), Invalid> {
     if documents.is_empty() || documents.len() > MAX_ISSUERS {
-        return Err(ConfigError::new("issuers", format!("1 to {MAX_ISSUERS} issuers are needed")));
+        return Err(Invalid::new("issuers", format!("1 to {MAX_ISSUERS} issuers are needed")));
     }
     let mut issuers: Vec<Issuer> = Vec::with_capacity(documents.len());
     let mut by_issuer = HashMap::new();
@@ -255,10 +230,10 @@ fn compile_issuers(
         let at = format!("issuers[{place}]");
         let issuer = compile_issuer(document, place, &at, environment)?;
         if issuers.iter().any(|other| other.name == issuer.name) {
-            return Err(ConfigError::new(format!("{at}.name"), format!("two issuers are named `{}`", issuer.name)));
+            return Err(Invalid::new(format!("{at}.name"), format!("two issuers are named `{}`", issuer.name)));
         }
         if by_issuer.insert(issuer.issuer.clone(), place).is_some() {
-            return Err(ConfigError::new(
+            return Err(Invalid::new(
                 format!("{at}.issuer"),
                 "this issuer is listed twice: put all of its keys under one entry",
             ));
@@ -273,14 +248,14 @@ fn compile_issuer(
     place: usize,
     at: &str,
     environment: Environment<'_>,
-) -> Result<Issuer, ConfigError> {
+) -> Result<Issuer, Invalid> {
     if document.issuer.is_empty() {
-        return Err(ConfigError::new(format!("{at}.issuer"), "must not be empty"));
+        return Err(Invalid::new(format!("{at}.issuer"), "must not be empty"));
     }
     let audiences = match &document.audiences {
         Audiences::Any(_) => None,
         Audiences::These(these) if these.is_empty() => {
-            return Err(ConfigError::new(
+            return Err(Invalid::new(
                 format!("{at}.audiences"),
                 "name at least one audience, or write `any` to accept tokens that were meant for somebody else",
             ));
@@ -292,33 +267,31 @@ fn compile_issuer(
         let field = format!("{at}.algorithms[{i}]");
         let algorithm = Algorithm::from_name(name).ok_or_else(|| {
             let known: Vec<&str> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
-            ConfigError::new(&field, format!("`{name}` is not supported; use one of {}", known.join(", ")))
+            Invalid::new(&field, format!("`{name}` is not supported; use one of {}", known.join(", ")))
         })?;
         if algorithms.contains(&algorithm) {
-            return Err(ConfigError::new(field, format!("`{name}` is listed twice")));
+            return Err(Invalid::new(field, format!("`{name}` is listed twice")));
         }
         algorithms.push(algorithm);
     }
     if algorithms.is_empty() {
-        return Err(ConfigError::new(format!("{at}.algorithms"), "name at least one algorithm"));
+        return Err(Invalid::new(format!("{at}.algorithms"), "name at least one algorithm"));
     }
     let mut keys = Vec::new();
     for (i, key) in document.keys.iter().enumerate() {
         keys.push(compile_key(key, &format!("{at}.keys[{i}]"), &algorithms, environment)?);
     }
     if keys.is_empty() {
-        return Err(ConfigError::new(format!("{at}.keys"), "at least one key is needed"));
+        return Err(Invalid::new(format!("{at}.keys"), "at least one key is needed"));
     }
-    let keys = KeySet::new(keys).map_err(|error| ConfigError::new(format!("{at}.keys"), error.to_string()))?;
-    at_most(document.skew, MAX_SKEW, &format!("{at}.skew"))?;
-    at_most(document.max_lifetime, MAX_LIFETIME, &format!("{at}.max_lifetime"))?;
-    if document.max_lifetime.0 < Duration::from_secs(1) {
-        return Err(ConfigError::new(format!("{at}.max_lifetime"), "must be at least 1s"));
-    }
+    let keys = KeySet::new(keys).map_err(|error| Invalid::new(format!("{at}.keys"), error.to_string()))?;
+    let skew = whole_seconds(document.skew, ZERO, MAX_SKEW, &format!("{at}.skew"))?;
+    let second = ConfigDuration::from_secs(1);
+    let max_lifetime = whole_seconds(document.max_lifetime, second, MAX_LIFETIME, &format!("{at}.max_lifetime"))?;
     let types = match &document.types {
         None => None,
         Some(types) if types.is_empty() => {
-            return Err(ConfigError::new(format!("{at}.types"), "name at least one type, or leave the field out"));
+            return Err(Invalid::new(format!("{at}.types"), "name at least one type, or leave the field out"));
         }
         Some(types) => Some(types.iter().map(|name| crate::claims::plain_type(name)).collect()),
     };
@@ -328,8 +301,8 @@ fn compile_issuer(
         audiences,
         algorithms,
         keys,
-        skew: document.skew.0.as_secs(),
-        max_lifetime: document.max_lifetime.0.as_secs(),
+        skew,
+        max_lifetime,
         types,
         required_claims: document.required_claims.clone(),
     })
@@ -340,37 +313,26 @@ fn compile_key(
     at: &str,
     allowed: &[Algorithm],
     environment: Environment<'_>,
-) -> Result<Key, ConfigError> {
-    let allowed = match &key.alg {
-        None => allowed.to_vec(),
-        Some(name) => {
-            let field = format!("{at}.alg");
-            let algorithm = Algorithm::from_name(name)
-                .ok_or_else(|| ConfigError::new(&field, format!("`{name}` is not a supported algorithm")))?;
-            if !allowed.contains(&algorithm) {
-                return Err(ConfigError::new(field, format!("`{name}` is not among the issuer's algorithms")));
-            }
-            vec![algorithm]
-        }
+) -> Result<Key, Invalid> {
+    let alg = match &key.alg {
+        None => None,
+        Some(name) => Some(
+            Algorithm::from_name(name)
+                .ok_or_else(|| Invalid::new(format!("{at}.alg"), format!("`{name}` is not a supported algorithm")))?,
+        ),
     };
-    let kid = key.kid.as_deref();
+    let kid = key.kid.clone();
     match (&key.jwk, &key.pem, &key.secret_env) {
-        (Some(jwk), None, None) => {
-            let mut jwk = jwk.clone();
-            if let Some(kid) = kid {
-                jwk.insert("kid".into(), kid.into());
-            }
-            Key::from_jwk(&jwk, &allowed).map_err(|error| ConfigError::new(format!("{at}.jwk"), error.to_string()))
-        }
-        (None, Some(pem), None) => {
-            Key::from_pem(pem, kid, &allowed).map_err(|error| ConfigError::new(format!("{at}.pem"), error.to_string()))
-        }
+        (Some(jwk), None, None) => Key::from_jwk(jwk, kid, alg, allowed)
+            .map_err(|error| Invalid::new(format!("{at}.jwk"), error.to_string())),
+        (None, Some(pem), None) => Key::from_pem(pem, kid, alg, allowed)
+            .map_err(|error| Invalid::new(format!("{at}.pem"), error.to_string())),
         (None, None, Some(variable)) => {
             let field = format!("{at}.secret_env");
             let secret = secret_from(environment, variable, key.secret_encoding, &field)?;
-            Key::from_secret(&secret, kid, &allowed).map_err(|error| ConfigError::new(field, error.to_string()))
+            Key::from_secret(&secret, kid, alg, allowed).map_err(|error| Invalid::new(field, error.to_string()))
         }
-        _ => Err(ConfigError::new(at, "give exactly one of `jwk`, `pem` and `secret_env`")),
+        _ => Err(Invalid::new(at, "give exactly one of `jwk`, `pem` and `secret_env`")),
     }
 }
 
@@ -379,14 +341,14 @@ fn secret_from(
     variable: &str,
     encoding: config::SecretEncoding,
     field: &str,
-) -> Result<Vec<u8>, ConfigError> {
+) -> Result<Vec<u8>, Invalid> {
     let value = environment(variable)
         .filter(|value| !value.is_empty())
-        .ok_or_else(|| ConfigError::new(field, format!("the VM's environment has no variable `{variable}`")))?;
+        .ok_or_else(|| Invalid::new(field, format!("the VM's environment has no variable `{variable}`")))?;
     match encoding {
         config::SecretEncoding::Raw => Ok(value),
         config::SecretEncoding::Base64url => crate::b64::decode(value.trim_ascii())
-            .map_err(|_| ConfigError::new(field, format!("`{variable}` does not hold base64url without padding"))),
+            .map_err(|_| Invalid::new(field, format!("`{variable}` does not hold base64url without padding"))),
     }
 }
 
@@ -394,21 +356,25 @@ fn compile_revocation(
     document: &config::Revocation,
     issuers: &[Issuer],
     environment: Environment<'_>,
-) -> Result<Revocation, ConfigError> {
+) -> Result<Revocation, Invalid> {
     let at = |field: &str| format!("revocation.{field}");
     if document.cluster.is_empty() {
-        return Err(ConfigError::new(at("cluster"), "must not be empty"));
+        return Err(Invalid::new(at("cluster"), "must not be empty"));
     }
     let authority = document.authority.clone().unwrap_or_else(|| document.cluster.clone());
     // Istio's cluster names hold `|`, which no authority may.
     if authority.is_empty() || !authority.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:|[]".contains(&byte)) {
-        return Err(ConfigError::new(at("authority"), "must be a host name, with or without a port"));
+        return Err(Invalid::new(at("authority"), "must be a host name, with or without a port"));
     }
     within(document.timeout, ConfigDuration::from_millis(10), ConfigDuration::from_secs(5), &at("timeout"))?;
     within(document.freshness, ConfigDuration::from_secs(1), ConfigDuration::from_secs(5), &at("freshness"))?;
-    at_most(document.iat_lead, MAX_IAT_LEAD, &at("iat_lead"))?;
+    // An answer that took longer than it counts could never be used.
+    if document.timeout > document.freshness {
+        return Err(Invalid::new(at("timeout"), "must not be longer than `freshness`"));
+    }
+    let iat_lead = whole_seconds(document.iat_lead, ZERO, MAX_IAT_LEAD, &at("iat_lead"))?;
     let secret = secret_from(environment, &document.secret_env, config::SecretEncoding::Raw, &at("secret_env"))?;
-    let secret = Secret::new(&secret).map_err(|error| ConfigError::new(at("secret_env"), error.to_string()))?;
+    let secret = Secret::new(&secret).map_err(|error| Invalid::new(at("secret_env"), error.to_string()))?;
     let mut kinds = Vec::new();
     for kind in &document.kinds {
         let kind = match kind {
@@ -424,9 +390,8 @@ fn compile_revocation(
         }
     }
     if kinds.is_empty() {
-        return Err(ConfigError::new(at("kinds"), "name at least one kind"));
+        return Err(Invalid::new(at("kinds"), "name at least one kind"));
     }
-    let iat_lead = document.iat_lead.0.as_secs();
     let longest = issuers.iter().map(|issuer| issuer.max_lifetime.saturating_add(issuer.skew)).max().unwrap_or(0);
     Ok(Revocation {
         cluster: document.cluster.clone(),
@@ -447,7 +412,7 @@ fn compile_rule(
     issuers: &[Issuer],
     revocation_is_configured: bool,
     default_forward: &config::Forward,
-) -> Result<Rule, ConfigError> {
+) -> Result<Rule, Invalid> {
     let name = name_or(document.name.as_deref(), "rule", place, at)?;
     if document.access == Access::Public {
         let needless = [
@@ -460,7 +425,7 @@ fn compile_rule(
         ];
         // A public rule with conditions is most likely meant to be a required one: refuse rather than guess.
         if let Some((field, _)) = needless.iter().find(|(_, is_there)| *is_there) {
-            return Err(ConfigError::new(format!("{at}.{field}"), "a public rule looks at no token, so this has no meaning"));
+            return Err(Invalid::new(format!("{at}.{field}"), "a public rule looks at no token, so this has no meaning"));
         }
     }
     let revocation = match (document.revocation, revocation_is_configured) {
@@ -468,19 +433,19 @@ fn compile_rule(
         (None | Some(RevocationMode::Off), false) => RevocationMode::Off,
         (Some(mode), true) => mode,
         (Some(_), false) => {
-            return Err(ConfigError::new(format!("{at}.revocation"), "the document has no `revocation` to ask"));
+            return Err(Invalid::new(format!("{at}.revocation"), "the document has no `revocation` to ask"));
         }
     };
     let accepted = match &document.issuers {
         None => None,
         Some(names) if names.is_empty() => {
-            return Err(ConfigError::new(format!("{at}.issuers"), "name at least one issuer, or leave the field out"));
+            return Err(Invalid::new(format!("{at}.issuers"), "name at least one issuer, or leave the field out"));
         }
         Some(names) => {
             let mut accepted = Vec::new();
             for (i, wanted) in names.iter().enumerate() {
                 let index = issuers.iter().position(|issuer| &issuer.name == wanted).ok_or_else(|| {
-                    ConfigError::new(format!("{at}.issuers[{i}]"), format!("no issuer is named `{wanted}`"))
+                    Invalid::new(format!("{at}.issuers[{i}]"), format!("no issuer is named `{wanted}`"))
                 })?;
                 accepted.push(index);
             }
@@ -491,7 +456,7 @@ fn compile_rule(
         for (i, scope) in scopes.iter().enumerate() {
             // RFC 6749 section 3.3; also keeps the challenge's quoted string whole.
             if scope.is_empty() || !scope.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) {
-                return Err(ConfigError::new(format!("{at}.scopes.{field}[{i}]"), "is not a scope token (RFC 6749 section 3.3)"));
+                return Err(Invalid::new(format!("{at}.scopes.{field}[{i}]"), "is not a scope token (RFC 6749 section 3.3)"));
             }
         }
     }
@@ -504,13 +469,7 @@ fn compile_rule(
             claim_path(&binding.claim, &format!("{at}.binding.{field}.claim"))?;
         }
     }
-    let mut cookie_origins = Vec::new();
-    for (i, origin) in document.cookie_origins.iter().enumerate() {
-        cookie_origins.push(
-            crate::credentials::compile_origin(origin)
-                .map_err(|message| ConfigError::new(format!("{at}.cookie_origins[{i}]"), message))?,
-        );
-    }
+    let cookie_origins = Origins::compile(&document.cookie_origins).map_err(|invalid| invalid.within(at))?;
     let forward = match &document.forward {
         Some(forward) => compile_forward(forward, &format!("{at}.forward"))?,
         None => compile_forward(default_forward, "forward")?,
@@ -529,15 +488,15 @@ fn compile_rule(
     })
 }
 
-fn compile_condition(document: &config::Condition, at: &str) -> Result<Condition, ConfigError> {
+fn compile_condition(document: &config::Condition, at: &str) -> Result<Condition, Invalid> {
     let claim = claim_path(&document.claim, &format!("{at}.claim"))?;
     let wanted = |field: &str, scalars: &[Scalar]| {
         if scalars.is_empty() {
-            return Err(ConfigError::new(format!("{at}.{field}"), "name at least one value"));
+            return Err(Invalid::new(format!("{at}.{field}"), "name at least one value"));
         }
         scalars
             .iter()
-            .map(|scalar| Wanted::new(scalar).ok_or_else(|| ConfigError::new(format!("{at}.{field}"), "is not a finite number")))
+            .map(|scalar| Wanted::new(scalar).ok_or_else(|| Invalid::new(format!("{at}.{field}"), "is not a finite number")))
             .collect::<Result<Vec<_>, _>>()
     };
     let test = match document {
@@ -557,7 +516,7 @@ fn compile_condition(document: &config::Condition, at: &str) -> Result<Condition
             Test::Present(*is_there)
         }
         _ => {
-            return Err(ConfigError::new(at, "give exactly one of `equals`, `one_of`, `contains`, `contains_any` and `present`"));
+            return Err(Invalid::new(at, "give exactly one of `equals`, `one_of`, `contains`, `contains_any` and `present`"));
         }
     };
     Ok(Condition { claim, test })
@@ -579,14 +538,14 @@ impl Wanted {
     }
 }
 
-fn compile_forward(document: &config::Forward, at: &str) -> Result<Forward, ConfigError> {
+fn compile_forward(document: &config::Forward, at: &str) -> Result<Forward, Invalid> {
     let mut claims = Vec::new();
     let mut headers: Vec<HeaderName> = Vec::new();
     for (i, claim) in document.claims.iter().enumerate() {
         let field = format!("{at}.claims[{i}].header");
-        let header = HeaderName::new(&claim.header).map_err(|message| ConfigError::new(&field, message))?;
+        let header = HeaderName::parse(&claim.header).map_err(|message| Invalid::new(&field, message))?;
         if headers.contains(&header) {
-            return Err(ConfigError::new(field, format!("`{}` is set twice", claim.header)));
+            return Err(Invalid::new(field, format!("`{}` is set twice", claim.header)));
         }
         headers.push(header.clone());
         claims.push(ForwardClaim {
@@ -598,15 +557,15 @@ fn compile_forward(document: &config::Forward, at: &str) -> Result<Forward, Conf
     let payload_header = document
         .payload_header
         .as_deref()
-        .map(|name| HeaderName::new(name).map_err(|message| ConfigError::new(format!("{at}.payload_header"), message)))
+        .map(|name| HeaderName::parse(name).map_err(|message| Invalid::new(format!("{at}.payload_header"), message)))
         .transpose()?;
     if payload_header.as_ref().is_some_and(|header| headers.contains(header)) {
-        return Err(ConfigError::new(format!("{at}.payload_header"), "is set by a claim as well"));
+        return Err(Invalid::new(format!("{at}.payload_header"), "is set by a claim as well"));
     }
     Ok(Forward { claims, payload_header, keep_token: document.token == config::TokenForwarding::Keep })
 }
 
-fn compile_faults(document: &config::Faults) -> Result<Faults, ConfigError> {
+fn compile_faults(document: &config::Faults) -> Result<Faults, Invalid> {
     let mut statuses: HashMap<Fault, u16> = Fault::ALL
         .iter()
         .map(|&fault| match document.statuses {
@@ -619,21 +578,21 @@ fn compile_faults(document: &config::Faults) -> Result<Faults, ConfigError> {
         let fault = Fault::ALL
             .iter()
             .find(|fault| fault.code() == code)
-            .ok_or_else(|| ConfigError::new(&at, format!("`{code}` is not a fault code")))?;
+            .ok_or_else(|| Invalid::new(&at, format!("`{code}` is not a fault code")))?;
         if !(400..=599).contains(&status) {
-            return Err(ConfigError::new(at, format!("{status} is not a status of refusal: use 400 to 599")));
+            return Err(Invalid::new(at, format!("{status} is not a status of refusal: use 400 to 599")));
         }
         statuses.insert(*fault, status);
     }
     if let Some(realm) = &document.realm
         && !realm.bytes().all(|byte| matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
     {
-        return Err(ConfigError::new("faults.realm", "must be printable ASCII without quotes and backslashes"));
+        return Err(Invalid::new("faults.realm", "must be printable ASCII without quotes and backslashes"));
     }
     Ok(Faults { statuses, realm: document.realm.clone() })
 }
 
-fn check_limits(limits: &config::Limits) -> Result<config::Limits, ConfigError> {
+fn check_limits(limits: &config::Limits) -> Result<config::Limits, Invalid> {
     let bounds = [
         ("token_bytes", limits.token_bytes, 256, 65_536),
         ("cached_tokens", limits.cached_tokens, 0, 65_536),
@@ -642,21 +601,21 @@ fn check_limits(limits: &config::Limits) -> Result<config::Limits, ConfigError> 
     ];
     for (field, value, least, most) in bounds {
         if !(least..=most).contains(&value) {
-            return Err(ConfigError::new(format!("limits.{field}"), format!("{value} is not within {least} to {most}")));
+            return Err(Invalid::new(format!("limits.{field}"), format!("{value} is not within {least} to {most}")));
         }
     }
     Ok(limits.clone())
 }
 
-fn claim_path(claim: &config::OneOrMany<String>, at: &str) -> Result<Vec<String>, ConfigError> {
+fn claim_path(claim: &config::OneOrMany<String>, at: &str) -> Result<Vec<String>, Invalid> {
     let path = claim.as_slice();
     if path.is_empty() || path.iter().any(String::is_empty) {
-        return Err(ConfigError::new(at, "name a claim"));
+        return Err(Invalid::new(at, "name a claim"));
     }
     Ok(path.to_vec())
 }
 
-fn name_or(name: Option<&str>, what: &str, place: usize, at: &str) -> Result<String, ConfigError> {
+fn name_or(name: Option<&str>, what: &str, place: usize, at: &str) -> Result<String, Invalid> {
     match name {
         None => Ok(format!("{what}-{place}")),
         Some(name)
@@ -666,21 +625,22 @@ fn name_or(name: Option<&str>, what: &str, place: usize, at: &str) -> Result<Str
         {
             Ok(name.to_owned())
         }
-        Some(_) => Err(ConfigError::new(format!("{at}.name"), "use 1 to 64 letters, digits, `-` and `_`: it becomes a metric's label")),
+        Some(_) => Err(Invalid::new(format!("{at}.name"), "use 1 to 64 letters, digits, `-` and `_`: it becomes a metric's label")),
     }
 }
 
-fn at_most(value: ConfigDuration, most: ConfigDuration, at: &str) -> Result<(), ConfigError> {
-    within(value, ConfigDuration::from_secs(0), most, at)
+/// Claims are compared in whole seconds: a fraction would silently be dropped.
+fn whole_seconds(value: ConfigDuration, least: ConfigDuration, most: ConfigDuration, at: &str) -> Result<u64, Invalid> {
+    within(value, least, most, at)?;
+    if value.0.subsec_nanos() != 0 {
+        return Err(Invalid::new(at, "must be whole seconds"));
+    }
+    Ok(value.0.as_secs())
 }
 
-fn within(value: ConfigDuration, least: ConfigDuration, most: ConfigDuration, at: &str) -> Result<(), ConfigError> {
+fn within(value: ConfigDuration, least: ConfigDuration, most: ConfigDuration, at: &str) -> Result<(), Invalid> {
     if value < least || value > most {
-        return Err(ConfigError::new(at, format!("must be within {:?} to {:?}", least.0, most.0)));
+        return Err(Invalid::new(at, format!("must be within {:?} to {:?}", least.0, most.0)));
     }
     Ok(())
-}
-
-fn under(parent: &str, path: &str) -> String {
-    format!("{parent}.{path}")
 }

@@ -1,0 +1,430 @@
+//! The table of cases that the core and the real proxy must answer alike: read, and made into requests at a given time.
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use mint::SigningKey;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// One request and the verdict on it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// A sentence.
+    pub name: String,
+    /// Which of the table's configurations judges it.
+    #[serde(default = "default_config")]
+    pub config: String,
+    #[serde(default)]
+    pub request: RequestSpec,
+    /// `{token}` in the request.
+    #[serde(default)]
+    pub token: TokenSpec,
+    /// `{other}` in the request.
+    pub other: Option<TokenSpec>,
+    /// Revoked before the request is sent.
+    #[serde(default)]
+    pub revoked: Vec<RevokedSpec>,
+    /// The state of the store while the request is sent.
+    #[serde(default)]
+    pub store: Store,
+    /// Why the real proxy cannot be asked: it refuses such a request itself, before any filter.
+    pub native_only: Option<String>,
+    pub expect: Expect,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestSpec {
+    #[serde(default = "default_method")]
+    pub method: String,
+    #[serde(default = "default_path")]
+    pub path: String,
+    #[serde(default = "default_authority")]
+    pub authority: String,
+    /// Name and value; `{token}` and `{other}` stand for the tokens.
+    #[serde(default = "default_headers")]
+    pub headers: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenSpec {
+    /// The name of the signing key; default `rs256`.
+    pub key: Option<String>,
+    /// Members of the header that differ from `alg`, `kid`, `typ: JWT`; null takes one away.
+    #[serde(default)]
+    pub header: Map<String, Value>,
+    /// The header's text as it is, in the place of `header`.
+    pub header_text: Option<String>,
+    /// Claims that differ from the default ones; null takes one away.
+    #[serde(default)]
+    pub claims: Map<String, Value>,
+    /// The payload's text as it is, in the place of `claims`.
+    pub payload_text: Option<String>,
+    /// What is done to the signed token.
+    #[serde(default)]
+    pub then: Vec<Then>,
+    /// The token's text as it is: nothing is signed.
+    pub raw: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Then {
+    /// Text behind the token.
+    Append(String),
+    /// The signature's text, replaced.
+    Signature(String),
+    /// The payload's text (base64url), replaced after signing.
+    Payload(String),
+    /// The header's text (base64url of this), replaced after signing.
+    HeaderText(String),
+    /// The lowest bit of one byte of the decoded signature, counted from its start, turned.
+    FlipSignatureBit(usize),
+    /// The lowest of the unused bits of the signature's last character, set: another text of the same bytes.
+    LooseSignatureBits(bool),
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokedSpec {
+    /// `token`, `session`, `user`, `client`, `key` or `issuer`.
+    pub kind: String,
+    #[serde(default = "default_issuer")]
+    pub issuer: String,
+    /// The claim's value; for `key`, the name of a signing key.
+    #[serde(default)]
+    pub id: String,
+    /// For kinds that end what was issued before a time: that time relative to now, as the native runner answers it.
+    /// The service decides it in the real one: now, rounded up, and a second.
+    #[serde(default = "default_before")]
+    pub before: i64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Store {
+    #[default]
+    Up,
+    /// Redis is stopped: connections are refused.
+    Refused,
+    /// Redis is paused: connections open, and nothing answers.
+    Slow,
+    /// Redis was emptied.
+    Flushed,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Expect {
+    Pass {
+        /// What the upstream must receive, by lower-case name.
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
+        /// What it must not receive.
+        #[serde(default)]
+        absent: Vec<String>,
+        /// The path that it must receive, where it differs.
+        path: Option<String>,
+    },
+    Refuse {
+        code: String,
+        status: u16,
+    },
+}
+
+/// The table with its configurations and keys.
+pub struct Table {
+    pub cases: Vec<Case>,
+    pub configs: BTreeMap<String, Value>,
+    keys: BTreeMap<String, SigningKey>,
+}
+
+/// A case at a moment: ready to send.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    pub method: String,
+    pub path: String,
+    pub authority: String,
+    pub headers: Vec<(String, String)>,
+}
+
+pub const ISSUER: &str = "https://issuer.example";
+/// The VM's environment, apart from the secret shared with the service.
+pub const SHARED_SECRET_ENV: &str = "PORTCULLIS_SECRET";
+pub const SHARED_SECRET: &str = "a secret of the tests, and of nothing else, long enough";
+
+impl Table {
+    /// Reads `cases/*.yaml` and `configs/*.yaml` below `folder`, and makes the keys that they name.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a name used twice, a configuration that a case names and that is not there.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let mut cases: Vec<Case> = Vec::new();
+        for file in yaml_files(&folder.join("cases"))? {
+            let text = std::fs::read_to_string(&file)?;
+            let more: Vec<Case> = serde_norway::from_str(&text).with_context(|| file.display().to_string())?;
+            cases.extend(more);
+        }
+        let keys = make_keys()?;
+        let mut configs = BTreeMap::new();
+        for file in yaml_files(&folder.join("configs"))? {
+            let text = std::fs::read_to_string(&file)?;
+            let mut config: Value = serde_norway::from_str(&text).with_context(|| file.display().to_string())?;
+            fill_keys(&mut config, &keys)?;
+            let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            configs.insert(name, config);
+        }
+        let mut names = std::collections::HashSet::new();
+        for case in &cases {
+            if !names.insert(case.name.clone()) {
+                bail!("two cases are named `{}`", case.name);
+            }
+            if !configs.contains_key(&case.config) {
+                bail!("`{}` names the configuration `{}`, which is not there", case.name, case.config);
+            }
+        }
+        Ok(Self { cases, configs, keys })
+    }
+
+    /// The environment of the VM.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let mut environment = vec![(SHARED_SECRET_ENV.to_owned(), SHARED_SECRET.to_owned())];
+        for (name, key) in &self.keys {
+            if let Some(secret) = key.secret() {
+                environment.push((format!("KEY_{}", name.to_uppercase()), mint::base64url(secret)));
+            }
+        }
+        environment
+    }
+
+    /// What identifies a revocation's id in bytes of text: for keys, the RFC 7638 thumbprint.
+    pub fn revoked_id(&self, revoked: &RevokedSpec) -> Result<String> {
+        if revoked.kind == "key" {
+            return Ok(self.key(&revoked.id)?.thumbprint());
+        }
+        Ok(revoked.id.clone())
+    }
+
+    pub fn ready(&self, case: &Case, now: u64) -> Result<Ready> {
+        let token = self.token(&case.token, now).with_context(|| case.name.clone())?;
+        let other = case.other.as_ref().map(|other| self.token(other, now)).transpose()?.unwrap_or_default();
+        let fill = |text: &str| text.replace("{token}", &token).replace("{other}", &other);
+        Ok(Ready {
+            method: case.request.method.clone(),
+            path: fill(&case.request.path),
+            authority: case.request.authority.clone(),
+            headers: case.request.headers.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
+        })
+    }
+
+    fn token(&self, spec: &TokenSpec, now: u64) -> Result<String> {
+        if let Some(raw) = &spec.raw {
+            return Ok(at(raw, now));
+        }
+        let name = spec.key.as_deref().unwrap_or("rs256");
+        let key = self.key(name)?;
+        let header_text = match &spec.header_text {
+            Some(text) => at(text, now),
+            None => {
+                let mut header = json!({ "alg": key.algorithm().name(), "kid": name, "typ": "JWT" });
+                merge(&mut header, &spec.header, now);
+                header.to_string()
+            }
+        };
+        let payload_text = match &spec.payload_text {
+            Some(text) => at(text, now),
+            None => {
+                let mut claims = json!({
+                    "iss": ISSUER, "aud": "api", "sub": "alice", "sid": "s-1", "jti": "t-1",
+                    "iat": now, "exp": now + 600, "scope": "read write",
+                });
+                merge(&mut claims, &spec.claims, now);
+                claims.to_string()
+            }
+        };
+        let mut token = key.sign(&header_text, &payload_text);
+        for then in &spec.then {
+            token = then.apply(&token)?;
+        }
+        Ok(token)
+    }
+
+    fn key(&self, name: &str) -> Result<&SigningKey> {
+        self.keys.get(name).with_context(|| format!("there is no key `{name}`"))
+    }
+}
+
+impl Then {
+    fn apply(&self, token: &str) -> Result<String> {
+        let mut parts: Vec<String> = token.split('.').map(str::to_owned).collect();
+        let [header, payload, signature] = parts.as_mut_slice() else { bail!("`then` needs a token of three parts") };
+        match self {
+            Then::Append(text) => signature.push_str(text),
+            Then::Signature(text) => *signature = text.clone(),
+            Then::Payload(text) => *payload = text.clone(),
+            Then::HeaderText(text) => *header = mint::base64url(text.as_bytes()),
+            Then::FlipSignatureBit(at) => {
+                let mut bytes = mint::from_base64url(signature).context("the signature is not base64url")?;
+                *bytes.get_mut(*at).context("the signature is shorter")? ^= 1;
+                *signature = mint::base64url(&bytes);
+            }
+            Then::LooseSignatureBits(_) => {
+                let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+                if signature.len() % 4 == 0 {
+                    bail!("a signature of this length has no unused bits");
+                }
+                let last = signature.pop().context("no signature")?;
+                let value = alphabet.find(last).context("not base64url")?;
+                signature.push(alphabet.as_bytes()[value | 1] as char);
+            }
+        }
+        Ok(parts.join("."))
+    }
+}
+
+/// Keys by name; the name is the key id as well.
+fn make_keys() -> Result<BTreeMap<String, SigningKey>> {
+    let mut keys = BTreeMap::new();
+    for algorithm in mint::Algorithm::ALL {
+        let name = algorithm.name().to_lowercase();
+        keys.insert(name.clone(), SigningKey::generate(*algorithm, Some(&name))?);
+    }
+    for (name, algorithm) in [("rs256-other", mint::Algorithm::RS256), ("es256-other", mint::Algorithm::ES256)] {
+        keys.insert(name.to_owned(), SigningKey::generate(algorithm, Some(name))?);
+    }
+    Ok(keys)
+}
+
+/// Replaces `{ "$jwk": name }` by the public JWK of that key.
+fn fill_keys(value: &mut Value, keys: &BTreeMap<String, SigningKey>) -> Result<()> {
+    match value {
+        Value::Object(members) => {
+            if let Some(Value::String(name)) = members.get("$jwk") {
+                let key = keys.get(name).with_context(|| format!("there is no key `{name}`"))?;
+                *value = Value::Object(key.public_jwk().context("an HMAC secret has no public JWK")?);
+                return Ok(());
+            }
+            members.values_mut().try_for_each(|member| fill_keys(member, keys))
+        }
+        Value::Array(members) => members.iter_mut().try_for_each(|member| fill_keys(member, keys)),
+        _ => Ok(()),
+    }
+}
+
+fn merge(base: &mut Value, changes: &Map<String, Value>, now: u64) {
+    let Value::Object(base) = base else { return };
+    for (name, change) in changes {
+        let mut change = change.clone();
+        number_times(&mut change, now);
+        match change {
+            Value::Null => {
+                base.remove(name);
+            }
+            // YAML's null takes a claim away; this stands for JSON's.
+            Value::String(text) if text == "{null}" => {
+                base.insert(name.clone(), Value::Null);
+            }
+            change => {
+                base.insert(name.clone(), change);
+            }
+        }
+    }
+}
+
+/// `"{now+60}"` becomes a number.
+fn number_times(value: &mut Value, now: u64) {
+    match value {
+        Value::String(text) if text.starts_with("{now") && text.ends_with('}') => {
+            if let Ok(number) = at(text, now).parse::<serde_json::Number>() {
+                *value = Value::Number(number);
+            }
+        }
+        Value::Array(members) => members.iter_mut().for_each(|member| number_times(member, now)),
+        Value::Object(members) => members.values_mut().for_each(|member| number_times(member, now)),
+        _ => {}
+    }
+}
+
+/// Replaces `{now}`, `{now+60}`, `{now-60}`, and `{now+0.5}` with its fraction.
+fn at(text: &str, now: u64) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("{now") {
+        let Some(length) = rest[start..].find('}') else { break };
+        let offset = &rest[start + 4..start + length];
+        out.push_str(&rest[..start]);
+        match offset.parse::<i64>() {
+            _ if offset.is_empty() => out.push_str(&now.to_string()),
+            Ok(offset) => out.push_str(&now.saturating_add_signed(offset).to_string()),
+            Err(_) => {
+                let offset: f64 = offset.parse().unwrap_or_else(|_| panic!("`{text}` has no offset after {{now"));
+                out.push_str(&format!("{:.1}", now as f64 + offset));
+            }
+        }
+        rest = &rest[start + length + 1..];
+    }
+    out.push_str(rest);
+    out
+}
+
+fn yaml_files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .with_context(|| folder.display().to_string())?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+impl Default for RequestSpec {
+    fn default() -> Self {
+        Self {
+            method: default_method(),
+            path: default_path(),
+            authority: default_authority(),
+            headers: default_headers(),
+        }
+    }
+}
+
+fn default_config() -> String {
+    "main".into()
+}
+
+fn default_method() -> String {
+    "GET".into()
+}
+
+fn default_path() -> String {
+    "/api/things".into()
+}
+
+fn default_authority() -> String {
+    "api.example".into()
+}
+
+fn default_headers() -> Vec<(String, String)> {
+    vec![("authorization".into(), "Bearer {token}".into())]
+}
+
+fn default_issuer() -> String {
+    ISSUER.into()
+}
+
+fn default_before() -> i64 {
+    2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_filled_in() {
+        assert_eq!(at("{now}|{now+5}|{now-5}|{now+0.5}|x", 100), "100|105|95|100.5|x");
+    }
+}
