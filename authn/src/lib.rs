@@ -13,4 +13,5 @@
 
 pub mod config;
 pub mod fault;
+pub mod headers;
 pub mod time;
