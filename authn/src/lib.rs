@@ -11,7 +11,9 @@
 )]
 #![forbid(unsafe_code)]
 
+pub mod binding;
 pub mod config;
 pub mod fault;
 pub mod headers;
+mod hex;
 pub mod time;
