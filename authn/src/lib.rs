@@ -16,4 +16,5 @@ pub mod config;
 pub mod fault;
 pub mod headers;
 mod hex;
+pub mod request;
 pub mod time;
