@@ -18,6 +18,7 @@ pub mod headers;
 mod hex;
 pub mod host;
 pub mod invalid;
+pub mod origin;
 pub mod path;
 pub mod request;
 pub mod route;
