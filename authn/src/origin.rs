@@ -10,7 +10,6 @@ pub struct Origins(Vec<Box<[u8]>>);
 
 impl Origins {
     /// Each as a browser would send it (RFC 6454 section 6.2): `scheme://host[:port]`, without the scheme's own port.
-
     pub fn compile(origins: &[String]) -> Result<Self, Invalid> {
         let compile = |(place, origin): (usize, &String)| {
             compile_origin(origin).map_err(|message| Invalid::new(format!("cookie_origins[{place}]"), message))

@@ -1,5 +1,6 @@
 //! A request's head, as the core reads it: pseudo headers apart, the others as they came.
 use crate::fault::{Denial, Fault};
+use crate::path::PlainPath;
 
 /// A header's name and value.
 pub type Pair<'a> = (&'a [u8], &'a [u8]);
@@ -58,6 +59,15 @@ impl<'a> Request<'a> {
     /// With its query; empty for a CONNECT without one.
     pub fn path(&self) -> &'a [u8] {
         self.path
+    }
+
+    /// PATH_SUSPICIOUS where the path has more than one reading, and ROUTE_UNMATCHED for every CONNECT: it may lack a
+    /// path, and no rule admits it anyway.
+    pub fn plain_path(&self) -> Result<PlainPath<'a>, Denial> {
+        if self.is_connect() {
+            return Err(Denial::new(Fault::RouteUnmatched, "CONNECT is never admitted"));
+        }
+        PlainPath::check(self.path)
     }
 
     /// With its port.
@@ -181,6 +191,23 @@ mod tests {
         let request = Request::from_pairs(&pairs).unwrap();
         assert!(request.is_connect());
         assert_eq!(request.path(), b"");
+    }
+
+    #[test]
+    fn connect_matches_no_rule_whatever_its_path() {
+        let plain = |method: &'static [u8], path: &'static [u8]| {
+            let pairs: [Pair<'_>; 3] = [(b":method", method), (b":path", path), (b":authority", b"a")];
+            Request::from_pairs(&pairs)
+                .unwrap()
+                .plain_path()
+                .map(|path| path.raw().to_vec())
+                .map_err(|denial| denial.fault)
+        };
+        assert_eq!(plain(b"CONNECT", b"/a"), Err(Fault::RouteUnmatched));
+        assert_eq!(plain(b"CONNECT", b"//"), Err(Fault::RouteUnmatched));
+        assert_eq!(plain(b"GET", b"//"), Err(Fault::PathSuspicious));
+        assert_eq!(plain(b"OPTIONS", b"*"), Err(Fault::PathSuspicious));
+        assert_eq!(plain(b"GET", b"/a?b"), Ok(b"/a".to_vec()));
     }
 
     #[test]

@@ -128,8 +128,9 @@ impl Candidates {
             return;
         }
         let is_taken = |method: &[u8]| self.0.iter().any(|earlier| earlier.admits(method));
-        let methods = methods.map(|methods| methods.iter().filter(|method| !is_taken(method)).cloned().collect());
-        if methods.as_ref().is_none_or(|methods: &Box<[_]>| !methods.is_empty()) {
+        let methods: Option<Box<[_]>> =
+            methods.map(|methods| methods.iter().filter(|method| !is_taken(method)).cloned().collect());
+        if methods.as_ref().is_none_or(|methods| !methods.is_empty()) {
             self.0.push(Candidate { index, methods });
         }
     }
