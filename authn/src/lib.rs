@@ -13,6 +13,7 @@
 
 pub mod binding;
 pub mod config;
+pub mod credentials;
 pub mod fault;
 pub mod headers;
 mod hex;
