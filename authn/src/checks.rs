@@ -199,8 +199,12 @@ impl Checks {
         self.queue.retain(|pending| !pending.waiters.is_empty());
         self.waiting = self.waiting.saturating_sub(over.len());
         let patience = self.timeout.saturating_mul(2);
-        let lost: Vec<Flight> =
-            self.flights.iter().filter(|flight| now.since(flight.sent) > patience).map(|flight| flight.flight).collect();
+        let lost: Vec<Flight> = self
+            .flights
+            .iter()
+            .filter(|flight| now.since(flight.sent) > patience)
+            .map(|flight| flight.flight)
+            .collect();
         for flight in lost {
             over.extend(self.failed(flight));
         }

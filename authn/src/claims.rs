@@ -1,7 +1,7 @@
 //! The registered claims (RFC 7519 section 4.1) and what a rule asks of claims. Signatures are `verify`'s matter.
 use crate::fault::{Denial, Fault};
-use crate::jws::Header;
 use crate::json::{Json, Number, Object};
+use crate::jws::Header;
 use crate::policy::{Condition, Issuer, Test, Wanted};
 use crate::time::UnixSeconds;
 
@@ -239,7 +239,10 @@ pub(crate) fn check_condition(condition: &Condition, payload: &Json<'_>) -> Resu
     if holds {
         return Ok(());
     }
-    Err(Denial::new(Fault::InvalidClaim, format!("the claim `{}` is not what the rule requires", condition.claim.join("."))))
+    Err(Denial::new(
+        Fault::InvalidClaim,
+        format!("the claim `{}` is not what the rule requires", condition.claim.join(".")),
+    ))
 }
 
 impl Wanted {

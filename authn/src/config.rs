@@ -237,6 +237,7 @@ document! {
         pub iat_lead: ConfigDuration,
     }
 
+    #[derive(Default)]
     pub struct Forward {
         /// Claims to request headers.
         #[serde(default)]
@@ -397,12 +398,6 @@ pub enum Scalar {
 impl Default for Sources {
     fn default() -> Self {
         Self { headers: default_headers(), cookies: Vec::new(), query: Vec::new() }
-    }
-}
-
-impl Default for Forward {
-    fn default() -> Self {
-        Self { claims: Vec::new(), payload_header: None, token: TokenForwarding::default() }
     }
 }
 

@@ -7,24 +7,29 @@ use std::rc::Rc;
 use crate::binding::{self, Cidr};
 use crate::claims::{self, Window};
 use crate::config::{Access, BindingMode, NonAscii, RevocationMode};
-use crate::credentials::{Found, Presented, Source};
+use crate::credentials::{Presented, Source};
 use crate::engine::Engine;
 use crate::fault::{Denial, Fault};
 use crate::headers;
+use crate::host::Host;
 use crate::json::Json;
 use crate::jws::Unverified;
 use crate::policy::{Forward, Policy, Rule};
 use crate::request::Request;
 use crate::revocation::{Ask, Verdict};
-use crate::route::PlainPath;
 use crate::time::{Monotonic, Now};
 
 /// What the rules say of a request before any token is looked into.
 #[derive(Debug)]
 pub enum Entry<'r> {
     /// Forwarded without identity: a public rule, an optional one without a token, or a CORS preflight that may pass.
-    Open { rule: usize },
-    Denied { rule: Option<usize>, denial: Denial },
+    Open {
+        rule: usize,
+    },
+    Denied {
+        rule: Option<usize>,
+        denial: Denial,
+    },
     Token(Entered<'r>),
 }
 
@@ -41,7 +46,7 @@ pub struct Entered<'r> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removal {
     Nothing,
-    Header(String),
+    Header(Vec<u8>),
     /// The Cookie header's new value; `None` removes it.
     Cookie(Option<Vec<u8>>),
     /// The new `:path`.
@@ -52,8 +57,8 @@ pub enum Removal {
 pub trait Peer {
     /// The address of the client, as the proxy trusts it.
     fn address(&self) -> Option<IpAddr>;
-    /// The SHA-256 of the client's certificate in hex; `None` without a verified certificate.
-    fn certificate_sha256(&self) -> Option<String>;
+    /// The SHA-256 of the client's certificate in hexadecimal; `None` without a certificate.
+    fn certificate_sha256(&self) -> Option<Vec<u8>>;
 }
 
 /// A token whose signature and registered claims hold. Kept in the cache; what depends on the request or on time is
@@ -146,11 +151,11 @@ impl Policy {
 
     pub fn enter<'r>(&self, request: &Request<'r>) -> Entry<'r> {
         let denied = |rule, denial| Entry::Denied { rule, denial };
-        let path = match PlainPath::check(request.path()) {
-            Ok(path) => path,
-            Err(denial) => return denied(None, denial),
+        let (path, host) = match (request.plain_path(), Host::parse(request.authority())) {
+            (Ok(path), Ok(host)) => (path, host),
+            (Err(denial), _) | (_, Err(denial)) => return denied(None, denial),
         };
-        let found = self.router.find(request.method(), &path, request.host());
+        let found = self.router.find(request.method(), &path, &host);
         let Some((place, rule)) = found.and_then(|place| Some((place, self.rules.get(place)?))) else {
             return denied(None, Denial::new(Fault::RouteUnmatched, "no rule matches the method, path and host"));
         };
@@ -159,12 +164,12 @@ impl Policy {
         }
         let presented = match self.credentials.find(request, &path) {
             Err(denial) => return denied(Some(place), denial),
-            Ok(Found::Token(presented)) => presented,
-            Ok(Found::None) if rule.access == Access::Optional => return Entry::Open { rule: place },
-            Ok(Found::None) => return denied(Some(place), Denial::new(Fault::TokenMissing, "no source has a token")),
+            Ok(Some(presented)) => presented,
+            Ok(None) if rule.access == Access::Optional => return Entry::Open { rule: place },
+            Ok(None) => return denied(Some(place), Denial::new(Fault::TokenMissing, "no source has a token")),
         };
         if let Source::Cookie(_) = presented.source
-            && !crate::credentials::cookie_may_speak(request, &rule.cookie_origins)
+            && !rule.cookie_origins.admit(request)
         {
             return denied(
                 Some(place),
@@ -172,22 +177,24 @@ impl Policy {
             );
         }
         let removal = self.removal(rule, request, &presented);
-        let user_agent = rule.binding.user_agent.as_ref().and_then(|_| request.header_values(b"user-agent").next());
+        let user_agent = rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent"));
         Entry::Token(Entered { rule: place, presented, removal, user_agent })
     }
 
     fn removal(&self, rule: &Rule, request: &Request<'_>, presented: &Presented<'_>) -> Removal {
         match presented.source {
             // A token in a URL ends up in logs: it is removed whatever `forward.token` says.
-            Source::Query(_) => {
-                Removal::Path(self.credentials.without_query_token(request.path(), presented.source))
-            }
+            Source::Query(_) => Removal::Path(self.credentials.without_query_token(request.path())),
             _ if rule.forward.keep_token => Removal::Nothing,
-            Source::Header(_) => match self.credentials.header_name(presented.source) {
-                Some(name) => Removal::Header(name.to_owned()),
+            Source::Header(_) => match self.credentials.header_to_remove(presented.source) {
+                Some(name) => Removal::Header(name.to_vec()),
                 None => Removal::Nothing,
             },
-            Source::Cookie(_) => Removal::Cookie(self.credentials.without_cookie_token(request, presented.source)),
+            Source::Cookie(_) => {
+                // Set as one header, in the place of all: a second one could carry the token on.
+                let whole = request.header_values(b"cookie").collect::<Vec<_>>().join(b"; ".as_slice());
+                Removal::Cookie(self.credentials.without_cookie_token(&whole))
+            }
         }
     }
 
@@ -256,7 +263,8 @@ impl Policy {
         peer: &dyn Peer,
     ) -> Result<Accepted, Denial> {
         verified.window.check(now.wall)?;
-        let rule = self.rules.get(entered.rule).ok_or_else(|| Denial::new(Fault::RouteUnmatched, "the rule is gone"))?;
+        let rule =
+            self.rules.get(entered.rule).ok_or_else(|| Denial::new(Fault::RouteUnmatched, "the rule is gone"))?;
         let remembered = verified.judged.try_borrow().ok().and_then(|judged| judged.clone());
         let judged = match remembered.filter(|judged| judged.rule == entered.rule) {
             Some(judged) => judged,
@@ -377,7 +385,9 @@ impl Asking {
         // What is known by now may be newer than what has just come.
         match policy.standing(self.accepted, now)? {
             Standing::Admitted(admission) => Ok(admission),
-            Standing::MustAsk(asking) => asking.on_cannot_tell(Fault::SessionStoreLatency, "the answer came too late to count"),
+            Standing::MustAsk(asking) => {
+                asking.on_cannot_tell(Fault::SessionStoreLatency, "the answer came too late to count")
+            }
         }
     }
 
@@ -415,8 +425,8 @@ fn revoked() -> Denial {
 }
 
 fn judge(rule: &Rule, place: usize, verified: &Verified) -> Result<Judged, Denial> {
-    let payload = crate::json::parse(&verified.payload)
-        .map_err(|_| Denial::new(Fault::TokenMalformed, "the payload is not JSON"))?;
+    let payload =
+        Json::parse(&verified.payload).map_err(|_| Denial::new(Fault::TokenMalformed, "the payload is not JSON"))?;
     let Json::Object(claims) = &payload else {
         return Err(Denial::new(Fault::TokenMalformed, "the payload is not an object"));
     };
@@ -497,13 +507,18 @@ fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
                 let mut texts = Vec::with_capacity(many.len());
                 for one in many {
                     let Json::String(text) = one else {
-                        return Err(Denial::new(Fault::InvalidClaim, "the address claim has a member that is no string"));
+                        return Err(Denial::new(
+                            Fault::InvalidClaim,
+                            "the address claim has a member that is no string",
+                        ));
                     };
                     texts.push(text.as_ref());
                 }
                 Some(parse_cidrs(texts)?)
             }
-            Some(_) => return Err(Denial::new(Fault::InvalidClaim, "the address claim is neither a string nor an array")),
+            Some(_) => {
+                return Err(Denial::new(Fault::InvalidClaim, "the address claim is neither a string nor an array"));
+            }
         };
         if bound.addresses.is_none() && binding.mode == BindingMode::Enforce && binding.required {
             return Err(mismatch("the token is bound to no address"));
@@ -526,7 +541,8 @@ fn parse_cidrs<'t>(texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<Cidr>
     texts
         .into_iter()
         .map(|text| {
-            Cidr::parse(text).map_err(|_| Denial::new(Fault::InvalidClaim, "the address claim holds no address or CIDR"))
+            Cidr::parse(text)
+                .ok_or_else(|| Denial::new(Fault::InvalidClaim, "the address claim holds no address or CIDR"))
         })
         .collect()
 }
@@ -534,34 +550,46 @@ fn parse_cidrs<'t>(texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<Cidr>
 /// Returns whether a mismatch was only reported.
 fn check_binding(rule: &Rule, bound: &Bound, entered: &Entered<'_>, peer: &dyn Peer) -> Result<bool, Denial> {
     let mut reported = false;
-    let mut judge = |mode: BindingMode, matches: bool, cause: &'static str| match (matches, mode) {
-        (true, _) => Ok(()),
-        (false, BindingMode::Report) => {
+    let mut judge = |mode: BindingMode, compared: Result<(), &'static str>| match (compared, mode) {
+        (Ok(()), _) => Ok(()),
+        (Err(_), BindingMode::Report) => {
             reported = true;
             Ok(())
         }
-        (false, BindingMode::Enforce) => Err(Denial::new(Fault::BindingMismatch, cause)),
+        (Err(cause), BindingMode::Enforce) => Err(Denial::new(Fault::BindingMismatch, cause)),
     };
+    // A token without the claim reaches this only where the claim is not required, or in report mode.
+    let unbound = |required: bool| if required { Err("the token has no such claim") } else { Ok(()) };
     if let Some(binding) = &rule.binding.certificate {
-        let matches = match &bound.certificate {
-            Some(print) => peer.certificate_sha256().is_some_and(|hex| binding::certificate_matches(print, &hex)),
-            None => !binding.required,
-        };
-        judge(binding.mode, matches, "the client's certificate is not the token's")?;
+        judge(
+            binding.mode,
+            match &bound.certificate {
+                Some(print) => {
+                    binding::certificate_matches(print, peer.certificate_sha256().unwrap_or_default().as_slice())
+                }
+                None => unbound(binding.required),
+            },
+        )?;
     }
     if let Some(binding) = &rule.binding.address {
-        let matches = match &bound.addresses {
-            Some(cidrs) => peer.address().is_some_and(|address| cidrs.iter().any(|cidr| cidr.contains(address))),
-            None => !binding.required,
-        };
-        judge(binding.mode, matches, "the client's address is not the token's")?;
+        judge(
+            binding.mode,
+            match (&bound.addresses, peer.address()) {
+                (Some(blocks), Some(address)) if blocks.iter().any(|block| block.contains(address)) => Ok(()),
+                (Some(_), Some(_)) => Err("the client's address is not among the claim's"),
+                (Some(_), None) => Err("the client's address is unknown"),
+                (None, _) => unbound(binding.required),
+            },
+        )?;
     }
     if let Some(binding) = &rule.binding.user_agent {
-        let matches = match &bound.user_agent {
-            Some(hash) => binding::user_agent_matches(hash, entered.user_agent.unwrap_or_default()),
-            None => !binding.required,
-        };
-        judge(binding.mode, matches, "the client's user agent is not the token's")?;
+        judge(
+            binding.mode,
+            match &bound.user_agent {
+                Some(hash) => binding::user_agent_matches(hash, entered.user_agent),
+                None => unbound(binding.required),
+            },
+        )?;
     }
     Ok(reported)
 }

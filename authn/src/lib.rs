@@ -13,10 +13,28 @@
 
 pub mod alg;
 pub mod b64;
+pub mod binding;
+pub mod checks;
+mod claims;
 pub mod config;
+pub mod credentials;
+pub mod decide;
 pub mod engine;
 pub mod fault;
+pub mod headers;
+mod hex;
+pub mod host;
+pub mod invalid;
 pub mod json;
 pub mod jws;
 pub mod keys;
+pub mod origin;
+pub mod path;
+pub mod policy;
+mod refusal;
+pub mod request;
+pub mod revocation;
+pub mod route;
+pub mod shared;
 pub mod time;
+pub mod token_cache;

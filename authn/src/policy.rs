@@ -124,11 +124,10 @@ impl Policy {
     /// The first thing that is wrong, with the path of its field.
     pub fn from_json(text: &[u8], environment: Environment<'_>) -> Result<Self, Invalid> {
         let mut reader = serde_json::Deserializer::from_slice(text);
-        let document: config::Document =
-            serde_path_to_error::deserialize(&mut reader).map_err(|error| Invalid {
-                field: error.path().to_string().trim_matches('.').to_owned(),
-                message: error.into_inner().to_string(),
-            })?;
+        let document: config::Document = serde_path_to_error::deserialize(&mut reader).map_err(|error| Invalid {
+            field: error.path().to_string().trim_matches('.').to_owned(),
+            message: error.into_inner().to_string(),
+        })?;
         reader.end().map_err(|error| Invalid::new("", error.to_string()))?;
         Self::compile(&document, environment, Sha256::digest(text).into())
     }
@@ -149,8 +148,7 @@ impl Policy {
             .as_ref()
             .map(|revocation| compile_revocation(revocation, &issuers, environment))
             .transpose()?;
-        let credentials =
-            Credentials::compile(&document.tokens).map_err(|invalid| invalid.within("tokens"))?;
+        let credentials = Credentials::compile(&document.tokens).map_err(|invalid| invalid.within("tokens"))?;
         let default_forward = compile_forward(&document.forward, "forward")?;
         if document.rules.is_empty() {
             return Err(Invalid::new("rules", "at least one rule is needed: a request that matches none is refused"));
@@ -323,10 +321,12 @@ fn compile_key(
     };
     let kid = key.kid.clone();
     match (&key.jwk, &key.pem, &key.secret_env) {
-        (Some(jwk), None, None) => Key::from_jwk(jwk, kid, alg, allowed)
-            .map_err(|error| Invalid::new(format!("{at}.jwk"), error.to_string())),
-        (None, Some(pem), None) => Key::from_pem(pem, kid, alg, allowed)
-            .map_err(|error| Invalid::new(format!("{at}.pem"), error.to_string())),
+        (Some(jwk), None, None) => {
+            Key::from_jwk(jwk, kid, alg, allowed).map_err(|error| Invalid::new(format!("{at}.jwk"), error.to_string()))
+        }
+        (None, Some(pem), None) => {
+            Key::from_pem(pem, kid, alg, allowed).map_err(|error| Invalid::new(format!("{at}.pem"), error.to_string()))
+        }
         (None, None, Some(variable)) => {
             let field = format!("{at}.secret_env");
             let secret = secret_from(environment, variable, key.secret_encoding, &field)?;
@@ -363,7 +363,8 @@ fn compile_revocation(
     }
     let authority = document.authority.clone().unwrap_or_else(|| document.cluster.clone());
     // Istio's cluster names hold `|`, which no authority may.
-    if authority.is_empty() || !authority.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:|[]".contains(&byte)) {
+    if authority.is_empty() || !authority.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:|[]".contains(&byte))
+    {
         return Err(Invalid::new(at("authority"), "must be a host name, with or without a port"));
     }
     within(document.timeout, ConfigDuration::from_millis(10), ConfigDuration::from_secs(5), &at("timeout"))?;
@@ -419,13 +420,21 @@ fn compile_rule(
             ("issuers", document.issuers.is_some()),
             ("scopes", !document.scopes.all.is_empty() || !document.scopes.any.is_empty()),
             ("claims", !document.claims.is_empty()),
-            ("binding", document.binding.certificate.is_some() || document.binding.address.is_some() || document.binding.user_agent.is_some()),
+            (
+                "binding",
+                document.binding.certificate.is_some()
+                    || document.binding.address.is_some()
+                    || document.binding.user_agent.is_some(),
+            ),
             ("revocation", document.revocation.is_some()),
             ("forward", document.forward.is_some()),
         ];
         // A public rule with conditions is most likely meant to be a required one: refuse rather than guess.
         if let Some((field, _)) = needless.iter().find(|(_, is_there)| *is_there) {
-            return Err(Invalid::new(format!("{at}.{field}"), "a public rule looks at no token, so this has no meaning"));
+            return Err(Invalid::new(
+                format!("{at}.{field}"),
+                "a public rule looks at no token, so this has no meaning",
+            ));
         }
     }
     let revocation = match (document.revocation, revocation_is_configured) {
@@ -456,7 +465,10 @@ fn compile_rule(
         for (i, scope) in scopes.iter().enumerate() {
             // RFC 6749 section 3.3; also keeps the challenge's quoted string whole.
             if scope.is_empty() || !scope.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) {
-                return Err(Invalid::new(format!("{at}.scopes.{field}[{i}]"), "is not a scope token (RFC 6749 section 3.3)"));
+                return Err(Invalid::new(
+                    format!("{at}.scopes.{field}[{i}]"),
+                    "is not a scope token (RFC 6749 section 3.3)",
+                ));
             }
         }
     }
@@ -496,27 +508,57 @@ fn compile_condition(document: &config::Condition, at: &str) -> Result<Condition
         }
         scalars
             .iter()
-            .map(|scalar| Wanted::new(scalar).ok_or_else(|| Invalid::new(format!("{at}.{field}"), "is not a finite number")))
+            .map(|scalar| {
+                Wanted::new(scalar).ok_or_else(|| Invalid::new(format!("{at}.{field}"), "is not a finite number"))
+            })
             .collect::<Result<Vec<_>, _>>()
     };
     let test = match document {
-        config::Condition { equals: Some(value), one_of: None, contains: None, contains_any: None, present: None, .. } => {
-            Test::OneOf(wanted("equals", std::slice::from_ref(value))?)
-        }
-        config::Condition { equals: None, one_of: Some(values), contains: None, contains_any: None, present: None, .. } => {
-            Test::OneOf(wanted("one_of", values)?)
-        }
-        config::Condition { equals: None, one_of: None, contains: Some(value), contains_any: None, present: None, .. } => {
-            Test::ContainsAny(wanted("contains", std::slice::from_ref(value))?)
-        }
-        config::Condition { equals: None, one_of: None, contains: None, contains_any: Some(values), present: None, .. } => {
-            Test::ContainsAny(wanted("contains_any", values)?)
-        }
-        config::Condition { equals: None, one_of: None, contains: None, contains_any: None, present: Some(is_there), .. } => {
-            Test::Present(*is_there)
-        }
+        config::Condition {
+            equals: Some(value),
+            one_of: None,
+            contains: None,
+            contains_any: None,
+            present: None,
+            ..
+        } => Test::OneOf(wanted("equals", std::slice::from_ref(value))?),
+        config::Condition {
+            equals: None,
+            one_of: Some(values),
+            contains: None,
+            contains_any: None,
+            present: None,
+            ..
+        } => Test::OneOf(wanted("one_of", values)?),
+        config::Condition {
+            equals: None,
+            one_of: None,
+            contains: Some(value),
+            contains_any: None,
+            present: None,
+            ..
+        } => Test::ContainsAny(wanted("contains", std::slice::from_ref(value))?),
+        config::Condition {
+            equals: None,
+            one_of: None,
+            contains: None,
+            contains_any: Some(values),
+            present: None,
+            ..
+        } => Test::ContainsAny(wanted("contains_any", values)?),
+        config::Condition {
+            equals: None,
+            one_of: None,
+            contains: None,
+            contains_any: None,
+            present: Some(is_there),
+            ..
+        } => Test::Present(*is_there),
         _ => {
-            return Err(Invalid::new(at, "give exactly one of `equals`, `one_of`, `contains`, `contains_any` and `present`"));
+            return Err(Invalid::new(
+                at,
+                "give exactly one of `equals`, `one_of`, `contains`, `contains_any` and `present`",
+            ));
         }
     };
     Ok(Condition { claim, test })
@@ -625,7 +667,10 @@ fn name_or(name: Option<&str>, what: &str, place: usize, at: &str) -> Result<Str
         {
             Ok(name.to_owned())
         }
-        Some(_) => Err(Invalid::new(format!("{at}.name"), "use 1 to 64 letters, digits, `-` and `_`: it becomes a metric's label")),
+        Some(_) => Err(Invalid::new(
+            format!("{at}.name"),
+            "use 1 to 64 letters, digits, `-` and `_`: it becomes a metric's label",
+        )),
     }
 }
 

@@ -37,7 +37,10 @@ impl Ask {
         issued: Option<UnixSeconds>,
     ) -> Result<Self, Denial> {
         let Some(issued) = issued else {
-            return Err(Denial::new(Fault::InvalidClaim, "neither auth_time nor iat is there, and revocation needs one"));
+            return Err(Denial::new(
+                Fault::InvalidClaim,
+                "neither auth_time nor iat is there, and revocation needs one",
+            ));
         };
         let derived = &revocation.derived;
         let mut keys = Vec::with_capacity(revocation.kinds.len());

@@ -24,7 +24,7 @@ impl SharedVerdicts {
     pub fn new(derived: &Derived, config: &[u8; 32], slots: usize) -> Option<Self> {
         let slots = u32::try_from(slots).ok().filter(|slots| *slots > 0)?;
         // Nobody without the secret can guess the names, so nobody can fill them on purpose.
-        let prefix = crate::b64::encode(&derived.cache_mac(&[b"prefix", config]));
+        let prefix = crate::b64::encode(derived.cache_mac(&[b"prefix", config]));
         Some(Self { prefix, slots, derived: derived.clone(), config: *config })
     }
 

@@ -46,7 +46,8 @@ impl TokenCache {
         let at = self.place(verified.token());
         let Some(set) = self.sets.get_mut(at) else { return };
         let age = |slot: &Option<Entry>| slot.as_ref().map_or(u32::MAX, |entry| uses.wrapping_sub(entry.used));
-        let same = set.iter().position(|slot| slot.as_ref().is_some_and(|entry| entry.verified.token() == verified.token()));
+        let same =
+            set.iter().position(|slot| slot.as_ref().is_some_and(|entry| entry.verified.token() == verified.token()));
         let oldest = set.iter().enumerate().max_by_key(|(_, slot)| age(slot)).map(|(place, _)| place);
         if let Some(slot) = same.or(oldest).and_then(|place| set.get_mut(place)) {
             *slot = Some(Entry { verified, used: uses });

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use authn::time::{Monotonic, Now, UnixSeconds};
-pub use proxy_wasm::types::{LogLevel, MapType, MetricType};
 use proxy_wasm::types::{BufferType, Status, StreamType};
+pub use proxy_wasm::types::{LogLevel, MapType, MetricType};
 
 use crate::pairs;
 
@@ -26,7 +26,8 @@ mod imports {
         pub fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
         pub fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
         pub fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
-        pub fn proxy_get_buffer_bytes(kind: u32, start: usize, max: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+        pub fn proxy_get_buffer_bytes(kind: u32, start: usize, max: usize, data: *mut *mut u8, size: *mut usize)
+        -> u32;
         pub fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
         pub fn proxy_get_header_map_value(
             map: u32,

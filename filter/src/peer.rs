@@ -10,11 +10,10 @@ impl authn::decide::Peer for HostPeer {
     /// X-Forwarded-For, which a client can write.
     fn address(&self) -> Option<IpAddr> {
         let value = host::property(&["source", "address"]).ok()??;
-        authn::binding::parse_peer_address(&value)
+        authn::binding::client_address(&value)
     }
 
-    fn certificate_sha256(&self) -> Option<String> {
-        let digest = host::property(&["connection", "sha256_peer_certificate_digest"]).ok()??;
-        String::from_utf8(digest).ok().filter(|digest| !digest.is_empty())
+    fn certificate_sha256(&self) -> Option<Vec<u8>> {
+        host::property(&["connection", "sha256_peer_certificate_digest"]).ok()?
     }
 }

@@ -85,9 +85,9 @@ impl Root {
             context,
             engine: JwtSimple,
             tokens: TokenCache::new(limits.cached_tokens, u64::from_le_bytes([a, b, c, d, e, f, g, h])),
-            shared: policy
-                .revocation()
-                .and_then(|revocation| SharedVerdicts::new(&revocation.derived, policy.digest(), limits.shared_verdicts)),
+            shared: policy.revocation().and_then(|revocation| {
+                SharedVerdicts::new(&revocation.derived, policy.digest(), limits.shared_verdicts)
+            }),
             checks: Checks::new(
                 limits.waiting_requests,
                 policy.revocation().map_or(Duration::ZERO, |revocation| revocation.timeout),
@@ -239,9 +239,15 @@ impl Root {
             Err(failure) => {
                 self.metrics.count(Counter::CheckFailed(failure));
                 let (fault, cause) = match failure {
-                    CheckFailure::Service(Trouble::StoreRefused) => (Fault::RedisConnRefused, "Redis refused the service"),
-                    CheckFailure::Service(Trouble::StoreSlow) => (Fault::SessionStoreLatency, "Redis answers too slowly"),
-                    CheckFailure::Service(Trouble::StoreFailed) => (Fault::StoreUnavailable, "Redis answers with an error"),
+                    CheckFailure::Service(Trouble::StoreRefused) => {
+                        (Fault::RedisConnRefused, "Redis refused the service")
+                    }
+                    CheckFailure::Service(Trouble::StoreSlow) => {
+                        (Fault::SessionStoreLatency, "Redis answers too slowly")
+                    }
+                    CheckFailure::Service(Trouble::StoreFailed) => {
+                        (Fault::StoreUnavailable, "Redis answers with an error")
+                    }
                     CheckFailure::Service(Trouble::StoreChanged) => (Fault::StoreUnavailable, "the store is not ours"),
                     CheckFailure::Service(Trouble::StoreUnsafe) => (Fault::StoreUnavailable, "the store may evict"),
                     CheckFailure::Service(Trouble::RetentionTooShort) => {
@@ -375,7 +381,10 @@ impl Root {
         self.logged = self.logged.saturating_add(1);
         let rule = rule.and_then(|rule| self.policy.rules().get(rule)).map_or("none", |rule| rule.name.as_str());
         let level = if denial.fault.is_cannot_tell() { LogLevel::Warn } else { LogLevel::Info };
-        host::log(level, &format!("portcullis: refused code={} rule={rule} cause=\"{}\"", denial.fault.code(), denial.cause));
+        host::log(
+            level,
+            &format!("portcullis: refused code={} rule={rule} cause=\"{}\"", denial.fault.code(), denial.cause),
+        );
     }
 
     pub fn on_tick(&mut self) {

@@ -1,0 +1,251 @@
+//! Whether a client is the one that a token is bound to. Which claim says so, and what a mismatch means, is for the rule.
+use std::net::{IpAddr, SocketAddr};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use crate::hex;
+
+/// A block of addresses (RFC 4632, RFC 4291 section 2.3). An address alone is a block of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    /// Canonical: IPv4 where it can be.
+    network: IpAddr,
+    prefix: u32,
+}
+
+impl Cidr {
+    /// None when malformed, which includes bits set beyond the prefix: `10.0.0.1/8` says two things, and the narrower
+    /// of them may be the one that was meant. IPv4 in IPv6 (`::ffff:1.2.3.4`) is IPv4.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(parse_prefix(prefix)?)),
+            None => (text, None),
+        };
+        let written: IpAddr = address.parse().ok()?;
+        let prefix = prefix.unwrap_or(width(written));
+        if prefix > width(written) || first_bits(written, prefix) != bits(written) {
+            return None;
+        }
+        let network = written.to_canonical();
+        let saved = width(written).checked_sub(width(network))?;
+        Some(match prefix.checked_sub(saved) {
+            Some(prefix) => Self { network, prefix },
+            None => Self { network: written, prefix },
+        })
+    }
+
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_ipv4() == self.network.is_ipv4() && first_bits(address, self.prefix) == bits(self.network)
+    }
+}
+
+/// Is the client's address in one of the claim's blocks? One malformed block spoils the claim: it was to narrow the
+/// token's use, and nobody can tell how.
+pub fn address_in<'c>(claim: impl IntoIterator<Item = &'c str>, address: IpAddr) -> Result<(), &'static str> {
+    let mut found = false;
+    for block in claim {
+        let block = Cidr::parse(block).ok_or("the claim holds something that is neither address nor CIDR")?;
+        found |= block.contains(address);
+    }
+    if found { Ok(()) } else { Err("the client's address is not among the claim's") }
+}
+
+/// Envoy's `source.address`: `1.2.3.4:5678`, `[::1]:5678`. None for anything else, a Unix socket's path for one.
+pub fn client_address(property: &[u8]) -> Option<IpAddr> {
+    let address: SocketAddr = std::str::from_utf8(property).ok()?.parse().ok()?;
+    Some(address.ip().to_canonical())
+}
+
+/// `cnf."x5t#S256"` (RFC 8705 section 3.1: base64url of the SHA-256 of the certificate's DER) against Envoy's
+/// `connection.sha256_peer_certificate_digest` (the same in hexadecimal; empty without a certificate).
+pub fn certificate_matches(claim: &str, peer_digest: &[u8]) -> Result<(), &'static str> {
+    if peer_digest.is_empty() {
+        return Err("the client presented no certificate");
+    }
+    let presented = parse_hex(peer_digest).ok_or("the host's certificate digest is not SHA-256 in hexadecimal")?;
+    let expected = parse_thumbprint(claim).ok_or("the claim is not a SHA-256 in base64url")?;
+    if bool::from(expected.ct_eq(&presented)) { Ok(()) } else { Err("the client's certificate is another") }
+}
+
+/// A claim that holds the base64url SHA-256 of the User-Agent's bytes.
+pub fn user_agent_matches(claim: &str, user_agent: Option<&[u8]>) -> Result<(), &'static str> {
+    let user_agent = user_agent.ok_or("there is not exactly one User-Agent")?;
+    let expected = parse_thumbprint(claim).ok_or("the claim is not a SHA-256 in base64url")?;
+    let presented: [u8; 32] = Sha256::digest(user_agent).into();
+    if bool::from(expected.ct_eq(&presented)) { Ok(()) } else { Err("the client's User-Agent is another") }
+}
+
+fn parse_prefix(text: &str) -> Option<u32> {
+    let canonical = text == "0" || !text.starts_with('0');
+    (canonical && text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+fn width(address: IpAddr) -> u32 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// The address with every bit beyond the first `prefix` cleared.
+fn first_bits(address: IpAddr, prefix: u32) -> u128 {
+    let rest = width(address).saturating_sub(prefix);
+    let mask = u128::MAX.checked_shl(rest).unwrap_or(0);
+    bits(address) & mask
+}
+
+fn parse_thumbprint(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    // 43 characters are 32 bytes and two bits, which must be zero: base64 checks that.
+    (text.len() == 43 && URL_SAFE_NO_PAD.decode_slice(text, &mut digest) == Ok(32)).then_some(digest)
+}
+
+fn parse_hex(text: &[u8]) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    if text.len() != 64 {
+        return None;
+    }
+    for (byte, pair) in digest.iter_mut().zip(text.chunks_exact(2)) {
+        let &[high, low] = pair else { return None };
+        *byte = hex::byte(high, low)?;
+    }
+    Some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_block_holds_its_first_and_last_address_and_no_neighbour() {
+        for (block, first, last, below, above) in [
+            ("10.1.2.0/24", "10.1.2.0", "10.1.2.255", "10.1.1.255", "10.1.3.0"),
+            ("10.1.2.3", "10.1.2.3", "10.1.2.3", "10.1.2.2", "10.1.2.4"),
+            ("10.1.2.3/32", "10.1.2.3", "10.1.2.3", "10.1.2.2", "10.1.2.4"),
+            ("128.0.0.0/1", "128.0.0.0", "255.255.255.255", "127.255.255.255", "::1"),
+            ("2001:db8::/33", "2001:db8::", "2001:db8:7fff::1", "2001:db7::", "2001:db8:8000::"),
+            ("::1", "::1", "::1", "::", "::2"),
+        ] {
+            let cidr = Cidr::parse(block).unwrap();
+            for (address, inside) in [(first, true), (last, true), (below, false), (above, false)] {
+                assert_eq!(cidr.contains(ip(address)), inside, "{address} in {block}");
+            }
+        }
+    }
+
+    #[test]
+    fn everything_is_everything_of_its_family_only() {
+        assert!(Cidr::parse("0.0.0.0/0").unwrap().contains(ip("203.0.113.9")));
+        assert!(!Cidr::parse("0.0.0.0/0").unwrap().contains(ip("2001:db8::1")));
+        assert!(Cidr::parse("::/0").unwrap().contains(ip("2001:db8::1")));
+        assert!(!Cidr::parse("::/0").unwrap().contains(ip("203.0.113.9")));
+    }
+
+    #[test]
+    fn ipv4_in_ipv6_is_ipv4_on_both_sides() {
+        assert!(Cidr::parse("10.0.0.0/8").unwrap().contains(ip("::ffff:10.1.2.3")));
+        assert!(Cidr::parse("::ffff:10.0.0.0/104").unwrap().contains(ip("10.1.2.3")));
+        assert!(Cidr::parse("::ffff:10.1.2.3").unwrap().contains(ip("10.1.2.3")));
+        assert!(!Cidr::parse("::ffff:10.1.2.3").unwrap().contains(ip("10.1.2.4")));
+        assert_eq!(Cidr::parse("::ffff:0:0/96"), Cidr::parse("0.0.0.0/0"));
+    }
+
+    #[test]
+    fn malformed_blocks_are_refused() {
+        for text in [
+            "",
+            "/",
+            "/8",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.0/08",
+            "10.0.0.0/+8",
+            "10.0.0.0/8/8",
+            "10.0.0.1/8",
+            "10.0.0",
+            "010.0.0.1",
+            "10.0.0.1 ",
+            "10.0.0.1:80",
+            "::/129",
+            "2001:db8::1/64",
+            "::ffff:10.0.0.1/104",
+            "[::1]",
+            "fe80::1%eth0",
+            "localhost",
+            "*",
+        ] {
+            assert_eq!(Cidr::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn one_malformed_block_spoils_a_claim_that_otherwise_matches() {
+        let client = ip("10.0.0.1");
+        assert_eq!(address_in(["192.0.2.1", "10.0.0.0/8"], client), Ok(()));
+        assert!(address_in(["10.0.0.0/8", "10.0.0.1/8"], client).is_err());
+        assert!(address_in(["192.0.2.1"], client).is_err());
+        assert!(address_in([], client).is_err());
+    }
+
+    #[test]
+    fn reads_the_hosts_address_property() {
+        assert_eq!(client_address(b"1.2.3.4:5678"), Some(ip("1.2.3.4")));
+        assert_eq!(client_address(b"[::1]:5678"), Some(ip("::1")));
+        assert_eq!(client_address(b"[::ffff:1.2.3.4]:5678"), Some(ip("1.2.3.4")));
+        for other in [&b""[..], b"1.2.3.4", b"::1", b"/var/run/x.sock", b"1.2.3.4:99999", b"\xff", b"@abstract"] {
+            assert_eq!(client_address(other), None, "{other:?}");
+        }
+    }
+
+    const HEX: &[u8] = b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const THUMBPRINT: &str = "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU";
+
+    #[test]
+    fn the_certificate_of_the_claim_is_accepted_in_either_case_of_hexadecimal() {
+        assert_eq!(certificate_matches(THUMBPRINT, HEX), Ok(()));
+        assert_eq!(certificate_matches(THUMBPRINT, &HEX.to_ascii_uppercase()), Ok(()));
+    }
+
+    #[test]
+    fn another_certificate_or_none_is_refused() {
+        let mut other = HEX.to_vec();
+        other[63] = b'4';
+        assert!(certificate_matches(THUMBPRINT, &other).is_err());
+        for digest in [&b""[..], &HEX[..62], &HEX[1..], b"zz"] {
+            assert!(certificate_matches(THUMBPRINT, digest).is_err());
+        }
+        let mut sign = HEX.to_vec();
+        sign[0] = b'+';
+        assert!(certificate_matches(THUMBPRINT, &sign).is_err());
+    }
+
+    #[test]
+    fn a_thumbprint_has_one_spelling() {
+        let padded = format!("{THUMBPRINT}=");
+        let loose_bits = THUMBPRINT.replace("SuFU", "SuFV");
+        let standard_alphabet = THUMBPRINT.replace('-', "+").replace('_', "/");
+        for claim in ["", "47DE", &padded, &loose_bits, &standard_alphabet] {
+            assert!(certificate_matches(claim, HEX).is_err(), "{claim}");
+        }
+    }
+
+    #[test]
+    fn the_user_agent_is_compared_by_its_digest() {
+        assert_eq!(user_agent_matches(THUMBPRINT, Some(b"")), Ok(()));
+        assert!(user_agent_matches(THUMBPRINT, Some(b" ")).is_err());
+        assert!(user_agent_matches(THUMBPRINT, None).is_err());
+        assert!(user_agent_matches("", Some(b"")).is_err());
+    }
+}

@@ -1,0 +1,301 @@
+//! Where a request's token is, and that there is only one. Whether the token is any good is not for here.
+use std::fmt;
+
+use crate::config::{CookieSource, HeaderSource, Sources};
+use crate::fault::{Denial, Fault};
+use crate::headers::{CONNECTION, is_token, is_token_byte};
+use crate::invalid::Invalid;
+use crate::path::{PercentDecoded, PlainPath, split_query};
+use crate::request::Request;
+
+/// The places where tokens are looked for.
+#[derive(Debug)]
+pub struct Credentials {
+    headers: Vec<HeaderToken>,
+    cookies: Vec<Box<[u8]>>,
+    query: Vec<Box<[u8]>>,
+}
+
+/// A token as it was found. Prints redacted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Presented<'a> {
+    /// Visible ASCII without comma, quote and backslash; at least one byte.
+    pub token: &'a [u8],
+    pub source: Source,
+}
+
+/// Where a token was found, by its place in the configuration's lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Header(usize),
+    Cookie(usize),
+    Query(usize),
+}
+
+impl Credentials {
+    pub fn compile(sources: &Sources) -> Result<Self, Invalid> {
+        let Sources { headers, cookies, query } = sources;
+        if headers.is_empty() && cookies.is_empty() && query.is_empty() {
+            return Err(Invalid::new("headers", "there is no place left where a token could be"));
+        }
+        for (field, count) in [("headers", headers.len()), ("cookies", cookies.len()), ("query", query.len())] {
+            if count > MAX_SOURCES {
+                return Err(Invalid::new(field, format!("has more than {MAX_SOURCES} entries")));
+            }
+        }
+        let mut compiled = Self { headers: Vec::new(), cookies: Vec::new(), query: Vec::new() };
+        for (place, source) in headers.iter().enumerate() {
+            let header = HeaderToken::compile(source).map_err(|error| error.within(format!("headers[{place}]")))?;
+            if compiled.headers.iter().any(|earlier| earlier.overlaps(&header)) {
+                return Err(Invalid::new(format!("headers[{place}]"), "repeats an earlier one"));
+            }
+            compiled.headers.push(header);
+        }
+        for (place, CookieSource { name }) in cookies.iter().enumerate() {
+            let wrong = (!is_token(name.as_bytes())).then_some("is not a cookie name (RFC 6265 section 4.1.1)");
+            push_name(&mut compiled.cookies, name, wrong)
+                .map_err(|message| Invalid::new(format!("cookies[{place}].name"), message))?;
+        }
+        for (place, name) in query.iter().enumerate() {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            let wrong = (name.is_empty() || !name.bytes().all(plain))
+                .then_some("has other characters than A–Z a–z 0–9 - . _ ~");
+            push_name(&mut compiled.query, name, wrong)
+                .map_err(|message| Invalid::new(format!("query[{place}]"), message))?;
+        }
+        Ok(compiled)
+    }
+
+    /// None: no token anywhere. TOKEN_AMBIGUOUS: more than one, equal or not, good or not, or a header that is there
+    /// twice. TOKEN_MALFORMED: one place is used, and what is in it cannot be a token.
+    pub fn find<'a>(&self, request: &Request<'a>, path: &PlainPath<'a>) -> Result<Option<Presented<'a>>, Denial> {
+        let mut seen = Seen::Nothing;
+        let mut pairs = request.headers().iter();
+        while let Some((name, value)) = pairs.next() {
+            if name.eq_ignore_ascii_case(b"cookie") {
+                self.look_in_cookies(value, &mut seen)?;
+                continue;
+            }
+            for (place, header) in self.headers.iter().enumerate().filter(|(_, header)| header.is_named(name)) {
+                if pairs.clone().any(|(other, _)| header.is_named(other)) {
+                    return Err(Denial::new(Fault::TokenAmbiguous, "a header for tokens is there twice"));
+                }
+                if let Some(found) = header.look(value)? {
+                    seen.add(Source::Header(place), found)?;
+                }
+            }
+        }
+        if !self.query.is_empty() {
+            for parameter in path.query().unwrap_or_default().split(|byte| *byte == b'&') {
+                if let Some(place) = self.query_place(parameter) {
+                    seen.add(Source::Query(place), query_value(parameter))?;
+                }
+            }
+        }
+        match seen {
+            Seen::Nothing => Ok(None),
+            Seen::One(source, token) => check_token(token, source).map(|()| Some(Presented { token, source })),
+        }
+    }
+
+    /// The path for the backend: without every parameter that could be a token, the rest byte for byte.
+    pub fn without_query_token(&self, path_with_query: &[u8]) -> Vec<u8> {
+        let (path, query) = split_query(path_with_query);
+        let parameters = || query.unwrap_or_default().split(|byte| *byte == b'&');
+        if !parameters().any(|parameter| self.query_place(parameter).is_some()) {
+            return path_with_query.to_vec();
+        }
+        let kept: Vec<_> = parameters().filter(|parameter| self.query_place(parameter).is_none()).collect();
+        let mut result = Vec::with_capacity(path_with_query.len());
+        result.extend_from_slice(path);
+        if kept.iter().any(|parameter| !parameter.is_empty()) {
+            result.push(b'?');
+            result.extend_from_slice(&kept.join(&b'&'));
+        }
+        result
+    }
+
+    /// The value of a Cookie header for the backend: without every cookie that could be a token, the rest byte for byte.
+    /// None when nothing is left and the header is to go.
+    pub fn without_cookie_token(&self, value: &[u8]) -> Option<Vec<u8>> {
+        let is_kept = |cookie: &&[u8]| self.cookie_place(split_cookie(cookie).0).is_none();
+        let kept: Vec<_> = value.split(|byte| *byte == b';').filter(is_kept).collect();
+        let joined = kept.join(&b';');
+        let kept = joined.trim_ascii_start();
+        kept.iter().any(|byte| !b"; \t".contains(byte)).then(|| kept.to_vec())
+    }
+
+    /// The header, in lower case, that is to go when the backend is not to see a token from this source. None: a cookie
+    /// or parameter is to be cut out instead.
+    pub fn header_to_remove(&self, source: Source) -> Option<&[u8]> {
+        match source {
+            Source::Header(place) => self.headers.get(place).map(|header| &*header.name),
+            Source::Cookie(_) | Source::Query(_) => None,
+        }
+    }
+
+    fn look_in_cookies<'a>(&self, value: &'a [u8], seen: &mut Seen<'a>) -> Result<(), Denial> {
+        if self.cookies.is_empty() {
+            return Ok(());
+        }
+        for cookie in value.split(|byte| *byte == b';') {
+            let (name, value) = split_cookie(cookie);
+            if let Some(place) = self.cookie_place(name) {
+                seen.add(Source::Cookie(place), value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn cookie_place(&self, name: &[u8]) -> Option<usize> {
+        self.cookies.iter().position(|own| **own == *name)
+    }
+
+    /// The names are compared decoded, as a backend reads them: `access%5ftoken` is `access_token`.
+    fn query_place(&self, parameter: &[u8]) -> Option<usize> {
+        let name = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
+        self.query.iter().position(|own| PercentDecoded(name).eq(own.iter().copied()))
+    }
+}
+
+impl fmt::Debug for Presented<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presented").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// What has been found so far. Only the last step judges the value: of two, one that is broken is still one of two.
+enum Seen<'a> {
+    Nothing,
+    One(Source, &'a [u8]),
+}
+
+impl<'a> Seen<'a> {
+    fn add(&mut self, source: Source, value: &'a [u8]) -> Result<(), Denial> {
+        // Two tokens: the backend may read the one that we did not check.
+        if matches!(self, Seen::One(..)) {
+            return Err(Denial::new(Fault::TokenAmbiguous, "there is more than one token"));
+        }
+        *self = Seen::One(source, value);
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct HeaderToken {
+    /// Lower case.
+    name: Box<[u8]>,
+    scheme: Option<Box<[u8]>>,
+}
+
+impl HeaderToken {
+    fn compile(source: &HeaderSource) -> Result<Self, Invalid> {
+        let name = source.name.to_ascii_lowercase();
+        if !is_token(name.as_bytes()) {
+            return Err(Invalid::new("name", "is not a header name (RFC 9110 section 5.1)"));
+        }
+        if name == "cookie" || name == "set-cookie" {
+            return Err(Invalid::new("name", "tokens in cookies are looked for under `cookies`"));
+        }
+        if CONNECTION.contains(&name.as_str()) {
+            return Err(Invalid::new("name", "belongs to the connection and never holds a token"));
+        }
+        let scheme = source.scheme.as_deref().map(str::as_bytes);
+        if scheme.is_some_and(|scheme| !is_token(scheme)) {
+            return Err(Invalid::new("scheme", "is not an authentication scheme (RFC 9110 section 11.1)"));
+        }
+        Ok(Self { name: name.into_bytes().into(), scheme: scheme.map(Box::from) })
+    }
+
+    /// Could both find a token in one header's value?
+    fn overlaps(&self, other: &Self) -> bool {
+        let same_scheme = match (&self.scheme, &other.scheme) {
+            (Some(one), Some(other)) => one.eq_ignore_ascii_case(other),
+            _ => true,
+        };
+        self.name == other.name && same_scheme
+    }
+
+    fn is_named(&self, name: &[u8]) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+
+    /// What stands in the token's place, unjudged. None: this header speaks of something else.
+    fn look<'a>(&self, value: &'a [u8]) -> Result<Option<&'a [u8]>, Denial> {
+        // Envoy joins a repeated header with commas (RFC 9110 section 5.3), and no token has one.
+        let mut parts = value.split(|byte| *byte == b',');
+        if self.scheme.is_some() && !parts.any(|part| self.after_scheme(part).is_some()) {
+            return Ok(None);
+        }
+        if value.contains(&b',') {
+            return Err(Denial::new(Fault::TokenAmbiguous, "a header for tokens has several values"));
+        }
+        if self.scheme.is_none() {
+            return Ok(Some(value));
+        }
+        let after = self.after_scheme(value).unwrap_or_default();
+        // RFC 9110 section 11.4: 1*SP, and no other delimiter.
+        let is_spaced = after.first() == Some(&b' ');
+        let start = after.iter().position(|byte| *byte != b' ');
+        Ok(Some(start.filter(|_| is_spaced).and_then(|start| after.get(start..)).unwrap_or_default()))
+    }
+
+    /// What follows the scheme, when the value begins with it as a whole word. Leading blanks do not hide it: a backend
+    /// may trim what we do not.
+    fn after_scheme<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
+        let scheme = self.scheme.as_deref()?;
+        let (word, after) = value.trim_ascii_start().split_at_checked(scheme.len())?;
+        let ends = after.first().is_none_or(|byte| !is_token_byte(*byte));
+        (ends && word.eq_ignore_ascii_case(scheme)).then_some(after)
+    }
+}
+
+fn check_token(token: &[u8], source: Source) -> Result<(), Denial> {
+    let malformed = |cause: &'static str| Err(Denial::new(Fault::TokenMalformed, cause));
+    if token.is_empty() {
+        return malformed("the place of the token is empty");
+    }
+    if !token.iter().all(|byte| matches!(byte, 0x21..=0x7e) && !b",\"\\".contains(byte)) {
+        return malformed("the token has characters that no token has");
+    }
+    // A token needs no encoding, and one that has some could be read in two ways.
+    if matches!(source, Source::Query(_)) && token.contains(&b'%') {
+        return malformed("the token is percent-encoded");
+    }
+    Ok(())
+}
+
+/// Name and value of one cookie of a Cookie header (RFC 6265 section 5.4), with the quotes off that section 4.1.1 allows
+/// round the value. A cookie without `=` has an empty value.
+fn split_cookie(cookie: &[u8]) -> (&[u8], &[u8]) {
+    let cookie = cookie.trim_ascii();
+    let mut parts = cookie.splitn(2, |byte| *byte == b'=');
+    let name = parts.next().unwrap_or_default().trim_ascii_end();
+    let value = parts.next().unwrap_or_default();
+    match value {
+        [b'"', inner @ .., b'"'] => (name, inner),
+        _ => (name, value),
+    }
+}
+
+/// Raw, and empty without `=`.
+fn query_value(parameter: &[u8]) -> &[u8] {
+    parameter.splitn(2, |byte| *byte == b'=').nth(1).unwrap_or_default()
+}
+
+fn push_name(names: &mut Vec<Box<[u8]>>, name: &str, wrong: Option<&'static str>) -> Result<(), &'static str> {
+    if let Some(message) = wrong {
+        return Err(message);
+    }
+    if names.iter().any(|earlier| **earlier == *name.as_bytes()) {
+        return Err("repeats an earlier one");
+    }
+    names.push(name.as_bytes().into());
+    Ok(())
+}
+
+/// The most sources of one kind, since each is looked for in every request.
+const MAX_SOURCES: usize = 16;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,351 @@
+use super::*;
+use crate::request::Pair;
+
+const AMBIGUOUS: Result<Option<(Source, &str)>, Fault> = Err(Fault::TokenAmbiguous);
+const MALFORMED: Result<Option<(Source, &str)>, Fault> = Err(Fault::TokenMalformed);
+const NONE: Result<Option<(Source, &str)>, Fault> = Ok(None);
+
+fn header(name: &str, scheme: Option<&str>) -> HeaderSource {
+    HeaderSource { name: name.into(), scheme: scheme.map(Into::into) }
+}
+
+fn cookie(name: &str) -> CookieSource {
+    CookieSource { name: name.into() }
+}
+
+/// Header 0 is Authorization with Bearer, header 1 X-Token without a scheme.
+fn credentials() -> Credentials {
+    Credentials::compile(&Sources {
+        headers: vec![header("Authorization", Some("Bearer")), header("X-Token", None)],
+        cookies: vec![cookie("session"), cookie("__Host-t")],
+        query: vec!["access_token".into(), "t".into()],
+    })
+    .unwrap()
+}
+
+fn find_all<'a>(headers: &[(&'a str, &'a str)], path: &'a str) -> Result<Option<(Source, &'a str)>, Fault> {
+    let mut pairs: Vec<Pair<'a>> = vec![(b":method", b"GET"), (b":path", path.as_bytes()), (b":authority", b"a")];
+    pairs.extend(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+    // The request outlives the call only in tests.
+    let request = Request::from_pairs(pairs.leak()).unwrap();
+    let path = PlainPath::check(path.as_bytes()).unwrap();
+    match credentials().find(&request, &path) {
+        Ok(found) => Ok(found.map(|found| (found.source, std::str::from_utf8(found.token).unwrap()))),
+        Err(denial) => Err(denial.fault),
+    }
+}
+
+fn find<'a>(headers: &[(&'a str, &'a str)]) -> Result<Option<(Source, &'a str)>, Fault> {
+    find_all(headers, "/")
+}
+
+fn authorization(value: &str) -> Result<Option<(Source, &str)>, Fault> {
+    find(&[("authorization", value)])
+}
+
+fn cookies(value: &str) -> Result<Option<(Source, &str)>, Fault> {
+    find(&[("cookie", value)])
+}
+
+#[test]
+fn a_request_without_a_token_has_none() {
+    assert_eq!(find_all(&[("accept", "*/*"), ("cookie", "a=b; c")], "/?q=t"), NONE);
+}
+
+#[test]
+fn the_scheme_is_compared_without_case_and_followed_by_spaces() {
+    for value in ["Bearer x.y", "bearer x.y", "BEARER x.y", "Bearer   x.y", " Bearer x.y"] {
+        assert_eq!(authorization(value), Ok(Some((Source::Header(0), "x.y"))), "{value:?}");
+    }
+}
+
+#[test]
+fn another_scheme_is_no_token() {
+    for value in
+        ["Basic eDp5", "Basic", "", "Bearerx y", "Bearer-x y", "xBearer y", "Digest a=b, c=d", "Basic a,Basic b"]
+    {
+        assert_eq!(authorization(value), NONE, "{value:?}");
+    }
+}
+
+#[test]
+fn our_scheme_without_one_clean_token_is_malformed() {
+    for value in [
+        "Bearer",
+        "Bearer ",
+        "Bearer   ",
+        "Bearer\tx",
+        "Bearer \tx",
+        "Bearer=x",
+        "Bearer x ",
+        "Bearer x y",
+        "Bearer x\t",
+        "Bearer \"x\"",
+        "Bearer x\u{e9}",
+        "Bearer x\\",
+        "Bearer Bearer x",
+    ] {
+        assert_eq!(authorization(value), MALFORMED, "{value:?}");
+    }
+}
+
+#[test]
+fn values_joined_by_the_host_are_ambiguous() {
+    for value in [
+        "Bearer x,Bearer y",
+        "Bearer x,Bearer x",
+        "Bearer x, bearer y",
+        "Basic x,Bearer y",
+        "Bearer x,Basic y",
+        "Basic x,\tBearer y",
+        "Bearer x,",
+        ",Bearer x",
+        "Bearer,x",
+        "Basic x,Bearer",
+    ] {
+        assert_eq!(authorization(value), AMBIGUOUS, "{value:?}");
+    }
+}
+
+#[test]
+fn a_header_for_tokens_that_is_there_twice_is_ambiguous_whatever_it_says() {
+    for (one, other) in
+        [("Bearer x", "Bearer x"), ("Bearer x", "Basic y"), ("Basic y", "Bearer x"), ("Basic x", "Basic y")]
+    {
+        assert_eq!(find(&[("authorization", one), ("accept", "*/*"), ("authorization", other)]), AMBIGUOUS);
+    }
+    assert_eq!(find(&[("x-token", "x"), ("X-Token", "x")]), AMBIGUOUS);
+}
+
+#[test]
+fn without_a_scheme_the_value_is_the_token() {
+    assert_eq!(find(&[("x-token", "x.y")]), Ok(Some((Source::Header(1), "x.y"))));
+    assert_eq!(find(&[("x-token", "x,y")]), AMBIGUOUS);
+    for value in ["", " ", "Bearer x", "x y"] {
+        assert_eq!(find(&[("x-token", value)]), MALFORMED, "{value:?}");
+    }
+}
+
+#[test]
+fn a_cookie_is_found_among_others() {
+    for value in ["session=x.y", "a=b; session=x.y; c=d", "a=b;session=x.y", "session=\"x.y\"", ";; session=x.y ;"] {
+        assert_eq!(cookies(value), Ok(Some((Source::Cookie(0), "x.y"))), "{value:?}");
+    }
+    assert_eq!(cookies("__Host-t=x="), Ok(Some((Source::Cookie(1), "x="))));
+}
+
+#[test]
+fn a_cookies_name_is_compared_with_case_and_whole() {
+    for value in ["Session=x", "session2=x", "xsession=x", "a=session=x", "sess=x"] {
+        assert_eq!(cookies(value), NONE, "{value:?}");
+    }
+}
+
+#[test]
+fn a_cookie_that_holds_no_token_is_malformed() {
+    for value in [
+        "session=",
+        "session",
+        "session=\"\"",
+        "session=\"x",
+        "session=x\"",
+        "session=\"",
+        "session=x y",
+        "session= x",
+        "session=x,y",
+    ] {
+        assert_eq!(cookies(value), MALFORMED, "{value:?}");
+    }
+}
+
+#[test]
+fn a_cookie_twice_is_ambiguous_within_a_header_and_across_headers() {
+    for value in [
+        "session=x; session=x",
+        "session=x; session=y",
+        "session=; session=x",
+        "session=x; session",
+        "session =x;session=x",
+    ] {
+        assert_eq!(cookies(value), AMBIGUOUS, "{value:?}");
+    }
+    assert_eq!(find(&[("cookie", "session=x"), ("a", "b"), ("cookie", "session=x")]), AMBIGUOUS);
+    assert_eq!(cookies("session=x; __Host-t=x"), AMBIGUOUS);
+    assert_eq!(find(&[("cookie", "a=b"), ("cookie", "session=x")]), Ok(Some((Source::Cookie(0), "x"))));
+}
+
+#[test]
+fn a_query_token_is_taken_raw() {
+    for path in ["/?access_token=x.y", "/?a=b&access_token=x.y&c", "/?access%5ftoken=x.y", "/?%61ccess_token=x.y"] {
+        assert_eq!(find_all(&[], path), Ok(Some((Source::Query(0), "x.y"))), "{path}");
+    }
+    assert_eq!(find_all(&[], "/?t=x=="), Ok(Some((Source::Query(1), "x=="))));
+    for path in
+        ["/?access_token=", "/?access_token", "/?access_token=x%2ey", "/?access_token=x%", "/?access_token=\u{e9}"]
+    {
+        assert_eq!(find_all(&[], path), MALFORMED, "{path}");
+    }
+    for path in
+        ["/access_token=x", "/?Access_token=x", "/?xaccess_token=x", "/?a=access_token=x", "/?access%255ftoken=x"]
+    {
+        assert_eq!(find_all(&[], path), NONE, "{path}");
+    }
+}
+
+#[test]
+fn a_parameter_twice_is_ambiguous_however_it_is_written() {
+    for path in [
+        "/?access_token=x&access_token=x",
+        "/?access_token=x&access%5Ftoken=y",
+        "/?access_token&access_token=x",
+        "/?access_token=x&t=x",
+    ] {
+        assert_eq!(find_all(&[], path), AMBIGUOUS, "{path}");
+    }
+}
+
+#[test]
+fn two_sources_are_ambiguous_even_with_one_value() {
+    let (header, other): ((&str, &str), (&str, &str)) = (("authorization", "Bearer x"), ("x-token", "x"));
+    let cookie = ("cookie", "session=x");
+    for headers in
+        [[header, other], [header, cookie], [other, cookie], [cookie, header], [("authorization", "Bearer"), cookie]]
+    {
+        assert_eq!(find(&headers), AMBIGUOUS, "{headers:?}");
+    }
+    assert_eq!(find_all(&[header], "/?t=x"), AMBIGUOUS);
+    assert_eq!(find_all(&[cookie], "/?t="), AMBIGUOUS);
+    assert_eq!(find(&[("authorization", "Basic x"), cookie]), Ok(Some((Source::Cookie(0), "x"))));
+}
+
+#[test]
+fn what_is_not_configured_is_not_read() {
+    let only_header = Credentials::compile(&Sources::default()).unwrap();
+    let pairs: [Pair<'_>; 6] = [
+        (b":method", b"GET"),
+        (b":path", b"/?access_token=x&access_token=y"),
+        (b":authority", b"a"),
+        (b"cookie", b"session=x; session=y"),
+        (b"x-token", b"x"),
+        (b"authorization", b"bearer z"),
+    ];
+    let request = Request::from_pairs(&pairs).unwrap();
+    let found = only_header.find(&request, &PlainPath::check(request.path()).unwrap()).unwrap().unwrap();
+    assert_eq!((found.source, found.token), (Source::Header(0), &b"z"[..]));
+    assert_eq!(only_header.header_to_remove(found.source), Some(&b"authorization"[..]));
+    assert_eq!(only_header.header_to_remove(Source::Cookie(0)), None);
+}
+
+#[test]
+fn two_schemes_may_share_a_header() {
+    let sources = Sources {
+        headers: vec![header("authorization", Some("Bearer")), header("authorization", Some("Token"))],
+        ..Sources::default()
+    };
+    let credentials = Credentials::compile(&sources).unwrap();
+    let find = |value: &'static [u8]| {
+        let pairs: [Pair<'_>; 4] =
+            [(b":method", b"GET"), (b":path", b"/"), (b":authority", b"a"), (b"authorization", value)];
+        let found = credentials.find(&Request::from_pairs(&pairs).unwrap(), &PlainPath::check(b"/").unwrap());
+        found.map(|found| found.unwrap().source).map_err(|denial| denial.fault)
+    };
+    assert_eq!(find(b"token x"), Ok(Source::Header(1)));
+    assert_eq!(find(b"Bearer x"), Ok(Source::Header(0)));
+    assert_eq!(find(b"Basic z,Token x"), Err(Fault::TokenAmbiguous));
+}
+
+#[test]
+fn the_query_token_is_cut_out_and_the_rest_stays_byte_for_byte() {
+    for (path, expected) in [
+        ("/a?access_token=x", "/a"),
+        ("/a?access_token=x&b=%2f", "/a?b=%2f"),
+        ("/a?b=c&access_token=x", "/a?b=c"),
+        ("/a?b=c&access_token=x&d&e=", "/a?b=c&d&e="),
+        ("/a?access%5Ftoken=x&t=y&b", "/a?b"),
+        ("/a?access_token=x&", "/a"),
+        ("/a?&access_token=x&", "/a"),
+        ("/a?b=?&access_token=x", "/a?b=?"),
+        ("/a%40?access_token", "/a%40"),
+        ("/a", "/a"),
+        ("/a?", "/a?"),
+        ("/a?b&&c", "/a?b&&c"),
+    ] {
+        assert_eq!(credentials().without_query_token(path.as_bytes()), expected.as_bytes(), "{path}");
+    }
+}
+
+#[test]
+fn the_token_cookie_is_cut_out_and_the_rest_stays() {
+    for (value, expected) in [
+        ("session=x", None),
+        ("session=x; a=b", Some("a=b")),
+        ("a=b; session=x", Some("a=b")),
+        ("a=b; session=x; c=\"d\"", Some("a=b; c=\"d\"")),
+        ("a=b;session=x;c", Some("a=b;c")),
+        ("session=x; __Host-t=y", None),
+        (" session = x ; ", None),
+        ("a=b", Some("a=b")),
+        ("", None),
+    ] {
+        let rest = credentials().without_cookie_token(value.as_bytes());
+        assert_eq!(rest.as_deref(), expected.map(str::as_bytes), "{value:?}");
+    }
+}
+
+#[test]
+fn nothing_that_was_cut_can_be_found_again() {
+    for path in ["/?access_token=x", "/?a&t=x&access%5ftoken=y&%74=z", "/?&t&t=&"] {
+        let rest = credentials().without_query_token(path.as_bytes());
+        assert_eq!(find_all(&[], std::str::from_utf8(&rest).unwrap()), NONE, "{path}");
+    }
+    let rest = credentials().without_cookie_token(b"a=b; session=x; session ; \tsession=y;__Host-t").unwrap();
+    assert_eq!(cookies(std::str::from_utf8(&rest).unwrap()), NONE);
+}
+
+#[test]
+fn a_presented_token_prints_redacted() {
+    let presented = Presented { token: b"secret", source: Source::Query(0) };
+    assert_eq!(format!("{presented:?}"), "Presented { source: Query(0), .. }");
+}
+
+#[test]
+fn a_wrong_source_is_refused_with_its_field() {
+    let headers = |headers: Vec<HeaderSource>| Sources { headers, ..Sources::default() };
+    let names = [
+        "",
+        ":path",
+        "a b",
+        "a:",
+        "Host",
+        "connection",
+        "Content-Length",
+        "transfer-encoding",
+        "upgrade",
+        "Cookie",
+        "te",
+    ];
+    for name in names {
+        let error = Credentials::compile(&headers(vec![header(name, None)])).unwrap_err();
+        assert_eq!(error.field, "headers[0].name", "{name:?}");
+    }
+    for scheme in ["", "Bearer ", "Be arer", "B,c"] {
+        let error = Credentials::compile(&headers(vec![header("a", Some(scheme))])).unwrap_err();
+        assert_eq!(error.field, "headers[0].scheme", "{scheme:?}");
+    }
+    for (one, other) in [(None, None), (Some("Bearer"), None), (Some("Bearer"), Some("bearer"))] {
+        let error = Credentials::compile(&headers(vec![header("a", one), header("A", other)])).unwrap_err();
+        assert_eq!(error.field, "headers[1]", "{one:?} {other:?}");
+    }
+    for name in ["", "a b", "a=b", "a;b", "a,b", "\u{e9}", "ok"] {
+        let sources = Sources { cookies: vec![cookie("ok"), cookie(name)], ..Sources::default() };
+        assert_eq!(Credentials::compile(&sources).unwrap_err().field, "cookies[1].name", "{name:?}");
+    }
+    for name in ["", "a b", "a%20", "a=b", "a&b", "a[]", "a+b", "ok"] {
+        let sources = Sources { query: vec!["ok".into(), name.into()], ..Sources::default() };
+        assert_eq!(Credentials::compile(&sources).unwrap_err().field, "query[1]", "{name:?}");
+    }
+    assert_eq!(Credentials::compile(&headers(Vec::new())).unwrap_err().field, "headers");
+    let many = |count: usize| Sources { query: (0..count).map(|n| format!("q{n}")).collect(), ..Sources::default() };
+    assert!(Credentials::compile(&many(MAX_SOURCES)).is_ok());
+    assert_eq!(Credentials::compile(&many(MAX_SOURCES + 1)).unwrap_err().field, "query");
+}

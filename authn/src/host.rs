@@ -1,0 +1,169 @@
+//! The host of a request, in the one form that rules compare: lower case, without port and trailing dot.
+use std::fmt;
+use std::io::Write as _;
+use std::net::Ipv6Addr;
+
+use crate::fault::{Denial, Fault};
+
+/// A DNS name or an IPv4 address of at most 253 bytes, or an IPv6 address in brackets (in its RFC 5952 form).
+#[derive(Clone, Copy)]
+pub struct Host {
+    bytes: [u8; MAX_HOST],
+    length: usize,
+}
+
+impl Host {
+    /// From `:authority`. REQUEST_MALFORMED for user information, a port that is none, or a name which no DNS host has:
+    /// the backend could see another host in it than we do.
+    pub fn parse(authority: &[u8]) -> Result<Self, Denial> {
+        let (host, port) = split_port(authority).map_err(malformed)?;
+        if port.is_some_and(|port| port.len() > 5 || !port.iter().all(u8::is_ascii_digit)) {
+            return Err(malformed("the authority's port is not a number"));
+        }
+        Self::from_name(host).map_err(malformed)
+    }
+
+    /// From a host without a port.
+    pub(crate) fn from_name(name: &[u8]) -> Result<Self, &'static str> {
+        let mut host = Self { bytes: [0; MAX_HOST], length: 0 };
+        if let [b'[', address @ .., b']'] = name {
+            let address = std::str::from_utf8(address).ok().and_then(|address| address.parse::<Ipv6Addr>().ok());
+            let address = address.ok_or("the host is not an IPv6 address")?;
+            let mut rest = host.bytes.as_mut_slice();
+            write!(rest, "[{address}]").map_err(|_| "the host is too long")?;
+            host.length = MAX_HOST.saturating_sub(rest.len());
+            return Ok(host);
+        }
+        let name = name.strip_suffix(b".").unwrap_or(name);
+        if name.split(|byte| *byte == b'.').any(<[u8]>::is_empty) {
+            return Err("the host, or a label of it, is empty");
+        }
+        if !name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(byte)) {
+            return Err("the host has a character that no DNS name has");
+        }
+        let place = host.bytes.get_mut(..name.len()).ok_or("the host is too long")?;
+        for (to, from) in place.iter_mut().zip(name) {
+            *to = from.to_ascii_lowercase();
+        }
+        host.length = name.len();
+        Ok(host)
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    /// Is it an address? One has no names below it.
+    pub(crate) fn is_address(&self) -> bool {
+        let is_v4 =
+            || std::str::from_utf8(self.as_bytes()).is_ok_and(|text| text.parse::<std::net::Ipv4Addr>().is_ok());
+        self.as_bytes().first() == Some(&b'[') || is_v4()
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Host({})", self.as_bytes().escape_ascii())
+    }
+}
+
+/// Host and port of `host[:port]`, brackets kept; neither is judged.
+pub(crate) fn split_port(authority: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'static str> {
+    if authority.contains(&b'@') {
+        return Err("the authority has user information");
+    }
+    let from = match authority.first() {
+        Some(b'[') => authority.iter().position(|byte| *byte == b']').ok_or("the authority has an open bracket")?,
+        _ => 0,
+    };
+    let colon = authority.iter().skip(from).position(|byte| *byte == b':').map(|at| at.saturating_add(from));
+    Ok(match colon.and_then(|colon| authority.split_at_checked(colon)) {
+        Some((host, port)) => (host, port.get(1..)),
+        None => (authority, None),
+    })
+}
+
+/// RFC 1035 section 2.3.4, as text and without the last dot.
+const MAX_HOST: usize = 253;
+
+fn malformed(cause: &'static str) -> Denial {
+    Denial::new(Fault::RequestMalformed, cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(authority: impl AsRef<[u8]>) -> Option<String> {
+        match Host::parse(authority.as_ref()) {
+            Ok(host) => Some(String::from_utf8(host.as_bytes().to_vec()).unwrap()),
+            Err(denial) => {
+                assert_eq!(denial.fault, Fault::RequestMalformed);
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn case_port_and_one_trailing_dot_do_not_count() {
+        for authority in
+            ["api.example", "API.Example", "api.example:8443", "api.example.", "Api.Example.:1", "api.example:"]
+        {
+            assert_eq!(parse(authority).as_deref(), Some("api.example"), "{authority}");
+        }
+    }
+
+    #[test]
+    fn addresses_have_one_form() {
+        assert_eq!(parse("[::1]:80").as_deref(), Some("[::1]"));
+        assert_eq!(parse("[2001:DB8:0:0:0:0:0:1]").as_deref(), Some("[2001:db8::1]"));
+        assert_eq!(parse("10.0.0.1:80").as_deref(), Some("10.0.0.1"));
+        assert!(Host::parse(b"[::1]").unwrap().is_address() && Host::parse(b"10.0.0.1").unwrap().is_address());
+        assert!(!Host::parse(b"10.0.0.example").unwrap().is_address());
+    }
+
+    #[test]
+    fn an_authority_that_could_name_another_host_is_refused() {
+        for authority in [
+            "",
+            ".",
+            ":80",
+            "a..b",
+            ".a",
+            "a.example..",
+            "user@api.example",
+            "api.example@evil.example",
+            "a.example,b.example",
+            "a.example b.example",
+            "a.example/b",
+            "a.example\\b",
+            "a.example%00",
+            "a.example\0",
+            "a.example#",
+            "a.example?",
+            "a.example:80:90",
+            "a.example:http",
+            "a.example:+80",
+            "a.example:123456",
+            "::1",
+            "[::1",
+            "[::1]x",
+            "[]",
+            "[a.example]",
+            "[fe80::1%25eth0]",
+            "b\u{fc}cher.example",
+            "*.example",
+        ] {
+            assert_eq!(parse(authority), None, "{authority:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_at_most_253_bytes() {
+        let longest = ["a"; 127].join(".");
+        assert_eq!(longest.len(), 253);
+        assert_eq!(parse(&longest), Some(longest.clone()));
+        assert_eq!(parse(format!("{longest}.:80")), Some(longest.clone()));
+        assert_eq!(parse(format!("a{longest}")), None);
+    }
+}
