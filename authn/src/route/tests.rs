@@ -145,9 +145,9 @@ fn an_empty_list_is_not_everything() {
 
 #[test]
 fn a_thousand_rules_for_one_place_are_kept_as_one_for_each_method() {
-    let rules: Vec<_> =
-        (0..1000).map(|n| rule(None, if n % 2 == 0 { &["GET"] } else { &["GET", "PUT"] }, &[])).collect();
-    assert_eq!(Router::compile(&rules).unwrap().any_host.prefix.0.len(), 2);
+    let methods: [&[&str]; 4] = [&["GET"], &["GET", "PUT"], &["PUT"], &[]];
+    let rules: Vec<_> = (0..1000).map(|n| rule(None, methods[n % 4], &[])).collect();
+    assert_eq!(Router::compile(&rules).unwrap().any_host.prefix.0.len(), 3);
 }
 
 /// What the documentation says, word by word, without any index.
