@@ -43,12 +43,12 @@ extern "C" fn portcullis_on_request_headers(context: u32, _headers: usize, _end:
 // Continue here would release a request that still waits in its headers.
 #[unsafe(no_mangle)]
 extern "C" fn portcullis_on_request_body(context: u32, _size: usize, _end: bool) -> Action {
-    if vm::is_waiting(context) { Action::Pause } else { Action::Continue }
+    if vm::is_held(context) { Action::Pause } else { Action::Continue }
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn portcullis_on_request_trailers(context: u32, _trailers: usize) -> Action {
-    if vm::is_waiting(context) { Action::Pause } else { Action::Continue }
+    if vm::is_held(context) { Action::Pause } else { Action::Continue }
 }
 
 /// Answers to a browser's session must stay out of every cache, whatever the upstream says.

@@ -1,5 +1,5 @@
 //! One configuration at work: its policy, its caches, and the requests that wait under it.
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct Root {
     shared: Option<SharedVerdicts>,
     checks: Checks,
     paused: HashMap<Waiter, Paused>,
+    /// Refused, and the host would not send the refusal.
+    unanswered: HashSet<u32>,
     calls: HashMap<u32, Call>,
     nonces: Nonces,
     metrics: Metrics,
@@ -93,6 +95,7 @@ impl Root {
                 policy.revocation().map_or(Duration::ZERO, |revocation| revocation.timeout),
             ),
             paused: HashMap::new(),
+            unanswered: HashSet::new(),
             calls: HashMap::new(),
             nonces: Nonces { random, count: 0 },
             metrics: Metrics::default(),
@@ -104,30 +107,32 @@ impl Root {
 
     pub fn on_request_headers(&mut self, stream: u32) -> Next {
         let Ok(now) = host::now() else {
-            return self.refuse(None, &Denial::new(Fault::StoreUnavailable, "the host gives no time"));
+            return self.refuse(stream, None, &Denial::new(Fault::StoreUnavailable, "the host gives no time"));
         };
         let buffer = host::request_headers();
         let pairs = buffer.as_deref().ok().and_then(pairs::read);
         let Some(pairs) = pairs else {
-            return self.refuse(None, &Denial::new(Fault::RequestMalformed, "the header map cannot be read"));
+            return self.refuse(stream, None, &Denial::new(Fault::RequestMalformed, "the header map cannot be read"));
         };
         let request = match Request::from_pairs(&pairs) {
             Ok(request) => request,
-            Err(denial) => return self.refuse(None, &denial),
+            Err(denial) => return self.refuse(stream, None, &denial),
         };
         // First of all, so that no way out of here leaves a header that only we may set.
+        let mut cleared = Ok(());
         for name in self.policy.spoofed(&request) {
-            if host::remove_header(MapType::HttpRequestHeaders, name).is_err() {
-                return self.refuse(None, &Denial::new(Fault::RequestMalformed, "a header cannot be removed"));
-            }
+            cleared = cleared.and(host::remove_header(MapType::HttpRequestHeaders, name));
             self.metrics.count(Counter::SpoofedHeader);
+        }
+        if cleared.is_err() {
+            return self.refuse(stream, None, &Denial::new(Fault::RequestMalformed, "a header cannot be removed"));
         }
         match self.policy.enter(&request) {
             Entry::Open { rule } => {
                 self.count(Outcome::Open, Some(rule));
                 Next::Continue
             }
-            Entry::Denied { rule, denial } => self.refuse(rule, &denial),
+            Entry::Denied { rule, denial } => self.refuse(stream, rule, &denial),
             Entry::Token(entered) => self.on_token(stream, entered, now),
         }
     }
@@ -137,19 +142,20 @@ impl Root {
         let cookie_session = entered.is_cookie_session();
         let verified = match self.verified(entered.token(), now) {
             Ok(verified) => verified,
-            Err(denial) => return self.refuse(Some(rule), &denial),
+            Err(denial) => return self.refuse(stream, Some(rule), &denial),
         };
         let standing = self
             .policy
             .accept(verified, entered, now, &HostPeer)
             .and_then(|accepted| self.policy.standing(accepted, now));
         match standing {
-            Ok(Standing::Admitted(admission)) => self.forward(&admission, cookie_session),
+            Ok(Standing::Admitted(admission)) => self.forward(stream, &admission, cookie_session),
             Ok(Standing::MustAsk(asking)) => self.ask(stream, asking, cookie_session, now),
-            Err(denial) => self.refuse(Some(rule), &denial),
+            Err(denial) => self.refuse(stream, Some(rule), &denial),
         }
     }
 
+    /// From this virtual machine's memory, or verified now.
     fn verified(&mut self, token: &[u8], now: Now) -> Result<Rc<Verified>, Denial> {
         if let Some(verified) = self.tokens.find(token) {
             let verified = Rc::clone(verified);
@@ -170,13 +176,19 @@ impl Root {
             self.metrics.count(Counter::SharedHit);
             let rule = asking.rule();
             return match asking.on_verdict(&self.policy, sent, verdict, now) {
-                Ok(admission) => self.forward(&admission, cookie_session),
-                Err(denial) => self.refuse(Some(rule), &denial),
+                Ok(admission) => self.forward(stream, &admission, cookie_session),
+                Err(denial) => self.refuse(stream, Some(rule), &denial),
             };
         }
         self.metrics.count(Counter::SharedMiss);
         if self.checks.join(stream, Rc::clone(asking.ask()), now.monotonic).is_err() {
-            return self.cannot_tell(asking, cookie_session, Fault::StoreUnavailable, "too many requests wait already");
+            return self.cannot_tell(
+                stream,
+                asking,
+                cookie_session,
+                Fault::StoreUnavailable,
+                "too many requests wait already",
+            );
         }
         self.paused.insert(stream, Paused { asking, cookie_session });
         self.send(now);
@@ -281,60 +293,67 @@ impl Root {
     fn resolve(&mut self, resolved: Resolved, now: Now) {
         // Another worker may have learnt of a revocation since: the newer of the two counts here too.
         let (sent, verdict) = self.share(&resolved);
-        for waiter in resolved.waiters {
-            let Some(paused) = self.paused.remove(&waiter) else { continue };
-            if host::make_effective(waiter).is_err() {
+        for stream in resolved.waiters {
+            let Some(paused) = self.paused.remove(&stream) else { continue };
+            if host::make_effective(stream).is_err() {
                 continue;
             }
             let rule = paused.asking.rule();
             match paused.asking.on_verdict(&self.policy, sent, verdict, now) {
-                Ok(admission) => self.resume(waiter, &admission, paused.cookie_session),
+                Ok(admission) => self.resume(stream, &admission, paused.cookie_session),
                 Err(denial) => {
-                    self.refuse(Some(rule), &denial);
+                    self.refuse(stream, Some(rule), &denial);
                 }
             }
         }
     }
 
     fn fail(&mut self, waiters: Vec<Waiter>, fault: Fault, cause: &'static str) {
-        for waiter in waiters {
-            let Some(paused) = self.paused.remove(&waiter) else { continue };
-            if host::make_effective(waiter).is_err() {
+        for stream in waiters {
+            let Some(paused) = self.paused.remove(&stream) else { continue };
+            if host::make_effective(stream).is_err() {
                 continue;
             }
             let rule = paused.asking.rule();
             match paused.asking.on_cannot_tell(fault, cause) {
-                Ok(admission) => self.resume(waiter, &admission, paused.cookie_session),
+                Ok(admission) => self.resume(stream, &admission, paused.cookie_session),
                 Err(denial) => {
-                    self.refuse(Some(rule), &denial);
+                    self.refuse(stream, Some(rule), &denial);
                 }
             }
         }
     }
 
-    fn resume(&mut self, waiter: Waiter, admission: &Admission, cookie_session: bool) {
-        match self.forward(admission, cookie_session) {
+    fn resume(&mut self, stream: u32, admission: &Admission, cookie_session: bool) {
+        match self.forward(stream, admission, cookie_session) {
             Next::Continue => {
                 let _ = host::resume_request();
             }
             Next::ContinueCookieSession => {
-                crate::vm::mark_cookie_session(waiter);
+                crate::vm::mark_cookie_session(stream);
                 let _ = host::resume_request();
             }
             Next::Wait | Next::Answered => {}
         }
     }
 
-    fn cannot_tell(&mut self, asking: Asking, cookie_session: bool, fault: Fault, cause: &'static str) -> Next {
+    fn cannot_tell(
+        &mut self,
+        stream: u32,
+        asking: Asking,
+        cookie_session: bool,
+        fault: Fault,
+        cause: &'static str,
+    ) -> Next {
         let rule = asking.rule();
         match asking.on_cannot_tell(fault, cause) {
-            Ok(admission) => self.forward(&admission, cookie_session),
-            Err(denial) => self.refuse(Some(rule), &denial),
+            Ok(admission) => self.forward(stream, &admission, cookie_session),
+            Err(denial) => self.refuse(stream, Some(rule), &denial),
         }
     }
 
     /// Writes what the upstream is told. If the host will not write it, the request must not go on half dressed.
-    fn forward(&mut self, admission: &Admission, cookie_session: bool) -> Next {
+    fn forward(&mut self, stream: u32, admission: &Admission, cookie_session: bool) -> Next {
         let map = MapType::HttpRequestHeaders;
         let mut written = Ok(());
         for (name, value) in admission.headers() {
@@ -342,14 +361,14 @@ impl Root {
         }
         written = written.and_then(|()| match admission.removal() {
             Removal::Nothing => Ok(()),
-            Removal::Header(name) => host::remove_header(map, name.as_bytes()),
+            Removal::Header(name) => host::remove_header(map, name),
             Removal::Cookie(None) => host::remove_header(map, b"cookie"),
             Removal::Cookie(Some(rest)) => host::set_header(map, b"cookie", rest),
             Removal::Path(path) => host::set_header(map, b":path", path),
         });
         if written.is_err() {
             let denial = Denial::new(Fault::StoreUnavailable, "the host would not write a header");
-            return self.refuse(Some(admission.rule()), &denial);
+            return self.refuse(stream, Some(admission.rule()), &denial);
         }
         if admission.mismatch_reported {
             self.metrics.count(Counter::BindingReported);
@@ -359,7 +378,7 @@ impl Root {
         if cookie_session { Next::ContinueCookieSession } else { Next::Continue }
     }
 
-    fn refuse(&mut self, rule: Option<usize>, denial: &Denial) -> Next {
+    fn refuse(&mut self, stream: u32, rule: Option<usize>, denial: &Denial) -> Next {
         self.count(Outcome::Refused(denial.fault), rule);
         self.log_refusal(rule, denial);
         let refusal = self.policy.refusal(denial.fault, rule);
@@ -367,7 +386,8 @@ impl Root {
             refusal.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         let details = denial.fault.code();
         if host::answer(refusal.status, details, &headers, refusal.body.as_bytes()).is_err() {
-            // The request stays paused until the proxy's own timeout: closed, if not politely.
+            // It stays paused until the proxy's own timeout: closed, if not politely. Its body must not release it.
+            self.unanswered.insert(stream);
             host::log(LogLevel::Error, "portcullis: the host would not send a refusal");
         }
         Next::Answered
@@ -395,19 +415,25 @@ impl Root {
         self.unlogged = 0;
         let Ok(now) = host::now() else { return };
         let late = self.checks.expire(now.monotonic);
-        self.fail(late, Fault::SessionStoreLatency, "no answer within the timeout");
+        self.fail(late, Fault::StoreUnavailable, "no answer within the timeout");
+        // The host answers every call, at the latest by its timeout. Were one ever lost, it must not be kept for ever.
+        let patience =
+            self.policy.revocation().map_or(Duration::ZERO, |revocation| revocation.timeout.saturating_mul(4));
+        self.calls.retain(|_, call| now.monotonic.since(call.sent) < patience);
         self.send(now);
     }
 
     /// The request is over, answered or not.
     pub fn on_stream_gone(&mut self, stream: u32) {
+        self.unanswered.remove(&stream);
         if self.paused.remove(&stream).is_some() {
             self.checks.leave(stream);
         }
     }
 
-    pub fn is_waiting(&self, stream: u32) -> bool {
-        self.paused.contains_key(&stream)
+    /// It must not go on yet.
+    pub fn is_held(&self, stream: u32) -> bool {
+        self.paused.contains_key(&stream) || self.unanswered.contains(&stream)
     }
 
     fn is_fresh(&self, sent: Monotonic, now: Now) -> bool {

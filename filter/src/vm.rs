@@ -72,9 +72,9 @@ pub fn on_request_headers(context: u32) -> Option<Next> {
     with_vm(None, |vm| vm.root_of(context).map(|root| root.on_request_headers(context)))
 }
 
-pub fn is_waiting(context: u32) -> bool {
+pub fn is_held(context: u32) -> bool {
     // When in doubt the body stays where it is.
-    with_vm(true, |vm| vm.root_of(context).is_none_or(|root| root.is_waiting(context)))
+    with_vm(true, |vm| vm.root_of(context).is_none_or(|root| root.is_held(context)))
 }
 
 pub fn on_call_answered(root: u32, call: u32) {

@@ -28,7 +28,7 @@ const QUESTION: &[u8; 4] = b"PCQ1";
 const REPLY: &[u8; 4] = b"PCR1";
 
 /// Why the service cannot tell. Each has an HTTP status of its own class: 4xx blames the question, 5xx the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trouble {
     /// Redis refused or closed the connection.
     StoreRefused,
