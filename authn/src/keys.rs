@@ -36,7 +36,7 @@ pub struct Key {
 /// The key itself, in the form in which its engine needs it on every request.
 #[derive(Clone)]
 pub enum Material {
-    Hmac(HmacStates),
+    Hmac(Box<HmacStates>),
     Rsa(PKey<Public>),
     P256(P256PublicKey),
     P384(P384PublicKey),
@@ -212,7 +212,7 @@ impl Key {
         Ok(Self {
             kid: checked_kid(kid)?,
             algorithms,
-            material: Material::Hmac(states),
+            material: Material::Hmac(Box::new(states)),
             thumbprint: thumbprint(&format!(r#"{{"k":"{}","kty":"oct"}}"#, b64::encode(secret))),
             spki: None,
             rsa_bits: None,

@@ -20,3 +20,6 @@ pub mod json;
 pub mod jws;
 pub mod keys;
 pub mod time;
+
+#[cfg(test)]
+mod vectors;
