@@ -37,7 +37,7 @@ pub struct Key {
 #[derive(Clone)]
 pub enum Material {
     Hmac(Box<HmacStates>),
-    Rsa(PKey<Public>),
+    Rsa(Box<PKey<Public>>),
     P256(P256PublicKey),
     P384(P384PublicKey),
     Ed25519(Edwards25519PublicKey),
@@ -303,7 +303,7 @@ impl PublicKey {
             spki: key.to_der().map_err(|_| KeyError::RsaModulus)?,
             thumbprint: thumbprint(&format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, b64::encode(e), b64::encode(n))),
             rsa_bits: Some(bits),
-            material: Material::Rsa(PKey::from_rsa(key.as_ref().clone()).map_err(|_| KeyError::RsaModulus)?),
+            material: Material::Rsa(Box::new(PKey::from_rsa(key.as_ref().clone()).map_err(|_| KeyError::RsaModulus)?)),
         })
     }
 

@@ -143,6 +143,25 @@ fn a_der_encoded_ecdsa_signature_does_not_verify() {
     assert!(!verifies(&vectors::key(Family::P256), Algorithm::Es256, MESSAGE, der.as_bytes()));
 }
 
+#[test]
+fn no_length_of_modulus_makes_a_forged_signature_panic() {
+    // The PSS decoding below us counts bits and slices without checks; a panic there is an outage.
+    for bits in [2048, 2049, 2050, 2055, 2056, 2057, 4095, 4096] {
+        let bytes = usize::div_ceil(bits, 8);
+        let mut modulus = vec![0xff; bytes];
+        modulus[0] >>= bytes * 8 - bits;
+        let jwk = serde_json::json!({"kty": "RSA", "e": "AQAB", "n": b64::encode(&modulus)});
+        let key = Key::from_jwk(jwk.as_object().unwrap(), None, None, Algorithm::ALL).unwrap();
+        for seed in 0..=255_u8 {
+            let mut forged: Vec<u8> =
+                (0..bytes).map(|at| seed.wrapping_mul(31).wrapping_add((at * at) as u8)).collect();
+            forged[0] = 0;
+            let alg = [Algorithm::Ps256, Algorithm::Ps384, Algorithm::Ps512, Algorithm::Rs256][usize::from(seed % 4)];
+            assert!(!verifies(&key, alg, MESSAGE, &forged), "{bits} bits, {alg}");
+        }
+    }
+}
+
 /// How many vectors were accepted and refused as they should be, and how many were not asked: with the numbers written
 /// in the tests, a set that silently shrinks to nothing is seen.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -38,7 +38,7 @@ fn pem(label: &str, der: &[u8]) -> String {
 fn modulus(bits: usize) -> String {
     // Odd, and not the product of two primes: nothing here needs it to be.
     let mut bytes = vec![0xff; bits.div_ceil(8)];
-    bytes[0] = if bits % 8 == 0 { 0xff } else { (1 << (bits % 8)) - 1 };
+    bytes[0] = if bits.is_multiple_of(8) { 0xff } else { (1 << (bits % 8)) - 1 };
     b64::encode(bytes)
 }
 
