@@ -105,3 +105,6 @@ fn es384(key: &P384PublicKey, signing_input: &[u8], signature: &[u8]) -> Result<
     let signature = p384::ecdsa::Signature::from_slice(signature).map_err(|_| BadSignature)?;
     key.as_ref().verify(signing_input, &signature).map_err(|_| BadSignature)
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,8 +36,8 @@ pub struct Key {
 /// The key itself, in the form in which its engine needs it on every request.
 #[derive(Clone)]
 pub enum Material {
-    Hmac(HmacStates),
-    Rsa(PKey<Public>),
+    Hmac(Box<HmacStates>),
+    Rsa(Box<PKey<Public>>),
     P256(P256PublicKey),
     P384(P384PublicKey),
     Ed25519(Edwards25519PublicKey),
@@ -212,7 +212,7 @@ impl Key {
         Ok(Self {
             kid: checked_kid(kid)?,
             algorithms,
-            material: Material::Hmac(states),
+            material: Material::Hmac(Box::new(states)),
             thumbprint: thumbprint(&format!(r#"{{"k":"{}","kty":"oct"}}"#, b64::encode(secret))),
             spki: None,
             rsa_bits: None,
@@ -303,7 +303,7 @@ impl PublicKey {
             spki: key.to_der().map_err(|_| KeyError::RsaModulus)?,
             thumbprint: thumbprint(&format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, b64::encode(e), b64::encode(n))),
             rsa_bits: Some(bits),
-            material: Material::Rsa(PKey::from_rsa(key.as_ref().clone()).map_err(|_| KeyError::RsaModulus)?),
+            material: Material::Rsa(Box::new(PKey::from_rsa(key.as_ref().clone()).map_err(|_| KeyError::RsaModulus)?)),
         })
     }
 

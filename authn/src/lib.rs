@@ -38,3 +38,6 @@ pub mod route;
 pub mod shared;
 pub mod time;
 pub mod token_cache;
+
+#[cfg(test)]
+mod vectors;
