@@ -4,12 +4,12 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
 
 /// What a revocation names. Codes are part of the stored name: never reuse one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// One token: iss and jti; without jti, SHA-256 of its signing input (never of the whole token, since an ECDSA
-    /// signature can be changed without becoming invalid).
+    /// One token: iss and [`token_id_from_jti`]; without jti, iss and [`token_id_from_signing_input`].
     Token,
     /// iss and sid.
     Session,
@@ -34,6 +34,18 @@ pub enum Answer {
     Dead,
     /// Dead if issued before this time (whole seconds since 1970).
     Before(u64),
+}
+
+/// The id of a token that has a jti (an empty one counts): `j` and the jti's bytes, unescaped.
+pub fn token_id_from_jti(jti: &str) -> Vec<u8> {
+    // The first byte keeps a jti that somebody chose to look like a digest away from that digest.
+    [b"j", jti.as_bytes()].concat()
+}
+
+/// The id of a token without jti: `h` and the SHA-256 of its signing input, `header.payload` as it was sent. Never of
+/// the whole token, since an ECDSA signature can be changed without becoming invalid.
+pub fn token_id_from_signing_input(signing_input: &[u8]) -> Vec<u8> {
+    [b"h".as_slice(), &Sha256::digest(signing_input)].concat()
 }
 
 impl Kind {
@@ -127,6 +139,16 @@ mod tests {
         assert!(!Answer::Before(100).ends(100));
         assert!(Answer::Dead.ends(u64::MAX));
         assert!(!Answer::Live.ends(0));
+    }
+
+    #[test]
+    fn a_jti_that_looks_like_a_digest_is_not_that_digest() {
+        let digest = token_id_from_signing_input(b"header.payload");
+        assert_eq!((digest.len(), digest[0]), (33, b'h'));
+        assert_eq!(token_id_from_jti("abc"), b"jabc");
+        assert_eq!(token_id_from_jti(""), b"j");
+        let as_text = String::from_utf8_lossy(&digest).into_owned();
+        assert_ne!(token_id_from_jti(&as_text), digest);
     }
 
     #[test]

@@ -16,5 +16,5 @@ pub mod check;
 mod key;
 mod secret;
 
-pub use key::{Answer, Kind, RevocationKey};
+pub use key::{Answer, Kind, RevocationKey, token_id_from_jti, token_id_from_signing_input};
 pub use secret::{Derived, Secret, SecretId, SecretTooShort};
