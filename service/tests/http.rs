@@ -19,7 +19,7 @@ fn a_forged_question_is_refused_without_an_answer_of_ours() {
     let (status, body) = service.post_check(&forged);
     assert_eq!(status, 401);
     assert!(question.read_reply(&derived, status, &body).is_err());
-    let strangers = Question::new(&secret(9).derive(), [1; 16], DAY, &[key(Kind::Session, "s")]).unwrap();
+    let strangers = Question::new(&secret(3).derive(), [1; 16], DAY, &[key(Kind::Session, "s")]).unwrap();
     assert_eq!(service.post_check(strangers.bytes()).0, 401);
     assert_eq!(service.post_check(b"nonsense").0, 400);
     assert_eq!(service.post_check(b"").0, 400);
