@@ -1,1 +1,23 @@
-//! Placeholder.
+//! Revocations on Redis, over HTTP: answers the filter's checks, and takes revocations from operators. What a token
+//! is and whether it is valid is the filter's business.
+//!
+//! Two listeners. The data listener has `POST /v1/check`, `/healthz` and `/readyz`, since those are what a proxy asks.
+//! The admin listener has the revocations behind a bearer secret, and `/healthz`, `/readyz` and `/metrics` without.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+#![forbid(unsafe_code)]
+
+mod admin;
+mod check;
+mod clock;
+mod duration;
+mod health;
+mod metrics;
+mod options;
+mod seal;
+mod server;
+mod store;
+
+pub use duration::parse_duration;
+pub use options::{AdminToken, Options, OptionsError};
+pub use server::{Addresses, ServeError, Service};
+pub use store::{StoreId, StoreIdError};

@@ -1,0 +1,140 @@
+//! `portcullis serve`: the flags of the revocation service, its logs and its signals.
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use service::{AdminToken, Options, Service, StoreId, parse_duration};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use wire::Secret;
+
+use crate::Outcome;
+
+#[derive(Args)]
+pub struct Serve {
+    /// Where filters ask. Port 0 lets the kernel choose.
+    #[arg(long, env = "PORTCULLIS_LISTEN", default_value = "127.0.0.1:7700")]
+    listen: SocketAddr,
+    /// Where operators revoke. Keep it away from the mesh.
+    #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", default_value = "127.0.0.1:7701")]
+    admin_listen: SocketAddr,
+    /// Write both addresses here once they are bound, as {"listen": "…", "admin": "…"}.
+    #[arg(long, env = "PORTCULLIS_PORTS_FILE", value_name = "PATH")]
+    ports_file: Option<PathBuf>,
+    #[arg(
+        long,
+        env = "PORTCULLIS_REDIS",
+        value_name = "URL",
+        default_value = "redis://127.0.0.1:6379",
+        hide_env_values = true
+    )]
+    redis: String,
+    /// The longest that one connection attempt or one round trip may take.
+    #[arg(long, env = "PORTCULLIS_REDIS_TIMEOUT", value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
+    redis_timeout: Duration,
+    /// How much longer a write may take to be on disk and on replicas.
+    #[arg(long, env = "PORTCULLIS_CONFIRM_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    confirm_timeout: Duration,
+    /// A file with a secret that filters share, at least 32 bytes. Repeat it while secrets rotate; the first is primary.
+    #[arg(
+        long = "secret-file",
+        env = "PORTCULLIS_SECRET_FILES",
+        value_name = "PATH",
+        value_delimiter = ',',
+        required = true
+    )]
+    secret_files: Vec<PathBuf>,
+    /// A file with the bearer secret of the admin listener, at least 32 bytes.
+    #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN_FILE", value_name = "PATH")]
+    admin_token_file: PathBuf,
+    /// Make the store if Redis holds none. Without it an empty Redis is a lost store, and nothing is answered from it.
+    #[arg(long, env = "PORTCULLIS_CREATE_STORE")]
+    create_store: bool,
+    /// The only store to answer from. Without it, the first that is found.
+    #[arg(long, env = "PORTCULLIS_STORE_ID", value_name = "ID")]
+    store_id: Option<StoreId>,
+    /// Answer from a Redis that may evict revocations.
+    #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_EVICTION")]
+    dangerously_allow_eviction: bool,
+    /// Answer from a replica, which may lag behind.
+    #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_REPLICA")]
+    dangerously_allow_replica: bool,
+    /// How many replicas must have a revocation before it is acknowledged.
+    #[arg(long, env = "PORTCULLIS_MIN_REPLICAS", value_name = "N", default_value_t = 0)]
+    min_replicas: u32,
+    /// Acknowledge only what Redis says is on its disk: WAITAOF, or `appendfsync always` before Redis 7.2.
+    #[arg(long, env = "PORTCULLIS_REQUIRE_DISK")]
+    require_disk: bool,
+    /// The longest lifetime of a token that any filter accepts.
+    #[arg(long, env = "PORTCULLIS_MAX_LIFETIME", value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
+    max_lifetime: Duration,
+    /// How far an issuer's clock may run ahead.
+    #[arg(long, env = "PORTCULLIS_IAT_LEAD", value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    iat_lead: Duration,
+    /// Requests in progress per listener; more are refused at once.
+    #[arg(long, env = "PORTCULLIS_MAX_REQUESTS", value_name = "N", default_value_t = 1024)]
+    max_requests: usize,
+}
+
+impl Serve {
+    pub fn run(self) -> Result<Outcome> {
+        let filter = EnvFilter::try_from_env("PORTCULLIS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+        tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .init();
+        let options = self.options()?;
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let service = Service::bind(options).await?;
+            service
+                .run(async {
+                    tokio::select! {
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                })
+                .await;
+            Ok(Outcome::Done)
+        })
+    }
+
+    fn options(self) -> Result<Options> {
+        let secrets = self
+            .secret_files
+            .iter()
+            .map(|path| Secret::new(&read(path)?).with_context(|| format!("the secret file {}", path.display())));
+        let admin_token = String::from_utf8(read(&self.admin_token_file)?).unwrap_or_default();
+        let admin_token = AdminToken::new(&admin_token)
+            .with_context(|| format!("the admin token file {}", self.admin_token_file.display()))?;
+        Ok(Options {
+            listen: self.listen,
+            admin_listen: self.admin_listen,
+            ports_file: self.ports_file,
+            redis: self.redis,
+            redis_timeout: self.redis_timeout,
+            confirm_timeout: self.confirm_timeout,
+            secrets: secrets.collect::<Result<_>>()?,
+            admin_token,
+            create_store: self.create_store,
+            store_id: self.store_id,
+            dangerously_allow_eviction: self.dangerously_allow_eviction,
+            dangerously_allow_replica: self.dangerously_allow_replica,
+            min_replicas: self.min_replicas,
+            require_disk: self.require_disk,
+            max_lifetime: self.max_lifetime,
+            iat_lead: self.iat_lead,
+            max_requests: self.max_requests,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}

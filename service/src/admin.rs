@@ -1,0 +1,215 @@
+//! What operators do: revoke, look, lift. Behind a bearer secret, and every error names the field or the reason.
+mod bulk;
+mod problem;
+mod revocation;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Map, Value, json};
+use tower_http::timeout::TimeoutLayer;
+use wire::{Answer, RevocationKey};
+
+use crate::clock::unix_seconds;
+use crate::health;
+use crate::server::Shared;
+use crate::store::{Revocation, Stored, WriteError, Written};
+use problem::Problem;
+use revocation::{Ask, Subject};
+
+/// The most bytes of one revocation.
+const MAX_REVOCATION_BYTES: usize = 32 * 1024;
+const DEFAULT_PAGE: usize = 100;
+const MAX_PAGE: usize = 1000;
+/// Whoever has the one bearer secret.
+const BY: &str = "admin";
+
+pub fn routes(shared: Arc<Shared>) -> Router {
+    let limit = shared.options.redis_timeout + shared.options.confirm_timeout + Duration::from_secs(10);
+    let limited = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limit);
+    // A bulk request takes as long as it has lines; it bounds each wait itself.
+    let revocations = Router::new()
+        .route("/v1/revocations", post(revoke).get(list))
+        .route("/v1/revocations/{key}", get(show).delete(lift))
+        .layer(DefaultBodyLimit::max(MAX_REVOCATION_BYTES))
+        .layer(limited)
+        .route("/v1/revocations/bulk", post(bulk::revoke))
+        .method_not_allowed_fallback(async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&shared), authenticate));
+    Router::new()
+        .merge(revocations)
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not_found"))
+        .with_state(shared)
+}
+
+async fn authenticate(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    if bearer(request.headers()).is_some_and(|token| shared.options.admin_token.is(token)) {
+        return next.run(request).await;
+    }
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"portcullis admin\"")];
+    (challenge, Problem::new(StatusCode::UNAUTHORIZED, "unauthorized")).into_response()
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next()?.as_bytes();
+    // Two credentials: which one was checked is anybody's guess.
+    if values.next().is_some() {
+        return None;
+    }
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+async fn revoke(State(shared): State<Arc<Shared>>, body: Bytes) -> Result<Response, Problem> {
+    let ask = Ask::read(&body, &shared.options)?;
+    let done = write(&shared, &ask).await?;
+    Ok((StatusCode::CREATED, Json(done)).into_response())
+}
+
+/// Writes what was asked, under the name that each live secret gives it.
+async fn write(shared: &Shared, ask: &Ask) -> Result<Map<String, Value>, Problem> {
+    let now = unix_seconds();
+    let ending = ask.subject.ending(now, &shared.options);
+    let note = ask.note(now, BY);
+    let mut revocations = Vec::with_capacity(shared.secrets.len());
+    for (secret, key) in ask.subject.keys(&shared.secrets).into_iter().enumerate() {
+        let sealed = shared.seals.seal(secret, key, &note).map_err(|_| Problem::internal())?;
+        revocations.push(Revocation { key, ending, sealed, ttl: ask.ttl });
+    }
+    let key = revocations.first().map(|revocation| revocation.key).ok_or_else(Problem::internal)?;
+    let written = shared.store.revoke(revocations).await?;
+    shared.metrics.revoked(ask.subject.kind);
+    tracing::info!(kind = ask.subject.kind.name(), %key, "revoked");
+    let mut done = Map::new();
+    done.insert("key".into(), key.to_string().into());
+    done.insert("kind".into(), ask.subject.kind.name().into());
+    if let Some(stands) = written.stands.first() {
+        describe(&mut done, Some(stands.ending.into()), stands.expires_in, now);
+    }
+    describe_safety(&mut done, &written);
+    Ok(done)
+}
+
+async fn list(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let (mut cursor, mut limit) = (0, DEFAULT_PAGE);
+    for pair in query.as_deref().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("cursor", text)) => {
+                cursor =
+                    text.parse().map_err(|_| Problem::field("cursor", "must be a cursor that a page ended with"))?;
+            }
+            Some(("limit", text)) => {
+                limit =
+                    text.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit)).ok_or_else(|| {
+                        Problem::field("limit", &format!("must be a whole number from 1 to {MAX_PAGE}"))
+                    })?;
+            }
+            other => {
+                let name = other.map_or(pair, |(name, _)| name);
+                return Err(Problem::field(name, "is no parameter of this request"));
+            }
+        }
+    }
+    let page = shared.store.list(cursor, limit).await?;
+    let now = unix_seconds();
+    let revocations: Vec<_> = page.stored.iter().map(|stored| present(&shared, stored, now)).collect();
+    // A cursor is text: it has 64 bits, and many readers of JSON keep 53.
+    let cursor = page.cursor.map(|cursor| cursor.to_string());
+    Ok(Json(json!({ "revocations": revocations, "cursor": cursor })).into_response())
+}
+
+async fn show(State(shared): State<Arc<Shared>>, Path(key): Path<String>) -> Result<Response, Problem> {
+    let stored = shared.store.show(parse_key(&key)?).await?.ok_or_else(Problem::no_revocation)?;
+    Ok(Json(present(&shared, &stored, unix_seconds())).into_response())
+}
+
+/// Lifts a revocation under every live secret, as far as its note says whose it is.
+async fn lift(State(shared): State<Arc<Shared>>, Path(key): Path<String>) -> Result<Response, Problem> {
+    let key = parse_key(&key)?;
+    let stored = shared.store.show(key).await?.ok_or_else(Problem::no_revocation)?;
+    let subject = shared.seals.open(key, &stored.sealed).and_then(|note| Subject::from_note(&note));
+    let mut keys = subject.map(|subject| subject.keys(&shared.secrets)).unwrap_or_default();
+    if !keys.contains(&key) {
+        keys.push(key);
+    }
+    let written = shared.store.lift(keys.clone()).await?;
+    if written.removed == 0 {
+        return Err(Problem::no_revocation());
+    }
+    tracing::info!(%key, "lifted");
+    let keys: Vec<_> = keys.iter().map(RevocationKey::to_string).collect();
+    let mut done = Map::new();
+    done.insert("lifted".into(), keys.into());
+    describe_safety(&mut done, &written);
+    Ok(Json(done).into_response())
+}
+
+fn parse_key(text: &str) -> Result<RevocationKey, Problem> {
+    text.parse().map_err(|()| Problem::field("key", "must be 22 characters of base64url"))
+}
+
+fn present(shared: &Shared, stored: &Stored, now: u64) -> Map<String, Value> {
+    let mut shown = Map::new();
+    shown.insert("key".into(), stored.key.to_string().into());
+    describe(&mut shown, stored.answer, stored.expires_in, now);
+    if let Some(note) = shared.seals.open(stored.key, &stored.sealed) {
+        shown.insert("kind".into(), note.kind.into());
+        shown.insert("issuer".into(), note.iss.into());
+        for (name, value) in
+            [("id", note.id), ("signing_input_sha256", note.signing_input_sha256), ("reason", note.reason)]
+        {
+            if let Some(value) = value {
+                shown.insert(name.into(), value.into());
+            }
+        }
+        shown.insert("by".into(), note.by.into());
+        shown.insert("at".into(), note.at.into());
+    }
+    shown
+}
+
+fn describe(shown: &mut Map<String, Value>, answer: Option<Answer>, expires_in: Option<Duration>, now: u64) {
+    let word = match answer {
+        Some(Answer::Dead) => "dead",
+        Some(Answer::Before(before)) => {
+            shown.insert("before".into(), before.into());
+            "before"
+        }
+        Some(Answer::Live) => "live",
+        None => "unreadable",
+    };
+    shown.insert("answer".into(), word.into());
+    if let Some(expires_in) = expires_in {
+        // Up: the entry's last fraction of a second counts as whole.
+        let seconds = expires_in.as_secs() + u64::from(expires_in.subsec_nanos() > 0);
+        shown.insert("until".into(), now.saturating_add(seconds).into());
+    }
+}
+
+fn describe_safety(shown: &mut Map<String, Value>, written: &Written) {
+    shown.insert("on_disk".into(), written.confirmed.on_disk.into());
+    shown.insert("replicas".into(), written.confirmed.replicas.into());
+}
+
+impl From<WriteError> for Problem {
+    fn from(error: WriteError) -> Self {
+        let detail = error.to_string();
+        let (code, written) = match error {
+            WriteError::NotWritten(trouble) => (trouble.name(), "no"),
+            WriteError::Unknown(trouble) => (trouble.name(), "unknown"),
+            WriteError::Unconfirmed(_) => ("not_confirmed", "yes"),
+        };
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, code).detail(detail).written(written)
+    }
+}

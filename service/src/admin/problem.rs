@@ -1,0 +1,73 @@
+//! Errors of the admin API, as RFC 9457 has them.
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use wire::check::Trouble;
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Problem {
+    #[serde(serialize_with = "as_number")]
+    status: StatusCode,
+    title: &'static str,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    /// Whether a revocation may be in force though it was not acknowledged: yes, no or unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written: Option<&'static str>,
+}
+
+impl Problem {
+    pub fn new(status: StatusCode, code: &'static str) -> Self {
+        let title = status.canonical_reason().unwrap_or("Error");
+        Self { status, title, code, field: None, detail: None, written: None }
+    }
+
+    /// A field that is wrong, and what it must be.
+    pub fn field(field: &str, detail: &str) -> Self {
+        let mut problem = Self::new(StatusCode::BAD_REQUEST, "invalid_field").detail(format!("`{field}` {detail}"));
+        problem.field = Some(field.to_owned());
+        problem
+    }
+
+    pub fn body(detail: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_body").detail(detail.to_owned())
+    }
+
+    pub fn no_revocation() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found").detail("there is no revocation under this key".into())
+    }
+
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal")
+    }
+
+    pub fn detail(mut self, detail: String) -> Self {
+        self.detail = Some(detail);
+        self
+    }
+
+    pub fn written(mut self, written: &'static str) -> Self {
+        self.written = Some(written);
+        self
+    }
+}
+
+impl From<Trouble> for Problem {
+    fn from(trouble: Trouble) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, trouble.name())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_string(&self).unwrap_or_default();
+        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+    }
+}
+
+fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}

@@ -1,0 +1,332 @@
+//! What one revocation asks for, parsed once into what can be written.
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess};
+use serde_json::Value;
+use wire::{Derived, Kind, RevocationKey, token_id_from_jti, token_id_from_signing_input};
+
+use super::problem::Problem;
+use crate::options::Options;
+use crate::parse_duration;
+use crate::seal::Note;
+use crate::store::{Ending, MAX_BEFORE};
+
+const MAX_ISSUER: usize = 2048;
+const MAX_ID: usize = 2048;
+const MAX_REASON: usize = 512;
+const MAX_TOKEN: usize = 16 * 1024;
+/// A revocation that must hold longer belongs to the issuer.
+const MAX_TTL: Duration = Duration::from_secs(10 * 366 * 86_400);
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ask {
+    pub subject: Subject,
+    pub reason: Option<String>,
+    pub ttl: Duration,
+}
+
+/// Who or what is revoked.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Subject {
+    pub kind: Kind,
+    issuer: String,
+    id: Id,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Id {
+    /// The issuer alone.
+    None,
+    /// jti, sid, sub, client_id or thumbprint.
+    Text(String),
+    /// Of a token without jti, with the mark that [`token_id_from_signing_input`] puts before it.
+    SigningInput(Vec<u8>),
+}
+
+impl Ask {
+    /// # Errors
+    /// The first field that is wrong.
+    pub fn read(body: &[u8], options: &Options) -> Result<Self, Problem> {
+        let mut fields: Fields = serde_json::from_slice(body)
+            .map_err(|error| Problem::body(&format!("the body must be one JSON object: {error}")))?;
+        let token = fields.take("token", MAX_TOKEN)?;
+        let kind = fields.take("kind", 16)?;
+        let issuer = fields.take("issuer", MAX_ISSUER)?;
+        let id = fields.take("id", MAX_ID)?;
+        let reason = fields.take("reason", MAX_REASON)?;
+        let ttl = fields.take("ttl", 32)?;
+        if let Some((name, _)) = fields.0.first() {
+            return Err(Problem::field(name, "is not known here, or is given twice"));
+        }
+        let subject = match token {
+            Some(token) => {
+                for (name, given) in [("kind", &kind), ("issuer", &issuer), ("id", &id)] {
+                    if given.is_some() {
+                        return Err(Problem::field(name, "says again what `token` says"));
+                    }
+                }
+                Subject::from_token(&token)?
+            }
+            None => Subject::from_fields(kind, issuer, id)?,
+        };
+        Ok(Self { subject, reason, ttl: ttl_of(ttl, options)? })
+    }
+
+    pub fn note(&self, now: u64, by: &str) -> Note {
+        let (id, signing_input_sha256) = match &self.subject.id {
+            Id::None => (None, None),
+            Id::Text(id) => (Some(id.clone()), None),
+            Id::SigningInput(marked) => (None, Some(URL_SAFE_NO_PAD.encode(marked))),
+        };
+        Note {
+            kind: self.subject.kind.name().to_owned(),
+            iss: self.subject.issuer.clone(),
+            id,
+            signing_input_sha256,
+            reason: self.reason.clone(),
+            by: by.to_owned(),
+            at: now,
+            until: now.saturating_add(self.ttl.as_secs()),
+        }
+    }
+}
+
+impl Subject {
+    fn from_fields(kind: Option<String>, issuer: Option<String>, id: Option<String>) -> Result<Self, Problem> {
+        let kind = kind.ok_or_else(|| Problem::field("kind", "is missing; give it, or a `token`"))?;
+        let kind: Kind = kind
+            .parse()
+            .map_err(|()| Problem::field("kind", "must be one of token, session, user, client, key, issuer"))?;
+        let issuer = filled("issuer", issuer)?;
+        let id = match (kind, id) {
+            (Kind::Issuer, None) => Id::None,
+            (Kind::Issuer, Some(_)) => return Err(Problem::field("id", "has no meaning for an issuer")),
+            (_, id) => Id::Text(filled("id", id)?),
+        };
+        Ok(Self { kind, issuer, id })
+    }
+
+    /// The token is parsed and not verified: a forged one revokes what it names, and only operators come here.
+    fn from_token(token: &str) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        struct Claims {
+            iss: String,
+            #[serde(default, deserialize_with = "present")]
+            jti: Option<String>,
+        }
+        let wrong = |what: &str| Problem::field("token", what);
+        let token = token.trim_ascii();
+        let (signing_input, _) = token.rsplit_once('.').ok_or_else(|| wrong("must be a signed JWT in compact form"))?;
+        let (header, payload) =
+            signing_input.split_once('.').ok_or_else(|| wrong("must be a signed JWT in compact form"))?;
+        if header.is_empty() || payload.contains('.') {
+            return Err(wrong("must be a signed JWT in compact form"));
+        }
+        let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| wrong("has a payload that is not base64url"))?;
+        let claims: Claims = serde_json::from_slice(&payload)
+            .map_err(|_| wrong("must have the claim iss, and jti, if at all, as a string"))?;
+        let id = match claims.jti {
+            Some(jti) => Id::Text(jti),
+            None => Id::SigningInput(token_id_from_signing_input(signing_input.as_bytes())),
+        };
+        Ok(Self { kind: Kind::Token, issuer: claims.iss, id })
+    }
+
+    /// `None` for a note that we did not write so.
+    pub fn from_note(note: &Note) -> Option<Self> {
+        let kind = note.kind.parse().ok()?;
+        let id = match (&note.id, &note.signing_input_sha256) {
+            (None, None) => Id::None,
+            (Some(id), None) => Id::Text(id.clone()),
+            (None, Some(marked)) => Id::SigningInput(URL_SAFE_NO_PAD.decode(marked).ok()?),
+            (Some(_), Some(_)) => return None,
+        };
+        Some(Self { kind, issuer: note.iss.clone(), id })
+    }
+
+    /// Its name under each secret, in their order.
+    pub fn keys(&self, secrets: &[Derived]) -> Vec<RevocationKey> {
+        let id = match (&self.id, self.kind) {
+            (Id::None, _) => Vec::new(),
+            (Id::Text(jti), Kind::Token) => token_id_from_jti(jti),
+            (Id::Text(id), _) => id.as_bytes().to_vec(),
+            (Id::SigningInput(marked), _) => marked.clone(),
+        };
+        secrets.iter().map(|derived| derived.revocation_key(self.kind, &self.issuer, &id)).collect()
+    }
+
+    pub fn ending(&self, now: u64, options: &Options) -> Ending {
+        if self.kind.is_simply_dead() {
+            return Ending::Dead;
+        }
+        // One more than now, since iat loses its fraction; and what an issuer with a fast clock signs now counts as
+        // issued before too.
+        let before = now.saturating_add(1).saturating_add(options.iat_lead_seconds());
+        Ending::Before(before.min(MAX_BEFORE))
+    }
+}
+
+fn filled(name: &str, value: Option<String>) -> Result<String, Problem> {
+    match value {
+        None => Err(Problem::field(name, "is missing")),
+        Some(value) if value.is_empty() => Err(Problem::field(name, "must not be empty")),
+        Some(value) => Ok(value),
+    }
+}
+
+fn ttl_of(text: Option<String>, options: &Options) -> Result<Duration, Problem> {
+    let retention = Duration::from_secs(options.retention_seconds());
+    let Some(text) = text else { return Ok(retention) };
+    let ttl = parse_duration(&text).map_err(|error| Problem::field("ttl", &format!("is wrong: {error}")))?;
+    if ttl < retention {
+        let seconds = retention.as_secs();
+        return Err(Problem::field(
+            "ttl",
+            &format!(
+                "must be at least {seconds}s, else a token that was revoked could live longer than its revocation"
+            ),
+        ));
+    }
+    if ttl > MAX_TTL {
+        return Err(Problem::field("ttl", "must be at most ten years"));
+    }
+    Ok(ttl)
+}
+
+/// Null is not absent: a jti that is there must be a string.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
+}
+
+/// The members of an object as they were sent, twice if they were sent twice.
+struct Fields(Vec<(String, Value)>);
+
+impl Fields {
+    fn take(&mut self, name: &str, max: usize) -> Result<Option<String>, Problem> {
+        let Some(at) = self.0.iter().position(|(given, _)| given == name) else { return Ok(None) };
+        match self.0.swap_remove(at).1 {
+            Value::String(text) if text.len() <= max => Ok(Some(text)),
+            Value::String(_) => Err(Problem::field(name, &format!("must have at most {max} bytes"))),
+            _ => Err(Problem::field(name, "must be a string")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::tests::options;
+    use wire::Secret;
+
+    fn ask(json: &str) -> Result<Ask, String> {
+        Ask::read(json.as_bytes(), &options()).map_err(|problem| serde_json::to_string(&problem).unwrap())
+    }
+
+    fn jwt(payload: &str) -> String {
+        format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload))
+    }
+
+    fn key(ask: &Ask) -> RevocationKey {
+        ask.subject.keys(&[Secret::new(&[1; 32]).unwrap().derive()])[0]
+    }
+
+    #[test]
+    fn a_wrong_field_is_named() {
+        for (field, json) in [
+            ("kind", r#"{"issuer":"i","id":"x"}"#),
+            ("kind", r#"{"kind":"nobody","issuer":"i","id":"x"}"#),
+            ("kind", r#"{"kind":5,"issuer":"i","id":"x"}"#),
+            ("issuer", r#"{"kind":"user","id":"x"}"#),
+            ("issuer", r#"{"kind":"user","issuer":"","id":"x"}"#),
+            ("id", r#"{"kind":"user","issuer":"i"}"#),
+            ("id", r#"{"kind":"user","issuer":"i","id":null}"#),
+            ("id", r#"{"kind":"issuer","issuer":"i","id":"x"}"#),
+            ("id", r#"{"kind":"user","issuer":"i","id":"x","id":"y"}"#),
+            ("colour", r#"{"kind":"user","issuer":"i","id":"x","colour":"red"}"#),
+            ("ttl", r#"{"kind":"user","issuer":"i","id":"x","ttl":"1h"}"#),
+            ("ttl", r#"{"kind":"user","issuer":"i","id":"x","ttl":"soon"}"#),
+            ("ttl", r#"{"kind":"user","issuer":"i","id":"x","ttl":"99999d"}"#),
+            ("token", r#"{"token":"nonsense"}"#),
+            ("token", r#"{"token":"a.b.c.d.e"}"#),
+            ("kind", r#"{"token":"e30.e30.","kind":"token"}"#),
+        ] {
+            let problem = ask(json).map(|_| ()).unwrap_err();
+            assert!(problem.contains(&format!("\"field\":\"{field}\"")), "{json} gave {problem}");
+        }
+        for body in ["", "[]", "{", "null", r#"{"kind":"user"} {}"#] {
+            assert!(ask(body).map(|_| ()).unwrap_err().contains("invalid_body"), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_ttl_may_be_longer_than_retention_and_not_shorter() {
+        let with = |ttl: &str| ask(&format!(r#"{{"kind":"issuer","issuer":"i","ttl":"{ttl}"}}"#));
+        assert!(with("86700s").is_err());
+        assert_eq!(with("86701s").unwrap().ttl, Duration::from_secs(86_701));
+        assert_eq!(ask(r#"{"kind":"issuer","issuer":"i"}"#).unwrap().ttl, Duration::from_secs(86_701));
+    }
+
+    #[test]
+    fn a_token_is_named_by_its_jti_and_else_by_its_signing_input() {
+        let by_token = ask(&format!(r#"{{"token":"{}"}}"#, jwt(r#"{"iss":"i","jti":"x"}"#))).unwrap();
+        let by_jti = ask(r#"{"kind":"token","issuer":"i","id":"x"}"#).unwrap();
+        assert_eq!(key(&by_token), key(&by_jti));
+        let token = jwt(r#"{"iss":"i"}"#);
+        let without = ask(&format!(r#"{{"token":"{token}"}}"#)).unwrap();
+        let other_signature = token.replace("c2ln", "b3RoZXI");
+        assert_eq!(key(&without), key(&ask(&format!(r#"{{"token":"{other_signature}"}}"#)).unwrap()));
+        assert_ne!(key(&without), key(&by_jti));
+        for payload in
+            [r#"{"jti":"x"}"#, r#"{"iss":"i","jti":null}"#, r#"{"iss":"i","jti":5}"#, r#"{"iss":"i","iss":"j"}"#]
+        {
+            assert!(ask(&format!(r#"{{"token":"{}"}}"#, jwt(payload))).is_err(), "{payload}");
+        }
+    }
+
+    #[test]
+    fn a_note_leads_back_to_the_same_names() {
+        for json in [
+            r#"{"kind":"user","issuer":"i","id":"x"}"#.to_owned(),
+            r#"{"kind":"token","issuer":"i","id":"x"}"#.to_owned(),
+            r#"{"kind":"issuer","issuer":"i"}"#.to_owned(),
+            format!(r#"{{"token":"{}"}}"#, jwt(r#"{"iss":"i"}"#)),
+        ] {
+            let ask = ask(&json).unwrap();
+            assert!(Subject::from_note(&ask.note(5, "admin")).unwrap() == ask.subject, "{json}");
+        }
+    }
+
+    #[test]
+    fn before_is_past_every_token_that_could_have_been_issued_by_now() {
+        let user = ask(r#"{"kind":"user","issuer":"i","id":"x"}"#).unwrap();
+        assert_eq!(user.subject.ending(1000, &options()), Ending::Before(1002));
+        let session = ask(r#"{"kind":"session","issuer":"i","id":"x"}"#).unwrap();
+        assert_eq!(session.subject.ending(1000, &options()), Ending::Dead);
+    }
+}

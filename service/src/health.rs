@@ -1,0 +1,30 @@
+//! Whether the process lives, whether it can answer, and what it counted.
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::metrics;
+use crate::server::Shared;
+
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Asks Redis, as a check would.
+pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.store.check(&[]).await {
+        Ok(_) => Json(json!({ "ready": true })).into_response(),
+        Err(trouble) => {
+            let body = json!({ "ready": false, "trouble": trouble.name() });
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+        }
+    }
+}
+
+pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], shared.metrics.text()).into_response()
+}

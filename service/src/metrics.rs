@@ -1,0 +1,104 @@
+//! What is counted, in Prometheus's text form.
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use wire::Kind;
+use wire::check::Trouble;
+
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    checks: Family<Labels, Counter>,
+    troubles: Family<Labels, Counter>,
+    revocations: Family<Labels, Counter>,
+    pub keys_per_check: Histogram,
+    pub redis_seconds: Histogram,
+    ready: Gauge<u64, AtomicU64>,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckResult {
+    Answered,
+    /// The question was not ours or not well formed.
+    Refused,
+    Trouble,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    name: &'static str,
+}
+
+impl CheckResult {
+    const ALL: [CheckResult; 3] = [CheckResult::Answered, CheckResult::Refused, CheckResult::Trouble];
+
+    fn name(self) -> &'static str {
+        match self {
+            CheckResult::Answered => "answered",
+            CheckResult::Refused => "refused",
+            CheckResult::Trouble => "trouble",
+        }
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("portcullis");
+        let checks = Family::<Labels, Counter>::default();
+        let troubles = Family::<Labels, Counter>::default();
+        let revocations = Family::<Labels, Counter>::default();
+        let keys_per_check = Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 512.0]);
+        let redis_seconds = Histogram::new([0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]);
+        let ready = Gauge::<u64, AtomicU64>::default();
+        registry.register("checks", "Checks by how they ended", checks.clone());
+        registry.register("troubles", "Checks that could not be answered, by reason", troubles.clone());
+        registry.register("revocations", "Revocations written, by kind", revocations.clone());
+        registry.register("check_keys", "Keys in one check", keys_per_check.clone());
+        registry.register("redis_seconds", "Round trips to Redis for reads", redis_seconds.clone());
+        registry.register("store_ready", "1 while the store can be answered from", ready.clone());
+        // Every name is there from the start: a rate over a series that appears late misses its first event.
+        for result in CheckResult::ALL {
+            checks.get_or_create(&Labels { name: result.name() }).inc_by(0);
+        }
+        for trouble in Trouble::ALL {
+            troubles.get_or_create(&Labels { name: trouble.name() }).inc_by(0);
+        }
+        for kind in Kind::ALL {
+            revocations.get_or_create(&Labels { name: kind.name() }).inc_by(0);
+        }
+        Self { registry, checks, troubles, revocations, keys_per_check, redis_seconds, ready }
+    }
+
+    pub fn check(&self, result: CheckResult) {
+        self.checks.get_or_create(&Labels { name: result.name() }).inc();
+    }
+
+    pub fn trouble(&self, trouble: Trouble) {
+        self.troubles.get_or_create(&Labels { name: trouble.name() }).inc();
+    }
+
+    pub fn revoked(&self, kind: Kind) {
+        self.revocations.get_or_create(&Labels { name: kind.name() }).inc();
+    }
+
+    pub fn store_ready(&self, ready: bool) {
+        self.ready.set(u64::from(ready));
+    }
+
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            // Writing to a String does not fail; an empty page would show as a missing scrape.
+            Err(_) => String::new(),
+        }
+    }
+}

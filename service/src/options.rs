@@ -1,0 +1,193 @@
+//! What the service is told at start. Bad options fail here, before anything is bound.
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use subtle::ConstantTimeEq;
+use wire::Secret;
+
+use crate::StoreId;
+
+/// The most that a filter may allow an issuer's clock to differ (DESIGN.md, claims at now).
+pub const MAX_SKEW: Duration = Duration::from_secs(300);
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the filter asks. Port 0 lets the kernel choose.
+    pub listen: SocketAddr,
+    /// Where operators revoke.
+    pub admin_listen: SocketAddr,
+    /// Written once both are bound: `{"listen": "…", "admin": "…"}`.
+    pub ports_file: Option<PathBuf>,
+    /// `redis://[user:password@]host:port[/db]`
+    pub redis: String,
+    /// Bounds each connection attempt and each round trip.
+    pub redis_timeout: Duration,
+    /// Bounds the wait for a written revocation to be on disk and on replicas, on top of `redis_timeout`.
+    pub confirm_timeout: Duration,
+    /// Every live secret, the primary first. Revocations are written under all of them.
+    pub secrets: Vec<Secret>,
+    pub admin_token: AdminToken,
+    /// Write the store's sentinel if there is none. Without it an empty Redis is a lost store, not a new one.
+    pub create_store: bool,
+    /// The only store to accept. Without it, the first that is found.
+    pub store_id: Option<StoreId>,
+    pub dangerously_allow_eviction: bool,
+    pub dangerously_allow_replica: bool,
+    /// How many replicas must have a revocation before it is acknowledged.
+    pub min_replicas: u32,
+    /// Acknowledge only what Redis says is on its disk.
+    pub require_disk: bool,
+    /// The longest lifetime of a token that any filter accepts.
+    pub max_lifetime: Duration,
+    /// How far an issuer's clock may run ahead.
+    pub iat_lead: Duration,
+    /// Requests in progress per listener; more are told 503 at once.
+    pub max_requests: usize,
+}
+
+/// The bearer secret of the admin listener.
+#[derive(Clone)]
+pub struct AdminToken(String);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionsError {
+    #[error("at least one secret file is needed")]
+    NoSecret,
+    #[error("two secret files hold the same secret")]
+    SameSecretTwice,
+    #[error("the admin token has {0} bytes, and at least {min} are needed", min = AdminToken::MIN_BYTES)]
+    AdminTokenTooShort(usize),
+    #[error("the admin token must be printable ASCII without white space, since it travels in a header")]
+    AdminTokenForm,
+    #[error("`{0}` must be longer than nothing and shorter than ten years")]
+    Duration(&'static str),
+    #[error("max-requests must be at least 1")]
+    MaxRequests,
+}
+
+impl Options {
+    /// # Errors
+    /// See [`OptionsError`].
+    pub fn check(&self) -> Result<(), OptionsError> {
+        if self.secrets.is_empty() {
+            return Err(OptionsError::NoSecret);
+        }
+        if self.secrets.iter().enumerate().any(|(at, secret)| self.secrets.iter().skip(at + 1).any(|s| s == secret)) {
+            return Err(OptionsError::SameSecretTwice);
+        }
+        let ten_years = Duration::from_secs(10 * 366 * 86_400);
+        for (name, duration) in [
+            ("redis-timeout", self.redis_timeout),
+            ("confirm-timeout", self.confirm_timeout),
+            ("max-lifetime", self.max_lifetime),
+        ] {
+            if duration.is_zero() || duration > ten_years {
+                return Err(OptionsError::Duration(name));
+            }
+        }
+        if self.iat_lead > MAX_SKEW {
+            return Err(OptionsError::Duration("iat-lead"));
+        }
+        if self.max_requests == 0 {
+            return Err(OptionsError::MaxRequests);
+        }
+        Ok(())
+    }
+
+    /// How long a revocation must be kept, so that every token it ends has expired everywhere. Whole seconds, up.
+    pub fn retention_seconds(&self) -> u64 {
+        let whole = self.max_lifetime.saturating_add(self.iat_lead).saturating_add(MAX_SKEW);
+        whole.as_secs() + u64::from(whole.subsec_nanos() > 0)
+    }
+
+    /// Whole seconds, up: a revocation rather ends one second of logins too many.
+    pub fn iat_lead_seconds(&self) -> u64 {
+        self.iat_lead.as_secs() + u64::from(self.iat_lead.subsec_nanos() > 0)
+    }
+}
+
+impl AdminToken {
+    pub const MIN_BYTES: usize = 32;
+
+    /// White space at the ends is dropped, so that a file's last newline is not part of the token.
+    ///
+    /// # Errors
+    /// Too short, or not fit for a header.
+    pub fn new(text: &str) -> Result<Self, OptionsError> {
+        let text = text.trim_ascii();
+        if text.len() < Self::MIN_BYTES {
+            return Err(OptionsError::AdminTokenTooShort(text.len()));
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(OptionsError::AdminTokenForm);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// In constant time for tokens of one length; the length is no secret.
+    pub fn is(&self, offered: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(offered).into()
+    }
+}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminToken(redacted)")
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    pub fn options() -> Options {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Options {
+            listen: any,
+            admin_listen: any,
+            ports_file: None,
+            redis: "redis://127.0.0.1:1".into(),
+            redis_timeout: Duration::from_millis(200),
+            confirm_timeout: Duration::from_secs(2),
+            secrets: vec![Secret::new(&[1; 32]).unwrap()],
+            admin_token: AdminToken::new(&"t".repeat(32)).unwrap(),
+            create_store: false,
+            store_id: None,
+            dangerously_allow_eviction: false,
+            dangerously_allow_replica: false,
+            min_replicas: 0,
+            require_disk: false,
+            max_lifetime: Duration::from_secs(86_400),
+            iat_lead: Duration::from_secs(1),
+            max_requests: 1,
+        }
+    }
+
+    #[test]
+    fn retention_covers_lifetime_lead_and_skew_and_rounds_up() {
+        assert_eq!(options().retention_seconds(), 86_701);
+        let odd = Options { iat_lead: Duration::from_millis(1), ..options() };
+        assert_eq!((odd.retention_seconds(), odd.iat_lead_seconds()), (86_701, 1));
+    }
+
+    #[test]
+    fn refuses_options_that_cannot_work() {
+        assert_eq!(options().check(), Ok(()));
+        assert_eq!(Options { secrets: vec![], ..options() }.check(), Err(OptionsError::NoSecret));
+        let twice = [options().secrets, options().secrets].concat();
+        assert_eq!(Options { secrets: twice, ..options() }.check(), Err(OptionsError::SameSecretTwice));
+        let zero = Options { redis_timeout: Duration::ZERO, ..options() };
+        assert_eq!(zero.check(), Err(OptionsError::Duration("redis-timeout")));
+    }
+
+    #[test]
+    fn an_admin_token_is_long_printable_and_silent() {
+        assert_eq!(AdminToken::new(&"x".repeat(31)).unwrap_err(), OptionsError::AdminTokenTooShort(31));
+        assert_eq!(AdminToken::new(&"x y".repeat(20)).unwrap_err(), OptionsError::AdminTokenForm);
+        let token = AdminToken::new(&format!("{}\n", "x".repeat(32))).unwrap();
+        assert!(token.is(&[b'x'; 32]) && !token.is(&[b'x'; 31]) && !token.is(&[b'y'; 32]));
+        assert_eq!(format!("{token:?}"), "AdminToken(redacted)");
+    }
+}

@@ -1,0 +1,112 @@
+//! Revocations in Redis: which Redis, whether it may be trusted, what is read from and written to it.
+mod connect;
+mod entry;
+mod reader;
+mod standing;
+mod writer;
+
+use std::sync::{Arc, OnceLock};
+
+use wire::check::Trouble;
+use wire::{Answer, RevocationKey};
+
+pub use entry::{Ending, MAX_BEFORE, StoreId, StoreIdError};
+pub use reader::{Page, Stored};
+pub use writer::{Revocation, WriteError, Written};
+
+use crate::Options;
+use crate::metrics::Metrics;
+use connect::Target;
+use reader::Reader;
+use writer::Writer;
+
+/// Reads and writes have connections of their own: a write waits for disks, a check must not wait for it.
+#[derive(Debug)]
+pub struct Store {
+    reader: Reader,
+    writer: Writer,
+}
+
+/// The one store that we answer from, once we know which. Set once: another store is never taken for it.
+#[derive(Debug, Clone, Default)]
+pub struct Pin(Arc<OnceLock<StoreId>>);
+
+impl Store {
+    /// Returns once the first attempt to reach Redis has ended, well or not. Lives on by itself after that.
+    ///
+    /// # Errors
+    /// The Redis URL cannot be used.
+    pub async fn open(options: Arc<Options>, metrics: Arc<Metrics>) -> Result<Self, redis::RedisError> {
+        let target = Target::new(&options)?;
+        let pin = Pin::default();
+        if let Some(id) = options.store_id {
+            pin.set(id);
+        }
+        let reader = Reader::open(target.clone(), pin.clone(), Arc::clone(&options), metrics).await;
+        let writer = Writer::open(target, pin, options);
+        Ok(Self { reader, writer })
+    }
+
+    /// One answer for each key, in order, from one round trip that also proves which store gave them.
+    ///
+    /// # Errors
+    /// Why nothing can be said of any of the keys.
+    pub async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
+        self.reader.check(keys).await
+    }
+
+    /// # Errors
+    /// As for [`Store::check`].
+    pub async fn show(&self, key: RevocationKey) -> Result<Option<Stored>, Trouble> {
+        self.reader.show(key).await
+    }
+
+    /// # Errors
+    /// As for [`Store::check`].
+    pub async fn list(&self, cursor: u64, limit: usize) -> Result<Page, Trouble> {
+        self.reader.list(cursor, limit).await
+    }
+
+    /// Writes all of `revocations` and waits until they are as safe as the options ask.
+    ///
+    /// # Errors
+    /// See [`WriteError`]: it tells apart what was not written and what was not confirmed.
+    pub async fn revoke(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError> {
+        let confirmed = self.writer.revoke(revocations).await?;
+        self.confirm(confirmed)
+    }
+
+    /// Removes `keys`.
+    ///
+    /// # Errors
+    /// As for [`Store::revoke`].
+    pub async fn lift(&self, keys: Vec<RevocationKey>) -> Result<Written, WriteError> {
+        let confirmed = self.writer.lift(keys).await?;
+        self.confirm(confirmed)
+    }
+
+    /// A write to a store that may forget, or that checks do not read, is not a revocation.
+    fn confirm(&self, written: Written) -> Result<Written, WriteError> {
+        match self.reader.standing() {
+            Err(Trouble::StoreUnsafe) => Err(WriteError::Unconfirmed("the store may forget it (store_unsafe)".into())),
+            _ => Ok(written),
+        }
+    }
+}
+
+impl Pin {
+    fn id(&self) -> Option<StoreId> {
+        self.0.get().copied()
+    }
+
+    fn set(&self, id: StoreId) {
+        // Only the first counts.
+        let _ = self.0.set(id);
+    }
+
+    /// Is `sentinel`, as it was read, that of our store?
+    fn is(&self, sentinel: Option<&[u8]>) -> bool {
+        let (Some(pinned), Some(found)) = (self.id(), sentinel) else { return false };
+        found == pinned.to_string().as_bytes()
+    }
+}

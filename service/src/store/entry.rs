@@ -1,0 +1,152 @@
+//! How a revocation lies in Redis: its name, its value, and the sentinel beside all of them.
+//!
+//! ```text
+//! portcullis:sentinel       the store's id: 32 hexadecimal digits, no expiry
+//! portcullis:r:<key>        D;<sealed note>              dead
+//!                           B<unix seconds>;<sealed note>  dead if issued before
+//! ```
+//! Names carry no hash tag, so that in a Cluster each revocation has a slot of its own and a flood of them spreads. The
+//! sentinel is the one name that a shard will need a copy of, under a tag that falls into it. Names carry no store id
+//! either: who re-creates a sentinel that was lost keeps the revocations that were not.
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::rand;
+use wire::{Answer, RevocationKey};
+
+pub const SENTINEL: &str = "portcullis:sentinel";
+pub const PREFIX: &str = "portcullis:r:";
+pub const PATTERN: &str = "portcullis:r:*";
+
+/// Times must be exact in Redis's Lua, whose numbers are doubles.
+pub const MAX_BEFORE: u64 = 1 << 53;
+
+/// What is stored for a key. Live is not stored: it is the absence of this, in a store that is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Dead,
+    Before(u64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry<'a> {
+    pub ending: Ending,
+    pub sealed: &'a [u8],
+}
+
+/// Which store this is. 128 random bits; prints as 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreId([u8; 16]);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a store id is 32 lower-case hexadecimal digits")]
+pub struct StoreIdError;
+
+pub fn name(key: RevocationKey) -> String {
+    format!("{PREFIX}{key}")
+}
+
+pub fn key_of(name: &[u8]) -> Option<RevocationKey> {
+    std::str::from_utf8(name).ok()?.strip_prefix(PREFIX)?.parse().ok()
+}
+
+impl Ending {
+    /// The part of the value before the sealed note.
+    pub fn head(self) -> String {
+        match self {
+            Ending::Dead => "D;".to_owned(),
+            Ending::Before(before) => format!("B{before};"),
+        }
+    }
+}
+
+impl From<Ending> for Answer {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Dead => Answer::Dead,
+            Ending::Before(before) => Answer::Before(before),
+        }
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// `None` for anything that we did not write: nobody may take that for "live".
+    pub fn parse(value: &'a [u8]) -> Option<Self> {
+        if let Some(sealed) = value.strip_prefix(b"D;") {
+            return Some(Self { ending: Ending::Dead, sealed });
+        }
+        let rest = value.strip_prefix(b"B")?;
+        let end = rest.iter().position(|byte| *byte == b';')?;
+        let (digits, sealed) = rest.split_at_checked(end)?;
+        if digits.is_empty() || digits.len() > 16 || !digits.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        let before = std::str::from_utf8(digits).ok()?.parse().ok().filter(|before| *before <= MAX_BEFORE)?;
+        Some(Self { ending: Ending::Before(before), sealed: sealed.get(1..)? })
+    }
+}
+
+impl StoreId {
+    /// `None` only if the system has no randomness to give.
+    pub fn random() -> Option<Self> {
+        let mut id = [0; 16];
+        rand::fill(&mut id).ok()?;
+        Some(Self(id))
+    }
+}
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl FromStr for StoreId {
+    type Err = StoreIdError;
+
+    fn from_str(text: &str) -> Result<Self, StoreIdError> {
+        let right = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if !right {
+            return Err(StoreIdError);
+        }
+        u128::from_str_radix(text, 16).map(|id| Self(id.to_be_bytes())).map_err(|_| StoreIdError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_read_back_as_written() {
+        for ending in [Ending::Dead, Ending::Before(0), Ending::Before(MAX_BEFORE)] {
+            let value = [ending.head().as_bytes(), b"sealed;D;"].concat();
+            assert_eq!(Entry::parse(&value), Some(Entry { ending, sealed: b"sealed;D;" }));
+        }
+    }
+
+    #[test]
+    fn whatever_we_did_not_write_is_no_entry() {
+        for bad in ["", "D", "d;", "L;", "B;", "B1", "B-1;", "B+1;", "B 1;", "B1.5;", "B99999999999999999999;", "1"] {
+            assert_eq!(Entry::parse(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(Entry::parse(format!("B{};", MAX_BEFORE + 1).as_bytes()), None);
+    }
+
+    #[test]
+    fn names_lead_back_to_keys() {
+        let key = RevocationKey([7; 16]);
+        assert_eq!(key_of(name(key).as_bytes()), Some(key));
+        assert_eq!(key_of(b"portcullis:sentinel"), None);
+    }
+
+    #[test]
+    fn store_ids_print_and_parse_back() {
+        let id = StoreId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]);
+        assert_eq!(id.to_string(), "000102030405060708090a0b0c0d0eff");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for bad in ["", "xyz", "000102030405060708090A0B0C0D0EFF", "+00102030405060708090a0b0c0d0eff"] {
+            assert_eq!(bad.parse::<StoreId>(), Err(StoreIdError), "{bad}");
+        }
+    }
+}

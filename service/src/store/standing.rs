@@ -1,0 +1,125 @@
+//! Whether a Redis may be trusted with revocations at all, judged from what INFO says.
+use crate::Options;
+
+/// What we read of INFO. A field that Redis did not send is `None`, which no rule takes for good news.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    pub version: Option<(u32, u32)>,
+    pub role: Option<String>,
+    pub policy: Option<String>,
+    pub evicted: Option<u64>,
+    pub aof: bool,
+}
+
+/// Why its silence proves nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    #[error("its maxmemory-policy is `{0}`, which may evict revocations; set noeviction")]
+    Evicts(String),
+    #[error("it has evicted {0} keys since it started, perhaps revocations; restore or re-create the store")]
+    Evicted(u64),
+    #[error("it is a replica, which may lag behind its primary")]
+    Replica,
+    #[error("INFO does not say its `{0}`")]
+    Unsaid(&'static str),
+}
+
+impl Standing {
+    pub fn parse(info: &str) -> Self {
+        let mut standing = Self::default();
+        for line in info.lines() {
+            let Some((name, value)) = line.split_once(':') else { continue };
+            match name {
+                "redis_version" => standing.version = version(value),
+                "role" => standing.role = Some(value.to_owned()),
+                "maxmemory_policy" => standing.policy = Some(value.to_owned()),
+                "evicted_keys" => standing.evicted = value.parse().ok(),
+                "aof_enabled" => standing.aof = value == "1",
+                _ => {}
+            }
+        }
+        standing
+    }
+
+    /// # Errors
+    /// The first reason not to use it.
+    pub fn judge(&self, options: &Options) -> Result<(), Unfit> {
+        if !options.dangerously_allow_replica {
+            match self.role.as_deref() {
+                Some("master") => {}
+                Some(_) => return Err(Unfit::Replica),
+                None => return Err(Unfit::Unsaid("role")),
+            }
+        }
+        if !options.dangerously_allow_eviction {
+            match self.policy.as_deref() {
+                Some("noeviction") => {}
+                Some(policy) => return Err(Unfit::Evicts(policy.to_owned())),
+                None => return Err(Unfit::Unsaid("maxmemory_policy")),
+            }
+            // The policy may have been wrong for a moment that nobody watched.
+            if let Some(evicted @ 1..) = self.evicted {
+                return Err(Unfit::Evicted(evicted));
+            }
+        }
+        Ok(())
+    }
+
+    /// WAITAOF tells when a write is on disk; Redis 7.2 brought it.
+    pub fn has_waitaof(&self) -> bool {
+        self.aof && self.version.is_some_and(|version| version >= (7, 2))
+    }
+}
+
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut parts = text.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::tests::options;
+
+    const GOOD: &str = "# Server\r\nredis_version:7.0.15\r\n# Memory\r\nmaxmemory_policy:noeviction\r\n\
+        # Persistence\r\naof_enabled:1\r\n# Stats\r\nevicted_keys:0\r\n# Replication\r\nrole:master\r\n";
+
+    fn judged(info: &str) -> Result<(), Unfit> {
+        Standing::parse(info).judge(&options())
+    }
+
+    #[test]
+    fn a_primary_that_never_evicts_is_fit() {
+        assert_eq!(judged(GOOD), Ok(()));
+    }
+
+    #[test]
+    fn what_may_forget_or_lag_or_does_not_say_is_unfit() {
+        for policy in ["allkeys-lru", "volatile-ttl", "volatile-lru"] {
+            let info = GOOD.replace("noeviction", policy);
+            assert_eq!(judged(&info), Err(Unfit::Evicts(policy.into())));
+        }
+        assert_eq!(judged(&GOOD.replace("evicted_keys:0", "evicted_keys:3")), Err(Unfit::Evicted(3)));
+        assert_eq!(judged(&GOOD.replace("role:master", "role:slave")), Err(Unfit::Replica));
+        assert_eq!(judged(&GOOD.replace("maxmemory_policy", "x")), Err(Unfit::Unsaid("maxmemory_policy")));
+        assert_eq!(judged(""), Err(Unfit::Unsaid("role")));
+    }
+
+    #[test]
+    fn the_overrides_allow_just_what_they_name() {
+        let evicts = Options { dangerously_allow_eviction: true, ..options() };
+        let replica = Options { dangerously_allow_replica: true, ..options() };
+        let both = GOOD.replace("noeviction", "allkeys-lru").replace("role:master", "role:slave");
+        assert_eq!(Standing::parse(&both).judge(&evicts), Err(Unfit::Replica));
+        assert_eq!(Standing::parse(&both).judge(&replica), Err(Unfit::Evicts("allkeys-lru".into())));
+    }
+
+    #[test]
+    fn waitaof_needs_7_2_and_an_append_only_file() {
+        assert!(!Standing::parse(GOOD).has_waitaof());
+        let newer = GOOD.replace("7.0.15", "7.2.0");
+        assert!(Standing::parse(&newer).has_waitaof());
+        assert!(Standing::parse(&newer.replace("7.2.0", "8.0.1")).has_waitaof());
+        assert!(!Standing::parse(&newer.replace("aof_enabled:1", "aof_enabled:0")).has_waitaof());
+    }
+}

@@ -1,0 +1,283 @@
+//! Writes, on a connection of their own, since WAIT and WAITAOF count what their connection wrote. One task takes
+//! whatever has queued up, writes it in one round trip and waits once for all of it.
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Pipeline, RedisError, Value};
+use tokio::sync::{mpsc, oneshot};
+use wire::RevocationKey;
+use wire::check::Trouble;
+
+use super::Pin;
+use super::connect::{Connected, Target, within};
+use super::entry::{self, Ending, Entry, SENTINEL};
+use crate::Options;
+
+/// The most writes in one round trip.
+const BATCH: usize = 512;
+/// The most that queue up before senders wait.
+const QUEUE: usize = 1024;
+const SCRIPT: &str = include_str!("revoke.lua");
+
+#[derive(Debug)]
+pub struct Writer(mpsc::Sender<Job>);
+
+#[derive(Debug)]
+pub struct Revocation {
+    pub key: RevocationKey,
+    pub ending: Ending,
+    pub sealed: Vec<u8>,
+    pub ttl: Duration,
+}
+
+/// What was written, and how safe it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// For revocations: what is there now, which may be an earlier and stronger revocation.
+    pub stands: Vec<Standing>,
+    /// For lifts: how many were there.
+    pub removed: u64,
+    pub confirmed: Confirmed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    pub ending: Ending,
+    /// `None`: it does not expire.
+    pub expires_in: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Confirmed {
+    /// Redis said that it is on its disk. False also when Redis cannot say so.
+    pub on_disk: bool,
+    pub replicas: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    #[error("nothing was written: {}", .0.name())]
+    NotWritten(Trouble),
+    #[error("Redis did not say whether it was written: {}", .0.name())]
+    Unknown(Trouble),
+    #[error("it was written, but {0}")]
+    Unconfirmed(String),
+}
+
+#[derive(Debug)]
+struct Job {
+    work: Work,
+    done: oneshot::Sender<Result<Written, WriteError>>,
+}
+
+#[derive(Debug)]
+enum Work {
+    Revoke(Revocation),
+    Lift(RevocationKey),
+}
+
+impl Writer {
+    pub fn open(target: Target, pin: Pin, options: Arc<Options>) -> Self {
+        let (send, receive) = mpsc::channel(QUEUE);
+        // Ends when the last sender is gone and the queue is empty.
+        tokio::spawn(Loop { target, pin, options, connected: None }.run(receive));
+        Self(send)
+    }
+
+    pub async fn revoke(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError> {
+        self.all(revocations.into_iter().map(Work::Revoke)).await
+    }
+
+    pub async fn lift(&self, keys: Vec<RevocationKey>) -> Result<Written, WriteError> {
+        self.all(keys.into_iter().map(Work::Lift)).await
+    }
+
+    /// Everything is sent before the first answer is awaited, so that it shares a round trip.
+    async fn all(&self, works: impl Iterator<Item = Work>) -> Result<Written, WriteError> {
+        let mut waiting = Vec::new();
+        for work in works {
+            let (done, answer) = oneshot::channel();
+            self.0.send(Job { work, done }).await.map_err(|_| WriteError::NotWritten(Trouble::StoreFailed))?;
+            waiting.push(answer);
+        }
+        let mut whole: Option<Written> = None;
+        for answer in waiting {
+            let part = answer.await.map_err(|_| WriteError::Unknown(Trouble::StoreFailed))??;
+            whole = Some(match whole {
+                None => part,
+                Some(mut whole) => {
+                    whole.stands.extend(part.stands);
+                    whole.removed += part.removed;
+                    whole.confirmed.on_disk &= part.confirmed.on_disk;
+                    whole.confirmed.replicas = whole.confirmed.replicas.min(part.confirmed.replicas);
+                    whole
+                }
+            });
+        }
+        whole.ok_or(WriteError::NotWritten(Trouble::StoreFailed))
+    }
+}
+
+struct Loop {
+    target: Target,
+    pin: Pin,
+    options: Arc<Options>,
+    connected: Option<Connected>,
+}
+
+/// How this server can tell that a write is safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    /// On disk and on replicas, in one answer.
+    WaitAof,
+    /// The reply itself comes after fsync if the server says `appendonly yes` and `appendfsync always`.
+    Fsync,
+}
+
+impl Loop {
+    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut jobs = Vec::with_capacity(BATCH);
+        while queue.recv_many(&mut jobs, BATCH).await > 0 {
+            let answers = match self.write(&jobs).await {
+                Ok(answers) => answers,
+                Err(error) => vec![Err(error); jobs.len()],
+            };
+            for (job, answer) in jobs.drain(..).zip(answers) {
+                // Whoever asked may have gone; the write stands.
+                let _ = job.done.send(answer);
+            }
+        }
+    }
+
+    /// One answer for each job, or one error for all.
+    async fn write(&mut self, jobs: &[Job]) -> Result<Vec<Result<Written, WriteError>>, WriteError> {
+        let mut connected = match self.connected.take() {
+            Some(connected) => connected,
+            None => self.target.connect().await.map_err(WriteError::NotWritten)?,
+        };
+        let proof = if connected.standing.has_waitaof() { Proof::WaitAof } else { Proof::Fsync };
+        let pipeline = self.pipeline(jobs, proof);
+        let limit = self.options.redis_timeout.saturating_add(self.options.confirm_timeout);
+        let asked = pipeline.query_async::<Vec<Result<Value, RedisError>>>(&mut connected.connection);
+        // On any failure the connection is left: what it still has to say must not be taken for a later answer.
+        let replies = within(limit, asked).await.map_err(WriteError::Unknown)?;
+        let mut replies = replies.into_iter();
+        let sentinel = replies.next().and_then(|reply| redis::from_redis_value::<Option<Vec<u8>>>(reply.ok()?).ok()?);
+        let written: Vec<_> = jobs.iter().map(|job| job.work.read(replies.next())).collect();
+        let confirmed = self.confirmed(proof, replies);
+        self.connected = Some(connected);
+        Ok(written
+            .into_iter()
+            .map(|written| {
+                let written = written?;
+                if !self.pin.is(sentinel.as_deref()) {
+                    let changed = "the store is not the one that checks are answered from (store_changed)";
+                    return Err(WriteError::Unconfirmed(changed.into()));
+                }
+                Ok(Written { confirmed: confirmed.clone()?, ..written })
+            })
+            .collect())
+    }
+
+    fn pipeline(&self, jobs: &[Job], proof: Proof) -> Pipeline {
+        let mut pipeline = redis::pipe();
+        // One write that is refused must not hide that the others were done.
+        pipeline.ignore_errors();
+        pipeline.get(SENTINEL);
+        for job in jobs {
+            match &job.work {
+                Work::Revoke(revocation) => {
+                    let head = revocation.ending.head();
+                    let value = [head.as_bytes(), &revocation.sealed].concat();
+                    let strength = match revocation.ending {
+                        Ending::Dead => "D".to_owned(),
+                        Ending::Before(before) => before.to_string(),
+                    };
+                    let millis = u64::try_from(revocation.ttl.as_millis()).unwrap_or(u64::MAX);
+                    pipeline.cmd("EVAL").arg(SCRIPT).arg(1).arg(entry::name(revocation.key));
+                    pipeline.arg(value).arg(strength).arg(millis);
+                }
+                Work::Lift(key) => {
+                    pipeline.cmd("DEL").arg(entry::name(*key));
+                }
+            }
+        }
+        let replicas = self.options.min_replicas;
+        // At least 1: a limit of 0 would wait for ever.
+        let millis = u64::try_from(self.options.confirm_timeout.as_millis()).unwrap_or(u64::MAX).max(1);
+        match proof {
+            Proof::WaitAof => {
+                pipeline.cmd("WAITAOF").arg(1).arg(replicas).arg(millis);
+            }
+            Proof::Fsync => {
+                pipeline.cmd("CONFIG").arg("GET").arg("appendonly");
+                pipeline.cmd("CONFIG").arg("GET").arg("appendfsync");
+                if replicas > 0 {
+                    pipeline.cmd("WAIT").arg(replicas).arg(millis);
+                }
+            }
+        }
+        pipeline
+    }
+
+    fn confirmed(
+        &self,
+        proof: Proof,
+        mut replies: impl Iterator<Item = Result<Value, RedisError>>,
+    ) -> Result<Confirmed, WriteError> {
+        let mut next = || replies.next().and_then(Result::ok);
+        let confirmed = match proof {
+            Proof::WaitAof => {
+                let counts = next().and_then(|reply| redis::from_redis_value::<(u64, u64)>(reply).ok());
+                let (disks, replicas) = counts.unwrap_or_default();
+                Confirmed { on_disk: disks >= 1, replicas }
+            }
+            Proof::Fsync => {
+                let mut config = || redis::from_redis_value::<(String, String)>(next()?).ok().map(|(_, value)| value);
+                let (appendonly, appendfsync) = (config(), config());
+                let on_disk = appendonly.as_deref() == Some("yes") && appendfsync.as_deref() == Some("always");
+                let replicas = next().and_then(|reply| redis::from_redis_value(reply).ok()).unwrap_or_default();
+                Confirmed { on_disk, replicas }
+            }
+        };
+        // Where WAITAOF exists it was asked, so a missing disk is a failure and not a Redis that cannot say.
+        if !confirmed.on_disk && (self.options.require_disk || proof == Proof::WaitAof) {
+            return Err(WriteError::Unconfirmed("Redis did not confirm that it is on disk".into()));
+        }
+        let wanted = u64::from(self.options.min_replicas);
+        if confirmed.replicas < wanted {
+            let replicas = confirmed.replicas;
+            return Err(WriteError::Unconfirmed(format!("{replicas} of {wanted} replicas confirmed it")));
+        }
+        Ok(confirmed)
+    }
+}
+
+impl Work {
+    fn read(&self, reply: Option<Result<Value, RedisError>>) -> Result<Written, WriteError> {
+        let failed = WriteError::NotWritten(Trouble::StoreFailed);
+        let reply = match reply {
+            Some(Ok(reply)) => reply,
+            Some(Err(error)) => {
+                tracing::warn!(code = error.code(), "Redis refused a write");
+                return Err(failed);
+            }
+            None => return Err(failed),
+        };
+        let mut written = Written { stands: vec![], removed: 0, confirmed: Confirmed::default() };
+        match self {
+            Work::Revoke(_) => {
+                let (head, millis): (Vec<u8>, i64) =
+                    redis::from_redis_value(reply).map_err(|_| WriteError::Unknown(Trouble::StoreFailed))?;
+                let entry = Entry::parse(&head).ok_or(WriteError::Unknown(Trouble::StoreFailed))?;
+                let expires_in = u64::try_from(millis).ok().map(Duration::from_millis);
+                written.stands.push(Standing { ending: entry.ending, expires_in });
+            }
+            Work::Lift(_) => {
+                written.removed =
+                    redis::from_redis_value(reply).map_err(|_| WriteError::Unknown(Trouble::StoreFailed))?;
+            }
+        }
+        Ok(written)
+    }
+}

@@ -1,0 +1,249 @@
+//! The two listeners as their clients see them. Real Redis.
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use support::*;
+use wire::check::{MAX_QUESTION_BYTES, Question, Trouble};
+use wire::{Answer, Kind};
+
+#[test]
+fn a_forged_question_is_refused_without_an_answer_of_ours() {
+    let (_redis, service) = started();
+    let derived = secret(1).derive();
+    let question = Question::new(&derived, [1; 16], DAY, &[key(Kind::Session, "s")]).unwrap();
+    let mut forged = question.bytes().to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    let (status, body) = service.post_check(&forged);
+    assert_eq!(status, 401);
+    assert!(question.read_reply(&derived, status, &body).is_err());
+    let strangers = Question::new(&secret(3).derive(), [1; 16], DAY, &[key(Kind::Session, "s")]).unwrap();
+    assert_eq!(service.post_check(strangers.bytes()).0, 401);
+    assert_eq!(service.post_check(b"nonsense").0, 400);
+    assert_eq!(service.post_check(b"").0, 400);
+    assert_eq!(service.post_check(&vec![0; MAX_QUESTION_BYTES + 1]).0, 413);
+}
+
+#[test]
+fn a_filter_that_needs_longer_retention_is_told_so() {
+    let (_redis, service) = started();
+    let ours = secret(1).derive();
+    let keys = [key(Kind::Session, "s")];
+    assert_eq!(service.check_as(&ours, DAY + 301, &keys), (200, Ok(Ok(vec![Answer::Live]))));
+    assert_eq!(service.check_as(&ours, DAY + 302, &keys), (503, Ok(Err(Trouble::RetentionTooShort))));
+}
+
+#[test]
+fn both_secrets_see_a_revocation_while_they_rotate() {
+    let redis = Redis::start();
+    let service = Running::start(service::Options { secrets: vec![secret(2), secret(1)], ..options(&redis) });
+    let shown = service.revoke(Kind::User, "alice");
+    let before = Answer::Before(shown["before"].as_u64().unwrap());
+    for byte in [1, 2] {
+        let derived = secret(byte).derive();
+        let named = derived.revocation_key(Kind::User, ISSUER, b"alice");
+        assert_eq!(service.check_as(&derived, DAY, &[named]), (200, Ok(Ok(vec![before]))), "secret {byte}");
+    }
+    // Lifted under one name, it is lifted under both.
+    let (status, lifted) = service.admin("DELETE", &format!("/v1/revocations/{}", key(Kind::User, "alice")), "");
+    assert_eq!((status, lifted["lifted"].as_array().unwrap().len()), (200, 2), "{lifted}");
+    for byte in [1, 2] {
+        let derived = secret(byte).derive();
+        let named = derived.revocation_key(Kind::User, ISSUER, b"alice");
+        assert_eq!(service.check_as(&derived, DAY, &[named]), (200, Ok(Ok(vec![Answer::Live]))));
+    }
+}
+
+#[test]
+fn http_2_with_prior_knowledge_is_spoken_on_the_same_port() {
+    let (_redis, service) = started();
+    let mut stream = TcpStream::connect(service.at.listen).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    let mut frame = [0; 9];
+    stream.read_exact(&mut frame).unwrap();
+    assert_eq!(frame[3], 4, "the first frame must be SETTINGS: {frame:?}");
+}
+
+#[test]
+fn a_connection_is_kept_for_more_questions() {
+    let (_redis, service) = started();
+    let mut stream = TcpStream::connect(service.at.listen).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    for _ in 0..3 {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let mut reply = [0; 1024];
+        let read = stream.read(&mut reply).unwrap();
+        assert!(reply[..read].starts_with(b"HTTP/1.1 200"));
+    }
+}
+
+#[test]
+fn the_admin_listener_wants_its_secret_and_the_data_listener_has_none_of_it() {
+    let (_redis, service) = started();
+    for token in [None, Some("wrong"), Some("an-admin-token-for-tests-of-32-bytez")] {
+        let (status, body) = service.admin_text("GET", "/v1/revocations", token, "");
+        assert_eq!((status, body.contains("unauthorized")), (401, true), "{body}");
+        assert_eq!(service.admin_text("POST", "/v1/revocations/bulk", token, "x").0, 401);
+    }
+    assert_eq!(service.admin("GET", "/v1/nothing", "").0, 404);
+    assert_eq!(service.get("/v1/revocations").0, 404);
+    assert_eq!(service.get("/metrics").0, 404);
+    let (status, text) = service.admin_text("GET", "/metrics", None, "");
+    assert_eq!((status, text.contains("portcullis_store_ready 1")), (200, true), "{text}");
+}
+
+#[test]
+fn an_unknown_field_or_a_short_ttl_is_refused_by_name() {
+    let (_redis, service) = started();
+    for (field, body) in [
+        ("colour", r#"{"kind":"user","issuer":"i","id":"x","colour":"red"}"#),
+        ("ttl", r#"{"kind":"user","issuer":"i","id":"x","ttl":"1h"}"#),
+    ] {
+        let (status, problem) = service.admin("POST", "/v1/revocations", body);
+        assert_eq!((status, problem["field"].as_str()), (400, Some(field)), "{problem}");
+    }
+    let (status, problem) = service.admin("POST", "/v1/revocations", &"x".repeat(64 * 1024));
+    assert_eq!(status, 413, "{problem}");
+}
+
+#[test]
+fn what_was_revoked_is_listed_shown_and_lifted_and_redis_names_nobody() {
+    let (redis, service) = started();
+    let body = format!(r#"{{"kind":"session","issuer":"{ISSUER}","id":"sid-1","reason":"stolen laptop"}}"#);
+    let (status, made) = service.admin("POST", "/v1/revocations", &body);
+    assert_eq!((status, made["on_disk"].as_bool()), (201, Some(true)), "{made}");
+    let named = made["key"].as_str().unwrap();
+    assert_eq!(named, key(Kind::Session, "sid-1").to_string());
+    for n in 0..30 {
+        service.revoke(Kind::User, &format!("user-{n}"));
+    }
+    let (mut cursor, mut listed) = ("0".to_owned(), Vec::new());
+    loop {
+        let (status, page) = service.admin("GET", &format!("/v1/revocations?limit=10&cursor={cursor}"), "");
+        assert_eq!(status, 200, "{page}");
+        listed.extend(page["revocations"].as_array().unwrap().clone());
+        let Some(next) = page["cursor"].as_str() else { break };
+        cursor = next.to_owned();
+    }
+    // SCAN may name one twice.
+    listed.sort_by_key(|revocation| revocation["key"].to_string());
+    listed.dedup();
+    assert_eq!(listed.len(), 31);
+    let path = format!("/v1/revocations/{named}");
+    let (status, shown) = service.admin("GET", &path, "");
+    assert_eq!(status, 200);
+    for (member, value) in [("kind", "session"), ("issuer", ISSUER), ("id", "sid-1"), ("reason", "stolen laptop")] {
+        assert_eq!(shown[member], value, "{shown}");
+    }
+    assert!(!redis.ask(&["GET", &format!("portcullis:r:{named}")]).contains("sid-1"));
+    assert_eq!(service.admin("DELETE", &path, "").0, 200);
+    assert_eq!(service.admin("DELETE", &path, "").0, 404);
+    assert_eq!(service.admin("GET", &path, "").0, 404);
+    assert_eq!(service.check(&[key(Kind::Session, "sid-1")]), Ok(vec![Answer::Live]));
+    assert_eq!(service.admin("GET", "/v1/revocations?limit=0", "").1["field"], "limit");
+    assert_eq!(service.admin("GET", "/v1/revocations/short", "").1["field"], "key");
+}
+
+#[test]
+fn before_never_moves_back_and_a_life_is_never_shortened() {
+    let (redis, service) = started();
+    let named = key(Kind::User, "alice");
+    let name = format!("portcullis:r:{named}");
+    redis.ask(&["SET", &name, "B9000000000;", "EX", "900000"]);
+    let shown = service.revoke(Kind::User, "alice");
+    assert_eq!(shown["before"], 9_000_000_000_u64, "{shown}");
+    assert_eq!(service.check(&[named]), Ok(vec![Answer::Before(9_000_000_000)]));
+    assert!(redis.ask(&["TTL", &name]).starts_with(":8999") || redis.ask(&["TTL", &name]).starts_with(":900000"));
+    redis.ask(&["SET", &name, "B5;", "EX", "10"]);
+    let shown = service.revoke(Kind::User, "alice");
+    assert!(shown["before"].as_u64().unwrap() > 1_000_000_000, "{shown}");
+    assert!(redis.ask(&["TTL", &name]).starts_with(":867"), "{}", redis.ask(&["TTL", &name]));
+    redis.ask(&["SET", &name, "D;"]);
+    service.revoke(Kind::User, "alice");
+    assert_eq!(service.check(&[named]), Ok(vec![Answer::Dead]));
+    assert_eq!(redis.ask(&["TTL", &name]), ":-1\r\n");
+}
+
+#[test]
+fn before_is_past_now_by_the_lead() {
+    let (_redis, service) = started();
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let earliest = now() + 2;
+    let before = service.revoke(Kind::Client, "app")["before"].as_u64().unwrap();
+    assert!((earliest..=now() + 2).contains(&before));
+}
+
+#[test]
+fn a_token_is_revoked_by_itself() {
+    let (_redis, service) = started();
+    // {"alg":"none"} and {"iss":"https://issuer.example","jti":"j1"}: nobody verifies it here.
+    let token = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJodHRwczovL2lzc3Vlci5leGFtcGxlIiwianRpIjoiajEifQ.c2ln";
+    let (status, made) = service.admin("POST", "/v1/revocations", &format!(r#"{{"token":"{token}"}}"#));
+    assert_eq!(status, 201, "{made}");
+    let id = wire::token_id_from_jti("j1");
+    let named = secret(1).derive().revocation_key(Kind::Token, ISSUER, &id);
+    assert_eq!(service.check(&[named]), Ok(vec![Answer::Dead]));
+}
+
+#[test]
+fn bulk_answers_each_line_and_a_bad_one_stops_nothing() {
+    let (_redis, service) = started();
+    let mut body = String::new();
+    for n in 0..1000 {
+        match n {
+            10 => body.push_str("nonsense\n"),
+            20 => body.push_str(r#"{"kind":"user","issuer":"i"}"#.to_owned().as_str()),
+            _ => body.push_str(&asking(Kind::Session, &format!("s{n}"))),
+        }
+        if n != 10 {
+            body.push('\n');
+        }
+    }
+    let (status, text) = service.admin_text("POST", "/v1/revocations/bulk", Some(ADMIN), &body);
+    assert_eq!(status, 200);
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 1001);
+    for (at, line) in lines[..1000].iter().enumerate() {
+        assert_eq!(line["line"], at + 1);
+        assert_eq!(line.get("error").is_some(), at == 10 || at == 20, "{line}");
+    }
+    assert_eq!(lines[20]["error"]["field"], "id");
+    let summary = serde_json::json!({ "summary": { "lines": 1000, "written": 998, "failed": 2 } });
+    assert_eq!(lines[1000], summary);
+    let keys: Vec<_> = (0..500).map(|n| key(Kind::Session, &format!("s{}", n + 100))).collect();
+    assert_eq!(service.check(&keys), Ok(vec![Answer::Dead; 500]));
+}
+
+#[test]
+fn too_few_replicas_leave_a_revocation_written_and_not_confirmed() {
+    let redis = Redis::start();
+    let confirm_timeout = Duration::from_millis(100);
+    let service = Running::start(service::Options { min_replicas: 1, confirm_timeout, ..options(&redis) });
+    let (status, problem) = service.admin("POST", "/v1/revocations", &asking(Kind::Session, "s"));
+    assert_eq!((status, problem["code"].as_str()), (503, Some("not_confirmed")), "{problem}");
+    assert_eq!(service.check(&[key(Kind::Session, "s")]), Ok(vec![Answer::Dead]));
+}
+
+#[test]
+fn a_disk_that_is_asked_for_and_not_promised_is_not_confirmed() {
+    let (redis, service) = started();
+    redis.ask(&["CONFIG", "SET", "appendfsync", "everysec"]);
+    let (status, problem) = service.admin("POST", "/v1/revocations", &asking(Kind::Session, "s"));
+    assert_eq!((status, problem["written"].as_str()), (503, Some("yes")), "{problem}");
+    let lenient = Running::start(service::Options { require_disk: false, ..options(&redis) });
+    assert_eq!(lenient.revoke(Kind::Session, "s")["on_disk"], false);
+}
+
+#[test]
+fn the_ports_file_has_both_addresses() {
+    let redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ports");
+    let service = Running::start(service::Options { ports_file: Some(path.clone()), ..options(&redis) });
+    let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(ports["listen"], service.at.listen.to_string());
+    assert_eq!(ports["admin"], service.at.admin.to_string());
+}

@@ -1,0 +1,184 @@
+//! What the service says while its Redis is well, lost, swapped, slow, stopped or full of nonsense. Real Redis.
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::*;
+use wire::check::Trouble;
+use wire::{Answer, Kind};
+
+/// A recheck of the store's standing, its jitter, and room for a busy machine.
+const NOTICED: Duration = Duration::from_secs(6);
+/// How soon it must be back once Redis is.
+const RECOVERED: Duration = Duration::from_secs(2);
+
+#[test]
+fn answers_live_dead_and_before_in_the_order_asked() {
+    let (_redis, service) = started();
+    service.revoke(Kind::Session, "s");
+    let before = service.revoke(Kind::User, "alice")["before"].as_u64().unwrap();
+    let keys = [key(Kind::Session, "t"), key(Kind::Session, "s"), key(Kind::User, "alice"), key(Kind::User, "bob")];
+    assert_eq!(service.check(&keys), Ok(vec![Answer::Live, Answer::Dead, Answer::Before(before), Answer::Live]));
+}
+
+#[test]
+fn an_empty_redis_is_no_store_unless_told_to_make_one() {
+    let redis = Redis::start();
+    let service = Running::start(service::Options { create_store: false, ..options(&redis) });
+    assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreChanged));
+    let (status, body) = service.get("/readyz");
+    assert_eq!((status, body.contains("store_changed")), (503, true), "{body}");
+    assert_eq!(service.get("/healthz").0, 200);
+    // Another service makes it, and then both have it.
+    let _other = Running::start(options(&redis));
+    eventually(RECOVERED, || service.check(&[key(Kind::Session, "s")]).ok());
+    assert_eq!(service.get("/readyz").0, 200);
+}
+
+#[test]
+fn a_flushed_store_is_not_nobody_revoked_and_is_not_made_again() {
+    let (redis, service) = started();
+    service.revoke(Kind::Session, "s");
+    redis.ask(&["FLUSHALL"]);
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreChanged));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (status, problem) = service.admin("POST", "/v1/revocations", &asking(Kind::Session, "s"));
+    assert_eq!((status, problem["code"].as_str()), (503, Some("not_confirmed")), "{problem}");
+    // What was made anew is another store, and only a restart takes it.
+    let other = Running::start(options(&redis));
+    assert!(other.check(&[key(Kind::Session, "x")]).is_ok());
+    assert_eq!(service.check(&[key(Kind::Session, "x")]), Err(Trouble::StoreChanged));
+}
+
+#[test]
+fn a_pinned_service_takes_no_other_store() {
+    let (redis, _service) = started();
+    let id = "000102030405060708090a0b0c0d0e0f".parse().unwrap();
+    let pinned = Running::start(service::Options { store_id: Some(id), ..options(&redis) });
+    assert_eq!(pinned.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreChanged));
+}
+
+#[test]
+fn an_eviction_policy_set_while_running_makes_the_store_unsafe() {
+    let (redis, service) = started();
+    redis.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let keys = [key(Kind::Session, "s")];
+    eventually(NOTICED, || (service.check(&keys) == Err(Trouble::StoreUnsafe)).then_some(()));
+    assert_eq!(service.get("/readyz").0, 503);
+    let (status, problem) = service.admin("POST", "/v1/revocations", &asking(Kind::Session, "s"));
+    assert_eq!((status, problem["written"].as_str()), (503, Some("yes")), "{problem}");
+    let told = Running::start(service::Options { dangerously_allow_eviction: true, ..options(&redis) });
+    assert_eq!(told.check(&keys), Ok(vec![Answer::Dead]));
+    redis.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    eventually(NOTICED, || service.check(&keys).ok());
+}
+
+#[test]
+fn a_replica_is_not_used() {
+    let (redis, service) = started();
+    redis.ask(&["REPLICAOF", "127.0.0.1", "1"]);
+    eventually(NOTICED, || (service.check(&[key(Kind::Session, "s")]) == Err(Trouble::StoreUnsafe)).then_some(()));
+    redis.ask(&["REPLICAOF", "NO", "ONE"]);
+    eventually(NOTICED, || service.check(&[key(Kind::Session, "s")]).ok());
+}
+
+#[test]
+fn a_killed_redis_is_refused_and_back_with_everything_after_its_restart() {
+    let (mut redis, service) = started();
+    service.revoke(Kind::Session, "s");
+    redis.kill();
+    let keys = [key(Kind::Session, "s")];
+    for _ in 0..5 {
+        assert_eq!(service.check(&keys), Err(Trouble::StoreRefused));
+    }
+    let (status, problem) = service.admin("POST", "/v1/revocations", &asking(Kind::Session, "t"));
+    assert_eq!((status, problem["code"].as_str()), (503, Some("store_refused")), "{problem}");
+    redis.restart();
+    let answers = eventually(RECOVERED, || service.check(&keys).ok());
+    assert_eq!(answers, [Answer::Dead]);
+    service.revoke(Kind::Session, "t");
+}
+
+#[test]
+fn a_service_starts_before_its_redis_and_finds_it() {
+    let mut redis = Redis::start();
+    redis.kill();
+    let service = Running::start(options(&redis));
+    assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreRefused));
+    redis.restart();
+    eventually(RECOVERED, || service.check(&[key(Kind::Session, "s")]).ok());
+}
+
+#[test]
+fn a_stopped_redis_is_slow_within_the_limit_and_no_late_reply_reaches_another_question() {
+    let (redis, service) = started();
+    service.revoke(Kind::Session, "dead");
+    let before = service.revoke(Kind::User, "alice")["before"].as_u64().unwrap();
+    redis.signal("STOP");
+    let stopped = Instant::now();
+    std::thread::scope(|scope| {
+        for name in ["dead", "live"].into_iter().cycle().take(16) {
+            let service = &service;
+            scope.spawn(move || {
+                while stopped.elapsed() < Duration::from_secs(1) {
+                    let asked = Instant::now();
+                    assert_eq!(service.check(&[key(Kind::Session, name)]), Err(Trouble::StoreSlow));
+                    assert!(asked.elapsed() < Duration::from_millis(500), "took {:?}", asked.elapsed());
+                }
+            });
+        }
+    });
+    redis.signal("CONT");
+    eventually(RECOVERED, || service.check(&[key(Kind::Session, "live")]).ok());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    assert_eq!(service.check(&[key(Kind::Session, "live")]), Ok(vec![Answer::Live]));
+                    assert_eq!(service.check(&[key(Kind::Session, "dead")]), Ok(vec![Answer::Dead]));
+                    assert_eq!(service.check(&[key(Kind::User, "alice")]), Ok(vec![Answer::Before(before)]));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_short_stop_leaves_no_late_reply_either() {
+    let (redis, service) = started();
+    service.revoke(Kind::Session, "dead");
+    for _ in 0..5 {
+        redis.signal("STOP");
+        assert_eq!(service.check(&[key(Kind::Session, "dead")]), Err(Trouble::StoreSlow));
+        redis.signal("CONT");
+        let live = eventually(RECOVERED, || service.check(&[key(Kind::Session, "live")]).ok());
+        assert_eq!(live, [Answer::Live]);
+    }
+}
+
+#[test]
+fn a_value_that_we_did_not_write_is_never_taken_for_live() {
+    let (redis, service) = started();
+    let named = key(Kind::Session, "s");
+    for garbage in ["", "L", "D", "B;", "B12", "Bx;", "1", "B99999999999999999;"] {
+        redis.ask(&["SET", &format!("portcullis:r:{named}"), garbage]);
+        assert_eq!(service.check(&[key(Kind::Session, "t"), named]), Err(Trouble::StoreFailed), "{garbage}");
+        let (status, shown) = service.admin("GET", &format!("/v1/revocations/{named}"), "");
+        assert_eq!((status, shown["answer"].as_str()), (200, Some("unreadable")), "{shown}");
+    }
+    // Revoking mends it.
+    service.revoke(Kind::Session, "s");
+    assert_eq!(service.check(&[named]), Ok(vec![Answer::Dead]));
+}
+
+#[test]
+fn a_redis_that_answers_with_errors_has_failed() {
+    let (redis, service) = started();
+    redis.ask(&["ACL", "SETUSER", "default", "-mget"]);
+    assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreFailed));
+    redis.ask(&["ACL", "SETUSER", "default", "+mget"]);
+    assert!(service.check(&[key(Kind::Session, "s")]).is_ok());
+}

@@ -1,0 +1,250 @@
+//! A Redis and a service of a test's own, and what tests do to them.
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use service::{Addresses, AdminToken, Options, Service};
+use tokio::sync::oneshot;
+use wire::check::{Question, ReplyError, Trouble};
+use wire::{Answer, Derived, Kind, RevocationKey, Secret};
+
+pub const ISSUER: &str = "https://issuer.example";
+pub const ADMIN: &str = "an-admin-token-for-tests-of-32-bytes";
+pub const DAY: u32 = 86_400;
+
+pub struct Redis {
+    child: Child,
+    pub port: u16,
+    dir: tempfile::TempDir,
+}
+
+impl Redis {
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // Somebody may take the port between our letting go and Redis's binding.
+        for _ in 0..5 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            if let Some(child) = spawn(port, &dir) {
+                return Self { child, port, dir };
+            }
+        }
+        panic!("redis-server did not start");
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// The raw reply.
+    pub fn ask(&self, words: &[&str]) -> String {
+        ask(self.port, words).unwrap()
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// On the same port, from what it had written.
+    pub fn restart(&mut self) {
+        eventually(Duration::from_secs(5), || spawn(self.port, &self.dir).map(|child| self.child = child));
+    }
+
+    pub fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // SIGKILL ends a stopped process too. It may have been killed by the test already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(port: u16, dir: &tempfile::TempDir) -> Option<Child> {
+    let mut child = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
+        .arg(dir.path())
+        .args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("redis-server must be installed");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        if ask(port, &["PING"]).is_ok_and(|reply| reply.starts_with("+PONG")) {
+            return Some(child);
+        }
+        if child.try_wait().unwrap().is_some() {
+            return None;
+        }
+        assert!(Instant::now() < deadline, "redis-server did not answer");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn ask(port: u16, words: &[&str]) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut text = format!("*{}\r\n", words.len());
+    for word in words {
+        text.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+    }
+    stream.write_all(text.as_bytes())?;
+    let mut reply = [0; 4096];
+    let read = stream.read(&mut reply)?;
+    Ok(String::from_utf8_lossy(&reply[..read]).into_owned())
+}
+
+pub struct Running {
+    pub at: Addresses,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    agent: ureq::Agent,
+}
+
+pub fn secret(byte: u8) -> Secret {
+    Secret::new(&[byte; 32]).unwrap()
+}
+
+pub fn options(redis: &Redis) -> Options {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    Options {
+        listen: any,
+        admin_listen: any,
+        ports_file: None,
+        redis: redis.url(),
+        redis_timeout: Duration::from_millis(200),
+        confirm_timeout: Duration::from_secs(2),
+        secrets: vec![secret(1)],
+        admin_token: AdminToken::new(ADMIN).unwrap(),
+        create_store: true,
+        store_id: None,
+        dangerously_allow_eviction: false,
+        dangerously_allow_replica: false,
+        min_replicas: 0,
+        require_disk: true,
+        max_lifetime: Duration::from_secs(DAY.into()),
+        iat_lead: Duration::from_secs(1),
+        max_requests: 256,
+    }
+}
+
+pub fn started() -> (Redis, Running) {
+    let redis = Redis::start();
+    let running = Running::start(options(&redis));
+    (redis, running)
+}
+
+impl Running {
+    pub fn start(options: Options) -> Self {
+        let (say, hear) = mpsc::channel();
+        let (stop, on_stop) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(
+                async {
+                    let service = Service::bind(options).await.unwrap();
+                    say.send(service.addresses()).unwrap();
+                    service.run(async { drop(on_stop.await) }).await;
+                },
+            );
+        });
+        let at = hear.recv_timeout(Duration::from_secs(10)).unwrap();
+        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        let agent = ureq::Agent::new_with_config(config.timeout_global(Some(Duration::from_secs(10))).build());
+        Self { at, stop: Some(stop), thread: Some(thread), agent }
+    }
+
+    /// What a filter would conclude.
+    pub fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
+        self.check_as(&secret(1).derive(), DAY, keys).1.expect("the reply must be authentic")
+    }
+
+    pub fn check_as(
+        &self,
+        derived: &Derived,
+        retention: u32,
+        keys: &[RevocationKey],
+    ) -> (u16, Result<Result<Vec<Answer>, Trouble>, ReplyError>) {
+        let nonce = nonce();
+        let question = Question::new(derived, nonce, retention, keys).unwrap();
+        let (status, body) = self.post_check(question.bytes());
+        (status, question.read_reply(derived, status, &body))
+    }
+
+    pub fn post_check(&self, body: &[u8]) -> (u16, Vec<u8>) {
+        let url = format!("http://{}/v1/check", self.at.listen);
+        let mut answer = self.agent.post(url).send(body).unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_to_vec().unwrap())
+    }
+
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let mut answer = self.agent.get(format!("http://{}{path}", self.at.listen)).call().unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+    }
+
+    pub fn admin_text(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
+        let mut request = ureq::http::Request::builder().method(method).uri(format!("http://{}{path}", self.at.admin));
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let mut answer = match body.is_empty() {
+            true => self.agent.run(request.body(()).unwrap()).unwrap(),
+            false => self.agent.run(request.body(body.to_owned()).unwrap()).unwrap(),
+        };
+        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+    }
+
+    pub fn admin(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let (status, text) = self.admin_text(method, path, Some(ADMIN), body);
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    pub fn revoke(&self, kind: Kind, id: &str) -> Value {
+        let (status, answer) = self.admin("POST", "/v1/revocations", &asking(kind, id));
+        assert_eq!(status, 201, "{answer}");
+        answer
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || std::thread::panicking());
+    }
+}
+
+pub fn asking(kind: Kind, id: &str) -> String {
+    serde_json::json!({ "kind": kind.name(), "issuer": ISSUER, "id": id }).to_string()
+}
+
+/// The name that the first secret gives it.
+pub fn key(kind: Kind, id: &str) -> RevocationKey {
+    secret(1).derive().revocation_key(kind, ISSUER, id.as_bytes())
+}
+
+/// Polls until `hold` gives something.
+pub fn eventually<T>(within: Duration, mut hold: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(held) = hold() {
+            return held;
+        }
+        assert!(Instant::now() < deadline, "not within {within:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Different for each question of this process, which is all that a test needs.
+fn nonce() -> [u8; 16] {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    u128::from(NEXT.fetch_add(1, Ordering::Relaxed)).to_be_bytes()
+}
