@@ -121,10 +121,10 @@ async fn spawn(
     (process, address, admin)
 }
 
-/// `{"listen": "127.0.0.1:1", "admin_listen": "127.0.0.1:2"}`, written once both are bound.
+/// `{"listen": "127.0.0.1:1", "admin": "127.0.0.1:2"}`, written once both are bound.
 fn ports(path: &Path) -> Option<(SocketAddr, SocketAddr)> {
     let ports: Value = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
-    Some((ports["listen"].as_str()?.parse().ok()?, ports["admin_listen"].as_str()?.parse().ok()?))
+    Some((ports["listen"].as_str()?.parse().ok()?, ports["admin"].as_str()?.parse().ok()?))
 }
 
 /// Beside the test's own binary: of the same build.
