@@ -74,6 +74,8 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 async fn revoke(State(shared): State<Arc<Shared>>, body: Bytes) -> Result<Response, Problem> {
     let ask = Ask::read(&body, &shared.options)?;
     let done = write(&shared, &ask).await?;
+    let key = done.get("key").and_then(|key| key.as_str());
+    tracing::info!(kind = ask.subject.kind.name(), key, "revoked");
     Ok((StatusCode::CREATED, Json(done)).into_response())
 }
 
@@ -90,7 +92,6 @@ async fn write(shared: &Shared, ask: &Ask) -> Result<Map<String, Value>, Problem
     let key = revocations.first().map(|revocation| revocation.key).ok_or_else(Problem::internal)?;
     let written = shared.store.revoke(revocations).await?;
     shared.metrics.revoked(ask.subject.kind);
-    tracing::info!(kind = ask.subject.kind.name(), %key, "revoked");
     let mut done = Map::new();
     done.insert("key".into(), key.to_string().into());
     done.insert("kind".into(), ask.subject.kind.name().into());
