@@ -45,6 +45,7 @@ fn a_flushed_store_is_not_nobody_revoked_and_is_not_made_again() {
         assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreChanged));
         std::thread::sleep(Duration::from_millis(50));
     }
+    assert_eq!(redis.ask(&["GET", "portcullis:sentinel"]), "$-1\r\n");
     let (status, problem) = service.admin("POST", "/v1/revocations", &asking(Kind::Session, "s"));
     assert_eq!((status, problem["code"].as_str()), (503, Some("not_confirmed")), "{problem}");
     // What was made anew is another store, and only a restart takes it.
