@@ -7,7 +7,8 @@ mod serve;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// API session management for Envoy.
 #[derive(Parser)]
@@ -56,13 +57,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// Ends as clap does when it finds the mistake itself.
+fn wrong_usage(what: &str) -> ! {
+    Cli::command().error(ErrorKind::MissingRequiredArgument, what).exit()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 }

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use ureq::Agent;
@@ -97,7 +97,9 @@ struct Terms {
 
 impl Revoke {
     pub fn run(self) -> Result<Outcome> {
-        let token_file = self.token_file.context("--token-file or PORTCULLIS_ADMIN_TOKEN_FILE is needed")?;
+        let Some(token_file) = self.token_file else {
+            crate::wrong_usage("--token-file or PORTCULLIS_ADMIN_TOKEN_FILE is needed");
+        };
         let token = fs::read_to_string(&token_file)
             .with_context(|| format!("cannot read the token file {}", token_file.display()))?;
         let service = Client {
@@ -114,7 +116,9 @@ impl Revoke {
                 service.revoke(terms.with([("token", jwt.trim_ascii())]))
             }
             What::Token { jwt: None, issuer, id, terms } => {
-                let (Some(issuer), Some(id)) = (issuer, id) else { bail!("give the JWT, or --issuer and --id") };
+                let (Some(issuer), Some(id)) = (issuer, id) else {
+                    crate::wrong_usage("give the JWT, or --issuer and --id");
+                };
                 service.revoke(terms.with([("kind", "token"), ("issuer", &issuer), ("id", &id)]))
             }
             What::Session(named) => service.revoke(named.of("session")),
@@ -123,8 +127,8 @@ impl Revoke {
             What::Key(named) => service.revoke(named.of("key")),
             What::Issuer { issuer, terms } => service.revoke(terms.with([("kind", "issuer"), ("issuer", &issuer)])),
             What::List => service.list(),
-            What::Show { key } => service.one(Method::GET, &path_of(&key)?),
-            What::Lift { key } => service.one(Method::DELETE, &path_of(&key)?),
+            What::Show { key } => service.one(Method::GET, &path_of(&key)),
+            What::Lift { key } => service.one(Method::DELETE, &path_of(&key)),
             What::Bulk { file } => service.bulk(&file),
         }
     }
@@ -290,11 +294,11 @@ impl Client {
     }
 }
 
-fn path_of(key: &str) -> Result<String> {
+fn path_of(key: &str) -> String {
     if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
-        bail!("`{key}` is no key of a revocation: 22 characters of base64url");
+        crate::wrong_usage("a key of a revocation is 22 characters of base64url");
     }
-    Ok(format!("/v1/revocations/{key}"))
+    format!("/v1/revocations/{key}")
 }
 
 fn parsed(text: &str) -> Value {

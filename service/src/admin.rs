@@ -1,4 +1,14 @@
 //! What operators do: revoke, look, lift. Behind a bearer secret, and every error names the field or the reason.
+//!
+//! ```text
+//! POST   /v1/revocations         {kind, issuer, id, reason?, ttl?} or {token, reason?, ttl?}
+//!                                201 {key, kind, answer, before?, until, on_disk, replicas}
+//! GET    /v1/revocations         ?cursor=&limit=   200 {revocations, cursor}; a null cursor is the end
+//! GET    /v1/revocations/{key}   200 {key, answer, before?, until, kind, issuer, id?, reason?, by, at}
+//! DELETE /v1/revocations/{key}   200 {lifted, on_disk, replicas}
+//! POST   /v1/revocations/bulk    NDJSON of the first; 200 NDJSON {line, key, …} or {line, error}, then {summary}
+//! ```
+//! Times are Unix seconds. 503 says in `written` whether the revocation may be in force all the same.
 mod bulk;
 mod problem;
 mod revocation;
@@ -7,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -71,9 +82,12 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-async fn revoke(State(shared): State<Arc<Shared>>, body: Bytes) -> Result<Response, Problem> {
+async fn revoke(State(shared): State<Arc<Shared>>, body: Result<Bytes, BytesRejection>) -> Result<Response, Problem> {
+    let body = body.map_err(|rejection| Problem::new(rejection.status(), "invalid_body"))?;
     let ask = Ask::read(&body, &shared.options)?;
     let done = write(&shared, &ask).await?;
+    let key = done.get("key").and_then(|key| key.as_str());
+    tracing::info!(kind = ask.subject.kind.name(), key, "revoked");
     Ok((StatusCode::CREATED, Json(done)).into_response())
 }
 
@@ -90,7 +104,6 @@ async fn write(shared: &Shared, ask: &Ask) -> Result<Map<String, Value>, Problem
     let key = revocations.first().map(|revocation| revocation.key).ok_or_else(Problem::internal)?;
     let written = shared.store.revoke(revocations).await?;
     shared.metrics.revoked(ask.subject.kind);
-    tracing::info!(kind = ask.subject.kind.name(), %key, "revoked");
     let mut done = Map::new();
     done.insert("key".into(), key.to_string().into());
     done.insert("kind".into(), ask.subject.kind.name().into());

@@ -64,6 +64,7 @@ async fn run(shared: Arc<Shared>, mut lines: Lines, answers: mpsc::Sender<Bytes>
             return;
         }
     }
+    tracing::info!(lines = line, written, failed, "bulk request done");
     let mut summary = json!({ "lines": line, "written": written, "failed": failed });
     if let (Some(End::Cut(why)), Some(summary)) = (cut, summary.as_object_mut()) {
         summary.insert("cut".into(), why.into());

@@ -88,6 +88,8 @@ impl Reader {
     }
 
     pub async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
+        // One command and not a pipeline: no flush can come between the sentinel and the answers. MGET shows an entry
+        // of another type than string as absent, but who can write such a thing can delete ours as well.
         let mut ask = Cmd::with_capacity(keys.len() + 2, 64 + keys.len() * 48);
         ask.arg("MGET").arg(SENTINEL);
         for key in keys {

@@ -34,14 +34,14 @@ pub struct Revocation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
     /// For revocations: what is there now, which may be an earlier and stronger revocation.
-    pub stands: Vec<Standing>,
+    pub stands: Vec<InForce>,
     /// For lifts: how many were there.
     pub removed: u64,
     pub confirmed: Confirmed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct InForce {
     pub ending: Ending,
     /// `None`: it does not expire.
     pub expires_in: Option<Duration>,
@@ -164,7 +164,7 @@ impl Loop {
         let mut replies = replies.into_iter();
         let sentinel = replies.next().and_then(|reply| redis::from_redis_value::<Option<Vec<u8>>>(reply.ok()?).ok()?);
         let written: Vec<_> = jobs.iter().map(|job| job.work.read(replies.next())).collect();
-        let confirmed = self.confirmed(proof, replies);
+        let confirmed = confirmed(&self.options, proof, replies);
         self.connected = Some(connected);
         Ok(written
             .into_iter()
@@ -219,38 +219,38 @@ impl Loop {
         }
         pipeline
     }
+}
 
-    fn confirmed(
-        &self,
-        proof: Proof,
-        mut replies: impl Iterator<Item = Result<Value, RedisError>>,
-    ) -> Result<Confirmed, WriteError> {
-        let mut next = || replies.next().and_then(Result::ok);
-        let confirmed = match proof {
-            Proof::WaitAof => {
-                let counts = next().and_then(|reply| redis::from_redis_value::<(u64, u64)>(reply).ok());
-                let (disks, replicas) = counts.unwrap_or_default();
-                Confirmed { on_disk: disks >= 1, replicas }
-            }
-            Proof::Fsync => {
-                let mut config = || redis::from_redis_value::<(String, String)>(next()?).ok().map(|(_, value)| value);
-                let (appendonly, appendfsync) = (config(), config());
-                let on_disk = appendonly.as_deref() == Some("yes") && appendfsync.as_deref() == Some("always");
-                let replicas = next().and_then(|reply| redis::from_redis_value(reply).ok()).unwrap_or_default();
-                Confirmed { on_disk, replicas }
-            }
-        };
-        // Where WAITAOF exists it was asked, so a missing disk is a failure and not a Redis that cannot say.
-        if !confirmed.on_disk && (self.options.require_disk || proof == Proof::WaitAof) {
-            return Err(WriteError::Unconfirmed("Redis did not confirm that it is on disk".into()));
+fn confirmed(
+    options: &Options,
+    proof: Proof,
+    mut replies: impl Iterator<Item = Result<Value, RedisError>>,
+) -> Result<Confirmed, WriteError> {
+    let mut next = || replies.next().and_then(Result::ok);
+    let confirmed = match proof {
+        Proof::WaitAof => {
+            let counts = next().and_then(|reply| redis::from_redis_value::<(u64, u64)>(reply).ok());
+            let (disks, replicas) = counts.unwrap_or_default();
+            Confirmed { on_disk: disks >= 1, replicas }
         }
-        let wanted = u64::from(self.options.min_replicas);
-        if confirmed.replicas < wanted {
-            let replicas = confirmed.replicas;
-            return Err(WriteError::Unconfirmed(format!("{replicas} of {wanted} replicas confirmed it")));
+        Proof::Fsync => {
+            let mut config = || redis::from_redis_value::<(String, String)>(next()?).ok().map(|(_, value)| value);
+            let (appendonly, appendfsync) = (config(), config());
+            let on_disk = appendonly.as_deref() == Some("yes") && appendfsync.as_deref() == Some("always");
+            let replicas = next().and_then(|reply| redis::from_redis_value(reply).ok()).unwrap_or_default();
+            Confirmed { on_disk, replicas }
         }
-        Ok(confirmed)
+    };
+    // Where WAITAOF exists it was asked, so a missing disk is a failure and not a Redis that cannot say.
+    if !confirmed.on_disk && (options.require_disk || proof == Proof::WaitAof) {
+        return Err(WriteError::Unconfirmed("Redis did not confirm that it is on disk".into()));
     }
+    let wanted = u64::from(options.min_replicas);
+    if confirmed.replicas < wanted {
+        let replicas = confirmed.replicas;
+        return Err(WriteError::Unconfirmed(format!("{replicas} of {wanted} replicas confirmed it")));
+    }
+    Ok(confirmed)
 }
 
 impl Work {
@@ -271,7 +271,7 @@ impl Work {
                     redis::from_redis_value(reply).map_err(|_| WriteError::Unknown(Trouble::StoreFailed))?;
                 let entry = Entry::parse(&head).ok_or(WriteError::Unknown(Trouble::StoreFailed))?;
                 let expires_in = u64::try_from(millis).ok().map(Duration::from_millis);
-                written.stands.push(Standing { ending: entry.ending, expires_in });
+                written.stands.push(InForce { ending: entry.ending, expires_in });
             }
             Work::Lift(_) => {
                 written.removed =
@@ -279,5 +279,55 @@ impl Work {
             }
         }
         Ok(written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::tests::options;
+
+    fn counts(disks: i64, replicas: i64) -> Result<Value, RedisError> {
+        Ok(Value::Array(vec![Value::Int(disks), Value::Int(replicas)]))
+    }
+
+    fn config(name: &str, value: &str) -> Result<Value, RedisError> {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        Ok(Value::Array(vec![text(name), text(value)]))
+    }
+
+    fn refused() -> Result<Value, RedisError> {
+        Err(RedisError::from((redis::ErrorKind::Client, "refused")))
+    }
+
+    fn by(options: &Options, proof: Proof, replies: Vec<Result<Value, RedisError>>) -> Option<(bool, u64)> {
+        confirmed(options, proof, replies.into_iter()).ok().map(|confirmed| (confirmed.on_disk, confirmed.replicas))
+    }
+
+    // Redis 7.2 and later only; the tests against a real Redis may meet an older one.
+    #[test]
+    fn waitaof_must_count_the_disk_and_enough_replicas() {
+        let two = Options { min_replicas: 2, ..options() };
+        assert_eq!(by(&options(), Proof::WaitAof, vec![counts(1, 0)]), Some((true, 0)));
+        assert_eq!(by(&options(), Proof::WaitAof, vec![counts(0, 3)]), None);
+        assert_eq!(by(&two, Proof::WaitAof, vec![counts(1, 1)]), None);
+        assert_eq!(by(&two, Proof::WaitAof, vec![counts(1, 2)]), Some((true, 2)));
+        assert_eq!(by(&options(), Proof::WaitAof, vec![refused()]), None);
+        assert_eq!(by(&options(), Proof::WaitAof, vec![]), None);
+    }
+
+    #[test]
+    fn before_waitaof_only_appendfsync_always_is_on_disk() {
+        let strict = Options { require_disk: true, ..options() };
+        let yes = || config("appendonly", "yes");
+        let always = || config("appendfsync", "always");
+        assert_eq!(by(&strict, Proof::Fsync, vec![yes(), always()]), Some((true, 0)));
+        assert_eq!(by(&strict, Proof::Fsync, vec![config("appendonly", "no"), always()]), None);
+        assert_eq!(by(&strict, Proof::Fsync, vec![yes(), config("appendfsync", "everysec")]), None);
+        assert_eq!(by(&strict, Proof::Fsync, vec![refused(), refused()]), None);
+        assert_eq!(by(&options(), Proof::Fsync, vec![refused(), refused()]), Some((false, 0)));
+        let one = Options { min_replicas: 1, ..options() };
+        assert_eq!(by(&one, Proof::Fsync, vec![yes(), always(), Ok(Value::Int(0))]), None);
+        assert_eq!(by(&one, Proof::Fsync, vec![refused(), refused(), Ok(Value::Int(1))]), Some((false, 1)));
     }
 }

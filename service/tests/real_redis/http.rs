@@ -1,11 +1,9 @@
-//! The two listeners as their clients see them. Real Redis.
-mod support;
-
+//! The two listeners as their clients see them.
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use support::*;
+use crate::support::*;
 use wire::check::{MAX_QUESTION_BYTES, Question, Trouble};
 use wire::{Answer, Kind};
 
@@ -106,7 +104,7 @@ fn an_unknown_field_or_a_short_ttl_is_refused_by_name() {
         assert_eq!((status, problem["field"].as_str()), (400, Some(field)), "{problem}");
     }
     let (status, problem) = service.admin("POST", "/v1/revocations", &"x".repeat(64 * 1024));
-    assert_eq!(status, 413, "{problem}");
+    assert_eq!((status, problem["code"].as_str()), (413, Some("invalid_body")), "{problem}");
 }
 
 #[test]
@@ -246,4 +244,31 @@ fn the_ports_file_has_both_addresses() {
     let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     assert_eq!(ports["listen"], service.at.listen.to_string());
     assert_eq!(ports["admin"], service.at.admin.to_string());
+}
+
+#[test]
+fn a_request_in_progress_is_answered_after_the_service_was_told_to_stop() {
+    let (_redis, mut service) = started();
+    let derived = secret(1).derive();
+    let question = Question::new(&derived, [1; 16], DAY, &[key(Kind::Session, "s")]).unwrap();
+    let mut stream = TcpStream::connect(service.at.listen).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let length = question.bytes().len();
+    let head = format!(
+        "POST /v1/check HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    // The interim answer proves that the request is in progress.
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).unwrap();
+    assert!(interim.starts_with(b"HTTP/1.1 100"));
+    service.stop();
+    let at = service.at.listen;
+    eventually(Duration::from_secs(5), || TcpStream::connect(at).is_err().then_some(()));
+    stream.write_all(question.bytes()).unwrap();
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).unwrap();
+    let body = reply.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    assert!(reply.starts_with(b"HTTP/1.1 200"));
+    assert_eq!(question.read_reply(&derived, 200, &reply[body..]), Ok(Ok(vec![Answer::Live])));
 }

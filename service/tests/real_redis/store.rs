@@ -1,9 +1,9 @@
-//! What the service says while its Redis is well, lost, swapped, slow, stopped or full of nonsense. Real Redis.
-mod support;
-
+//! What the service says while its Redis is well, lost, swapped, slow, stopped or full of nonsense.
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use support::*;
+use crate::support::*;
 use wire::check::Trouble;
 use wire::{Answer, Kind};
 
@@ -45,6 +45,7 @@ fn a_flushed_store_is_not_nobody_revoked_and_is_not_made_again() {
         assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreChanged));
         std::thread::sleep(Duration::from_millis(50));
     }
+    assert_eq!(redis.ask(&["GET", "portcullis:sentinel"]), "$-1\r\n");
     let (status, problem) = service.admin("POST", "/v1/revocations", &asking(Kind::Session, "s"));
     assert_eq!((status, problem["code"].as_str()), (503, Some("not_confirmed")), "{problem}");
     // What was made anew is another store, and only a restart takes it.
@@ -181,4 +182,44 @@ fn a_redis_that_answers_with_errors_has_failed() {
     assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreFailed));
     redis.ask(&["ACL", "SETUSER", "default", "+mget"]);
     assert!(service.check(&[key(Kind::Session, "s")]).is_ok());
+}
+
+/// What listens on Redis's port and is none.
+fn impostor(answer: Option<&'static [u8]>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            match answer {
+                Some(b"") => {}
+                Some(answer) => {
+                    let mut question = [0; 512];
+                    while let Ok(read @ 1..) = stream.read(&mut question) {
+                        let asked = question[..read].iter().filter(|byte| **byte == b'*').count();
+                        if stream.write_all(&answer.repeat(asked)).is_err() {
+                            break;
+                        }
+                    }
+                }
+                None => kept.push(stream),
+            }
+        }
+    });
+    format!("redis://127.0.0.1:{port}")
+}
+
+#[test]
+fn an_impostor_is_refused_slow_or_failed_and_never_live() {
+    let redis = Redis::start();
+    for (answer, trouble) in [
+        (None, Trouble::StoreSlow),
+        (Some(&b""[..]), Trouble::StoreRefused),
+        (Some(b"HTTP/1.1 400 Bad Request\r\n\r\n"), Trouble::StoreFailed),
+        (Some(b"-LOADING Redis is loading the dataset in memory\r\n"), Trouble::StoreFailed),
+        (Some(b"+OK\r\n"), Trouble::StoreFailed),
+    ] {
+        let service = Running::start(service::Options { redis: impostor(answer), ..options(&redis) });
+        assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(trouble), "{answer:?}");
+    }
 }

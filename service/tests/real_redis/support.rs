@@ -161,6 +161,10 @@ impl Running {
         Self { at, stop: Some(stop), thread: Some(thread), agent }
     }
 
+    pub fn stop(&mut self) {
+        drop(self.stop.take());
+    }
+
     /// What a filter would conclude.
     pub fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
         self.check_as(&secret(1).derive(), DAY, keys).1.expect("the reply must be authentic")
