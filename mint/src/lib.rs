@@ -1,0 +1,9 @@
+//! Keys, and tokens signed with them, for tests and the demo. The service and the filter never have this crate.
+//!
+//! It signs what it is given: a header that lies about its algorithm, a member twice, text that is no JSON. Refusing
+//! such tokens is the business of what is tested with them.
+mod alg;
+mod key;
+
+pub use alg::Alg;
+pub use key::{KeyError, SigningKey, random_id};
