@@ -1,0 +1,188 @@
+//! A real Envoy, started from the files in envoy/ that users start from.
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::template::{render, with_listener};
+use crate::{Directory, Process, Request, START_DEADLINE, exchange, project, wait_until};
+
+pub struct EnvoyOptions {
+    pub upstream: SocketAddr,
+    /// The revocation service. Nobody need listen there.
+    pub service: SocketAddr,
+    /// The filter's configuration. None starts Envoy without the filter.
+    pub filter: Option<Value>,
+    /// Environment variables that the filter may read: its secrets.
+    pub environment: Vec<(String, String)>,
+    /// Workers; each has a virtual machine of its own.
+    pub concurrency: u32,
+    pub tls: Option<Tls>,
+    pub wasm: PathBuf,
+    /// The last word on the rendered bootstrap, for what a single test needs.
+    pub edit: fn(String) -> String,
+}
+
+/// Files in PEM, for the TLS 1.3 listener.
+pub struct Tls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub client_ca: PathBuf,
+}
+
+pub struct Envoy {
+    process: Process,
+    admin: SocketAddr,
+    address: SocketAddr,
+}
+
+impl EnvoyOptions {
+    pub fn new(upstream: SocketAddr, service: SocketAddr, filter: Option<Value>) -> Self {
+        Self {
+            upstream,
+            service,
+            filter,
+            environment: Vec::new(),
+            concurrency: 2,
+            tls: None,
+            wasm: project().join("dist/portcullis.wasm"),
+            edit: |bootstrap| bootstrap,
+        }
+    }
+}
+
+impl Envoy {
+    /// Waits until its listener serves.
+    ///
+    /// # Panics
+    /// It does not start: with its log.
+    pub async fn start(directory: &Directory, options: EnvoyOptions) -> Self {
+        match Self::try_start(directory, options).await {
+            Ok(envoy) => envoy,
+            Err(log) => panic!("envoy does not start:\n{log}"),
+        }
+    }
+
+    /// # Errors
+    /// The log's end, when Envoy ends instead of starting: a configuration that it or the filter refuses.
+    pub async fn try_start(directory: &Directory, options: EnvoyOptions) -> Result<Self, String> {
+        let config = directory.write("envoy.yaml", bootstrap(&options));
+        let admin_path = directory.path().join("envoy.admin");
+        let _ = std::fs::remove_file(&admin_path);
+        let binary = project().join(".venv/bin/envoy");
+        assert!(binary.exists(), "no {}: run `make setup`", binary.display());
+
+        let mut command = Command::new(binary);
+        command
+            .arg("--config-path")
+            .arg(config)
+            .arg("--admin-address-path")
+            .arg(&admin_path)
+            .args(["--concurrency", &options.concurrency.to_string(), "--disable-hot-restart"])
+            .args(["--log-level", "warning", "--component-log-level", "wasm:info", "--drain-time-s", "1"])
+            .envs(options.environment);
+        let mut process = Process::start("envoy", command, directory.path());
+
+        let mut found = None;
+        wait_until(START_DEADLINE, async || {
+            found = ready(&admin_path).await;
+            found.is_some() || !process.is_running()
+        })
+        .await;
+        match found {
+            Some((admin, address)) => Ok(Self { process, admin, address }),
+            None => Err(process.log_tail()),
+        }
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// What the admin interface says at a path.
+    pub async fn admin(&self, method: &str, path: &str) -> String {
+        admin(self.admin, method, path).await.unwrap_or_else(|| panic!("the admin interface has no {path}"))
+    }
+
+    /// Every counter and gauge whose name contains `part`, with the labels still in the name.
+    pub async fn stats(&self, part: &str) -> Vec<(String, u64)> {
+        let all = self.admin("GET", "/stats").await;
+        let pairs = all.lines().filter_map(|line| line.split_once(": "));
+        let named = pairs.filter(|(name, _)| name.contains(part));
+        named.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
+    }
+
+    /// One of them by its whole name; 0 where there is none yet.
+    pub async fn stat(&self, name: &str) -> u64 {
+        self.stats(name).await.into_iter().find(|(seen, _)| seen == name).map_or(0, |(_, value)| value)
+    }
+
+    /// As Prometheus sees them, labels and all.
+    pub async fn prometheus(&self) -> String {
+        self.admin("GET", "/stats/prometheus").await
+    }
+
+    /// The bytes that Envoy's allocator has handed out. V8's memory is not among them: see [`Process::resident_bytes`].
+    pub async fn allocated_bytes(&self) -> u64 {
+        let memory: Value = serde_json::from_str(&self.admin("GET", "/memory").await).unwrap_or_default();
+        memory["allocated"].as_str().and_then(|bytes| bytes.parse().ok()).expect("/memory has `allocated`")
+    }
+}
+
+/// The admin address and the listener's, as soon as Envoy serves.
+async fn ready(admin_path: &PathBuf) -> Option<(SocketAddr, SocketAddr)> {
+    let address = std::fs::read_to_string(admin_path).ok()?.trim().parse().ok()?;
+    admin(address, "GET", "/ready").await?;
+    let listeners: Value = serde_json::from_str(&admin(address, "GET", "/listeners?format=json").await?).ok()?;
+    let socket = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
+    let port = u16::try_from(socket["port_value"].as_u64()?).ok()?;
+    Some((address, SocketAddr::new(socket["address"].as_str()?.parse().ok()?, port)))
+}
+
+async fn admin(address: SocketAddr, method: &str, path: &str) -> Option<String> {
+    let response = exchange(address, &Request::new(method, path)).await.ok()?;
+    (response.status == 200).then(|| response.text())
+}
+
+fn bootstrap(options: &EnvoyOptions) -> String {
+    let read = |name: &str| {
+        let path = project().join("envoy").join(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let names: Vec<_> = options.environment.iter().map(|(name, _)| name).collect();
+    let mut values = vec![
+        ("LISTEN_ADDRESS", json!("127.0.0.1")),
+        ("LISTEN_PORT", json!(0)),
+        ("ADMIN_PORT", json!(0)),
+        ("UPSTREAM_ADDRESS", json!(options.upstream.ip())),
+        ("UPSTREAM_PORT", json!(options.upstream.port())),
+        ("SERVICE_ADDRESS", json!(options.service.ip())),
+        ("SERVICE_PORT", json!(options.service.port())),
+        ("WASM", json!(options.wasm)),
+        ("SECRET_ENV", json!(names)),
+        ("FILTER_CONFIG", json!(options.filter.as_ref().map(Value::to_string).unwrap_or_default())),
+    ];
+    let mut template = read("envoy.yaml");
+    if let Some(tls) = &options.tls {
+        template = with_listener(&template, &read("listener-tls13.yaml"));
+        values.push(("TLS_CERTIFICATE", json!(tls.certificate)));
+        values.push(("TLS_KEY", json!(tls.key)));
+        values.push(("CLIENT_CA", json!(tls.client_ca)));
+    }
+    if options.filter.is_none() {
+        template = without_filter(&template);
+    }
+    (options.edit)(render(&template, &values))
+}
+
+fn without_filter(template: &str) -> String {
+    let (before, rest) = template.split_once("- name: portcullis\n").expect("envoy.yaml has the filter");
+    let (_, router) = rest.split_once("- name: envoy.filters.http.router\n").expect("envoy.yaml ends with the router");
+    format!("{before}- name: envoy.filters.http.router\n{router}")
+}

@@ -1,0 +1,47 @@
+//! The harness of the end-to-end tests: a stack of real processes for each test, and clients that may misbehave.
+//!
+//! Each piece starts on ports from the kernel, stops when it is dropped, and writes its log into the stack's
+//! directory, which stays when the test fails. Nothing here knows what the filter decides. A harness that cannot do
+//! its work panics with the reason and the log.
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+mod client;
+mod directory;
+mod envoy;
+mod process;
+mod redis;
+mod service;
+mod template;
+mod upstream;
+
+pub use client::{Connection, H2Connection, Request, Response, exchange};
+pub use directory::Directory;
+pub use envoy::{Envoy, EnvoyOptions, Tls};
+pub use process::Process;
+pub use redis::Redis;
+pub use service::{Service, ServiceOptions};
+pub use template::render;
+pub use upstream::{Answer, Seen, Upstream};
+
+/// The longest that a process may take to start. Generous: the machine may be building something else.
+pub const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The root of the project.
+pub fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the project").to_path_buf()
+}
+
+/// Asks `done` every few milliseconds until it says yes; false when `deadline` passes first.
+pub async fn wait_until(deadline: Duration, mut done: impl AsyncFnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if done().await {
+            return true;
+        }
+        if start.elapsed() >= deadline {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,125 @@
+//! A Redis of the test's own, with its data on disk, so that it can be stopped and come back.
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::{Directory, Process, START_DEADLINE, wait_until};
+
+/// Another process may take the port between our choice and Redis's start.
+const PORT_ATTEMPTS: usize = 5;
+
+pub struct Redis {
+    process: Process,
+    address: SocketAddr,
+    data: PathBuf,
+    options: Vec<String>,
+}
+
+impl Redis {
+    /// Append-only with every write on disk, and no eviction: what the service asks for.
+    pub async fn start(directory: &Directory) -> Self {
+        Self::start_with(directory, &[]).await
+    }
+
+    /// With more options, as on the command line: `&["--maxmemory-policy", "allkeys-lru"]`.
+    pub async fn start_with(directory: &Directory, options: &[&str]) -> Self {
+        let data = directory.path().to_path_buf();
+        let options: Vec<_> = options.iter().map(ToString::to_string).collect();
+        for _ in 0..PORT_ATTEMPTS {
+            let address = free_port();
+            let mut redis = Self {
+                process: spawn(&data, address, &options),
+                address,
+                data: data.clone(),
+                options: options.clone(),
+            };
+            if redis.is_ready().await {
+                return redis;
+            }
+        }
+        panic!("redis-server does not start: see redis.log in {}", data.display());
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://{}/", self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Starts it again, on the same port, with the data and the options that it had.
+    pub async fn restart(&mut self) {
+        self.process.stop();
+        self.process = spawn(&self.data, self.address, &self.options);
+        assert!(self.is_ready().await, "redis-server does not start again:\n{}", self.process.log_tail());
+    }
+
+    /// Sends one command, each argument its own bulk string, and returns the reply as it came (RESP 2).
+    ///
+    /// # Errors
+    /// Redis cannot be reached.
+    pub async fn command(&self, arguments: &[&str]) -> io::Result<String> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        let mut request = format!("*{}\r\n", arguments.len());
+        for argument in arguments {
+            request.push_str(&format!("${}\r\n{argument}\r\n", argument.len()));
+        }
+        // Redis answers in order, and closes after QUIT: what was read until then is the whole reply.
+        request.push_str("*1\r\n$4\r\nQUIT\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).await?;
+        let reply = String::from_utf8_lossy(&reply).into_owned();
+        Ok(reply.strip_suffix("+OK\r\n").unwrap_or(&reply).to_owned())
+    }
+
+    /// Empties it, the sentinel included.
+    pub async fn flush(&self) {
+        let reply = self.command(&["FLUSHALL"]).await.expect("Redis runs");
+        assert_eq!(reply, "+OK\r\n");
+    }
+
+    async fn is_ready(&mut self) -> bool {
+        let address = self.address;
+        let process = &mut self.process;
+        let mut pings = false;
+        wait_until(START_DEADLINE, async || {
+            pings = ping(address).await;
+            pings || !process.is_running()
+        })
+        .await;
+        pings
+    }
+}
+
+async fn ping(address: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return false };
+    let mut reply = [0; 5];
+    stream.write_all(b"PING\r\n").await.is_ok() && stream.read_exact(&mut reply).await.is_ok() && &reply == b"+PONG"
+}
+
+fn spawn(data: &Path, address: SocketAddr, options: &[String]) -> Process {
+    let mut command = Command::new("redis-server");
+    command
+        .args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string()])
+        .args(["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--maxmemory-policy", "noeviction"])
+        .args(["--daemonize", "no", "--dir"])
+        .arg(data)
+        .args(options);
+    Process::start("redis", command, data)
+}
+
+/// Redis cannot report the port that it took, so the kernel is asked first.
+fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
+    listener.local_addr().expect("a bound socket has an address")
+}

@@ -1,0 +1,138 @@
+//! The revocation service: `portcullis serve`, as it is built for everybody.
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::{Directory, Process, START_DEADLINE, project, wait_until};
+
+pub struct ServiceOptions {
+    pub redis_url: String,
+    /// Shared with the filter.
+    pub secret: String,
+    /// The admin interface's bearer secret.
+    pub admin_token: String,
+    /// More of the command line.
+    pub arguments: Vec<String>,
+}
+
+pub struct Service {
+    process: Process,
+    options: ServiceOptions,
+    directory: PathBuf,
+    address: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl ServiceOptions {
+    pub fn new(redis_url: String) -> Self {
+        Self {
+            redis_url,
+            secret: "a-shared-secret-of-the-tests-long-enough".to_owned(),
+            admin_token: "an-admin-secret-of-the-tests-long-enough".to_owned(),
+            arguments: Vec::new(),
+        }
+    }
+}
+
+impl Service {
+    /// Starts it with `--create-store` and waits until it listens.
+    ///
+    /// # Panics
+    /// It does not start: with its log.
+    pub async fn start(directory: &Directory, options: ServiceOptions) -> Self {
+        directory.write("shared-secret", &options.secret);
+        directory.write("admin-token", &options.admin_token);
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let arguments = ["--create-store".to_owned()];
+        let directory = directory.path();
+        let (process, address, admin) = spawn(directory, &options, any, any, &arguments).await;
+        Self { process, options, directory: directory.to_path_buf(), address, admin }
+    }
+
+    /// What filters ask.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The file that holds the admin interface's secret, for `portcullis revoke --token-file`.
+    pub fn admin_token_file(&self) -> PathBuf {
+        self.directory.join("admin-token")
+    }
+
+    pub fn options(&self) -> &ServiceOptions {
+        &self.options
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Starts it again on the same ports, without `--create-store`.
+    pub async fn restart(&mut self) {
+        self.process.stop();
+        let (process, ..) = spawn(&self.directory, &self.options, self.address, self.admin, &[]).await;
+        self.process = process;
+    }
+
+    /// Runs the tool with these arguments: its output, its errors, its exit code.
+    pub fn portcullis(arguments: &[&str]) -> (String, String, i32) {
+        let output = Command::new(binary()).args(arguments).output().expect("the tool runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr), output.status.code().unwrap_or(-1))
+    }
+}
+
+async fn spawn(
+    directory: &Path,
+    options: &ServiceOptions,
+    address: SocketAddr,
+    admin: SocketAddr,
+    arguments: &[String],
+) -> (Process, SocketAddr, SocketAddr) {
+    let ports_file = directory.join("service.ports");
+    let _ = std::fs::remove_file(&ports_file);
+    let mut command = Command::new(binary());
+    command
+        .args(["serve", "--listen", &address.to_string(), "--admin-listen", &admin.to_string()])
+        .arg("--ports-file")
+        .arg(&ports_file)
+        .args(["--redis", &options.redis_url])
+        .arg("--secret-file")
+        .arg(directory.join("shared-secret"))
+        .arg("--admin-token-file")
+        .arg(directory.join("admin-token"))
+        .args(arguments)
+        .args(&options.arguments);
+    let mut process = Process::start("service", command, directory);
+
+    let mut found = None;
+    wait_until(START_DEADLINE, async || {
+        found = ports(&ports_file);
+        found.is_some() || !process.is_running()
+    })
+    .await;
+    let Some((address, admin)) = found else { panic!("portcullis serve does not start:\n{}", process.log_tail()) };
+    (process, address, admin)
+}
+
+/// `{"listen": "127.0.0.1:1", "admin": "127.0.0.1:2"}`, written once both are bound.
+fn ports(path: &Path) -> Option<(SocketAddr, SocketAddr)> {
+    let ports: Value = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+    Some((ports["listen"].as_str()?.parse().ok()?, ports["admin"].as_str()?.parse().ok()?))
+}
+
+/// Beside the test's own binary: of the same build.
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("PORTCULLIS") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("a test binary has a path");
+    let built = test.ancestors().nth(2).map(|profile| profile.join("portcullis"));
+    built.filter(|path| path.exists()).unwrap_or_else(|| project().join("target/debug/portcullis"))
+}

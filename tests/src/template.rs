@@ -1,0 +1,66 @@
+//! Fills in the `${NAME}` of the files in envoy/.
+use serde_json::Value;
+
+/// Each placeholder becomes one JSON value, which is YAML too. Comment lines go first: they name placeholders.
+///
+/// # Panics
+/// The template asks for a name that is not given.
+pub fn render(template: &str, values: &[(&str, Value)]) -> String {
+    let mut rendered = String::new();
+    for line in template.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        let mut rest = line;
+        while let Some((before, after)) = rest.split_once("${") {
+            let (name, after) = after.split_once('}').unwrap_or_else(|| panic!("no `}}` in `{line}`"));
+            let (_, value) =
+                values.iter().find(|(given, _)| *given == name).unwrap_or_else(|| panic!("no value for ${{{name}}}"));
+            rendered.push_str(before);
+            rendered.push_str(&value.to_string());
+            rest = after;
+        }
+        rendered.push_str(rest);
+        rendered.push('\n');
+    }
+    rendered
+}
+
+/// The bootstrap with another listener in the place of its own.
+pub(crate) fn with_listener(bootstrap: &str, listener: &str) -> String {
+    let (before, rest) = bootstrap.split_once("  listeners:\n").expect("envoy.yaml has listeners");
+    let (_, clusters) = rest.split_once("\n  clusters:\n").expect("envoy.yaml has clusters after its listeners");
+    let mut lines = listener.lines().filter(|line| !line.starts_with('#'));
+    let first = lines.next().expect("a listener");
+    let indented: String = lines.map(|line| format!("      {line}\n")).collect();
+    format!("{before}  listeners:\n    - {first}\n{indented}\n  clusters:\n{clusters}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn fills_in_json_values_and_drops_comments() {
+        let template = "# ${NAME}: told here\nname: ${NAME} # kept\nboth: [${PORT}, ${PORT}]\n";
+        let rendered = render(template, &[("NAME", json!("a \"b\" ${PORT}")), ("PORT", json!(1))]);
+        assert_eq!(rendered, "name: \"a \\\"b\\\" ${PORT}\" # kept\nboth: [1, 1]\n");
+    }
+
+    #[test]
+    #[should_panic(expected = "no value for ${PORT}")]
+    fn panics_at_a_placeholder_without_a_value() {
+        render("port: ${PORT}", &[]);
+    }
+
+    /// The listeners differ in TLS alone.
+    #[test]
+    fn both_listeners_have_the_same_connection_manager() {
+        let manager = |file: &str, until: &str| {
+            let text = std::fs::read_to_string(crate::project().join("envoy").join(file)).unwrap();
+            let from = text.find("- name: envoy.filters.network.http_connection_manager").unwrap();
+            let text = text[from..].split(until).next().unwrap().to_owned();
+            text.lines().map(|line| line.trim_start().to_owned()).filter(|line| !line.is_empty()).collect::<Vec<_>>()
+        };
+        assert_eq!(manager("envoy.yaml", "\n  clusters:\n"), manager("listener-tls13.yaml", "\u{0}"));
+    }
+}
