@@ -1,0 +1,49 @@
+# Every verb of the project; CI runs the same ones.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+# As scripts/setup does: cargo may have been installed a moment ago.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+CARGO := cargo
+
+.PHONY: help setup build wasm test unit e2e fmt fmt-check lint arrows clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing: Envoy, Redis, the Wasm target
+	@scripts/setup
+
+build: setup ## build the native binaries
+	$(CARGO) build --locked
+
+wasm: setup ## build the filter into dist/portcullis.wasm
+	@scripts/wasm
+
+# What is cheap and fails often comes first.
+test: setup fmt-check arrows ## everything: format, lints, unit tests, and end to end against a real Envoy and Redis
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory e2e
+
+unit: ## unit tests and case tables, natively
+	$(CARGO) test --locked --workspace --exclude filter --exclude tests
+
+e2e: wasm ## end to end: a real Envoy, service and Redis for each test
+	$(CARGO) build --locked -p cli
+	$(CARGO) test --locked -p tests
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+fmt-check:
+	$(CARGO) fmt --all --check
+
+lint: arrows ## clippy on everything, the filter for its own target
+	$(CARGO) clippy --locked --workspace --exclude filter --all-targets -- -D warnings
+	@scripts/wasm --lint
+
+arrows: ## check which crate imports which
+	@scripts/arrows
+
+clean: ## remove what was built and set up
+	rm -rf target dist .stack .venv
