@@ -68,7 +68,8 @@ document! {
         /// Keys written here. A key set by URL is asked for under `jwks`.
         #[serde(default)]
         pub keys: Vec<Key>,
-        /// How far the issuer's clock and ours may differ; at most 300s.
+        /// How long after `exp`, and before `nbf`, a token is still taken for valid; whole seconds, at most 300s. A future
+        /// `iat` is capped by `revocation.iat_lead` instead.
         #[serde(default = "default_skew")]
         pub skew: ConfigDuration,
         /// The longest time from a token's issue (`auth_time` where present, else `iat`) to its `exp`.
@@ -254,9 +255,9 @@ document! {
         pub claim: OneOrMany<String>,
         /// The request header. Whatever the client sent under this name is removed, on every route.
         pub header: String,
-        /// What to do with a value that has bytes outside 0x20–0x7e. Default: `deny`.
+        /// How the value is written. Default: `plain`.
         #[serde(default)]
-        pub non_ascii: NonAscii,
+        pub encoding: Encoding,
     }
 
     #[derive(Default)]
@@ -343,9 +344,11 @@ choice! {
     }
 
     #[derive(Default)]
-    pub enum NonAscii {
+    pub enum Encoding {
+        /// As it is. A token whose value has bytes outside 0x20–0x7e, or a space at an end, is refused.
         #[default]
-        Deny,
+        Plain,
+        /// Base64url without padding of its UTF-8, always: were only some values encoded, two users could share one.
         Base64url,
     }
 

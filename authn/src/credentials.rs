@@ -98,6 +98,14 @@ impl Credentials {
         }
     }
 
+    /// As [`Credentials::without_query_token`], and None where the path has no such parameter.
+    pub fn path_without_tokens(&self, path_with_query: &[u8]) -> Option<Vec<u8>> {
+        let (_, query) = split_query(path_with_query);
+        let has_token = !self.query.is_empty()
+            && query?.split(|byte| *byte == b'&').any(|parameter| self.query_place(parameter).is_some());
+        has_token.then(|| self.without_query_token(path_with_query))
+    }
+
     /// The path for the backend: without every parameter that could be a token, the rest byte for byte.
     pub fn without_query_token(&self, path_with_query: &[u8]) -> Vec<u8> {
         let (path, query) = split_query(path_with_query);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::binding::{self, Cidr};
 use crate::claims::{self, Window};
-use crate::config::{Access, BindingMode, NonAscii, RevocationMode};
+use crate::config::{Access, BindingMode, Encoding, RevocationMode};
 use crate::credentials::{Presented, Source};
 use crate::engine::Engine;
 use crate::fault::{Denial, Fault};
@@ -25,6 +25,8 @@ pub enum Entry<'r> {
     /// Forwarded without identity: a public rule, an optional one without a token, or a CORS preflight that may pass.
     Open {
         rule: usize,
+        /// The new `:path`, where a query parameter had a token that nobody looked at: URLs end up in logs.
+        path: Option<Vec<u8>>,
     },
     Denied {
         rule: Option<usize>,
@@ -160,12 +162,12 @@ impl Policy {
             return denied(None, Denial::new(Fault::RouteUnmatched, "no rule matches the method, path and host"));
         };
         if rule.access == Access::Public || (rule.cors_preflight_passes && request.is_cors_preflight()) {
-            return Entry::Open { rule: place };
+            return Entry::Open { rule: place, path: self.credentials.path_without_tokens(request.path()) };
         }
         let presented = match self.credentials.find(request, &path) {
             Err(denial) => return denied(Some(place), denial),
             Ok(Some(presented)) => presented,
-            Ok(None) if rule.access == Access::Optional => return Entry::Open { rule: place },
+            Ok(None) if rule.access == Access::Optional => return Entry::Open { rule: place, path: None },
             Ok(None) => return denied(Some(place), Denial::new(Fault::TokenMissing, "no source has a token")),
         };
         if let Source::Cookie(_) = presented.source
@@ -451,17 +453,14 @@ fn forwarded(forward: &Forward, payload: &Json<'_>, verified: &Verified) -> Resu
             Some(Json::String(text)) => text.clone().into_owned(),
             Some(other) => other.to_text(),
         };
-        let value = if headers::is_safe_value(text.as_bytes()) {
-            text
-        } else {
-            match claim.non_ascii {
-                NonAscii::Base64url => crate::b64::encode(text.as_bytes()),
-                NonAscii::Deny => {
-                    return Err(Denial::new(
-                        Fault::InvalidClaim,
-                        format!("the claim `{}` cannot be a header value", claim.claim.join(".")),
-                    ));
-                }
+        let value = match claim.encoding {
+            Encoding::Base64url => crate::b64::encode(text.as_bytes()),
+            Encoding::Plain if headers::is_safe_value(text.as_bytes()) => text,
+            Encoding::Plain => {
+                return Err(Denial::new(
+                    Fault::InvalidClaim,
+                    format!("the claim `{}` cannot be a header value", claim.claim.join(".")),
+                ));
             }
         };
         forwarded.push((claim.header.as_str().to_owned(), value));
@@ -502,7 +501,7 @@ fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
     if let Some(binding) = &rule.binding.address {
         bound.addresses = match payload.path(binding.claim.as_slice()) {
             None => None,
-            Some(Json::String(one)) => Some(parse_cidrs([one.as_ref()])?),
+            Some(Json::String(one)) => Some(parse_cidrs(binding.mode, [one.as_ref()])?),
             Some(Json::Array(many)) => {
                 let mut texts = Vec::with_capacity(many.len());
                 for one in many {
@@ -514,7 +513,7 @@ fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
                     };
                     texts.push(text.as_ref());
                 }
-                Some(parse_cidrs(texts)?)
+                Some(parse_cidrs(binding.mode, texts)?)
             }
             Some(_) => {
                 return Err(Denial::new(Fault::InvalidClaim, "the address claim is neither a string nor an array"));
@@ -537,14 +536,17 @@ fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
     Ok(bound)
 }
 
-fn parse_cidrs<'t>(texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<Cidr>, Denial> {
-    texts
-        .into_iter()
-        .map(|text| {
-            Cidr::parse(text)
-                .ok_or_else(|| Denial::new(Fault::InvalidClaim, "the address claim holds no address or CIDR"))
-        })
-        .collect()
+/// One malformed block spoils the claim: it was to narrow the token's use, and nobody can tell how. Where mismatches are
+/// only reported, it is one: no block at all.
+fn parse_cidrs<'t>(mode: BindingMode, texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<Cidr>, Denial> {
+    let parsed: Option<Vec<Cidr>> = texts.into_iter().map(Cidr::parse).collect();
+    match (parsed, mode) {
+        (Some(blocks), _) => Ok(blocks),
+        (None, BindingMode::Report) => Ok(Vec::new()),
+        (None, BindingMode::Enforce) => {
+            Err(Denial::new(Fault::InvalidClaim, "the address claim holds something that is neither address nor CIDR"))
+        }
+    }
 }
 
 /// Returns whether a mismatch was only reported.

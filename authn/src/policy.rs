@@ -94,7 +94,7 @@ pub(crate) struct Forward {
 pub(crate) struct ForwardClaim {
     pub(crate) claim: Vec<String>,
     pub(crate) header: HeaderName,
-    pub(crate) non_ascii: config::NonAscii,
+    pub(crate) encoding: config::Encoding,
 }
 
 /// How the session service is asked.
@@ -586,14 +586,17 @@ fn compile_forward(document: &config::Forward, at: &str) -> Result<Forward, Inva
     for (i, claim) in document.claims.iter().enumerate() {
         let field = format!("{at}.claims[{i}].header");
         let header = HeaderName::parse(&claim.header).map_err(|message| Invalid::new(&field, message))?;
-        if headers.contains(&header) {
-            return Err(Invalid::new(field, format!("`{}` is set twice", claim.header)));
+        if headers.iter().any(|other| other.matches_loosely(header.as_bytes())) {
+            return Err(Invalid::new(
+                field,
+                format!("`{}`, or a header that backends take for it, is set twice", claim.header),
+            ));
         }
         headers.push(header.clone());
         claims.push(ForwardClaim {
             claim: claim_path(&claim.claim, &format!("{at}.claims[{i}].claim"))?,
             header,
-            non_ascii: claim.non_ascii,
+            encoding: claim.encoding,
         });
     }
     let payload_header = document
@@ -601,7 +604,10 @@ fn compile_forward(document: &config::Forward, at: &str) -> Result<Forward, Inva
         .as_deref()
         .map(|name| HeaderName::parse(name).map_err(|message| Invalid::new(format!("{at}.payload_header"), message)))
         .transpose()?;
-    if payload_header.as_ref().is_some_and(|header| headers.contains(header)) {
+    if payload_header
+        .as_ref()
+        .is_some_and(|header| headers.iter().any(|other| other.matches_loosely(header.as_bytes())))
+    {
         return Err(Invalid::new(format!("{at}.payload_header"), "is set by a claim as well"));
     }
     Ok(Forward { claims, payload_header, keep_token: document.token == config::TokenForwarding::Keep })

@@ -2,6 +2,7 @@
 //!
 //! Exit codes, the same for every verb: 0 done; 1 refused or failed; 2 wrong usage; 3 the service cannot be reached,
 //! or could not confirm what it was asked to do.
+mod mint;
 mod revoke;
 mod serve;
 
@@ -25,6 +26,8 @@ enum Verb {
     /// End a token, session, user, client, key or issuer; list and lift what was ended.
     #[command(after_help = EXIT_CODES)]
     Revoke(revoke::Revoke),
+    /// Make keys and sign tokens, for tests and demos.
+    Mint(mint::MintArgs),
 }
 
 const EXIT_CODES: &str = "Exit codes:
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Serve(serve) => serve.run(),
         Verb::Revoke(revoke) => revoke.run(),
+        Verb::Mint(args) => mint::run(args).map(|()| Outcome::Done),
     };
     match done {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

@@ -128,7 +128,13 @@ impl Root {
             return self.refuse(stream, None, &Denial::new(Fault::RequestMalformed, "a header cannot be removed"));
         }
         match self.policy.enter(&request) {
-            Entry::Open { rule } => {
+            Entry::Open { rule, path } => {
+                let written =
+                    path.map_or(Ok(()), |path| host::set_header(MapType::HttpRequestHeaders, b":path", &path));
+                if written.is_err() {
+                    let denial = Denial::new(Fault::RequestMalformed, "the path cannot be rewritten");
+                    return self.refuse(stream, Some(rule), &denial);
+                }
                 self.count(Outcome::Open, Some(rule));
                 Next::Continue
             }

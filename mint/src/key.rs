@@ -5,12 +5,12 @@ use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaEncoding};
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::{digest, hmac, rand};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::Alg;
+use crate::{Alg, from_base64url, to_base64url};
 
 /// A key that signs with one algorithm. Prints without its secret half.
 pub struct SigningKey {
@@ -38,6 +38,8 @@ pub enum KeyError {
     Pem(&'static str),
     #[error("not a PKCS#8 private key for {alg}: {why}")]
     Pkcs8 { alg: Alg, why: String },
+    #[error("the secret is not base64url")]
+    Secret,
     #[error("the cryptographic library failed")]
     Library,
 }
@@ -137,6 +139,47 @@ impl SigningKey {
         Ok(to_pem(PRIVATE_LABEL, &der.map_err(|_| KeyError::Library)?))
     }
 
+    /// What is kept in a key file: PKCS#8 in PEM, or an HMAC secret in base64url. Secret.
+    ///
+    /// # Errors
+    /// The cryptographic library failed.
+    pub fn to_file_text(&self) -> Result<String, KeyError> {
+        self.secret().map_or_else(|| self.private_pem(), |secret| Ok(format!("{}\n", to_base64url(secret))))
+    }
+
+    /// The reverse of [`SigningKey::to_file_text`].
+    ///
+    /// # Errors
+    /// As [`SigningKey::from_pem`]; for an HMAC algorithm, text that is not base64url.
+    pub fn from_file_text(alg: Alg, kid: Option<&str>, text: &str) -> Result<Self, KeyError> {
+        if !alg.is_hmac() {
+            return Self::from_pem(alg, kid, text);
+        }
+        let secret = from_base64url(text.trim()).ok_or(KeyError::Secret)?;
+        Self::from_secret(alg, kid, &secret)
+    }
+
+    /// The SHA-256 thumbprint (RFC 7638) in base64url: what names the key when it is revoked.
+    pub fn thumbprint(&self) -> String {
+        let member = |jwk: &Map<String, Value>, name: &str| jwk.get(name).cloned().unwrap_or_default().to_string();
+        let names: &[&str] = match &self.material {
+            Material::Secret(_) => &["k", "kty"],
+            Material::Rsa(_) => &["e", "kty", "n"],
+            Material::Ec(_) => &["crv", "kty", "x", "y"],
+            Material::Ed(_) => &["crv", "kty", "x"],
+        };
+        let jwk = match &self.material {
+            Material::Secret(secret) => Map::from_iter([
+                ("k".to_owned(), Value::from(to_base64url(secret))),
+                ("kty".to_owned(), Value::from("oct")),
+            ]),
+            Material::Rsa(_) | Material::Ec(_) | Material::Ed(_) => self.public_jwk().unwrap_or_default(),
+        };
+        let members: Vec<String> = names.iter().map(|name| format!("\"{name}\":{}", member(&jwk, name))).collect();
+        let text = format!("{{{}}}", members.join(","));
+        to_base64url(digest::digest(&digest::SHA256, text.as_bytes()))
+    }
+
     /// SubjectPublicKeyInfo in PEM (RFC 7468 section 13).
     ///
     /// # Errors
@@ -162,17 +205,19 @@ impl SigningKey {
                 let public = pair.public_key();
                 json!({
                     "kty": "RSA",
-                    "n": base64url(public.modulus().big_endian_without_leading_zero()),
-                    "e": base64url(public.exponent().big_endian_without_leading_zero()),
+                    "n": to_base64url(public.modulus().big_endian_without_leading_zero()),
+                    "e": to_base64url(public.exponent().big_endian_without_leading_zero()),
                 })
             }
             Material::Ec(pair) => {
                 // The uncompressed point: 4, x, y.
                 let (x, y) = pair.public_key().as_ref()[1..].split_at(pair.public_key().as_ref().len() / 2);
                 let curve = if self.alg == Alg::ES256 { "P-256" } else { "P-384" };
-                json!({ "kty": "EC", "crv": curve, "x": base64url(x), "y": base64url(y) })
+                json!({ "kty": "EC", "crv": curve, "x": to_base64url(x), "y": to_base64url(y) })
             }
-            Material::Ed(pair) => json!({ "kty": "OKP", "crv": "Ed25519", "x": base64url(pair.public_key().as_ref()) }),
+            Material::Ed(pair) => {
+                json!({ "kty": "OKP", "crv": "Ed25519", "x": to_base64url(pair.public_key().as_ref()) })
+            }
         };
         if let Some(kid) = &self.kid {
             jwk["kid"] = json!(kid);
@@ -187,8 +232,8 @@ impl SigningKey {
 
     /// A compact JWS (RFC 7515 section 3.1) over the two texts exactly as given.
     pub fn sign(&self, header_json: &str, payload_json: &str) -> String {
-        let input = format!("{}.{}", base64url(header_json), base64url(payload_json));
-        let signature = base64url(self.signature(input.as_bytes()));
+        let input = format!("{}.{}", to_base64url(header_json), to_base64url(payload_json));
+        let signature = to_base64url(self.signature(input.as_bytes()));
         format!("{input}.{signature}")
     }
 
@@ -220,6 +265,14 @@ impl SigningKey {
             Material::Ed(pair) => pair.sign(input).as_ref().to_vec(),
         }
     }
+}
+
+/// A new id for a `jti` or `sid`: 128 random bits in base64url.
+///
+/// # Panics
+/// The system has no randomness.
+pub fn random_id() -> String {
+    to_base64url(random(16))
 }
 
 impl fmt::Debug for SigningKey {
@@ -262,10 +315,6 @@ fn random(length: usize) -> Vec<u8> {
     bytes
 }
 
-fn base64url(bytes: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
 fn to_pem(label: &str, der: &[u8]) -> String {
     let encoded = STANDARD.encode(der);
     let lines: Vec<_> = (0..encoded.len()).step_by(64).map(|at| &encoded[at..encoded.len().min(at + 64)]).collect();
@@ -289,7 +338,7 @@ mod tests {
     /// Checks a token against the public PEM alone, as another party would.
     fn verifies(key: &SigningKey, token: &str) -> bool {
         let (input, signature) = token.rsplit_once('.').unwrap();
-        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        let signature = from_base64url(signature).unwrap();
         let alg: &'static dyn VerificationAlgorithm = match key.alg() {
             Alg::HS256 | Alg::HS384 | Alg::HS512 => {
                 let hmac_key = hmac::Key::new(hmac_hash(key.alg()), key.secret().unwrap());
@@ -310,7 +359,7 @@ mod tests {
     }
 
     fn part(token: &str, index: usize) -> String {
-        String::from_utf8(URL_SAFE_NO_PAD.decode(token.split('.').nth(index).unwrap()).unwrap()).unwrap()
+        String::from_utf8(from_base64url(token.split('.').nth(index).unwrap()).unwrap()).unwrap()
     }
 
     #[test]
@@ -339,10 +388,19 @@ mod tests {
     }
 
     #[test]
+    fn a_key_survives_its_file() {
+        for alg in Alg::ALL {
+            let key = SigningKey::generate(alg, "k1");
+            let again = SigningKey::from_file_text(alg, Some("k1"), &key.to_file_text().unwrap()).unwrap();
+            assert!(verifies(&key, &again.mint(&json!({}))), "{alg}");
+        }
+    }
+
+    #[test]
     fn jwks_have_the_members_of_their_type() {
         let members = |alg| {
             let jwk = SigningKey::generate(alg, "k1").public_jwk().unwrap();
-            let length = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap().len();
+            let length = |name: &str| from_base64url(jwk[name].as_str().unwrap()).unwrap().len();
             assert_eq!((jwk["alg"].as_str(), jwk["kid"].as_str()), (Some(Alg::name(alg)), Some("k1")));
             match jwk["kty"].as_str().unwrap() {
                 "RSA" => (length("n"), length("e")),

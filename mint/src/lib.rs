@@ -3,7 +3,9 @@
 //! It signs what it is given: a header that lies about its algorithm, a member twice, text that is no JSON. Refusing
 //! such tokens is the business of what is tested with them.
 mod alg;
+mod base64url;
 mod key;
 
 pub use alg::Alg;
-pub use key::{KeyError, SigningKey};
+pub use base64url::{from_base64url, to_base64url};
+pub use key::{KeyError, SigningKey, random_id};

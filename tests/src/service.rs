@@ -29,8 +29,8 @@ impl ServiceOptions {
     pub fn new(redis_url: String) -> Self {
         Self {
             redis_url,
-            secret: "a shared secret of the tests, long enough".to_owned(),
-            admin_token: "an admin secret of the tests, long enough".to_owned(),
+            secret: "a-shared-secret-of-the-tests-long-enough".to_owned(),
+            admin_token: "an-admin-secret-of-the-tests-long-enough".to_owned(),
             arguments: Vec::new(),
         }
     }
@@ -60,7 +60,7 @@ impl Service {
         self.admin
     }
 
-    /// The file that holds the admin interface's secret, for `portcullis revoke --admin-token-file`.
+    /// The file that holds the admin interface's secret, for `portcullis revoke --token-file`.
     pub fn admin_token_file(&self) -> PathBuf {
         self.directory.join("admin-token")
     }

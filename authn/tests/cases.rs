@@ -1,0 +1,198 @@
+//! The table of cases, judged by the core alone at a literal time. The same table runs through the real Envoy in
+//! `tests/tests/cases.rs`.
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::rc::Rc;
+
+use authn::decide::{Admission, Entry, Peer, Removal, Standing};
+use authn::engine::JwtSimple;
+use authn::fault::{Denial, Fault};
+use authn::policy::Policy;
+use authn::request::Request;
+use authn::time::{Monotonic, Now, UnixSeconds};
+use cases::{Case, Expect, Ready, RevokedSpec, Store, Table};
+use wire::{Answer, Derived, Kind, RevocationKey, Secret, token_id_from_jti};
+
+const NOW: u64 = 1_750_000_000;
+
+struct Loopback;
+
+impl Peer for Loopback {
+    fn address(&self) -> Option<IpAddr> {
+        Some(IpAddr::from([127, 0, 0, 1]))
+    }
+
+    fn certificate_sha256(&self) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+/// What the client or the upstream would see.
+#[derive(Debug)]
+enum Seen {
+    Passed { path: String, headers: Vec<(String, String)> },
+    Refused { code: &'static str, status: u16, #[allow(dead_code, reason = "shown when a case fails")] cause: String },
+}
+
+#[test]
+fn every_case_is_judged_as_the_table_says() {
+    let table = Table::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases")).unwrap();
+    assert!(table.cases.len() >= 120, "the table has shrunk to {} cases", table.cases.len());
+    let environment: BTreeMap<String, String> = table.environment().into_iter().collect();
+    let policies: BTreeMap<&str, Policy> = table
+        .configs
+        .iter()
+        .map(|(name, config)| {
+            let lookup = |variable: &str| environment.get(variable).map(|value| value.clone().into_bytes());
+            let policy = Policy::from_json(config.to_string().as_bytes(), &lookup);
+            (name.as_str(), policy.unwrap_or_else(|error| panic!("{name}: {error}")))
+        })
+        .collect();
+    let mut wrong = Vec::new();
+    for case in &table.cases {
+        let ready = table.ready(case, NOW).unwrap();
+        let seen = judge(&policies[case.config.as_str()], &table, case, &ready);
+        if let Some(difference) = difference(case, &seen) {
+            wrong.push(format!("{}: {difference}\n    {seen:?}", case.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), table.cases.len(), wrong.join("\n"));
+}
+
+#[test]
+fn every_fault_that_can_occur_is_in_the_table() {
+    // Introspection and fetched keys come later, and their faults with them.
+    const LATER: [Fault; 2] = [Fault::SessionUnknown, Fault::KeysUnavailable];
+    let table = Table::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases")).unwrap();
+    for fault in Fault::ALL.iter().filter(|fault| !LATER.contains(fault)) {
+        let occurs = table.cases.iter().any(|case| {
+            matches!(&case.expect, Expect::Refuse { code, status }
+            if code == fault.code() && *status == fault.matrix_status())
+        });
+        assert!(occurs, "{} with its default status", fault.code());
+    }
+}
+
+fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
+    let mut pairs: Vec<(&[u8], &[u8])> = vec![
+        (b":method", ready.method.as_bytes()),
+        (b":path", ready.path.as_bytes()),
+        (b":authority", ready.authority.as_bytes()),
+        (b":scheme", b"http"),
+    ];
+    // The proxy hands names over in lower case.
+    let headers: Vec<(String, &str)> =
+        ready.headers.iter().map(|(name, value)| (name.to_lowercase(), value.as_str())).collect();
+    pairs.extend(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+    let request = match Request::from_pairs(&pairs) {
+        Ok(request) => request,
+        Err(denial) => return refused(policy, None, denial),
+    };
+    let mut left: Vec<(String, String)> =
+        headers.iter().map(|(name, value)| (name.clone(), (*value).to_owned())).collect();
+    for name in policy.spoofed(&request) {
+        left.retain(|(other, _)| other.as_bytes() != name);
+    }
+    let now = Now { wall: UnixSeconds(NOW), monotonic: Monotonic(1_000_000_000_000) };
+    match policy.enter(&request) {
+        Entry::Open { path, .. } => Seen::Passed {
+            path: path.map_or_else(|| ready.path.clone(), |path| String::from_utf8(path).unwrap()),
+            headers: left,
+        },
+        Entry::Denied { rule, denial } => refused(policy, rule, denial),
+        Entry::Token(entered) => {
+            let rule = entered.rule();
+            let admitted = policy
+                .verify(&JwtSimple, entered.token(), now)
+                .and_then(|verified| policy.accept(Rc::new(verified), entered, now, &Loopback))
+                .and_then(|accepted| policy.standing(accepted, now))
+                .and_then(|standing| match standing {
+                    Standing::Admitted(admission) => Ok(admission),
+                    Standing::MustAsk(asking) => match case.store {
+                        Store::Up => {
+                            let answers = answers(policy, table, case, &asking.ask().keys);
+                            let verdict = asking.ask().judge(answers);
+                            asking.on_verdict(policy, now.monotonic, verdict, now)
+                        }
+                        Store::Refused => asking.on_cannot_tell(Fault::RedisConnRefused, "refused"),
+                        Store::Slow => asking.on_cannot_tell(Fault::SessionStoreLatency, "slow"),
+                        Store::Flushed => asking.on_cannot_tell(Fault::StoreUnavailable, "flushed"),
+                    },
+                });
+            match admitted {
+                Ok(admission) => passed(&admission, ready, left),
+                Err(denial) => refused(policy, Some(rule), denial),
+            }
+        }
+    }
+}
+
+fn passed(admission: &Admission, ready: &Ready, mut headers: Vec<(String, String)>) -> Seen {
+    let mut path = ready.path.clone();
+    for (name, value) in admission.headers() {
+        headers.retain(|(other, _)| other != name);
+        headers.push((name.clone(), value.clone()));
+    }
+    match admission.removal() {
+        Removal::Nothing => {}
+        Removal::Header(name) => headers.retain(|(other, _)| other.as_bytes() != name),
+        Removal::Cookie(rest) => {
+            headers.retain(|(name, _)| name != "cookie");
+            headers.extend(rest.iter().map(|rest| ("cookie".into(), String::from_utf8(rest.clone()).unwrap())));
+        }
+        Removal::Path(without) => path = String::from_utf8(without.clone()).unwrap(),
+    }
+    Seen::Passed { path, headers }
+}
+
+fn refused(policy: &Policy, rule: Option<usize>, denial: Denial) -> Seen {
+    let refusal = policy.refusal(denial.fault, rule);
+    let body: serde_json::Value = serde_json::from_str(&refusal.body).unwrap();
+    assert_eq!(body["code"], denial.fault.code());
+    assert_eq!(body["status"], refusal.status);
+    Seen::Refused { code: denial.fault.code(), status: refusal.status, cause: denial.cause.into_owned() }
+}
+
+/// What the service would answer after the case's revocations.
+fn answers(policy: &Policy, table: &Table, case: &Case, keys: &[RevocationKey]) -> Vec<Answer> {
+    let derived = Secret::new(cases::SHARED_SECRET.as_bytes()).unwrap().derive();
+    assert_eq!(policy.revocation().unwrap().derived.id(), derived.id());
+    let revoked: BTreeMap<RevocationKey, Answer> =
+        case.revoked.iter().map(|revoked| revocation(&derived, table, revoked)).collect();
+    keys.iter().map(|key| revoked.get(key).copied().unwrap_or(Answer::Live)).collect()
+}
+
+fn revocation(derived: &Derived, table: &Table, revoked: &RevokedSpec) -> (RevocationKey, Answer) {
+    let kind: Kind = revoked.kind.parse().unwrap();
+    let id = table.revoked_id(revoked).unwrap();
+    let id = if kind == Kind::Token { token_id_from_jti(&id) } else { id.into_bytes() };
+    let answer = match kind.is_simply_dead() {
+        true => Answer::Dead,
+        false => Answer::Before(NOW.checked_add_signed(revoked.before).unwrap()),
+    };
+    (derived.revocation_key(kind, &revoked.issuer, &id), answer)
+}
+
+fn difference(case: &Case, seen: &Seen) -> Option<String> {
+    match (&case.expect, seen) {
+        (Expect::Refuse { code, status }, Seen::Refused { code: seen_code, status: seen_status, .. }) => {
+            (code != seen_code || status != seen_status).then(|| format!("expected {code} {status}"))
+        }
+        (Expect::Pass { headers: expected, absent, path }, Seen::Passed { path: seen_path, headers }) => {
+            for (name, value) in expected {
+                let found: Vec<&str> =
+                    headers.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str()).collect();
+                if found != [value.as_str()] {
+                    return Some(format!("expected {name}: {value}, the upstream sees {found:?}"));
+                }
+            }
+            if let Some(name) = absent.iter().find(|name| headers.iter().any(|(other, _)| other == *name)) {
+                return Some(format!("the upstream sees {name}"));
+            }
+            path.as_ref().filter(|path| *path != seen_path).map(|path| format!("expected the path {path}"))
+        }
+        (Expect::Pass { .. }, Seen::Refused { .. }) => Some("expected to pass".into()),
+        (Expect::Refuse { code, .. }, Seen::Passed { .. }) => Some(format!("expected {code}")),
+    }
+}
