@@ -65,9 +65,11 @@ document! {
         pub audiences: Audiences,
         /// The algorithms accepted from this issuer (RFC 7518 section 3.1; RFC 8037). There is no default.
         pub algorithms: Vec<String>,
-        /// Keys written here. A key set by URL is asked for under `jwks`.
+        /// Keys written here. Exactly one of `keys` and `jwks`.
         #[serde(default)]
         pub keys: Vec<Key>,
+        /// Keys that the issuer publishes. Exactly one of `keys` and `jwks`.
+        pub jwks: Option<Jwks>,
         /// How long after `exp`, and before `nbf`, a token is still taken for valid; whole seconds, at most 300s. A future
         /// `iat` is capped by `revocation.iat_lead` instead.
         #[serde(default = "default_skew")]
@@ -99,6 +101,33 @@ document! {
         /// How that secret is written. Default: `raw`.
         #[serde(default)]
         pub secret_encoding: SecretEncoding,
+    }
+
+    /// A key set that is fetched, and fetched again (RFC 7517 section 5).
+    pub struct Jwks {
+        /// The Envoy cluster to fetch from. It decides on addresses and TLS.
+        pub cluster: String,
+        /// The URL of the key set; its host and path are sent to the cluster. Exactly one of `uri` and `discovery`.
+        pub uri: Option<String>,
+        /// Take the URL from `jwks_uri` of `<issuer>/.well-known/openid-configuration` (OpenID Connect Discovery 1.0), which
+        /// must name this issuer. Both are fetched from `cluster`.
+        #[serde(default)]
+        pub discovery: bool,
+        /// The longest time to wait for one answer; 100ms to 30s.
+        #[serde(default = "default_jwks_timeout")]
+        pub timeout: ConfigDuration,
+        /// The longest time between two fetches; 10s to 24h. A shorter `max-age` of the answer is honoured, down to 10s.
+        #[serde(default = "default_jwks_refresh")]
+        pub refresh: ConfigDuration,
+        /// How long the last good set is trusted while no new one can be had; from `refresh` to 7d.
+        #[serde(default = "default_jwks_max_stale")]
+        pub max_stale: ConfigDuration,
+        /// Unknown key ids cause at most one fetch in this time; 1s to 1h.
+        #[serde(default = "default_jwks_cool_down")]
+        pub cool_down: ConfigDuration,
+        /// Take `oct` keys, shared secrets, from the set as well: only for a set that nobody else can read.
+        #[serde(default)]
+        pub symmetric: bool,
     }
 
     /// Where tokens are looked for. More than one token in a request is refused.
@@ -429,6 +458,22 @@ fn default_skew() -> ConfigDuration {
 
 fn default_max_lifetime() -> ConfigDuration {
     ConfigDuration::from_secs(24 * 60 * 60)
+}
+
+fn default_jwks_timeout() -> ConfigDuration {
+    ConfigDuration::from_secs(2)
+}
+
+fn default_jwks_refresh() -> ConfigDuration {
+    ConfigDuration::from_secs(5 * 60)
+}
+
+fn default_jwks_max_stale() -> ConfigDuration {
+    ConfigDuration::from_secs(24 * 60 * 60)
+}
+
+fn default_jwks_cool_down() -> ConfigDuration {
+    ConfigDuration::from_secs(30)
 }
 
 fn default_check_timeout() -> ConfigDuration {

@@ -14,6 +14,7 @@ use crate::headers;
 use crate::host::Host;
 use crate::json::Json;
 use crate::jws::Unverified;
+use crate::keyrings::Keyrings;
 use crate::policy::{Forward, Policy, Rule};
 use crate::request::Request;
 use crate::revocation::{Ask, Verdict};
@@ -71,6 +72,8 @@ pub struct Verified {
     payload: Box<[u8]>,
     issuer: usize,
     thumbprint: [u8; 32],
+    /// The last of the issuer's key sets that was seen to hold the key.
+    generation: Cell<u32>,
     window: Window,
     questions: Questions,
     /// The judgement of the rule that saw it last.
@@ -86,6 +89,20 @@ enum Questions {
     Ask(Rc<Ask>),
     /// No revocation could be compared with it: refused by the rules that ask, admitted by those that do not.
     Unaskable(Denial),
+}
+
+/// A token that cannot be verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unverifiable {
+    pub denial: Denial,
+    /// Its key is not in the issuer's published set as it was last fetched: a newer one may have it.
+    pub unknown: Option<UnknownKey>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownKey {
+    pub issuer: usize,
+    pub kid: Option<String>,
 }
 
 /// A token that a rule accepts, apart from binding and revocation, and what is then forwarded.
@@ -204,22 +221,33 @@ impl Policy {
     ///
     /// # Errors
     /// Why it is refused, and [`Fault::KeysUnavailable`] when its issuer's keys are not at hand.
-    pub fn verify(&self, engine: &dyn Engine, token: &[u8], now: Now) -> Result<Verified, Denial> {
+    pub fn verify(
+        &self,
+        engine: &dyn Engine,
+        keyrings: &Keyrings,
+        token: &[u8],
+        now: Now,
+    ) -> Result<Verified, Unverifiable> {
         let unverified = Unverified::parse(token, self.limits().token_bytes)?;
         let payload = unverified.parse_payload()?;
         let Json::Object(claims) = &payload else {
-            return Err(Denial::new(Fault::TokenMalformed, "the payload is not an object"));
+            return Err(Denial::new(Fault::TokenMalformed, "the payload is not an object").into());
         };
         let name = claims::unverified_issuer(claims)?;
         let place = self.by_issuer.get(name).copied();
         let Some((place, issuer)) = place.and_then(|place| Some((place, self.issuers.get(place)?))) else {
-            return Err(Denial::new(Fault::InvalidIssuer, "iss is not configured"));
+            return Err(Denial::new(Fault::InvalidIssuer, "iss is not configured").into());
         };
         let header = unverified.header();
         if !issuer.algorithms.contains(&header.alg) {
-            return Err(Denial::new(Fault::AlgNotAllowed, "the issuer does not use this alg"));
+            return Err(Denial::new(Fault::AlgNotAllowed, "the issuer does not use this alg").into());
         }
-        let candidates = issuer.keys.candidates(header.kid.as_deref(), header.alg)?;
+        let current = keyrings.current(&issuer.keys, place, now.monotonic)?;
+        let candidates = current.keys.candidates(header.kid.as_deref(), header.alg).map_err(|denial| {
+            let unknown = (denial.fault == Fault::KeyUnknown && issuer.published.is_some())
+                .then(|| UnknownKey { issuer: place, kid: header.kid.clone() });
+            Unverifiable { denial, unknown }
+        })?;
         let mut thumbprint = None;
         for key in candidates {
             if engine.verify(key, header.alg, unverified.signing_input(), unverified.signature()).is_ok() {
@@ -228,7 +256,7 @@ impl Policy {
             }
         }
         let Some(thumbprint) = thumbprint else {
-            return Err(Denial::new(Fault::SigMismatch, "no key of the issuer verifies the signature"));
+            return Err(Denial::new(Fault::SigMismatch, "no key of the issuer verifies the signature").into());
         };
         let iat_lead = self.revocation().map_or(DEFAULT_IAT_LEAD, |revocation| revocation.iat_lead);
         let times = claims::check_registered(issuer, iat_lead, header, claims, now.wall)?;
@@ -246,11 +274,30 @@ impl Policy {
             payload: unverified.payload().into(),
             issuer: place,
             thumbprint,
+            generation: Cell::new(current.generation),
             window: times.window,
             questions,
             judged: RefCell::new(None),
             verdict: Cell::new(None),
         })
+    }
+
+    /// Is the key that verified this token still one of its issuer's? A key that has left the set takes its tokens along,
+    /// whatever the cache knows of them.
+    ///
+    /// # Errors
+    /// [`Fault::KeysUnavailable`] when nobody can tell.
+    pub fn still_trusts(&self, verified: &Verified, keyrings: &Keyrings, now: Now) -> Result<bool, Denial> {
+        let Some(issuer) = self.issuers.get(verified.issuer) else { return Ok(false) };
+        let current = keyrings.current(&issuer.keys, verified.issuer, now.monotonic)?;
+        if current.generation == verified.generation.get() {
+            return Ok(true);
+        }
+        let holds = current.keys.get_by_thumbprint(&verified.thumbprint).is_some();
+        if holds {
+            verified.generation.set(current.generation);
+        }
+        Ok(holds)
     }
 
     /// Judges a verified token by the request's rule, its time and its binding: at every use, cached or not.
@@ -310,6 +357,12 @@ impl Policy {
         }
         let passes_when_unavailable = mode == RevocationMode::DangerouslyPassWhenUnavailable;
         Ok(Standing::MustAsk(Asking { accepted, ask, passes_when_unavailable }))
+    }
+}
+
+impl From<Denial> for Unverifiable {
+    fn from(denial: Denial) -> Self {
+        Self { denial, unknown: None }
     }
 }
 

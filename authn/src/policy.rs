@@ -12,6 +12,8 @@ use crate::fault::Fault;
 use crate::headers::HeaderName;
 use crate::invalid::Invalid;
 use crate::json::Number;
+use crate::jwks::Url;
+use crate::key_source::Settings;
 use crate::keys::{Key, KeySet};
 use crate::origin::Origins;
 use crate::route::Router;
@@ -41,6 +43,8 @@ pub(crate) struct Issuer {
     pub(crate) audiences: Option<Vec<String>>,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) keys: KeySet,
+    /// Where its keys are fetched from, in the place of `keys`.
+    pub(crate) published: Option<Settings>,
     pub(crate) skew: u64,
     pub(crate) max_lifetime: u64,
     /// Lower case, without `application/`. `None`: JWT, at+jwt or absent.
@@ -197,6 +201,11 @@ impl Policy {
         self.revocation.as_ref()
     }
 
+    /// The issuer's name in logs and metrics.
+    pub fn issuer_name(&self, issuer: usize) -> &str {
+        self.issuers.get(issuer).map_or("none", |issuer| issuer.name.as_str())
+    }
+
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
@@ -279,9 +288,16 @@ fn compile_issuer(
     for (i, key) in document.keys.iter().enumerate() {
         keys.push(compile_key(key, &format!("{at}.keys[{i}]"), &algorithms, environment)?);
     }
-    if keys.is_empty() {
-        return Err(Invalid::new(format!("{at}.keys"), "at least one key is needed"));
-    }
+    let published = match &document.jwks {
+        Some(_) if !keys.is_empty() => {
+            return Err(Invalid::new(format!("{at}.jwks"), "give either `keys` or `jwks`"));
+        }
+        Some(jwks) => Some(compile_jwks(jwks, &format!("{at}.jwks"), &document.issuer, &algorithms)?),
+        None if keys.is_empty() => {
+            return Err(Invalid::new(format!("{at}.keys"), "at least one key is needed, or `jwks`"));
+        }
+        None => None,
+    };
     let keys = KeySet::new(keys).map_err(|error| Invalid::new(format!("{at}.keys"), error.to_string()))?;
     let skew = whole_seconds(document.skew, ZERO, MAX_SKEW, &format!("{at}.skew"))?;
     let second = ConfigDuration::from_secs(1);
@@ -299,10 +315,47 @@ fn compile_issuer(
         audiences,
         algorithms,
         keys,
+        published,
         skew,
         max_lifetime,
         types,
         required_claims: document.required_claims.clone(),
+    })
+}
+
+fn compile_jwks(
+    document: &config::Jwks,
+    at: &str,
+    issuer: &str,
+    algorithms: &[Algorithm],
+) -> Result<Settings, Invalid> {
+    if document.cluster.is_empty() {
+        return Err(Invalid::new(format!("{at}.cluster"), "must not be empty"));
+    }
+    let (url, discovery) = match (&document.uri, document.discovery) {
+        (Some(uri), false) => (Url::parse(uri).map_err(|why| Invalid::new(format!("{at}.uri"), why))?, None),
+        (None, true) => {
+            let url = Url::discovery(issuer);
+            (url.map_err(|why| Invalid::new(format!("{at}.discovery"), why))?, Some(issuer.to_owned()))
+        }
+        _ => return Err(Invalid::new(at, "give exactly one of `uri` and `discovery: true`")),
+    };
+    let hours = |hours: u64| ConfigDuration::from_secs(hours.saturating_mul(3600));
+    let seconds = ConfigDuration::from_secs;
+    within(document.timeout, ConfigDuration::from_millis(100), seconds(30), &format!("{at}.timeout"))?;
+    within(document.refresh, seconds(10), hours(24), &format!("{at}.refresh"))?;
+    within(document.max_stale, document.refresh, hours(7 * 24), &format!("{at}.max_stale"))?;
+    within(document.cool_down, seconds(1), hours(1), &format!("{at}.cool_down"))?;
+    Ok(Settings {
+        cluster: document.cluster.clone(),
+        url,
+        discovery,
+        timeout: document.timeout.0,
+        refresh: document.refresh.0,
+        max_stale: document.max_stale.0,
+        cool_down: document.cool_down.0,
+        symmetric: document.symmetric,
+        algorithms: algorithms.to_vec(),
     })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 pub struct UnixSeconds(pub u64);
 
 /// Nanoseconds of the host's monotonic clock, which all virtual machines of a process share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Monotonic(pub u64);
 
 /// Both clocks, read together.

@@ -13,6 +13,7 @@
 
 mod callbacks;
 mod host;
+mod key_fetching;
 mod metrics;
 mod pairs;
 mod peer;

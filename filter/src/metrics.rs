@@ -54,6 +54,7 @@ pub struct Metrics {
     requests: HashMap<(Outcome, Option<usize>), Option<u32>>,
     counters: HashMap<Counter, Option<u32>>,
     histograms: HashMap<Histogram, Option<u32>>,
+    key_fetches: HashMap<(usize, bool), Option<u32>>,
 }
 
 impl Metrics {
@@ -73,6 +74,15 @@ impl Metrics {
     pub fn count(&mut self, counter: Counter) {
         let define = || host::define_metric(MetricType::Counter, &counter.name()).ok();
         add(*self.counters.entry(counter).or_insert_with(define));
+    }
+
+    pub fn key_fetch(&mut self, issuer: usize, name: &str, is_good: bool) {
+        let define = || {
+            let result = if is_good { "ok" } else { "failed" };
+            let name = format!("portcullis.key_fetches.issuer.{name}.result.{result}");
+            host::define_metric(MetricType::Counter, &name).ok()
+        };
+        add(*self.key_fetches.entry((issuer, is_good)).or_insert_with(define));
     }
 
     pub fn record(&mut self, histogram: Histogram, value: u64) {

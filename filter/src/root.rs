@@ -4,17 +4,19 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use authn::checks::{Checks, Flight, Resolved, Waiter};
-use authn::decide::{Admission, Asking, Entered, Entry, Removal, Standing, Verified};
+use authn::decide::{Admission, Asking, Entered, Entry, Removal, Standing, Unverifiable, Verified};
 use authn::engine::JwtSimple;
 use authn::fault::{Denial, Fault};
+use authn::key_source::KeySource;
 use authn::policy::Policy;
 use authn::request::Request;
-use authn::shared::SharedVerdicts;
+use authn::shared::{Namespace, SharedVerdicts};
 use authn::time::{Monotonic, Now};
 use authn::token_cache::TokenCache;
 use wire::check::{self, Question, Trouble};
 
 use crate::host::{self, LogLevel, MapType};
+use crate::key_fetching::{KeyFetching, Outcome as KeyOutcome, Waiting};
 use crate::metrics::{CheckFailure, Counter, Histogram, Metrics, Outcome};
 use crate::pairs;
 use crate::peer::HostPeer;
@@ -37,6 +39,8 @@ pub struct Root {
     /// Refused, and the host would not send the refusal.
     unanswered: HashSet<u32>,
     calls: HashMap<u32, Call>,
+    keys: KeyFetching,
+    awaiting_keys: HashMap<u32, AwaitingKeys>,
     nonces: Nonces,
     metrics: Metrics,
     logged: u32,
@@ -46,6 +50,23 @@ pub struct Root {
 struct Paused {
     asking: Asking,
     cookie_session: bool,
+}
+
+/// A request whose token names a key that a fetch under way may bring. It is judged anew then.
+#[derive(Clone, Copy)]
+struct AwaitingKeys {
+    issuer: usize,
+    deadline: Monotonic,
+}
+
+/// May a request wait for keys?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    MayWait,
+    /// It has waited; `brought` says that a set came, so that a key that is still unknown is not asked for again.
+    HasWaited {
+        brought: bool,
+    },
 }
 
 struct Call {
@@ -88,7 +109,7 @@ impl Root {
             engine: JwtSimple,
             tokens: TokenCache::new(limits.cached_tokens, u64::from_le_bytes([a, b, c, d, e, f, g, h])),
             shared: policy.revocation().and_then(|revocation| {
-                SharedVerdicts::new(&revocation.derived, policy.digest(), limits.shared_verdicts)
+                SharedVerdicts::new(Namespace::new(&revocation.derived, policy.digest()), limits.shared_verdicts)
             }),
             checks: Checks::new(
                 limits.waiting_requests,
@@ -97,6 +118,8 @@ impl Root {
             paused: HashMap::new(),
             unanswered: HashSet::new(),
             calls: HashMap::new(),
+            keys: KeyFetching::new(&policy, context, u64::from_le_bytes(random) | 1),
+            awaiting_keys: HashMap::new(),
             nonces: Nonces { random, count: 0 },
             metrics: Metrics::default(),
             logged: 0,
@@ -106,6 +129,10 @@ impl Root {
     }
 
     pub fn on_request_headers(&mut self, stream: u32) -> Next {
+        self.judge(stream, Patience::MayWait)
+    }
+
+    fn judge(&mut self, stream: u32, patience: Patience) -> Next {
         let Ok(now) = host::now() else {
             return self.refuse(stream, None, &Denial::new(Fault::StoreUnavailable, "the host gives no time"));
         };
@@ -139,16 +166,16 @@ impl Root {
                 Next::Continue
             }
             Entry::Denied { rule, denial } => self.refuse(stream, rule, &denial),
-            Entry::Token(entered) => self.on_token(stream, entered, now),
+            Entry::Token(entered) => self.on_token(stream, entered, patience, now),
         }
     }
 
-    fn on_token(&mut self, stream: u32, entered: Entered<'_>, now: Now) -> Next {
+    fn on_token(&mut self, stream: u32, entered: Entered<'_>, patience: Patience, now: Now) -> Next {
         let rule = entered.rule();
         let cookie_session = entered.is_cookie_session();
         let verified = match self.verified(entered.token(), now) {
             Ok(verified) => verified,
-            Err(denial) => return self.refuse(stream, Some(rule), &denial),
+            Err(unverifiable) => return self.on_unverifiable(stream, rule, unverifiable, patience, now),
         };
         let standing = self
             .policy
@@ -162,16 +189,87 @@ impl Root {
     }
 
     /// From this virtual machine's memory, or verified now.
-    fn verified(&mut self, token: &[u8], now: Now) -> Result<Rc<Verified>, Denial> {
+    fn verified(&mut self, token: &[u8], now: Now) -> Result<Rc<Verified>, Unverifiable> {
         if let Some(verified) = self.tokens.find(token) {
             let verified = Rc::clone(verified);
-            self.metrics.count(Counter::TokenHit);
-            return Ok(verified);
+            if self.policy.still_trusts(&verified, &self.keys.rings, now)? {
+                self.metrics.count(Counter::TokenHit);
+                return Ok(verified);
+            }
         }
         self.metrics.count(Counter::TokenMiss);
-        let verified = Rc::new(self.policy.verify(&self.engine, token, now)?);
+        let verified = Rc::new(self.policy.verify(&self.engine, &self.keys.rings, token, now)?);
         self.tokens.insert(Rc::clone(&verified));
         Ok(verified)
+    }
+
+    /// Refuses, unless its key may be on its way.
+    fn on_unverifiable(
+        &mut self,
+        stream: u32,
+        rule: usize,
+        unverifiable: Unverifiable,
+        patience: Patience,
+        now: Now,
+    ) -> Next {
+        let Unverifiable { denial, unknown } = unverifiable;
+        let Some(unknown) = unknown else { return self.refuse(stream, Some(rule), &denial) };
+        if let Patience::HasWaited { brought } = patience {
+            if let (true, Some(source)) = (brought, self.keys.rings.source_mut(unknown.issuer)) {
+                source.remember_absent(unknown.kid.as_deref());
+            }
+            return self.refuse(stream, Some(rule), &denial);
+        }
+        let has_room = self.awaiting_keys.len() < self.policy.limits().waiting_requests;
+        match self.keys.is_worth_waiting(&self.policy, &unknown, now.monotonic) {
+            Waiting::Yes if has_room => {
+                let longest = self.keys.rings.source(unknown.issuer).map_or(Duration::ZERO, KeySource::longest_fetch);
+                let deadline = now.monotonic.plus(longest);
+                self.awaiting_keys.insert(stream, AwaitingKeys { issuer: unknown.issuer, deadline });
+                Next::Wait
+            }
+            Waiting::LookAgain => {
+                self.wake(unknown.issuer, true);
+                if host::make_effective(stream).is_err() {
+                    return Next::Wait;
+                }
+                self.judge(stream, Patience::HasWaited { brought: true })
+            }
+            Waiting::Yes | Waiting::No => {
+                // A fetch that was started made the root effective.
+                if host::make_effective(stream).is_err() {
+                    return Next::Wait;
+                }
+                self.refuse(stream, Some(rule), &denial)
+            }
+        }
+    }
+
+    /// Judges anew all who wait for this issuer's keys.
+    fn wake(&mut self, issuer: usize, brought: bool) {
+        let all: Vec<u32> = self
+            .awaiting_keys
+            .iter()
+            .filter(|(_, awaiting)| awaiting.issuer == issuer)
+            .map(|(stream, _)| *stream)
+            .collect();
+        for stream in all {
+            self.wake_one(stream, brought);
+        }
+    }
+
+    fn wake_one(&mut self, stream: u32, brought: bool) {
+        if self.awaiting_keys.remove(&stream).is_none() || host::make_effective(stream).is_err() {
+            return;
+        }
+        let next = self.judge(stream, Patience::HasWaited { brought });
+        self.go_on(stream, next);
+    }
+
+    fn on_key_news(&mut self, issuer: usize, outcome: KeyOutcome) {
+        let is_good = outcome == KeyOutcome::Renewed;
+        self.metrics.key_fetch(issuer, self.policy.issuer_name(issuer), is_good);
+        self.wake(issuer, is_good);
     }
 
     /// Nothing fresh in this virtual machine: perhaps another worker knows, else the service is asked.
@@ -242,6 +340,14 @@ impl Root {
     }
 
     pub fn on_call_answered(&mut self, call: u32) {
+        if let Ok(now) = host::now()
+            && let Some(news) = self.keys.on_call_answered(&self.policy, call, now.monotonic)
+        {
+            if let Some((issuer, outcome)) = news {
+                self.on_key_news(issuer, outcome);
+            }
+            return;
+        }
         let Some(call) = self.calls.remove(&call) else { return };
         let Ok(now) = host::now() else {
             let waiters = self.checks.failed(call.flight);
@@ -331,7 +437,13 @@ impl Root {
     }
 
     fn resume(&mut self, stream: u32, admission: &Admission, cookie_session: bool) {
-        match self.forward(stream, admission, cookie_session) {
+        let next = self.forward(stream, admission, cookie_session);
+        self.go_on(stream, next);
+    }
+
+    /// Lets a request that was paused go on, if it may.
+    fn go_on(&mut self, stream: u32, next: Next) {
+        match next {
             Next::Continue => {
                 let _ = host::resume_request();
             }
@@ -420,6 +532,18 @@ impl Root {
         self.logged = 0;
         self.unlogged = 0;
         let Ok(now) = host::now() else { return };
+        for (issuer, outcome) in self.keys.on_tick(&self.policy, now.monotonic) {
+            self.on_key_news(issuer, outcome);
+        }
+        let overdue: Vec<u32> = self
+            .awaiting_keys
+            .iter()
+            .filter(|(_, awaiting)| awaiting.deadline <= now.monotonic)
+            .map(|(stream, _)| *stream)
+            .collect();
+        for stream in overdue {
+            self.wake_one(stream, false);
+        }
         let late = self.checks.expire(now.monotonic);
         self.fail(late, Fault::StoreUnavailable, "no answer within the timeout");
         // The host answers every call, at the latest by its timeout. Were one ever lost, it must not be kept for ever.
@@ -432,6 +556,7 @@ impl Root {
     /// The request is over, answered or not.
     pub fn on_stream_gone(&mut self, stream: u32) {
         self.unanswered.remove(&stream);
+        self.awaiting_keys.remove(&stream);
         if self.paused.remove(&stream).is_some() {
             self.checks.leave(stream);
         }
@@ -439,7 +564,9 @@ impl Root {
 
     /// It must not go on yet.
     pub fn is_held(&self, stream: u32) -> bool {
-        self.paused.contains_key(&stream) || self.unanswered.contains(&stream)
+        self.paused.contains_key(&stream)
+            || self.awaiting_keys.contains_key(&stream)
+            || self.unanswered.contains(&stream)
     }
 
     fn is_fresh(&self, sent: Monotonic, now: Now) -> bool {
@@ -449,7 +576,7 @@ impl Root {
 
     fn shared_verdict(&self, digest: [u8; 16]) -> Option<(Monotonic, authn::revocation::Verdict)> {
         let shared = self.shared.as_ref()?;
-        let (bytes, _) = host::shared(&shared.key(shared.slot(&digest))).ok()??;
+        let (bytes, _) = host::shared(&shared.key(&digest)).ok()??;
         shared.read(&digest, &bytes)
     }
 
@@ -458,7 +585,7 @@ impl Root {
         let ours = (resolved.sent, resolved.verdict);
         let Some(shared) = &self.shared else { return ours };
         let digest = &resolved.ask.digest;
-        let key = shared.key(shared.slot(digest));
+        let key = shared.key(digest);
         for _ in 0..CAS_TRIES {
             let Ok(found) = host::shared(&key) else { return ours };
             let (bytes, cas) = found.unwrap_or_default();

@@ -1,0 +1,261 @@
+//! Fetching published keys through the host: one virtual machine of a process fetches for all, and the others take over
+//! what it has found. What to fetch and when is `authn::key_source`'s.
+use std::collections::HashMap;
+use std::time::Duration;
+
+use authn::decide::UnknownKey;
+use authn::key_source::{Fetch, KeySource, Progress, Unknown};
+use authn::keyrings::Keyrings;
+use authn::policy::Policy;
+use authn::shared::{Lease, Namespace, SharedKeys};
+use authn::time::Monotonic;
+
+use crate::host::{self, LogLevel, MapType};
+
+pub struct KeyFetching {
+    pub rings: Keyrings,
+    root: u32,
+    /// By issuer. Without a secret nothing that is shared could be told from a forgery: then each virtual machine
+    /// fetches for itself.
+    shared: HashMap<usize, SharedKeys>,
+    calls: HashMap<u32, Call>,
+    jitter: u64,
+}
+
+struct Call {
+    issuer: usize,
+    sent: Monotonic,
+}
+
+/// What became of one issuer's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A newer set is held.
+    Renewed,
+    Failed,
+}
+
+impl KeyFetching {
+    pub fn new(policy: &Policy, root: u32, jitter: u64) -> Self {
+        let rings = policy.keyrings();
+        let shared = match policy.revocation() {
+            None => HashMap::new(),
+            Some(revocation) => {
+                let space = Namespace::new(&revocation.derived, policy.digest());
+                rings.fetched().map(|issuer| (issuer, SharedKeys::new(space.clone(), issuer))).collect()
+            }
+        };
+        Self { rings, root, shared, calls: HashMap::new(), jitter }
+    }
+
+    /// Takes over what another virtual machine has fetched, and fetches what is due. Returns the issuers whose keys have
+    /// something new to say.
+    pub fn on_tick(&mut self, policy: &Policy, now: Monotonic) -> Vec<(usize, Outcome)> {
+        let mut news = Vec::new();
+        for issuer in self.rings.fetched() {
+            if self.adopt(issuer, now) {
+                news.push((issuer, Outcome::Renewed));
+            }
+            let is_due = self.rings.source(issuer).is_some_and(|source| source.is_due(now));
+            if is_due && !self.fetch_if_free(policy, issuer, None, now) {
+                news.push((issuer, Outcome::Failed));
+            }
+        }
+        // The host answers every call, at the latest by its timeout. Were one ever lost, the issuer must not be.
+        let lost: Vec<u32> = self
+            .calls
+            .iter()
+            .filter(|(_, call)| now.since(call.sent) > Duration::from_secs(65))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in lost {
+            if let Some(call) = self.calls.remove(&number) {
+                self.fail(policy, call.issuer, "no answer came", now);
+                news.push((call.issuer, Outcome::Failed));
+            }
+        }
+        news
+    }
+
+    /// Whether a token whose key is not held should wait: a fetch is under way, here or in another virtual machine, or
+    /// was started now.
+    pub fn is_worth_waiting(&mut self, policy: &Policy, unknown: &UnknownKey, now: Monotonic) -> Waiting {
+        if self.adopt(unknown.issuer, now) {
+            return Waiting::LookAgain;
+        }
+        let lease = self.lease(unknown.issuer).map(|(lease, _)| lease).unwrap_or_default();
+        let Some(source) = self.rings.source_mut(unknown.issuer) else { return Waiting::No };
+        if lease.unknown > Monotonic(0) {
+            source.note_unknown_fetch(lease.unknown);
+        }
+        let others_fetch = lease.started > Monotonic(0) && now.since(lease.started) < source.longest_fetch();
+        match source.on_unknown_kid(unknown.kid.as_deref(), now) {
+            Unknown::Absent if others_fetch && source.fetched().is_some_and(|fetched| fetched < lease.started) => {
+                Waiting::Yes
+            }
+            Unknown::Absent => Waiting::No,
+            Unknown::Worthwhile if others_fetch || !source.is_idle() => Waiting::Yes,
+            Unknown::Worthwhile => match self.fetch_if_free(policy, unknown.issuer, Some(now), now) {
+                true => Waiting::Yes,
+                false => Waiting::No,
+            },
+        }
+    }
+
+    /// Is the call one of ours? Then its answer is read, and this is what came of it.
+    pub fn on_call_answered(&mut self, policy: &Policy, call: u32, now: Monotonic) -> Option<Option<(usize, Outcome)>> {
+        let Call { issuer, .. } = self.calls.remove(&call)?;
+        let header = |name: &[u8]| {
+            let value = host::header(MapType::HttpCallResponseHeaders, name).ok().flatten()?;
+            String::from_utf8(value).ok()
+        };
+        let status = header(b":status").and_then(|status| status.parse::<u16>().ok());
+        let cache_control = header(b"cache-control");
+        let body = host::call_body(authn::jwks::MAX_BYTES.saturating_add(1));
+        let reply = match (status, &body) {
+            (Some(status), Ok(body)) => Ok((status, body.as_slice())),
+            (None, _) => Err("the answer broke off"),
+            (_, Err(_)) => Err("the answer's body cannot be read"),
+        };
+        let jitter = self.next_jitter();
+        let progress = self.rings.source_mut(issuer)?.on_reply(reply, cache_control.as_deref(), now, jitter);
+        let name = policy.issuer_name(issuer);
+        match progress {
+            Progress::Continue(fetch) => {
+                if self.send(issuer, &fetch, now) {
+                    return Some(None);
+                }
+                self.fail(policy, issuer, "the host would not send the request", now);
+                Some(Some((issuer, Outcome::Failed)))
+            }
+            Progress::Installed { left_out } => {
+                for why in left_out {
+                    host::log(LogLevel::Warn, &format!("portcullis: issuer={name} key left out: {why}"));
+                }
+                if let (Some(fetched), Ok(body)) = (self.rings.source(issuer).and_then(KeySource::fetched), &body) {
+                    self.publish(issuer, fetched, body);
+                }
+                Some(Some((issuer, Outcome::Renewed)))
+            }
+            Progress::Failed(why) => {
+                host::log(LogLevel::Warn, &format!("portcullis: issuer={name} keys not fetched: {why}"));
+                self.release(issuer);
+                Some(Some((issuer, Outcome::Failed)))
+            }
+        }
+    }
+
+    /// Starts a fetch unless another virtual machine is at it. Returns false when it could not even be sent.
+    fn fetch_if_free(&mut self, policy: &Policy, issuer: usize, unknown: Option<Monotonic>, now: Monotonic) -> bool {
+        let Some(source) = self.rings.source(issuer) else { return false };
+        let longest = source.longest_fetch();
+        if let Some(shared) = self.shared.get(&issuer) {
+            let (lease, cas) = self.lease(issuer).unwrap_or_default();
+            let is_taken = lease.started > Monotonic(0) && now.since(lease.started) < longest;
+            let ours = Lease { started: now, unknown: unknown.unwrap_or(lease.unknown) };
+            // The compare-and-set elects one of those who see the lease free at the same moment.
+            let won = !is_taken && host::set_shared(&shared.lease_key(), &shared.write_lease(ours), cas).is_ok();
+            if !won {
+                if let (Some(source), None) = (self.rings.source_mut(issuer), unknown) {
+                    source.leave_to_another(now);
+                }
+                return true;
+            }
+        }
+        let Some(source) = self.rings.source_mut(issuer) else { return false };
+        if let Some(at) = unknown {
+            source.note_unknown_fetch(at);
+        }
+        let fetch = source.start(now);
+        if self.send(issuer, &fetch, now) {
+            return true;
+        }
+        self.fail(policy, issuer, "the host would not send the request", now);
+        false
+    }
+
+    fn send(&mut self, issuer: usize, fetch: &Fetch, now: Monotonic) -> bool {
+        let Some(source) = self.rings.source(issuer) else { return false };
+        let headers: [(&[u8], &[u8]); 5] = [
+            (b":method", b"GET"),
+            (b":path", fetch.url.path.as_bytes()),
+            (b":authority", fetch.url.authority.as_bytes()),
+            (b":scheme", b"https"),
+            (b"accept", b"application/json"),
+        ];
+        if host::make_effective(self.root).is_err() {
+            return false;
+        }
+        match host::call(&source.settings().cluster, &headers, b"", source.settings().timeout) {
+            Ok(call) => {
+                self.calls.insert(call, Call { issuer, sent: now });
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn fail(&mut self, policy: &Policy, issuer: usize, why: &str, now: Monotonic) {
+        let jitter = self.next_jitter();
+        if let Some(source) = self.rings.source_mut(issuer) {
+            source.on_reply(Err(why), None, now, jitter);
+        }
+        let name = policy.issuer_name(issuer);
+        host::log(LogLevel::Warn, &format!("portcullis: issuer={name} keys not fetched: {why}"));
+        self.release(issuer);
+    }
+
+    /// Takes over a newer set that another virtual machine has shared.
+    fn adopt(&mut self, issuer: usize, now: Monotonic) -> bool {
+        let Some(shared) = self.shared.get(&issuer) else { return false };
+        let Some(source) = self.rings.source(issuer) else { return false };
+        let read = |key: String| host::shared(&key).ok().flatten().map(|(bytes, _)| bytes);
+        let stamp = read(shared.stamp_key()).and_then(|bytes| shared.read_stamp(&bytes));
+        if stamp.is_none_or(|stamp| stamp > now || source.fetched().is_some_and(|fetched| fetched >= stamp)) {
+            return false;
+        }
+        let Some(bytes) = read(shared.set_key()) else { return false };
+        let Some((fetched, text)) = shared.read_set(&bytes) else { return false };
+        let jitter = self.next_jitter();
+        self.rings.source_mut(issuer).is_some_and(|source| source.adopt(text, fetched, now, jitter))
+    }
+
+    fn publish(&self, issuer: usize, fetched: Monotonic, text: &[u8]) {
+        if let Some(shared) = self.shared.get(&issuer) {
+            let _ = host::set_shared(&shared.set_key(), &shared.write_set(fetched, text), 0);
+            let _ = host::set_shared(&shared.stamp_key(), &shared.write_stamp(fetched), 0);
+        }
+        self.release(issuer);
+    }
+
+    /// The fetch is over: whoever is due next need not wait for the lease to end by itself.
+    fn release(&self, issuer: usize) {
+        if let (Some(shared), Some((lease, cas))) = (self.shared.get(&issuer), self.lease(issuer)) {
+            let over = Lease { started: Monotonic(0), ..lease };
+            let _ = host::set_shared(&shared.lease_key(), &shared.write_lease(over), cas);
+        }
+    }
+
+    fn lease(&self, issuer: usize) -> Option<(Lease, u32)> {
+        let shared = self.shared.get(&issuer)?;
+        let (bytes, cas) = host::shared(&shared.lease_key()).ok()??;
+        Some((shared.read_lease(&bytes).unwrap_or_default(), cas))
+    }
+
+    fn next_jitter(&mut self) -> u64 {
+        // xorshift: spreads retries, and keeps no secret.
+        self.jitter ^= self.jitter << 13;
+        self.jitter ^= self.jitter >> 7;
+        self.jitter ^= self.jitter << 17;
+        self.jitter
+    }
+}
+
+/// What a request with an unknown key should do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    No,
+    Yes,
+    /// A newer set is already here.
+    LookAgain,
+}
