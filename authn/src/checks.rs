@@ -1,6 +1,6 @@
 //! Which requests wait for which answers: misses that arrive while a question is under way wait, and go out together in
 //! the next one. No host call, no clock: events in, what to do out, so that any history can be replayed in a test.
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -25,16 +25,24 @@ pub struct Checks {
     limit: usize,
     timeout: Duration,
     next_flight: u64,
-    queue: VecDeque<Pending>,
+    /// All that is asked or to be asked, by the question's digest: a token that is waited for twice is asked once.
+    pending: HashMap<[u8; 16], Pending>,
+    /// Those of `pending` that no question under way asks, in the order in which they came. May name some that are gone.
+    queue: VecDeque<[u8; 16]>,
     flights: Vec<InFlight>,
-    waiting: usize,
+    /// Which question each request waits for.
+    waiters: HashMap<Waiter, [u8; 16]>,
+    /// In the order of their deadlines, since every request waits equally long. May name some that are gone.
+    deadlines: VecDeque<(Monotonic, Waiter)>,
 }
 
 /// One token that is asked about, and all who wait for it.
 #[derive(Debug)]
 struct Pending {
     ask: Rc<Ask>,
-    waiters: Vec<(Waiter, Monotonic)>,
+    waiters: Vec<Waiter>,
+    /// The question under way that asks it.
+    flight: Option<Flight>,
 }
 
 #[derive(Debug)]
@@ -42,7 +50,7 @@ struct InFlight {
     flight: Flight,
     sent: Monotonic,
     keys: Vec<RevocationKey>,
-    pending: Vec<Pending>,
+    tokens: Vec<[u8; 16]>,
 }
 
 /// No more requests may wait.
@@ -70,11 +78,20 @@ pub struct Resolved {
 impl Checks {
     /// At most `limit` requests wait, each at most `timeout`.
     pub fn new(limit: usize, timeout: Duration) -> Self {
-        Self { limit, timeout, next_flight: 0, queue: VecDeque::new(), flights: Vec::new(), waiting: 0 }
+        Self {
+            limit,
+            timeout,
+            next_flight: 0,
+            pending: HashMap::new(),
+            queue: VecDeque::new(),
+            flights: Vec::new(),
+            waiters: HashMap::new(),
+            deadlines: VecDeque::new(),
+        }
     }
 
     pub fn waiting(&self) -> usize {
-        self.waiting
+        self.waiters.len()
     }
 
     /// `waiter` waits for what `ask` asks.
@@ -82,81 +99,79 @@ impl Checks {
     /// # Errors
     /// [`Full`], and the request must be refused.
     pub fn join(&mut self, waiter: Waiter, ask: Rc<Ask>, now: Monotonic) -> Result<(), Full> {
-        if self.waiting >= self.limit {
+        if self.waiters.len() >= self.limit {
             return Err(Full);
         }
-        self.waiting = self.waiting.saturating_add(1);
-        let entry = (waiter, now.plus(self.timeout));
-        // A question that is already under way was sent before this request came, so its answer may be older than a
-        // revocation that this request must see only if the answer were kept past its freshness, which counts from
-        // the sending. So joining it is as good as a cache hit.
-        let known = self.flights.iter_mut().flat_map(|flight| &mut flight.pending).chain(&mut self.queue);
-        for pending in known {
-            if pending.ask.digest == ask.digest {
-                pending.waiters.push(entry);
-                return Ok(());
+        let digest = ask.digest;
+        self.waiters.insert(waiter, digest);
+        self.deadlines.push_back((now.plus(self.timeout), waiter));
+        // A question that is already under way may have been sent before a revocation that this request comes after. Its
+        // answer counts only while it is fresh, which is reckoned from the sending: joining it is a cache hit, no more.
+        match self.pending.get_mut(&digest) {
+            Some(pending) => pending.waiters.push(waiter),
+            None => {
+                self.pending.insert(digest, Pending { ask, waiters: vec![waiter], flight: None });
+                self.queue.push_back(digest);
             }
         }
-        self.queue.push_back(Pending { ask, waiters: vec![entry] });
         Ok(())
     }
 
     /// The next question, if one may go out. Call it again until there is none.
     pub fn next_batch(&mut self, now: Monotonic) -> Option<Batch> {
-        if self.flights.len() >= MAX_FLIGHTS || self.queue.is_empty() {
+        if self.flights.len() >= MAX_FLIGHTS {
             return None;
         }
-        let mut keys: Vec<RevocationKey> = Vec::new();
-        let mut seen: HashMap<RevocationKey, ()> = HashMap::new();
-        let mut pending: Vec<Pending> = Vec::new();
-        while let Some(next) = self.queue.front() {
-            let new = next.ask.keys.iter().filter(|key| !seen.contains_key(key)).count();
-            if keys.len().saturating_add(new) > MAX_KEYS && !pending.is_empty() {
-                break;
-            }
-            for key in &next.ask.keys {
-                if seen.insert(*key, ()).is_none() {
-                    keys.push(*key);
-                }
-            }
-            pending.extend(self.queue.pop_front());
-        }
         let flight = Flight(self.next_flight);
+        let mut keys: Vec<RevocationKey> = Vec::new();
+        let mut seen: HashSet<RevocationKey> = HashSet::new();
+        let mut tokens: Vec<[u8; 16]> = Vec::new();
+        while let Some(digest) = self.queue.front().copied() {
+            let waiting = self.pending.get_mut(&digest).filter(|pending| pending.flight.is_none());
+            if let Some(pending) = waiting {
+                let new = pending.ask.keys.iter().filter(|key| !seen.contains(key)).count();
+                if keys.len().saturating_add(new) > MAX_KEYS && !tokens.is_empty() {
+                    break;
+                }
+                keys.extend(pending.ask.keys.iter().filter(|key| seen.insert(**key)));
+                pending.flight = Some(flight);
+                tokens.push(digest);
+            }
+            self.queue.pop_front();
+        }
+        if tokens.is_empty() {
+            return None;
+        }
         self.next_flight = self.next_flight.wrapping_add(1);
-        let batch = Batch { flight, keys: keys.clone(), tokens: pending.len() };
-        self.flights.push(InFlight { flight, sent: now, keys, pending });
+        let batch = Batch { flight, keys: keys.clone(), tokens: tokens.len() };
+        self.flights.push(InFlight { flight, sent: now, keys, tokens });
         Some(batch)
     }
 
-    /// The answers to a question, one for each of its keys, in order. A count that does not fit resolves nothing
-    /// and fails all, as [`Checks::failed`] does.
+    /// The answers to a question, one for each of its keys, in order.
     ///
     /// # Errors
-    /// Those who must be refused because the answers do not fit.
+    /// The answers do not fit the question: all who waited for it must be refused.
     pub fn answered(&mut self, flight: Flight, answers: &[Answer]) -> Result<Vec<Resolved>, Vec<Waiter>> {
         let Some(done) = self.take(flight) else { return Ok(Vec::new()) };
         if done.keys.len() != answers.len() {
-            return Err(self.release(done.pending));
+            return Err(self.release(done.tokens));
         }
         let by_key: HashMap<RevocationKey, Answer> = done.keys.iter().copied().zip(answers.iter().copied()).collect();
-        let mut resolved = Vec::with_capacity(done.pending.len());
-        let mut unanswered = Vec::new();
-        for pending in done.pending {
-            let answers: Option<Vec<Answer>> = pending.ask.keys.iter().map(|key| by_key.get(key).copied()).collect();
-            let Some(answers) = answers else {
-                unanswered.push(pending);
-                continue;
-            };
-            self.waiting = self.waiting.saturating_sub(pending.waiters.len());
+        let mut resolved = Vec::with_capacity(done.tokens.len());
+        for digest in done.tokens {
+            let Some(pending) = self.pending.remove(&digest) else { continue };
+            for waiter in &pending.waiters {
+                self.waiters.remove(waiter);
+            }
+            // A key without an answer cannot be, since the question was made of these very keys; it would be a death.
+            let answers = pending.ask.keys.iter().map(|key| by_key.get(key).copied().unwrap_or(Answer::Dead));
             resolved.push(Resolved {
                 verdict: pending.ask.judge(answers),
                 sent: done.sent,
-                waiters: pending.waiters.into_iter().map(|(waiter, _)| waiter).collect(),
+                waiters: pending.waiters,
                 ask: pending.ask,
             });
-        }
-        if !unanswered.is_empty() {
-            return Err(self.release(unanswered));
         }
         Ok(resolved)
     }
@@ -164,40 +179,36 @@ impl Checks {
     /// The question could not be sent, or its answer proves nothing. Those who waited for it must be refused.
     pub fn failed(&mut self, flight: Flight) -> Vec<Waiter> {
         match self.take(flight) {
-            Some(done) => self.release(done.pending),
+            Some(done) => self.release(done.tokens),
             None => Vec::new(),
         }
     }
 
-    /// The request is gone, or was answered otherwise. The question it caused goes on: others may wait for it.
+    /// The request is gone, or was answered otherwise. A question under way goes on: its answer is worth keeping.
     pub fn leave(&mut self, waiter: Waiter) {
-        let all = self.flights.iter_mut().flat_map(|flight| &mut flight.pending).chain(&mut self.queue);
-        let mut gone = 0usize;
-        for pending in all {
-            let before = pending.waiters.len();
-            pending.waiters.retain(|(one, _)| *one != waiter);
-            gone = gone.saturating_add(before.saturating_sub(pending.waiters.len()));
+        let Some(digest) = self.waiters.remove(&waiter) else { return };
+        let Some(pending) = self.pending.get_mut(&digest) else { return };
+        pending.waiters.retain(|one| *one != waiter);
+        if pending.waiters.is_empty() && pending.flight.is_none() {
+            self.pending.remove(&digest);
         }
-        self.queue.retain(|pending| !pending.waiters.is_empty());
-        self.waiting = self.waiting.saturating_sub(gone);
+        self.forget_the_gone();
     }
 
     /// Those whose time is over: they must be refused. A question under way that outlived its timeout is forgotten, so
     /// that a callback that never comes cannot hold the next batch for ever.
     pub fn expire(&mut self, now: Monotonic) -> Vec<Waiter> {
         let mut over = Vec::new();
-        let all = self.flights.iter_mut().flat_map(|flight| &mut flight.pending).chain(&mut self.queue);
-        for pending in all {
-            pending.waiters.retain(|(waiter, deadline)| {
-                let waits = *deadline > now;
-                if !waits {
-                    over.push(*waiter);
-                }
-                waits
-            });
+        while let Some((deadline, waiter)) = self.deadlines.front().copied() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop_front();
+            if self.waiters.contains_key(&waiter) {
+                self.leave(waiter);
+                over.push(waiter);
+            }
         }
-        self.queue.retain(|pending| !pending.waiters.is_empty());
-        self.waiting = self.waiting.saturating_sub(over.len());
         let patience = self.timeout.saturating_mul(2);
         let lost: Vec<Flight> = self
             .flights
@@ -216,10 +227,161 @@ impl Checks {
         Some(self.flights.swap_remove(at))
     }
 
-    fn release(&mut self, pending: Vec<Pending>) -> Vec<Waiter> {
-        let waiters: Vec<Waiter> =
-            pending.into_iter().flat_map(|pending| pending.waiters).map(|(waiter, _)| waiter).collect();
-        self.waiting = self.waiting.saturating_sub(waiters.len());
+    fn release(&mut self, tokens: Vec<[u8; 16]>) -> Vec<Waiter> {
+        let mut waiters = Vec::new();
+        for digest in tokens {
+            if let Some(pending) = self.pending.remove(&digest) {
+                waiters.extend(pending.waiters);
+            }
+        }
+        for waiter in &waiters {
+            self.waiters.remove(waiter);
+        }
         waiters
+    }
+
+    /// Requests that come and go while nothing is answered must not pile up in the queues.
+    fn forget_the_gone(&mut self) {
+        let most = self.limit.saturating_mul(2).saturating_add(64);
+        if self.deadlines.len() > most {
+            self.deadlines.retain(|(_, waiter)| self.waiters.contains_key(waiter));
+        }
+        if self.queue.len() > most {
+            self.queue.retain(|digest| self.pending.get(digest).is_some_and(|pending| pending.flight.is_none()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::UnixSeconds;
+
+    const MS: u64 = 1_000_000;
+
+    fn ask(name: u8) -> Rc<Ask> {
+        let keys = vec![RevocationKey([name; 16]), RevocationKey([200; 16])];
+        Rc::new(Ask { keys, issued: UnixSeconds(100), digest: [name; 16] })
+    }
+
+    fn checks() -> Checks {
+        Checks::new(10, Duration::from_millis(500))
+    }
+
+    fn at(millis: u64) -> Monotonic {
+        Monotonic(millis * MS)
+    }
+
+    #[test]
+    fn a_lone_miss_goes_at_once_and_later_ones_share_the_next_question() {
+        let mut checks = checks();
+        checks.join(1, ask(1), at(0)).unwrap();
+        let first = checks.next_batch(at(0)).unwrap();
+        assert_eq!(first.keys.len(), 2);
+        assert_eq!(checks.next_batch(at(0)), None);
+        checks.join(2, ask(2), at(1)).unwrap();
+        let second = checks.next_batch(at(1)).unwrap();
+        for waiter in 3..6 {
+            checks.join(waiter, ask(waiter as u8), at(2)).unwrap();
+        }
+        assert_eq!(checks.next_batch(at(2)), None, "two are under way");
+        let resolved = checks.answered(first.flight, &[Answer::Live, Answer::Live]).unwrap();
+        assert_eq!(resolved[0].waiters, [1]);
+        assert_eq!((resolved[0].verdict, resolved[0].sent), (Verdict::Live, at(0)));
+        let third = checks.next_batch(at(3)).unwrap();
+        assert_eq!((third.tokens, third.keys.len()), (3, 4), "the shared key is asked once");
+        assert_eq!(checks.failed(second.flight), [2]);
+        assert_eq!(checks.waiting(), 3);
+    }
+
+    #[test]
+    fn one_token_that_is_waited_for_twice_is_asked_once() {
+        let mut checks = checks();
+        checks.join(1, ask(1), at(0)).unwrap();
+        checks.join(2, ask(1), at(0)).unwrap();
+        let batch = checks.next_batch(at(0)).unwrap();
+        assert_eq!(batch.tokens, 1);
+        checks.join(3, ask(1), at(1)).unwrap();
+        assert_eq!(checks.next_batch(at(1)), None);
+        let resolved = checks.answered(batch.flight, &[Answer::Dead, Answer::Live]).unwrap();
+        assert_eq!((resolved[0].verdict, resolved[0].waiters.as_slice()), (Verdict::Dead, [1, 2, 3].as_slice()));
+        assert_eq!(checks.waiting(), 0);
+    }
+
+    #[test]
+    fn answers_that_do_not_fit_resolve_nobody() {
+        let mut checks = checks();
+        checks.join(1, ask(1), at(0)).unwrap();
+        let batch = checks.next_batch(at(0)).unwrap();
+        assert_eq!(checks.answered(batch.flight, &[Answer::Live]).unwrap_err(), [1]);
+        assert!(checks.answered(batch.flight, &[Answer::Live, Answer::Live]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn nobody_hangs_when_the_request_that_caused_the_question_goes_away() {
+        let mut checks = checks();
+        checks.join(1, ask(1), at(0)).unwrap();
+        let batch = checks.next_batch(at(0)).unwrap();
+        checks.join(2, ask(1), at(1)).unwrap();
+        checks.leave(1);
+        let resolved = checks.answered(batch.flight, &[Answer::Live, Answer::Live]).unwrap();
+        assert_eq!(resolved[0].waiters, [2]);
+    }
+
+    #[test]
+    fn a_waiter_is_refused_at_its_own_deadline_whatever_the_batch_does() {
+        let mut checks = checks();
+        checks.join(1, ask(1), at(0)).unwrap();
+        checks.next_batch(at(0)).unwrap();
+        checks.join(2, ask(1), at(300)).unwrap();
+        assert!(checks.expire(at(499)).is_empty());
+        assert_eq!(checks.expire(at(500)), [1]);
+        assert!(checks.expire(at(799)).is_empty());
+        assert_eq!(checks.expire(at(800)), [2]);
+        assert_eq!(checks.waiting(), 0);
+    }
+
+    #[test]
+    fn a_question_that_is_never_answered_does_not_block_the_next_ones() {
+        let mut checks = checks();
+        for waiter in 1..=2 {
+            checks.join(waiter, ask(waiter as u8), at(0)).unwrap();
+            checks.next_batch(at(0)).unwrap();
+        }
+        checks.join(3, ask(3), at(900)).unwrap();
+        assert_eq!(checks.next_batch(at(900)), None);
+        assert_eq!(checks.expire(at(1001)), [1, 2]);
+        assert_eq!(checks.next_batch(at(1001)).unwrap().tokens, 1);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_so_is_what_is_remembered_of_those_who_left() {
+        let mut checks = checks();
+        for waiter in 0..10 {
+            checks.join(waiter, ask(waiter as u8), at(0)).unwrap();
+        }
+        assert_eq!(checks.join(10, ask(10), at(0)), Err(Full));
+        for waiter in 0..10 {
+            checks.leave(waiter);
+        }
+        for waiter in 10..100_000 {
+            checks.join(waiter, ask((waiter % 100) as u8), at(1)).unwrap();
+            checks.leave(waiter);
+        }
+        assert_eq!(checks.waiting(), 0);
+        assert!(checks.queue.len() <= 100 && checks.deadlines.len() <= 100 && checks.pending.is_empty());
+    }
+
+    #[test]
+    fn a_batch_takes_no_more_keys_than_a_question_may_have() {
+        let mut checks = Checks::new(10_000, Duration::from_millis(500));
+        for waiter in 0..1_000u32 {
+            let mut digest = [0; 16];
+            digest[..4].copy_from_slice(&waiter.to_be_bytes());
+            let ask = Ask { keys: vec![RevocationKey(digest)], issued: UnixSeconds(1), digest };
+            checks.join(waiter, Rc::new(ask), at(0)).unwrap();
+        }
+        assert_eq!(checks.next_batch(at(0)).unwrap().keys.len(), MAX_KEYS);
+        assert_eq!(checks.next_batch(at(0)).unwrap().keys.len(), 1_000 - MAX_KEYS);
     }
 }

@@ -44,6 +44,16 @@ pub(crate) fn unverified_issuer<'j>(payload: &'j Object<'_>) -> Result<&'j str, 
     }
 }
 
+/// Refuses what has expired, whoever signed it. What is no time at all is left for [`check_registered`].
+pub(crate) fn check_unexpired(issuer: &Issuer, payload: &Object<'_>, now: UnixSeconds) -> Result<(), Denial> {
+    match numeric_date(payload, "exp", Round::Down) {
+        Ok(Some(exp)) => {
+            Window { from: UnixSeconds(0), until: UnixSeconds(exp.saturating_add(issuer.skew)) }.check(now)
+        }
+        Ok(None) | Err(_) => Ok(()),
+    }
+}
+
 /// Everything about a verified token that does not depend on the request, and its times.
 ///
 /// # Errors

@@ -48,6 +48,10 @@ document! {
         /// What the upstream is told about the token, unless a rule says otherwise.
         #[serde(default)]
         pub forward: Forward,
+        /// Remove request headers by which some backends take another path or method than the one that was matched:
+        /// X-Original-URL, X-Rewrite-URL, X-HTTP-Method-Override, X-HTTP-Method, X-Method-Override. Default true.
+        #[serde(default = "default_true")]
+        pub remove_override_headers: bool,
         /// How refusals look.
         #[serde(default)]
         pub faults: Faults,
@@ -308,10 +312,14 @@ document! {
         /// Tokens kept in each virtual machine (one per worker thread); 0 to 65536.
         #[serde(default = "default_cached_tokens")]
         pub cached_tokens: usize,
+        /// The memory that these tokens take together in each virtual machine, about; 65536 to 268435456 bytes. A token of
+        /// over a 64th of it is verified each time.
+        #[serde(default = "default_cached_token_bytes")]
+        pub cached_token_bytes: usize,
         /// Verdicts kept for all workers of a process; 0 to 65536.
         #[serde(default = "default_shared_verdicts")]
         pub shared_verdicts: usize,
-        /// Requests that wait for an answer at once, in each virtual machine; 1 to 65536. One more is refused.
+        /// Requests that wait for an answer at once, in each virtual machine; 1 to 16384. One more is refused.
         #[serde(default = "default_waiting")]
         pub waiting_requests: usize,
     }
@@ -350,7 +358,8 @@ choice! {
     pub enum RevocationMode {
         /// Refuse with 503 what cannot be checked.
         Check,
-        /// Let pass what cannot be checked, while the service or its store is out of reach.
+        /// Let pass what cannot be checked, while the service or its store is out of reach. What was seen to be ended
+        /// stays ended, and an answer that must not be believed, or an overload of the proxy, is still refused.
         DangerouslyPassWhenUnavailable,
         /// Do not ask.
         Off,
@@ -438,6 +447,7 @@ impl Default for Limits {
         Self {
             token_bytes: default_token_bytes(),
             cached_tokens: default_cached_tokens(),
+            cached_token_bytes: default_cached_token_bytes(),
             shared_verdicts: default_shared_verdicts(),
             waiting_requests: default_waiting(),
         }
@@ -501,10 +511,14 @@ fn default_cached_tokens() -> usize {
     4096
 }
 
+fn default_cached_token_bytes() -> usize {
+    16 * 1024 * 1024
+}
+
 fn default_shared_verdicts() -> usize {
     8192
 }
 
 fn default_waiting() -> usize {
-    4096
+    1024
 }

@@ -142,6 +142,24 @@ impl Credentials {
         }
     }
 
+    /// The headers of this request that hold one of the configured schemes.
+    pub fn token_headers<'a>(&'a self, request: &Request<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let pairs = request.headers();
+        let holds_token =
+            |header: &HeaderToken| pairs.iter().any(|(name, value)| header.is_named(name) && header.may_hold(value));
+        let names: Vec<&'a [u8]> =
+            self.headers.iter().filter(|header| holds_token(header)).map(|header| &*header.name).collect();
+        names.into_iter()
+    }
+
+    pub fn has_cookie_token(&self, request: &Request<'_>) -> bool {
+        !self.cookies.is_empty()
+            && request
+                .header_values(b"cookie")
+                .flat_map(|value| value.split(|byte| *byte == b';'))
+                .any(|cookie| self.cookie_place(split_cookie(cookie).0).is_some())
+    }
+
     fn look_in_cookies<'a>(&self, value: &'a [u8], seen: &mut Seen<'a>) -> Result<(), Denial> {
         if self.cookies.is_empty() {
             return Ok(());
@@ -226,6 +244,11 @@ impl HeaderToken {
 
     fn is_named(&self, name: &[u8]) -> bool {
         self.name.eq_ignore_ascii_case(name)
+    }
+
+    /// Could somebody take this value for a token, a good one or not?
+    fn may_hold(&self, value: &[u8]) -> bool {
+        !matches!(self.look(value), Ok(None))
     }
 
     /// What stands in the token's place, unjudged. None: this header speaks of something else.

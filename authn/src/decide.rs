@@ -15,6 +15,7 @@ use crate::host::Host;
 use crate::json::Json;
 use crate::jws::Unverified;
 use crate::keyrings::Keyrings;
+use crate::path::PlainPath;
 use crate::policy::{Forward, Policy, Rule};
 use crate::request::Request;
 use crate::revocation::{Ask, Verdict};
@@ -26,8 +27,8 @@ pub enum Entry<'r> {
     /// Forwarded without identity: a public rule, an optional one without a token, or a CORS preflight that may pass.
     Open {
         rule: usize,
-        /// The new `:path`, where a query parameter had a token that nobody looked at: URLs end up in logs.
-        path: Option<Vec<u8>>,
+        /// Tokens that nobody looked at: an upstream must not take them for checked, and URLs end up in logs.
+        removals: Vec<Removal>,
     },
     Denied {
         rule: Option<usize>,
@@ -146,6 +147,17 @@ pub struct Asking {
     passes_when_unavailable: bool,
 }
 
+/// Why no verdict can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// The service, or the store behind it, cannot be reached or does not answer in time.
+    OutOfReach,
+    /// There is an answer, and it must not be believed: not the service's, or from a store that is not ours.
+    NotToBeTrusted,
+    /// This proxy has too much to ask.
+    Overload,
+}
+
 /// Leave to forward, and how. Only this module makes one.
 #[derive(Debug)]
 pub struct Admission {
@@ -178,13 +190,13 @@ impl Policy {
         let Some((place, rule)) = found.and_then(|place| Some((place, self.rules.get(place)?))) else {
             return denied(None, Denial::new(Fault::RouteUnmatched, "no rule matches the method, path and host"));
         };
-        if rule.access == Access::Public || (rule.cors_preflight_passes && request.is_cors_preflight()) {
-            return Entry::Open { rule: place, path: self.credentials.path_without_tokens(request.path()) };
+        if rule.access == Access::Public || (rule.cors_preflight_passes && self.is_bare_preflight(request, &path)) {
+            return Entry::Open { rule: place, removals: self.unchecked_tokens(rule, request) };
         }
         let presented = match self.credentials.find(request, &path) {
             Err(denial) => return denied(Some(place), denial),
             Ok(Some(presented)) => presented,
-            Ok(None) if rule.access == Access::Optional => return Entry::Open { rule: place, path: None },
+            Ok(None) if rule.access == Access::Optional => return Entry::Open { rule: place, removals: Vec::new() },
             Ok(None) => return denied(Some(place), Denial::new(Fault::TokenMissing, "no source has a token")),
         };
         if let Source::Cookie(_) = presented.source
@@ -200,6 +212,34 @@ impl Policy {
         Entry::Token(Entered { rule: place, presented, removal, user_agent })
     }
 
+    /// A browser sends a preflight without credentials and without a body (Fetch standard, section 4.8): whatever has
+    /// either is judged as any other request.
+    fn is_bare_preflight(&self, request: &Request<'_>, path: &PlainPath<'_>) -> bool {
+        request.is_cors_preflight()
+            && !request.may_have_body()
+            && matches!(self.credentials.find(request, path), Ok(None))
+    }
+
+    /// What could be taken for a token, on a rule that looks at none.
+    fn unchecked_tokens(&self, rule: &Rule, request: &Request<'_>) -> Vec<Removal> {
+        let mut removals: Vec<Removal> =
+            self.credentials.path_without_tokens(request.path()).map(Removal::Path).into_iter().collect();
+        if rule.forward.keep_token {
+            return removals;
+        }
+        removals.extend(self.credentials.token_headers(request).map(|name| Removal::Header(name.to_vec())));
+        if self.credentials.has_cookie_token(request) {
+            removals.push(self.without_cookie(request));
+        }
+        removals
+    }
+
+    /// Set as one header, in the place of all: a second one could carry the token on.
+    fn without_cookie(&self, request: &Request<'_>) -> Removal {
+        let whole = request.header_values(b"cookie").collect::<Vec<_>>().join(b"; ".as_slice());
+        Removal::Cookie(self.credentials.without_cookie_token(&whole))
+    }
+
     fn removal(&self, rule: &Rule, request: &Request<'_>, presented: &Presented<'_>) -> Removal {
         match presented.source {
             // A token in a URL ends up in logs: it is removed whatever `forward.token` says.
@@ -209,11 +249,7 @@ impl Policy {
                 Some(name) => Removal::Header(name.to_vec()),
                 None => Removal::Nothing,
             },
-            Source::Cookie(_) => {
-                // Set as one header, in the place of all: a second one could carry the token on.
-                let whole = request.header_values(b"cookie").collect::<Vec<_>>().join(b"; ".as_slice());
-                Removal::Cookie(self.credentials.without_cookie_token(&whole))
-            }
+            Source::Cookie(_) => self.without_cookie(request),
         }
     }
 
@@ -242,12 +278,16 @@ impl Policy {
         if !issuer.algorithms.contains(&header.alg) {
             return Err(Denial::new(Fault::AlgNotAllowed, "the issuer does not use this alg").into());
         }
+        let iat_lead = self.revocation().map_or(DEFAULT_IAT_LEAD, |revocation| revocation.iat_lead);
         let current = keyrings.current(&issuer.keys, place, now.monotonic)?;
         let candidates = current.keys.candidates(header.kid.as_deref(), header.alg).map_err(|denial| {
             let unknown = (denial.fault == Fault::KeyUnknown && issuer.published.is_some())
                 .then(|| UnknownKey { issuer: place, kid: header.kid.clone() });
             Unverifiable { denial, unknown }
         })?;
+        // Before the signature, which costs a thousand times as much: an expired token that is sent again and again must
+        // not buy that work. Nothing is admitted on the strength of a claim that nobody has verified.
+        claims::check_unexpired(issuer, claims, now.wall)?;
         let mut thumbprint = None;
         for key in candidates {
             if engine.verify(key, header.alg, unverified.signing_input(), unverified.signature()).is_ok() {
@@ -258,7 +298,6 @@ impl Policy {
         let Some(thumbprint) = thumbprint else {
             return Err(Denial::new(Fault::SigMismatch, "no key of the issuer verifies the signature").into());
         };
-        let iat_lead = self.revocation().map_or(DEFAULT_IAT_LEAD, |revocation| revocation.iat_lead);
         let times = claims::check_registered(issuer, iat_lead, header, claims, now.wall)?;
         let questions = match self.revocation() {
             None => Questions::None,
@@ -382,6 +421,12 @@ impl<'r> Entered<'r> {
 }
 
 impl Verified {
+    /// About how much memory it holds, what a rule adds to it included.
+    pub fn bytes(&self) -> usize {
+        // Forwarded headers are parts of the payload, at most doubled by encoding.
+        size_of::<Self>().saturating_add(self.token.len()).saturating_add(self.payload.len().saturating_mul(3))
+    }
+
     /// The exact bytes that were verified.
     pub fn token(&self) -> &[u8] {
         &self.token
@@ -440,19 +485,22 @@ impl Asking {
         // What is known by now may be newer than what has just come.
         match policy.standing(self.accepted, now)? {
             Standing::Admitted(admission) => Ok(admission),
-            Standing::MustAsk(asking) => {
-                asking.on_cannot_tell(Fault::SessionStoreLatency, "the answer came too late to count")
-            }
+            Standing::MustAsk(_) => Err(Denial::new(Fault::SessionStoreLatency, "the answer came too late to count")),
         }
     }
 
     /// No verdict can be had.
     ///
     /// # Errors
-    /// `fault`, unless the rule lets pass what cannot be checked.
-    pub fn on_cannot_tell(self, fault: Fault, cause: &'static str) -> Result<Admission, Denial> {
-        if self.passes_when_unavailable && fault.is_cannot_tell() {
-            return Ok(self.accepted.admit(true));
+    /// `fault`, unless the rule lets pass what cannot be checked while the service or its store is out of reach. Any
+    /// other reason never passes: a client can cause an overload, and an impostor an answer that proves nothing.
+    pub fn on_cannot_tell(self, reason: Unavailable, fault: Fault, cause: &'static str) -> Result<Admission, Denial> {
+        if self.passes_when_unavailable && reason == Unavailable::OutOfReach {
+            // What was seen to be ended stays ended while nobody can say otherwise.
+            return match self.accepted.verified.verdict.get() {
+                Some((_, Verdict::Dead)) => Err(revoked()),
+                Some((_, Verdict::Live)) | None => Ok(self.accepted.admit(true)),
+            };
         }
         Err(Denial::new(fault, cause))
     }

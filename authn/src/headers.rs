@@ -25,6 +25,11 @@ impl HeaderName {
         Ok(Self(name.into()))
     }
 
+    /// A name that is only removed, never set. None when it is no header name.
+    pub(crate) fn of_request(name: &str) -> Option<Self> {
+        is_token(name.as_bytes()).then(|| Self(name.to_ascii_lowercase().into()))
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

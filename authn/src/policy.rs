@@ -30,7 +30,7 @@ pub struct Policy {
     pub(crate) rules: Vec<Rule>,
     pub(crate) revocation: Option<Revocation>,
     pub(crate) faults: Faults,
-    /// Every header that any rule may set: cleared on every route.
+    /// Every header that any rule may set, and those that override what was matched: cleared on every route.
     pub(crate) clear: Vec<HeaderName>,
     limits: config::Limits,
     digest: [u8; 32],
@@ -177,6 +177,9 @@ impl Policy {
                 }
             }
         }
+        if document.remove_override_headers {
+            clear.extend(OVERRIDES.iter().filter_map(|name| HeaderName::of_request(name)));
+        }
         for (place, header) in document.tokens.headers.iter().enumerate() {
             if clear.iter().any(|cleared| cleared.matches_loosely(header.name.as_bytes())) {
                 return Err(Invalid::new(
@@ -201,6 +204,11 @@ impl Policy {
         self.revocation.as_ref()
     }
 
+    /// The headers that are cleared on every route.
+    pub fn cleared(&self) -> impl Iterator<Item = &str> {
+        self.clear.iter().map(HeaderName::as_str)
+    }
+
     /// The issuer's name in logs and metrics.
     pub fn issuer_name(&self, issuer: usize) -> &str {
         self.issuers.get(issuer).map_or("none", |issuer| issuer.name.as_str())
@@ -218,6 +226,10 @@ impl Faults {
     }
 }
 
+/// Headers by which Symfony, IIS, Rails, Express and others take another path or method than the request line's: what the
+/// rules matched would not be what is served.
+const OVERRIDES: [&str; 5] =
+    ["x-original-url", "x-rewrite-url", "x-http-method-override", "x-http-method", "x-method-override"];
 const ZERO: ConfigDuration = ConfigDuration::from_secs(0);
 const MAX_SKEW: ConfigDuration = ConfigDuration::from_secs(300);
 const MAX_LIFETIME: ConfigDuration = ConfigDuration::from_secs(366 * 24 * 60 * 60);
@@ -697,8 +709,9 @@ fn check_limits(limits: &config::Limits) -> Result<config::Limits, Invalid> {
     let bounds = [
         ("token_bytes", limits.token_bytes, 256, 65_536),
         ("cached_tokens", limits.cached_tokens, 0, 65_536),
+        ("cached_token_bytes", limits.cached_token_bytes, 65_536, 268_435_456),
         ("shared_verdicts", limits.shared_verdicts, 0, 65_536),
-        ("waiting_requests", limits.waiting_requests, 1, 65_536),
+        ("waiting_requests", limits.waiting_requests, 1, 16_384),
     ];
     for (field, value, least, most) in bounds {
         if !(least..=most).contains(&value) {

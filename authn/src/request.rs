@@ -106,6 +106,12 @@ impl<'a> Request<'a> {
         self.protocol.is_some() || self.header_values(b"upgrade").next().is_some()
     }
 
+    /// Does anything say that a body follows? In HTTP/2 a body can also follow unannounced.
+    pub fn may_have_body(&self) -> bool {
+        self.header_values(b"transfer-encoding").next().is_some()
+            || self.header_values(b"content-length").any(|length| length != b"0")
+    }
+
     /// As the Fetch standard has it: OPTIONS with one Origin and one Access-Control-Request-Method.
     pub fn is_cors_preflight(&self) -> bool {
         self.method == b"OPTIONS"

@@ -6,14 +6,21 @@ use crate::decide::Verified;
 
 /// Entries that one hash value may choose from.
 const WAYS: usize = 4;
+/// A token that is larger than this part of the whole is not kept.
+const LARGEST_SHARE: usize = 64;
 
-/// A fixed number of sets of four; the entry of a set that was used longest ago makes room.
+/// A fixed number of sets of four; the entry of a set that was used longest ago makes room. Bounded in bytes too: when
+/// tokens are long, sets are emptied in turn until the rest fits.
 #[derive(Debug)]
 pub struct TokenCache {
     sets: Vec<[Option<Entry>; WAYS]>,
     mask: u64,
     seed: u64,
     uses: u32,
+    bytes: usize,
+    most_bytes: usize,
+    /// The set that is emptied next when room is short.
+    hand: usize,
 }
 
 #[derive(Debug)]
@@ -23,13 +30,13 @@ struct Entry {
 }
 
 impl TokenCache {
-    /// Holds about `tokens` (rounded up to a power of two of sets), none for 0. `seed` is random, so that nobody can
-    /// choose tokens that push each other out.
-    pub fn new(tokens: usize, seed: u64) -> Self {
+    /// Holds about `tokens` (rounded up to a power of two of sets), none for 0, of at most `most_bytes` together. `seed` is
+    /// random, so that nobody can choose tokens that push each other out.
+    pub fn new(tokens: usize, most_bytes: usize, seed: u64) -> Self {
         let count = if tokens == 0 { 0 } else { tokens.div_ceil(WAYS).next_power_of_two() };
         let sets = (0..count).map(|_| Default::default()).collect();
         let mask = u64::try_from(count).unwrap_or(0).wrapping_sub(1);
-        Self { sets, mask, seed, uses: 0 }
+        Self { sets, mask, seed, uses: 0, bytes: 0, most_bytes, hand: 0 }
     }
 
     pub fn find(&mut self, token: &[u8]) -> Option<&Rc<Verified>> {
@@ -42,15 +49,37 @@ impl TokenCache {
     }
 
     pub fn insert(&mut self, verified: Rc<Verified>) {
+        let size = verified.bytes();
+        // One token must not push out a good part of all others.
+        if size > self.most_bytes.checked_div(LARGEST_SHARE).unwrap_or(0) {
+            return;
+        }
         let uses = self.uses;
         let at = self.place(verified.token());
         let Some(set) = self.sets.get_mut(at) else { return };
         let age = |slot: &Option<Entry>| slot.as_ref().map_or(u32::MAX, |entry| uses.wrapping_sub(entry.used));
-        let same =
-            set.iter().position(|slot| slot.as_ref().is_some_and(|entry| entry.verified.token() == verified.token()));
+        let is_same =
+            |slot: &Option<Entry>| slot.as_ref().is_some_and(|entry| entry.verified.token() == verified.token());
+        let same = set.iter().position(is_same);
         let oldest = set.iter().enumerate().max_by_key(|(_, slot)| age(slot)).map(|(place, _)| place);
-        if let Some(slot) = same.or(oldest).and_then(|place| set.get_mut(place)) {
-            *slot = Some(Entry { verified, used: uses });
+        let Some(slot) = same.or(oldest).and_then(|place| set.get_mut(place)) else { return };
+        let left = slot.replace(Entry { verified, used: uses }).map_or(0, |entry| entry.verified.bytes());
+        self.bytes = self.bytes.saturating_add(size).saturating_sub(left);
+        self.make_room(at);
+    }
+
+    /// Empties sets in turn, but not `kept`, until what is held fits.
+    fn make_room(&mut self, kept: usize) {
+        for _ in 0..self.sets.len() {
+            if self.bytes <= self.most_bytes {
+                return;
+            }
+            let at = self.hand;
+            self.hand = at.wrapping_add(1).checked_rem(self.sets.len()).unwrap_or(0);
+            if let Some(set) = self.sets.get_mut(at).filter(|_| at != kept) {
+                let freed = set.iter_mut().filter_map(Option::take).map(|entry| entry.verified.bytes());
+                self.bytes = self.bytes.saturating_sub(freed.sum());
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::rc::Rc;
 
+use authn::decide::Unavailable::{NotToBeTrusted, OutOfReach};
 use authn::decide::{Admission, Entry, Peer, Removal, Standing};
 use authn::engine::JwtSimple;
 use authn::fault::{Denial, Fault};
@@ -104,10 +105,11 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
     }
     let now = Now { wall: UnixSeconds(NOW), monotonic: Monotonic(1_000_000_000_000) };
     match policy.enter(&request) {
-        Entry::Open { path, .. } => Seen::Passed {
-            path: path.map_or_else(|| ready.path.clone(), |path| String::from_utf8(path).unwrap()),
-            headers: left,
-        },
+        Entry::Open { removals, .. } => {
+            let mut path = ready.path.clone();
+            removals.iter().for_each(|removal| remove(removal, &mut path, &mut left));
+            Seen::Passed { path, headers: left }
+        }
         Entry::Denied { rule, denial } => refused(policy, rule, denial),
         Entry::Token(entered) => {
             let rule = entered.rule();
@@ -124,9 +126,9 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
                             let verdict = asking.ask().judge(answers);
                             asking.on_verdict(policy, now.monotonic, verdict, now)
                         }
-                        Store::Refused => asking.on_cannot_tell(Fault::RedisConnRefused, "refused"),
-                        Store::Slow => asking.on_cannot_tell(Fault::SessionStoreLatency, "slow"),
-                        Store::Flushed => asking.on_cannot_tell(Fault::StoreUnavailable, "flushed"),
+                        Store::Refused => asking.on_cannot_tell(OutOfReach, Fault::RedisConnRefused, "refused"),
+                        Store::Slow => asking.on_cannot_tell(OutOfReach, Fault::SessionStoreLatency, "slow"),
+                        Store::Flushed => asking.on_cannot_tell(NotToBeTrusted, Fault::StoreUnavailable, "flushed"),
                     },
                 });
             match admitted {
@@ -143,16 +145,20 @@ fn passed(admission: &Admission, ready: &Ready, mut headers: Vec<(String, String
         headers.retain(|(other, _)| other != name);
         headers.push((name.clone(), value.clone()));
     }
-    match admission.removal() {
+    remove(admission.removal(), &mut path, &mut headers);
+    Seen::Passed { path, headers }
+}
+
+fn remove(removal: &Removal, path: &mut String, headers: &mut Vec<(String, String)>) {
+    match removal {
         Removal::Nothing => {}
         Removal::Header(name) => headers.retain(|(other, _)| other.as_bytes() != name),
         Removal::Cookie(rest) => {
             headers.retain(|(name, _)| name != "cookie");
             headers.extend(rest.iter().map(|rest| ("cookie".into(), String::from_utf8(rest.clone()).unwrap())));
         }
-        Removal::Path(without) => path = String::from_utf8(without.clone()).unwrap(),
+        Removal::Path(without) => *path = String::from_utf8(without.clone()).unwrap(),
     }
-    Seen::Passed { path, headers }
 }
 
 fn refused(policy: &Policy, rule: Option<usize>, denial: Denial) -> Seen {

@@ -48,6 +48,7 @@ extern "C" fn portcullis_on_request_body(context: u32, _size: usize, _end: bool)
 
 #[unsafe(no_mangle)]
 extern "C" fn portcullis_on_request_trailers(context: u32, _trailers: usize) -> Action {
+    vm::clear_trailers(context);
     if vm::is_held(context) { Action::Pause } else { Action::Continue }
 }
 

@@ -36,7 +36,9 @@ pub enum Counter {
 pub enum CheckFailure {
     /// The host refused to send it.
     NotSent,
-    /// No answer of ours: timeout, refused connection, another server, a forged or replayed reply.
+    /// Timeout, refused connection, an answer that broke off.
+    NoAnswer,
+    /// An answer, and not the service's: another server, a forged or replayed reply.
     NoProof,
     /// The service's own word that it cannot tell.
     Service(wire::check::Trouble),
@@ -124,6 +126,7 @@ impl CheckFailure {
     fn name(self) -> &'static str {
         match self {
             CheckFailure::NotSent => "not_sent",
+            CheckFailure::NoAnswer => "no_answer",
             CheckFailure::NoProof => "no_proof",
             CheckFailure::Service(trouble) => trouble.name(),
         }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use authn::checks::{Checks, Flight, Resolved, Waiter};
-use authn::decide::{Admission, Asking, Entered, Entry, Removal, Standing, Unverifiable, Verified};
+use authn::decide::{Admission, Asking, Entered, Entry, Removal, Standing, Unavailable, Unverifiable, Verified};
 use authn::engine::JwtSimple;
 use authn::fault::{Denial, Fault};
 use authn::key_source::KeySource;
@@ -107,7 +107,11 @@ impl Root {
         Ok(Self {
             context,
             engine: JwtSimple,
-            tokens: TokenCache::new(limits.cached_tokens, u64::from_le_bytes([a, b, c, d, e, f, g, h])),
+            tokens: TokenCache::new(
+                limits.cached_tokens,
+                limits.cached_token_bytes,
+                u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            ),
             shared: policy.revocation().and_then(|revocation| {
                 SharedVerdicts::new(Namespace::new(&revocation.derived, policy.digest()), limits.shared_verdicts)
             }),
@@ -155,11 +159,9 @@ impl Root {
             return self.refuse(stream, None, &Denial::new(Fault::RequestMalformed, "a header cannot be removed"));
         }
         match self.policy.enter(&request) {
-            Entry::Open { rule, path } => {
-                let written =
-                    path.map_or(Ok(()), |path| host::set_header(MapType::HttpRequestHeaders, b":path", &path));
-                if written.is_err() {
-                    let denial = Denial::new(Fault::RequestMalformed, "the path cannot be rewritten");
+            Entry::Open { rule, removals } => {
+                if removals.iter().any(|removal| remove(removal).is_err()) {
+                    let denial = Denial::new(Fault::RequestMalformed, "a token cannot be removed");
                     return self.refuse(stream, Some(rule), &denial);
                 }
                 self.count(Outcome::Open, Some(rule));
@@ -286,13 +288,13 @@ impl Root {
         }
         self.metrics.count(Counter::SharedMiss);
         if self.checks.join(stream, Rc::clone(asking.ask()), now.monotonic).is_err() {
-            return self.cannot_tell(
-                stream,
-                asking,
-                cookie_session,
-                Fault::StoreUnavailable,
-                "too many requests wait already",
-            );
+            let rule = asking.rule();
+            let refused =
+                asking.on_cannot_tell(Unavailable::Overload, Fault::StoreUnavailable, "too many requests wait already");
+            return match refused {
+                Ok(admission) => self.forward(stream, &admission, cookie_session),
+                Err(denial) => self.refuse(stream, Some(rule), &denial),
+            };
         }
         self.paused.insert(stream, Paused { asking, cookie_session });
         self.send(now);
@@ -303,7 +305,7 @@ impl Root {
         }
     }
 
-    /// Sends what may be sent. Whatever was effective before is effective again afterwards.
+    /// Sends what may be sent. The root is effective afterwards, or a request that was refused on the way.
     fn send(&mut self, now: Now) {
         while let Some(batch) = self.checks.next_batch(now.monotonic) {
             self.metrics.record(Histogram::CheckTokens, u64::try_from(batch.tokens).unwrap_or(u64::MAX));
@@ -315,7 +317,7 @@ impl Root {
                 None => {
                     self.metrics.count(Counter::CheckFailed(CheckFailure::NotSent));
                     let waiters = self.checks.failed(batch.flight);
-                    self.fail(waiters, Fault::StoreUnavailable, "the check could not be sent");
+                    self.fail(waiters, Unavailable::OutOfReach, Fault::StoreUnavailable, "the check could not be sent");
                 }
             }
         }
@@ -351,38 +353,25 @@ impl Root {
         let Some(call) = self.calls.remove(&call) else { return };
         let Ok(now) = host::now() else {
             let waiters = self.checks.failed(call.flight);
-            return self.fail(waiters, Fault::StoreUnavailable, "the host gives no time");
+            return self.fail(waiters, Unavailable::NotToBeTrusted, Fault::StoreUnavailable, "the host gives no time");
         };
         let micros = u64::try_from(now.monotonic.since(call.sent).as_micros()).unwrap_or(u64::MAX);
         self.metrics.record(Histogram::CheckMicroseconds, micros);
         match self.read_answer(&call.question) {
             Ok(answers) => match self.checks.answered(call.flight, &answers) {
                 Ok(resolved) => resolved.into_iter().for_each(|resolved| self.resolve(resolved, now)),
-                Err(waiters) => self.fail(waiters, Fault::StoreUnavailable, "the answers do not fit the question"),
+                Err(waiters) => self.fail(
+                    waiters,
+                    Unavailable::NotToBeTrusted,
+                    Fault::StoreUnavailable,
+                    "the answers do not fit the question",
+                ),
             },
             Err(failure) => {
                 self.metrics.count(Counter::CheckFailed(failure));
-                let (fault, cause) = match failure {
-                    CheckFailure::Service(Trouble::StoreRefused) => {
-                        (Fault::RedisConnRefused, "Redis refused the service")
-                    }
-                    CheckFailure::Service(Trouble::StoreSlow) => {
-                        (Fault::SessionStoreLatency, "Redis answers too slowly")
-                    }
-                    CheckFailure::Service(Trouble::StoreFailed) => {
-                        (Fault::StoreUnavailable, "Redis answers with an error")
-                    }
-                    CheckFailure::Service(Trouble::StoreChanged) => (Fault::StoreUnavailable, "the store is not ours"),
-                    CheckFailure::Service(Trouble::StoreUnsafe) => (Fault::StoreUnavailable, "the store may evict"),
-                    CheckFailure::Service(Trouble::RetentionTooShort) => {
-                        (Fault::StoreUnavailable, "the service keeps revocations for less time than tokens live")
-                    }
-                    CheckFailure::NotSent | CheckFailure::NoProof => {
-                        (Fault::StoreUnavailable, "no answer that proves to be the service's")
-                    }
-                };
+                let (reason, fault, cause) = meaning(failure);
                 let waiters = self.checks.failed(call.flight);
-                self.fail(waiters, fault, cause);
+                self.fail(waiters, reason, fault, cause);
             }
         }
         self.send(now);
@@ -394,12 +383,15 @@ impl Root {
             .ok()
             .flatten()
             .and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok())
-            .ok_or(CheckFailure::NoProof)?;
+            // The answer broke off.
+            .ok_or(CheckFailure::NoAnswer)?;
         let body = host::call_body(check::MAX_REPLY_BYTES.saturating_add(1)).map_err(|_| CheckFailure::NoProof)?;
-        question
-            .read_reply(&revocation.derived, status, &body)
-            .map_err(|_| CheckFailure::NoProof)?
-            .map_err(CheckFailure::Service)
+        match question.read_reply(&revocation.derived, status, &body) {
+            Ok(answers) => answers.map_err(CheckFailure::Service),
+            // What Envoy itself answers for an upstream that is down, or too slow.
+            Err(_) if matches!(status, 503 | 504) => Err(CheckFailure::NoAnswer),
+            Err(_) => Err(CheckFailure::NoProof),
+        }
     }
 
     fn resolve(&mut self, resolved: Resolved, now: Now) {
@@ -420,14 +412,14 @@ impl Root {
         }
     }
 
-    fn fail(&mut self, waiters: Vec<Waiter>, fault: Fault, cause: &'static str) {
+    fn fail(&mut self, waiters: Vec<Waiter>, reason: Unavailable, fault: Fault, cause: &'static str) {
         for stream in waiters {
             let Some(paused) = self.paused.remove(&stream) else { continue };
             if host::make_effective(stream).is_err() {
                 continue;
             }
             let rule = paused.asking.rule();
-            match paused.asking.on_cannot_tell(fault, cause) {
+            match paused.asking.on_cannot_tell(reason, fault, cause) {
                 Ok(admission) => self.resume(stream, &admission, paused.cookie_session),
                 Err(denial) => {
                     self.refuse(stream, Some(rule), &denial);
@@ -455,21 +447,6 @@ impl Root {
         }
     }
 
-    fn cannot_tell(
-        &mut self,
-        stream: u32,
-        asking: Asking,
-        cookie_session: bool,
-        fault: Fault,
-        cause: &'static str,
-    ) -> Next {
-        let rule = asking.rule();
-        match asking.on_cannot_tell(fault, cause) {
-            Ok(admission) => self.forward(stream, &admission, cookie_session),
-            Err(denial) => self.refuse(stream, Some(rule), &denial),
-        }
-    }
-
     /// Writes what the upstream is told. If the host will not write it, the request must not go on half dressed.
     fn forward(&mut self, stream: u32, admission: &Admission, cookie_session: bool) -> Next {
         let map = MapType::HttpRequestHeaders;
@@ -477,13 +454,7 @@ impl Root {
         for (name, value) in admission.headers() {
             written = written.and_then(|()| host::set_header(map, name.as_bytes(), value.as_bytes()));
         }
-        written = written.and_then(|()| match admission.removal() {
-            Removal::Nothing => Ok(()),
-            Removal::Header(name) => host::remove_header(map, name),
-            Removal::Cookie(None) => host::remove_header(map, b"cookie"),
-            Removal::Cookie(Some(rest)) => host::set_header(map, b"cookie", rest),
-            Removal::Path(path) => host::set_header(map, b":path", path),
-        });
+        written = written.and_then(|()| remove(admission.removal()));
         if written.is_err() {
             let denial = Denial::new(Fault::StoreUnavailable, "the host would not write a header");
             return self.refuse(stream, Some(admission.rule()), &denial);
@@ -545,12 +516,19 @@ impl Root {
             self.wake_one(stream, false);
         }
         let late = self.checks.expire(now.monotonic);
-        self.fail(late, Fault::StoreUnavailable, "no answer within the timeout");
+        self.fail(late, Unavailable::OutOfReach, Fault::StoreUnavailable, "no answer within the timeout");
         // The host answers every call, at the latest by its timeout. Were one ever lost, it must not be kept for ever.
         let patience =
             self.policy.revocation().map_or(Duration::ZERO, |revocation| revocation.timeout.saturating_mul(4));
         self.calls.retain(|_, call| now.monotonic.since(call.sent) < patience);
         self.send(now);
+    }
+
+    /// Some upstreams take a trailer for a header: those that only this filter may set go from there too.
+    pub fn clear_trailers(&mut self) {
+        for name in self.policy.cleared() {
+            let _ = host::remove_header(MapType::HttpRequestTrailers, name.as_bytes());
+        }
     }
 
     /// The request is over, answered or not.
@@ -616,6 +594,39 @@ impl Nonces {
             *to = *from;
         }
         nonce
+    }
+}
+
+/// What a check without an answer means for those who wait for it.
+fn meaning(failure: CheckFailure) -> (Unavailable, Fault, &'static str) {
+    use Unavailable::{NotToBeTrusted, OutOfReach};
+    match failure {
+        CheckFailure::NotSent => (OutOfReach, Fault::StoreUnavailable, "the check could not be sent"),
+        CheckFailure::NoAnswer => (OutOfReach, Fault::StoreUnavailable, "the service does not answer"),
+        CheckFailure::NoProof => (NotToBeTrusted, Fault::StoreUnavailable, "no answer that proves to be the service's"),
+        CheckFailure::Service(trouble) => match trouble {
+            Trouble::StoreRefused => (OutOfReach, Fault::RedisConnRefused, "Redis refused the service"),
+            Trouble::StoreSlow => (OutOfReach, Fault::SessionStoreLatency, "Redis answers too slowly"),
+            Trouble::StoreFailed => (OutOfReach, Fault::StoreUnavailable, "Redis answers with an error"),
+            Trouble::StoreChanged => (NotToBeTrusted, Fault::StoreUnavailable, "the store is not ours"),
+            Trouble::StoreUnsafe => (NotToBeTrusted, Fault::StoreUnavailable, "the store may forget revocations"),
+            Trouble::RetentionTooShort => (
+                NotToBeTrusted,
+                Fault::StoreUnavailable,
+                "the service keeps revocations for less time than tokens live",
+            ),
+        },
+    }
+}
+
+fn remove(removal: &Removal) -> Result<(), host::HostError> {
+    let map = MapType::HttpRequestHeaders;
+    match removal {
+        Removal::Nothing => Ok(()),
+        Removal::Header(name) => host::remove_header(map, name),
+        Removal::Cookie(None) => host::remove_header(map, b"cookie"),
+        Removal::Cookie(Some(rest)) => host::set_header(map, b"cookie", rest),
+        Removal::Path(path) => host::set_header(map, b":path", path),
     }
 }
 

@@ -77,6 +77,14 @@ pub fn is_held(context: u32) -> bool {
     with_vm(true, |vm| vm.root_of(context).is_none_or(|root| root.is_held(context)))
 }
 
+pub fn clear_trailers(context: u32) {
+    with_vm((), |vm| {
+        if let Some(root) = vm.root_of(context) {
+            root.clear_trailers();
+        }
+    });
+}
+
 pub fn on_call_answered(root: u32, call: u32) {
     with_vm((), |vm| {
         if let Some(Some(root)) = vm.roots.get_mut(&root) {
