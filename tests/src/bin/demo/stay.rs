@@ -21,6 +21,8 @@ pub async fn stay(stop: &mut Stop) -> io::Result<bool> {
     let mut glance = tokio::time::interval(GLANCE);
     loop {
         tokio::select! {
+            // First: Ctrl-C in a terminal reaches the parts too, and they end by it.
+            biased;
             () = stop.told() => {
                 println!("\nstopping");
                 mesh.stop();
