@@ -4,8 +4,10 @@ SHELL := /bin/bash
 # As scripts/setup does: cargo may have been installed a moment ago.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO := cargo
+# Started by itself, not by cargo: a signal reaches it and nobody else.
+DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 
-.PHONY: help setup build wasm test unit e2e fmt fmt-check lint arrows clean
+.PHONY: help setup build wasm demo demo-built run test unit e2e fmt fmt-check lint arrows clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +20,15 @@ build: setup ## build the native binaries
 
 wasm: setup ## build the filter into dist/portcullis.wasm
 	@scripts/wasm
+
+demo: demo-built ## walk through the whole mesh on this machine: each request, answer and what it shows
+	@$(DEMO)
+
+run: demo-built ## the same mesh, left up until Ctrl-C, with lines to paste
+	@$(DEMO) --stay
+
+demo-built: setup wasm
+	@$(CARGO) build --quiet --locked -p cli -p tests
 
 # What is cheap and fails often comes first.
 test: setup fmt-check arrows ## everything: format, lints, unit tests, and end to end against a real Envoy and Redis

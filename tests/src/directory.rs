@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 pub struct Directory {
     path: PathBuf,
+    kept: bool,
 }
 
 impl Directory {
@@ -13,11 +14,16 @@ impl Directory {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = root().join(format!("{name}-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        Self { path }
+        Self { path, kept: false }
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Leaves it there at the end: what ran in it went wrong, without a panic.
+    pub fn keep(&mut self) {
+        self.kept = true;
     }
 
     /// Writes a file for a process to read, with no access for others.
@@ -39,7 +45,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        if std::thread::panicking() || std::env::var_os("KEEP_STACKS").is_some() {
+        if self.kept || std::thread::panicking() || std::env::var_os("KEEP_STACKS").is_some() {
             eprintln!("logs and configurations: {}", self.path.display());
         } else {
             let _ = std::fs::remove_dir_all(&self.path);
@@ -48,7 +54,5 @@ impl Drop for Directory {
 }
 
 fn root() -> PathBuf {
-    // The test binary is target/<profile>/deps/…: this finds `target` wherever it is.
-    let test = std::env::current_exe().expect("a test binary has a path");
-    test.ancestors().nth(3).map_or_else(std::env::temp_dir, Path::to_path_buf).join("stacks")
+    crate::built().parent().map_or_else(std::env::temp_dir, Path::to_path_buf).join("stacks")
 }

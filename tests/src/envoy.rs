@@ -101,6 +101,11 @@ impl Envoy {
         self.address
     }
 
+    /// Its admin interface.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }

@@ -32,6 +32,15 @@ pub fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the project").to_path_buf()
 }
 
+/// Where this build's binaries are: `target/<profile>`, wherever `target` is.
+fn built() -> PathBuf {
+    let binary = std::env::current_exe().expect("a running binary has a path");
+    let directory = binary.parent().expect("a binary lies in a directory");
+    // Tests are one level below the other binaries.
+    let deps = directory.ends_with("deps").then(|| directory.parent()).flatten();
+    deps.unwrap_or(directory).to_path_buf()
+}
+
 /// Asks `done` every few milliseconds until it says yes; false when `deadline` passes first.
 pub async fn wait_until(deadline: Duration, mut done: impl AsyncFnMut() -> bool) -> bool {
     let start = Instant::now();

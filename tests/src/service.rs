@@ -80,9 +80,18 @@ impl Service {
         self.process = process;
     }
 
+    /// The tool, beside this binary: of the same build.
+    pub fn binary() -> PathBuf {
+        if let Some(path) = std::env::var_os("PORTCULLIS") {
+            return path.into();
+        }
+        let built = crate::built().join("portcullis");
+        if built.exists() { built } else { project().join("target/debug/portcullis") }
+    }
+
     /// Runs the tool with these arguments: its output, its errors, its exit code.
     pub fn portcullis(arguments: &[&str]) -> (String, String, i32) {
-        let output = Command::new(binary()).args(arguments).output().expect("the tool runs");
+        let output = Command::new(Self::binary()).args(arguments).output().expect("the tool runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (text(&output.stdout), text(&output.stderr), output.status.code().unwrap_or(-1))
     }
@@ -97,7 +106,7 @@ async fn spawn(
 ) -> (Process, SocketAddr, SocketAddr) {
     let ports_file = directory.join("service.ports");
     let _ = std::fs::remove_file(&ports_file);
-    let mut command = Command::new(binary());
+    let mut command = Command::new(Service::binary());
     command
         .args(["serve", "--listen", &address.to_string(), "--admin-listen", &admin.to_string()])
         .arg("--ports-file")
@@ -125,14 +134,4 @@ async fn spawn(
 fn ports(path: &Path) -> Option<(SocketAddr, SocketAddr)> {
     let ports: Value = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
     Some((ports["listen"].as_str()?.parse().ok()?, ports["admin"].as_str()?.parse().ok()?))
-}
-
-/// Beside the test's own binary: of the same build.
-fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("PORTCULLIS") {
-        return path.into();
-    }
-    let test = std::env::current_exe().expect("a test binary has a path");
-    let built = test.ancestors().nth(2).map(|profile| profile.join("portcullis"));
-    built.filter(|path| path.exists()).unwrap_or_else(|| project().join("target/debug/portcullis"))
 }
