@@ -197,6 +197,11 @@ impl Policy {
         self.revocation.as_ref()
     }
 
+    /// The name of the issuer at this place of the document.
+    pub fn issuer_name(&self, place: usize) -> Option<&str> {
+        self.issuers.get(place).map(|issuer| issuer.name.as_str())
+    }
+
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
