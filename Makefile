@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO := cargo
 
-.PHONY: help setup build wasm test unit e2e fmt fmt-check lint arrows clean
+.PHONY: help setup build wasm test unit e2e fmt fmt-check lint arrows docs clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ lint: arrows ## clippy on everything, the filter for its own target
 
 arrows: ## check which crate imports which
 	@scripts/arrows
+
+docs: ## generate the files in docs/ that come from the code
+	@mkdir -p docs
+	$(CARGO) run --quiet --locked -p cli -- docs --dir docs
 
 clean: ## remove what was built and set up
 	rm -rf target dist .stack .venv
