@@ -18,8 +18,8 @@ use authn::engine::JwtSimple;
 use authn::fault::{Denial, Fault};
 use authn::json::{Json, Number};
 use authn::jws::Unverified;
-use authn::policy::Policy;
 use authn::request::{Pair, Request};
+use authn::revocation::Verdict;
 use authn::time::{Monotonic, Now, UnixSeconds};
 use clap::Args;
 use serde_json::{Value, json};
@@ -118,20 +118,25 @@ impl Explain {
         let steps = trace.steps;
         let refused = end.is_err();
         match self.json {
-            true => say(&self.as_json(&compiled.policy, &steps, end).to_string()),
-            false => self.print(&compiled.policy, &steps, end),
+            true => say(&self.as_json(&compiled, &steps, end).to_string()),
+            false => self.print(&compiled, &steps, end),
         }
         Ok(if refused { Outcome::Refused } else { Outcome::Done })
     }
 
-    fn print(&self, policy: &Policy, steps: &[(&str, String)], end: Result<Passed, Refused>) {
+    fn print(
+        &self,
+        Compiled { policy, document, .. }: &Compiled,
+        steps: &[(&str, String)],
+        end: Result<Passed, Refused>,
+    ) {
         for (step, says) in steps {
             say(&format!("{step:<12} {says}"));
         }
         match end {
             Ok(passed) => {
                 say("admitted");
-                for change in self.changes(&passed) {
+                for change in self.changes(&passed, document) {
                     say(&format!("  {}", change.text()));
                 }
             }
@@ -148,12 +153,17 @@ impl Explain {
         }
     }
 
-    fn as_json(&self, policy: &Policy, steps: &[(&str, String)], end: Result<Passed, Refused>) -> Value {
+    fn as_json(
+        &self,
+        Compiled { policy, document, .. }: &Compiled,
+        steps: &[(&str, String)],
+        end: Result<Passed, Refused>,
+    ) -> Value {
         let steps: Vec<Value> = steps.iter().map(|(step, says)| json!({ "step": step, "says": says })).collect();
         let name = |rule: Option<usize>| rule.and_then(|rule| policy.rules().get(rule)).map(|rule| rule.name.clone());
         match end {
             Ok(passed) => {
-                let forward: Vec<Value> = self.changes(&passed).iter().map(Change::as_json).collect();
+                let forward: Vec<Value> = self.changes(&passed, document).iter().map(Change::as_json).collect();
                 json!({ "verdict": "admitted", "rule": name(Some(passed.rule)), "steps": steps, "forward": forward })
             }
             Err(Refused { rule, denial }) => {
@@ -171,15 +181,20 @@ impl Explain {
     }
 
     /// What is done to the request before the upstream has it.
-    fn changes(&self, passed: &Passed) -> Vec<Change> {
+    fn changes(&self, passed: &Passed, document: &Document) -> Vec<Change> {
         let mut changes: Vec<Change> = passed.cleared.iter().cloned().map(Change::Clear).collect();
         if passed.path_changes {
             changes.push(Change::Cut("the query parameters for tokens"));
         }
         let Some(admission) = &passed.admission else { return changes };
+        let written = document.rules.get(passed.rule).and_then(|rule| rule.forward.as_ref());
+        let payload_header = written.unwrap_or(&document.forward).payload_header.as_deref().unwrap_or_default();
         for (name, value) in admission.headers() {
-            let value = self.show_claims.then(|| value.clone());
-            changes.push(Change::Set { name: name.clone(), value });
+            // The payload as it stands in the token is a part of the token.
+            changes.push(match name.eq_ignore_ascii_case(payload_header) {
+                true => Change::SetPayload(name.clone()),
+                false => Change::Set { name: name.clone(), value: self.show_claims.then(|| value.clone()) },
+            });
         }
         match admission.removal() {
             Removal::Nothing => {}
@@ -194,6 +209,7 @@ impl Explain {
 enum Change {
     Clear(String),
     Cut(&'static str),
+    SetPayload(String),
     /// Without a value, it is not to be shown.
     Set {
         name: String,
@@ -206,6 +222,7 @@ impl Change {
         match self {
             Change::Clear(name) => format!("removes the header {}", name.escape_debug()),
             Change::Cut(what) => format!("removes {what}"),
+            Change::SetPayload(name) => format!("sets {name} (the token's payload, which is never shown)"),
             Change::Set { name, value: Some(value) } => format!("sets {name}: {value}"),
             Change::Set { name, value: None } => format!("sets {name} (its value with --show-claims)"),
         }
@@ -215,6 +232,7 @@ impl Change {
         match self {
             Change::Clear(name) => json!({ "remove_header": name }),
             Change::Cut(what) => json!({ "remove": what }),
+            Change::SetPayload(name) => json!({ "set_header": name, "value": null }),
             Change::Set { name, value } => json!({ "set_header": name, "value": value }),
         }
     }
@@ -339,11 +357,18 @@ impl Trace<'_> {
                 match self.explain.answer {
                     Answer::Service(answer) => {
                         let verdict = asking.ask().judge(asking.ask().keys.iter().map(|_| answer));
-                        let compared = format!("issued {}", self.relative(asking.ask().issued.0));
-                        self.step(
-                            "revocation",
-                            format!("taken for answered {answer:?} for each; {compared}: {verdict:?}"),
-                        );
+                        let answered = match answer {
+                            wire::Answer::Live => "live".to_owned(),
+                            wire::Answer::Dead => "dead".to_owned(),
+                            wire::Answer::Before(time) => format!("before:{time}"),
+                        };
+                        let means = match verdict {
+                            Verdict::Live => "lives",
+                            Verdict::Dead => "was ended",
+                        };
+                        let issued = self.relative(asking.ask().issued.0);
+                        let says = format!("taken for answered {answered} to each; issued {issued}, the token {means}");
+                        self.step("revocation", says);
                         asking.on_verdict(policy, now.monotonic, verdict, now)?
                     }
                     Answer::Unavailable => {
@@ -437,7 +462,13 @@ impl Trace<'_> {
     fn accepted(&mut self, place: usize) {
         let Some(rule) = self.compiled.document.rules.get(place) else { return };
         if !rule.scopes.all.is_empty() || !rule.scopes.any.is_empty() {
-            self.step("scopes", format!("has all of {:?} and one of {:?}", rule.scopes.all, rule.scopes.any));
+            let mut wanted = Vec::new();
+            for (how, scopes) in [("all of", &rule.scopes.all), ("one of", &rule.scopes.any)] {
+                if !scopes.is_empty() {
+                    wanted.push(format!("{how} {}", scopes.join(", ")));
+                }
+            }
+            self.step("scopes", format!("has {}", wanted.join(" and ")));
         }
         for condition in &rule.claims {
             self.step("condition", format!("the claim {} is as the rule wants it", path(&condition.claim)));

@@ -242,6 +242,10 @@ fn explains_an_admitted_request_without_showing_the_token() {
     assert!(forward.contains(&json!({ "set_header": "x-user-id", "value": null })), "{answer:#}");
     let (_, answer) = desk.explain(&config, &["--token", &token, "--show-claims"]);
     assert!(answer["forward"].as_array().unwrap().contains(&json!({ "set_header": "x-plan", "value": "gold" })));
+    let config = desk.configuration(|document| document["forward"]["payload_header"] = json!("x-payload"));
+    let (_, answer) = desk.explain(&config, &["--token", &token, "--show-claims"]);
+    assert!(answer["forward"].as_array().unwrap().contains(&json!({ "set_header": "x-payload", "value": null })));
+    assert!(token.split('.').all(|part| !answer.to_string().contains(part)), "{answer:#}");
     let header = format!("authorization: Bearer {token}");
     assert_eq!(desk.explain(&config, &["--header", &header]).0, 0);
 }
