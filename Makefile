@@ -7,7 +7,7 @@ CARGO := cargo
 # Started by itself, not by cargo: a signal reaches it and nobody else.
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 
-.PHONY: help setup build wasm demo demo-built run test unit e2e fmt fmt-check lint arrows clean
+.PHONY: help setup build wasm demo demo-built run test unit e2e fmt fmt-check lint arrows docs clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ lint: arrows ## clippy on everything, the filter for its own target
 
 arrows: ## check which crate imports which
 	@scripts/arrows
+
+docs: ## generate the files in docs/ that come from the code
+	@mkdir -p docs
+	$(CARGO) run --quiet --locked -p cli -- docs --dir docs
 
 clean: ## remove what was built and set up
 	rm -rf target dist .stack .venv

@@ -15,7 +15,7 @@ macro_rules! document {
     ($($item:item)+) => {
         $(
             #[derive(Debug, Clone, Deserialize)]
-            #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+            #[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
             #[serde(deny_unknown_fields)]
             $item
         )+
@@ -26,7 +26,7 @@ macro_rules! choice {
     ($($item:item)+) => {
         $(
             #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-            #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+            #[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
             #[serde(rename_all = "snake_case")]
             $item
         )+
@@ -36,7 +36,7 @@ macro_rules! choice {
 document! {
     /// The whole configuration of the filter.
     pub struct Document {
-        /// Who may issue tokens. At least one.
+        /// Who may issue tokens: 1 to 256.
         pub issuers: Vec<Issuer>,
         /// Where tokens are looked for. Default: the Authorization header, scheme Bearer.
         #[serde(default)]
@@ -60,6 +60,7 @@ document! {
         pub limits: Limits,
     }
 
+    /// Who issues tokens, and what its tokens must look like.
     pub struct Issuer {
         /// The name in rules, logs and metrics: letters, digits, `-`, `_`. Default: the issuer's place, `issuer-0` and so on.
         pub name: Option<String>,
@@ -78,7 +79,8 @@ document! {
         /// `iat` is capped by `revocation.iat_lead` instead.
         #[serde(default = "default_skew")]
         pub skew: ConfigDuration,
-        /// The longest time from a token's issue (`auth_time` where present, else `iat`) to its `exp`.
+        /// The longest time from a token's issue (`auth_time` where present, else `iat`) to its `exp`; whole seconds, 1s to
+        /// 366d. Revocations are kept this long.
         #[serde(default = "default_max_lifetime")]
         pub max_lifetime: ConfigDuration,
         /// The values of the header `typ` that are accepted, without regard to case and without `application/`. Default:
@@ -136,15 +138,18 @@ document! {
 
     /// Where tokens are looked for. More than one token in a request is refused.
     pub struct Sources {
+        /// Request headers, at most 16. Default: `authorization` with the scheme `Bearer`.
         #[serde(default = "default_headers")]
         pub headers: Vec<HeaderSource>,
+        /// Cookies, at most 16. On unsafe methods and upgrades they count only with an Origin from the rule's `cookie_origins`.
         #[serde(default)]
         pub cookies: Vec<CookieSource>,
-        /// Query parameters, removed from the path before it is forwarded. They end up in logs: prefer a header.
+        /// Query parameters, at most 16, removed from the path before it is forwarded. They end up in logs: prefer a header.
         #[serde(default)]
         pub query: Vec<String>,
     }
 
+    /// A request header that may carry a token.
     pub struct HeaderSource {
         /// The header's name, without regard to case.
         pub name: String,
@@ -152,11 +157,13 @@ document! {
         pub scheme: Option<String>,
     }
 
+    /// A cookie that may carry a token.
     pub struct CookieSource {
         /// The cookie's name; case matters (RFC 6265).
         pub name: String,
     }
 
+    /// Which requests, and what they need.
     pub struct Rule {
         /// The name in logs and metrics: letters, digits, `-`, `_`. Default: the rule's place, `rule-0` and so on.
         pub name: Option<String>,
@@ -189,8 +196,10 @@ document! {
         pub cookie_origins: Vec<String>,
     }
 
+    /// Which requests a rule is for. All of the fields that are given must match.
     #[derive(Default)]
     pub struct Match {
+        /// The path, plain and with regard to case.
         pub path: Option<PathMatch>,
         /// Methods, in upper case.
         pub methods: Option<Vec<String>>,
@@ -198,6 +207,7 @@ document! {
         pub hosts: Option<Vec<String>>,
     }
 
+    /// Scopes that a token must have.
     #[derive(Default)]
     pub struct Scopes {
         /// Every one of these.
@@ -224,6 +234,7 @@ document! {
         pub present: Option<bool>,
     }
 
+    /// What a token is bound to. Absent fields bind it to nothing.
     #[derive(Default)]
     pub struct Binding {
         /// `cnf.x5t#S256` (RFC 8705 section 3.1) against the client's certificate.
@@ -234,14 +245,18 @@ document! {
         pub user_agent: Option<ClaimBinding>,
     }
 
+    /// How a token's certificate is compared with the client's.
     pub struct CertificateBinding {
+        /// What a mismatch does.
         pub mode: BindingMode,
         /// Refuse a token without `cnf.x5t#S256`. Default true.
         #[serde(default = "default_true")]
         pub required: bool,
     }
 
+    /// How a claim is compared with the client.
     pub struct ClaimBinding {
+        /// What a mismatch does.
         pub mode: BindingMode,
         /// The claim: a name, or a list of names that leads into nested objects.
         pub claim: OneOrMany<String>,
@@ -250,6 +265,7 @@ document! {
         pub required: bool,
     }
 
+    /// The service that knows which sessions were ended.
     pub struct Revocation {
         /// The Envoy cluster of the session service.
         pub cluster: String,
@@ -271,6 +287,7 @@ document! {
         pub iat_lead: ConfigDuration,
     }
 
+    /// What the upstream is told.
     #[derive(Default)]
     pub struct Forward {
         /// Claims to request headers.
@@ -283,6 +300,7 @@ document! {
         pub token: TokenForwarding,
     }
 
+    /// One claim as a request header.
     pub struct ForwardClaim {
         /// The claim: a name, or a list of names that leads into nested objects.
         pub claim: OneOrMany<String>,
@@ -293,6 +311,7 @@ document! {
         pub encoding: Encoding,
     }
 
+    /// How refusals look.
     #[derive(Default)]
     pub struct Faults {
         /// Which status each fault has.
@@ -305,6 +324,7 @@ document! {
         pub realm: Option<String>,
     }
 
+    /// Bounds on what is read and kept, so that no client can make the filter grow.
     pub struct Limits {
         /// The longest token; 256 to 65536 bytes.
         #[serde(default = "default_token_bytes")]
@@ -326,6 +346,7 @@ document! {
 }
 
 choice! {
+    /// Who is admitted.
     pub enum Access {
         /// Everybody, without a token; identity headers are still cleared.
         Public,
@@ -335,26 +356,35 @@ choice! {
         Required,
     }
 
+    /// How a secret is written.
     #[derive(Default)]
     pub enum SecretEncoding {
+        /// The bytes of the variable are the secret.
         #[default]
         Raw,
+        /// The variable holds the secret in base64url without padding.
         Base64url,
     }
 
+    /// What happens to a CORS preflight.
     #[derive(Default)]
     pub enum CorsPreflight {
+        /// As any other request.
         #[default]
         Check,
+        /// Through, without token and identity.
         Pass,
     }
 
+    /// What a mismatch does.
     pub enum BindingMode {
+        /// The request is refused.
         Enforce,
         /// Only count and log what would have been refused.
         Report,
     }
 
+    /// What a rule does about ended sessions.
     pub enum RevocationMode {
         /// Refuse with 503 what cannot be checked.
         Check,
@@ -365,22 +395,33 @@ choice! {
         Off,
     }
 
+    /// What a revocation can name.
     pub enum RevocationKind {
+        /// This token: `iss` and `jti`; without `jti`, a digest of what was signed.
         Token,
+        /// `iss` and `sid`.
         Session,
+        /// `iss` and `sub`.
         User,
+        /// `iss` and `client_id`, else `azp`.
         Client,
+        /// The key that verified the signature, by its RFC 7638 thumbprint.
         Key,
+        /// Everything from this `iss`.
         Issuer,
     }
 
+    /// What happens to the token itself.
     #[derive(Default)]
     pub enum TokenForwarding {
+        /// The upstream does not see it.
         #[default]
         Remove,
+        /// The upstream sees it; a token in a query parameter is removed all the same.
         Keep,
     }
 
+    /// How a claim's value is written into a header.
     #[derive(Default)]
     pub enum Encoding {
         /// As it is. A token whose value has bytes outside 0x20–0x7e, or a space at an end, is refused.
@@ -390,18 +431,21 @@ choice! {
         Base64url,
     }
 
+    /// Which statuses refusals have.
     #[derive(Default)]
     pub enum Statuses {
+        /// 401 for what is wrong with the token, 403 for what it may not do.
         #[default]
         Matrix,
+        /// 401 wherever RFC 6750 says `invalid_token`, for clients that fetch a new token on 401.
         Rfc6750,
     }
 }
 
 /// `any`, or a list of at least one.
 #[derive(Debug, Clone, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case", untagged)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
+#[serde(rename_all = "snake_case", untagged, expecting = "expected the word `any`, or a list of audiences")]
 pub enum Audiences {
     Any(AnyWord),
     These(Vec<String>),
@@ -409,7 +453,7 @@ pub enum Audiences {
 
 /// The word `any`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "snake_case")]
 pub enum AnyWord {
     Any,
@@ -417,7 +461,7 @@ pub enum AnyWord {
 
 /// Exactly one of the two.
 #[derive(Debug, Clone, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum PathMatch {
     /// The whole path, without query.
@@ -428,8 +472,8 @@ pub enum PathMatch {
 
 /// A string, number or boolean.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(untagged)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
+#[serde(untagged, expecting = "expected a string, a number or a boolean")]
 pub enum Scalar {
     Bool(bool),
     Number(serde_json::Number),

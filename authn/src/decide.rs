@@ -4,22 +4,26 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use wire::{Kind, RevocationKey};
+
 use crate::binding::{self, Cidr};
-use crate::claims::{self, Window};
+use crate::claims;
 use crate::config::{Access, BindingMode, Encoding, RevocationMode};
 use crate::credentials::{Presented, Source};
 use crate::engine::Engine;
 use crate::fault::{Denial, Fault};
 use crate::headers;
 use crate::host::Host;
-use crate::json::Json;
+use crate::json::{Json, Object};
 use crate::jws::Unverified;
 use crate::keyrings::Keyrings;
 use crate::path::PlainPath;
 use crate::policy::{Forward, Policy, Rule};
 use crate::request::Request;
-use crate::revocation::{Ask, Verdict};
+use crate::revocation::{self, Ask, Verdict};
 use crate::time::{Monotonic, Now};
+
+pub use crate::claims::Window;
 
 /// What the rules say of a request before any token is looked into.
 #[derive(Debug)]
@@ -63,6 +67,17 @@ pub trait Peer {
     fn address(&self) -> Option<IpAddr>;
     /// The SHA-256 of the client's certificate in hexadecimal; `None` without a certificate.
     fn certificate_sha256(&self) -> Option<Vec<u8>>;
+}
+
+/// Whose key signed a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signer {
+    /// The issuer's place in the document.
+    pub issuer: usize,
+    /// RFC 7638 thumbprint of the key.
+    pub thumbprint: [u8; 32],
+    /// Which of the issuer's key sets in a row holds it.
+    generation: u32,
 }
 
 /// A token whose signature and registered claims hold. Kept in the cache; what depends on the request or on time is
@@ -269,40 +284,16 @@ impl Policy {
         let Json::Object(claims) = &payload else {
             return Err(Denial::new(Fault::TokenMalformed, "the payload is not an object").into());
         };
-        let name = claims::unverified_issuer(claims)?;
-        let place = self.by_issuer.get(name).copied();
-        let Some((place, issuer)) = place.and_then(|place| Some((place, self.issuers.get(place)?))) else {
-            return Err(Denial::new(Fault::InvalidIssuer, "iss is not configured").into());
-        };
-        let header = unverified.header();
-        if !issuer.algorithms.contains(&header.alg) {
-            return Err(Denial::new(Fault::AlgNotAllowed, "the issuer does not use this alg").into());
-        }
+        let Signer { issuer: place, thumbprint, generation } =
+            self.signer(engine, keyrings, &unverified, claims, now)?;
+        let issuer = self.issuers.get(place).ok_or_else(unknown_issuer)?;
         let iat_lead = self.revocation().map_or(DEFAULT_IAT_LEAD, |revocation| revocation.iat_lead);
-        let current = keyrings.current(&issuer.keys, place, now.monotonic)?;
-        let candidates = current.keys.candidates(header.kid.as_deref(), header.alg).map_err(|denial| {
-            let unknown = (denial.fault == Fault::KeyUnknown && issuer.published.is_some())
-                .then(|| UnknownKey { issuer: place, kid: header.kid.clone() });
-            Unverifiable { denial, unknown }
-        })?;
-        // Before the signature, which costs a thousand times as much: an expired token that is sent again and again must
-        // not buy that work. Nothing is admitted on the strength of a claim that nobody has verified.
-        claims::check_unexpired(issuer, claims, now.wall)?;
-        let mut thumbprint = None;
-        for key in candidates {
-            if engine.verify(key, header.alg, unverified.signing_input(), unverified.signature()).is_ok() {
-                thumbprint = Some(*key.thumbprint());
-                break;
-            }
-        }
-        let Some(thumbprint) = thumbprint else {
-            return Err(Denial::new(Fault::SigMismatch, "no key of the issuer verifies the signature").into());
-        };
-        let times = claims::check_registered(issuer, iat_lead, header, claims, now.wall)?;
+        let times = claims::check_registered(issuer, iat_lead, unverified.header(), claims, now.wall)?;
         let questions = match self.revocation() {
             None => Questions::None,
             Some(revocation) => {
-                match Ask::new(revocation, name, claims, unverified.signing_input(), &thumbprint, times.issued) {
+                let (name, input) = (&issuer.issuer, unverified.signing_input());
+                match Ask::new(revocation, name, claims, input, &thumbprint, times.issued) {
                     Ok(ask) => Questions::Ask(Rc::new(ask)),
                     Err(denial) => Questions::Unaskable(denial),
                 }
@@ -313,7 +304,7 @@ impl Policy {
             payload: unverified.payload().into(),
             issuer: place,
             thumbprint,
-            generation: Cell::new(current.generation),
+            generation: Cell::new(generation),
             window: times.window,
             questions,
             judged: RefCell::new(None),
@@ -337,6 +328,59 @@ impl Policy {
             verified.generation.set(current.generation);
         }
         Ok(holds)
+    }
+
+    /// Whose key signed a token: the issuer that `iss` names, and the key of it that verifies the signature. Says nothing
+    /// of what the token claims.
+    ///
+    /// # Errors
+    /// Why there is no such issuer or key.
+    pub fn signer(
+        &self,
+        engine: &dyn Engine,
+        keyrings: &Keyrings,
+        unverified: &Unverified<'_>,
+        claims: &Object<'_>,
+        now: Now,
+    ) -> Result<Signer, Unverifiable> {
+        let place = self.by_issuer.get(claims::unverified_issuer(claims)?).copied();
+        let Some((place, issuer)) = place.and_then(|place| Some((place, self.issuers.get(place)?))) else {
+            return Err(unknown_issuer().into());
+        };
+        let header = unverified.header();
+        if !issuer.algorithms.contains(&header.alg) {
+            return Err(Denial::new(Fault::AlgNotAllowed, "the issuer does not use this alg").into());
+        }
+        let current = keyrings.current(&issuer.keys, place, now.monotonic)?;
+        let candidates = current.keys.candidates(header.kid.as_deref(), header.alg).map_err(|denial| {
+            let unknown = (denial.fault == Fault::KeyUnknown && issuer.published.is_some())
+                .then(|| UnknownKey { issuer: place, kid: header.kid.clone() });
+            Unverifiable { denial, unknown }
+        })?;
+        // Before the signature, which costs a thousand times as much: an expired token that is sent again and again must
+        // not buy that work. Nothing is admitted on the strength of a claim that nobody has verified.
+        claims::check_unexpired(issuer, claims, now.wall)?;
+        for key in candidates {
+            if engine.verify(key, header.alg, unverified.signing_input(), unverified.signature()).is_ok() {
+                let (thumbprint, generation) = (*key.thumbprint(), current.generation);
+                return Ok(Signer { issuer: place, thumbprint, generation });
+            }
+        }
+        Err(Denial::new(Fault::SigMismatch, "no key of the issuer verifies the signature").into())
+    }
+
+    /// What is asked about a token, each key with its kind, for people to read.
+    ///
+    /// # Errors
+    /// Why nothing can be asked.
+    pub fn revocation_keys(&self, verified: &Verified) -> Result<Vec<(Kind, RevocationKey)>, Denial> {
+        let Some(revocation) = self.revocation() else { return Ok(Vec::new()) };
+        let unverified = Unverified::parse(&verified.token, self.limits().token_bytes)?;
+        let payload = unverified.parse_payload()?;
+        let (Some(claims), Some(issuer)) = (payload.as_object(), self.issuers.get(verified.issuer)) else {
+            return Err(unknown_issuer());
+        };
+        revocation::keys(revocation, &issuer.issuer, claims, unverified.signing_input(), &verified.thumbprint)
     }
 
     /// Judges a verified token by the request's rule, its time and its binding: at every use, cached or not.
@@ -414,6 +458,11 @@ impl<'r> Entered<'r> {
         self.rule
     }
 
+    /// Where the token was found.
+    pub fn source(&self) -> Source {
+        self.presented.source
+    }
+
     /// The token came in a cookie: a browser's session, whose answers must not be stored.
     pub fn is_cookie_session(&self) -> bool {
         matches!(self.presented.source, Source::Cookie(_))
@@ -434,6 +483,11 @@ impl Verified {
 
     pub fn issuer(&self) -> usize {
         self.issuer
+    }
+
+    /// When it counts, skew included.
+    pub fn window(&self) -> Window {
+        self.window
     }
 
     /// RFC 7638 thumbprint of the key that verified it.
@@ -522,6 +576,10 @@ impl Admission {
 }
 
 const DEFAULT_IAT_LEAD: u64 = 1;
+
+fn unknown_issuer() -> Denial {
+    Denial::new(Fault::InvalidIssuer, "iss is not configured")
+}
 
 fn revoked() -> Denial {
     Denial::new(Fault::SessionRevoked, "the service says that it was ended")

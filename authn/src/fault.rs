@@ -1,9 +1,10 @@
 //! Every reason for which a request is refused, and what each one looks like to the client.
 
-/// Declares [`Fault`] with its wire code, default status, RFC 6750 status, RFC 6750 error and short text, so that no
-/// fault can be added without all of them. `docs/faults.md` is generated from this table.
+/// Declares [`Fault`] with its wire code, default status, RFC 6750 status, RFC 6750 error, short text and what
+/// to do about it, so that no fault can be added without all of them. `docs/faults.md` is generated from this table.
 macro_rules! faults {
-    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $status:literal, $rfc6750:literal, $error:expr, $text:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $status:literal, $rfc6750:literal, $error:expr, $text:literal,
+        $advice:literal;)+) => {
         /// Why a request was refused.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Fault {
@@ -38,6 +39,11 @@ macro_rules! faults {
                 match self { $(Fault::$name => $text,)+ }
             }
 
+            /// What to do about it at three in the morning, for `docs/faults.md`.
+            pub const fn advice(self) -> &'static str {
+                match self { $(Fault::$name => $advice,)+ }
+            }
+
             /// When it happens, for `docs/faults.md`.
             pub const fn when(self) -> &'static str {
                 match self { $(Fault::$name => concat!($($doc,)+),)+ }
@@ -51,53 +57,77 @@ const REQUEST: Option<&str> = Some("invalid_request");
 
 faults! {
     /// No token on a rule that requires one.
-    TokenMissing = "TOKEN_MISSING", 401, 401, None, "a token is required";
+    TokenMissing = "TOKEN_MISSING", 401, 401, None, "a token is required",
+        "The client sends no token, or sends it where `tokens` does not look. Look for a proxy in front that drops the header.";
     /// What was presented is not a token of any kind that is accepted here.
-    TokenMalformed = "TOKEN_MALFORMED", 401, 401, TOKEN, "the token is malformed";
+    TokenMalformed = "TOKEN_MALFORMED", 401, 401, TOKEN, "the token is malformed",
+        "Run `explain` on the token: the cause names what is wrong. Often an opaque or an encrypted token, or one cut by a header limit.";
     /// More than one token, or one source twice.
-    TokenAmbiguous = "TOKEN_AMBIGUOUS", 400, 400, REQUEST, "more than one token was presented";
+    TokenAmbiguous = "TOKEN_AMBIGUOUS", 400, 400, REQUEST, "more than one token was presented",
+        "Find out who adds the second token: often a browser's cookie beside an application's header.";
     /// A cookie token on an unsafe method or an upgrade, without an Origin that the rule lists.
-    OriginNotAllowed = "ORIGIN_NOT_ALLOWED", 403, 403, None, "this origin may not use a session cookie here";
+    OriginNotAllowed = "ORIGIN_NOT_ALLOWED", 403, 403, None, "this origin may not use a session cookie here",
+        "If the site is yours, add its origin to the rule's `cookie_origins`. Otherwise it is a forged request, and was stopped.";
     /// The token's algorithm is not one that its issuer's key uses.
-    AlgNotAllowed = "ALG_NOT_ALLOWED", 401, 401, TOKEN, "the token's algorithm is not allowed";
+    AlgNotAllowed = "ALG_NOT_ALLOWED", 401, 401, TOKEN, "the token's algorithm is not allowed",
+        "If the issuer changed its algorithm, add it to `algorithms` with the new key. If it did not, somebody is trying.";
     /// No key of the issuer has the token's key id.
-    KeyUnknown = "KEY_UNKNOWN", 401, 401, TOKEN, "the token's key is unknown";
+    KeyUnknown = "KEY_UNKNOWN", 401, 401, TOKEN, "the token's key is unknown",
+        "The issuer has probably changed its keys: add the new one to `keys`. If it did not, somebody is trying.";
     /// The signature does not match.
-    SigMismatch = "SIG_MISMATCH", 403, 401, TOKEN, "the token's signature does not match";
+    SigMismatch = "SIG_MISMATCH", 403, 401, TOKEN, "the token's signature does not match",
+        "Compare the configured key with the issuer's. A key that was replaced under the same `kid` looks like this; so does a forgery.";
     /// `exp` has passed.
-    JwtExpired = "JWT_EXPIRED", 401, 401, TOKEN, "the token has expired";
+    JwtExpired = "JWT_EXPIRED", 401, 401, TOKEN, "the token has expired",
+        "Usual now and then. If it is everybody, compare the clocks of Envoy's host and the issuer, and see whether clients refresh.";
     /// `nbf`, `iat` or `auth_time` lies in the future.
-    JwtNotYetValid = "JWT_NOT_YET_VALID", 401, 401, TOKEN, "the token is not valid yet";
+    JwtNotYetValid = "JWT_NOT_YET_VALID", 401, 401, TOKEN, "the token is not valid yet",
+        "Clocks differ: compare those of the issuer and of Envoy's host, then `skew` and `revocation.iat_lead`.";
     /// The token lives longer than its issuer may grant, or than revocations are kept.
-    JwtTooLongLived = "JWT_TOO_LONG_LIVED", 401, 401, TOKEN, "the token lives too long";
+    JwtTooLongLived = "JWT_TOO_LONG_LIVED", 401, 401, TOKEN, "the token lives too long",
+        "Have the issuer grant shorter tokens, or raise `max_lifetime` here and `--max-lifetime` of the service together.";
     /// `iss` is missing or not configured.
-    InvalidIssuer = "INVALID_ISSUER", 401, 401, TOKEN, "the token's issuer is not accepted";
+    InvalidIssuer = "INVALID_ISSUER", 401, 401, TOKEN, "the token's issuer is not accepted",
+        "Compare `iss` byte by byte with `issuer` (a slash at the end counts), and see which `issuers` the rule accepts.";
     /// `aud` is missing or names nobody here.
-    InvalidAudience = "INVALID_AUDIENCE", 401, 401, TOKEN, "the token is not meant for this audience";
+    InvalidAudience = "INVALID_AUDIENCE", 401, 401, TOKEN, "the token is not meant for this audience",
+        "The token was meant for another service: compare its `aud` with the issuer's `audiences`.";
     /// A claim is missing, of the wrong type or not the one required.
-    InvalidClaim = "INVALID_CLAIM", 401, 401, TOKEN, "a claim of the token is not acceptable";
+    InvalidClaim = "INVALID_CLAIM", 401, 401, TOKEN, "a claim of the token is not acceptable",
+        "The log's cause names the claim. Compare the rule's `claims` and the issuer's `required_claims` and `types` with what the issuer sends.";
     /// The token lacks a scope that the rule requires.
-    ScopeInsufficient = "SCOPE_INSUFFICIENT", 403, 403, Some("insufficient_scope"), "the token's scope is insufficient";
+    ScopeInsufficient = "SCOPE_INSUFFICIENT", 403, 403, Some("insufficient_scope"), "the token's scope is insufficient",
+        "The challenge names the scopes that the rule wants: the client has to ask for them, and the issuer to grant them.";
     /// The token, or its session, user, client, key or issuer, was revoked.
-    SessionRevoked = "SESSION_REVOKED", 403, 401, TOKEN, "the session was ended";
+    SessionRevoked = "SESSION_REVOKED", 403, 401, TOKEN, "the session was ended",
+        "Somebody ended it: `portcullis revoke list` has who and why, and `lift` takes it back.";
     /// Introspection says that the token is not active.
-    SessionUnknown = "SESSION_UNKNOWN", 401, 401, TOKEN, "the session is unknown";
+    SessionUnknown = "SESSION_UNKNOWN", 401, 401, TOKEN, "the session is unknown",
+        "The issuer no longer knows the token: the client has to log in again. If it is everybody, look at the issuer.";
     /// The client's address, agent or certificate is not the one that the token is bound to.
-    BindingMismatch = "BINDING_MISMATCH", 403, 401, TOKEN, "the token is bound to another client";
+    BindingMismatch = "BINDING_MISMATCH", 403, 401, TOKEN, "the token is bound to another client",
+        "One client: a stolen token, or a change of network. Everybody: the proxy sees another address or certificate than the issuer; check `xff_num_trusted_hops`.";
     /// No rule matches the request.
-    RouteUnmatched = "ROUTE_UNMATCHED", 403, 403, None, "no rule admits this request";
+    RouteUnmatched = "ROUTE_UNMATCHED", 403, 403, None, "no rule admits this request",
+        "No rule has this method, path and host. Run `explain` on the request, and add a rule if it is to be admitted.";
     /// The path could be read in more than one way.
-    PathSuspicious = "PATH_SUSPICIOUS", 400, 400, None, "the path is not in plain form";
+    PathSuspicious = "PATH_SUSPICIOUS", 400, 400, None, "the path is not in plain form",
+        "Somebody probes, or an application builds odd URLs. Set Envoy's `normalize_path` and `merge_slashes`; there is no switch to let these pass.";
     /// The request's headers cannot be read (not UTF-8 where needed, or more than the filter takes).
-    RequestMalformed = "REQUEST_MALFORMED", 400, 400, None, "the request's headers are malformed";
+    RequestMalformed = "REQUEST_MALFORMED", 400, 400, None, "the request's headers are malformed",
+        "Look at the log's cause. If it is everybody, a proxy in front adds headers that cannot be read.";
     /// The service could not connect to Redis.
-    RedisConnRefused = "REDIS_CONN_REFUSED", 503, 503, None, "sessions cannot be checked now";
+    RedisConnRefused = "REDIS_CONN_REFUSED", 503, 503, None, "sessions cannot be checked now",
+        "Redis is down or moved: start it, or fail over. The service reconnects by itself.";
     /// Redis answered too slowly.
-    SessionStoreLatency = "SESSION_STORE_LATENCY", 503, 503, None, "sessions cannot be checked now";
+    SessionStoreLatency = "SESSION_STORE_LATENCY", 503, 503, None, "sessions cannot be checked now",
+        "Look at Redis's load, slow log and disk, and at the network between. Requests pass again by themselves once it is quick.";
     /// No answer that can be trusted: service unreachable, slow, not ready, or not ours.
-    StoreUnavailable = "STORE_UNAVAILABLE", 503, 503, None, "sessions cannot be checked now";
+    StoreUnavailable = "STORE_UNAVAILABLE", 503, 503, None, "sessions cannot be checked now",
+        "Ask the service's `/readyz`: it says what is wrong. If that answers, compare the secret and the cluster in Envoy. An emptied Redis stays shut on purpose.";
     /// The issuer's keys could not be fetched, or are too old.
-    KeysUnavailable = "KEYS_UNAVAILABLE", 503, 503, None, "the issuer's keys cannot be had now";
+    KeysUnavailable = "KEYS_UNAVAILABLE", 503, 503, None, "the issuer's keys cannot be had now",
+        "The issuer's key set cannot be fetched: look at the issuer, and at the cluster that leads to it.";
 }
 
 /// A refusal: what the client is told, and the cause that only logs and `explain` see.

@@ -5,7 +5,7 @@ use std::fmt;
 /// document puts its own name in front.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
-    /// As in `rules[3].match.path.prefix`.
+    /// As in `rules[3].match.path.prefix`; empty for the document itself.
     pub field: String,
     pub message: String,
 }
@@ -23,7 +23,10 @@ impl Invalid {
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.message)
+        match self.field.as_str() {
+            "" => f.write_str(&self.message),
+            field => write!(f, "{field}: {}", self.message),
+        }
     }
 }
 
@@ -37,5 +40,6 @@ mod tests {
     fn says_where_before_what() {
         let error = Invalid::new("path.prefix", "must begin with /").within("match").within("rules[3]");
         assert_eq!(error.to_string(), "rules[3].match.path.prefix: must begin with /");
+        assert_eq!(Invalid::new("", "is no JSON").to_string(), "is no JSON");
     }
 }

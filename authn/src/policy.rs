@@ -209,9 +209,9 @@ impl Policy {
         self.clear.iter().map(HeaderName::as_str)
     }
 
-    /// The issuer's name in logs and metrics.
-    pub fn issuer_name(&self, issuer: usize) -> &str {
-        self.issuers.get(issuer).map_or("none", |issuer| issuer.name.as_str())
+    /// The name of the issuer at this place of the document.
+    pub fn issuer_name(&self, place: usize) -> Option<&str> {
+        self.issuers.get(place).map(|issuer| issuer.name.as_str())
     }
 
     pub fn rules(&self) -> &[Rule] {

@@ -42,29 +42,12 @@ impl Ask {
                 "neither auth_time nor iat is there, and revocation needs one",
             ));
         };
-        let derived = &revocation.derived;
-        let mut keys = Vec::with_capacity(revocation.kinds.len());
-        for &kind in &revocation.kinds {
-            let id = match kind {
-                Kind::Token => Some(match optional_string(payload, "jti")? {
-                    Some(jti) => token_id_from_jti(jti),
-                    None => token_id_from_signing_input(signing_input),
-                }),
-                Kind::Session => optional_string(payload, "sid")?.map(|sid| sid.as_bytes().to_vec()),
-                Kind::User => optional_string(payload, "sub")?.map(|sub| sub.as_bytes().to_vec()),
-                Kind::Client => match optional_string(payload, "client_id")? {
-                    Some(client) => Some(client.as_bytes().to_vec()),
-                    None => optional_string(payload, "azp")?.map(|azp| azp.as_bytes().to_vec()),
-                },
-                Kind::SigningKey => Some(crate::b64::encode(thumbprint).into_bytes()),
-                Kind::Issuer => Some(Vec::new()),
-            };
-            keys.extend(id.map(|id| derived.revocation_key(kind, issuer, &id)));
-        }
+        let keys: Vec<RevocationKey> =
+            keys(revocation, issuer, payload, signing_input, thumbprint)?.into_iter().map(|(_, key)| key).collect();
         if keys.is_empty() {
             return Err(Denial::new(Fault::InvalidClaim, "the token has none of the claims that could end it"));
         }
-        let digest = digest(derived, &keys, issued);
+        let digest = digest(&revocation.derived, &keys, issued);
         Ok(Self { keys, issued, digest })
     }
 
@@ -72,6 +55,36 @@ impl Ask {
     pub fn judge(&self, answers: impl IntoIterator<Item = Answer>) -> Verdict {
         if answers.into_iter().any(|answer| answer.ends(self.issued.0)) { Verdict::Dead } else { Verdict::Live }
     }
+}
+
+/// The keys that could end one token, at most one of each kind.
+pub(crate) fn keys(
+    revocation: &Revocation,
+    issuer: &str,
+    payload: &Object<'_>,
+    signing_input: &[u8],
+    thumbprint: &[u8; 32],
+) -> Result<Vec<(Kind, RevocationKey)>, Denial> {
+    let derived = &revocation.derived;
+    let mut keys = Vec::with_capacity(revocation.kinds.len());
+    for &kind in &revocation.kinds {
+        let id = match kind {
+            Kind::Token => Some(match optional_string(payload, "jti")? {
+                Some(jti) => token_id_from_jti(jti),
+                None => token_id_from_signing_input(signing_input),
+            }),
+            Kind::Session => optional_string(payload, "sid")?.map(|sid| sid.as_bytes().to_vec()),
+            Kind::User => optional_string(payload, "sub")?.map(|sub| sub.as_bytes().to_vec()),
+            Kind::Client => match optional_string(payload, "client_id")? {
+                Some(client) => Some(client.as_bytes().to_vec()),
+                None => optional_string(payload, "azp")?.map(|azp| azp.as_bytes().to_vec()),
+            },
+            Kind::SigningKey => Some(crate::b64::encode(thumbprint).into_bytes()),
+            Kind::Issuer => Some(Vec::new()),
+        };
+        keys.extend(id.map(|id| (kind, derived.revocation_key(kind, issuer, &id))));
+    }
+    Ok(keys)
 }
 
 fn digest(derived: &Derived, keys: &[RevocationKey], issued: UnixSeconds) -> [u8; 16] {

@@ -2,10 +2,16 @@
 //!
 //! Exit codes, the same for every verb: 0 done; 1 refused or failed; 2 wrong usage; 3 the service cannot be reached,
 //! or could not confirm what it was asked to do.
+mod check_config;
+mod docs;
+mod document;
+mod explain;
+mod instant;
 mod mint;
 mod revoke;
 mod serve;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -26,8 +32,17 @@ enum Verb {
     /// End a token, session, user, client, key or issuer; list and lift what was ended.
     #[command(after_help = EXIT_CODES)]
     Revoke(revoke::Revoke),
+    /// Judge one request as the filter would, and say each step.
+    #[command(after_help = EXPLAIN_CODES)]
+    Explain(Box<explain::Explain>),
+    /// Say whether the filter would take a configuration.
+    #[command(after_help = EXIT_CODES)]
+    CheckConfig(check_config::CheckConfig),
     /// Make keys and sign tokens, for tests and demos.
     Mint(mint::MintArgs),
+    /// Write the generated files of docs/.
+    #[command(hide = true)]
+    Docs(docs::Docs),
 }
 
 const EXIT_CODES: &str = "Exit codes:
@@ -35,6 +50,11 @@ const EXIT_CODES: &str = "Exit codes:
   1  refused or failed
   2  wrong usage
   3  the service cannot be reached, or could not confirm what it was asked to do";
+
+const EXPLAIN_CODES: &str = "Exit codes:
+  0  admitted
+  1  refused, or the configuration cannot be used
+  2  wrong usage";
 
 /// How a verb ended, when it did not fail on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +68,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Serve(serve) => serve.run(),
         Verb::Revoke(revoke) => revoke.run(),
+        Verb::Explain(explain) => explain.run(),
+        Verb::CheckConfig(check) => check.run(),
+        Verb::Docs(docs) => docs.run(Cli::command()),
         Verb::Mint(args) => mint::run(args).map(|()| Outcome::Done),
     };
     match done {
@@ -64,6 +87,11 @@ fn main() -> ExitCode {
 /// Ends as clap does when it finds the mistake itself.
 fn wrong_usage(what: &str) -> ! {
     Cli::command().error(ErrorKind::MissingRequiredArgument, what).exit()
+}
+
+/// A reader that went away (`| head`) is no error.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Exit codes: 0 done; 1 refused, or some lines of a bulk were; 2 wrong usage; 3 the service cannot be reached, or it
 //! could not confirm that the revocation holds.
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use ureq::Agent;
 use ureq::http::{Method, Request};
 
-use crate::Outcome;
+use crate::{Outcome, say};
 
 /// Longer than the service itself waits for Redis.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -318,9 +318,4 @@ fn standard_input() -> Result<String> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
     Ok(text)
-}
-
-/// A reader that went away (`| head`) is no error.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -24,6 +24,7 @@ pub struct Serve {
     /// Write both addresses here once they are bound, as {"listen": "…", "admin": "…"}.
     #[arg(long, env = "PORTCULLIS_PORTS_FILE", value_name = "PATH")]
     ports_file: Option<PathBuf>,
+    /// Where Redis is.
     #[arg(
         long,
         env = "PORTCULLIS_REDIS",

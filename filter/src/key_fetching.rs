@@ -119,7 +119,7 @@ impl KeyFetching {
         };
         let jitter = self.next_jitter();
         let progress = self.rings.source_mut(issuer)?.on_reply(reply, cache_control.as_deref(), now, jitter);
-        let name = policy.issuer_name(issuer);
+        let name = policy.issuer_name(issuer).unwrap_or("none");
         match progress {
             Progress::Continue(fetch) => {
                 if self.send(issuer, &fetch, now) {
@@ -200,7 +200,7 @@ impl KeyFetching {
         if let Some(source) = self.rings.source_mut(issuer) {
             source.on_reply(Err(why), None, now, jitter);
         }
-        let name = policy.issuer_name(issuer);
+        let name = policy.issuer_name(issuer).unwrap_or("none");
         host::log(LogLevel::Warn, &format!("portcullis: issuer={name} keys not fetched: {why}"));
         self.release(issuer);
     }

@@ -270,7 +270,7 @@ impl Root {
 
     fn on_key_news(&mut self, issuer: usize, outcome: KeyOutcome) {
         let is_good = outcome == KeyOutcome::Renewed;
-        self.metrics.key_fetch(issuer, self.policy.issuer_name(issuer), is_good);
+        self.metrics.key_fetch(issuer, self.policy.issuer_name(issuer).unwrap_or("none"), is_good);
         self.wake(issuer, is_good);
     }
 

@@ -54,6 +54,19 @@ impl<'de> Deserialize<'de> for ConfigDuration {
     }
 }
 
+/// In the largest unit that divides it: as a person would write it.
+#[cfg(feature = "schema")]
+impl serde::Serialize for ConfigDuration {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let millis = self.0.as_millis();
+        let (per_unit, unit) = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")]
+            .into_iter()
+            .find(|(per_unit, _)| millis >= *per_unit && millis.is_multiple_of(*per_unit))
+            .unwrap_or((1, "ms"));
+        serializer.collect_str(&format_args!("{}{unit}", millis.checked_div(per_unit).unwrap_or(millis)))
+    }
+}
+
 #[cfg(feature = "schema")]
 impl schemars::JsonSchema for ConfigDuration {
     fn schema_name() -> std::borrow::Cow<'static, str> {
@@ -61,7 +74,7 @@ impl schemars::JsonSchema for ConfigDuration {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" })
+        schemars::json_schema!({ "description": "A whole number and a unit, as in 250ms, 2s, 5m, 24h, 7d.", "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" })
     }
 }
 

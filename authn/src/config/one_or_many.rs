@@ -1,9 +1,10 @@
 //! One value, or a list of them.
 use serde::Deserialize;
 
+/// One, or a list.
 #[derive(Debug, Clone, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(untagged)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
+#[serde(untagged, expecting = "expected a name, or a list of names")]
 pub enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),

@@ -1,0 +1,219 @@
+//! `portcullis check-config`: says of a configuration what the filter would say of it, before Envoy has it.
+use std::path::PathBuf;
+
+use anyhow::Result;
+use authn::config::RevocationMode;
+use authn::config::{Audiences, BindingMode, Document, Match, PathMatch, Rule};
+use clap::Args;
+use serde_json::json;
+
+use crate::document::{self, Compiled, Found, Secrets};
+use crate::{Outcome, say};
+
+#[derive(Args)]
+pub struct CheckConfig {
+    /// JSON or YAML: the configuration itself, a bootstrap of Envoy or a WasmPlugin that holds it; `-` for the standard
+    /// input.
+    file: PathBuf,
+    #[command(flatten)]
+    secrets: Secrets,
+    /// One JSON document: `{"file", "ok", "configurations": [{"place", "ok", "error" or "issuers", "rules", …}]}`.
+    #[arg(long)]
+    json: bool,
+}
+
+impl CheckConfig {
+    pub fn run(self) -> Result<Outcome> {
+        let found = document::read(&self.file, &self.secrets)?;
+        let is_ok = found.iter().all(|found| found.compiled.is_ok());
+        let file = self.file.display().to_string();
+        if self.json {
+            let configurations: Vec<_> = found.iter().map(as_json).collect();
+            say(&json!({ "file": file, "ok": is_ok, "configurations": configurations }).to_string());
+        } else {
+            for found in &found {
+                print(&file, found);
+            }
+        }
+        Ok(if is_ok { Outcome::Done } else { Outcome::Refused })
+    }
+}
+
+fn print(file: &str, found: &Found) {
+    let place = found.place.as_ref().map_or_else(|| file.to_owned(), |place| format!("{file}: {place}"));
+    match &found.compiled {
+        Ok(compiled) => {
+            let Counts { issuers, keys, rules, revocation } = Counts::of(compiled);
+            let revocation = if revocation { "revocation" } else { "no revocation" };
+            say(&format!("{place}: ok: {issuers} issuers, {keys} keys, {rules} rules, {revocation}"));
+            for name in &compiled.assumed {
+                say(&format!("{place}: note: a placeholder stands for the secret `{name}`"));
+            }
+            for Warning { field, message } in warnings(&compiled.document) {
+                say(&format!("{place}: warning: {field}: {message}"));
+            }
+        }
+        Err(invalid) => {
+            eprintln!("{place}: error: {invalid}");
+            if !found.missing.is_empty() {
+                eprintln!("{place}: note: set it in this command's environment too, or use --assume-secrets");
+            }
+        }
+    }
+}
+
+fn as_json(found: &Found) -> serde_json::Value {
+    match &found.compiled {
+        Ok(compiled) => {
+            let Counts { issuers, keys, rules, revocation } = Counts::of(compiled);
+            let warnings: Vec<_> = warnings(&compiled.document)
+                .into_iter()
+                .map(|Warning { field, message }| json!({ "field": field, "message": message }))
+                .collect();
+            json!({
+                "place": found.place, "ok": true, "issuers": issuers, "keys": keys, "rules": rules,
+                "revocation": revocation, "assumed_secrets": compiled.assumed, "warnings": warnings,
+            })
+        }
+        Err(invalid) => {
+            let error = json!({ "field": invalid.field, "message": invalid.message });
+            json!({ "place": found.place, "ok": false, "error": error })
+        }
+    }
+}
+
+struct Counts {
+    issuers: usize,
+    keys: usize,
+    rules: usize,
+    revocation: bool,
+}
+
+impl Counts {
+    fn of(compiled: &Compiled) -> Self {
+        let issuers = &compiled.document.issuers;
+        Self {
+            issuers: issuers.len(),
+            keys: issuers.iter().map(|issuer| issuer.keys.len()).sum(),
+            rules: compiled.policy.rules().len(),
+            revocation: compiled.policy.revocation().is_some(),
+        }
+    }
+}
+
+/// What the filter takes and somebody should look at.
+struct Warning {
+    field: String,
+    message: String,
+}
+
+fn warnings(document: &Document) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let mut warn = |field: String, message: String| warnings.push(Warning { field, message });
+    for (place, issuer) in document.issuers.iter().enumerate() {
+        if let Audiences::Any(_) = issuer.audiences {
+            let message = "tokens that were meant for other services are accepted";
+            warn(format!("issuers[{place}].audiences"), message.to_owned());
+        }
+    }
+    if !document.tokens.query.is_empty() {
+        let message = "tokens in URLs end up in logs, histories and Referer headers before they come here";
+        warn("tokens.query".to_owned(), message.to_owned());
+    }
+    if document.revocation.is_none() {
+        warn("revocation".to_owned(), "is absent: an ended session passes until its token expires".to_owned());
+    }
+    for (place, rule) in document.rules.iter().enumerate() {
+        let at = |field: &str| format!("rules[{place}]{field}");
+        if let Some(earlier) =
+            document.rules.iter().take(place).position(|earlier| covers(&earlier.matches, &rule.matches))
+        {
+            warn(at(""), format!("is never reached: rules[{earlier}] matches every request that this one does"));
+        }
+        if rule.revocation == Some(RevocationMode::DangerouslyPassWhenUnavailable) {
+            let message = "ended sessions pass while the service or its store is out of reach";
+            warn(at(".revocation"), message.to_owned());
+        }
+        for (field, mode) in binding_modes(rule) {
+            if mode == BindingMode::Report {
+                warn(at(&format!(".binding.{field}")), "a mismatch is reported and passes".to_owned());
+            }
+        }
+    }
+    warnings
+}
+
+fn binding_modes(rule: &Rule) -> impl Iterator<Item = (&'static str, BindingMode)> {
+    let binding = &rule.binding;
+    [
+        ("certificate", binding.certificate.as_ref().map(|binding| binding.mode)),
+        ("address", binding.address.as_ref().map(|binding| binding.mode)),
+        ("user_agent", binding.user_agent.as_ref().map(|binding| binding.mode)),
+    ]
+    .into_iter()
+    .filter_map(|(field, mode)| Some((field, mode?)))
+}
+
+/// Does `wide` match everything that `narrow` matches? Where this says yes it is so; several rules that only together
+/// cover another are not seen.
+fn covers(wide: &Match, narrow: &Match) -> bool {
+    let lists = |wide: &Option<Vec<String>>, narrow: &Option<Vec<String>>| match (wide, narrow) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(wide), Some(narrow)) => narrow.iter().all(|one| wide.iter().any(|other| other.eq_ignore_ascii_case(one))),
+    };
+    lists(&wide.methods, &narrow.methods) && lists(&wide.hosts, &narrow.hosts) && path_covers(wide, narrow)
+}
+
+fn path_covers(wide: &Match, narrow: &Match) -> bool {
+    let is_below = |prefix: &str, path: &str| {
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    match (&wide.path, &narrow.path) {
+        (None, _) => true,
+        (Some(PathMatch::Prefix(prefix)), None) => prefix == "/",
+        (Some(PathMatch::Prefix(prefix)), Some(PathMatch::Exact(path))) => is_below(prefix, path),
+        (Some(PathMatch::Prefix(prefix)), Some(PathMatch::Prefix(path))) => {
+            is_below(prefix, path.strip_suffix('/').unwrap_or(path))
+        }
+        (Some(PathMatch::Exact(one)), Some(PathMatch::Exact(other))) => one == other,
+        (Some(PathMatch::Exact(_)), _) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(text: &str) -> Match {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_rule_is_covered_only_by_one_that_matches_all_of_it() {
+        let covered = [
+            (r#"{}"#, r#"{"path":{"exact":"/a"}}"#),
+            (r#"{"path":{"prefix":"/"}}"#, r#"{}"#),
+            (r#"{"path":{"prefix":"/a/"}}"#, r#"{"path":{"exact":"/a"}}"#),
+            (r#"{"path":{"prefix":"/a"}}"#, r#"{"path":{"prefix":"/a/"}}"#),
+            (r#"{"path":{"prefix":"/a"}}"#, r#"{"path":{"prefix":"/a/b"},"methods":["GET"]}"#),
+            (r#"{"methods":["GET","PUT"]}"#, r#"{"methods":["PUT"],"hosts":["h"]}"#),
+        ];
+        for (wide, narrow) in covered {
+            assert!(covers(&matches(wide), &matches(narrow)), "{wide} {narrow}");
+        }
+        let open = [
+            (r#"{"path":{"prefix":"/a"}}"#, r#"{"path":{"exact":"/ab"}}"#),
+            (r#"{"path":{"prefix":"/a/b"}}"#, r#"{"path":{"prefix":"/a"}}"#),
+            (r#"{"path":{"exact":"/a"}}"#, r#"{"path":{"prefix":"/a"}}"#),
+            (r#"{"path":{"exact":"/a"}}"#, r#"{"path":{"exact":"/a/"}}"#),
+            (r#"{"path":{"exact":"/a"}}"#, r#"{"path":{"exact":"/A"}}"#),
+            (r#"{"methods":["GET"]}"#, r#"{"methods":["GET","HEAD"]}"#),
+            (r#"{"hosts":["h"]}"#, r#"{}"#),
+        ];
+        for (wide, narrow) in open {
+            assert!(!covers(&matches(wide), &matches(narrow)), "{wide} {narrow}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Points in time as people write them: seconds since 1970, RFC 3339, or `now`.
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use authn::time::UnixSeconds;
+
+/// # Errors
+/// None of the three forms, or before 1970.
+pub fn parse(text: &str) -> Result<UnixSeconds, String> {
+    let wrong = || format!("`{text}` is none of seconds since 1970, a time as 2026-01-31T23:59:59Z, and now");
+    if text == "now" {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| "the clock stands before 1970")?;
+        return Ok(UnixSeconds(since.as_secs()));
+    }
+    if let Ok(seconds) = text.parse() {
+        return Ok(UnixSeconds(seconds));
+    }
+    rfc3339(text).and_then(|seconds| u64::try_from(seconds).ok()).map(UnixSeconds).ok_or_else(wrong)
+}
+
+/// RFC 3339 section 5.6; a fraction of a second is dropped.
+fn rfc3339(text: &str) -> Option<i64> {
+    let (date, rest) = text.split_at_checked(10)?;
+    let (year, month, day) = three(date, '-')?;
+    let (clock, rest) = rest.strip_prefix(['T', 't', ' '])?.split_at_checked(8)?;
+    let (hour, minute, second) = three(clock, ':')?;
+    let zone = match rest.strip_prefix('.') {
+        None => rest,
+        Some(fraction) => {
+            let zone = fraction.trim_start_matches(|digit: char| digit.is_ascii_digit());
+            (zone.len() < fraction.len()).then_some(zone)?
+        }
+    };
+    let offset = match zone {
+        "Z" | "z" => 0,
+        _ => {
+            let sign = if zone.starts_with('-') { -1 } else { 1 };
+            let (hours, minutes, _) = three(&format!("{}:00", zone.strip_prefix(['+', '-'])?), ':')?;
+            (hours < 24 && minutes < 60).then_some(sign * (hours * 3_600 + minutes * 60))?
+        }
+    };
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days_in_month = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1..=days_in_month).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    // Days since 1970-01-01, the year taken to begin in March so that the leap day is its last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days =
+        year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (month * 153 + 2) / 5 + day;
+    Some((days - 719_469) * 86_400 + hour * 3_600 + minute * 60 + second - offset)
+}
+
+/// Digits of the usual widths, with a separator between.
+fn three(text: &str, separator: char) -> Option<(i64, i64, i64)> {
+    let mut parts = text.split(separator).map(|part| {
+        let is_number = (part.len() == 2 || part.len() == 4) && part.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| part.parse::<i64>().ok()).flatten()
+    });
+    let three = (parts.next()??, parts.next()??, parts.next()??);
+    parts.next().is_none().then_some(three)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_each_form_and_refuses_the_rest() {
+        let at = |text| parse(text).ok().map(|time| time.0);
+        assert_eq!(at("1750000000"), Some(1_750_000_000));
+        assert_eq!(at("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(at("2025-06-15T15:06:40Z"), Some(1_750_000_000));
+        assert_eq!(at("2025-06-15T17:06:40.75+02:00"), Some(1_750_000_000));
+        assert_eq!(at("2025-06-15T09:36:40-05:30"), Some(1_750_000_000));
+        assert_eq!(at("2024-02-29T00:00:00Z"), Some(1_709_164_800));
+        assert_eq!(at("2000-03-01T00:00:00Z"), Some(951_868_800));
+        for bad in [
+            "",
+            "tomorrow",
+            "-1",
+            "2025-02-29T00:00:00Z",
+            "2025-06-15",
+            "2025-06-15T15:06:40",
+            "2025-06-15T24:00:00Z",
+            "1969-12-31T23:59:59Z",
+            "2025-06-15T15:06:40.Z",
+            "2025-06-15T15:06:40+1",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! `check-config`, `explain` and the generated documents, as their users run them.
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const SECRET: (&str, &str) = ("TEST_SHARED_SECRET", "a secret of at least thirty-two bytes");
+
+struct Desk {
+    directory: TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { directory: TempDir::new().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.path(name), text).unwrap();
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// A configuration with a key that `mint key` made, changed by `change`.
+    fn configuration(&self, change: impl FnOnce(&mut Value)) -> String {
+        let key = self.path("k1.pem");
+        if !key.exists() {
+            ok(&["mint", "key", "--alg", "ES256", "--out", key.to_str().unwrap(), "--json"], |answer| {
+                self.write("k1.json", &answer["jwk"].to_string());
+            });
+        }
+        let jwk: Value = serde_json::from_str(&std::fs::read_to_string(self.path("k1.json")).unwrap()).unwrap();
+        let mut document = json!({
+            "issuers": [{
+                "issuer": "https://login.test", "audiences": ["api.test"], "algorithms": ["ES256"], "keys": [{ "jwk": jwk }],
+            }],
+            "revocation": { "cluster": "service", "secret_env": SECRET.0 },
+            "forward": { "claims": [{ "claim": "sub", "header": "x-user-id" }, { "claim": "plan", "header": "x-plan" }] },
+            "rules": [
+                { "name": "open", "access": "public", "match": { "path": { "exact": "/open" } } },
+                { "name": "admin", "access": "required", "match": { "path": { "prefix": "/admin" } }, "scopes": { "all": ["admin"] } },
+                { "name": "rest", "access": "required" },
+            ],
+        });
+        change(&mut document);
+        self.write("config.json", &document.to_string())
+    }
+
+    fn token(&self, more: &[&str]) -> String {
+        let key = self.path("k1.pem");
+        let mut words = vec!["mint", "token", "--key", key.to_str().unwrap(), "--alg", "ES256"];
+        words.extend(["--iss", "https://login.test", "--aud", "api.test", "--sub", "alice"]);
+        words.extend(more);
+        let out = portcullis(&words, &[]);
+        assert!(out.status.success(), "{}", stderr(&out));
+        stdout(&out).trim().to_owned()
+    }
+
+    /// The exit code and the answer.
+    fn explain(&self, config: &str, more: &[&str]) -> (i32, Value) {
+        let mut words = vec!["explain", "--config", config, "--json"];
+        words.extend(more);
+        let out = portcullis(&words, &[SECRET]);
+        let answer = serde_json::from_str(&stdout(&out)).unwrap_or_else(|_| panic!("{}", stderr(&out)));
+        (out.status.code().unwrap(), answer)
+    }
+}
+
+fn portcullis(words: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.args(words).env_remove(SECRET.0).envs(environment.iter().copied()).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+fn ok(words: &[&str], read: impl FnOnce(Value)) {
+    let out = portcullis(words, &[]);
+    assert!(out.status.success(), "{words:?}: {}", stderr(&out));
+    read(serde_json::from_str(&stdout(&out)).unwrap());
+}
+
+fn stdout(out: &Output) -> String {
+    String::from_utf8(out.stdout.clone()).unwrap()
+}
+
+fn stderr(out: &Output) -> String {
+    String::from_utf8(out.stderr.clone()).unwrap()
+}
+
+/// The field and the message of the error.
+fn error(file: &str) -> (String, String) {
+    let out = portcullis(&["check-config", file, "--json"], &[SECRET]);
+    assert_eq!(out.status.code(), Some(1), "{}", stdout(&out));
+    let answer: Value = serde_json::from_str(&stdout(&out)).unwrap();
+    assert_eq!(answer["ok"], false);
+    let error = &answer["configurations"][0]["error"];
+    (error["field"].as_str().unwrap().to_owned(), error["message"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_good_configuration_is_ok_in_json_and_yaml() {
+    let desk = Desk::new();
+    let file = desk.configuration(|_| {});
+    let out = portcullis(&["check-config", &file], &[SECRET]);
+    assert_eq!((out.status.code(), stderr(&out).as_str()), (Some(0), ""));
+    assert_eq!(stdout(&out), format!("{file}: ok: 1 issuers, 1 keys, 3 rules, revocation\n"));
+    let document: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let yaml = desk.write("config.yaml", &serde_norway::to_string(&document).unwrap());
+    let out = portcullis(&["check-config", &yaml], &[SECRET]);
+    assert_eq!(stderr(&out), "");
+    assert_eq!(stdout(&out), format!("{yaml}: ok: 1 issuers, 1 keys, 3 rules, revocation\n"));
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_field() {
+    let desk = Desk::new();
+    let wrong = |change: fn(&mut Value)| error(&desk.configuration(change));
+    let (field, message) = wrong(|document| document["issuers"][0]["audience"] = json!(["a"]));
+    assert!(field.starts_with("issuers[0]") && message.contains("unknown field `audience`"), "{field}: {message}");
+    let (field, message) = wrong(|document| document["issuers"][0]["skew"] = json!("30"));
+    assert_eq!(field, "issuers[0].skew");
+    assert!(message.contains("a whole number and a unit") && message.contains("line 1 column"), "{message}");
+    let (field, message) = wrong(|document| document["issuers"][0]["audiences"] = json!("api.test"));
+    assert_eq!(field, "issuers[0].audiences");
+    assert!(message.contains("the word `any`, or a list"), "{message}");
+    let (field, message) = wrong(|document| {
+        document["issuers"][0]["algorithms"] = json!(["RS256"]);
+        // 1024 bits.
+        document["issuers"][0]["keys"][0]["jwk"] =
+            json!({ "kty": "RSA", "e": "AQAB", "n": format!("{}w", "v".repeat(170)) });
+    });
+    assert_eq!(field, "issuers[0].keys[0].jwk");
+    assert!(message.contains("at least 2048"), "{message}");
+}
+
+#[test]
+fn yaml_errors_have_field_and_line_and_no_key_counts_twice() {
+    let desk = Desk::new();
+    let file = desk.write("a.yaml", "issuers:\n  - issuer: i\n    skew: 30\nrules: []\n");
+    let (field, message) = error(&file);
+    assert_eq!(field, "issuers[0].skew");
+    assert!(message.starts_with("`30` is not a duration") && message.contains("line 3 column 11"), "{message}");
+    let file = desk.write("e.yaml", "issuers: []\nrules:\n  - match:\n      path:\n        exact: [a]\n");
+    let (field, message) = error(&file);
+    assert_eq!(field, "rules[0].match.path.exact", "{message}");
+    assert!(message.contains("line 5 column 16"), "{message}");
+    // YAML would take a number for text; the filter, which has JSON, does not.
+    let (field, message) =
+        error(&desk.write("d.yaml", "issuers:\n  - { issuer: 1, audiences: any, algorithms: [] }\nrules: []\n"));
+    assert_eq!(
+        (field.as_str(), message.as_str()),
+        ("issuers[0].issuer", "invalid type: integer `1`, expected a string")
+    );
+    let (_, message) =
+        error(&desk.write("b.yaml", "issuers: []\nrules: []\nfaults: { overrides: { A: 401, A: 403 } }\n"));
+    assert!(message.contains("duplicate entry"), "{message}");
+    let (_, message) = error(&desk.write("c.yaml", "issuers: []\n---\nissuers: []\n"));
+    assert!(message.contains("2 documents"), "{message}");
+}
+
+#[test]
+fn a_missing_secret_is_an_error_unless_it_is_assumed() {
+    let desk = Desk::new();
+    let file = desk.configuration(|_| {});
+    let out = portcullis(&["check-config", &file], &[]);
+    assert_eq!(out.status.code(), Some(1));
+    let said = stderr(&out);
+    assert!(said.contains("revocation.secret_env") && said.contains(SECRET.0) && said.contains("--assume"), "{said}");
+    let out = portcullis(&["check-config", &file, "--assume-secrets"], &[]);
+    assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+    assert!(stdout(&out).contains(&format!("a placeholder stands for the secret `{}`", SECRET.0)));
+    // One that is there is not replaced.
+    let out = portcullis(&["check-config", &file, "--assume-secrets"], &[(SECRET.0, "short")]);
+    assert_eq!(out.status.code(), Some(1));
+}
+
+#[test]
+fn what_the_filter_takes_and_somebody_should_look_at_is_a_warning() {
+    let desk = Desk::new();
+    let file = desk.configuration(|document| {
+        document["issuers"][0]["audiences"] = json!("any");
+        document["tokens"] = json!({ "query": ["access_token"] });
+        document["rules"][0]["match"]["path"] = json!({ "prefix": "/" });
+        document["rules"][2]["revocation"] = json!("dangerously_pass_when_unavailable");
+    });
+    let out = portcullis(&["check-config", &file, "--json"], &[SECRET]);
+    assert_eq!(out.status.code(), Some(0));
+    let answer: Value = serde_json::from_str(&stdout(&out)).unwrap();
+    let warnings = answer["configurations"][0]["warnings"].as_array().unwrap();
+    let fields: Vec<&str> = warnings.iter().map(|warning| warning["field"].as_str().unwrap()).collect();
+    assert_eq!(fields, ["issuers[0].audiences", "tokens.query", "rules[1]", "rules[2]", "rules[2].revocation"]);
+}
+
+#[test]
+fn a_configuration_inside_a_file_for_envoy_is_found_with_the_environment_that_it_will_have() {
+    let desk = Desk::new();
+    let text = std::fs::read_to_string(desk.configuration(|_| {})).unwrap();
+    let bootstrap = |value: Value, kind: &str, variables: &[&str]| {
+        let bootstrap = json!({ "static_resources": { "listeners": [{ "http_filters": [
+            { "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm", "config": {
+                "configuration": { "@type": "type.googleapis.com/google.protobuf.StringValue", "value": "other" } } } },
+            { "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm", "config": {
+                "configuration": { "@type": format!("type.googleapis.com/google.protobuf.{kind}"), "value": value },
+                "vm_config": { "environment_variables": { "host_env_keys": variables } } } } },
+        ] }] } });
+        desk.write("envoy.yaml", &serde_norway::to_string(&bootstrap).unwrap())
+    };
+    let document: Value = serde_json::from_str(&text).unwrap();
+    for (value, kind) in [(json!(text), "StringValue"), (document, "Struct")] {
+        let file = bootstrap(value, kind, &[SECRET.0]);
+        let out = portcullis(&["check-config", &file], &[SECRET]);
+        assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+        assert!(stdout(&out).contains("listeners[0].http_filters[1].typed_config.config.configuration: ok: 1 issuers"));
+    }
+    let (field, _) = error(&bootstrap(json!(text), "StringValue", &[]));
+    assert_eq!(field, "revocation.secret_env");
+}
+
+#[test]
+fn explains_an_admitted_request_without_showing_the_token() {
+    let desk = Desk::new();
+    let config = desk.configuration(|_| {});
+    let token = desk.token(&["--sid", "s-1", "--claims", r#"{"plan":"gold"}"#]);
+    let (code, answer) = desk.explain(&config, &["--token", &token, "--path", "/x?y", "--header", "X-User-Id: root"]);
+    assert_eq!((code, &answer["verdict"], &answer["rule"]), (0, &json!("admitted"), &json!("rest")), "{answer:#}");
+    let said = answer.to_string();
+    for part in token.split('.') {
+        assert!(!said.contains(part), "{answer:#}");
+    }
+    assert!(said.contains("alice") && !said.contains("gold") && !said.contains("s-1"), "{answer:#}");
+    let steps: Vec<&str> =
+        answer["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+    for step in ["request", "rule", "token", "header", "says", "issuer", "signature", "claims", "window", "asks"] {
+        assert!(steps.contains(&step), "{step}: {answer:#}");
+    }
+    let forward = answer["forward"].as_array().unwrap();
+    assert!(forward.contains(&json!({ "remove_header": "x-user-id" })), "{answer:#}");
+    assert!(forward.contains(&json!({ "remove_header": "authorization" })), "{answer:#}");
+    assert!(forward.contains(&json!({ "set_header": "x-user-id", "value": null })), "{answer:#}");
+    let (_, answer) = desk.explain(&config, &["--token", &token, "--show-claims"]);
+    assert!(answer["forward"].as_array().unwrap().contains(&json!({ "set_header": "x-plan", "value": "gold" })));
+    let config = desk.configuration(|document| document["forward"]["payload_header"] = json!("x-payload"));
+    let (_, answer) = desk.explain(&config, &["--token", &token, "--show-claims"]);
+    assert!(answer["forward"].as_array().unwrap().contains(&json!({ "set_header": "x-payload", "value": null })));
+    assert!(token.split('.').all(|part| !answer.to_string().contains(part)), "{answer:#}");
+    let header = format!("authorization: Bearer {token}");
+    assert_eq!(desk.explain(&config, &["--header", &header]).0, 0);
+}
+
+#[test]
+fn explains_refusals_with_code_status_and_cause() {
+    let desk = Desk::new();
+    let config = desk.configuration(|_| {});
+    let token = desk.token(&[]);
+    let forged = format!("{}A.{}", token.rsplit_once('.').unwrap().0, token.rsplit_once('.').unwrap().1);
+    let expired = desk.token(&["--lifetime=-1m"]);
+    let refused = |more: &[&str]| {
+        let (code, answer) = desk.explain(&config, more);
+        assert_eq!((code, &answer["verdict"]), (1, &json!("refused")), "{more:?}: {answer:#}");
+        assert_eq!(answer["refusal"]["body"]["code"], answer["code"]);
+        assert!(!answer.to_string().contains(token.rsplit_once('.').unwrap().1), "{answer:#}");
+        (answer["code"].as_str().unwrap().to_owned(), answer["status"].as_u64().unwrap())
+    };
+    let is = |code: &str, status| (code.to_owned(), status);
+    assert_eq!(refused(&[]), is("TOKEN_MISSING", 401));
+    assert_eq!(refused(&["--path", "/a//b"]), is("PATH_SUSPICIOUS", 400));
+    assert_eq!(refused(&["--token", &expired]), is("JWT_EXPIRED", 401));
+    assert_eq!(refused(&["--token", &forged]).1 / 100, 4);
+    assert_eq!(refused(&["--token", &token, "--path", "/admin/x"]), is("SCOPE_INSUFFICIENT", 403));
+    assert_eq!(refused(&["--token", &token, "--answer", "dead"]), is("SESSION_REVOKED", 403));
+    assert_eq!(refused(&["--token", &token, "--answer", "before:2099-01-01T00:00:00Z"]), is("SESSION_REVOKED", 403));
+    assert_eq!(refused(&["--token", &token, "--answer", "unavailable"]), is("STORE_UNAVAILABLE", 503));
+    assert_eq!(refused(&["--token", &token, "--at", "1750000000"]), is("JWT_NOT_YET_VALID", 401));
+    let (code, _) = desk.explain(&config, &["--token", &token, "--answer", "before:1750000000"]);
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn wrong_usage_of_explain_is_2_and_shows_no_header() {
+    let desk = Desk::new();
+    let config = desk.configuration(|_| {});
+    let out = portcullis(&["explain", "--config", &config, "--header", "eyJhbGciOi"], &[SECRET]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(!stderr(&out).contains("eyJ"), "{}", stderr(&out));
+    for words in [&["--answer", "maybe"], &["--at", "soon"], &["--client-address", "here"]] {
+        assert_eq!(portcullis(&[&["explain", "--config", &config], &words[..]].concat(), &[]).status.code(), Some(2));
+    }
+}
+
+#[test]
+fn the_files_in_docs_are_what_the_code_generates() {
+    let desk = Desk::new();
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let out =
+        portcullis(&["docs", "--dir", desk.directory.path().to_str().unwrap()], &[("PORTCULLIS_LISTEN", "[::1]:1")]);
+    assert!(out.status.success(), "{}", stderr(&out));
+    let mut count = 0;
+    for entry in std::fs::read_dir(desk.directory.path()).unwrap() {
+        let entry = entry.unwrap();
+        let kept = std::fs::read_to_string(docs.join(entry.file_name())).unwrap_or_default();
+        let made = std::fs::read_to_string(entry.path()).unwrap();
+        assert!(kept == made, "docs/{} is not what the code generates: run `make docs`", entry.file_name().display());
+        count += 1;
+    }
+    assert_eq!(count, 4);
+}
+
+#[test]
+fn the_examples_in_the_documentation_are_taken() {
+    let desk = Desk::new();
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs/configuration.md")).unwrap();
+    let examples: Vec<&str> = text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        let file = desk.write("example.yaml", example);
+        let out = portcullis(&["check-config", &file, "--assume-secrets"], &[]);
+        assert!(out.status.success() && stdout(&out).contains(": ok: "), "{}{}", stdout(&out), stderr(&out));
+    }
+}
