@@ -31,8 +31,16 @@ impl Peer for Loopback {
 /// What the client or the upstream would see.
 #[derive(Debug)]
 enum Seen {
-    Passed { path: String, headers: Vec<(String, String)> },
-    Refused { code: &'static str, status: u16, #[allow(dead_code, reason = "shown when a case fails")] cause: String },
+    Passed {
+        path: String,
+        headers: Vec<(String, String)>,
+    },
+    Refused {
+        code: &'static str,
+        status: u16,
+        #[allow(dead_code, reason = "shown when a case fails")]
+        cause: String,
+    },
 }
 
 #[test]
