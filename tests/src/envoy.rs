@@ -91,7 +91,7 @@ impl Envoy {
             .arg("--admin-address-path")
             .arg(&admin_path)
             .args(["--concurrency", &options.concurrency.to_string(), "--disable-hot-restart"])
-            .args(["--log-level", "warning", "--component-log-level", "wasm:info", "--drain-time-s", "1"])
+            .args(["--log-level", "warning", "--component-log-level", "wasm:info", "--drain-time-s", "3"])
             .envs(options.environment);
         let mut process = Process::start("envoy", command, directory.path());
 
