@@ -156,11 +156,12 @@ impl Mesh {
 
     /// New connections, at least `each` of them on every worker.
     pub async fn connections(&self, each: u64) -> Vec<Connection> {
-        let active = async || -> Vec<u64> {
-            let stats = self.envoy.stats(".downstream_cx_active").await;
+        // A count of all that ever came: others may close theirs meanwhile.
+        let accepted = async || -> Vec<u64> {
+            let stats = self.envoy.stats(".downstream_cx_total").await;
             stats.into_iter().filter(|(name, _)| name.contains(".worker_")).map(|(_, value)| value).collect()
         };
-        let before = active().await;
+        let before = accepted().await;
         let mut connections = Vec::new();
         loop {
             for _ in 0..4 {
@@ -168,13 +169,12 @@ impl Mesh {
             }
             let wanted = before.iter().sum::<u64>() + u64::try_from(connections.len()).expect("few");
             let mut now = Vec::new();
-            wait_until(ACCEPT_DEADLINE, async || {
-                now = active().await;
+            let all_are = wait_until(ACCEPT_DEADLINE, async || {
+                now = accepted().await;
                 now.iter().sum::<u64>() >= wanted
-            })
-            .await;
-            assert!(!now.is_empty() && connections.len() < 1000, "the workers do not share connections: {now:?}");
-            if now.iter().zip(&before).all(|(now, before)| now.saturating_sub(*before) >= each) {
+            });
+            assert!(all_are.await && connections.len() < 1000, "the workers do not share connections: {now:?}");
+            if now.iter().zip(&before).all(|(now, before)| now - before >= each) {
                 return connections;
             }
         }

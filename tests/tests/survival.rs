@@ -218,17 +218,12 @@ fn raw_bytes() -> Vec<Vec<u8>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_input_never_ends_a_virtual_machine() {
     let mut mesh = Mesh::start("bad-input").await;
-    // A filter that reads long tokens and deep queries has more to trip over.
-    let key = &mesh.keys.first;
-    let (requests, bytes) = (bad_requests(key), raw_bytes());
+    let (requests, bytes) = (bad_requests(&mesh.keys.first), raw_bytes());
     let before = machines(&mesh).await;
     let (mut statuses, mut codes, mut count) = (BTreeSet::new(), BTreeSet::new(), 0);
     for _ in 0..2 {
-        for connection in mesh.connections(1).await {
-            // A connection that Envoy closes is only the sender's loss.
-            drop(connection);
-        }
         for request in &requests {
+            // One each: a connection that Envoy closes is no loss, and the kernel spreads them over the workers.
             let mut connection = Connection::open(mesh.envoy.address()).await.unwrap();
             if let Ok(response) = connection.send(request).await {
                 statuses.insert(response.status);
@@ -299,7 +294,7 @@ async fn clients_that_leave_while_they_wait_leave_nothing_behind() {
             })
             .collect();
         let active = async || mesh.envoy.stat("http.main.downstream_rq_active").await;
-        assert!(wait_until(Duration::from_secs(5), async || active().await >= 10).await);
+        assert!(wait_until(Duration::from_secs(5), async || active().await >= 20).await);
         waiting.iter().for_each(|one| one.abort());
         drop(clients);
         mesh.service.as_mut().unwrap().process().resume();
