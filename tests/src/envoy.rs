@@ -1,6 +1,6 @@
 //! A real Envoy, started from the files in envoy/ that users start from.
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -20,6 +20,8 @@ pub struct EnvoyOptions {
     pub concurrency: u32,
     pub tls: Option<Tls>,
     pub wasm: PathBuf,
+    /// The listener stands in a file of its own that Envoy watches: see [`Envoy::update_listener`].
+    pub listener_from_file: bool,
     /// The last word on the rendered bootstrap, for what a single test needs.
     pub edit: fn(String) -> String,
 }
@@ -35,6 +37,7 @@ pub struct Envoy {
     process: Process,
     admin: SocketAddr,
     address: SocketAddr,
+    listener: PathBuf,
 }
 
 impl EnvoyOptions {
@@ -47,6 +50,7 @@ impl EnvoyOptions {
             concurrency: 2,
             tls: None,
             wasm: project().join("dist/portcullis.wasm"),
+            listener_from_file: false,
             edit: |bootstrap| bootstrap,
         }
     }
@@ -67,7 +71,14 @@ impl Envoy {
     /// # Errors
     /// The log's end, when Envoy ends instead of starting: a configuration that it or the filter refuses.
     pub async fn try_start(directory: &Directory, options: EnvoyOptions) -> Result<Self, String> {
-        let config = directory.write("envoy.yaml", bootstrap(&options));
+        let mut config = bootstrap(&options);
+        let listener = directory.path().join("listeners.yaml");
+        if options.listener_from_file {
+            let listeners;
+            (config, listeners) = with_listener_file(&config, &listener);
+            directory.write("listeners.yaml", listeners);
+        }
+        let config = directory.write("envoy.yaml", config);
         let admin_path = directory.path().join("envoy.admin");
         let _ = std::fs::remove_file(&admin_path);
         let binary = project().join(".venv/bin/envoy");
@@ -80,7 +91,7 @@ impl Envoy {
             .arg("--admin-address-path")
             .arg(&admin_path)
             .args(["--concurrency", &options.concurrency.to_string(), "--disable-hot-restart"])
-            .args(["--log-level", "warning", "--component-log-level", "wasm:info", "--drain-time-s", "1"])
+            .args(["--log-level", "warning", "--component-log-level", "wasm:info", "--drain-time-s", "3"])
             .envs(options.environment);
         let mut process = Process::start("envoy", command, directory.path());
 
@@ -91,7 +102,7 @@ impl Envoy {
         })
         .await;
         match found {
-            Some((admin, address)) => Ok(Self { process, admin, address }),
+            Some((admin, address)) => Ok(Self { process, admin, address, listener }),
             None => Err(process.log_tail()),
         }
     }
@@ -108,6 +119,19 @@ impl Envoy {
 
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// Replaces a text in the file of an Envoy that was started with `listener_from_file`, and moves it into place,
+    /// which is what Envoy watches for.
+    ///
+    /// # Panics
+    /// The text is not there.
+    pub fn update_listener(&self, old: &str, new: &str) {
+        let listener = std::fs::read_to_string(&self.listener).expect("a listener in a file");
+        assert!(listener.contains(old), "the listener has no `{old}`");
+        let moved = self.listener.with_extension("new");
+        std::fs::write(&moved, listener.replace(old, new)).expect("the stack's directory takes a file");
+        std::fs::rename(&moved, &self.listener).expect("the file can be moved");
     }
 
     /// What the admin interface says at a path.
@@ -184,6 +208,19 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         template = without_filter(&template);
     }
     (options.edit)(render(&template, &values))
+}
+
+/// The bootstrap without its listeners, and the file that holds them.
+fn with_listener_file(bootstrap: &str, path: &Path) -> (String, String) {
+    let (before, rest) = bootstrap.split_once("  listeners:\n").expect("envoy.yaml has listeners");
+    let (listeners, clusters) =
+        rest.split_once("\n  clusters:\n").expect("envoy.yaml has clusters after its listeners");
+    let kind = "type.googleapis.com/envoy.config.listener.v3.Listener";
+    let typed = listeners.replacen("    - name: main\n", &format!("    - \"@type\": {kind}\n      name: main\n"), 1);
+    let watch = json!({ "lds_config": { "path_config_source": { "path": path } } });
+    let node = json!({ "id": "test", "cluster": "test" });
+    let bootstrap = format!("node: {node}\ndynamic_resources: {watch}\n{before}  clusters:\n{clusters}");
+    (bootstrap, format!("resources:\n{typed}\n"))
 }
 
 fn without_filter(template: &str) -> String {

@@ -1,0 +1,255 @@
+//! The whole of it: Redis, the service, an upstream and Envoy with the filter, and tokens that the filter accepts.
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use mint::{Alg, SigningKey, random_id};
+use serde_json::{Value, json};
+
+use crate::{
+    Connection, Directory, Envoy, EnvoyOptions, Redis, Request, Response, Service, ServiceOptions, Tls, Upstream,
+    exchange, wait_until,
+};
+
+pub const ISSUER: &str = "https://issuer.example";
+/// A second issuer, for tests that end all that an issuer issued.
+pub const OTHER_ISSUER: &str = "https://other.example";
+/// How long an answer of the service counts in a mesh: the shortest that the filter takes.
+pub const FRESHNESS: Duration = Duration::from_secs(1);
+/// How long a request of a mesh may wait for the service.
+pub const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
+/// The environment variable that holds what filter and service share.
+const SECRET: &str = "PORTCULLIS_SECRET";
+/// A connection is counted by a worker a moment after it is made.
+const ACCEPT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Fields drop in this order: the directory after all who write into it.
+pub struct Mesh {
+    pub envoy: Envoy,
+    pub service: Option<Service>,
+    pub redis: Option<Redis>,
+    pub upstream: Upstream,
+    pub keys: Keys,
+    pub directory: Directory,
+}
+
+/// The keys of the issuers: both have all of them.
+pub struct Keys {
+    pub first: SigningKey,
+    pub second: SigningKey,
+    /// HS256: tokens of it cost little on both sides.
+    pub shared: SigningKey,
+}
+
+pub struct MeshOptions {
+    pub keys: Keys,
+    /// The filter's configuration, to be changed as a test needs it.
+    pub filter: Value,
+    /// Who is asked in the place of a real service on a real Redis.
+    pub asks: Option<SocketAddr>,
+    /// Who is protected in the place of an upstream that echoes.
+    pub upstream: Option<Upstream>,
+    pub tls: Option<Tls>,
+    pub concurrency: u32,
+    pub listener_from_file: bool,
+    pub edit: fn(String) -> String,
+}
+
+impl Default for MeshOptions {
+    fn default() -> Self {
+        let keys = Keys::generate();
+        let filter = filter(&keys);
+        Self {
+            keys,
+            filter,
+            asks: None,
+            upstream: None,
+            tls: None,
+            concurrency: 2,
+            listener_from_file: false,
+            edit: |bootstrap| bootstrap,
+        }
+    }
+}
+
+impl MeshOptions {
+    /// The secret that [`MeshOptions::filter`] shares with the service, for one that a test plays itself.
+    pub fn secret() -> String {
+        ServiceOptions::new(String::new()).secret
+    }
+}
+
+impl Mesh {
+    /// `name` is the test's.
+    pub async fn start(name: &str) -> Self {
+        Self::start_with(name, MeshOptions::default()).await
+    }
+
+    pub async fn start_with(name: &str, options: MeshOptions) -> Self {
+        match Self::try_start(name, options).await {
+            Ok(mesh) => mesh,
+            Err(log) => panic!("envoy does not start:\n{log}"),
+        }
+    }
+
+    /// # Errors
+    /// Envoy's log, when it refuses the configuration.
+    pub async fn try_start(name: &str, options: MeshOptions) -> Result<Self, String> {
+        let directory = Directory::new(name);
+        let upstream = match options.upstream {
+            Some(upstream) => upstream,
+            None => Upstream::start().await,
+        };
+        let (redis, service) = match options.asks {
+            Some(_) => (None, None),
+            None => {
+                let redis = Redis::start(&directory).await;
+                let service = Service::start(&directory, ServiceOptions::new(redis.url())).await;
+                (Some(redis), Some(service))
+            }
+        };
+        let asked = options.asks.or(service.as_ref().map(Service::address)).expect("somebody to ask");
+        let mut envoy = EnvoyOptions::new(upstream.address(), asked, Some(options.filter));
+        envoy.environment = vec![
+            (SECRET.to_owned(), MeshOptions::secret()),
+            ("KEY_SHARED".to_owned(), mint::to_base64url(options.keys.shared.secret().unwrap_or_default())),
+        ];
+        envoy.tls = options.tls;
+        envoy.concurrency = options.concurrency;
+        envoy.listener_from_file = options.listener_from_file;
+        envoy.edit = options.edit;
+        let envoy = Envoy::try_start(&directory, envoy).await?;
+        Ok(Self { envoy, service, redis, upstream, keys: options.keys, directory })
+    }
+
+    pub async fn send(&self, request: &Request) -> Response {
+        exchange(self.envoy.address(), request).await.expect("Envoy answers")
+    }
+
+    /// `GET /api` with a token.
+    pub async fn get(&self, token: &str) -> Response {
+        self.send(&Request::get("/api").bearer(token)).await
+    }
+
+    /// A good token of its own session, user and client.
+    pub fn token(&self) -> String {
+        self.keys.first.mint(&claims())
+    }
+
+    /// Runs `portcullis revoke … --json` and returns what it printed.
+    ///
+    /// # Panics
+    /// It failed.
+    pub async fn revoke(&self, arguments: &[&str]) -> Value {
+        let service = self.service.as_ref().expect("a real service");
+        let url = format!("http://{}", service.admin_address());
+        let file = service.admin_token_file().display().to_string();
+        let mut all = vec!["revoke".to_owned(), "--service".to_owned(), url, "--token-file".to_owned(), file];
+        all.push("--json".to_owned());
+        all.extend(arguments.iter().map(ToString::to_string));
+        let ran = tokio::task::spawn_blocking(move || {
+            Service::portcullis(&all.iter().map(String::as_str).collect::<Vec<_>>())
+        });
+        let (output, errors, code) = ran.await.expect("the tool runs");
+        assert_eq!(code, 0, "{errors}{output}");
+        serde_json::from_str(&output).unwrap_or_default()
+    }
+
+    /// New connections, at least `each` of them on every worker.
+    pub async fn connections(&self, each: u64) -> Vec<Connection> {
+        // A count of all that ever came: others may close theirs meanwhile.
+        let accepted = async || -> Vec<u64> {
+            let stats = self.envoy.stats(".downstream_cx_total").await;
+            stats.into_iter().filter(|(name, _)| name.contains(".worker_")).map(|(_, value)| value).collect()
+        };
+        let before = accepted().await;
+        let mut connections = Vec::new();
+        loop {
+            for _ in 0..4 {
+                connections.push(Connection::open(self.envoy.address()).await.expect("Envoy listens"));
+            }
+            let wanted = before.iter().sum::<u64>() + u64::try_from(connections.len()).expect("few");
+            let mut now = Vec::new();
+            let all_are = wait_until(ACCEPT_DEADLINE, async || {
+                now = accepted().await;
+                now.iter().sum::<u64>() >= wanted
+            });
+            assert!(all_are.await && connections.len() < 1000, "the workers do not share connections: {now:?}");
+            if now.iter().zip(&before).all(|(now, before)| now - before >= each) {
+                return connections;
+            }
+        }
+    }
+
+    /// The whole of what Envoy wrote, access log and all.
+    pub fn envoy_log(&mut self) -> String {
+        self.envoy.process().log()
+    }
+}
+
+impl Keys {
+    pub fn generate() -> Self {
+        Self {
+            first: SigningKey::generate(Alg::EdDSA, "first"),
+            second: SigningKey::generate(Alg::EdDSA, "second"),
+            shared: SigningKey::generate(Alg::HS256, "shared"),
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970").as_secs()
+}
+
+/// Claims that the filter accepts, each time of another token, session, user and client.
+pub fn claims() -> Value {
+    let now = unix_now();
+    json!({
+        "iss": ISSUER, "aud": "api", "iat": now, "exp": now + 600,
+        "jti": random_id(), "sid": random_id(), "sub": random_id(), "client_id": random_id(),
+    })
+}
+
+/// [`claims`] with these members added or replaced.
+pub fn claims_with(members: &Value) -> Value {
+    let mut claims = claims();
+    for (name, value) in members.as_object().into_iter().flatten() {
+        claims[name] = value.clone();
+    }
+    claims
+}
+
+fn filter(keys: &Keys) -> Value {
+    let issuer = |name: &str, issuer: &str| {
+        let jwk = |key: &SigningKey| json!({ "jwk": key.public_jwk().expect("a public key") });
+        let shared =
+            json!({ "kid": "shared", "alg": "HS256", "secret_env": "KEY_SHARED", "secret_encoding": "base64url" });
+        json!({
+            "name": name, "issuer": issuer, "audiences": ["api"], "algorithms": ["EdDSA", "HS256"],
+            "keys": [jwk(&keys.first), jwk(&keys.second), shared],
+        })
+    };
+    let rule = |name: &str, access: &str| json!({ "name": name, "match": { "path": { "prefix": format!("/{name}") } }, "access": access });
+    let mut browser = rule("browser", "required");
+    browser["cookie_origins"] = json!(["https://app.example"]);
+    let mut bound = rule("bound", "required");
+    bound["binding"] = json!({ "certificate": { "mode": "enforce" } });
+    let mut unchecked = rule("unchecked", "required");
+    unchecked["revocation"] = json!("off");
+    json!({
+        "issuers": [issuer("main", ISSUER), issuer("other", OTHER_ISSUER)],
+        "tokens": {
+            "headers": [{ "name": "authorization", "scheme": "Bearer" }],
+            "cookies": [{ "name": "session" }],
+        },
+        "revocation": {
+            "cluster": "session_service", "secret_env": SECRET,
+            "freshness": format!("{}ms", FRESHNESS.as_millis()), "timeout": format!("{}ms", CHECK_TIMEOUT.as_millis()),
+        },
+        "forward": { "claims": [{ "claim": "sub", "header": "x-user-id" }, { "claim": "role", "header": "x-role" }] },
+        "rules": [
+            rule("public", "public"), rule("optional", "optional"), browser, bound, unchecked,
+            { "name": "api", "match": { "path": { "prefix": "/api" } }, "access": "required" },
+        ],
+    })
+}
