@@ -37,7 +37,7 @@ test: setup fmt-check arrows ## everything: format, lints, unit tests, and end t
 	@$(MAKE) --no-print-directory e2e
 
 unit: ## unit tests and case tables, natively
-	$(CARGO) test --locked --workspace --exclude filter --exclude tests
+	$(CARGO) test --locked --workspace --exclude tests
 
 e2e: wasm ## end to end: a real Envoy, service and Redis for each test
 	$(CARGO) build --locked -p cli

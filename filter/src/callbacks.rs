@@ -34,7 +34,9 @@ extern "C" fn portcullis_on_request_headers(context: u32, _headers: usize, _end:
         Some(Next::Wait | Next::Answered) => Action::Pause,
         None => {
             // Nothing to judge by. The host reports a failed answer by leaving the request paused, which is closed too.
-            let _ = host::answer(503, "STORE_UNAVAILABLE", &[(b"retry-after", b"1")], b"");
+            let headers: [(&[u8], &[u8]); 2] = [(b"content-type", b"application/problem+json"), (b"retry-after", b"1")];
+            let body = br#"{"type":"about:blank","title":"the filter has no configuration","status":503}"#;
+            let _ = host::answer(503, "NOT_CONFIGURED", &headers, body);
             Action::Pause
         }
     }

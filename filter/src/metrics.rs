@@ -147,3 +147,37 @@ fn add(metric: Option<u32>) {
         let _ = host::add_to_metric(metric, 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// docs/metrics.md is written by hand, and held to the code here.
+    #[test]
+    fn every_metric_and_label_value_is_documented() {
+        let docs = include_str!("../../docs/metrics.md");
+        let failures = [CheckFailure::NotSent, CheckFailure::NoAnswer, CheckFailure::NoProof]
+            .into_iter()
+            .chain(wire::check::Trouble::ALL.map(CheckFailure::Service));
+        for failure in failures {
+            assert!(docs.contains(&format!("`{}`", failure.name())), "{}", failure.name());
+        }
+        let outcomes = [Outcome::Open, Outcome::Admitted, Outcome::AdmittedUnchecked, Outcome::Refused(Fault::JwtExpired)];
+        for outcome in outcomes.into_iter().chain([Outcome::Refused(Fault::StoreUnavailable)]) {
+            assert!(docs.contains(&format!("`{}`", outcome.name())), "{}", outcome.name());
+        }
+        let counters = [
+            Counter::TokenHit,
+            Counter::SharedHit,
+            Counter::CheckSent,
+            Counter::BindingReported,
+            Counter::SpoofedHeader,
+        ];
+        for name in counters.map(Counter::name) {
+            assert!(docs.contains(&format!("wasmcustom.{name}")), "{name}");
+        }
+        for name in [Histogram::CheckMicroseconds, Histogram::CheckTokens].map(Histogram::name) {
+            assert!(docs.contains(&format!("wasmcustom.{name}")), "{name}");
+        }
+    }
+}

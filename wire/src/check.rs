@@ -125,7 +125,7 @@ impl Trouble {
 }
 
 impl Question {
-    /// `nonce` is fresh from a CSPRNG. `retention_seconds` is how long the asker needs revocations to be kept.
+    /// `nonce` never repeats under one secret. `retention_seconds` is how long the asker needs revocations to be kept.
     ///
     /// # Errors
     /// [`QuestionError::Count`] for no key, or more than [`MAX_KEYS`].
