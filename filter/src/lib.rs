@@ -12,6 +12,7 @@
 #![deny(unsafe_code)]
 
 mod callbacks;
+mod configuration;
 mod host;
 mod key_fetching;
 mod metrics;

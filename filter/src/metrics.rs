@@ -162,7 +162,8 @@ mod tests {
         for failure in failures {
             assert!(docs.contains(&format!("`{}`", failure.name())), "{}", failure.name());
         }
-        let outcomes = [Outcome::Open, Outcome::Admitted, Outcome::AdmittedUnchecked, Outcome::Refused(Fault::JwtExpired)];
+        let outcomes =
+            [Outcome::Open, Outcome::Admitted, Outcome::AdmittedUnchecked, Outcome::Refused(Fault::JwtExpired)];
         for outcome in outcomes.into_iter().chain([Outcome::Refused(Fault::StoreUnavailable)]) {
             assert!(docs.contains(&format!("`{}`", outcome.name())), "{}", outcome.name());
         }

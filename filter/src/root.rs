@@ -15,6 +15,7 @@ use authn::time::{Monotonic, Now};
 use authn::token_cache::TokenCache;
 use wire::check::{self, Question, Trouble};
 
+use crate::configuration;
 use crate::host::{self, LogLevel, MapType};
 use crate::key_fetching::{KeyFetching, Outcome as KeyOutcome, Waiting};
 use crate::metrics::{CheckFailure, Counter, Histogram, Metrics, Outcome};
@@ -96,8 +97,9 @@ pub enum Next {
 impl Root {
     /// # Errors
     /// What is wrong with the configuration or the host, in words for the log.
-    pub fn configure(context: u32, text: &[u8]) -> Result<Self, String> {
-        let policy = Policy::from_json(text, &environment).map_err(|error| error.to_string())?;
+    pub fn configure(context: u32, text: Vec<u8>) -> Result<Self, String> {
+        let text = configuration::as_json(text);
+        let policy = Policy::from_json(&text, &environment).map_err(|error| error.to_string())?;
         let mut seed = [0u8; 16];
         getrandom::fill(&mut seed).map_err(|error| format!("the host gives no randomness: {error}"))?;
         host::now().map_err(|error| format!("the host gives no time: status {}", error.0))?;

@@ -38,7 +38,7 @@ pub fn create_context(context: u32, parent: u32) {
 pub fn configure(context: u32) -> bool {
     let configured = host::plugin_configuration()
         .map_err(|error| format!("the host gives no configuration: status {}", error.0))
-        .and_then(|text| Root::configure(context, &text));
+        .and_then(|text| Root::configure(context, text));
     match configured {
         Ok(root) => with_vm(false, |vm| {
             vm.roots.insert(context, Some(root));

@@ -122,3 +122,21 @@ async fn a_request_that_waits_for_its_verdict_is_answered_under_the_configuratio
     assert_eq!(mesh.send(&Request::get("/next").bearer(&mesh.token())).await.status, 200);
     mesh.envoy.process().assert_running();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_written_as_yaml_in_the_bootstrap_counts_as_the_same_one_in_json() {
+    // Envoy hands a Struct over as protobuf, whatever its documentation says of JSON.
+    let as_struct = |bootstrap: String| {
+        let (before, after) = bootstrap.split_once("google.protobuf.StringValue").expect("a StringValue");
+        let (space, rest) = after.split_once("value: ").expect("its value");
+        let (text, rest) = rest.split_once('\n').expect("on a line of its own");
+        let document: String = serde_json::from_str(text).expect("a string");
+        format!("{before}google.protobuf.Struct{space}value: {document}\n{rest}")
+    };
+    let mesh = Mesh::start_with("as-struct", MeshOptions { edit: as_struct, ..MeshOptions::default() }).await;
+    let token = mesh.token();
+    let passed = mesh.send(&Request::get("/api/things").bearer(&token)).await;
+    assert_eq!(passed.status, 200, "{}", passed.text());
+    let refused = mesh.send(&Request::get("/api/things")).await;
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (401, Some("TOKEN_MISSING")));
+}
