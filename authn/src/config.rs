@@ -54,6 +54,9 @@ document! {
         /// Bounds on what is read and kept.
         #[serde(default)]
         pub limits: Limits,
+        /// What verifies signatures. Default: `auto`.
+        #[serde(default)]
+        pub engine: Engine,
     }
 
     pub struct Issuer {
@@ -289,6 +292,17 @@ document! {
 }
 
 choice! {
+    #[derive(Default)]
+    pub enum Engine {
+        /// The proxy's own verifier where it has one that answers rightly at start, else this filter's.
+        #[default]
+        Auto,
+        /// The proxy's own verifier for the algorithms that it has; without it the configuration is refused.
+        Host,
+        /// This filter's, in Wasm, for every algorithm.
+        Portable,
+    }
+
     pub enum Access {
         /// Everybody, without a token; identity headers are still cleared.
         Public,

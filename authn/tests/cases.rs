@@ -6,7 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use authn::decide::{Admission, Entry, Peer, Removal, Standing};
-use authn::engine::JwtSimple;
+use authn::engine::Portable;
 use authn::fault::{Denial, Fault};
 use authn::policy::Policy;
 use authn::request::Request;
@@ -31,8 +31,16 @@ impl Peer for Loopback {
 /// What the client or the upstream would see.
 #[derive(Debug)]
 enum Seen {
-    Passed { path: String, headers: Vec<(String, String)> },
-    Refused { code: &'static str, status: u16, #[allow(dead_code, reason = "shown when a case fails")] cause: String },
+    Passed {
+        path: String,
+        headers: Vec<(String, String)>,
+    },
+    Refused {
+        code: &'static str,
+        status: u16,
+        #[allow(dead_code, reason = "shown when a case fails")]
+        cause: String,
+    },
 }
 
 #[test]
@@ -104,7 +112,7 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
         Entry::Token(entered) => {
             let rule = entered.rule();
             let admitted = policy
-                .verify(&JwtSimple, entered.token(), now)
+                .verify(&Portable, entered.token(), now)
                 .and_then(|verified| policy.accept(Rc::new(verified), entered, now, &Loopback))
                 .and_then(|accepted| policy.standing(accepted, now))
                 .and_then(|standing| match standing {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use authn::checks::{Checks, Flight, Resolved, Waiter};
 use authn::decide::{Admission, Asking, Entered, Entry, Removal, Standing, Verified};
-use authn::engine::JwtSimple;
+use authn::engine::{Chosen, Engine, host_call};
 use authn::fault::{Denial, Fault};
 use authn::policy::Policy;
 use authn::request::Request;
@@ -15,7 +15,7 @@ use authn::token_cache::TokenCache;
 use wire::check::{self, Question, Trouble};
 
 use crate::host::{self, LogLevel, MapType};
-use crate::metrics::{CheckFailure, Counter, Histogram, Metrics, Outcome};
+use crate::metrics::{self, CheckFailure, Counter, Histogram, Metrics, Outcome};
 use crate::pairs;
 use crate::peer::HostPeer;
 
@@ -29,7 +29,7 @@ const CAS_TRIES: u32 = 3;
 pub struct Root {
     context: u32,
     policy: Policy,
-    engine: JwtSimple,
+    engine: Box<dyn Engine>,
     tokens: TokenCache,
     shared: Option<SharedVerdicts>,
     checks: Checks,
@@ -79,13 +79,17 @@ impl Root {
         let policy = Policy::from_json(text, &environment).map_err(|error| error.to_string())?;
         let mut seed = [0u8; 16];
         getrandom::fill(&mut seed).map_err(|error| format!("the host gives no randomness: {error}"))?;
+        let Chosen { engine, kind } =
+            authn::engine::choose(policy.engine(), host_verifies).map_err(|error| error.to_string())?;
+        metrics::set_engine(kind);
+        host::log(LogLevel::Info, &format!("portcullis: signatures are verified by engine={}", kind.name()));
         host::now().map_err(|error| format!("the host gives no time: status {}", error.0))?;
         host::set_tick_period(TICK).map_err(|error| format!("the host gives no ticks: status {}", error.0))?;
         let [a, b, c, d, e, f, g, h, random @ ..] = seed;
         let limits = policy.limits();
         Ok(Self {
             context,
-            engine: JwtSimple,
+            engine,
             tokens: TokenCache::new(limits.cached_tokens, u64::from_le_bytes([a, b, c, d, e, f, g, h])),
             shared: policy.revocation().and_then(|revocation| {
                 SharedVerdicts::new(&revocation.derived, policy.digest(), limits.shared_verdicts)
@@ -169,7 +173,7 @@ impl Root {
             return Ok(verified);
         }
         self.metrics.count(Counter::TokenMiss);
-        let verified = Rc::new(self.policy.verify(&self.engine, token, now)?);
+        let verified = Rc::new(self.policy.verify(self.engine.as_ref(), token, now)?);
         self.tokens.insert(Rc::clone(&verified));
         Ok(verified)
     }
@@ -490,6 +494,10 @@ impl Nonces {
         }
         nonce
     }
+}
+
+fn host_verifies(argument: &[u8]) -> Option<Vec<u8>> {
+    host::call_foreign(host_call::FUNCTION, argument).ok()
 }
 
 fn environment(name: &str) -> Option<Vec<u8>> {
