@@ -195,8 +195,11 @@ impl Der {
 
 const KNOWN_MESSAGE: &[u8] = b"portcullis";
 
+/// Members and their values.
+type PublicJwk = &'static [(&'static str, &'static str)];
+
 /// The public halves of keys that nobody signs with: those of the tests.
-const KNOWN_RSA: &[(&str, &str)] = &[
+const KNOWN_RSA: PublicJwk = &[
     ("kty", "RSA"),
     ("e", "AQAB"),
     (
@@ -207,13 +210,13 @@ const KNOWN_RSA: &[(&str, &str)] = &[
      GNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ",
     ),
 ];
-const KNOWN_P256: &[(&str, &str)] = &[
+const KNOWN_P256: PublicJwk = &[
     ("kty", "EC"),
     ("crv", "P-256"),
     ("x", "HhhTL9R1TALzBB2cdc6zO4P_2BrHzk_ogsyxyYvFiW4"),
     ("y", "pGwxHE4v9A3ZajZT5uRURdMt_khuztdcepDGoYiBwKM"),
 ];
-const KNOWN_P384: &[(&str, &str)] = &[
+const KNOWN_P384: PublicJwk = &[
     ("kty", "EC"),
     ("crv", "P-384"),
     ("x", "sBv8Si1_4gleZifMXK-avRU9W1Uf5_baYV2p0b_RAejRkehZAsCjTqo6FuZmiAtz"),
@@ -221,7 +224,7 @@ const KNOWN_P384: &[(&str, &str)] = &[
 ];
 
 /// Signatures of [`KNOWN_MESSAGE`], one for each algorithm that the host is asked about.
-const KNOWN_SIGNATURES: &[(Algorithm, &[(&str, &str)], &str)] = &[
+const KNOWN_SIGNATURES: &[(Algorithm, PublicJwk, &str)] = &[
     (
         Algorithm::Rs256,
         KNOWN_RSA,
