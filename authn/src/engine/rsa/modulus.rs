@@ -2,7 +2,7 @@
 //!
 //! Montgomery multiplication (P. L. Montgomery, 1985) made for Wasm, which multiplies 32 bits by 32 to 64 and has no
 //! carry flag: limbs of 27 bits, so that a column of 64 bits takes every product that can fall into it and carries are
-//! passed on once at the end. That also lets the compiler multiply two limbs at a time with SIMD.
+//! passed on once at the end. Scalar on purpose: given SIMD, the compiler multiplies 64 by 64 bits, and that is slower.
 //!
 //! Everything here is public: the key, the signature, and what comes out of it. The time taken may depend on them.
 
