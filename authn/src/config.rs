@@ -58,6 +58,9 @@ document! {
         /// Bounds on what is read and kept.
         #[serde(default)]
         pub limits: Limits,
+        /// What verifies signatures. Default: `auto`.
+        #[serde(default)]
+        pub engine: Engine,
     }
 
     /// Who issues tokens, and what its tokens must look like.
@@ -346,6 +349,18 @@ document! {
 }
 
 choice! {
+    /// What verifies signatures.
+    #[derive(Default)]
+    pub enum Engine {
+        /// The proxy's own verifier where it has one that answers rightly at start, else this filter's.
+        #[default]
+        Auto,
+        /// The proxy's own verifier for the algorithms that it has; without it the configuration is refused.
+        Host,
+        /// This filter's, in Wasm, for every algorithm.
+        Portable,
+    }
+
     /// Who is admitted.
     pub enum Access {
         /// Everybody, without a token; identity headers are still cleared.

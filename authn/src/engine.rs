@@ -9,7 +9,13 @@ use superboring::rsa::Padding;
 use superboring::sign::{RsaPssSaltlen, Verifier};
 
 use crate::alg::Algorithm;
+use crate::config;
 use crate::keys::{Key, Material};
+
+pub mod host_call;
+pub(crate) mod rsa;
+
+pub use host_call::HostEngine;
 
 /// Checks one signature with one key. Engines differ in speed, never in the answer.
 pub trait Engine {
@@ -23,7 +29,81 @@ pub trait Engine {
 #[error("the signature does not match")]
 pub struct BadSignature;
 
-/// The portable engine: jwt-simple's keys, and under them the primitives that jwt-simple itself calls.
+/// An engine for all of a configuration's life, and which one it is.
+pub struct Chosen {
+    pub engine: Box<dyn Engine>,
+    pub kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Host,
+    Portable,
+}
+
+impl Kind {
+    /// In logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Host => "host",
+            Kind::Portable => "portable",
+        }
+    }
+}
+
+/// `engine: host`, and the host's verifier is absent, not allowed, or gives wrong answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("engine: the host has no `{}` that answers rightly; say `auto` or `portable`", host_call::FUNCTION)]
+pub struct HostCannotVerify;
+
+/// `call` calls the host's verifier, as [`HostEngine`] says.
+///
+/// # Errors
+/// The engine that is wanted in so many words is not there.
+pub fn choose<F>(wanted: config::Engine, call: F) -> Result<Chosen, HostCannotVerify>
+where
+    F: Fn(&[u8]) -> Option<Vec<u8>> + 'static,
+{
+    let portable = || Chosen { engine: Box::new(Portable), kind: Kind::Portable };
+    if wanted == config::Engine::Portable {
+        return Ok(portable());
+    }
+    let host = HostEngine::new(call);
+    match wanted {
+        _ if host.self_test() => Ok(Chosen { engine: Box::new(host), kind: Kind::Host }),
+        config::Engine::Host => Err(HostCannotVerify),
+        config::Engine::Auto | config::Engine::Portable => Ok(portable()),
+    }
+}
+
+/// The engine for every host: what is quickest in Wasm for each algorithm, and jwt-simple where that is it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Portable;
+
+impl Engine for Portable {
+    fn verify(&self, key: &Key, alg: Algorithm, signing_input: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
+        if !key.verifies(alg) {
+            return Err(BadSignature);
+        }
+        match (alg, key.material()) {
+            (_, Material::Rsa(forms)) => match rsa::verifies(&forms.portable, alg, signing_input, signature) {
+                Some(true) => Ok(()),
+                Some(false) | None => Err(BadSignature),
+            },
+            (Algorithm::EdDsa, Material::Ed25519(forms)) => {
+                // Strict, which refuses an R of small order and an S that is not reduced, as jwt-simple does and
+                // BoringSSL does not. RFC 8032 section 5.1.7 leaves open whether the equation is multiplied by eight:
+                // jwt-simple multiplies, dalek and BoringSSL do not. So jwt-simple alone takes a signature whose R was
+                // moved by a point of small order, which only the key's holder can make; see the test of it.
+                let signature = ed25519_dalek::Signature::from_slice(signature).map_err(|_| BadSignature)?;
+                forms.portable.verify_strict(signing_input, &signature).map_err(|_| BadSignature)
+            }
+            _ => JwtSimple.verify(key, alg, signing_input, signature),
+        }
+    }
+}
+
+/// The engine to compare with: jwt-simple's keys, and under them the primitives that jwt-simple itself calls.
 ///
 /// Not jwt-simple's `verify_token`, which reads the clock, parses the claims and copies the key on each call.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,16 +118,16 @@ impl Engine for JwtSimple {
             (Algorithm::Hs256, Material::Hmac(states)) => hmac(states.hs256.as_ref(), signing_input, signature),
             (Algorithm::Hs384, Material::Hmac(states)) => hmac(states.hs384.as_ref(), signing_input, signature),
             (Algorithm::Hs512, Material::Hmac(states)) => hmac(states.hs512.as_ref(), signing_input, signature),
-            (_, Material::Rsa(pkey)) => {
+            (_, Material::Rsa(forms)) => {
                 let (digest, padding) = rsa_scheme(alg).ok_or(BadSignature)?;
-                rsa(pkey, digest, padding, signing_input, signature)
+                rsa_by_superboring(&forms.jwt_simple, digest, padding, signing_input, signature)
             }
             (Algorithm::Es256, Material::P256(key)) => es256(key, signing_input, signature),
             (Algorithm::Es384, Material::P384(key)) => es384(key, signing_input, signature),
-            (Algorithm::EdDsa, Material::Ed25519(key)) => {
+            (Algorithm::EdDsa, Material::Ed25519(forms)) => {
                 // RFC 8032 section 5.1.7: 64 bytes, S below the group order.
                 let signature = ed25519_compact::Signature::from_slice(signature).map_err(|_| BadSignature)?;
-                key.as_ref().verify(signing_input, &signature).map_err(|_| BadSignature)
+                forms.jwt_simple.as_ref().verify(signing_input, &signature).map_err(|_| BadSignature)
             }
             _ => Err(BadSignature),
         }
@@ -77,7 +157,7 @@ fn rsa_scheme(alg: Algorithm) -> Option<(MessageDigest, Padding)> {
     }
 }
 
-fn rsa(
+fn rsa_by_superboring(
     key: &PKey<Public>,
     digest: MessageDigest,
     padding: Padding,

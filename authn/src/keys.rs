@@ -9,6 +9,7 @@ use superboring::pkey::{PKey, Public};
 
 use crate::alg::{Algorithm, Family};
 use crate::b64;
+use crate::engine::rsa::Modulus;
 use crate::jws::MAX_KID_BYTES;
 
 mod pem;
@@ -33,14 +34,27 @@ pub struct Key {
     rsa_bits: Option<usize>,
 }
 
-/// The key itself, in the form in which its engine needs it on every request.
+/// The key itself, in the forms in which the engines need it on every request.
 #[derive(Clone)]
 pub enum Material {
     Hmac(Box<HmacStates>),
-    Rsa(Box<PKey<Public>>),
+    Rsa(Box<RsaForms>),
     P256(P256PublicKey),
     P384(P384PublicKey),
-    Ed25519(Edwards25519PublicKey),
+    Ed25519(Box<Ed25519Forms>),
+}
+
+#[derive(Clone)]
+pub struct RsaForms {
+    pub jwt_simple: PKey<Public>,
+    pub portable: Modulus,
+}
+
+#[derive(Clone)]
+pub struct Ed25519Forms {
+    pub jwt_simple: Edwards25519PublicKey,
+    /// With its point already unpacked.
+    pub portable: ed25519_dalek::VerifyingKey,
 }
 
 /// HMAC states that have taken in the secret, cloned for each use. Only the key's own algorithms are there.
@@ -299,11 +313,15 @@ impl PublicKey {
             return Err(KeyError::RsaExponent);
         }
         let key = RSAPublicKey::from_components(n, e).map_err(|_| KeyError::RsaModulus)?;
+        let forms = RsaForms {
+            jwt_simple: PKey::from_rsa(key.as_ref().clone()).map_err(|_| KeyError::RsaModulus)?,
+            portable: Modulus::new(n).ok_or(KeyError::RsaModulus)?,
+        };
         Ok(Self {
             spki: key.to_der().map_err(|_| KeyError::RsaModulus)?,
             thumbprint: thumbprint(&format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, b64::encode(e), b64::encode(n))),
             rsa_bits: Some(bits),
-            material: Material::Rsa(Box::new(PKey::from_rsa(key.as_ref().clone()).map_err(|_| KeyError::RsaModulus)?)),
+            material: Material::Rsa(Box::new(forms)),
         })
     }
 
@@ -333,11 +351,12 @@ impl PublicKey {
     fn ed25519(point: &[u8]) -> Result<Self, KeyError> {
         // The constructor also refuses points of small order and encodings that are not canonical.
         let key = Edwards25519PublicKey::from_bytes(point).map_err(|_| KeyError::WeakEd25519)?;
+        let portable = ed25519_dalek::VerifyingKey::try_from(point).map_err(|_| KeyError::WeakEd25519)?;
         Ok(Self {
             spki: key.to_der(),
             thumbprint: thumbprint(&format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, b64::encode(point))),
             rsa_bits: None,
-            material: Material::Ed25519(key),
+            material: Material::Ed25519(Box::new(Ed25519Forms { jwt_simple: key, portable })),
         })
     }
 

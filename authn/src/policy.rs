@@ -33,6 +33,7 @@ pub struct Policy {
     /// Every header that any rule may set, and those that override what was matched: cleared on every route.
     pub(crate) clear: Vec<HeaderName>,
     limits: config::Limits,
+    engine: config::Engine,
     digest: [u8; 32],
 }
 
@@ -189,11 +190,28 @@ impl Policy {
             }
         }
         let faults = compile_faults(&document.faults)?;
-        Ok(Self { issuers, by_issuer, credentials, router, rules, revocation, faults, clear, limits, digest })
+        Ok(Self {
+            issuers,
+            by_issuer,
+            credentials,
+            router,
+            rules,
+            revocation,
+            faults,
+            clear,
+            limits,
+            engine: document.engine,
+            digest,
+        })
     }
 
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
+    }
+
+    /// What the document wants signatures to be verified by.
+    pub fn engine(&self) -> config::Engine {
+        self.engine
     }
 
     pub fn limits(&self) -> &config::Limits {

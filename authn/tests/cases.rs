@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use authn::decide::Unavailable::{NotToBeTrusted, OutOfReach};
 use authn::decide::{Admission, Entry, Peer, Removal, Standing};
-use authn::engine::JwtSimple;
+use authn::engine::Portable;
 use authn::fault::{Denial, Fault};
 use authn::policy::Policy;
 use authn::request::Request;
@@ -114,7 +114,7 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
         Entry::Token(entered) => {
             let rule = entered.rule();
             let admitted = policy
-                .verify(&JwtSimple, &policy.keyrings(), entered.token(), now)
+                .verify(&Portable, &policy.keyrings(), entered.token(), now)
                 .map_err(|unverifiable| unverifiable.denial)
                 .and_then(|verified| policy.accept(Rc::new(verified), entered, now, &Loopback))
                 .and_then(|accepted| policy.standing(accepted, now))

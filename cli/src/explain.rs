@@ -14,7 +14,7 @@ use authn::b64;
 use authn::config::{Document, OneOrMany};
 use authn::credentials::Source;
 use authn::decide::{Admission, Entry, Peer, Removal, Standing, Unavailable, Verified};
-use authn::engine::JwtSimple;
+use authn::engine::Portable;
 use authn::fault::{Denial, Fault};
 use authn::json::{Json, Number};
 use authn::jws::Unverified;
@@ -356,7 +356,7 @@ impl Trace<'_> {
         // Freshness does not matter here: an answer comes in the moment in which it is asked for.
         let now = Now { wall: self.explain.at, monotonic: Monotonic(0) };
         self.signature(entered.token())?;
-        let verified = policy.verify(&JwtSimple, &self.keyrings, entered.token(), now);
+        let verified = policy.verify(&Portable, &self.keyrings, entered.token(), now);
         let verified = Rc::new(verified.map_err(|unverifiable| unverifiable.denial)?);
         let issuer = document.issuers.get(verified.issuer());
         let lifetime = issuer.map_or_else(String::new, |issuer| {
@@ -452,7 +452,7 @@ impl Trace<'_> {
             self.step("says", says);
         }
         let now = Now { wall: self.explain.at, monotonic: Monotonic(0) };
-        let signer = policy.signer(&JwtSimple, &self.keyrings, &unverified, claims, now);
+        let signer = policy.signer(&Portable, &self.keyrings, &unverified, claims, now);
         let signer = signer.map_err(|unverifiable| unverifiable.denial)?;
         let name = policy.issuer_name(signer.issuer).unwrap_or_default();
         let iss = document.issuers.get(signer.issuer).map(|issuer| issuer.issuer.as_str()).unwrap_or_default();

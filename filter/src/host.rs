@@ -86,6 +86,14 @@ mod imports {
         pub fn proxy_increment_metric(metric: u32, offset: i64) -> u32;
         pub fn proxy_record_metric(metric: u32, value: u64) -> u32;
         pub fn proxy_set_effective_context(context: u32) -> u32;
+        pub fn proxy_call_foreign_function(
+            name: *const u8,
+            name_size: usize,
+            argument: *const u8,
+            argument_size: usize,
+            result: *mut *mut u8,
+            result_size: *mut usize,
+        ) -> u32;
     }
 
     #[link(wasm_import_module = "wasi_snapshot_preview1")]
@@ -119,6 +127,7 @@ mod imports {
     pub unsafe fn proxy_increment_metric(_: u32, _: i64) -> u32 { NO_HOST }
     pub unsafe fn proxy_record_metric(_: u32, _: u64) -> u32 { NO_HOST }
     pub unsafe fn proxy_set_effective_context(_: u32) -> u32 { NO_HOST }
+    pub unsafe fn proxy_call_foreign_function(_: *const u8, _: usize, _: *const u8, _: usize, _: *mut *mut u8, _: *mut usize) -> u32 { NO_HOST }
     pub unsafe fn clock_time_get(_: u32, _: u64, _: *mut u64) -> u32 { NO_HOST }
 }
 
@@ -271,6 +280,29 @@ pub fn record_metric(metric: u32, value: u64) -> Result<()> {
 /// Makes the calls that follow concern this context.
 pub fn make_effective(context: u32) -> Result<()> {
     check(unsafe { imports::proxy_set_effective_context(context) })
+}
+
+/// Calls a function that this host has beyond the ABI.
+///
+/// # Errors
+/// The host does not have it, does not allow it, or it failed.
+pub fn call_foreign(name: &str, argument: &[u8]) -> Result<Vec<u8>> {
+    let mut absent = false;
+    let result = returned(|data, size| {
+        let status = unsafe {
+            imports::proxy_call_foreign_function(
+                name.as_ptr(),
+                name.len(),
+                argument.as_ptr(),
+                argument.len(),
+                data,
+                size,
+            )
+        };
+        absent = status == NOT_FOUND;
+        status
+    })?;
+    if absent { Err(HostError(NOT_FOUND)) } else { Ok(result.unwrap_or_default()) }
 }
 
 fn check(status: u32) -> Result<()> {

@@ -2,6 +2,7 @@
 //! counted, and nothing else suffers.
 use std::collections::HashMap;
 
+use authn::engine::Kind;
 use authn::fault::Fault;
 
 use crate::host::{self, MetricType};
@@ -91,6 +92,16 @@ impl Metrics {
         let define = || host::define_metric(MetricType::Histogram, histogram.name()).ok();
         if let Some(metric) = *self.histograms.entry(histogram).or_insert_with(define) {
             let _ = host::record_metric(metric, value);
+        }
+    }
+}
+
+/// A gauge of 1 for the engine that is used, and of 0 for the other: a new configuration may have chosen anew.
+pub fn set_engine(chosen: Kind) {
+    for kind in [Kind::Host, Kind::Portable] {
+        let name = format!("portcullis.engine.kind.{}", kind.name());
+        if let Ok(metric) = host::define_metric(MetricType::Gauge, &name) {
+            let _ = host::record_metric(metric, u64::from(kind == chosen));
         }
     }
 }

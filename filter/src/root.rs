@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use authn::checks::{Checks, Flight, Resolved, Waiter};
 use authn::decide::{Admission, Asking, Entered, Entry, Removal, Standing, Unavailable, Unverifiable, Verified};
-use authn::engine::JwtSimple;
+use authn::engine::{Chosen, Engine, host_call};
 use authn::fault::{Denial, Fault};
 use authn::key_source::KeySource;
 use authn::policy::Policy;
@@ -18,7 +18,7 @@ use wire::check::{self, Question, Trouble};
 use crate::configuration;
 use crate::host::{self, LogLevel, MapType};
 use crate::key_fetching::{KeyFetching, Outcome as KeyOutcome, Waiting};
-use crate::metrics::{CheckFailure, Counter, Histogram, Metrics, Outcome};
+use crate::metrics::{self, CheckFailure, Counter, Histogram, Metrics, Outcome};
 use crate::pairs;
 use crate::peer::HostPeer;
 
@@ -32,7 +32,7 @@ const CAS_TRIES: u32 = 3;
 pub struct Root {
     context: u32,
     policy: Policy,
-    engine: JwtSimple,
+    engine: Box<dyn Engine>,
     tokens: TokenCache,
     shared: Option<SharedVerdicts>,
     checks: Checks,
@@ -102,13 +102,17 @@ impl Root {
         let policy = Policy::from_json(&text, &environment).map_err(|error| error.to_string())?;
         let mut seed = [0u8; 16];
         getrandom::fill(&mut seed).map_err(|error| format!("the host gives no randomness: {error}"))?;
+        let Chosen { engine, kind } =
+            authn::engine::choose(policy.engine(), host_verifies).map_err(|error| error.to_string())?;
+        metrics::set_engine(kind);
+        host::log(LogLevel::Info, &format!("portcullis: signatures are verified by engine={}", kind.name()));
         host::now().map_err(|error| format!("the host gives no time: status {}", error.0))?;
         host::set_tick_period(TICK).map_err(|error| format!("the host gives no ticks: status {}", error.0))?;
         let [a, b, c, d, e, f, g, h, random @ ..] = seed;
         let limits = policy.limits();
         Ok(Self {
             context,
-            engine: JwtSimple,
+            engine,
             tokens: TokenCache::new(
                 limits.cached_tokens,
                 limits.cached_token_bytes,
@@ -202,7 +206,7 @@ impl Root {
             }
         }
         self.metrics.count(Counter::TokenMiss);
-        let verified = Rc::new(self.policy.verify(&self.engine, &self.keys.rings, token, now)?);
+        let verified = Rc::new(self.policy.verify(self.engine.as_ref(), &self.keys.rings, token, now)?);
         self.tokens.insert(Rc::clone(&verified));
         Ok(verified)
     }
@@ -630,6 +634,10 @@ fn remove(removal: &Removal) -> Result<(), host::HostError> {
         Removal::Cookie(Some(rest)) => host::set_header(map, b"cookie", rest),
         Removal::Path(path) => host::set_header(map, b":path", path),
     }
+}
+
+fn host_verifies(argument: &[u8]) -> Option<Vec<u8>> {
+    host::call_foreign(host_call::FUNCTION, argument).ok()
 }
 
 fn environment(name: &str) -> Option<Vec<u8>> {

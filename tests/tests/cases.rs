@@ -19,9 +19,21 @@ struct Stack {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_case_is_judged_by_the_real_proxy_as_the_table_says() {
-    let table = Table::read(&project().join("tests/cases")).unwrap();
-    let directory = Directory::new("cases");
-    let mut stack = start(&directory, &table).await;
+    judge_all("host").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_case_is_judged_alike_without_the_verifier_of_the_proxy() {
+    judge_all("portable").await;
+}
+
+async fn judge_all(engine: &str) {
+    let mut table = Table::read(&project().join("tests/cases")).unwrap();
+    for config in table.configs.values_mut() {
+        config["engine"] = json!(engine);
+    }
+    let directory = Directory::new(&format!("cases-{engine}"));
+    let mut stack = start(&directory, &table, engine).await;
     let mut wrong = Vec::new();
     let mut judged = 0;
     for store in [Store::Up, Store::Refused, Store::Slow, Store::Flushed] {
@@ -39,6 +51,10 @@ async fn every_case_is_judged_by_the_real_proxy_as_the_table_says() {
 
     // Nothing that was refused took a virtual machine with it.
     for envoy in stack.envoys.values() {
+        for kind in ["host", "portable"] {
+            let used = envoy.stat(&format!("wasmcustom.portcullis.engine.kind.{kind}")).await;
+            assert_eq!(used, u64::from(kind == engine), "the engine {kind}");
+        }
         let response = exchange(envoy.address(), &Request::get("/nowhere")).await.unwrap();
         assert_ne!(response.status, 0);
         for (name, value) in envoy.stats("wasm").await {
@@ -47,7 +63,7 @@ async fn every_case_is_judged_by_the_real_proxy_as_the_table_says() {
     }
 }
 
-async fn start(directory: &Directory, table: &Table) -> Stack {
+async fn start(directory: &Directory, table: &Table, engine: &str) -> Stack {
     let redis = Redis::start(directory).await;
     let mut options = ServiceOptions::new(redis.url());
     options.secret = cases::SHARED_SECRET.to_owned();
@@ -56,7 +72,7 @@ async fn start(directory: &Directory, table: &Table) -> Stack {
     let mut envoys = BTreeMap::new();
     for (name, config) in &table.configs {
         // Each with a directory of its own for its files and log.
-        let place = Directory::new(&format!("cases-{name}"));
+        let place = Directory::new(&format!("cases-{engine}-{name}"));
         let mut options = EnvoyOptions::new(upstream.address(), service.address(), Some(config.clone()));
         options.environment = table.environment();
         options.concurrency = 1;

@@ -9,8 +9,13 @@ use crate::vectors;
 
 const MESSAGE: &[u8] = b"header.payload";
 
+/// What all engines say. The host's verifier is emulated by aws-lc-rs, through the bytes that Envoy would get.
 fn verifies(key: &Key, alg: Algorithm, message: &[u8], signature: &[u8]) -> bool {
-    JwtSimple.verify(key, alg, message, signature).is_ok()
+    let host = HostEngine::new(host_call::tests::host);
+    let portable = Portable.verify(key, alg, message, signature);
+    assert_eq!(portable, host.verify(key, alg, message, signature), "{alg} by the host: {signature:02x?}");
+    assert_eq!(portable, JwtSimple.verify(key, alg, message, signature), "{alg} by jwt-simple: {signature:02x?}");
+    portable.is_ok()
 }
 
 fn token_verifies(token: &str, key: &Key) -> bool {
@@ -160,6 +165,83 @@ fn no_length_of_modulus_makes_a_forged_signature_panic() {
             assert!(!verifies(&key, alg, MESSAGE, &forged), "{bits} bits, {alg}");
         }
     }
+}
+
+#[test]
+fn mutations_are_judged_alike_by_all_engines() {
+    let mut random = vectors::Random::new(3);
+    for &alg in Algorithm::ALL {
+        let key = vectors::key(alg.family());
+        let good = vectors::sign(alg, MESSAGE);
+        for _ in 0..150 {
+            let mut signature = good.clone();
+            let mut message = MESSAGE.to_vec();
+            for _ in 0..=random.below(2) {
+                let at = random.below(signature.len());
+                match random.below(8) {
+                    0 => signature[at] = random.next() as u8,
+                    1 => signature[at] ^= 1 << random.below(8),
+                    2 => signature[..at].fill(0),
+                    3 => signature[at..].fill(0xff),
+                    4 => signature.truncate(at.max(1)),
+                    5 => signature.insert(at, random.next() as u8),
+                    6 => signature = random.bytes(good.len()),
+                    _ => message[at % MESSAGE.len()] ^= 1 << random.below(8),
+                }
+            }
+            let unchanged = signature == good && message == MESSAGE;
+            assert_eq!(verifies(&key, alg, &message, &signature), unchanged, "{alg}");
+        }
+    }
+}
+
+#[test]
+fn signatures_under_mutated_keys_are_judged_alike_by_all_engines() {
+    let mut random = vectors::Random::new(4);
+    for family in [Family::Rsa, Family::P256, Family::P384, Family::Ed25519] {
+        let (members, algs): (&[&str], Vec<Algorithm>) = (
+            if family == Family::Rsa { &["n"] } else { &["x"] },
+            Algorithm::ALL.iter().copied().filter(|alg| alg.family() == family).collect(),
+        );
+        let mut taken = 0;
+        for _ in 0..100 {
+            let mut jwk = vectors::public_jwk(family);
+            for &member in members {
+                let mut bytes = b64::decode(jwk[member].as_str().unwrap()).unwrap();
+                let at = random.below(bytes.len());
+                bytes[at] ^= 1 << random.below(8);
+                jwk.insert(member.to_owned(), b64::encode(bytes).into());
+            }
+            let Ok(key) = Key::from_jwk(&jwk, None, None, Algorithm::ALL) else { continue };
+            taken += 1;
+            for &alg in &algs {
+                assert!(!verifies(&key, alg, MESSAGE, &vectors::sign(alg, MESSAGE)), "{alg}");
+            }
+        }
+        // A point with another x is hardly ever on the curve.
+        assert!(taken > 20 || matches!(family, Family::P256 | Family::P384), "{family:?}: {taken}");
+    }
+}
+
+#[test]
+fn only_jwt_simple_takes_a_signature_that_was_moved_by_a_point_of_small_order() {
+    use sha2::{Digest, Sha512};
+    // See `Portable`. Such a signature takes the private key to make, and says nothing that its holder did not say.
+    let pair = vectors::ed25519_pair();
+    let mut scalar: [u8; 32] = Sha512::digest(&pair.sk.seed()[..])[..32].try_into().unwrap();
+    (scalar[0], scalar[31]) = (scalar[0] & 0xf8, scalar[31] & 0x7f | 0x40);
+    let scalar = curve25519_dalek::Scalar::from_bytes_mod_order(scalar);
+    let nonce = curve25519_dalek::Scalar::from(7u64);
+    let moved = curve25519_dalek::EdwardsPoint::mul_base(&nonce) + curve25519_dalek::constants::EIGHT_TORSION[1];
+    let moved = moved.compress().to_bytes();
+    let hash = Sha512::new().chain_update(moved).chain_update(*pair.pk).chain_update(MESSAGE).finalize();
+    let hash = curve25519_dalek::Scalar::from_bytes_mod_order_wide(&hash.into());
+    let signature = [moved, (nonce + hash * scalar).to_bytes()].concat();
+    let key = vectors::key(Family::Ed25519);
+    assert_eq!(JwtSimple.verify(&key, Algorithm::EdDsa, MESSAGE, &signature), Ok(()));
+    assert_eq!(Portable.verify(&key, Algorithm::EdDsa, MESSAGE, &signature), Err(BadSignature));
+    let by_boringssl = aws_lc_rs::signature::UnparsedPublicKey::new(&aws_lc_rs::signature::ED25519, *pair.pk);
+    assert!(by_boringssl.verify(MESSAGE, &signature).is_err());
 }
 
 /// How many vectors were accepted and refused as they should be, and how many were not asked: with the numbers written
