@@ -7,7 +7,7 @@ CARGO := cargo
 # Started by itself, not by cargo: a signal reaches it and nobody else.
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 
-.PHONY: help setup build wasm demo demo-built run test unit e2e fmt fmt-check lint arrows docs clean
+.PHONY: help setup build wasm demo demo-built run test unit e2e fmt fmt-check lint arrows docs fuzz clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ fmt-check:
 lint: arrows ## clippy on everything, the filter for its own target
 	$(CARGO) clippy --locked --workspace --exclude filter --all-targets -- -D warnings
 	@scripts/wasm --lint
+
+fuzz: ## let random signatures and keys look for engines that disagree (needs nightly and cargo-fuzz)
+	cd fuzz && cargo +nightly fuzz run engines --fuzz-dir . -- -max_total_time=60
 
 arrows: ## check which crate imports which
 	@scripts/arrows
