@@ -177,7 +177,7 @@ pub fn max_age(cache_control: &str) -> Option<Duration> {
 }
 
 /// A key id for a log line: whoever publishes the set must not write into our log.
-fn printable(kid: &str) -> String {
+pub fn printable(kid: &str) -> String {
     kid.chars().take(64).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
 }
 

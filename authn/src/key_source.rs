@@ -11,6 +11,8 @@ use crate::time::Monotonic;
 /// What the configuration says of the source.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Whose keys these are and where they come from: the same in every configuration that says so.
+    pub identity: [u8; 32],
     pub cluster: String,
     /// Of the key set, or of the discovery document that names it.
     pub url: Url,
@@ -72,6 +74,8 @@ pub enum Progress {
     Installed {
         left_out: Vec<String>,
     },
+    /// A newer set has come meanwhile, and stays.
+    Overtaken,
     Failed(String),
 }
 
@@ -90,6 +94,8 @@ const RETRY_WITHOUT_KEYS: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(60);
 /// The shortest interval that a `max-age` can ask for.
 const REFRESH_LEAST: Duration = Duration::from_secs(10);
+/// How long after the one that fetched last another virtual machine takes its turn.
+const STAND_BY: Duration = Duration::from_secs(1);
 /// Key ids remembered as absent.
 const ABSENT_MOST: usize = 256;
 
@@ -130,6 +136,11 @@ impl KeySource {
             }
             Some(held) => Ok(&held.keys),
         }
+    }
+
+    /// When to fetch next.
+    pub fn due(&self) -> Monotonic {
+        self.next
     }
 
     /// Is it time to fetch? Whether another virtual machine does so already is the caller's to find out.
@@ -176,6 +187,10 @@ impl KeySource {
                 Err(refused) => self.failed(refused.to_string(), now, jitter),
             };
         }
+        // An answer that was long on its way must not bring back a key that has left since.
+        if self.fetched().is_some_and(|held| held > under_way.started) {
+            return Progress::Overtaken;
+        }
         match self.install(body, under_way.started) {
             Ok(left_out) => {
                 let asked = cache_control.and_then(jwks::max_age).unwrap_or(self.settings.refresh);
@@ -188,7 +203,8 @@ impl KeySource {
     }
 
     /// Takes over a set that another virtual machine fetched, unless a newer one is held. Returns whether it is new.
-    pub fn adopt(&mut self, text: &[u8], fetched: Monotonic, now: Monotonic, jitter: u64) -> bool {
+    /// `due` is when the other one will look again, by what the answer allowed: if it still does, it comes first.
+    pub fn adopt(&mut self, text: &[u8], fetched: Monotonic, due: Monotonic, now: Monotonic, jitter: u64) -> bool {
         if self.fetched().is_some_and(|held| held >= fetched) {
             return false;
         }
@@ -196,13 +212,14 @@ impl KeySource {
         if self.install(text, fetched).is_err() {
             return false;
         }
-        self.next = fetched.plus(spread(self.settings.refresh, jitter)).max(now);
+        let latest = fetched.plus(self.settings.refresh);
+        self.next = due.min(latest).plus(spread(STAND_BY, jitter)).max(now);
         true
     }
 
-    /// Another virtual machine fetches: look again when it must be done.
-    pub fn leave_to_another(&mut self, now: Monotonic) {
-        self.next = now.plus(self.longest_fetch());
+    /// Another virtual machine fetches, or has failed a moment ago: look again then.
+    pub fn leave_to_another(&mut self, until: Monotonic) {
+        self.next = until;
     }
 
     /// An unknown key id caused a fetch at this time, here or elsewhere.
@@ -255,11 +272,12 @@ impl KeySource {
 
     fn failed(&mut self, why: String, now: Monotonic, jitter: u64) -> Progress {
         self.failures = self.failures.saturating_add(1);
-        let pause = match self.held {
+        let pause = match &self.held {
             None => RETRY_WITHOUT_KEYS,
-            Some(_) => {
+            Some(held) => {
                 let doubled = 1u32.checked_shl(self.failures.min(6)).unwrap_or(64);
-                RETRY_WITHOUT_KEYS.saturating_mul(doubled).min(RETRY_MOST)
+                let trusted = self.settings.max_stale.saturating_sub(now.since(held.fetched));
+                RETRY_WITHOUT_KEYS.saturating_mul(doubled).min(RETRY_MOST).min(trusted).max(RETRY_WITHOUT_KEYS)
             }
         };
         self.next = now.plus(spread(pause, jitter));
@@ -295,6 +313,7 @@ mod tests {
 
     fn source(discovery: bool) -> KeySource {
         KeySource::new(Settings {
+            identity: [0; 32],
             cluster: "idp".into(),
             url: Url::parse("https://idp.example/keys").unwrap(),
             discovery: discovery.then(|| "https://idp.example".to_owned()),
@@ -346,6 +365,33 @@ mod tests {
         assert!(matches!(source.on_reply(Ok((500, b"")), None, at(310), 0), Progress::Failed(_)));
         assert!(source.keys(at(10 + 3600)).is_ok());
         assert_eq!(source.keys(Monotonic((10 + 3600) * SECOND + 1)).unwrap_err().fault, Fault::KeysUnavailable);
+    }
+
+    #[test]
+    fn retries_slow_down_while_an_older_set_serves_and_are_back_at_one_second_when_it_no_longer_does() {
+        let mut source = source(false);
+        fetched(&mut source, &["a"], at(0));
+        let mut now = source.due();
+        while now < at(3600) {
+            source.start(now);
+            source.on_reply(Err("refused"), None, now, 0);
+            assert!(source.due() <= now.plus(RETRY_MOST));
+            now = source.due();
+        }
+        assert!(now <= at(3601), "the pause before max_stale does not reach beyond it");
+        source.start(now);
+        source.on_reply(Err("refused"), None, now, 0);
+        assert_eq!(source.due(), now.plus(RETRY_WITHOUT_KEYS));
+    }
+
+    #[test]
+    fn an_answer_that_was_overtaken_brings_no_key_back() {
+        let mut source = source(false);
+        fetched(&mut source, &["old"], at(0));
+        source.start(at(10));
+        assert!(source.adopt(&set(&[]), at(11), at(300), at(11), 0));
+        assert_eq!(source.on_reply(Ok((200, &set(&["old"]))), None, at(12), 0), Progress::Overtaken);
+        assert!(source.keys(at(12)).unwrap().keys().is_empty());
     }
 
     #[test]
@@ -417,11 +463,11 @@ mod tests {
     #[test]
     fn a_set_of_another_virtual_machine_is_adopted_only_if_newer_and_good() {
         let mut source = source(false);
-        assert!(source.adopt(&set(&["a"]), at(5), at(6), 0));
-        assert!(!source.adopt(&set(&["b"]), at(5), at(6), 0));
-        assert!(!source.adopt(b"garbage", at(7), at(7), 0));
-        assert!(source.adopt(&set(&["b"]), at(8), at(8), 0));
-        assert!(!source.is_due(at(9)));
-        assert!(source.is_due(at(308)));
+        assert!(source.adopt(&set(&["a"]), at(5), at(305), at(6), 0));
+        assert!(!source.adopt(&set(&["b"]), at(5), at(305), at(6), 0));
+        assert!(!source.adopt(b"garbage", at(7), at(307), at(7), 0));
+        assert!(source.adopt(&set(&["b"]), at(8), at(20), at(8), 0));
+        assert!(!source.is_due(at(20)), "the one that fetched comes first");
+        assert!(source.is_due(at(21)), "and another one when it does not");
     }
 }

@@ -376,7 +376,13 @@ fn compile_jwks(
     within(document.refresh, seconds(10), hours(24), &format!("{at}.refresh"))?;
     within(document.max_stale, document.refresh, hours(7 * 24), &format!("{at}.max_stale"))?;
     within(document.cool_down, seconds(1), hours(1), &format!("{at}.cool_down"))?;
+    let mut identity = Sha256::new();
+    for part in [issuer, &document.cluster, &url.authority, &url.path, if discovery.is_some() { "d" } else { "u" }] {
+        identity.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        identity.update(part);
+    }
     Ok(Settings {
+        identity: identity.finalize().into(),
         cluster: document.cluster.clone(),
         url,
         discovery,

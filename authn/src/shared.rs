@@ -23,11 +23,16 @@ pub struct SharedVerdicts {
     slots: u32,
 }
 
+/// Slots for key sets. Each source has the slot that its identity names, whatever configuration it stands in, so that an
+/// update which leaves it alone finds its keys there. Two sources in one slot are told apart, and then fetched by each
+/// virtual machine for itself.
+const KEY_SLOTS: u16 = 256;
+
 /// One issuer's key set, and the lease of the virtual machine that fetches it.
 #[derive(Debug)]
 pub struct SharedKeys {
     space: Namespace,
-    issuer: usize,
+    slot: u16,
 }
 
 /// Who fetches, since when. Times of 0 mean never.
@@ -37,6 +42,8 @@ pub struct Lease {
     pub started: Monotonic,
     /// When an unknown key id last caused a fetch.
     pub unknown: Monotonic,
+    /// The last fetch failed, and the next attempt is not before this.
+    pub resting: Monotonic,
 }
 
 impl Namespace {
@@ -116,8 +123,11 @@ impl SharedVerdicts {
 }
 
 impl SharedKeys {
-    pub fn new(space: Namespace, issuer: usize) -> Self {
-        Self { space, issuer }
+    /// `source` identifies whose keys these are and where they come from.
+    pub fn new(derived: &Derived, source: &[u8; 32]) -> Self {
+        let [a, b, ..] = *source;
+        let slot = u16::from_be_bytes([a, b]).checked_rem(KEY_SLOTS).unwrap_or(0);
+        Self { space: Namespace::new(derived, source), slot }
     }
 
     pub fn lease_key(&self) -> String {
@@ -127,16 +137,19 @@ impl SharedKeys {
     pub fn write_lease(&self, lease: Lease) -> Vec<u8> {
         let mut content = lease.started.0.to_be_bytes().to_vec();
         content.extend_from_slice(&lease.unknown.0.to_be_bytes());
+        content.extend_from_slice(&lease.resting.0.to_be_bytes());
         self.space.seal(&self.lease_place(), content)
     }
 
     pub fn read_lease(&self, bytes: &[u8]) -> Option<Lease> {
         let content = self.space.open(&self.lease_place(), bytes)?;
         let (started, rest) = content.split_first_chunk::<8>()?;
-        let unknown: [u8; 8] = rest.try_into().ok()?;
+        let (unknown, rest) = rest.split_first_chunk::<8>()?;
+        let resting: [u8; 8] = rest.try_into().ok()?;
         Some(Lease {
             started: Monotonic(u64::from_be_bytes(*started)),
-            unknown: Monotonic(u64::from_be_bytes(unknown)),
+            unknown: Monotonic(u64::from_be_bytes(*unknown)),
+            resting: Monotonic(u64::from_be_bytes(resting)),
         })
     }
 
@@ -158,28 +171,31 @@ impl SharedKeys {
         self.space.key(&self.set_place())
     }
 
-    pub fn write_set(&self, fetched: Monotonic, text: &[u8]) -> Vec<u8> {
+    /// `due`: when whoever fetched it will look again.
+    pub fn write_set(&self, fetched: Monotonic, due: Monotonic, text: &[u8]) -> Vec<u8> {
         let mut content = fetched.0.to_be_bytes().to_vec();
+        content.extend_from_slice(&due.0.to_be_bytes());
         content.extend_from_slice(text);
         self.space.seal(&self.set_place(), content)
     }
 
-    pub fn read_set<'b>(&self, bytes: &'b [u8]) -> Option<(Monotonic, &'b [u8])> {
+    pub fn read_set<'b>(&self, bytes: &'b [u8]) -> Option<(Monotonic, Monotonic, &'b [u8])> {
         let content = self.space.open(&self.set_place(), bytes)?;
-        let (fetched, text) = content.split_first_chunk::<8>()?;
-        Some((Monotonic(u64::from_be_bytes(*fetched)), text))
+        let (fetched, rest) = content.split_first_chunk::<8>()?;
+        let (due, text) = rest.split_first_chunk::<8>()?;
+        Some((Monotonic(u64::from_be_bytes(*fetched)), Monotonic(u64::from_be_bytes(*due)), text))
     }
 
     fn lease_place(&self) -> String {
-        format!("l{}", self.issuer)
+        format!("l{}", self.slot)
     }
 
     fn stamp_place(&self) -> String {
-        format!("t{}", self.issuer)
+        format!("t{}", self.slot)
     }
 
     fn set_place(&self) -> String {
-        format!("k{}", self.issuer)
+        format!("k{}", self.slot)
     }
 }
 
@@ -228,13 +244,17 @@ mod tests {
 
     #[test]
     fn a_key_set_cannot_be_moved_to_another_issuer_or_taken_for_a_lease() {
-        let (first, second) = (SharedKeys::new(space(1, 1), 0), SharedKeys::new(space(1, 1), 1));
-        let bytes = first.write_set(Monotonic(9), b"{}");
-        assert_eq!(first.read_set(&bytes), Some((Monotonic(9), b"{}".as_slice())));
+        let derived = Secret::new(&[1; 32]).unwrap().derive();
+        let mut same_slot = [1; 32];
+        same_slot[31] = 2;
+        let (first, second) = (SharedKeys::new(&derived, &[1; 32]), SharedKeys::new(&derived, &same_slot));
+        assert_eq!(first.set_key(), second.set_key());
+        let bytes = first.write_set(Monotonic(9), Monotonic(10), b"{}");
+        assert_eq!(first.read_set(&bytes), Some((Monotonic(9), Monotonic(10), b"{}".as_slice())));
         assert_eq!(second.read_set(&bytes), None);
-        let lease = Lease { started: Monotonic(1), unknown: Monotonic(2) };
+        let lease = Lease { started: Monotonic(1), unknown: Monotonic(2), resting: Monotonic(3) };
         assert_eq!(first.read_lease(&first.write_lease(lease)), Some(lease));
         assert_eq!(first.read_stamp(&first.write_stamp(Monotonic(3))), Some(Monotonic(3)));
-        assert_eq!(first.read_lease(&first.write_set(Monotonic(1), &[0; 8])), None);
+        assert_eq!(first.read_lease(&first.write_set(Monotonic(1), Monotonic(2), &[0; 8])), None);
     }
 }

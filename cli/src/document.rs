@@ -20,6 +20,13 @@ pub struct Secrets {
     assume_secrets: bool,
 }
 
+impl Secrets {
+    /// A placeholder for each: for what no secret plays a part in.
+    pub fn assumed() -> Self {
+        Self { assume_secrets: true }
+    }
+}
+
 /// One configuration, as it was found.
 pub struct Found {
     /// Where in the file, where it is not all of it.

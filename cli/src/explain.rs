@@ -111,7 +111,7 @@ impl Explain {
             let settings = source.settings();
             let parsed = authn::jwks::parse(&text, &settings.algorithms, settings.symmetric);
             parsed.with_context(|| format!("{file} is no key set"))?;
-            source.adopt(&text, Monotonic(0), Monotonic(0), 0);
+            source.adopt(&text, Monotonic(0), Monotonic(0), Monotonic(0), 0);
         }
         Ok(keyrings)
     }

@@ -7,6 +7,7 @@ mod docs;
 mod document;
 mod explain;
 mod instant;
+mod jwks;
 mod mint;
 mod revoke;
 mod serve;
@@ -38,6 +39,9 @@ enum Verb {
     /// Say whether the filter would take a configuration.
     #[command(after_help = EXIT_CODES)]
     CheckConfig(check_config::CheckConfig),
+    /// Fetch an issuer's published keys and explain them as the filter would see them.
+    #[command(after_help = JWKS_CODES)]
+    Jwks(jwks::Jwks),
     /// Make keys and sign tokens, for tests and demos.
     Mint(mint::MintArgs),
     /// Write the generated files of docs/.
@@ -50,6 +54,12 @@ const EXIT_CODES: &str = "Exit codes:
   1  refused or failed
   2  wrong usage
   3  the service cannot be reached, or could not confirm what it was asked to do";
+
+const JWKS_CODES: &str = "Exit codes:
+  0  there are keys that the filter would use
+  1  there are none, or it is no key set
+  2  wrong usage
+  3  the provider cannot be reached, or does not answer 200";
 
 const EXPLAIN_CODES: &str = "Exit codes:
   0  admitted
@@ -70,6 +80,7 @@ fn main() -> ExitCode {
         Verb::Revoke(revoke) => revoke.run(),
         Verb::Explain(explain) => explain.run(),
         Verb::CheckConfig(check) => check.run(),
+        Verb::Jwks(jwks) => jwks.run(),
         Verb::Docs(docs) => docs.run(Cli::command()),
         Verb::Mint(args) => mint::run(args).map(|()| Outcome::Done),
     };

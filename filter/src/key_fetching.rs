@@ -7,7 +7,7 @@ use authn::decide::UnknownKey;
 use authn::key_source::{Fetch, KeySource, Progress, Unknown};
 use authn::keyrings::Keyrings;
 use authn::policy::Policy;
-use authn::shared::{Lease, Namespace, SharedKeys};
+use authn::shared::{Lease, SharedKeys};
 use authn::time::Monotonic;
 
 use crate::host::{self, LogLevel, MapType};
@@ -41,11 +41,35 @@ impl KeyFetching {
         let shared = match policy.revocation() {
             None => HashMap::new(),
             Some(revocation) => {
-                let space = Namespace::new(&revocation.derived, policy.digest());
-                rings.fetched().map(|issuer| (issuer, SharedKeys::new(space.clone(), issuer))).collect()
+                let shared = |issuer| {
+                    let source: &KeySource = rings.source(issuer)?;
+                    Some((issuer, SharedKeys::new(&revocation.derived, &source.settings().identity)))
+                };
+                rings.fetched().filter_map(shared).collect()
             }
         };
         Self { rings, root, shared, calls: HashMap::new(), jitter }
+    }
+
+    /// Before the first request: what others of this process hold already is taken over at once, so that neither an
+    /// update of the configuration nor a virtual machine that replaces another refuses what was good a moment ago.
+    pub fn on_configured(&mut self, now: Monotonic) {
+        for issuer in self.rings.fetched() {
+            self.adopt(issuer, now);
+            // A compare-and-set needs an entry. The host configures one virtual machine before it makes the others.
+            if let Some(shared) = self.shared.get(&issuer)
+                && let Ok(None) = host::shared(&shared.lease_key())
+            {
+                let _ = host::set_shared(&shared.lease_key(), &shared.write_lease(Lease::default()), 0);
+            }
+        }
+    }
+
+    /// Is a fetch of these keys under way, here or in another virtual machine?
+    pub fn is_under_way(&self, issuer: usize, now: Monotonic) -> bool {
+        let Some(source) = self.rings.source(issuer) else { return false };
+        let is_taken = |lease: Lease| is_taken(lease, source.longest_fetch(), now);
+        !source.is_idle() || self.lease(issuer).is_some_and(|(lease, _)| is_taken(lease))
     }
 
     /// Takes over what another virtual machine has fetched, and fetches what is due. Returns the issuers whose keys have
@@ -88,7 +112,7 @@ impl KeyFetching {
         if lease.unknown > Monotonic(0) {
             source.note_unknown_fetch(lease.unknown);
         }
-        let others_fetch = lease.started > Monotonic(0) && now.since(lease.started) < source.longest_fetch();
+        let others_fetch = is_taken(lease, source.longest_fetch(), now);
         match source.on_unknown_kid(unknown.kid.as_deref(), now) {
             Unknown::Absent if others_fetch && source.fetched().is_some_and(|fetched| fetched < lease.started) => {
                 Waiting::Yes
@@ -132,14 +156,18 @@ impl KeyFetching {
                 for why in left_out {
                     host::log(LogLevel::Warn, &format!("portcullis: issuer={name} key left out: {why}"));
                 }
-                if let (Some(fetched), Ok(body)) = (self.rings.source(issuer).and_then(KeySource::fetched), &body) {
-                    self.publish(issuer, fetched, body);
+                if let Ok(body) = &body {
+                    self.publish(issuer, body);
                 }
+                Some(Some((issuer, Outcome::Renewed)))
+            }
+            Progress::Overtaken => {
+                self.release(issuer, Monotonic(0));
                 Some(Some((issuer, Outcome::Renewed)))
             }
             Progress::Failed(why) => {
                 host::log(LogLevel::Warn, &format!("portcullis: issuer={name} keys not fetched: {why}"));
-                self.release(issuer);
+                self.rest(issuer);
                 Some(Some((issuer, Outcome::Failed)))
             }
         }
@@ -151,13 +179,16 @@ impl KeyFetching {
         let longest = source.longest_fetch();
         if let Some(shared) = self.shared.get(&issuer) {
             let (lease, cas) = self.lease(issuer).unwrap_or_default();
-            let is_taken = lease.started > Monotonic(0) && now.since(lease.started) < longest;
-            let ours = Lease { started: now, unknown: unknown.unwrap_or(lease.unknown) };
+            let is_taken = is_taken(lease, longest, now);
+            let rests = unknown.is_none() && lease.resting > now && lease.resting < now.plus(LONGEST_REST);
+            let ours = Lease { started: now, unknown: unknown.unwrap_or(lease.unknown), resting: Monotonic(0) };
             // The compare-and-set elects one of those who see the lease free at the same moment.
-            let won = !is_taken && host::set_shared(&shared.lease_key(), &shared.write_lease(ours), cas).is_ok();
+            let won =
+                !is_taken && !rests && host::set_shared(&shared.lease_key(), &shared.write_lease(ours), cas).is_ok();
             if !won {
+                let until = if rests { lease.resting } else { now.plus(longest) };
                 if let (Some(source), None) = (self.rings.source_mut(issuer), unknown) {
-                    source.leave_to_another(now);
+                    source.leave_to_another(until);
                 }
                 return true;
             }
@@ -202,11 +233,11 @@ impl KeyFetching {
         }
         let name = policy.issuer_name(issuer).unwrap_or("none");
         host::log(LogLevel::Warn, &format!("portcullis: issuer={name} keys not fetched: {why}"));
-        self.release(issuer);
+        self.rest(issuer);
     }
 
     /// Takes over a newer set that another virtual machine has shared.
-    fn adopt(&mut self, issuer: usize, now: Monotonic) -> bool {
+    pub fn adopt(&mut self, issuer: usize, now: Monotonic) -> bool {
         let Some(shared) = self.shared.get(&issuer) else { return false };
         let Some(source) = self.rings.source(issuer) else { return false };
         let read = |key: String| host::shared(&key).ok().flatten().map(|(bytes, _)| bytes);
@@ -215,23 +246,29 @@ impl KeyFetching {
             return false;
         }
         let Some(bytes) = read(shared.set_key()) else { return false };
-        let Some((fetched, text)) = shared.read_set(&bytes) else { return false };
+        let Some((fetched, due, text)) = shared.read_set(&bytes) else { return false };
         let jitter = self.next_jitter();
-        self.rings.source_mut(issuer).is_some_and(|source| source.adopt(text, fetched, now, jitter))
+        self.rings.source_mut(issuer).is_some_and(|source| source.adopt(text, fetched, due, now, jitter))
     }
 
-    fn publish(&self, issuer: usize, fetched: Monotonic, text: &[u8]) {
-        if let Some(shared) = self.shared.get(&issuer) {
-            let _ = host::set_shared(&shared.set_key(), &shared.write_set(fetched, text), 0);
+    fn publish(&self, issuer: usize, text: &[u8]) {
+        let (Some(shared), Some(source)) = (self.shared.get(&issuer), self.rings.source(issuer)) else { return };
+        if let Some(fetched) = source.fetched() {
+            let _ = host::set_shared(&shared.set_key(), &shared.write_set(fetched, source.due(), text), 0);
             let _ = host::set_shared(&shared.stamp_key(), &shared.write_stamp(fetched), 0);
         }
-        self.release(issuer);
+        self.release(issuer, Monotonic(0));
+    }
+
+    /// The fetch failed: the others leave the provider alone for as long as this one does.
+    fn rest(&self, issuer: usize) {
+        self.release(issuer, self.rings.source(issuer).map_or(Monotonic(0), KeySource::due));
     }
 
     /// The fetch is over: whoever is due next need not wait for the lease to end by itself.
-    fn release(&self, issuer: usize) {
+    fn release(&self, issuer: usize, resting: Monotonic) {
         if let (Some(shared), Some((lease, cas))) = (self.shared.get(&issuer), self.lease(issuer)) {
-            let over = Lease { started: Monotonic(0), ..lease };
+            let over = Lease { started: Monotonic(0), resting, ..lease };
             let _ = host::set_shared(&shared.lease_key(), &shared.write_lease(over), cas);
         }
     }
@@ -249,6 +286,13 @@ impl KeyFetching {
         self.jitter ^= self.jitter << 17;
         self.jitter
     }
+}
+
+/// No pause between attempts is longer: a later time was not written by us, or not on this clock.
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
+fn is_taken(lease: Lease, longest: Duration, now: Monotonic) -> bool {
+    lease.started > Monotonic(0) && now.since(lease.started) < longest
 }
 
 /// What a request with an unknown key should do.

@@ -106,10 +106,12 @@ impl Root {
             authn::engine::choose(policy.engine(), host_verifies).map_err(|error| error.to_string())?;
         metrics::set_engine(kind);
         host::log(LogLevel::Info, &format!("portcullis: signatures are verified by engine={}", kind.name()));
-        host::now().map_err(|error| format!("the host gives no time: status {}", error.0))?;
+        let now = host::now().map_err(|error| format!("the host gives no time: status {}", error.0))?;
         host::set_tick_period(TICK).map_err(|error| format!("the host gives no ticks: status {}", error.0))?;
         let [a, b, c, d, e, f, g, h, random @ ..] = seed;
         let limits = policy.limits();
+        let mut keys = KeyFetching::new(&policy, context, u64::from_le_bytes(random) | 1);
+        keys.on_configured(now.monotonic);
         Ok(Self {
             context,
             engine,
@@ -128,7 +130,7 @@ impl Root {
             paused: HashMap::new(),
             unanswered: HashSet::new(),
             calls: HashMap::new(),
-            keys: KeyFetching::new(&policy, context, u64::from_le_bytes(random) | 1),
+            keys,
             awaiting_keys: HashMap::new(),
             nonces: Nonces { random, count: 0 },
             metrics: Metrics::default(),
@@ -520,6 +522,15 @@ impl Root {
             .collect();
         for stream in overdue {
             self.wake_one(stream, false);
+        }
+        // Another virtual machine's fetch may have failed: nothing is on its way then. Asked in this order, since it shares
+        // what it has found before it says that it is done.
+        let awaited: HashSet<usize> = self.awaiting_keys.values().map(|awaiting| awaiting.issuer).collect();
+        for issuer in awaited {
+            if !self.keys.is_under_way(issuer, now.monotonic) {
+                let brought = self.keys.adopt(issuer, now.monotonic);
+                self.wake(issuer, brought);
+            }
         }
         let late = self.checks.expire(now.monotonic);
         self.fail(late, Unavailable::OutOfReach, Fault::StoreUnavailable, "no answer within the timeout");

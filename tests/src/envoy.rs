@@ -12,6 +12,8 @@ pub struct EnvoyOptions {
     pub upstream: SocketAddr,
     /// The revocation service. Nobody need listen there.
     pub service: SocketAddr,
+    /// The identity provider, who publishes keys. Nobody need listen there.
+    pub idp: SocketAddr,
     /// The filter's configuration. None starts Envoy without the filter.
     pub filter: Option<Value>,
     /// Environment variables that the filter may read: its secrets.
@@ -45,6 +47,7 @@ impl EnvoyOptions {
         Self {
             upstream,
             service,
+            idp: nobody(),
             filter,
             environment: Vec::new(),
             concurrency: 2,
@@ -164,6 +167,11 @@ impl Envoy {
     }
 }
 
+/// An address where nobody listens.
+fn nobody() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9))
+}
+
 /// The admin address and the listener's, as soon as Envoy serves.
 async fn ready(admin_path: &PathBuf) -> Option<(SocketAddr, SocketAddr)> {
     let address = std::fs::read_to_string(admin_path).ok()?.trim().parse().ok()?;
@@ -193,6 +201,8 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         ("UPSTREAM_PORT", json!(options.upstream.port())),
         ("SERVICE_ADDRESS", json!(options.service.ip())),
         ("SERVICE_PORT", json!(options.service.port())),
+        ("IDP_ADDRESS", json!(options.idp.ip())),
+        ("IDP_PORT", json!(options.idp.port())),
         ("WASM", json!(options.wasm)),
         ("SECRET_ENV", json!(names)),
         ("FILTER_CONFIG", json!(options.filter.as_ref().map(Value::to_string).unwrap_or_default())),

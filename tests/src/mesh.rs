@@ -46,6 +46,8 @@ pub struct MeshOptions {
     pub filter: Value,
     /// Who is asked in the place of a real service on a real Redis.
     pub asks: Option<SocketAddr>,
+    /// Who publishes keys: the cluster `idp`.
+    pub idp: Option<SocketAddr>,
     /// Who is protected in the place of an upstream that echoes.
     pub upstream: Option<Upstream>,
     pub tls: Option<Tls>,
@@ -62,6 +64,7 @@ impl Default for MeshOptions {
             keys,
             filter,
             asks: None,
+            idp: None,
             upstream: None,
             tls: None,
             concurrency: 2,
@@ -113,6 +116,7 @@ impl Mesh {
             (SECRET.to_owned(), MeshOptions::secret()),
             ("KEY_SHARED".to_owned(), mint::to_base64url(options.keys.shared.secret().unwrap_or_default())),
         ];
+        envoy.idp = options.idp.unwrap_or(envoy.idp);
         envoy.tls = options.tls;
         envoy.concurrency = options.concurrency;
         envoy.listener_from_file = options.listener_from_file;

@@ -1,0 +1,300 @@
+//! `portcullis jwks`: fetches a key set, or reads one, and explains it as the filter would see it. It judges no key itself.
+//!
+//! Exit codes: 0 there are keys that the filter would use; 1 there are none, or it is no key set; 2 wrong usage; 3 the
+//! provider cannot be reached, or its answer is not 200.
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use authn::alg::{Algorithm, Family};
+use authn::b64;
+use authn::config::Issuer;
+use authn::jwks::{self, Parsed, Url, printable};
+use authn::key_source;
+use authn::keys::Key;
+use clap::Args;
+use serde_json::{Value, json};
+use ureq::Agent;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+
+use crate::document::{self, Secrets};
+use crate::{Outcome, say, wrong_usage};
+
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("whose").required(true).multiple(true).args(["config", "url", "file"]))]
+pub struct Jwks {
+    /// The filter's configuration, as for `check-config`: says where the keys of --issuer are and what it may sign with.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "algorithms", "symmetric"], requires = "issuer")]
+    config: Option<PathBuf>,
+    /// An issuer: with --config its name there, or its `iss`; with --url the `iss`, which makes --url one of a discovery
+    /// document.
+    #[arg(long, value_name = "ISSUER")]
+    issuer: Option<String>,
+    /// The key set, or with --issuer a discovery document that must name this issuer.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Read the key set from this file, `-` for the standard input, in the place of fetching it.
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    file: Option<PathBuf>,
+    /// An algorithm that the issuer may use, as RS256. More than once for several; all of them by default.
+    #[arg(long = "alg", value_name = "ALG", value_parser = algorithm)]
+    algorithms: Vec<Algorithm>,
+    /// Take `oct` keys as well, as `jwks.symmetric` does.
+    #[arg(long)]
+    symmetric: bool,
+    /// Trust the certificate authorities in this PEM file, in the place of those that browsers trust.
+    #[arg(long, value_name = "PATH")]
+    ca_file: Option<PathBuf>,
+    /// One JSON document: `{"source", "ok", "keys": [{"kid", "kty", …}], "left_out", "max_age"}` or `{…, "error"}`.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is judged by: the issuer's, or what the command line says.
+struct Terms {
+    algorithms: Vec<Algorithm>,
+    symmetric: bool,
+    timeout: Duration,
+    fetch: Option<Fetch>,
+}
+
+struct Fetch {
+    url: String,
+    /// The issuer that the document at `url` must name; without it, that is the key set itself.
+    discovery: Option<String>,
+}
+
+/// A key set as it came.
+struct Text {
+    source: String,
+    bytes: Vec<u8>,
+    cache_control: Option<String>,
+}
+
+/// Why there is none: the difference is the exit code.
+enum Failed {
+    Unreachable(String),
+    Refused(String),
+}
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Jwks {
+    pub fn run(self) -> Result<Outcome> {
+        let terms = self.terms()?;
+        let source = match (&self.file, &terms.fetch) {
+            (Some(file), _) => file.display().to_string(),
+            (None, Some(fetch)) => fetch.url.clone(),
+            (None, None) => wrong_usage("give one of --config, --url and --file"),
+        };
+        let judged = self.text(&terms).and_then(|text| {
+            let parsed = jwks::parse(&text.bytes, &terms.algorithms, terms.symmetric);
+            let parsed = parsed.map_err(|refused| Failed::Refused(format!("{}: {refused}", text.source)))?;
+            Ok((text, parsed))
+        });
+        match judged {
+            Ok((text, parsed)) => {
+                if self.json {
+                    say(&as_json(&text, &parsed).to_string());
+                } else {
+                    print(&text, &parsed);
+                }
+                Ok(if parsed.keys.keys().is_empty() { Outcome::Refused } else { Outcome::Done })
+            }
+            Err(failed) => {
+                let (why, outcome) = match failed {
+                    Failed::Unreachable(why) => (why, Outcome::Unconfirmed),
+                    Failed::Refused(why) => (why, Outcome::Refused),
+                };
+                if self.json {
+                    say(&json!({ "source": source, "ok": false, "error": why }).to_string());
+                } else {
+                    eprintln!("portcullis: {why}");
+                }
+                Ok(outcome)
+            }
+        }
+    }
+
+    fn terms(&self) -> Result<Terms> {
+        if let (Some(config), Some(name)) = (&self.config, &self.issuer) {
+            return self.configured(config, name);
+        }
+        let algorithms = if self.algorithms.is_empty() { Algorithm::ALL.to_vec() } else { self.algorithms.clone() };
+        let fetch = self.url.clone().map(|url| Fetch { url, discovery: self.issuer.clone() });
+        Ok(Terms { algorithms, symmetric: self.symmetric, timeout: TIMEOUT, fetch })
+    }
+
+    fn configured(&self, config: &Path, name: &str) -> Result<Terms> {
+        // No secret plays a part here.
+        let compiled = document::read_one(config, &Secrets::assumed())?;
+        let is_it = |(place, issuer): &(usize, &Issuer)| {
+            compiled.policy.issuer_name(*place) == Some(name) || issuer.issuer == name
+        };
+        let Some((place, issuer)) = compiled.document.issuers.iter().enumerate().find(is_it) else {
+            bail!("{} has no issuer `{name}`", config.display());
+        };
+        let keyrings = compiled.policy.keyrings();
+        let (Some(settings), Some(document)) =
+            (keyrings.source(place).map(key_source::KeySource::settings), issuer.jwks.as_ref())
+        else {
+            bail!("the keys of `{name}` stand in {} itself: see `portcullis check-config`", config.display());
+        };
+        let fetch = match &document.uri {
+            Some(uri) => Fetch { url: uri.clone(), discovery: None },
+            None => Fetch {
+                url: format!("{}/.well-known/openid-configuration", issuer.issuer.trim_end_matches('/')),
+                discovery: Some(issuer.issuer.clone()),
+            },
+        };
+        Ok(Terms {
+            algorithms: settings.algorithms.clone(),
+            symmetric: settings.symmetric,
+            timeout: settings.timeout,
+            fetch: Some(fetch),
+        })
+    }
+
+    fn text(&self, terms: &Terms) -> Result<Text, Failed> {
+        if let Some(file) = &self.file {
+            let source = file.display().to_string();
+            let bytes = if file == Path::new("-") {
+                let mut bytes = Vec::new();
+                std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+            } else {
+                std::fs::read(file)
+            };
+            let bytes = bytes.map_err(|error| Failed::Refused(format!("{source}: {error}")))?;
+            return Ok(Text { source, bytes, cache_control: None });
+        }
+        let Some(fetch) = &terms.fetch else { wrong_usage("give one of --config, --url and --file") };
+        let agent = self.agent(terms.timeout)?;
+        let Some(issuer) = &fetch.discovery else { return get(&agent, &fetch.url) };
+        let document = get(&agent, &fetch.url)?;
+        let refused = |why: String| Failed::Refused(format!("{}: {why}", fetch.url));
+        jwks::parse_discovery(&document.bytes, issuer).map_err(|error| refused(error.to_string()))?;
+        // Whole: the filter's own form of it has no scheme, since there the cluster decides on TLS.
+        let document: Value = serde_json::from_slice(&document.bytes).map_err(|error| refused(error.to_string()))?;
+        get(&agent, document["jwks_uri"].as_str().unwrap_or_default())
+    }
+
+    fn agent(&self, timeout: Duration) -> Result<Agent, Failed> {
+        // It fails only where there is one already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let mut tls = TlsConfig::builder();
+        if let Some(file) = &self.ca_file {
+            let roots = certificates(file).map_err(|error| Failed::Refused(format!("{error:#}")))?;
+            tls = tls.root_certs(RootCerts::from(roots));
+        }
+        let config = Agent::config_builder()
+            .timeout_global(Some(timeout))
+            .http_status_as_error(false)
+            // The filter follows none.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .tls_config(tls.build());
+        Ok(Agent::new_with_config(config.build()))
+    }
+}
+
+fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>> {
+    let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut certificates = Vec::new();
+    for item in ureq::tls::parse_pem(&text) {
+        if let PemItem::Certificate(certificate) = item.with_context(|| file.display().to_string())? {
+            certificates.push(certificate);
+        }
+    }
+    if certificates.is_empty() {
+        bail!("{} has no certificate", file.display());
+    }
+    Ok(certificates)
+}
+
+fn get(agent: &Agent, url: &str) -> Result<Text, Failed> {
+    Url::parse(url).map_err(|why| Failed::Refused(format!("{url}: {why}")))?;
+    let unreachable = |why: String| Failed::Unreachable(format!("{url}: {why}"));
+    let answer = agent.get(url).header("accept", "application/json").call();
+    let mut answer = answer.map_err(|error| unreachable(error.to_string()))?;
+    if answer.status() != 200 {
+        return Err(unreachable(format!("status {}", answer.status().as_u16())));
+    }
+    let header = answer.headers().get("cache-control").and_then(|value| value.to_str().ok());
+    let cache_control = header.map(str::to_owned);
+    let mut bytes = Vec::new();
+    let most = u64::try_from(jwks::MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    let read = answer.body_mut().as_reader().take(most).read_to_end(&mut bytes);
+    read.map_err(|error| unreachable(error.to_string()))?;
+    Ok(Text { source: url.to_owned(), bytes, cache_control })
+}
+
+fn print(text: &Text, parsed: &Parsed) {
+    let (keys, left_out) = (parsed.keys.keys(), &parsed.left_out);
+    say(&format!("{}: {} keys, {} left out", text.source, keys.len(), left_out.len()));
+    for key in keys {
+        let kid = key.kid().map_or_else(|| "(none)".to_owned(), printable);
+        let algorithms: Vec<_> = key.algorithms().iter().map(|algorithm| algorithm.name()).collect();
+        say(&format!("  kid {kid}: {}, verifies {}", kind(key), algorithms.join(" ")));
+        if let Some(thumbprint) = thumbprint(key) {
+            say(&format!("    thumbprint {thumbprint}"));
+        }
+    }
+    for why in left_out {
+        say(&format!("  left out: {why}"));
+    }
+    if let Some(age) = text.cache_control.as_deref().and_then(jwks::max_age) {
+        say(&format!("  max-age {} s: the filter looks again then, within 10 s and its own `refresh`", age.as_secs()));
+    }
+}
+
+fn as_json(text: &Text, parsed: &Parsed) -> Value {
+    let keys: Vec<_> = parsed
+        .keys
+        .keys()
+        .iter()
+        .map(|key| {
+            let (kty, crv) = names(key);
+            let algorithms: Vec<_> = key.algorithms().iter().map(|algorithm| algorithm.name()).collect();
+            json!({
+                "kid": key.kid(), "kty": kty, "crv": crv, "bits": key.rsa_bits(), "algorithms": algorithms,
+                "thumbprint": thumbprint(key),
+            })
+        })
+        .collect();
+    let max_age = text.cache_control.as_deref().and_then(jwks::max_age).map(|age| age.as_secs());
+    json!({
+        "source": text.source, "ok": !keys.is_empty(), "keys": keys, "left_out": parsed.left_out, "max_age": max_age,
+    })
+}
+
+fn kind(key: &Key) -> String {
+    match (names(key), key.rsa_bits()) {
+        ((kty, Some(crv)), _) => format!("{kty} {crv}"),
+        ((kty, None), Some(bits)) => format!("{kty} of {bits} bits"),
+        ((kty, None), None) => kty.to_owned(),
+    }
+}
+
+/// `kty` and `crv` (RFC 7518 section 6, RFC 8037 section 2).
+fn names(key: &Key) -> (&'static str, Option<&'static str>) {
+    match key.material().family() {
+        Family::Hmac => ("oct", None),
+        Family::Rsa => ("RSA", None),
+        Family::P256 => ("EC", Some("P-256")),
+        Family::P384 => ("EC", Some("P-384")),
+        Family::Ed25519 => ("OKP", Some("Ed25519")),
+    }
+}
+
+/// As `portcullis revoke key --id` takes it. Not of a secret: it would help to guess that.
+fn thumbprint(key: &Key) -> Option<String> {
+    (key.material().family() != Family::Hmac).then(|| b64::encode(key.thumbprint()))
+}
+
+fn algorithm(name: &str) -> Result<Algorithm, String> {
+    Algorithm::from_name(name).ok_or_else(|| {
+        let known: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
+        format!("is none of {}", known.join(", "))
+    })
+}
