@@ -73,7 +73,7 @@ faults! {
         "If the issuer changed its algorithm, add it to `algorithms` with the new key. If it did not, somebody is trying.";
     /// No key of the issuer has the token's key id.
     KeyUnknown = "KEY_UNKNOWN", 401, 401, TOKEN, "the token's key is unknown",
-        "The issuer has probably changed its keys: add the new one to `keys`. If it did not, somebody is trying.";
+        "The issuer has probably changed its keys. With `keys`, add the new one; with `jwks`, see what `portcullis jwks` says of it. If it did not, somebody is trying.";
     /// The signature does not match.
     SigMismatch = "SIG_MISMATCH", 403, 401, TOKEN, "the token's signature does not match",
         "Compare the configured key with the issuer's. A key that was replaced under the same `kid` looks like this; so does a forgery.";

@@ -180,8 +180,6 @@ impl Jwks {
     }
 
     fn agent(&self, timeout: Duration) -> Result<Agent, Failed> {
-        // It fails only where there is one already.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let mut tls = TlsConfig::builder();
         if let Some(file) = &self.ca_file {
             let roots = certificates(file).map_err(|error| Failed::Refused(format!("{error:#}")))?;

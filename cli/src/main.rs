@@ -75,6 +75,8 @@ enum Outcome {
 }
 
 fn main() -> ExitCode {
+    // For every https:// URL. It fails only where there is one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let done = match Cli::parse().verb {
         Verb::Serve(serve) => serve.run(),
         Verb::Revoke(revoke) => revoke.run(),

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 mod mesh;
+mod partner;
 mod reply;
 mod show;
 mod stay;

@@ -1,4 +1,5 @@
-//! Redis, the service, an upstream that echoes and Envoy with envoy/filter.yaml; and the issuer, which is `mint`.
+//! Redis, the service, an upstream that echoes and Envoy with envoy/filter.yaml; and the issuers: `mint`, and a partner
+//! who publishes keys.
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +11,7 @@ use tests::{
     project, wait_until,
 };
 
+use crate::partner::Partner;
 use crate::reply::{Ask, Reply};
 
 pub const WORKERS: u32 = 2;
@@ -20,6 +22,7 @@ pub struct Mesh {
     pub redis: Redis,
     pub upstream: Upstream,
     pub issuer: Issuer,
+    pub partner: Partner,
     /// The headers that only the filter may set.
     pub identity_headers: Vec<String>,
     /// How long an answer of the service counts.
@@ -28,7 +31,7 @@ pub struct Mesh {
     directory: Directory,
 }
 
-/// Who signs: the one issuer of envoy/filter.yaml, with keys of its own.
+/// Who signs: the first issuer of envoy/filter.yaml, with keys of its own.
 pub struct Issuer {
     pub name: String,
     audience: String,
@@ -61,6 +64,7 @@ impl Mesh {
         let directory = Directory::new(name);
         let mut filter = filter_configuration();
         let issuer = Issuer::make(&mut filter, directory.path());
+        let partner = Partner::start(&filter["issuers"][1]).await;
 
         let redis = Redis::start(&directory).await;
         let mut options = ServiceOptions::new(redis.url());
@@ -72,6 +76,7 @@ impl Mesh {
         let mut options = EnvoyOptions::new(upstream.address(), service.address(), Some(filter.clone()));
         options.environment.push((text(&filter, "/revocation/secret_env"), secret));
         options.concurrency = WORKERS;
+        options.idp = partner.address();
         let envoy = Envoy::start(&directory, options).await;
 
         let forwarded = filter["forward"]["claims"].as_array().into_iter().flatten();
@@ -83,6 +88,7 @@ impl Mesh {
             redis,
             upstream,
             issuer,
+            partner,
             directory,
         };
         let ready = wait_until(START_DEADLINE, async || {

@@ -1,10 +1,11 @@
-//! The walk: five steps, each of which asks the running mesh and judges the answers. Nothing is waited for but seen.
+//! The walk: six steps, each of which asks the running mesh and judges the answers. Nothing is waited for but seen.
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use tests::wait_until;
 
 use crate::mesh::{EC, Login, Mesh, RSA, WORKERS, url};
+use crate::partner::{MAX_AGE, Partner};
 use crate::reply::{Ask, Reply};
 use crate::show::Show;
 
@@ -27,6 +28,7 @@ pub async fn tell(mesh: &mut Mesh) -> bool {
     story.what_is_wrong_is_refused().await;
     let ended = story.a_session_is_ended().await;
     story.a_user_is_logged_out_everywhere().await;
+    story.an_issuer_changes_its_keys().await;
     story.redis_is_lost_and_comes_back(&ended).await;
     story.show.table()
 }
@@ -55,6 +57,7 @@ impl Story<'_> {
         show.say(format!("Redis      {}, every write on disk", mesh.redis.address()));
         show.say(format!("upstream   {}, answers with what it received", mesh.upstream.address()));
         show.say(format!("issuer     {}: `portcullis mint`", mesh.issuer.name));
+        show.say(format!("partner    {}: publishes its keys at {}", mesh.partner.name, mesh.partner.address()));
         show.say(format!("An answer of the service counts for {} s.", mesh.freshness.as_secs()));
     }
 
@@ -154,6 +157,55 @@ impl Story<'_> {
         self.show.claim(ready && reply.passed(), format!("his next login, issued at {before} or later, passes"));
         let old = self.ask(&phone).await;
         self.show.claim(old.is(403, "SESSION_REVOKED"), "his older token is still refused");
+    }
+
+    async fn an_issuer_changes_its_keys(&mut self) {
+        self.show.heading("An issuer changes its keys, and no good token is refused");
+        let new = Partner::key("new");
+        let partner = &self.mesh.partner;
+        let earlier =
+            Ask::get(ORDERS).token(&partner.sign(&partner.first, "dana")).note("dana, signed with the old key");
+        let later = Ask::get(ORDERS).token(&partner.sign(&new, "dana")).note("dana, signed with the new key");
+        let reply = self.ask(&earlier).await;
+        self.show.claim(reply.passed(), "a token of the partner passes: its key was fetched");
+
+        self.show.say("it publishes a second key, and signs with it at once");
+        self.mesh.partner.publish(&[&self.mesh.partner.first, &new]);
+        let asked = Instant::now();
+        let reply = self.ask(&later).await;
+        let took = asked.elapsed().as_millis();
+        self.show.claim(reply.passed(), format!("the new key's token passes: it waited {took} ms for one fetch"));
+        self.show.measured(format!("new key after {took} ms"));
+        let reply = self.ask(&earlier).await;
+        self.show.claim(reply.passed(), "the old key's token still passes");
+
+        self.show.say(format!("it takes the old key away; its answers may be kept for {} s", MAX_AGE.as_secs()));
+        self.mesh.partner.publish(&[&new]);
+        let removed = Instant::now();
+        let ending = self.until_refused(&earlier, removed).await;
+        self.show.repeated(earlier.curl(self.mesh.envoy.address()));
+        let fetched = self.mesh.partner.fetched_after(removed);
+        if let (Some(Ending { refusal, last_passed, .. }), Some(fetched)) = (ending, fetched) {
+            self.show.answered(&refusal);
+            let last_passed = removed + last_passed.unwrap_or_default();
+            let lag = last_passed.saturating_duration_since(fetched).as_millis();
+            let allowed = Duration::from_secs(1).as_millis();
+            self.show.claim(
+                lag <= allowed && refusal.is(401, "KEY_UNKNOWN"),
+                format!(
+                    "fetched {} ms later; the last token passed {lag} ms after that",
+                    (fetched - removed).as_millis()
+                ),
+            );
+            self.show.measured(format!("old key gone {lag} ms after the fetch"));
+        } else {
+            self.show.claim(false, "the old key's token is refused");
+        }
+        let reply = self.ask(&later).await;
+        self.show.claim(reply.passed(), "the new key's token passes");
+        let fetches = self.mesh.partner.fetches();
+        self.show
+            .claim(fetches <= 4, format!("{fetches} fetches in all, by one virtual machine for {WORKERS} workers"));
     }
 
     async fn redis_is_lost_and_comes_back(&mut self, ended: &Ask) {
