@@ -29,6 +29,7 @@ use tower_http::timeout::TimeoutLayer;
 use wire::{Answer, RevocationKey};
 
 use crate::clock::unix_seconds;
+use crate::gate::{Gate, admit};
 use crate::health;
 use crate::server::Shared;
 use crate::store::{Revocation, Stored, WriteError, Written};
@@ -42,7 +43,8 @@ const MAX_PAGE: usize = 1000;
 /// Whoever has the one bearer secret.
 const BY: &str = "admin";
 
-pub fn routes(shared: Arc<Shared>) -> Router {
+pub fn routes(shared: Arc<Shared>, gate: impl FnOnce(usize, fn(StatusCode) -> Response) -> Arc<Gate>) -> Router {
+    let gate = gate(MAX_REVOCATION_BYTES, |status| Problem::new(status, "invalid_body").into_response());
     let limit = shared.options.redis_timeout + shared.options.confirm_timeout + Duration::from_secs(10);
     let limited = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limit);
     // A bulk request takes as long as it has lines; it bounds each wait itself.
@@ -51,6 +53,7 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/revocations/{key}", get(show).delete(lift))
         .layer(DefaultBodyLimit::max(MAX_REVOCATION_BYTES))
         .layer(limited)
+        .route_layer(middleware::from_fn_with_state(gate, admit))
         .route("/v1/revocations/bulk", post(bulk::revoke))
         .method_not_allowed_fallback(async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&shared), authenticate));

@@ -1,6 +1,7 @@
 //! `POST /v1/check`: the filter's question, answered or refused. Whatever was asked with our secret is answered with
 //! our MAC, troubles too.
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -18,7 +19,9 @@ pub async fn check(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
         Ok(asked) => asked,
         Err(error) => {
             shared.metrics.check(CheckResult::Refused);
-            tracing::warn!(%error, "refused a check");
+            if let Some(left_out) = shared.refusals.turn(Instant::now()) {
+                tracing::warn!(%error, left_out, "refused a check");
+            }
             return (status_of(error), [NO_STORE], error.to_string()).into_response();
         }
     };

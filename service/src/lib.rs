@@ -10,11 +10,13 @@ mod admin;
 mod check;
 mod clock;
 mod duration;
+mod gate;
 mod health;
 mod metrics;
 mod options;
 mod seal;
 mod server;
+mod sparing;
 mod store;
 
 pub use duration::parse_duration;

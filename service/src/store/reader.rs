@@ -22,6 +22,8 @@ use crate::metrics::Metrics;
 const RECHECK: Duration = Duration::from_secs(2);
 /// How long to wait after a failure, or for a sentinel to appear.
 const RETRY: Duration = Duration::from_millis(200);
+/// How long a connection may show no sentinel of ours before it is made anew: the name may lead elsewhere by now.
+const ASTRAY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Reader {
@@ -217,7 +219,10 @@ impl Keeper {
                 Ok(connected) => self.keep(generation, connected).await,
                 Err(trouble) => trouble,
             };
-            self.log(&format!("not usable: {}", trouble.name()), false);
+            // `keep` said these two itself, and why.
+            if !matches!(trouble, Trouble::StoreUnsafe | Trouble::StoreChanged) {
+                self.log(&format!("not usable: {}", trouble.name()), false);
+            }
             self.say.send_replace(Line::Down(trouble));
             sleep(jittered(RETRY)).await;
         }
@@ -225,6 +230,7 @@ impl Keeper {
 
     /// Ends when the connection must be left, with the reason.
     async fn keep(&mut self, generation: u64, mut connected: Connected) -> Trouble {
+        let mut astray = None;
         loop {
             let fit = connected.standing.judge(&self.options);
             let sentinel = match self.sentinel(&mut connected, fit.is_ok()).await {
@@ -241,6 +247,15 @@ impl Keeper {
                     false,
                 ),
                 (Ok(()), false, Some(_)) => self.log("store_changed: the sentinel is another store's", false),
+            }
+            // After a failover the demoted primary keeps our connection. Only a new one resolves the name again.
+            if fit == Err(Unfit::Replica) {
+                return Trouble::StoreUnsafe;
+            }
+            if ours {
+                astray = None;
+            } else if astray.get_or_insert_with(Instant::now).elapsed() >= ASTRAY {
+                return Trouble::StoreChanged;
             }
             let up = Up { generation, connected: connected.clone(), fit };
             self.say.send_replace(Line::Up(Arc::new(up)));

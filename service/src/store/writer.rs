@@ -161,11 +161,15 @@ impl Loop {
         let asked = pipeline.query_async::<Vec<Result<Value, RedisError>>>(&mut connected.connection);
         // On any failure the connection is left: what it still has to say must not be taken for a later answer.
         let replies = within(limit, asked).await.map_err(WriteError::Unknown)?;
+        let gone = replies.iter().any(|reply| reply.as_ref().is_err_and(takes_no_writes));
         let mut replies = replies.into_iter();
         let sentinel = replies.next().and_then(|reply| redis::from_redis_value::<Option<Vec<u8>>>(reply.ok()?).ok()?);
         let written: Vec<_> = jobs.iter().map(|job| job.work.read(replies.next())).collect();
         let confirmed = confirmed(&self.options, proof, replies);
-        self.connected = Some(connected);
+        // The next write resolves the name again, which after a failover leads to the new primary.
+        if !gone && self.pin.is(sentinel.as_deref()) {
+            self.connected = Some(connected);
+        }
         Ok(written
             .into_iter()
             .map(|written| {
@@ -219,6 +223,13 @@ impl Loop {
         }
         pipeline
     }
+}
+
+/// Is this the error of a server that is, or is becoming, a replica?
+fn takes_no_writes(error: &RedisError) -> bool {
+    let coded = matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN"));
+    // Before Redis 7 an error within a script is told in the text of another.
+    coded || error.detail().is_some_and(|detail| detail.contains("-READONLY "))
 }
 
 fn confirmed(

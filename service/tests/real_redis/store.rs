@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::support::*;
+use service::Options;
 use wire::check::Trouble;
 use wire::{Answer, Kind};
 
@@ -84,6 +85,82 @@ fn a_replica_is_not_used() {
     eventually(NOTICED, || (service.check(&[key(Kind::Session, "s")]) == Err(Trouble::StoreUnsafe)).then_some(()));
     redis.ask(&["REPLICAOF", "NO", "ONE"]);
     eventually(NOTICED, || service.check(&[key(Kind::Session, "s")]).ok());
+}
+
+/// The second Redis follows the first, and has the revocation of session `id`.
+fn pair(start: impl FnOnce(&Redis, &Forwarder) -> Running, id: &str) -> (Redis, Redis, Forwarder, Running) {
+    let (first, second) = (Redis::start(), Redis::start());
+    for redis in [&first, &second] {
+        redis.ask(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
+    }
+    let name = Forwarder::to(&first);
+    let service = start(&first, &name);
+    service.revoke(Kind::Session, id);
+    second.ask(&["REPLICAOF", "127.0.0.1", &first.port.to_string()]);
+    let entry = format!("portcullis:r:{}", key(Kind::Session, id));
+    eventually(Duration::from_secs(20), || second.ask(&["EXISTS", &entry]).starts_with(":1").then_some(()));
+    assert_eq!(service.check(&[key(Kind::Session, id)]), Ok(vec![Answer::Dead]));
+    (first, second, name, service)
+}
+
+fn through(redis: &Redis, name: &Forwarder) -> Running {
+    Running::start(Options { redis: name.url(), ..options(redis) })
+}
+
+/// Checks and writes go to `redis`, and soon.
+fn recovers(service: &Running, redis: &Redis) {
+    let keys = [key(Kind::Session, "before"), key(Kind::Session, "never")];
+    let since = Instant::now();
+    eventually(Duration::from_secs(8), || {
+        let checked = service.check(&keys);
+        assert_ne!(checked, Ok(vec![Answer::Live, Answer::Live]));
+        (checked == Ok(vec![Answer::Dead, Answer::Live])).then_some(())
+    });
+    eventually(Duration::from_secs(8), || {
+        let (status, _) = service.admin("POST", "/v1/revocations", &asking(Kind::Session, "after"));
+        (status == 201).then_some(())
+    });
+    assert!(since.elapsed() < Duration::from_secs(8));
+    let after = key(Kind::Session, "after");
+    assert!(redis.ask(&["EXISTS", &format!("portcullis:r:{after}")]).starts_with(":1"));
+    eventually(Duration::from_secs(8), || (service.check(&[after]) == Ok(vec![Answer::Dead])).then_some(()));
+}
+
+// The connection to a demoted primary stays open, and it was kept for ever: every write failed until a restart.
+#[test]
+fn a_failover_is_followed_by_checks_and_writes() {
+    let (first, second, name, service) = pair(through, "before");
+    second.ask(&["REPLICAOF", "NO", "ONE"]);
+    first.ask(&["REPLICAOF", "127.0.0.1", &second.port.to_string()]);
+    // A while on the demoted one, as DNS takes a while: nothing is answered from it, nothing is written to it.
+    eventually(Duration::from_secs(5), || {
+        (service.check(&[key(Kind::Session, "before")]) == Err(Trouble::StoreUnsafe)).then_some(())
+    });
+    let (status, refused) = service.admin("POST", "/v1/revocations", &asking(Kind::Session, "between"));
+    assert_eq!((status, refused["written"].as_str()), (503, Some("no")), "{refused}");
+    name.turn_to(&second);
+    recovers(&service, &second);
+}
+
+#[test]
+fn a_writer_alone_leaves_a_demoted_primary() {
+    let lenient = |redis: &Redis, name: &Forwarder| {
+        Running::start(Options { redis: name.url(), dangerously_allow_replica: true, ..options(redis) })
+    };
+    let (first, second, name, service) = pair(lenient, "before");
+    second.ask(&["REPLICAOF", "NO", "ONE"]);
+    first.ask(&["REPLICAOF", "127.0.0.1", &second.port.to_string()]);
+    name.turn_to(&second);
+    recovers(&service, &second);
+}
+
+#[test]
+fn a_store_that_lost_its_sentinel_is_left_for_where_the_name_leads() {
+    let (first, second, name, service) = pair(through, "before");
+    second.ask(&["REPLICAOF", "NO", "ONE"]);
+    name.turn_to(&second);
+    first.ask(&["FLUSHALL"]);
+    recovers(&service, &second);
 }
 
 #[test]

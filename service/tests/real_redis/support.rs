@@ -1,8 +1,9 @@
 //! A Redis and a service of a test's own, and what tests do to them.
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -100,6 +101,46 @@ fn ask(port: u16, words: &[&str]) -> std::io::Result<String> {
     let mut reply = [0; 4096];
     let read = stream.read(&mut reply)?;
     Ok(String::from_utf8_lossy(&reply[..read]).into_owned())
+}
+
+/// A name that leads to one Redis and then another: new connections go to the latest, old ones stay where they are.
+pub struct Forwarder {
+    pub port: u16,
+    target: Arc<AtomicU16>,
+}
+
+impl Forwarder {
+    pub fn to(redis: &Redis) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = Arc::new(AtomicU16::new(redis.port));
+        let to = Arc::clone(&target);
+        // Lives as long as the test's process, as an idle thread.
+        std::thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                let Ok(far) = TcpStream::connect(("127.0.0.1", to.load(Ordering::SeqCst))) else { continue };
+                copy(near.try_clone().unwrap(), far.try_clone().unwrap());
+                copy(far, near);
+            }
+        });
+        Self { port, target }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn turn_to(&self, redis: &Redis) {
+        self.target.store(redis.port, Ordering::SeqCst);
+    }
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream) {
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+    });
 }
 
 pub struct Running {
@@ -248,7 +289,6 @@ pub fn eventually<T>(within: Duration, mut hold: impl FnMut() -> Option<T>) -> T
 
 /// Different for each question of this process, which is all that a test needs.
 fn nonce() -> [u8; 16] {
-    use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(1);
     u128::from(NEXT.fetch_add(1, Ordering::Relaxed)).to_be_bytes()
 }
