@@ -90,7 +90,9 @@ struct Terms {
     /// For whoever reads the list later. Stored encrypted.
     #[arg(long)]
     reason: Option<String>,
-    /// How long it holds, as in 48h; at least, and by default, as long as a revoked token could live.
+    /// How long it holds, as in 48h. At least, and by default: for a session as long as sessions live (the service's
+    /// --session-retention), for a signing key `never` ends (30d, say, is allowed once its issuer withdrew it), for all
+    /// else as long as a token lives. An earlier revocation that holds longer is not shortened.
     #[arg(long)]
     ttl: Option<String>,
 }
@@ -269,11 +271,16 @@ impl Client {
             return say(&body.to_string());
         }
         let Some(members) = body.as_object() else { return say(&body.to_string()) };
-        let shown = members.iter().map(|(name, value)| match value {
+        // First what matters most: when it ends.
+        let until = members.get("until").map(|until| match until.as_u64() {
+            Some(until) => format!("until {} ({until})", date(until)),
+            None => format!("until {}", until.as_str().unwrap_or("unknown")),
+        });
+        let rest = members.iter().filter(|(name, _)| *name != "until").map(|(name, value)| match value {
             Value::String(text) => format!("{name}={text}"),
             other => format!("{name}={other}"),
         });
-        say(&shown.collect::<Vec<_>>().join("  "));
+        say(&until.into_iter().chain(rest).collect::<Vec<_>>().join("  "));
     }
 
     fn send(&self, method: Method, path: &str, body: String) -> Answer {
@@ -314,8 +321,42 @@ fn reason(problem: &Value) -> String {
     }
 }
 
+/// Unix seconds as RFC 3339 has them, in UTC. The civil calendar from days, after Hinnant.
+fn date(seconds: u64) -> String {
+    let (days, of_day) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // Months from March, so that the day that leap years add is the last.
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 fn standard_input() -> Result<String> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, shown) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (1_735_689_599, "2024-12-31T23:59:59Z"),
+            (1_735_689_600, "2025-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(date(seconds), shown);
+        }
+    }
 }

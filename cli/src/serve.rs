@@ -72,6 +72,11 @@ pub struct Serve {
     /// The longest lifetime of a token that any filter accepts.
     #[arg(long, env = "PORTCULLIS_MAX_LIFETIME", value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
     max_lifetime: Duration,
+    /// The longest that a session lives, refreshed or not: a revoked session is kept for so long. At least as long as a
+    /// token lives. Revoked signing keys are kept for ever, and everything else for a token's lifetime; so every name in
+    /// Redis has an expiry, but for the store's sentinel and revoked signing keys.
+    #[arg(long, env = "PORTCULLIS_SESSION_RETENTION", value_name = "TIME", default_value = "30d", value_parser = parse_duration)]
+    session_retention: Duration,
     /// How far an issuer's clock may run ahead.
     #[arg(long, env = "PORTCULLIS_IAT_LEAD", value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
     iat_lead: Duration,
@@ -130,6 +135,7 @@ impl Serve {
             min_replicas: self.min_replicas,
             require_disk: self.require_disk,
             max_lifetime: self.max_lifetime,
+            session_retention: self.session_retention,
             iat_lead: self.iat_lead,
             max_requests: self.max_requests,
         })

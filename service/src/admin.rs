@@ -8,7 +8,8 @@
 //! DELETE /v1/revocations/{key}   200 {lifted, on_disk, replicas}
 //! POST   /v1/revocations/bulk    NDJSON of the first; 200 NDJSON {line, key, …} or {line, error}, then {summary}
 //! ```
-//! Times are Unix seconds. 503 says in `written` whether the revocation may be in force all the same.
+//! Times are Unix seconds; `until` is "never" for what holds until it is lifted. A signing key does by default, a session
+//! as long as sessions live, all else as long as a token. 503 says in `written` whether the revocation may be in force all the same.
 mod bulk;
 mod problem;
 mod revocation;
@@ -34,7 +35,7 @@ use crate::health;
 use crate::server::Shared;
 use crate::store::{Revocation, Stored, WriteError, Written};
 use problem::Problem;
-use revocation::{Ask, Subject};
+use revocation::{Ask, NEVER, Subject};
 
 /// The most bytes of one revocation.
 const MAX_REVOCATION_BYTES: usize = 32 * 1024;
@@ -206,11 +207,12 @@ fn describe(shown: &mut Map<String, Value>, answer: Option<Answer>, expires_in: 
         None => "unreadable",
     };
     shown.insert("answer".into(), word.into());
-    if let Some(expires_in) = expires_in {
+    let until = expires_in.map_or(Value::from(NEVER), |expires_in| {
         // Up: the entry's last fraction of a second counts as whole.
         let seconds = expires_in.as_secs() + u64::from(expires_in.subsec_nanos() > 0);
-        shown.insert("until".into(), now.saturating_add(seconds).into());
-    }
+        now.saturating_add(seconds).into()
+    });
+    shown.insert("until".into(), until);
 }
 
 fn describe_safety(shown: &mut Map<String, Value>, written: &Written) {

@@ -41,6 +41,8 @@ pub struct Options {
     pub require_disk: bool,
     /// The longest lifetime of a token that any filter accepts.
     pub max_lifetime: Duration,
+    /// How long a revoked session is kept: the longest that a session lives, since each refresh of it gives new tokens.
+    pub session_retention: Duration,
     /// How far an issuer's clock may run ahead.
     pub iat_lead: Duration,
     /// Requests in progress per listener; more are told 503 at once.
@@ -63,6 +65,10 @@ pub enum OptionsError {
     AdminTokenForm,
     #[error("`{0}` must be longer than nothing and shorter than ten years")]
     Duration(&'static str),
+    #[error(
+        "`session-retention` must be at least {0} s, which is how long a token can live (`max-lifetime` and clocks)"
+    )]
+    SessionRetention(u64),
     #[error("max-requests must be at least 1")]
     MaxRequests,
 }
@@ -82,6 +88,7 @@ impl Options {
             ("redis-timeout", self.redis_timeout),
             ("confirm-timeout", self.confirm_timeout),
             ("max-lifetime", self.max_lifetime),
+            ("session-retention", self.session_retention),
         ] {
             if duration.is_zero() || duration > ten_years {
                 return Err(OptionsError::Duration(name));
@@ -90,13 +97,16 @@ impl Options {
         if self.iat_lead > MAX_SKEW {
             return Err(OptionsError::Duration("iat-lead"));
         }
+        if self.session_retention.as_secs() < self.retention_seconds() {
+            return Err(OptionsError::SessionRetention(self.retention_seconds()));
+        }
         if self.max_requests == 0 {
             return Err(OptionsError::MaxRequests);
         }
         Ok(())
     }
 
-    /// How long a revocation must be kept, so that every token it ends has expired everywhere. Whole seconds, up.
+    /// How long a revocation of tokens that exist must be kept, so that every token it ends has expired everywhere. Whole seconds, up.
     pub fn retention_seconds(&self) -> u64 {
         let whole = self.max_lifetime.saturating_add(self.iat_lead).saturating_add(MAX_SKEW);
         whole.as_secs() + u64::from(whole.subsec_nanos() > 0)
@@ -160,6 +170,7 @@ pub mod tests {
             min_replicas: 0,
             require_disk: false,
             max_lifetime: Duration::from_secs(86_400),
+            session_retention: Duration::from_secs(30 * 86_400),
             iat_lead: Duration::from_secs(1),
             max_requests: 1,
         }
@@ -180,6 +191,10 @@ pub mod tests {
         assert_eq!(Options { secrets: twice, ..options() }.check(), Err(OptionsError::SameSecretTwice));
         let zero = Options { redis_timeout: Duration::ZERO, ..options() };
         assert_eq!(zero.check(), Err(OptionsError::Duration("redis-timeout")));
+        let short = Options { session_retention: Duration::from_secs(86_700), ..options() };
+        assert_eq!(short.check(), Err(OptionsError::SessionRetention(86_701)));
+        let enough = Options { session_retention: Duration::from_secs(86_701), ..options() };
+        assert_eq!(enough.check(), Ok(()));
     }
 
     #[test]

@@ -28,8 +28,9 @@ pub struct Note {
     pub by: String,
     /// Unix seconds.
     pub at: u64,
-    /// Unix seconds.
-    pub until: u64,
+    /// Unix seconds; absent if it was made to hold for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
 }
 
 /// One sealing key for each live secret, in their order.
@@ -111,7 +112,7 @@ mod tests {
             reason: Some("left".into()),
             by: "admin".into(),
             at: 1,
-            until: 2,
+            until: Some(2),
         }
     }
 

@@ -19,6 +19,8 @@ const MAX_ISSUER: usize = 2048;
 const MAX_ID: usize = 2048;
 const MAX_REASON: usize = 512;
 const MAX_TOKEN: usize = 16 * 1024;
+/// What stands for a time that does not come, in asks and answers.
+pub const NEVER: &str = "never";
 /// A revocation that must hold longer belongs to the issuer.
 const MAX_TTL: Duration = Duration::from_secs(10 * 366 * 86_400);
 
@@ -26,7 +28,8 @@ const MAX_TTL: Duration = Duration::from_secs(10 * 366 * 86_400);
 pub struct Ask {
     pub subject: Subject,
     pub reason: Option<String>,
-    pub ttl: Duration,
+    /// `None`: until it is lifted.
+    pub ttl: Option<Duration>,
 }
 
 /// Who or what is revoked.
@@ -73,7 +76,8 @@ impl Ask {
             }
             None => Subject::from_fields(kind, issuer, id)?,
         };
-        Ok(Self { subject, reason, ttl: ttl_of(ttl, options)? })
+        let ttl = ttl_of(ttl, subject.kind, options)?;
+        Ok(Self { subject, reason, ttl })
     }
 
     pub fn note(&self, now: u64, by: &str) -> Note {
@@ -90,7 +94,7 @@ impl Ask {
             reason: self.reason.clone(),
             by: by.to_owned(),
             at: now,
-            until: now.saturating_add(self.ttl.as_secs()),
+            until: self.ttl.map(|ttl| now.saturating_add(ttl.as_secs())),
         }
     }
 }
@@ -178,23 +182,43 @@ fn filled(name: &str, value: Option<String>) -> Result<String, Problem> {
     }
 }
 
-fn ttl_of(text: Option<String>, options: &Options) -> Result<Duration, Problem> {
-    let retention = Duration::from_secs(options.retention_seconds());
+/// How long a revocation of this kind must hold at least, and holds if nothing else is asked; `None` is for ever.
+///
+/// What is simply dead is dead for tokens that are issued later too: a thief goes on signing with a stolen key, and a
+/// session goes on getting tokens. So the lifetime of one token is not enough for those.
+fn retention_of(kind: Kind, options: &Options) -> Option<Duration> {
+    match kind {
+        Kind::Token | Kind::User | Kind::Client | Kind::Issuer => {
+            Some(Duration::from_secs(options.retention_seconds()))
+        }
+        Kind::Session => Some(options.session_retention),
+        Kind::SigningKey => None,
+    }
+}
+
+fn ttl_of(text: Option<String>, kind: Kind, options: &Options) -> Result<Option<Duration>, Problem> {
+    let retention = retention_of(kind, options);
     let Some(text) = text else { return Ok(retention) };
+    if text == NEVER {
+        return match retention {
+            None => Ok(None),
+            Some(_) => Err(Problem::field("ttl", "may be `never` for a signing key only")),
+        };
+    }
     let ttl = parse_duration(&text).map_err(|error| Problem::field("ttl", &format!("is wrong: {error}")))?;
-    if ttl < retention {
-        let seconds = retention.as_secs();
+    // A key that is to come back, since its issuer has withdrawn it, must still outlive what the key signed.
+    let least = retention.unwrap_or(options.session_retention);
+    if ttl < least {
+        let seconds = least.as_secs();
         return Err(Problem::field(
             "ttl",
-            &format!(
-                "must be at least {seconds}s, else a token that was revoked could live longer than its revocation"
-            ),
+            &format!("must be at least {seconds}s, else what was revoked could live longer than its revocation"),
         ));
     }
     if ttl > MAX_TTL {
         return Err(Problem::field("ttl", "must be at most ten years"));
     }
-    Ok(ttl)
+    Ok(Some(ttl))
 }
 
 /// Null is not absent: a jti that is there must be a string.
@@ -288,8 +312,25 @@ mod tests {
     fn a_ttl_may_be_longer_than_retention_and_not_shorter() {
         let with = |ttl: &str| ask(&format!(r#"{{"kind":"issuer","issuer":"i","ttl":"{ttl}"}}"#));
         assert!(with("86700s").is_err());
-        assert_eq!(with("86701s").unwrap().ttl, Duration::from_secs(86_701));
-        assert_eq!(ask(r#"{"kind":"issuer","issuer":"i"}"#).unwrap().ttl, Duration::from_secs(86_701));
+        assert!(with("never").is_err());
+        assert_eq!(with("86701s").unwrap().ttl, Some(Duration::from_secs(86_701)));
+        assert_eq!(ask(r#"{"kind":"issuer","issuer":"i"}"#).unwrap().ttl, Some(Duration::from_secs(86_701)));
+    }
+
+    // A dead session or key that expired after a token's lifetime let tokens through that were issued since.
+    #[test]
+    fn a_session_holds_as_long_as_sessions_live_and_a_key_for_ever() {
+        let with = |kind: &str, ttl: &str| ask(&format!(r#"{{"kind":"{kind}","issuer":"i","id":"x"{ttl}}}"#));
+        let month = Some(Duration::from_secs(30 * 86_400));
+        assert_eq!(with("session", "").unwrap().ttl, month);
+        assert!(with("session", r#","ttl":"2591999s""#).is_err());
+        assert!(with("session", r#","ttl":"never""#).is_err());
+        assert_eq!(with("key", "").unwrap().ttl, None);
+        assert_eq!(with("key", r#","ttl":"never""#).unwrap().ttl, None);
+        assert!(with("key", r#","ttl":"2591999s""#).is_err());
+        assert_eq!(with("key", r#","ttl":"30d""#).unwrap().ttl, month);
+        assert_eq!(with("token", "").unwrap().ttl, Some(Duration::from_secs(86_701)));
+        assert_eq!(with("key", "").unwrap().note(5, "admin").until, None);
     }
 
     #[test]

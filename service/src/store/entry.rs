@@ -5,6 +5,9 @@
 //! portcullis:r:<key>        D;<sealed note>              dead
 //!                           B<unix seconds>;<sealed note>  dead if issued before
 //! ```
+//! A revocation of a signing key has no expiry unless one was asked for, since a stolen key signs for ever; every other
+//! revocation has one. So every name but the sentinel and the endless ones goes away by itself.
+//!
 //! Names carry no hash tag, so that in a Cluster each revocation has a slot of its own and a flood of them spreads. The
 //! sentinel is the one name that a shard will need a copy of, under a tag that falls into it. Names carry no store id
 //! either: who re-creates a sentinel that was lost keeps the revocations that were not.

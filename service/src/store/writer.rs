@@ -17,6 +17,8 @@ use crate::Options;
 const BATCH: usize = 512;
 /// The most that queue up before senders wait.
 const QUEUE: usize = 1024;
+/// The script's word, and PTTL's, for no expiry.
+const FOR_EVER: i64 = -1;
 const SCRIPT: &str = include_str!("revoke.lua");
 
 #[derive(Debug)]
@@ -27,7 +29,8 @@ pub struct Revocation {
     pub key: RevocationKey,
     pub ending: Ending,
     pub sealed: Vec<u8>,
-    pub ttl: Duration,
+    /// `None`: it holds until it is lifted.
+    pub ttl: Option<Duration>,
 }
 
 /// What was written, and how safe it is.
@@ -197,7 +200,10 @@ impl Loop {
                         Ending::Dead => "D".to_owned(),
                         Ending::Before(before) => before.to_string(),
                     };
-                    let millis = u64::try_from(revocation.ttl.as_millis()).unwrap_or(u64::MAX);
+                    let millis = match revocation.ttl {
+                        Some(ttl) => i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX),
+                        None => FOR_EVER,
+                    };
                     pipeline.cmd("EVAL").arg(SCRIPT).arg(1).arg(entry::name(revocation.key));
                     pipeline.arg(value).arg(strength).arg(millis);
                 }

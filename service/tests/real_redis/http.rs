@@ -166,6 +166,33 @@ fn before_never_moves_back_and_a_life_is_never_shortened() {
 }
 
 #[test]
+fn a_revoked_key_never_comes_back_and_a_session_not_before_sessions_end() {
+    let (redis, service) = started();
+    let ttl = |kind, id| redis.ask(&["TTL", &format!("portcullis:r:{}", key(kind, id))]);
+    assert_eq!(service.revoke(Kind::SigningKey, "thumb")["until"], "never");
+    assert_eq!(ttl(Kind::SigningKey, "thumb"), ":-1\r\n");
+    let (_, shown) = service.admin("GET", &format!("/v1/revocations/{}", key(Kind::SigningKey, "thumb")), "");
+    assert_eq!((shown["until"].as_str(), shown["kind"].as_str()), (Some("never"), Some("key")), "{shown}");
+    assert_eq!(service.admin("GET", "/v1/revocations", "").1["revocations"][0]["until"], "never");
+    // A shorter life that is asked for later shortens nothing.
+    let body = format!(r#"{{"kind":"key","issuer":"{ISSUER}","id":"thumb","ttl":"60d"}}"#);
+    let (status, again) = service.admin("POST", "/v1/revocations", &body);
+    assert_eq!((status, again["until"].as_str()), (201, Some("never")), "{again}");
+    assert_eq!(ttl(Kind::SigningKey, "thumb"), ":-1\r\n");
+    // And an endless one lengthens a life that was to end.
+    let body = body.replace("thumb", "other");
+    assert!(service.admin("POST", "/v1/revocations", &body).1["until"].is_u64());
+    assert_eq!(service.revoke(Kind::SigningKey, "other")["until"], "never");
+    assert_eq!(ttl(Kind::SigningKey, "other"), ":-1\r\n");
+    assert!(service.revoke(Kind::Session, "s")["until"].is_u64());
+    assert!(ttl(Kind::Session, "s").starts_with(":2591") || ttl(Kind::Session, "s").starts_with(":2592"));
+    for kind in [Kind::Token, Kind::User, Kind::Client] {
+        service.revoke(kind, "x");
+    }
+    assert!(ttl(Kind::User, "x").starts_with(":867"), "{}", ttl(Kind::User, "x"));
+}
+
+#[test]
 fn before_is_past_now_by_the_lead() {
     let (_redis, service) = started();
     let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
