@@ -73,14 +73,15 @@ impl<'r> Generator<'r> {
         self.next
     }
 
-    /// Sends for this long, and then waits for the last answers: afterwards the proxy is idle.
+    /// Sends for this long and at least this many, and then waits for the last answers: afterwards the proxy is idle.
     ///
     /// # Errors
     /// A connection broke, an answer is not HTTP, nothing came for a long time, or too many failed.
-    pub fn run(&mut self, length: Duration) -> anyhow::Result<Run> {
+    pub fn run(&mut self, length: Duration, at_least: usize) -> anyhow::Result<Run> {
         let start = Instant::now();
         let end = start + length;
         let mut run = Run::default();
+        let at_least = u64::try_from(at_least)?;
         for place in 0..self.connections.len() {
             self.send(place, Instant::now())?;
         }
@@ -111,7 +112,7 @@ impl<'r> Generator<'r> {
                         run.first_failure.get_or_insert(text);
                     }
                 }
-                if now < end {
+                if now < end || run.answered < at_least {
                     self.send(place, now)?;
                 } else {
                     under_way -= 1;

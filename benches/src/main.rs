@@ -197,12 +197,15 @@ impl Stand {
 
 fn window(proxy: &Proxy, plan: &Plan<'_>, load: Tokens, next: &mut usize) -> anyhow::Result<Sample> {
     std::thread::sleep(SETTLE);
-    let mut generator = Generator::connect(proxy.address, plan.connections, plan.requests.of(load), *next)?;
-    let warming = generator.run(plan.warm_up)?;
+    let requests = plan.requests.of(load);
+    let mut generator = Generator::connect(proxy.address, plan.connections, requests, *next)?;
+    // All of them, so that a cache that has room for them has them.
+    let at_least = if load.are_remembered() { requests.len() } else { 0 };
+    let warming = generator.run(plan.warm_up, at_least)?;
     let before = proxy.stats(plan.runtime)?;
     std::thread::sleep(SETTLE);
     let cpu = proxy.cpu()?;
-    let run = generator.run(plan.window)?;
+    let run = generator.run(plan.window, 0)?;
     std::thread::sleep(SETTLE);
     let spent = proxy.cpu()?.checked_sub(cpu).context("a thread of Envoy ended")?;
     let after = proxy.stats(plan.runtime)?;

@@ -49,6 +49,8 @@ pub struct Report {
 pub struct Row {
     pub setup: &'static str,
     pub title: &'static str,
+    #[serde(skip)]
+    pub tokens: Tokens,
     pub load: String,
     /// CPU of the whole proxy for each request beyond the one without a filter, of the same round.
     pub micros_over_none: Quartiles,
@@ -106,12 +108,15 @@ impl Report {
         let ratios: Vec<Vec<Ratio>> = rows
             .iter()
             .map(|row| {
-                let peer = |name| rows.iter().find(|other| other.setup == name && other.load == row.load);
+                // Those whose signature is remembered are compared with each other.
+                let load = if row.tokens.are_remembered() { Tokens::Repeated } else { row.tokens };
+                let peer = |name| rows.iter().find(|other| other.setup == name && other.tokens == load);
                 PEERS
                     .iter()
                     .filter_map(|name| {
-                        let ratio = row.micros_over_none.median / peer(*name)?.micros_over_none.median;
-                        Some(Ratio { peer: name, ratio })
+                        let theirs = peer(*name)?.micros_over_none.median;
+                        // Where noise is larger than the cost, a ratio means nothing.
+                        (theirs > 0.0).then(|| Ratio { peer: name, ratio: row.micros_over_none.median / theirs })
                     })
                     .collect()
             })
@@ -212,7 +217,7 @@ impl Report {
         }
         for row in &self.rows {
             if let Some(bytes) =
-                row.module_bytes.filter(|_| matches!(row.setup, "noop" | "warm") && row.load == "repeated")
+                row.module_bytes.filter(|_| matches!(row.setup, "noop" | "warm") && row.tokens == Tokens::Repeated)
             {
                 let _ = writeln!(out, "module of {}: {bytes} bytes", row.title);
             }
@@ -242,10 +247,8 @@ impl Row {
         Self {
             setup: measured.setup,
             title: measured.title,
-            load: match measured.load {
-                Tokens::Repeated => "repeated".to_owned(),
-                Tokens::Unique(alg) => format!("unique {alg}"),
-            },
+            tokens: measured.load,
+            load: measured.load.name(),
             micros_over_none: Quartiles::of(samples.iter().zip(none).map(|(sample, none)| sample.cpu_micros - none)),
             micros: each(|sample| sample.cpu_micros),
             per_second: each(|sample| sample.per_second),
@@ -266,9 +269,9 @@ impl Row {
 
 /// The goals that this run can judge; those whose rows were not measured are left out.
 fn promises(rows: &[Row]) -> Vec<Promise> {
-    let row = |setup: &str, load: Option<Alg>| {
-        let load = load.map_or_else(|| "repeated".to_owned(), |alg| format!("unique {alg}"));
-        rows.iter().find(|row| row.setup == setup && row.load == load)
+    let row = |setup: &str, alg: Option<Alg>| {
+        let tokens = alg.map_or(Tokens::Repeated, Tokens::Unique);
+        rows.iter().find(|row| row.setup == setup && row.tokens == tokens)
     };
     let micros = |setup, load| row(setup, load).map(|row| row.micros_over_none.median);
     let rate = |setup, load| row(setup, load).map(|row| row.per_second);

@@ -25,6 +25,21 @@ pub enum Tokens {
     Unique(Alg),
 }
 
+impl Tokens {
+    /// Does whoever has a cache know the signature of each, after the first time?
+    pub fn are_remembered(self) -> bool {
+        // HS256 is sent to the one setup whose cache is large enough for all.
+        matches!(self, Tokens::Repeated | Tokens::Unique(Alg::HS256))
+    }
+
+    pub fn name(self) -> String {
+        match self {
+            Tokens::Repeated => "repeated".to_owned(),
+            Tokens::Unique(alg) => format!("unique {alg}"),
+        }
+    }
+}
+
 pub struct Keys {
     keys: Vec<SigningKey>,
 }
