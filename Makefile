@@ -6,11 +6,12 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO := cargo
 # Started by itself, not by cargo: a signal reaches it and nobody else.
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
+BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help setup build wasm demo demo-built run test unit e2e fmt fmt-check lint arrows docs fuzz clean
+.PHONY: help setup build wasm demo demo-built run test unit e2e bench bench-quick bench-built fmt fmt-check lint arrows docs fuzz clean
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: Envoy, Redis, the Wasm target
 	@scripts/setup
@@ -37,11 +38,21 @@ test: setup fmt-check arrows ## everything: format, lints, unit tests, and end t
 	@$(MAKE) --no-print-directory e2e
 
 unit: ## unit tests and case tables, natively
-	$(CARGO) test --locked --workspace --exclude tests
+	$(CARGO) test --locked --workspace --exclude noop --exclude tests
 
 e2e: wasm ## end to end: a real Envoy, service and Redis for each test
 	$(CARGO) build --locked -p cli
 	$(CARGO) test --locked -p tests
+
+bench: bench-built ## what each request costs, beside Envoy's own filters: benches/README.md
+	@$(BENCH)
+
+bench-quick: bench-built ## the same in under 3 minutes, with fewer and shorter rounds
+	@$(BENCH) --quick
+
+bench-built: setup wasm
+	@scripts/wasm --noop
+	@$(CARGO) build --quiet --locked --profile native -p cli -p benches
 
 fmt: ## format the code
 	$(CARGO) fmt --all
@@ -50,7 +61,7 @@ fmt-check:
 	$(CARGO) fmt --all --check
 
 lint: arrows ## clippy on everything, the filter for its own target
-	$(CARGO) clippy --locked --workspace --exclude filter --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --exclude filter --exclude noop --all-targets -- -D warnings
 	@scripts/wasm --lint
 
 fuzz: ## let random signatures and keys look for engines that disagree (needs nightly and cargo-fuzz)

@@ -1,0 +1,313 @@
+//! What is printed and kept: a table for people, JSON for programs, and what was promised beside what was measured.
+use std::fmt::Write as _;
+
+use mint::Alg;
+use serde::Serialize;
+
+use crate::machine::Machine;
+use crate::statistics::{Quartiles, median};
+use crate::tokens::Tokens;
+
+/// One window of one load on one Envoy.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    pub answered: u64,
+    pub failed: u64,
+    pub cpu_micros: f64,
+    pub per_second: f64,
+    pub p50_micros: f64,
+    pub p99_micros: f64,
+    pub callouts: u64,
+    pub cache_hits: u64,
+    pub asked: u64,
+}
+
+/// All windows of one load on one Envoy.
+pub struct Measured {
+    pub setup: &'static str,
+    pub title: &'static str,
+    pub load: Tokens,
+    pub samples: Vec<Sample>,
+    pub resident_bytes: u64,
+    pub ready_millis: f64,
+    pub module_bytes: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub machine: Machine,
+    pub rounds: usize,
+    pub window_millis: u64,
+    pub connections: usize,
+    pub repeated_tokens: usize,
+    pub unique_tokens: usize,
+    pub rows: Vec<Row>,
+    pub promises: Vec<Promise>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Row {
+    pub setup: &'static str,
+    pub title: &'static str,
+    #[serde(skip)]
+    pub tokens: Tokens,
+    pub load: String,
+    /// CPU of the whole proxy for each request beyond the one without a filter, of the same round.
+    pub micros_over_none: Quartiles,
+    /// CPU of the whole proxy for each request.
+    pub micros: f64,
+    pub per_second: f64,
+    pub p50_micros: f64,
+    pub p99_micros: f64,
+    pub callouts_per_request: f64,
+    /// Requests whose token a cache of verified tokens knew.
+    pub cached_share: f64,
+    /// Requests that found no fresh verdict.
+    pub asked_share: f64,
+    pub requests: u64,
+    pub failed: u64,
+    pub resident_megabytes: f64,
+    pub ready_millis: f64,
+    pub module_bytes: Option<u64>,
+    /// This row's CPU over none as a part of a peer's under the same load.
+    pub ratios: Vec<Ratio>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Ratio {
+    pub peer: &'static str,
+    pub ratio: f64,
+}
+
+/// A bound from the project's goals.
+#[derive(Debug, Serialize)]
+pub struct Promise {
+    pub what: &'static str,
+    pub measured: f64,
+    pub bound: f64,
+    pub at_most: bool,
+    pub kept: bool,
+}
+
+/// Who every row is divided by, where it has a row with the same tokens.
+const PEERS: [&str; 6] =
+    ["noop", "jwt_authn-cached", "jwt_authn", "ext_authz", "jwt_authn-cached-ext_authz", "jwt_authn-ext_authz"];
+
+impl Report {
+    /// `measured` begins with what all others are compared with, and has all samples in the order of the rounds.
+    pub fn new(
+        machine: Machine,
+        measured: &[Measured],
+        window_millis: u64,
+        connections: usize,
+        tokens: (usize, usize),
+    ) -> Self {
+        let none: Vec<f64> =
+            measured.first().map(|none| none.samples.iter().map(|s| s.cpu_micros).collect()).unwrap_or_default();
+        let mut rows: Vec<Row> = measured.iter().map(|measured| Row::new(measured, &none)).collect();
+        let ratios: Vec<Vec<Ratio>> = rows
+            .iter()
+            .map(|row| {
+                // Those whose signature is remembered are compared with each other.
+                let load = if row.tokens.are_remembered() { Tokens::Repeated } else { row.tokens };
+                let peer = |name| rows.iter().find(|other| other.setup == name && other.tokens == load);
+                PEERS
+                    .iter()
+                    .filter_map(|name| {
+                        let theirs = peer(*name)?.micros_over_none.median;
+                        // Where noise is larger than the cost, a ratio means nothing.
+                        (theirs > 0.0).then(|| Ratio { peer: name, ratio: row.micros_over_none.median / theirs })
+                    })
+                    .collect()
+            })
+            .collect();
+        for (row, ratios) in rows.iter_mut().zip(ratios) {
+            row.ratios = ratios;
+        }
+        let promises = promises(&rows);
+        Self {
+            machine,
+            rounds: none.len(),
+            window_millis,
+            connections,
+            repeated_tokens: tokens.0,
+            unique_tokens: tokens.1,
+            rows,
+            promises,
+        }
+    }
+
+    pub fn failed(&self) -> u64 {
+        self.rows.iter().map(|row| row.failed).sum()
+    }
+
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        let machine = &self.machine;
+        let _ = writeln!(
+            out,
+            "{}, {} cores, Linux {}, Envoy {}\ncommit {}, {}, load average {} at the start\n{} rounds of {} ms, {} connections, \
+             {} repeated or {} unique tokens\n",
+            machine.cpu,
+            machine.cores,
+            machine.kernel,
+            machine.envoy,
+            machine.commit,
+            machine.date,
+            machine.load_average,
+            self.rounds,
+            self.window_millis,
+            self.connections,
+            self.repeated_tokens,
+            self.unique_tokens,
+        );
+        let _ = writeln!(
+            out,
+            "{:<48} {:<13} {:>8} {:>15} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7} {:>8} {:>8} {:>6} {:>6} {:>6} {:>7} {:>7}",
+            "CPU in µs beyond an Envoy with no filter",
+            "tokens",
+            "µs",
+            "quartiles",
+            "÷noop",
+            "÷jwt c",
+            "÷jwt",
+            "÷j+e c",
+            "÷j+e",
+            "p50 µs",
+            "p99 µs",
+            "req/s",
+            "calls",
+            "cached",
+            "asked",
+            "RSS MB",
+            "ready",
+        );
+        for row in &self.rows {
+            let ratio = |peer: &str| {
+                let found = row.ratios.iter().find(|ratio| ratio.peer == peer);
+                found.map_or_else(|| "–".to_owned(), |found| format!("{:.2}", found.ratio))
+            };
+            let quartiles = row.micros_over_none;
+            let _ = writeln!(
+                out,
+                "{:<48} {:<13} {:>8.2} {:>15} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7.0} {:>8.0} {:>8.0} {:>6.3} {:>6.2} {:>6.2} \
+                 {:>7.0} {:>7.0}{}",
+                row.title,
+                row.load,
+                quartiles.median,
+                format!("{:.2}–{:.2}", quartiles.first, quartiles.third),
+                ratio("noop"),
+                ratio("jwt_authn-cached"),
+                ratio("jwt_authn"),
+                ratio("jwt_authn-cached-ext_authz"),
+                ratio("jwt_authn-ext_authz"),
+                row.p50_micros,
+                row.p99_micros,
+                row.per_second,
+                row.callouts_per_request,
+                row.cached_share,
+                row.asked_share,
+                row.resident_megabytes,
+                row.ready_millis,
+                if row.failed > 0 { format!("  {} FAILED", row.failed) } else { String::new() },
+            );
+        }
+        if let Some(none) = self.rows.first() {
+            let _ = writeln!(out, "\nno filter: {:.2} µs in all", none.micros);
+        }
+        for row in &self.rows {
+            if let Some(bytes) =
+                row.module_bytes.filter(|_| matches!(row.setup, "noop" | "warm") && row.tokens == Tokens::Repeated)
+            {
+                let _ = writeln!(out, "module of {}: {bytes} bytes", row.title);
+            }
+        }
+        let _ = writeln!(out);
+        for promise in &self.promises {
+            let _ = writeln!(
+                out,
+                "{} {}: {:.2}, promised {} {:.2}",
+                if promise.kept { "kept  " } else { "BROKEN" },
+                promise.what,
+                promise.measured,
+                if promise.at_most { "≤" } else { "≥" },
+                promise.bound,
+            );
+        }
+        out
+    }
+}
+
+impl Row {
+    fn new(measured: &Measured, none: &[f64]) -> Self {
+        let samples = &measured.samples;
+        let each = |of: fn(&Sample) -> f64| median(samples.iter().map(of));
+        let requests: u64 = samples.iter().map(|sample| sample.answered).sum();
+        let share = |of: fn(&Sample) -> u64| samples.iter().map(of).sum::<u64>() as f64 / requests as f64;
+        Self {
+            setup: measured.setup,
+            title: measured.title,
+            tokens: measured.load,
+            load: measured.load.name(),
+            micros_over_none: Quartiles::of(samples.iter().zip(none).map(|(sample, none)| sample.cpu_micros - none)),
+            micros: each(|sample| sample.cpu_micros),
+            per_second: each(|sample| sample.per_second),
+            p50_micros: each(|sample| sample.p50_micros),
+            p99_micros: each(|sample| sample.p99_micros),
+            callouts_per_request: share(|sample| sample.callouts),
+            cached_share: share(|sample| sample.cache_hits),
+            asked_share: share(|sample| sample.asked),
+            requests,
+            failed: samples.iter().map(|sample| sample.failed).sum(),
+            resident_megabytes: measured.resident_bytes as f64 / 1e6,
+            ready_millis: measured.ready_millis,
+            module_bytes: measured.module_bytes,
+            ratios: Vec::new(),
+        }
+    }
+}
+
+/// The goals that this run can judge; those whose rows were not measured are left out.
+fn promises(rows: &[Row]) -> Vec<Promise> {
+    let row = |setup: &str, alg: Option<Alg>| {
+        let tokens = alg.map_or(Tokens::Repeated, Tokens::Unique);
+        rows.iter().find(|row| row.setup == setup && row.tokens == tokens)
+    };
+    let micros = |setup, load| row(setup, load).map(|row| row.micros_over_none.median);
+    let rate = |setup, load| row(setup, load).map(|row| row.per_second);
+    let part = |of: Option<f64>, by: Option<f64>| Some(of? / by?);
+    let (rs, es) = (Some(Alg::RS256), Some(Alg::ES256));
+    let waiting = row("asked", Some(Alg::HS256)).map(|row| row.asked_share / row.callouts_per_request);
+    let all = [
+        ("warm, two claims forwarded, µs", micros("warm", None), 2.5, true),
+        ("warm, requests/s as a part of no-op's", part(rate("warm", None), rate("noop", None)), 0.95, false),
+        ("cold RS256 as a part of jwt_authn", part(micros("cold-rs256", rs), micros("jwt_authn", rs)), 0.85, true),
+        (
+            "cold RS256 with revocation as a part of jwt_authn",
+            part(micros("cold-rs256-asked", rs), micros("jwt_authn", rs)),
+            1.0,
+            true,
+        ),
+        (
+            "cold RS256 with revocation as a part of jwt_authn + ext_authz",
+            part(micros("cold-rs256-asked", rs), micros("jwt_authn-ext_authz", rs)),
+            0.5,
+            true,
+        ),
+        ("cold ES256 as a part of jwt_authn", part(micros("cold-es256", es), micros("jwt_authn", es)), 0.9, true),
+        (
+            "each request asks, requests/s by those of jwt_authn with its cache + ext_authz",
+            part(rate("asked", Some(Alg::HS256)), rate("jwt_authn-cached-ext_authz", None)),
+            1.5,
+            false,
+        ),
+        ("each request asks, requests that one callout answers", waiting, 8.0, false),
+    ];
+    all.into_iter()
+        .filter_map(|(what, measured, bound, at_most)| {
+            let measured = measured?;
+            let kept = if at_most { measured <= bound } else { measured >= bound };
+            Some(Promise { what, measured, bound, at_most, kept })
+        })
+        .collect()
+}

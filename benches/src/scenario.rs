@@ -1,0 +1,257 @@
+//! What is compared: Envoys with different filters, and the loads on each.
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use mint::Alg;
+use serde_json::{Value, json};
+
+use crate::tokens::{AUDIENCE, ISSUER, Keys, Tokens};
+
+/// The filter chain of one Envoy.
+pub struct Setup {
+    /// Also the name of its files.
+    pub name: &'static str,
+    pub title: &'static str,
+    pub filters: Vec<Value>,
+    pub clusters: Vec<Value>,
+    pub environment: Vec<(String, String)>,
+    pub module: Option<PathBuf>,
+    pub loads: Vec<Tokens>,
+}
+
+/// What all setups are made of.
+pub struct Parts<'k> {
+    pub keys: &'k Keys,
+    /// Who ext_authz and Lua ask.
+    pub authorizer: SocketAddr,
+    /// `portcullis serve`.
+    pub service: SocketAddr,
+    pub secret: String,
+}
+
+const UNIQUE: Tokens = Tokens::Unique(Alg::RS256);
+/// As many as Portcullis keeps by default. The unique tokens are five times as many, and come in turn.
+const CACHED_TOKENS: u32 = 4096;
+const AUTHORIZER: &str = "authorizer";
+const SERVICE: &str = "session_service";
+const SECRET: &str = "PORTCULLIS_SECRET";
+const SHARED_KEY: &str = "KEY_SHARED";
+
+/// The first is what all others are compared with.
+pub fn all(parts: &Parts<'_>) -> Vec<Setup> {
+    let repeated_and_unique = || vec![Tokens::Repeated, UNIQUE];
+    let native = |name, title, filters, loads| {
+        let clusters = vec![cluster(AUTHORIZER, parts.authorizer, None)];
+        Setup { name, title, filters, clusters, environment: Vec::new(), module: None, loads }
+    };
+    let mut setups = vec![
+        native("none", "no filter", vec![], repeated_and_unique()),
+        noop(),
+        native(
+            "jwt_authn",
+            "jwt_authn",
+            vec![jwt_authn(parts.keys, false)],
+            vec![Tokens::Repeated, UNIQUE, Tokens::Unique(Alg::ES256), Tokens::Unique(Alg::EdDSA)],
+        ),
+        native("jwt_authn-cached", "jwt_authn, token cache", vec![jwt_authn(parts.keys, true)], repeated_and_unique()),
+        native("ext_authz", "ext_authz, HTTP", vec![ext_authz()], repeated_and_unique()),
+        native("lua", "Lua httpCall", vec![lua()], repeated_and_unique()),
+        native(
+            "jwt_authn-ext_authz",
+            "jwt_authn + ext_authz",
+            vec![jwt_authn(parts.keys, false), ext_authz()],
+            repeated_and_unique(),
+        ),
+        native(
+            "jwt_authn-cached-ext_authz",
+            "jwt_authn, token cache + ext_authz",
+            vec![jwt_authn(parts.keys, true), ext_authz()],
+            repeated_and_unique(),
+        ),
+    ];
+    let forward = json!({ "claims": [
+        { "claim": "sub", "header": "x-user-id" },
+        { "claim": "scope", "header": "x-user-scope" },
+    ] });
+    let ask = |more: Value| with(json!({ "revocation": revocation(), "forward": forward }), &more);
+    let cold = |name, title, more: &Value, alg| parts.portcullis(name, title, more, Tokens::Unique(alg));
+    let never_asks = json!({ "forward": forward });
+    setups.extend([
+        parts.portcullis("warm", "Portcullis, warm", &ask(json!({})), Tokens::Repeated),
+        parts.portcullis(
+            "warm-unforwarded",
+            "Portcullis, warm, no claims forwarded",
+            &json!({ "revocation": revocation() }),
+            Tokens::Repeated,
+        ),
+        parts.portcullis("warm-unasked", "Portcullis, warm, revocation off", &never_asks, Tokens::Repeated),
+        cold("cold-rs256", "Portcullis, cold RS256, revocation off", &never_asks, Alg::RS256),
+        cold("cold-es256", "Portcullis, cold ES256, revocation off", &never_asks, Alg::ES256),
+        cold("cold-eddsa", "Portcullis, cold EdDSA, revocation off", &never_asks, Alg::EdDSA),
+        cold("cold-rs256-asked", "Portcullis, cold RS256, revocation", &ask(json!({})), Alg::RS256),
+        // The signatures are all remembered, and by the time that a token comes again its verdict is stale: no verdict is
+        // shared, and one counts for the shortest time that the filter takes. A few tokens find no place in the cache
+        // (sets of four ways), so their signature is one that costs little: HS256.
+        cold(
+            "asked",
+            "Portcullis, cached signature, each request asks",
+            &ask(json!({ "limits": {
+                "cached_tokens": 65536, "cached_token_bytes": 268_435_456, "shared_verdicts": 0,
+            } })),
+            Alg::HS256,
+        ),
+    ]);
+    setups
+}
+
+impl Parts<'_> {
+    fn portcullis(&self, name: &'static str, title: &'static str, more: &Value, load: Tokens) -> Setup {
+        let module = tests::project().join("dist/portcullis.wasm");
+        let mut keys: Vec<Value> = [Alg::RS256, Alg::ES256, Alg::EdDSA]
+            .iter()
+            .map(|alg| json!({ "jwk": self.keys.of(*alg).public_jwk().expect("a public key") }))
+            .collect();
+        keys.push(json!({
+            "kid": "HS256", "alg": "HS256", "secret_env": SHARED_KEY, "secret_encoding": "base64url",
+        }));
+        let config = with(
+            json!({
+                "issuers": [{
+                    "name": "login", "issuer": ISSUER, "audiences": [AUDIENCE],
+                    "algorithms": Keys::ALGS.map(Alg::name), "keys": keys,
+                }],
+                "rules": [{ "name": "api", "match": { "path": { "prefix": "/api" } }, "access": "required" }],
+            }),
+            more,
+        );
+        let shared = self.keys.of(Alg::HS256).secret().unwrap_or_default();
+        Setup {
+            name,
+            title,
+            filters: vec![wasm("portcullis", &module, &config.to_string(), &[SECRET, SHARED_KEY])],
+            clusters: vec![cluster(SERVICE, self.service, Some("30s"))],
+            environment: vec![
+                (SECRET.to_owned(), self.secret.clone()),
+                (SHARED_KEY.to_owned(), mint::to_base64url(shared)),
+            ],
+            module: Some(module),
+            loads: vec![load],
+        }
+    }
+}
+
+fn noop() -> Setup {
+    let module = tests::project().join("dist/noop.wasm");
+    Setup {
+        name: "noop",
+        title: "no-op Wasm, SDK",
+        filters: vec![wasm("noop", &module, "", &[])],
+        clusters: Vec::new(),
+        environment: Vec::new(),
+        module: Some(module),
+        loads: vec![Tokens::Repeated, UNIQUE],
+    }
+}
+
+fn revocation() -> Value {
+    // The core that answers also makes the load, so it gets the longest timeout there is: freshness.
+    json!({ "cluster": SERVICE, "secret_env": SECRET, "freshness": "1s", "timeout": "1s" })
+}
+
+fn wasm(name: &str, module: &std::path::Path, config: &str, environment: &[&str]) -> Value {
+    json!({
+        "name": name,
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {
+                "name": name, "root_id": name, "failure_policy": "FAIL_RELOAD",
+                "allow_on_headers_stop_iteration": false,
+                "configuration": { "@type": "type.googleapis.com/google.protobuf.StringValue", "value": config },
+                "vm_config": {
+                    "vm_id": name, "runtime": "envoy.wasm.runtime.v8",
+                    "code": { "local": { "filename": module } },
+                    "environment_variables": { "host_env_keys": environment },
+                },
+            },
+        },
+    })
+}
+
+fn jwt_authn(keys: &Keys, cached: bool) -> Value {
+    let mut provider = json!({
+        "issuer": ISSUER, "audiences": [AUDIENCE], "local_jwks": { "inline_string": keys.jwks().to_string() },
+    });
+    if cached {
+        provider["jwt_cache_config"] = json!({ "jwt_cache_size": CACHED_TOKENS });
+    }
+    json!({
+        "name": "envoy.filters.http.jwt_authn",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+            "providers": { "login": provider },
+            "rules": [{ "match": { "prefix": "/" }, "requires": { "provider_name": "login" } }],
+        },
+    })
+}
+
+fn ext_authz() -> Value {
+    json!({
+        "name": "envoy.filters.http.ext_authz",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+            "transport_api_version": "V3",
+            "http_service": {
+                "server_uri": { "uri": format!("http://{AUTHORIZER}"), "cluster": AUTHORIZER, "timeout": "5s" },
+            },
+        },
+    })
+}
+
+fn lua() -> Value {
+    let code = format!(
+        r#"function envoy_on_request(request)
+  local headers = request:httpCall("{AUTHORIZER}", {{
+    [":method"] = "GET", [":path"] = "/", [":authority"] = "{AUTHORIZER}",
+    ["authorization"] = request:headers():get("authorization"),
+  }}, nil, 5000)
+  if headers[":status"] ~= "200" then
+    request:respond({{ [":status"] = "403" }}, "")
+  end
+end
+"#
+    );
+    json!({
+        "name": "envoy.filters.http.lua",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
+            "default_source_code": { "inline_string": code },
+        },
+    })
+}
+
+/// HTTP/1.1, as envoy/envoy.yaml has it.
+fn cluster(name: &str, address: SocketAddr, idle_timeout: Option<&str>) -> Value {
+    let endpoint = json!({ "endpoint": { "address": { "socket_address": {
+        "address": address.ip(), "port_value": address.port(),
+    } } } });
+    let mut options = json!({
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": { "http_protocol_options": {} },
+    });
+    if let Some(timeout) = idle_timeout {
+        options["common_http_protocol_options"] = json!({ "idle_timeout": timeout });
+    }
+    json!({
+        "name": name, "type": "STATIC", "connect_timeout": "1s",
+        "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": [endpoint] }] },
+        "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options },
+    })
+}
+
+/// An object with the members of another added.
+fn with(mut object: Value, more: &Value) -> Value {
+    for (name, value) in more.as_object().into_iter().flatten() {
+        object[name] = value.clone();
+    }
+    object
+}

@@ -1,0 +1,126 @@
+//! The tokens, minted once for all scenarios and written into whole requests.
+use std::collections::HashMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use mint::{Alg, SigningKey, random_id};
+use serde_json::{Value, json};
+
+use crate::machine;
+use crate::proxy::Cores;
+
+pub const ISSUER: &str = "https://login.example.com";
+pub const AUDIENCE: &str = "orders";
+/// Longer than any run.
+const LIFETIME_SECONDS: u64 = 6 * 3600;
+/// An RS256 signature in base64url is so much longer than one of HS256: as bytes of payload.
+const PADDING: usize = (342 - 43) * 3 / 4;
+
+/// Which tokens a load sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tokens {
+    /// A few, again and again. RS256.
+    Repeated,
+    /// Many, in turn.
+    Unique(Alg),
+}
+
+impl Tokens {
+    /// Does whoever has a cache know the signature of each, after the first time?
+    pub fn are_remembered(self) -> bool {
+        // HS256 is sent to the one setup whose cache is large enough for all.
+        matches!(self, Tokens::Repeated | Tokens::Unique(Alg::HS256))
+    }
+
+    pub fn name(self) -> String {
+        match self {
+            Tokens::Repeated => "repeated".to_owned(),
+            Tokens::Unique(alg) => format!("unique {alg}"),
+        }
+    }
+}
+
+pub struct Keys {
+    keys: Vec<SigningKey>,
+}
+
+/// For each kind of load, requests ready to be sent.
+pub struct Requests {
+    of: HashMap<Tokens, Vec<Vec<u8>>>,
+}
+
+impl Keys {
+    pub const ALGS: [Alg; 4] = [Alg::RS256, Alg::ES256, Alg::EdDSA, Alg::HS256];
+
+    pub fn generate() -> Self {
+        Self { keys: Self::ALGS.map(|alg| SigningKey::generate(alg, alg.name())).into() }
+    }
+
+    pub fn of(&self, alg: Alg) -> &SigningKey {
+        self.keys.iter().find(|key| key.alg() == alg).expect("a key for each algorithm that is used")
+    }
+
+    /// RFC 7517 section 5, without the shared secret.
+    pub fn jwks(&self) -> Value {
+        json!({ "keys": self.keys.iter().filter_map(|key| key.public_jwk().ok()).collect::<Vec<_>>() })
+    }
+}
+
+impl Requests {
+    /// Mints on both cores, since nothing is measured yet.
+    pub fn mint(keys: &Keys, repeated: usize, unique: usize, kinds: &[Tokens], cores: Cores) -> anyhow::Result<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).context("a clock before 1970")?.as_secs();
+        let mut of = HashMap::new();
+        for kind in kinds {
+            let (alg, count) = match kind {
+                Tokens::Repeated => (Alg::RS256, repeated),
+                Tokens::Unique(alg) => (*alg, unique),
+            };
+            let key = keys.of(alg);
+            let cores = [cores.proxy, cores.load];
+            let share = count.div_ceil(cores.len());
+            let mut requests = Vec::with_capacity(count);
+            std::thread::scope(|scope| {
+                let minters = cores.map(|core| {
+                    scope.spawn(move || -> anyhow::Result<Vec<Vec<u8>>> {
+                        machine::pin(core)?;
+                        Ok((0..share).map(|_| request(&key.mint(&claims(alg, now)))).collect())
+                    })
+                });
+                for minter in minters {
+                    requests.extend(minter.join().expect("a minter does not panic")?);
+                }
+                anyhow::Ok(())
+            })?;
+            requests.truncate(count);
+            of.insert(*kind, requests);
+        }
+        Ok(Self { of })
+    }
+
+    pub fn of(&self, kind: Tokens) -> &[Vec<u8>] {
+        self.of.get(&kind).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Each time another token, session, user and client, so that no answer about one serves for another.
+fn claims(alg: Alg, now: u64) -> Value {
+    let mut claims = json!({
+        "iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + LIFETIME_SECONDS,
+        "jti": random_id(), "sid": random_id(), "sub": random_id(), "client_id": random_id(),
+        "scope": "orders:read orders:write", "name": "A user of some length", "email": "a.user@mail.example.com",
+        "roles": ["reader", "writer"],
+    });
+    if alg == Alg::HS256 {
+        claims["padding"] = json!("x".repeat(PADDING));
+    }
+    claims
+}
+
+fn request(token: &str) -> Vec<u8> {
+    format!(
+        "GET /api/orders/1 HTTP/1.1\r\nhost: api.example.com\r\nuser-agent: bench\r\naccept: */*\r\n\
+         authorization: Bearer {token}\r\n\r\n"
+    )
+    .into_bytes()
+}
