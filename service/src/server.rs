@@ -27,6 +27,7 @@ use wire::Derived;
 use wire::check::{MAX_QUESTION_BYTES, PATH};
 
 use crate::gate::{Gate, admit};
+use crate::health::Readiness;
 use crate::metrics::Metrics;
 use crate::options::OptionsError;
 use crate::seal::{SealError, Seals};
@@ -99,6 +100,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// The log's share of questions that are none of ours.
     pub refusals: Sparing,
+    pub readiness: Readiness,
 }
 
 impl Service {
@@ -124,7 +126,8 @@ impl Service {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
         }
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "listening");
-        let shared = Arc::new(Shared { options, secrets, seals, store, metrics, refusals: Sparing::default() });
+        let (refusals, readiness) = (Sparing::default(), Readiness::default());
+        let shared = Arc::new(Shared { options, secrets, seals, store, metrics, refusals, readiness });
         let limits = Limits { connections: MAX_CONNECTIONS, first_request: FIRST_REQUEST, body: BODY };
         Ok(Self { shared, data, admin, addresses, limits })
     }

@@ -1,7 +1,7 @@
 //! The two listeners as their clients see them.
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::*;
 use wire::check::{MAX_QUESTION_BYTES, Question, Trouble};
@@ -63,6 +63,23 @@ fn http_2_with_prior_knowledge_is_spoken_on_the_same_port() {
     let mut frame = [0; 9];
     stream.read_exact(&mut frame).unwrap();
     assert_eq!(frame[3], 4, "the first frame must be SETTINGS: {frame:?}");
+}
+
+#[test]
+fn a_flood_of_probes_costs_redis_few_questions() {
+    let (redis, service) = started();
+    let asked = || {
+        let stats = redis.ask(&["INFO", "commandstats"]);
+        let calls = stats.split_once("cmdstat_mget:calls=").and_then(|(_, rest)| rest.split(',').next());
+        calls.map_or(0, |calls| calls.parse::<u128>().unwrap())
+    };
+    assert_eq!(service.get("/readyz").0, 200);
+    let (before, since) = (asked(), Instant::now());
+    for _ in 0..50 {
+        assert_eq!(service.get("/readyz").0, 200);
+    }
+    let most = since.elapsed().as_millis() / 100 + 1;
+    assert!(asked() - before <= most, "{} questions, {most} at most", asked() - before);
 }
 
 #[test]
