@@ -291,7 +291,7 @@ async fn only_an_answer_that_proves_to_be_the_services_counts() {
             "answers for other keys",
             Box::new(|d, a, _| {
                 let keys: Vec<_> = (0..a.keys().len()).map(|at| RevocationKey([at as u8; 16])).collect();
-                let question = Question::new(d, [1; 16], a.retention_seconds(), &keys).unwrap();
+                let question = Question::new(d, [1; 16], a.needs(), &keys).unwrap();
                 let asked = Asked::read(std::slice::from_ref(d), question.bytes()).unwrap();
                 Reply::http(200, &live(d, &asked))
             }),

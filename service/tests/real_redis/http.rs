@@ -4,20 +4,20 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::support::*;
-use wire::check::{MAX_QUESTION_BYTES, Question, Trouble};
+use wire::check::{MAX_QUESTION_BYTES, Needs, Question, Trouble};
 use wire::{Answer, Kind};
 
 #[test]
 fn a_forged_question_is_refused_without_an_answer_of_ours() {
     let (_redis, service) = started();
     let derived = secret(1).derive();
-    let question = Question::new(&derived, [1; 16], DAY, &[key(Kind::Session, "s")]).unwrap();
+    let question = Question::new(&derived, [1; 16], needs(DAY), &[key(Kind::Session, "s")]).unwrap();
     let mut forged = question.bytes().to_vec();
     *forged.last_mut().unwrap() ^= 1;
     let (status, body) = service.post_check(&forged);
     assert_eq!(status, 401);
     assert!(question.read_reply(&derived, status, &body).is_err());
-    let strangers = Question::new(&secret(3).derive(), [1; 16], DAY, &[key(Kind::Session, "s")]).unwrap();
+    let strangers = Question::new(&secret(3).derive(), [1; 16], needs(DAY), &[key(Kind::Session, "s")]).unwrap();
     assert_eq!(service.post_check(strangers.bytes()).0, 401);
     assert_eq!(service.post_check(b"nonsense").0, 400);
     assert_eq!(service.post_check(b"").0, 400);
@@ -294,7 +294,7 @@ fn the_ports_file_has_both_addresses() {
 fn a_request_in_progress_is_answered_after_the_service_was_told_to_stop() {
     let (_redis, mut service) = started();
     let derived = secret(1).derive();
-    let question = Question::new(&derived, [1; 16], DAY, &[key(Kind::Session, "s")]).unwrap();
+    let question = Question::new(&derived, [1; 16], needs(DAY), &[key(Kind::Session, "s")]).unwrap();
     let mut stream = TcpStream::connect(service.at.listen).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let length = question.bytes().len();
@@ -315,4 +315,16 @@ fn a_request_in_progress_is_answered_after_the_service_was_told_to_stop() {
     let body = reply.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
     assert!(reply.starts_with(b"HTTP/1.1 200"));
     assert_eq!(question.read_reply(&derived, 200, &reply[body..]), Ok(Ok(vec![Answer::Live])));
+}
+
+#[test]
+fn a_filter_with_a_longer_lead_or_a_faster_clock_is_told_so() {
+    let (_redis, service) = started();
+    let ours = secret(1).derive();
+    let keys = [key(Kind::Session, "s")];
+    let with = |needs| service.check_with(&ours, needs, &keys);
+    assert_eq!(with(Needs { iat_lead_seconds: 2, ..needs(DAY) }), (503, Ok(Err(Trouble::LeadTooShort))));
+    assert_eq!(with(Needs { iat_lead_seconds: 0, ..needs(DAY) }), (200, Ok(Ok(vec![Answer::Live]))));
+    assert_eq!(with(Needs { now_seconds: now() + 10, ..needs(DAY) }), (503, Ok(Err(Trouble::ClockBehind))));
+    assert_eq!(with(Needs { now_seconds: now() - 60, ..needs(DAY) }), (200, Ok(Ok(vec![Answer::Live]))));
 }
