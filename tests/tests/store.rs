@@ -346,14 +346,17 @@ async fn only_an_answer_that_proves_to_be_the_services_counts() {
         fake.says(honest);
         recovers(&mesh, what).await;
     }
-    for (trouble, code) in [
-        (Trouble::StoreRefused, "REDIS_CONN_REFUSED"),
-        (Trouble::StoreSlow, "SESSION_STORE_LATENCY"),
-        (Trouble::StoreFailed, "STORE_UNAVAILABLE"),
-        (Trouble::StoreChanged, "STORE_UNAVAILABLE"),
-        (Trouble::StoreUnsafe, "STORE_UNAVAILABLE"),
-        (Trouble::RetentionTooShort, "STORE_UNAVAILABLE"),
-    ] {
+    for trouble in Trouble::ALL {
+        let code = match trouble {
+            Trouble::StoreRefused => "REDIS_CONN_REFUSED",
+            Trouble::StoreSlow => "SESSION_STORE_LATENCY",
+            Trouble::StoreFailed
+            | Trouble::StoreChanged
+            | Trouble::StoreUnsafe
+            | Trouble::RetentionTooShort
+            | Trouble::LeadTooShort
+            | Trouble::ClockBehind => "STORE_UNAVAILABLE",
+        };
         fake.says(move |d, a, _| Reply::http(503, &a.trouble(d, 503, trouble)));
         is_refused_in_time(&mesh, trouble.name(), &[code]).await;
     }
