@@ -79,9 +79,17 @@ pub struct Serve {
     /// How far an issuer's clock may run ahead.
     #[arg(long, env = "PORTCULLIS_IAT_LEAD", value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
     iat_lead: Duration,
-    /// Requests in progress per listener; more are refused at once.
+    /// Requests in progress per listener, their bodies read; more are refused at once.
     #[arg(long, env = "PORTCULLIS_MAX_REQUESTS", value_name = "N", default_value_t = 1024)]
     max_requests: usize,
+    /// Open connections per listener; more wait to be accepted. Keep it below the limit of open files.
+    #[arg(long, env = "PORTCULLIS_MAX_CONNECTIONS", value_name = "N", default_value_t = 4096)]
+    max_connections: usize,
+    /// Connections of one address (one /64 in IPv6) that carried no request made with our secret yet; more are closed at
+    /// once, and those that stay so are closed after 10 s. Connections that proxies use do not count, so the default
+    /// does for a whole mesh behind one NAT address.
+    #[arg(long, env = "PORTCULLIS_MAX_NEWCOMERS_PER_PEER", value_name = "N", default_value_t = 256)]
+    max_newcomers_per_peer: usize,
 }
 
 impl Serve {
@@ -137,6 +145,8 @@ impl Serve {
             session_retention: self.session_retention,
             iat_lead: self.iat_lead,
             max_requests: self.max_requests,
+            max_connections: self.max_connections,
+            max_newcomers: self.max_newcomers_per_peer,
         })
     }
 }

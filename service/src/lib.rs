@@ -9,13 +9,16 @@
 mod admin;
 mod check;
 mod clock;
+mod connections;
 mod duration;
+mod gate;
 mod health;
 mod metrics;
 mod options;
 mod seal;
 mod server;
 mod store;
+mod throttle;
 
 pub use duration::parse_duration;
 pub use options::{AdminToken, Options, OptionsError};

@@ -45,8 +45,12 @@ pub struct Options {
     pub session_retention: Duration,
     /// How far an issuer's clock may run ahead.
     pub iat_lead: Duration,
-    /// Requests in progress per listener; more are told 503 at once.
+    /// Requests in progress per listener, their bodies read; more are told 503 at once.
     pub max_requests: usize,
+    /// Open connections per listener; more wait to be accepted.
+    pub max_connections: usize,
+    /// Of those, from one address and without a request that was made with our secret; more are closed at once.
+    pub max_newcomers: usize,
 }
 
 /// The bearer secret of the admin listener.
@@ -69,8 +73,8 @@ pub enum OptionsError {
         "`session-retention` must be at least {0} s, which is how long a token can live (`max-lifetime` and clocks)"
     )]
     SessionRetention(u64),
-    #[error("max-requests must be at least 1")]
-    MaxRequests,
+    #[error("`{0}` must be at least 1")]
+    Zero(&'static str),
 }
 
 impl Options {
@@ -100,8 +104,14 @@ impl Options {
         if self.session_retention.as_secs() < self.retention_seconds() {
             return Err(OptionsError::SessionRetention(self.retention_seconds()));
         }
-        if self.max_requests == 0 {
-            return Err(OptionsError::MaxRequests);
+        for (name, most) in [
+            ("max-requests", self.max_requests),
+            ("max-connections", self.max_connections),
+            ("max-newcomers-per-peer", self.max_newcomers),
+        ] {
+            if most == 0 {
+                return Err(OptionsError::Zero(name));
+            }
         }
         Ok(())
     }
@@ -173,6 +183,8 @@ pub mod tests {
             session_retention: Duration::from_secs(30 * 86_400),
             iat_lead: Duration::from_secs(1),
             max_requests: 1,
+            max_connections: 1,
+            max_newcomers: 1,
         }
     }
 

@@ -6,38 +6,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::middleware;
 use axum::routing::{get, post};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
 use tower_http::timeout::TimeoutLayer;
 use wire::Derived;
 use wire::check::{MAX_QUESTION_BYTES, PATH};
 
+use crate::connections::{self, Limits};
+use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::options::OptionsError;
 use crate::seal::{SealError, Seals};
 use crate::store::Store;
-use crate::{Options, admin, check, health};
+use crate::throttle::Throttle;
+use crate::{Options, admin, check, gate, health};
 
-/// Open connections per listener; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 4096;
 /// Longer than Envoy keeps an idle upstream connection (1 h): who closes first loses a request now and then, and on
 /// this listener that request would be somebody's.
 const DATA_IDLE: Duration = Duration::from_secs(3900);
 const ADMIN_IDLE: Duration = Duration::from_secs(60);
 /// From a request's headers to its answer, its body in between.
 const DATA_REQUEST: Duration = Duration::from_secs(5);
-/// How long requests in progress may take once we were told to stop.
-const DRAIN: Duration = Duration::from_secs(10);
+/// Readiness asked of Redis at once; more are told what is known without asking.
+const MAX_PROBES: usize = 16;
+/// Bulk requests in progress; more are refused.
+const MAX_BULK: usize = 4;
 
 /// Both listeners bound, and Redis tried once.
 #[derive(Debug)]
@@ -77,6 +73,11 @@ pub struct Shared {
     pub seals: Seals,
     pub store: Store,
     pub metrics: Arc<Metrics>,
+    /// Questions refused, as they are logged.
+    pub refused: Throttle,
+    pub probes: Semaphore,
+    /// Places of bulk requests, held until their answers end.
+    pub bulk: Arc<Semaphore>,
 }
 
 impl Service {
@@ -102,7 +103,17 @@ impl Service {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
         }
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "listening");
-        Ok(Self { shared: Arc::new(Shared { options, secrets, seals, store, metrics }), data, admin, addresses })
+        let shared = Shared {
+            options,
+            secrets,
+            seals,
+            store,
+            metrics,
+            refused: Throttle::default(),
+            probes: Semaphore::new(MAX_PROBES),
+            bulk: Arc::new(Semaphore::new(MAX_BULK)),
+        };
+        Ok(Self { shared: Arc::new(shared), data, admin, addresses })
     }
 
     pub fn addresses(&self) -> Addresses {
@@ -112,13 +123,14 @@ impl Service {
     /// Serves until `stop` is done, then lets requests in progress end, for at most ten seconds.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (say_stop, on_stop) = watch::channel(false);
-        let limit = self.shared.options.max_requests;
-        let data = limited(data_routes(Arc::clone(&self.shared)), limit);
-        let admin = limited(admin::routes(Arc::clone(&self.shared)), limit);
+        let (connections, newcomers) = (self.shared.options.max_connections, self.shared.options.max_newcomers);
+        let limits = |idle| Limits { connections, newcomers, idle };
+        let data = data_routes(Arc::clone(&self.shared));
+        let admin = admin::routes(Arc::clone(&self.shared));
         let serving = async {
             tokio::join!(
-                accept(self.data, data, DATA_IDLE, on_stop.clone()),
-                accept(self.admin, admin, ADMIN_IDLE, on_stop.clone()),
+                connections::accept(self.data, data, limits(DATA_IDLE), on_stop.clone()),
+                connections::accept(self.admin, admin, limits(ADMIN_IDLE), on_stop.clone()),
             );
         };
         let stopping = async {
@@ -132,71 +144,19 @@ impl Service {
 }
 
 fn data_routes(shared: Arc<Shared>) -> Router {
+    let gate = Gate::new(shared.options.max_requests, MAX_QUESTION_BYTES);
     Router::new()
         .route(PATH, post(check::check))
+        .layer(middleware::from_fn_with_state(gate, gate::pass))
+        // Whether we live must be told when every place is taken, too.
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
-        .layer(DefaultBodyLimit::max(MAX_QUESTION_BYTES))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST))
         .with_state(shared)
 }
 
-/// Refuses what is over the limit at once: a check that queues is a check that times out.
-fn limited(routes: Router, limit: usize) -> Router {
-    routes.layer(middleware::from_fn_with_state(Arc::new(Semaphore::new(limit)), admit))
-}
-
-async fn admit(State(places): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    match places.try_acquire() {
-        Ok(_place) => next.run(request).await,
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "too many requests in progress\n").into_response(),
-    }
-}
-
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
-}
-
-/// HTTP/1.1 and HTTP/2 with prior knowledge on one port.
-async fn accept(listener: TcpListener, routes: Router, idle: Duration, mut on_stop: watch::Receiver<bool>) {
-    let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(64 * 1024);
-    http.http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(30))
-        .max_concurrent_streams(1024)
-        .max_header_list_size(16 * 1024);
-    let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let accepted = tokio::select! {
-            _ = on_stop.wait_for(|stop| *stop) => break,
-            accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (place, listener.accept().await)
-            } => accepted,
-        };
-        let (Ok(place), Ok((stream, _))) = accepted else {
-            // Out of file descriptors, most likely: they come back as connections end.
-            sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        // Small answers must not wait for more; without it they are slower, no worse.
-        let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(routes.clone());
-        let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
-            }
-            drop(place);
-        });
-    }
-    drop(listener);
-    if timeout(DRAIN, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests were still in progress when time was up");
-    }
 }
 
 /// Whoever reads the file finds all of it or none of it.

@@ -55,6 +55,14 @@ impl Store {
         self.reader.check(keys).await
     }
 
+    /// What is known without asking Redis.
+    ///
+    /// # Errors
+    /// As for [`Store::check`].
+    pub fn standing(&self) -> Result<(), Trouble> {
+        self.reader.standing()
+    }
+
     /// # Errors
     /// As for [`Store::check`].
     pub async fn show(&self, key: RevocationKey) -> Result<Option<Stored>, Trouble> {

@@ -18,7 +18,8 @@ use crate::store::{Ending, MAX_BEFORE};
 const MAX_ISSUER: usize = 2048;
 const MAX_ID: usize = 2048;
 const MAX_REASON: usize = 512;
-const MAX_TOKEN: usize = 16 * 1024;
+/// As long as the longest token that a filter can be told to take: what passes there must be revocable here.
+pub const MAX_TOKEN: usize = 64 * 1024;
 /// What stands for a time that does not come, in asks and answers.
 pub const NEVER: &str = "never";
 /// A revocation that must hold longer belongs to the issuer.
