@@ -112,7 +112,8 @@ pub struct Revocation {
     /// How long the service must keep a revocation for us: the longest that a token we accept can outlive its issue.
     pub retention_seconds: u32,
     pub(crate) kinds: Vec<Kind>,
-    pub(crate) iat_lead: u64,
+    /// How far ahead of our clock a token may be issued. Seconds.
+    pub iat_lead: u64,
 }
 
 #[derive(Debug)]

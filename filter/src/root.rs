@@ -11,9 +11,9 @@ use authn::key_source::KeySource;
 use authn::policy::Policy;
 use authn::request::Request;
 use authn::shared::{Namespace, SharedVerdicts};
-use authn::time::{Monotonic, Now};
+use authn::time::{Monotonic, Now, UnixSeconds};
 use authn::token_cache::TokenCache;
-use wire::check::{self, Question, Trouble};
+use wire::check::{self, Needs, Question, Trouble};
 
 use crate::host::{self, LogLevel, MapType};
 use crate::key_fetching::{KeyFetching, Outcome as KeyOutcome, Waiting};
@@ -307,7 +307,7 @@ impl Root {
     fn send(&mut self, now: Now) {
         while let Some(batch) = self.checks.next_batch(now.monotonic) {
             self.metrics.record(Histogram::CheckTokens, u64::try_from(batch.tokens).unwrap_or(u64::MAX));
-            match self.call(&batch.keys) {
+            match self.call(&batch.keys, now.wall) {
                 Some((call, question)) => {
                     self.metrics.count(Counter::CheckSent);
                     self.calls.insert(call, Call { flight: batch.flight, question, sent: now.monotonic });
@@ -321,10 +321,16 @@ impl Root {
         }
     }
 
-    fn call(&mut self, keys: &[wire::RevocationKey]) -> Option<(u32, Question)> {
+    fn call(&mut self, keys: &[wire::RevocationKey], wall: UnixSeconds) -> Option<(u32, Question)> {
         let revocation = self.policy.revocation()?;
         let nonce = self.nonces.next();
-        let question = Question::new(&revocation.derived, nonce, revocation.retention_seconds, keys).ok()?;
+        let needs = Needs {
+            retention_seconds: revocation.retention_seconds,
+            // The policy caps it far below.
+            iat_lead_seconds: u16::try_from(revocation.iat_lead).unwrap_or(u16::MAX),
+            now_seconds: wall.0,
+        };
+        let question = Question::new(&revocation.derived, nonce, needs, keys).ok()?;
         let headers: [(&[u8], &[u8]); 5] = [
             (b":method", b"POST"),
             (b":path", check::PATH.as_bytes()),
@@ -376,6 +382,12 @@ impl Root {
                     CheckFailure::Service(Trouble::StoreUnsafe) => (Fault::StoreUnavailable, "the store may evict"),
                     CheckFailure::Service(Trouble::RetentionTooShort) => {
                         (Fault::StoreUnavailable, "the service keeps revocations for less time than tokens live")
+                    }
+                    CheckFailure::Service(Trouble::LeadTooShort) => {
+                        (Fault::StoreUnavailable, "the service's iat_lead is less than ours")
+                    }
+                    CheckFailure::Service(Trouble::ClockBehind) => {
+                        (Fault::StoreUnavailable, "the service's clock is behind ours")
                     }
                     CheckFailure::NotSent | CheckFailure::NoProof => {
                         (Fault::StoreUnavailable, "no answer that proves to be the service's")

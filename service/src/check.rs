@@ -8,8 +8,10 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use wire::check::{Asked, CONTENT_TYPE, QuestionError, Trouble};
+use wire::check::{Asked, CONTENT_TYPE, Needs, QuestionError, Trouble};
 
+use crate::Options;
+use crate::clock::unix_seconds;
 use crate::connections::Proof;
 use crate::metrics::CheckResult;
 use crate::server::Shared;
@@ -33,10 +35,9 @@ pub async fn check(State(shared): State<Arc<Shared>>, Extension(proof): Extensio
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     shared.metrics.keys_per_check.observe(asked.keys().len() as f64);
-    let answered = if u64::from(asked.retention_seconds()) > shared.options.retention_seconds() {
-        Err(Trouble::RetentionTooShort)
-    } else {
-        shared.store.check(asked.keys()).await
+    let answered = match meets(&asked.needs(), &shared.options, unix_seconds()) {
+        Ok(()) => shared.store.check(asked.keys()).await,
+        Err(trouble) => Err(trouble),
     };
     let (status, body) = match answered {
         Ok(answers) => {
@@ -53,9 +54,44 @@ pub async fn check(State(shared): State<Arc<Shared>>, Extension(proof): Extensio
     (status, [(header::CONTENT_TYPE, CONTENT_TYPE), NO_STORE], body).into_response()
 }
 
+/// Whether a revocation that we make at `now` ends everything that this filter would let pass.
+fn meets(needs: &Needs, options: &Options, now: u64) -> Result<(), Trouble> {
+    if u64::from(needs.retention_seconds) > options.retention_seconds() {
+        return Err(Trouble::RetentionTooShort);
+    }
+    let lead = options.iat_lead_seconds();
+    if u64::from(needs.iat_lead_seconds) > lead {
+        return Err(Trouble::LeadTooShort);
+    }
+    // On its way the asker's time has only become older, so a slow network raises no alarm. It hides one, by as much.
+    if needs.now_seconds > now.saturating_add(1).saturating_add(lead) {
+        return Err(Trouble::ClockBehind);
+    }
+    Ok(())
+}
+
 fn status_of(error: QuestionError) -> StatusCode {
     match error {
         QuestionError::Malformed | QuestionError::Count => StatusCode::BAD_REQUEST,
         QuestionError::UnknownSecret | QuestionError::Forged => StatusCode::UNAUTHORIZED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::tests::options;
+
+    // Options: retention 86701, lead 1.
+    const NEEDS: Needs = Needs { retention_seconds: 86_701, iat_lead_seconds: 1, now_seconds: 1002 };
+
+    #[test]
+    fn a_filter_is_answered_only_if_our_revocations_end_all_that_it_lets_pass() {
+        let judged = |needs| meets(&needs, &options(), 1000);
+        assert_eq!(judged(NEEDS), Ok(()));
+        assert_eq!(judged(Needs { now_seconds: 0, ..NEEDS }), Ok(()));
+        assert_eq!(judged(Needs { retention_seconds: 86_702, ..NEEDS }), Err(Trouble::RetentionTooShort));
+        assert_eq!(judged(Needs { iat_lead_seconds: 2, ..NEEDS }), Err(Trouble::LeadTooShort));
+        assert_eq!(judged(Needs { now_seconds: 1003, ..NEEDS }), Err(Trouble::ClockBehind));
     }
 }

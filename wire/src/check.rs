@@ -1,7 +1,7 @@
 //! `POST /v1/check`: many keys asked, one answer each, in order; both directions authenticated over the raw bytes.
 //!
 //! ```text
-//! question  "PCQ1" | secret id 8 | nonce 16 | retention u32 | count u16 | key 16 × count | mac 32
+//! question  "PCQ2" | secret id 8 | nonce 16 | retention u32 | iat lead u16 | now u64 | count u16 | key 16 × count | mac 32
 //! reply     "PCR1" | secret id 8 | SHA-256 of the question 32 | status u16 | form u8 | … | mac 32
 //!           form 0: count u16 | answer × count     answer: 0 live, 1 dead, 2 before + seconds u64
 //!           form 1: trouble u8
@@ -19,12 +19,12 @@ pub const CONTENT_TYPE: &str = "application/vnd.portcullis.check";
 /// The most keys in one question.
 pub const MAX_KEYS: usize = 512;
 /// The most bytes of a question that a service need read.
-pub const MAX_QUESTION_BYTES: usize = 34 + 16 * MAX_KEYS + MAC;
+pub const MAX_QUESTION_BYTES: usize = 44 + 16 * MAX_KEYS + MAC;
 /// The most bytes of a reply that a filter need read.
 pub const MAX_REPLY_BYTES: usize = 49 + 9 * MAX_KEYS + MAC;
 
 const MAC: usize = 32;
-const QUESTION: &[u8; 4] = b"PCQ1";
+const QUESTION: &[u8; 4] = b"PCQ2";
 const REPLY: &[u8; 4] = b"PCR1";
 
 /// Why the service cannot tell. Each has an HTTP status of its own class: 4xx blames the question, 5xx the store.
@@ -42,6 +42,21 @@ pub enum Trouble {
     StoreUnsafe,
     /// The service keeps revocations for a shorter time than the filter accepts tokens.
     RetentionTooShort,
+    /// The service counts on issuers' clocks to run ahead by less than the filter lets them.
+    LeadTooShort,
+    /// The service's clock is behind the asker's: it would count tokens as issued after a revocation that were not.
+    ClockBehind,
+}
+
+/// What the asker's answers to its own clients rest on, for the service to refuse if it cannot keep up with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    /// How long revocations must be kept.
+    pub retention_seconds: u32,
+    /// How far in the asker's future a token may be issued.
+    pub iat_lead_seconds: u16,
+    /// The asker's wall clock, in whole seconds since 1970.
+    pub now_seconds: u64,
 }
 
 /// A question, as the filter sends it.
@@ -57,7 +72,7 @@ pub struct Question {
 pub struct Asked {
     secret: usize,
     digest: [u8; 32],
-    retention_seconds: u32,
+    needs: Needs,
     keys: Vec<RevocationKey>,
 }
 
@@ -91,15 +106,18 @@ pub enum ReplyError {
 }
 
 impl Trouble {
-    pub const ALL: [Trouble; 6] = [
+    pub const ALL: [Trouble; 8] = [
         Trouble::StoreRefused,
         Trouble::StoreSlow,
         Trouble::StoreFailed,
         Trouble::StoreChanged,
         Trouble::StoreUnsafe,
         Trouble::RetentionTooShort,
+        Trouble::LeadTooShort,
+        Trouble::ClockBehind,
     ];
 
+    /// Codes are never reused.
     pub fn code(self) -> u8 {
         match self {
             Trouble::StoreRefused => 1,
@@ -108,6 +126,8 @@ impl Trouble {
             Trouble::StoreChanged => 4,
             Trouble::StoreUnsafe => 5,
             Trouble::RetentionTooShort => 6,
+            Trouble::LeadTooShort => 7,
+            Trouble::ClockBehind => 8,
         }
     }
 
@@ -120,30 +140,34 @@ impl Trouble {
             Trouble::StoreChanged => "store_changed",
             Trouble::StoreUnsafe => "store_unsafe",
             Trouble::RetentionTooShort => "retention_too_short",
+            Trouble::LeadTooShort => "lead_too_short",
+            Trouble::ClockBehind => "clock_behind",
         }
     }
 }
 
 impl Question {
-    /// `nonce` is fresh from a CSPRNG. `retention_seconds` is how long the asker needs revocations to be kept.
+    /// `nonce` is fresh from a CSPRNG.
     ///
     /// # Errors
     /// [`QuestionError::Count`] for no key, or more than [`MAX_KEYS`].
     pub fn new(
         derived: &Derived,
         nonce: [u8; 16],
-        retention_seconds: u32,
+        needs: Needs,
         keys: &[RevocationKey],
     ) -> Result<Self, QuestionError> {
         if keys.is_empty() || keys.len() > MAX_KEYS {
             return Err(QuestionError::Count);
         }
         let count = u16::try_from(keys.len()).map_err(|_| QuestionError::Count)?;
-        let mut bytes = Vec::with_capacity(MAX_QUESTION_BYTES.min(keys.len().saturating_mul(16).saturating_add(66)));
+        let mut bytes = Vec::with_capacity(MAX_QUESTION_BYTES.min(keys.len().saturating_mul(16).saturating_add(76)));
         bytes.extend_from_slice(QUESTION);
         bytes.extend_from_slice(&derived.id().0);
         bytes.extend_from_slice(&nonce);
-        bytes.extend_from_slice(&retention_seconds.to_be_bytes());
+        bytes.extend_from_slice(&needs.retention_seconds.to_be_bytes());
+        bytes.extend_from_slice(&needs.iat_lead_seconds.to_be_bytes());
+        bytes.extend_from_slice(&needs.now_seconds.to_be_bytes());
         bytes.extend_from_slice(&count.to_be_bytes());
         for key in keys {
             bytes.extend_from_slice(&key.0);
@@ -227,7 +251,11 @@ impl Asked {
         expected.update(signed);
         expected.verify_slice(mac).map_err(|_| QuestionError::Forged)?;
         let _nonce: [u8; 16] = read.take().ok_or(QuestionError::Malformed)?;
-        let retention_seconds = u32::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?);
+        let needs = Needs {
+            retention_seconds: u32::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?),
+            iat_lead_seconds: u16::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?),
+            now_seconds: u64::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?),
+        };
         let count = usize::from(u16::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?));
         if count == 0 || count > MAX_KEYS {
             return Err(QuestionError::Count);
@@ -239,7 +267,7 @@ impl Asked {
         if keys.len() != count || !read.0.is_empty() {
             return Err(QuestionError::Malformed);
         }
-        Ok(Self { secret, digest: Sha256::digest(body).into(), retention_seconds, keys })
+        Ok(Self { secret, digest: Sha256::digest(body).into(), needs, keys })
     }
 
     /// Which of the secrets given to [`Asked::read`] made the question: the reply must use the same.
@@ -251,8 +279,8 @@ impl Asked {
         &self.keys
     }
 
-    pub fn retention_seconds(&self) -> u32 {
-        self.retention_seconds
+    pub fn needs(&self) -> Needs {
+        self.needs
     }
 
     /// The body to send with status 200. `answers` are in the order of [`Asked::keys`].
@@ -342,12 +370,14 @@ mod tests {
         (0..n).map(|i| RevocationKey([i; 16])).collect()
     }
 
+    const NEEDS: Needs = Needs { retention_seconds: 86_400, iat_lead_seconds: 7, now_seconds: 1_700_000_000 };
+
     fn exchange(answers: &[Answer]) -> (Derived, Question, Vec<u8>) {
         let ours = derived(1);
-        let question = Question::new(&ours, [9; 16], 86_400, &keys(answers.len() as u8)).unwrap();
+        let question = Question::new(&ours, [9; 16], NEEDS, &keys(answers.len() as u8)).unwrap();
         let secrets = [derived(2), ours.clone()];
         let asked = Asked::read(&secrets, question.bytes()).unwrap();
-        assert_eq!((asked.secret(), asked.retention_seconds()), (1, 86_400));
+        assert_eq!((asked.secret(), asked.needs()), (1, NEEDS));
         assert_eq!(asked.keys(), keys(answers.len() as u8));
         let reply = asked.answers(&secrets[1], answers);
         (ours, question, reply)
@@ -364,7 +394,7 @@ mod tests {
     #[test]
     fn trouble_comes_back_with_its_own_status() {
         let ours = derived(1);
-        let question = Question::new(&ours, [9; 16], 1, &keys(1)).unwrap();
+        let question = Question::new(&ours, [9; 16], NEEDS, &keys(1)).unwrap();
         let asked = Asked::read(std::slice::from_ref(&ours), question.bytes()).unwrap();
         for trouble in Trouble::ALL {
             let reply = asked.trouble(&ours, 503, trouble);
@@ -391,7 +421,7 @@ mod tests {
     #[test]
     fn every_changed_byte_of_a_question_is_noticed() {
         let ours = derived(1);
-        let question = Question::new(&ours, [9; 16], 1, &keys(2)).unwrap();
+        let question = Question::new(&ours, [9; 16], NEEDS, &keys(2)).unwrap();
         for at in 0..question.bytes().len() {
             let mut bad = question.bytes().to_vec();
             bad[at] ^= 1;
@@ -402,7 +432,7 @@ mod tests {
     #[test]
     fn a_reply_to_an_earlier_question_is_refused_even_for_the_same_keys() {
         let (ours, _, reply) = exchange(&MIXED);
-        let again = Question::new(&ours, [8; 16], 86_400, &keys(3)).unwrap();
+        let again = Question::new(&ours, [8; 16], NEEDS, &keys(3)).unwrap();
         assert_eq!(again.read_reply(&ours, 200, &reply), Err(ReplyError::OtherQuestion));
     }
 
@@ -415,7 +445,7 @@ mod tests {
     #[test]
     fn a_wrong_count_or_an_unknown_answer_is_refused_though_signed() {
         let ours = derived(1);
-        let question = Question::new(&ours, [9; 16], 1, &keys(2)).unwrap();
+        let question = Question::new(&ours, [9; 16], NEEDS, &keys(2)).unwrap();
         let asked = Asked::read(std::slice::from_ref(&ours), question.bytes()).unwrap();
         let short = asked.answers(&ours, &[Answer::Live]);
         assert_eq!(question.read_reply(&ours, 200, &short), Err(ReplyError::Answers));
@@ -428,10 +458,10 @@ mod tests {
     #[test]
     fn a_question_takes_one_key_to_the_most_and_no_more() {
         let ours = derived(1);
-        assert_eq!(Question::new(&ours, [0; 16], 1, &[]).unwrap_err(), QuestionError::Count);
+        assert_eq!(Question::new(&ours, [0; 16], NEEDS, &[]).unwrap_err(), QuestionError::Count);
         let most = vec![RevocationKey([0; 16]); MAX_KEYS + 1];
-        assert_eq!(Question::new(&ours, [0; 16], 1, &most).unwrap_err(), QuestionError::Count);
-        let question = Question::new(&ours, [0; 16], 1, &most[..MAX_KEYS]).unwrap();
+        assert_eq!(Question::new(&ours, [0; 16], NEEDS, &most).unwrap_err(), QuestionError::Count);
+        let question = Question::new(&ours, [0; 16], NEEDS, &most[..MAX_KEYS]).unwrap();
         assert_eq!(question.bytes().len(), MAX_QUESTION_BYTES);
         assert!(Asked::read(&[ours], question.bytes()).is_ok());
     }

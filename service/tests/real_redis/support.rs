@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use service::{Addresses, AdminToken, Options, Service};
 use tokio::sync::oneshot;
-use wire::check::{Question, ReplyError, Trouble};
+use wire::check::{Needs, Question, ReplyError, Trouble};
 use wire::{Answer, Derived, Kind, RevocationKey, Secret};
 
 pub const ISSUER: &str = "https://issuer.example";
@@ -109,6 +109,15 @@ pub struct Running {
     agent: ureq::Agent,
 }
 
+/// Of a filter with the default lead and a clock that is right.
+pub fn needs(retention_seconds: u32) -> Needs {
+    Needs { retention_seconds, iat_lead_seconds: 1, now_seconds: now() }
+}
+
+pub fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
 pub fn secret(byte: u8) -> Secret {
     Secret::new(&[byte; 32]).unwrap()
 }
@@ -134,6 +143,8 @@ pub fn options(redis: &Redis) -> Options {
         session_retention: Duration::from_secs(30 * 86_400),
         iat_lead: Duration::from_secs(1),
         max_requests: 256,
+        max_connections: 4096,
+        max_newcomers: 256,
     }
 }
 
@@ -177,8 +188,16 @@ impl Running {
         retention: u32,
         keys: &[RevocationKey],
     ) -> (u16, Result<Result<Vec<Answer>, Trouble>, ReplyError>) {
-        let nonce = nonce();
-        let question = Question::new(derived, nonce, retention, keys).unwrap();
+        self.check_with(derived, needs(retention), keys)
+    }
+
+    pub fn check_with(
+        &self,
+        derived: &Derived,
+        needs: Needs,
+        keys: &[RevocationKey],
+    ) -> (u16, Result<Result<Vec<Answer>, Trouble>, ReplyError>) {
+        let question = Question::new(derived, nonce(), needs, keys).unwrap();
         let (status, body) = self.post_check(question.bytes());
         (status, question.read_reply(derived, status, &body))
     }
