@@ -5,6 +5,7 @@
 mod mint;
 mod revoke;
 mod serve;
+mod store;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,9 @@ enum Verb {
     /// End a token, session, user, client, key or issuer; list and lift what was ended.
     #[command(after_help = EXIT_CODES)]
     Revoke(revoke::Revoke),
+    /// Make the store that services answer from.
+    #[command(after_help = EXIT_CODES)]
+    Store(store::Store),
     /// Make keys and sign tokens, for tests and demos.
     Mint(mint::MintArgs),
 }
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Serve(serve) => serve.run(),
         Verb::Revoke(revoke) => revoke.run(),
+        Verb::Store(store) => store.run(),
         Verb::Mint(args) => mint::run(args).map(|()| Outcome::Done),
     };
     match done {

@@ -50,8 +50,10 @@ pub struct Serve {
     /// A file with the bearer secret of the admin listener, at least 32 bytes.
     #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN_FILE", value_name = "PATH")]
     admin_token_file: PathBuf,
-    /// Make the store if Redis holds none. Without it an empty Redis is a lost store, and nothing is answered from it.
-    #[arg(long, env = "PORTCULLIS_CREATE_STORE")]
+    /// Make the store if Redis holds none. For demos: a service that restarts with it after Redis lost its data answers
+    /// that nobody is revoked. Better make the store once, with `portcullis store create`; then an empty Redis is a lost
+    /// store, and nothing is answered from it.
+    #[arg(long, env = "PORTCULLIS_CREATE_STORE", conflicts_with = "store_id")]
     create_store: bool,
     /// The only store to answer from. Without it, the first that is found.
     #[arg(long, env = "PORTCULLIS_STORE_ID", value_name = "ID")]
@@ -62,7 +64,8 @@ pub struct Serve {
     /// Answer from a replica, which may lag behind.
     #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_REPLICA")]
     dangerously_allow_replica: bool,
-    /// How many replicas must have a revocation before it is acknowledged.
+    /// How many replicas must have a revocation before it is acknowledged. With 0, a failover may lose revocations that
+    /// were acknowledged; what a reply says in `on_disk` and `replicas` is what was confirmed then.
     #[arg(long, env = "PORTCULLIS_MIN_REPLICAS", value_name = "N", default_value_t = 0)]
     min_replicas: u32,
     /// Acknowledge only what Redis says is on its disk: WAITAOF, or `appendfsync always` before Redis 7.2.

@@ -108,12 +108,12 @@ async fn revoke(State(shared): State<Arc<Shared>>, body: Bytes) -> Result<Respon
 /// Writes what was asked, under the name that each live secret gives it.
 async fn write(shared: &Shared, ask: &Ask) -> Result<Map<String, Value>, Problem> {
     let now = unix_seconds();
-    let ending = ask.subject.ending(now, &shared.options);
+    let ends = ask.subject.ends();
     let note = ask.note(now, BY);
     let mut revocations = Vec::with_capacity(shared.secrets.len());
     for (secret, key) in ask.subject.keys(&shared.secrets).into_iter().enumerate() {
         let sealed = shared.seals.seal(secret, key, &note).map_err(|_| Problem::internal())?;
-        revocations.push(Revocation { key, ending, sealed, ttl: ask.ttl });
+        revocations.push(Revocation { key, ends, sealed, ttl: ask.ttl });
     }
     let key = revocations.first().map(|revocation| revocation.key).ok_or_else(Problem::internal)?;
     let written = shared.store.revoke(revocations).await?;

@@ -23,4 +23,4 @@ mod throttle;
 pub use duration::parse_duration;
 pub use options::{AdminToken, Options, OptionsError};
 pub use server::{Addresses, ServeError, Service};
-pub use store::{StoreId, StoreIdError};
+pub use store::{Allow, CreateError, StoreId, StoreIdError, create_store};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use wire::Secret;
 
-use crate::StoreId;
+use crate::{Allow, StoreId};
 
 /// The most that a filter may allow an issuer's clock to differ (DESIGN.md, claims at now).
 pub const MAX_SKEW: Duration = Duration::from_secs(300);
@@ -73,6 +73,10 @@ pub enum OptionsError {
         "`session-retention` must be at least {0} s, which is how long a token can live (`max-lifetime` and clocks)"
     )]
     SessionRetention(u64),
+    #[error(
+        "`create-store` and `store-id` exclude each other: a lost store would come back empty under the id of the full one"
+    )]
+    CreatePinned,
     #[error("`{0}` must be at least 1")]
     Zero(&'static str),
 }
@@ -104,6 +108,9 @@ impl Options {
         if self.session_retention.as_secs() < self.retention_seconds() {
             return Err(OptionsError::SessionRetention(self.retention_seconds()));
         }
+        if self.create_store && self.store_id.is_some() {
+            return Err(OptionsError::CreatePinned);
+        }
         for (name, most) in [
             ("max-requests", self.max_requests),
             ("max-connections", self.max_connections),
@@ -114,6 +121,10 @@ impl Options {
             }
         }
         Ok(())
+    }
+
+    pub fn allow(&self) -> Allow {
+        Allow { eviction: self.dangerously_allow_eviction, replica: self.dangerously_allow_replica }
     }
 
     /// How long a revocation of tokens that exist must be kept, so that every token it ends has expired everywhere. Whole seconds, up.
@@ -203,6 +214,9 @@ pub mod tests {
         assert_eq!(Options { secrets: twice, ..options() }.check(), Err(OptionsError::SameSecretTwice));
         let zero = Options { redis_timeout: Duration::ZERO, ..options() };
         assert_eq!(zero.check(), Err(OptionsError::Duration("redis-timeout")));
+        let store_id = "000102030405060708090a0b0c0d0e0f".parse().ok();
+        let pinned = Options { create_store: true, store_id, ..options() };
+        assert_eq!(pinned.check(), Err(OptionsError::CreatePinned));
         let short = Options { session_retention: Duration::from_secs(86_700), ..options() };
         assert_eq!(short.check(), Err(OptionsError::SessionRetention(86_701)));
         let enough = Options { session_retention: Duration::from_secs(86_701), ..options() };

@@ -13,7 +13,7 @@ use super::problem::Problem;
 use crate::options::Options;
 use crate::parse_duration;
 use crate::seal::Note;
-use crate::store::{Ending, MAX_BEFORE};
+use crate::store::Ends;
 
 const MAX_ISSUER: usize = 2048;
 const MAX_ID: usize = 2048;
@@ -164,14 +164,8 @@ impl Subject {
         secrets.iter().map(|derived| derived.revocation_key(self.kind, &self.issuer, &id)).collect()
     }
 
-    pub fn ending(&self, now: u64, options: &Options) -> Ending {
-        if self.kind.is_simply_dead() {
-            return Ending::Dead;
-        }
-        // One more than now, since iat loses its fraction; and what an issuer with a fast clock signs now counts as
-        // issued before too.
-        let before = now.saturating_add(1).saturating_add(options.iat_lead_seconds());
-        Ending::Before(before.min(MAX_BEFORE))
+    pub fn ends(&self) -> Ends {
+        if self.kind.is_simply_dead() { Ends::ForGood } else { Ends::IssuedUntilNow }
     }
 }
 
@@ -362,13 +356,5 @@ mod tests {
             let ask = ask(&json).unwrap();
             assert!(Subject::from_note(&ask.note(5, "admin")).unwrap() == ask.subject, "{json}");
         }
-    }
-
-    #[test]
-    fn before_is_past_every_token_that_could_have_been_issued_by_now() {
-        let user = ask(r#"{"kind":"user","issuer":"i","id":"x"}"#).unwrap();
-        assert_eq!(user.subject.ending(1000, &options()), Ending::Before(1002));
-        let session = ask(r#"{"kind":"session","issuer":"i","id":"x"}"#).unwrap();
-        assert_eq!(session.subject.ending(1000, &options()), Ending::Dead);
     }
 }
