@@ -74,6 +74,10 @@ pub struct Serve {
     /// The longest lifetime of a token that any filter accepts.
     #[arg(long, env = "PORTCULLIS_MAX_LIFETIME", value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
     max_lifetime: Duration,
+    /// An issuer for whom revocations are taken; repeat it for each. Revocations for others, mistyped perhaps, are then
+    /// refused. Without it any issuer is taken.
+    #[arg(long = "issuer", env = "PORTCULLIS_ISSUERS", value_name = "URL", value_delimiter = ',')]
+    issuers: Vec<String>,
     /// The longest that a session lives, refreshed or not: a revoked session is kept for so long. At least as long as a
     /// token lives. Revoked signing keys are kept for ever, and everything else for a token's lifetime; so every name in
     /// Redis has an expiry, but for the store's sentinel and revoked signing keys.
@@ -145,6 +149,7 @@ impl Serve {
             min_replicas: self.min_replicas,
             require_disk: self.require_disk,
             max_lifetime: self.max_lifetime,
+            issuers: self.issuers,
             session_retention: self.session_retention,
             iat_lead: self.iat_lead,
             max_requests: self.max_requests,

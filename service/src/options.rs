@@ -41,6 +41,8 @@ pub struct Options {
     pub require_disk: bool,
     /// The longest lifetime of a token that any filter accepts.
     pub max_lifetime: Duration,
+    /// The issuers for whom revocations are taken; of any, if empty.
+    pub issuers: Vec<String>,
     /// How long a revoked session is kept: the longest that a session lives, since each refresh of it gives new tokens.
     pub session_retention: Duration,
     /// How far an issuer's clock may run ahead.
@@ -191,6 +193,7 @@ pub mod tests {
             min_replicas: 0,
             require_disk: false,
             max_lifetime: Duration::from_secs(86_400),
+            issuers: vec![],
             session_retention: Duration::from_secs(30 * 86_400),
             iat_lead: Duration::from_secs(1),
             max_requests: 1,

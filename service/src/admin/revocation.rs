@@ -77,6 +77,13 @@ impl Ask {
             }
             None => Subject::from_fields(kind, issuer, id)?,
         };
+        // A revocation for a mistyped issuer succeeds, and ends nothing.
+        if !options.issuers.is_empty() && !options.issuers.contains(&subject.issuer) {
+            return Err(Problem::field(
+                "issuer",
+                &format!("must be one that the service was started with: {}", options.issuers.join(", ")),
+            ));
+        }
         let ttl = ttl_of(ttl, subject.kind, options)?;
         Ok(Self { subject, reason, ttl })
     }
@@ -326,6 +333,21 @@ mod tests {
         assert_eq!(with("key", r#","ttl":"30d""#).unwrap().ttl, month);
         assert_eq!(with("token", "").unwrap().ttl, Some(Duration::from_secs(86_701)));
         assert_eq!(with("key", "").unwrap().note(5, "admin").until, None);
+    }
+
+    #[test]
+    fn an_issuer_that_nobody_has_is_refused() {
+        let known = Options { issuers: vec!["i".into(), "j".into()], ..options() };
+        let read = |json: &str| Ask::read(json.as_bytes(), &known).map_err(|problem| serde_json::to_string(&problem));
+        assert!(read(r#"{"kind":"user","issuer":"j","id":"x"}"#).is_ok());
+        for json in [
+            r#"{"kind":"user","issuer":"i/","id":"x"}"#.to_owned(),
+            r#"{"kind":"issuer","issuer":"k"}"#.to_owned(),
+            format!(r#"{{"token":"{}"}}"#, jwt(r#"{"iss":"k","jti":"x"}"#)),
+        ] {
+            let problem = read(&json).map(|_| ()).unwrap_err().unwrap();
+            assert!(problem.contains(r#""field":"issuer""#) && problem.contains("i, j"), "{problem}");
+        }
     }
 
     #[test]

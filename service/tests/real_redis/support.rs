@@ -140,6 +140,7 @@ pub fn options(redis: &Redis) -> Options {
         min_replicas: 0,
         require_disk: true,
         max_lifetime: Duration::from_secs(DAY.into()),
+        issuers: vec![],
         session_retention: Duration::from_secs(30 * 86_400),
         iat_lead: Duration::from_secs(1),
         max_requests: 256,
