@@ -11,6 +11,7 @@ mod jwks;
 mod mint;
 mod revoke;
 mod serve;
+mod store;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -42,6 +43,9 @@ enum Verb {
     /// Fetch an issuer's published keys and explain them as the filter would see them.
     #[command(after_help = JWKS_CODES)]
     Jwks(jwks::Jwks),
+    /// Make the store that services answer from.
+    #[command(after_help = EXIT_CODES)]
+    Store(store::Store),
     /// Make keys and sign tokens, for tests and demos.
     Mint(mint::MintArgs),
     /// Write the generated files of docs/.
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
         Verb::CheckConfig(check) => check.run(),
         Verb::Jwks(jwks) => jwks.run(),
         Verb::Docs(docs) => docs.run(Cli::command()),
+        Verb::Store(store) => store.run(),
         Verb::Mint(args) => mint::run(args).map(|()| Outcome::Done),
     };
     match done {

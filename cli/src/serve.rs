@@ -51,8 +51,10 @@ pub struct Serve {
     /// A file with the bearer secret of the admin listener, at least 32 bytes.
     #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN_FILE", value_name = "PATH")]
     admin_token_file: PathBuf,
-    /// Make the store if Redis holds none. Without it an empty Redis is a lost store, and nothing is answered from it.
-    #[arg(long, env = "PORTCULLIS_CREATE_STORE")]
+    /// Make the store if Redis holds none. For demos: a service that restarts with it after Redis lost its data answers
+    /// that nobody is revoked. Better make the store once, with `portcullis store create`; then an empty Redis is a lost
+    /// store, and nothing is answered from it.
+    #[arg(long, env = "PORTCULLIS_CREATE_STORE", conflicts_with = "store_id")]
     create_store: bool,
     /// The only store to answer from. Without it, the first that is found.
     #[arg(long, env = "PORTCULLIS_STORE_ID", value_name = "ID")]
@@ -63,7 +65,8 @@ pub struct Serve {
     /// Answer from a replica, which may lag behind.
     #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_REPLICA")]
     dangerously_allow_replica: bool,
-    /// How many replicas must have a revocation before it is acknowledged.
+    /// How many replicas must have a revocation before it is acknowledged. With 0, a failover may lose revocations that
+    /// were acknowledged; what a reply says in `on_disk` and `replicas` is what was confirmed then.
     #[arg(long, env = "PORTCULLIS_MIN_REPLICAS", value_name = "N", default_value_t = 0)]
     min_replicas: u32,
     /// Acknowledge only what Redis says is on its disk: WAITAOF, or `appendfsync always` before Redis 7.2.
@@ -72,6 +75,10 @@ pub struct Serve {
     /// The longest lifetime of a token that any filter accepts.
     #[arg(long, env = "PORTCULLIS_MAX_LIFETIME", value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
     max_lifetime: Duration,
+    /// An issuer for whom revocations are taken; repeat it for each. Revocations for others, mistyped perhaps, are then
+    /// refused. Without it any issuer is taken.
+    #[arg(long = "issuer", env = "PORTCULLIS_ISSUERS", value_name = "URL", value_delimiter = ',')]
+    issuers: Vec<String>,
     /// The longest that a session lives, refreshed or not: a revoked session is kept for so long. At least as long as a
     /// token lives. Revoked signing keys are kept for ever, and everything else for a token's lifetime; so every name in
     /// Redis has an expiry, but for the store's sentinel and revoked signing keys.
@@ -80,9 +87,17 @@ pub struct Serve {
     /// How far an issuer's clock may run ahead.
     #[arg(long, env = "PORTCULLIS_IAT_LEAD", value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
     iat_lead: Duration,
-    /// Requests in progress per listener; more are refused at once.
+    /// Requests in progress per listener, their bodies read; more are refused at once.
     #[arg(long, env = "PORTCULLIS_MAX_REQUESTS", value_name = "N", default_value_t = 1024)]
     max_requests: usize,
+    /// Open connections per listener; more wait to be accepted. Keep it below the limit of open files.
+    #[arg(long, env = "PORTCULLIS_MAX_CONNECTIONS", value_name = "N", default_value_t = 4096)]
+    max_connections: usize,
+    /// Connections of one address (one /64 in IPv6) that carried no request made with our secret yet; more are closed at
+    /// once, and those that stay so are closed after 10 s. Connections that proxies use do not count, so the default
+    /// does for a whole mesh behind one NAT address.
+    #[arg(long, env = "PORTCULLIS_MAX_NEWCOMERS_PER_PEER", value_name = "N", default_value_t = 256)]
+    max_newcomers_per_peer: usize,
 }
 
 impl Serve {
@@ -135,9 +150,12 @@ impl Serve {
             min_replicas: self.min_replicas,
             require_disk: self.require_disk,
             max_lifetime: self.max_lifetime,
+            issuers: self.issuers,
             session_retention: self.session_retention,
             iat_lead: self.iat_lead,
             max_requests: self.max_requests,
+            max_connections: self.max_connections,
+            max_newcomers: self.max_newcomers_per_peer,
         })
     }
 }

@@ -17,9 +17,9 @@ mod revocation;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -30,31 +30,31 @@ use tower_http::timeout::TimeoutLayer;
 use wire::{Answer, RevocationKey};
 
 use crate::clock::unix_seconds;
-use crate::gate::{Gate, admit};
+use crate::connections::Proof;
+use crate::gate::{Gate, Refusal};
 use crate::health;
 use crate::server::Shared;
 use crate::store::{Revocation, Stored, WriteError, Written};
 use problem::Problem;
-use revocation::{Ask, NEVER, Subject};
+use revocation::{Ask, MAX_TOKEN, NEVER, Subject};
 
-/// The most bytes of one revocation.
-const MAX_REVOCATION_BYTES: usize = 32 * 1024;
+/// The most bytes of one revocation: the longest token, and what may be beside it.
+const MAX_REVOCATION_BYTES: usize = MAX_TOKEN + 16 * 1024;
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 /// Whoever has the one bearer secret.
 const BY: &str = "admin";
 
-pub fn routes(shared: Arc<Shared>, gate: impl FnOnce(usize, fn(StatusCode) -> Response) -> Arc<Gate>) -> Router {
-    let gate = gate(MAX_REVOCATION_BYTES, |status| Problem::new(status, "invalid_body").into_response());
+pub fn routes(shared: Arc<Shared>) -> Router {
     let limit = shared.options.redis_timeout + shared.options.confirm_timeout + Duration::from_secs(10);
     let limited = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limit);
+    let gate = Gate::new(shared.options.max_requests, MAX_REVOCATION_BYTES);
     // A bulk request takes as long as it has lines; it bounds each wait itself.
     let revocations = Router::new()
         .route("/v1/revocations", post(revoke).get(list))
         .route("/v1/revocations/{key}", get(show).delete(lift))
-        .layer(DefaultBodyLimit::max(MAX_REVOCATION_BYTES))
+        .layer(middleware::from_fn_with_state(gate, pass))
         .layer(limited)
-        .route_layer(middleware::from_fn_with_state(gate, admit))
         .route("/v1/revocations/bulk", post(bulk::revoke))
         .method_not_allowed_fallback(async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&shared), authenticate));
@@ -67,12 +67,23 @@ pub fn routes(shared: Arc<Shared>, gate: impl FnOnce(usize, fn(StatusCode) -> Re
         .with_state(shared)
 }
 
-async fn authenticate(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+async fn authenticate(
+    State(shared): State<Arc<Shared>>,
+    Extension(proof): Extension<Proof>,
+    request: Request,
+    next: Next,
+) -> Response {
     if bearer(request.headers()).is_some_and(|token| shared.options.admin_token.is(token)) {
+        proof.given();
         return next.run(request).await;
     }
     let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"portcullis admin\"")];
     (challenge, Problem::new(StatusCode::UNAUTHORIZED, "unauthorized")).into_response()
+}
+
+async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Result<Response, Problem> {
+    let (request, _place) = gate.admit(request).await?;
+    Ok(next.run(request).await)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
@@ -86,8 +97,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-async fn revoke(State(shared): State<Arc<Shared>>, body: Result<Bytes, BytesRejection>) -> Result<Response, Problem> {
-    let body = body.map_err(|rejection| Problem::new(rejection.status(), "invalid_body"))?;
+async fn revoke(State(shared): State<Arc<Shared>>, body: Bytes) -> Result<Response, Problem> {
     let ask = Ask::read(&body, &shared.options)?;
     let done = write(&shared, &ask).await?;
     let key = done.get("key").and_then(|key| key.as_str());
@@ -98,12 +108,12 @@ async fn revoke(State(shared): State<Arc<Shared>>, body: Result<Bytes, BytesReje
 /// Writes what was asked, under the name that each live secret gives it.
 async fn write(shared: &Shared, ask: &Ask) -> Result<Map<String, Value>, Problem> {
     let now = unix_seconds();
-    let ending = ask.subject.ending(now, &shared.options);
+    let ends = ask.subject.ends();
     let note = ask.note(now, BY);
     let mut revocations = Vec::with_capacity(shared.secrets.len());
     for (secret, key) in ask.subject.keys(&shared.secrets).into_iter().enumerate() {
         let sealed = shared.seals.seal(secret, key, &note).map_err(|_| Problem::internal())?;
-        revocations.push(Revocation { key, ending, sealed, ttl: ask.ttl });
+        revocations.push(Revocation { key, ends, sealed, ttl: ask.ttl });
     }
     let key = revocations.first().map(|revocation| revocation.key).ok_or_else(Problem::internal)?;
     let written = shared.store.revoke(revocations).await?;
@@ -218,6 +228,17 @@ fn describe(shown: &mut Map<String, Value>, answer: Option<Answer>, expires_in: 
 fn describe_safety(shown: &mut Map<String, Value>, written: &Written) {
     shown.insert("on_disk".into(), written.confirmed.on_disk.into());
     shown.insert("replicas".into(), written.confirmed.replicas.into());
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::TooLong | Refusal::CutShort => "invalid_body",
+            Refusal::TooSlow => "slow_body",
+            Refusal::Busy => "busy",
+        };
+        Problem::new(refusal.status(), code).detail(refusal.to_string())
+    }
 }
 
 impl From<WriteError> for Problem {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
@@ -11,22 +12,24 @@ use wire::check::{Asked, CONTENT_TYPE, Needs, QuestionError, Trouble};
 
 use crate::Options;
 use crate::clock::unix_seconds;
+use crate::connections::Proof;
 use crate::metrics::CheckResult;
 use crate::server::Shared;
 
 const NO_STORE: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
 
-pub async fn check(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+pub async fn check(State(shared): State<Arc<Shared>>, Extension(proof): Extension<Proof>, body: Bytes) -> Response {
     let asked = match Asked::read(&shared.secrets, &body) {
         Ok(asked) => asked,
         Err(error) => {
             shared.metrics.check(CheckResult::Refused);
-            if let Some(left_out) = shared.refusals.turn(Instant::now()) {
-                tracing::warn!(%error, left_out, "refused a check");
+            if let Some(more) = shared.refused.pass(Instant::now()) {
+                tracing::warn!(%error, more, "refused a check");
             }
             return (status_of(error), [NO_STORE], error.to_string()).into_response();
         }
     };
+    proof.given();
     // `secret` is the place of the one that `read` found among these.
     let Some(derived) = shared.secrets.get(asked.secret()) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();

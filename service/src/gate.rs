@@ -1,65 +1,78 @@
-//! Who may take up the service's time: a request whose body is all here, while there is a place. The body comes first,
-//! since a place that waits for a slow sender is a place that anybody can take and keep.
+//! What a request must pass before it takes one of the places: its whole body, bounded in size and time. A body that
+//! never comes costs its sender's connection and no place.
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
-use tokio::sync::Semaphore;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-#[derive(Debug)]
+/// From a request's headers to the end of its body.
+const BODY: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone)]
 pub struct Gate {
-    places: Semaphore,
-    /// The most bytes of a body.
-    most: usize,
-    /// How long a body may take to arrive.
-    patience: Duration,
-    /// How this listener says that a body was too long, too slow or cut off.
-    refuse: fn(StatusCode) -> Response,
+    places: Arc<Semaphore>,
+    max_bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the body is too long")]
+    TooLong,
+    #[error("the body did not come in time")]
+    TooSlow,
+    #[error("the body ended early")]
+    CutShort,
+    #[error("too many requests in progress")]
+    Busy,
 }
 
 impl Gate {
-    pub fn new(places: usize, most: usize, patience: Duration, refuse: fn(StatusCode) -> Response) -> Self {
-        // More than tokio can count is as good as no limit.
-        Self { places: Semaphore::new(places.min(Semaphore::MAX_PERMITS)), most, patience, refuse }
+    pub fn new(places: usize, max_bytes: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(places)), max_bytes }
     }
 
-    async fn body(&self, body: Body) -> Result<Bytes, StatusCode> {
-        timeout(self.patience, whole(body, self.most)).await.unwrap_or(Err(StatusCode::REQUEST_TIMEOUT))
-    }
-}
-
-/// Refuses what is over the limit at once: a check that queues is a check that times out.
-pub async fn admit(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    let (parts, body) = request.into_parts();
-    let body = match gate.body(body).await {
-        Ok(body) => body,
-        Err(status) => return (gate.refuse)(status),
-    };
-    match gate.places.try_acquire() {
-        Ok(_place) => next.run(Request::from_parts(parts, Body::from(body))).await,
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "too many requests in progress\n").into_response(),
-    }
-}
-
-async fn whole(body: Body, most: usize) -> Result<Bytes, StatusCode> {
-    // What was announced as too long is not waited for.
-    if body.size_hint().lower() > u64::try_from(most).unwrap_or(u64::MAX) {
-        return Err(StatusCode::PAYLOAD_TOO_LARGE);
-    }
-    let mut pieces = body.into_data_stream();
-    let mut whole = Vec::new();
-    while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|_| StatusCode::BAD_REQUEST)?;
-        if piece.len() > most.saturating_sub(whole.len()) {
-            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+    /// The request with its body in memory, and its place for as long as it is in progress.
+    ///
+    /// # Errors
+    /// See [`Refusal`]. What is over the limit is refused at once: a check that queues is a check that times out.
+    pub async fn admit(&self, request: Request) -> Result<(Request, OwnedSemaphorePermit), Refusal> {
+        let (head, body) = request.into_parts();
+        if body.size_hint().lower() > u64::try_from(self.max_bytes).unwrap_or(u64::MAX) {
+            return Err(Refusal::TooLong);
         }
-        whole.extend_from_slice(&piece);
+        let body = match timeout(BODY, Limited::new(body, self.max_bytes).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Refusal::TooLong),
+            Ok(Err(_)) => return Err(Refusal::CutShort),
+            Err(_) => return Err(Refusal::TooSlow),
+        };
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        Ok((Request::from_parts(head, Body::from(body)), place))
     }
-    Ok(whole.into())
+}
+
+impl Refusal {
+    pub fn status(self) -> StatusCode {
+        match self {
+            Refusal::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Refusal::CutShort => StatusCode::BAD_REQUEST,
+            Refusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// Middleware: refusals as plain text.
+pub async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    match gate.admit(request).await {
+        Ok((request, _place)) => next.run(request).await,
+        Err(refusal) => (refusal.status(), format!("{refusal}\n")).into_response(),
+    }
 }

@@ -9,6 +9,7 @@
 mod admin;
 mod check;
 mod clock;
+mod connections;
 mod duration;
 mod gate;
 mod health;
@@ -16,10 +17,10 @@ mod metrics;
 mod options;
 mod seal;
 mod server;
-mod sparing;
 mod store;
+mod throttle;
 
 pub use duration::parse_duration;
 pub use options::{AdminToken, Options, OptionsError};
 pub use server::{Addresses, ServeError, Service};
-pub use store::{StoreId, StoreIdError};
+pub use store::{Allow, CreateError, StoreId, StoreIdError, create_store};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use wire::Secret;
 
-use crate::StoreId;
+use crate::{Allow, StoreId};
 
 /// The most that a filter may allow an issuer's clock to differ (DESIGN.md, claims at now).
 pub const MAX_SKEW: Duration = Duration::from_secs(300);
@@ -41,12 +41,18 @@ pub struct Options {
     pub require_disk: bool,
     /// The longest lifetime of a token that any filter accepts.
     pub max_lifetime: Duration,
+    /// The issuers for whom revocations are taken; of any, if empty.
+    pub issuers: Vec<String>,
     /// How long a revoked session is kept: the longest that a session lives, since each refresh of it gives new tokens.
     pub session_retention: Duration,
     /// How far an issuer's clock may run ahead.
     pub iat_lead: Duration,
-    /// Requests in progress per listener; more are told 503 at once.
+    /// Requests in progress per listener, their bodies read; more are told 503 at once.
     pub max_requests: usize,
+    /// Open connections per listener; more wait to be accepted.
+    pub max_connections: usize,
+    /// Of those, from one address and without a request that was made with our secret; more are closed at once.
+    pub max_newcomers: usize,
 }
 
 /// The bearer secret of the admin listener.
@@ -69,8 +75,12 @@ pub enum OptionsError {
         "`session-retention` must be at least {0} s, which is how long a token can live (`max-lifetime` and clocks)"
     )]
     SessionRetention(u64),
-    #[error("max-requests must be at least 1")]
-    MaxRequests,
+    #[error(
+        "`create-store` and `store-id` exclude each other: a lost store would come back empty under the id of the full one"
+    )]
+    CreatePinned,
+    #[error("`{0}` must be at least 1")]
+    Zero(&'static str),
 }
 
 impl Options {
@@ -100,10 +110,23 @@ impl Options {
         if self.session_retention.as_secs() < self.retention_seconds() {
             return Err(OptionsError::SessionRetention(self.retention_seconds()));
         }
-        if self.max_requests == 0 {
-            return Err(OptionsError::MaxRequests);
+        if self.create_store && self.store_id.is_some() {
+            return Err(OptionsError::CreatePinned);
+        }
+        for (name, most) in [
+            ("max-requests", self.max_requests),
+            ("max-connections", self.max_connections),
+            ("max-newcomers-per-peer", self.max_newcomers),
+        ] {
+            if most == 0 {
+                return Err(OptionsError::Zero(name));
+            }
         }
         Ok(())
+    }
+
+    pub fn allow(&self) -> Allow {
+        Allow { eviction: self.dangerously_allow_eviction, replica: self.dangerously_allow_replica }
     }
 
     /// How long a revocation of tokens that exist must be kept, so that every token it ends has expired everywhere. Whole seconds, up.
@@ -170,9 +193,12 @@ pub mod tests {
             min_replicas: 0,
             require_disk: false,
             max_lifetime: Duration::from_secs(86_400),
+            issuers: vec![],
             session_retention: Duration::from_secs(30 * 86_400),
             iat_lead: Duration::from_secs(1),
             max_requests: 1,
+            max_connections: 1,
+            max_newcomers: 1,
         }
     }
 
@@ -191,6 +217,9 @@ pub mod tests {
         assert_eq!(Options { secrets: twice, ..options() }.check(), Err(OptionsError::SameSecretTwice));
         let zero = Options { redis_timeout: Duration::ZERO, ..options() };
         assert_eq!(zero.check(), Err(OptionsError::Duration("redis-timeout")));
+        let store_id = "000102030405060708090a0b0c0d0e0f".parse().ok();
+        let pinned = Options { create_store: true, store_id, ..options() };
+        assert_eq!(pinned.check(), Err(OptionsError::CreatePinned));
         let short = Options { session_retention: Duration::from_secs(86_700), ..options() };
         assert_eq!(short.check(), Err(OptionsError::SessionRetention(86_701)));
         let enough = Options { session_retention: Duration::from_secs(86_701), ..options() };

@@ -1,5 +1,6 @@
 //! Revocations in Redis: which Redis, whether it may be trusted, what is read from and written to it.
 mod connect;
+mod create;
 mod entry;
 mod reader;
 mod standing;
@@ -10,9 +11,11 @@ use std::sync::{Arc, OnceLock};
 use wire::check::Trouble;
 use wire::{Answer, RevocationKey};
 
-pub use entry::{Ending, MAX_BEFORE, StoreId, StoreIdError};
+pub use create::{CreateError, create_store};
+pub use entry::{StoreId, StoreIdError};
 pub use reader::{Page, Stored};
-pub use writer::{Revocation, WriteError, Written};
+pub use standing::Allow;
+pub use writer::{Ends, Revocation, WriteError, Written};
 
 use crate::Options;
 use crate::metrics::Metrics;
@@ -53,6 +56,14 @@ impl Store {
     /// Why nothing can be said of any of the keys.
     pub async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
         self.reader.check(keys).await
+    }
+
+    /// What is known without asking Redis.
+    ///
+    /// # Errors
+    /// As for [`Store::check`].
+    pub fn standing(&self) -> Result<(), Trouble> {
+        self.reader.standing()
     }
 
     /// # Errors

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use super::problem::Problem;
 use super::revocation::Ask;
 use super::{MAX_REVOCATION_BYTES, write};
+use crate::gate::Refusal;
 use crate::server::Shared;
 
 /// Lines that are written together.
@@ -24,12 +25,16 @@ const BATCH: usize = 256;
 /// How long the sender may pause, and how long it may leave our answers unread.
 const PAUSE: Duration = Duration::from_secs(30);
 
-pub async fn revoke(State(shared): State<Arc<Shared>>, body: Body) -> Response {
+pub async fn revoke(State(shared): State<Arc<Shared>>, body: Body) -> Result<Response, Problem> {
+    let place = Arc::clone(&shared.bulk).try_acquire_owned().map_err(|_| Problem::from(Refusal::Busy))?;
     let (answers, read) = mpsc::channel::<Bytes>(4);
-    tokio::spawn(run(shared, Lines::new(body.into_data_stream()), answers));
+    tokio::spawn(async move {
+        run(shared, Lines::new(body.into_data_stream()), answers).await;
+        drop(place);
+    });
     let body =
         stream::unfold(read, async |mut read| read.recv().await.map(|line| (Ok::<_, std::io::Error>(line), read)));
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response()
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response())
 }
 
 async fn run(shared: Arc<Shared>, mut lines: Lines, answers: mpsc::Sender<Bytes>) {

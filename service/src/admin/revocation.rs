@@ -13,12 +13,13 @@ use super::problem::Problem;
 use crate::options::Options;
 use crate::parse_duration;
 use crate::seal::Note;
-use crate::store::{Ending, MAX_BEFORE};
+use crate::store::Ends;
 
 const MAX_ISSUER: usize = 2048;
 const MAX_ID: usize = 2048;
 const MAX_REASON: usize = 512;
-const MAX_TOKEN: usize = 16 * 1024;
+/// As long as the longest token that a filter can be told to take: what passes there must be revocable here.
+pub const MAX_TOKEN: usize = 64 * 1024;
 /// What stands for a time that does not come, in asks and answers.
 pub const NEVER: &str = "never";
 /// A revocation that must hold longer belongs to the issuer.
@@ -76,6 +77,13 @@ impl Ask {
             }
             None => Subject::from_fields(kind, issuer, id)?,
         };
+        // A revocation for a mistyped issuer succeeds, and ends nothing.
+        if !options.issuers.is_empty() && !options.issuers.contains(&subject.issuer) {
+            return Err(Problem::field(
+                "issuer",
+                &format!("must be one that the service was started with: {}", options.issuers.join(", ")),
+            ));
+        }
         let ttl = ttl_of(ttl, subject.kind, options)?;
         Ok(Self { subject, reason, ttl })
     }
@@ -163,14 +171,8 @@ impl Subject {
         secrets.iter().map(|derived| derived.revocation_key(self.kind, &self.issuer, &id)).collect()
     }
 
-    pub fn ending(&self, now: u64, options: &Options) -> Ending {
-        if self.kind.is_simply_dead() {
-            return Ending::Dead;
-        }
-        // One more than now, since iat loses its fraction; and what an issuer with a fast clock signs now counts as
-        // issued before too.
-        let before = now.saturating_add(1).saturating_add(options.iat_lead_seconds());
-        Ending::Before(before.min(MAX_BEFORE))
+    pub fn ends(&self) -> Ends {
+        if self.kind.is_simply_dead() { Ends::ForGood } else { Ends::IssuedUntilNow }
     }
 }
 
@@ -334,6 +336,21 @@ mod tests {
     }
 
     #[test]
+    fn an_issuer_that_nobody_has_is_refused() {
+        let known = Options { issuers: vec!["i".into(), "j".into()], ..options() };
+        let read = |json: &str| Ask::read(json.as_bytes(), &known).map_err(|problem| serde_json::to_string(&problem));
+        assert!(read(r#"{"kind":"user","issuer":"j","id":"x"}"#).is_ok());
+        for json in [
+            r#"{"kind":"user","issuer":"i/","id":"x"}"#.to_owned(),
+            r#"{"kind":"issuer","issuer":"k"}"#.to_owned(),
+            format!(r#"{{"token":"{}"}}"#, jwt(r#"{"iss":"k","jti":"x"}"#)),
+        ] {
+            let problem = read(&json).map(|_| ()).unwrap_err().unwrap();
+            assert!(problem.contains(r#""field":"issuer""#) && problem.contains("i, j"), "{problem}");
+        }
+    }
+
+    #[test]
     fn a_token_is_named_by_its_jti_and_else_by_its_signing_input() {
         let by_token = ask(&format!(r#"{{"token":"{}"}}"#, jwt(r#"{"iss":"i","jti":"x"}"#))).unwrap();
         let by_jti = ask(r#"{"kind":"token","issuer":"i","id":"x"}"#).unwrap();
@@ -361,13 +378,5 @@ mod tests {
             let ask = ask(&json).unwrap();
             assert!(Subject::from_note(&ask.note(5, "admin")).unwrap() == ask.subject, "{json}");
         }
-    }
-
-    #[test]
-    fn before_is_past_every_token_that_could_have_been_issued_by_now() {
-        let user = ask(r#"{"kind":"user","issuer":"i","id":"x"}"#).unwrap();
-        assert_eq!(user.subject.ending(1000, &options()), Ending::Before(1002));
-        let session = ask(r#"{"kind":"session","issuer":"i","id":"x"}"#).unwrap();
-        assert_eq!(session.subject.ending(1000, &options()), Ending::Dead);
     }
 }

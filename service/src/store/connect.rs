@@ -27,7 +27,13 @@ impl Target {
     /// # Errors
     /// The URL cannot be used.
     pub fn new(options: &Options) -> Result<Self, RedisError> {
-        Ok(Self { client: Client::open(options.redis.as_str())?, limit: options.redis_timeout })
+        Self::of(&options.redis, options.redis_timeout)
+    }
+
+    /// # Errors
+    /// The URL cannot be used.
+    pub fn of(redis: &str, limit: Duration) -> Result<Self, RedisError> {
+        Ok(Self { client: Client::open(redis)?, limit })
     }
 
     /// Connects and asks for INFO, all of it within the limit: a stopped Redis still lets the kernel accept.

@@ -13,6 +13,7 @@ use wire::{Answer, RevocationKey};
 
 use super::Pin;
 use super::connect::{self, Connected, Target, within};
+use super::create;
 use super::entry::{self, Entry, PATTERN, SENTINEL, StoreId};
 use super::standing::Unfit;
 use crate::Options;
@@ -22,8 +23,9 @@ use crate::metrics::Metrics;
 const RECHECK: Duration = Duration::from_secs(2);
 /// How long to wait after a failure, or for a sentinel to appear.
 const RETRY: Duration = Duration::from_millis(200);
-/// How long a connection may show no sentinel of ours before it is made anew: the name may lead elsewhere by now.
-const ASTRAY: Duration = Duration::from_secs(1);
+/// How long a connection may lead to another store, or to none, before the name is resolved again.
+const CHANGED: Duration = Duration::from_secs(5);
+const USABLE: &str = "usable";
 
 #[derive(Debug)]
 pub struct Reader {
@@ -65,6 +67,8 @@ struct Up {
     generation: u64,
     connected: Connected,
     fit: Result<(), Unfit>,
+    /// Our sentinel was there when it was last read.
+    ours: bool,
 }
 
 impl Reader {
@@ -126,7 +130,7 @@ impl Reader {
 
     /// Whether checks can be answered at all, as far as is known without asking.
     pub fn standing(&self) -> Result<(), Trouble> {
-        self.up().map(|_| ())
+        if self.up()?.ours { Ok(()) } else { Err(Trouble::StoreChanged) }
     }
 
     /// Those of `keys` that are there.
@@ -197,6 +201,18 @@ impl Drop for Reader {
     }
 }
 
+/// Why a connection was left, in short and for the log.
+struct Left {
+    trouble: Trouble,
+    why: String,
+}
+
+impl From<Trouble> for Left {
+    fn from(trouble: Trouble) -> Self {
+        Self { trouble, why: format!("not usable: {}", trouble.name()) }
+    }
+}
+
 struct Keeper {
     target: Target,
     pin: Pin,
@@ -215,58 +231,55 @@ impl Keeper {
         let mut generation = 0;
         loop {
             generation += 1;
-            let trouble = match self.target.connect().await {
+            // Each attempt resolves the name again: it may lead to another server since.
+            let left = match self.target.connect().await {
                 Ok(connected) => self.keep(generation, connected).await,
-                Err(trouble) => trouble,
+                Err(trouble) => Left::from(trouble),
             };
-            // `keep` said these two itself, and why.
-            if !matches!(trouble, Trouble::StoreUnsafe | Trouble::StoreChanged) {
-                self.log(&format!("not usable: {}", trouble.name()), false);
-            }
-            self.say.send_replace(Line::Down(trouble));
+            self.log(&left.why, false);
+            self.say.send_replace(Line::Down(left.trouble));
             sleep(jittered(RETRY)).await;
         }
     }
 
     /// Ends when the connection must be left, with the reason.
-    async fn keep(&mut self, generation: u64, mut connected: Connected) -> Trouble {
-        let mut astray = None;
+    async fn keep(&mut self, generation: u64, mut connected: Connected) -> Left {
+        let mut changed_since: Option<Instant> = None;
         loop {
-            let fit = connected.standing.judge(&self.options);
+            let fit = connected.standing.judge(self.options.allow());
+            if let Err(unfit @ Unfit::Replica) = &fit {
+                // After a failover our name leads elsewhere, and this connection for ever to what was the primary.
+                return Left { trouble: Trouble::StoreUnsafe, why: format!("store_unsafe: {unfit}") };
+            }
             let sentinel = match self.sentinel(&mut connected, fit.is_ok()).await {
                 Ok(sentinel) => sentinel,
-                Err(trouble) => return trouble,
+                Err(trouble) => return trouble.into(),
             };
             let ours = self.pin.is(sentinel.as_deref());
-            match (&fit, ours, &sentinel) {
-                (Err(unfit), ..) => self.log(&format!("store_unsafe: {unfit}"), false),
-                (Ok(()), true, _) => self.log("usable", true),
-                (Ok(()), false, None) => self.log(
-                    "store_changed: no sentinel. If this store is meant to be new, start with --create-store; \
-                     else revocations were lost, restore them first",
-                    false,
-                ),
-                (Ok(()), false, Some(_)) => self.log("store_changed: the sentinel is another store's", false),
-            }
-            // After a failover the demoted primary keeps our connection. Only a new one resolves the name again.
-            if fit == Err(Unfit::Replica) {
-                return Trouble::StoreUnsafe;
-            }
-            if ours {
-                astray = None;
-            } else if astray.get_or_insert_with(Instant::now).elapsed() >= ASTRAY {
-                return Trouble::StoreChanged;
-            }
-            let up = Up { generation, connected: connected.clone(), fit };
+            let state = match (&fit, ours, &sentinel) {
+                (Err(unfit), ..) => format!("store_unsafe: {unfit}"),
+                (Ok(()), true, _) => USABLE.to_owned(),
+                (Ok(()), false, None) => "store_changed: no sentinel. If this store is meant to be new, make it with \
+                     `portcullis store create`; else revocations were lost, restore them first"
+                    .to_owned(),
+                (Ok(()), false, Some(_)) => "store_changed: the sentinel is another store's".to_owned(),
+            };
+            self.log(&state, state == USABLE);
+            let up = Up { generation, connected: connected.clone(), fit, ours };
             self.say.send_replace(Line::Up(Arc::new(up)));
+            if ours {
+                changed_since = None;
+            } else if changed_since.get_or_insert_with(Instant::now).elapsed() > CHANGED {
+                return Left { trouble: Trouble::StoreChanged, why: state };
+            }
             let pause = if ours { RECHECK } else { RETRY };
             tokio::select! {
                 () = sleep(jittered(pause)) => {}
-                trouble = self.broken(generation) => return trouble,
+                trouble = self.broken(generation) => return trouble.into(),
             }
             connected.standing = match connect::ask_info(&mut connected.connection, self.options.redis_timeout).await {
                 Ok(standing) => standing,
-                Err(trouble) => return trouble,
+                Err(trouble) => return trouble.into(),
             };
         }
     }
@@ -279,15 +292,12 @@ impl Keeper {
         let mut found: Option<Vec<u8>> = within(limit, read().query_async(connection)).await?;
         // A store that we knew and that lost its sentinel is never made again by us: that would say "nobody revoked".
         if found.is_none() && self.options.create_store && fit && !self.settled {
-            let id = match self.options.store_id {
-                Some(id) => id,
-                None => StoreId::random().ok_or(Trouble::StoreFailed)?,
-            };
-            let mut create = redis::cmd("SET");
-            create.arg(SENTINEL).arg(id.to_string()).arg("NX");
-            let made: Option<String> = within(limit, create.query_async(connection)).await?;
-            if made.is_some() {
-                tracing::info!(store = %id, "created the store");
+            if let Some(id) = create::write_sentinel(connection, limit).await? {
+                tracing::warn!(
+                    store = %id,
+                    "wrote a new sentinel, since --create-store is given and there was none: revocations made before \
+                     are gone if this store is not new"
+                );
             }
             found = within(limit, read().query_async(connection)).await?;
         }

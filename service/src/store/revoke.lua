@@ -1,15 +1,27 @@
 -- Writes one revocation without weakening the one that may be there: dead stays dead, a later `before` stays, and the
 -- entry lives at least as long as it would have.
--- KEYS[1] the name; ARGV[1] the value, ARGV[2] 'D' or its `before`, ARGV[3] milliseconds to keep it (-1: for ever).
+-- KEYS[1] the name; ARGV[1] the sealed note, ARGV[2] 'D' or 'B', ARGV[3] milliseconds to keep it (-1: for ever).
+-- For 'B': ARGV[4] our time when it was sent, ARGV[5] the lead of issuers' clocks, ARGV[6] the most seconds that it can
+-- have been under way. `before` is made here, so that what was issued while it waited is dead too.
 -- Returns the head of what is there now, and its milliseconds to live (-1: for ever).
 local old = redis.call('GET', KEYS[1])
-local value, keep = ARGV[1], tonumber(ARGV[3])
+local keep = tonumber(ARGV[3])
+local value, before
+if ARGV[2] == 'D' then
+  value = 'D;' .. ARGV[1]
+else
+  local now = tonumber(ARGV[4])
+  local here = tonumber(redis.call('TIME')[1])
+  now = math.max(now, math.min(here, now + tonumber(ARGV[6])))
+  -- One more than now, since iat loses its fraction; and what an issuer with a fast clock signs now counts as issued
+  -- before too.
+  before = now + 1 + tonumber(ARGV[5])
+  value = string.format('B%.0f;', before) .. ARGV[1]
+end
 if old then
-  local before = string.match(old, '^B(%d+);')
-  if ARGV[2] ~= 'D' then
-    if string.sub(old, 1, 2) == 'D;' or (before and tonumber(before) > tonumber(ARGV[2])) then
-      value = old
-    end
+  local was = string.match(old, '^B(%d+);')
+  if before and (string.sub(old, 1, 2) == 'D;' or (was and tonumber(was) > before)) then
+    value = old
   end
   local left = redis.call('PTTL', KEYS[1])
   -- An endless life is the longest, on either side.

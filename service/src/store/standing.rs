@@ -1,5 +1,10 @@
 //! Whether a Redis may be trusted with revocations at all, judged from what INFO says.
-use crate::Options;
+/// What an operator allows in so many words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Allow {
+    pub eviction: bool,
+    pub replica: bool,
+}
 
 /// What we read of INFO. A field that Redis did not send is `None`, which no rule takes for good news.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -43,15 +48,15 @@ impl Standing {
 
     /// # Errors
     /// The first reason not to use it.
-    pub fn judge(&self, options: &Options) -> Result<(), Unfit> {
-        if !options.dangerously_allow_replica {
+    pub fn judge(&self, allow: Allow) -> Result<(), Unfit> {
+        if !allow.replica {
             match self.role.as_deref() {
                 Some("master") => {}
                 Some(_) => return Err(Unfit::Replica),
                 None => return Err(Unfit::Unsaid("role")),
             }
         }
-        if !options.dangerously_allow_eviction {
+        if !allow.eviction {
             match self.policy.as_deref() {
                 Some("noeviction") => {}
                 Some(policy) => return Err(Unfit::Evicts(policy.to_owned())),
@@ -79,13 +84,12 @@ fn version(text: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::tests::options;
 
     const GOOD: &str = "# Server\r\nredis_version:7.0.15\r\n# Memory\r\nmaxmemory_policy:noeviction\r\n\
         # Persistence\r\naof_enabled:1\r\n# Stats\r\nevicted_keys:0\r\n# Replication\r\nrole:master\r\n";
 
     fn judged(info: &str) -> Result<(), Unfit> {
-        Standing::parse(info).judge(&options())
+        Standing::parse(info).judge(Allow::default())
     }
 
     #[test]
@@ -107,11 +111,11 @@ mod tests {
 
     #[test]
     fn the_overrides_allow_just_what_they_name() {
-        let evicts = Options { dangerously_allow_eviction: true, ..options() };
-        let replica = Options { dangerously_allow_replica: true, ..options() };
+        let evicts = Allow { eviction: true, ..Allow::default() };
+        let replica = Allow { replica: true, ..Allow::default() };
         let both = GOOD.replace("noeviction", "allkeys-lru").replace("role:master", "role:slave");
-        assert_eq!(Standing::parse(&both).judge(&evicts), Err(Unfit::Replica));
-        assert_eq!(Standing::parse(&both).judge(&replica), Err(Unfit::Evicts("allkeys-lru".into())));
+        assert_eq!(Standing::parse(&both).judge(evicts), Err(Unfit::Replica));
+        assert_eq!(Standing::parse(&both).judge(replica), Err(Unfit::Evicts("allkeys-lru".into())));
     }
 
     #[test]

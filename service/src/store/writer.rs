@@ -11,7 +11,9 @@ use wire::check::Trouble;
 use super::Pin;
 use super::connect::{Connected, Target, within};
 use super::entry::{self, Ending, Entry, SENTINEL};
+use super::standing::Unfit;
 use crate::Options;
+use crate::clock::unix_seconds;
 
 /// The most writes in one round trip.
 const BATCH: usize = 512;
@@ -27,10 +29,17 @@ pub struct Writer(mpsc::Sender<Job>);
 #[derive(Debug)]
 pub struct Revocation {
     pub key: RevocationKey,
-    pub ending: Ending,
+    pub ends: Ends,
     pub sealed: Vec<u8>,
     /// `None`: it holds until it is lifted.
     pub ttl: Option<Duration>,
+}
+
+/// What a revocation is to end. The time is filled in when it is written: what is issued while it queues ends too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    ForGood,
+    IssuedUntilNow,
 }
 
 /// What was written, and how safe it is.
@@ -158,26 +167,30 @@ impl Loop {
             Some(connected) => connected,
             None => self.target.connect().await.map_err(WriteError::NotWritten)?,
         };
+        if let Err(Unfit::Replica) = connected.standing.judge(self.options.allow()) {
+            return Err(WriteError::NotWritten(Trouble::StoreUnsafe));
+        }
         let proof = if connected.standing.has_waitaof() { Proof::WaitAof } else { Proof::Fsync };
-        let pipeline = self.pipeline(jobs, proof);
+        let pipeline = self.pipeline(jobs, proof, unix_seconds());
         let limit = self.options.redis_timeout.saturating_add(self.options.confirm_timeout);
         let asked = pipeline.query_async::<Vec<Result<Value, RedisError>>>(&mut connected.connection);
         // On any failure the connection is left: what it still has to say must not be taken for a later answer.
         let replies = within(limit, asked).await.map_err(WriteError::Unknown)?;
-        let gone = replies.iter().any(|reply| reply.as_ref().is_err_and(takes_no_writes));
         let mut replies = replies.into_iter();
         let sentinel = replies.next().and_then(|reply| redis::from_redis_value::<Option<Vec<u8>>>(reply.ok()?).ok()?);
+        let ours = self.pin.is(sentinel.as_deref());
         let written: Vec<_> = jobs.iter().map(|job| job.work.read(replies.next())).collect();
         let confirmed = confirmed(&self.options, proof, replies);
-        // The next write resolves the name again, which after a failover leads to the new primary.
-        if !gone && self.pin.is(sentinel.as_deref()) {
+        // A demoted primary refuses (READONLY), and so does one that loads or lost its own primary; a store that is not
+        // ours is perhaps another server's. The next write resolves the name again.
+        if ours && written.iter().all(Result::is_ok) {
             self.connected = Some(connected);
         }
         Ok(written
             .into_iter()
             .map(|written| {
                 let written = written?;
-                if !self.pin.is(sentinel.as_deref()) {
+                if !ours {
                     let changed = "the store is not the one that checks are answered from (store_changed)";
                     return Err(WriteError::Unconfirmed(changed.into()));
                 }
@@ -186,26 +199,29 @@ impl Loop {
             .collect())
     }
 
-    fn pipeline(&self, jobs: &[Job], proof: Proof) -> Pipeline {
+    fn pipeline(&self, jobs: &[Job], proof: Proof, now: u64) -> Pipeline {
         let mut pipeline = redis::pipe();
         // One write that is refused must not hide that the others were done.
         pipeline.ignore_errors();
         pipeline.get(SENTINEL);
+        let lead = self.options.iat_lead_seconds();
+        // Redis's clock tells how long the write was under way; if it says more than that can be, it is wrong, and must
+        // not lock out logins for as long as it is ahead.
+        let trusted =
+            self.options.redis_timeout.saturating_add(self.options.confirm_timeout).as_secs().saturating_add(1);
         for job in jobs {
             match &job.work {
                 Work::Revoke(revocation) => {
-                    let head = revocation.ending.head();
-                    let value = [head.as_bytes(), &revocation.sealed].concat();
-                    let strength = match revocation.ending {
-                        Ending::Dead => "D".to_owned(),
-                        Ending::Before(before) => before.to_string(),
+                    let form = match revocation.ends {
+                        Ends::ForGood => "D",
+                        Ends::IssuedUntilNow => "B",
                     };
                     let millis = match revocation.ttl {
                         Some(ttl) => i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX),
                         None => FOR_EVER,
                     };
                     pipeline.cmd("EVAL").arg(SCRIPT).arg(1).arg(entry::name(revocation.key));
-                    pipeline.arg(value).arg(strength).arg(millis);
+                    pipeline.arg(&revocation.sealed).arg(form).arg(millis).arg(now).arg(lead).arg(trusted);
                 }
                 Work::Lift(key) => {
                     pipeline.cmd("DEL").arg(entry::name(*key));
@@ -229,13 +245,6 @@ impl Loop {
         }
         pipeline
     }
-}
-
-/// Is this the error of a server that is, or is becoming, a replica?
-fn takes_no_writes(error: &RedisError) -> bool {
-    let coded = matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN"));
-    // Before Redis 7 an error within a script is told in the text of another.
-    coded || error.detail().is_some_and(|detail| detail.contains("-READONLY "))
 }
 
 fn confirmed(
@@ -277,7 +286,10 @@ impl Work {
             Some(Ok(reply)) => reply,
             Some(Err(error)) => {
                 tracing::warn!(code = error.code(), "Redis refused a write");
-                return Err(failed);
+                return Err(match error.code() {
+                    Some("READONLY" | "MASTERDOWN") => WriteError::NotWritten(Trouble::StoreUnsafe),
+                    _ => failed,
+                });
             }
             None => return Err(failed),
         };

@@ -1,10 +1,11 @@
 //! What the service says while its Redis is well, lost, swapped, slow, stopped or full of nonsense.
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::*;
-use service::Options;
 use wire::check::Trouble;
 use wire::{Answer, Kind};
 
@@ -59,7 +60,7 @@ fn a_flushed_store_is_not_nobody_revoked_and_is_not_made_again() {
 fn a_pinned_service_takes_no_other_store() {
     let (redis, _service) = started();
     let id = "000102030405060708090a0b0c0d0e0f".parse().unwrap();
-    let pinned = Running::start(service::Options { store_id: Some(id), ..options(&redis) });
+    let pinned = Running::start(service::Options { create_store: false, store_id: Some(id), ..options(&redis) });
     assert_eq!(pinned.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreChanged));
 }
 
@@ -85,82 +86,6 @@ fn a_replica_is_not_used() {
     eventually(NOTICED, || (service.check(&[key(Kind::Session, "s")]) == Err(Trouble::StoreUnsafe)).then_some(()));
     redis.ask(&["REPLICAOF", "NO", "ONE"]);
     eventually(NOTICED, || service.check(&[key(Kind::Session, "s")]).ok());
-}
-
-/// The second Redis follows the first, and has the revocation of session `id`.
-fn pair(start: impl FnOnce(&Redis, &Forwarder) -> Running, id: &str) -> (Redis, Redis, Forwarder, Running) {
-    let (first, second) = (Redis::start(), Redis::start());
-    for redis in [&first, &second] {
-        redis.ask(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
-    }
-    let name = Forwarder::to(&first);
-    let service = start(&first, &name);
-    service.revoke(Kind::Session, id);
-    second.ask(&["REPLICAOF", "127.0.0.1", &first.port.to_string()]);
-    let entry = format!("portcullis:r:{}", key(Kind::Session, id));
-    eventually(Duration::from_secs(20), || second.ask(&["EXISTS", &entry]).starts_with(":1").then_some(()));
-    assert_eq!(service.check(&[key(Kind::Session, id)]), Ok(vec![Answer::Dead]));
-    (first, second, name, service)
-}
-
-fn through(redis: &Redis, name: &Forwarder) -> Running {
-    Running::start(Options { redis: name.url(), ..options(redis) })
-}
-
-/// Checks and writes go to `redis`, and soon.
-fn recovers(service: &Running, redis: &Redis) {
-    let keys = [key(Kind::Session, "before"), key(Kind::Session, "never")];
-    let since = Instant::now();
-    eventually(Duration::from_secs(8), || {
-        let checked = service.check(&keys);
-        assert_ne!(checked, Ok(vec![Answer::Live, Answer::Live]));
-        (checked == Ok(vec![Answer::Dead, Answer::Live])).then_some(())
-    });
-    eventually(Duration::from_secs(8), || {
-        let (status, _) = service.admin("POST", "/v1/revocations", &asking(Kind::Session, "after"));
-        (status == 201).then_some(())
-    });
-    assert!(since.elapsed() < Duration::from_secs(8));
-    let after = key(Kind::Session, "after");
-    assert!(redis.ask(&["EXISTS", &format!("portcullis:r:{after}")]).starts_with(":1"));
-    eventually(Duration::from_secs(8), || (service.check(&[after]) == Ok(vec![Answer::Dead])).then_some(()));
-}
-
-// The connection to a demoted primary stays open, and it was kept for ever: every write failed until a restart.
-#[test]
-fn a_failover_is_followed_by_checks_and_writes() {
-    let (first, second, name, service) = pair(through, "before");
-    second.ask(&["REPLICAOF", "NO", "ONE"]);
-    first.ask(&["REPLICAOF", "127.0.0.1", &second.port.to_string()]);
-    // A while on the demoted one, as DNS takes a while: nothing is answered from it, nothing is written to it.
-    eventually(Duration::from_secs(5), || {
-        (service.check(&[key(Kind::Session, "before")]) == Err(Trouble::StoreUnsafe)).then_some(())
-    });
-    let (status, refused) = service.admin("POST", "/v1/revocations", &asking(Kind::Session, "between"));
-    assert_eq!((status, refused["written"].as_str()), (503, Some("no")), "{refused}");
-    name.turn_to(&second);
-    recovers(&service, &second);
-}
-
-#[test]
-fn a_writer_alone_leaves_a_demoted_primary() {
-    let lenient = |redis: &Redis, name: &Forwarder| {
-        Running::start(Options { redis: name.url(), dangerously_allow_replica: true, ..options(redis) })
-    };
-    let (first, second, name, service) = pair(lenient, "before");
-    second.ask(&["REPLICAOF", "NO", "ONE"]);
-    first.ask(&["REPLICAOF", "127.0.0.1", &second.port.to_string()]);
-    name.turn_to(&second);
-    recovers(&service, &second);
-}
-
-#[test]
-fn a_store_that_lost_its_sentinel_is_left_for_where_the_name_leads() {
-    let (first, second, name, service) = pair(through, "before");
-    second.ask(&["REPLICAOF", "NO", "ONE"]);
-    name.turn_to(&second);
-    first.ask(&["FLUSHALL"]);
-    recovers(&service, &second);
 }
 
 #[test]
@@ -299,4 +224,121 @@ fn an_impostor_is_refused_slow_or_failed_and_never_live() {
         let service = Running::start(service::Options { redis: impostor(answer), ..options(&redis) });
         assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(trouble), "{answer:?}");
     }
+}
+
+/// What the name of a primary is to clients: it leads to whichever server it is told to, and old connections stay.
+struct Forwarder {
+    port: u16,
+    target: Arc<AtomicU16>,
+}
+
+impl Forwarder {
+    fn to(target: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = Arc::new(AtomicU16::new(target));
+        let leads_to = Arc::clone(&target);
+        std::thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                let Ok(far) = TcpStream::connect(("127.0.0.1", leads_to.load(Ordering::SeqCst))) else { continue };
+                for (mut from, mut to) in [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)] {
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(std::net::Shutdown::Both);
+                    });
+                }
+            }
+        });
+        Self { port, target }
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+}
+
+#[test]
+fn after_a_failover_reads_and_writes_go_to_the_new_primary() {
+    let (old, new) = (Redis::start(), Redis::start());
+    let name = Forwarder::to(old.port);
+    let service = Running::start(service::Options { redis: name.url(), ..options(&old) });
+    service.revoke(Kind::Session, "s");
+    new.ask(&["REPLICAOF", "127.0.0.1", &old.port.to_string()]);
+    eventually(Duration::from_secs(10), || new.ask(&["GET", "portcullis:sentinel"]).starts_with("$32").then_some(()));
+    // The failover: the replica is promoted, the old primary follows it, and the name leads to the new one.
+    new.ask(&["REPLICAOF", "NO", "ONE"]);
+    old.ask(&["REPLICAOF", "127.0.0.1", &new.port.to_string()]);
+    name.target.store(new.port, Ordering::SeqCst);
+    // The first write meets the old primary, is refused, and is said not to be written; the next goes to the new one, and
+    // is acknowledged once reads go there too.
+    let (status, problem) = service.admin("POST", "/v1/revocations", &asking(Kind::Session, "t"));
+    assert_eq!((status, problem["written"].as_str()), (503, Some("no")), "{problem}");
+    let revoked = |id| service.admin("POST", "/v1/revocations", &asking(Kind::Session, id)).0 == 201;
+    eventually(NOTICED, || revoked("t").then_some(()));
+    assert!(new.ask(&["GET", &format!("portcullis:r:{}", key(Kind::Session, "t"))]).starts_with("$"));
+    let dead = [key(Kind::Session, "s"), key(Kind::Session, "t")];
+    // Reads too: what is revoked on the new primary alone is seen.
+    old.ask(&["REPLICAOF", "127.0.0.1", "1"]);
+    eventually(NOTICED, || revoked("u").then_some(()));
+    eventually(NOTICED, || (service.check(&[key(Kind::Session, "u")]) == Ok(vec![Answer::Dead])).then_some(()));
+    assert_eq!(service.check(&dead), Ok(vec![Answer::Dead; 2]));
+}
+
+#[test]
+fn a_connection_that_leads_to_another_store_is_left_after_a_while() {
+    let (ours, other) = (Redis::start(), Redis::start());
+    let _first = Running::start(options(&ours));
+    let name = Forwarder::to(ours.port);
+    let service = Running::start(service::Options { redis: name.url(), create_store: false, ..options(&ours) });
+    assert!(service.check(&[key(Kind::Session, "s")]).is_ok());
+    // As when a name leads astray for a moment: the sentinel of what it led to never becomes ours.
+    let sentinel = ours.ask(&["GET", "portcullis:sentinel"]);
+    let id = sentinel.lines().nth(1).unwrap().to_owned();
+    other.ask(&["SET", "portcullis:sentinel", &id]);
+    ours.ask(&["DEL", "portcullis:sentinel"]);
+    eventually(NOTICED, || (service.check(&[key(Kind::Session, "s")]) == Err(Trouble::StoreChanged)).then_some(()));
+    name.target.store(other.port, Ordering::SeqCst);
+    eventually(Duration::from_secs(12), || service.check(&[key(Kind::Session, "s")]).ok());
+}
+
+// A login while the write waits must not outlive "log out everywhere".
+#[test]
+fn before_is_that_of_the_writing_and_not_of_the_asking() {
+    let (redis, service) = started();
+    service.revoke(Kind::User, "warm");
+    redis.signal("STOP");
+    let (asked, written, shown) = std::thread::scope(|scope| {
+        let asked = now();
+        let revoking = scope.spawn(|| service.revoke(Kind::User, "alice"));
+        std::thread::sleep(Duration::from_millis(1500));
+        let written = now();
+        redis.signal("CONT");
+        (asked, written, revoking.join().unwrap())
+    });
+    let before = shown["before"].as_u64().unwrap();
+    assert!(written > asked && before >= written + 2, "asked {asked}, written {written}, before {before}");
+    assert_eq!(service.check(&[key(Kind::User, "warm"), key(Kind::User, "alice")]).unwrap()[1], Answer::Before(before));
+}
+
+#[test]
+fn a_store_is_made_once_and_never_in_place_of_another() {
+    let redis = Redis::start();
+    let create = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(service::create_store(&redis.url(), Duration::from_secs(2), service::Allow::default()))
+    };
+    redis.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    assert!(matches!(create(), Err(service::CreateError::Unfit(_))));
+    redis.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    let id = create().unwrap();
+    match create() {
+        Err(service::CreateError::Exists(found)) => assert_eq!(found, id.to_string()),
+        other => panic!("{other:?}"),
+    }
+    let service = Running::start(service::Options { create_store: false, store_id: Some(id), ..options(&redis) });
+    assert!(service.check(&[key(Kind::Session, "s")]).is_ok());
+    // Lost and made anew, it is another: who knew the old one answers nothing from it.
+    redis.ask(&["FLUSHALL"]);
+    assert_ne!(create().unwrap(), id);
+    assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreChanged));
 }

@@ -1,9 +1,8 @@
 //! A Redis and a service of a test's own, and what tests do to them.
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -103,46 +102,6 @@ fn ask(port: u16, words: &[&str]) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&reply[..read]).into_owned())
 }
 
-/// A name that leads to one Redis and then another: new connections go to the latest, old ones stay where they are.
-pub struct Forwarder {
-    pub port: u16,
-    target: Arc<AtomicU16>,
-}
-
-impl Forwarder {
-    pub fn to(redis: &Redis) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let target = Arc::new(AtomicU16::new(redis.port));
-        let to = Arc::clone(&target);
-        // Lives as long as the test's process, as an idle thread.
-        std::thread::spawn(move || {
-            for near in listener.incoming().flatten() {
-                let Ok(far) = TcpStream::connect(("127.0.0.1", to.load(Ordering::SeqCst))) else { continue };
-                copy(near.try_clone().unwrap(), far.try_clone().unwrap());
-                copy(far, near);
-            }
-        });
-        Self { port, target }
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    pub fn turn_to(&self, redis: &Redis) {
-        self.target.store(redis.port, Ordering::SeqCst);
-    }
-}
-
-fn copy(mut from: TcpStream, mut to: TcpStream) {
-    std::thread::spawn(move || {
-        let _ = std::io::copy(&mut from, &mut to);
-        let _ = to.shutdown(Shutdown::Both);
-        let _ = from.shutdown(Shutdown::Both);
-    });
-}
-
 pub struct Running {
     pub at: Addresses,
     stop: Option<oneshot::Sender<()>>,
@@ -181,9 +140,12 @@ pub fn options(redis: &Redis) -> Options {
         min_replicas: 0,
         require_disk: true,
         max_lifetime: Duration::from_secs(DAY.into()),
+        issuers: vec![],
         session_retention: Duration::from_secs(30 * 86_400),
         iat_lead: Duration::from_secs(1),
         max_requests: 256,
+        max_connections: 4096,
+        max_newcomers: 256,
     }
 }
 
@@ -307,6 +269,7 @@ pub fn eventually<T>(within: Duration, mut hold: impl FnMut() -> Option<T>) -> T
 
 /// Different for each question of this process, which is all that a test needs.
 fn nonce() -> [u8; 16] {
+    use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(1);
     u128::from(NEXT.fetch_add(1, Ordering::Relaxed)).to_be_bytes()
 }

@@ -1,0 +1,61 @@
+//! `portcullis store`: makes the store that services answer from, once.
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use service::{Allow, CreateError, create_store, parse_duration};
+
+use crate::Outcome;
+
+#[derive(Args)]
+pub struct Store {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Make a new store in a Redis that holds none, and print its id, for `serve --store-id`. Do it once. If there was a
+    /// store and it is gone, restore it: a new one knows of no revocation.
+    Create {
+        #[arg(
+            long,
+            env = "PORTCULLIS_REDIS",
+            value_name = "URL",
+            default_value = "redis://127.0.0.1:6379",
+            hide_env_values = true
+        )]
+        redis: String,
+        /// The longest that connecting or one round trip may take.
+        #[arg(long, env = "PORTCULLIS_REDIS_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+        redis_timeout: Duration,
+        /// In a Redis that may evict revocations.
+        #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_EVICTION")]
+        dangerously_allow_eviction: bool,
+    },
+}
+
+impl Store {
+    pub fn run(self) -> Result<Outcome> {
+        let What::Create { redis, redis_timeout, dangerously_allow_eviction } = self.what;
+        let allow = Allow { eviction: dangerously_allow_eviction, replica: false };
+        let made = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(create_store(
+            &redis,
+            redis_timeout,
+            allow,
+        ));
+        match made {
+            Ok(id) => {
+                println!("{id}");
+                Ok(Outcome::Done)
+            }
+            Err(error) => {
+                eprintln!("portcullis: {error}");
+                Ok(match error {
+                    CreateError::Redis(_) => Outcome::Unconfirmed,
+                    CreateError::Url | CreateError::Unfit(_) | CreateError::Exists(_) => Outcome::Refused,
+                })
+            }
+        }
+    }
+}
