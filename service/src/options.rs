@@ -9,7 +9,7 @@ use wire::Secret;
 
 use crate::{Allow, StoreId};
 
-/// The most that a filter may allow an issuer's clock to differ (DESIGN.md, claims at now).
+/// The most that a filter may allow an issuer's clock to differ.
 pub const MAX_SKEW: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Clone)]
