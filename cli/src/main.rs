@@ -9,6 +9,7 @@ mod explain;
 mod instant;
 mod jwks;
 mod mint;
+mod redis_url;
 mod revoke;
 mod serve;
 mod store;

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use service::{AdminToken, Options, Service, StoreId, parse_duration};
+use service::{AdminToken, Options, Service, StoreId};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use wire::Secret;
+use wire::{Secret, parse_duration};
 
 use crate::Outcome;
+use crate::redis_url::Redis;
 
 #[derive(Args)]
 pub struct Serve {
@@ -24,15 +25,8 @@ pub struct Serve {
     /// Write both addresses here once they are bound, as {"listen": "…", "admin": "…"}.
     #[arg(long, env = "PORTCULLIS_PORTS_FILE", value_name = "PATH")]
     ports_file: Option<PathBuf>,
-    /// Where Redis is.
-    #[arg(
-        long,
-        env = "PORTCULLIS_REDIS",
-        value_name = "URL",
-        default_value = "redis://127.0.0.1:6379",
-        hide_env_values = true
-    )]
-    redis: String,
+    #[command(flatten)]
+    redis: Redis,
     /// The longest that one connection attempt or one round trip may take.
     #[arg(long, env = "PORTCULLIS_REDIS_TIMEOUT", value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
     redis_timeout: Duration,
@@ -138,7 +132,7 @@ impl Serve {
             listen: self.listen,
             admin_listen: self.admin_listen,
             ports_file: self.ports_file,
-            redis: self.redis,
+            redis: self.redis.url,
             redis_timeout: self.redis_timeout,
             confirm_timeout: self.confirm_timeout,
             secrets: secrets.collect::<Result<_>>()?,

@@ -3,9 +3,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use service::{Allow, CreateError, create_store, parse_duration};
+use service::{Allow, CreateError, create_store};
+use wire::parse_duration;
 
 use crate::Outcome;
+use crate::redis_url::Redis;
 
 #[derive(Args)]
 pub struct Store {
@@ -18,14 +20,8 @@ enum What {
     /// Make a new store in a Redis that holds none, and print its id, for `serve --store-id`. Do it once. If there was a
     /// store and it is gone, restore it: a new one knows of no revocation.
     Create {
-        #[arg(
-            long,
-            env = "PORTCULLIS_REDIS",
-            value_name = "URL",
-            default_value = "redis://127.0.0.1:6379",
-            hide_env_values = true
-        )]
-        redis: String,
+        #[command(flatten)]
+        redis: Redis,
         /// The longest that connecting or one round trip may take.
         #[arg(long, env = "PORTCULLIS_REDIS_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
         redis_timeout: Duration,
@@ -40,7 +36,7 @@ impl Store {
         let What::Create { redis, redis_timeout, dangerously_allow_eviction } = self.what;
         let allow = Allow { eviction: dangerously_allow_eviction, replica: false };
         let made = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(create_store(
-            &redis,
+            &redis.url,
             redis_timeout,
             allow,
         ));

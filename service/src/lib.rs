@@ -10,7 +10,6 @@ mod admin;
 mod check;
 mod clock;
 mod connections;
-mod duration;
 mod gate;
 mod health;
 mod metrics;
@@ -20,7 +19,6 @@ mod server;
 mod store;
 mod throttle;
 
-pub use duration::parse_duration;
 pub use options::{AdminToken, Options, OptionsError};
 pub use server::{Addresses, ServeError, Service};
 pub use store::{Allow, CreateError, StoreId, StoreIdError, create_store};

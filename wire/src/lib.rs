@@ -13,8 +13,10 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+mod duration;
 mod key;
 mod secret;
 
+pub use duration::parse_duration;
 pub use key::{Answer, Kind, RevocationKey, token_id_from_jti, token_id_from_signing_input};
 pub use secret::{Derived, Secret, SecretId, SecretTooShort};

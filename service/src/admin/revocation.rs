@@ -11,7 +11,6 @@ use wire::{Derived, Kind, RevocationKey, token_id_from_jti, token_id_from_signin
 
 use super::problem::Problem;
 use crate::options::Options;
-use crate::parse_duration;
 use crate::seal::Note;
 use crate::store::Ends;
 
@@ -207,7 +206,7 @@ fn ttl_of(text: Option<String>, kind: Kind, options: &Options) -> Result<Option<
             Some(_) => Err(Problem::field("ttl", "may be `never` for a signing key only")),
         };
     }
-    let ttl = parse_duration(&text).map_err(|error| Problem::field("ttl", &format!("is wrong: {error}")))?;
+    let ttl = wire::parse_duration(&text).map_err(|error| Problem::field("ttl", &format!("is wrong: {error}")))?;
     // A key that is to come back, since its issuer has withdrawn it, must still outlive what the key signed.
     let least = retention.unwrap_or(options.session_retention);
     if ttl < least {

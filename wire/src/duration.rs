@@ -1,5 +1,4 @@
-//! Durations as they are written: a whole number and a unit, `250ms`, `2s`, `5m`, `24h`, `7d`. The same form as in
-//! the filter's configuration.
+//! Durations as operators write them, the same on both sides: a whole number and a unit, `250ms`, `2s`, `5m`, `24h`, `7d`.
 use std::time::Duration;
 
 /// # Errors
@@ -28,8 +27,13 @@ mod tests {
     #[test]
     fn reads_every_unit_and_refuses_the_rest() {
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("2s"), Ok(Duration::from_secs(2)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(parse_duration("24h"), Ok(Duration::from_secs(86_400)));
         assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(604_800)));
-        for bad in ["", "2", "s", "2 s", "-2s", "1.5s", "é", "99999999999999999999s", "18446744073709551615d"] {
+        for bad in
+            ["", "2", "s", "2 s", "-2s", "1.5s", "2S", "2s ", "é", "99999999999999999999s", "18446744073709551615d"]
+        {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }
