@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+mod certificate;
 mod client;
 mod directory;
 mod envoy;
@@ -17,6 +18,7 @@ mod service;
 mod template;
 mod upstream;
 
+pub use certificate::certificate;
 pub use client::{Connection, H2Connection, Request, Response, exchange};
 pub use directory::Directory;
 pub use envoy::{Envoy, EnvoyOptions, Tls};

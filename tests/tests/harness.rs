@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use tests::{
-    Answer, Connection, Directory, Envoy, EnvoyOptions, H2Connection, Redis, Request, Tls, Upstream, exchange,
-    wait_until,
+    Answer, Connection, Directory, Envoy, EnvoyOptions, H2Connection, Redis, Request, Tls, Upstream, certificate,
+    exchange, wait_until,
 };
 
 fn nobody() -> std::net::SocketAddr {
@@ -68,17 +68,7 @@ async fn a_wrong_configuration_ends_envoy_with_a_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tls_listener_speaks_1_3_alone() {
     let directory = Directory::new("tls");
-    let (certificate, key) = (directory.path().join("certificate.pem"), directory.path().join("key.pem"));
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"])
-        .args(["-subj", "/CN=test.example", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-
+    let (certificate, key) = certificate(directory.path(), "test");
     let upstream = Upstream::start().await;
     let mut options = EnvoyOptions::new(upstream.address(), nobody(), None);
     options.tls = Some(Tls { client_ca: certificate.clone(), certificate: certificate.clone(), key: key.clone() });

@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use mint::to_base64url;
 use serde_json::json;
 use tests::mesh::{claims, claims_with};
-use tests::{Answer, H2Connection, Mesh, MeshOptions, Request, Response, Tls, Upstream, exchange};
+use tests::{Answer, H2Connection, Mesh, MeshOptions, Request, Response, Tls, Upstream, certificate, exchange};
 use tokio::net::TcpStream;
 
 /// The same over both versions.
@@ -190,21 +190,6 @@ async fn a_token_bound_to_a_certificate_passes_with_that_certificate_alone() {
         let answer = get("/api", &unbound, None);
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
-}
-
-/// A self-signed certificate and its key.
-fn certificate(directory: &Path, name: &str) -> (PathBuf, PathBuf) {
-    let (certificate, key) = (directory.join(format!("{name}.pem")), directory.join(format!("{name}.key")));
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"])
-        .args(["-subj", &format!("/CN={name}.example"), "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    (certificate, key)
 }
 
 /// `x5t#S256` of RFC 8705 section 3.1.
