@@ -430,8 +430,7 @@ impl Policy {
             }
         };
         if let Some((sent, verdict)) = accepted.verified.verdict.get()
-            && now.monotonic.since(sent) < revocation.freshness
-            && sent <= now.monotonic
+            && revocation.is_fresh(sent, now.monotonic)
         {
             return match verdict {
                 Verdict::Live => Ok(Standing::Admitted(accepted.admit(false))),

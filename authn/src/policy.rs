@@ -17,6 +17,7 @@ use crate::key_source::Settings;
 use crate::keys::{Key, KeySet};
 use crate::origin::Origins;
 use crate::route::Router;
+use crate::time::Monotonic;
 
 /// Gives the bytes of an environment variable of the VM.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
@@ -235,6 +236,13 @@ impl Policy {
 
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+}
+
+impl Revocation {
+    /// Does an answer still count, whose question was sent then? One from the future was not sent on this clock.
+    pub fn is_fresh(&self, sent: Monotonic, now: Monotonic) -> bool {
+        sent <= now && now.since(sent) < self.freshness
     }
 }
 

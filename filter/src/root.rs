@@ -285,24 +285,19 @@ impl Root {
     /// Nothing fresh in this virtual machine: perhaps another worker knows, else the service is asked.
     fn ask(&mut self, stream: u32, asking: Asking, cookie_session: bool, now: Now) -> Next {
         if let Some((sent, verdict)) = self.shared_verdict(asking.ask().digest)
-            && self.is_fresh(sent, now)
+            && self.policy.revocation().is_some_and(|revocation| revocation.is_fresh(sent, now.monotonic))
         {
             self.metrics.count(Counter::SharedHit);
             let rule = asking.rule();
-            return match asking.on_verdict(&self.policy, sent, verdict, now) {
-                Ok(admission) => self.forward(stream, &admission, cookie_session),
-                Err(denial) => self.refuse(stream, Some(rule), &denial),
-            };
+            let judged = asking.on_verdict(&self.policy, sent, verdict, now);
+            return self.conclude(stream, rule, judged, cookie_session);
         }
         self.metrics.count(Counter::SharedMiss);
         if self.checks.join(stream, Rc::clone(asking.ask()), now.monotonic).is_err() {
             let rule = asking.rule();
-            let refused =
+            let judged =
                 asking.on_cannot_tell(Unavailable::Overload, Fault::StoreUnavailable, "too many requests wait already");
-            return match refused {
-                Ok(admission) => self.forward(stream, &admission, cookie_session),
-                Err(denial) => self.refuse(stream, Some(rule), &denial),
-            };
+            return self.conclude(stream, rule, judged, cookie_session);
         }
         self.paused.insert(stream, Paused { asking, cookie_session });
         self.send(now);
@@ -356,7 +351,8 @@ impl Root {
     }
 
     pub fn on_call_answered(&mut self, call: u32) {
-        if let Ok(now) = host::now()
+        let now = host::now();
+        if let Ok(now) = now
             && let Some(news) = self.keys.on_call_answered(&self.policy, call, now.monotonic)
         {
             if let Some((issuer, outcome)) = news {
@@ -365,7 +361,7 @@ impl Root {
             return;
         }
         let Some(call) = self.calls.remove(&call) else { return };
-        let Ok(now) = host::now() else {
+        let Ok(now) = now else {
             let waiters = self.checks.failed(call.flight);
             return self.fail(waiters, Unavailable::NotToBeTrusted, Fault::StoreUnavailable, "the host gives no time");
         };
@@ -411,40 +407,32 @@ impl Root {
     fn resolve(&mut self, resolved: Resolved, now: Now) {
         // Another worker may have learnt of a revocation since: the newer of the two counts here too.
         let (sent, verdict) = self.share(&resolved);
-        for stream in resolved.waiters {
-            let Some(paused) = self.paused.remove(&stream) else { continue };
-            if host::make_effective(stream).is_err() {
-                continue;
-            }
-            let rule = paused.asking.rule();
-            match paused.asking.on_verdict(&self.policy, sent, verdict, now) {
-                Ok(admission) => self.resume(stream, &admission, paused.cookie_session),
-                Err(denial) => {
-                    self.refuse(stream, Some(rule), &denial);
-                }
-            }
-        }
+        self.release(resolved.waiters, |policy, asking| asking.on_verdict(policy, sent, verdict, now));
     }
 
     fn fail(&mut self, waiters: Vec<Waiter>, reason: Unavailable, fault: Fault, cause: &'static str) {
+        self.release(waiters, |_, asking| asking.on_cannot_tell(reason, fault, cause));
+    }
+
+    /// Ends the waiting of all of these by the same judgement.
+    fn release(&mut self, waiters: Vec<Waiter>, judge: impl Fn(&Policy, Asking) -> Result<Admission, Denial>) {
         for stream in waiters {
-            let Some(paused) = self.paused.remove(&stream) else { continue };
+            let Some(Paused { asking, cookie_session }) = self.paused.remove(&stream) else { continue };
             if host::make_effective(stream).is_err() {
                 continue;
             }
-            let rule = paused.asking.rule();
-            match paused.asking.on_cannot_tell(reason, fault, cause) {
-                Ok(admission) => self.resume(stream, &admission, paused.cookie_session),
-                Err(denial) => {
-                    self.refuse(stream, Some(rule), &denial);
-                }
-            }
+            let rule = asking.rule();
+            let judged = judge(&self.policy, asking);
+            let next = self.conclude(stream, rule, judged, cookie_session);
+            self.go_on(stream, next);
         }
     }
 
-    fn resume(&mut self, stream: u32, admission: &Admission, cookie_session: bool) {
-        let next = self.forward(stream, admission, cookie_session);
-        self.go_on(stream, next);
+    fn conclude(&mut self, stream: u32, rule: usize, judged: Result<Admission, Denial>, cookie_session: bool) -> Next {
+        match judged {
+            Ok(admission) => self.forward(stream, &admission, cookie_session),
+            Err(denial) => self.refuse(stream, Some(rule), &denial),
+        }
     }
 
     /// Lets a request that was paused go on, if it may.
@@ -568,11 +556,6 @@ impl Root {
         self.paused.contains_key(&stream)
             || self.awaiting_keys.contains_key(&stream)
             || self.unanswered.contains(&stream)
-    }
-
-    fn is_fresh(&self, sent: Monotonic, now: Now) -> bool {
-        let freshness = self.policy.revocation().map_or(Duration::ZERO, |revocation| revocation.freshness);
-        sent <= now.monotonic && now.monotonic.since(sent) < freshness
     }
 
     fn shared_verdict(&self, digest: [u8; 16]) -> Option<(Monotonic, authn::revocation::Verdict)> {
