@@ -338,6 +338,18 @@ async fn a_bucket_on_its_way_to_another_node_is_answered_and_a_lost_one_is_notic
     all_are(&mesh, &[ended], 403, "completed").await;
     let (_, said, code) = tool(&[]);
     assert!(code == 1 && said.contains(&id), "there is a store already: {said}");
+
+    // A Cluster that replaces primaries sooner than our trust in them ends is not answered from.
+    let patience = async |millis: &str| {
+        for at in 0..3 {
+            cluster.tell(at, &["CONFIG", "SET", "cluster-node-timeout", millis]).await;
+        }
+    };
+    let sessions = [Session::of(&mesh)];
+    patience("1999").await;
+    all_are(&mesh, &sessions, 503, "hasty").await;
+    patience("2000").await;
+    all_are(&mesh, &sessions, 200, "patient again").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
