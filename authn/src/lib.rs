@@ -28,6 +28,7 @@ pub mod invalid;
 pub mod json;
 pub mod jwks;
 pub mod jws;
+mod key_memo;
 pub mod key_source;
 pub mod keyrings;
 pub mod keys;

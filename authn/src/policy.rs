@@ -13,6 +13,7 @@ use crate::headers::{HeaderName, HeaderNames};
 use crate::invalid::Invalid;
 use crate::json::Number;
 use crate::jwks::Url;
+use crate::key_memo::KeyMemo;
 use crate::key_source::Settings;
 use crate::keys::{Key, KeySet};
 use crate::origin::Origins;
@@ -114,6 +115,7 @@ pub struct Revocation {
     /// How long the service must keep a revocation for us: the longest that a token we accept can outlive its issue.
     pub retention_seconds: u32,
     pub(crate) kinds: Vec<Kind>,
+    pub(crate) memo: KeyMemo,
     /// How far ahead of our clock a token may be issued. Seconds.
     pub iat_lead: u64,
 }
@@ -498,6 +500,7 @@ fn compile_revocation(
         derived: secret.derive(),
         retention_seconds: u32::try_from(longest.saturating_add(iat_lead)).unwrap_or(u32::MAX),
         kinds,
+        memo: KeyMemo::default(),
         iat_lead,
     })
 }

@@ -82,7 +82,7 @@ pub(crate) fn keys(
             Kind::SigningKey => Some(crate::b64::encode(thumbprint).into_bytes()),
             Kind::Issuer => Some(Vec::new()),
         };
-        keys.extend(id.map(|id| (kind, derived.revocation_key(kind, issuer, &id))));
+        keys.extend(id.map(|id| (kind, revocation.memo.derive(derived, kind, issuer, &id))));
     }
     Ok(keys)
 }
