@@ -17,6 +17,7 @@ pub struct Metrics {
     checks: Family<Label, Counter>,
     troubles: Family<Label, Counter>,
     revocations: Family<Label, Counter>,
+    signals: Family<[(&'static str, &'static str); 2], Counter>,
     pub keys_per_check: Histogram,
     pub redis_seconds: Histogram,
     ready: Gauge<u64, AtomicU64>,
@@ -52,12 +53,14 @@ impl Metrics {
         let checks = Family::<Label, Counter>::default();
         let troubles = Family::<Label, Counter>::default();
         let revocations = Family::<Label, Counter>::default();
+        let signals = Family::<[(&'static str, &'static str); 2], Counter>::default();
         let keys_per_check = Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 512.0]);
         let redis_seconds = Histogram::new([0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]);
         let ready = Gauge::<u64, AtomicU64>::default();
         registry.register("checks", "Checks by how they ended", checks.clone());
         registry.register("troubles", "Checks that could not be answered, by reason", troubles.clone());
         registry.register("revocations", "Revocations written, by kind", revocations.clone());
+        registry.register("signals", "Logout tokens and security events by how they ended", signals.clone());
         registry.register("check_keys", "Keys in one check", keys_per_check.clone());
         registry.register("redis_seconds", "Round trips to Redis for reads", redis_seconds.clone());
         registry.register("store_ready", "1 while the store can be answered from", ready.clone());
@@ -71,7 +74,7 @@ impl Metrics {
         for kind in Kind::ALL {
             revocations.get_or_create(&[("kind", kind.name())]).inc_by(0);
         }
-        Self { registry, checks, troubles, revocations, keys_per_check, redis_seconds, ready }
+        Self { registry, checks, troubles, revocations, signals, keys_per_check, redis_seconds, ready }
     }
 
     pub fn check(&self, result: CheckResult) {
@@ -84,6 +87,11 @@ impl Metrics {
 
     pub fn revoked(&self, kind: Kind) {
         self.revocations.get_or_create(&[("kind", kind.name())]).inc();
+    }
+
+    /// `result`: ended, noted, refused or unavailable.
+    pub fn signal(&self, endpoint: &'static str, result: &'static str) {
+        self.signals.get_or_create(&[("endpoint", endpoint), ("result", result)]).inc();
     }
 
     pub fn store_ready(&self, ready: bool) {
