@@ -267,7 +267,7 @@ fn events_max_age() -> Duration {
     Duration::from_secs(3600)
 }
 
-/// Null is not absent: `logout:` with nothing behind it is a mistake, and not "no".
+/// Null is not absent: `logout:` with nothing behind it is not "no". (In YAML it is the same as `{}`, in JSON an error.)
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
