@@ -9,6 +9,8 @@ use prometheus_client::registry::Registry;
 use wire::Kind;
 use wire::check::Trouble;
 
+use crate::signals::Endpoint;
+
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Debug)]
@@ -32,6 +34,17 @@ pub enum CheckResult {
     Trouble,
 }
 
+/// How a logout token or security event ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignalResult {
+    /// A session or user.
+    Ended,
+    /// There was nothing to do.
+    Noted,
+    Refused,
+    Unavailable,
+}
+
 /// One label and its value.
 type Label = [(&'static str, &'static str); 1];
 
@@ -43,6 +56,20 @@ impl CheckResult {
             CheckResult::Answered => "answered",
             CheckResult::Refused => "refused",
             CheckResult::Trouble => "trouble",
+        }
+    }
+}
+
+impl SignalResult {
+    const ALL: [SignalResult; 4] =
+        [SignalResult::Ended, SignalResult::Noted, SignalResult::Refused, SignalResult::Unavailable];
+
+    fn name(self) -> &'static str {
+        match self {
+            SignalResult::Ended => "ended",
+            SignalResult::Noted => "noted",
+            SignalResult::Refused => "refused",
+            SignalResult::Unavailable => "unavailable",
         }
     }
 }
@@ -74,6 +101,11 @@ impl Metrics {
         for kind in Kind::ALL {
             revocations.get_or_create(&[("kind", kind.name())]).inc_by(0);
         }
+        for endpoint in Endpoint::ALL {
+            for result in SignalResult::ALL {
+                signals.get_or_create(&[("endpoint", endpoint.name()), ("result", result.name())]).inc_by(0);
+            }
+        }
         Self { registry, checks, troubles, revocations, signals, keys_per_check, redis_seconds, ready }
     }
 
@@ -89,9 +121,8 @@ impl Metrics {
         self.revocations.get_or_create(&[("kind", kind.name())]).inc();
     }
 
-    /// `result`: ended, noted, refused or unavailable.
-    pub fn signal(&self, endpoint: &'static str, result: &'static str) {
-        self.signals.get_or_create(&[("endpoint", endpoint), ("result", result)]).inc();
+    pub fn signal(&self, endpoint: Endpoint, result: SignalResult) {
+        self.signals.get_or_create(&[("endpoint", endpoint.name()), ("result", result.name())]).inc();
     }
 
     pub fn store_ready(&self, ready: bool) {

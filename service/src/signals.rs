@@ -6,8 +6,8 @@
 //! POST /oauth2/backchannel-logout   form, logout_token=…         200 | 400 | 503
 //! POST /ssf/events                  application/secevent+jwt     202 | 400 | 503
 //! ```
-//! Anybody can send here, so places of their own keep them from the checks, and nothing is fetched, stored or written
-//! for a token whose signature is not good, but for one fetch of keys in a cool-down.
+//! Anybody can send here, so places of their own keep them from the checks, and nothing is stored or written for a token
+//! whose signature is not good. It causes a fetch of keys only where they are stale, and once in a cool-down.
 mod algorithm;
 mod answer;
 mod claims;
@@ -59,6 +59,8 @@ pub struct Signals {
     gate: Gate,
     /// Refusals, as they are logged: strangers cause them.
     refused: Throttle,
+    /// Events about streams, likewise.
+    noted: Throttle,
     /// What one request can take in all.
     limit: Duration,
 }
@@ -100,9 +102,8 @@ impl Signals {
         let mut known = HashMap::new();
         let mut timeout = Duration::ZERO;
         for (place, provider) in options.providers.providers.iter().enumerate() {
-            let source = Source::new(provider).map_err(|error| {
-                ProvidersError::new(format!("providers[{place}].{}", error.field), error.message)
-            })?;
+            let source = Source::new(provider)
+                .map_err(|error| ProvidersError::new(format!("providers[{place}].{}", error.field), error.message))?;
             timeout = timeout.max(provider.timeout);
             known.insert(provider.issuer.clone(), Known { provider: provider.clone(), source });
         }
@@ -112,6 +113,7 @@ impl Signals {
             known,
             gate: Gate::new(MAX_IN_PROGRESS, MAX_BODY_BYTES),
             refused: Throttle::default(),
+            noted: Throttle::default(),
             limit,
         })
     }
@@ -168,6 +170,8 @@ impl Signals {
 }
 
 impl Endpoint {
+    pub const ALL: [Endpoint; 2] = [Endpoint::Logout, Endpoint::Events];
+
     pub fn name(self) -> &'static str {
         match self {
             Endpoint::Logout => "backchannel-logout",
@@ -195,7 +199,10 @@ async fn take(shared: &Shared, endpoint: Endpoint, token: &str) -> Result<Taken,
         }
     };
     let Some(ending) = ending else {
-        tracing::info!(issuer = provider.issuer, "an event about its stream");
+        // Such an event can be sent again and again.
+        if let Some(more) = shared.signals.noted.pass(Instant::now()) {
+            tracing::info!(issuer = provider.issuer, more, "an event about its stream");
+        }
         return Ok(Taken::Noted);
     };
     let digest = digest(endpoint, &claims);
@@ -225,10 +232,10 @@ async fn take(shared: &Shared, endpoint: Endpoint, token: &str) -> Result<Taken,
             return Err(Unavailable::store(why).into());
         }
     };
+    audit(&by, ending.kind, &key.to_string());
     // As long as it would be young enough, and our clocks may differ by as much as the provider's.
     let young = endpoint.max_age(provider).unwrap_or_default() + provider.skew * 3 + Duration::from_secs(1);
     shared.store.keep(&digest, young).await.map_err(|trouble| unconfirmed("the token was not remembered", trouble))?;
-    audit(&by, ending.kind, &key.to_string());
     Ok(Taken::Ended(ending.kind))
 }
 

@@ -107,7 +107,7 @@ async fn a_logout_at_the_provider_ends_the_session_at_the_proxy_and_no_other() {
     let ours = service(&directory, &redis, &provider, CLIENT, &provider.certificate).await;
     let (stranger, _) = certificate(directory.path(), "stranger");
     let apart = Directory::new("oidc-distrusting");
-    let distrusting = service(&apart, &redis, &provider, DISTRUSTING, &stranger).await;
+    let mut distrusting = service(&apart, &redis, &provider, DISTRUSTING, &stranger).await;
     let uri = |service: &Service| format!("http://{}/oauth2/backchannel-logout", service.address());
     provider.step("/clients", &json!({ CLIENT: uri(&ours), DISTRUSTING: uri(&distrusting) })).await;
 
@@ -149,5 +149,6 @@ async fn a_logout_at_the_provider_ends_the_session_at_the_proxy_and_no_other() {
     let told = provider.log_out(&elsewhere).await;
     assert_eq!(told[0]["ok"].as_bool(), Some(false), "{told}");
     assert!(told[0]["error"].as_str().is_some_and(|error| error.contains("503")), "{told}");
+    assert!(distrusting.process().log().contains("invalid peer certificate"));
     assert_eq!(mesh.get(&of_carol).await.status, 200);
 }

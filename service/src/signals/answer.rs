@@ -17,11 +17,14 @@ use super::refused::{Failed, Refused, Unavailable};
 use super::{Endpoint, Taken, take};
 use crate::connections::Proof;
 use crate::gate::Refusal;
+use crate::metrics::SignalResult;
 use crate::server::Shared;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const SET: &str = "application/secevent+jwt";
 const PARAMETER: &str = "logout_token";
+/// The longest description of an error, in characters.
+const MAX_DESCRIPTION: usize = 256;
 
 pub async fn logout(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     serve(shared, Endpoint::Logout, request).await
@@ -40,14 +43,16 @@ enum NotTaken {
 async fn serve(shared: Arc<Shared>, endpoint: Endpoint, request: Request) -> Response {
     let proof = request.extensions().get::<Proof>().cloned();
     let outcome = work(&shared, endpoint, request).await;
-    shared.metrics.signal(endpoint.name(), word(&outcome));
+    shared.metrics.signal(endpoint, result_of(&outcome));
     match &outcome {
-        Ok(_) => {
-            // Only a provider can make one, so its connection is no stranger's.
+        // Only a provider can have made it, and it works once, so its connection is no stranger's. An event that was
+        // taken before proves nothing: whoever captured it can open any number of connections.
+        Ok(Taken::Ended(_)) => {
             if let Some(proof) = proof {
                 proof.given();
             }
         }
+        Ok(Taken::Noted) => {}
         Err(not_taken) => log(&shared, endpoint, not_taken),
     }
     let mut response = match outcome {
@@ -137,6 +142,7 @@ fn refuse(endpoint: Endpoint, not_taken: &NotTaken) -> Response {
             (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", text, Some(seconds))
         }
     };
+    let text = printable(&text);
     let body = match endpoint {
         Endpoint::Logout => json!({ "error": code, "error_description": text }),
         Endpoint::Events => json!({ "err": code, "description": text }),
@@ -148,13 +154,19 @@ fn refuse(endpoint: Endpoint, not_taken: &NotTaken) -> Response {
     response
 }
 
-fn word(outcome: &Result<Taken, NotTaken>) -> &'static str {
+fn result_of(outcome: &Result<Taken, NotTaken>) -> SignalResult {
     match outcome {
-        Ok(Taken::Ended(_)) => "ended",
-        Ok(Taken::Noted) => "noted",
-        Err(NotTaken::Transport(Refusal::Busy) | NotTaken::Token(Failed::Unavailable(_))) => "unavailable",
-        Err(NotTaken::Transport(_) | NotTaken::Token(Failed::Refused(_))) => "refused",
+        Ok(Taken::Ended(_)) => SignalResult::Ended,
+        Ok(Taken::Noted) => SignalResult::Noted,
+        Err(NotTaken::Transport(Refusal::Busy) | NotTaken::Token(Failed::Unavailable(_))) => SignalResult::Unavailable,
+        Err(NotTaken::Transport(_) | NotTaken::Token(Failed::Refused(_))) => SignalResult::Refused,
     }
+}
+
+/// In the characters of RFC 6749 section 5.2, and not endless: some of it repeats what was sent.
+fn printable(text: &str) -> String {
+    let fit = |c: char| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\') { c } else { '?' };
+    text.chars().take(MAX_DESCRIPTION).map(fit).collect()
 }
 
 /// Without anything that the token says: whoever sent it chose that.

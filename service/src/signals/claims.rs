@@ -200,7 +200,8 @@ mod tests {
             assert!(read(wrong.clone()).is_err(), "{wrong}");
         }
         let twice = |text: &str| format!(r#"{{"iss":"i","aud":"a","iat":1,"jti":"j",{text}}}"#);
-        for text in [r#""events":{},"sub":"a","sub":"b""#, r#""events":{"e":{},"e":{}}"#, r#""events":{},"events":{}"#] {
+        for text in [r#""events":{},"sub":"a","sub":"b""#, r#""events":{"e":{},"e":{}}"#, r#""events":{},"events":{}"#]
+        {
             assert!(Claims::read(twice(text).as_bytes()).is_err(), "{text}");
         }
         assert!(Claims::read(twice(r#""events":{},"sub":"a""#).as_bytes()).is_ok());

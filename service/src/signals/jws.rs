@@ -1,8 +1,8 @@
 //! One signed token in compact form (RFC 7515 section 7.1), taken apart and nothing believed yet.
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::de::{Deserializer, IgnoredAny};
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny};
 
 use super::algorithm::Algorithm;
 use super::refused::Refused;
@@ -52,11 +52,9 @@ impl<'t> Unverified<'t> {
             return Err(malformed("has more than three parts; encrypted ones are not taken"));
         }
         let bytes = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed("is not base64url"));
-        let header: Header =
-            serde_json::from_slice(&bytes(header)?).map_err(|error| malformed(&format!("has a bad header: {error}")))?;
-        for (name, given) in
-            [("crit", header.crit), ("b64", header.b64), ("zip", header.zip), ("enc", header.enc)]
-        {
+        let header: Header = serde_json::from_slice(&bytes(header)?)
+            .map_err(|error| malformed(&format!("has a bad header: {error}")))?;
+        for (name, given) in [("crit", header.crit), ("b64", header.b64), ("zip", header.zip), ("enc", header.enc)] {
             if given.is_some() {
                 return Err(malformed(&format!("has `{name}` in its header, which is not taken")));
             }

@@ -142,9 +142,7 @@ impl Key {
 
     fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         let rsa = |parameters| match &self.material {
-            Material::Rsa { n, e } => {
-                RsaPublicKeyComponents { n, e }.verify(parameters, message, signature).is_ok()
-            }
+            Material::Rsa { n, e } => RsaPublicKeyComponents { n, e }.verify(parameters, message, signature).is_ok(),
             Material::P256(_) | Material::P384(_) | Material::Ed25519(_) => false,
         };
         match (algorithm, &self.material) {

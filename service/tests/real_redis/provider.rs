@@ -39,12 +39,7 @@ impl Jwks {
     pub fn saying(says: Says) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
-        let jwks = Self {
-            at,
-            says: Arc::new(Mutex::new(says)),
-            asked: Arc::default(),
-            stopped: Arc::default(),
-        };
+        let jwks = Self { at, says: Arc::new(Mutex::new(says)), asked: Arc::default(), stopped: Arc::default() };
         let (says, asked, stopped) = (jwks.says.clone(), jwks.asked.clone(), jwks.stopped.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {

@@ -1,4 +1,6 @@
 //! Logout tokens and security events, good and bad, as providers and attackers send them.
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use mint::{Alg, SigningKey, to_base64url};
@@ -69,7 +71,10 @@ fn a_logout_token_ends_its_session_or_else_its_user() {
     let (_, shown) = stack.service.admin("GET", &format!("/v1/revocations/{}", key(Kind::Session, sid)), "");
     assert_eq!(shown["by"], format!("backchannel-logout of {ISSUER}"), "{shown}");
     let (_, metrics) = stack.service.admin_text("GET", "/metrics", None, "");
-    assert!(metrics.contains(r#"portcullis_signals_total{endpoint="backchannel-logout",result="ended"} 3"#), "{metrics}");
+    assert!(
+        metrics.contains(r#"portcullis_signals_total{endpoint="backchannel-logout",result="ended"} 3"#),
+        "{metrics}"
+    );
     assert_eq!(stack.jwks.asked(), 1, "keys are kept");
 }
 
@@ -399,7 +404,10 @@ fn events_that_are_not_good_are_refused_with_the_codes_of_rfc_8935() {
         ("invalid_request", event(json!({ "events": logout_event }))),
         ("invalid_request", event(json!({ "sub_id": null }))),
         ("invalid_request", event(json!({ "sub_id": { "format": "email", "email": "a@example.com" } }))),
-        ("invalid_request", event(json!({ "sub_id": { "format": "iss_sub", "iss": "https://o.example", "sub": "u" } }))),
+        (
+            "invalid_request",
+            event(json!({ "sub_id": { "format": "iss_sub", "iss": "https://o.example", "sub": "u" } })),
+        ),
         ("invalid_issuer", event(json!({ "iss": "https://other.example" }))),
         ("invalid_audience", event(json!({ "aud": "other" }))),
         ("invalid_key", typed(&unknown, "secevent+jwt", &good)),
@@ -469,4 +477,54 @@ fn both_secrets_see_a_logout_while_they_rotate() {
         let named = derived.revocation_key(Kind::Session, ISSUER, text(&claims["sid"]).as_bytes());
         assert_eq!(service.check_as(&derived, DAY, &[named]), (200, Ok(Ok(vec![Answer::Dead]))), "secret {byte}");
     }
+}
+
+/// Sends on a connection that stays open, and tells the status; 0 if it was closed.
+fn push_on(stream: &mut TcpStream, token: &str) -> u16 {
+    let head = "POST /ssf/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/secevent+jwt\r\n";
+    let sent = write!(stream, "{head}content-length: {}\r\n\r\n{token}", token.len());
+    let mut reply = [0; 2048];
+    let read = sent.and_then(|()| stream.read(&mut reply)).unwrap_or(0);
+    let status = String::from_utf8_lossy(&reply[..read]).split(' ').nth(1).map(str::to_owned);
+    status.map_or(0, |status| status.parse().unwrap())
+}
+
+// Else who captured one event could hold every connection that the proxies need.
+#[test]
+fn only_an_event_that_is_new_makes_its_connection_a_known_one() {
+    let key = key_of(Alg::EdDSA, "k");
+    let jwks = Jwks::publishing(&[&key]);
+    let redis = Redis::start();
+    let list = providers(&[provider(&jwks.uri())]);
+    let service = Running::start(service::Options { providers: list, max_newcomers: 2, ..options(&redis) });
+    let fresh = || typed(&key, "secevent+jwt", &event_claims(&json!({ "format": "opaque", "id": "s" })));
+    let connect = || {
+        let stream = TcpStream::connect(service.at.listen).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+    };
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut stream = connect();
+        assert_eq!(push_on(&mut stream, &fresh()), 202);
+        held.push(stream);
+    }
+    let captured = fresh();
+    let mut captors = vec![connect(), connect()];
+    assert_eq!(push_on(&mut held[0], &captured), 202);
+    for stream in &mut captors {
+        assert_eq!(push_on(stream, &captured), 202);
+    }
+    assert_eq!(push_on(&mut connect(), &captured), 0, "the address has its two strangers");
+}
+
+#[test]
+fn descriptions_of_errors_repeat_nothing_that_could_be_read_as_more() {
+    let stack = stack();
+    let long = format!("{}\"\\\u{e9}\n{}", "x".repeat(20), "y".repeat(2000));
+    let token = typed(&stack.key, "logout+jwt", &with(logout_claims(), &json!({ "iat": long })));
+    let told = log_out(&stack.service, &token);
+    let description = text(&told.body["error_description"]);
+    assert!(description.len() <= 256, "{description}");
+    assert!(description.chars().all(|c| matches!(c, ' '..='~') && c != '"' && c != '\\'), "{description}");
 }
