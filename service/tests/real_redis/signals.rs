@@ -197,6 +197,9 @@ fn a_logout_token_works_once_also_for_many_who_send_it_at_once() {
     let told = log_out(&stack.service, &token);
     assert_eq!((told.status, told.body["error_description"].as_str()), (400, Some("`jti` was used before")));
     assert_eq!(stack.is(Kind::User, "alice"), ended, "the next login is not ended");
+    let list = providers(&[provider(&stack.jwks.uri())]);
+    let beside = Running::start(service::Options { providers: list, ..options(&stack.redis) });
+    assert_eq!(log_out(&beside, &token).status, 400, "another instance knows it too");
     // What is remembered goes away by itself: not before the token is too old, and not long after.
     let names = stack.redis.ask(&["KEYS", "portcullis:j:*"]);
     let name = names.lines().find(|line| line.starts_with("portcullis:j:")).unwrap().to_owned();
@@ -246,6 +249,22 @@ fn a_new_key_is_found_when_it_is_first_used_and_a_removed_one_ends_with_the_refr
     eventually(NOTICED, || {
         (log_out(&stack.service, &typed(&stack.key, "logout+jwt", &logout_claims())).status == 400).then_some(())
     });
+}
+
+#[test]
+fn a_new_key_is_found_also_for_a_token_that_names_none() {
+    let stack = stack();
+    let nameless = |key: &SigningKey| key.sign(r#"{"alg":"EdDSA"}"#, &logout_claims().to_string());
+    assert_eq!(log_out(&stack.service, &nameless(&stack.key)).status, 200);
+    let next = key_of(Alg::EdDSA, "next");
+    stack.jwks.now_says(Says::Body(set(&[&next])));
+    assert_eq!(log_out(&stack.service, &nameless(&next)).status, 200);
+    // What is signed by nobody's key is looked for no more often than what names one.
+    let forged = nameless(&key_of(Alg::EdDSA, "forged"));
+    for _ in 0..5 {
+        assert_eq!(log_out(&stack.service, &forged).status, 503);
+    }
+    assert_eq!((stack.jwks.asked(), stack.revocations()), (2, 2));
 }
 
 const NOTICED: Duration = Duration::from_secs(10);
