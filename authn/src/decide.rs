@@ -272,9 +272,10 @@ impl Policy {
         &self,
         engine: &dyn Engine,
         keyrings: &Keyrings,
-        token: &[u8],
+        entered: &Entered<'_>,
         now: Now,
     ) -> Result<Verified, Unverifiable> {
+        let token = entered.token();
         let unverified = Unverified::parse(token, self.limits().token_bytes)?;
         let payload = unverified.parse_payload()?;
         let Json::Object(claims) = &payload else {
@@ -295,6 +296,11 @@ impl Policy {
                 }
             }
         };
+        // While the payload is at hand in its parsed form. A rule that does not take the token says so in `accept`.
+        let judged = self.rules.get(entered.rule).and_then(|rule| {
+            let signed = Signed { issuer: place, raw: unverified.payload(), payload: &payload };
+            judge(rule, entered.rule, &signed).ok().map(Rc::new)
+        });
         Ok(Verified {
             token: token.into(),
             payload: unverified.payload().into(),
@@ -303,7 +309,7 @@ impl Policy {
             generation: Cell::new(generation),
             window: times.window,
             questions,
-            judged: RefCell::new(None),
+            judged: RefCell::new(judged),
             verdict: Cell::new(None),
         })
     }
@@ -397,7 +403,7 @@ impl Policy {
         let judged = match remembered.filter(|judged| judged.rule == entered.rule) {
             Some(judged) => judged,
             None => {
-                let judged = Rc::new(judge(rule, entered.rule, &verified)?);
+                let judged = Rc::new(verified.judge(rule, entered.rule)?);
                 if let Ok(mut memory) = verified.judged.try_borrow_mut() {
                     *memory = Some(Rc::clone(&judged));
                 }
@@ -490,6 +496,12 @@ impl Verified {
         &self.thumbprint
     }
 
+    fn judge(&self, rule: &Rule, place: usize) -> Result<Judged, Denial> {
+        let payload =
+            Json::parse(&self.payload).map_err(|_| Denial::new(Fault::TokenMalformed, "the payload is not JSON"))?;
+        judge(rule, place, &Signed { issuer: self.issuer, raw: &self.payload, payload: &payload })
+    }
+
     /// Remembers a verdict, unless a newer one is known: an allow that was on its way must not overwrite a revocation
     /// that was asked for after it.
     pub fn learn(&self, sent: Monotonic, verdict: Verdict) {
@@ -580,28 +592,34 @@ fn revoked() -> Denial {
     Denial::new(Fault::SessionRevoked, "the service says that it was ended")
 }
 
-fn judge(rule: &Rule, place: usize, verified: &Verified) -> Result<Judged, Denial> {
-    let payload =
-        Json::parse(&verified.payload).map_err(|_| Denial::new(Fault::TokenMalformed, "the payload is not JSON"))?;
-    let Json::Object(claims) = &payload else {
+/// What a verified signature stands for.
+struct Signed<'s> {
+    issuer: usize,
+    raw: &'s [u8],
+    payload: &'s Json<'s>,
+}
+
+fn judge(rule: &Rule, place: usize, signed: &Signed<'_>) -> Result<Judged, Denial> {
+    let payload = signed.payload;
+    let Json::Object(claims) = payload else {
         return Err(Denial::new(Fault::TokenMalformed, "the payload is not an object"));
     };
     if let Some(accepted) = &rule.issuers
-        && !accepted.contains(&verified.issuer)
+        && !accepted.contains(&signed.issuer)
     {
         return Err(Denial::new(Fault::InvalidIssuer, "the rule does not accept this issuer"));
     }
     claims::check_scopes(&rule.scopes.all, &rule.scopes.any, claims)?;
     for condition in &rule.conditions {
-        claims::check_condition(condition, &payload)?;
+        claims::check_condition(condition, payload)?;
     }
-    Ok(Judged { rule: place, headers: forwarded(&rule.forward, &payload, verified)?, bound: bound(rule, &payload)? })
+    Ok(Judged { rule: place, headers: forwarded(&rule.forward, signed)?, bound: bound(rule, payload)? })
 }
 
-fn forwarded(forward: &Forward, payload: &Json<'_>, verified: &Verified) -> Result<Vec<(String, String)>, Denial> {
+fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, String)>, Denial> {
     let mut forwarded = Vec::with_capacity(forward.claims.len().saturating_add(1));
     for claim in &forward.claims {
-        let text = match payload.path(&claim.claim) {
+        let text = match signed.payload.path(&claim.claim) {
             // An absent claim sets nothing, and what the client sent under the name is already gone.
             None | Some(Json::Null) => continue,
             Some(Json::String(text)) => text.clone().into_owned(),
@@ -620,7 +638,7 @@ fn forwarded(forward: &Forward, payload: &Json<'_>, verified: &Verified) -> Resu
         forwarded.push((claim.header.as_str().to_owned(), value));
     }
     if let Some(header) = &forward.payload_header {
-        forwarded.push((header.as_str().to_owned(), crate::b64::encode(&verified.payload)));
+        forwarded.push((header.as_str().to_owned(), crate::b64::encode(signed.raw)));
     }
     Ok(forwarded)
 }

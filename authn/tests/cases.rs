@@ -114,7 +114,7 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
         Entry::Token(entered) => {
             let rule = entered.rule();
             let admitted = policy
-                .verify(&Portable, &policy.keyrings(), entered.token(), now)
+                .verify(&Portable, &policy.keyrings(), &entered, now)
                 .map_err(|unverifiable| unverifiable.denial)
                 .and_then(|verified| policy.accept(Rc::new(verified), entered, now, &Loopback))
                 .and_then(|accepted| policy.standing(accepted, now))

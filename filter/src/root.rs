@@ -185,7 +185,7 @@ impl Root {
     fn on_token(&mut self, stream: u32, entered: Entered<'_>, patience: Patience, now: Now) -> Next {
         let rule = entered.rule();
         let cookie_session = entered.is_cookie_session();
-        let verified = match self.verified(entered.token(), now) {
+        let verified = match self.verified(&entered, now) {
             Ok(verified) => verified,
             Err(unverifiable) => return self.on_unverifiable(stream, rule, unverifiable, patience, now),
         };
@@ -201,8 +201,8 @@ impl Root {
     }
 
     /// From this virtual machine's memory, or verified now.
-    fn verified(&mut self, token: &[u8], now: Now) -> Result<Rc<Verified>, Unverifiable> {
-        if let Some(verified) = self.tokens.find(token) {
+    fn verified(&mut self, entered: &Entered<'_>, now: Now) -> Result<Rc<Verified>, Unverifiable> {
+        if let Some(verified) = self.tokens.find(entered.token()) {
             let verified = Rc::clone(verified);
             if self.policy.still_trusts(&verified, &self.keys.rings, now)? {
                 self.metrics.count(Counter::TokenHit);
@@ -210,7 +210,7 @@ impl Root {
             }
         }
         self.metrics.count(Counter::TokenMiss);
-        let verified = Rc::new(self.policy.verify(self.engine.as_ref(), &self.keys.rings, token, now)?);
+        let verified = Rc::new(self.policy.verify(self.engine.as_ref(), &self.keys.rings, entered, now)?);
         self.tokens.insert(Rc::clone(&verified));
         Ok(verified)
     }
