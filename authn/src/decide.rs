@@ -94,7 +94,6 @@ pub struct Verified {
     questions: Questions,
     /// The judgement of the rule that saw it last.
     judged: RefCell<Option<Rc<Judged>>>,
-    verdict: Cell<Option<(Monotonic, Verdict)>>,
 }
 
 /// What can be asked about a token.
@@ -182,6 +181,7 @@ pub struct Admission {
     pub mismatch_reported: bool,
     /// Admitted though nothing could tell whether its session still lives: the rule says so in so many words.
     pub unchecked: bool,
+    refresh: Option<Rc<Ask>>,
 }
 
 impl Policy {
@@ -310,7 +310,6 @@ impl Policy {
             window: times.window,
             questions,
             judged: RefCell::new(judged),
-            verdict: Cell::new(None),
         })
     }
 
@@ -424,21 +423,25 @@ impl Policy {
             return Ok(Standing::Admitted(accepted.admit(false)));
         }
         let (revocation, ask) = match (self.revocation(), &accepted.verified.questions) {
-            (Some(revocation), Questions::Ask(ask)) => (revocation, Rc::clone(ask)),
+            (Some(revocation), Questions::Ask(ask)) => (revocation, ask),
             (_, Questions::Unaskable(denial)) => return Err(denial.clone()),
             // A rule that asks does not compile without `revocation`.
             (None, _) | (_, Questions::None) => {
                 return Err(Denial::new(Fault::StoreUnavailable, "there is no service to ask"));
             }
         };
-        if let Some((sent, verdict)) = accepted.verified.verdict.get()
+        if let Some((sent, verdict)) = ask.verdict()
             && revocation.is_fresh(sent, now.monotonic)
         {
             return match verdict {
-                Verdict::Live => Ok(Standing::Admitted(accepted.admit(false))),
+                Verdict::Live => {
+                    let refresh = ask.begins_refresh(revocation, sent, now.monotonic).then(|| Rc::clone(ask));
+                    Ok(Standing::Admitted(Admission { refresh, ..accepted.admit(false) }))
+                }
                 Verdict::Dead => Err(revoked()),
             };
         }
+        let ask = Rc::clone(ask);
         let passes_when_unavailable = mode == RevocationMode::DangerouslyPassWhenUnavailable;
         Ok(Standing::MustAsk(Asking { accepted, ask, passes_when_unavailable }))
     }
@@ -501,14 +504,6 @@ impl Verified {
             Json::parse(&self.payload).map_err(|_| Denial::new(Fault::TokenMalformed, "the payload is not JSON"))?;
         judge(rule, place, &Signed { issuer: self.issuer, raw: &self.payload, payload: &payload })
     }
-
-    /// Remembers a verdict, unless a newer one is known: an allow that was on its way must not overwrite a revocation
-    /// that was asked for after it.
-    pub fn learn(&self, sent: Monotonic, verdict: Verdict) {
-        if self.verdict.get().is_none_or(|(known, _)| known <= sent) {
-            self.verdict.set(Some((sent, verdict)));
-        }
-    }
 }
 
 impl Accepted {
@@ -519,6 +514,7 @@ impl Accepted {
             removal: self.removal,
             mismatch_reported: self.mismatch_reported,
             unchecked,
+            refresh: None,
         }
     }
 }
@@ -541,7 +537,7 @@ impl Asking {
     /// # Errors
     /// The session was ended, the token expired while it waited, or the verdict is no longer fresh.
     pub fn on_verdict(self, policy: &Policy, sent: Monotonic, verdict: Verdict, now: Now) -> Result<Admission, Denial> {
-        self.accepted.verified.learn(sent, verdict);
+        self.ask.learn(sent, verdict);
         self.accepted.verified.window.check(now.wall)?;
         // What is known by now may be newer than what has just come.
         match policy.standing(self.accepted, now)? {
@@ -558,7 +554,7 @@ impl Asking {
     pub fn on_cannot_tell(self, reason: Unavailable, fault: Fault, cause: &'static str) -> Result<Admission, Denial> {
         if self.passes_when_unavailable && reason == Unavailable::OutOfReach {
             // What was seen to be ended stays ended while nobody can say otherwise.
-            return match self.accepted.verified.verdict.get() {
+            return match self.ask.verdict() {
                 Some((_, Verdict::Dead)) => Err(revoked()),
                 Some((_, Verdict::Live)) | None => Ok(self.accepted.admit(true)),
             };
@@ -571,6 +567,11 @@ impl Admission {
     /// Headers to set, name and value, each replacing all that the client sent under this name.
     pub fn headers(&self) -> &[(String, String)] {
         &self.judged.headers
+    }
+
+    /// What is to be asked anew, though the verdict still counts: soon it will not.
+    pub fn refresh(&self) -> Option<&Rc<Ask>> {
+        self.refresh.as_ref()
     }
 
     pub fn removal(&self) -> &Removal {

@@ -32,6 +32,7 @@ mod key_memo;
 pub mod key_source;
 pub mod keyrings;
 pub mod keys;
+mod mac_hash;
 pub mod origin;
 pub mod path;
 pub mod policy;
