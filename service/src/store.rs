@@ -3,6 +3,7 @@ mod connect;
 mod create;
 mod entry;
 mod keeper;
+mod once;
 mod reader;
 mod redis_options;
 mod routes;
@@ -19,6 +20,7 @@ use wire::{Answer, RevocationKey};
 
 pub use create::{CreateError, create_store};
 pub use entry::{Bucket, StoreId, StoreIdError};
+pub use once::Claim;
 pub use reader::{Page, Stored};
 pub use redis_options::{Mode, RedisOptions, RedisOptionsError};
 pub use standing::Allow;
@@ -123,9 +125,11 @@ impl Store {
     /// in the same round trip the server proved that it holds our store. While the bucket is on its way to another
     /// server of a Cluster there are no replies.
     ///
+    /// One command that writes may come here too, if nothing depends on its surviving; after an error it may have been
+    /// done.
+    ///
     /// # Errors
     /// As for [`Store::check`]; a reply that is an error of Redis is [`Trouble::StoreFailed`].
-    #[allow(dead_code, reason = "the way in for other parts of the service")]
     pub async fn read(&self, bucket: Bucket, asks: &[Cmd]) -> Result<Vec<Value>, Trouble> {
         self.reader.read(bucket, asks).await
     }

@@ -15,6 +15,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 use wire::{Answer, RevocationKey};
 
@@ -70,6 +71,11 @@ impl Bucket {
     pub fn of(digest: [u8; 16]) -> Self {
         let [first, ..] = digest;
         Self(first)
+    }
+
+    /// The bucket of something that is not named by a digest, or by one in some text.
+    pub fn of_text(text: &str) -> Self {
+        Self(digest(&SHA256, text.as_bytes()).as_ref().first().copied().unwrap_or_default())
     }
 
     pub fn place(self) -> usize {
