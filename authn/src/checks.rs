@@ -117,6 +117,14 @@ impl Checks {
         Ok(())
     }
 
+    /// Asks what somebody will want to know in a moment, if there is room. Nobody waits for it.
+    pub fn anticipate(&mut self, ask: Rc<Ask>) {
+        if self.pending.len() < self.limit && !self.pending.contains_key(&ask.digest) {
+            self.queue.push_back(ask.digest);
+            self.pending.insert(ask.digest, Pending { ask, waiters: Vec::new(), flight: None });
+        }
+    }
+
     /// The next question, if one may go out. Call it again until there is none.
     pub fn next_batch(&mut self, now: Monotonic) -> Option<Batch> {
         if self.flights.len() >= MAX_FLIGHTS {
@@ -306,6 +314,23 @@ mod tests {
         let resolved = checks.answered(batch.flight, &[Answer::Dead, Answer::Live]).unwrap();
         assert_eq!((resolved[0].verdict, resolved[0].waiters.as_slice()), (Verdict::Dead, [1, 2, 3].as_slice()));
         assert_eq!(checks.waiting(), 0);
+    }
+
+    #[test]
+    fn what_is_anticipated_is_asked_once_and_whoever_comes_later_waits_for_it() {
+        let mut checks = checks();
+        checks.anticipate(ask(1));
+        checks.anticipate(ask(1));
+        let batch = checks.next_batch(at(0)).unwrap();
+        assert_eq!((batch.tokens, checks.waiting()), (1, 0));
+        checks.join(1, ask(1), at(1)).unwrap();
+        assert_eq!(checks.next_batch(at(1)), None);
+        let resolved = checks.answered(batch.flight, &[Answer::Live, Answer::Live]).unwrap();
+        assert_eq!((resolved.len(), resolved[0].waiters.as_slice()), (1, [1].as_slice()));
+        for name in 0..20 {
+            checks.anticipate(ask(name));
+        }
+        assert_eq!(checks.next_batch(at(2)).unwrap().tokens, 10, "no more than may wait");
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub enum CheckFailure {
 pub enum Histogram {
     CheckMicroseconds,
     CheckTokens,
+    IntrospectionMicroseconds,
 }
 
 /// Numbers by name, defined at first use: at most outcomes × faults × rules.
@@ -58,6 +59,7 @@ pub struct Metrics {
     counters: HashMap<Counter, Option<u32>>,
     histograms: HashMap<Histogram, Option<u32>>,
     key_fetches: HashMap<(usize, bool), Option<u32>>,
+    introspections: HashMap<(usize, &'static str), Option<u32>>,
 }
 
 impl Metrics {
@@ -86,6 +88,14 @@ impl Metrics {
             host::define_metric(MetricType::Counter, &name).ok()
         };
         add(*self.key_fetches.entry((issuer, is_good)).or_insert_with(define));
+    }
+
+    pub fn introspection(&mut self, issuer: usize, name: &str, result: &'static str) {
+        let define = || {
+            let name = format!("portcullis.introspections.issuer.{name}.result.{result}");
+            host::define_metric(MetricType::Counter, &name).ok()
+        };
+        add(*self.introspections.entry((issuer, result)).or_insert_with(define));
     }
 
     pub fn record(&mut self, histogram: Histogram, value: u64) {
@@ -149,6 +159,7 @@ impl Histogram {
         match self {
             Histogram::CheckMicroseconds => "portcullis.check_microseconds",
             Histogram::CheckTokens => "portcullis.check_tokens",
+            Histogram::IntrospectionMicroseconds => "portcullis.introspection_microseconds",
         }
     }
 }
@@ -188,8 +199,13 @@ mod tests {
         for name in counters.map(Counter::name) {
             assert!(docs.contains(&format!("wasmcustom.{name}")), "{name}");
         }
-        for name in [Histogram::CheckMicroseconds, Histogram::CheckTokens].map(Histogram::name) {
+        let histograms =
+            [Histogram::CheckMicroseconds, Histogram::CheckTokens, Histogram::IntrospectionMicroseconds];
+        for name in histograms.map(Histogram::name) {
             assert!(docs.contains(&format!("wasmcustom.{name}")), "{name}");
+        }
+        for failure in authn::introspection::Failure::ALL {
+            assert!(docs.contains(&format!("`{}`", failure.name())), "{}", failure.name());
         }
     }
 }
