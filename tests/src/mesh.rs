@@ -46,8 +46,10 @@ pub struct MeshOptions {
     pub filter: Value,
     /// Who is asked in the place of a real service on a real Redis.
     pub asks: Option<SocketAddr>,
-    /// Who publishes keys: the cluster `idp`.
+    /// Who publishes keys, or is asked about opaque tokens: the cluster `idp`.
     pub idp: Option<SocketAddr>,
+    /// More variables that the filter may read.
+    pub environment: Vec<(String, String)>,
     /// Who is protected in the place of an upstream that echoes.
     pub upstream: Option<Upstream>,
     pub tls: Option<Tls>,
@@ -65,6 +67,7 @@ impl Default for MeshOptions {
             filter,
             asks: None,
             idp: None,
+            environment: Vec::new(),
             upstream: None,
             tls: None,
             concurrency: 2,
@@ -116,6 +119,7 @@ impl Mesh {
             (SECRET.to_owned(), MeshOptions::secret()),
             ("KEY_SHARED".to_owned(), mint::to_base64url(options.keys.shared.secret().unwrap_or_default())),
         ];
+        envoy.environment.extend(options.environment);
         envoy.idp = options.idp.unwrap_or(envoy.idp);
         envoy.tls = options.tls;
         envoy.concurrency = options.concurrency;
