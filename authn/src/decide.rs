@@ -56,7 +56,7 @@ pub struct Entered<'r> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removal {
     Nothing,
-    Header(Vec<u8>),
+    Header(Rc<[u8]>),
     /// The Cookie header's new value; `None` removes it.
     Cookie(Option<Vec<u8>>),
     /// The new `:path`.
@@ -194,11 +194,7 @@ impl Policy {
     /// The names, as the client sent them, of headers that only this filter may set. They are removed before anything
     /// else can end the request.
     pub fn spoofed<'r>(&self, request: &Request<'r>) -> impl Iterator<Item = &'r [u8]> + use<'r, '_> {
-        request
-            .headers()
-            .iter()
-            .map(|(name, _)| *name)
-            .filter(|name| self.clear.iter().any(|cleared| cleared.matches_loosely(name)))
+        request.headers().iter().map(|(name, _)| *name).filter(|name| self.clear.has_loosely(name))
     }
 
     pub fn enter<'r>(&self, request: &Request<'r>) -> Entry<'r> {
@@ -248,7 +244,7 @@ impl Policy {
         if rule.forward.keep_token {
             return removals;
         }
-        removals.extend(self.credentials.token_headers(request).map(|name| Removal::Header(name.to_vec())));
+        removals.extend(self.credentials.token_headers(request).map(Removal::Header));
         if self.credentials.has_cookie_token(request) {
             removals.push(self.without_cookie(request));
         }
@@ -267,7 +263,7 @@ impl Policy {
             Source::Query(_) => Removal::Path(self.credentials.without_query_token(request.path())),
             _ if rule.forward.keep_token => Removal::Nothing,
             Source::Header(_) => match self.credentials.header_to_remove(presented.source) {
-                Some(name) => Removal::Header(name.to_vec()),
+                Some(name) => Removal::Header(name),
                 None => Removal::Nothing,
             },
             Source::Cookie(_) => self.without_cookie(request),

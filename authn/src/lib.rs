@@ -40,6 +40,7 @@ mod refusal;
 pub mod request;
 pub mod revocation;
 pub mod route;
+mod scan;
 pub mod shared;
 pub mod time;
 pub mod token_cache;

@@ -9,7 +9,7 @@ use crate::alg::Algorithm;
 use crate::config::{self, Access, Audiences, ConfigDuration, RevocationMode, Scalar};
 use crate::credentials::Credentials;
 use crate::fault::Fault;
-use crate::headers::HeaderName;
+use crate::headers::{HeaderName, HeaderNames};
 use crate::introspection::Introspection;
 use crate::invalid::Invalid;
 use crate::json::Number;
@@ -33,7 +33,7 @@ pub struct Policy {
     pub(crate) revocation: Option<Revocation>,
     pub(crate) faults: Faults,
     /// Every header that any rule may set, and those that override what was matched: cleared on every route.
-    pub(crate) clear: Vec<HeaderName>,
+    pub(crate) clear: HeaderNames,
     limits: config::Limits,
     engine: config::Engine,
     digest: [u8; 32],
@@ -177,19 +177,17 @@ impl Policy {
         }
         let router = Router::compile(document.rules.iter().map(|rule| &rule.matches))
             .map_err(|(place, invalid)| invalid.within(format!("rules[{place}].match")))?;
-        let mut clear: Vec<HeaderName> = Vec::new();
+        let mut clear = HeaderNames::default();
         for forward in rules.iter().map(|rule| &rule.forward).chain([&default_forward]) {
             for header in forward.claims.iter().map(|claim| &claim.header).chain(&forward.payload_header) {
-                if !clear.contains(header) {
-                    clear.push(header.clone());
-                }
+                clear.insert(header.clone());
             }
         }
         if document.remove_override_headers {
-            clear.extend(OVERRIDES.iter().filter_map(|name| HeaderName::of_request(name)));
+            OVERRIDES.iter().filter_map(|name| HeaderName::of_request(name)).for_each(|name| clear.insert(name));
         }
         for (place, header) in document.tokens.headers.iter().enumerate() {
-            if clear.iter().any(|cleared| cleared.matches_loosely(header.name.as_bytes())) {
+            if clear.has_loosely(header.name.as_bytes()) {
                 return Err(Invalid::new(
                     format!("tokens.headers[{place}].name"),
                     format!("`{}` is also set by `forward`: the token would be cleared before it is read", header.name),

@@ -168,7 +168,7 @@ fn passed(admission: &Admission, ready: &Ready, mut headers: Vec<(String, String
 fn remove(removal: &Removal, path: &mut String, headers: &mut Vec<(String, String)>) {
     match removal {
         Removal::Nothing => {}
-        Removal::Header(name) => headers.retain(|(other, _)| other.as_bytes() != name),
+        Removal::Header(name) => headers.retain(|(other, _)| *other.as_bytes() != **name),
         Removal::Cookie(rest) => {
             headers.retain(|(name, _)| name != "cookie");
             headers.extend(rest.iter().map(|rest| ("cookie".into(), String::from_utf8(rest.clone()).unwrap())));

@@ -158,7 +158,8 @@ impl Introspecting {
     }
 
     pub fn leave(&mut self, stream: Waiter) {
-        if let Some(waits) = self.waiting.remove(&stream)
+        if !self.waiting.is_empty()
+            && let Some(waits) = self.waiting.remove(&stream)
             && let Some(server) = self.servers.get_mut(&waits.issuer)
         {
             server.leave(stream);
@@ -166,7 +167,7 @@ impl Introspecting {
     }
 
     pub fn is_waiting(&self, stream: Waiter) -> bool {
-        self.waiting.contains_key(&stream)
+        !self.waiting.is_empty() && self.waiting.contains_key(&stream)
     }
 
     fn settle(&mut self, issuer: usize, over: Over, answer: Result<Result<Verified, Denial>, Unanswered>) -> Settled {

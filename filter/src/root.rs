@@ -18,7 +18,7 @@ use authn::token_cache::TokenCache;
 use wire::check::{self, Needs, Question, Trouble};
 
 use crate::configuration;
-use crate::host::{self, LogLevel, MapType};
+use crate::host::{self, Clock, LogLevel, MapType};
 use crate::introspecting::{Introspecting, Settled};
 use crate::key_fetching::{KeyFetching, Outcome as KeyOutcome, Waiting};
 use crate::metrics::{self, CheckFailure, Counter, Histogram, Metrics, Outcome};
@@ -47,6 +47,7 @@ pub struct Root {
     keys: KeyFetching,
     awaiting_keys: HashMap<u32, AwaitingKeys>,
     nonces: Nonces,
+    clock: Clock,
     metrics: Metrics,
     logged: u32,
     unlogged: u64,
@@ -112,7 +113,7 @@ impl Root {
             authn::engine::choose(policy.engine(), host_verifies).map_err(|error| error.to_string())?;
         metrics::set_engine(kind);
         host::log(LogLevel::Info, &format!("portcullis: signatures are verified by engine={}", kind.name()));
-        let now = host::now().map_err(|error| format!("the host gives no time: status {}", error.0))?;
+        let (clock, now) = Clock::start().map_err(|error| format!("the host gives no time: status {}", error.0))?;
         host::set_tick_period(TICK).map_err(|error| format!("the host gives no ticks: status {}", error.0))?;
         let [a, b, c, d, e, f, g, h, random @ ..] = seed;
         let limits = policy.limits();
@@ -137,6 +138,7 @@ impl Root {
             keys,
             awaiting_keys: HashMap::new(),
             nonces: Nonces { random, count: 0 },
+            clock,
             metrics: Metrics::default(),
             logged: 0,
             unlogged: 0,
@@ -149,7 +151,7 @@ impl Root {
     }
 
     fn judge(&mut self, stream: u32, patience: Patience<'_>) -> Next {
-        let Ok(now) = host::now() else {
+        let Ok(now) = self.clock.now() else {
             return self.refuse(stream, None, &Denial::new(Fault::StoreUnavailable, "the host gives no time"));
         };
         let buffer = host::request_headers();
@@ -176,7 +178,7 @@ impl Root {
                     let denial = Denial::new(Fault::RequestMalformed, "a token cannot be removed");
                     return self.refuse(stream, Some(rule), &denial);
                 }
-                self.count(Outcome::Open, Some(rule));
+                self.metrics.request(Outcome::Open, Some(rule));
                 Next::Continue
             }
             Entry::Denied { rule, denial } => self.refuse(stream, rule, &denial),
@@ -438,7 +440,7 @@ impl Root {
     }
 
     pub fn on_call_answered(&mut self, call: u32) {
-        let now = host::now();
+        let now = self.clock.set();
         if let Ok(now) = now
             && let Some(news) = self.keys.on_call_answered(&self.policy, call, now.monotonic)
         {
@@ -563,12 +565,12 @@ impl Root {
             self.metrics.count(Counter::BindingReported);
         }
         let outcome = if admission.unchecked { Outcome::AdmittedUnchecked } else { Outcome::Admitted };
-        self.count(outcome, Some(admission.rule()));
+        self.metrics.request(outcome, Some(admission.rule()));
         if cookie_session { Next::ContinueCookieSession } else { Next::Continue }
     }
 
     fn refuse(&mut self, stream: u32, rule: Option<usize>, denial: &Denial) -> Next {
-        self.count(Outcome::Refused(denial.fault), rule);
+        self.metrics.request(Outcome::Refused(denial.fault), rule);
         self.log_refusal(rule, denial);
         let refusal = self.policy.refusal(denial.fault, rule);
         let headers: Vec<(&[u8], &[u8])> =
@@ -597,12 +599,13 @@ impl Root {
     }
 
     pub fn on_tick(&mut self) {
+        self.flush_metrics();
         if self.unlogged > 0 {
             host::log(LogLevel::Info, &format!("portcullis: {} more refusals were not logged", self.unlogged));
         }
         self.logged = 0;
         self.unlogged = 0;
-        let Ok(now) = host::now() else { return };
+        let Ok(now) = self.clock.set() else { return };
         for (issuer, outcome) in self.keys.on_tick(&self.policy, now.monotonic) {
             self.on_key_news(issuer, outcome);
         }
@@ -638,6 +641,12 @@ impl Root {
         self.send(now);
     }
 
+    /// Counters reach the host with every tick, and when this configuration ends.
+    pub fn flush_metrics(&mut self) {
+        let rules = self.policy.rules();
+        self.metrics.flush(|place| rules.get(place).map_or("none", |rule| rule.name.as_str()));
+    }
+
     /// Some upstreams take a trailer for a header: those that only this filter may set go from there too.
     pub fn clear_trailers(&mut self) {
         for name in self.policy.cleared() {
@@ -647,10 +656,15 @@ impl Root {
 
     /// The request is over, answered or not.
     pub fn on_stream_gone(&mut self, stream: u32) {
-        self.unanswered.remove(&stream);
-        self.awaiting_keys.remove(&stream);
+        // Most requests never wait, and to hash their number for each set costs more than to judge them.
+        if !self.unanswered.is_empty() {
+            self.unanswered.remove(&stream);
+        }
+        if !self.awaiting_keys.is_empty() {
+            self.awaiting_keys.remove(&stream);
+        }
         self.introspecting.leave(stream);
-        if self.paused.remove(&stream).is_some() {
+        if !self.paused.is_empty() && self.paused.remove(&stream).is_some() {
             self.checks.leave(stream);
         }
     }
@@ -689,11 +703,6 @@ impl Root {
             }
         }
         ours
-    }
-
-    fn count(&mut self, outcome: Outcome, rule: Option<usize>) {
-        let named = rule.and_then(|place| Some((place, self.policy.rules().get(place)?.name.as_str())));
-        self.metrics.request(outcome, named);
     }
 }
 

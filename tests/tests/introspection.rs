@@ -392,7 +392,13 @@ async fn a_token_that_is_known_waits_for_introspection_and_check_at_once() {
     let (server, mesh) = start_alone("opaque-anticipated").await;
     let token = server.token();
     assert_eq!(mesh.get(&token).await.status, 200);
-    let checks = async || mesh.envoy.stat("wasmcustom.portcullis.checks_sent").await;
+    // The service counts what it has answered, and at once.
+    let admin = mesh.service.as_ref().unwrap().admin_address();
+    let checks = async || {
+        let metrics = tests::exchange(admin, &Request::get("/metrics")).await.unwrap().text();
+        let answered = "portcullis_checks_total{result=\"answered\"} ";
+        metrics.lines().find_map(|line| line.strip_prefix(answered)?.parse::<u64>().ok()).expect("a counter")
+    };
     assert_eq!((server.asked(&token), checks().await), (1, 1), "a new one has to wait for one and then the other");
     // Both answers are stale then.
     tokio::time::sleep(FRESHNESS).await;
