@@ -142,7 +142,10 @@ impl Introspection {
 
 impl fmt::Debug for Introspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Introspection").field("cluster", &self.cluster).field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Introspection")
+            .field("cluster", &self.cluster)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -152,10 +155,8 @@ impl Credentials {
         at: &impl Fn(&str) -> String,
         environment: Environment<'_>,
     ) -> Result<Self, Invalid> {
-        let given = [
-            ("client_id", document.client_id.is_some()),
-            ("client_secret_env", document.client_secret_env.is_some()),
-        ];
+        let given =
+            [("client_id", document.client_id.is_some()), ("client_secret_env", document.client_secret_env.is_some())];
         if document.client_auth == ClientAuth::None {
             return match given.iter().find(|(_, is_given)| *is_given) {
                 Some((field, _)) => Err(Invalid::new(at(field), "has no meaning with `client_auth: none`")),

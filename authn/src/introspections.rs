@@ -109,9 +109,7 @@ impl Introspections {
     /// [`Full`], and the request must be refused. Tokens that were never active fill three quarters at the most.
     pub fn join(&mut self, waiter: Waiter, token: &[u8], standing: Standing, now: Monotonic) -> Result<(), Full> {
         let most_unknown = self.limit.saturating_sub(self.limit.div_ceil(4)).max(1);
-        if self.waiters.len() >= self.limit
-            || (standing == Standing::Unknown && self.unknown_waiters >= most_unknown)
-        {
+        if self.waiters.len() >= self.limit || (standing == Standing::Unknown && self.unknown_waiters >= most_unknown) {
             return Err(Full);
         }
         let token: Rc<[u8]> = match self.pending.get_key_value(token) {

@@ -326,8 +326,7 @@ fn compile_issuer(
         algorithms.push(algorithm);
     }
     // Then no JWT of this issuer can be verified, and what is for JWTs only is most likely a mistake.
-    let is_opaque_only =
-        document.introspection.is_some() && document.keys.is_empty() && document.jwks.is_none();
+    let is_opaque_only = document.introspection.is_some() && document.keys.is_empty() && document.jwks.is_none();
     if is_opaque_only {
         let needless = [("algorithms", !algorithms.is_empty()), ("types", document.types.is_some())];
         if let Some((field, _)) = needless.iter().find(|(_, is_there)| *is_there) {
@@ -340,9 +339,7 @@ fn compile_issuer(
     let introspection = document
         .introspection
         .as_ref()
-        .map(|introspection| {
-            Introspection::compile(introspection, &format!("{at}.introspection"), limits, environment)
-        })
+        .map(|introspection| Introspection::compile(introspection, &format!("{at}.introspection"), limits, environment))
         .transpose()?;
     let mut keys = Vec::new();
     for (i, key) in document.keys.iter().enumerate() {
@@ -849,7 +846,12 @@ fn whole_seconds(value: ConfigDuration, least: ConfigDuration, most: ConfigDurat
     Ok(value.0.as_secs())
 }
 
-pub(crate) fn within(value: ConfigDuration, least: ConfigDuration, most: ConfigDuration, at: &str) -> Result<(), Invalid> {
+pub(crate) fn within(
+    value: ConfigDuration,
+    least: ConfigDuration,
+    most: ConfigDuration,
+    at: &str,
+) -> Result<(), Invalid> {
     if value < least || value > most {
         return Err(Invalid::new(at, format!("must be within {:?} to {:?}", least.0, most.0)));
     }

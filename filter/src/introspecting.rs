@@ -100,7 +100,11 @@ impl Introspecting {
                     self.calls.insert(call, Call { issuer, flight, sent: now.monotonic });
                 }
                 Err(_) => {
-                    metrics.introspection(issuer, policy.issuer_name(issuer).unwrap_or("none"), Failure::NotSent.name());
+                    metrics.introspection(
+                        issuer,
+                        policy.issuer_name(issuer).unwrap_or("none"),
+                        Failure::NotSent.name(),
+                    );
                     if let Some(over) = self.servers.get_mut(&issuer).and_then(|server| server.over(flight)) {
                         failed.push(self.settle(issuer, over, Err(Failure::NotSent.into())));
                     }

@@ -345,8 +345,7 @@ mod tests {
         for name in counters.map(Counter::name) {
             assert!(docs.contains(&format!("wasmcustom.{name}")), "{name}");
         }
-        let histograms =
-            [Histogram::CheckMicroseconds, Histogram::CheckTokens, Histogram::IntrospectionMicroseconds];
+        let histograms = [Histogram::CheckMicroseconds, Histogram::CheckTokens, Histogram::IntrospectionMicroseconds];
         for name in histograms.map(Histogram::name) {
             assert!(docs.contains(&format!("wasmcustom.{name}")), "{name}");
         }

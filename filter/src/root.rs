@@ -215,9 +215,7 @@ impl Root {
     fn verified(&mut self, token: &[u8], rule: usize, now: Now) -> Result<Rc<Verified>, Unverifiable> {
         if let Some(verified) = self.tokens.find(token) {
             let verified = Rc::clone(verified);
-            if self.policy.is_for_rule(&verified, rule)
-                && self.policy.still_trusts(&verified, &self.keys.rings, now)?
-            {
+            if self.policy.is_for_rule(&verified, rule) && self.policy.still_trusts(&verified, &self.keys.rings, now)? {
                 self.metrics.count(Counter::TokenHit);
                 return Ok(verified);
             }
@@ -450,8 +448,7 @@ impl Root {
             return;
         }
         if let Ok(now) = now
-            && let Some(settled) =
-                self.introspecting.on_call_answered(&self.policy, &mut self.metrics, call, now)
+            && let Some(settled) = self.introspecting.on_call_answered(&self.policy, &mut self.metrics, call, now)
         {
             if let Some(settled) = settled {
                 let issuer = settled.issuer;

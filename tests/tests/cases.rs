@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use cases::{Case, Expect, Introspection, Ready, Store, Table};
 use serde_json::json;
 use tests::{
-    Answer, Directory, Envoy, EnvoyOptions, Redis, Request, Response, Service, ServiceOptions, Upstream, exchange, project,
-    wait_until,
+    Answer, Directory, Envoy, EnvoyOptions, Redis, Request, Response, Service, ServiceOptions, Upstream, exchange,
+    project, wait_until,
 };
 
 /// The proxies that the cases run through, one for each configuration, over one service.

@@ -287,7 +287,10 @@ async fn a_flood_of_made_up_tokens_starves_no_good_one() {
     for seen in flood.join_all().await {
         seen.into_iter().for_each(|(what, count)| *flood_saw.entry(what).or_default() += count);
     }
-    println!("{sent} good requests, the slowest {slowest:?}; the flood saw {flood_saw:?}; {} at once", server.most_at_once());
+    println!(
+        "{sent} good requests, the slowest {slowest:?}; the flood saw {flood_saw:?}; {} at once",
+        server.most_at_once()
+    );
     let expected = HashSet::from([(401, "SESSION_UNKNOWN".to_owned()), (503, "STORE_UNAVAILABLE".to_owned())]);
     assert_eq!(flood_saw.keys().cloned().collect::<HashSet<_>>(), expected);
     assert!(server.most_at_once() <= 64, "{}", server.most_at_once());

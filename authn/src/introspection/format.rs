@@ -38,7 +38,8 @@ impl Format {
         let longest = MAX_LENGTH.min(limits.token_bytes);
         let is_plain = |byte: u8| TokenAlphabet::B64token.admits(byte) && byte != b'=';
         if shape.prefix.len() > MAX_PREFIX || !shape.prefix.bytes().all(is_plain) {
-            let message = format!("use at most {MAX_PREFIX} of the letters, digits and - . _ ~ + / that a token may have");
+            let message =
+                format!("use at most {MAX_PREFIX} of the letters, digits and - . _ ~ + / that a token may have");
             return Err(Invalid::new(at("prefix"), message));
         }
         if shape.prefix.bytes().filter(|byte| *byte == b'.').count() > 1 {

@@ -55,10 +55,7 @@ fn asks_as_rfc_7662_and_rfc_6749_have_it() {
     assert_eq!(header(&headers, "authorization"), Some(format!("Basic {encoded}").as_str()));
 
     let (headers, body) = question(&serde_json::json!({ "client_auth": "post", "authority": "id.example" }), "t");
-    assert_eq!(
-        body,
-        "token=t&token_type_hint=access_token&client_id=gate%3Away&client_secret=s3cret%3A%2F%26%3D+%2B"
-    );
+    assert_eq!(body, "token=t&token_type_hint=access_token&client_id=gate%3Away&client_secret=s3cret%3A%2F%26%3D+%2B");
     assert_eq!((header(&headers, "authorization"), header(&headers, ":authority")), (None, Some("id.example")));
 
     let nobody = serde_json::json!({ "client_auth": "none", "client_id": null, "client_secret_env": null });
@@ -114,7 +111,8 @@ fn what_is_wrong_with_the_configuration_names_its_field() {
 fn an_issuer_of_opaque_tokens_alone_has_nothing_that_is_for_jwts() {
     use serde_json::json;
     for (field, value) in [("algorithms", json!(["RS256"])), ("types", json!(["JWT"]))] {
-        let mut issuer = json!({ "issuer": "https://a", "audiences": "any", "introspection": introspection(&json!({})) });
+        let mut issuer =
+            json!({ "issuer": "https://a", "audiences": "any", "introspection": introspection(&json!({})) });
         issuer[field] = value;
         let invalid = compile(json!({ "issuers": [issuer], "rules": [{ "access": "required" }] })).unwrap_err();
         assert_eq!(invalid.field, format!("issuers[0].{field}"));
