@@ -387,7 +387,8 @@ document! {
         /// Verdicts kept for all workers of a process; 0 to 65536.
         #[serde(default = "default_shared_verdicts")]
         pub shared_verdicts: usize,
-        /// Requests that wait for an answer at once, in each virtual machine; 1 to 16384. One more is refused.
+        /// Requests that wait for an answer of the service at once, in each virtual machine; 1 to 16384. One more is
+        /// refused. As many may wait for keys, and for each introspection server.
         #[serde(default = "default_waiting")]
         pub waiting_requests: usize,
     }

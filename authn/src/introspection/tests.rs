@@ -253,6 +253,18 @@ mod over_time {
     }
 
     #[test]
+    fn an_answer_of_one_server_is_no_answer_for_a_rule_that_asks_another() {
+        use serde_json::json;
+        let issuer = |name: &str| json!({ "name": name, "issuer": name, "audiences": "any", "introspection": introspection(&json!({})) });
+        let rule = |issuer: &str| json!({ "access": "required", "match": { "path": { "exact": format!("/{issuer}") } }, "issuers": [issuer] });
+        let document = json!({ "issuers": [issuer("one"), issuer("two")], "rules": [rule("one"), rule("two")] });
+        let policy = compile(document).unwrap();
+        let of_one = active(&policy, at(0));
+        assert_eq!((policy.introspecting(0, TOKEN), policy.introspecting(1, TOKEN)), (Some(0), Some(1)));
+        assert!(policy.is_for_rule(&of_one, 0) && !policy.is_for_rule(&of_one, 1));
+    }
+
+    #[test]
     fn without_exp_it_ends_with_the_longest_lifetime_from_its_issue() {
         let policy = policy(&serde_json::json!({})).unwrap();
         let body = r#"{"active":true,"iat":1750000000}"#;
