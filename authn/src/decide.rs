@@ -98,7 +98,6 @@ pub struct Verified {
     introspected: Option<introspected::Introspected>,
     /// The judgement of the rule that saw it last.
     judged: RefCell<Option<Rc<Judged>>>,
-    verdict: Cell<Option<(Monotonic, Verdict)>>,
 }
 
 /// What can be asked about a token.
@@ -188,6 +187,7 @@ pub struct Admission {
     pub mismatch_reported: bool,
     /// Admitted though nothing could tell whether its session still lives: the rule says so in so many words.
     pub unchecked: bool,
+    refresh: Option<Rc<Ask>>,
 }
 
 impl Policy {
@@ -278,9 +278,10 @@ impl Policy {
         &self,
         engine: &dyn Engine,
         keyrings: &Keyrings,
-        token: &[u8],
+        entered: &Entered<'_>,
         now: Now,
     ) -> Result<Verified, Unverifiable> {
+        let token = entered.token();
         let unverified = Unverified::parse(token, self.limits().token_bytes)?;
         let payload = unverified.parse_payload()?;
         let Json::Object(claims) = &payload else {
@@ -301,6 +302,11 @@ impl Policy {
                 }
             }
         };
+        // While the payload is at hand in its parsed form. A rule that does not take the token says so in `accept`.
+        let judged = self.rules.get(entered.rule).and_then(|rule| {
+            let signed = Signed { issuer: place, raw: unverified.payload(), payload: &payload };
+            judge(rule, entered.rule, &signed).ok().map(Rc::new)
+        });
         Ok(Verified {
             token: token.into(),
             payload: unverified.payload().into(),
@@ -310,8 +316,7 @@ impl Policy {
             window: times.window,
             questions,
             introspected: None,
-            judged: RefCell::new(None),
-            verdict: Cell::new(None),
+            judged: RefCell::new(judged),
         })
     }
 
@@ -410,7 +415,7 @@ impl Policy {
         let judged = match remembered.filter(|judged| judged.rule == entered.rule) {
             Some(judged) => judged,
             None => {
-                let judged = Rc::new(judge(rule, entered.rule, &verified)?);
+                let judged = Rc::new(verified.judge(rule, entered.rule)?);
                 if let Ok(mut memory) = verified.judged.try_borrow_mut() {
                     *memory = Some(Rc::clone(&judged));
                 }
@@ -431,21 +436,25 @@ impl Policy {
             return Ok(Standing::Admitted(accepted.admit(false)));
         }
         let (revocation, ask) = match (self.revocation(), &accepted.verified.questions) {
-            (Some(revocation), Questions::Ask(ask)) => (revocation, Rc::clone(ask)),
+            (Some(revocation), Questions::Ask(ask)) => (revocation, ask),
             (_, Questions::Unaskable(denial)) => return Err(denial.clone()),
             // A rule that asks does not compile without `revocation`.
             (None, _) | (_, Questions::None) => {
                 return Err(Denial::new(Fault::StoreUnavailable, "there is no service to ask"));
             }
         };
-        if let Some((sent, verdict)) = accepted.verified.verdict.get()
+        if let Some((sent, verdict)) = ask.verdict()
             && revocation.is_fresh(sent, now.monotonic)
         {
             return match verdict {
-                Verdict::Live => Ok(Standing::Admitted(accepted.admit(false))),
+                Verdict::Live => {
+                    let refresh = ask.begins_refresh(revocation, sent, now.monotonic).then(|| Rc::clone(ask));
+                    Ok(Standing::Admitted(Admission { refresh, ..accepted.admit(false) }))
+                }
                 Verdict::Dead => Err(revoked()),
             };
         }
+        let ask = Rc::clone(ask);
         let passes_when_unavailable = mode == RevocationMode::DangerouslyPassWhenUnavailable;
         Ok(Standing::MustAsk(Asking { accepted, ask, passes_when_unavailable }))
     }
@@ -503,12 +512,10 @@ impl Verified {
         &self.thumbprint
     }
 
-    /// Remembers a verdict, unless a newer one is known: an allow that was on its way must not overwrite a revocation
-    /// that was asked for after it.
-    pub fn learn(&self, sent: Monotonic, verdict: Verdict) {
-        if self.verdict.get().is_none_or(|(known, _)| known <= sent) {
-            self.verdict.set(Some((sent, verdict)));
-        }
+    fn judge(&self, rule: &Rule, place: usize) -> Result<Judged, Denial> {
+        let payload =
+            Json::parse(&self.payload).map_err(|_| Denial::new(Fault::TokenMalformed, "the payload is not JSON"))?;
+        judge(rule, place, &Signed { issuer: self.issuer, raw: &self.payload, payload: &payload })
     }
 }
 
@@ -520,6 +527,7 @@ impl Accepted {
             removal: self.removal,
             mismatch_reported: self.mismatch_reported,
             unchecked,
+            refresh: None,
         }
     }
 }
@@ -542,7 +550,7 @@ impl Asking {
     /// # Errors
     /// The session was ended, the token expired while it waited, or the verdict is no longer fresh.
     pub fn on_verdict(self, policy: &Policy, sent: Monotonic, verdict: Verdict, now: Now) -> Result<Admission, Denial> {
-        self.accepted.verified.learn(sent, verdict);
+        self.ask.learn(sent, verdict);
         self.accepted.verified.window.check(now.wall)?;
         // What is known by now may be newer than what has just come.
         match policy.standing(self.accepted, now)? {
@@ -559,7 +567,7 @@ impl Asking {
     pub fn on_cannot_tell(self, reason: Unavailable, fault: Fault, cause: &'static str) -> Result<Admission, Denial> {
         if self.passes_when_unavailable && reason == Unavailable::OutOfReach {
             // What was seen to be ended stays ended while nobody can say otherwise.
-            return match self.accepted.verified.verdict.get() {
+            return match self.ask.verdict() {
                 Some((_, Verdict::Dead)) => Err(revoked()),
                 Some((_, Verdict::Live)) | None => Ok(self.accepted.admit(true)),
             };
@@ -572,6 +580,11 @@ impl Admission {
     /// Headers to set, name and value, each replacing all that the client sent under this name.
     pub fn headers(&self) -> &[(String, String)] {
         &self.judged.headers
+    }
+
+    /// What is to be asked anew, though the verdict still counts: soon it will not.
+    pub fn refresh(&self) -> Option<&Rc<Ask>> {
+        self.refresh.as_ref()
     }
 
     pub fn removal(&self) -> &Removal {
@@ -593,28 +606,34 @@ fn revoked() -> Denial {
     Denial::new(Fault::SessionRevoked, "the service says that it was ended")
 }
 
-fn judge(rule: &Rule, place: usize, verified: &Verified) -> Result<Judged, Denial> {
-    let payload =
-        Json::parse(&verified.payload).map_err(|_| Denial::new(Fault::TokenMalformed, "the payload is not JSON"))?;
-    let Json::Object(claims) = &payload else {
+/// What a verified signature stands for.
+struct Signed<'s> {
+    issuer: usize,
+    raw: &'s [u8],
+    payload: &'s Json<'s>,
+}
+
+fn judge(rule: &Rule, place: usize, signed: &Signed<'_>) -> Result<Judged, Denial> {
+    let payload = signed.payload;
+    let Json::Object(claims) = payload else {
         return Err(Denial::new(Fault::TokenMalformed, "the payload is not an object"));
     };
     if let Some(accepted) = &rule.issuers
-        && !accepted.contains(&verified.issuer)
+        && !accepted.contains(&signed.issuer)
     {
         return Err(Denial::new(Fault::InvalidIssuer, "the rule does not accept this issuer"));
     }
     claims::check_scopes(&rule.scopes.all, &rule.scopes.any, claims)?;
     for condition in &rule.conditions {
-        claims::check_condition(condition, &payload)?;
+        claims::check_condition(condition, payload)?;
     }
-    Ok(Judged { rule: place, headers: forwarded(&rule.forward, &payload, verified)?, bound: bound(rule, &payload)? })
+    Ok(Judged { rule: place, headers: forwarded(&rule.forward, signed)?, bound: bound(rule, payload)? })
 }
 
-fn forwarded(forward: &Forward, payload: &Json<'_>, verified: &Verified) -> Result<Vec<(String, String)>, Denial> {
+fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, String)>, Denial> {
     let mut forwarded = Vec::with_capacity(forward.claims.len().saturating_add(1));
     for claim in &forward.claims {
-        let text = match payload.path(&claim.claim) {
+        let text = match signed.payload.path(&claim.claim) {
             // An absent claim sets nothing, and what the client sent under the name is already gone.
             None | Some(Json::Null) => continue,
             Some(Json::String(text)) => text.clone().into_owned(),
@@ -633,7 +652,7 @@ fn forwarded(forward: &Forward, payload: &Json<'_>, verified: &Verified) -> Resu
         forwarded.push((claim.header.as_str().to_owned(), value));
     }
     if let Some(header) = &forward.payload_header {
-        forwarded.push((header.as_str().to_owned(), crate::b64::encode(&verified.payload)));
+        forwarded.push((header.as_str().to_owned(), crate::b64::encode(signed.raw)));
     }
     Ok(forwarded)
 }

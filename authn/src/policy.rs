@@ -14,6 +14,7 @@ use crate::introspection::Introspection;
 use crate::invalid::Invalid;
 use crate::json::Number;
 use crate::jwks::Url;
+use crate::key_memo::KeyMemo;
 use crate::key_source::Settings;
 use crate::keys::{Key, KeySet};
 use crate::origin::Origins;
@@ -115,10 +116,13 @@ pub struct Revocation {
     pub authority: String,
     pub timeout: Duration,
     pub freshness: Duration,
+    /// A verdict in use is asked for anew from this age on. `None`: only when it is stale, by a request that waits.
+    pub(crate) refresh_after: Option<Duration>,
     pub derived: Derived,
     /// How long the service must keep a revocation for us: the longest that a token we accept can outlive its issue.
     pub retention_seconds: u32,
     pub(crate) kinds: Vec<Kind>,
+    pub(crate) memo: KeyMemo,
     /// How far ahead of our clock a token may be issued. Seconds.
     pub iat_lead: u64,
 }
@@ -247,6 +251,11 @@ impl Revocation {
     pub fn is_fresh(&self, sent: Monotonic, now: Monotonic) -> bool {
         sent <= now && now.since(sent) < self.freshness
     }
+
+    /// Is it so fresh that nobody need ask anew?
+    pub fn is_young(&self, sent: Monotonic, now: Monotonic) -> bool {
+        sent <= now && now.since(sent) < self.refresh_after.unwrap_or(self.freshness)
+    }
 }
 
 impl Faults {
@@ -260,6 +269,8 @@ impl Faults {
 /// rules matched would not be what is served.
 const OVERRIDES: [&str; 5] =
     ["x-original-url", "x-rewrite-url", "x-http-method-override", "x-http-method", "x-method-override"];
+/// The part of its freshness after which a verdict that is in use is asked for anew.
+const REFRESH_AGE: f64 = 0.6;
 const ZERO: ConfigDuration = ConfigDuration::from_secs(0);
 const MAX_SKEW: ConfigDuration = ConfigDuration::from_secs(300);
 const MAX_LIFETIME: ConfigDuration = ConfigDuration::from_secs(366 * 24 * 60 * 60);
@@ -511,9 +522,11 @@ fn compile_revocation(
         authority,
         timeout: document.timeout.0,
         freshness: document.freshness.0,
+        refresh_after: document.refresh_ahead.then(|| document.freshness.0.mul_f64(REFRESH_AGE)),
         derived: secret.derive(),
         retention_seconds: u32::try_from(longest.saturating_add(iat_lead)).unwrap_or(u32::MAX),
         kinds,
+        memo: KeyMemo::default(),
         iat_lead,
     })
 }

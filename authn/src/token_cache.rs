@@ -64,8 +64,10 @@ impl TokenCache {
         let at = place(self.mask, hash);
         let Some(set) = self.sets.get_mut(at) else { return };
         let age = |slot: &Option<Entry>| slot.as_ref().map_or(u32::MAX, |entry| uses.wrapping_sub(entry.used));
-        let is_same =
-            |slot: &Option<Entry>| slot.as_ref().is_some_and(|entry| entry.verified.token() == verified.token());
+        let is_same = |slot: &Option<Entry>| {
+            let entry = slot.as_ref().filter(|entry| entry.hash == hash);
+            entry.is_some_and(|entry| scan::are_equal(entry.verified.token(), verified.token()))
+        };
         let same = set.iter().position(is_same);
         let oldest = set.iter().enumerate().max_by_key(|(_, slot)| age(slot)).map(|(place, _)| place);
         let Some(slot) = same.or(oldest).and_then(|place| set.get_mut(place)) else { return };

@@ -117,7 +117,7 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
             let verified = match policy.introspecting(rule, entered.token()) {
                 Some(issuer) => introspected(policy, issuer, entered.token(), ready, now),
                 None => policy
-                    .verify(&Portable, &policy.keyrings(), entered.token(), now)
+                    .verify(&Portable, &policy.keyrings(), &entered, now)
                     .map_err(|unverifiable| unverifiable.denial),
             };
             let admitted = verified

@@ -368,7 +368,7 @@ impl Trace<'_> {
             Some(issuer) => self.introspected(issuer, entered.token(), now)?,
             None => {
                 self.signature(entered.token())?;
-                let verified = policy.verify(&Portable, &self.keyrings, entered.token(), now);
+                let verified = policy.verify(&Portable, &self.keyrings, &entered, now);
                 verified.map_err(|unverifiable| unverifiable.denial)?
             }
         };

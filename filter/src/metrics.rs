@@ -28,6 +28,8 @@ pub enum Counter {
     SharedHit,
     SharedMiss,
     CheckSent,
+    /// Asked anew while the verdict was still fresh, so that nobody waits.
+    RefreshedAhead,
     CheckFailed(CheckFailure),
     BindingReported,
     SpoofedHeader,
@@ -217,7 +219,7 @@ impl Outcome {
 }
 
 impl Counter {
-    const PLACES: usize = Trouble::ALL.len().saturating_add(10);
+    const PLACES: usize = Trouble::ALL.len().saturating_add(11);
 
     fn place(self) -> usize {
         match self {
@@ -228,10 +230,11 @@ impl Counter {
             Counter::CheckSent => 4,
             Counter::BindingReported => 5,
             Counter::SpoofedHeader => 6,
+            Counter::RefreshedAhead => 10,
             Counter::CheckFailed(CheckFailure::NotSent) => 7,
             Counter::CheckFailed(CheckFailure::NoAnswer) => 8,
             Counter::CheckFailed(CheckFailure::NoProof) => 9,
-            Counter::CheckFailed(CheckFailure::Service(trouble)) => trouble.place().saturating_add(10),
+            Counter::CheckFailed(CheckFailure::Service(trouble)) => trouble.place().saturating_add(11),
         }
     }
 
@@ -242,6 +245,7 @@ impl Counter {
             Counter::SharedHit => "portcullis.shared_verdicts.result.hit".into(),
             Counter::SharedMiss => "portcullis.shared_verdicts.result.miss".into(),
             Counter::CheckSent => "portcullis.checks_sent".into(),
+            Counter::RefreshedAhead => "portcullis.refreshed_ahead".into(),
             Counter::CheckFailed(failure) => format!("portcullis.checks_failed.reason.{}", failure.name()),
             Counter::BindingReported => "portcullis.binding_mismatches_reported".into(),
             Counter::SpoofedHeader => "portcullis.spoofed_headers_removed".into(),
@@ -286,6 +290,7 @@ mod tests {
             Counter::SharedHit,
             Counter::SharedMiss,
             Counter::CheckSent,
+            Counter::RefreshedAhead,
             Counter::BindingReported,
             Counter::SpoofedHeader,
         ];
@@ -339,6 +344,7 @@ mod tests {
             Counter::TokenHit,
             Counter::SharedHit,
             Counter::CheckSent,
+            Counter::RefreshedAhead,
             Counter::BindingReported,
             Counter::SpoofedHeader,
         ];

@@ -3,7 +3,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use authn::checks::{Checks, Flight, Resolved, Waiter};
+use authn::checks::{Checks, Flight, Resolved, Waiter, Why};
 use authn::decide::{Admission, Asking, Entered, Entry, Removal, Standing, Unavailable, Unverifiable, Verified};
 use authn::engine::{Chosen, Engine, host_call};
 use authn::fault::{Denial, Fault};
@@ -12,6 +12,7 @@ use authn::introspections;
 use authn::key_source::KeySource;
 use authn::policy::Policy;
 use authn::request::Request;
+use authn::revocation::Ask;
 use authn::shared::{Namespace, SharedVerdicts};
 use authn::time::{Monotonic, Now, UnixSeconds};
 use authn::token_cache::TokenCache;
@@ -191,7 +192,7 @@ impl Root {
         let cookie_session = entered.is_cookie_session();
         let verified = match patience {
             Patience::Introspected(verified) => self.introspected(&entered, verified),
-            Patience::MayWait | Patience::HasWaited { .. } => self.verified(entered.token(), rule, now),
+            Patience::MayWait | Patience::HasWaited { .. } => self.verified(&entered, now),
         };
         let verified = match verified {
             Ok(verified) => verified,
@@ -205,26 +206,33 @@ impl Root {
             .accept(verified, entered, now, &HostPeer)
             .and_then(|accepted| self.policy.standing(accepted, now));
         match standing {
-            Ok(Standing::Admitted(admission)) => self.forward(stream, &admission, cookie_session),
+            Ok(Standing::Admitted(admission)) => {
+                if let Some(ask) = admission.refresh() {
+                    self.refresh(ask, now);
+                }
+                self.forward(stream, &admission, cookie_session)
+            }
             Ok(Standing::MustAsk(asking)) => self.ask(stream, asking, cookie_session, now),
             Err(denial) => self.refuse(stream, Some(rule), &denial),
         }
     }
 
     /// From this virtual machine's memory, or verified now.
-    fn verified(&mut self, token: &[u8], rule: usize, now: Now) -> Result<Rc<Verified>, Unverifiable> {
-        if let Some(verified) = self.tokens.find(token) {
+    fn verified(&mut self, entered: &Entered<'_>, now: Now) -> Result<Rc<Verified>, Unverifiable> {
+        if let Some(verified) = self.tokens.find(entered.token()) {
             let verified = Rc::clone(verified);
-            if self.policy.is_for_rule(&verified, rule) && self.policy.still_trusts(&verified, &self.keys.rings, now)? {
+            if self.policy.is_for_rule(&verified, entered.rule())
+                && self.policy.still_trusts(&verified, &self.keys.rings, now)?
+            {
                 self.metrics.count(Counter::TokenHit);
                 return Ok(verified);
             }
         }
         self.metrics.count(Counter::TokenMiss);
-        if let Some(issuer) = self.policy.introspecting(rule, token) {
+        if let Some(issuer) = self.policy.introspecting(entered.rule(), entered.token()) {
             return Err(Unverifiable::opaque(issuer));
         }
-        let verified = Rc::new(self.policy.verify(self.engine.as_ref(), &self.keys.rings, token, now)?);
+        let verified = Rc::new(self.policy.verify(self.engine.as_ref(), &self.keys.rings, entered, now)?);
         self.tokens.insert(Rc::clone(&verified));
         Ok(verified)
     }
@@ -327,7 +335,7 @@ impl Root {
             && self.shared_verdict(ask.digest).is_none_or(|(sent, _)| !self.is_fresh(sent, now))
         {
             self.checks.anticipate(ask);
-            self.send(now);
+            self.send(Why::Waiters, now);
         }
         // A host that refuses the call says so at once, and this request was then answered.
         if self.introspecting.is_waiting(stream) { Next::Wait } else { Next::Answered }
@@ -387,7 +395,7 @@ impl Root {
             return self.conclude(stream, rule, judged, cookie_session);
         }
         self.paused.insert(stream, Paused { asking, cookie_session });
-        self.send(now);
+        self.send(Why::Waiters, now);
         // A host that refuses the call says so at once, and this request was then answered in `send`.
         match self.paused.contains_key(&stream) {
             true => Next::Wait,
@@ -395,9 +403,24 @@ impl Root {
         }
     }
 
+    /// An answer that is in use will soon be stale: perhaps another worker has a newer one, else the service is asked again,
+    /// and nobody waits for that.
+    fn refresh(&mut self, ask: &Rc<Ask>, now: Now) {
+        if let Some((sent, verdict)) = self.shared_verdict(ask.digest) {
+            ask.learn(sent, verdict);
+            let is_young = self.policy.revocation().is_some_and(|revocation| revocation.is_young(sent, now.monotonic));
+            if is_young {
+                self.metrics.count(Counter::SharedHit);
+                return;
+            }
+        }
+        self.metrics.count(Counter::RefreshedAhead);
+        self.checks.refresh(Rc::clone(ask));
+    }
+
     /// Sends what may be sent. The root is effective afterwards, or a request that was refused on the way.
-    fn send(&mut self, now: Now) {
-        while let Some(batch) = self.checks.next_batch(now.monotonic) {
+    fn send(&mut self, why: Why, now: Now) {
+        while let Some(batch) = self.checks.next_batch(why, now.monotonic) {
             self.metrics.record(Histogram::CheckTokens, u64::try_from(batch.tokens).unwrap_or(u64::MAX));
             match self.call(&batch.keys, now.wall) {
                 Some((call, question)) => {
@@ -481,7 +504,7 @@ impl Root {
                 self.fail(waiters, reason, fault, cause);
             }
         }
-        self.send(now);
+        self.send(Why::Waiters, now);
     }
 
     fn read_answer(&self, question: &Question) -> Result<Vec<wire::Answer>, CheckFailure> {
@@ -504,6 +527,7 @@ impl Root {
     fn resolve(&mut self, resolved: Resolved, now: Now) {
         // Another worker may have learnt of a revocation since: the newer of the two counts here too.
         let (sent, verdict) = self.share(&resolved);
+        resolved.ask.learn(sent, verdict);
         self.release(resolved.waiters, |policy, asking| asking.on_verdict(policy, sent, verdict, now));
     }
 
@@ -635,7 +659,7 @@ impl Root {
         let patience =
             self.policy.revocation().map_or(Duration::ZERO, |revocation| revocation.timeout.saturating_mul(4));
         self.calls.retain(|_, call| now.monotonic.since(call.sent) < patience);
-        self.send(now);
+        self.send(Why::Tick, now);
     }
 
     /// Counters reach the host with every tick, and when this configuration ends.

@@ -27,7 +27,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 use tower_http::timeout::TimeoutLayer;
-use wire::{Answer, RevocationKey};
+use wire::{Answer, Kind, RevocationKey};
 
 use crate::clock::unix_seconds;
 use crate::connections::Proof;
@@ -108,16 +108,7 @@ async fn revoke(State(shared): State<Arc<Shared>>, body: Bytes) -> Result<Respon
 /// Writes what was asked, under the name that each live secret gives it.
 async fn write(shared: &Shared, ask: &Ask) -> Result<Map<String, Value>, Problem> {
     let now = unix_seconds();
-    let ends = ask.subject.ends();
-    let note = ask.note(now, BY);
-    let mut revocations = Vec::with_capacity(shared.secrets.len());
-    for (secret, key) in ask.subject.keys(&shared.secrets).into_iter().enumerate() {
-        let sealed = shared.seals.seal(secret, key, &note).map_err(|_| Problem::internal())?;
-        revocations.push(Revocation { key, ends, sealed, ttl: ask.ttl });
-    }
-    let key = revocations.first().map(|revocation| revocation.key).ok_or_else(Problem::internal)?;
-    let written = shared.store.revoke(revocations).await?;
-    shared.metrics.revoked(ask.subject.kind);
+    let (key, written) = write_as(shared, ask, now, BY).await?;
     let mut done = Map::new();
     done.insert("key".into(), key.to_string().into());
     done.insert("kind".into(), ask.subject.kind.name().into());
@@ -126,6 +117,30 @@ async fn write(shared: &Shared, ask: &Ask) -> Result<Map<String, Value>, Problem
     }
     describe_safety(&mut done, &written);
     Ok(done)
+}
+
+/// Ends a session or user for another part of this service, as an operator would.
+///
+/// # Errors
+/// Why it is not acknowledged, in words of ours.
+pub async fn end(shared: &Shared, kind: Kind, issuer: &str, id: &str, by: &str) -> Result<RevocationKey, String> {
+    let ask = Ask::of(kind, issuer, id, &shared.options);
+    let written = write_as(shared, &ask, unix_seconds(), by).await;
+    written.map(|(key, _)| key).map_err(|problem| problem.to_string())
+}
+
+async fn write_as(shared: &Shared, ask: &Ask, now: u64, by: &str) -> Result<(RevocationKey, Written), Problem> {
+    let ends = ask.subject.ends();
+    let note = ask.note(now, by);
+    let mut revocations = Vec::with_capacity(shared.secrets.len());
+    for (secret, key) in ask.subject.keys(&shared.secrets).into_iter().enumerate() {
+        let sealed = shared.seals.seal(secret, key, &note).map_err(|_| Problem::internal())?;
+        revocations.push(Revocation { key, ends, sealed, ttl: ask.ttl });
+    }
+    let key = revocations.first().map(|revocation| revocation.key).ok_or_else(Problem::internal)?;
+    let written = shared.store.revoke(revocations).await?;
+    shared.metrics.revoked(ask.subject.kind);
+    Ok((key, written))
 }
 
 async fn list(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {

@@ -20,6 +20,7 @@ use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::options::OptionsError;
 use crate::seal::{SealError, Seals};
+use crate::signals::{ProvidersError, Signals};
 use crate::store::Store;
 use crate::throttle::Throttle;
 use crate::{Options, admin, check, gate, health};
@@ -63,6 +64,8 @@ pub enum ServeError {
     Redis,
     #[error(transparent)]
     Seal(#[from] SealError),
+    #[error(transparent)]
+    Providers(#[from] ProvidersError),
 }
 
 /// What every request may use.
@@ -78,6 +81,7 @@ pub struct Shared {
     pub probes: Semaphore,
     /// Places of bulk requests, held until their answers end.
     pub bulk: Arc<Semaphore>,
+    pub signals: Signals,
 }
 
 impl Service {
@@ -87,6 +91,7 @@ impl Service {
     /// See [`ServeError`].
     pub async fn bind(options: Options) -> Result<Self, ServeError> {
         options.check()?;
+        let signals = Signals::new(&options)?;
         let options = Arc::new(options);
         let data = listen(options.listen).await?;
         let admin = listen(options.admin_listen).await?;
@@ -112,6 +117,7 @@ impl Service {
             refused: Throttle::default(),
             probes: Semaphore::new(MAX_PROBES),
             bulk: Arc::new(Semaphore::new(MAX_BULK)),
+            signals,
         };
         Ok(Self { shared: Arc::new(shared), data, admin, addresses })
     }
@@ -152,6 +158,8 @@ fn data_routes(shared: Arc<Shared>) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST))
+        // They bound themselves: keys may have to be fetched, and a revocation waits for disks.
+        .merge(shared.signals.routes())
         .with_state(shared)
 }
 

@@ -2,6 +2,7 @@
 mod connect;
 mod create;
 mod entry;
+mod once;
 mod reader;
 mod standing;
 mod writer;
@@ -13,6 +14,7 @@ use wire::{Answer, RevocationKey};
 
 pub use create::{CreateError, create_store};
 pub use entry::{StoreId, StoreIdError};
+pub use once::Claim;
 pub use reader::{Page, Stored};
 pub use standing::Allow;
 pub use writer::{Ends, Revocation, WriteError, Written};

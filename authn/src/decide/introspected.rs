@@ -54,7 +54,7 @@ impl Policy {
     pub fn worth_asking(&self, earlier: &Verified, rule: usize, now: Now) -> Option<Rc<Ask>> {
         let (revocation, ask) = (self.revocation()?, earlier.ask()?);
         let asks = self.rules.get(rule)?.revocation != RevocationMode::Off;
-        let knows = earlier.verdict.get().is_some_and(|(sent, _)| revocation.is_fresh(sent, now.monotonic));
+        let knows = ask.verdict().is_some_and(|(sent, _)| revocation.is_fresh(sent, now.monotonic));
         (asks && !knows).then(|| Rc::clone(ask))
     }
 
@@ -116,7 +116,6 @@ impl Policy {
             questions,
             introspected: Some(Introspected { sent, ended: Cell::new(false) }),
             judged: Default::default(),
-            verdict: Cell::new(None),
         })
     }
 
@@ -169,10 +168,11 @@ impl Verified {
 
     /// Takes over what is known of the same question: the session did not change because the token was asked about again.
     pub fn inherit(&self, earlier: &Verified) {
-        if let (Some(ours), Some(theirs), Some((sent, verdict))) = (self.ask(), earlier.ask(), earlier.verdict.get())
+        if let (Some(ours), Some(theirs)) = (self.ask(), earlier.ask())
             && ours.digest == theirs.digest
+            && let Some((sent, verdict)) = theirs.verdict()
         {
-            self.learn(sent, verdict);
+            ours.learn(sent, verdict);
         }
     }
 }

@@ -87,6 +87,13 @@ impl Ask {
         Ok(Self { subject, reason, ttl })
     }
 
+    /// A session, user or client of which somebody else has judged that it is to end; for as long as such things are
+    /// kept.
+    pub fn of(kind: Kind, issuer: &str, id: &str, options: &Options) -> Self {
+        let subject = Subject { kind, issuer: issuer.to_owned(), id: Id::Text(id.to_owned()) };
+        Self { subject, reason: None, ttl: retention_of(kind, options) }
+    }
+
     pub fn note(&self, now: u64, by: &str) -> Note {
         let (id, signing_input_sha256) = match &self.subject.id {
             Id::None => (None, None),

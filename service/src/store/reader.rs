@@ -166,7 +166,8 @@ impl Reader {
         Ok(stored)
     }
 
-    async fn ask<T: redis::FromRedisValue>(&self, ask: Cmd) -> Result<T, Trouble> {
+    /// One command on the connection for reads.
+    pub async fn ask<T: redis::FromRedisValue>(&self, ask: Cmd) -> Result<T, Trouble> {
         let up = self.up()?;
         let mut connection = up.connected.connection.clone();
         let sent = Instant::now();

@@ -1,0 +1,69 @@
+//! Marks of tokens that may be used once: claimed before the work, kept when it is done, given back when it failed. So
+//! nothing is done twice, and what failed can be tried again.
+//!
+//! ```text
+//! portcullis:j:<digest>     p   claimed: somebody is at it, for as long as that can take
+//!                           d   done, until the token is too old to be taken
+//! ```
+//! A mark lost to a failover lets a token be used again while it is young; no revocation depends on it.
+use std::time::Duration;
+
+use wire::check::Trouble;
+
+use super::Store;
+
+const PREFIX: &str = "portcullis:j:";
+const PENDING: &str = "p";
+const DONE: &str = "d";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// It is ours: [`Store::keep`] or [`Store::give_back`] follows.
+    Ours,
+    /// Somebody is at it.
+    Pending,
+    Done,
+}
+
+impl Store {
+    /// Of all who ask at once, one gets it.
+    ///
+    /// # Errors
+    /// As for [`Store::check`].
+    pub async fn claim(&self, digest: &str, pending: Duration) -> Result<Claim, Trouble> {
+        self.standing()?;
+        let name = format!("{PREFIX}{digest}");
+        let mut set = redis::cmd("SET");
+        set.arg(&name).arg(PENDING).arg("NX").arg("PX").arg(millis(pending));
+        let ours: Option<String> = self.reader.ask(set).await?;
+        if ours.is_some() {
+            return Ok(Claim::Ours);
+        }
+        let mut get = redis::cmd("GET");
+        get.arg(&name);
+        let there: Option<String> = self.reader.ask(get).await?;
+        // Gone in between: whoever had it gave it back, and the next attempt gets it.
+        Ok(if there.as_deref() == Some(DONE) { Claim::Done } else { Claim::Pending })
+    }
+
+    /// # Errors
+    /// As for [`Store::check`]. The claim then ends by itself.
+    pub async fn keep(&self, digest: &str, ttl: Duration) -> Result<(), Trouble> {
+        let mut set = redis::cmd("SET");
+        set.arg(format!("{PREFIX}{digest}")).arg(DONE).arg("PX").arg(millis(ttl));
+        self.reader.ask(set).await
+    }
+
+    /// # Errors
+    /// As for [`Store::check`]. The claim then ends by itself.
+    pub async fn give_back(&self, digest: &str) -> Result<(), Trouble> {
+        let mut delete = redis::cmd("DEL");
+        delete.arg(format!("{PREFIX}{digest}"));
+        self.reader.ask(delete).await
+    }
+}
+
+/// At least 1: Redis refuses a life of 0.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}
