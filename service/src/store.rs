@@ -8,14 +8,15 @@ mod writer;
 
 use std::sync::{Arc, OnceLock};
 
+use redis::{Cmd, Value};
 use wire::check::Trouble;
 use wire::{Answer, RevocationKey};
 
 pub use create::{CreateError, create_store};
-pub use entry::{StoreId, StoreIdError};
+pub use entry::{Bucket, StoreId, StoreIdError};
 pub use reader::{Page, Stored};
 pub use standing::Allow;
-pub use writer::{Ends, Revocation, WriteError, Written};
+pub use writer::{Confirmed, Ends, Revocation, WriteError, Written};
 
 use crate::Options;
 use crate::metrics::Metrics;
@@ -94,6 +95,28 @@ impl Store {
     pub async fn lift(&self, keys: Vec<RevocationKey>) -> Result<Written, WriteError> {
         let confirmed = self.writer.lift(keys).await?;
         self.confirm(confirmed)
+    }
+
+    /// Runs commands that only read, all of whose names are of `bucket`, on the server that has it now. One reply each;
+    /// in the same round trip the server proved that it holds our store.
+    ///
+    /// # Errors
+    /// As for [`Store::check`]; a reply that is an error of Redis is [`Trouble::StoreFailed`].
+    pub async fn read(&self, bucket: Bucket, asks: &[Cmd]) -> Result<Vec<Value>, Trouble> {
+        self.reader.read(bucket, asks).await
+    }
+
+    /// Runs one command that writes, all of whose names are of `bucket` (a script, where it takes several steps), and waits
+    /// until it is as safe as the options ask. It may be sent again by who calls only if it does no harm twice.
+    ///
+    /// # Errors
+    /// As for [`Store::revoke`].
+    pub async fn write(&self, bucket: Bucket, command: Cmd) -> Result<(Value, Confirmed), WriteError> {
+        let (reply, confirmed) = self.writer.run(bucket, command).await?;
+        match self.reader.standing() {
+            Err(Trouble::StoreUnsafe) => Err(WriteError::Unconfirmed("the store may forget it (store_unsafe)".into())),
+            _ => Ok((reply, confirmed)),
+        }
     }
 
     /// A write to a store that may forget, or that checks do not read, is not a revocation.

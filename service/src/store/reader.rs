@@ -14,7 +14,7 @@ use wire::{Answer, RevocationKey};
 use super::Pin;
 use super::connect::{self, Connected, Target, within};
 use super::create;
-use super::entry::{self, Entry, PATTERN, SENTINEL, StoreId};
+use super::entry::{self, Bucket, Entry, PATTERN, SENTINEL, StoreId};
 use super::standing::Unfit;
 use crate::Options;
 use crate::metrics::Metrics;
@@ -164,6 +164,21 @@ impl Reader {
             });
         }
         Ok(stored)
+    }
+
+    pub async fn read(&self, _bucket: Bucket, asks: &[Cmd]) -> Result<Vec<redis::Value>, Trouble> {
+        let up = self.up()?;
+        let mut all = redis::pipe();
+        for ask in asks {
+            all.add_command(ask.clone());
+        }
+        // After the others: what a flush took from them, it took from here too.
+        all.get(SENTINEL);
+        let mut connection = up.connected.connection.clone();
+        let asked = within(self.limit, all.query_async::<Vec<redis::Value>>(&mut connection)).await;
+        let mut values = self.noting(&up, asked)?;
+        let sentinel: Option<Vec<u8>> = values.pop().and_then(|value| redis::from_redis_value(value).ok().flatten());
+        if self.pin.is(sentinel.as_deref()) { Ok(values) } else { Err(Trouble::StoreChanged) }
     }
 
     async fn ask<T: redis::FromRedisValue>(&self, ask: Cmd) -> Result<T, Trouble> {

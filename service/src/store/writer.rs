@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Pipeline, RedisError, Value};
+use redis::{Cmd, Pipeline, RedisError, Value};
 use tokio::sync::{mpsc, oneshot};
 use wire::RevocationKey;
 use wire::check::Trouble;
 
 use super::Pin;
 use super::connect::{Connected, Target, within};
-use super::entry::{self, Ending, Entry, SENTINEL};
+use super::entry::{self, Bucket, Ending, Entry, SENTINEL};
 use super::standing::Unfit;
 use crate::Options;
 use crate::clock::unix_seconds;
@@ -43,12 +43,14 @@ pub enum Ends {
 }
 
 /// What was written, and how safe it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Written {
     /// For revocations: what is there now, which may be an earlier and stronger revocation.
     pub stands: Vec<InForce>,
     /// For lifts: how many were there.
     pub removed: u64,
+    /// For commands of other parts: what Redis replied.
+    pub replies: Vec<Value>,
     pub confirmed: Confirmed,
 }
 
@@ -86,6 +88,8 @@ struct Job {
 enum Work {
     Revoke(Revocation),
     Lift(RevocationKey),
+    /// Of another part of the service.
+    Run(Bucket, Cmd),
 }
 
 impl Writer {
@@ -104,6 +108,12 @@ impl Writer {
         self.all(keys.into_iter().map(Work::Lift)).await
     }
 
+    pub async fn run(&self, bucket: Bucket, command: Cmd) -> Result<(Value, Confirmed), WriteError> {
+        let mut written = self.all(std::iter::once(Work::Run(bucket, command))).await?;
+        let reply = written.replies.pop().ok_or(WriteError::Unknown(Trouble::StoreFailed))?;
+        Ok((reply, written.confirmed))
+    }
+
     /// Everything is sent before the first answer is awaited, so that it shares a round trip.
     async fn all(&self, works: impl Iterator<Item = Work>) -> Result<Written, WriteError> {
         let mut waiting = Vec::new();
@@ -120,6 +130,7 @@ impl Writer {
                 Some(mut whole) => {
                     whole.stands.extend(part.stands);
                     whole.removed += part.removed;
+                    whole.replies.extend(part.replies);
                     whole.confirmed.on_disk &= part.confirmed.on_disk;
                     whole.confirmed.replicas = whole.confirmed.replicas.min(part.confirmed.replicas);
                     whole
@@ -226,6 +237,9 @@ impl Loop {
                 Work::Lift(key) => {
                     pipeline.cmd("DEL").arg(entry::name(*key));
                 }
+                Work::Run(_, command) => {
+                    pipeline.add_command(command.clone());
+                }
             }
         }
         let replicas = self.options.min_replicas;
@@ -293,7 +307,7 @@ impl Work {
             }
             None => return Err(failed),
         };
-        let mut written = Written { stands: vec![], removed: 0, confirmed: Confirmed::default() };
+        let mut written = Written { stands: vec![], removed: 0, replies: vec![], confirmed: Confirmed::default() };
         match self {
             Work::Revoke(_) => {
                 let (head, millis): (Vec<u8>, i64) =
@@ -306,6 +320,7 @@ impl Work {
                 written.removed =
                     redis::from_redis_value(reply).map_err(|_| WriteError::Unknown(Trouble::StoreFailed))?;
             }
+            Work::Run(..) => written.replies.push(reply),
         }
         Ok(written)
     }
