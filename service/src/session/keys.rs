@@ -26,6 +26,10 @@ pub struct KeyAt(usize);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TokenMac(pub [u8; 32]);
 
+/// What a session or subject is called in Redis: 128 bits that name nobody. Prints as 22 characters of base64url.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Name(pub [u8; 16]);
+
 pub struct Ring(Vec<hmac::Key>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -82,13 +86,13 @@ impl Ring {
         URL_SAFE_NO_PAD.encode(id.first_chunk::<16>().unwrap_or(&[0; 16]))
     }
 
-    pub fn session_name(&self, at: KeyAt, sid: Sid) -> String {
-        name(&self.mac(at, Use::SessionName, &[&sid.0]))
+    pub fn session_name(&self, at: KeyAt, sid: Sid) -> Name {
+        Name::of(&self.mac(at, Use::SessionName, &[&sid.0]))
     }
 
-    pub fn subject_name(&self, at: KeyAt, issuer: &str, subject: &str) -> String {
-        let parts = [&(issuer.len() as u64).to_be_bytes(), issuer.as_bytes(), subject.as_bytes()];
-        name(&self.mac(at, Use::SubjectName, &parts))
+    pub fn subject_name(&self, at: KeyAt, issuer: &str, subject: &str) -> Name {
+        let length = (issuer.len() as u64).to_be_bytes();
+        Name::of(&self.mac(at, Use::SubjectName, &[&length, issuer.as_bytes(), subject.as_bytes()]))
     }
 
     /// Encrypts `text` for `place` alone: moved to another place it does not open.
@@ -189,8 +193,16 @@ fn purpose_code(purpose: Purpose) -> u8 {
     }
 }
 
-fn name(mac: &[u8; 32]) -> String {
-    URL_SAFE_NO_PAD.encode(mac.first_chunk::<16>().unwrap_or(&[0; 16]))
+impl Name {
+    fn of(mac: &[u8; 32]) -> Self {
+        Self(*mac.first_chunk().unwrap_or(&[0; 16]))
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
 }
 
 #[cfg(test)]

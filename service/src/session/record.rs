@@ -1,13 +1,13 @@
 //! What is kept of a session: its data, encrypted, and beside it in the clear what the scripts must compare.
 //!
 //! ```text
-//! portcullis:s:{<name>}     a hash, with an expiry: the session's end, or sooner when it lies unused
+//! portcullis:{<bucket>}:s:<name>   a hash, with an expiry: the session's end, or sooner when it lies unused
 //!   d  the data, sealed     a  access records, newest first     r, p  MAC of the current and the previous refresh token
 //!   t  when it was replaced     u  when last used     e  the end     (Unix milliseconds of Redis's clock)
 //!   i  milliseconds that it may lie unused, or 0     x  why it was ended
-//! portcullis:u:{<name>}     a sorted set of the subject's sids by their end
+//! portcullis:{<bucket>}:u:<name>   a sorted set of the subject's sids by their end
 //! ```
-//! All of a session lies under one name, so that every change is one command on one slot of a Cluster.
+//! All of a session lies under one name, so that every change is one command in one bucket.
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -64,7 +64,8 @@ pub struct AccessRecord {
 impl Data {
     /// The scopes whose bits are set.
     pub fn scopes_of(&self, mask: u64) -> Vec<&str> {
-        let chosen = self.scopes.iter().enumerate().filter(|(bit, _)| mask.checked_shr(*bit as u32).unwrap_or(0) & 1 == 1);
+        let chosen =
+            self.scopes.iter().enumerate().filter(|(bit, _)| mask.checked_shr(*bit as u32).unwrap_or(0) & 1 == 1);
         chosen.map(|(_, scope)| scope.as_str()).collect()
     }
 
