@@ -29,5 +29,5 @@ pub use openapi::{admin_document, data_document};
 pub use options::{AdminToken, Options, OptionsError};
 pub use server::{Addresses, ServeError, Service};
 pub use session::options::SessionOptions;
-pub use store::{Allow, CreateError, StoreId, StoreIdError, create_store};
+pub use store::{Allow, CreateError, Mode, RedisOptions, RedisOptionsError, StoreId, StoreIdError, create_store};
 pub use tls::AdminTls;

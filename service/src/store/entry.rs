@@ -18,12 +18,23 @@ use std::str::FromStr;
 use aws_lc_rs::rand;
 use wire::{Answer, RevocationKey};
 
-pub const SENTINEL: &str = "portcullis:sentinel";
 /// Revocations, for SCAN.
 pub const PATTERN: &str = "portcullis:{??}:r:*";
 
 /// Times must be exact in Redis's Lua, whose numbers are doubles.
 pub const MAX_BEFORE: u64 = 1 << 53;
+
+/// What a bucket's sentinel says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sentinel {
+    Missing,
+    /// The store is being made: some of its sentinels may not be there yet.
+    New(StoreId),
+    /// All of the store's sentinels were there once.
+    Whole(StoreId),
+    /// None of ours.
+    Strange,
+}
 
 /// What is stored for a key. Live is not stored: it is the absence of this, in a store that is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +102,25 @@ pub fn key_of(found: &[u8]) -> Option<RevocationKey> {
     let (_, key) = std::str::from_utf8(found).ok()?.rsplit_once(':')?;
     let key = key.parse().ok()?;
     (name(key).as_bytes() == found).then_some(key)
+}
+
+impl Sentinel {
+    const NEW: &'static str = "new:";
+
+    pub fn parse(value: Option<&[u8]>) -> Self {
+        let Some(value) = value else { return Sentinel::Missing };
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        let (read, id): (fn(StoreId) -> Self, _) = match text.strip_prefix(Self::NEW) {
+            Some(id) => (Sentinel::New, id),
+            None => (Sentinel::Whole, text),
+        };
+        id.parse().map_or(Sentinel::Strange, read)
+    }
+
+    /// The value of [`Sentinel::New`].
+    pub fn new(id: StoreId) -> String {
+        format!("{}{id}", Self::NEW)
+    }
 }
 
 impl Ending {
@@ -184,6 +214,17 @@ mod tests {
         assert_eq!(name(key), format!("portcullis:{{07}}:r:{key}"));
         assert_eq!(key_of(b"portcullis:{07}:sentinel"), None);
         assert_eq!(key_of(format!("portcullis:{{08}}:r:{key}").as_bytes()), None, "not where it is looked for");
+    }
+
+    #[test]
+    fn sentinels_are_whole_only_when_the_store_is() {
+        let id = StoreId([7; 16]);
+        assert_eq!(Sentinel::parse(Some(id.to_string().as_bytes())), Sentinel::Whole(id));
+        assert_eq!(Sentinel::parse(Some(Sentinel::new(id).as_bytes())), Sentinel::New(id));
+        assert_eq!(Sentinel::parse(None), Sentinel::Missing);
+        for strange in ["", "new:", "another", "new:new:07070707070707070707070707070707"] {
+            assert_eq!(Sentinel::parse(Some(strange.as_bytes())), Sentinel::Strange, "{strange}");
+        }
     }
 
     #[test]
