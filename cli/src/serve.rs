@@ -13,6 +13,7 @@ use wire::{Secret, parse_duration};
 
 use crate::Outcome;
 use crate::redis_url::Redis;
+use crate::serve_sessions::{AdminArgs, SessionArgs};
 
 #[derive(Args)]
 pub struct Serve {
@@ -92,6 +93,10 @@ pub struct Serve {
     /// does for a whole mesh behind one NAT address.
     #[arg(long, env = "PORTCULLIS_MAX_NEWCOMERS_PER_PEER", value_name = "N", default_value_t = 256)]
     max_newcomers_per_peer: usize,
+    #[command(flatten)]
+    admin: AdminArgs,
+    #[command(flatten)]
+    sessions: SessionArgs,
 }
 
 impl Serve {
@@ -137,6 +142,10 @@ impl Serve {
             confirm_timeout: self.confirm_timeout,
             secrets: secrets.collect::<Result<_>>()?,
             admin_token,
+            admin_tls: self.admin.tls(),
+            admin_rate: self.admin.admin_rate,
+            audit_retention: self.admin.audit_retention,
+            sessions: self.sessions.options()?,
             create_store: self.create_store,
             store_id: self.store_id,
             dangerously_allow_eviction: self.dangerously_allow_eviction,
@@ -154,6 +163,6 @@ impl Serve {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+pub fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
