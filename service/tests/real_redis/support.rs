@@ -44,6 +44,10 @@ impl Redis {
         ask(self.port, words).unwrap()
     }
 
+    pub fn directory(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -211,6 +215,16 @@ impl Running {
         let url = format!("http://{}/v1/check", self.at.listen);
         let mut answer = self.agent.post(url).send(body).unwrap();
         (answer.status().as_u16(), answer.body_mut().read_to_vec().unwrap())
+    }
+
+    pub fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String, ureq::http::HeaderMap) {
+        let mut request = self.agent.post(format!("http://{}{path}", self.at.listen));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        // ureq gives a body of text a type of its own.
+        let mut answer = request.send(body.as_bytes()).unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap(), answer.headers().clone())
     }
 
     pub fn get(&self, path: &str) -> (u16, String) {
