@@ -1,5 +1,6 @@
 //! The whole service against a real redis-server, which must be installed: each test owns both, on ports from the
 //! kernel, and stops them at its end.
+mod admin;
 mod http;
 mod sessions;
 mod store;
