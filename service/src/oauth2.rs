@@ -21,6 +21,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -39,6 +40,55 @@ pub const MAX_BODY: usize = 3 * 64 * 1024 + 8 * 1024;
 /// fetches at once.
 const KEYS_MAX_AGE: &str = "public, max-age=60";
 
+/// RFC 6749 section 6; with `client_id` and `client_secret` where the client does not use Basic.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes the body for the API description; Form reads it")]
+struct RefreshForm {
+    /// `refresh_token`
+    grant_type: String,
+    refresh_token: String,
+    /// Some of the session's scopes; all of them, without.
+    scope: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<String>,
+}
+
+/// RFC 7662 section 2.1 and RFC 7009 section 2.1.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes the body for the API description; Form reads it")]
+struct TokenForm {
+    token: String,
+    /// Not needed, and not looked at.
+    token_type_hint: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<String>,
+}
+
+/// RFC 7662 section 2.2, and the session's further claims.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes the answer for the API description; Sessions::introspect makes it")]
+struct Introspection {
+    active: bool,
+    iss: Option<String>,
+    sub: Option<String>,
+    sid: Option<String>,
+    jti: Option<String>,
+    client_id: Option<String>,
+    scope: Option<String>,
+    token_type: Option<String>,
+    exp: Option<u64>,
+    iat: Option<u64>,
+    auth_time: Option<u64>,
+}
+
+/// RFC 6749 section 5.2.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes the answer for the API description; OAuthError makes it")]
+struct OAuthProblem {
+    error: String,
+    error_description: String,
+}
+
 pub fn routes() -> OpenApiRouter<Arc<Shared>> {
     OpenApiRouter::new().routes(routes!(token)).routes(routes!(introspect)).routes(routes!(revoke))
 }
@@ -50,13 +100,12 @@ pub fn key_routes() -> OpenApiRouter<Arc<Shared>> {
 /// Exchange a refresh token for the next one (RFC 6749 section 6).
 #[utoipa::path(
     post, path = "/oauth2/token", tag = "oauth2", security(("client" = [])),
-    request_body(content_type = "application/x-www-form-urlencoded", content = Value,
-        description = "`grant_type=refresh_token`, `refresh_token`, and perhaps `scope`"),
+    request_body(content_type = "application/x-www-form-urlencoded", content = RefreshForm),
     responses(
         (status = 200, body = crate::session::Tokens),
-        (status = 400, description = "RFC 6749 section 5.2"),
-        (status = 401, description = "`invalid_client`"),
-        (status = 503, description = "the store cannot be asked"),
+        (status = 400, body = OAuthProblem, description = "RFC 6749 section 5.2"),
+        (status = 401, body = OAuthProblem, description = "`invalid_client`"),
+        (status = 503, body = OAuthProblem, description = "the store cannot be asked"),
     )
 )]
 async fn token(
@@ -81,12 +130,12 @@ async fn token(
 /// Say whether an access token is good, and for whom (RFC 7662).
 #[utoipa::path(
     post, path = "/oauth2/introspect", tag = "oauth2", security(("client" = [])),
-    request_body(content_type = "application/x-www-form-urlencoded", content = Value, description = "`token`"),
+    request_body(content_type = "application/x-www-form-urlencoded", content = TokenForm),
     responses(
-        (status = 200, body = Value, description = "`active` and, if it is true, the claims"),
-        (status = 400, description = "`invalid_request`"),
-        (status = 401, description = "`invalid_client`"),
-        (status = 503, description = "the store cannot be asked"),
+        (status = 200, body = Introspection, description = "only `active`, if it is false"),
+        (status = 400, body = OAuthProblem, description = "`invalid_request`"),
+        (status = 401, body = OAuthProblem, description = "`invalid_client`"),
+        (status = 503, body = OAuthProblem, description = "the store cannot be asked"),
     )
 )]
 async fn introspect(
@@ -111,12 +160,12 @@ async fn introspect(
 /// End the session that a token belongs to (RFC 7009).
 #[utoipa::path(
     post, path = "/oauth2/revoke", tag = "oauth2", security(("client" = [])),
-    request_body(content_type = "application/x-www-form-urlencoded", content = Value, description = "`token`"),
+    request_body(content_type = "application/x-www-form-urlencoded", content = TokenForm),
     responses(
         (status = 200, description = "it is not good any more, or never was"),
-        (status = 400, description = "RFC 6749 section 5.2"),
-        (status = 401, description = "`invalid_client`"),
-        (status = 503, description = "it may still be good: ask again"),
+        (status = 400, body = OAuthProblem, description = "RFC 6749 section 5.2"),
+        (status = 401, body = OAuthProblem, description = "`invalid_client`"),
+        (status = 503, body = OAuthProblem, description = "it may still be good: ask again"),
     )
 )]
 async fn revoke(
@@ -153,7 +202,8 @@ async fn revoke(
 }
 
 /// The public keys of the service's JWTs (RFC 7517 section 5).
-#[utoipa::path(get, path = "/.well-known/jwks.json", tag = "oauth2", responses((status = 200, body = Value)))]
+#[utoipa::path(get, path = "/.well-known/jwks.json", tag = "oauth2", 
+    responses((status = 200, content_type = "application/jwk-set+json", body = Value)))]
 async fn jwks(State(shared): State<Arc<Shared>>) -> Response {
     let Some(sessions) = &shared.sessions else { return StatusCode::NOT_FOUND.into_response() };
     let kind = (header::CONTENT_TYPE, "application/jwk-set+json");

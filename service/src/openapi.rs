@@ -27,7 +27,16 @@ pub fn document(mut api: OpenApi) -> String {
     components.add_security_scheme("bearer", http(HttpAuthScheme::Bearer));
     components.add_security_scheme("client", http(HttpAuthScheme::Basic));
     components.add_security_scheme("certificate", SecurityScheme::MutualTls { description: None, extensions: None });
-    // Tags are named by the routes alone.
-    api.tags = None;
+    // Named by their routes: two handlers may have one name.
+    for (path, item) in &mut api.paths.paths {
+        for (method, operation) in
+            [("get", &mut item.get), ("post", &mut item.post), ("put", &mut item.put), ("delete", &mut item.delete)]
+        {
+            if let Some(operation) = operation {
+                let words = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+                operation.operation_id = Some([method].into_iter().chain(words).collect::<Vec<_>>().join("_"));
+            }
+        }
+    }
     api.to_pretty_json().unwrap_or_default()
 }

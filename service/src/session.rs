@@ -11,6 +11,7 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
@@ -349,15 +350,13 @@ impl Sessions {
 
     /// Takes out of a subject's list what is no longer there.
     async fn prune(&self, shared: &Shared, subject: &str) -> Result<(), Problem> {
-        use futures_util::{StreamExt as _, stream};
         let store = self.store(shared);
-        let sids = store.sids_of(&self.options.issuer, subject).await?;
-        let gone: Vec<(Sid, KeyAt)> = stream::iter(sids)
-            .map(async |(sid, at)| matches!(store.read(at, sid).await, Ok(None)).then_some((sid, at)))
-            .buffered(AT_ONCE)
-            .filter_map(async |gone| gone)
-            .collect()
-            .await;
+        let mut gone: Vec<(Sid, KeyAt)> = Vec::new();
+        for some in store.sids_of(&self.options.issuer, subject).await?.chunks(AT_ONCE) {
+            let found = join_all(some.iter().map(|(sid, at)| store.read(*at, *sid))).await;
+            let absent = some.iter().zip(found).filter(|(_, found)| matches!(found, Ok(None)));
+            gone.extend(absent.map(|(place, _)| *place));
+        }
         for at in self.ring.all() {
             let sids: Vec<Sid> = gone.iter().filter(|(_, of)| *of == at).map(|(sid, _)| *sid).collect();
             store.unindex(at, &self.options.issuer, subject, &sids).await?;
