@@ -109,13 +109,9 @@ impl Audit {
 
     /// Adds an entry. What was done stands if it cannot be written: the log then has what the stream has not.
     pub async fn write(&self, mut event: Event) {
-        for text in
-            [&mut event.sub, &mut event.sid, &mut event.client_id, &mut event.id, &mut event.reason, &mut event.iss]
-        {
-            if let Some(text) = text {
-                shorten(text);
-            }
-        }
+        let texts =
+            [&mut event.sub, &mut event.sid, &mut event.client_id, &mut event.id, &mut event.reason, &mut event.iss];
+        texts.into_iter().flatten().for_each(shorten);
         match self.add(&event).await {
             // Written is enough: a revocation must not fail for a slow disk under its audit entry.
             Ok(()) | Err(WriteError::Unconfirmed(_)) => {}

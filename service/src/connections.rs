@@ -178,7 +178,7 @@ impl Proof {
         }
     }
 
-    pub fn peer(&self) -> IpAddr {
+    pub fn address(&self) -> IpAddr {
         self.0.address
     }
 

@@ -187,7 +187,7 @@ async fn revoke(
         let ended = sessions.end(&shared, &kept, Some("revoked by its client"), &by).await;
         let outcome = if ended.is_ok() { "done" } else { "not confirmed" };
         let event = Event {
-            from: Some(proof.peer().to_string()),
+            from: Some(proof.address().to_string()),
             iss: Some(kept.data.iss.clone()),
             sub: Some(kept.data.sub.clone()),
             sid: Some(kept.data.sid.clone()),
@@ -229,7 +229,7 @@ fn known<'a>(
             Ok((sessions, client, form))
         }
         Err(error) => {
-            refused(shared, proof.peer(), error);
+            refused(shared, proof.address(), error);
             Err(error)
         }
     }

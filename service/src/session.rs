@@ -6,7 +6,7 @@ mod record;
 pub mod store;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand;
 use base64::Engine as _;
@@ -191,7 +191,9 @@ impl Sessions {
     /// # Errors
     /// It cannot be told.
     pub async fn introspect(&self, shared: &Shared, token: &str) -> Result<Option<Map<String, Value>>, Trouble> {
-        let Some(found) = self.find(shared, token).await? else { return Ok(None) };
+        let Some(found) = self.find(shared, token).await?.filter(|found| found.kept.ended.is_none()) else {
+            return Ok(None);
+        };
         let kept = &found.kept;
         if self.revoked(shared, &kept.data, Some((&found.jti, found.thumbprint.as_deref()))).await? {
             return Ok(None);
@@ -223,7 +225,10 @@ impl Sessions {
         let store = self.store(shared);
         let kept = store.read(at, sid).await?.ok_or(GONE)?;
         if kept.data.client_id.as_deref() != Some(&client.id) {
-            self.tell(shared, &kept, "refresh", "refused", client, "the refresh token is another client's").await;
+            // It can be tried without end.
+            if shared.rates.told.pass(Instant::now()).is_some() {
+                self.tell(shared, &kept, "refresh", "refused", client, "the refresh token is another client's").await;
+            }
             return Err(OAuthError::InvalidGrant("the refresh token was issued to another client"));
         }
         if kept.ended.is_some() {
@@ -267,7 +272,8 @@ impl Sessions {
         }
     }
 
-    /// The session that a token belongs to, as RFC 7009 needs it: also by a refresh token, current or not.
+    /// The session that a token belongs to, as RFC 7009 needs it: also by a refresh token, current or not, and also if it is
+    /// marked as ended, since its revocation may have failed.
     ///
     /// # Errors
     /// It cannot be told.
@@ -364,7 +370,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// An access token of ours whose session lives and which has not expired. Nothing is said of revocations.
+    /// An access token of ours that has not expired, and its session, which may be marked as ended. Nothing is said of
+    /// revocations.
     async fn find(&self, shared: &Shared, token: &str) -> Result<Option<Found>, Trouble> {
         let (store, now) = (self.store(shared), unix_seconds());
         let found = match OpaqueToken::parse(Purpose::Access, token.as_bytes()) {
@@ -393,7 +400,7 @@ impl Sessions {
                 Found { kept, jti: jti.to_owned(), iat, exp, scopes, thumbprint: Some(verified.thumbprint) }
             }
         };
-        let lives = found.kept.ended.is_none() && found.exp > now && found.kept.data.ends > now;
+        let lives = found.exp > now && found.kept.data.ends > now;
         Ok(lives.then_some(found))
     }
 

@@ -111,11 +111,11 @@ pub async fn guard(
     let action = format!("{} {route}", request.method());
     let certificate = request.extensions().get::<Certificate>();
     let Some(caller) = caller(&shared, certificate, request.headers()) else {
-        return refuse(&shared, proof.peer(), &action, now).await;
+        return refuse(&shared, proof.address(), &action, now).await;
     };
     proof.given();
     let mut event = Event::new(&caller, &action, "");
-    event.from = Some(proof.peer().to_string());
+    event.from = Some(proof.address().to_string());
     if !shared.rates.take(&caller, now) {
         if shared.rates.told.pass(now).is_some() {
             event.outcome = StatusCode::TOO_MANY_REQUESTS.as_str().to_owned();
