@@ -8,7 +8,7 @@ CARGO := cargo
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help setup build wasm demo demo-built run test unit e2e bench bench-quick bench-built fmt fmt-check lint arrows docs fuzz clean
+.PHONY: help setup build wasm demo demo-built run test unit e2e oidc bench bench-quick bench-built fmt fmt-check lint arrows docs fuzz clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ unit: ## unit tests and case tables, natively
 e2e: wasm ## end to end: a real Envoy, service and Redis for each test
 	$(CARGO) build --locked -p cli
 	$(CARGO) test --locked -p tests
+
+oidc: wasm ## log in and out at a real OpenID provider (needs Node 20; installs oidc-provider from npm)
+	@scripts/oidc
 
 bench: bench-built ## what each request costs, beside Envoy's own filters: benches/README.md
 	@$(BENCH)

@@ -1,11 +1,12 @@
 //! Which requests wait for which answers: misses that arrive while a question is under way wait, and go out together in
 //! the next one. No host call, no clock: events in, what to do out, so that any history can be replayed in a test.
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
 use wire::{Answer, RevocationKey, check::MAX_KEYS};
 
+use crate::mac_hash::{MacMap, MacSet};
 use crate::revocation::{Ask, Verdict};
 use crate::time::Monotonic;
 
@@ -26,9 +27,11 @@ pub struct Checks {
     timeout: Duration,
     next_flight: u64,
     /// All that is asked or to be asked, by the question's digest: a token that is waited for twice is asked once.
-    pending: HashMap<[u8; 16], Pending>,
+    pending: MacMap<[u8; 16], Pending>,
     /// Those of `pending` that no question under way asks, in the order in which they came. May name some that are gone.
     queue: VecDeque<[u8; 16]>,
+    /// Those that nobody waits for yet: asked along with others, or when [`Why::Tick`] says so.
+    refreshes: VecDeque<[u8; 16]>,
     flights: Vec<InFlight>,
     /// Which question each request waits for.
     waiters: HashMap<Waiter, [u8; 16]>,
@@ -51,6 +54,15 @@ struct InFlight {
     sent: Monotonic,
     keys: Vec<RevocationKey>,
     tokens: Vec<[u8; 16]>,
+}
+
+/// What a question may go out for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Somebody waits.
+    Waiters,
+    /// Nobody need wait: what is to be refreshed goes out now and then, so that much of it shares a question.
+    Tick,
 }
 
 /// No more requests may wait.
@@ -82,8 +94,9 @@ impl Checks {
             limit,
             timeout,
             next_flight: 0,
-            pending: HashMap::new(),
+            pending: MacMap::default(),
             queue: VecDeque::new(),
+            refreshes: VecDeque::new(),
             flights: Vec::new(),
             waiters: HashMap::new(),
             deadlines: VecDeque::new(),
@@ -108,7 +121,13 @@ impl Checks {
         // A question that is already under way may have been sent before a revocation that this request comes after. Its
         // answer counts only while it is fresh, which is reckoned from the sending: joining it is a cache hit, no more.
         match self.pending.get_mut(&digest) {
-            Some(pending) => pending.waiters.push(waiter),
+            Some(pending) => {
+                // It was only to be refreshed, and now somebody waits.
+                if pending.waiters.is_empty() && pending.flight.is_none() {
+                    self.queue.push_back(digest);
+                }
+                pending.waiters.push(waiter);
+            }
             None => {
                 self.pending.insert(digest, Pending { ask, waiters: vec![waiter], flight: None });
                 self.queue.push_back(digest);
@@ -117,16 +136,27 @@ impl Checks {
         Ok(())
     }
 
+    /// `ask` is to be asked anew, and nobody waits for it. Where too much is to be refreshed already, it is left: its next
+    /// request will wait.
+    pub fn refresh(&mut self, ask: Rc<Ask>) {
+        let digest = ask.digest;
+        if self.refreshes.len() < self.limit && !self.pending.contains_key(&digest) {
+            self.pending.insert(digest, Pending { ask, waiters: Vec::new(), flight: None });
+            self.refreshes.push_back(digest);
+        }
+    }
+
     /// The next question, if one may go out. Call it again until there is none.
-    pub fn next_batch(&mut self, now: Monotonic) -> Option<Batch> {
-        if self.flights.len() >= MAX_FLIGHTS {
+    pub fn next_batch(&mut self, why: Why, now: Monotonic) -> Option<Batch> {
+        if self.flights.len() >= MAX_FLIGHTS || (why == Why::Waiters && self.queue.is_empty()) {
             return None;
         }
         let flight = Flight(self.next_flight);
         let mut keys: Vec<RevocationKey> = Vec::new();
-        let mut seen: HashSet<RevocationKey> = HashSet::new();
+        let mut seen: MacSet<RevocationKey> = MacSet::default();
         let mut tokens: Vec<[u8; 16]> = Vec::new();
-        while let Some(digest) = self.queue.front().copied() {
+        // Those who wait come first.
+        while let Some(digest) = self.queue.front().or(self.refreshes.front()).copied() {
             let waiting = self.pending.get_mut(&digest).filter(|pending| pending.flight.is_none());
             if let Some(pending) = waiting {
                 let new = pending.ask.keys.iter().filter(|key| !seen.contains(key)).count();
@@ -137,7 +167,9 @@ impl Checks {
                 pending.flight = Some(flight);
                 tokens.push(digest);
             }
-            self.queue.pop_front();
+            if self.queue.pop_front().is_none() {
+                self.refreshes.pop_front();
+            }
         }
         if tokens.is_empty() {
             return None;
@@ -157,7 +189,7 @@ impl Checks {
         if done.keys.len() != answers.len() {
             return Err(self.release(done.tokens));
         }
-        let by_key: HashMap<RevocationKey, Answer> = done.keys.iter().copied().zip(answers.iter().copied()).collect();
+        let by_key: MacMap<RevocationKey, Answer> = done.keys.iter().copied().zip(answers.iter().copied()).collect();
         let mut resolved = Vec::with_capacity(done.tokens.len());
         for digest in done.tokens {
             let Some(pending) = self.pending.remove(&digest) else { continue };
@@ -261,7 +293,7 @@ mod tests {
 
     fn ask(name: u8) -> Rc<Ask> {
         let keys = vec![RevocationKey([name; 16]), RevocationKey([200; 16])];
-        Rc::new(Ask { keys, issued: UnixSeconds(100), digest: [name; 16] })
+        Rc::new(Ask::of(keys, UnixSeconds(100), [name; 16]))
     }
 
     fn checks() -> Checks {
@@ -276,19 +308,19 @@ mod tests {
     fn a_lone_miss_goes_at_once_and_later_ones_share_the_next_question() {
         let mut checks = checks();
         checks.join(1, ask(1), at(0)).unwrap();
-        let first = checks.next_batch(at(0)).unwrap();
+        let first = checks.next_batch(Why::Waiters, at(0)).unwrap();
         assert_eq!(first.keys.len(), 2);
-        assert_eq!(checks.next_batch(at(0)), None);
+        assert_eq!(checks.next_batch(Why::Waiters, at(0)), None);
         checks.join(2, ask(2), at(1)).unwrap();
-        let second = checks.next_batch(at(1)).unwrap();
+        let second = checks.next_batch(Why::Waiters, at(1)).unwrap();
         for waiter in 3..6 {
             checks.join(waiter, ask(waiter as u8), at(2)).unwrap();
         }
-        assert_eq!(checks.next_batch(at(2)), None, "two are under way");
+        assert_eq!(checks.next_batch(Why::Waiters, at(2)), None, "two are under way");
         let resolved = checks.answered(first.flight, &[Answer::Live, Answer::Live]).unwrap();
         assert_eq!(resolved[0].waiters, [1]);
         assert_eq!((resolved[0].verdict, resolved[0].sent), (Verdict::Live, at(0)));
-        let third = checks.next_batch(at(3)).unwrap();
+        let third = checks.next_batch(Why::Waiters, at(3)).unwrap();
         assert_eq!((third.tokens, third.keys.len()), (3, 4), "the shared key is asked once");
         assert_eq!(checks.failed(second.flight), [2]);
         assert_eq!(checks.waiting(), 3);
@@ -299,20 +331,69 @@ mod tests {
         let mut checks = checks();
         checks.join(1, ask(1), at(0)).unwrap();
         checks.join(2, ask(1), at(0)).unwrap();
-        let batch = checks.next_batch(at(0)).unwrap();
+        let batch = checks.next_batch(Why::Waiters, at(0)).unwrap();
         assert_eq!(batch.tokens, 1);
         checks.join(3, ask(1), at(1)).unwrap();
-        assert_eq!(checks.next_batch(at(1)), None);
+        assert_eq!(checks.next_batch(Why::Waiters, at(1)), None);
         let resolved = checks.answered(batch.flight, &[Answer::Dead, Answer::Live]).unwrap();
         assert_eq!((resolved[0].verdict, resolved[0].waiters.as_slice()), (Verdict::Dead, [1, 2, 3].as_slice()));
         assert_eq!(checks.waiting(), 0);
     }
 
     #[test]
+    fn what_is_to_be_refreshed_goes_along_with_others_or_with_a_tick() {
+        let mut checks = checks();
+        checks.refresh(ask(1));
+        checks.refresh(ask(1));
+        assert_eq!(checks.next_batch(Why::Waiters, at(0)), None);
+        checks.join(7, ask(2), at(0)).unwrap();
+        let batch = checks.next_batch(Why::Waiters, at(0)).unwrap();
+        assert_eq!(batch.tokens, 2);
+        let resolved = checks.answered(batch.flight, &[Answer::Live, Answer::Live, Answer::Dead]).unwrap();
+        let seen: Vec<_> =
+            resolved.iter().map(|one| (one.ask.digest[0], one.verdict, one.waiters.as_slice())).collect();
+        assert_eq!(seen, [(2, Verdict::Live, [7].as_slice()), (1, Verdict::Dead, [].as_slice())]);
+        checks.refresh(ask(3));
+        let batch = checks.next_batch(Why::Tick, at(1)).unwrap();
+        assert_eq!(batch.tokens, 1);
+        assert!(checks.failed(batch.flight).is_empty());
+        assert_eq!(checks.next_batch(Why::Tick, at(2)), None);
+        assert!(checks.pending.is_empty());
+    }
+
+    #[test]
+    fn who_comes_while_its_token_is_to_be_refreshed_does_not_wait_for_a_tick() {
+        let mut checks = checks();
+        checks.refresh(ask(1));
+        checks.join(7, ask(1), at(0)).unwrap();
+        let batch = checks.next_batch(Why::Waiters, at(0)).unwrap();
+        assert_eq!(batch.tokens, 1);
+        checks.join(8, ask(1), at(1)).unwrap();
+        assert_eq!(checks.next_batch(Why::Tick, at(1)), None, "it is under way");
+        let resolved = checks.answered(batch.flight, &[Answer::Live, Answer::Live]).unwrap();
+        assert_eq!(resolved[0].waiters, [7, 8]);
+        // Who leaves takes the refresh along: nobody was there for it but them.
+        checks.refresh(ask(2));
+        checks.join(9, ask(2), at(2)).unwrap();
+        checks.leave(9);
+        assert_eq!(checks.next_batch(Why::Tick, at(2)), None);
+        assert!(checks.pending.is_empty() && checks.queue.is_empty() && checks.refreshes.is_empty());
+    }
+
+    #[test]
+    fn what_is_to_be_refreshed_is_bounded() {
+        let mut checks = checks();
+        (0..100).for_each(|name| checks.refresh(ask(name)));
+        assert_eq!((checks.refreshes.len(), checks.pending.len()), (10, 10));
+        assert_eq!(checks.join(1, ask(1), at(0)), Ok(()));
+        assert_eq!(checks.next_batch(Why::Waiters, at(0)).unwrap().tokens, 10);
+    }
+
+    #[test]
     fn answers_that_do_not_fit_resolve_nobody() {
         let mut checks = checks();
         checks.join(1, ask(1), at(0)).unwrap();
-        let batch = checks.next_batch(at(0)).unwrap();
+        let batch = checks.next_batch(Why::Waiters, at(0)).unwrap();
         assert_eq!(checks.answered(batch.flight, &[Answer::Live]).unwrap_err(), [1]);
         assert!(checks.answered(batch.flight, &[Answer::Live, Answer::Live]).unwrap().is_empty());
     }
@@ -321,7 +402,7 @@ mod tests {
     fn nobody_hangs_when_the_request_that_caused_the_question_goes_away() {
         let mut checks = checks();
         checks.join(1, ask(1), at(0)).unwrap();
-        let batch = checks.next_batch(at(0)).unwrap();
+        let batch = checks.next_batch(Why::Waiters, at(0)).unwrap();
         checks.join(2, ask(1), at(1)).unwrap();
         checks.leave(1);
         let resolved = checks.answered(batch.flight, &[Answer::Live, Answer::Live]).unwrap();
@@ -332,7 +413,7 @@ mod tests {
     fn a_waiter_is_refused_at_its_own_deadline_whatever_the_batch_does() {
         let mut checks = checks();
         checks.join(1, ask(1), at(0)).unwrap();
-        checks.next_batch(at(0)).unwrap();
+        checks.next_batch(Why::Waiters, at(0)).unwrap();
         checks.join(2, ask(1), at(300)).unwrap();
         assert!(checks.expire(at(499)).is_empty());
         assert_eq!(checks.expire(at(500)), [1]);
@@ -346,12 +427,12 @@ mod tests {
         let mut checks = checks();
         for waiter in 1..=2 {
             checks.join(waiter, ask(waiter as u8), at(0)).unwrap();
-            checks.next_batch(at(0)).unwrap();
+            checks.next_batch(Why::Waiters, at(0)).unwrap();
         }
         checks.join(3, ask(3), at(900)).unwrap();
-        assert_eq!(checks.next_batch(at(900)), None);
+        assert_eq!(checks.next_batch(Why::Waiters, at(900)), None);
         assert_eq!(checks.expire(at(1001)), [1, 2]);
-        assert_eq!(checks.next_batch(at(1001)).unwrap().tokens, 1);
+        assert_eq!(checks.next_batch(Why::Waiters, at(1001)).unwrap().tokens, 1);
     }
 
     #[test]
@@ -378,10 +459,10 @@ mod tests {
         for waiter in 0..1_000u32 {
             let mut digest = [0; 16];
             digest[..4].copy_from_slice(&waiter.to_be_bytes());
-            let ask = Ask { keys: vec![RevocationKey(digest)], issued: UnixSeconds(1), digest };
+            let ask = Ask::of(vec![RevocationKey(digest)], UnixSeconds(1), digest);
             checks.join(waiter, Rc::new(ask), at(0)).unwrap();
         }
-        assert_eq!(checks.next_batch(at(0)).unwrap().keys.len(), MAX_KEYS);
-        assert_eq!(checks.next_batch(at(0)).unwrap().keys.len(), 1_000 - MAX_KEYS);
+        assert_eq!(checks.next_batch(Why::Waiters, at(0)).unwrap().keys.len(), MAX_KEYS);
+        assert_eq!(checks.next_batch(Why::Waiters, at(0)).unwrap().keys.len(), 1_000 - MAX_KEYS);
     }
 }

@@ -282,6 +282,10 @@ document! {
         /// How long an answer counts, from the moment the question was sent; 1s to 5s.
         #[serde(default = "default_freshness")]
         pub freshness: ConfigDuration,
+        /// Whether an answer that is in use is asked for anew in the last two fifths of its freshness, so that no request
+        /// of an active session waits. Default: true.
+        #[serde(default = "default_refresh_ahead")]
+        pub refresh_ahead: bool,
         /// What is asked about each token. Default: all of them.
         #[serde(default = "default_kinds")]
         pub kinds: Vec<RevocationKind>,
@@ -551,6 +555,10 @@ fn default_check_timeout() -> ConfigDuration {
 
 fn default_freshness() -> ConfigDuration {
     ConfigDuration::from_secs(2)
+}
+
+fn default_refresh_ahead() -> bool {
+    true
 }
 
 fn default_iat_lead() -> ConfigDuration {

@@ -1,5 +1,6 @@
 //! Where a request's token is, and that there is only one. Whether the token is any good is not for here.
 use std::fmt;
+use std::rc::Rc;
 
 use crate::config::{CookieSource, HeaderSource, Sources};
 use crate::fault::{Denial, Fault};
@@ -7,6 +8,7 @@ use crate::headers::{CONNECTION, is_token, is_token_byte};
 use crate::invalid::Invalid;
 use crate::path::{PercentDecoded, PlainPath, split_query};
 use crate::request::Request;
+use crate::scan;
 
 /// The places where tokens are looked for.
 #[derive(Debug)]
@@ -135,21 +137,19 @@ impl Credentials {
 
     /// The header, in lower case, that is to go when the backend is not to see a token from this source. None: a cookie
     /// or parameter is to be cut out instead.
-    pub fn header_to_remove(&self, source: Source) -> Option<&[u8]> {
+    pub fn header_to_remove(&self, source: Source) -> Option<Rc<[u8]>> {
         match source {
-            Source::Header(place) => self.headers.get(place).map(|header| &*header.name),
+            Source::Header(place) => self.headers.get(place).map(|header| Rc::clone(&header.name)),
             Source::Cookie(_) | Source::Query(_) => None,
         }
     }
 
     /// The headers of this request that hold one of the configured schemes.
-    pub fn token_headers<'a>(&'a self, request: &Request<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    pub fn token_headers<'c>(&'c self, request: &Request<'c>) -> impl Iterator<Item = Rc<[u8]>> + use<'c> {
         let pairs = request.headers();
         let holds_token =
             |header: &HeaderToken| pairs.iter().any(|(name, value)| header.is_named(name) && header.may_hold(value));
-        let names: Vec<&'a [u8]> =
-            self.headers.iter().filter(|header| holds_token(header)).map(|header| &*header.name).collect();
-        names.into_iter()
+        self.headers.iter().filter(move |header| holds_token(header)).map(|header| Rc::clone(&header.name))
     }
 
     pub fn has_cookie_token(&self, request: &Request<'_>) -> bool {
@@ -210,7 +210,7 @@ impl<'a> Seen<'a> {
 #[derive(Debug)]
 struct HeaderToken {
     /// Lower case.
-    name: Box<[u8]>,
+    name: Rc<[u8]>,
     scheme: Option<Box<[u8]>>,
 }
 
@@ -254,17 +254,23 @@ impl HeaderToken {
     /// What stands in the token's place, unjudged. None: this header speaks of something else.
     fn look<'a>(&self, value: &'a [u8]) -> Result<Option<&'a [u8]>, Denial> {
         // Envoy joins a repeated header with commas (RFC 9110 section 5.3), and no token has one.
-        let mut parts = value.split(|byte| *byte == b',');
-        if self.scheme.is_some() && !parts.any(|part| self.after_scheme(part).is_some()) {
-            return Ok(None);
+        let has_comma = scan::has_byte(value, b',');
+        let first = match self.scheme {
+            None => Some(value),
+            Some(_) => self.after_scheme(value),
+        };
+        let is_ours = |part: &[u8]| self.after_scheme(part).is_some();
+        match first {
+            None if !has_comma || !value.split(|byte| *byte == b',').any(is_ours) => return Ok(None),
+            _ if has_comma => {
+                return Err(Denial::new(Fault::TokenAmbiguous, "a header for tokens has several values"));
+            }
+            _ => {}
         }
-        if value.contains(&b',') {
-            return Err(Denial::new(Fault::TokenAmbiguous, "a header for tokens has several values"));
-        }
+        let after = first.unwrap_or_default();
         if self.scheme.is_none() {
-            return Ok(Some(value));
+            return Ok(Some(after));
         }
-        let after = self.after_scheme(value).unwrap_or_default();
         // RFC 9110 section 11.4: 1*SP, and no other delimiter.
         let is_spaced = after.first() == Some(&b' ');
         let start = after.iter().position(|byte| *byte != b' ');
@@ -286,7 +292,7 @@ fn check_token(token: &[u8], source: Source) -> Result<(), Denial> {
     if token.is_empty() {
         return malformed("the place of the token is empty");
     }
-    if !token.iter().all(|byte| matches!(byte, 0x21..=0x7e) && !b",\"\\".contains(byte)) {
+    if !scan::are_token_bytes(token) {
         return malformed("the token has characters that no token has");
     }
     // A token needs no encoding, and one that has some could be read in two ways.

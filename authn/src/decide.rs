@@ -54,7 +54,7 @@ pub struct Entered<'r> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removal {
     Nothing,
-    Header(Vec<u8>),
+    Header(Rc<[u8]>),
     /// The Cookie header's new value; `None` removes it.
     Cookie(Option<Vec<u8>>),
     /// The new `:path`.
@@ -94,7 +94,6 @@ pub struct Verified {
     questions: Questions,
     /// The judgement of the rule that saw it last.
     judged: RefCell<Option<Rc<Judged>>>,
-    verdict: Cell<Option<(Monotonic, Verdict)>>,
 }
 
 /// What can be asked about a token.
@@ -182,17 +181,14 @@ pub struct Admission {
     pub mismatch_reported: bool,
     /// Admitted though nothing could tell whether its session still lives: the rule says so in so many words.
     pub unchecked: bool,
+    refresh: Option<Rc<Ask>>,
 }
 
 impl Policy {
     /// The names, as the client sent them, of headers that only this filter may set. They are removed before anything
     /// else can end the request.
     pub fn spoofed<'r>(&self, request: &Request<'r>) -> impl Iterator<Item = &'r [u8]> + use<'r, '_> {
-        request
-            .headers()
-            .iter()
-            .map(|(name, _)| *name)
-            .filter(|name| self.clear.iter().any(|cleared| cleared.matches_loosely(name)))
+        request.headers().iter().map(|(name, _)| *name).filter(|name| self.clear.has_loosely(name))
     }
 
     pub fn enter<'r>(&self, request: &Request<'r>) -> Entry<'r> {
@@ -242,7 +238,7 @@ impl Policy {
         if rule.forward.keep_token {
             return removals;
         }
-        removals.extend(self.credentials.token_headers(request).map(|name| Removal::Header(name.to_vec())));
+        removals.extend(self.credentials.token_headers(request).map(Removal::Header));
         if self.credentials.has_cookie_token(request) {
             removals.push(self.without_cookie(request));
         }
@@ -261,7 +257,7 @@ impl Policy {
             Source::Query(_) => Removal::Path(self.credentials.without_query_token(request.path())),
             _ if rule.forward.keep_token => Removal::Nothing,
             Source::Header(_) => match self.credentials.header_to_remove(presented.source) {
-                Some(name) => Removal::Header(name.to_vec()),
+                Some(name) => Removal::Header(name),
                 None => Removal::Nothing,
             },
             Source::Cookie(_) => self.without_cookie(request),
@@ -276,9 +272,10 @@ impl Policy {
         &self,
         engine: &dyn Engine,
         keyrings: &Keyrings,
-        token: &[u8],
+        entered: &Entered<'_>,
         now: Now,
     ) -> Result<Verified, Unverifiable> {
+        let token = entered.token();
         let unverified = Unverified::parse(token, self.limits().token_bytes)?;
         let payload = unverified.parse_payload()?;
         let Json::Object(claims) = &payload else {
@@ -299,6 +296,11 @@ impl Policy {
                 }
             }
         };
+        // While the payload is at hand in its parsed form. A rule that does not take the token says so in `accept`.
+        let judged = self.rules.get(entered.rule).and_then(|rule| {
+            let signed = Signed { issuer: place, raw: unverified.payload(), payload: &payload };
+            judge(rule, entered.rule, &signed).ok().map(Rc::new)
+        });
         Ok(Verified {
             token: token.into(),
             payload: unverified.payload().into(),
@@ -307,8 +309,7 @@ impl Policy {
             generation: Cell::new(generation),
             window: times.window,
             questions,
-            judged: RefCell::new(None),
-            verdict: Cell::new(None),
+            judged: RefCell::new(judged),
         })
     }
 
@@ -401,7 +402,7 @@ impl Policy {
         let judged = match remembered.filter(|judged| judged.rule == entered.rule) {
             Some(judged) => judged,
             None => {
-                let judged = Rc::new(judge(rule, entered.rule, &verified)?);
+                let judged = Rc::new(verified.judge(rule, entered.rule)?);
                 if let Ok(mut memory) = verified.judged.try_borrow_mut() {
                     *memory = Some(Rc::clone(&judged));
                 }
@@ -422,21 +423,25 @@ impl Policy {
             return Ok(Standing::Admitted(accepted.admit(false)));
         }
         let (revocation, ask) = match (self.revocation(), &accepted.verified.questions) {
-            (Some(revocation), Questions::Ask(ask)) => (revocation, Rc::clone(ask)),
+            (Some(revocation), Questions::Ask(ask)) => (revocation, ask),
             (_, Questions::Unaskable(denial)) => return Err(denial.clone()),
             // A rule that asks does not compile without `revocation`.
             (None, _) | (_, Questions::None) => {
                 return Err(Denial::new(Fault::StoreUnavailable, "there is no service to ask"));
             }
         };
-        if let Some((sent, verdict)) = accepted.verified.verdict.get()
+        if let Some((sent, verdict)) = ask.verdict()
             && revocation.is_fresh(sent, now.monotonic)
         {
             return match verdict {
-                Verdict::Live => Ok(Standing::Admitted(accepted.admit(false))),
+                Verdict::Live => {
+                    let refresh = ask.begins_refresh(revocation, sent, now.monotonic).then(|| Rc::clone(ask));
+                    Ok(Standing::Admitted(Admission { refresh, ..accepted.admit(false) }))
+                }
                 Verdict::Dead => Err(revoked()),
             };
         }
+        let ask = Rc::clone(ask);
         let passes_when_unavailable = mode == RevocationMode::DangerouslyPassWhenUnavailable;
         Ok(Standing::MustAsk(Asking { accepted, ask, passes_when_unavailable }))
     }
@@ -494,12 +499,10 @@ impl Verified {
         &self.thumbprint
     }
 
-    /// Remembers a verdict, unless a newer one is known: an allow that was on its way must not overwrite a revocation
-    /// that was asked for after it.
-    pub fn learn(&self, sent: Monotonic, verdict: Verdict) {
-        if self.verdict.get().is_none_or(|(known, _)| known <= sent) {
-            self.verdict.set(Some((sent, verdict)));
-        }
+    fn judge(&self, rule: &Rule, place: usize) -> Result<Judged, Denial> {
+        let payload =
+            Json::parse(&self.payload).map_err(|_| Denial::new(Fault::TokenMalformed, "the payload is not JSON"))?;
+        judge(rule, place, &Signed { issuer: self.issuer, raw: &self.payload, payload: &payload })
     }
 }
 
@@ -511,6 +514,7 @@ impl Accepted {
             removal: self.removal,
             mismatch_reported: self.mismatch_reported,
             unchecked,
+            refresh: None,
         }
     }
 }
@@ -533,7 +537,7 @@ impl Asking {
     /// # Errors
     /// The session was ended, the token expired while it waited, or the verdict is no longer fresh.
     pub fn on_verdict(self, policy: &Policy, sent: Monotonic, verdict: Verdict, now: Now) -> Result<Admission, Denial> {
-        self.accepted.verified.learn(sent, verdict);
+        self.ask.learn(sent, verdict);
         self.accepted.verified.window.check(now.wall)?;
         // What is known by now may be newer than what has just come.
         match policy.standing(self.accepted, now)? {
@@ -550,7 +554,7 @@ impl Asking {
     pub fn on_cannot_tell(self, reason: Unavailable, fault: Fault, cause: &'static str) -> Result<Admission, Denial> {
         if self.passes_when_unavailable && reason == Unavailable::OutOfReach {
             // What was seen to be ended stays ended while nobody can say otherwise.
-            return match self.accepted.verified.verdict.get() {
+            return match self.ask.verdict() {
                 Some((_, Verdict::Dead)) => Err(revoked()),
                 Some((_, Verdict::Live)) | None => Ok(self.accepted.admit(true)),
             };
@@ -563,6 +567,11 @@ impl Admission {
     /// Headers to set, name and value, each replacing all that the client sent under this name.
     pub fn headers(&self) -> &[(String, String)] {
         &self.judged.headers
+    }
+
+    /// What is to be asked anew, though the verdict still counts: soon it will not.
+    pub fn refresh(&self) -> Option<&Rc<Ask>> {
+        self.refresh.as_ref()
     }
 
     pub fn removal(&self) -> &Removal {
@@ -584,28 +593,34 @@ fn revoked() -> Denial {
     Denial::new(Fault::SessionRevoked, "the service says that it was ended")
 }
 
-fn judge(rule: &Rule, place: usize, verified: &Verified) -> Result<Judged, Denial> {
-    let payload =
-        Json::parse(&verified.payload).map_err(|_| Denial::new(Fault::TokenMalformed, "the payload is not JSON"))?;
-    let Json::Object(claims) = &payload else {
+/// What a verified signature stands for.
+struct Signed<'s> {
+    issuer: usize,
+    raw: &'s [u8],
+    payload: &'s Json<'s>,
+}
+
+fn judge(rule: &Rule, place: usize, signed: &Signed<'_>) -> Result<Judged, Denial> {
+    let payload = signed.payload;
+    let Json::Object(claims) = payload else {
         return Err(Denial::new(Fault::TokenMalformed, "the payload is not an object"));
     };
     if let Some(accepted) = &rule.issuers
-        && !accepted.contains(&verified.issuer)
+        && !accepted.contains(&signed.issuer)
     {
         return Err(Denial::new(Fault::InvalidIssuer, "the rule does not accept this issuer"));
     }
     claims::check_scopes(&rule.scopes.all, &rule.scopes.any, claims)?;
     for condition in &rule.conditions {
-        claims::check_condition(condition, &payload)?;
+        claims::check_condition(condition, payload)?;
     }
-    Ok(Judged { rule: place, headers: forwarded(&rule.forward, &payload, verified)?, bound: bound(rule, &payload)? })
+    Ok(Judged { rule: place, headers: forwarded(&rule.forward, signed)?, bound: bound(rule, payload)? })
 }
 
-fn forwarded(forward: &Forward, payload: &Json<'_>, verified: &Verified) -> Result<Vec<(String, String)>, Denial> {
+fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, String)>, Denial> {
     let mut forwarded = Vec::with_capacity(forward.claims.len().saturating_add(1));
     for claim in &forward.claims {
-        let text = match payload.path(&claim.claim) {
+        let text = match signed.payload.path(&claim.claim) {
             // An absent claim sets nothing, and what the client sent under the name is already gone.
             None | Some(Json::Null) => continue,
             Some(Json::String(text)) => text.clone().into_owned(),
@@ -624,7 +639,7 @@ fn forwarded(forward: &Forward, payload: &Json<'_>, verified: &Verified) -> Resu
         forwarded.push((claim.header.as_str().to_owned(), value));
     }
     if let Some(header) = &forward.payload_header {
-        forwarded.push((header.as_str().to_owned(), crate::b64::encode(&verified.payload)));
+        forwarded.push((header.as_str().to_owned(), crate::b64::encode(signed.raw)));
     }
     Ok(forwarded)
 }

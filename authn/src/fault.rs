@@ -14,6 +14,11 @@ macro_rules! faults {
         impl Fault {
             pub const ALL: &'static [Fault] = &[$(Fault::$name,)+];
 
+            /// Its place in [`Fault::ALL`].
+            pub const fn place(self) -> usize {
+                self as usize
+            }
+
             /// The `code` of the problem document, the metric and the log word.
             pub const fn code(self) -> &'static str {
                 match self { $(Fault::$name => $code,)+ }

@@ -1,4 +1,5 @@
 //! Names and values of the headers that the filter sets, and what makes them safe to set.
+use std::collections::HashSet;
 
 /// The name of a header that carries identity upstream: a lower-case token (RFC 9110 section 5.1) that means nothing to
 /// HTTP, to Envoy or to routing.
@@ -48,6 +49,53 @@ impl HeaderName {
     }
 }
 
+/// Names that each header of each request is compared with.
+#[derive(Debug)]
+pub struct HeaderNames {
+    names: Vec<HeaderName>,
+    folded: HashSet<Vec<u8>>,
+    /// Whether any name has the [`shape`]. Most headers have another one, and cost no more than a look at it.
+    shapes: [bool; SHAPES],
+}
+
+const SHAPES: usize = 256;
+
+impl HeaderNames {
+    pub fn insert(&mut self, name: HeaderName) {
+        if !self.names.contains(&name) {
+            self.folded.insert(name.as_bytes().iter().map(fold).collect());
+            if let Some(seen) = self.shapes.get_mut(shape(name.as_bytes())) {
+                *seen = true;
+            }
+            self.names.push(name);
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &HeaderName> {
+        self.names.iter()
+    }
+
+    /// Could a backend take `other` for one of these? See [`HeaderName::matches_loosely`].
+    pub fn has_loosely(&self, other: &[u8]) -> bool {
+        let may_be = self.shapes.get(shape(other)).is_some_and(|seen| *seen);
+        may_be && self.folded.contains(&other.iter().map(fold).collect::<Vec<u8>>())
+    }
+}
+
+impl Default for HeaderNames {
+    fn default() -> Self {
+        Self { names: Vec::new(), folded: HashSet::new(), shapes: [false; SHAPES] }
+    }
+}
+
+/// Of length, third and last byte, below [`SHAPES`]: the same for all names that fold to the same.
+fn shape(name: &[u8]) -> usize {
+    let byte = |byte: Option<&u8>| usize::from(byte.map_or(0, fold));
+    let mixed =
+        name.len().wrapping_mul(37).wrapping_add(byte(name.last()).wrapping_mul(11)).wrapping_add(byte(name.get(2)));
+    mixed & 0xff
+}
+
 /// Bytes 0x20 to 0x7e, neither first nor last a space: nothing that a parser on the way would trim, split or decode.
 pub fn is_safe_value(value: &[u8]) -> bool {
     value.iter().all(|byte| matches!(byte, 0x20..=0x7e)) && value.first() != Some(&b' ') && value.last() != Some(&b' ')
@@ -62,12 +110,15 @@ pub(crate) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
+fn fold(byte: &u8) -> u8 {
+    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'_' }
+}
+
 fn folds_to_same(one: &str, other: &str) -> bool {
     folds_to_same_bytes(one.as_bytes(), other.as_bytes())
 }
 
 fn folds_to_same_bytes(one: &[u8], other: &[u8]) -> bool {
-    let fold = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'_' };
     one.len() == other.len() && one.iter().map(fold).eq(other.iter().map(fold))
 }
 
@@ -165,6 +216,32 @@ mod tests {
             assert!(!name.matches_loosely(other.as_bytes()), "{other}");
         }
         assert!(HeaderName::parse("x_jwt_sub").unwrap().matches_loosely(b"x-jwt-sub"));
+    }
+
+    #[test]
+    fn a_set_finds_what_one_of_its_names_matches_and_nothing_else() {
+        let names = ["x-jwt-sub", "x-user-id", "x-original-url", "x_user.scope"];
+        let mut set = HeaderNames::default();
+        assert!(!set.has_loosely(b"") && !set.has_loosely(b"x-jwt-sub"));
+        for name in names.into_iter().chain(names) {
+            set.insert(HeaderName::of_request(name).unwrap());
+        }
+        assert_eq!(set.iter().map(HeaderName::as_str).collect::<Vec<_>>(), names);
+        for name in [
+            "x-jwt-sub",
+            "X_JWT.SUB",
+            "x-user-id",
+            "X-Original_URL",
+            "x-user-scope",
+            "x-jwt-su",
+            "x-jwt-suc",
+            "sub",
+            "",
+        ] {
+            let matches = names.iter().any(|own| HeaderName::of_request(own).unwrap().matches_loosely(name.as_bytes()));
+            assert_eq!(set.has_loosely(name.as_bytes()), matches, "{name}");
+        }
+        assert!(set.has_loosely(b"X_JWT.SUB") && !set.has_loosely(b"x-jwt-suc"));
     }
 
     #[test]

@@ -35,15 +35,18 @@ impl Host {
             return Ok(host);
         }
         let name = name.strip_suffix(b".").unwrap_or(name);
-        if name.split(|byte| *byte == b'.').any(<[u8]>::is_empty) {
-            return Err("the host, or a label of it, is empty");
-        }
-        if !name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(byte)) {
-            return Err("the host has a character that no DNS name has");
-        }
         let place = host.bytes.get_mut(..name.len()).ok_or("the host is too long")?;
+        let mut last = b'.';
         for (to, from) in place.iter_mut().zip(name) {
-            *to = from.to_ascii_lowercase();
+            match from {
+                b'.' if last == b'.' => return Err("the host, or a label of it, is empty"),
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => *to = from.to_ascii_lowercase(),
+                _ => return Err("the host has a character that no DNS name has"),
+            }
+            last = *from;
+        }
+        if last == b'.' {
+            return Err("the host, or a label of it, is empty");
         }
         host.length = name.len();
         Ok(host)

@@ -10,6 +10,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 pub const MAX_DEPTH: usize = 16;
 /// Members of one object.
 pub const MAX_MEMBERS: usize = 256;
+/// Up to here each member of an object is compared with each other.
+const FEW_MEMBERS: usize = 24;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Json<'a> {
@@ -116,6 +118,17 @@ impl<'a> Object<'a> {
     }
 
     fn has_duplicates(&self) -> bool {
+        if self.members.len() <= FEW_MEMBERS {
+            // Lengths differ for most pairs, so this is quicker than to sort.
+            let mut rest = self.members.as_slice();
+            while let Some(((name, _), others)) = rest.split_first() {
+                if others.iter().any(|(other, _)| other == name) {
+                    return true;
+                }
+                rest = others;
+            }
+            return false;
+        }
         // Sorted rather than hashed: no hash seed to be had in a pure core, and no worst case to provoke.
         let mut names: Vec<&str> = self.members.iter().map(|(name, _)| name.as_ref()).collect();
         names.sort_unstable();
@@ -365,6 +378,16 @@ mod tests {
         // The same name in different objects, other case, and another normalisation are other names.
         for text in [r#"{"a":{"a":{"a":1}}}"#, r#"[{"a":1},{"a":1}]"#, r#"{"a":1,"A":1}"#, r#"{"é":1,"e\u0301":1}"#] {
             assert!(parse(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn finds_a_duplicate_among_few_and_among_many() {
+        for count in 2..=2 * FEW_MEMBERS {
+            let mut members: Vec<String> = (0..count).map(|place| format!("\"m{place}\":0")).collect();
+            assert!(parse(&format!("{{{}}}", members.join(","))).is_ok(), "{count}");
+            members[count - 1] = format!("\"m{}\":1", count / 3);
+            assert_eq!(parse(&format!("{{{}}}", members.join(","))), Err(JsonError::Duplicate), "{count}");
         }
     }
 

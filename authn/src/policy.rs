@@ -9,10 +9,11 @@ use crate::alg::Algorithm;
 use crate::config::{self, Access, Audiences, ConfigDuration, RevocationMode, Scalar};
 use crate::credentials::Credentials;
 use crate::fault::Fault;
-use crate::headers::HeaderName;
+use crate::headers::{HeaderName, HeaderNames};
 use crate::invalid::Invalid;
 use crate::json::Number;
 use crate::jwks::Url;
+use crate::key_memo::KeyMemo;
 use crate::key_source::Settings;
 use crate::keys::{Key, KeySet};
 use crate::origin::Origins;
@@ -32,7 +33,7 @@ pub struct Policy {
     pub(crate) revocation: Option<Revocation>,
     pub(crate) faults: Faults,
     /// Every header that any rule may set, and those that override what was matched: cleared on every route.
-    pub(crate) clear: Vec<HeaderName>,
+    pub(crate) clear: HeaderNames,
     limits: config::Limits,
     engine: config::Engine,
     digest: [u8; 32],
@@ -110,10 +111,13 @@ pub struct Revocation {
     pub authority: String,
     pub timeout: Duration,
     pub freshness: Duration,
+    /// A verdict in use is asked for anew from this age on. `None`: only when it is stale, by a request that waits.
+    pub(crate) refresh_after: Option<Duration>,
     pub derived: Derived,
     /// How long the service must keep a revocation for us: the longest that a token we accept can outlive its issue.
     pub retention_seconds: u32,
     pub(crate) kinds: Vec<Kind>,
+    pub(crate) memo: KeyMemo,
     /// How far ahead of our clock a token may be issued. Seconds.
     pub iat_lead: u64,
 }
@@ -172,19 +176,17 @@ impl Policy {
         }
         let router = Router::compile(document.rules.iter().map(|rule| &rule.matches))
             .map_err(|(place, invalid)| invalid.within(format!("rules[{place}].match")))?;
-        let mut clear: Vec<HeaderName> = Vec::new();
+        let mut clear = HeaderNames::default();
         for forward in rules.iter().map(|rule| &rule.forward).chain([&default_forward]) {
             for header in forward.claims.iter().map(|claim| &claim.header).chain(&forward.payload_header) {
-                if !clear.contains(header) {
-                    clear.push(header.clone());
-                }
+                clear.insert(header.clone());
             }
         }
         if document.remove_override_headers {
-            clear.extend(OVERRIDES.iter().filter_map(|name| HeaderName::of_request(name)));
+            OVERRIDES.iter().filter_map(|name| HeaderName::of_request(name)).for_each(|name| clear.insert(name));
         }
         for (place, header) in document.tokens.headers.iter().enumerate() {
-            if clear.iter().any(|cleared| cleared.matches_loosely(header.name.as_bytes())) {
+            if clear.has_loosely(header.name.as_bytes()) {
                 return Err(Invalid::new(
                     format!("tokens.headers[{place}].name"),
                     format!("`{}` is also set by `forward`: the token would be cleared before it is read", header.name),
@@ -244,6 +246,11 @@ impl Revocation {
     pub fn is_fresh(&self, sent: Monotonic, now: Monotonic) -> bool {
         sent <= now && now.since(sent) < self.freshness
     }
+
+    /// Is it so fresh that nobody need ask anew?
+    pub fn is_young(&self, sent: Monotonic, now: Monotonic) -> bool {
+        sent <= now && now.since(sent) < self.refresh_after.unwrap_or(self.freshness)
+    }
 }
 
 impl Faults {
@@ -257,6 +264,8 @@ impl Faults {
 /// rules matched would not be what is served.
 const OVERRIDES: [&str; 5] =
     ["x-original-url", "x-rewrite-url", "x-http-method-override", "x-http-method", "x-method-override"];
+/// The part of its freshness after which a verdict that is in use is asked for anew.
+const REFRESH_AGE: f64 = 0.6;
 const ZERO: ConfigDuration = ConfigDuration::from_secs(0);
 const MAX_SKEW: ConfigDuration = ConfigDuration::from_secs(300);
 const MAX_LIFETIME: ConfigDuration = ConfigDuration::from_secs(366 * 24 * 60 * 60);
@@ -497,9 +506,11 @@ fn compile_revocation(
         authority,
         timeout: document.timeout.0,
         freshness: document.freshness.0,
+        refresh_after: document.refresh_ahead.then(|| document.freshness.0.mul_f64(REFRESH_AGE)),
         derived: secret.derive(),
         retention_seconds: u32::try_from(longest.saturating_add(iat_lead)).unwrap_or(u32::MAX),
         kinds,
+        memo: KeyMemo::default(),
         iat_lead,
     })
 }

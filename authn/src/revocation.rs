@@ -1,11 +1,13 @@
 //! What is asked about a token, and what the answers mean for it. Who asks, and when, is `checks`' matter.
+use std::cell::Cell;
+
 use wire::{Answer, Derived, Kind, RevocationKey, token_id_from_jti, token_id_from_signing_input};
 
 use crate::claims::optional_string;
 use crate::fault::{Denial, Fault};
 use crate::json::Object;
 use crate::policy::Revocation;
-use crate::time::UnixSeconds;
+use crate::time::{Monotonic, UnixSeconds};
 
 /// The keys that could end one token, and the moment that `before` answers are compared with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +18,10 @@ pub struct Ask {
     /// Names exactly this question: all of its keys and `issued`. Two tokens may share a `jti`, and only the whole
     /// says that they also share their fate.
     pub digest: [u8; 16],
+    /// The newest verdict, and when its question was sent.
+    verdict: Cell<Option<(Monotonic, Verdict)>>,
+    /// When it was last asked anew though a verdict was still fresh.
+    refreshed: Cell<Option<Monotonic>>,
 }
 
 /// What a complete set of answers says about a token.
@@ -48,7 +54,36 @@ impl Ask {
             return Err(Denial::new(Fault::InvalidClaim, "the token has none of the claims that could end it"));
         }
         let digest = digest(&revocation.derived, &keys, issued);
-        Ok(Self { keys, issued, digest })
+        Ok(Self::of(keys, issued, digest))
+    }
+
+    pub(crate) fn of(keys: Vec<RevocationKey>, issued: UnixSeconds, digest: [u8; 16]) -> Self {
+        Self { keys, issued, digest, verdict: Cell::new(None), refreshed: Cell::new(None) }
+    }
+
+    pub fn verdict(&self) -> Option<(Monotonic, Verdict)> {
+        self.verdict.get()
+    }
+
+    /// Remembers a verdict, unless a newer one is known: an allow that was on its way must not overwrite a revocation
+    /// that was asked for after it.
+    pub fn learn(&self, sent: Monotonic, verdict: Verdict) {
+        if self.verdict.get().is_none_or(|(known, _)| known <= sent) {
+            self.verdict.set(Some((sent, verdict)));
+        }
+    }
+
+    /// Is a verdict of that time to be asked for anew, before it is stale? If so, then once in a while and not by every
+    /// request that comes until the answer is there.
+    pub(crate) fn begins_refresh(&self, revocation: &Revocation, sent: Monotonic, now: Monotonic) -> bool {
+        if revocation.refresh_after.is_none() || revocation.is_young(sent, now) {
+            return false;
+        }
+        if self.refreshed.get().is_some_and(|last| now.since(last) < revocation.timeout) {
+            return false;
+        }
+        self.refreshed.set(Some(now));
+        true
     }
 
     /// The verdict of one answer for each of [`Ask::keys`].
@@ -82,7 +117,7 @@ pub(crate) fn keys(
             Kind::SigningKey => Some(crate::b64::encode(thumbprint).into_bytes()),
             Kind::Issuer => Some(Vec::new()),
         };
-        keys.extend(id.map(|id| (kind, derived.revocation_key(kind, issuer, &id))));
+        keys.extend(id.map(|id| (kind, revocation.memo.derive(derived, kind, issuer, &id))));
     }
     Ok(keys)
 }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use crate::decide::Verified;
+use crate::scan;
 
 /// Entries that one hash value may choose from.
 const WAYS: usize = 4;
@@ -25,6 +26,8 @@ pub struct TokenCache {
 
 #[derive(Debug)]
 struct Entry {
+    /// Spares most comparisons with the set's other tokens.
+    hash: u64,
     verified: Rc<Verified>,
     used: u32,
 }
@@ -42,8 +45,10 @@ impl TokenCache {
     pub fn find(&mut self, token: &[u8]) -> Option<&Rc<Verified>> {
         self.uses = self.uses.wrapping_add(1);
         let uses = self.uses;
-        let at = self.place(token);
-        let entry = self.sets.get_mut(at)?.iter_mut().flatten().find(|entry| *entry.verified.token() == *token)?;
+        let hash = tail_hash(self.seed, token);
+        let set = self.sets.get_mut(place(self.mask, hash))?;
+        let is_same = |entry: &&mut Entry| entry.hash == hash && scan::are_equal(entry.verified.token(), token);
+        let entry = set.iter_mut().flatten().find(is_same)?;
         entry.used = uses;
         Some(&entry.verified)
     }
@@ -55,15 +60,18 @@ impl TokenCache {
             return;
         }
         let uses = self.uses;
-        let at = self.place(verified.token());
+        let hash = tail_hash(self.seed, verified.token());
+        let at = place(self.mask, hash);
         let Some(set) = self.sets.get_mut(at) else { return };
         let age = |slot: &Option<Entry>| slot.as_ref().map_or(u32::MAX, |entry| uses.wrapping_sub(entry.used));
-        let is_same =
-            |slot: &Option<Entry>| slot.as_ref().is_some_and(|entry| entry.verified.token() == verified.token());
+        let is_same = |slot: &Option<Entry>| {
+            let entry = slot.as_ref().filter(|entry| entry.hash == hash);
+            entry.is_some_and(|entry| scan::are_equal(entry.verified.token(), verified.token()))
+        };
         let same = set.iter().position(is_same);
         let oldest = set.iter().enumerate().max_by_key(|(_, slot)| age(slot)).map(|(place, _)| place);
         let Some(slot) = same.or(oldest).and_then(|place| set.get_mut(place)) else { return };
-        let left = slot.replace(Entry { verified, used: uses }).map_or(0, |entry| entry.verified.bytes());
+        let left = slot.replace(Entry { hash, verified, used: uses }).map_or(0, |entry| entry.verified.bytes());
         self.bytes = self.bytes.saturating_add(size).saturating_sub(left);
         self.make_room(at);
     }
@@ -82,10 +90,11 @@ impl TokenCache {
             }
         }
     }
+}
 
-    fn place(&self, token: &[u8]) -> usize {
-        usize::try_from(tail_hash(self.seed, token) & self.mask).unwrap_or(usize::MAX)
-    }
+/// The set of a token; beyond all sets where there are none.
+fn place(mask: u64, hash: u64) -> usize {
+    usize::try_from(hash & mask).unwrap_or(usize::MAX)
 }
 
 /// A fast seeded hash of the token's last 32 bytes, which are signature: two verified tokens that share them are as

@@ -114,7 +114,7 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
         Entry::Token(entered) => {
             let rule = entered.rule();
             let admitted = policy
-                .verify(&Portable, &policy.keyrings(), entered.token(), now)
+                .verify(&Portable, &policy.keyrings(), &entered, now)
                 .map_err(|unverifiable| unverifiable.denial)
                 .and_then(|verified| policy.accept(Rc::new(verified), entered, now, &Loopback))
                 .and_then(|accepted| policy.standing(accepted, now))
@@ -152,7 +152,7 @@ fn passed(admission: &Admission, ready: &Ready, mut headers: Vec<(String, String
 fn remove(removal: &Removal, path: &mut String, headers: &mut Vec<(String, String)>) {
     match removal {
         Removal::Nothing => {}
-        Removal::Header(name) => headers.retain(|(other, _)| other.as_bytes() != name),
+        Removal::Header(name) => headers.retain(|(other, _)| *other.as_bytes() != **name),
         Removal::Cookie(rest) => {
             headers.retain(|(name, _)| name != "cookie");
             headers.extend(rest.iter().map(|rest| ("cookie".into(), String::from_utf8(rest.clone()).unwrap())));

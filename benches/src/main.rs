@@ -68,6 +68,9 @@ struct Options {
 /// Long enough for connections that ended while their owner was stopped to be noticed, and for a thread to go to sleep.
 const SETTLE: Duration = Duration::from_millis(20);
 
+/// Portcullis tells Envoy what it counted once in 100 ms.
+const COUNTED: Duration = Duration::from_millis(150);
+
 /// Between two windows: everything is stopped by leaving `main` in the ordinary way, paused proxies too.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -185,7 +188,7 @@ impl Stand {
                 bail!("interrupted");
             }
             let (setup, load) = (measured.setup, measured.load);
-            let sample = window(&self.proxy, plan, load, next)
+            let sample = window(&self.proxy, plan, load, next, measured.module_bytes.is_some())
                 .with_context(|| format!("{setup}, {load:?}; its log ends:\n{}", self.proxy.log_tail()))?;
             measured.samples.push(sample);
             measured.resident_bytes = self.proxy.resident_bytes();
@@ -195,20 +198,26 @@ impl Stand {
     }
 }
 
-fn window(proxy: &Proxy, plan: &Plan<'_>, load: Tokens, next: &mut usize) -> anyhow::Result<Sample> {
+fn window(proxy: &Proxy, plan: &Plan<'_>, load: Tokens, next: &mut usize, counts_late: bool) -> anyhow::Result<Sample> {
+    let stats = || {
+        if counts_late {
+            std::thread::sleep(COUNTED);
+        }
+        proxy.stats(plan.runtime)
+    };
     std::thread::sleep(SETTLE);
     let requests = plan.requests.of(load);
     let mut generator = Generator::connect(proxy.address, plan.connections, requests, *next)?;
     // All of them, so that a cache that has room for them has them.
     let at_least = if load.are_remembered() { requests.len() } else { 0 };
     let warming = generator.run(plan.warm_up, at_least)?;
-    let before = proxy.stats(plan.runtime)?;
+    let before = stats()?;
     std::thread::sleep(SETTLE);
     let cpu = proxy.cpu()?;
     let run = generator.run(plan.window, 0)?;
     std::thread::sleep(SETTLE);
     let spent = proxy.cpu()?.checked_sub(cpu).context("a thread of Envoy ended")?;
-    let after = proxy.stats(plan.runtime)?;
+    let after = stats()?;
     *next = generator.next();
 
     let failed = warming.failed + run.failed;

@@ -356,7 +356,7 @@ impl Trace<'_> {
         // Freshness does not matter here: an answer comes in the moment in which it is asked for.
         let now = Now { wall: self.explain.at, monotonic: Monotonic(0) };
         self.signature(entered.token())?;
-        let verified = policy.verify(&Portable, &self.keyrings, entered.token(), now);
+        let verified = policy.verify(&Portable, &self.keyrings, &entered, now);
         let verified = Rc::new(verified.map_err(|unverifiable| unverifiable.denial)?);
         let issuer = document.issuers.get(verified.issuer());
         let lifetime = issuer.map_or_else(String::new, |issuer| {

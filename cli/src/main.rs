@@ -11,6 +11,7 @@ mod explain;
 mod instant;
 mod jwks;
 mod mint;
+mod providers;
 mod redis_url;
 mod revoke;
 mod serve;

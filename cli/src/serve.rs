@@ -11,9 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use wire::{Secret, parse_duration};
 
-use crate::Outcome;
 use crate::redis_url::Redis;
 use crate::serve_sessions::{AdminArgs, SessionArgs};
+use crate::{Outcome, providers};
 
 #[derive(Args)]
 pub struct Serve {
@@ -74,6 +74,10 @@ pub struct Serve {
     /// refused. Without it any issuer is taken.
     #[arg(long = "issuer", env = "PORTCULLIS_ISSUERS", value_name = "URL", value_delimiter = ',')]
     issuers: Vec<String>,
+    /// A file, JSON or YAML, with the providers that may end sessions: by logout tokens at /oauth2/backchannel-logout and
+    /// by security events at /ssf/events, both on --listen. docs/logout.md has its fields. Without it nobody may.
+    #[arg(long, env = "PORTCULLIS_PROVIDERS_FILE", value_name = "PATH")]
+    providers_file: Option<PathBuf>,
     /// The longest that a session lives, refreshed or not: a revoked session is kept for so long. At least as long as a
     /// token lives. Revoked signing keys are kept for ever, and everything else for a token's lifetime; so every name in
     /// Redis has an expiry, but for the store's sentinel and revoked signing keys.
@@ -154,6 +158,7 @@ impl Serve {
             require_disk: self.require_disk,
             max_lifetime: self.max_lifetime,
             issuers: self.issuers,
+            providers: self.providers_file.as_deref().map(providers::read).transpose()?.unwrap_or_default(),
             session_retention: self.session_retention,
             iat_lead: self.iat_lead,
             max_requests: self.max_requests,

@@ -136,14 +136,42 @@ pub fn log(level: LogLevel, message: &str) {
     let _ = unsafe { imports::proxy_log(level as u32, message.as_ptr(), message.len()) };
 }
 
-/// Both clocks. Without either nothing can be judged, so the caller refuses.
-pub fn now() -> Result<Now> {
+/// Both clocks at the price of one: the wall clock is read when this is set, and counted on from there by the monotonic
+/// one. A wall clock that is set anew is noticed at the next tick.
+#[derive(Debug)]
+pub struct Clock {
+    /// Nanoseconds.
+    wall_ahead: u64,
+}
+
+impl Clock {
+    /// # Errors
+    /// Without either clock nothing can be judged.
+    pub fn start() -> Result<(Self, Now)> {
+        let mut clock = Self { wall_ahead: 0 };
+        let now = clock.set()?;
+        Ok((clock, now))
+    }
+
+    pub fn set(&mut self) -> Result<Now> {
+        let mut wall = 0u64;
+        check(unsafe { imports::proxy_get_current_time_nanoseconds(&mut wall) })?;
+        self.wall_ahead = wall.wrapping_sub(monotonic()?.0);
+        self.now()
+    }
+
+    pub fn now(&self) -> Result<Now> {
+        let monotonic = monotonic()?;
+        let wall = Duration::from_nanos(monotonic.0.wrapping_add(self.wall_ahead));
+        Ok(Now { wall: UnixSeconds(wall.as_secs()), monotonic })
+    }
+}
+
+fn monotonic() -> Result<Monotonic> {
     const MONOTONIC: u32 = 1;
-    let mut wall = 0u64;
-    check(unsafe { imports::proxy_get_current_time_nanoseconds(&mut wall) })?;
-    let mut monotonic = 0u64;
-    check(unsafe { imports::clock_time_get(MONOTONIC, 1, &mut monotonic) })?;
-    Ok(Now { wall: UnixSeconds(Duration::from_nanos(wall).as_secs()), monotonic: Monotonic(monotonic) })
+    let mut time = 0u64;
+    check(unsafe { imports::clock_time_get(MONOTONIC, 1, &mut time) })?;
+    Ok(Monotonic(time))
 }
 
 pub fn set_tick_period(period: Duration) -> Result<()> {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use authn::engine::Kind;
 use authn::fault::Fault;
+use wire::check::Trouble;
 
 use crate::host::{self, MetricType};
 
@@ -27,6 +28,8 @@ pub enum Counter {
     SharedHit,
     SharedMiss,
     CheckSent,
+    /// Asked anew while the verdict was still fresh, so that nobody waits.
+    RefreshedAhead,
     CheckFailed(CheckFailure),
     BindingReported,
     SpoofedHeader,
@@ -42,7 +45,7 @@ pub enum CheckFailure {
     /// An answer, and not the service's: another server, a forged or replayed reply.
     NoProof,
     /// The service's own word that it cannot tell.
-    Service(wire::check::Trouble),
+    Service(Trouble),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,32 +54,77 @@ pub enum Histogram {
     CheckTokens,
 }
 
-/// Numbers by name, defined at first use: at most outcomes × faults × rules.
+/// What was counted since the last [`Metrics::flush`], and the host's numbers of what was ever counted: at most outcomes ×
+/// faults × rules. A host call for every request and counter would cost more than the counting.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    requests: HashMap<(Outcome, Option<usize>), Option<u32>>,
-    counters: HashMap<Counter, Option<u32>>,
+    /// By rule, with those of no rule first, and then by outcome.
+    requests: Vec<Count>,
+    counters: [Count; Counter::PLACES],
+    changed: Vec<Changed>,
     histograms: HashMap<Histogram, Option<u32>>,
     key_fetches: HashMap<(usize, bool), Option<u32>>,
 }
 
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    metric: Metric,
+    pending: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum Metric {
+    #[default]
+    Undefined,
+    Defined(u32),
+    /// The host will not define it.
+    Refused,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Changed {
+    Request(Outcome, Option<usize>),
+    Counter(Counter),
+}
+
 impl Metrics {
-    pub fn request(&mut self, outcome: Outcome, rule: Option<(usize, &str)>) {
-        let define = || {
-            let rule = rule.map_or("none", |(_, name)| name);
-            let fault = match outcome {
-                Outcome::Refused(fault) => fault.code(),
-                Outcome::Open | Outcome::Admitted | Outcome::AdmittedUnchecked => "none",
-            };
-            let name = format!("portcullis.requests.outcome.{}.fault.{fault}.rule.{rule}", outcome.name());
-            host::define_metric(MetricType::Counter, &name).ok()
-        };
-        add(*self.requests.entry((outcome, rule.map(|(place, _)| place))).or_insert_with(define));
+    pub fn request(&mut self, outcome: Outcome, rule: Option<usize>) {
+        let place = request_place(outcome, rule);
+        if place >= self.requests.len() {
+            self.requests.resize(place.saturating_add(1), Count::default());
+        }
+        if self.requests.get_mut(place).is_some_and(Count::add) {
+            self.changed.push(Changed::Request(outcome, rule));
+        }
     }
 
     pub fn count(&mut self, counter: Counter) {
-        let define = || host::define_metric(MetricType::Counter, &counter.name()).ok();
-        add(*self.counters.entry(counter).or_insert_with(define));
+        if self.counters.get_mut(counter.place()).is_some_and(Count::add) {
+            self.changed.push(Changed::Counter(counter));
+        }
+    }
+
+    /// Tells the host what was counted.
+    pub fn flush<'r>(&mut self, rule_name: impl Fn(usize) -> &'r str) {
+        for changed in std::mem::take(&mut self.changed) {
+            match changed {
+                Changed::Counter(counter) => {
+                    let Some(count) = self.counters.get_mut(counter.place()) else { continue };
+                    count.flush(|| counter.name());
+                }
+                Changed::Request(outcome, rule) => {
+                    let Some(count) = self.requests.get_mut(request_place(outcome, rule)) else { continue };
+                    count.flush(|| {
+                        let rule = rule.map_or("none", &rule_name);
+                        let fault = match outcome {
+                            Outcome::Refused(fault) => fault.code(),
+                            Outcome::Open | Outcome::Admitted | Outcome::AdmittedUnchecked => "none",
+                        };
+                        format!("portcullis.requests.outcome.{}.fault.{fault}.rule.{rule}", outcome.name())
+                    });
+                }
+            }
+        }
     }
 
     pub fn key_fetch(&mut self, issuer: usize, name: &str, is_good: bool) {
@@ -85,7 +133,9 @@ impl Metrics {
             let name = format!("portcullis.key_fetches.issuer.{name}.result.{result}");
             host::define_metric(MetricType::Counter, &name).ok()
         };
-        add(*self.key_fetches.entry((issuer, is_good)).or_insert_with(define));
+        if let Some(metric) = *self.key_fetches.entry((issuer, is_good)).or_insert_with(define) {
+            let _ = host::add_to_metric(metric, 1);
+        }
     }
 
     pub fn record(&mut self, histogram: Histogram, value: u64) {
@@ -94,6 +144,33 @@ impl Metrics {
             let _ = host::record_metric(metric, value);
         }
     }
+}
+
+impl Count {
+    /// Returns whether it is the first since the last flush.
+    fn add(&mut self) -> bool {
+        let is_first = self.pending == 0;
+        self.pending = self.pending.saturating_add(1);
+        is_first
+    }
+
+    fn flush(&mut self, name: impl FnOnce() -> String) {
+        let pending = std::mem::take(&mut self.pending);
+        if let Metric::Undefined = self.metric {
+            self.metric = host::define_metric(MetricType::Counter, &name()).map_or(Metric::Refused, Metric::Defined);
+        }
+        // The host takes an addition of 0 for a bad argument.
+        if let Metric::Defined(metric) = self.metric
+            && pending > 0
+        {
+            let _ = host::add_to_metric(metric, i64::from(pending));
+        }
+    }
+}
+
+fn request_place(outcome: Outcome, rule: Option<usize>) -> usize {
+    let row = rule.map_or(0, |rule| rule.saturating_add(1));
+    row.saturating_mul(Outcome::PLACES).saturating_add(outcome.place())
 }
 
 /// A gauge of 1 for the engine that is used, and of 0 for the other: a new configuration may have chosen anew.
@@ -107,6 +184,17 @@ pub fn set_engine(chosen: Kind) {
 }
 
 impl Outcome {
+    const PLACES: usize = Fault::ALL.len().saturating_add(3);
+
+    fn place(self) -> usize {
+        match self {
+            Outcome::Admitted => 0,
+            Outcome::AdmittedUnchecked => 1,
+            Outcome::Open => 2,
+            Outcome::Refused(fault) => fault.place().saturating_add(3),
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Outcome::Open => "open",
@@ -119,6 +207,25 @@ impl Outcome {
 }
 
 impl Counter {
+    const PLACES: usize = Trouble::ALL.len().saturating_add(11);
+
+    fn place(self) -> usize {
+        match self {
+            Counter::TokenHit => 0,
+            Counter::TokenMiss => 1,
+            Counter::SharedHit => 2,
+            Counter::SharedMiss => 3,
+            Counter::CheckSent => 4,
+            Counter::BindingReported => 5,
+            Counter::SpoofedHeader => 6,
+            Counter::RefreshedAhead => 10,
+            Counter::CheckFailed(CheckFailure::NotSent) => 7,
+            Counter::CheckFailed(CheckFailure::NoAnswer) => 8,
+            Counter::CheckFailed(CheckFailure::NoProof) => 9,
+            Counter::CheckFailed(CheckFailure::Service(trouble)) => trouble.place().saturating_add(11),
+        }
+    }
+
     fn name(self) -> String {
         match self {
             Counter::TokenHit => "portcullis.token_cache.result.hit".into(),
@@ -126,6 +233,7 @@ impl Counter {
             Counter::SharedHit => "portcullis.shared_verdicts.result.hit".into(),
             Counter::SharedMiss => "portcullis.shared_verdicts.result.miss".into(),
             Counter::CheckSent => "portcullis.checks_sent".into(),
+            Counter::RefreshedAhead => "portcullis.refreshed_ahead".into(),
             Counter::CheckFailed(failure) => format!("portcullis.checks_failed.reason.{}", failure.name()),
             Counter::BindingReported => "portcullis.binding_mismatches_reported".into(),
             Counter::SpoofedHeader => "portcullis.spoofed_headers_removed".into(),
@@ -153,15 +261,56 @@ impl Histogram {
     }
 }
 
-fn add(metric: Option<u32>) {
-    if let Some(metric) = metric {
-        let _ = host::add_to_metric(metric, 1);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_counter_has_a_place_of_its_own() {
+        let failures = [CheckFailure::NotSent, CheckFailure::NoAnswer, CheckFailure::NoProof]
+            .into_iter()
+            .chain(Trouble::ALL.map(CheckFailure::Service))
+            .map(Counter::CheckFailed);
+        let others = [
+            Counter::TokenHit,
+            Counter::TokenMiss,
+            Counter::SharedHit,
+            Counter::SharedMiss,
+            Counter::CheckSent,
+            Counter::RefreshedAhead,
+            Counter::BindingReported,
+            Counter::SpoofedHeader,
+        ];
+        let mut places: Vec<_> = failures.chain(others).map(Counter::place).collect();
+        places.sort_unstable();
+        assert_eq!(places, (0..Counter::PLACES).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn each_outcome_has_a_place_of_its_own_under_each_rule() {
+        let outcomes = Fault::ALL.iter().map(|fault| Outcome::Refused(*fault));
+        let outcomes = outcomes.chain([Outcome::Open, Outcome::Admitted, Outcome::AdmittedUnchecked]);
+        let mut places: Vec<_> =
+            outcomes.flat_map(|outcome| [None, Some(0), Some(1)].map(|rule| request_place(outcome, rule))).collect();
+        places.sort_unstable();
+        assert_eq!(places, (0..3 * Outcome::PLACES).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_counted_is_kept_until_it_is_told_and_then_begins_anew() {
+        let mut metrics = Metrics::default();
+        for _ in 0..3 {
+            metrics.count(Counter::TokenHit);
+            metrics.request(Outcome::Admitted, Some(7));
+        }
+        assert_eq!(metrics.counters[Counter::TokenHit.place()].pending, 3);
+        assert_eq!(metrics.requests[request_place(Outcome::Admitted, Some(7))].pending, 3);
+        assert_eq!(metrics.changed.len(), 2);
+        metrics.flush(|_| "api");
+        assert!(metrics.changed.is_empty() && metrics.counters.iter().all(|count| count.pending == 0));
+        metrics.count(Counter::TokenHit);
+        assert_eq!(metrics.changed.len(), 1);
+    }
 
     /// docs/metrics.md is written by hand, and held to the code here.
     #[test]
@@ -169,7 +318,7 @@ mod tests {
         let docs = include_str!("../../docs/metrics.md");
         let failures = [CheckFailure::NotSent, CheckFailure::NoAnswer, CheckFailure::NoProof]
             .into_iter()
-            .chain(wire::check::Trouble::ALL.map(CheckFailure::Service));
+            .chain(Trouble::ALL.map(CheckFailure::Service));
         for failure in failures {
             assert!(docs.contains(&format!("`{}`", failure.name())), "{}", failure.name());
         }
@@ -182,6 +331,7 @@ mod tests {
             Counter::TokenHit,
             Counter::SharedHit,
             Counter::CheckSent,
+            Counter::RefreshedAhead,
             Counter::BindingReported,
             Counter::SpoofedHeader,
         ];

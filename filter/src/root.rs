@@ -3,20 +3,21 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use authn::checks::{Checks, Flight, Resolved, Waiter};
+use authn::checks::{Checks, Flight, Resolved, Waiter, Why};
 use authn::decide::{Admission, Asking, Entered, Entry, Removal, Standing, Unavailable, Unverifiable, Verified};
 use authn::engine::{Chosen, Engine, host_call};
 use authn::fault::{Denial, Fault};
 use authn::key_source::KeySource;
 use authn::policy::Policy;
 use authn::request::Request;
+use authn::revocation::Ask;
 use authn::shared::{Namespace, SharedVerdicts};
 use authn::time::{Monotonic, Now, UnixSeconds};
 use authn::token_cache::TokenCache;
 use wire::check::{self, Needs, Question, Trouble};
 
 use crate::configuration;
-use crate::host::{self, LogLevel, MapType};
+use crate::host::{self, Clock, LogLevel, MapType};
 use crate::key_fetching::{KeyFetching, Outcome as KeyOutcome, Waiting};
 use crate::metrics::{self, CheckFailure, Counter, Histogram, Metrics, Outcome};
 use crate::pairs;
@@ -43,6 +44,7 @@ pub struct Root {
     keys: KeyFetching,
     awaiting_keys: HashMap<u32, AwaitingKeys>,
     nonces: Nonces,
+    clock: Clock,
     metrics: Metrics,
     logged: u32,
     unlogged: u64,
@@ -106,7 +108,7 @@ impl Root {
             authn::engine::choose(policy.engine(), host_verifies).map_err(|error| error.to_string())?;
         metrics::set_engine(kind);
         host::log(LogLevel::Info, &format!("portcullis: signatures are verified by engine={}", kind.name()));
-        let now = host::now().map_err(|error| format!("the host gives no time: status {}", error.0))?;
+        let (clock, now) = Clock::start().map_err(|error| format!("the host gives no time: status {}", error.0))?;
         host::set_tick_period(TICK).map_err(|error| format!("the host gives no ticks: status {}", error.0))?;
         let [a, b, c, d, e, f, g, h, random @ ..] = seed;
         let limits = policy.limits();
@@ -133,6 +135,7 @@ impl Root {
             keys,
             awaiting_keys: HashMap::new(),
             nonces: Nonces { random, count: 0 },
+            clock,
             metrics: Metrics::default(),
             logged: 0,
             unlogged: 0,
@@ -145,7 +148,7 @@ impl Root {
     }
 
     fn judge(&mut self, stream: u32, patience: Patience) -> Next {
-        let Ok(now) = host::now() else {
+        let Ok(now) = self.clock.now() else {
             return self.refuse(stream, None, &Denial::new(Fault::StoreUnavailable, "the host gives no time"));
         };
         let buffer = host::request_headers();
@@ -172,7 +175,7 @@ impl Root {
                     let denial = Denial::new(Fault::RequestMalformed, "a token cannot be removed");
                     return self.refuse(stream, Some(rule), &denial);
                 }
-                self.count(Outcome::Open, Some(rule));
+                self.metrics.request(Outcome::Open, Some(rule));
                 Next::Continue
             }
             Entry::Denied { rule, denial } => self.refuse(stream, rule, &denial),
@@ -183,7 +186,7 @@ impl Root {
     fn on_token(&mut self, stream: u32, entered: Entered<'_>, patience: Patience, now: Now) -> Next {
         let rule = entered.rule();
         let cookie_session = entered.is_cookie_session();
-        let verified = match self.verified(entered.token(), now) {
+        let verified = match self.verified(&entered, now) {
             Ok(verified) => verified,
             Err(unverifiable) => return self.on_unverifiable(stream, rule, unverifiable, patience, now),
         };
@@ -192,15 +195,20 @@ impl Root {
             .accept(verified, entered, now, &HostPeer)
             .and_then(|accepted| self.policy.standing(accepted, now));
         match standing {
-            Ok(Standing::Admitted(admission)) => self.forward(stream, &admission, cookie_session),
+            Ok(Standing::Admitted(admission)) => {
+                if let Some(ask) = admission.refresh() {
+                    self.refresh(ask, now);
+                }
+                self.forward(stream, &admission, cookie_session)
+            }
             Ok(Standing::MustAsk(asking)) => self.ask(stream, asking, cookie_session, now),
             Err(denial) => self.refuse(stream, Some(rule), &denial),
         }
     }
 
     /// From this virtual machine's memory, or verified now.
-    fn verified(&mut self, token: &[u8], now: Now) -> Result<Rc<Verified>, Unverifiable> {
-        if let Some(verified) = self.tokens.find(token) {
+    fn verified(&mut self, entered: &Entered<'_>, now: Now) -> Result<Rc<Verified>, Unverifiable> {
+        if let Some(verified) = self.tokens.find(entered.token()) {
             let verified = Rc::clone(verified);
             if self.policy.still_trusts(&verified, &self.keys.rings, now)? {
                 self.metrics.count(Counter::TokenHit);
@@ -208,7 +216,7 @@ impl Root {
             }
         }
         self.metrics.count(Counter::TokenMiss);
-        let verified = Rc::new(self.policy.verify(self.engine.as_ref(), &self.keys.rings, token, now)?);
+        let verified = Rc::new(self.policy.verify(self.engine.as_ref(), &self.keys.rings, entered, now)?);
         self.tokens.insert(Rc::clone(&verified));
         Ok(verified)
     }
@@ -300,7 +308,7 @@ impl Root {
             return self.conclude(stream, rule, judged, cookie_session);
         }
         self.paused.insert(stream, Paused { asking, cookie_session });
-        self.send(now);
+        self.send(Why::Waiters, now);
         // A host that refuses the call says so at once, and this request was then answered in `send`.
         match self.paused.contains_key(&stream) {
             true => Next::Wait,
@@ -308,9 +316,24 @@ impl Root {
         }
     }
 
+    /// An answer that is in use will soon be stale: perhaps another worker has a newer one, else the service is asked again,
+    /// and nobody waits for that.
+    fn refresh(&mut self, ask: &Rc<Ask>, now: Now) {
+        if let Some((sent, verdict)) = self.shared_verdict(ask.digest) {
+            ask.learn(sent, verdict);
+            let is_young = self.policy.revocation().is_some_and(|revocation| revocation.is_young(sent, now.monotonic));
+            if is_young {
+                self.metrics.count(Counter::SharedHit);
+                return;
+            }
+        }
+        self.metrics.count(Counter::RefreshedAhead);
+        self.checks.refresh(Rc::clone(ask));
+    }
+
     /// Sends what may be sent. The root is effective afterwards, or a request that was refused on the way.
-    fn send(&mut self, now: Now) {
-        while let Some(batch) = self.checks.next_batch(now.monotonic) {
+    fn send(&mut self, why: Why, now: Now) {
+        while let Some(batch) = self.checks.next_batch(why, now.monotonic) {
             self.metrics.record(Histogram::CheckTokens, u64::try_from(batch.tokens).unwrap_or(u64::MAX));
             match self.call(&batch.keys, now.wall) {
                 Some((call, question)) => {
@@ -351,7 +374,7 @@ impl Root {
     }
 
     pub fn on_call_answered(&mut self, call: u32) {
-        let now = host::now();
+        let now = self.clock.set();
         if let Ok(now) = now
             && let Some(news) = self.keys.on_call_answered(&self.policy, call, now.monotonic)
         {
@@ -384,7 +407,7 @@ impl Root {
                 self.fail(waiters, reason, fault, cause);
             }
         }
-        self.send(now);
+        self.send(Why::Waiters, now);
     }
 
     fn read_answer(&self, question: &Question) -> Result<Vec<wire::Answer>, CheckFailure> {
@@ -407,6 +430,7 @@ impl Root {
     fn resolve(&mut self, resolved: Resolved, now: Now) {
         // Another worker may have learnt of a revocation since: the newer of the two counts here too.
         let (sent, verdict) = self.share(&resolved);
+        resolved.ask.learn(sent, verdict);
         self.release(resolved.waiters, |policy, asking| asking.on_verdict(policy, sent, verdict, now));
     }
 
@@ -465,12 +489,12 @@ impl Root {
             self.metrics.count(Counter::BindingReported);
         }
         let outcome = if admission.unchecked { Outcome::AdmittedUnchecked } else { Outcome::Admitted };
-        self.count(outcome, Some(admission.rule()));
+        self.metrics.request(outcome, Some(admission.rule()));
         if cookie_session { Next::ContinueCookieSession } else { Next::Continue }
     }
 
     fn refuse(&mut self, stream: u32, rule: Option<usize>, denial: &Denial) -> Next {
-        self.count(Outcome::Refused(denial.fault), rule);
+        self.metrics.request(Outcome::Refused(denial.fault), rule);
         self.log_refusal(rule, denial);
         let refusal = self.policy.refusal(denial.fault, rule);
         let headers: Vec<(&[u8], &[u8])> =
@@ -499,12 +523,13 @@ impl Root {
     }
 
     pub fn on_tick(&mut self) {
+        self.flush_metrics();
         if self.unlogged > 0 {
             host::log(LogLevel::Info, &format!("portcullis: {} more refusals were not logged", self.unlogged));
         }
         self.logged = 0;
         self.unlogged = 0;
-        let Ok(now) = host::now() else { return };
+        let Ok(now) = self.clock.set() else { return };
         for (issuer, outcome) in self.keys.on_tick(&self.policy, now.monotonic) {
             self.on_key_news(issuer, outcome);
         }
@@ -532,7 +557,13 @@ impl Root {
         let patience =
             self.policy.revocation().map_or(Duration::ZERO, |revocation| revocation.timeout.saturating_mul(4));
         self.calls.retain(|_, call| now.monotonic.since(call.sent) < patience);
-        self.send(now);
+        self.send(Why::Tick, now);
+    }
+
+    /// Counters reach the host with every tick, and when this configuration ends.
+    pub fn flush_metrics(&mut self) {
+        let rules = self.policy.rules();
+        self.metrics.flush(|place| rules.get(place).map_or("none", |rule| rule.name.as_str()));
     }
 
     /// Some upstreams take a trailer for a header: those that only this filter may set go from there too.
@@ -544,9 +575,14 @@ impl Root {
 
     /// The request is over, answered or not.
     pub fn on_stream_gone(&mut self, stream: u32) {
-        self.unanswered.remove(&stream);
-        self.awaiting_keys.remove(&stream);
-        if self.paused.remove(&stream).is_some() {
+        // Most requests never wait, and to hash their number for each set costs more than to judge them.
+        if !self.unanswered.is_empty() {
+            self.unanswered.remove(&stream);
+        }
+        if !self.awaiting_keys.is_empty() {
+            self.awaiting_keys.remove(&stream);
+        }
+        if !self.paused.is_empty() && self.paused.remove(&stream).is_some() {
             self.checks.leave(stream);
         }
     }
@@ -584,11 +620,6 @@ impl Root {
             }
         }
         ours
-    }
-
-    fn count(&mut self, outcome: Outcome, rule: Option<usize>) {
-        let named = rule.and_then(|place| Some((place, self.policy.rules().get(place)?.name.as_str())));
-        self.metrics.request(outcome, named);
     }
 }
 

@@ -14,7 +14,8 @@ thread_local! {
 /// A configuration update adds a root to the same virtual machine, and the requests of the old one go on under it.
 #[derive(Default)]
 struct Vm {
-    roots: HashMap<u32, Option<Root>>,
+    /// A few at most, and one as a rule.
+    roots: Vec<(u32, Option<Root>)>,
     /// The root of the requests that `others` does not list: with one configuration, the usual case, nothing needs
     /// to be kept for a request.
     first: Option<u32>,
@@ -24,7 +25,7 @@ struct Vm {
 pub fn create_context(context: u32, parent: u32) {
     with_vm((), |vm| {
         if parent == 0 {
-            vm.roots.insert(context, None);
+            vm.set_root(context, None);
             if vm.first.is_none() && vm.roots.len() == 1 && vm.others.is_empty() {
                 vm.first = Some(context);
             }
@@ -41,7 +42,7 @@ pub fn configure(context: u32) -> bool {
         .and_then(|text| Root::configure(context, text));
     match configured {
         Ok(root) => with_vm(false, |vm| {
-            vm.roots.insert(context, Some(root));
+            vm.set_root(context, Some(root));
             true
         }),
         Err(why) => {
@@ -54,7 +55,10 @@ pub fn configure(context: u32) -> bool {
 pub fn delete_context(context: u32) {
     forget_cookie_session(context);
     with_vm((), |vm| {
-        if vm.roots.remove(&context).is_some() {
+        if let Some(place) = vm.roots.iter().position(|(id, _)| *id == context) {
+            if let (_, Some(mut root)) = vm.roots.swap_remove(place) {
+                root.flush_metrics();
+            }
             if vm.first == Some(context) {
                 vm.first = None;
             }
@@ -63,7 +67,9 @@ pub fn delete_context(context: u32) {
         if let Some(root) = vm.root_of(context) {
             root.on_stream_gone(context);
         }
-        vm.others.remove(&context);
+        if !vm.others.is_empty() {
+            vm.others.remove(&context);
+        }
     });
 }
 
@@ -87,7 +93,7 @@ pub fn clear_trailers(context: u32) {
 
 pub fn on_call_answered(root: u32, call: u32) {
     with_vm((), |vm| {
-        if let Some(Some(root)) = vm.roots.get_mut(&root) {
+        if let Some(root) = vm.root(root) {
             root.on_call_answered(call);
         }
     });
@@ -95,7 +101,7 @@ pub fn on_call_answered(root: u32, call: u32) {
 
 pub fn on_tick(root: u32) {
     with_vm((), |vm| {
-        if let Some(Some(root)) = vm.roots.get_mut(&root) {
+        if let Some(root) = vm.root(root) {
             root.on_tick();
         }
     });
@@ -111,13 +117,26 @@ pub fn mark_cookie_session(context: u32) {
 
 /// Returns whether it was one.
 pub fn forget_cookie_session(context: u32) -> bool {
-    COOKIE_SESSIONS.with(|sessions| sessions.try_borrow_mut().is_ok_and(|mut sessions| sessions.remove(&context)))
+    COOKIE_SESSIONS.with(|sessions| {
+        sessions.try_borrow_mut().is_ok_and(|mut sessions| !sessions.is_empty() && sessions.remove(&context))
+    })
 }
 
 impl Vm {
     fn root_of(&mut self, context: u32) -> Option<&mut Root> {
-        let root = self.others.get(&context).copied().or(self.first)?;
-        self.roots.get_mut(&root)?.as_mut()
+        let other = if self.others.is_empty() { None } else { self.others.get(&context).copied() };
+        self.root(other.or(self.first)?)
+    }
+
+    fn root(&mut self, id: u32) -> Option<&mut Root> {
+        self.roots.iter_mut().find(|(other, _)| *other == id)?.1.as_mut()
+    }
+
+    fn set_root(&mut self, id: u32, root: Option<Root>) {
+        match self.roots.iter_mut().find(|(other, _)| *other == id) {
+            Some((_, place)) => *place = root,
+            None => self.roots.push((id, root)),
+        }
     }
 }
 

@@ -129,6 +129,16 @@ async fn write(shared: &Shared, ask: &Ask, by: &str) -> Result<Map<String, Value
     Ok(done)
 }
 
+/// Ends a session or user for another part of this service, as an operator would.
+///
+/// # Errors
+/// Why it is not acknowledged, in words of ours.
+pub async fn end(shared: &Shared, kind: Kind, issuer: &str, id: &str, by: &str) -> Result<RevocationKey, String> {
+    let ask = Ask::of(kind, issuer, id, None, &shared.options);
+    let written = write_as(shared, &ask, unix_seconds(), by).await;
+    written.map(|(key, _)| key).map_err(|problem| problem.to_string())
+}
+
 /// Ends a session for the part of this service that keeps them: for `ttl`, which covers all of its tokens.
 ///
 /// # Errors

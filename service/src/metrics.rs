@@ -10,6 +10,8 @@ use prometheus_client::registry::Registry;
 use wire::Kind;
 use wire::check::Trouble;
 
+use crate::signals::Endpoint;
+
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How a request to an OAuth 2.0 endpoint ended.
@@ -30,6 +32,7 @@ pub struct Metrics {
     revocations: Family<Label, Counter>,
     oauth: Family<[(&'static str, &'static str); 2], Counter>,
     sessions: Family<Label, Counter>,
+    signals: Family<[(&'static str, &'static str); 2], Counter>,
     pub keys_per_check: Histogram,
     pub redis_seconds: Histogram,
     ready: Gauge<u64, AtomicU64>,
@@ -42,6 +45,17 @@ pub enum CheckResult {
     /// The question was not ours or not well formed.
     Refused,
     Trouble,
+}
+
+/// How a logout token or security event ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignalResult {
+    /// A session or user.
+    Ended,
+    /// There was nothing to do.
+    Noted,
+    Refused,
+    Unavailable,
 }
 
 /// One label and its value.
@@ -76,6 +90,20 @@ impl OAuthResult {
     }
 }
 
+impl SignalResult {
+    const ALL: [SignalResult; 4] =
+        [SignalResult::Ended, SignalResult::Noted, SignalResult::Refused, SignalResult::Unavailable];
+
+    fn name(self) -> &'static str {
+        match self {
+            SignalResult::Ended => "ended",
+            SignalResult::Noted => "noted",
+            SignalResult::Refused => "refused",
+            SignalResult::Unavailable => "unavailable",
+        }
+    }
+}
+
 impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("portcullis");
@@ -84,6 +112,7 @@ impl Metrics {
         let revocations = Family::<Label, Counter>::default();
         let oauth = Family::<[(&'static str, &'static str); 2], Counter>::default();
         let sessions = Family::<Label, Counter>::default();
+        let signals = Family::<[(&'static str, &'static str); 2], Counter>::default();
         let keys_per_check = Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 512.0]);
         let redis_seconds = Histogram::new([0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]);
         let ready = Gauge::<u64, AtomicU64>::default();
@@ -92,6 +121,7 @@ impl Metrics {
         registry.register("revocations", "Revocations written, by kind", revocations.clone());
         registry.register("oauth", "Requests to the OAuth 2.0 endpoints by how they ended", oauth.clone());
         registry.register("sessions", "Sessions by what was done with them", sessions.clone());
+        registry.register("signals", "Logout tokens and security events by how they ended", signals.clone());
         registry.register("check_keys", "Keys in one check", keys_per_check.clone());
         registry.register("redis_seconds", "Round trips to Redis for reads", redis_seconds.clone());
         registry.register("store_ready", "1 while the store can be answered from", ready.clone());
@@ -105,6 +135,11 @@ impl Metrics {
         for kind in Kind::ALL {
             revocations.get_or_create(&[("kind", kind.name())]).inc_by(0);
         }
+        for endpoint in Endpoint::ALL {
+            for result in SignalResult::ALL {
+                signals.get_or_create(&[("endpoint", endpoint.name()), ("result", result.name())]).inc_by(0);
+            }
+        }
         for endpoint in ["introspect", "revoke", "token"] {
             for result in [OAuthResult::Done, OAuthResult::Refused, OAuthResult::Trouble] {
                 oauth.get_or_create(&[("endpoint", endpoint), ("result", result.name())]).inc_by(0);
@@ -113,7 +148,7 @@ impl Metrics {
         for what in ["created", "ended", "reused"] {
             sessions.get_or_create(&[("event", what)]).inc_by(0);
         }
-        Self { registry, checks, troubles, revocations, oauth, sessions, keys_per_check, redis_seconds, ready }
+        Self { registry, checks, troubles, revocations, oauth, sessions, signals, keys_per_check, redis_seconds, ready }
     }
 
     pub fn check(&self, result: CheckResult) {
@@ -135,6 +170,10 @@ impl Metrics {
     /// `created`, `ended`, or `reused`: ended because a refresh token was used again.
     pub fn session(&self, event: &'static str) {
         self.sessions.get_or_create(&[("event", event)]).inc();
+    }
+
+    pub fn signal(&self, endpoint: Endpoint, result: SignalResult) {
+        self.signals.get_or_create(&[("endpoint", endpoint.name()), ("result", result.name())]).inc();
     }
 
     pub fn store_ready(&self, ready: bool) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use wire::Secret;
 
-use crate::{AdminTls, Allow, RedisOptions, SessionOptions, StoreId};
+use crate::{AdminTls, Allow, Providers, ProvidersError, RedisOptions, SessionOptions, StoreId};
 
 /// The most that a filter may allow an issuer's clock to differ.
 pub const MAX_SKEW: Duration = Duration::from_secs(300);
@@ -53,6 +53,8 @@ pub struct Options {
     pub max_lifetime: Duration,
     /// The issuers for whom revocations are taken; of any, if empty.
     pub issuers: Vec<String>,
+    /// Who may end sessions by a logout token or a security event.
+    pub providers: Providers,
     /// How long a revoked session is kept: the longest that a session lives, since each refresh of it gives new tokens.
     pub session_retention: Duration,
     /// How far an issuer's clock may run ahead.
@@ -89,6 +91,8 @@ pub enum OptionsError {
         "`create-store` and `store-id` exclude each other: a lost store would come back empty under the id of the full one"
     )]
     CreatePinned,
+    #[error(transparent)]
+    Providers(#[from] ProvidersError),
     #[error("`{0}` must be at least 1")]
     Zero(&'static str),
     #[error("`{0}` must not be empty")]
@@ -131,6 +135,7 @@ impl Options {
         if self.create_store && self.store_id.is_some() {
             return Err(OptionsError::CreatePinned);
         }
+        self.providers.check(&self.issuers)?;
         if let Some(sessions) = &self.sessions {
             sessions.check(self.max_lifetime)?;
         }
@@ -222,6 +227,7 @@ pub mod tests {
             require_disk: false,
             max_lifetime: Duration::from_secs(86_400),
             issuers: vec![],
+            providers: Providers::default(),
             session_retention: Duration::from_secs(30 * 86_400),
             iat_lead: Duration::from_secs(1),
             max_requests: 1,

@@ -28,6 +28,7 @@ use crate::options::OptionsError;
 use crate::seal::{SealError, Seals};
 use crate::session::Sessions;
 use crate::session::keys::Ring;
+use crate::signals::{self, ProvidersError, Signals};
 use crate::signing::{self, Signing};
 use crate::store::Store;
 use crate::throttle::Throttle;
@@ -79,6 +80,8 @@ pub enum ServeError {
     SigningKeys(#[from] signing::ReadError),
     #[error(transparent)]
     Clients(#[from] ClientsError),
+    #[error(transparent)]
+    Providers(#[from] ProvidersError),
 }
 
 /// What every request may use.
@@ -98,6 +101,7 @@ pub struct Shared {
     pub probes: Semaphore,
     /// Places of bulk requests, held until their answers end.
     pub bulk: Arc<Semaphore>,
+    pub signals: Signals,
 }
 
 impl Service {
@@ -107,6 +111,7 @@ impl Service {
     /// See [`ServeError`].
     pub async fn bind(options: Options) -> Result<Self, ServeError> {
         options.check()?;
+        let signals = Signals::new(&options)?;
         let options = Arc::new(options);
         let admin_tls = match options.admin_tls.clone() {
             None => None,
@@ -152,6 +157,7 @@ impl Service {
             refused: Throttle::default(),
             probes: Semaphore::new(MAX_PROBES),
             bulk: Arc::new(Semaphore::new(MAX_BULK)),
+            signals,
         };
         Ok(Self { shared: Arc::new(shared), data, admin, admin_tls, addresses })
     }
@@ -209,7 +215,8 @@ fn data_routes(shared: Arc<Shared>) -> Router {
     // Whether we live must be told when every place is taken, too.
     let routes =
         routes.merge(health::probes()).layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST));
-    Router::from(routes).with_state(shared)
+    // They bound themselves: keys may have to be fetched, and a revocation waits for disks.
+    Router::from(routes.merge(shared.signals.routes())).with_state(shared)
 }
 
 fn check_routes() -> OpenApiRouter<Arc<Shared>> {
@@ -218,8 +225,8 @@ fn check_routes() -> OpenApiRouter<Arc<Shared>> {
 
 /// The description of the data listener.
 pub fn data_api() -> OpenApi {
-    let routes = check_routes().merge(oauth2::routes()).merge(oauth2::key_routes()).merge(health::probes());
-    routes.into_openapi()
+    let routes = check_routes().merge(oauth2::routes()).merge(oauth2::key_routes()).merge(signals::routes());
+    routes.merge(health::probes()).into_openapi()
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {

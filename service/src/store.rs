@@ -3,6 +3,7 @@ mod connect;
 mod create;
 mod entry;
 mod keeper;
+mod once;
 mod reader;
 mod redis_options;
 mod routes;
@@ -19,6 +20,7 @@ use wire::{Answer, RevocationKey};
 
 pub use create::{CreateError, create_store};
 pub use entry::{Bucket, StoreId, StoreIdError};
+pub use once::Claim;
 pub use reader::{Page, Stored};
 pub use redis_options::{Mode, RedisOptions, RedisOptionsError};
 pub use standing::Allow;

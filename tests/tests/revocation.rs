@@ -115,6 +115,33 @@ async fn whatever_is_revoked_ends_in_time_on_every_worker_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_active_session_is_asked_about_before_its_verdict_is_stale_and_shut_when_no_answer_comes() {
+    let mut mesh = Mesh::start("refreshed-ahead").await;
+    let token = mesh.token();
+    let stop = Arc::new(AtomicBool::new(false));
+    let loads: Vec<_> =
+        mesh.connections(1).await.into_iter().map(|connection| load(connection, &token, &stop)).collect();
+    let refreshed = async || mesh.envoy.stat("wasmcustom.portcullis.refreshed_ahead").await;
+    assert!(wait_until(Duration::from_secs(20), async || refreshed().await >= 3).await, "it is never refreshed");
+    let passed = mesh.upstream.requests();
+    assert!(wait_until(Duration::from_secs(10), async || mesh.upstream.requests() > passed + 20).await);
+    mesh.service.as_mut().unwrap().process().pause();
+    let paused = Instant::now();
+    tokio::time::sleep_until((paused + FRESHNESS + GRACE + AFTERWARDS).into()).await;
+    stop.store(true, Ordering::SeqCst);
+    for one in loads {
+        let all = one.await.unwrap();
+        let strange =
+            all.iter().find(|sent| !matches!((sent.status, &*sent.code), (200, "") | (503, "STORE_UNAVAILABLE")));
+        assert!(strange.is_none(), "{:?}", strange.map(|sent| &sent.code));
+        assert!(all.iter().all(|sent| sent.status == 200 || sent.at > paused), "refused while all was well");
+        let late = all.iter().filter(|sent| sent.at > paused + FRESHNESS);
+        assert!(late.clone().count() > 0 && late.clone().all(|sent| sent.status == 503), "it passes on no answer");
+    }
+    mesh.service.as_mut().unwrap().process().resume();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lifted_revocation_passes_again() {
     let mesh = Mesh::start("lifted").await;
     let claims = claims();

@@ -106,6 +106,11 @@ pub enum ReplyError {
 }
 
 impl Trouble {
+    /// Its place in [`Trouble::ALL`].
+    pub const fn place(self) -> usize {
+        self as usize
+    }
+
     pub const ALL: [Trouble; 8] = [
         Trouble::StoreRefused,
         Trouble::StoreSlow,

@@ -1,4 +1,6 @@
 //! Errors of the admin API, as RFC 9457 has them.
+use std::fmt;
+
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -66,6 +68,13 @@ impl Problem {
     pub fn written(mut self, written: &'static str) -> Self {
         self.written = Some(written);
         self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code)?;
+        self.detail.as_ref().map_or(Ok(()), |detail| write!(f, ": {detail}"))
     }
 }
 

@@ -2,6 +2,8 @@
 //! kernel, and stops them at its end.
 mod admin;
 mod http;
+mod provider;
 mod sessions;
+mod signals;
 mod store;
 mod support;

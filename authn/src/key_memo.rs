@@ -1,0 +1,90 @@
+//! The revocation keys of what few tokens differ in (issuer, signing key, client), so that each need not be derived for
+//! every new token. A fixed number of places: what shares one with another is derived again, and nothing else happens.
+use std::cell::RefCell;
+
+use wire::{Derived, Kind, RevocationKey};
+
+const PLACES: usize = 256;
+/// Longer ids are rare, and would make room for nothing else.
+const LONGEST: usize = 128;
+
+#[derive(Debug, Default)]
+pub struct KeyMemo(RefCell<Vec<Option<Known>>>);
+
+#[derive(Debug, Clone)]
+struct Known {
+    kind: Kind,
+    issuer: Box<str>,
+    id: Box<[u8]>,
+    key: RevocationKey,
+}
+
+impl KeyMemo {
+    pub fn derive(&self, derived: &Derived, kind: Kind, issuer: &str, id: &[u8]) -> RevocationKey {
+        let fresh = || derived.revocation_key(kind, issuer, id);
+        let is_shared = match kind {
+            Kind::Client | Kind::SigningKey | Kind::Issuer => true,
+            Kind::Token | Kind::Session | Kind::User => false,
+        };
+        let Ok(mut places) = self.0.try_borrow_mut() else { return fresh() };
+        if !is_shared || id.len() > LONGEST {
+            return fresh();
+        }
+        if places.is_empty() {
+            places.resize(PLACES, None);
+        }
+        let Some(place) = places.get_mut(place(kind, id)) else { return fresh() };
+        if let Some(known) = place
+            && known.kind == kind
+            && *known.id == *id
+            && *known.issuer == *issuer
+        {
+            return known.key;
+        }
+        let key = fresh();
+        *place = Some(Known { kind, issuer: issuer.into(), id: id.into(), key });
+        key
+    }
+}
+
+fn place(kind: Kind, id: &[u8]) -> usize {
+    // FNV-1a. Whoever makes ids meet in one place gains that they are derived again.
+    let hash = id.iter().fold(0x811c_9dc5 ^ u32::from(kind.code()), |hash: u32, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    });
+    usize::try_from(hash >> 24).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_the_same_whether_known_or_not_and_whoever_had_its_place() {
+        let derived = wire::Secret::new(&[7; 32]).unwrap().derive();
+        let memo = KeyMemo::default();
+        for _ in 0..2 {
+            for number in 0..2_000u32 {
+                let id = number.to_string();
+                for kind in Kind::ALL {
+                    for issuer in ["https://a.example", "https://b.example"] {
+                        let key = memo.derive(&derived, kind, issuer, id.as_bytes());
+                        assert_eq!(key, derived.revocation_key(kind, issuer, id.as_bytes()), "{kind:?} {issuer} {id}");
+                    }
+                }
+            }
+        }
+        assert!(memo.0.borrow().len() <= PLACES);
+    }
+
+    #[test]
+    fn what_each_token_has_of_its_own_takes_no_place() {
+        let derived = wire::Secret::new(&[7; 32]).unwrap().derive();
+        let memo = KeyMemo::default();
+        for kind in [Kind::Token, Kind::Session, Kind::User] {
+            memo.derive(&derived, kind, "https://a.example", b"id");
+        }
+        memo.derive(&derived, Kind::Client, "https://a.example", &[b'x'; LONGEST + 1]);
+        assert!(memo.0.borrow().is_empty());
+    }
+}

@@ -1,0 +1,271 @@
+//! A provider's key set (RFC 7517), read once into keys that verify. The key decides the algorithm.
+use aws_lc_rs::signature::{self, ParsedPublicKey, RsaPublicKeyComponents, UnparsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::algorithm::{Algorithm, Family};
+
+/// The longest key set, in bytes, and the most members of one.
+pub const MAX_SET_BYTES: usize = 256 * 1024;
+pub const MAX_MEMBERS: usize = 128;
+/// The most signatures that are tried for one token.
+const MAX_CANDIDATES: usize = 4;
+/// RFC 7518 section 3.3 asks for 2048 bits; above 8192 a check takes too long.
+const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
+/// 65537, the one exponent that is in use.
+const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
+
+#[derive(Debug, Default)]
+pub struct KeySet(Vec<Key>);
+
+#[derive(Debug)]
+struct Key {
+    kid: Option<String>,
+    /// The one that the set says it is for.
+    only: Option<Algorithm>,
+    material: Material,
+}
+
+#[derive(Debug)]
+enum Material {
+    Rsa { n: Vec<u8>, e: Vec<u8> },
+    P256(Vec<u8>),
+    P384(Vec<u8>),
+    Ed25519(Vec<u8>),
+}
+
+/// How a signature was judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judged {
+    Good,
+    Bad,
+    /// The key is there, and is none for this algorithm.
+    OtherAlgorithm,
+    /// No such key: a newer set may have it.
+    UnknownKey,
+}
+
+impl KeySet {
+    /// Keys that we cannot use are left out: a set may have keys for others too.
+    ///
+    /// # Errors
+    /// It is no key set; the last good one is better.
+    pub fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+        #[derive(Deserialize)]
+        struct Set {
+            keys: Vec<Value>,
+        }
+        if bytes.len() > MAX_SET_BYTES {
+            return Err("is too long for a key set");
+        }
+        let set: Set = serde_json::from_slice(bytes).map_err(|_| "is not a key set")?;
+        if set.keys.len() > MAX_MEMBERS {
+            return Err("has too many keys");
+        }
+        Ok(Self(set.keys.into_iter().filter_map(Key::read).collect()))
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Without a key id, any key of the algorithm may have signed.
+    pub fn judge(&self, kid: Option<&str>, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> Judged {
+        let named = |key: &&Key| kid.is_none() || key.kid.as_deref() == kid;
+        let mut fitting = self.0.iter().filter(named).filter(|key| key.fits(algorithm)).peekable();
+        if fitting.peek().is_none() {
+            let there = kid.is_some() && self.0.iter().any(|key| named(&key));
+            return if there { Judged::OtherAlgorithm } else { Judged::UnknownKey };
+        }
+        match fitting.take(MAX_CANDIDATES).any(|key| key.verifies(algorithm, message, signature)) {
+            true => Judged::Good,
+            false => Judged::Bad,
+        }
+    }
+}
+
+impl Key {
+    fn read(value: Value) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Jwk {
+            kty: String,
+            kid: Option<String>,
+            #[serde(rename = "use")]
+            usage: Option<String>,
+            key_ops: Option<Vec<String>>,
+            alg: Option<String>,
+            crv: Option<String>,
+            n: Option<String>,
+            e: Option<String>,
+            x: Option<String>,
+            y: Option<String>,
+            d: Option<Value>,
+        }
+        let jwk: Jwk = serde_json::from_value(value).ok()?;
+        if jwk.usage.is_some_and(|usage| usage != "sig")
+            || jwk.key_ops.is_some_and(|operations| !operations.iter().any(|operation| operation == "verify"))
+        {
+            return None;
+        }
+        // A private key that is published is everybody's.
+        if jwk.d.is_some() {
+            return None;
+        }
+        let bytes = |text: Option<String>| URL_SAFE_NO_PAD.decode(text?).ok();
+        let point = |length: usize, x, y| -> Option<Vec<u8>> {
+            let (x, y): (Vec<u8>, Vec<u8>) = (bytes(x)?, bytes(y)?);
+            // RFC 7518 section 6.2.1.2: the full length, zeros included.
+            (x.len() == length && y.len() == length).then(|| [&[4], x.as_slice(), y.as_slice()].concat())
+        };
+        let material = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+            ("RSA", _) => Material::Rsa { n: bytes(jwk.n)?, e: bytes(jwk.e)? },
+            ("EC", Some("P-256")) => Material::P256(point(32, jwk.x, jwk.y)?),
+            ("EC", Some("P-384")) => Material::P384(point(48, jwk.x, jwk.y)?),
+            ("OKP", Some("Ed25519")) => Material::Ed25519(bytes(jwk.x)?),
+            _ => return None,
+        };
+        if !material.is_sound() {
+            return None;
+        }
+        let only = match jwk.alg {
+            None => None,
+            Some(name) => Some(Algorithm::from_name(&name)?),
+        };
+        Some(Self { kid: jwk.kid, only, material })
+    }
+
+    fn fits(&self, algorithm: Algorithm) -> bool {
+        self.material.family() == algorithm.family() && self.only.is_none_or(|only| only == algorithm)
+    }
+
+    fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+        let rsa = |parameters| match &self.material {
+            Material::Rsa { n, e } => RsaPublicKeyComponents { n, e }.verify(parameters, message, signature).is_ok(),
+            Material::P256(_) | Material::P384(_) | Material::Ed25519(_) => false,
+        };
+        match (algorithm, &self.material) {
+            (Algorithm::RS256, _) => rsa(&signature::RSA_PKCS1_2048_8192_SHA256),
+            (Algorithm::RS384, _) => rsa(&signature::RSA_PKCS1_2048_8192_SHA384),
+            (Algorithm::RS512, _) => rsa(&signature::RSA_PKCS1_2048_8192_SHA512),
+            (Algorithm::PS256, _) => rsa(&signature::RSA_PSS_2048_8192_SHA256),
+            (Algorithm::PS384, _) => rsa(&signature::RSA_PSS_2048_8192_SHA384),
+            (Algorithm::PS512, _) => rsa(&signature::RSA_PSS_2048_8192_SHA512),
+            (Algorithm::ES256, Material::P256(point)) => {
+                UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point).verify(message, signature).is_ok()
+            }
+            (Algorithm::ES384, Material::P384(point)) => {
+                UnparsedPublicKey::new(&signature::ECDSA_P384_SHA384_FIXED, point).verify(message, signature).is_ok()
+            }
+            (Algorithm::EdDSA, Material::Ed25519(key)) => {
+                UnparsedPublicKey::new(&signature::ED25519, key).verify(message, signature).is_ok()
+            }
+            (Algorithm::ES256 | Algorithm::ES384 | Algorithm::EdDSA, _) => false,
+        }
+    }
+}
+
+impl Material {
+    fn family(&self) -> Family {
+        match self {
+            Material::Rsa { .. } => Family::Rsa,
+            Material::P256(_) => Family::P256,
+            Material::P384(_) => Family::P384,
+            Material::Ed25519(_) => Family::Ed25519,
+        }
+    }
+
+    /// On its curve, of a length that is in use.
+    fn is_sound(&self) -> bool {
+        match self {
+            Material::Rsa { n, e } => {
+                *e == RSA_EXPONENT && RSA_BYTES.contains(&n.len()) && n.first().is_some_and(|first| *first >= 0x80)
+            }
+            Material::P256(point) => ParsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point).is_ok(),
+            Material::P384(point) => ParsedPublicKey::new(&signature::ECDSA_P384_SHA384_FIXED, point).is_ok(),
+            Material::Ed25519(key) => ParsedPublicKey::new(&signature::ED25519, key).is_ok(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mint::{Alg, SigningKey};
+    use serde_json::json;
+
+    fn set(keys: &[Value]) -> KeySet {
+        KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap()
+    }
+
+    fn jwk(key: &SigningKey) -> Value {
+        Value::Object(key.public_jwk().unwrap())
+    }
+
+    /// Of a token, apart: signing input and signature.
+    fn signed(key: &SigningKey) -> (String, Vec<u8>) {
+        let token = key.mint(&json!({ "iss": "i" }));
+        let (input, signature) = token.rsplit_once('.').unwrap();
+        (input.to_owned(), URL_SAFE_NO_PAD.decode(signature).unwrap())
+    }
+
+    #[test]
+    fn each_algorithm_verifies_with_its_own_key_only() {
+        let pairs: Vec<(Algorithm, SigningKey)> = Algorithm::ALL
+            .into_iter()
+            .map(|algorithm| (algorithm, SigningKey::generate(algorithm.name().parse::<Alg>().unwrap(), "k")))
+            .collect();
+        for (algorithm, key) in &pairs {
+            let (input, signature) = signed(key);
+            let ours = set(&[jwk(key)]);
+            assert_eq!(ours.judge(Some("k"), *algorithm, input.as_bytes(), &signature), Judged::Good, "{algorithm:?}");
+            assert_eq!(ours.judge(None, *algorithm, input.as_bytes(), &signature), Judged::Good);
+            assert_eq!(ours.judge(Some("k"), *algorithm, b"other", &signature), Judged::Bad);
+            assert_eq!(ours.judge(Some("other"), *algorithm, input.as_bytes(), &signature), Judged::UnknownKey);
+            for (other, _) in pairs.iter().filter(|(other, _)| other != algorithm) {
+                let judged = ours.judge(Some("k"), *other, input.as_bytes(), &signature);
+                assert_eq!(judged, Judged::OtherAlgorithm, "{algorithm:?} as {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_that_must_not_verify_are_left_out() {
+        let rsa = jwk(&SigningKey::generate(Alg::RS256, "k"));
+        let with = |name: &str, value: Value| {
+            let mut key = rsa.clone();
+            key[name] = value;
+            key
+        };
+        assert_eq!(set(std::slice::from_ref(&rsa)).len(), 1);
+        for key in [
+            with("use", json!("enc")),
+            with("key_ops", json!(["encrypt"])),
+            with("alg", json!("RSA-OAEP")),
+            with("alg", json!("HS256")),
+            with("e", json!("Aw")),
+            with("n", json!("AQAB")),
+            with("d", json!("AQAB")),
+            with("kty", json!("oct")),
+            json!({ "kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0", "kid": "k" }),
+            json!({ "kty": "EC", "crv": "P-256", "x": "AA", "y": "AA" }),
+            json!({ "kty": "EC", "crv": "P-256", "x": "A".repeat(43), "y": "A".repeat(43) }),
+            json!({ "kty": "OKP", "crv": "Ed25519", "x": "AA" }),
+            json!(5),
+        ] {
+            assert_eq!(set(std::slice::from_ref(&key)).len(), 0, "{key}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_set_or_too_large_is_refused() {
+        for bad in ["", "[]", "{}", r#"{"keys":{}}"#, "<html>"] {
+            assert!(KeySet::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+        let many = json!({ "keys": vec![json!({}); MAX_MEMBERS + 1] });
+        assert!(KeySet::parse(many.to_string().as_bytes()).is_err());
+        let long = format!("{{\"keys\":[]{}}}", " ".repeat(MAX_SET_BYTES));
+        assert!(KeySet::parse(long.as_bytes()).is_err());
+    }
+}

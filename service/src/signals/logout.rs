@@ -1,0 +1,81 @@
+//! What a logout token must be (OpenID Connect Back-Channel Logout 1.0 sections 2.4 and 2.6), and whom it logs out.
+use serde_json::Value;
+use wire::Kind;
+
+use super::Ending;
+use super::claims::Claims;
+use super::jws::Unverified;
+use super::refused::Refused;
+
+const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+/// Types are recommended and not required (section 2.4), and many providers write `JWT`. Whatever else a token is, it is
+/// no logout token without the event.
+const TYPES: [&str; 2] = ["logout+jwt", "jwt"];
+
+/// # Errors
+/// It is of another type.
+pub fn judge_type(token: &Unverified<'_>) -> Result<(), Refused> {
+    match token.typ.is_none() || token.is_typed(&TYPES) {
+        true => Ok(()),
+        false => Err(Refused::Type("`logout+jwt`, `JWT` or absent")),
+    }
+}
+
+/// # Errors
+/// It is no logout token, or names nobody.
+pub fn ending(claims: &Claims, issuer: &str) -> Result<Ending, Refused> {
+    match claims.events.get(EVENT) {
+        Some(Value::Object(_)) => {}
+        Some(_) => return Err(Refused::Events("must have an object for the logout event")),
+        None => return Err(Refused::Events("must have the logout event")),
+    }
+    // It makes sure that no logout token serves as an ID token; so what has one may be an ID token.
+    if claims.nonce.is_some() {
+        return Err(Refused::Claim("nonce", "must not be there"));
+    }
+    // With a session, it is this session only (section 2.4).
+    let (kind, id) = match (&claims.sid, &claims.sub) {
+        (Some(sid), _) => (Kind::Session, sid),
+        (None, Some(sub)) => (Kind::User, sub),
+        (None, None) => return Err(Refused::Claim("sid", "and `sub` are missing: one of them must be there")),
+    };
+    Ok(Ending { kind, issuer: issuer.to_owned(), id: id.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn ends(members: Value) -> Result<(Kind, String), Refused> {
+        let mut claims = json!({ "iss": "i", "aud": "a", "iat": 1, "jti": "j", "events": { EVENT: {} } });
+        for (name, value) in members.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        let claims = Claims::read(claims.to_string().as_bytes()).unwrap();
+        ending(&claims, "i").map(|ending| (ending.kind, ending.id))
+    }
+
+    #[test]
+    fn a_session_is_ended_alone_and_a_user_without_one_everywhere() {
+        assert_eq!(ends(json!({ "sid": "s" })), Ok((Kind::Session, "s".into())));
+        assert_eq!(ends(json!({ "sid": "s", "sub": "u" })), Ok((Kind::Session, "s".into())));
+        assert_eq!(ends(json!({ "sub": "u" })), Ok((Kind::User, "u".into())));
+    }
+
+    #[test]
+    fn what_is_no_logout_token_ends_nothing() {
+        for claims in [
+            json!({}),
+            json!({ "sub": "u", "nonce": "n" }),
+            json!({ "sub": "u", "nonce": null }),
+            json!({ "sub": "u", "events": {} }),
+            json!({ "sub": "u", "events": { EVENT: null } }),
+            json!({ "sub": "u", "events": { EVENT: [] } }),
+            json!({ "sub": "u", "events": { EVENT: true } }),
+            json!({ "sub": "u", "events": { "https://schemas.openid.net/event/backchannel-logout": {} } }),
+        ] {
+            assert!(ends(claims.clone()).is_err(), "{claims}");
+        }
+    }
+}

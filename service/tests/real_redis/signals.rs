@@ -1,0 +1,549 @@
+//! Logout tokens and security events, good and bad, as providers and attackers send them.
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use mint::{Alg, SigningKey, to_base64url};
+use serde_json::{Value, json};
+use wire::{Answer, Kind};
+
+use crate::provider::*;
+use crate::support::*;
+
+struct Stack {
+    jwks: Jwks,
+    service: Running,
+    redis: Redis,
+    key: SigningKey,
+}
+
+fn stack() -> Stack {
+    stack_with(json!({}))
+}
+
+fn stack_with(members: Value) -> Stack {
+    let key = key_of(Alg::EdDSA, "k");
+    let jwks = Jwks::publishing(&[&key]);
+    let redis = Redis::start();
+    let provider = with(provider(&jwks.uri()), &members);
+    let service = Running::start(service::Options { providers: providers(&[provider]), ..options(&redis) });
+    Stack { jwks, service, redis, key }
+}
+
+impl Stack {
+    fn is(&self, kind: Kind, id: &str) -> Answer {
+        self.service.check(&[key(kind, id)]).unwrap()[0]
+    }
+
+    fn revocations(&self) -> usize {
+        let (status, page) = self.service.admin("GET", "/v1/revocations?limit=1000", "");
+        assert_eq!(status, 200, "{page}");
+        page["revocations"].as_array().unwrap().len()
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+#[test]
+fn a_logout_token_ends_its_session_or_else_its_user() {
+    let stack = stack();
+    let claims = logout_claims();
+    let sid = text(&claims["sid"]);
+    assert_eq!(stack.is(Kind::Session, sid), Answer::Live);
+    let told = log_out(&stack.service, &typed(&stack.key, "logout+jwt", &claims));
+    assert_eq!((told.status, &told.body), (200, &json!("")), "{told:?}");
+    assert_eq!(stack.is(Kind::Session, sid), Answer::Dead);
+
+    let both = with(logout_claims(), &json!({ "sub": "bob" }));
+    assert_eq!(log_out(&stack.service, &typed(&stack.key, "JWT", &both)).status, 200);
+    assert_eq!(stack.is(Kind::Session, text(&both["sid"])), Answer::Dead);
+    assert_eq!(stack.is(Kind::User, "bob"), Answer::Live, "with a session it is this session only");
+
+    let before = now();
+    let user = with(logout_claims(), &json!({ "sid": null, "sub": "alice" }));
+    assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &user)).status, 200);
+    let Answer::Before(ended) = stack.is(Kind::User, "alice") else { panic!("alice is logged in") };
+    assert!(ended > before);
+
+    // Operators see who did it, and nobody reads it in Redis.
+    let (_, shown) = stack.service.admin("GET", &format!("/v1/revocations/{}", key(Kind::Session, sid)), "");
+    assert_eq!(shown["by"], format!("backchannel-logout of {ISSUER}"), "{shown}");
+    let (_, metrics) = stack.service.admin_text("GET", "/metrics", None, "");
+    assert!(
+        metrics.contains(r#"portcullis_signals_total{endpoint="backchannel-logout",result="ended"} 3"#),
+        "{metrics}"
+    );
+    assert_eq!(stack.jwks.asked(), 1, "keys are kept");
+}
+
+#[test]
+fn what_is_no_good_logout_token_ends_nothing_and_is_told_why() {
+    let rsa = key_of(Alg::RS256, "rsa");
+    let ed = key_of(Alg::EdDSA, "k");
+    let stranger = key_of(Alg::EdDSA, "k");
+    let es = key_of(Alg::ES256, "es");
+    let jwks = Jwks::publishing(&[&rsa, &ed, &es]);
+    let redis = Redis::start();
+    let service =
+        Running::start(service::Options { providers: providers(&[provider(&jwks.uri())]), ..options(&redis) });
+    let good = logout_claims();
+    let (header, payload) = (json!({ "alg": "none" }).to_string(), good.to_string());
+    let unsigned = format!("{}.{}.", to_base64url(&header), to_base64url(&payload));
+    // Algorithm confusion: the public key, in each form that it has, as the secret of an HMAC.
+    let confused = |secret: &[u8]| {
+        let hmac = SigningKey::from_secret(Alg::HS256, Some("rsa"), secret).unwrap();
+        typed(&hmac, "logout+jwt", &good)
+    };
+    let jwk = rsa.public_jwk().unwrap();
+    let modulus = mint::from_base64url(jwk["n"].as_str().unwrap()).unwrap();
+    let other_alg = rsa.sign(&json!({ "alg": "EdDSA", "kid": "rsa" }).to_string(), &payload);
+    let embedded = {
+        let jwk = Value::Object(stranger.public_jwk().unwrap());
+        stranger.sign(&json!({ "alg": "EdDSA", "kid": "k", "jwk": jwk }).to_string(), &payload)
+    };
+    let claims = |members: Value| typed(&ed, "logout+jwt", &with(good.clone(), &members));
+    let tampered = {
+        let token = claims(json!({}));
+        let mut parts: Vec<&str> = token.split('.').collect();
+        let other = to_base64url(with(good.clone(), &json!({ "sid": "somebody-else" })).to_string());
+        parts[1] = &other;
+        parts.join(".")
+    };
+    for (name, token) in [
+        ("nothing", String::new()),
+        ("alg none", unsigned),
+        ("alg none, signed", ed.sign(&json!({ "alg": "none", "kid": "k" }).to_string(), &payload)),
+        ("HS256 with the public key in PEM", confused(rsa.public_pem().unwrap().as_bytes())),
+        ("HS256 with the modulus", confused(&modulus)),
+        ("HS256 with an empty secret", confused(b"")),
+        ("another alg than the key's", other_alg),
+        ("an alg that the provider may not use", typed(&es, "logout+jwt", &good)),
+        ("a stranger's signature", typed(&stranger, "logout+jwt", &good)),
+        ("a key in the header", embedded),
+        ("tampered claims", tampered),
+        ("wrong typ", typed(&ed, "at+jwt", &good)),
+        ("an event's typ", typed(&ed, "secevent+jwt", &good)),
+        ("wrong iss", claims(json!({ "iss": "https://other.example" }))),
+        ("iss with a slash more", claims(json!({ "iss": format!("{ISSUER}/") }))),
+        ("no iss", claims(json!({ "iss": null }))),
+        ("wrong aud", claims(json!({ "aud": "other-client" }))),
+        ("wrong auds", claims(json!({ "aud": ["other-client", "x"] }))),
+        ("no aud", claims(json!({ "aud": null }))),
+        ("old iat", claims(json!({ "iat": now() - 200, "exp": null }))),
+        ("future iat", claims(json!({ "iat": now() + 60 }))),
+        ("iat as text", claims(json!({ "iat": now().to_string() }))),
+        ("no iat", claims(json!({ "iat": null }))),
+        ("over", claims(json!({ "iat": now() - 100, "exp": now() - 60 }))),
+        ("no jti", claims(json!({ "jti": null }))),
+        ("a nonce", claims(json!({ "nonce": "n" }))),
+        ("no events", claims(json!({ "events": null }))),
+        ("events of another type", claims(json!({ "events": { REVOKED: {} } }))),
+        ("an event that is no object", claims(json!({ "events": { LOGOUT: true } }))),
+        ("events as a list", claims(json!({ "events": [LOGOUT] }))),
+        ("nobody", claims(json!({ "sid": null }))),
+        ("an empty sid", claims(json!({ "sid": "" }))),
+        ("a huge token", claims(json!({ "filler": "x".repeat(12_500) }))),
+        ("claims that are no object", ed.sign(r#"{"alg":"EdDSA","kid":"k"}"#, "[]")),
+    ] {
+        let told = log_out(&service, &token);
+        assert_eq!((told.status, text(&told.body["error"])), (400, "invalid_request"), "{name}: {told:?}");
+    }
+    // Not one of them, and the provider was asked for its keys once.
+    let (_, page) = service.admin("GET", "/v1/revocations", "");
+    assert_eq!(page["revocations"], json!([]));
+    assert_eq!(jwks.asked(), 1);
+    assert_eq!(log_out(&service, &typed(&rsa, "logout+jwt", &good)).status, 200, "what they were made of is good");
+}
+
+#[test]
+fn a_request_of_another_shape_is_refused() {
+    let stack = stack();
+    let token = typed(&stack.key, "logout+jwt", &logout_claims());
+    let form = "application/x-www-form-urlencoded";
+    let path = "/oauth2/backchannel-logout";
+    for (status, content_type, body) in [
+        (400, form, String::new()),
+        (400, form, "token=x".to_owned()),
+        (400, form, format!("logout_token={token}&logout_token={token}")),
+        (400, "application/json", json!({ "logout_token": token }).to_string()),
+        (400, "text/plain", format!("logout_token={token}")),
+        (413, form, format!("logout_token={token}&x={}", "x".repeat(64 * 1024))),
+    ] {
+        let told = send(&stack.service, path, content_type, body.as_bytes());
+        assert_eq!((told.status, text(&told.body["error"])), (status, "invalid_request"), "{told:?}");
+    }
+    assert_eq!(stack.service.get(path).0, 405);
+    assert_eq!(stack.service.get("/ssf/events").0, 405);
+    // The spec lets more parameters and a charset be there.
+    let body = format!("x=y&logout_token={token}&z");
+    assert_eq!(send(&stack.service, path, &format!("{form}; charset=utf-8"), body.as_bytes()).status, 200);
+    assert_eq!(stack.revocations(), 1);
+}
+
+#[test]
+fn a_logout_token_works_once_also_for_many_who_send_it_at_once() {
+    let stack = stack();
+    let token = typed(&stack.key, "logout+jwt", &with(logout_claims(), &json!({ "sid": null, "sub": "alice" })));
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let sending: Vec<_> = (0..8).map(|_| scope.spawn(|| log_out(&stack.service, &token).status)).collect();
+        sending.into_iter().map(|sent| sent.join().unwrap()).collect()
+    });
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
+    // The others were too early to know how it ends, or too late.
+    assert!(statuses.iter().all(|status| [200, 400, 503].contains(status)), "{statuses:?}");
+    let ended = stack.is(Kind::User, "alice");
+    let told = log_out(&stack.service, &token);
+    assert_eq!((told.status, told.body["error_description"].as_str()), (400, Some("`jti` was used before")));
+    assert_eq!(stack.is(Kind::User, "alice"), ended, "the next login is not ended");
+    let list = providers(&[provider(&stack.jwks.uri())]);
+    let beside = Running::start(service::Options { providers: list, ..options(&stack.redis) });
+    assert_eq!(log_out(&beside, &token).status, 400, "another instance knows it too");
+    // What is remembered goes away by itself: not before the token is too old, and not long after.
+    let names = stack.redis.ask(&["KEYS", "portcullis:j:*"]);
+    let name = names.lines().find(|line| line.starts_with("portcullis:j:")).unwrap().to_owned();
+    let ttl: i64 = stack.redis.ask(&["TTL", &name]).trim_start_matches(':').trim().parse().unwrap();
+    assert!((150..=230).contains(&ttl), "{ttl}");
+    assert!(!names.contains("alice"));
+}
+
+#[test]
+fn unknown_keys_cause_one_fetch_in_a_cool_down_and_known_ones_go_on() {
+    let stack = stack();
+    assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &logout_claims())).status, 200);
+    assert_eq!(stack.jwks.asked(), 1);
+    let flood: Vec<_> = (0..40)
+        .map(|n| {
+            let forged = stack.key.sign(&json!({ "alg": "EdDSA", "kid": n.to_string() }).to_string(), "{}");
+            let claims = to_base64url(logout_claims().to_string());
+            let (header, rest) = forged.split_once('.').unwrap();
+            format!("{header}.{claims}.{}", rest.split_once('.').unwrap().1)
+        })
+        .collect();
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let sending: Vec<_> = flood
+            .chunks(10)
+            .map(|tokens| {
+                let all = || tokens.iter().map(|token| log_out(&stack.service, token).status).collect::<Vec<_>>();
+                scope.spawn(all)
+            })
+            .collect();
+        sending.into_iter().flat_map(|sent| sent.join().unwrap()).collect()
+    });
+    // Refused where the set was fetched for it; else we cannot tell, since the key may be a new one.
+    assert!(statuses.iter().all(|status| [400, 503].contains(status)), "{statuses:?}");
+    assert!(statuses.contains(&400) && statuses.contains(&503), "{statuses:?}");
+    assert_eq!(stack.jwks.asked(), 2);
+    assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &logout_claims())).status, 200);
+    assert_eq!((stack.jwks.asked(), stack.revocations()), (2, 2));
+}
+
+#[test]
+fn a_new_key_is_found_when_it_is_first_used_and_a_removed_one_ends_with_the_refresh() {
+    let stack = stack_with(json!({ "refresh": "1s", "cool_down": "1s" }));
+    assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &logout_claims())).status, 200);
+    let next = key_of(Alg::EdDSA, "next");
+    stack.jwks.now_says(Says::Body(set(&[&next])));
+    assert_eq!(log_out(&stack.service, &typed(&next, "logout+jwt", &logout_claims())).status, 200);
+    eventually(NOTICED, || {
+        (log_out(&stack.service, &typed(&stack.key, "logout+jwt", &logout_claims())).status == 400).then_some(())
+    });
+}
+
+#[test]
+fn a_new_key_is_found_also_for_a_token_that_names_none() {
+    let stack = stack();
+    let nameless = |key: &SigningKey| key.sign(r#"{"alg":"EdDSA"}"#, &logout_claims().to_string());
+    assert_eq!(log_out(&stack.service, &nameless(&stack.key)).status, 200);
+    let next = key_of(Alg::EdDSA, "next");
+    stack.jwks.now_says(Says::Body(set(&[&next])));
+    assert_eq!(log_out(&stack.service, &nameless(&next)).status, 200);
+    // What is signed by nobody's key is looked for no more often than what names one.
+    let forged = nameless(&key_of(Alg::EdDSA, "forged"));
+    for _ in 0..5 {
+        assert_eq!(log_out(&stack.service, &forged).status, 503);
+    }
+    assert_eq!((stack.jwks.asked(), stack.revocations()), (2, 2));
+}
+
+const NOTICED: Duration = Duration::from_secs(10);
+
+#[test]
+fn keys_that_cannot_be_had_are_cannot_tell_and_the_same_token_works_later() {
+    for says in [
+        Says::Status(500),
+        Says::Status(404),
+        Says::Redirect,
+        Says::Body("<html>".into()),
+        Says::Body(format!("{{\"keys\":[]{}}}", " ".repeat(300 * 1024))),
+        Says::Nothing,
+    ] {
+        let stack = stack_with(json!({ "cool_down": "1s" }));
+        stack.jwks.now_says(says.clone());
+        let token = typed(&stack.key, "logout+jwt", &logout_claims());
+        let asked = Instant::now();
+        let told = log_out(&stack.service, &token);
+        assert_eq!((told.status, text(&told.body["error"])), (503, "temporarily_unavailable"), "{says:?}: {told:?}");
+        assert!(asked.elapsed() < Duration::from_secs(5), "{says:?}: the timeout is 500 ms");
+        assert_eq!(push(&stack.service, &typed(&stack.key, "secevent+jwt", &logout_claims())).status, 503);
+        stack.jwks.now_says(Says::Body(set(&[&stack.key])));
+        eventually(NOTICED, || (log_out(&stack.service, &token).status == 200).then_some(()));
+    }
+}
+
+#[test]
+fn keys_that_are_held_serve_while_the_provider_is_down_until_they_are_stale() {
+    let stack = stack_with(json!({ "refresh": "1s", "max_stale": "4s" }));
+    let good = || log_out(&stack.service, &typed(&stack.key, "logout+jwt", &logout_claims())).status;
+    assert_eq!(good(), 200);
+    let fetched = Instant::now();
+    stack.jwks.now_says(Says::Status(500));
+    // Tried and failed: the keys are older than `refresh` by now, and serve.
+    eventually(NOTICED, || (stack.jwks.asked() > 1 || good() != 200).then_some(()));
+    assert_eq!(good(), 200);
+    eventually(NOTICED, || (good() == 503).then_some(()));
+    assert!(fetched.elapsed() >= Duration::from_secs(3));
+    stack.jwks.now_says(Says::Body(set(&[&stack.key])));
+    eventually(NOTICED, || (good() == 200).then_some(()));
+}
+
+#[test]
+fn discovery_takes_only_this_issuers_document_and_urls_that_are_safe() {
+    let key = key_of(Alg::EdDSA, "k");
+    let jwks = Jwks::publishing(&[&key]);
+    let documents = Jwks::saying(Says::Status(404));
+    let issuer = format!("http://{}", documents.at);
+    let redis = Redis::start();
+    let members = json!({ "issuer": issuer, "jwks_uri": null, "discovery": "openid-configuration" });
+    let provider = with(provider(""), &members);
+    let service = Running::start(service::Options { providers: providers(&[provider]), ..options(&redis) });
+    let token = typed(&key, "logout+jwt", &with(logout_claims(), &json!({ "iss": issuer })));
+    for document in [
+        json!({ "issuer": ISSUER, "jwks_uri": jwks.uri() }),
+        json!({ "issuer": issuer, "jwks_uri": "http://192.0.2.1/jwks" }),
+        json!({ "issuer": issuer, "jwks_uri": "file:///etc/passwd" }),
+        json!({ "issuer": issuer }),
+    ] {
+        documents.now_says(Says::Body(document.to_string()));
+        assert_eq!(log_out(&service, &token).status, 503, "{document}");
+    }
+    assert_eq!(jwks.asked(), 0);
+    documents.now_says(Says::Body(json!({ "issuer": issuer, "jwks_uri": jwks.uri() }).to_string()));
+    eventually(NOTICED, || (log_out(&service, &token).status == 200).then_some(()));
+}
+
+#[test]
+fn a_logout_that_is_not_confirmed_is_503_and_can_be_sent_again() {
+    // One replica is asked for, and there is none.
+    let key = key_of(Alg::EdDSA, "k");
+    let jwks = Jwks::publishing(&[&key]);
+    let redis = Redis::start();
+    let confirm_timeout = Duration::from_millis(200);
+    let unsafe_ = service::Options {
+        providers: providers(&[provider(&jwks.uri())]),
+        min_replicas: 1,
+        confirm_timeout,
+        ..options(&redis)
+    };
+    let service = Running::start(unsafe_);
+    let token = typed(&key, "logout+jwt", &logout_claims());
+    for _ in 0..2 {
+        assert_eq!(log_out(&service, &token).status, 503);
+    }
+    let replica = Redis::start();
+    replica.ask(&["REPLICAOF", "127.0.0.1", &redis.port.to_string()]);
+    eventually(NOTICED, || (log_out(&service, &token).status == 200).then_some(()));
+    assert_eq!(log_out(&service, &token).status, 400);
+}
+
+#[test]
+fn a_store_that_is_gone_is_503_and_the_same_token_works_when_it_is_back() {
+    let mut stack = stack();
+    assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &logout_claims())).status, 200);
+    let claims = logout_claims();
+    let token = typed(&stack.key, "logout+jwt", &claims);
+    let event = typed(&stack.key, "secevent+jwt", &event_claims(&json!({ "format": "opaque", "id": "s" })));
+    stack.redis.kill();
+    assert_eq!(log_out(&stack.service, &token).status, 503);
+    assert_eq!(push(&stack.service, &event).status, 503);
+    stack.redis.restart();
+    eventually(NOTICED, || (log_out(&stack.service, &token).status == 200).then_some(()));
+    eventually(NOTICED, || (push(&stack.service, &event).status == 202).then_some(()));
+    assert_eq!(stack.is(Kind::Session, text(&claims["sid"])), Answer::Dead);
+    assert_eq!(stack.is(Kind::Session, "s"), Answer::Dead);
+    // Another store's is not ours.
+    stack.redis.ask(&["FLUSHALL"]);
+    assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &logout_claims())).status, 503);
+}
+
+#[test]
+fn events_end_sessions_and_users_and_are_acknowledged_again_without_a_second_effect() {
+    let stack = stack();
+    let pushed = |claims: &Value| push(&stack.service, &typed(&stack.key, "secevent+jwt", claims)).status;
+    let user = json!({ "format": "iss_sub", "iss": ISSUER, "sub": "carol" });
+    assert_eq!(pushed(&event_claims(&json!({ "format": "opaque", "id": "one" }))), 202);
+    let session = json!({ "format": "opaque", "id": "two" });
+    let complex = json!({ "format": "complex", "session": session, "user": user, "tenant": session });
+    assert_eq!(pushed(&event_claims(&complex)), 202);
+    assert_eq!([stack.is(Kind::Session, "one"), stack.is(Kind::Session, "two")], [Answer::Dead; 2]);
+    assert_eq!(stack.is(Kind::User, "carol"), Answer::Live);
+    let event = event_claims(&user);
+    assert_eq!(pushed(&event), 202);
+    let ended = stack.is(Kind::User, "carol");
+    let Answer::Before(before) = ended else { panic!("carol is logged in") };
+    // Sent again later, it must not end a login that came after it.
+    eventually(NOTICED, || (now() > before).then_some(()));
+    assert_eq!(pushed(&event), 202);
+    assert_eq!(stack.is(Kind::User, "carol"), ended);
+    let verification = json!({ "https://schemas.openid.net/secevent/ssf/event-type/verification": { "state": "x" } });
+    assert_eq!(pushed(&with(event_claims(&session), &json!({ "events": verification }))), 202);
+    assert_eq!(stack.revocations(), 3);
+}
+
+#[test]
+fn events_that_are_not_good_are_refused_with_the_codes_of_rfc_8935() {
+    let stack = stack();
+    let stranger = key_of(Alg::EdDSA, "k");
+    let unknown = key_of(Alg::EdDSA, "unknown");
+    let sub_id = json!({ "format": "opaque", "id": "s" });
+    let good = event_claims(&sub_id);
+    let event = |members: Value| typed(&stack.key, "secevent+jwt", &with(good.clone(), &members));
+    let logout_event = json!({ LOGOUT: {} });
+    for (code, token) in [
+        ("invalid_request", String::new()),
+        ("invalid_request", typed(&stack.key, "JWT", &good)),
+        ("invalid_request", typed(&stack.key, "logout+jwt", &good)),
+        ("invalid_request", event(json!({ "sub": "s" }))),
+        ("invalid_request", event(json!({ "exp": now() + 60 }))),
+        ("invalid_request", event(json!({ "jti": null }))),
+        ("invalid_request", event(json!({ "iat": now() - 3700 }))),
+        ("invalid_request", event(json!({ "iat": now() + 60 }))),
+        ("invalid_request", event(json!({ "events": null }))),
+        ("invalid_request", event(json!({ "events": logout_event }))),
+        ("invalid_request", event(json!({ "sub_id": null }))),
+        ("invalid_request", event(json!({ "sub_id": { "format": "email", "email": "a@example.com" } }))),
+        (
+            "invalid_request",
+            event(json!({ "sub_id": { "format": "iss_sub", "iss": "https://o.example", "sub": "u" } })),
+        ),
+        ("invalid_issuer", event(json!({ "iss": "https://other.example" }))),
+        ("invalid_audience", event(json!({ "aud": "other" }))),
+        ("invalid_key", typed(&unknown, "secevent+jwt", &good)),
+        ("invalid_key", stack.key.sign(r#"{"alg":"none","typ":"secevent+jwt"}"#, &good.to_string())),
+        ("authentication_failed", typed(&stranger, "secevent+jwt", &good)),
+    ] {
+        let told = push(&stack.service, &token);
+        assert_eq!((told.status, text(&told.body["err"])), (400, code), "{told:?} {token}");
+    }
+    let told = send(&stack.service, "/ssf/events", "application/jwt", event(json!({})).as_bytes());
+    assert_eq!(told.status, 400);
+    assert_eq!(send(&stack.service, "/ssf/events", "application/secevent+jwt", &[b'x'; 64 * 1024]).status, 413);
+    assert_eq!(stack.revocations(), 0);
+    // Neither serves in the place of the other.
+    assert_eq!(log_out(&stack.service, &event(json!({}))).status, 400);
+    assert_eq!(push(&stack.service, &event(json!({}))).status, 202);
+}
+
+#[test]
+fn a_provider_sends_only_where_it_may_and_ends_only_what_is_its_own() {
+    let (one, two) = (key_of(Alg::EdDSA, "k"), key_of(Alg::EdDSA, "k"));
+    let (of_one, of_two) = (Jwks::publishing(&[&one]), Jwks::publishing(&[&two]));
+    let redis = Redis::start();
+    let other = "https://transmitter.example";
+    let list = [
+        with(provider(&of_one.uri()), &json!({ "events": null })),
+        with(
+            provider(&of_two.uri()),
+            &json!({ "issuer": other, "logout": null, "events": { "subject_issuer": ISSUER } }),
+        ),
+    ];
+    let service = Running::start(service::Options { providers: providers(&list), ..options(&redis) });
+    let session = event_claims(&json!({ "format": "opaque", "id": "s" }));
+    assert_eq!(push(&service, &typed(&one, "secevent+jwt", &session)).status, 400);
+    let theirs = with(session, &json!({ "iss": other }));
+    assert_eq!(push(&service, &typed(&one, "secevent+jwt", &theirs)).status, 400, "another's key");
+    assert_eq!(push(&service, &typed(&two, "secevent+jwt", &theirs)).status, 202);
+    assert_eq!(service.check(&[key(Kind::Session, "s")]), Ok(vec![Answer::Dead]), "of the tokens' issuer");
+    let logout = with(logout_claims(), &json!({ "iss": other }));
+    assert_eq!(log_out(&service, &typed(&two, "logout+jwt", &logout)).status, 400);
+    let user = event_claims(&json!({ "format": "iss_sub", "iss": other, "sub": "u" }));
+    let user = typed(&two, "secevent+jwt", &with(user, &json!({ "iss": other })));
+    assert_eq!(push(&service, &user).status, 400, "its own users have no tokens here");
+}
+
+#[test]
+fn without_providers_there_is_nothing_to_send_to() {
+    let (_redis, service) = started();
+    assert_eq!(service.get("/oauth2/backchannel-logout").0, 404);
+    assert_eq!(service.get("/ssf/events").0, 404);
+}
+
+#[test]
+fn both_secrets_see_a_logout_while_they_rotate() {
+    let key_ = key_of(Alg::EdDSA, "k");
+    let jwks = Jwks::publishing(&[&key_]);
+    let redis = Redis::start();
+    let service = Running::start(service::Options {
+        providers: providers(&[provider(&jwks.uri())]),
+        secrets: vec![secret(2), secret(1)],
+        ..options(&redis)
+    });
+    let claims = logout_claims();
+    assert_eq!(log_out(&service, &typed(&key_, "logout+jwt", &claims)).status, 200);
+    for byte in [1, 2] {
+        let derived = secret(byte).derive();
+        let named = derived.revocation_key(Kind::Session, ISSUER, text(&claims["sid"]).as_bytes());
+        assert_eq!(service.check_as(&derived, DAY, &[named]), (200, Ok(Ok(vec![Answer::Dead]))), "secret {byte}");
+    }
+}
+
+/// Sends on a connection that stays open, and tells the status; 0 if it was closed.
+fn push_on(stream: &mut TcpStream, token: &str) -> u16 {
+    let head = "POST /ssf/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/secevent+jwt\r\n";
+    let sent = write!(stream, "{head}content-length: {}\r\n\r\n{token}", token.len());
+    let mut reply = [0; 2048];
+    let read = sent.and_then(|()| stream.read(&mut reply)).unwrap_or(0);
+    let status = String::from_utf8_lossy(&reply[..read]).split(' ').nth(1).map(str::to_owned);
+    status.map_or(0, |status| status.parse().unwrap())
+}
+
+// Else who captured one event could hold every connection that the proxies need.
+#[test]
+fn only_an_event_that_is_new_makes_its_connection_a_known_one() {
+    let key = key_of(Alg::EdDSA, "k");
+    let jwks = Jwks::publishing(&[&key]);
+    let redis = Redis::start();
+    let list = providers(&[provider(&jwks.uri())]);
+    let service = Running::start(service::Options { providers: list, max_newcomers: 2, ..options(&redis) });
+    let fresh = || typed(&key, "secevent+jwt", &event_claims(&json!({ "format": "opaque", "id": "s" })));
+    let connect = || {
+        let stream = TcpStream::connect(service.at.listen).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+    };
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut stream = connect();
+        assert_eq!(push_on(&mut stream, &fresh()), 202);
+        held.push(stream);
+    }
+    let captured = fresh();
+    let mut captors = vec![connect(), connect()];
+    assert_eq!(push_on(&mut held[0], &captured), 202);
+    for stream in &mut captors {
+        assert_eq!(push_on(stream, &captured), 202);
+    }
+    assert_eq!(push_on(&mut connect(), &captured), 0, "the address has its two strangers");
+}
+
+#[test]
+fn descriptions_of_errors_repeat_nothing_that_could_be_read_as_more() {
+    let stack = stack();
+    let long = format!("{}\"\\\u{e9}\n{}", "x".repeat(20), "y".repeat(2000));
+    let token = typed(&stack.key, "logout+jwt", &with(logout_claims(), &json!({ "iat": long })));
+    let told = log_out(&stack.service, &token);
+    let description = text(&told.body["error_description"]);
+    assert!(description.len() <= 256, "{description}");
+    assert!(description.chars().all(|c| matches!(c, ' '..='~') && c != '"' && c != '\\'), "{description}");
+}
