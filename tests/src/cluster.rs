@@ -27,6 +27,7 @@ impl Cluster {
             let options = [
                 &["--cluster-enabled", "yes", "--cluster-port", "{other-port}"][..],
                 &["--cluster-node-timeout", &patience, "--cluster-require-full-coverage", "no"],
+                &["--repl-diskless-sync-delay", "0"],
             ];
             nodes.push(Redis::start_in(&directory.join(format!("node-{at}")), &options.concat()).await);
         }
@@ -150,7 +151,7 @@ impl Sentinels {
     /// # Panics
     /// They do not start, or do not find each other.
     pub async fn start(directory: &Path) -> Self {
-        let primary = Redis::start_in(&directory.join("primary"), &[]).await;
+        let primary = Redis::start_in(&directory.join("primary"), &["--repl-diskless-sync-delay", "0"]).await;
         let (host, port) = (primary.address().ip().to_string(), primary.address().port().to_string());
         let replica = Redis::start_in(&directory.join("replica"), &["--replicaof", &format!("{host} {port}")]).await;
         let mut sentinels = Vec::new();

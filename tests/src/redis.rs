@@ -17,6 +17,7 @@ pub struct Redis {
     address: SocketAddr,
     data: PathBuf,
     options: Vec<String>,
+    file: Option<String>,
 }
 
 impl Redis {
@@ -32,6 +33,15 @@ impl Redis {
 
     /// One of several: with its files in a directory of its own, which is made if need be.
     pub async fn start_in(data: &Path, options: &[&str]) -> Self {
+        Self::start_by(None, data, options).await
+    }
+
+    /// From a configuration file, with nothing added but its place and these options.
+    pub async fn start_from(file: &str, data: &Path, options: &[&str]) -> Self {
+        Self::start_by(Some(file.to_owned()), data, options).await
+    }
+
+    async fn start_by(file: Option<String>, data: &Path, options: &[&str]) -> Self {
         let data = data.to_path_buf();
         std::fs::create_dir_all(&data).expect("the stack's directory takes another");
         for _ in 0..PORT_ATTEMPTS {
@@ -42,8 +52,9 @@ impl Redis {
                 |text: &&str| text.replace("{port}", &address.port().to_string()).replace("{other-port}", &other);
             let options: Vec<_> = options.iter().map(place).collect();
             let mut redis = Self {
-                process: spawn(&data, address, &options),
+                process: spawn(file.as_deref(), &data, address, &options),
                 address,
+                file: file.clone(),
                 data: data.clone(),
                 options: options.clone(),
             };
@@ -69,7 +80,7 @@ impl Redis {
     /// Starts it again, on the same port, with the data and the options that it had.
     pub async fn restart(&mut self) {
         self.process.stop();
-        self.process = spawn(&self.data, self.address, &self.options);
+        self.process = spawn(self.file.as_deref(), &self.data, self.address, &self.options);
         assert!(self.is_ready().await, "redis-server does not start again:\n{}", self.process.log_tail());
     }
 
@@ -137,14 +148,20 @@ async fn ping(address: SocketAddr, is_tls: bool) -> bool {
     is_answered && (&reply == b"+PONG" || &reply == b"-NOAU")
 }
 
-fn spawn(data: &Path, address: SocketAddr, options: &[String]) -> Process {
+fn spawn(file: Option<&str>, data: &Path, address: SocketAddr, options: &[String]) -> Process {
     let mut command = Command::new("redis-server");
-    command
-        .args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string()])
-        .args(["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--maxmemory-policy", "noeviction"])
-        .args(["--daemonize", "no", "--dir"])
-        .arg(data)
-        .args(options);
+    match file {
+        Some(file) => {
+            command.arg(file);
+        }
+        None => {
+            command
+                .args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string()])
+                .args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""])
+                .args(["--maxmemory-policy", "noeviction", "--daemonize", "no"]);
+        }
+    }
+    command.arg("--dir").arg(data).args(options);
     Process::start("redis", command, data)
 }
 

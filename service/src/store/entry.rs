@@ -15,6 +15,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 use wire::{Answer, RevocationKey};
 
@@ -72,6 +73,11 @@ impl Bucket {
         Self(first)
     }
 
+    /// The bucket of something that is not named by a digest, or by one in some text.
+    pub fn of_text(text: &str) -> Self {
+        Self(digest(&SHA256, text.as_bytes()).as_ref().first().copied().unwrap_or_default())
+    }
+
     pub fn place(self) -> usize {
         usize::from(self.0)
     }
@@ -118,7 +124,7 @@ impl Sentinel {
     }
 
     /// The value of [`Sentinel::New`].
-    pub fn new(id: StoreId) -> String {
+    pub fn begun(id: StoreId) -> String {
         format!("{}{id}", Self::NEW)
     }
 }
@@ -220,7 +226,7 @@ mod tests {
     fn sentinels_are_whole_only_when_the_store_is() {
         let id = StoreId([7; 16]);
         assert_eq!(Sentinel::parse(Some(id.to_string().as_bytes())), Sentinel::Whole(id));
-        assert_eq!(Sentinel::parse(Some(Sentinel::new(id).as_bytes())), Sentinel::New(id));
+        assert_eq!(Sentinel::parse(Some(Sentinel::begun(id).as_bytes())), Sentinel::New(id));
         assert_eq!(Sentinel::parse(None), Sentinel::Missing);
         for strange in ["", "new:", "another", "new:new:07070707070707070707070707070707"] {
             assert_eq!(Sentinel::parse(Some(strange.as_bytes())), Sentinel::Strange, "{strange}");

@@ -8,11 +8,10 @@
 //! A mark lost to a failover lets a token be used again while it is young; no revocation depends on it.
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use redis::{Cmd, FromRedisValue};
 use wire::check::Trouble;
 
-use super::{Bucket, Store, WriteError};
+use super::{Bucket, Store};
 
 const PENDING: &str = "p";
 const DONE: &str = "d";
@@ -32,19 +31,15 @@ impl Store {
     /// # Errors
     /// As for [`Store::check`].
     pub async fn claim(&self, digest: &str, pending: Duration) -> Result<Claim, Trouble> {
-        self.standing()?;
-        let (bucket, name) = place(digest);
         let mut set = redis::cmd("SET");
-        set.arg(&name).arg(PENDING).arg("NX").arg("PX").arg(millis(pending));
-        let (reply, _) = self.write(bucket, set).await.map_err(|error| trouble_of(&error))?;
-        let ours: Option<String> = redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)?;
+        set.arg(name(digest)).arg(PENDING).arg("NX").arg("PX").arg(millis(pending));
+        let ours: Option<String> = self.ask(digest, set).await?;
         if ours.is_some() {
             return Ok(Claim::Ours);
         }
         let mut get = redis::cmd("GET");
-        get.arg(&name);
-        let reply = self.read(bucket, &[get]).await?.into_iter().next().ok_or(Trouble::StoreFailed)?;
-        let there: Option<String> = redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)?;
+        get.arg(name(digest));
+        let there: Option<String> = self.ask(digest, get).await?;
         // Gone in between: whoever had it gave it back, and the next attempt gets it.
         Ok(if there.as_deref() == Some(DONE) { Claim::Done } else { Claim::Pending })
     }
@@ -52,35 +47,29 @@ impl Store {
     /// # Errors
     /// As for [`Store::check`]. The claim then ends by itself.
     pub async fn keep(&self, digest: &str, ttl: Duration) -> Result<(), Trouble> {
-        let (bucket, name) = place(digest);
         let mut set = redis::cmd("SET");
-        set.arg(name).arg(DONE).arg("PX").arg(millis(ttl));
-        self.write(bucket, set).await.map(|_| ()).map_err(|error| trouble_of(&error))
+        set.arg(name(digest)).arg(DONE).arg("PX").arg(millis(ttl));
+        self.ask(digest, set).await
     }
 
     /// # Errors
     /// As for [`Store::check`]. The claim then ends by itself.
     pub async fn give_back(&self, digest: &str) -> Result<(), Trouble> {
-        let (bucket, name) = place(digest);
         let mut delete = redis::cmd("DEL");
-        delete.arg(name);
-        self.write(bucket, delete).await.map(|_| ()).map_err(|error| trouble_of(&error))
+        delete.arg(name(digest));
+        self.ask(digest, delete).await
+    }
+
+    /// Nothing waits for disks or replicas: see above.
+    async fn ask<T: FromRedisValue>(&self, digest: &str, ask: Cmd) -> Result<T, Trouble> {
+        let mut replies = self.read(Bucket::of_text(digest), &[ask]).await?;
+        let reply = replies.pop().ok_or(Trouble::StoreFailed)?;
+        redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)
     }
 }
 
-/// Its bucket is that of its first characters, which are as good as random.
-fn place(digest: &str) -> (Bucket, String) {
-    let mut start = [0; 16];
-    URL_SAFE_NO_PAD.decode_slice(digest.get(..20).unwrap_or_default(), &mut start).unwrap_or_default();
-    let bucket = Bucket::of(start);
-    (bucket, bucket.name(format_args!("j:{digest}")))
-}
-
-fn trouble_of(error: &WriteError) -> Trouble {
-    match error {
-        WriteError::NotWritten(trouble) | WriteError::Unknown(trouble) => *trouble,
-        WriteError::Unconfirmed(_) => Trouble::StoreUnsafe,
-    }
+fn name(digest: &str) -> String {
+    Bucket::of_text(digest).name(format_args!("j:{digest}"))
 }
 
 /// At least 1: Redis refuses a life of 0.

@@ -272,6 +272,12 @@ impl Reader {
         self.kept.routes().standing()
     }
 
+    /// Whether one of these lies where it may be evicted, or by now on a replica.
+    pub fn may_forget(&self, buckets: &[Bucket]) -> bool {
+        let routes = self.kept.routes();
+        buckets.iter().any(|bucket| routes.fit(*bucket) == Err(Trouble::StoreUnsafe))
+    }
+
     /// One reply for each of `asks`, all of whose names are of `bucket`.
     pub async fn read(&self, bucket: Bucket, asks: &[Cmd]) -> Result<Vec<Value>, Trouble> {
         let deadline = Instant::now() + self.limit;
