@@ -336,12 +336,16 @@ impl Root {
             now_seconds: wall.0,
         };
         let question = Question::new(&revocation.derived, nonce, needs, keys).ok()?;
-        let headers: [(&[u8], &[u8]); 5] = [
+        let headers: [(&[u8], &[u8]); 7] = [
             (b":method", b"POST"),
             (b":path", check::PATH.as_bytes()),
             (b":authority", revocation.authority.as_bytes()),
             (b":scheme", b"http"),
             (b"content-type", check::CONTENT_TYPE.as_bytes()),
+            // To Envoy's router, which takes them out. An instance that cannot be reached, or breaks off, is no reason to
+            // refuse while another one lives. A 503 is not among them: that is the service's own word, about Redis.
+            (b"x-envoy-retry-on", b"connect-failure,refused-stream,reset"),
+            (b"x-envoy-max-retries", CHECK_RETRIES),
         ];
         // A call belongs to the context that is effective when it is made, and its answer is lost when that one goes:
         // others may wait for this answer, so it must be the root's.
