@@ -2,24 +2,31 @@
 mod connect;
 mod create;
 mod entry;
+mod keeper;
 mod reader;
+mod redis_options;
+mod routes;
+mod sentinels;
 mod standing;
+mod topology;
 mod writer;
 
 use std::sync::{Arc, OnceLock};
 
+use redis::{Cmd, Value};
 use wire::check::Trouble;
 use wire::{Answer, RevocationKey};
 
 pub use create::{CreateError, create_store};
-pub use entry::{StoreId, StoreIdError};
+pub use entry::{Bucket, StoreId, StoreIdError};
 pub use reader::{Page, Stored};
+pub use redis_options::{Mode, RedisOptions, RedisOptionsError};
 pub use standing::Allow;
-pub use writer::{Ends, Revocation, WriteError, Written};
+pub use writer::{Confirmed, Ends, Revocation, WriteError, Written};
 
 use crate::Options;
 use crate::metrics::Metrics;
-use connect::Target;
+use keeper::Orders;
 use reader::Reader;
 use writer::Writer;
 
@@ -38,15 +45,24 @@ impl Store {
     /// Returns once the first attempt to reach Redis has ended, well or not. Lives on by itself after that.
     ///
     /// # Errors
-    /// The Redis URL cannot be used.
-    pub async fn open(options: Arc<Options>, metrics: Arc<Metrics>) -> Result<Self, redis::RedisError> {
-        let target = Target::new(&options)?;
+    /// See [`RedisOptionsError`].
+    pub async fn open(options: Arc<Options>, metrics: Arc<Metrics>) -> Result<Self, RedisOptionsError> {
+        let access = options.redis.access()?;
         let pin = Pin::default();
         if let Some(id) = options.store_id {
             pin.set(id);
         }
-        let reader = Reader::open(target.clone(), pin.clone(), Arc::clone(&options), metrics).await;
-        let writer = Writer::open(target, pin, options);
+        let orders = Orders {
+            access: access.clone(),
+            allow: options.allow(),
+            limit: options.redis_timeout,
+            pin: pin.clone(),
+            create: options.create_store,
+            metrics: Some(Arc::clone(&metrics)),
+        };
+        let kept = Arc::new(keeper::keep(orders).await);
+        let reader = Reader { kept: Arc::clone(&kept), pin: pin.clone(), limit: options.redis_timeout, metrics };
+        let writer = Writer::new(access, kept, pin, options);
         Ok(Self { reader, writer })
     }
 
@@ -96,6 +112,30 @@ impl Store {
         self.confirm(confirmed)
     }
 
+    /// Runs commands that only read, all of whose names are of `bucket`, on the server that has it now. One reply each;
+    /// in the same round trip the server proved that it holds our store.
+    ///
+    /// # Errors
+    /// As for [`Store::check`]; a reply that is an error of Redis is [`Trouble::StoreFailed`].
+    #[allow(dead_code, reason = "the way in for other parts of the service")]
+    pub async fn read(&self, bucket: Bucket, asks: &[Cmd]) -> Result<Vec<Value>, Trouble> {
+        self.reader.read(bucket, asks).await
+    }
+
+    /// Runs one command that writes, all of whose names are of `bucket` (a script, where it takes several steps), and waits
+    /// until it is as safe as the options ask. It may be sent again by who calls only if it does no harm twice.
+    ///
+    /// # Errors
+    /// As for [`Store::revoke`].
+    #[allow(dead_code, reason = "the way in for other parts of the service")]
+    pub async fn write(&self, bucket: Bucket, command: Cmd) -> Result<(Value, Confirmed), WriteError> {
+        let (reply, confirmed) = self.writer.run(bucket, command).await?;
+        match self.reader.standing() {
+            Err(Trouble::StoreUnsafe) => Err(WriteError::Unconfirmed("the store may forget it (store_unsafe)".into())),
+            _ => Ok((reply, confirmed)),
+        }
+    }
+
     /// A write to a store that may forget, or that checks do not read, is not a revocation.
     fn confirm(&self, written: Written) -> Result<Written, WriteError> {
         match self.reader.standing() {
@@ -113,11 +153,5 @@ impl Pin {
     fn set(&self, id: StoreId) {
         // Only the first counts.
         let _ = self.0.set(id);
-    }
-
-    /// Is `sentinel`, as it was read, that of our store?
-    fn is(&self, sentinel: Option<&[u8]>) -> bool {
-        let (Some(pinned), Some(found)) = (self.id(), sentinel) else { return false };
-        found == pinned.to_string().as_bytes()
     }
 }
