@@ -28,6 +28,8 @@ const TICK: Duration = Duration::from_millis(100);
 const LOGGED_PER_TICK: u32 = 10;
 /// Another worker may change a slot between our read and our write this many times before we leave it.
 const CAS_TRIES: u32 = 3;
+/// More attempts at one check, all within `revocation.timeout`: enough to last until Envoy leaves a dead instance out.
+const CHECK_RETRIES: &[u8] = b"6";
 
 pub struct Root {
     context: u32,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 mod certificate;
 mod client;
+mod compose;
 mod directory;
 mod envoy;
 pub mod mesh;
@@ -20,6 +21,7 @@ mod upstream;
 
 pub use certificate::certificate;
 pub use client::{Connection, H2Connection, Request, Response, exchange};
+pub use compose::Compose;
 pub use directory::Directory;
 pub use envoy::{Envoy, EnvoyOptions, Tls};
 pub use mesh::{Mesh, MeshOptions};
