@@ -102,7 +102,8 @@ impl Compose {
         let test = texts(&self.service(service)["healthcheck"]["test"]);
         let (how, test) = test.split_first().unwrap_or_else(|| panic!("{service} has no health check"));
         assert_eq!(how, "CMD", "{service}: only this form is known here");
-        let test: Vec<_> = test.iter().map(|argument| self.native(service, argument)).collect();
+        let mut test = test.to_vec();
+        test.iter_mut().skip(1).for_each(|argument| *argument = self.native(service, argument));
         let healthy = wait_until(START_DEADLINE, async || {
             let mut command = self.program(service, &test);
             let output = command.stdin(Stdio::null()).output().expect("the health check runs");
@@ -157,7 +158,10 @@ impl Compose {
             },
         };
         arguments.extend(texts(&definition["command"]));
-        let arguments: Vec<_> = arguments.iter().map(|argument| self.native(service, argument)).collect();
+        // But for the program, which may be called as a service is.
+        for argument in arguments.iter_mut().skip(1) {
+            *argument = self.native(service, argument);
+        }
         self.program(service, &arguments)
     }
 
@@ -267,8 +271,19 @@ fn at_addresses(text: &str, name: &str, address: &str) -> String {
     made + rest
 }
 
+/// The path itself and what is below it, not one that ends so.
 fn replace_path(text: &str, container: &str, host: &Path) -> String {
-    text.replace(container, &host.display().to_string())
+    let host = host.display().to_string();
+    let mut made = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(container) {
+        made.push_str(before);
+        let is_path = |one: char| one.is_alphanumeric() || ".-_".contains(one);
+        let whole = !made.ends_with(|one: char| is_path(one) || one == '/') && !after.starts_with(is_path);
+        made.push_str(if whole { &host } else { container });
+        rest = after;
+    }
+    made + rest
 }
 
 fn texts(list: &Value) -> Vec<String> {

@@ -290,9 +290,11 @@ async fn everything_on_the_dashboard_and_in_the_alerts_exists_on_a_running_mesh(
     let rules = ask(&mesh, "/api/v1/rules").await;
     let rules = rules["data"]["groups"][0]["rules"].as_array().map_or(0, Vec::len);
     assert_eq!(rules, expressions.iter().filter(|(place, _)| place.starts_with("alert")).count());
-    // Every target is scraped, and `up` says so.
-    let targets = ask(&mesh, "/api/v1/targets?state=active").await;
-    let targets = targets["data"]["activeTargets"].as_array().cloned().unwrap_or_default();
-    assert_eq!(targets.len(), 3);
-    assert!(targets.iter().all(|target| target["health"] == "up"), "{targets:#?}");
+    // Every target is scraped.
+    let scraped = async || {
+        let targets = ask(&mesh, "/api/v1/targets?state=active").await;
+        let targets = targets["data"]["activeTargets"].as_array().cloned().unwrap_or_default();
+        targets.len() == 3 && targets.iter().all(|target| target["health"] == "up")
+    };
+    assert!(wait_until(LATEST, scraped).await, "{}", ask(&mesh, "/api/v1/targets?state=active").await);
 }
