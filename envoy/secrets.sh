@@ -35,7 +35,8 @@ random >shared-secret
 random >admin-token
 random >grafana-password
 
-# WAIT and WAITAOF, where there is one, are in @connection, whose dangerous half (CLIENT KILL and the like) is taken away.
+# WAIT and, from 7.2 on, WAITAOF are among these categories; an older Redis refuses a name that it does not know. Their
+# dangerous half (CLIENT KILL and the like) is taken away.
 # Redis keeps the digests; the passwords themselves only those who log in have.
 random >redis-password
 random >redis-admin-password
@@ -43,7 +44,7 @@ digest() { openssl dgst -sha256 -r "$1" | cut -d' ' -f1; }
 cat >redis-users <<END
 user default off
 user admin on #$(digest redis-admin-password) ~* &* +@all
-user portcullis on #$(digest redis-password) resetchannels ~portcullis:* -@all +@connection -@dangerous +info +role +get +set +mget +pttl +scan +del +eval +evalsha +config|get +cluster|slots +cluster|shards +cluster|nodes
+user portcullis on #$(digest redis-password) resetchannels ~portcullis:* -@all +@connection +@blocking -@dangerous +time +info +role +get +set +mget +pttl +scan +del +eval +evalsha +config|get +cluster|slots +cluster|shards +cluster|nodes
 END
 
 # The demo issuer: its private key signs (`portcullis mint token`), the public half is what it publishes (RFC 7517).

@@ -48,6 +48,9 @@ impl Store {
     /// See [`RedisOptionsError`].
     pub async fn open(options: Arc<Options>, metrics: Arc<Metrics>) -> Result<Self, RedisOptionsError> {
         let access = options.redis.access()?;
+        if access.options.mode != Mode::Single && options.min_replicas == 0 {
+            tracing::warn!("with --min-replicas 0 a failover may lose revocations that were acknowledged");
+        }
         let pin = Pin::default();
         if let Some(id) = options.store_id {
             pin.set(id);
@@ -99,8 +102,10 @@ impl Store {
     /// # Errors
     /// See [`WriteError`]: it tells apart what was not written and what was not confirmed.
     pub async fn revoke(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError> {
-        let confirmed = self.writer.revoke(revocations).await?;
-        self.confirm(confirmed)
+        let buckets: Vec<_> = revocations.iter().map(|revocation| Bucket::of(revocation.key.0)).collect();
+        let written = self.writer.revoke(revocations).await?;
+        self.confirm(&buckets)?;
+        Ok(written)
     }
 
     /// Removes `keys`.
@@ -108,12 +113,15 @@ impl Store {
     /// # Errors
     /// As for [`Store::revoke`].
     pub async fn lift(&self, keys: Vec<RevocationKey>) -> Result<Written, WriteError> {
-        let confirmed = self.writer.lift(keys).await?;
-        self.confirm(confirmed)
+        let buckets: Vec<_> = keys.iter().map(|key| Bucket::of(key.0)).collect();
+        let written = self.writer.lift(keys).await?;
+        self.confirm(&buckets)?;
+        Ok(written)
     }
 
     /// Runs commands that only read, all of whose names are of `bucket`, on the server that has it now. One reply each;
-    /// in the same round trip the server proved that it holds our store.
+    /// in the same round trip the server proved that it holds our store. While the bucket is on its way to another
+    /// server of a Cluster there are no replies.
     ///
     /// # Errors
     /// As for [`Store::check`]; a reply that is an error of Redis is [`Trouble::StoreFailed`].
@@ -122,25 +130,23 @@ impl Store {
         self.reader.read(bucket, asks).await
     }
 
-    /// Runs one command that writes, all of whose names are of `bucket` (a script, where it takes several steps), and waits
-    /// until it is as safe as the options ask. It may be sent again by who calls only if it does no harm twice.
+    /// Runs one command that writes, all of whose names are of `bucket` (a script, where it takes several steps), and
+    /// waits until it is as safe as the options ask.
     ///
     /// # Errors
     /// As for [`Store::revoke`].
     #[allow(dead_code, reason = "the way in for other parts of the service")]
     pub async fn write(&self, bucket: Bucket, command: Cmd) -> Result<(Value, Confirmed), WriteError> {
-        let (reply, confirmed) = self.writer.run(bucket, command).await?;
-        match self.reader.standing() {
-            Err(Trouble::StoreUnsafe) => Err(WriteError::Unconfirmed("the store may forget it (store_unsafe)".into())),
-            _ => Ok((reply, confirmed)),
-        }
+        let written = self.writer.run(bucket, command).await?;
+        self.confirm(&[bucket])?;
+        Ok(written)
     }
 
-    /// A write to a store that may forget, or that checks do not read, is not a revocation.
-    fn confirm(&self, written: Written) -> Result<Written, WriteError> {
-        match self.reader.standing() {
-            Err(Trouble::StoreUnsafe) => Err(WriteError::Unconfirmed("the store may forget it (store_unsafe)".into())),
-            _ => Ok(written),
+    /// A write to a server that may forget is not acknowledged.
+    fn confirm(&self, buckets: &[Bucket]) -> Result<(), WriteError> {
+        match self.reader.may_forget(buckets) {
+            true => Err(WriteError::Unconfirmed("the store may forget it (store_unsafe)".into())),
+            false => Ok(()),
         }
     }
 }

@@ -78,7 +78,7 @@ pub async fn complete(routes: &Routes, after_loss: Option<StoreId>, limit: Durat
         Begun::NotYet => {
             let Some(first) = Bucket::all().next() else { return Err(nowhere(Trouble::StoreFailed)) };
             let id = StoreId::random().ok_or(nowhere(Trouble::StoreFailed))?;
-            write(routes, &[first], &Sentinel::new(id), "NX", limit).await?;
+            write(routes, &[first], &Sentinel::begun(id), "NX", limit).await?;
             match read_all(routes, limit).await?.get(&first) {
                 Some(Sentinel::New(id)) => *id,
                 _ => return Err(nowhere(Trouble::StoreFailed)),
@@ -86,7 +86,7 @@ pub async fn complete(routes: &Routes, after_loss: Option<StoreId>, limit: Durat
         }
     };
     let all: Vec<_> = Bucket::all().collect();
-    write(routes, &all, &Sentinel::new(id), "NX", limit).await?;
+    write(routes, &all, &Sentinel::begun(id), "NX", limit).await?;
     let read = read_all(routes, limit).await?;
     let is_there =
         |sentinel: &Sentinel| matches!(sentinel, Sentinel::New(there) | Sentinel::Whole(there) if *there == id);

@@ -118,7 +118,7 @@ impl Sentinel {
     }
 
     /// The value of [`Sentinel::New`].
-    pub fn new(id: StoreId) -> String {
+    pub fn begun(id: StoreId) -> String {
         format!("{}{id}", Self::NEW)
     }
 }
@@ -220,7 +220,7 @@ mod tests {
     fn sentinels_are_whole_only_when_the_store_is() {
         let id = StoreId([7; 16]);
         assert_eq!(Sentinel::parse(Some(id.to_string().as_bytes())), Sentinel::Whole(id));
-        assert_eq!(Sentinel::parse(Some(Sentinel::new(id).as_bytes())), Sentinel::New(id));
+        assert_eq!(Sentinel::parse(Some(Sentinel::begun(id).as_bytes())), Sentinel::New(id));
         assert_eq!(Sentinel::parse(None), Sentinel::Missing);
         for strange in ["", "new:", "another", "new:new:07070707070707070707070707070707"] {
             assert_eq!(Sentinel::parse(Some(strange.as_bytes())), Sentinel::Strange, "{strange}");

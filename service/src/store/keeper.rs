@@ -568,6 +568,9 @@ async fn ask(access: &Access, mode: Mode, address: &Address, up: Option<Up>, lim
         }
         let info: String = redis::from_redis_value(next()?).map_err(|error| failed(&error))?;
         let mut standing = Standing::parse(&info);
+        if standing.version.is_none() && standing.role.is_none() {
+            return Err(failed(&"INFO is not understood"));
+        }
         if mode == Mode::Cluster {
             // Managed servers may refuse; then the operator's word must do.
             standing.patience = next().ok().and_then(|reply| {

@@ -199,8 +199,9 @@ impl Reader {
             match (reply, values.get_mut(at)) {
                 (Ok(value), Some(kept)) => *kept = redis::from_redis_value(value).map_err(|_| Trouble::StoreFailed)?,
                 (Err(error), _) if error.code() == Some("ASK") => {
-                    let Some((host, port)) = error.redirect_node() else { return Err(Trouble::StoreFailed.into()) };
-                    there.entry((host.to_owned(), port)).or_default().push(at);
+                    let place = error.redirect_node().and_then(|(place, _slot)| place.rsplit_once(':'));
+                    let place = place.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
+                    there.entry(place.ok_or(Trouble::StoreFailed)?).or_default().push(at);
                 }
                 _ => return Err(Missed::Moved(part.bucket)),
             }
@@ -242,12 +243,21 @@ impl Reader {
         };
         let bucket = buckets.first().copied().ok_or(Trouble::StoreFailed)?;
         routes.fit(bucket)?;
-        let mut asks = pipeline();
-        asks.cmd("SCAN").arg(cursor).arg("MATCH").arg(PATTERN).arg("COUNT").arg(limit);
-        let reply = self.ask(&member.wire, &asks, Instant::now() + self.limit).await?.pop();
-        let reply = reply.and_then(Result::ok).ok_or(Trouble::StoreFailed)?;
-        let (next, names): (u64, Vec<Vec<u8>>) = redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)?;
-        let keys: Vec<_> = names.iter().filter_map(|name| entry::key_of(name)).collect();
+        let deadline = Instant::now() + self.limit;
+        let (mut next, mut keys) = (cursor, Vec::new());
+        // Other names lie between; a page with nothing on it helps nobody.
+        loop {
+            let mut asks = pipeline();
+            asks.cmd("SCAN").arg(next).arg("MATCH").arg(PATTERN).arg("COUNT").arg(limit);
+            let reply = self.ask(&member.wire, &asks, deadline).await?.pop();
+            let reply = reply.and_then(Result::ok).ok_or(Trouble::StoreFailed)?;
+            let names: Vec<Vec<u8>>;
+            (next, names) = redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)?;
+            keys.extend(names.iter().filter_map(|name| entry::key_of(name)));
+            if next == 0 || !keys.is_empty() || Instant::now() + self.limit / 2 > deadline {
+                break;
+            }
+        }
         let cursor = match next {
             0 if at + 1 < parts.len() => Some((server + 1) << SERVER_SHIFT),
             0 => None,
@@ -260,6 +270,12 @@ impl Reader {
     /// Whether checks can be answered at all, as far as is known without asking.
     pub fn standing(&self) -> Result<(), Trouble> {
         self.kept.routes().standing()
+    }
+
+    /// Whether one of these lies where it may be evicted, or by now on a replica.
+    pub fn may_forget(&self, buckets: &[Bucket]) -> bool {
+        let routes = self.kept.routes();
+        buckets.iter().any(|bucket| routes.fit(*bucket) == Err(Trouble::StoreUnsafe))
     }
 
     /// One reply for each of `asks`, all of whose names are of `bucket`.
