@@ -32,6 +32,8 @@ const TICK: Duration = Duration::from_millis(100);
 const LOGGED_PER_TICK: u32 = 10;
 /// Another worker may change a slot between our read and our write this many times before we leave it.
 const CAS_TRIES: u32 = 3;
+/// More attempts at one check, all within `revocation.timeout`: enough to last until Envoy leaves a dead instance out.
+const CHECK_RETRIES: &[u8] = b"6";
 
 pub struct Root {
     context: u32,
@@ -446,12 +448,16 @@ impl Root {
             now_seconds: wall.0,
         };
         let question = Question::new(&revocation.derived, nonce, needs, keys).ok()?;
-        let headers: [(&[u8], &[u8]); 5] = [
+        let headers: [(&[u8], &[u8]); 7] = [
             (b":method", b"POST"),
             (b":path", check::PATH.as_bytes()),
             (b":authority", revocation.authority.as_bytes()),
             (b":scheme", b"http"),
             (b"content-type", check::CONTENT_TYPE.as_bytes()),
+            // To Envoy's router, which takes them out. An instance that cannot be reached, or breaks off, is no reason to
+            // refuse while another one lives. A 503 is not among them: that is the service's own word, about Redis.
+            (b"x-envoy-retry-on", b"connect-failure,refused-stream,reset"),
+            (b"x-envoy-max-retries", CHECK_RETRIES),
         ];
         // A call belongs to the context that is effective when it is made, and its answer is lost when that one goes:
         // others may wait for this answer, so it must be the root's.
