@@ -136,7 +136,7 @@ impl Serve {
             listen: self.listen,
             admin_listen: self.admin_listen,
             ports_file: self.ports_file,
-            redis: self.redis.url,
+            redis: self.redis.into(),
             redis_timeout: self.redis_timeout,
             confirm_timeout: self.confirm_timeout,
             secrets: secrets.collect::<Result<_>>()?,

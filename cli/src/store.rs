@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use service::{Allow, CreateError, create_store};
+use service::{Allow, CreateError, StoreId, create_store};
 use wire::parse_duration;
 
 use crate::Outcome;
@@ -28,17 +28,22 @@ enum What {
         /// In a Redis that may evict revocations.
         #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_EVICTION")]
         dangerously_allow_eviction: bool,
+        /// The store with this id lost a part of itself, and everything that must hold was written again: write the
+        /// sentinels that are missing.
+        #[arg(long, value_name = "ID")]
+        dangerously_complete: Option<StoreId>,
     },
 }
 
 impl Store {
     pub fn run(self) -> Result<Outcome> {
-        let What::Create { redis, redis_timeout, dangerously_allow_eviction } = self.what;
+        let What::Create { redis, redis_timeout, dangerously_allow_eviction, dangerously_complete } = self.what;
         let allow = Allow { eviction: dangerously_allow_eviction, replica: false };
         let made = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(create_store(
-            &redis.url,
+            &redis.into(),
             redis_timeout,
             allow,
+            dangerously_complete,
         ));
         match made {
             Ok(id) => {
@@ -49,7 +54,12 @@ impl Store {
                 eprintln!("portcullis: {error}");
                 Ok(match error {
                     CreateError::Redis(_) => Outcome::Unconfirmed,
-                    CreateError::Url | CreateError::Unfit(_) | CreateError::Exists(_) => Outcome::Refused,
+                    CreateError::Options(_)
+                    | CreateError::Unfit(_)
+                    | CreateError::Exists(_)
+                    | CreateError::Strange(_)
+                    | CreateError::Two(..)
+                    | CreateError::Lost { .. } => Outcome::Refused,
                 })
             }
         }

@@ -24,4 +24,4 @@ mod throttle;
 pub use options::{AdminToken, Options, OptionsError};
 pub use server::{Addresses, ServeError, Service};
 pub use signals::{Provider, Providers, ProvidersError};
-pub use store::{Allow, CreateError, StoreId, StoreIdError, create_store};
+pub use store::{Allow, CreateError, Mode, RedisOptions, RedisOptionsError, StoreId, StoreIdError, create_store};

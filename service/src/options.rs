@@ -7,7 +7,7 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use wire::Secret;
 
-use crate::{Allow, Providers, ProvidersError, StoreId};
+use crate::{Allow, Providers, ProvidersError, RedisOptions, StoreId};
 
 /// The most that a filter may allow an issuer's clock to differ.
 pub const MAX_SKEW: Duration = Duration::from_secs(300);
@@ -20,8 +20,7 @@ pub struct Options {
     pub admin_listen: SocketAddr,
     /// Written once both are bound: `{"listen": "…", "admin": "…"}`.
     pub ports_file: Option<PathBuf>,
-    /// `redis://[user:password@]host:port[/db]`
-    pub redis: String,
+    pub redis: RedisOptions,
     /// Bounds each connection attempt and each round trip.
     pub redis_timeout: Duration,
     /// Bounds the wait for a written revocation to be on disk and on replicas, on top of `redis_timeout`.
@@ -186,7 +185,7 @@ pub mod tests {
             listen: any,
             admin_listen: any,
             ports_file: None,
-            redis: "redis://127.0.0.1:1".into(),
+            redis: RedisOptions::single("redis://127.0.0.1:1"),
             redis_timeout: Duration::from_millis(200),
             confirm_timeout: Duration::from_secs(2),
             secrets: vec![Secret::new(&[1; 32]).unwrap()],

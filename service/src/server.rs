@@ -23,7 +23,7 @@ use crate::seal::{SealError, Seals};
 use crate::signals::{ProvidersError, Signals};
 use crate::store::Store;
 use crate::throttle::Throttle;
-use crate::{Options, admin, check, gate, health};
+use crate::{Options, RedisOptionsError, admin, check, gate, health};
 
 /// Longer than Envoy keeps an idle upstream connection (1 h): who closes first loses a request now and then, and on
 /// this listener that request would be somebody's.
@@ -59,9 +59,8 @@ pub enum ServeError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("cannot write the ports file")]
     PortsFile(#[source] io::Error),
-    /// Without its source, which may show a password.
-    #[error("the Redis URL cannot be used: write redis://[user:password@]host:port[/db]")]
-    Redis,
+    #[error(transparent)]
+    Redis(#[from] RedisOptionsError),
     #[error(transparent)]
     Seal(#[from] SealError),
     #[error(transparent)]
@@ -103,7 +102,7 @@ impl Service {
         let secrets: Vec<_> = options.secrets.iter().map(wire::Secret::derive).collect();
         let seals = Seals::new(&secrets)?;
         let metrics = Arc::new(Metrics::new());
-        let store = Store::open(Arc::clone(&options), Arc::clone(&metrics)).await.map_err(|_| ServeError::Redis)?;
+        let store = Store::open(Arc::clone(&options), Arc::clone(&metrics)).await?;
         if let Some(path) = &options.ports_file {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
         }

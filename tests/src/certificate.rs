@@ -1,4 +1,4 @@
-//! Certificates for the TLS listener and for clients, made by openssl.
+//! Certificates for TLS listeners, for Redis and for clients, made by openssl.
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -18,4 +18,42 @@ pub fn certificate(directory: &Path, name: &str) -> (PathBuf, PathBuf) {
         .expect("openssl runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     (certificate, key)
+}
+
+/// An authority of its own, and what it signed for 127.0.0.1.
+pub struct Authority {
+    pub certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Authority {
+    /// # Panics
+    /// There is no openssl, or it will not.
+    pub fn new(directory: &Path, name: &str) -> Self {
+        let (certificate, key) = certificate(directory, name);
+        Self { certificate, key }
+    }
+
+    /// A certificate for 127.0.0.1, good for servers and clients, and its key.
+    ///
+    /// # Panics
+    /// As for [`Authority::new`].
+    pub fn sign(&self, directory: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let (certificate, key) = (directory.join(format!("{name}.pem")), directory.join(format!("{name}.key")));
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"])
+            .args(["-subj", &format!("/CN={name}.example"), "-addext", "subjectAltName=IP:127.0.0.1"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE", "-CA"])
+            .arg(&self.certificate)
+            .arg("-CAkey")
+            .arg(&self.key)
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate)
+            .output()
+            .expect("openssl runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        (certificate, key)
+    }
 }

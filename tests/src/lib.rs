@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 mod certificate;
 mod client;
+mod cluster;
 mod directory;
 mod envoy;
 pub mod mesh;
@@ -18,8 +19,9 @@ mod service;
 mod template;
 mod upstream;
 
-pub use certificate::certificate;
+pub use certificate::{Authority, certificate};
 pub use client::{Connection, H2Connection, Request, Response, exchange};
+pub use cluster::{Cluster, PATIENCE, Sentinels};
 pub use directory::Directory;
 pub use envoy::{Envoy, EnvoyOptions, Tls};
 pub use mesh::{Mesh, MeshOptions};

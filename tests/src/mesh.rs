@@ -44,6 +44,8 @@ pub struct MeshOptions {
     pub keys: Keys,
     /// The filter's configuration, to be changed as a test needs it.
     pub filter: Value,
+    /// The service's, for one on a Redis that the test runs itself.
+    pub service: Option<ServiceOptions>,
     /// Who is asked in the place of a real service on a real Redis.
     pub asks: Option<SocketAddr>,
     /// Who publishes keys, or is asked about opaque tokens: the cluster `idp`.
@@ -65,6 +67,7 @@ impl Default for MeshOptions {
         Self {
             keys,
             filter,
+            service: None,
             asks: None,
             idp: None,
             environment: Vec::new(),
@@ -100,14 +103,22 @@ impl Mesh {
     /// # Errors
     /// Envoy's log, when it refuses the configuration.
     pub async fn try_start(name: &str, options: MeshOptions) -> Result<Self, String> {
-        let directory = Directory::new(name);
+        Self::try_start_in(Directory::new(name), options).await
+    }
+
+    /// In a directory where a test has begun to write.
+    ///
+    /// # Errors
+    /// As for [`Mesh::try_start`].
+    pub async fn try_start_in(directory: Directory, options: MeshOptions) -> Result<Self, String> {
         let upstream = match options.upstream {
             Some(upstream) => upstream,
             None => Upstream::start().await,
         };
-        let (redis, service) = match options.asks {
-            Some(_) => (None, None),
-            None => {
+        let (redis, service) = match (options.asks, options.service) {
+            (Some(_), _) => (None, None),
+            (None, Some(service)) => (None, Some(Service::start(&directory, service).await)),
+            (None, None) => {
                 let redis = Redis::start(&directory).await;
                 let service = Service::start(&directory, ServiceOptions::new(redis.url())).await;
                 (Some(redis), Some(service))

@@ -1,52 +1,237 @@
-//! Making a store: its sentinel, written once where there is none.
-use std::time::Duration;
+//! Making a store: a sentinel in each bucket, written once where there is none.
+//!
+//! In two steps, since a Cluster has no command for all of its servers. First every bucket gets `new:<id>`, that of
+//! bucket 00 first, so that of two who create at once one gives in. Only when all are there they become `<id>`, which
+//! is what services answer from. So a bucket without a sentinel beside one that is whole was not forgotten: it was lost.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
 use wire::check::Trouble;
 
-use super::connect::{Target, within};
-use super::entry::{SENTINEL, StoreId};
+use super::Pin;
+use super::connect::{Failure, Wire, pipeline};
+use super::entry::{Bucket, Sentinel, StoreId};
+use super::keeper::{self, Orders};
+use super::redis_options::{RedisOptions, RedisOptionsError};
+use super::routes::Routes;
 use super::standing::{Allow, Unfit};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    /// Without its source, which may show a password.
-    #[error("the Redis URL cannot be used: write redis://[user:password@]host:port[/db]")]
-    Url,
-    #[error("Redis cannot be used: {}", .0.name())]
-    Redis(Trouble),
+    #[error(transparent)]
+    Options(#[from] RedisOptionsError),
+    /// Whether something was written is not known.
+    #[error("Redis cannot be used: {0}")]
+    Redis(String),
     #[error("this Redis may not hold the store: {0}")]
     Unfit(#[from] Unfit),
     #[error("there is a store already, and it stays as it is: {0}")]
     Exists(String),
+    #[error("there is something else where sentinels should be, in bucket {0}")]
+    Strange(Bucket),
+    #[error("there are parts of two stores: {0} and {1}")]
+    Two(StoreId, StoreId),
+    #[error(
+        "the store {id} lost {missing} of its sentinels, and revocations with them: restore what was lost; or write again \
+         what must hold, and complete it in so many words"
+    )]
+    Lost { id: StoreId, missing: usize },
 }
 
-/// Makes a new store and returns its id. An id is never used again: services that know the lost store must not take
-/// the new, empty one for it.
+/// Makes a new store and returns its id, or ends what somebody began. An id is never used again: services that know the
+/// lost store must not take the new, empty one for it. So what is there is never replaced.
+///
+/// `after_loss` names a store that lost sentinels, and says that what must hold was written again.
 ///
 /// # Errors
-/// See [`CreateError`]; nothing was written then, except if Redis did not answer in time.
-pub async fn create_store(redis: &str, limit: Duration, allow: Allow) -> Result<StoreId, CreateError> {
-    let target = Target::of(redis, limit).map_err(|_| CreateError::Url)?;
-    let mut connected = target.connect().await.map_err(CreateError::Redis)?;
-    connected.standing.judge(allow)?;
-    let connection = &mut connected.connection;
-    if let Some(id) = write_sentinel(connection, limit).await.map_err(CreateError::Redis)? {
-        return Ok(id);
+/// See [`CreateError`].
+pub async fn create_store(
+    redis: &RedisOptions,
+    limit: Duration,
+    allow: Allow,
+    after_loss: Option<StoreId>,
+) -> Result<StoreId, CreateError> {
+    let access = redis.access()?;
+    let orders = Orders { access, allow, limit, pin: Pin::default(), create: false, metrics: None };
+    let deadline = Instant::now() + limit;
+    let kept = keeper::keep(orders).await;
+    let mut routes = kept.routes();
+    while routes.parts().is_err() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match kept.newer(routes.number, left).await {
+            Some(newer) => routes = newer,
+            None => return Err(CreateError::Redis(routes.state.clone())),
+        }
     }
-    let get = redis::cmd("GET").arg(SENTINEL).to_owned();
-    let found: Option<Vec<u8>> = within(limit, get.query_async(connection)).await.map_err(CreateError::Redis)?;
-    Err(CreateError::Exists(String::from_utf8_lossy(&found.unwrap_or_default()).into_owned()))
+    complete(&routes, after_loss, limit).await
 }
 
-/// `None`: there is one already.
-pub async fn write_sentinel(
-    connection: &mut MultiplexedConnection,
+/// # Errors
+/// See [`CreateError`].
+pub async fn complete(routes: &Routes, after_loss: Option<StoreId>, limit: Duration) -> Result<StoreId, CreateError> {
+    for (member, _) in routes.parts().map_err(nowhere)? {
+        member.fit.clone()?;
+    }
+    let id = match judge(&read_all(routes, limit).await?, after_loss)? {
+        Begun::By(id) => id,
+        Begun::NotYet => {
+            let Some(first) = Bucket::all().next() else { return Err(nowhere(Trouble::StoreFailed)) };
+            let id = StoreId::random().ok_or(nowhere(Trouble::StoreFailed))?;
+            write(routes, &[first], &Sentinel::begun(id), "NX", limit).await?;
+            match read_all(routes, limit).await?.get(&first) {
+                Some(Sentinel::New(id)) => *id,
+                _ => return Err(nowhere(Trouble::StoreFailed)),
+            }
+        }
+    };
+    let all: Vec<_> = Bucket::all().collect();
+    write(routes, &all, &Sentinel::begun(id), "NX", limit).await?;
+    let read = read_all(routes, limit).await?;
+    let is_there =
+        |sentinel: &Sentinel| matches!(sentinel, Sentinel::New(there) | Sentinel::Whole(there) if *there == id);
+    if read.len() < all.len() || !read.values().all(is_there) {
+        return Err(nowhere(Trouble::StoreFailed));
+    }
+    write(routes, &all, &id.to_string(), "XX", limit).await?;
+    Ok(id)
+}
+
+enum Begun {
+    By(StoreId),
+    NotYet,
+}
+
+/// What may be done about what is there.
+fn judge(read: &BTreeMap<Bucket, Sentinel>, after_loss: Option<StoreId>) -> Result<Begun, CreateError> {
+    let mut ids: Vec<StoreId> = Vec::new();
+    let (mut missing, mut whole) = (0, 0);
+    for (bucket, sentinel) in read {
+        match sentinel {
+            Sentinel::Missing => missing += 1,
+            Sentinel::New(id) => ids.push(*id),
+            Sentinel::Whole(id) => {
+                whole += 1;
+                ids.push(*id);
+            }
+            Sentinel::Strange => return Err(CreateError::Strange(*bucket)),
+        }
+    }
+    ids.dedup();
+    let id = match *ids {
+        [] => return Ok(Begun::NotYet),
+        [id] => id,
+        [one, other, ..] => return Err(CreateError::Two(one, other)),
+    };
+    if whole == read.len() {
+        return Err(CreateError::Exists(id.to_string()));
+    }
+    // With one that is whole, all were there once.
+    if whole > 0 && missing > 0 && after_loss != Some(id) {
+        return Err(CreateError::Lost { id, missing });
+    }
+    Ok(Begun::By(id))
+}
+
+/// What the sentinels of `buckets` say. One whose bucket is on its way to another server is left out.
+///
+/// # Errors
+/// The server does not answer, or with an error.
+pub async fn read(wire: &Wire, buckets: &[Bucket], limit: Duration) -> Result<Vec<(Bucket, Sentinel)>, Failure> {
+    let mut asks = pipeline();
+    for bucket in buckets {
+        asks.cmd("GET").arg(bucket.sentinel());
+    }
+    let mut read = Vec::with_capacity(buckets.len());
+    for (bucket, reply) in buckets.iter().zip(wire.ask(&asks, limit).await?) {
+        match reply {
+            Ok(value) => {
+                let value: Option<Vec<u8>> = redis::from_redis_value(value).unwrap_or_default();
+                read.push((*bucket, Sentinel::parse(value.as_deref())));
+            }
+            Err(error) if error.code() == Some("WRONGTYPE") => read.push((*bucket, Sentinel::Strange)),
+            Err(error) if is_about_slots(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(read)
+}
+
+/// The server is well, and has not or not any more what it was asked for.
+pub fn is_about_slots(error: &redis::RedisError) -> bool {
+    matches!(error.code(), Some("MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN"))
+}
+
+async fn read_all(routes: &Routes, limit: Duration) -> Result<BTreeMap<Bucket, Sentinel>, CreateError> {
+    let mut all = BTreeMap::new();
+    for (member, buckets) in routes.parts().map_err(nowhere)? {
+        all.extend(read(&member.wire, &buckets, limit).await.map_err(because)?);
+    }
+    match all.len() == Bucket::all().count() {
+        true => Ok(all),
+        false => Err(CreateError::Redis("slots are being moved between its servers".into())),
+    }
+}
+
+async fn write(
+    routes: &Routes,
+    buckets: &[Bucket],
+    value: &str,
+    condition: &str,
     limit: Duration,
-) -> Result<Option<StoreId>, Trouble> {
-    let id = StoreId::random().ok_or(Trouble::StoreFailed)?;
-    let mut create = redis::cmd("SET");
-    create.arg(SENTINEL).arg(id.to_string()).arg("NX");
-    let made: Option<String> = within(limit, create.query_async(connection)).await?;
-    Ok(made.map(|_| id))
+) -> Result<(), CreateError> {
+    for (member, there) in routes.parts().map_err(nowhere)? {
+        let mut asks = pipeline();
+        for bucket in there.iter().filter(|bucket| buckets.contains(bucket)) {
+            asks.cmd("SET").arg(bucket.sentinel()).arg(value).arg(condition);
+        }
+        if asks.is_empty() {
+            continue;
+        }
+        for reply in Arc::clone(&member.wire).ask(&asks, limit).await.map_err(because)? {
+            reply.map_err(|error| because(error.into()))?;
+        }
+    }
+    Ok(())
+}
+
+fn nowhere(trouble: Trouble) -> CreateError {
+    CreateError::Redis(trouble.name().to_owned())
+}
+
+fn because(failure: Failure) -> CreateError {
+    CreateError::Redis(format!("{}: {}", failure.trouble.name(), failure.why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(sentinels: &[Sentinel], after_loss: Option<StoreId>) -> String {
+        let read = Bucket::all().zip(sentinels.iter().copied()).collect();
+        match judge(&read, after_loss) {
+            Ok(Begun::NotYet) => "new".to_owned(),
+            Ok(Begun::By(id)) => format!("go on with {}", &id.to_string()[..2]),
+            Err(error) => format!("{error:?}").split([' ', '(']).next().unwrap_or_default().to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_was_begun_is_completed_and_what_was_lost_is_not() {
+        let id = |byte: &str| byte.repeat(16).parse::<StoreId>().unwrap();
+        let (one, other) = (id("11"), id("22"));
+        let (new, whole) = (Sentinel::New(one), Sentinel::Whole(one));
+        assert_eq!(judged(&[Sentinel::Missing; 3], None), "new");
+        assert_eq!(judged(&[new, new, Sentinel::Missing], None), "go on with 11");
+        assert_eq!(judged(&[Sentinel::Missing, new, new], None), "go on with 11");
+        assert_eq!(judged(&[whole, whole, new], None), "go on with 11");
+        assert_eq!(judged(&[whole; 3], None), "Exists");
+        assert_eq!(judged(&[whole; 3], Some(one)), "Exists");
+        assert_eq!(judged(&[whole, whole, Sentinel::Missing], None), "Lost");
+        assert_eq!(judged(&[whole, new, Sentinel::Missing], None), "Lost");
+        assert_eq!(judged(&[whole, whole, Sentinel::Missing], Some(other)), "Lost");
+        assert_eq!(judged(&[whole, whole, Sentinel::Missing], Some(one)), "go on with 11");
+        assert_eq!(judged(&[whole, Sentinel::Whole(other), Sentinel::Missing], Some(one)), "Two");
+        assert_eq!(judged(&[Sentinel::Strange, whole, whole], Some(one)), "Strange");
+    }
 }

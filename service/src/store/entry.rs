@@ -1,28 +1,41 @@
 //! How a revocation lies in Redis: its name, its value, and the sentinel beside all of them.
 //!
 //! ```text
-//! portcullis:sentinel       the store's id: 32 hexadecimal digits, no expiry
-//! portcullis:r:<key>        D;<sealed note>              dead
-//!                           B<unix seconds>;<sealed note>  dead if issued before
+//! portcullis:{<bucket>}:sentinel  the store's id: 32 hexadecimal digits, no expiry
+//! portcullis:{<bucket>}:r:<key>   D;<sealed note>                dead
+//!                                 B<unix seconds>;<sealed note>  dead if issued before
 //! ```
+//! A bucket is two hexadecimal digits, the first byte of the key. It is the name's hash tag: a Cluster keeps a bucket
+//! together wherever its slot goes, so one MGET asks for its sentinel and its entries on any server.
+//!
 //! A revocation of a signing key has no expiry unless one was asked for, since a stolen key signs for ever; every other
 //! revocation has one. So every name but the sentinel and the endless ones goes away by itself.
 //!
-//! Names carry no hash tag, so that in a Cluster each revocation has a slot of its own and a flood of them spreads. The
-//! sentinel is the one name that a shard will need a copy of, under a tag that falls into it. Names carry no store id
-//! either: who re-creates a sentinel that was lost keeps the revocations that were not.
+//! Names carry no store id: who completes a store that lost sentinels keeps the revocations that were not lost.
 use std::fmt;
 use std::str::FromStr;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 use wire::{Answer, RevocationKey};
 
-pub const SENTINEL: &str = "portcullis:sentinel";
-pub const PREFIX: &str = "portcullis:r:";
-pub const PATTERN: &str = "portcullis:r:*";
+/// Revocations, for SCAN.
+pub const PATTERN: &str = "portcullis:{??}:r:*";
 
 /// Times must be exact in Redis's Lua, whose numbers are doubles.
 pub const MAX_BEFORE: u64 = 1 << 53;
+
+/// What a bucket's sentinel says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sentinel {
+    Missing,
+    /// The store is being made: some of its sentinels may not be there yet.
+    New(StoreId),
+    /// All of the store's sentinels were there once.
+    Whole(StoreId),
+    /// None of ours.
+    Strange,
+}
 
 /// What is stored for a key. Live is not stored: it is the absence of this, in a store that is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,12 +58,75 @@ pub struct StoreId([u8; 16]);
 #[error("a store id is 32 lower-case hexadecimal digits")]
 pub struct StoreIdError;
 
-pub fn name(key: RevocationKey) -> String {
-    format!("{PREFIX}{key}")
+/// A part of the store that stays together: all of its names have one hash tag. There are 256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bucket(u8);
+
+impl Bucket {
+    pub fn all() -> impl Iterator<Item = Bucket> {
+        (0..=u8::MAX).map(Bucket)
+    }
+
+    /// The bucket of what `digest` names. Only the first byte counts, which must be as good as random.
+    pub fn of(digest: [u8; 16]) -> Self {
+        let [first, ..] = digest;
+        Self(first)
+    }
+
+    /// The bucket of something that is not named by a digest, or by one in some text.
+    pub fn of_text(text: &str) -> Self {
+        Self(digest(&SHA256, text.as_bytes()).as_ref().first().copied().unwrap_or_default())
+    }
+
+    pub fn place(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// The name of something in this bucket: `portcullis:{<bucket>}:<rest>`.
+    pub fn name(self, rest: impl fmt::Display) -> String {
+        format!("portcullis:{{{self}}}:{rest}")
+    }
+
+    pub fn sentinel(self) -> String {
+        self.name("sentinel")
+    }
 }
 
-pub fn key_of(name: &[u8]) -> Option<RevocationKey> {
-    std::str::from_utf8(name).ok()?.strip_prefix(PREFIX)?.parse().ok()
+/// Two hexadecimal digits, the hash tag.
+impl fmt::Display for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}", self.0)
+    }
+}
+
+pub fn name(key: RevocationKey) -> String {
+    Bucket::of(key.0).name(format_args!("r:{key}"))
+}
+
+/// `None`: not the name of a revocation.
+pub fn key_of(found: &[u8]) -> Option<RevocationKey> {
+    let (_, key) = std::str::from_utf8(found).ok()?.rsplit_once(':')?;
+    let key = key.parse().ok()?;
+    (name(key).as_bytes() == found).then_some(key)
+}
+
+impl Sentinel {
+    const NEW: &'static str = "new:";
+
+    pub fn parse(value: Option<&[u8]>) -> Self {
+        let Some(value) = value else { return Sentinel::Missing };
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        let (read, id): (fn(StoreId) -> Self, _) = match text.strip_prefix(Self::NEW) {
+            Some(id) => (Sentinel::New, id),
+            None => (Sentinel::Whole, text),
+        };
+        id.parse().map_or(Sentinel::Strange, read)
+    }
+
+    /// The value of [`Sentinel::New`].
+    pub fn begun(id: StoreId) -> String {
+        format!("{}{id}", Self::NEW)
+    }
 }
 
 impl Ending {
@@ -141,7 +217,20 @@ mod tests {
     fn names_lead_back_to_keys() {
         let key = RevocationKey([7; 16]);
         assert_eq!(key_of(name(key).as_bytes()), Some(key));
-        assert_eq!(key_of(b"portcullis:sentinel"), None);
+        assert_eq!(name(key), format!("portcullis:{{07}}:r:{key}"));
+        assert_eq!(key_of(b"portcullis:{07}:sentinel"), None);
+        assert_eq!(key_of(format!("portcullis:{{08}}:r:{key}").as_bytes()), None, "not where it is looked for");
+    }
+
+    #[test]
+    fn sentinels_are_whole_only_when_the_store_is() {
+        let id = StoreId([7; 16]);
+        assert_eq!(Sentinel::parse(Some(id.to_string().as_bytes())), Sentinel::Whole(id));
+        assert_eq!(Sentinel::parse(Some(Sentinel::begun(id).as_bytes())), Sentinel::New(id));
+        assert_eq!(Sentinel::parse(None), Sentinel::Missing);
+        for strange in ["", "new:", "another", "new:new:07070707070707070707070707070707"] {
+            assert_eq!(Sentinel::parse(Some(strange.as_bytes())), Sentinel::Strange, "{strange}");
+        }
     }
 
     #[test]

@@ -2,17 +2,17 @@
 //! nothing is done twice, and what failed can be tried again.
 //!
 //! ```text
-//! portcullis:j:<digest>     p   claimed: somebody is at it, for as long as that can take
-//!                           d   done, until the token is too old to be taken
+//! portcullis:{<bucket>}:j:<digest>     p   claimed: somebody is at it, for as long as that can take
+//!                                      d   done, until the token is too old to be taken
 //! ```
 //! A mark lost to a failover lets a token be used again while it is young; no revocation depends on it.
 use std::time::Duration;
 
+use redis::{Cmd, FromRedisValue};
 use wire::check::Trouble;
 
-use super::Store;
+use super::{Bucket, Store};
 
-const PREFIX: &str = "portcullis:j:";
 const PENDING: &str = "p";
 const DONE: &str = "d";
 
@@ -31,17 +31,15 @@ impl Store {
     /// # Errors
     /// As for [`Store::check`].
     pub async fn claim(&self, digest: &str, pending: Duration) -> Result<Claim, Trouble> {
-        self.standing()?;
-        let name = format!("{PREFIX}{digest}");
         let mut set = redis::cmd("SET");
-        set.arg(&name).arg(PENDING).arg("NX").arg("PX").arg(millis(pending));
-        let ours: Option<String> = self.reader.ask(set).await?;
+        set.arg(name(digest)).arg(PENDING).arg("NX").arg("PX").arg(millis(pending));
+        let ours: Option<String> = self.ask(digest, set).await?;
         if ours.is_some() {
             return Ok(Claim::Ours);
         }
         let mut get = redis::cmd("GET");
-        get.arg(&name);
-        let there: Option<String> = self.reader.ask(get).await?;
+        get.arg(name(digest));
+        let there: Option<String> = self.ask(digest, get).await?;
         // Gone in between: whoever had it gave it back, and the next attempt gets it.
         Ok(if there.as_deref() == Some(DONE) { Claim::Done } else { Claim::Pending })
     }
@@ -50,17 +48,28 @@ impl Store {
     /// As for [`Store::check`]. The claim then ends by itself.
     pub async fn keep(&self, digest: &str, ttl: Duration) -> Result<(), Trouble> {
         let mut set = redis::cmd("SET");
-        set.arg(format!("{PREFIX}{digest}")).arg(DONE).arg("PX").arg(millis(ttl));
-        self.reader.ask(set).await
+        set.arg(name(digest)).arg(DONE).arg("PX").arg(millis(ttl));
+        self.ask(digest, set).await
     }
 
     /// # Errors
     /// As for [`Store::check`]. The claim then ends by itself.
     pub async fn give_back(&self, digest: &str) -> Result<(), Trouble> {
         let mut delete = redis::cmd("DEL");
-        delete.arg(format!("{PREFIX}{digest}"));
-        self.reader.ask(delete).await
+        delete.arg(name(digest));
+        self.ask(digest, delete).await
     }
+
+    /// Nothing waits for disks or replicas: see above.
+    async fn ask<T: FromRedisValue>(&self, digest: &str, ask: Cmd) -> Result<T, Trouble> {
+        let mut replies = self.read(Bucket::of_text(digest), &[ask]).await?;
+        let reply = replies.pop().ok_or(Trouble::StoreFailed)?;
+        redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)
+    }
+}
+
+fn name(digest: &str) -> String {
+    Bucket::of_text(digest).name(format_args!("j:{digest}"))
 }
 
 /// At least 1: Redis refuses a life of 0.

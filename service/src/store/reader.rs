@@ -1,41 +1,31 @@
-//! Reads. One task keeps the connection: it alone connects, judges the server and learns which store it holds.
-//! Requests use what it keeps and never wait for a connection, so a Redis that is gone costs them nothing.
+//! Reads: a question split by the servers that have its parts, one round trip to each, all at once; and the proof, in the
+//! same round trips, that it was our store that answered.
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::rand;
-use redis::Cmd;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use futures_util::future::try_join_all;
+use redis::{Cmd, Pipeline, RedisError, Value};
 use wire::check::Trouble;
 use wire::{Answer, RevocationKey};
 
 use super::Pin;
-use super::connect::{self, Connected, Target, within};
-use super::create;
-use super::entry::{self, Entry, PATTERN, SENTINEL, StoreId};
-use super::standing::Unfit;
-use crate::Options;
+use super::connect::{Failure, Wire, pipeline};
+use super::create::is_about_slots;
+use super::entry::{self, Bucket, Entry, PATTERN, Sentinel};
+use super::keeper::Kept;
+use super::routes::Routes;
 use crate::metrics::Metrics;
 
-/// How often a good connection's server is judged again: its policy and role can change at any time.
-const RECHECK: Duration = Duration::from_secs(2);
-/// How long to wait after a failure, or for a sentinel to appear.
-const RETRY: Duration = Duration::from_millis(200);
-/// How long a connection may lead to another store, or to none, before the name is resolved again.
-const CHANGED: Duration = Duration::from_secs(5);
-const USABLE: &str = "usable";
+/// Where a list's cursor has the number of the server; below it is SCAN's own.
+const SERVER_SHIFT: u32 = 48;
 
 #[derive(Debug)]
 pub struct Reader {
-    line: watch::Receiver<Line>,
-    /// The generation of a connection that failed a request, and how.
-    broken: watch::Sender<(u64, Trouble)>,
-    keeper: JoinHandle<()>,
-    pin: Pin,
-    limit: Duration,
-    metrics: Arc<Metrics>,
+    pub kept: Arc<Kept>,
+    pub pin: Pin,
+    pub limit: Duration,
+    pub metrics: Arc<Metrics>,
 }
 
 /// An entry as an operator sees it, its note still sealed.
@@ -56,64 +46,187 @@ pub struct Page {
     pub cursor: Option<u64>,
 }
 
-#[derive(Debug, Clone)]
-enum Line {
-    Up(Arc<Up>),
-    Down(Trouble),
+/// Why a try gave no answers.
+enum Missed {
+    Trouble(Trouble),
+    /// A bucket is on its way to another server, or has arrived there.
+    Moved(Bucket),
 }
 
-#[derive(Debug)]
-struct Up {
-    generation: u64,
-    connected: Connected,
-    fit: Result<(), Unfit>,
-    /// Our sentinel was there when it was last read.
-    ours: bool,
+impl From<Trouble> for Missed {
+    fn from(trouble: Trouble) -> Self {
+        Missed::Trouble(trouble)
+    }
 }
 
 impl Reader {
-    pub async fn open(target: Target, pin: Pin, options: Arc<Options>, metrics: Arc<Metrics>) -> Self {
-        let (say, mut line) = watch::channel(Line::Down(Trouble::StoreRefused));
-        line.mark_unchanged();
-        let (broken, on_broken) = watch::channel((0, Trouble::StoreRefused));
-        let limit = options.redis_timeout;
-        let keeper = Keeper {
-            target,
-            pin: pin.clone(),
-            options,
-            metrics: Arc::clone(&metrics),
-            say,
-            on_broken,
-            settled: false,
-            said: None,
-        };
-        let keeper = tokio::spawn(keeper.run());
-        // An error would mean that the keeper ended, and it does not.
-        let _ = line.changed().await;
-        Self { line, broken, keeper, pin, limit, metrics }
-    }
-
     pub async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
-        // One command and not a pipeline: no flush can come between the sentinel and the answers. MGET shows an entry
-        // of another type than string as absent, but who can write such a thing can delete ours as well.
-        let mut ask = Cmd::with_capacity(keys.len() + 2, 64 + keys.len() * 48);
-        ask.arg("MGET").arg(SENTINEL);
+        let mut of: BTreeMap<Bucket, Vec<RevocationKey>> = BTreeMap::new();
         for key in keys {
-            ask.arg(entry::name(*key));
+            of.entry(Bucket::of(key.0)).or_default().push(*key);
         }
-        let values: Vec<Option<Vec<u8>>> = self.ask(ask).await?;
-        let Some((sentinel, values)) = values.split_first() else { return Err(Trouble::StoreFailed) };
-        if !self.pin.is(sentinel.as_deref()) {
-            return Err(Trouble::StoreChanged);
-        }
-        if values.len() != keys.len() {
-            return Err(Trouble::StoreFailed);
-        }
-        let answers = values.iter().map(|value| match value {
-            None => Ok(Answer::Live),
-            Some(value) => Entry::parse(value).map(|entry| entry.ending.into()).ok_or(Trouble::StoreFailed),
+        let sent = Instant::now();
+        let values = self.values(&of).await;
+        self.metrics.redis_seconds.observe(sent.elapsed().as_secs_f64());
+        let values = values?;
+        let answers = keys.iter().map(|key| match values.get(key) {
+            Some(None) => Ok(Answer::Live),
+            Some(Some(value)) => Entry::parse(value).map(|entry| entry.ending.into()).ok_or(Trouble::StoreFailed),
+            None => Err(Trouble::StoreFailed),
         });
         answers.collect()
+    }
+
+    /// The value of each key, read from a store that proved to be ours; `None` is no value.
+    async fn values(
+        &self,
+        of: &BTreeMap<Bucket, Vec<RevocationKey>>,
+    ) -> Result<HashMap<RevocationKey, Option<Vec<u8>>>, Trouble> {
+        let deadline = Instant::now() + self.limit;
+        let mut routes = self.kept.routes();
+        loop {
+            let missed = match self.try_values(&routes, of, deadline).await {
+                Ok(values) => return Ok(values),
+                Err(Missed::Trouble(trouble)) => return Err(trouble),
+                Err(Missed::Moved(bucket)) => bucket,
+            };
+            tracing::debug!(bucket = %missed, "a bucket has moved");
+            let left = deadline.saturating_duration_since(Instant::now());
+            routes = self.kept.newer(routes.number, left).await.ok_or(Trouble::StoreFailed)?;
+        }
+    }
+
+    async fn try_values(
+        &self,
+        routes: &Routes,
+        of: &BTreeMap<Bucket, Vec<RevocationKey>>,
+        deadline: Instant,
+    ) -> Result<HashMap<RevocationKey, Option<Vec<u8>>>, Missed> {
+        // One command for a bucket and not two: no flush can come between the sentinel and the answers. MGET shows an
+        // entry of another type than string as absent, but who can write such a thing can delete ours as well.
+        let mut parts: BTreeMap<usize, Vec<Part>> = BTreeMap::new();
+        if routes.one_keyspace || of.is_empty() {
+            let proofs: Vec<_> = match of.is_empty() {
+                true => routes.parts()?.iter().filter_map(|(_, buckets)| buckets.first().copied()).collect(),
+                false => Bucket::all().take(1).collect(),
+            };
+            // What nobody asks about must be there all the same.
+            if of.is_empty() {
+                routes.standing()?;
+            }
+            for bucket in proofs {
+                let keys = of.values().flatten().copied().collect();
+                parts.entry(routes.fit(bucket)?).or_default().push(Part { bucket, keys });
+            }
+        } else {
+            for (bucket, keys) in of {
+                let part = Part { bucket: *bucket, keys: keys.clone() };
+                parts.entry(routes.fit(*bucket)?).or_default().push(part);
+            }
+        }
+        let asking = parts.into_iter().map(async |(member, parts)| {
+            let member = routes.members.get(member).ok_or(Trouble::StoreFailed)?;
+            self.ask_parts(&member.wire, parts, deadline).await
+        });
+        Ok(try_join_all(asking).await?.into_iter().flatten().collect())
+    }
+
+    async fn ask_parts(
+        &self,
+        wire: &Arc<Wire>,
+        parts: Vec<Part>,
+        deadline: Instant,
+    ) -> Result<Vec<(RevocationKey, Option<Vec<u8>>)>, Missed> {
+        let mut asks = pipeline();
+        for part in &parts {
+            let mut ask = Cmd::with_capacity(part.keys.len() + 2, 64 + part.keys.len() * 48);
+            ask.arg("MGET").arg(part.bucket.sentinel());
+            for key in &part.keys {
+                ask.arg(entry::name(*key));
+            }
+            asks.add_command(ask);
+        }
+        let replies = self.ask(wire, &asks, deadline).await?;
+        if replies.len() != parts.len() {
+            return Err(Trouble::StoreFailed.into());
+        }
+        let mut all = Vec::new();
+        for (part, reply) in parts.into_iter().zip(replies) {
+            let values = match reply {
+                Ok(value) => {
+                    redis::from_redis_value::<Vec<Option<Vec<u8>>>>(value).map_err(|_| Trouble::StoreFailed)?
+                }
+                Err(error) => self.after(wire, &part, &error, deadline).await?,
+            };
+            let Some((sentinel, values)) = values.split_first() else { return Err(Trouble::StoreFailed.into()) };
+            self.judge(wire, part.bucket, sentinel.as_deref())?;
+            if values.len() != part.keys.len() {
+                return Err(Trouble::StoreFailed.into());
+            }
+            all.extend(part.keys.into_iter().zip(values.iter().cloned()));
+        }
+        Ok(all)
+    }
+
+    /// What to do when a bucket's command was refused. The sentinel's value and those of the keys, if it helped.
+    ///
+    /// While a slot is on its way, some of its names are here and some there, and no MGET is answered. Then each name is
+    /// asked for by itself, first here, where it is if it has not left. The sentinel comes last: what was lost before it
+    /// was read is noticed.
+    async fn after(
+        &self,
+        wire: &Arc<Wire>,
+        part: &Part,
+        error: &RedisError,
+        deadline: Instant,
+    ) -> Result<Vec<Option<Vec<u8>>>, Missed> {
+        if !is_about_slots(error) {
+            tracing::warn!(code = error.code(), "Redis refused a read");
+            return Err(Trouble::StoreFailed.into());
+        }
+        if !matches!(error.code(), Some("ASK" | "TRYAGAIN")) {
+            return Err(Missed::Moved(part.bucket));
+        }
+        let names: Vec<_> =
+            part.keys.iter().map(|key| entry::name(*key)).chain(std::iter::once(part.bucket.sentinel())).collect();
+        let mut asks = pipeline();
+        for name in &names {
+            asks.cmd("GET").arg(name);
+        }
+        let mut values: Vec<Option<Vec<u8>>> = vec![None; names.len()];
+        let mut there: BTreeMap<(String, u16), Vec<usize>> = BTreeMap::new();
+        for (at, reply) in self.ask(wire, &asks, deadline).await?.into_iter().enumerate() {
+            match (reply, values.get_mut(at)) {
+                (Ok(value), Some(kept)) => *kept = redis::from_redis_value(value).map_err(|_| Trouble::StoreFailed)?,
+                (Err(error), _) if error.code() == Some("ASK") => {
+                    let place = error.redirect_node().and_then(|(place, _slot)| place.rsplit_once(':'));
+                    let place = place.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
+                    there.entry(place.ok_or(Trouble::StoreFailed)?).or_default().push(at);
+                }
+                _ => return Err(Missed::Moved(part.bucket)),
+            }
+        }
+        for ((host, port), places) in there {
+            let routes = self.kept.routes();
+            let Some(other) = routes.importing(&host, port) else { return Err(Missed::Moved(part.bucket)) };
+            let mut asks = pipeline();
+            for name in places.iter().filter_map(|at| names.get(*at)) {
+                asks.cmd("ASKING");
+                asks.cmd("GET").arg(name);
+            }
+            let replies = self.ask(&other.wire, &asks, deadline).await?;
+            if self.kept.routes().importing(&host, port).is_none_or(|now| !Arc::ptr_eq(&now.wire, &other.wire)) {
+                return Err(Missed::Moved(part.bucket));
+            }
+            for (at, reply) in places.iter().zip(replies.into_iter().skip(1).step_by(2)) {
+                let value = reply.map_err(|_| Missed::Moved(part.bucket))?;
+                if let Some(kept) = values.get_mut(*at) {
+                    *kept = redis::from_redis_value(value).map_err(|_| Trouble::StoreFailed)?;
+                }
+            }
+        }
+        values.rotate_right(1);
+        Ok(values)
     }
 
     pub async fn show(&self, key: RevocationKey) -> Result<Option<Stored>, Trouble> {
@@ -121,231 +234,146 @@ impl Reader {
     }
 
     pub async fn list(&self, cursor: u64, limit: usize) -> Result<Page, Trouble> {
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(PATTERN).arg("COUNT").arg(limit);
-        let (next, names): (u64, Vec<Vec<u8>>) = self.ask(scan).await?;
-        let keys: Vec<_> = names.iter().filter_map(|name| entry::key_of(name)).collect();
-        Ok(Page { stored: self.stored(&keys).await?, cursor: (next != 0).then_some(next) })
+        let (server, cursor) = (cursor >> SERVER_SHIFT, cursor & ((1 << SERVER_SHIFT) - 1));
+        let routes = self.kept.routes();
+        let parts = routes.parts()?;
+        let at = usize::try_from(server).unwrap_or(usize::MAX);
+        let Some((member, buckets)) = parts.get(at) else {
+            return Ok(Page { stored: Vec::new(), cursor: None });
+        };
+        let bucket = buckets.first().copied().ok_or(Trouble::StoreFailed)?;
+        routes.fit(bucket)?;
+        let deadline = Instant::now() + self.limit;
+        let (mut next, mut keys) = (cursor, Vec::new());
+        // Other names lie between; a page with nothing on it helps nobody.
+        loop {
+            let mut asks = pipeline();
+            asks.cmd("SCAN").arg(next).arg("MATCH").arg(PATTERN).arg("COUNT").arg(limit);
+            let reply = self.ask(&member.wire, &asks, deadline).await?.pop();
+            let reply = reply.and_then(Result::ok).ok_or(Trouble::StoreFailed)?;
+            let names: Vec<Vec<u8>>;
+            (next, names) = redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)?;
+            keys.extend(names.iter().filter_map(|name| entry::key_of(name)));
+            if next == 0 || !keys.is_empty() || Instant::now() + self.limit / 2 > deadline {
+                break;
+            }
+        }
+        let cursor = match next {
+            0 if at + 1 < parts.len() => Some((server + 1) << SERVER_SHIFT),
+            0 => None,
+            next if next >> SERVER_SHIFT == 0 => Some(server << SERVER_SHIFT | next),
+            _ => return Err(Trouble::StoreFailed),
+        };
+        Ok(Page { stored: self.stored(&keys).await?, cursor })
     }
 
     /// Whether checks can be answered at all, as far as is known without asking.
     pub fn standing(&self) -> Result<(), Trouble> {
-        if self.up()?.ours { Ok(()) } else { Err(Trouble::StoreChanged) }
+        self.kept.routes().standing()
+    }
+
+    /// Whether one of these lies where it may be evicted, or by now on a replica.
+    pub fn may_forget(&self, buckets: &[Bucket]) -> bool {
+        let routes = self.kept.routes();
+        buckets.iter().any(|bucket| routes.fit(*bucket) == Err(Trouble::StoreUnsafe))
+    }
+
+    /// One reply for each of `asks`, all of whose names are of `bucket`.
+    pub async fn read(&self, bucket: Bucket, asks: &[Cmd]) -> Result<Vec<Value>, Trouble> {
+        let deadline = Instant::now() + self.limit;
+        let mut routes = self.kept.routes();
+        loop {
+            let member = routes.fit(bucket)?;
+            let member = routes.members.get(member).ok_or(Trouble::StoreFailed)?;
+            let mut all = pipeline();
+            for ask in asks {
+                all.add_command(ask.clone());
+            }
+            // After the others: what a flush took from them, it took from here too.
+            all.cmd("GET").arg(bucket.sentinel());
+            let replies = self.ask(&member.wire, &all, deadline).await?;
+            if replies.iter().any(|reply| reply.as_ref().is_err_and(is_about_slots)) {
+                let left = deadline.saturating_duration_since(Instant::now());
+                routes = self.kept.newer(routes.number, left).await.ok_or(Trouble::StoreFailed)?;
+                continue;
+            }
+            let values: Result<Vec<Value>, RedisError> = replies.into_iter().collect();
+            let mut values = values.map_err(|error| {
+                tracing::warn!(code = error.code(), "Redis refused a read");
+                Trouble::StoreFailed
+            })?;
+            let sentinel = values.pop().ok_or(Trouble::StoreFailed)?;
+            let sentinel: Option<Vec<u8>> = redis::from_redis_value(sentinel).map_err(|_| Trouble::StoreFailed)?;
+            self.judge(&member.wire, bucket, sentinel.as_deref())?;
+            return Ok(values);
+        }
     }
 
     /// Those of `keys` that are there.
     async fn stored(&self, keys: &[RevocationKey]) -> Result<Vec<Stored>, Trouble> {
-        let up = self.up()?;
-        let mut ask = redis::pipe();
-        ask.get(SENTINEL);
+        let mut of: BTreeMap<Bucket, Vec<RevocationKey>> = BTreeMap::new();
         for key in keys {
-            ask.get(entry::name(*key)).pttl(entry::name(*key));
+            of.entry(Bucket::of(key.0)).or_default().push(*key);
         }
-        let mut connection = up.connected.connection.clone();
-        let asked = within(self.limit, ask.query_async::<Vec<redis::Value>>(&mut connection)).await;
-        let values = self.noting(&up, asked)?;
-        let mut values = values.into_iter();
-        let sentinel: Option<Vec<u8>> = values.next().and_then(|value| redis::from_redis_value(value).ok().flatten());
-        if !self.pin.is(sentinel.as_deref()) {
-            return Err(Trouble::StoreChanged);
-        }
-        let mut stored = Vec::with_capacity(keys.len());
-        for key in keys {
-            let (Some(value), Some(pttl)) = (values.next(), values.next()) else { return Err(Trouble::StoreFailed) };
-            let value: Option<Vec<u8>> = redis::from_redis_value(value).map_err(|_| Trouble::StoreFailed)?;
-            let pttl: i64 = redis::from_redis_value(pttl).map_err(|_| Trouble::StoreFailed)?;
-            let Some(value) = value else { continue };
-            let entry = Entry::parse(&value);
-            stored.push(Stored {
-                key: *key,
-                answer: entry.map(|entry| entry.ending.into()),
-                sealed: entry.map(|entry| entry.sealed.to_vec()).unwrap_or_default(),
-                expires_in: u64::try_from(pttl).ok().map(Duration::from_millis),
+        let reading = of.into_iter().map(async |(bucket, keys)| {
+            let asks = keys.iter().flat_map(|key| {
+                let name = entry::name(*key);
+                [redis::cmd("GET").arg(&name).clone(), redis::cmd("PTTL").arg(&name).clone()]
             });
-        }
-        Ok(stored)
+            let asks: Vec<_> = asks.collect();
+            let mut values = self.read(bucket, &asks).await?.into_iter();
+            let mut stored = Vec::with_capacity(keys.len());
+            for key in keys {
+                let (Some(value), Some(pttl)) = (values.next(), values.next()) else {
+                    return Err(Trouble::StoreFailed);
+                };
+                let value: Option<Vec<u8>> = redis::from_redis_value(value).map_err(|_| Trouble::StoreFailed)?;
+                let pttl: i64 = redis::from_redis_value(pttl).map_err(|_| Trouble::StoreFailed)?;
+                let Some(value) = value else { continue };
+                let entry = Entry::parse(&value);
+                stored.push(Stored {
+                    key,
+                    answer: entry.map(|entry| entry.ending.into()),
+                    sealed: entry.map(|entry| entry.sealed.to_vec()).unwrap_or_default(),
+                    expires_in: u64::try_from(pttl).ok().map(Duration::from_millis),
+                });
+            }
+            Ok(stored)
+        });
+        Ok(try_join_all(reading).await?.into_iter().flatten().collect())
     }
 
-    /// One command on the connection for reads.
-    pub async fn ask<T: redis::FromRedisValue>(&self, ask: Cmd) -> Result<T, Trouble> {
-        let up = self.up()?;
-        let mut connection = up.connected.connection.clone();
-        let sent = Instant::now();
-        let asked = within(self.limit, ask.query_async(&mut connection)).await;
-        self.metrics.redis_seconds.observe(sent.elapsed().as_secs_f64());
-        self.noting(&up, asked)
+    async fn ask(
+        &self,
+        wire: &Wire,
+        asks: &Pipeline,
+        deadline: Instant,
+    ) -> Result<Vec<Result<Value, RedisError>>, Trouble> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        wire.ask(asks, left).await.map_err(|Failure { trouble, why }| {
+            tracing::debug!(trouble = trouble.name(), why, "no answer from Redis");
+            // The connection was left: a late reply can reach nobody. The keeper makes another.
+            self.kept.wake.notify_one();
+            trouble
+        })
     }
 
-    fn up(&self) -> Result<Arc<Up>, Trouble> {
-        let up = match &*self.line.borrow() {
-            Line::Up(up) => Arc::clone(up),
-            Line::Down(trouble) => return Err(*trouble),
-        };
-        match up.fit {
-            Ok(()) => Ok(up),
-            Err(_) => Err(Trouble::StoreUnsafe),
+    /// Whether what came with `sentinel` over `wire` counts.
+    fn judge(&self, wire: &Arc<Wire>, bucket: Bucket, sentinel: Option<&[u8]>) -> Result<(), Trouble> {
+        let routes = self.kept.routes();
+        if !routes.is_still(bucket, wire) {
+            // It may have been replaced while it answered.
+            return Err(routes.fit(bucket).err().unwrap_or(Trouble::StoreSlow));
         }
-    }
-
-    /// Has the connection replaced when it failed: a late reply can then reach nobody.
-    fn noting<T>(&self, up: &Up, asked: Result<T, Trouble>) -> Result<T, Trouble> {
-        if let Err(trouble @ (Trouble::StoreRefused | Trouble::StoreSlow)) = asked {
-            self.broken.send_replace((up.generation, trouble));
+        match (Sentinel::parse(sentinel), self.pin.id()) {
+            (Sentinel::Whole(id), Some(ours)) if id == ours => Ok(()),
+            _ => Err(Trouble::StoreChanged),
         }
-        asked
     }
 }
 
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.keeper.abort();
-    }
-}
-
-/// Why a connection was left, in short and for the log.
-struct Left {
-    trouble: Trouble,
-    why: String,
-}
-
-impl From<Trouble> for Left {
-    fn from(trouble: Trouble) -> Self {
-        Self { trouble, why: format!("not usable: {}", trouble.name()) }
-    }
-}
-
-struct Keeper {
-    target: Target,
-    pin: Pin,
-    options: Arc<Options>,
-    metrics: Arc<Metrics>,
-    say: watch::Sender<Line>,
-    on_broken: watch::Receiver<(u64, Trouble)>,
-    /// Our store was there once, and is not made again.
-    settled: bool,
-    /// What was logged last, so that only changes are.
-    said: Option<String>,
-}
-
-impl Keeper {
-    async fn run(mut self) {
-        let mut generation = 0;
-        loop {
-            generation += 1;
-            // Each attempt resolves the name again: it may lead to another server since.
-            let left = match self.target.connect().await {
-                Ok(connected) => self.keep(generation, connected).await,
-                Err(trouble) => Left::from(trouble),
-            };
-            self.log(&left.why, false);
-            self.say.send_replace(Line::Down(left.trouble));
-            sleep(jittered(RETRY)).await;
-        }
-    }
-
-    /// Ends when the connection must be left, with the reason.
-    async fn keep(&mut self, generation: u64, mut connected: Connected) -> Left {
-        let mut changed_since: Option<Instant> = None;
-        loop {
-            let fit = connected.standing.judge(self.options.allow());
-            if let Err(unfit @ Unfit::Replica) = &fit {
-                // After a failover our name leads elsewhere, and this connection for ever to what was the primary.
-                return Left { trouble: Trouble::StoreUnsafe, why: format!("store_unsafe: {unfit}") };
-            }
-            let sentinel = match self.sentinel(&mut connected, fit.is_ok()).await {
-                Ok(sentinel) => sentinel,
-                Err(trouble) => return trouble.into(),
-            };
-            let ours = self.pin.is(sentinel.as_deref());
-            let state = match (&fit, ours, &sentinel) {
-                (Err(unfit), ..) => format!("store_unsafe: {unfit}"),
-                (Ok(()), true, _) => USABLE.to_owned(),
-                (Ok(()), false, None) => "store_changed: no sentinel. If this store is meant to be new, make it with \
-                     `portcullis store create`; else revocations were lost, restore them first"
-                    .to_owned(),
-                (Ok(()), false, Some(_)) => "store_changed: the sentinel is another store's".to_owned(),
-            };
-            self.log(&state, state == USABLE);
-            let up = Up { generation, connected: connected.clone(), fit, ours };
-            self.say.send_replace(Line::Up(Arc::new(up)));
-            if ours {
-                changed_since = None;
-            } else if changed_since.get_or_insert_with(Instant::now).elapsed() > CHANGED {
-                return Left { trouble: Trouble::StoreChanged, why: state };
-            }
-            let pause = if ours { RECHECK } else { RETRY };
-            tokio::select! {
-                () = sleep(jittered(pause)) => {}
-                trouble = self.broken(generation) => return trouble.into(),
-            }
-            connected.standing = match connect::ask_info(&mut connected.connection, self.options.redis_timeout).await {
-                Ok(standing) => standing,
-                Err(trouble) => return trouble.into(),
-            };
-        }
-    }
-
-    /// Reads the sentinel; learns it, or makes it, while no store is known.
-    async fn sentinel(&mut self, connected: &mut Connected, fit: bool) -> Result<Option<Vec<u8>>, Trouble> {
-        let limit = self.options.redis_timeout;
-        let connection = &mut connected.connection;
-        let read = || redis::cmd("GET").arg(SENTINEL).to_owned();
-        let mut found: Option<Vec<u8>> = within(limit, read().query_async(connection)).await?;
-        // A store that we knew and that lost its sentinel is never made again by us: that would say "nobody revoked".
-        if found.is_none() && self.options.create_store && fit && !self.settled {
-            if let Some(id) = create::write_sentinel(connection, limit).await? {
-                tracing::warn!(
-                    store = %id,
-                    "wrote a new sentinel, since --create-store is given and there was none: revocations made before \
-                     are gone if this store is not new"
-                );
-            }
-            found = within(limit, read().query_async(connection)).await?;
-        }
-        if self.pin.id().is_none()
-            && let Some(id) =
-                found.as_deref().and_then(|found| std::str::from_utf8(found).ok()?.parse::<StoreId>().ok())
-        {
-            tracing::info!(store = %id, "answering from this store only, until restarted");
-            self.pin.set(id);
-        }
-        self.settled |= found.is_some();
-        Ok(found)
-    }
-
-    /// Waits until a request reports that this connection failed.
-    async fn broken(&mut self, generation: u64) -> Trouble {
-        loop {
-            let (broken, trouble) = *self.on_broken.borrow_and_update();
-            if broken == generation {
-                return trouble;
-            }
-            if self.on_broken.changed().await.is_err() {
-                // The reader is gone, and with it this task's purpose.
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
-    fn log(&mut self, state: &str, ready: bool) {
-        self.metrics.store_ready(ready);
-        if self.said.as_deref() == Some(state) {
-            return;
-        }
-        if ready {
-            tracing::info!(state, "store");
-        } else {
-            tracing::warn!(state, "store");
-        }
-        self.said = Some(state.to_owned());
-    }
-}
-
-/// Within a quarter of `pause`, so that many services do not ask in step.
-fn jittered(pause: Duration) -> Duration {
-    let mut byte = [0];
-    // Without randomness they ask in step, and no harm is done.
-    let _ = rand::fill(&mut byte);
-    let [byte] = byte;
-    pause.mul_f64(0.75 + f64::from(byte) / 512.0)
+/// The keys of one command, whose sentinel is that of `bucket`.
+struct Part {
+    bucket: Bucket,
+    keys: Vec<RevocationKey>,
 }

@@ -1,4 +1,8 @@
 //! Whether a Redis may be trusted with revocations at all, judged from what INFO says.
+use std::time::Duration;
+
+use super::routes::LEAST_PATIENCE;
+
 /// What an operator allows in so many words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Allow {
@@ -14,6 +18,8 @@ pub struct Standing {
     pub policy: Option<String>,
     pub evicted: Option<u64>,
     pub aof: bool,
+    /// `cluster-node-timeout`, where it may be read.
+    pub patience: Option<Duration>,
 }
 
 /// Why its silence proves nothing.
@@ -25,6 +31,8 @@ pub enum Unfit {
     Evicted(u64),
     #[error("it is a replica, which may lag behind its primary")]
     Replica,
+    #[error("it replaces a primary that is silent for {0:?}; set cluster-node-timeout to 2000 or more")]
+    Hasty(Duration),
     #[error("INFO does not say its `{0}`")]
     Unsaid(&'static str),
 }
@@ -55,6 +63,9 @@ impl Standing {
                 Some(_) => return Err(Unfit::Replica),
                 None => return Err(Unfit::Unsaid("role")),
             }
+        }
+        if let Some(patience) = self.patience.filter(|patience| *patience < LEAST_PATIENCE) {
+            return Err(Unfit::Hasty(patience));
         }
         if !allow.eviction {
             match self.policy.as_deref() {
@@ -107,6 +118,13 @@ mod tests {
         assert_eq!(judged(&GOOD.replace("role:master", "role:slave")), Err(Unfit::Replica));
         assert_eq!(judged(&GOOD.replace("maxmemory_policy", "x")), Err(Unfit::Unsaid("maxmemory_policy")));
         assert_eq!(judged(""), Err(Unfit::Unsaid("role")));
+    }
+
+    #[test]
+    fn a_cluster_that_replaces_primaries_sooner_than_answers_expire_is_unfit() {
+        let with = |millis| Standing { patience: Some(Duration::from_millis(millis)), ..Standing::parse(GOOD) };
+        assert_eq!(with(2000).judge(Allow::default()), Ok(()));
+        assert_eq!(with(1999).judge(Allow::default()), Err(Unfit::Hasty(Duration::from_millis(1999))));
     }
 
     #[test]

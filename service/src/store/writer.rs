@@ -1,17 +1,23 @@
-//! Writes, on a connection of their own, since WAIT and WAITAOF count what their connection wrote. One task takes
-//! whatever has queued up, writes it in one round trip and waits once for all of it.
-use std::sync::Arc;
-use std::time::Duration;
+//! Writes, on connections of their own, since WAIT and WAITAOF count what their connection wrote. Each server has a lane:
+//! one task that takes whatever has queued up for it, writes it in one round trip and waits once for all of it.
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use redis::{Pipeline, RedisError, Value};
+use redis::{Cmd, Pipeline, RedisError, Value};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use wire::RevocationKey;
 use wire::check::Trouble;
 
 use super::Pin;
-use super::connect::{Connected, Target, within};
-use super::entry::{self, Ending, Entry, SENTINEL};
-use super::standing::Unfit;
+use super::connect::{Failure, Wire, pipeline};
+use super::create::is_about_slots;
+use super::entry::{self, Bucket, Ending, Entry, Sentinel};
+use super::keeper::Kept;
+use super::redis_options::{Access, Address, Mode, Whom};
+use super::routes::Routes;
+use super::standing::{Standing, Unfit};
 use crate::Options;
 use crate::clock::unix_seconds;
 
@@ -24,9 +30,15 @@ const FOR_EVER: i64 = -1;
 const SCRIPT: &str = include_str!("revoke.lua");
 
 #[derive(Debug)]
-pub struct Writer(mpsc::Sender<Job>);
+pub struct Writer {
+    access: Access,
+    kept: Arc<Kept>,
+    pin: Pin,
+    options: Arc<Options>,
+    lanes: Mutex<HashMap<Address, mpsc::Sender<Job>>>,
+}
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Revocation {
     pub key: RevocationKey,
     pub ends: Ends,
@@ -43,12 +55,14 @@ pub enum Ends {
 }
 
 /// What was written, and how safe it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Written {
     /// For revocations: what is there now, which may be an earlier and stronger revocation.
     pub stands: Vec<InForce>,
     /// For lifts: how many were there.
     pub removed: u64,
+    /// For commands of other parts: what Redis replied.
+    pub replies: Vec<Value>,
     pub confirmed: Confirmed,
 }
 
@@ -79,21 +93,35 @@ pub enum WriteError {
 #[derive(Debug)]
 struct Job {
     work: Work,
-    done: oneshot::Sender<Result<Written, WriteError>>,
+    done: oneshot::Sender<Result<Written, Refused>>,
 }
 
-#[derive(Debug)]
+/// Why a write is not acknowledged.
+#[derive(Debug, Clone)]
+enum Refused {
+    For(WriteError),
+    /// Nothing was written: the server does not have the bucket, or not wholly.
+    Moved,
+}
+
+impl From<WriteError> for Refused {
+    fn from(error: WriteError) -> Self {
+        Refused::For(error)
+    }
+}
+
+#[derive(Debug, Clone)]
 enum Work {
     Revoke(Revocation),
     Lift(RevocationKey),
+    /// Of another part of the service.
+    #[allow(dead_code, reason = "see Store::write")]
+    Run(Bucket, Cmd),
 }
 
 impl Writer {
-    pub fn open(target: Target, pin: Pin, options: Arc<Options>) -> Self {
-        let (send, receive) = mpsc::channel(QUEUE);
-        // Ends when the last sender is gone and the queue is empty.
-        tokio::spawn(Loop { target, pin, options, connected: None }.run(receive));
-        Self(send)
+    pub fn new(access: Access, kept: Arc<Kept>, pin: Pin, options: Arc<Options>) -> Self {
+        Self { access, kept, pin, options, lanes: Mutex::default() }
     }
 
     pub async fn revoke(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError> {
@@ -104,22 +132,36 @@ impl Writer {
         self.all(keys.into_iter().map(Work::Lift)).await
     }
 
+    pub async fn run(&self, bucket: Bucket, command: Cmd) -> Result<(Value, Confirmed), WriteError> {
+        let mut written = self.all(std::iter::once(Work::Run(bucket, command))).await?;
+        let reply = written.replies.pop().ok_or(WriteError::Unknown(Trouble::StoreFailed))?;
+        Ok((reply, written.confirmed))
+    }
+
     /// Everything is sent before the first answer is awaited, so that it shares a round trip.
     async fn all(&self, works: impl Iterator<Item = Work>) -> Result<Written, WriteError> {
         let mut waiting = Vec::new();
         for work in works {
-            let (done, answer) = oneshot::channel();
-            self.0.send(Job { work, done }).await.map_err(|_| WriteError::NotWritten(Trouble::StoreFailed))?;
-            waiting.push(answer);
+            let sent = self.send(&work).await;
+            waiting.push((work, sent));
         }
         let mut whole: Option<Written> = None;
-        for answer in waiting {
-            let part = answer.await.map_err(|_| WriteError::Unknown(Trouble::StoreFailed))??;
+        for (work, sent) in waiting {
+            let part = match sent {
+                Ok(answer) => answer.await.map_err(|_| WriteError::Unknown(Trouble::StoreFailed))?,
+                Err(error) => Err(error.into()),
+            };
+            let part = match part {
+                Ok(part) => part,
+                Err(Refused::For(error)) => return Err(error),
+                Err(Refused::Moved) => self.again(&work).await?,
+            };
             whole = Some(match whole {
                 None => part,
                 Some(mut whole) => {
                     whole.stands.extend(part.stands);
                     whole.removed += part.removed;
+                    whole.replies.extend(part.replies);
                     whole.confirmed.on_disk &= part.confirmed.on_disk;
                     whole.confirmed.replicas = whole.confirmed.replicas.min(part.confirmed.replicas);
                     whole
@@ -128,13 +170,84 @@ impl Writer {
         }
         whole.ok_or(WriteError::NotWritten(Trouble::StoreFailed))
     }
+
+    /// Writes what met a server that does not have its bucket, once it is known which does. Nothing was written before.
+    async fn again(&self, work: &Work) -> Result<Written, WriteError> {
+        let deadline = Instant::now() + self.options.confirm_timeout;
+        let mut number = self.kept.routes().number;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let newer = self.kept.newer(number, left).await;
+            number = newer.ok_or(WriteError::NotWritten(Trouble::StoreFailed))?.number;
+            let answer = self.send(work).await?.await;
+            match answer.map_err(|_| WriteError::Unknown(Trouble::StoreFailed))? {
+                Ok(written) => return Ok(written),
+                Err(Refused::For(error)) => return Err(error),
+                Err(Refused::Moved) => {}
+            }
+        }
+    }
+
+    async fn send(&self, work: &Work) -> Result<oneshot::Receiver<Result<Written, Refused>>, WriteError> {
+        let routes = self.kept.routes();
+        let member = routes.to(work.bucket()).ok().and_then(|to| routes.members.get(to));
+        let address = match (member, self.kept_address(&routes)) {
+            (Some(member), _) => member.address.clone(),
+            (None, Some(address)) => address,
+            (None, None) => {
+                let trouble = routes.to(work.bucket()).err().unwrap_or(Trouble::StoreFailed);
+                return Err(WriteError::NotWritten(trouble));
+            }
+        };
+        let lane = self.lane(address, &routes);
+        let (done, answer) = oneshot::channel();
+        let job = Job { work: work.clone(), done };
+        lane.send(job).await.map_err(|_| WriteError::NotWritten(Trouble::StoreFailed))?;
+        Ok(answer)
+    }
+
+    /// A single server is written to whether reads find it or not: a slow one may be about to go on.
+    fn kept_address(&self, routes: &Routes) -> Option<Address> {
+        let is_single = self.access.options.mode == Mode::Single;
+        is_single.then(|| self.access.seeds.first().cloned()).flatten().filter(|_| routes.number > 0)
+    }
+
+    fn lane(&self, address: Address, routes: &Routes) -> mpsc::Sender<Job> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !lanes.contains_key(&address) {
+            // Those of servers that are gone end when their queues are empty.
+            lanes.retain(|address, _| routes.members.iter().any(|member| member.address == *address));
+        }
+        let lane = lanes.entry(address.clone()).or_insert_with(|| {
+            let (send, receive) = mpsc::channel(QUEUE);
+            let lane = Lane {
+                address,
+                access: self.access.clone(),
+                kept: Arc::clone(&self.kept),
+                pin: self.pin.clone(),
+                options: Arc::clone(&self.options),
+                connected: None,
+            };
+            tokio::spawn(lane.run(receive));
+            send
+        });
+        lane.clone()
+    }
 }
 
-struct Loop {
-    target: Target,
+struct Lane {
+    address: Address,
+    access: Access,
+    kept: Arc<Kept>,
     pin: Pin,
     options: Arc<Options>,
     connected: Option<Connected>,
+}
+
+/// A connection, and what its server said of itself when it was made.
+struct Connected {
+    wire: Wire,
+    standing: Standing,
 }
 
 /// How this server can tell that a write is safe.
@@ -146,13 +259,13 @@ enum Proof {
     Fsync,
 }
 
-impl Loop {
+impl Lane {
     async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut jobs = Vec::with_capacity(BATCH);
         while queue.recv_many(&mut jobs, BATCH).await > 0 {
             let answers = match self.write(&jobs).await {
                 Ok(answers) => answers,
-                Err(error) => vec![Err(error); jobs.len()],
+                Err(error) => vec![Err(error.into()); jobs.len()],
             };
             for (job, answer) in jobs.drain(..).zip(answers) {
                 // Whoever asked may have gone; the write stands.
@@ -161,49 +274,80 @@ impl Loop {
         }
     }
 
+    async fn connect(&self) -> Result<Connected, WriteError> {
+        let limit = self.options.redis_timeout;
+        let connecting = async {
+            let wire = Wire::open(&self.access, &self.address, Whom::Redis, limit).await?;
+            let standing = wire.ask_standing(limit).await?;
+            Ok::<_, Failure>(Connected { wire, standing })
+        };
+        match timeout(limit, connecting).await {
+            Ok(Ok(connected)) => Ok(connected),
+            Ok(Err(failure)) => Err(WriteError::NotWritten(failure.trouble)),
+            Err(_) => Err(WriteError::NotWritten(Trouble::StoreSlow)),
+        }
+    }
+
     /// One answer for each job, or one error for all.
-    async fn write(&mut self, jobs: &[Job]) -> Result<Vec<Result<Written, WriteError>>, WriteError> {
-        let mut connected = match self.connected.take() {
+    async fn write(&mut self, jobs: &[Job]) -> Result<Vec<Result<Written, Refused>>, WriteError> {
+        let connected = match self.connected.take() {
             Some(connected) => connected,
-            None => self.target.connect().await.map_err(WriteError::NotWritten)?,
+            None => self.connect().await?,
         };
         if let Err(Unfit::Replica) = connected.standing.judge(self.options.allow()) {
             return Err(WriteError::NotWritten(Trouble::StoreUnsafe));
         }
         let proof = if connected.standing.has_waitaof() { Proof::WaitAof } else { Proof::Fsync };
-        let pipeline = self.pipeline(jobs, proof, unix_seconds());
+        let buckets: BTreeSet<_> = jobs.iter().map(|job| job.work.bucket()).collect();
+        let pipeline = self.pipeline(&buckets, jobs, proof, unix_seconds());
         let limit = self.options.redis_timeout.saturating_add(self.options.confirm_timeout);
-        let asked = pipeline.query_async::<Vec<Result<Value, RedisError>>>(&mut connected.connection);
         // On any failure the connection is left: what it still has to say must not be taken for a later answer.
-        let replies = within(limit, asked).await.map_err(WriteError::Unknown)?;
-        let mut replies = replies.into_iter();
-        let sentinel = replies.next().and_then(|reply| redis::from_redis_value::<Option<Vec<u8>>>(reply.ok()?).ok()?);
-        let ours = self.pin.is(sentinel.as_deref());
+        let replies = connected.wire.ask(&pipeline, limit).await;
+        let mut replies = replies.map_err(|failure| WriteError::Unknown(failure.trouble))?.into_iter();
+        let ours: BTreeMap<_, _> = buckets.iter().map(|bucket| (*bucket, self.is_ours(replies.next()))).collect();
         let written: Vec<_> = jobs.iter().map(|job| job.work.read(replies.next())).collect();
         let confirmed = confirmed(&self.options, proof, replies);
         // A demoted primary refuses (READONLY), and so does one that loads or lost its own primary; a store that is not
         // ours is perhaps another server's. The next write resolves the name again.
-        if ours && written.iter().all(Result::is_ok) {
+        if ours.values().all(|ours| *ours) && written.iter().all(Result::is_ok) {
             self.connected = Some(connected);
         }
-        Ok(written
-            .into_iter()
-            .map(|written| {
-                let written = written?;
-                if !ours {
+        let routes = self.kept.routes();
+        let is_still_here = |bucket| {
+            let member = routes.to(bucket).ok().and_then(|to| routes.members.get(to));
+            self.access.options.mode == Mode::Single || member.is_some_and(|member| member.address == self.address)
+        };
+        Ok(jobs
+            .iter()
+            .zip(written)
+            .map(|(job, written)| {
+                let (bucket, written) = (job.work.bucket(), written?);
+                if ours.get(&bucket) != Some(&true) {
                     let changed = "the store is not the one that checks are answered from (store_changed)";
-                    return Err(WriteError::Unconfirmed(changed.into()));
+                    return Err(WriteError::Unconfirmed(changed.into()).into());
+                }
+                // Who is replaced meanwhile may forget it.
+                if !is_still_here(bucket) {
+                    let replaced = "its server may have been replaced since (store_unsafe)";
+                    return Err(WriteError::Unconfirmed(replaced.into()).into());
                 }
                 Ok(Written { confirmed: confirmed.clone()?, ..written })
             })
             .collect())
     }
 
-    fn pipeline(&self, jobs: &[Job], proof: Proof, now: u64) -> Pipeline {
-        let mut pipeline = redis::pipe();
-        // One write that is refused must not hide that the others were done.
-        pipeline.ignore_errors();
-        pipeline.get(SENTINEL);
+    fn is_ours(&self, reply: Option<Result<Value, RedisError>>) -> bool {
+        let Some(Ok(value)) = reply else { return false };
+        let value: Option<Vec<u8>> = redis::from_redis_value(value).unwrap_or_default();
+        matches!((Sentinel::parse(value.as_deref()), self.pin.id()), (Sentinel::Whole(id), Some(ours)) if id == ours)
+    }
+
+    fn pipeline(&self, buckets: &BTreeSet<Bucket>, jobs: &[Job], proof: Proof, now: u64) -> Pipeline {
+        // One write that is refused does not hide that the others were done.
+        let mut pipeline = pipeline();
+        for bucket in buckets {
+            pipeline.cmd("GET").arg(bucket.sentinel());
+        }
         let lead = self.options.iat_lead_seconds();
         // Redis's clock tells how long the write was under way; if it says more than that can be, it is wrong, and must
         // not lock out logins for as long as it is ahead.
@@ -225,6 +369,9 @@ impl Loop {
                 }
                 Work::Lift(key) => {
                     pipeline.cmd("DEL").arg(entry::name(*key));
+                }
+                Work::Run(_, command) => {
+                    pipeline.add_command(command.clone());
                 }
             }
         }
@@ -260,7 +407,10 @@ fn confirmed(
             Confirmed { on_disk: disks >= 1, replicas }
         }
         Proof::Fsync => {
-            let mut config = || redis::from_redis_value::<(String, String)>(next()?).ok().map(|(_, value)| value);
+            let mut config = || {
+                let config: BTreeMap<String, String> = redis::from_redis_value(next()?).ok()?;
+                config.into_values().next()
+            };
             let (appendonly, appendfsync) = (config(), config());
             let on_disk = appendonly.as_deref() == Some("yes") && appendfsync.as_deref() == Some("always");
             let replicas = next().and_then(|reply| redis::from_redis_value(reply).ok()).unwrap_or_default();
@@ -280,20 +430,29 @@ fn confirmed(
 }
 
 impl Work {
-    fn read(&self, reply: Option<Result<Value, RedisError>>) -> Result<Written, WriteError> {
+    fn bucket(&self) -> Bucket {
+        match self {
+            Work::Revoke(revocation) => Bucket::of(revocation.key.0),
+            Work::Lift(key) => Bucket::of(key.0),
+            Work::Run(bucket, _) => *bucket,
+        }
+    }
+
+    fn read(&self, reply: Option<Result<Value, RedisError>>) -> Result<Written, Refused> {
         let failed = WriteError::NotWritten(Trouble::StoreFailed);
         let reply = match reply {
             Some(Ok(reply)) => reply,
+            Some(Err(error)) if is_about_slots(&error) => return Err(Refused::Moved),
             Some(Err(error)) => {
                 tracing::warn!(code = error.code(), "Redis refused a write");
                 return Err(match error.code() {
-                    Some("READONLY" | "MASTERDOWN") => WriteError::NotWritten(Trouble::StoreUnsafe),
-                    _ => failed,
+                    Some("READONLY" | "MASTERDOWN") => WriteError::NotWritten(Trouble::StoreUnsafe).into(),
+                    _ => failed.into(),
                 });
             }
-            None => return Err(failed),
+            None => return Err(failed.into()),
         };
-        let mut written = Written { stands: vec![], removed: 0, confirmed: Confirmed::default() };
+        let mut written = Written { stands: vec![], removed: 0, replies: vec![], confirmed: Confirmed::default() };
         match self {
             Work::Revoke(_) => {
                 let (head, millis): (Vec<u8>, i64) =
@@ -306,6 +465,7 @@ impl Work {
                 written.removed =
                     redis::from_redis_value(reply).map_err(|_| WriteError::Unknown(Trouble::StoreFailed))?;
             }
+            Work::Run(..) => written.replies.push(reply),
         }
         Ok(written)
     }

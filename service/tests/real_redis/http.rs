@@ -148,7 +148,7 @@ fn what_was_revoked_is_listed_shown_and_lifted_and_redis_names_nobody() {
     for (member, value) in [("kind", "session"), ("issuer", ISSUER), ("id", "sid-1"), ("reason", "stolen laptop")] {
         assert_eq!(shown[member], value, "{shown}");
     }
-    assert!(!redis.ask(&["GET", &format!("portcullis:r:{named}")]).contains("sid-1"));
+    assert!(!redis.ask(&["GET", &entry(named.parse().unwrap())]).contains("sid-1"));
     assert_eq!(service.admin("DELETE", &path, "").0, 200);
     assert_eq!(service.admin("DELETE", &path, "").0, 404);
     assert_eq!(service.admin("GET", &path, "").0, 404);
@@ -161,7 +161,7 @@ fn what_was_revoked_is_listed_shown_and_lifted_and_redis_names_nobody() {
 fn before_never_moves_back_and_a_life_is_never_shortened() {
     let (redis, service) = started();
     let named = key(Kind::User, "alice");
-    let name = format!("portcullis:r:{named}");
+    let name = entry(named);
     redis.ask(&["SET", &name, "B9000000000;", "EX", "900000"]);
     let shown = service.revoke(Kind::User, "alice");
     assert_eq!(shown["before"], 9_000_000_000_u64, "{shown}");
@@ -180,7 +180,7 @@ fn before_never_moves_back_and_a_life_is_never_shortened() {
 #[test]
 fn a_revoked_key_never_comes_back_and_a_session_not_before_sessions_end() {
     let (redis, service) = started();
-    let ttl = |kind, id| redis.ask(&["TTL", &format!("portcullis:r:{}", key(kind, id))]);
+    let ttl = |kind, id| redis.ask(&["TTL", &entry(key(kind, id))]);
     assert_eq!(service.revoke(Kind::SigningKey, "thumb")["until"], "never");
     assert_eq!(ttl(Kind::SigningKey, "thumb"), ":-1\r\n");
     let (_, shown) = service.admin("GET", &format!("/v1/revocations/{}", key(Kind::SigningKey, "thumb")), "");

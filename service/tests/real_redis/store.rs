@@ -47,7 +47,7 @@ fn a_flushed_store_is_not_nobody_revoked_and_is_not_made_again() {
         assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreChanged));
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(redis.ask(&["GET", "portcullis:sentinel"]), "$-1\r\n");
+    assert_eq!(redis.ask(&["GET", "portcullis:{00}:sentinel"]), "$-1\r\n");
     let (status, problem) = service.admin("POST", "/v1/revocations", &asking(Kind::Session, "s"));
     assert_eq!((status, problem["code"].as_str()), (503, Some("not_confirmed")), "{problem}");
     // What was made anew is another store, and only a restart takes it.
@@ -167,7 +167,7 @@ fn a_value_that_we_did_not_write_is_never_taken_for_live() {
     let (redis, service) = started();
     let named = key(Kind::Session, "s");
     for garbage in ["", "L", "D", "B;", "B12", "Bx;", "1", "B99999999999999999;"] {
-        redis.ask(&["SET", &format!("portcullis:r:{named}"), garbage]);
+        redis.ask(&["SET", &entry(named), garbage]);
         assert_eq!(service.check(&[key(Kind::Session, "t"), named]), Err(Trouble::StoreFailed), "{garbage}");
         let (status, shown) = service.admin("GET", &format!("/v1/revocations/{named}"), "");
         assert_eq!((status, shown["answer"].as_str()), (200, Some("unreadable")), "{shown}");
@@ -221,7 +221,10 @@ fn an_impostor_is_refused_slow_or_failed_and_never_live() {
         (Some(b"-LOADING Redis is loading the dataset in memory\r\n"), Trouble::StoreFailed),
         (Some(b"+OK\r\n"), Trouble::StoreFailed),
     ] {
-        let service = Running::start(service::Options { redis: impostor(answer), ..options(&redis) });
+        let service = Running::start(service::Options {
+            redis: service::RedisOptions::single(&impostor(answer)),
+            ..options(&redis)
+        });
         assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(trouble), "{answer:?}");
     }
 }
@@ -261,10 +264,13 @@ impl Forwarder {
 fn after_a_failover_reads_and_writes_go_to_the_new_primary() {
     let (old, new) = (Redis::start(), Redis::start());
     let name = Forwarder::to(old.port);
-    let service = Running::start(service::Options { redis: name.url(), ..options(&old) });
+    let service =
+        Running::start(service::Options { redis: service::RedisOptions::single(&name.url()), ..options(&old) });
     service.revoke(Kind::Session, "s");
     new.ask(&["REPLICAOF", "127.0.0.1", &old.port.to_string()]);
-    eventually(Duration::from_secs(10), || new.ask(&["GET", "portcullis:sentinel"]).starts_with("$32").then_some(()));
+    eventually(Duration::from_secs(10), || {
+        new.ask(&["GET", "portcullis:{00}:sentinel"]).starts_with("$32").then_some(())
+    });
     // The failover: the replica is promoted, the old primary follows it, and the name leads to the new one.
     new.ask(&["REPLICAOF", "NO", "ONE"]);
     old.ask(&["REPLICAOF", "127.0.0.1", &new.port.to_string()]);
@@ -275,7 +281,7 @@ fn after_a_failover_reads_and_writes_go_to_the_new_primary() {
     assert_eq!((status, problem["written"].as_str()), (503, Some("no")), "{problem}");
     let revoked = |id| service.admin("POST", "/v1/revocations", &asking(Kind::Session, id)).0 == 201;
     eventually(NOTICED, || revoked("t").then_some(()));
-    assert!(new.ask(&["GET", &format!("portcullis:r:{}", key(Kind::Session, "t"))]).starts_with("$"));
+    assert!(new.ask(&["GET", &entry(key(Kind::Session, "t"))]).starts_with("$"));
     let dead = [key(Kind::Session, "s"), key(Kind::Session, "t")];
     // Reads too: what is revoked on the new primary alone is seen.
     old.ask(&["REPLICAOF", "127.0.0.1", "1"]);
@@ -289,13 +295,18 @@ fn a_connection_that_leads_to_another_store_is_left_after_a_while() {
     let (ours, other) = (Redis::start(), Redis::start());
     let _first = Running::start(options(&ours));
     let name = Forwarder::to(ours.port);
-    let service = Running::start(service::Options { redis: name.url(), create_store: false, ..options(&ours) });
+    let service = Running::start(service::Options {
+        redis: service::RedisOptions::single(&name.url()),
+        create_store: false,
+        ..options(&ours)
+    });
     assert!(service.check(&[key(Kind::Session, "s")]).is_ok());
     // As when a name leads astray for a moment: the sentinel of what it led to never becomes ours.
-    let sentinel = ours.ask(&["GET", "portcullis:sentinel"]);
+    let sentinel = ours.ask(&["GET", "portcullis:{00}:sentinel"]);
     let id = sentinel.lines().nth(1).unwrap().to_owned();
-    other.ask(&["SET", "portcullis:sentinel", &id]);
-    ours.ask(&["DEL", "portcullis:sentinel"]);
+    let copy = "for i = 0, 255 do redis.call('SET', string.format('portcullis:{%02x}:sentinel', i), ARGV[1]) end";
+    other.ask(&["EVAL", copy, "0", &id]);
+    ours.ask(&["DEL", "portcullis:{00}:sentinel"]);
     eventually(NOTICED, || (service.check(&[key(Kind::Session, "s")]) == Err(Trouble::StoreChanged)).then_some(()));
     name.target.store(other.port, Ordering::SeqCst);
     eventually(Duration::from_secs(12), || service.check(&[key(Kind::Session, "s")]).ok());
@@ -325,7 +336,12 @@ fn a_store_is_made_once_and_never_in_place_of_another() {
     let redis = Redis::start();
     let create = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(service::create_store(&redis.url(), Duration::from_secs(2), service::Allow::default()))
+        runtime.block_on(service::create_store(
+            &service::RedisOptions::single(&redis.url()),
+            Duration::from_secs(2),
+            service::Allow::default(),
+            None,
+        ))
     };
     redis.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     assert!(matches!(create(), Err(service::CreateError::Unfit(_))));

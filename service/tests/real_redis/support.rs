@@ -128,7 +128,7 @@ pub fn options(redis: &Redis) -> Options {
         listen: any,
         admin_listen: any,
         ports_file: None,
-        redis: redis.url(),
+        redis: service::RedisOptions::single(&redis.url()),
         redis_timeout: Duration::from_millis(200),
         confirm_timeout: Duration::from_secs(2),
         secrets: vec![secret(1)],
@@ -254,6 +254,11 @@ pub fn asking(kind: Kind, id: &str) -> String {
 /// The name that the first secret gives it.
 pub fn key(kind: Kind, id: &str) -> RevocationKey {
     secret(1).derive().revocation_key(kind, ISSUER, id.as_bytes())
+}
+
+/// Where an entry lies in Redis.
+pub fn entry(key: RevocationKey) -> String {
+    format!("portcullis:{{{:02x}}}:r:{key}", key.0[0])
 }
 
 /// Polls until `hold` gives something.

@@ -1,0 +1,213 @@
+//! Which server is the primary, by its Sentinels. Not one of them is believed alone.
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use redis::Value;
+
+use super::connect::{Failure, Wire, failed, pipeline};
+use super::redis_options::{Access, Address, Whom};
+use super::routes::LEAST_PATIENCE;
+
+/// The most Sentinels that are asked, found ones included.
+const MOST: usize = 16;
+
+#[derive(Debug)]
+pub struct Sentinels {
+    name: String,
+    contacts: BTreeMap<Address, Option<Arc<Wire>>>,
+}
+
+/// What one Sentinel says of the primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Said {
+    /// Of the Sentinel. One may be reached by two addresses.
+    me: String,
+    primary: Address,
+    epoch: u64,
+    /// Up, in its eyes.
+    is_up: bool,
+    is_failing_over: bool,
+    /// How long the primary must be silent before it is replaced.
+    patience: Duration,
+    others: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Primary {
+    Agreed(Address),
+    /// By the newest configuration; it may be gone, or others may not know yet.
+    Named(Address),
+    Nobody(String),
+}
+
+impl Sentinels {
+    pub fn new(access: &Access) -> Self {
+        let name = access.options.sentinel_master.clone().unwrap_or_default();
+        Self { name, contacts: access.seeds.iter().map(|seed| (seed.clone(), None)).collect() }
+    }
+
+    /// Asks all of them, each for no longer than `limit`.
+    pub async fn ask(&mut self, access: &Access, limit: Duration) -> Primary {
+        let name = &self.name;
+        let asking = self.contacts.iter().map(async |(address, wire)| {
+            let asked = ask(access, name, address, wire.clone(), limit).await;
+            (address.clone(), asked)
+        });
+        let mut said = Vec::new();
+        let mut found = BTreeSet::new();
+        let mut why = "no Sentinel answers".to_owned();
+        for (address, asked) in join_all(asking).await {
+            let kept = match asked {
+                Ok((wire, one, others)) => {
+                    found.extend(others);
+                    said.push(one);
+                    Some(wire)
+                }
+                Err(failure) => {
+                    why = format!("the Sentinel {address}: {}", failure.why);
+                    None
+                }
+            };
+            self.contacts.insert(address, kept);
+        }
+        for address in found {
+            if self.contacts.len() < MOST {
+                self.contacts.entry(address).or_default();
+            }
+        }
+        agree(&said).unwrap_or(Primary::Nobody(why))
+    }
+}
+
+async fn ask(
+    access: &Access,
+    name: &str,
+    address: &Address,
+    wire: Option<Arc<Wire>>,
+    limit: Duration,
+) -> Result<(Arc<Wire>, Said, Vec<Address>), Failure> {
+    let wire = match wire.filter(|wire| wire.left().is_none()) {
+        Some(wire) => wire,
+        None => Arc::new(Wire::open(access, address, Whom::Sentinel, limit).await?),
+    };
+    let mut asks = pipeline();
+    asks.cmd("SENTINEL").arg("MYID");
+    asks.cmd("SENTINEL").arg("MASTER").arg(name);
+    asks.cmd("SENTINEL").arg("SENTINELS").arg(name);
+    let mut replies = wire.ask(&asks, limit).await?.into_iter();
+    let mut next = || replies.next().ok_or_else(|| failed(&"no reply"))?.map_err(Failure::from);
+    let me: String = read(next()?)?;
+    let said = said(me, &read(next()?)?).ok_or_else(|| failed(&"SENTINEL MASTER is not understood"))?;
+    let others: Vec<HashMap<String, String>> = read(next()?)?;
+    let others = others.iter().filter_map(place).collect();
+    Ok((wire, said, others))
+}
+
+fn read<T: redis::FromRedisValue>(value: Value) -> Result<T, Failure> {
+    redis::from_redis_value(value).map_err(|error| failed(&error))
+}
+
+fn place(fields: &HashMap<String, String>) -> Option<Address> {
+    Some(Address { host: fields.get("ip")?.clone(), port: fields.get("port")?.parse().ok()? })
+}
+
+fn said(me: String, fields: &HashMap<String, String>) -> Option<Said> {
+    let flags = fields.get("flags")?;
+    Some(Said {
+        me,
+        primary: place(fields)?,
+        epoch: fields.get("config-epoch")?.parse().ok()?,
+        is_up: !flags.contains("down") && !flags.contains("disconnected"),
+        is_failing_over: flags.contains("failover"),
+        patience: Duration::from_millis(fields.get("down-after-milliseconds")?.parse().ok()?),
+        others: fields.get("num-other-sentinels")?.parse().ok()?,
+    })
+}
+
+/// What follows from what they said, all after one moment. A failover raises the epoch, so who has the newest says which
+/// primary; it is agreed on if more than half of all Sentinels name it and see it up. One that replaces a silent primary
+/// sooner than our leases end is not counted. `None`: nobody said anything.
+fn agree(said: &[Said]) -> Option<Primary> {
+    let newest = said.iter().max_by_key(|said| said.epoch)?;
+    let all = said.iter().map(|said| said.others).max()?.saturating_add(1);
+    let counts = |one: &&Said| one.is_up && one.primary == newest.primary && one.patience >= LEAST_PATIENCE;
+    let votes: BTreeSet<_> = said.iter().filter(counts).map(|said| &said.me).collect();
+    // A failover that an operator asked for leaves the old primary up for a while: who knows of it stops the rest of us.
+    let is_quiet = !said.iter().any(|one| one.is_failing_over);
+    let primary = newest.primary.clone();
+    Some(match is_quiet && votes.len() * 2 > all {
+        true => Primary::Agreed(primary),
+        false => Primary::Named(primary),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16) -> Address {
+        Address { host: "10.0.0.1".into(), port }
+    }
+
+    fn says(me: &str, port: u16, epoch: u64) -> Said {
+        Said {
+            me: me.into(),
+            primary: at(port),
+            epoch,
+            is_up: true,
+            is_failing_over: false,
+            patience: Duration::from_secs(5),
+            others: 2,
+        }
+    }
+
+    #[test]
+    fn a_majority_of_all_sentinels_is_needed() {
+        assert_eq!(agree(&[]), None);
+        assert_eq!(agree(&[says("x", 1, 0)]), Some(Primary::Named(at(1))));
+        assert_eq!(agree(&[says("x", 1, 0), says("x", 1, 0)]), Some(Primary::Named(at(1))), "one, by two addresses");
+        assert_eq!(agree(&[says("x", 1, 0), says("y", 1, 0)]), Some(Primary::Agreed(at(1))));
+    }
+
+    #[test]
+    fn the_newest_configuration_counts() {
+        let said = [says("x", 1, 0), says("y", 1, 0), says("z", 2, 1)];
+        assert_eq!(agree(&said), Some(Primary::Named(at(2))), "and who has the old one does not agree with it");
+        assert_eq!(agree(&[says("x", 1, 0), says("y", 2, 1), says("z", 2, 1)]), Some(Primary::Agreed(at(2))));
+    }
+
+    #[test]
+    fn doubt_and_haste_are_no_votes() {
+        let doubts = |me| Said { is_up: false, ..says(me, 1, 0) };
+        assert_eq!(agree(&[says("x", 1, 0), says("y", 1, 0), doubts("z")]), Some(Primary::Agreed(at(1))));
+        assert_eq!(agree(&[says("x", 1, 0), doubts("y"), doubts("z")]), Some(Primary::Named(at(1))));
+        let moves = Said { is_failing_over: true, ..says("z", 1, 0) };
+        assert_eq!(agree(&[says("x", 1, 0), says("y", 1, 0), moves]), Some(Primary::Named(at(1))));
+        let hasty = |me| Said { patience: LEAST_PATIENCE - Duration::from_millis(1), ..says(me, 1, 0) };
+        assert_eq!(agree(&[says("x", 1, 0), hasty("y"), hasty("z")]), Some(Primary::Named(at(1))));
+    }
+
+    #[test]
+    fn fields_are_read_as_sentinels_send_them() {
+        let fields = |flags: &str| -> HashMap<String, String> {
+            [
+                ("ip", "10.0.0.1"),
+                ("port", "1"),
+                ("flags", flags),
+                ("config-epoch", "3"),
+                ("down-after-milliseconds", "5000"),
+                ("num-other-sentinels", "2"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into()
+        };
+        let read = |flags| said("x".into(), &fields(flags)).unwrap();
+        assert_eq!(read("master"), says("x", 1, 3));
+        for flags in ["s_down,master", "master,o_down", "master,disconnected"] {
+            assert!(!read(flags).is_up, "{flags}");
+        }
+        assert!(read("master,failover_in_progress,force_failover").is_failing_over);
+    }
+}

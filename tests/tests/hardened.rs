@@ -1,0 +1,230 @@
+//! The Redis that we ship a configuration for: over TLS, with users, and nothing that the service does not need.
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+use tests::mesh::{ISSUER, claims};
+use tests::{Authority, Directory, Mesh, MeshOptions, Redis, Service, ServiceOptions, project, wait_until};
+
+const RECOVERY: Duration = Duration::from_secs(10);
+const PASSWORDS: [(&str, &str); 4] = [
+    ("PORTCULLIS", "the-service's-password"),
+    ("REPLICA", "the-replicas'-password"),
+    ("SENTINEL", "the-sentinels'-password"),
+    ("ADMIN", "the-admin's-password"),
+];
+
+struct Hardened {
+    redis: Redis,
+    arguments: Vec<String>,
+}
+
+impl Hardened {
+    /// From `envoy/redis.conf` as it is, with what it asks for: places, passwords, certificates.
+    async fn start(directory: &Directory) -> Self {
+        let place = directory.path();
+        let mut users = std::fs::read_to_string(project().join("envoy/users.acl")).unwrap();
+        for (name, password) in PASSWORDS {
+            let digest = sha256(password);
+            users = users.replace(&format!("${{{name}_PASSWORD_SHA256}}"), &digest);
+        }
+        let users = directory.write("users.acl", users);
+        directory.write("redis-password", format!("{}\n", PASSWORDS[0].1));
+        let authority = Authority::new(place, "authority");
+        let (certificate, key) = authority.sign(place, "redis-server");
+        let (ours, our_key) = authority.sign(place, "service-client");
+        let text = |path: &Path| path.display().to_string();
+        let ca = text(&authority.certificate);
+        let conf = text(&project().join("envoy/redis.conf"));
+        let (users, certificate, key) = (text(&users), text(&certificate), text(&key));
+        let options = [
+            &["--port", "0", "--tls-port", "{port}", "--aclfile", &users][..],
+            &["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &ca],
+        ];
+        let redis = Redis::start_from(&conf, place, &options.concat()).await;
+        let (password, ours, our_key) = (text(&place.join("redis-password")), text(&ours), text(&our_key));
+        let arguments = [
+            ["--redis-username", "portcullis"],
+            ["--redis-password-file", &password],
+            ["--redis-ca-file", &ca],
+            ["--redis-cert-file", &ours],
+            ["--redis-key-file", &our_key],
+        ];
+        let mut arguments: Vec<_> = arguments.concat().iter().map(ToString::to_string).collect();
+        arguments.push("--require-disk".to_owned());
+        Self { redis, arguments }
+    }
+
+    fn url(&self) -> String {
+        format!("rediss://{}", self.redis.address())
+    }
+
+    fn service(&self) -> ServiceOptions {
+        ServiceOptions { arguments: self.arguments.clone(), ..ServiceOptions::new(self.url()) }
+    }
+
+    /// With one of the arguments changed.
+    fn service_with(&self, name: &str, value: &str) -> ServiceOptions {
+        let mut service = self.service();
+        let at = service.arguments.iter().position(|argument| argument == name).unwrap();
+        service.arguments[at + 1] = value.to_owned();
+        service
+    }
+
+    /// What Redis says to a user, by its own tool.
+    fn says(&self, user: Option<&str>, words: &[&str]) -> String {
+        let value = |name: &str| {
+            let at = self.arguments.iter().position(|argument| argument == name).unwrap();
+            self.arguments[at + 1].clone()
+        };
+        let mut tool = Command::new("redis-cli");
+        tool.args(["--no-auth-warning", "-p", &self.redis.address().port().to_string(), "--tls", "--cacert"]);
+        tool.args([value("--redis-ca-file"), "--cert".to_owned(), value("--redis-cert-file")]);
+        tool.args(["--key".to_owned(), value("--redis-key-file")]);
+        if let Some(user) = user {
+            let (_, password) = PASSWORDS.iter().find(|(name, _)| name.eq_ignore_ascii_case(user)).unwrap();
+            tool.args(["--user", user, "--pass", password]);
+        }
+        let output = tool.args(words).output().expect("redis-cli runs");
+        let all = [output.stdout, output.stderr].concat();
+        String::from_utf8_lossy(&all).into_owned()
+    }
+}
+
+/// As `sha256sum` prints it.
+fn sha256(text: &str) -> String {
+    use std::io::Write as _;
+    let mut tool = Command::new("sha256sum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("sha256sum runs");
+    tool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = tool.wait_with_output().unwrap();
+    String::from_utf8_lossy(&output.stdout).split(' ').next().unwrap().to_owned()
+}
+
+async fn ready(service: &Service) -> (u16, String) {
+    let response = tests::exchange(service.address(), &tests::Request::get("/readyz")).await.unwrap();
+    (response.status, response.text())
+}
+
+/// It never was, and says so with this trouble: an attempt on a busy machine may have been slow before.
+async fn is_not_ready(service: &Service, trouble: &str) {
+    let mut last = (0, String::new());
+    let said = wait_until(RECOVERY, async || {
+        last = ready(service).await;
+        assert_eq!(last.0, 503, "{last:?}");
+        last.1.contains(trouble)
+    });
+    assert!(said.await, "never {trouble}: {last:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_redis_that_we_ship_lets_the_service_work_and_do_nothing_else() {
+    let directory = Directory::new("redis-conf");
+    let hardened = Hardened::start(&directory).await;
+    let options = MeshOptions { service: Some(hardened.service()), ..MeshOptions::default() };
+    let mesh = Mesh::try_start_in(directory, options).await.unwrap_or_else(|log| panic!("{log}"));
+    let claims = claims();
+    let token = mesh.keys.first.mint(&claims);
+    assert_eq!(mesh.get(&token).await.status, 200);
+    let revoked = mesh.revoke(&["session", "--issuer", ISSUER, "--id", claims["sid"].as_str().unwrap()]).await;
+    assert_eq!(revoked["on_disk"], json!(true), "{revoked}");
+    assert!(wait_until(RECOVERY, async || mesh.get(&token).await.status == 403).await);
+    let listed = mesh.revoke(&["list"]).await;
+    assert!(listed.to_string().contains(revoked["key"].as_str().unwrap()), "{listed}");
+    mesh.revoke(&["lift", revoked["key"].as_str().unwrap()]).await;
+    assert!(wait_until(RECOVERY, async || mesh.get(&token).await.status == 200).await);
+
+    for (words, what) in [
+        (&["FLUSHALL"][..], "flushall"),
+        (&["FLUSHDB"], "flushdb"),
+        (&["KEYS", "*"], "keys"),
+        (&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"], "config|set"),
+        (&["CONFIG", "RESETSTAT"], "config|resetstat"),
+        (&["ACL", "LIST"], "acl|list"),
+        (&["DEBUG", "SLEEP", "0"], "debug"),
+        (&["SHUTDOWN"], "shutdown"),
+        (&["REPLICAOF", "127.0.0.1", "1"], "replicaof"),
+        (&["SCRIPT", "FLUSH"], "script|flush"),
+        (&["FUNCTION", "FLUSH"], "function|flush"),
+        (&["MONITOR"], "monitor"),
+        (&["CLIENT", "KILL", "TYPE", "normal"], "client|kill"),
+        (&["CLUSTER", "RESET"], "cluster|reset"),
+        (&["EXPIRE", "portcullis:{00}:sentinel", "1"], "expire"),
+        (&["SET", "other", "1"], "keys"),
+        (&["GET", "other"], "keys"),
+        (&["EVAL", "return redis.call('FLUSHALL')", "0"], "script"),
+        (&["EVAL", "return redis.call('SET', 'other', 1)", "0"], "script"),
+    ] {
+        let said = hardened.says(Some("portcullis"), words);
+        let refusals = ["NOPERM", "can't run", "can't access", "No permissions", "DEBUG command not allowed"];
+        assert!(refusals.iter().any(|refusal| said.contains(refusal)), "{what}: {said}");
+    }
+    for words in [&["PING"][..], &["GET", "portcullis:{00}:sentinel"], &["FLUSHALL"]] {
+        let said = hardened.says(None, words);
+        assert!(said.contains("NOAUTH"), "nobody: {words:?}: {said}");
+    }
+    let said = hardened.says(Some("admin"), &["FLUSHALL"]);
+    assert!(said.contains("NOPERM"), "not even the admin by accident: {said}");
+    assert_eq!(mesh.get(&token).await.status, 200, "nothing of this did any harm");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_authority_certificate_or_password_is_refused_and_said() {
+    let directory = Directory::new("redis-tls");
+    let hardened = Hardened::start(&directory).await;
+    let stranger = Authority::new(directory.path(), "stranger");
+    let text = |path: &Path| path.display().to_string();
+    let (strange, strange_key) = stranger.sign(directory.path(), "strange-client");
+    let wrong_password = directory.write("wrong-password", "not it");
+
+    // A server whose certificate another authority signed.
+    let wrong_ca = hardened.service_with("--redis-ca-file", &text(&stranger.certificate));
+    let place = Directory::new("redis-tls-wrong-ca");
+    let mut service = Service::start(&place, wrong_ca).await;
+    is_not_ready(&service, "store_refused").await;
+    let log = service.process().log();
+    assert!(log.contains("store_refused") && log.contains("invalid peer certificate"), "{log}");
+    drop(service);
+
+    // Our own certificate from another authority.
+    let mut wrong_client = hardened.service_with("--redis-cert-file", &text(&strange));
+    let at = wrong_client.arguments.iter().position(|argument| argument == "--redis-key-file").unwrap();
+    wrong_client.arguments[at + 1] = text(&strange_key);
+    let place = Directory::new("redis-tls-wrong-client");
+    let mut service = Service::start(&place, wrong_client).await;
+    is_not_ready(&service, "store_refused").await;
+    assert!(service.process().log().contains("store_refused"), "{}", service.process().log());
+    drop(service);
+
+    // Without TLS, a server that wants it.
+    let mut plain = ServiceOptions::new(hardened.redis.url());
+    plain.arguments = hardened.arguments[..4].to_vec();
+    let place = Directory::new("redis-tls-plain");
+    let service = Service::start(&place, plain).await;
+    assert_eq!(ready(&service).await.0, 503);
+    drop(service);
+
+    // A wrong password, until the file is replaced.
+    let wrong = hardened.service_with("--redis-password-file", &text(&wrong_password));
+    let place = Directory::new("redis-tls-wrong-password");
+    let mut service = Service::start(&place, wrong).await;
+    is_not_ready(&service, "store_failed").await;
+    let log = service.process().log();
+    assert!(log.contains("WRONGPASS") && !log.contains("not it"), "{log}");
+    directory.write("wrong-password", PASSWORDS[0].1);
+    assert!(wait_until(RECOVERY, async || ready(&service).await.0 == 200).await, "{}", service.process().log());
+
+    // The password rotates: Redis takes both for a while, then the old one is gone and with it every connection of it.
+    let rotate =
+        |words: &[&str]| hardened.says(Some("admin"), &[&["ACL", "SETUSER", "portcullis"][..], words].concat());
+    assert!(rotate(&[">the-next-password"]).contains("OK"));
+    directory.write("wrong-password", "the-next-password");
+    assert!(rotate(&[&format!("<{}", PASSWORDS[0].1)]).contains("OK"));
+    let killed = hardened.says(Some("admin"), &["CLIENT", "KILL", "USER", "portcullis"]);
+    assert!(killed.trim() != "0", "{killed}");
+    assert!(wait_until(RECOVERY, async || ready(&service).await.0 == 200).await, "{}", service.process().log());
+}
