@@ -12,6 +12,7 @@ mod instant;
 mod jwks;
 mod mint;
 mod providers;
+mod ready;
 mod redis_url;
 mod revoke;
 mod serve;
@@ -58,6 +59,9 @@ enum Verb {
     /// Make the store that services answer from.
     #[command(after_help = EXIT_CODES)]
     Store(store::Store),
+    /// Ask a service whether it can answer: a health check for a container without a shell.
+    #[command(after_help = EXIT_CODES)]
+    Ready(ready::Ready),
     /// Make keys and sign tokens, for tests and demos.
     Mint(mint::MintArgs),
     /// Write the generated files of docs/.
@@ -103,6 +107,7 @@ fn main() -> ExitCode {
         Verb::Jwks(jwks) => jwks.run(),
         Verb::Docs(docs) => docs.run(Cli::command()),
         Verb::Store(store) => store.run(),
+        Verb::Ready(store) => store.run(),
         Verb::Mint(args) => mint::run(args).map(|()| Outcome::Done),
     };
     match done {

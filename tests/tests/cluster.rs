@@ -247,8 +247,8 @@ async fn a_primary_that_was_stopped_and_goes_on_answers_for_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sentinels_are_followed_when_the_primary_is_killed() {
-    let directory = Directory::new("sentinel-killed");
+async fn sentinels_are_followed_when_the_primary_is_silent() {
+    let directory = Directory::new("sentinel-paused");
     let all = Sentinels::start(directory.path()).await;
     let arguments = [
         &["--redis-mode", "sentinel", "--sentinel-master", "main"][..],
