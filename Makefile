@@ -8,7 +8,7 @@ CARGO := cargo
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help setup build wasm demo demo-built run test unit e2e oidc bench bench-quick bench-built fmt fmt-check lint arrows docs fuzz clean
+.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc bench bench-quick bench-built fmt fmt-check lint arrows docs fuzz clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,16 @@ build: setup ## build the native binaries
 wasm: setup ## build the filter into dist/portcullis.wasm
 	@scripts/wasm
 
+image: wasm ## pack the filter into an OCI image for Istio, and its digest into istio/build (IMAGE=host/path:tag)
+	@scripts/image $(IMAGE)
+
+checkers: setup
+	@scripts/checkers
+
+files: image checkers ## load or validate every YAML, JSON and Dockerfile that ships
+	@$(CARGO) build --quiet --locked -p cli
+	@scripts/check-files
+
 demo: demo-built ## walk through the whole mesh on this machine: each request, answer and what it shows
 	@$(DEMO)
 
@@ -32,15 +42,16 @@ demo-built: setup wasm
 	@$(CARGO) build --quiet --locked -p cli -p tests
 
 # What is cheap and fails often comes first.
-test: setup fmt-check arrows ## everything: format, lints, unit tests, and end to end against a real Envoy and Redis
+test: setup checkers fmt-check arrows ## everything: format, lints, unit tests, and end to end against a real Envoy and Redis
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory files
 	@$(MAKE) --no-print-directory e2e
 
 unit: ## unit tests and case tables, natively
 	$(CARGO) test --locked --workspace --exclude noop --exclude tests
 
-e2e: wasm ## end to end: a real Envoy, service and Redis for each test
+e2e: image checkers ## end to end: a real Envoy, service and Redis for each test
 	$(CARGO) build --locked -p cli
 	$(CARGO) test --locked -p tests
 

@@ -136,6 +136,23 @@ impl Checks {
         Ok(())
     }
 
+    /// Asks what somebody will want to know in a moment, if there is room. Nobody waits for it.
+    pub fn anticipate(&mut self, ask: Rc<Ask>) {
+        let digest = ask.digest;
+        if self.pending.len() >= self.limit || self.queue.len() >= self.limit {
+            return;
+        }
+        match self.pending.get(&digest) {
+            None => {
+                self.pending.insert(digest, Pending { ask, waiters: Vec::new(), flight: None });
+                self.queue.push_back(digest);
+            }
+            // It was to be refreshed with the next tick.
+            Some(pending) if pending.flight.is_none() && pending.waiters.is_empty() => self.queue.push_back(digest),
+            Some(_) => {}
+        }
+    }
+
     /// `ask` is to be asked anew, and nobody waits for it. Where too much is to be refreshed already, it is left: its next
     /// request will wait.
     pub fn refresh(&mut self, ask: Rc<Ask>) {
@@ -338,6 +355,24 @@ mod tests {
         let resolved = checks.answered(batch.flight, &[Answer::Dead, Answer::Live]).unwrap();
         assert_eq!((resolved[0].verdict, resolved[0].waiters.as_slice()), (Verdict::Dead, [1, 2, 3].as_slice()));
         assert_eq!(checks.waiting(), 0);
+    }
+
+    #[test]
+    fn what_is_anticipated_is_asked_once_and_whoever_comes_later_waits_for_it() {
+        let mut checks = checks();
+        checks.refresh(ask(1));
+        checks.anticipate(ask(1));
+        checks.anticipate(ask(1));
+        let batch = checks.next_batch(Why::Waiters, at(0)).unwrap();
+        assert_eq!((batch.tokens, checks.waiting()), (1, 0));
+        checks.join(1, ask(1), at(1)).unwrap();
+        assert_eq!(checks.next_batch(Why::Waiters, at(1)), None);
+        let resolved = checks.answered(batch.flight, &[Answer::Live, Answer::Live]).unwrap();
+        assert_eq!((resolved.len(), resolved[0].waiters.as_slice()), (1, [1].as_slice()));
+        for name in 0..20 {
+            checks.anticipate(ask(name));
+        }
+        assert_eq!(checks.next_batch(Why::Waiters, at(2)).unwrap().tokens, 10, "no more than may wait");
     }
 
     #[test]

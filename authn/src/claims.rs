@@ -66,6 +66,51 @@ pub(crate) fn check_registered(
     now: UnixSeconds,
 ) -> Result<Times, Denial> {
     check_type(issuer, header)?;
+    check_claims(issuer, payload)?;
+    check_times(issuer, iat_lead, payload, now)
+}
+
+/// As [`check_registered`], of an active token's introspection response (RFC 7662 section 2.2). Its claims may be absent
+/// where a JWT's may not: the server has vouched for the token already, and only for a moment.
+///
+/// # Errors
+/// The first claim that is not acceptable.
+pub(crate) fn check_introspected(
+    issuer: &Issuer,
+    iat_lead: u64,
+    response: &Object<'_>,
+    now: UnixSeconds,
+) -> Result<Times, Denial> {
+    match response.get("iss") {
+        None => {}
+        Some(Json::String(iss)) if *iss == issuer.issuer => {}
+        Some(_) => return Err(Denial::new(Fault::InvalidIssuer, "the introspected token is of another issuer")),
+    }
+    check_is_access_token(response)?;
+    check_claims(issuer, response)?;
+    check_introspected_times(issuer, iat_lead, response, now)
+}
+
+/// Servers answer `active` for refresh tokens too (RFC 7662 section 2.1 lets them), each in words of its own: RFC 6749's
+/// `token_type`, Keycloak's `typ`, Hydra's `token_use`. What is none of the known words for an access token that whoever
+/// bears it may use is refused: a DPoP token would be one that nobody checks.
+fn check_is_access_token(response: &Object<'_>) -> Result<(), Denial> {
+    const WORDS: [(&str, &[&str]); 3] = [
+        ("token_type", &["bearer", "access_token", "urn:ietf:params:oauth:token-type:access_token"]),
+        ("token_use", &["access_token", "access"]),
+        ("typ", &["bearer", "at+jwt", "jwt", "access_token"]),
+    ];
+    for (name, accepted) in WORDS {
+        if let Some(word) = optional_string(response, name)?
+            && !accepted.contains(&plain_type(word).as_str())
+        {
+            return Err(Denial::new(Fault::InvalidClaim, format!("`{name}` is not an access token's")));
+        }
+    }
+    Ok(())
+}
+
+fn check_claims(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Denial> {
     check_audience(issuer, payload)?;
     for name in ["sub", "jti", "sid", "client_id", "azp"] {
         optional_string(payload, name)?;
@@ -75,7 +120,7 @@ pub(crate) fn check_registered(
             return Err(Denial::new(Fault::InvalidClaim, format!("the claim `{name}` is missing")));
         }
     }
-    check_times(issuer, iat_lead, payload, now)
+    Ok(())
 }
 
 fn check_type(issuer: &Issuer, header: &Header) -> Result<(), Denial> {
@@ -131,6 +176,34 @@ fn check_times(issuer: &Issuer, iat_lead: u64, payload: &Object<'_>, now: UnixSe
     let Some(exp) = numeric_date(payload, "exp", Round::Down)? else {
         return Err(Denial::new(Fault::InvalidClaim, "exp is missing"));
     };
+    check_times_until(issuer, iat_lead, payload, exp, now)
+}
+
+/// Without `exp` the token counts for as long as the server says so, and in no case longer than revocations are kept.
+fn check_introspected_times(
+    issuer: &Issuer,
+    iat_lead: u64,
+    response: &Object<'_>,
+    now: UnixSeconds,
+) -> Result<Times, Denial> {
+    let exp = match numeric_date(response, "exp", Round::Down)? {
+        Some(exp) => exp,
+        None => {
+            let auth_time = numeric_date(response, "auth_time", Round::Down)?;
+            let issued = auth_time.or(numeric_date(response, "iat", Round::Down)?);
+            issued.unwrap_or(now.0).saturating_add(issuer.max_lifetime)
+        }
+    };
+    check_times_until(issuer, iat_lead, response, exp, now)
+}
+
+fn check_times_until(
+    issuer: &Issuer,
+    iat_lead: u64,
+    payload: &Object<'_>,
+    exp: u64,
+    now: UnixSeconds,
+) -> Result<Times, Denial> {
     let nbf = numeric_date(payload, "nbf", Round::Up)?;
     let iat = numeric_date(payload, "iat", Round::Down)?;
     let auth_time = numeric_date(payload, "auth_time", Round::Down)?;

@@ -71,13 +71,17 @@ document! {
         pub issuer: String,
         /// The values of `aud` that are accepted, or `any` in so many words.
         pub audiences: Audiences,
-        /// The algorithms accepted from this issuer (RFC 7518 section 3.1; RFC 8037). There is no default.
+        /// The algorithms accepted from this issuer (RFC 7518 section 3.1; RFC 8037). At least one, unless all of its tokens
+        /// are opaque.
+        #[serde(default)]
         pub algorithms: Vec<String>,
-        /// Keys written here. Exactly one of `keys` and `jwks`.
+        /// Keys written here. Exactly one of `keys` and `jwks`, or neither where `introspection` stands alone.
         #[serde(default)]
         pub keys: Vec<Key>,
-        /// Keys that the issuer publishes. Exactly one of `keys` and `jwks`.
+        /// Keys that the issuer publishes. Exactly one of `keys` and `jwks`, or neither where `introspection` stands alone.
         pub jwks: Option<Jwks>,
+        /// The issuer is asked about its opaque tokens (RFC 7662). It may have JWTs beside them; those are never asked about.
+        pub introspection: Option<Introspection>,
         /// How long after `exp`, and before `nbf`, a token is still taken for valid; whole seconds, at most 300s. A future
         /// `iat` is capped by `revocation.iat_lead` instead.
         #[serde(default = "default_skew")]
@@ -137,6 +141,47 @@ document! {
         /// Take `oct` keys, shared secrets, from the set as well: only for a set that nobody else can read.
         #[serde(default)]
         pub symmetric: bool,
+    }
+
+    /// Whom to ask about opaque tokens (RFC 7662), and which tokens those are.
+    pub struct Introspection {
+        /// The Envoy cluster of the introspection server. Only TLS in this cluster protects the answers.
+        pub cluster: String,
+        /// The `:authority` sent to it. Default: the cluster's name.
+        pub authority: Option<String>,
+        /// The path of its introspection endpoint, as in `/oauth2/introspect`.
+        pub path: String,
+        /// How the filter says who it is.
+        #[serde(default)]
+        pub client_auth: ClientAuth,
+        /// The client id that the server knows the filter by. Required, unless `client_auth` is `none`.
+        pub client_id: Option<String>,
+        /// The environment variable of the VM that holds the client's secret. Required, unless `client_auth` is `none`.
+        pub client_secret_env: Option<String>,
+        /// What the issuer's opaque tokens look like. Of the issuers that a rule accepts, at most one may fit a token.
+        pub format: OpaqueFormat,
+        /// The longest time to wait for an answer, connecting and queueing included; 10ms to 5s.
+        #[serde(default = "default_check_timeout")]
+        pub timeout: ConfigDuration,
+        /// How long an answer counts, yes or no, from the moment the question was sent; 1s to 5s.
+        #[serde(default = "default_freshness")]
+        pub freshness: ConfigDuration,
+    }
+
+    /// What opaque tokens look like. What does not look so is never asked about.
+    pub struct TokenShape {
+        /// How each of them begins; at most 64 characters. Default: in no special way.
+        #[serde(default)]
+        pub prefix: String,
+        /// The shortest of them, prefix included; 8 characters or more.
+        #[serde(default = "default_shape_min")]
+        pub min_length: usize,
+        /// The longest of them, prefix included; at most 4096 characters, and at most `limits.token_bytes`.
+        #[serde(default = "default_shape_max")]
+        pub max_length: usize,
+        /// The characters after the prefix.
+        #[serde(default)]
+        pub alphabet: TokenAlphabet,
     }
 
     /// Where tokens are looked for. More than one token in a request is refused.
@@ -346,7 +391,8 @@ document! {
         /// Verdicts kept for all workers of a process; 0 to 65536.
         #[serde(default = "default_shared_verdicts")]
         pub shared_verdicts: usize,
-        /// Requests that wait for an answer at once, in each virtual machine; 1 to 16384. One more is refused.
+        /// Requests that wait for an answer of the service at once, in each virtual machine; 1 to 16384. One more is
+        /// refused. As many may wait for keys, and for each introspection server.
         #[serde(default = "default_waiting")]
         pub waiting_requests: usize,
     }
@@ -363,6 +409,33 @@ choice! {
         Host,
         /// This filter's, in Wasm, for every algorithm.
         Portable,
+    }
+
+    /// How the filter authenticates itself at an introspection server (RFC 6749 section 2.3.1).
+    #[derive(Default)]
+    pub enum ClientAuth {
+        /// `Authorization: Basic`, with id and secret each form-encoded before they are joined.
+        #[default]
+        Basic,
+        /// `client_id` and `client_secret` in the body.
+        Post,
+        /// Not at all: for a server that only the cluster can reach.
+        None,
+    }
+
+    /// Which characters an opaque token has after its prefix.
+    #[derive(Default)]
+    pub enum TokenAlphabet {
+        /// 0–9, a–f, A–F.
+        Hex,
+        /// 0–9, a–z, A–Z.
+        Alphanumeric,
+        /// 0–9, a–z, A–Z, `-`, `_`.
+        #[default]
+        Base64url,
+        /// What RFC 6750 section 2.1 allows: 0–9, a–z, A–Z, `-`, `.`, `_`, `~`, `+`, `/`, and `=` at the end. A token with two
+        /// dots is taken for a JWT all the same.
+        B64token,
     }
 
     /// Who is admitted.
@@ -489,6 +562,17 @@ pub enum PathMatch {
     Prefix(String),
 }
 
+/// The word `portcullis`, or a shape.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum OpaqueFormat {
+    /// The tokens of `portcullis serve`: `pcs_`, and a checksum that tells a mistyped one.
+    Portcullis,
+    /// Tokens of this shape.
+    Shape(TokenShape),
+}
+
 /// A string, number or boolean.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
@@ -551,6 +635,14 @@ fn default_jwks_cool_down() -> ConfigDuration {
 
 fn default_check_timeout() -> ConfigDuration {
     ConfigDuration::from_millis(500)
+}
+
+fn default_shape_min() -> usize {
+    20
+}
+
+fn default_shape_max() -> usize {
+    256
 }
 
 fn default_freshness() -> ConfigDuration {

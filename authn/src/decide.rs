@@ -25,6 +25,8 @@ use crate::time::{Monotonic, Now};
 
 pub use crate::claims::Window;
 
+mod introspected;
+
 /// What the rules say of a request before any token is looked into.
 #[derive(Debug)]
 pub enum Entry<'r> {
@@ -92,6 +94,8 @@ pub struct Verified {
     generation: Cell<u32>,
     window: Window,
     questions: Questions,
+    /// For an opaque token, in the place of key and signature.
+    introspected: Option<introspected::Introspected>,
     /// The judgement of the rule that saw it last.
     judged: RefCell<Option<Rc<Judged>>>,
 }
@@ -112,6 +116,8 @@ pub struct Unverifiable {
     pub denial: Denial,
     /// Its key is not in the issuer's published set as it was last fetched: a newer one may have it.
     pub unknown: Option<UnknownKey>,
+    /// It is opaque, and this issuer is to be asked about it.
+    pub introspect: Option<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -290,7 +296,7 @@ impl Policy {
             None => Questions::None,
             Some(revocation) => {
                 let (name, input) = (&issuer.issuer, unverified.signing_input());
-                match Ask::new(revocation, name, claims, input, &thumbprint, times.issued) {
+                match Ask::new(revocation, name, claims, input, Some(&thumbprint), times.issued) {
                     Ok(ask) => Questions::Ask(Rc::new(ask)),
                     Err(denial) => Questions::Unaskable(denial),
                 }
@@ -309,6 +315,7 @@ impl Policy {
             generation: Cell::new(generation),
             window: times.window,
             questions,
+            introspected: None,
             judged: RefCell::new(judged),
         })
     }
@@ -320,6 +327,9 @@ impl Policy {
     /// [`Fault::KeysUnavailable`] when nobody can tell.
     pub fn still_trusts(&self, verified: &Verified, keyrings: &Keyrings, now: Now) -> Result<bool, Denial> {
         let Some(issuer) = self.issuers.get(verified.issuer) else { return Ok(false) };
+        if let Some(introspected) = &verified.introspected {
+            return Ok(introspected.is_fresh(issuer, now));
+        }
         let current = keyrings.current(&issuer.keys, verified.issuer, now.monotonic)?;
         if current.generation == verified.generation.get() {
             return Ok(true);
@@ -356,7 +366,7 @@ impl Policy {
         let candidates = current.keys.candidates(header.kid.as_deref(), header.alg).map_err(|denial| {
             let unknown = (denial.fault == Fault::KeyUnknown && issuer.published.is_some())
                 .then(|| UnknownKey { issuer: place, kid: header.kid.clone() });
-            Unverifiable { denial, unknown }
+            Unverifiable { denial, unknown, introspect: None }
         })?;
         // Before the signature, which costs a thousand times as much: an expired token that is sent again and again must
         // not buy that work. Nothing is admitted on the strength of a claim that nobody has verified.
@@ -376,12 +386,15 @@ impl Policy {
     /// Why nothing can be asked.
     pub fn revocation_keys(&self, verified: &Verified) -> Result<Vec<(Kind, RevocationKey)>, Denial> {
         let Some(revocation) = self.revocation() else { return Ok(Vec::new()) };
+        if verified.introspected.is_some() {
+            return self.introspected_keys(revocation, verified);
+        }
         let unverified = Unverified::parse(&verified.token, self.limits().token_bytes)?;
         let payload = unverified.parse_payload()?;
         let (Some(claims), Some(issuer)) = (payload.as_object(), self.issuers.get(verified.issuer)) else {
             return Err(unknown_issuer());
         };
-        revocation::keys(revocation, &issuer.issuer, claims, unverified.signing_input(), &verified.thumbprint)
+        revocation::keys(revocation, &issuer.issuer, claims, unverified.signing_input(), Some(&verified.thumbprint))
     }
 
     /// Judges a verified token by the request's rule, its time and its binding: at every use, cached or not.
@@ -449,7 +462,7 @@ impl Policy {
 
 impl From<Denial> for Unverifiable {
     fn from(denial: Denial) -> Self {
-        Self { denial, unknown: None }
+        Self { denial, unknown: None, introspect: None }
     }
 }
 
@@ -494,7 +507,7 @@ impl Verified {
         self.window
     }
 
-    /// RFC 7638 thumbprint of the key that verified it.
+    /// RFC 7638 thumbprint of the key that verified it; of an opaque token, nothing.
     pub fn thumbprint(&self) -> &[u8; 32] {
         &self.thumbprint
     }

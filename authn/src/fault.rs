@@ -66,7 +66,7 @@ faults! {
         "The client sends no token, or sends it where `tokens` does not look. Look for a proxy in front that drops the header.";
     /// What was presented is not a token of any kind that is accepted here.
     TokenMalformed = "TOKEN_MALFORMED", 401, 401, TOKEN, "the token is malformed",
-        "Run `explain` on the token: the cause names what is wrong. Often an opaque or an encrypted token, or one cut by a header limit.";
+        "Run `explain` on the token: the cause names what is wrong. Often an encrypted token, one cut by a header limit, or an opaque one that fits no `introspection.format` of the rule's issuers.";
     /// More than one token, or one source twice.
     TokenAmbiguous = "TOKEN_AMBIGUOUS", 400, 400, REQUEST, "more than one token was presented",
         "Find out who adds the second token: often a browser's cookie beside an application's header.";
@@ -108,7 +108,7 @@ faults! {
         "Somebody ended it: `portcullis revoke list` has who and why, and `lift` takes it back.";
     /// Introspection says that the token is not active.
     SessionUnknown = "SESSION_UNKNOWN", 401, 401, TOKEN, "the session is unknown",
-        "The issuer no longer knows the token: the client has to log in again. If it is everybody, look at the issuer.";
+        "The issuer no longer knows the token, or never did: the client has to log in again. If it is everybody, look at the issuer, and whether `introspection` asks the right one.";
     /// The client's address, agent or certificate is not the one that the token is bound to.
     BindingMismatch = "BINDING_MISMATCH", 403, 401, TOKEN, "the token is bound to another client",
         "One client: a stolen token, or a change of network. Everybody: the proxy sees another address or certificate than the issuer; check `xff_num_trusted_hops`.";
@@ -127,9 +127,9 @@ faults! {
     /// Redis answered too slowly.
     SessionStoreLatency = "SESSION_STORE_LATENCY", 503, 503, None, "sessions cannot be checked now",
         "Look at Redis's load, slow log and disk, and at the network between. Requests pass again by themselves once it is quick.";
-    /// No answer that can be trusted: service unreachable, slow, not ready, or not ours.
+    /// No answer that can be trusted: service or introspection server unreachable, slow, not ready, or not ours.
     StoreUnavailable = "STORE_UNAVAILABLE", 503, 503, None, "sessions cannot be checked now",
-        "Ask the service's `/readyz`: it says what is wrong. If that answers, compare the secret and the cluster in Envoy. An emptied Redis stays shut on purpose.";
+        "Ask the service's `/readyz`: it says what is wrong. If that answers, compare the secret and the cluster in Envoy. An emptied Redis stays shut on purpose. Of opaque tokens, the log's cause says what the introspection server did.";
     /// The issuer's keys could not be fetched, or are too old.
     KeysUnavailable = "KEYS_UNAVAILABLE", 503, 503, None, "the issuer's keys cannot be had now",
         "The issuer's key set cannot be fetched: look at the issuer, and at the cluster that leads to it.";

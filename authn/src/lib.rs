@@ -24,6 +24,8 @@ pub mod fault;
 pub mod headers;
 mod hex;
 pub mod host;
+pub mod introspection;
+pub mod introspections;
 pub mod invalid;
 pub mod json;
 pub mod jwks;

@@ -10,6 +10,7 @@ use crate::config::{self, Access, Audiences, ConfigDuration, RevocationMode, Sca
 use crate::credentials::Credentials;
 use crate::fault::Fault;
 use crate::headers::{HeaderName, HeaderNames};
+use crate::introspection::Introspection;
 use crate::invalid::Invalid;
 use crate::json::Number;
 use crate::jwks::Url;
@@ -53,6 +54,8 @@ pub(crate) struct Issuer {
     /// Lower case, without `application/`. `None`: JWT, at+jwt or absent.
     pub(crate) types: Option<Vec<String>>,
     pub(crate) required_claims: Vec<String>,
+    /// Who is asked about its opaque tokens.
+    pub(crate) introspection: Option<Introspection>,
 }
 
 #[derive(Debug)]
@@ -61,6 +64,8 @@ pub struct Rule {
     pub(crate) access: Access,
     /// By issuer index; `None` admits all.
     pub(crate) issuers: Option<Vec<usize>>,
+    /// Those of them that are asked about opaque tokens. No token fits two of them.
+    pub(crate) introspecting: Vec<usize>,
     pub(crate) scopes: config::Scopes,
     pub(crate) conditions: Vec<Condition>,
     pub(crate) binding: config::Binding,
@@ -153,7 +158,7 @@ impl Policy {
         digest: [u8; 32],
     ) -> Result<Self, Invalid> {
         let limits = check_limits(&document.limits)?;
-        let (issuers, by_issuer) = compile_issuers(&document.issuers, environment)?;
+        let (issuers, by_issuer) = compile_issuers(&document.issuers, &limits, environment)?;
         let revocation = document
             .revocation
             .as_ref()
@@ -274,6 +279,7 @@ const MAX_ISSUERS: usize = 256;
 
 fn compile_issuers(
     documents: &[config::Issuer],
+    limits: &config::Limits,
     environment: Environment<'_>,
 ) -> Result<(Vec<Issuer>, HashMap<String, usize>), Invalid> {
     if documents.is_empty() || documents.len() > MAX_ISSUERS {
@@ -283,7 +289,7 @@ fn compile_issuers(
     let mut by_issuer = HashMap::new();
     for (place, document) in documents.iter().enumerate() {
         let at = format!("issuers[{place}]");
-        let issuer = compile_issuer(document, place, &at, environment)?;
+        let issuer = compile_issuer(document, place, &at, limits, environment)?;
         if issuers.iter().any(|other| other.name == issuer.name) {
             return Err(Invalid::new(format!("{at}.name"), format!("two issuers are named `{}`", issuer.name)));
         }
@@ -302,6 +308,7 @@ fn compile_issuer(
     document: &config::Issuer,
     place: usize,
     at: &str,
+    limits: &config::Limits,
     environment: Environment<'_>,
 ) -> Result<Issuer, Invalid> {
     if document.issuer.is_empty() {
@@ -329,9 +336,22 @@ fn compile_issuer(
         }
         algorithms.push(algorithm);
     }
-    if algorithms.is_empty() {
+    // Then no JWT of this issuer can be verified, and what is for JWTs only is most likely a mistake.
+    let is_opaque_only = document.introspection.is_some() && document.keys.is_empty() && document.jwks.is_none();
+    if is_opaque_only {
+        let needless = [("algorithms", !algorithms.is_empty()), ("types", document.types.is_some())];
+        if let Some((field, _)) = needless.iter().find(|(_, is_there)| *is_there) {
+            let message = "has no meaning where all tokens are opaque: give `keys` or `jwks` too, or leave it out";
+            return Err(Invalid::new(format!("{at}.{field}"), message));
+        }
+    } else if algorithms.is_empty() {
         return Err(Invalid::new(format!("{at}.algorithms"), "name at least one algorithm"));
     }
+    let introspection = document
+        .introspection
+        .as_ref()
+        .map(|introspection| Introspection::compile(introspection, &format!("{at}.introspection"), limits, environment))
+        .transpose()?;
     let mut keys = Vec::new();
     for (i, key) in document.keys.iter().enumerate() {
         keys.push(compile_key(key, &format!("{at}.keys[{i}]"), &algorithms, environment)?);
@@ -341,7 +361,7 @@ fn compile_issuer(
             return Err(Invalid::new(format!("{at}.jwks"), "give either `keys` or `jwks`"));
         }
         Some(jwks) => Some(compile_jwks(jwks, &format!("{at}.jwks"), &document.issuer, &algorithms)?),
-        None if keys.is_empty() => {
+        None if keys.is_empty() && !is_opaque_only => {
             return Err(Invalid::new(format!("{at}.keys"), "at least one key is needed, or `jwks`"));
         }
         None => None,
@@ -368,6 +388,7 @@ fn compile_issuer(
         max_lifetime,
         types,
         required_claims: document.required_claims.clone(),
+        introspection,
     })
 }
 
@@ -443,7 +464,7 @@ fn compile_key(
     }
 }
 
-fn secret_from(
+pub(crate) fn secret_from(
     environment: Environment<'_>,
     variable: &str,
     encoding: config::SecretEncoding,
@@ -468,12 +489,7 @@ fn compile_revocation(
     if document.cluster.is_empty() {
         return Err(Invalid::new(at("cluster"), "must not be empty"));
     }
-    let authority = document.authority.clone().unwrap_or_else(|| document.cluster.clone());
-    // Istio's cluster names hold `|`, which no authority may.
-    if authority.is_empty() || !authority.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:|[]".contains(&byte))
-    {
-        return Err(Invalid::new(at("authority"), "must be a host name, with or without a port"));
-    }
+    let authority = authority_or(document.authority.as_deref(), &document.cluster, &at("authority"))?;
     within(document.timeout, ConfigDuration::from_millis(10), ConfigDuration::from_secs(5), &at("timeout"))?;
     within(document.freshness, ConfigDuration::from_secs(1), ConfigDuration::from_secs(5), &at("freshness"))?;
     // An answer that took longer than it counts could never be used.
@@ -513,6 +529,48 @@ fn compile_revocation(
         memo: KeyMemo::default(),
         iat_lead,
     })
+}
+
+/// The `:authority` of a call; by default the cluster's name.
+pub(crate) fn authority_or(authority: Option<&str>, cluster: &str, at: &str) -> Result<String, Invalid> {
+    let authority = authority.unwrap_or(cluster);
+    // Istio's cluster names hold `|`, which no authority may.
+    if authority.is_empty() || !authority.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:|[]".contains(&byte))
+    {
+        return Err(Invalid::new(at, "must be a host name, with or without a port"));
+    }
+    Ok(authority.to_owned())
+}
+
+/// Those of the accepted issuers that are asked about opaque tokens, if no token could be for two of them.
+fn introspecting(
+    accepted: Option<&[usize]>,
+    access: Access,
+    at: &str,
+    issuers: &[Issuer],
+) -> Result<Vec<usize>, Invalid> {
+    if access == Access::Public {
+        return Ok(Vec::new());
+    }
+    let mut found: Vec<(usize, &str, &Introspection)> = Vec::new();
+    for (place, issuer) in issuers.iter().enumerate() {
+        let Some(introspection) = &issuer.introspection else { continue };
+        if accepted.is_some_and(|accepted| !accepted.contains(&place)) {
+            continue;
+        }
+        // To ask both would show each server the other's tokens, and the first to say yes would decide.
+        if let Some((_, other, _)) = found.iter().find(|(.., other)| other.format().overlaps(introspection.format())) {
+            return Err(Invalid::new(
+                format!("{at}.issuers"),
+                format!(
+                    "an opaque token could be for `{other}` or for `{}`: tell their `introspection.format` apart, or name only one of them here",
+                    issuer.name
+                ),
+            ));
+        }
+        found.push((place, &issuer.name, introspection));
+    }
+    Ok(found.into_iter().map(|(place, ..)| place).collect())
 }
 
 fn compile_rule(
@@ -595,10 +653,12 @@ fn compile_rule(
         Some(forward) => compile_forward(forward, &format!("{at}.forward"))?,
         None => compile_forward(default_forward, "forward")?,
     };
+    let introspecting = introspecting(accepted.as_deref(), document.access, at, issuers)?;
     Ok(Rule {
         name,
         access: document.access,
         issuers: accepted,
+        introspecting,
         scopes: document.scopes.clone(),
         conditions,
         binding: document.binding.clone(),
@@ -799,7 +859,12 @@ fn whole_seconds(value: ConfigDuration, least: ConfigDuration, most: ConfigDurat
     Ok(value.0.as_secs())
 }
 
-fn within(value: ConfigDuration, least: ConfigDuration, most: ConfigDuration, at: &str) -> Result<(), Invalid> {
+pub(crate) fn within(
+    value: ConfigDuration,
+    least: ConfigDuration,
+    most: ConfigDuration,
+    at: &str,
+) -> Result<(), Invalid> {
     if value < least || value > most {
         return Err(Invalid::new(at, format!("must be within {:?} to {:?}", least.0, most.0)));
     }

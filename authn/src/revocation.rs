@@ -39,7 +39,7 @@ impl Ask {
         issuer: &str,
         payload: &Object<'_>,
         signing_input: &[u8],
-        thumbprint: &[u8; 32],
+        thumbprint: Option<&[u8; 32]>,
         issued: Option<UnixSeconds>,
     ) -> Result<Self, Denial> {
         let Some(issued) = issued else {
@@ -92,13 +92,14 @@ impl Ask {
     }
 }
 
-/// The keys that could end one token, at most one of each kind.
+/// The keys that could end one token, at most one of each kind. An opaque token is its own signing input, and no key has
+/// signed it.
 pub(crate) fn keys(
     revocation: &Revocation,
     issuer: &str,
     payload: &Object<'_>,
     signing_input: &[u8],
-    thumbprint: &[u8; 32],
+    thumbprint: Option<&[u8; 32]>,
 ) -> Result<Vec<(Kind, RevocationKey)>, Denial> {
     let derived = &revocation.derived;
     let mut keys = Vec::with_capacity(revocation.kinds.len());
@@ -114,7 +115,7 @@ pub(crate) fn keys(
                 Some(client) => Some(client.as_bytes().to_vec()),
                 None => optional_string(payload, "azp")?.map(|azp| azp.as_bytes().to_vec()),
             },
-            Kind::SigningKey => Some(crate::b64::encode(thumbprint).into_bytes()),
+            Kind::SigningKey => thumbprint.map(|thumbprint| crate::b64::encode(thumbprint).into_bytes()),
             Kind::Issuer => Some(Vec::new()),
         };
         keys.extend(id.map(|id| (kind, revocation.memo.derive(derived, kind, issuer, &id))));

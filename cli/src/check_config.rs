@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use authn::config::RevocationMode;
-use authn::config::{Audiences, BindingMode, Document, Match, PathMatch, Rule};
+use authn::config::{Audiences, BindingMode, Document, Match, OpaqueFormat, PathMatch, Rule};
 use clap::Args;
 use serde_json::json;
 
@@ -43,9 +43,13 @@ fn print(file: &str, found: &Found) {
     let place = found.place.as_ref().map_or_else(|| file.to_owned(), |place| format!("{file}: {place}"));
     match &found.compiled {
         Ok(compiled) => {
-            let Counts { issuers, keys, rules, revocation } = Counts::of(compiled);
+            let Counts { issuers, keys, introspection, rules, revocation } = Counts::of(compiled);
             let revocation = if revocation { "revocation" } else { "no revocation" };
-            say(&format!("{place}: ok: {issuers} issuers, {keys} keys, {rules} rules, {revocation}"));
+            let opaque = match introspection {
+                0 => String::new(),
+                servers => format!("{servers} introspection servers, "),
+            };
+            say(&format!("{place}: ok: {issuers} issuers, {keys} keys, {opaque}{rules} rules, {revocation}"));
             for name in &compiled.assumed {
                 say(&format!("{place}: note: a placeholder stands for the secret `{name}`"));
             }
@@ -65,13 +69,14 @@ fn print(file: &str, found: &Found) {
 fn as_json(found: &Found) -> serde_json::Value {
     match &found.compiled {
         Ok(compiled) => {
-            let Counts { issuers, keys, rules, revocation } = Counts::of(compiled);
+            let Counts { issuers, keys, introspection, rules, revocation } = Counts::of(compiled);
             let warnings: Vec<_> = warnings(&compiled.document)
                 .into_iter()
                 .map(|Warning { field, message }| json!({ "field": field, "message": message }))
                 .collect();
             json!({
-                "place": found.place, "ok": true, "issuers": issuers, "keys": keys, "rules": rules,
+                "place": found.place, "ok": true, "issuers": issuers, "keys": keys,
+                "introspection_servers": introspection, "rules": rules,
                 "revocation": revocation, "assumed_secrets": compiled.assumed, "warnings": warnings,
             })
         }
@@ -85,6 +90,7 @@ fn as_json(found: &Found) -> serde_json::Value {
 struct Counts {
     issuers: usize,
     keys: usize,
+    introspection: usize,
     rules: usize,
     revocation: bool,
 }
@@ -95,6 +101,7 @@ impl Counts {
         Self {
             issuers: issuers.len(),
             keys: issuers.iter().map(|issuer| issuer.keys.len()).sum(),
+            introspection: issuers.iter().filter(|issuer| issuer.introspection.is_some()).count(),
             rules: compiled.policy.rules().len(),
             revocation: compiled.policy.revocation().is_some(),
         }
@@ -114,6 +121,13 @@ fn warnings(document: &Document) -> Vec<Warning> {
         if let Audiences::Any(_) = issuer.audiences {
             let message = "tokens that were meant for other services are accepted";
             warn(format!("issuers[{place}].audiences"), message.to_owned());
+        }
+        let format = issuer.introspection.as_ref().map(|introspection| &introspection.format);
+        if let Some(OpaqueFormat::Shape(shape)) = format
+            && shape.prefix.is_empty()
+        {
+            let message = "whatever a client makes up in these letters is a question to the introspection server";
+            warn(format!("issuers[{place}].introspection.format.shape.prefix"), format!("is empty: {message}"));
         }
     }
     if !document.tokens.query.is_empty() {

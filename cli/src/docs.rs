@@ -24,6 +24,8 @@ impl Docs {
             ("configuration.schema.json", format!("{schema:#}\n")),
             ("faults.md", faults()),
             ("cli.md", cli(command)),
+            ("openapi-admin.json", format!("{}\n", service::admin_document())),
+            ("openapi-data.json", format!("{}\n", service::data_document())),
         ];
         for (name, text) in files {
             let path = self.dir.join(name);

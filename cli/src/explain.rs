@@ -16,6 +16,7 @@ use authn::credentials::Source;
 use authn::decide::{Admission, Entry, Peer, Removal, Standing, Unavailable, Verified};
 use authn::engine::Portable;
 use authn::fault::{Denial, Fault};
+use authn::introspection::Reply;
 use authn::json::{Json, Number};
 use authn::jws::Unverified;
 use authn::keyrings::Keyrings;
@@ -58,6 +59,10 @@ pub struct Explain {
     /// unavailable.
     #[arg(long, value_name = "ANSWER", default_value = "live")]
     answer: Answer,
+    /// What the introspection server answers about an opaque token: a file with its JSON response (RFC 7662 section 2.2).
+    /// Without it, the server is taken for unavailable.
+    #[arg(long, value_name = "FILE")]
+    introspection: Option<PathBuf>,
     /// The client's address, for rules that bind tokens to it.
     #[arg(long, value_name = "ADDRESS")]
     client_address: Option<IpAddr>,
@@ -132,7 +137,9 @@ impl Explain {
         let compiled = document::read_one(&self.config, &self.secrets)?;
         let sent = Sent::new(&self, headers, token.as_deref(), &compiled.document);
         let keyrings = self.keyrings(&compiled)?;
-        let mut trace = Trace { explain: &self, compiled: &compiled, keyrings, steps: Vec::new() };
+        let read = |file: &PathBuf| std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+        let response = self.introspection.as_ref().map(read).transpose()?;
+        let mut trace = Trace { explain: &self, compiled: &compiled, keyrings, response, steps: Vec::new() };
         for name in &compiled.assumed {
             trace
                 .step("note", format!("a placeholder stands for the secret `{name}`: nothing signed with it verifies"));
@@ -304,6 +311,8 @@ struct Trace<'e> {
     explain: &'e Explain,
     compiled: &'e Compiled,
     keyrings: Keyrings,
+    /// Of the introspection server.
+    response: Option<Vec<u8>>,
     steps: Vec<(&'static str, String)>,
 }
 
@@ -355,9 +364,15 @@ impl Trace<'_> {
         let Compiled { policy, document, .. } = self.compiled;
         // Freshness does not matter here: an answer comes in the moment in which it is asked for.
         let now = Now { wall: self.explain.at, monotonic: Monotonic(0) };
-        self.signature(entered.token())?;
-        let verified = policy.verify(&Portable, &self.keyrings, &entered, now);
-        let verified = Rc::new(verified.map_err(|unverifiable| unverifiable.denial)?);
+        let verified = match policy.introspecting(entered.rule(), entered.token()) {
+            Some(issuer) => self.introspected(issuer, entered.token(), now)?,
+            None => {
+                self.signature(entered.token())?;
+                let verified = policy.verify(&Portable, &self.keyrings, &entered, now);
+                verified.map_err(|unverifiable| unverifiable.denial)?
+            }
+        };
+        let verified = Rc::new(verified);
         let issuer = document.issuers.get(verified.issuer());
         let lifetime = issuer.map_or_else(String::new, |issuer| {
             format!(
@@ -365,7 +380,8 @@ impl Trace<'_> {
                 issuer.max_lifetime.0, issuer.skew.0
             )
         });
-        self.step("claims", format!("typ, aud, required claims and times are accepted{lifetime}"));
+        let kind = if verified.is_opaque() { "kind" } else { "typ" };
+        self.step("claims", format!("{kind}, aud, required claims and times are accepted{lifetime}"));
         let window = verified.window();
         let (from, until) = (self.relative(window.from.0), self.relative(window.until.0));
         self.step("window", format!("counts from {from} until {until}, clock skew included"));
@@ -466,6 +482,28 @@ impl Trace<'_> {
         };
         self.step("signature", format!("verified with {key}"));
         Ok(())
+    }
+
+    /// An opaque token, by what its issuer's server is said to answer.
+    fn introspected(&mut self, issuer: usize, token: &[u8], now: Now) -> Result<Verified, Denial> {
+        let Compiled { policy, document, .. } = self.compiled;
+        let name = policy.issuer_name(issuer).unwrap_or_default();
+        if let Some(asked) = document.issuers.get(issuer).and_then(|issuer| issuer.introspection.as_ref()) {
+            let says = format!("looks as {name}'s, and {} of cluster {} is asked about it", asked.path, asked.cluster);
+            self.step("opaque", says);
+        }
+        let Some(response) = self.response.take() else {
+            let cause = "the introspection server is taken for unavailable: give its response by --introspection";
+            return Err(Denial::new(Fault::StoreUnavailable, cause));
+        };
+        let reply = Reply { status: 200, content_type: Some(b"application/json"), body: &response };
+        if let Ok(Ok(Json::Object(claims))) = reply.read() {
+            for (name, value) in claims.iter() {
+                let says = self.claim(name, value);
+                self.step("says", says);
+            }
+        }
+        policy.introspected(issuer, token, &reply, now.monotonic, now)?
     }
 
     fn claim(&self, name: &str, value: &Json<'_>) -> String {

@@ -2,6 +2,8 @@
 //!
 //! Exit codes, the same for every verb: 0 done; 1 refused or failed; 2 wrong usage; 3 the service cannot be reached,
 //! or could not confirm what it was asked to do.
+mod admin;
+mod audit;
 mod check_config;
 mod docs;
 mod document;
@@ -10,9 +12,12 @@ mod instant;
 mod jwks;
 mod mint;
 mod providers;
+mod ready;
 mod redis_url;
 mod revoke;
 mod serve;
+mod serve_sessions;
+mod session;
 mod store;
 
 use std::io::Write as _;
@@ -35,7 +40,13 @@ enum Verb {
     Serve(Box<serve::Serve>),
     /// End a token, session, user, client, key or issuer; list and lift what was ended.
     #[command(after_help = EXIT_CODES)]
-    Revoke(revoke::Revoke),
+    Revoke(Box<revoke::Revoke>),
+    /// Make, look at and end sessions of the service's own.
+    #[command(after_help = EXIT_CODES)]
+    Session(Box<session::Session>),
+    /// Who did what with the service, when and why.
+    #[command(after_help = EXIT_CODES)]
+    Audit(audit::Audit),
     /// Judge one request as the filter would, and say each step.
     #[command(after_help = EXPLAIN_CODES)]
     Explain(Box<explain::Explain>),
@@ -48,6 +59,9 @@ enum Verb {
     /// Make the store that services answer from.
     #[command(after_help = EXIT_CODES)]
     Store(store::Store),
+    /// Ask a service whether it can answer: a health check for a container without a shell.
+    #[command(after_help = EXIT_CODES)]
+    Ready(ready::Ready),
     /// Make keys and sign tokens, for tests and demos.
     Mint(mint::MintArgs),
     /// Write the generated files of docs/.
@@ -86,11 +100,14 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Serve(serve) => serve.run(),
         Verb::Revoke(revoke) => revoke.run(),
+        Verb::Session(session) => session.run(),
+        Verb::Audit(audit) => audit.run(),
         Verb::Explain(explain) => explain.run(),
         Verb::CheckConfig(check) => check.run(),
         Verb::Jwks(jwks) => jwks.run(),
         Verb::Docs(docs) => docs.run(Cli::command()),
         Verb::Store(store) => store.run(),
+        Verb::Ready(store) => store.run(),
         Verb::Mint(args) => mint::run(args).map(|()| Outcome::Done),
     };
     match done {

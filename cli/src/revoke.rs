@@ -5,32 +5,22 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
-use ureq::Agent;
-use ureq::http::{Method, Request};
+use ureq::http::Method;
 
+use crate::admin::{Admin, Client, parsed, reason};
 use crate::{Outcome, say};
 
-/// Longer than the service itself waits for Redis.
-const TIMEOUT: Duration = Duration::from_secs(30);
 /// Lines of a bulk file in one request: few enough that all answers fit the sockets' buffers while we still send.
 const BULK_LINES: usize = 500;
 
 #[derive(Args)]
 pub struct Revoke {
-    /// The service's admin listener.
-    #[arg(long, env = "PORTCULLIS_ADMIN", value_name = "URL", default_value = "http://127.0.0.1:7701", global = true)]
-    service: String,
-    /// A file with the admin listener's bearer secret.
-    #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN_FILE", value_name = "PATH", global = true)]
-    token_file: Option<PathBuf>,
-    /// Print the service's answer as JSON, one object a line.
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    admin: Admin,
     #[command(subcommand)]
     what: What,
 }
@@ -99,19 +89,7 @@ struct Terms {
 
 impl Revoke {
     pub fn run(self) -> Result<Outcome> {
-        let Some(token_file) = self.token_file else {
-            crate::wrong_usage("--token-file or PORTCULLIS_ADMIN_TOKEN_FILE is needed");
-        };
-        let token = fs::read_to_string(&token_file)
-            .with_context(|| format!("cannot read the token file {}", token_file.display()))?;
-        let service = Client {
-            agent: Agent::new_with_config(
-                Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build(),
-            ),
-            base: self.service.trim_end_matches('/').to_owned(),
-            token: token.trim_ascii().to_owned(),
-            json: self.json,
-        };
+        let service = Service(self.admin.client()?);
         match self.what {
             What::Token { jwt: Some(jwt), terms, .. } => {
                 let jwt = if jwt == "-" { standard_input()? } else { jwt };
@@ -129,8 +107,8 @@ impl Revoke {
             What::Key(named) => service.revoke(named.of("key")),
             What::Issuer { issuer, terms } => service.revoke(terms.with([("kind", "issuer"), ("issuer", &issuer)])),
             What::List => service.list(),
-            What::Show { key } => service.one(Method::GET, &path_of(&key)),
-            What::Lift { key } => service.one(Method::DELETE, &path_of(&key)),
+            What::Show { key } => service.0.one(Method::GET, &path_of(&key)),
+            What::Lift { key } => service.0.one(Method::DELETE, &path_of(&key)),
             What::Bulk { file } => service.bulk(&file),
         }
     }
@@ -154,35 +132,23 @@ impl Terms {
     }
 }
 
-struct Client {
-    agent: Agent,
-    base: String,
-    token: String,
-    json: bool,
-}
+struct Service(Client);
 
-/// What came back: a status and a JSON body, or nothing at all.
-type Answer = std::result::Result<(u16, Value), ureq::Error>;
-
-impl Client {
+impl Service {
     fn revoke(&self, body: Value) -> Result<Outcome> {
-        Ok(self.tell(self.send(Method::POST, "/v1/revocations", body.to_string())))
-    }
-
-    fn one(&self, method: Method, path: &str) -> Result<Outcome> {
-        Ok(self.tell(self.send(method, path, String::new())))
+        Ok(self.0.tell(self.0.send(Method::POST, "/v1/revocations", body.to_string())))
     }
 
     fn list(&self) -> Result<Outcome> {
         let mut cursor = "0".to_owned();
         loop {
             let path = format!("/v1/revocations?limit=500&cursor={cursor}");
-            let page = match self.send(Method::GET, &path, String::new()) {
+            let page = match self.0.send(Method::GET, &path, String::new()) {
                 Ok((200, page)) => page,
-                other => return Ok(self.tell(other)),
+                other => return Ok(self.0.tell(other)),
             };
             for revocation in page["revocations"].as_array().into_iter().flatten() {
-                self.print(revocation);
+                self.0.print(revocation);
             }
             match page["cursor"].as_str() {
                 Some(next) => cursor = next.to_owned(),
@@ -205,10 +171,10 @@ impl Client {
             if piece.is_empty() {
                 break;
             }
-            let answer = self.exchange(Method::POST, "/v1/revocations/bulk", piece.join("\n"));
+            let answer = self.0.exchange(Method::POST, "/v1/revocations/bulk", piece.join("\n"));
             let text = match answer {
                 Ok((200, text)) => text,
-                other => return Ok(self.tell(other.map(|(status, text)| (status, parsed(&text))))),
+                other => return Ok(self.0.tell(other.map(|(status, text)| (status, parsed(&text))))),
             };
             let mut summed = false;
             for line in text.lines() {
@@ -222,7 +188,7 @@ impl Client {
                 let number = before + answer["line"].as_u64().unwrap_or(0);
                 answer["line"] = number.into();
                 unconfirmed |= answer["error"]["status"] == 503;
-                if self.json {
+                if self.0.json {
                     say(&answer.to_string());
                 } else if let Some(error) = answer.get("error") {
                     eprintln!("line {number}: {}", reason(error));
@@ -234,7 +200,7 @@ impl Client {
             }
             before += piece.len() as u64;
         }
-        if self.json {
+        if self.0.json {
             say(&json!({ "summary": { "lines": before, "written": written, "failed": failed } }).to_string());
         } else {
             say(&format!("{written} revoked, {failed} failed"));
@@ -245,60 +211,6 @@ impl Client {
             (_, false) => Outcome::Refused,
         })
     }
-
-    fn tell(&self, answer: Answer) -> Outcome {
-        match answer {
-            Ok((200..=299, body)) => {
-                self.print(&body);
-                Outcome::Done
-            }
-            Ok((status, problem)) => {
-                if self.json {
-                    say(&problem.to_string());
-                }
-                eprintln!("portcullis: {status}: {}", reason(&problem));
-                if status >= 500 { Outcome::Unconfirmed } else { Outcome::Refused }
-            }
-            Err(error) => {
-                eprintln!("portcullis: the service at {} cannot be reached: {error}", self.base);
-                Outcome::Unconfirmed
-            }
-        }
-    }
-
-    fn print(&self, body: &Value) {
-        if self.json {
-            return say(&body.to_string());
-        }
-        let Some(members) = body.as_object() else { return say(&body.to_string()) };
-        // First what matters most: when it ends.
-        let until = members.get("until").map(|until| match until.as_u64() {
-            Some(until) => format!("until {} ({until})", date(until)),
-            None => format!("until {}", until.as_str().unwrap_or("unknown")),
-        });
-        let rest = members.iter().filter(|(name, _)| *name != "until").map(|(name, value)| match value {
-            Value::String(text) => format!("{name}={text}"),
-            other => format!("{name}={other}"),
-        });
-        say(&until.into_iter().chain(rest).collect::<Vec<_>>().join("  "));
-    }
-
-    fn send(&self, method: Method, path: &str, body: String) -> Answer {
-        self.exchange(method, path, body).map(|(status, text)| (status, parsed(&text)))
-    }
-
-    fn exchange(&self, method: Method, path: &str, body: String) -> std::result::Result<(u16, String), ureq::Error> {
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base))
-            .header("authorization", format!("Bearer {}", self.token))
-            .header("content-type", "application/json");
-        let mut answer = match body.is_empty() {
-            true => self.agent.run(request.body(())?)?,
-            false => self.agent.run(request.body(body)?)?,
-        };
-        Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))
-    }
 }
 
 fn path_of(key: &str) -> String {
@@ -308,55 +220,8 @@ fn path_of(key: &str) -> String {
     format!("/v1/revocations/{key}")
 }
 
-fn parsed(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| json!({ "detail": text.trim_ascii() }))
-}
-
-fn reason(problem: &Value) -> String {
-    let part = |name: &str| problem[name].as_str();
-    match (part("code"), part("detail")) {
-        (Some(code), Some(detail)) => format!("{code}: {detail}"),
-        (Some(only), None) | (None, Some(only)) => only.to_owned(),
-        (None, None) => "no reason given".to_owned(),
-    }
-}
-
-/// Unix seconds as RFC 3339 has them, in UTC. The civil calendar from days, after Hinnant.
-fn date(seconds: u64) -> String {
-    let (days, of_day) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Months from March, so that the day that leap years add is the last.
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
 fn standard_input() -> Result<String> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
     Ok(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (seconds, shown) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_709_251_199, "2024-02-29T23:59:59Z"),
-            (1_735_689_599, "2024-12-31T23:59:59Z"),
-            (1_735_689_600, "2025-01-01T00:00:00Z"),
-        ] {
-            assert_eq!(date(seconds), shown);
-        }
-    }
 }

@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 use wire::{Secret, parse_duration};
 
 use crate::redis_url::Redis;
+use crate::serve_sessions::{AdminArgs, SessionArgs};
 use crate::{Outcome, providers};
 
 #[derive(Args)]
@@ -96,6 +97,10 @@ pub struct Serve {
     /// does for a whole mesh behind one NAT address.
     #[arg(long, env = "PORTCULLIS_MAX_NEWCOMERS_PER_PEER", value_name = "N", default_value_t = 256)]
     max_newcomers_per_peer: usize,
+    #[command(flatten)]
+    admin: AdminArgs,
+    #[command(flatten)]
+    sessions: SessionArgs,
 }
 
 impl Serve {
@@ -141,6 +146,10 @@ impl Serve {
             confirm_timeout: self.confirm_timeout,
             secrets: secrets.collect::<Result<_>>()?,
             admin_token,
+            admin_tls: self.admin.tls(),
+            admin_rate: self.admin.admin_rate,
+            audit_retention: self.admin.audit_retention,
+            sessions: self.sessions.options()?,
             create_store: self.create_store,
             store_id: self.store_id,
             dangerously_allow_eviction: self.dangerously_allow_eviction,
@@ -159,6 +168,6 @@ impl Serve {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+pub fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -279,6 +279,44 @@ fn explains_refusals_with_code_status_and_cause() {
 }
 
 #[test]
+fn explains_an_opaque_token_by_what_its_server_would_answer() {
+    let desk = Desk::new();
+    let config = desk.configuration(|document| {
+        let introspection = json!({
+            "cluster": "hydra", "path": "/oauth2/introspect", "client_id": "gateway", "client_secret_env": SECRET.0,
+            "format": { "shape": { "prefix": "op_" } },
+        });
+        let issuer = json!({ "issuer": "https://opaque.test", "audiences": "any", "introspection": introspection });
+        document["issuers"].as_array_mut().unwrap().push(issuer);
+    });
+    let token = "op_0123456789abcdefghij";
+    let (code, answer) = desk.explain(&config, &["--token", token]);
+    assert_eq!((code, &answer["code"]), (1, &json!("STORE_UNAVAILABLE")), "{answer:#}");
+    assert!(answer["cause"].as_str().unwrap().contains("--introspection"), "{answer:#}");
+    let with = |response: &str, more: &[&str]| {
+        let file = desk.write("response.json", response);
+        let (_, answer) = desk.explain(&config, &[&["--token", token, "--introspection", &file], more].concat());
+        assert!(!answer.to_string().contains(token), "{answer:#}");
+        answer
+    };
+    let answer = with(r#"{"active":true,"sub":"alice","sid":"s-1"}"#, &[]);
+    assert_eq!(answer["verdict"], "admitted", "{answer:#}");
+    assert!(answer["forward"].as_array().unwrap().contains(&json!({ "set_header": "x-user-id", "value": null })));
+    for (response, code) in [
+        (r#"{"active":false}"#, "SESSION_UNKNOWN"),
+        (r#"{"active":"true"}"#, "STORE_UNAVAILABLE"),
+        (r#"{"active":true,"token_use":"refresh_token"}"#, "INVALID_CLAIM"),
+    ] {
+        assert_eq!(with(response, &[])["code"], code, "{response}");
+    }
+    assert_eq!(with(r#"{"active":true,"sub":"a"}"#, &["--answer", "dead"])["code"], "SESSION_REVOKED");
+    // A mistyped one looks like no token at all.
+    assert_eq!(desk.explain(&config, &["--token", "op_0123456789abcdef.hij"]).1["code"], "TOKEN_MALFORMED");
+    let out = portcullis(&["check-config", &config], &[SECRET]);
+    assert!(stdout(&out).contains("2 issuers, 1 keys, 1 introspection servers, 3 rules"), "{}", stdout(&out));
+}
+
+#[test]
 fn wrong_usage_of_explain_is_2_and_shows_no_header() {
     let desk = Desk::new();
     let config = desk.configuration(|_| {});
@@ -305,7 +343,7 @@ fn the_files_in_docs_are_what_the_code_generates() {
         assert!(kept == made, "docs/{} is not what the code generates: run `make docs`", entry.file_name().display());
         count += 1;
     }
-    assert_eq!(count, 4);
+    assert_eq!(count, 6);
 }
 
 #[test]
@@ -314,7 +352,7 @@ fn the_examples_in_the_documentation_are_taken() {
     let text =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs/configuration.md")).unwrap();
     let examples: Vec<&str> = text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(examples.len(), 2);
+    assert_eq!(examples.len(), 3);
     for example in examples {
         let file = desk.write("example.yaml", example);
         let out = portcullis(&["check-config", &file, "--assume-secrets"], &[]);

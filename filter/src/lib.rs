@@ -14,6 +14,7 @@
 mod callbacks;
 mod configuration;
 mod host;
+mod introspecting;
 mod key_fetching;
 mod metrics;
 mod pairs;

@@ -52,6 +52,7 @@ pub enum CheckFailure {
 pub enum Histogram {
     CheckMicroseconds,
     CheckTokens,
+    IntrospectionMicroseconds,
 }
 
 /// What was counted since the last [`Metrics::flush`], and the host's numbers of what was ever counted: at most outcomes ×
@@ -64,6 +65,7 @@ pub struct Metrics {
     changed: Vec<Changed>,
     histograms: HashMap<Histogram, Option<u32>>,
     key_fetches: HashMap<(usize, bool), Option<u32>>,
+    introspections: HashMap<(usize, &'static str), Option<u32>>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -134,6 +136,16 @@ impl Metrics {
             host::define_metric(MetricType::Counter, &name).ok()
         };
         if let Some(metric) = *self.key_fetches.entry((issuer, is_good)).or_insert_with(define) {
+            let _ = host::add_to_metric(metric, 1);
+        }
+    }
+
+    pub fn introspection(&mut self, issuer: usize, name: &str, result: &'static str) {
+        let define = || {
+            let name = format!("portcullis.introspections.issuer.{name}.result.{result}");
+            host::define_metric(MetricType::Counter, &name).ok()
+        };
+        if let Some(metric) = *self.introspections.entry((issuer, result)).or_insert_with(define) {
             let _ = host::add_to_metric(metric, 1);
         }
     }
@@ -257,6 +269,7 @@ impl Histogram {
         match self {
             Histogram::CheckMicroseconds => "portcullis.check_microseconds",
             Histogram::CheckTokens => "portcullis.check_tokens",
+            Histogram::IntrospectionMicroseconds => "portcullis.introspection_microseconds",
         }
     }
 }
@@ -338,8 +351,12 @@ mod tests {
         for name in counters.map(Counter::name) {
             assert!(docs.contains(&format!("wasmcustom.{name}")), "{name}");
         }
-        for name in [Histogram::CheckMicroseconds, Histogram::CheckTokens].map(Histogram::name) {
+        let histograms = [Histogram::CheckMicroseconds, Histogram::CheckTokens, Histogram::IntrospectionMicroseconds];
+        for name in histograms.map(Histogram::name) {
             assert!(docs.contains(&format!("wasmcustom.{name}")), "{name}");
+        }
+        for failure in authn::introspection::Failure::ALL {
+            assert!(docs.contains(&format!("`{}`", failure.name())), "{}", failure.name());
         }
     }
 }

@@ -7,6 +7,8 @@ use authn::checks::{Checks, Flight, Resolved, Waiter, Why};
 use authn::decide::{Admission, Asking, Entered, Entry, Removal, Standing, Unavailable, Unverifiable, Verified};
 use authn::engine::{Chosen, Engine, host_call};
 use authn::fault::{Denial, Fault};
+use authn::introspection::Failure;
+use authn::introspections;
 use authn::key_source::KeySource;
 use authn::policy::Policy;
 use authn::request::Request;
@@ -18,6 +20,7 @@ use wire::check::{self, Needs, Question, Trouble};
 
 use crate::configuration;
 use crate::host::{self, Clock, LogLevel, MapType};
+use crate::introspecting::{Introspecting, Settled};
 use crate::key_fetching::{KeyFetching, Outcome as KeyOutcome, Waiting};
 use crate::metrics::{self, CheckFailure, Counter, Histogram, Metrics, Outcome};
 use crate::pairs;
@@ -29,6 +32,8 @@ const TICK: Duration = Duration::from_millis(100);
 const LOGGED_PER_TICK: u32 = 10;
 /// Another worker may change a slot between our read and our write this many times before we leave it.
 const CAS_TRIES: u32 = 3;
+/// More attempts at one check, all within `revocation.timeout`: enough to last until Envoy leaves a dead instance out.
+const CHECK_RETRIES: &[u8] = b"6";
 
 pub struct Root {
     context: u32,
@@ -41,6 +46,7 @@ pub struct Root {
     /// Refused, and the host would not send the refusal.
     unanswered: HashSet<u32>,
     calls: HashMap<u32, Call>,
+    introspecting: Introspecting,
     keys: KeyFetching,
     awaiting_keys: HashMap<u32, AwaitingKeys>,
     nonces: Nonces,
@@ -62,14 +68,16 @@ struct AwaitingKeys {
     deadline: Monotonic,
 }
 
-/// May a request wait for keys?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Patience {
+/// May a request wait for its issuer?
+#[derive(Debug, Clone, Copy)]
+enum Patience<'v> {
     MayWait,
     /// It has waited; `brought` says that a set came, so that a key that is still unknown is not asked for again.
     HasWaited {
         brought: bool,
     },
+    /// It has waited for its introspection, and this is what came of it.
+    Introspected(&'v Rc<Verified>),
 }
 
 struct Call {
@@ -114,14 +122,12 @@ impl Root {
         let limits = policy.limits();
         let mut keys = KeyFetching::new(&policy, context, u64::from_le_bytes(random) | 1);
         keys.on_configured(now.monotonic);
+        let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
         Ok(Self {
             context,
             engine,
-            tokens: TokenCache::new(
-                limits.cached_tokens,
-                limits.cached_token_bytes,
-                u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            ),
+            tokens: TokenCache::new(limits.cached_tokens, limits.cached_token_bytes, seed),
+            introspecting: Introspecting::new(&policy, context, seed),
             shared: policy.revocation().and_then(|revocation| {
                 SharedVerdicts::new(Namespace::new(&revocation.derived, policy.digest()), limits.shared_verdicts)
             }),
@@ -147,7 +153,7 @@ impl Root {
         self.judge(stream, Patience::MayWait)
     }
 
-    fn judge(&mut self, stream: u32, patience: Patience) -> Next {
+    fn judge(&mut self, stream: u32, patience: Patience<'_>) -> Next {
         let Ok(now) = self.clock.now() else {
             return self.refuse(stream, None, &Denial::new(Fault::StoreUnavailable, "the host gives no time"));
         };
@@ -183,11 +189,18 @@ impl Root {
         }
     }
 
-    fn on_token(&mut self, stream: u32, entered: Entered<'_>, patience: Patience, now: Now) -> Next {
+    fn on_token(&mut self, stream: u32, entered: Entered<'_>, patience: Patience<'_>, now: Now) -> Next {
         let rule = entered.rule();
         let cookie_session = entered.is_cookie_session();
-        let verified = match self.verified(&entered, now) {
+        let verified = match patience {
+            Patience::Introspected(verified) => self.introspected(&entered, verified),
+            Patience::MayWait | Patience::HasWaited { .. } => self.verified(&entered, now),
+        };
+        let verified = match verified {
             Ok(verified) => verified,
+            Err(Unverifiable { introspect: Some(issuer), .. }) => {
+                return self.introspect(stream, (issuer, rule), entered.token(), now);
+            }
             Err(unverifiable) => return self.on_unverifiable(stream, rule, unverifiable, patience, now),
         };
         let standing = self
@@ -210,12 +223,17 @@ impl Root {
     fn verified(&mut self, entered: &Entered<'_>, now: Now) -> Result<Rc<Verified>, Unverifiable> {
         if let Some(verified) = self.tokens.find(entered.token()) {
             let verified = Rc::clone(verified);
-            if self.policy.still_trusts(&verified, &self.keys.rings, now)? {
+            if self.policy.is_for_rule(&verified, entered.rule())
+                && self.policy.still_trusts(&verified, &self.keys.rings, now)?
+            {
                 self.metrics.count(Counter::TokenHit);
                 return Ok(verified);
             }
         }
         self.metrics.count(Counter::TokenMiss);
+        if let Some(issuer) = self.policy.introspecting(entered.rule(), entered.token()) {
+            return Err(Unverifiable::opaque(issuer));
+        }
         let verified = Rc::new(self.policy.verify(self.engine.as_ref(), &self.keys.rings, entered, now)?);
         self.tokens.insert(Rc::clone(&verified));
         Ok(verified)
@@ -227,10 +245,10 @@ impl Root {
         stream: u32,
         rule: usize,
         unverifiable: Unverifiable,
-        patience: Patience,
+        patience: Patience<'_>,
         now: Now,
     ) -> Next {
-        let Unverifiable { denial, unknown } = unverifiable;
+        let Unverifiable { denial, unknown, .. } = unverifiable;
         let Some(unknown) = unknown else { return self.refuse(stream, Some(rule), &denial) };
         if let Patience::HasWaited { brought } = patience {
             if let (true, Some(source)) = (brought, self.keys.rings.source_mut(unknown.issuer)) {
@@ -290,10 +308,81 @@ impl Root {
         self.wake(issuer, is_good);
     }
 
+    /// Only for the token and the rule that were asked about: nothing else can have changed while the request waited.
+    fn introspected(&self, entered: &Entered<'_>, verified: &Rc<Verified>) -> Result<Rc<Verified>, Unverifiable> {
+        if verified.token() == entered.token() && self.policy.is_for_rule(verified, entered.rule()) {
+            return Ok(Rc::clone(verified));
+        }
+        Err(Denial::new(Fault::RequestMalformed, "the request changed while it waited").into())
+    }
+
+    /// Nothing fresh is known of an opaque token: its issuer's server is asked.
+    fn introspect(&mut self, stream: u32, (issuer, rule): (usize, usize), token: &[u8], now: Now) -> Next {
+        if let Some(denial) = self.introspecting.refusal(&self.policy, issuer, token, now) {
+            return self.refuse(stream, Some(rule), &denial);
+        }
+        let earlier = self.tokens.find(token).filter(|earlier| earlier.was_active() && earlier.issuer() == issuer);
+        let earlier = earlier.map(Rc::clone);
+        let standing = match earlier {
+            Some(_) => introspections::Standing::WasActive,
+            None => introspections::Standing::Unknown,
+        };
+        if let Err(full) = self.introspecting.join(stream, (issuer, rule), token, standing, now) {
+            let name = self.policy.issuer_name(issuer).unwrap_or("none");
+            self.metrics.introspection(issuer, name, Failure::Overload.name());
+            return self.refuse(stream, Some(rule), &full.into());
+        }
+        self.send_introspections(issuer, now);
+        if let Some(ask) = earlier.and_then(|earlier| self.policy.worth_asking(&earlier, rule, now))
+            && self.shared_verdict(ask.digest).is_none_or(|(sent, _)| !self.is_fresh(sent, now))
+        {
+            self.checks.anticipate(ask);
+            self.send(Why::Waiters, now);
+        }
+        // A host that refuses the call says so at once, and this request was then answered.
+        if self.introspecting.is_waiting(stream) { Next::Wait } else { Next::Answered }
+    }
+
+    fn send_introspections(&mut self, issuer: usize, now: Now) {
+        for settled in self.introspecting.send(&self.policy, &mut self.metrics, issuer, now) {
+            self.on_introspected(settled);
+        }
+    }
+
+    /// Ends the waiting of all who asked about one token.
+    fn on_introspected(&mut self, Settled { waiters, issuer, token, outcome }: Settled) {
+        if let Some(token) = token {
+            let earlier = self.tokens.find(&token).filter(|earlier| earlier.issuer() == issuer);
+            match &outcome {
+                Ok(verified) => {
+                    if let Some(earlier) = earlier {
+                        verified.inherit(earlier);
+                    }
+                    self.tokens.insert(Rc::clone(verified));
+                }
+                Err(_) => earlier.into_iter().for_each(|earlier| earlier.end()),
+            }
+        }
+        for (stream, rule) in waiters {
+            if host::make_effective(stream).is_err() {
+                continue;
+            }
+            let next = match &outcome {
+                Ok(verified) => self.judge(stream, Patience::Introspected(verified)),
+                Err(denial) => self.refuse(stream, Some(rule), denial),
+            };
+            self.go_on(stream, next);
+        }
+    }
+
+    fn is_fresh(&self, sent: Monotonic, now: Now) -> bool {
+        self.policy.revocation().is_some_and(|revocation| revocation.is_fresh(sent, now.monotonic))
+    }
+
     /// Nothing fresh in this virtual machine: perhaps another worker knows, else the service is asked.
     fn ask(&mut self, stream: u32, asking: Asking, cookie_session: bool, now: Now) -> Next {
         if let Some((sent, verdict)) = self.shared_verdict(asking.ask().digest)
-            && self.policy.revocation().is_some_and(|revocation| revocation.is_fresh(sent, now.monotonic))
+            && self.is_fresh(sent, now)
         {
             self.metrics.count(Counter::SharedHit);
             let rule = asking.rule();
@@ -359,12 +448,16 @@ impl Root {
             now_seconds: wall.0,
         };
         let question = Question::new(&revocation.derived, nonce, needs, keys).ok()?;
-        let headers: [(&[u8], &[u8]); 5] = [
+        let headers: [(&[u8], &[u8]); 7] = [
             (b":method", b"POST"),
             (b":path", check::PATH.as_bytes()),
             (b":authority", revocation.authority.as_bytes()),
             (b":scheme", b"http"),
             (b"content-type", check::CONTENT_TYPE.as_bytes()),
+            // To Envoy's router, which takes them out. An instance that cannot be reached, or breaks off, is no reason to
+            // refuse while another one lives. A 503 is not among them: that is the service's own word, about Redis.
+            (b"x-envoy-retry-on", b"connect-failure,refused-stream,reset"),
+            (b"x-envoy-max-retries", CHECK_RETRIES),
         ];
         // A call belongs to the context that is effective when it is made, and its answer is lost when that one goes:
         // others may wait for this answer, so it must be the root's.
@@ -380,6 +473,16 @@ impl Root {
         {
             if let Some((issuer, outcome)) = news {
                 self.on_key_news(issuer, outcome);
+            }
+            return;
+        }
+        if let Ok(now) = now
+            && let Some(settled) = self.introspecting.on_call_answered(&self.policy, &mut self.metrics, call, now)
+        {
+            if let Some(settled) = settled {
+                let issuer = settled.issuer;
+                self.on_introspected(settled);
+                self.send_introspections(issuer, now);
             }
             return;
         }
@@ -551,6 +654,11 @@ impl Root {
                 self.wake(issuer, brought);
             }
         }
+        for settled in self.introspecting.on_tick(&self.policy, now) {
+            self.on_introspected(settled);
+        }
+        let introspected: Vec<usize> = self.policy.introspected_issuers().collect();
+        introspected.into_iter().for_each(|issuer| self.send_introspections(issuer, now));
         let late = self.checks.expire(now.monotonic);
         self.fail(late, Unavailable::OutOfReach, Fault::StoreUnavailable, "no answer within the timeout");
         // The host answers every call, at the latest by its timeout. Were one ever lost, it must not be kept for ever.
@@ -582,6 +690,7 @@ impl Root {
         if !self.awaiting_keys.is_empty() {
             self.awaiting_keys.remove(&stream);
         }
+        self.introspecting.leave(stream);
         if !self.paused.is_empty() && self.paused.remove(&stream).is_some() {
             self.checks.leave(stream);
         }
@@ -591,6 +700,7 @@ impl Root {
     pub fn is_held(&self, stream: u32) -> bool {
         self.paused.contains_key(&stream)
             || self.awaiting_keys.contains_key(&stream)
+            || self.introspecting.is_waiting(stream)
             || self.unanswered.contains(&stream)
     }
 

@@ -10,9 +10,13 @@
 //! ```
 //! Times are Unix seconds; `until` is "never" for what holds until it is lifted. A signing key does by default, a session
 //! as long as sessions live, all else as long as a token. 503 says in `written` whether the revocation may be in force all the same.
+mod audit;
 mod bulk;
-mod problem;
+pub mod guard;
+pub mod problem;
+mod query;
 mod revocation;
+mod sessions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,65 +24,69 @@ use std::time::Duration;
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 use tower_http::timeout::TimeoutLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use wire::check::Trouble;
 use wire::{Answer, Kind, RevocationKey};
 
 use crate::clock::unix_seconds;
-use crate::connections::Proof;
 use crate::gate::{Gate, Refusal};
-use crate::health;
 use crate::server::Shared;
 use crate::store::{Revocation, Stored, WriteError, Written};
+use crate::{health, openapi};
+use guard::{Caller, Record};
 use problem::Problem;
-use revocation::{Ask, MAX_TOKEN, NEVER, Subject};
+use revocation::{Ask, MAX_TOKEN, NEVER, RevocationAsk, Subject};
 
 /// The most bytes of one revocation: the longest token, and what may be beside it.
 const MAX_REVOCATION_BYTES: usize = MAX_TOKEN + 16 * 1024;
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
-/// Whoever has the one bearer secret.
-const BY: &str = "admin";
 
 pub fn routes(shared: Arc<Shared>) -> Router {
+    let document: Bytes = openapi::admin_document().into();
+    let served = move || async move { ([(axum::http::header::CONTENT_TYPE, "application/json")], document) };
     let limit = shared.options.redis_timeout + shared.options.confirm_timeout + Duration::from_secs(10);
     let limited = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limit);
     let gate = Gate::new(shared.options.max_requests, MAX_REVOCATION_BYTES);
     // A bulk request takes as long as it has lines; it bounds each wait itself.
-    let revocations = Router::new()
-        .route("/v1/revocations", post(revoke).get(list))
-        .route("/v1/revocations/{key}", get(show).delete(lift))
-        .layer(middleware::from_fn_with_state(gate, pass))
-        .layer(limited)
-        .route("/v1/revocations/bulk", post(bulk::revoke))
+    let bounded = bounded_routes().layer(middleware::from_fn_with_state(gate, pass)).layer(limited);
+    let guarded = Router::from(bounded.merge(bulk_routes()))
         .method_not_allowed_fallback(async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&shared), authenticate));
-    Router::new()
-        .merge(revocations)
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::guard));
+    guarded
+        .merge(Router::from(health::routes()))
+        .route("/openapi.json", axum::routing::get(served))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not_found"))
         .with_state(shared)
 }
 
-async fn authenticate(
-    State(shared): State<Arc<Shared>>,
-    Extension(proof): Extension<Proof>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if bearer(request.headers()).is_some_and(|token| shared.options.admin_token.is(token)) {
-        proof.given();
-        return next.run(request).await;
-    }
-    let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"portcullis admin\"")];
-    (challenge, Problem::new(StatusCode::UNAUTHORIZED, "unauthorized")).into_response()
+fn bounded_routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
+        .routes(routes!(revoke, list))
+        .routes(routes!(show, lift))
+        .merge(sessions::routes())
+        .merge(audit::routes())
+}
+
+fn bulk_routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().routes(routes!(bulk::revoke))
+}
+
+/// The description of this listener, itself apart.
+pub fn api() -> OpenApi {
+    OpenApiRouter::<Arc<Shared>>::new()
+        .merge(bounded_routes())
+        .merge(bulk_routes())
+        .merge(health::routes())
+        .into_openapi()
 }
 
 async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Result<Response, Problem> {
@@ -86,29 +94,31 @@ async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Result<
     Ok(next.run(request).await)
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next()?.as_bytes();
-    // Two credentials: which one was checked is anybody's guess.
-    if values.next().is_some() {
-        return None;
-    }
-    let (scheme, token) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
-}
-
-async fn revoke(State(shared): State<Arc<Shared>>, body: Bytes) -> Result<Response, Problem> {
+/// End a token, session, user, client, key or issuer.
+#[utoipa::path(
+    post, path = "/v1/revocations", tag = "revocations", security(("bearer" = []), ("certificate" = [])),
+    request_body = RevocationAsk,
+    responses((status = 201, body = Value), (status = "default", body = Problem)),
+)]
+async fn revoke(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    Extension(record): Extension<Record>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    record.about(|event| event.action = "revoke".to_owned());
     let ask = Ask::read(&body, &shared.options)?;
-    let done = write(&shared, &ask).await?;
+    record.about(|event| ask.describe(event));
+    let done = write(&shared, &ask, &caller.0).await?;
     let key = done.get("key").and_then(|key| key.as_str());
     tracing::info!(kind = ask.subject.kind.name(), key, "revoked");
     Ok((StatusCode::CREATED, Json(done)).into_response())
 }
 
 /// Writes what was asked, under the name that each live secret gives it.
-async fn write(shared: &Shared, ask: &Ask) -> Result<Map<String, Value>, Problem> {
+async fn write(shared: &Shared, ask: &Ask, by: &str) -> Result<Map<String, Value>, Problem> {
     let now = unix_seconds();
-    let (key, written) = write_as(shared, ask, now, BY).await?;
+    let (key, written) = write_as(shared, ask, now, by).await?;
     let mut done = Map::new();
     done.insert("key".into(), key.to_string().into());
     done.insert("kind".into(), ask.subject.kind.name().into());
@@ -124,25 +134,74 @@ async fn write(shared: &Shared, ask: &Ask) -> Result<Map<String, Value>, Problem
 /// # Errors
 /// Why it is not acknowledged, in words of ours.
 pub async fn end(shared: &Shared, kind: Kind, issuer: &str, id: &str, by: &str) -> Result<RevocationKey, String> {
-    let ask = Ask::of(kind, issuer, id, &shared.options);
+    let ask = Ask::of(kind, issuer, id, None, &shared.options);
     let written = write_as(shared, &ask, unix_seconds(), by).await;
     written.map(|(key, _)| key).map_err(|problem| problem.to_string())
 }
 
+/// Ends a session for the part of this service that keeps them: for `ttl`, which covers all of its tokens.
+///
+/// # Errors
+/// As for [`crate::store::Store::revoke`].
+pub async fn revoke_session(
+    shared: &Shared,
+    issuer: &str,
+    sid: &str,
+    reason: Option<&str>,
+    by: &str,
+    ttl: Duration,
+) -> Result<(), WriteError> {
+    let ask = Ask { ttl: Some(ttl), ..Ask::of(Kind::Session, issuer, sid, reason, &shared.options) };
+    let revocations = sealed(shared, &ask, unix_seconds(), by);
+    let revocations = revocations.map_err(|_| WriteError::NotWritten(Trouble::StoreFailed))?;
+    shared.store.revoke(revocations).await?;
+    shared.metrics.revoked(Kind::Session);
+    Ok(())
+}
+
+/// Ends everything that was issued for a user until now, and says until when that is.
+///
+/// # Errors
+/// As for a revocation that an operator asks for.
+pub async fn revoke_user(
+    shared: &Shared,
+    issuer: &str,
+    subject: &str,
+    reason: Option<&str>,
+    by: &str,
+) -> Result<Option<u64>, Problem> {
+    let ask = Ask::of(Kind::User, issuer, subject, reason, &shared.options);
+    let (_, written) = write_as(shared, &ask, unix_seconds(), by).await?;
+    Ok(match written.stands.first().map(|stands| Answer::from(stands.ending)) {
+        Some(Answer::Before(before)) => Some(before),
+        _ => None,
+    })
+}
+
 async fn write_as(shared: &Shared, ask: &Ask, now: u64, by: &str) -> Result<(RevocationKey, Written), Problem> {
-    let ends = ask.subject.ends();
-    let note = ask.note(now, by);
-    let mut revocations = Vec::with_capacity(shared.secrets.len());
-    for (secret, key) in ask.subject.keys(&shared.secrets).into_iter().enumerate() {
-        let sealed = shared.seals.seal(secret, key, &note).map_err(|_| Problem::internal())?;
-        revocations.push(Revocation { key, ends, sealed, ttl: ask.ttl });
-    }
+    let revocations = sealed(shared, ask, now, by)?;
     let key = revocations.first().map(|revocation| revocation.key).ok_or_else(Problem::internal)?;
     let written = shared.store.revoke(revocations).await?;
     shared.metrics.revoked(ask.subject.kind);
     Ok((key, written))
 }
 
+fn sealed(shared: &Shared, ask: &Ask, now: u64, by: &str) -> Result<Vec<Revocation>, Problem> {
+    let (ends, note) = (ask.subject.ends(), ask.note(now, by));
+    let mut revocations = Vec::with_capacity(shared.secrets.len());
+    for (secret, key) in ask.subject.keys(&shared.secrets).into_iter().enumerate() {
+        let sealed = shared.seals.seal(secret, key, &note).map_err(|_| Problem::internal())?;
+        revocations.push(Revocation { key, ends, sealed, ttl: ask.ttl });
+    }
+    Ok(revocations)
+}
+
+/// What is revoked now.
+#[utoipa::path(
+    get, path = "/v1/revocations", tag = "revocations", security(("bearer" = []), ("certificate" = [])),
+    params(("cursor" = Option<String>, Query), ("limit" = Option<u16>, Query, description = "1 to 1000; 100 by default")),
+    responses((status = 200, body = Value), (status = "default", body = Problem)),
+)]
 async fn list(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let (mut cursor, mut limit) = (0, DEFAULT_PAGE);
     for pair in query.as_deref().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
@@ -171,16 +230,41 @@ async fn list(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> R
     Ok(Json(json!({ "revocations": revocations, "cursor": cursor })).into_response())
 }
 
+/// One revocation.
+#[utoipa::path(
+    get, path = "/v1/revocations/{key}", tag = "revocations", security(("bearer" = []), ("certificate" = [])), params(("key" = String, Path)),
+    responses((status = 200, body = Value), (status = "default", body = Problem)),
+)]
 async fn show(State(shared): State<Arc<Shared>>, Path(key): Path<String>) -> Result<Response, Problem> {
     let stored = shared.store.show(parse_key(&key)?).await?.ok_or_else(Problem::no_revocation)?;
     Ok(Json(present(&shared, &stored, unix_seconds())).into_response())
 }
 
 /// Lifts a revocation under every live secret, as far as its note says whose it is.
-async fn lift(State(shared): State<Arc<Shared>>, Path(key): Path<String>) -> Result<Response, Problem> {
+#[utoipa::path(
+    delete, path = "/v1/revocations/{key}", tag = "revocations", security(("bearer" = []), ("certificate" = [])), params(("key" = String, Path)),
+    responses((status = 200, body = Value), (status = "default", body = Problem)),
+)]
+async fn lift(
+    State(shared): State<Arc<Shared>>,
+    Extension(record): Extension<Record>,
+    Path(key): Path<String>,
+) -> Result<Response, Problem> {
     let key = parse_key(&key)?;
+    record.about(|event| {
+        event.action = "lift".to_owned();
+        event.id = Some(key.to_string());
+    });
     let stored = shared.store.show(key).await?.ok_or_else(Problem::no_revocation)?;
-    let subject = shared.seals.open(key, &stored.sealed).and_then(|note| Subject::from_note(&note));
+    let note = shared.seals.open(key, &stored.sealed);
+    if let Some(note) = &note {
+        record.about(|event| {
+            event.kind = Some(note.kind.clone());
+            event.iss = Some(note.iss.clone());
+            event.reason = note.id.as_ref().map(|id| format!("lifted what ended {id}"));
+        });
+    }
+    let subject = note.and_then(|note| Subject::from_note(&note));
     let mut keys = subject.map(|subject| subject.keys(&shared.secrets)).unwrap_or_default();
     if !keys.contains(&key) {
         keys.push(key);

@@ -18,6 +18,17 @@ use crate::server::Shared;
 
 const NO_STORE: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
 
+/// The filter's question about revocations, and its answer: bytes, authenticated both ways.
+#[utoipa::path(
+    post, path = "/v1/check", tag = "check",
+    request_body(content_type = "application/vnd.portcullis.check", content = Vec<u8>),
+    responses(
+        (status = 200, content_type = "application/vnd.portcullis.check", body = Vec<u8>),
+        (status = 400, description = "not a question"),
+        (status = 401, description = "not made with a secret of ours"),
+        (status = 503, content_type = "application/vnd.portcullis.check", body = Vec<u8>),
+    )
+)]
 pub async fn check(State(shared): State<Arc<Shared>>, Extension(proof): Extension<Proof>, body: Bytes) -> Response {
     let asked = match Asked::read(&shared.secrets, &body) {
         Ok(asked) => asked,

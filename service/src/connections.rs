@@ -18,16 +18,22 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use crate::throttle::Throttle;
+use crate::tls;
 
 /// How long a connection may stay a newcomer, from its acceptance.
 const NEWCOMER: Duration = Duration::from_secs(10);
 /// How long a request of a newcomer may still take then.
 const LAST_REQUEST: Duration = Duration::from_secs(5);
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long requests in progress may take once we were told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -45,9 +51,15 @@ pub struct Limits {
 #[derive(Debug, Clone)]
 pub struct Proof(Arc<Newcomer>);
 
+/// In the extensions of each request of a client that proved to have this certificate: its names.
+#[derive(Debug, Clone)]
+pub struct Certificate(pub Arc<[String]>);
+
 #[derive(Debug)]
 struct Newcomer {
     proven: AtomicBool,
+    address: IpAddr,
+    /// What counts as one address.
     peer: IpAddr,
     peers: Arc<Peers>,
 }
@@ -57,7 +69,13 @@ struct Newcomer {
 struct Peers(Mutex<HashMap<IpAddr, usize>>);
 
 /// HTTP/1.1 and HTTP/2 with prior knowledge on one port.
-pub async fn accept(listener: TcpListener, routes: Router, limits: Limits, mut on_stop: watch::Receiver<bool>) {
+pub async fn accept(
+    listener: TcpListener,
+    routes: Router,
+    limits: Limits,
+    tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+    mut on_stop: watch::Receiver<bool>,
+) {
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new()).header_read_timeout(limits.idle).max_buf_size(64 * 1024);
     http.http2()
@@ -91,16 +109,20 @@ pub async fn accept(listener: TcpListener, routes: Router, limits: Limits, mut o
         };
         // Small answers must not wait for more; without it they are slower, no worse.
         let _ = stream.set_nodelay(true);
-        let routes = TowerToHyperService::new(routes.clone());
-        let of_request = proof.clone();
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(of_request.clone());
-            routes.call(request)
-        });
-        let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
+        let (http, routes) = (http.clone(), routes.clone());
+        let tls = tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.borrow())));
         let (alive, on_stop) = (alive.clone(), on_stop.clone());
         tokio::spawn(async move {
-            drive(connection, proof, on_stop).await;
+            match tls {
+                None => serve(&http, stream, routes, proof, None, on_stop).await,
+                Some(tls) => {
+                    if let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(stream)).await {
+                        let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                        let certificate = peer.map(|peer| Certificate(tls::names(peer).into()));
+                        serve(&http, stream, routes, proof, certificate, on_stop).await;
+                    }
+                }
+            }
             drop((place, alive));
         });
     }
@@ -108,6 +130,26 @@ pub async fn accept(listener: TcpListener, routes: Router, limits: Limits, mut o
     if timeout(DRAIN, all_gone.recv()).await.is_err() {
         tracing::warn!("requests were still in progress when time was up");
     }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    http: &auto::Builder<TokioExecutor>,
+    stream: S,
+    routes: Router,
+    proof: Proof,
+    certificate: Option<Certificate>,
+    on_stop: watch::Receiver<bool>,
+) {
+    let routes = TowerToHyperService::new(routes);
+    let of_request = proof.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(of_request.clone());
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
+        routes.call(request)
+    });
+    drive(http.serve_connection(TokioIo::new(stream), service).into_owned(), proof, on_stop).await;
 }
 
 async fn drive(connection: impl GracefulConnection, proof: Proof, mut on_stop: watch::Receiver<bool>) {
@@ -136,6 +178,10 @@ impl Proof {
         }
     }
 
+    pub fn address(&self) -> IpAddr {
+        self.0.address
+    }
+
     fn was_given(&self) -> bool {
         self.0.proven.load(Ordering::Relaxed)
     }
@@ -151,6 +197,7 @@ impl Drop for Newcomer {
 
 impl Peers {
     fn enter(self: &Arc<Self>, peer: IpAddr, most: usize) -> Option<Proof> {
+        let address = peer.to_canonical();
         let peer = network_of(peer);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(peer).or_default();
@@ -158,7 +205,7 @@ impl Peers {
             return None;
         }
         *count += 1;
-        Some(Proof(Arc::new(Newcomer { proven: AtomicBool::new(false), peer, peers: Arc::clone(self) })))
+        Some(Proof(Arc::new(Newcomer { proven: AtomicBool::new(false), address, peer, peers: Arc::clone(self) })))
     }
 
     fn leave(&self, peer: IpAddr) {

@@ -6,15 +6,31 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::metrics;
 use crate::server::Shared;
 
+pub fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().merge(probes()).routes(routes!(metrics))
+}
+
+/// What both listeners have.
+pub fn probes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(readyz))
+}
+
+/// Whether the process lives.
+#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, body = String)))]
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// Asks Redis, as a check would; tells what is known when too many ask, since anybody can.
+#[utoipa::path(
+    get, path = "/readyz", tag = "health", responses((status = 200, body = serde_json::Value), (status = 503, body = serde_json::Value)),
+)]
 pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let standing = match shared.probes.try_acquire() {
         Ok(_place) => shared.store.check(&[]).await.map(|_| ()),
@@ -29,6 +45,8 @@ pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
+/// What was counted, as Prometheus reads it.
+#[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, body = String)))]
 pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], shared.metrics.text()).into_response()
 }

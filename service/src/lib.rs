@@ -8,20 +8,29 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod audit;
 mod check;
 mod clock;
 mod connections;
 mod gate;
 mod health;
 mod metrics;
+mod oauth2;
+mod openapi;
 mod options;
 mod seal;
 mod server;
+mod session;
 mod signals;
+mod signing;
 mod store;
 mod throttle;
+mod tls;
 
+pub use openapi::{admin_document, data_document};
 pub use options::{AdminToken, Options, OptionsError};
 pub use server::{Addresses, ServeError, Service};
+pub use session::options::SessionOptions;
 pub use signals::{Provider, Providers, ProvidersError};
 pub use store::{Allow, CreateError, Mode, RedisOptions, RedisOptionsError, StoreId, StoreIdError, create_store};
+pub use tls::AdminTls;

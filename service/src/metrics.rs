@@ -1,6 +1,7 @@
 //! What is counted, in Prometheus's text form.
 use std::sync::atomic::AtomicU64;
 
+use crate::oauth2::error::OAuthError;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,12 +14,24 @@ use crate::signals::Endpoint;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// How a request to an OAuth 2.0 endpoint ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OAuthResult {
+    Done,
+    /// The client's fault.
+    Refused,
+    /// The store could not be asked.
+    Trouble,
+}
+
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     checks: Family<Label, Counter>,
     troubles: Family<Label, Counter>,
     revocations: Family<Label, Counter>,
+    oauth: Family<[(&'static str, &'static str); 2], Counter>,
+    sessions: Family<Label, Counter>,
     signals: Family<[(&'static str, &'static str); 2], Counter>,
     pub keys_per_check: Histogram,
     pub redis_seconds: Histogram,
@@ -60,6 +73,23 @@ impl CheckResult {
     }
 }
 
+impl OAuthResult {
+    pub fn of(error: OAuthError) -> Self {
+        match error {
+            OAuthError::Unavailable(_) | OAuthError::Internal => OAuthResult::Trouble,
+            _ => OAuthResult::Refused,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            OAuthResult::Done => "done",
+            OAuthResult::Refused => "refused",
+            OAuthResult::Trouble => "trouble",
+        }
+    }
+}
+
 impl SignalResult {
     const ALL: [SignalResult; 4] =
         [SignalResult::Ended, SignalResult::Noted, SignalResult::Refused, SignalResult::Unavailable];
@@ -80,6 +110,8 @@ impl Metrics {
         let checks = Family::<Label, Counter>::default();
         let troubles = Family::<Label, Counter>::default();
         let revocations = Family::<Label, Counter>::default();
+        let oauth = Family::<[(&'static str, &'static str); 2], Counter>::default();
+        let sessions = Family::<Label, Counter>::default();
         let signals = Family::<[(&'static str, &'static str); 2], Counter>::default();
         let keys_per_check = Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 512.0]);
         let redis_seconds = Histogram::new([0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]);
@@ -87,6 +119,8 @@ impl Metrics {
         registry.register("checks", "Checks by how they ended", checks.clone());
         registry.register("troubles", "Checks that could not be answered, by reason", troubles.clone());
         registry.register("revocations", "Revocations written, by kind", revocations.clone());
+        registry.register("oauth", "Requests to the OAuth 2.0 endpoints by how they ended", oauth.clone());
+        registry.register("sessions", "Sessions by what was done with them", sessions.clone());
         registry.register("signals", "Logout tokens and security events by how they ended", signals.clone());
         registry.register("check_keys", "Keys in one check", keys_per_check.clone());
         registry.register("redis_seconds", "Round trips to Redis for reads", redis_seconds.clone());
@@ -106,7 +140,15 @@ impl Metrics {
                 signals.get_or_create(&[("endpoint", endpoint.name()), ("result", result.name())]).inc_by(0);
             }
         }
-        Self { registry, checks, troubles, revocations, signals, keys_per_check, redis_seconds, ready }
+        for endpoint in ["introspect", "revoke", "token"] {
+            for result in [OAuthResult::Done, OAuthResult::Refused, OAuthResult::Trouble] {
+                oauth.get_or_create(&[("endpoint", endpoint), ("result", result.name())]).inc_by(0);
+            }
+        }
+        for what in ["created", "ended", "reused"] {
+            sessions.get_or_create(&[("event", what)]).inc_by(0);
+        }
+        Self { registry, checks, troubles, revocations, oauth, sessions, signals, keys_per_check, redis_seconds, ready }
     }
 
     pub fn check(&self, result: CheckResult) {
@@ -119,6 +161,15 @@ impl Metrics {
 
     pub fn revoked(&self, kind: Kind) {
         self.revocations.get_or_create(&[("kind", kind.name())]).inc();
+    }
+
+    pub fn oauth(&self, endpoint: &'static str, result: OAuthResult) {
+        self.oauth.get_or_create(&[("endpoint", endpoint), ("result", result.name())]).inc();
+    }
+
+    /// `created`, `ended`, or `reused`: ended because a refresh token was used again.
+    pub fn session(&self, event: &'static str) {
+        self.sessions.get_or_create(&[("event", event)]).inc();
     }
 
     pub fn signal(&self, endpoint: Endpoint, result: SignalResult) {

@@ -7,10 +7,13 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use wire::Secret;
 
-use crate::{Allow, Providers, ProvidersError, RedisOptions, StoreId};
+use crate::{AdminTls, Allow, Providers, ProvidersError, RedisOptions, SessionOptions, StoreId};
 
 /// The most that a filter may allow an issuer's clock to differ.
 pub const MAX_SKEW: Duration = Duration::from_secs(300);
+
+/// No duration that somebody means is longer.
+pub const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 86_400);
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -28,6 +31,14 @@ pub struct Options {
     /// Every live secret, the primary first. Revocations are written under all of them.
     pub secrets: Vec<Secret>,
     pub admin_token: AdminToken,
+    /// TLS on the admin listener.
+    pub admin_tls: Option<AdminTls>,
+    /// Calls of one caller of the admin listener in a second.
+    pub admin_rate: u32,
+    /// How long audit entries are kept.
+    pub audit_retention: Duration,
+    /// Which sessions it makes; none, without.
+    pub sessions: Option<SessionOptions>,
     /// Write the store's sentinel if there is none. Without it an empty Redis is a lost store, not a new one.
     pub create_store: bool,
     /// The only store to accept. Without it, the first that is found.
@@ -84,6 +95,14 @@ pub enum OptionsError {
     Providers(#[from] ProvidersError),
     #[error("`{0}` must be at least 1")]
     Zero(&'static str),
+    #[error("`{0}` must not be empty")]
+    Empty(&'static str),
+    #[error("`{0}` must be whole seconds, at least one")]
+    Seconds(&'static str),
+    #[error("`session-lifetime` must be at most {0} s, the `max-lifetime`: filters refuse tokens of an older login")]
+    SessionLifetime(u64),
+    #[error("`refresh-grace` must be at most 60 s: for so long nobody can tell a thief from a race")]
+    RefreshGrace,
 }
 
 impl Options {
@@ -96,14 +115,14 @@ impl Options {
         if self.secrets.iter().enumerate().any(|(at, secret)| self.secrets.iter().skip(at + 1).any(|s| s == secret)) {
             return Err(OptionsError::SameSecretTwice);
         }
-        let ten_years = Duration::from_secs(10 * 366 * 86_400);
         for (name, duration) in [
             ("redis-timeout", self.redis_timeout),
             ("confirm-timeout", self.confirm_timeout),
             ("max-lifetime", self.max_lifetime),
             ("session-retention", self.session_retention),
+            ("audit-retention", self.audit_retention),
         ] {
-            if duration.is_zero() || duration > ten_years {
+            if duration.is_zero() || duration > MAX_DURATION {
                 return Err(OptionsError::Duration(name));
             }
         }
@@ -117,6 +136,12 @@ impl Options {
             return Err(OptionsError::CreatePinned);
         }
         self.providers.check(&self.issuers)?;
+        if let Some(sessions) = &self.sessions {
+            sessions.check(self.max_lifetime)?;
+        }
+        if self.admin_rate == 0 {
+            return Err(OptionsError::Zero("admin-rate"));
+        }
         for (name, most) in [
             ("max-requests", self.max_requests),
             ("max-connections", self.max_connections),
@@ -190,6 +215,10 @@ pub mod tests {
             confirm_timeout: Duration::from_secs(2),
             secrets: vec![Secret::new(&[1; 32]).unwrap()],
             admin_token: AdminToken::new(&"t".repeat(32)).unwrap(),
+            admin_tls: None,
+            admin_rate: 200,
+            audit_retention: Duration::from_secs(90 * 86_400),
+            sessions: None,
             create_store: false,
             store_id: None,
             dangerously_allow_eviction: false,

@@ -3,27 +3,37 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware;
-use axum::routing::{get, post};
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tower_http::timeout::TimeoutLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use wire::Derived;
-use wire::check::{MAX_QUESTION_BYTES, PATH};
+use wire::check::MAX_QUESTION_BYTES;
 
+use crate::admin::guard::Rates;
+use crate::audit::Audit;
 use crate::connections::{self, Limits};
 use crate::gate::Gate;
 use crate::metrics::Metrics;
+use crate::oauth2::client::{Clients, ClientsError};
 use crate::options::OptionsError;
 use crate::seal::{SealError, Seals};
-use crate::signals::{ProvidersError, Signals};
+use crate::session::Sessions;
+use crate::session::keys::Ring;
+use crate::signals::{self, ProvidersError, Signals};
+use crate::signing::{self, Signing};
 use crate::store::Store;
 use crate::throttle::Throttle;
-use crate::{Options, RedisOptionsError, admin, check, gate, health};
+use crate::tls::TlsError;
+use crate::{Options, RedisOptionsError, SessionOptions, admin, check, gate, health, oauth2};
 
 /// Longer than Envoy keeps an idle upstream connection (1 h): who closes first loses a request now and then, and on
 /// this listener that request would be somebody's.
@@ -42,6 +52,7 @@ pub struct Service {
     shared: Arc<Shared>,
     data: TcpListener,
     admin: TcpListener,
+    admin_tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     addresses: Addresses,
 }
 
@@ -64,6 +75,12 @@ pub enum ServeError {
     #[error(transparent)]
     Seal(#[from] SealError),
     #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    SigningKeys(#[from] signing::ReadError),
+    #[error(transparent)]
+    Clients(#[from] ClientsError),
+    #[error(transparent)]
     Providers(#[from] ProvidersError),
 }
 
@@ -73,7 +90,11 @@ pub struct Shared {
     pub options: Arc<Options>,
     pub secrets: Vec<Derived>,
     pub seals: Seals,
-    pub store: Store,
+    pub store: Arc<Store>,
+    pub audit: Audit,
+    pub sessions: Option<Sessions>,
+    /// Of calls to the admin listener.
+    pub rates: Rates,
     pub metrics: Arc<Metrics>,
     /// Questions refused, as they are logged.
     pub refused: Throttle,
@@ -92,6 +113,22 @@ impl Service {
         options.check()?;
         let signals = Signals::new(&options)?;
         let options = Arc::new(options);
+        let admin_tls = match options.admin_tls.clone() {
+            None => None,
+            Some(tls) => {
+                let (say, hear) = watch::channel(Arc::new(tls.config()?));
+                tokio::spawn(tls.watch(say));
+                Some(hear)
+            }
+        };
+        let ring = Arc::new(Ring::new(match &options.sessions {
+            Some(sessions) if !sessions.secrets.is_empty() => &sessions.secrets,
+            _ => &options.secrets,
+        }));
+        let sessions = match &options.sessions {
+            Some(given) => Some(open_sessions(given.clone(), Arc::clone(&ring), &options).await?),
+            None => None,
+        };
         let data = listen(options.listen).await?;
         let admin = listen(options.admin_listen).await?;
         let address = |listener: &TcpListener, address| {
@@ -107,7 +144,11 @@ impl Service {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
         }
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "listening");
+        let store = Arc::new(store);
         let shared = Shared {
+            audit: Audit::new(Arc::clone(&store), ring, options.audit_retention),
+            sessions,
+            rates: Rates::new(options.admin_rate, Instant::now()),
             options,
             secrets,
             seals,
@@ -118,7 +159,7 @@ impl Service {
             bulk: Arc::new(Semaphore::new(MAX_BULK)),
             signals,
         };
-        Ok(Self { shared: Arc::new(shared), data, admin, addresses })
+        Ok(Self { shared: Arc::new(shared), data, admin, admin_tls, addresses })
     }
 
     pub fn addresses(&self) -> Addresses {
@@ -134,8 +175,8 @@ impl Service {
         let admin = admin::routes(Arc::clone(&self.shared));
         let serving = async {
             tokio::join!(
-                connections::accept(self.data, data, limits(DATA_IDLE), on_stop.clone()),
-                connections::accept(self.admin, admin, limits(ADMIN_IDLE), on_stop.clone()),
+                connections::accept(self.data, data, limits(DATA_IDLE), None, on_stop.clone()),
+                connections::accept(self.admin, admin, limits(ADMIN_IDLE), self.admin_tls, on_stop.clone()),
             );
         };
         let stopping = async {
@@ -148,18 +189,44 @@ impl Service {
     }
 }
 
+/// Reads the files that sessions need, and again when they change.
+async fn open_sessions(given: SessionOptions, ring: Arc<Ring>, options: &Options) -> Result<Sessions, ServeError> {
+    let (texts, keys) = signing::read(&given.signing_keys).await?;
+    // The longest that a token of ours is good anywhere.
+    let overlap = Duration::from_secs(options.retention_seconds());
+    let signing = Arc::new(Signing::new(keys, overlap, Instant::now()));
+    if !given.signing_keys.is_empty() {
+        tokio::spawn(signing::watch(Arc::clone(&signing), given.signing_keys.clone(), texts));
+    }
+    let clients = Arc::new(Clients::default());
+    if let Some(path) = given.clients.clone() {
+        clients.load(&path).await?;
+        tokio::spawn(oauth2::client::watch(Arc::clone(&clients), path));
+    }
+    Ok(Sessions::new(given, ring, signing, clients))
+}
+
 fn data_routes(shared: Arc<Shared>) -> Router {
-    let gate = Gate::new(shared.options.max_requests, MAX_QUESTION_BYTES);
-    Router::new()
-        .route(PATH, post(check::check))
-        .layer(middleware::from_fn_with_state(gate, gate::pass))
-        // Whether we live must be told when every place is taken, too.
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST))
-        // They bound themselves: keys may have to be fetched, and a revocation waits for disks.
-        .merge(shared.signals.routes())
-        .with_state(shared)
+    let gate = |most| middleware::from_fn_with_state(Gate::new(shared.options.max_requests, most), gate::pass);
+    let mut routes = check_routes().layer(gate(MAX_QUESTION_BYTES));
+    if shared.sessions.is_some() {
+        routes = routes.merge(oauth2::routes().layer(gate(oauth2::MAX_BODY))).merge(oauth2::key_routes());
+    }
+    // Whether we live must be told when every place is taken, too.
+    let routes =
+        routes.merge(health::probes()).layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST));
+    // They bound themselves: keys may have to be fetched, and a revocation waits for disks.
+    Router::from(routes.merge(shared.signals.routes())).with_state(shared)
+}
+
+fn check_routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().routes(routes!(check::check))
+}
+
+/// The description of the data listener.
+pub fn data_api() -> OpenApi {
+    let routes = check_routes().merge(oauth2::routes()).merge(oauth2::key_routes()).merge(signals::routes());
+    routes.merge(health::probes()).into_openapi()
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {

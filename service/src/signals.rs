@@ -24,10 +24,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{Context, SHA256};
-use axum::Router;
-use axum::routing::post;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use wire::Kind;
 
 pub use providers::{Provider, Providers, ProvidersError};
@@ -43,9 +43,6 @@ use jws::{MAX_TOKEN_BYTES, Unverified};
 use keys::Judged;
 use refused::{Failed, Refused, Unavailable};
 use source::Source;
-
-pub const LOGOUT_PATH: &str = "/oauth2/backchannel-logout";
-pub const EVENTS_PATH: &str = "/ssf/events";
 
 /// Requests in progress here; more are told 503 at once.
 const MAX_IN_PROGRESS: usize = 64;
@@ -118,14 +115,14 @@ impl Signals {
         })
     }
 
-    pub fn routes(&self) -> Router<Arc<Shared>> {
+    pub fn routes(&self) -> OpenApiRouter<Arc<Shared>> {
         let any = |takes: fn(&Provider) -> bool| self.known.values().any(|known| takes(&known.provider));
-        let mut routes = Router::new();
+        let mut routes = OpenApiRouter::new();
         if any(|provider| provider.logout.is_some()) {
-            routes = routes.route(LOGOUT_PATH, post(answer::logout));
+            routes = routes.routes(routes!(answer::logout));
         }
         if any(|provider| provider.events.is_some()) {
-            routes = routes.route(EVENTS_PATH, post(answer::events));
+            routes = routes.routes(routes!(answer::events));
         }
         routes
     }
@@ -169,6 +166,11 @@ impl Signals {
         claims.judge_times(unix_seconds(), max_age, provider.skew)?;
         Ok((provider, claims))
     }
+}
+
+/// All that there can be, for the API description.
+pub fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().routes(routes!(answer::logout)).routes(routes!(answer::events))
 }
 
 impl Endpoint {

@@ -1,15 +1,21 @@
 //! HTTP clients: one that sends any bytes over HTTP/1.1, and one that speaks HTTP/2.
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// The longest that any answer may take; nothing that is tested should come near it.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -35,9 +41,12 @@ pub struct Response {
 
 /// One HTTP/1.1 connection, kept alive.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     unread: Vec<u8>,
 }
+
+trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 
 /// One HTTP/2 connection with prior knowledge; requests on it may run at once.
 #[derive(Clone)]
@@ -127,7 +136,25 @@ impl Connection {
     pub async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, unread: Vec::new() })
+        Ok(Self { stream: Box::new(stream), unread: Vec::new() })
+    }
+
+    /// Over TLS 1.3 and nothing else, to a server whose certificate for its address `authority` signed (PEM).
+    ///
+    /// # Errors
+    /// Nobody listens there, or the handshake fails.
+    pub async fn open_tls(address: SocketAddr, authority: &Path) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(authority).map_err(io::Error::other)? {
+            roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
+        }
+        let config = ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TlsConnector::from(Arc::new(config)).connect(address.ip().into(), stream).await?;
+        Ok(Self { stream: Box::new(stream), unread: Vec::new() })
     }
 
     /// # Errors

@@ -48,8 +48,10 @@ pub struct MeshOptions {
     pub service: Option<ServiceOptions>,
     /// Who is asked in the place of a real service on a real Redis.
     pub asks: Option<SocketAddr>,
-    /// Who publishes keys: the cluster `idp`.
+    /// Who publishes keys, or is asked about opaque tokens: the cluster `idp`.
     pub idp: Option<SocketAddr>,
+    /// More variables that the filter may read.
+    pub environment: Vec<(String, String)>,
     /// Who is protected in the place of an upstream that echoes.
     pub upstream: Option<Upstream>,
     pub tls: Option<Tls>,
@@ -68,6 +70,7 @@ impl Default for MeshOptions {
             service: None,
             asks: None,
             idp: None,
+            environment: Vec::new(),
             upstream: None,
             tls: None,
             concurrency: 2,
@@ -127,6 +130,7 @@ impl Mesh {
             (SECRET.to_owned(), MeshOptions::secret()),
             ("KEY_SHARED".to_owned(), mint::to_base64url(options.keys.shared.secret().unwrap_or_default())),
         ];
+        envoy.environment.extend(options.environment);
         envoy.idp = options.idp.unwrap_or(envoy.idp);
         envoy.tls = options.tls;
         envoy.concurrency = options.concurrency;

@@ -51,6 +51,11 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Whether it ended by itself, with exit code 0.
+    pub fn succeeded(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(status)) if status.success())
+    }
+
     /// Panics with the log when the process has ended.
     pub fn assert_running(&mut self) {
         if let Ok(Some(status)) = self.child.try_wait() {

@@ -63,4 +63,27 @@ mod tests {
         };
         assert_eq!(manager("envoy.yaml", "\n  clusters:\n"), manager("listener-tls13.yaml", "\u{0}"));
     }
+
+    /// The edge of the compose mesh says nothing else than they do, but for its filter's configuration.
+    #[test]
+    fn the_edge_has_that_connection_manager_too() {
+        let manager = |file: &str| {
+            let text = std::fs::read_to_string(crate::project().join("envoy").join(file)).unwrap();
+            let from = text.find("- name: envoy.filters.network.http_connection_manager").unwrap();
+            let (before, after) = text[from..].split_once(" configuration:\n").unwrap();
+            let (_, after) = after.split_once(" vm_config:\n").unwrap();
+            let (after, _) = after.split_once("filters.http.router.v3.Router\n").unwrap();
+            format!("{before}{after}")
+                .lines()
+                .map(|line| line.trim().to_owned())
+                .filter(|line| !line.is_empty())
+                .collect()
+        };
+        let edge: Vec<String> = manager("edge.yaml");
+        let wasm = "/etc/portcullis/portcullis.wasm";
+        let ours: Vec<String> = manager("listener-tls13.yaml");
+        let filled =
+            ours.iter().map(|line| line.replace("${WASM}", wasm).replace("${SECRET_ENV}", "[PORTCULLIS_SECRET]"));
+        assert_eq!(edge, filled.collect::<Vec<_>>());
+    }
 }

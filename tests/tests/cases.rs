@@ -1,12 +1,15 @@
 //! The table of cases through the real Envoy, service and Redis. `authn/tests/cases.rs` judges the same table natively.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cases::{Case, Expect, Ready, Store, Table};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cases::{Case, Expect, Introspection, Ready, Store, Table};
 use serde_json::json;
 use tests::{
-    Directory, Envoy, EnvoyOptions, Redis, Request, Response, Service, ServiceOptions, Upstream, exchange, project,
-    wait_until,
+    Answer, Directory, Envoy, EnvoyOptions, Redis, Request, Response, Service, ServiceOptions, Upstream, exchange,
+    project, wait_until,
 };
 
 /// The proxies that the cases run through, one for each configuration, over one service.
@@ -14,7 +17,41 @@ struct Stack {
     redis: Redis,
     service: Service,
     envoys: BTreeMap<String, Envoy>,
+    introspection: IntrospectionServer,
     _upstream: Upstream,
+}
+
+/// Says of each token what its case says, and of every other one that it is active.
+struct IntrospectionServer {
+    /// By the body of the question.
+    says: Arc<Mutex<HashMap<String, Introspection>>>,
+    server: Upstream,
+}
+
+impl IntrospectionServer {
+    async fn start() -> Self {
+        let says: Arc<Mutex<HashMap<String, Introspection>>> = Arc::default();
+        let (known, active) = (Arc::clone(&says), json!({ "active": true, "aud": "api", "sub": "never asked about" }));
+        let credentials = cases::CLIENT_SECRET.replace(' ', "+");
+        let credentials = STANDARD.encode(format!("{}:{credentials}", cases::CLIENT_ID));
+        let server = Upstream::answering(move |seen| {
+            let body = String::from_utf8_lossy(&seen.body).into_owned();
+            let Some(says) = known.lock().unwrap().get(&body).cloned() else { return Answer::json(200, &active) };
+            if seen.header("authorization") != Some(&format!("Basic {credentials}")) {
+                return Answer::new(401, "");
+            }
+            if seen.method != "POST" || says.path.is_some_and(|path| path != seen.path) {
+                return Answer::new(500, "");
+            }
+            Answer::new(says.status, says.body).header("content-type", &says.content_type)
+        });
+        Self { says, server: server.await }
+    }
+
+    fn say(&self, ready: &Ready) {
+        let question = format!("token={}&token_type_hint=access_token", ready.token);
+        self.says.lock().unwrap().insert(question, ready.introspection.clone());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,17 +106,19 @@ async fn start(directory: &Directory, table: &Table, engine: &str) -> Stack {
     options.secret = cases::SHARED_SECRET.to_owned();
     let service = Service::start(directory, options).await;
     let upstream = Upstream::start().await;
+    let introspection = IntrospectionServer::start().await;
     let mut envoys = BTreeMap::new();
     for (name, config) in &table.configs {
         // Each with a directory of its own for its files and log.
         let place = Directory::new(&format!("cases-{engine}-{name}"));
         let mut options = EnvoyOptions::new(upstream.address(), service.address(), Some(config.clone()));
         options.environment = table.environment();
+        options.idp = introspection.server.address();
         options.concurrency = 1;
         options.edit = leave_requests_as_they_are;
         envoys.insert(name.clone(), Envoy::start(&place, options).await);
     }
-    Stack { redis, service, envoys, _upstream: upstream }
+    Stack { redis, service, envoys, introspection, _upstream: upstream }
 }
 
 /// Envoy's own defences out of the way, so that it is the filter that is tested.
@@ -130,6 +169,7 @@ async fn run(stack: &Stack, table: &Table, case: &Case) -> Option<String> {
         early_in_a_second().await;
         let now = seconds();
         let ready = table.ready(case, now).unwrap();
+        stack.introspection.say(&ready);
         let response = match exchange(envoy.address(), &request(&ready)).await {
             Ok(response) => response,
             Err(error) => return Some(format!("no response: {error}")),

@@ -121,6 +121,58 @@ async fn is_not_ready(service: &Service, trouble: &str) {
     assert!(said.await, "never {trouble}: {last:?}");
 }
 
+/// Whatever sessions and the audit stream ask of Redis: all of it must be among the user's rights.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_redis_that_we_ship_lets_sessions_live_and_end() {
+    let directory = Directory::new("redis-conf-sessions");
+    let hardened = Hardened::start(&directory).await;
+    let mut options = hardened.service();
+    let secret = "a-client-secret-of-at-least-32-bytes";
+    directory.write("app", secret);
+    let clients =
+        json!({ "clients": [{ "client_id": "app", "secret_files": ["app"], "may": ["introspect", "refresh"] }] });
+    let clients = directory.write("clients.json", clients.to_string());
+    let sessions = ["--session-issuer", ISSUER, "--session-audience", "api", "--clients-file"];
+    options.arguments.extend(sessions.map(str::to_owned));
+    options.arguments.push(clients.display().to_string());
+    let service = Service::start(&directory, options).await;
+    let admin = format!("http://{}", service.admin_address());
+    let token_file = service.admin_token_file().display().to_string();
+    let tool = |arguments: &[&str]| {
+        let common = ["--json", "--service", &admin, "--token-file", &token_file];
+        let (out, err, code) = Service::portcullis(&[arguments, &common[..]].concat());
+        assert_eq!(code, 0, "{arguments:?}: {out}{err}");
+        serde_json::from_str::<serde_json::Value>(out.lines().last().unwrap_or("null")).unwrap()
+    };
+    let ask = async |path: &str, body: String| {
+        let request = tests::Request::new("POST", path)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(format!("{body}&client_id=app&client_secret={secret}"));
+        let response = tests::exchange(service.address(), &request).await.unwrap();
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
+        response.json()
+    };
+    assert!(wait_until(RECOVERY, async || ready(&service).await.0 == 200).await);
+    let create = ["session", "create", "--subject", "alice", "--client-id", "app", "--refresh", "--idle-timeout", "2s"];
+    let made = tool(&create);
+    let text = |value: &serde_json::Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    // Used for longer than it may lie unused, so that its use is noted.
+    let until = tokio::time::Instant::now() + Duration::from_secs(4);
+    while tokio::time::Instant::now() < until {
+        let said = ask("/oauth2/introspect", format!("token={}", text(&made, "access_token"))).await;
+        assert_eq!(said["active"], true, "{said}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let form = format!("grant_type=refresh_token&refresh_token={}", text(&made, "refresh_token"));
+    let refreshed = ask("/oauth2/token", form).await;
+    assert_eq!(tool(&["session", "list", "--subject", "alice"])["sid"], made["sid"]);
+    assert_eq!(tool(&["session", "end", &text(&made, "sid")])["ended"], json!([made["sid"]]));
+    let said = ask("/oauth2/introspect", format!("token={}", text(&refreshed, "access_token"))).await;
+    assert_eq!(said, json!({ "active": false }));
+    assert_eq!(tool(&["audit"])["action"], "session.end");
+    assert_eq!(tool(&["audit", "--since", "1h"])["action"], "GET /v1/audit");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_redis_that_we_ship_lets_the_service_work_and_do_nothing_else() {
     let directory = Directory::new("redis-conf");

@@ -15,6 +15,7 @@
 pub mod check;
 mod duration;
 mod key;
+pub mod opaque_token;
 mod secret;
 
 pub use duration::parse_duration;

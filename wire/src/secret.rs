@@ -48,6 +48,11 @@ impl Secret {
         Ok(Self(trimmed.to_vec()))
     }
 
+    /// A key for a use of the service's own, which the filter has no part in: HKDF with its label.
+    pub fn derive_key(&self, label: &[u8]) -> [u8; 32] {
+        mac_of(&mac_of(SALT, &[&self.0]), &[label, &[1]])
+    }
+
     pub fn derive(&self) -> Derived {
         // HKDF-SHA-256 (RFC 5869) for outputs of one block: extract is HMAC(salt, secret), expand is
         // HMAC(extracted, label ‖ 1). Written out because the hkdf crate's `expand` can fail and these cannot; a test
@@ -192,6 +197,7 @@ mod tests {
         let mut seal = [0; 32];
         hkdf.expand(b"operator notes seal", &mut seal).unwrap();
         assert_eq!(Secret::new(&[5; 40]).unwrap().derive().seal_key(), &seal);
+        assert_eq!(Secret::new(&[5; 40]).unwrap().derive_key(b"operator notes seal"), seal);
     }
 
     // Fixed so that a change of derivation, which would forget every stored revocation, cannot pass unseen.

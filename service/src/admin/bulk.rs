@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::State;
 use axum::http::header;
@@ -14,9 +15,11 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::guard::Caller;
 use super::problem::Problem;
 use super::revocation::Ask;
 use super::{MAX_REVOCATION_BYTES, write};
+use crate::audit::Event;
 use crate::gate::Refusal;
 use crate::server::Shared;
 
@@ -25,11 +28,21 @@ const BATCH: usize = 256;
 /// How long the sender may pause, and how long it may leave our answers unread.
 const PAUSE: Duration = Duration::from_secs(30);
 
-pub async fn revoke(State(shared): State<Arc<Shared>>, body: Body) -> Result<Response, Problem> {
+/// Many revocations, NDJSON in and out.
+#[utoipa::path(
+    post, path = "/v1/revocations/bulk", tag = "revocations", security(("bearer" = []), ("certificate" = [])),
+    request_body(content_type = "application/x-ndjson", content = String),
+    responses((status = 200, content_type = "application/x-ndjson", body = String), (status = "default", body = Problem)),
+)]
+pub async fn revoke(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Result<Response, Problem> {
     let place = Arc::clone(&shared.bulk).try_acquire_owned().map_err(|_| Problem::from(Refusal::Busy))?;
     let (answers, read) = mpsc::channel::<Bytes>(4);
     tokio::spawn(async move {
-        run(shared, Lines::new(body.into_data_stream()), answers).await;
+        run(shared, caller, Lines::new(body.into_data_stream()), answers).await;
         drop(place);
     });
     let body =
@@ -37,13 +50,13 @@ pub async fn revoke(State(shared): State<Arc<Shared>>, body: Body) -> Result<Res
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response())
 }
 
-async fn run(shared: Arc<Shared>, mut lines: Lines, answers: mpsc::Sender<Bytes>) {
+async fn run(shared: Arc<Shared>, caller: Caller, mut lines: Lines, answers: mpsc::Sender<Bytes>) {
     let (mut line, mut written, mut failed) = (0_u64, 0_u64, 0_u64);
     let mut cut = None;
     while cut.is_none() {
         let (batch, end) = lines.batch().await;
         cut = end;
-        let done = join_all(batch.iter().map(|text| one(&shared, text))).await;
+        let done = join_all(batch.iter().map(|text| one(&shared, text, &caller.0))).await;
         let mut out = String::new();
         for done in done {
             line += 1;
@@ -66,10 +79,13 @@ async fn run(shared: Arc<Shared>, mut lines: Lines, answers: mpsc::Sender<Bytes>
         }
         if !out.is_empty() && !matches!(timeout(PAUSE, answers.send(out.into())).await, Ok(Ok(()))) {
             tracing::warn!(line, "the sender of a bulk request went away");
-            return;
+            break;
         }
     }
     tracing::info!(lines = line, written, failed, "bulk request done");
+    // Who, when and why is sealed beside each revocation; this says that there were so many.
+    let reason = Some(format!("{line} lines, {written} written, {failed} failed"));
+    shared.audit.write(Event { reason, ..Event::new(&caller.0, "revoke.bulk", "done") }).await;
     let mut summary = json!({ "lines": line, "written": written, "failed": failed });
     if let (Some(End::Cut(why)), Some(summary)) = (cut, summary.as_object_mut()) {
         summary.insert("cut".into(), why.into());
@@ -79,14 +95,18 @@ async fn run(shared: Arc<Shared>, mut lines: Lines, answers: mpsc::Sender<Bytes>
     let _ = timeout(PAUSE, answers.send(format!("{summary}\n").into())).await;
 }
 
-async fn one(shared: &Shared, text: &Result<Vec<u8>, Problem>) -> Option<Result<Map<String, Value>, Problem>> {
+async fn one(
+    shared: &Shared,
+    text: &Result<Vec<u8>, Problem>,
+    by: &str,
+) -> Option<Result<Map<String, Value>, Problem>> {
     let text = match text {
         Ok(text) if text.trim_ascii().is_empty() => return None,
         Ok(text) => text,
         Err(problem) => return Some(Err(problem.clone())),
     };
     Some(match Ask::read(text, &shared.options) {
-        Ok(ask) => write(shared, &ask).await,
+        Ok(ask) => write(shared, &ask, by).await,
         Err(problem) => Err(problem),
     })
 }

@@ -4,11 +4,14 @@ use std::fmt;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 use wire::check::Trouble;
 
-#[derive(Debug, Clone, Serialize)]
+/// RFC 9457.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Problem {
     #[serde(serialize_with = "as_number")]
+    #[schema(value_type = u16)]
     status: StatusCode,
     title: &'static str,
     code: &'static str,
@@ -40,6 +43,17 @@ impl Problem {
 
     pub fn no_revocation() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found").detail("there is no revocation under this key".into())
+    }
+
+    pub fn no_session() -> Self {
+        let why = "there is no such session, or it has ended; tokens of a session that was lost can be ended with \
+             a revocation of kind `session`";
+        Self::new(StatusCode::NOT_FOUND, "not_found").detail(why.into())
+    }
+
+    pub fn too_many_sessions(most: usize) -> Self {
+        let why = format!("the subject has {most} sessions, and no more are made; end some");
+        Self::new(StatusCode::CONFLICT, "too_many_sessions").detail(why)
     }
 
     pub fn internal() -> Self {

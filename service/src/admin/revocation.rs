@@ -7,9 +7,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess};
 use serde_json::Value;
+use utoipa::ToSchema;
 use wire::{Derived, Kind, RevocationKey, token_id_from_jti, token_id_from_signing_input};
 
 use super::problem::Problem;
+use crate::audit::Event;
 use crate::options::Options;
 use crate::seal::Note;
 use crate::store::Ends;
@@ -30,6 +32,22 @@ pub struct Ask {
     pub reason: Option<String>,
     /// `None`: until it is lifted.
     pub ttl: Option<Duration>,
+}
+
+/// What one revocation asks for, for the API description; [`Ask::read`] reads it.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "only described")]
+pub struct RevocationAsk {
+    /// token, session, user, client, key or issuer.
+    kind: Option<String>,
+    issuer: Option<String>,
+    /// jti, sid, sub, client_id or thumbprint.
+    id: Option<String>,
+    /// A JWT, instead of kind, issuer and id.
+    token: Option<String>,
+    reason: Option<String>,
+    /// As in `48h`; `never` for a key.
+    ttl: Option<String>,
 }
 
 /// Who or what is revoked.
@@ -87,11 +105,25 @@ impl Ask {
         Ok(Self { subject, reason, ttl })
     }
 
-    /// A session, user or client of which somebody else has judged that it is to end; for as long as such things are
-    /// kept.
-    pub fn of(kind: Kind, issuer: &str, id: &str, options: &Options) -> Self {
+    /// Of another part of this service, for as long as such a revocation is kept.
+    pub fn of(kind: Kind, issuer: &str, id: &str, reason: Option<&str>, options: &Options) -> Self {
         let subject = Subject { kind, issuer: issuer.to_owned(), id: Id::Text(id.to_owned()) };
-        Self { subject, reason: None, ttl: retention_of(kind, options) }
+        Self { subject, reason: reason.map(str::to_owned), ttl: retention_of(kind, options) }
+    }
+
+    /// Says in an audit entry what is revoked.
+    pub fn describe(&self, event: &mut Event) {
+        event.kind = Some(self.subject.kind.name().to_owned());
+        event.iss = Some(self.subject.issuer.clone());
+        event.reason.clone_from(&self.reason);
+        let Id::Text(id) = &self.subject.id else { return };
+        let place = match self.subject.kind {
+            Kind::User => &mut event.sub,
+            Kind::Session => &mut event.sid,
+            Kind::Client => &mut event.client_id,
+            Kind::Token | Kind::SigningKey | Kind::Issuer => &mut event.id,
+        };
+        *place = Some(id.clone());
     }
 
     pub fn note(&self, now: u64, by: &str) -> Note {

@@ -26,12 +26,39 @@ const PARAMETER: &str = "logout_token";
 /// The longest description of an error, in characters.
 const MAX_DESCRIPTION: usize = 256;
 
+/// A provider says who logged out (OpenID Connect Back-Channel Logout 1.0 section 2.5).
+#[utoipa::path(
+    post, path = "/oauth2/backchannel-logout", tag = "signals",
+    request_body(content_type = "application/x-www-form-urlencoded", content = LogoutForm),
+    responses(
+        (status = 200, description = "ended"),
+        (status = 400, description = "`error` says what is wrong with the token"),
+        (status = 503, description = "it may not have ended: send it again"),
+    )
+)]
 pub async fn logout(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     serve(shared, Endpoint::Logout, request).await
 }
 
+/// A provider pushes a security event (RFC 8935 section 2.1).
+#[utoipa::path(
+    post, path = "/ssf/events", tag = "signals",
+    request_body(content_type = "application/secevent+jwt", content = String),
+    responses(
+        (status = 202, description = "taken"),
+        (status = 400, description = "`err` says what is wrong with the event"),
+        (status = 503, description = "it may not have been taken: send it again"),
+    )
+)]
 pub async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     serve(shared, Endpoint::Events, request).await
+}
+
+/// Back-Channel Logout 1.0 section 2.5.
+#[derive(utoipa::ToSchema)]
+#[allow(dead_code, reason = "only described")]
+struct LogoutForm {
+    logout_token: String,
 }
 
 /// Why there is no success: of the request's transport, or of the token.

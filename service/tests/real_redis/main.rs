@@ -1,7 +1,9 @@
 //! The whole service against a real redis-server, which must be installed: each test owns both, on ports from the
 //! kernel, and stops them at its end.
+mod admin;
 mod http;
 mod provider;
+mod sessions;
 mod signals;
 mod store;
 mod support;

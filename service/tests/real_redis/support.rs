@@ -44,6 +44,10 @@ impl Redis {
         ask(self.port, words).unwrap()
     }
 
+    pub fn directory(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -133,6 +137,10 @@ pub fn options(redis: &Redis) -> Options {
         confirm_timeout: Duration::from_secs(2),
         secrets: vec![secret(1)],
         admin_token: AdminToken::new(ADMIN).unwrap(),
+        admin_tls: None,
+        admin_rate: 10_000,
+        audit_retention: Duration::from_secs(90 * 86_400),
+        sessions: None,
         create_store: true,
         store_id: None,
         dangerously_allow_eviction: false,
@@ -208,6 +216,16 @@ impl Running {
         let url = format!("http://{}/v1/check", self.at.listen);
         let mut answer = self.agent.post(url).send(body).unwrap();
         (answer.status().as_u16(), answer.body_mut().read_to_vec().unwrap())
+    }
+
+    pub fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String, ureq::http::HeaderMap) {
+        let mut request = self.agent.post(format!("http://{}{path}", self.at.listen));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        // ureq gives a body of text a type of its own.
+        let mut answer = request.send(body.as_bytes()).unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap(), answer.headers().clone())
     }
 
     pub fn get(&self, path: &str) -> (u16, String) {

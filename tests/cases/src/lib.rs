@@ -1,5 +1,6 @@
 //! The table of cases that the core and the real proxy must answer alike: read, and made into requests at a given time.
 use std::collections::BTreeMap;
+use std::hash::{Hash as _, Hasher as _};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -23,6 +24,9 @@ pub struct Case {
     pub token: TokenSpec,
     /// `{other}` in the request.
     pub other: Option<TokenSpec>,
+    /// What the introspection server says of the token. Without it, the server says of every token that it is active: a
+    /// case that expects a refusal then shows that it was not asked.
+    pub introspection: Option<IntrospectionSpec>,
     /// Revoked before the request is sent.
     #[serde(default)]
     pub revoked: Vec<RevokedSpec>,
@@ -68,6 +72,26 @@ pub struct TokenSpec {
     pub then: Vec<Then>,
     /// The token's text as it is: nothing is signed.
     pub raw: Option<String>,
+    /// An opaque token that begins so, and is of this case and moment alone.
+    pub opaque: Option<String>,
+}
+
+/// A reply of the introspection server.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IntrospectionSpec {
+    /// The path under which the server must be asked.
+    #[serde(default = "default_introspection_path")]
+    pub path: String,
+    /// Members that differ from the default ones; null takes one away.
+    #[serde(default)]
+    pub claims: Map<String, Value>,
+    /// The body as it is, in the place of `claims`.
+    pub body: Option<String>,
+    /// Default 200.
+    pub status: Option<u16>,
+    /// Default `application/json`.
+    pub content_type: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -149,11 +173,27 @@ pub struct Ready {
     pub path: String,
     pub authority: String,
     pub headers: Vec<(String, String)>,
+    pub token: String,
+    pub introspection: Introspection,
+}
+
+/// What the introspection server says to whoever asks about the case's token.
+#[derive(Debug, Clone)]
+pub struct Introspection {
+    /// Only under this path, where there is one.
+    pub path: Option<String>,
+    pub status: u16,
+    pub content_type: String,
+    pub body: String,
 }
 
 pub const ISSUER: &str = "https://issuer.example";
 /// The VM's environment, apart from the secret shared with the service.
 pub const SHARED_SECRET_ENV: &str = "PORTCULLIS_SECRET";
+/// Who the filter is to the introspection server.
+pub const CLIENT_ID: &str = "gateway";
+pub const CLIENT_SECRET_ENV: &str = "CLIENT_SECRET";
+pub const CLIENT_SECRET: &str = "a client secret of the tests";
 pub const SHARED_SECRET: &str = "a secret of the tests, and of nothing else, long enough";
 
 impl Table {
@@ -191,7 +231,10 @@ impl Table {
 
     /// The environment of the VM.
     pub fn environment(&self) -> Vec<(String, String)> {
-        let mut environment = vec![(SHARED_SECRET_ENV.to_owned(), SHARED_SECRET.to_owned())];
+        let mut environment = vec![
+            (SHARED_SECRET_ENV.to_owned(), SHARED_SECRET.to_owned()),
+            (CLIENT_SECRET_ENV.to_owned(), CLIENT_SECRET.to_owned()),
+        ];
         for (name, key) in &self.keys {
             if let Some(secret) = key.secret() {
                 environment.push((format!("KEY_{}", name.to_uppercase()), mint::to_base64url(secret)));
@@ -209,20 +252,30 @@ impl Table {
     }
 
     pub fn ready(&self, case: &Case, now: u64) -> Result<Ready> {
-        let token = self.token(&case.token, now).with_context(|| case.name.clone())?;
-        let other = case.other.as_ref().map(|other| self.token(other, now)).transpose()?.unwrap_or_default();
+        let token = self.token(case, &case.token, now).with_context(|| case.name.clone())?;
+        let other = case.other.as_ref().map(|other| self.token(case, other, now)).transpose()?.unwrap_or_default();
         let fill = |text: &str| text.replace("{token}", &token).replace("{other}", &other);
         Ok(Ready {
             method: case.request.method.clone(),
             path: fill(&case.request.path),
             authority: case.request.authority.clone(),
             headers: case.request.headers.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
+            introspection: introspection(case.introspection.as_ref(), now),
+            token,
         })
     }
 
-    fn token(&self, spec: &TokenSpec, now: u64) -> Result<String> {
+    fn token(&self, case: &Case, spec: &TokenSpec, now: u64) -> Result<String> {
         if let Some(raw) = &spec.raw {
             return Ok(at(raw, now));
+        }
+        if let Some(prefix) = &spec.opaque {
+            let part = |part: u64| {
+                let mut hash = std::hash::DefaultHasher::new();
+                (&case.name, now, part).hash(&mut hash);
+                format!("{:016x}", hash.finish())
+            };
+            return Ok(format!("{prefix}{}", (0..3).map(part).collect::<String>()));
         }
         let name = spec.key.as_deref().unwrap_or("rs256");
         let key = self.key(name)?;
@@ -282,6 +335,21 @@ impl Then {
             }
         }
         Ok(parts.join("."))
+    }
+}
+
+fn introspection(spec: Option<&IntrospectionSpec>, now: u64) -> Introspection {
+    let mut claims = json!({
+        "active": true, "token_type": "Bearer", "aud": "api", "sub": "alice", "client_id": "app", "iat": now, "exp": now + 600,
+        "scope": "read write",
+    });
+    merge(&mut claims, &spec.map(|spec| spec.claims.clone()).unwrap_or_default(), now);
+    let body = spec.and_then(|spec| spec.body.as_ref()).map(|body| at(body, now));
+    Introspection {
+        path: spec.map(|spec| spec.path.clone()),
+        status: spec.and_then(|spec| spec.status).unwrap_or(200),
+        content_type: spec.and_then(|spec| spec.content_type.clone()).unwrap_or_else(|| "application/json".into()),
+        body: body.unwrap_or_else(|| claims.to_string()),
     }
 }
 
@@ -399,6 +467,10 @@ impl Default for RequestSpec {
 
 fn default_config() -> String {
     "main".into()
+}
+
+fn default_introspection_path() -> String {
+    "/introspect".into()
 }
 
 fn default_method() -> String {

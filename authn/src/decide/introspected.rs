@@ -1,0 +1,178 @@
+//! Opaque tokens on their way to being verified: whom a rule asks about one, and what an answer makes of it.
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::{DEFAULT_IAT_LEAD, Questions, Unverifiable, Verified, unknown_issuer};
+use crate::claims;
+use crate::config::RevocationMode;
+use crate::fault::{Denial, Fault};
+use crate::introspection::{Introspection, Reply, Unanswered};
+use crate::json::Json;
+use crate::policy::{Issuer, Policy, Revocation};
+use crate::revocation::{self, Ask};
+use crate::time::{Monotonic, Now, UnixSeconds};
+use wire::{Kind, RevocationKey};
+
+/// What stands in the place of a signature.
+#[derive(Debug)]
+pub(super) struct Introspected {
+    /// When the question was sent.
+    sent: Monotonic,
+    /// The server has said since that it is not active.
+    ended: Cell<bool>,
+}
+
+impl Introspected {
+    pub(super) fn is_fresh(&self, issuer: &Issuer, now: Now) -> bool {
+        !self.ended.get()
+            && issuer.introspection.as_ref().is_some_and(|server| server.is_fresh(self.sent, now.monotonic))
+    }
+}
+
+impl Policy {
+    /// Whom a rule asks about this token: the one of its issuers whose tokens look so. `None` for a JWT, good or not, and
+    /// for what is no token of theirs.
+    pub fn introspecting(&self, rule: usize, token: &[u8]) -> Option<usize> {
+        let rule = self.rules.get(rule)?;
+        let fits = |issuer: &usize| self.introspection(*issuer).is_some_and(|server| server.format().fits(token));
+        rule.introspecting.iter().copied().find(fits)
+    }
+
+    /// How this issuer is asked about its opaque tokens, if it is.
+    pub fn introspection(&self, issuer: usize) -> Option<&Introspection> {
+        self.issuers.get(issuer)?.introspection.as_ref()
+    }
+
+    /// The issuers that are asked about opaque tokens.
+    pub fn introspected_issuers(&self) -> impl Iterator<Item = usize> + use<'_> {
+        let is_asked = |(place, issuer): (usize, &Issuer)| issuer.introspection.is_some().then_some(place);
+        self.issuers.iter().enumerate().filter_map(is_asked)
+    }
+
+    /// What a rule will ask about a token that is known from an earlier answer, unless it knows: to be asked while the
+    /// introspection is under way, so that the request waits once and not twice.
+    pub fn worth_asking(&self, earlier: &Verified, rule: usize, now: Now) -> Option<Rc<Ask>> {
+        let (revocation, ask) = (self.revocation()?, earlier.ask()?);
+        let asks = self.rules.get(rule)?.revocation != RevocationMode::Off;
+        let knows = ask.verdict().is_some_and(|(sent, _)| revocation.is_fresh(sent, now.monotonic));
+        (asks && !knows).then(|| Rc::clone(ask))
+    }
+
+    /// Is what is remembered of this token for this rule? An opaque token is worth only what the server says that the
+    /// rule asks.
+    pub fn is_for_rule(&self, verified: &Verified, rule: usize) -> bool {
+        // The formats of a rule's issuers exclude each other: one that fits is the one.
+        verified.introspected.is_none()
+            || self.rules.get(rule).is_some_and(|rule| rule.introspecting.contains(&verified.issuer))
+    }
+
+    /// What a reply makes of a token that was asked about.
+    ///
+    /// # Errors
+    /// `Ok(Err(…))` is a "no", to be remembered as long as a yes would be. `Err` is no answer.
+    pub fn introspected(
+        &self,
+        issuer: usize,
+        token: &[u8],
+        reply: &Reply<'_>,
+        sent: Monotonic,
+        now: Now,
+    ) -> Result<Result<Verified, Denial>, Unanswered> {
+        Ok(reply.read()?.and_then(|response| self.active(issuer, token, &response, reply.body, sent, now)))
+    }
+
+    fn active(
+        &self,
+        place: usize,
+        token: &[u8],
+        response: &Json<'_>,
+        text: &[u8],
+        sent: Monotonic,
+        now: Now,
+    ) -> Result<Verified, Denial> {
+        let issuer = self.issuers.get(place).ok_or_else(unknown_issuer)?;
+        let claims = response.as_object().ok_or_else(|| Denial::new(Fault::TokenMalformed, "not an object"))?;
+        let iat_lead = self.revocation().map_or(DEFAULT_IAT_LEAD, |revocation| revocation.iat_lead);
+        let times = claims::check_introspected(issuer, iat_lead, claims, now.wall)?;
+        let questions = match self.revocation() {
+            None => Questions::None,
+            Some(revocation) => {
+                // Nobody knows when it was issued: then every revocation of its user, client or issuer ends it, those
+                // too that a later login would survive.
+                let issued = times.issued.unwrap_or(UnixSeconds(0));
+                match Ask::new(revocation, &issuer.issuer, claims, token, None, Some(issued)) {
+                    Ok(ask) => Questions::Ask(ask.into()),
+                    Err(denial) => Questions::Unaskable(denial),
+                }
+            }
+        };
+        Ok(Verified {
+            token: token.into(),
+            payload: text.into(),
+            issuer: place,
+            thumbprint: [0; 32],
+            generation: Cell::new(0),
+            window: times.window,
+            questions,
+            introspected: Some(Introspected { sent, ended: Cell::new(false) }),
+            judged: Default::default(),
+        })
+    }
+
+    pub(super) fn introspected_keys(
+        &self,
+        revocation: &Revocation,
+        verified: &Verified,
+    ) -> Result<Vec<(Kind, RevocationKey)>, Denial> {
+        let response = Json::parse(&verified.payload)
+            .map_err(|_| Denial::new(Fault::TokenMalformed, "the introspection response is not JSON"))?;
+        let (Some(claims), Some(issuer)) = (response.as_object(), self.issuers.get(verified.issuer)) else {
+            return Err(unknown_issuer());
+        };
+        revocation::keys(revocation, &issuer.issuer, claims, &verified.token, None)
+    }
+}
+
+impl Unverifiable {
+    /// It says nothing by itself: this issuer is to be asked.
+    pub fn opaque(issuer: usize) -> Self {
+        // Were it ever sent, it is what an opaque token is without anybody to ask.
+        let denial = Denial::new(Fault::TokenMalformed, "the token is opaque");
+        Self { denial, unknown: None, introspect: Some(issuer) }
+    }
+}
+
+impl Verified {
+    pub fn is_opaque(&self) -> bool {
+        self.introspected.is_some()
+    }
+
+    /// The server no longer knows it. Whoever holds this must not take it for one that is known to be good.
+    pub fn end(&self) {
+        if let Some(introspected) = &self.introspected {
+            introspected.ended.set(true);
+        }
+    }
+
+    /// Is it an opaque token that was active when its issuer's server was last asked?
+    pub fn was_active(&self) -> bool {
+        self.introspected.as_ref().is_some_and(|introspected| !introspected.ended.get())
+    }
+
+    fn ask(&self) -> Option<&Rc<Ask>> {
+        match &self.questions {
+            Questions::Ask(ask) => Some(ask),
+            Questions::None | Questions::Unaskable(_) => None,
+        }
+    }
+
+    /// Takes over what is known of the same question: the session did not change because the token was asked about again.
+    pub fn inherit(&self, earlier: &Verified) {
+        if let (Some(ours), Some(theirs)) = (self.ask(), earlier.ask())
+            && ours.digest == theirs.digest
+            && let Some((sent, verdict)) = theirs.verdict()
+        {
+            ours.learn(sent, verdict);
+        }
+    }
+}

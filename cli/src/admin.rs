@@ -1,0 +1,213 @@
+//! The service's admin listener, for every verb that speaks to it: how it is reached, asked, and its answers shown.
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde_json::{Value, json};
+use ureq::Agent;
+use ureq::http::{Method, Request};
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+
+use crate::{Outcome, say};
+
+/// Longer than the service itself waits for Redis.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Args)]
+pub struct Admin {
+    /// The service's admin listener.
+    #[arg(long, env = "PORTCULLIS_ADMIN", value_name = "URL", default_value = "http://127.0.0.1:7701", global = true)]
+    service: String,
+    /// A file with the admin listener's bearer secret.
+    #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN_FILE", value_name = "PATH", global = true)]
+    token_file: Option<PathBuf>,
+    /// The only authorities whose certificate of the service is good (PEM); without it, those that browsers trust.
+    #[arg(long, env = "PORTCULLIS_ADMIN_CA_FILE", value_name = "PATH", global = true)]
+    admin_ca_file: Option<PathBuf>,
+    /// A certificate that says who you are (PEM), in place of the bearer secret.
+    #[arg(long, env = "PORTCULLIS_ADMIN_CERT_FILE", value_name = "PATH", global = true, requires = "admin_key_file")]
+    admin_cert_file: Option<PathBuf>,
+    /// The key of that certificate (PEM).
+    #[arg(long, env = "PORTCULLIS_ADMIN_KEY_FILE", value_name = "PATH", global = true, requires = "admin_cert_file")]
+    admin_key_file: Option<PathBuf>,
+    /// Print the service's answer as JSON, one object a line.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+impl Admin {
+    pub fn client(self) -> Result<Client> {
+        let token = match &self.token_file {
+            Some(path) => Some(
+                fs::read_to_string(path)
+                    .with_context(|| format!("cannot read the token file {}", path.display()))?
+                    .trim_ascii()
+                    .to_owned(),
+            ),
+            None if self.admin_cert_file.is_some() => None,
+            None => crate::wrong_usage("--token-file or PORTCULLIS_ADMIN_TOKEN_FILE is needed"),
+        };
+        let mut tls = TlsConfig::builder();
+        if let Some(path) = &self.admin_ca_file {
+            tls = tls.root_certs(RootCerts::from(certificates(path)?));
+        }
+        if let (Some(certificate), Some(key)) = (&self.admin_cert_file, &self.admin_key_file) {
+            let chain = certificates(certificate)?;
+            let key = PrivateKey::from_pem(&fs::read(key).with_context(|| format!("cannot read {}", key.display()))?)
+                .with_context(|| format!("no private key in {}", key.display()))?;
+            tls = tls.client_cert(Some(ClientCert::new_with_certs(&chain, key)));
+        }
+        let config = Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false);
+        Ok(Client {
+            agent: Agent::new_with_config(config.tls_config(tls.build()).build()),
+            base: self.service.trim_end_matches('/').to_owned(),
+            token,
+            json: self.json,
+        })
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
+    let pem = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut found = Vec::new();
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) = item.with_context(|| format!("no PEM in {}", path.display()))? {
+            found.push(certificate);
+        }
+    }
+    anyhow::ensure!(!found.is_empty(), "no certificate in {}", path.display());
+    Ok(found)
+}
+
+pub struct Client {
+    agent: Agent,
+    base: String,
+    token: Option<String>,
+    pub json: bool,
+}
+
+/// What came back: a status and a JSON body, or nothing at all.
+pub type Answer = std::result::Result<(u16, Value), ureq::Error>;
+
+impl Client {
+    pub fn one(&self, method: Method, path: &str) -> Result<Outcome> {
+        Ok(self.tell(self.send(method, path, String::new())))
+    }
+
+    pub fn tell(&self, answer: Answer) -> Outcome {
+        match answer {
+            Ok((200..=299, body)) => {
+                self.print(&body);
+                Outcome::Done
+            }
+            Ok((status, problem)) => {
+                if self.json {
+                    say(&problem.to_string());
+                }
+                eprintln!("portcullis: {status}: {}", reason(&problem));
+                if status >= 500 { Outcome::Unconfirmed } else { Outcome::Refused }
+            }
+            Err(error) => {
+                eprintln!("portcullis: the service at {} cannot be reached: {error}", self.base);
+                Outcome::Unconfirmed
+            }
+        }
+    }
+
+    pub fn print(&self, body: &Value) {
+        if self.json {
+            return say(&body.to_string());
+        }
+        let Some(members) = body.as_object() else { return say(&body.to_string()) };
+        // First what matters most: when it ends.
+        let until = members.get("until").map(|until| match until.as_u64() {
+            Some(until) => format!("until {} ({until})", date(until)),
+            None => format!("until {}", until.as_str().unwrap_or("unknown")),
+        });
+        let rest = members.iter().filter(|(name, _)| *name != "until").map(|(name, value)| match value {
+            Value::String(text) => format!("{name}={text}"),
+            other => format!("{name}={other}"),
+        });
+        say(&until.into_iter().chain(rest).collect::<Vec<_>>().join("  "));
+    }
+
+    pub fn send(&self, method: Method, path: &str, body: String) -> Answer {
+        self.exchange(method, path, body).map(|(status, text)| (status, parsed(&text)))
+    }
+
+    pub fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> std::result::Result<(u16, String), ureq::Error> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header("content-type", "application/json");
+        let request = match &self.token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        };
+        let mut answer = match body.is_empty() {
+            true => self.agent.run(request.body(())?)?,
+            false => self.agent.run(request.body(body)?)?,
+        };
+        Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))
+    }
+}
+
+pub fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| json!({ "detail": text.trim_ascii() }))
+}
+
+pub fn reason(problem: &Value) -> String {
+    let part = |name: &str| problem[name].as_str();
+    match (part("code"), part("detail")) {
+        (Some(code), Some(detail)) => format!("{code}: {detail}"),
+        (Some(only), None) | (None, Some(only)) => only.to_owned(),
+        (None, None) => "no reason given".to_owned(),
+    }
+}
+
+/// Unix seconds as RFC 3339 has them, in UTC. The civil calendar from days, after Hinnant.
+pub fn date(seconds: u64) -> String {
+    let (days, of_day) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // Months from March, so that the day that leap years add is the last.
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// A part of a path, whatever is in it.
+pub fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, shown) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (1_735_689_599, "2024-12-31T23:59:59Z"),
+            (1_735_689_600, "2025-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(date(seconds), shown);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `portcullis audit`: shows the service's audit stream, and goes on as entries come.
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::Value;
+use ureq::http::Method;
+
+use crate::admin::{Admin, Client, date};
+use crate::{Outcome, say};
+
+/// How often is asked for more.
+const PAUSE: Duration = Duration::from_millis(500);
+
+#[derive(Args)]
+pub struct Audit {
+    #[command(flatten)]
+    admin: Admin,
+    /// Go on as entries come, until interrupted.
+    #[arg(long, short)]
+    follow: bool,
+    /// From so long ago, as in 24h. Without it, the newest 100 entries.
+    #[arg(long, value_name = "TIME", value_parser = wire::parse_duration)]
+    since: Option<Duration>,
+}
+
+impl Audit {
+    pub fn run(self) -> Result<Outcome> {
+        let client = self.admin.client()?;
+        let mut after = self.since.map(|since| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            now.saturating_sub(since).as_millis().to_string()
+        });
+        loop {
+            let from = after.as_ref().map(|after| format!("&after={after}")).unwrap_or_default();
+            let page = match client.send(Method::GET, &format!("/v1/audit?limit=100{from}"), String::new()) {
+                Ok((200, page)) => page,
+                // It may be back in a moment; nothing is missed, since the stream is asked from where we were.
+                Ok((429 | 503, _)) | Err(_) if self.follow && after.is_some() => {
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
+                other => return Ok(client.tell(other)),
+            };
+            let entries = page["entries"].as_array().map(Vec::as_slice).unwrap_or_default();
+            for entry in entries {
+                print(&client, entry);
+            }
+            let newest = after.is_none();
+            after = Some(page["next"].as_str().unwrap_or("0-0").to_owned());
+            if entries.is_empty() || newest {
+                if !self.follow {
+                    return Ok(Outcome::Done);
+                }
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+}
+
+fn print(client: &Client, entry: &Value) {
+    if client.json {
+        return say(&entry.to_string());
+    }
+    let text = |name: &str| entry[name].as_str().unwrap_or("-").to_owned();
+    let at = entry["at"].as_u64().map_or_else(|| text("id"), date);
+    let rest = ["kind", "iss", "sub", "sid", "client_id", "id", "from", "reason"].into_iter().filter_map(|name| {
+        // What others chose must not write lines of its own.
+        let value = entry[name].as_str()?.escape_debug().to_string();
+        Some(format!("  {name}={value}"))
+    });
+    say(&format!("{at}  {}  {}  {}{}", text("by"), text("action"), text("outcome"), rest.collect::<String>()));
+}

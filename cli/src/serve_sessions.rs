@@ -1,0 +1,123 @@
+//! The flags of `portcullis serve` that are about sessions and about who may call the admin listener.
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use service::{AdminTls, SessionOptions};
+use wire::{Secret, parse_duration};
+
+use crate::serve::read;
+
+#[derive(Args)]
+#[command(next_help_heading = "Admin listener")]
+pub struct AdminArgs {
+    /// The admin listener's certificate and what signed it (PEM): it speaks TLS then. Read again when it changes.
+    #[arg(long, env = "PORTCULLIS_ADMIN_TLS_CERT", value_name = "PATH", requires = "admin_tls_key")]
+    admin_tls_cert: Option<PathBuf>,
+    /// The key of that certificate (PEM).
+    #[arg(long, env = "PORTCULLIS_ADMIN_TLS_KEY", value_name = "PATH", requires = "admin_tls_cert")]
+    admin_tls_key: Option<PathBuf>,
+    /// The authority of callers' certificates (PEM). A caller with a good one needs no bearer secret.
+    #[arg(long, env = "PORTCULLIS_ADMIN_CLIENT_CA", value_name = "PATH", requires = "admin_tls_cert")]
+    admin_client_ca: Option<PathBuf>,
+    /// Who may call by certificate: a DNS name, URI or mail address of its subjectAltName, or `CN=…`; repeat it for each.
+    /// Without it, whoever the authority signed for.
+    #[arg(
+        long = "admin-client-name",
+        env = "PORTCULLIS_ADMIN_CLIENT_NAMES",
+        value_name = "NAME",
+        value_delimiter = ',',
+        requires = "admin_client_ca"
+    )]
+    admin_client_names: Vec<String>,
+    /// Refuse callers without a certificate, also those with the bearer secret.
+    #[arg(long, env = "PORTCULLIS_ADMIN_REQUIRE_CERTIFICATE", requires = "admin_client_ca")]
+    admin_require_certificate: bool,
+    /// Calls that one caller may make in a second; more are told 429.
+    #[arg(long, env = "PORTCULLIS_ADMIN_RATE", value_name = "N", default_value_t = 200)]
+    pub admin_rate: u32,
+    /// How long audit entries are kept.
+    #[arg(long, env = "PORTCULLIS_AUDIT_RETENTION", value_name = "TIME", default_value = "90d", value_parser = parse_duration)]
+    pub audit_retention: Duration,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Sessions")]
+pub struct SessionArgs {
+    /// Make sessions, whose tokens have this `iss`. Without it the service only knows what was ended.
+    #[arg(long, env = "PORTCULLIS_SESSION_ISSUER", value_name = "URL")]
+    session_issuer: Option<String>,
+    /// The `aud` of tokens for which no other is asked; repeat it for several.
+    #[arg(
+        long = "session-audience",
+        env = "PORTCULLIS_SESSION_AUDIENCES",
+        value_name = "AUD",
+        value_delimiter = ',',
+        requires = "session_issuer"
+    )]
+    session_audiences: Vec<String>,
+    /// From login to the end of a session for which nothing else is asked; at most --max-lifetime.
+    #[arg(long, env = "PORTCULLIS_SESSION_LIFETIME", value_name = "TIME", default_value = "12h", value_parser = parse_duration)]
+    session_lifetime: Duration,
+    /// Of each access token of a session with a refresh token, unless something else is asked.
+    #[arg(long, env = "PORTCULLIS_ACCESS_LIFETIME", value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
+    access_lifetime: Duration,
+    /// For so long after a refresh, the replaced token is told that it lost a race; after that its use ends the session.
+    #[arg(long, env = "PORTCULLIS_REFRESH_GRACE", value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
+    refresh_grace: Duration,
+    /// A key for sessions with JWTs: PKCS#8 in PEM; RSA signs RS256, P-256 ES256, Ed25519 EdDSA. Repeat it: the first signs,
+    /// all are published. Read again when it changes.
+    #[arg(
+        long = "signing-key",
+        env = "PORTCULLIS_SIGNING_KEYS",
+        value_name = "PATH",
+        value_delimiter = ',',
+        requires = "session_issuer"
+    )]
+    signing_keys: Vec<PathBuf>,
+    /// A JSON file with the clients that may introspect, refresh and revoke. Read again when it changes.
+    #[arg(long, env = "PORTCULLIS_CLIENTS_FILE", value_name = "PATH", requires = "session_issuer")]
+    clients_file: Option<PathBuf>,
+    /// A file with a secret, at least 32 bytes, that sessions and the audit stream are encrypted with and tokens known by.
+    /// Repeat it while it rotates; the first is for what is new. Without it, the shared secrets, which every proxy has.
+    #[arg(
+        long = "session-secret-file",
+        env = "PORTCULLIS_SESSION_SECRET_FILES",
+        value_name = "PATH",
+        value_delimiter = ',',
+        requires = "session_issuer"
+    )]
+    session_secret_files: Vec<PathBuf>,
+}
+
+impl AdminArgs {
+    pub fn tls(&self) -> Option<AdminTls> {
+        Some(AdminTls {
+            certificate: self.admin_tls_cert.clone()?,
+            key: self.admin_tls_key.clone()?,
+            client_ca: self.admin_client_ca.clone(),
+            client_names: self.admin_client_names.clone(),
+            require_certificate: self.admin_require_certificate,
+        })
+    }
+}
+
+impl SessionArgs {
+    pub fn options(self) -> Result<Option<SessionOptions>> {
+        let Some(issuer) = self.session_issuer else { return Ok(None) };
+        let secrets = self.session_secret_files.iter().map(|path| {
+            Secret::new(&read(path)?).with_context(|| format!("the session secret file {}", path.display()))
+        });
+        Ok(Some(SessionOptions {
+            issuer,
+            audience: self.session_audiences,
+            lifetime: self.session_lifetime,
+            access_lifetime: self.access_lifetime,
+            refresh_grace: self.refresh_grace,
+            signing_keys: self.signing_keys,
+            clients: self.clients_file,
+            secrets: secrets.collect::<Result<_>>()?,
+        }))
+    }
+}

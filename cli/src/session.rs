@@ -1,0 +1,187 @@
+//! `portcullis session`: asks the service's admin listener for sessions, and to end them.
+//!
+//! Exit codes: 0 done; 1 refused; 2 wrong usage; 3 the service cannot be reached, or could not confirm.
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Map, Value, json};
+use ureq::http::Method;
+
+use crate::Outcome;
+use crate::admin::{Admin, Client, escaped};
+
+#[derive(Args)]
+pub struct Session {
+    #[command(flatten)]
+    admin: Admin,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Make a session and print its tokens, which are secrets.
+    Create(Create),
+    /// The sessions of a subject.
+    List {
+        #[arg(long)]
+        subject: String,
+    },
+    /// One session.
+    Show { sid: String },
+    /// End one session, all of a subject, or all but one.
+    #[command(group = clap::ArgGroup::new("which").required(true).args(["sid", "subject"]))]
+    End {
+        sid: Option<String>,
+        /// All of this subject's.
+        #[arg(long)]
+        subject: Option<String>,
+        /// But not this one.
+        #[arg(long, value_name = "SID", requires = "subject")]
+        except: Option<String>,
+        /// For whoever reads the audit log.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}
+
+#[derive(Args)]
+struct Create {
+    /// Whose it is (sub).
+    #[arg(long)]
+    subject: String,
+    /// The client that it is made for.
+    #[arg(long)]
+    client_id: Option<String>,
+    /// Repeat it for several; the service's default without it.
+    #[arg(long)]
+    audience: Vec<String>,
+    /// Words separated by spaces.
+    #[arg(long)]
+    scope: Option<String>,
+    /// Further claims, as a JSON object.
+    #[arg(long, value_name = "JSON")]
+    claims: Option<String>,
+    /// From now to its end, as in 8h.
+    #[arg(long, value_name = "TIME")]
+    lifetime: Option<String>,
+    /// End it when it lies unused for so long.
+    #[arg(long, value_name = "TIME")]
+    idle_timeout: Option<String>,
+    /// Of each access token.
+    #[arg(long, value_name = "TIME")]
+    access_lifetime: Option<String>,
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Give a refresh token, too; needs --client-id.
+    #[arg(long)]
+    refresh: bool,
+    /// An address or CIDR block that it may be used from; repeat it for several.
+    #[arg(long = "bind-address", value_name = "CIDR")]
+    addresses: Vec<String>,
+    /// The User-Agent that it may be used with.
+    #[arg(long = "bind-user-agent", value_name = "TEXT")]
+    user_agent: Option<String>,
+    /// base64url SHA-256 of the client certificate that it may be used with.
+    #[arg(long = "bind-certificate", value_name = "SHA256")]
+    certificate: Option<String>,
+    /// For whoever reads the audit log.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Opaque,
+    Jwt,
+}
+
+impl Session {
+    pub fn run(self) -> Result<Outcome> {
+        let body = match &self.what {
+            What::Create(create) => Some(create.body()?),
+            _ => None,
+        };
+        let client = self.admin.client()?;
+        match self.what {
+            What::Create(_) => {
+                let body = body.unwrap_or_default().to_string();
+                Ok(client.tell(client.send(Method::POST, "/v1/sessions", body)))
+            }
+            What::Show { sid } => client.one(Method::GET, &format!("/v1/sessions/{}", escaped(&sid))),
+            What::List { subject } => list(&client, &subject),
+            What::End { sid, subject, except, reason } => {
+                let path = match (sid, subject, except) {
+                    (Some(sid), ..) => format!("/v1/sessions/{}", escaped(&sid)),
+                    (None, Some(subject), None) => format!("/v1/subjects/{}/sessions", escaped(&subject)),
+                    (None, Some(subject), Some(sid)) => {
+                        format!("/v1/subjects/{}/sessions?except={}", escaped(&subject), escaped(&sid))
+                    }
+                    (None, None, _) => crate::wrong_usage("give a sid, or --subject"),
+                };
+                let body = reason.map(|reason| json!({ "reason": reason }).to_string()).unwrap_or_default();
+                Ok(client.tell(client.send(Method::DELETE, &path, body)))
+            }
+        }
+    }
+}
+
+impl Create {
+    fn body(&self) -> Result<Value> {
+        let mut body = Map::new();
+        let format = self.format.map(|format| match format {
+            Format::Opaque => "opaque",
+            Format::Jwt => "jwt",
+        });
+        for (name, value) in [
+            ("subject", Some(self.subject.as_str())),
+            ("client_id", self.client_id.as_deref()),
+            ("scope", self.scope.as_deref()),
+            ("lifetime", self.lifetime.as_deref()),
+            ("idle_timeout", self.idle_timeout.as_deref()),
+            ("access_lifetime", self.access_lifetime.as_deref()),
+            ("format", format),
+            ("reason", self.reason.as_deref()),
+        ] {
+            body.extend(value.map(|value| (name.to_owned(), value.into())));
+        }
+        if !self.audience.is_empty() {
+            body.insert("audience".into(), self.audience.clone().into());
+        }
+        if let Some(claims) = &self.claims {
+            body.insert("claims".into(), serde_json::from_str(claims).context("--claims is not JSON")?);
+        }
+        if self.refresh {
+            body.insert("refresh".into(), true.into());
+        }
+        let mut binding = Map::new();
+        if !self.addresses.is_empty() {
+            binding.insert("addresses".into(), self.addresses.clone().into());
+        }
+        for (name, value) in [("user_agent", &self.user_agent), ("certificate", &self.certificate)] {
+            binding.extend(value.as_ref().map(|value| (name.to_owned(), value.as_str().into())));
+        }
+        if !binding.is_empty() {
+            body.insert("binding".into(), binding.into());
+        }
+        Ok(body.into())
+    }
+}
+
+fn list(client: &Client, subject: &str) -> Result<Outcome> {
+    let mut cursor: Option<String> = None;
+    loop {
+        let after = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+        let path = format!("/v1/subjects/{}/sessions?limit=200{after}", escaped(subject));
+        let page = match client.send(Method::GET, &path, String::new()) {
+            Ok((200, page)) => page,
+            other => return Ok(client.tell(other)),
+        };
+        for session in page["sessions"].as_array().into_iter().flatten() {
+            client.print(session);
+        }
+        match page["cursor"].as_str() {
+            Some(next) => cursor = Some(escaped(next)),
+            None => return Ok(Outcome::Done),
+        }
+    }
+}

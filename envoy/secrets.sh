@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Makes what the compose mesh keeps secret, once, into envoy/secrets (or the folder given): certificates under an
+# authority of their own, passwords, and the key of a demo issuer. Nothing is overwritten: remove the folder to start
+# anew. Needs openssl. EXTRA_NAMES (as `IP:127.0.0.1`) go into the certificates of the servers.
+set -euo pipefail
+umask 077
+into=${1:-$(dirname "$0")/secrets}
+extra=${EXTRA_NAMES:+,$EXTRA_NAMES}
+
+[ ! -e "$into" ] || { echo "secrets: $into is there already" >&2; exit 1; }
+partly=$into.part
+rm -rf "$partly"
+mkdir -p "$partly"
+cd "$partly"
+
+key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1" 2>/dev/null; }
+random() { openssl rand -hex 32 | tr -d '\n'; }
+
+key ca-key
+openssl req -x509 -new -key ca-key -sha256 -days 365 -subj "/CN=portcullis demo authority" -out ca \
+    -addext basicConstraints=critical,CA:TRUE,pathlen:0 -addext keyUsage=critical,keyCertSign,cRLSign
+
+# Of a server with these names, for a year.
+certificate() {
+    local name=$1 names=$2
+    key "$name-key"
+    openssl req -new -key "$name-key" -subj "/CN=$name" | openssl x509 -req -CA ca -CAkey ca-key -sha256 -days 365 \
+        -out "$name-certificate" -extfile <(printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth,clientAuth\n' \
+        "$names$extra") 2>/dev/null
+}
+certificate edge DNS:localhost,DNS:edge,IP:127.0.0.1
+certificate redis DNS:redis-1,DNS:redis-2,DNS:redis-3,DNS:localhost,IP:127.0.0.1
+
+random >shared-secret
+random >admin-token
+random >grafana-password
+
+# WAIT and, from 7.2 on, WAITAOF are among these categories; an older Redis refuses a name that it does not know. Their
+# dangerous half (CLIENT KILL and the like) is taken away.
+# Redis keeps the digests; the passwords themselves only those who log in have.
+random >redis-password
+random >redis-admin-password
+digest() { openssl dgst -sha256 -r "$1" | cut -d' ' -f1; }
+cat >redis-users <<END
+user default off
+user admin on #$(digest redis-admin-password) ~* &* +@all
+user portcullis on #$(digest redis-password) resetchannels ~portcullis:* -@all +@connection +@blocking -@dangerous +time +info +role +get +set +mget +pttl +scan +del +eval +evalsha +config|get +cluster|slots +cluster|shards +cluster|nodes
+END
+
+# The demo issuer: its private key signs (`portcullis mint token`), the public half is what it publishes (RFC 7517).
+key issuer-key
+base64url() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
+# The last 64 bytes of an uncompressed point's SPKI are x and y.
+point() { openssl pkey -in issuer-key -pubout -outform DER | tail -c 64; }
+printf '{"keys":[{"kty":"EC","crv":"P-256","alg":"ES256","use":"sig","kid":"demo","x":"%s","y":"%s"}]}' \
+    "$(point | head -c 32 | base64url)" "$(point | tail -c 32 | base64url)" >issuer-jwks
+
+# The container engine mounts a file with its owner and mode, and the users in the containers are not yours. The folder
+# keeps others out.
+chmod 644 ./*
+chmod 600 ca-key
+cd - >/dev/null
+mv "$partly" "$into"
+echo "secrets: made $into"

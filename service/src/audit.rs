@@ -1,0 +1,200 @@
+//! Who did what, when and why: a stream in Redis to which is only added, and which is trimmed by age. Entries are
+//! encrypted, so a dump of Redis names nobody. They never hold a token.
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, Value as Reply};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use wire::check::Trouble;
+
+use crate::clock::{unix_millis, unix_seconds};
+use crate::session::keys::Ring;
+use crate::store::{Bucket, Store, WriteError};
+use crate::throttle::Throttle;
+
+/// The most entries of one page.
+pub const MAX_PAGE: usize = 1000;
+/// The longest that a text of an entry is kept.
+const MAX_TEXT: usize = 512;
+
+#[derive(Debug)]
+pub struct Audit {
+    store: Arc<Store>,
+    ring: Arc<Ring>,
+    keep: Duration,
+    /// Entries that could not be written, as they are logged.
+    lost: Throttle,
+}
+
+/// One entry.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Unix seconds.
+    pub at: u64,
+    /// `admin` for the bearer secret, `certificate:…` or `client:…`, `nobody` for who did not say.
+    pub by: String,
+    /// The address that it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// What was done or tried: `session.create`, `session.end`, `refresh.reuse`, `revoke`, `lift`, or method and route.
+    pub action: String,
+    /// `done`, or the status or code with which it was refused.
+    pub outcome: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sub: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sid: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Of another kind than those above: a key of a revocation, a jti, a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// An entry as it is read: where in the stream it is, and what it says.
+#[derive(Serialize, ToSchema)]
+pub struct Entry {
+    /// `<Unix milliseconds>-<number>`; a page goes on after it.
+    pub id: String,
+    /// Absent if it cannot be decrypted any more.
+    #[serde(flatten)]
+    pub event: Option<Event>,
+}
+
+/// Which entries are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum From {
+    /// Those after this id or these Unix milliseconds.
+    After(String),
+    /// The newest.
+    Last,
+}
+
+impl Event {
+    pub fn new(by: &str, action: &str, outcome: &str) -> Self {
+        Self {
+            at: unix_seconds(),
+            by: by.to_owned(),
+            from: None,
+            action: action.to_owned(),
+            outcome: outcome.to_owned(),
+            kind: None,
+            iss: None,
+            sub: None,
+            sid: None,
+            client_id: None,
+            id: None,
+            reason: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Event").field("action", &self.action).finish_non_exhaustive()
+    }
+}
+
+impl Audit {
+    pub fn new(store: Arc<Store>, ring: Arc<Ring>, keep: Duration) -> Self {
+        Self { store, ring, keep, lost: Throttle::default() }
+    }
+
+    /// Adds an entry. What was done stands if it cannot be written: the log then has what the stream has not.
+    pub async fn write(&self, mut event: Event) {
+        let texts =
+            [&mut event.sub, &mut event.sid, &mut event.client_id, &mut event.id, &mut event.reason, &mut event.iss];
+        texts.into_iter().flatten().for_each(shorten);
+        match self.add(&event).await {
+            // Written is enough: a revocation must not fail for a slow disk under its audit entry.
+            Ok(()) | Err(WriteError::Unconfirmed(_)) => {}
+            Err(error) => {
+                if let Some(more) = self.lost.pass(Instant::now()) {
+                    let (action, outcome) = (&event.action, &event.outcome);
+                    tracing::error!(%error, action, outcome, by = event.by, more, "an audit entry could not be written");
+                }
+            }
+        }
+    }
+
+    async fn add(&self, event: &Event) -> Result<(), WriteError> {
+        let failed = |_| WriteError::NotWritten(Trouble::StoreFailed);
+        let text = serde_json::to_vec(event).map_err(|_| WriteError::NotWritten(Trouble::StoreFailed))?;
+        let sealed = self.ring.seal(self.ring.first(), PLACE, text).map_err(failed)?;
+        let oldest = unix_millis().saturating_sub(u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX));
+        let mut add = redis::cmd("XADD");
+        add.arg(name()).arg("MINID").arg("~").arg(oldest).arg("*").arg("e").arg(sealed);
+        self.store.write(bucket(), add).await.map(|_| ())
+    }
+
+    /// At most `limit` entries, in their order.
+    ///
+    /// # Errors
+    /// As for [`Store::read`].
+    pub async fn read(&self, from: &From, limit: usize) -> Result<Vec<Entry>, Trouble> {
+        let mut range: Cmd;
+        match from {
+            From::After(after) => {
+                range = redis::cmd("XRANGE");
+                range.arg(name()).arg(format!("({after}")).arg("+");
+            }
+            From::Last => {
+                range = redis::cmd("XREVRANGE");
+                range.arg(name()).arg("+").arg("-");
+            }
+        }
+        range.arg("COUNT").arg(limit);
+        let reply: Option<Reply> = self.store.read(bucket(), &[range]).await?.into_iter().next();
+        let found: Vec<(String, Vec<Vec<u8>>)> =
+            reply.and_then(|reply| redis::from_redis_value(reply).ok()).ok_or(Trouble::StoreFailed)?;
+        let mut entries: Vec<_> =
+            found.into_iter().map(|(id, fields)| Entry { id, event: self.open(&fields) }).collect();
+        if *from == From::Last {
+            entries.reverse();
+        }
+        Ok(entries)
+    }
+
+    fn open(&self, fields: &[Vec<u8>]) -> Option<Event> {
+        let sealed = fields.get(1)?;
+        let text = self.ring.all().find_map(|at| self.ring.open(at, PLACE, sealed))?;
+        serde_json::from_slice(&text).ok()
+    }
+}
+
+/// What entries are encrypted for; there is one stream.
+const PLACE: &str = "audit";
+
+fn bucket() -> Bucket {
+    Bucket::of([0; 16])
+}
+
+fn name() -> String {
+    bucket().name("audit")
+}
+
+fn shorten(text: &mut String) {
+    if text.len() > MAX_TEXT {
+        let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let mut text = "é".repeat(400);
+        shorten(&mut text);
+        assert_eq!((text.len(), text.chars().all(|c| c == 'é')), (512, true));
+    }
+}

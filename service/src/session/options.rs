@@ -1,0 +1,89 @@
+//! What the service is told of the sessions that it makes.
+use std::path::PathBuf;
+use std::time::Duration;
+
+use wire::Secret;
+
+use crate::OptionsError;
+use crate::options::MAX_DURATION;
+
+#[derive(Debug, Clone)]
+pub struct SessionOptions {
+    /// The `iss` of their tokens.
+    pub issuer: String,
+    /// The `aud` of tokens for which nothing else is asked.
+    pub audience: Vec<String>,
+    pub lifetime: Duration,
+    /// Of access tokens beside a refresh token.
+    pub access_lifetime: Duration,
+    /// How long the loser of a race for one refresh token is told so, before it counts as stolen.
+    pub refresh_grace: Duration,
+    /// PKCS#8 in PEM; the first signs, all are published.
+    pub signing_keys: Vec<PathBuf>,
+    /// Who may introspect, refresh and revoke; nobody, without it.
+    pub clients: Option<PathBuf>,
+    /// What sessions are named, encrypted and their tokens known by, the first for new ones. The shared secrets, if empty.
+    pub secrets: Vec<Secret>,
+}
+
+impl SessionOptions {
+    /// # Errors
+    /// The first option that is wrong.
+    pub fn check(&self, max_lifetime: Duration) -> Result<(), OptionsError> {
+        if self.issuer.is_empty() {
+            return Err(OptionsError::Empty("session-issuer"));
+        }
+        if self.audience.is_empty() {
+            return Err(OptionsError::Empty("session-audience"));
+        }
+        for (name, duration) in [("session-lifetime", self.lifetime), ("access-lifetime", self.access_lifetime)] {
+            if duration < Duration::from_secs(1) || duration.subsec_nanos() > 0 || duration > MAX_DURATION {
+                return Err(OptionsError::Seconds(name));
+            }
+        }
+        if self.lifetime > max_lifetime {
+            return Err(OptionsError::SessionLifetime(max_lifetime.as_secs()));
+        }
+        if self.refresh_grace > Duration::from_secs(60) {
+            return Err(OptionsError::RefreshGrace);
+        }
+        if self.secrets.iter().enumerate().any(|(at, secret)| self.secrets.iter().skip(at + 1).any(|s| s == secret)) {
+            return Err(OptionsError::SameSecretTwice);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    pub fn session_options() -> SessionOptions {
+        SessionOptions {
+            issuer: "https://sessions.example".into(),
+            audience: vec!["api".into()],
+            lifetime: Duration::from_secs(12 * 3600),
+            access_lifetime: Duration::from_secs(300),
+            refresh_grace: Duration::from_secs(3),
+            signing_keys: vec![],
+            clients: None,
+            secrets: vec![],
+        }
+    }
+
+    #[test]
+    fn refuses_options_that_cannot_work() {
+        let day = Duration::from_secs(86_400);
+        let with = |change: fn(&mut SessionOptions)| {
+            let mut options = session_options();
+            change(&mut options);
+            options.check(day)
+        };
+        assert_eq!(session_options().check(day), Ok(()));
+        assert_eq!(with(|o| o.issuer.clear()), Err(OptionsError::Empty("session-issuer")));
+        assert_eq!(with(|o| o.audience.clear()), Err(OptionsError::Empty("session-audience")));
+        assert_eq!(with(|o| o.lifetime = Duration::from_secs(86_401)), Err(OptionsError::SessionLifetime(86_400)));
+        assert_eq!(with(|o| o.access_lifetime = Duration::ZERO), Err(OptionsError::Seconds("access-lifetime")));
+        assert_eq!(with(|o| o.refresh_grace = Duration::from_secs(61)), Err(OptionsError::RefreshGrace));
+    }
+}

@@ -1,0 +1,274 @@
+//! The keys that sign our JWTs: which one signs now, and which are published so that others can verify.
+//!
+//! A new key is published for [`PUBLISH_LEAD`] before it signs, so that no proxy meets a token before the key. A key that
+//! is no longer there is published until its last token has expired.
+mod key;
+mod reload;
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value, json};
+
+pub use key::{KeyError, SigningKey};
+pub use reload::{ReadError, read, watch};
+
+/// How long a new key is published before it signs, where there is one that can sign meanwhile.
+pub const PUBLISH_LEAD: Duration = Duration::from_secs(5);
+/// Keys that were taken away and are still published; the oldest makes room.
+const MAX_RETIRED: usize = 8;
+/// RFC 9068 section 2.1.
+const TYPE: &str = "at+jwt";
+
+#[derive(Debug)]
+pub struct Signing {
+    state: RwLock<State>,
+    /// How long after its last token a key is published.
+    overlap: Duration,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What is configured now, the one that shall sign first, with the time when it was first seen.
+    loaded: Vec<(Arc<SigningKey>, Instant)>,
+    signer: Option<Arc<SigningKey>>,
+    retired: Vec<(Arc<SigningKey>, Instant)>,
+}
+
+/// A JWT whose signature was checked. Nothing else of it was.
+#[derive(Debug)]
+pub struct Verified {
+    pub claims: Map<String, Value>,
+    /// RFC 7638.
+    pub thumbprint: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SignError {
+    #[error("the service has no signing key")]
+    NoKey,
+    #[error("the key did not sign")]
+    Failed,
+}
+
+impl Signing {
+    /// The first of `keys` signs at once.
+    pub fn new(keys: Vec<SigningKey>, overlap: Duration, now: Instant) -> Self {
+        let signing = Self { state: RwLock::default(), overlap };
+        signing.load(keys, now);
+        signing
+    }
+
+    /// These are the keys from now on.
+    pub fn load(&self, keys: Vec<SigningKey>, now: Instant) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut state.loaded);
+        for key in keys {
+            let known = before.iter().find(|(known, _)| known.kid() == key.kid());
+            if state.loaded.iter().all(|(loaded, _)| loaded.kid() != key.kid()) {
+                state.loaded.push(known.cloned().unwrap_or_else(|| (Arc::new(key), now)));
+            }
+        }
+        for (key, _) in before {
+            state.retire(key, now + self.overlap);
+        }
+        drop(state);
+        self.advance(now);
+    }
+
+    /// Lets the first key sign once it was published for long enough, and forgets those whose time is over.
+    pub fn advance(&self, now: Instant) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *state;
+        state.retired.retain(|(_, until)| *until > now);
+        let Some((first, seen)) = state.loaded.first() else { return };
+        let current = state.signer.as_ref().map(|signer| signer.kid());
+        if current == Some(first.kid()) || (current.is_some() && now.saturating_duration_since(*seen) < PUBLISH_LEAD) {
+            return;
+        }
+        tracing::info!(kid = first.kid(), alg = first.alg().name(), "this key signs from now on");
+        if let Some(last) = state.signer.replace(Arc::clone(first)) {
+            // It signed until this moment, whenever it was taken away.
+            state.retired.retain(|(key, _)| key.kid() != last.kid());
+            state.retire(last, now + self.overlap);
+        }
+    }
+
+    pub fn can_sign(&self) -> bool {
+        self.read().signer.is_some()
+    }
+
+    /// A compact JWS (RFC 7515) of these claims.
+    ///
+    /// # Errors
+    /// See [`SignError`].
+    pub fn sign(&self, claims: &Map<String, Value>) -> Result<String, SignError> {
+        let signer = self.read().signer.clone().ok_or(SignError::NoKey)?;
+        let header = json!({ "alg": signer.alg().name(), "kid": signer.kid(), "typ": TYPE });
+        let payload = serde_json::to_string(claims).map_err(|_| SignError::Failed)?;
+        let mut token = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(payload));
+        let signature = signer.sign(token.as_bytes()).ok_or(SignError::Failed)?;
+        token.push('.');
+        token.push_str(&URL_SAFE_NO_PAD.encode(signature));
+        Ok(token)
+    }
+
+    /// `None` for whatever none of our published keys signed as one of our tokens.
+    pub fn verify(&self, token: &str) -> Option<Verified> {
+        let (input, signature) = token.rsplit_once('.')?;
+        let (header, payload) = input.split_once('.')?;
+        let header: Map<String, Value> = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
+        let text = |name: &str| header.get(name).and_then(Value::as_str);
+        let key = self.published().into_iter().find(|key| Some(key.kid()) == text("kid"))?;
+        // The key decides the algorithm. What we sign has three members, so another is somebody else's.
+        if text("alg") != Some(key.alg().name()) || text("typ") != Some(TYPE) || header.len() != 3 {
+            return None;
+        }
+        if !key.verifies(input.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).ok()?) {
+            return None;
+        }
+        let claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+        Some(Verified { claims, thumbprint: key.kid().to_owned() })
+    }
+
+    /// A JWK Set (RFC 7517 section 5).
+    pub fn jwks(&self) -> Value {
+        let keys: Vec<_> = self.published().iter().map(|key| Value::Object(key.jwk().clone())).collect();
+        json!({ "keys": keys })
+    }
+
+    fn published(&self) -> Vec<Arc<SigningKey>> {
+        let state = self.read();
+        let mut keys: Vec<Arc<SigningKey>> = Vec::new();
+        let all = state.signer.iter().chain(state.loaded.iter().map(|(key, _)| key));
+        for key in all.chain(state.retired.iter().map(|(key, _)| key)) {
+            if keys.iter().all(|known| known.kid() != key.kid()) {
+                keys.push(Arc::clone(key));
+            }
+        }
+        keys
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn retire(&mut self, key: Arc<SigningKey>, until: Instant) {
+        let still = self.loaded.iter().any(|(loaded, _)| loaded.kid() == key.kid());
+        if still || self.retired.iter().any(|(retired, _)| retired.kid() == key.kid()) {
+            return;
+        }
+        if self.retired.len() >= MAX_RETIRED {
+            self.retired.remove(0);
+        }
+        self.retired.push((key, until));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mint::{Alg, SigningKey as Minted};
+
+    fn key(alg: Alg) -> SigningKey {
+        SigningKey::from_pem(&Minted::generate(alg, "x").private_pem().unwrap()).unwrap()
+    }
+
+    fn kids(signing: &Signing) -> Vec<String> {
+        let jwks = signing.jwks();
+        jwks["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn claims() -> Map<String, Value> {
+        Map::from_iter([("sub".to_owned(), "alice".into())])
+    }
+
+    #[test]
+    fn each_kind_of_key_signs_what_it_verifies_and_is_named_by_its_thumbprint() {
+        for alg in [Alg::RS256, Alg::ES256, Alg::EdDSA] {
+            let minted = Minted::generate(alg, "x");
+            let ours = SigningKey::from_pem(&minted.private_pem().unwrap()).unwrap();
+            assert_eq!((ours.kid(), ours.alg().name()), (minted.thumbprint().as_str(), alg.name()));
+            let signing = Signing::new(vec![ours], Duration::ZERO, Instant::now());
+            let token = signing.sign(&claims()).unwrap();
+            let verified = signing.verify(&token).unwrap();
+            assert_eq!((verified.claims, verified.thumbprint), (claims(), minted.thumbprint()));
+            let mut jwk = minted.public_jwk().unwrap();
+            jwk.insert("kid".into(), minted.thumbprint().into());
+            assert_eq!(signing.jwks()["keys"][0], Value::Object(jwk));
+        }
+    }
+
+    #[test]
+    fn what_another_signed_or_somebody_changed_is_refused() {
+        let minted = Minted::generate(Alg::ES256, "x");
+        let ours = || SigningKey::from_pem(&minted.private_pem().unwrap()).unwrap();
+        let signing = Signing::new(vec![ours()], Duration::ZERO, Instant::now());
+        let kid = minted.thumbprint();
+        let token = signing.sign(&claims()).unwrap();
+        let with = |header: Value| minted.sign(&header.to_string(), r#"{"sub":"alice"}"#);
+        assert!(signing.verify(&with(json!({ "alg": "ES256", "kid": kid, "typ": "at+jwt" }))).is_some());
+        for header in [
+            json!({ "alg": "none", "kid": kid, "typ": "at+jwt" }),
+            json!({ "alg": "HS256", "kid": kid, "typ": "at+jwt" }),
+            json!({ "alg": "ES256", "kid": kid, "typ": "JWT" }),
+            json!({ "alg": "ES256", "kid": kid }),
+            json!({ "alg": "ES256", "typ": "at+jwt" }),
+            json!({ "alg": "ES256", "kid": kid, "typ": "at+jwt", "crit": ["x"] }),
+            json!({ "alg": "ES256", "kid": kid, "typ": "at+jwt", "jwk": minted.public_jwk().unwrap() }),
+        ] {
+            assert!(signing.verify(&with(header.clone())).is_none(), "{header}");
+        }
+        let other = Signing::new(vec![key(Alg::ES256)], Duration::ZERO, Instant::now()).sign(&claims()).unwrap();
+        let (input, signature) = token.rsplit_once('.').unwrap();
+        let (header, _) = input.split_once('.').unwrap();
+        let forged = format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(r#"{"sub":"mallory"}"#));
+        for bad in [other.as_str(), &forged, &format!("{token}."), &format!("{input}."), input, "", "..", "a.b.c"] {
+            assert!(signing.verify(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_new_key_is_published_before_it_signs_and_the_old_one_until_its_tokens_are_over() {
+        let (start, overlap) = (Instant::now(), Duration::from_secs(60));
+        let (old, new) = (key(Alg::EdDSA), key(Alg::EdDSA));
+        let (old_kid, new_kid) = (old.kid().to_owned(), new.kid().to_owned());
+        let signing = Signing::new(vec![old], overlap, start);
+        let old_token = signing.sign(&claims()).unwrap();
+        signing.load(vec![new], start);
+        assert_eq!(kids(&signing), [old_kid.clone(), new_kid.clone()]);
+        let signer = |signing: &Signing| signing.verify(&signing.sign(&claims()).unwrap()).unwrap().thumbprint;
+        signing.advance(start + PUBLISH_LEAD - Duration::from_millis(1));
+        assert_eq!(signer(&signing), old_kid);
+        signing.advance(start + PUBLISH_LEAD);
+        assert_eq!(signer(&signing), new_kid);
+        assert!(signing.verify(&old_token).is_some());
+        signing.advance(start + PUBLISH_LEAD + overlap - Duration::from_millis(1));
+        assert_eq!(kids(&signing), [new_kid.clone(), old_kid]);
+        signing.advance(start + PUBLISH_LEAD + overlap);
+        assert_eq!(kids(&signing), [new_kid]);
+        assert!(signing.verify(&old_token).is_none());
+    }
+
+    #[test]
+    fn no_more_than_so_many_old_keys_are_kept() {
+        let now = Instant::now();
+        let signing = Signing::new(vec![key(Alg::EdDSA)], Duration::from_secs(60), now);
+        for n in 0..20 {
+            signing.load(vec![key(Alg::EdDSA)], now + PUBLISH_LEAD * n);
+            signing.advance(now + PUBLISH_LEAD * n);
+        }
+        assert!(kids(&signing).len() <= MAX_RETIRED + 2);
+    }
+
+    #[test]
+    fn without_a_key_nothing_is_signed() {
+        let signing = Signing::new(vec![], Duration::ZERO, Instant::now());
+        assert_eq!((signing.can_sign(), signing.sign(&claims())), (false, Err(SignError::NoKey)));
+        assert_eq!(signing.jwks(), json!({ "keys": [] }));
+    }
+}
