@@ -23,8 +23,7 @@ criterion_main!(benches);
 
 const ISSUED: u64 = 1_750_000_000;
 const NOW: Now = Now { wall: UnixSeconds(ISSUED + 60), monotonic: Monotonic(1_000_000_000_000) };
-const ALGS: [Alg; 8] =
-    [Alg::HS256, Alg::RS256, Alg::RS512, Alg::PS256, Alg::ES256, Alg::ES384, Alg::EdDSA, Alg::HS512];
+const ALGS: [Alg; 8] = [Alg::HS256, Alg::RS256, Alg::RS512, Alg::PS256, Alg::ES256, Alg::ES384, Alg::EdDSA, Alg::HS512];
 const SECRET: &str = "SECRET";
 
 struct Loopback;

@@ -203,7 +203,8 @@ mod tests {
     #[test]
     fn a_chart_has_a_point_for_each_place_and_escapes_its_text() {
         let points = vec![(1, Quartiles::same(1.0)), (10, Quartiles::same(2.0))];
-        let svg = lines("a < b", "head", "rules", &[Panel { title: "µs", lines: vec![Line { title: "warm", points }] }]);
+        let svg =
+            lines("a < b", "head", "rules", &[Panel { title: "µs", lines: vec![Line { title: "warm", points }] }]);
         assert_eq!(svg.matches("<circle").count(), 2);
         assert!(svg.contains("a &lt; b") && !svg.contains("NaN"));
     }

@@ -137,11 +137,7 @@ impl Report {
         let _ = writeln!(
             out,
             "{} rounds of {} ms, {} connections, {} repeated or {} unique tokens\n",
-            self.rounds,
-            self.window_millis,
-            self.connections,
-            self.repeated_tokens,
-            self.unique_tokens,
+            self.rounds, self.window_millis, self.connections, self.repeated_tokens, self.unique_tokens,
         );
         let _ = writeln!(
             out,
@@ -198,8 +194,9 @@ impl Report {
             let _ = writeln!(out, "\nno filter: {:.2} µs in all", none.micros);
         }
         for row in &self.rows {
-            if let Some(bytes) =
-                row.module_bytes.filter(|_| matches!(row.setup.as_str(), "noop" | "warm") && row.tokens == Tokens::Repeated)
+            if let Some(bytes) = row
+                .module_bytes
+                .filter(|_| matches!(row.setup.as_str(), "noop" | "warm") && row.tokens == Tokens::Repeated)
             {
                 let _ = writeln!(out, "module of {}: {bytes} bytes", row.title);
             }
@@ -216,13 +213,7 @@ impl Report {
 pub fn described(machine: &Machine) -> String {
     format!(
         "{}, {} cores, Linux {}, Envoy {}\ncommit {}, {}, load average {} at the start\n",
-        machine.cpu,
-        machine.cores,
-        machine.kernel,
-        machine.envoy,
-        machine.commit,
-        machine.date,
-        machine.load_average,
+        machine.cpu, machine.cores, machine.kernel, machine.envoy, machine.commit, machine.date, machine.load_average,
     )
 }
 

@@ -110,12 +110,7 @@ pub fn all(parts: &Parts<'_>) -> Vec<Setup> {
         // The signatures are all remembered, and by the time that a token comes again its verdict is stale: no verdict is
         // shared, and one counts for the shortest time that the filter takes. A few tokens find no place in the cache
         // (sets of four ways), so their signature is one that costs little: HS256.
-        cold(
-            "asked",
-            "Portcullis, cached signature, each request asks",
-            &ask(asks_each_time()),
-            Alg::HS256,
-        ),
+        cold("asked", "Portcullis, cached signature, each request asks", &ask(asks_each_time()), Alg::HS256),
         Setup {
             clusters: vec![cluster(SERVICE, parts.service, SERVICE_IDLE, Http::Two)],
             ..cold(

@@ -173,7 +173,8 @@ fn fill(redis: &Redis, derived: &Derived, count: usize) -> anyhow::Result<()> {
         let numbers = first..(first + WRITTEN_AT_ONCE).min(count);
         let mut commands = String::new();
         for number in numbers.clone() {
-            let name = format!("portcullis:r:{}", derived.revocation_key(Kind::Session, "", revoked(number).as_bytes()));
+            let name =
+                format!("portcullis:r:{}", derived.revocation_key(Kind::Session, "", revoked(number).as_bytes()));
             let value = format!("D;{note}");
             commands.push_str("*5\r\n");
             for argument in ["SET", &name, &value, "EX", "86400"] {
