@@ -71,11 +71,15 @@ fn the_stream_is_read_from_where_one_was_and_trimmed_by_age() {
     service.revoke(Kind::User, "bob");
     let after = |next: &str| service.admin("GET", &format!("/v1/audit?after={next}"), "").1;
     let page = after(&next);
-    // The reading of the first page is remembered too, that of the next ones is not.
+    // The reading of the first page is remembered too, that of what came since is not.
     let seen: Vec<&str> =
         page["entries"].as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap()).collect();
     assert_eq!(seen, ["GET /v1/audit", "revoke"]);
     assert_eq!(after(page["next"].as_str().unwrap())["entries"], json!([]));
+    // Nobody reads all of it unseen by beginning as if that were the next page.
+    after("0-0");
+    let last = after(page["next"].as_str().unwrap())["entries"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(last["action"], "GET /v1/audit");
     assert_eq!(service.admin("GET", "/v1/audit?after=$", "").1["field"], "after");
     assert_eq!(service.admin("GET", "/v1/audit?limit=1001", "").1["field"], "limit");
     // `~` trims whole nodes of the stream, of 100 entries by default.
