@@ -589,6 +589,25 @@ fn sessions_outlive_the_rotation_of_their_secret_until_it_is_gone() {
 }
 
 #[test]
+fn who_hangs_up_does_not_keep_the_end_of_a_stolen_session_from_the_filters() {
+    let stack = stack();
+    let made = stack.create(json!({ "subject": "alice", "client_id": "app", "refresh": true, "format": "jwt" }));
+    let old = text(&made, "refresh_token");
+    let (_, newer) = stack.refresh(old);
+    // The grace ends sooner if another one follows.
+    assert_eq!(stack.refresh(text(&newer, "refresh_token")).0, 200);
+    let body = format!("client_id=app&client_secret={SECRET}&grant_type=refresh_token&refresh_token={old}");
+    let mut stream = std::net::TcpStream::connect(stack.service.at.listen).unwrap();
+    let head = "POST /oauth2/token HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-www-form-urlencoded\r\n";
+    // What writes has to wait, and meanwhile the client is gone.
+    stack.redis.ask(&["CLIENT", "PAUSE", "500", "WRITE"]);
+    let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    drop(stream);
+    eventually(SOON, || stack.dead_for_filters(text(&made, "sid")).then_some(()));
+}
+
+#[test]
 fn what_was_revoked_under_the_old_secret_alone_stays_revoked_while_secrets_rotate() {
     let (redis, dir) = (Redis::start(), tempfile::tempdir().unwrap());
     let with = |secrets: &[u8]| {
