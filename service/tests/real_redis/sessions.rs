@@ -589,6 +589,45 @@ fn sessions_outlive_the_rotation_of_their_secret_until_it_is_gone() {
 }
 
 #[test]
+fn who_hangs_up_does_not_keep_the_end_of_a_stolen_session_from_the_filters() {
+    let stack = stack();
+    let made = stack.create(json!({ "subject": "alice", "client_id": "app", "refresh": true, "format": "jwt" }));
+    let old = text(&made, "refresh_token");
+    let (_, newer) = stack.refresh(old);
+    // The grace ends sooner if another one follows.
+    assert_eq!(stack.refresh(text(&newer, "refresh_token")).0, 200);
+    let body = format!("client_id=app&client_secret={SECRET}&grant_type=refresh_token&refresh_token={old}");
+    let mut stream = std::net::TcpStream::connect(stack.service.at.listen).unwrap();
+    let head = "POST /oauth2/token HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-www-form-urlencoded\r\n";
+    // What writes has to wait, and meanwhile the client is gone.
+    stack.redis.ask(&["CLIENT", "PAUSE", "500", "WRITE"]);
+    let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    drop(stream);
+    eventually(SOON, || stack.dead_for_filters(text(&made, "sid")).then_some(()));
+}
+
+#[test]
+fn what_was_revoked_under_the_old_secret_alone_stays_revoked_while_secrets_rotate() {
+    let (redis, dir) = (Redis::start(), tempfile::tempdir().unwrap());
+    let with = |secrets: &[u8]| {
+        let secrets = secrets.iter().map(|byte| secret(*byte)).collect();
+        let sessions = Some(SessionOptions { secrets: vec![secret(18)], ..session_options(&dir) });
+        Running::start(service::Options { sessions, secrets, ..options(&redis) })
+    };
+    let mut stack = Stack { service: with(&[1]), redis: Redis::start(), dir: tempfile::tempdir().unwrap() };
+    let (alice, bob) = (stack.create_refreshable(), stack.create(json!({ "subject": "bob" })));
+    let revocation = json!({ "kind": "session", "issuer": OURS, "id": text(&alice, "sid") });
+    assert_eq!(stack.service.admin("POST", "/v1/revocations", &revocation.to_string()).0, 201);
+    for secrets in [[1, 2], [2, 1]] {
+        stack.service = with(&secrets);
+        assert!(!stack.is_active(text(&alice, "access_token")), "{secrets:?}");
+        assert_eq!(stack.refresh(text(&alice, "refresh_token")).0, 400, "{secrets:?}");
+        assert!(stack.is_active(text(&bob, "access_token")), "{secrets:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_told_is_503_and_never_inactive() {
     let stack = stack();
     let made = stack.create_refreshable();
