@@ -117,9 +117,9 @@ impl Stack {
             body.len()
         );
         // The OAuth endpoints take one way to authenticate.
-        let request = match body.is_empty() {
-            true => request,
-            false => request.replace(&format!("authorization: Bearer {ADMIN}\r\n"), ""),
+        let request = match line.contains("/oauth2/") {
+            true => request.replace(&format!("authorization: Bearer {ADMIN}\r\n"), ""),
+            false => request,
         };
         self.redis.ask(&["CLIENT", "PAUSE", "700", "WRITE"]);
         std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
@@ -663,6 +663,16 @@ fn an_end_that_was_asked_for_is_carried_out_whoever_hangs_up() {
     stack.ask_and_hang_up(admin, &path, "");
     others.iter().for_each(is_dead);
     assert!(!stack.dead_for_filters(text(&stays, "sid")));
+
+    // Of a bulk what came in, also what was not among the first to be written.
+    let of = |subject: &str| json!({ "kind": "user", "issuer": OURS, "id": subject }).to_string();
+    let lines = format!("{}{}{}\n", of("dave"), "\n".repeat(300), of("eve"));
+    stack.ask_and_hang_up(admin, "POST /v1/revocations/bulk", &lines);
+    for subject in ["dave", "eve"] {
+        let key = secret(1).derive().revocation_key(Kind::User, OURS, subject.as_bytes());
+        let is_over = || matches!(stack.service.check(&[key]).as_deref(), Ok([Answer::Before(_)]));
+        eventually(SOON, || is_over().then_some(()));
+    }
 
     // And what was done is remembered.
     let done = |action: &str, by: &str| {
