@@ -43,7 +43,7 @@ const MAX_TOUCHES: usize = 64;
 /// How often, and after what pauses, the end of a stolen session is tried again while Redis is in trouble.
 const END_RETRIES: u32 = 30;
 const END_PAUSE: Duration = Duration::from_secs(2);
-/// Sessions whose end is tried again at once.
+/// Sessions whose end is tried again at once, and as many of which it is not known whether they were stolen.
 const MAX_ENDING: usize = 64;
 /// Sessions that are looked at, or ended, at once.
 pub const AT_ONCE: usize = 16;
@@ -56,6 +56,7 @@ pub struct Sessions {
     pub clients: Arc<Clients>,
     touches: Arc<Semaphore>,
     ending: Arc<Semaphore>,
+    doubted: Arc<Semaphore>,
     /// Tokens in another client's hands, as they are written to the audit stream.
     told: Throttle,
 }
@@ -116,6 +117,13 @@ struct Issued {
     jti: String,
 }
 
+/// Whether a session is marked as stolen, as far as Redis's answer told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stolen {
+    Yes,
+    Perhaps,
+}
+
 /// What a token turned out to be.
 struct Found {
     kept: Kept,
@@ -130,8 +138,8 @@ struct Found {
 impl Sessions {
     pub fn new(options: SessionOptions, ring: Arc<Ring>, signing: Arc<Signing>, clients: Arc<Clients>) -> Self {
         let places = |most| Arc::new(Semaphore::new(most));
-        let (touches, ending) = (places(MAX_TOUCHES), places(MAX_ENDING));
-        Self { options, ring, signing, clients, touches, ending, told: Throttle::every(TOLD) }
+        let (touches, ending, doubted) = (places(MAX_TOUCHES), places(MAX_ENDING), places(MAX_ENDING));
+        Self { options, ring, signing, clients, touches, ending, doubted, told: Throttle::every(TOLD) }
     }
 
     pub fn store<'a>(&'a self, shared: &'a Shared) -> SessionStore<'a> {
@@ -264,11 +272,17 @@ impl Sessions {
                 shared.metrics.session("reused");
                 if let Err(error) = self.end(shared, &kept, Some("refresh token reused"), "service").await {
                     tracing::error!(%error, sid = %sid, "the end of the session will be tried again");
-                    self.end_later(shared, sid);
+                    self.end_later(shared, sid, Stolen::Yes);
                 }
                 Err(GONE)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                // Redis may have found it to be stolen, and nobody heard.
+                if !matches!(error, WriteError::NotWritten(_)) {
+                    self.end_later(shared, sid, Stolen::Perhaps);
+                }
+                Err(error.into())
+            }
         }
     }
 
@@ -304,10 +318,15 @@ impl Sessions {
         Ok(())
     }
 
-    /// Tries again in the background what [`Sessions::end`] could not do.
-    pub fn end_later(&self, shared: &Arc<Shared>, sid: Sid) {
-        let Ok(place) = Arc::clone(&self.ending).try_acquire_owned() else {
-            tracing::error!(%sid, "too many sessions wait for their end: end this one by hand");
+    /// Ends in the background a session that is marked as ended, until [`Sessions::end`] can. One that is not is left.
+    fn end_later(&self, shared: &Arc<Shared>, sid: Sid, stolen: Stolen) {
+        // Many may be in doubt while Redis is slow; they must not take the places of those that are not.
+        let places = if stolen == Stolen::Yes { &self.ending } else { &self.doubted };
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+            // One in doubt ends when one of its refresh tokens is next seen.
+            if stolen == Stolen::Yes {
+                tracing::error!(%sid, "too many sessions wait for their end: end this one by hand");
+            }
             return;
         };
         let shared = Arc::clone(shared);
@@ -318,6 +337,7 @@ impl Sessions {
                 tokio::time::sleep(END_PAUSE).await;
                 match sessions.store(&shared).find(sid).await {
                     Ok(None) => return,
+                    Ok(Some(kept)) if kept.ended.is_none() => return,
                     Ok(Some(kept)) => {
                         if sessions.end(&shared, &kept, Some("refresh token reused"), "service").await.is_ok() {
                             tracing::info!(%sid, "ended at last");
@@ -327,7 +347,9 @@ impl Sessions {
                     Err(_) => {}
                 }
             }
-            tracing::error!(%sid, "could not be ended: end it by hand");
+            if stolen == Stolen::Yes {
+                tracing::error!(%sid, "could not be ended: end it by hand");
+            }
         });
     }
 

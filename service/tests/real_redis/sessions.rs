@@ -723,6 +723,26 @@ fn a_reused_refresh_token_gets_nothing_also_when_redis_does_not_confirm() {
 }
 
 #[test]
+fn a_stolen_session_ends_also_when_redis_never_said_that_it_was_stolen() {
+    let (redis, dir) = (Redis::start(), tempfile::tempdir().unwrap());
+    let sessions = Some(SessionOptions { refresh_grace: Duration::ZERO, ..session_options(&dir) });
+    let confirm_timeout = Duration::from_millis(300);
+    let service = Running::start(service::Options { sessions, confirm_timeout, ..options(&redis) });
+    let stack = Stack { redis, service, dir };
+    let made = stack.create(json!({ "subject": "alice", "client_id": "app", "refresh": true, "format": "jwt" }));
+    assert_eq!(stack.refresh(text(&made, "refresh_token")).0, 200);
+    let body = format!(
+        "client_id=app&client_secret={SECRET}&grant_type=refresh_token&refresh_token={}",
+        text(&made, "refresh_token")
+    );
+    stack.ask_and_hang_up(stack.service.at.listen, "POST /oauth2/token", &body);
+    // In one piece: what waited is done after all of it, when nobody listens for its reply any more.
+    let mut busy = std::net::TcpStream::connect(("127.0.0.1", stack.redis.port)).unwrap();
+    std::io::Write::write_all(&mut busy, b"CLIENT UNPAUSE\r\nEVAL \"for i = 1, 4e8 do end\" 0\r\n").unwrap();
+    eventually(SOON * 2, || stack.dead_for_filters(text(&made, "sid")).then_some(()));
+}
+
+#[test]
 fn a_session_that_is_being_made_while_its_subjects_list_is_full_is_in_it() {
     let stack = stack();
     // What this one writes is there at once, and goes on when the replica has it.
