@@ -15,6 +15,9 @@ use crate::redis_url::Redis;
 use crate::serve_sessions::{AdminArgs, SessionArgs};
 use crate::{Outcome, providers};
 
+/// For calls that nobody can break off, once all else has stopped.
+const STOP: Duration = Duration::from_secs(1);
+
 #[derive(Args)]
 pub struct Serve {
     /// Where filters ask. Port 0 lets the kernel choose.
@@ -113,7 +116,8 @@ impl Serve {
             .with_writer(std::io::stderr)
             .init();
         let options = self.options()?;
-        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let outcome = runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate())?;
             let mut interrupt = signal(SignalKind::interrupt())?;
             let service = Service::bind(options).await?;
@@ -126,7 +130,10 @@ impl Serve {
                 })
                 .await;
             Ok(Outcome::Done)
-        })
+        });
+        // A PKCS#11 module that hangs does not hold up the end.
+        runtime.shutdown_timeout(STOP);
+        outcome
     }
 
     fn options(self) -> Result<Options> {

@@ -27,7 +27,8 @@ pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Asks Redis, as a check would; tells what is known when too many ask, since anybody can.
+/// Asks Redis, as a check would; tells what is known when too many ask, since anybody can. `signing` is there when JWTs
+/// cannot be signed.
 #[utoipa::path(
     get, path = "/readyz", tag = "health", responses((status = 200, body = serde_json::Value), (status = 503, body = serde_json::Value)),
 )]
@@ -37,6 +38,10 @@ pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
         Err(_) => shared.store.standing(),
     };
     match standing {
+        // It answers checks all the same, so it stays in rotation.
+        Ok(()) if shared.sessions.as_ref().is_some_and(|sessions| sessions.signing.is_in_trouble()) => {
+            Json(json!({ "ready": true, "signing": "unavailable" })).into_response()
+        }
         Ok(()) => Json(json!({ "ready": true })).into_response(),
         Err(trouble) => {
             let body = json!({ "ready": false, "trouble": trouble.name() });

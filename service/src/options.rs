@@ -103,6 +103,10 @@ pub enum OptionsError {
     SessionLifetime(u64),
     #[error("`refresh-grace` must be at most 60 s: for so long nobody can tell a thief from a race")]
     RefreshGrace,
+    #[error("`signing-timeout` must be longer than nothing and at most {0:?}: the data listener answers within 5 s")]
+    TokenTimeout(Duration),
+    #[error("`signing-sessions` must be 1 to {0}")]
+    TokenSessions(usize),
 }
 
 impl Options {

@@ -29,7 +29,7 @@ use crate::seal::{SealError, Seals};
 use crate::session::Sessions;
 use crate::session::keys::Ring;
 use crate::signals::{self, ProvidersError, Signals};
-use crate::signing::{self, Signing};
+use crate::signing::{self, Signing, TokenLimits};
 use crate::store::Store;
 use crate::throttle::Throttle;
 use crate::tls::TlsError;
@@ -125,8 +125,9 @@ impl Service {
             Some(sessions) if !sessions.secrets.is_empty() => &sessions.secrets,
             _ => &options.secrets,
         }));
+        let metrics = Arc::new(Metrics::new());
         let sessions = match &options.sessions {
-            Some(given) => Some(open_sessions(given.clone(), Arc::clone(&ring), &options).await?),
+            Some(given) => Some(open_sessions(given.clone(), Arc::clone(&ring), &options, &metrics).await?),
             None => None,
         };
         let data = listen(options.listen).await?;
@@ -138,7 +139,6 @@ impl Service {
             Addresses { listen: address(&data, options.listen)?, admin: address(&admin, options.admin_listen)? };
         let secrets: Vec<_> = options.secrets.iter().map(wire::Secret::derive).collect();
         let seals = Seals::new(&secrets)?;
-        let metrics = Arc::new(Metrics::new());
         let store = Store::open(Arc::clone(&options), Arc::clone(&metrics)).await?;
         if let Some(path) = &options.ports_file {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
@@ -189,14 +189,21 @@ impl Service {
     }
 }
 
-/// Reads the files that sessions need, and again when they change.
-async fn open_sessions(given: SessionOptions, ring: Arc<Ring>, options: &Options) -> Result<Sessions, ServeError> {
-    let (texts, keys) = signing::read(&given.signing_keys).await?;
+/// Opens the keys and reads the files that sessions need, and again when they change.
+async fn open_sessions(
+    given: SessionOptions,
+    ring: Arc<Ring>,
+    options: &Options,
+    metrics: &Arc<Metrics>,
+) -> Result<Sessions, ServeError> {
+    let limits = TokenLimits { sessions: given.token_sessions, timeout: given.token_timeout };
+    let sources = signing::open(&given.signing_keys, limits).await?;
+    let (texts, keys) = signing::read(&sources).await?;
     // The longest that a token of ours is good anywhere.
     let overlap = Duration::from_secs(options.retention_seconds());
-    let signing = Arc::new(Signing::new(keys, overlap, Instant::now()));
-    if !given.signing_keys.is_empty() {
-        tokio::spawn(signing::watch(Arc::clone(&signing), given.signing_keys.clone(), texts));
+    let signing = Arc::new(Signing::new(keys, overlap, Arc::clone(metrics), Instant::now()));
+    if !sources.is_empty() {
+        tokio::spawn(signing::watch(Arc::clone(&signing), sources, texts));
     }
     let clients = Arc::new(Clients::default());
     if let Some(path) = given.clients.clone() {

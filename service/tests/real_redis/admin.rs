@@ -236,6 +236,8 @@ fn the_api_description_is_served_and_every_route_of_it_is_there() {
         access_lifetime: Duration::from_secs(60),
         refresh_grace: Duration::ZERO,
         signing_keys: vec![],
+        token_sessions: 4,
+        token_timeout: Duration::from_secs(3),
         clients: None,
         secrets: vec![],
     };
