@@ -39,9 +39,7 @@ pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     };
     match standing {
         // It answers checks all the same, so it stays in rotation.
-        Ok(()) if shared.sessions.as_ref().is_some_and(|sessions| sessions.signing.is_in_trouble()) => {
-            Json(json!({ "ready": true, "signing": "unavailable" })).into_response()
-        }
+        Ok(()) if cannot_sign(&shared) => Json(json!({ "ready": true, "signing": "unavailable" })).into_response(),
         Ok(()) => Json(json!({ "ready": true })).into_response(),
         Err(trouble) => {
             let body = json!({ "ready": false, "trouble": trouble.name() });
@@ -53,5 +51,10 @@ pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 /// What was counted, as Prometheus reads it.
 #[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, body = String)))]
 pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    shared.metrics.signing_ready(!cannot_sign(&shared));
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], shared.metrics.text()).into_response()
+}
+
+fn cannot_sign(shared: &Shared) -> bool {
+    shared.sessions.as_ref().is_some_and(|sessions| sessions.signing.is_in_trouble())
 }

@@ -113,10 +113,6 @@ impl Signing {
         self.read().signer.as_ref().is_some_and(|signer| !signer.can_sign())
     }
 
-    pub fn tell_whether_it_can(&self) {
-        self.metrics.signing_ready(!self.is_in_trouble());
-    }
-
     /// A compact JWS (RFC 7515) of these claims.
     ///
     /// # Errors
@@ -128,7 +124,6 @@ impl Signing {
         let mut token = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(payload));
         let signature = signer.sign(token.as_bytes()).await;
         self.metrics.signature(SignResult::of(signature.as_ref().err().copied()));
-        self.tell_whether_it_can();
         token.push('.');
         token.push_str(&URL_SAFE_NO_PAD.encode(signature?));
         Ok(token)

@@ -17,6 +17,7 @@ mod process;
 mod raw;
 mod redis;
 mod service;
+mod soft_hsm;
 mod template;
 mod upstream;
 
@@ -31,6 +32,7 @@ pub use process::Process;
 pub use raw::{RawServer, Reply};
 pub use redis::Redis;
 pub use service::{Service, ServiceOptions};
+pub use soft_hsm::SoftHsm;
 pub use template::render;
 pub use upstream::{Answer, Seen, Upstream};
 

@@ -105,7 +105,6 @@ pub async fn watch(signing: Arc<Signing>, sources: Vec<Source>, mut texts: Vec<S
         if Arc::strong_count(&signing) == 1 {
             return;
         }
-        signing.tell_whether_it_can();
         match read(&sources).await {
             Ok((found, keys)) if found != texts => {
                 tracing::info!(keys = keys.len(), "the signing keys have changed");
