@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use service::{AdminTls, KeySource, SessionOptions};
+use service::{AdminTls, KeySource, ListenerTls, SessionOptions};
 use wire::{Secret, parse_duration};
 
 use crate::serve::read;
@@ -102,9 +102,11 @@ pub struct SessionArgs {
 impl AdminArgs {
     pub fn tls(&self) -> Option<AdminTls> {
         Some(AdminTls {
-            certificate: self.admin_tls_cert.clone()?,
-            key: self.admin_tls_key.clone()?,
-            client_ca: self.admin_client_ca.clone(),
+            files: ListenerTls {
+                certificate: self.admin_tls_cert.clone()?,
+                key: self.admin_tls_key.clone()?,
+                client_ca: self.admin_client_ca.clone(),
+            },
             client_names: self.admin_client_names.clone(),
             require_certificate: self.admin_require_certificate,
         })

@@ -34,4 +34,4 @@ pub use session::options::SessionOptions;
 pub use signals::{Provider, Providers, ProvidersError};
 pub use signing::{KeySource, UriError};
 pub use store::{Allow, CreateError, Mode, RedisOptions, RedisOptionsError, StoreId, StoreIdError, create_store};
-pub use tls::AdminTls;
+pub use tls::{AdminTls, ListenerTls};

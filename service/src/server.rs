@@ -32,7 +32,7 @@ use crate::signals::{self, ProvidersError, Signals};
 use crate::signing::{self, Signing, TokenLimits};
 use crate::store::Store;
 use crate::throttle::Throttle;
-use crate::tls::TlsError;
+use crate::tls::{Listener, TlsError};
 use crate::{Options, RedisOptionsError, SessionOptions, admin, check, gate, health, oauth2};
 
 /// Longer than Envoy keeps an idle upstream connection (1 h): who closes first loses a request now and then, and on
@@ -52,6 +52,7 @@ pub struct Service {
     shared: Arc<Shared>,
     data: TcpListener,
     admin: TcpListener,
+    data_tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     admin_tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     addresses: Addresses,
 }
@@ -113,14 +114,8 @@ impl Service {
         options.check()?;
         let signals = Signals::new(&options)?;
         let options = Arc::new(options);
-        let admin_tls = match options.admin_tls.clone() {
-            None => None,
-            Some(tls) => {
-                let (say, hear) = watch::channel(Arc::new(tls.config()?));
-                tokio::spawn(tls.watch(say));
-                Some(hear)
-            }
-        };
+        let data_tls = options.tls.clone().map(|tls| tls.serve(Listener::Data)).transpose()?;
+        let admin_tls = options.admin_tls.clone().map(|tls| tls.files.serve(Listener::Admin)).transpose()?;
         let ring = Arc::new(Ring::new(match &options.sessions {
             Some(sessions) if !sessions.secrets.is_empty() => &sessions.secrets,
             _ => &options.secrets,
@@ -159,7 +154,7 @@ impl Service {
             bulk: Arc::new(Semaphore::new(MAX_BULK)),
             signals,
         };
-        Ok(Self { shared: Arc::new(shared), data, admin, admin_tls, addresses })
+        Ok(Self { shared: Arc::new(shared), data, admin, data_tls, admin_tls, addresses })
     }
 
     pub fn addresses(&self) -> Addresses {
@@ -175,7 +170,7 @@ impl Service {
         let admin = admin::routes(Arc::clone(&self.shared));
         let serving = async {
             tokio::join!(
-                connections::accept(self.data, data, limits(DATA_IDLE), None, on_stop.clone()),
+                connections::accept(self.data, data, limits(DATA_IDLE), self.data_tls, on_stop.clone()),
                 connections::accept(self.admin, admin, limits(ADMIN_IDLE), self.admin_tls, on_stop.clone()),
             );
         };

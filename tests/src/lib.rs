@@ -26,7 +26,7 @@ pub use client::{Connection, H2Connection, Request, Response, exchange};
 pub use cluster::{Cluster, PATIENCE, Sentinels};
 pub use compose::Compose;
 pub use directory::Directory;
-pub use envoy::{Envoy, EnvoyOptions, Tls};
+pub use envoy::{Envoy, EnvoyOptions, ServiceTls, Tls};
 pub use mesh::{Mesh, MeshOptions};
 pub use process::Process;
 pub use raw::{RawServer, Reply};
