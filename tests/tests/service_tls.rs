@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
+use tests::mesh::{ISSUER, claims};
 use tests::{
     Authority, Connection, Directory, Mesh, MeshOptions, Redis, Request, Service, ServiceOptions, ServiceTls, exchange,
     wait_until,
@@ -40,8 +41,8 @@ impl Stack {
         Self { _redis: redis, service, ours, theirs, directory }
     }
 
-    fn client(&self, authority: &Authority) -> Option<(PathBuf, PathBuf)> {
-        Some(authority.sign(self.directory.path(), "envoy"))
+    fn client(&self, authority: &Authority, name: &str) -> Option<(PathBuf, PathBuf)> {
+        Some(authority.sign(self.directory.path(), name))
     }
 
     /// An Envoy that reaches the service so, and the service.
@@ -68,14 +69,13 @@ async fn checks_go_over_mutual_tls_and_nobody_else_gets_an_answer() {
     let right = || ServiceTls {
         name: "service.example".into(),
         authority: stack.ours.certificate.clone(),
-        client: stack.client(&stack.ours),
+        client: stack.client(&stack.ours, "envoy"),
     };
     let mesh = stack.mesh("mutual-tls-right", again(&stack.service), right()).await;
-    let token = mesh.token();
+    let claims = claims();
+    let token = mesh.keys.first.mint(&claims);
     assert_eq!(mesh.get(&token).await.status, 200);
-    let claims: serde_json::Value =
-        serde_json::from_slice(&mint::from_base64url(token.split('.').nth(1).unwrap()).unwrap()).unwrap();
-    mesh.revoke(&["session", claims["sid"].as_str().unwrap(), "--issuer", tests::mesh::ISSUER]).await;
+    mesh.revoke(&["session", "--issuer", ISSUER, "--id", claims["sid"].as_str().unwrap()]).await;
     assert!(mesh.becomes_everywhere(&token, 403).await);
 
     let address = mesh.service.as_ref().unwrap().address();
@@ -89,7 +89,7 @@ async fn checks_go_over_mutual_tls_and_nobody_else_gets_an_answer() {
     let probed = exchange(mesh.service.as_ref().unwrap().admin_address(), &Request::get("/readyz")).await.unwrap();
     assert_eq!((probed.status, probed.json()), (200, json!({ "ready": true })));
 
-    let strangers = ServiceTls { client: stack.client(&stack.theirs), ..right() };
+    let strangers = ServiceTls { client: stack.client(&stack.theirs, "stranger"), ..right() };
     refuses(&stack.mesh("mutual-tls-stranger", again(&stack.service), strangers).await).await;
     let none = ServiceTls { client: None, ..right() };
     refuses(&stack.mesh("mutual-tls-none", again(&stack.service), none).await).await;

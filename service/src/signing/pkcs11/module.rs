@@ -66,11 +66,17 @@ impl Module {
     /// Does nothing while somebody is in a call, which may hang.
     pub fn begin_anew(&self) {
         let Ok(mut context) = self.context.try_write() else { return };
-        // All sessions end with it. If it fails, the next call says so.
-        let _ = context.pkcs11.clone().finalize();
+        let path = self.path.display();
+        match context.pkcs11.clone().finalize() {
+            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiNotInitialized, _)) => {}
+            // Its sessions are still open, and still ours to close.
+            Err(error) => {
+                return tracing::warn!(module = %path, error = %TokenError::Call(error), "the module does not end");
+            }
+        }
         context.epoch += 1;
         if let Err(error) = start(&context.pkcs11) {
-            tracing::warn!(module = %self.path.display(), error = %TokenError::Call(error), "cannot start the module anew");
+            tracing::warn!(module = %path, error = %TokenError::Call(error), "the module does not start anew");
         }
     }
 
@@ -110,12 +116,14 @@ impl Module {
             }
             // One login is for all sessions of a process with a token.
             Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
+            // A vendor's own code may well mean that, and a locked token is worse than a restart.
             Err(Error::Pkcs11(
                 code @ (RvError::PinIncorrect
                 | RvError::PinInvalid
                 | RvError::PinLenRange
                 | RvError::PinExpired
-                | RvError::PinLocked),
+                | RvError::PinLocked
+                | RvError::VendorDefined(_)),
                 _,
             )) => {
                 refused.insert(slot.id(), digest);
