@@ -23,10 +23,10 @@ pub struct SoftHsm {
 
 impl SoftHsm {
     /// # Panics
-    /// It is not installed: scripts/setup does that.
+    /// It is not installed: scripts/checkers does that.
     pub fn new(directory: &Directory) -> Self {
         let module = MODULES.iter().find(|path| Path::new(path).exists());
-        let module = module.expect("libsofthsm2.so must be installed: scripts/setup");
+        let module = module.expect("libsofthsm2.so must be installed: scripts/checkers");
         let tokens = directory.path().join("tokens");
         std::fs::create_dir_all(&tokens).expect("the stack's directory takes another");
         let text =
