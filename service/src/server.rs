@@ -31,10 +31,10 @@ use crate::seal::{SealError, Seals};
 use crate::session::Sessions;
 use crate::session::keys::Ring;
 use crate::signals::{self, ProvidersError, Signals};
-use crate::signing::{self, Signing};
+use crate::signing::{self, Signing, TokenLimits};
 use crate::store::Store;
 use crate::throttle::Throttle;
-use crate::tls::TlsError;
+use crate::tls::{Listener, TlsError};
 use crate::{Options, RedisOptionsError, SessionOptions, admin, check, gate, health, oauth2};
 
 /// Longer than Envoy keeps an idle upstream connection (1 h): who closes first loses a request now and then, and on
@@ -56,6 +56,7 @@ pub struct Service {
     shared: Arc<Shared>,
     data: TcpListener,
     admin: TcpListener,
+    data_tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     admin_tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     addresses: Addresses,
 }
@@ -119,20 +120,15 @@ impl Service {
         options.check()?;
         let signals = Signals::new(&options)?;
         let options = Arc::new(options);
-        let admin_tls = match options.admin_tls.clone() {
-            None => None,
-            Some(tls) => {
-                let (say, hear) = watch::channel(Arc::new(tls.config()?));
-                tokio::spawn(tls.watch(say));
-                Some(hear)
-            }
-        };
+        let data_tls = options.tls.clone().map(|tls| tls.serve(Listener::Data)).transpose()?;
+        let admin_tls = options.admin_tls.clone().map(|tls| tls.files.serve(Listener::Admin)).transpose()?;
         let ring = Arc::new(Ring::new(match &options.sessions {
             Some(sessions) if !sessions.secrets.is_empty() => &sessions.secrets,
             _ => &options.secrets,
         }));
+        let metrics = Arc::new(Metrics::new());
         let sessions = match &options.sessions {
-            Some(given) => Some(open_sessions(given.clone(), Arc::clone(&ring), &options).await?),
+            Some(given) => Some(open_sessions(given.clone(), Arc::clone(&ring), &options, &metrics).await?),
             None => None,
         };
         let data = listen(options.listen).await?;
@@ -144,7 +140,6 @@ impl Service {
             Addresses { listen: address(&data, options.listen)?, admin: address(&admin, options.admin_listen)? };
         let secrets: Vec<_> = options.secrets.iter().map(wire::Secret::derive).collect();
         let seals = Seals::new(&secrets)?;
-        let metrics = Arc::new(Metrics::new());
         let store = Store::open(Arc::clone(&options), Arc::clone(&metrics)).await?;
         if let Some(path) = &options.ports_file {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
@@ -166,7 +161,7 @@ impl Service {
             signals,
             work: TaskTracker::new(),
         };
-        Ok(Self { shared: Arc::new(shared), data, admin, admin_tls, addresses })
+        Ok(Self { shared: Arc::new(shared), data, admin, data_tls, admin_tls, addresses })
     }
 
     pub fn addresses(&self) -> Addresses {
@@ -183,7 +178,7 @@ impl Service {
         let admin = admin::routes(Arc::clone(&self.shared));
         let serving = async {
             tokio::join!(
-                connections::accept(self.data, data, limits(DATA_IDLE), None, on_stop.clone()),
+                connections::accept(self.data, data, limits(DATA_IDLE), self.data_tls, on_stop.clone()),
                 connections::accept(self.admin, admin, limits(ADMIN_IDLE), self.admin_tls, on_stop.clone()),
             );
         };
@@ -201,14 +196,21 @@ impl Service {
     }
 }
 
-/// Reads the files that sessions need, and again when they change.
-async fn open_sessions(given: SessionOptions, ring: Arc<Ring>, options: &Options) -> Result<Sessions, ServeError> {
-    let (texts, keys) = signing::read(&given.signing_keys).await?;
+/// Opens the keys and reads the files that sessions need, and again when they change.
+async fn open_sessions(
+    given: SessionOptions,
+    ring: Arc<Ring>,
+    options: &Options,
+    metrics: &Arc<Metrics>,
+) -> Result<Sessions, ServeError> {
+    let limits = TokenLimits { sessions: given.token_sessions, timeout: given.token_timeout };
+    let sources = signing::open(&given.signing_keys, limits).await?;
+    let (texts, keys) = signing::read(&sources).await?;
     // The longest that a token of ours is good anywhere.
     let overlap = Duration::from_secs(options.retention_seconds());
-    let signing = Arc::new(Signing::new(keys, overlap, Instant::now()));
-    if !given.signing_keys.is_empty() {
-        tokio::spawn(signing::watch(Arc::clone(&signing), given.signing_keys.clone(), texts));
+    let signing = Arc::new(Signing::new(keys, overlap, Arc::clone(metrics), Instant::now()));
+    if !sources.is_empty() {
+        tokio::spawn(signing::watch(Arc::clone(&signing), sources, texts));
     }
     let clients = Arc::new(Clients::default());
     if let Some(path) = given.clients.clone() {

@@ -149,7 +149,7 @@ impl Sessions {
     /// # Errors
     /// A field that cannot be, or that the store could not take it.
     pub async fn create(&self, shared: &Shared, new: NewSession, by: &str) -> Result<Tokens, Problem> {
-        if new.format == Format::Jwt && !self.signing.can_sign() {
+        if new.format == Format::Jwt && !self.signing.has_key() {
             return Err(Problem::field("format", "cannot be `jwt`: the service has no --signing-key"));
         }
         if new.refresh && !new.client_id.as_deref().is_some_and(|id| self.clients.may_refresh(id)) {
@@ -177,7 +177,7 @@ impl Sessions {
             reason: new.reason,
         };
         let life = Duration::from_secs(data.ends.saturating_sub(now));
-        let issued = self.issue(at, sid, &data, u64::MAX, now).map_err(|_| Problem::internal())?;
+        let issued = self.issue(at, sid, &data, u64::MAX, now).await?;
         let refresh = match data.refresh {
             true => Some(self.ring.make_token(at, Purpose::Refresh, sid).map_err(|_| Problem::internal())?),
             false => None,
@@ -255,7 +255,7 @@ impl Sessions {
         if self.revoked(shared, &kept.data, None).await? {
             return Err(GONE);
         }
-        let issued = self.issue(at, sid, &kept.data, mask, unix_seconds()).map_err(|_| OAuthError::Internal)?;
+        let issued = self.issue(at, sid, &kept.data, mask, unix_seconds()).await?;
         let new = self.ring.make_token(at, Purpose::Refresh, sid).map_err(|_| OAuthError::Internal)?;
         let new_mac = self.ring.token_mac(at, &new);
         let rotated = store.rotate(at, &token, new_mac, &issued.record, self.options.refresh_grace).await;
@@ -485,7 +485,7 @@ impl Sessions {
         });
     }
 
-    fn issue(&self, at: KeyAt, sid: Sid, data: &Data, scopes: u64, now: u64) -> Result<Issued, SignError> {
+    async fn issue(&self, at: KeyAt, sid: Sid, data: &Data, scopes: u64, now: u64) -> Result<Issued, SignError> {
         let expires_in = data.access_lifetime.min(data.ends.saturating_sub(now));
         let exp = now.saturating_add(expires_in);
         if data.format == Format::Opaque {
@@ -500,7 +500,7 @@ impl Sessions {
         claims.insert("iat".into(), now.into());
         claims.insert("exp".into(), exp.into());
         claims.insert("jti".into(), jti.as_str().into());
-        Ok(Issued { token: self.signing.sign(&claims)?, record: Vec::new(), expires_in, jti })
+        Ok(Issued { token: self.signing.sign(&claims).await?, record: Vec::new(), expires_in, jti })
     }
 
     fn tokens(&self, issued: Issued, refresh: Option<OpaqueToken>, data: &Data, scopes: u64) -> Tokens {

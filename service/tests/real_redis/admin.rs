@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use service::AdminTls;
+use service::{AdminTls, ListenerTls};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use wire::Kind;
 
@@ -206,9 +206,7 @@ fn a_certificate_of_the_right_authority_and_name_is_enough_and_any_other_is_not(
     let stranger = theirs.sign("operator", "URI:spiffe://mesh/operator");
     let redis = Redis::start();
     let tls = AdminTls {
-        certificate,
-        key,
-        client_ca: Some(ours.ca()),
+        files: ListenerTls { certificate, key, client_ca: Some(ours.ca()) },
         client_names: vec!["spiffe://mesh/operator".into()],
         require_certificate: false,
     };
@@ -257,6 +255,8 @@ fn the_api_description_is_served_and_every_route_of_it_is_there() {
         access_lifetime: Duration::from_secs(60),
         refresh_grace: Duration::ZERO,
         signing_keys: vec![],
+        token_sessions: 4,
+        token_timeout: Duration::from_secs(3),
         clients: None,
         secrets: vec![],
     };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mint::{Alg, SigningKey};
 use serde_json::{Value, json};
-use service::SessionOptions;
+use service::{KeySource, SessionOptions};
 use wire::opaque_token::{self, OpaqueToken, Purpose};
 use wire::{Answer, Kind};
 
@@ -38,7 +38,9 @@ fn session_options(dir: &tempfile::TempDir) -> SessionOptions {
         lifetime: Duration::from_secs(12 * 3600),
         access_lifetime: Duration::from_secs(300),
         refresh_grace: Duration::from_secs(1),
-        signing_keys: vec![signing_key(dir, "signing.pem", Alg::ES256).0],
+        signing_keys: vec![KeySource::File(signing_key(dir, "signing.pem", Alg::ES256).0)],
+        token_sessions: 4,
+        token_timeout: Duration::from_secs(3),
         clients: Some(dir.path().join("clients.json")),
         secrets: vec![],
     }
