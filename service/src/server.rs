@@ -11,6 +11,8 @@ use axum::middleware;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 use tower_http::timeout::TimeoutLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -43,6 +45,8 @@ const ADMIN_IDLE: Duration = Duration::from_secs(60);
 const DATA_REQUEST: Duration = Duration::from_secs(5);
 /// Readiness asked of Redis at once; more are told what is known without asking.
 const MAX_PROBES: usize = 16;
+/// How long work may take whose sender is gone, once every connection has ended.
+const LAST_WORK: Duration = Duration::from_secs(5);
 /// Bulk requests in progress; more are refused.
 const MAX_BULK: usize = 4;
 
@@ -103,6 +107,8 @@ pub struct Shared {
     /// Places of bulk requests, held until their answers end.
     pub bulk: Arc<Semaphore>,
     pub signals: Signals,
+    /// What is finished whoever hangs up. Its places bound it, not this.
+    pub work: TaskTracker,
 }
 
 impl Service {
@@ -153,6 +159,7 @@ impl Service {
             probes: Semaphore::new(MAX_PROBES),
             bulk: Arc::new(Semaphore::new(MAX_BULK)),
             signals,
+            work: TaskTracker::new(),
         };
         Ok(Self { shared: Arc::new(shared), data, admin, data_tls, admin_tls, addresses })
     }
@@ -161,7 +168,8 @@ impl Service {
         self.addresses
     }
 
-    /// Serves until `stop` is done, then lets requests in progress end, for at most ten seconds.
+    /// Serves until `stop` is done, then lets requests in progress end, for at most ten seconds, and for five more those
+    /// whose senders are gone.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (say_stop, on_stop) = watch::channel(false);
         let (connections, newcomers) = (self.shared.options.max_connections, self.shared.options.max_newcomers);
@@ -180,6 +188,10 @@ impl Service {
             say_stop.send_replace(true);
         };
         tokio::join!(serving, stopping);
+        self.shared.work.close();
+        if timeout(LAST_WORK, self.shared.work.wait()).await.is_err() {
+            tracing::warn!("work whose senders are gone was not finished");
+        }
         tracing::info!("stopped");
     }
 }
@@ -212,7 +224,9 @@ fn data_routes(shared: Arc<Shared>) -> Router {
     let gate = |most| middleware::from_fn_with_state(Gate::new(shared.options.max_requests, most), gate::pass);
     let mut routes = check_routes().layer(gate(MAX_QUESTION_BYTES));
     if shared.sessions.is_some() {
-        routes = routes.merge(oauth2::routes().layer(gate(oauth2::MAX_BODY))).merge(oauth2::key_routes());
+        let carried = (Gate::new(shared.options.max_requests, oauth2::MAX_BODY), shared.work.clone());
+        let carried = oauth2::routes().layer(middleware::from_fn_with_state(carried, gate::carry));
+        routes = routes.merge(carried).merge(oauth2::key_routes());
     }
     // Whether we live must be told when every place is taken, too.
     let routes =
