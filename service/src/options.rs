@@ -24,6 +24,10 @@ pub struct Options {
     /// Written once both are bound: `{"listen": "…", "admin": "…"}`.
     pub ports_file: Option<PathBuf>,
     pub redis: RedisOptions,
+    /// Another store, that every write goes to too, before it is acknowledged.
+    pub redis_also: Option<RedisOptions>,
+    /// The only store to accept there.
+    pub also_store_id: Option<StoreId>,
     /// Bounds each connection attempt and each round trip.
     pub redis_timeout: Duration,
     /// Bounds the wait for a written revocation to be on disk and on replicas, on top of `redis_timeout`.
@@ -211,6 +215,8 @@ pub mod tests {
             admin_listen: any,
             ports_file: None,
             redis: RedisOptions::single("redis://127.0.0.1:1"),
+            redis_also: None,
+            also_store_id: None,
             redis_timeout: Duration::from_millis(200),
             confirm_timeout: Duration::from_secs(2),
             secrets: vec![Secret::new(&[1; 32]).unwrap()],

@@ -72,6 +72,8 @@ pub enum ServeError {
     PortsFile(#[source] io::Error),
     #[error(transparent)]
     Redis(#[from] RedisOptionsError),
+    #[error("for `redis-also`")]
+    RedisAlso(#[source] RedisOptionsError),
     #[error(transparent)]
     Seal(#[from] SealError),
     #[error(transparent)]
@@ -111,6 +113,9 @@ impl Service {
     /// See [`ServeError`].
     pub async fn bind(options: Options) -> Result<Self, ServeError> {
         options.check()?;
+        if let Some(also) = &options.redis_also {
+            also.access().map_err(ServeError::RedisAlso)?;
+        }
         let signals = Signals::new(&options)?;
         let options = Arc::new(options);
         let admin_tls = match options.admin_tls.clone() {

@@ -58,7 +58,8 @@ pub async fn create_store(
     let orders =
         Orders { access, allow, limit, pin: Pin::default(), create: false, role: Role::Ours, metrics: None };
     let kept = keeper::keep(orders).await;
-    complete(&reached(&kept, limit).await?, after_loss, limit).await
+    let routes = reached(&kept, limit).await?;
+    complete(&routes, after_loss, limit).await
 }
 
 /// Marks an empty Redis as a store that is to be filled from another, or ends what somebody began of that. Services write

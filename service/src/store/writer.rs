@@ -91,6 +91,24 @@ pub struct Confirmed {
     pub replicas: u64,
 }
 
+impl WriteError {
+    /// In short, for who asks in another way.
+    pub fn trouble(&self) -> Trouble {
+        match self {
+            WriteError::NotWritten(trouble) | WriteError::Unknown(trouble) => *trouble,
+            WriteError::Unconfirmed(_) => Trouble::StoreFailed,
+        }
+    }
+}
+
+impl Confirmed {
+    /// What holds for both.
+    pub fn and(self, other: Option<Confirmed>) -> Self {
+        let Some(other) = other else { return self };
+        Self { on_disk: self.on_disk && other.on_disk, replicas: self.replicas.min(other.replicas) }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     #[error("nothing was written: {}", .0.name())]

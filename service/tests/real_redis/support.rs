@@ -133,6 +133,8 @@ pub fn options(redis: &Redis) -> Options {
         admin_listen: any,
         ports_file: None,
         redis: service::RedisOptions::single(&redis.url()),
+        redis_also: None,
+        also_store_id: None,
         redis_timeout: Duration::from_millis(200),
         confirm_timeout: Duration::from_secs(2),
         secrets: vec![secret(1)],

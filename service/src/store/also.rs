@@ -1,0 +1,159 @@
+//! The other store of `--redis-also`: what was written to ours is brought there before it is acknowledged. Nothing is ever
+//! read from it for an answer.
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use redis::Cmd;
+
+use super::Pin;
+use super::contents::{Kind, Name};
+use super::transfer::Transfer;
+use super::writer::{Confirmed, WriteError};
+use crate::metrics::Metrics;
+use crate::throttle::Throttle;
+
+/// Names that could not be brought and are tried again. More than these wait for `portcullis migrate`.
+const MAX_BEHIND: usize = 10_000;
+/// How often they are, and how many at once.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_AT_ONCE: usize = 256;
+
+#[derive(Debug)]
+pub struct Also {
+    transfer: Transfer,
+    ours: Pin,
+    pin: Pin,
+    behind: Mutex<HashSet<Name>>,
+    metrics: Arc<Metrics>,
+    /// Failures, as they are logged.
+    failed: Throttle,
+    /// Names that nobody will try again.
+    lost: Throttle,
+}
+
+impl Also {
+    pub fn new(transfer: Transfer, ours: Pin, pin: Pin, metrics: Arc<Metrics>) -> Arc<Self> {
+        let (failed, lost) = (Throttle::default(), Throttle::default());
+        let also = Arc::new(Self { transfer, ours, pin, behind: Mutex::default(), metrics, failed, lost });
+        tokio::spawn(try_again(Arc::downgrade(&also)));
+        also
+    }
+
+    /// Brings what lies under `names` in our store. `own`: of an audit entry, its id.
+    ///
+    /// # Errors
+    /// [`WriteError::Unconfirmed`], since it is in our store. It is tried again in the background.
+    pub async fn bring(&self, names: &[Name], own: Option<&str>) -> Result<Option<Confirmed>, WriteError> {
+        let brought = self.try_bring(names, own).await;
+        self.metrics.also(brought.is_ok());
+        if let Err(error) = &brought {
+            self.later(names);
+            self.tell(error);
+        }
+        brought.map_err(|error| unconfirmed(&error))
+    }
+
+    /// Does there what was just done here: it took something away. What is here all the same, by somebody who put it back
+    /// meanwhile, is brought again.
+    ///
+    /// # Errors
+    /// [`WriteError::Unconfirmed`]: it is done here, and perhaps not there.
+    pub async fn remove(&self, names: &[Name], commands: Vec<Cmd>) -> Result<Option<Confirmed>, WriteError> {
+        let removing = async {
+            self.fit()?;
+            let commands = names.iter().zip(commands).map(|(name, command)| (name.bucket, command)).collect();
+            let removed = self.transfer.run(commands).await?;
+            self.transfer.bring(names).await?;
+            Ok(removed.map(|(_, confirmed)| confirmed))
+        };
+        let removed: Result<_, WriteError> = removing.await;
+        self.metrics.also(removed.is_ok());
+        if let Err(error) = &removed {
+            // Never taken away later: by then it may have been put back on purpose. `migrate` tells of what is there only.
+            self.later(names);
+            self.tell(error);
+        }
+        removed.map_err(|error| unconfirmed(&error))
+    }
+
+    /// Brings them in the background, soon.
+    pub fn later(&self, names: &[Name]) {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            if behind.len() >= MAX_BEHIND && !behind.contains(name) {
+                if let Some(more) = self.lost.pass(Instant::now()) {
+                    tracing::error!(more, "too much waits for the other store: run `portcullis migrate` before the switch");
+                }
+                continue;
+            }
+            behind.insert(name.clone());
+        }
+        self.metrics.also_behind(behind.len());
+    }
+
+    async fn try_bring(&self, names: &[Name], own: Option<&str>) -> Result<Option<Confirmed>, WriteError> {
+        self.fit()?;
+        if names.iter().any(|name| name.kind == Kind::Audit) {
+            self.transfer.bring_audit(own).await?;
+        }
+        let names: Vec<_> = names.iter().filter(|name| name.kind != Kind::Audit).cloned().collect();
+        self.transfer.bring(&names).await
+    }
+
+    /// What is known to be out of reach is not waited for.
+    fn fit(&self) -> Result<(), WriteError> {
+        self.transfer.there.standing().map_err(WriteError::NotWritten)?;
+        if self.ours.id().is_some() && self.ours.id() == self.pin.id() {
+            return Err(WriteError::Unconfirmed("it is the very store of --redis".into()));
+        }
+        Ok(())
+    }
+
+    fn tell(&self, error: &WriteError) {
+        if let Some(more) = self.failed.pass(Instant::now()) {
+            tracing::warn!(%error, more, "the other store (redis-also) lacks a write; it is tried again");
+        }
+    }
+}
+
+/// As the asker is told: ours has it.
+fn unconfirmed(error: &WriteError) -> WriteError {
+    let why = match error {
+        WriteError::NotWritten(trouble) | WriteError::Unknown(trouble) => trouble.name().to_owned(),
+        WriteError::Unconfirmed(why) => why.clone(),
+    };
+    WriteError::Unconfirmed(format!("the other store, that of --redis-also, did not confirm it: {why}"))
+}
+
+async fn try_again(also: Weak<Also>) {
+    loop {
+        tokio::time::sleep(RETRY).await;
+        let Some(also) = also.upgrade() else { return };
+        loop {
+            let some: Vec<Name> = {
+                let behind = also.behind.lock().unwrap_or_else(PoisonError::into_inner);
+                behind.iter().take(RETRY_AT_ONCE).cloned().collect()
+            };
+            if some.is_empty() {
+                break;
+            }
+            // Out first: who adds one of them meanwhile has something newer.
+            also.forget(&some);
+            if also.try_bring(&some, None).await.is_err() {
+                also.later(&some);
+                break;
+            }
+        }
+    }
+}
+
+impl Also {
+    fn forget(&self, names: &[Name]) {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            behind.remove(name);
+        }
+        self.metrics.also_behind(behind.len());
+    }
+}
