@@ -36,6 +36,10 @@ pub struct Migrate {
     /// The only store to copy to. Needed if it is complete already, to copy to it or verify it once more.
     #[arg(long, value_name = "ID")]
     to_store_id: Option<StoreId>,
+    /// How long a difference may last before it counts: a service has written to the one and is about to write to the
+    /// other.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    settle: Duration,
     /// The longest that connecting or one round trip may take, on either side.
     #[arg(long, env = "PORTCULLIS_REDIS_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
     redis_timeout: Duration,
@@ -92,6 +96,7 @@ impl Migrate {
             require_disk: self.require_disk,
             allow,
             to_store_id: self.to_store_id,
+            settle: self.settle,
             verify_only: self.verify,
         };
         let shown = Shown::new()?;

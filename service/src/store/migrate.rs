@@ -24,10 +24,8 @@ use crate::metrics::Metrics;
 
 /// Names that SCAN is asked for at once; it may give some more.
 const PAGE: usize = 1000;
-/// How long a difference may last before it counts: a service has written to one store and is about to write to the
-/// other. In all, a run waits for [`PATIENCE`] only.
-const SETTLE: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A run waits for as many differences that stay, each for as long as it was told to; then for none.
+const PATIENCE: u32 = 6;
 const POLL: Duration = Duration::from_millis(100);
 /// Sessions keep times of their server's clock, so the clocks must not differ by more.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
@@ -52,6 +50,9 @@ pub struct Migration {
     pub allow: Allow,
     /// Must be given if the other store is complete already, as its owner's word that it is the one that is meant.
     pub to_store_id: Option<StoreId>,
+    /// How long a difference may last before it counts: a service has written to one store and is about to write to the
+    /// other.
+    pub settle: Duration,
     /// Compare, and write nothing.
     pub verify_only: bool,
 }
@@ -179,7 +180,7 @@ struct Run<'a> {
     more_strange: u64,
     lone: u64,
     told: Vec<String>,
-    patience: Duration,
+    patience: u32,
 }
 
 impl<'a> Run<'a> {
@@ -341,12 +342,12 @@ impl<'a> Run<'a> {
         };
         let mut differing = differ(compared);
         let began = Instant::now();
-        while !differing.is_empty() && began.elapsed() < SETTLE.min(self.patience) {
+        while !differing.is_empty() && began.elapsed() < self.settle() {
             tokio::time::sleep(POLL).await;
             differing = differ(self.compare(differing).await?);
         }
         if !differing.is_empty() {
-            self.patience = self.patience.saturating_sub(began.elapsed());
+            self.patience = self.patience.saturating_sub(1);
         }
         for name in differing {
             self.tallies.entry(name.kind).or_default().differing += 1;
@@ -397,13 +398,13 @@ impl<'a> Run<'a> {
                         .map_err(|trouble| MigrateError::Trouble(TO, trouble))?;
                 let there: HashSet<_> = there.into_iter().collect();
                 missing = here.into_iter().filter(|entry| !there.contains(entry)).map(|(id, _)| id).collect::<Vec<_>>();
-                if missing.is_empty() || began.elapsed() >= SETTLE.min(self.patience) {
+                if missing.is_empty() || began.elapsed() >= self.settle() {
                     break;
                 }
                 tokio::time::sleep(POLL).await;
             }
             if !missing.is_empty() {
-                self.patience = self.patience.saturating_sub(began.elapsed());
+                self.patience = self.patience.saturating_sub(1);
             }
             let tally = self.tallies.entry(Kind::Audit).or_default();
             tally.found += page.len() as u64;
@@ -476,6 +477,10 @@ impl<'a> Run<'a> {
         }
         layout.sort_unstable();
         Ok(layout)
+    }
+
+    fn settle(&self) -> Duration {
+        if self.patience == 0 { Duration::ZERO } else { self.plan.settle }
     }
 
     fn strange(&mut self, name: String) {
