@@ -125,9 +125,7 @@ fn broken_off() -> Outcome {
 
 fn tell(report: &Report, as_json: bool) {
     if as_json {
-        let tally = |(kind, tally): &(&str, service::Tally)| {
-            json!({ "kind": kind, "found": tally.found, "copied": tally.copied, "differing": tally.differing })
-        };
+        let tally = |(kind, tally): &(&str, service::Tally)| json!({ "kind": kind, "found": tally.found, "copied": tally.copied, "differing": tally.differing });
         let told = json!({
             "from": report.from.to_string(),
             "to": report.to.to_string(),
@@ -147,7 +145,8 @@ fn tell(report: &Report, as_json: bool) {
         say(&format!("{} names are not understood, and were not copied", report.strange));
     }
     if report.lone > 0 {
-        let what = "revocations are in `to` only, since they were lifted meanwhile; they will hold there until lifted again";
+        let what =
+            "revocations are in `to` only, since they were lifted meanwhile; they will hold there until lifted again";
         say(&format!("{} {what}", report.lone));
     }
     for line in &report.told {

@@ -159,7 +159,21 @@ impl Metrics {
         for what in ["created", "ended", "reused"] {
             sessions.get_or_create(&[("event", what)]).inc_by(0);
         }
-        Self { registry, checks, troubles, revocations, oauth, sessions, signals, keys_per_check, redis_seconds, ready, also, also_ready, also_behind }
+        Self {
+            registry,
+            checks,
+            troubles,
+            revocations,
+            oauth,
+            sessions,
+            signals,
+            keys_per_check,
+            redis_seconds,
+            ready,
+            also,
+            also_ready,
+            also_behind,
+        }
     }
 
     pub fn check(&self, result: CheckResult) {

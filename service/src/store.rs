@@ -35,7 +35,7 @@ pub use writer::{Confirmed, Ends, Revocation, WriteError, Written};
 
 use crate::Options;
 use crate::metrics::Metrics;
-use also::Also;
+use also::{Also, Owed};
 use keeper::{Orders, Role};
 use reader::Reader;
 use transfer::Transfer;
@@ -120,7 +120,8 @@ impl Store {
             limit: options.redis_timeout,
             metrics: Arc::clone(&metrics),
         };
-        let to = Writer::new(access, kept, pin.clone(), Terms::from(options));
+        let min_replicas = options.also_min_replicas.unwrap_or(options.min_replicas);
+        let to = Writer::new(access, kept, pin.clone(), Terms { min_replicas, ..Terms::from(options) });
         let transfer = Transfer { from: Arc::clone(reader), to, there, audit_entries: AUDIT_ENTRIES };
         Ok(Some(Also::new(transfer, reader.pin.clone(), pin, metrics)))
     }
@@ -159,8 +160,9 @@ impl Store {
     /// See [`WriteError`]: it tells apart what was not written and what was not confirmed.
     pub async fn revoke(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError> {
         let names: Vec<_> = revocations.iter().map(|revocation| Name::of_revocation(revocation.key)).collect();
+        let owed = self.owed(&names);
         let written = self.writer.revoke(revocations).await;
-        let mut written = self.bring(&names, written, None).await?;
+        let mut written = bring(owed, written, None).await?;
         self.confirm(&names)?;
         written.0.confirmed = written.0.confirmed.and(written.1);
         Ok(written.0)
@@ -201,13 +203,14 @@ impl Store {
     /// As for [`Store::revoke`].
     pub async fn write(&self, name: &Name, command: Cmd) -> Result<Value, WriteError> {
         let names = std::slice::from_ref(name);
+        let owed = self.owed(names);
         let written = self.writer.run(name.bucket, command).await;
         // What Redis says to XADD.
         let id = match &written {
             Ok((id, _)) if *name == Name::of_audit() => redis::from_redis_value::<String>(id.clone()).ok(),
             _ => None,
         };
-        let ((reply, _), _) = self.bring(names, written, id.as_deref()).await?;
+        let ((reply, _), _) = bring(owed, written, id.as_deref()).await?;
         self.confirm(names)?;
         Ok(reply)
     }
@@ -226,24 +229,9 @@ impl Store {
         Ok(reply)
     }
 
-    /// What was written, or may have been, goes to the other store too.
-    async fn bring<T>(
-        &self,
-        names: &[Name],
-        written: Result<T, WriteError>,
-        own: Option<&str>,
-    ) -> Result<(T, Option<Confirmed>), WriteError> {
-        let Some(also) = &self.also else { return written.map(|written| (written, None)) };
-        match written {
-            Ok(written) => Ok((written, also.bring(names, own).await?)),
-            Err(error) => {
-                // Of several, some may have been written.
-                if !matches!((&error, names), (WriteError::NotWritten(_), [_])) {
-                    also.later(names);
-                }
-                Err(error)
-            }
-        }
+    /// What is about to be written, if there is another store.
+    fn owed<'a>(&'a self, names: &'a [Name]) -> Option<Owed<'a>> {
+        self.also.as_deref().map(|also| Owed::new(also, names))
     }
 
     /// A write to a server that may forget is not acknowledged.
@@ -252,6 +240,22 @@ impl Store {
         match self.reader.may_forget(&buckets) {
             true => Err(WriteError::Unconfirmed("the store may forget it (store_unsafe)".into())),
             false => Ok(()),
+        }
+    }
+}
+
+/// What was written, or may have been, goes to the other store too.
+async fn bring<T>(
+    owed: Option<Owed<'_>>,
+    written: Result<T, WriteError>,
+    own: Option<&str>,
+) -> Result<(T, Option<Confirmed>), WriteError> {
+    match (owed, written) {
+        (None, written) => written.map(|written| (written, None)),
+        (Some(owed), Ok(written)) => Ok((written, owed.pay(own).await?)),
+        (Some(owed), Err(error)) => {
+            owed.refuse(&error);
+            Err(error)
         }
     }
 }

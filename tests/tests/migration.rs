@@ -16,7 +16,7 @@ use wire::{Answer, Derived, Kind, RevocationKey, Secret};
 const ISSUER: &str = "https://sessions.example";
 const CLIENT_SECRET: &str = "a-client-secret-of-the-tests-long-enough";
 /// Revocations that are there at the beginning, so that copying takes a moment.
-const EARLIER: usize = 20_000;
+const EARLIER: usize = 10_000;
 const SESSIONS: usize = 24;
 const SOON: Duration = Duration::from_secs(20);
 
@@ -119,14 +119,16 @@ impl Place {
     }
 }
 
+/// Sids, and their newest refresh tokens. `None`: it was ended, or a reply with the next token was lost.
+type Sessions = Arc<Mutex<Vec<(String, Option<String>)>>>;
+
 /// What goes on all the time.
 struct Load {
     stop: Arc<AtomicBool>,
     tasks: Vec<tokio::task::JoinHandle<u64>>,
     /// Ids whose end was acknowledged.
     ended: Arc<Mutex<Vec<String>>>,
-    /// Sessions by their sid and newest refresh token. `None`: it was ended, or a reply with the next token was lost.
-    sessions: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    sessions: Sessions,
 }
 
 impl Load {
@@ -263,8 +265,7 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
     let new_directory = Directory::new("migration-new");
     let new = Cluster::start(new_directory.path(), 3).await;
     let (old_url, new_urls) = (old.url(), new.urls());
-    let mut replicas =
-        [Replica::start("migration-a", &old_url).await, Replica::start("migration-b", &old_url).await];
+    let mut replicas = [Replica::start("migration-a", &old_url).await, Replica::start("migration-b", &old_url).await];
     let earlier: Vec<_> = (0..EARLIER).map(|at| key(&format!("earlier-{at}"))).collect();
     for some in earlier.chunks(1000) {
         let names: Vec<_> = some.iter().map(|key| format!("portcullis:{{{:02x}}}:r:{key}", key.0[0])).collect();
@@ -280,7 +281,7 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
     let to = ["--to", &new_urls, "--to-mode", "cluster", "--min-replicas", "1"];
     let (id, said, code) = end_of(migrate(&[&["--prepare"][..], &to].concat()).spawn().unwrap());
     assert_eq!(code, 0, "{said}");
-    let also_new = ["--redis-also", &new_urls, "--redis-also-mode", "cluster"];
+    let also_new = ["--redis-also", &new_urls, "--redis-also-mode", "cluster", "--redis-also-min-replicas", "1"];
     for replica in &mut replicas {
         replica.restart(&old_url, &also_new).await;
         load.goes_on("a replica writes to both").await;
@@ -307,14 +308,16 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
     println!("{report}");
     assert_eq!((&report["verified"], &report["complete"]), (&json!(true), &json!(true)), "{report}");
     assert_eq!(report["to"].as_str(), Some(id.trim()));
-    let of = |kind: &str| report["contents"].as_array().unwrap().iter().find(|one| one["kind"] == kind).unwrap().clone();
+    let of =
+        |kind: &str| report["contents"].as_array().unwrap().iter().find(|one| one["kind"] == kind).unwrap().clone();
     let revocations = of("revocations");
     assert!(revocations["found"].as_u64().unwrap() >= EARLIER as u64, "{report}");
     assert!(revocations["copied"].as_u64().unwrap() < EARLIER as u64 * 19 / 20, "it began again: {report}");
     assert!(of("sessions")["found"].as_u64().unwrap() > 0 && of("audit entries")["found"].as_u64().unwrap() > 0);
 
     // 3: reads switch, one replica after the other, and both stores are written to.
-    let also_old = ["--redis-mode", "cluster", "--redis-also", &old_url];
+    let also_old =
+        ["--redis-mode", "cluster", "--min-replicas", "1", "--redis-also", &old_url, "--redis-also-min-replicas", "0"];
     for replica in &mut replicas {
         replica.restart(&new_urls, &also_old).await;
         load.goes_on("a replica answers from the new store").await;
@@ -325,7 +328,7 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
 
     // 4: the old one goes.
     for replica in &mut replicas {
-        replica.restart(&new_urls, &["--redis-mode", "cluster"]).await;
+        replica.restart(&new_urls, &["--redis-mode", "cluster", "--min-replicas", "1"]).await;
     }
     old.process().kill();
     load.goes_on("the old store is gone").await;

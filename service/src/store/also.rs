@@ -83,7 +83,10 @@ impl Also {
         for name in names {
             if behind.len() >= MAX_BEHIND && !behind.contains(name) {
                 if let Some(more) = self.lost.pass(Instant::now()) {
-                    tracing::error!(more, "too much waits for the other store: run `portcullis migrate` before the switch");
+                    tracing::error!(
+                        more,
+                        "too much waits for the other store: run `portcullis migrate` before the switch"
+                    );
                 }
                 continue;
             }
@@ -117,6 +120,41 @@ impl Also {
     }
 }
 
+/// What is about to be written to our store. Dropped before it is in the other one too, by who hangs up for example, it is
+/// brought there later.
+pub struct Owed<'a> {
+    also: &'a Also,
+    names: &'a [Name],
+    is_settled: bool,
+}
+
+impl<'a> Owed<'a> {
+    pub fn new(also: &'a Also, names: &'a [Name]) -> Self {
+        Self { also, names, is_settled: false }
+    }
+
+    /// # Errors
+    /// As for [`Also::bring`].
+    pub async fn pay(mut self, own: Option<&str>) -> Result<Option<Confirmed>, WriteError> {
+        let brought = self.also.bring(self.names, own).await;
+        self.is_settled = true;
+        brought
+    }
+
+    /// It was not written to ours: of one name nothing then, of several some may have been.
+    pub fn refuse(mut self, error: &WriteError) {
+        self.is_settled = matches!((error, self.names), (WriteError::NotWritten(_), [_]));
+    }
+}
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.also.later(self.names);
+        }
+    }
+}
+
 /// As the asker is told: ours has it.
 fn unconfirmed(error: &WriteError) -> WriteError {
     let why = match error {
@@ -140,8 +178,19 @@ async fn try_again(also: Weak<Also>) {
             }
             // Out first: who adds one of them meanwhile has something newer.
             also.forget(&some);
-            if also.try_bring(&some, None).await.is_err() {
-                also.later(&some);
+            if also.try_bring(&some, None).await.is_ok() {
+                continue;
+            }
+            // One that cannot be brought does not keep the others.
+            let mut is_stuck = false;
+            for name in some {
+                let name = [name];
+                if also.fit().is_err() || also.try_bring(&name, None).await.is_err() {
+                    also.later(&name);
+                    is_stuck = true;
+                }
+            }
+            if is_stuck {
                 break;
             }
         }

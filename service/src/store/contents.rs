@@ -236,7 +236,8 @@ impl State {
             (State::Session { fields, ttl }, State::Session { fields: other, ttl: other_ttl }) => {
                 let (here, there) = (Session(fields), Session(other));
                 let is_later = here.order() > there.order()
-                    || (here.order() == there.order() && ["r", "p", "a"].iter().all(|name| here.get(name) == there.get(name)));
+                    || (here.order() == there.order()
+                        && ["r", "p", "a"].iter().all(|name| here.get(name) == there.get(name)));
                 let is_same = ["d", "e", "i"].iter().all(|name| here.get(name) == there.get(name));
                 is_later && is_same && (here.get("x").is_some() || there.get("x").is_none()) && lives(ttl, other_ttl)
             }
@@ -320,7 +321,8 @@ mod tests {
     #[test]
     fn a_session_is_covered_by_the_same_or_a_later_state_and_never_by_one_that_was_not_ended() {
         let session = |given: &[(&str, &str)]| {
-            let value = |name: &&str| given.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_bytes().to_vec());
+            let value =
+                |name: &&str| given.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_bytes().to_vec());
             State::Session { fields: SESSION_FIELDS.iter().map(value).collect(), ttl: 1000 }
         };
         let covers = |copy: &State, original: &State| copy.covers(Kind::Session, original);
@@ -331,7 +333,10 @@ mod tests {
         assert!(covers(&ended, &first) && !covers(&first, &ended) && !covers(&second, &ended));
         assert!(!covers(&session(&[("d", "other"), ("r", "1")]), &first));
         // Refreshed without being counted, by a release that did not.
-        assert!(!covers(&session(&[("d", "D"), ("r", "3"), ("t", "4")]), &session(&[("d", "D"), ("r", "2"), ("t", "5")])));
+        assert!(!covers(
+            &session(&[("d", "D"), ("r", "3"), ("t", "4")]),
+            &session(&[("d", "D"), ("r", "2"), ("t", "5")])
+        ));
     }
 
     #[test]

@@ -55,8 +55,7 @@ pub async fn create_store(
     after_loss: Option<StoreId>,
 ) -> Result<StoreId, CreateError> {
     let access = redis.access()?;
-    let orders =
-        Orders { access, allow, limit, pin: Pin::default(), create: false, role: Role::Ours, metrics: None };
+    let orders = Orders { access, allow, limit, pin: Pin::default(), create: false, role: Role::Ours, metrics: None };
     let kept = keeper::keep(orders).await;
     let routes = reached(&kept, limit).await?;
     complete(&routes, after_loss, limit).await

@@ -121,11 +121,13 @@ impl Sentinel {
     pub fn parse(value: Option<&[u8]>) -> Self {
         let Some(value) = value else { return Sentinel::Missing };
         let text = std::str::from_utf8(value).unwrap_or_default();
-        let forms: [(&str, fn(StoreId) -> Self); 2] =
-            [(Self::NEW, Sentinel::New), (Self::FILLING, Sentinel::Filling)];
-        let begun = forms.into_iter().find_map(|(prefix, read)| Some((text.strip_prefix(prefix)?, read)));
-        let (id, read) = begun.unwrap_or((text, Sentinel::Whole));
-        id.parse().map_or(Sentinel::Strange, read)
+        if let Some(id) = text.strip_prefix(Self::NEW) {
+            return id.parse().map_or(Sentinel::Strange, Sentinel::New);
+        }
+        if let Some(id) = text.strip_prefix(Self::FILLING) {
+            return id.parse().map_or(Sentinel::Strange, Sentinel::Filling);
+        }
+        text.parse().map_or(Sentinel::Strange, Sentinel::Whole)
     }
 
     /// The value of [`Sentinel::Filling`].
@@ -239,7 +241,14 @@ mod tests {
         assert_eq!(Sentinel::parse(Some(Sentinel::begun(id).as_bytes())), Sentinel::New(id));
         assert_eq!(Sentinel::parse(Some(Sentinel::filling(id).as_bytes())), Sentinel::Filling(id));
         assert_eq!(Sentinel::parse(None), Sentinel::Missing);
-        for strange in ["", "new:", "copy:", "another", "copy:new:07070707070707070707070707070707", "new:new:07070707070707070707070707070707"] {
+        for strange in [
+            "",
+            "new:",
+            "copy:",
+            "another",
+            "copy:new:07070707070707070707070707070707",
+            "new:new:07070707070707070707070707070707",
+        ] {
             assert_eq!(Sentinel::parse(Some(strange.as_bytes())), Sentinel::Strange, "{strange}");
         }
     }

@@ -370,8 +370,7 @@ impl Keeper {
         let ids: Vec<StoreId> = ids.collect();
         self.settled |= !ids.is_empty();
         let Some(first) = ids.first() else { return };
-        let all_are =
-            self.sentinels.iter().flatten().all(|sentinel| self.orders.pin.usable(*sentinel) == Some(*first));
+        let all_are = self.sentinels.iter().flatten().all(|sentinel| self.orders.pin.usable(*sentinel) == Some(*first));
         if all_are && self.orders.pin.id().is_none() {
             match self.orders.role {
                 Role::Ours => tracing::info!(store = %first, "answering from this store only, until restarted"),

@@ -99,11 +99,15 @@ pub enum MigrateError {
     Unusable(&'static str, String),
     #[error("`{0}`: {name}", name = .1.name())]
     Trouble(&'static str, Trouble),
-    #[error("`to` is not prepared: `portcullis migrate --prepare`, then restart the services with `--redis-also`, then this")]
+    #[error(
+        "`to` is not prepared: `portcullis migrate --prepare`, then restart the services with `--redis-also`, then this"
+    )]
     NotPrepared,
     #[error("`to` holds something that is no store to be filled: {0}")]
     Foreign(String),
-    #[error("`to` is the complete store {0} already; if that is the one that is meant, say so with `--to-store-id {0}`")]
+    #[error(
+        "`to` is the complete store {0} already; if that is the one that is meant, say so with `--to-store-id {0}`"
+    )]
     Complete(StoreId),
     #[error("`to` is the store {0}, and not the one of `--to-store-id`")]
     Another(StoreId),
@@ -125,10 +129,7 @@ const TO: &str = "to";
 impl MigrateError {
     /// Trying again may help, nothing was refused.
     pub fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::Unusable(..) | Self::Trouble(..) | Self::Moved(_) | Self::Write(_) | Self::Finish(_)
-        )
+        matches!(self, Self::Unusable(..) | Self::Trouble(..) | Self::Moved(_) | Self::Write(_) | Self::Finish(_))
     }
 }
 
@@ -189,7 +190,8 @@ impl<'a> Run<'a> {
         let limit = plan.redis_timeout;
         let keep = async |side, options: &RedisOptions, pin: Pin, role| {
             let access = options.access().map_err(|error| MigrateError::Options(side, error))?;
-            let orders = Orders { access: access.clone(), allow: plan.allow, limit, pin, create: false, role, metrics: None };
+            let orders =
+                Orders { access: access.clone(), allow: plan.allow, limit, pin, create: false, role, metrics: None };
             let kept = Arc::new(keeper::keep(orders).await);
             let unusable = |error: CreateError| MigrateError::Unusable(side, error.to_string());
             reached(&kept, limit).await.map_err(unusable)?;
@@ -322,10 +324,10 @@ impl<'a> Run<'a> {
     /// A session that a service deleted in both stores, after we had read it and before we wrote it, must not come back.
     async fn forget_sessions_that_ended(&self, merged: &[Name]) -> Result<(), MigrateError> {
         let sessions: Vec<_> = merged.iter().filter(|name| name.kind == Kind::Session).cloned().collect();
-        let now = states(&self.transfer.from, &sessions).await.map_err(|trouble| MigrateError::Trouble(FROM, trouble))?;
+        let now =
+            states(&self.transfer.from, &sessions).await.map_err(|trouble| MigrateError::Trouble(FROM, trouble))?;
         let gone = sessions.iter().zip(now).filter(|(_, state)| state.as_ref().is_some_and(State::is_absent));
-        let deletes: Vec<_> =
-            gone.map(|(name, _)| (name.bucket, redis::cmd("DEL").arg(&name.text).clone())).collect();
+        let deletes: Vec<_> = gone.map(|(name, _)| (name.bucket, redis::cmd("DEL").arg(&name.text).clone())).collect();
         self.transfer.run(deletes).await.map(|_| ()).map_err(MigrateError::Write)
     }
 

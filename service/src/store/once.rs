@@ -35,7 +35,11 @@ impl Store {
         set.arg(name(digest)).arg(PENDING).arg("NX").arg("PX").arg(millis(pending));
         let ours: Option<String> = self.ask(digest, set).await?;
         if ours.is_some() {
-            self.bring_mark(digest).await?;
+            if let Err(trouble) = self.bring_mark(digest).await {
+                // Else the next attempt would wait for nobody. If this fails too, the claim ends by itself.
+                let _ = self.give_back(digest).await;
+                return Err(trouble);
+            }
             return Ok(Claim::Ours);
         }
         let mut get = redis::cmd("GET");

@@ -397,8 +397,7 @@ impl Lane {
         let lead = self.terms.iat_lead_seconds;
         // Redis's clock tells how long the write was under way; if it says more than that can be, it is wrong, and must
         // not lock out logins for as long as it is ahead.
-        let trusted =
-            self.terms.redis_timeout.saturating_add(self.terms.confirm_timeout).as_secs().saturating_add(1);
+        let trusted = self.terms.redis_timeout.saturating_add(self.terms.confirm_timeout).as_secs().saturating_add(1);
         for job in jobs {
             match &job.work {
                 Work::Revoke(revocation) => {
@@ -536,7 +535,9 @@ mod tests {
     }
 
     fn by(options: &Options, proof: Proof, replies: Vec<Result<Value, RedisError>>) -> Option<(bool, u64)> {
-        confirmed(&Terms::from(options), proof, replies.into_iter()).ok().map(|confirmed| (confirmed.on_disk, confirmed.replicas))
+        confirmed(&Terms::from(options), proof, replies.into_iter())
+            .ok()
+            .map(|confirmed| (confirmed.on_disk, confirmed.replicas))
     }
 
     // Redis 7.2 and later only; the tests against a real Redis may meet an older one.

@@ -1,5 +1,6 @@
 //! A store that moves to another Redis: what is acknowledged, copied, verified, and what must never go backwards. The
 //! whole of it under load, with the real tool, is in tests/tests/migration.rs.
+use std::io::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -67,7 +68,8 @@ fn session(service: &Running) -> Value {
 fn refresh(service: &Running, token: &Value) -> (u16, Value) {
     let token = token["refresh_token"].as_str().unwrap();
     let form = format!("client_id=app&client_secret={SECRET}&grant_type=refresh_token&refresh_token={token}");
-    let (status, text, _) = service.post("/oauth2/token", &[("content-type", "application/x-www-form-urlencoded")], &form);
+    let (status, text, _) =
+        service.post("/oauth2/token", &[("content-type", "application/x-www-form-urlencoded")], &form);
     (status, serde_json::from_str(&text).unwrap())
 }
 
@@ -126,15 +128,17 @@ fn everything_is_copied_with_its_time_and_the_copy_is_complete_only_then() {
     for name in &ours {
         let dump = |redis: &Redis| redis.ask(&["EVAL", DUMP, "1", name]);
         assert_eq!(dump(&old), dump(&new), "{name}");
-        let ttl = |redis: &Redis| {
-            redis.ask(&["PTTL", name]).trim().trim_start_matches(':').parse::<i64>().unwrap()
-        };
+        let ttl = |redis: &Redis| redis.ask(&["PTTL", name]).trim().trim_start_matches(':').parse::<i64>().unwrap();
         let (there, here) = (ttl(&old), ttl(&new));
-        assert!((there == -1) == (here == -1) && here + 1000 >= there && here <= there + 1000, "{name}: {there} {here}");
+        assert!(
+            (there == -1) == (here == -1) && here + 1000 >= there && here <= there + 1000,
+            "{name}: {there} {here}"
+        );
     }
     // And a service that answers from it says the same.
     let switched = Running::start(with_sessions(both(&new, &old)));
-    let keys = [key(Kind::Session, "before"), key(Kind::Session, "during"), key(Kind::User, "alice"), key(Kind::User, "x")];
+    let keys =
+        [key(Kind::Session, "before"), key(Kind::Session, "during"), key(Kind::User, "alice"), key(Kind::User, "x")];
     assert_eq!(switched.check(&keys), Ok(vec![Answer::Dead, Answer::Dead, Answer::Before(before), Answer::Live]));
     assert_eq!(switched.admin("GET", &format!("/v1/sessions/{kept}"), "").0, 200);
     let (_, audit) = switched.admin("GET", "/v1/audit", "");
@@ -198,6 +202,17 @@ fn nothing_is_acknowledged_while_the_other_store_lacks_it_and_it_gets_it_in_the_
     eventually(WELL_AGAIN, || in_new(&new, "down").then_some(()));
     eventually(WELL_AGAIN, || metric(&service, "portcullis_also_behind 0").then_some(()));
     eventually(WELL_AGAIN, || revoked("t").then_some(()));
+    // Who hangs up in between has not been told, and both have it all the same.
+    new.signal("STOP");
+    let mut stream = std::net::TcpStream::connect(service.at.admin).unwrap();
+    let body = asking(Kind::Session, "hung-up");
+    let head = format!("POST /v1/revocations HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN}\r\n");
+    write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let in_old = || old.ask(&["GET", &entry(key(Kind::Session, "hung-up"))]).contains("D;").then_some(());
+    eventually(WELL_AGAIN, in_old);
+    drop(stream);
+    new.signal("CONT");
+    eventually(WELL_AGAIN, || in_new(&new, "hung-up").then_some(()));
     // Emptied, it is no store any more.
     new.ask(&["FLUSHALL"]);
     refused(&service, "flushed");

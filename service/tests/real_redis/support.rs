@@ -135,6 +135,7 @@ pub fn options(redis: &Redis) -> Options {
         redis: service::RedisOptions::single(&redis.url()),
         redis_also: None,
         also_store_id: None,
+        also_min_replicas: None,
         redis_timeout: Duration::from_millis(200),
         confirm_timeout: Duration::from_secs(2),
         secrets: vec![secret(1)],
