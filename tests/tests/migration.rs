@@ -237,6 +237,13 @@ impl Load {
     }
 }
 
+/// Runs it to its end, which must be a good one.
+fn run(arguments: &[&str]) -> String {
+    let (out, err, code) = end_of(migrate(arguments).spawn().expect("the tool runs"));
+    assert!(code == 0, "{code} {out}\n{err}");
+    out
+}
+
 fn migrate(arguments: &[&str]) -> Command {
     let mut tool = Command::new(Service::binary());
     tool.arg("migrate").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -279,8 +286,7 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
 
     // 1: the new store is prepared, and every replica writes to both.
     let to = ["--to", &new_urls, "--to-mode", "cluster", "--min-replicas", "1"];
-    let (id, said, code) = end_of(migrate(&[&["--prepare"][..], &to].concat()).spawn().unwrap());
-    assert_eq!(code, 0, "{said}");
+    let id = run(&[&["--prepare"][..], &to].concat());
     let also_new = ["--redis-also", &new_urls, "--redis-also-mode", "cluster", "--redis-also-min-replicas", "1"];
     for replica in &mut replicas {
         replica.restart(&old_url, &also_new).await;
@@ -302,8 +308,7 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
     let there = names_in(&new).await - before;
     assert!(there < EARLIER, "it was over before it was broken off");
     load.goes_on("broken off").await;
-    let (report, said, code) = end_of(migrate(&both).spawn().unwrap());
-    assert_eq!(code, 0, "{report} {said}");
+    let report = run(&both);
     let report: Value = serde_json::from_str(&report).unwrap();
     println!("{report}");
     assert_eq!((&report["verified"], &report["complete"]), (&json!(true), &json!(true)), "{report}");
@@ -323,8 +328,7 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
         load.goes_on("a replica answers from the new store").await;
     }
     let verify = [&both[..], &["--verify", "--to-store-id", id.trim()]].concat();
-    let (report, said, code) = end_of(migrate(&verify).spawn().unwrap());
-    assert_eq!(code, 0, "{report} {said}");
+    run(&verify);
 
     // 4: the old one goes.
     for replica in &mut replicas {

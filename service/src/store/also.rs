@@ -48,7 +48,10 @@ impl Also {
         let brought = self.try_bring(names, own).await;
         self.metrics.also(brought.is_ok());
         if let Err(error) = &brought {
-            self.later(names);
+            match own {
+                Some(id) => self.later(&[Name::of_audit_entry(id)]),
+                None => self.later(names),
+            }
             self.tell(error);
         }
         brought.map_err(|error| unconfirmed(&error))
@@ -81,6 +84,11 @@ impl Also {
     pub fn later(&self, names: &[Name]) {
         let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
         for name in names {
+            // Strangers can cause entries, and are to leave room for the rest. The stream is brought in any case.
+            let name = match name.kind {
+                Kind::Audit if behind.len() >= MAX_BEHIND / 2 => &Name::of_audit(),
+                _ => name,
+            };
             if behind.len() >= MAX_BEHIND && !behind.contains(name) {
                 if let Some(more) = self.lost.pass(Instant::now()) {
                     tracing::error!(
@@ -97,8 +105,9 @@ impl Also {
 
     async fn try_bring(&self, names: &[Name], own: Option<&str>) -> Result<Option<Confirmed>, WriteError> {
         self.fit()?;
-        if names.iter().any(|name| name.kind == Kind::Audit) {
-            self.transfer.bring_audit(own).await?;
+        let stream = Name::of_audit();
+        for name in names.iter().filter(|name| name.kind == Kind::Audit) {
+            self.transfer.bring_audit(if *name == stream { own } else { Some(&name.text) }).await?;
         }
         let names: Vec<_> = names.iter().filter(|name| name.kind != Kind::Audit).cloned().collect();
         self.transfer.bring(&names).await

@@ -117,6 +117,11 @@ impl Name {
         Self { kind: Kind::Audit, bucket, text: bucket.name("audit") }
     }
 
+    /// An entry of the stream, for those that wait to be brought.
+    pub fn of_audit_entry(id: &str) -> Self {
+        Self { text: id.to_owned(), ..Self::of_audit() }
+    }
+
     pub fn of_mark(digest: &str) -> Self {
         let bucket = Bucket::of_text(digest);
         Self { kind: Kind::Mark, bucket, text: bucket.name(format_args!("j:{digest}")) }

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join;
 use wire::check::Trouble;
 
 use super::contents::{Found, Kind, Name, PATTERN, State};
@@ -17,7 +16,7 @@ use super::reader::Reader;
 use super::redis_options::{Address, Mode, RedisOptions, RedisOptionsError};
 use super::routes::Member;
 use super::standing::Allow;
-use super::transfer::{AuditRange, Transfer, audit_page, states};
+use super::transfer::{AUDIT_PAGE, AuditRange, Transfer, audit_page, states};
 use super::writer::{Terms, WriteError, Writer};
 use super::{AUDIT_ENTRIES, Pin};
 use crate::metrics::Metrics;
@@ -33,6 +32,8 @@ const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
 const MAX_TOLD: usize = 20;
 /// Revocations of the other store alone that are looked at twice; more are counted as they are found.
 const MAX_LONE: usize = 1000;
+/// How far from its place in the source an audit entry is looked for.
+const AUDIT_LATE_MILLIS: u64 = 10_000;
 /// What is about to expire need not be on both sides.
 const ABOUT_TO_EXPIRE_MILLIS: i64 = 5000;
 
@@ -377,7 +378,7 @@ impl<'a> Run<'a> {
         loop {
             let brought = self.transfer.bring_audit(None).await.map_err(MigrateError::Write)?;
             self.tallies.entry(Kind::Audit).or_default().copied += brought as u64;
-            if brought == 0 {
+            if brought < AUDIT_PAGE {
                 return Ok(());
             }
         }
@@ -390,16 +391,21 @@ impl<'a> Run<'a> {
             let page = audit_page(&self.transfer.from, AuditRange::After(&after)).await.map_err(from)?;
             let (Some((first, _)), Some((last, _))) = (page.first(), page.last()) else { return Ok(()) };
             let range = AuditRange::Between(first, last);
+            // One that came second to another got a later id, there or here.
+            let millis = |id: &str| id.split('-').next().and_then(|id| id.parse().ok()).unwrap_or(0_u64);
+            let begin = millis(first).saturating_sub(AUDIT_LATE_MILLIS).to_string();
+            let end = millis(last).saturating_add(AUDIT_LATE_MILLIS).to_string();
             let began = Instant::now();
             let mut missing;
             loop {
                 // Trimmed here meanwhile, it may be missing there.
-                let (here, there) =
-                    try_join(audit_page(&self.transfer.from, range), audit_page(&self.transfer.there, range))
-                        .await
-                        .map_err(|trouble| MigrateError::Trouble(TO, trouble))?;
-                let there: HashSet<_> = there.into_iter().collect();
-                missing = here.into_iter().filter(|entry| !there.contains(entry)).map(|(id, _)| id).collect::<Vec<_>>();
+                let here = audit_page(&self.transfer.from, range).await.map_err(from)?;
+                let there = audit_page(&self.transfer.there, AuditRange::Between(&begin, &end)).await;
+                let there = there.map_err(|trouble| MigrateError::Trouble(TO, trouble))?;
+                // Encrypted under a nonce of its own, no entry is like another.
+                let there: HashSet<_> = there.into_iter().map(|(_, value)| value).collect();
+                missing =
+                    here.into_iter().filter(|(_, value)| !there.contains(value)).map(|(id, _)| id).collect::<Vec<_>>();
                 if missing.is_empty() || began.elapsed() >= self.settle() {
                     break;
                 }
@@ -413,6 +419,10 @@ impl<'a> Run<'a> {
             tally.differing += missing.len() as u64;
             for id in missing {
                 self.tell(format!("differs: audit entry {id}"));
+            }
+            // What comes from here on, services bring.
+            if page.len() < AUDIT_PAGE {
+                return Ok(());
             }
             after = last.clone();
         }

@@ -13,7 +13,9 @@ use super::reader::Reader;
 use super::writer::{Confirmed, WriteError, Writer};
 
 /// Entries of the audit stream in one command.
-const AUDIT_PAGE: usize = 200;
+pub const AUDIT_PAGE: usize = 200;
+/// The most entries of a range; there are fewer where each is of a call to a service that limits their rate.
+const AUDIT_RANGE: usize = 20_000;
 
 /// An entry of the audit stream: its id, and what it holds.
 pub type AuditEntry = (String, Vec<u8>);
@@ -125,14 +127,23 @@ impl Transfer {
         let after = top.as_ref().map_or("0", |(id, _)| id.as_str()).to_owned();
         let next = audit_page(&self.from, AuditRange::After(&after)).await.map_err(not)?;
         let bucket = Name::of_audit().bucket;
-        if !next.is_empty() {
-            self.run(vec![(bucket, contents::merge_audit(self.audit_entries, &next, false))]).await?;
+        let (mine, others): (Vec<_>, Vec<_>) = next.iter().cloned().partition(|(id, _)| Some(id.as_str()) == own);
+        let mut merges = Vec::new();
+        if !others.is_empty() {
+            merges.push((bucket, contents::merge_audit(self.audit_entries, &others, false)));
         }
-        if let Some(own) = own.filter(|own| next.len() < AUDIT_PAGE && next.iter().all(|(id, _)| id != own)) {
-            // Somebody came first: who brought it, or who writes to both the other way round.
-            let own = audit_page(&self.from, AuditRange::Only(own)).await.map_err(not)?;
-            self.run(vec![(bucket, contents::merge_audit(self.audit_entries, &own, true))]).await?;
+        // Somebody may have come first, and may again until this arrives: who brought it, or who writes to both the other
+        // way round. If it is not among the next because there are too many, it will be brought in its turn.
+        let mine = match own {
+            Some(own) if mine.is_empty() && next.len() < AUDIT_PAGE => {
+                audit_page(&self.from, AuditRange::Only(own)).await.map_err(not)?
+            }
+            _ => mine,
+        };
+        if !mine.is_empty() {
+            merges.push((bucket, contents::merge_audit(self.audit_entries, &mine, true)));
         }
+        self.run(merges).await?;
         Ok(next.len())
     }
 }
@@ -158,7 +169,7 @@ pub async fn audit_page(reader: &Reader, range: AuditRange<'_>) -> Result<Vec<Au
     match range {
         AuditRange::After(id) => ask.arg(format!("({id}")).arg("+").arg("COUNT").arg(AUDIT_PAGE),
         AuditRange::Only(id) => ask.arg(id).arg(id),
-        AuditRange::Between(first, last) => ask.arg(first).arg(last),
+        AuditRange::Between(first, last) => ask.arg(first).arg(last).arg("COUNT").arg(AUDIT_RANGE),
         AuditRange::Last => ask.arg("+").arg("-").arg("COUNT").arg(1),
     };
     let reply = reader.read(name.bucket, &[ask]).await?.pop().ok_or(Trouble::StoreFailed)?;
