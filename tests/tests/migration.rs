@@ -297,9 +297,9 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
     let before = names_in(&new).await;
     let both = [&["--from", &old_url, "--json"][..], &to].concat();
     let first = migrate(&both).spawn().unwrap();
-    while names_in(&new).await < before + EARLIER / 10 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    // More than its first page.
+    let begun = wait_until(SOON, async || names_in(&new).await > before + EARLIER / 5).await;
+    assert!(begun, "nothing is copied");
     let interrupted = Command::new("kill").args(["-INT", &first.id().to_string()]).status().unwrap();
     assert!(interrupted.success());
     let (report, said, code) = end_of(first);
@@ -317,7 +317,7 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
         |kind: &str| report["contents"].as_array().unwrap().iter().find(|one| one["kind"] == kind).unwrap().clone();
     let revocations = of("revocations");
     assert!(revocations["found"].as_u64().unwrap() >= EARLIER as u64, "{report}");
-    assert!(revocations["copied"].as_u64().unwrap() < EARLIER as u64 * 19 / 20, "it began again: {report}");
+    assert!(revocations["copied"].as_u64().unwrap() < EARLIER as u64 * 9 / 10, "it began again: {report}");
     assert!(of("sessions")["found"].as_u64().unwrap() > 0 && of("audit entries")["found"].as_u64().unwrap() > 0);
 
     // 3: reads switch, one replica after the other, and both stores are written to.
