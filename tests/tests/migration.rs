@@ -330,6 +330,21 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
     let verify = [&both[..], &["--verify", "--to-store-id", id.trim()]].concat();
     run(&verify);
 
+    // The way back is open: the old one has all of it. A source whose slots are on their way is not read.
+    let old_id = report["from"].as_str().unwrap().to_owned();
+    let back = ["--verify", "--json", "--from", &new_urls, "--from-mode", "cluster", "--to", &old_url];
+    let back = [&back[..], &["--to-store-id", &old_id]].concat();
+    let mut empty = 0;
+    while new.ask(0, &["CLUSTER", "COUNTKEYSINSLOT", &empty.to_string()]).await != ":0\r\n" {
+        empty += 1;
+    }
+    let (empty, elsewhere) = (empty.to_string(), new.id(1).await);
+    new.tell(0, &["CLUSTER", "SETSLOT", &empty, "MIGRATING", &elsewhere]).await;
+    let (_, said, code) = end_of(migrate(&back).spawn().unwrap());
+    assert!(code == 3 && said.contains("slots moved"), "{code} {said}");
+    new.tell(0, &["CLUSTER", "SETSLOT", &empty, "STABLE"]).await;
+    run(&back);
+
     // 4: the old one goes.
     for replica in &mut replicas {
         replica.restart(&new_urls, &["--redis-mode", "cluster", "--min-replicas", "1"]).await;

@@ -30,6 +30,8 @@ const POLL: Duration = Duration::from_millis(100);
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
 /// The most names that a report tells.
 const MAX_TOLD: usize = 20;
+/// The most characters of a name that is not ours.
+const MAX_TOLD_NAME: usize = 200;
 /// Revocations of the other store alone that are looked at twice; more are counted as they are found.
 const MAX_LONE: usize = 1000;
 /// How far from its place in the source an audit entry is looked for.
@@ -266,17 +268,17 @@ impl<'a> Run<'a> {
 
     /// Every name of the source, page by page.
     async fn pass(&mut self, step: Step) -> Result<(), MigrateError> {
-        let from = Arc::clone(&self.transfer.from);
-        let layout = self.layout().await?;
+        let servers = members(FROM, &self.transfer.from)?;
+        let layout = self.layout(&servers).await?;
         let mut of = 0;
-        for member in members(FROM, &from)? {
-            of += keys(&member, self.plan.redis_timeout).await.unwrap_or(0);
+        for member in &servers {
+            of += keys(member, self.plan.redis_timeout).await.unwrap_or(0);
         }
         let mut seen = 0;
-        for member in members(FROM, &from)? {
+        for member in &servers {
             let mut cursor = 0;
             loop {
-                let (next, names) = scan(FROM, &member, cursor, PATTERN, self.plan.redis_timeout).await?;
+                let (next, names) = scan(FROM, member, cursor, PATTERN, self.plan.redis_timeout).await?;
                 cursor = next;
                 seen += names.len() as u64;
                 let mut ours = Vec::with_capacity(names.len());
@@ -285,7 +287,7 @@ impl<'a> Run<'a> {
                         Found::Sentinel => {}
                         Found::Ours(name) if name.kind == Kind::Audit => {}
                         Found::Ours(name) => ours.push(name),
-                        Found::Strange => self.strange(String::from_utf8_lossy(&name).into_owned()),
+                        Found::Strange => self.strange(&String::from_utf8_lossy(&name)),
                     }
                 }
                 match step {
@@ -299,7 +301,8 @@ impl<'a> Run<'a> {
             }
         }
         // What moved from a server that was not read yet to one that was would have been missed.
-        match self.layout().await? == layout {
+        let servers = members(FROM, &self.transfer.from)?;
+        match self.layout(&servers).await? == layout {
             true => Ok(()),
             false => Err(MigrateError::Moved(FROM)),
         }
@@ -368,7 +371,7 @@ impl<'a> Run<'a> {
         for ((name, here), there) in names.into_iter().zip(here).zip(there) {
             match (here, there) {
                 (Some(here), Some(there)) => compared.push((name, here, there)),
-                (_, _) => self.strange(name.text),
+                (_, _) => self.strange(&name.text),
             }
         }
         Ok(compared)
@@ -470,24 +473,27 @@ impl<'a> Run<'a> {
         Ok(compared.filter(|(_, here, there)| here.is_absent() && stays(there)).map(|(name, ..)| name).collect())
     }
 
-    /// Who has which buckets of the source, none of them on its way.
-    async fn layout(&self) -> Result<Vec<(Address, usize)>, MigrateError> {
-        let routes = self.transfer.from.kept.routes();
-        let trouble = |trouble| MigrateError::Trouble(FROM, trouble);
-        let mut layout = Vec::new();
-        for (member, buckets) in routes.parts().map_err(trouble)? {
+    /// Who has what of the source, by the servers' own word; none of it on its way.
+    async fn layout(&self, members: &[Member]) -> Result<Vec<(Address, String)>, MigrateError> {
+        let mut layout = Vec::with_capacity(members.len());
+        for member in members {
+            let mut slots = String::new();
             if self.plan.from.mode == Mode::Cluster {
                 let mut ask = redis::cmd("CLUSTER");
                 ask.arg("NODES");
                 let told = member.wire.ask_one::<String>(ask, self.plan.redis_timeout).await;
-                let told = told.map_err(|failure| trouble(failure.trouble))?;
-                if told.lines().any(|line| line.split(' ').skip(8).any(|word| word.starts_with('['))) {
+                let told = told.map_err(|failure| MigrateError::Trouble(FROM, failure.trouble))?;
+                // `<id> <address> myself,<flags> <primary> <ping> <pong> <epoch> <link> <slot>…`; in brackets what is on
+                // its way.
+                let own =
+                    told.lines().find(|line| line.split(' ').nth(2).is_some_and(|flags| flags.contains("myself")));
+                slots = own.unwrap_or_default().split(' ').skip(8).collect::<Vec<_>>().join(" ");
+                if slots.contains('[') {
                     return Err(MigrateError::Moved(FROM));
                 }
             }
-            layout.extend(buckets.iter().map(|bucket| (member.address.clone(), bucket.place())));
+            layout.push((member.address.clone(), slots));
         }
-        layout.sort_unstable();
         Ok(layout)
     }
 
@@ -495,7 +501,9 @@ impl<'a> Run<'a> {
         if self.patience == 0 { Duration::ZERO } else { self.plan.settle }
     }
 
-    fn strange(&mut self, name: String) {
+    /// Somebody else chose the name, and it is shown on a terminal.
+    fn strange(&mut self, name: &str) {
+        let name: String = name.escape_debug().take(MAX_TOLD_NAME).collect();
         if self.strange.len() < MAX_LONE {
             if self.strange.insert(name.clone()) {
                 self.tell(format!("not understood: {name}"));

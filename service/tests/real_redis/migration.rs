@@ -281,8 +281,11 @@ fn verifying_fails_by_name_for_whatever_the_copy_lacks() {
     // What is not understood is not passed over.
     old.ask(&["SADD", "portcullis:{07}:r:not-a-revocation", "x"]);
     old.ask(&["SET", "portcullis:{07}:z:unknown", "x"]);
+    // And plays no tricks on the terminal that it is shown on.
+    old.ask(&["SET", "portcullis:{07}:z:\u{1b}[2J", "x"]);
     let report = block_on(migrate(&again, |_| {})).unwrap();
-    assert_eq!((report.is_verified(), report.strange), (false, 2), "{report:?}");
+    assert_eq!((report.is_verified(), report.strange), (false, 3), "{report:?}");
+    assert!(report.told.iter().all(|line| !line.contains('\u{1b}')), "{report:?}");
 }
 
 // A copy that was on its way for a while must not undo what happened meanwhile.
