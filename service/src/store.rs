@@ -35,7 +35,7 @@ pub use writer::{Confirmed, Ends, Revocation, WriteError, Written};
 
 use crate::Options;
 use crate::metrics::Metrics;
-use also::{Also, Owed};
+use also::{Also, Just, Owed};
 use keeper::{Orders, Role};
 use reader::Reader;
 use transfer::Transfer;
@@ -162,10 +162,11 @@ impl Store {
         let names: Vec<_> = revocations.iter().map(|revocation| Name::of_revocation(revocation.key)).collect();
         let owed = self.owed(&names);
         let written = self.writer.revoke(revocations).await;
-        let mut written = bring(owed, written, None).await?;
+        let least: Vec<_> = written.iter().flat_map(|written| &written.stands).map(|stands| stands.ending).collect();
+        let (mut written, also) = bring(owed, written, Just::Revoked(&least)).await?;
         self.confirm(&names)?;
-        written.0.confirmed = written.0.confirmed.and(written.1);
-        Ok(written.0)
+        written.confirmed = written.confirmed.and(also);
+        Ok(written)
     }
 
     /// Removes `keys`.
@@ -210,7 +211,8 @@ impl Store {
             Ok((id, _)) if *name == Name::of_audit() => redis::from_redis_value::<String>(id.clone()).ok(),
             _ => None,
         };
-        let ((reply, _), _) = bring(owed, written, id.as_deref()).await?;
+        let just = id.as_deref().map_or(Just::Changed, Just::Added);
+        let ((reply, _), _) = bring(owed, written, just).await?;
         self.confirm(names)?;
         Ok(reply)
     }
@@ -248,11 +250,11 @@ impl Store {
 async fn bring<T>(
     owed: Option<Owed<'_>>,
     written: Result<T, WriteError>,
-    own: Option<&str>,
+    just: Just<'_>,
 ) -> Result<(T, Option<Confirmed>), WriteError> {
     match (owed, written) {
         (None, written) => written.map(|written| (written, None)),
-        (Some(owed), Ok(written)) => Ok((written, owed.pay(own).await?)),
+        (Some(owed), Ok(written)) => Ok((written, owed.pay(just).await?)),
         (Some(owed), Err(error)) => {
             owed.refuse(&error);
             Err(error)

@@ -8,6 +8,7 @@ use redis::Cmd;
 
 use super::Pin;
 use super::contents::{Kind, Name};
+use super::entry::Ending;
 use super::transfer::Transfer;
 use super::writer::{Confirmed, WriteError};
 use crate::metrics::Metrics;
@@ -32,6 +33,16 @@ pub struct Also {
     lost: Throttle,
 }
 
+/// What was done in our store a moment ago.
+#[derive(Debug, Clone, Copy)]
+pub enum Just<'a> {
+    /// Each name is revoked at least so.
+    Revoked(&'a [Ending]),
+    /// An entry with this id, to the audit stream.
+    Added(&'a str),
+    Changed,
+}
+
 impl Also {
     pub fn new(transfer: Transfer, ours: Pin, pin: Pin, metrics: Arc<Metrics>) -> Arc<Self> {
         let (failed, lost) = (Throttle::default(), Throttle::default());
@@ -40,17 +51,17 @@ impl Also {
         also
     }
 
-    /// Brings what lies under `names` in our store. `own`: of an audit entry, its id.
+    /// Brings what lies under `names` in our store.
     ///
     /// # Errors
     /// [`WriteError::Unconfirmed`], since it is in our store. It is tried again in the background.
-    pub async fn bring(&self, names: &[Name], own: Option<&str>) -> Result<Option<Confirmed>, WriteError> {
-        let brought = self.try_bring(names, own).await;
+    pub async fn bring(&self, names: &[Name], just: Just<'_>) -> Result<Option<Confirmed>, WriteError> {
+        let brought = self.try_bring(names, just).await;
         self.metrics.also(brought.is_ok());
         if let Err(error) = &brought {
-            match own {
-                Some(id) => self.later(&[Name::of_audit_entry(id)]),
-                None => self.later(names),
+            match just {
+                Just::Added(id) => self.later(&[Name::of_audit_entry(id)]),
+                Just::Revoked(_) | Just::Changed => self.later(names),
             }
             self.tell(error);
         }
@@ -67,7 +78,7 @@ impl Also {
             self.fit()?;
             let commands = names.iter().zip(commands).map(|(name, command)| (name.bucket, command)).collect();
             let removed = self.transfer.run(commands).await?;
-            self.transfer.bring(names).await?;
+            self.transfer.bring(names, &[]).await?;
             Ok(removed.map(|(_, confirmed)| confirmed))
         };
         let removed: Result<_, WriteError> = removing.await;
@@ -103,14 +114,31 @@ impl Also {
         self.metrics.also_behind(behind.len());
     }
 
-    async fn try_bring(&self, names: &[Name], own: Option<&str>) -> Result<Option<Confirmed>, WriteError> {
+    fn forget(&self, names: &[Name]) {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            behind.remove(name);
+        }
+        self.metrics.also_behind(behind.len());
+    }
+
+    async fn try_bring(&self, names: &[Name], just: Just<'_>) -> Result<Option<Confirmed>, WriteError> {
         self.fit()?;
         let stream = Name::of_audit();
         for name in names.iter().filter(|name| name.kind == Kind::Audit) {
-            self.transfer.bring_audit(if *name == stream { own } else { Some(&name.text) }).await?;
+            let own = match just {
+                Just::Added(id) => Some(id),
+                // Of those that wait.
+                Just::Revoked(_) | Just::Changed => (*name != stream).then_some(name.text.as_str()),
+            };
+            self.transfer.bring_audit(own).await?;
         }
         let names: Vec<_> = names.iter().filter(|name| name.kind != Kind::Audit).cloned().collect();
-        self.transfer.bring(&names).await
+        let least = match just {
+            Just::Revoked(least) => least,
+            Just::Added(_) | Just::Changed => &[],
+        };
+        self.transfer.bring(&names, least).await
     }
 
     /// What is known to be out of reach is not waited for.
@@ -144,8 +172,8 @@ impl<'a> Owed<'a> {
 
     /// # Errors
     /// As for [`Also::bring`].
-    pub async fn pay(mut self, own: Option<&str>) -> Result<Option<Confirmed>, WriteError> {
-        let brought = self.also.bring(self.names, own).await;
+    pub async fn pay(mut self, just: Just<'_>) -> Result<Option<Confirmed>, WriteError> {
+        let brought = self.also.bring(self.names, just).await;
         self.is_settled = true;
         brought
     }
@@ -187,14 +215,14 @@ async fn try_again(also: Weak<Also>) {
             }
             // Out first: who adds one of them meanwhile has something newer.
             also.forget(&some);
-            if also.try_bring(&some, None).await.is_ok() {
+            if also.try_bring(&some, Just::Changed).await.is_ok() {
                 continue;
             }
             // One that cannot be brought does not keep the others.
             let mut is_stuck = false;
             for name in some {
                 let name = [name];
-                if also.fit().is_err() || also.try_bring(&name, None).await.is_err() {
+                if also.fit().is_err() || also.try_bring(&name, Just::Changed).await.is_err() {
                     also.later(&name);
                     is_stuck = true;
                 }
@@ -203,15 +231,5 @@ async fn try_again(also: Weak<Also>) {
                 break;
             }
         }
-    }
-}
-
-impl Also {
-    fn forget(&self, names: &[Name]) {
-        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
-        for name in names {
-            behind.remove(name);
-        }
-        self.metrics.also_behind(behind.len());
     }
 }

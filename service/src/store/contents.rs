@@ -228,6 +228,15 @@ impl State {
         *self == State::Absent
     }
 
+    /// Whether it is a revocation that ends what `ending` ends.
+    pub fn ends(&self, ending: Ending) -> bool {
+        let least = match ending {
+            Ending::Dead => i128::MAX,
+            Ending::Before(before) => i128::from(before),
+        };
+        matches!(self, State::Text { value, .. } if rank(Kind::Revocation, value) >= least)
+    }
+
     /// Whether `original` is in this: nothing of it is missing, weaker, older or shorter-lived here.
     pub fn covers(&self, kind: Kind, original: &State) -> bool {
         let lives = |ttl: &i64, original: &i64| {
@@ -320,6 +329,11 @@ mod tests {
         assert!(!covers(&State::Absent, &text("D;", 9)) && covers(&State::Absent, &State::Absent));
         assert!(!covers(&text("?", 9), &text("B0;", 9)), "nonsense ends nothing");
         assert!(!covers(&State::Absent, &text("?", 9)), "nor is it nothing");
+        let ends = |value: &str, ending| text(value, 9).ends(ending);
+        assert!(ends("D;", Ending::Dead) && ends("D;", Ending::Before(9)) && ends("B9;", Ending::Before(9)));
+        assert!(
+            !ends("B9;", Ending::Dead) && !ends("B8;", Ending::Before(9)) && !State::Absent.ends(Ending::Before(0))
+        );
         assert!(text("d", 9).covers(Kind::Mark, &text("p", 9)) && !text("p", 9).covers(Kind::Mark, &text("d", 9)));
     }
 

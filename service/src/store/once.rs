@@ -11,6 +11,7 @@ use std::time::Duration;
 use redis::{Cmd, FromRedisValue};
 use wire::check::Trouble;
 
+use super::also::Just;
 use super::{Bucket, Name, Store};
 
 const PENDING: &str = "p";
@@ -70,7 +71,7 @@ impl Store {
 
     async fn bring_mark(&self, digest: &str) -> Result<(), Trouble> {
         let Some(also) = &self.also else { return Ok(()) };
-        also.bring(&[Name::of_mark(digest)], None).await.map(|_| ()).map_err(|error| error.trouble())
+        also.bring(&[Name::of_mark(digest)], Just::Changed).await.map(|_| ()).map_err(|error| error.trouble())
     }
 
     /// Nothing waits for disks or replicas: see above.

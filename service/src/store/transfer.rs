@@ -8,7 +8,7 @@ use redis::Value;
 use wire::check::Trouble;
 
 use super::contents::{self, Name, State};
-use super::entry::Bucket;
+use super::entry::{Bucket, Ending};
 use super::reader::Reader;
 use super::writer::{Confirmed, WriteError, Writer};
 
@@ -83,10 +83,18 @@ async fn states_in(reader: &Reader, bucket: Bucket, names: &[&Name]) -> Result<V
 impl Transfer {
     /// Brings what lies under `names` now. Where there is nothing, nothing is done; nor about the audit stream.
     ///
+    /// `least` is what was just written under each of the first names: less than that is not what was written, but
+    /// another server's, say an old primary's, and is not acknowledged.
+    ///
     /// # Errors
     /// See [`WriteError`]; some may have been brought.
-    pub async fn bring(&self, names: &[Name]) -> Result<Option<Confirmed>, WriteError> {
+    pub async fn bring(&self, names: &[Name], least: &[Ending]) -> Result<Option<Confirmed>, WriteError> {
         let read = states(&self.from, names).await.map_err(WriteError::NotWritten)?;
+        for (state, least) in read.iter().zip(least) {
+            if !state.as_ref().is_some_and(|state| state.ends(*least)) {
+                return Err(WriteError::NotWritten(Trouble::StoreUnsafe));
+            }
+        }
         let mut merges = Vec::with_capacity(names.len());
         for (name, state) in names.iter().zip(&read) {
             let state = state.as_ref().ok_or(WriteError::NotWritten(Trouble::StoreFailed))?;
