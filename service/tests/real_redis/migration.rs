@@ -10,6 +10,7 @@ use service::{
 use wire::check::Trouble;
 use wire::{Answer, Kind};
 
+use crate::provider::*;
 use crate::sessions::{OURS, SECRET, session_options};
 use crate::support::*;
 
@@ -345,4 +346,37 @@ fn lifts_and_refreshes_go_to_both() {
     let (status, third) = refresh(&service, &next);
     assert_eq!(status, 200, "{third}");
     assert_eq!(refresh(&service, &made).0, 400);
+}
+
+#[test]
+fn a_logout_token_that_was_used_stays_used_in_the_new_store() {
+    let (old, new) = (Redis::start(), Redis::start());
+    let signs = key_of(mint::Alg::EdDSA, "k");
+    let jwks = Jwks::publishing(&[&signs]);
+    let with_provider = |options: Options| Options { providers: providers(&[provider(&jwks.uri())]), ..options };
+    let token = |name: &str| {
+        let claims = with(logout_claims(), &json!({ "sid": null, "sub": name }));
+        typed(&signs, "logout+jwt", &claims)
+    };
+    let tokens = ["alice", "bob", "carol"].map(token);
+    let first = Running::start(with_provider(options(&old)));
+    assert_eq!(log_out(&first, &tokens[0]).status, 200);
+    drop(first);
+    prepare(&new).unwrap();
+    let service = Running::start(with_provider(both(&old, &new)));
+    assert_eq!(log_out(&service, &tokens[1]).status, 200);
+    // What the other store does not confirm is not used up.
+    new.signal("STOP");
+    assert_eq!(log_out(&service, &tokens[2]).status, 503);
+    new.signal("CONT");
+    eventually(WELL_AGAIN, || (log_out(&service, &tokens[2]).status == 200).then_some(()));
+    let report = copy(&old, &new).unwrap();
+    assert!(report.complete, "{report:?}");
+    let marks = tally(&report, "marks of used tokens");
+    assert_eq!((marks.found, marks.copied), (3, 1), "{report:?}");
+    drop(service);
+    let switched = Running::start(with_provider(Options { create_store: false, ..options(&new) }));
+    for token in &tokens {
+        assert_eq!(log_out(&switched, token).status, 400);
+    }
 }
