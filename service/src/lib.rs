@@ -32,8 +32,9 @@ pub use options::{AdminToken, Options, OptionsError};
 pub use server::{Addresses, ServeError, Service};
 pub use session::options::SessionOptions;
 pub use signals::{Provider, Providers, ProvidersError};
+pub use signing::{KeySource, UriError};
 pub use store::{
     Allow, CreateError, MigrateError, Migration, Mode, Progress, RedisOptions, RedisOptionsError, Report, StoreId,
     StoreIdError, Tally, create_store, migrate, prepare_store,
 };
-pub use tls::AdminTls;
+pub use tls::{AdminTls, ListenerTls};
