@@ -10,6 +10,7 @@ mod document;
 mod explain;
 mod instant;
 mod jwks;
+mod migrate;
 mod mint;
 mod providers;
 mod ready;
@@ -59,6 +60,9 @@ enum Verb {
     /// Make the store that services answer from.
     #[command(after_help = EXIT_CODES)]
     Store(store::Store),
+    /// Move the store to another Redis, while services run.
+    #[command(after_help = EXIT_CODES)]
+    Migrate(Box<migrate::Migrate>),
     /// Ask a service whether it can answer: a health check for a container without a shell.
     #[command(after_help = EXIT_CODES)]
     Ready(ready::Ready),
@@ -107,6 +111,7 @@ fn main() -> ExitCode {
         Verb::Jwks(jwks) => jwks.run(),
         Verb::Docs(docs) => docs.run(Cli::command()),
         Verb::Store(store) => store.run(),
+        Verb::Migrate(migrate) => migrate.run(),
         Verb::Ready(store) => store.run(),
         Verb::Mint(args) => mint::run(args).map(|()| Outcome::Done),
     };

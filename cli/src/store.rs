@@ -57,6 +57,7 @@ impl Store {
                     CreateError::Options(_)
                     | CreateError::Unfit(_)
                     | CreateError::Exists(_)
+                    | CreateError::Filling(_)
                     | CreateError::Strange(_)
                     | CreateError::Two(..)
                     | CreateError::Lost { .. } => Outcome::Refused,

@@ -53,7 +53,7 @@ const MAX_PAGE: usize = 1000;
 pub fn routes(shared: Arc<Shared>) -> Router {
     let document: Bytes = openapi::admin_document().into();
     let served = move || async move { ([(axum::http::header::CONTENT_TYPE, "application/json")], document) };
-    let limit = shared.options.redis_timeout + shared.options.confirm_timeout + Duration::from_secs(10);
+    let limit = shared.options.write_limit() + Duration::from_secs(10);
     let limited = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limit);
     let gate = Gate::new(shared.options.max_requests, MAX_REVOCATION_BYTES);
     let guarded = |routes: OpenApiRouter<Arc<Shared>>| {

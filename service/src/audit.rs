@@ -11,7 +11,7 @@ use wire::check::Trouble;
 
 use crate::clock::{unix_millis, unix_seconds};
 use crate::session::keys::Ring;
-use crate::store::{Bucket, Store, WriteError};
+use crate::store::{Name, Store, WriteError};
 use crate::throttle::Throttle;
 
 /// The most entries of one page.
@@ -154,7 +154,7 @@ impl Audit {
             _ => add.arg("MINID").arg("~").arg(self.oldest()),
         };
         add.arg("*").arg("e").arg(sealed);
-        self.store.write(bucket(), add).await.map(|_| ())
+        self.store.write(&Name::of_audit(), add).await.map(|_| ())
     }
 
     /// Unix milliseconds: what is older is no longer kept.
@@ -183,7 +183,7 @@ impl Audit {
             }
         }
         range.arg("COUNT").arg(limit);
-        let reply: Option<Reply> = self.store.read(bucket(), &[range]).await?.into_iter().next();
+        let reply: Option<Reply> = self.store.read(Name::of_audit().bucket, &[range]).await?.into_iter().next();
         let found: Vec<(String, Vec<Vec<u8>>)> =
             reply.and_then(|reply| redis::from_redis_value(reply).ok()).ok_or(Trouble::StoreFailed)?;
         let mut entries: Vec<_> =
@@ -204,12 +204,8 @@ impl Audit {
 /// What entries are encrypted for; there is one stream.
 const PLACE: &str = "audit";
 
-fn bucket() -> Bucket {
-    Bucket::of([0; 16])
-}
-
 fn name() -> String {
-    bucket().name("audit")
+    Name::of_audit().text
 }
 
 fn shorten(text: &mut String) {

@@ -33,5 +33,8 @@ pub use server::{Addresses, ServeError, Service};
 pub use session::options::SessionOptions;
 pub use signals::{Provider, Providers, ProvidersError};
 pub use signing::{KeySource, UriError};
-pub use store::{Allow, CreateError, Mode, RedisOptions, RedisOptionsError, StoreId, StoreIdError, create_store};
+pub use store::{
+    Allow, CreateError, MigrateError, Migration, Mode, Progress, RedisOptions, RedisOptionsError, Report, StoreId,
+    StoreIdError, Tally, create_store, migrate, prepare_store,
+};
 pub use tls::{AdminTls, ListenerTls};

@@ -39,6 +39,9 @@ pub struct Metrics {
     pub keys_per_check: Histogram,
     pub redis_seconds: Histogram,
     ready: Gauge<u64, AtomicU64>,
+    also: Family<Label, Counter>,
+    also_ready: Gauge<u64, AtomicU64>,
+    also_behind: Gauge<u64, AtomicU64>,
 }
 
 /// How a check ended.
@@ -168,6 +171,14 @@ impl Metrics {
         registry.register("check_keys", "Keys in one check", keys_per_check.clone());
         registry.register("redis_seconds", "Round trips to Redis for reads", redis_seconds.clone());
         registry.register("store_ready", "1 while the store can be answered from", ready.clone());
+        let also = Family::<Label, Counter>::default();
+        let (also_ready, also_behind) = (Gauge::<u64, AtomicU64>::default(), Gauge::<u64, AtomicU64>::default());
+        registry.register("also_writes", "Writes to the store of redis-also by how they ended", also.clone());
+        registry.register("also_ready", "1 while the store of redis-also can be written to", also_ready.clone());
+        registry.register("also_behind", "Names that the store of redis-also lacks for now", also_behind.clone());
+        for result in ["confirmed", "failed"] {
+            also.get_or_create(&[("result", result)]).inc_by(0);
+        }
         // Every name is there from the start: a rate over a series that appears late misses its first event.
         for result in CheckResult::ALL {
             checks.get_or_create(&[("result", result.name())]).inc_by(0);
@@ -208,6 +219,9 @@ impl Metrics {
             keys_per_check,
             redis_seconds,
             ready,
+            also,
+            also_ready,
+            also_behind,
         }
     }
 
@@ -246,6 +260,19 @@ impl Metrics {
 
     pub fn store_ready(&self, ready: bool) {
         self.ready.set(u64::from(ready));
+    }
+
+    /// The other store has a write now, or not.
+    pub fn also(&self, confirmed: bool) {
+        self.also.get_or_create(&[("result", if confirmed { "confirmed" } else { "failed" })]).inc();
+    }
+
+    pub fn also_ready(&self, ready: bool) {
+        self.also_ready.set(u64::from(ready));
+    }
+
+    pub fn also_behind(&self, names: usize) {
+        self.also_behind.set(names as u64);
     }
 
     pub fn text(&self) -> String {

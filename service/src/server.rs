@@ -77,6 +77,8 @@ pub enum ServeError {
     PortsFile(#[source] io::Error),
     #[error(transparent)]
     Redis(#[from] RedisOptionsError),
+    #[error("for `redis-also`")]
+    RedisAlso(#[source] RedisOptionsError),
     #[error(transparent)]
     Seal(#[from] SealError),
     #[error(transparent)]
@@ -118,6 +120,9 @@ impl Service {
     /// See [`ServeError`].
     pub async fn bind(options: Options) -> Result<Self, ServeError> {
         options.check()?;
+        if let Some(also) = &options.redis_also {
+            also.access().map_err(ServeError::RedisAlso)?;
+        }
         let signals = Signals::new(&options)?;
         let options = Arc::new(options);
         let data_tls = options.tls.clone().map(|tls| tls.serve(Listener::Data)).transpose()?;

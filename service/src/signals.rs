@@ -105,7 +105,8 @@ impl Signals {
             known.insert(provider.issuer.clone(), Known { provider: provider.clone(), source });
         }
         // Twice two fetches; claim, revoke, remember; and the writer's connecting.
-        let limit = timeout * 4 + options.redis_timeout * 6 + options.confirm_timeout + Duration::from_secs(2);
+        let writes = if options.redis_also.is_some() { 3 } else { 1 };
+        let limit = timeout * 4 + options.redis_timeout * 6 + options.write_limit() * writes + Duration::from_secs(2);
         Ok(Self {
             known,
             gate: Gate::new(MAX_IN_PROGRESS, MAX_BODY_BYTES),

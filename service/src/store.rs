@@ -1,8 +1,11 @@
 //! Revocations in Redis: which Redis, whether it may be trusted, what is read from and written to it.
+mod also;
 mod connect;
+mod contents;
 mod create;
 mod entry;
 mod keeper;
+mod migrate;
 mod once;
 mod reader;
 mod redis_options;
@@ -10,6 +13,7 @@ mod routes;
 mod sentinels;
 mod standing;
 mod topology;
+mod transfer;
 mod writer;
 
 use std::sync::{Arc, OnceLock};
@@ -18,8 +22,11 @@ use redis::{Cmd, Value};
 use wire::check::Trouble;
 use wire::{Answer, RevocationKey};
 
-pub use create::{CreateError, create_store};
+pub use contents::Name;
+pub use create::{CreateError, create_store, prepare_store};
+use entry::Sentinel;
 pub use entry::{Bucket, StoreId, StoreIdError};
+pub use migrate::{MigrateError, Migration, Progress, Report, Tally, migrate};
 pub use once::Claim;
 pub use reader::{Page, Stored};
 pub use redis_options::{Mode, RedisOptions, RedisOptionsError};
@@ -28,20 +35,31 @@ pub use writer::{Confirmed, Ends, Revocation, WriteError, Written};
 
 use crate::Options;
 use crate::metrics::Metrics;
-use keeper::Orders;
+use also::{Also, Just, Owed};
+use keeper::{Orders, Role};
 use reader::Reader;
-use writer::Writer;
+use transfer::Transfer;
+use writer::{Terms, Writer};
 
 /// Reads and writes have connections of their own: a write waits for disks, a check must not wait for it.
 #[derive(Debug)]
 pub struct Store {
-    reader: Reader,
+    reader: Arc<Reader>,
     writer: Writer,
+    /// Where every write goes too.
+    also: Option<Arc<Also>>,
 }
+
+/// Of the stream in the other store. More than in ours, which is trimmed by age as well: nothing is trimmed there first.
+const AUDIT_ENTRIES: usize = crate::audit::MAX_ENTRIES + crate::audit::MAX_ENTRIES / 10;
 
 /// The one store that we answer from, once we know which. Set once: another store is never taken for it.
 #[derive(Debug, Clone, Default)]
-pub struct Pin(Arc<OnceLock<StoreId>>);
+pub struct Pin {
+    id: Arc<OnceLock<StoreId>>,
+    /// It may still be filled: it is written to and not answered from.
+    filling: bool,
+}
 
 impl Store {
     /// Returns once the first attempt to reach Redis has ended, well or not. Lives on by itself after that.
@@ -63,12 +81,49 @@ impl Store {
             limit: options.redis_timeout,
             pin: pin.clone(),
             create: options.create_store,
+            role: Role::Ours,
             metrics: Some(Arc::clone(&metrics)),
         };
         let kept = Arc::new(keeper::keep(orders).await);
-        let reader = Reader { kept: Arc::clone(&kept), pin: pin.clone(), limit: options.redis_timeout, metrics };
-        let writer = Writer::new(access, kept, pin, options);
-        Ok(Self { reader, writer })
+        let limit = options.redis_timeout;
+        let reader = Reader { kept: Arc::clone(&kept), pin: pin.clone(), limit, metrics: Arc::clone(&metrics) };
+        let reader = Arc::new(reader);
+        let also = Self::open_also(&options, &reader, metrics).await?;
+        let writer = Writer::new(access, kept, pin, Terms::from(&*options));
+        Ok(Self { reader, writer, also })
+    }
+
+    async fn open_also(
+        options: &Options,
+        reader: &Arc<Reader>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Option<Arc<Also>>, RedisOptionsError> {
+        let Some(given) = &options.redis_also else { return Ok(None) };
+        let access = given.access()?;
+        let pin = Pin::for_writing();
+        if let Some(id) = options.also_store_id {
+            pin.set(id);
+        }
+        let orders = Orders {
+            access: access.clone(),
+            allow: options.allow(),
+            limit: options.redis_timeout,
+            pin: pin.clone(),
+            create: false,
+            role: Role::Also,
+            metrics: Some(Arc::clone(&metrics)),
+        };
+        let kept = Arc::new(keeper::keep(orders).await);
+        let there = Reader {
+            kept: Arc::clone(&kept),
+            pin: pin.clone(),
+            limit: options.redis_timeout,
+            metrics: Arc::clone(&metrics),
+        };
+        let min_replicas = options.also_min_replicas.unwrap_or(options.min_replicas);
+        let to = Writer::new(access, kept, pin.clone(), Terms { min_replicas, ..Terms::from(options) });
+        let transfer = Transfer { from: Arc::clone(reader), to, there, audit_entries: AUDIT_ENTRIES };
+        Ok(Some(Also::new(transfer, reader.pin.clone(), pin, metrics)))
     }
 
     /// One answer for each key, in order, from one round trip that also proves which store gave them.
@@ -104,9 +159,13 @@ impl Store {
     /// # Errors
     /// See [`WriteError`]: it tells apart what was not written and what was not confirmed.
     pub async fn revoke(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError> {
-        let buckets: Vec<_> = revocations.iter().map(|revocation| Bucket::of(revocation.key.0)).collect();
-        let written = self.writer.revoke(revocations).await?;
-        self.confirm(&buckets)?;
+        let names: Vec<_> = revocations.iter().map(|revocation| Name::of_revocation(revocation.key)).collect();
+        let owed = self.owed(&names);
+        let written = self.writer.revoke(revocations).await;
+        let least: Vec<_> = written.iter().flat_map(|written| &written.stands).map(|stands| stands.ending).collect();
+        let (mut written, also) = bring(owed, written, Just::Revoked(&least)).await?;
+        self.confirm(&names)?;
+        written.confirmed = written.confirmed.and(also);
         Ok(written)
     }
 
@@ -115,9 +174,13 @@ impl Store {
     /// # Errors
     /// As for [`Store::revoke`].
     pub async fn lift(&self, keys: Vec<RevocationKey>) -> Result<Written, WriteError> {
-        let buckets: Vec<_> = keys.iter().map(|key| Bucket::of(key.0)).collect();
-        let written = self.writer.lift(keys).await?;
-        self.confirm(&buckets)?;
+        let names: Vec<_> = keys.iter().map(|key| Name::of_revocation(*key)).collect();
+        let mut written = self.writer.lift(keys).await?;
+        if let Some(also) = &self.also {
+            let deletes = names.iter().map(|name| redis::cmd("DEL").arg(&name.text).clone()).collect();
+            written.confirmed = written.confirmed.and(also.remove(&names, deletes).await?);
+        }
+        self.confirm(&names)?;
         Ok(written)
     }
 
@@ -126,7 +189,7 @@ impl Store {
     /// server of a Cluster there are no replies.
     ///
     /// One command that writes may come here too, if nothing depends on its surviving; after an error it may have been
-    /// done.
+    /// done. It does not go to the other store by itself.
     ///
     /// # Errors
     /// As for [`Store::check`]; a reply that is an error of Redis is [`Trouble::StoreFailed`].
@@ -134,33 +197,97 @@ impl Store {
         self.reader.read(bucket, asks).await
     }
 
-    /// Runs one command that writes, all of whose names are of `bucket` (a script, where it takes several steps), and
-    /// waits until it is as safe as the options ask.
+    /// Runs one command that adds to or changes what lies under `name` and nothing else (a script, where it takes several
+    /// steps), and waits until it is as safe as the options ask, here and in the other store.
     ///
     /// # Errors
     /// As for [`Store::revoke`].
-    pub async fn write(&self, bucket: Bucket, command: Cmd) -> Result<(Value, Confirmed), WriteError> {
-        let written = self.writer.run(bucket, command).await?;
-        self.confirm(&[bucket])?;
-        Ok(written)
+    pub async fn write(&self, name: &Name, command: Cmd) -> Result<Value, WriteError> {
+        let names = std::slice::from_ref(name);
+        let owed = self.owed(names);
+        let written = self.writer.run(name.bucket, command).await;
+        // What Redis says to XADD.
+        let id = match &written {
+            Ok((id, _)) if *name == Name::of_audit() => redis::from_redis_value::<String>(id.clone()).ok(),
+            _ => None,
+        };
+        let just = id.as_deref().map_or(Just::Changed, Just::Added);
+        let ((reply, _), _) = bring(owed, written, just).await?;
+        self.confirm(names)?;
+        Ok(reply)
+    }
+
+    /// As [`Store::write`], for a command that takes something away: run on the other store as it is.
+    ///
+    /// # Errors
+    /// As for [`Store::revoke`].
+    pub async fn remove(&self, name: &Name, command: Cmd) -> Result<Value, WriteError> {
+        let names = std::slice::from_ref(name);
+        let (reply, _) = self.writer.run(name.bucket, command.clone()).await?;
+        if let Some(also) = &self.also {
+            also.remove(names, vec![command]).await?;
+        }
+        self.confirm(names)?;
+        Ok(reply)
+    }
+
+    /// What is about to be written, if there is another store.
+    fn owed<'a>(&'a self, names: &'a [Name]) -> Option<Owed<'a>> {
+        self.also.as_deref().map(|also| Owed::new(also, names))
     }
 
     /// A write to a server that may forget is not acknowledged.
-    fn confirm(&self, buckets: &[Bucket]) -> Result<(), WriteError> {
-        match self.reader.may_forget(buckets) {
+    fn confirm(&self, names: &[Name]) -> Result<(), WriteError> {
+        let buckets: Vec<_> = names.iter().map(|name| name.bucket).collect();
+        match self.reader.may_forget(&buckets) {
             true => Err(WriteError::Unconfirmed("the store may forget it (store_unsafe)".into())),
             false => Ok(()),
         }
     }
 }
 
+/// What was written, or may have been, goes to the other store too.
+async fn bring<T>(
+    owed: Option<Owed<'_>>,
+    written: Result<T, WriteError>,
+    just: Just<'_>,
+) -> Result<(T, Option<Confirmed>), WriteError> {
+    match (owed, written) {
+        (None, written) => written.map(|written| (written, None)),
+        (Some(owed), Ok(written)) => Ok((written, owed.pay(just).await?)),
+        (Some(owed), Err(error)) => {
+            owed.refuse(&error);
+            Err(error)
+        }
+    }
+}
+
 impl Pin {
+    /// Of a store that is only written to.
+    fn for_writing() -> Self {
+        Self { filling: true, ..Self::default() }
+    }
+
     fn id(&self) -> Option<StoreId> {
-        self.0.get().copied()
+        self.id.get().copied()
     }
 
     fn set(&self, id: StoreId) {
         // Only the first counts.
-        let _ = self.0.set(id);
+        let _ = self.id.set(id);
+    }
+
+    /// The store that a sentinel proves, if it may be used as we use it.
+    fn usable(&self, sentinel: Sentinel) -> Option<StoreId> {
+        match sentinel {
+            Sentinel::Whole(id) => Some(id),
+            Sentinel::Filling(id) if self.filling => Some(id),
+            Sentinel::Missing | Sentinel::New(_) | Sentinel::Filling(_) | Sentinel::Strange => None,
+        }
+    }
+
+    /// Whether it is the sentinel of our store.
+    fn takes(&self, sentinel: Sentinel) -> bool {
+        self.usable(sentinel).is_some_and(|id| self.id() == Some(id))
     }
 }

@@ -91,6 +91,12 @@ impl Service {
         self.process = process;
     }
 
+    /// [`Service::restart`] with other options.
+    pub async fn restart_with(&mut self, change: impl FnOnce(&mut ServiceOptions)) {
+        change(&mut self.options);
+        self.restart().await;
+    }
+
     /// The tool, beside this binary: of the same build.
     pub fn binary() -> PathBuf {
         if let Some(path) = std::env::var_os("PORTCULLIS") {

@@ -173,6 +173,80 @@ async fn the_redis_that_we_ship_lets_sessions_live_and_end() {
     assert_eq!(tool(&["audit", "--since", "1h"])["action"], "GET /v1/audit");
 }
 
+/// What the old store's user needs for a move; docs/migration.md has this very line.
+const READS_ONLY: &str = "%R~portcullis:* resetchannels -@all +info +role +cluster|nodes +config|get +time +scan +get \
+                          +pttl +hmget +zrange +xrange";
+
+/// There with the service's user, and back with one that can only read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_moves_to_the_redis_that_we_ship_and_from_it() {
+    let directory = Directory::new("redis-conf-move");
+    let hardened = Hardened::start(&directory).await;
+    let (plain_place, back_place) = (Directory::new("redis-conf-move-from"), Directory::new("redis-conf-move-back"));
+    let (plain, back) = (Redis::start(&plain_place).await, Redis::start(&back_place).await);
+    let under = |prefix: &str| -> Vec<String> {
+        let arguments = hardened.arguments.iter().filter(|argument| *argument != "--require-disk");
+        let mut arguments: Vec<_> =
+            arguments.map(|argument| argument.replace("--redis-", &format!("{prefix}-"))).collect();
+        arguments.extend([prefix.to_owned(), hardened.url()]);
+        arguments
+    };
+    let migrate = |arguments: &[Vec<String>]| {
+        let words: Vec<_> = arguments.concat();
+        let words: Vec<_> =
+            ["migrate", "--json", "--require-disk"].into_iter().chain(words.iter().map(String::as_str)).collect();
+        let (out, err, code) = Service::portcullis(&words);
+        assert_eq!(code, 0, "{words:?}: {out}{err}");
+        out
+    };
+    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    migrate(&[words(&["--prepare"]), under("--to")]);
+
+    let mut options = ServiceOptions::new(plain.url());
+    options.arguments =
+        [under("--redis-also"), words(&["--session-issuer", ISSUER, "--session-audience", "api"])].concat();
+    let service = Service::start(&plain_place, options).await;
+    assert!(wait_until(RECOVERY, async || ready(&service).await.0 == 200).await);
+    let admin = format!("http://{}", service.admin_address());
+    let token_file = service.admin_token_file().display().to_string();
+    let tool = |arguments: &[&str]| {
+        let common = ["--service", &admin, "--token-file", &token_file];
+        let (out, err, code) = Service::portcullis(&[arguments, &common[..]].concat());
+        assert_eq!(code, 0, "{arguments:?}: {out}{err}");
+    };
+    tool(&["session", "create", "--subject", "alice", "--idle-timeout", "1h"]);
+    tool(&["session", "create", "--subject", "bob"]);
+    tool(&["session", "end", "--subject", "bob"]);
+    tool(&["revoke", "user", "--issuer", ISSUER, "--id", "carol"]);
+    drop(service);
+    let verified = |report: &str, copied: bool| {
+        let report: serde_json::Value = serde_json::from_str(report).unwrap();
+        assert_eq!((&report["verified"], &report["complete"]), (&json!(true), &json!(true)), "{report}");
+        for one in report["contents"].as_array().unwrap() {
+            let count = |name: &str| one[name].as_u64().unwrap();
+            let there = one["kind"] == "marks of used tokens" || count("found") > 0;
+            assert!(there && (count("copied") > 0) == (copied && count("found") > 0), "{report}");
+        }
+    };
+    // The service has written all of it already.
+    verified(&migrate(&[words(&["--from", &plain.url()]), under("--to")]), false);
+
+    let rule: Vec<_> =
+        ["ACL", "SETUSER", "mover", "on", ">the-mover's-password"].into_iter().chain(READS_ONLY.split(' ')).collect();
+    let said = hardened.says(Some("admin"), &rule);
+    assert!(said.contains("OK"), "{said}");
+    let password = directory.write("mover-password", "the-mover's-password");
+    let mut from = under("--from");
+    for (name, value) in
+        [("--from-username", "mover".to_owned()), ("--from-password-file", password.display().to_string())]
+    {
+        let at = from.iter().position(|word| word == name).unwrap();
+        from[at + 1] = value;
+    }
+    migrate(&[words(&["--prepare", "--to", &back.url()])]);
+    verified(&migrate(&[from, words(&["--to", &back.url()])]), true);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_redis_that_we_ship_lets_the_service_work_and_do_nothing_else() {
     let directory = Directory::new("redis-conf");

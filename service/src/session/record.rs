@@ -4,7 +4,7 @@
 //! portcullis:{<bucket>}:s:<name>   a hash, with an expiry: the session's end, or sooner when it lies unused
 //!   d  the data, sealed     a  access records, newest first     r, p  MAC of the current and the previous refresh token
 //!   t  when it was replaced     u  when last used     e  the end     (Unix milliseconds of Redis's clock)
-//!   i  milliseconds that it may lie unused, or 0     x  why it was ended
+//!   i  milliseconds that it may lie unused, or 0     x  why it was ended     n  how often it was refreshed
 //! portcullis:{<bucket>}:u:<name>   a sorted set of the subject's sids by their end
 //! ```
 //! All of a session lies under one name, so that every change is one command in one bucket.

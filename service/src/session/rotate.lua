@@ -3,7 +3,7 @@
 -- '', [4] milliseconds of grace, [5] the most bytes of access records.
 -- 'rotated', or why not: 'gone', 'ended', 'raced' (it was replaced a moment ago), 'reused' (it was replaced before that;
 -- the session is ended by this very command).
-local s = redis.call('HMGET', KEYS[1], 'r', 'p', 't', 'x', 'e', 'i', 'a')
+local s = redis.call('HMGET', KEYS[1], 'r', 'p', 't', 'x', 'e', 'i', 'a', 'n')
 if s[4] then
   return 'ended'
 end
@@ -18,7 +18,8 @@ if s[1] == ARGV[1] then
     return 'gone'
   end
   local stamp = string.format('%.0f', now)
-  redis.call('HSET', KEYS[1], 'r', ARGV[2], 'p', s[1], 't', stamp, 'u', stamp)
+  local count = string.format('%.0f', (tonumber(s[8] or 0) or 0) + 1)
+  redis.call('HSET', KEYS[1], 'r', ARGV[2], 'p', s[1], 't', stamp, 'u', stamp, 'n', count)
   if ARGV[3] ~= '' then
     redis.call('HSET', KEYS[1], 'a', string.sub(ARGV[3] .. (s[7] or ''), 1, tonumber(ARGV[5])))
   end

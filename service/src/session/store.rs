@@ -5,9 +5,9 @@ use redis::{Cmd, FromRedisValue};
 use wire::check::Trouble;
 use wire::opaque_token::OpaqueToken;
 
-use super::keys::{KeyAt, Name, Ring, Sid, TokenMac};
+use super::keys::{KeyAt, Ring, Sid, TokenMac};
 use super::record::{Data, MAX_ACCESS_TOKENS, RECORD_BYTES};
-use crate::store::{Bucket, Store, WriteError};
+use crate::store::{Name, Store, WriteError};
 
 /// One subject has no more sessions than this at once; one more is refused.
 pub const MAX_SESSIONS_PER_SUBJECT: usize = 1000;
@@ -50,12 +50,6 @@ pub struct SessionStore<'a> {
     pub ring: &'a Ring,
 }
 
-/// Where something lies.
-struct Place {
-    bucket: Bucket,
-    key: String,
-}
-
 impl SessionStore<'_> {
     pub async fn create(
         &self,
@@ -69,7 +63,7 @@ impl SessionStore<'_> {
         let failed = WriteError::NotWritten(Trouble::StoreFailed);
         let place = self.session(at, sid);
         let text = serde_json::to_vec(data).map_err(|_| failed.clone())?;
-        let sealed = self.ring.seal(at, &place.key, text).map_err(|_| failed.clone())?;
+        let sealed = self.ring.seal(at, &place.text, text).map_err(|_| failed.clone())?;
         let refresh = refresh.map_or(Vec::new(), |mac| mac.0.to_vec());
         let idle = data.idle.map_or(0, |idle| millis(Duration::from_secs(idle) + step(Duration::from_secs(idle))));
         let mut create = script(CREATE, &place);
@@ -103,11 +97,11 @@ impl SessionStore<'_> {
         type Fields = (Option<Vec<u8>>, Option<Vec<u8>>, Option<u64>, Option<String>);
         let place = self.session(at, sid);
         let mut read = redis::cmd("HMGET");
-        read.arg(&place.key).arg("d").arg("a").arg("u").arg("x");
+        read.arg(&place.text).arg("d").arg("a").arg("u").arg("x");
         let (data, access, used, ended): Fields = self.ask(&place, read).await?;
         let Some(sealed) = data else { return Ok(None) };
         // Somebody wrote there who has not our key: that is neither a session nor the absence of one.
-        let text = self.ring.open(at, &place.key, &sealed).ok_or(Trouble::StoreFailed)?;
+        let text = self.ring.open(at, &place.text, &sealed).ok_or(Trouble::StoreFailed)?;
         let data: Data = serde_json::from_slice(&text).map_err(|_| Trouble::StoreFailed)?;
         Ok(Some(Kept { at, sid, data, access: access.unwrap_or_default(), used: used.unwrap_or(0), ended }))
     }
@@ -141,9 +135,9 @@ impl SessionStore<'_> {
     }
 
     /// What came of an exchange for `new`, by what lies there now.
-    async fn became(&self, place: &Place, new: TokenMac) -> Result<Rotated, Trouble> {
+    async fn became(&self, place: &Name, new: TokenMac) -> Result<Rotated, Trouble> {
         let mut read = redis::cmd("HMGET");
-        read.arg(&place.key).arg("r").arg("x");
+        read.arg(&place.text).arg("r").arg("x");
         let (current, ended): (Option<Vec<u8>>, Option<String>) = self.ask(place, read).await?;
         Ok(match (current, ended.as_deref()) {
             (_, Some("reused")) => Rotated::Reused,
@@ -174,8 +168,8 @@ impl SessionStore<'_> {
     pub async fn forget(&self, at: KeyAt, sid: Sid, data: &Data) -> Result<(), WriteError> {
         let place = self.session(at, sid);
         let mut delete = redis::cmd("DEL");
-        delete.arg(&place.key);
-        self.write::<i64>(&place, delete).await?;
+        delete.arg(&place.text);
+        self.remove(&place, delete).await?;
         self.unindex(at, &data.iss, &data.sub, &[sid]).await
     }
 
@@ -185,11 +179,11 @@ impl SessionStore<'_> {
         }
         let place = self.subject(at, issuer, subject);
         let mut remove = redis::cmd("ZREM");
-        remove.arg(&place.key);
+        remove.arg(&place.text);
         for sid in sids {
             remove.arg(sid.to_string());
         }
-        self.write::<i64>(&place, remove).await.map(|_| ())
+        self.remove(&place, remove).await
     }
 
     /// Every sid that the subject's list has, in order; some may be gone. At most [`MAX_SESSIONS_PER_SUBJECT`] for each
@@ -199,7 +193,7 @@ impl SessionStore<'_> {
         for at in self.ring.all() {
             let place = self.subject(at, issuer, subject);
             let mut range = redis::cmd("ZRANGE");
-            range.arg(&place.key).arg(0).arg(-1);
+            range.arg(&place.text).arg(0).arg(-1);
             let texts: Vec<String> = self.ask(&place, range).await?;
             sids.extend(texts.iter().filter_map(|text| Some((text.parse::<Sid>().ok()?, at))));
         }
@@ -208,29 +202,28 @@ impl SessionStore<'_> {
         Ok(sids)
     }
 
-    async fn ask<T: FromRedisValue>(&self, place: &Place, command: Cmd) -> Result<T, Trouble> {
+    async fn ask<T: FromRedisValue>(&self, place: &Name, command: Cmd) -> Result<T, Trouble> {
         let reply = self.store.read(place.bucket, &[command]).await?.into_iter().next().ok_or(Trouble::StoreFailed)?;
         redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)
     }
 
-    async fn write<T: FromRedisValue>(&self, place: &Place, command: Cmd) -> Result<T, WriteError> {
-        let (reply, _) = self.store.write(place.bucket, command).await?;
+    async fn write<T: FromRedisValue>(&self, place: &Name, command: Cmd) -> Result<T, WriteError> {
+        let reply = self.store.write(place, command).await?;
         redis::from_redis_value(reply).map_err(|_| WriteError::Unknown(Trouble::StoreFailed))
     }
 
-    fn session(&self, at: KeyAt, sid: Sid) -> Place {
-        Place::of('s', self.ring.session_name(at, sid))
+    async fn remove(&self, place: &Name, command: Cmd) -> Result<(), WriteError> {
+        self.store.remove(place, command).await.map(|_| ())
     }
 
-    fn subject(&self, at: KeyAt, issuer: &str, subject: &str) -> Place {
-        Place::of('u', self.ring.subject_name(at, issuer, subject))
+    fn session(&self, at: KeyAt, sid: Sid) -> Name {
+        let name = self.ring.session_name(at, sid);
+        Name::of_session(name.0, name)
     }
-}
 
-impl Place {
-    fn of(letter: char, name: Name) -> Self {
-        let bucket = Bucket::of(name.0);
-        Self { bucket, key: bucket.name(format_args!("{letter}:{name}")) }
+    fn subject(&self, at: KeyAt, issuer: &str, subject: &str) -> Name {
+        let name = self.ring.subject_name(at, issuer, subject);
+        Name::of_subject(name.0, name)
     }
 }
 
@@ -240,9 +233,9 @@ pub fn step(idle: Duration) -> Duration {
     (idle / 16).clamp(Duration::from_secs(1), Duration::from_secs(60))
 }
 
-fn script(text: &str, place: &Place) -> Cmd {
+fn script(text: &str, place: &Name) -> Cmd {
     let mut eval = redis::cmd("EVAL");
-    eval.arg(text).arg(1).arg(&place.key);
+    eval.arg(text).arg(1).arg(&place.text);
     eval
 }
 

@@ -12,7 +12,7 @@ use wire::check::Trouble;
 use super::Pin;
 use super::connect::{Failure, Wire, pipeline};
 use super::entry::{Bucket, Sentinel, StoreId};
-use super::keeper::{self, Orders};
+use super::keeper::{self, Kept, Orders, Role};
 use super::redis_options::{RedisOptions, RedisOptionsError};
 use super::routes::Routes;
 use super::standing::{Allow, Unfit};
@@ -28,6 +28,8 @@ pub enum CreateError {
     Unfit(#[from] Unfit),
     #[error("there is a store already, and it stays as it is: {0}")]
     Exists(String),
+    #[error("the store {0} is being filled from another: `portcullis migrate` completes it")]
+    Filling(StoreId),
     #[error("there is something else where sentinels should be, in bucket {0}")]
     Strange(Bucket),
     #[error("there are parts of two stores: {0} and {1}")]
@@ -53,9 +55,66 @@ pub async fn create_store(
     after_loss: Option<StoreId>,
 ) -> Result<StoreId, CreateError> {
     let access = redis.access()?;
-    let orders = Orders { access, allow, limit, pin: Pin::default(), create: false, metrics: None };
-    let deadline = Instant::now() + limit;
+    let orders = Orders { access, allow, limit, pin: Pin::default(), create: false, role: Role::Ours, metrics: None };
     let kept = keeper::keep(orders).await;
+    let routes = reached(&kept, limit).await?;
+    complete(&routes, after_loss, limit).await
+}
+
+/// Marks an empty Redis as a store that is to be filled from another, or ends what somebody began of that. Services write
+/// to it and do not answer from it, before [`finish`].
+///
+/// # Errors
+/// See [`CreateError`].
+pub async fn prepare_store(redis: &RedisOptions, limit: Duration, allow: Allow) -> Result<StoreId, CreateError> {
+    let access = redis.access()?;
+    let orders =
+        Orders { access, allow, limit, pin: Pin::for_writing(), create: false, role: Role::Also, metrics: None };
+    let kept = keeper::keep(orders).await;
+    let routes = reached(&kept, limit).await?;
+    for (member, _) in routes.parts().map_err(nowhere)? {
+        member.fit.clone()?;
+    }
+    let id = match filling(&read_all(&routes, limit).await?)? {
+        Begun::By(id) => id,
+        Begun::NotYet => {
+            let Some(first) = Bucket::all().next() else { return Err(nowhere(Trouble::StoreFailed)) };
+            let id = StoreId::random().ok_or(nowhere(Trouble::StoreFailed))?;
+            write(&routes, &[first], &Sentinel::filling(id), "NX", limit).await?;
+            match read_all(&routes, limit).await?.get(&first) {
+                Some(Sentinel::Filling(id)) => *id,
+                _ => return Err(nowhere(Trouble::StoreFailed)),
+            }
+        }
+    };
+    let all: Vec<_> = Bucket::all().collect();
+    write(&routes, &all, &Sentinel::filling(id), "NX", limit).await?;
+    match read_all(&routes, limit).await?.values().all(|sentinel| *sentinel == Sentinel::Filling(id)) {
+        true => Ok(id),
+        false => Err(nowhere(Trouble::StoreFailed)),
+    }
+}
+
+/// The store that was filled is whole now: services may answer from it.
+///
+/// # Errors
+/// See [`CreateError`]; then it may be so in a part of the buckets, and can be tried again.
+pub async fn finish(routes: &Routes, id: StoreId, limit: Duration) -> Result<(), CreateError> {
+    let all: Vec<_> = Bucket::all().collect();
+    // Only where there is one: what was lost meanwhile does not come back as whole.
+    write(routes, &all, &id.to_string(), "XX", limit).await?;
+    match read_all(routes, limit).await?.values().all(|sentinel| *sentinel == Sentinel::Whole(id)) {
+        true => Ok(()),
+        false => Err(nowhere(Trouble::StoreChanged)),
+    }
+}
+
+/// Waits until every bucket has a server that is connected.
+///
+/// # Errors
+/// [`CreateError::Redis`].
+pub async fn reached(kept: &Kept, limit: Duration) -> Result<Arc<Routes>, CreateError> {
+    let deadline = Instant::now() + limit;
     let mut routes = kept.routes();
     while routes.parts().is_err() {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -64,7 +123,23 @@ pub async fn create_store(
             None => return Err(CreateError::Redis(routes.state.clone())),
         }
     }
-    complete(&routes, after_loss, limit).await
+    Ok(routes)
+}
+
+/// What may be done about what is there, for a store that is to be filled.
+fn filling(read: &BTreeMap<Bucket, Sentinel>) -> Result<Begun, CreateError> {
+    let mut begun = Begun::NotYet;
+    for (bucket, sentinel) in read {
+        match (sentinel, &begun) {
+            (Sentinel::Missing, _) => {}
+            (Sentinel::Filling(id), Begun::NotYet) => begun = Begun::By(*id),
+            (Sentinel::Filling(id), Begun::By(other)) if id == other => {}
+            (Sentinel::Filling(id), Begun::By(other)) => return Err(CreateError::Two(*other, *id)),
+            (Sentinel::New(id) | Sentinel::Whole(id), _) => return Err(CreateError::Exists(id.to_string())),
+            (Sentinel::Strange, _) => return Err(CreateError::Strange(*bucket)),
+        }
+    }
+    Ok(begun)
 }
 
 /// # Errors
@@ -114,6 +189,8 @@ fn judge(read: &BTreeMap<Bucket, Sentinel>, after_loss: Option<StoreId>) -> Resu
                 whole += 1;
                 ids.push(*id);
             }
+            // Nobody else knows when it is complete.
+            Sentinel::Filling(id) => return Err(CreateError::Filling(*id)),
             Sentinel::Strange => return Err(CreateError::Strange(*bucket)),
         }
     }
@@ -162,7 +239,7 @@ pub fn is_about_slots(error: &redis::RedisError) -> bool {
     matches!(error.code(), Some("MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN"))
 }
 
-async fn read_all(routes: &Routes, limit: Duration) -> Result<BTreeMap<Bucket, Sentinel>, CreateError> {
+pub async fn read_all(routes: &Routes, limit: Duration) -> Result<BTreeMap<Bucket, Sentinel>, CreateError> {
     let mut all = BTreeMap::new();
     for (member, buckets) in routes.parts().map_err(nowhere)? {
         all.extend(read(&member.wire, &buckets, limit).await.map_err(because)?);
@@ -233,5 +310,23 @@ mod tests {
         assert_eq!(judged(&[whole, whole, Sentinel::Missing], Some(one)), "go on with 11");
         assert_eq!(judged(&[whole, Sentinel::Whole(other), Sentinel::Missing], Some(one)), "Two");
         assert_eq!(judged(&[Sentinel::Strange, whole, whole], Some(one)), "Strange");
+        assert_eq!(judged(&[Sentinel::Missing, Sentinel::Filling(one)], Some(one)), "Filling");
+    }
+
+    #[test]
+    fn only_an_empty_redis_is_prepared_to_be_filled() {
+        let id = |byte: &str| byte.repeat(16).parse::<StoreId>().unwrap();
+        let (one, other) = (id("11"), id("22"));
+        let judged = |sentinels: &[Sentinel]| match filling(&Bucket::all().zip(sentinels.iter().copied()).collect()) {
+            Ok(Begun::NotYet) => "new".to_owned(),
+            Ok(Begun::By(id)) => format!("go on with {}", &id.to_string()[..2]),
+            Err(error) => format!("{error:?}").split(['(']).next().unwrap_or_default().to_owned(),
+        };
+        assert_eq!(judged(&[Sentinel::Missing; 3]), "new");
+        assert_eq!(judged(&[Sentinel::Missing, Sentinel::Filling(one)]), "go on with 11");
+        assert_eq!(judged(&[Sentinel::Filling(other), Sentinel::Filling(one)]), "Two");
+        assert_eq!(judged(&[Sentinel::Filling(one), Sentinel::Whole(one)]), "Exists");
+        assert_eq!(judged(&[Sentinel::Missing, Sentinel::New(one)]), "Exists");
+        assert_eq!(judged(&[Sentinel::Strange]), "Strange");
     }
 }

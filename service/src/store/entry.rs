@@ -1,7 +1,8 @@
 //! How a revocation lies in Redis: its name, its value, and the sentinel beside all of them.
 //!
 //! ```text
-//! portcullis:{<bucket>}:sentinel  the store's id: 32 hexadecimal digits, no expiry
+//! portcullis:{<bucket>}:sentinel  the store's id: 32 hexadecimal digits, no expiry; `new:` or `copy:` before it while
+//!                                 the store is made, or filled from another
 //! portcullis:{<bucket>}:r:<key>   D;<sealed note>                dead
 //!                                 B<unix seconds>;<sealed note>  dead if issued before
 //! ```
@@ -33,6 +34,9 @@ pub enum Sentinel {
     Missing,
     /// The store is being made: some of its sentinels may not be there yet.
     New(StoreId),
+    /// The store is being filled from another: what it does not know was perhaps not copied yet. Written to, never
+    /// answered from.
+    Filling(StoreId),
     /// All of the store's sentinels were there once.
     Whole(StoreId),
     /// None of ours.
@@ -126,15 +130,23 @@ pub fn key_of(found: &[u8]) -> Option<RevocationKey> {
 
 impl Sentinel {
     const NEW: &'static str = "new:";
+    const FILLING: &'static str = "copy:";
 
     pub fn parse(value: Option<&[u8]>) -> Self {
         let Some(value) = value else { return Sentinel::Missing };
         let text = std::str::from_utf8(value).unwrap_or_default();
-        let (read, id): (fn(StoreId) -> Self, _) = match text.strip_prefix(Self::NEW) {
-            Some(id) => (Sentinel::New, id),
-            None => (Sentinel::Whole, text),
-        };
-        id.parse().map_or(Sentinel::Strange, read)
+        if let Some(id) = text.strip_prefix(Self::NEW) {
+            return id.parse().map_or(Sentinel::Strange, Sentinel::New);
+        }
+        if let Some(id) = text.strip_prefix(Self::FILLING) {
+            return id.parse().map_or(Sentinel::Strange, Sentinel::Filling);
+        }
+        text.parse().map_or(Sentinel::Strange, Sentinel::Whole)
+    }
+
+    /// The value of [`Sentinel::Filling`].
+    pub fn filling(id: StoreId) -> String {
+        format!("{}{id}", Self::FILLING)
     }
 
     /// The value of [`Sentinel::New`].
@@ -244,8 +256,16 @@ mod tests {
         let id = StoreId([7; 16]);
         assert_eq!(Sentinel::parse(Some(id.to_string().as_bytes())), Sentinel::Whole(id));
         assert_eq!(Sentinel::parse(Some(Sentinel::begun(id).as_bytes())), Sentinel::New(id));
+        assert_eq!(Sentinel::parse(Some(Sentinel::filling(id).as_bytes())), Sentinel::Filling(id));
         assert_eq!(Sentinel::parse(None), Sentinel::Missing);
-        for strange in ["", "new:", "another", "new:new:07070707070707070707070707070707"] {
+        for strange in [
+            "",
+            "new:",
+            "copy:",
+            "another",
+            "copy:new:07070707070707070707070707070707",
+            "new:new:07070707070707070707070707070707",
+        ] {
             assert_eq!(Sentinel::parse(Some(strange.as_bytes())), Sentinel::Strange, "{strange}");
         }
     }

@@ -48,7 +48,17 @@ pub struct Orders {
     pub pin: Pin,
     /// Make the store if there is none.
     pub create: bool,
+    pub role: Role,
     pub metrics: Option<Arc<Metrics>>,
+}
+
+/// What the store is to us, for log and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Answered from.
+    Ours,
+    /// Of `--redis-also`: written to.
+    Also,
 }
 
 /// What a keeper says, and how it is woken.
@@ -356,26 +366,23 @@ impl Keeper {
 
     /// The first whole store that is found is ours.
     fn learn(&mut self) {
-        let ids = self.sentinels.iter().flatten().filter_map(|sentinel| match sentinel {
-            Sentinel::Whole(id) => Some(*id),
-            Sentinel::Missing | Sentinel::New(_) | Sentinel::Strange => None,
-        });
+        let ids = self.sentinels.iter().flatten().filter_map(|sentinel| self.orders.pin.usable(*sentinel));
         let ids: Vec<StoreId> = ids.collect();
         self.settled |= !ids.is_empty();
         let Some(first) = ids.first() else { return };
-        let all_are = self.sentinels.iter().flatten().all(|sentinel| *sentinel == Sentinel::Whole(*first));
+        let all_are = self.sentinels.iter().flatten().all(|sentinel| self.orders.pin.usable(*sentinel) == Some(*first));
         if all_are && self.orders.pin.id().is_none() {
-            tracing::info!(store = %first, "answering from this store only, until restarted");
+            match self.orders.role {
+                Role::Ours => tracing::info!(store = %first, "answering from this store only, until restarted"),
+                Role::Also => tracing::info!(store = %first, "writing to this store also, until restarted"),
+            }
             self.orders.pin.set(*first);
         }
     }
 
     /// Whether no sentinel that was read is missing or another's.
     fn whole(&self) -> Result<(), Trouble> {
-        let pinned = self.orders.pin.id();
-        let is_ours =
-            |sentinel: &Sentinel| matches!((sentinel, pinned), (Sentinel::Whole(id), Some(ours)) if *id == ours);
-        match self.sentinels.iter().flatten().all(is_ours) {
+        match self.sentinels.iter().flatten().all(|sentinel| self.orders.pin.takes(*sentinel)) {
             true => Ok(()),
             false => Err(Trouble::StoreChanged),
         }
@@ -458,9 +465,13 @@ impl Keeper {
         let count = |wanted: fn(&Sentinel) -> bool| self.sentinels.iter().flatten().filter(|seen| wanted(seen)).count();
         let missing = count(|seen| matches!(seen, Sentinel::Missing));
         let new = count(|seen| matches!(seen, Sentinel::New(_)));
+        let filling = count(|seen| matches!(seen, Sentinel::Filling(_)));
         if routes.whole.is_err() {
             let all = self.sentinels.len();
             let what = match (missing, new) {
+                _ if filling > 0 => "the store is still being filled from another: `portcullis migrate` completes it \
+                                     once it has verified it; until then only `--redis-also` may name it"
+                    .to_owned(),
                 (0, 0) => "a sentinel is another store's".to_owned(),
                 (missing, 0) if missing < all => format!(
                     "{missing} of {all} sentinels are missing: a part of the store was lost, and revocations with it; \
@@ -509,15 +520,19 @@ impl Keeper {
 
     fn log(&mut self, state: &str, ready: bool) {
         if let Some(metrics) = &self.orders.metrics {
-            metrics.store_ready(ready);
+            match self.orders.role {
+                Role::Ours => metrics.store_ready(ready),
+                Role::Also => metrics.also_ready(ready),
+            }
         }
         if self.said.as_deref() == Some(state) {
             return;
         }
-        if ready {
-            tracing::info!(state, "store");
-        } else {
-            tracing::warn!(state, "store");
+        match (self.orders.role, ready) {
+            (Role::Ours, true) => tracing::info!(state, "store"),
+            (Role::Ours, false) => tracing::warn!(state, "store"),
+            (Role::Also, true) => tracing::info!(state, "the other store (redis-also)"),
+            (Role::Also, false) => tracing::warn!(state, "the other store (redis-also): writes are not acknowledged"),
         }
         self.said = Some(state.to_owned());
     }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use redis::{Cmd, FromRedisValue};
 use wire::check::Trouble;
 
-use super::{Bucket, Store};
+use super::also::Just;
+use super::{Bucket, Name, Store};
 
 const PENDING: &str = "p";
 const DONE: &str = "d";
@@ -35,6 +36,11 @@ impl Store {
         set.arg(name(digest)).arg(PENDING).arg("NX").arg("PX").arg(millis(pending));
         let ours: Option<String> = self.ask(digest, set).await?;
         if ours.is_some() {
+            if let Err(trouble) = self.bring_mark(digest).await {
+                // Else the next attempt would wait for nobody. If this fails too, the claim ends by itself.
+                let _ = self.give_back(digest).await;
+                return Err(trouble);
+            }
             return Ok(Claim::Ours);
         }
         let mut get = redis::cmd("GET");
@@ -49,7 +55,8 @@ impl Store {
     pub async fn keep(&self, digest: &str, ttl: Duration) -> Result<(), Trouble> {
         let mut set = redis::cmd("SET");
         set.arg(name(digest)).arg(DONE).arg("PX").arg(millis(ttl));
-        self.ask(digest, set).await
+        self.ask::<()>(digest, set).await?;
+        self.bring_mark(digest).await
     }
 
     /// # Errors
@@ -57,7 +64,14 @@ impl Store {
     pub async fn give_back(&self, digest: &str) -> Result<(), Trouble> {
         let mut delete = redis::cmd("DEL");
         delete.arg(name(digest));
-        self.ask(digest, delete).await
+        self.ask::<()>(digest, delete.clone()).await?;
+        let Some(also) = &self.also else { return Ok(()) };
+        also.remove(&[Name::of_mark(digest)], vec![delete]).await.map(|_| ()).map_err(|error| error.trouble())
+    }
+
+    async fn bring_mark(&self, digest: &str) -> Result<(), Trouble> {
+        let Some(also) = &self.also else { return Ok(()) };
+        also.bring(&[Name::of_mark(digest)], Just::Changed).await.map(|_| ()).map_err(|error| error.trouble())
     }
 
     /// Nothing waits for disks or replicas: see above.
@@ -69,7 +83,7 @@ impl Store {
 }
 
 fn name(digest: &str) -> String {
-    Bucket::of_text(digest).name(format_args!("j:{digest}"))
+    Name::of_mark(digest).text
 }
 
 /// At least 1: Redis refuses a life of 0.

@@ -336,9 +336,9 @@ impl Reader {
             // It may have been replaced while it answered.
             return Err(routes.fit(bucket).err().unwrap_or(Trouble::StoreSlow));
         }
-        match (Sentinel::parse(sentinel), self.pin.id()) {
-            (Sentinel::Whole(id), Some(ours)) if id == ours => Ok(()),
-            _ => Err(Trouble::StoreChanged),
+        match self.pin.takes(Sentinel::parse(sentinel)) {
+            true => Ok(()),
+            false => Err(Trouble::StoreChanged),
         }
     }
 }

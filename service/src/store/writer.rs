@@ -17,7 +17,7 @@ use super::entry::{self, Bucket, Ending, Entry, Sentinel};
 use super::keeper::Kept;
 use super::redis_options::{Access, Address, Mode, Whom};
 use super::routes::Routes;
-use super::standing::{Standing, Unfit};
+use super::standing::{Allow, Standing, Unfit};
 use crate::Options;
 use crate::clock::unix_seconds;
 
@@ -29,12 +29,23 @@ const QUEUE: usize = 1024;
 const FOR_EVER: i64 = -1;
 const SCRIPT: &str = include_str!("revoke.lua");
 
+/// What a write is held to.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    pub redis_timeout: Duration,
+    pub confirm_timeout: Duration,
+    pub min_replicas: u32,
+    pub require_disk: bool,
+    pub iat_lead_seconds: u64,
+    pub allow: Allow,
+}
+
 #[derive(Debug)]
 pub struct Writer {
     access: Access,
     kept: Arc<Kept>,
     pin: Pin,
-    options: Arc<Options>,
+    terms: Terms,
     lanes: Mutex<HashMap<Address, mpsc::Sender<Job>>>,
 }
 
@@ -80,6 +91,24 @@ pub struct Confirmed {
     pub replicas: u64,
 }
 
+impl WriteError {
+    /// In short, for who asks in another way.
+    pub fn trouble(&self) -> Trouble {
+        match self {
+            WriteError::NotWritten(trouble) | WriteError::Unknown(trouble) => *trouble,
+            WriteError::Unconfirmed(_) => Trouble::StoreFailed,
+        }
+    }
+}
+
+impl Confirmed {
+    /// What holds for both.
+    pub fn and(self, other: Option<Confirmed>) -> Self {
+        let Some(other) = other else { return self };
+        Self { on_disk: self.on_disk && other.on_disk, replicas: self.replicas.min(other.replicas) }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     #[error("nothing was written: {}", .0.name())]
@@ -104,6 +133,19 @@ enum Refused {
     Moved,
 }
 
+impl From<&Options> for Terms {
+    fn from(options: &Options) -> Self {
+        Self {
+            redis_timeout: options.redis_timeout,
+            confirm_timeout: options.confirm_timeout,
+            min_replicas: options.min_replicas,
+            require_disk: options.require_disk,
+            iat_lead_seconds: options.iat_lead_seconds(),
+            allow: options.allow(),
+        }
+    }
+}
+
 impl From<WriteError> for Refused {
     fn from(error: WriteError) -> Self {
         Refused::For(error)
@@ -119,8 +161,8 @@ enum Work {
 }
 
 impl Writer {
-    pub fn new(access: Access, kept: Arc<Kept>, pin: Pin, options: Arc<Options>) -> Self {
-        Self { access, kept, pin, options, lanes: Mutex::default() }
+    pub fn new(access: Access, kept: Arc<Kept>, pin: Pin, terms: Terms) -> Self {
+        Self { access, kept, pin, terms, lanes: Mutex::default() }
     }
 
     pub async fn revoke(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError> {
@@ -131,8 +173,13 @@ impl Writer {
         self.all(keys.into_iter().map(Work::Lift)).await
     }
 
+    /// One reply for each, in order.
+    pub async fn run_all(&self, commands: Vec<(Bucket, Cmd)>) -> Result<Written, WriteError> {
+        self.all(commands.into_iter().map(|(bucket, command)| Work::Run(bucket, command))).await
+    }
+
     pub async fn run(&self, bucket: Bucket, command: Cmd) -> Result<(Value, Confirmed), WriteError> {
-        let mut written = self.all(std::iter::once(Work::Run(bucket, command))).await?;
+        let mut written = self.run_all(vec![(bucket, command)]).await?;
         let reply = written.replies.pop().ok_or(WriteError::Unknown(Trouble::StoreFailed))?;
         Ok((reply, written.confirmed))
     }
@@ -172,7 +219,7 @@ impl Writer {
 
     /// Writes what met a server that does not have its bucket, once it is known which does. Nothing was written before.
     async fn again(&self, work: &Work) -> Result<Written, WriteError> {
-        let deadline = Instant::now() + self.options.confirm_timeout;
+        let deadline = Instant::now() + self.terms.confirm_timeout;
         let mut number = self.kept.routes().number;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -224,7 +271,7 @@ impl Writer {
                 access: self.access.clone(),
                 kept: Arc::clone(&self.kept),
                 pin: self.pin.clone(),
-                options: Arc::clone(&self.options),
+                terms: self.terms,
                 connected: None,
             };
             tokio::spawn(lane.run(receive));
@@ -239,7 +286,7 @@ struct Lane {
     access: Access,
     kept: Arc<Kept>,
     pin: Pin,
-    options: Arc<Options>,
+    terms: Terms,
     connected: Option<Connected>,
 }
 
@@ -274,7 +321,7 @@ impl Lane {
     }
 
     async fn connect(&self) -> Result<Connected, WriteError> {
-        let limit = self.options.redis_timeout;
+        let limit = self.terms.redis_timeout;
         let connecting = async {
             let wire = Wire::open(&self.access, &self.address, Whom::Redis, limit).await?;
             let standing = wire.ask_standing(limit).await?;
@@ -293,19 +340,19 @@ impl Lane {
             Some(connected) => connected,
             None => self.connect().await?,
         };
-        if let Err(Unfit::Replica) = connected.standing.judge(self.options.allow()) {
+        if let Err(Unfit::Replica) = connected.standing.judge(self.terms.allow) {
             return Err(WriteError::NotWritten(Trouble::StoreUnsafe));
         }
         let proof = if connected.standing.has_waitaof() { Proof::WaitAof } else { Proof::Fsync };
         let buckets: BTreeSet<_> = jobs.iter().map(|job| job.work.bucket()).collect();
         let pipeline = self.pipeline(&buckets, jobs, proof, unix_seconds());
-        let limit = self.options.redis_timeout.saturating_add(self.options.confirm_timeout);
+        let limit = self.terms.redis_timeout.saturating_add(self.terms.confirm_timeout);
         // On any failure the connection is left: what it still has to say must not be taken for a later answer.
         let replies = connected.wire.ask(&pipeline, limit).await;
         let mut replies = replies.map_err(|failure| WriteError::Unknown(failure.trouble))?.into_iter();
         let ours: BTreeMap<_, _> = buckets.iter().map(|bucket| (*bucket, self.is_ours(replies.next()))).collect();
         let written: Vec<_> = jobs.iter().map(|job| job.work.read(replies.next())).collect();
-        let confirmed = confirmed(&self.options, proof, replies);
+        let confirmed = confirmed(&self.terms, proof, replies);
         // A demoted primary refuses (READONLY), and so does one that loads or lost its own primary; a store that is not
         // ours is perhaps another server's. The next write resolves the name again.
         if ours.values().all(|ours| *ours) && written.iter().all(Result::is_ok) {
@@ -338,7 +385,7 @@ impl Lane {
     fn is_ours(&self, reply: Option<Result<Value, RedisError>>) -> bool {
         let Some(Ok(value)) = reply else { return false };
         let value: Option<Vec<u8>> = redis::from_redis_value(value).unwrap_or_default();
-        matches!((Sentinel::parse(value.as_deref()), self.pin.id()), (Sentinel::Whole(id), Some(ours)) if id == ours)
+        self.pin.takes(Sentinel::parse(value.as_deref()))
     }
 
     fn pipeline(&self, buckets: &BTreeSet<Bucket>, jobs: &[Job], proof: Proof, now: u64) -> Pipeline {
@@ -347,11 +394,10 @@ impl Lane {
         for bucket in buckets {
             pipeline.cmd("GET").arg(bucket.sentinel());
         }
-        let lead = self.options.iat_lead_seconds();
+        let lead = self.terms.iat_lead_seconds;
         // Redis's clock tells how long the write was under way; if it says more than that can be, it is wrong, and must
         // not lock out logins for as long as it is ahead.
-        let trusted =
-            self.options.redis_timeout.saturating_add(self.options.confirm_timeout).as_secs().saturating_add(1);
+        let trusted = self.terms.redis_timeout.saturating_add(self.terms.confirm_timeout).as_secs().saturating_add(1);
         for job in jobs {
             match &job.work {
                 Work::Revoke(revocation) => {
@@ -374,9 +420,9 @@ impl Lane {
                 }
             }
         }
-        let replicas = self.options.min_replicas;
+        let replicas = self.terms.min_replicas;
         // At least 1: a limit of 0 would wait for ever.
-        let millis = u64::try_from(self.options.confirm_timeout.as_millis()).unwrap_or(u64::MAX).max(1);
+        let millis = u64::try_from(self.terms.confirm_timeout.as_millis()).unwrap_or(u64::MAX).max(1);
         match proof {
             Proof::WaitAof => {
                 pipeline.cmd("WAITAOF").arg(1).arg(replicas).arg(millis);
@@ -394,7 +440,7 @@ impl Lane {
 }
 
 fn confirmed(
-    options: &Options,
+    terms: &Terms,
     proof: Proof,
     mut replies: impl Iterator<Item = Result<Value, RedisError>>,
 ) -> Result<Confirmed, WriteError> {
@@ -417,10 +463,10 @@ fn confirmed(
         }
     };
     // Where WAITAOF exists it was asked, so a missing disk is a failure and not a Redis that cannot say.
-    if !confirmed.on_disk && (options.require_disk || proof == Proof::WaitAof) {
+    if !confirmed.on_disk && (terms.require_disk || proof == Proof::WaitAof) {
         return Err(WriteError::Unconfirmed("Redis did not confirm that it is on disk".into()));
     }
-    let wanted = u64::from(options.min_replicas);
+    let wanted = u64::from(terms.min_replicas);
     if confirmed.replicas < wanted {
         let replicas = confirmed.replicas;
         return Err(WriteError::Unconfirmed(format!("{replicas} of {wanted} replicas confirmed it")));
@@ -489,7 +535,9 @@ mod tests {
     }
 
     fn by(options: &Options, proof: Proof, replies: Vec<Result<Value, RedisError>>) -> Option<(bool, u64)> {
-        confirmed(options, proof, replies.into_iter()).ok().map(|confirmed| (confirmed.on_disk, confirmed.replicas))
+        confirmed(&Terms::from(options), proof, replies.into_iter())
+            .ok()
+            .map(|confirmed| (confirmed.on_disk, confirmed.replicas))
     }
 
     // Redis 7.2 and later only; the tests against a real Redis may meet an older one.

@@ -2,6 +2,7 @@
 //! kernel, and stops them at its end.
 mod admin;
 mod http;
+mod migration;
 mod provider;
 mod sessions;
 mod signals;

@@ -10,8 +10,8 @@ use wire::{Answer, Kind};
 
 use crate::support::*;
 
-const OURS: &str = "https://sessions.example";
-const SECRET: &str = "a-client-secret-of-at-least-32-bytes";
+pub const OURS: &str = "https://sessions.example";
+pub const SECRET: &str = "a-client-secret-of-at-least-32-bytes";
 const OTHER_SECRET: &str = "another-secret-of-at-least-32-bytes!";
 const SOON: Duration = Duration::from_secs(5);
 
@@ -21,7 +21,7 @@ struct Stack {
     dir: tempfile::TempDir,
 }
 
-fn session_options(dir: &tempfile::TempDir) -> SessionOptions {
+pub fn session_options(dir: &tempfile::TempDir) -> SessionOptions {
     let clients = json!({ "clients": [
         { "client_id": "app", "secret_files": ["app"], "may": ["introspect", "refresh", "revoke"] },
         { "client_id": "other", "secret_files": ["other"], "may": ["introspect", "refresh", "revoke"] },

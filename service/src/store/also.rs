@@ -1,0 +1,235 @@
+//! The other store of `--redis-also`: what was written to ours is brought there before it is acknowledged. Nothing is ever
+//! read from it for an answer.
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use redis::Cmd;
+
+use super::Pin;
+use super::contents::{Kind, Name};
+use super::entry::Ending;
+use super::transfer::Transfer;
+use super::writer::{Confirmed, WriteError};
+use crate::metrics::Metrics;
+use crate::throttle::Throttle;
+
+/// Names that could not be brought and are tried again. More than these wait for `portcullis migrate`.
+const MAX_BEHIND: usize = 10_000;
+/// How often they are, and how many at once.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_AT_ONCE: usize = 256;
+
+#[derive(Debug)]
+pub struct Also {
+    transfer: Transfer,
+    ours: Pin,
+    pin: Pin,
+    behind: Mutex<HashSet<Name>>,
+    metrics: Arc<Metrics>,
+    /// Failures, as they are logged.
+    failed: Throttle,
+    /// Names that nobody will try again.
+    lost: Throttle,
+}
+
+/// What was done in our store a moment ago.
+#[derive(Debug, Clone, Copy)]
+pub enum Just<'a> {
+    /// Each name is revoked at least so.
+    Revoked(&'a [Ending]),
+    /// An entry with this id, to the audit stream.
+    Added(&'a str),
+    Changed,
+}
+
+impl Also {
+    pub fn new(transfer: Transfer, ours: Pin, pin: Pin, metrics: Arc<Metrics>) -> Arc<Self> {
+        let (failed, lost) = (Throttle::default(), Throttle::default());
+        let also = Arc::new(Self { transfer, ours, pin, behind: Mutex::default(), metrics, failed, lost });
+        tokio::spawn(try_again(Arc::downgrade(&also)));
+        also
+    }
+
+    /// Brings what lies under `names` in our store.
+    ///
+    /// # Errors
+    /// [`WriteError::Unconfirmed`], since it is in our store. It is tried again in the background.
+    pub async fn bring(&self, names: &[Name], just: Just<'_>) -> Result<Option<Confirmed>, WriteError> {
+        let brought = self.try_bring(names, just).await;
+        self.metrics.also(brought.is_ok());
+        if let Err(error) = &brought {
+            match just {
+                Just::Added(id) => self.later(&[Name::of_audit_entry(id)]),
+                Just::Revoked(_) | Just::Changed => self.later(names),
+            }
+            self.tell(error);
+        }
+        brought.map_err(|error| unconfirmed(&error))
+    }
+
+    /// Does there what was just done here: it took something away. What is here all the same, by somebody who put it back
+    /// meanwhile, is brought again.
+    ///
+    /// # Errors
+    /// [`WriteError::Unconfirmed`]: it is done here, and perhaps not there.
+    pub async fn remove(&self, names: &[Name], commands: Vec<Cmd>) -> Result<Option<Confirmed>, WriteError> {
+        let removing = async {
+            self.fit()?;
+            let commands = names.iter().zip(commands).map(|(name, command)| (name.bucket, command)).collect();
+            let removed = self.transfer.run(commands).await?;
+            self.transfer.bring(names, &[]).await?;
+            Ok(removed.map(|(_, confirmed)| confirmed))
+        };
+        let removed: Result<_, WriteError> = removing.await;
+        self.metrics.also(removed.is_ok());
+        if let Err(error) = &removed {
+            // Never taken away later: by then it may have been put back on purpose. `migrate` tells of what is there only.
+            self.later(names);
+            self.tell(error);
+        }
+        removed.map_err(|error| unconfirmed(&error))
+    }
+
+    /// Brings them in the background, soon.
+    pub fn later(&self, names: &[Name]) {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            // Strangers can cause entries, and are to leave room for the rest. The stream is brought in any case.
+            let name = match name.kind {
+                Kind::Audit if behind.len() >= MAX_BEHIND / 2 => &Name::of_audit(),
+                _ => name,
+            };
+            if behind.len() >= MAX_BEHIND && !behind.contains(name) {
+                if let Some(more) = self.lost.pass(Instant::now()) {
+                    tracing::error!(
+                        more,
+                        "too much waits for the other store: run `portcullis migrate` before the switch"
+                    );
+                }
+                continue;
+            }
+            behind.insert(name.clone());
+        }
+        self.metrics.also_behind(behind.len());
+    }
+
+    fn forget(&self, names: &[Name]) {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            behind.remove(name);
+        }
+        self.metrics.also_behind(behind.len());
+    }
+
+    async fn try_bring(&self, names: &[Name], just: Just<'_>) -> Result<Option<Confirmed>, WriteError> {
+        self.fit()?;
+        let stream = Name::of_audit();
+        for name in names.iter().filter(|name| name.kind == Kind::Audit) {
+            let own = match just {
+                Just::Added(id) => Some(id),
+                // Of those that wait.
+                Just::Revoked(_) | Just::Changed => (*name != stream).then_some(name.text.as_str()),
+            };
+            self.transfer.bring_audit(own).await?;
+        }
+        let names: Vec<_> = names.iter().filter(|name| name.kind != Kind::Audit).cloned().collect();
+        let least = match just {
+            Just::Revoked(least) => least,
+            Just::Added(_) | Just::Changed => &[],
+        };
+        self.transfer.bring(&names, least).await
+    }
+
+    /// What is known to be out of reach is not waited for.
+    fn fit(&self) -> Result<(), WriteError> {
+        self.transfer.there.standing().map_err(WriteError::NotWritten)?;
+        if self.ours.id().is_some() && self.ours.id() == self.pin.id() {
+            return Err(WriteError::Unconfirmed("it is the very store of --redis".into()));
+        }
+        Ok(())
+    }
+
+    fn tell(&self, error: &WriteError) {
+        if let Some(more) = self.failed.pass(Instant::now()) {
+            tracing::warn!(%error, more, "the other store (redis-also) lacks a write; it is tried again");
+        }
+    }
+}
+
+/// What is about to be written to our store. Dropped before it is in the other one too, by who hangs up for example, it is
+/// brought there later.
+pub struct Owed<'a> {
+    also: &'a Also,
+    names: &'a [Name],
+    is_settled: bool,
+}
+
+impl<'a> Owed<'a> {
+    pub fn new(also: &'a Also, names: &'a [Name]) -> Self {
+        Self { also, names, is_settled: false }
+    }
+
+    /// # Errors
+    /// As for [`Also::bring`].
+    pub async fn pay(mut self, just: Just<'_>) -> Result<Option<Confirmed>, WriteError> {
+        let brought = self.also.bring(self.names, just).await;
+        self.is_settled = true;
+        brought
+    }
+
+    /// It was not written to ours: of one name nothing then, of several some may have been.
+    pub fn refuse(mut self, error: &WriteError) {
+        self.is_settled = matches!((error, self.names), (WriteError::NotWritten(_), [_]));
+    }
+}
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.also.later(self.names);
+        }
+    }
+}
+
+/// As the asker is told: ours has it.
+fn unconfirmed(error: &WriteError) -> WriteError {
+    let why = match error {
+        WriteError::NotWritten(trouble) | WriteError::Unknown(trouble) => trouble.name().to_owned(),
+        WriteError::Unconfirmed(why) => why.clone(),
+    };
+    WriteError::Unconfirmed(format!("the other store, that of --redis-also, did not confirm it: {why}"))
+}
+
+async fn try_again(also: Weak<Also>) {
+    loop {
+        tokio::time::sleep(RETRY).await;
+        let Some(also) = also.upgrade() else { return };
+        loop {
+            let some: Vec<Name> = {
+                let behind = also.behind.lock().unwrap_or_else(PoisonError::into_inner);
+                behind.iter().take(RETRY_AT_ONCE).cloned().collect()
+            };
+            if some.is_empty() {
+                break;
+            }
+            // Out first: who adds one of them meanwhile has something newer.
+            also.forget(&some);
+            if also.try_bring(&some, Just::Changed).await.is_ok() {
+                continue;
+            }
+            // One that cannot be brought does not keep the others.
+            let mut is_stuck = false;
+            for name in some {
+                let name = [name];
+                if also.fit().is_err() || also.try_bring(&name, Just::Changed).await.is_err() {
+                    also.later(&name);
+                    is_stuck = true;
+                }
+            }
+            if is_stuck {
+                break;
+            }
+        }
+    }
+}
