@@ -11,6 +11,7 @@ use wire::Kind;
 use wire::check::Trouble;
 
 use crate::signals::Endpoint;
+use crate::store::WriteError;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -30,6 +31,7 @@ pub struct Metrics {
     checks: Family<Label, Counter>,
     troubles: Family<Label, Counter>,
     revocations: Family<Label, Counter>,
+    failed: Family<Label, Counter>,
     oauth: Family<[(&'static str, &'static str); 2], Counter>,
     sessions: Family<Label, Counter>,
     signals: Family<[(&'static str, &'static str); 2], Counter>,
@@ -110,6 +112,7 @@ impl Metrics {
         let checks = Family::<Label, Counter>::default();
         let troubles = Family::<Label, Counter>::default();
         let revocations = Family::<Label, Counter>::default();
+        let failed = Family::<Label, Counter>::default();
         let oauth = Family::<[(&'static str, &'static str); 2], Counter>::default();
         let sessions = Family::<Label, Counter>::default();
         let signals = Family::<[(&'static str, &'static str); 2], Counter>::default();
@@ -119,6 +122,7 @@ impl Metrics {
         registry.register("checks", "Checks by how they ended", checks.clone());
         registry.register("troubles", "Checks that could not be answered, by reason", troubles.clone());
         registry.register("revocations", "Revocations written, by kind", revocations.clone());
+        registry.register("revocations_failed", "Revocations not acknowledged, by reason", failed.clone());
         registry.register("oauth", "Requests to the OAuth 2.0 endpoints by how they ended", oauth.clone());
         registry.register("sessions", "Sessions by what was done with them", sessions.clone());
         registry.register("signals", "Logout tokens and security events by how they ended", signals.clone());
@@ -135,6 +139,9 @@ impl Metrics {
         for kind in Kind::ALL {
             revocations.get_or_create(&[("kind", kind.name())]).inc_by(0);
         }
+        for reason in ["not_written", "unknown", "unconfirmed"] {
+            failed.get_or_create(&[("reason", reason)]).inc_by(0);
+        }
         for endpoint in Endpoint::ALL {
             for result in SignalResult::ALL {
                 signals.get_or_create(&[("endpoint", endpoint.name()), ("result", result.name())]).inc_by(0);
@@ -148,7 +155,19 @@ impl Metrics {
         for what in ["created", "ended", "reused"] {
             sessions.get_or_create(&[("event", what)]).inc_by(0);
         }
-        Self { registry, checks, troubles, revocations, oauth, sessions, signals, keys_per_check, redis_seconds, ready }
+        Self {
+            registry,
+            checks,
+            troubles,
+            revocations,
+            failed,
+            oauth,
+            sessions,
+            signals,
+            keys_per_check,
+            redis_seconds,
+            ready,
+        }
     }
 
     pub fn check(&self, result: CheckResult) {
@@ -161,6 +180,15 @@ impl Metrics {
 
     pub fn revoked(&self, kind: Kind) {
         self.revocations.get_or_create(&[("kind", kind.name())]).inc();
+    }
+
+    pub fn revocation_failed(&self, error: &WriteError) {
+        let reason = match error {
+            WriteError::NotWritten(_) => "not_written",
+            WriteError::Unknown(_) => "unknown",
+            WriteError::Unconfirmed(_) => "unconfirmed",
+        };
+        self.failed.get_or_create(&[("reason", reason)]).inc();
     }
 
     pub fn oauth(&self, endpoint: &'static str, result: OAuthResult) {

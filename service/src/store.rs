@@ -105,9 +105,11 @@ impl Store {
     /// See [`WriteError`]: it tells apart what was not written and what was not confirmed.
     pub async fn revoke(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError> {
         let buckets: Vec<_> = revocations.iter().map(|revocation| Bucket::of(revocation.key.0)).collect();
-        let written = self.writer.revoke(revocations).await?;
-        self.confirm(&buckets)?;
-        Ok(written)
+        let written = self.writer.revoke(revocations).await.and_then(|written| {
+            self.confirm(&buckets)?;
+            Ok(written)
+        });
+        written.inspect_err(|error| self.reader.metrics.revocation_failed(error))
     }
 
     /// Removes `keys`.

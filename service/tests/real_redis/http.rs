@@ -106,6 +106,21 @@ fn the_admin_listener_wants_its_secret_and_the_data_listener_has_none_of_it() {
 }
 
 #[test]
+fn a_revocation_that_is_not_acknowledged_is_counted() {
+    let (mut redis, service) = started();
+    let failed = || {
+        let (_, text) = service.admin_text("GET", "/metrics", None, "");
+        let lines = text.lines().filter(|line| line.starts_with("portcullis_revocations_failed_total{"));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+    };
+    service.revoke(Kind::User, "alice");
+    assert_eq!(failed(), 0);
+    redis.kill();
+    assert_ne!(service.admin("POST", "/v1/revocations", &asking(Kind::User, "bob")).0, 201);
+    assert_eq!(failed(), 1);
+}
+
+#[test]
 fn an_unknown_field_or_a_short_ttl_is_refused_by_name() {
     let (_redis, service) = started();
     for (field, body) in [
