@@ -8,10 +8,10 @@ CARGO := cargo
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc bench bench-quick bench-built fmt fmt-check lint arrows docs fuzz clean
+.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc bench bench-quick bench-built fmt fmt-check lint arrows docs fuzz clean bench-growth
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: Envoy, Redis, the Wasm target
 	@scripts/setup
@@ -63,6 +63,9 @@ bench: bench-built ## what each request costs, beside Envoy's own filters: bench
 
 bench-quick: bench-built ## the same in under 3 minutes, with fewer and shorter rounds
 	@$(BENCH) --quick
+
+bench-growth: bench-built ## how that grows with tokens, workers, rules, issuers, keys and revocations
+	@$(BENCH) growth
 
 bench-built: setup wasm
 	@scripts/wasm --noop

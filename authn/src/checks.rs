@@ -37,6 +37,16 @@ pub struct Checks {
     waiters: HashMap<Waiter, [u8; 16]>,
     /// In the order of their deadlines, since every request waits equally long. May name some that are gone.
     deadlines: VecDeque<(Monotonic, Waiter)>,
+    recent: Recent,
+}
+
+/// The newest answers about what many tokens share, with the time of their questions. They serve other tokens for a small
+/// part of their freshness, which a verdict that rests on one loses: it counts from the oldest of its questions.
+#[derive(Debug)]
+struct Recent {
+    answers: MacMap<RevocationKey, (Monotonic, Answer)>,
+    serves: Duration,
+    swept: Monotonic,
 }
 
 /// One token that is asked about, and all who wait for it.
@@ -53,6 +63,8 @@ struct InFlight {
     flight: Flight,
     sent: Monotonic,
     keys: Vec<RevocationKey>,
+    /// Not asked, since the answer was at hand.
+    known: Vec<(RevocationKey, Monotonic, Answer)>,
     tokens: Vec<[u8; 16]>,
 }
 
@@ -81,15 +93,16 @@ pub struct Batch {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Resolved {
     pub ask: Rc<Ask>,
-    /// When its question was sent: from then its freshness counts.
+    /// When the oldest question that it rests on was sent: from then its freshness counts.
     pub sent: Monotonic,
     pub verdict: Verdict,
     pub waiters: Vec<Waiter>,
 }
 
 impl Checks {
-    /// At most `limit` requests wait, each at most `timeout`.
-    pub fn new(limit: usize, timeout: Duration) -> Self {
+    /// At most `limit` requests wait, each at most `timeout`. An answer about what many tokens share serves others for as
+    /// long as `serves`.
+    pub fn new(limit: usize, timeout: Duration, serves: Duration) -> Self {
         Self {
             limit,
             timeout,
@@ -100,6 +113,7 @@ impl Checks {
             flights: Vec::new(),
             waiters: HashMap::new(),
             deadlines: VecDeque::new(),
+            recent: Recent { answers: MacMap::default(), serves, swept: Monotonic::default() },
         }
     }
 
@@ -171,6 +185,7 @@ impl Checks {
         let flight = Flight(self.next_flight);
         let mut keys: Vec<RevocationKey> = Vec::new();
         let mut seen: MacSet<RevocationKey> = MacSet::default();
+        let mut known = Vec::new();
         let mut tokens: Vec<[u8; 16]> = Vec::new();
         // Those who wait come first.
         while let Some(digest) = self.queue.front().or(self.refreshes.front()).copied() {
@@ -180,7 +195,15 @@ impl Checks {
                 if keys.len().saturating_add(new) > MAX_KEYS && !tokens.is_empty() {
                     break;
                 }
-                keys.extend(pending.ask.keys.iter().filter(|key| seen.insert(**key)));
+                let (own, shared) = pending.ask.own_and_shared_keys();
+                keys.extend(own.iter().filter(|key| seen.insert(**key)));
+                for key in shared.iter().filter(|key| seen.insert(**key)) {
+                    match self.recent.get(key, now) {
+                        // A question needs a key: where a token has none of its own, all are asked.
+                        Some((sent, answer)) if !own.is_empty() => known.push((*key, sent, answer)),
+                        _ => keys.push(*key),
+                    }
+                }
                 pending.flight = Some(flight);
                 tokens.push(digest);
             }
@@ -193,7 +216,7 @@ impl Checks {
         }
         self.next_flight = self.next_flight.wrapping_add(1);
         let batch = Batch { flight, keys: keys.clone(), tokens: tokens.len() };
-        self.flights.push(InFlight { flight, sent: now, keys, tokens });
+        self.flights.push(InFlight { flight, sent: now, keys, known, tokens });
         Some(batch)
     }
 
@@ -206,7 +229,9 @@ impl Checks {
         if done.keys.len() != answers.len() {
             return Err(self.release(done.tokens));
         }
-        let by_key: MacMap<RevocationKey, Answer> = done.keys.iter().copied().zip(answers.iter().copied()).collect();
+        let asked = done.keys.iter().zip(answers).map(|(key, answer)| (*key, (done.sent, *answer)));
+        let known = done.known.iter().map(|(key, sent, answer)| (*key, (*sent, *answer)));
+        let by_key: MacMap<RevocationKey, (Monotonic, Answer)> = asked.chain(known).collect();
         let mut resolved = Vec::with_capacity(done.tokens.len());
         for digest in done.tokens {
             let Some(pending) = self.pending.remove(&digest) else { continue };
@@ -214,10 +239,14 @@ impl Checks {
                 self.waiters.remove(waiter);
             }
             // A key without an answer cannot be, since the question was made of these very keys; it would be a death.
-            let answers = pending.ask.keys.iter().map(|key| by_key.get(key).copied().unwrap_or(Answer::Dead));
+            let answer = |key| by_key.get(key).copied().unwrap_or((done.sent, Answer::Dead));
+            for key in pending.ask.own_and_shared_keys().1 {
+                self.recent.learn(*key, answer(key));
+            }
+            let sent = pending.ask.keys.iter().map(|key| answer(key).0).fold(done.sent, Monotonic::min);
             resolved.push(Resolved {
-                verdict: pending.ask.judge(answers),
-                sent: done.sent,
+                verdict: pending.ask.judge(pending.ask.keys.iter().map(|key| answer(key).1)),
+                sent,
                 waiters: pending.waiters,
                 ask: pending.ask,
             });
@@ -301,6 +330,35 @@ impl Checks {
     }
 }
 
+/// The most answers that are kept for other tokens.
+const MAX_RECENT: usize = 256;
+
+impl Recent {
+    fn get(&self, key: &RevocationKey, now: Monotonic) -> Option<(Monotonic, Answer)> {
+        self.answers.get(key).copied().filter(|(sent, _)| *sent <= now && now.since(*sent) < self.serves)
+    }
+
+    fn learn(&mut self, key: RevocationKey, (sent, answer): (Monotonic, Answer)) {
+        if self.serves.is_zero() {
+            return;
+        }
+        if let Some(known) = self.answers.get_mut(&key) {
+            if known.0 < sent {
+                *known = (sent, answer);
+            }
+            return;
+        }
+        // As many clients as there are tokens: sweeping for each of them would gain nothing.
+        if self.answers.len() >= MAX_RECENT && sent.since(self.swept) >= self.serves {
+            self.swept = sent;
+            self.answers.retain(|_, (other, _)| sent.since(*other) < self.serves);
+        }
+        if self.answers.len() < MAX_RECENT {
+            self.answers.insert(key, (sent, answer));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,11 +368,11 @@ mod tests {
 
     fn ask(name: u8) -> Rc<Ask> {
         let keys = vec![RevocationKey([name; 16]), RevocationKey([200; 16])];
-        Rc::new(Ask::of(keys, UnixSeconds(100), [name; 16]))
+        Rc::new(Ask::of(keys, 0, UnixSeconds(100), [name; 16]))
     }
 
     fn checks() -> Checks {
-        Checks::new(10, Duration::from_millis(500))
+        Checks::new(10, Duration::from_millis(500), Duration::from_millis(100))
     }
 
     fn at(millis: u64) -> Monotonic {
@@ -424,6 +482,66 @@ mod tests {
         assert_eq!(checks.next_batch(Why::Waiters, at(0)).unwrap().tokens, 10);
     }
 
+    /// A question with one key of its own and one that it shares with every other.
+    fn sharing(name: u8) -> Rc<Ask> {
+        let keys = vec![RevocationKey([name; 16]), RevocationKey([200; 16])];
+        Rc::new(Ask::of(keys, 1, UnixSeconds(100), [name; 16]))
+    }
+
+    #[test]
+    fn what_many_tokens_share_is_not_asked_again_at_once_and_counts_from_its_own_question() {
+        let mut checks = checks();
+        checks.join(1, sharing(1), at(10)).unwrap();
+        let batch = checks.next_batch(Why::Waiters, at(10)).unwrap();
+        assert_eq!(batch.keys.len(), 2);
+        checks.answered(batch.flight, &[Answer::Live, Answer::Live]).unwrap();
+        checks.join(2, sharing(2), at(109)).unwrap();
+        let batch = checks.next_batch(Why::Waiters, at(109)).unwrap();
+        assert_eq!(batch.keys, [RevocationKey([2; 16])]);
+        let resolved = checks.answered(batch.flight, &[Answer::Live]).unwrap();
+        assert_eq!((resolved[0].verdict, resolved[0].sent), (Verdict::Live, at(10)));
+        // Having served does not make it younger.
+        checks.join(3, sharing(3), at(110)).unwrap();
+        let batch = checks.next_batch(Why::Waiters, at(110)).unwrap();
+        assert_eq!(batch.keys.len(), 2);
+        let resolved = checks.answered(batch.flight, &[Answer::Live, Answer::Before(101)]).unwrap();
+        assert_eq!((resolved[0].verdict, resolved[0].sent), (Verdict::Dead, at(110)));
+        // A death is served on as well.
+        checks.join(4, sharing(4), at(120)).unwrap();
+        let batch = checks.next_batch(Why::Waiters, at(120)).unwrap();
+        let resolved = checks.answered(batch.flight, &[Answer::Live]).unwrap();
+        assert_eq!((resolved[0].verdict, resolved[0].sent), (Verdict::Dead, at(110)));
+    }
+
+    #[test]
+    fn an_older_answer_that_comes_late_does_not_replace_a_newer_one() {
+        let mut checks = checks();
+        checks.join(1, sharing(1), at(0)).unwrap();
+        let older = checks.next_batch(Why::Waiters, at(0)).unwrap();
+        checks.join(2, sharing(2), at(1)).unwrap();
+        let newer = checks.next_batch(Why::Waiters, at(1)).unwrap();
+        checks.answered(newer.flight, &[Answer::Live, Answer::Dead]).unwrap();
+        checks.answered(older.flight, &[Answer::Live, Answer::Live]).unwrap();
+        checks.join(3, sharing(3), at(2)).unwrap();
+        let batch = checks.next_batch(Why::Waiters, at(2)).unwrap();
+        assert_eq!(checks.answered(batch.flight, &[Answer::Live]).unwrap()[0].verdict, Verdict::Dead);
+    }
+
+    #[test]
+    fn a_token_with_no_key_of_its_own_is_asked_about_whole_and_what_is_kept_is_bounded() {
+        let mut checks = Checks::new(10, Duration::from_millis(500), Duration::from_millis(100));
+        for number in 0..10_000u64 {
+            let mut key = [0; 16];
+            key[..8].copy_from_slice(&(number / 2).to_le_bytes());
+            let ask = Ask::of(vec![RevocationKey(key)], 1, UnixSeconds(1), key);
+            checks.join(1, Rc::new(ask), at(number)).unwrap();
+            let batch = checks.next_batch(Why::Waiters, at(number)).unwrap();
+            assert_eq!(batch.keys, [RevocationKey(key)]);
+            checks.answered(batch.flight, &[Answer::Live]).unwrap();
+            assert!(checks.recent.answers.len() <= MAX_RECENT);
+        }
+    }
+
     #[test]
     fn answers_that_do_not_fit_resolve_nobody() {
         let mut checks = checks();
@@ -490,11 +608,11 @@ mod tests {
 
     #[test]
     fn a_batch_takes_no_more_keys_than_a_question_may_have() {
-        let mut checks = Checks::new(10_000, Duration::from_millis(500));
+        let mut checks = Checks::new(10_000, Duration::from_millis(500), Duration::ZERO);
         for waiter in 0..1_000u32 {
             let mut digest = [0; 16];
             digest[..4].copy_from_slice(&waiter.to_be_bytes());
-            let ask = Ask::of(vec![RevocationKey(digest)], UnixSeconds(1), digest);
+            let ask = Ask::of(vec![RevocationKey(digest)], 0, UnixSeconds(1), digest);
             checks.join(waiter, Rc::new(ask), at(0)).unwrap();
         }
         assert_eq!(checks.next_batch(Why::Waiters, at(0)).unwrap().keys.len(), MAX_KEYS);

@@ -22,12 +22,8 @@ struct Known {
 impl KeyMemo {
     pub fn derive(&self, derived: &Derived, kind: Kind, issuer: &str, id: &[u8]) -> RevocationKey {
         let fresh = || derived.revocation_key(kind, issuer, id);
-        let is_shared = match kind {
-            Kind::Client | Kind::SigningKey | Kind::Issuer => true,
-            Kind::Token | Kind::Session | Kind::User => false,
-        };
         let Ok(mut places) = self.0.try_borrow_mut() else { return fresh() };
-        if !is_shared || id.len() > LONGEST {
+        if !kind.is_shared() || id.len() > LONGEST {
             return fresh();
         }
         if places.is_empty() {

@@ -252,6 +252,12 @@ impl Revocation {
         sent <= now && now.since(sent) < self.freshness
     }
 
+    /// How long an answer about an issuer, a signing key or a client serves tokens that ask the same: so short that the
+    /// verdicts which rest on it lose little of their freshness.
+    pub fn shared_answers_serve(&self) -> Duration {
+        self.freshness.mul_f64(SHARED_AGE)
+    }
+
     /// Is it so fresh that nobody need ask anew?
     pub fn is_young(&self, sent: Monotonic, now: Monotonic) -> bool {
         sent <= now && now.since(sent) < self.refresh_after.unwrap_or(self.freshness)
@@ -271,6 +277,7 @@ const OVERRIDES: [&str; 5] =
     ["x-original-url", "x-rewrite-url", "x-http-method-override", "x-http-method", "x-method-override"];
 /// The part of its freshness after which a verdict that is in use is asked for anew.
 const REFRESH_AGE: f64 = 0.6;
+const SHARED_AGE: f64 = 0.1;
 const ZERO: ConfigDuration = ConfigDuration::from_secs(0);
 const MAX_SKEW: ConfigDuration = ConfigDuration::from_secs(300);
 const MAX_LIFETIME: ConfigDuration = ConfigDuration::from_secs(366 * 24 * 60 * 60);

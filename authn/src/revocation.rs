@@ -18,6 +18,8 @@ pub struct Ask {
     /// Names exactly this question: all of its keys and `issued`. Two tokens may share a `jti`, and only the whole
     /// says that they also share their fate.
     pub digest: [u8; 16],
+    /// How many of the keys, the last ones, are of what few tokens differ in: client, signing key, issuer.
+    shared: usize,
     /// The newest verdict, and when its question was sent.
     verdict: Cell<Option<(Monotonic, Verdict)>>,
     /// When it was last asked anew though a verdict was still fresh.
@@ -48,17 +50,24 @@ impl Ask {
                 "neither auth_time nor iat is there, and revocation needs one",
             ));
         };
-        let keys: Vec<RevocationKey> =
-            keys(revocation, issuer, payload, signing_input, thumbprint)?.into_iter().map(|(_, key)| key).collect();
+        let mut keys = keys(revocation, issuer, payload, signing_input, thumbprint)?;
+        keys.sort_by_key(|(kind, _)| kind.is_shared());
+        let shared = keys.iter().filter(|(kind, _)| kind.is_shared()).count();
+        let keys: Vec<RevocationKey> = keys.into_iter().map(|(_, key)| key).collect();
         if keys.is_empty() {
             return Err(Denial::new(Fault::InvalidClaim, "the token has none of the claims that could end it"));
         }
         let digest = digest(&revocation.derived, &keys, issued);
-        Ok(Self::of(keys, issued, digest))
+        Ok(Self::of(keys, shared, issued, digest))
     }
 
-    pub(crate) fn of(keys: Vec<RevocationKey>, issued: UnixSeconds, digest: [u8; 16]) -> Self {
-        Self { keys, issued, digest, verdict: Cell::new(None), refreshed: Cell::new(None) }
+    pub(crate) fn of(keys: Vec<RevocationKey>, shared: usize, issued: UnixSeconds, digest: [u8; 16]) -> Self {
+        Self { keys, shared, issued, digest, verdict: Cell::new(None), refreshed: Cell::new(None) }
+    }
+
+    /// The keys of this token alone, and those that many tokens have.
+    pub(crate) fn own_and_shared_keys(&self) -> (&[RevocationKey], &[RevocationKey]) {
+        self.keys.split_at_checked(self.keys.len().saturating_sub(self.shared)).unwrap_or((&self.keys, &[]))
     }
 
     pub fn verdict(&self) -> Option<(Monotonic, Verdict)> {

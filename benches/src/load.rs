@@ -1,5 +1,6 @@
-//! A closed loop of requests over connections that are kept: each sends its next request as soon as it has its answer.
-//! One thread, and requests that were written beforehand, so that the generator costs less than what it measures.
+//! Requests over connections that are kept: in a closed loop, where each sends its next request as soon as it has its
+//! answer, or at a rate, whatever the answers do. One thread, and requests that were written beforehand, so that the generator costs less than what it measures.
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
@@ -25,6 +26,7 @@ pub struct Generator<'r> {
 
 struct Connection {
     stream: TcpStream,
+    /// When its request was sent, or was due.
     sent: Instant,
     answer: Box<[u8; LONGEST_ANSWER]>,
     filled: usize,
@@ -86,32 +88,12 @@ impl<'r> Generator<'r> {
             self.send(place, Instant::now())?;
         }
         let mut under_way = self.connections.len();
-        let mut events = Vec::with_capacity(self.connections.len());
-        let patience = Timespec { tv_sec: i64::try_from(PATIENCE.as_secs())?, tv_nsec: 0 };
+        let mut places = Vec::with_capacity(self.connections.len());
         while under_way > 0 {
-            events.clear();
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&patience)) {
-                Ok(0) => bail!("no answer within {PATIENCE:?}; {under_way} requests wait"),
-                Err(rustix::io::Errno::INTR) => continue,
-                other => other?,
-            };
-            for event in &events {
-                let place = usize::try_from(event.data.u64())?;
-                let Some(connection) = self.connections.get_mut(place) else { continue };
-                let Some(failure) = connection.read()? else { continue };
-                let now = Instant::now();
-                run.answered += 1;
-                match failure {
-                    Failure::None => {
-                        let waited = (now - connection.sent).as_nanos();
-                        run.nanoseconds.push(u32::try_from(waited).unwrap_or(u32::MAX));
-                    }
-                    Failure::Answer(text) => {
-                        run.failed += 1;
-                        ensure!(run.failed <= MOST_FAILED, "too many requests fail: {text}");
-                        run.first_failure.get_or_insert(text);
-                    }
-                }
+            self.wait(PATIENCE, &mut places)?;
+            ensure!(!places.is_empty(), "no answer within {PATIENCE:?}; {under_way} requests wait");
+            for place in places.drain(..) {
+                let Some(now) = self.receive(place, &mut run)? else { continue };
                 if now < end || run.answered < at_least {
                     self.send(place, now)?;
                 } else {
@@ -119,21 +101,96 @@ impl<'r> Generator<'r> {
                 }
             }
         }
-        run.took = start.elapsed();
-        run.nanoseconds.sort_unstable();
-        Ok(run)
+        Ok(run.ended(start))
     }
 
-    fn send(&mut self, place: usize, now: Instant) -> anyhow::Result<()> {
+    /// Sends `rate` in a second for this long, evenly, and then waits for the last answers. A request that finds all
+    /// connections taken goes out late; what it waited is counted from when it was due.
+    ///
+    /// # Errors
+    /// As [`Generator::run`].
+    pub fn run_at(&mut self, rate: u32, length: Duration) -> anyhow::Result<Run> {
+        let start = Instant::now();
+        let end = start + length;
+        let step = Duration::from_secs(1) / rate;
+        let mut due = start;
+        let mut run = Run::default();
+        let mut idle: VecDeque<usize> = (0..self.connections.len()).collect();
+        let mut places = Vec::with_capacity(self.connections.len());
+        while due < end || idle.len() < self.connections.len() {
+            let now = Instant::now();
+            while due <= now.min(end)
+                && let Some(place) = idle.pop_front()
+            {
+                self.send(place, due)?;
+                due += step;
+            }
+            let sends_next = due < end && !idle.is_empty();
+            let longest = if sends_next { due.saturating_duration_since(Instant::now()) } else { PATIENCE };
+            self.wait(longest, &mut places)?;
+            ensure!(sends_next || !places.is_empty(), "no answer within {PATIENCE:?}");
+            for place in places.drain(..) {
+                if self.receive(place, &mut run)?.is_some() {
+                    idle.push_back(place);
+                }
+            }
+        }
+        Ok(run.ended(start))
+    }
+
+    /// Adds the connections that have something to read, none after `longest`.
+    fn wait(&self, longest: Duration, places: &mut Vec<usize>) -> anyhow::Result<()> {
+        let start = Instant::now();
+        let mut events = Vec::with_capacity(self.connections.len());
+        loop {
+            let left = Timespec::try_from(longest.saturating_sub(start.elapsed())).context("a time to wait")?;
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&left)) {
+                Err(rustix::io::Errno::INTR) => continue,
+                other => other?,
+            };
+            for event in &events {
+                places.push(usize::try_from(event.data.u64())?);
+            }
+            return Ok(());
+        }
+    }
+
+    /// When the answer that this connection waited for was complete; `None` while it is not.
+    fn receive(&mut self, place: usize, run: &mut Run) -> anyhow::Result<Option<Instant>> {
+        let Some(connection) = self.connections.get_mut(place) else { return Ok(None) };
+        let Some(failure) = connection.read()? else { return Ok(None) };
+        let now = Instant::now();
+        run.answered += 1;
+        match failure {
+            Failure::None => {
+                let waited = now.saturating_duration_since(connection.sent).as_nanos();
+                run.nanoseconds.push(u32::try_from(waited).unwrap_or(u32::MAX));
+            }
+            Failure::Answer(text) => {
+                run.failed += 1;
+                ensure!(run.failed <= MOST_FAILED, "too many requests fail: {text}");
+                run.first_failure.get_or_insert(text);
+            }
+        }
+        Ok(Some(now))
+    }
+
+    fn send(&mut self, place: usize, from: Instant) -> anyhow::Result<()> {
         let request = &self.requests[self.next];
         self.next = (self.next + 1) % self.requests.len();
         let connection = &mut self.connections[place];
-        connection.sent = now;
+        connection.sent = from;
         connection.stream.write_all(request).context("sending a request")
     }
 }
 
 impl Run {
+    fn ended(mut self, start: Instant) -> Self {
+        self.took = start.elapsed();
+        self.nanoseconds.sort_unstable();
+        self
+    }
+
     /// The latency below which this share of the requests stayed, in microseconds.
     pub fn percentile(&self, share: f64) -> f64 {
         let last = self.nanoseconds.len().saturating_sub(1);

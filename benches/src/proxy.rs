@@ -1,4 +1,4 @@
-//! One Envoy with one worker, and what it costs.
+//! One Envoy on one core, and what it costs.
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tests::{Directory, Process, Request, exchange};
 use tokio::runtime::Runtime;
 
-use crate::machine;
+use crate::machine::{self, Cores};
 use crate::scenario::Setup;
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -24,13 +24,6 @@ pub struct Proxy {
     pub ready: Duration,
 }
 
-/// Which core a process gets.
-#[derive(Debug, Clone, Copy)]
-pub struct Cores {
-    pub proxy: usize,
-    pub load: usize,
-}
-
 impl Proxy {
     /// # Errors
     /// It does not start: with its log.
@@ -43,13 +36,13 @@ impl Proxy {
             .arg(config)
             .arg("--admin-address-path")
             .arg(&admin_path)
-            .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"])
+            .args(["--concurrency", &setup.workers.to_string(), "--disable-hot-restart", "--log-level", "warning"])
             .args(["--component-log-level", "wasm:info"])
             .envs(setup.environment.iter().map(|(name, value)| (name, value)));
         let start = Instant::now();
         // A process inherits the core of the thread that starts it.
         machine::pin(cores.proxy)?;
-        let mut process = Process::start(setup.name, command, directory.path());
+        let mut process = Process::start(&setup.name, command, directory.path());
         machine::pin(cores.load)?;
         loop {
             if let Some((admin, address)) = runtime.block_on(serving(&admin_path)) {
@@ -63,18 +56,12 @@ impl Proxy {
         }
     }
 
-    /// CPU time of all of its threads so far. Exact only while it is idle: the kernel adds what a thread that runs has
-    /// used at its next tick.
+    /// CPU time of all of its threads so far, while it is idle.
+    ///
+    /// # Errors
+    /// It is gone.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
-        let mut nanoseconds = 0u64;
-        for task in std::fs::read_dir(format!("/proc/{}/task", self.process.id())).context("Envoy is gone")? {
-            // Run time, wait time, slices.
-            let line =
-                std::fs::read_to_string(task?.path().join("schedstat")).context("this kernel has no schedstat")?;
-            let spent = line.split(' ').next().unwrap_or_default();
-            nanoseconds += spent.parse::<u64>().with_context(|| format!("not a schedstat: {line}"))?;
-        }
-        Ok(Duration::from_nanos(nanoseconds))
+        machine::cpu_of(self.process.id())
     }
 
     pub fn resident_bytes(&self) -> u64 {

@@ -1,30 +1,17 @@
 //! What is printed and kept: a table for people, JSON for programs, and what was promised beside what was measured.
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use mint::Alg;
 use serde::Serialize;
 
 use crate::machine::Machine;
+use crate::measure::Sample;
 use crate::statistics::{Quartiles, median};
 use crate::tokens::Tokens;
 
-/// One window of one load on one Envoy.
-#[derive(Debug, Clone)]
-pub struct Sample {
-    pub answered: u64,
-    pub failed: u64,
-    pub cpu_micros: f64,
-    pub per_second: f64,
-    pub p50_micros: f64,
-    pub p99_micros: f64,
-    pub callouts: u64,
-    pub cache_hits: u64,
-    pub asked: u64,
-}
-
 /// All windows of one load on one Envoy.
 pub struct Measured {
-    pub setup: &'static str,
+    pub setup: String,
     pub title: &'static str,
     pub load: Tokens,
     pub samples: Vec<Sample>,
@@ -47,7 +34,7 @@ pub struct Report {
 
 #[derive(Debug, Serialize)]
 pub struct Row {
-    pub setup: &'static str,
+    pub setup: String,
     pub title: &'static str,
     #[serde(skip)]
     pub tokens: Tokens,
@@ -102,14 +89,18 @@ impl Report {
         connections: usize,
         tokens: (usize, usize),
     ) -> Self {
-        let none: Vec<f64> =
-            measured.first().map(|none| none.samples.iter().map(|s| s.cpu_micros).collect()).unwrap_or_default();
-        let mut rows: Vec<Row> = measured.iter().map(|measured| Row::new(measured, &none)).collect();
+        let micros = |measured: &Measured| measured.samples.iter().map(|sample| sample.cpu_micros).collect::<Vec<_>>();
+        let none = measured.first().map(micros).unwrap_or_default();
+        // An Envoy that is not saturated does more for each request.
+        let active = measured.iter().find(|measured| measured.load == Tokens::Active).map(micros).unwrap_or_default();
+        let over = |load| if load == Tokens::Active { &active } else { &none };
+        let mut rows: Vec<Row> = measured.iter().map(|measured| Row::new(measured, over(measured.load))).collect();
         let ratios: Vec<Vec<Ratio>> = rows
             .iter()
             .map(|row| {
                 // Those whose signature is remembered are compared with each other.
-                let load = if row.tokens.are_remembered() { Tokens::Repeated } else { row.tokens };
+                let is_compared = row.tokens.are_remembered() && row.tokens != Tokens::Active;
+                let load = if is_compared { Tokens::Repeated } else { row.tokens };
                 let peer = |name| rows.iter().find(|other| other.setup == name && other.tokens == load);
                 PEERS
                     .iter()
@@ -142,24 +133,11 @@ impl Report {
     }
 
     pub fn table(&self) -> String {
-        let mut out = String::new();
-        let machine = &self.machine;
+        let mut out = described(&self.machine);
         let _ = writeln!(
             out,
-            "{}, {} cores, Linux {}, Envoy {}\ncommit {}, {}, load average {} at the start\n{} rounds of {} ms, {} connections, \
-             {} repeated or {} unique tokens\n",
-            machine.cpu,
-            machine.cores,
-            machine.kernel,
-            machine.envoy,
-            machine.commit,
-            machine.date,
-            machine.load_average,
-            self.rounds,
-            self.window_millis,
-            self.connections,
-            self.repeated_tokens,
-            self.unique_tokens,
+            "{} rounds of {} ms, {} connections, {} repeated or {} unique tokens\n",
+            self.rounds, self.window_millis, self.connections, self.repeated_tokens, self.unique_tokens,
         );
         let _ = writeln!(
             out,
@@ -216,25 +194,44 @@ impl Report {
             let _ = writeln!(out, "\nno filter: {:.2} µs in all", none.micros);
         }
         for row in &self.rows {
-            if let Some(bytes) =
-                row.module_bytes.filter(|_| matches!(row.setup, "noop" | "warm") && row.tokens == Tokens::Repeated)
+            if let Some(bytes) = row
+                .module_bytes
+                .filter(|_| matches!(row.setup.as_str(), "noop" | "warm") && row.tokens == Tokens::Repeated)
             {
                 let _ = writeln!(out, "module of {}: {bytes} bytes", row.title);
             }
         }
         let _ = writeln!(out);
         for promise in &self.promises {
-            let _ = writeln!(
-                out,
-                "{} {}: {:.2}, promised {} {:.2}",
-                if promise.kept { "kept  " } else { "BROKEN" },
-                promise.what,
-                promise.measured,
-                if promise.at_most { "≤" } else { "≥" },
-                promise.bound,
-            );
+            let _ = writeln!(out, "{promise}");
         }
         out
+    }
+}
+
+/// The head of a table.
+pub fn described(machine: &Machine) -> String {
+    format!(
+        "{}, {} cores, Linux {}, Envoy {}\ncommit {}, {}, load average {} at the start\n",
+        machine.cpu, machine.cores, machine.kernel, machine.envoy, machine.commit, machine.date, machine.load_average,
+    )
+}
+
+impl Promise {
+    pub fn at_most(what: &'static str, measured: f64, bound: f64) -> Self {
+        Self { what, measured, bound, at_most: true, kept: measured <= bound }
+    }
+
+    pub fn at_least(what: &'static str, measured: f64, bound: f64) -> Self {
+        Self { what, measured, bound, at_most: false, kept: measured >= bound }
+    }
+}
+
+impl fmt::Display for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kept = if self.kept { "kept  " } else { "BROKEN" };
+        let sign = if self.at_most { "≤" } else { "≥" };
+        write!(f, "{kept} {}: {:.2}, promised {sign} {:.2}", self.what, self.measured, self.bound)
     }
 }
 
@@ -245,7 +242,7 @@ impl Row {
         let requests: u64 = samples.iter().map(|sample| sample.answered).sum();
         let share = |of: fn(&Sample) -> u64| samples.iter().map(of).sum::<u64>() as f64 / requests as f64;
         Self {
-            setup: measured.setup,
+            setup: measured.setup.clone(),
             title: measured.title,
             tokens: measured.load,
             load: measured.load.name(),
@@ -305,9 +302,8 @@ fn promises(rows: &[Row]) -> Vec<Promise> {
     ];
     all.into_iter()
         .filter_map(|(what, measured, bound, at_most)| {
-            let measured = measured?;
-            let kept = if at_most { measured <= bound } else { measured >= bound };
-            Some(Promise { what, measured, bound, at_most, kept })
+            let judge = if at_most { Promise::at_most } else { Promise::at_least };
+            Some(judge(what, measured?, bound))
         })
         .collect()
 }

@@ -10,13 +10,22 @@ use crate::tokens::{AUDIENCE, ISSUER, Keys, Tokens};
 /// The filter chain of one Envoy.
 pub struct Setup {
     /// Also the name of its files.
-    pub name: &'static str,
+    pub name: String,
     pub title: &'static str,
     pub filters: Vec<Value>,
     pub clusters: Vec<Value>,
     pub environment: Vec<(String, String)>,
     pub module: Option<PathBuf>,
+    pub workers: usize,
     pub loads: Vec<Tokens>,
+}
+
+/// How a cluster is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http {
+    One,
+    /// With prior knowledge, without TLS.
+    Two,
 }
 
 /// What all setups are made of.
@@ -33,19 +42,21 @@ const UNIQUE: Tokens = Tokens::Unique(Alg::RS256);
 /// As many as Portcullis keeps by default. The unique tokens are five times as many, and come in turn.
 const CACHED_TOKENS: u32 = 4096;
 const AUTHORIZER: &str = "authorizer";
-const SERVICE: &str = "session_service";
-const SECRET: &str = "PORTCULLIS_SECRET";
+pub const SERVICE: &str = "session_service";
+pub const SECRET: &str = "PORTCULLIS_SECRET";
+/// As in envoy/envoy.yaml.
+pub const SERVICE_IDLE: Option<&str> = Some("30s");
 const SHARED_KEY: &str = "KEY_SHARED";
 
 /// The first is what all others are compared with.
 pub fn all(parts: &Parts<'_>) -> Vec<Setup> {
     let repeated_and_unique = || vec![Tokens::Repeated, UNIQUE];
     let native = |name, title, filters, loads| {
-        let clusters = vec![cluster(AUTHORIZER, parts.authorizer, None)];
-        Setup { name, title, filters, clusters, environment: Vec::new(), module: None, loads }
+        let clusters = vec![cluster(AUTHORIZER, parts.authorizer, None, Http::One)];
+        Setup { clusters, ..bare(name, title, filters, loads) }
     };
     let mut setups = vec![
-        native("none", "no filter", vec![], repeated_and_unique()),
+        native("none", "no filter", vec![], vec![Tokens::Repeated, UNIQUE, Tokens::Active]),
         noop(),
         native(
             "jwt_authn",
@@ -89,24 +100,71 @@ pub fn all(parts: &Parts<'_>) -> Vec<Setup> {
         cold("cold-es256", "Portcullis, cold ES256, revocation off", &never_asks, Alg::ES256),
         cold("cold-eddsa", "Portcullis, cold EdDSA, revocation off", &never_asks, Alg::EdDSA),
         cold("cold-rs256-asked", "Portcullis, cold RS256, revocation", &ask(json!({})), Alg::RS256),
+        parts.portcullis("active", "Portcullis, sessions in use", &ask(json!({})), Tokens::Active),
+        parts.portcullis(
+            "active-behind",
+            "Portcullis, sessions in use, refresh_ahead: false",
+            &ask(json!({ "revocation": with(revocation(), &json!({ "refresh_ahead": false })) })),
+            Tokens::Active,
+        ),
         // The signatures are all remembered, and by the time that a token comes again its verdict is stale: no verdict is
         // shared, and one counts for the shortest time that the filter takes. A few tokens find no place in the cache
         // (sets of four ways), so their signature is one that costs little: HS256.
-        cold(
-            "asked",
-            "Portcullis, cached signature, each request asks",
-            &ask(json!({ "limits": {
-                "cached_tokens": 65536, "cached_token_bytes": 268_435_456, "shared_verdicts": 0,
-            } })),
-            Alg::HS256,
-        ),
+        cold("asked", "Portcullis, cached signature, each request asks", &ask(asks_each_time()), Alg::HS256),
+        Setup {
+            clusters: vec![cluster(SERVICE, parts.service, SERVICE_IDLE, Http::Two)],
+            ..cold(
+                "asked-http2",
+                "Portcullis, cached signature, each request asks, HTTP/2",
+                &ask(asks_each_time()),
+                Alg::HS256,
+            )
+        },
     ]);
     setups
 }
 
+/// Room for all signatures, and none for verdicts: the configuration's part for requests that all ask.
+pub fn asks_each_time() -> Value {
+    json!({ "limits": { "cached_tokens": 65536, "cached_token_bytes": 268_435_456, "shared_verdicts": 0 } })
+}
+
+/// An Envoy with one worker and no clusters.
+pub fn bare(name: &str, title: &'static str, filters: Vec<Value>, loads: Vec<Tokens>) -> Setup {
+    Setup {
+        name: name.to_owned(),
+        title,
+        filters,
+        clusters: Vec::new(),
+        environment: Vec::new(),
+        module: None,
+        workers: 1,
+        loads,
+    }
+}
+
+/// An Envoy with Portcullis, which may read all of `environment`.
+pub fn portcullis(
+    name: &str,
+    title: &'static str,
+    config: &Value,
+    environment: Vec<(String, String)>,
+    service: SocketAddr,
+    loads: Vec<Tokens>,
+) -> Setup {
+    let module = tests::project().join("dist/portcullis.wasm");
+    let names: Vec<&str> = environment.iter().map(|(name, _)| name.as_str()).collect();
+    let filters = vec![wasm("portcullis", &module, &config.to_string(), &names)];
+    Setup {
+        clusters: vec![cluster(SERVICE, service, SERVICE_IDLE, Http::One)],
+        module: Some(module),
+        environment,
+        ..bare(name, title, filters, loads)
+    }
+}
+
 impl Parts<'_> {
-    fn portcullis(&self, name: &'static str, title: &'static str, more: &Value, load: Tokens) -> Setup {
-        let module = tests::project().join("dist/portcullis.wasm");
+    fn portcullis(&self, name: &str, title: &'static str, more: &Value, load: Tokens) -> Setup {
         let mut keys: Vec<Value> = [Alg::RS256, Alg::ES256, Alg::EdDSA]
             .iter()
             .map(|alg| json!({ "jwk": self.keys.of(*alg).public_jwk().expect("a public key") }))
@@ -125,35 +183,19 @@ impl Parts<'_> {
             more,
         );
         let shared = self.keys.of(Alg::HS256).secret().unwrap_or_default();
-        Setup {
-            name,
-            title,
-            filters: vec![wasm("portcullis", &module, &config.to_string(), &[SECRET, SHARED_KEY])],
-            clusters: vec![cluster(SERVICE, self.service, Some("30s"))],
-            environment: vec![
-                (SECRET.to_owned(), self.secret.clone()),
-                (SHARED_KEY.to_owned(), mint::to_base64url(shared)),
-            ],
-            module: Some(module),
-            loads: vec![load],
-        }
+        let environment =
+            vec![(SECRET.to_owned(), self.secret.clone()), (SHARED_KEY.to_owned(), mint::to_base64url(shared))];
+        portcullis(name, title, &config, environment, self.service, vec![load])
     }
 }
 
 fn noop() -> Setup {
     let module = tests::project().join("dist/noop.wasm");
-    Setup {
-        name: "noop",
-        title: "no-op Wasm, SDK",
-        filters: vec![wasm("noop", &module, "", &[])],
-        clusters: Vec::new(),
-        environment: Vec::new(),
-        module: Some(module),
-        loads: vec![Tokens::Repeated, UNIQUE],
-    }
+    let filters = vec![wasm("noop", &module, "", &[])];
+    Setup { module: Some(module), ..bare("noop", "no-op Wasm, SDK", filters, vec![Tokens::Repeated, UNIQUE]) }
 }
 
-fn revocation() -> Value {
+pub fn revocation() -> Value {
     // The core that answers also makes the load, so it gets the longest timeout there is: freshness.
     json!({ "cluster": SERVICE, "secret_env": SECRET, "freshness": "1s", "timeout": "1s" })
 }
@@ -229,14 +271,16 @@ end
     })
 }
 
-/// HTTP/1.1, as envoy/envoy.yaml has it.
-fn cluster(name: &str, address: SocketAddr, idle_timeout: Option<&str>) -> Value {
+fn cluster(name: &str, address: SocketAddr, idle_timeout: Option<&str>, http: Http) -> Value {
     let endpoint = json!({ "endpoint": { "address": { "socket_address": {
         "address": address.ip(), "port_value": address.port(),
     } } } });
     let mut options = json!({
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": { "http_protocol_options": {} },
+        "explicit_http_config": match http {
+            Http::One => json!({ "http_protocol_options": {} }),
+            Http::Two => json!({ "http2_protocol_options": {} }),
+        },
     });
     if let Some(timeout) = idle_timeout {
         options["common_http_protocol_options"] = json!({ "idle_timeout": timeout });
@@ -249,7 +293,7 @@ fn cluster(name: &str, address: SocketAddr, idle_timeout: Option<&str>) -> Value
 }
 
 /// An object with the members of another added.
-fn with(mut object: Value, more: &Value) -> Value {
+pub fn with(mut object: Value, more: &Value) -> Value {
     for (name, value) in more.as_object().into_iter().flatten() {
         object[name] = value.clone();
     }

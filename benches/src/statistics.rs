@@ -9,6 +9,11 @@ pub struct Quartiles {
 }
 
 impl Quartiles {
+    /// Of what was measured once.
+    pub fn same(value: f64) -> Self {
+        Self { first: value, median: value, third: value }
+    }
+
     /// By linear interpolation between the two nearest values; not numbers for no values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();

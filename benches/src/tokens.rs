@@ -6,8 +6,7 @@ use anyhow::Context as _;
 use mint::{Alg, SigningKey, random_id};
 use serde_json::{Value, json};
 
-use crate::machine;
-use crate::proxy::Cores;
+use crate::machine::{self, Cores};
 
 pub const ISSUER: &str = "https://login.example.com";
 pub const AUDIENCE: &str = "orders";
@@ -21,6 +20,8 @@ const PADDING: usize = (342 - 43) * 3 / 4;
 pub enum Tokens {
     /// A few, again and again. RS256.
     Repeated,
+    /// The same, at a steady rate that leaves the proxy time: sessions in use.
+    Active,
     /// Many, in turn.
     Unique(Alg),
 }
@@ -29,12 +30,13 @@ impl Tokens {
     /// Does whoever has a cache know the signature of each, after the first time?
     pub fn are_remembered(self) -> bool {
         // HS256 is sent to the one setup whose cache is large enough for all.
-        matches!(self, Tokens::Repeated | Tokens::Unique(Alg::HS256))
+        matches!(self, Tokens::Repeated | Tokens::Active | Tokens::Unique(Alg::HS256))
     }
 
     pub fn name(self) -> String {
         match self {
             Tokens::Repeated => "repeated".to_owned(),
+            Tokens::Active => "active".to_owned(),
             Tokens::Unique(alg) => format!("unique {alg}"),
         }
     }
@@ -69,31 +71,15 @@ impl Keys {
 impl Requests {
     /// Mints on both cores, since nothing is measured yet.
     pub fn mint(keys: &Keys, repeated: usize, unique: usize, kinds: &[Tokens], cores: Cores) -> anyhow::Result<Self> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).context("a clock before 1970")?.as_secs();
+        let now = now()?;
         let mut of = HashMap::new();
         for kind in kinds {
             let (alg, count) = match kind {
-                Tokens::Repeated => (Alg::RS256, repeated),
+                Tokens::Repeated | Tokens::Active => (Alg::RS256, repeated),
                 Tokens::Unique(alg) => (*alg, unique),
             };
             let key = keys.of(alg);
-            let cores = [cores.proxy, cores.load];
-            let share = count.div_ceil(cores.len());
-            let mut requests = Vec::with_capacity(count);
-            std::thread::scope(|scope| {
-                let minters = cores.map(|core| {
-                    scope.spawn(move || -> anyhow::Result<Vec<Vec<u8>>> {
-                        machine::pin(core)?;
-                        Ok((0..share).map(|_| request(&key.mint(&claims(alg, now)))).collect())
-                    })
-                });
-                for minter in minters {
-                    requests.extend(minter.join().expect("a minter does not panic")?);
-                }
-                anyhow::Ok(())
-            })?;
-            requests.truncate(count);
-            of.insert(*kind, requests);
+            of.insert(*kind, on_both(cores, count, |_| request(&key.mint(&claims(alg, now))))?);
         }
         Ok(Self { of })
     }
@@ -101,6 +87,49 @@ impl Requests {
     pub fn of(&self, kind: Tokens) -> &[Vec<u8>] {
         self.of.get(&kind).map_or(&[], Vec::as_slice)
     }
+}
+
+/// Requests with the numbers below `count`, as `make` makes them, on both cores, since nothing is measured yet.
+///
+/// # Errors
+/// There are no two such cores.
+pub fn on_both(cores: Cores, count: usize, make: impl Fn(usize) -> Vec<u8> + Sync) -> anyhow::Result<Vec<Vec<u8>>> {
+    let cores = [cores.proxy, cores.load];
+    let share = count.div_ceil(cores.len());
+    let mut requests = Vec::with_capacity(count);
+    let make = &make;
+    std::thread::scope(|scope| {
+        let mut first = 0;
+        let minters = cores.map(|core| {
+            let numbers = first..(first + share).min(count);
+            first = numbers.end;
+            scope.spawn(move || -> anyhow::Result<Vec<Vec<u8>>> {
+                machine::pin(core)?;
+                Ok(numbers.map(make).collect())
+            })
+        });
+        for minter in minters {
+            requests.extend(minter.join().expect("a minter does not panic")?);
+        }
+        anyhow::Ok(())
+    })?;
+    Ok(requests)
+}
+
+/// # Errors
+/// The clock stands before 1970.
+pub fn now() -> anyhow::Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH).context("a clock before 1970")?.as_secs())
+}
+
+/// A token as short as one can be that everything is asked about: HS256, its own session, user and client.
+pub fn small(key: &SigningKey, issuer: &str, number: usize, now: u64) -> Vec<u8> {
+    let (kid, exp) = (key.kid().unwrap_or_default(), now + LIFETIME_SECONDS);
+    let header = format!(r#"{{"alg":"HS256","kid":"{kid}"}}"#);
+    let payload = format!(
+        r#"{{"iss":"{issuer}","aud":"{AUDIENCE}","iat":{now},"exp":{exp},"jti":"{number}","sid":"{number}","sub":"{number}","client_id":"{number}"}}"#
+    );
+    request(&key.sign(&header, &payload))
 }
 
 /// Each time another token, session, user and client, so that no answer about one serves for another.

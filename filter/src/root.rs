@@ -10,7 +10,7 @@ use authn::fault::{Denial, Fault};
 use authn::introspection::Failure;
 use authn::introspections;
 use authn::key_source::KeySource;
-use authn::policy::Policy;
+use authn::policy::{Policy, Revocation};
 use authn::request::Request;
 use authn::revocation::Ask;
 use authn::shared::{Namespace, SharedVerdicts};
@@ -134,6 +134,7 @@ impl Root {
             checks: Checks::new(
                 limits.waiting_requests,
                 policy.revocation().map_or(Duration::ZERO, |revocation| revocation.timeout),
+                policy.revocation().map_or(Duration::ZERO, Revocation::shared_answers_serve),
             ),
             paused: HashMap::new(),
             unanswered: HashSet::new(),

@@ -141,7 +141,6 @@ impl Store {
     ///
     /// # Errors
     /// As for [`Store::revoke`].
-    #[allow(dead_code, reason = "the way in for other parts of the service")]
     pub async fn write(&self, bucket: Bucket, command: Cmd) -> Result<(Value, Confirmed), WriteError> {
         let written = self.writer.run(bucket, command).await?;
         self.confirm(&[bucket])?;

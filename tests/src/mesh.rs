@@ -19,6 +19,8 @@ pub const FRESHNESS: Duration = Duration::from_secs(1);
 pub const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 /// The environment variable that holds what filter and service share.
 const SECRET: &str = "PORTCULLIS_SECRET";
+/// Far more than an end may take.
+const EVERYWHERE: Duration = Duration::from_secs(10);
 /// A connection is counted by a worker a moment after it is made.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -197,6 +199,21 @@ impl Mesh {
                 return connections;
             }
         }
+    }
+
+    /// Waits until every worker answers a request with this token so: one may hear of an end sooner than another, since
+    /// each asks anew when its own requests come.
+    pub async fn becomes_everywhere(&self, token: &str, status: u16) -> bool {
+        let request = Request::get("/api").bearer(token);
+        wait_until(EVERYWHERE, async || {
+            for mut connection in self.connections(1).await {
+                if connection.send(&request).await.expect("Envoy answers").status != status {
+                    return false;
+                }
+            }
+            true
+        })
+        .await
     }
 
     /// The whole of what Envoy wrote, access log and all.

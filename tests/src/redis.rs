@@ -77,6 +77,12 @@ impl Redis {
         &mut self.process
     }
 
+    /// [`Redis::restart`] with more options, from now on.
+    pub async fn restart_with(&mut self, options: &[&str]) {
+        self.options.extend(options.iter().map(ToString::to_string));
+        self.restart().await;
+    }
+
     /// Starts it again, on the same port, with the data and the options that it had.
     pub async fn restart(&mut self) {
         self.process.stop();

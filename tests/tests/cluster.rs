@@ -1,18 +1,19 @@
 //! A Redis Cluster, and Sentinels, that lose a primary while requests come: no ended session passes, what was
 //! acknowledged stays in force, and all of it recovers by itself.
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mint::random_id;
 use serde_json::{Value, json};
-use tests::mesh::{FRESHNESS, ISSUER, claims};
+use tests::mesh::{FRESHNESS, ISSUER, claims, unix_now};
 use tests::{
-    Cluster, Connection, Directory, Mesh, MeshOptions, Redis, Request, Sentinels, Service, ServiceOptions, exchange,
-    wait_until,
+    Cluster, Connection, Directory, Mesh, MeshOptions, PATIENCE, Redis, Request, Sentinels, Service, ServiceOptions,
+    exchange, wait_until,
 };
-use wire::{Kind, Secret};
+use wire::check::{CONTENT_TYPE, Needs, PATH, Question, Trouble};
+use wire::{Answer, Derived, Kind, RevocationKey, Secret};
 
 /// What a revocation may take beyond the freshness, from its acknowledgement.
 const GRACE: Duration = Duration::from_millis(500);
@@ -36,12 +37,35 @@ impl Session {
         Self { id, token: mesh.keys.first.mint(&claims), ended: Mutex::default() }
     }
 
+    fn key(&self) -> RevocationKey {
+        derived().revocation_key(Kind::Session, ISSUER, self.id.as_bytes())
+    }
+
     /// Where its revocation lies, once there is one.
     fn entry(&self) -> String {
-        let secret = Secret::new(MeshOptions::secret().as_bytes()).unwrap().derive();
-        let key = secret.revocation_key(Kind::Session, ISSUER, self.id.as_bytes());
+        let key = self.key();
         format!("portcullis:{{{:02x}}}:r:{key}", key.0[0])
     }
+
+    /// What the service says of it alone. A filter asks of its user and more with it, which lie on other servers.
+    async fn check(&self, mesh: &Mesh) -> Result<Answer, Trouble> {
+        let needs = Needs { retention_seconds: 600, iat_lead_seconds: 1, now_seconds: unix_now() };
+        let question = Question::new(&derived(), nonce(), needs, &[self.key()]).unwrap();
+        let request = Request::new("POST", PATH).header("content-type", CONTENT_TYPE).body(question.bytes());
+        let answer = exchange(mesh.service.as_ref().unwrap().address(), &request).await.unwrap();
+        let answers = question.read_reply(&derived(), answer.status, &answer.body).expect("an authentic reply");
+        answers.map(|answers| answers[0])
+    }
+}
+
+fn derived() -> Derived {
+    Secret::new(MeshOptions::secret().as_bytes()).unwrap().derive()
+}
+
+/// Never the same twice.
+fn nonce() -> [u8; 16] {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    u128::from(NEXT.fetch_add(1, Ordering::SeqCst)).to_be_bytes()
 }
 
 async fn mesh_on(directory: Directory, urls: String, arguments: &[&str]) -> Mesh {
@@ -202,6 +226,10 @@ async fn loses_a_primary(
     }
     all_are(mesh, &sessions[24..], 200, &format!("{what}, recovered")).await;
     all_are(mesh, &sessions[..24], 403, &format!("{what}, recovered")).await;
+    // Acknowledged or not, they were seen to be in force.
+    for session in &sessions[..24] {
+        session.ended.lock().unwrap().get_or_insert_with(Instant::now);
+    }
     // What comes back has not heard of the last of these.
     after().await;
     for session in &sessions[..24] {
@@ -240,8 +268,39 @@ async fn a_primary_that_was_stopped_and_goes_on_answers_for_nobody() {
     };
     let back = async || {
         let (cluster, lost) = &mut *cluster.lock().await;
-        cluster.successor(*lost).await;
-        cluster.nodes[*lost].process().resume();
+        let (lost, next) = (*lost, cluster.successor(*lost).await);
+        let mut session = Session::of(&mesh);
+        while cluster.owner(next, &session.entry()).await != next {
+            session = Session::of(&mesh);
+        }
+        let session = [session];
+        write_end(&mesh, &session[0]).await;
+        all_are(&mesh, &session, 403, "ended at the successor").await;
+        // The old primary comes back as it was, hears of nobody, and answers reads all the same. For a moment any old
+        // primary is so, before it has heard; this one is for as long as we look.
+        let others: Vec<_> = (0..cluster.nodes.len()).filter(|at| *at != lost).collect();
+        for at in &others {
+            cluster.nodes[*at].process().pause();
+        }
+        cluster.nodes[lost].process().kill();
+        cluster.nodes[lost].restart_with(&["--cluster-allow-reads-when-down", "yes"]).await;
+        let entry = session[0].entry();
+        let (mut lies, mut refused) = (0, 0);
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if cluster.ask(lost, &["GET", &entry]).await == "$-1\r\n" {
+                lies += 1;
+            }
+            let answer = session[0].check(&mesh).await;
+            assert_ne!(answer, Ok(Answer::Live), "the service believes it");
+            refused += usize::from(answer.is_err());
+        }
+        println!("the old primary said {lies} times that it knows of no end; {refused} checks were refused");
+        assert!(lies > 0 && refused > 0, "{lies} lies, {refused} refused");
+        for at in others {
+            cluster.nodes[at].process().resume();
+        }
+        all_are(&mesh, &session, 403, "all go on").await;
     };
     loses_a_primary("a primary paused", &mesh, pause, back, "SESSION_STORE_LATENCY").await;
 }

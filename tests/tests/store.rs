@@ -98,7 +98,7 @@ async fn a_flushed_redis_is_not_one_where_nobody_is_revoked() {
     let name = "portcullis:{00}:sentinel";
     let id = redis.command(&["GET", name]).await.unwrap().lines().nth(1).expect("the store's id").to_owned();
     mesh.revoke(&["session", "--issuer", ISSUER, "--id", claims["sid"].as_str().unwrap()]).await;
-    assert!(wait_until(RECOVERY, async || mesh.get(&token).await.status == 403).await);
+    assert!(mesh.becomes_everywhere(&token, 403).await);
 
     redis.flush().await;
     is_refused_in_time(&mesh, "redis flushed", &["STORE_UNAVAILABLE"]).await;

@@ -49,6 +49,14 @@ pub fn token_id_from_signing_input(signing_input: &[u8]) -> Vec<u8> {
 }
 
 impl Kind {
+    /// Do many tokens have the same of it?
+    pub const fn is_shared(self) -> bool {
+        match self {
+            Kind::Client | Kind::SigningKey | Kind::Issuer => true,
+            Kind::Token | Kind::Session | Kind::User => false,
+        }
+    }
+
     pub const ALL: [Kind; 6] = [Kind::Token, Kind::Session, Kind::User, Kind::Client, Kind::SigningKey, Kind::Issuer];
 
     pub fn code(self) -> u8 {

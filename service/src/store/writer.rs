@@ -115,7 +115,6 @@ enum Work {
     Revoke(Revocation),
     Lift(RevocationKey),
     /// Of another part of the service.
-    #[allow(dead_code, reason = "see Store::write")]
     Run(Bucket, Cmd),
 }
 

@@ -1,0 +1,219 @@
+//! The service and its Redis with more and more revocations: CPU for each key that is asked about, beside what the same
+//! Redis takes when `redis-benchmark` asks for as many keys itself.
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use mint::random_id;
+use tests::{Directory, Redis, Request, Service, ServiceOptions, exchange};
+use tokio::runtime::Runtime;
+use wire::check::{CONTENT_TYPE, Needs, PATH, Question};
+use wire::{Answer, Derived, Kind, Secret};
+
+use super::Bench;
+use super::report::StoreRow;
+use crate::load::Generator;
+use crate::machine;
+use crate::measure::{SETTLE, is_interrupted};
+use crate::tokens::now;
+
+/// Keys in one question: what the goal is stated for.
+const KEYS: usize = 64;
+/// Different questions, asked in turn.
+const QUESTIONS: usize = 2_000;
+/// Revocations that are written before their acknowledgements are read.
+const WRITTEN_AT_ONCE: usize = 10_000;
+/// The connections of `redis-benchmark`, and its `-P`: alone, and as many requests at once as is usual there.
+const PLAIN: (&str, &str) = ("32", "1");
+const PIPELINED: (&str, &str) = ("4", "16");
+
+/// A Redis with revocations, and the service before it.
+pub struct Stack {
+    pub service: Service,
+    redis: Redis,
+    pub revocations: usize,
+    requests: Vec<Vec<u8>>,
+    _directory: Directory,
+}
+
+/// One window, in CPU µs a key.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreSample {
+    pub service: f64,
+    /// While the service asked it.
+    pub redis: f64,
+    /// While `redis-benchmark` asked it.
+    pub plain: f64,
+    pub pipelined: f64,
+    pub questions_per_second: f64,
+}
+
+/// One for all that is not about revocations.
+pub fn start(runtime: &Runtime, directory: &Directory) -> (Redis, Service) {
+    let redis = runtime.block_on(Redis::start(directory));
+    let service = runtime.block_on(Service::start(directory, ServiceOptions::new(redis.url())));
+    (redis, service)
+}
+
+impl Stack {
+    /// One for each number of revocations, each ten times the one before.
+    ///
+    /// # Errors
+    /// Redis does not take them, or the service does not find them.
+    pub fn start_all(bench: &Bench<'_>, most: usize) -> anyhow::Result<Vec<Self>> {
+        let sizes = [1_000, 10_000, 100_000, 1_000_000].into_iter().filter(|size| *size <= most);
+        sizes.map(|revocations| Self::start(bench.plan.runtime, revocations)).collect()
+    }
+
+    fn start(runtime: &Runtime, revocations: usize) -> anyhow::Result<Self> {
+        eprintln!("writing {revocations} revocations");
+        let directory = Directory::new("growth-store");
+        let (redis, service) = start(runtime, &directory);
+        let derived = Secret::new(service.options().secret.as_bytes())?.derive();
+        fill(&redis, &derived, revocations)?;
+        let questions = questions(&derived, revocations)?;
+        let first = questions.first().context("no questions")?;
+        // A fast answer that is wrong would be no answer.
+        let request = Request::new("POST", PATH).header("content-type", CONTENT_TYPE).body(first.bytes());
+        let reply = runtime.block_on(exchange(service.address(), &request))?;
+        let answers = first.read_reply(&derived, reply.status, &reply.body)?;
+        let mut expected = vec![Answer::Live; KEYS];
+        expected[0] = Answer::Dead;
+        ensure!(answers == Ok(expected), "the service does not answer as Redis was filled: {answers:?}");
+        let requests = questions.iter().map(|question| whole(question, service.address())).collect();
+        Ok(Self { service, redis, revocations, requests, _directory: directory })
+    }
+
+    fn measure(&mut self, bench: &Bench<'_>, next: &mut usize) -> anyhow::Result<StoreSample> {
+        let keys = |answered: u64| answered as f64 * KEYS as f64;
+        let (service, redis) = (self.service.process().id(), self.redis.process().id());
+        let mut generator = Generator::connect(self.service.address(), bench.plan.connections, &self.requests, *next)?;
+        generator.run(bench.plan.warm_up, 0)?;
+        std::thread::sleep(SETTLE);
+        let before = (machine::cpu_of(service)?, machine::cpu_of(redis)?);
+        let run = generator.run(bench.plan.window, 0)?;
+        std::thread::sleep(SETTLE);
+        let after = (machine::cpu_of(service)?, machine::cpu_of(redis)?);
+        *next = generator.next();
+        if let Some(answer) = run.first_failure {
+            bail!("{} questions were not answered: {answer}", run.failed);
+        }
+        let each = |after: Duration, before| {
+            let spent = after.checked_sub(before).context("a thread ended")?;
+            anyhow::Ok(spent.as_secs_f64() * 1e6 / keys(run.answered))
+        };
+        // About as many as the service was asked.
+        let asked = run.answered.max(1_000);
+        Ok(StoreSample {
+            service: each(after.0, before.0)?,
+            redis: each(after.1, before.1)?,
+            plain: self.benchmark(bench, PLAIN, asked)? / keys(asked),
+            pipelined: self.benchmark(bench, PIPELINED, asked)? / keys(asked),
+            questions_per_second: run.answered as f64 / run.took.as_secs_f64(),
+        })
+    }
+
+    /// CPU µs that Redis takes for so many MGETs of random keys.
+    fn benchmark(&mut self, bench: &Bench<'_>, (clients, pipeline): (&str, &str), count: u64) -> anyhow::Result<f64> {
+        let mut command = Command::new("redis-benchmark");
+        let address = self.redis.address();
+        command
+            .args(["-h", &address.ip().to_string(), "-p", &address.port().to_string(), "-q"])
+            .args(["-n", &count.to_string(), "-c", clients, "-P", pipeline, "-r", "1000000000"])
+            // The sentinel and keys of our length; twelve of the characters are the random number.
+            .args(["MGET", "portcullis:sentinel"])
+            .args(std::iter::repeat_n("portcullis:r:__rand_int__0123456789", KEYS))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let redis = self.redis.process().id();
+        std::thread::sleep(SETTLE);
+        let before = machine::cpu_of(redis)?;
+        machine::pin(bench.cores.proxy)?;
+        let status = command.status();
+        machine::pin(bench.cores.load)?;
+        ensure!(status.context("redis-benchmark")?.success(), "redis-benchmark failed");
+        std::thread::sleep(SETTLE);
+        let spent = machine::cpu_of(redis)?.checked_sub(before).context("a thread of Redis ended")?;
+        Ok(spent.as_secs_f64() * 1e6)
+    }
+}
+
+/// Every stack once in each round. The service has the proxy's core for itself.
+///
+/// # Errors
+/// Somebody does not answer as he should.
+pub fn measure(bench: &Bench<'_>, mut stacks: Vec<Stack>) -> anyhow::Result<Vec<StoreRow>> {
+    let mut samples: Vec<Vec<StoreSample>> = stacks.iter().map(|_| Vec::new()).collect();
+    let mut next = vec![0; stacks.len()];
+    for stack in &mut stacks {
+        machine::move_to(stack.service.process().id(), bench.cores.proxy)?;
+    }
+    for round in 0..bench.rounds {
+        eprintln!("service: round {} of {}", round + 1, bench.rounds);
+        for place in 0..stacks.len() {
+            if is_interrupted() {
+                bail!("interrupted");
+            }
+            let at = (place + round) % stacks.len();
+            let sample = stacks[at].measure(bench, &mut next[at]);
+            let log = || format!("the service's log ends:\n{}", stacks[at].service.process().log_tail());
+            samples[at].push(sample.with_context(log)?);
+        }
+    }
+    Ok(stacks.iter().zip(&samples).map(|(stack, samples)| StoreRow::new(stack.revocations, KEYS, samples)).collect())
+}
+
+/// As the service writes them: an answer, a sealed note and an expiry.
+fn fill(redis: &Redis, derived: &Derived, count: usize) -> anyhow::Result<()> {
+    let note = "n".repeat(60);
+    let mut stream = TcpStream::connect(redis.address())?;
+    for first in (0..count).step_by(WRITTEN_AT_ONCE) {
+        let numbers = first..(first + WRITTEN_AT_ONCE).min(count);
+        let mut commands = String::new();
+        for number in numbers.clone() {
+            let name =
+                format!("portcullis:r:{}", derived.revocation_key(Kind::Session, "", revoked(number).as_bytes()));
+            let value = format!("D;{note}");
+            commands.push_str("*5\r\n");
+            for argument in ["SET", &name, &value, "EX", "86400"] {
+                commands.push_str(&format!("${}\r\n{argument}\r\n", argument.len()));
+            }
+        }
+        stream.write_all(commands.as_bytes())?;
+        let mut replies = vec![0; "+OK\r\n".len() * numbers.len()];
+        stream.read_exact(&mut replies).context("Redis does not take the revocations")?;
+        ensure!(replies.chunks(5).all(|reply| reply == b"+OK\r\n"), "Redis refuses a revocation");
+    }
+    Ok(())
+}
+
+fn revoked(number: usize) -> String {
+    format!("revoked {number}")
+}
+
+/// Each of one key that is revoked and many that are not, as sessions in use are.
+fn questions(derived: &Derived, revocations: usize) -> anyhow::Result<Vec<Question>> {
+    let needs = Needs { retention_seconds: 1, iat_lead_seconds: 0, now_seconds: now()? };
+    let key = |id: &str| derived.revocation_key(Kind::Session, "", id.as_bytes());
+    let make = |number: usize| {
+        let mut keys = vec![key(&revoked(number * revocations / QUESTIONS))];
+        keys.resize_with(KEYS, || key(&random_id()));
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        Question::new(derived, nonce, needs, &keys).context("a question")
+    };
+    (0..QUESTIONS).map(make).collect()
+}
+
+/// The question as Envoy sends it.
+fn whole(question: &Question, service: std::net::SocketAddr) -> Vec<u8> {
+    let body = question.bytes();
+    let head = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: {service}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\n\
+         x-envoy-internal: true\r\nx-forwarded-for: 127.0.0.1\r\nx-envoy-expected-rq-timeout-ms: 1000\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
