@@ -135,7 +135,7 @@ fn checks(criterion: &mut Criterion) {
         let asks: Vec<Rc<Ask>> = (0..count).map(|number| ask(&policy, &keys[0], &number.to_string())).collect();
         group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
             bencher.iter_batched_ref(
-                || Checks::new(1024, Duration::from_millis(500)),
+                || Checks::new(1024, Duration::from_millis(500), Duration::from_millis(100)),
                 |checks| {
                     for (waiter, ask) in (1..).zip(&asks) {
                         checks.join(waiter, Rc::clone(ask), NOW.monotonic).expect("room");

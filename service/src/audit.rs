@@ -1,6 +1,7 @@
-//! Who did what, when and why: a stream in Redis to which is only added, and which is trimmed by age. Entries are
-//! encrypted, so a dump of Redis names nobody. They never hold a token.
+//! Who did what, when and why: a stream in Redis to which is only added, trimmed by age and number. Entries are encrypted, so
+//! a dump of Redis names nobody. They never hold a token.
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value as Reply};
@@ -15,6 +16,11 @@ use crate::throttle::Throttle;
 
 /// The most entries of one page.
 pub const MAX_PAGE: usize = 1000;
+/// The stream keeps about so many entries at the most, however young they are: Redis evicts nothing here, and when its
+/// memory is full of them no revocation can be written any more.
+pub const MAX_ENTRIES: usize = 1_000_000;
+/// One command trims by age or by number. Every so many entries it is by number.
+const COUNT_EVERY: u32 = 16;
 /// The longest that a text of an entry is kept.
 const MAX_TEXT: usize = 512;
 
@@ -23,6 +29,7 @@ pub struct Audit {
     store: Arc<Store>,
     ring: Arc<Ring>,
     keep: Duration,
+    added: AtomicU32,
     /// Entries that could not be written, as they are logged.
     lost: Throttle,
 }
@@ -94,6 +101,20 @@ impl Event {
             reason: None,
         }
     }
+
+    /// Also what strangers choose: the method that begins an action can be of any length.
+    fn shorten(&mut self) {
+        let given = [
+            &mut self.sub,
+            &mut self.sid,
+            &mut self.client_id,
+            &mut self.id,
+            &mut self.reason,
+            &mut self.iss,
+            &mut self.kind,
+        ];
+        given.into_iter().flatten().chain([&mut self.by, &mut self.action, &mut self.outcome]).for_each(shorten);
+    }
 }
 
 impl std::fmt::Debug for Event {
@@ -104,14 +125,12 @@ impl std::fmt::Debug for Event {
 
 impl Audit {
     pub fn new(store: Arc<Store>, ring: Arc<Ring>, keep: Duration) -> Self {
-        Self { store, ring, keep, lost: Throttle::default() }
+        Self { store, ring, keep, added: AtomicU32::new(0), lost: Throttle::default() }
     }
 
     /// Adds an entry. What was done stands if it cannot be written: the log then has what the stream has not.
     pub async fn write(&self, mut event: Event) {
-        let texts =
-            [&mut event.sub, &mut event.sid, &mut event.client_id, &mut event.id, &mut event.reason, &mut event.iss];
-        texts.into_iter().flatten().for_each(shorten);
+        event.shorten();
         match self.add(&event).await {
             // Written is enough: a revocation must not fail for a slow disk under its audit entry.
             Ok(()) | Err(WriteError::Unconfirmed(_)) => {}
@@ -130,7 +149,12 @@ impl Audit {
         let sealed = self.ring.seal(self.ring.first(), PLACE, text).map_err(failed)?;
         let oldest = unix_millis().saturating_sub(u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX));
         let mut add = redis::cmd("XADD");
-        add.arg(name()).arg("MINID").arg("~").arg(oldest).arg("*").arg("e").arg(sealed);
+        add.arg(name());
+        match self.added.fetch_add(1, Ordering::Relaxed) % COUNT_EVERY {
+            0 => add.arg("MAXLEN").arg("~").arg(MAX_ENTRIES),
+            _ => add.arg("MINID").arg("~").arg(oldest),
+        };
+        add.arg("*").arg("e").arg(sealed);
         self.store.write(bucket(), add).await.map(|_| ())
     }
 
@@ -196,5 +220,13 @@ mod tests {
         let mut text = "é".repeat(400);
         shorten(&mut text);
         assert_eq!((text.len(), text.chars().all(|c| c == 'é')), (512, true));
+    }
+
+    #[test]
+    fn who_is_refused_cannot_make_entries_longer() {
+        let long = "X".repeat(100_000);
+        let mut event = Event { reason: Some(long.clone()), ..Event::new("nobody", &long, "401") };
+        event.shorten();
+        assert!(serde_json::to_vec(&event).unwrap().len() < 3 * MAX_TEXT);
     }
 }

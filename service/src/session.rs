@@ -411,19 +411,22 @@ impl Sessions {
         data: &Data,
         token: Option<(&str, Option<&str>)>,
     ) -> Result<bool, Trouble> {
-        let derived = shared.secrets.first().ok_or(Trouble::StoreFailed)?;
-        let named = |kind, id: &[u8]| derived.revocation_key(kind, &data.iss, id);
-        let mut keys: Vec<RevocationKey> = vec![
-            named(Kind::Session, data.sid.as_bytes()),
-            named(Kind::User, data.sub.as_bytes()),
-            named(Kind::Issuer, b""),
-        ];
-        if let Some(client_id) = &data.client_id {
-            keys.push(named(Kind::Client, client_id.as_bytes()));
-        }
-        if let Some((jti, thumbprint)) = token {
-            keys.push(named(Kind::Token, &token_id_from_jti(jti)));
-            keys.extend(thumbprint.map(|thumbprint| named(Kind::SigningKey, thumbprint.as_bytes())));
+        let mut keys: Vec<RevocationKey> = Vec::new();
+        // While secrets rotate, what was revoked before is under the old one alone, wherever that stands.
+        for derived in &shared.secrets {
+            let mut name = |kind, id: &[u8]| keys.push(derived.revocation_key(kind, &data.iss, id));
+            name(Kind::Session, data.sid.as_bytes());
+            name(Kind::User, data.sub.as_bytes());
+            name(Kind::Issuer, b"");
+            if let Some(client_id) = &data.client_id {
+                name(Kind::Client, client_id.as_bytes());
+            }
+            if let Some((jti, thumbprint)) = token {
+                name(Kind::Token, &token_id_from_jti(jti));
+                if let Some(thumbprint) = thumbprint {
+                    name(Kind::SigningKey, thumbprint.as_bytes());
+                }
+            }
         }
         let answers = shared.store.check(&keys).await?;
         Ok(answers.into_iter().any(|answer| answer.ends(data.auth_time)))

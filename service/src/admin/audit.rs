@@ -13,9 +13,12 @@ use super::guard::Record;
 use super::problem::Problem;
 use super::query::Query;
 use crate::audit::{Entry, From, MAX_PAGE};
+use crate::clock::unix_millis;
 use crate::server::Shared;
 
 const DEFAULT_PAGE: usize = 100;
+/// Entries after a time that is no longer ago are those that a follower has not seen yet.
+const FOLLOWING_MILLIS: u64 = 60_000;
 
 #[derive(Serialize, ToSchema)]
 struct Page {
@@ -55,11 +58,16 @@ async fn read(
         Some(after) if is_id(after) => From::After(after.to_owned()),
         Some(_) => return Err(Problem::field("after", "must be an entry's id, or Unix milliseconds")),
     };
-    // Who follows the stream asks again and again; that it began to is remembered.
-    if from != From::Last && query.get("after").is_some_and(|after| after.contains('-')) {
+    let entries = shared.audit.read(&from, limit).await?;
+    // Who follows the stream asks again and again, and each entry of that would be one more to read. Who reads what is
+    // older is remembered, wherever the reading begins.
+    let recent = |after: &str| {
+        let millis = after.split('-').next().and_then(|millis| millis.parse::<u64>().ok());
+        millis.is_some_and(|millis| unix_millis().saturating_sub(millis) < FOLLOWING_MILLIS)
+    };
+    if query.get("after").is_some_and(|after| entries.is_empty() || recent(after)) {
         record.nothing();
     }
-    let entries = shared.audit.read(&from, limit).await?;
     let asked =
         || query.get("after").map(|after| if after.contains('-') { after.to_owned() } else { format!("{after}-0") });
     let next = entries.last().map(|entry| entry.id.clone()).or_else(asked);

@@ -69,7 +69,8 @@ pub struct CreateSession {
     pub lifetime: Option<String>,
     /// Ends it when it is neither introspected nor refreshed for so long. Default: it may lie unused.
     pub idle_timeout: Option<String>,
-    /// Of each access token. Default: `--access-lifetime` with a refresh token, else as long as the session.
+    /// Of each access token. Default: `--access-lifetime` with a refresh token, else as long as the session; a JWT at most
+    /// `idle_timeout`.
     pub access_lifetime: Option<String>,
     pub format: Option<Format>,
     /// Give a refresh token, too; needs `client_id`.
@@ -189,10 +190,18 @@ impl NewSession {
             return Err(Problem::field("auth_time", "and `lifetime` make a session that is over already"));
         }
         let idle = ask.idle_timeout.map(|idle| duration("idle_timeout", Some(idle), Duration::ZERO)).transpose()?;
+        let format = ask.format.unwrap_or(Format::Opaque);
+        // A filter takes a JWT without asking whether its session lies unused, and what is gone from Redis cannot be found to
+        // be ended: so no JWT outlives that.
+        let most = idle.filter(|_| format == Format::Jwt).unwrap_or(Duration::MAX);
         let access_lifetime = match (ask.access_lifetime, ask.refresh) {
-            (None, false) => lifetime,
+            (None, false) => lifetime.min(most),
+            (None, true) => sessions.access_lifetime.min(most),
             (asked, _) => duration("access_lifetime", asked, sessions.access_lifetime)?,
         };
+        if access_lifetime > most {
+            return Err(Problem::field("access_lifetime", "must be at most `idle_timeout`, where `format` is `jwt`"));
+        }
         Ok(Self {
             sub,
             client_id,
@@ -200,7 +209,7 @@ impl NewSession {
             scopes,
             claims: ask.claims,
             binding: binding(ask.binding)?,
-            format: ask.format.unwrap_or(Format::Opaque),
+            format,
             refresh: ask.refresh,
             auth_time,
             ends,
@@ -357,6 +366,21 @@ mod tests {
         let refreshed = read(json!({ "subject": "a", "refresh": true, "client_id": "c" })).unwrap();
         assert_eq!(refreshed.access_lifetime.as_secs(), 300);
         assert_eq!(read(json!({ "subject": "a", "lifetime": "86400s" })).unwrap().ends, NOW + 86_400);
+    }
+
+    #[test]
+    fn no_jwt_outlives_what_is_kept_of_an_idle_session() {
+        let access = |more: Value| {
+            let mut body = json!({ "subject": "a", "client_id": "c", "idle_timeout": "60s" });
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            read(body).map(|made| made.access_lifetime.as_secs())
+        };
+        assert_eq!(access(json!({ "format": "jwt" })), Ok(60));
+        assert_eq!(access(json!({ "format": "jwt", "refresh": true })), Ok(60));
+        assert_eq!(access(json!({ "format": "jwt", "access_lifetime": "60s" })), Ok(60));
+        let problem = access(json!({ "format": "jwt", "access_lifetime": "61s" })).unwrap_err();
+        assert!(problem.contains("\"field\":\"access_lifetime"), "{problem}");
+        assert_eq!(access(json!({ "access_lifetime": "61s" })), Ok(61));
     }
 
     #[test]

@@ -228,6 +228,23 @@ impl Running {
         (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap(), answer.headers().clone())
     }
 
+    /// `None`: the connection was closed while the body was sent.
+    pub fn post_status(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Option<u16> {
+        let mut request = self.agent.post(format!("http://{}{path}", self.at.listen));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        match request.send(body.as_bytes()) {
+            Ok(answer) => Some(answer.status().as_u16()),
+            Err(ureq::Error::Io(error)) => {
+                let kinds = [std::io::ErrorKind::BrokenPipe, std::io::ErrorKind::ConnectionReset];
+                assert!(kinds.contains(&error.kind()), "{error}");
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     pub fn get(&self, path: &str) -> (u16, String) {
         let mut answer = self.agent.get(format!("http://{}{path}", self.at.listen)).call().unwrap();
         (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
