@@ -37,6 +37,8 @@ pub struct Metrics {
     signals: Family<[(&'static str, &'static str); 2], Counter>,
     pub keys_per_check: Histogram,
     pub redis_seconds: Histogram,
+    pub revocation_lag_seconds: Histogram,
+    evicted: Gauge<u64, AtomicU64>,
     ready: Gauge<u64, AtomicU64>,
 }
 
@@ -118,6 +120,9 @@ impl Metrics {
         let signals = Family::<[(&'static str, &'static str); 2], Counter>::default();
         let keys_per_check = Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 512.0]);
         let redis_seconds = Histogram::new([0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]);
+        let revocation_lag_seconds =
+            Histogram::new([0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0]);
+        let evicted = Gauge::<u64, AtomicU64>::default();
         let ready = Gauge::<u64, AtomicU64>::default();
         registry.register("checks", "Checks by how they ended", checks.clone());
         registry.register("troubles", "Checks that could not be answered, by reason", troubles.clone());
@@ -128,6 +133,9 @@ impl Metrics {
         registry.register("signals", "Logout tokens and security events by how they ended", signals.clone());
         registry.register("check_keys", "Keys in one check", keys_per_check.clone());
         registry.register("redis_seconds", "Round trips to Redis for reads", redis_seconds.clone());
+        let help = "From a revocation to the first answer that says so";
+        registry.register("revocation_lag_seconds", help, revocation_lag_seconds.clone());
+        registry.register("redis_evicted_keys", "Keys that Redis has evicted since it started", evicted.clone());
         registry.register("store_ready", "1 while the store can be answered from", ready.clone());
         // Every name is there from the start: a rate over a series that appears late misses its first event.
         for result in CheckResult::ALL {
@@ -166,6 +174,8 @@ impl Metrics {
             signals,
             keys_per_check,
             redis_seconds,
+            revocation_lag_seconds,
+            evicted,
             ready,
         }
     }
@@ -206,6 +216,10 @@ impl Metrics {
 
     pub fn store_ready(&self, ready: bool) {
         self.ready.set(u64::from(ready));
+    }
+
+    pub fn evicted(&self, keys: u64) {
+        self.evicted.set(keys);
     }
 
     pub fn text(&self) -> String {

@@ -3,6 +3,7 @@ mod connect;
 mod create;
 mod entry;
 mod keeper;
+mod lag;
 mod once;
 mod reader;
 mod redis_options;
@@ -29,6 +30,7 @@ pub use writer::{Confirmed, Ends, Revocation, WriteError, Written};
 use crate::Options;
 use crate::metrics::Metrics;
 use keeper::Orders;
+use lag::Lag;
 use reader::Reader;
 use writer::Writer;
 
@@ -37,6 +39,7 @@ use writer::Writer;
 pub struct Store {
     reader: Reader,
     writer: Writer,
+    lag: Lag,
 }
 
 /// The one store that we answer from, once we know which. Set once: another store is never taken for it.
@@ -67,8 +70,9 @@ impl Store {
         };
         let kept = Arc::new(keeper::keep(orders).await);
         let reader = Reader { kept: Arc::clone(&kept), pin: pin.clone(), limit: options.redis_timeout, metrics };
+        let lag = Lag::new(reader.clone(), !options.dangerously_allow_replica);
         let writer = Writer::new(access, kept, pin, options);
-        Ok(Self { reader, writer })
+        Ok(Self { reader, writer, lag })
     }
 
     /// One answer for each key, in order, from one round trip that also proves which store gave them.
@@ -76,7 +80,14 @@ impl Store {
     /// # Errors
     /// Why nothing can be said of any of the keys.
     pub async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
-        self.reader.check(keys).await
+        let answers = self.reader.check(keys).await?;
+        self.lag.tell(keys, &answers);
+        Ok(answers)
+    }
+
+    /// What [`Store::check`] would say of `keys` is told to somebody who asked for something else.
+    pub fn told_ended(&self, keys: impl Iterator<Item = RevocationKey>) {
+        self.lag.tell_ended(keys);
     }
 
     /// What is known without asking Redis.

@@ -510,6 +510,8 @@ impl Keeper {
     fn log(&mut self, state: &str, ready: bool) {
         if let Some(metrics) = &self.orders.metrics {
             metrics.store_ready(ready);
+            let evicted = self.links.values().filter_map(|link| link.up.as_ref().ok()?.standing.evicted);
+            metrics.evicted(evicted.sum());
         }
         if self.said.as_deref() == Some(state) {
             return;
