@@ -358,3 +358,25 @@ fn a_store_is_made_once_and_never_in_place_of_another() {
     assert_ne!(create().unwrap(), id);
     assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreChanged));
 }
+
+/// docs/operations.md, "Regions".
+#[test]
+fn a_revocation_holds_in_the_regions_that_were_told_and_may_be_repeated() {
+    let ((here, home), (there, away)) = (started(), started());
+    let (user, session) = (key(Kind::User, "alice"), key(Kind::Session, "s"));
+    let first = home.revoke(Kind::User, "alice")["before"].as_u64().unwrap();
+    home.revoke(Kind::Session, "s");
+    assert_eq!(away.check(&[user, session]), Ok(vec![Answer::Live, Answer::Live]), "stores are not joined");
+    // Until all have acknowledged, everything is said again: what is there is not weakened.
+    let again = [&home, &away].map(|region| {
+        region.revoke(Kind::Session, "s");
+        region.revoke(Kind::User, "alice")["before"].as_u64().unwrap()
+    });
+    assert!(again.iter().all(|before| *before >= first), "{again:?}");
+    for (region, before) in [&home, &away].into_iter().zip(again) {
+        assert_eq!(region.check(&[user, session]), Ok(vec![Answer::Before(before), Answer::Dead]));
+    }
+    // Two stores are two ids: neither is taken for the other.
+    let sentinel = |redis: &Redis| redis.ask(&["GET", "portcullis:{00}:sentinel"]);
+    assert_ne!(sentinel(&here), sentinel(&there));
+}
