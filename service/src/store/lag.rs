@@ -77,7 +77,6 @@ impl Lag {
         if !self.is_on {
             return;
         }
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return };
         let now = Instant::now();
         let new: Vec<_> = {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -86,6 +85,8 @@ impl Lag {
         if new.is_empty() {
             return;
         }
+        // Left out, they are not looked up later either: that would count a repetition as the first answer.
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return };
         let reader = self.reader.clone();
         tokio::spawn(async move {
             let _place = place;

@@ -380,3 +380,30 @@ fn a_revocation_holds_in_the_regions_that_were_told_and_may_be_repeated() {
     let sentinel = |redis: &Redis| redis.ask(&["GET", "portcullis:{00}:sentinel"]);
     assert_ne!(sentinel(&here), sentinel(&there));
 }
+
+/// docs/operations.md, "Capacity", and benches/src/capacity/measured.rs.
+#[test]
+fn a_revocation_takes_the_memory_that_capacity_is_planned_with() {
+    const COUNT: u64 = 8_000;
+    const PLANNED: u64 = 410;
+    let (redis, service) = started();
+    let used = || {
+        let memory = redis.ask(&["INFO", "memory"]);
+        memory.lines().find_map(|line| line.strip_prefix("used_memory:")?.parse::<u64>().ok()).unwrap()
+    };
+    let before = used();
+    let lines = (0..COUNT).map(|number| {
+        serde_json::json!({
+            "kind": "session", "issuer": ISSUER, "id": format!("session-{number:08}-of-usual-length"), "reason": "left",
+        })
+    });
+    let lines: Vec<String> = lines.map(|line| line.to_string()).collect();
+    let (status, answers) = service.admin_text("POST", "/v1/revocations/bulk", Some(ADMIN), &lines.join("\n"));
+    assert!(status == 200 && answers.contains(&format!("\"written\":{COUNT}")), "{status}");
+    // The marks of lag.rs are gone after ten seconds.
+    let marks = "for _, name in ipairs(redis.call('KEYS', 'portcullis:{*}:m:*')) do redis.call('DEL', name) end";
+    redis.ask(&["EVAL", marks, "0"]);
+    let each = (used() - before) / COUNT;
+    println!("{each} B");
+    assert!(each.abs_diff(PLANNED) <= PLANNED / 5, "{each} B for each");
+}
