@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use wire::{Kind, RevocationKey};
+use wire::{Cidr, Kind, RevocationKey};
 
-use crate::binding::{self, Cidr};
+use crate::binding;
 use crate::claims;
 use crate::config::{Access, BindingMode, Encoding, RevocationMode};
 use crate::credentials::{Presented, Source};

@@ -35,7 +35,7 @@ enum What {
         #[arg(long, requires = "id")]
         issuer: Option<String>,
         /// The jti.
-        #[arg(long, requires = "issuer")]
+        #[arg(long, requires = "issuer", allow_hyphen_values = true)]
         id: Option<String>,
         #[command(flatten)]
         terms: Terms,
@@ -58,9 +58,15 @@ enum What {
     /// What is revoked now.
     List,
     /// One revocation, by the key that revoking printed.
-    Show { key: String },
+    Show {
+        #[arg(allow_hyphen_values = true)]
+        key: String,
+    },
     /// Take a revocation back.
-    Lift { key: String },
+    Lift {
+        #[arg(allow_hyphen_values = true)]
+        key: String,
+    },
     /// Many, from a file of JSON objects, one a line; `-` is standard input.
     Bulk { file: PathBuf },
 }
@@ -69,7 +75,8 @@ enum What {
 struct Named {
     #[arg(long)]
     issuer: String,
-    #[arg(long)]
+    // A sid or a thumbprint may begin with `-`, as may the keys above.
+    #[arg(long, allow_hyphen_values = true)]
     id: String,
     #[command(flatten)]
     terms: Terms,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use service::{AdminToken, Options, Service, StoreId};
+use service::{AdminToken, ListenerTls, Options, Service, StoreId};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use wire::{Secret, parse_duration};
@@ -15,11 +15,24 @@ use crate::redis_url::Redis;
 use crate::serve_sessions::{AdminArgs, SessionArgs};
 use crate::{Outcome, providers};
 
+/// For calls that nobody can break off, once all else has stopped.
+const STOP: Duration = Duration::from_secs(1);
+
 #[derive(Args)]
 pub struct Serve {
     /// Where filters ask. Port 0 lets the kernel choose.
     #[arg(long, env = "PORTCULLIS_LISTEN", default_value = "127.0.0.1:7700")]
     listen: SocketAddr,
+    /// The certificate of --listen and what signed it (PEM): it speaks TLS then, and nothing else. Read again when it changes.
+    #[arg(long, env = "PORTCULLIS_TLS_CERT", value_name = "PATH", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The key of that certificate (PEM).
+    #[arg(long, env = "PORTCULLIS_TLS_KEY", value_name = "PATH", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// The authority of callers' certificates (PEM): whoever has none from it gets no connection to --listen, probes and
+    /// OAuth clients included. Read again when it changes.
+    #[arg(long, env = "PORTCULLIS_CLIENT_CA", value_name = "PATH", requires = "tls_cert")]
+    client_ca: Option<PathBuf>,
     /// Where operators revoke. Keep it away from the mesh.
     #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", default_value = "127.0.0.1:7701")]
     admin_listen: SocketAddr,
@@ -113,7 +126,8 @@ impl Serve {
             .with_writer(std::io::stderr)
             .init();
         let options = self.options()?;
-        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let outcome = runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate())?;
             let mut interrupt = signal(SignalKind::interrupt())?;
             let service = Service::bind(options).await?;
@@ -126,7 +140,10 @@ impl Serve {
                 })
                 .await;
             Ok(Outcome::Done)
-        })
+        });
+        // A PKCS#11 module that hangs does not hold up the end.
+        runtime.shutdown_timeout(STOP);
+        outcome
     }
 
     fn options(self) -> Result<Options> {
@@ -137,8 +154,10 @@ impl Serve {
         let admin_token = String::from_utf8(read(&self.admin_token_file)?).unwrap_or_default();
         let admin_token = AdminToken::new(&admin_token)
             .with_context(|| format!("the admin token file {}", self.admin_token_file.display()))?;
+        let tls = self.tls_cert.zip(self.tls_key);
         Ok(Options {
             listen: self.listen,
+            tls: tls.map(|(certificate, key)| ListenerTls { certificate, key, client_ca: self.client_ca }),
             admin_listen: self.admin_listen,
             ports_file: self.ports_file,
             redis: self.redis.into(),

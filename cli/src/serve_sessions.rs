@@ -1,10 +1,11 @@
 //! The flags of `portcullis serve` that are about sessions and about who may call the admin listener.
 use std::path::PathBuf;
+use std::str::FromStr as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use service::{AdminTls, SessionOptions};
+use service::{AdminTls, KeySource, ListenerTls, SessionOptions};
 use wire::{Secret, parse_duration};
 
 use crate::serve::read;
@@ -66,16 +67,23 @@ pub struct SessionArgs {
     /// For so long after a refresh, the replaced token is told that it lost a race; after that its use ends the session.
     #[arg(long, env = "PORTCULLIS_REFRESH_GRACE", value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
     refresh_grace: Duration,
-    /// A key for sessions with JWTs: PKCS#8 in PEM; RSA signs RS256, P-256 ES256, Ed25519 EdDSA. Repeat it: the first signs,
-    /// all are published. Read again when it changes.
+    /// A key for sessions with JWTs: RSA signs RS256, P-256 ES256, Ed25519 EdDSA. A file, PKCS#8 in PEM, read again when it
+    /// changes; or a key in an HSM, by its PKCS#11 URI (RFC 7512):
+    /// pkcs11:token=T;object=K?module-path=/….so&pin-source=file:/… . Repeat it: the first signs, all are published.
     #[arg(
         long = "signing-key",
         env = "PORTCULLIS_SIGNING_KEYS",
-        value_name = "PATH",
+        value_name = "PATH|URI",
         value_delimiter = ',',
         requires = "session_issuer"
     )]
-    signing_keys: Vec<PathBuf>,
+    signing_keys: Vec<String>,
+    /// Sessions that each key in an HSM may have open, for as many signatures at once; 64 more wait, others get 503.
+    #[arg(long, env = "PORTCULLIS_SIGNING_SESSIONS", value_name = "N", default_value_t = 4)]
+    signing_sessions: usize,
+    /// The longest that a signature of an HSM may take; beyond it the caller gets 503. At most 4s.
+    #[arg(long, env = "PORTCULLIS_SIGNING_TIMEOUT", value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
+    signing_timeout: Duration,
     /// A JSON file with the clients that may introspect, refresh and revoke. Read again when it changes.
     #[arg(long, env = "PORTCULLIS_CLIENTS_FILE", value_name = "PATH", requires = "session_issuer")]
     clients_file: Option<PathBuf>,
@@ -94,9 +102,11 @@ pub struct SessionArgs {
 impl AdminArgs {
     pub fn tls(&self) -> Option<AdminTls> {
         Some(AdminTls {
-            certificate: self.admin_tls_cert.clone()?,
-            key: self.admin_tls_key.clone()?,
-            client_ca: self.admin_client_ca.clone(),
+            files: ListenerTls {
+                certificate: self.admin_tls_cert.clone()?,
+                key: self.admin_tls_key.clone()?,
+                client_ca: self.admin_client_ca.clone(),
+            },
             client_names: self.admin_client_names.clone(),
             require_certificate: self.admin_require_certificate,
         })
@@ -109,13 +119,20 @@ impl SessionArgs {
         let secrets = self.session_secret_files.iter().map(|path| {
             Secret::new(&read(path)?).with_context(|| format!("the session secret file {}", path.display()))
         });
+        // Not by clap, whose message has the text, and with it perhaps a PIN.
+        let signing_keys =
+            self.signing_keys.iter().enumerate().map(|(at, text)| {
+                KeySource::from_str(text).with_context(|| format!("--signing-key, the {}. one", at + 1))
+            });
         Ok(Some(SessionOptions {
+            signing_keys: signing_keys.collect::<Result<_>>()?,
+            token_sessions: self.signing_sessions,
+            token_timeout: self.signing_timeout,
             issuer,
             audience: self.session_audiences,
             lifetime: self.session_lifetime,
             access_lifetime: self.access_lifetime,
             refresh_grace: self.refresh_grace,
-            signing_keys: self.signing_keys,
             clients: self.clients_file,
             secrets: secrets.collect::<Result<_>>()?,
         }))

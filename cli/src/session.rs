@@ -27,16 +27,21 @@ enum What {
         subject: String,
     },
     /// One session.
-    Show { sid: String },
+    Show {
+        // A sid may begin with `-`, here and below.
+        #[arg(allow_hyphen_values = true)]
+        sid: String,
+    },
     /// End one session, all of a subject, or all but one.
     #[command(group = clap::ArgGroup::new("which").required(true).args(["sid", "subject"]))]
     End {
+        #[arg(allow_hyphen_values = true)]
         sid: Option<String>,
         /// All of this subject's.
         #[arg(long)]
         subject: Option<String>,
         /// But not this one.
-        #[arg(long, value_name = "SID", requires = "subject")]
+        #[arg(long, value_name = "SID", requires = "subject", allow_hyphen_values = true)]
         except: Option<String>,
         /// For whoever reads the audit log.
         #[arg(long)]

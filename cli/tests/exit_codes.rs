@@ -33,6 +33,29 @@ fn wrong_usage_is_2() {
     }
 }
 
+/// They are base64url: one in 64 begins with `-`.
+#[test]
+fn ids_that_begin_with_a_hyphen_are_ids() {
+    let token = file(&"t".repeat(32));
+    let token = token.path().to_str().unwrap();
+    for id in ["-kGtCUL-KQua6YP8HIss0g", "-hGtCUL-KQua6YP8HIss0g", "--GtCUL-KQua6YP8HIss0g"] {
+        for words in [
+            &["session", "show", id][..],
+            &["session", "end", id],
+            &["session", "end", "--subject", "alice", "--except", id],
+            &["revoke", "session", "--issuer", "i", "--id", id],
+            &["revoke", "key", "--issuer", "i", "--id", id],
+            &["revoke", "token", "--issuer", "i", "--id", id],
+            &["revoke", "show", id],
+            &["revoke", "lift", id],
+        ] {
+            let common = ["--service", "http://127.0.0.1:1", "--token-file", token];
+            let out = portcullis(&[words, &common].concat());
+            assert_eq!(out.status.code(), Some(3), "{words:?}: {}", String::from_utf8_lossy(&out.stderr));
+        }
+    }
+}
+
 #[test]
 fn a_service_that_cannot_be_reached_is_3() {
     let token = file(&"t".repeat(32));

@@ -56,12 +56,16 @@ pub fn routes(shared: Arc<Shared>) -> Router {
     let limit = shared.options.redis_timeout + shared.options.confirm_timeout + Duration::from_secs(10);
     let limited = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limit);
     let gate = Gate::new(shared.options.max_requests, MAX_REVOCATION_BYTES);
-    // A bulk request takes as long as it has lines; it bounds each wait itself.
-    let bounded = bounded_routes().layer(middleware::from_fn_with_state(gate, pass)).layer(limited);
-    let guarded = Router::from(bounded.merge(bulk_routes()))
-        .method_not_allowed_fallback(async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::guard));
-    guarded
+    let guarded = |routes: OpenApiRouter<Arc<Shared>>| {
+        Router::from(routes)
+            .method_not_allowed_fallback(async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"))
+            .route_layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::guard))
+    };
+    // The time is of the answer: what was begun goes on, in its place.
+    let bounded = guarded(bounded_routes().layer(middleware::from_fn_with_state(gate, pass))).layer(limited);
+    bounded
+        // It takes as long as it has lines, and bounds each wait itself.
+        .merge(guarded(bulk_routes()))
         .merge(Router::from(health::routes()))
         .route("/openapi.json", axum::routing::get(served))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not_found"))

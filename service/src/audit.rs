@@ -147,18 +147,23 @@ impl Audit {
         let failed = |_| WriteError::NotWritten(Trouble::StoreFailed);
         let text = serde_json::to_vec(event).map_err(|_| WriteError::NotWritten(Trouble::StoreFailed))?;
         let sealed = self.ring.seal(self.ring.first(), PLACE, text).map_err(failed)?;
-        let oldest = unix_millis().saturating_sub(u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX));
         let mut add = redis::cmd("XADD");
         add.arg(name());
         match self.added.fetch_add(1, Ordering::Relaxed) % COUNT_EVERY {
             0 => add.arg("MAXLEN").arg("~").arg(MAX_ENTRIES),
-            _ => add.arg("MINID").arg("~").arg(oldest),
+            _ => add.arg("MINID").arg("~").arg(self.oldest()),
         };
         add.arg("*").arg("e").arg(sealed);
         self.store.write(bucket(), add).await.map(|_| ())
     }
 
-    /// At most `limit` entries, in their order.
+    /// Unix milliseconds: what is older is no longer kept.
+    fn oldest(&self) -> u64 {
+        unix_millis().saturating_sub(u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// At most `limit` entries, in their order. None that are too old, which stay in Redis until their whole node of the
+    /// stream is and another entry is added.
     ///
     /// # Errors
     /// As for [`Store::read`].
@@ -167,11 +172,14 @@ impl Audit {
         match from {
             From::After(after) => {
                 range = redis::cmd("XRANGE");
-                range.arg(name()).arg(format!("({after}")).arg("+");
+                let millis = after.split('-').next().and_then(|millis| millis.parse::<u64>().ok());
+                let is_kept = millis.is_some_and(|millis| millis >= self.oldest());
+                let from = if is_kept { format!("({after}") } else { self.oldest().to_string() };
+                range.arg(name()).arg(from).arg("+");
             }
             From::Last => {
                 range = redis::cmd("XREVRANGE");
-                range.arg(name()).arg("+").arg("-");
+                range.arg(name()).arg("+").arg(self.oldest());
             }
         }
         range.arg("COUNT").arg(limit);

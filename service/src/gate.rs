@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 /// From a request's headers to the end of its body.
 const BODY: Duration = Duration::from_secs(2);
@@ -73,6 +74,25 @@ impl Refusal {
 pub async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     match gate.admit(request).await {
         Ok((request, _place)) => next.run(request).await,
-        Err(refusal) => (refusal.status(), format!("{refusal}\n")).into_response(),
+        Err(refusal) => refused(refusal),
     }
+}
+
+/// Middleware as [`pass`]; and what came in is worked on to its end, in its place, though its sender hangs up or its time
+/// is over. Else the end of a session could be asked for and not reach the filters.
+pub async fn carry(State((gate, work)): State<(Gate, TaskTracker)>, request: Request, next: Next) -> Response {
+    match gate.admit(request).await {
+        Ok((request, place)) => {
+            let task = work.spawn(async move {
+                let _place = place;
+                next.run(request).await
+            });
+            task.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+        }
+        Err(refusal) => refused(refusal),
+    }
+}
+
+fn refused(refusal: Refusal) -> Response {
+    (refusal.status(), format!("{refusal}\n")).into_response()
 }

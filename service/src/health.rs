@@ -27,7 +27,8 @@ pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Asks Redis, as a check would; tells what is known when too many ask, since anybody can.
+/// Asks Redis, as a check would; tells what is known when too many ask, since anybody can. `signing` is there when JWTs
+/// cannot be signed.
 #[utoipa::path(
     get, path = "/readyz", tag = "health", responses((status = 200, body = serde_json::Value), (status = 503, body = serde_json::Value)),
 )]
@@ -37,6 +38,8 @@ pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
         Err(_) => shared.store.standing(),
     };
     match standing {
+        // It answers checks all the same, so it stays in rotation.
+        Ok(()) if cannot_sign(&shared) => Json(json!({ "ready": true, "signing": "unavailable" })).into_response(),
         Ok(()) => Json(json!({ "ready": true })).into_response(),
         Err(trouble) => {
             let body = json!({ "ready": false, "trouble": trouble.name() });
@@ -48,5 +51,10 @@ pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 /// What was counted, as Prometheus reads it.
 #[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, body = String)))]
 pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    shared.metrics.signing_ready(!cannot_sign(&shared));
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], shared.metrics.text()).into_response()
+}
+
+fn cannot_sign(shared: &Shared) -> bool {
+    shared.sessions.as_ref().is_some_and(|sessions| sessions.signing.is_in_trouble())
 }

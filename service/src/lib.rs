@@ -32,5 +32,6 @@ pub use options::{AdminToken, Options, OptionsError};
 pub use server::{Addresses, ServeError, Service};
 pub use session::options::SessionOptions;
 pub use signals::{Provider, Providers, ProvidersError};
+pub use signing::{KeySource, UriError};
 pub use store::{Allow, CreateError, Mode, RedisOptions, RedisOptionsError, StoreId, StoreIdError, create_store};
-pub use tls::AdminTls;
+pub use tls::{AdminTls, ListenerTls};

@@ -11,6 +11,7 @@ use wire::Kind;
 use wire::check::Trouble;
 
 use crate::signals::Endpoint;
+use crate::signing::{Failure, SignError};
 use crate::store::WriteError;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -35,6 +36,8 @@ pub struct Metrics {
     oauth: Family<[(&'static str, &'static str); 2], Counter>,
     sessions: Family<Label, Counter>,
     signals: Family<[(&'static str, &'static str); 2], Counter>,
+    signatures: Family<Label, Counter>,
+    signing_ready: Gauge<u64, AtomicU64>,
     pub keys_per_check: Histogram,
     pub redis_seconds: Histogram,
     pub revocation_lag_seconds: Histogram,
@@ -49,6 +52,16 @@ pub enum CheckResult {
     /// The question was not ours or not well formed.
     Refused,
     Trouble,
+}
+
+/// How the signing of a JWT ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignResult {
+    Done,
+    Failed,
+    TimedOut,
+    /// Not tried: too many waited.
+    Busy,
 }
 
 /// How a logout token or security event ended.
@@ -80,7 +93,7 @@ impl CheckResult {
 impl OAuthResult {
     pub fn of(error: OAuthError) -> Self {
         match error {
-            OAuthError::Unavailable(_) | OAuthError::Internal => OAuthResult::Trouble,
+            OAuthError::Unavailable(_) | OAuthError::SigningUnavailable | OAuthError::Internal => OAuthResult::Trouble,
             _ => OAuthResult::Refused,
         }
     }
@@ -90,6 +103,28 @@ impl OAuthResult {
             OAuthResult::Done => "done",
             OAuthResult::Refused => "refused",
             OAuthResult::Trouble => "trouble",
+        }
+    }
+}
+
+impl SignResult {
+    const ALL: [SignResult; 4] = [SignResult::Done, SignResult::Failed, SignResult::TimedOut, SignResult::Busy];
+
+    pub fn of(error: Option<SignError>) -> Self {
+        match error {
+            None => SignResult::Done,
+            Some(SignError::NoKey | SignError::Failed | SignError::Token(Failure::Failed)) => SignResult::Failed,
+            Some(SignError::Token(Failure::TimedOut)) => SignResult::TimedOut,
+            Some(SignError::Token(Failure::Busy)) => SignResult::Busy,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            SignResult::Done => "done",
+            SignResult::Failed => "failed",
+            SignResult::TimedOut => "timed_out",
+            SignResult::Busy => "busy",
         }
     }
 }
@@ -118,6 +153,8 @@ impl Metrics {
         let oauth = Family::<[(&'static str, &'static str); 2], Counter>::default();
         let sessions = Family::<Label, Counter>::default();
         let signals = Family::<[(&'static str, &'static str); 2], Counter>::default();
+        let signatures = Family::<Label, Counter>::default();
+        let signing_ready = Gauge::<u64, AtomicU64>::default();
         let keys_per_check = Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 512.0]);
         let redis_seconds = Histogram::new([0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]);
         let revocation_lag_seconds =
@@ -131,6 +168,12 @@ impl Metrics {
         registry.register("oauth", "Requests to the OAuth 2.0 endpoints by how they ended", oauth.clone());
         registry.register("sessions", "Sessions by what was done with them", sessions.clone());
         registry.register("signals", "Logout tokens and security events by how they ended", signals.clone());
+        registry.register("signatures", "JWTs signed, by how it ended", signatures.clone());
+        registry.register(
+            "signing_ready",
+            "0 while the key that signs is in a token that does not",
+            signing_ready.clone(),
+        );
         registry.register("check_keys", "Keys in one check", keys_per_check.clone());
         registry.register("redis_seconds", "Round trips to Redis for reads", redis_seconds.clone());
         let help = "From a revocation to the first answer that says so";
@@ -160,6 +203,10 @@ impl Metrics {
                 oauth.get_or_create(&[("endpoint", endpoint), ("result", result.name())]).inc_by(0);
             }
         }
+        for result in SignResult::ALL {
+            signatures.get_or_create(&[("result", result.name())]).inc_by(0);
+        }
+        signing_ready.set(1);
         for what in ["created", "ended", "reused"] {
             sessions.get_or_create(&[("event", what)]).inc_by(0);
         }
@@ -172,6 +219,8 @@ impl Metrics {
             oauth,
             sessions,
             signals,
+            signatures,
+            signing_ready,
             keys_per_check,
             redis_seconds,
             revocation_lag_seconds,
@@ -212,6 +261,14 @@ impl Metrics {
 
     pub fn signal(&self, endpoint: Endpoint, result: SignalResult) {
         self.signals.get_or_create(&[("endpoint", endpoint.name()), ("result", result.name())]).inc();
+    }
+
+    pub fn signature(&self, result: SignResult) {
+        self.signatures.get_or_create(&[("result", result.name())]).inc();
+    }
+
+    pub fn signing_ready(&self, ready: bool) {
+        self.signing_ready.set(u64::from(ready));
     }
 
     pub fn store_ready(&self, ready: bool) {

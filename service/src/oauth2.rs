@@ -115,20 +115,13 @@ async fn token(
     body: Bytes,
 ) -> Response {
     let answer = async {
-        let (_, client, form) = known(&shared, &proof, &headers, &body)?;
+        let (sessions, client, form) = known(&shared, &proof, &headers, &body)?;
         if form.must("grant_type", "`grant_type` is missing")? != "refresh_token" {
             return Err(OAuthError::UnsupportedGrantType);
         }
         client.must(May::Refresh)?;
-        let refresh_token = form.must("refresh_token", "`refresh_token` is missing")?.to_owned();
-        let (scope, shared) = (form.get("scope").map(str::to_owned), Arc::clone(&shared));
-        // A task of its own: if its client hangs up, or its time is over, what it began is finished all the same. Else the
-        // end of a stolen session could be noted and never reach the filters.
-        let task = tokio::spawn(async move {
-            let sessions = shared.sessions.as_ref().ok_or(OAuthError::Internal)?;
-            sessions.refresh(&shared, &client, &refresh_token, scope.as_deref()).await
-        });
-        let tokens = task.await.map_err(|_| OAuthError::Internal)??;
+        let refresh_token = form.must("refresh_token", "`refresh_token` is missing")?;
+        let tokens = sessions.refresh(&shared, &client, refresh_token, form.get("scope")).await?;
         Ok((NO_STORE, Json(tokens)).into_response())
     };
     finish(&shared, "token", answer.await)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use wire::Secret;
 
-use crate::{AdminTls, Allow, Providers, ProvidersError, RedisOptions, SessionOptions, StoreId};
+use crate::{AdminTls, Allow, ListenerTls, Providers, ProvidersError, RedisOptions, SessionOptions, StoreId};
 
 /// The most that a filter may allow an issuer's clock to differ.
 pub const MAX_SKEW: Duration = Duration::from_secs(300);
@@ -31,6 +31,8 @@ pub struct Options {
     /// Every live secret, the primary first. Revocations are written under all of them.
     pub secrets: Vec<Secret>,
     pub admin_token: AdminToken,
+    /// TLS on the data listener.
+    pub tls: Option<ListenerTls>,
     /// TLS on the admin listener.
     pub admin_tls: Option<AdminTls>,
     /// Calls of one caller of the admin listener in a second.
@@ -103,6 +105,10 @@ pub enum OptionsError {
     SessionLifetime(u64),
     #[error("`refresh-grace` must be at most 60 s: for so long nobody can tell a thief from a race")]
     RefreshGrace,
+    #[error("`signing-timeout` must be longer than nothing and at most {0:?}: the data listener answers within 5 s")]
+    TokenTimeout(Duration),
+    #[error("`signing-sessions` must be 1 to {0}")]
+    TokenSessions(usize),
 }
 
 impl Options {
@@ -215,6 +221,7 @@ pub mod tests {
             confirm_timeout: Duration::from_secs(2),
             secrets: vec![Secret::new(&[1; 32]).unwrap()],
             admin_token: AdminToken::new(&"t".repeat(32)).unwrap(),
+            tls: None,
             admin_tls: None,
             admin_rate: 200,
             audit_retention: Duration::from_secs(90 * 86_400),

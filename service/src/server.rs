@@ -11,6 +11,8 @@ use axum::middleware;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 use tower_http::timeout::TimeoutLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -29,10 +31,10 @@ use crate::seal::{SealError, Seals};
 use crate::session::Sessions;
 use crate::session::keys::Ring;
 use crate::signals::{self, ProvidersError, Signals};
-use crate::signing::{self, Signing};
+use crate::signing::{self, Signing, TokenLimits};
 use crate::store::Store;
 use crate::throttle::Throttle;
-use crate::tls::TlsError;
+use crate::tls::{Listener, TlsError};
 use crate::{Options, RedisOptionsError, SessionOptions, admin, check, gate, health, oauth2};
 
 /// Longer than Envoy keeps an idle upstream connection (1 h): who closes first loses a request now and then, and on
@@ -43,6 +45,8 @@ const ADMIN_IDLE: Duration = Duration::from_secs(60);
 const DATA_REQUEST: Duration = Duration::from_secs(5);
 /// Readiness asked of Redis at once; more are told what is known without asking.
 const MAX_PROBES: usize = 16;
+/// How long work may take whose sender is gone, once every connection has ended.
+const LAST_WORK: Duration = Duration::from_secs(5);
 /// Bulk requests in progress; more are refused.
 const MAX_BULK: usize = 4;
 
@@ -52,6 +56,7 @@ pub struct Service {
     shared: Arc<Shared>,
     data: TcpListener,
     admin: TcpListener,
+    data_tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     admin_tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     addresses: Addresses,
 }
@@ -102,6 +107,8 @@ pub struct Shared {
     /// Places of bulk requests, held until their answers end.
     pub bulk: Arc<Semaphore>,
     pub signals: Signals,
+    /// What is finished whoever hangs up. Its places bound it, not this.
+    pub work: TaskTracker,
 }
 
 impl Service {
@@ -113,20 +120,15 @@ impl Service {
         options.check()?;
         let signals = Signals::new(&options)?;
         let options = Arc::new(options);
-        let admin_tls = match options.admin_tls.clone() {
-            None => None,
-            Some(tls) => {
-                let (say, hear) = watch::channel(Arc::new(tls.config()?));
-                tokio::spawn(tls.watch(say));
-                Some(hear)
-            }
-        };
+        let data_tls = options.tls.clone().map(|tls| tls.serve(Listener::Data)).transpose()?;
+        let admin_tls = options.admin_tls.clone().map(|tls| tls.files.serve(Listener::Admin)).transpose()?;
         let ring = Arc::new(Ring::new(match &options.sessions {
             Some(sessions) if !sessions.secrets.is_empty() => &sessions.secrets,
             _ => &options.secrets,
         }));
+        let metrics = Arc::new(Metrics::new());
         let sessions = match &options.sessions {
-            Some(given) => Some(open_sessions(given.clone(), Arc::clone(&ring), &options).await?),
+            Some(given) => Some(open_sessions(given.clone(), Arc::clone(&ring), &options, &metrics).await?),
             None => None,
         };
         let data = listen(options.listen).await?;
@@ -138,7 +140,6 @@ impl Service {
             Addresses { listen: address(&data, options.listen)?, admin: address(&admin, options.admin_listen)? };
         let secrets: Vec<_> = options.secrets.iter().map(wire::Secret::derive).collect();
         let seals = Seals::new(&secrets)?;
-        let metrics = Arc::new(Metrics::new());
         let store = Store::open(Arc::clone(&options), Arc::clone(&metrics)).await?;
         if let Some(path) = &options.ports_file {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
@@ -158,15 +159,17 @@ impl Service {
             probes: Semaphore::new(MAX_PROBES),
             bulk: Arc::new(Semaphore::new(MAX_BULK)),
             signals,
+            work: TaskTracker::new(),
         };
-        Ok(Self { shared: Arc::new(shared), data, admin, admin_tls, addresses })
+        Ok(Self { shared: Arc::new(shared), data, admin, data_tls, admin_tls, addresses })
     }
 
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
 
-    /// Serves until `stop` is done, then lets requests in progress end, for at most ten seconds.
+    /// Serves until `stop` is done, then lets requests in progress end, for at most ten seconds, and for five more those
+    /// whose senders are gone.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (say_stop, on_stop) = watch::channel(false);
         let (connections, newcomers) = (self.shared.options.max_connections, self.shared.options.max_newcomers);
@@ -175,7 +178,7 @@ impl Service {
         let admin = admin::routes(Arc::clone(&self.shared));
         let serving = async {
             tokio::join!(
-                connections::accept(self.data, data, limits(DATA_IDLE), None, on_stop.clone()),
+                connections::accept(self.data, data, limits(DATA_IDLE), self.data_tls, on_stop.clone()),
                 connections::accept(self.admin, admin, limits(ADMIN_IDLE), self.admin_tls, on_stop.clone()),
             );
         };
@@ -185,18 +188,29 @@ impl Service {
             say_stop.send_replace(true);
         };
         tokio::join!(serving, stopping);
+        self.shared.work.close();
+        if timeout(LAST_WORK, self.shared.work.wait()).await.is_err() {
+            tracing::warn!("work whose senders are gone was not finished");
+        }
         tracing::info!("stopped");
     }
 }
 
-/// Reads the files that sessions need, and again when they change.
-async fn open_sessions(given: SessionOptions, ring: Arc<Ring>, options: &Options) -> Result<Sessions, ServeError> {
-    let (texts, keys) = signing::read(&given.signing_keys).await?;
+/// Opens the keys and reads the files that sessions need, and again when they change.
+async fn open_sessions(
+    given: SessionOptions,
+    ring: Arc<Ring>,
+    options: &Options,
+    metrics: &Arc<Metrics>,
+) -> Result<Sessions, ServeError> {
+    let limits = TokenLimits { sessions: given.token_sessions, timeout: given.token_timeout };
+    let sources = signing::open(&given.signing_keys, limits).await?;
+    let (texts, keys) = signing::read(&sources).await?;
     // The longest that a token of ours is good anywhere.
     let overlap = Duration::from_secs(options.retention_seconds());
-    let signing = Arc::new(Signing::new(keys, overlap, Instant::now()));
-    if !given.signing_keys.is_empty() {
-        tokio::spawn(signing::watch(Arc::clone(&signing), given.signing_keys.clone(), texts));
+    let signing = Arc::new(Signing::new(keys, overlap, Arc::clone(metrics), Instant::now()));
+    if !sources.is_empty() {
+        tokio::spawn(signing::watch(Arc::clone(&signing), sources, texts));
     }
     let clients = Arc::new(Clients::default());
     if let Some(path) = given.clients.clone() {
@@ -210,7 +224,9 @@ fn data_routes(shared: Arc<Shared>) -> Router {
     let gate = |most| middleware::from_fn_with_state(Gate::new(shared.options.max_requests, most), gate::pass);
     let mut routes = check_routes().layer(gate(MAX_QUESTION_BYTES));
     if shared.sessions.is_some() {
-        routes = routes.merge(oauth2::routes().layer(gate(oauth2::MAX_BODY))).merge(oauth2::key_routes());
+        let carried = (Gate::new(shared.options.max_requests, oauth2::MAX_BODY), shared.work.clone());
+        let carried = oauth2::routes().layer(middleware::from_fn_with_state(carried, gate::carry));
+        routes = routes.merge(carried).merge(oauth2::key_routes());
     }
     // Whether we live must be told when every place is taken, too.
     let routes =

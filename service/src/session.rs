@@ -20,6 +20,7 @@ use wire::check::Trouble;
 use wire::opaque_token::{OpaqueToken, Purpose};
 use wire::{Derived, Kind, RevocationKey, token_id_from_jti};
 
+use crate::admin::guard::TOLD;
 use crate::admin::problem::Problem;
 use crate::admin::revoke_session;
 use crate::audit::Event;
@@ -30,6 +31,7 @@ use crate::options::MAX_SKEW;
 use crate::server::Shared;
 use crate::signing::{SignError, Signing};
 use crate::store::WriteError;
+use crate::throttle::Throttle;
 use ask::NewSession;
 use keys::{KeyAt, Ring, Sid};
 use options::SessionOptions;
@@ -41,7 +43,7 @@ const MAX_TOUCHES: usize = 64;
 /// How often, and after what pauses, the end of a stolen session is tried again while Redis is in trouble.
 const END_RETRIES: u32 = 30;
 const END_PAUSE: Duration = Duration::from_secs(2);
-/// Sessions whose end is tried again at once.
+/// Sessions whose end is tried again at once, and as many of which it is not known whether they were stolen.
 const MAX_ENDING: usize = 64;
 /// Sessions that are looked at, or ended, at once.
 pub const AT_ONCE: usize = 16;
@@ -54,6 +56,9 @@ pub struct Sessions {
     pub clients: Arc<Clients>,
     touches: Arc<Semaphore>,
     ending: Arc<Semaphore>,
+    doubted: Arc<Semaphore>,
+    /// Tokens in another client's hands, as they are written to the audit stream.
+    told: Throttle,
 }
 
 /// What a session's maker or client gets: RFC 6749 section 5.1, and what this service adds.
@@ -112,6 +117,13 @@ struct Issued {
     jti: String,
 }
 
+/// Whether a session is marked as stolen, as far as Redis's answer told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stolen {
+    Yes,
+    Perhaps,
+}
+
 /// What a token turned out to be.
 struct Found {
     kept: Kept,
@@ -126,7 +138,8 @@ struct Found {
 impl Sessions {
     pub fn new(options: SessionOptions, ring: Arc<Ring>, signing: Arc<Signing>, clients: Arc<Clients>) -> Self {
         let places = |most| Arc::new(Semaphore::new(most));
-        Self { options, ring, signing, clients, touches: places(MAX_TOUCHES), ending: places(MAX_ENDING) }
+        let (touches, ending, doubted) = (places(MAX_TOUCHES), places(MAX_ENDING), places(MAX_ENDING));
+        Self { options, ring, signing, clients, touches, ending, doubted, told: Throttle::every(TOLD) }
     }
 
     pub fn store<'a>(&'a self, shared: &'a Shared) -> SessionStore<'a> {
@@ -136,7 +149,7 @@ impl Sessions {
     /// # Errors
     /// A field that cannot be, or that the store could not take it.
     pub async fn create(&self, shared: &Shared, new: NewSession, by: &str) -> Result<Tokens, Problem> {
-        if new.format == Format::Jwt && !self.signing.can_sign() {
+        if new.format == Format::Jwt && !self.signing.has_key() {
             return Err(Problem::field("format", "cannot be `jwt`: the service has no --signing-key"));
         }
         if new.refresh && !new.client_id.as_deref().is_some_and(|id| self.clients.may_refresh(id)) {
@@ -164,24 +177,20 @@ impl Sessions {
             reason: new.reason,
         };
         let life = Duration::from_secs(data.ends.saturating_sub(now));
-        let issued = self.issue(at, sid, &data, u64::MAX, now).map_err(|_| Problem::internal())?;
+        let issued = self.issue(at, sid, &data, u64::MAX, now).await?;
         let refresh = match data.refresh {
             true => Some(self.ring.make_token(at, Purpose::Refresh, sid).map_err(|_| Problem::internal())?),
             false => None,
         };
         let store = self.store(shared);
-        // The list first: a session that no list has could not be found by who ends all of them.
-        if !store.index(at, &data, life).await? {
-            self.prune(shared, &data.sub).await?;
-            if !store.index(at, &data, life).await? {
-                return Err(Problem::too_many_sessions(store::MAX_SESSIONS_PER_SUBJECT));
-            }
-        }
         let refresh_mac = refresh.map(|token| self.ring.token_mac(at, &token));
-        if let Err(error) = store.create(at, sid, &data, &issued.record, refresh_mac, life).await {
-            // Nobody will have its tokens. If it cannot be taken out, the list is pruned some day.
-            let _ = store.unindex(at, &data.iss, &data.sub, &[sid]).await;
-            return Err(error.into());
+        // The list last: else whoever prunes it meanwhile takes this one for gone. Until it is there nobody has the tokens, so
+        // who ends all of a subject's sessions finds each that can be used.
+        store.create(at, sid, &data, &issued.record, refresh_mac, life).await?;
+        if let Err(problem) = self.enlist(shared, at, &data, life).await {
+            // If it stays, it ends by itself.
+            let _ = store.forget(at, sid, &data).await;
+            return Err(problem);
         }
         Ok(self.tokens(issued, refresh, &data, u64::MAX))
     }
@@ -227,7 +236,7 @@ impl Sessions {
         let kept = store.read(at, sid).await?.ok_or(GONE)?;
         if kept.data.client_id.as_deref() != Some(&client.id) {
             // It can be tried without end.
-            if shared.rates.told.pass(Instant::now()).is_some() {
+            if self.told.pass(Instant::now()).is_some() {
                 self.tell(shared, &kept, "refresh", "refused", client, "the refresh token is another client's").await;
             }
             return Err(OAuthError::InvalidGrant("the refresh token was issued to another client"));
@@ -247,13 +256,12 @@ impl Sessions {
         if self.revoked(shared, &kept.data, None).await? {
             return Err(GONE);
         }
-        let issued = self.issue(at, sid, &kept.data, mask, unix_seconds()).map_err(|_| OAuthError::Internal)?;
+        let issued = self.issue(at, sid, &kept.data, mask, unix_seconds()).await?;
         let new = self.ring.make_token(at, Purpose::Refresh, sid).map_err(|_| OAuthError::Internal)?;
         let new_mac = self.ring.token_mac(at, &new);
         let rotated = store.rotate(at, &token, new_mac, &issued.record, self.options.refresh_grace).await;
         match rotated {
-            // Not on all disks yet: refusing now would leave the client without any token.
-            Ok(Rotated::Done) | Err(WriteError::Unconfirmed(_)) => Ok(self.tokens(issued, Some(new), &kept.data, mask)),
+            Ok(Rotated::Done) => Ok(self.tokens(issued, Some(new), &kept.data, mask)),
             Ok(Rotated::Gone | Rotated::Ended) => Err(GONE),
             Ok(Rotated::Raced) => Err(OAuthError::InvalidGrant(
                 "the refresh token was used a moment ago, perhaps by a request at the same time: use the token that it got",
@@ -265,11 +273,17 @@ impl Sessions {
                 shared.metrics.session("reused");
                 if let Err(error) = self.end(shared, &kept, Some("refresh token reused"), "service").await {
                     tracing::error!(%error, sid = %sid, "the end of the session will be tried again");
-                    self.end_later(shared, sid);
+                    self.end_later(shared, sid, Stolen::Yes);
                 }
                 Err(GONE)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                // Redis may have found it to be stolen, and nobody heard.
+                if !matches!(error, WriteError::NotWritten(_)) {
+                    self.end_later(shared, sid, Stolen::Perhaps);
+                }
+                Err(error.into())
+            }
         }
     }
 
@@ -299,16 +313,21 @@ impl Sessions {
         revoke_session(shared, &kept.data.iss, &kept.data.sid, reason, by, ttl).await?;
         marked?;
         // What is left is marked, and goes away by itself.
-        if let Err(error) = store.forget(kept).await {
+        if let Err(error) = store.forget(kept.at, kept.sid, &kept.data).await {
             tracing::debug!(%error, "an ended session stays in Redis until its time is over");
         }
         Ok(())
     }
 
-    /// Tries again in the background what [`Sessions::end`] could not do.
-    pub fn end_later(&self, shared: &Arc<Shared>, sid: Sid) {
-        let Ok(place) = Arc::clone(&self.ending).try_acquire_owned() else {
-            tracing::error!(%sid, "too many sessions wait for their end: end this one by hand");
+    /// Ends in the background a session that is marked as ended, until [`Sessions::end`] can. One that is not is left.
+    fn end_later(&self, shared: &Arc<Shared>, sid: Sid, stolen: Stolen) {
+        // Many may be in doubt while Redis is slow; they must not take the places of those that are not.
+        let places = if stolen == Stolen::Yes { &self.ending } else { &self.doubted };
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+            // One in doubt ends when one of its refresh tokens is next seen.
+            if stolen == Stolen::Yes {
+                tracing::error!(%sid, "too many sessions wait for their end: end this one by hand");
+            }
             return;
         };
         let shared = Arc::clone(shared);
@@ -319,6 +338,7 @@ impl Sessions {
                 tokio::time::sleep(END_PAUSE).await;
                 match sessions.store(&shared).find(sid).await {
                     Ok(None) => return,
+                    Ok(Some(kept)) if kept.ended.is_none() => return,
                     Ok(Some(kept)) => {
                         if sessions.end(&shared, &kept, Some("refresh token reused"), "service").await.is_ok() {
                             tracing::info!(%sid, "ended at last");
@@ -328,7 +348,9 @@ impl Sessions {
                     Err(_) => {}
                 }
             }
-            tracing::error!(%sid, "could not be ended: end it by hand");
+            if stolen == Stolen::Yes {
+                tracing::error!(%sid, "could not be ended: end it by hand");
+            }
         });
     }
 
@@ -352,6 +374,19 @@ impl Sessions {
             claims: data.claims,
             by: data.by,
             reason: data.reason,
+        }
+    }
+
+    /// Adds it to its subject's.
+    async fn enlist(&self, shared: &Shared, at: KeyAt, data: &Data, life: Duration) -> Result<(), Problem> {
+        let store = self.store(shared);
+        if store.index(at, data, life).await? {
+            return Ok(());
+        }
+        self.prune(shared, &data.sub).await?;
+        match store.index(at, data, life).await? {
+            true => Ok(()),
+            false => Err(Problem::too_many_sessions(store::MAX_SESSIONS_PER_SUBJECT)),
         }
     }
 
@@ -462,7 +497,7 @@ impl Sessions {
         });
     }
 
-    fn issue(&self, at: KeyAt, sid: Sid, data: &Data, scopes: u64, now: u64) -> Result<Issued, SignError> {
+    async fn issue(&self, at: KeyAt, sid: Sid, data: &Data, scopes: u64, now: u64) -> Result<Issued, SignError> {
         let expires_in = data.access_lifetime.min(data.ends.saturating_sub(now));
         let exp = now.saturating_add(expires_in);
         if data.format == Format::Opaque {
@@ -477,7 +512,7 @@ impl Sessions {
         claims.insert("iat".into(), now.into());
         claims.insert("exp".into(), exp.into());
         claims.insert("jti".into(), jti.as_str().into());
-        Ok(Issued { token: self.signing.sign(&claims)?, record: Vec::new(), expires_in, jti })
+        Ok(Issued { token: self.signing.sign(&claims).await?, record: Vec::new(), expires_in, jti })
     }
 
     fn tokens(&self, issued: Issued, refresh: Option<OpaqueToken>, data: &Data, scopes: u64) -> Tokens {

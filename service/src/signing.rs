@@ -3,6 +3,8 @@
 //! A new key is published for [`PUBLISH_LEAD`] before it signs, so that no proxy meets a token before the key. A key that
 //! is no longer there is published until its last token has expired.
 mod key;
+mod pkcs11;
+mod public;
 mod reload;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,8 +14,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
+use crate::metrics::{Metrics, SignResult};
 pub use key::{KeyError, SigningKey};
-pub use reload::{ReadError, read, watch};
+pub use pkcs11::{Failure, Limits as TokenLimits, UriError};
+pub use reload::{KeySource, ReadError, open, read, watch};
 
 /// How long a new key is published before it signs, where there is one that can sign meanwhile.
 pub const PUBLISH_LEAD: Duration = Duration::from_secs(5);
@@ -27,6 +31,7 @@ pub struct Signing {
     state: RwLock<State>,
     /// How long after its last token a key is published.
     overlap: Duration,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug, Default)]
@@ -51,24 +56,27 @@ pub enum SignError {
     NoKey,
     #[error("the key did not sign")]
     Failed,
+    /// It may later.
+    #[error("the token that has the key did not sign")]
+    Token(Failure),
 }
 
 impl Signing {
     /// The first of `keys` signs at once.
-    pub fn new(keys: Vec<SigningKey>, overlap: Duration, now: Instant) -> Self {
-        let signing = Self { state: RwLock::default(), overlap };
+    pub fn new(keys: Vec<Arc<SigningKey>>, overlap: Duration, metrics: Arc<Metrics>, now: Instant) -> Self {
+        let signing = Self { state: RwLock::default(), overlap, metrics };
         signing.load(keys, now);
         signing
     }
 
     /// These are the keys from now on.
-    pub fn load(&self, keys: Vec<SigningKey>, now: Instant) {
+    pub fn load(&self, keys: Vec<Arc<SigningKey>>, now: Instant) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::take(&mut state.loaded);
         for key in keys {
             let known = before.iter().find(|(known, _)| known.kid() == key.kid());
             if state.loaded.iter().all(|(loaded, _)| loaded.kid() != key.kid()) {
-                state.loaded.push(known.cloned().unwrap_or_else(|| (Arc::new(key), now)));
+                state.loaded.push(known.cloned().unwrap_or((key, now)));
             }
         }
         for (key, _) in before {
@@ -88,7 +96,7 @@ impl Signing {
         if current == Some(first.kid()) || (current.is_some() && now.saturating_duration_since(*seen) < PUBLISH_LEAD) {
             return;
         }
-        tracing::info!(kid = first.kid(), alg = first.alg().name(), "this key signs from now on");
+        tracing::info!(kid = first.kid(), alg = first.public().alg().name(), "this key signs from now on");
         if let Some(last) = state.signer.replace(Arc::clone(first)) {
             // It signed until this moment, whenever it was taken away.
             state.retired.retain(|(key, _)| key.kid() != last.kid());
@@ -96,22 +104,28 @@ impl Signing {
         }
     }
 
-    pub fn can_sign(&self) -> bool {
+    pub fn has_key(&self) -> bool {
         self.read().signer.is_some()
+    }
+
+    /// There is a key that should, and the last that was seen of it is that its token does not sign.
+    pub fn is_in_trouble(&self) -> bool {
+        self.read().signer.as_ref().is_some_and(|signer| !signer.can_sign())
     }
 
     /// A compact JWS (RFC 7515) of these claims.
     ///
     /// # Errors
     /// See [`SignError`].
-    pub fn sign(&self, claims: &Map<String, Value>) -> Result<String, SignError> {
+    pub async fn sign(&self, claims: &Map<String, Value>) -> Result<String, SignError> {
         let signer = self.read().signer.clone().ok_or(SignError::NoKey)?;
-        let header = json!({ "alg": signer.alg().name(), "kid": signer.kid(), "typ": TYPE });
+        let header = json!({ "alg": signer.public().alg().name(), "kid": signer.kid(), "typ": TYPE });
         let payload = serde_json::to_string(claims).map_err(|_| SignError::Failed)?;
         let mut token = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(payload));
-        let signature = signer.sign(token.as_bytes()).ok_or(SignError::Failed)?;
+        let signature = signer.sign(token.as_bytes()).await;
+        self.metrics.signature(SignResult::of(signature.as_ref().err().copied()));
         token.push('.');
-        token.push_str(&URL_SAFE_NO_PAD.encode(signature));
+        token.push_str(&URL_SAFE_NO_PAD.encode(signature?));
         Ok(token)
     }
 
@@ -123,10 +137,10 @@ impl Signing {
         let text = |name: &str| header.get(name).and_then(Value::as_str);
         let key = self.published().into_iter().find(|key| Some(key.kid()) == text("kid"))?;
         // The key decides the algorithm. What we sign has three members, so another is somebody else's.
-        if text("alg") != Some(key.alg().name()) || text("typ") != Some(TYPE) || header.len() != 3 {
+        if text("alg") != Some(key.public().alg().name()) || text("typ") != Some(TYPE) || header.len() != 3 {
             return None;
         }
-        if !key.verifies(input.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).ok()?) {
+        if !key.public().verifies(input.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).ok()?) {
             return None;
         }
         let claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
@@ -135,7 +149,7 @@ impl Signing {
 
     /// A JWK Set (RFC 7517 section 5).
     pub fn jwks(&self) -> Value {
-        let keys: Vec<_> = self.published().iter().map(|key| Value::Object(key.jwk().clone())).collect();
+        let keys: Vec<_> = self.published().iter().map(|key| Value::Object(key.public().jwk().clone())).collect();
         json!({ "keys": keys })
     }
 
@@ -174,8 +188,16 @@ mod tests {
     use super::*;
     use mint::{Alg, SigningKey as Minted};
 
-    fn key(alg: Alg) -> SigningKey {
-        SigningKey::from_pem(&Minted::generate(alg, "x").private_pem().unwrap()).unwrap()
+    fn key(alg: Alg) -> Arc<SigningKey> {
+        read(&Minted::generate(alg, "x"))
+    }
+
+    fn read(minted: &Minted) -> Arc<SigningKey> {
+        Arc::new(SigningKey::from_pem(&minted.private_pem().unwrap()).unwrap())
+    }
+
+    fn of(keys: Vec<Arc<SigningKey>>, overlap: Duration, now: Instant) -> Signing {
+        Signing::new(keys, overlap, Arc::new(Metrics::new()), now)
     }
 
     fn kids(signing: &Signing) -> Vec<String> {
@@ -187,14 +209,14 @@ mod tests {
         Map::from_iter([("sub".to_owned(), "alice".into())])
     }
 
-    #[test]
-    fn each_kind_of_key_signs_what_it_verifies_and_is_named_by_its_thumbprint() {
+    #[tokio::test]
+    async fn each_kind_of_key_signs_what_it_verifies_and_is_named_by_its_thumbprint() {
         for alg in [Alg::RS256, Alg::ES256, Alg::EdDSA] {
             let minted = Minted::generate(alg, "x");
-            let ours = SigningKey::from_pem(&minted.private_pem().unwrap()).unwrap();
-            assert_eq!((ours.kid(), ours.alg().name()), (minted.thumbprint().as_str(), alg.name()));
-            let signing = Signing::new(vec![ours], Duration::ZERO, Instant::now());
-            let token = signing.sign(&claims()).unwrap();
+            let ours = read(&minted);
+            assert_eq!((ours.kid(), ours.public().alg().name()), (minted.thumbprint().as_str(), alg.name()));
+            let signing = of(vec![ours], Duration::ZERO, Instant::now());
+            let token = signing.sign(&claims()).await.unwrap();
             let verified = signing.verify(&token).unwrap();
             assert_eq!((verified.claims, verified.thumbprint), (claims(), minted.thumbprint()));
             let mut jwk = minted.public_jwk().unwrap();
@@ -203,13 +225,12 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_another_signed_or_somebody_changed_is_refused() {
+    #[tokio::test]
+    async fn what_another_signed_or_somebody_changed_is_refused() {
         let minted = Minted::generate(Alg::ES256, "x");
-        let ours = || SigningKey::from_pem(&minted.private_pem().unwrap()).unwrap();
-        let signing = Signing::new(vec![ours()], Duration::ZERO, Instant::now());
+        let signing = of(vec![read(&minted)], Duration::ZERO, Instant::now());
         let kid = minted.thumbprint();
-        let token = signing.sign(&claims()).unwrap();
+        let token = signing.sign(&claims()).await.unwrap();
         let with = |header: Value| minted.sign(&header.to_string(), r#"{"sub":"alice"}"#);
         assert!(signing.verify(&with(json!({ "alg": "ES256", "kid": kid, "typ": "at+jwt" }))).is_some());
         for header in [
@@ -223,7 +244,7 @@ mod tests {
         ] {
             assert!(signing.verify(&with(header.clone())).is_none(), "{header}");
         }
-        let other = Signing::new(vec![key(Alg::ES256)], Duration::ZERO, Instant::now()).sign(&claims()).unwrap();
+        let other = of(vec![key(Alg::ES256)], Duration::ZERO, Instant::now()).sign(&claims()).await.unwrap();
         let (input, signature) = token.rsplit_once('.').unwrap();
         let (header, _) = input.split_once('.').unwrap();
         let forged = format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(r#"{"sub":"mallory"}"#));
@@ -232,20 +253,20 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_new_key_is_published_before_it_signs_and_the_old_one_until_its_tokens_are_over() {
+    #[tokio::test]
+    async fn a_new_key_is_published_before_it_signs_and_the_old_one_until_its_tokens_are_over() {
         let (start, overlap) = (Instant::now(), Duration::from_secs(60));
         let (old, new) = (key(Alg::EdDSA), key(Alg::EdDSA));
         let (old_kid, new_kid) = (old.kid().to_owned(), new.kid().to_owned());
-        let signing = Signing::new(vec![old], overlap, start);
-        let old_token = signing.sign(&claims()).unwrap();
+        let signing = of(vec![old], overlap, start);
+        let old_token = signing.sign(&claims()).await.unwrap();
         signing.load(vec![new], start);
         assert_eq!(kids(&signing), [old_kid.clone(), new_kid.clone()]);
-        let signer = |signing: &Signing| signing.verify(&signing.sign(&claims()).unwrap()).unwrap().thumbprint;
+        let signer = async || signing.verify(&signing.sign(&claims()).await.unwrap()).unwrap().thumbprint;
         signing.advance(start + PUBLISH_LEAD - Duration::from_millis(1));
-        assert_eq!(signer(&signing), old_kid);
+        assert_eq!(signer().await, old_kid);
         signing.advance(start + PUBLISH_LEAD);
-        assert_eq!(signer(&signing), new_kid);
+        assert_eq!(signer().await, new_kid);
         assert!(signing.verify(&old_token).is_some());
         signing.advance(start + PUBLISH_LEAD + overlap - Duration::from_millis(1));
         assert_eq!(kids(&signing), [new_kid.clone(), old_kid]);
@@ -257,7 +278,7 @@ mod tests {
     #[test]
     fn no_more_than_so_many_old_keys_are_kept() {
         let now = Instant::now();
-        let signing = Signing::new(vec![key(Alg::EdDSA)], Duration::from_secs(60), now);
+        let signing = of(vec![key(Alg::EdDSA)], Duration::from_secs(60), now);
         for n in 0..20 {
             signing.load(vec![key(Alg::EdDSA)], now + PUBLISH_LEAD * n);
             signing.advance(now + PUBLISH_LEAD * n);
@@ -265,10 +286,10 @@ mod tests {
         assert!(kids(&signing).len() <= MAX_RETIRED + 2);
     }
 
-    #[test]
-    fn without_a_key_nothing_is_signed() {
-        let signing = Signing::new(vec![], Duration::ZERO, Instant::now());
-        assert_eq!((signing.can_sign(), signing.sign(&claims())), (false, Err(SignError::NoKey)));
+    #[tokio::test]
+    async fn without_a_key_nothing_is_signed() {
+        let signing = of(vec![], Duration::ZERO, Instant::now());
+        assert_eq!((signing.has_key(), signing.sign(&claims()).await), (false, Err(SignError::NoKey)));
         assert_eq!(signing.jwks(), json!({ "keys": [] }));
     }
 }

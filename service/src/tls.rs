@@ -1,4 +1,5 @@
-//! TLS on the admin listener, and who a client's certificate says that it is.
+//! TLS on the listeners, and who a client's certificate says that it is.
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +15,19 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 /// How often the files are looked at.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// The files of a listener that speaks TLS; read again when they change.
 #[derive(Debug, Clone)]
-pub struct AdminTls {
+pub struct ListenerTls {
     /// The chain in PEM, the listener's own certificate first.
     pub certificate: PathBuf,
     pub key: PathBuf,
     /// Who signs certificates of callers; none are asked for, without.
     pub client_ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+pub struct AdminTls {
+    pub files: ListenerTls,
     /// The names of callers: DNS names, URIs and mail addresses of the certificate's subjectAltName, or `CN=…`. Whoever
     /// the authority signed for, if empty.
     pub client_names: Vec<String>,
@@ -28,14 +35,31 @@ pub struct AdminTls {
     pub require_certificate: bool,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listener {
+    /// Who comes without a certificate, where one is asked for, gets no connection.
+    Data,
+    /// Who comes without one is told 401 where one is needed, and may still ask for /healthz.
+    Admin,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("cannot read {path}: {why}")]
     Read { path: PathBuf, why: String },
-    #[error("the certificate and key of the admin listener cannot be used: {0}")]
-    Pair(rustls::Error),
-    #[error("the authority of clients cannot be used: {0}")]
-    ClientCa(String),
+    #[error("the certificate and key of the {listener} listener cannot be used: {source}")]
+    Pair { listener: Listener, source: rustls::Error },
+    #[error("the authority of the {listener} listener's clients cannot be used: {why}")]
+    ClientCa { listener: Listener, why: String },
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Listener::Data => "data",
+            Listener::Admin => "admin",
+        })
+    }
 }
 
 impl AdminTls {
@@ -44,35 +68,51 @@ impl AdminTls {
         let mut known = names.iter().filter(|name| self.client_names.is_empty() || self.client_names.contains(name));
         known.next().map(String::as_str)
     }
+}
+
+impl ListenerTls {
+    /// What `listener` begins with, and gets again whenever the files have changed.
+    ///
+    /// # Errors
+    /// The file that cannot be used.
+    pub fn serve(self, listener: Listener) -> Result<watch::Receiver<Arc<ServerConfig>>, TlsError> {
+        let (say, hear) = watch::channel(Arc::new(self.config(listener)?));
+        tokio::spawn(self.watch(listener, say));
+        Ok(hear)
+    }
 
     /// # Errors
     /// The file that cannot be used.
-    pub fn config(&self) -> Result<ServerConfig, TlsError> {
+    fn config(&self, listener: Listener) -> Result<ServerConfig, TlsError> {
+        let pair = |source| TlsError::Pair { listener, source };
+        let authority = |why: String| TlsError::ClientCa { listener, why };
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| unreadable(&self.key, &error))?;
         let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(TlsError::Pair)?;
+            .map_err(pair)?;
         let builder = match &self.client_ca {
             None => builder.with_no_client_auth(),
             Some(path) => {
                 let mut roots = RootCertStore::empty();
                 for root in certificates(path)? {
-                    roots.add(root).map_err(|error| TlsError::ClientCa(error.to_string()))?;
+                    roots.add(root).map_err(|error| authority(error.to_string()))?;
                 }
-                // Who comes without one is told 401 where one is needed, and may still ask for /healthz.
                 let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-                let verifier = verifier.allow_unauthenticated().build();
-                builder.with_client_cert_verifier(verifier.map_err(|error| TlsError::ClientCa(error.to_string()))?)
+                let verifier = match listener {
+                    Listener::Data => verifier,
+                    Listener::Admin => verifier.allow_unauthenticated(),
+                };
+                builder.with_client_cert_verifier(verifier.build().map_err(|error| authority(error.to_string()))?)
             }
         };
-        let mut config = builder.with_single_cert(certificates(&self.certificate)?, key).map_err(TlsError::Pair)?;
+        let mut config = builder.with_single_cert(certificates(&self.certificate)?, key).map_err(pair)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
     }
 
     /// Gives a new configuration whenever the files have changed, until nobody wants one.
-    pub async fn watch(self, say: watch::Sender<Arc<ServerConfig>>) {
+    async fn watch(self, listener: Listener, say: watch::Sender<Arc<ServerConfig>>) {
         let mut read = self.texts().await;
         loop {
             tokio::select! {
@@ -83,12 +123,12 @@ impl AdminTls {
             if found == read {
                 continue;
             }
-            match self.config() {
+            match self.config(listener) {
                 Ok(config) => {
-                    tracing::info!("the admin listener's certificate files have changed");
+                    tracing::info!(%listener, "the certificate files have changed");
                     say.send_replace(Arc::new(config));
                 }
-                Err(error) => tracing::error!(%error, "the admin listener keeps its certificates"),
+                Err(error) => tracing::error!(%error, %listener, "the certificates stay as they were"),
             }
             read = found;
         }

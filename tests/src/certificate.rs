@@ -20,7 +20,7 @@ pub fn certificate(directory: &Path, name: &str) -> (PathBuf, PathBuf) {
     (certificate, key)
 }
 
-/// An authority of its own, and what it signed for 127.0.0.1.
+/// An authority of its own, and what it signed for 127.0.0.1 and a name.
 pub struct Authority {
     pub certificate: PathBuf,
     key: PathBuf,
@@ -34,7 +34,7 @@ impl Authority {
         Self { certificate, key }
     }
 
-    /// A certificate for 127.0.0.1, good for servers and clients, and its key.
+    /// A certificate for 127.0.0.1 and `<name>.example`, good for servers and clients, and its key.
     ///
     /// # Panics
     /// As for [`Authority::new`].
@@ -42,7 +42,8 @@ impl Authority {
         let (certificate, key) = (directory.join(format!("{name}.pem")), directory.join(format!("{name}.key")));
         let made = Command::new("openssl")
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"])
-            .args(["-subj", &format!("/CN={name}.example"), "-addext", "subjectAltName=IP:127.0.0.1"])
+            .args(["-subj", &format!("/CN={name}.example"), "-addext"])
+            .arg(format!("subjectAltName=IP:127.0.0.1,DNS:{name}.example"))
             .args(["-addext", "basicConstraints=critical,CA:FALSE", "-CA"])
             .arg(&self.certificate)
             .arg("-CAkey")

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::template::{render, with_listener};
+use crate::template::{render, with_listener, with_transport_socket};
 use crate::{Directory, Process, Request, START_DEADLINE, exchange, project, wait_until};
 
 pub struct EnvoyOptions {
@@ -21,6 +21,8 @@ pub struct EnvoyOptions {
     /// Workers; each has a virtual machine of its own.
     pub concurrency: u32,
     pub tls: Option<Tls>,
+    /// How the service is reached, if it speaks TLS.
+    pub service_tls: Option<ServiceTls>,
     pub wasm: PathBuf,
     /// The listener stands in a file of its own that Envoy watches: see [`Envoy::update_listener`].
     pub listener_from_file: bool,
@@ -33,6 +35,15 @@ pub struct Tls {
     pub certificate: PathBuf,
     pub key: PathBuf,
     pub client_ca: PathBuf,
+}
+
+/// Files in PEM, for the cluster of the service.
+pub struct ServiceTls {
+    /// In the service's certificate.
+    pub name: String,
+    pub authority: PathBuf,
+    /// Envoy's own, and its key.
+    pub client: Option<(PathBuf, PathBuf)>,
 }
 
 pub struct Envoy {
@@ -52,6 +63,7 @@ impl EnvoyOptions {
             environment: Vec::new(),
             concurrency: 2,
             tls: None,
+            service_tls: None,
             wasm: project().join("dist/portcullis.wasm"),
             listener_from_file: false,
             edit: |bootstrap| bootstrap,
@@ -214,6 +226,19 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         values.push(("TLS_KEY", json!(tls.key)));
         values.push(("CLIENT_CA", json!(tls.client_ca)));
     }
+    if let Some(tls) = &options.service_tls {
+        let mut socket = read("service-tls.yaml");
+        match &tls.client {
+            Some((certificate, key)) => {
+                values.push(("CLIENT_CERTIFICATE", json!(certificate)));
+                values.push(("CLIENT_KEY", json!(key)));
+            }
+            None => socket = without_client(&socket),
+        }
+        template = with_transport_socket(&template, "session_service", &socket);
+        values.push(("SERVICE_NAME", json!(tls.name)));
+        values.push(("SERVICE_CA", json!(tls.authority)));
+    }
     if options.filter.is_none() {
         template = without_filter(&template);
     }
@@ -231,6 +256,13 @@ fn with_listener_file(bootstrap: &str, path: &Path) -> (String, String) {
     let node = json!({ "id": "test", "cluster": "test" });
     let bootstrap = format!("node: {node}\ndynamic_resources: {watch}\n{before}  clusters:\n{clusters}");
     (bootstrap, format!("resources:\n{typed}\n"))
+}
+
+/// As the file says for a service without `--client-ca`.
+fn without_client(socket: &str) -> String {
+    let (before, rest) = socket.split_once("      tls_certificates:\n").expect("it has a client's certificate");
+    let (_, after) = rest.split_once("      validation_context:\n").expect("then what it expects of the service");
+    format!("{before}      validation_context:\n{after}")
 }
 
 fn without_filter(template: &str) -> String {

@@ -17,6 +17,7 @@ mod process;
 mod raw;
 mod redis;
 mod service;
+mod soft_hsm;
 mod template;
 mod upstream;
 
@@ -25,12 +26,13 @@ pub use client::{Connection, H2Connection, Request, Response, exchange};
 pub use cluster::{Cluster, PATIENCE, Sentinels};
 pub use compose::Compose;
 pub use directory::Directory;
-pub use envoy::{Envoy, EnvoyOptions, Tls};
+pub use envoy::{Envoy, EnvoyOptions, ServiceTls, Tls};
 pub use mesh::{Mesh, MeshOptions};
 pub use process::Process;
 pub use raw::{RawServer, Reply};
 pub use redis::Redis;
 pub use service::{Service, ServiceOptions};
+pub use soft_hsm::SoftHsm;
 pub use template::render;
 pub use upstream::{Answer, Seen, Upstream};
 

@@ -6,8 +6,8 @@ use mint::{Alg, SigningKey, random_id};
 use serde_json::{Value, json};
 
 use crate::{
-    Connection, Directory, Envoy, EnvoyOptions, Redis, Request, Response, Service, ServiceOptions, Tls, Upstream,
-    exchange, wait_until,
+    Connection, Directory, Envoy, EnvoyOptions, Redis, Request, Response, Service, ServiceOptions, ServiceTls, Tls,
+    Upstream, exchange, wait_until,
 };
 
 pub const ISSUER: &str = "https://issuer.example";
@@ -57,6 +57,8 @@ pub struct MeshOptions {
     /// Who is protected in the place of an upstream that echoes.
     pub upstream: Option<Upstream>,
     pub tls: Option<Tls>,
+    /// How the service is reached, if it speaks TLS.
+    pub service_tls: Option<ServiceTls>,
     pub concurrency: u32,
     pub listener_from_file: bool,
     pub edit: fn(String) -> String,
@@ -75,6 +77,7 @@ impl Default for MeshOptions {
             environment: Vec::new(),
             upstream: None,
             tls: None,
+            service_tls: None,
             concurrency: 2,
             listener_from_file: false,
             edit: |bootstrap| bootstrap,
@@ -135,6 +138,7 @@ impl Mesh {
         envoy.environment.extend(options.environment);
         envoy.idp = options.idp.unwrap_or(envoy.idp);
         envoy.tls = options.tls;
+        envoy.service_tls = options.service_tls;
         envoy.concurrency = options.concurrency;
         envoy.listener_from_file = options.listener_from_file;
         envoy.edit = options.edit;

@@ -15,6 +15,8 @@ pub struct ServiceOptions {
     pub admin_token: String,
     /// More of the command line.
     pub arguments: Vec<String>,
+    /// More variables.
+    pub environment: Vec<(String, String)>,
 }
 
 pub struct Service {
@@ -32,6 +34,7 @@ impl ServiceOptions {
             secret: "a-shared-secret-of-the-tests-long-enough".to_owned(),
             admin_token: "an-admin-secret-of-the-tests-long-enough".to_owned(),
             arguments: Vec::new(),
+            environment: Vec::new(),
         }
     }
 }
@@ -42,13 +45,20 @@ impl Service {
     /// # Panics
     /// It does not start: with its log.
     pub async fn start(directory: &Directory, options: ServiceOptions) -> Self {
+        let started = Self::try_start(directory, options).await;
+        started.unwrap_or_else(|log| panic!("portcullis serve does not start:\n{log}"))
+    }
+
+    /// # Errors
+    /// The end of its log, when it does not start.
+    pub async fn try_start(directory: &Directory, options: ServiceOptions) -> Result<Self, String> {
         directory.write("shared-secret", &options.secret);
         directory.write("admin-token", &options.admin_token);
         let any = "127.0.0.1:0".parse().expect("an address");
         let arguments = ["--create-store".to_owned()];
         let directory = directory.path();
-        let (process, address, admin) = spawn(directory, &options, any, any, &arguments).await;
-        Self { process, options, directory: directory.to_path_buf(), address, admin }
+        let (process, address, admin) = spawn(directory, &options, any, any, &arguments).await?;
+        Ok(Self { process, options, directory: directory.to_path_buf(), address, admin })
     }
 
     /// What filters ask.
@@ -76,7 +86,8 @@ impl Service {
     /// Starts it again on the same ports, without `--create-store`.
     pub async fn restart(&mut self) {
         self.process.stop();
-        let (process, ..) = spawn(&self.directory, &self.options, self.address, self.admin, &[]).await;
+        let started = spawn(&self.directory, &self.options, self.address, self.admin, &[]).await;
+        let (process, ..) = started.unwrap_or_else(|log| panic!("portcullis serve does not start again:\n{log}"));
         self.process = process;
     }
 
@@ -103,7 +114,7 @@ async fn spawn(
     address: SocketAddr,
     admin: SocketAddr,
     arguments: &[String],
-) -> (Process, SocketAddr, SocketAddr) {
+) -> Result<(Process, SocketAddr, SocketAddr), String> {
     let ports_file = directory.join("service.ports");
     let _ = std::fs::remove_file(&ports_file);
     let mut command = Command::new(Service::binary());
@@ -117,7 +128,8 @@ async fn spawn(
         .arg("--admin-token-file")
         .arg(directory.join("admin-token"))
         .args(arguments)
-        .args(&options.arguments);
+        .args(&options.arguments)
+        .envs(options.environment.iter().map(|(name, value)| (name, value)));
     let mut process = Process::start("service", command, directory);
 
     let mut found = None;
@@ -126,8 +138,8 @@ async fn spawn(
         found.is_some() || !process.is_running()
     })
     .await;
-    let Some((address, admin)) = found else { panic!("portcullis serve does not start:\n{}", process.log_tail()) };
-    (process, address, admin)
+    let (address, admin) = found.ok_or_else(|| process.log_tail())?;
+    Ok((process, address, admin))
 }
 
 /// `{"listen": "127.0.0.1:1", "admin": "127.0.0.1:2"}`, written once both are bound.

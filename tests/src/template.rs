@@ -33,6 +33,15 @@ pub(crate) fn with_listener(bootstrap: &str, listener: &str) -> String {
     format!("{before}  listeners:\n    - {first}\n{indented}\n  clusters:\n{clusters}")
 }
 
+/// The bootstrap with this `transport_socket` in a cluster.
+pub(crate) fn with_transport_socket(bootstrap: &str, cluster: &str, socket: &str) -> String {
+    let name = format!("    - name: {cluster}\n");
+    let (before, after) = bootstrap.split_once(&name).expect("envoy.yaml has this cluster");
+    let indented: String =
+        socket.lines().filter(|line| !line.starts_with('#')).map(|line| format!("      {line}\n")).collect();
+    format!("{before}{name}{indented}{after}")
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

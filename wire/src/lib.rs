@@ -1,4 +1,5 @@
-//! What filter and service say to each other: the shared secret, the names of revocations, and the check itself.
+//! What filter and service say to each other: the shared secret, the names of revocations, the check itself,
+//! and what tokens of the service say that both must read alike.
 //! No I/O, no clock, no randomness: bytes in, bytes out.
 #![cfg_attr(
     not(test),
@@ -13,11 +14,13 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+mod cidr;
 mod duration;
 mod key;
 pub mod opaque_token;
 mod secret;
 
+pub use cidr::Cidr;
 pub use duration::parse_duration;
 pub use key::{Answer, Kind, RevocationKey, token_id_from_jti, token_id_from_signing_input};
 pub use secret::{Derived, Secret, SecretId, SecretTooShort};

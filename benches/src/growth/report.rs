@@ -104,10 +104,10 @@ impl Growth {
                 "revoked",
                 "service",
                 "its Redis",
-                "redis-bench.",
-                "with -P 16",
-                "÷",
-                "÷ -P 16",
+                "MGET of 64",
+                "GET, -P 64",
+                "÷ MGET",
+                "÷ GET",
                 "questions/s",
             );
         }
@@ -163,7 +163,8 @@ impl Growth {
             lines: vec![
                 line("the service", |row| row.service_micros),
                 line("its Redis", |row| row.redis_micros),
-                line("Redis under redis-benchmark", |row| row.redis_benchmark_micros),
+                line("Redis under redis-benchmark, MGET of 64", |row| row.redis_benchmark_micros),
+                line("Redis under redis-benchmark -P 64, GET", |row| row.redis_benchmark_pipelined_micros),
             ],
         }
     }
@@ -252,9 +253,9 @@ impl StoreRow {
             keys_per_question,
             service_micros: each(|sample| sample.service),
             redis_micros: each(|sample| sample.redis),
-            redis_benchmark_micros: each(|sample| sample.plain),
+            redis_benchmark_micros: each(|sample| sample.together),
             redis_benchmark_pipelined_micros: each(|sample| sample.pipelined),
-            ratio: each(|sample| sample.service / sample.plain).median,
+            ratio: each(|sample| sample.service / sample.together).median,
             ratio_pipelined: each(|sample| sample.service / sample.pipelined).median,
             questions_per_second: each(|sample| sample.questions_per_second).median,
         }
@@ -272,11 +273,11 @@ fn promises(series: &[Table], service: &[StoreRow]) -> Vec<Promise> {
     let memory = row("tokens", "revocation", 10_000)
         .zip(row("tokens", "revocation", 1_000_000))
         .map(|(few, many)| many.resident_megabytes / few.resident_megabytes);
-    let worst = service.iter().map(|row| row.ratio).reduce(f64::max);
+    let worst = service.iter().map(|row| row.ratio_pipelined).reduce(f64::max);
     let all = [
         ("1,000 rules beyond 1 rule, µs", rules, 0.5),
         ("memory of Envoy after 1,000,000 tokens by that after 10,000", memory, FLAT),
-        ("CPU of the service by that of Redis under redis-benchmark, 64 keys a question", worst, 1.0),
+        ("CPU of the service by that of Redis under redis-benchmark -P 64", worst, 1.0),
     ];
     all.into_iter().filter_map(|(what, measured, bound)| Some(Promise::at_most(what, measured?, bound))).collect()
 }

@@ -25,9 +25,10 @@ const KEYS: usize = 64;
 const QUESTIONS: usize = 2_000;
 /// Revocations that are written before their acknowledgements are read.
 const WRITTEN_AT_ONCE: usize = 10_000;
-/// The connections of `redis-benchmark`, and its `-P`: alone, and as many requests at once as is usual there.
-const PLAIN: (&str, &str) = ("32", "1");
-const PIPELINED: (&str, &str) = ("4", "16");
+/// The connections of `redis-benchmark`.
+const CLIENTS: &str = "32";
+/// A name as long as a revocation's; twelve of its characters are a random number.
+const NAME: &str = "portcullis:{00}:r:__rand_int__0123456789";
 
 /// A Redis with revocations, and the service before it.
 pub struct Stack {
@@ -44,8 +45,9 @@ pub struct StoreSample {
     pub service: f64,
     /// While the service asked it.
     pub redis: f64,
-    /// While `redis-benchmark` asked it.
-    pub plain: f64,
+    /// While `redis-benchmark` asked it for as many keys in one command.
+    pub together: f64,
+    /// While it asked for each by itself, as many at once: `-P 64`.
     pub pipelined: f64,
     pub questions_per_second: f64,
 }
@@ -106,25 +108,25 @@ impl Stack {
         };
         // About as many as the service was asked.
         let asked = run.answered.max(1_000);
+        let together: Vec<&str> =
+            ["MGET", "portcullis:{00}:sentinel"].into_iter().chain(std::iter::repeat_n(NAME, KEYS)).collect();
         Ok(StoreSample {
             service: each(after.0, before.0)?,
             redis: each(after.1, before.1)?,
-            plain: self.benchmark(bench, PLAIN, asked)? / keys(asked),
-            pipelined: self.benchmark(bench, PIPELINED, asked)? / keys(asked),
+            together: self.benchmark(bench, 1, asked, &together)? / keys(asked),
+            pipelined: self.benchmark(bench, KEYS, asked * KEYS as u64, &["GET", NAME])? / keys(asked),
             questions_per_second: run.answered as f64 / run.took.as_secs_f64(),
         })
     }
 
-    /// CPU µs that Redis takes for so many MGETs of random keys.
-    fn benchmark(&mut self, bench: &Bench<'_>, (clients, pipeline): (&str, &str), count: u64) -> anyhow::Result<f64> {
+    /// CPU µs that Redis takes for `command` so often, with so many under way on each connection.
+    fn benchmark(&mut self, bench: &Bench<'_>, at_once: usize, count: u64, asked: &[&str]) -> anyhow::Result<f64> {
         let mut command = Command::new("redis-benchmark");
         let address = self.redis.address();
         command
             .args(["-h", &address.ip().to_string(), "-p", &address.port().to_string(), "-q"])
-            .args(["-n", &count.to_string(), "-c", clients, "-P", pipeline, "-r", "1000000000"])
-            // The sentinel and keys of our length; twelve of the characters are the random number.
-            .args(["MGET", "portcullis:sentinel"])
-            .args(std::iter::repeat_n("portcullis:r:__rand_int__0123456789", KEYS))
+            .args(["-n", &count.to_string(), "-c", CLIENTS, "-P", &at_once.to_string(), "-r", "1000000000"])
+            .args(asked)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         let redis = self.redis.process().id();
@@ -173,8 +175,8 @@ fn fill(redis: &Redis, derived: &Derived, count: usize) -> anyhow::Result<()> {
         let numbers = first..(first + WRITTEN_AT_ONCE).min(count);
         let mut commands = String::new();
         for number in numbers.clone() {
-            let name =
-                format!("portcullis:r:{}", derived.revocation_key(Kind::Session, "", revoked(number).as_bytes()));
+            let key = derived.revocation_key(Kind::Session, "", revoked(number).as_bytes());
+            let name = format!("portcullis:{{{:02x}}}:r:{key}", key.0[0]);
             let value = format!("D;{note}");
             commands.push_str("*5\r\n");
             for argument in ["SET", &name, &value, "EX", "86400"] {

@@ -41,7 +41,8 @@ pub async fn revoke(
 ) -> Result<Response, Problem> {
     let place = Arc::clone(&shared.bulk).try_acquire_owned().map_err(|_| Problem::from(Refusal::Busy))?;
     let (answers, read) = mpsc::channel::<Bytes>(4);
-    tokio::spawn(async move {
+    let work = shared.work.clone();
+    work.spawn(async move {
         run(shared, caller, Lines::new(body.into_data_stream()), answers).await;
         drop(place);
     });
@@ -53,9 +54,10 @@ pub async fn revoke(
 async fn run(shared: Arc<Shared>, caller: Caller, mut lines: Lines, answers: mpsc::Sender<Bytes>) {
     let (mut line, mut written, mut failed) = (0_u64, 0_u64, 0_u64);
     let mut cut = None;
-    while cut.is_none() {
+    // What came in is carried out, also if nobody reads the answers any more.
+    while cut.is_none() || lines.has_more() {
         let (batch, end) = lines.batch().await;
-        cut = end;
+        cut = cut.or(end);
         let done = join_all(batch.iter().map(|text| one(&shared, text, &caller.0))).await;
         let mut out = String::new();
         for done in done {
@@ -77,9 +79,10 @@ async fn run(shared: Arc<Shared>, caller: Caller, mut lines: Lines, answers: mps
             out.push_str(&Value::Object(answer).to_string());
             out.push('\n');
         }
-        if !out.is_empty() && !matches!(timeout(PAUSE, answers.send(out.into())).await, Ok(Ok(()))) {
+        let is_gone = matches!(cut, Some(End::Gone));
+        if !out.is_empty() && !is_gone && !matches!(timeout(PAUSE, answers.send(out.into())).await, Ok(Ok(()))) {
             tracing::warn!(line, "the sender of a bulk request went away");
-            break;
+            cut = Some(End::Gone);
         }
     }
     tracing::info!(lines = line, written, failed, "bulk request done");
@@ -115,6 +118,8 @@ async fn one(
 enum End {
     Whole,
     Cut(&'static str),
+    /// Nobody reads the answers.
+    Gone,
 }
 
 /// Lines of a body that is still arriving. A line that is too long is dropped as it comes.
@@ -128,6 +133,11 @@ struct Lines {
 impl Lines {
     fn new(body: BodyDataStream) -> Self {
         Self { body, ready: VecDeque::new(), partial: Vec::new(), too_long: false }
+    }
+
+    /// Whether there are lines that were read and not given.
+    fn has_more(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Up to a batch of lines: what one read of the body gave, or what is left of it.

@@ -22,6 +22,9 @@ const BEARER: &str = "admin";
 const MAX_CALLERS: usize = 1024;
 /// Refused calls in a second, from everybody; more are not even told why.
 const MAX_REFUSED: u32 = 50;
+/// How often a refusal is written to the audit stream. Strangers cause them, and at one a second they would push out of it
+/// what is to be kept for months.
+pub const TOLD: Duration = Duration::from_secs(60);
 
 /// Who calls, after it was checked.
 #[derive(Debug, Clone)]
@@ -67,7 +70,7 @@ impl Record {
 impl Rates {
     pub fn new(per_second: u32, now: Instant) -> Self {
         let refused = Bucket { left: f64::from(MAX_REFUSED), at: now };
-        Self { per_second, buckets: Mutex::default(), refused: Mutex::new(refused), told: Throttle::default() }
+        Self { per_second, buckets: Mutex::default(), refused: Mutex::new(refused), told: Throttle::every(TOLD) }
     }
 
     fn take(&self, caller: &Arc<str>, now: Instant) -> bool {
@@ -117,7 +120,8 @@ pub async fn guard(
     let mut event = Event::new(&caller, &action, "");
     event.from = Some(proof.address().to_string());
     if !shared.rates.take(&caller, now) {
-        if shared.rates.told.pass(now).is_some() {
+        if let Some(more) = shared.rates.told.pass(now) {
+            event.reason = left_out(more);
             event.outcome = StatusCode::TOO_MANY_REQUESTS.as_str().to_owned();
             shared.audit.write(event).await;
         }
@@ -126,15 +130,19 @@ pub async fn guard(
     let record = Record(Arc::new(Mutex::new(Some(event))));
     request.extensions_mut().insert(Caller(Arc::clone(&caller)));
     request.extensions_mut().insert(record.clone());
-    let response = next.run(request).await;
-    if let Some(mut event) = record.take() {
-        if event.outcome.is_empty() {
-            let status = response.status();
-            event.outcome = if status.is_success() { "done".to_owned() } else { status.as_str().to_owned() };
+    // A task of its own: who hangs up neither undoes what was begun nor keeps it from being remembered.
+    let task = Arc::clone(&shared).work.spawn(async move {
+        let response = next.run(request).await;
+        if let Some(mut event) = record.take() {
+            if event.outcome.is_empty() {
+                let status = response.status();
+                event.outcome = if status.is_success() { "done".to_owned() } else { status.as_str().to_owned() };
+            }
+            shared.audit.write(event).await;
         }
-        shared.audit.write(event).await;
-    }
-    response
+        response
+    });
+    task.await.unwrap_or_else(|_| Problem::internal().into_response())
 }
 
 /// By certificate where the connection has a good one, else by the bearer secret where that is enough.
@@ -155,12 +163,16 @@ async fn refuse(shared: &Shared, peer: IpAddr, action: &str, now: Instant) -> Re
     if !shared.rates.take_refused(now) {
         return too_many();
     }
-    if shared.rates.told.pass(now).is_some() {
-        let from = Some(peer.to_string());
-        shared.audit.write(Event { from, ..Event::new("nobody", action, "401") }).await;
+    if let Some(more) = shared.rates.told.pass(now) {
+        let (from, reason) = (Some(peer.to_string()), left_out(more));
+        shared.audit.write(Event { from, reason, ..Event::new("nobody", action, "401") }).await;
     }
     let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"portcullis admin\"")];
     (challenge, Problem::new(StatusCode::UNAUTHORIZED, "unauthorized")).into_response()
+}
+
+fn left_out(more: u64) -> Option<String> {
+    (more > 0).then(|| format!("and {more} more since the last such entry"))
 }
 
 fn too_many() -> Response {

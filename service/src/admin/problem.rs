@@ -7,6 +7,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use wire::check::Trouble;
 
+use crate::signing::SignError;
+
 /// RFC 9457.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Problem {
@@ -81,6 +83,16 @@ impl fmt::Display for Problem {
 impl From<Trouble> for Problem {
     fn from(trouble: Trouble) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, trouble.name())
+    }
+}
+
+impl From<SignError> for Problem {
+    fn from(error: SignError) -> Self {
+        match error {
+            SignError::NoKey | SignError::Failed => Self::internal(),
+            SignError::Token(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "signing_unavailable")
+                .detail(format!("{error}; the service's log says why")),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use wire::check::Trouble;
 
+use crate::signing::SignError;
 use crate::store::WriteError;
 
 /// How soon to ask again when the store could not be asked, in seconds.
@@ -24,6 +25,8 @@ pub enum OAuthError {
     NotAcceptable,
     /// Nothing can be said.
     Unavailable(Trouble),
+    /// The token that has the signing key does not sign now.
+    SigningUnavailable,
     Internal,
 }
 
@@ -37,7 +40,7 @@ impl OAuthError {
             OAuthError::InvalidScope => "invalid_scope",
             OAuthError::UnauthorizedClient => "unauthorized_client",
             OAuthError::UnsupportedGrantType => "unsupported_grant_type",
-            OAuthError::Unavailable(_) => "temporarily_unavailable",
+            OAuthError::Unavailable(_) | OAuthError::SigningUnavailable => "temporarily_unavailable",
             OAuthError::Internal => "server_error",
         }
     }
@@ -51,7 +54,7 @@ impl OAuthError {
             | OAuthError::UnsupportedGrantType => StatusCode::BAD_REQUEST,
             OAuthError::InvalidClient { .. } => StatusCode::UNAUTHORIZED,
             OAuthError::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            OAuthError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            OAuthError::Unavailable(_) | OAuthError::SigningUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             OAuthError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -65,6 +68,7 @@ impl OAuthError {
             OAuthError::UnsupportedGrantType => "only `refresh_token` is supported",
             OAuthError::NotAcceptable => "the answer is application/json, which `Accept` does not take",
             OAuthError::Unavailable(trouble) => trouble.name(),
+            OAuthError::SigningUnavailable => "signing_unavailable",
             OAuthError::Internal => "the service failed",
         }
     }
@@ -85,6 +89,15 @@ impl From<WriteError> for OAuthError {
     }
 }
 
+impl From<SignError> for OAuthError {
+    fn from(error: SignError) -> Self {
+        match error {
+            SignError::NoKey | SignError::Failed => OAuthError::Internal,
+            SignError::Token(_) => OAuthError::SigningUnavailable,
+        }
+    }
+}
+
 impl IntoResponse for OAuthError {
     fn into_response(self) -> Response {
         let body = json!({ "error": self.code(), "error_description": self.description() });
@@ -93,7 +106,7 @@ impl IntoResponse for OAuthError {
             let challenge = header::HeaderValue::from_static("Basic realm=\"portcullis\", charset=\"UTF-8\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if matches!(self, OAuthError::Unavailable(_)) {
+        if matches!(self, OAuthError::Unavailable(_) | OAuthError::SigningUnavailable) {
             response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER));
         }
         response

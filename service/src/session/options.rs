@@ -6,6 +6,12 @@ use wire::Secret;
 
 use crate::OptionsError;
 use crate::options::MAX_DURATION;
+use crate::signing::KeySource;
+
+/// The data listener answers within 5 s.
+const MAX_TOKEN_TIMEOUT: Duration = Duration::from_secs(4);
+/// Each is a thread while it signs.
+const MAX_TOKEN_SESSIONS: usize = 64;
 
 #[derive(Debug, Clone)]
 pub struct SessionOptions {
@@ -18,8 +24,12 @@ pub struct SessionOptions {
     pub access_lifetime: Duration,
     /// How long the loser of a race for one refresh token is told so, before it counts as stolen.
     pub refresh_grace: Duration,
-    /// PKCS#8 in PEM; the first signs, all are published.
-    pub signing_keys: Vec<PathBuf>,
+    /// The first signs, all are published.
+    pub signing_keys: Vec<KeySource>,
+    /// Sessions that each key in a token may have open: the most signatures at once.
+    pub token_sessions: usize,
+    /// For one signature of a token.
+    pub token_timeout: Duration,
     /// Who may introspect, refresh and revoke; nobody, without it.
     pub clients: Option<PathBuf>,
     /// What sessions are named, encrypted and their tokens known by, the first for new ones. The shared secrets, if empty.
@@ -47,6 +57,12 @@ impl SessionOptions {
         if self.refresh_grace > Duration::from_secs(60) {
             return Err(OptionsError::RefreshGrace);
         }
+        if self.token_timeout.is_zero() || self.token_timeout > MAX_TOKEN_TIMEOUT {
+            return Err(OptionsError::TokenTimeout(MAX_TOKEN_TIMEOUT));
+        }
+        if !(1..=MAX_TOKEN_SESSIONS).contains(&self.token_sessions) {
+            return Err(OptionsError::TokenSessions(MAX_TOKEN_SESSIONS));
+        }
         if self.secrets.iter().enumerate().any(|(at, secret)| self.secrets.iter().skip(at + 1).any(|s| s == secret)) {
             return Err(OptionsError::SameSecretTwice);
         }
@@ -66,6 +82,8 @@ pub mod tests {
             access_lifetime: Duration::from_secs(300),
             refresh_grace: Duration::from_secs(3),
             signing_keys: vec![],
+            token_sessions: 4,
+            token_timeout: Duration::from_secs(3),
             clients: None,
             secrets: vec![],
         }
@@ -85,5 +103,12 @@ pub mod tests {
         assert_eq!(with(|o| o.lifetime = Duration::from_secs(86_401)), Err(OptionsError::SessionLifetime(86_400)));
         assert_eq!(with(|o| o.access_lifetime = Duration::ZERO), Err(OptionsError::Seconds("access-lifetime")));
         assert_eq!(with(|o| o.refresh_grace = Duration::from_secs(61)), Err(OptionsError::RefreshGrace));
+        let timeout = Err(OptionsError::TokenTimeout(MAX_TOKEN_TIMEOUT));
+        assert_eq!(with(|o| o.token_timeout = Duration::ZERO), timeout);
+        assert_eq!(with(|o| o.token_timeout = MAX_TOKEN_TIMEOUT + Duration::from_nanos(1)), timeout);
+        assert_eq!(with(|o| o.token_timeout = MAX_TOKEN_TIMEOUT), Ok(()));
+        let sessions = Err(OptionsError::TokenSessions(MAX_TOKEN_SESSIONS));
+        assert_eq!(with(|o| o.token_sessions = 0), sessions);
+        assert_eq!(with(|o| o.token_sessions = MAX_TOKEN_SESSIONS + 1), sessions);
     }
 }

@@ -124,7 +124,13 @@ impl SessionStore<'_> {
         let mut rotate = script(ROTATE, &place);
         rotate.arg(&self.ring.token_mac(at, presented).0).arg(&new.0).arg(access).arg(millis(grace));
         rotate.arg(MAX_ACCESS_TOKENS * RECORD_BYTES);
-        match self.write::<String>(&place, rotate).await?.as_str() {
+        let said = match self.write::<String>(&place, rotate).await {
+            // Not on all disks or replicas yet. Refusing now would leave its client without any token; but it may as well
+            // have been refused, and a JWT is good without Redis.
+            Err(error @ WriteError::Unconfirmed(_)) => return self.became(&place, new).await.map_err(|_| error),
+            said => said?,
+        };
+        match said.as_str() {
             "rotated" => Ok(Rotated::Done),
             "gone" => Ok(Rotated::Gone),
             "ended" => Ok(Rotated::Ended),
@@ -132,6 +138,20 @@ impl SessionStore<'_> {
             "reused" => Ok(Rotated::Reused),
             _ => Err(WriteError::Unknown(Trouble::StoreFailed)),
         }
+    }
+
+    /// What came of an exchange for `new`, by what lies there now.
+    async fn became(&self, place: &Place, new: TokenMac) -> Result<Rotated, Trouble> {
+        let mut read = redis::cmd("HMGET");
+        read.arg(&place.key).arg("r").arg("x");
+        let (current, ended): (Option<Vec<u8>>, Option<String>) = self.ask(place, read).await?;
+        Ok(match (current, ended.as_deref()) {
+            (_, Some("reused")) => Rotated::Reused,
+            (_, Some(_)) => Rotated::Ended,
+            (None, None) => Rotated::Gone,
+            (Some(current), None) if current == new.0 => Rotated::Done,
+            (Some(_), None) => Rotated::Raced,
+        })
     }
 
     /// Notes that a session with an idle timeout is used, unless that was noted less than a [`step`] ago.
@@ -150,13 +170,13 @@ impl SessionStore<'_> {
         self.write::<i64>(&place, end).await.map(|_| ())
     }
 
-    /// Forgets a session whose end is known everywhere.
-    pub async fn forget(&self, kept: &Kept) -> Result<(), WriteError> {
-        let place = self.session(kept.at, kept.sid);
+    /// Forgets a session whose end is known everywhere, or whose tokens nobody has.
+    pub async fn forget(&self, at: KeyAt, sid: Sid, data: &Data) -> Result<(), WriteError> {
+        let place = self.session(at, sid);
         let mut delete = redis::cmd("DEL");
         delete.arg(&place.key);
         self.write::<i64>(&place, delete).await?;
-        self.unindex(kept.at, &kept.data.iss, &kept.data.sub, &[kept.sid]).await
+        self.unindex(at, &data.iss, &data.sub, &[sid]).await
     }
 
     pub async fn unindex(&self, at: KeyAt, issuer: &str, subject: &str, sids: &[Sid]) -> Result<(), WriteError> {

@@ -105,7 +105,7 @@ async fn work(shared: &Arc<Shared>, endpoint: Endpoint, request: Request) -> Res
     // A task of its own: who hangs up leaves no logout half done.
     let task = {
         let shared = Arc::clone(shared);
-        tokio::spawn(async move {
+        shared.work.clone().spawn(async move {
             let taken = take(&shared, endpoint, &token).await;
             drop(place);
             taken

@@ -1,39 +1,29 @@
-//! One key that signs: read from PEM, named by its thumbprint, described as a JWK.
+//! One key that signs: read from PEM, or in a token that signs for us.
 use std::fmt;
+use std::sync::Arc;
 
-use aws_lc_rs::digest;
-use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{
-    self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
-};
+use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use serde_json::{Map, Value, json};
+use base64::engine::general_purpose::STANDARD;
+
+use super::SignError;
+use super::pkcs11::TokenKey;
+use super::public::Public;
 
 const LABEL: &str = "PRIVATE KEY";
 
 /// Secret.
 pub struct SigningKey {
     material: Material,
-    /// SubjectPublicKeyInfo, or for Ed25519 the key itself.
-    public: Vec<u8>,
-    kid: String,
-    jwk: Map<String, Value>,
+    public: Arc<Public>,
 }
 
 enum Material {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair),
     Ed(Ed25519KeyPair),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Alg {
-    Rs256,
-    Es256,
-    EdDsa,
+    Token(Arc<TokenKey>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,17 +34,6 @@ pub enum KeyError {
     Kind,
 }
 
-impl Alg {
-    /// As in RFC 7518 section 3.1 and RFC 8037.
-    pub fn name(self) -> &'static str {
-        match self {
-            Alg::Rs256 => "RS256",
-            Alg::Es256 => "ES256",
-            Alg::EdDsa => "EdDSA",
-        }
-    }
-}
-
 impl SigningKey {
     /// PKCS#8 in PEM (RFC 7468 section 10), unencrypted. The kind of key decides the algorithm.
     ///
@@ -63,97 +42,71 @@ impl SigningKey {
     pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
         let der = from_pem(pem)?;
         if let Ok(pair) = EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, &der) {
-            // The uncompressed point: 4, x, y.
-            let point = pair.public_key().as_ref();
-            let (x, y) = point.get(1..).and_then(|point| point.split_at_checked(32)).ok_or(KeyError::Kind)?;
-            let names = json!({ "crv": "P-256", "kty": "EC", "x": encoded(x), "y": encoded(y) });
-            let public = AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).map_err(|_| KeyError::Kind)?;
-            let public = public.as_ref().to_vec();
-            return Self::of(Material::Ec(pair), public, names);
+            let public = Public::p256(pair.public_key().as_ref());
+            return Self::of(Material::Ec(pair), public);
         }
         // Version 1 of PKCS#8, as OpenSSL writes it, has no public key to check against.
         if let Ok(pair) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der) {
-            let public = pair.public_key().as_ref().to_vec();
-            let names = json!({ "crv": "Ed25519", "kty": "OKP", "x": encoded(&public) });
-            return Self::of(Material::Ed(pair), public, names);
+            let public = Public::ed25519(pair.public_key().as_ref());
+            return Self::of(Material::Ed(pair), public);
         }
         let pair = RsaKeyPair::from_pkcs8(&der).map_err(|_| KeyError::Kind)?;
-        if pair.public_modulus_len() < KeySize::Rsa2048.len() {
-            return Err(KeyError::Kind);
-        }
-        let key = pair.public_key();
-        let names = json!({
-            "e": encoded(key.exponent().big_endian_without_leading_zero()),
-            "kty": "RSA",
-            "n": encoded(key.modulus().big_endian_without_leading_zero()),
-        });
-        let public = AsDer::<PublicKeyX509Der<'_>>::as_der(key).map_err(|_| KeyError::Kind)?.as_ref().to_vec();
-        Self::of(Material::Rsa(pair), public, names)
+        let (modulus, exponent) = (pair.public_key().modulus(), pair.public_key().exponent());
+        let public = Public::rsa(modulus.big_endian_without_leading_zero(), exponent.big_endian_without_leading_zero());
+        Self::of(Material::Rsa(pair), public)
     }
 
-    /// `names` are the members that RFC 7638 section 3.2 takes for the thumbprint.
-    fn of(material: Material, public: Vec<u8>, names: Value) -> Result<Self, KeyError> {
-        let Value::Object(mut jwk) = names else { return Err(KeyError::Kind) };
-        // serde_json's map is sorted, as the thumbprint wants it.
-        let canonical = serde_json::to_string(&jwk).map_err(|_| KeyError::Kind)?;
-        let kid = encoded(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
-        let mut key = Self { material, public, kid: kid.clone(), jwk: Map::new() };
-        jwk.insert("alg".into(), key.alg().name().into());
-        jwk.insert("kid".into(), kid.into());
-        jwk.insert("use".into(), "sig".into());
-        key.jwk = jwk;
-        Ok(key)
+    pub fn from_token(key: Arc<TokenKey>) -> Self {
+        let public = Arc::clone(key.public());
+        Self { material: Material::Token(key), public }
     }
 
-    pub fn alg(&self) -> Alg {
-        match self.material {
-            Material::Rsa(_) => Alg::Rs256,
-            Material::Ec(_) => Alg::Es256,
-            Material::Ed(_) => Alg::EdDsa,
-        }
+    fn of(material: Material, public: Option<Public>) -> Result<Self, KeyError> {
+        Ok(Self { material, public: Arc::new(public.ok_or(KeyError::Kind)?) })
     }
 
-    /// The RFC 7638 thumbprint: what ends everything that this key signed, when it is revoked.
+    pub fn public(&self) -> &Public {
+        &self.public
+    }
+
     pub fn kid(&self) -> &str {
-        &self.kid
+        self.public.kid()
     }
 
-    /// The public half (RFC 7517), with `alg`, `kid` and `use`.
-    pub fn jwk(&self) -> &Map<String, Value> {
-        &self.jwk
+    /// In memory, it always can.
+    pub fn can_sign(&self) -> bool {
+        match &self.material {
+            Material::Rsa(_) | Material::Ec(_) | Material::Ed(_) => true,
+            Material::Token(key) => key.is_well(),
+        }
     }
 
-    /// In the form that JWS gives it (RFC 7518 section 3.4: r‖s for ECDSA). `None`: the library failed.
-    pub fn sign(&self, input: &[u8]) -> Option<Vec<u8>> {
+    /// In the form that JWS gives it (RFC 7518 section 3.4: r‖s for ECDSA).
+    ///
+    /// # Errors
+    /// The library failed, or the token did not sign; the log says why.
+    pub async fn sign(&self, input: &[u8]) -> Result<Vec<u8>, SignError> {
         match &self.material {
             Material::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&signature::RSA_PKCS1_SHA256, &SystemRandom::new(), input, &mut signature).ok()?;
-                Some(signature)
+                pair.sign(&signature::RSA_PKCS1_SHA256, &SystemRandom::new(), input, &mut signature)
+                    .map_err(|_| SignError::Failed)?;
+                Ok(signature)
             }
-            Material::Ec(pair) => Some(pair.sign(&SystemRandom::new(), input).ok()?.as_ref().to_vec()),
-            Material::Ed(pair) => Some(pair.sign(input).as_ref().to_vec()),
+            Material::Ec(pair) => {
+                let signature = pair.sign(&SystemRandom::new(), input).map_err(|_| SignError::Failed)?;
+                Ok(signature.as_ref().to_vec())
+            }
+            Material::Ed(pair) => Ok(pair.sign(input).as_ref().to_vec()),
+            Material::Token(key) => key.sign(input).await.map_err(|error| SignError::Token(error.kind())),
         }
-    }
-
-    pub fn verifies(&self, input: &[u8], signature: &[u8]) -> bool {
-        let algorithm: &'static dyn VerificationAlgorithm = match self.alg() {
-            Alg::Rs256 => &signature::RSA_PKCS1_2048_8192_SHA256,
-            Alg::Es256 => &signature::ECDSA_P256_SHA256_FIXED,
-            Alg::EdDsa => &signature::ED25519,
-        };
-        UnparsedPublicKey::new(algorithm, &self.public).verify(input, signature).is_ok()
     }
 }
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningKey({}, {})", self.alg().name(), self.kid)
+        write!(f, "SigningKey({}, {})", self.public.alg().name(), self.kid())
     }
-}
-
-fn encoded(bytes: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 fn from_pem(pem: &str) -> Result<Vec<u8>, KeyError> {

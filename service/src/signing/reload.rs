@@ -1,14 +1,33 @@
-//! Reads the key files, and again whenever they change. A file that cannot be used leaves the keys as they are.
+//! Opens the keys where they lie, and reads their files again whenever they change. A file that cannot be used leaves the
+//! keys as they are.
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
+use super::pkcs11::{self, Limits, Pkcs11Uri, TokenError, TokenKey, UriError};
 use super::{KeyError, Signing, SigningKey};
 
 /// How often the files are looked at.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Where a key lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// PKCS#8 in PEM.
+    File(PathBuf),
+    /// Signs where it is, and stays there.
+    Token(Pkcs11Uri),
+}
+
+/// A [`KeySource`] whose token was found.
+#[derive(Debug)]
+pub enum Source {
+    File(PathBuf),
+    Token(Arc<SigningKey>),
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -16,16 +35,60 @@ pub enum ReadError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("the signing key {path} cannot be used: {source}")]
     Key { path: PathBuf, source: KeyError },
+    #[error("the signing key in a token, the {nth}. of all, cannot be used: {source}")]
+    Token { nth: usize, source: TokenError },
 }
 
-/// The texts of all files, and the keys in them.
-pub async fn read(paths: &[PathBuf]) -> Result<(Vec<String>, Vec<SigningKey>), ReadError> {
+impl FromStr for KeySource {
+    type Err = UriError;
+
+    /// A path, or what begins as a PKCS#11 URI.
+    fn from_str(text: &str) -> Result<Self, UriError> {
+        match Pkcs11Uri::is_one(text) {
+            true => Ok(Self::Token(text.parse()?)),
+            false => Ok(Self::File(text.into())),
+        }
+    }
+}
+
+/// Opens the keys in tokens; each is tended from now on.
+///
+/// # Errors
+/// The first that does not sign.
+pub async fn open(given: &[KeySource], limits: Limits) -> Result<Vec<Source>, ReadError> {
+    let mut sources = Vec::new();
+    for (at, source) in given.iter().enumerate() {
+        sources.push(match source {
+            KeySource::File(path) => Source::File(path.clone()),
+            KeySource::Token(uri) => {
+                let opened = TokenKey::open(uri.clone(), limits).await;
+                let key = opened.map_err(|source| ReadError::Token { nth: at + 1, source })?;
+                tracing::info!(
+                    kid = key.public().kid(),
+                    alg = key.public().alg().name(),
+                    "a token signs with this key"
+                );
+                tokio::spawn(pkcs11::tend(Arc::downgrade(&key)));
+                Source::Token(Arc::new(SigningKey::from_token(key)))
+            }
+        });
+    }
+    Ok(sources)
+}
+
+/// The texts of all files, and all keys.
+pub async fn read(sources: &[Source]) -> Result<(Vec<String>, Vec<Arc<SigningKey>>), ReadError> {
     let (mut texts, mut keys) = (Vec::new(), Vec::new());
-    for path in paths {
-        let text = tokio::fs::read_to_string(path).await;
-        let text = text.map_err(|source| ReadError::Read { path: path.clone(), source })?;
-        keys.push(key(path, &text)?);
-        texts.push(text);
+    for source in sources {
+        match source {
+            Source::Token(key) => keys.push(Arc::clone(key)),
+            Source::File(path) => {
+                let text = tokio::fs::read_to_string(path).await;
+                let text = text.map_err(|source| ReadError::Read { path: path.clone(), source })?;
+                keys.push(Arc::new(key(path, &text)?));
+                texts.push(text);
+            }
+        }
     }
     Ok((texts, keys))
 }
@@ -35,14 +98,14 @@ fn key(path: &Path, text: &str) -> Result<SigningKey, ReadError> {
 }
 
 /// Runs for as long as `signing` is used by somebody else.
-pub async fn watch(signing: Arc<Signing>, paths: Vec<PathBuf>, mut texts: Vec<String>) {
+pub async fn watch(signing: Arc<Signing>, sources: Vec<Source>, mut texts: Vec<String>) {
     let mut said = String::new();
     loop {
         sleep(PAUSE).await;
         if Arc::strong_count(&signing) == 1 {
             return;
         }
-        match read(&paths).await {
+        match read(&sources).await {
             Ok((found, keys)) if found != texts => {
                 tracing::info!(keys = keys.len(), "the signing keys have changed");
                 signing.load(keys, Instant::now());

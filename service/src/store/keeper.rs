@@ -19,7 +19,7 @@ use super::connect::{Failure, Wire, failed, pipeline};
 use super::create;
 use super::entry::{Bucket, Sentinel, StoreId};
 use super::redis_options::{Access, Address, Mode, Whom};
-use super::routes::{LEASE, Member, Route, Routes};
+use super::routes::{LEASE, LEAST_PATIENCE, Member, Route, Routes};
 use super::sentinels::{Primary, Sentinels};
 use super::standing::{Allow, Standing, Unfit};
 use super::topology::{self, Agreement, Owner, View};
@@ -539,6 +539,7 @@ async fn ask(access: &Access, mode: Mode, address: &Address, up: Option<Up>, lim
             Mode::Single => {}
             Mode::Cluster => {
                 asks.cmd("CLUSTER").arg("NODES");
+                asks.cmd("TIME");
             }
             Mode::Sentinel => {
                 asks.cmd("ROLE");
@@ -551,12 +552,16 @@ async fn ask(access: &Access, mode: Mode, address: &Address, up: Option<Up>, lim
             }
         }
         let asked = Instant::now();
+        // Of the server, in Unix milliseconds, where it is asked.
+        let mut now = 0;
         let mut replies = wire.ask(&asks, limit).await?.into_iter();
         let mut next = || replies.next().ok_or_else(|| failed(&"no reply"))?.map_err(Failure::from);
-        let claim = match mode {
+        let mut claim = match mode {
             Mode::Single => Claim::Nothing,
             Mode::Cluster => {
                 let nodes: String = redis::from_redis_value(next()?).map_err(|error| failed(&error))?;
+                let (seconds, micros): (u64, u64) = redis::from_redis_value(next()?).map_err(|error| failed(&error))?;
+                now = seconds.saturating_mul(1000).saturating_add(micros / 1000);
                 Claim::View(View::parse(&nodes, address).ok_or_else(|| failed(&"CLUSTER NODES is not understood"))?)
             }
             Mode::Sentinel => {
@@ -565,7 +570,14 @@ async fn ask(access: &Access, mode: Mode, address: &Address, up: Option<Up>, lim
                 Claim::Primary(word.as_deref() == Some("master"))
             }
         };
+        // Managed servers may not say it; then it is taken for the least.
+        let mut doubt = |patience: Option<Duration>| {
+            if let Claim::View(view) = &mut claim {
+                view.doubt_the_silent(now, patience.unwrap_or(LEAST_PATIENCE));
+            }
+        };
         if let Some(known) = known {
+            doubt(known.standing.patience);
             return Ok(Up { claim, ..known });
         }
         let info: String = redis::from_redis_value(next()?).map_err(|error| failed(&error))?;
@@ -580,6 +592,7 @@ async fn ask(access: &Access, mode: Mode, address: &Address, up: Option<Up>, lim
                 config.into_values().next().map(Duration::from_millis)
             });
         }
+        doubt(standing.patience);
         Ok(Up { wire, standing, judged: asked, read: None, claim })
     };
     match timeout(limit, asking).await {

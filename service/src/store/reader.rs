@@ -1,6 +1,6 @@
 //! Reads: a question split by the servers that have its parts, one round trip to each, all at once; and the proof, in the
 //! same round trips, that it was our store that answered.
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,32 +61,19 @@ impl From<Trouble> for Missed {
 
 impl Reader {
     pub async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
-        let mut of: BTreeMap<Bucket, Vec<RevocationKey>> = BTreeMap::new();
-        for key in keys {
-            of.entry(Bucket::of(key.0)).or_default().push(*key);
-        }
         let sent = Instant::now();
-        let values = self.values(&of).await;
+        let answers = self.answers(keys).await;
         self.metrics.redis_seconds.observe(sent.elapsed().as_secs_f64());
-        let values = values?;
-        let answers = keys.iter().map(|key| match values.get(key) {
-            Some(None) => Ok(Answer::Live),
-            Some(Some(value)) => Entry::parse(value).map(|entry| entry.ending.into()).ok_or(Trouble::StoreFailed),
-            None => Err(Trouble::StoreFailed),
-        });
-        answers.collect()
+        answers
     }
 
-    /// The value of each key, read from a store that proved to be ours; `None` is no value.
-    async fn values(
-        &self,
-        of: &BTreeMap<Bucket, Vec<RevocationKey>>,
-    ) -> Result<HashMap<RevocationKey, Option<Vec<u8>>>, Trouble> {
+    /// The answer for each key, read from a store that proved to be ours.
+    async fn answers(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
         let deadline = Instant::now() + self.limit;
         let mut routes = self.kept.routes();
         loop {
-            let missed = match self.try_values(&routes, of, deadline).await {
-                Ok(values) => return Ok(values),
+            let missed = match self.try_answers(&routes, keys, deadline).await {
+                Ok(answers) => return Ok(answers),
                 Err(Missed::Trouble(trouble)) => return Err(trouble),
                 Err(Missed::Moved(bucket)) => bucket,
             };
@@ -96,52 +83,35 @@ impl Reader {
         }
     }
 
-    async fn try_values(
+    async fn try_answers(
         &self,
         routes: &Routes,
-        of: &BTreeMap<Bucket, Vec<RevocationKey>>,
+        keys: &[RevocationKey],
         deadline: Instant,
-    ) -> Result<HashMap<RevocationKey, Option<Vec<u8>>>, Missed> {
-        // One command for a bucket and not two: no flush can come between the sentinel and the answers. MGET shows an
-        // entry of another type than string as absent, but who can write such a thing can delete ours as well.
-        let mut parts: BTreeMap<usize, Vec<Part>> = BTreeMap::new();
-        if routes.one_keyspace || of.is_empty() {
-            let proofs: Vec<_> = match of.is_empty() {
-                true => routes.parts()?.iter().filter_map(|(_, buckets)| buckets.first().copied()).collect(),
-                false => Bucket::all().take(1).collect(),
-            };
-            // What nobody asks about must be there all the same.
-            if of.is_empty() {
-                routes.standing()?;
-            }
-            for bucket in proofs {
-                let keys = of.values().flatten().copied().collect();
-                parts.entry(routes.fit(bucket)?).or_default().push(Part { bucket, keys });
-            }
-        } else {
-            for (bucket, keys) in of {
-                let part = Part { bucket: *bucket, keys: keys.clone() };
-                parts.entry(routes.fit(*bucket)?).or_default().push(part);
-            }
-        }
-        let asking = parts.into_iter().map(async |(member, parts)| {
+    ) -> Result<Vec<Answer>, Missed> {
+        let asking = split(routes, keys)?.into_iter().map(async |(member, parts)| {
             let member = routes.members.get(member).ok_or(Trouble::StoreFailed)?;
             self.ask_parts(&member.wire, parts, deadline).await
         });
-        Ok(try_join_all(asking).await?.into_iter().flatten().collect())
+        let mut answers = vec![None; keys.len()];
+        for (place, answer) in try_join_all(asking).await?.into_iter().flatten() {
+            *answers.get_mut(place).ok_or(Trouble::StoreFailed)? = Some(answer);
+        }
+        Ok(answers.into_iter().collect::<Option<_>>().ok_or(Trouble::StoreFailed)?)
     }
 
+    /// The answers for the keys of `parts`, each with its place in the question.
     async fn ask_parts(
         &self,
         wire: &Arc<Wire>,
         parts: Vec<Part>,
         deadline: Instant,
-    ) -> Result<Vec<(RevocationKey, Option<Vec<u8>>)>, Missed> {
+    ) -> Result<Vec<(usize, Answer)>, Missed> {
         let mut asks = pipeline();
         for part in &parts {
-            let mut ask = Cmd::with_capacity(part.keys.len() + 2, 64 + part.keys.len() * 48);
+            let mut ask = Cmd::with_capacity(part.keys.len() + 2, 64 + part.keys.len() * entry::NAME_BYTES);
             ask.arg("MGET").arg(part.bucket.sentinel());
-            for key in &part.keys {
+            for (_, key) in &part.keys {
                 ask.arg(entry::name(*key));
             }
             asks.add_command(ask);
@@ -150,20 +120,21 @@ impl Reader {
         if replies.len() != parts.len() {
             return Err(Trouble::StoreFailed.into());
         }
-        let mut all = Vec::new();
+        let mut all = Vec::with_capacity(parts.iter().map(|part| part.keys.len()).sum());
         for (part, reply) in parts.into_iter().zip(replies) {
             let values = match reply {
-                Ok(value) => {
-                    redis::from_redis_value::<Vec<Option<Vec<u8>>>>(value).map_err(|_| Trouble::StoreFailed)?
-                }
+                Ok(Value::Array(values)) => values,
+                Ok(_) => return Err(Trouble::StoreFailed.into()),
                 Err(error) => self.after(wire, &part, &error, deadline).await?,
             };
             let Some((sentinel, values)) = values.split_first() else { return Err(Trouble::StoreFailed.into()) };
-            self.judge(wire, part.bucket, sentinel.as_deref())?;
+            self.judge(wire, part.bucket, text(sentinel)?)?;
             if values.len() != part.keys.len() {
                 return Err(Trouble::StoreFailed.into());
             }
-            all.extend(part.keys.into_iter().zip(values.iter().cloned()));
+            for ((place, _), value) in part.keys.iter().zip(values) {
+                all.push((*place, answer(value)?));
+            }
         }
         Ok(all)
     }
@@ -179,7 +150,7 @@ impl Reader {
         part: &Part,
         error: &RedisError,
         deadline: Instant,
-    ) -> Result<Vec<Option<Vec<u8>>>, Missed> {
+    ) -> Result<Vec<Value>, Missed> {
         if !is_about_slots(error) {
             tracing::warn!(code = error.code(), "Redis refused a read");
             return Err(Trouble::StoreFailed.into());
@@ -188,16 +159,16 @@ impl Reader {
             return Err(Missed::Moved(part.bucket));
         }
         let names: Vec<_> =
-            part.keys.iter().map(|key| entry::name(*key)).chain(std::iter::once(part.bucket.sentinel())).collect();
+            part.keys.iter().map(|(_, key)| entry::name(*key)).chain(std::iter::once(part.bucket.sentinel())).collect();
         let mut asks = pipeline();
         for name in &names {
             asks.cmd("GET").arg(name);
         }
-        let mut values: Vec<Option<Vec<u8>>> = vec![None; names.len()];
+        let mut values = vec![Value::Nil; names.len()];
         let mut there: BTreeMap<(String, u16), Vec<usize>> = BTreeMap::new();
         for (at, reply) in self.ask(wire, &asks, deadline).await?.into_iter().enumerate() {
             match (reply, values.get_mut(at)) {
-                (Ok(value), Some(kept)) => *kept = redis::from_redis_value(value).map_err(|_| Trouble::StoreFailed)?,
+                (Ok(value), Some(kept)) => *kept = value,
                 (Err(error), _) if error.code() == Some("ASK") => {
                     let place = error.redirect_node().and_then(|(place, _slot)| place.rsplit_once(':'));
                     let place = place.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
@@ -221,7 +192,7 @@ impl Reader {
             for (at, reply) in places.iter().zip(replies.into_iter().skip(1).step_by(2)) {
                 let value = reply.map_err(|_| Missed::Moved(part.bucket))?;
                 if let Some(kept) = values.get_mut(*at) {
-                    *kept = redis::from_redis_value(value).map_err(|_| Trouble::StoreFailed)?;
+                    *kept = value;
                 }
             }
         }
@@ -372,8 +343,55 @@ impl Reader {
     }
 }
 
-/// The keys of one command, whose sentinel is that of `bucket`.
+/// The keys of one command, whose sentinel is that of `bucket`, each with its place in the question.
 struct Part {
     bucket: Bucket,
-    keys: Vec<RevocationKey>,
+    keys: Vec<(usize, RevocationKey)>,
+}
+
+/// What to ask each server that has some of `keys`. One command for a bucket and not two: no flush can come between the
+/// sentinel and the answers. MGET shows an entry of another type than string as absent, but who can write such a thing
+/// can delete ours as well.
+fn split(routes: &Routes, keys: &[RevocationKey]) -> Result<BTreeMap<usize, Vec<Part>>, Trouble> {
+    let mut parts: BTreeMap<usize, Vec<Part>> = BTreeMap::new();
+    let mut add = |part: Part| {
+        parts.entry(routes.fit(part.bucket)?).or_default().push(part);
+        Ok::<_, Trouble>(())
+    };
+    let mut asked: Vec<_> = keys.iter().copied().enumerate().collect();
+    if keys.is_empty() {
+        // What nobody asks about must be there all the same.
+        routes.standing()?;
+        for bucket in routes.parts()?.iter().filter_map(|(_, buckets)| buckets.first().copied()) {
+            add(Part { bucket, keys: Vec::new() })?;
+        }
+    } else if routes.one_keyspace {
+        for bucket in Bucket::all().take(1) {
+            add(Part { bucket, keys: std::mem::take(&mut asked) })?;
+        }
+    } else {
+        let bucket_of = |(_, key): &(usize, RevocationKey)| Bucket::of(key.0);
+        asked.sort_unstable_by_key(bucket_of);
+        for keys in asked.chunk_by(|one, other| bucket_of(one) == bucket_of(other)) {
+            let Some(bucket) = keys.first().map(bucket_of) else { continue };
+            add(Part { bucket, keys: keys.to_vec() })?;
+        }
+    }
+    Ok(parts)
+}
+
+/// A string as Redis told it, or that there is none.
+fn text(value: &Value) -> Result<Option<&[u8]>, Trouble> {
+    match value {
+        Value::Nil => Ok(None),
+        Value::BulkString(text) => Ok(Some(text)),
+        _ => Err(Trouble::StoreFailed),
+    }
+}
+
+fn answer(value: &Value) -> Result<Answer, Trouble> {
+    match text(value)? {
+        None => Ok(Answer::Live),
+        Some(value) => Entry::parse(value).map(|entry| entry.ending.into()).ok_or(Trouble::StoreFailed),
+    }
 }

@@ -8,7 +8,7 @@ use redis::Value;
 
 use super::connect::{Failure, Wire, failed, pipeline};
 use super::redis_options::{Access, Address, Whom};
-use super::routes::LEAST_PATIENCE;
+use super::routes::{LEASE, LEAST_PATIENCE};
 
 /// The most Sentinels that are asked, found ones included.
 const MOST: usize = 16;
@@ -31,6 +31,8 @@ struct Said {
     is_failing_over: bool,
     /// How long the primary must be silent before it is replaced.
     patience: Duration,
+    /// How long the primary has owed this Sentinel an answer. What it owes when its patience is over makes it silent.
+    owes: Duration,
     others: usize,
 }
 
@@ -115,24 +117,27 @@ fn place(fields: &HashMap<String, String>) -> Option<Address> {
 
 fn said(me: String, fields: &HashMap<String, String>) -> Option<Said> {
     let flags = fields.get("flags")?;
+    let millis = |name: &str| fields.get(name)?.parse().ok().map(Duration::from_millis);
     Some(Said {
         me,
         primary: place(fields)?,
         epoch: fields.get("config-epoch")?.parse().ok()?,
         is_up: !flags.contains("down") && !flags.contains("disconnected"),
         is_failing_over: flags.contains("failover"),
-        patience: Duration::from_millis(fields.get("down-after-milliseconds")?.parse().ok()?),
+        patience: millis("down-after-milliseconds")?,
+        owes: millis("last-ping-sent")?,
         others: fields.get("num-other-sentinels")?.parse().ok()?,
     })
 }
 
 /// What follows from what they said, all after one moment. A failover raises the epoch, so who has the newest says which
-/// primary; it is agreed on if more than half of all Sentinels name it and see it up. One that replaces a silent primary
-/// sooner than our leases end is not counted. `None`: nobody said anything.
+/// primary; it is agreed on if more than half of all Sentinels name it and see it up. One that may find it silent
+/// sooner than our lease ends is not counted: the primary may answer us and not the Sentinels. `None`: nobody said anything.
 fn agree(said: &[Said]) -> Option<Primary> {
     let newest = said.iter().max_by_key(|said| said.epoch)?;
     let all = said.iter().map(|said| said.others).max()?.saturating_add(1);
-    let counts = |one: &&Said| one.is_up && one.primary == newest.primary && one.patience >= LEAST_PATIENCE;
+    let is_patient = |one: &Said| one.patience >= LEAST_PATIENCE && one.owes.saturating_add(LEASE) <= one.patience;
+    let counts = |one: &&Said| one.is_up && one.primary == newest.primary && is_patient(one);
     let votes: BTreeSet<_> = said.iter().filter(counts).map(|said| &said.me).collect();
     // A failover that an operator asked for leaves the old primary up for a while: who knows of it stops the rest of us.
     let is_quiet = !said.iter().any(|one| one.is_failing_over);
@@ -159,6 +164,7 @@ mod tests {
             is_up: true,
             is_failing_over: false,
             patience: Duration::from_secs(5),
+            owes: Duration::ZERO,
             others: 2,
         }
     }
@@ -185,6 +191,10 @@ mod tests {
         assert_eq!(agree(&[says("x", 1, 0), doubts("y"), doubts("z")]), Some(Primary::Named(at(1))));
         let moves = Said { is_failing_over: true, ..says("z", 1, 0) };
         assert_eq!(agree(&[says("x", 1, 0), says("y", 1, 0), moves]), Some(Primary::Named(at(1))));
+        // It answers us and not them: they may replace it before our lease is over.
+        let waits = |me, millis| Said { owes: Duration::from_millis(millis), ..says(me, 1, 0) };
+        assert_eq!(agree(&[waits("x", 3500), waits("y", 3500)]), Some(Primary::Agreed(at(1))));
+        assert_eq!(agree(&[waits("x", 3500), waits("y", 3501)]), Some(Primary::Named(at(1))));
         let hasty = |me| Said { patience: LEAST_PATIENCE - Duration::from_millis(1), ..says(me, 1, 0) };
         assert_eq!(agree(&[says("x", 1, 0), hasty("y"), hasty("z")]), Some(Primary::Named(at(1))));
     }
@@ -198,6 +208,7 @@ mod tests {
                 ("flags", flags),
                 ("config-epoch", "3"),
                 ("down-after-milliseconds", "5000"),
+                ("last-ping-sent", "0"),
                 ("num-other-sentinels", "2"),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))

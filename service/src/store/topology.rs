@@ -1,9 +1,11 @@
 //! Who owns which bucket of a Cluster, judged from what its nodes say of it (CLUSTER NODES). No node is believed alone:
 //! one that was stopped and goes on, or that is cut off, still says that it is the primary.
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::entry::Bucket;
 use super::redis_options::Address;
+use super::routes::LEASE;
 
 const SLOTS: u16 = 16_384;
 
@@ -21,6 +23,8 @@ struct Told {
     is_primary: bool,
     /// It is silent, or so it seems to who tells.
     is_doubtful: bool,
+    /// When a ping was sent that it has not answered yet, by the clock of who tells in Unix milliseconds; 0: none.
+    pinged: u64,
     epoch: u64,
     /// Both ends included.
     slots: Vec<(u16, u16)>,
@@ -68,7 +72,8 @@ impl View {
         for line in text.lines() {
             let mut words = line.split(' ');
             let (id, place, flags) = (words.next()?, words.next()?, words.next()?);
-            let (epoch, _link) = (words.nth(3)?.parse().ok()?, words.next()?);
+            let (_primary, pinged, _ponged) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
+            let (epoch, _link) = (words.next()?.parse().ok()?, words.next()?);
             let flags: Vec<_> = flags.split(',').collect();
             let has = |flag: &str| flags.contains(&flag);
             let mut slots = Vec::new();
@@ -81,6 +86,7 @@ impl View {
                 address: address(place, from)?,
                 is_primary: has("master"),
                 is_doubtful: ["fail?", "fail", "handshake", "noaddr"].iter().any(|flag| has(flag)),
+                pinged,
                 epoch,
                 slots,
             };
@@ -90,6 +96,15 @@ impl View {
             view.nodes.insert(id.to_owned(), told);
         }
         (!view.me.is_empty()).then_some(view)
+    }
+
+    /// Doubts whom this node may find silent before our lease is over: a server may answer us and not the others. `now` is
+    /// its clock in Unix milliseconds, `patience` its `cluster-node-timeout`.
+    pub fn doubt_the_silent(&mut self, now: u64, patience: Duration) {
+        for told in self.nodes.values_mut().filter(|told| told.pinged > 0) {
+            let owes = Duration::from_millis(now.saturating_sub(told.pinged));
+            told.is_doubtful |= owes.saturating_add(LEASE) > patience;
+        }
     }
 
     pub fn is_primary(&self) -> bool {
@@ -267,6 +282,24 @@ mod tests {
         assert!(a == 0 && c > 0);
         let [a, ..] = counts(&agree(&views(&[told_by("a"), doubt("b"), told_by("c")])));
         assert!(a > 0, "two of three still say so");
+    }
+
+    #[test]
+    fn a_primary_that_may_be_replaced_before_our_lease_is_over_is_doubted() {
+        let owes = |me: &str, millis: u64| {
+            let sent = 100_000 - millis;
+            let text = told_by(me).replace("master - 0 0 1", &format!("master - {sent} 0 1"));
+            let mut view = View::parse(&text, &from()).unwrap();
+            view.doubt_the_silent(100_000, Duration::from_secs(15));
+            view
+        };
+        let [a, b, ..] = counts(&agree(&[owes("a", 0), owes("b", 13_500), owes("c", 13_500)]));
+        assert!(a > 0 && b > 0);
+        let [a, b, ..] = counts(&agree(&[owes("a", 0), owes("b", 13_501), owes("c", 13_501)]));
+        assert!(a == 0 && b > 0);
+        // A clock that went back proves nothing, and one that is not asked is not late.
+        let [a, ..] = counts(&agree(&["a", "b", "c"].map(|me| owes(me, 100_000))));
+        assert!(a > 0);
     }
 
     #[test]

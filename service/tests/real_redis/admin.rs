@@ -1,10 +1,10 @@
 //! Who may call the admin listener, how often, and what is remembered of it.
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use service::AdminTls;
+use service::{AdminTls, ListenerTls};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use wire::Kind;
 
@@ -87,9 +87,30 @@ fn the_stream_is_read_from_where_one_was_and_trimmed_by_age() {
         service.admin("GET", "/v1/revocations", "");
     }
     std::thread::sleep(Duration::from_millis(1200));
+    // What is too old is not shown any more, though it is not trimmed before something is added.
+    let from = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() - 1000;
+    for path in ["/v1/audit?limit=1000", "/v1/audit?limit=1000&after=0", "/v1/audit?limit=1000&after=1-1"] {
+        let (_, page) = service.admin("GET", path, "");
+        for entry in page["entries"].as_array().unwrap() {
+            let millis: u128 = entry["id"].as_str().unwrap().split('-').next().unwrap().parse().unwrap();
+            assert!(millis >= from, "{path}: {entry} is older than {from}");
+        }
+    }
     // One of two is not the one in sixteen that trims by number.
     (0..2).for_each(|_| drop(service.admin("GET", "/v1/revocations", "")));
     assert!(length(&redis) <= 102, "{}", length(&redis));
+}
+
+#[test]
+fn strangers_cannot_push_out_of_the_stream_what_is_to_be_kept_for_months() {
+    let (_redis, service) = started();
+    let until = Instant::now() + Duration::from_millis(1200);
+    while Instant::now() < until {
+        service.admin_text("GET", "/v1/revocations", Some("wrong-wrong-wrong-wrong-wrong-wrong"), "");
+    }
+    let (_, page) = service.admin("GET", "/v1/audit", "");
+    let refused = page["entries"].as_array().unwrap().iter().filter(|entry| entry["by"] == "nobody");
+    assert_eq!(refused.count(), 1, "{page}");
 }
 
 fn length(redis: &Redis) -> u32 {
@@ -185,9 +206,7 @@ fn a_certificate_of_the_right_authority_and_name_is_enough_and_any_other_is_not(
     let stranger = theirs.sign("operator", "URI:spiffe://mesh/operator");
     let redis = Redis::start();
     let tls = AdminTls {
-        certificate,
-        key,
-        client_ca: Some(ours.ca()),
+        files: ListenerTls { certificate, key, client_ca: Some(ours.ca()) },
         client_names: vec!["spiffe://mesh/operator".into()],
         require_certificate: false,
     };
@@ -236,6 +255,8 @@ fn the_api_description_is_served_and_every_route_of_it_is_there() {
         access_lifetime: Duration::from_secs(60),
         refresh_grace: Duration::ZERO,
         signing_keys: vec![],
+        token_sessions: 4,
+        token_timeout: Duration::from_secs(3),
         clients: None,
         secrets: vec![],
     };

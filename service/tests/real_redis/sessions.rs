@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mint::{Alg, SigningKey};
 use serde_json::{Value, json};
-use service::SessionOptions;
+use service::{KeySource, SessionOptions};
 use wire::opaque_token::{self, OpaqueToken, Purpose};
 use wire::{Answer, Kind};
 
@@ -38,7 +38,9 @@ fn session_options(dir: &tempfile::TempDir) -> SessionOptions {
         lifetime: Duration::from_secs(12 * 3600),
         access_lifetime: Duration::from_secs(300),
         refresh_grace: Duration::from_secs(1),
-        signing_keys: vec![signing_key(dir, "signing.pem", Alg::ES256).0],
+        signing_keys: vec![KeySource::File(signing_key(dir, "signing.pem", Alg::ES256).0)],
+        token_sessions: 4,
+        token_timeout: Duration::from_secs(3),
         clients: Some(dir.path().join("clients.json")),
         secrets: vec![],
     }
@@ -106,6 +108,26 @@ impl Stack {
     fn refresh(&self, token: &str) -> (u16, Value) {
         let form = [("grant_type", "refresh_token"), ("refresh_token", token)];
         self.as_client("app", SECRET, "/oauth2/token", &form)
+    }
+
+    /// Sends a request whose writes have to wait a moment, and is gone before they are done.
+    fn ask_and_hang_up(&self, at: std::net::SocketAddr, line: &str, body: &str) {
+        let mut stream = std::net::TcpStream::connect(at).unwrap();
+        let request = format!(
+            "{line} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {ADMIN}\r\ncontent-length: {}\r\n\
+             content-type: application/x-www-form-urlencoded\r\n\r\n{body}",
+            body.len()
+        );
+        // The OAuth endpoints take one way to authenticate.
+        let request = match line.contains("/oauth2/") {
+            true => request.replace(&format!("authorization: Bearer {ADMIN}\r\n"), ""),
+            false => request,
+        };
+        self.redis.ask(&["CLIENT", "PAUSE", "700", "WRITE"]);
+        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+        // Not sooner than that: a request that was never begun ends nothing.
+        let waits = || !self.redis.ask(&["INFO", "clients"]).contains("blocked_clients:0");
+        eventually(SOON, || waits().then_some(()));
     }
 
     fn dead_for_filters(&self, sid: &str) -> bool {
@@ -566,6 +588,26 @@ fn subjects_are_listed_by_pages_and_ended_one_all_but_one_and_all() {
 }
 
 #[test]
+fn one_session_that_cannot_be_ended_keeps_no_other_from_it() {
+    let stack = stack();
+    let names = || {
+        let names = stack.redis.ask(&["KEYS", "portcullis:*:s:*"]);
+        names.lines().filter(|line| line.starts_with("portcullis:")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let stays = stack.create(json!({ "subject": "alice" }));
+    let of_stays = names();
+    let made: Vec<Value> = (0..20).map(|_| stack.create(json!({ "subject": "alice" }))).collect();
+    for name in names().iter().filter(|name| !of_stays.contains(name)).take(3) {
+        stack.redis.ask(&["HSET", name, "d", "broken"]);
+    }
+    let path = format!("/v1/subjects/alice/sessions?except={}", text(&stays, "sid"));
+    let (status, problem) = stack.service.admin("DELETE", &path, "");
+    assert_eq!((status, text(&problem, "code")), (503, "store_failed"), "{problem}");
+    let dead = made.iter().filter(|made| stack.dead_for_filters(text(made, "sid"))).count();
+    assert_eq!((dead, stack.is_active(text(&stays, "access_token"))), (17, true));
+}
+
+#[test]
 fn sessions_outlive_the_rotation_of_their_secret_until_it_is_gone() {
     let (redis, dir) = (Redis::start(), tempfile::tempdir().unwrap());
     let with = |secrets: &[u8]| {
@@ -600,17 +642,149 @@ fn who_hangs_up_does_not_keep_the_end_of_a_stolen_session_from_the_filters() {
     // The grace ends sooner if another one follows.
     assert_eq!(stack.refresh(text(&newer, "refresh_token")).0, 200);
     let body = format!("client_id=app&client_secret={SECRET}&grant_type=refresh_token&refresh_token={old}");
-    let mut stream = std::net::TcpStream::connect(stack.service.at.listen).unwrap();
-    let head = "POST /oauth2/token HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-www-form-urlencoded\r\n";
-    // What writes has to wait, and meanwhile the client is gone.
-    stack.redis.ask(&["CLIENT", "PAUSE", "1500", "WRITE"]);
-    let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
-    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
-    // Not sooner than that: a request that was never begun ends nothing.
-    let waits = || !stack.redis.ask(&["INFO", "clients"]).contains("blocked_clients:0");
-    eventually(SOON, || waits().then_some(()));
-    drop(stream);
+    stack.ask_and_hang_up(stack.service.at.listen, "POST /oauth2/token", &body);
     eventually(SOON, || stack.dead_for_filters(text(&made, "sid")).then_some(()));
+}
+
+#[test]
+fn an_end_that_was_asked_for_is_carried_out_whoever_hangs_up() {
+    let stack = stack();
+    let made = |subject: &str| stack.create(json!({ "subject": subject, "client_id": "app", "format": "jwt" }));
+    let is_dead = |made: &Value| eventually(SOON, || stack.dead_for_filters(text(made, "sid")).then_some(()));
+    let (listen, admin) = (stack.service.at.listen, stack.service.at.admin);
+
+    let revoked = made("alice");
+    let body = format!("client_id=app&client_secret={SECRET}&token={}", text(&revoked, "access_token"));
+    stack.ask_and_hang_up(listen, "POST /oauth2/revoke", &body);
+    is_dead(&revoked);
+
+    let ended = made("bob");
+    stack.ask_and_hang_up(admin, &format!("DELETE /v1/sessions/{}", text(&ended, "sid")), "");
+    is_dead(&ended);
+
+    let (stays, others) = (made("carol"), [made("carol"), made("carol")]);
+    let path = format!("DELETE /v1/subjects/carol/sessions?except={}", text(&stays, "sid"));
+    stack.ask_and_hang_up(admin, &path, "");
+    others.iter().for_each(is_dead);
+    assert!(!stack.dead_for_filters(text(&stays, "sid")));
+
+    // Of a bulk what came in, also what was not among the first to be written.
+    let of = |subject: &str| json!({ "kind": "user", "issuer": OURS, "id": subject }).to_string();
+    let lines = format!("{}{}{}\n", of("dave"), "\n".repeat(300), of("eve"));
+    stack.ask_and_hang_up(admin, "POST /v1/revocations/bulk", &lines);
+    for subject in ["dave", "eve"] {
+        let key = secret(1).derive().revocation_key(Kind::User, OURS, subject.as_bytes());
+        let is_over = || matches!(stack.service.check(&[key]).as_deref(), Ok([Answer::Before(_)]));
+        eventually(SOON, || is_over().then_some(()));
+    }
+
+    // And what was done is remembered.
+    let done = |action: &str, by: &str| {
+        let is_it = |entry: &Value| entry["action"] == action && entry["by"] == by && entry["outcome"] == "done";
+        eventually(SOON, || stack.audit().iter().any(is_it).then_some(()));
+    };
+    done("session.end", "client:app");
+    done("session.end", "admin");
+    done("session.end_all", "admin");
+}
+
+#[test]
+fn a_service_that_stops_finishes_what_was_begun_for_who_hung_up() {
+    let mut stack = stack();
+    let made = stack.create(json!({ "subject": "alice" }));
+    let sid = text(&made, "sid").to_owned();
+    stack.ask_and_hang_up(stack.service.at.admin, &format!("DELETE /v1/sessions/{sid}"), "");
+    // Ends the old service while its writes still wait.
+    let sessions = Some(session_options(&stack.dir));
+    stack.service = Running::start(service::Options { sessions, ..options(&stack.redis) });
+    assert!(stack.dead_for_filters(&sid));
+}
+
+#[test]
+fn a_reused_refresh_token_gets_nothing_also_when_redis_does_not_confirm() {
+    let stack = stack_with(|options| options.refresh_grace = Duration::ZERO);
+    // One replica is asked for, and there is none: everything is written and nothing confirmed.
+    let sessions = Some(SessionOptions { refresh_grace: Duration::ZERO, ..session_options(&stack.dir) });
+    let confirm_timeout = Duration::from_millis(100);
+    let unconfirmed =
+        Running::start(service::Options { sessions, min_replicas: 1, confirm_timeout, ..options(&stack.redis) });
+    let refresh = |token: &str| {
+        let body = format!("client_id=app&client_secret={SECRET}&grant_type=refresh_token&refresh_token={token}");
+        let (status, text, _) =
+            unconfirmed.post("/oauth2/token", &[("content-type", "application/x-www-form-urlencoded")], &body);
+        (status, serde_json::from_str::<Value>(&text).unwrap())
+    };
+    let made = stack.create(json!({ "subject": "alice", "client_id": "app", "refresh": true, "format": "jwt" }));
+    // Refusing the one that is current would leave its client without any.
+    let (status, second) = refresh(text(&made, "refresh_token"));
+    assert_eq!(status, 200, "{second}");
+    std::thread::sleep(Duration::from_millis(5));
+    // A JWT needs no record in Redis to be good: whoever stole the first token must not get one.
+    let (status, problem) = refresh(text(&made, "refresh_token"));
+    assert_eq!((status, text(&problem, "error")), (400, "invalid_grant"), "{problem}");
+    eventually(SOON, || stack.dead_for_filters(text(&made, "sid")).then_some(()));
+    assert_eq!(refresh(text(&second, "refresh_token")).0, 503, "its end is not confirmed either");
+}
+
+#[test]
+fn a_stolen_session_ends_also_when_redis_never_said_that_it_was_stolen() {
+    let (redis, dir) = (Redis::start(), tempfile::tempdir().unwrap());
+    let sessions = Some(SessionOptions { refresh_grace: Duration::ZERO, ..session_options(&dir) });
+    let confirm_timeout = Duration::from_millis(300);
+    let service = Running::start(service::Options { sessions, confirm_timeout, ..options(&redis) });
+    let stack = Stack { redis, service, dir };
+    let made = stack.create(json!({ "subject": "alice", "client_id": "app", "refresh": true, "format": "jwt" }));
+    assert_eq!(stack.refresh(text(&made, "refresh_token")).0, 200);
+    let body = format!(
+        "client_id=app&client_secret={SECRET}&grant_type=refresh_token&refresh_token={}",
+        text(&made, "refresh_token")
+    );
+    stack.ask_and_hang_up(stack.service.at.listen, "POST /oauth2/token", &body);
+    // In one piece: what waited is done after all of it, when nobody listens for its reply any more.
+    let mut busy = std::net::TcpStream::connect(("127.0.0.1", stack.redis.port)).unwrap();
+    std::io::Write::write_all(&mut busy, b"CLIENT UNPAUSE\r\nEVAL \"for i = 1, 4e8 do end\" 0\r\n").unwrap();
+    eventually(SOON * 2, || stack.dead_for_filters(text(&made, "sid")).then_some(()));
+}
+
+#[test]
+fn a_session_that_is_being_made_while_its_subjects_list_is_full_is_in_it() {
+    let stack = stack();
+    // What this one writes is there at once, and goes on when the replica has it.
+    let (replica, waiting) = (Redis::start(), session_options(&stack.dir));
+    stack.redis.ask(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
+    replica.ask(&["REPLICAOF", "127.0.0.1", &stack.redis.port.to_string()]);
+    eventually(SOON, || stack.redis.ask(&["INFO", "replication"]).contains("state=online").then_some(()));
+    let confirm_timeout = Duration::from_secs(8);
+    let redis_timeout = Duration::from_secs(1);
+    let options = service::Options {
+        sessions: Some(waiting),
+        min_replicas: 1,
+        confirm_timeout,
+        redis_timeout,
+        ..options(&stack.redis)
+    };
+    let waiting = Running::start(options);
+    let first = stack.create(json!({ "subject": "alice" }));
+    let names = stack.redis.ask(&["KEYS", "portcullis:*:u:*"]);
+    let name = names.lines().find(|line| line.starts_with("portcullis:")).unwrap();
+    let fill = "for n = 1, 998 do redis.call('ZADD', KEYS[1], 1e15, string.format('%020dAA', n)) end";
+    stack.redis.ask(&["EVAL", fill, "1", name]);
+    replica.signal("STOP");
+    let slow = std::thread::scope(|scope| {
+        let slow = scope.spawn(|| waiting.admin("POST", "/v1/sessions", r#"{"subject":"alice"}"#));
+        let waits = || !stack.redis.ask(&["INFO", "clients"]).contains("blocked_clients:0");
+        eventually(SOON, || waits().then_some(()));
+        // Full, or nearly, whichever of its two writes waits: each of these prunes, or makes the next one do so.
+        (0..3).for_each(|_| drop(stack.create(json!({ "subject": "alice" }))));
+        replica.signal("CONT");
+        slow.join().unwrap()
+    });
+    assert_eq!(slow.0, 201, "{}", slow.1);
+    assert!(stack.is_active(text(&slow.1, "access_token")));
+    let path = format!("/v1/subjects/alice/sessions?except={}", text(&first, "sid"));
+    let (status, ended) = stack.service.admin("DELETE", &path, "");
+    assert_eq!((status, ended["ended"].as_array().map(Vec::len)), (200, Some(4)), "{ended}");
+    assert!(!stack.is_active(text(&slow.1, "access_token")), "it was not in the list");
 }
 
 #[test]

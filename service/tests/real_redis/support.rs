@@ -137,6 +137,7 @@ pub fn options(redis: &Redis) -> Options {
         confirm_timeout: Duration::from_secs(2),
         secrets: vec![secret(1)],
         admin_token: AdminToken::new(ADMIN).unwrap(),
+        tls: None,
         admin_tls: None,
         admin_rate: 10_000,
         audit_retention: Duration::from_secs(90 * 86_400),

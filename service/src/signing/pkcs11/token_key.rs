@@ -1,0 +1,274 @@
+//! A key in a token that signs for us: so many signatures at once, each within its time, each verified before it is used,
+//! and found again after the token was lost.
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest;
+use cryptoki::mechanism::Mechanism;
+use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
+use cryptoki::object::ObjectHandle;
+use cryptoki::session::Session;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+
+use super::error::TokenError;
+use super::module::{Context, Module};
+use super::object;
+use super::uri::Pkcs11Uri;
+use crate::signing::public::{Alg, Public};
+use crate::throttle::Throttle;
+
+/// Loading a module, logging in and finding the key; modules of devices in the network connect meanwhile.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Signatures that wait for a session, beside those under way; more are refused at once.
+const MAX_WAITING: usize = 64;
+/// How often a key is tried that nobody asks, so that its loss is seen before somebody needs it.
+const TRIED_EVERY: Duration = Duration::from_secs(10);
+/// The pauses between tries of one that failed: the first, each twice the one before, and the longest.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MOST: Duration = Duration::from_secs(30);
+/// What is signed to try: no signing input of a JWS (RFC 7515 section 5.1), which has no spaces.
+const TRIAL: &[u8] = b"portcullis tries whether this key signs";
+
+/// Of one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Open with its token: the most signatures at once.
+    pub sessions: usize,
+    /// For one signature, waiting included.
+    pub timeout: Duration,
+}
+
+pub struct TokenKey {
+    module: Arc<Module>,
+    uri: Pkcs11Uri,
+    public: Arc<Public>,
+    limits: Limits,
+    /// Of sessions, held by the thread that uses one: a call that hangs keeps its place, so no more than these can.
+    places: Arc<Semaphore>,
+    queue: Semaphore,
+    idle: Mutex<Vec<Open>>,
+    /// Why the last signature failed, if it did.
+    trouble: Mutex<Option<String>>,
+    lost: Arc<Notify>,
+    said: Throttle,
+}
+
+/// Has no end of its own: after the module began anew its handle may be another's, so whoever drops one decides.
+#[derive(Debug)]
+struct Open {
+    session: Session,
+    key: ObjectHandle,
+    epoch: u64,
+}
+
+impl TokenKey {
+    /// Loads the module, logs in, finds the key and has it sign once: what it signs must verify with its public half.
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    pub async fn open(uri: Pkcs11Uri, limits: Limits) -> Result<Arc<Self>, TokenError> {
+        let opening = spawn_blocking(move || Self::open_now(uri, limits));
+        let opened = timeout(OPEN_TIMEOUT, opening).await.map_err(|_| TokenError::TimedOut(OPEN_TIMEOUT))?;
+        opened.unwrap_or(Err(TokenError::Unfit("the module panicked"))).map(Arc::new)
+    }
+
+    fn open_now(uri: Pkcs11Uri, limits: Limits) -> Result<Self, TokenError> {
+        let module = Module::load(&uri.module)?;
+        let context = module.context();
+        let (open, public) = begin(&module, &context, &uri, |session, key| object::read(session, key, &uri))?;
+        drop(context);
+        let key = Self {
+            module,
+            uri,
+            public: Arc::new(public),
+            limits,
+            places: Arc::new(Semaphore::new(limits.sessions)),
+            queue: Semaphore::new(limits.sessions.saturating_add(MAX_WAITING)),
+            idle: Mutex::new(vec![open]),
+            trouble: Mutex::default(),
+            lost: Arc::default(),
+            said: Throttle::default(),
+        };
+        key.sign_now(TRIAL)?;
+        Ok(key)
+    }
+
+    pub fn public(&self) -> &Arc<Public> {
+        &self.public
+    }
+
+    /// By the last signature, or the last try.
+    pub fn is_well(&self) -> bool {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// In the form that JWS gives it.
+    ///
+    /// # Errors
+    /// See [`TokenError`]; it is in the log, too.
+    pub async fn sign(self: &Arc<Self>, input: &[u8]) -> Result<Vec<u8>, TokenError> {
+        let Ok(_queued) = self.queue.try_acquire() else { return Err(TokenError::Busy) };
+        let signing = async {
+            let place = Arc::clone(&self.places).acquire_owned().await;
+            let (key, input) = (Arc::clone(self), input.to_vec());
+            let signed = spawn_blocking(move || {
+                let _place = place;
+                key.sign_now(&input)
+            });
+            signed.await.unwrap_or(Err(TokenError::Unfit("the module panicked")))
+        };
+        let signed = timeout(self.limits.timeout, signing).await;
+        let signed = signed.unwrap_or(Err(TokenError::TimedOut(self.limits.timeout)));
+        self.note(signed.as_ref().err());
+        signed
+    }
+
+    fn sign_now(&self, input: &[u8]) -> Result<Vec<u8>, TokenError> {
+        let context = self.module.context();
+        if let Some(open) = self.take_idle(&context) {
+            if let Ok(signature) = self.sign_in(&open, input) {
+                self.give_back(open);
+                return Ok(signature);
+            }
+            // The session, its login or the key's handle was lost, and then all are. A new one tells what is wrong.
+            open.close();
+            while let Some(other) = self.take_idle(&context) {
+                other.close();
+            }
+        }
+        let (open, ()) = begin(&self.module, &context, &self.uri, |_, _| Ok(()))?;
+        match self.sign_in(&open, input) {
+            Ok(signature) => {
+                self.give_back(open);
+                Ok(signature)
+            }
+            Err(error) => {
+                open.close();
+                Err(error)
+            }
+        }
+    }
+
+    /// A signature that somebody disturbed, or of another key, never leaves: a wrong one of RSA could give the key away.
+    fn sign_in(&self, open: &Open, input: &[u8]) -> Result<Vec<u8>, TokenError> {
+        let signature = match self.public.alg() {
+            Alg::Rs256 => open.session.sign(&Mechanism::Sha256RsaPkcs, open.key, input),
+            // Not every token hashes for ECDSA.
+            Alg::Es256 => {
+                let hash = digest::digest(&digest::SHA256, input);
+                open.session.sign(&Mechanism::Ecdsa, open.key, hash.as_ref())
+            }
+            Alg::EdDsa => {
+                let pure = Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Pure));
+                open.session.sign(&pure, open.key, input)
+            }
+        }?;
+        match self.public.verifies(input, &signature) {
+            true => Ok(signature),
+            false => Err(TokenError::Mismatch),
+        }
+    }
+
+    fn take_idle(&self, context: &Context) -> Option<Open> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|open| open.epoch == context.epoch);
+        idle.pop()
+    }
+
+    fn give_back(&self, open: Open) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(open);
+    }
+
+    fn note(&self, error: Option<&TokenError>) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let kid = self.public.kid();
+        match error {
+            // It says nothing of the token.
+            Some(TokenError::Busy) => return,
+            Some(error) => {
+                let error = error.to_string();
+                if trouble.as_ref() != Some(&error)
+                    && let Some(more) = self.said.pass(Instant::now())
+                {
+                    tracing::error!(kid, error, more, "a token does not sign");
+                }
+                *trouble = Some(error);
+            }
+            None => {
+                if trouble.take().is_some() {
+                    tracing::info!(kid, "the token signs again");
+                }
+                return;
+            }
+        }
+        drop(trouble);
+        self.lost.notify_one();
+    }
+
+    async fn begin_anew(self: &Arc<Self>) {
+        let key = Arc::clone(self);
+        let anew = spawn_blocking(move || key.module.begin_anew());
+        // It goes on if it takes longer; nobody else begins meanwhile.
+        let _ = timeout(self.limits.timeout, anew).await;
+    }
+}
+
+/// Tries the key now and then, and one that failed until it signs again. Runs for as long as somebody has the key.
+pub async fn tend(key: Weak<TokenKey>) {
+    let Some(lost) = key.upgrade().map(|key| Arc::clone(&key.lost)) else { return };
+    let mut pause = TRIED_EVERY;
+    loop {
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = lost.notified(), if pause == TRIED_EVERY => {
+                pause = RETRY_FIRST;
+                continue;
+            }
+        }
+        let Some(key) = key.upgrade() else { return };
+        let mut tried = key.sign(TRIAL).await;
+        if tried.as_ref().is_err_and(TokenError::may_be_lost) {
+            key.begin_anew().await;
+            tried = key.sign(TRIAL).await;
+        }
+        pause = match tried {
+            Ok(_) => TRIED_EVERY,
+            Err(_) if pause == TRIED_EVERY => RETRY_FIRST,
+            Err(_) => (pause * 2).min(RETRY_MOST),
+        };
+    }
+}
+
+/// A session with the key found in it, and what `look` makes of it.
+fn begin<T>(
+    module: &Module,
+    context: &Context,
+    uri: &Pkcs11Uri,
+    look: impl FnOnce(&Session, ObjectHandle) -> Result<T, TokenError>,
+) -> Result<(Open, T), TokenError> {
+    let session = module.open(context, uri)?;
+    let looked = object::find(&session, uri).and_then(|key| Ok((key, look(&session, key)?)));
+    match looked {
+        Ok((key, seen)) => Ok((Open { session, key, epoch: context.epoch }, seen)),
+        Err(error) => {
+            let _ = session.close();
+            Err(error)
+        }
+    }
+}
+
+impl Open {
+    /// Fails where it is lost already.
+    fn close(self) {
+        let _ = self.session.close();
+    }
+}
+
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenKey({:?})", self.public)
+    }
+}

@@ -1,0 +1,131 @@
+//! Blocks of addresses: what a session may be bound to, and how the filter reads it.
+use std::net::IpAddr;
+
+/// A block of addresses (RFC 4632, RFC 4291 section 2.3). An address alone is a block of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    /// Canonical: IPv4 where it can be.
+    network: IpAddr,
+    prefix: u32,
+}
+
+impl Cidr {
+    /// None when malformed, which includes bits set beyond the prefix: `10.0.0.1/8` says two things, and the narrower
+    /// of them may be the one that was meant. IPv4 in IPv6 (`::ffff:1.2.3.4`) is IPv4.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(parse_prefix(prefix)?)),
+            None => (text, None),
+        };
+        let written: IpAddr = address.parse().ok()?;
+        let prefix = prefix.unwrap_or(width(written));
+        if prefix > width(written) || first_bits(written, prefix) != bits(written) {
+            return None;
+        }
+        let network = written.to_canonical();
+        let saved = width(written).checked_sub(width(network))?;
+        Some(match prefix.checked_sub(saved) {
+            Some(prefix) => Self { network, prefix },
+            None => Self { network: written, prefix },
+        })
+    }
+
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_ipv4() == self.network.is_ipv4() && first_bits(address, self.prefix) == bits(self.network)
+    }
+}
+
+fn parse_prefix(text: &str) -> Option<u32> {
+    let canonical = text == "0" || !text.starts_with('0');
+    (canonical && text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+fn width(address: IpAddr) -> u32 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// The address with every bit beyond the first `prefix` cleared.
+fn first_bits(address: IpAddr, prefix: u32) -> u128 {
+    let rest = width(address).saturating_sub(prefix);
+    let mask = u128::MAX.checked_shl(rest).unwrap_or(0);
+    bits(address) & mask
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_block_holds_its_first_and_last_address_and_no_neighbour() {
+        for (block, first, last, below, above) in [
+            ("10.1.2.0/24", "10.1.2.0", "10.1.2.255", "10.1.1.255", "10.1.3.0"),
+            ("10.1.2.3", "10.1.2.3", "10.1.2.3", "10.1.2.2", "10.1.2.4"),
+            ("10.1.2.3/32", "10.1.2.3", "10.1.2.3", "10.1.2.2", "10.1.2.4"),
+            ("128.0.0.0/1", "128.0.0.0", "255.255.255.255", "127.255.255.255", "::1"),
+            ("2001:db8::/33", "2001:db8::", "2001:db8:7fff::1", "2001:db7::", "2001:db8:8000::"),
+            ("::1", "::1", "::1", "::", "::2"),
+        ] {
+            let cidr = Cidr::parse(block).unwrap();
+            for (address, inside) in [(first, true), (last, true), (below, false), (above, false)] {
+                assert_eq!(cidr.contains(ip(address)), inside, "{address} in {block}");
+            }
+        }
+    }
+
+    #[test]
+    fn everything_is_everything_of_its_family_only() {
+        assert!(Cidr::parse("0.0.0.0/0").unwrap().contains(ip("203.0.113.9")));
+        assert!(!Cidr::parse("0.0.0.0/0").unwrap().contains(ip("2001:db8::1")));
+        assert!(Cidr::parse("::/0").unwrap().contains(ip("2001:db8::1")));
+        assert!(!Cidr::parse("::/0").unwrap().contains(ip("203.0.113.9")));
+    }
+
+    #[test]
+    fn ipv4_in_ipv6_is_ipv4_on_both_sides() {
+        assert!(Cidr::parse("10.0.0.0/8").unwrap().contains(ip("::ffff:10.1.2.3")));
+        assert!(Cidr::parse("::ffff:10.0.0.0/104").unwrap().contains(ip("10.1.2.3")));
+        assert!(Cidr::parse("::ffff:10.1.2.3").unwrap().contains(ip("10.1.2.3")));
+        assert!(!Cidr::parse("::ffff:10.1.2.3").unwrap().contains(ip("10.1.2.4")));
+        assert_eq!(Cidr::parse("::ffff:0:0/96"), Cidr::parse("0.0.0.0/0"));
+    }
+
+    #[test]
+    fn malformed_blocks_are_refused() {
+        for text in [
+            "",
+            "/",
+            "/8",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.0/08",
+            "10.0.0.0/+8",
+            "10.0.0.0/8/8",
+            "10.0.0.1/8",
+            "10.0.0",
+            "010.0.0.1",
+            "10.0.0.1 ",
+            "10.0.0.1:80",
+            "::/129",
+            "2001:db8::1/64",
+            "::ffff:10.0.0.1/104",
+            "[::1]",
+            "fe80::1%eth0",
+            "localhost",
+            "*",
+        ] {
+            assert_eq!(Cidr::parse(text), None, "{text:?}");
+        }
+    }
+}
