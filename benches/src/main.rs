@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod authorizer;
+mod capacity;
 mod chart;
 mod compare;
 mod growth;
@@ -31,6 +32,8 @@ struct Options {
 enum What {
     /// How the cost grows with tokens, workers, rules, issuers, keys and revocations: benches/results/growth.*
     Growth(growth::Options),
+    /// How many checks a fleet makes, and what they cost: the plan of docs/operations.md. Measures nothing
+    Capacity(capacity::Options),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let run = match &options.what {
         None => compare::run(&options.compare),
         Some(What::Growth(growth)) => growth::run(growth),
+        Some(What::Capacity(capacity)) => capacity::run(capacity),
     };
     match run {
         Ok(0) => ExitCode::SUCCESS,

@@ -170,6 +170,10 @@ impl Introspecting {
         }
     }
 
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub fn is_waiting(&self, stream: Waiter) -> bool {
         !self.waiting.is_empty() && self.waiting.contains_key(&stream)
     }

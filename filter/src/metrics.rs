@@ -55,6 +55,14 @@ pub enum Histogram {
     IntrospectionMicroseconds,
 }
 
+/// For what a request waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitsFor {
+    Check,
+    Introspection,
+    Keys,
+}
+
 /// What was counted since the last [`Metrics::flush`], and the host's numbers of what was ever counted: at most outcomes ×
 /// faults × rules. A host call for every request and counter would cost more than the counting.
 #[derive(Debug, Default)]
@@ -66,6 +74,16 @@ pub struct Metrics {
     histograms: HashMap<Histogram, Option<u32>>,
     key_fetches: HashMap<(usize, bool), Option<u32>>,
     introspections: HashMap<(usize, &'static str), Option<u32>>,
+    /// By issuer.
+    key_ages: HashMap<usize, Level>,
+    waiting: [Level; WaitsFor::ALL.len()],
+}
+
+/// A gauge, and what it was told last.
+#[derive(Debug, Clone, Copy, Default)]
+struct Level {
+    metric: Metric,
+    told: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -150,11 +168,59 @@ impl Metrics {
         }
     }
 
+    /// Seconds since the held set was fetched. All virtual machines of a process write to one gauge; the last one counts.
+    pub fn key_age(&mut self, issuer: usize, name: &str, seconds: u64) {
+        let level = self.key_ages.entry(issuer).or_default();
+        if let Some(metric) = level.change(seconds, || format!("portcullis.keys_age_seconds.issuer.{name}")) {
+            let _ = host::record_metric(metric, seconds);
+        }
+    }
+
+    /// How many wait here now. Told as a difference, so that the gauge is the sum over all virtual machines.
+    pub fn waiting(&mut self, what: WaitsFor, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        let Some(level) = self.waiting.get_mut(what as usize) else { return };
+        let before = level.told;
+        if let Some(metric) = level.change(count, || format!("portcullis.waiting_requests.reason.{}", what.name())) {
+            let by = i64::try_from(count).unwrap_or(i64::MAX).saturating_sub(i64::try_from(before).unwrap_or(i64::MAX));
+            if by != 0 {
+                let _ = host::add_to_metric(metric, by);
+            }
+        }
+    }
+
+    /// This configuration ends: nobody waits under it, and its keys are nobody's.
+    pub fn end(&mut self) {
+        for what in WaitsFor::ALL {
+            self.waiting(what, 0);
+        }
+        for level in self.key_ages.values() {
+            if let Metric::Defined(metric) = level.metric {
+                let _ = host::record_metric(metric, 0);
+            }
+        }
+    }
+
     pub fn record(&mut self, histogram: Histogram, value: u64) {
         let define = || host::define_metric(MetricType::Histogram, histogram.name()).ok();
         if let Some(metric) = *self.histograms.entry(histogram).or_insert_with(define) {
             let _ = host::record_metric(metric, value);
         }
+    }
+}
+
+impl Level {
+    /// The gauge, if it must be told: at first and when its value has changed.
+    fn change(&mut self, value: u64, name: impl FnOnce() -> String) -> Option<u32> {
+        let is_new = matches!(self.metric, Metric::Undefined);
+        if is_new {
+            self.metric = host::define_metric(MetricType::Gauge, &name()).map_or(Metric::Refused, Metric::Defined);
+        }
+        if !is_new && self.told == value {
+            return None;
+        }
+        self.told = value;
+        if let Metric::Defined(metric) = self.metric { Some(metric) } else { None }
     }
 }
 
@@ -253,6 +319,18 @@ impl Counter {
     }
 }
 
+impl WaitsFor {
+    const ALL: [WaitsFor; 3] = [WaitsFor::Check, WaitsFor::Introspection, WaitsFor::Keys];
+
+    fn name(self) -> &'static str {
+        match self {
+            WaitsFor::Check => "check",
+            WaitsFor::Introspection => "introspection",
+            WaitsFor::Keys => "keys",
+        }
+    }
+}
+
 impl CheckFailure {
     fn name(self) -> &'static str {
         match self {
@@ -325,6 +403,14 @@ mod tests {
         assert_eq!(metrics.changed.len(), 1);
     }
 
+    #[test]
+    fn a_gauge_is_told_only_when_its_value_has_changed() {
+        let mut level = Level { metric: Metric::Defined(7), told: 0 };
+        let told = [0, 3, 3, 0].map(|value| level.change(value, String::new));
+        assert_eq!(told, [None, Some(7), None, Some(7)]);
+        assert_eq!(WaitsFor::ALL.map(|what| what as usize), [0, 1, 2]);
+    }
+
     /// docs/metrics.md is written by hand, and held to the code here.
     #[test]
     fn every_metric_and_label_value_is_documented() {
@@ -350,6 +436,12 @@ mod tests {
         ];
         for name in counters.map(Counter::name) {
             assert!(docs.contains(&format!("wasmcustom.{name}")), "{name}");
+        }
+        for what in WaitsFor::ALL {
+            assert!(docs.contains(&format!("`{}`", what.name())), "{}", what.name());
+        }
+        for name in ["keys_age_seconds.issuer.ISSUER", "waiting_requests.reason.WAIT"] {
+            assert!(docs.contains(&format!("wasmcustom.portcullis.{name}")), "{name}");
         }
         let histograms = [Histogram::CheckMicroseconds, Histogram::CheckTokens, Histogram::IntrospectionMicroseconds];
         for name in histograms.map(Histogram::name) {

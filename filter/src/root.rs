@@ -22,7 +22,7 @@ use crate::configuration;
 use crate::host::{self, Clock, LogLevel, MapType};
 use crate::introspecting::{Introspecting, Settled};
 use crate::key_fetching::{KeyFetching, Outcome as KeyOutcome, Waiting};
-use crate::metrics::{self, CheckFailure, Counter, Histogram, Metrics, Outcome};
+use crate::metrics::{self, CheckFailure, Counter, Histogram, Metrics, Outcome, WaitsFor};
 use crate::pairs;
 use crate::peer::HostPeer;
 
@@ -667,6 +667,26 @@ impl Root {
             self.policy.revocation().map_or(Duration::ZERO, |revocation| revocation.timeout.saturating_mul(4));
         self.calls.retain(|_, call| now.monotonic.since(call.sent) < patience);
         self.send(Why::Tick, now);
+        self.tell_levels(now);
+    }
+
+    fn tell_levels(&mut self, now: Now) {
+        self.metrics.waiting(WaitsFor::Check, self.paused.len());
+        self.metrics.waiting(WaitsFor::Introspection, self.introspecting.waiting());
+        self.metrics.waiting(WaitsFor::Keys, self.awaiting_keys.len());
+        for issuer in self.keys.rings.fetched() {
+            if let (Some(fetched), Some(name)) =
+                (self.keys.rings.source(issuer).and_then(KeySource::fetched), self.policy.issuer_name(issuer))
+            {
+                self.metrics.key_age(issuer, name, now.monotonic.since(fetched).as_secs());
+            }
+        }
+    }
+
+    /// This configuration is over.
+    pub fn end_metrics(&mut self) {
+        self.flush_metrics();
+        self.metrics.end();
     }
 
     /// Counters reach the host with every tick, and when this configuration ends.

@@ -57,7 +57,7 @@ pub fn delete_context(context: u32) {
     with_vm((), |vm| {
         if let Some(place) = vm.roots.iter().position(|(id, _)| *id == context) {
             if let (_, Some(mut root)) = vm.roots.swap_remove(place) {
-                root.flush_metrics();
+                root.end_metrics();
             }
             if vm.first == Some(context) {
                 vm.first = None;

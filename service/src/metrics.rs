@@ -12,6 +12,7 @@ use wire::check::Trouble;
 
 use crate::signals::Endpoint;
 use crate::signing::{Failure, SignError};
+use crate::store::WriteError;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -31,6 +32,7 @@ pub struct Metrics {
     checks: Family<Label, Counter>,
     troubles: Family<Label, Counter>,
     revocations: Family<Label, Counter>,
+    failed: Family<Label, Counter>,
     oauth: Family<[(&'static str, &'static str); 2], Counter>,
     sessions: Family<Label, Counter>,
     signals: Family<[(&'static str, &'static str); 2], Counter>,
@@ -38,6 +40,8 @@ pub struct Metrics {
     signing_ready: Gauge<u64, AtomicU64>,
     pub keys_per_check: Histogram,
     pub redis_seconds: Histogram,
+    pub revocation_lag_seconds: Histogram,
+    evicted: Gauge<u64, AtomicU64>,
     ready: Gauge<u64, AtomicU64>,
     also: Family<Label, Counter>,
     also_ready: Gauge<u64, AtomicU64>,
@@ -148,6 +152,7 @@ impl Metrics {
         let checks = Family::<Label, Counter>::default();
         let troubles = Family::<Label, Counter>::default();
         let revocations = Family::<Label, Counter>::default();
+        let failed = Family::<Label, Counter>::default();
         let oauth = Family::<[(&'static str, &'static str); 2], Counter>::default();
         let sessions = Family::<Label, Counter>::default();
         let signals = Family::<[(&'static str, &'static str); 2], Counter>::default();
@@ -155,10 +160,14 @@ impl Metrics {
         let signing_ready = Gauge::<u64, AtomicU64>::default();
         let keys_per_check = Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 512.0]);
         let redis_seconds = Histogram::new([0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]);
+        let revocation_lag_seconds =
+            Histogram::new([0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0]);
+        let evicted = Gauge::<u64, AtomicU64>::default();
         let ready = Gauge::<u64, AtomicU64>::default();
         registry.register("checks", "Checks by how they ended", checks.clone());
         registry.register("troubles", "Checks that could not be answered, by reason", troubles.clone());
         registry.register("revocations", "Revocations written, by kind", revocations.clone());
+        registry.register("revocations_failed", "Revocations not acknowledged, by reason", failed.clone());
         registry.register("oauth", "Requests to the OAuth 2.0 endpoints by how they ended", oauth.clone());
         registry.register("sessions", "Sessions by what was done with them", sessions.clone());
         registry.register("signals", "Logout tokens and security events by how they ended", signals.clone());
@@ -170,6 +179,9 @@ impl Metrics {
         );
         registry.register("check_keys", "Keys in one check", keys_per_check.clone());
         registry.register("redis_seconds", "Round trips to Redis for reads", redis_seconds.clone());
+        let help = "From a revocation to the first answer that says so";
+        registry.register("revocation_lag_seconds", help, revocation_lag_seconds.clone());
+        registry.register("redis_evicted_keys", "Keys that Redis has evicted since it started", evicted.clone());
         registry.register("store_ready", "1 while the store can be answered from", ready.clone());
         let also = Family::<Label, Counter>::default();
         let (also_ready, also_behind) = (Gauge::<u64, AtomicU64>::default(), Gauge::<u64, AtomicU64>::default());
@@ -188,6 +200,9 @@ impl Metrics {
         }
         for kind in Kind::ALL {
             revocations.get_or_create(&[("kind", kind.name())]).inc_by(0);
+        }
+        for reason in ["not_written", "unknown", "unconfirmed"] {
+            failed.get_or_create(&[("reason", reason)]).inc_by(0);
         }
         for endpoint in Endpoint::ALL {
             for result in SignalResult::ALL {
@@ -211,6 +226,7 @@ impl Metrics {
             checks,
             troubles,
             revocations,
+            failed,
             oauth,
             sessions,
             signals,
@@ -218,6 +234,8 @@ impl Metrics {
             signing_ready,
             keys_per_check,
             redis_seconds,
+            revocation_lag_seconds,
+            evicted,
             ready,
             also,
             also_ready,
@@ -235,6 +253,15 @@ impl Metrics {
 
     pub fn revoked(&self, kind: Kind) {
         self.revocations.get_or_create(&[("kind", kind.name())]).inc();
+    }
+
+    pub fn revocation_failed(&self, error: &WriteError) {
+        let reason = match error {
+            WriteError::NotWritten(_) => "not_written",
+            WriteError::Unknown(_) => "unknown",
+            WriteError::Unconfirmed(_) => "unconfirmed",
+        };
+        self.failed.get_or_create(&[("reason", reason)]).inc();
     }
 
     pub fn oauth(&self, endpoint: &'static str, result: OAuthResult) {
@@ -273,6 +300,10 @@ impl Metrics {
 
     pub fn also_behind(&self, names: usize) {
         self.also_behind.set(names as u64);
+    }
+
+    pub fn evicted(&self, keys: u64) {
+        self.evicted.set(keys);
     }
 
     pub fn text(&self) -> String {

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 use wire::check::Trouble;
 use wire::opaque_token::{OpaqueToken, Purpose};
-use wire::{Kind, RevocationKey, token_id_from_jti};
+use wire::{Derived, Kind, RevocationKey, token_id_from_jti};
 
 use crate::admin::guard::TOLD;
 use crate::admin::problem::Problem;
@@ -201,6 +201,7 @@ impl Sessions {
     /// It cannot be told.
     pub async fn introspect(&self, shared: &Shared, token: &str) -> Result<Option<Map<String, Value>>, Trouble> {
         let Some(found) = self.find(shared, token).await?.filter(|found| found.kept.ended.is_none()) else {
+            self.tell_ended(shared, token);
             return Ok(None);
         };
         let kept = &found.kept;
@@ -465,6 +466,17 @@ impl Sessions {
         }
         let answers = shared.store.check(&keys).await?;
         Ok(answers.into_iter().any(|answer| answer.ends(data.auth_time)))
+    }
+
+    /// An ended session is gone before its revocation is read, and the answer tells of it all the same.
+    fn tell_ended(&self, shared: &Shared, token: &str) {
+        let Some(token) = OpaqueToken::parse(Purpose::Access, token.as_bytes()) else { return };
+        if self.ring.maker_of(&token).is_none() {
+            return;
+        }
+        let sid = Sid(token.sid).to_string();
+        let name = |derived: &Derived| derived.revocation_key(Kind::Session, &self.options.issuer, sid.as_bytes());
+        shared.store.told_ended(shared.secrets.iter().map(name));
     }
 
     /// Keeps a session alive that would end by lying unused. Nobody waits for it.

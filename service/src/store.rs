@@ -5,6 +5,7 @@ mod contents;
 mod create;
 mod entry;
 mod keeper;
+mod lag;
 mod migrate;
 mod once;
 mod reader;
@@ -37,6 +38,7 @@ use crate::Options;
 use crate::metrics::Metrics;
 use also::{Also, Just, Owed};
 use keeper::{Orders, Role};
+use lag::Lag;
 use reader::Reader;
 use transfer::Transfer;
 use writer::{Terms, Writer};
@@ -46,6 +48,7 @@ use writer::{Terms, Writer};
 pub struct Store {
     reader: Arc<Reader>,
     writer: Writer,
+    lag: Lag,
     /// Where every write goes too.
     also: Option<Arc<Also>>,
 }
@@ -88,9 +91,10 @@ impl Store {
         let limit = options.redis_timeout;
         let reader = Reader { kept: Arc::clone(&kept), pin: pin.clone(), limit, metrics: Arc::clone(&metrics) };
         let reader = Arc::new(reader);
+        let lag = Lag::new(Arc::clone(&reader), !options.dangerously_allow_replica);
         let also = Self::open_also(&options, &reader, metrics).await?;
         let writer = Writer::new(access, kept, pin, Terms::from(&*options));
-        Ok(Self { reader, writer, also })
+        Ok(Self { reader, writer, lag, also })
     }
 
     async fn open_also(
@@ -131,7 +135,14 @@ impl Store {
     /// # Errors
     /// Why nothing can be said of any of the keys.
     pub async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
-        self.reader.check(keys).await
+        let answers = self.reader.check(keys).await?;
+        self.lag.tell(keys, &answers);
+        Ok(answers)
+    }
+
+    /// What [`Store::check`] would say of `keys` is told to somebody who asked for something else.
+    pub fn told_ended(&self, keys: impl Iterator<Item = RevocationKey>) {
+        self.lag.tell_ended(keys);
     }
 
     /// What is known without asking Redis.
@@ -159,6 +170,11 @@ impl Store {
     /// # Errors
     /// See [`WriteError`]: it tells apart what was not written and what was not confirmed.
     pub async fn revoke(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError> {
+        let written = self.revoke_everywhere(revocations).await;
+        written.inspect_err(|error| self.reader.metrics.revocation_failed(error))
+    }
+
+    async fn revoke_everywhere(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError> {
         let names: Vec<_> = revocations.iter().map(|revocation| Name::of_revocation(revocation.key)).collect();
         let owed = self.owed(&names);
         let written = self.writer.revoke(revocations).await;

@@ -259,6 +259,12 @@ async fn everything_on_the_dashboard_and_in_the_alerts_exists_on_a_running_mesh(
         mesh.process(instance).resume();
     }
 
+    // By either instance, in a Cluster, as a user that may do little.
+    let timed = async || {
+        let asked = ask(&mesh, "/api/v1/query?query=sum(portcullis_revocation_lag_seconds_count)").await;
+        asked["data"]["result"][0]["value"][1] == "1"
+    };
+    assert!(wait_until(LATEST, timed).await, "the revocation is not timed");
     let expressions = expressions(&mesh);
     let mut missing = Vec::new();
     let all_there = wait_until(LATEST, async || {

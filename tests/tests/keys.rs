@@ -511,6 +511,12 @@ async fn without_a_secret_each_virtual_machine_fetches_for_itself() {
     }
     let mesh = Mesh::start_with("no-secret", options).await;
     until_passes(&mut mesh.connections(1).await, &good).await;
+    let age = async || {
+        let text = mesh.envoy.prometheus().await;
+        let line = text.lines().find(|line| line.starts_with("portcullis_keys_age_seconds{issuer=\""))?;
+        line.rsplit(' ').next()?.parse::<u64>().ok()
+    };
+    assert!(wait_until(PATIENCE, async || age().await.is_some_and(|age| age >= 1)).await, "the keys do not age");
     let all = wait_until(PATIENCE, async || provider.fetches(KEYS) as u64 >= VIRTUAL_MACHINES);
     assert!(all.await, "{}", provider.fetches(KEYS));
     assert_eq!(provider.fetches(KEYS) as u64, VIRTUAL_MACHINES);

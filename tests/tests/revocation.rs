@@ -112,6 +112,18 @@ async fn whatever_is_revoked_ends_in_time_on_every_worker_under_load() {
         let all = one.await.unwrap();
         assert!(all.iter().all(|sent| sent.status == 200), "a token passes that nobody ended");
     }
+    // The service timed the same, each revocation once.
+    let admin = mesh.service.as_ref().expect("a service").admin_address();
+    let metrics = tests::exchange(admin, &Request::get("/metrics")).await.expect("an answer").text();
+    let value = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|line| line.parse::<f64>().ok()).unwrap_or_else(|| panic!("no {name} in {metrics}"))
+    };
+    let (count, sum) =
+        (value("portcullis_revocation_lag_seconds_count"), value("portcullis_revocation_lag_seconds_sum"));
+    println!("the service timed {count} revocations, {sum:.3} s together");
+    assert_eq!(count as usize, cases.len());
+    assert!(sum > 0.0 && sum <= count * (FRESHNESS + GRACE).as_secs_f64(), "{sum} s");
 }
 
 #[tokio::test(flavor = "multi_thread")]

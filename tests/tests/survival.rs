@@ -334,6 +334,25 @@ async fn more_requests_than_may_wait_are_refused_at_once() {
         quick += usize::from(response.took < CHECK_TIMEOUT / 2);
     }
     assert!(quick >= 10, "only {quick} of 20 were refused without waiting");
+    let waiting = async |seen: fn(u64) -> bool| {
+        let text = mesh.envoy.prometheus().await;
+        let line = text.lines().find(|line| line.starts_with("portcullis_waiting_requests{reason=\"check\""));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).is_some_and(seen)
+    };
+    let more: Vec<_> = (0..5)
+        .map(|_| {
+            let request = Request::get("/api").bearer(&mesh.token());
+            tokio::spawn(async move {
+                for _ in 0..50 {
+                    let _ = tests::exchange(address, &request).await;
+                }
+            })
+        })
+        .collect();
+    let seen = wait_until(Duration::from_secs(10), async || waiting(|count| (1..=5).contains(&count)).await).await;
+    more.iter().for_each(tokio::task::JoinHandle::abort);
+    assert!(seen, "nobody is seen to wait");
+    assert!(wait_until(Duration::from_secs(5), async || waiting(|count| count == 0).await).await, "they wait for ever");
     mesh.service.as_mut().unwrap().process().resume();
     assert!(wait_until(Duration::from_secs(5), async || mesh.get(&mesh.token()).await.status == 200).await);
 }

@@ -5,6 +5,7 @@
 //!                                 the store is made, or filled from another
 //! portcullis:{<bucket>}:r:<key>   D;<sealed note>                dead
 //!                                 B<unix seconds>;<sealed note>  dead if issued before
+//! portcullis:{<bucket>}:m:<key>   see lag.rs
 //! ```
 //! A bucket is two hexadecimal digits, the first byte of the key. It is the name's hash tag: a Cluster keeps a bucket
 //! together wherever its slot goes, so one MGET asks for its sentinel and its entries on any server.

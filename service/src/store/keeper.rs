@@ -521,7 +521,11 @@ impl Keeper {
     fn log(&mut self, state: &str, ready: bool) {
         if let Some(metrics) = &self.orders.metrics {
             match self.orders.role {
-                Role::Ours => metrics.store_ready(ready),
+                Role::Ours => {
+                    metrics.store_ready(ready);
+                    let evicted = self.links.values().filter_map(|link| link.up.as_ref().ok()?.standing.evicted);
+                    metrics.evicted(evicted.sum());
+                }
                 Role::Also => metrics.also_ready(ready),
             }
         }

@@ -284,7 +284,7 @@ impl<'a> Run<'a> {
                 let mut ours = Vec::with_capacity(names.len());
                 for name in names {
                     match Found::parse(&name) {
-                        Found::Sentinel => {}
+                        Found::Sentinel | Found::Timing => {}
                         Found::Ours(name) if name.kind == Kind::Audit => {}
                         Found::Ours(name) => ours.push(name),
                         Found::Strange => self.strange(&String::from_utf8_lossy(&name)),
@@ -442,7 +442,7 @@ impl<'a> Run<'a> {
                 cursor = next;
                 let names = names.iter().filter_map(|name| match Found::parse(name) {
                     Found::Ours(name) => Some(name),
-                    Found::Sentinel | Found::Strange => None,
+                    Found::Sentinel | Found::Timing | Found::Strange => None,
                 });
                 let lone = self.lone(names.collect()).await?;
                 let room = MAX_LONE.saturating_sub(suspects.len());

@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 /// Where a list's cursor has the number of the server; below it is SCAN's own.
 const SERVER_SHIFT: u32 = 48;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reader {
     pub kept: Arc<Kept>,
     pub pin: Pin,

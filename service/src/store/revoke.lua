@@ -2,7 +2,7 @@
 -- entry lives at least as long as it would have.
 -- KEYS[1] the name; ARGV[1] the sealed note, ARGV[2] 'D' or 'B', ARGV[3] milliseconds to keep it (-1: for ever).
 -- For 'B': ARGV[4] our time when it was sent, ARGV[5] the lead of issuers' clocks, ARGV[6] the most seconds that it can
--- have been under way. `before` is made here, so that what was issued while it waited is dead too.
+-- have been under way. ARGV[7] the name of the mark for lag.rs, ARGV[8] its milliseconds. `before` is made here, so that what was issued while it waited is dead too.
 -- Returns the head of what is there now, and its milliseconds to live (-1: for ever).
 local old = redis.call('GET', KEYS[1])
 local keep = tonumber(ARGV[3])
@@ -33,5 +33,10 @@ if keep == -1 then
   redis.call('SET', KEYS[1], value)
 else
   redis.call('SET', KEYS[1], value, 'PX', keep)
+end
+if not old then
+  -- By pcall: a revocation does not fail for what only measures it.
+  local at = redis.call('TIME')
+  redis.pcall('SET', ARGV[7], string.format('%.0f', at[1] * 1000000 + at[2]), 'PX', ARGV[8])
 end
 return {string.match(value, '^[^;]*;'), keep}

@@ -15,6 +15,7 @@ use super::connect::{Failure, Wire, pipeline};
 use super::create::is_about_slots;
 use super::entry::{self, Bucket, Ending, Entry, Sentinel};
 use super::keeper::Kept;
+use super::lag;
 use super::redis_options::{Access, Address, Mode, Whom};
 use super::routes::Routes;
 use super::standing::{Allow, Standing, Unfit};
@@ -411,6 +412,8 @@ impl Lane {
                     };
                     pipeline.cmd("EVAL").arg(SCRIPT).arg(1).arg(entry::name(revocation.key));
                     pipeline.arg(&revocation.sealed).arg(form).arg(millis).arg(now).arg(lead).arg(trusted);
+                    // Not among its KEYS: where a slot is on its way, two keys of which one is there are refused.
+                    pipeline.arg(lag::name(revocation.key)).arg(lag::KEPT.as_millis() as u64);
                 }
                 Work::Lift(key) => {
                     pipeline.cmd("DEL").arg(entry::name(*key));

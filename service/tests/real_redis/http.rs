@@ -106,6 +106,100 @@ fn the_admin_listener_wants_its_secret_and_the_data_listener_has_none_of_it() {
 }
 
 #[test]
+fn a_revocation_that_is_not_acknowledged_is_counted() {
+    let (mut redis, service) = started();
+    let failed = || {
+        let (_, text) = service.admin_text("GET", "/metrics", None, "");
+        let lines = text.lines().filter(|line| line.starts_with("portcullis_revocations_failed_total{"));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+    };
+    service.revoke(Kind::User, "alice");
+    assert_eq!(failed(), 0);
+    redis.kill();
+    assert_ne!(service.admin("POST", "/v1/revocations", &asking(Kind::User, "bob")).0, 201);
+    assert_eq!(failed(), 1);
+}
+
+/// How many revocations this instance has timed, and how long they took together.
+fn timed(service: &Running) -> (u64, f64) {
+    let (_, text) = service.admin_text("GET", "/metrics", None, "");
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse::<f64>().unwrap()
+    };
+    (value("portcullis_revocation_lag_seconds_count") as u64, value("portcullis_revocation_lag_seconds_sum"))
+}
+
+#[test]
+fn a_revocation_is_timed_once_whichever_instance_made_it_or_tells_it() {
+    let (redis, first) = started();
+    let second = Running::start(options(&redis));
+    let both = [&first, &second];
+    let count = || both.iter().map(|service| timed(service).0).sum::<u64>();
+    let (user, session) = (key(Kind::User, "alice"), key(Kind::Session, "s"));
+    let began = Instant::now();
+    first.revoke(Kind::User, "alice");
+    first.revoke(Kind::Session, "s");
+    // Neither those that live nor the writing are told of.
+    assert_eq!(first.check(&[key(Kind::User, "bob")]), Ok(vec![Answer::Live]));
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(count(), 0);
+    second.check(&[user, key(Kind::User, "bob"), session]).unwrap();
+    eventually(Duration::from_secs(5), || (timed(&second).0 == 2).then_some(()));
+    let seconds = timed(&second).1;
+    assert!(seconds >= 0.6 && seconds <= 2.0 * began.elapsed().as_secs_f64(), "{seconds}");
+    // To tell it again, here or there, or to end it again, is not a new one.
+    first.revoke(Kind::Session, "s");
+    for service in both {
+        service.check(&[user, session]).unwrap();
+    }
+    first.revoke(Kind::Session, "last");
+    first.check(&[key(Kind::Session, "last")]).unwrap();
+    eventually(Duration::from_secs(5), || (count() == 3).then_some(()));
+    assert_eq!((timed(&first).0, timed(&second).0), (1, 2));
+    let marks = redis.ask(&["EVAL", "return #redis.call('KEYS', 'portcullis:{*}:m:*')", "0"]);
+    assert_eq!(marks, ":0\r\n", "nothing stays behind");
+}
+
+#[test]
+fn a_mark_that_is_no_time_is_not_counted_and_harms_nothing() {
+    let (redis, service) = started();
+    let session = key(Kind::Session, "s");
+    service.revoke(Kind::Session, "s");
+    let mark = entry(session).replace(":r:", ":m:");
+    assert!(redis.ask(&["PTTL", &mark]).starts_with(':') && !redis.ask(&["PTTL", &mark]).starts_with(":-"));
+    redis.ask(&["SET", &mark, "nonsense"]);
+    assert_eq!(service.check(&[session]), Ok(vec![Answer::Dead]));
+    eventually(Duration::from_secs(5), || redis.ask(&["EXISTS", &mark]).starts_with(":0").then_some(()));
+    assert_eq!(service.check(&[session]), Ok(vec![Answer::Dead]));
+    assert_eq!(timed(&service).0, 0);
+    // A list of revocations shows none of it.
+    service.revoke(Kind::Session, "t");
+    assert_eq!(service.admin("GET", "/v1/revocations?limit=1000", "").1["revocations"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn what_redis_has_evicted_is_shown() {
+    let (redis, service) = started();
+    let (_, text) = service.admin_text("GET", "/metrics", None, "");
+    assert!(text.contains("portcullis_redis_evicted_keys 0\n"), "{text}");
+    redis.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]);
+    redis.ask(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    let junk = "x".repeat(64 * 1024);
+    eventually(Duration::from_secs(5), || {
+        redis.ask(&["SET", "junk", &junk]);
+        let stats = redis.ask(&["INFO", "stats"]);
+        stats.lines().find_map(|line| line.strip_prefix("evicted_keys:")).filter(|count| *count != "0").map(|_| ())
+    });
+    let shown = || {
+        let (_, text) = service.admin_text("GET", "/metrics", None, "");
+        let line = text.lines().find_map(|line| line.strip_prefix("portcullis_redis_evicted_keys "));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    eventually(Duration::from_secs(5), || (shown() > 0).then_some(()));
+}
+
+#[test]
 fn an_unknown_field_or_a_short_ttl_is_refused_by_name() {
     let (_redis, service) = started();
     for (field, body) in [
@@ -185,7 +279,7 @@ fn a_revoked_key_never_comes_back_and_a_session_not_before_sessions_end() {
     assert_eq!(ttl(Kind::SigningKey, "thumb"), ":-1\r\n");
     let (_, shown) = service.admin("GET", &format!("/v1/revocations/{}", key(Kind::SigningKey, "thumb")), "");
     assert_eq!((shown["until"].as_str(), shown["kind"].as_str()), (Some("never"), Some("key")), "{shown}");
-    assert_eq!(service.admin("GET", "/v1/revocations", "").1["revocations"][0]["until"], "never");
+    assert_eq!(service.admin("GET", "/v1/revocations?limit=1000", "").1["revocations"][0]["until"], "never");
     // A shorter life that is asked for later shortens nothing.
     let body = format!(r#"{{"kind":"key","issuer":"{ISSUER}","id":"thumb","ttl":"60d"}}"#);
     let (status, again) = service.admin("POST", "/v1/revocations", &body);

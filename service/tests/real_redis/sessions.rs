@@ -186,6 +186,8 @@ fn an_opaque_session_is_introspected_until_it_is_ended() {
     let (status, ended) = stack.service.admin("DELETE", &format!("/v1/sessions/{sid}"), r#"{"reason":"left"}"#);
     assert_eq!((status, &ended["ended"]), (200, &json!([sid])), "{ended}");
     assert!(!stack.is_active(token));
+    let timed = || stack.service.admin_text("GET", "/metrics", None, "").1;
+    eventually(SOON, || timed().contains("portcullis_revocation_lag_seconds_count 1\n").then_some(()));
     assert!(stack.dead_for_filters(sid));
     assert_eq!(stack.service.admin("DELETE", &format!("/v1/sessions/{sid}"), "").0, 404);
     assert_eq!(stack.service.admin("GET", &format!("/v1/sessions/{sid}"), "").0, 404);

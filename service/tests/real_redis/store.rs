@@ -358,3 +358,52 @@ fn a_store_is_made_once_and_never_in_place_of_another() {
     assert_ne!(create().unwrap(), id);
     assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreChanged));
 }
+
+/// docs/operations.md, "Regions".
+#[test]
+fn a_revocation_holds_in_the_regions_that_were_told_and_may_be_repeated() {
+    let ((here, home), (there, away)) = (started(), started());
+    let (user, session) = (key(Kind::User, "alice"), key(Kind::Session, "s"));
+    let first = home.revoke(Kind::User, "alice")["before"].as_u64().unwrap();
+    home.revoke(Kind::Session, "s");
+    assert_eq!(away.check(&[user, session]), Ok(vec![Answer::Live, Answer::Live]), "stores are not joined");
+    // Until all have acknowledged, everything is said again: what is there is not weakened.
+    let again = [&home, &away].map(|region| {
+        region.revoke(Kind::Session, "s");
+        region.revoke(Kind::User, "alice")["before"].as_u64().unwrap()
+    });
+    assert!(again.iter().all(|before| *before >= first), "{again:?}");
+    for (region, before) in [&home, &away].into_iter().zip(again) {
+        assert_eq!(region.check(&[user, session]), Ok(vec![Answer::Before(before), Answer::Dead]));
+    }
+    // Two stores are two ids: neither is taken for the other.
+    let sentinel = |redis: &Redis| redis.ask(&["GET", "portcullis:{00}:sentinel"]);
+    assert_ne!(sentinel(&here), sentinel(&there));
+}
+
+/// docs/operations.md, "Capacity", and benches/src/capacity/measured.rs.
+#[test]
+fn a_revocation_takes_the_memory_that_capacity_is_planned_with() {
+    const COUNT: u64 = 8_000;
+    const PLANNED: u64 = 410;
+    let (redis, service) = started();
+    let used = || {
+        let memory = redis.ask(&["INFO", "memory"]);
+        memory.lines().find_map(|line| line.strip_prefix("used_memory:")?.parse::<u64>().ok()).unwrap()
+    };
+    let before = used();
+    let lines = (0..COUNT).map(|number| {
+        serde_json::json!({
+            "kind": "session", "issuer": ISSUER, "id": format!("session-{number:08}-of-usual-length"), "reason": "left",
+        })
+    });
+    let lines: Vec<String> = lines.map(|line| line.to_string()).collect();
+    let (status, answers) = service.admin_text("POST", "/v1/revocations/bulk", Some(ADMIN), &lines.join("\n"));
+    assert!(status == 200 && answers.contains(&format!("\"written\":{COUNT}")), "{status}");
+    // The marks of lag.rs are gone after ten seconds.
+    let marks = "for _, name in ipairs(redis.call('KEYS', 'portcullis:{*}:m:*')) do redis.call('DEL', name) end";
+    redis.ask(&["EVAL", marks, "0"]);
+    let each = (used() - before) / COUNT;
+    println!("{each} B");
+    assert!(each.abs_diff(PLANNED) <= PLANNED / 5, "{each} B for each");
+}
