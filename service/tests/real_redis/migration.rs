@@ -78,11 +78,11 @@ fn tally<'a>(report: &'a Report, kind: &str) -> &'a service::Tally {
     &report.tallies.iter().find(|(name, _)| *name == kind).unwrap().1
 }
 
-/// All names but the sentinels.
+/// All names but the sentinels and what times a revocation for some seconds.
 fn names(redis: &Redis) -> Vec<String> {
     let script = "local found = {}
         for _, name in ipairs(redis.call('KEYS', '*')) do
-            if not string.find(name, 'sentinel', 1, true) then found[#found + 1] = name end
+            if not string.find(name, 'sentinel', 1, true) and not string.find(name, '}:m:', 1, true) then found[#found + 1] = name end
         end
         table.sort(found)
         return table.concat(found, ' ')";
