@@ -18,6 +18,7 @@ mod transfer;
 mod writer;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use redis::{Cmd, Value};
 use wire::check::Trouble;
@@ -143,6 +144,15 @@ impl Store {
     /// What [`Store::check`] would say of `keys` is told to somebody who asked for something else.
     pub fn told_ended(&self, keys: impl Iterator<Item = RevocationKey>) {
         self.lag.tell_ended(keys);
+    }
+
+    /// Waits until the other store lacks nothing that this instance knows of, for `limit` at the most. How many names it
+    /// lacks.
+    pub async fn settle(&self, limit: Duration) -> usize {
+        match &self.also {
+            Some(also) => also.settle(limit).await,
+            None => 0,
+        }
     }
 
     /// What is known without asking Redis.

@@ -36,11 +36,9 @@ impl Store {
         set.arg(name(digest)).arg(PENDING).arg("NX").arg("PX").arg(millis(pending));
         let ours: Option<String> = self.ask(digest, set).await?;
         if ours.is_some() {
-            if let Err(trouble) = self.bring_mark(digest).await {
-                // Else the next attempt would wait for nobody. If this fails too, the claim ends by itself.
-                let _ = self.give_back(digest).await;
-                return Err(trouble);
-            }
+            // What the other store lacks of it is brought later. It answers nobody, so what the token ends is not to wait
+            // for it: perhaps the token never comes again.
+            let _ = self.bring_mark(digest).await;
             return Ok(Claim::Ours);
         }
         let mut get = redis::cmd("GET");
