@@ -92,9 +92,12 @@ impl Store {
         let limit = options.redis_timeout;
         let reader = Reader { kept: Arc::clone(&kept), pin: pin.clone(), limit, metrics: Arc::clone(&metrics) };
         let reader = Arc::new(reader);
-        let lag = Lag::new(Arc::clone(&reader), !options.dangerously_allow_replica);
         let also = Self::open_also(&options, &reader, metrics).await?;
-        let writer = Writer::new(access, kept, pin, Terms::from(&*options));
+        let terms = Terms::from(&*options);
+        // On a connection of its own, so that no revocation waits for it either.
+        let takes_marks = Writer::new(access.clone(), Arc::clone(&kept), pin.clone(), terms.of_no_matter());
+        let lag = Lag::new(Arc::clone(&reader), takes_marks, !options.dangerously_allow_replica);
+        let writer = Writer::new(access, kept, pin, terms);
         Ok(Self { reader, writer, lag, also })
     }
 

@@ -219,6 +219,7 @@ impl<'a> Run<'a> {
             confirm_timeout: plan.confirm_timeout,
             min_replicas: plan.min_replicas,
             require_disk: plan.require_disk,
+            confirm: true,
             iat_lead_seconds: 0,
             allow: plan.allow,
         };
