@@ -49,6 +49,8 @@ use writer::{Terms, Writer};
 pub struct Store {
     reader: Arc<Reader>,
     writer: Writer,
+    /// For what may be lost: it waits for no disk, and no revocation waits for it.
+    light: Arc<Writer>,
     lag: Lag,
     /// Where every write goes too.
     also: Option<Arc<Also>>,
@@ -94,11 +96,10 @@ impl Store {
         let reader = Arc::new(reader);
         let also = Self::open_also(&options, &reader, metrics).await?;
         let terms = Terms::from(&*options);
-        // On a connection of its own, so that no revocation waits for it either.
-        let takes_marks = Writer::new(access.clone(), Arc::clone(&kept), pin.clone(), terms.of_no_matter());
-        let lag = Lag::new(Arc::clone(&reader), takes_marks, !options.dangerously_allow_replica);
+        let light = Arc::new(Writer::new(access.clone(), Arc::clone(&kept), pin.clone(), terms.of_no_matter()));
+        let lag = Lag::new(Arc::clone(&reader), Arc::clone(&light), !options.dangerously_allow_replica);
         let writer = Writer::new(access, kept, pin, terms);
-        Ok(Self { reader, writer, lag, also })
+        Ok(Self { reader, writer, light, lag, also })
     }
 
     async fn open_also(
@@ -217,8 +218,8 @@ impl Store {
     /// in the same round trip the server proved that it holds our store. While the bucket is on its way to another
     /// server of a Cluster there are no replies.
     ///
-    /// One command that writes may come here too, if nothing depends on its surviving; after an error it may have been
-    /// done. It does not go to the other store by itself.
+    /// None that writes may come here: Redis can hold up writes, in a failover that is asked for say, and every check behind one
+    /// on its connection would wait with it.
     ///
     /// # Errors
     /// As for [`Store::check`]; a reply that is an error of Redis is [`Trouble::StoreFailed`].

@@ -51,14 +51,8 @@ pub fn name(key: RevocationKey) -> String {
 }
 
 impl Lag {
-    pub fn new(reader: Arc<Reader>, writer: Writer, is_on: bool) -> Self {
-        Self {
-            reader,
-            writer: Arc::new(writer),
-            is_on,
-            seen: Mutex::default(),
-            places: Arc::new(Semaphore::new(MAX_TASKS)),
-        }
+    pub fn new(reader: Arc<Reader>, writer: Arc<Writer>, is_on: bool) -> Self {
+        Self { reader, writer, is_on, seen: Mutex::default(), places: Arc::new(Semaphore::new(MAX_TASKS)) }
     }
 
     /// Takes note of what is being told. Nobody waits for it.
