@@ -104,12 +104,12 @@ async fn passed(reader: &Reader, writer: &Writer, key: RevocationKey) -> Option<
     // Nothing but reads on the connection of the checks: Redis can hold up writes, in a failover that is asked for say,
     // and what comes after one on its connection waits with it.
     let mut replies = reader.read(bucket, &[get, redis::cmd("TIME")]).await.ok()?.into_iter();
-    let at: u64 = redis::from_redis_value::<Option<u64>>(replies.next()?).ok()??;
+    let mark = redis::from_redis_value::<Option<String>>(replies.next()?).ok()??;
     let (seconds, micros): (u64, u64) = redis::from_redis_value(replies.next()?).ok()?;
     // Of all who read it, one takes it away.
     let (taken, _) = writer.run(bucket, redis::cmd("DEL").arg(&name).clone()).await.ok()?;
     let is_ours = redis::from_redis_value::<u64>(taken).ok()? == 1;
-    let now = seconds.saturating_mul(1_000_000).saturating_add(micros);
+    let (now, at) = (seconds.saturating_mul(1_000_000).saturating_add(micros), mark.parse().ok()?);
     is_ours.then(|| Duration::from_micros(now.saturating_sub(at)))
 }
 
