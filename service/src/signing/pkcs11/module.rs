@@ -17,6 +17,8 @@ use super::uri::Pkcs11Uri;
 
 /// PINs are shorter; what is longer is another file.
 const MAX_PIN: u64 = 1024;
+/// PINs that are remembered as refused; the oldest makes room. No token takes so many tries.
+const MAX_REFUSED: usize = 64;
 /// Tokens that an error names.
 const MAX_NAMED: usize = 8;
 
@@ -28,8 +30,9 @@ pub struct Module {
     path: PathBuf,
     /// Whoever calls into the module reads; beginning anew writes.
     context: RwLock<Context>,
-    /// Held while a PIN is tried: for each slot, the digest of the PIN that was refused. A token locks itself after a few.
-    refused: Mutex<HashMap<u64, [u8; 32]>>,
+    /// Held while a PIN is tried: for each slot, the digests of PINs that were refused since one was good. A token locks
+    /// itself after a few, whichever keys of it have them.
+    refused: Mutex<HashMap<u64, Vec<[u8; 32]>>>,
 }
 
 #[derive(Debug)]
@@ -99,7 +102,7 @@ impl Module {
     fn log_in(&self, session: &Session, slot: Slot, token: &TokenInfo, uri: &Pkcs11Uri) -> Result<(), TokenError> {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let (pin, digest) = read_pin(&uri.pin)?;
-        if refused.get(&slot.id()) == Some(&digest) {
+        if refused.get(&slot.id()).is_some_and(|known| known.contains(&digest)) {
             return Err(TokenError::PinKnownWrong);
         }
         // Whoever starts us again and again does not know what was refused before; the token does.
@@ -126,7 +129,11 @@ impl Module {
                 | RvError::VendorDefined(_)),
                 _,
             )) => {
-                refused.insert(slot.id(), digest);
+                let known = refused.entry(slot.id()).or_default();
+                if known.len() >= MAX_REFUSED {
+                    known.remove(0);
+                }
+                known.push(digest);
                 Err(TokenError::PinRefused(format!("{code:?}")))
             }
             Err(error) => Err(error.into()),
