@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes what the compose mesh keeps secret, once, into envoy/secrets (or the folder given): certificates under an
-# authority of their own, passwords, and the key of a demo issuer. Nothing is overwritten: remove the folder to start
+# authority of their own, passwords, and the key that sessions are signed with. Nothing is overwritten: remove the folder to start
 # anew. Needs openssl. EXTRA_NAMES (as `IP:127.0.0.1`) go into the certificates of the servers.
 set -euo pipefail
 umask 077
@@ -32,6 +32,7 @@ certificate edge DNS:localhost,DNS:edge,IP:127.0.0.1
 certificate redis DNS:redis-1,DNS:redis-2,DNS:redis-3,DNS:localhost,IP:127.0.0.1
 
 random >shared-secret
+random >session-secret
 random >admin-token
 random >grafana-password
 
@@ -44,16 +45,11 @@ digest() { openssl dgst -sha256 -r "$1" | cut -d' ' -f1; }
 cat >redis-users <<END
 user default off
 user admin on #$(digest redis-admin-password) ~* &* +@all
-user portcullis on #$(digest redis-password) resetchannels ~portcullis:* -@all +@connection +@blocking -@dangerous +time +info +role +get +set +mget +pttl +scan +del +eval +evalsha +config|get +cluster|slots +cluster|shards +cluster|nodes
+user portcullis on #$(digest redis-password) resetchannels ~portcullis:* -@all +@connection +@blocking -@dangerous +time +info +role +get +set +mget +pttl +scan +del +eval +exists +pexpire +hset +hmget +zadd +zcard +zrange +zrem +zremrangebyscore +xadd +xrange +xrevrange +config|get +cluster|nodes +asking
 END
 
-# The demo issuer: its private key signs (`portcullis mint token`), the public half is what it publishes (RFC 7517).
+# Signs the JWTs of sessions; the service publishes the public half (RFC 7517).
 key issuer-key
-base64url() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
-# The last 64 bytes of an uncompressed point's SPKI are x and y.
-point() { openssl pkey -in issuer-key -pubout -outform DER | tail -c 64; }
-printf '{"keys":[{"kty":"EC","crv":"P-256","alg":"ES256","use":"sig","kid":"demo","x":"%s","y":"%s"}]}' \
-    "$(point | head -c 32 | base64url)" "$(point | tail -c 32 | base64url)" >issuer-jwks
 
 # The container engine mounts a file with its owner and mode, and the users in the containers are not yours. The folder
 # keeps others out.

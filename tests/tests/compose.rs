@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use mint::random_id;
 use serde_json::Value;
 use tests::{Compose, Connection, Request, Response, Service, project, wait_until};
 
@@ -21,30 +20,25 @@ async fn mesh(name: &str) -> Compose {
     mesh
 }
 
-/// A token of the demo issuer, by the tool, with the key that envoy/secrets.sh made.
-fn tokens(mesh: &Compose, session: &str, count: usize) -> Vec<String> {
-    let (key, count) = (mesh.secret("issuer-key").display().to_string(), count.to_string());
+/// A session that an instance of the service makes: its id and its JWT.
+fn session(mesh: &Compose) -> (String, String) {
+    let service = format!("http://{}", mesh.address("sessions-1", 7701));
+    let token = mesh.secret("admin-token").display().to_string();
     let (output, errors, code) = Service::portcullis(&[
-        "mint",
-        "token",
-        "--key",
-        &key,
-        "--alg",
-        "ES256",
-        "--kid",
-        "demo",
-        "--iss",
-        ISSUER,
-        "--aud",
-        "orders",
-        "--sub",
-        "alice",
-        &format!("--sid={session}"),
-        "--count",
-        &count,
+        "session",
+        "create",
+        "--subject=alice",
+        "--format=jwt",
+        "--json",
+        "--service",
+        &service,
+        "--token-file",
+        &token,
     ]);
     assert_eq!(code, 0, "{errors}");
-    output.lines().map(str::to_owned).collect()
+    let made: Value = serde_json::from_str(&output).expect("JSON");
+    let text = |name: &str| made[name].as_str().unwrap_or_else(|| panic!("no {name}: {made}")).to_owned();
+    (text("sid"), text("access_token"))
 }
 
 fn revoke(mesh: &Compose, instance: &str, session: &str) -> i32 {
@@ -77,8 +71,7 @@ async fn get(mesh: &Compose, token: &str) -> Response {
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_either_instance_under_load_loses_no_request_and_passes_no_revoked_token() {
     let mut mesh = mesh("compose").await;
-    let ended = random_id();
-    let gone = tokens(&mesh, &ended, 1).remove(0);
+    let (ended, gone) = session(&mesh);
     let ready = async || get(&mesh, &gone).await.status == 200;
     assert!(wait_until(LATEST, ready).await, "{}", get(&mesh, &gone).await.text());
     assert_eq!(revoke(&mesh, "sessions-2", &ended), 0);
@@ -91,7 +84,7 @@ async fn killing_either_instance_under_load_loses_no_request_and_passes_no_revok
     for client in 0..4 {
         let (stop, passed, refusals) = (Arc::clone(&stop), Arc::clone(&passed), Arc::clone(&refusals));
         // Each token is asked about by itself, so that there is always something to ask.
-        let good = tokens(&mesh, &random_id(), 40);
+        let good: Vec<_> = (0..20).map(|_| session(&mesh).1).collect();
         let (gone, mut connection) = (gone.clone(), open(&mesh).await);
         load.push(tokio::spawn(async move {
             for token in good.iter().cycle() {
@@ -243,17 +236,16 @@ async fn ask(mesh: &Compose, path: &str) -> Value {
 async fn everything_on_the_dashboard_and_in_the_alerts_exists_on_a_running_mesh() {
     let mut mesh = mesh("compose-watched").await;
     mesh.up("prometheus").await;
-    let session = random_id();
-    let token = tokens(&mesh, &session, 1).remove(0);
+    let (ended, token) = session(&mesh);
     assert!(wait_until(LATEST, async || get(&mesh, &token).await.status == 200).await);
     assert_eq!(get(&mesh, "garbage").await.status, 401);
-    assert_eq!(revoke(&mesh, "sessions-1", &session), 0);
+    assert_eq!(revoke(&mesh, "sessions-1", &ended), 0);
     assert!(wait_until(LATEST, async || get(&mesh, &token).await.status == 403).await);
+    let (_, fresh) = session(&mesh);
     // A failed check counts too: nobody answers for a moment.
     for instance in ["sessions-1", "sessions-2"] {
         mesh.process(instance).pause();
     }
-    let fresh = tokens(&mesh, &random_id(), 1).remove(0);
     assert_eq!(get(&mesh, &fresh).await.status, 503);
     for instance in ["sessions-1", "sessions-2"] {
         mesh.process(instance).resume();
