@@ -144,4 +144,14 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn help_does_not_show_what_the_environment_may_hold_of_secrets() {
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        for name in ["redis", "redis-also", "signing-key"] {
+            let argument = serve.get_arguments().find(|argument| argument.get_long() == Some(name));
+            assert!(argument.unwrap().is_hide_env_values_set(), "{name}");
+        }
+    }
 }

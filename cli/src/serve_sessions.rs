@@ -73,6 +73,7 @@ pub struct SessionArgs {
     #[arg(
         long = "signing-key",
         env = "PORTCULLIS_SIGNING_KEYS",
+        hide_env_values = true,
         value_name = "PATH|URI",
         value_delimiter = ',',
         requires = "session_issuer"

@@ -28,7 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::throttle::Throttle;
 use crate::tls;
 
-/// How long a connection may stay a newcomer, from its acceptance.
+/// How long a connection may stay a newcomer, from its acceptance, or from the end of its TLS handshake.
 const NEWCOMER: Duration = Duration::from_secs(10);
 /// How long a request of a newcomer may still take then.
 const LAST_REQUEST: Duration = Duration::from_secs(5);

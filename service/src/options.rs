@@ -115,6 +115,8 @@ pub enum OptionsError {
     TokenTimeout(Duration),
     #[error("`signing-sessions` must be 1 to {0}")]
     TokenSessions(usize),
+    #[error("`signing-sessions` of all keys in tokens together must be at most {0}")]
+    TokenThreads(usize),
 }
 
 impl Options {

@@ -1,6 +1,7 @@
 /* A PKCS#11 module between the service and SoftHSM, for what no token does when it is asked to: it hangs, fails, signs
    wrongly, or says that one try of the PIN is left. The file $FAULTY_SAYS holds the word of the moment; what was called is
-   appended to $FAULTY_LOG, a character each: L login, S signature, O and C a session opened and closed, I module started. */
+   appended to $FAULTY_LOG, a character each: L login, W and that its PIN was wrong, S signature, O and C a session opened
+   and closed, I module started. */
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,7 +18,7 @@ struct list {
     function functions[68];
 };
 enum { INITIALIZE = 0, GET_TOKEN_INFO = 6, OPEN_SESSION = 12, CLOSE_SESSION = 13, LOGIN = 18, SIGN = 43 };
-enum { DEVICE_ERROR = 0x30, FINAL_TRY = 0x20000, FLAGS_AT = 96 };
+enum { DEVICE_ERROR = 0x30, PIN_INCORRECT = 0xa0, FINAL_TRY = 0x20000, FLAGS_AT = 96 };
 
 static struct list real, ours;
 
@@ -68,7 +69,9 @@ static word close_session(word session) {
 
 static word login(word session, word user, unsigned char *pin, word length) {
     called("L");
-    return real.functions[LOGIN](session, user, pin, length);
+    word result = real.functions[LOGIN](session, user, pin, length);
+    if (result == PIN_INCORRECT) called("W");
+    return result;
 }
 
 static word sign(word session, unsigned char *data, word length, unsigned char *signature, word *signature_length) {

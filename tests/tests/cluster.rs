@@ -49,13 +49,17 @@ impl Session {
 
     /// What the service says of it alone. A filter asks of its user and more with it, which lie on other servers.
     async fn check(&self, mesh: &Mesh) -> Result<Answer, Trouble> {
-        let needs = Needs { retention_seconds: 600, iat_lead_seconds: 1, now_seconds: unix_now() };
-        let question = Question::new(&derived(), nonce(), needs, &[self.key()]).unwrap();
-        let request = Request::new("POST", PATH).header("content-type", CONTENT_TYPE).body(question.bytes());
-        let answer = exchange(mesh.service.as_ref().unwrap().address(), &request).await.unwrap();
-        let answers = question.read_reply(&derived(), answer.status, &answer.body).expect("an authentic reply");
-        answers.map(|answers| answers[0])
+        answers(mesh, &[self.key()]).await.map(|answers| answers[0])
     }
+}
+
+/// What the service says of these, in one question.
+async fn answers(mesh: &Mesh, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
+    let needs = Needs { retention_seconds: 600, iat_lead_seconds: 1, now_seconds: unix_now() };
+    let question = Question::new(&derived(), nonce(), needs, keys).unwrap();
+    let request = Request::new("POST", PATH).header("content-type", CONTENT_TYPE).body(question.bytes());
+    let answer = exchange(mesh.service.as_ref().unwrap().address(), &request).await.unwrap();
+    question.read_reply(&derived(), answer.status, &answer.body).expect("an authentic reply")
 }
 
 fn derived() -> Derived {
@@ -355,6 +359,29 @@ async fn a_bucket_on_its_way_to_another_node_is_answered_and_a_lost_one_is_notic
     let sessions = [ended];
     all_are(&mesh, &sessions, 403, "before").await;
     let [ended] = sessions;
+    let others: Vec<_> = (0..6).map(|_| Session::of(&mesh)).collect();
+    for other in others.iter().step_by(2) {
+        end(&mesh, other).await;
+    }
+    // Of several servers, buckets and answers, one of them twice, and two of the same bucket that nobody ended.
+    let near = |last: u8| {
+        let mut key = ended.key();
+        key.0[15] ^= last;
+        key
+    };
+    let keys = [
+        (near(1), Answer::Live),
+        (others[0].key(), Answer::Dead),
+        (ended.key(), Answer::Dead),
+        (others[1].key(), Answer::Live),
+        (others[2].key(), Answer::Dead),
+        (near(2), Answer::Live),
+        (others[3].key(), Answer::Live),
+        (ended.key(), Answer::Dead),
+        (others[4].key(), Answer::Dead),
+        (others[5].key(), Answer::Live),
+    ];
+    let (keys, each): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
 
     // The bucket of the ended one goes, name by name, to another primary.
     let name = ended.entry();
@@ -373,6 +400,7 @@ async fn a_bucket_on_its_way_to_another_node_is_answered_and_a_lost_one_is_notic
             let response = mesh.get(&session.token).await;
             assert_eq!(response.status, status, "{what}: {}", response.text());
         }
+        assert_eq!(answers(&mesh, &keys).await.as_ref(), Ok(&each), "{what}");
     };
     check("nothing has gone").await;
     let port = cluster.nodes[to].address().port().to_string();

@@ -320,6 +320,31 @@ async fn a_wrong_pin_is_tried_once_and_never_when_it_is_the_last_try() {
 }
 
 #[tokio::test]
+async fn two_wrong_pins_of_one_token_do_not_take_turns() {
+    let stack = Stack::faulty("hsm-pins").await;
+    stack.make(&["p256:q"]);
+    stack.directory.write("other-pin", PIN);
+    let other = stack.uri("q").replace("/pin", "/other-pin");
+    let service = stack.start(&[&stack.uri("p"), &other]).await;
+    created(&service).await;
+    // What fails makes the module begin anew, which ends the login of both keys; then each finds its wrong PIN.
+    stack.directory.write("pin", "0987654321");
+    stack.directory.write("other-pin", "1111111111");
+    for (tries, word) in [(1, "fail"), (2, "")] {
+        stack.hsm.says(word);
+        wait_until(PATIENCE, async || {
+            refused(&service).await;
+            stack.hsm.calls('W') >= tries
+        })
+        .await;
+    }
+    for _ in 0..5 {
+        refused(&service).await;
+    }
+    assert_eq!(stack.hsm.calls('W'), 2);
+}
+
+#[tokio::test]
 async fn a_token_that_hangs_takes_so_many_sessions_and_so_long_and_nothing_else() {
     let stack = Stack::faulty("hsm-hangs").await;
     let uri = stack.uri("p");

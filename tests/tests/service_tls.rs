@@ -116,10 +116,9 @@ async fn who_is_not_the_service_by_its_certificate_is_asked_nothing() {
 #[tokio::test]
 async fn a_replaced_certificate_is_shown_without_a_restart_and_a_wrong_one_does_not_start() {
     let stack = Stack::new("service-tls-files", false).await;
-    let service = Service::start(&stack.directory, again(&stack.service)).await;
-    let shows = async |authority: &Authority| match Connection::open_tls(service.address(), &authority.certificate)
-        .await
-    {
+    let mut service = Service::start(&stack.directory, again(&stack.service)).await;
+    let address = service.address();
+    let shows = async |authority: &Authority| match Connection::open_tls(address, &authority.certificate).await {
         Ok(mut connection) => connection.send(&Request::get("/healthz")).await.is_ok_and(|answer| answer.status == 200),
         Err(_) => false,
     };
@@ -128,9 +127,14 @@ async fn a_replaced_certificate_is_shown_without_a_restart_and_a_wrong_one_does_
     stack.theirs.sign(stack.directory.path(), "service");
     assert!(wait_until(RELOAD, async || shows(&stack.theirs).await).await);
     assert!(!shows(&stack.ours).await);
+
+    // What cannot be used changes nothing.
+    stack.directory.write("service.key", "no key");
+    let said = async || service.process().log().contains("the certificates stay as they were");
+    assert!(wait_until(RELOAD, said).await, "{}", service.process().log_tail());
+    assert!(shows(&stack.theirs).await);
     drop(service);
 
-    stack.directory.write("service.key", "no key");
     let Err(log) = Service::try_start(&stack.directory, again(&stack.service)).await else { panic!("it starts") };
     assert!(log.contains("service.key"), "{log}");
 }

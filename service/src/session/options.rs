@@ -12,6 +12,9 @@ use crate::signing::KeySource;
 const MAX_TOKEN_TIMEOUT: Duration = Duration::from_secs(4);
 /// Each is a thread while it signs.
 const MAX_TOKEN_SESSIONS: usize = 64;
+/// Of all keys: half of the threads for blocking work. A module that hangs may keep those for ever, and files and names
+/// must be looked up all the same.
+const MAX_TOKEN_THREADS: usize = 256;
 
 #[derive(Debug, Clone)]
 pub struct SessionOptions {
@@ -63,6 +66,10 @@ impl SessionOptions {
         if !(1..=MAX_TOKEN_SESSIONS).contains(&self.token_sessions) {
             return Err(OptionsError::TokenSessions(MAX_TOKEN_SESSIONS));
         }
+        let in_tokens = self.signing_keys.iter().filter(|key| matches!(key, KeySource::Token(_))).count();
+        if in_tokens.saturating_mul(self.token_sessions) > MAX_TOKEN_THREADS {
+            return Err(OptionsError::TokenThreads(MAX_TOKEN_THREADS));
+        }
         if self.secrets.iter().enumerate().any(|(at, secret)| self.secrets.iter().skip(at + 1).any(|s| s == secret)) {
             return Err(OptionsError::SameSecretTwice);
         }
@@ -110,5 +117,12 @@ pub mod tests {
         let sessions = Err(OptionsError::TokenSessions(MAX_TOKEN_SESSIONS));
         assert_eq!(with(|o| o.token_sessions = 0), sessions);
         assert_eq!(with(|o| o.token_sessions = MAX_TOKEN_SESSIONS + 1), sessions);
+        let keys = |count: usize| {
+            let uri: KeySource = "pkcs11:object=a?module-path=/m.so&pin-source=/p".parse().unwrap();
+            let signing_keys = [vec![KeySource::File("/key".into())], vec![uri; count]].concat();
+            SessionOptions { signing_keys, token_sessions: MAX_TOKEN_SESSIONS, ..session_options() }.check(day)
+        };
+        assert_eq!(keys(4), Ok(()));
+        assert_eq!(keys(5), Err(OptionsError::TokenThreads(MAX_TOKEN_THREADS)));
     }
 }

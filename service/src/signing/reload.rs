@@ -42,7 +42,7 @@ pub enum ReadError {
 impl FromStr for KeySource {
     type Err = UriError;
 
-    /// A path, or what begins as a PKCS#11 URI.
+    /// A path, or what is meant as a PKCS#11 URI.
     fn from_str(text: &str) -> Result<Self, UriError> {
         match Pkcs11Uri::is_one(text) {
             true => Ok(Self::Token(text.parse()?)),
@@ -121,6 +121,23 @@ pub async fn watch(signing: Arc<Signing>, sources: Vec<Source>, mut texts: Vec<S
                     said = error;
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_meant_as_a_uri_is_never_shown_as_a_path() {
+        assert_eq!(KeySource::from_str("/etc/key.pem"), Ok(KeySource::File("/etc/key.pem".into())));
+        let uri = "pkcs11:object=a?module-path=/m.so&pin-source=/p";
+        assert!(matches!(KeySource::from_str(uri), Ok(KeySource::Token(_))));
+        // As files for the environment of containers leave them.
+        for text in [format!("\"{uri}&pin-value=12345678\""), format!(" {uri}"), format!("'{uri}'")] {
+            let error = KeySource::from_str(&text).unwrap_err().to_string();
+            assert!(error.contains("`pkcs11:`") && !error.contains("12345678"), "{text} gave {error}");
         }
     }
 }

@@ -9,7 +9,7 @@ use aws_lc_rs::digest;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
 use cryptoki::session::{Session, UserType};
-use cryptoki::slot::{Slot, TokenInfo};
+use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 
 use super::error::TokenError;
@@ -17,6 +17,8 @@ use super::uri::Pkcs11Uri;
 
 /// PINs are shorter; what is longer is another file.
 const MAX_PIN: u64 = 1024;
+/// PINs that are remembered as refused; the oldest makes room. No token takes so many tries.
+const MAX_REFUSED: usize = 64;
 /// Tokens that an error names.
 const MAX_NAMED: usize = 8;
 
@@ -28,8 +30,9 @@ pub struct Module {
     path: PathBuf,
     /// Whoever calls into the module reads; beginning anew writes.
     context: RwLock<Context>,
-    /// Held while a PIN is tried: for each slot, the digest of the PIN that was refused. A token locks itself after a few.
-    refused: Mutex<HashMap<u64, [u8; 32]>>,
+    /// Held while a PIN is tried: for each slot, the digests of PINs that were refused since one was good. A token locks
+    /// itself after a few, whichever keys of it have them.
+    refused: Mutex<HashMap<u64, Vec<[u8; 32]>>>,
 }
 
 #[derive(Debug)]
@@ -85,9 +88,9 @@ impl Module {
     /// # Errors
     /// No such token, a PIN that is or was refused, or a call that failed.
     pub fn open(&self, context: &Context, uri: &Pkcs11Uri) -> Result<Session, TokenError> {
-        let (slot, token) = context.find(uri)?;
+        let slot = context.find(uri)?;
         let session = context.pkcs11.open_ro_session_no_drop(slot)?;
-        match self.log_in(&session, slot, &token, uri) {
+        match self.log_in(context, &session, slot, uri) {
             Ok(()) => Ok(session),
             Err(error) => {
                 let _ = session.close();
@@ -96,13 +99,15 @@ impl Module {
         }
     }
 
-    fn log_in(&self, session: &Session, slot: Slot, token: &TokenInfo, uri: &Pkcs11Uri) -> Result<(), TokenError> {
+    fn log_in(&self, context: &Context, session: &Session, slot: Slot, uri: &Pkcs11Uri) -> Result<(), TokenError> {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let (pin, digest) = read_pin(&uri.pin)?;
-        if refused.get(&slot.id()) == Some(&digest) {
+        if refused.get(&slot.id()).is_some_and(|known| known.contains(&digest)) {
             return Err(TokenError::PinKnownWrong);
         }
-        // Whoever starts us again and again does not know what was refused before; the token does.
+        // Whoever starts us again and again does not know what was refused before; the token does. Asked now, since
+        // somebody else may have used a try up while we waited.
+        let token = context.pkcs11.get_token_info(slot)?;
         if token.user_pin_locked() {
             return Err(TokenError::PinLocked);
         }
@@ -126,7 +131,11 @@ impl Module {
                 | RvError::VendorDefined(_)),
                 _,
             )) => {
-                refused.insert(slot.id(), digest);
+                let known = refused.entry(slot.id()).or_default();
+                if known.len() >= MAX_REFUSED {
+                    known.remove(0);
+                }
+                known.push(digest);
                 Err(TokenError::PinRefused(format!("{code:?}")))
             }
             Err(error) => Err(error.into()),
@@ -135,7 +144,7 @@ impl Module {
 }
 
 impl Context {
-    fn find(&self, uri: &Pkcs11Uri) -> Result<(Slot, TokenInfo), TokenError> {
+    fn find(&self, uri: &Pkcs11Uri) -> Result<Slot, TokenError> {
         let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
         let (mut matching, mut others) = (Vec::new(), Vec::new());
         for slot in self.pkcs11.get_slots_with_token()? {
@@ -148,7 +157,7 @@ impl Context {
                 && is(&uri.manufacturer, token.manufacturer_id())
                 && uri.slot.is_none_or(|wanted| wanted == slot.id());
             match matches {
-                true => matching.push((slot, token)),
+                true => matching.push(slot),
                 false if token.token_initialized() && others.len() < MAX_NAMED => {
                     others.push(format!("`{}` (serial {})", token.label(), token.serial_number()));
                 }

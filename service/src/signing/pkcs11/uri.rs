@@ -33,10 +33,11 @@ pub struct UriError {
 }
 
 impl Pkcs11Uri {
-    /// Whether it is meant as one, right or not.
+    /// Whether it is meant as one, right or not: wherever the scheme stands. In quotes or after a space it would else be
+    /// taken for a path, which errors show, and a PIN in it too.
     pub fn is_one(text: &str) -> bool {
-        // The scheme's case does not matter (RFC 3986 section 3.1).
-        text.get(..SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME))
+        // Its case does not matter (RFC 3986 section 3.1).
+        text.to_ascii_lowercase().contains(SCHEME)
     }
 }
 
@@ -44,8 +45,13 @@ impl FromStr for Pkcs11Uri {
     type Err = UriError;
 
     fn from_str(text: &str) -> Result<Self, UriError> {
-        if !Self::is_one(text) || text.len() > MAX_URI {
+        let scheme = text.get(..SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME));
+        if !scheme || text.len() > MAX_URI {
             return Err(wrong(SCHEME, "must be at its begin, and 4096 bytes at the most altogether"));
+        }
+        // Before anything else is said: a PIN with `&` in it looks like more attributes, whose names errors show.
+        if text.to_ascii_lowercase().contains("pin-value=") {
+            return Err(wrong("pin-value", "would show the PIN to whoever lists processes: give `pin-source`"));
         }
         let rest = text.get(SCHEME.len()..).unwrap_or_default();
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -61,9 +67,6 @@ impl FromStr for Pkcs11Uri {
             let at = seen.iter().position(|(known, _)| known == name)?;
             Some(seen.swap_remove(at).1)
         };
-        if take("pin-value").is_some() {
-            return Err(wrong("pin-value", "would show the PIN to whoever lists processes: give `pin-source`"));
-        }
         if take("module-name").is_some() {
             return Err(wrong("module-name", "would be searched for: give `module-path`"));
         }
@@ -195,6 +198,10 @@ mod tests {
             ("library-version", format!("pkcs11:object=a;library-version=3{REST}")),
             ("colour", format!("pkcs11:object=a{REST}&colour=red")),
             ("pin-value", format!("pkcs11:object=a{REST}&pin-value=12345678")),
+            // Whose own characters are not encoded.
+            ("pin-value", format!("pkcs11:object=a{REST}&pin-value=0&12345678")),
+            ("pin-value", format!("pkcs11:object=a{REST}&pin-value=0&12345678=1")),
+            ("pin-value", format!("pkcs11:object=a{REST}&Pin-Value=0&12345678")),
             ("module-name", format!("pkcs11:object=a{REST}&module-name=x")),
             ("module-path", "pkcs11:object=a?pin-source=/p".to_owned()),
             ("module-path", "pkcs11:object=a?pin-source=/p&module-path=m.so".to_owned()),
