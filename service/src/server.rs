@@ -45,7 +45,7 @@ const ADMIN_IDLE: Duration = Duration::from_secs(60);
 const DATA_REQUEST: Duration = Duration::from_secs(5);
 /// Readiness asked of Redis at once; more are told what is known without asking.
 const MAX_PROBES: usize = 16;
-/// How long work may take whose sender is gone, once every connection has ended.
+/// How long work may take whose sender is gone, once every connection has ended; and what the other store lacks, after that.
 const LAST_WORK: Duration = Duration::from_secs(5);
 /// Bulk requests in progress; more are refused.
 const MAX_BULK: usize = 4;
@@ -173,8 +173,8 @@ impl Service {
         self.addresses
     }
 
-    /// Serves until `stop` is done, then lets requests in progress end, for at most ten seconds, and for five more those
-    /// whose senders are gone.
+    /// Serves until `stop` is done, then lets requests in progress end, for at most ten seconds, for five more those
+    /// whose senders are gone, and for five more brings what the other store lacks.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (say_stop, on_stop) = watch::channel(false);
         let (connections, newcomers) = (self.shared.options.max_connections, self.shared.options.max_newcomers);
@@ -196,6 +196,13 @@ impl Service {
         self.shared.work.close();
         if timeout(LAST_WORK, self.shared.work.wait()).await.is_err() {
             tracing::warn!("work whose senders are gone was not finished");
+        }
+        match self.shared.store.settle(LAST_WORK).await {
+            0 => {}
+            names => tracing::error!(
+                names,
+                "stopped with writes that the other store (redis-also) lacks: run `portcullis migrate` before the switch"
+            ),
         }
         tracing::info!("stopped");
     }

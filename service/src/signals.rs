@@ -105,7 +105,7 @@ impl Signals {
             known.insert(provider.issuer.clone(), Known { provider: provider.clone(), source });
         }
         // Twice two fetches; claim, revoke, remember; and the writer's connecting.
-        let writes = if options.redis_also.is_some() { 3 } else { 1 };
+        let writes = if options.redis_also.is_some() { 5 } else { 3 };
         let limit = timeout * 4 + options.redis_timeout * 6 + options.write_limit() * writes + Duration::from_secs(2);
         Ok(Self {
             known,

@@ -18,6 +18,7 @@ mod transfer;
 mod writer;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use redis::{Cmd, Value};
 use wire::check::Trouble;
@@ -48,6 +49,8 @@ use writer::{Terms, Writer};
 pub struct Store {
     reader: Arc<Reader>,
     writer: Writer,
+    /// For what may be lost: it waits for no disk, and no revocation waits for it.
+    light: Arc<Writer>,
     lag: Lag,
     /// Where every write goes too.
     also: Option<Arc<Also>>,
@@ -91,10 +94,12 @@ impl Store {
         let limit = options.redis_timeout;
         let reader = Reader { kept: Arc::clone(&kept), pin: pin.clone(), limit, metrics: Arc::clone(&metrics) };
         let reader = Arc::new(reader);
-        let lag = Lag::new(Arc::clone(&reader), !options.dangerously_allow_replica);
         let also = Self::open_also(&options, &reader, metrics).await?;
-        let writer = Writer::new(access, kept, pin, Terms::from(&*options));
-        Ok(Self { reader, writer, lag, also })
+        let terms = Terms::from(&*options);
+        let light = Arc::new(Writer::new(access.clone(), Arc::clone(&kept), pin.clone(), terms.of_no_matter()));
+        let lag = Lag::new(Arc::clone(&reader), Arc::clone(&light), !options.dangerously_allow_replica);
+        let writer = Writer::new(access, kept, pin, terms);
+        Ok(Self { reader, writer, light, lag, also })
     }
 
     async fn open_also(
@@ -143,6 +148,15 @@ impl Store {
     /// What [`Store::check`] would say of `keys` is told to somebody who asked for something else.
     pub fn told_ended(&self, keys: impl Iterator<Item = RevocationKey>) {
         self.lag.tell_ended(keys);
+    }
+
+    /// Waits until the other store lacks nothing that this instance knows of, for `limit` at the most. How many names it
+    /// lacks.
+    pub async fn settle(&self, limit: Duration) -> usize {
+        match &self.also {
+            Some(also) => also.settle(limit).await,
+            None => 0,
+        }
     }
 
     /// What is known without asking Redis.
@@ -204,8 +218,8 @@ impl Store {
     /// in the same round trip the server proved that it holds our store. While the bucket is on its way to another
     /// server of a Cluster there are no replies.
     ///
-    /// One command that writes may come here too, if nothing depends on its surviving; after an error it may have been
-    /// done. It does not go to the other store by itself.
+    /// None that writes may come here: Redis can hold up writes, in a failover that is asked for say, and every check behind one
+    /// on its connection would wait with it.
     ///
     /// # Errors
     /// As for [`Store::check`]; a reply that is an error of Redis is [`Trouble::StoreFailed`].

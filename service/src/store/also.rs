@@ -1,7 +1,7 @@
 //! The other store of `--redis-also`: what was written to ours is brought there before it is acknowledged. Nothing is ever
 //! read from it for an answer.
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use redis::Cmd;
@@ -19,18 +19,27 @@ const MAX_BEHIND: usize = 10_000;
 /// How often they are, and how many at once.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_AT_ONCE: usize = 256;
+const SETTLE_POLL: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub struct Also {
     transfer: Transfer,
     ours: Pin,
     pin: Pin,
-    behind: Mutex<HashSet<Name>>,
+    behind: Mutex<Behind>,
     metrics: Arc<Metrics>,
     /// Failures, as they are logged.
     failed: Throttle,
     /// Names that nobody will try again.
     lost: Throttle,
+}
+
+/// What the other store lacks for now.
+#[derive(Debug, Default)]
+struct Behind {
+    waiting: HashSet<Name>,
+    /// How many more are being tried: not there yet either.
+    in_hand: usize,
 }
 
 /// What was done in our store a moment ago.
@@ -93,14 +102,14 @@ impl Also {
 
     /// Brings them in the background, soon.
     pub fn later(&self, names: &[Name]) {
-        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut behind = self.behind();
         for name in names {
             // Strangers can cause entries, and are to leave room for the rest. The stream is brought in any case.
             let name = match name.kind {
-                Kind::Audit if behind.len() >= MAX_BEHIND / 2 => &Name::of_audit(),
+                Kind::Audit if behind.waiting.len() >= MAX_BEHIND / 2 => &Name::of_audit(),
                 _ => name,
             };
-            if behind.len() >= MAX_BEHIND && !behind.contains(name) {
+            if behind.waiting.len() >= MAX_BEHIND && !behind.waiting.contains(name) {
                 if let Some(more) = self.lost.pass(Instant::now()) {
                     tracing::error!(
                         more,
@@ -109,17 +118,47 @@ impl Also {
                 }
                 continue;
             }
-            behind.insert(name.clone());
+            behind.waiting.insert(name.clone());
         }
+        self.count(&behind);
+    }
+
+    /// Waits until nothing is lacking, for `limit` at the most. How many names are.
+    pub async fn settle(&self, limit: Duration) -> usize {
+        let deadline = Instant::now() + limit;
+        loop {
+            let lacking = self.behind().len();
+            if lacking == 0 || Instant::now() >= deadline {
+                return lacking;
+            }
+            tokio::time::sleep(SETTLE_POLL).await;
+        }
+    }
+
+    fn behind(&self) -> MutexGuard<'_, Behind> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, behind: &Behind) {
         self.metrics.also_behind(behind.len());
     }
 
-    fn forget(&self, names: &[Name]) {
-        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
-        for name in names {
-            behind.remove(name);
+    /// Some of those that wait. Out first: who adds one of them meanwhile has something newer.
+    fn take_in_hand(&self) -> Vec<Name> {
+        let mut behind = self.behind();
+        let some: Vec<Name> = behind.waiting.iter().take(RETRY_AT_ONCE).cloned().collect();
+        for name in &some {
+            behind.waiting.remove(name);
         }
-        self.metrics.also_behind(behind.len());
+        behind.in_hand = some.len();
+        some
+    }
+
+    /// So many were tried, and are there or wait again.
+    fn tried(&self, names: usize) {
+        let mut behind = self.behind();
+        behind.in_hand = behind.in_hand.saturating_sub(names);
+        self.count(&behind);
     }
 
     async fn try_bring(&self, names: &[Name], just: Just<'_>) -> Result<Option<Confirmed>, WriteError> {
@@ -154,6 +193,12 @@ impl Also {
         if let Some(more) = self.failed.pass(Instant::now()) {
             tracing::warn!(%error, more, "the other store (redis-also) lacks a write; it is tried again");
         }
+    }
+}
+
+impl Behind {
+    fn len(&self) -> usize {
+        self.waiting.len().saturating_add(self.in_hand)
     }
 }
 
@@ -206,16 +251,12 @@ async fn try_again(also: Weak<Also>) {
         tokio::time::sleep(RETRY).await;
         let Some(also) = also.upgrade() else { return };
         loop {
-            let some: Vec<Name> = {
-                let behind = also.behind.lock().unwrap_or_else(PoisonError::into_inner);
-                behind.iter().take(RETRY_AT_ONCE).cloned().collect()
-            };
+            let some = also.take_in_hand();
             if some.is_empty() {
                 break;
             }
-            // Out first: who adds one of them meanwhile has something newer.
-            also.forget(&some);
             if also.try_bring(&some, Just::Changed).await.is_ok() {
+                also.tried(some.len());
                 continue;
             }
             // One that cannot be brought does not keep the others.
@@ -226,6 +267,7 @@ async fn try_again(also: Weak<Also>) {
                     also.later(&name);
                     is_stuck = true;
                 }
+                also.tried(1);
             }
             if is_stuck {
                 break;

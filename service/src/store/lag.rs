@@ -16,6 +16,7 @@ use wire::{Answer, RevocationKey};
 
 use super::entry::Bucket;
 use super::reader::Reader;
+use super::writer::Writer;
 use crate::clock::unix_seconds;
 
 /// Twice the longest freshness. Later than that nobody was waiting for it: the session lay unused.
@@ -24,15 +25,12 @@ pub const KEPT: Duration = Duration::from_secs(10);
 const MAX_LOOKED_UP: usize = 1024;
 /// Answers whose keys are looked up at once.
 const MAX_TASKS: usize = 4;
-const SCRIPT: &str = "local at = redis.call('GET', KEYS[1])
-if not at then return false end
-redis.call('DEL', KEYS[1])
-local now = redis.call('TIME')
-return math.max(0, now[1] * 1000000 + now[2] - at)";
 
 #[derive(Debug)]
 pub struct Lag {
     reader: Arc<Reader>,
+    /// Takes the marks away.
+    writer: Arc<Writer>,
     /// A replica takes nothing away.
     is_on: bool,
     seen: Mutex<Seen>,
@@ -53,8 +51,8 @@ pub fn name(key: RevocationKey) -> String {
 }
 
 impl Lag {
-    pub fn new(reader: Arc<Reader>, is_on: bool) -> Self {
-        Self { reader, is_on, seen: Mutex::default(), places: Arc::new(Semaphore::new(MAX_TASKS)) }
+    pub fn new(reader: Arc<Reader>, writer: Arc<Writer>, is_on: bool) -> Self {
+        Self { reader, writer, is_on, seen: Mutex::default(), places: Arc::new(Semaphore::new(MAX_TASKS)) }
     }
 
     /// Takes note of what is being told. Nobody waits for it.
@@ -87,21 +85,32 @@ impl Lag {
         }
         // Left out, they are not looked up later either: that would count a repetition as the first answer.
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return };
-        let reader = self.reader.clone();
+        let (reader, writer) = (Arc::clone(&self.reader), Arc::clone(&self.writer));
         tokio::spawn(async move {
             let _place = place;
             for key in new {
-                let mut ask = redis::cmd("EVAL");
-                ask.arg(SCRIPT).arg(1).arg(name(key));
-                let replies = reader.read(Bucket::of(key.0), &[ask]).await;
-                let passed = replies.ok().and_then(|mut replies| replies.pop());
-                let passed = passed.and_then(|reply| redis::from_redis_value::<Option<u64>>(reply).ok()).flatten();
-                if let Some(passed) = passed {
-                    reader.metrics.revocation_lag_seconds.observe(Duration::from_micros(passed).as_secs_f64());
+                if let Some(passed) = passed(&reader, &writer, key).await {
+                    reader.metrics.revocation_lag_seconds.observe(passed.as_secs_f64());
                 }
             }
         });
     }
+}
+
+/// How long ago `key` was revoked, if nobody has taken its mark.
+async fn passed(reader: &Reader, writer: &Writer, key: RevocationKey) -> Option<Duration> {
+    let (bucket, name) = (Bucket::of(key.0), name(key));
+    let get = redis::cmd("GET").arg(&name).clone();
+    // Nothing but reads on the connection of the checks: Redis can hold up writes, in a failover that is asked for say,
+    // and what comes after one on its connection waits with it.
+    let mut replies = reader.read(bucket, &[get, redis::cmd("TIME")]).await.ok()?.into_iter();
+    let mark = redis::from_redis_value::<Option<String>>(replies.next()?).ok()??;
+    let (seconds, micros): (u64, u64) = redis::from_redis_value(replies.next()?).ok()?;
+    // Of all who read it, one takes it away.
+    let (taken, _) = writer.run(bucket, redis::cmd("DEL").arg(&name).clone()).await.ok()?;
+    let is_ours = redis::from_redis_value::<u64>(taken).ok()? == 1;
+    let (now, at) = (seconds.saturating_mul(1_000_000).saturating_add(micros), mark.parse().ok()?);
+    is_ours.then(|| Duration::from_micros(now.saturating_sub(at)))
 }
 
 impl Seen {

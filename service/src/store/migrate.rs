@@ -30,7 +30,7 @@ const POLL: Duration = Duration::from_millis(100);
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
 /// The most names that a report tells.
 const MAX_TOLD: usize = 20;
-/// The most characters of a name that is not ours.
+/// The most characters of a name in it.
 const MAX_TOLD_NAME: usize = 200;
 /// Revocations of the other store alone that are looked at twice; more are counted as they are found.
 const MAX_LONE: usize = 1000;
@@ -219,6 +219,7 @@ impl<'a> Run<'a> {
             confirm_timeout: plan.confirm_timeout,
             min_replicas: plan.min_replicas,
             require_disk: plan.require_disk,
+            confirm: true,
             iat_lead_seconds: 0,
             allow: plan.allow,
         };
@@ -357,7 +358,7 @@ impl<'a> Run<'a> {
         }
         for name in differing {
             self.tallies.entry(name.kind).or_default().differing += 1;
-            self.tell(format!("differs: {}", name.text));
+            self.tell(format!("differs: {}", shown(&name.text)));
         }
         Ok(())
     }
@@ -459,7 +460,7 @@ impl<'a> Run<'a> {
         }
         for name in self.lone(suspects).await? {
             self.lone += 1;
-            self.tell(format!("only in `to`: {}", name.text));
+            self.tell(format!("only in `to`: {}", shown(&name.text)));
         }
         Ok(())
     }
@@ -501,9 +502,8 @@ impl<'a> Run<'a> {
         if self.patience == 0 { Duration::ZERO } else { self.plan.settle }
     }
 
-    /// Somebody else chose the name, and it is shown on a terminal.
     fn strange(&mut self, name: &str) {
-        let name: String = name.escape_debug().take(MAX_TOLD_NAME).collect();
+        let name = shown(name);
         if self.strange.len() < MAX_LONE {
             if self.strange.insert(name.clone()) {
                 self.tell(format!("not understood: {name}"));
@@ -530,6 +530,11 @@ impl<'a> Run<'a> {
             complete: false,
         }
     }
+}
+
+/// Somebody else may have chosen the name, whatever it begins with, and it is shown on a terminal.
+fn shown(name: &str) -> String {
+    name.escape_debug().take(MAX_TOLD_NAME).collect()
 }
 
 /// Waits until the store of `pin` can be used.

@@ -8,7 +8,7 @@
 //! A mark lost to a failover lets a token be used again while it is young; no revocation depends on it.
 use std::time::Duration;
 
-use redis::{Cmd, FromRedisValue};
+use redis::{Cmd, FromRedisValue, Value};
 use wire::check::Trouble;
 
 use super::also::Just;
@@ -34,18 +34,17 @@ impl Store {
     pub async fn claim(&self, digest: &str, pending: Duration) -> Result<Claim, Trouble> {
         let mut set = redis::cmd("SET");
         set.arg(name(digest)).arg(PENDING).arg("NX").arg("PX").arg(millis(pending));
-        let ours: Option<String> = self.ask(digest, set).await?;
+        let ours: Option<String> = self.put(digest, set).await?;
         if ours.is_some() {
-            if let Err(trouble) = self.bring_mark(digest).await {
-                // Else the next attempt would wait for nobody. If this fails too, the claim ends by itself.
-                let _ = self.give_back(digest).await;
-                return Err(trouble);
-            }
+            // What the other store lacks of it is brought later. It answers nobody, so what the token ends is not to wait
+            // for it: perhaps the token never comes again.
+            let _ = self.bring_mark(digest).await;
             return Ok(Claim::Ours);
         }
         let mut get = redis::cmd("GET");
         get.arg(name(digest));
-        let there: Option<String> = self.ask(digest, get).await?;
+        let mut there = self.read(Bucket::of_text(digest), &[get]).await?;
+        let there: Option<String> = read(there.pop().ok_or(Trouble::StoreFailed)?)?;
         // Gone in between: whoever had it gave it back, and the next attempt gets it.
         Ok(if there.as_deref() == Some(DONE) { Claim::Done } else { Claim::Pending })
     }
@@ -55,7 +54,7 @@ impl Store {
     pub async fn keep(&self, digest: &str, ttl: Duration) -> Result<(), Trouble> {
         let mut set = redis::cmd("SET");
         set.arg(name(digest)).arg(DONE).arg("PX").arg(millis(ttl));
-        self.ask::<()>(digest, set).await?;
+        self.put::<()>(digest, set).await?;
         self.bring_mark(digest).await
     }
 
@@ -64,7 +63,7 @@ impl Store {
     pub async fn give_back(&self, digest: &str) -> Result<(), Trouble> {
         let mut delete = redis::cmd("DEL");
         delete.arg(name(digest));
-        self.ask::<()>(digest, delete.clone()).await?;
+        self.put::<u64>(digest, delete.clone()).await?;
         let Some(also) = &self.also else { return Ok(()) };
         also.remove(&[Name::of_mark(digest)], vec![delete]).await.map(|_| ()).map_err(|error| error.trouble())
     }
@@ -75,11 +74,14 @@ impl Store {
     }
 
     /// Nothing waits for disks or replicas: see above.
-    async fn ask<T: FromRedisValue>(&self, digest: &str, ask: Cmd) -> Result<T, Trouble> {
-        let mut replies = self.read(Bucket::of_text(digest), &[ask]).await?;
-        let reply = replies.pop().ok_or(Trouble::StoreFailed)?;
-        redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)
+    async fn put<T: FromRedisValue>(&self, digest: &str, command: Cmd) -> Result<T, Trouble> {
+        let put = self.light.run(Bucket::of_text(digest), command).await;
+        read(put.map_err(|error| error.trouble())?.0)
     }
+}
+
+fn read<T: FromRedisValue>(reply: Value) -> Result<T, Trouble> {
+    redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)
 }
 
 fn name(digest: &str) -> String {

@@ -37,6 +37,8 @@ pub struct Terms {
     pub confirm_timeout: Duration,
     pub min_replicas: u32,
     pub require_disk: bool,
+    /// Whether disks and replicas are waited for at all.
+    pub confirm: bool,
     pub iat_lead_seconds: u64,
     pub allow: Allow,
 }
@@ -141,9 +143,17 @@ impl From<&Options> for Terms {
             confirm_timeout: options.confirm_timeout,
             min_replicas: options.min_replicas,
             require_disk: options.require_disk,
+            confirm: true,
             iat_lead_seconds: options.iat_lead_seconds(),
             allow: options.allow(),
         }
+    }
+}
+
+impl Terms {
+    /// For what may be lost.
+    pub fn of_no_matter(self) -> Self {
+        Self { confirm: false, ..self }
     }
 }
 
@@ -304,6 +314,8 @@ enum Proof {
     WaitAof,
     /// The reply itself comes after fsync if the server says `appendonly yes` and `appendfsync always`.
     Fsync,
+    /// It need not be.
+    Unasked,
 }
 
 impl Lane {
@@ -344,7 +356,11 @@ impl Lane {
         if let Err(Unfit::Replica) = connected.standing.judge(self.terms.allow) {
             return Err(WriteError::NotWritten(Trouble::StoreUnsafe));
         }
-        let proof = if connected.standing.has_waitaof() { Proof::WaitAof } else { Proof::Fsync };
+        let proof = match (self.terms.confirm, connected.standing.has_waitaof()) {
+            (true, true) => Proof::WaitAof,
+            (true, false) => Proof::Fsync,
+            (false, _) => Proof::Unasked,
+        };
         let buckets: BTreeSet<_> = jobs.iter().map(|job| job.work.bucket()).collect();
         let pipeline = self.pipeline(&buckets, jobs, proof, unix_seconds());
         let limit = self.terms.redis_timeout.saturating_add(self.terms.confirm_timeout);
@@ -437,6 +453,7 @@ impl Lane {
                     pipeline.cmd("WAIT").arg(replicas).arg(millis);
                 }
             }
+            Proof::Unasked => {}
         }
         pipeline
     }
@@ -464,6 +481,7 @@ fn confirmed(
             let replicas = next().and_then(|reply| redis::from_redis_value(reply).ok()).unwrap_or_default();
             Confirmed { on_disk, replicas }
         }
+        Proof::Unasked => return Ok(Confirmed::default()),
     };
     // Where WAITAOF exists it was asked, so a missing disk is a failure and not a Redis that cannot say.
     if !confirmed.on_disk && (terms.require_disk || proof == Proof::WaitAof) {

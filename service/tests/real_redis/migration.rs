@@ -282,7 +282,11 @@ fn verifying_fails_by_name_for_whatever_the_copy_lacks() {
     // What is not understood is not passed over.
     old.ask(&["SADD", "portcullis:{07}:r:not-a-revocation", "x"]);
     old.ask(&["SET", "portcullis:{07}:z:unknown", "x"]);
-    // And plays no tricks on the terminal that it is shown on.
+    // And plays no tricks on the terminal that it is shown on, wherever in a report.
+    old.ask(&["SET", "portcullis:{07}:r:\u{1b}[2J", "D;"]);
+    let report = verify();
+    assert!(report.told.iter().any(|line| line.contains("{07}:r:")), "{report:?}");
+    assert!(report.told.iter().all(|line| !line.contains('\u{1b}')), "{report:?}");
     old.ask(&["SET", "portcullis:{07}:z:\u{1b}[2J", "x"]);
     let report = block_on(migrate(&again, |_| {})).unwrap();
     assert_eq!((report.is_verified(), report.strange), (false, 3), "{report:?}");
@@ -379,4 +383,60 @@ fn a_logout_token_that_was_used_stays_used_in_the_new_store() {
     for token in &tokens {
         assert_eq!(log_out(&switched, token).status, 400);
     }
+}
+
+// The other store answers nobody yet, and a provider may never send its logout again.
+#[test]
+fn a_logout_is_in_force_also_while_the_other_store_is_down() {
+    let (old, mut new) = (Redis::start(), Redis::start());
+    drop(Running::start(options(&old)));
+    prepare(&new).unwrap();
+    let signs = key_of(mint::Alg::EdDSA, "k");
+    let jwks = Jwks::publishing(&[&signs]);
+    let service = Running::start(Options { providers: providers(&[provider(&jwks.uri())]), ..both(&old, &new) });
+    new.kill();
+    eventually(WELL_AGAIN, || metric(&service, "portcullis_also_ready 0").then_some(()));
+    let claims = logout_claims();
+    let token = typed(&signs, "logout+jwt", &claims);
+    assert_eq!(log_out(&service, &token).status, 503);
+    let issuer = claims["iss"].as_str().unwrap();
+    let ended = secret(1).derive().revocation_key(Kind::Session, issuer, claims["sid"].as_str().unwrap().as_bytes());
+    assert_eq!(service.check(&[ended]), Ok(vec![Answer::Dead]));
+    // Sent again, it is acknowledged when both have it, and then no more.
+    new.restart();
+    eventually(WELL_AGAIN, || (log_out(&service, &token).status == 200).then_some(()));
+    assert!(new.ask(&["GET", &entry(ended)]).contains("D;"));
+    assert_eq!(log_out(&service, &token).status, 400);
+}
+
+// An operator switches when it is 0, so it must not be 0 while what waits is being tried.
+#[test]
+fn what_waits_for_the_other_store_is_counted_while_it_is_tried() {
+    let (old, new) = (Redis::start(), Redis::start());
+    drop(Running::start(options(&old)));
+    prepare(&new).unwrap();
+    // Nobody is there to confirm, so each attempt takes its time and fails.
+    let confirm_timeout = Duration::from_millis(500);
+    let service = Running::start(Options { also_min_replicas: Some(1), confirm_timeout, ..both(&old, &new) });
+    assert_eq!(service.admin("POST", "/v1/revocations", &asking(Kind::Session, "s")).0, 503);
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        assert!(!metric(&service, "portcullis_also_behind 0"), "after {:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn a_service_that_stops_brings_first_what_the_other_store_lacks() {
+    let (old, mut new) = (Redis::start(), Redis::start());
+    drop(Running::start(options(&old)));
+    prepare(&new).unwrap();
+    let service = Running::start(with_sessions(both(&old, &new)));
+    let made = session(&service);
+    // Refreshing is acknowledged without the other store.
+    new.kill();
+    assert_eq!(refresh(&service, &made).0, 200);
+    new.restart();
+    drop(service);
+    let name = names(&new).into_iter().find(|name| name.contains(":s:")).unwrap();
+    assert_eq!(new.ask(&["HGET", &name, "n"]), "$1\r\n1\r\n");
 }

@@ -370,6 +370,8 @@ fn a_store_that_is_gone_is_503_and_the_same_token_works_when_it_is_back() {
     stack.redis.restart();
     eventually(NOTICED, || (log_out(&stack.service, &token).status == 200).then_some(()));
     eventually(NOTICED, || (push(&stack.service, &event).status == 202).then_some(()));
+    // What only writes need not wait until reads find Redis again.
+    eventually(NOTICED, || stack.service.check(&[key(Kind::Session, "s")]).ok());
     assert_eq!(stack.is(Kind::Session, text(&claims["sid"])), Answer::Dead);
     assert_eq!(stack.is(Kind::Session, "s"), Answer::Dead);
     // Another store's is not ours.
@@ -546,4 +548,21 @@ fn descriptions_of_errors_repeat_nothing_that_could_be_read_as_more() {
     let description = text(&told.body["error_description"]);
     assert!(description.len() <= 256, "{description}");
     assert!(description.chars().all(|c| matches!(c, ' '..='~') && c != '"' && c != '\\'), "{description}");
+}
+
+// As in a failover that somebody asked for: what is read goes on then.
+#[test]
+fn a_logout_that_redis_holds_up_holds_up_no_check() {
+    let stack = stack();
+    let token = typed(&stack.key, "logout+jwt", &logout_claims());
+    stack.redis.ask(&["CLIENT", "PAUSE", "1000", "WRITE"]);
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| log_out(&stack.service, &token).status);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(800) {
+            let answers = stack.service.check(&[key(Kind::Session, "other")]);
+            assert_eq!(answers, Ok(vec![Answer::Live]), "after {:?}", begun.elapsed());
+        }
+        assert_eq!(sent.join().unwrap(), 200);
+    });
 }

@@ -407,3 +407,16 @@ fn a_revocation_takes_the_memory_that_capacity_is_planned_with() {
     println!("{each} B");
     assert!(each.abs_diff(PLANNED) <= PLANNED / 5, "{each} B for each");
 }
+
+// As in a failover that somebody asked for. What is read goes on then, and what times revocations must not stop it.
+#[test]
+fn checks_of_ended_keys_are_answered_while_redis_takes_no_writes() {
+    let (redis, service) = started();
+    service.revoke(Kind::Session, "s");
+    redis.ask(&["CLIENT", "PAUSE", "2000", "WRITE"]);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1500) {
+        let answers = service.check(&[key(Kind::Session, "s"), key(Kind::Session, "other")]);
+        assert_eq!(answers, Ok(vec![Answer::Dead, Answer::Live]), "after {:?}", begun.elapsed());
+    }
+}
