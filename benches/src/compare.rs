@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use tests::{Directory, Redis, Service, ServiceOptions};
+use tests::{Directory, Redis, Service};
 
 use crate::machine::{Cores, Machine};
 use crate::measure::{self, Load, Plan};
@@ -10,7 +10,7 @@ use crate::proxy::Proxy;
 use crate::report::{Measured, Report};
 use crate::scenario::{self, Parts, Setup};
 use crate::tokens::{Keys, Requests, Tokens};
-use crate::{authorizer, chart, results};
+use crate::{authorizer, chart, results, sessions};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -66,7 +66,7 @@ pub fn run(options: &Options) -> anyhow::Result<u64> {
     runtime.block_on(async { measure::watch_signals() })?;
     let directory = Directory::new("bench");
     let redis = runtime.block_on(Redis::start(&directory));
-    let service = runtime.block_on(Service::start(&directory, ServiceOptions::new(redis.url())));
+    let service = runtime.block_on(Service::start(&directory, sessions::options(&directory, redis.url())));
     let parts = Parts {
         keys: &keys,
         authorizer: runtime.block_on(authorizer::start())?,
@@ -86,7 +86,12 @@ pub fn run(options: &Options) -> anyhow::Result<u64> {
         }
     }
     eprintln!("minting {} repeated and {} unique tokens of each kind", options.repeated, options.unique);
-    let requests = Requests::mint(&keys, options.repeated, options.unique, &kinds, options.cores)?;
+    let mut requests = Requests::mint(&keys, options.repeated, options.unique, &kinds, options.cores)?;
+    for (kind, count) in [(Tokens::Opaque, options.repeated), (Tokens::UniqueOpaque, sessions::UNIQUE)] {
+        if kinds.contains(&kind) {
+            requests.add(kind, &runtime.block_on(sessions::make(&service, count))?);
+        }
+    }
 
     let mut stands = Vec::new();
     for setup in &setups {

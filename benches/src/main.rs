@@ -15,6 +15,7 @@ mod proxy;
 mod report;
 mod results;
 mod scenario;
+mod sessions;
 mod statistics;
 mod tokens;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use mint::Alg;
 use serde_json::{Value, json};
 
+use crate::sessions;
 use crate::tokens::{AUDIENCE, ISSUER, Keys, Tokens};
 
 /// The filter chain of one Envoy.
@@ -47,6 +48,7 @@ pub const SECRET: &str = "PORTCULLIS_SECRET";
 /// As in envoy/envoy.yaml.
 pub const SERVICE_IDLE: Option<&str> = Some("30s");
 const SHARED_KEY: &str = "KEY_SHARED";
+const CLIENT_SECRET: &str = "CLIENT_SECRET";
 
 /// The first is what all others are compared with.
 pub fn all(parts: &Parts<'_>) -> Vec<Setup> {
@@ -120,6 +122,8 @@ pub fn all(parts: &Parts<'_>) -> Vec<Setup> {
                 Alg::HS256,
             )
         },
+        parts.opaque("opaque-warm", "Portcullis, opaque tokens", &forward, Tokens::Opaque),
+        parts.opaque("opaque-cold", "Portcullis, opaque tokens, each introspected", &forward, Tokens::UniqueOpaque),
     ]);
     setups
 }
@@ -185,6 +189,25 @@ impl Parts<'_> {
         let shared = self.keys.of(Alg::HS256).secret().unwrap_or_default();
         let environment =
             vec![(SECRET.to_owned(), self.secret.clone()), (SHARED_KEY.to_owned(), mint::to_base64url(shared))];
+        portcullis(name, title, &config, environment, self.service, vec![load])
+    }
+}
+
+/// Tokens that are asked about instead of verified: our service's, which looks at revocations before it says active.
+impl Parts<'_> {
+    fn opaque(&self, name: &str, title: &'static str, forward: &Value, load: Tokens) -> Setup {
+        let config = json!({
+            "issuers": [{
+                "name": "own", "issuer": sessions::ISSUER, "audiences": [AUDIENCE],
+                "introspection": {
+                    "cluster": SERVICE, "path": "/oauth2/introspect", "client_id": sessions::CLIENT,
+                    "client_secret_env": CLIENT_SECRET, "freshness": "1s", "timeout": "1s", "format": "portcullis",
+                },
+            }],
+            "forward": forward,
+            "rules": [{ "name": "api", "match": { "path": { "prefix": "/api" } }, "access": "required" }],
+        });
+        let environment = vec![(CLIENT_SECRET.to_owned(), sessions::CLIENT_SECRET.to_owned())];
         portcullis(name, title, &config, environment, self.service, vec![load])
     }
 }

@@ -24,13 +24,17 @@ pub enum Tokens {
     Active,
     /// Many, in turn.
     Unique(Alg),
+    /// Opaque ones, of sessions that the service has made: a few, again and again.
+    Opaque,
+    /// More opaque ones than the filter keeps, in turn.
+    UniqueOpaque,
 }
 
 impl Tokens {
     /// Does whoever has a cache know the signature of each, after the first time?
     pub fn are_remembered(self) -> bool {
         // HS256 is sent to the one setup whose cache is large enough for all.
-        matches!(self, Tokens::Repeated | Tokens::Active | Tokens::Unique(Alg::HS256))
+        matches!(self, Tokens::Repeated | Tokens::Active | Tokens::Opaque | Tokens::Unique(Alg::HS256))
     }
 
     pub fn name(self) -> String {
@@ -38,6 +42,8 @@ impl Tokens {
             Tokens::Repeated => "repeated".to_owned(),
             Tokens::Active => "active".to_owned(),
             Tokens::Unique(alg) => format!("unique {alg}"),
+            Tokens::Opaque => "opaque".to_owned(),
+            Tokens::UniqueOpaque => "unique opaque".to_owned(),
         }
     }
 }
@@ -77,11 +83,18 @@ impl Requests {
             let (alg, count) = match kind {
                 Tokens::Repeated | Tokens::Active => (Alg::RS256, repeated),
                 Tokens::Unique(alg) => (*alg, unique),
+                // The service makes them.
+                Tokens::Opaque | Tokens::UniqueOpaque => continue,
             };
             let key = keys.of(alg);
             of.insert(*kind, on_both(cores, count, |_| request(&key.mint(&claims(alg, now))))?);
         }
         Ok(Self { of })
+    }
+
+    /// Of tokens that somebody else made.
+    pub fn add(&mut self, kind: Tokens, tokens: &[String]) {
+        self.of.insert(kind, tokens.iter().map(|token| request(token)).collect());
     }
 
     pub fn of(&self, kind: Tokens) -> &[Vec<u8>] {
