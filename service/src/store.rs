@@ -41,6 +41,7 @@ use also::{Also, Just, Owed};
 use keeper::{Orders, Role};
 use lag::Lag;
 use reader::Reader;
+use redis_options::Access;
 use transfer::Transfer;
 use writer::{Terms, Writer};
 
@@ -81,24 +82,12 @@ impl Store {
         if let Some(id) = options.store_id {
             pin.set(id);
         }
-        let orders = Orders {
-            access: access.clone(),
-            allow: options.allow(),
-            limit: options.redis_timeout,
-            pin: pin.clone(),
-            create: options.create_store,
-            role: Role::Ours,
-            metrics: Some(Arc::clone(&metrics)),
-        };
-        let kept = Arc::new(keeper::keep(orders).await);
-        let limit = options.redis_timeout;
-        let reader = Reader { kept: Arc::clone(&kept), pin: pin.clone(), limit, metrics: Arc::clone(&metrics) };
-        let reader = Arc::new(reader);
+        let reader = Arc::new(kept(&options, &access, &pin, Role::Ours, &metrics).await);
         let also = Self::open_also(&options, &reader, metrics).await?;
         let terms = Terms::from(&*options);
-        let light = Arc::new(Writer::new(access.clone(), Arc::clone(&kept), pin.clone(), terms.of_no_matter()));
+        let light = Arc::new(Writer::new(access.clone(), Arc::clone(&reader.kept), pin.clone(), terms.of_no_matter()));
         let lag = Lag::new(Arc::clone(&reader), Arc::clone(&light), !options.dangerously_allow_replica);
-        let writer = Writer::new(access, kept, pin, terms);
+        let writer = Writer::new(access, Arc::clone(&reader.kept), pin, terms);
         Ok(Self { reader, writer, light, lag, also })
     }
 
@@ -113,24 +102,10 @@ impl Store {
         if let Some(id) = options.also_store_id {
             pin.set(id);
         }
-        let orders = Orders {
-            access: access.clone(),
-            allow: options.allow(),
-            limit: options.redis_timeout,
-            pin: pin.clone(),
-            create: false,
-            role: Role::Also,
-            metrics: Some(Arc::clone(&metrics)),
-        };
-        let kept = Arc::new(keeper::keep(orders).await);
-        let there = Reader {
-            kept: Arc::clone(&kept),
-            pin: pin.clone(),
-            limit: options.redis_timeout,
-            metrics: Arc::clone(&metrics),
-        };
+        let there = kept(options, &access, &pin, Role::Also, &metrics).await;
         let min_replicas = options.also_min_replicas.unwrap_or(options.min_replicas);
-        let to = Writer::new(access, kept, pin.clone(), Terms { min_replicas, ..Terms::from(options) });
+        let to =
+            Writer::new(access, Arc::clone(&there.kept), pin.clone(), Terms { min_replicas, ..Terms::from(options) });
         let transfer = Transfer { from: Arc::clone(reader), to, there, audit_entries: AUDIT_ENTRIES };
         Ok(Some(Also::new(transfer, reader.pin.clone(), pin, metrics)))
     }
@@ -274,6 +249,23 @@ impl Store {
             false => Ok(()),
         }
     }
+}
+
+/// Returns once the first attempt to reach the servers has ended; who reads from them, as long as it lives.
+async fn kept(options: &Options, access: &Access, pin: &Pin, role: Role, metrics: &Arc<Metrics>) -> Reader {
+    let limit = options.redis_timeout;
+    let orders = Orders {
+        access: access.clone(),
+        allow: options.allow(),
+        limit,
+        pin: pin.clone(),
+        // The other store is made by who moves ours there.
+        create: options.create_store && role == Role::Ours,
+        role,
+        metrics: Some(Arc::clone(metrics)),
+    };
+    let kept = Arc::new(keeper::keep(orders).await);
+    Reader { kept, pin: pin.clone(), limit, metrics: Arc::clone(metrics) }
 }
 
 /// What was written, or may have been, goes to the other store too.

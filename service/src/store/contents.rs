@@ -116,7 +116,7 @@ impl Name {
 
     /// The stream, of which there is one.
     pub fn of_audit() -> Self {
-        let bucket = Bucket::of([0; 16]);
+        let bucket = Bucket::FIRST;
         Self { kind: Kind::Audit, bucket, text: bucket.name("audit") }
     }
 

@@ -78,13 +78,11 @@ pub async fn prepare_store(redis: &RedisOptions, limit: Duration, allow: Allow) 
     let id = match filling(&read_all(&routes, limit).await?)? {
         Begun::By(id) => id,
         Begun::NotYet => {
-            let Some(first) = Bucket::all().next() else { return Err(nowhere(Trouble::StoreFailed)) };
-            let id = StoreId::random().ok_or(nowhere(Trouble::StoreFailed))?;
-            write(&routes, &[first], &Sentinel::filling(id), "NX", limit).await?;
-            match read_all(&routes, limit).await?.get(&first) {
-                Some(Sentinel::Filling(id)) => *id,
-                _ => return Err(nowhere(Trouble::StoreFailed)),
-            }
+            let there = |sentinel: &Sentinel| match sentinel {
+                Sentinel::Filling(id) => Some(*id),
+                _ => None,
+            };
+            claim(&routes, Sentinel::filling, there, limit).await?
         }
     };
     let all: Vec<_> = Bucket::all().collect();
@@ -151,13 +149,11 @@ pub async fn complete(routes: &Routes, after_loss: Option<StoreId>, limit: Durat
     let id = match judge(&read_all(routes, limit).await?, after_loss)? {
         Begun::By(id) => id,
         Begun::NotYet => {
-            let Some(first) = Bucket::all().next() else { return Err(nowhere(Trouble::StoreFailed)) };
-            let id = StoreId::random().ok_or(nowhere(Trouble::StoreFailed))?;
-            write(routes, &[first], &Sentinel::begun(id), "NX", limit).await?;
-            match read_all(routes, limit).await?.get(&first) {
-                Some(Sentinel::New(id)) => *id,
-                _ => return Err(nowhere(Trouble::StoreFailed)),
-            }
+            let there = |sentinel: &Sentinel| match sentinel {
+                Sentinel::New(id) => Some(*id),
+                _ => None,
+            };
+            claim(routes, Sentinel::begun, there, limit).await?
         }
     };
     let all: Vec<_> = Bucket::all().collect();
@@ -170,6 +166,19 @@ pub async fn complete(routes: &Routes, after_loss: Option<StoreId>, limit: Durat
     }
     write(routes, &all, &id.to_string(), "XX", limit).await?;
     Ok(id)
+}
+
+/// The id of a store that is begun now: that of whoever came first to the first bucket, as `there` finds it.
+async fn claim(
+    routes: &Routes,
+    sentinel: fn(StoreId) -> String,
+    there: fn(&Sentinel) -> Option<StoreId>,
+    limit: Duration,
+) -> Result<StoreId, CreateError> {
+    let id = StoreId::random().ok_or(nowhere(Trouble::StoreFailed))?;
+    write(routes, &[Bucket::FIRST], &sentinel(id), "NX", limit).await?;
+    let read = read_all(routes, limit).await?;
+    read.get(&Bucket::FIRST).and_then(there).ok_or(nowhere(Trouble::StoreFailed))
 }
 
 enum Begun {

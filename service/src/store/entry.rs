@@ -70,6 +70,9 @@ pub struct StoreIdError;
 pub struct Bucket(u8);
 
 impl Bucket {
+    /// What is one of a kind is in this one: the audit stream, the sentinel that is made first.
+    pub const FIRST: Self = Self(0);
+
     pub fn all() -> impl Iterator<Item = Bucket> {
         (0..=u8::MAX).map(Bucket)
     }

@@ -358,7 +358,6 @@ fn split(routes: &Routes, keys: &[RevocationKey]) -> Result<BTreeMap<usize, Vec<
         parts.entry(routes.fit(part.bucket)?).or_default().push(part);
         Ok::<_, Trouble>(())
     };
-    let mut asked: Vec<_> = keys.iter().copied().enumerate().collect();
     if keys.is_empty() {
         // What nobody asks about must be there all the same.
         routes.standing()?;
@@ -366,11 +365,10 @@ fn split(routes: &Routes, keys: &[RevocationKey]) -> Result<BTreeMap<usize, Vec<
             add(Part { bucket, keys: Vec::new() })?;
         }
     } else if routes.one_keyspace {
-        for bucket in Bucket::all().take(1) {
-            add(Part { bucket, keys: std::mem::take(&mut asked) })?;
-        }
+        add(Part { bucket: Bucket::FIRST, keys: keys.iter().copied().enumerate().collect() })?;
     } else {
         let bucket_of = |(_, key): &(usize, RevocationKey)| Bucket::of(key.0);
+        let mut asked: Vec<_> = keys.iter().copied().enumerate().collect();
         asked.sort_unstable_by_key(bucket_of);
         for keys in asked.chunk_by(|one, other| bucket_of(one) == bucket_of(other)) {
             let Some(bucket) = keys.first().map(bucket_of) else { continue };
