@@ -18,9 +18,9 @@ pub const SESSION_FIELDS: [&str; 10] = ["d", "a", "r", "p", "t", "u", "e", "i", 
 /// Script's and PTTL's word for no expiry.
 const FOR_EVER: i64 = -1;
 
-const TEXT: &str = include_str!("merge/text.lua");
-const SESSION: &str = include_str!("merge/session.lua");
-const SUBJECT: &str = include_str!("merge/subject.lua");
+const TEXT: &str = concat!(include_str!("lives.lua"), include_str!("merge/text.lua"));
+const SESSION: &str = concat!(include_str!("lives.lua"), include_str!("merge/session.lua"));
+const SUBJECT: &str = concat!(include_str!("lives.lua"), include_str!("merge/subject.lua"));
 const AUDIT: &str = include_str!("merge/audit.lua");
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -23,17 +23,9 @@ if old then
   if before and (string.sub(old, 1, 2) == 'D;' or (was and tonumber(was) > before)) then
     value = old
   end
-  local left = redis.call('PTTL', KEYS[1])
-  -- An endless life is the longest, on either side.
-  if keep ~= -1 and (left == -1 or left > keep) then
-    keep = left
-  end
+  keep = longer(keep, redis.call('PTTL', KEYS[1]))
 end
-if keep == -1 then
-  redis.call('SET', KEYS[1], value)
-else
-  redis.call('SET', KEYS[1], value, 'PX', keep)
-end
+set(KEYS[1], value, keep)
 if not old then
   -- By pcall: a revocation does not fail for what only measures it.
   local at = redis.call('TIME')

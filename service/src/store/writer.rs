@@ -28,7 +28,7 @@ const BATCH: usize = 512;
 const QUEUE: usize = 1024;
 /// The script's word, and PTTL's, for no expiry.
 const FOR_EVER: i64 = -1;
-const SCRIPT: &str = include_str!("revoke.lua");
+const SCRIPT: &str = concat!(include_str!("lives.lua"), include_str!("revoke.lua"));
 
 /// What a write is held to.
 #[derive(Debug, Clone, Copy)]

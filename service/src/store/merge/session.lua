@@ -28,8 +28,5 @@ end
 for field, value in pairs(new) do
   redis.call('HSET', KEYS[1], field, value)
 end
-local left = is_there and redis.call('PTTL', KEYS[1]) or -2
-if keep ~= -1 and left ~= -1 and left < keep then
-  redis.call('PEXPIRE', KEYS[1], string.format('%.0f', keep))
-end
+prolong(KEYS[1], keep, is_there and redis.call('PTTL', KEYS[1]) or -2)
 return 1

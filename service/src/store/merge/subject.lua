@@ -6,8 +6,5 @@ local is_there = redis.call('EXISTS', KEYS[1]) == 1
 for at = 2, #ARGV, 2 do
   redis.call('ZADD', KEYS[1], 'GT', ARGV[at], ARGV[at + 1])
 end
-local left = is_there and redis.call('PTTL', KEYS[1]) or -2
-if keep ~= -1 and left ~= -1 and left < keep then
-  redis.call('PEXPIRE', KEYS[1], string.format('%.0f', keep))
-end
+prolong(KEYS[1], keep, is_there and redis.call('PTTL', KEYS[1]) or -2)
 return 1

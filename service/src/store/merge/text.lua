@@ -18,14 +18,7 @@ if old then
   if rank(old) >= rank(value) then
     value = old
   end
-  local left = redis.call('PTTL', KEYS[1])
-  if keep ~= -1 and (left == -1 or left > keep) then
-    keep = left
-  end
+  keep = longer(keep, redis.call('PTTL', KEYS[1]))
 end
-if keep == -1 then
-  redis.call('SET', KEYS[1], value)
-else
-  redis.call('SET', KEYS[1], value, 'PX', keep)
-end
+set(KEYS[1], value, keep)
 return 1
