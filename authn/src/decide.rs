@@ -114,16 +114,10 @@ enum Questions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unverifiable {
     pub denial: Denial,
-    /// Its key is not in the issuer's published set as it was last fetched: a newer one may have it.
-    pub unknown: Option<UnknownKey>,
+    /// Its key is not in this issuer's published set as it was last fetched: a newer one may have it.
+    pub awaits_keys_of: Option<usize>,
     /// It is opaque, and this issuer is to be asked about it.
     pub introspect: Option<usize>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownKey {
-    pub issuer: usize,
-    pub kid: Option<String>,
 }
 
 /// A token that a rule accepts, apart from binding and revocation, and what is then forwarded.
@@ -364,9 +358,8 @@ impl Policy {
         }
         let current = keyrings.current(&issuer.keys, place, now.monotonic)?;
         let candidates = current.keys.candidates(header.kid.as_deref(), header.alg).map_err(|denial| {
-            let unknown = (denial.fault == Fault::KeyUnknown && issuer.published.is_some())
-                .then(|| UnknownKey { issuer: place, kid: header.kid.clone() });
-            Unverifiable { denial, unknown, introspect: None }
+            let is_published = denial.fault == Fault::KeyUnknown && issuer.published.is_some();
+            Unverifiable { denial, awaits_keys_of: is_published.then_some(place), introspect: None }
         })?;
         // Before the signature, which costs a thousand times as much: an expired token that is sent again and again must
         // not buy that work. Nothing is admitted on the strength of a claim that nobody has verified.
@@ -462,7 +455,7 @@ impl Policy {
 
 impl From<Denial> for Unverifiable {
     fn from(denial: Denial) -> Self {
-        Self { denial, unknown: None, introspect: None }
+        Self { denial, awaits_keys_of: None, introspect: None }
     }
 }
 

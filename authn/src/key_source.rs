@@ -35,10 +35,9 @@ pub struct KeySource {
     next: Monotonic,
     failures: u32,
     under_way: Option<UnderWay>,
-    /// When an unknown key id last caused a fetch, here or in another virtual machine.
+    /// When an unknown key id last caused a fetch, here or in another virtual machine. Which key id it was is not
+    /// remembered: an issuer may publish it the next moment.
     unknown_fetch: Option<Monotonic>,
-    /// Key ids that the last fetch did not bring, newest last. Hashes, so that the bound is in bytes too.
-    absent: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -96,8 +95,6 @@ const RETRY_MOST: Duration = Duration::from_secs(60);
 const REFRESH_LEAST: Duration = Duration::from_secs(10);
 /// How long after the one that fetched last another virtual machine takes its turn.
 const STAND_BY: Duration = Duration::from_secs(1);
-/// Key ids remembered as absent.
-const ABSENT_MOST: usize = 256;
 
 impl KeySource {
     pub fn new(settings: Settings) -> Self {
@@ -109,7 +106,6 @@ impl KeySource {
             failures: 0,
             under_way: None,
             unknown_fetch: None,
-            absent: Vec::new(),
         }
     }
 
@@ -227,10 +223,11 @@ impl KeySource {
         self.unknown_fetch = self.unknown_fetch.max(Some(at));
     }
 
-    /// A token names a key id (`None`: none) that no key answers to. However many come, they cause one fetch in each
-    /// cool-down.
-    pub fn on_unknown_kid(&self, kid: Option<&str>, now: Monotonic) -> Unknown {
-        if self.held.is_none() || self.absent.contains(&hash(kid)) {
+    /// A token names a key id that no key answers to. However many such tokens come, they cause one fetch in each
+    /// cool-down. So a key id that was seen before its key was published is refused for one cool-down at most, whatever
+    /// other key ids were seen meanwhile.
+    pub fn on_unknown_kid(&self, now: Monotonic) -> Unknown {
+        if self.held.is_none() {
             return Unknown::Absent;
         }
         if self.under_way.is_some() {
@@ -242,18 +239,6 @@ impl KeySource {
         }
     }
 
-    /// The fetch that was worthwhile is over, and the key id is still unknown: it does not cause another one.
-    pub fn remember_absent(&mut self, kid: Option<&str>) {
-        let hash = hash(kid);
-        if self.absent.contains(&hash) {
-            return;
-        }
-        if self.absent.len() >= ABSENT_MOST {
-            self.absent.remove(0);
-        }
-        self.absent.push(hash);
-    }
-
     fn install(&mut self, text: &[u8], fetched: Monotonic) -> Result<Vec<String>, jwks::Refused> {
         let parsed = jwks::parse(text, &self.settings.algorithms, self.settings.symmetric)?;
         let is_same = self.held.as_ref().is_some_and(|held| {
@@ -261,8 +246,6 @@ impl KeySource {
             prints(&held.keys) == prints(&parsed.keys)
         });
         if !is_same {
-            // A new set may have what the old one had not.
-            self.absent.clear();
             self.generation = self.generation.wrapping_add(1);
         }
         self.held = Some(Held { keys: parsed.keys, fetched });
@@ -290,14 +273,6 @@ fn spread(interval: Duration, jitter: u64) -> Duration {
     let quarter = interval.checked_div(4).unwrap_or_default();
     let share = u32::try_from(jitter.checked_rem(1000).unwrap_or(0)).unwrap_or(0);
     interval.saturating_sub(quarter.saturating_mul(share).checked_div(1000).unwrap_or_default())
-}
-
-/// FNV-1a: only says which key ids were seen; a collision refuses one more unknown key id until the set changes.
-fn hash(kid: Option<&str>) -> u64 {
-    let seed = if kid.is_some() { 0xcbf2_9ce4_8422_2325 } else { 0 };
-    kid.unwrap_or_default()
-        .bytes()
-        .fold(seed, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -411,27 +386,35 @@ mod tests {
     fn unknown_kids_cause_one_fetch_in_each_cool_down() {
         let mut source = source(false);
         fetched(&mut source, &["a"], at(0));
-        assert_eq!(source.on_unknown_kid(Some("b"), at(1)), Unknown::Worthwhile);
+        assert_eq!(source.on_unknown_kid(at(1)), Unknown::Worthwhile);
         source.note_unknown_fetch(at(1));
         source.start(at(1));
-        assert_eq!(source.on_unknown_kid(Some("c"), at(1)), Unknown::Worthwhile, "it waits for the fetch under way");
+        assert_eq!(source.on_unknown_kid(at(1)), Unknown::Worthwhile, "it waits for the fetch under way");
         source.on_reply(Ok((200, &set(&["a"]))), None, at(1), 0);
-        source.remember_absent(Some("b"));
-        assert_eq!(source.on_unknown_kid(Some("c"), at(30)), Unknown::Absent);
-        assert_eq!(source.on_unknown_kid(Some("c"), at(31)), Unknown::Worthwhile);
-        assert_eq!(source.on_unknown_kid(Some("b"), at(31)), Unknown::Absent, "it was not there a moment ago");
-        fetched(&mut source, &["a", "d"], at(40));
-        assert_eq!(source.on_unknown_kid(Some("b"), at(80)), Unknown::Worthwhile, "a new set may have it");
+        assert_eq!(source.on_unknown_kid(at(30)), Unknown::Absent);
+        assert_eq!(source.on_unknown_kid(at(31)), Unknown::Worthwhile);
     }
 
+    // Once, a forged token that named the next key before it was published kept it refused until the set changed.
     #[test]
-    fn what_is_remembered_of_unknown_kids_is_bounded() {
-        let mut source = source(false);
-        fetched(&mut source, &["a"], at(0));
-        for number in 0..10_000 {
-            source.remember_absent(Some(&number.to_string()));
+    fn a_key_id_seen_before_its_key_waits_for_one_cool_down_at_most() {
+        for published in 1..=30 {
+            let mut source = source(false);
+            fetched(&mut source, &["a"], at(0));
+            let mut names = vec!["a"];
+            for second in 1..=31 {
+                if second == published {
+                    names.push("b");
+                }
+                // Every second a forged token comes, now with the next key's id and now with another one's.
+                if source.on_unknown_kid(at(second)) == Unknown::Worthwhile {
+                    source.note_unknown_fetch(at(second));
+                    fetched(&mut source, &names, at(second));
+                }
+            }
+            let held = source.keys(at(31)).unwrap().keys().len();
+            assert_eq!(held, 2, "published at {published}, and not there one cool-down later");
         }
-        assert_eq!(source.absent.len(), ABSENT_MOST);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use authn::decide::UnknownKey;
 use authn::key_source::{Fetch, KeySource, Progress, Unknown};
 use authn::keyrings::Keyrings;
 use authn::policy::Policy;
@@ -103,23 +102,23 @@ impl KeyFetching {
 
     /// Whether a token whose key is not held should wait: a fetch is under way, here or in another virtual machine, or
     /// was started now.
-    pub fn is_worth_waiting(&mut self, policy: &Policy, unknown: &UnknownKey, now: Monotonic) -> Waiting {
-        if self.adopt(unknown.issuer, now) {
+    pub fn is_worth_waiting(&mut self, policy: &Policy, issuer: usize, now: Monotonic) -> Waiting {
+        if self.adopt(issuer, now) {
             return Waiting::LookAgain;
         }
-        let lease = self.lease(unknown.issuer).map(|(lease, _)| lease).unwrap_or_default();
-        let Some(source) = self.rings.source_mut(unknown.issuer) else { return Waiting::No };
+        let lease = self.lease(issuer).map(|(lease, _)| lease).unwrap_or_default();
+        let Some(source) = self.rings.source_mut(issuer) else { return Waiting::No };
         if lease.unknown > Monotonic(0) {
             source.note_unknown_fetch(lease.unknown);
         }
         let others_fetch = is_taken(lease, source.longest_fetch(), now);
-        match source.on_unknown_kid(unknown.kid.as_deref(), now) {
+        match source.on_unknown_kid(now) {
             Unknown::Absent if others_fetch && source.fetched().is_some_and(|fetched| fetched < lease.started) => {
                 Waiting::Yes
             }
             Unknown::Absent => Waiting::No,
             Unknown::Worthwhile if others_fetch || !source.is_idle() => Waiting::Yes,
-            Unknown::Worthwhile => match self.fetch_if_free(policy, unknown.issuer, Some(now), now) {
+            Unknown::Worthwhile => match self.fetch_if_free(policy, issuer, Some(now), now) {
                 true => Waiting::Yes,
                 false => Waiting::No,
             },

@@ -72,10 +72,8 @@ struct AwaitingKeys {
 #[derive(Debug, Clone, Copy)]
 enum Patience<'v> {
     MayWait,
-    /// It has waited; `brought` says that a set came, so that a key that is still unknown is not asked for again.
-    HasWaited {
-        brought: bool,
-    },
+    /// It has waited for its issuer's keys: a key that is still unknown is not asked for again.
+    HasWaited,
     /// It has waited for its introspection, and this is what came of it.
     Introspected(&'v Rc<Verified>),
 }
@@ -195,7 +193,7 @@ impl Root {
         let cookie_session = entered.is_cookie_session();
         let verified = match patience {
             Patience::Introspected(verified) => self.introspected(&entered, verified),
-            Patience::MayWait | Patience::HasWaited { .. } => self.verified(&entered, now),
+            Patience::MayWait | Patience::HasWaited => self.verified(&entered, now),
         };
         let verified = match verified {
             Ok(verified) => verified,
@@ -249,28 +247,25 @@ impl Root {
         patience: Patience<'_>,
         now: Now,
     ) -> Next {
-        let Unverifiable { denial, unknown, .. } = unverifiable;
-        let Some(unknown) = unknown else { return self.refuse(stream, Some(rule), &denial) };
-        if let Patience::HasWaited { brought } = patience {
-            if let (true, Some(source)) = (brought, self.keys.rings.source_mut(unknown.issuer)) {
-                source.remember_absent(unknown.kid.as_deref());
-            }
+        let Unverifiable { denial, awaits_keys_of, .. } = unverifiable;
+        let Some(issuer) = awaits_keys_of else { return self.refuse(stream, Some(rule), &denial) };
+        if let Patience::HasWaited = patience {
             return self.refuse(stream, Some(rule), &denial);
         }
         let has_room = self.awaiting_keys.len() < self.policy.limits().waiting_requests;
-        match self.keys.is_worth_waiting(&self.policy, &unknown, now.monotonic) {
+        match self.keys.is_worth_waiting(&self.policy, issuer, now.monotonic) {
             Waiting::Yes if has_room => {
-                let longest = self.keys.rings.source(unknown.issuer).map_or(Duration::ZERO, KeySource::longest_fetch);
+                let longest = self.keys.rings.source(issuer).map_or(Duration::ZERO, KeySource::longest_fetch);
                 let deadline = now.monotonic.plus(longest);
-                self.awaiting_keys.insert(stream, AwaitingKeys { issuer: unknown.issuer, deadline });
+                self.awaiting_keys.insert(stream, AwaitingKeys { issuer, deadline });
                 Next::Wait
             }
             Waiting::LookAgain => {
-                self.wake(unknown.issuer, true);
+                self.wake(issuer);
                 if host::make_effective(stream).is_err() {
                     return Next::Wait;
                 }
-                self.judge(stream, Patience::HasWaited { brought: true })
+                self.judge(stream, Patience::HasWaited)
             }
             Waiting::Yes | Waiting::No => {
                 // A fetch that was started made the root effective.
@@ -283,7 +278,7 @@ impl Root {
     }
 
     /// Judges anew all who wait for this issuer's keys.
-    fn wake(&mut self, issuer: usize, brought: bool) {
+    fn wake(&mut self, issuer: usize) {
         let all: Vec<u32> = self
             .awaiting_keys
             .iter()
@@ -291,22 +286,22 @@ impl Root {
             .map(|(stream, _)| *stream)
             .collect();
         for stream in all {
-            self.wake_one(stream, brought);
+            self.wake_one(stream);
         }
     }
 
-    fn wake_one(&mut self, stream: u32, brought: bool) {
+    fn wake_one(&mut self, stream: u32) {
         if self.awaiting_keys.remove(&stream).is_none() || host::make_effective(stream).is_err() {
             return;
         }
-        let next = self.judge(stream, Patience::HasWaited { brought });
+        let next = self.judge(stream, Patience::HasWaited);
         self.go_on(stream, next);
     }
 
     fn on_key_news(&mut self, issuer: usize, outcome: KeyOutcome) {
         let is_good = outcome == KeyOutcome::Renewed;
         self.metrics.key_fetch(issuer, self.policy.issuer_name(issuer).unwrap_or("none"), is_good);
-        self.wake(issuer, is_good);
+        self.wake(issuer);
     }
 
     /// Only for the token and the rule that were asked about: nothing else can have changed while the request waited.
@@ -644,15 +639,15 @@ impl Root {
             .map(|(stream, _)| *stream)
             .collect();
         for stream in overdue {
-            self.wake_one(stream, false);
+            self.wake_one(stream);
         }
         // Another virtual machine's fetch may have failed: nothing is on its way then. Asked in this order, since it shares
         // what it has found before it says that it is done.
         let awaited: HashSet<usize> = self.awaiting_keys.values().map(|awaiting| awaiting.issuer).collect();
         for issuer in awaited {
             if !self.keys.is_under_way(issuer, now.monotonic) {
-                let brought = self.keys.adopt(issuer, now.monotonic);
-                self.wake(issuer, brought);
+                self.keys.adopt(issuer, now.monotonic);
+                self.wake(issuer);
             }
         }
         for settled in self.introspecting.on_tick(&self.policy, now) {

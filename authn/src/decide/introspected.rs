@@ -138,7 +138,7 @@ impl Unverifiable {
     pub fn opaque(issuer: usize) -> Self {
         // Were it ever sent, it is what an opaque token is without anybody to ask.
         let denial = Denial::new(Fault::TokenMalformed, "the token is opaque");
-        Self { denial, unknown: None, introspect: Some(issuer) }
+        Self { denial, awaits_keys_of: None, introspect: Some(issuer) }
     }
 }
 
