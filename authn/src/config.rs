@@ -48,10 +48,14 @@ document! {
         /// What the upstream is told about the token, unless a rule says otherwise.
         #[serde(default)]
         pub forward: Forward,
-        /// Remove request headers by which some backends take another path or method than the one that was matched:
-        /// X-Original-URL, X-Rewrite-URL, X-HTTP-Method-Override, X-HTTP-Method, X-Method-Override. Default true.
+        /// Remove request headers by which some backends take another host, path, prefix or method than the one that was
+        /// matched: X-Forwarded-Host, X-Original-URL, X-HTTP-Method-Override and those that docs/overrides.md lists.
+        /// Default true.
         #[serde(default = "default_true")]
         pub remove_override_headers: bool,
+        /// Those of them that stay: headers that a trusted proxy in front of this one sets itself, whatever the client sent.
+        #[serde(default)]
+        pub keep_override_headers: Vec<String>,
         /// How refusals look.
         #[serde(default)]
         pub faults: Faults,

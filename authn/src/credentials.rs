@@ -4,18 +4,24 @@ use std::rc::Rc;
 
 use crate::config::{CookieSource, HeaderSource, Sources};
 use crate::fault::{Denial, Fault};
-use crate::headers::{CONNECTION, is_token, is_token_byte};
+use crate::headers::{CONNECTION, HeaderName, HeaderNames, is_token, is_token_byte};
 use crate::invalid::Invalid;
-use crate::path::{PercentDecoded, PlainPath, split_query};
+use crate::path::{PlainPath, split_query};
 use crate::request::Request;
 use crate::scan;
+
+use self::spelling::SourceName;
+
+mod spelling;
 
 /// The places where tokens are looked for.
 #[derive(Debug)]
 pub struct Credentials {
     headers: Vec<HeaderToken>,
-    cookies: Vec<Box<[u8]>>,
-    query: Vec<Box<[u8]>>,
+    /// The names of `headers`, to find what folds to the same.
+    header_names: HeaderNames,
+    cookies: Vec<SourceName>,
+    query: Vec<SourceName>,
 }
 
 /// A token as it was found. Prints redacted.
@@ -45,12 +51,14 @@ impl Credentials {
                 return Err(Invalid::new(field, format!("has more than {MAX_SOURCES} entries")));
             }
         }
-        let mut compiled = Self { headers: Vec::new(), cookies: Vec::new(), query: Vec::new() };
+        let mut compiled =
+            Self { headers: Vec::new(), header_names: HeaderNames::default(), cookies: Vec::new(), query: Vec::new() };
         for (place, source) in headers.iter().enumerate() {
             let header = HeaderToken::compile(source).map_err(|error| error.within(format!("headers[{place}]")))?;
             if compiled.headers.iter().any(|earlier| earlier.overlaps(&header)) {
                 return Err(Invalid::new(format!("headers[{place}]"), "repeats an earlier one"));
             }
+            HeaderName::of_request(&source.name).into_iter().for_each(|name| compiled.header_names.insert(name));
             compiled.headers.push(header);
         }
         for (place, CookieSource { name }) in cookies.iter().enumerate() {
@@ -100,39 +108,82 @@ impl Credentials {
         }
     }
 
-    /// As [`Credentials::without_query_token`], and None where the path has no such parameter.
-    pub fn path_without_tokens(&self, path_with_query: &[u8]) -> Option<Vec<u8>> {
-        let (_, query) = split_query(path_with_query);
-        let has_token = !self.query.is_empty()
-            && query?.split(|byte| *byte == b'&').any(|parameter| self.query_place(parameter).is_some());
-        has_token.then(|| self.without_query_token(path_with_query))
+    /// Could a backend read this header as one that holds a token, though it is none of those that are looked into?
+    pub fn is_header_alias(&self, name: &[u8]) -> bool {
+        self.header_names.has_loosely(name) && !self.headers.iter().any(|header| header.is_named(name))
     }
 
-    /// The path for the backend: without every parameter that could be a token, the rest byte for byte.
-    pub fn without_query_token(&self, path_with_query: &[u8]) -> Vec<u8> {
+    /// The path for the backend: without every parameter that is a token's or that some backend could read as one, the
+    /// rest byte for byte. None where the path has no such parameter.
+    pub fn path_without_tokens(&self, path_with_query: &[u8]) -> Option<Vec<u8>> {
         let (path, query) = split_query(path_with_query);
-        let parameters = || query.unwrap_or_default().split(|byte| *byte == b'&');
-        if !parameters().any(|parameter| self.query_place(parameter).is_some()) {
-            return path_with_query.to_vec();
-        }
-        let kept: Vec<_> = parameters().filter(|parameter| self.query_place(parameter).is_none()).collect();
+        let query = query.filter(|_| !self.query.is_empty())?;
+        let is_removed = |part: &[u8]| {
+            let name = part.split(|byte| *byte == b'=').next().unwrap_or_default();
+            self.query.iter().any(|own| own.is_read_as(name))
+        };
+        let rest = without_parts(query, b'&', |parameter| match is_removed(parameter) {
+            true => Kept::Nothing,
+            // Some backends end a parameter at a semicolon.
+            false => without_parts(parameter, b';', |part| if is_removed(part) { Kept::Nothing } else { Kept::All })
+                .map_or(Kept::All, Kept::Part),
+        })?;
         let mut result = Vec::with_capacity(path_with_query.len());
         result.extend_from_slice(path);
-        if kept.iter().any(|parameter| !parameter.is_empty()) {
+        if rest.iter().any(|byte| !b"&;".contains(byte)) {
             result.push(b'?');
-            result.extend_from_slice(&kept.join(&b'&'));
+            result.extend_from_slice(&rest);
         }
-        result
+        Some(result)
     }
 
-    /// The value of a Cookie header for the backend: without every cookie that could be a token, the rest byte for byte.
-    /// None when nothing is left and the header is to go.
+    /// The value of the Cookie headers for the backend: without every cookie that is a token's or that some backend could
+    /// read as one, the rest byte for byte. None when nothing is left and the header is to go.
     pub fn without_cookie_token(&self, value: &[u8]) -> Option<Vec<u8>> {
-        let is_kept = |cookie: &&[u8]| self.cookie_place(split_cookie(cookie).0).is_none();
-        let kept: Vec<_> = value.split(|byte| *byte == b';').filter(is_kept).collect();
-        let joined = kept.join(&b';');
-        let kept = joined.trim_ascii_start();
-        kept.iter().any(|byte| !b"; \t".contains(byte)).then(|| kept.to_vec())
+        match self.without_cookies(value, |name| self.cookie_place(name).is_some()) {
+            Some(rest) => left_of_cookies(&rest),
+            None => left_of_cookies(value),
+        }
+    }
+
+    /// The Cookie headers as one, without the cookies that some backend could read as one that holds a token. `None`: there
+    /// are none. `Some(None)`: nothing is left.
+    pub fn cookies_without_aliases(&self, request: &Request<'_>) -> Option<Option<Vec<u8>>> {
+        if self.cookies.is_empty() {
+            return None;
+        }
+        let none = |_: &[u8]| false;
+        if !request.header_values(b"cookie").any(|value| self.without_cookies(value, none).is_some()) {
+            return None;
+        }
+        let whole = request.header_values(b"cookie").collect::<Vec<_>>().join(&b"; "[..]);
+        Some(left_of_cookies(&self.without_cookies(&whole, none).unwrap_or_default()))
+    }
+
+    /// Without the aliases, and without the cookies of the sources that `goes` names. None: nothing is to go.
+    fn without_cookies(&self, value: &[u8], goes: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+        let is_alias = |name: &[u8]| {
+            self.cookies.iter().any(|own| own.is_read_as(name)) && !self.cookies.iter().any(|own| own.is(name))
+        };
+        without_parts(value, b';', |cookie| {
+            let (name, _) = split_cookie(cookie);
+            if goes(name) || is_alias(name) {
+                return Kept::Nothing;
+            }
+            if self.cookie_place(name).is_some() {
+                return Kept::All;
+            }
+            // Some backends begin another cookie at a comma (RFC 2965 section 3.3.4): it was not looked at.
+            let mut is_first = true;
+            without_parts(cookie, b',', |part| {
+                let is_other = !std::mem::take(&mut is_first);
+                match is_other && self.cookies.iter().any(|own| own.is_read_as(split_cookie(part).0)) {
+                    true => Kept::Nothing,
+                    false => Kept::All,
+                }
+            })
+            .map_or(Kept::All, Kept::Part)
+        })
     }
 
     /// The header, in lower case, that is to go when the backend is not to see a token from this source. None: a cookie
@@ -174,13 +225,13 @@ impl Credentials {
     }
 
     fn cookie_place(&self, name: &[u8]) -> Option<usize> {
-        self.cookies.iter().position(|own| **own == *name)
+        self.cookies.iter().position(|own| own.is(name))
     }
 
     /// The names are compared decoded, as a backend reads them: `access%5ftoken` is `access_token`.
     fn query_place(&self, parameter: &[u8]) -> Option<usize> {
         let name = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
-        self.query.iter().position(|own| PercentDecoded(name).eq(own.iter().copied()))
+        self.query.iter().position(|own| own.is_encoded(name))
     }
 }
 
@@ -271,17 +322,19 @@ impl HeaderToken {
         if self.scheme.is_none() {
             return Ok(Some(after));
         }
-        // RFC 9110 section 11.4: 1*SP, and no other delimiter.
-        let is_spaced = after.first() == Some(&b' ');
+        // RFC 9110 section 11.4: 1*SP, and no other delimiter. Nothing but blanks comes before the scheme.
+        let begins = value.trim_ascii_start().first().is_some_and(|byte| is_token_byte(*byte));
+        let is_spaced = begins && after.first() == Some(&b' ');
         let start = after.iter().position(|byte| *byte != b' ');
         Ok(Some(start.filter(|_| is_spaced).and_then(|start| after.get(start..)).unwrap_or_default()))
     }
 
-    /// What follows the scheme, when the value begins with it as a whole word. Leading blanks do not hide it: a backend
-    /// may trim what we do not.
+    /// What follows the scheme, when the value begins with it as a whole word. What comes before does not hide it where it
+    /// is no part of a word: a backend may trim what we do not, such as a no-break space.
     fn after_scheme<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
         let scheme = self.scheme.as_deref()?;
-        let (word, after) = value.trim_ascii_start().split_at_checked(scheme.len())?;
+        let start = value.iter().position(|byte| is_token_byte(*byte))?;
+        let (word, after) = value.get(start..)?.split_at_checked(scheme.len())?;
         let ends = after.first().is_none_or(|byte| !is_token_byte(*byte));
         (ends && word.eq_ignore_ascii_case(scheme)).then_some(after)
     }
@@ -320,14 +373,57 @@ fn query_value(parameter: &[u8]) -> &[u8] {
     parameter.splitn(2, |byte| *byte == b'=').nth(1).unwrap_or_default()
 }
 
-fn push_name(names: &mut Vec<Box<[u8]>>, name: &str, wrong: Option<&'static str>) -> Result<(), &'static str> {
+/// What stays of a part of a list.
+enum Kept {
+    All,
+    Nothing,
+    Part(Vec<u8>),
+}
+
+/// The list without what is not kept of its parts, and without the separators before parts that go. None: all is kept.
+fn without_parts(list: &[u8], separator: u8, mut keep: impl FnMut(&[u8]) -> Kept) -> Option<Vec<u8>> {
+    let mut result: Option<Vec<u8>> = None;
+    let mut at = 0usize;
+    let mut is_first = true;
+    for part in list.split(|byte| *byte == separator) {
+        let kept = keep(part);
+        if result.is_none() && !matches!(kept, Kept::All) {
+            // Up to here all was kept.
+            result = Some(list.get(..at.saturating_sub(1)).unwrap_or_default().to_vec());
+            is_first = at == 0;
+        }
+        if let Some(result) = &mut result {
+            let bytes = match &kept {
+                Kept::All => Some(part),
+                Kept::Part(part) => Some(part.as_slice()),
+                Kept::Nothing => None,
+            };
+            if let Some(bytes) = bytes {
+                if !is_first {
+                    result.push(separator);
+                }
+                result.extend_from_slice(bytes);
+                is_first = false;
+            }
+        }
+        at = at.saturating_add(part.len()).saturating_add(1);
+    }
+    result
+}
+
+fn left_of_cookies(value: &[u8]) -> Option<Vec<u8>> {
+    let kept = value.trim_ascii_start();
+    kept.iter().any(|byte| !b"; \t".contains(byte)).then(|| kept.to_vec())
+}
+
+fn push_name(names: &mut Vec<SourceName>, name: &str, wrong: Option<&'static str>) -> Result<(), &'static str> {
     if let Some(message) = wrong {
         return Err(message);
     }
-    if names.iter().any(|earlier| **earlier == *name.as_bytes()) {
+    if names.iter().any(|earlier| earlier.is(name.as_bytes())) {
         return Err("repeats an earlier one");
     }
-    names.push(name.as_bytes().into());
+    names.push(SourceName::new(name));
     Ok(())
 }
 

@@ -33,7 +33,7 @@ pub enum Entry<'r> {
     /// Forwarded without identity: a public rule, an optional one without a token, or a CORS preflight that may pass.
     Open {
         rule: usize,
-        /// Tokens that nobody looked at: an upstream must not take them for checked, and URLs end up in logs.
+        /// Tokens that nobody looked at: an upstream must not take them for checked.
         removals: Vec<Removal>,
     },
     Denied {
@@ -52,15 +52,13 @@ pub struct Entered<'r> {
     user_agent: Option<&'r [u8]>,
 }
 
-/// How the upstream is kept from seeing the token.
+/// How the upstream is kept from seeing the token. One in the query is gone already ([`Policy::clear`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removal {
     Nothing,
     Header(Rc<[u8]>),
     /// The Cookie header's new value; `None` removes it.
     Cookie(Option<Vec<u8>>),
-    /// The new `:path`.
-    Path(Vec<u8>),
 }
 
 /// What only the host knows of the client; asked for when a rule binds to it.
@@ -185,12 +183,6 @@ pub struct Admission {
 }
 
 impl Policy {
-    /// The names, as the client sent them, of headers that only this filter may set. They are removed before anything
-    /// else can end the request.
-    pub fn spoofed<'r>(&self, request: &Request<'r>) -> impl Iterator<Item = &'r [u8]> + use<'r, '_> {
-        request.headers().iter().map(|(name, _)| *name).filter(|name| self.clear.has_loosely(name))
-    }
-
     pub fn enter<'r>(&self, request: &Request<'r>) -> Entry<'r> {
         let denied = |rule, denial| Entry::Denied { rule, denial };
         let (path, host) = match (request.plain_path(), Host::parse(request.authority())) {
@@ -223,22 +215,21 @@ impl Policy {
         Entry::Token(Entered { rule: place, presented, removal, user_agent })
     }
 
-    /// A browser sends a preflight without credentials and without a body (Fetch standard, section 4.8): whatever has
-    /// either is judged as any other request.
+    /// A browser sends a preflight without credentials, without a body (Fetch standard, section 4.8) and never to become
+    /// something else than HTTP: a request that has or does any of these is judged as any other one.
     fn is_bare_preflight(&self, request: &Request<'_>, path: &PlainPath<'_>) -> bool {
         request.is_cors_preflight()
+            && !request.is_upgrade()
             && !request.may_have_body()
             && matches!(self.credentials.find(request, path), Ok(None))
     }
 
     /// What could be taken for a token, on a rule that looks at none.
     fn unchecked_tokens(&self, rule: &Rule, request: &Request<'_>) -> Vec<Removal> {
-        let mut removals: Vec<Removal> =
-            self.credentials.path_without_tokens(request.path()).map(Removal::Path).into_iter().collect();
         if rule.forward.keep_token {
-            return removals;
+            return Vec::new();
         }
-        removals.extend(self.credentials.token_headers(request).map(Removal::Header));
+        let mut removals: Vec<Removal> = self.credentials.token_headers(request).map(Removal::Header).collect();
         if self.credentials.has_cookie_token(request) {
             removals.push(self.without_cookie(request));
         }
@@ -253,8 +244,8 @@ impl Policy {
 
     fn removal(&self, rule: &Rule, request: &Request<'_>, presented: &Presented<'_>) -> Removal {
         match presented.source {
-            // A token in a URL ends up in logs: it is removed whatever `forward.token` says.
-            Source::Query(_) => Removal::Path(self.credentials.without_query_token(request.path())),
+            // Removed whatever `forward.token` says.
+            Source::Query(_) => Removal::Nothing,
             _ if rule.forward.keep_token => Removal::Nothing,
             Source::Header(_) => match self.credentials.header_to_remove(presented.source) {
                 Some(name) => Removal::Header(name),

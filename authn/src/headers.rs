@@ -1,6 +1,8 @@
 //! Names and values of the headers that the filter sets, and what makes them safe to set.
 use std::collections::HashSet;
 
+use crate::overrides;
+
 /// The name of a header that carries identity upstream: a lower-case token (RFC 9110 section 5.1) that means nothing to
 /// HTTP, to Envoy or to routing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,6 +24,9 @@ impl HeaderName {
         }
         if CONNECTION.iter().chain(FORBIDDEN).any(|forbidden| folds_to_same(&name, forbidden)) {
             return Err("has a meaning of its own in HTTP, and must not carry a claim");
+        }
+        if overrides::ALL.iter().any(|header| folds_to_same(&name, header.name)) {
+            return Err("overrides the host, path or method for some backends, and must not carry a claim");
         }
         Ok(Self(name.into()))
     }
@@ -145,7 +150,6 @@ const FORBIDDEN: &[&str] = &[
     "content-encoding",
     "content-type",
     "cookie",
-    "forwarded",
     "origin",
     "proxy-authenticate",
     "proxy-authorization",
@@ -154,14 +158,10 @@ const FORBIDDEN: &[&str] = &[
     "via",
     "x-forwarded-client-cert",
     "x-forwarded-for",
-    "x-forwarded-host",
     "x-forwarded-port",
     "x-forwarded-proto",
-    "x-http-method-override",
-    "x-original-url",
     "x-real-ip",
     "x-request-id",
-    "x-rewrite-url",
 ];
 
 const FORBIDDEN_PREFIXES: &[&str] = &["x-envoy-", "grpc-", "sec-", "access-control-"];
@@ -201,7 +201,7 @@ mod tests {
         ] {
             assert!(HeaderName::parse(name).is_err(), "{name}");
         }
-        for name in ["x-envoy", "x-user", "tenant", "x-host"] {
+        for name in ["x-envoy", "x-user", "tenant", "x-hosting"] {
             assert!(HeaderName::parse(name).is_ok(), "{name}");
         }
     }

@@ -17,8 +17,9 @@ impl Host {
     /// the backend could see another host in it than we do.
     pub fn parse(authority: &[u8]) -> Result<Self, Denial> {
         let (host, port) = split_port(authority).map_err(malformed)?;
-        if port.is_some_and(|port| port.len() > 5 || !port.iter().all(u8::is_ascii_digit)) {
-            return Err(malformed("the authority's port is not a number"));
+        // An empty port is the scheme's own (RFC 3986 section 3.2.3).
+        if port.is_some_and(|port| !port.is_empty() && !is_port(port)) {
+            return Err(malformed("the authority's port is not a number up to 65535"));
         }
         Self::from_name(host).map_err(malformed)
     }
@@ -86,6 +87,11 @@ pub(crate) fn split_port(authority: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'s
     })
 }
 
+fn is_port(port: &[u8]) -> bool {
+    let number = std::str::from_utf8(port).ok().and_then(|port| port.parse::<u16>().ok());
+    port.len() <= 5 && port.iter().all(u8::is_ascii_digit) && number.is_some()
+}
+
 /// RFC 1035 section 2.3.4, as text and without the last dot.
 const MAX_HOST: usize = 253;
 
@@ -148,6 +154,12 @@ mod tests {
             "a.example:http",
             "a.example:+80",
             "a.example:123456",
+            "a.example:65536",
+            "a.example:99999",
+            "a.example:000080",
+            "a.example:-1",
+            "a.example: 80",
+            "a.example:80 ",
             "::1",
             "[::1",
             "[::1]x",

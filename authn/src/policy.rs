@@ -18,6 +18,7 @@ use crate::key_memo::KeyMemo;
 use crate::key_source::Settings;
 use crate::keys::{Key, KeySet};
 use crate::origin::Origins;
+use crate::overrides;
 use crate::route::Router;
 use crate::time::Monotonic;
 
@@ -187,9 +188,7 @@ impl Policy {
                 clear.insert(header.clone());
             }
         }
-        if document.remove_override_headers {
-            OVERRIDES.iter().filter_map(|name| HeaderName::of_request(name)).for_each(|name| clear.insert(name));
-        }
+        overrides_to_remove(document)?.for_each(|name| clear.insert(name));
         for (place, header) in document.tokens.headers.iter().enumerate() {
             if clear.has_loosely(header.name.as_bytes()) {
                 return Err(Invalid::new(
@@ -271,10 +270,6 @@ impl Faults {
     }
 }
 
-/// Headers by which Symfony, IIS, Rails, Express and others take another path or method than the request line's: what the
-/// rules matched would not be what is served.
-const OVERRIDES: [&str; 5] =
-    ["x-original-url", "x-rewrite-url", "x-http-method-override", "x-http-method", "x-method-override"];
 /// The part of its freshness after which a verdict that is in use is asked for anew.
 const REFRESH_AGE: f64 = 0.6;
 const SHARED_AGE: f64 = 0.1;
@@ -283,6 +278,24 @@ const MAX_SKEW: ConfigDuration = ConfigDuration::from_secs(300);
 const MAX_LIFETIME: ConfigDuration = ConfigDuration::from_secs(366 * 24 * 60 * 60);
 const MAX_IAT_LEAD: ConfigDuration = ConfigDuration::from_secs(60);
 const MAX_ISSUERS: usize = 256;
+
+/// Those that the document does not keep.
+fn overrides_to_remove(document: &config::Document) -> Result<impl Iterator<Item = HeaderName>, Invalid> {
+    let mut all: Vec<HeaderName> =
+        overrides::ALL.iter().filter_map(|header| HeaderName::of_request(header.name)).collect();
+    for (place, kept) in document.keep_override_headers.iter().enumerate() {
+        let invalid = |message| Invalid::new(format!("keep_override_headers[{place}]"), message);
+        if !document.remove_override_headers {
+            return Err(invalid("says nothing: `remove_override_headers` is false, so all of them stay".to_owned()));
+        }
+        let before = all.len();
+        all.retain(|name| !name.matches_loosely(kept.as_bytes()));
+        if all.len() == before {
+            return Err(invalid(format!("`{kept}` is not removed, or stands here twice: see docs/overrides.md")));
+        }
+    }
+    Ok(all.into_iter().filter(|_| document.remove_override_headers))
+}
 
 fn compile_issuers(
     documents: &[config::Issuer],

@@ -5,11 +5,10 @@
 use std::collections::BTreeMap;
 
 use crate::config::{Match, PathMatch};
-use crate::headers::is_token;
 use crate::host::Host;
 use crate::invalid::Invalid;
 use crate::path::PlainPath;
-use crate::request::CONNECT;
+use crate::request::{CONNECT, is_method};
 
 #[derive(Debug, Default)]
 pub struct Router {
@@ -49,6 +48,11 @@ impl Router {
             }
         }
         first
+    }
+
+    /// Does any rule ask for a host?
+    pub fn compares_hosts(&self) -> bool {
+        !self.by_host.is_empty() || !self.by_suffix.is_empty()
     }
 
     fn add(&mut self, index: usize, rule: &Match) -> Result<(), Invalid> {
@@ -181,8 +185,8 @@ fn compile_methods(methods: &[String]) -> Result<Vec<Box<[u8]>>, Invalid> {
     let compile = |(place, method): (usize, &String)| {
         let invalid = |message| Err(Invalid::new(format!("methods[{place}]"), message));
         let bytes = method.as_bytes();
-        if !is_token(bytes) || bytes.iter().any(u8::is_ascii_lowercase) {
-            return invalid("is not a method in upper case (RFC 9110 section 9.1)");
+        if !is_method(bytes) {
+            return invalid("is not a method of A-Z 0-9 - _; requests with any other one are refused");
         }
         if bytes == CONNECT {
             return invalid("CONNECT asks for a tunnel and is never admitted");

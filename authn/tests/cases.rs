@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::rc::Rc;
 
+use authn::clear::Edit;
 use authn::decide::Unavailable::{NotToBeTrusted, OutOfReach};
 use authn::decide::{Admission, Entry, Peer, Removal, Standing, Verified};
 use authn::engine::Portable;
@@ -101,14 +102,23 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
     };
     let mut left: Vec<(String, String)> =
         headers.iter().map(|(name, value)| (name.clone(), (*value).to_owned())).collect();
-    for name in policy.spoofed(&request) {
-        left.retain(|(other, _)| other.as_bytes() != name);
+    let (mut path, mut authority) = (ready.path.clone(), ready.authority.clone());
+    for edit in policy.clear(&request) {
+        match edit {
+            Edit::Remove(name) => left.retain(|(other, _)| other.as_bytes() != name),
+            Edit::Set(":path", value) => path = String::from_utf8(value).unwrap(),
+            Edit::Set(":authority", value) => authority = String::from_utf8(value).unwrap(),
+            Edit::Set(name, value) => {
+                left.retain(|(other, _)| other != name);
+                left.push((name.to_owned(), String::from_utf8(value).unwrap()));
+            }
+        }
     }
+    left.push((":authority".into(), authority));
     let now = Now { wall: UnixSeconds(NOW), monotonic: Monotonic(1_000_000_000_000) };
     match policy.enter(&request) {
         Entry::Open { removals, .. } => {
-            let mut path = ready.path.clone();
-            removals.iter().for_each(|removal| remove(removal, &mut path, &mut left));
+            removals.iter().for_each(|removal| remove(removal, &mut left));
             Seen::Passed { path, headers: left }
         }
         Entry::Denied { rule, denial } => refused(policy, rule, denial),
@@ -137,7 +147,7 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
                     },
                 });
             match admitted {
-                Ok(admission) => passed(&admission, ready, left),
+                Ok(admission) => passed(&admission, path, left),
                 Err(denial) => refused(policy, Some(rule), denial),
             }
         }
@@ -155,17 +165,16 @@ fn introspected(policy: &Policy, issuer: usize, token: &[u8], ready: &Ready, now
     policy.introspected(issuer, token, &reply, now.monotonic, now)?
 }
 
-fn passed(admission: &Admission, ready: &Ready, mut headers: Vec<(String, String)>) -> Seen {
-    let mut path = ready.path.clone();
+fn passed(admission: &Admission, path: String, mut headers: Vec<(String, String)>) -> Seen {
     for (name, value) in admission.headers() {
         headers.retain(|(other, _)| other != name);
         headers.push((name.clone(), value.clone()));
     }
-    remove(admission.removal(), &mut path, &mut headers);
+    remove(admission.removal(), &mut headers);
     Seen::Passed { path, headers }
 }
 
-fn remove(removal: &Removal, path: &mut String, headers: &mut Vec<(String, String)>) {
+fn remove(removal: &Removal, headers: &mut Vec<(String, String)>) {
     match removal {
         Removal::Nothing => {}
         Removal::Header(name) => headers.retain(|(other, _)| *other.as_bytes() != **name),
@@ -173,7 +182,6 @@ fn remove(removal: &Removal, path: &mut String, headers: &mut Vec<(String, Strin
             headers.retain(|(name, _)| name != "cookie");
             headers.extend(rest.iter().map(|rest| ("cookie".into(), String::from_utf8(rest.clone()).unwrap())));
         }
-        Removal::Path(without) => *path = String::from_utf8(without.clone()).unwrap(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use authn::config::Document;
 use authn::fault::Fault;
+use authn::overrides::Overrides;
 use clap::{Args, Command};
 use serde_json::{Map, Value};
 
@@ -23,6 +24,7 @@ impl Docs {
             ("configuration.md", configuration(&schema)?),
             ("configuration.schema.json", format!("{schema:#}\n")),
             ("faults.md", faults()),
+            ("overrides.md", overrides()),
             ("cli.md", cli(command)),
             ("openapi-admin.json", format!("{}\n", service::admin_document())),
             ("openapi-data.json", format!("{}\n", service::data_document())),
@@ -54,6 +56,21 @@ fn faults() -> String {
     text.push_str("\n# What to do\n");
     for fault in Fault::ALL {
         let _ = writeln!(text, "\n## {}\n{}  \nThe client reads: “{}”.", fault.code(), fault.advice(), fault.text());
+    }
+    text
+}
+
+fn overrides() -> String {
+    let mut text = format!("{GENERATED}{}", include_str!("docs/overrides.md"));
+    text.push_str("\n| Header | Overrides | Known to read or set it |\n|---|---|---|\n");
+    for header in authn::overrides::ALL {
+        let what = match header.overrides {
+            Overrides::Host => "host",
+            Overrides::Path => "path",
+            Overrides::Prefix => "prefix",
+            Overrides::Method => "method",
+        };
+        let _ = writeln!(text, "| `{}` | {what} | {} |", header.name, cell(header.read_by));
     }
     text
 }

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result};
 use authn::alg::Family;
 use authn::b64;
+use authn::clear::Edit;
 use authn::config::{Document, OneOrMany};
 use authn::credentials::Source;
 use authn::decide::{Admission, Entry, Peer, Removal, Standing, Unavailable, Verified};
@@ -212,10 +213,7 @@ impl Explain {
 
     /// What is done to the request before the upstream has it.
     fn changes(&self, passed: &Passed, document: &Document) -> Vec<Change> {
-        let mut changes: Vec<Change> = passed.cleared.iter().cloned().map(Change::Clear).collect();
-        if passed.path_changes {
-            changes.push(Change::Cut("the query parameters for tokens"));
-        }
+        let mut changes = passed.cleared.clone();
         let Some(admission) = &passed.admission else { return changes };
         let written = document.rules.get(passed.rule).and_then(|rule| rule.forward.as_ref());
         let payload_header = written.unwrap_or(&document.forward).payload_header.as_deref().unwrap_or_default();
@@ -230,12 +228,12 @@ impl Explain {
             Removal::Nothing => {}
             Removal::Header(name) => changes.push(Change::Clear(String::from_utf8_lossy(name).into_owned())),
             Removal::Cookie(_) => changes.push(Change::Cut("the token's cookie")),
-            Removal::Path(_) => changes.push(Change::Cut("the query parameters for tokens")),
         }
         changes
     }
 }
 
+#[derive(Clone)]
 enum Change {
     Clear(String),
     Cut(&'static str),
@@ -248,6 +246,16 @@ enum Change {
 }
 
 impl Change {
+    fn of(edit: Edit<'_>) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match edit {
+            Edit::Remove(name) => Change::Clear(text(name)),
+            Edit::Set(":path", _) => Change::Cut("the query parameters for tokens"),
+            Edit::Set("cookie", _) => Change::Cut("cookies that could be read as the token's"),
+            Edit::Set(name, value) => Change::Set { name: name.to_owned(), value: Some(text(&value)) },
+        }
+    }
+
     fn text(&self) -> String {
         match self {
             Change::Clear(name) => format!("removes the header {}", name.escape_debug()),
@@ -270,9 +278,8 @@ impl Change {
 
 struct Passed {
     rule: usize,
-    /// Headers that only the filter may set, and the client sent.
-    cleared: Vec<String>,
-    path_changes: bool,
+    /// What is changed in every request, before anything is judged.
+    cleared: Vec<Change>,
     admission: Option<Admission>,
 }
 
@@ -337,13 +344,12 @@ impl Trace<'_> {
         self.step("request", text.escape_debug().to_string());
 
         let request = Request::from_pairs(&pairs).map_err(|denial| refused(None, denial))?;
-        let cleared = policy.spoofed(&request).map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        let cleared = policy.clear(&request).into_iter().map(Change::of).collect();
         let entered = match policy.enter(&request) {
-            Entry::Open { rule, removals } => {
+            Entry::Open { rule, .. } => {
                 self.rule(rule);
                 self.step("token", "none is looked at");
-                let path_changes = removals.iter().any(|removal| matches!(removal, Removal::Path(_)));
-                return Ok(Passed { rule, cleared, path_changes, admission: None });
+                return Ok(Passed { rule, cleared, admission: None });
             }
             Entry::Denied { rule, denial } => {
                 if let Some(rule) = rule {
@@ -357,7 +363,7 @@ impl Trace<'_> {
         self.rule(rule);
         self.step("token", format!("{} bytes, in {}", entered.token().len(), self.source(entered.source())));
         let admission = self.judge_token(entered).map_err(|denial| refused(Some(rule), denial))?;
-        Ok(Passed { rule, cleared, path_changes: false, admission: Some(admission) })
+        Ok(Passed { rule, cleared, admission: Some(admission) })
     }
 
     fn judge_token(&mut self, entered: authn::decide::Entered<'_>) -> Result<Admission, Denial> {

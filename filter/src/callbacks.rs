@@ -24,8 +24,8 @@ extern "C" fn portcullis_on_tick(root: u32) {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn portcullis_on_request_headers(context: u32, _headers: usize, _end: bool) -> Action {
-    match vm::on_request_headers(context) {
+extern "C" fn portcullis_on_request_headers(context: u32, _headers: usize, end: bool) -> Action {
+    match vm::on_request_headers(context, end) {
         Some(Next::Continue) => Action::Continue,
         Some(Next::ContinueCookieSession) => {
             vm::mark_cookie_session(context);

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use authn::checks::{Checks, Flight, Resolved, Waiter, Why};
+use authn::clear::Edit;
 use authn::decide::{Admission, Asking, Entered, Entry, Removal, Standing, Unavailable, Unverifiable, Verified};
 use authn::engine::{Chosen, Engine, host_call};
 use authn::fault::{Denial, Fault};
@@ -49,6 +50,8 @@ pub struct Root {
     introspecting: Introspecting,
     keys: KeyFetching,
     awaiting_keys: HashMap<u32, AwaitingKeys>,
+    /// The paths of requests that wait and will be judged anew, where a token was taken out of the path.
+    paths_with_tokens: HashMap<u32, Vec<u8>>,
     nonces: Nonces,
     clock: Clock,
     metrics: Metrics,
@@ -139,6 +142,7 @@ impl Root {
             calls: HashMap::new(),
             keys,
             awaiting_keys: HashMap::new(),
+            paths_with_tokens: HashMap::new(),
             nonces: Nonces { random, count: 0 },
             clock,
             metrics: Metrics::default(),
@@ -148,33 +152,64 @@ impl Root {
         })
     }
 
-    pub fn on_request_headers(&mut self, stream: u32) -> Next {
-        self.judge(stream, Patience::MayWait)
+    pub fn on_request_headers(&mut self, stream: u32, ends: bool) -> Next {
+        self.judge_with_body(stream, Patience::MayWait, !ends)
     }
 
+    /// Judges a request that has waited.
     fn judge(&mut self, stream: u32, patience: Patience<'_>) -> Next {
+        // Whether a body follows counts only for requests that do not wait.
+        self.judge_with_body(stream, patience, true)
+    }
+
+    fn judge_with_body(&mut self, stream: u32, patience: Patience<'_>, body_follows: bool) -> Next {
         let Ok(now) = self.clock.now() else {
             return self.refuse(stream, None, &Denial::new(Fault::StoreUnavailable, "the host gives no time"));
         };
         let buffer = host::request_headers();
         let pairs = buffer.as_deref().ok().and_then(pairs::read);
-        let Some(pairs) = pairs else {
+        let Some(mut pairs) = pairs else {
             return self.refuse(stream, None, &Denial::new(Fault::RequestMalformed, "the header map cannot be read"));
         };
+        let path_with_token =
+            if self.paths_with_tokens.is_empty() { None } else { self.paths_with_tokens.remove(&stream) };
+        if let Some(path) = &path_with_token {
+            pairs.iter_mut().filter(|(name, _)| *name == b":path").for_each(|(_, value)| *value = path);
+        }
         let request = match Request::from_pairs(&pairs) {
-            Ok(request) => request,
+            Ok(request) => request.with_body_to_follow(body_follows),
             Err(denial) => return self.refuse(stream, None, &denial),
         };
         // First of all, so that no way out of here leaves a header that only we may set.
         let mut cleared = Ok(());
-        for name in self.policy.spoofed(&request) {
-            cleared = cleared.and(host::remove_header(MapType::HttpRequestHeaders, name));
-            self.metrics.count(Counter::SpoofedHeader);
+        let mut token_was_in_path = false;
+        for edit in self.policy.clear(&request) {
+            cleared = cleared.and(apply(&edit));
+            match edit {
+                Edit::Remove(_) => self.metrics.count(Counter::SpoofedHeader),
+                Edit::Set(":path", _) => token_was_in_path = true,
+                Edit::Set(..) => {}
+            }
         }
         if cleared.is_err() {
-            return self.refuse(stream, None, &Denial::new(Fault::RequestMalformed, "a header cannot be removed"));
+            return self.refuse(stream, None, &Denial::new(Fault::RequestMalformed, "a header cannot be changed"));
         }
-        match self.policy.enter(&request) {
+        if token_was_in_path {
+            self.paths_with_tokens.insert(stream, request.path().to_vec());
+        }
+        let next = self.enter(stream, &request, patience, now);
+        if token_was_in_path && !self.will_be_judged_anew(stream) {
+            self.paths_with_tokens.remove(&stream);
+        }
+        next
+    }
+
+    fn will_be_judged_anew(&self, stream: u32) -> bool {
+        self.awaiting_keys.contains_key(&stream) || self.introspecting.is_waiting(stream)
+    }
+
+    fn enter(&mut self, stream: u32, request: &Request<'_>, patience: Patience<'_>, now: Now) -> Next {
+        match self.policy.enter(request) {
             Entry::Open { rule, removals } => {
                 if removals.iter().any(|removal| remove(removal).is_err()) {
                     let denial = Denial::new(Fault::RequestMalformed, "a token cannot be removed");
@@ -706,6 +741,9 @@ impl Root {
         if !self.awaiting_keys.is_empty() {
             self.awaiting_keys.remove(&stream);
         }
+        if !self.paths_with_tokens.is_empty() {
+            self.paths_with_tokens.remove(&stream);
+        }
         self.introspecting.leave(stream);
         if !self.paused.is_empty() && self.paused.remove(&stream).is_some() {
             self.checks.leave(stream);
@@ -786,6 +824,13 @@ fn meaning(failure: CheckFailure) -> (Unavailable, Fault, &'static str) {
     }
 }
 
+fn apply(edit: &Edit<'_>) -> Result<(), host::HostError> {
+    match edit {
+        Edit::Remove(name) => host::remove_header(MapType::HttpRequestHeaders, name),
+        Edit::Set(name, value) => host::set_header(MapType::HttpRequestHeaders, name.as_bytes(), value),
+    }
+}
+
 fn remove(removal: &Removal) -> Result<(), host::HostError> {
     let map = MapType::HttpRequestHeaders;
     match removal {
@@ -793,7 +838,6 @@ fn remove(removal: &Removal) -> Result<(), host::HostError> {
         Removal::Header(name) => host::remove_header(map, name),
         Removal::Cookie(None) => host::remove_header(map, b"cookie"),
         Removal::Cookie(Some(rest)) => host::set_header(map, b"cookie", rest),
-        Removal::Path(path) => host::set_header(map, b":path", path),
     }
 }
 

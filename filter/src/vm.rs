@@ -74,8 +74,8 @@ pub fn delete_context(context: u32) {
 }
 
 /// `None` when there is no configuration to judge by: the request must be refused.
-pub fn on_request_headers(context: u32) -> Option<Next> {
-    with_vm(None, |vm| vm.root_of(context).map(|root| root.on_request_headers(context)))
+pub fn on_request_headers(context: u32, ends: bool) -> Option<Next> {
+    with_vm(None, |vm| vm.root_of(context).map(|root| root.on_request_headers(context, ends)))
 }
 
 pub fn is_held(context: u32) -> bool {

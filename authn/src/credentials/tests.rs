@@ -270,7 +270,7 @@ fn the_query_token_is_cut_out_and_the_rest_stays_byte_for_byte() {
         ("/a?", "/a?"),
         ("/a?b&&c", "/a?b&&c"),
     ] {
-        assert_eq!(credentials().without_query_token(path.as_bytes()), expected.as_bytes(), "{path}");
+        assert_eq!(without_query_tokens(path), expected, "{path}");
     }
 }
 
@@ -295,8 +295,7 @@ fn the_token_cookie_is_cut_out_and_the_rest_stays() {
 #[test]
 fn nothing_that_was_cut_can_be_found_again() {
     for path in ["/?access_token=x", "/?a&t=x&access%5ftoken=y&%74=z", "/?&t&t=&"] {
-        let rest = credentials().without_query_token(path.as_bytes());
-        assert_eq!(find_all(&[], std::str::from_utf8(&rest).unwrap()), NONE, "{path}");
+        assert_eq!(find_all(&[], &without_query_tokens(path)), NONE, "{path}");
     }
     let rest = credentials().without_cookie_token(b"a=b; session=x; session ; \tsession=y;__Host-t").unwrap();
     assert_eq!(cookies(std::str::from_utf8(&rest).unwrap()), NONE);
@@ -348,4 +347,60 @@ fn a_wrong_source_is_refused_with_its_field() {
     let many = |count: usize| Sources { query: (0..count).map(|n| format!("q{n}")).collect(), ..Sources::default() };
     assert!(Credentials::compile(&many(MAX_SOURCES)).is_ok());
     assert_eq!(Credentials::compile(&many(MAX_SOURCES + 1)).unwrap_err().field, "query");
+}
+
+fn without_query_tokens(path: &str) -> String {
+    let rest = credentials().path_without_tokens(path.as_bytes());
+    rest.map_or_else(|| path.to_owned(), |rest| String::from_utf8(rest).unwrap())
+}
+
+#[test]
+fn parameters_that_could_be_read_as_a_tokens_are_cut_out_and_the_rest_stays() {
+    for (path, expected) in [
+        ("/a?Access_Token=x", "/a"),
+        ("/a?b=c&access.token=x&d", "/a?b=c&d"),
+        ("/a?%20access_token=x&b", "/a?b"),
+        ("/a?access%5Btoken=x", "/a"),
+        ("/a?access_token[]=x&b=1", "/a?b=1"),
+        ("/a?b=c;access_token=x", "/a?b=c"),
+        ("/a?;access_token=x", "/a"),
+        ("/a?;Access_Token=x;d&e", "/a?;d&e"),
+        ("/a?b=1&T=x", "/a?b=1"),
+        ("/a?access-token=x&tt=y&b=t", "/a?access-token=x&tt=y&b=t"),
+        ("/a?b=c;d=e&f", "/a?b=c;d=e&f"),
+    ] {
+        assert_eq!(without_query_tokens(path), expected, "{path}");
+    }
+}
+
+#[test]
+fn cookies_that_could_be_read_as_a_tokens_are_cut_out_and_the_rest_stays() {
+    for (value, expected) in [
+        ("session=x", None),
+        ("a=b; session=x", None),
+        ("Session=y", Some("")),
+        ("session=x; SESSION=y", Some("session=x")),
+        ("a=b; %73ession=y; session=x", Some("a=b; session=x")),
+        ("a=b,session=y; c=d", Some("a=b; c=d")),
+        ("a=b, Session=y,e; session=x", Some("a=b,e; session=x")),
+        ("a=b,c; session=x", None),
+        ("sessions=y; my-session=z", None),
+    ] {
+        let pairs: Vec<Pair<'_>> =
+            vec![(b":method", b"GET"), (b":path", b"/"), (b":authority", b"a"), (b"cookie", value.as_bytes())];
+        let rest = credentials().cookies_without_aliases(&Request::from_pairs(&pairs).unwrap());
+        let rest = rest.map(|rest| String::from_utf8(rest.unwrap_or_default()).unwrap());
+        assert_eq!(rest.as_deref(), expected, "{value:?}");
+    }
+}
+
+#[test]
+fn what_comes_before_the_scheme_does_not_hide_it() {
+    for value in ["\u{a0}Bearer x", "\u{b}Bearer x", "\"Bearer x", "\u{2003}bearer x", "=Bearer x"] {
+        let pairs: Vec<Pair<'_>> =
+            vec![(b":method", b"GET"), (b":path", b"/"), (b":authority", b"a"), (b"authorization", value.as_bytes())];
+        let request = Request::from_pairs(&pairs).unwrap();
+        let denial = credentials().find(&request, &request.plain_path().unwrap()).unwrap_err();
+        assert_eq!(denial.fault, Fault::TokenMalformed, "{value:?}");
+    }
 }
