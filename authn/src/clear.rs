@@ -65,7 +65,7 @@ fn connection<'r>(request: &Request<'r>) -> Option<Edit<'r>> {
         values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
     };
     let is_kept = |option: &[u8]| CONNECTION_OPTIONS.iter().any(|kept| option.eq_ignore_ascii_case(kept.as_bytes()));
-    if options().all(|option| is_kept(option)) {
+    if options().all(is_kept) {
         return None;
     }
     let kept = options().filter(|option| is_token(option) && is_kept(option)).collect::<Vec<_>>().join(&b", "[..]);

@@ -168,14 +168,28 @@ fn compile_path(path: Option<&PathMatch>) -> Result<CompiledPath, Invalid> {
         Some(PathMatch::Exact(text)) => (text.as_str(), "path.exact", false),
         Some(PathMatch::Prefix(text)) => (text.as_str(), "path.prefix", true),
     };
+    if let Some(wildcard) = text.chars().find(|character| "*?{}".contains(*character)) {
+        return Err(Invalid::new(field, wildcard_in_path(text, wildcard)));
+    }
     let plain = PlainPath::parse(text.as_bytes())
         .map_err(|cause| Invalid::new(field, format!("{cause}, and no request with such a path is admitted")))?;
-    if plain.query().is_some() {
-        return Err(Invalid::new(field, "the query is not part of the path that rules match"));
-    }
     let path = plain.decoded();
     let path = if is_prefix { path.strip_suffix(b"/").unwrap_or(path) } else { path };
     Ok(CompiledPath { segments: path.split(|byte| *byte == b'/').skip(1).map(Box::from).collect(), is_prefix })
+}
+
+/// Nothing stands for other characters in a path, and a rule that its author means to match more would match nothing.
+fn wildcard_in_path(text: &str, wildcard: char) -> String {
+    if wildcard == '?' {
+        return "has a `?`: the query is no part of the path that rules match, and nothing stands for one character"
+            .into();
+    }
+    let before = text.split(wildcard).next().unwrap_or_default();
+    let parent = before.rfind('/').and_then(|end| before.get(..=end)).unwrap_or("/");
+    let literal = format!("%{:02X}", u32::from(wildcard));
+    format!(
+        "has a `{wildcard}`, which stands for itself here; for all below it, write `prefix: {parent}` (the character itself is {literal})"
+    )
 }
 
 fn compile_methods(methods: &[String]) -> Result<Vec<Box<[u8]>>, Invalid> {

@@ -80,6 +80,30 @@ enum Failed {
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The keys at a URL or in a file that the filter could use, whatever their algorithm. Each is read by itself, so that two
+/// of one key id are both there.
+pub fn read(source: &str, ca_file: Option<&Path>) -> Result<Vec<Parsed>> {
+    let is_url = source.contains("://");
+    let jwks = Jwks {
+        config: None,
+        issuer: None,
+        url: is_url.then(|| source.to_owned()),
+        file: (!is_url).then(|| source.into()),
+        algorithms: Vec::new(),
+        symmetric: true,
+        ca_file: ca_file.map(Path::to_owned),
+        json: false,
+    };
+    let terms = jwks.terms()?;
+    let text = jwks.text(&terms).map_err(|failed| match failed {
+        Failed::Unreachable(why) | Failed::Refused(why) => anyhow::anyhow!("{why}"),
+    })?;
+    jwks::parse(&text.bytes, &terms.algorithms, terms.symmetric).with_context(|| source.to_owned())?;
+    let set: Value = serde_json::from_slice(&text.bytes).with_context(|| source.to_owned())?;
+    let alone = |jwk: &Value| jwks::parse(json!({ "keys": [jwk] }).to_string().as_bytes(), &terms.algorithms, true);
+    Ok(set["keys"].as_array().into_iter().flatten().filter_map(|jwk| alone(jwk).ok()).collect())
+}
+
 impl Jwks {
     pub fn run(self) -> Result<Outcome> {
         let terms = self.terms()?;

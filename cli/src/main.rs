@@ -10,15 +10,18 @@ mod document;
 mod explain;
 mod instant;
 mod jwks;
+mod log_filter;
 mod migrate;
 mod mint;
 mod providers;
 mod ready;
 mod redis_url;
 mod revoke;
+mod secret_files;
 mod serve;
 mod serve_sessions;
 mod session;
+mod signing_key;
 mod store;
 
 use std::io::Write as _;

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
 use crate::admin::{Admin, Client, parsed, reason};
+use crate::signing_key::SigningKeyArgs;
 use crate::{Outcome, say};
 
 /// Lines of a bulk file in one request: few enough that all answers fit the sockets' buffers while we still send.
@@ -46,8 +47,15 @@ enum What {
     User(Named),
     /// Everything that a client (client_id or azp) holds now.
     Client(Named),
-    /// Everything that a signing key signed, by its RFC 7638 thumbprint.
-    Key(Named),
+    /// Everything that a signing key signed.
+    Key {
+        #[arg(long)]
+        issuer: String,
+        #[command(flatten)]
+        key: SigningKeyArgs,
+        #[command(flatten)]
+        terms: Terms,
+    },
     /// Everything that an issuer issued until now.
     Issuer {
         #[arg(long)]
@@ -75,7 +83,7 @@ enum What {
 struct Named {
     #[arg(long)]
     issuer: String,
-    // A sid or a thumbprint may begin with `-`, as may the keys above.
+    // A sid may begin with `-`, as may the keys above.
     #[arg(long, allow_hyphen_values = true)]
     id: String,
     #[command(flatten)]
@@ -111,7 +119,10 @@ impl Revoke {
             What::Session(named) => service.revoke(named.of("session")),
             What::User(named) => service.revoke(named.of("user")),
             What::Client(named) => service.revoke(named.of("client")),
-            What::Key(named) => service.revoke(named.of("key")),
+            What::Key { issuer, key, terms } => {
+                let thumbprint = key.thumbprint()?;
+                service.revoke(terms.with([("kind", "key"), ("issuer", &issuer), ("id", &thumbprint)]))
+            }
             What::Issuer { issuer, terms } => service.revoke(terms.with([("kind", "issuer"), ("issuer", &issuer)])),
             What::List => service.list(),
             What::Show { key } => service.0.one(Method::GET, &path_of(&key)),

@@ -1,19 +1,19 @@
 //! `portcullis serve`: the flags of the revocation service, its logs and its signals.
+use std::env::VarError;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use service::{AdminToken, ListenerTls, Options, Service, StoreId};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 use wire::{Secret, parse_duration};
 
 use crate::redis_url::{AlsoRedis, Redis};
 use crate::serve_sessions::{AdminArgs, SessionArgs};
-use crate::{Outcome, providers};
+use crate::{Outcome, log_filter, providers, secret_files};
 
 /// For calls that nobody can break off, once all else has stopped.
 const STOP: Duration = Duration::from_secs(1);
@@ -128,13 +128,23 @@ pub struct Serve {
 
 impl Serve {
     pub fn run(self) -> Result<Outcome> {
-        let filter = EnvFilter::try_from_env("PORTCULLIS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+        let wanted = match std::env::var("PORTCULLIS_LOG") {
+            Ok(wanted) => Some(wanted),
+            Err(VarError::NotPresent) => None,
+            Err(VarError::NotUnicode(_)) => bail!("PORTCULLIS_LOG is not UTF-8"),
+        };
+        let filter = log_filter::parse(wanted.as_deref())?;
         tracing_subscriber::fmt()
             .json()
             .flatten_event(true)
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
             .init();
+        secret_files::check_roles(&self.secret_files, &self.admin_token_file)?;
+        let files = self.secret_files.iter().chain([&self.admin_token_file]).chain(&self.tls_key);
+        for file in secret_files::readable_by_others(files.map(PathBuf::as_path)) {
+            tracing::warn!(file = %file.display(), "every user of this machine can read a secret: chmod o-r");
+        }
         let options = self.options()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let outcome = runtime.block_on(async {

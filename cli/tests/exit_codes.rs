@@ -73,3 +73,55 @@ fn a_service_whose_secret_is_too_short_does_not_start() {
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(said.contains(short) && said.contains("at least 32"), "{said}");
 }
+
+fn said(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+#[test]
+fn a_log_level_that_is_none_is_an_error_and_mutes_nothing() {
+    let (secret, token) = (file(&"s".repeat(32)), file(&"t".repeat(32)));
+    for wanted in ["inof", "service=debg"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.env("PORTCULLIS_LOG", wanted).args(["serve", "--secret-file"]);
+        let out = command.arg(secret.path()).arg("--admin-token-file").arg(token.path()).output().unwrap();
+        assert_eq!(out.status.code(), Some(1), "{wanted}: {}", said(&out));
+        assert!(said(&out).contains("PORTCULLIS_LOG") && said(&out).contains(wanted), "{}", said(&out));
+    }
+}
+
+#[test]
+fn one_secret_for_filters_and_for_operators_is_an_error() {
+    let (secret, copy) = (file(&"s".repeat(32)), file(&format!("{}\n", "s".repeat(32))));
+    let secret = secret.path().to_str().unwrap();
+    for token in [secret, copy.path().to_str().unwrap()] {
+        let out = portcullis(&["serve", "--secret-file", secret, "--admin-token-file", token]);
+        assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+        assert!(said(&out).contains("--secret-file") && said(&out).contains("the same secret"), "{}", said(&out));
+    }
+}
+
+#[test]
+fn a_key_that_is_not_found_or_found_twice_is_revoked_for_nobody() {
+    let token = file(&"t".repeat(32));
+    let key = mint::SigningKey::generate(mint::Alg::EdDSA, "one").public_jwk().unwrap();
+    let other = mint::SigningKey::generate(mint::Alg::EdDSA, "one").public_jwk().unwrap();
+    let set = file(&serde_json::json!({ "keys": [key, other] }).to_string());
+    let jwk = file(&serde_json::json!(key).to_string());
+    let [token, set, jwk] = [&token, &set, &jwk].map(|file| file.path().to_str().unwrap());
+    let run = |by: &[&str]| {
+        let common = ["revoke", "--service", "http://127.0.0.1:1", "--token-file", token, "key", "--issuer", "i"];
+        portcullis(&[&common, by].concat())
+    };
+    let two = run(&["--jwks", set, "--kid", "one"]);
+    assert_eq!((two.status.code(), said(&two).contains("2 keys")), (Some(1), true), "{}", said(&two));
+    let none = run(&["--jwks", set, "--kid", "two"]);
+    assert_eq!((none.status.code(), said(&none).contains("no key")), (Some(1), true), "{}", said(&none));
+    let forged = file("eyJhbGciOiJFZERTQSIsImtpZCI6Im9uZSJ9.e30.AAAA");
+    let none = run(&["--jwks", set, "--signed-token", forged.path().to_str().unwrap()]);
+    assert_eq!((none.status.code(), said(&none).contains("verifies")), (Some(1), true), "{}", said(&none));
+    // Found: then the service cannot be reached.
+    assert_eq!(run(&["--jwk", jwk]).status.code(), Some(3));
+    assert_eq!(run(&["--jwk", set]).status.code(), Some(1));
+    assert_eq!(run(&[]).status.code(), Some(2));
+}

@@ -207,3 +207,28 @@ async fn logging_out_everywhere_ends_older_tokens_and_not_the_next_login() {
 fn code(problem: &Value) -> String {
     problem["code"].as_str().unwrap_or_default().to_owned()
 }
+
+/// A key id is no thumbprint: it was taken once, and ended nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_revoked_by_its_jwk_by_its_id_in_a_set_or_by_a_token_that_it_signed() {
+    for way in ["jwk", "kid", "token"] {
+        let mesh = Mesh::start("revoked-key").await;
+        let jwk = |key: &mint::SigningKey| Value::from(key.public_jwk().unwrap());
+        let (first, second) = (jwk(&mesh.keys.first), jwk(&mesh.keys.second));
+        let signed = mesh.keys.second.mint(&claims());
+        let set = mesh.directory.write("jwks.json", json!({ "keys": [first, second] }).to_string());
+        let key = mesh.directory.write("jwk.json", second.to_string());
+        let token = mesh.directory.write("token", &signed);
+        let [set, key, token] = [set, key, token].map(|path| path.display().to_string());
+        assert_eq!(mesh.get(&signed).await.status, 200);
+        let by: &[&str] = match way {
+            "jwk" => &["--jwk", &key],
+            "kid" => &["--jwks", &set, "--kid", "second"],
+            _ => &["--jwks", &set, "--signed-token", &token],
+        };
+        let revoked = mesh.revoke(&[&["key", "--issuer", ISSUER], by].concat()).await;
+        assert_eq!(revoked["until"], "never", "{way}: {revoked}");
+        assert!(mesh.becomes_everywhere(&signed, 403).await, "{way}");
+        assert_eq!(mesh.get(&mesh.token()).await.status, 200, "{way}: the other key's tokens pass");
+    }
+}

@@ -123,7 +123,19 @@ fn a_wrong_match_is_refused_with_its_rule_and_field() {
             assert_eq!((index, error.field.as_str()), (1, field), "{path:?}");
         }
     }
-    for method in ["", "get", "Get", "G T", "GET,PUT", "CONNECT"] {
+    for (path, says) in [
+        ("/admin/*", "prefix: /admin/"),
+        ("/admin*", "prefix: /"),
+        ("/a/{id}/b", "prefix: /a/"),
+        ("/a/:id}", "%7D"),
+        ("/a?", "query"),
+    ] {
+        for wrong in paths(path) {
+            let (_, error) = Router::compile([&wrong]).unwrap_err();
+            assert!(error.message.contains(says), "{path}: {}", error.message);
+        }
+    }
+    for method in ["", "get", "Get", "G T", "GET,PUT", "CONNECT", "GET#", "GÉT"] {
         let (_, error) = Router::compile([&rule(None, &["GET", method], &[])]).unwrap_err();
         assert_eq!(error.field, "methods[1]", "{method:?}");
     }

@@ -41,13 +41,26 @@ pub struct RevocationAsk {
     /// token, session, user, client, key or issuer.
     kind: Option<String>,
     issuer: Option<String>,
-    /// jti, sid, sub, client_id or thumbprint.
+    /// jti, sid, sub, client_id, or the RFC 7638 thumbprint of a key.
     id: Option<String>,
     /// A JWT, instead of kind, issuer and id.
     token: Option<String>,
     reason: Option<String>,
     /// As in `48h`; `never` for a key.
     ttl: Option<String>,
+}
+
+/// A key id (`kid`) would be taken, and end nothing.
+fn thumbprint(id: String) -> Result<String, Problem> {
+    let is_one = URL_SAFE_NO_PAD.decode(&id).is_ok_and(|bytes| bytes.len() == 32);
+    if is_one {
+        return Ok(id);
+    }
+    Err(Problem::field(
+        "id",
+        "must be the key's RFC 7638 thumbprint with SHA-256, 43 characters of base64url, and no key id; `portcullis jwks` \
+         prints it, and `portcullis revoke key` finds it by --jwk, --kid or --signed-token",
+    ))
 }
 
 /// Who or what is revoked.
@@ -155,6 +168,7 @@ impl Subject {
         let id = match (kind, id) {
             (Kind::Issuer, None) => Id::None,
             (Kind::Issuer, Some(_)) => return Err(Problem::field("id", "has no meaning for an issuer")),
+            (Kind::SigningKey, id) => Id::Text(thumbprint(filled("id", id)?)?),
             (_, id) => Id::Text(filled("id", id)?),
         };
         Ok(Self { kind, issuer, id })
@@ -360,7 +374,9 @@ mod tests {
     // A dead session or key that expired after a token's lifetime let tokens through that were issued since.
     #[test]
     fn a_session_holds_as_long_as_sessions_live_and_a_key_for_ever() {
-        let with = |kind: &str, ttl: &str| ask(&format!(r#"{{"kind":"{kind}","issuer":"i","id":"x"{ttl}}}"#));
+        let thumbprint = "A".repeat(43);
+        let with =
+            |kind: &str, ttl: &str| ask(&format!(r#"{{"kind":"{kind}","issuer":"i","id":"{thumbprint}"{ttl}}}"#));
         let month = Some(Duration::from_secs(30 * 86_400));
         assert_eq!(with("session", "").unwrap().ttl, month);
         assert!(with("session", r#","ttl":"2591999s""#).is_err());

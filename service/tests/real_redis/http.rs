@@ -271,25 +271,50 @@ fn before_never_moves_back_and_a_life_is_never_shortened() {
     assert_eq!(redis.ask(&["TTL", &name]), ":-1\r\n");
 }
 
+/// RFC 7638 thumbprints, of no key.
+const THUMBPRINT: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+const OTHER_THUMBPRINT: &str = "BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBA";
+
+#[test]
+fn a_key_is_revoked_by_its_thumbprint_and_not_by_its_key_id() {
+    let (_redis, service) = started();
+    let longer = format!("{THUMBPRINT}A");
+    for id in [
+        "2024-key",
+        "",
+        &THUMBPRINT[1..],
+        &longer,
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB",
+        "+/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    ] {
+        let body = format!(r#"{{"kind":"key","issuer":"{ISSUER}","id":"{id}"}}"#);
+        let (status, problem) = service.admin("POST", "/v1/revocations", &body);
+        assert_eq!(status, 400, "{id}: {problem}");
+        assert!(problem.to_string().contains("id"), "{id}: {problem}");
+    }
+    let (_, list) = service.admin("GET", "/v1/revocations", "");
+    assert_eq!(list["revocations"].as_array().map(Vec::len), Some(0), "{list}");
+}
+
 #[test]
 fn a_revoked_key_never_comes_back_and_a_session_not_before_sessions_end() {
     let (redis, service) = started();
     let ttl = |kind, id| redis.ask(&["TTL", &entry(key(kind, id))]);
-    assert_eq!(service.revoke(Kind::SigningKey, "thumb")["until"], "never");
-    assert_eq!(ttl(Kind::SigningKey, "thumb"), ":-1\r\n");
-    let (_, shown) = service.admin("GET", &format!("/v1/revocations/{}", key(Kind::SigningKey, "thumb")), "");
+    assert_eq!(service.revoke(Kind::SigningKey, THUMBPRINT)["until"], "never");
+    assert_eq!(ttl(Kind::SigningKey, THUMBPRINT), ":-1\r\n");
+    let (_, shown) = service.admin("GET", &format!("/v1/revocations/{}", key(Kind::SigningKey, THUMBPRINT)), "");
     assert_eq!((shown["until"].as_str(), shown["kind"].as_str()), (Some("never"), Some("key")), "{shown}");
     assert_eq!(service.admin("GET", "/v1/revocations?limit=1000", "").1["revocations"][0]["until"], "never");
     // A shorter life that is asked for later shortens nothing.
-    let body = format!(r#"{{"kind":"key","issuer":"{ISSUER}","id":"thumb","ttl":"60d"}}"#);
+    let body = format!(r#"{{"kind":"key","issuer":"{ISSUER}","id":"{THUMBPRINT}","ttl":"60d"}}"#);
     let (status, again) = service.admin("POST", "/v1/revocations", &body);
     assert_eq!((status, again["until"].as_str()), (201, Some("never")), "{again}");
-    assert_eq!(ttl(Kind::SigningKey, "thumb"), ":-1\r\n");
+    assert_eq!(ttl(Kind::SigningKey, THUMBPRINT), ":-1\r\n");
     // And an endless one lengthens a life that was to end.
-    let body = body.replace("thumb", "other");
+    let body = body.replace(THUMBPRINT, OTHER_THUMBPRINT);
     assert!(service.admin("POST", "/v1/revocations", &body).1["until"].is_u64());
-    assert_eq!(service.revoke(Kind::SigningKey, "other")["until"], "never");
-    assert_eq!(ttl(Kind::SigningKey, "other"), ":-1\r\n");
+    assert_eq!(service.revoke(Kind::SigningKey, OTHER_THUMBPRINT)["until"], "never");
+    assert_eq!(ttl(Kind::SigningKey, OTHER_THUMBPRINT), ":-1\r\n");
     assert!(service.revoke(Kind::Session, "s")["until"].is_u64());
     assert!(ttl(Kind::Session, "s").starts_with(":2591") || ttl(Kind::Session, "s").starts_with(":2592"));
     for kind in [Kind::Token, Kind::User, Kind::Client] {

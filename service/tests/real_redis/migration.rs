@@ -95,7 +95,7 @@ fn everything_is_copied_with_its_time_and_the_copy_is_complete_only_then() {
     let (old, new) = (Redis::start(), Redis::start());
     let first = Running::start(with_sessions(options(&old)));
     first.revoke(Kind::Session, "before");
-    first.revoke(Kind::SigningKey, "for-ever");
+    first.revoke(Kind::SigningKey, &"A".repeat(43));
     let before = first.revoke(Kind::User, "alice")["before"].as_u64().unwrap();
     let kept = session(&first)["sid"].as_str().unwrap().to_owned();
     old.ask(&["SET", "somebody:else", "x"]);

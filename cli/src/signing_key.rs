@@ -1,0 +1,101 @@
+//! Which signing key `portcullis revoke key` is about: its thumbprint, from what an operator has at hand.
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use authn::alg::Algorithm;
+use authn::b64;
+use authn::engine::{Engine as _, Portable};
+use authn::jws::Unverified;
+use authn::keys::Key;
+use clap::{ArgGroup, Args};
+use serde_json::json;
+
+use crate::jwks;
+
+#[derive(Args)]
+#[command(group = ArgGroup::new("key").required(true).args(["id", "jwk", "kid", "signed_token"]))]
+pub struct SigningKeyArgs {
+    /// Its RFC 7638 thumbprint with SHA-256, as `portcullis jwks` prints it: 43 characters of base64url. A key id (`kid`) is
+    /// none.
+    // A thumbprint may begin with `-`.
+    #[arg(long, value_name = "THUMBPRINT", allow_hyphen_values = true)]
+    id: Option<String>,
+    /// A file with the public key as a JWK.
+    #[arg(long, value_name = "FILE")]
+    jwk: Option<PathBuf>,
+    /// The key set of the issuer, a URL or a file, for --kid and --signed-token.
+    #[arg(long, value_name = "URL")]
+    jwks: Option<String>,
+    /// The key id (`kid`) of the key in --jwks.
+    #[arg(long, value_name = "KID", requires = "jwks", allow_hyphen_values = true)]
+    kid: Option<String>,
+    /// A file with a token that the key signed, `-` for the standard input. The key is the one of --jwks that verifies it.
+    #[arg(long, value_name = "FILE", requires = "jwks")]
+    signed_token: Option<PathBuf>,
+    /// Trust the certificate authorities in this PEM file for --jwks, in the place of those that browsers trust.
+    #[arg(long, value_name = "PATH", requires = "jwks")]
+    ca_file: Option<PathBuf>,
+}
+
+impl SigningKeyArgs {
+    /// # Errors
+    /// There is no such key, or more than one.
+    pub fn thumbprint(&self) -> Result<String> {
+        if let Some(id) = &self.id {
+            return Ok(id.clone());
+        }
+        if let Some(file) = &self.jwk {
+            let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let jwk: serde_json::Value =
+                serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", file.display()))?;
+            if jwk.get("keys").is_some() {
+                bail!("{} is a key set: give it as --jwks, with --kid", file.display());
+            }
+            let set = json!({ "keys": [jwk] }).to_string();
+            let parsed =
+                authn::jwks::parse(set.as_bytes(), Algorithm::ALL, true).with_context(|| file.display().to_string())?;
+            let [key] = parsed.keys.keys() else {
+                bail!("{} is no key that the filter would use: {}", file.display(), parsed.left_out.join("; "));
+            };
+            return Ok(printed(key));
+        }
+        let Some(source) = &self.jwks else { bail!("give --id, --jwk, or --jwks with --kid or --signed-token") };
+        let parsed = jwks::read(source, self.ca_file.as_deref())?;
+        let keys = || parsed.iter().flat_map(|alone| alone.keys.keys());
+        let found: Vec<&Key> = match (&self.kid, &self.signed_token) {
+            (Some(kid), _) => keys().filter(|key| key.kid() == Some(kid)).collect(),
+            (None, Some(file)) => {
+                let token = read(file)?;
+                let unverified = Unverified::parse(token.as_bytes(), token.len())
+                    .map_err(|denial| anyhow::anyhow!("{}: {}", file.display(), denial.cause))?;
+                let (alg, input, signature) =
+                    (unverified.header().alg, unverified.signing_input(), unverified.signature());
+                keys().filter(|key| Portable.verify(key, alg, input, signature).is_ok()).collect()
+            }
+            (None, None) => Vec::new(),
+        };
+        match found.as_slice() {
+            [key] => Ok(printed(key)),
+            [] => bail!("no key of {source} {}", if self.kid.is_some() { "has this id" } else { "verifies the token" }),
+            several => {
+                let all: Vec<String> = several.iter().map(|key| printed(key)).collect();
+                bail!("{} keys of {source} fit: give one as --id: {}", several.len(), all.join(", "))
+            }
+        }
+    }
+}
+
+fn printed(key: &Key) -> String {
+    b64::encode(key.thumbprint())
+}
+
+fn read(file: &Path) -> Result<String> {
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+    } else {
+        text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    }
+    Ok(text.trim_ascii().to_owned())
+}
