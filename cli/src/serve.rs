@@ -112,12 +112,13 @@ pub struct Serve {
     /// Requests in progress per listener, their bodies read; more are refused at once.
     #[arg(long, env = "PORTCULLIS_MAX_REQUESTS", value_name = "N", default_value_t = 1024)]
     max_requests: usize,
-    /// Open connections per listener; more wait to be accepted. Keep it below the limit of open files.
+    /// Open connections per listener. One more ends the oldest that has proved nothing yet, and waits where there is none.
+    /// Keep it below the limit of open files.
     #[arg(long, env = "PORTCULLIS_MAX_CONNECTIONS", value_name = "N", default_value_t = 4096)]
     max_connections: usize,
-    /// Connections of one address (one /64 in IPv6) that carried no request made with our secret yet; more are closed at
-    /// once, and those that stay so are closed after 10 s. Connections that proxies use do not count, so the default
-    /// does for a whole mesh behind one NAT address.
+    /// Connections of one address (one /64 in IPv6) that carried no request made with our secret yet. One more ends the
+    /// oldest of them, and those that stay so are closed after 10 s. Connections that proxies use do not count, so the
+    /// default does for a whole mesh behind one NAT address.
     #[arg(long, env = "PORTCULLIS_MAX_NEWCOMERS_PER_PEER", value_name = "N", default_value_t = 256)]
     max_newcomers_per_peer: usize,
     #[command(flatten)]

@@ -2,12 +2,13 @@
 //!
 //! Anybody in the network can open a connection and say nothing, or say "PRI" and wait, or ask /healthz once and stay.
 //! So a connection is a newcomer until it carried a request made with our secret (the filter's, or the admin's). It is
-//! ended when it stays one, and one address has only so many. What is proven has no such bound: all proxies may come
-//! from the one address of a NAT.
-use std::collections::HashMap;
+//! ended when it stays one, and one address has only so many: one more ends the oldest of them. So does one more where
+//! there are too many connections in all. A proxy that connects anew asks at once and gets in, however many connections
+//! are held idle. What is proven has no such bound: all proxies may come from the one address of a NAT.
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -21,7 +22,7 @@ use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -34,14 +35,18 @@ const NEWCOMER: Duration = Duration::from_secs(10);
 const LAST_REQUEST: Duration = Duration::from_secs(5);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Requests of one newcomer that are read at once, over HTTP/2; more wait until it is proven or one of them ends.
+const NEWCOMERS_REQUESTS: usize = 4;
+/// What one connection may send ahead of our reading, over HTTP/2. All of a newcomer's waiting requests share it.
+const WINDOW: u32 = 128 * 1024;
 /// How long requests in progress may take once we were told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// In all; more wait to be accepted.
+    /// In all; one more ends the oldest newcomer, and waits where there is none.
     pub connections: usize,
-    /// Newcomers from one address; more are closed at once.
+    /// Newcomers from one address; one more ends the oldest of them.
     pub newcomers: usize,
     /// How long a proven connection may be quiet.
     pub idle: Duration,
@@ -61,12 +66,21 @@ struct Newcomer {
     address: IpAddr,
     /// What counts as one address.
     peer: IpAddr,
+    /// In the order of their coming.
+    number: u64,
+    makes_room: Notify,
     peers: Arc<Peers>,
 }
 
-/// How many newcomers each address has.
+/// The newcomers of each address, the oldest first.
 #[derive(Debug, Default)]
-struct Peers(Mutex<HashMap<IpAddr, usize>>);
+struct Peers(Mutex<Newcomers>);
+
+#[derive(Debug, Default)]
+struct Newcomers {
+    next: u64,
+    by_peer: HashMap<IpAddr, BTreeMap<u64, Weak<Newcomer>>>,
+}
 
 /// HTTP/1.1 and HTTP/2 with prior knowledge on one port.
 pub async fn accept(
@@ -82,6 +96,8 @@ pub async fn accept(
         .timer(TokioTimer::new())
         .keep_alive_interval(Duration::from_secs(30))
         .max_concurrent_streams(256)
+        .initial_connection_window_size(WINDOW)
+        .initial_stream_window_size(WINDOW / 2)
         .max_header_list_size(16 * 1024);
     let places = Arc::new(Semaphore::new(limits.connections));
     let peers = Arc::new(Peers::default());
@@ -91,21 +107,33 @@ pub async fn accept(
     loop {
         let accepted = tokio::select! {
             _ = on_stop.wait_for(|stop| *stop) => break,
-            accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (place, listener.accept().await)
-            } => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let (Ok(place), Ok((stream, peer))) = accepted else {
+        let Ok((stream, peer)) = accepted else {
             // Out of file descriptors, most likely: they come back as connections end.
             sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Some(proof) = peers.enter(peer.ip(), limits.newcomers) else {
-            if let Some(more) = turned_away.pass(Instant::now()) {
-                tracing::warn!(peer = %peer.ip(), more, "turned away a connection: its address has too many unproven");
+        let (proof, made_room) = peers.enter(peer.ip(), limits.newcomers);
+        if made_room && let Some(more) = turned_away.pass(Instant::now()) {
+            tracing::warn!(peer = %peer.ip(), more, "ended a connection: its address has too many unproven ones");
+        }
+        let place = match Arc::clone(&places).try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => {
+                if peers.end_oldest_but(&proof)
+                    && let Some(more) = turned_away.pass(Instant::now())
+                {
+                    tracing::warn!(more, "ended an unproven connection: there are too many in all");
+                }
+                tokio::select! {
+                    _ = on_stop.wait_for(|stop| *stop) => break,
+                    place = Arc::clone(&places).acquire_owned() => match place {
+                        Ok(place) => place,
+                        Err(_) => break,
+                    },
+                }
             }
-            continue;
         };
         // Small answers must not wait for more; without it they are slower, no worse.
         let _ = stream.set_nodelay(true);
@@ -116,7 +144,13 @@ pub async fn accept(
             match tls {
                 None => serve(&http, stream, routes, proof, None, on_stop).await,
                 Some(tls) => {
-                    if let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(stream)).await {
+                    let handshake = async {
+                        tokio::select! {
+                            () = proof.0.makes_room.notified() => None,
+                            stream = timeout(HANDSHAKE, tls.accept(stream)) => stream.ok()?.ok(),
+                        }
+                    };
+                    if let Some(stream) = handshake.await {
                         let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                         let certificate = peer.map(|peer| Certificate(tls::names(peer).into()));
                         serve(&http, stream, routes, proof, certificate, on_stop).await;
@@ -142,12 +176,17 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) {
     let routes = TowerToHyperService::new(routes);
     let of_request = proof.clone();
+    let few = Arc::new(Semaphore::new(NEWCOMERS_REQUESTS));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(of_request.clone());
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
         }
-        routes.call(request)
+        let (routes, proof, few) = (routes.clone(), of_request.clone(), Arc::clone(&few));
+        async move {
+            let _one_of_few = if proof.was_given() { None } else { few.acquire_owned().await.ok() };
+            routes.call(request).await
+        }
     });
     drive(http.serve_connection(TokioIo::new(stream), service).into_owned(), proof, on_stop).await;
 }
@@ -162,6 +201,7 @@ async fn drive(connection: impl GracefulConnection, proof: Proof, mut on_stop: w
     };
     let left = tokio::select! {
         _ = connection.as_mut() => return,
+        () = proof.0.makes_room.notified() => return,
         _ = on_stop.wait_for(|stop| *stop) => DRAIN,
         () = stays_a_newcomer => LAST_REQUEST,
     };
@@ -174,7 +214,7 @@ impl Proof {
     /// A request on this connection was made with our secret.
     pub fn given(&self) {
         if !self.0.proven.swap(true, Ordering::Relaxed) {
-            self.0.peers.leave(self.0.peer);
+            self.0.peers.leave(self.0.peer, self.0.number);
         }
     }
 
@@ -182,7 +222,7 @@ impl Proof {
         self.0.address
     }
 
-    fn was_given(&self) -> bool {
+    pub fn was_given(&self) -> bool {
         self.0.proven.load(Ordering::Relaxed)
     }
 }
@@ -190,33 +230,69 @@ impl Proof {
 impl Drop for Newcomer {
     fn drop(&mut self) {
         if !*self.proven.get_mut() {
-            self.peers.leave(self.peer);
+            self.peers.leave(self.peer, self.number);
         }
     }
 }
 
 impl Peers {
-    fn enter(self: &Arc<Self>, peer: IpAddr, most: usize) -> Option<Proof> {
+    /// The new one, and whether its address's oldest was ended for it.
+    fn enter(self: &Arc<Self>, peer: IpAddr, most: usize) -> (Proof, bool) {
         let address = peer.to_canonical();
         let peer = network_of(peer);
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(peer).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(Proof(Arc::new(Newcomer { proven: AtomicBool::new(false), address, peer, peers: Arc::clone(self) })))
+        let mut all = self.lock();
+        let number = all.next;
+        all.next += 1;
+        let newcomer = Arc::new(Newcomer {
+            proven: AtomicBool::new(false),
+            address,
+            peer,
+            number,
+            makes_room: Notify::new(),
+            peers: Arc::clone(self),
+        });
+        let own = all.by_peer.entry(peer).or_default();
+        let oldest = if own.len() >= most.max(1) { own.pop_first() } else { None };
+        own.insert(number, Arc::downgrade(&newcomer));
+        drop(all);
+        // Not under the lock: the last one to let go of a newcomer takes it.
+        let made_room = oldest.is_some_and(|(_, oldest)| end(&oldest));
+        (Proof(newcomer), made_room)
     }
 
-    fn leave(&self, peer: IpAddr) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&peer) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                counts.remove(&peer);
+    /// Whether there was another newcomer than this one.
+    fn end_oldest_but(&self, own: &Proof) -> bool {
+        let oldest = {
+            let mut all = self.lock();
+            let oldest = all
+                .by_peer
+                .iter()
+                .filter_map(|(peer, own)| own.first_key_value().map(|(number, _)| (*number, *peer)))
+                .filter(|(number, _)| *number != own.0.number)
+                .min();
+            oldest.and_then(|(number, peer)| all.by_peer.get_mut(&peer)?.remove(&number))
+        };
+        oldest.is_some_and(|oldest| end(&oldest))
+    }
+
+    fn leave(&self, peer: IpAddr, number: u64) {
+        let mut all = self.lock();
+        if let Some(own) = all.by_peer.get_mut(&peer) {
+            own.remove(&number);
+            if own.is_empty() {
+                all.by_peer.remove(&peer);
             }
         }
     }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Newcomers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn end(newcomer: &Weak<Newcomer>) -> bool {
+    let newcomer = newcomer.upgrade();
+    newcomer.as_ref().inspect(|newcomer| newcomer.makes_room.notify_one()).is_some()
 }
 
 /// Whoever has one IPv6 address has the other addresses of its /64 as well.
@@ -231,29 +307,49 @@ fn network_of(peer: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    fn is_ended(proof: &Proof) -> bool {
+        let mut notified = std::pin::pin!(proof.0.makes_room.notified());
+        notified.as_mut().enable()
+    }
+
     #[test]
-    fn an_address_has_so_many_newcomers_and_any_number_that_are_proven() {
+    fn one_more_newcomer_of_an_address_ends_its_oldest() {
         let peers = Arc::new(Peers::default());
         let one: IpAddr = "192.0.2.1".parse().unwrap();
-        let first = peers.enter(one, 2).unwrap();
-        let second = peers.enter(one, 2).unwrap();
-        assert!(peers.enter(one, 2).is_none());
-        assert!(peers.enter("192.0.2.2".parse().unwrap(), 2).is_some());
-        first.given();
-        first.given();
-        let third = peers.enter(one, 2).unwrap();
-        assert!(peers.enter(one, 2).is_none());
-        drop((first, second, third));
-        assert!(peers.0.lock().unwrap().is_empty());
+        let (first, _) = peers.enter(one, 2);
+        let (second, _) = peers.enter(one, 2);
+        let (other, made_room) = peers.enter("192.0.2.2".parse().unwrap(), 2);
+        assert!(!made_room && !is_ended(&first));
+        let (third, made_room) = peers.enter(one, 2);
+        assert!(made_room && is_ended(&first) && !is_ended(&second) && !is_ended(&other));
+        // What is proven takes no room, and is never ended.
+        second.given();
+        second.given();
+        let (fourth, made_room) = peers.enter(one, 2);
+        assert!(!made_room && !is_ended(&second) && !is_ended(&third));
+        drop((first, second, third, fourth, other));
+        assert!(peers.lock().by_peer.is_empty());
+    }
+
+    #[test]
+    fn the_oldest_of_all_makes_room_and_never_the_new_one() {
+        let peers = Arc::new(Peers::default());
+        let (first, _) = peers.enter("192.0.2.1".parse().unwrap(), 9);
+        let (second, _) = peers.enter("192.0.2.2".parse().unwrap(), 9);
+        let (new, _) = peers.enter("192.0.2.1".parse().unwrap(), 9);
+        assert!(peers.end_oldest_but(&new) && is_ended(&first) && !is_ended(&second));
+        assert!(peers.end_oldest_but(&new) && is_ended(&second));
+        assert!(!peers.end_oldest_but(&new) && !is_ended(&new));
     }
 
     #[test]
     fn addresses_of_one_ipv6_network_count_together() {
         let peers = Arc::new(Peers::default());
-        let _first = peers.enter("2001:db8::1".parse().unwrap(), 1).unwrap();
-        assert!(peers.enter("2001:db8::2".parse().unwrap(), 1).is_none());
-        assert!(peers.enter("2001:db8:0:1::2".parse().unwrap(), 1).is_some());
-        let _mapped = peers.enter("::ffff:192.0.2.1".parse().unwrap(), 1).unwrap();
-        assert!(peers.enter("192.0.2.1".parse().unwrap(), 1).is_none());
+        let (_first, _) = peers.enter("2001:db8::1".parse().unwrap(), 1);
+        let (_second, made_room) = peers.enter("2001:db8::2".parse().unwrap(), 1);
+        assert!(made_room);
+        assert!(!peers.enter("2001:db8:0:1::2".parse().unwrap(), 1).1);
+        let (_mapped, _) = peers.enter("::ffff:192.0.2.1".parse().unwrap(), 1);
+        assert!(peers.enter("192.0.2.1".parse().unwrap(), 1).1);
     }
 }

@@ -8,18 +8,28 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use crate::connections::Proof;
+
 /// From a request's headers to the end of its body.
 const BODY: Duration = Duration::from_secs(2);
+/// What the bodies of newcomers' requests hold in memory, all listeners together. One more byte is refused: nothing has
+/// shown yet that it comes from a proxy or an operator.
+static NEWCOMERS: Semaphore = Semaphore::const_new(32 * 1024 * 1024);
+/// The same for checks, apart from the others: a proxy that connects anew asks here. All newcomers that one address may
+/// have (`--max-newcomers-per-peer`, 256 by default) do not fill it.
+static NEWCOMERS_CHECKS: Semaphore = Semaphore::const_new(16 * 1024 * 1024);
 
 #[derive(Debug, Clone)]
 pub struct Gate {
     places: Arc<Semaphore>,
     max_bytes: usize,
+    newcomers: &'static Semaphore,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +46,11 @@ pub enum Refusal {
 
 impl Gate {
     pub fn new(places: usize, max_bytes: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(places)), max_bytes }
+        Self { places: Arc::new(Semaphore::new(places)), max_bytes, newcomers: &NEWCOMERS }
+    }
+
+    pub fn of_checks(places: usize, max_bytes: usize) -> Self {
+        Self { newcomers: &NEWCOMERS_CHECKS, ..Self::new(places, max_bytes) }
     }
 
     /// The request with its body in memory, and its place for as long as it is in progress.
@@ -48,15 +62,40 @@ impl Gate {
         if body.size_hint().lower() > u64::try_from(self.max_bytes).unwrap_or(u64::MAX) {
             return Err(Refusal::TooLong);
         }
-        let body = match timeout(BODY, Limited::new(body, self.max_bytes).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Refusal::TooLong),
-            Ok(Err(_)) => return Err(Refusal::CutShort),
-            Err(_) => return Err(Refusal::TooSlow),
-        };
+        let is_newcomers = head.extensions.get::<Proof>().is_none_or(|proof| !proof.was_given());
+        let budget = is_newcomers.then_some(self.newcomers);
+        let (body, _bytes) =
+            timeout(BODY, read(body, self.max_bytes, budget)).await.unwrap_or(Err(Refusal::TooSlow))?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         Ok((Request::from_parts(head, Body::from(body)), place))
     }
+}
+
+/// The whole body, and what it takes of the budget until it is judged.
+async fn read<'b>(
+    body: Body,
+    max_bytes: usize,
+    budget: Option<&'b Semaphore>,
+) -> Result<(Bytes, Option<SemaphorePermit<'b>>), Refusal> {
+    let mut body = Limited::new(body, max_bytes);
+    let (mut whole, mut taken) = (BytesMut::new(), None::<SemaphorePermit<'b>>);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
+            true => Refusal::TooLong,
+            false => Refusal::CutShort,
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if let Some(budget) = budget {
+            let bytes = u32::try_from(data.len()).map_err(|_| Refusal::TooLong)?;
+            let more = budget.try_acquire_many(bytes).map_err(|_| Refusal::Busy)?;
+            match &mut taken {
+                Some(taken) => taken.merge(more),
+                None => taken = Some(more),
+            }
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok((whole.freeze(), taken))
 }
 
 impl Refusal {

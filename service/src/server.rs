@@ -233,8 +233,8 @@ async fn open_sessions(
 }
 
 fn data_routes(shared: Arc<Shared>) -> Router {
-    let gate = |most| middleware::from_fn_with_state(Gate::new(shared.options.max_requests, most), gate::pass);
-    let mut routes = check_routes().layer(gate(MAX_QUESTION_BYTES));
+    let gate = Gate::of_checks(shared.options.max_requests, MAX_QUESTION_BYTES);
+    let mut routes = check_routes().layer(middleware::from_fn_with_state(gate, gate::pass));
     if shared.sessions.is_some() {
         let carried = (Gate::new(shared.options.max_requests, oauth2::MAX_BODY), shared.work.clone());
         let carried = oauth2::routes().layer(middleware::from_fn_with_state(carried, gate::carry));
