@@ -105,7 +105,7 @@ faults! {
         "The challenge names the scopes that the rule wants: the client has to ask for them, and the issuer to grant them.";
     /// The token, or its session, user, client, key or issuer, was revoked.
     SessionRevoked = "SESSION_REVOKED", 403, 401, TOKEN, "the session was ended",
-        "Somebody ended it: `portcullis revoke list` has who and why, and `lift` takes it back.";
+        "It was ended. `portcullis revoke list` shows each revocation with the caller that made it and the reason, if one was given; `portcullis audit` shows logouts and ended sessions too. `portcullis revoke lift` takes a revocation back.";
     /// Introspection says that the token is not active.
     SessionUnknown = "SESSION_UNKNOWN", 401, 401, TOKEN, "the session is unknown",
         "The issuer no longer knows the token, or never did: the client has to log in again. If it is everybody, look at the issuer, and whether `introspection` asks the right one.";
@@ -129,7 +129,7 @@ faults! {
         "Look at Redis's load, slow log and disk, and at the network between. Requests pass again by themselves once it is quick.";
     /// No answer that can be trusted: service or introspection server unreachable, slow, not ready, or not ours.
     StoreUnavailable = "STORE_UNAVAILABLE", 503, 503, None, "sessions cannot be checked now",
-        "Ask the service's `/readyz`: it says what is wrong. If that answers, compare the secret and the cluster in Envoy. An emptied Redis stays shut on purpose. Of opaque tokens, the log's cause says what the introspection server did.";
+        "The log's cause says which of these it is, and so does the metric `checks_failed` by reason: docs/operations.md has a row for each. `/readyz` of the service knows the state of its store, and nothing of secrets, clusters, lifetimes or clocks, which filter and service compare with each check. An emptied Redis stays shut on purpose. For opaque tokens, the cause says what the introspection server did.";
     /// The issuer's keys could not be fetched, or are too old.
     KeysUnavailable = "KEYS_UNAVAILABLE", 503, 503, None, "the issuer's keys cannot be had now",
         "The issuer's key set cannot be fetched: look at the issuer, and at the cluster that leads to it.";

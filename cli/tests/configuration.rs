@@ -352,7 +352,7 @@ fn the_examples_in_the_documentation_are_taken() {
     let text =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs/configuration.md")).unwrap();
     let examples: Vec<&str> = text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(examples.len(), 3);
+    assert_eq!(examples.len(), 4);
     for example in examples {
         let file = desk.write("example.yaml", example);
         let out = portcullis(&["check-config", &file, "--assume-secrets"], &[]);

@@ -472,14 +472,17 @@ impl Keeper {
                 _ if filling > 0 => "the store is still being filled from another: `portcullis migrate` completes it \
                                      once it has verified it; until then only `--redis-also` may name it"
                     .to_owned(),
-                (0, 0) => "a sentinel is another store's".to_owned(),
+                (0, 0) => "a sentinel is another store's. This service answers from the store that it found first, or that \
+                           `--store-id` names, and from no other. If the store was made anew on purpose, restart every \
+                           service"
+                    .to_owned(),
                 (missing, 0) if missing < all => format!(
                     "{missing} of {all} sentinels are missing: a part of the store was lost, and revocations with it; \
                      restore it first"
                 ),
                 (_, 0) => {
-                    "no sentinel. If this store is meant to be new, make it with `portcullis store create`; else \
-                           revocations were lost, restore them first"
+                    "no sentinel. If this store is meant to be new, make it with `portcullis store create`, and restart \
+                     the services that answered from another one before; else revocations were lost, restore them first"
                         .to_owned()
                 }
                 _ => "the store was not made to the end; do it with `portcullis store create`".to_owned(),
