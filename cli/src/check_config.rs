@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use authn::config::RevocationMode;
 use authn::config::{Audiences, BindingMode, Document, Match, OpaqueFormat, PathMatch, Rule};
+use authn::invalid::Invalid;
 use clap::Args;
 use serde_json::json;
 
 use crate::document::{self, Compiled, Found, Secrets};
+use crate::surroundings::Remark;
 use crate::{Outcome, say};
 
 #[derive(Args)]
@@ -17,7 +19,8 @@ pub struct CheckConfig {
     file: PathBuf,
     #[command(flatten)]
     secrets: Secrets,
-    /// One JSON document: `{"file", "ok", "configurations": [{"place", "ok", "error" or "issuers", "rules", …}]}`.
+    /// One JSON document: `{"file", "ok", "configurations": [{"place", "ok", "error" and "more_errors", or "issuers",
+    /// "rules", …, "around": [{"error", "field", "message"}]}]}`. `around` is about the bootstrap or WasmPlugin.
     #[arg(long)]
     json: bool,
 }
@@ -25,7 +28,7 @@ pub struct CheckConfig {
 impl CheckConfig {
     pub fn run(self) -> Result<Outcome> {
         let found = document::read(&self.file, &self.secrets)?;
-        let is_ok = found.iter().all(|found| found.compiled.is_ok());
+        let is_ok = found.iter().all(Found::is_ok);
         let file = self.file.display().to_string();
         if self.json {
             let configurations: Vec<_> = found.iter().map(as_json).collect();
@@ -58,15 +61,32 @@ fn print(file: &str, found: &Found) {
             }
         }
         Err(invalid) => {
-            eprintln!("{place}: error: {invalid}");
+            for invalid in std::iter::once(invalid).chain(&found.more) {
+                eprintln!("{place}: error: {invalid}");
+            }
             if !found.missing.is_empty() {
                 eprintln!("{place}: note: set it in this command's environment too, or use --assume-secrets");
             }
         }
     }
+    for Remark { is_error, field, message } in &found.remarks {
+        match is_error {
+            true => eprintln!("{file}: error: {field}: {message}"),
+            false => say(&format!("{file}: warning: {field}: {message}")),
+        }
+    }
 }
 
 fn as_json(found: &Found) -> serde_json::Value {
+    let remark =
+        |remark: &Remark| json!({ "error": remark.is_error, "field": remark.field, "message": remark.message });
+    let mut answer = configuration_as_json(found);
+    answer["ok"] = found.is_ok().into();
+    answer["around"] = found.remarks.iter().map(remark).collect();
+    answer
+}
+
+fn configuration_as_json(found: &Found) -> serde_json::Value {
     match &found.compiled {
         Ok(compiled) => {
             let Counts { issuers, keys, introspection, rules, revocation } = Counts::of(compiled);
@@ -81,8 +101,9 @@ fn as_json(found: &Found) -> serde_json::Value {
             })
         }
         Err(invalid) => {
-            let error = json!({ "field": invalid.field, "message": invalid.message });
-            json!({ "place": found.place, "ok": false, "error": error })
+            let error = |invalid: &Invalid| json!({ "field": invalid.field, "message": invalid.message });
+            let more: Vec<_> = found.more.iter().map(error).collect();
+            json!({ "place": found.place, "ok": false, "error": error(invalid), "more_errors": more })
         }
     }
 }

@@ -12,6 +12,9 @@ use clap::Args;
 use serde::Deserialize as _;
 use serde_json::Value;
 
+use crate::surroundings::{self, Remark};
+use crate::{all_errors, suggest};
+
 /// Where the secrets come from that a configuration names.
 #[derive(Args)]
 pub struct Secrets {
@@ -32,8 +35,18 @@ pub struct Found {
     /// Where in the file, where it is not all of it.
     pub place: Option<String>,
     pub compiled: Result<Compiled, Invalid>,
+    /// What else is wrong, where `compiled` says the first thing.
+    pub more: Vec<Invalid>,
+    /// What stands round it in the file and should not.
+    pub remarks: Vec<Remark>,
     /// Variables that neither the environment nor an assumption gave.
     pub missing: Vec<String>,
+}
+
+impl Found {
+    pub fn is_ok(&self) -> bool {
+        self.compiled.is_ok() && self.remarks.iter().all(|remark| !remark.is_error)
+    }
 }
 
 /// A configuration that the filter would take.
@@ -65,7 +78,7 @@ pub fn read(file: &Path, secrets: &Secrets) -> Result<Vec<Found>> {
     if let Ok(trees) = &trees {
         let mut plugins = Vec::new();
         for tree in trees {
-            search(tree, &mut String::new(), &mut plugins);
+            search(tree, &mut String::new(), None, tree, &mut plugins);
         }
         if !plugins.is_empty() {
             let ours: Vec<Found> =
@@ -83,7 +96,11 @@ pub fn read(file: &Path, secrets: &Secrets) -> Result<Vec<Found>> {
         Ok(trees) => Err(Invalid::new("", format!("the file holds {} documents, and one is needed", trees.len()))),
         Err(error) => Err(Invalid::new("", error.to_string())),
     };
-    Ok(vec![environment.found(None, compiled)])
+    let tree = match trees.as_deref() {
+        Ok([tree]) => Some(tree),
+        _ => None,
+    };
+    Ok(vec![environment.found(None, compiled, tree)])
 }
 
 /// The configuration that the filter would have, or what is wrong with it.
@@ -179,12 +196,29 @@ impl Environment<'_> {
         None
     }
 
-    fn found(self, place: Option<String>, compiled: Result<(Document, Policy), Invalid>) -> Found {
+    /// `tree` is what was read, to find what else is wrong with it.
+    fn found(
+        self,
+        place: Option<String>,
+        compiled: Result<(Document, Policy), Invalid>,
+        tree: Option<&Value>,
+    ) -> Found {
+        let more = match (&compiled, tree) {
+            (Err(first), Some(tree)) => {
+                let all = all_errors::after(first.clone(), tree, |tree| from_tree(tree, &self).err());
+                all.into_iter().skip(1).map(suggest::plain).collect()
+            }
+            _ => Vec::new(),
+        };
+        let compiled = compiled.map_err(suggest::plain);
+        let mut missing = self.missing.into_inner();
+        missing.sort();
+        missing.dedup();
         let mut assumed = self.assumed.into_inner();
         assumed.sort();
         assumed.dedup();
         let compiled = compiled.map(|(document, policy)| Compiled { document, policy, assumed });
-        Found { place, compiled, missing: self.missing.into_inner() }
+        Found { place, compiled, more, remarks: Vec::new(), missing }
     }
 }
 
@@ -195,10 +229,25 @@ fn placeholder(name: &str) -> Vec<u8> {
 }
 
 /// The configuration of one Wasm filter, in a file for Envoy or Istio.
-struct Plugin {
+struct Plugin<'f> {
     place: String,
     configuration: Configuration,
     vm: Vm,
+    around: Around<'f>,
+}
+
+/// What the file has round a configuration.
+enum Around<'f> {
+    Envoy {
+        config: &'f Value,
+        place: String,
+        /// The connection manager, and its place.
+        manager: Option<(&'f Value, String)>,
+        bootstrap: &'f Value,
+    },
+    Istio {
+        spec: &'f Value,
+    },
 }
 
 enum Configuration {
@@ -214,9 +263,9 @@ struct Vm {
     from_host: Vec<String>,
 }
 
-impl Plugin {
+impl<'f> Plugin<'f> {
     /// From `envoy.extensions.filters.http.wasm.v3.Wasm`. Envoy hands a Struct over as JSON and a StringValue as it is.
-    fn of_envoy(config: &Value, place: &str) -> Option<Self> {
+    fn of_envoy(config: &'f Value, place: &str, around: Around<'f>) -> Option<Self> {
         let variables = &config["vm_config"]["environment_variables"];
         let vm = Vm {
             values: variables["key_values"].as_object().into_iter().flatten().filter_map(text_pair).collect(),
@@ -228,11 +277,11 @@ impl Plugin {
             tree @ Value::Object(_) => Configuration::Tree(tree.clone()),
             _ => return None,
         };
-        Some(Self { place, configuration, vm })
+        Some(Self { place, configuration, vm, around })
     }
 
     /// From a WasmPlugin's `spec`.
-    fn of_istio(spec: &Value, place: &str) -> Option<Self> {
+    fn of_istio(spec: &'f Value, place: &str) -> Option<Self> {
         let mut vm = Vm::default();
         for variable in spec["vmConfig"]["env"].as_array().into_iter().flatten() {
             let Some(name) = variable["name"].as_str().map(str::to_owned) else { continue };
@@ -242,8 +291,10 @@ impl Plugin {
                 (None, _) => {}
             }
         }
-        let configuration = Configuration::Tree(spec.get("pluginConfig")?.clone());
-        Some(Self { place: format!("{place}spec.pluginConfig"), configuration, vm })
+        let is_plugin_config = |(name, _): &(&String, &Value)| name.eq_ignore_ascii_case("pluginConfig");
+        let (name, configuration) = spec.as_object()?.iter().find(is_plugin_config)?;
+        let configuration = Configuration::Tree(configuration.clone());
+        Some(Self { place: format!("{place}spec.{name}"), configuration, vm, around: Around::Istio { spec } })
     }
 
     /// A file may have other Wasm filters too.
@@ -257,30 +308,62 @@ impl Plugin {
     fn compile(self, secrets: &Secrets) -> Found {
         let environment =
             Environment { secrets, vm: Some(&self.vm), assumed: RefCell::default(), missing: RefCell::default() };
-        let compiled = match &self.configuration {
-            Configuration::Text(text) => from_json(text, &environment),
-            Configuration::Tree(tree) => from_tree(tree, &environment),
+        let (compiled, tree) = match &self.configuration {
+            Configuration::Text(text) => (from_json(text, &environment), serde_json::from_str(text).ok()),
+            Configuration::Tree(tree) => (from_tree(tree, &environment), Some(tree.clone())),
         };
-        environment.found(Some(self.place.clone()), compiled)
+        let mut found = environment.found(Some(self.place.clone()), compiled, tree.as_ref());
+        found.remarks = self.remarks(found.compiled.as_ref().ok().map(|compiled| &compiled.document));
+        found
+    }
+
+    fn remarks(&self, document: Option<&Document>) -> Vec<Remark> {
+        match &self.around {
+            Around::Istio { spec } => surroundings::of_istio(spec),
+            Around::Envoy { config, place, manager, bootstrap } => {
+                let mut remarks = surroundings::of_envoy(config, place);
+                if let Some(document) = document {
+                    if let Some((manager, place)) = manager {
+                        remarks.extend(surroundings::of_manager(manager, place, document));
+                    }
+                    remarks.extend(surroundings::of_clusters(bootstrap, &self.place, document));
+                }
+                remarks
+            }
+        }
     }
 }
 
-fn search(value: &Value, place: &mut String, plugins: &mut Vec<Plugin>) {
+/// `manager` is the connection manager that `value` stands in, with its place; `root` is the whole document.
+fn search<'f>(
+    value: &'f Value,
+    place: &mut String,
+    manager: Option<(&'f Value, &str)>,
+    root: &'f Value,
+    plugins: &mut Vec<Plugin<'f>>,
+) {
     const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
+    const MANAGER: &str = "network.http_connection_manager.v3.HttpConnectionManager";
     let end = place.len();
     match value {
         Value::Object(members) => {
-            if value["@type"].as_str().is_some_and(|name| name.ends_with(WASM)) {
-                plugins.extend(Plugin::of_envoy(&value["config"], place));
+            let is_of = |name: &str| value["@type"].as_str().is_some_and(|own| own.ends_with(name));
+            if is_of(WASM) {
+                let config = &value["config"];
+                let manager = manager.map(|(manager, place)| (manager, place.to_owned()));
+                let around = Around::Envoy { config, place: place.clone(), manager, bootstrap: root };
+                plugins.extend(Plugin::of_envoy(config, place, around));
             } else if value["kind"] == "WasmPlugin" {
                 plugins.extend(Plugin::of_istio(&value["spec"], place));
             } else {
+                let own = place.clone();
+                let manager = if is_of(MANAGER) { Some((value, own.as_str())) } else { manager };
                 for (name, member) in members {
                     if end > 0 {
                         place.push('.');
                     }
                     place.push_str(name);
-                    search(member, place, plugins);
+                    search(member, place, manager, root, plugins);
                     place.truncate(end);
                 }
             }
@@ -288,7 +371,7 @@ fn search(value: &Value, place: &mut String, plugins: &mut Vec<Plugin>) {
         Value::Array(members) => {
             for (index, member) in members.iter().enumerate() {
                 place.push_str(&format!("[{index}]"));
-                search(member, place, plugins);
+                search(member, place, manager, root, plugins);
                 place.truncate(end);
             }
         }

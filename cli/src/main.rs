@@ -3,6 +3,7 @@
 //! Exit codes, the same for every verb: 0 done; 1 refused or failed; 2 wrong usage; 3 the service cannot be reached,
 //! or could not confirm what it was asked to do.
 mod admin;
+mod all_errors;
 mod audit;
 mod check_config;
 mod docs;
@@ -23,6 +24,8 @@ mod serve_sessions;
 mod session;
 mod signing_key;
 mod store;
+mod suggest;
+mod surroundings;
 
 use std::io::Write as _;
 use std::process::ExitCode;

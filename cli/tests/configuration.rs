@@ -359,3 +359,104 @@ fn the_examples_in_the_documentation_are_taken() {
         assert!(out.status.success() && stdout(&out).contains(": ok: "), "{}{}", stdout(&out), stderr(&out));
     }
 }
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once_with_what_was_probably_meant() {
+    let desk = Desk::new();
+    let file = desk.configuration(|document| {
+        document["issuers"][0]["audience"] = json!("x");
+        document["revocation"]["freshnes"] = json!("2s");
+        document["limits"] = json!({ "token_bytes": "many" });
+        document["rules"][1]["match"]["methods"] = json!(["get"]);
+    });
+    let out = portcullis(&["check-config", &file], &[SECRET]);
+    assert_eq!(out.status.code(), Some(1));
+    let said = stderr(&out);
+    for part in [
+        "issuers[0].audience: unknown field",
+        "did you mean `audiences`?",
+        "revocation.freshnes: unknown field",
+        "did you mean `freshness`?",
+        "limits.token_bytes:",
+        "rules[1].match.methods[0]:",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert_eq!(said.matches(": error: ").count(), 4, "{said}");
+    assert!(!said.contains("struct ") && !said.contains(".?"), "{said}");
+    let out = portcullis(&["check-config", &file, "--json"], &[SECRET]);
+    let answer: Value = serde_json::from_str(&stdout(&out)).unwrap();
+    assert_eq!(answer["configurations"][0]["more_errors"].as_array().map(Vec::len), Some(3), "{answer}");
+}
+
+#[test]
+fn what_stands_round_a_configuration_is_judged_too() {
+    let desk = Desk::new();
+    let file = desk.configuration(|document| document["rules"][1]["match"]["hosts"] = json!(["a.test"]));
+    let document: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let bootstrap = |manager: Value, config: Value, cluster: &str| {
+        let mut wasm =
+            json!({ "configuration": { "@type": "type.googleapis.com/google.protobuf.Struct", "value": document } });
+        wasm.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
+        let filter = json!({ "name": "portcullis", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm", "config": wasm } });
+        let mut typed = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "http_filters": [filter],
+        });
+        typed.as_object_mut().unwrap().extend(manager.as_object().unwrap().clone());
+        let listener = json!({ "filter_chains": [{ "filters": [{ "typed_config": typed }] }] });
+        json!({ "static_resources": { "listeners": [listener], "clusters": [{ "name": cluster }] } })
+    };
+    let vm = |id: &str| json!({ "vm_id": id, "environment_variables": { "host_env_keys": [SECRET.0] } });
+    let good_manager = json!({
+        "normalize_path": true, "merge_slashes": true, "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "common_http_protocol_options": { "headers_with_underscores_action": "DROP_HEADER" },
+        "strip_any_host_port": true, "strip_trailing_host_dot": true, "stream_idle_timeout": "30s",
+    });
+    let good_config = json!({ "name": "p", "failure_policy": "FAIL_RELOAD", "vm_config": vm("p") });
+    let check = |bootstrap: Value| {
+        let file = desk.write("bootstrap.json", &bootstrap.to_string());
+        portcullis(&["check-config", &file], &[SECRET])
+    };
+
+    let good = check(bootstrap(good_manager.clone(), good_config.clone(), "service"));
+    assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
+    assert!(!stdout(&good).contains("warning"), "{}", stdout(&good));
+
+    let bare = check(bootstrap(json!({ "stream_idle_timeout": "0s" }), json!({ "vm_config": vm("") }), "service"));
+    assert_eq!(bare.status.code(), Some(0), "{}", stderr(&bare));
+    for field in [
+        "failure_policy",
+        "vm_config.vm_id",
+        "root_id",
+        "normalize_path",
+        "merge_slashes",
+        "path_with_escaped_slashes_action",
+        "headers_with_underscores_action",
+        "stream_idle_timeout",
+        "strip_any_host_port",
+        "strip_trailing_host_dot",
+    ] {
+        assert!(stdout(&bare).contains(&format!("{field}: is ")), "{field}: {}", stdout(&bare));
+    }
+
+    let mut open = good_config.clone();
+    open["failure_policy"] = json!("FAIL_OPEN");
+    let open = check(bootstrap(good_manager.clone(), open, "service"));
+    assert_eq!((open.status.code(), stderr(&open).contains("FAIL_OPEN")), (Some(1), true), "{}", stderr(&open));
+
+    let other = check(bootstrap(good_manager, good_config, "servce"));
+    assert_eq!(other.status.code(), Some(1));
+    assert!(stderr(&other).contains("no cluster `service`; did you mean `servce`?"), "{}", stderr(&other));
+
+    let spec = json!({
+        "failStrategy": "FAIL_OPEN", "pluginconfig": document,
+        "vmConfig": { "env": [{ "name": SECRET.0, "valueFrom": "HOST" }] },
+    });
+    let plugin = json!({ "apiVersion": "extensions.istio.io/v1alpha1", "kind": "WasmPlugin", "spec": spec });
+    let out = check(plugin);
+    assert_eq!(out.status.code(), Some(1), "{}{}", stdout(&out), stderr(&out));
+    assert!(stderr(&out).contains("spec.failStrategy: FAIL_OPEN"), "{}", stderr(&out));
+    assert!(stderr(&out).contains("did you mean `pluginConfig`?"), "{}", stderr(&out));
+}
