@@ -151,7 +151,8 @@ document! {
     pub struct Introspection {
         /// The Envoy cluster of the introspection server. Only TLS in this cluster protects the answers.
         pub cluster: String,
-        /// The `:authority` sent to it. Default: the cluster's name.
+        /// The `:authority` sent to it, a host name with or without a port. Default: the cluster's name; of a cluster that
+        /// Istio names `direction|port|subset|host`, its host.
         pub authority: Option<String>,
         /// The path of its introspection endpoint, as in `/oauth2/introspect`.
         pub path: String,
@@ -321,7 +322,8 @@ document! {
     pub struct Revocation {
         /// The Envoy cluster of the session service.
         pub cluster: String,
-        /// The `:authority` sent to it. Default: the cluster's name.
+        /// The `:authority` sent to it, a host name with or without a port. Default: the cluster's name; of a cluster that
+        /// Istio names `direction|port|subset|host`, its host.
         pub authority: Option<String>,
         /// The environment variable of the VM that holds the secret shared with the service (32 bytes or more).
         pub secret_env: String,

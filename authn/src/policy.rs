@@ -10,6 +10,7 @@ use crate::config::{self, Access, Audiences, ConfigDuration, RevocationMode, Sca
 use crate::credentials::Credentials;
 use crate::fault::Fault;
 use crate::headers::{HeaderName, HeaderNames};
+use crate::host::Host;
 use crate::introspection::Introspection;
 use crate::invalid::Invalid;
 use crate::json::Number;
@@ -551,15 +552,31 @@ fn compile_revocation(
     })
 }
 
-/// The `:authority` of a call; by default the cluster's name.
+/// The `:authority` of a call; by default the cluster's name, or the host in it where Istio has made it. A proxy on the way
+/// answers 400 to an authority that is none.
 pub(crate) fn authority_or(authority: Option<&str>, cluster: &str, at: &str) -> Result<String, Invalid> {
-    let authority = authority.unwrap_or(cluster);
-    // Istio's cluster names hold `|`, which no authority may.
-    if authority.is_empty() || !authority.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:|[]".contains(&byte))
-    {
-        return Err(Invalid::new(at, "must be a host name, with or without a port"));
+    let chosen = authority.unwrap_or_else(|| istio_host(cluster).unwrap_or(cluster));
+    match (Host::parse(chosen.as_bytes()), authority) {
+        (Ok(_), _) => Ok(chosen.to_owned()),
+        (Err(denial), Some(_)) => {
+            Err(Invalid::new(at, format!("must be a host name, with or without a port: {}", denial.cause)))
+        }
+        (Err(_), None) => Err(Invalid::new(
+            at,
+            format!(
+                "is needed: the cluster's name `{cluster}` is no host name, so write the one that the server goes by"
+            ),
+        )),
     }
-    Ok(authority.to_owned())
+}
+
+/// The host of `direction|port|subset|host`.
+fn istio_host(cluster: &str) -> Option<&str> {
+    let parts: Vec<&str> = cluster.split('|').collect();
+    match parts.as_slice() {
+        [_direction, port, _subset, host] if port.parse::<u16>().is_ok() => Some(host),
+        _ => None,
+    }
 }
 
 /// Those of the accepted issuers that are asked about opaque tokens, if no token could be for two of them.
@@ -889,4 +906,41 @@ pub(crate) fn within(
         return Err(Invalid::new(at, format!("must be within {:?} to {:?}", least.0, most.0)));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_authority_is_the_clusters_name_or_the_host_in_istios_name_for_it() {
+        for (cluster, expected) in [
+            ("session_service", "session_service"),
+            ("sessions.example:7700", "sessions.example:7700"),
+            ("outbound|7700||portcullis.portcullis.svc.cluster.local", "portcullis.portcullis.svc.cluster.local"),
+            ("outbound|443|v1|idp.example.com", "idp.example.com"),
+            ("outbound|443||[2001:db8::1]", "[2001:db8::1]"),
+        ] {
+            assert_eq!(authority_or(None, cluster, "at").as_deref(), Ok(expected), "{cluster}");
+        }
+    }
+
+    #[test]
+    fn a_default_that_is_no_authority_is_an_error_that_says_what_to_write() {
+        for cluster in
+            ["inbound|8080||", "outbound|x||a.example", "a|b", "a b", "user@a.example", "a/b", "outbound|1|2|3|4"]
+        {
+            let invalid = authority_or(None, cluster, "revocation.authority").unwrap_err();
+            assert_eq!(invalid.field, "revocation.authority");
+            assert!(invalid.message.contains(cluster) && invalid.message.contains("write"), "{}", invalid.message);
+            assert_eq!(authority_or(Some("a.example:80"), cluster, "at").as_deref(), Ok("a.example:80"));
+        }
+    }
+
+    #[test]
+    fn an_authority_that_is_none_is_an_error() {
+        for authority in ["", "a|b", "outbound|1||a.example", "a.example:x", "http://a.example", "a_b c"] {
+            assert_eq!(authority_or(Some(authority), "cluster", "at").unwrap_err().field, "at", "{authority}");
+        }
+    }
 }
