@@ -24,7 +24,7 @@ impl Policy {
         let mut edits = Vec::new();
         let (mut has_connection, mut has_cookie) = (false, false);
         for (name, _) in request.headers() {
-            if self.clear.has_loosely(name) || self.credentials.is_header_alias(name) {
+            if self.is_cleared(name) {
                 edits.push(Edit::Remove(name));
             }
             has_connection = has_connection || name.eq_ignore_ascii_case(b"connection");
@@ -44,6 +44,11 @@ impl Policy {
             edits.push(Edit::Set(":authority", authority));
         }
         edits
+    }
+
+    /// Does a header of this name go from every request, whatever is in it?
+    pub fn is_cleared(&self, name: &[u8]) -> bool {
+        self.clear.has_loosely(name) || self.credentials.is_header_alias(name)
     }
 
     /// Rules compare the host in one form, and the proxy routes by what the client wrote. So that both see the same host,

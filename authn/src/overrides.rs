@@ -1,7 +1,8 @@
 //! Request headers by which some backend takes another host, path, prefix or method than those of the request line, and
 //! who does so. Rules match the request line, so what a client puts here must not reach the upstream.
 //!
-//! `X-Forwarded-For`, `-Proto` and `-Port` are not here: Envoy sets or sanitizes them itself, before any filter.
+//! `X-Forwarded-For` and `-Proto` are not here: Envoy sets the first's last entry and the second itself, before any filter.
+//! Scheme headers of other names are not here either: they override none of the four.
 
 /// What a header overrides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,12 @@ pub const ALL: &[Override] = &[
         Overrides::Host,
         "Spring ForwardedHeaderFilter, ASP.NET Core ForwardedHeaders, Symfony and Laravel TrustProxies, Rails, Django \
          USE_X_FORWARDED_HOST, Werkzeug ProxyFix, Express `trust proxy`, WordPress plugins",
+    ),
+    of(
+        "x-forwarded-port",
+        Overrides::Host,
+        "Symfony and Laravel TrustProxies, Rails, Django, Werkzeug ProxyFix, Spring; Envoy passes a client's on, unless \
+         `append_x_forwarded_port` has it set its own",
     ),
     of("x-forwarded-server", Overrides::Host, "Apache mod_proxy sets it; TYPO3, older Zend and Twisted read it"),
     of("x-forwarded-http-host", Overrides::Host, "PHP applications behind older load balancers"),
@@ -102,7 +109,6 @@ mod tests {
         for own in [
             "x-forwarded-for",
             "x-forwarded-proto",
-            "x-forwarded-port",
             "x-forwarded-client-cert",
             "x-request-id",
             "x-envoy-original-path",

@@ -193,12 +193,10 @@ fn buffer(kind: BufferType, max: usize) -> Result<Vec<u8>> {
         .map(Option::unwrap_or_default)
 }
 
-/// The whole request header map, as [`pairs::read`] takes it.
-pub fn request_headers() -> Result<Vec<u8>> {
-    returned(|data, size| unsafe {
-        imports::proxy_get_header_map_pairs(MapType::HttpRequestHeaders as u32, data, size)
-    })
-    .map(Option::unwrap_or_default)
+/// A whole header map, as [`pairs::read`] takes it.
+pub fn header_map(map: MapType) -> Result<Vec<u8>> {
+    returned(|data, size| unsafe { imports::proxy_get_header_map_pairs(map as u32, data, size) })
+        .map(Option::unwrap_or_default)
 }
 
 /// The first value under this name.

@@ -166,7 +166,7 @@ impl Root {
         let Ok(now) = self.clock.now() else {
             return self.refuse(stream, None, &Denial::new(Fault::StoreUnavailable, "the host gives no time"));
         };
-        let buffer = host::request_headers();
+        let buffer = host::header_map(MapType::HttpRequestHeaders);
         let pairs = buffer.as_deref().ok().and_then(pairs::read);
         let Some(mut pairs) = pairs else {
             return self.refuse(stream, None, &Denial::new(Fault::RequestMalformed, "the header map cannot be read"));
@@ -725,10 +725,20 @@ impl Root {
         self.metrics.flush(|place| rules.get(place).map_or("none", |rule| rule.name.as_str()));
     }
 
-    /// Some upstreams take a trailer for a header: those that only this filter may set go from there too.
+    /// Some upstreams take a trailer for a header: those that only this filter may set go from there too, in every spelling.
     pub fn clear_trailers(&mut self) {
-        for name in self.policy.cleared() {
-            let _ = host::remove_header(MapType::HttpRequestTrailers, name.as_bytes());
+        let trailers = host::header_map(MapType::HttpRequestTrailers);
+        let Some(pairs) = trailers.as_deref().ok().and_then(pairs::read) else {
+            // They cannot be read: at least the names themselves go.
+            for name in self.policy.cleared() {
+                let _ = host::remove_header(MapType::HttpRequestTrailers, name.as_bytes());
+            }
+            return;
+        };
+        for (name, _) in pairs {
+            if self.policy.is_cleared(name) {
+                let _ = host::remove_header(MapType::HttpRequestTrailers, name);
+            }
         }
     }
 

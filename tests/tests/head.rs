@@ -427,3 +427,69 @@ async fn a_token_in_the_query_is_in_no_access_log_whatever_becomes_of_the_reques
         assert!(!log.contains(token.as_str()), "{log}");
     }
 }
+
+/// Speaks HTTP/2 to the upstream, which is what carries trailers there.
+fn http2_upstream(bootstrap: String) -> String {
+    let edited = two_virtual_hosts(bootstrap);
+    let cluster = edited.find("    - name: upstream\n      type: STRICT_DNS\n").expect("the cluster");
+    let (before, after) = edited.split_at(cluster);
+    let options = r#"    - name: upstream
+      typed_extension_protocol_options:
+        envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+          "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+          explicit_http_config: { http2_protocol_options: {} }
+      type: STRICT_DNS
+"#;
+    format!("{before}{options}{}", after.split_once("STRICT_DNS\n").expect("its type").1)
+}
+
+/// The names of the trailers of one request.
+async fn trailers_of_one_request(listener: tokio::net::TcpListener) -> Vec<String> {
+    let (names, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let (stream, _) = listener.accept().await.unwrap();
+    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let names = names.clone();
+        async move {
+            let body = http_body_util::BodyExt::collect(request.into_body()).await.unwrap();
+            let trailers = body.trailers().cloned().unwrap_or_default();
+            let _ = names.send(trailers.keys().map(|name| name.as_str().to_owned()).collect());
+            Ok::<_, Infallible>(hyper::Response::new(http_body_util::Full::new(Bytes::new())))
+        }
+    });
+    tokio::spawn(
+        hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service),
+    );
+    tokio::time::timeout(PATIENCE, seen.recv()).await.expect("a request comes").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trailers_that_could_be_read_as_our_headers_do_not_reach_the_upstream() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = listener.local_addr().unwrap();
+    let behind = Mesh::start("trailers").await;
+    let service = behind.service.as_ref().unwrap().address();
+    let mut envoy = tests::EnvoyOptions::new(upstream, service, Some(options().filter));
+    envoy.environment = vec![
+        ("PORTCULLIS_SECRET".to_owned(), MeshOptions::secret()),
+        ("KEY_SHARED".to_owned(), mint::to_base64url([7; 32])),
+    ];
+    envoy.edit = http2_upstream;
+    let directory = tests::Directory::new("trailers-envoy");
+    let envoy = tests::Envoy::start(&directory, envoy).await;
+    let seen = tokio::spawn(trailers_of_one_request(listener));
+
+    let stream = TcpStream::connect(envoy.address()).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut trailers = hyper::HeaderMap::new();
+    for name in ["x-kept", "x-user-id", "x_user_id", "x.user.id", "x-role", "x.session.token", "x-forwarded-host"] {
+        trailers.insert(name, "evil".parse().unwrap());
+    }
+    let frames = [Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"body"))), Ok(Frame::trailers(trailers))];
+    let request = hyper::Request::post("http://public.example.com/x")
+        .body(StreamBody::new(futures_util::stream::iter(frames)))
+        .unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+    assert_eq!(seen.await.unwrap(), ["x-kept"]);
+}
