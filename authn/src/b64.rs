@@ -13,6 +13,14 @@ const STRICT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(false),
 );
 
+/// As [`STRICT`], with the padding that RFC 4648 section 3.2 has and JOSE leaves out.
+const PADDED: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::RequireCanonical)
+        .with_decode_allow_trailing_bits(false),
+);
+
 /// The text is not canonical base64url: a byte outside the alphabet, padding, an impossible length or trailing bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not canonical base64url without padding")]
@@ -24,6 +32,12 @@ pub fn decode(text: impl AsRef<[u8]>) -> Result<Vec<u8>, NotBase64Url> {
     STRICT.decode(text).map_err(|_| NotBase64Url)
 }
 
+/// # Errors
+/// Anything but the one canonical spelling with padding.
+pub fn decode_padded(text: impl AsRef<[u8]>) -> Result<Vec<u8>, NotBase64Url> {
+    PADDED.decode(text).map_err(|_| NotBase64Url)
+}
+
 pub fn encode(bytes: impl AsRef<[u8]>) -> String {
     STRICT.encode(bytes)
 }
@@ -31,6 +45,18 @@ pub fn encode(bytes: impl AsRef<[u8]>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn with_padding_there_is_one_spelling_too() {
+        for text in ["", "Zm8=", "Zg==", "Zm9v"] {
+            assert!(decode_padded(text).is_ok(), "{text}");
+        }
+        for text in
+            ["Zm8", "Zg", "Zg=", "Zg===", "Zm9v=", "Zm9v====", "=", "Zh==", "Zm9=", "Z=g=", "Zg==Zg==", "Zm+=", "Zm8= "]
+        {
+            assert!(decode_padded(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn decodes_what_it_encodes_at_every_length() {

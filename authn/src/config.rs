@@ -97,6 +97,12 @@ document! {
         /// The values of the header `typ` that are accepted, without regard to case and without `application/`. Default:
         /// `JWT` and `at+jwt`, and an absent `typ`. When given, an absent `typ` is refused.
         pub types: Option<Vec<String>>,
+        /// The issuer pads the segments of its tokens (`=`), against RFC 7515 section 2. Then all of its JWTs must be so.
+        #[serde(default)]
+        pub padded: bool,
+        /// Members of the header that must be this string, or one of these: at most 16.
+        #[serde(default)]
+        pub required_header: BTreeMap<String, OneOrMany<String>>,
         /// Claims that a token of this issuer must have, whatever their value.
         #[serde(default)]
         pub required_claims: Vec<String>,
@@ -200,6 +206,19 @@ document! {
         /// Query parameters, at most 16, removed from the path before it is forwarded. They end up in logs: prefer a header.
         #[serde(default)]
         pub query: Vec<String>,
+        /// Subprotocols in `Sec-WebSocket-Protocol` that are tokens, at most 16, removed before the request is forwarded.
+        #[serde(default)]
+        pub websocket: Vec<WebsocketSource>,
+    }
+
+    /// How a token is written as a subprotocol of a WebSocket.
+    pub struct WebsocketSource {
+        /// How the subprotocol begins. The rest is the token. Default: that of Kubernetes' API server.
+        #[serde(default = "default_websocket_prefix")]
+        pub prefix: String,
+        /// How the token is written after the prefix.
+        #[serde(default)]
+        pub encoding: WebsocketEncoding,
     }
 
     /// A request header that may carry a token.
@@ -214,6 +233,8 @@ document! {
     pub struct CookieSource {
         /// The cookie's name; case matters (RFC 6265).
         pub name: String,
+        /// The token may also be in up to 16 cookies, numbered from 0, in any order. Default: in one cookie only.
+        pub chunks: Option<ChunkSeparator>,
     }
 
     /// Which requests, and what they need.
@@ -384,7 +405,8 @@ document! {
 
     /// Bounds on what is read and kept, so that no client can make the filter grow.
     pub struct Limits {
-        /// The longest token; 256 to 65536 bytes.
+        /// The longest token; 256 to 65536 bytes. Envoy takes 60 KiB of headers in all, unless `max_request_headers_kb`
+        /// says otherwise.
         #[serde(default = "default_token_bytes")]
         pub token_bytes: usize,
         /// Tokens kept in each virtual machine (one per worker thread); 0 to 65536.
@@ -472,6 +494,24 @@ choice! {
         Check,
         /// Through, without token and identity.
         Pass,
+    }
+
+    /// What stands between a cookie's name and the number of its chunk.
+    pub enum ChunkSeparator {
+        /// `name.0`, `name.1`, …
+        Dot,
+        /// `name_0`, `name_1`, …
+        Underscore,
+    }
+
+    /// How a token is written after the prefix of its subprotocol.
+    #[derive(Default)]
+    pub enum WebsocketEncoding {
+        /// In base64url without padding, as Kubernetes' API server takes it.
+        #[default]
+        Base64url,
+        /// As it is.
+        Plain,
     }
 
     /// What a mismatch does.
@@ -591,7 +631,7 @@ pub enum Scalar {
 
 impl Default for Sources {
     fn default() -> Self {
-        Self { headers: default_headers(), cookies: Vec::new(), query: Vec::new() }
+        Self { headers: default_headers(), cookies: Vec::new(), query: Vec::new(), websocket: Vec::new() }
     }
 }
 
@@ -613,6 +653,10 @@ fn default_true() -> bool {
 
 fn default_headers() -> Vec<HeaderSource> {
     vec![HeaderSource { name: "authorization".into(), scheme: Some("Bearer".into()) }]
+}
+
+fn default_websocket_prefix() -> String {
+    "base64url.bearer.authorization.k8s.io.".into()
 }
 
 fn default_skew() -> ConfigDuration {
@@ -668,8 +712,9 @@ fn default_kinds() -> Vec<RevocationKind> {
     vec![Token, Session, User, Client, Key, Issuer]
 }
 
+/// Within what Envoy takes by default for all headers together (60 KiB).
 fn default_token_bytes() -> usize {
-    8192
+    32 * 1024
 }
 
 fn default_cached_tokens() -> usize {

@@ -1,4 +1,5 @@
 //! Where a request's token is, and that there is only one. Whether the token is any good is not for here.
+use std::borrow::Cow;
 use std::fmt;
 use std::rc::Rc;
 
@@ -10,25 +11,32 @@ use crate::path::{PlainPath, split_query};
 use crate::request::Request;
 use crate::scan;
 
+use self::chunks::{Chunk, ChunkedCookie, Chunks};
 use self::spelling::SourceName;
+use self::websocket::WebsocketTokens;
 
+mod chunks;
 mod spelling;
+mod websocket;
 
 /// The places where tokens are looked for.
 #[derive(Debug)]
 pub struct Credentials {
     headers: Vec<HeaderToken>,
-    /// The names of `headers`, to find what folds to the same.
+    /// The names of `headers`, and that of subprotocols where these may hold tokens, to find what folds to the same.
     header_names: HeaderNames,
     cookies: Vec<SourceName>,
     query: Vec<SourceName>,
+    /// Those of the cookies that may be in chunks.
+    chunked: Vec<ChunkedCookie>,
+    websocket: WebsocketTokens,
 }
 
 /// A token as it was found. Prints redacted.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Presented<'a> {
     /// Visible ASCII without comma, quote and backslash; at least one byte.
-    pub token: &'a [u8],
+    pub token: Cow<'a, [u8]>,
     pub source: Source,
 }
 
@@ -38,21 +46,38 @@ pub enum Source {
     Header(usize),
     Cookie(usize),
     Query(usize),
+    Websocket(usize),
 }
 
 impl Credentials {
     pub fn compile(sources: &Sources) -> Result<Self, Invalid> {
-        let Sources { headers, cookies, query } = sources;
-        if headers.is_empty() && cookies.is_empty() && query.is_empty() {
+        let Sources { headers, cookies, query, websocket } = sources;
+        let counts = [
+            ("headers", headers.len()),
+            ("cookies", cookies.len()),
+            ("query", query.len()),
+            ("websocket", websocket.len()),
+        ];
+        if counts.iter().all(|(_, count)| *count == 0) {
             return Err(Invalid::new("headers", "there is no place left where a token could be"));
         }
-        for (field, count) in [("headers", headers.len()), ("cookies", cookies.len()), ("query", query.len())] {
+        for (field, count) in counts {
             if count > MAX_SOURCES {
                 return Err(Invalid::new(field, format!("has more than {MAX_SOURCES} entries")));
             }
         }
-        let mut compiled =
-            Self { headers: Vec::new(), header_names: HeaderNames::default(), cookies: Vec::new(), query: Vec::new() };
+        let mut compiled = Self {
+            headers: Vec::new(),
+            header_names: HeaderNames::default(),
+            cookies: Vec::new(),
+            query: Vec::new(),
+            chunked: compile_chunked(cookies)?,
+            websocket: WebsocketTokens::compile(websocket)?,
+        };
+        if !websocket.is_empty() {
+            let name = HeaderName::of_request(websocket::HEADER);
+            name.into_iter().for_each(|name| compiled.header_names.insert(name));
+        }
         for (place, source) in headers.iter().enumerate() {
             let header = HeaderToken::compile(source).map_err(|error| error.within(format!("headers[{place}]")))?;
             if compiled.headers.iter().any(|earlier| earlier.overlaps(&header)) {
@@ -61,7 +86,7 @@ impl Credentials {
             HeaderName::of_request(&source.name).into_iter().for_each(|name| compiled.header_names.insert(name));
             compiled.headers.push(header);
         }
-        for (place, CookieSource { name }) in cookies.iter().enumerate() {
+        for (place, CookieSource { name, .. }) in cookies.iter().enumerate() {
             let wrong = (!is_token(name.as_bytes())).then_some("is not a cookie name (RFC 6265 section 4.1.1)");
             push_name(&mut compiled.cookies, name, wrong)
                 .map_err(|message| Invalid::new(format!("cookies[{place}].name"), message))?;
@@ -86,6 +111,11 @@ impl Credentials {
                 self.look_in_cookies(value, &mut seen)?;
                 continue;
             }
+            if self.websocket.is_header(name) {
+                for (place, written) in self.websocket.tokens(value) {
+                    seen.add(Source::Websocket(place), written)?;
+                }
+            }
             for (place, header) in self.headers.iter().enumerate().filter(|(_, header)| header.is_named(name)) {
                 if pairs.clone().any(|(other, _)| header.is_named(other)) {
                     return Err(Denial::new(Fault::TokenAmbiguous, "a header for tokens is there twice"));
@@ -102,15 +132,22 @@ impl Credentials {
                 }
             }
         }
-        match seen {
-            Seen::Nothing => Ok(None),
-            Seen::One(source, token) => check_token(token, source).map(|()| Some(Presented { token, source })),
-        }
+        let (source, token) = match seen {
+            Seen::Nothing => return Ok(None),
+            Seen::One(source @ Source::Websocket(place), written) => {
+                (source, self.websocket.decode(place, written, request)?)
+            }
+            Seen::One(source, token) => (source, Cow::Borrowed(token)),
+            Seen::Chunks(chunks) => (Source::Cookie(chunks.place), Cow::Owned(chunks.join()?)),
+        };
+        check_token(&token, source).map(|()| Some(Presented { token, source }))
     }
 
     /// Could a backend read this header as one that holds a token, though it is none of those that are looked into?
     pub fn is_header_alias(&self, name: &[u8]) -> bool {
-        self.header_names.has_loosely(name) && !self.headers.iter().any(|header| header.is_named(name))
+        self.header_names.has_loosely(name)
+            && !self.websocket.is_header(name)
+            && !self.headers.iter().any(|header| header.is_named(name))
     }
 
     /// The path for the backend: without every parameter that is a token's or that some backend could read as one, the
@@ -177,7 +214,9 @@ impl Credentials {
             let mut is_first = true;
             without_parts(cookie, b',', |part| {
                 let is_other = !std::mem::take(&mut is_first);
-                match is_other && self.cookies.iter().any(|own| own.is_read_as(split_cookie(part).0)) {
+                let name = split_cookie(part).0;
+                let is_tokens = || self.cookies.iter().any(|own| own.is_read_as(name)) || self.chunk(name).is_some();
+                match is_other && is_tokens() {
                     true => Kept::Nothing,
                     false => Kept::All,
                 }
@@ -191,8 +230,14 @@ impl Credentials {
     pub fn header_to_remove(&self, source: Source) -> Option<Rc<[u8]>> {
         match source {
             Source::Header(place) => self.headers.get(place).map(|header| Rc::clone(&header.name)),
-            Source::Cookie(_) | Source::Query(_) => None,
+            Source::Cookie(_) | Source::Query(_) | Source::Websocket(_) => None,
         }
+    }
+
+    /// The value of `Sec-WebSocket-Protocol` without tokens. `None`: it has none. `Some(None)`: nothing is left, and the
+    /// header is to go.
+    pub fn subprotocols_without_tokens(&self, request: &Request<'_>) -> Option<Option<Vec<u8>>> {
+        self.websocket.without_tokens(request)
     }
 
     /// The headers of this request that hold one of the configured schemes.
@@ -217,14 +262,37 @@ impl Credentials {
         }
         for cookie in value.split(|byte| *byte == b';') {
             let (name, value) = split_cookie(cookie);
-            if let Some(place) = self.cookie_place(name) {
+            match self.chunk(name) {
+                Some((place, Chunk::Number(number))) => seen.add_chunk(place, number, value)?,
+                Some((_, Chunk::Misspelt)) => {
+                    return Err(Denial::new(Fault::TokenMalformed, "a chunk's name has more than one reading"));
+                }
+                // Some backends begin another cookie at a comma (RFC 2965 section 3.3.4).
+                None if !self.chunked.is_empty() => {
+                    let mut others = cookie.split(|byte| *byte == b',').skip(1);
+                    if others.any(|other| self.chunk(split_cookie(other).0).is_some()) {
+                        return Err(Denial::new(Fault::TokenMalformed, "a chunk stands behind a comma"));
+                    }
+                }
+                None => {}
+            }
+            if let Some(place) = self.whole_cookie_place(name) {
                 seen.add(Source::Cookie(place), value)?;
             }
         }
         Ok(())
     }
 
+    /// Of a token, or of a chunk of one.
     fn cookie_place(&self, name: &[u8]) -> Option<usize> {
+        self.whole_cookie_place(name).or_else(|| self.chunk(name).map(|(place, _)| place))
+    }
+
+    fn chunk(&self, name: &[u8]) -> Option<(usize, Chunk)> {
+        self.chunked.iter().find_map(|chunked| Some((chunked.place, chunked.chunk(name)?)))
+    }
+
+    fn whole_cookie_place(&self, name: &[u8]) -> Option<usize> {
         self.cookies.iter().position(|own| own.is(name))
     }
 
@@ -245,16 +313,28 @@ impl fmt::Debug for Presented<'_> {
 enum Seen<'a> {
     Nothing,
     One(Source, &'a [u8]),
+    Chunks(Chunks<'a>),
 }
 
 impl<'a> Seen<'a> {
     fn add(&mut self, source: Source, value: &'a [u8]) -> Result<(), Denial> {
         // Two tokens: the backend may read the one that we did not check.
-        if matches!(self, Seen::One(..)) {
+        if !matches!(self, Seen::Nothing) {
             return Err(Denial::new(Fault::TokenAmbiguous, "there is more than one token"));
         }
         *self = Seen::One(source, value);
         Ok(())
+    }
+
+    fn add_chunk(&mut self, place: usize, number: usize, value: &'a [u8]) -> Result<(), Denial> {
+        if matches!(self, Seen::Nothing) {
+            *self = Seen::Chunks(Chunks::new(place));
+        }
+        let is_added = match self {
+            Seen::Chunks(chunks) => chunks.place == place && chunks.add(number, value),
+            Seen::Nothing | Seen::One(..) => false,
+        };
+        if is_added { Ok(()) } else { Err(Denial::new(Fault::TokenAmbiguous, "there is more than one token")) }
     }
 }
 
@@ -414,6 +494,25 @@ fn without_parts(list: &[u8], separator: u8, mut keep: impl FnMut(&[u8]) -> Kept
 fn left_of_cookies(value: &[u8]) -> Option<Vec<u8>> {
     let kept = value.trim_ascii_start();
     kept.iter().any(|byte| !b"; \t".contains(byte)).then(|| kept.to_vec())
+}
+
+/// No name may be read as a chunk of another, nor have the same chunks in some reading.
+fn compile_chunked(cookies: &[CookieSource]) -> Result<Vec<ChunkedCookie>, Invalid> {
+    let chunked: Vec<ChunkedCookie> = cookies
+        .iter()
+        .enumerate()
+        .filter_map(|(place, cookie)| Some(ChunkedCookie::new(place, &cookie.name, cookie.chunks?)))
+        .collect();
+    for (place, CookieSource { name, .. }) in cookies.iter().enumerate() {
+        let mut others = chunked.iter().filter(|chunked| chunked.place != place);
+        if others.any(|chunked| chunked.chunk(name.as_bytes()).is_some() || chunked.is_read_as(name)) {
+            return Err(Invalid::new(
+                format!("cookies[{place}].name"),
+                "could be read as another one, or as a chunk of it",
+            ));
+        }
+    }
+    Ok(chunked)
 }
 
 fn push_name(names: &mut Vec<SourceName>, name: &str, wrong: Option<&'static str>) -> Result<(), &'static str> {

@@ -15,7 +15,7 @@ use crate::fault::{Denial, Fault};
 use crate::headers;
 use crate::host::Host;
 use crate::json::{Json, Object};
-use crate::jws::Unverified;
+use crate::jws::{Padding, Unverified};
 use crate::keyrings::Keyrings;
 use crate::path::PlainPath;
 use crate::policy::{Forward, Policy, Rule};
@@ -59,6 +59,8 @@ pub enum Removal {
     Header(Rc<[u8]>),
     /// The Cookie header's new value; `None` removes it.
     Cookie(Option<Vec<u8>>),
+    /// The new value of Sec-WebSocket-Protocol; `None` removes it.
+    Subprotocols(Option<Vec<u8>>),
 }
 
 /// What only the host knows of the client; asked for when a rule binds to it.
@@ -226,10 +228,12 @@ impl Policy {
 
     /// What could be taken for a token, on a rule that looks at none.
     fn unchecked_tokens(&self, rule: &Rule, request: &Request<'_>) -> Vec<Removal> {
+        let subprotocols = self.credentials.subprotocols_without_tokens(request).map(Removal::Subprotocols);
+        let mut removals: Vec<Removal> = subprotocols.into_iter().collect();
         if rule.forward.keep_token {
-            return Vec::new();
+            return removals;
         }
-        let mut removals: Vec<Removal> = self.credentials.token_headers(request).map(Removal::Header).collect();
+        removals.extend(self.credentials.token_headers(request).map(Removal::Header));
         if self.credentials.has_cookie_token(request) {
             removals.push(self.without_cookie(request));
         }
@@ -246,6 +250,10 @@ impl Policy {
         match presented.source {
             // Removed whatever `forward.token` says.
             Source::Query(_) => Removal::Nothing,
+            // A server that saw it could choose it, and so send the token back. Removed in every case too.
+            Source::Websocket(_) => {
+                self.credentials.subprotocols_without_tokens(request).map_or(Removal::Nothing, Removal::Subprotocols)
+            }
             _ if rule.forward.keep_token => Removal::Nothing,
             Source::Header(_) => match self.credentials.header_to_remove(presented.source) {
                 Some(name) => Removal::Header(name),
@@ -253,6 +261,19 @@ impl Policy {
             },
             Source::Cookie(_) => self.without_cookie(request),
         }
+    }
+
+    /// Takes a token apart. Padding is taken only where some issuer writes it, and compared with the token's own issuer by
+    /// [`Policy::signer`].
+    ///
+    /// # Errors
+    /// Why it is no token.
+    pub fn unverified<'t>(&self, token: &'t [u8]) -> Result<Unverified<'t>, Denial> {
+        let parse = match self.issuers.iter().any(|issuer| issuer.padded) {
+            true => Unverified::parse_perhaps_padded,
+            false => Unverified::parse,
+        };
+        parse(token, self.limits().token_bytes)
     }
 
     /// Checks a token's signature and its registered claims.
@@ -267,7 +288,7 @@ impl Policy {
         now: Now,
     ) -> Result<Verified, Unverifiable> {
         let token = entered.token();
-        let unverified = Unverified::parse(token, self.limits().token_bytes)?;
+        let unverified = self.unverified(token)?;
         let payload = unverified.parse_payload()?;
         let Json::Object(claims) = &payload else {
             return Err(Denial::new(Fault::TokenMalformed, "the payload is not an object").into());
@@ -275,6 +296,12 @@ impl Policy {
         let Signer { issuer: place, thumbprint, generation } =
             self.signer(engine, keyrings, &unverified, claims, now)?;
         let issuer = self.issuers.get(place).ok_or_else(unknown_issuer)?;
+        for (name, values) in &issuer.required_header {
+            if !unverified.header_has(name, values) {
+                let cause = format!("the header's {name} is not what the issuer's required_header says");
+                return Err(Denial::new(Fault::InvalidClaim, cause).into());
+            }
+        }
         let iat_lead = self.revocation().map_or(DEFAULT_IAT_LEAD, |revocation| revocation.iat_lead);
         let times = claims::check_registered(issuer, iat_lead, unverified.header(), claims, now.wall)?;
         let questions = match self.revocation() {
@@ -347,6 +374,11 @@ impl Policy {
         if !issuer.algorithms.contains(&header.alg) {
             return Err(Denial::new(Fault::AlgNotAllowed, "the issuer does not use this alg").into());
         }
+        if unverified.padding() == if issuer.padded { Padding::Without } else { Padding::With } {
+            return Err(
+                Denial::new(Fault::TokenMalformed, "padding where the issuer has none, or none where it pads").into()
+            );
+        }
         let current = keyrings.current(&issuer.keys, place, now.monotonic)?;
         let candidates = current.keys.candidates(header.kid.as_deref(), header.alg).map_err(|denial| {
             let is_published = denial.fault == Fault::KeyUnknown && issuer.published.is_some();
@@ -373,7 +405,7 @@ impl Policy {
         if verified.introspected.is_some() {
             return self.introspected_keys(revocation, verified);
         }
-        let unverified = Unverified::parse(&verified.token, self.limits().token_bytes)?;
+        let unverified = self.unverified(&verified.token)?;
         let payload = unverified.parse_payload()?;
         let (Some(claims), Some(issuer)) = (payload.as_object(), self.issuers.get(verified.issuer)) else {
             return Err(unknown_issuer());
@@ -451,8 +483,8 @@ impl From<Denial> for Unverifiable {
 }
 
 impl<'r> Entered<'r> {
-    pub fn token(&self) -> &'r [u8] {
-        self.presented.token
+    pub fn token(&self) -> &[u8] {
+        &self.presented.token
     }
 
     pub fn rule(&self) -> usize {

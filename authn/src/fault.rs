@@ -67,6 +67,15 @@ faults! {
     /// What was presented is not a token of any kind that is accepted here.
     TokenMalformed = "TOKEN_MALFORMED", 401, 401, TOKEN, "the token is malformed",
         "Run `explain` on the token: the cause names what is wrong. Often an encrypted token, one cut by a header limit, or an opaque one that fits no `introspection.format` of the rule's issuers.";
+    /// The token is longer than `limits.token_bytes`.
+    TokenTooLong = "TOKEN_TOO_LONG", 401, 401, TOKEN, "the token is too long",
+        "Have the issuer put less into the token (often groups or roles), or raise `limits.token_bytes`, at most 65536, and Envoy's `max_request_headers_kb` with it.";
+    /// The token's JSON is nested too deeply: more than 16 objects and arrays within each other.
+    TokenTooDeep = "TOKEN_TOO_DEEP", 401, 401, TOKEN, "the token is nested too deeply",
+        "No issuer needs this depth: find the claim with `explain`, and have the issuer flatten it. The bound is not configurable.";
+    /// An object in the token's JSON has too many members: more than 1024.
+    TokenTooManyMembers = "TOKEN_TOO_MANY_MEMBERS", 401, 401, TOKEN, "the token has an object with too many members",
+        "The issuer writes a list as an object, often of roles: have it send an array, or fewer. Arrays are bounded by `limits.token_bytes` only. The bound is not configurable.";
     /// More than one token, or one source twice.
     TokenAmbiguous = "TOKEN_AMBIGUOUS", 400, 400, REQUEST, "more than one token was presented",
         "Find out who adds the second token: often a browser's cookie beside an application's header.";

@@ -8,8 +8,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// Objects and arrays within each other; a flat object has depth 1.
 pub const MAX_DEPTH: usize = 16;
-/// Members of one object.
-pub const MAX_MEMBERS: usize = 256;
+/// Members of one object. Some issuers write roles as an object with one member for each.
+pub const MAX_MEMBERS: usize = 1024;
 /// Up to here each member of an object is compared with each other.
 const FEW_MEMBERS: usize = 24;
 

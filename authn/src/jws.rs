@@ -2,7 +2,7 @@
 use crate::alg::Algorithm;
 use crate::b64;
 use crate::fault::{Denial, Fault};
-use crate::json::{Json, JsonError, Object};
+use crate::json::{Json, JsonError, MAX_DEPTH, MAX_MEMBERS, Object};
 
 /// The longest `kid` that is looked up.
 pub const MAX_KID_BYTES: usize = 256;
@@ -12,9 +12,23 @@ pub const MAX_KID_BYTES: usize = 256;
 pub struct Unverified<'t> {
     signing_input: &'t [u8],
     payload_text: &'t str,
+    padding: Padding,
     header: Header,
+    header_json: Vec<u8>,
     payload: Vec<u8>,
     signature: Vec<u8>,
+}
+
+/// Whether the segments have the padding of RFC 4648 section 3.2, which RFC 7515 section 2 leaves out and some issuers write
+/// all the same. It is under the signature, apart from that of the signature's own segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Padding {
+    /// None, where some would be due.
+    Without,
+    /// In each segment where some is due.
+    With,
+    /// None is due: the lengths are all multiples of four.
+    NoneDue,
 }
 
 /// What the header says that is of use. `jku`, `x5u`, `jwk`, `x5c` and the like are ignored, whatever they hold: a key
@@ -28,31 +42,69 @@ pub struct Header {
 
 impl<'t> Unverified<'t> {
     /// # Errors
-    /// `AlgNotAllowed` for an algorithm that nobody here knows, `none` among them; `TokenMalformed` for all else.
+    /// `AlgNotAllowed` for an algorithm that nobody here knows, `none` among them; `TokenTooLong`, `TokenTooDeep` and
+    /// `TokenTooManyMembers` for what is beyond a bound; `TokenMalformed` for all else.
     pub fn parse(token: &'t [u8], max_bytes: usize) -> Result<Self, Denial> {
+        Self::read(token, max_bytes, false)
+    }
+
+    /// As `parse`, and segments may be padded, all or none of them. Whoever calls compares [`Unverified::padding`] with what
+    /// the issuer writes.
+    ///
+    /// # Errors
+    /// As `parse`.
+    pub fn parse_perhaps_padded(token: &'t [u8], max_bytes: usize) -> Result<Self, Denial> {
+        Self::read(token, max_bytes, true)
+    }
+
+    fn read(token: &'t [u8], max_bytes: usize, may_be_padded: bool) -> Result<Self, Denial> {
         if token.is_empty() {
             return Err(malformed("the token is empty"));
         }
         if token.len() > max_bytes {
-            return Err(malformed("the token is longer than limits.token_bytes"));
+            return Err(Denial::new(Fault::TokenTooLong, "the token is longer than limits.token_bytes"));
         }
         // Dots are not base64url, so text that is no UTF-8 is no token.
         let token = str::from_utf8(token).map_err(|_| malformed("the token is not ASCII"))?;
         let [header, payload, signature] = segments(token)?;
+        let padding = match [header, payload, signature] {
+            all if all.iter().all(|segment| segment.len().is_multiple_of(4)) => match token.contains('=') {
+                true => Padding::With,
+                false => Padding::NoneDue,
+            },
+            _ => Padding::Without,
+        };
+        let decode = |segment: &str| match padding {
+            Padding::With if may_be_padded => b64::decode_padded(segment),
+            _ => b64::decode(segment),
+        };
         // The header first: that is where most garbage ends, before the longer segments cost anything.
-        let header = b64::decode(header).map_err(|_| malformed("the header is not canonical base64url"))?;
-        let header = Header::parse(&header)?;
+        let header_json = decode(header).map_err(|_| malformed("the header is not canonical base64url"))?;
+        let header = Header::parse(&header_json)?;
         Ok(Self {
             signing_input: token.rsplit_once('.').map_or(token, |(input, _)| input).as_bytes(),
             payload_text: payload,
+            padding,
             header,
-            payload: b64::decode(payload).map_err(|_| malformed("the payload is not canonical base64url"))?,
-            signature: b64::decode(signature).map_err(|_| malformed("the signature is not canonical base64url"))?,
+            header_json,
+            payload: decode(payload).map_err(|_| malformed("the payload is not canonical base64url"))?,
+            signature: decode(signature).map_err(|_| malformed("the signature is not canonical base64url"))?,
         })
     }
 
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    pub fn padding(&self) -> Padding {
+        self.padding
+    }
+
+    /// Has the header a member of this name that is one of these strings?
+    pub fn header_has(&self, name: &str, values: &[String]) -> bool {
+        let header = Json::parse(&self.header_json).ok();
+        let value = header.as_ref().and_then(|header| header.as_object()?.get(name)?.as_str());
+        value.is_some_and(|value| values.iter().any(|wanted| wanted == value))
     }
 
     /// Header and payload as in the token, with the dot between them: what the signature covers.
@@ -77,16 +129,9 @@ impl<'t> Unverified<'t> {
     /// The payload as a JSON object (RFC 7519 section 7.2, step 10).
     ///
     /// # Errors
-    /// `TokenMalformed` for anything else.
+    /// `TokenTooDeep`, `TokenTooManyMembers`, and `TokenMalformed` for anything else.
     pub fn parse_payload(&self) -> Result<Json<'_>, Denial> {
-        let payload = Json::parse(&self.payload).map_err(|error| {
-            malformed(match error {
-                JsonError::Syntax => "the payload is not JSON",
-                JsonError::Duplicate => "the payload has a member twice in one object",
-                JsonError::TooDeep => "the payload is nested too deeply",
-                JsonError::TooManyMembers => "the payload has an object with too many members",
-            })
-        })?;
+        let payload = Json::parse(&self.payload).map_err(|error| unreadable("payload", error))?;
         match payload {
             Json::Object(_) => Ok(payload),
             _ => Err(malformed("the payload is not a JSON object")),
@@ -96,14 +141,7 @@ impl<'t> Unverified<'t> {
 
 impl Header {
     fn parse(text: &[u8]) -> Result<Self, Denial> {
-        let header = Json::parse(text).map_err(|error| {
-            malformed(match error {
-                JsonError::Syntax => "the header is not JSON",
-                JsonError::Duplicate => "the header has a member twice in one object",
-                JsonError::TooDeep => "the header is nested too deeply",
-                JsonError::TooManyMembers => "the header has an object with too many members",
-            })
-        })?;
+        let header = Json::parse(text).map_err(|error| unreadable("header", error))?;
         let Json::Object(header) = header else {
             return Err(malformed("the header is not a JSON object"));
         };
@@ -187,6 +225,21 @@ fn known(alg: &str) -> Result<Algorithm, Denial> {
     })
 }
 
+/// The bounds have codes of their own: their token is one that its issuer could make smaller.
+fn unreadable(segment: &str, error: JsonError) -> Denial {
+    let (fault, cause) = match error {
+        JsonError::Syntax => (Fault::TokenMalformed, format!("the {segment} is not JSON")),
+        JsonError::Duplicate => (Fault::TokenMalformed, format!("the {segment} has a member twice in one object")),
+        JsonError::TooDeep => {
+            (Fault::TokenTooDeep, format!("the {segment} is nested more than {MAX_DEPTH} levels deep"))
+        }
+        JsonError::TooManyMembers => {
+            (Fault::TokenTooManyMembers, format!("the {segment} has an object of more than {MAX_MEMBERS} members"))
+        }
+    };
+    Denial::new(fault, cause)
+}
+
 fn malformed(cause: &'static str) -> Denial {
     Denial::new(Fault::TokenMalformed, cause)
 }
@@ -227,7 +280,7 @@ mod tests {
         let text = token(HEADER, "{}");
         assert!(Unverified::parse(text.as_bytes(), text.len()).is_ok());
         let denial = Unverified::parse(text.as_bytes(), text.len() - 1).err().unwrap();
-        assert_eq!(denial.fault, Fault::TokenMalformed);
+        assert_eq!(denial.fault, Fault::TokenTooLong);
         assert_eq!(denial.cause, "the token is longer than limits.token_bytes");
     }
 
@@ -265,6 +318,47 @@ mod tests {
     }
 
     #[test]
+    fn takes_padding_in_all_segments_or_in_none() {
+        let pad = |text: String| format!("{text}{}", "=".repeat(text.len().wrapping_neg() % 4));
+        let (header, payload) = (b64::encode(HEADER), b64::encode(r#"{"sub":"a"}"#));
+        let (padded_header, padded_payload) = (pad(header.clone()), pad(payload.clone()));
+        assert_ne!(payload, padded_payload);
+        let parse = |text: &str| {
+            let parsed = Unverified::parse_perhaps_padded(text.as_bytes(), 8192);
+            parsed.map(|parsed| (parsed.padding(), parsed.payload().to_vec())).map_err(|denial| denial.fault)
+        };
+        let json = br#"{"sub":"a"}"#.to_vec();
+        let padded = format!("{padded_header}.{padded_payload}.c2k=");
+        assert_eq!(parse(&padded), Ok((Padding::With, json.clone())));
+        assert_eq!(parse(&format!("{header}.{payload}.c2k")), Ok((Padding::Without, json)));
+        for mixed in [
+            format!("{padded_header}.{payload}.c2k="),
+            format!("{padded_header}.{padded_payload}.c2k"),
+            format!("{header}.{payload}.c2k="),
+            format!("{padded_header}.{padded_payload}.c2l="),
+            format!("{padded_header}.{padded_payload}.c2k=="),
+            format!("{padded_header}.{padded_payload}.c2ln===="),
+            format!("{padded_header}====.{padded_payload}.c2k="),
+        ] {
+            assert_eq!(parse(&mixed).unwrap_err(), Fault::TokenMalformed, "{mixed}");
+        }
+        assert!(Unverified::parse(padded.as_bytes(), 8192).is_err());
+        let signed = Unverified::parse_perhaps_padded(padded.as_bytes(), 8192).unwrap().signing_input().to_vec();
+        assert_eq!(signed, format!("{padded_header}.{padded_payload}").into_bytes());
+    }
+
+    #[test]
+    fn a_member_of_the_header_is_compared_as_a_string() {
+        let text = token(r#"{"alg":"ES256","signer":"arn:1","n":1,"o":{"signer":"arn:2"}}"#, "{}");
+        let parsed = Unverified::parse(text.as_bytes(), 8192).unwrap();
+        let has = |name: &str, values: &[&str]| {
+            parsed.header_has(name, &values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>())
+        };
+        assert!(has("signer", &["arn:1"]) && has("signer", &["arn:0", "arn:1"]));
+        assert!(!has("signer", &["arn:2"]) && !has("signer", &[]) && !has("n", &["1"]) && !has("absent", &[""]));
+    }
+
+    #[test]
     fn refuses_a_header_that_is_no_object() {
         for header in ["x", "{\"alg\":\"ES256\"", "{\"alg\":\"ES256\"}{}", "{\"alg\":1e999}", "\u{feff}{}"] {
             refused_as_malformed(&token(header, "{}"), "the header is not JSON");
@@ -273,7 +367,35 @@ mod tests {
             refused_as_malformed(&token(header, "{}"), "the header is not a JSON object");
         }
         let deep = format!(r#"{{"alg":"ES256","x":{}{}}}"#, "[".repeat(40), "]".repeat(40));
-        refused_as_malformed(&token(&deep, "{}"), "the header is nested too deeply");
+        let deep = refusal(&token(&deep, "{}"));
+        assert_eq!(deep, (Fault::TokenTooDeep, "the header is nested more than 16 levels deep".into()));
+    }
+
+    #[test]
+    fn each_bound_of_the_payload_has_a_fault_of_its_own() {
+        let fault = |payload: &str| {
+            let text = token(HEADER, payload);
+            let parsed = Unverified::parse(text.as_bytes(), 65_536).unwrap();
+            parsed.parse_payload().map(|_| ()).map_err(|denial| (denial.fault, denial.cause.into_owned()))
+        };
+        let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
+        let object = |members: usize| {
+            let members: Vec<String> = (0..members).map(|at| format!("\"{at}\":0")).collect();
+            format!("{{\"a\":{{{}}}}}", members.join(","))
+        };
+        assert_eq!(fault(&nested(MAX_DEPTH)), Ok(()));
+        let deep = "the payload is nested more than 16 levels deep".to_owned();
+        assert_eq!(fault(&nested(MAX_DEPTH + 1)), Err((Fault::TokenTooDeep, deep)));
+        assert_eq!(fault(&object(MAX_MEMBERS)), Ok(()));
+        let wide = "the payload has an object of more than 1024 members".to_owned();
+        assert_eq!(fault(&object(MAX_MEMBERS + 1)), Err((Fault::TokenTooManyMembers, wide)));
+    }
+
+    /// `docs/faults.md` is made of these words.
+    #[test]
+    fn the_faults_say_what_the_bounds_are() {
+        assert!(Fault::TokenTooDeep.when().contains(&MAX_DEPTH.to_string()));
+        assert!(Fault::TokenTooManyMembers.when().contains(&MAX_MEMBERS.to_string()));
     }
 
     #[test]
@@ -362,7 +484,6 @@ mod tests {
             ("null", "the payload is not a JSON object"),
             (r#"{"sub":"a","\u0073ub":"b"}"#, "the payload has a member twice in one object"),
             (r#"{"o":[{"a":1,"a":1}]}"#, "the payload has a member twice in one object"),
-            ("[[[[[[[[[[[[[[[[[0]]]]]]]]]]]]]]]]]", "the payload is nested too deeply"),
         ] {
             let text = token(HEADER, payload);
             let denial = Unverified::parse(text.as_bytes(), 8192).unwrap().parse_payload().unwrap_err();

@@ -55,6 +55,8 @@ pub(crate) struct Issuer {
     pub(crate) max_lifetime: u64,
     /// Lower case, without `application/`. `None`: JWT, at+jwt or absent.
     pub(crate) types: Option<Vec<String>>,
+    pub(crate) padded: bool,
+    pub(crate) required_header: Vec<(String, Vec<String>)>,
     pub(crate) required_claims: Vec<String>,
     /// Who is asked about its opaque tokens.
     pub(crate) introspection: Option<Introspection>,
@@ -279,6 +281,7 @@ const MAX_SKEW: ConfigDuration = ConfigDuration::from_secs(300);
 const MAX_LIFETIME: ConfigDuration = ConfigDuration::from_secs(366 * 24 * 60 * 60);
 const MAX_IAT_LEAD: ConfigDuration = ConfigDuration::from_secs(60);
 const MAX_ISSUERS: usize = 256;
+const MAX_REQUIRED_HEADER: usize = 16;
 
 /// Those that the document does not keep.
 fn overrides_to_remove(document: &config::Document) -> Result<impl Iterator<Item = HeaderName>, Invalid> {
@@ -360,7 +363,12 @@ fn compile_issuer(
     // Then no JWT of this issuer can be verified, and what is for JWTs only is most likely a mistake.
     let is_opaque_only = document.introspection.is_some() && document.keys.is_empty() && document.jwks.is_none();
     if is_opaque_only {
-        let needless = [("algorithms", !algorithms.is_empty()), ("types", document.types.is_some())];
+        let needless = [
+            ("algorithms", !algorithms.is_empty()),
+            ("types", document.types.is_some()),
+            ("padded", document.padded),
+            ("required_header", !document.required_header.is_empty()),
+        ];
         if let Some((field, _)) = needless.iter().find(|(_, is_there)| *is_there) {
             let message = "has no meaning where all tokens are opaque: give `keys` or `jwks` too, or leave it out";
             return Err(Invalid::new(format!("{at}.{field}"), message));
@@ -408,9 +416,33 @@ fn compile_issuer(
         skew,
         max_lifetime,
         types,
+        padded: document.padded,
+        required_header: required_header(document, at)?,
         required_claims: document.required_claims.clone(),
         introspection,
     })
+}
+
+fn required_header(document: &config::Issuer, at: &str) -> Result<Vec<(String, Vec<String>)>, Invalid> {
+    if document.required_header.len() > MAX_REQUIRED_HEADER {
+        return Err(Invalid::new(
+            format!("{at}.required_header"),
+            format!("has more than {MAX_REQUIRED_HEADER} members"),
+        ));
+    }
+    let compile = |(name, values): (&String, &config::OneOrMany<String>)| {
+        let field = format!("{at}.required_header.{name}");
+        let invalid = |message: &str| Err(Invalid::new(&field, message));
+        match name.as_str() {
+            "" => return invalid("must not be empty"),
+            "alg" => return invalid("is what `algorithms` is for"),
+            "typ" => return invalid("is what `types` is for"),
+            _ if values.as_slice().is_empty() => return invalid("name at least one value"),
+            _ => {}
+        }
+        Ok((name.clone(), values.as_slice().to_vec()))
+    };
+    document.required_header.iter().map(compile).collect()
 }
 
 fn compile_jwks(

@@ -182,6 +182,11 @@ fn remove(removal: &Removal, headers: &mut Vec<(String, String)>) {
             headers.retain(|(name, _)| name != "cookie");
             headers.extend(rest.iter().map(|rest| ("cookie".into(), String::from_utf8(rest.clone()).unwrap())));
         }
+        Removal::Subprotocols(rest) => {
+            let name = "sec-websocket-protocol";
+            headers.retain(|(other, _)| other != name);
+            headers.extend(rest.iter().map(|rest| (name.into(), String::from_utf8(rest.clone()).unwrap())));
+        }
     }
 }
 

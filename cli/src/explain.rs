@@ -19,7 +19,6 @@ use authn::engine::Portable;
 use authn::fault::{Denial, Fault};
 use authn::introspection::Reply;
 use authn::json::{Json, Number};
-use authn::jws::Unverified;
 use authn::keyrings::Keyrings;
 use authn::request::{Pair, Request};
 use authn::revocation::Verdict;
@@ -228,6 +227,7 @@ impl Explain {
             Removal::Nothing => {}
             Removal::Header(name) => changes.push(Change::Clear(String::from_utf8_lossy(name).into_owned())),
             Removal::Cookie(_) => changes.push(Change::Cut("the token's cookie")),
+            Removal::Subprotocols(_) => changes.push(Change::Cut("the token's WebSocket subprotocol")),
         }
         changes
     }
@@ -454,6 +454,10 @@ impl Trace<'_> {
                 None => format!("the header {}", header.name),
             }),
             Source::Cookie(place) => sources.cookies.get(place).map(|cookie| format!("the cookie {}", cookie.name)),
+            Source::Websocket(place) => sources
+                .websocket
+                .get(place)
+                .map(|websocket| format!("a WebSocket subprotocol that begins with {}", websocket.prefix)),
             Source::Query(place) => sources.query.get(place).map(|name| format!("the query parameter {name}")),
         };
         found.unwrap_or_default()
@@ -462,7 +466,7 @@ impl Trace<'_> {
     /// What the token says and who signed it: the first steps of the core's `verify`, one by one.
     fn signature(&mut self, token: &[u8]) -> Result<(), Denial> {
         let Compiled { policy, document, .. } = self.compiled;
-        let unverified = Unverified::parse(token, policy.limits().token_bytes)?;
+        let unverified = policy.unverified(token)?;
         let header = unverified.header();
         let quoted =
             |text: &Option<String>| text.as_ref().map_or_else(|| "absent".to_owned(), |text| format!("{text:?}"));

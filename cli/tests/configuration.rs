@@ -134,6 +134,30 @@ fn what_is_wrong_is_named_with_its_field() {
     });
     assert_eq!(field, "issuers[0].keys[0].jwk");
     assert!(message.contains("at least 2048"), "{message}");
+    let header = |name: &str, value: Value| {
+        let file = desk.configuration(|_| {});
+        let mut document: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        document["issuers"][0]["required_header"] = json!({ name: value });
+        error(&desk.write("required.json", &document.to_string()))
+    };
+    for (name, value, says) in
+        [("alg", json!("ES256"), "`algorithms`"), ("typ", json!("JWT"), "`types`"), ("signer", json!([]), "one value")]
+    {
+        let (field, message) = header(name, value);
+        assert_eq!(field, format!("issuers[0].required_header.{name}"));
+        assert!(message.contains(says), "{message}");
+    }
+    let (field, message) = wrong(|document| document["tokens"] = json!({ "websocket": [{ "prefix": "a b" }] }));
+    assert_eq!(field, "tokens.websocket[0].prefix");
+    assert!(message.contains("RFC 6455"), "{message}");
+    let (field, _) = wrong(|document| {
+        document["tokens"] = json!({ "cookies": [{ "name": "s", "chunks": "dot" }, { "name": "s_1" }] });
+    });
+    assert_eq!(field, "tokens.cookies[1].name");
+    let (field, message) =
+        wrong(|document| document["tokens"] = json!({ "cookies": [{ "name": "s", "chunks": "comma" }] }));
+    assert_eq!(field, "tokens.cookies[0].chunks");
+    assert!(message.contains("`dot` or `underscore`"), "{message}");
 }
 
 #[test]
@@ -352,9 +376,13 @@ fn the_examples_in_the_documentation_are_taken() {
     let text =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs/configuration.md")).unwrap();
     let examples: Vec<&str> = text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(examples.len(), 4);
+    assert_eq!(examples.len(), 7);
     for example in examples {
-        let file = desk.write("example.yaml", example);
+        // Some show `tokens` only.
+        let rest = "issuers: [{ issuer: i, audiences: any, algorithms: [HS256], keys: [{ secret_env: S }] }]\n\
+                    rules: [{ access: required }]\n";
+        let whole = if example.contains("issuers:") { example.to_owned() } else { format!("{example}{rest}") };
+        let file = desk.write("example.yaml", &whole);
         let out = portcullis(&["check-config", &file, "--assume-secrets"], &[]);
         assert!(out.status.success() && stdout(&out).contains(": ok: "), "{}{}", stdout(&out), stderr(&out));
     }

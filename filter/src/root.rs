@@ -848,6 +848,8 @@ fn remove(removal: &Removal) -> Result<(), host::HostError> {
         Removal::Header(name) => host::remove_header(map, name),
         Removal::Cookie(None) => host::remove_header(map, b"cookie"),
         Removal::Cookie(Some(rest)) => host::set_header(map, b"cookie", rest),
+        Removal::Subprotocols(None) => host::remove_header(map, b"sec-websocket-protocol"),
+        Removal::Subprotocols(Some(rest)) => host::set_header(map, b"sec-websocket-protocol", rest),
     }
 }
 

@@ -44,7 +44,8 @@ impl SourceName {
     }
 }
 
-fn fold(byte: u8) -> u8 {
+/// As PHP reads names, and without case.
+pub(super) fn fold(byte: u8) -> u8 {
     match byte {
         b'.' | b' ' | b'[' => b'_',
         _ => byte.to_ascii_lowercase(),
@@ -52,7 +53,7 @@ fn fold(byte: u8) -> u8 {
 }
 
 /// What one backend or another trims off a name.
-fn is_blank(byte: u8) -> bool {
+pub(super) fn is_blank(byte: u8) -> bool {
     matches!(byte, 0..=b' ' | b'"' | 0x7f..)
 }
 

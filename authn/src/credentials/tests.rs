@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::{ChunkSeparator, WebsocketEncoding, WebsocketSource};
 use crate::request::Pair;
 
 const AMBIGUOUS: Result<Option<(Source, &str)>, Fault> = Err(Fault::TokenAmbiguous);
@@ -10,7 +11,7 @@ fn header(name: &str, scheme: Option<&str>) -> HeaderSource {
 }
 
 fn cookie(name: &str) -> CookieSource {
-    CookieSource { name: name.into() }
+    CookieSource { name: name.into(), chunks: None }
 }
 
 /// Header 0 is Authorization with Bearer, header 1 X-Token without a scheme.
@@ -19,6 +20,7 @@ fn credentials() -> Credentials {
         headers: vec![header("Authorization", Some("Bearer")), header("X-Token", None)],
         cookies: vec![cookie("session"), cookie("__Host-t")],
         query: vec!["access_token".into(), "t".into()],
+        websocket: Vec::new(),
     })
     .unwrap()
 }
@@ -30,7 +32,9 @@ fn find_all<'a>(headers: &[(&'a str, &'a str)], path: &'a str) -> Result<Option<
     let request = Request::from_pairs(pairs.leak()).unwrap();
     let path = PlainPath::check(path.as_bytes()).unwrap();
     match credentials().find(&request, &path) {
-        Ok(found) => Ok(found.map(|found| (found.source, std::str::from_utf8(found.token).unwrap()))),
+        Ok(found) => {
+            Ok(found.map(|found| (found.source, &*String::from_utf8(found.token.into_owned()).unwrap().leak())))
+        }
         Err(denial) => Err(denial.fault),
     }
 }
@@ -231,7 +235,7 @@ fn what_is_not_configured_is_not_read() {
     ];
     let request = Request::from_pairs(&pairs).unwrap();
     let found = only_header.find(&request, &PlainPath::check(request.path()).unwrap()).unwrap().unwrap();
-    assert_eq!((found.source, found.token), (Source::Header(0), &b"z"[..]));
+    assert_eq!((found.source, &*found.token), (Source::Header(0), &b"z"[..]));
     assert_eq!(only_header.header_to_remove(found.source).as_deref(), Some(&b"authorization"[..]));
     assert_eq!(only_header.header_to_remove(Source::Cookie(0)), None);
 }
@@ -303,7 +307,7 @@ fn nothing_that_was_cut_can_be_found_again() {
 
 #[test]
 fn a_presented_token_prints_redacted() {
-    let presented = Presented { token: b"secret", source: Source::Query(0) };
+    let presented = Presented { token: b"secret".into(), source: Source::Query(0) };
     assert_eq!(format!("{presented:?}"), "Presented { source: Query(0), .. }");
 }
 
@@ -394,6 +398,63 @@ fn cookies_that_could_be_read_as_a_tokens_are_cut_out_and_the_rest_stays() {
     }
 }
 
+/// Cookie 0 may be in chunks, cookie 1 may not.
+fn find_chunked(value: &'static str) -> Result<Option<(Source, Vec<u8>)>, Fault> {
+    let cookies = vec![CookieSource { chunks: Some(ChunkSeparator::Dot), ..cookie("session") }, cookie("other")];
+    let credentials = Credentials::compile(&Sources { cookies, ..Sources::default() }).unwrap();
+    let pairs: [Pair<'_>; 4] =
+        [(b":method", b"GET"), (b":path", b"/"), (b":authority", b"a"), (b"cookie", value.as_bytes())];
+    let found = credentials.find(&Request::from_pairs(&pairs).unwrap(), &PlainPath::check(b"/").unwrap());
+    found.map(|found| found.map(|found| (found.source, found.token.into_owned()))).map_err(|denial| denial.fault)
+}
+
+#[test]
+fn chunks_of_a_cookie_are_joined_by_their_numbers() {
+    for value in [
+        "session=abc",
+        "session.0=abc",
+        "session.0=a; x=y; session.1=bc",
+        "session.1=bc; session.0=a",
+        "session.2=c;session.0=\"a\";session.1=b",
+        "session_a=z; session.0=abc; sessions.1=z; session.=z",
+    ] {
+        assert_eq!(find_chunked(value), Ok(Some((Source::Cookie(0), b"abc".to_vec()))), "{value}");
+    }
+    for value in ["session.1=a", "session.0=a; session.2=b", "session.0=", "session.0=a b", "session.16=a"] {
+        assert_eq!(find_chunked(value), Err(Fault::TokenMalformed), "{value}");
+    }
+    for value in [
+        "session=abc; session.0=abc",
+        "session.0=abc; session=abc",
+        "session.0=a; session.1=b; session.1=b",
+        "session.0=a; other=b",
+        "other=b; session.0=a",
+    ] {
+        assert_eq!(find_chunked(value), Err(Fault::TokenAmbiguous), "{value}");
+    }
+    // What some backend reads as a chunk.
+    for value in ["session.0=a; session_1=b", "Session.0=a", "session%2e0=a", "x=y,session.0=a", "session.00=a"] {
+        assert_eq!(find_chunked(value), Err(Fault::TokenMalformed), "{value}");
+    }
+    assert_eq!(find_chunked("other.0=a; session0=b; a=session.0=c"), Ok(None));
+}
+
+#[test]
+fn no_cookie_can_be_a_chunk_of_another() {
+    let compile = |names: &[(&str, bool)]| {
+        let cookies = names.iter().map(|(name, is_chunked)| CookieSource {
+            chunks: is_chunked.then_some(ChunkSeparator::Underscore),
+            ..cookie(name)
+        });
+        let sources = Sources { cookies: cookies.collect(), ..Sources::default() };
+        Credentials::compile(&sources).map(|_| ()).map_err(|invalid| invalid.field)
+    };
+    assert_eq!(compile(&[("a", true), ("b", true), ("a_b", false), ("A_", false)]), Ok(()));
+    for other in ["a_0", "a.3", "A_0", "A"] {
+        assert_eq!(compile(&[("a", true), (other, false)]), Err("cookies[1].name".to_owned()), "{other}");
+    }
+}
+
 #[test]
 fn what_comes_before_the_scheme_does_not_hide_it() {
     for value in ["\u{a0}Bearer x", "\u{b}Bearer x", "\"Bearer x", "\u{2003}bearer x", "=Bearer x"] {
@@ -402,5 +463,45 @@ fn what_comes_before_the_scheme_does_not_hide_it() {
         let request = Request::from_pairs(&pairs).unwrap();
         let denial = credentials().find(&request, &request.plain_path().unwrap()).unwrap_err();
         assert_eq!(denial.fault, Fault::TokenMalformed, "{value:?}");
+    }
+}
+
+#[test]
+fn chunks_are_cut_out_with_the_cookie() {
+    let cookies = vec![CookieSource { chunks: Some(ChunkSeparator::Dot), ..cookie("session") }];
+    let credentials = Credentials::compile(&Sources { cookies, ..Sources::default() }).unwrap();
+    let rest = |value: &str| credentials.without_cookie_token(value.as_bytes());
+    assert_eq!(rest("session.0=a; b=c; session.1=d; session_1=e; SESSION.1=f"), Some(b"b=c".to_vec()));
+    assert_eq!(rest("session.0=a"), None);
+}
+
+fn find_subprotocol(headers: &[(&'static str, &'static str)]) -> Result<Option<(Source, Vec<u8>)>, Fault> {
+    let websocket = vec![WebsocketSource { prefix: "bearer.".into(), encoding: WebsocketEncoding::Plain }];
+    let credentials = Credentials::compile(&Sources { websocket, ..Sources::default() }).unwrap();
+    let mut pairs: Vec<Pair<'_>> =
+        vec![(b":method", b"GET"), (b":path", b"/"), (b":authority", b"a"), (b"upgrade", b"websocket")];
+    pairs.extend(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+    let found = credentials.find(&Request::from_pairs(&pairs).unwrap(), &PlainPath::check(b"/").unwrap());
+    found.map(|found| found.map(|found| (found.source, found.token.into_owned()))).map_err(|denial| denial.fault)
+}
+
+#[test]
+fn a_token_among_subprotocols_is_one_like_any_other() {
+    let name = "sec-websocket-protocol";
+    let token = Ok(Some((Source::Websocket(0), b"x.y".to_vec())));
+    assert_eq!(find_subprotocol(&[(name, "chat, bearer.x.y")]), token);
+    assert_eq!(find_subprotocol(&[(name, "chat"), ("Sec-WebSocket-Protocol", "bearer.x.y")]), token);
+    assert_eq!(find_subprotocol(&[(name, "chat, superchat")]), Ok(None));
+    for headers in [
+        &[(name, "chat, bearer.x, bearer.x")][..],
+        &[(name, "chat, bearer.x, Bearer.x")],
+        &[(name, "chat, bearer.x"), (name, "bearer.x")],
+        &[(name, "chat, bearer.x"), ("authorization", "Bearer x")],
+        &[("authorization", "Bearer x"), (name, "bearer.x")],
+    ] {
+        assert_eq!(find_subprotocol(headers), Err(Fault::TokenAmbiguous), "{headers:?}");
+    }
+    for value in ["chat, bearer.", "bearer.x", "chat, bearer.x y", "chat, bearer.\"x\""] {
+        assert_eq!(find_subprotocol(&[(name, value)]), Err(Fault::TokenMalformed), "{value}");
     }
 }

@@ -47,7 +47,8 @@ pub struct RequestSpec {
     pub path: String,
     #[serde(default = "default_authority")]
     pub authority: String,
-    /// Name and value; `{token}` and `{other}` stand for the tokens.
+    /// Name and value; `{token}` and `{other}` stand for the tokens, `{encoded}` for the first in base64url, and `{chunk0}`
+    /// to `{chunk2}` for the first in three parts.
     #[serde(default = "default_headers")]
     pub headers: Vec<(String, String)>,
 }
@@ -65,8 +66,13 @@ pub struct TokenSpec {
     /// Claims that differ from the default ones; null takes one away.
     #[serde(default)]
     pub claims: Map<String, Value>,
+    /// One more claim, of many values.
+    pub many: Option<ManySpec>,
     /// The payload's text as it is, in the place of `claims`.
     pub payload_text: Option<String>,
+    /// Header and payload are padded before they are signed, and the signature after.
+    #[serde(default)]
+    pub padded: bool,
     /// What is done to the signed token.
     #[serde(default)]
     pub then: Vec<Then>,
@@ -74,6 +80,26 @@ pub struct TokenSpec {
     pub raw: Option<String>,
     /// An opaque token that begins so, and is of this case and moment alone.
     pub opaque: Option<String>,
+}
+
+/// A claim of many values, as issuers write roles and groups.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManySpec {
+    pub claim: String,
+    pub count: usize,
+    pub form: ManyForm,
+    /// The characters of each value.
+    #[serde(default)]
+    pub length: usize,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ManyForm {
+    Array,
+    /// The values are the names of its members.
+    Object,
 }
 
 /// A reply of the introspection server.
@@ -254,7 +280,13 @@ impl Table {
     pub fn ready(&self, case: &Case, now: u64) -> Result<Ready> {
         let token = self.token(case, &case.token, now).with_context(|| case.name.clone())?;
         let other = case.other.as_ref().map(|other| self.token(case, other, now)).transpose()?.unwrap_or_default();
-        let fill = |text: &str| text.replace("{token}", &token).replace("{other}", &other);
+        let encoded = mint::to_base64url(token.as_bytes());
+        let fill = |text: &str| {
+            let text = text.replace("{token}", &token).replace("{other}", &other).replace("{encoded}", &encoded);
+            // Cut at places that no alphabet has a reason to prefer.
+            let cuts = [0, token.len() / 3, token.len() / 2, token.len()];
+            (0..3).fold(text, |text, at| text.replace(&format!("{{chunk{at}}}"), &token[cuts[at]..cuts[at + 1]]))
+        };
         Ok(Ready {
             method: case.request.method.clone(),
             path: fill(&case.request.path),
@@ -295,10 +327,23 @@ impl Table {
                     "iat": now, "exp": now + 600, "scope": "read write",
                 });
                 merge(&mut claims, &spec.claims, now);
+                if let Some(many) = &spec.many {
+                    claims[&many.claim] = many.value();
+                }
                 claims.to_string()
             }
         };
-        let mut token = key.sign(&header_text, &payload_text);
+        let mut token = match spec.padded {
+            false => key.sign(&header_text, &payload_text),
+            true => {
+                let pad = |bytes: &[u8]| {
+                    let text = mint::to_base64url(bytes);
+                    format!("{text}{}", "=".repeat(text.len().wrapping_neg() % 4))
+                };
+                let input = format!("{}.{}", pad(header_text.as_bytes()), pad(payload_text.as_bytes()));
+                format!("{input}.{}", pad(&key.signature(input.as_bytes())))
+            }
+        };
         for then in &spec.then {
             token = then.apply(&token)?;
         }
@@ -307,6 +352,16 @@ impl Table {
 
     fn key(&self, name: &str) -> Result<&SigningKey> {
         self.keys.get(name).with_context(|| format!("there is no key `{name}`"))
+    }
+}
+
+impl ManySpec {
+    fn value(&self) -> Value {
+        let values = (0..self.count).map(|at| format!("{at:0>width$}", width = self.length));
+        match self.form {
+            ManyForm::Array => values.map(Value::String).collect(),
+            ManyForm::Object => Value::Object(values.map(|name| (name, json!(0))).collect()),
+        }
     }
 }
 

@@ -1,0 +1,148 @@
+//! A token in several cookies, since browsers take 4 KiB in one: `name.0`, `name.1` and so on, or `name_0`, `name_1`.
+use super::spelling::{fold, is_blank};
+use crate::config::ChunkSeparator;
+use crate::fault::{Denial, Fault};
+use crate::path::PercentDecoded;
+
+/// The most cookies that one token may be in.
+pub(super) const MAX_CHUNKS: usize = 16;
+
+/// A cookie's name under which there may also be chunks.
+#[derive(Debug)]
+pub(super) struct ChunkedCookie {
+    /// Its place among the cookies.
+    pub place: usize,
+    name: Box<[u8]>,
+    separator: u8,
+}
+
+/// What a cookie's name says of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chunk {
+    Number(usize),
+    /// Some backends read it as a chunk, and others do not: another case, percent-encoding, the other separator, leading
+    /// zeros, or a number beyond [`MAX_CHUNKS`].
+    Misspelt,
+}
+
+/// The chunks of one token, in the order in which they came.
+pub(super) struct Chunks<'a> {
+    pub place: usize,
+    found: Vec<(usize, &'a [u8])>,
+}
+
+impl ChunkedCookie {
+    pub fn new(place: usize, name: &str, separator: ChunkSeparator) -> Self {
+        let separator = match separator {
+            ChunkSeparator::Dot => b'.',
+            ChunkSeparator::Underscore => b'_',
+        };
+        Self { place, name: name.as_bytes().into(), separator }
+    }
+
+    /// None: the cookie is no chunk in any reading.
+    pub fn chunk(&self, name: &[u8]) -> Option<Chunk> {
+        // Most cookies end here.
+        if name.len() <= self.name.len() {
+            return None;
+        }
+        let plus_is_space = |byte| if byte == b'+' { b' ' } else { byte };
+        let mut bytes = PercentDecoded(name).map(plus_is_space).skip_while(|byte| is_blank(*byte));
+        if !self.name.iter().chain(b"_").all(|own| bytes.next().map(fold) == Some(fold(*own))) {
+            return None;
+        }
+        if !bytes.next()?.is_ascii_digit() {
+            return None;
+        }
+        let mut rest = bytes.skip_while(u8::is_ascii_digit);
+        match rest.next() {
+            // An array of that name, or what comes after the end of a C string.
+            None | Some(b'[' | 0) => {}
+            Some(byte) if is_blank(byte) && rest.all(is_blank) => {}
+            Some(_) => return None,
+        }
+        Some(self.exact(name).map_or(Chunk::Misspelt, Chunk::Number))
+    }
+
+    /// Do both names have the same chunks in some reading?
+    pub fn is_read_as(&self, other: &str) -> bool {
+        self.name.iter().map(|byte| fold(*byte)).eq(other.bytes().map(fold))
+    }
+
+    fn exact(&self, name: &[u8]) -> Option<usize> {
+        let digits = name.strip_prefix(&*self.name)?.strip_prefix(&[self.separator])?;
+        // `parse` would take a sign and leading zeros.
+        let is_plain = digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits.first() != Some(&b'0'));
+        let number = std::str::from_utf8(digits).ok().filter(|_| is_plain)?.parse().ok()?;
+        (number < MAX_CHUNKS).then_some(number)
+    }
+}
+
+impl<'a> Chunks<'a> {
+    pub fn new(place: usize) -> Self {
+        Self { place, found: Vec::new() }
+    }
+
+    /// Returns whether it is the first of its number.
+    pub fn add(&mut self, number: usize, value: &'a [u8]) -> bool {
+        let is_new = self.found.iter().all(|(other, _)| *other != number);
+        // Numbers are below `MAX_CHUNKS`, so this is bounded.
+        if is_new {
+            self.found.push((number, value));
+        }
+        is_new
+    }
+
+    /// All of them in a row.
+    ///
+    /// # Errors
+    /// `TokenMalformed` where one is missing.
+    pub fn join(mut self) -> Result<Vec<u8>, Denial> {
+        self.found.sort_unstable_by_key(|(number, _)| *number);
+        if self.found.iter().enumerate().any(|(at, (number, _))| at != *number) {
+            return Err(Denial::new(Fault::TokenMalformed, "a chunk of the token is missing"));
+        }
+        Ok(self.found.iter().flat_map(|(_, value)| value.iter().copied()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_chunks_from_their_misspellings_and_from_other_cookies() {
+        let dot = ChunkedCookie::new(0, "app.session", ChunkSeparator::Dot);
+        let chunk = |name: &str| dot.chunk(name.as_bytes());
+        assert_eq!(chunk("app.session.0"), Some(Chunk::Number(0)));
+        assert_eq!(chunk("app.session.15"), Some(Chunk::Number(15)));
+        for name in [
+            "app.session.16",
+            "app.session.00",
+            "app.session.01",
+            "app.session_0",
+            "app_session.0",
+            "App.Session.0",
+            "app%2esession.0",
+            "app.session%2E0",
+            "app.session.%30",
+            "%20app.session.0",
+            "+app.session.0",
+            "app.session.0%20",
+            "app.session.0[]",
+            "app.session.0%00x",
+            "\"app.session.0\"",
+            "app.session.99999999999999999999999",
+        ] {
+            assert_eq!(chunk(name), Some(Chunk::Misspelt), "{name}");
+        }
+        for name in
+            ["", "app.session", "app.session.", "app.session.a", "app.session.0a", "app.session.+1", "app.session0"]
+        {
+            assert_eq!(chunk(name), None, "{name}");
+        }
+        let underscore = ChunkedCookie::new(0, "s", ChunkSeparator::Underscore);
+        assert_eq!(underscore.chunk(b"s_1"), Some(Chunk::Number(1)));
+        assert_eq!(underscore.chunk(b"s.1"), Some(Chunk::Misspelt));
+    }
+}
