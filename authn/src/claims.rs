@@ -10,6 +10,8 @@ use crate::time::UnixSeconds;
 pub struct Window {
     pub from: UnixSeconds,
     pub until: UnixSeconds,
+    /// When its login is too old, whatever `exp` says.
+    pub login_until: UnixSeconds,
 }
 
 /// The claims that every token of an issuer is judged by, once, when it is verified.
@@ -21,12 +23,18 @@ pub struct Times {
 }
 
 impl Window {
+    const ALWAYS: Self =
+        Self { from: UnixSeconds(0), until: UnixSeconds(u64::MAX), login_until: UnixSeconds(u64::MAX) };
+
     /// # Errors
-    /// [`Fault::JwtExpired`] or [`Fault::JwtNotYetValid`].
+    /// [`Fault::JwtExpired`], [`Fault::JwtTooLongLived`] or [`Fault::JwtNotYetValid`].
     pub fn check(self, now: UnixSeconds) -> Result<(), Denial> {
         // RFC 7519 section 4.1.4: the current time must be before `exp`.
         if now >= self.until {
             return Err(Denial::new(Fault::JwtExpired, "exp has passed"));
+        }
+        if now >= self.login_until {
+            return Err(Denial::new(Fault::JwtTooLongLived, "auth_time is longer ago than max_session"));
         }
         if now < self.from {
             return Err(Denial::new(Fault::JwtNotYetValid, "nbf, iat or auth_time lies in the future"));
@@ -47,9 +55,7 @@ pub(crate) fn unverified_issuer<'j>(payload: &'j Object<'_>) -> Result<&'j str, 
 /// Refuses what has expired, whoever signed it. What is no time at all is left for [`check_registered`].
 pub(crate) fn check_unexpired(issuer: &Issuer, payload: &Object<'_>, now: UnixSeconds) -> Result<(), Denial> {
     match numeric_date(payload, "exp", Round::Down) {
-        Ok(Some(exp)) => {
-            Window { from: UnixSeconds(0), until: UnixSeconds(exp.saturating_add(issuer.skew)) }.check(now)
-        }
+        Ok(Some(exp)) => Window { until: UnixSeconds(exp.saturating_add(issuer.skew)), ..Window::ALWAYS }.check(now),
         Ok(None) | Err(_) => Ok(()),
     }
 }
@@ -189,8 +195,8 @@ fn check_introspected_times(
     let exp = match numeric_date(response, "exp", Round::Down)? {
         Some(exp) => exp,
         None => {
-            let auth_time = numeric_date(response, "auth_time", Round::Down)?;
-            let issued = auth_time.or(numeric_date(response, "iat", Round::Down)?);
+            let iat = numeric_date(response, "iat", Round::Down)?;
+            let issued = iat.or(auth_time(response)?);
             issued.unwrap_or(now.0).saturating_add(issuer.max_lifetime)
         }
     };
@@ -206,23 +212,32 @@ fn check_times_until(
 ) -> Result<Times, Denial> {
     let nbf = numeric_date(payload, "nbf", Round::Up)?;
     let iat = numeric_date(payload, "iat", Round::Down)?;
-    let auth_time = numeric_date(payload, "auth_time", Round::Down)?;
-    let issued = auth_time.or(iat);
+    let auth_time = auth_time(payload)?;
     let mut from = nbf.map_or(0, |nbf| nbf.saturating_sub(issuer.skew));
     for stamp in [iat, auth_time].into_iter().flatten() {
         from = from.max(stamp.saturating_sub(iat_lead));
     }
     let times = Times {
-        window: Window { from: UnixSeconds(from), until: UnixSeconds(exp.saturating_add(issuer.skew)) },
-        issued: issued.map(UnixSeconds),
+        window: Window {
+            from: UnixSeconds(from),
+            until: UnixSeconds(exp.saturating_add(issuer.skew)),
+            login_until: UnixSeconds(auth_time.map_or(u64::MAX, |auth_time| {
+                auth_time.saturating_add(issuer.max_session).saturating_add(issuer.skew)
+            })),
+        },
+        issued: auth_time.or(iat).map(UnixSeconds),
     };
     times.window.check(now)?;
-    // Revocations are kept for just this long: a token that outlives them would come back to life. Measured from
-    // `auth_time` where there is one, since that is what a revocation is compared with.
-    if exp.saturating_sub(issued.unwrap_or(now.0)) > issuer.max_lifetime {
+    // Revocations are kept for just these times ([`crate::retention`]): what outlives them would come back to life.
+    if exp.saturating_sub(iat.or(auth_time).unwrap_or(now.0)) > issuer.max_lifetime {
         return Err(Denial::new(Fault::JwtTooLongLived, "the time from its issue to exp is over max_lifetime"));
     }
     Ok(times)
+}
+
+/// When the user logged in. Some issuers say 0 where they do not know.
+fn auth_time(payload: &Object<'_>) -> Result<Option<u64>, Denial> {
+    Ok(numeric_date(payload, "auth_time", Round::Down)?.filter(|auth_time| *auth_time != 0))
 }
 
 #[derive(Clone, Copy)]

@@ -87,13 +87,18 @@ document! {
         /// The issuer is asked about its opaque tokens (RFC 7662). It may have JWTs beside them; those are never asked about.
         pub introspection: Option<Introspection>,
         /// How long after `exp`, and before `nbf`, a token is still taken for valid; whole seconds, at most 300s. A future
-        /// `iat` is capped by `revocation.iat_lead` instead.
+        /// `iat` or `auth_time` is capped by `revocation.iat_lead` instead.
         #[serde(default = "default_skew")]
         pub skew: ConfigDuration,
-        /// The longest time from a token's issue (`auth_time` where present, else `iat`) to its `exp`; whole seconds, 1s to
-        /// 366d. Revocations are kept this long.
+        /// The longest time from a token's issue (`iat`, else `auth_time`) to its `exp`; whole seconds, 1s to 366d. At most
+        /// the service's `--max-lifetime`: revocations of single tokens are kept this long.
         #[serde(default = "default_max_lifetime")]
         pub max_lifetime: ConfigDuration,
+        /// The longest time from a login (`auth_time`) to the last use of a token of it; whole seconds, 1s to 366d. At most
+        /// the service's `--max-session`: revocations of sessions, users, clients and issuers are kept this long. Tokens
+        /// without `auth_time` have no such bound.
+        #[serde(default = "default_max_session")]
+        pub max_session: ConfigDuration,
         /// The values of the header `typ` that are accepted, without regard to case and without `application/`. Default:
         /// `JWT` and `at+jwt`, and an absent `typ`. When given, an absent `typ` is refused.
         pub types: Option<Vec<String>>,
@@ -361,7 +366,8 @@ document! {
         /// What is asked about each token. Default: all of them.
         #[serde(default = "default_kinds")]
         pub kinds: Vec<RevocationKind>,
-        /// The most that an issuer's clock may run ahead of ours: caps a future `iat`. The same as the service's. At most 60s.
+        /// The most that an issuer's clock may run ahead of ours: caps a future `iat` or `auth_time`. At most the service's
+        /// `--iat-lead`, and at most 60s.
         #[serde(default = "default_iat_lead")]
         pub iat_lead: ConfigDuration,
     }
@@ -667,6 +673,10 @@ fn default_max_lifetime() -> ConfigDuration {
     ConfigDuration::from_secs(24 * 60 * 60)
 }
 
+fn default_max_session() -> ConfigDuration {
+    ConfigDuration::from_secs(30 * 24 * 60 * 60)
+}
+
 fn default_jwks_timeout() -> ConfigDuration {
     ConfigDuration::from_secs(2)
 }
@@ -704,7 +714,7 @@ fn default_refresh_ahead() -> bool {
 }
 
 fn default_iat_lead() -> ConfigDuration {
-    ConfigDuration::from_secs(1)
+    ConfigDuration::from_secs(5)
 }
 
 fn default_kinds() -> Vec<RevocationKind> {

@@ -308,7 +308,7 @@ impl Policy {
             None => Questions::None,
             Some(revocation) => {
                 let (name, input) = (&issuer.issuer, unverified.signing_input());
-                match Ask::new(revocation, name, claims, input, Some(&thumbprint), times.issued) {
+                match Ask::new(revocation, place, name, claims, input, Some(&thumbprint), times.issued) {
                     Ok(ask) => Questions::Ask(Rc::new(ask)),
                     Err(denial) => Questions::Unaskable(denial),
                 }
@@ -612,7 +612,7 @@ impl Admission {
     }
 }
 
-const DEFAULT_IAT_LEAD: u64 = 1;
+const DEFAULT_IAT_LEAD: u64 = 5;
 
 fn unknown_issuer() -> Denial {
     Denial::new(Fault::InvalidIssuer, "iss is not configured")

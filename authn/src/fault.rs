@@ -99,7 +99,7 @@ faults! {
         "Clocks differ: compare those of the issuer and of Envoy's host, then `skew` and `revocation.iat_lead`.";
     /// The token lives longer than its issuer may grant, or than revocations are kept.
     JwtTooLongLived = "JWT_TOO_LONG_LIVED", 401, 401, TOKEN, "the token lives too long",
-        "Have the issuer grant shorter tokens, or raise `max_lifetime` here and `--max-lifetime` of the service together.";
+        "The log names which: for `max_lifetime`, have the issuer grant shorter tokens, or raise it here and `--max-lifetime` of the service together; for `max_session`, the login is too old: the user logs in anew, or raise it and `--max-session` together.";
     /// `iss` is missing or not configured.
     InvalidIssuer = "INVALID_ISSUER", 401, 401, TOKEN, "the token's issuer is not accepted",
         "Compare `iss` byte by byte with `issuer` (a slash at the end counts), and see which `issuers` the rule accepts.";

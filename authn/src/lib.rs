@@ -42,6 +42,7 @@ pub mod path;
 pub mod policy;
 mod refusal;
 pub mod request;
+mod retention;
 pub mod revocation;
 pub mod route;
 mod scan;

@@ -3,7 +3,8 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use wire::{Derived, Kind, Secret};
+use wire::check::NamedIssuer;
+use wire::{Derived, Kind, Retention, Secret};
 
 use crate::alg::Algorithm;
 use crate::config::{self, Access, Audiences, ConfigDuration, RevocationMode, Scalar};
@@ -20,6 +21,7 @@ use crate::key_source::Settings;
 use crate::keys::{Key, KeySet};
 use crate::origin::Origins;
 use crate::overrides;
+use crate::retention;
 use crate::route::Router;
 use crate::time::Monotonic;
 
@@ -53,6 +55,7 @@ pub(crate) struct Issuer {
     pub(crate) published: Option<Settings>,
     pub(crate) skew: u64,
     pub(crate) max_lifetime: u64,
+    pub(crate) max_session: u64,
     /// Lower case, without `application/`. `None`: JWT, at+jwt or absent.
     pub(crate) types: Option<Vec<String>>,
     pub(crate) padded: bool,
@@ -123,8 +126,8 @@ pub struct Revocation {
     /// A verdict in use is asked for anew from this age on. `None`: only when it is stale, by a request that waits.
     pub(crate) refresh_after: Option<Duration>,
     pub derived: Derived,
-    /// How long the service must keep a revocation for us: the longest that a token we accept can outlive its issue.
-    pub retention_seconds: u32,
+    /// How long the service must keep revocations for each issuer's tokens, in the document's order.
+    pub(crate) needs: Vec<Retention>,
     pub(crate) kinds: Vec<Kind>,
     pub(crate) memo: KeyMemo,
     /// How far ahead of our clock a token may be issued. Seconds.
@@ -246,6 +249,19 @@ impl Policy {
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
+
+    /// The issuers about whose tokens some rule asks the service, for it to know them.
+    pub fn issuers_asked_about(&self) -> Vec<NamedIssuer> {
+        let Some(revocation) = &self.revocation else { return Vec::new() };
+        let asks = |place: usize| {
+            let mut rules = self.rules.iter().filter(|rule| rule.revocation != RevocationMode::Off);
+            rules.any(|rule| {
+                rule.access != Access::Public && rule.issuers.as_ref().is_none_or(|issuers| issuers.contains(&place))
+            })
+        };
+        let issuers = self.issuers.iter().zip(&revocation.needs).enumerate().filter(|(place, _)| asks(*place));
+        issuers.map(|(_, (issuer, needs))| NamedIssuer { issuer: issuer.issuer.clone(), needs: *needs }).collect()
+    }
 }
 
 impl Revocation {
@@ -258,6 +274,11 @@ impl Revocation {
     /// verdicts which rest on it lose little of their freshness.
     pub fn shared_answers_serve(&self) -> Duration {
         self.freshness.mul_f64(SHARED_AGE)
+    }
+
+    /// How long revocations must be kept for the tokens of the issuer at this place.
+    pub(crate) fn needs(&self, place: usize) -> Retention {
+        self.needs.get(place).copied().unwrap_or(Retention::LONGEST)
     }
 
     /// Is it so fresh that nobody need ask anew?
@@ -399,6 +420,7 @@ fn compile_issuer(
     let skew = whole_seconds(document.skew, ZERO, MAX_SKEW, &format!("{at}.skew"))?;
     let second = ConfigDuration::from_secs(1);
     let max_lifetime = whole_seconds(document.max_lifetime, second, MAX_LIFETIME, &format!("{at}.max_lifetime"))?;
+    let max_session = whole_seconds(document.max_session, second, MAX_LIFETIME, &format!("{at}.max_session"))?;
     let types = match &document.types {
         None => None,
         Some(types) if types.is_empty() => {
@@ -415,6 +437,7 @@ fn compile_issuer(
         published,
         skew,
         max_lifetime,
+        max_session,
         types,
         padded: document.padded,
         required_header: required_header(document, at)?,
@@ -569,7 +592,6 @@ fn compile_revocation(
     if kinds.is_empty() {
         return Err(Invalid::new(at("kinds"), "name at least one kind"));
     }
-    let longest = issuers.iter().map(|issuer| issuer.max_lifetime.saturating_add(issuer.skew)).max().unwrap_or(0);
     Ok(Revocation {
         cluster: document.cluster.clone(),
         authority,
@@ -577,7 +599,7 @@ fn compile_revocation(
         freshness: document.freshness.0,
         refresh_after: document.refresh_ahead.then(|| document.freshness.0.mul_f64(REFRESH_AGE)),
         derived: secret.derive(),
-        retention_seconds: u32::try_from(longest.saturating_add(iat_lead)).unwrap_or(u32::MAX),
+        needs: issuers.iter().map(|issuer| retention::needed(issuer, iat_lead, &kinds)).collect(),
         kinds,
         memo: KeyMemo::default(),
         iat_lead,

@@ -1,7 +1,7 @@
 //! What is asked about a token, and what the answers mean for it. Who asks, and when, is `checks`' matter.
 use std::cell::Cell;
 
-use wire::{Answer, Derived, Kind, RevocationKey, token_id_from_jti, token_id_from_signing_input};
+use wire::{Answer, Derived, Kind, Retention, RevocationKey, token_id_from_jti, token_id_from_signing_input};
 
 use crate::claims::optional_string;
 use crate::fault::{Denial, Fault};
@@ -15,6 +15,8 @@ pub struct Ask {
     /// At most one of each kind.
     pub keys: Vec<RevocationKey>,
     pub issued: UnixSeconds,
+    /// How long revocations must be kept for an answer to count.
+    pub needs: Retention,
     /// Names exactly this question: all of its keys and `issued`. Two tokens may share a `jti`, and only the whole
     /// says that they also share their fate.
     pub digest: [u8; 16],
@@ -38,6 +40,7 @@ impl Ask {
     /// [`Fault::InvalidClaim`] for a token that no revocation could be compared with.
     pub(crate) fn new(
         revocation: &Revocation,
+        place: usize,
         issuer: &str,
         payload: &Object<'_>,
         signing_input: &[u8],
@@ -58,11 +61,17 @@ impl Ask {
             return Err(Denial::new(Fault::InvalidClaim, "the token has none of the claims that could end it"));
         }
         let digest = digest(&revocation.derived, &keys, issued);
-        Ok(Self::of(keys, shared, issued, digest))
+        Ok(Self::of(keys, shared, issued, revocation.needs(place), digest))
     }
 
-    pub(crate) fn of(keys: Vec<RevocationKey>, shared: usize, issued: UnixSeconds, digest: [u8; 16]) -> Self {
-        Self { keys, shared, issued, digest, verdict: Cell::new(None), refreshed: Cell::new(None) }
+    pub(crate) fn of(
+        keys: Vec<RevocationKey>,
+        shared: usize,
+        issued: UnixSeconds,
+        needs: Retention,
+        digest: [u8; 16],
+    ) -> Self {
+        Self { keys, shared, issued, needs, digest, verdict: Cell::new(None), refreshed: Cell::new(None) }
     }
 
     /// The keys of this token alone, and those that many tokens have.

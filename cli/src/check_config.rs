@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::document::{self, Compiled, Found, Secrets};
 use crate::surroundings::Remark;
-use crate::{Outcome, say};
+use crate::{Outcome, kept_long_enough, say};
 
 #[derive(Args)]
 pub struct CheckConfig {
@@ -19,6 +19,10 @@ pub struct CheckConfig {
     file: PathBuf,
     #[command(flatten)]
     secrets: Secrets,
+    /// Ask this service too (its --listen) whether it keeps revocations for as long as these tokens live. Needs the secret
+    /// in the environment.
+    #[arg(long, value_name = "URL")]
+    service: Option<String>,
     /// One JSON document: `{"file", "ok", "configurations": [{"place", "ok", "error" and "more_errors", or "issuers",
     /// "rules", …, "around": [{"error", "field", "message"}]}]}`. `around` is about the bootstrap or WasmPlugin.
     #[arg(long)]
@@ -27,7 +31,13 @@ pub struct CheckConfig {
 
 impl CheckConfig {
     pub fn run(self) -> Result<Outcome> {
-        let found = document::read(&self.file, &self.secrets)?;
+        let mut found = document::read(&self.file, &self.secrets)?;
+        if let Some(url) = &self.service {
+            for found in &mut found {
+                let remarks = found.compiled.as_ref().map(|compiled| kept_long_enough::remarks(compiled, url));
+                found.remarks.extend(remarks.unwrap_or_default());
+            }
+        }
         let is_ok = found.iter().all(Found::is_ok);
         let file = self.file.display().to_string();
         if self.json {

@@ -389,7 +389,8 @@ impl Trace<'_> {
         let kind = if verified.is_opaque() { "kind" } else { "typ" };
         self.step("claims", format!("{kind}, aud, required claims and times are accepted{lifetime}"));
         let window = verified.window();
-        let (from, until) = (self.relative(window.from.0), self.relative(window.until.0));
+        let until = window.until.0.min(window.login_until.0);
+        let (from, until) = (self.relative(window.from.0), self.relative(until));
         self.step("window", format!("counts from {from} until {until}, clock skew included"));
 
         let rule = entered.rule();

@@ -14,6 +14,7 @@ mod clock;
 mod connections;
 mod gate;
 mod health;
+mod issuers;
 mod metrics;
 mod oauth2;
 mod openapi;

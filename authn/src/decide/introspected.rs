@@ -100,7 +100,7 @@ impl Policy {
                 // Nobody knows when it was issued: then every revocation of its user, client or issuer ends it, those
                 // too that a later login would survive.
                 let issued = times.issued.unwrap_or(UnixSeconds(0));
-                match Ask::new(revocation, &issuer.issuer, claims, token, None, Some(issued)) {
+                match Ask::new(revocation, place, &issuer.issuer, claims, token, None, Some(issued)) {
                     Ok(ask) => Questions::Ask(ask.into()),
                     Err(denial) => Questions::Unaskable(denial),
                 }

@@ -30,6 +30,8 @@ const MAX_TTL: Duration = Duration::from_secs(10 * 366 * 86_400);
 pub struct Ask {
     pub subject: Subject,
     pub reason: Option<String>,
+    /// Though no filter asks about such an issuer.
+    pub new_issuer: bool,
     /// `None`: until it is lifted.
     pub ttl: Option<Duration>,
 }
@@ -48,6 +50,8 @@ pub struct RevocationAsk {
     reason: Option<String>,
     /// As in `48h`; `never` for a key.
     ttl: Option<String>,
+    /// Whether an issuer is taken that no filter asks about.
+    new_issuer: Option<bool>,
 }
 
 /// A key id (`kid`) would be taken, and end nothing.
@@ -93,6 +97,7 @@ impl Ask {
         let id = fields.take("id", MAX_ID)?;
         let reason = fields.take("reason", MAX_REASON)?;
         let ttl = fields.take("ttl", 32)?;
+        let new_issuer = fields.take_bool("new_issuer")?;
         if let Some((name, _)) = fields.0.first() {
             return Err(Problem::field(name, "is not known here, or is given twice"));
         }
@@ -107,21 +112,14 @@ impl Ask {
             }
             None => Subject::from_fields(kind, issuer, id)?,
         };
-        // A revocation for a mistyped issuer succeeds, and ends nothing.
-        if !options.issuers.is_empty() && !options.issuers.contains(&subject.issuer) {
-            return Err(Problem::field(
-                "issuer",
-                &format!("must be one that the service was started with: {}", options.issuers.join(", ")),
-            ));
-        }
         let ttl = ttl_of(ttl, subject.kind, options)?;
-        Ok(Self { subject, reason, ttl })
+        Ok(Self { subject, reason, new_issuer, ttl })
     }
 
     /// Of another part of this service, for as long as such a revocation is kept.
     pub fn of(kind: Kind, issuer: &str, id: &str, reason: Option<&str>, options: &Options) -> Self {
         let subject = Subject { kind, issuer: issuer.to_owned(), id: Id::Text(id.to_owned()) };
-        Self { subject, reason: reason.map(str::to_owned), ttl: retention_of(kind, options) }
+        Self { subject, reason: reason.map(str::to_owned), new_issuer: false, ttl: retention_of(kind, options) }
     }
 
     /// Says in an audit entry what is revoked.
@@ -159,6 +157,27 @@ impl Ask {
 }
 
 impl Subject {
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// What a revocation of it ends. `before` is the time that it compares with.
+    pub fn ends_what(&self, before: Option<u64>) -> String {
+        let what = match self.kind {
+            Kind::Token => return "this one token".to_owned(),
+            Kind::Session => return "every token of this session, those that it is refreshed to as well".to_owned(),
+            Kind::SigningKey => return "every token that this key signed or will sign".to_owned(),
+            Kind::User => "every token of this user",
+            Kind::Client => "every token of this client",
+            Kind::Issuer => "every token of this issuer",
+        };
+        let before = before.unwrap_or_default();
+        format!(
+            "{what} whose login (auth_time) was before {before}; a token without auth_time counts by its iat, so one that a \
+             refresh brings later is not ended: end its session as well"
+        )
+    }
+
     fn from_fields(kind: Option<String>, issuer: Option<String>, id: Option<String>) -> Result<Self, Problem> {
         let kind = kind.ok_or_else(|| Problem::field("kind", "is missing; give it, or a `token`"))?;
         let kind: Kind = kind
@@ -242,10 +261,10 @@ fn filled(name: &str, value: Option<String>) -> Result<String, Problem> {
 /// session goes on getting tokens. So the lifetime of one token is not enough for those.
 fn retention_of(kind: Kind, options: &Options) -> Option<Duration> {
     match kind {
-        Kind::Token | Kind::User | Kind::Client | Kind::Issuer => {
-            Some(Duration::from_secs(options.retention_seconds()))
+        Kind::Token => Some(Duration::from_secs(options.retention_seconds())),
+        Kind::Session | Kind::User | Kind::Client | Kind::Issuer => {
+            Some(Duration::from_secs(options.login_retention_seconds()))
         }
-        Kind::Session => Some(options.session_retention),
         Kind::SigningKey => None,
     }
 }
@@ -261,7 +280,7 @@ fn ttl_of(text: Option<String>, kind: Kind, options: &Options) -> Result<Option<
     }
     let ttl = wire::parse_duration(&text).map_err(|error| Problem::field("ttl", &format!("is wrong: {error}")))?;
     // A key that is to come back, since its issuer has withdrawn it, must still outlive what the key signed.
-    let least = retention.unwrap_or(options.session_retention);
+    let least = retention.unwrap_or(Duration::from_secs(options.login_retention_seconds()));
     if ttl < least {
         let seconds = least.as_secs();
         return Err(Problem::field(
@@ -290,6 +309,15 @@ impl Fields {
             Value::String(text) if text.len() <= max => Ok(Some(text)),
             Value::String(_) => Err(Problem::field(name, &format!("must have at most {max} bytes"))),
             _ => Err(Problem::field(name, "must be a string")),
+        }
+    }
+
+    /// False, if it is not there.
+    fn take_bool(&mut self, name: &str) -> Result<bool, Problem> {
+        let Some(at) = self.0.iter().position(|(given, _)| given == name) else { return Ok(false) };
+        match self.0.swap_remove(at).1 {
+            Value::Bool(value) => Ok(value),
+            _ => Err(Problem::field(name, "must be true or false")),
         }
     }
 }
@@ -350,6 +378,7 @@ mod tests {
             ("ttl", r#"{"kind":"user","issuer":"i","id":"x","ttl":"1h"}"#),
             ("ttl", r#"{"kind":"user","issuer":"i","id":"x","ttl":"soon"}"#),
             ("ttl", r#"{"kind":"user","issuer":"i","id":"x","ttl":"99999d"}"#),
+            ("new_issuer", r#"{"kind":"user","issuer":"i","id":"x","new_issuer":"yes"}"#),
             ("token", r#"{"token":"nonsense"}"#),
             ("token", r#"{"token":"a.b.c.d.e"}"#),
             ("kind", r#"{"token":"e30.e30.","kind":"token"}"#),
@@ -365,10 +394,10 @@ mod tests {
     #[test]
     fn a_ttl_may_be_longer_than_retention_and_not_shorter() {
         let with = |ttl: &str| ask(&format!(r#"{{"kind":"issuer","issuer":"i","ttl":"{ttl}"}}"#));
-        assert!(with("86700s").is_err());
+        assert!(with("2592300s").is_err());
         assert!(with("never").is_err());
-        assert_eq!(with("86701s").unwrap().ttl, Some(Duration::from_secs(86_701)));
-        assert_eq!(ask(r#"{"kind":"issuer","issuer":"i"}"#).unwrap().ttl, Some(Duration::from_secs(86_701)));
+        assert_eq!(with("2592301s").unwrap().ttl, Some(Duration::from_secs(2_592_301)));
+        assert_eq!(ask(r#"{"kind":"issuer","issuer":"i"}"#).unwrap().ttl, Some(Duration::from_secs(2_592_301)));
     }
 
     // A dead session or key that expired after a token's lifetime let tokens through that were issued since.
@@ -377,30 +406,25 @@ mod tests {
         let thumbprint = "A".repeat(43);
         let with =
             |kind: &str, ttl: &str| ask(&format!(r#"{{"kind":"{kind}","issuer":"i","id":"{thumbprint}"{ttl}}}"#));
-        let month = Some(Duration::from_secs(30 * 86_400));
+        let month = Some(Duration::from_secs(30 * 86_400 + 301));
         assert_eq!(with("session", "").unwrap().ttl, month);
-        assert!(with("session", r#","ttl":"2591999s""#).is_err());
+        assert!(with("session", r#","ttl":"2592300s""#).is_err());
         assert!(with("session", r#","ttl":"never""#).is_err());
         assert_eq!(with("key", "").unwrap().ttl, None);
         assert_eq!(with("key", r#","ttl":"never""#).unwrap().ttl, None);
-        assert!(with("key", r#","ttl":"2591999s""#).is_err());
-        assert_eq!(with("key", r#","ttl":"30d""#).unwrap().ttl, month);
+        assert!(with("key", r#","ttl":"2592300s""#).is_err());
+        assert_eq!(with("key", r#","ttl":"2592301s""#).unwrap().ttl, month);
         assert_eq!(with("token", "").unwrap().ttl, Some(Duration::from_secs(86_701)));
         assert_eq!(with("key", "").unwrap().note(5, "admin").until, None);
     }
 
     #[test]
-    fn an_issuer_that_nobody_has_is_refused() {
-        let known = Options { issuers: vec!["i".into(), "j".into()], ..options() };
-        let read = |json: &str| Ask::read(json.as_bytes(), &known).map_err(|problem| serde_json::to_string(&problem));
-        assert!(read(r#"{"kind":"user","issuer":"j","id":"x"}"#).is_ok());
-        for json in [
-            r#"{"kind":"user","issuer":"i/","id":"x"}"#.to_owned(),
-            r#"{"kind":"issuer","issuer":"k"}"#.to_owned(),
-            format!(r#"{{"token":"{}"}}"#, jwt(r#"{"iss":"k","jti":"x"}"#)),
-        ] {
-            let problem = read(&json).map(|_| ()).unwrap_err().unwrap();
-            assert!(problem.contains(r#""field":"issuer""#) && problem.contains("i, j"), "{problem}");
+    fn what_ends_is_said_for_each_kind() {
+        let thumbprint = "A".repeat(43);
+        for kind in ["token", "session", "user", "client", "key"] {
+            let ask = ask(&format!(r#"{{"kind":"{kind}","issuer":"i","id":"{thumbprint}"}}"#)).unwrap();
+            let said = ask.subject.ends_what(Some(1234));
+            assert_eq!(said.contains("before 1234"), ask.subject.ends() == Ends::IssuedUntilNow, "{kind}: {said}");
         }
     }
 

@@ -103,6 +103,11 @@ pub struct ProvidersError {
 }
 
 impl Providers {
+    /// The issuers whose tokens they may end.
+    pub fn subject_issuers(&self) -> impl Iterator<Item = &String> {
+        self.providers.iter().flat_map(Provider::subject_issuers)
+    }
+
     /// `issuers` are those for whom revocations are taken; any, if empty.
     ///
     /// # Errors
