@@ -48,8 +48,8 @@ document! {
         /// What the upstream is told about the token, unless a rule says otherwise.
         #[serde(default)]
         pub forward: Forward,
-        /// Remove request headers by which some backends take another host, path, prefix or method than the one that was
-        /// matched: X-Forwarded-Host, X-Original-URL, X-HTTP-Method-Override and those that docs/overrides.md lists.
+        /// Remove request headers by which some backends take another host, path, prefix, method or scheme than that of the
+        /// request: X-Forwarded-Host, X-Original-URL, X-HTTP-Method-Override and those that docs/overrides.md lists.
         /// Default true.
         #[serde(default = "default_true")]
         pub remove_override_headers: bool,

@@ -12,10 +12,11 @@ use crate::request::Request;
 use crate::scan;
 
 use self::chunks::{Chunk, ChunkedCookie, Chunks};
-use self::spelling::SourceName;
+use self::spelling::{Reading, SourceName};
 use self::websocket::WebsocketTokens;
 
 mod chunks;
+mod compatible;
 mod spelling;
 mod websocket;
 
@@ -156,8 +157,8 @@ impl Credentials {
         let (path, query) = split_query(path_with_query);
         let query = query.filter(|_| !self.query.is_empty())?;
         let is_removed = |part: &[u8]| {
-            let name = part.split(|byte| *byte == b'=').next().unwrap_or_default();
-            self.query.iter().any(|own| own.is_read_as(name))
+            let name = Reading::of(part.split(|byte| *byte == b'=').next().unwrap_or_default());
+            self.query.iter().any(|own| own.is_read_as(&name))
         };
         let rest = without_parts(query, b'&', |parameter| match is_removed(parameter) {
             true => Kept::Nothing,
@@ -200,7 +201,8 @@ impl Credentials {
     /// Without the aliases, and without the cookies of the sources that `goes` names. None: nothing is to go.
     fn without_cookies(&self, value: &[u8], goes: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
         let is_alias = |name: &[u8]| {
-            self.cookies.iter().any(|own| own.is_read_as(name)) && !self.cookies.iter().any(|own| own.is(name))
+            let reading = Reading::of(name);
+            self.cookies.iter().any(|own| own.is_read_as(&reading)) && !self.cookies.iter().any(|own| own.is(name))
         };
         without_parts(value, b';', |cookie| {
             let (name, _) = split_cookie(cookie);
@@ -215,7 +217,9 @@ impl Credentials {
             without_parts(cookie, b',', |part| {
                 let is_other = !std::mem::take(&mut is_first);
                 let name = split_cookie(part).0;
-                let is_tokens = || self.cookies.iter().any(|own| own.is_read_as(name)) || self.chunk(name).is_some();
+                let reading = Reading::of(name);
+                let is_read_as = || self.cookies.iter().any(|own| own.is_read_as(&reading));
+                let is_tokens = || is_read_as() || self.chunk(name).is_some();
                 match is_other && is_tokens() {
                     true => Kept::Nothing,
                     false => Kept::All,

@@ -187,13 +187,18 @@ impl Root {
         // First of all, so that no way out of here leaves a header that only we may set.
         let mut cleared = Ok(());
         let mut token_was_in_path = false;
-        for edit in self.policy.clear(&request) {
-            cleared = cleared.and(apply(&edit));
+        let edits = self.policy.clear(&request);
+        for edit in &edits {
+            cleared = cleared.and(apply(edit));
             match edit {
                 Edit::Remove(_) => self.metrics.count(Counter::SpoofedHeader),
                 Edit::Set(":path", _) => token_was_in_path = true,
                 Edit::Set(..) => {}
             }
+        }
+        // Routes can match the host, the path and any header.
+        if !edits.is_empty() {
+            cleared = cleared.and_then(|()| host::clear_route_cache());
         }
         if cleared.is_err() {
             return self.refuse(stream, None, &Denial::new(Fault::RequestMalformed, "a header cannot be changed"));

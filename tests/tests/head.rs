@@ -126,6 +126,12 @@ async fn the_host_that_was_judged_is_the_one_that_is_routed_and_forwarded() {
             "public.example.com\\",
             "public.example.com,other.example.com",
             "public.example.com other.example.com",
+            "127.1",
+            "2130706433",
+            "0x7f.0.0.1",
+            "0177.0.0.1",
+            "017700000001",
+            "127.0.0.01:80",
             "[::1",
             "[::1]x",
             "[fe80::1%25eth0]",
@@ -302,6 +308,19 @@ async fn a_second_token_under_another_spelling_does_not_reach_the_upstream() {
         "access_token%5B%5D=evil-token",
         "access%2Etoken=evil-token",
         "ACCESS+TOKEN=evil-token",
+        "%u0061ccess_token=evil-token",
+        "%25u0061ccess_token=evil-token",
+        "%2561ccess_token=evil-token",
+        "acc%ess_token=evil-token",
+        "acce%C5%BF%C5%BF_token=evil-token",
+        "access_to%E2%84%AAen=evil-token",
+        "%EF%BD%81ccess_token=evil-token",
+        "%uff41ccess_token=evil-token",
+        "%c1%a1ccess_token=evil-token",
+        "acce%C3%9F_token=evil-token",
+        "?access_token=evil-token",
+        "access_token%00=evil-token",
+        "%0baccess_token%09=evil-token",
     ];
     for query in queries {
         let request = Request::get(&format!("/x?keep=1&{query}"))
@@ -313,8 +332,13 @@ async fn a_second_token_under_another_spelling_does_not_reach_the_upstream() {
             assert!(response.text().contains("keep=1"), "{query}: {}", response.text());
         }
     }
-    let headers: [(&str, &str); 9] = [
+    let headers: [(&str, &str); 14] = [
         ("cookie", "Session=evil-token; keep=1"),
+        ("cookie", "keep=1; %2573ession=evil-token"),
+        ("cookie", "keep=1; %u0073ession=evil-token"),
+        ("cookie", "keep=1; \u{17f}ession=evil-token"),
+        ("cookie", "keep=1; se\u{df}ion=evil-token"),
+        ("cookie", "keep=1; \u{ff33}ession=evil-token"),
         ("cookie", "keep=1; SESSION=evil-token"),
         ("cookie", "keep=1; %73ession=evil-token"),
         ("cookie", "keep=1,session=evil-token"),
