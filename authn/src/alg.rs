@@ -15,6 +15,7 @@ pub enum Algorithm {
     Ps512,
     Es256,
     Es384,
+    Es512,
     /// Ed25519 only; Ed448 is not there. RFC 9864's name for it, `Ed25519`, is not accepted: with two names for one
     /// algorithm, "the header's `alg` equals the key's" would no longer be a comparison.
     EdDsa,
@@ -27,6 +28,7 @@ pub enum Family {
     Rsa,
     P256,
     P384,
+    P521,
     Ed25519,
 }
 
@@ -43,6 +45,7 @@ impl Algorithm {
         Algorithm::Ps512,
         Algorithm::Es256,
         Algorithm::Es384,
+        Algorithm::Es512,
         Algorithm::EdDsa,
     ];
 
@@ -60,6 +63,7 @@ impl Algorithm {
             Algorithm::Ps512 => "PS512",
             Algorithm::Es256 => "ES256",
             Algorithm::Es384 => "ES384",
+            Algorithm::Es512 => "ES512",
             Algorithm::EdDsa => "EdDSA",
         }
     }
@@ -76,6 +80,7 @@ impl Algorithm {
             Algorithm::Ps256 | Algorithm::Ps384 | Algorithm::Ps512 => Family::Rsa,
             Algorithm::Es256 => Family::P256,
             Algorithm::Es384 => Family::P384,
+            Algorithm::Es512 => Family::P521,
             Algorithm::EdDsa => Family::Ed25519,
         }
     }
@@ -96,14 +101,15 @@ mod tests {
         for algorithm in Algorithm::ALL {
             assert_eq!(Algorithm::from_name(algorithm.name()), Some(*algorithm));
         }
-        assert_eq!(Algorithm::ALL.len(), 12);
+        assert_eq!(Algorithm::ALL.len(), 13);
     }
 
     #[test]
     fn knows_no_other_name_and_no_other_case() {
-        for name in
-            ["none", "None", "NONE", "", "hs256", "EDDSA", "Ed25519", "Ed448", "ES512", "ES256K", "RS1", " RS256"]
-        {
+        for name in [
+            "none", "None", "NONE", "", "hs256", "EDDSA", "Ed25519", "Ed448", "ES521", "es512", "ES256K", "RS1",
+            " RS256",
+        ] {
             assert_eq!(Algorithm::from_name(name), None, "{name}");
         }
     }

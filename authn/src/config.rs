@@ -115,7 +115,7 @@ document! {
         /// The one algorithm that this key is used with. Default: the JWK's `alg`, else every algorithm that the issuer
         /// lists and that fits the key.
         pub alg: Option<String>,
-        /// A public key as a JWK (RFC 7517): RSA, EC P-256 or P-384, OKP Ed25519.
+        /// A public key as a JWK (RFC 7517): RSA, EC P-256, P-384 or P-521, OKP Ed25519.
         pub jwk: Option<serde_json::Map<String, serde_json::Value>>,
         /// A public key as PEM (SubjectPublicKeyInfo, RFC 7468).
         pub pem: Option<String>,

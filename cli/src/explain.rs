@@ -486,7 +486,7 @@ impl Trace<'_> {
         // The thumbprint of a secret would let others try secrets against it.
         let key = match header.alg.family() {
             Family::Hmac => "a shared secret".to_owned(),
-            Family::Rsa | Family::P256 | Family::P384 | Family::Ed25519 => {
+            Family::Rsa | Family::P256 | Family::P384 | Family::P521 | Family::Ed25519 => {
                 format!("the key with thumbprint {}", b64::encode(signer.thumbprint))
             }
         };
