@@ -16,10 +16,13 @@ pub enum Algorithm {
     Es256,
     Es384,
     Es512,
-    /// Ed25519 only; Ed448 is not there. RFC 9864's name for it, `Ed25519`, is not accepted: with two names for one
-    /// algorithm, "the header's `alg` equals the key's" would no longer be a comparison.
+    /// Ed25519 only; Ed448 is not there. RFC 9864's name for it, `Ed25519`, is read as the same: names are compared as what
+    /// they mean, and a header with one fits a key with the other.
     EdDsa,
 }
+
+/// RFC 9864 section 2.2: EdDSA with a key of Ed25519.
+const ED25519: &str = "Ed25519";
 
 /// The kind of key that an algorithm needs. Keys of one family never verify for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +73,9 @@ impl Algorithm {
 
     /// Case matters (RFC 7515 section 4.1.1).
     pub fn from_name(name: &str) -> Option<Self> {
+        if name == ED25519 {
+            return Some(Algorithm::EdDsa);
+        }
         Self::ALL.iter().copied().find(|algorithm| algorithm.name() == name)
     }
 
@@ -102,12 +108,26 @@ mod tests {
             assert_eq!(Algorithm::from_name(algorithm.name()), Some(*algorithm));
         }
         assert_eq!(Algorithm::ALL.len(), 13);
+        assert_eq!(Algorithm::from_name("Ed25519"), Some(Algorithm::EdDsa));
     }
 
     #[test]
     fn knows_no_other_name_and_no_other_case() {
         for name in [
-            "none", "None", "NONE", "", "hs256", "EDDSA", "Ed25519", "Ed448", "ES521", "es512", "ES256K", "RS1",
+            "none",
+            "None",
+            "NONE",
+            "",
+            "hs256",
+            "EDDSA",
+            "ed25519",
+            "ED25519",
+            "Ed25519ph",
+            "Ed448",
+            "ES521",
+            "es512",
+            "ES256K",
+            "RS1",
             " RS256",
         ] {
             assert_eq!(Algorithm::from_name(name), None, "{name}");

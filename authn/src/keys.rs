@@ -31,6 +31,8 @@ pub(crate) const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", 
 #[derive(Clone)]
 pub struct Key {
     kid: Option<String>,
+    /// The issuers that a JWK says it is for, as Entra ID writes it.
+    issuer: Option<Box<str>>,
     algorithms: Vec<Algorithm>,
     material: Material,
     thumbprint: [u8; 32],
@@ -183,7 +185,8 @@ impl Key {
             },
             _ => Err(KeyError::UnknownKeyType),
         }?;
-        public.into_key(kid, alg, allowed)
+        let issuer = jwk_string(jwk, "issuer")?.map(Into::into);
+        Ok(Self { issuer, ..public.into_key(kid, alg, allowed)? })
     }
 
     /// A public key as PEM (RFC 7468 section 13: `PUBLIC KEY`, one block).
@@ -231,6 +234,7 @@ impl Key {
         }
         Ok(Self {
             kid: checked_kid(kid)?,
+            issuer: None,
             algorithms,
             material: Material::Hmac(Box::new(states)),
             thumbprint: thumbprint(&format!(r#"{{"k":"{}","kty":"oct"}}"#, b64::encode(secret))),
@@ -241,6 +245,11 @@ impl Key {
 
     pub fn kid(&self) -> Option<&str> {
         self.kid.as_deref()
+    }
+
+    /// The member `issuer` of its JWK: which tenants' issuers it is for, where a provider has several.
+    pub(crate) fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
     }
 
     /// What this key may verify: at least one, all of one family.
@@ -381,6 +390,7 @@ impl PublicKey {
     fn into_key(self, kid: Option<String>, alg: Option<Algorithm>, allowed: &[Algorithm]) -> Result<Key, KeyError> {
         Ok(Key {
             kid: checked_kid(kid)?,
+            issuer: None,
             algorithms: fitting(self.material.family(), alg, allowed)?,
             material: self.material,
             thumbprint: self.thumbprint,

@@ -154,7 +154,9 @@ impl Jwks {
         // No secret plays a part here.
         let compiled = document::read_one(config, &Secrets::assumed())?;
         let is_it = |(place, issuer): &(usize, &Issuer)| {
-            compiled.policy.issuer_name(*place) == Some(name) || issuer.issuer == name
+            compiled.policy.issuer_name(*place) == Some(name)
+                || issuer.issuer == name
+                || compiled.policy.issuer_place(name) == Some(*place)
         };
         let Some((place, issuer)) = compiled.document.issuers.iter().enumerate().find(is_it) else {
             bail!("{} has no issuer `{name}`", config.display());

@@ -24,6 +24,7 @@ mod session;
 mod signals;
 mod signing;
 mod store;
+mod tenants;
 mod throttle;
 mod tls;
 

@@ -114,6 +114,17 @@ fn one_algorithm_of_the_jwk_or_of_the_configuration_narrows() {
     assert_eq!(from_jwk(rsa_with(json!({"alg": "ES256"}))).unwrap_err(), KeyError::AlgorithmMismatch(Algorithm::Es256));
     // An RSA key that says it is for HMAC: the confusion, tried through the key set.
     assert_eq!(from_jwk(rsa_with(json!({"alg": "HS256"}))).unwrap_err(), KeyError::AlgorithmMismatch(Algorithm::Hs256));
+    let okp = |alg: &str| from_jwk(with(Family::Ed25519, json!({"alg": alg})));
+    for alg in ["EdDSA", "Ed25519"] {
+        assert_eq!(okp(alg).unwrap().algorithms(), [Algorithm::EdDsa], "{alg}");
+    }
+    assert_eq!(okp("Ed448").unwrap_err(), KeyError::UnknownAlgorithm);
+    let ed448 = with(Family::Ed25519, json!({"crv": "Ed448", "x": b64::encode([7; 57])}));
+    assert_eq!(from_jwk(ed448).unwrap_err(), KeyError::UnknownCurve);
+    assert_eq!(
+        from_jwk(rsa_with(json!({"alg": "Ed25519"}))).unwrap_err(),
+        KeyError::AlgorithmMismatch(Algorithm::EdDsa)
+    );
     for alg in ["RSA-OAEP", "none", "rs256", ""] {
         assert_eq!(from_jwk(rsa_with(json!({"alg": alg}))).unwrap_err(), KeyError::UnknownAlgorithm);
     }

@@ -15,6 +15,7 @@ use crate::audit::Event;
 use crate::options::Options;
 use crate::seal::Note;
 use crate::store::Ends;
+use crate::tenants;
 
 const MAX_ISSUER: usize = 2048;
 const MAX_ID: usize = 2048;
@@ -108,7 +109,14 @@ impl Ask {
             None => Subject::from_fields(kind, issuer, id)?,
         };
         // A revocation for a mistyped issuer succeeds, and ends nothing.
-        if !options.issuers.is_empty() && !options.issuers.contains(&subject.issuer) {
+        if subject.issuer.contains(tenants::PLACEHOLDER) {
+            return Err(Problem::field(
+                "issuer",
+                "must be one tenant's own, as its tokens have it in `iss`: no token has the pattern",
+            ));
+        }
+        let is_known = |known: &String| tenants::is_issuer_or_tenant(known, &subject.issuer);
+        if !options.issuers.is_empty() && !options.issuers.iter().any(is_known) {
             return Err(Problem::field(
                 "issuer",
                 &format!("must be one that the service was started with: {}", options.issuers.join(", ")),
@@ -419,6 +427,16 @@ mod tests {
         {
             assert!(ask(&format!(r#"{{"token":"{}"}}"#, jwt(payload))).is_err(), "{payload}");
         }
+    }
+
+    #[test]
+    fn a_pattern_is_no_issuer_and_its_tenants_are() {
+        let pattern = "https://login.example/{tenant}/v2.0";
+        let body = |issuer: &str| format!(r#"{{"kind":"issuer","issuer":"{issuer}"}}"#);
+        assert!(ask(&body(pattern)).is_err());
+        let known = Options { issuers: vec![pattern.to_owned()], ..options() };
+        let tried = |issuer: &str| Ask::read(body(issuer).as_bytes(), &known).is_ok();
+        assert!(tried("https://login.example/acme/v2.0") && !tried("https://login.example/a/b/v2.0"));
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub enum Algorithm {
     ES256,
     ES384,
     ES512,
+    /// `Ed25519` of RFC 9864 is the same: other keys of EdDSA are not taken.
+    #[serde(alias = "Ed25519")]
     EdDSA,
 }
 
@@ -57,6 +59,7 @@ impl Algorithm {
 
     /// Case counts (RFC 7515 section 4.1.1).
     pub fn from_name(name: &str) -> Option<Self> {
+        let name = if name == "Ed25519" { "EdDSA" } else { name };
         Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
 
