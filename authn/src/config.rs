@@ -71,12 +71,16 @@ document! {
     pub struct Issuer {
         /// The name in rules, logs and metrics: letters, digits, `-`, `_`. Default: the issuer's place, `issuer-0` and so on.
         pub name: Option<String>,
-        /// The exact `iss` (RFC 7519 section 4.1.1), compared byte by byte.
+        /// The exact `iss` (RFC 7519 section 4.1.1), compared byte by byte. One segment of its path may be `{tenant}`, as in
+        /// `https://login.microsoftonline.com/{tenant}/v2.0`: then each tenant's `iss` is an issuer of its own.
         pub issuer: String,
+        /// What `{tenant}` may be: a list of 1 to 1024, or `any` in so many words. Each is 1 to 128 characters of A-Z, a-z, 0-9,
+        /// `-`, `.`, `_`, `~`, compared byte by byte. Required with `{tenant}`.
+        pub tenants: Option<Tenants>,
         /// The values of `aud` that are accepted, or `any` in so many words.
         pub audiences: Audiences,
-        /// The algorithms accepted from this issuer (RFC 7518 section 3.1; RFC 8037). At least one, unless all of its tokens
-        /// are opaque.
+        /// The algorithms accepted from this issuer (RFC 7518 section 3.1; RFC 8037; `Ed25519` of RFC 9864 is EdDSA). At least
+        /// one, unless all of its tokens are opaque.
         #[serde(default)]
         pub algorithms: Vec<String>,
         /// Keys written here. Exactly one of `keys` and `jwks`, or neither where `introspection` stands alone.
@@ -120,7 +124,7 @@ document! {
         /// The one algorithm that this key is used with. Default: the JWK's `alg`, else every algorithm that the issuer
         /// lists and that fits the key.
         pub alg: Option<String>,
-        /// A public key as a JWK (RFC 7517): RSA, EC P-256 or P-384, OKP Ed25519.
+        /// A public key as a JWK (RFC 7517): RSA, EC P-256, P-384 or P-521, OKP Ed25519.
         pub jwk: Option<serde_json::Map<String, serde_json::Value>>,
         /// A public key as PEM (SubjectPublicKeyInfo, RFC 7468).
         pub pem: Option<String>,
@@ -591,6 +595,15 @@ choice! {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "snake_case", untagged, expecting = "expected the word `any`, or a list of audiences")]
 pub enum Audiences {
+    Any(AnyWord),
+    These(Vec<String>),
+}
+
+/// `any`, or a list of at least one.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
+#[serde(rename_all = "snake_case", untagged, expecting = "expected the word `any`, or a list of tenants")]
+pub enum Tenants {
     Any(AnyWord),
     These(Vec<String>),
 }

@@ -307,7 +307,7 @@ impl Policy {
         let questions = match self.revocation() {
             None => Questions::None,
             Some(revocation) => {
-                let (name, input) = (&issuer.issuer, unverified.signing_input());
+                let (name, input) = (claims::unverified_issuer(claims)?, unverified.signing_input());
                 match Ask::new(revocation, place, name, claims, input, Some(&thumbprint), times.issued) {
                     Ok(ask) => Questions::Ask(Rc::new(ask)),
                     Err(denial) => Questions::Unaskable(denial),
@@ -366,8 +366,9 @@ impl Policy {
         claims: &Object<'_>,
         now: Now,
     ) -> Result<Signer, Unverifiable> {
-        let place = self.by_issuer.get(claims::unverified_issuer(claims)?).copied();
-        let Some((place, issuer)) = place.and_then(|place| Some((place, self.issuers.get(place)?))) else {
+        let iss = claims::unverified_issuer(claims)?;
+        let Some((place, issuer)) = self.by_issuer.find(iss).and_then(|place| Some((place, self.issuers.get(place)?)))
+        else {
             return Err(unknown_issuer().into());
         };
         let header = unverified.header();
@@ -388,6 +389,11 @@ impl Policy {
         // not buy that work. Nothing is admitted on the strength of a claim that nobody has verified.
         claims::check_unexpired(issuer, claims, now.wall)?;
         for key in candidates {
+            if let (Some(tenants), Some(of)) = (&issuer.tenants, key.issuer())
+                && !tenants.may_sign(of, iss)
+            {
+                continue;
+            }
             if engine.verify(key, header.alg, unverified.signing_input(), unverified.signature()).is_ok() {
                 let (thumbprint, generation) = (*key.thumbprint(), current.generation);
                 return Ok(Signer { issuer: place, thumbprint, generation });
@@ -407,10 +413,9 @@ impl Policy {
         }
         let unverified = self.unverified(&verified.token)?;
         let payload = unverified.parse_payload()?;
-        let (Some(claims), Some(issuer)) = (payload.as_object(), self.issuers.get(verified.issuer)) else {
-            return Err(unknown_issuer());
-        };
-        revocation::keys(revocation, &issuer.issuer, claims, unverified.signing_input(), Some(&verified.thumbprint))
+        let claims = payload.as_object().ok_or_else(unknown_issuer)?;
+        let iss = claims::unverified_issuer(claims)?;
+        revocation::keys(revocation, iss, claims, unverified.signing_input(), Some(&verified.thumbprint))
     }
 
     /// Judges a verified token by the request's rule, its time and its binding: at every use, cached or not.

@@ -47,6 +47,7 @@ pub mod revocation;
 pub mod route;
 mod scan;
 pub mod shared;
+mod tenants;
 pub mod time;
 pub mod token_cache;
 

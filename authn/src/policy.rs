@@ -23,6 +23,7 @@ use crate::origin::Origins;
 use crate::overrides;
 use crate::retention;
 use crate::route::Router;
+use crate::tenants::{Issuers, Pattern};
 use crate::time::Monotonic;
 
 /// Gives the bytes of an environment variable of the VM.
@@ -31,7 +32,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
 #[derive(Debug)]
 pub struct Policy {
     pub(crate) issuers: Vec<Issuer>,
-    pub(crate) by_issuer: HashMap<String, usize>,
+    pub(crate) by_issuer: Issuers,
     pub(crate) credentials: Credentials,
     pub(crate) router: Router,
     pub(crate) rules: Vec<Rule>,
@@ -47,7 +48,9 @@ pub struct Policy {
 #[derive(Debug)]
 pub(crate) struct Issuer {
     pub(crate) name: String,
+    /// Of a provider with tenants, the pattern as it is written: each token's own `iss` is the issuer.
     pub(crate) issuer: String,
+    pub(crate) tenants: Option<Pattern>,
     pub(crate) audiences: Option<Vec<String>>,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) keys: KeySet,
@@ -241,6 +244,12 @@ impl Policy {
         self.clear.iter().map(HeaderName::as_str)
     }
 
+    /// The place in the document of the issuer that this `iss` names; or that has it as its pattern.
+    pub fn issuer_place(&self, iss: &str) -> Option<usize> {
+        let is_pattern = || self.issuers.iter().position(|issuer| issuer.issuer == iss);
+        self.by_issuer.find(iss).or_else(is_pattern)
+    }
+
     /// The name of the issuer at this place of the document.
     pub fn issuer_name(&self, place: usize) -> Option<&str> {
         self.issuers.get(place).map(|issuer| issuer.name.as_str())
@@ -260,7 +269,14 @@ impl Policy {
             })
         };
         let issuers = self.issuers.iter().zip(&revocation.needs).enumerate().filter(|(place, _)| asks(*place));
-        issuers.map(|(_, (issuer, needs))| NamedIssuer { issuer: issuer.issuer.clone(), needs: *needs }).collect()
+        let mut named = Vec::new();
+        for (_, (issuer, needs)) in issuers {
+            match issuer.tenants.as_ref().and_then(Pattern::issuers) {
+                Some(tenants) => named.extend(tenants.map(|issuer| NamedIssuer { issuer, needs: *needs })),
+                None => named.push(NamedIssuer { issuer: issuer.issuer.clone(), needs: *needs }),
+            }
+        }
+        named
     }
 }
 
@@ -326,24 +342,21 @@ fn compile_issuers(
     documents: &[config::Issuer],
     limits: &config::Limits,
     environment: Environment<'_>,
-) -> Result<(Vec<Issuer>, HashMap<String, usize>), Invalid> {
+) -> Result<(Vec<Issuer>, Issuers), Invalid> {
     if documents.is_empty() || documents.len() > MAX_ISSUERS {
         return Err(Invalid::new("issuers", format!("1 to {MAX_ISSUERS} issuers are needed")));
     }
     let mut issuers: Vec<Issuer> = Vec::with_capacity(documents.len());
-    let mut by_issuer = HashMap::new();
+    let mut by_issuer = Issuers::default();
     for (place, document) in documents.iter().enumerate() {
         let at = format!("issuers[{place}]");
         let issuer = compile_issuer(document, place, &at, limits, environment)?;
         if issuers.iter().any(|other| other.name == issuer.name) {
             return Err(Invalid::new(format!("{at}.name"), format!("two issuers are named `{}`", issuer.name)));
         }
-        if by_issuer.insert(issuer.issuer.clone(), place).is_some() {
-            return Err(Invalid::new(
-                format!("{at}.issuer"),
-                "this issuer is listed twice: put all of its keys under one entry",
-            ));
-        }
+        by_issuer
+            .add(&issuer.issuer, issuer.tenants.as_ref(), place)
+            .map_err(|why| Invalid::new(format!("{at}.issuer"), why))?;
         issuers.push(issuer);
     }
     Ok((issuers, by_issuer))
@@ -359,6 +372,7 @@ fn compile_issuer(
     if document.issuer.is_empty() {
         return Err(Invalid::new(format!("{at}.issuer"), "must not be empty"));
     }
+    let tenants = Pattern::compile(document, at)?;
     let audiences = match &document.audiences {
         Audiences::Any(_) => None,
         Audiences::These(these) if these.is_empty() => {
@@ -376,10 +390,13 @@ fn compile_issuer(
             let known: Vec<&str> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
             Invalid::new(&field, format!("`{name}` is not supported; use one of {}", known.join(", ")))
         })?;
-        if algorithms.contains(&algorithm) {
+        if document.algorithms.iter().take(i).any(|earlier| earlier == name) {
             return Err(Invalid::new(field, format!("`{name}` is listed twice")));
         }
-        algorithms.push(algorithm);
+        // EdDSA and Ed25519 are one.
+        if !algorithms.contains(&algorithm) {
+            algorithms.push(algorithm);
+        }
     }
     // Then no JWT of this issuer can be verified, and what is for JWTs only is most likely a mistake.
     let is_opaque_only = document.introspection.is_some() && document.keys.is_empty() && document.jwks.is_none();
@@ -431,6 +448,7 @@ fn compile_issuer(
     Ok(Issuer {
         name: name_or(document.name.as_deref(), "issuer", place, at)?,
         issuer: document.issuer.clone(),
+        tenants,
         audiences,
         algorithms,
         keys,

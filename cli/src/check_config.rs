@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use authn::config::RevocationMode;
-use authn::config::{Audiences, BindingMode, Document, Match, OpaqueFormat, PathMatch, Rule};
+use authn::config::{Audiences, BindingMode, Document, Match, OpaqueFormat, PathMatch, Rule, Tenants};
 use authn::invalid::Invalid;
 use clap::Args;
 use serde_json::json;
@@ -152,6 +152,11 @@ fn warnings(document: &Document) -> Vec<Warning> {
         if let Audiences::Any(_) = issuer.audiences {
             let message = "tokens that were meant for other services are accepted";
             warn(format!("issuers[{place}].audiences"), message.to_owned());
+        }
+        if let Some(Tenants::Any(_)) = issuer.tenants {
+            let message =
+                "everybody whom the provider has is accepted, in whichever tenant: have rules look at who it is";
+            warn(format!("issuers[{place}].tenants"), message.to_owned());
         }
         let format = issuer.introspection.as_ref().map(|introspection| &introspection.format);
         if let Some(OpaqueFormat::Shape(shape)) = format

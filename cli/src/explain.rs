@@ -482,12 +482,14 @@ impl Trace<'_> {
         let signer = policy.signer(&Portable, &self.keyrings, &unverified, claims, now);
         let signer = signer.map_err(|unverifiable| unverifiable.denial)?;
         let name = policy.issuer_name(signer.issuer).unwrap_or_default();
-        let iss = document.issuers.get(signer.issuer).map(|issuer| issuer.issuer.as_str()).unwrap_or_default();
-        self.step("issuer", format!("{name}, {iss:?}"));
+        let iss = claims.get("iss").and_then(Json::as_str).unwrap_or_default();
+        let written = document.issuers.get(signer.issuer).map(|issuer| issuer.issuer.as_str()).unwrap_or_default();
+        let tenant = if written == iss { String::new() } else { format!(", a tenant of {written:?}") };
+        self.step("issuer", format!("{name}, {iss:?}{tenant}"));
         // The thumbprint of a secret would let others try secrets against it.
         let key = match header.alg.family() {
             Family::Hmac => "a shared secret".to_owned(),
-            Family::Rsa | Family::P256 | Family::P384 | Family::Ed25519 => {
+            Family::Rsa | Family::P256 | Family::P384 | Family::P521 | Family::Ed25519 => {
                 format!("the key with thumbprint {}", b64::encode(signer.thumbprint))
             }
         };

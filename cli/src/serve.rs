@@ -94,7 +94,8 @@ pub struct Serve {
     #[arg(long, env = "PORTCULLIS_MAX_LIFETIME", value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
     max_lifetime: Duration,
     /// An issuer for whom revocations are taken though no filter has told of it; repeat it for each. Filters tell which
-    /// issuers they ask about, and revocations for others, mistyped perhaps, are refused.
+    /// issuers they ask about, and revocations for others, mistyped perhaps, are refused. `{tenant}` stands for one segment
+    /// of the path, as in the filter's.
     #[arg(long = "issuer", env = "PORTCULLIS_ISSUERS", value_name = "URL", value_delimiter = ',')]
     issuers: Vec<String>,
     /// A file, JSON or YAML, with the providers that may end sessions: by logout tokens at /oauth2/backchannel-logout and

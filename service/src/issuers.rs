@@ -11,6 +11,7 @@ use wire::check::{NamedIssuer, Trouble};
 use crate::clock::unix_seconds;
 use crate::options::Options;
 use crate::store::{KnownIssuers, Store};
+use crate::tenants;
 
 /// Of 64 filters with all issuers that one may have, different ones each.
 const MAX_ISSUERS: usize = 16 * 1024;
@@ -22,8 +23,6 @@ const STORED_EVERY: u64 = 3600;
 const WARNED_EVERY: u64 = 600;
 /// More are not listed in an error.
 const LISTED: usize = 5;
-/// As authn writes an issuer that has one name for each tenant.
-const TENANT: &str = "{tenant}";
 
 #[derive(Debug)]
 pub struct Issuers {
@@ -119,14 +118,7 @@ pub fn to_store(issuers: &[String]) -> KnownIssuers<'_> {
 }
 
 fn is_among(issuer: &str, known: &[String]) -> bool {
-    known.iter().any(|known| known == issuer || is_tenant_of(issuer, known))
-}
-
-/// Is it what `known` is with some tenant in it?
-fn is_tenant_of(issuer: &str, known: &str) -> bool {
-    let Some((before, after)) = known.split_once(TENANT) else { return false };
-    let tenant = issuer.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
-    tenant.is_some_and(|tenant| !tenant.is_empty() && !tenant.contains(['/', '{', '}']))
+    known.iter().any(|known| tenants::is_issuer_or_tenant(known, issuer))
 }
 
 /// No filter asks about such an issuer, and it is none of ours.

@@ -25,6 +25,7 @@ mod session;
 mod signals;
 mod signing;
 mod store;
+mod tenants;
 mod throttle;
 mod tls;
 

@@ -66,7 +66,7 @@ async fn an_issuer_whose_tokens_live_too_long_is_named_and_the_others_pass() {
     );
     assert!(mesh.envoy_log().contains("the service keeps revocations for less time than tokens live"));
     // The same is said before a proxy has the document.
-    let file = mesh.directory.write("filter.json", &document.to_string());
+    let file = mesh.directory.write("filter.json", document.to_string());
     let url = format!("http://{}", mesh.service.as_ref().unwrap().address());
     let mut command = std::process::Command::new(Service::binary());
     command.args(["check-config", "--service", &url]).arg(file);

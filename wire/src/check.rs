@@ -220,7 +220,7 @@ pub fn pieces(issuers: &[NamedIssuer]) -> Vec<&[NamedIssuer]> {
     let mut rest = issuers;
     while !rest.is_empty() {
         let mut room = ROOM;
-        let fit = rest.iter().take_while(|issuer| {
+        let fit = rest.iter().take(MAX_KEYS).take_while(|issuer| {
             let fits = issuer.len() <= room;
             room = room.saturating_sub(issuer.len());
             fits

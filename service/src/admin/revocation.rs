@@ -15,6 +15,7 @@ use crate::audit::Event;
 use crate::options::Options;
 use crate::seal::Note;
 use crate::store::Ends;
+use crate::tenants;
 
 const MAX_ISSUER: usize = 2048;
 const MAX_ID: usize = 2048;
@@ -112,6 +113,12 @@ impl Ask {
             }
             None => Subject::from_fields(kind, issuer, id)?,
         };
+        if subject.issuer.contains(tenants::PLACEHOLDER) {
+            return Err(Problem::field(
+                "issuer",
+                "must be one tenant's own, as its tokens have it in `iss`: no token has the pattern",
+            ));
+        }
         let ttl = ttl_of(ttl, subject.kind, options)?;
         Ok(Self { subject, reason, new_issuer, ttl })
     }
@@ -443,6 +450,13 @@ mod tests {
         {
             assert!(ask(&format!(r#"{{"token":"{}"}}"#, jwt(payload))).is_err(), "{payload}");
         }
+    }
+
+    #[test]
+    fn a_pattern_is_no_issuer() {
+        let pattern = "https://login.example/{tenant}/v2.0";
+        let body = |issuer: &str| format!(r#"{{"kind":"issuer","issuer":"{issuer}"}}"#);
+        assert!(ask(&body(pattern)).is_err());
     }
 
     #[test]

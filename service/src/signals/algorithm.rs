@@ -12,6 +12,9 @@ pub enum Algorithm {
     PS512,
     ES256,
     ES384,
+    ES512,
+    /// `Ed25519` of RFC 9864 is the same: other keys of EdDSA are not taken.
+    #[serde(alias = "Ed25519")]
     EdDSA,
 }
 
@@ -21,11 +24,12 @@ pub enum Family {
     Rsa,
     P256,
     P384,
+    P521,
     Ed25519,
 }
 
 impl Algorithm {
-    pub const ALL: [Algorithm; 9] = [
+    pub const ALL: [Algorithm; 10] = [
         Algorithm::RS256,
         Algorithm::RS384,
         Algorithm::RS512,
@@ -34,6 +38,7 @@ impl Algorithm {
         Algorithm::PS512,
         Algorithm::ES256,
         Algorithm::ES384,
+        Algorithm::ES512,
         Algorithm::EdDSA,
     ];
 
@@ -47,12 +52,14 @@ impl Algorithm {
             Algorithm::PS512 => "PS512",
             Algorithm::ES256 => "ES256",
             Algorithm::ES384 => "ES384",
+            Algorithm::ES512 => "ES512",
             Algorithm::EdDSA => "EdDSA",
         }
     }
 
     /// Case counts (RFC 7515 section 4.1.1).
     pub fn from_name(name: &str) -> Option<Self> {
+        let name = if name == "Ed25519" { "EdDSA" } else { name };
         Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
 
@@ -66,6 +73,7 @@ impl Algorithm {
             | Algorithm::PS512 => Family::Rsa,
             Algorithm::ES256 => Family::P256,
             Algorithm::ES384 => Family::P384,
+            Algorithm::ES512 => Family::P521,
             Algorithm::EdDSA => Family::Ed25519,
         }
     }

@@ -151,7 +151,7 @@ impl Provider {
             return wrong("logout", "is missing, and so is `events`: say which of them this provider may send".into());
         }
         for issuer in self.subject_issuers() {
-            if !issuers.is_empty() && !issuers.iter().any(|taken| taken == issuer) {
+            if !issuers.is_empty() && !issuers.iter().any(|taken| crate::tenants::is_issuer_or_tenant(taken, issuer)) {
                 let message = format!(
                     "ends tokens of {issuer:?}, for whom no revocations are taken: --issuer names {}",
                     issuers.join(", ")
