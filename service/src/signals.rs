@@ -1,5 +1,5 @@
-//! What providers tell us of their own accord: logout tokens (OpenID Connect Back-Channel Logout 1.0) and CAEP
-//! `session-revoked` events (pushed by RFC 8935). Each is judged, ends a session or a user, and is answered with success
+//! What providers tell us of their own accord: logout tokens (OpenID Connect Back-Channel Logout 1.0) and security
+//! events (CAEP and RISC, pushed by RFC 8935). Each is judged, ends a session or a user, and is answered with success
 //! only when that revocation is acknowledged. docs/logout.md has the shapes.
 //!
 //! ```text
@@ -199,8 +199,10 @@ async fn take(shared: &Shared, endpoint: Endpoint, token: &str) -> Result<Taken,
     let ending = match endpoint {
         Endpoint::Logout => Some(logout::ending(&claims, &provider.issuer)?),
         Endpoint::Events => {
-            let of_events = provider.events.as_ref().and_then(|events| events.subject_issuer.as_ref());
-            events::ending(&claims, of_events.unwrap_or(&provider.issuer))?
+            let given = provider.events.as_ref();
+            let issuer = given.and_then(|events| events.subject_issuer.as_ref()).unwrap_or(&provider.issuer);
+            let opaque = given.map(|events| events.opaque).unwrap_or_default();
+            events::ending(&claims, events::Scope { issuer, opaque })?
         }
     };
     let Some(ending) = ending else {

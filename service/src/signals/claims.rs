@@ -3,7 +3,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, MapAccess};
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess};
 use serde_json::Value;
 
 use super::refused::Refused;
@@ -32,12 +32,15 @@ pub struct Claims {
     #[serde(default, deserialize_with = "present")]
     pub nonce: Option<IgnoredAny>,
     #[serde(default, deserialize_with = "present")]
-    pub sub_id: Option<Value>,
+    pub sub_id: Option<Members>,
 }
 
-/// Of an object, in its order; none is there twice.
+/// Of an object, in its order; none is there twice, and none is in any object within.
 #[derive(Debug)]
 pub struct Members(pub Vec<(String, Value)>);
+
+/// Any JSON; a member twice is an error. Two readers could take two of them.
+struct Unique(Value);
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
@@ -138,7 +141,7 @@ impl<'de> Deserialize<'de> for Members {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
                 let mut members = Members(Vec::new());
-                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                while let Some((name, Unique(value))) = map.next_entry::<String, _>()? {
                     if members.get(&name).is_some() {
                         return Err(de::Error::custom("a member is there twice"));
                     }
@@ -148,6 +151,62 @@ impl<'de> Deserialize<'de> for Members {
             }
         }
         deserializer.deserialize_map(Visitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Unique;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("JSON")
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Unique, E> {
+                Ok(Unique(Value::Null))
+            }
+
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Unique, E> {
+                Ok(Unique(value.into()))
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Unique, E> {
+                Ok(Unique(value.into()))
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Unique, E> {
+                Ok(Unique(value.into()))
+            }
+
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Unique, E> {
+                Ok(Unique(value.into()))
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<Unique, E> {
+                Ok(Unique(value.into()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Unique, A::Error> {
+                let mut values = Vec::new();
+                while let Some(Unique(value)) = seq.next_element()? {
+                    values.push(value);
+                }
+                Ok(Unique(Value::Array(values)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
+                let mut members = serde_json::Map::new();
+                while let Some((name, Unique(value))) = map.next_entry::<String, _>()? {
+                    if members.insert(name, value).is_some() {
+                        return Err(de::Error::custom("a member is there twice"));
+                    }
+                }
+                Ok(Unique(Value::Object(members)))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
     }
 }
 
@@ -196,12 +255,20 @@ mod tests {
             json!({ "exp": null }),
             json!({ "events": [] }),
             json!({ "aud": [5] }),
+            json!({ "sub_id": "u" }),
+            json!({ "sub_id": [] }),
+            json!({ "sub_id": null }),
         ] {
             assert!(read(wrong.clone()).is_err(), "{wrong}");
         }
         let twice = |text: &str| format!(r#"{{"iss":"i","aud":"a","iat":1,"jti":"j",{text}}}"#);
-        for text in [r#""events":{},"sub":"a","sub":"b""#, r#""events":{"e":{},"e":{}}"#, r#""events":{},"events":{}"#]
-        {
+        for text in [
+            r#""events":{},"sub":"a","sub":"b""#,
+            r#""events":{"e":{},"e":{}}"#,
+            r#""events":{},"events":{}"#,
+            r#""events":{"e":{"a":1,"a":1}}"#,
+            r#""events":{},"sub_id":{"a":[{"b":{"c":1,"c":2}}]}"#,
+        ] {
             assert!(Claims::read(twice(text).as_bytes()).is_err(), "{text}");
         }
         assert!(Claims::read(twice(r#""events":{},"sub":"a""#).as_bytes()).is_ok());

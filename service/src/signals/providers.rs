@@ -94,6 +94,18 @@ pub struct Events {
     /// The issuer of the tokens that these events end, where it is another than the transmitter.
     #[serde(default, deserialize_with = "present")]
     pub subject_issuer: Option<String>,
+    /// What the id of a subject of the format `opaque` is. RFC 9493 section 3.2.4 leaves it open.
+    #[serde(default)]
+    pub opaque: Opaque,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Opaque {
+    /// As in the examples of CAEP 1.0.
+    #[default]
+    Session,
+    User,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

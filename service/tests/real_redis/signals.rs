@@ -403,6 +403,42 @@ fn events_end_sessions_and_users_and_are_acknowledged_again_without_a_second_eff
     assert_eq!(stack.revocations(), 3);
 }
 
+// As Keycloak 26 says it: "Sign out" of one session, of all of a user's, and a user who was disabled.
+#[test]
+fn what_keycloak_pushes_ends_whom_it_means_or_is_refused() {
+    let stack = stack();
+    let pushed = |claims: &Value| push(&stack.service, &typed(&stack.key, "secevent+jwt", claims));
+    let user = |sub: &str| json!({ "format": "iss_sub", "iss": ISSUER, "sub": sub });
+    let session = |id: &str| json!({ "format": "opaque", "id": id });
+    let of =
+        |user: Value, id: &str| event_claims(&json!({ "format": "complex", "user": user, "session": session(id) }));
+    assert_eq!(pushed(&of(user("erin"), "one")).status, 202);
+    assert_eq!((stack.is(Kind::Session, "one"), stack.is(Kind::User, "erin")), (Answer::Dead, Answer::Live));
+    assert_eq!(pushed(&of(user("erin"), "ALL")).status, 202);
+    assert!(matches!(stack.is(Kind::User, "erin"), Answer::Before(_)));
+    assert_eq!(stack.is(Kind::Session, "ALL"), Answer::Live, "nobody has a session of that name");
+    let disabled =
+        json!({ "https://schemas.openid.net/secevent/risc/event-type/account-disabled": { "reason": "admin" } });
+    assert_eq!(pushed(&with(event_claims(&user("frank")), &json!({ "events": disabled }))).status, 202);
+    assert!(matches!(stack.is(Kind::User, "frank"), Answer::Before(_)));
+    // By e-mail address nobody is found, and a changed password asks for no logout.
+    let email = json!({ "format": "email", "email": "erin@example.com" });
+    let changed =
+        json!({ "https://schemas.openid.net/secevent/caep/event-type/credential-change": { "change_type": "update" } });
+    for claims in [
+        of(email.clone(), "ALL"),
+        event_claims(&email),
+        event_claims(&session("ALL")),
+        with(event_claims(&user("erin")), &json!({ "events": changed })),
+    ] {
+        let told = pushed(&claims);
+        assert_eq!((told.status, text(&told.body["err"])), (400, "invalid_request"), "{told:?} {claims}");
+    }
+    assert_eq!(pushed(&of(email, "two")).status, 202);
+    assert_eq!(stack.is(Kind::Session, "two"), Answer::Dead);
+    assert_eq!(stack.revocations(), 4);
+}
+
 #[test]
 fn events_that_are_not_good_are_refused_with_the_codes_of_rfc_8935() {
     let stack = stack();
