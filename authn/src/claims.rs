@@ -37,7 +37,7 @@ impl Window {
 
 /// `iss` of a payload whose signature is yet to be checked: it only selects whose keys may check it.
 pub(crate) fn unverified_issuer<'j>(payload: &'j Object<'_>) -> Result<&'j str, Denial> {
-    match payload.get("iss") {
+    match payload.claim("iss") {
         None => Err(Denial::new(Fault::InvalidIssuer, "iss is missing")),
         Some(Json::String(issuer)) => Ok(issuer),
         Some(_) => Err(Denial::new(Fault::InvalidIssuer, "iss is not a string")),
@@ -81,7 +81,7 @@ pub(crate) fn check_introspected(
     response: &Object<'_>,
     now: UnixSeconds,
 ) -> Result<Times, Denial> {
-    match response.get("iss") {
+    match response.claim("iss") {
         None => {}
         Some(Json::String(iss)) if *iss == issuer.issuer => {}
         Some(_) => return Err(Denial::new(Fault::InvalidIssuer, "the introspected token is of another issuer")),
@@ -116,7 +116,7 @@ fn check_claims(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Denial> {
         optional_string(payload, name)?;
     }
     for name in &issuer.required_claims {
-        if payload.get(name).is_none() {
+        if payload.claim(name).is_none() {
             return Err(Denial::new(Fault::InvalidClaim, format!("the claim `{name}` is missing")));
         }
     }
@@ -154,7 +154,7 @@ pub(crate) fn plain_type(typ: &str) -> String {
 fn check_audience(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Denial> {
     let Some(accepted) = &issuer.audiences else { return Ok(()) };
     let is_ours = |audience: &str| accepted.iter().any(|ours| ours == audience);
-    let found = match payload.get("aud") {
+    let found = match payload.claim("aud") {
         None => return Err(Denial::new(Fault::InvalidAudience, "aud is missing")),
         Some(Json::String(audience)) => is_ours(audience),
         Some(Json::Array(audiences)) => {
@@ -238,7 +238,7 @@ const LAST_SECOND: u64 = 253_402_300_799;
 /// could mean.
 fn numeric_date(payload: &Object<'_>, name: &'static str, round: Round) -> Result<Option<u64>, Denial> {
     let refused = |why: &str| Denial::new(Fault::InvalidClaim, format!("{name} {why}"));
-    let seconds = match payload.get(name) {
+    let seconds = match payload.claim(name) {
         None => return Ok(None),
         Some(Json::Number(Number::Unsigned(seconds))) => *seconds,
         Some(Json::Number(Number::Negative(_))) => return Err(refused("is negative")),
@@ -265,7 +265,7 @@ fn numeric_date(payload: &Object<'_>, name: &'static str, round: Round) -> Resul
 
 /// Absent and malformed are two cases: a `sub` that is a number must not be read as no `sub`.
 pub(crate) fn optional_string<'j>(payload: &'j Object<'_>, name: &str) -> Result<Option<&'j str>, Denial> {
-    match payload.get(name) {
+    match payload.claim(name) {
         None => Ok(None),
         Some(Json::String(value)) => Ok(Some(value)),
         Some(_) => Err(Denial::new(Fault::InvalidClaim, format!("the claim `{name}` is not a string"))),
@@ -284,7 +284,7 @@ pub(crate) fn check_scopes(all: &[String], any: &[String], payload: &Object<'_>)
     // Both are read: `scope` per RFC 8693 section 4.2, and the `scp` that some providers use in its place.
     let mut granted: Vec<&str> = Vec::new();
     for name in ["scope", "scp"] {
-        match payload.get(name) {
+        match payload.claim(name) {
             None => {}
             Some(Json::String(words)) => granted.extend(words.split(' ').filter(|word| !word.is_empty())),
             Some(Json::Array(members)) => {

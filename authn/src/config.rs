@@ -103,7 +103,7 @@ document! {
         /// Members of the header that must be this string, or one of these: at most 16.
         #[serde(default)]
         pub required_header: BTreeMap<String, OneOrMany<String>>,
-        /// Claims that a token of this issuer must have, whatever their value.
+        /// Claims that a token of this issuer must have, whatever their value; null is none.
         #[serde(default)]
         pub required_claims: Vec<String>,
     }
@@ -304,7 +304,7 @@ document! {
         pub contains: Option<Scalar>,
         /// As `contains`, for at least one of these.
         pub contains_any: Option<Vec<Scalar>>,
-        /// The claim is there (true) or not there (false), whatever its value.
+        /// The claim is there (true) or not there (false), whatever its value. One that is null is not there.
         pub present: Option<bool>,
     }
 

@@ -651,7 +651,7 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
     for claim in &forward.claims {
         let text = match signed.payload.path(&claim.claim) {
             // An absent claim sets nothing, and what the client sent under the name is already gone.
-            None | Some(Json::Null) => continue,
+            None => continue,
             Some(Json::String(text)) => text.clone().into_owned(),
             Some(other) => other.to_text(),
         };
@@ -684,6 +684,7 @@ fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
             for (member, value) in cnf.iter() {
                 match (member, value, &rule.binding.certificate) {
                     ("x5t#S256", Json::String(print), Some(_)) => bound.certificate = Some(print.clone().into_owned()),
+                    (_, Json::Null, _) => {}
                     _ => return Err(mismatch("cnf has a member that this rule does not check")),
                 }
             }
