@@ -304,7 +304,7 @@ pub(crate) fn check_scopes(all: &[String], any: &[String], payload: &Object<'_>)
 }
 
 /// # Errors
-/// [`Fault::InvalidClaim`] when the condition does not hold.
+/// [`Fault::ClaimInsufficient`] when the condition does not hold: another token of the same user would not help.
 pub(crate) fn check_condition(condition: &Condition, payload: &Json<'_>) -> Result<(), Denial> {
     let value = payload.path(&condition.claim);
     let holds = match &condition.test {
@@ -323,7 +323,7 @@ pub(crate) fn check_condition(condition: &Condition, payload: &Json<'_>) -> Resu
         return Ok(());
     }
     Err(Denial::new(
-        Fault::InvalidClaim,
+        Fault::ClaimInsufficient,
         format!("the claim `{}` is not what the rule requires", condition.claim.join(".")),
     ))
 }

@@ -251,7 +251,7 @@ document! {
         /// Scopes that the token must have (`scope` as a string per RFC 8693 section 4.2 or an array, or `scp`).
         #[serde(default)]
         pub scopes: Scopes,
-        /// Conditions on claims, all of which must hold.
+        /// Conditions on claims, all of which must hold; else CLAIM_INSUFFICIENT.
         #[serde(default)]
         pub claims: Vec<Condition>,
         /// What the token is bound to.
