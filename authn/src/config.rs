@@ -97,6 +97,18 @@ document! {
         /// The values of the header `typ` that are accepted, without regard to case and without `application/`. Default:
         /// `JWT` and `at+jwt`, and an absent `typ`. When given, an absent `typ` is refused.
         pub types: Option<Vec<String>>,
+        /// The kinds of tokens that are taken from this issuer. A logout, refresh or other token is refused in any case, by
+        /// its claims `typ`, `token_use`, `token_type` and `events`.
+        #[serde(default = "default_token_kinds")]
+        pub token_kinds: Vec<TokenKind>,
+        /// What the claims `typ`, `token_use` and `token_type` say of an access token, besides the usual words; without
+        /// regard to case.
+        #[serde(default)]
+        pub access_types: Vec<String>,
+        /// Claims of which each access token of this issuer has one at least. A token without any, and without a word for
+        /// its kind, is taken for an ID token.
+        #[serde(default)]
+        pub access_claims: Vec<String>,
         /// The issuer pads the segments of its tokens (`=`), against RFC 7515 section 2. Then all of its JWTs must be so.
         #[serde(default)]
         pub padded: bool,
@@ -486,6 +498,15 @@ choice! {
         Base64url,
     }
 
+    /// What a token is for.
+    pub enum TokenKind {
+        /// For APIs. What bears no mark of any kind is taken for one.
+        Access,
+        /// For the client that the user logged in to (OpenID Connect Core section 2): with `at_hash`, `c_hash`, `s_hash`, or
+        /// a `nonce` where nothing says that it is an access token.
+        Id,
+    }
+
     /// What happens to a CORS preflight.
     #[derive(Default)]
     pub enum CorsPreflight {
@@ -665,6 +686,10 @@ fn default_skew() -> ConfigDuration {
 
 fn default_max_lifetime() -> ConfigDuration {
     ConfigDuration::from_secs(24 * 60 * 60)
+}
+
+fn default_token_kinds() -> Vec<TokenKind> {
+    vec![TokenKind::Access]
 }
 
 fn default_jwks_timeout() -> ConfigDuration {

@@ -48,6 +48,7 @@ mod scan;
 pub mod shared;
 pub mod time;
 pub mod token_cache;
+mod token_kind;
 
 #[cfg(test)]
 mod vectors;

@@ -22,6 +22,7 @@ use crate::origin::Origins;
 use crate::overrides;
 use crate::route::Router;
 use crate::time::Monotonic;
+use crate::token_kind::TokenKinds;
 
 /// Gives the bytes of an environment variable of the VM.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
@@ -55,6 +56,7 @@ pub(crate) struct Issuer {
     pub(crate) max_lifetime: u64,
     /// Lower case, without `application/`. `None`: JWT, at+jwt or absent.
     pub(crate) types: Option<Vec<String>>,
+    pub(crate) kinds: TokenKinds,
     pub(crate) padded: bool,
     pub(crate) required_header: Vec<(String, Vec<String>)>,
     pub(crate) required_claims: Vec<String>,
@@ -416,10 +418,30 @@ fn compile_issuer(
         skew,
         max_lifetime,
         types,
+        kinds: token_kinds(document, at)?,
         padded: document.padded,
         required_header: required_header(document, at)?,
         required_claims: document.required_claims.clone(),
         introspection,
+    })
+}
+
+fn token_kinds(document: &config::Issuer, at: &str) -> Result<TokenKinds, Invalid> {
+    if document.token_kinds.is_empty() {
+        return Err(Invalid::new(format!("{at}.token_kinds"), "name at least one kind, or leave the field out"));
+    }
+    for (field, words) in [("access_types", &document.access_types), ("access_claims", &document.access_claims)] {
+        if let Some(place) = words.iter().position(String::is_empty) {
+            return Err(Invalid::new(format!("{at}.{field}[{place}]"), "must not be empty"));
+        }
+        if !words.is_empty() && !document.token_kinds.contains(&config::TokenKind::Access) {
+            return Err(Invalid::new(format!("{at}.{field}"), "has no meaning: `token_kinds` has no access tokens"));
+        }
+    }
+    Ok(TokenKinds {
+        accepted: document.token_kinds.clone(),
+        access_types: document.access_types.iter().map(|word| crate::claims::plain_type(word)).collect(),
+        access_claims: document.access_claims.clone(),
     })
 }
 
