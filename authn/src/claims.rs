@@ -95,9 +95,7 @@ pub(crate) fn check_introspected(
 
 fn check_claims(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Denial> {
     check_audience(issuer, payload)?;
-    for name in ["sub", "jti", "sid", "client_id", "azp"] {
-        optional_string(payload, name)?;
-    }
+    issuer.identifiers.check(payload)?;
     for name in &issuer.required_claims {
         if payload.claim(name).is_none() {
             return Err(Denial::new(Fault::InvalidClaim, format!("the claim `{name}` is missing")));

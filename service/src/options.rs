@@ -61,6 +61,8 @@ pub struct Options {
     pub max_lifetime: Duration,
     /// The issuers for whom revocations are taken; of any, if empty.
     pub issuers: Vec<String>,
+    /// By issuer, the claims that name its tokens, in the order in which they count; of others, `wire::TOKEN_ID_CLAIMS`.
+    pub token_claims: Vec<(String, Vec<String>)>,
     /// Who may end sessions by a logout token or a security event.
     pub providers: Providers,
     /// How long a revoked session is kept: the longest that a session lives, since each refresh of it gives new tokens.
@@ -101,6 +103,8 @@ pub enum OptionsError {
     CreatePinned,
     #[error(transparent)]
     Providers(#[from] ProvidersError),
+    #[error("`token-claims` of `{0}` must have an issuer, once and one of `issuer` if there are any, and claims")]
+    TokenClaims(String),
     #[error("`{0}` must be at least 1")]
     Zero(&'static str),
     #[error("`{0}` must not be empty")]
@@ -148,6 +152,13 @@ impl Options {
         }
         if self.create_store && self.store_id.is_some() {
             return Err(OptionsError::CreatePinned);
+        }
+        for (place, (issuer, names)) in self.token_claims.iter().enumerate() {
+            let again = self.token_claims.iter().take(place).any(|(other, _)| other == issuer);
+            let unknown = !self.issuers.is_empty() && !self.issuers.contains(issuer);
+            if issuer.is_empty() || names.is_empty() || names.iter().any(String::is_empty) || again || unknown {
+                return Err(OptionsError::TokenClaims(issuer.clone()));
+            }
         }
         self.providers.check(&self.issuers)?;
         if let Some(sessions) = &self.sessions {
@@ -255,6 +266,7 @@ pub mod tests {
             require_disk: false,
             max_lifetime: Duration::from_secs(86_400),
             issuers: vec![],
+            token_claims: vec![],
             providers: Providers::default(),
             session_retention: Duration::from_secs(30 * 86_400),
             iat_lead: Duration::from_secs(1),
@@ -284,6 +296,16 @@ pub mod tests {
         assert_eq!(pinned.check(), Err(OptionsError::CreatePinned));
         let short = Options { session_retention: Duration::from_secs(86_700), ..options() };
         assert_eq!(short.check(), Err(OptionsError::SessionRetention(86_701)));
+        for token_claims in [
+            vec![(String::new(), vec!["jti".to_owned()])],
+            vec![("i".to_owned(), vec![])],
+            vec![("i".to_owned(), vec![String::new()])],
+            vec![("i".to_owned(), vec!["jti".to_owned()]), ("i".to_owned(), vec!["uti".to_owned()])],
+            vec![("j".to_owned(), vec!["jti".to_owned()])],
+        ] {
+            let bad = Options { token_claims, issuers: vec!["i".into()], ..options() };
+            assert!(matches!(bad.check(), Err(OptionsError::TokenClaims(_))));
+        }
         let enough = Options { session_retention: Duration::from_secs(86_701), ..options() };
         assert_eq!(enough.check(), Ok(()));
     }

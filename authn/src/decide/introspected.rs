@@ -100,7 +100,7 @@ impl Policy {
                 // Nobody knows when it was issued: then every revocation of its user, client or issuer ends it, those
                 // too that a later login would survive.
                 let issued = times.issued.unwrap_or(UnixSeconds(0));
-                match Ask::new(revocation, &issuer.issuer, claims, token, None, Some(issued)) {
+                match Ask::new(revocation, &issuer.issuer, &issuer.identifiers, claims, token, None, Some(issued)) {
                     Ok(ask) => Questions::Ask(ask.into()),
                     Err(denial) => Questions::Unaskable(denial),
                 }
@@ -129,7 +129,7 @@ impl Policy {
         let (Some(claims), Some(issuer)) = (response.as_object(), self.issuers.get(verified.issuer)) else {
             return Err(unknown_issuer());
         };
-        revocation::keys(revocation, &issuer.issuer, claims, &verified.token, None)
+        revocation::keys(revocation, &issuer.issuer, &issuer.identifiers, claims, &verified.token, None)
     }
 }
 
