@@ -71,6 +71,9 @@ document! {
     pub struct Issuer {
         /// The name in rules, logs and metrics: letters, digits, `-`, `_`. Default: the issuer's place, `issuer-0` and so on.
         pub name: Option<String>,
+        /// Whose tokens these are: sets what is known of them, wherever the fields below do not say otherwise. docs/providers
+        /// has a page for each.
+        pub provider: Option<Provider>,
         /// The exact `iss` (RFC 7519 section 4.1.1), compared byte by byte. One segment of its path may be `{tenant}`, as in
         /// `https://login.microsoftonline.com/{tenant}/v2.0`: then each tenant's `iss` is an issuer of its own.
         pub issuer: String,
@@ -106,15 +109,40 @@ document! {
         /// The values of the header `typ` that are accepted, without regard to case and without `application/`. Default:
         /// `JWT` and `at+jwt`, and an absent `typ`. When given, an absent `typ` is refused.
         pub types: Option<Vec<String>>,
+        /// The kinds of tokens that are taken from this issuer. A logout, refresh or other token is refused in any case, by
+        /// its claims `typ`, `token_use`, `token_type` and `events`. Default: the provider's, else `access`.
+        pub token_kinds: Option<Vec<TokenKind>>,
+        /// What the claims `typ`, `token_use` and `token_type` say of an access token, besides the usual words; without
+        /// regard to case.
+        #[serde(default)]
+        pub access_types: Vec<String>,
+        /// Claims of which each access token of this issuer has one at least. A token without any, and without a word for
+        /// its kind, is taken for an ID token. Default: the provider's, else none.
+        pub access_claims: Option<Vec<String>>,
+        /// The claims that name a token, its session, its user and its client, for revocation.
+        pub revocation_claims: Option<RevocationClaims>,
         /// The issuer pads the segments of its tokens (`=`), against RFC 7515 section 2. Then all of its JWTs must be so.
         #[serde(default)]
         pub padded: bool,
         /// Members of the header that must be this string, or one of these: at most 16.
         #[serde(default)]
         pub required_header: BTreeMap<String, OneOrMany<String>>,
-        /// Claims that a token of this issuer must have, whatever their value.
+        /// Claims that a token of this issuer must have, whatever their value; null is none.
         #[serde(default)]
         pub required_claims: Vec<String>,
+    }
+
+    /// The claims by which tokens are found that a revocation ends. Of several, the first that the token has counts.
+    pub struct RevocationClaims {
+        /// Default: `jti`, `uti`. The service must be told of others (`serve --token-claims`), or `revoke token` ends nothing.
+        /// Without any, a token is named by a digest of what was signed.
+        pub token: Option<ClaimNames>,
+        /// Default: the provider's, else `sid`, `session_state`, `origin_jti`.
+        pub session: Option<ClaimNames>,
+        /// Default: the provider's, else `sub`.
+        pub user: Option<ClaimNames>,
+        /// Default: the provider's, else `client_id`, `azp`, `cid`, `appid`.
+        pub client: Option<ClaimNames>,
     }
 
     /// One key, in exactly one of three forms.
@@ -260,12 +288,16 @@ document! {
         /// Scopes that the token must have (`scope` as a string per RFC 8693 section 4.2 or an array, or `scp`).
         #[serde(default)]
         pub scopes: Scopes,
-        /// Conditions on claims, all of which must hold.
+        /// Conditions on claims, all of which must hold; else CLAIM_INSUFFICIENT.
         #[serde(default)]
         pub claims: Vec<Condition>,
         /// What the token is bound to.
         #[serde(default)]
         pub binding: Binding,
+        /// Kinds by which a token must be revocable here: it has a claim that names each. `session`, `user`, `client`. One
+        /// that has not is CLAIM_INSUFFICIENT.
+        #[serde(default)]
+        pub revocable_by: Vec<RevocationKind>,
         /// Whether ended sessions are asked for. Default: `check` where the document has `revocation`, else `off`.
         pub revocation: Option<RevocationMode>,
         /// Replaces the document's `forward` for this rule.
@@ -313,7 +345,7 @@ document! {
         pub contains: Option<Scalar>,
         /// As `contains`, for at least one of these.
         pub contains_any: Option<Vec<Scalar>>,
-        /// The claim is there (true) or not there (false), whatever its value.
+        /// The claim is there (true) or not there (false), whatever its value. One that is null is not there.
         pub present: Option<bool>,
     }
 
@@ -496,6 +528,35 @@ choice! {
         Base64url,
     }
 
+    /// A well-known provider.
+    pub enum Provider {
+        /// Keycloak.
+        Keycloak,
+        /// Microsoft Entra ID, v1.0 and v2.0 tokens.
+        Entra,
+        /// Okta's custom authorization servers.
+        Okta,
+        /// Auth0, both token profiles.
+        Auth0,
+        /// Amazon Cognito user pools.
+        Cognito,
+        /// Google's ID tokens.
+        Google,
+        /// Firebase's ID tokens.
+        Firebase,
+        /// Tokens of Kubernetes' service accounts.
+        Kubernetes,
+    }
+
+    /// What a token is for.
+    pub enum TokenKind {
+        /// For APIs. What bears no mark of any kind is taken for one.
+        Access,
+        /// For the client that the user logged in to (OpenID Connect Core section 2): with `at_hash`, `c_hash`, `s_hash`, or
+        /// a `nonce` where nothing says that it is an access token.
+        Id,
+    }
+
     /// What happens to a CORS preflight.
     #[derive(Default)]
     pub enum CorsPreflight {
@@ -545,13 +606,13 @@ choice! {
 
     /// What a revocation can name.
     pub enum RevocationKind {
-        /// This token: `iss` and `jti`; without `jti`, a digest of what was signed.
+        /// This token: `iss` and `jti`, or what the issuer's `revocation_claims` name; without, a digest of what was signed.
         Token,
-        /// `iss` and `sid`.
+        /// `iss` and `sid`, or what the issuer's `revocation_claims` name.
         Session,
-        /// `iss` and `sub`.
+        /// `iss` and `sub`, or what the issuer's `revocation_claims` name.
         User,
-        /// `iss` and `client_id`, else `azp`.
+        /// `iss` and `client_id`, else `azp`, or what the issuer's `revocation_claims` name.
         Client,
         /// The key that verified the signature, by its RFC 7638 thumbprint.
         Key,
@@ -606,6 +667,15 @@ pub enum Audiences {
 pub enum Tenants {
     Any(AnyWord),
     These(Vec<String>),
+}
+
+/// A claim, or several in the order in which they are looked for. In a list, a list leads into nested objects.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
+#[serde(untagged, expecting = "expected a claim's name, or a list of names")]
+pub enum ClaimNames {
+    One(String),
+    Several(Vec<OneOrMany<String>>),
 }
 
 /// The word `any`.

@@ -14,13 +14,14 @@ use crate::engine::Engine;
 use crate::fault::{Denial, Fault};
 use crate::headers;
 use crate::host::Host;
+use crate::identifiers::Identifiers;
 use crate::json::{Json, Object};
 use crate::jws::{Padding, Unverified};
 use crate::keyrings::Keyrings;
 use crate::path::PlainPath;
 use crate::policy::{Forward, Policy, Rule};
 use crate::request::Request;
-use crate::revocation::{self, Ask, Verdict};
+use crate::revocation::{self, Ask, Verdict, Whose};
 use crate::time::{Monotonic, Now};
 
 pub use crate::claims::Window;
@@ -307,8 +308,10 @@ impl Policy {
         let questions = match self.revocation() {
             None => Questions::None,
             Some(revocation) => {
-                let (name, input) = (claims::unverified_issuer(claims)?, unverified.signing_input());
-                match Ask::new(revocation, place, name, claims, input, Some(&thumbprint), times.issued) {
+                let whose =
+                    Whose { place, issuer: claims::unverified_issuer(claims)?, identifiers: &issuer.identifiers };
+                let input = unverified.signing_input();
+                match Ask::new(revocation, whose, claims, input, Some(&thumbprint), times.issued) {
                     Ok(ask) => Questions::Ask(Rc::new(ask)),
                     Err(denial) => Questions::Unaskable(denial),
                 }
@@ -316,7 +319,8 @@ impl Policy {
         };
         // While the payload is at hand in its parsed form. A rule that does not take the token says so in `accept`.
         let judged = self.rules.get(entered.rule).and_then(|rule| {
-            let signed = Signed { issuer: place, raw: unverified.payload(), payload: &payload };
+            let identifiers = &issuer.identifiers;
+            let signed = Signed { issuer: place, identifiers, raw: unverified.payload(), payload: &payload };
             judge(rule, entered.rule, &signed).ok().map(Rc::new)
         });
         Ok(Verified {
@@ -413,9 +417,27 @@ impl Policy {
         }
         let unverified = self.unverified(&verified.token)?;
         let payload = unverified.parse_payload()?;
-        let claims = payload.as_object().ok_or_else(unknown_issuer)?;
-        let iss = claims::unverified_issuer(claims)?;
-        revocation::keys(revocation, iss, claims, unverified.signing_input(), Some(&verified.thumbprint))
+        let (Some(claims), Some(issuer)) = (payload.as_object(), self.issuers.get(verified.issuer)) else {
+            return Err(unknown_issuer());
+        };
+        let (name, input) = (claims::unverified_issuer(claims)?, unverified.signing_input());
+        revocation::keys(revocation, name, &issuer.identifiers, claims, input, Some(&verified.thumbprint))
+    }
+
+    /// The claims by which an issuer's tokens are found for a revocation of this kind, in the order in which they count.
+    pub fn revocation_claims(&self, issuer: usize, kind: Kind) -> Vec<String> {
+        self.issuers.get(issuer).map(|issuer| issuer.identifiers.names(kind)).unwrap_or_default()
+    }
+
+    /// The kinds that are asked about, and by which this token cannot be revoked.
+    ///
+    /// # Errors
+    /// As [`Policy::revocation_keys`].
+    pub fn not_revocable_by(&self, verified: &Verified) -> Result<Vec<Kind>, Denial> {
+        let Some(revocation) = self.revocation() else { return Ok(Vec::new()) };
+        let keys = self.revocation_keys(verified)?;
+        let has = |kind: &Kind| keys.iter().any(|(other, _)| other == kind);
+        Ok(revocation.kinds.iter().filter(|kind| !has(kind)).copied().collect())
     }
 
     /// Judges a verified token by the request's rule, its time and its binding: at every use, cached or not.
@@ -436,7 +458,8 @@ impl Policy {
         let judged = match remembered.filter(|judged| judged.rule == entered.rule) {
             Some(judged) => judged,
             None => {
-                let judged = Rc::new(verified.judge(rule, entered.rule)?);
+                let issuer = self.issuers.get(verified.issuer).ok_or_else(unknown_issuer)?;
+                let judged = Rc::new(verified.judge(rule, entered.rule, &issuer.identifiers)?);
                 if let Ok(mut memory) = verified.judged.try_borrow_mut() {
                     *memory = Some(Rc::clone(&judged));
                 }
@@ -533,10 +556,10 @@ impl Verified {
         &self.thumbprint
     }
 
-    fn judge(&self, rule: &Rule, place: usize) -> Result<Judged, Denial> {
+    fn judge(&self, rule: &Rule, place: usize, identifiers: &Identifiers) -> Result<Judged, Denial> {
         let payload =
             Json::parse(&self.payload).map_err(|_| Denial::new(Fault::TokenMalformed, "the payload is not JSON"))?;
-        judge(rule, place, &Signed { issuer: self.issuer, raw: &self.payload, payload: &payload })
+        judge(rule, place, &Signed { issuer: self.issuer, identifiers, raw: &self.payload, payload: &payload })
     }
 }
 
@@ -630,6 +653,7 @@ fn revoked() -> Denial {
 /// What a verified signature stands for.
 struct Signed<'s> {
     issuer: usize,
+    identifiers: &'s Identifiers,
     raw: &'s [u8],
     payload: &'s Json<'s>,
 }
@@ -648,6 +672,12 @@ fn judge(rule: &Rule, place: usize, signed: &Signed<'_>) -> Result<Judged, Denia
     for condition in &rule.conditions {
         claims::check_condition(condition, payload)?;
     }
+    for kind in &rule.revocable_by {
+        if signed.identifiers.find(*kind, claims)?.is_none() {
+            let cause = format!("the token has no claim by which its {kind} could be revoked");
+            return Err(Denial::new(Fault::ClaimInsufficient, cause));
+        }
+    }
     Ok(Judged { rule: place, headers: forwarded(&rule.forward, signed)?, bound: bound(rule, payload)? })
 }
 
@@ -656,7 +686,7 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
     for claim in &forward.claims {
         let text = match signed.payload.path(&claim.claim) {
             // An absent claim sets nothing, and what the client sent under the name is already gone.
-            None | Some(Json::Null) => continue,
+            None => continue,
             Some(Json::String(text)) => text.clone().into_owned(),
             Some(other) => other.to_text(),
         };
@@ -689,6 +719,7 @@ fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
             for (member, value) in cnf.iter() {
                 match (member, value, &rule.binding.certificate) {
                     ("x5t#S256", Json::String(print), Some(_)) => bound.certificate = Some(print.clone().into_owned()),
+                    (_, Json::Null, _) => {}
                     _ => return Err(mismatch("cnf has a member that this rule does not check")),
                 }
             }

@@ -25,6 +25,7 @@ pub mod fault;
 pub mod headers;
 mod hex;
 pub mod host;
+mod identifiers;
 pub mod introspection;
 pub mod introspections;
 pub mod invalid;
@@ -40,6 +41,7 @@ pub mod origin;
 pub mod overrides;
 pub mod path;
 pub mod policy;
+mod provider;
 mod refusal;
 pub mod request;
 mod retention;
@@ -50,6 +52,7 @@ pub mod shared;
 mod tenants;
 pub mod time;
 pub mod token_cache;
+mod token_kind;
 
 #[cfg(test)]
 mod vectors;

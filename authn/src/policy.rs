@@ -12,6 +12,7 @@ use crate::credentials::Credentials;
 use crate::fault::Fault;
 use crate::headers::{HeaderName, HeaderNames};
 use crate::host::Host;
+use crate::identifiers::Identifiers;
 use crate::introspection::Introspection;
 use crate::invalid::Invalid;
 use crate::json::Number;
@@ -21,10 +22,12 @@ use crate::key_source::Settings;
 use crate::keys::{Key, KeySet};
 use crate::origin::Origins;
 use crate::overrides;
+use crate::provider::Preset;
 use crate::retention;
 use crate::route::Router;
 use crate::tenants::{Issuers, Pattern};
 use crate::time::Monotonic;
+use crate::token_kind::TokenKinds;
 
 /// Gives the bytes of an environment variable of the VM.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
@@ -61,6 +64,8 @@ pub(crate) struct Issuer {
     pub(crate) max_session: u64,
     /// Lower case, without `application/`. `None`: JWT, at+jwt or absent.
     pub(crate) types: Option<Vec<String>>,
+    pub(crate) kinds: TokenKinds,
+    pub(crate) identifiers: Identifiers,
     pub(crate) padded: bool,
     pub(crate) required_header: Vec<(String, Vec<String>)>,
     pub(crate) required_claims: Vec<String>,
@@ -80,6 +85,8 @@ pub struct Rule {
     pub(crate) conditions: Vec<Condition>,
     pub(crate) binding: config::Binding,
     pub(crate) revocation: RevocationMode,
+    /// A token must have a claim that names each of these.
+    pub(crate) revocable_by: Vec<Kind>,
     pub(crate) forward: Forward,
     pub(crate) cors_preflight_passes: bool,
     pub(crate) cookie_origins: Origins,
@@ -183,7 +190,8 @@ impl Policy {
         let mut names = HashSet::new();
         for (place, rule) in document.rules.iter().enumerate() {
             let at = format!("rules[{place}]");
-            let compiled = compile_rule(rule, place, &at, &issuers, revocation.is_some(), &document.forward)?;
+            let asked = revocation.as_ref().map(|revocation| revocation.kinds.as_slice());
+            let compiled = compile_rule(rule, place, &at, &issuers, asked, &document.forward)?;
             if !names.insert(compiled.name.clone()) {
                 return Err(Invalid::new(format!("{at}.name"), format!("two rules are named `{}`", compiled.name)));
             }
@@ -398,6 +406,7 @@ fn compile_issuer(
             algorithms.push(algorithm);
         }
     }
+    let preset = document.provider.map(Preset::of);
     // Then no JWT of this issuer can be verified, and what is for JWTs only is most likely a mistake.
     let is_opaque_only = document.introspection.is_some() && document.keys.is_empty() && document.jwks.is_none();
     if is_opaque_only {
@@ -411,6 +420,8 @@ fn compile_issuer(
             let message = "has no meaning where all tokens are opaque: give `keys` or `jwks` too, or leave it out";
             return Err(Invalid::new(format!("{at}.{field}"), message));
         }
+    } else if let (true, Some(preset)) = (algorithms.is_empty(), &preset) {
+        algorithms.extend(preset.algorithms);
     } else if algorithms.is_empty() {
         return Err(Invalid::new(format!("{at}.algorithms"), "name at least one algorithm"));
     }
@@ -457,10 +468,42 @@ fn compile_issuer(
         max_lifetime,
         max_session,
         types,
+        kinds: token_kinds(document, preset.as_ref(), at)?,
+        identifiers: Identifiers::compile(document, preset.as_ref(), at)?,
         padded: document.padded,
         required_header: required_header(document, at)?,
         required_claims: document.required_claims.clone(),
         introspection,
+    })
+}
+
+fn token_kinds(document: &config::Issuer, preset: Option<&Preset>, at: &str) -> Result<TokenKinds, Invalid> {
+    let accepted = match (&document.token_kinds, preset) {
+        (Some(kinds), _) => kinds.clone(),
+        (None, Some(preset)) => preset.kinds.to_vec(),
+        (None, None) => vec![config::TokenKind::Access],
+    };
+    if accepted.is_empty() {
+        return Err(Invalid::new(format!("{at}.token_kinds"), "name at least one kind, or leave the field out"));
+    }
+    let written = document.access_claims.as_deref().unwrap_or_default();
+    for (field, words) in [("access_types", document.access_types.as_slice()), ("access_claims", written)] {
+        if let Some(place) = words.iter().position(String::is_empty) {
+            return Err(Invalid::new(format!("{at}.{field}[{place}]"), "must not be empty"));
+        }
+        if !words.is_empty() && !accepted.contains(&config::TokenKind::Access) {
+            return Err(Invalid::new(format!("{at}.{field}"), "has no meaning: `token_kinds` has no access tokens"));
+        }
+    }
+    let access_claims = match (&document.access_claims, preset) {
+        (Some(claims), _) => claims.clone(),
+        (None, Some(preset)) => preset.access_claims.iter().map(|name| (*name).to_owned()).collect(),
+        (None, None) => Vec::new(),
+    };
+    Ok(TokenKinds {
+        accepted,
+        access_types: document.access_types.iter().map(|word| crate::claims::plain_type(word)).collect(),
+        access_claims,
     })
 }
 
@@ -594,15 +637,7 @@ fn compile_revocation(
     let secret = secret_from(environment, &document.secret_env, config::SecretEncoding::Raw, &at("secret_env"))?;
     let secret = Secret::new(&secret).map_err(|error| Invalid::new(at("secret_env"), error.to_string()))?;
     let mut kinds = Vec::new();
-    for kind in &document.kinds {
-        let kind = match kind {
-            config::RevocationKind::Token => Kind::Token,
-            config::RevocationKind::Session => Kind::Session,
-            config::RevocationKind::User => Kind::User,
-            config::RevocationKind::Client => Kind::Client,
-            config::RevocationKind::Key => Kind::SigningKey,
-            config::RevocationKind::Issuer => Kind::Issuer,
-        };
+    for kind in document.kinds.iter().map(|kind| kind_of(*kind)) {
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }
@@ -687,7 +722,7 @@ fn compile_rule(
     place: usize,
     at: &str,
     issuers: &[Issuer],
-    revocation_is_configured: bool,
+    asked: Option<&[Kind]>,
     default_forward: &config::Forward,
 ) -> Result<Rule, Invalid> {
     let name = name_or(document.name.as_deref(), "rule", place, at)?;
@@ -703,6 +738,7 @@ fn compile_rule(
                     || document.binding.user_agent.is_some(),
             ),
             ("revocation", document.revocation.is_some()),
+            ("revocable_by", !document.revocable_by.is_empty()),
             ("forward", document.forward.is_some()),
         ];
         // A public rule with conditions is most likely meant to be a required one: refuse rather than guess.
@@ -713,7 +749,7 @@ fn compile_rule(
             ));
         }
     }
-    let revocation = match (document.revocation, revocation_is_configured) {
+    let revocation = match (document.revocation, asked.is_some()) {
         (None, true) => RevocationMode::Check,
         (None | Some(RevocationMode::Off), false) => RevocationMode::Off,
         (Some(mode), true) => mode,
@@ -772,10 +808,48 @@ fn compile_rule(
         conditions,
         binding: document.binding.clone(),
         revocation,
+        revocable_by: revocable_by(document, revocation, asked, at)?,
         forward,
         cors_preflight_passes: document.cors_preflight == config::CorsPreflight::Pass,
         cookie_origins,
     })
+}
+
+fn revocable_by(
+    document: &config::Rule,
+    mode: RevocationMode,
+    asked: Option<&[Kind]>,
+    at: &str,
+) -> Result<Vec<Kind>, Invalid> {
+    let mut kinds = Vec::new();
+    for (place, kind) in document.revocable_by.iter().map(|kind| kind_of(*kind)).enumerate() {
+        let invalid = |message: &str| Err(Invalid::new(format!("{at}.revocable_by[{place}]"), message));
+        if !matches!(kind, Kind::Session | Kind::User | Kind::Client) {
+            return invalid("use session, user or client: every token can be revoked by the others");
+        }
+        if mode == RevocationMode::Off {
+            return invalid("the rule asks for no revocations");
+        }
+        if !asked.is_some_and(|asked| asked.contains(&kind)) {
+            return invalid("`revocation.kinds` has not this kind");
+        }
+        if kinds.contains(&kind) {
+            return invalid("is there twice");
+        }
+        kinds.push(kind);
+    }
+    Ok(kinds)
+}
+
+fn kind_of(kind: config::RevocationKind) -> Kind {
+    match kind {
+        config::RevocationKind::Token => Kind::Token,
+        config::RevocationKind::Session => Kind::Session,
+        config::RevocationKind::User => Kind::User,
+        config::RevocationKind::Client => Kind::Client,
+        config::RevocationKind::Key => Kind::SigningKey,
+        config::RevocationKind::Issuer => Kind::Issuer,
+    }
 }
 
 fn compile_condition(document: &config::Condition, at: &str) -> Result<Condition, Invalid> {

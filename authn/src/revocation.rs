@@ -3,8 +3,8 @@ use std::cell::Cell;
 
 use wire::{Answer, Derived, Kind, Retention, RevocationKey, token_id_from_jti, token_id_from_signing_input};
 
-use crate::claims::optional_string;
 use crate::fault::{Denial, Fault};
+use crate::identifiers::Identifiers;
 use crate::json::Object;
 use crate::policy::Revocation;
 use crate::time::{Monotonic, UnixSeconds};
@@ -35,13 +35,22 @@ pub enum Verdict {
     Dead,
 }
 
+/// Who issued a token.
+#[derive(Clone, Copy)]
+pub(crate) struct Whose<'w> {
+    /// Of the issuer in the document.
+    pub place: usize,
+    /// The token's `iss`.
+    pub issuer: &'w str,
+    pub identifiers: &'w Identifiers,
+}
+
 impl Ask {
     /// # Errors
     /// [`Fault::InvalidClaim`] for a token that no revocation could be compared with.
     pub(crate) fn new(
         revocation: &Revocation,
-        place: usize,
-        issuer: &str,
+        whose: Whose<'_>,
         payload: &Object<'_>,
         signing_input: &[u8],
         thumbprint: Option<&[u8; 32]>,
@@ -53,7 +62,8 @@ impl Ask {
                 "neither auth_time nor iat is there, and revocation needs one",
             ));
         };
-        let mut keys = keys(revocation, issuer, payload, signing_input, thumbprint)?;
+        let Whose { place, issuer, identifiers } = whose;
+        let mut keys = keys(revocation, issuer, identifiers, payload, signing_input, thumbprint)?;
         keys.sort_by_key(|(kind, _)| kind.is_shared());
         let shared = keys.iter().filter(|(kind, _)| kind.is_shared()).count();
         let keys: Vec<RevocationKey> = keys.into_iter().map(|(_, key)| key).collect();
@@ -115,6 +125,7 @@ impl Ask {
 pub(crate) fn keys(
     revocation: &Revocation,
     issuer: &str,
+    identifiers: &Identifiers,
     payload: &Object<'_>,
     signing_input: &[u8],
     thumbprint: Option<&[u8; 32]>,
@@ -123,16 +134,13 @@ pub(crate) fn keys(
     let mut keys = Vec::with_capacity(revocation.kinds.len());
     for &kind in &revocation.kinds {
         let id = match kind {
-            Kind::Token => Some(match optional_string(payload, "jti")? {
+            Kind::Token => Some(match identifiers.find(kind, payload)? {
                 Some(jti) => token_id_from_jti(jti),
                 None => token_id_from_signing_input(signing_input),
             }),
-            Kind::Session => optional_string(payload, "sid")?.map(|sid| sid.as_bytes().to_vec()),
-            Kind::User => optional_string(payload, "sub")?.map(|sub| sub.as_bytes().to_vec()),
-            Kind::Client => match optional_string(payload, "client_id")? {
-                Some(client) => Some(client.as_bytes().to_vec()),
-                None => optional_string(payload, "azp")?.map(|azp| azp.as_bytes().to_vec()),
-            },
+            Kind::Session | Kind::User | Kind::Client => {
+                identifiers.find(kind, payload)?.map(|id| id.as_bytes().to_vec())
+            }
             Kind::SigningKey => thumbprint.map(|thumbprint| crate::b64::encode(thumbprint).into_bytes()),
             Kind::Issuer => Some(Vec::new()),
         };

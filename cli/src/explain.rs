@@ -577,6 +577,15 @@ impl Trace<'_> {
             let key = if is_assumed { String::new() } else { format!(" {key}") };
             self.step("asks", format!("{kind}{key}"));
         }
+        for kind in policy.not_revocable_by(verified)? {
+            let claims = policy.revocation_claims(verified.issuer(), kind);
+            let why = match kind {
+                wire::Kind::SigningKey => "no key has signed it".to_owned(),
+                _ if claims.is_empty() => "this issuer's tokens have no claim for it".to_owned(),
+                _ => format!("the token has none of {}", claims.join(", ")),
+            };
+            self.step("unreachable", format!("a revocation by {kind} does not end it: {why}"));
+        }
         Ok(())
     }
 }

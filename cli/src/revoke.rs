@@ -41,11 +41,11 @@ enum What {
         #[command(flatten)]
         terms: Terms,
     },
-    /// One session, by its sid.
+    /// One session, by its sid, or by what its issuer has for it: docs/providers.
     Session(Named),
-    /// Everything that a user (sub) holds now. The next login works.
+    /// Everything that a user holds now, by their sub, or by what the issuer has for it. The next login works.
     User(Named),
-    /// Everything that a client (client_id or azp) holds now.
+    /// Everything that a client holds now, by its client_id, azp, cid or appid.
     Client(Named),
     /// Everything that a signing key signed.
     Key {

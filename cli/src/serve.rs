@@ -98,6 +98,10 @@ pub struct Serve {
     /// of the path, as in the filter's.
     #[arg(long = "issuer", env = "PORTCULLIS_ISSUERS", value_name = "URL", value_delimiter = ',')]
     issuers: Vec<String>,
+    /// The claims that name an issuer's tokens, where its `revocation_claims.token` is not the default in the filters, as in
+    /// https://idp.example=token_id,jti. Repeat it for each issuer. Otherwise `revoke token` ends nothing there.
+    #[arg(long = "token-claims", env = "PORTCULLIS_TOKEN_CLAIMS", value_name = "URL=CLAIM,…", value_delimiter = ' ', value_parser = token_claims)]
+    token_claims: Vec<(String, Vec<String>)>,
     /// A file, JSON or YAML, with the providers that may end sessions: by logout tokens at /oauth2/backchannel-logout and
     /// by security events at /ssf/events, both on --listen. docs/logout.md has its fields. Without it nobody may.
     #[arg(long, env = "PORTCULLIS_PROVIDERS_FILE", value_name = "PATH")]
@@ -202,6 +206,7 @@ impl Serve {
             require_disk: self.require_disk,
             max_lifetime: self.max_lifetime,
             issuers: self.issuers,
+            token_claims: self.token_claims,
             providers: self.providers_file.as_deref().map(providers::read).transpose()?.unwrap_or_default(),
             max_session: self.max_session,
             iat_lead: self.iat_lead,
@@ -210,6 +215,12 @@ impl Serve {
             max_newcomers: self.max_newcomers_per_peer,
         })
     }
+}
+
+/// An issuer may have `=` in its query; the name of a claim here may not.
+fn token_claims(text: &str) -> Result<(String, Vec<String>), String> {
+    let (issuer, names) = text.rsplit_once('=').ok_or("write it as URL=CLAIM,CLAIM")?;
+    Ok((issuer.to_owned(), names.split(',').map(str::to_owned).collect()))
 }
 
 pub fn read(path: &Path) -> Result<Vec<u8>> {

@@ -61,6 +61,8 @@ pub struct Options {
     pub max_lifetime: Duration,
     /// Issuers that revocations are taken for though no filter has told of them yet.
     pub issuers: Vec<String>,
+    /// By issuer, the claims that name its tokens, in the order in which they count; of others, `wire::TOKEN_ID_CLAIMS`.
+    pub token_claims: Vec<(String, Vec<String>)>,
     /// Who may end sessions by a logout token or a security event.
     pub providers: Providers,
     /// The longest from a login to the last use of a token of it that any filter accepts.
@@ -99,6 +101,8 @@ pub enum OptionsError {
     CreatePinned,
     #[error(transparent)]
     Providers(#[from] ProvidersError),
+    #[error("`token-claims` of `{0}` must have an issuer, once and one of `issuer` if there are any, and claims")]
+    TokenClaims(String),
     #[error("`{0}` must be at least 1")]
     Zero(&'static str),
     #[error("`{0}` must not be empty")]
@@ -148,6 +152,12 @@ impl Options {
         }
         if self.create_store && self.store_id.is_some() {
             return Err(OptionsError::CreatePinned);
+        }
+        for (place, (issuer, names)) in self.token_claims.iter().enumerate() {
+            let again = self.token_claims.iter().take(place).any(|(other, _)| other == issuer);
+            if issuer.is_empty() || names.is_empty() || names.iter().any(String::is_empty) || again {
+                return Err(OptionsError::TokenClaims(issuer.clone()));
+            }
         }
         self.providers.check(&[])?;
         if let Some(sessions) = &self.sessions {
@@ -271,6 +281,7 @@ pub mod tests {
             require_disk: false,
             max_lifetime: Duration::from_secs(86_400),
             issuers: vec![],
+            token_claims: vec![],
             providers: Providers::default(),
             max_session: Duration::from_secs(30 * 86_400),
             iat_lead: Duration::from_secs(1),
@@ -300,6 +311,15 @@ pub mod tests {
         assert_eq!(pinned.check(), Err(OptionsError::CreatePinned));
         let short = Options { max_session: Duration::from_secs(86_399), ..options() };
         assert_eq!(short.check(), Err(OptionsError::MaxSession(86_400)));
+        for token_claims in [
+            vec![(String::new(), vec!["jti".to_owned()])],
+            vec![("i".to_owned(), vec![])],
+            vec![("i".to_owned(), vec![String::new()])],
+            vec![("i".to_owned(), vec!["jti".to_owned()]), ("i".to_owned(), vec!["uti".to_owned()])],
+        ] {
+            let bad = Options { token_claims, ..options() };
+            assert!(matches!(bad.check(), Err(OptionsError::TokenClaims(_))));
+        }
         let enough = Options { max_session: Duration::from_secs(86_400), ..options() };
         assert_eq!(enough.check(), Ok(()));
     }

@@ -173,7 +173,7 @@ async fn the_filter_runs_as_istio_would_run_it() {
     assert!(passed.upstream_saw("authorization").is_empty());
 
     for (path, claims, status, code) in [
-        ("/api/admin", json!({}), 401, "INVALID_CLAIM"),
+        ("/api/admin", json!({}), 403, "CLAIM_INSUFFICIENT"),
         ("/api/orders", json!({ "aud": "another" }), 401, "INVALID_AUDIENCE"),
         ("/elsewhere", json!({}), 403, "ROUTE_UNMATCHED"),
     ] {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess};
 use serde_json::Value;
 use utoipa::ToSchema;
-use wire::{Derived, Kind, RevocationKey, token_id_from_jti, token_id_from_signing_input};
+use wire::{Derived, Kind, RevocationKey, TOKEN_ID_CLAIMS, token_id_from_jti, token_id_from_signing_input};
 
 use super::problem::Problem;
 use crate::audit::Event;
@@ -44,7 +44,7 @@ pub struct RevocationAsk {
     /// token, session, user, client, key or issuer.
     kind: Option<String>,
     issuer: Option<String>,
-    /// jti, sid, sub, client_id, or the RFC 7638 thumbprint of a key.
+    /// jti, sid, sub, client_id or what the issuer has for it, or the RFC 7638 thumbprint of a key.
     id: Option<String>,
     /// A JWT, instead of kind, issuer and id.
     token: Option<String>,
@@ -109,7 +109,7 @@ impl Ask {
                         return Err(Problem::field(name, "says again what `token` says"));
                     }
                 }
-                Subject::from_token(&token)?
+                Subject::from_token(&token, options)?
             }
             None => Subject::from_fields(kind, issuer, id)?,
         };
@@ -200,14 +200,9 @@ impl Subject {
         Ok(Self { kind, issuer, id })
     }
 
-    /// The token is parsed and not verified: a forged one revokes what it names, and only operators come here.
-    fn from_token(token: &str) -> Result<Self, Problem> {
-        #[derive(Deserialize)]
-        struct Claims {
-            iss: String,
-            #[serde(default, deserialize_with = "present")]
-            jti: Option<String>,
-        }
+    /// The token is parsed and not verified: a forged one revokes what it names, and only operators come here. It gets the
+    /// name under which filters ask about it, so what they would refuse is refused.
+    fn from_token(token: &str, options: &Options) -> Result<Self, Problem> {
         let wrong = |what: &str| Problem::field("token", what);
         let token = token.trim_ascii();
         let (signing_input, _) = token.rsplit_once('.').ok_or_else(|| wrong("must be a signed JWT in compact form"))?;
@@ -217,13 +212,28 @@ impl Subject {
             return Err(wrong("must be a signed JWT in compact form"));
         }
         let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| wrong("has a payload that is not base64url"))?;
-        let claims: Claims = serde_json::from_slice(&payload)
-            .map_err(|_| wrong("must have the claim iss, and jti, if at all, as a string"))?;
-        let id = match claims.jti {
-            Some(jti) => Id::Text(jti),
-            None => Id::SigningInput(token_id_from_signing_input(signing_input.as_bytes())),
+        let claims: Fields =
+            serde_json::from_slice(&payload).map_err(|_| wrong("has a payload that is not a JSON object"))?;
+        let issuer = match claims.one("iss") {
+            Ok(Some(Value::String(issuer))) => issuer,
+            _ => return Err(wrong("must have the claim iss once, as a string")),
         };
-        Ok(Self { kind: Kind::Token, issuer: claims.iss, id })
+        let own = options.token_claims.iter().find(|(of, _)| of == issuer).map(|(_, names)| names.as_slice());
+        let default = TOKEN_ID_CLAIMS.map(str::to_owned);
+        for name in own.unwrap_or(&default) {
+            match claims.one(name) {
+                Ok(Some(Value::String(id))) => {
+                    return Ok(Self { kind: Kind::Token, issuer: issuer.clone(), id: Id::Text(id.clone()) });
+                }
+                // Of the default ones, only `jti` means the same to everybody.
+                Ok(Some(_)) if own.is_none() && name != "jti" => {}
+                Ok(None) => {}
+                Ok(Some(_)) => return Err(wrong(&format!("must have the claim {name}, if at all, as a string"))),
+                Err(()) => return Err(wrong(&format!("has the claim {name} twice"))),
+            }
+        }
+        let id = Id::SigningInput(token_id_from_signing_input(signing_input.as_bytes()));
+        Ok(Self { kind: Kind::Token, issuer: issuer.clone(), id })
     }
 
     /// `None` for a note that we did not write so.
@@ -301,15 +311,19 @@ fn ttl_of(text: Option<String>, kind: Kind, options: &Options) -> Result<Option<
     Ok(Some(ttl))
 }
 
-/// Null is not absent: a jti that is there must be a string.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    String::deserialize(deserializer).map(Some)
-}
-
 /// The members of an object as they were sent, twice if they were sent twice.
 struct Fields(Vec<(String, Value)>);
 
 impl Fields {
+    /// Null is absent. Twice is an error, also with null.
+    fn one(&self, name: &str) -> Result<Option<&Value>, ()> {
+        let mut found = self.0.iter().filter(|(given, _)| given == name).map(|(_, value)| value);
+        match (found.next(), found.next()) {
+            (value, None) => Ok(value.filter(|value| !value.is_null())),
+            (_, Some(_)) => Err(()),
+        }
+    }
+
     fn take(&mut self, name: &str, max: usize) -> Result<Option<String>, Problem> {
         let Some(at) = self.0.iter().position(|(given, _)| given == name) else { return Ok(None) };
         match self.0.swap_remove(at).1 {
@@ -446,10 +460,36 @@ mod tests {
         assert_eq!(key(&without), key(&ask(&format!(r#"{{"token":"{other_signature}"}}"#)).unwrap()));
         assert_ne!(key(&without), key(&by_jti));
         for payload in
-            [r#"{"jti":"x"}"#, r#"{"iss":"i","jti":null}"#, r#"{"iss":"i","jti":5}"#, r#"{"iss":"i","iss":"j"}"#]
+            [r#"{"jti":"x"}"#, r#"{"iss":null}"#, r#"{"iss":"i","jti":5}"#, r#"{"iss":"i","jti":null,"jti":"x"}"#]
         {
             assert!(ask(&format!(r#"{{"token":"{}"}}"#, jwt(payload))).is_err(), "{payload}");
         }
+        // The filter has the same names, in the same order.
+        for payload in
+            [r#"{"iss":"i","uti":"x"}"#, r#"{"iss":"i","jti":null,"uti":"x"}"#, r#"{"iss":"i","jti":"x","uti":"y"}"#]
+        {
+            assert_eq!(key(&ask(&format!(r#"{{"token":"{}"}}"#, jwt(payload))).unwrap()), key(&by_jti), "{payload}");
+        }
+        let number = jwt(r#"{"iss":"i","uti":5}"#);
+        let number = ask(&format!(r#"{{"token":"{number}"}}"#)).unwrap();
+        assert!(matches!(&number.subject.id, Id::SigningInput(_)));
+        // A jti that is null is none.
+        let null = jwt(r#"{"iss":"i","jti":null}"#);
+        let null = ask(&format!(r#"{{"token":"{null}"}}"#)).unwrap();
+        assert!(matches!(&null.subject.id, Id::SigningInput(_)));
+    }
+
+    #[test]
+    fn an_issuer_may_name_its_tokens_by_other_claims() {
+        let own = Options { token_claims: vec![("i".into(), vec!["tid".into(), "jti".into()])], ..options() };
+        let read =
+            |payload: &str| Ask::read(format!(r#"{{"token":"{}"}}"#, jwt(payload)).as_bytes(), &own).map_err(|_| ());
+        let by_id = key(&ask(r#"{"kind":"token","issuer":"i","id":"x"}"#).unwrap());
+        assert_eq!(key(&read(r#"{"iss":"i","tid":"x","jti":"y"}"#).unwrap()), by_id);
+        assert_eq!(key(&read(r#"{"iss":"i","jti":"x"}"#).unwrap()), by_id);
+        assert_ne!(key(&read(r#"{"iss":"j","tid":"x","jti":"y"}"#).unwrap()), by_id);
+        assert!(read(r#"{"iss":"i","tid":5,"jti":"x"}"#).is_err());
+        assert!(read(r#"{"iss":"i","tid":"x","tid":"x"}"#).is_err());
     }
 
     #[test]

@@ -153,6 +153,7 @@ pub fn options(redis: &Redis) -> Options {
         require_disk: true,
         max_lifetime: Duration::from_secs(DAY.into()),
         issuers: vec![ISSUER.to_owned()],
+        token_claims: vec![],
         providers: service::Providers::default(),
         max_session: Duration::from_secs(30 * 86_400),
         iat_lead: Duration::from_secs(1),
