@@ -14,13 +14,13 @@ use crate::{Outcome, say};
 
 #[derive(Args)]
 pub struct CheckConfig {
-    /// JSON or YAML: the configuration itself, a bootstrap of Envoy or a WasmPlugin that holds it; `-` for the standard
-    /// input.
+    /// JSON or YAML: the configuration itself, or a bootstrap of Envoy, a WasmPlugin or a TrafficExtension that holds it;
+    /// `-` for the standard input.
     file: PathBuf,
     #[command(flatten)]
     secrets: Secrets,
     /// One JSON document: `{"file", "ok", "configurations": [{"place", "ok", "error" and "more_errors", or "issuers",
-    /// "rules", …, "around": [{"error", "field", "message"}]}]}`. `around` is about the bootstrap or WasmPlugin.
+    /// "rules", …, "around": [{"error", "field", "message"}]}]}`. `around` is about what holds it.
     #[arg(long)]
     json: bool,
 }
