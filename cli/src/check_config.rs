@@ -14,8 +14,8 @@ use crate::{Outcome, kept_long_enough, say};
 
 #[derive(Args)]
 pub struct CheckConfig {
-    /// JSON or YAML: the configuration itself, a bootstrap of Envoy or a WasmPlugin that holds it; `-` for the standard
-    /// input.
+    /// JSON or YAML: the configuration itself, or a bootstrap of Envoy, a WasmPlugin or a TrafficExtension that holds it;
+    /// `-` for the standard input.
     file: PathBuf,
     #[command(flatten)]
     secrets: Secrets,
@@ -24,7 +24,7 @@ pub struct CheckConfig {
     #[arg(long, value_name = "URL")]
     service: Option<String>,
     /// One JSON document: `{"file", "ok", "configurations": [{"place", "ok", "error" and "more_errors", or "issuers",
-    /// "rules", …, "around": [{"error", "field", "message"}]}]}`. `around` is about the bootstrap or WasmPlugin.
+    /// "rules", …, "around": [{"error", "field", "message"}]}]}`. `around` is about what holds it.
     #[arg(long)]
     json: bool,
 }
