@@ -1,5 +1,6 @@
 //! The registered claims (RFC 7519 section 4.1) and what a rule asks of claims. Signatures are `verify`'s matter.
-use crate::fault::{Denial, Fault};
+use crate::cause::Cause;
+use crate::fault::Denial;
 use crate::json::{Json, Number, Object};
 use crate::jws::Header;
 use crate::policy::{Condition, Issuer, Test, Wanted};
@@ -22,14 +23,14 @@ pub struct Times {
 
 impl Window {
     /// # Errors
-    /// [`Fault::JwtExpired`] or [`Fault::JwtNotYetValid`].
+    /// [`crate::fault::Fault::JwtExpired`] or [`crate::fault::Fault::JwtNotYetValid`].
     pub fn check(self, now: UnixSeconds) -> Result<(), Denial> {
         // RFC 7519 section 4.1.4: the current time must be before `exp`.
         if now >= self.until {
-            return Err(Denial::new(Fault::JwtExpired, "exp has passed"));
+            return Err(Denial::new(Cause::ExpPassed));
         }
         if now < self.from {
-            return Err(Denial::new(Fault::JwtNotYetValid, "nbf, iat or auth_time lies in the future"));
+            return Err(Denial::new(Cause::NotYetValid));
         }
         Ok(())
     }
@@ -38,9 +39,9 @@ impl Window {
 /// `iss` of a payload whose signature is yet to be checked: it only selects whose keys may check it.
 pub(crate) fn unverified_issuer<'j>(payload: &'j Object<'_>) -> Result<&'j str, Denial> {
     match payload.get("iss") {
-        None => Err(Denial::new(Fault::InvalidIssuer, "iss is missing")),
+        None => Err(Denial::new(Cause::IssMissing)),
         Some(Json::String(issuer)) => Ok(issuer),
-        Some(_) => Err(Denial::new(Fault::InvalidIssuer, "iss is not a string")),
+        Some(_) => Err(Denial::new(Cause::IssNotString)),
     }
 }
 
@@ -84,7 +85,7 @@ pub(crate) fn check_introspected(
     match response.get("iss") {
         None => {}
         Some(Json::String(iss)) if *iss == issuer.issuer => {}
-        Some(_) => return Err(Denial::new(Fault::InvalidIssuer, "the introspected token is of another issuer")),
+        Some(_) => return Err(Denial::new(Cause::IssOfAnother)),
     }
     check_is_access_token(response)?;
     check_claims(issuer, response)?;
@@ -104,7 +105,7 @@ fn check_is_access_token(response: &Object<'_>) -> Result<(), Denial> {
         if let Some(word) = optional_string(response, name)?
             && !accepted.contains(&plain_type(word).as_str())
         {
-            return Err(Denial::new(Fault::InvalidClaim, format!("`{name}` is not an access token's")));
+            return Err(Denial::with_detail(Cause::NotAccessToken, name));
         }
     }
     Ok(())
@@ -117,14 +118,14 @@ fn check_claims(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Denial> {
     }
     for name in &issuer.required_claims {
         if payload.get(name).is_none() {
-            return Err(Denial::new(Fault::InvalidClaim, format!("the claim `{name}` is missing")));
+            return Err(Denial::with_detail(Cause::ClaimMissing, name.clone()));
         }
     }
     Ok(())
 }
 
 fn check_type(issuer: &Issuer, header: &Header) -> Result<(), Denial> {
-    let refused = || Denial::new(Fault::InvalidClaim, "the header's typ is not accepted");
+    let refused = || Denial::new(Cause::TypNotAccepted);
     match (&issuer.types, &header.typ) {
         (None, None) => Ok(()),
         (None, Some(typ)) => {
@@ -155,26 +156,26 @@ fn check_audience(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Denial> {
     let Some(accepted) = &issuer.audiences else { return Ok(()) };
     let is_ours = |audience: &str| accepted.iter().any(|ours| ours == audience);
     let found = match payload.get("aud") {
-        None => return Err(Denial::new(Fault::InvalidAudience, "aud is missing")),
+        None => return Err(Denial::new(Cause::AudMissing)),
         Some(Json::String(audience)) => is_ours(audience),
         Some(Json::Array(audiences)) => {
             let mut found = false;
             for audience in audiences {
                 let Json::String(audience) = audience else {
-                    return Err(Denial::new(Fault::InvalidAudience, "a member of aud is not a string"));
+                    return Err(Denial::new(Cause::AudMemberNotString));
                 };
                 found |= is_ours(audience);
             }
             found
         }
-        Some(_) => return Err(Denial::new(Fault::InvalidAudience, "aud is neither a string nor an array")),
+        Some(_) => return Err(Denial::new(Cause::AudNotStrings)),
     };
-    if found { Ok(()) } else { Err(Denial::new(Fault::InvalidAudience, "aud names nobody here")) }
+    if found { Ok(()) } else { Err(Denial::new(Cause::AudOfOthers)) }
 }
 
 fn check_times(issuer: &Issuer, iat_lead: u64, payload: &Object<'_>, now: UnixSeconds) -> Result<Times, Denial> {
     let Some(exp) = numeric_date(payload, "exp", Round::Down)? else {
-        return Err(Denial::new(Fault::InvalidClaim, "exp is missing"));
+        return Err(Denial::new(Cause::ExpMissing));
     };
     check_times_until(issuer, iat_lead, payload, exp, now)
 }
@@ -220,7 +221,7 @@ fn check_times_until(
     // Revocations are kept for just this long: a token that outlives them would come back to life. Measured from
     // `auth_time` where there is one, since that is what a revocation is compared with.
     if exp.saturating_sub(issued.unwrap_or(now.0)) > issuer.max_lifetime {
-        return Err(Denial::new(Fault::JwtTooLongLived, "the time from its issue to exp is over max_lifetime"));
+        return Err(Denial::new(Cause::TooLongLived));
     }
     Ok(times)
 }
@@ -237,50 +238,50 @@ const LAST_SECOND: u64 = 253_402_300_799;
 /// A NumericDate (RFC 7519 section 2). A fraction is allowed; a negative or huge number is not a time that any token
 /// could mean.
 fn numeric_date(payload: &Object<'_>, name: &'static str, round: Round) -> Result<Option<u64>, Denial> {
-    let refused = |why: &str| Denial::new(Fault::InvalidClaim, format!("{name} {why}"));
+    let refused = |cause| Denial::with_detail(cause, name);
     let seconds = match payload.get(name) {
         None => return Ok(None),
         Some(Json::Number(Number::Unsigned(seconds))) => *seconds,
-        Some(Json::Number(Number::Negative(_))) => return Err(refused("is negative")),
+        Some(Json::Number(Number::Negative(_))) => return Err(refused(Cause::TimeNegative)),
         Some(Json::Number(Number::Float(seconds))) => {
             let whole = match round {
                 Round::Down => seconds.floor(),
                 Round::Up => seconds.ceil(),
             };
             if seconds.is_sign_negative() {
-                return Err(refused("is negative"));
+                return Err(refused(Cause::TimeNegative));
             }
             if !whole.is_finite() || whole > LAST_SECOND as f64 {
-                return Err(refused("is too large"));
+                return Err(refused(Cause::TimeTooLarge));
             }
             whole as u64
         }
-        Some(_) => return Err(refused("is not a number")),
+        Some(_) => return Err(refused(Cause::TimeNotNumber)),
     };
     if seconds > LAST_SECOND {
-        return Err(refused("is too large"));
+        return Err(refused(Cause::TimeTooLarge));
     }
     Ok(Some(seconds))
 }
 
 /// Absent and malformed are two cases: a `sub` that is a number must not be read as no `sub`.
-pub(crate) fn optional_string<'j>(payload: &'j Object<'_>, name: &str) -> Result<Option<&'j str>, Denial> {
+pub(crate) fn optional_string<'j>(payload: &'j Object<'_>, name: &'static str) -> Result<Option<&'j str>, Denial> {
     match payload.get(name) {
         None => Ok(None),
         Some(Json::String(value)) => Ok(Some(value)),
-        Some(_) => Err(Denial::new(Fault::InvalidClaim, format!("the claim `{name}` is not a string"))),
+        Some(_) => Err(Denial::with_detail(Cause::ClaimNotString, name)),
     }
 }
 
 /// Does the token have every scope in `all`, and one of `any` if there are any?
 ///
 /// # Errors
-/// [`Fault::ScopeInsufficient`], or [`Fault::InvalidClaim`] for a scope claim of another shape.
+/// [`crate::fault::Fault::ScopeInsufficient`], or [`crate::fault::Fault::InvalidClaim`] for a scope claim of another shape.
 pub(crate) fn check_scopes(all: &[String], any: &[String], payload: &Object<'_>) -> Result<(), Denial> {
     if all.is_empty() && any.is_empty() {
         return Ok(());
     }
-    let malformed = || Denial::new(Fault::InvalidClaim, "the scope claim is neither a string nor an array of strings");
+    let malformed = || Denial::new(Cause::ScopeNotStrings);
     // Both are read: `scope` per RFC 8693 section 4.2, and the `scp` that some providers use in its place.
     let mut granted: Vec<&str> = Vec::new();
     for name in ["scope", "scp"] {
@@ -300,11 +301,11 @@ pub(crate) fn check_scopes(all: &[String], any: &[String], payload: &Object<'_>)
     if all.iter().all(has) && (any.is_empty() || any.iter().any(has)) {
         return Ok(());
     }
-    Err(Denial::new(Fault::ScopeInsufficient, "the token lacks a scope that the rule requires"))
+    Err(Denial::new(Cause::ScopeMissing))
 }
 
 /// # Errors
-/// [`Fault::InvalidClaim`] when the condition does not hold.
+/// [`crate::fault::Fault::InvalidClaim`] when the condition does not hold.
 pub(crate) fn check_condition(condition: &Condition, payload: &Json<'_>) -> Result<(), Denial> {
     let value = payload.path(&condition.claim);
     let holds = match &condition.test {
@@ -322,10 +323,7 @@ pub(crate) fn check_condition(condition: &Condition, payload: &Json<'_>) -> Resu
     if holds {
         return Ok(());
     }
-    Err(Denial::new(
-        Fault::InvalidClaim,
-        format!("the claim `{}` is not what the rule requires", condition.claim.join(".")),
-    ))
+    Err(Denial::with_detail(Cause::ClaimRefusedByRule, condition.claim.join(".")))
 }
 
 impl Wanted {

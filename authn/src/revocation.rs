@@ -3,8 +3,9 @@ use std::cell::Cell;
 
 use wire::{Answer, Derived, Kind, RevocationKey, token_id_from_jti, token_id_from_signing_input};
 
+use crate::cause::Cause;
 use crate::claims::optional_string;
-use crate::fault::{Denial, Fault};
+use crate::fault::Denial;
 use crate::json::Object;
 use crate::policy::Revocation;
 use crate::time::{Monotonic, UnixSeconds};
@@ -35,7 +36,7 @@ pub enum Verdict {
 
 impl Ask {
     /// # Errors
-    /// [`Fault::InvalidClaim`] for a token that no revocation could be compared with.
+    /// [`crate::fault::Fault::InvalidClaim`] for a token that no revocation could be compared with.
     pub(crate) fn new(
         revocation: &Revocation,
         issuer: &str,
@@ -45,17 +46,14 @@ impl Ask {
         issued: Option<UnixSeconds>,
     ) -> Result<Self, Denial> {
         let Some(issued) = issued else {
-            return Err(Denial::new(
-                Fault::InvalidClaim,
-                "neither auth_time nor iat is there, and revocation needs one",
-            ));
+            return Err(Denial::new(Cause::IssuedUnknown));
         };
         let mut keys = keys(revocation, issuer, payload, signing_input, thumbprint)?;
         keys.sort_by_key(|(kind, _)| kind.is_shared());
         let shared = keys.iter().filter(|(kind, _)| kind.is_shared()).count();
         let keys: Vec<RevocationKey> = keys.into_iter().map(|(_, key)| key).collect();
         if keys.is_empty() {
-            return Err(Denial::new(Fault::InvalidClaim, "the token has none of the claims that could end it"));
+            return Err(Denial::new(Cause::NothingToRevoke));
         }
         let digest = digest(&revocation.derived, &keys, issued);
         Ok(Self::of(keys, shared, issued, digest))

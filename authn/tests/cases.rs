@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::rc::Rc;
 
+use authn::cause::Cause;
 use authn::clear::Edit;
 use authn::decide::Unavailable::{NotToBeTrusted, OutOfReach};
 use authn::decide::{Admission, Entry, Peer, Removal, Standing, Verified};
@@ -141,9 +142,9 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
                             let verdict = asking.ask().judge(answers);
                             asking.on_verdict(policy, now.monotonic, verdict, now)
                         }
-                        Store::Refused => asking.on_cannot_tell(OutOfReach, Fault::RedisConnRefused, "refused"),
-                        Store::Slow => asking.on_cannot_tell(OutOfReach, Fault::SessionStoreLatency, "slow"),
-                        Store::Flushed => asking.on_cannot_tell(NotToBeTrusted, Fault::StoreUnavailable, "flushed"),
+                        Store::Refused => asking.on_cannot_tell(OutOfReach, Cause::RedisRefused),
+                        Store::Slow => asking.on_cannot_tell(OutOfReach, Cause::RedisSlow),
+                        Store::Flushed => asking.on_cannot_tell(NotToBeTrusted, Cause::StoreNotOurs),
                     },
                 });
             match admitted {
@@ -195,7 +196,7 @@ fn refused(policy: &Policy, rule: Option<usize>, denial: Denial) -> Seen {
     let body: serde_json::Value = serde_json::from_str(&refusal.body).unwrap();
     assert_eq!(body["code"], denial.fault.code());
     assert_eq!(body["status"], refusal.status);
-    Seen::Refused { code: denial.fault.code(), status: refusal.status, cause: denial.cause.into_owned() }
+    Seen::Refused { code: denial.fault.code(), status: refusal.status, cause: denial.to_string() }
 }
 
 /// What the service would answer after the case's revocations.

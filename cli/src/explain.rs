@@ -11,12 +11,13 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result};
 use authn::alg::Family;
 use authn::b64;
+use authn::cause::Cause;
 use authn::clear::Edit;
 use authn::config::{Document, OneOrMany};
 use authn::credentials::Source;
 use authn::decide::{Admission, Entry, Peer, Removal, Standing, Unavailable, Verified};
 use authn::engine::Portable;
-use authn::fault::{Denial, Fault};
+use authn::fault::Denial;
 use authn::introspection::Reply;
 use authn::json::{Json, Number};
 use authn::keyrings::Keyrings;
@@ -173,7 +174,7 @@ impl Explain {
             Err(Refused { rule, denial }) => {
                 let refusal = policy.refusal(denial.fault, rule);
                 say(&format!("refused {} {}", denial.fault.code(), refusal.status));
-                say(&format!("  cause: {}", denial.cause));
+                say(&format!("  cause: {denial}"));
                 say("  the client sees:");
                 for (name, value) in &refusal.headers {
                     say(&format!("    {name}: {value}"));
@@ -203,7 +204,7 @@ impl Explain {
                 let body = serde_json::from_str(&refusal.body).unwrap_or(Value::String(refusal.body));
                 json!({
                     "verdict": "refused", "rule": name(rule), "steps": steps,
-                    "code": denial.fault.code(), "status": refusal.status, "cause": denial.cause,
+                    "code": denial.fault.code(), "status": refusal.status, "cause": denial.to_string(),
                     "refusal": { "headers": headers, "body": body },
                 })
             }
@@ -421,11 +422,7 @@ impl Trace<'_> {
                     }
                     Answer::Unavailable => {
                         self.step("revocation", "taken for unavailable");
-                        asking.on_cannot_tell(
-                            Unavailable::OutOfReach,
-                            Fault::StoreUnavailable,
-                            "the service does not answer",
-                        )?
+                        asking.on_cannot_tell(Unavailable::OutOfReach, Cause::CheckUnanswered)?
                     }
                 }
             }
@@ -503,8 +500,8 @@ impl Trace<'_> {
             self.step("opaque", says);
         }
         let Some(response) = self.response.take() else {
-            let cause = "the introspection server is taken for unavailable: give its response by --introspection";
-            return Err(Denial::new(Fault::StoreUnavailable, cause));
+            let detail = "here it is taken for unavailable, give its response by --introspection";
+            return Err(Denial::with_detail(Cause::IntrospectionUnanswered, detail));
         };
         let reply = Reply { status: 200, content_type: Some(b"application/json"), body: &response };
         if let Ok(Ok(Json::Object(claims))) = reply.read() {

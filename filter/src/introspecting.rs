@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use authn::cause::Cause;
 use authn::checks::Waiter;
 use authn::decide::Verified;
 use authn::fault::{Denial, Fault};
@@ -151,7 +152,7 @@ impl Introspecting {
             let waiters = server.expire(now.monotonic);
             if !waiters.is_empty() {
                 let waiters = self.released(waiters);
-                let denial = Denial::new(Fault::StoreUnavailable, "no answer to the introspection within its timeout");
+                let denial = Denial::new(Cause::IntrospectionTimeout);
                 late.push(Settled { waiters, issuer, token: None, outcome: Err(denial) });
             }
         }

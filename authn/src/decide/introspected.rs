@@ -3,9 +3,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::{DEFAULT_IAT_LEAD, Questions, Unverifiable, Verified, unknown_issuer};
+use crate::cause::Cause;
 use crate::claims;
 use crate::config::RevocationMode;
-use crate::fault::{Denial, Fault};
+use crate::fault::Denial;
 use crate::introspection::{Introspection, Reply, Unanswered};
 use crate::json::Json;
 use crate::policy::{Issuer, Policy, Revocation};
@@ -91,7 +92,7 @@ impl Policy {
         now: Now,
     ) -> Result<Verified, Denial> {
         let issuer = self.issuers.get(place).ok_or_else(unknown_issuer)?;
-        let claims = response.as_object().ok_or_else(|| Denial::new(Fault::TokenMalformed, "not an object"))?;
+        let claims = response.as_object().ok_or_else(|| Denial::new(Cause::ResponseNotObject))?;
         let iat_lead = self.revocation().map_or(DEFAULT_IAT_LEAD, |revocation| revocation.iat_lead);
         let times = claims::check_introspected(issuer, iat_lead, claims, now.wall)?;
         let questions = match self.revocation() {
@@ -124,8 +125,7 @@ impl Policy {
         revocation: &Revocation,
         verified: &Verified,
     ) -> Result<Vec<(Kind, RevocationKey)>, Denial> {
-        let response = Json::parse(&verified.payload)
-            .map_err(|_| Denial::new(Fault::TokenMalformed, "the introspection response is not JSON"))?;
+        let response = Json::parse(&verified.payload).map_err(|_| Denial::new(Cause::ResponseNotObject))?;
         let (Some(claims), Some(issuer)) = (response.as_object(), self.issuers.get(verified.issuer)) else {
             return Err(unknown_issuer());
         };
@@ -137,7 +137,7 @@ impl Unverifiable {
     /// It says nothing by itself: this issuer is to be asked.
     pub fn opaque(issuer: usize) -> Self {
         // Were it ever sent, it is what an opaque token is without anybody to ask.
-        let denial = Denial::new(Fault::TokenMalformed, "the token is opaque");
+        let denial = Denial::new(Cause::TokenOpaque);
         Self { denial, awaits_keys_of: None, introspect: Some(issuer) }
     }
 }

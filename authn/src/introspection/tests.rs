@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Document;
+use crate::fault::Fault;
 use crate::policy::Policy;
 
 const SECRET: &str = "s3cret:/&= ü";
