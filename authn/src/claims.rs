@@ -92,6 +92,42 @@ pub(crate) fn check_introspected(
     check_introspected_times(issuer, iat_lead, response, now)
 }
 
+/// An active JWT's introspection response. It must be about this token, and can shorten its time.
+///
+/// # Errors
+/// It is about another token, another kind of token, or its time is over.
+pub(crate) fn check_confirmed(
+    issuer: &Issuer,
+    token: &Object<'_>,
+    response: &Object<'_>,
+    now: UnixSeconds,
+) -> Result<Window, Denial> {
+    check_is_access_token(response)?;
+    for name in ["iss", "sub", "jti"] {
+        check_same(name, optional_string(token, name)?, optional_string(response, name)?)?;
+    }
+    let client = |claims| Ok::<_, Denial>(optional_string(claims, "client_id")?.or(optional_string(claims, "azp")?));
+    check_same("client_id", client(token)?, client(response)?)?;
+    // RFC 8705 section 3.2: the server may know of a binding that the token does not show, and nobody checked that one.
+    if let Some(cnf) = response.get("cnf")
+        && token.get("cnf") != Some(cnf)
+    {
+        return Err(Denial::with_detail(Cause::AnswerContradicts, "cnf"));
+    }
+    let until = numeric_date(response, "exp", Round::Down)?.map_or(u64::MAX, |exp| exp.saturating_add(issuer.skew));
+    let from = numeric_date(response, "nbf", Round::Up)?.map_or(0, |nbf| nbf.saturating_sub(issuer.skew));
+    let window = Window { from: UnixSeconds(from), until: UnixSeconds(until) };
+    window.check(now).map(|()| window)
+}
+
+/// What one of both does not say contradicts nothing.
+fn check_same(name: &'static str, ours: Option<&str>, theirs: Option<&str>) -> Result<(), Denial> {
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) if ours != theirs => Err(Denial::with_detail(Cause::AnswerContradicts, name)),
+        _ => Ok(()),
+    }
+}
+
 /// Servers answer `active` for refresh tokens too (RFC 7662 section 2.1 lets them), each in words of its own: RFC 6749's
 /// `token_type`, Keycloak's `typ`, Hydra's `token_use`. What is none of the known words for an access token that whoever
 /// bears it may use is refused: a DPoP token would be one that nobody checks.

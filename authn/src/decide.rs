@@ -26,6 +26,7 @@ use crate::time::{Monotonic, Now};
 
 pub use crate::claims::Window;
 
+mod confirmed;
 mod introspected;
 
 /// What the rules say of a request before any token is looked into.
@@ -97,6 +98,8 @@ pub struct Verified {
     questions: Questions,
     /// For an opaque token, in the place of key and signature.
     introspected: Option<introspected::Introspected>,
+    /// For a JWT that is introspected too: the answer.
+    confirmation: Cell<Option<confirmed::Confirmation>>,
     /// The judgement of the rule that saw it last.
     judged: RefCell<Option<Rc<Judged>>>,
 }
@@ -150,6 +153,8 @@ pub struct Accepted {
 #[derive(Debug)]
 pub enum Standing {
     Admitted(Admission),
+    /// Its issuer's server is to be asked about this JWT: ask, and judge the request anew.
+    MustIntrospect(Accepted),
     /// Nothing fresh is known: ask, and come back with the answer.
     MustAsk(Asking),
 }
@@ -325,6 +330,7 @@ impl Policy {
             window: times.window,
             questions,
             introspected: None,
+            confirmation: Cell::new(None),
             judged: RefCell::new(judged),
         })
     }
@@ -441,6 +447,13 @@ impl Policy {
     /// # Errors
     /// [`Fault::SessionRevoked`] when a fresh verdict says so.
     pub fn standing(&self, accepted: Accepted, now: Now) -> Result<Standing, Denial> {
+        if self.lacks_confirmation(&accepted.verified, now)? {
+            return Ok(Standing::MustIntrospect(accepted));
+        }
+        self.standing_by_verdict(accepted, now)
+    }
+
+    fn standing_by_verdict(&self, accepted: Accepted, now: Now) -> Result<Standing, Denial> {
         let mode = self.rules.get(accepted.judged.rule).map_or(RevocationMode::Check, |rule| rule.revocation);
         if mode == RevocationMode::Off {
             return Ok(Standing::Admitted(accepted.admit(false)));
@@ -522,8 +535,12 @@ impl Verified {
         &self.thumbprint
     }
 
+    fn parse_payload(&self) -> Result<Json<'_>, Denial> {
+        Json::parse(&self.payload).map_err(|_| Denial::new(Cause::PayloadNotJson))
+    }
+
     fn judge(&self, rule: &Rule, place: usize) -> Result<Judged, Denial> {
-        let payload = Json::parse(&self.payload).map_err(|_| Denial::new(Cause::PayloadNotJson))?;
+        let payload = self.parse_payload()?;
         judge(rule, place, &Signed { issuer: self.issuer, raw: &self.payload, payload: &payload })
     }
 }
@@ -562,9 +579,9 @@ impl Asking {
         self.ask.learn(sent, verdict);
         self.accepted.verified.window.check(now.wall)?;
         // What is known by now may be newer than what has just come.
-        match policy.standing(self.accepted, now)? {
+        match policy.standing_by_verdict(self.accepted, now)? {
             Standing::Admitted(admission) => Ok(admission),
-            Standing::MustAsk(_) => Err(Denial::new(Cause::AnswerLate)),
+            Standing::MustAsk(_) | Standing::MustIntrospect(_) => Err(Denial::new(Cause::AnswerLate)),
         }
     }
 

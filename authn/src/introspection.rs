@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::cause::Cause;
-use crate::config::{self, ClientAuth, ConfigDuration};
+use crate::config::{self, ClientAuth, ConfigDuration, IntrospectedTokens};
 use crate::fault::Denial;
 use crate::invalid::Invalid;
 use crate::json::{Json, JsonError};
@@ -28,7 +28,8 @@ pub struct Introspection {
     pub cluster: String,
     pub timeout: Duration,
     freshness: Duration,
-    format: Format,
+    format: Option<Format>,
+    asks_about_jwts: bool,
     authority: String,
     path: String,
     credentials: Credentials,
@@ -103,15 +104,27 @@ impl Introspection {
             cluster: document.cluster.clone(),
             timeout: document.timeout.0,
             freshness: document.freshness.0,
-            format: Format::compile(&document.format, limits).map_err(|invalid| invalid.within(at("format")))?,
+            format: compile_format(document, &at, limits)?,
+            asks_about_jwts: document.of != IntrospectedTokens::Opaque,
             authority,
             path: document.path.clone(),
             credentials: Credentials::compile(document, &at, environment)?,
         })
     }
 
-    pub fn format(&self) -> &Format {
-        &self.format
+    /// Of its opaque tokens, if it is asked about any.
+    pub fn format(&self) -> Option<&Format> {
+        self.format.as_ref()
+    }
+
+    /// Is it asked about this token as an opaque one of its issuer's?
+    pub fn is_opaque_of(&self, token: &[u8]) -> bool {
+        self.format.as_ref().is_some_and(|format| format.fits(token))
+    }
+
+    /// Is it asked about its issuer's verified JWTs?
+    pub fn asks_about_jwts(&self) -> bool {
+        self.asks_about_jwts
     }
 
     /// Does an answer still count, whose question was sent then? One from the future was not sent on this clock.
@@ -138,6 +151,19 @@ impl Introspection {
             Credentials::Post(parameters) => body.push_str(parameters),
         }
         Question { headers, body }
+    }
+}
+
+fn compile_format(
+    document: &config::Introspection,
+    at: &impl Fn(&str) -> String,
+    limits: &config::Limits,
+) -> Result<Option<Format>, Invalid> {
+    match (&document.format, document.of) {
+        (None, IntrospectedTokens::Jwt) => Ok(None),
+        (None, _) => Err(Invalid::new(at("format"), "is needed, unless `of` is `jwt`")),
+        (Some(_), IntrospectedTokens::Jwt) => Err(Invalid::new(at("format"), "has no meaning with `of: jwt`")),
+        (Some(format), _) => Format::compile(format, limits).map(Some).map_err(|invalid| invalid.within(at("format"))),
     }
 }
 

@@ -143,7 +143,7 @@ fn warnings(document: &Document) -> Vec<Warning> {
             let message = "tokens that were meant for other services are accepted";
             warn(format!("issuers[{place}].audiences"), message.to_owned());
         }
-        let format = issuer.introspection.as_ref().map(|introspection| &introspection.format);
+        let format = issuer.introspection.as_ref().and_then(|introspection| introspection.format.as_ref());
         if let Some(OpaqueFormat::Shape(shape)) = format
             && shape.prefix.is_empty()
         {

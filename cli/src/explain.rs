@@ -60,7 +60,7 @@ pub struct Explain {
     /// unavailable.
     #[arg(long, value_name = "ANSWER", default_value = "live")]
     answer: Answer,
-    /// What the introspection server answers about an opaque token: a file with its JSON response (RFC 7662 section 2.2).
+    /// What the introspection server answers about the token, where it is asked: a file with its JSON response (RFC 7662 section 2.2).
     /// Without it, the server is taken for unavailable.
     #[arg(long, value_name = "FILE")]
     introspection: Option<PathBuf>,
@@ -102,6 +102,10 @@ impl FromStr for Answer {
             }
         }
     }
+}
+
+fn reply(response: &[u8]) -> Reply<'_> {
+    Reply { status: 200, content_type: Some(b"application/json"), body: response }
 }
 
 impl Explain {
@@ -396,7 +400,16 @@ impl Trace<'_> {
         let rule = entered.rule();
         let accepted = policy.accept(Rc::clone(&verified), entered, now, self)?;
         self.accepted(rule);
-        let admission = match policy.standing(accepted, now)? {
+        let standing = match policy.standing(accepted, now)? {
+            Standing::MustIntrospect(accepted) => {
+                self.confirmed(accepted.verified(), now)?;
+                policy.standing(accepted, now)?
+            }
+            standing => standing,
+        };
+        let admission = match standing {
+            // Just now it was introspected.
+            Standing::MustIntrospect(_) => return Err(Denial::new(Cause::IntrospectionTimeout)),
             Standing::Admitted(admission) => {
                 self.step("revocation", "not asked for");
                 admission
@@ -493,24 +506,41 @@ impl Trace<'_> {
 
     /// An opaque token, by what its issuer's server is said to answer.
     fn introspected(&mut self, issuer: usize, token: &[u8], now: Now) -> Result<Verified, Denial> {
-        let Compiled { policy, document, .. } = self.compiled;
+        let policy = &self.compiled.policy;
         let name = policy.issuer_name(issuer).unwrap_or_default();
-        if let Some(asked) = document.issuers.get(issuer).and_then(|issuer| issuer.introspection.as_ref()) {
-            let says = format!("looks as {name}'s, and {} of cluster {} is asked about it", asked.path, asked.cluster);
-            self.step("opaque", says);
-        }
+        self.step("opaque", format!("looks as {name}'s, and {} is asked about it", self.server(issuer)));
+        let response = self.introspection()?;
+        policy.introspected(issuer, token, &reply(&response), now.monotonic, now)?
+    }
+
+    /// A JWT that is good by itself, by what its issuer's server is said to answer.
+    fn confirmed(&mut self, verified: &Verified, now: Now) -> Result<(), Denial> {
+        self.step("introspect", format!("{} is asked about it too", self.server(verified.issuer())));
+        let response = self.introspection()?;
+        self.compiled.policy.confirm(verified, &reply(&response), now.monotonic, now)??;
+        self.step("introspect", "active, and the answer does not contradict the token".to_owned());
+        Ok(())
+    }
+
+    /// Who is asked about an issuer's tokens.
+    fn server(&self, issuer: usize) -> String {
+        let asked = self.compiled.document.issuers.get(issuer).and_then(|issuer| issuer.introspection.as_ref());
+        asked.map_or_else(String::new, |asked| format!("{} of cluster {}", asked.path, asked.cluster))
+    }
+
+    /// The response that was given, and what it says.
+    fn introspection(&mut self) -> Result<Vec<u8>, Denial> {
         let Some(response) = self.response.take() else {
             let detail = "here it is taken for unavailable, give its response by --introspection";
             return Err(Denial::with_detail(Cause::IntrospectionUnanswered, detail));
         };
-        let reply = Reply { status: 200, content_type: Some(b"application/json"), body: &response };
-        if let Ok(Ok(Json::Object(claims))) = reply.read() {
+        if let Ok(Ok(Json::Object(claims))) = reply(&response).read() {
             for (name, value) in claims.iter() {
                 let says = self.claim(name, value);
                 self.step("says", says);
             }
         }
-        policy.introspected(issuer, token, &reply, now.monotonic, now)?
+        Ok(response)
     }
 
     fn claim(&self, name: &str, value: &Json<'_>) -> String {

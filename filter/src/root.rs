@@ -228,13 +228,13 @@ impl Root {
         let rule = entered.rule();
         let cookie_session = entered.is_cookie_session();
         let verified = match patience {
-            Patience::Introspected(verified) => self.introspected(&entered, verified),
+            Patience::Introspected(verified) => self.introspected(&entered, verified, now),
             Patience::MayWait | Patience::HasWaited => self.verified(&entered, now),
         };
         let verified = match verified {
             Ok(verified) => verified,
             Err(Unverifiable { introspect: Some(issuer), .. }) => {
-                return self.introspect(stream, (issuer, rule), entered.token(), now);
+                return self.introspect(stream, (issuer, rule), entered.token(), None, now);
             }
             Err(unverifiable) => return self.on_unverifiable(stream, rule, unverifiable, patience, now),
         };
@@ -250,6 +250,13 @@ impl Root {
                 self.forward(stream, &admission, cookie_session)
             }
             Ok(Standing::MustAsk(asking)) => self.ask(stream, asking, cookie_session, now),
+            Ok(Standing::MustIntrospect(accepted)) => {
+                if let Patience::Introspected(_) = patience {
+                    return self.refuse(stream, Some(rule), &Denial::new(Cause::IntrospectionTimeout));
+                }
+                let verified = accepted.verified();
+                self.introspect(stream, (verified.issuer(), rule), verified.token(), Some(verified), now)
+            }
             Err(denial) => self.refuse(stream, Some(rule), &denial),
         }
     }
@@ -341,25 +348,39 @@ impl Root {
     }
 
     /// Only for the token and the rule that were asked about: nothing else can have changed while the request waited.
-    fn introspected(&self, entered: &Entered<'_>, verified: &Rc<Verified>) -> Result<Rc<Verified>, Unverifiable> {
+    fn introspected(
+        &self,
+        entered: &Entered<'_>,
+        verified: &Rc<Verified>,
+        now: Now,
+    ) -> Result<Rc<Verified>, Unverifiable> {
         if verified.token() == entered.token() && self.policy.is_for_rule(verified, entered.rule()) {
+            self.policy.check_still_trusts(verified, &self.keys.rings, now)?;
             return Ok(Rc::clone(verified));
         }
         Err(Denial::new(Cause::RequestChanged).into())
     }
 
-    /// Nothing fresh is known of an opaque token: its issuer's server is asked.
-    fn introspect(&mut self, stream: u32, (issuer, rule): (usize, usize), token: &[u8], now: Now) -> Next {
+    /// Nothing fresh is known of an opaque token, or of a `jwt` that is good by itself: its issuer's server is asked.
+    fn introspect(
+        &mut self,
+        stream: u32,
+        (issuer, rule): (usize, usize),
+        token: &[u8],
+        jwt: Option<&Rc<Verified>>,
+        now: Now,
+    ) -> Next {
         if let Some(denial) = self.introspecting.refusal(&self.policy, issuer, token, now) {
             return self.refuse(stream, Some(rule), &denial);
         }
         let earlier = self.tokens.find(token).filter(|earlier| earlier.was_active() && earlier.issuer() == issuer);
-        let earlier = earlier.map(Rc::clone);
         let standing = match earlier {
             Some(_) => introspections::Standing::WasActive,
             None => introspections::Standing::Unknown,
         };
-        if let Err(full) = self.introspecting.join(stream, (issuer, rule), token, standing, now) {
+        // What a JWT will be asked about is known before the answer.
+        let earlier = jwt.or(earlier).map(Rc::clone);
+        if let Err(full) = self.introspecting.join(stream, (issuer, rule), token, (standing, jwt), now) {
             let name = self.policy.issuer_name(issuer).unwrap_or("none");
             self.metrics.introspection(issuer, name, Failure::Overload.name());
             return self.refuse(stream, Some(rule), &full.into());

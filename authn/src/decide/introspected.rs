@@ -1,4 +1,5 @@
-//! Opaque tokens on their way to being verified: whom a rule asks about one, and what an answer makes of it.
+//! Opaque tokens on their way to being verified: whom a rule asks about one, and what an answer makes of it. JWTs that are
+//! introspected too are `confirmed`'s matter.
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -7,7 +8,7 @@ use crate::cause::Cause;
 use crate::claims;
 use crate::config::RevocationMode;
 use crate::fault::Denial;
-use crate::introspection::{Introspection, Reply, Unanswered};
+use crate::introspection::{Failure, Introspection, Reply, Unanswered};
 use crate::json::Json;
 use crate::policy::{Issuer, Policy, Revocation};
 use crate::revocation::{self, Ask};
@@ -35,16 +36,16 @@ impl Policy {
     /// for what is no token of theirs.
     pub fn introspecting(&self, rule: usize, token: &[u8]) -> Option<usize> {
         let rule = self.rules.get(rule)?;
-        let fits = |issuer: &usize| self.introspection(*issuer).is_some_and(|server| server.format().fits(token));
+        let fits = |issuer: &usize| self.introspection(*issuer).is_some_and(|server| server.is_opaque_of(token));
         rule.introspecting.iter().copied().find(fits)
     }
 
-    /// How this issuer is asked about its opaque tokens, if it is.
+    /// How this issuer is asked about its tokens, if it is.
     pub fn introspection(&self, issuer: usize) -> Option<&Introspection> {
         self.issuers.get(issuer)?.introspection.as_ref()
     }
 
-    /// The issuers that are asked about opaque tokens.
+    /// The issuers that are asked about tokens.
     pub fn introspected_issuers(&self) -> impl Iterator<Item = usize> + use<'_> {
         let is_asked = |(place, issuer): (usize, &Issuer)| issuer.introspection.is_some().then_some(place);
         self.issuers.iter().enumerate().filter_map(is_asked)
@@ -79,6 +80,10 @@ impl Policy {
         sent: Monotonic,
         now: Now,
     ) -> Result<Result<Verified, Denial>, Unanswered> {
+        // What an answer says is worth nothing for a JWT, whose signature speaks: see `confirm`.
+        if !self.introspection(issuer).is_some_and(|server| server.is_opaque_of(token)) {
+            return Err(Failure::NotUnderstood.into());
+        }
         Ok(reply.read()?.and_then(|response| self.active(issuer, token, &response, reply.body, sent, now)))
     }
 
@@ -116,6 +121,7 @@ impl Policy {
             window: times.window,
             questions,
             introspected: Some(Introspected { sent, ended: Cell::new(false) }),
+            confirmation: Cell::new(None),
             judged: Default::default(),
         })
     }
@@ -152,11 +158,13 @@ impl Verified {
         if let Some(introspected) = &self.introspected {
             introspected.ended.set(true);
         }
+        self.confirmation.set(None);
     }
 
-    /// Is it an opaque token that was active when its issuer's server was last asked?
+    /// Was it active when its issuer's server was last asked?
     pub fn was_active(&self) -> bool {
-        self.introspected.as_ref().is_some_and(|introspected| !introspected.ended.get())
+        self.confirmation.get().is_some()
+            || self.introspected.as_ref().is_some_and(|introspected| !introspected.ended.get())
     }
 
     fn ask(&self) -> Option<&Rc<Ask>> {
