@@ -190,8 +190,11 @@ document! {
         pub symmetric: bool,
     }
 
-    /// Whom to ask about opaque tokens (RFC 7662), and which tokens those are.
+    /// Whom to ask about tokens (RFC 7662), and which tokens those are.
     pub struct Introspection {
+        /// About which tokens it is asked. A JWT is asked about once it is verified, and its rule accepts it.
+        #[serde(default)]
+        pub of: IntrospectedTokens,
         /// The Envoy cluster of the introspection server. Only TLS in this cluster protects the answers.
         pub cluster: String,
         /// The `:authority` sent to it, a host name with or without a port. Default: the cluster's name; of a cluster that
@@ -207,7 +210,8 @@ document! {
         /// The environment variable of the VM that holds the client's secret. Required, unless `client_auth` is `none`.
         pub client_secret_env: Option<String>,
         /// What the issuer's opaque tokens look like. Of the issuers that a rule accepts, at most one may fit a token.
-        pub format: OpaqueFormat,
+        /// Required, unless `of` is `jwt`.
+        pub format: Option<OpaqueFormat>,
         /// The longest time to wait for an answer, connecting and queueing included; 10ms to 5s.
         #[serde(default = "default_check_timeout")]
         pub timeout: ConfigDuration,
@@ -491,6 +495,18 @@ choice! {
         Post,
         /// Not at all: for a server that only the cluster can reach.
         None,
+    }
+
+    /// Which tokens an introspection server is asked about.
+    #[derive(Default)]
+    pub enum IntrospectedTokens {
+        /// Opaque ones: those of the `format`.
+        #[default]
+        Opaque,
+        /// The issuer's JWTs, after everything else about them has been judged.
+        Jwt,
+        /// Both.
+        Both,
     }
 
     /// Which characters an opaque token has after its prefix.

@@ -3,8 +3,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::rc::Rc;
 
+use crate::cause::Cause;
 use crate::config::{CookieSource, HeaderSource, Sources};
-use crate::fault::{Denial, Fault};
+use crate::fault::Denial;
 use crate::headers::{CONNECTION, HeaderName, HeaderNames, is_token, is_token_byte};
 use crate::invalid::Invalid;
 use crate::path::{PlainPath, split_query};
@@ -119,7 +120,7 @@ impl Credentials {
             }
             for (place, header) in self.headers.iter().enumerate().filter(|(_, header)| header.is_named(name)) {
                 if pairs.clone().any(|(other, _)| header.is_named(other)) {
-                    return Err(Denial::new(Fault::TokenAmbiguous, "a header for tokens is there twice"));
+                    return Err(Denial::new(Cause::HeaderTwice));
                 }
                 if let Some(found) = header.look(value)? {
                     seen.add(Source::Header(place), found)?;
@@ -269,13 +270,13 @@ impl Credentials {
             match self.chunk(name) {
                 Some((place, Chunk::Number(number))) => seen.add_chunk(place, number, value)?,
                 Some((_, Chunk::Misspelt)) => {
-                    return Err(Denial::new(Fault::TokenMalformed, "a chunk's name has more than one reading"));
+                    return Err(Denial::new(Cause::ChunkMisspelt));
                 }
                 // Some backends begin another cookie at a comma (RFC 2965 section 3.3.4).
                 None if !self.chunked.is_empty() => {
                     let mut others = cookie.split(|byte| *byte == b',').skip(1);
                     if others.any(|other| self.chunk(split_cookie(other).0).is_some()) {
-                        return Err(Denial::new(Fault::TokenMalformed, "a chunk stands behind a comma"));
+                        return Err(Denial::new(Cause::ChunkBehindComma));
                     }
                 }
                 None => {}
@@ -324,7 +325,7 @@ impl<'a> Seen<'a> {
     fn add(&mut self, source: Source, value: &'a [u8]) -> Result<(), Denial> {
         // Two tokens: the backend may read the one that we did not check.
         if !matches!(self, Seen::Nothing) {
-            return Err(Denial::new(Fault::TokenAmbiguous, "there is more than one token"));
+            return Err(Denial::new(Cause::SeveralTokens));
         }
         *self = Seen::One(source, value);
         Ok(())
@@ -338,7 +339,7 @@ impl<'a> Seen<'a> {
             Seen::Chunks(chunks) => chunks.place == place && chunks.add(number, value),
             Seen::Nothing | Seen::One(..) => false,
         };
-        if is_added { Ok(()) } else { Err(Denial::new(Fault::TokenAmbiguous, "there is more than one token")) }
+        if is_added { Ok(()) } else { Err(Denial::new(Cause::SeveralTokens)) }
     }
 }
 
@@ -398,7 +399,7 @@ impl HeaderToken {
         match first {
             None if !has_comma || !value.split(|byte| *byte == b',').any(is_ours) => return Ok(None),
             _ if has_comma => {
-                return Err(Denial::new(Fault::TokenAmbiguous, "a header for tokens has several values"));
+                return Err(Denial::new(Cause::HeaderSeveralValues));
             }
             _ => {}
         }
@@ -425,16 +426,15 @@ impl HeaderToken {
 }
 
 fn check_token(token: &[u8], source: Source) -> Result<(), Denial> {
-    let malformed = |cause: &'static str| Err(Denial::new(Fault::TokenMalformed, cause));
     if token.is_empty() {
-        return malformed("the place of the token is empty");
+        return Err(Cause::SourceEmpty.into());
     }
     if !scan::are_token_bytes(token) {
-        return malformed("the token has characters that no token has");
+        return Err(Cause::TokenCharacters.into());
     }
     // A token needs no encoding, and one that has some could be read in two ways.
     if matches!(source, Source::Query(_)) && token.contains(&b'%') {
-        return malformed("the token is percent-encoded");
+        return Err(Cause::TokenPercentEncoded.into());
     }
     Ok(())
 }

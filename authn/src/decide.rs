@@ -7,6 +7,7 @@ use std::rc::Rc;
 use wire::{Cidr, Kind, RevocationKey};
 
 use crate::binding;
+use crate::cause::Cause;
 use crate::claims;
 use crate::config::{Access, BindingMode, Encoding, RevocationMode};
 use crate::credentials::{Presented, Source};
@@ -26,6 +27,7 @@ use crate::time::{Monotonic, Now};
 
 pub use crate::claims::Window;
 
+mod confirmed;
 mod introspected;
 
 /// What the rules say of a request before any token is looked into.
@@ -97,6 +99,8 @@ pub struct Verified {
     questions: Questions,
     /// For an opaque token, in the place of key and signature.
     introspected: Option<introspected::Introspected>,
+    /// For a JWT that is introspected too: the answer.
+    confirmation: Cell<Option<confirmed::Confirmation>>,
     /// The judgement of the rule that saw it last.
     judged: RefCell<Option<Rc<Judged>>>,
 }
@@ -150,6 +154,8 @@ pub struct Accepted {
 #[derive(Debug)]
 pub enum Standing {
     Admitted(Admission),
+    /// Its issuer's server is to be asked about this JWT: ask, and judge the request anew.
+    MustIntrospect(Accepted),
     /// Nothing fresh is known: ask, and come back with the answer.
     MustAsk(Asking),
 }
@@ -194,7 +200,7 @@ impl Policy {
         };
         let found = self.router.find(request.method(), &path, &host);
         let Some((place, rule)) = found.and_then(|place| Some((place, self.rules.get(place)?))) else {
-            return denied(None, Denial::new(Fault::RouteUnmatched, "no rule matches the method, path and host"));
+            return denied(None, Denial::new(Cause::NoRule));
         };
         if rule.access == Access::Public || (rule.cors_preflight_passes && self.is_bare_preflight(request, &path)) {
             return Entry::Open { rule: place, removals: self.unchecked_tokens(rule, request) };
@@ -203,15 +209,12 @@ impl Policy {
             Err(denial) => return denied(Some(place), denial),
             Ok(Some(presented)) => presented,
             Ok(None) if rule.access == Access::Optional => return Entry::Open { rule: place, removals: Vec::new() },
-            Ok(None) => return denied(Some(place), Denial::new(Fault::TokenMissing, "no source has a token")),
+            Ok(None) => return denied(Some(place), Denial::new(Cause::NoToken)),
         };
         if let Source::Cookie(_) = presented.source
             && !rule.cookie_origins.admit(request)
         {
-            return denied(
-                Some(place),
-                Denial::new(Fault::OriginNotAllowed, "a cookie on an unsafe method or upgrade needs a listed Origin"),
-            );
+            return denied(Some(place), Denial::new(Cause::OriginNotListed));
         }
         let removal = self.removal(rule, request, &presented);
         let user_agent = rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent"));
@@ -292,15 +295,14 @@ impl Policy {
         let unverified = self.unverified(token)?;
         let payload = unverified.parse_payload()?;
         let Json::Object(claims) = &payload else {
-            return Err(Denial::new(Fault::TokenMalformed, "the payload is not an object").into());
+            return Err(Denial::new(Cause::PayloadNotObject).into());
         };
         let Signer { issuer: place, thumbprint, generation } =
             self.signer(engine, keyrings, &unverified, claims, now)?;
         let issuer = self.issuers.get(place).ok_or_else(unknown_issuer)?;
         for (name, values) in &issuer.required_header {
             if !unverified.header_has(name, values) {
-                let cause = format!("the header's {name} is not what the issuer's required_header says");
-                return Err(Denial::new(Fault::InvalidClaim, cause).into());
+                return Err(Denial::with_detail(Cause::HeaderMemberNotRequired, name.clone()).into());
             }
         }
         let iat_lead = self.revocation().map_or(DEFAULT_IAT_LEAD, |revocation| revocation.iat_lead);
@@ -332,6 +334,7 @@ impl Policy {
             window: times.window,
             questions,
             introspected: None,
+            confirmation: Cell::new(None),
             judged: RefCell::new(judged),
         })
     }
@@ -377,12 +380,10 @@ impl Policy {
         };
         let header = unverified.header();
         if !issuer.algorithms.contains(&header.alg) {
-            return Err(Denial::new(Fault::AlgNotAllowed, "the issuer does not use this alg").into());
+            return Err(Denial::new(Cause::AlgNotOfIssuer).into());
         }
         if unverified.padding() == if issuer.padded { Padding::Without } else { Padding::With } {
-            return Err(
-                Denial::new(Fault::TokenMalformed, "padding where the issuer has none, or none where it pads").into()
-            );
+            return Err(Denial::new(Cause::PaddingUnexpected).into());
         }
         let current = keyrings.current(&issuer.keys, place, now.monotonic)?;
         let candidates = current.keys.candidates(header.kid.as_deref(), header.alg).map_err(|denial| {
@@ -403,7 +404,7 @@ impl Policy {
                 return Ok(Signer { issuer: place, thumbprint, generation });
             }
         }
-        Err(Denial::new(Fault::SigMismatch, "no key of the issuer verifies the signature").into())
+        Err(Denial::new(Cause::SignatureMismatch).into())
     }
 
     /// What is asked about a token, each key with its kind, for people to read.
@@ -452,8 +453,7 @@ impl Policy {
         peer: &dyn Peer,
     ) -> Result<Accepted, Denial> {
         verified.window.check(now.wall)?;
-        let rule =
-            self.rules.get(entered.rule).ok_or_else(|| Denial::new(Fault::RouteUnmatched, "the rule is gone"))?;
+        let rule = self.rules.get(entered.rule).ok_or_else(|| Denial::new(Cause::RuleGone))?;
         let remembered = verified.judged.try_borrow().ok().and_then(|judged| judged.clone());
         let judged = match remembered.filter(|judged| judged.rule == entered.rule) {
             Some(judged) => judged,
@@ -475,6 +475,13 @@ impl Policy {
     /// # Errors
     /// [`Fault::SessionRevoked`] when a fresh verdict says so.
     pub fn standing(&self, accepted: Accepted, now: Now) -> Result<Standing, Denial> {
+        if self.lacks_confirmation(&accepted.verified, now)? {
+            return Ok(Standing::MustIntrospect(accepted));
+        }
+        self.standing_by_verdict(accepted, now)
+    }
+
+    fn standing_by_verdict(&self, accepted: Accepted, now: Now) -> Result<Standing, Denial> {
         let mode = self.rules.get(accepted.judged.rule).map_or(RevocationMode::Check, |rule| rule.revocation);
         if mode == RevocationMode::Off {
             return Ok(Standing::Admitted(accepted.admit(false)));
@@ -484,7 +491,7 @@ impl Policy {
             (_, Questions::Unaskable(denial)) => return Err(denial.clone()),
             // A rule that asks does not compile without `revocation`.
             (None, _) | (_, Questions::None) => {
-                return Err(Denial::new(Fault::StoreUnavailable, "there is no service to ask"));
+                return Err(Denial::new(Cause::NoService));
             }
         };
         if let Some((sent, verdict)) = ask.verdict()
@@ -556,9 +563,12 @@ impl Verified {
         &self.thumbprint
     }
 
+    fn parse_payload(&self) -> Result<Json<'_>, Denial> {
+        Json::parse(&self.payload).map_err(|_| Denial::new(Cause::PayloadNotJson))
+    }
+
     fn judge(&self, rule: &Rule, place: usize, identifiers: &Identifiers) -> Result<Judged, Denial> {
-        let payload =
-            Json::parse(&self.payload).map_err(|_| Denial::new(Fault::TokenMalformed, "the payload is not JSON"))?;
+        let payload = self.parse_payload()?;
         judge(rule, place, &Signed { issuer: self.issuer, identifiers, raw: &self.payload, payload: &payload })
     }
 }
@@ -597,18 +607,18 @@ impl Asking {
         self.ask.learn(sent, verdict);
         self.accepted.verified.window.check(now.wall)?;
         // What is known by now may be newer than what has just come.
-        match policy.standing(self.accepted, now)? {
+        match policy.standing_by_verdict(self.accepted, now)? {
             Standing::Admitted(admission) => Ok(admission),
-            Standing::MustAsk(_) => Err(Denial::new(Fault::SessionStoreLatency, "the answer came too late to count")),
+            Standing::MustAsk(_) | Standing::MustIntrospect(_) => Err(Denial::new(Cause::AnswerLate)),
         }
     }
 
     /// No verdict can be had.
     ///
     /// # Errors
-    /// `fault`, unless the rule lets pass what cannot be checked while the service or its store is out of reach. Any
+    /// The fault of `cause`, unless the rule lets pass what cannot be checked while the service or its store is out of reach. Any
     /// other reason never passes: a client can cause an overload, and an impostor an answer that proves nothing.
-    pub fn on_cannot_tell(self, reason: Unavailable, fault: Fault, cause: &'static str) -> Result<Admission, Denial> {
+    pub fn on_cannot_tell(self, reason: Unavailable, cause: Cause) -> Result<Admission, Denial> {
         if self.passes_when_unavailable && reason == Unavailable::OutOfReach {
             // What was seen to be ended stays ended while nobody can say otherwise.
             return match self.ask.verdict() {
@@ -616,7 +626,7 @@ impl Asking {
                 Some((_, Verdict::Live)) | None => Ok(self.accepted.admit(true)),
             };
         }
-        Err(Denial::new(fault, cause))
+        Err(cause.into())
     }
 }
 
@@ -643,11 +653,11 @@ impl Admission {
 const DEFAULT_IAT_LEAD: u64 = 5;
 
 fn unknown_issuer() -> Denial {
-    Denial::new(Fault::InvalidIssuer, "iss is not configured")
+    Denial::new(Cause::IssUnknown)
 }
 
 fn revoked() -> Denial {
-    Denial::new(Fault::SessionRevoked, "the service says that it was ended")
+    Denial::new(Cause::Revoked)
 }
 
 /// What a verified signature stands for.
@@ -661,12 +671,12 @@ struct Signed<'s> {
 fn judge(rule: &Rule, place: usize, signed: &Signed<'_>) -> Result<Judged, Denial> {
     let payload = signed.payload;
     let Json::Object(claims) = payload else {
-        return Err(Denial::new(Fault::TokenMalformed, "the payload is not an object"));
+        return Err(Denial::new(Cause::PayloadNotObject));
     };
     if let Some(accepted) = &rule.issuers
         && !accepted.contains(&signed.issuer)
     {
-        return Err(Denial::new(Fault::InvalidIssuer, "the rule does not accept this issuer"));
+        return Err(Denial::new(Cause::IssNotOfRule));
     }
     claims::check_scopes(&rule.scopes.all, &rule.scopes.any, claims)?;
     for condition in &rule.conditions {
@@ -674,8 +684,7 @@ fn judge(rule: &Rule, place: usize, signed: &Signed<'_>) -> Result<Judged, Denia
     }
     for kind in &rule.revocable_by {
         if signed.identifiers.find(*kind, claims)?.is_none() {
-            let cause = format!("the token has no claim by which its {kind} could be revoked");
-            return Err(Denial::new(Fault::ClaimInsufficient, cause));
+            return Err(Denial::with_detail(Cause::NotRevocable, kind.name()));
         }
     }
     Ok(Judged { rule: place, headers: forwarded(&rule.forward, signed)?, bound: bound(rule, payload)? })
@@ -694,10 +703,7 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
             Encoding::Base64url => crate::b64::encode(text.as_bytes()),
             Encoding::Plain if headers::is_safe_value(text.as_bytes()) => text,
             Encoding::Plain => {
-                return Err(Denial::new(
-                    Fault::InvalidClaim,
-                    format!("the claim `{}` cannot be a header value", claim.claim.join(".")),
-                ));
+                return Err(Denial::with_detail(Cause::ClaimNotHeader, claim.claim.join(".")));
             }
         };
         forwarded.push((claim.header.as_str().to_owned(), value));
@@ -711,7 +717,6 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
 /// Takes out what the binding compares. A claim that is required and not there is a mismatch here already, and a `cnf`
 /// with a member that nobody checks is one on every rule (RFC 7800: a bound token used as a bearer token).
 fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
-    let mismatch = |cause: &'static str| Denial::new(Fault::BindingMismatch, cause);
     let mut bound = Bound::default();
     match payload.path(&["cnf".to_owned()]) {
         None => {}
@@ -720,21 +725,21 @@ fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
                 match (member, value, &rule.binding.certificate) {
                     ("x5t#S256", Json::String(print), Some(_)) => bound.certificate = Some(print.clone().into_owned()),
                     (_, Json::Null, _) => {}
-                    _ => return Err(mismatch("cnf has a member that this rule does not check")),
+                    _ => return Err(Cause::CnfUnchecked.into()),
                 }
             }
             if bound.certificate.is_none() {
-                return Err(mismatch("cnf is empty"));
+                return Err(Cause::CnfEmpty.into());
             }
         }
-        Some(_) => return Err(Denial::new(Fault::InvalidClaim, "cnf is not an object")),
+        Some(_) => return Err(Denial::new(Cause::CnfNotObject)),
     }
     if let Some(binding) = &rule.binding.certificate
         && binding.mode == BindingMode::Enforce
         && binding.required
         && bound.certificate.is_none()
     {
-        return Err(mismatch("the token is bound to no certificate"));
+        return Err(Cause::NoCertificateClaim.into());
     }
     if let Some(binding) = &rule.binding.address {
         bound.addresses = match payload.path(binding.claim.as_slice()) {
@@ -744,31 +749,28 @@ fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
                 let mut texts = Vec::with_capacity(many.len());
                 for one in many {
                     let Json::String(text) = one else {
-                        return Err(Denial::new(
-                            Fault::InvalidClaim,
-                            "the address claim has a member that is no string",
-                        ));
+                        return Err(Denial::new(Cause::AddressMemberNotString));
                     };
                     texts.push(text.as_ref());
                 }
                 Some(parse_cidrs(binding.mode, texts)?)
             }
             Some(_) => {
-                return Err(Denial::new(Fault::InvalidClaim, "the address claim is neither a string nor an array"));
+                return Err(Denial::new(Cause::AddressNotStrings));
             }
         };
         if bound.addresses.is_none() && binding.mode == BindingMode::Enforce && binding.required {
-            return Err(mismatch("the token is bound to no address"));
+            return Err(Cause::NoAddressClaim.into());
         }
     }
     if let Some(binding) = &rule.binding.user_agent {
         bound.user_agent = match payload.path(binding.claim.as_slice()) {
             None => None,
             Some(Json::String(hash)) => Some(hash.clone().into_owned()),
-            Some(_) => return Err(Denial::new(Fault::InvalidClaim, "the user agent claim is not a string")),
+            Some(_) => return Err(Denial::new(Cause::AgentNotString)),
         };
         if bound.user_agent.is_none() && binding.mode == BindingMode::Enforce && binding.required {
-            return Err(mismatch("the token is bound to no user agent"));
+            return Err(Cause::NoAgentClaim.into());
         }
     }
     Ok(bound)
@@ -781,25 +783,23 @@ fn parse_cidrs<'t>(mode: BindingMode, texts: impl IntoIterator<Item = &'t str>) 
     match (parsed, mode) {
         (Some(blocks), _) => Ok(blocks),
         (None, BindingMode::Report) => Ok(Vec::new()),
-        (None, BindingMode::Enforce) => {
-            Err(Denial::new(Fault::InvalidClaim, "the address claim holds something that is neither address nor CIDR"))
-        }
+        (None, BindingMode::Enforce) => Err(Denial::new(Cause::AddressNotCidr)),
     }
 }
 
 /// Returns whether a mismatch was only reported.
 fn check_binding(rule: &Rule, bound: &Bound, entered: &Entered<'_>, peer: &dyn Peer) -> Result<bool, Denial> {
     let mut reported = false;
-    let mut judge = |mode: BindingMode, compared: Result<(), &'static str>| match (compared, mode) {
+    let mut judge = |mode: BindingMode, compared: Result<(), Cause>| match (compared, mode) {
         (Ok(()), _) => Ok(()),
         (Err(_), BindingMode::Report) => {
             reported = true;
             Ok(())
         }
-        (Err(cause), BindingMode::Enforce) => Err(Denial::new(Fault::BindingMismatch, cause)),
+        (Err(cause), BindingMode::Enforce) => Err(Denial::new(cause)),
     };
     // A token without the claim reaches this only where the claim is not required, or in report mode.
-    let unbound = |required: bool| if required { Err("the token has no such claim") } else { Ok(()) };
+    let unbound = |required: bool| if required { Err(Cause::NoBindingClaim) } else { Ok(()) };
     if let Some(binding) = &rule.binding.certificate {
         judge(
             binding.mode,
@@ -816,8 +816,8 @@ fn check_binding(rule: &Rule, bound: &Bound, entered: &Entered<'_>, peer: &dyn P
             binding.mode,
             match (&bound.addresses, peer.address()) {
                 (Some(blocks), Some(address)) if blocks.iter().any(|block| block.contains(address)) => Ok(()),
-                (Some(_), Some(_)) => Err("the client's address is not among the claim's"),
-                (Some(_), None) => Err("the client's address is unknown"),
+                (Some(_), Some(_)) => Err(Cause::OtherAddress),
+                (Some(_), None) => Err(Cause::AddressUnknown),
                 (None, _) => unbound(binding.required),
             },
         )?;

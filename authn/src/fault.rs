@@ -1,4 +1,8 @@
 //! Every reason for which a request is refused, and what each one looks like to the client.
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::cause::Cause;
 
 /// Declares [`Fault`] with its wire code, default status, RFC 6750 status, RFC 6750 error, short text and what
 /// to do about it, so that no fault can be added without all of them. `docs/faults.md` is generated from this table.
@@ -151,13 +155,35 @@ faults! {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
     pub fault: Fault,
-    /// Names fields and limits, never a token, claim value, key or nonce.
-    pub cause: std::borrow::Cow<'static, str>,
+    pub cause: Cause,
+    /// What of it varies: names of fields, never a token, claim value, key or nonce.
+    pub detail: Option<Cow<'static, str>>,
 }
 
 impl Denial {
-    pub fn new(fault: Fault, cause: impl Into<std::borrow::Cow<'static, str>>) -> Self {
-        Self { fault, cause: cause.into() }
+    pub const fn new(cause: Cause) -> Self {
+        Self { fault: cause.fault(), cause, detail: None }
+    }
+
+    /// `detail` is from the configuration or from us: it is written to logs.
+    pub fn with_detail(cause: Cause, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { detail: Some(detail.into()), ..Self::new(cause) }
+    }
+}
+
+impl From<Cause> for Denial {
+    fn from(cause: Cause) -> Self {
+        Self::new(cause)
+    }
+}
+
+/// The cause and its detail, for people.
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.detail {
+            None => write!(f, "{}", self.cause),
+            Some(detail) => write!(f, "{}: {detail}", self.cause),
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! Which claims name what can be revoked: of each kind, the first of an issuer's claims that is there.
 use wire::{Kind, TOKEN_ID_CLAIMS};
 
+use crate::cause::Cause;
 use crate::claims::optional_string;
 use crate::config::{self, OneOrMany};
-use crate::fault::{Denial, Fault};
+use crate::fault::Denial;
 use crate::invalid::Invalid;
 use crate::json::{Json, Object};
 use crate::provider::Preset;
@@ -85,7 +86,7 @@ impl Identifiers {
     /// The first that is there. An empty one names nobody, but for tokens, where it is the id that it is.
     ///
     /// # Errors
-    /// [`Fault::InvalidClaim`] where it is no string.
+    /// [`crate::fault::Fault::InvalidClaim`] where it is no string.
     pub(crate) fn find<'j>(&self, kind: Kind, payload: &'j Object<'_>) -> Result<Option<&'j str>, Denial> {
         for claim in self.of(kind) {
             match claim.value(payload) {
@@ -101,7 +102,7 @@ impl Identifiers {
     /// Absent and malformed are two cases, also for a claim that another one comes before.
     ///
     /// # Errors
-    /// [`Fault::InvalidClaim`] for one that is no string.
+    /// [`crate::fault::Fault::InvalidClaim`] for one that is no string.
     pub(crate) fn check(&self, payload: &Object<'_>) -> Result<(), Denial> {
         for name in STANDARD {
             optional_string(payload, name)?;
@@ -135,7 +136,7 @@ impl Claim {
     }
 
     fn malformed(&self) -> Denial {
-        Denial::new(Fault::InvalidClaim, format!("the claim `{}` is not a string", self.path.join(".")))
+        Denial::with_detail(Cause::ClaimNotString, self.path.join("."))
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::alg::Algorithm;
-use crate::fault::{Denial, Fault};
+use crate::cause::Cause;
+use crate::fault::Denial;
 use crate::jwks::{self, Url};
 use crate::keys::KeySet;
 use crate::time::Monotonic;
@@ -126,13 +127,11 @@ impl KeySource {
     }
 
     /// # Errors
-    /// [`Fault::KeysUnavailable`] until the first set, and once the last one is older than `max_stale`.
+    /// [`crate::fault::Fault::KeysUnavailable`] until the first set, and once the last one is older than `max_stale`.
     pub fn keys(&self, now: Monotonic) -> Result<&KeySet, Denial> {
         match &self.held {
-            None => Err(Denial::new(Fault::KeysUnavailable, "the issuer's keys were never fetched")),
-            Some(held) if now.since(held.fetched) > self.settings.max_stale => {
-                Err(Denial::new(Fault::KeysUnavailable, "the issuer's keys are older than max_stale"))
-            }
+            None => Err(Denial::new(Cause::KeysNeverFetched)),
+            Some(held) if now.since(held.fetched) > self.settings.max_stale => Err(Denial::new(Cause::KeysTooOld)),
             Some(held) => Ok(&held.keys),
         }
     }
@@ -285,6 +284,7 @@ fn spread(interval: Duration, jitter: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::Fault;
     use crate::vectors;
 
     const SECOND: u64 = 1_000_000_000;

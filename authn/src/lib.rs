@@ -14,6 +14,7 @@
 pub mod alg;
 pub mod b64;
 pub mod binding;
+pub mod cause;
 pub mod checks;
 mod claims;
 pub mod clear;

@@ -13,7 +13,7 @@ use crate::fault::Fault;
 use crate::headers::{HeaderName, HeaderNames};
 use crate::host::Host;
 use crate::identifiers::Identifiers;
-use crate::introspection::Introspection;
+use crate::introspection::{Format, Introspection};
 use crate::invalid::Invalid;
 use crate::json::Number;
 use crate::jwks::Url;
@@ -408,7 +408,9 @@ fn compile_issuer(
     }
     let preset = document.provider.map(Preset::of);
     // Then no JWT of this issuer can be verified, and what is for JWTs only is most likely a mistake.
-    let is_opaque_only = document.introspection.is_some() && document.keys.is_empty() && document.jwks.is_none();
+    let asks_about_opaque_only =
+        document.introspection.as_ref().is_some_and(|asked| asked.of == config::IntrospectedTokens::Opaque);
+    let is_opaque_only = asks_about_opaque_only && document.keys.is_empty() && document.jwks.is_none();
     if is_opaque_only {
         let needless = [
             ("algorithms", !algorithms.is_empty()),
@@ -696,14 +698,14 @@ fn introspecting(
     if access == Access::Public {
         return Ok(Vec::new());
     }
-    let mut found: Vec<(usize, &str, &Introspection)> = Vec::new();
+    let mut found: Vec<(usize, &str, &Format)> = Vec::new();
     for (place, issuer) in issuers.iter().enumerate() {
-        let Some(introspection) = &issuer.introspection else { continue };
+        let Some(format) = issuer.introspection.as_ref().and_then(Introspection::format) else { continue };
         if accepted.is_some_and(|accepted| !accepted.contains(&place)) {
             continue;
         }
         // To ask both would show each server the other's tokens, and the first to say yes would decide.
-        if let Some((_, other, _)) = found.iter().find(|(.., other)| other.format().overlaps(introspection.format())) {
+        if let Some((_, other, _)) = found.iter().find(|(.., other)| other.overlaps(format)) {
             return Err(Invalid::new(
                 format!("{at}.issuers"),
                 format!(
@@ -712,7 +714,7 @@ fn introspecting(
                 ),
             ));
         }
-        found.push((place, &issuer.name, introspection));
+        found.push((place, &issuer.name, format));
     }
     Ok(found.into_iter().map(|(place, ..)| place).collect())
 }

@@ -3,7 +3,8 @@ use std::cell::Cell;
 
 use wire::{Answer, Derived, Kind, Retention, RevocationKey, token_id_from_jti, token_id_from_signing_input};
 
-use crate::fault::{Denial, Fault};
+use crate::cause::Cause;
+use crate::fault::Denial;
 use crate::identifiers::Identifiers;
 use crate::json::Object;
 use crate::policy::Revocation;
@@ -47,7 +48,7 @@ pub(crate) struct Whose<'w> {
 
 impl Ask {
     /// # Errors
-    /// [`Fault::InvalidClaim`] for a token that no revocation could be compared with.
+    /// [`crate::fault::Fault::InvalidClaim`] for a token that no revocation could be compared with.
     pub(crate) fn new(
         revocation: &Revocation,
         whose: Whose<'_>,
@@ -57,10 +58,7 @@ impl Ask {
         issued: Option<UnixSeconds>,
     ) -> Result<Self, Denial> {
         let Some(issued) = issued else {
-            return Err(Denial::new(
-                Fault::InvalidClaim,
-                "neither auth_time nor iat is there, and revocation needs one",
-            ));
+            return Err(Denial::new(Cause::IssuedUnknown));
         };
         let Whose { place, issuer, identifiers } = whose;
         let mut keys = keys(revocation, issuer, identifiers, payload, signing_input, thumbprint)?;
@@ -68,7 +66,7 @@ impl Ask {
         let shared = keys.iter().filter(|(kind, _)| kind.is_shared()).count();
         let keys: Vec<RevocationKey> = keys.into_iter().map(|(_, key)| key).collect();
         if keys.is_empty() {
-            return Err(Denial::new(Fault::InvalidClaim, "the token has none of the claims that could end it"));
+            return Err(Denial::new(Cause::NothingToRevoke));
         }
         let digest = digest(&revocation.derived, &keys, issued);
         Ok(Self::of(keys, shared, issued, revocation.needs(place), digest))

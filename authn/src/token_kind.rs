@@ -3,9 +3,10 @@
 //! The signature does not tell: a provider signs all of its kinds with the same keys, and in some of them the audience is
 //! the client (RFC 8725 section 3.11, cross-JWT confusion). What tells is the header's `typ`, which `claims` judges first,
 //! claims whose value is a word for the kind, and claims that only some kinds have.
+use crate::cause::Cause;
 use crate::claims::{optional_string, plain_type};
 use crate::config::TokenKind;
-use crate::fault::{Denial, Fault};
+use crate::fault::Denial;
 use crate::json::{Json, Object};
 
 /// What an issuer's tokens may be.
@@ -41,11 +42,11 @@ impl TokenKinds {
     /// `typ` is the header's; an opaque token has none.
     ///
     /// # Errors
-    /// [`Fault::InvalidClaim`] for a token of another kind.
+    /// [`crate::fault::Fault::InvalidClaim`] for a token of another kind.
     pub(crate) fn check(&self, typ: Option<&str>, claims: &Object<'_>) -> Result<(), Denial> {
         // RFC 8417 section 2.2: a security event token, a logout token above all.
         if let Some(Json::Object(_)) = claims.claim("events") {
-            return Err(refused("the token is a logout token or another security event (`events`)".to_owned()));
+            return Err(Denial::new(Cause::SecurityEvent));
         }
         let word = match self.word(claims)? {
             // RFC 9068 section 2.1: no other token has this type.
@@ -74,7 +75,7 @@ impl TokenKinds {
             TokenKind::Access => "an access token",
             TokenKind::Id => "an ID token",
         };
-        Err(refused(format!("the token is {kind} ({mark}), which the issuer's token_kinds has not")))
+        Err(Denial::with_detail(Cause::KindRefused, format!("{kind}: {mark}")))
     }
 
     /// The kind that the token says it is of, and the claim that says so. Where two disagree, it is no access token.
@@ -94,7 +95,7 @@ impl TokenKinds {
                 // Whether it is bound to this client, the rule's binding judges.
                 TokenKind::Access
             } else {
-                return Err(refused(format!("`{name}` is not an access token's")));
+                return Err(Denial::with_detail(Cause::NotAccessToken, name));
             };
             if !matches!(found, Some((TokenKind::Id, _))) {
                 found = Some((kind, name));
@@ -102,10 +103,6 @@ impl TokenKinds {
         }
         Ok(found)
     }
-}
-
-fn refused(cause: String) -> Denial {
-    Denial::new(Fault::InvalidClaim, cause)
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ fn warm(criterion: &mut Criterion) {
             let accepted = policy.accept(verified, entered, NOW, &Loopback).expect("accepted");
             match policy.standing(accepted, NOW).expect("no denial") {
                 Standing::Admitted(admission) => admission.headers().len(),
-                Standing::MustAsk(_) => unreachable!("a fresh verdict"),
+                Standing::MustAsk(_) | Standing::MustIntrospect(_) => unreachable!("a fresh verdict"),
             }
         });
     });
@@ -235,7 +235,7 @@ fn accept(policy: &Policy, request: &Request<'_>, verified: &Rc<Verified>) -> Ac
 fn must_ask(policy: &Policy, accepted: Accepted) -> Asking {
     match policy.standing(accepted, NOW).expect("no denial") {
         Standing::MustAsk(asking) => asking,
-        Standing::Admitted(_) => panic!("nothing was asked yet"),
+        Standing::Admitted(_) | Standing::MustIntrospect(_) => panic!("nothing was asked yet"),
     }
 }
 

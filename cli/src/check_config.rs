@@ -158,7 +158,7 @@ fn warnings(document: &Document) -> Vec<Warning> {
                 "everybody whom the provider has is accepted, in whichever tenant: have rules look at who it is";
             warn(format!("issuers[{place}].tenants"), message.to_owned());
         }
-        let format = issuer.introspection.as_ref().map(|introspection| &introspection.format);
+        let format = issuer.introspection.as_ref().and_then(|introspection| introspection.format.as_ref());
         if let Some(OpaqueFormat::Shape(shape)) = format
             && shape.prefix.is_empty()
         {

@@ -303,6 +303,30 @@ fn explains_refusals_with_code_status_and_cause() {
 }
 
 #[test]
+fn explains_a_jwt_that_is_introspected_by_what_its_server_would_answer() {
+    let desk = Desk::new();
+    let config = desk.configuration(|document| {
+        document["issuers"][0]["introspection"] = json!({
+            "of": "jwt", "cluster": "keycloak", "path": "/introspect", "client_id": "gateway", "client_secret_env": SECRET.0,
+        });
+    });
+    let token = desk.token(&[]);
+    let (code, answer) = desk.explain(&config, &["--token", &token]);
+    assert_eq!((code, &answer["code"]), (1, &json!("STORE_UNAVAILABLE")), "{answer:#}");
+    assert!(answer["cause"].as_str().unwrap().contains("--introspection"), "{answer:#}");
+    let with = |response: &str| {
+        let file = desk.write("response.json", response);
+        desk.explain(&config, &["--token", &token, "--introspection", &file])
+    };
+    let (code, answer) = with(r#"{"active":true}"#);
+    assert_eq!(code, 0, "{answer:#}");
+    assert!(answer.to_string().contains("/introspect of cluster keycloak is asked about it too"), "{answer:#}");
+    assert_eq!(with(r#"{"active":false}"#).1["code"], "SESSION_UNKNOWN");
+    let (_, answer) = with(r#"{"active":true,"iss":"https://other.test"}"#);
+    assert_eq!(answer["cause"], "the introspection answer contradicts the token: iss", "{answer:#}");
+}
+
+#[test]
 fn explains_an_opaque_token_by_what_its_server_would_answer() {
     let desk = Desk::new();
     let config = desk.configuration(|document| {
@@ -376,7 +400,7 @@ fn the_examples_in_the_documentation_are_taken() {
     let text =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs/configuration.md")).unwrap();
     let examples: Vec<&str> = text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(examples.len(), 7);
+    assert_eq!(examples.len(), 8);
     for example in examples {
         // Some show `tokens` only.
         let rest = "issuers: [{ issuer: i, audiences: any, algorithms: [HS256], keys: [{ secret_env: S }] }]\n\

@@ -86,6 +86,13 @@ async fn judge_all(engine: &str) {
     assert!(wrong.is_empty(), "{} of {judged} cases:\n{}", wrong.len(), wrong.join("\n"));
     assert!(judged >= 120, "the table has shrunk to {judged} cases");
 
+    let docs = std::fs::read_to_string(project().join("docs/faults.md")).unwrap();
+    for envoy in stack.envoys.values_mut() {
+        let log = envoy.process().log();
+        for cause in log.split("cause=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(docs.contains(&format!("| {cause} |")), "docs/faults.md does not know the cause {cause:?}");
+        }
+    }
     // Nothing that was refused took a virtual machine with it.
     for envoy in stack.envoys.values() {
         for kind in ["host", "portable"] {

@@ -1,7 +1,8 @@
 //! A token in several cookies, since browsers take 4 KiB in one: `name.0`, `name.1` and so on, or `name_0`, `name_1`.
 use super::spelling::{Reading, ends, folded};
+use crate::cause::Cause;
 use crate::config::ChunkSeparator;
-use crate::fault::{Denial, Fault};
+use crate::fault::Denial;
 
 /// The most cookies that one token may be in.
 pub(super) const MAX_CHUNKS: usize = 16;
@@ -89,7 +90,7 @@ impl<'a> Chunks<'a> {
     pub fn join(mut self) -> Result<Vec<u8>, Denial> {
         self.found.sort_unstable_by_key(|(number, _)| *number);
         if self.found.iter().enumerate().any(|(at, (number, _))| at != *number) {
-            return Err(Denial::new(Fault::TokenMalformed, "a chunk of the token is missing"));
+            return Err(Denial::new(Cause::ChunkMissing));
         }
         Ok(self.found.iter().flat_map(|(_, value)| value.iter().copied()).collect())
     }

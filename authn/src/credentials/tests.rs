@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::{ChunkSeparator, WebsocketEncoding, WebsocketSource};
+use crate::fault::Fault;
 use crate::request::Pair;
 
 const AMBIGUOUS: Result<Option<(Source, &str)>, Fault> = Err(Fault::TokenAmbiguous);

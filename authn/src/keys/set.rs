@@ -1,7 +1,8 @@
 //! The keys of one issuer, and which of them a token may have been signed with.
 use super::Key;
 use crate::alg::Algorithm;
-use crate::fault::{Denial, Fault};
+use crate::cause::Cause;
+use crate::fault::Denial;
 use crate::jwks::printable;
 
 pub const MAX_KEYS: usize = 64;
@@ -98,15 +99,15 @@ impl KeySet {
         let unnamed = self.keys.iter().filter(|key| key.kid().is_none());
         let mut answering = named.chain(unnamed).peekable();
         if answering.peek().is_none() {
-            let cause = if kid.is_some() { "no key has the token's kid" } else { "the issuer has no key" };
-            return Err(Denial::new(Fault::KeyUnknown, cause));
+            let cause = if kid.is_some() { Cause::KidUnknown } else { Cause::NoKey };
+            return Err(Denial::new(cause));
         }
         let mut found = [None; MAX_CANDIDATES];
         for (slot, key) in found.iter_mut().zip(answering.filter(|key| key.verifies(alg))) {
             *slot = Some(key);
         }
         if found.iter().all(Option::is_none) {
-            return Err(Denial::new(Fault::AlgNotAllowed, "the token's alg is not its key's"));
+            return Err(Denial::new(Cause::AlgNotOfKey));
         }
         Ok(found.into_iter().flatten())
     }

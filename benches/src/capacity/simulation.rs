@@ -273,6 +273,7 @@ impl Simulation<'_> {
                     self.refresh(worker, ask, now);
                 }
             }
+            Standing::MustIntrospect(_) => anyhow::bail!("no issuer is asked"),
             Standing::MustAsk(asking) => {
                 if let Some((sent, verdict)) = self.shared_verdict(asking.ask().digest)
                     && self.revocation.is_fresh(sent, now.monotonic)
