@@ -56,6 +56,11 @@ document! {
         /// Those of them that stay: headers that a trusted proxy in front of this one sets itself, whatever the client sent.
         #[serde(default)]
         pub keep_override_headers: Vec<String>,
+        /// Parameters that are removed from the query of every request, in every spelling that a backend could take for the
+        /// same name: those by which a backend takes another method or path than that of the request line, such as _method.
+        /// At most 16.
+        #[serde(default)]
+        pub remove_query_parameters: Vec<String>,
         /// How refusals look.
         #[serde(default)]
         pub faults: Faults,

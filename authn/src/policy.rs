@@ -181,7 +181,9 @@ impl Policy {
             .as_ref()
             .map(|revocation| compile_revocation(revocation, &issuers, environment))
             .transpose()?;
-        let credentials = Credentials::compile(&document.tokens).map_err(|invalid| invalid.within("tokens"))?;
+        let credentials = Credentials::compile(&document.tokens)
+            .map_err(|invalid| invalid.within("tokens"))?
+            .removing_parameters(&document.remove_query_parameters)?;
         let default_forward = compile_forward(&document.forward, "forward")?;
         if document.rules.is_empty() {
             return Err(Invalid::new("rules", "at least one rule is needed: a request that matches none is refused"));

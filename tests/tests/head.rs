@@ -210,6 +210,52 @@ async fn headers_that_override_the_request_line_are_removed_and_envoys_own_are_n
     assert!(response.upstream_saw("x-forwarded-host").is_empty());
 }
 
+/// The cluster sends each request to the address that its header names.
+fn original_destination(bootstrap: String) -> String {
+    let edited = two_virtual_hosts(bootstrap);
+    let start = edited.find("    - name: upstream\n      type: STRICT_DNS\n").expect("the upstream's cluster");
+    let end = edited.find("    - name: session_service\n").expect("the service's cluster");
+    assert!(start < end);
+    let cluster = "    - name: upstream\n      type: ORIGINAL_DST\n      lb_policy: CLUSTER_PROVIDED\n      \
+                   connect_timeout: 1s\n      original_dst_lb_config: { use_http_header: true }\n";
+    format!("{}{cluster}{}", &edited[..start], &edited[end..])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_does_not_choose_the_upstream() {
+    for (kept, status) in [(json!([]), 503), (json!(["X-Envoy-Original-Dst-Host"]), 200)] {
+        let mut options = MeshOptions { edit: original_destination, ..options() };
+        options.filter["keep_override_headers"] = kept;
+        let mesh = Mesh::start_with("original-dst", options).await;
+        let request = Request::get("/x")
+            .header("host", "public.example.com")
+            .header("x-envoy-original-dst-host", mesh.upstream.address().to_string());
+        for response in [mesh.send(&request).await, over_h2(&mesh, &request).await.unwrap()] {
+            assert_eq!(response.status, status, "{}", response.text());
+        }
+        assert_eq!(mesh.upstream.requests() > 0, status == 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_that_name_another_method_do_not_reach_the_upstream_where_they_are_to_be_removed() {
+    let mut options = options();
+    options.filter["remove_query_parameters"] = json!(["_method"]);
+    let mesh = Mesh::start_with("query-method", options).await;
+    let token = mesh.keys.first.mint(&claims());
+    for query in ["_method=DELETE", "_Method=DELETE", "%5fmethod=DELETE", ".method=DELETE", "%255Fmethod=DELETE"] {
+        for (host, token) in [("public.example.com", None), ("other.example.com", Some(&token))] {
+            let mut request = Request::new("POST", &format!("/x?a=1&{query}&b=2")).header("host", host).body("x");
+            if let Some(token) = token {
+                request = request.bearer(token);
+            }
+            for response in [mesh.send(&request).await, over_h2(&mesh, &request).await.unwrap()] {
+                assert_eq!(response.json()["path"], "/x?a=1&b=2", "{query}: {}", response.text());
+            }
+        }
+    }
+}
+
 /// The names of docs/overrides.md, which is generated.
 fn authn_overrides() -> Vec<String> {
     let text = include_str!("../../docs/overrides.md");

@@ -33,6 +33,9 @@ pub struct Case {
     /// The state of the store while the request is sent.
     #[serde(default)]
     pub store: Store,
+    /// The real proxy is asked over HTTP/2: over HTTP/1.1 it refuses such a request itself, before any filter.
+    #[serde(default)]
+    pub http2: bool,
     /// Why the real proxy cannot be asked: it refuses such a request itself, before any filter.
     pub native_only: Option<String>,
     pub expect: Expect,
