@@ -39,7 +39,7 @@ use wire::{Answer, Kind, RevocationKey};
 use crate::clock::unix_seconds;
 use crate::gate::{Gate, Refusal};
 use crate::server::Shared;
-use crate::store::{Revocation, Stored, WriteError, Written};
+use crate::store::{Ends, Revocation, Stored, WriteError, Written};
 use crate::{health, openapi};
 use guard::{Caller, Record};
 use problem::Problem;
@@ -148,14 +148,30 @@ async fn write(shared: &Shared, ask: &Ask, by: &str) -> Result<Map<String, Value
     Ok(done)
 }
 
-/// Ends a session or user for another part of this service, as an operator would.
+/// Ends a session or user for another part of this service, as an operator would. `asked`: when that was, in Unix seconds, if it
+/// was before now.
 ///
 /// # Errors
 /// Why it is not acknowledged, in words of ours.
-pub async fn end(shared: &Shared, kind: Kind, issuer: &str, id: &str, by: &str) -> Result<RevocationKey, String> {
+pub async fn end(
+    shared: &Shared,
+    kind: Kind,
+    issuer: &str,
+    id: &str,
+    by: &str,
+    asked: Option<u64>,
+) -> Result<RevocationKey, String> {
     let ask = Ask::of(kind, issuer, id, None, &shared.options);
-    let written = write_as(shared, &ask, unix_seconds(), by).await;
-    written.map(|(key, _)| key).map_err(|problem| problem.to_string())
+    let mut revocations = sealed(shared, &ask, unix_seconds(), by).map_err(|problem| problem.to_string())?;
+    for revocation in &mut revocations {
+        if let (Ends::IssuedUntilNow, Some(asked)) = (revocation.ends, asked) {
+            revocation.ends = Ends::IssuedUntil(asked);
+        }
+    }
+    let key = revocations.first().map(|revocation| revocation.key).ok_or("there is no secret")?;
+    shared.store.revoke(revocations).await.map_err(|error| Problem::from(error).to_string())?;
+    shared.metrics.revoked(kind);
+    Ok(key)
 }
 
 /// Ends a session for the part of this service that keeps them: for `ttl`, which covers all of its tokens.

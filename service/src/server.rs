@@ -195,7 +195,13 @@ impl Service {
             tracing::info!("stopping");
             say_stop.send_replace(true);
         };
+        // No start waits for the providers' keys.
+        let (say_end, on_end) = watch::channel(false);
+        for issuer in self.shared.signals.issuers() {
+            self.shared.work.spawn(signals::watch(Arc::clone(&self.shared), issuer, on_end.clone()));
+        }
         tokio::join!(serving, stopping);
+        say_end.send_replace(true);
         self.shared.work.close();
         if timeout(LAST_WORK, self.shared.work.wait()).await.is_err() {
             tracing::warn!("work whose senders are gone was not finished");

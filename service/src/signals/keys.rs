@@ -17,10 +17,10 @@ const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 /// 65537, the one exponent that is in use.
 const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct KeySet(Vec<Key>);
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Key {
     kid: Option<String>,
     /// The one that the set says it is for.
@@ -28,7 +28,7 @@ struct Key {
     material: Material,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 enum Material {
     Rsa { n: Vec<u8>, e: Vec<u8> },
     P256(Vec<u8>),

@@ -57,7 +57,7 @@ pub struct Provider {
     /// How long its last keys are trusted while no new ones can be had.
     #[serde(default = "max_stale", with = "duration")]
     pub max_stale: Duration,
-    /// Unknown key ids cause at most one fetch in this time.
+    /// Unknown key ids cause a fetch after so long, and up to four at once before.
     #[serde(default = "cool_down", with = "duration")]
     pub cool_down: Duration,
     /// Trust the authorities in this PEM file, in the place of those that browsers trust.
@@ -181,7 +181,7 @@ impl Provider {
         bounded("timeout", self.timeout, Duration::from_millis(100), 10 * SECOND)?;
         bounded("refresh", self.refresh, SECOND, DAY)?;
         bounded("max_stale", self.max_stale, self.refresh, 30 * DAY)?;
-        bounded("cool_down", self.cool_down, SECOND, DAY / 24)?;
+        bounded("cool_down", self.cool_down, SECOND, 60 * SECOND)?;
         if let Some(logout) = &self.logout {
             bounded("logout.max_age", logout.max_age, SECOND, DAY)?;
         }
@@ -272,7 +272,7 @@ fn max_stale() -> Duration {
 }
 
 fn cool_down() -> Duration {
-    Duration::from_secs(30)
+    Duration::from_secs(5)
 }
 
 /// What Back-Channel Logout 1.0 section 4 gives a logout token to live.
@@ -340,7 +340,7 @@ mod tests {
         assert_eq!(provider.algorithms, [Algorithm::RS256]);
         assert_eq!(provider.logout.as_ref().unwrap().max_age, Duration::from_secs(120));
         assert_eq!(provider.events.as_ref().unwrap().max_age, Duration::from_secs(3600));
-        assert_eq!((provider.cool_down, provider.refresh), (Duration::from_secs(30), Duration::from_secs(300)));
+        assert_eq!((provider.cool_down, provider.refresh), (Duration::from_secs(5), Duration::from_secs(300)));
     }
 
     #[test]
@@ -359,6 +359,7 @@ mod tests {
             ("none", with("algorithms", json!(["none"]))),
             ("skew", with("skew", json!("301s"))),
             ("cool_down", with("cool_down", json!("0s"))),
+            ("cool_down", with("cool_down", json!("61s"))),
             ("max_stale", with("max_stale", json!("299s"))),
             ("timeout", with("timeout", json!("11s"))),
             ("logout.max_age", with("logout", json!({ "max_age": "25h" }))),
