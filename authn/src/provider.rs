@@ -44,7 +44,7 @@ impl Preset {
                 algorithms: RS256,
                 kinds: ACCESS,
                 access_claims: &["cid"],
-                session: &[&["sid"]],
+                session: &[],
                 // In access tokens `sub` is the login, which may change; in ID tokens it is what `uid` is there.
                 user: &[&["uid"], &["sub"]],
                 client: &[&["cid"]],

@@ -264,6 +264,10 @@ fn explains_an_admitted_request_without_showing_the_token() {
     assert!(forward.contains(&json!({ "remove_header": "x-user-id" })), "{answer:#}");
     assert!(forward.contains(&json!({ "remove_header": "authorization" })), "{answer:#}");
     assert!(forward.contains(&json!({ "set_header": "x-user-id", "value": null })), "{answer:#}");
+    // A revocation of its client would not end it, and that is said.
+    let unreachable = answer["steps"].as_array().unwrap().iter().find(|step| step["step"] == "unreachable").unwrap();
+    let says = unreachable["says"].as_str().unwrap();
+    assert!(says.contains("by client") && says.contains("client_id, azp, cid, appid"), "{says}");
     let (_, answer) = desk.explain(&config, &["--token", &token, "--show-claims"]);
     assert!(answer["forward"].as_array().unwrap().contains(&json!({ "set_header": "x-plan", "value": "gold" })));
     let config = desk.configuration(|document| document["forward"]["payload_header"] = json!("x-payload"));

@@ -8,6 +8,11 @@ use mint::{Alg, SigningKey};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+mod provider_page;
+
+pub use mint::SigningKey as ProviderKey;
+pub use provider_page::{ProviderPage, ProviderToken, provider_key};
+
 /// One request and the verdict on it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
