@@ -43,6 +43,7 @@ pub struct Metrics {
     pub keys_per_check: Histogram,
     pub redis_seconds: Histogram,
     pub revocation_lag_seconds: Histogram,
+    connections_ended: Family<Label, Counter>,
     evicted: Gauge<u64, AtomicU64>,
     ready: Gauge<u64, AtomicU64>,
     also: Family<Label, Counter>,
@@ -57,6 +58,15 @@ pub enum CheckResult {
     /// The question was not ours or not well formed.
     Refused,
     Trouble,
+}
+
+/// Why a connection that had proved nothing was ended for another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MadeRoom {
+    /// Its address had too many such.
+    OfAddress,
+    /// There were too many connections in all.
+    OfAll,
 }
 
 /// How the signing of a JWT ended.
@@ -101,6 +111,15 @@ impl CheckResult {
             CheckResult::Answered => "answered",
             CheckResult::Refused => "refused",
             CheckResult::Trouble => "trouble",
+        }
+    }
+}
+
+impl MadeRoom {
+    fn name(self) -> &'static str {
+        match self {
+            MadeRoom::OfAddress => "of_address",
+            MadeRoom::OfAll => "of_all",
         }
     }
 }
@@ -214,6 +233,13 @@ impl Metrics {
         registry.register("revocation_lag_seconds", help, revocation_lag_seconds.clone());
         registry.register("redis_evicted_keys", "Keys that Redis has evicted since it started", evicted.clone());
         registry.register("store_ready", "1 while the store can be answered from", ready.clone());
+        let connections_ended = Family::<Label, Counter>::default();
+        let help =
+            "Connections without a request of our secret that were ended for another, by what they were too many of";
+        registry.register("connections_ended", help, connections_ended.clone());
+        for made_room in [MadeRoom::OfAddress, MadeRoom::OfAll] {
+            connections_ended.get_or_create(&[("reason", made_room.name())]).inc_by(0);
+        }
         let also = Family::<Label, Counter>::default();
         let (also_ready, also_behind) = (Gauge::<u64, AtomicU64>::default(), Gauge::<u64, AtomicU64>::default());
         registry.register("also_writes", "Writes to the store of redis-also by how they ended", also.clone());
@@ -271,12 +297,17 @@ impl Metrics {
             keys_per_check,
             redis_seconds,
             revocation_lag_seconds,
+            connections_ended,
             evicted,
             ready,
             also,
             also_ready,
             also_behind,
         }
+    }
+
+    pub fn connection_ended(&self, made_room: MadeRoom) {
+        self.connections_ended.get_or_create(&[("reason", made_room.name())]).inc();
     }
 
     pub fn check(&self, result: CheckResult) {

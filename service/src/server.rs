@@ -185,9 +185,10 @@ impl Service {
         let data = data_routes(Arc::clone(&self.shared));
         let admin = admin::routes(Arc::clone(&self.shared));
         let serving = async {
+            let metrics = || Arc::clone(&self.shared.metrics);
             tokio::join!(
-                connections::accept(self.data, data, limits(DATA_IDLE), self.data_tls, on_stop.clone()),
-                connections::accept(self.admin, admin, limits(ADMIN_IDLE), self.admin_tls, on_stop.clone()),
+                connections::accept(self.data, data, limits(DATA_IDLE), self.data_tls, metrics(), on_stop.clone()),
+                connections::accept(self.admin, admin, limits(ADMIN_IDLE), self.admin_tls, metrics(), on_stop.clone()),
             );
         };
         let stopping = async {
@@ -253,7 +254,8 @@ fn data_routes(shared: Arc<Shared>) -> Router {
     let routes =
         routes.merge(health::probes()).layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST));
     // They bound themselves: keys may have to be fetched, and a revocation waits for disks.
-    Router::from(routes.merge(shared.signals.routes())).with_state(shared)
+    let signals = shared.signals.routes().layer(middleware::from_fn(connections::keep));
+    Router::from(routes.merge(signals)).with_state(shared)
 }
 
 fn check_routes() -> OpenApiRouter<Arc<Shared>> {

@@ -197,7 +197,7 @@ async fn run(stack: &Stack, table: &Table, case: &Case) -> Option<String> {
 }
 
 async fn revoke(stack: &Stack, table: &Table, revoked: &cases::RevokedSpec) -> Result<(), String> {
-    let mut body = json!({ "kind": revoked.kind, "issuer": revoked.issuer, "reason": "a case" });
+    let mut body = json!({ "kind": revoked.kind, "issuer": revoked.issuer, "reason": "a case", "new_issuer": true });
     if revoked.kind != "issuer" {
         body["id"] = json!(table.revoked_id(revoked).map_err(|error| error.to_string())?);
     }
