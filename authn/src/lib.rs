@@ -40,6 +40,7 @@ pub mod origin;
 pub mod overrides;
 pub mod path;
 pub mod policy;
+pub mod proxy_settings;
 mod refusal;
 pub mod request;
 pub mod revocation;

@@ -19,6 +19,7 @@ mod key_fetching;
 mod metrics;
 mod pairs;
 mod peer;
+mod proxy_settings;
 mod root;
 mod vm;
 
