@@ -43,6 +43,7 @@ pub mod overrides;
 pub mod path;
 pub mod policy;
 mod provider;
+pub mod proxy_settings;
 mod refusal;
 pub mod request;
 mod retention;

@@ -20,6 +20,7 @@ mod key_fetching;
 mod metrics;
 mod pairs;
 mod peer;
+mod proxy_settings;
 mod root;
 mod vm;
 

@@ -29,6 +29,7 @@ use crate::key_fetching::{KeyFetching, Outcome as KeyOutcome, Waiting};
 use crate::metrics::{self, CheckFailure, Counter, Histogram, Metrics, Outcome, WaitsFor};
 use crate::pairs;
 use crate::peer::HostPeer;
+use crate::proxy_settings::MissingSettings;
 
 /// Often enough that a request's own deadline is kept to within this.
 const TICK: Duration = Duration::from_millis(100);
@@ -59,6 +60,7 @@ pub struct Root {
     nonces: Nonces,
     clock: Clock,
     metrics: Metrics,
+    missing_settings: MissingSettings,
     logged: u32,
     unlogged: u64,
 }
@@ -120,6 +122,7 @@ impl Root {
         let Chosen { engine, kind } =
             authn::engine::choose(policy.engine(), host_verifies).map_err(|error| error.to_string())?;
         metrics::set_engine(kind);
+        metrics::define_missing_settings();
         host::log(LogLevel::Info, &format!("portcullis: signatures are verified by engine={}", kind.name()));
         let (clock, now) = Clock::start().map_err(|error| format!("the host gives no time: status {}", error.0))?;
         host::set_tick_period(TICK).map_err(|error| format!("the host gives no ticks: status {}", error.0))?;
@@ -151,6 +154,7 @@ impl Root {
             nonces: Nonces { random, count: 0 },
             clock,
             metrics: Metrics::default(),
+            missing_settings: MissingSettings::new(),
             logged: 0,
             unlogged: 0,
             policy,
@@ -185,6 +189,10 @@ impl Root {
             Ok(request) => request.with_body_to_follow(body_follows),
             Err(denial) => return self.refuse(stream, None, &denial),
         };
+        // Judged anew, it would be counted twice.
+        if let Patience::MayWait = patience {
+            self.missing_settings.on_request(self.policy.missing_proxy_settings(&request), &mut self.metrics);
+        }
         // First of all, so that no way out of here leaves a header that only we may set.
         let mut cleared = Ok(());
         let mut token_was_in_path = false;
