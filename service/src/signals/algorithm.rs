@@ -1,5 +1,5 @@
-//! The algorithms that providers may sign with, by their names of RFC 7518 section 3.1 and RFC 8037 section 3.1. None of
-//! them has a secret for its key, so nothing public can be taken for one.
+//! The algorithms that providers may sign with, by their names of RFC 7518 section 3.1 and RFC 8037 section 3.1. Those with a
+//! secret for their key are a family of their own, which no published key is of.
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +13,9 @@ pub enum Algorithm {
     ES256,
     ES384,
     EdDSA,
+    HS256,
+    HS384,
+    HS512,
 }
 
 /// What a key is, whatever it is used with.
@@ -22,10 +25,12 @@ pub enum Family {
     P256,
     P384,
     Ed25519,
+    /// Of one client, and of nobody else.
+    Secret,
 }
 
 impl Algorithm {
-    pub const ALL: [Algorithm; 9] = [
+    pub const ALL: [Algorithm; 12] = [
         Algorithm::RS256,
         Algorithm::RS384,
         Algorithm::RS512,
@@ -35,6 +40,9 @@ impl Algorithm {
         Algorithm::ES256,
         Algorithm::ES384,
         Algorithm::EdDSA,
+        Algorithm::HS256,
+        Algorithm::HS384,
+        Algorithm::HS512,
     ];
 
     pub fn name(self) -> &'static str {
@@ -48,6 +56,9 @@ impl Algorithm {
             Algorithm::ES256 => "ES256",
             Algorithm::ES384 => "ES384",
             Algorithm::EdDSA => "EdDSA",
+            Algorithm::HS256 => "HS256",
+            Algorithm::HS384 => "HS384",
+            Algorithm::HS512 => "HS512",
         }
     }
 
@@ -67,6 +78,7 @@ impl Algorithm {
             Algorithm::ES256 => Family::P256,
             Algorithm::ES384 => Family::P384,
             Algorithm::EdDSA => Family::Ed25519,
+            Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => Family::Secret,
         }
     }
 }
