@@ -147,8 +147,14 @@ impl Serve {
             .with_writer(std::io::stderr)
             .init();
         secret_files::check_roles(&self.secret_files, &self.admin_token_file)?;
+        let providers = self.providers_file.as_deref().map(providers::read).transpose()?.unwrap_or_default();
+        let clients: Vec<&Path> =
+            providers.providers.iter().filter_map(|provider| provider.secret_file.as_deref()).collect();
+        let ours: Vec<&Path> = self.secret_files.iter().chain([&self.admin_token_file]).map(PathBuf::as_path).collect();
+        secret_files::check_client_secrets(&clients, &ours)?;
         let files = self.secret_files.iter().chain([&self.admin_token_file]).chain(&self.tls_key);
-        for file in secret_files::readable_by_others(files.map(PathBuf::as_path)) {
+        let files = files.map(PathBuf::as_path).chain(clients).collect::<Vec<_>>();
+        for file in secret_files::readable_by_others(files) {
             tracing::warn!(file = %file.display(), "every user of this machine can read a secret: chmod o-r");
         }
         let options = self.options()?;

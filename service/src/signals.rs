@@ -20,6 +20,7 @@ mod keys;
 mod logout;
 mod providers;
 mod refused;
+mod secret;
 mod source;
 mod watch;
 
@@ -43,11 +44,13 @@ use crate::server::Shared;
 use crate::store::Claim;
 use crate::throttle::Throttle;
 use crate::{Options, admin};
+use algorithm::Family;
 use claims::Claims;
 use jws::{MAX_TOKEN_BYTES, Unverified};
 use kept::{Kept, Token};
 use keys::Judged;
 use refused::{Failed, Refused, Unavailable};
+use secret::ClientSecret;
 use source::Source;
 pub use watch::watch;
 
@@ -91,6 +94,7 @@ pub struct Signals {
 struct Known {
     provider: Provider,
     source: Source,
+    secret: Option<ClientSecret>,
     /// Not verified, for want of keys.
     undecided: Mutex<Kept>,
     /// Verified, and not confirmed by Redis.
@@ -137,13 +141,16 @@ impl Signals {
         let mut known = HashMap::new();
         let share = MAX_KEPT_BYTES / 2 / options.providers.providers.len().max(1);
         for (place, provider) in options.providers.providers.iter().enumerate() {
-            let source = Source::new(provider)
-                .map_err(|error| ProvidersError::new(format!("providers[{place}].{}", error.field), error.message))?;
+            let within = |error: ProvidersError| {
+                ProvidersError::new(format!("providers[{place}].{}", error.field), error.message)
+            };
+            let source = Source::new(provider).map_err(within)?;
+            let secret = provider.secret_file.as_deref().map(ClientSecret::read).transpose().map_err(within)?;
             let [undecided, unwritten] = [(); 2].map(|()| Mutex::new(Kept::new(share)));
             let wake = Notify::new();
             known.insert(
                 provider.issuer.clone(),
-                Known { provider: provider.clone(), source, undecided, unwritten, wake },
+                Known { provider: provider.clone(), source, secret, undecided, unwritten, wake },
             );
         }
         // Claim, revoke, remember; and the writer's connecting.
@@ -192,20 +199,8 @@ impl Signals {
         if !provider.algorithms.contains(&token.algorithm) {
             return Err(Refused::Algorithm);
         }
-        let Some(held) = known.source.held(Instant::now()) else { return Ok(Judgement::Undecided(known, None)) };
-        let refused =
-            match held.keys.judge(token.kid.as_deref(), token.algorithm, token.input.as_bytes(), &token.signature) {
-                Judged::Good => None,
-                Judged::OtherAlgorithm => return Err(Refused::Algorithm),
-                Judged::Bad if token.kid.is_some() => return Err(Refused::Signature),
-                // It does not say by which key: by one that we do not have, perhaps.
-                Judged::Bad => Some(Refused::Signature),
-                Judged::UnknownKey => Some(Refused::UnknownKey),
-            };
-        match refused {
-            None => {}
-            Some(refused) if held.fetched >= arrived => return Err(refused),
-            Some(refused) => return Ok(Judgement::Undecided(known, Some((held.generation, refused)))),
+        if let Some(undecided) = known.judge_signature(endpoint, &token, arrived)? {
+            return Ok(undecided);
         }
         match endpoint {
             Endpoint::Logout => logout::judge_type(&token)?,
@@ -245,6 +240,38 @@ enum Judgement<'s> {
 }
 
 impl Known {
+    /// `None`: it is good.
+    fn judge_signature(
+        &self,
+        endpoint: Endpoint,
+        token: &Unverified<'_>,
+        arrived: Instant,
+    ) -> Result<Option<Judgement<'_>>, Refused> {
+        let (algorithm, input) = (token.algorithm, token.input.as_bytes());
+        // The algorithm says of which kind its key is, so neither kind is ever used as the other.
+        if algorithm.family() == Family::Secret {
+            // It is of a client, who has nothing to do with streams of events.
+            let secret = self.secret.as_ref().filter(|_| endpoint == Endpoint::Logout).ok_or(Refused::Algorithm)?;
+            return match secret.verifies(algorithm, input, &token.signature) {
+                true => Ok(None),
+                false => Err(Refused::Signature),
+            };
+        }
+        let Some(held) = self.source.held(Instant::now()) else { return Ok(Some(Judgement::Undecided(self, None))) };
+        let refused = match held.keys.judge(token.kid.as_deref(), algorithm, input, &token.signature) {
+            Judged::Good => return Ok(None),
+            Judged::OtherAlgorithm => return Err(Refused::Algorithm),
+            Judged::Bad if token.kid.is_some() => return Err(Refused::Signature),
+            // It does not say by which key: by one that we do not have, perhaps.
+            Judged::Bad => Refused::Signature,
+            Judged::UnknownKey => Refused::UnknownKey,
+        };
+        match held.fetched >= arrived {
+            true => Err(refused),
+            false => Ok(Some(Judgement::Undecided(self, Some((held.generation, refused))))),
+        }
+    }
+
     fn kept(&self, which: For) -> MutexGuard<'_, Kept> {
         let kept = match which {
             For::Keys => &self.undecided,

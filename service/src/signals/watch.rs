@@ -17,6 +17,9 @@ use crate::server::Shared;
 /// How often what was not confirmed is tried again, and what was kept long enough is looked for.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// Where nothing is ever fetched.
+const IDLE: Duration = Duration::from_secs(3600);
+
 /// Until `stop`, and then once more: what was kept is in this memory only.
 pub async fn watch(shared: Arc<Shared>, issuer: String, mut stop: Receiver<bool>) {
     let Some(known) = shared.signals.known.get(&issuer) else { return };
@@ -33,11 +36,12 @@ pub async fn watch(shared: Arc<Shared>, issuer: String, mut stop: Receiver<bool>
             decide(&shared, known, held.fetched).await;
         }
         let due = known.source.due(Instant::now(), known.is_searching());
-        if due <= Instant::now() {
+        if due <= Instant::now() && known.provider.has_keys() {
             look(&shared, known).await;
             continue;
         }
         let is_idle = !known.is_searching() && known.kept(For::Redis).is_empty();
+        let due = if known.provider.has_keys() { due } else { now + IDLE };
         let until = if is_idle { due } else { due.min(now + AGAIN) };
         tokio::select! {
             () = tokio::time::sleep_until(until.into()) => {}

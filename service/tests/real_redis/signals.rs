@@ -689,6 +689,59 @@ fn a_provider_sends_only_where_it_may_and_ends_only_what_is_its_own() {
 }
 
 #[test]
+fn a_clients_secret_signs_logout_tokens_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("client-secret");
+    let secret = b"the-secret-of-our-client-32-bytes";
+    std::fs::write(&file, [secret.as_slice(), b"\n"].concat()).unwrap();
+    let (rsa, ed) = (key_of(Alg::RS256, "rsa"), key_of(Alg::EdDSA, "k"));
+    let jwks = Jwks::publishing(&[&rsa, &ed]);
+    let redis = Redis::start();
+    let alone = "https://alone.example";
+    let members = json!({ "algorithms": ["HS256", "RS256"], "secret_file": file });
+    let only = json!({
+        "issuer": alone, "algorithms": ["HS512"], "secret_file": file, "jwks_uri": null, "events": null,
+    });
+    let list = providers(&[with(provider(&jwks.uri()), &members), with(provider(""), &only)]);
+    let service = Running::start(service::Options { providers: list, ..options(&redis) });
+    let hmac = |alg, kid: Option<&str>, secret: &[u8]| SigningKey::from_secret(alg, kid, secret).unwrap();
+    let ours = hmac(Alg::HS256, None, secret);
+    let sent = |key: &SigningKey, claims: &Value| {
+        let mut header = json!({ "alg": key.alg().name(), "typ": "logout+jwt" });
+        if let Some(kid) = key.kid() {
+            header["kid"] = json!(kid);
+        }
+        log_out(&service, &key.sign(&header.to_string(), &claims.to_string())).status
+    };
+    let claims = logout_claims();
+    assert_eq!(sent(&ours, &claims), 200);
+    assert_eq!(service.check(&[key(Kind::Session, text(&claims["sid"]))]), Ok(vec![Answer::Dead]));
+    assert_eq!(sent(&hmac(Alg::HS256, Some("any"), secret), &logout_claims()), 200, "there is one secret");
+    assert_eq!(sent(&rsa, &logout_claims()), 200, "and the published keys");
+    let theirs = with(logout_claims(), &json!({ "iss": alone }));
+    assert_eq!(sent(&hmac(Alg::HS512, None, secret), &theirs), 200, "also where there are none");
+    let pem = rsa.public_pem().unwrap();
+    let modulus = mint::from_base64url(rsa.public_jwk().unwrap()["n"].as_str().unwrap()).unwrap();
+    for (name, key) in [
+        ("another secret", hmac(Alg::HS256, None, b"the-secret-of-another-client-32-by")),
+        ("no secret", hmac(Alg::HS256, None, b"")),
+        ("the public key in PEM", hmac(Alg::HS256, Some("rsa"), pem.as_bytes())),
+        ("the modulus", hmac(Alg::HS256, Some("rsa"), &modulus)),
+        ("an algorithm that it may not use", hmac(Alg::HS384, None, secret)),
+        ("a key of an algorithm that it may not use", key_of(Alg::EdDSA, "k")),
+    ] {
+        assert_eq!(sent(&key, &logout_claims()), 400, "{name}");
+        let theirs = with(logout_claims(), &json!({ "iss": alone }));
+        assert_eq!(sent(&key, &theirs), 400, "{name}, where there are no keys");
+    }
+    // Who knows the client's secret is no transmitter.
+    let event = event_claims(&json!({ "format": "opaque", "id": "s" }));
+    let told = push(&service, &ours.sign(r#"{"alg":"HS256","typ":"secevent+jwt"}"#, &event.to_string()));
+    assert_eq!((told.status, text(&told.body["err"])), (400, "invalid_key"));
+    assert_eq!(push(&service, &typed(&rsa, "secevent+jwt", &event)).status, 202);
+}
+
+#[test]
 fn without_providers_there_is_nothing_to_send_to() {
     let (_redis, service) = started();
     assert_eq!(service.get("/oauth2/backchannel-logout").0, 404);
