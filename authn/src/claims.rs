@@ -96,7 +96,7 @@ pub(crate) fn check_introspected(
         Some(_) => return Err(Denial::new(Cause::IssOfAnother)),
     }
     // Servers answer `active` for refresh tokens too: RFC 7662 section 2.1 lets them.
-    issuer.kinds.check(None, response)?;
+    issuer.kinds.check_introspected(response)?;
     check_claims(issuer, response)?;
     check_introspected_times(issuer, iat_lead, response, now)
 }

@@ -160,3 +160,86 @@ fn compile(names: &config::ClaimNames, at: &str) -> Result<Vec<Claim>, Invalid> 
     }
     Ok(claims)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::policy::Policy;
+
+    fn invalid(issuer: &Value, rule: &Value) -> Option<String> {
+        let mut document = json!({
+            "issuers": [{
+                "issuer": "i", "audiences": "any", "algorithms": ["HS256"], "keys": [{ "secret_env": "S", "alg": "HS256" }],
+            }],
+            "rules": [{ "access": "required" }],
+            "revocation": { "cluster": "c", "secret_env": "S", "kinds": ["token", "session", "user"] },
+        });
+        for (place, changes) in [("issuers", issuer), ("rules", rule)] {
+            for (name, value) in changes.as_object().unwrap() {
+                document[place][0][name] = value.clone();
+            }
+        }
+        let policy = Policy::from_json(document.to_string().as_bytes(), &|_| Some(vec![b'x'; 32]));
+        policy.err().map(|invalid| invalid.field)
+    }
+
+    #[test]
+    fn a_wrong_name_of_a_claim_is_an_error_that_says_where() {
+        let none = json!({});
+        for good in [
+            json!({}),
+            json!({ "revocation_claims": {} }),
+            json!({ "revocation_claims": { "session": "s", "user": ["a", ["b", "c"]], "token": ["x", ["y"]] } }),
+            json!({ "provider": "keycloak", "token_kinds": ["access", "id"], "access_claims": [] }),
+        ] {
+            assert_eq!(invalid(&good, &none), None, "{good}");
+        }
+        for (field, bad) in [
+            ("revocation_claims.session", json!({ "revocation_claims": { "session": [] } })),
+            ("revocation_claims.user[0]", json!({ "revocation_claims": { "user": "" } })),
+            ("revocation_claims.user[1]", json!({ "revocation_claims": { "user": ["a", ["b", ""]] } })),
+            ("revocation_claims.user[1]", json!({ "revocation_claims": { "user": ["a", []] } })),
+            ("revocation_claims.client[1]", json!({ "revocation_claims": { "client": ["a", ["a"]] } })),
+            ("revocation_claims.client", json!({ "revocation_claims": { "client": vec!["a"; 9] } })),
+            ("revocation_claims.token[1]", json!({ "revocation_claims": { "token": ["jti", ["a", "b"]] } })),
+            ("token_kinds", json!({ "token_kinds": [] })),
+            ("access_types[1]", json!({ "access_types": ["user", ""] })),
+            ("access_claims[0]", json!({ "access_claims": [""] })),
+            ("access_claims", json!({ "token_kinds": ["id"], "access_claims": ["azp"] })),
+            ("access_types", json!({ "provider": "google", "access_types": ["user"] })),
+        ] {
+            assert_eq!(invalid(&bad, &none), Some(format!("issuers[0].{field}")), "{bad}");
+        }
+        // Shapes, which serde refuses.
+        for bad in [
+            json!({ "revocation_claims": { "issuer": "iss" } }),
+            json!({ "revocation_claims": { "user": 5 } }),
+            json!({ "provider": "nobody" }),
+            json!({ "token_kinds": ["refresh"] }),
+        ] {
+            assert!(invalid(&bad, &none).is_some_and(|field| field.starts_with("issuers[0]")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_rule_may_demand_only_what_can_be_had() {
+        let none = json!({});
+        assert_eq!(invalid(&none, &json!({ "revocable_by": ["session", "user"] })), None);
+        for (place, rule) in [
+            (0, json!({ "revocable_by": ["token"] })),
+            (0, json!({ "revocable_by": ["issuer"] })),
+            (1, json!({ "revocable_by": ["session", "session"] })),
+            (0, json!({ "revocable_by": ["session"], "revocation": "off" })),
+            // `revocation.kinds` has none.
+            (0, json!({ "revocable_by": ["client"] })),
+        ] {
+            assert_eq!(invalid(&none, &rule), Some(format!("rules[0].revocable_by[{place}]")), "{rule}");
+        }
+        let google = json!({ "provider": "google" });
+        let rule = json!({ "revocable_by": ["user", "session"] });
+        assert_eq!(invalid(&google, &rule), Some("rules[0].revocable_by[1]".to_owned()));
+        let public = json!({ "access": "public", "revocable_by": ["user"] });
+        assert_eq!(invalid(&none, &public), Some("rules[0].revocable_by".to_owned()));
+    }
+}

@@ -803,6 +803,19 @@ fn compile_rule(
         None => compile_forward(default_forward, "forward")?,
     };
     let introspecting = introspecting(accepted.as_deref(), document.access, at, issuers)?;
+    let revocable_by = revocable_by(document, revocation, asked, at)?;
+    for (place, kind) in revocable_by.iter().enumerate() {
+        let mut of_rule = issuers
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| accepted.as_ref().is_none_or(|accepted| accepted.contains(place)));
+        if of_rule.all(|(_, issuer)| issuer.identifiers.names(*kind).is_empty()) {
+            return Err(Invalid::new(
+                format!("{at}.revocable_by[{place}]"),
+                format!("no token has a claim for its {kind}: name one in the issuer's `revocation_claims`"),
+            ));
+        }
+    }
     Ok(Rule {
         name,
         access: document.access,
@@ -812,7 +825,7 @@ fn compile_rule(
         conditions,
         binding: document.binding.clone(),
         revocation,
-        revocable_by: revocable_by(document, revocation, asked, at)?,
+        revocable_by,
         forward,
         cors_preflight_passes: document.cors_preflight == config::CorsPreflight::Pass,
         cookie_origins,

@@ -47,7 +47,8 @@ impl Preset {
                 session: &[],
                 // In access tokens `sub` is the login, which may change; in ID tokens it is what `uid` is there.
                 user: &[&["uid"], &["sub"]],
-                client: &[&["cid"]],
+                // Introspection has it under the usual name.
+                client: &[&["cid"], &["client_id"]],
             },
             Provider::Auth0 => Self {
                 algorithms: RS256,

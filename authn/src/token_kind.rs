@@ -39,11 +39,23 @@ const DPOP: &str = "dpop";
 const ID_TOKEN_HASHES: [&str; 4] = ["at_hash", "c_hash", "s_hash", "urn:openid:params:jwt:claim:rt_hash"];
 
 impl TokenKinds {
-    /// `typ` is the header's; an opaque token has none.
+    /// Of a JWT. `typ` is its header's.
     ///
     /// # Errors
     /// [`crate::fault::Fault::InvalidClaim`] for a token of another kind.
     pub(crate) fn check(&self, typ: Option<&str>, claims: &Object<'_>) -> Result<(), Denial> {
+        self.judge(typ, claims, &self.access_claims)
+    }
+
+    /// Of an introspection response. An opaque token is no ID token, and servers answer with other claims than JWTs have.
+    ///
+    /// # Errors
+    /// [`Fault::InvalidClaim`] for a token of another kind.
+    pub(crate) fn check_introspected(&self, response: &Object<'_>) -> Result<(), Denial> {
+        self.judge(None, response, &[])
+    }
+
+    fn judge(&self, typ: Option<&str>, claims: &Object<'_>, access_claims: &[String]) -> Result<(), Denial> {
         // RFC 8417 section 2.2: a security event token, a logout token above all.
         if let Some(Json::Object(_)) = claims.claim("events") {
             return Err(Denial::new(Cause::SecurityEvent));
@@ -56,16 +68,15 @@ impl TokenKinds {
         let hash = ID_TOKEN_HASHES.into_iter().find(|name| claims.claim(name).is_some());
         // Some providers copy the `nonce` into access tokens, and say that they are such.
         let nonce = (word.is_none() && claims.claim("nonce").is_some()).then_some("nonce");
-        let has_any = |names: &[String]| names.iter().any(|name| claims.claim(name).is_some());
         let (kind, mark) = match (word, hash.or(nonce)) {
             (_, Some(mark)) => (TokenKind::Id, format!("it has `{mark}`")),
             (Some((TokenKind::Id, name)), None) => (TokenKind::Id, format!("by `{name}`")),
             (Some((TokenKind::Access, name)), None) => (TokenKind::Access, format!("by `{name}`")),
             // Nothing tells, and it may be either.
-            (None, None) if self.access_claims.is_empty() => return Ok(()),
-            (None, None) => match has_any(&self.access_claims) {
+            (None, None) if access_claims.is_empty() => return Ok(()),
+            (None, None) => match access_claims.iter().any(|name| claims.claim(name).is_some()) {
                 true => (TokenKind::Access, "by `access_claims`".to_owned()),
-                false => (TokenKind::Id, format!("it has none of {}", self.access_claims.join(", "))),
+                false => (TokenKind::Id, format!("it has none of {}", access_claims.join(", "))),
             },
         };
         if self.accepted.contains(&kind) {
@@ -209,6 +220,11 @@ mod tests {
         for claims in [r#"{}"#, r#"{"azp":null}"#, r#"{"typ":"JWT"}"#, r#"{"azp":"a","at_hash":"x"}"#] {
             assert!(!passes(&own, claims), "{claims}");
         }
+        let response = |text: &str| {
+            let response = Json::parse(text.as_bytes()).unwrap();
+            own.check_introspected(response.as_object().unwrap()).is_ok()
+        };
+        assert!(response(r#"{"active":true}"#) && !response(r#"{"active":true,"typ":"ID"}"#));
         let both = TokenKinds { accepted: vec![TokenKind::Access, TokenKind::Id], ..own };
         assert!(passes(&both, "{}"));
     }
