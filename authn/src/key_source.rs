@@ -345,7 +345,7 @@ impl KeySource {
         let Settings { refresh, min_refresh, .. } = self.settings;
         let interval = answer.max_age().unwrap_or(refresh).max(min_refresh).min(refresh);
         // Not less than the least, and not all proxies at that same moment.
-        let share = min_refresh.saturating_sub(spread(min_refresh, jitter)).checked_div(10).unwrap_or_default();
+        let share = min_refresh.saturating_sub(spread(min_refresh, jitter)).checked_div(25).unwrap_or_default();
         let least = min_refresh.saturating_add(share).min(refresh);
         self.next = now.plus(spread(interval, jitter).max(least));
         self.failures = Failures::default();
