@@ -140,6 +140,8 @@ pub enum Unknown {
 
 /// The first pause after a failure; each further one is twice as long, up to `refresh`.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Requests that need keys cut no pause that is shorter.
+const WANTED_LEAST: Duration = Duration::from_secs(30);
 /// A discovery document that is older is read again before the next set is fetched.
 const DISCOVERY_REFRESH: Duration = Duration::from_secs(3600);
 /// How long after the one that fetched last another virtual machine takes its turn.
@@ -210,13 +212,13 @@ impl KeySource {
     }
 
     /// Do requests fail for want of keys, for so long that the next attempt should not wait until it is due? At most once
-    /// in each cool-down, together with unknown key ids, and not while the provider asked to be left alone.
+    /// in 30 s and in each cool-down, together with unknown key ids, and not while the provider asked to be left alone.
     pub fn is_wanted(&self, now: Monotonic) -> bool {
         self.wanted.get()
             && self.under_way.is_none()
             && self.trusted_for(now).is_none()
             && self.not_before <= now
-            && now.since(self.paused) >= self.settings.cool_down
+            && now.since(self.paused) >= self.settings.cool_down.max(WANTED_LEAST)
             && !self.is_cooling_down(now)
     }
 

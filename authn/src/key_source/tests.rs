@@ -261,6 +261,9 @@ fn requests_that_want_keys_shorten_a_long_pause_to_the_cool_down() {
     fails(&mut source, says(503, b""), at(285));
     assert!(source.keys(at(286)).is_err());
     assert!(!source.is_wanted(at(314)) && source.is_wanted(at(315)));
+    // Not each second, however short the cool-down is.
+    source.settings.cool_down = Duration::from_secs(1);
+    assert!(!source.is_wanted(at(314)) && source.is_wanted(at(315)));
     // The provider's own word is honoured.
     source.start(Cause::Wanted, at(315));
     fails(&mut source, Answer { retry_after: Some("60"), ..says(429, b"") }, at(315));
