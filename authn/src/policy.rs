@@ -554,6 +554,9 @@ fn compile_jwks(
     let seconds = ConfigDuration::from_secs;
     within(document.timeout, ConfigDuration::from_millis(100), seconds(30), &format!("{at}.timeout"))?;
     within(document.refresh, seconds(10), hours(24), &format!("{at}.refresh"))?;
+    let usual = ConfigDuration(document.refresh.0.mul_f64(0.75)).min(seconds(10));
+    let min_refresh = document.min_refresh.unwrap_or(usual);
+    within(min_refresh, seconds(1), document.refresh, &format!("{at}.min_refresh"))?;
     within(document.max_stale, document.refresh, hours(7 * 24), &format!("{at}.max_stale"))?;
     within(document.cool_down, seconds(1), hours(1), &format!("{at}.cool_down"))?;
     let mut identity = Sha256::new();
@@ -568,6 +571,7 @@ fn compile_jwks(
         discovery,
         timeout: document.timeout.0,
         refresh: document.refresh.0,
+        min_refresh: min_refresh.0,
         max_stale: document.max_stale.0,
         cool_down: document.cool_down.0,
         symmetric: document.symmetric,

@@ -383,7 +383,7 @@ fn check_config_finds_nothing_wrong_with_a_listener_that_our_envoy_filter_patche
     for setting in
         ["merge_slashes", "path_with_escaped_slashes_action", "headers_with_underscores", "stream_idle_timeout"]
     {
-        assert!(bare.contains(&format!("{setting}")), "{setting}: {bare}");
+        assert!(bare.contains(setting), "{setting}: {bare}");
     }
     let patched = warned("patched.json", as_patched_listener(rendered));
     assert!(!patched.contains("typed_config.stream_idle_timeout") && !patched.contains("slashes"), "{patched}");
