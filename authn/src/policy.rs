@@ -618,7 +618,7 @@ fn introspecting(
     at: &str,
     issuers: &[Issuer],
 ) -> Result<Vec<usize>, Invalid> {
-    if access == Access::Public {
+    if matches!(access, Access::Public | Access::Probe) {
         return Ok(Vec::new());
     }
     let mut found: Vec<(usize, &str, &Introspection)> = Vec::new();
@@ -651,7 +651,12 @@ fn compile_rule(
     default_forward: &config::Forward,
 ) -> Result<Rule, Invalid> {
     let name = name_or(document.name.as_deref(), "rule", place, at)?;
-    if document.access == Access::Public {
+    let looks_at_no_token = match document.access {
+        Access::Public => Some("public"),
+        Access::Probe => Some("probe"),
+        Access::Optional | Access::Required => None,
+    };
+    if let Some(word) = looks_at_no_token {
         let needless = [
             ("issuers", document.issuers.is_some()),
             ("scopes", !document.scopes.all.is_empty() || !document.scopes.any.is_empty()),
@@ -669,9 +674,16 @@ fn compile_rule(
         if let Some((field, _)) = needless.iter().find(|(_, is_there)| *is_there) {
             return Err(Invalid::new(
                 format!("{at}.{field}"),
-                "a public rule looks at no token, so this has no meaning",
+                format!("a {word} rule looks at no token, so this has no meaning"),
             ));
         }
+    }
+    if document.access == Access::Probe && !matches!(document.matches.path, Some(config::PathMatch::Exact(_))) {
+        // With less, a typo would have the filter answer a whole API.
+        return Err(Invalid::new(
+            format!("{at}.match.path"),
+            "a probe rule needs an `exact` path: the filter answers all that it matches",
+        ));
     }
     let revocation = match (document.revocation, revocation_is_configured) {
         (None, true) => RevocationMode::Check,

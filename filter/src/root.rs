@@ -218,6 +218,7 @@ impl Root {
 
     fn enter(&mut self, stream: u32, request: &Request<'_>, patience: Patience<'_>, now: Now) -> Next {
         match self.policy.enter(request) {
+            Entry::Open { rule, .. } if self.policy.answers(rule) => self.answer_probe(stream, rule),
             Entry::Open { rule, removals } => {
                 if removals.iter().any(|removal| remove(removal).is_err()) {
                     let denial = Denial::new(Fault::RequestMalformed, "a token cannot be removed");
@@ -633,6 +634,18 @@ impl Root {
         let outcome = if admission.unchecked { Outcome::AdmittedUnchecked } else { Outcome::Admitted };
         self.metrics.request(outcome, Some(admission.rule()));
         if cookie_session { Next::ContinueCookieSession } else { Next::Continue }
+    }
+
+    /// Says that the filter is there and judges. Whether it could ask anybody is not said: a probe that fails with the
+    /// service or an issuer would take every proxy out at once.
+    fn answer_probe(&mut self, stream: u32, rule: usize) -> Next {
+        self.metrics.request(Outcome::Answered, Some(rule));
+        let headers: [(&[u8], &[u8]); 2] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")];
+        if host::answer(200, "PROBE_ANSWERED", &headers, br#"{"portcullis":"ready"}"#).is_err() {
+            self.unanswered.insert(stream);
+            host::log(LogLevel::Error, "portcullis: the host would not send an answer");
+        }
+        Next::Answered
     }
 
     fn refuse(&mut self, stream: u32, rule: Option<usize>, denial: &Denial) -> Next {
