@@ -541,6 +541,9 @@ choice! {
         Optional,
         /// A token.
         Required,
+        /// Nobody is forwarded: the filter itself answers 200, for a probe that must fail where no filter judges requests.
+        /// The rule needs an exact path.
+        Probe,
     }
 
     /// How a secret is written.
