@@ -1,4 +1,4 @@
-//! A published key set (RFC 7517 section 5), read as the filter trusts it: what cannot be used is left out by name, and
+//! A published key set (RFC 7517 section 5), or a map of PEM, read as the filter trusts it: what cannot be used is left out by name, and
 //! what is no key set at all is refused whole.
 use std::time::Duration;
 
@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 use crate::alg::Algorithm;
 use crate::json::Json;
 use crate::keys::{Key, KeyError, KeySet};
+
+mod pem_map;
 
 /// The longest key set or discovery document that is read.
 pub const MAX_BYTES: usize = 256 * 1024;
@@ -28,7 +30,7 @@ pub enum Refused {
     TooLong,
     #[error("it is not JSON: {0}")]
     NotJson(String),
-    #[error("it is not an object with an array `keys`")]
+    #[error("it is neither an object with an array `keys` nor a map of key ids to PEM")]
     NoKeys,
     #[error("it has more than {MAX_MEMBERS} keys")]
     TooMany,
@@ -50,6 +52,9 @@ pub fn parse(text: &[u8], allowed: &[Algorithm], symmetric: bool) -> Result<Pars
     }
     // The strict reader first: it refuses a member that is there twice, of which two readers may take different ones.
     let document = Json::parse(text).map_err(|error| Refused::NotJson(error.to_string()))?;
+    if let Some(map) = pem_map::map(&document) {
+        return pem_map::parse(map, allowed);
+    }
     let count =
         document.as_object().and_then(|document| document.get("keys")?.as_array()).ok_or(Refused::NoKeys)?.len();
     if count > MAX_MEMBERS {
