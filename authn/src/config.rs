@@ -172,7 +172,8 @@ document! {
     pub struct Jwks {
         /// The Envoy cluster to fetch from. It decides on addresses and TLS.
         pub cluster: String,
-        /// The URL of the key set; its host and path are sent to the cluster. Exactly one of `uri` and `discovery`.
+        /// The URL of the key set, or of a map of key ids to PEM; its host and path are sent to the cluster. Exactly one of
+        /// `uri` and `discovery`.
         pub uri: Option<String>,
         /// Take the URL from `jwks_uri` of `<issuer>/.well-known/openid-configuration` (OpenID Connect Discovery 1.0), which
         /// must name this issuer. Both are fetched from `cluster`.

@@ -1,4 +1,4 @@
-//! A published key set (RFC 7517 section 5), read as the filter trusts it: what cannot be used is left out by name, and
+//! A published key set (RFC 7517 section 5), or a map of PEM, read as the filter trusts it: what cannot be used is left out by name, and
 //! what is no key set at all is refused whole.
 use std::time::Duration;
 
@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 use crate::alg::Algorithm;
 use crate::json::Json;
 use crate::keys::{Key, KeyError, KeySet, KeySetError, PRIVATE_MEMBERS, is_for_verifying};
+
+mod pem_map;
 
 /// The longest key set or discovery document that is read.
 pub const MAX_BYTES: usize = 256 * 1024;
@@ -60,7 +62,7 @@ pub enum Refused {
     Utf16,
     #[error("it is HTML or XML and not JSON: a page for people perhaps, to sign in or with an error")]
     Markup,
-    #[error("it is not an object with an array `keys`")]
+    #[error("it is neither an object with an array `keys` nor a map of key ids to PEM")]
     NoKeys,
     #[error("the discovery document has no string `{0}`")]
     Discovery(&'static str),
@@ -97,6 +99,9 @@ pub fn parse(text: &[u8], allowed: &[Algorithm], symmetric: bool) -> Result<Pars
     let text = json_text(text)?;
     // The strict reader first: it refuses a member that is there twice, of which two readers may take different ones.
     let document = Json::parse(text).map_err(|error| Refused::NotJson(error.to_string()))?;
+    if let Some(map) = pem_map::map(&document) {
+        return Ok(pem_map::parse(map, allowed));
+    }
     document.as_object().and_then(|document| document.get("keys")?.as_array()).ok_or(Refused::NoKeys)?;
     let document: Value = serde_json::from_slice(text).map_err(|error| Refused::NotJson(error.to_string()))?;
     let members = document.get("keys").and_then(Value::as_array).ok_or(Refused::NoKeys)?;

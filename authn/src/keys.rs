@@ -13,6 +13,7 @@ use crate::b64;
 use crate::engine::rsa::Modulus;
 use crate::jws::MAX_KID_BYTES;
 
+mod certificate;
 mod pem;
 mod set;
 
@@ -129,6 +130,10 @@ pub enum KeyError {
     PemNotSpki,
     #[error("`pem` holds a key of a kind that is none of RSA, EC P-256, P-384 or P-521, Ed25519")]
     PemUnknownKind,
+    #[error("it is no single X.509 certificate in PEM and DER")]
+    CertificateMalformed,
+    #[error("the certificate's key usage has no digitalSignature")]
+    CertificateNotForSignatures,
 }
 
 impl Key {

@@ -98,8 +98,12 @@ pub fn read(source: &str, ca_file: Option<&Path>) -> Result<Vec<Parsed>> {
     let text = jwks.text(&terms).map_err(|failed| match failed {
         Failed::Unreachable(why) | Failed::Refused(why) => anyhow::anyhow!("{why}"),
     })?;
-    jwks::parse(&text.bytes, &terms.algorithms, terms.symmetric).with_context(|| source.to_owned())?;
+    let parsed = jwks::parse(&text.bytes, &terms.algorithms, terms.symmetric).with_context(|| source.to_owned())?;
     let set: Value = serde_json::from_slice(jwks::json_text(&text.bytes)?).with_context(|| source.to_owned())?;
+    if !set["keys"].is_array() {
+        // A map of certificates: no two of its keys have one id.
+        return Ok(vec![parsed]);
+    }
     let alone = |jwk: &Value| jwks::parse(json!({ "keys": [jwk] }).to_string().as_bytes(), &terms.algorithms, true);
     Ok(set["keys"].as_array().into_iter().flatten().filter_map(|jwk| alone(jwk).ok()).collect())
 }

@@ -133,6 +133,18 @@ fn fetches_by_url_by_discovery_and_by_what_a_configuration_says() {
 }
 
 #[test]
+fn a_map_of_key_ids_to_pem_is_shown_as_a_key_set() {
+    let public = mint::SigningKey::generate(mint::Alg::ES256, "a").public_pem().unwrap();
+    let set = file(&json!({ "iap": public, "other": "-----BEGIN CERTIFICATE-----" }).to_string());
+    let path = set.path().to_str().unwrap();
+    let (code, said) = run(&["--file", path]);
+    assert_eq!((code, &said["keys"][0]["kid"]), (0, &json!("iap")), "{said}");
+    assert_eq!(said["keys"][0]["algorithms"], json!(["ES256"]));
+    let left_out = said["left_out"][0].as_str().unwrap();
+    assert_eq!(left_out, "kid other: it is no single X.509 certificate in PEM and DER");
+}
+
+#[test]
 fn wrong_usage_is_2() {
     for words in [
         &["jwks"][..],

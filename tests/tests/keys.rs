@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mint::{Alg, SigningKey, to_base64url};
 use serde_json::{Value, json};
 use tests::mesh::{ISSUER, OTHER_ISSUER, claims, claims_with};
-use tests::{Answer, Connection, Mesh, MeshOptions, Request, Response, Upstream, wait_until};
+use tests::{Answer, Connection, Directory, Mesh, MeshOptions, Request, Response, Upstream, wait_until};
 use tokio::task::JoinHandle;
 
 /// A rule that asks nobody about sessions: these tests are about keys alone.
@@ -138,6 +138,61 @@ async fn until_passes(connections: &mut [Connection], key: &SigningKey) {
         let passes = wait_until(PATIENCE, async || connection.send(&get(&token)).await.unwrap().status == 200);
         assert!(passes.await, "{}", connection.send(&get(&token)).await.unwrap().text());
     }
+}
+
+/// A self-signed certificate of the key, in PEM, as Google publishes them for Firebase.
+fn certificate(key: &SigningKey) -> String {
+    let directory = Directory::new("certificate");
+    let file = directory.path().join("key.pem");
+    std::fs::write(&file, key.private_pem().unwrap()).unwrap();
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-days",
+            "1",
+            "-subj",
+            "/CN=securetoken",
+            "-addext",
+            "keyUsage=digitalSignature",
+            "-key",
+        ])
+        .arg(&file)
+        .output()
+        .expect("openssl runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_by_key_id_are_fetched_and_rotate_as_a_key_set_does() {
+    let keys = [Alg::RS256, Alg::ES256, Alg::EdDSA].map(|alg| SigningKey::generate(alg, alg.name()));
+    let map = |keys: &[&SigningKey]| -> Value {
+        keys.iter()
+            .map(|key| (key.kid().unwrap().to_owned(), json!(certificate(key))))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    };
+    let [rsa, p256, ed25519] = keys.each_ref();
+    let provider = Provider::start(&[]).await;
+    provider.say(KEYS, Answer::json(200, &map(&[rsa, p256])));
+    let mut options = options(&provider, &json!({ "cool_down": "1s" }));
+    options.filter["issuers"][0]["algorithms"] = json!(["RS256", "ES256", "EdDSA"]);
+    let mut mesh = Mesh::start_with("certificates", options).await;
+    let mut connections = mesh.connections(1).await;
+    until_passes(&mut connections, rsa).await;
+    until_passes(&mut connections, p256).await;
+
+    let mut next = map(&[ed25519]);
+    next["broken"] = json!("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    provider.say(KEYS, Answer::json(200, &next));
+    until_passes(&mut connections, ed25519).await;
+    for gone in [rsa, p256] {
+        let token = gone.mint(&claims());
+        let is_refused = wait_until(PATIENCE, async || is(&mesh.send(&get(&token)).await, 401, "KEY_UNKNOWN")).await;
+        assert!(is_refused, "its certificate has left the map");
+    }
+    assert!(mesh.envoy_log().contains("key left out: kid broken: it is no single X.509 certificate"));
 }
 
 /// Clients that send new tokens without a pause until they are told to stop.

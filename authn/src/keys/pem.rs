@@ -15,8 +15,12 @@ const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
 pub(super) fn public_key(pem: &str) -> Result<PublicKey, KeyError> {
-    let der = block(pem)?;
-    let spki = SubjectPublicKeyInfoRef::from_der(&der).map_err(|_| KeyError::PemNotSpki)?;
+    public_key_of(&block(pem, "PUBLIC KEY")?)
+}
+
+/// From a SubjectPublicKeyInfo in DER.
+pub(super) fn public_key_of(der: &[u8]) -> Result<PublicKey, KeyError> {
+    let spki = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| KeyError::PemNotSpki)?;
     let bits = spki.subject_public_key.as_bytes().ok_or(KeyError::PemNotSpki)?;
     let kind = spki.algorithm.oid;
     let curve = || spki.algorithm.parameters_oid().ok();
@@ -38,17 +42,19 @@ pub(super) fn public_key(pem: &str) -> Result<PublicKey, KeyError> {
     if key.spki != der { Err(KeyError::PemNotSpki) } else { Ok(key) }
 }
 
-fn block(pem: &str) -> Result<Vec<u8>, KeyError> {
+/// What is in the one block of a PEM text.
+pub(super) fn block(pem: &str, wanted: &str) -> Result<Vec<u8>, KeyError> {
     let rest = pem.trim_ascii().strip_prefix("-----BEGIN ").ok_or(KeyError::PemMalformed)?;
     let (label, rest) = rest.split_once("-----").ok_or(KeyError::PemMalformed)?;
     if label.ends_with("PRIVATE KEY") {
         return Err(KeyError::PemPrivate(label.to_owned()));
     }
-    if label != "PUBLIC KEY" {
+    if label != wanted {
         return Err(KeyError::PemLabel(label.to_owned()));
     }
     // A second block would leave dashes in between, which are not base64.
-    let body = rest.strip_suffix("-----END PUBLIC KEY-----").ok_or(KeyError::PemMalformed)?;
+    let end = rest.strip_suffix("-----").and_then(|rest| rest.strip_suffix(wanted));
+    let body = end.and_then(|rest| rest.strip_suffix("-----END ")).ok_or(KeyError::PemMalformed)?;
     let body: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
     STANDARD.decode(body).map_err(|_| KeyError::PemMalformed)
 }

@@ -1,0 +1,45 @@
+//! A map of key ids to certificates or public keys in PEM, as Google publishes them: certificates for Firebase, public keys
+//! for its Identity-Aware Proxy. It is told from a key set by its shape.
+use super::{MAX_MEMBERS, Parsed, printable};
+use crate::alg::Algorithm;
+use crate::json::{Json, Object};
+use crate::keys::{Key, KeyError, KeySet};
+
+/// The document as such a map: an object of strings, one of them PEM at least. A key set is none, since its `keys` is an
+/// array.
+pub(super) fn map<'d, 't>(document: &'d Json<'t>) -> Option<&'d Object<'t>> {
+    let members = document.as_object()?;
+    let is_pem = |value: &Json<'_>| {
+        let text = value.as_str().unwrap_or_default();
+        is_block(text, CERTIFICATE) || is_block(text, PUBLIC_KEY)
+    };
+    let are_strings = members.iter().all(|(_, value)| value.as_str().is_some());
+    (are_strings && members.iter().any(|(_, value)| is_pem(value))).then_some(members)
+}
+
+pub(super) fn parse(map: &Object<'_>, allowed: &[Algorithm]) -> Parsed {
+    let beyond = map.len().saturating_sub(MAX_MEMBERS);
+    let mut parsed = Parsed { keys: KeySet::default(), left_out: Vec::new(), beyond, for_encryption: Vec::new() };
+    for (kid, value) in map.iter().take(MAX_MEMBERS) {
+        let added = key(kid, value.as_str().unwrap_or_default(), allowed).map_err(|error| error.to_string());
+        let added = added.and_then(|key| parsed.keys.add(key).map_err(|error| error.to_string()));
+        if let Err(why) = added {
+            parsed.left_out.push(format!("kid {}: {why}", printable(kid)));
+        }
+    }
+    parsed
+}
+
+fn key(kid: &str, pem: &str, allowed: &[Algorithm]) -> Result<Key, KeyError> {
+    match is_block(pem, CERTIFICATE) {
+        true => Key::from_certificate(pem, kid.to_owned(), allowed),
+        false => Key::from_pem(pem, Some(kid.to_owned()), None, allowed),
+    }
+}
+
+fn is_block(text: &str, begin: &str) -> bool {
+    text.trim_ascii_start().starts_with(begin)
+}
+
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----";
