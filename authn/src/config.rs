@@ -126,6 +126,10 @@ document! {
         pub access_claims: Option<Vec<String>>,
         /// The claims that name a token, its session, its user and its client, for revocation.
         pub revocation_claims: Option<RevocationClaims>,
+        /// Whether tokens with the scope `offline_access` are of a session of their own, which is revoked as `offline:` and
+        /// its id. For providers that give an offline session the id of the browser's. Default: the provider's, else
+        /// `together`.
+        pub offline_sessions: Option<OfflineSessions>,
         /// The issuer pads the segments of its tokens (`=`), against RFC 7515 section 2. Then all of its JWTs must be so.
         #[serde(default)]
         pub padded: bool,
@@ -555,6 +559,14 @@ choice! {
         Raw,
         /// The variable holds the secret in base64url without padding.
         Base64url,
+    }
+
+    /// What session a token with the scope `offline_access` is of.
+    pub enum OfflineSessions {
+        /// A session of its own, that outlives the browser's.
+        Apart,
+        /// A revocation of the session ends both.
+        Together,
     }
 
     /// A well-known provider.

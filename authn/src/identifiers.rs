@@ -1,9 +1,11 @@
 //! Which claims name what can be revoked: of each kind, the first of an issuer's claims that is there.
+use std::borrow::Cow;
+
 use wire::{Kind, TOKEN_ID_CLAIMS};
 
 use crate::cause::Cause;
 use crate::claims::optional_string;
-use crate::config::{self, OneOrMany};
+use crate::config::{self, OfflineSessions, OneOrMany};
 use crate::fault::Denial;
 use crate::invalid::Invalid;
 use crate::json::{Json, Object};
@@ -16,6 +18,8 @@ pub(crate) struct Identifiers {
     session: Vec<Claim>,
     user: Vec<Claim>,
     client: Vec<Claim>,
+    /// Offline tokens are of sessions of their own.
+    offline_apart: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -32,6 +36,19 @@ const SESSION: [&str; 3] = ["sid", "session_state", "origin_jti"];
 const USER: [&str; 1] = ["sub"];
 const CLIENT: [&str; 4] = ["client_id", "azp", "cid", "appid"];
 const MAX_CLAIMS: usize = 8;
+/// Stands before the id of an offline session: a provider may have another session of the same id.
+const OFFLINE: &str = "offline:";
+const OFFLINE_ACCESS: &str = "offline_access";
+
+/// Was it asked for with the scope `offline_access` (OpenID Connect Core section 11)?
+fn is_offline(payload: &Object<'_>) -> bool {
+    let names = |claim: &str| match payload.claim(claim) {
+        Some(Json::String(words)) => words.split(' ').any(|word| word == OFFLINE_ACCESS),
+        Some(Json::Array(words)) => words.iter().any(|word| word.as_str() == Some(OFFLINE_ACCESS)),
+        _ => false,
+    };
+    names("scope") || names("scp")
+}
 
 impl Identifiers {
     pub(crate) fn compile(document: &config::Issuer, preset: Option<&Preset>, at: &str) -> Result<Self, Invalid> {
@@ -65,6 +82,10 @@ impl Identifiers {
                 preset.map(|preset| preset.client),
                 &CLIENT,
             )?,
+            offline_apart: match (document.offline_sessions, preset) {
+                (Some(written), _) => written == OfflineSessions::Apart,
+                (None, preset) => preset.is_some_and(|preset| preset.offline_apart),
+            },
         };
         // The service finds the id of a token by the same claims (`--token-claims`), and those are names.
         if let Some(place) = this.token.iter().position(|claim| claim.path.len() != 1) {
@@ -97,6 +118,18 @@ impl Identifiers {
             }
         }
         Ok(None)
+    }
+
+    /// The id of its session; of an offline token's, where those are apart, with [`OFFLINE`] before it.
+    ///
+    /// # Errors
+    /// As for [`Identifiers::find`].
+    pub(crate) fn session<'j>(&self, payload: &'j Object<'_>) -> Result<Option<Cow<'j, str>>, Denial> {
+        let id = self.find(Kind::Session, payload)?.map(Cow::Borrowed);
+        if self.offline_apart && is_offline(payload) {
+            return Ok(id.map(|id| format!("{OFFLINE}{id}").into()));
+        }
+        Ok(id)
     }
 
     /// Absent and malformed are two cases, also for a claim that another one comes before.
@@ -165,6 +198,8 @@ fn compile(names: &config::ClaimNames, at: &str) -> Result<Vec<Claim>, Invalid> 
 mod tests {
     use serde_json::{Value, json};
 
+    use super::*;
+
     use crate::policy::Policy;
 
     fn invalid(issuer: &Value, rule: &Value) -> Option<String> {
@@ -220,6 +255,40 @@ mod tests {
         ] {
             assert!(invalid(&bad, &none).is_some_and(|field| field.starts_with("issuers[0]")), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_offline_token_has_a_session_of_its_own_where_those_are_apart() {
+        let session = |issuer: Value, claims: Value| {
+            let mut document = json!({
+                "issuer": "i", "audiences": "any", "algorithms": ["HS256"], "keys": [{ "secret_env": "S", "alg": "HS256" }],
+            });
+            issuer.as_object().unwrap().iter().for_each(|(name, value)| document[name] = value.clone());
+            let document: config::Issuer = serde_json::from_value(document).unwrap();
+            let identifiers = Identifiers::compile(&document, document.provider.map(Preset::of).as_ref(), "i").unwrap();
+            let text = claims.to_string();
+            let claims = Json::parse(text.as_bytes()).unwrap();
+            identifiers.session(claims.as_object().unwrap()).unwrap().map(Cow::into_owned)
+        };
+        let apart = json!({ "offline_sessions": "apart" });
+        for (issuer, scope, expected) in [
+            (&json!({}), json!("openid offline_access"), "s"),
+            (&apart, json!("openid offline_access"), "offline:s"),
+            (&apart, json!(["offline_access"]), "offline:s"),
+            (&apart, json!("openid offline_access_too"), "s"),
+            (&apart, json!(null), "s"),
+            (&json!({ "provider": "keycloak" }), json!("offline_access"), "offline:s"),
+            (&json!({ "provider": "keycloak", "offline_sessions": "together" }), json!("offline_access"), "s"),
+            (&json!({ "provider": "auth0" }), json!("offline_access"), "s"),
+        ] {
+            let found = session(issuer.clone(), json!({ "sid": "s", "scope": scope }));
+            assert_eq!(found.as_deref(), Some(expected), "{issuer} {scope}");
+        }
+        assert_eq!(
+            session(apart.clone(), json!({ "sid": "s", "scp": "offline_access" })).as_deref(),
+            Some("offline:s")
+        );
+        assert_eq!(session(apart, json!({ "scope": "offline_access" })), None);
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub(crate) struct Preset {
     pub(crate) session: &'static [&'static [&'static str]],
     pub(crate) user: &'static [&'static [&'static str]],
     pub(crate) client: &'static [&'static [&'static str]],
+    /// Offline sessions have the ids of others.
+    pub(crate) offline_apart: bool,
 }
 
 const ACCESS: &[TokenKind] = &[TokenKind::Access];
@@ -30,6 +32,7 @@ impl Preset {
                 session: &[&["sid"], &["session_state"]],
                 user: &[&["sub"]],
                 client: &[&["client_id"], &["azp"]],
+                offline_apart: true,
             },
             Provider::Entra => Self {
                 algorithms: RS256,
@@ -39,6 +42,7 @@ impl Preset {
                 // `sub` is another one for each application.
                 user: &[&["oid"]],
                 client: &[&["azp"], &["appid"]],
+                offline_apart: false,
             },
             Provider::Okta => Self {
                 algorithms: RS256,
@@ -49,6 +53,7 @@ impl Preset {
                 user: &[&["uid"], &["sub"]],
                 // Introspection has it under the usual name.
                 client: &[&["cid"], &["client_id"]],
+                offline_apart: false,
             },
             Provider::Auth0 => Self {
                 algorithms: RS256,
@@ -57,6 +62,7 @@ impl Preset {
                 session: &[&["sid"]],
                 user: &[&["sub"]],
                 client: &[&["client_id"], &["azp"]],
+                offline_apart: false,
             },
             Provider::Cognito => Self {
                 algorithms: RS256,
@@ -65,6 +71,7 @@ impl Preset {
                 session: &[&["origin_jti"]],
                 user: &[&["sub"]],
                 client: &[&["client_id"]],
+                offline_apart: false,
             },
             Provider::Google => Self {
                 algorithms: RS256,
@@ -74,10 +81,17 @@ impl Preset {
                 session: &[],
                 user: &[&["sub"]],
                 client: &[&["azp"]],
+                offline_apart: false,
             },
-            Provider::Firebase => {
-                Self { algorithms: RS256, kinds: ID, access_claims: &[], session: &[], user: &[&["sub"]], client: &[] }
-            }
+            Provider::Firebase => Self {
+                algorithms: RS256,
+                kinds: ID,
+                access_claims: &[],
+                session: &[],
+                user: &[&["sub"]],
+                client: &[],
+                offline_apart: false,
+            },
             Provider::Kubernetes => Self {
                 algorithms: RS256,
                 kinds: ACCESS,
@@ -85,6 +99,7 @@ impl Preset {
                 session: &[&["kubernetes.io", "pod", "uid"]],
                 user: &[&["sub"]],
                 client: &[],
+                offline_apart: false,
             },
         }
     }

@@ -136,9 +136,8 @@ pub(crate) fn keys(
                 Some(jti) => token_id_from_jti(jti),
                 None => token_id_from_signing_input(signing_input),
             }),
-            Kind::Session | Kind::User | Kind::Client => {
-                identifiers.find(kind, payload)?.map(|id| id.as_bytes().to_vec())
-            }
+            Kind::Session => identifiers.session(payload)?.map(|id| id.as_bytes().to_vec()),
+            Kind::User | Kind::Client => identifiers.find(kind, payload)?.map(|id| id.as_bytes().to_vec()),
             Kind::SigningKey => thumbprint.map(|thumbprint| crate::b64::encode(thumbprint).into_bytes()),
             Kind::Issuer => Some(Vec::new()),
         };

@@ -42,7 +42,13 @@ enum What {
         terms: Terms,
     },
     /// One session, by its sid, or by what its issuer has for it: docs/providers.
-    Session(Named),
+    Session {
+        #[command(flatten)]
+        named: Named,
+        /// End only what was issued until now: its issuer may make another session of this id, as Keycloak does.
+        #[arg(long)]
+        until_now: bool,
+    },
     /// Everything that a user holds now, by their sub, or by what the issuer has for it. The next login works.
     User(Named),
     /// Everything that a client holds now, by its client_id, azp, cid or appid.
@@ -125,7 +131,13 @@ impl Revoke {
                 };
                 service.revoke(terms.with([("kind", "token"), ("issuer", &issuer), ("id", &id)]))
             }
-            What::Session(named) => service.revoke(named.of("session")),
+            What::Session { named, until_now } => {
+                let mut body = named.of("session");
+                if until_now {
+                    body["until_now"] = true.into();
+                }
+                service.revoke(body)
+            }
             What::User(named) => service.revoke(named.of("user")),
             What::Client(named) => service.revoke(named.of("client")),
             What::Key { issuer, key, terms } => {

@@ -1,7 +1,7 @@
 //! What operators do: revoke, look, lift. Behind a bearer secret, and every error names the field or the reason.
 //!
 //! ```text
-//! POST   /v1/revocations         {kind, issuer, id, reason?, ttl?, new_issuer?} or {token, reason?, ttl?, new_issuer?}
+//! POST   /v1/revocations         {kind, issuer, id, reason?, ttl?, new_issuer?, until_now?} or {token, reason?, ttl?, new_issuer?}
 //!                                201 {key, kind, answer, before?, until, ends, on_disk, replicas}
 //! GET    /v1/revocations         ?cursor=&limit=   200 {revocations, cursor}; a null cursor is the end
 //! GET    /v1/revocations/{key}   200 {key, answer, before?, until, kind, issuer, id?, reason?, by, at}
@@ -222,7 +222,7 @@ async fn write_as(shared: &Shared, ask: &Ask, now: u64, by: &str) -> Result<(Rev
 }
 
 fn sealed(shared: &Shared, ask: &Ask, now: u64, by: &str) -> Result<Vec<Revocation>, Problem> {
-    let (ends, note) = (ask.subject.ends(), ask.note(now, by));
+    let (ends, note) = (ask.ends(), ask.note(now, by));
     let mut revocations = Vec::with_capacity(shared.secrets.len());
     for (secret, key) in ask.subject.keys(&shared.secrets).into_iter().enumerate() {
         let sealed = shared.seals.seal(secret, key, &note).map_err(|_| Problem::internal())?;

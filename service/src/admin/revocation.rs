@@ -33,6 +33,8 @@ pub struct Ask {
     pub reason: Option<String>,
     /// Though no filter asks about such an issuer.
     pub new_issuer: bool,
+    /// A session of whose id its issuer may make another one: only what was issued until now ends.
+    pub until_now: bool,
     /// `None`: until it is lifted.
     pub ttl: Option<Duration>,
 }
@@ -53,6 +55,9 @@ pub struct RevocationAsk {
     ttl: Option<String>,
     /// Whether an issuer is taken that no filter asks about.
     new_issuer: Option<bool>,
+    /// Of a session: whether only what was issued until now ends, since its issuer may use the id again. By default as the
+    /// provider's `reuses_session_ids` says, else false.
+    until_now: Option<bool>,
 }
 
 /// A key id (`kid`) would be taken, and end nothing.
@@ -98,7 +103,8 @@ impl Ask {
         let id = fields.take("id", MAX_ID)?;
         let reason = fields.take("reason", MAX_REASON)?;
         let ttl = fields.take("ttl", 32)?;
-        let new_issuer = fields.take_bool("new_issuer")?;
+        let new_issuer = fields.take_bool("new_issuer")?.unwrap_or_default();
+        let until_now = fields.take_bool("until_now")?;
         if let Some((name, _)) = fields.0.first() {
             return Err(Problem::field(name, "is not known here, or is given twice"));
         }
@@ -119,14 +125,33 @@ impl Ask {
                 "must be one tenant's own, as its tokens have it in `iss`: no token has the pattern",
             ));
         }
+        if until_now.is_some() && subject.kind != Kind::Session {
+            return Err(Problem::field(
+                "until_now",
+                "is for sessions: users, clients and issuers are ended so in any case",
+            ));
+        }
+        let until_now = until_now.unwrap_or_else(|| subject.is_used_again(options));
         let ttl = ttl_of(ttl, subject.kind, options)?;
-        Ok(Self { subject, reason, new_issuer, ttl })
+        Ok(Self { subject, reason, new_issuer, until_now, ttl })
     }
 
     /// Of another part of this service, for as long as such a revocation is kept.
     pub fn of(kind: Kind, issuer: &str, id: &str, reason: Option<&str>, options: &Options) -> Self {
         let subject = Subject { kind, issuer: issuer.to_owned(), id: Id::Text(id.to_owned()) };
-        Self { subject, reason: reason.map(str::to_owned), new_issuer: false, ttl: retention_of(kind, options) }
+        let until_now = subject.is_used_again(options);
+        Self {
+            subject,
+            reason: reason.map(str::to_owned),
+            new_issuer: false,
+            until_now,
+            ttl: retention_of(kind, options),
+        }
+    }
+
+    pub fn ends(&self) -> Ends {
+        let for_good = self.subject.kind.is_simply_dead() && !self.until_now;
+        if for_good { Ends::ForGood } else { Ends::IssuedUntilNow }
     }
 
     /// Says in an audit entry what is revoked.
@@ -172,7 +197,10 @@ impl Subject {
     pub fn ends_what(&self, before: Option<u64>) -> String {
         let what = match self.kind {
             Kind::Token => return "this one token".to_owned(),
-            Kind::Session => return "every token of this session, those that it is refreshed to as well".to_owned(),
+            Kind::Session if before.is_none() => {
+                return "every token of this session, those that it is refreshed to as well".to_owned();
+            }
+            Kind::Session => "every token of this session",
             Kind::SigningKey => return "every token that this key signed or will sign".to_owned(),
             Kind::User => "every token of this user",
             Kind::Client => "every token of this client",
@@ -262,8 +290,9 @@ impl Subject {
         secrets.iter().map(|derived| derived.revocation_key(self.kind, &self.issuer, &id)).collect()
     }
 
-    pub fn ends(&self) -> Ends {
-        if self.kind.is_simply_dead() { Ends::ForGood } else { Ends::IssuedUntilNow }
+    /// Is it a session of a provider that uses ids of ended sessions again?
+    fn is_used_again(&self, options: &Options) -> bool {
+        self.kind == Kind::Session && options.providers.reuses_session_ids(&self.issuer)
     }
 }
 
@@ -336,11 +365,10 @@ impl Fields {
         }
     }
 
-    /// False, if it is not there.
-    fn take_bool(&mut self, name: &str) -> Result<bool, Problem> {
-        let Some(at) = self.0.iter().position(|(given, _)| given == name) else { return Ok(false) };
+    fn take_bool(&mut self, name: &str) -> Result<Option<bool>, Problem> {
+        let Some(at) = self.0.iter().position(|(given, _)| given == name) else { return Ok(None) };
         match self.0.swap_remove(at).1 {
-            Value::Bool(value) => Ok(value),
+            Value::Bool(value) => Ok(Some(value)),
             _ => Err(Problem::field(name, "must be true or false")),
         }
     }
@@ -403,6 +431,8 @@ mod tests {
             ("ttl", r#"{"kind":"user","issuer":"i","id":"x","ttl":"soon"}"#),
             ("ttl", r#"{"kind":"user","issuer":"i","id":"x","ttl":"99999d"}"#),
             ("new_issuer", r#"{"kind":"user","issuer":"i","id":"x","new_issuer":"yes"}"#),
+            ("until_now", r#"{"kind":"user","issuer":"i","id":"x","until_now":true}"#),
+            ("until_now", r#"{"kind":"session","issuer":"i","id":"x","until_now":"yes"}"#),
             ("token", r#"{"token":"nonsense"}"#),
             ("token", r#"{"token":"a.b.c.d.e"}"#),
             ("kind", r#"{"token":"e30.e30.","kind":"token"}"#),
@@ -443,12 +473,20 @@ mod tests {
     }
 
     #[test]
+    fn a_session_ends_for_good_unless_its_id_is_used_again() {
+        let with = |more: &str| ask(&format!(r#"{{"kind":"session","issuer":"i","id":"x"{more}}}"#)).unwrap().ends();
+        assert_eq!((with(""), with(r#","until_now":false"#)), (Ends::ForGood, Ends::ForGood));
+        assert_eq!(with(r#","until_now":true"#), Ends::IssuedUntilNow);
+    }
+
+    #[test]
     fn what_ends_is_said_for_each_kind() {
         let thumbprint = "A".repeat(43);
         for kind in ["token", "session", "user", "client", "key"] {
             let ask = ask(&format!(r#"{{"kind":"{kind}","issuer":"i","id":"{thumbprint}"}}"#)).unwrap();
-            let said = ask.subject.ends_what(Some(1234));
-            assert_eq!(said.contains("before 1234"), ask.subject.ends() == Ends::IssuedUntilNow, "{kind}: {said}");
+            let before = (ask.ends() == Ends::IssuedUntilNow).then_some(1234);
+            let said = ask.subject.ends_what(before);
+            assert_eq!(said.contains("before 1234"), before.is_some(), "{kind}: {said}");
         }
     }
 

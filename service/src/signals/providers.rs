@@ -48,6 +48,9 @@ pub struct Provider {
     /// Takes security events. Absent: it may send none.
     #[serde(default, deserialize_with = "present")]
     pub events: Option<Events>,
+    /// It makes sessions under the ids of ended ones: a revocation of a session ends what was issued until then.
+    #[serde(default)]
+    pub reuses_session_ids: bool,
     /// How far its clock may differ from ours.
     #[serde(default = "skew", with = "duration")]
     pub skew: Duration,
@@ -121,6 +124,13 @@ impl Providers {
     /// The issuers whose tokens they may end.
     pub fn subject_issuers(&self) -> impl Iterator<Item = &String> {
         self.providers.iter().flat_map(Provider::subject_issuers)
+    }
+
+    /// Does this issuer make sessions under the ids of ended ones?
+    pub fn reuses_session_ids(&self, issuer: &str) -> bool {
+        let of =
+            |provider: &&Provider| provider.subject_issuers().any(|of| crate::tenants::is_issuer_or_tenant(of, issuer));
+        self.providers.iter().filter(of).any(|provider| provider.reuses_session_ids)
     }
 
     /// `issuers` are those for whom revocations are taken; any, if empty.

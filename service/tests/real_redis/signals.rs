@@ -89,6 +89,21 @@ fn a_logout_token_ends_its_session_or_else_its_user() {
 }
 
 #[test]
+fn a_session_whose_id_is_used_again_ends_until_now_only() {
+    let stack = stack_with(json!({ "reuses_session_ids": true }));
+    let claims = logout_claims();
+    let before = now();
+    assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &claims)).status, 200);
+    let Answer::Before(ended) = stack.is(Kind::Session, text(&claims["sid"])) else { panic!("it is not ended so") };
+    assert!(ended > before);
+    // An operator's revocation is of the same kind, unless it is asked for otherwise.
+    assert_eq!(stack.service.revoke(Kind::Session, "s")["answer"], "before");
+    let for_good = json!({ "kind": "session", "issuer": ISSUER, "id": "s", "until_now": false });
+    assert_eq!(stack.service.admin("POST", "/v1/revocations", &for_good.to_string()).1["answer"], "dead");
+    assert_eq!(stack.is(Kind::Session, "s"), Answer::Dead);
+}
+
+#[test]
 fn what_is_no_good_logout_token_ends_nothing_and_is_told_why() {
     let rsa = key_of(Alg::RS256, "rsa");
     let ed = key_of(Alg::EdDSA, "k");
