@@ -196,7 +196,7 @@ document! {
         /// How long the last good set is trusted while no new one can be had; from `refresh` to 7d.
         #[serde(default = "default_jwks_max_stale")]
         pub max_stale: ConfigDuration,
-        /// Unknown key ids cause at most one fetch in this time; 1s to 1h.
+        /// Tokens that no held key verifies, with unknown key ids above all, cause at most one fetch in this time; 1s to 1h.
         #[serde(default = "default_jwks_cool_down")]
         pub cool_down: ConfigDuration,
         /// Take `oct` keys, shared secrets, from the set as well: only for a set that nobody else can read.

@@ -120,7 +120,7 @@ enum Questions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unverifiable {
     pub denial: Denial,
-    /// Its key is not in this issuer's published set as it was last fetched: a newer one may have it.
+    /// No key of this issuer's published set, as it was last fetched, verifies it: a newer one may.
     pub awaits_keys_of: Option<usize>,
     /// It is opaque, and this issuer is to be asked about it.
     pub introspect: Option<usize>,
@@ -395,10 +395,12 @@ impl Policy {
             return Err(Denial::new(Cause::PaddingUnexpected).into());
         }
         let current = keyrings.current(&issuer.keys, place, now.monotonic)?;
-        let candidates = current.keys.candidates(header.kid.as_deref(), header.alg).map_err(|denial| {
-            let is_published = denial.fault == Fault::KeyUnknown && issuer.published.is_some();
-            Unverifiable { denial, awaits_keys_of: is_published.then_some(place), introspect: None }
-        })?;
+        // Another key may have taken the place of one, under the same kid or under none.
+        let awaiting = |denial| {
+            let awaits_keys_of = issuer.published.is_some().then_some(place);
+            Unverifiable { denial, awaits_keys_of, introspect: None }
+        };
+        let candidates = current.keys.candidates(header.kid.as_deref(), header.alg).map_err(awaiting)?;
         // Before the signature, which costs a thousand times as much: an expired token that is sent again and again must
         // not buy that work. Nothing is admitted on the strength of a claim that nobody has verified.
         claims::check_unexpired(issuer, claims, now.wall)?;
@@ -413,7 +415,7 @@ impl Policy {
                 return Ok(Signer { issuer: place, thumbprint, generation });
             }
         }
-        Err(Denial::new(Cause::SignatureMismatch).into())
+        Err(awaiting(Denial::new(Cause::SignatureMismatch)))
     }
 
     /// What is asked about a token, each key with its kind, for people to read.

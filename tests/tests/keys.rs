@@ -723,6 +723,39 @@ async fn all_keys_of_one_kid_are_tried_and_what_is_left_out_is_said_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_the_place_of_another_is_found_by_its_first_token() {
+    let provider = Provider::start(&[]).await;
+    let publish = |key: &SigningKey, kid: Option<&str>| {
+        let mut document = set(&[key]);
+        match kid {
+            Some(kid) => document["keys"][0]["kid"] = kid.into(),
+            None => drop(document["keys"][0].as_object_mut().unwrap().remove("kid")),
+        }
+        provider.say(KEYS, Answer::json(200, &document));
+    };
+    let keys: Vec<SigningKey> = (0..4).map(|_| key("same")).collect();
+    publish(&keys[0], Some("same"));
+    let mesh = Mesh::start_with("replaced", options(&provider, &json!({ "cool_down": "2s", "refresh": "10m" }))).await;
+    let mut connections = mesh.connections(1).await;
+    until_passes(&mut connections, &keys[0]).await;
+    for (number, kid) in [(1, Some("same")), (2, None), (3, None)] {
+        publish(&keys[number], kid);
+        let before = provider.fetches(KEYS);
+        let response = mesh.send(&get(&keys[number].mint(&claims()))).await;
+        assert_eq!(response.status, 200, "{number}: {}", response.text());
+        assert_eq!(provider.fetches(KEYS), before + 1);
+        // What another key signed is a mismatch as soon as each worker has the set, and costs no further fetch.
+        wait_until(Duration::from_millis(500), async || false).await;
+        for _ in 0..20 {
+            let response = mesh.send(&get(&keys[number - 1].mint(&claims()))).await;
+            assert!(is(&response, 403, "SIG_MISMATCH"), "{number}: {}", response.text());
+        }
+        assert_eq!(provider.fetches(KEYS), before + 1);
+        wait_until(Duration::from_millis(2100), async || false).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_refuses_is_asked_less_and_less() {
     let good = key("good");
     for answer in [
