@@ -6,6 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use crate::cause::Cause;
 use crate::hex;
 
 /// Envoy's `source.address`: `1.2.3.4:5678`, `[::1]:5678`. None for anything else, a Unix socket's path for one.
@@ -16,21 +17,21 @@ pub fn client_address(property: &[u8]) -> Option<IpAddr> {
 
 /// `cnf."x5t#S256"` (RFC 8705 section 3.1: base64url of the SHA-256 of the certificate's DER) against Envoy's
 /// `connection.sha256_peer_certificate_digest` (the same in hexadecimal; empty without a certificate).
-pub fn certificate_matches(claim: &str, peer_digest: &[u8]) -> Result<(), &'static str> {
+pub fn certificate_matches(claim: &str, peer_digest: &[u8]) -> Result<(), Cause> {
     if peer_digest.is_empty() {
-        return Err("the client presented no certificate");
+        return Err(Cause::NoClientCertificate);
     }
-    let presented = parse_hex(peer_digest).ok_or("the host's certificate digest is not SHA-256 in hexadecimal")?;
-    let expected = parse_thumbprint(claim).ok_or("the claim is not a SHA-256 in base64url")?;
-    if bool::from(expected.ct_eq(&presented)) { Ok(()) } else { Err("the client's certificate is another") }
+    let presented = parse_hex(peer_digest).ok_or(Cause::CertificateUnreadable)?;
+    let expected = parse_thumbprint(claim).ok_or(Cause::ThumbprintUnreadable)?;
+    if bool::from(expected.ct_eq(&presented)) { Ok(()) } else { Err(Cause::OtherCertificate) }
 }
 
 /// A claim that holds the base64url SHA-256 of the User-Agent's bytes.
-pub fn user_agent_matches(claim: &str, user_agent: Option<&[u8]>) -> Result<(), &'static str> {
-    let user_agent = user_agent.ok_or("there is not exactly one User-Agent")?;
-    let expected = parse_thumbprint(claim).ok_or("the claim is not a SHA-256 in base64url")?;
+pub fn user_agent_matches(claim: &str, user_agent: Option<&[u8]>) -> Result<(), Cause> {
+    let user_agent = user_agent.ok_or(Cause::NoUserAgent)?;
+    let expected = parse_thumbprint(claim).ok_or(Cause::ThumbprintUnreadable)?;
     let presented: [u8; 32] = Sha256::digest(user_agent).into();
-    if bool::from(expected.ct_eq(&presented)) { Ok(()) } else { Err("the client's User-Agent is another") }
+    if bool::from(expected.ct_eq(&presented)) { Ok(()) } else { Err(Cause::OtherUserAgent) }
 }
 
 fn parse_thumbprint(text: &str) -> Option<[u8; 32]> {

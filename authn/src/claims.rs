@@ -1,5 +1,6 @@
 //! The registered claims (RFC 7519 section 4.1) and what a rule asks of claims. Signatures are `verify`'s matter.
-use crate::fault::{Denial, Fault};
+use crate::cause::Cause;
+use crate::fault::Denial;
 use crate::json::{Json, Number, Object};
 use crate::jws::Header;
 use crate::policy::{Condition, Issuer, Test, Wanted};
@@ -10,6 +11,8 @@ use crate::time::UnixSeconds;
 pub struct Window {
     pub from: UnixSeconds,
     pub until: UnixSeconds,
+    /// When its login is too old, whatever `exp` says.
+    pub login_until: UnixSeconds,
 }
 
 /// The claims that every token of an issuer is judged by, once, when it is verified.
@@ -21,15 +24,22 @@ pub struct Times {
 }
 
 impl Window {
+    const ALWAYS: Self =
+        Self { from: UnixSeconds(0), until: UnixSeconds(u64::MAX), login_until: UnixSeconds(u64::MAX) };
+
     /// # Errors
-    /// [`Fault::JwtExpired`] or [`Fault::JwtNotYetValid`].
+    /// [`crate::fault::Fault::JwtExpired`], [`crate::fault::Fault::JwtTooLongLived`] or
+    /// [`crate::fault::Fault::JwtNotYetValid`].
     pub fn check(self, now: UnixSeconds) -> Result<(), Denial> {
         // RFC 7519 section 4.1.4: the current time must be before `exp`.
         if now >= self.until {
-            return Err(Denial::new(Fault::JwtExpired, "exp has passed"));
+            return Err(Denial::new(Cause::ExpPassed));
+        }
+        if now >= self.login_until {
+            return Err(Denial::new(Cause::LoginTooOld));
         }
         if now < self.from {
-            return Err(Denial::new(Fault::JwtNotYetValid, "nbf, iat or auth_time lies in the future"));
+            return Err(Denial::new(Cause::NotYetValid));
         }
         Ok(())
     }
@@ -37,19 +47,17 @@ impl Window {
 
 /// `iss` of a payload whose signature is yet to be checked: it only selects whose keys may check it.
 pub(crate) fn unverified_issuer<'j>(payload: &'j Object<'_>) -> Result<&'j str, Denial> {
-    match payload.get("iss") {
-        None => Err(Denial::new(Fault::InvalidIssuer, "iss is missing")),
+    match payload.claim("iss") {
+        None => Err(Denial::new(Cause::IssMissing)),
         Some(Json::String(issuer)) => Ok(issuer),
-        Some(_) => Err(Denial::new(Fault::InvalidIssuer, "iss is not a string")),
+        Some(_) => Err(Denial::new(Cause::IssNotString)),
     }
 }
 
 /// Refuses what has expired, whoever signed it. What is no time at all is left for [`check_registered`].
 pub(crate) fn check_unexpired(issuer: &Issuer, payload: &Object<'_>, now: UnixSeconds) -> Result<(), Denial> {
     match numeric_date(payload, "exp", Round::Down) {
-        Ok(Some(exp)) => {
-            Window { from: UnixSeconds(0), until: UnixSeconds(exp.saturating_add(issuer.skew)) }.check(now)
-        }
+        Ok(Some(exp)) => Window { until: UnixSeconds(exp.saturating_add(issuer.skew)), ..Window::ALWAYS }.check(now),
         Ok(None) | Err(_) => Ok(()),
     }
 }
@@ -67,6 +75,7 @@ pub(crate) fn check_registered(
 ) -> Result<Times, Denial> {
     check_type(issuer, header)?;
     check_claims(issuer, payload)?;
+    issuer.kinds.check(header.typ.as_deref(), payload)?;
     check_times(issuer, iat_lead, payload, now)
 }
 
@@ -81,50 +90,66 @@ pub(crate) fn check_introspected(
     response: &Object<'_>,
     now: UnixSeconds,
 ) -> Result<Times, Denial> {
-    match response.get("iss") {
+    match response.claim("iss") {
         None => {}
         Some(Json::String(iss)) if *iss == issuer.issuer => {}
-        Some(_) => return Err(Denial::new(Fault::InvalidIssuer, "the introspected token is of another issuer")),
+        Some(_) => return Err(Denial::new(Cause::IssOfAnother)),
     }
-    check_is_access_token(response)?;
+    // Servers answer `active` for refresh tokens too: RFC 7662 section 2.1 lets them.
+    issuer.kinds.check(None, response)?;
     check_claims(issuer, response)?;
     check_introspected_times(issuer, iat_lead, response, now)
 }
 
-/// Servers answer `active` for refresh tokens too (RFC 7662 section 2.1 lets them), each in words of its own: RFC 6749's
-/// `token_type`, Keycloak's `typ`, Hydra's `token_use`. What is none of the known words for an access token that whoever
-/// bears it may use is refused: a DPoP token would be one that nobody checks.
-fn check_is_access_token(response: &Object<'_>) -> Result<(), Denial> {
-    const WORDS: [(&str, &[&str]); 3] = [
-        ("token_type", &["bearer", "access_token", "urn:ietf:params:oauth:token-type:access_token"]),
-        ("token_use", &["access_token", "access"]),
-        ("typ", &["bearer", "at+jwt", "jwt", "access_token"]),
-    ];
-    for (name, accepted) in WORDS {
-        if let Some(word) = optional_string(response, name)?
-            && !accepted.contains(&plain_type(word).as_str())
-        {
-            return Err(Denial::new(Fault::InvalidClaim, format!("`{name}` is not an access token's")));
-        }
+/// An active JWT's introspection response. It must be about this token, and can shorten its time.
+///
+/// # Errors
+/// It is about another token, another kind of token, or its time is over.
+pub(crate) fn check_confirmed(
+    issuer: &Issuer,
+    token: &Object<'_>,
+    response: &Object<'_>,
+    now: UnixSeconds,
+) -> Result<Window, Denial> {
+    issuer.kinds.check(None, response)?;
+    for name in ["iss", "sub", "jti"] {
+        check_same(name, optional_string(token, name)?, optional_string(response, name)?)?;
     }
-    Ok(())
+    let client = |claims| Ok::<_, Denial>(optional_string(claims, "client_id")?.or(optional_string(claims, "azp")?));
+    check_same("client_id", client(token)?, client(response)?)?;
+    // RFC 8705 section 3.2: the server may know of a binding that the token does not show, and nobody checked that one.
+    if let Some(cnf) = response.claim("cnf")
+        && token.claim("cnf") != Some(cnf)
+    {
+        return Err(Denial::with_detail(Cause::AnswerContradicts, "cnf"));
+    }
+    let until = numeric_date(response, "exp", Round::Down)?.map_or(u64::MAX, |exp| exp.saturating_add(issuer.skew));
+    let from = numeric_date(response, "nbf", Round::Up)?.map_or(0, |nbf| nbf.saturating_sub(issuer.skew));
+    let window = Window { from: UnixSeconds(from), until: UnixSeconds(until), ..Window::ALWAYS };
+    window.check(now).map(|()| window)
+}
+
+/// What one of both does not say contradicts nothing.
+fn check_same(name: &'static str, ours: Option<&str>, theirs: Option<&str>) -> Result<(), Denial> {
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) if ours != theirs => Err(Denial::with_detail(Cause::AnswerContradicts, name)),
+        _ => Ok(()),
+    }
 }
 
 fn check_claims(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Denial> {
     check_audience(issuer, payload)?;
-    for name in ["sub", "jti", "sid", "client_id", "azp"] {
-        optional_string(payload, name)?;
-    }
+    issuer.identifiers.check(payload)?;
     for name in &issuer.required_claims {
-        if payload.get(name).is_none() {
-            return Err(Denial::new(Fault::InvalidClaim, format!("the claim `{name}` is missing")));
+        if payload.claim(name).is_none() {
+            return Err(Denial::with_detail(Cause::ClaimMissing, name.clone()));
         }
     }
     Ok(())
 }
 
 fn check_type(issuer: &Issuer, header: &Header) -> Result<(), Denial> {
-    let refused = || Denial::new(Fault::InvalidClaim, "the header's typ is not accepted");
+    let refused = || Denial::new(Cause::TypNotAccepted);
     match (&issuer.types, &header.typ) {
         (None, None) => Ok(()),
         (None, Some(typ)) => {
@@ -154,27 +179,27 @@ pub(crate) fn plain_type(typ: &str) -> String {
 fn check_audience(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Denial> {
     let Some(accepted) = &issuer.audiences else { return Ok(()) };
     let is_ours = |audience: &str| accepted.iter().any(|ours| ours == audience);
-    let found = match payload.get("aud") {
-        None => return Err(Denial::new(Fault::InvalidAudience, "aud is missing")),
+    let found = match payload.claim("aud") {
+        None => return Err(Denial::new(Cause::AudMissing)),
         Some(Json::String(audience)) => is_ours(audience),
         Some(Json::Array(audiences)) => {
             let mut found = false;
             for audience in audiences {
                 let Json::String(audience) = audience else {
-                    return Err(Denial::new(Fault::InvalidAudience, "a member of aud is not a string"));
+                    return Err(Denial::new(Cause::AudMemberNotString));
                 };
                 found |= is_ours(audience);
             }
             found
         }
-        Some(_) => return Err(Denial::new(Fault::InvalidAudience, "aud is neither a string nor an array")),
+        Some(_) => return Err(Denial::new(Cause::AudNotStrings)),
     };
-    if found { Ok(()) } else { Err(Denial::new(Fault::InvalidAudience, "aud names nobody here")) }
+    if found { Ok(()) } else { Err(Denial::new(Cause::AudOfOthers)) }
 }
 
 fn check_times(issuer: &Issuer, iat_lead: u64, payload: &Object<'_>, now: UnixSeconds) -> Result<Times, Denial> {
     let Some(exp) = numeric_date(payload, "exp", Round::Down)? else {
-        return Err(Denial::new(Fault::InvalidClaim, "exp is missing"));
+        return Err(Denial::new(Cause::ExpMissing));
     };
     check_times_until(issuer, iat_lead, payload, exp, now)
 }
@@ -189,8 +214,8 @@ fn check_introspected_times(
     let exp = match numeric_date(response, "exp", Round::Down)? {
         Some(exp) => exp,
         None => {
-            let auth_time = numeric_date(response, "auth_time", Round::Down)?;
-            let issued = auth_time.or(numeric_date(response, "iat", Round::Down)?);
+            let iat = numeric_date(response, "iat", Round::Down)?;
+            let issued = iat.or(auth_time(response)?);
             issued.unwrap_or(now.0).saturating_add(issuer.max_lifetime)
         }
     };
@@ -206,23 +231,32 @@ fn check_times_until(
 ) -> Result<Times, Denial> {
     let nbf = numeric_date(payload, "nbf", Round::Up)?;
     let iat = numeric_date(payload, "iat", Round::Down)?;
-    let auth_time = numeric_date(payload, "auth_time", Round::Down)?;
-    let issued = auth_time.or(iat);
+    let auth_time = auth_time(payload)?;
     let mut from = nbf.map_or(0, |nbf| nbf.saturating_sub(issuer.skew));
     for stamp in [iat, auth_time].into_iter().flatten() {
         from = from.max(stamp.saturating_sub(iat_lead));
     }
     let times = Times {
-        window: Window { from: UnixSeconds(from), until: UnixSeconds(exp.saturating_add(issuer.skew)) },
-        issued: issued.map(UnixSeconds),
+        window: Window {
+            from: UnixSeconds(from),
+            until: UnixSeconds(exp.saturating_add(issuer.skew)),
+            login_until: UnixSeconds(auth_time.map_or(u64::MAX, |auth_time| {
+                auth_time.saturating_add(issuer.max_session).saturating_add(issuer.skew)
+            })),
+        },
+        issued: auth_time.or(iat).map(UnixSeconds),
     };
     times.window.check(now)?;
-    // Revocations are kept for just this long: a token that outlives them would come back to life. Measured from
-    // `auth_time` where there is one, since that is what a revocation is compared with.
-    if exp.saturating_sub(issued.unwrap_or(now.0)) > issuer.max_lifetime {
-        return Err(Denial::new(Fault::JwtTooLongLived, "the time from its issue to exp is over max_lifetime"));
+    // Revocations are kept for just these times ([`crate::retention`]): what outlives them would come back to life.
+    if exp.saturating_sub(iat.or(auth_time).unwrap_or(now.0)) > issuer.max_lifetime {
+        return Err(Denial::new(Cause::TooLongLived));
     }
     Ok(times)
+}
+
+/// When the user logged in. Some issuers say 0 where they do not know.
+fn auth_time(payload: &Object<'_>) -> Result<Option<u64>, Denial> {
+    Ok(numeric_date(payload, "auth_time", Round::Down)?.filter(|auth_time| *auth_time != 0))
 }
 
 #[derive(Clone, Copy)]
@@ -237,54 +271,54 @@ const LAST_SECOND: u64 = 253_402_300_799;
 /// A NumericDate (RFC 7519 section 2). A fraction is allowed; a negative or huge number is not a time that any token
 /// could mean.
 fn numeric_date(payload: &Object<'_>, name: &'static str, round: Round) -> Result<Option<u64>, Denial> {
-    let refused = |why: &str| Denial::new(Fault::InvalidClaim, format!("{name} {why}"));
-    let seconds = match payload.get(name) {
+    let refused = |cause| Denial::with_detail(cause, name);
+    let seconds = match payload.claim(name) {
         None => return Ok(None),
         Some(Json::Number(Number::Unsigned(seconds))) => *seconds,
-        Some(Json::Number(Number::Negative(_))) => return Err(refused("is negative")),
+        Some(Json::Number(Number::Negative(_))) => return Err(refused(Cause::TimeNegative)),
         Some(Json::Number(Number::Float(seconds))) => {
             let whole = match round {
                 Round::Down => seconds.floor(),
                 Round::Up => seconds.ceil(),
             };
             if seconds.is_sign_negative() {
-                return Err(refused("is negative"));
+                return Err(refused(Cause::TimeNegative));
             }
             if !whole.is_finite() || whole > LAST_SECOND as f64 {
-                return Err(refused("is too large"));
+                return Err(refused(Cause::TimeTooLarge));
             }
             whole as u64
         }
-        Some(_) => return Err(refused("is not a number")),
+        Some(_) => return Err(refused(Cause::TimeNotNumber)),
     };
     if seconds > LAST_SECOND {
-        return Err(refused("is too large"));
+        return Err(refused(Cause::TimeTooLarge));
     }
     Ok(Some(seconds))
 }
 
 /// Absent and malformed are two cases: a `sub` that is a number must not be read as no `sub`.
-pub(crate) fn optional_string<'j>(payload: &'j Object<'_>, name: &str) -> Result<Option<&'j str>, Denial> {
-    match payload.get(name) {
+pub(crate) fn optional_string<'j>(payload: &'j Object<'_>, name: &'static str) -> Result<Option<&'j str>, Denial> {
+    match payload.claim(name) {
         None => Ok(None),
         Some(Json::String(value)) => Ok(Some(value)),
-        Some(_) => Err(Denial::new(Fault::InvalidClaim, format!("the claim `{name}` is not a string"))),
+        Some(_) => Err(Denial::with_detail(Cause::ClaimNotString, name)),
     }
 }
 
 /// Does the token have every scope in `all`, and one of `any` if there are any?
 ///
 /// # Errors
-/// [`Fault::ScopeInsufficient`], or [`Fault::InvalidClaim`] for a scope claim of another shape.
+/// [`crate::fault::Fault::ScopeInsufficient`], or [`crate::fault::Fault::InvalidClaim`] for a scope claim of another shape.
 pub(crate) fn check_scopes(all: &[String], any: &[String], payload: &Object<'_>) -> Result<(), Denial> {
     if all.is_empty() && any.is_empty() {
         return Ok(());
     }
-    let malformed = || Denial::new(Fault::InvalidClaim, "the scope claim is neither a string nor an array of strings");
+    let malformed = || Denial::new(Cause::ScopeNotStrings);
     // Both are read: `scope` per RFC 8693 section 4.2, and the `scp` that some providers use in its place.
     let mut granted: Vec<&str> = Vec::new();
     for name in ["scope", "scp"] {
-        match payload.get(name) {
+        match payload.claim(name) {
             None => {}
             Some(Json::String(words)) => granted.extend(words.split(' ').filter(|word| !word.is_empty())),
             Some(Json::Array(members)) => {
@@ -300,11 +334,12 @@ pub(crate) fn check_scopes(all: &[String], any: &[String], payload: &Object<'_>)
     if all.iter().all(has) && (any.is_empty() || any.iter().any(has)) {
         return Ok(());
     }
-    Err(Denial::new(Fault::ScopeInsufficient, "the token lacks a scope that the rule requires"))
+    Err(Denial::new(Cause::ScopeMissing))
 }
 
 /// # Errors
-/// [`Fault::InvalidClaim`] when the condition does not hold.
+/// [`crate::fault::Fault::ClaimInsufficient`] when the condition does not hold: another token of the same user would not
+/// help.
 pub(crate) fn check_condition(condition: &Condition, payload: &Json<'_>) -> Result<(), Denial> {
     let value = payload.path(&condition.claim);
     let holds = match &condition.test {
@@ -322,10 +357,7 @@ pub(crate) fn check_condition(condition: &Condition, payload: &Json<'_>) -> Resu
     if holds {
         return Ok(());
     }
-    Err(Denial::new(
-        Fault::InvalidClaim,
-        format!("the claim `{}` is not what the rule requires", condition.claim.join(".")),
-    ))
+    Err(Denial::with_detail(Cause::ClaimRefusedByRule, condition.claim.join(".")))
 }
 
 impl Wanted {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use wire::{Cidr, Kind, RevocationKey};
 
 use crate::binding;
+use crate::cause::Cause;
 use crate::claims;
 use crate::config::{Access, BindingMode, Encoding, RevocationMode};
 use crate::credentials::{Presented, Source};
@@ -14,17 +15,19 @@ use crate::engine::Engine;
 use crate::fault::{Denial, Fault};
 use crate::headers;
 use crate::host::Host;
+use crate::identifiers::Identifiers;
 use crate::json::{Json, Object};
 use crate::jws::{Padding, Unverified};
 use crate::keyrings::Keyrings;
 use crate::path::PlainPath;
 use crate::policy::{Forward, Policy, Rule};
 use crate::request::Request;
-use crate::revocation::{self, Ask, Verdict};
+use crate::revocation::{self, Ask, Verdict, Whose};
 use crate::time::{Monotonic, Now};
 
 pub use crate::claims::Window;
 
+mod confirmed;
 mod introspected;
 
 /// What the rules say of a request before any token is looked into.
@@ -96,6 +99,8 @@ pub struct Verified {
     questions: Questions,
     /// For an opaque token, in the place of key and signature.
     introspected: Option<introspected::Introspected>,
+    /// For a JWT that is introspected too: the answer.
+    confirmation: Cell<Option<confirmed::Confirmation>>,
     /// The judgement of the rule that saw it last.
     judged: RefCell<Option<Rc<Judged>>>,
 }
@@ -149,6 +154,8 @@ pub struct Accepted {
 #[derive(Debug)]
 pub enum Standing {
     Admitted(Admission),
+    /// Its issuer's server is to be asked about this JWT: ask, and judge the request anew.
+    MustIntrospect(Accepted),
     /// Nothing fresh is known: ask, and come back with the answer.
     MustAsk(Asking),
 }
@@ -193,7 +200,7 @@ impl Policy {
         };
         let found = self.router.find(request.method(), &path, &host);
         let Some((place, rule)) = found.and_then(|place| Some((place, self.rules.get(place)?))) else {
-            return denied(None, Denial::new(Fault::RouteUnmatched, "no rule matches the method, path and host"));
+            return denied(None, Denial::new(Cause::NoRule));
         };
         if rule.access == Access::Public || (rule.cors_preflight_passes && self.is_bare_preflight(request, &path)) {
             return Entry::Open { rule: place, removals: self.unchecked_tokens(rule, request) };
@@ -202,15 +209,12 @@ impl Policy {
             Err(denial) => return denied(Some(place), denial),
             Ok(Some(presented)) => presented,
             Ok(None) if rule.access == Access::Optional => return Entry::Open { rule: place, removals: Vec::new() },
-            Ok(None) => return denied(Some(place), Denial::new(Fault::TokenMissing, "no source has a token")),
+            Ok(None) => return denied(Some(place), Denial::new(Cause::NoToken)),
         };
         if let Source::Cookie(_) = presented.source
             && !rule.cookie_origins.admit(request)
         {
-            return denied(
-                Some(place),
-                Denial::new(Fault::OriginNotAllowed, "a cookie on an unsafe method or upgrade needs a listed Origin"),
-            );
+            return denied(Some(place), Denial::new(Cause::OriginNotListed));
         }
         let removal = self.removal(rule, request, &presented);
         let user_agent = rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent"));
@@ -291,15 +295,14 @@ impl Policy {
         let unverified = self.unverified(token)?;
         let payload = unverified.parse_payload()?;
         let Json::Object(claims) = &payload else {
-            return Err(Denial::new(Fault::TokenMalformed, "the payload is not an object").into());
+            return Err(Denial::new(Cause::PayloadNotObject).into());
         };
         let Signer { issuer: place, thumbprint, generation } =
             self.signer(engine, keyrings, &unverified, claims, now)?;
         let issuer = self.issuers.get(place).ok_or_else(unknown_issuer)?;
         for (name, values) in &issuer.required_header {
             if !unverified.header_has(name, values) {
-                let cause = format!("the header's {name} is not what the issuer's required_header says");
-                return Err(Denial::new(Fault::InvalidClaim, cause).into());
+                return Err(Denial::with_detail(Cause::HeaderMemberNotRequired, name.clone()).into());
             }
         }
         let iat_lead = self.revocation().map_or(DEFAULT_IAT_LEAD, |revocation| revocation.iat_lead);
@@ -307,8 +310,10 @@ impl Policy {
         let questions = match self.revocation() {
             None => Questions::None,
             Some(revocation) => {
-                let (name, input) = (&issuer.issuer, unverified.signing_input());
-                match Ask::new(revocation, name, claims, input, Some(&thumbprint), times.issued) {
+                let whose =
+                    Whose { place, issuer: claims::unverified_issuer(claims)?, identifiers: &issuer.identifiers };
+                let input = unverified.signing_input();
+                match Ask::new(revocation, whose, claims, input, Some(&thumbprint), times.issued) {
                     Ok(ask) => Questions::Ask(Rc::new(ask)),
                     Err(denial) => Questions::Unaskable(denial),
                 }
@@ -316,7 +321,8 @@ impl Policy {
         };
         // While the payload is at hand in its parsed form. A rule that does not take the token says so in `accept`.
         let judged = self.rules.get(entered.rule).and_then(|rule| {
-            let signed = Signed { issuer: place, raw: unverified.payload(), payload: &payload };
+            let identifiers = &issuer.identifiers;
+            let signed = Signed { issuer: place, identifiers, raw: unverified.payload(), payload: &payload };
             judge(rule, entered.rule, &signed).ok().map(Rc::new)
         });
         Ok(Verified {
@@ -328,6 +334,7 @@ impl Policy {
             window: times.window,
             questions,
             introspected: None,
+            confirmation: Cell::new(None),
             judged: RefCell::new(judged),
         })
     }
@@ -366,18 +373,17 @@ impl Policy {
         claims: &Object<'_>,
         now: Now,
     ) -> Result<Signer, Unverifiable> {
-        let place = self.by_issuer.get(claims::unverified_issuer(claims)?).copied();
-        let Some((place, issuer)) = place.and_then(|place| Some((place, self.issuers.get(place)?))) else {
+        let iss = claims::unverified_issuer(claims)?;
+        let Some((place, issuer)) = self.by_issuer.find(iss).and_then(|place| Some((place, self.issuers.get(place)?)))
+        else {
             return Err(unknown_issuer().into());
         };
         let header = unverified.header();
         if !issuer.algorithms.contains(&header.alg) {
-            return Err(Denial::new(Fault::AlgNotAllowed, "the issuer does not use this alg").into());
+            return Err(Denial::new(Cause::AlgNotOfIssuer).into());
         }
         if unverified.padding() == if issuer.padded { Padding::Without } else { Padding::With } {
-            return Err(
-                Denial::new(Fault::TokenMalformed, "padding where the issuer has none, or none where it pads").into()
-            );
+            return Err(Denial::new(Cause::PaddingUnexpected).into());
         }
         let current = keyrings.current(&issuer.keys, place, now.monotonic)?;
         let candidates = current.keys.candidates(header.kid.as_deref(), header.alg).map_err(|denial| {
@@ -388,12 +394,17 @@ impl Policy {
         // not buy that work. Nothing is admitted on the strength of a claim that nobody has verified.
         claims::check_unexpired(issuer, claims, now.wall)?;
         for key in candidates {
+            if let (Some(tenants), Some(of)) = (&issuer.tenants, key.issuer())
+                && !tenants.may_sign(of, iss)
+            {
+                continue;
+            }
             if engine.verify(key, header.alg, unverified.signing_input(), unverified.signature()).is_ok() {
                 let (thumbprint, generation) = (*key.thumbprint(), current.generation);
                 return Ok(Signer { issuer: place, thumbprint, generation });
             }
         }
-        Err(Denial::new(Fault::SigMismatch, "no key of the issuer verifies the signature").into())
+        Err(Denial::new(Cause::SignatureMismatch).into())
     }
 
     /// What is asked about a token, each key with its kind, for people to read.
@@ -410,7 +421,24 @@ impl Policy {
         let (Some(claims), Some(issuer)) = (payload.as_object(), self.issuers.get(verified.issuer)) else {
             return Err(unknown_issuer());
         };
-        revocation::keys(revocation, &issuer.issuer, claims, unverified.signing_input(), Some(&verified.thumbprint))
+        let (name, input) = (claims::unverified_issuer(claims)?, unverified.signing_input());
+        revocation::keys(revocation, name, &issuer.identifiers, claims, input, Some(&verified.thumbprint))
+    }
+
+    /// The claims by which an issuer's tokens are found for a revocation of this kind, in the order in which they count.
+    pub fn revocation_claims(&self, issuer: usize, kind: Kind) -> Vec<String> {
+        self.issuers.get(issuer).map(|issuer| issuer.identifiers.names(kind)).unwrap_or_default()
+    }
+
+    /// The kinds that are asked about, and by which this token cannot be revoked.
+    ///
+    /// # Errors
+    /// As [`Policy::revocation_keys`].
+    pub fn not_revocable_by(&self, verified: &Verified) -> Result<Vec<Kind>, Denial> {
+        let Some(revocation) = self.revocation() else { return Ok(Vec::new()) };
+        let keys = self.revocation_keys(verified)?;
+        let has = |kind: &Kind| keys.iter().any(|(other, _)| other == kind);
+        Ok(revocation.kinds.iter().filter(|kind| !has(kind)).copied().collect())
     }
 
     /// Judges a verified token by the request's rule, its time and its binding: at every use, cached or not.
@@ -425,13 +453,13 @@ impl Policy {
         peer: &dyn Peer,
     ) -> Result<Accepted, Denial> {
         verified.window.check(now.wall)?;
-        let rule =
-            self.rules.get(entered.rule).ok_or_else(|| Denial::new(Fault::RouteUnmatched, "the rule is gone"))?;
+        let rule = self.rules.get(entered.rule).ok_or_else(|| Denial::new(Cause::RuleGone))?;
         let remembered = verified.judged.try_borrow().ok().and_then(|judged| judged.clone());
         let judged = match remembered.filter(|judged| judged.rule == entered.rule) {
             Some(judged) => judged,
             None => {
-                let judged = Rc::new(verified.judge(rule, entered.rule)?);
+                let issuer = self.issuers.get(verified.issuer).ok_or_else(unknown_issuer)?;
+                let judged = Rc::new(verified.judge(rule, entered.rule, &issuer.identifiers)?);
                 if let Ok(mut memory) = verified.judged.try_borrow_mut() {
                     *memory = Some(Rc::clone(&judged));
                 }
@@ -447,6 +475,13 @@ impl Policy {
     /// # Errors
     /// [`Fault::SessionRevoked`] when a fresh verdict says so.
     pub fn standing(&self, accepted: Accepted, now: Now) -> Result<Standing, Denial> {
+        if self.lacks_confirmation(&accepted.verified, now)? {
+            return Ok(Standing::MustIntrospect(accepted));
+        }
+        self.standing_by_verdict(accepted, now)
+    }
+
+    fn standing_by_verdict(&self, accepted: Accepted, now: Now) -> Result<Standing, Denial> {
         let mode = self.rules.get(accepted.judged.rule).map_or(RevocationMode::Check, |rule| rule.revocation);
         if mode == RevocationMode::Off {
             return Ok(Standing::Admitted(accepted.admit(false)));
@@ -456,7 +491,7 @@ impl Policy {
             (_, Questions::Unaskable(denial)) => return Err(denial.clone()),
             // A rule that asks does not compile without `revocation`.
             (None, _) | (_, Questions::None) => {
-                return Err(Denial::new(Fault::StoreUnavailable, "there is no service to ask"));
+                return Err(Denial::new(Cause::NoService));
             }
         };
         if let Some((sent, verdict)) = ask.verdict()
@@ -528,10 +563,13 @@ impl Verified {
         &self.thumbprint
     }
 
-    fn judge(&self, rule: &Rule, place: usize) -> Result<Judged, Denial> {
-        let payload =
-            Json::parse(&self.payload).map_err(|_| Denial::new(Fault::TokenMalformed, "the payload is not JSON"))?;
-        judge(rule, place, &Signed { issuer: self.issuer, raw: &self.payload, payload: &payload })
+    fn parse_payload(&self) -> Result<Json<'_>, Denial> {
+        Json::parse(&self.payload).map_err(|_| Denial::new(Cause::PayloadNotJson))
+    }
+
+    fn judge(&self, rule: &Rule, place: usize, identifiers: &Identifiers) -> Result<Judged, Denial> {
+        let payload = self.parse_payload()?;
+        judge(rule, place, &Signed { issuer: self.issuer, identifiers, raw: &self.payload, payload: &payload })
     }
 }
 
@@ -569,18 +607,18 @@ impl Asking {
         self.ask.learn(sent, verdict);
         self.accepted.verified.window.check(now.wall)?;
         // What is known by now may be newer than what has just come.
-        match policy.standing(self.accepted, now)? {
+        match policy.standing_by_verdict(self.accepted, now)? {
             Standing::Admitted(admission) => Ok(admission),
-            Standing::MustAsk(_) => Err(Denial::new(Fault::SessionStoreLatency, "the answer came too late to count")),
+            Standing::MustAsk(_) | Standing::MustIntrospect(_) => Err(Denial::new(Cause::AnswerLate)),
         }
     }
 
     /// No verdict can be had.
     ///
     /// # Errors
-    /// `fault`, unless the rule lets pass what cannot be checked while the service or its store is out of reach. Any
+    /// The fault of `cause`, unless the rule lets pass what cannot be checked while the service or its store is out of reach. Any
     /// other reason never passes: a client can cause an overload, and an impostor an answer that proves nothing.
-    pub fn on_cannot_tell(self, reason: Unavailable, fault: Fault, cause: &'static str) -> Result<Admission, Denial> {
+    pub fn on_cannot_tell(self, reason: Unavailable, cause: Cause) -> Result<Admission, Denial> {
         if self.passes_when_unavailable && reason == Unavailable::OutOfReach {
             // What was seen to be ended stays ended while nobody can say otherwise.
             return match self.ask.verdict() {
@@ -588,7 +626,7 @@ impl Asking {
                 Some((_, Verdict::Live)) | None => Ok(self.accepted.admit(true)),
             };
         }
-        Err(Denial::new(fault, cause))
+        Err(cause.into())
     }
 }
 
@@ -612,19 +650,20 @@ impl Admission {
     }
 }
 
-const DEFAULT_IAT_LEAD: u64 = 1;
+const DEFAULT_IAT_LEAD: u64 = 5;
 
 fn unknown_issuer() -> Denial {
-    Denial::new(Fault::InvalidIssuer, "iss is not configured")
+    Denial::new(Cause::IssUnknown)
 }
 
 fn revoked() -> Denial {
-    Denial::new(Fault::SessionRevoked, "the service says that it was ended")
+    Denial::new(Cause::Revoked)
 }
 
 /// What a verified signature stands for.
 struct Signed<'s> {
     issuer: usize,
+    identifiers: &'s Identifiers,
     raw: &'s [u8],
     payload: &'s Json<'s>,
 }
@@ -632,16 +671,21 @@ struct Signed<'s> {
 fn judge(rule: &Rule, place: usize, signed: &Signed<'_>) -> Result<Judged, Denial> {
     let payload = signed.payload;
     let Json::Object(claims) = payload else {
-        return Err(Denial::new(Fault::TokenMalformed, "the payload is not an object"));
+        return Err(Denial::new(Cause::PayloadNotObject));
     };
     if let Some(accepted) = &rule.issuers
         && !accepted.contains(&signed.issuer)
     {
-        return Err(Denial::new(Fault::InvalidIssuer, "the rule does not accept this issuer"));
+        return Err(Denial::new(Cause::IssNotOfRule));
     }
     claims::check_scopes(&rule.scopes.all, &rule.scopes.any, claims)?;
     for condition in &rule.conditions {
         claims::check_condition(condition, payload)?;
+    }
+    for kind in &rule.revocable_by {
+        if signed.identifiers.find(*kind, claims)?.is_none() {
+            return Err(Denial::with_detail(Cause::NotRevocable, kind.name()));
+        }
     }
     Ok(Judged { rule: place, headers: forwarded(&rule.forward, signed)?, bound: bound(rule, payload)? })
 }
@@ -651,7 +695,7 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
     for claim in &forward.claims {
         let text = match signed.payload.path(&claim.claim) {
             // An absent claim sets nothing, and what the client sent under the name is already gone.
-            None | Some(Json::Null) => continue,
+            None => continue,
             Some(Json::String(text)) => text.clone().into_owned(),
             Some(other) => other.to_text(),
         };
@@ -659,10 +703,7 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
             Encoding::Base64url => crate::b64::encode(text.as_bytes()),
             Encoding::Plain if headers::is_safe_value(text.as_bytes()) => text,
             Encoding::Plain => {
-                return Err(Denial::new(
-                    Fault::InvalidClaim,
-                    format!("the claim `{}` cannot be a header value", claim.claim.join(".")),
-                ));
+                return Err(Denial::with_detail(Cause::ClaimNotHeader, claim.claim.join(".")));
             }
         };
         forwarded.push((claim.header.as_str().to_owned(), value));
@@ -676,7 +717,6 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
 /// Takes out what the binding compares. A claim that is required and not there is a mismatch here already, and a `cnf`
 /// with a member that nobody checks is one on every rule (RFC 7800: a bound token used as a bearer token).
 fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
-    let mismatch = |cause: &'static str| Denial::new(Fault::BindingMismatch, cause);
     let mut bound = Bound::default();
     match payload.path(&["cnf".to_owned()]) {
         None => {}
@@ -684,21 +724,22 @@ fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
             for (member, value) in cnf.iter() {
                 match (member, value, &rule.binding.certificate) {
                     ("x5t#S256", Json::String(print), Some(_)) => bound.certificate = Some(print.clone().into_owned()),
-                    _ => return Err(mismatch("cnf has a member that this rule does not check")),
+                    (_, Json::Null, _) => {}
+                    _ => return Err(Cause::CnfUnchecked.into()),
                 }
             }
             if bound.certificate.is_none() {
-                return Err(mismatch("cnf is empty"));
+                return Err(Cause::CnfEmpty.into());
             }
         }
-        Some(_) => return Err(Denial::new(Fault::InvalidClaim, "cnf is not an object")),
+        Some(_) => return Err(Denial::new(Cause::CnfNotObject)),
     }
     if let Some(binding) = &rule.binding.certificate
         && binding.mode == BindingMode::Enforce
         && binding.required
         && bound.certificate.is_none()
     {
-        return Err(mismatch("the token is bound to no certificate"));
+        return Err(Cause::NoCertificateClaim.into());
     }
     if let Some(binding) = &rule.binding.address {
         bound.addresses = match payload.path(binding.claim.as_slice()) {
@@ -708,31 +749,28 @@ fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
                 let mut texts = Vec::with_capacity(many.len());
                 for one in many {
                     let Json::String(text) = one else {
-                        return Err(Denial::new(
-                            Fault::InvalidClaim,
-                            "the address claim has a member that is no string",
-                        ));
+                        return Err(Denial::new(Cause::AddressMemberNotString));
                     };
                     texts.push(text.as_ref());
                 }
                 Some(parse_cidrs(binding.mode, texts)?)
             }
             Some(_) => {
-                return Err(Denial::new(Fault::InvalidClaim, "the address claim is neither a string nor an array"));
+                return Err(Denial::new(Cause::AddressNotStrings));
             }
         };
         if bound.addresses.is_none() && binding.mode == BindingMode::Enforce && binding.required {
-            return Err(mismatch("the token is bound to no address"));
+            return Err(Cause::NoAddressClaim.into());
         }
     }
     if let Some(binding) = &rule.binding.user_agent {
         bound.user_agent = match payload.path(binding.claim.as_slice()) {
             None => None,
             Some(Json::String(hash)) => Some(hash.clone().into_owned()),
-            Some(_) => return Err(Denial::new(Fault::InvalidClaim, "the user agent claim is not a string")),
+            Some(_) => return Err(Denial::new(Cause::AgentNotString)),
         };
         if bound.user_agent.is_none() && binding.mode == BindingMode::Enforce && binding.required {
-            return Err(mismatch("the token is bound to no user agent"));
+            return Err(Cause::NoAgentClaim.into());
         }
     }
     Ok(bound)
@@ -745,25 +783,23 @@ fn parse_cidrs<'t>(mode: BindingMode, texts: impl IntoIterator<Item = &'t str>) 
     match (parsed, mode) {
         (Some(blocks), _) => Ok(blocks),
         (None, BindingMode::Report) => Ok(Vec::new()),
-        (None, BindingMode::Enforce) => {
-            Err(Denial::new(Fault::InvalidClaim, "the address claim holds something that is neither address nor CIDR"))
-        }
+        (None, BindingMode::Enforce) => Err(Denial::new(Cause::AddressNotCidr)),
     }
 }
 
 /// Returns whether a mismatch was only reported.
 fn check_binding(rule: &Rule, bound: &Bound, entered: &Entered<'_>, peer: &dyn Peer) -> Result<bool, Denial> {
     let mut reported = false;
-    let mut judge = |mode: BindingMode, compared: Result<(), &'static str>| match (compared, mode) {
+    let mut judge = |mode: BindingMode, compared: Result<(), Cause>| match (compared, mode) {
         (Ok(()), _) => Ok(()),
         (Err(_), BindingMode::Report) => {
             reported = true;
             Ok(())
         }
-        (Err(cause), BindingMode::Enforce) => Err(Denial::new(Fault::BindingMismatch, cause)),
+        (Err(cause), BindingMode::Enforce) => Err(Denial::new(cause)),
     };
     // A token without the claim reaches this only where the claim is not required, or in report mode.
-    let unbound = |required: bool| if required { Err("the token has no such claim") } else { Ok(()) };
+    let unbound = |required: bool| if required { Err(Cause::NoBindingClaim) } else { Ok(()) };
     if let Some(binding) = &rule.binding.certificate {
         judge(
             binding.mode,
@@ -780,8 +816,8 @@ fn check_binding(rule: &Rule, bound: &Bound, entered: &Entered<'_>, peer: &dyn P
             binding.mode,
             match (&bound.addresses, peer.address()) {
                 (Some(blocks), Some(address)) if blocks.iter().any(|block| block.contains(address)) => Ok(()),
-                (Some(_), Some(_)) => Err("the client's address is not among the claim's"),
-                (Some(_), None) => Err("the client's address is unknown"),
+                (Some(_), Some(_)) => Err(Cause::OtherAddress),
+                (Some(_), None) => Err(Cause::AddressUnknown),
                 (None, _) => unbound(binding.required),
             },
         )?;

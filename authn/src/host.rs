@@ -1,9 +1,10 @@
 //! The host of a request, in the one form that rules compare: lower case, without port and trailing dot.
 use std::fmt;
 use std::io::Write as _;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::fault::{Denial, Fault};
+use crate::cause::Cause;
+use crate::fault::Denial;
 
 /// A DNS name or an IPv4 address of at most 253 bytes, or an IPv6 address in brackets (in its RFC 5952 form).
 #[derive(Clone, Copy)]
@@ -16,40 +17,43 @@ impl Host {
     /// From `:authority`. REQUEST_MALFORMED for user information, a port that is none, or a name which no DNS host has:
     /// the backend could see another host in it than we do.
     pub fn parse(authority: &[u8]) -> Result<Self, Denial> {
-        let (host, port) = split_port(authority).map_err(malformed)?;
+        let (host, port) = split_port(authority).map_err(Denial::new)?;
         // An empty port is the scheme's own (RFC 3986 section 3.2.3).
         if port.is_some_and(|port| !port.is_empty() && !is_port(port)) {
-            return Err(malformed("the authority's port is not a number up to 65535"));
+            return Err(Cause::AuthorityPort.into());
         }
-        Self::from_name(host).map_err(malformed)
+        Self::from_name(host).map_err(Denial::new)
     }
 
     /// From a host without a port.
-    pub(crate) fn from_name(name: &[u8]) -> Result<Self, &'static str> {
+    pub(crate) fn from_name(name: &[u8]) -> Result<Self, Cause> {
         let mut host = Self { bytes: [0; MAX_HOST], length: 0 };
         if let [b'[', address @ .., b']'] = name {
             let address = std::str::from_utf8(address).ok().and_then(|address| address.parse::<Ipv6Addr>().ok());
-            let address = address.ok_or("the host is not an IPv6 address")?;
+            let address = address.ok_or(Cause::HostNotIpv6)?;
             let mut rest = host.bytes.as_mut_slice();
-            write!(rest, "[{address}]").map_err(|_| "the host is too long")?;
+            write!(rest, "[{address}]").map_err(|_| Cause::HostTooLong)?;
             host.length = MAX_HOST.saturating_sub(rest.len());
             return Ok(host);
         }
         let name = name.strip_suffix(b".").unwrap_or(name);
-        let place = host.bytes.get_mut(..name.len()).ok_or("the host is too long")?;
+        let place = host.bytes.get_mut(..name.len()).ok_or(Cause::HostTooLong)?;
         let mut last = b'.';
         for (to, from) in place.iter_mut().zip(name) {
             match from {
-                b'.' if last == b'.' => return Err("the host, or a label of it, is empty"),
+                b'.' if last == b'.' => return Err(Cause::HostEmpty),
                 b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => *to = from.to_ascii_lowercase(),
-                _ => return Err("the host has a character that no DNS name has"),
+                _ => return Err(Cause::HostCharacters),
             }
             last = *from;
         }
         if last == b'.' {
-            return Err("the host, or a label of it, is empty");
+            return Err(Cause::HostEmpty);
         }
         host.length = name.len();
+        if ends_in_number(host.as_bytes()) && !host.is_v4() {
+            return Err(Cause::HostOddNumber);
+        }
         Ok(host)
     }
 
@@ -59,9 +63,12 @@ impl Host {
 
     /// Is it an address? One has no names below it.
     pub(crate) fn is_address(&self) -> bool {
-        let is_v4 =
-            || std::str::from_utf8(self.as_bytes()).is_ok_and(|text| text.parse::<std::net::Ipv4Addr>().is_ok());
-        self.as_bytes().first() == Some(&b'[') || is_v4()
+        self.as_bytes().first() == Some(&b'[') || self.is_v4()
+    }
+
+    /// Four decimal numbers up to 255, without leading zeros.
+    fn is_v4(&self) -> bool {
+        std::str::from_utf8(self.as_bytes()).is_ok_and(|text| text.parse::<Ipv4Addr>().is_ok())
     }
 }
 
@@ -72,12 +79,12 @@ impl fmt::Debug for Host {
 }
 
 /// Host and port of `host[:port]`, brackets kept; neither is judged.
-pub(crate) fn split_port(authority: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'static str> {
+pub(crate) fn split_port(authority: &[u8]) -> Result<(&[u8], Option<&[u8]>), Cause> {
     if authority.contains(&b'@') {
-        return Err("the authority has user information");
+        return Err(Cause::AuthorityUserInformation);
     }
     let from = match authority.first() {
-        Some(b'[') => authority.iter().position(|byte| *byte == b']').ok_or("the authority has an open bracket")?,
+        Some(b'[') => authority.iter().position(|byte| *byte == b']').ok_or(Cause::AuthorityBracket)?,
         _ => 0,
     };
     let colon = authority.iter().skip(from).position(|byte| *byte == b':').map(|at| at.saturating_add(from));
@@ -85,6 +92,17 @@ pub(crate) fn split_port(authority: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'s
         Some((host, port)) => (host, port.get(1..)),
         None => (authority, None),
     })
+}
+
+/// The URL standard, "ends in a number": many readers take such a host for an IPv4 address, in other forms than four decimal
+/// numbers too (`127.1`, `2130706433`, `0x7f.1`, `017700000001`). No name in the DNS ends so, since there is no such
+/// top-level domain.
+fn ends_in_number(name: &[u8]) -> bool {
+    let last = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
+    match last {
+        [b'0', b'x', digits @ ..] => digits.iter().all(u8::is_ascii_hexdigit),
+        digits => digits.iter().all(u8::is_ascii_digit),
+    }
 }
 
 fn is_port(port: &[u8]) -> bool {
@@ -95,13 +113,10 @@ fn is_port(port: &[u8]) -> bool {
 /// RFC 1035 section 2.3.4, as text and without the last dot.
 const MAX_HOST: usize = 253;
 
-fn malformed(cause: &'static str) -> Denial {
-    Denial::new(Fault::RequestMalformed, cause)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::Fault;
 
     fn parse(authority: impl AsRef<[u8]>) -> Option<String> {
         match Host::parse(authority.as_ref()) {
@@ -170,6 +185,43 @@ mod tests {
             "*.example",
         ] {
             assert_eq!(parse(authority), None, "{authority:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_version_4_is_four_decimal_numbers() {
+        for authority in ["127.0.0.1", "0.0.0.0", "255.255.255.255:80", "10.0.0.1."] {
+            assert!(parse(authority).is_some(), "{authority}");
+        }
+        for authority in [
+            "127.1",
+            "127.0.1",
+            "127.0.0.1.1",
+            "2130706433",
+            "0x7f000001",
+            "0X7F.1",
+            "0x7f.0.0.0x1",
+            "017700000001",
+            "0177.0.0.1",
+            "127.0.0.01",
+            "127.0.0.256",
+            "1.2.3.08",
+            "0",
+            "0.",
+            "0x",
+            "127.0.0.0x",
+            "a.example.0x",
+            "a.example.1",
+            "a.example.0xff:80",
+            "1",
+            "999999999999",
+        ] {
+            assert_eq!(parse(authority), None, "{authority}");
+        }
+        for authority in
+            ["1.example", "0x7f.example", "1a", "0xg", "127.0.0.1a", "127.0.0.1.nip.io", "a.0x1g", "-1", "x0"]
+        {
+            assert_eq!(parse(authority).as_deref(), Some(authority));
         }
     }
 

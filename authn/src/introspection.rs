@@ -6,8 +6,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::config::{self, ClientAuth, ConfigDuration};
-use crate::fault::{Denial, Fault};
+use crate::cause::Cause;
+use crate::config::{self, ClientAuth, ConfigDuration, IntrospectedTokens};
+use crate::fault::Denial;
 use crate::invalid::Invalid;
 use crate::json::{Json, JsonError};
 use crate::policy::{Environment, authority_or, secret_from, within};
@@ -27,7 +28,8 @@ pub struct Introspection {
     pub cluster: String,
     pub timeout: Duration,
     freshness: Duration,
-    format: Format,
+    format: Option<Format>,
+    asks_about_jwts: bool,
     authority: String,
     path: String,
     credentials: Credentials,
@@ -102,15 +104,27 @@ impl Introspection {
             cluster: document.cluster.clone(),
             timeout: document.timeout.0,
             freshness: document.freshness.0,
-            format: Format::compile(&document.format, limits).map_err(|invalid| invalid.within(at("format")))?,
+            format: compile_format(document, &at, limits)?,
+            asks_about_jwts: document.of != IntrospectedTokens::Opaque,
             authority,
             path: document.path.clone(),
             credentials: Credentials::compile(document, &at, environment)?,
         })
     }
 
-    pub fn format(&self) -> &Format {
-        &self.format
+    /// Of its opaque tokens, if it is asked about any.
+    pub fn format(&self) -> Option<&Format> {
+        self.format.as_ref()
+    }
+
+    /// Is it asked about this token as an opaque one of its issuer's?
+    pub fn is_opaque_of(&self, token: &[u8]) -> bool {
+        self.format.as_ref().is_some_and(|format| format.fits(token))
+    }
+
+    /// Is it asked about its issuer's verified JWTs?
+    pub fn asks_about_jwts(&self) -> bool {
+        self.asks_about_jwts
     }
 
     /// Does an answer still count, whose question was sent then? One from the future was not sent on this clock.
@@ -137,6 +151,19 @@ impl Introspection {
             Credentials::Post(parameters) => body.push_str(parameters),
         }
         Question { headers, body }
+    }
+}
+
+fn compile_format(
+    document: &config::Introspection,
+    at: &impl Fn(&str) -> String,
+    limits: &config::Limits,
+) -> Result<Option<Format>, Invalid> {
+    match (&document.format, document.of) {
+        (None, IntrospectedTokens::Jwt) => Ok(None),
+        (None, _) => Err(Invalid::new(at("format"), "is needed, unless `of` is `jwt`")),
+        (Some(_), IntrospectedTokens::Jwt) => Err(Invalid::new(at("format"), "has no meaning with `of: jwt`")),
+        (Some(format), _) => Format::compile(format, limits).map(Some).map_err(|invalid| invalid.within(at("format"))),
     }
 }
 
@@ -198,45 +225,40 @@ impl<'a> Reply<'a> {
     /// # Errors
     /// `Ok(Err(…))` is a "no" of the server's, `Err` is no answer at all.
     pub fn read(&self) -> Result<Result<Json<'a>, Denial>, Unanswered> {
-        let not_understood = |why| Err(Unanswered { failure: Failure::NotUnderstood, why });
+        let not_understood = |cause| Err(Unanswered { failure: Failure::NotUnderstood, cause });
         match self.status {
             200 => {}
-            401 | 403 => {
-                let why = "the introspection server does not accept the filter's client credentials";
-                return Err(Unanswered { failure: Failure::ClientRefused, why });
-            }
+            401 | 403 => return Err(Failure::ClientRefused.into()),
             // Also what Envoy itself answers for a server that is down, or too slow.
             502..=504 => return Err(Failure::NoAnswer.into()),
             500..=599 => return Err(Failure::ServerError.into()),
-            _ => return not_understood("the introspection server answers with neither 200 nor an error of its own"),
+            _ => return not_understood(Cause::IntrospectionStatus),
         }
         if !self.content_type.is_some_and(is_json) {
-            return not_understood("the introspection server's answer is not application/json");
+            return not_understood(Cause::IntrospectionNotJsonType);
         }
         if self.body.len() > MAX_REPLY_BYTES {
-            return not_understood("the introspection server's answer is too long");
+            return not_understood(Cause::IntrospectionTooLong);
         }
         let response = match Json::parse(self.body) {
             Ok(response) => response,
             Err(error) => {
                 return not_understood(match error {
-                    JsonError::Syntax => "the introspection server's answer is not JSON",
-                    JsonError::Duplicate => "the introspection server's answer has a member twice in one object",
-                    JsonError::TooDeep => "the introspection server's answer is nested too deeply",
-                    JsonError::TooManyMembers => "the introspection server's answer has too many members",
+                    JsonError::Syntax => Cause::IntrospectionNotJson,
+                    JsonError::Duplicate => Cause::IntrospectionDuplicate,
+                    JsonError::TooDeep => Cause::IntrospectionTooDeep,
+                    JsonError::TooManyMembers => Cause::IntrospectionTooManyMembers,
                 });
             }
         };
         let Json::Object(members) = &response else {
-            return not_understood("the introspection server's answer is not a JSON object");
+            return not_understood(Cause::IntrospectionNotObject);
         };
         match members.get("active") {
             Some(Json::Bool(true)) => Ok(Ok(response)),
-            Some(Json::Bool(false)) => {
-                Ok(Err(Denial::new(Fault::SessionUnknown, "the introspection server says that it is not active")))
-            }
+            Some(Json::Bool(false)) => Ok(Err(Denial::new(Cause::NotActive))),
             // "true" and 1 are somebody else's idea of it (RFC 7662 section 2.2: a boolean).
-            Some(_) | None => not_understood("the introspection server's answer has no boolean `active`"),
+            Some(_) | None => not_understood(Cause::IntrospectionNoActive),
         }
     }
 }
@@ -245,26 +267,26 @@ impl<'a> Reply<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unanswered {
     pub failure: Failure,
-    pub why: &'static str,
+    pub cause: Cause,
 }
 
 impl From<Failure> for Unanswered {
     fn from(failure: Failure) -> Self {
-        let why = match failure {
-            Failure::NotSent => "the question to the introspection server could not be sent",
-            Failure::NoAnswer => "the introspection server does not answer",
-            Failure::ClientRefused => "the introspection server refuses the filter",
-            Failure::ServerError => "the introspection server answers with an error",
-            Failure::NotUnderstood => "the introspection server's answer cannot be understood",
-            Failure::Overload => "too many opaque tokens wait already",
+        let cause = match failure {
+            Failure::NotSent => Cause::IntrospectionNotSent,
+            Failure::NoAnswer => Cause::IntrospectionUnanswered,
+            Failure::ClientRefused => Cause::IntrospectionClientRefused,
+            Failure::ServerError => Cause::IntrospectionServerError,
+            Failure::NotUnderstood => Cause::IntrospectionNotUnderstood,
+            Failure::Overload => Cause::IntrospectionsFull,
         };
-        Self { failure, why }
+        Self { failure, cause }
     }
 }
 
 impl From<Unanswered> for Denial {
     fn from(unanswered: Unanswered) -> Self {
-        Denial::new(Fault::StoreUnavailable, unanswered.why)
+        unanswered.cause.into()
     }
 }
 

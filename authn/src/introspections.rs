@@ -307,7 +307,6 @@ impl Refusals {
 mod tests {
     use super::Standing::{Unknown, WasActive};
     use super::*;
-    use crate::fault::Fault;
 
     const MS: u64 = 1_000_000;
 
@@ -427,7 +426,7 @@ mod tests {
     fn refusals_are_of_one_issuer_and_the_exact_token_and_never_more_than_their_places() {
         let mut refusals = Refusals::new(7);
         assert!(refusals.find(0, b"token").is_none());
-        let denial = Denial::new(Fault::SessionUnknown, "");
+        let denial = Denial::new(crate::cause::Cause::NotActive);
         refusals.remember(0, b"token", at(3), denial.clone());
         assert_eq!(refusals.find(0, b"token"), Some((at(3), &denial)));
         assert!(refusals.find(1, b"token").is_none() && refusals.find(0, b"tokem").is_none());

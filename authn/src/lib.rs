@@ -14,6 +14,7 @@
 pub mod alg;
 pub mod b64;
 pub mod binding;
+pub mod cause;
 pub mod checks;
 mod claims;
 pub mod clear;
@@ -25,6 +26,7 @@ pub mod fault;
 pub mod headers;
 mod hex;
 pub mod host;
+mod identifiers;
 pub mod introspection;
 pub mod introspections;
 pub mod invalid;
@@ -40,14 +42,18 @@ pub mod origin;
 pub mod overrides;
 pub mod path;
 pub mod policy;
+mod provider;
 mod refusal;
 pub mod request;
+mod retention;
 pub mod revocation;
 pub mod route;
 mod scan;
 pub mod shared;
+mod tenants;
 pub mod time;
 pub mod token_cache;
+mod token_kind;
 
 #[cfg(test)]
 mod vectors;

@@ -41,8 +41,8 @@ fn compile_origin(origin: &str) -> Result<Box<[u8]>, String> {
         return Err("has no scheme (RFC 3986 section 3.1)".into());
     }
     let scheme = scheme.to_ascii_lowercase();
-    let (_, port) = split_port(authority.as_bytes())?;
-    let host = Host::parse(authority.as_bytes()).map_err(|denial| denial.cause)?;
+    let (_, port) = split_port(authority.as_bytes()).map_err(|cause| cause.to_string())?;
+    let host = Host::parse(authority.as_bytes()).map_err(|denial| denial.to_string())?;
     if authority.ends_with(['.', ':']) || authority.contains(".:") {
         return Err("ends its host with a dot or a colon".into());
     }

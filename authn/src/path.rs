@@ -2,7 +2,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::fault::{Denial, Fault};
+use crate::cause::Cause;
+use crate::fault::Denial;
 use crate::hex;
 
 /// A path in plain form, and its query.
@@ -19,17 +20,17 @@ impl<'a> PlainPath<'a> {
     /// PATH_SUSPICIOUS unless the path is absolute and has one reading only. The query is judged for bytes that end or
     /// break a request line, and for nothing else.
     pub fn check(path_with_query: &'a [u8]) -> Result<Self, Denial> {
-        Self::parse(path_with_query).map_err(|cause| Denial::new(Fault::PathSuspicious, cause))
+        Self::parse(path_with_query).map_err(Denial::new)
     }
 
     /// As `check`, with the cause in words that also fit a configuration error.
-    pub(crate) fn parse(path_with_query: &'a [u8]) -> Result<Self, &'static str> {
+    pub(crate) fn parse(path_with_query: &'a [u8]) -> Result<Self, Cause> {
         let (raw, query) = split_query(path_with_query);
         if raw.first() != Some(&b'/') {
-            return Err("the path does not begin with a slash");
+            return Err(Cause::PathNotAbsolute);
         }
         if query.is_some_and(|query| query.iter().any(|byte| matches!(byte, 0..=b' ' | b'#' | 0x7f))) {
-            return Err("the query has a control character, a space or #");
+            return Err(Cause::QueryCharacters);
         }
         let encoded = check_bytes(raw)?;
         check_segments(raw)?;
@@ -89,7 +90,7 @@ fn split_encoded(bytes: &[u8]) -> Option<(u8, &[u8])> {
 }
 
 /// Is anything percent-encoded?
-fn check_bytes(path: &[u8]) -> Result<bool, &'static str> {
+fn check_bytes(path: &[u8]) -> Result<bool, Cause> {
     let mut encoded = false;
     let mut rest = path;
     while let Some((byte, after)) = rest.split_first() {
@@ -98,11 +99,11 @@ fn check_bytes(path: &[u8]) -> Result<bool, &'static str> {
                 encoded = true;
                 check_encoded(rest)?
             }
-            0..=b' ' | 0x7f => return Err("the path has a control character or a space"),
-            0x80.. => return Err("the path has a byte that is not ASCII"),
-            b'\\' => return Err("the path has a backslash"),
-            b';' => return Err("the path has a semicolon, where some backends end a segment"),
-            b'#' => return Err("the path has #"),
+            0..=b' ' | 0x7f => return Err(Cause::PathControl),
+            0x80.. => return Err(Cause::PathNotAscii),
+            b'\\' => return Err(Cause::PathBackslash),
+            b';' => return Err(Cause::PathSemicolon),
+            b'#' => return Err(Cause::PathHash),
             _ => after,
         };
     }
@@ -110,14 +111,12 @@ fn check_bytes(path: &[u8]) -> Result<bool, &'static str> {
 }
 
 /// What follows the encoded character at the start of `bytes`.
-fn check_encoded(bytes: &[u8]) -> Result<&[u8], &'static str> {
-    let (byte, rest) = split_encoded(bytes).ok_or("the path has a % without two hexadecimal digits")?;
+fn check_encoded(bytes: &[u8]) -> Result<&[u8], Cause> {
+    let (byte, rest) = split_encoded(bytes).ok_or(Cause::PathBrokenPercent)?;
     match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            Err("the path encodes a character that needs no encoding")
-        }
-        b'/' | b'\\' | b';' | b'#' | b'?' | b'%' => Err("the path encodes a character that divides paths"),
-        0..=0x1f | 0x7f => Err("the path encodes a control character"),
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => Err(Cause::PathNeedlesslyEncoded),
+        b'/' | b'\\' | b';' | b'#' | b'?' | b'%' => Err(Cause::PathEncodedDivider),
+        0..=0x1f | 0x7f => Err(Cause::PathEncodedControl),
         0x80.. => check_encoded_utf8(byte, rest),
         _ => Ok(rest),
     }
@@ -125,8 +124,8 @@ fn check_encoded(bytes: &[u8]) -> Result<&[u8], &'static str> {
 
 /// Overlong UTF-8 is the old way to smuggle a slash (`%c0%af`), and other broken UTF-8 is repaired by each backend in its
 /// own way.
-fn check_encoded_utf8(lead: u8, mut rest: &[u8]) -> Result<&[u8], &'static str> {
-    const BROKEN: &str = "the path encodes something that is not UTF-8";
+fn check_encoded_utf8(lead: u8, mut rest: &[u8]) -> Result<&[u8], Cause> {
+    const BROKEN: Cause = Cause::PathNotUtf8;
     let length = match lead {
         0xc2..=0xdf => 2,
         0xe0..=0xef => 3,
@@ -141,15 +140,15 @@ fn check_encoded_utf8(lead: u8, mut rest: &[u8]) -> Result<&[u8], &'static str> 
         rest = after;
     }
     let character = std::str::from_utf8(character).map_err(|_| BROKEN)?;
-    if character.contains(char::is_control) { Err("the path encodes a control character") } else { Ok(rest) }
+    if character.contains(char::is_control) { Err(Cause::PathEncodedControl) } else { Ok(rest) }
 }
 
-fn check_segments(path: &[u8]) -> Result<(), &'static str> {
+fn check_segments(path: &[u8]) -> Result<(), Cause> {
     let mut segments = path.split(|byte| *byte == b'/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         match segment {
-            [] if segments.peek().is_some() => return Err("the path has two slashes together"),
-            b"." | b".." => return Err("the path has a dot segment"),
+            [] if segments.peek().is_some() => return Err(Cause::PathDoubleSlash),
+            b"." | b".." => return Err(Cause::PathDotSegment),
             _ => {}
         }
     }
@@ -159,6 +158,7 @@ fn check_segments(path: &[u8]) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::Fault;
 
     fn is_plain(path: impl AsRef<[u8]>) -> bool {
         match PlainPath::check(path.as_ref()) {

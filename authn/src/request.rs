@@ -1,5 +1,6 @@
 //! A request's head, as the core reads it: pseudo headers apart, the others as they came.
-use crate::fault::{Denial, Fault};
+use crate::cause::Cause;
+use crate::fault::Denial;
 use crate::path::PlainPath;
 
 /// A header's name and value.
@@ -23,7 +24,7 @@ impl<'a> Request<'a> {
     /// From the whole header map, in order. Only a CONNECT may lack `:path` (RFC 9113 section 8.5); its path is empty.
     pub fn from_pairs(headers: &'a [Pair<'a>]) -> Result<Self, Denial> {
         if headers.len() > MAX_HEADERS {
-            return Err(malformed("too many headers"));
+            return Err(Cause::TooManyHeaders.into());
         }
         let (mut method, mut path, mut authority, mut scheme, mut protocol) = (None, None, None, None, None);
         for (name, value) in headers {
@@ -33,27 +34,27 @@ impl<'a> Request<'a> {
                 b":authority" => &mut authority,
                 b":scheme" => &mut scheme,
                 b":protocol" => &mut protocol,
-                [b':', ..] => return Err(malformed("a pseudo header is unknown")),
-                [] => return Err(malformed("a header has no name")),
+                [b':', ..] => return Err(Cause::PseudoHeaderUnknown.into()),
+                [] => return Err(Cause::HeaderNameEmpty.into()),
                 // Envoy makes `:authority` of it. One that is left is a second host, for the backend to believe.
-                name if name.eq_ignore_ascii_case(b"host") => return Err(malformed("host beside :authority")),
+                name if name.eq_ignore_ascii_case(b"host") => return Err(Cause::HostBesideAuthority.into()),
                 _ => continue,
             };
             if place.replace(*value).is_some() {
-                return Err(malformed("a pseudo header is repeated"));
+                return Err(Cause::PseudoHeaderRepeated.into());
             }
         }
-        let method = method.ok_or_else(|| malformed(":method is missing"))?;
+        let method = method.ok_or(Cause::MethodMissing)?;
         // `delete` matches no rule for DELETE, and many backends take it for one.
         if !is_method(method) {
-            return Err(malformed("the method has other characters than A-Z 0-9 - _"));
+            return Err(Cause::MethodCharacters.into());
         }
         let path = match path {
             Some(path) => path,
             None if method == CONNECT => &[],
-            None => return Err(malformed(":path is missing")),
+            None => return Err(Cause::PathMissing.into()),
         };
-        let authority = authority.ok_or_else(|| malformed(":authority is missing"))?;
+        let authority = authority.ok_or(Cause::AuthorityMissing)?;
         Ok(Self { method, path, authority, scheme, protocol, body_follows: false, headers })
     }
 
@@ -76,7 +77,7 @@ impl<'a> Request<'a> {
     /// path, and no rule admits it anyway.
     pub fn plain_path(&self) -> Result<PlainPath<'a>, Denial> {
         if self.is_connect() {
-            return Err(Denial::new(Fault::RouteUnmatched, "CONNECT is never admitted"));
+            return Err(Denial::new(Cause::Connect));
         }
         PlainPath::check(self.path)
     }
@@ -140,13 +141,10 @@ pub(crate) fn is_method(method: &[u8]) -> bool {
     !method.is_empty() && method.iter().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_'))
 }
 
-fn malformed(cause: &'static str) -> Denial {
-    Denial::new(Fault::RequestMalformed, cause)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::Fault;
 
     const GET: [Pair<'static>; 3] = [(b":method", b"GET"), (b":path", b"/a?b"), (b":authority", b"api.example")];
 

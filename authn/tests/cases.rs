@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::rc::Rc;
 
+use authn::cause::Cause;
 use authn::clear::Edit;
 use authn::decide::Unavailable::{NotToBeTrusted, OutOfReach};
 use authn::decide::{Admission, Entry, Peer, Removal, Standing, Verified};
@@ -132,18 +133,25 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
             };
             let admitted = verified
                 .and_then(|verified| policy.accept(Rc::new(verified), entered, now, &Loopback))
-                .and_then(|accepted| policy.standing(accepted, now))
+                .and_then(|accepted| match policy.standing(accepted, now)? {
+                    Standing::MustIntrospect(accepted) => {
+                        confirm(policy, accepted.verified(), ready, now)?;
+                        policy.standing(accepted, now)
+                    }
+                    standing => Ok(standing),
+                })
                 .and_then(|standing| match standing {
                     Standing::Admitted(admission) => Ok(admission),
+                    Standing::MustIntrospect(_) => panic!("it was introspected"),
                     Standing::MustAsk(asking) => match case.store {
                         Store::Up => {
                             let answers = answers(policy, table, case, &asking.ask().keys);
                             let verdict = asking.ask().judge(answers);
                             asking.on_verdict(policy, now.monotonic, verdict, now)
                         }
-                        Store::Refused => asking.on_cannot_tell(OutOfReach, Fault::RedisConnRefused, "refused"),
-                        Store::Slow => asking.on_cannot_tell(OutOfReach, Fault::SessionStoreLatency, "slow"),
-                        Store::Flushed => asking.on_cannot_tell(NotToBeTrusted, Fault::StoreUnavailable, "flushed"),
+                        Store::Refused => asking.on_cannot_tell(OutOfReach, Cause::RedisRefused),
+                        Store::Slow => asking.on_cannot_tell(OutOfReach, Cause::RedisSlow),
+                        Store::Flushed => asking.on_cannot_tell(NotToBeTrusted, Cause::StoreNotOurs),
                     },
                 });
             match admitted {
@@ -154,15 +162,22 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
     }
 }
 
-/// As the server of `tests/tests/cases.rs` answers.
 fn introspected(policy: &Policy, issuer: usize, token: &[u8], ready: &Ready, now: Now) -> Result<Verified, Denial> {
+    policy.introspected(issuer, token, &reply(policy, issuer, token, ready), now.monotonic, now)?
+}
+
+fn confirm(policy: &Policy, verified: &Verified, ready: &Ready, now: Now) -> Result<(), Denial> {
+    policy.confirm(verified, &reply(policy, verified.issuer(), verified.token(), ready), now.monotonic, now)?
+}
+
+/// As the server of `tests/tests/cases.rs` answers.
+fn reply<'r>(policy: &Policy, issuer: usize, token: &[u8], ready: &'r Ready) -> Reply<'r> {
     let question = policy.introspection(issuer).unwrap().question(token);
     let path = question.headers.iter().find(|(name, _)| *name == ":path").map(|(_, path)| path.clone());
     assert_eq!(question.body, format!("token={}&token_type_hint=access_token", ready.token));
     let says = &ready.introspection;
     let status = if says.path.is_none() || says.path == path { says.status } else { 500 };
-    let reply = Reply { status, content_type: Some(says.content_type.as_bytes()), body: says.body.as_bytes() };
-    policy.introspected(issuer, token, &reply, now.monotonic, now)?
+    Reply { status, content_type: Some(says.content_type.as_bytes()), body: says.body.as_bytes() }
 }
 
 fn passed(admission: &Admission, path: String, mut headers: Vec<(String, String)>) -> Seen {
@@ -195,7 +210,7 @@ fn refused(policy: &Policy, rule: Option<usize>, denial: Denial) -> Seen {
     let body: serde_json::Value = serde_json::from_str(&refusal.body).unwrap();
     assert_eq!(body["code"], denial.fault.code());
     assert_eq!(body["status"], refusal.status);
-    Seen::Refused { code: denial.fault.code(), status: refusal.status, cause: denial.cause.into_owned() }
+    Seen::Refused { code: denial.fault.code(), status: refusal.status, cause: denial.to_string() }
 }
 
 /// What the service would answer after the case's revocations.

@@ -16,7 +16,8 @@ use authn::token_cache::TokenCache;
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use mint::{Alg, SigningKey};
 use serde_json::{Value, json};
-use wire::Answer;
+use wire::check::Reply;
+use wire::{Answer, Retention};
 
 criterion_group!(benches, warm, cold, routes, parse, checks);
 criterion_main!(benches);
@@ -68,7 +69,7 @@ fn warm(criterion: &mut Criterion) {
             let accepted = policy.accept(verified, entered, NOW, &Loopback).expect("accepted");
             match policy.standing(accepted, NOW).expect("no denial") {
                 Standing::Admitted(admission) => admission.headers().len(),
-                Standing::MustAsk(_) => unreachable!("a fresh verdict"),
+                Standing::MustAsk(_) | Standing::MustIntrospect(_) => unreachable!("a fresh verdict"),
             }
         });
     });
@@ -142,7 +143,8 @@ fn checks(criterion: &mut Criterion) {
                     }
                     let batch = checks.next_batch(Why::Waiters, NOW.monotonic).expect("a batch");
                     let answers = vec![Answer::Live; batch.keys.len()];
-                    let resolved = checks.answered(batch.flight, &answers).expect("answers");
+                    let reply = Reply { keeps: Retention::LONGEST, answers };
+                    let resolved = checks.answered(batch.flight, &reply).expect("answers");
                     assert_eq!(resolved.len(), count);
                 },
                 BatchSize::SmallInput,
@@ -233,7 +235,7 @@ fn accept(policy: &Policy, request: &Request<'_>, verified: &Rc<Verified>) -> Ac
 fn must_ask(policy: &Policy, accepted: Accepted) -> Asking {
     match policy.standing(accepted, NOW).expect("no denial") {
         Standing::MustAsk(asking) => asking,
-        Standing::Admitted(_) => panic!("nothing was asked yet"),
+        Standing::Admitted(_) | Standing::MustIntrospect(_) => panic!("nothing was asked yet"),
     }
 }
 

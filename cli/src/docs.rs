@@ -3,11 +3,13 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
+use authn::cause::Cause;
 use authn::config::Document;
 use authn::fault::Fault;
 use authn::overrides::Overrides;
 use clap::{Args, Command};
 use serde_json::{Map, Value};
+use wire::check::Trouble;
 
 use crate::Outcome;
 
@@ -56,9 +58,28 @@ fn faults() -> String {
     text.push_str("\n# What to do\n");
     for fault in Fault::ALL {
         let _ = writeln!(text, "\n## {}\n{}  \nThe client reads: “{}”.", fault.code(), fault.advice(), fault.text());
+        text.push_str("\n| `cause` | What it means, what to do |\n|---|---|\n");
+        for cause in Cause::ALL.iter().filter(|cause| cause.fault() == *fault) {
+            let _ = writeln!(text, "| {cause} | {} |", cell(cause.advice()));
+        }
+    }
+    text.push_str(SERVICE_WORDS);
+    for trouble in Trouble::ALL {
+        let cause = Cause::from(trouble);
+        let code = cause.fault().code();
+        let _ = writeln!(text, "| `{}` | {cause} | [`{code}`](#{}) |", trouble.name(), anchor(code));
     }
     text
 }
+
+const SERVICE_WORDS: &str = "
+# Words of the service
+`/readyz`, the service's metrics and the filter's metric `checks_failed` name what keeps the service from an answer by one
+word. In Envoy's log it is the cause. docs/operations.md says where to look.
+
+| Word | `cause` | Code |
+|---|---|---|
+";
 
 fn overrides() -> String {
     let mut text = format!("{GENERATED}{}", include_str!("docs/overrides.md"));
@@ -69,6 +90,7 @@ fn overrides() -> String {
             Overrides::Path => "path",
             Overrides::Prefix => "prefix",
             Overrides::Method => "method",
+            Overrides::Scheme => "scheme",
         };
         let _ = writeln!(text, "| `{}` | {what} | {} |", header.name, cell(header.read_by));
     }

@@ -11,12 +11,13 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result};
 use authn::alg::Family;
 use authn::b64;
+use authn::cause::Cause;
 use authn::clear::Edit;
 use authn::config::{Document, OneOrMany};
 use authn::credentials::Source;
 use authn::decide::{Admission, Entry, Peer, Removal, Standing, Unavailable, Verified};
 use authn::engine::Portable;
-use authn::fault::{Denial, Fault};
+use authn::fault::Denial;
 use authn::introspection::Reply;
 use authn::json::{Json, Number};
 use authn::keyrings::Keyrings;
@@ -59,7 +60,7 @@ pub struct Explain {
     /// unavailable.
     #[arg(long, value_name = "ANSWER", default_value = "live")]
     answer: Answer,
-    /// What the introspection server answers about an opaque token: a file with its JSON response (RFC 7662 section 2.2).
+    /// What the introspection server answers about the token, where it is asked: a file with its JSON response (RFC 7662 section 2.2).
     /// Without it, the server is taken for unavailable.
     #[arg(long, value_name = "FILE")]
     introspection: Option<PathBuf>,
@@ -101,6 +102,10 @@ impl FromStr for Answer {
             }
         }
     }
+}
+
+fn reply(response: &[u8]) -> Reply<'_> {
+    Reply { status: 200, content_type: Some(b"application/json"), body: response }
 }
 
 impl Explain {
@@ -173,7 +178,7 @@ impl Explain {
             Err(Refused { rule, denial }) => {
                 let refusal = policy.refusal(denial.fault, rule);
                 say(&format!("refused {} {}", denial.fault.code(), refusal.status));
-                say(&format!("  cause: {}", denial.cause));
+                say(&format!("  cause: {denial}"));
                 say("  the client sees:");
                 for (name, value) in &refusal.headers {
                     say(&format!("    {name}: {value}"));
@@ -203,7 +208,7 @@ impl Explain {
                 let body = serde_json::from_str(&refusal.body).unwrap_or(Value::String(refusal.body));
                 json!({
                     "verdict": "refused", "rule": name(rule), "steps": steps,
-                    "code": denial.fault.code(), "status": refusal.status, "cause": denial.cause,
+                    "code": denial.fault.code(), "status": refusal.status, "cause": denial.to_string(),
                     "refusal": { "headers": headers, "body": body },
                 })
             }
@@ -389,13 +394,23 @@ impl Trace<'_> {
         let kind = if verified.is_opaque() { "kind" } else { "typ" };
         self.step("claims", format!("{kind}, aud, required claims and times are accepted{lifetime}"));
         let window = verified.window();
-        let (from, until) = (self.relative(window.from.0), self.relative(window.until.0));
+        let until = window.until.0.min(window.login_until.0);
+        let (from, until) = (self.relative(window.from.0), self.relative(until));
         self.step("window", format!("counts from {from} until {until}, clock skew included"));
 
         let rule = entered.rule();
         let accepted = policy.accept(Rc::clone(&verified), entered, now, self)?;
         self.accepted(rule);
-        let admission = match policy.standing(accepted, now)? {
+        let standing = match policy.standing(accepted, now)? {
+            Standing::MustIntrospect(accepted) => {
+                self.confirmed(accepted.verified(), now)?;
+                policy.standing(accepted, now)?
+            }
+            standing => standing,
+        };
+        let admission = match standing {
+            // Just now it was introspected.
+            Standing::MustIntrospect(_) => return Err(Denial::new(Cause::IntrospectionTimeout)),
             Standing::Admitted(admission) => {
                 self.step("revocation", "not asked for");
                 admission
@@ -421,11 +436,7 @@ impl Trace<'_> {
                     }
                     Answer::Unavailable => {
                         self.step("revocation", "taken for unavailable");
-                        asking.on_cannot_tell(
-                            Unavailable::OutOfReach,
-                            Fault::StoreUnavailable,
-                            "the service does not answer",
-                        )?
+                        asking.on_cannot_tell(Unavailable::OutOfReach, Cause::CheckUnanswered)?
                     }
                 }
             }
@@ -481,12 +492,14 @@ impl Trace<'_> {
         let signer = policy.signer(&Portable, &self.keyrings, &unverified, claims, now);
         let signer = signer.map_err(|unverifiable| unverifiable.denial)?;
         let name = policy.issuer_name(signer.issuer).unwrap_or_default();
-        let iss = document.issuers.get(signer.issuer).map(|issuer| issuer.issuer.as_str()).unwrap_or_default();
-        self.step("issuer", format!("{name}, {iss:?}"));
+        let iss = claims.get("iss").and_then(Json::as_str).unwrap_or_default();
+        let written = document.issuers.get(signer.issuer).map(|issuer| issuer.issuer.as_str()).unwrap_or_default();
+        let tenant = if written == iss { String::new() } else { format!(", a tenant of {written:?}") };
+        self.step("issuer", format!("{name}, {iss:?}{tenant}"));
         // The thumbprint of a secret would let others try secrets against it.
         let key = match header.alg.family() {
             Family::Hmac => "a shared secret".to_owned(),
-            Family::Rsa | Family::P256 | Family::P384 | Family::Ed25519 => {
+            Family::Rsa | Family::P256 | Family::P384 | Family::P521 | Family::Ed25519 => {
                 format!("the key with thumbprint {}", b64::encode(signer.thumbprint))
             }
         };
@@ -496,24 +509,41 @@ impl Trace<'_> {
 
     /// An opaque token, by what its issuer's server is said to answer.
     fn introspected(&mut self, issuer: usize, token: &[u8], now: Now) -> Result<Verified, Denial> {
-        let Compiled { policy, document, .. } = self.compiled;
+        let policy = &self.compiled.policy;
         let name = policy.issuer_name(issuer).unwrap_or_default();
-        if let Some(asked) = document.issuers.get(issuer).and_then(|issuer| issuer.introspection.as_ref()) {
-            let says = format!("looks as {name}'s, and {} of cluster {} is asked about it", asked.path, asked.cluster);
-            self.step("opaque", says);
-        }
+        self.step("opaque", format!("looks as {name}'s, and {} is asked about it", self.server(issuer)));
+        let response = self.introspection()?;
+        policy.introspected(issuer, token, &reply(&response), now.monotonic, now)?
+    }
+
+    /// A JWT that is good by itself, by what its issuer's server is said to answer.
+    fn confirmed(&mut self, verified: &Verified, now: Now) -> Result<(), Denial> {
+        self.step("introspect", format!("{} is asked about it too", self.server(verified.issuer())));
+        let response = self.introspection()?;
+        self.compiled.policy.confirm(verified, &reply(&response), now.monotonic, now)??;
+        self.step("introspect", "active, and the answer does not contradict the token".to_owned());
+        Ok(())
+    }
+
+    /// Who is asked about an issuer's tokens.
+    fn server(&self, issuer: usize) -> String {
+        let asked = self.compiled.document.issuers.get(issuer).and_then(|issuer| issuer.introspection.as_ref());
+        asked.map_or_else(String::new, |asked| format!("{} of cluster {}", asked.path, asked.cluster))
+    }
+
+    /// The response that was given, and what it says.
+    fn introspection(&mut self) -> Result<Vec<u8>, Denial> {
         let Some(response) = self.response.take() else {
-            let cause = "the introspection server is taken for unavailable: give its response by --introspection";
-            return Err(Denial::new(Fault::StoreUnavailable, cause));
+            let detail = "here it is taken for unavailable, give its response by --introspection";
+            return Err(Denial::with_detail(Cause::IntrospectionUnanswered, detail));
         };
-        let reply = Reply { status: 200, content_type: Some(b"application/json"), body: &response };
-        if let Ok(Ok(Json::Object(claims))) = reply.read() {
+        if let Ok(Ok(Json::Object(claims))) = reply(&response).read() {
             for (name, value) in claims.iter() {
                 let says = self.claim(name, value);
                 self.step("says", says);
             }
         }
-        policy.introspected(issuer, token, &reply, now.monotonic, now)?
+        Ok(response)
     }
 
     fn claim(&self, name: &str, value: &Json<'_>) -> String {
@@ -573,6 +603,15 @@ impl Trace<'_> {
             // Keys come of the secret: with a placeholder they would name nothing.
             let key = if is_assumed { String::new() } else { format!(" {key}") };
             self.step("asks", format!("{kind}{key}"));
+        }
+        for kind in policy.not_revocable_by(verified)? {
+            let claims = policy.revocation_claims(verified.issuer(), kind);
+            let why = match kind {
+                wire::Kind::SigningKey => "no key has signed it".to_owned(),
+                _ if claims.is_empty() => "this issuer's tokens have no claim for it".to_owned(),
+                _ => format!("the token has none of {}", claims.join(", ")),
+            };
+            self.step("unreachable", format!("a revocation by {kind} does not end it: {why}"));
         }
         Ok(())
     }

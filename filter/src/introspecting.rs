@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use authn::cause::Cause;
 use authn::checks::Waiter;
 use authn::decide::Verified;
 use authn::fault::{Denial, Fault};
@@ -33,6 +34,8 @@ struct Call {
 struct Waits {
     issuer: usize,
     rule: usize,
+    /// The token as it was verified, if it is a JWT.
+    jwt: Option<Rc<Verified>>,
 }
 
 /// The end of some requests' waiting: what each is to be told, with the rule that it came under.
@@ -70,13 +73,13 @@ impl Introspecting {
         stream: Waiter,
         (issuer, rule): (usize, usize),
         token: &[u8],
-        standing: Standing,
+        (standing, jwt): (Standing, Option<&Rc<Verified>>),
         now: Now,
     ) -> Result<(), Unanswered> {
         let full = Unanswered::from(Failure::Overload);
         let server = self.servers.get_mut(&issuer).ok_or(full)?;
         server.join(stream, token, standing, now.monotonic).map_err(|_| full)?;
-        self.waiting.insert(stream, Waits { issuer, rule });
+        self.waiting.insert(stream, Waits { issuer, rule, jwt: jwt.map(Rc::clone) });
         Ok(())
     }
 
@@ -129,7 +132,13 @@ impl Introspecting {
         let Some(over) = self.servers.get_mut(&issuer).and_then(|server| server.over(flight)) else {
             return Some(None);
         };
-        let answer = read(policy, issuer, &over, now);
+        let jwts: Vec<Rc<Verified>> =
+            over.waiters.iter().filter_map(|waiter| self.waiting.get(waiter)?.jwt.clone()).collect();
+        // Without anybody who waits there is nothing that the answer about a JWT could be kept with.
+        if jwts.is_empty() && !policy.introspection(issuer).is_some_and(|server| server.is_opaque_of(&over.token)) {
+            return Some(None);
+        }
+        let answer = read(policy, issuer, &over, &jwts, now);
         let result = match &answer {
             Ok(Ok(_)) => "active",
             Ok(Err(denial)) if denial.fault == Fault::SessionUnknown => "inactive",
@@ -151,7 +160,7 @@ impl Introspecting {
             let waiters = server.expire(now.monotonic);
             if !waiters.is_empty() {
                 let waiters = self.released(waiters);
-                let denial = Denial::new(Fault::StoreUnavailable, "no answer to the introspection within its timeout");
+                let denial = Denial::new(Cause::IntrospectionTimeout);
                 late.push(Settled { waiters, issuer, token: None, outcome: Err(denial) });
             }
         }
@@ -178,10 +187,10 @@ impl Introspecting {
         !self.waiting.is_empty() && self.waiting.contains_key(&stream)
     }
 
-    fn settle(&mut self, issuer: usize, over: Over, answer: Result<Result<Verified, Denial>, Unanswered>) -> Settled {
+    fn settle(&mut self, issuer: usize, over: Over, answer: Answer) -> Settled {
         let waiters = self.released(over.waiters);
         let learnt = answer.is_ok();
-        let outcome = answer.unwrap_or_else(|unanswered| Err(unanswered.into())).map(Rc::new);
+        let outcome = answer.unwrap_or_else(|unanswered| Err(unanswered.into()));
         Settled { waiters, issuer, token: learnt.then_some(over.token), outcome }
     }
 
@@ -191,8 +200,11 @@ impl Introspecting {
     }
 }
 
-/// The answer to the call of the moment.
-fn read(policy: &Policy, issuer: usize, over: &Over, now: Now) -> Result<Result<Verified, Denial>, Unanswered> {
+/// What a server says of a token, if it says anything.
+type Answer = Result<Result<Rc<Verified>, Denial>, Unanswered>;
+
+/// The answer to the call of the moment. `jwts` is the token as those who wait have verified it, if it is a JWT.
+fn read(policy: &Policy, issuer: usize, over: &Over, jwts: &[Rc<Verified>], now: Now) -> Answer {
     let header = |name: &[u8]| host::header(MapType::HttpCallResponseHeaders, name).ok().flatten();
     let status = header(b":status").and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
     // Without one, the answer broke off.
@@ -203,5 +215,15 @@ fn read(policy: &Policy, issuer: usize, over: &Over, now: Now) -> Result<Result<
         return Err(Failure::NoAnswer.into());
     }
     let reply = Reply { status, content_type: content_type.as_deref(), body: &body };
-    policy.introspected(issuer, &over.token, &reply, over.sent, now)
+    let mut confirmed = None;
+    for jwt in jwts {
+        match policy.confirm(jwt, &reply, over.sent, now)? {
+            Ok(()) => confirmed = Some(Rc::clone(jwt)),
+            Err(denial) => return Ok(Err(denial)),
+        }
+    }
+    match confirmed {
+        Some(jwt) => Ok(Ok(jwt)),
+        None => Ok(policy.introspected(issuer, &over.token, &reply, over.sent, now)?.map(Rc::new)),
+    }
 }

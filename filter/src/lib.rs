@@ -11,6 +11,7 @@
 )]
 #![deny(unsafe_code)]
 
+mod announcing;
 mod callbacks;
 mod configuration;
 mod host;

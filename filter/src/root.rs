@@ -3,22 +3,25 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use authn::cause::Cause;
 use authn::checks::{Checks, Flight, Resolved, Waiter, Why};
 use authn::clear::Edit;
 use authn::decide::{Admission, Asking, Entered, Entry, Removal, Standing, Unavailable, Unverifiable, Verified};
 use authn::engine::{Chosen, Engine, host_call};
-use authn::fault::{Denial, Fault};
+use authn::fault::Denial;
 use authn::introspection::Failure;
 use authn::introspections;
 use authn::key_source::KeySource;
 use authn::policy::{Policy, Revocation};
 use authn::request::Request;
-use authn::revocation::Ask;
+use authn::revocation::{Ask, Verdict};
 use authn::shared::{Namespace, SharedVerdicts};
 use authn::time::{Monotonic, Now, UnixSeconds};
 use authn::token_cache::TokenCache;
-use wire::check::{self, Needs, Question, Trouble};
+use wire::check::{self, NamedIssuer, Needs, Question, QuestionError, Reply, Trouble};
+use wire::{Derived, Retention};
 
+use crate::announcing::Announcing;
 use crate::configuration;
 use crate::host::{self, Clock, LogLevel, MapType};
 use crate::introspecting::{Introspecting, Settled};
@@ -47,6 +50,7 @@ pub struct Root {
     /// Refused, and the host would not send the refusal.
     unanswered: HashSet<u32>,
     calls: HashMap<u32, Call>,
+    announcing: Announcing,
     introspecting: Introspecting,
     keys: KeyFetching,
     awaiting_keys: HashMap<u32, AwaitingKeys>,
@@ -140,6 +144,7 @@ impl Root {
             paused: HashMap::new(),
             unanswered: HashSet::new(),
             calls: HashMap::new(),
+            announcing: Announcing::new(policy.issuers_asked_about(), now.monotonic),
             keys,
             awaiting_keys: HashMap::new(),
             paths_with_tokens: HashMap::new(),
@@ -164,12 +169,12 @@ impl Root {
 
     fn judge_with_body(&mut self, stream: u32, patience: Patience<'_>, body_follows: bool) -> Next {
         let Ok(now) = self.clock.now() else {
-            return self.refuse(stream, None, &Denial::new(Fault::StoreUnavailable, "the host gives no time"));
+            return self.refuse(stream, None, &Denial::new(Cause::NoTime));
         };
         let buffer = host::header_map(MapType::HttpRequestHeaders);
         let pairs = buffer.as_deref().ok().and_then(pairs::read);
         let Some(mut pairs) = pairs else {
-            return self.refuse(stream, None, &Denial::new(Fault::RequestMalformed, "the header map cannot be read"));
+            return self.refuse(stream, None, &Denial::new(Cause::HeadersUnreadable));
         };
         let path_with_token =
             if self.paths_with_tokens.is_empty() { None } else { self.paths_with_tokens.remove(&stream) };
@@ -183,16 +188,21 @@ impl Root {
         // First of all, so that no way out of here leaves a header that only we may set.
         let mut cleared = Ok(());
         let mut token_was_in_path = false;
-        for edit in self.policy.clear(&request) {
-            cleared = cleared.and(apply(&edit));
+        let edits = self.policy.clear(&request);
+        for edit in &edits {
+            cleared = cleared.and(apply(edit));
             match edit {
                 Edit::Remove(_) => self.metrics.count(Counter::SpoofedHeader),
                 Edit::Set(":path", _) => token_was_in_path = true,
                 Edit::Set(..) => {}
             }
         }
+        // Routes can match the host, the path and any header.
+        if !edits.is_empty() {
+            cleared = cleared.and_then(|()| host::clear_route_cache());
+        }
         if cleared.is_err() {
-            return self.refuse(stream, None, &Denial::new(Fault::RequestMalformed, "a header cannot be changed"));
+            return self.refuse(stream, None, &Denial::new(Cause::HeaderUnchangeable));
         }
         if token_was_in_path {
             self.paths_with_tokens.insert(stream, request.path().to_vec());
@@ -212,7 +222,7 @@ impl Root {
         match self.policy.enter(request) {
             Entry::Open { rule, removals } => {
                 if removals.iter().any(|removal| remove(removal).is_err()) {
-                    let denial = Denial::new(Fault::RequestMalformed, "a token cannot be removed");
+                    let denial = Denial::new(Cause::TokenUnremovable);
                     return self.refuse(stream, Some(rule), &denial);
                 }
                 self.metrics.request(Outcome::Open, Some(rule));
@@ -227,13 +237,13 @@ impl Root {
         let rule = entered.rule();
         let cookie_session = entered.is_cookie_session();
         let verified = match patience {
-            Patience::Introspected(verified) => self.introspected(&entered, verified),
+            Patience::Introspected(verified) => self.introspected(&entered, verified, now),
             Patience::MayWait | Patience::HasWaited => self.verified(&entered, now),
         };
         let verified = match verified {
             Ok(verified) => verified,
             Err(Unverifiable { introspect: Some(issuer), .. }) => {
-                return self.introspect(stream, (issuer, rule), entered.token(), now);
+                return self.introspect(stream, (issuer, rule), entered.token(), None, now);
             }
             Err(unverifiable) => return self.on_unverifiable(stream, rule, unverifiable, patience, now),
         };
@@ -249,6 +259,13 @@ impl Root {
                 self.forward(stream, &admission, cookie_session)
             }
             Ok(Standing::MustAsk(asking)) => self.ask(stream, asking, cookie_session, now),
+            Ok(Standing::MustIntrospect(accepted)) => {
+                if let Patience::Introspected(_) = patience {
+                    return self.refuse(stream, Some(rule), &Denial::new(Cause::IntrospectionTimeout));
+                }
+                let verified = accepted.verified();
+                self.introspect(stream, (verified.issuer(), rule), verified.token(), Some(verified), now)
+            }
             Err(denial) => self.refuse(stream, Some(rule), &denial),
         }
     }
@@ -340,25 +357,39 @@ impl Root {
     }
 
     /// Only for the token and the rule that were asked about: nothing else can have changed while the request waited.
-    fn introspected(&self, entered: &Entered<'_>, verified: &Rc<Verified>) -> Result<Rc<Verified>, Unverifiable> {
+    fn introspected(
+        &self,
+        entered: &Entered<'_>,
+        verified: &Rc<Verified>,
+        now: Now,
+    ) -> Result<Rc<Verified>, Unverifiable> {
         if verified.token() == entered.token() && self.policy.is_for_rule(verified, entered.rule()) {
+            self.policy.check_still_trusts(verified, &self.keys.rings, now)?;
             return Ok(Rc::clone(verified));
         }
-        Err(Denial::new(Fault::RequestMalformed, "the request changed while it waited").into())
+        Err(Denial::new(Cause::RequestChanged).into())
     }
 
-    /// Nothing fresh is known of an opaque token: its issuer's server is asked.
-    fn introspect(&mut self, stream: u32, (issuer, rule): (usize, usize), token: &[u8], now: Now) -> Next {
+    /// Nothing fresh is known of an opaque token, or of a `jwt` that is good by itself: its issuer's server is asked.
+    fn introspect(
+        &mut self,
+        stream: u32,
+        (issuer, rule): (usize, usize),
+        token: &[u8],
+        jwt: Option<&Rc<Verified>>,
+        now: Now,
+    ) -> Next {
         if let Some(denial) = self.introspecting.refusal(&self.policy, issuer, token, now) {
             return self.refuse(stream, Some(rule), &denial);
         }
         let earlier = self.tokens.find(token).filter(|earlier| earlier.was_active() && earlier.issuer() == issuer);
-        let earlier = earlier.map(Rc::clone);
         let standing = match earlier {
             Some(_) => introspections::Standing::WasActive,
             None => introspections::Standing::Unknown,
         };
-        if let Err(full) = self.introspecting.join(stream, (issuer, rule), token, standing, now) {
+        // What a JWT will be asked about is known before the answer.
+        let earlier = jwt.or(earlier).map(Rc::clone);
+        if let Err(full) = self.introspecting.join(stream, (issuer, rule), token, (standing, jwt), now) {
             let name = self.policy.issuer_name(issuer).unwrap_or("none");
             self.metrics.introspection(issuer, name, Failure::Overload.name());
             return self.refuse(stream, Some(rule), &full.into());
@@ -423,8 +454,7 @@ impl Root {
         self.metrics.count(Counter::SharedMiss);
         if self.checks.join(stream, Rc::clone(asking.ask()), now.monotonic).is_err() {
             let rule = asking.rule();
-            let judged =
-                asking.on_cannot_tell(Unavailable::Overload, Fault::StoreUnavailable, "too many requests wait already");
+            let judged = asking.on_cannot_tell(Unavailable::Overload, Cause::ChecksFull);
             return self.conclude(stream, rule, judged, cookie_session);
         }
         self.paused.insert(stream, Paused { asking, cookie_session });
@@ -455,7 +485,7 @@ impl Root {
     fn send(&mut self, why: Why, now: Now) {
         while let Some(batch) = self.checks.next_batch(why, now.monotonic) {
             self.metrics.record(Histogram::CheckTokens, u64::try_from(batch.tokens).unwrap_or(u64::MAX));
-            match self.call(&batch.keys, now.wall) {
+            match self.call(now.wall, |derived, nonce, needs| Question::new(derived, nonce, needs, &batch.keys)) {
                 Some((call, question)) => {
                     self.metrics.count(Counter::CheckSent);
                     self.calls.insert(call, Call { flight: batch.flight, question, sent: now.monotonic });
@@ -463,22 +493,47 @@ impl Root {
                 None => {
                     self.metrics.count(Counter::CheckFailed(CheckFailure::NotSent));
                     let waiters = self.checks.failed(batch.flight);
-                    self.fail(waiters, Unavailable::OutOfReach, Fault::StoreUnavailable, "the check could not be sent");
+                    self.fail(waiters, Unavailable::OutOfReach, Cause::CheckNotSent);
                 }
             }
         }
     }
 
-    fn call(&mut self, keys: &[wire::RevocationKey], wall: UnixSeconds) -> Option<(u32, Question)> {
+    /// Tells the service which issuers are asked about, now and then.
+    fn announce(&mut self, now: Now) {
+        let Some(issuers) = self.announcing.due(now.monotonic) else { return };
+        let asking = |derived: &Derived, nonce, needs| Question::about_issuers(derived, nonce, needs, &issuers);
+        match self.call(now.wall, asking) {
+            Some((call, question)) => self.announcing.sent(call, question, issuers.len(), now.monotonic),
+            None => self.announcing.not_told(now.monotonic),
+        }
+    }
+
+    fn on_announced(&mut self, reply: Result<Reply, CheckFailure>, now: Now) {
+        match reply {
+            Ok(reply) => {
+                for issuer in self.announcing.told(reply.keeps, now.monotonic) {
+                    self.metrics.count(Counter::CheckFailed(CheckFailure::Service(Trouble::RetentionTooShort)));
+                    host::log(LogLevel::Error, &too_short(&issuer, reply.keeps));
+                }
+            }
+            Err(_) => self.announcing.not_told(now.monotonic),
+        }
+    }
+
+    fn call(
+        &mut self,
+        wall: UnixSeconds,
+        question: impl FnOnce(&Derived, [u8; 16], Needs) -> Result<Question, QuestionError>,
+    ) -> Option<(u32, Question)> {
         let revocation = self.policy.revocation()?;
         let nonce = self.nonces.next();
         let needs = Needs {
-            retention_seconds: revocation.retention_seconds,
             // The policy caps it far below.
             iat_lead_seconds: u16::try_from(revocation.iat_lead).unwrap_or(u16::MAX),
             now_seconds: wall.0,
         };
-        let question = Question::new(&revocation.derived, nonce, needs, keys).ok()?;
+        let question = question(&revocation.derived, nonce, needs).ok()?;
         let headers: [(&[u8], &[u8]); 7] = [
             (b":method", b"POST"),
             (b":path", check::PATH.as_bytes()),
@@ -517,34 +572,35 @@ impl Root {
             }
             return;
         }
+        if let Ok(now) = now
+            && let Some(question) = self.announcing.question(call)
+        {
+            let reply = self.read_answer(question);
+            return self.on_announced(reply, now);
+        }
         let Some(call) = self.calls.remove(&call) else { return };
         let Ok(now) = now else {
             let waiters = self.checks.failed(call.flight);
-            return self.fail(waiters, Unavailable::NotToBeTrusted, Fault::StoreUnavailable, "the host gives no time");
+            return self.fail(waiters, Unavailable::NotToBeTrusted, Cause::NoTime);
         };
         let micros = u64::try_from(now.monotonic.since(call.sent).as_micros()).unwrap_or(u64::MAX);
         self.metrics.record(Histogram::CheckMicroseconds, micros);
         match self.read_answer(&call.question) {
-            Ok(answers) => match self.checks.answered(call.flight, &answers) {
+            Ok(reply) => match self.checks.answered(call.flight, &reply) {
                 Ok(resolved) => resolved.into_iter().for_each(|resolved| self.resolve(resolved, now)),
-                Err(waiters) => self.fail(
-                    waiters,
-                    Unavailable::NotToBeTrusted,
-                    Fault::StoreUnavailable,
-                    "the answers do not fit the question",
-                ),
+                Err(waiters) => self.fail(waiters, Unavailable::NotToBeTrusted, Cause::CheckMismatch),
             },
             Err(failure) => {
                 self.metrics.count(Counter::CheckFailed(failure));
-                let (reason, fault, cause) = meaning(failure);
+                let (reason, cause) = meaning(failure);
                 let waiters = self.checks.failed(call.flight);
-                self.fail(waiters, reason, fault, cause);
+                self.fail(waiters, reason, cause);
             }
         }
         self.send(Why::Waiters, now);
     }
 
-    fn read_answer(&self, question: &Question) -> Result<Vec<wire::Answer>, CheckFailure> {
+    fn read_answer(&self, question: &Question) -> Result<Reply, CheckFailure> {
         let revocation = self.policy.revocation().ok_or(CheckFailure::NoProof)?;
         let status = host::header(MapType::HttpCallResponseHeaders, b":status")
             .ok()
@@ -554,7 +610,7 @@ impl Root {
             .ok_or(CheckFailure::NoAnswer)?;
         let body = host::call_body(check::MAX_REPLY_BYTES.saturating_add(1)).map_err(|_| CheckFailure::NoProof)?;
         match question.read_reply(&revocation.derived, status, &body) {
-            Ok(answers) => answers.map_err(CheckFailure::Service),
+            Ok(reply) => reply.map_err(CheckFailure::Service),
             // What Envoy itself answers for an upstream that is down, or too slow.
             Err(_) if matches!(status, 503 | 504) => Err(CheckFailure::NoAnswer),
             Err(_) => Err(CheckFailure::NoProof),
@@ -562,14 +618,20 @@ impl Root {
     }
 
     fn resolve(&mut self, resolved: Resolved, now: Now) {
+        let Some(verdict) = resolved.verdict else {
+            let failure = CheckFailure::Service(Trouble::RetentionTooShort);
+            self.metrics.count(Counter::CheckFailed(failure));
+            let (reason, cause) = meaning(failure);
+            return self.fail(resolved.waiters, reason, cause);
+        };
         // Another worker may have learnt of a revocation since: the newer of the two counts here too.
-        let (sent, verdict) = self.share(&resolved);
+        let (sent, verdict) = self.share(&resolved, verdict);
         resolved.ask.learn(sent, verdict);
         self.release(resolved.waiters, |policy, asking| asking.on_verdict(policy, sent, verdict, now));
     }
 
-    fn fail(&mut self, waiters: Vec<Waiter>, reason: Unavailable, fault: Fault, cause: &'static str) {
-        self.release(waiters, |_, asking| asking.on_cannot_tell(reason, fault, cause));
+    fn fail(&mut self, waiters: Vec<Waiter>, reason: Unavailable, cause: Cause) {
+        self.release(waiters, |_, asking| asking.on_cannot_tell(reason, cause));
     }
 
     /// Ends the waiting of all of these by the same judgement.
@@ -616,7 +678,7 @@ impl Root {
         }
         written = written.and_then(|()| remove(admission.removal()));
         if written.is_err() {
-            let denial = Denial::new(Fault::StoreUnavailable, "the host would not write a header");
+            let denial = Denial::new(Cause::HeaderUnwritable);
             return self.refuse(stream, Some(admission.rule()), &denial);
         }
         if admission.mismatch_reported {
@@ -650,10 +712,9 @@ impl Root {
         self.logged = self.logged.saturating_add(1);
         let rule = rule.and_then(|rule| self.policy.rules().get(rule)).map_or("none", |rule| rule.name.as_str());
         let level = if denial.fault.is_cannot_tell() { LogLevel::Warn } else { LogLevel::Info };
-        host::log(
-            level,
-            &format!("portcullis: refused code={} rule={rule} cause=\"{}\"", denial.fault.code(), denial.cause),
-        );
+        let detail = denial.detail.as_ref().map(|detail| format!(" detail={detail:?}")).unwrap_or_default();
+        let (code, cause) = (denial.fault.code(), denial.cause);
+        host::log(level, &format!("portcullis: refused code={code} rule={rule} cause=\"{cause}\"{detail}"));
     }
 
     pub fn on_tick(&mut self) {
@@ -691,12 +752,13 @@ impl Root {
         let introspected: Vec<usize> = self.policy.introspected_issuers().collect();
         introspected.into_iter().for_each(|issuer| self.send_introspections(issuer, now));
         let late = self.checks.expire(now.monotonic);
-        self.fail(late, Unavailable::OutOfReach, Fault::StoreUnavailable, "no answer within the timeout");
+        self.fail(late, Unavailable::OutOfReach, Cause::CheckTimeout);
         // The host answers every call, at the latest by its timeout. Were one ever lost, it must not be kept for ever.
         let patience =
             self.policy.revocation().map_or(Duration::ZERO, |revocation| revocation.timeout.saturating_mul(4));
         self.calls.retain(|_, call| now.monotonic.since(call.sent) < patience);
         self.send(Why::Tick, now);
+        self.announce(now);
         self.tell_levels(now);
     }
 
@@ -768,15 +830,15 @@ impl Root {
             || self.unanswered.contains(&stream)
     }
 
-    fn shared_verdict(&self, digest: [u8; 16]) -> Option<(Monotonic, authn::revocation::Verdict)> {
+    fn shared_verdict(&self, digest: [u8; 16]) -> Option<(Monotonic, Verdict)> {
         let shared = self.shared.as_ref()?;
         let (bytes, _) = host::shared(&shared.key(&digest)).ok()??;
         shared.read(&digest, &bytes)
     }
 
     /// Offers a verdict to the other workers, and returns theirs if it is newer.
-    fn share(&self, resolved: &Resolved) -> (Monotonic, authn::revocation::Verdict) {
-        let ours = (resolved.sent, resolved.verdict);
+    fn share(&self, resolved: &Resolved, verdict: Verdict) -> (Monotonic, Verdict) {
+        let ours = (resolved.sent, verdict);
         let Some(shared) = &self.shared else { return ours };
         let digest = &resolved.ask.digest;
         let key = shared.key(digest);
@@ -808,29 +870,35 @@ impl Nonces {
     }
 }
 
+/// Once for each issuer and announcement: until it is mended, none of its tokens passes where revocation is asked.
+fn too_short(issuer: &NamedIssuer, keeps: Retention) -> String {
+    let NamedIssuer { issuer, needs } = issuer;
+    format!(
+        "portcullis: the service keeps revocations for less time than tokens live, so tokens of issuer={issuer} are \
+         refused cause=\"retention_too_short\": kept are {}s for a token and {}s for a login, needed are {}s and {}s; raise \
+         --max-lifetime and --max-session of the service, or lower max_lifetime and max_session here",
+        keeps.token, keeps.login, needs.token, needs.login
+    )
+}
+
 /// What a check without an answer means for those who wait for it.
-fn meaning(failure: CheckFailure) -> (Unavailable, Fault, &'static str) {
+fn meaning(failure: CheckFailure) -> (Unavailable, Cause) {
     use Unavailable::{NotToBeTrusted, OutOfReach};
     match failure {
-        CheckFailure::NotSent => (OutOfReach, Fault::StoreUnavailable, "the check could not be sent"),
-        CheckFailure::NoAnswer => (OutOfReach, Fault::StoreUnavailable, "the service does not answer"),
-        CheckFailure::NoProof => (NotToBeTrusted, Fault::StoreUnavailable, "no answer that proves to be the service's"),
-        CheckFailure::Service(trouble) => match trouble {
-            Trouble::StoreRefused => (OutOfReach, Fault::RedisConnRefused, "Redis refused the service"),
-            Trouble::StoreSlow => (OutOfReach, Fault::SessionStoreLatency, "Redis answers too slowly"),
-            Trouble::StoreFailed => (OutOfReach, Fault::StoreUnavailable, "Redis answers with an error"),
-            Trouble::StoreChanged => (NotToBeTrusted, Fault::StoreUnavailable, "the store is not ours"),
-            Trouble::StoreUnsafe => (NotToBeTrusted, Fault::StoreUnavailable, "the store may forget revocations"),
-            Trouble::RetentionTooShort => (
-                NotToBeTrusted,
-                Fault::StoreUnavailable,
-                "the service keeps revocations for less time than tokens live",
-            ),
-            Trouble::LeadTooShort => {
-                (NotToBeTrusted, Fault::StoreUnavailable, "the service's iat_lead is less than ours")
-            }
-            Trouble::ClockBehind => (NotToBeTrusted, Fault::StoreUnavailable, "the service's clock is behind ours"),
-        },
+        CheckFailure::NotSent => (OutOfReach, Cause::CheckNotSent),
+        CheckFailure::NoAnswer => (OutOfReach, Cause::CheckUnanswered),
+        CheckFailure::NoProof => (NotToBeTrusted, Cause::CheckUnproven),
+        CheckFailure::Service(trouble) => {
+            let reason = match trouble {
+                Trouble::StoreRefused | Trouble::StoreSlow | Trouble::StoreFailed => OutOfReach,
+                Trouble::StoreChanged
+                | Trouble::StoreUnsafe
+                | Trouble::RetentionTooShort
+                | Trouble::LeadTooShort
+                | Trouble::ClockBehind => NotToBeTrusted,
+            };
+            (reason, trouble.into())
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::admin::guard::Rates;
 use crate::audit::Audit;
 use crate::connections::{self, Limits};
 use crate::gate::Gate;
+use crate::issuers::Issuers;
 use crate::metrics::Metrics;
 use crate::oauth2::client::{Clients, ClientsError};
 use crate::options::OptionsError;
@@ -109,6 +110,7 @@ pub struct Shared {
     /// Places of bulk requests, held until their answers end.
     pub bulk: Arc<Semaphore>,
     pub signals: Signals,
+    pub issuers: Issuers,
     /// What is finished whoever hangs up. Its places bound it, not this.
     pub work: TaskTracker,
 }
@@ -154,6 +156,7 @@ impl Service {
         let shared = Shared {
             audit: Audit::new(Arc::clone(&store), ring, options.audit_retention),
             sessions,
+            issuers: Issuers::new(&options),
             rates: Rates::new(options.admin_rate, Instant::now()),
             options,
             secrets,

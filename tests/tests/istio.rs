@@ -17,7 +17,7 @@ use tests::{
 const SECRET: &str = "a-shared-secret-of-the-tests-long-enough";
 const LATEST: Duration = Duration::from_secs(10);
 
-/// The WasmPlugin of an overlay, as kustomize builds it.
+/// The WasmPlugin or TrafficExtension of an overlay, as kustomize builds it.
 fn plugin(overlay: &str) -> Value {
     let kubectl = project().join(".venv/bin/kubectl");
     let output = Command::new(&kubectl)
@@ -28,10 +28,12 @@ fn plugin(overlay: &str) -> Value {
     assert!(output.status.success(), "run `make image`: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("kustomize writes UTF-8");
     let documents = serde_norway::Deserializer::from_str(&text);
-    documents
+    let mut plugins = documents
         .map(|document| Value::deserialize(document).expect("a document"))
-        .find(|document| document["kind"] == "WasmPlugin")
-        .expect("a WasmPlugin")
+        .filter(|document| document["kind"] == "WasmPlugin" || document["kind"] == "TrafficExtension");
+    let plugin = plugins.next().expect("a WasmPlugin or TrafficExtension");
+    assert!(plugins.next().is_none(), "{overlay} has the filter twice");
+    plugin
 }
 
 static GATEWAY: LazyLock<Value> = LazyLock::new(|| plugin("gateway"));
@@ -66,12 +68,14 @@ fn sha256(path: &Path) -> String {
     String::from_utf8_lossy(&output.stdout).split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// envoy.yaml with the filter as istiod writes it: named by namespace and name, the root after `pluginName`, no vm_id,
-/// variables of its own beside ours, and clusters by the names that Istio gives them.
+/// envoy.yaml with the filter as istiod writes it: named by namespace and name (from 1.30 on with what marks a WasmPlugin
+/// that was translated), the root after `pluginName`, no vm_id, variables of its own beside ours, and clusters by the names
+/// that Istio gives them.
 fn as_istio(bootstrap: String) -> String {
     let spec = &GATEWAY["spec"];
     let name = |pointer: &str| spec.pointer(pointer).and_then(Value::as_str).expect("a name").to_owned();
-    let full = format!("{}.portcullis", GATEWAY["metadata"]["namespace"].as_str().expect("a namespace"));
+    let namespace = GATEWAY["metadata"]["namespace"].as_str().expect("a namespace");
+    let full = format!("{namespace}.portcullis~istio-translated-wasmplugin");
     let mut edited = bootstrap;
     let mut replace = |old: &str, new: &str| {
         assert!(edited.contains(old), "the bootstrap has no `{old}`");
@@ -173,7 +177,7 @@ async fn the_filter_runs_as_istio_would_run_it() {
     assert!(passed.upstream_saw("authorization").is_empty());
 
     for (path, claims, status, code) in [
-        ("/api/admin", json!({}), 401, "INVALID_CLAIM"),
+        ("/api/admin", json!({}), 403, "CLAIM_INSUFFICIENT"),
         ("/api/orders", json!({ "aud": "another" }), 401, "INVALID_AUDIENCE"),
         ("/elsewhere", json!({}), 403, "ROUTE_UNMATCHED"),
     ] {
@@ -208,6 +212,8 @@ async fn the_filter_runs_as_istio_would_run_it() {
     // Labels as the shipped stats tags make them, and under Istio's longer name of the plugin too.
     let metrics = stack.envoy.prometheus().await;
     assert!(metrics.contains("portcullis_requests{outcome=\"admitted\",fault=\"none\",rule=\"api\""), "{metrics}");
+    let counter = "envoy_wasm_ingress_portcullis_istio_translated_wasmplugin_vm_reload";
+    assert!(metrics.contains(&format!("{counter}{{}} 0")), "the alert on restarts asks for {counter}: {metrics}");
     stack.envoy.process().assert_running();
     let log = stack.envoy.process().log();
     assert!(!log.contains(SECRET), "the log tells the secret");
@@ -217,13 +223,23 @@ async fn the_filter_runs_as_istio_would_run_it() {
 #[test]
 fn every_overlay_gives_the_same_filter_to_another_place() {
     let gateway = &GATEWAY["spec"];
-    for (overlay, place) in [("sidecar", "selector"), ("waypoint", "targetRefs")] {
-        let spec = &plugin(overlay)["spec"];
-        assert!(!spec[place].is_null(), "{overlay} has no {place}");
-        for field in ["pluginConfig", "vmConfig", "sha256", "url", "phase", "failStrategy"] {
-            assert_eq!(spec[field], gateway[field], "{overlay}: {field}");
+    for (overlay, place) in [("gateway", "targetRefs"), ("sidecar", "selector"), ("waypoint", "targetRefs")] {
+        let plugin = plugin(overlay);
+        let extension = self::plugin(&format!("{overlay}-traffic-extension"));
+        assert_eq!((&plugin["kind"], &extension["kind"]), (&json!("WasmPlugin"), &json!("TrafficExtension")));
+        assert!(!plugin["spec"][place].is_null(), "{overlay} has no {place}");
+        let namespace = if overlay == "gateway" { "ingress" } else { "shop" };
+        for one in [&plugin, &extension] {
+            assert_eq!(one["metadata"]["namespace"], namespace, "{overlay}");
+        }
+        for field in ["pluginConfig", "pluginName", "imagePullPolicy", "vmConfig", "sha256", "url", "failStrategy"] {
+            assert!(!gateway[field].is_null(), "{field}");
+            assert_eq!(plugin["spec"][field], gateway[field], "{overlay}: {field}");
+            assert_eq!(extension["spec"]["wasm"][field], gateway[field], "{overlay}-traffic-extension: {field}");
+        }
+        assert_eq!(plugin["spec"]["phase"], gateway["phase"], "{overlay}");
+        for field in ["phase", "selector", "targetRefs", "match"] {
+            assert_eq!(extension["spec"][field], plugin["spec"][field], "{overlay}-traffic-extension: {field}");
         }
     }
-    let elsewhere = [&plugin("sidecar")["metadata"]["namespace"], &plugin("waypoint")["metadata"]["namespace"]];
-    assert_eq!(elsewhere, ["shop", "shop"]);
 }

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use crate::b64;
+use crate::cause::Cause;
 use crate::config::{WebsocketEncoding, WebsocketSource};
-use crate::fault::{Denial, Fault};
+use crate::fault::Denial;
 use crate::headers::is_token;
 use crate::invalid::Invalid;
 use crate::request::Request;
@@ -55,20 +56,19 @@ impl WebsocketTokens {
     /// # Errors
     /// `TokenMalformed` outside a handshake, without another subprotocol, and where it is not encoded as it should be.
     pub fn decode<'a>(&self, place: usize, written: &'a [u8], request: &Request<'_>) -> Result<Cow<'a, [u8]>, Denial> {
-        let malformed = |cause: &'static str| Denial::new(Fault::TokenMalformed, cause);
         if !is_handshake(request) {
-            return Err(malformed("a subprotocol holds a token, and the request opens no WebSocket"));
+            return Err(Cause::SubprotocolWithoutHandshake.into());
         }
         // The server is to choose one (RFC 6455 section 4.2.2), and a browser fails the connection where it chooses none.
         let mut all = request.header_values(HEADER.as_bytes()).flat_map(subprotocols);
         if !all.any(|subprotocol| self.token(subprotocol).is_none()) {
-            return Err(malformed("there is no subprotocol beside the token for the server to choose"));
+            return Err(Cause::SubprotocolAlone.into());
         }
         match self.0.get(place).map(|form| form.encoding) {
             Some(WebsocketEncoding::Plain) => Ok(Cow::Borrowed(written)),
             Some(WebsocketEncoding::Base64url) | None => {
                 let decoded = b64::decode(written);
-                decoded.map(Cow::Owned).map_err(|_| malformed("the token in a subprotocol is not canonical base64url"))
+                decoded.map(Cow::Owned).map_err(|_| Cause::SubprotocolNotBase64.into())
             }
         }
     }
@@ -112,6 +112,7 @@ fn is_handshake(request: &Request<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::Fault;
     use crate::request::Pair;
 
     const KUBERNETES: &str = "base64url.bearer.authorization.k8s.io.";

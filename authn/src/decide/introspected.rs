@@ -1,15 +1,17 @@
-//! Opaque tokens on their way to being verified: whom a rule asks about one, and what an answer makes of it.
+//! Opaque tokens on their way to being verified: whom a rule asks about one, and what an answer makes of it. JWTs that are
+//! introspected too are `confirmed`'s matter.
 use std::cell::Cell;
 use std::rc::Rc;
 
 use super::{DEFAULT_IAT_LEAD, Questions, Unverifiable, Verified, unknown_issuer};
+use crate::cause::Cause;
 use crate::claims;
 use crate::config::RevocationMode;
-use crate::fault::{Denial, Fault};
-use crate::introspection::{Introspection, Reply, Unanswered};
+use crate::fault::Denial;
+use crate::introspection::{Failure, Introspection, Reply, Unanswered};
 use crate::json::Json;
 use crate::policy::{Issuer, Policy, Revocation};
-use crate::revocation::{self, Ask};
+use crate::revocation::{self, Ask, Whose};
 use crate::time::{Monotonic, Now, UnixSeconds};
 use wire::{Kind, RevocationKey};
 
@@ -34,16 +36,16 @@ impl Policy {
     /// for what is no token of theirs.
     pub fn introspecting(&self, rule: usize, token: &[u8]) -> Option<usize> {
         let rule = self.rules.get(rule)?;
-        let fits = |issuer: &usize| self.introspection(*issuer).is_some_and(|server| server.format().fits(token));
+        let fits = |issuer: &usize| self.introspection(*issuer).is_some_and(|server| server.is_opaque_of(token));
         rule.introspecting.iter().copied().find(fits)
     }
 
-    /// How this issuer is asked about its opaque tokens, if it is.
+    /// How this issuer is asked about its tokens, if it is.
     pub fn introspection(&self, issuer: usize) -> Option<&Introspection> {
         self.issuers.get(issuer)?.introspection.as_ref()
     }
 
-    /// The issuers that are asked about opaque tokens.
+    /// The issuers that are asked about tokens.
     pub fn introspected_issuers(&self) -> impl Iterator<Item = usize> + use<'_> {
         let is_asked = |(place, issuer): (usize, &Issuer)| issuer.introspection.is_some().then_some(place);
         self.issuers.iter().enumerate().filter_map(is_asked)
@@ -78,6 +80,10 @@ impl Policy {
         sent: Monotonic,
         now: Now,
     ) -> Result<Result<Verified, Denial>, Unanswered> {
+        // What an answer says is worth nothing for a JWT, whose signature speaks: see `confirm`.
+        if !self.introspection(issuer).is_some_and(|server| server.is_opaque_of(token)) {
+            return Err(Failure::NotUnderstood.into());
+        }
         Ok(reply.read()?.and_then(|response| self.active(issuer, token, &response, reply.body, sent, now)))
     }
 
@@ -91,7 +97,7 @@ impl Policy {
         now: Now,
     ) -> Result<Verified, Denial> {
         let issuer = self.issuers.get(place).ok_or_else(unknown_issuer)?;
-        let claims = response.as_object().ok_or_else(|| Denial::new(Fault::TokenMalformed, "not an object"))?;
+        let claims = response.as_object().ok_or_else(|| Denial::new(Cause::ResponseNotObject))?;
         let iat_lead = self.revocation().map_or(DEFAULT_IAT_LEAD, |revocation| revocation.iat_lead);
         let times = claims::check_introspected(issuer, iat_lead, claims, now.wall)?;
         let questions = match self.revocation() {
@@ -100,7 +106,8 @@ impl Policy {
                 // Nobody knows when it was issued: then every revocation of its user, client or issuer ends it, those
                 // too that a later login would survive.
                 let issued = times.issued.unwrap_or(UnixSeconds(0));
-                match Ask::new(revocation, &issuer.issuer, claims, token, None, Some(issued)) {
+                let whose = Whose { place, issuer: &issuer.issuer, identifiers: &issuer.identifiers };
+                match Ask::new(revocation, whose, claims, token, None, Some(issued)) {
                     Ok(ask) => Questions::Ask(ask.into()),
                     Err(denial) => Questions::Unaskable(denial),
                 }
@@ -115,6 +122,7 @@ impl Policy {
             window: times.window,
             questions,
             introspected: Some(Introspected { sent, ended: Cell::new(false) }),
+            confirmation: Cell::new(None),
             judged: Default::default(),
         })
     }
@@ -124,12 +132,11 @@ impl Policy {
         revocation: &Revocation,
         verified: &Verified,
     ) -> Result<Vec<(Kind, RevocationKey)>, Denial> {
-        let response = Json::parse(&verified.payload)
-            .map_err(|_| Denial::new(Fault::TokenMalformed, "the introspection response is not JSON"))?;
+        let response = Json::parse(&verified.payload).map_err(|_| Denial::new(Cause::ResponseNotObject))?;
         let (Some(claims), Some(issuer)) = (response.as_object(), self.issuers.get(verified.issuer)) else {
             return Err(unknown_issuer());
         };
-        revocation::keys(revocation, &issuer.issuer, claims, &verified.token, None)
+        revocation::keys(revocation, &issuer.issuer, &issuer.identifiers, claims, &verified.token, None)
     }
 }
 
@@ -137,7 +144,7 @@ impl Unverifiable {
     /// It says nothing by itself: this issuer is to be asked.
     pub fn opaque(issuer: usize) -> Self {
         // Were it ever sent, it is what an opaque token is without anybody to ask.
-        let denial = Denial::new(Fault::TokenMalformed, "the token is opaque");
+        let denial = Denial::new(Cause::TokenOpaque);
         Self { denial, awaits_keys_of: None, introspect: Some(issuer) }
     }
 }
@@ -152,11 +159,13 @@ impl Verified {
         if let Some(introspected) = &self.introspected {
             introspected.ended.set(true);
         }
+        self.confirmation.set(None);
     }
 
-    /// Is it an opaque token that was active when its issuer's server was last asked?
+    /// Was it active when its issuer's server was last asked?
     pub fn was_active(&self) -> bool {
-        self.introspected.as_ref().is_some_and(|introspected| !introspected.ended.get())
+        self.confirmation.get().is_some()
+            || self.introspected.as_ref().is_some_and(|introspected| !introspected.ended.get())
     }
 
     fn ask(&self) -> Option<&Rc<Ask>> {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Document;
+use crate::fault::Fault;
 use crate::policy::Policy;
 
 const SECRET: &str = "s3cret:/&= ü";
@@ -262,6 +263,114 @@ mod over_time {
         let of_one = active(&policy, at(0));
         assert_eq!((policy.introspecting(0, TOKEN), policy.introspecting(1, TOKEN)), (Some(0), Some(1)));
         assert!(policy.is_for_rule(&of_one, 0) && !policy.is_for_rule(&of_one, 1));
+    }
+
+    #[test]
+    fn a_jwt_waits_for_each_answer_anew_and_an_answer_shortens_its_time_and_never_prolongs_it() {
+        use serde_json::json;
+
+        use crate::alg::{Algorithm, Family};
+        use crate::b64;
+        use crate::credentials::Source;
+        use crate::decide::{Accepted, Entry, Peer, Standing};
+        use crate::engine::{BadSignature, Engine};
+        use crate::keys::Key;
+        use crate::request::Request;
+
+        struct Believes;
+        impl Engine for Believes {
+            fn verify(&self, _: &Key, _: Algorithm, _: &[u8], _: &[u8]) -> Result<(), BadSignature> {
+                Ok(())
+            }
+        }
+        struct Nobody;
+        impl Peer for Nobody {
+            fn address(&self) -> Option<std::net::IpAddr> {
+                None
+            }
+            fn certificate_sha256(&self) -> Option<Vec<u8>> {
+                None
+            }
+        }
+
+        let jwk = crate::vectors::public_jwk(Family::P256);
+        let introspection = introspection(&json!({ "of": "jwt", "format": null }));
+        let issuer = json!({
+            "issuer": "https://a", "audiences": "any", "skew": "0s", "algorithms": ["ES256"], "keys": [{ "jwk": jwk }],
+            "introspection": introspection,
+        });
+        let policy = compile(json!({ "issuers": [issuer], "rules": [{ "access": "required" }] })).unwrap();
+        let (from, until) = (at(0).wall.0, at(100).wall.0);
+        let payload = json!({ "iss": "https://a", "sub": "u", "iat": from, "exp": until });
+        let token = format!("{}.{}.c2ln", b64::encode(r#"{"alg":"ES256"}"#), b64::encode(payload.to_string()));
+        assert_eq!(policy.introspecting(0, token.as_bytes()), None, "it is no opaque token");
+        let header = format!("Bearer {token}");
+        let pairs: [(&[u8], &[u8]); 4] =
+            [(b":method", b"GET"), (b":path", b"/"), (b":authority", b"a"), (b"authorization", header.as_bytes())];
+        let request = Request::from_pairs(&pairs).unwrap();
+        let enter = || match policy.enter(&request) {
+            Entry::Token(entered) => entered,
+            Entry::Open { .. } | Entry::Denied { .. } => panic!("there is a token"),
+        };
+        assert_eq!(enter().source(), Source::Header(0));
+        let verified = std::rc::Rc::new(policy.verify(&Believes, &policy.keyrings(), &enter(), at(0)).unwrap());
+        let standing = |now: Now| -> Result<Standing, Denial> {
+            let accepted: Accepted = policy.accept(std::rc::Rc::clone(&verified), enter(), now, &Nobody)?;
+            policy.standing(accepted, now)
+        };
+        let must_introspect = |now: Now| matches!(standing(now), Ok(Standing::MustIntrospect(_)));
+        let is_admitted = |now: Now| matches!(standing(now), Ok(Standing::Admitted(_)));
+        let confirm = |body: &str, sent: Now| {
+            policy.confirm(&verified, &reply(200, "application/json", body), sent.monotonic, sent).unwrap()
+        };
+        assert!(must_introspect(at(0)) && !verified.was_active());
+
+        // As an opaque token's, the same answer is worth nothing.
+        let active = reply(200, "application/json", r#"{"active":true}"#);
+        assert!(policy.introspected(0, token.as_bytes(), &active, at(0).monotonic, at(0)).is_err());
+
+        confirm(r#"{"active":true}"#, at(0)).unwrap();
+        assert!(is_admitted(at(0)) && is_admitted(at(1)) && verified.was_active());
+        assert!(must_introspect(at(2)), "freshness is two seconds");
+        confirm(&json!({ "active": true, "exp": until + 1000 }).to_string(), at(98)).unwrap();
+        assert!(is_admitted(at(99)));
+        assert_eq!(standing(at(100)).err().unwrap().fault, Fault::JwtExpired, "the token's own exp holds");
+        confirm(&json!({ "active": true, "exp": at(51).wall.0 }).to_string(), at(50)).unwrap();
+        // The clock of this test goes back: an older answer does not displace a newer one.
+        assert!(must_introspect(at(50)));
+        verified.end();
+        confirm(&json!({ "active": true, "exp": at(51).wall.0 }).to_string(), at(50)).unwrap();
+        assert!(is_admitted(at(50)));
+        assert_eq!(standing(at(51)).err().unwrap().fault, Fault::JwtExpired, "the answer's exp is earlier");
+        assert_eq!(confirm(r#"{"active":false}"#, at(52)).unwrap_err().fault, Fault::SessionUnknown);
+        verified.end();
+        assert!(must_introspect(at(50)) && !verified.was_active());
+    }
+
+    #[test]
+    fn which_tokens_are_asked_about_and_their_format_must_fit() {
+        use serde_json::json;
+        let jwk = crate::vectors::public_jwk(crate::alg::Family::P256);
+        let compiled = |more: &serde_json::Value, keys: bool| {
+            let mut issuer = json!({ "issuer": "https://a", "audiences": "any", "introspection": introspection(more) });
+            if keys {
+                issuer["algorithms"] = json!(["ES256"]);
+                issuer["keys"] = json!([{ "jwk": jwk }]);
+            }
+            let compiled = compile(json!({ "issuers": [issuer], "rules": [{ "access": "required" }] }));
+            compiled.map(|_| ()).map_err(|invalid| invalid.field)
+        };
+        let format = || Err("issuers[0].introspection.format".to_owned());
+        assert_eq!(compiled(&json!({ "of": "jwt", "format": null }), true), Ok(()));
+        assert_eq!(compiled(&json!({ "of": "both" }), true), Ok(()));
+        assert_eq!(compiled(&json!({ "of": "opaque" }), false), Ok(()));
+        assert_eq!(compiled(&json!({ "of": "jwt" }), true), format());
+        assert_eq!(compiled(&json!({ "of": "both", "format": null }), true), format());
+        assert_eq!(compiled(&json!({ "format": null }), true), format());
+        for of in ["jwt", "both"] {
+            let more = if of == "jwt" { json!({ "of": of, "format": null }) } else { json!({ "of": of }) };
+            assert_eq!(compiled(&more, false), Err("issuers[0].algorithms".to_owned()), "{of} needs keys");
+        }
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub enum Algorithm {
     PS512,
     ES256,
     ES384,
+    ES512,
+    /// `Ed25519` of RFC 9864 is the same: other keys of EdDSA are not taken.
+    #[serde(alias = "Ed25519")]
     EdDSA,
     HS256,
     HS384,
@@ -24,13 +27,14 @@ pub enum Family {
     Rsa,
     P256,
     P384,
+    P521,
     Ed25519,
     /// Of one client, and of nobody else.
     Secret,
 }
 
 impl Algorithm {
-    pub const ALL: [Algorithm; 12] = [
+    pub const ALL: [Algorithm; 13] = [
         Algorithm::RS256,
         Algorithm::RS384,
         Algorithm::RS512,
@@ -39,6 +43,7 @@ impl Algorithm {
         Algorithm::PS512,
         Algorithm::ES256,
         Algorithm::ES384,
+        Algorithm::ES512,
         Algorithm::EdDSA,
         Algorithm::HS256,
         Algorithm::HS384,
@@ -55,6 +60,7 @@ impl Algorithm {
             Algorithm::PS512 => "PS512",
             Algorithm::ES256 => "ES256",
             Algorithm::ES384 => "ES384",
+            Algorithm::ES512 => "ES512",
             Algorithm::EdDSA => "EdDSA",
             Algorithm::HS256 => "HS256",
             Algorithm::HS384 => "HS384",
@@ -64,6 +70,7 @@ impl Algorithm {
 
     /// Case counts (RFC 7515 section 4.1.1).
     pub fn from_name(name: &str) -> Option<Self> {
+        let name = if name == "Ed25519" { "EdDSA" } else { name };
         Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
 
@@ -77,6 +84,7 @@ impl Algorithm {
             | Algorithm::PS512 => Family::Rsa,
             Algorithm::ES256 => Family::P256,
             Algorithm::ES384 => Family::P384,
+            Algorithm::ES512 => Family::P521,
             Algorithm::EdDSA => Family::Ed25519,
             Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => Family::Secret,
         }

@@ -13,25 +13,19 @@ pub const MAX_ID: usize = 2048;
 /// Times beyond are nonsense, and no longer exact.
 const MAX_TIME: f64 = 9_007_199_254_740_992.0;
 
-/// A claim twice is an error. Claims that are not here are not understood and so ignored.
+/// A claim twice is an error. Claims that are not here are not understood and so ignored. One that is null is absent.
 #[derive(Debug, Deserialize)]
 pub struct Claims {
     pub iss: String,
     aud: Audience,
     iat: f64,
-    #[serde(default, deserialize_with = "present")]
     exp: Option<f64>,
-    #[serde(default, deserialize_with = "present")]
     nbf: Option<f64>,
     pub jti: String,
     pub events: Members,
-    #[serde(default, deserialize_with = "present")]
     pub sub: Option<String>,
-    #[serde(default, deserialize_with = "present")]
     pub sid: Option<String>,
-    #[serde(default, deserialize_with = "present")]
     pub nonce: Option<IgnoredAny>,
-    #[serde(default, deserialize_with = "present")]
     pub sub_id: Option<Members>,
 }
 
@@ -210,11 +204,6 @@ impl<'de> Deserialize<'de> for Unique {
     }
 }
 
-/// Null is not absent.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,14 +234,12 @@ mod tests {
             assert!(read(json!({ name: null })).is_err(), "{name}");
         }
         for wrong in [
-            json!({ "sub": null }),
             json!({ "sub": 5 }),
             json!({ "sub": "" }),
             json!({ "sid": "" }),
             json!({ "sid": "x".repeat(MAX_ID + 1) }),
             json!({ "jti": "" }),
             json!({ "iat": "10000" }),
-            json!({ "exp": null }),
             json!({ "events": [] }),
             json!({ "aud": [5] }),
             json!({ "sub_id": "u" }),
@@ -310,7 +297,16 @@ mod tests {
     #[test]
     fn a_nonce_is_seen_whatever_it_is() {
         assert!(read(json!({})).unwrap().nonce.is_none());
-        assert!(read(json!({ "nonce": null })).unwrap().nonce.is_some());
-        assert!(read(json!({ "nonce": "n" })).unwrap().nonce.is_some());
+        for nonce in [json!("n"), json!(5), json!(false)] {
+            assert!(read(json!({ "nonce": nonce })).unwrap().nonce.is_some(), "{nonce}");
+        }
+    }
+
+    #[test]
+    fn an_optional_claim_that_is_null_is_absent() {
+        let claims =
+            read(json!({ "sub": null, "sid": null, "exp": null, "nbf": null, "nonce": null, "sub_id": null })).unwrap();
+        assert!(claims.sub.is_none() && claims.sid.is_none() && claims.sub_id.is_none() && !claims.has_exp());
+        assert!(claims.nonce.is_none() && claims.judge_times(NOW, MAX_AGE, SKEW).is_ok());
     }
 }

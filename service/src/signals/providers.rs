@@ -118,6 +118,11 @@ pub struct ProvidersError {
 }
 
 impl Providers {
+    /// The issuers whose tokens they may end.
+    pub fn subject_issuers(&self) -> impl Iterator<Item = &String> {
+        self.providers.iter().flat_map(Provider::subject_issuers)
+    }
+
     /// `issuers` are those for whom revocations are taken; any, if empty.
     ///
     /// # Errors
@@ -169,7 +174,7 @@ impl Provider {
             return wrong("logout", "is missing, and so is `events`: say which of them this provider may send".into());
         }
         for issuer in self.subject_issuers() {
-            if !issuers.is_empty() && !issuers.iter().any(|taken| taken == issuer) {
+            if !issuers.is_empty() && !issuers.iter().any(|taken| crate::tenants::is_issuer_or_tenant(taken, issuer)) {
                 let message = format!(
                     "ends tokens of {issuer:?}, for whom no revocations are taken: --issuer names {}",
                     issuers.join(", ")

@@ -62,6 +62,7 @@ impl ClientSecret {
             | Algorithm::PS512
             | Algorithm::ES256
             | Algorithm::ES384
+            | Algorithm::ES512
             | Algorithm::EdDSA => return false,
         };
         hmac::verify(&hmac::Key::new(mac, &self.0), message, signature).is_ok()

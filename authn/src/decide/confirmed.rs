@@ -1,0 +1,91 @@
+//! JWTs whose issuer's server is asked about them too (RFC 7662). Signature, claims, rule and binding are judged first, so
+//! that only a token that is good by itself is ever sent. The answer can end such a token and shorten it. It adds nothing:
+//! what counts and what is forwarded are the token's own claims.
+use std::rc::Rc;
+
+use super::{Accepted, Unverifiable, Verified, unknown_issuer};
+use crate::cause::Cause;
+use crate::claims::{self, Window};
+use crate::fault::Denial;
+use crate::introspection::{Introspection, Reply, Unanswered};
+use crate::json::Object;
+use crate::keyrings::Keyrings;
+use crate::policy::{Issuer, Policy};
+use crate::time::{Monotonic, Now};
+
+/// The server has called it active.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Confirmation {
+    /// When the question was sent.
+    sent: Monotonic,
+    /// What the answer leaves of the time in which the token counts.
+    window: Window,
+}
+
+impl Policy {
+    /// Is its server to be asked about this JWT, before anything else?
+    ///
+    /// # Errors
+    /// The answer that still counts has ended it.
+    pub(super) fn lacks_confirmation(&self, verified: &Verified, now: Now) -> Result<bool, Denial> {
+        let Some(server) = self.confirming(verified) else { return Ok(false) };
+        match verified.confirmation.get() {
+            Some(confirmation) if server.is_fresh(confirmation.sent, now.monotonic) => {
+                confirmation.window.check(now.wall).map(|()| false)
+            }
+            Some(_) | None => Ok(true),
+        }
+    }
+
+    fn confirming(&self, verified: &Verified) -> Option<&Introspection> {
+        let server = self.introspection(verified.issuer).filter(|server| server.asks_about_jwts());
+        server.filter(|_| !verified.is_opaque())
+    }
+
+    /// What a reply makes of a JWT that was asked about.
+    ///
+    /// # Errors
+    /// `Ok(Err(…))` is a "no", to be remembered as long as a yes would be. `Err` is no answer.
+    pub fn confirm(
+        &self,
+        verified: &Verified,
+        reply: &Reply<'_>,
+        sent: Monotonic,
+        now: Now,
+    ) -> Result<Result<(), Denial>, Unanswered> {
+        let response = match reply.read()? {
+            Ok(response) => response,
+            Err(denial) => return Ok(Err(denial)),
+        };
+        Ok(self.window_left(verified, response.as_object(), now).map(|window| {
+            if verified.confirmation.get().is_none_or(|earlier| earlier.sent <= sent) {
+                verified.confirmation.set(Some(Confirmation { sent, window }));
+            }
+        }))
+    }
+
+    fn window_left(&self, verified: &Verified, response: Option<&Object<'_>>, now: Now) -> Result<Window, Denial> {
+        let issuer: &Issuer = self.issuers.get(verified.issuer).ok_or_else(unknown_issuer)?;
+        let response = response.ok_or(Cause::ResponseNotObject)?;
+        let payload = verified.parse_payload()?;
+        let token = payload.as_object().ok_or(Cause::PayloadNotObject)?;
+        claims::check_confirmed(issuer, token, response, now.wall)
+    }
+
+    /// Is what was asked about still good, now that the answer is there? Its key may have left while the request waited.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn check_still_trusts(&self, verified: &Verified, keyrings: &Keyrings, now: Now) -> Result<(), Unverifiable> {
+        match verified.is_opaque() || self.still_trusts(verified, keyrings, now)? {
+            true => Ok(()),
+            false => Err(Denial::new(Cause::KidUnknown).into()),
+        }
+    }
+}
+
+impl Accepted {
+    pub fn verified(&self) -> &Rc<Verified> {
+        &self.verified
+    }
+}
