@@ -136,7 +136,9 @@ document! {
         /// Members of the header that must be this string, or one of these: at most 16.
         #[serde(default)]
         pub required_header: BTreeMap<String, OneOrMany<String>>,
-        /// Claims that a token of this issuer must have, whatever their value; null is none.
+        /// Claims that a token of this issuer must have, whatever their value; null is none, and an `auth_time` of 0 is none.
+        /// With `auth_time` here, a revocation of a user, client or issuer ends refreshed tokens as well: a token without it
+        /// counts by its `iat`.
         #[serde(default)]
         pub required_claims: Vec<String>,
     }
