@@ -35,7 +35,8 @@ pub enum Verdict {
 
 impl Ask {
     /// # Errors
-    /// [`Fault::InvalidClaim`] for a token that no revocation could be compared with.
+    /// [`Fault::InvalidClaim`] for a token that no revocation could be compared with, [`Fault::ClaimInsufficient`] for one that
+    /// none could name.
     pub(crate) fn new(
         revocation: &Revocation,
         issuer: &str,
@@ -56,7 +57,8 @@ impl Ask {
         let shared = keys.iter().filter(|(kind, _)| kind.is_shared()).count();
         let keys: Vec<RevocationKey> = keys.into_iter().map(|(_, key)| key).collect();
         if keys.is_empty() {
-            return Err(Denial::new(Fault::InvalidClaim, "the token has none of the claims that could end it"));
+            // Another token of the same issuer would have none either.
+            return Err(Denial::new(Fault::ClaimInsufficient, "the token has none of the claims that could end it"));
         }
         let digest = digest(&revocation.derived, &keys, issued);
         Ok(Self::of(keys, shared, issued, digest))

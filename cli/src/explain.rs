@@ -386,7 +386,7 @@ impl Trace<'_> {
                 issuer.max_lifetime.0, issuer.skew.0
             )
         });
-        let kind = if verified.is_opaque() { "kind" } else { "typ" };
+        let kind = if verified.is_opaque() { "kind" } else { "typ, kind" };
         self.step("claims", format!("{kind}, aud, required claims and times are accepted{lifetime}"));
         let window = verified.window();
         let (from, until) = (self.relative(window.from.0), self.relative(window.until.0));

@@ -11,6 +11,7 @@ mod document;
 mod explain;
 mod instant;
 mod jwks;
+mod known_issuers;
 mod log_filter;
 mod migrate;
 mod mint;
