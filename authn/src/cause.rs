@@ -246,8 +246,6 @@ causes! {
             "See `binding.user_agent`.";
         IssuedUnknown = "neither auth_time nor iat is there, and revocation needs one",
             "Have the issuer add `iat`, or switch `revocation` off for the rule.";
-        NothingToRevoke = "the token has none of the claims that could end it",
-            "Have the issuer add `jti`, `sid` or `sub`, or name other kinds in `revocation.kinds`.";
         AnswerContradicts = "the introspection answer contradicts the token",
             "The log's detail names the claim. The server answers about another token: look at the cluster that leads to it, and at caches before it.";
     }
@@ -256,6 +254,8 @@ causes! {
             "Compare the rule's `scopes` with `scope` or `scp` of the token.";
     }
     ClaimInsufficient {
+        NothingToRevoke = "the token has none of the claims that could end it",
+            "Have the issuer add `jti`, `sid` or `sub`, or name other kinds in `revocation.kinds`.";
         ClaimRefusedByRule = "a claim is not what the rule requires",
             "The log's detail names it: see the rule's `claims`.";
         NotRevocable = "the token cannot be revoked by a kind that the rule requires",

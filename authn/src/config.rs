@@ -596,7 +596,7 @@ choice! {
         /// For APIs. What bears no mark of any kind is taken for one.
         Access,
         /// For the client that the user logged in to (OpenID Connect Core section 2): with `at_hash`, `c_hash`, `s_hash`, or
-        /// a `nonce` where nothing says that it is an access token.
+        /// a `nonce` where no word, type or claim says that it is an access token.
         Id,
     }
 

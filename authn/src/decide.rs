@@ -12,7 +12,7 @@ use crate::claims;
 use crate::config::{Access, BindingMode, Encoding, RevocationMode};
 use crate::credentials::{Presented, Source};
 use crate::engine::Engine;
-use crate::fault::{Denial, Fault};
+use crate::fault::Denial;
 use crate::headers;
 use crate::host::Host;
 use crate::identifiers::Identifiers;

@@ -112,11 +112,12 @@ faults! {
         "The token was meant for another service: compare its `aud` with the issuer's `audiences`.";
     /// A claim that every token of the issuer must have is missing or not the one required, or one is of the wrong type.
     InvalidClaim = "INVALID_CLAIM", 401, 401, TOKEN, "a claim of the token is not acceptable",
-        "The log's cause names the claim. Compare the issuer's `required_claims` and `types` with what it sends.";
+        "The log's cause names the claim. Compare the issuer's `required_claims`, `types`, `token_kinds` and `access_types` with what it sends.";
     /// The token lacks a scope that the rule requires.
     ScopeInsufficient = "SCOPE_INSUFFICIENT", 403, 403, Some("insufficient_scope"), "the token's scope is insufficient",
         "The challenge names the scopes that the rule wants: the client has to ask for them, and the issuer to grant them.";
-    /// The token is good, and the rule's `claims` ask for what it does not have: a role, a group, a tenant.
+    /// The token is good, and the rule's `claims` ask for what it does not have (a role, a group, a tenant), or no revocation
+    /// that `revocable_by` demands could end it.
     ClaimInsufficient = "CLAIM_INSUFFICIENT", 403, 403, None, "the token does not grant this",
         "A new token would not help: the user or client has to be given the role, or the rule to ask for another. `explain` names the claim. No `error` is sent, since `insufficient_scope` would have clients ask for scopes.";
     /// The token, or its session, user, client, key or issuer, was revoked.

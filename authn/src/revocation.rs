@@ -48,7 +48,8 @@ pub(crate) struct Whose<'w> {
 
 impl Ask {
     /// # Errors
-    /// [`crate::fault::Fault::InvalidClaim`] for a token that no revocation could be compared with.
+    /// [`crate::fault::Fault::InvalidClaim`] for a token that no revocation could be compared with, [`crate::fault::Fault::ClaimInsufficient`] for one that
+    /// none could name.
     pub(crate) fn new(
         revocation: &Revocation,
         whose: Whose<'_>,
@@ -66,6 +67,7 @@ impl Ask {
         let shared = keys.iter().filter(|(kind, _)| kind.is_shared()).count();
         let keys: Vec<RevocationKey> = keys.into_iter().map(|(_, key)| key).collect();
         if keys.is_empty() {
+            // Another token of the same issuer would have none either.
             return Err(Denial::new(Cause::NothingToRevoke));
         }
         let digest = digest(&revocation.derived, &keys, issued);

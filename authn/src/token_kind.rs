@@ -60,24 +60,22 @@ impl TokenKinds {
         if let Some(Json::Object(_)) = claims.claim("events") {
             return Err(Denial::new(Cause::SecurityEvent));
         }
+        let has_access_claim = access_claims.iter().any(|name| claims.claim(name).is_some());
         let word = match self.word(claims)? {
             // RFC 9068 section 2.1: no other token has this type.
             None if typ.is_some_and(|typ| plain_type(typ) == "at+jwt") => Some((TokenKind::Access, "header.typ")),
+            None if has_access_claim => Some((TokenKind::Access, "access_claims")),
             word => word,
         };
         let hash = ID_TOKEN_HASHES.into_iter().find(|name| claims.claim(name).is_some());
-        // Some providers copy the `nonce` into access tokens, and say that they are such.
+        // Some providers copy the `nonce` into access tokens, and something says that they are such.
         let nonce = (word.is_none() && claims.claim("nonce").is_some()).then_some("nonce");
         let (kind, mark) = match (word, hash.or(nonce)) {
             (_, Some(mark)) => (TokenKind::Id, format!("it has `{mark}`")),
-            (Some((TokenKind::Id, name)), None) => (TokenKind::Id, format!("by `{name}`")),
-            (Some((TokenKind::Access, name)), None) => (TokenKind::Access, format!("by `{name}`")),
+            (Some((kind, name)), None) => (kind, format!("by `{name}`")),
             // Nothing tells, and it may be either.
             (None, None) if access_claims.is_empty() => return Ok(()),
-            (None, None) => match access_claims.iter().any(|name| claims.claim(name).is_some()) {
-                true => (TokenKind::Access, "by `access_claims`".to_owned()),
-                false => (TokenKind::Id, format!("it has none of {}", access_claims.join(", "))),
-            },
+            (None, None) => (TokenKind::Id, format!("it has none of {}", access_claims.join(", "))),
         };
         if self.accepted.contains(&kind) {
             return Ok(());
@@ -215,9 +213,18 @@ mod tests {
     fn without_any_claim_of_an_access_token_it_is_an_id_token() {
         let access_claims = vec!["azp".to_owned(), "client_id".to_owned()];
         let own = TokenKinds { access_claims, ..kinds(&[TokenKind::Access]) };
-        assert!(passes(&own, r#"{"azp":"a"}"#) && passes(&own, r#"{"client_id":"a"}"#));
+        // Azure AD B2C copies the nonce into access tokens.
+        for claims in [r#"{"azp":"a"}"#, r#"{"client_id":"a"}"#, r#"{"azp":"a","nonce":"n"}"#] {
+            assert!(passes(&own, claims), "{claims}");
+        }
         assert!(passes(&own, r#"{"typ":"Bearer"}"#) && typed(&own, Some("at+jwt"), "{}"));
-        for claims in [r#"{}"#, r#"{"azp":null}"#, r#"{"typ":"JWT"}"#, r#"{"azp":"a","at_hash":"x"}"#] {
+        for claims in [
+            r#"{}"#,
+            r#"{"azp":null}"#,
+            r#"{"typ":"JWT"}"#,
+            r#"{"azp":"a","at_hash":"x"}"#,
+            r#"{"azp":"a","token_use":"id"}"#,
+        ] {
             assert!(!passes(&own, claims), "{claims}");
         }
         let response = |text: &str| {

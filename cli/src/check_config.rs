@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::document::{self, Compiled, Found, Secrets};
 use crate::surroundings::Remark;
-use crate::{Outcome, kept_long_enough, say};
+use crate::{Outcome, kept_long_enough, known_issuers, say};
 
 #[derive(Args)]
 pub struct CheckConfig {
@@ -152,6 +152,9 @@ fn warnings(document: &Document) -> Vec<Warning> {
         if let Audiences::Any(_) = issuer.audiences {
             let message = "tokens that were meant for other services are accepted";
             warn(format!("issuers[{place}].audiences"), message.to_owned());
+        }
+        for (field, message) in known_issuers::remarks(issuer) {
+            warn(format!("issuers[{place}].{field}"), message);
         }
         if let Some(Tenants::Any(_)) = issuer.tenants {
             let message =

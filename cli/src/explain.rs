@@ -398,7 +398,7 @@ impl Trace<'_> {
                 issuer.max_lifetime.0, issuer.skew.0
             )
         });
-        let kind = if verified.is_opaque() { "kind" } else { "typ" };
+        let kind = if verified.is_opaque() { "kind" } else { "typ, kind" };
         self.step("claims", format!("{kind}, aud, required claims and times are accepted{lifetime}"));
         let window = verified.window();
         let until = window.until.0.min(window.login_until.0);

@@ -12,6 +12,7 @@ mod explain;
 mod instant;
 mod jwks;
 mod kept_long_enough;
+mod known_issuers;
 mod log_filter;
 mod migrate;
 mod mint;

@@ -219,6 +219,28 @@ fn what_the_filter_takes_and_somebody_should_look_at_is_a_warning() {
 }
 
 #[test]
+fn an_issuer_that_looks_like_a_provider_s_is_a_warning() {
+    let desk = Desk::new();
+    let fields = |change: &dyn Fn(&mut Value)| {
+        let file = desk.configuration(|document| change(&mut document["issuers"][0]));
+        let out = portcullis(&["check-config", &file, "--json"], &[SECRET]);
+        assert_eq!(out.status.code(), Some(0), "{}", stdout(&out));
+        let answer: Value = serde_json::from_str(&stdout(&out)).unwrap();
+        answer["configurations"][0]["warnings"].clone()
+    };
+    let warnings = fields(&|issuer| issuer["issuer"] = json!("https://login.microsoftonline.com/t/v2.0"));
+    assert_eq!(warnings[0]["field"], "issuers[0].issuer");
+    assert!(warnings[0]["message"].as_str().unwrap().contains("provider: entra"), "{warnings}");
+    let warnings = fields(&|issuer| {
+        issuer["issuer"] = json!("https://login.microsoftonline.com/t/v2.0");
+        issuer["provider"] = json!("entra");
+    });
+    assert_eq!(warnings, json!([]));
+    let warnings = fields(&|issuer| issuer["revocation_claims"] = json!({ "token": "id" }));
+    assert!(warnings[0]["message"].as_str().unwrap().contains("--token-claims"), "{warnings}");
+}
+
+#[test]
 fn a_configuration_inside_a_file_for_envoy_is_found_with_the_environment_that_it_will_have() {
     let desk = Desk::new();
     let text = std::fs::read_to_string(desk.configuration(|_| {})).unwrap();
