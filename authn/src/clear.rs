@@ -52,7 +52,7 @@ impl Policy {
         self.clear.has_loosely(name) || self.credentials.is_header_alias(name)
     }
 
-    /// What this request, as it came, says of the proxy round the filter.
+    /// What headers and host of this request, as it came, say of the proxy round the filter.
     pub fn missing_proxy_settings(&self, request: &Request<'_>) -> Settings {
         proxy_settings::missing(request, self.router.compares_hosts())
     }

@@ -97,16 +97,16 @@ impl Settings {
     }
 }
 
-/// The settings that this request, as it came, shows to be missing.
+/// The settings that a request, as it came, shows to be missing by its headers and host.
 pub fn missing(request: &Request<'_>, rules_compare_hosts: bool) -> Settings {
     let mut missing = Settings::default();
     if request.headers().iter().any(|(name, _)| name.contains(&b'_')) {
         missing = missing.with(Setting::HeadersWithUnderscores);
     }
-    if rules_compare_hosts {
-        missing = missing_for_host(request.authority(), missing);
+    match rules_compare_hosts {
+        true => missing_for_host(request.authority(), missing),
+        false => missing,
     }
-    missing_for_path(request.path(), missing)
 }
 
 fn missing_for_host(authority: &[u8], mut missing: Settings) -> Settings {
@@ -121,7 +121,9 @@ fn missing_for_host(authority: &[u8], mut missing: Settings) -> Settings {
     missing
 }
 
-fn missing_for_path(path: &[u8], mut missing: Settings) -> Settings {
+/// Those that a path shows, with its query or without. Only a path that is refused (PATH_SUSPICIOUS) shows any.
+pub fn missing_by_path(path: &[u8]) -> Settings {
+    let mut missing = Settings::default();
     let (path, _) = split_query(path);
     // `*` of OPTIONS, and the empty path of CONNECT: no proxy normalises them.
     if path.first() != Some(&b'/') {
@@ -154,6 +156,7 @@ fn missing_for_path(path: &[u8], mut missing: Settings) -> Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::PlainPath;
     use crate::request::Pair;
 
     fn names(path: &str, authority: &str, header: &str, hosts: bool) -> Vec<&'static str> {
@@ -163,7 +166,10 @@ mod tests {
             (b":authority", authority.as_bytes()),
             (header.as_bytes(), b"a_b"),
         ];
-        missing(&Request::from_pairs(&pairs).unwrap(), hosts).iter().map(Setting::name).collect()
+        let by_path = missing_by_path(path.as_bytes());
+        assert!(by_path.is_empty() || PlainPath::check(path.as_bytes()).is_err(), "{path} is not refused");
+        let missing = missing(&Request::from_pairs(&pairs).unwrap(), hosts);
+        Settings::from_bits(missing.bits() | by_path.bits()).iter().map(Setting::name).collect()
     }
 
     #[test]

@@ -13,6 +13,7 @@ use authn::introspection::Failure;
 use authn::introspections;
 use authn::key_source::KeySource;
 use authn::policy::{Policy, Revocation};
+use authn::proxy_settings::missing_by_path;
 use authn::request::Request;
 use authn::revocation::{Ask, Verdict};
 use authn::shared::{Namespace, SharedVerdicts};
@@ -237,7 +238,12 @@ impl Root {
                 self.metrics.request(Outcome::Open, Some(rule));
                 Next::Continue
             }
-            Entry::Denied { rule, denial } => self.refuse(stream, rule, &denial),
+            Entry::Denied { rule, denial } => {
+                if denial.fault == Fault::PathSuspicious {
+                    self.missing_settings.on_request(missing_by_path(request.path()), &mut self.metrics);
+                }
+                self.refuse(stream, rule, &denial)
+            }
             Entry::Token(entered) => self.on_token(stream, entered, patience, now),
         }
     }

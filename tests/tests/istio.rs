@@ -498,3 +498,47 @@ async fn a_readiness_probe_is_200_only_where_the_filter_judges() {
         std::fs::remove_file(file).expect("the file");
     }
 }
+
+/// Two filters of ours, as where a TrafficExtension is applied before its WasmPlugin is taken away.
+fn twice(bootstrap: String) -> String {
+    edited(&bootstrap, |manager| {
+        let filters = manager["http_filters"].as_array_mut().expect("filters");
+        let mut second = filters[0].clone();
+        second["name"] = json!("ingress.portcullis");
+        second["typed_config"]["config"]["name"] = json!("ingress.portcullis");
+        filters.insert(1, second);
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_filter_may_run_twice_while_it_keeps_the_token() {
+    let key = SigningKey::generate(Alg::ES256, "istio-2");
+    let upstream = Upstream::start().await;
+    let now = unix_now();
+    let token = key.mint(&json!({
+        "iss": "https://login.example.com", "aud": "orders", "sub": "alice", "iat": now, "exp": now + 600,
+    }));
+    for (keep, status) in [("keep", 200), ("remove", 401)] {
+        let filter = json!({
+            "issuers": [{
+                "issuer": "https://login.example.com", "audiences": ["orders"], "algorithms": ["ES256"],
+                "keys": [{ "jwk": key.public_jwk().expect("a public key") }],
+            }],
+            "forward": { "claims": [{ "claim": "sub", "header": "x-user-id" }], "token": keep },
+            "rules": [{ "access": "required" }],
+        });
+        let directory = Directory::new("istio-twice");
+        let mut options = EnvoyOptions::new(upstream.address(), upstream.address(), Some(filter));
+        options.edit = twice;
+        let envoy = Envoy::start(&directory, options).await;
+        for _ in 0..4 {
+            let request = Request::get("/api").bearer(&token).header("x-user-id", "root");
+            let answer = exchange(envoy.address(), &request).await.expect("an answer");
+            assert_eq!(answer.status, status, "{keep}: {}", answer.text());
+            match keep {
+                "keep" => assert_eq!(answer.upstream_saw("x-user-id"), ["alice"]),
+                _ => assert_eq!(answer.json()["code"], "TOKEN_MISSING"),
+            }
+        }
+    }
+}
