@@ -15,10 +15,14 @@ pub enum Algorithm {
     Ps512,
     Es256,
     Es384,
-    /// Ed25519 only; Ed448 is not there. RFC 9864's name for it, `Ed25519`, is not accepted: with two names for one
-    /// algorithm, "the header's `alg` equals the key's" would no longer be a comparison.
+    Es512,
+    /// Ed25519 only; Ed448 is not there. RFC 9864's name for it, `Ed25519`, is read as the same: names are compared as what
+    /// they mean, and a header with one fits a key with the other.
     EdDsa,
 }
+
+/// RFC 9864 section 2.2: EdDSA with a key of Ed25519.
+const ED25519: &str = "Ed25519";
 
 /// The kind of key that an algorithm needs. Keys of one family never verify for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,6 +31,7 @@ pub enum Family {
     Rsa,
     P256,
     P384,
+    P521,
     Ed25519,
 }
 
@@ -43,6 +48,7 @@ impl Algorithm {
         Algorithm::Ps512,
         Algorithm::Es256,
         Algorithm::Es384,
+        Algorithm::Es512,
         Algorithm::EdDsa,
     ];
 
@@ -60,12 +66,16 @@ impl Algorithm {
             Algorithm::Ps512 => "PS512",
             Algorithm::Es256 => "ES256",
             Algorithm::Es384 => "ES384",
+            Algorithm::Es512 => "ES512",
             Algorithm::EdDsa => "EdDSA",
         }
     }
 
     /// Case matters (RFC 7515 section 4.1.1).
     pub fn from_name(name: &str) -> Option<Self> {
+        if name == ED25519 {
+            return Some(Algorithm::EdDsa);
+        }
         Self::ALL.iter().copied().find(|algorithm| algorithm.name() == name)
     }
 
@@ -76,6 +86,7 @@ impl Algorithm {
             Algorithm::Ps256 | Algorithm::Ps384 | Algorithm::Ps512 => Family::Rsa,
             Algorithm::Es256 => Family::P256,
             Algorithm::Es384 => Family::P384,
+            Algorithm::Es512 => Family::P521,
             Algorithm::EdDsa => Family::Ed25519,
         }
     }
@@ -96,14 +107,29 @@ mod tests {
         for algorithm in Algorithm::ALL {
             assert_eq!(Algorithm::from_name(algorithm.name()), Some(*algorithm));
         }
-        assert_eq!(Algorithm::ALL.len(), 12);
+        assert_eq!(Algorithm::ALL.len(), 13);
+        assert_eq!(Algorithm::from_name("Ed25519"), Some(Algorithm::EdDsa));
     }
 
     #[test]
     fn knows_no_other_name_and_no_other_case() {
-        for name in
-            ["none", "None", "NONE", "", "hs256", "EDDSA", "Ed25519", "Ed448", "ES512", "ES256K", "RS1", " RS256"]
-        {
+        for name in [
+            "none",
+            "None",
+            "NONE",
+            "",
+            "hs256",
+            "EDDSA",
+            "ed25519",
+            "ED25519",
+            "Ed25519ph",
+            "Ed448",
+            "ES521",
+            "es512",
+            "ES256K",
+            "RS1",
+            " RS256",
+        ] {
             assert_eq!(Algorithm::from_name(name), None, "{name}");
         }
     }

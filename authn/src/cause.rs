@@ -181,7 +181,9 @@ causes! {
     }
     JwtTooLongLived {
         TooLongLived = "the time from its issue to exp is over max_lifetime",
-            "Counted from `auth_time` where there is one, else from `iat`.";
+            "Counted from `iat`, else from `auth_time`. Have the issuer grant shorter tokens.";
+        LoginTooOld = "auth_time is longer ago than max_session",
+            "The user has to log in anew, however young the token is.";
     }
     InvalidIssuer {
         IssMissing = "iss is missing",
@@ -210,14 +212,16 @@ causes! {
             "The log's detail names the member.";
         TypNotAccepted = "the header's typ is not accepted",
             "Compare it with the issuer's `types`. An ID token, or a token of another kind, is no access token.";
-        NotAccessToken = "the introspected token is not an access token",
-            "The log's detail names the member that says so. A refresh token or one that is bound to a key looks like this.";
+        NotAccessToken = "a claim says that the token is not an access token",
+            "The log's detail names it. A refresh token looks like this; for another word of your issuer's see `access_types`.";
+        KindRefused = "the token is of a kind that token_kinds has not",
+            "The log's detail says which kind and by what. Often a client sends its ID token in the place of the access token.";
+        SecurityEvent = "the token is a logout token or another security event",
+            "It has `events`: it is for a service that receives logouts, and never an access token.";
         ClaimMissing = "a claim that the issuer requires is missing",
             "The log's detail names it: see `required_claims`.";
         ClaimNotString = "a claim is not a string",
             "The log's detail names it.";
-        ClaimRefusedByRule = "a claim is not what the rule requires",
-            "The log's detail names it: see the rule's `claims`.";
         ClaimNotHeader = "a claim cannot be a header value",
             "The log's detail names it. Forward it with `encoding: base64url`.";
         ExpMissing = "exp is missing",
@@ -250,6 +254,12 @@ causes! {
     ScopeInsufficient {
         ScopeMissing = "the token lacks a scope that the rule requires",
             "Compare the rule's `scopes` with `scope` or `scp` of the token.";
+    }
+    ClaimInsufficient {
+        ClaimRefusedByRule = "a claim is not what the rule requires",
+            "The log's detail names it: see the rule's `claims`.";
+        NotRevocable = "the token cannot be revoked by a kind that the rule requires",
+            "The log's detail names the kind: the token has none of the claims for it. See the rule's `revocable_by`.";
     }
     SessionRevoked {
         Revoked = "the service says that it was ended",
@@ -342,6 +352,8 @@ causes! {
             "HTTP/2 defines no such header.";
         HeaderNameEmpty = "a header has no name",
             "HTTP allows none such.";
+        HostOddNumber = "the host ends in a number, and is not an IPv4 address of four decimal numbers",
+            "Some resolvers read `127.1`, `0x7f.1` or `2130706433` as an address.";
         HostBesideAuthority = "host beside :authority",
             "The backend could believe the other one.";
         PseudoHeaderRepeated = "a pseudo header is repeated",

@@ -4,7 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use wire::{Answer, RevocationKey, check::MAX_KEYS};
+use wire::{
+    Answer, RevocationKey,
+    check::{MAX_KEYS, Reply},
+};
 
 use crate::mac_hash::{MacMap, MacSet};
 use crate::revocation::{Ask, Verdict};
@@ -95,7 +98,8 @@ pub struct Resolved {
     pub ask: Rc<Ask>,
     /// When the oldest question that it rests on was sent: from then its freshness counts.
     pub sent: Monotonic,
-    pub verdict: Verdict,
+    /// `None`: the service keeps revocations for less time than such a token lives, so what it answers says nothing.
+    pub verdict: Option<Verdict>,
     pub waiters: Vec<Waiter>,
 }
 
@@ -220,12 +224,13 @@ impl Checks {
         Some(batch)
     }
 
-    /// The answers to a question, one for each of its keys, in order.
+    /// The reply to a question, with an answer for each of its keys, in order.
     ///
     /// # Errors
     /// The answers do not fit the question: all who waited for it must be refused.
-    pub fn answered(&mut self, flight: Flight, answers: &[Answer]) -> Result<Vec<Resolved>, Vec<Waiter>> {
+    pub fn answered(&mut self, flight: Flight, reply: &Reply) -> Result<Vec<Resolved>, Vec<Waiter>> {
         let Some(done) = self.take(flight) else { return Ok(Vec::new()) };
+        let answers = &reply.answers;
         if done.keys.len() != answers.len() {
             return Err(self.release(done.tokens));
         }
@@ -240,12 +245,13 @@ impl Checks {
             }
             // A key without an answer cannot be, since the question was made of these very keys; it would be a death.
             let answer = |key| by_key.get(key).copied().unwrap_or((done.sent, Answer::Dead));
-            for key in pending.ask.own_and_shared_keys().1 {
+            let is_kept = reply.keeps.covers(pending.ask.needs);
+            for key in pending.ask.own_and_shared_keys().1.iter().filter(|_| is_kept) {
                 self.recent.learn(*key, answer(key));
             }
             let sent = pending.ask.keys.iter().map(|key| answer(key).0).fold(done.sent, Monotonic::min);
             resolved.push(Resolved {
-                verdict: pending.ask.judge(pending.ask.keys.iter().map(|key| answer(key).1)),
+                verdict: is_kept.then(|| pending.ask.judge(pending.ask.keys.iter().map(|key| answer(key).1))),
                 sent,
                 waiters: pending.waiters,
                 ask: pending.ask,
@@ -362,13 +368,20 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wire::Retention;
+
+    const NEEDS: Retention = Retention { token: 600, login: 3600 };
+
+    fn reply(answers: &[Answer]) -> Reply {
+        Reply { keeps: NEEDS, answers: answers.to_vec() }
+    }
     use crate::time::UnixSeconds;
 
     const MS: u64 = 1_000_000;
 
     fn ask(name: u8) -> Rc<Ask> {
         let keys = vec![RevocationKey([name; 16]), RevocationKey([200; 16])];
-        Rc::new(Ask::of(keys, 0, UnixSeconds(100), [name; 16]))
+        Rc::new(Ask::of(keys, 0, UnixSeconds(100), NEEDS, [name; 16]))
     }
 
     fn checks() -> Checks {
@@ -392,9 +405,9 @@ mod tests {
             checks.join(waiter, ask(waiter as u8), at(2)).unwrap();
         }
         assert_eq!(checks.next_batch(Why::Waiters, at(2)), None, "two are under way");
-        let resolved = checks.answered(first.flight, &[Answer::Live, Answer::Live]).unwrap();
+        let resolved = checks.answered(first.flight, &reply(&[Answer::Live, Answer::Live])).unwrap();
         assert_eq!(resolved[0].waiters, [1]);
-        assert_eq!((resolved[0].verdict, resolved[0].sent), (Verdict::Live, at(0)));
+        assert_eq!((resolved[0].verdict, resolved[0].sent), (Some(Verdict::Live), at(0)));
         let third = checks.next_batch(Why::Waiters, at(3)).unwrap();
         assert_eq!((third.tokens, third.keys.len()), (3, 4), "the shared key is asked once");
         assert_eq!(checks.failed(second.flight), [2]);
@@ -410,8 +423,8 @@ mod tests {
         assert_eq!(batch.tokens, 1);
         checks.join(3, ask(1), at(1)).unwrap();
         assert_eq!(checks.next_batch(Why::Waiters, at(1)), None);
-        let resolved = checks.answered(batch.flight, &[Answer::Dead, Answer::Live]).unwrap();
-        assert_eq!((resolved[0].verdict, resolved[0].waiters.as_slice()), (Verdict::Dead, [1, 2, 3].as_slice()));
+        let resolved = checks.answered(batch.flight, &reply(&[Answer::Dead, Answer::Live])).unwrap();
+        assert_eq!((resolved[0].verdict, resolved[0].waiters.as_slice()), (Some(Verdict::Dead), [1, 2, 3].as_slice()));
         assert_eq!(checks.waiting(), 0);
     }
 
@@ -425,7 +438,7 @@ mod tests {
         assert_eq!((batch.tokens, checks.waiting()), (1, 0));
         checks.join(1, ask(1), at(1)).unwrap();
         assert_eq!(checks.next_batch(Why::Waiters, at(1)), None);
-        let resolved = checks.answered(batch.flight, &[Answer::Live, Answer::Live]).unwrap();
+        let resolved = checks.answered(batch.flight, &reply(&[Answer::Live, Answer::Live])).unwrap();
         assert_eq!((resolved.len(), resolved[0].waiters.as_slice()), (1, [1].as_slice()));
         for name in 0..20 {
             checks.anticipate(ask(name));
@@ -442,10 +455,10 @@ mod tests {
         checks.join(7, ask(2), at(0)).unwrap();
         let batch = checks.next_batch(Why::Waiters, at(0)).unwrap();
         assert_eq!(batch.tokens, 2);
-        let resolved = checks.answered(batch.flight, &[Answer::Live, Answer::Live, Answer::Dead]).unwrap();
+        let resolved = checks.answered(batch.flight, &reply(&[Answer::Live, Answer::Live, Answer::Dead])).unwrap();
         let seen: Vec<_> =
             resolved.iter().map(|one| (one.ask.digest[0], one.verdict, one.waiters.as_slice())).collect();
-        assert_eq!(seen, [(2, Verdict::Live, [7].as_slice()), (1, Verdict::Dead, [].as_slice())]);
+        assert_eq!(seen, [(2, Some(Verdict::Live), [7].as_slice()), (1, Some(Verdict::Dead), [].as_slice())]);
         checks.refresh(ask(3));
         let batch = checks.next_batch(Why::Tick, at(1)).unwrap();
         assert_eq!(batch.tokens, 1);
@@ -463,7 +476,7 @@ mod tests {
         assert_eq!(batch.tokens, 1);
         checks.join(8, ask(1), at(1)).unwrap();
         assert_eq!(checks.next_batch(Why::Tick, at(1)), None, "it is under way");
-        let resolved = checks.answered(batch.flight, &[Answer::Live, Answer::Live]).unwrap();
+        let resolved = checks.answered(batch.flight, &reply(&[Answer::Live, Answer::Live])).unwrap();
         assert_eq!(resolved[0].waiters, [7, 8]);
         // Who leaves takes the refresh along: nobody was there for it but them.
         checks.refresh(ask(2));
@@ -485,7 +498,7 @@ mod tests {
     /// A question with one key of its own and one that it shares with every other.
     fn sharing(name: u8) -> Rc<Ask> {
         let keys = vec![RevocationKey([name; 16]), RevocationKey([200; 16])];
-        Rc::new(Ask::of(keys, 1, UnixSeconds(100), [name; 16]))
+        Rc::new(Ask::of(keys, 1, UnixSeconds(100), NEEDS, [name; 16]))
     }
 
     #[test]
@@ -494,23 +507,23 @@ mod tests {
         checks.join(1, sharing(1), at(10)).unwrap();
         let batch = checks.next_batch(Why::Waiters, at(10)).unwrap();
         assert_eq!(batch.keys.len(), 2);
-        checks.answered(batch.flight, &[Answer::Live, Answer::Live]).unwrap();
+        checks.answered(batch.flight, &reply(&[Answer::Live, Answer::Live])).unwrap();
         checks.join(2, sharing(2), at(109)).unwrap();
         let batch = checks.next_batch(Why::Waiters, at(109)).unwrap();
         assert_eq!(batch.keys, [RevocationKey([2; 16])]);
-        let resolved = checks.answered(batch.flight, &[Answer::Live]).unwrap();
-        assert_eq!((resolved[0].verdict, resolved[0].sent), (Verdict::Live, at(10)));
+        let resolved = checks.answered(batch.flight, &reply(&[Answer::Live])).unwrap();
+        assert_eq!((resolved[0].verdict, resolved[0].sent), (Some(Verdict::Live), at(10)));
         // Having served does not make it younger.
         checks.join(3, sharing(3), at(110)).unwrap();
         let batch = checks.next_batch(Why::Waiters, at(110)).unwrap();
         assert_eq!(batch.keys.len(), 2);
-        let resolved = checks.answered(batch.flight, &[Answer::Live, Answer::Before(101)]).unwrap();
-        assert_eq!((resolved[0].verdict, resolved[0].sent), (Verdict::Dead, at(110)));
+        let resolved = checks.answered(batch.flight, &reply(&[Answer::Live, Answer::Before(101)])).unwrap();
+        assert_eq!((resolved[0].verdict, resolved[0].sent), (Some(Verdict::Dead), at(110)));
         // A death is served on as well.
         checks.join(4, sharing(4), at(120)).unwrap();
         let batch = checks.next_batch(Why::Waiters, at(120)).unwrap();
-        let resolved = checks.answered(batch.flight, &[Answer::Live]).unwrap();
-        assert_eq!((resolved[0].verdict, resolved[0].sent), (Verdict::Dead, at(110)));
+        let resolved = checks.answered(batch.flight, &reply(&[Answer::Live])).unwrap();
+        assert_eq!((resolved[0].verdict, resolved[0].sent), (Some(Verdict::Dead), at(110)));
     }
 
     #[test]
@@ -520,11 +533,11 @@ mod tests {
         let older = checks.next_batch(Why::Waiters, at(0)).unwrap();
         checks.join(2, sharing(2), at(1)).unwrap();
         let newer = checks.next_batch(Why::Waiters, at(1)).unwrap();
-        checks.answered(newer.flight, &[Answer::Live, Answer::Dead]).unwrap();
-        checks.answered(older.flight, &[Answer::Live, Answer::Live]).unwrap();
+        checks.answered(newer.flight, &reply(&[Answer::Live, Answer::Dead])).unwrap();
+        checks.answered(older.flight, &reply(&[Answer::Live, Answer::Live])).unwrap();
         checks.join(3, sharing(3), at(2)).unwrap();
         let batch = checks.next_batch(Why::Waiters, at(2)).unwrap();
-        assert_eq!(checks.answered(batch.flight, &[Answer::Live]).unwrap()[0].verdict, Verdict::Dead);
+        assert_eq!(checks.answered(batch.flight, &reply(&[Answer::Live])).unwrap()[0].verdict, Some(Verdict::Dead));
     }
 
     #[test]
@@ -533,11 +546,11 @@ mod tests {
         for number in 0..10_000u64 {
             let mut key = [0; 16];
             key[..8].copy_from_slice(&(number / 2).to_le_bytes());
-            let ask = Ask::of(vec![RevocationKey(key)], 1, UnixSeconds(1), key);
+            let ask = Ask::of(vec![RevocationKey(key)], 1, UnixSeconds(1), NEEDS, key);
             checks.join(1, Rc::new(ask), at(number)).unwrap();
             let batch = checks.next_batch(Why::Waiters, at(number)).unwrap();
             assert_eq!(batch.keys, [RevocationKey(key)]);
-            checks.answered(batch.flight, &[Answer::Live]).unwrap();
+            checks.answered(batch.flight, &reply(&[Answer::Live])).unwrap();
             assert!(checks.recent.answers.len() <= MAX_RECENT);
         }
     }
@@ -547,8 +560,8 @@ mod tests {
         let mut checks = checks();
         checks.join(1, ask(1), at(0)).unwrap();
         let batch = checks.next_batch(Why::Waiters, at(0)).unwrap();
-        assert_eq!(checks.answered(batch.flight, &[Answer::Live]).unwrap_err(), [1]);
-        assert!(checks.answered(batch.flight, &[Answer::Live, Answer::Live]).unwrap().is_empty());
+        assert_eq!(checks.answered(batch.flight, &reply(&[Answer::Live])).unwrap_err(), [1]);
+        assert!(checks.answered(batch.flight, &reply(&[Answer::Live, Answer::Live])).unwrap().is_empty());
     }
 
     #[test]
@@ -558,7 +571,7 @@ mod tests {
         let batch = checks.next_batch(Why::Waiters, at(0)).unwrap();
         checks.join(2, ask(1), at(1)).unwrap();
         checks.leave(1);
-        let resolved = checks.answered(batch.flight, &[Answer::Live, Answer::Live]).unwrap();
+        let resolved = checks.answered(batch.flight, &reply(&[Answer::Live, Answer::Live])).unwrap();
         assert_eq!(resolved[0].waiters, [2]);
     }
 
@@ -612,7 +625,7 @@ mod tests {
         for waiter in 0..1_000u32 {
             let mut digest = [0; 16];
             digest[..4].copy_from_slice(&waiter.to_be_bytes());
-            let ask = Ask::of(vec![RevocationKey(digest)], 0, UnixSeconds(1), digest);
+            let ask = Ask::of(vec![RevocationKey(digest)], 0, UnixSeconds(1), NEEDS, digest);
             checks.join(waiter, Rc::new(ask), at(0)).unwrap();
         }
         assert_eq!(checks.next_batch(Why::Waiters, at(0)).unwrap().keys.len(), MAX_KEYS);

@@ -1,4 +1,6 @@
 //! The registered claims (RFC 7519 section 4.1) and what a rule asks of claims. Signatures are `verify`'s matter.
+use wire::Kind;
+
 use crate::cause::Cause;
 use crate::fault::Denial;
 use crate::json::{Json, Number, Object};
@@ -11,6 +13,8 @@ use crate::time::UnixSeconds;
 pub struct Window {
     pub from: UnixSeconds,
     pub until: UnixSeconds,
+    /// When its login is too old, whatever `exp` says.
+    pub login_until: UnixSeconds,
 }
 
 /// The claims that every token of an issuer is judged by, once, when it is verified.
@@ -22,12 +26,19 @@ pub struct Times {
 }
 
 impl Window {
+    const ALWAYS: Self =
+        Self { from: UnixSeconds(0), until: UnixSeconds(u64::MAX), login_until: UnixSeconds(u64::MAX) };
+
     /// # Errors
-    /// [`crate::fault::Fault::JwtExpired`] or [`crate::fault::Fault::JwtNotYetValid`].
+    /// [`crate::fault::Fault::JwtExpired`], [`crate::fault::Fault::JwtTooLongLived`] or
+    /// [`crate::fault::Fault::JwtNotYetValid`].
     pub fn check(self, now: UnixSeconds) -> Result<(), Denial> {
         // RFC 7519 section 4.1.4: the current time must be before `exp`.
         if now >= self.until {
             return Err(Denial::new(Cause::ExpPassed));
+        }
+        if now >= self.login_until {
+            return Err(Denial::new(Cause::LoginTooOld));
         }
         if now < self.from {
             return Err(Denial::new(Cause::NotYetValid));
@@ -38,7 +49,7 @@ impl Window {
 
 /// `iss` of a payload whose signature is yet to be checked: it only selects whose keys may check it.
 pub(crate) fn unverified_issuer<'j>(payload: &'j Object<'_>) -> Result<&'j str, Denial> {
-    match payload.get("iss") {
+    match payload.claim("iss") {
         None => Err(Denial::new(Cause::IssMissing)),
         Some(Json::String(issuer)) => Ok(issuer),
         Some(_) => Err(Denial::new(Cause::IssNotString)),
@@ -48,9 +59,7 @@ pub(crate) fn unverified_issuer<'j>(payload: &'j Object<'_>) -> Result<&'j str, 
 /// Refuses what has expired, whoever signed it. What is no time at all is left for [`check_registered`].
 pub(crate) fn check_unexpired(issuer: &Issuer, payload: &Object<'_>, now: UnixSeconds) -> Result<(), Denial> {
     match numeric_date(payload, "exp", Round::Down) {
-        Ok(Some(exp)) => {
-            Window { from: UnixSeconds(0), until: UnixSeconds(exp.saturating_add(issuer.skew)) }.check(now)
-        }
+        Ok(Some(exp)) => Window { until: UnixSeconds(exp.saturating_add(issuer.skew)), ..Window::ALWAYS }.check(now),
         Ok(None) | Err(_) => Ok(()),
     }
 }
@@ -68,6 +77,7 @@ pub(crate) fn check_registered(
 ) -> Result<Times, Denial> {
     check_type(issuer, header)?;
     check_claims(issuer, payload)?;
+    issuer.kinds.check(header.typ.as_deref(), payload)?;
     check_times(issuer, iat_lead, payload, now)
 }
 
@@ -82,12 +92,13 @@ pub(crate) fn check_introspected(
     response: &Object<'_>,
     now: UnixSeconds,
 ) -> Result<Times, Denial> {
-    match response.get("iss") {
+    match response.claim("iss") {
         None => {}
         Some(Json::String(iss)) if *iss == issuer.issuer => {}
         Some(_) => return Err(Denial::new(Cause::IssOfAnother)),
     }
-    check_is_access_token(response)?;
+    // Servers answer `active` for refresh tokens too: RFC 7662 section 2.1 lets them.
+    issuer.kinds.check_introspected(response)?;
     check_claims(issuer, response)?;
     check_introspected_times(issuer, iat_lead, response, now)
 }
@@ -102,21 +113,23 @@ pub(crate) fn check_confirmed(
     response: &Object<'_>,
     now: UnixSeconds,
 ) -> Result<Window, Denial> {
-    check_is_access_token(response)?;
-    for name in ["iss", "sub", "jti"] {
+    issuer.kinds.check(None, response)?;
+    for name in ["iss", "sub", "jti", "sid"] {
         check_same(name, optional_string(token, name)?, optional_string(response, name)?)?;
     }
-    let client = |claims| Ok::<_, Denial>(optional_string(claims, "client_id")?.or(optional_string(claims, "azp")?));
-    check_same("client_id", client(token)?, client(response)?)?;
+    issuer.identifiers.check_same(token, response)?;
+    // RFC 7662 section 2.2 calls it so, whatever the token does.
+    let client = optional_string(response, "client_id")?.or(optional_string(response, "azp")?);
+    check_same("client_id", issuer.identifiers.find(Kind::Client, token)?, client)?;
     // RFC 8705 section 3.2: the server may know of a binding that the token does not show, and nobody checked that one.
-    if let Some(cnf) = response.get("cnf")
-        && token.get("cnf") != Some(cnf)
+    if let Some(cnf) = response.claim("cnf")
+        && token.claim("cnf") != Some(cnf)
     {
         return Err(Denial::with_detail(Cause::AnswerContradicts, "cnf"));
     }
     let until = numeric_date(response, "exp", Round::Down)?.map_or(u64::MAX, |exp| exp.saturating_add(issuer.skew));
     let from = numeric_date(response, "nbf", Round::Up)?.map_or(0, |nbf| nbf.saturating_sub(issuer.skew));
-    let window = Window { from: UnixSeconds(from), until: UnixSeconds(until) };
+    let window = Window { from: UnixSeconds(from), until: UnixSeconds(until), ..Window::ALWAYS };
     window.check(now).map(|()| window)
 }
 
@@ -128,32 +141,11 @@ fn check_same(name: &'static str, ours: Option<&str>, theirs: Option<&str>) -> R
     }
 }
 
-/// Servers answer `active` for refresh tokens too (RFC 7662 section 2.1 lets them), each in words of its own: RFC 6749's
-/// `token_type`, Keycloak's `typ`, Hydra's `token_use`. What is none of the known words for an access token that whoever
-/// bears it may use is refused: a DPoP token would be one that nobody checks.
-fn check_is_access_token(response: &Object<'_>) -> Result<(), Denial> {
-    const WORDS: [(&str, &[&str]); 3] = [
-        ("token_type", &["bearer", "access_token", "urn:ietf:params:oauth:token-type:access_token"]),
-        ("token_use", &["access_token", "access"]),
-        ("typ", &["bearer", "at+jwt", "jwt", "access_token"]),
-    ];
-    for (name, accepted) in WORDS {
-        if let Some(word) = optional_string(response, name)?
-            && !accepted.contains(&plain_type(word).as_str())
-        {
-            return Err(Denial::with_detail(Cause::NotAccessToken, name));
-        }
-    }
-    Ok(())
-}
-
 fn check_claims(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Denial> {
     check_audience(issuer, payload)?;
-    for name in ["sub", "jti", "sid", "client_id", "azp"] {
-        optional_string(payload, name)?;
-    }
+    issuer.identifiers.check(payload)?;
     for name in &issuer.required_claims {
-        if payload.get(name).is_none() {
+        if payload.claim(name).is_none() {
             return Err(Denial::with_detail(Cause::ClaimMissing, name.clone()));
         }
     }
@@ -191,7 +183,7 @@ pub(crate) fn plain_type(typ: &str) -> String {
 fn check_audience(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Denial> {
     let Some(accepted) = &issuer.audiences else { return Ok(()) };
     let is_ours = |audience: &str| accepted.iter().any(|ours| ours == audience);
-    let found = match payload.get("aud") {
+    let found = match payload.claim("aud") {
         None => return Err(Denial::new(Cause::AudMissing)),
         Some(Json::String(audience)) => is_ours(audience),
         Some(Json::Array(audiences)) => {
@@ -226,8 +218,8 @@ fn check_introspected_times(
     let exp = match numeric_date(response, "exp", Round::Down)? {
         Some(exp) => exp,
         None => {
-            let auth_time = numeric_date(response, "auth_time", Round::Down)?;
-            let issued = auth_time.or(numeric_date(response, "iat", Round::Down)?);
+            let iat = numeric_date(response, "iat", Round::Down)?;
+            let issued = iat.or(auth_time(response)?);
             issued.unwrap_or(now.0).saturating_add(issuer.max_lifetime)
         }
     };
@@ -243,23 +235,32 @@ fn check_times_until(
 ) -> Result<Times, Denial> {
     let nbf = numeric_date(payload, "nbf", Round::Up)?;
     let iat = numeric_date(payload, "iat", Round::Down)?;
-    let auth_time = numeric_date(payload, "auth_time", Round::Down)?;
-    let issued = auth_time.or(iat);
+    let auth_time = auth_time(payload)?;
     let mut from = nbf.map_or(0, |nbf| nbf.saturating_sub(issuer.skew));
     for stamp in [iat, auth_time].into_iter().flatten() {
         from = from.max(stamp.saturating_sub(iat_lead));
     }
     let times = Times {
-        window: Window { from: UnixSeconds(from), until: UnixSeconds(exp.saturating_add(issuer.skew)) },
-        issued: issued.map(UnixSeconds),
+        window: Window {
+            from: UnixSeconds(from),
+            until: UnixSeconds(exp.saturating_add(issuer.skew)),
+            login_until: UnixSeconds(auth_time.map_or(u64::MAX, |auth_time| {
+                auth_time.saturating_add(issuer.max_session).saturating_add(issuer.skew)
+            })),
+        },
+        issued: auth_time.or(iat).map(UnixSeconds),
     };
     times.window.check(now)?;
-    // Revocations are kept for just this long: a token that outlives them would come back to life. Measured from
-    // `auth_time` where there is one, since that is what a revocation is compared with.
-    if exp.saturating_sub(issued.unwrap_or(now.0)) > issuer.max_lifetime {
+    // Revocations are kept for just these times ([`crate::retention`]): what outlives them would come back to life.
+    if exp.saturating_sub(iat.or(auth_time).unwrap_or(now.0)) > issuer.max_lifetime {
         return Err(Denial::new(Cause::TooLongLived));
     }
     Ok(times)
+}
+
+/// When the user logged in. Some issuers say 0 where they do not know.
+fn auth_time(payload: &Object<'_>) -> Result<Option<u64>, Denial> {
+    Ok(numeric_date(payload, "auth_time", Round::Down)?.filter(|auth_time| *auth_time != 0))
 }
 
 #[derive(Clone, Copy)]
@@ -275,7 +276,7 @@ const LAST_SECOND: u64 = 253_402_300_799;
 /// could mean.
 fn numeric_date(payload: &Object<'_>, name: &'static str, round: Round) -> Result<Option<u64>, Denial> {
     let refused = |cause| Denial::with_detail(cause, name);
-    let seconds = match payload.get(name) {
+    let seconds = match payload.claim(name) {
         None => return Ok(None),
         Some(Json::Number(Number::Unsigned(seconds))) => *seconds,
         Some(Json::Number(Number::Negative(_))) => return Err(refused(Cause::TimeNegative)),
@@ -302,7 +303,7 @@ fn numeric_date(payload: &Object<'_>, name: &'static str, round: Round) -> Resul
 
 /// Absent and malformed are two cases: a `sub` that is a number must not be read as no `sub`.
 pub(crate) fn optional_string<'j>(payload: &'j Object<'_>, name: &'static str) -> Result<Option<&'j str>, Denial> {
-    match payload.get(name) {
+    match payload.claim(name) {
         None => Ok(None),
         Some(Json::String(value)) => Ok(Some(value)),
         Some(_) => Err(Denial::with_detail(Cause::ClaimNotString, name)),
@@ -321,7 +322,7 @@ pub(crate) fn check_scopes(all: &[String], any: &[String], payload: &Object<'_>)
     // Both are read: `scope` per RFC 8693 section 4.2, and the `scp` that some providers use in its place.
     let mut granted: Vec<&str> = Vec::new();
     for name in ["scope", "scp"] {
-        match payload.get(name) {
+        match payload.claim(name) {
             None => {}
             Some(Json::String(words)) => granted.extend(words.split(' ').filter(|word| !word.is_empty())),
             Some(Json::Array(members)) => {
@@ -341,7 +342,8 @@ pub(crate) fn check_scopes(all: &[String], any: &[String], payload: &Object<'_>)
 }
 
 /// # Errors
-/// [`crate::fault::Fault::InvalidClaim`] when the condition does not hold.
+/// [`crate::fault::Fault::ClaimInsufficient`] when the condition does not hold: another token of the same user would not
+/// help.
 pub(crate) fn check_condition(condition: &Condition, payload: &Json<'_>) -> Result<(), Denial> {
     let value = payload.path(&condition.claim);
     let holds = match &condition.test {

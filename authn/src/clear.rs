@@ -3,6 +3,7 @@
 use crate::headers::is_token;
 use crate::host::Host;
 use crate::policy::Policy;
+use crate::proxy_settings::{self, Settings};
 use crate::request::Request;
 
 /// One change to the request.
@@ -49,6 +50,11 @@ impl Policy {
     /// Does a header of this name go from every request, whatever is in it?
     pub fn is_cleared(&self, name: &[u8]) -> bool {
         self.clear.has_loosely(name) || self.credentials.is_header_alias(name)
+    }
+
+    /// What this request, as it came, says of the proxy round the filter.
+    pub fn missing_proxy_settings(&self, request: &Request<'_>) -> Settings {
+        proxy_settings::missing(request, self.router.compares_hosts())
     }
 
     /// Rules compare the host in one form, and the proxy routes by what the client wrote. So that both see the same host,

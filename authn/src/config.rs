@@ -48,14 +48,19 @@ document! {
         /// What the upstream is told about the token, unless a rule says otherwise.
         #[serde(default)]
         pub forward: Forward,
-        /// Remove request headers by which some backends take another host, path, prefix or method than the one that was
-        /// matched: X-Forwarded-Host, X-Original-URL, X-HTTP-Method-Override and those that docs/overrides.md lists.
+        /// Remove request headers by which some backends take another host, path, prefix, method or scheme than that of the
+        /// request: X-Forwarded-Host, X-Original-URL, X-HTTP-Method-Override and those that docs/overrides.md lists.
         /// Default true.
         #[serde(default = "default_true")]
         pub remove_override_headers: bool,
         /// Those of them that stay: headers that a trusted proxy in front of this one sets itself, whatever the client sent.
         #[serde(default)]
         pub keep_override_headers: Vec<String>,
+        /// Parameters that are removed from the query of every request, in every spelling that a backend could take for the
+        /// same name: those by which a backend takes another method or path than that of the request line, such as _method.
+        /// At most 16.
+        #[serde(default)]
+        pub remove_query_parameters: Vec<String>,
         /// How refusals look.
         #[serde(default)]
         pub faults: Faults,
@@ -71,12 +76,19 @@ document! {
     pub struct Issuer {
         /// The name in rules, logs and metrics: letters, digits, `-`, `_`. Default: the issuer's place, `issuer-0` and so on.
         pub name: Option<String>,
-        /// The exact `iss` (RFC 7519 section 4.1.1), compared byte by byte.
+        /// Whose tokens these are: sets what is known of them, wherever the fields below do not say otherwise. docs/providers
+        /// has a page for each.
+        pub provider: Option<Provider>,
+        /// The exact `iss` (RFC 7519 section 4.1.1), compared byte by byte. One segment of its path may be `{tenant}`, as in
+        /// `https://login.microsoftonline.com/{tenant}/v2.0`: then each tenant's `iss` is an issuer of its own.
         pub issuer: String,
+        /// What `{tenant}` may be: a list of 1 to 1024, or `any` in so many words. Each is 1 to 128 characters of A-Z, a-z, 0-9,
+        /// `-`, `.`, `_`, `~`, compared byte by byte. Required with `{tenant}`.
+        pub tenants: Option<Tenants>,
         /// The values of `aud` that are accepted, or `any` in so many words.
         pub audiences: Audiences,
-        /// The algorithms accepted from this issuer (RFC 7518 section 3.1; RFC 8037). At least one, unless all of its tokens
-        /// are opaque.
+        /// The algorithms accepted from this issuer (RFC 7518 section 3.1; RFC 8037; `Ed25519` of RFC 9864 is EdDSA). At least
+        /// one, unless all of its tokens are opaque.
         #[serde(default)]
         pub algorithms: Vec<String>,
         /// Keys written here. Exactly one of `keys` and `jwks`, or neither where `introspection` stands alone.
@@ -87,25 +99,55 @@ document! {
         /// The issuer is asked about its opaque tokens (RFC 7662). It may have JWTs beside them; those are never asked about.
         pub introspection: Option<Introspection>,
         /// How long after `exp`, and before `nbf`, a token is still taken for valid; whole seconds, at most 300s. A future
-        /// `iat` is capped by `revocation.iat_lead` instead.
+        /// `iat` or `auth_time` is capped by `revocation.iat_lead` instead.
         #[serde(default = "default_skew")]
         pub skew: ConfigDuration,
-        /// The longest time from a token's issue (`auth_time` where present, else `iat`) to its `exp`; whole seconds, 1s to
-        /// 366d. Revocations are kept this long.
+        /// The longest time from a token's issue (`iat`, else `auth_time`) to its `exp`; whole seconds, 1s to 366d. At most
+        /// the service's `--max-lifetime`: revocations of single tokens are kept this long.
         #[serde(default = "default_max_lifetime")]
         pub max_lifetime: ConfigDuration,
+        /// The longest time from a login (`auth_time`) to the last use of a token of it; whole seconds, 1s to 366d. At most
+        /// the service's `--max-session`: revocations of sessions, users, clients and issuers are kept this long. Tokens
+        /// without `auth_time` have no such bound.
+        #[serde(default = "default_max_session")]
+        pub max_session: ConfigDuration,
         /// The values of the header `typ` that are accepted, without regard to case and without `application/`. Default:
         /// `JWT` and `at+jwt`, and an absent `typ`. When given, an absent `typ` is refused.
         pub types: Option<Vec<String>>,
+        /// The kinds of tokens that are taken from this issuer. A logout, refresh or other token is refused in any case, by
+        /// its claims `typ`, `token_use`, `token_type` and `events`. Default: the provider's, else `access`.
+        pub token_kinds: Option<Vec<TokenKind>>,
+        /// What the claims `typ`, `token_use` and `token_type` say of an access token, besides the usual words; without
+        /// regard to case.
+        #[serde(default)]
+        pub access_types: Vec<String>,
+        /// Claims of which each access token of this issuer has one at least. A token without any, and without a word for
+        /// its kind, is taken for an ID token. Default: the provider's, else none.
+        pub access_claims: Option<Vec<String>>,
+        /// The claims that name a token, its session, its user and its client, for revocation.
+        pub revocation_claims: Option<RevocationClaims>,
         /// The issuer pads the segments of its tokens (`=`), against RFC 7515 section 2. Then all of its JWTs must be so.
         #[serde(default)]
         pub padded: bool,
         /// Members of the header that must be this string, or one of these: at most 16.
         #[serde(default)]
         pub required_header: BTreeMap<String, OneOrMany<String>>,
-        /// Claims that a token of this issuer must have, whatever their value.
+        /// Claims that a token of this issuer must have, whatever their value; null is none.
         #[serde(default)]
         pub required_claims: Vec<String>,
+    }
+
+    /// The claims by which tokens are found that a revocation ends. Of several, the first that the token has counts.
+    pub struct RevocationClaims {
+        /// Default: `jti`, `uti`. The service must be told of others (`serve --token-claims`), or `revoke token` ends nothing.
+        /// Without any, a token is named by a digest of what was signed.
+        pub token: Option<ClaimNames>,
+        /// Default: the provider's, else `sid`, `session_state`, `origin_jti`.
+        pub session: Option<ClaimNames>,
+        /// Default: the provider's, else `sub`.
+        pub user: Option<ClaimNames>,
+        /// Default: the provider's, else `client_id`, `azp`, `cid`, `appid`.
+        pub client: Option<ClaimNames>,
     }
 
     /// One key, in exactly one of three forms.
@@ -115,7 +157,7 @@ document! {
         /// The one algorithm that this key is used with. Default: the JWK's `alg`, else every algorithm that the issuer
         /// lists and that fits the key.
         pub alg: Option<String>,
-        /// A public key as a JWK (RFC 7517): RSA, EC P-256 or P-384, OKP Ed25519.
+        /// A public key as a JWK (RFC 7517): RSA, EC P-256, P-384 or P-521, OKP Ed25519.
         pub jwk: Option<serde_json::Map<String, serde_json::Value>>,
         /// A public key as PEM (SubjectPublicKeyInfo, RFC 7468).
         pub pem: Option<String>,
@@ -256,12 +298,16 @@ document! {
         /// Scopes that the token must have (`scope` as a string per RFC 8693 section 4.2 or an array, or `scp`).
         #[serde(default)]
         pub scopes: Scopes,
-        /// Conditions on claims, all of which must hold.
+        /// Conditions on claims, all of which must hold; else CLAIM_INSUFFICIENT.
         #[serde(default)]
         pub claims: Vec<Condition>,
         /// What the token is bound to.
         #[serde(default)]
         pub binding: Binding,
+        /// Kinds by which a token must be revocable here: it has a claim that names each. `session`, `user`, `client`. One
+        /// that has not is CLAIM_INSUFFICIENT.
+        #[serde(default)]
+        pub revocable_by: Vec<RevocationKind>,
         /// Whether ended sessions are asked for. Default: `check` where the document has `revocation`, else `off`.
         pub revocation: Option<RevocationMode>,
         /// Replaces the document's `forward` for this rule.
@@ -309,7 +355,7 @@ document! {
         pub contains: Option<Scalar>,
         /// As `contains`, for at least one of these.
         pub contains_any: Option<Vec<Scalar>>,
-        /// The claim is there (true) or not there (false), whatever its value.
+        /// The claim is there (true) or not there (false), whatever its value. One that is null is not there.
         pub present: Option<bool>,
     }
 
@@ -366,7 +412,8 @@ document! {
         /// What is asked about each token. Default: all of them.
         #[serde(default = "default_kinds")]
         pub kinds: Vec<RevocationKind>,
-        /// The most that an issuer's clock may run ahead of ours: caps a future `iat`. The same as the service's. At most 60s.
+        /// The most that an issuer's clock may run ahead of ours: caps a future `iat` or `auth_time`. At most the service's
+        /// `--iat-lead`, and at most 60s.
         #[serde(default = "default_iat_lead")]
         pub iat_lead: ConfigDuration,
     }
@@ -503,6 +550,35 @@ choice! {
         Base64url,
     }
 
+    /// A well-known provider.
+    pub enum Provider {
+        /// Keycloak.
+        Keycloak,
+        /// Microsoft Entra ID, v1.0 and v2.0 tokens.
+        Entra,
+        /// Okta's custom authorization servers.
+        Okta,
+        /// Auth0, both token profiles.
+        Auth0,
+        /// Amazon Cognito user pools.
+        Cognito,
+        /// Google's ID tokens.
+        Google,
+        /// Firebase's ID tokens.
+        Firebase,
+        /// Tokens of Kubernetes' service accounts.
+        Kubernetes,
+    }
+
+    /// What a token is for.
+    pub enum TokenKind {
+        /// For APIs. What bears no mark of any kind is taken for one.
+        Access,
+        /// For the client that the user logged in to (OpenID Connect Core section 2): with `at_hash`, `c_hash`, `s_hash`, or
+        /// a `nonce` where nothing says that it is an access token.
+        Id,
+    }
+
     /// What happens to a CORS preflight.
     #[derive(Default)]
     pub enum CorsPreflight {
@@ -552,13 +628,13 @@ choice! {
 
     /// What a revocation can name.
     pub enum RevocationKind {
-        /// This token: `iss` and `jti`; without `jti`, a digest of what was signed.
+        /// This token: `iss` and `jti`, or what the issuer's `revocation_claims` name; without, a digest of what was signed.
         Token,
-        /// `iss` and `sid`.
+        /// `iss` and `sid`, or what the issuer's `revocation_claims` name.
         Session,
-        /// `iss` and `sub`.
+        /// `iss` and `sub`, or what the issuer's `revocation_claims` name.
         User,
-        /// `iss` and `client_id`, else `azp`.
+        /// `iss` and `client_id`, else `azp`, or what the issuer's `revocation_claims` name.
         Client,
         /// The key that verified the signature, by its RFC 7638 thumbprint.
         Key,
@@ -604,6 +680,24 @@ choice! {
 pub enum Audiences {
     Any(AnyWord),
     These(Vec<String>),
+}
+
+/// `any`, or a list of at least one.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
+#[serde(rename_all = "snake_case", untagged, expecting = "expected the word `any`, or a list of tenants")]
+pub enum Tenants {
+    Any(AnyWord),
+    These(Vec<String>),
+}
+
+/// A claim, or several in the order in which they are looked for. In a list, a list leads into nested objects.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
+#[serde(untagged, expecting = "expected a claim's name, or a list of names")]
+pub enum ClaimNames {
+    One(String),
+    Several(Vec<OneOrMany<String>>),
 }
 
 /// The word `any`.
@@ -684,6 +778,10 @@ fn default_max_lifetime() -> ConfigDuration {
     ConfigDuration::from_secs(24 * 60 * 60)
 }
 
+fn default_max_session() -> ConfigDuration {
+    ConfigDuration::from_secs(30 * 24 * 60 * 60)
+}
+
 fn default_jwks_timeout() -> ConfigDuration {
     ConfigDuration::from_secs(2)
 }
@@ -721,7 +819,7 @@ fn default_refresh_ahead() -> bool {
 }
 
 fn default_iat_lead() -> ConfigDuration {
-    ConfigDuration::from_secs(1)
+    ConfigDuration::from_secs(5)
 }
 
 fn default_kinds() -> Vec<RevocationKind> {

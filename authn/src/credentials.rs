@@ -13,10 +13,11 @@ use crate::request::Request;
 use crate::scan;
 
 use self::chunks::{Chunk, ChunkedCookie, Chunks};
-use self::spelling::SourceName;
+use self::spelling::{Reading, SourceName};
 use self::websocket::WebsocketTokens;
 
 mod chunks;
+mod compatible;
 mod spelling;
 mod websocket;
 
@@ -28,6 +29,8 @@ pub struct Credentials {
     header_names: HeaderNames,
     cookies: Vec<SourceName>,
     query: Vec<SourceName>,
+    /// Parameters that hold no token, and that no upstream is to see.
+    removed_query: Vec<SourceName>,
     /// Those of the cookies that may be in chunks.
     chunked: Vec<ChunkedCookie>,
     websocket: WebsocketTokens,
@@ -72,6 +75,7 @@ impl Credentials {
             header_names: HeaderNames::default(),
             cookies: Vec::new(),
             query: Vec::new(),
+            removed_query: Vec::new(),
             chunked: compile_chunked(cookies)?,
             websocket: WebsocketTokens::compile(websocket)?,
         };
@@ -93,13 +97,27 @@ impl Credentials {
                 .map_err(|message| Invalid::new(format!("cookies[{place}].name"), message))?;
         }
         for (place, name) in query.iter().enumerate() {
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-            let wrong = (name.is_empty() || !name.bytes().all(plain))
-                .then_some("has other characters than A–Z a–z 0–9 - . _ ~");
-            push_name(&mut compiled.query, name, wrong)
+            push_name(&mut compiled.query, name, wrong_parameter(name))
                 .map_err(|message| Invalid::new(format!("query[{place}]"), message))?;
         }
         Ok(compiled)
+    }
+
+    /// With parameters that are removed from every query, though they hold no token.
+    pub fn removing_parameters(mut self, names: &[String]) -> Result<Self, Invalid> {
+        const FIELD: &str = "remove_query_parameters";
+        if names.len() > MAX_SOURCES {
+            return Err(Invalid::new(FIELD, format!("has more than {MAX_SOURCES} entries")));
+        }
+        for (place, name) in names.iter().enumerate() {
+            let invalid = |message| Invalid::new(format!("{FIELD}[{place}]"), message);
+            let reading = Reading::of(name.as_bytes());
+            if self.query.iter().any(|own| own.is_read_as(&reading)) {
+                return Err(invalid("could be read as one of `tokens.query`, which is removed anyway"));
+            }
+            push_name(&mut self.removed_query, name, wrong_parameter(name)).map_err(invalid)?;
+        }
+        Ok(self)
     }
 
     /// None: no token anywhere. TOKEN_AMBIGUOUS: more than one, equal or not, good or not, or a header that is there
@@ -151,14 +169,14 @@ impl Credentials {
             && !self.headers.iter().any(|header| header.is_named(name))
     }
 
-    /// The path for the backend: without every parameter that is a token's or that some backend could read as one, the
-    /// rest byte for byte. None where the path has no such parameter.
+    /// The path for the backend: without every parameter that is a token's, is to be removed, or that some backend could
+    /// read as one of these, the rest byte for byte. None where the path has no such parameter.
     pub fn path_without_tokens(&self, path_with_query: &[u8]) -> Option<Vec<u8>> {
         let (path, query) = split_query(path_with_query);
-        let query = query.filter(|_| !self.query.is_empty())?;
+        let query = query.filter(|_| !self.query.is_empty() || !self.removed_query.is_empty())?;
         let is_removed = |part: &[u8]| {
-            let name = part.split(|byte| *byte == b'=').next().unwrap_or_default();
-            self.query.iter().any(|own| own.is_read_as(name))
+            let name = Reading::of(part.split(|byte| *byte == b'=').next().unwrap_or_default());
+            self.query.iter().chain(&self.removed_query).any(|own| own.is_read_as(&name))
         };
         let rest = without_parts(query, b'&', |parameter| match is_removed(parameter) {
             true => Kept::Nothing,
@@ -201,7 +219,8 @@ impl Credentials {
     /// Without the aliases, and without the cookies of the sources that `goes` names. None: nothing is to go.
     fn without_cookies(&self, value: &[u8], goes: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
         let is_alias = |name: &[u8]| {
-            self.cookies.iter().any(|own| own.is_read_as(name)) && !self.cookies.iter().any(|own| own.is(name))
+            let reading = Reading::of(name);
+            self.cookies.iter().any(|own| own.is_read_as(&reading)) && !self.cookies.iter().any(|own| own.is(name))
         };
         without_parts(value, b';', |cookie| {
             let (name, _) = split_cookie(cookie);
@@ -216,7 +235,9 @@ impl Credentials {
             without_parts(cookie, b',', |part| {
                 let is_other = !std::mem::take(&mut is_first);
                 let name = split_cookie(part).0;
-                let is_tokens = || self.cookies.iter().any(|own| own.is_read_as(name)) || self.chunk(name).is_some();
+                let reading = Reading::of(name);
+                let is_read_as = || self.cookies.iter().any(|own| own.is_read_as(&reading));
+                let is_tokens = || is_read_as() || self.chunk(name).is_some();
                 match is_other && is_tokens() {
                     true => Kept::Nothing,
                     false => Kept::All,
@@ -513,6 +534,11 @@ fn compile_chunked(cookies: &[CookieSource]) -> Result<Vec<ChunkedCookie>, Inval
         }
     }
     Ok(chunked)
+}
+
+fn wrong_parameter(name: &str) -> Option<&'static str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    (name.is_empty() || !name.bytes().all(plain)).then_some("has other characters than A–Z a–z 0–9 - . _ ~")
 }
 
 fn push_name(names: &mut Vec<SourceName>, name: &str, wrong: Option<&'static str>) -> Result<(), &'static str> {

@@ -15,13 +15,14 @@ use crate::engine::Engine;
 use crate::fault::{Denial, Fault};
 use crate::headers;
 use crate::host::Host;
+use crate::identifiers::Identifiers;
 use crate::json::{Json, Object};
 use crate::jws::{Padding, Unverified};
 use crate::keyrings::Keyrings;
 use crate::path::PlainPath;
 use crate::policy::{Forward, Policy, Rule};
 use crate::request::Request;
-use crate::revocation::{self, Ask, Verdict};
+use crate::revocation::{self, Ask, Verdict, Whose};
 use crate::time::{Monotonic, Now};
 
 pub use crate::claims::Window;
@@ -309,8 +310,10 @@ impl Policy {
         let questions = match self.revocation() {
             None => Questions::None,
             Some(revocation) => {
-                let (name, input) = (&issuer.issuer, unverified.signing_input());
-                match Ask::new(revocation, name, claims, input, Some(&thumbprint), times.issued) {
+                let whose =
+                    Whose { place, issuer: claims::unverified_issuer(claims)?, identifiers: &issuer.identifiers };
+                let input = unverified.signing_input();
+                match Ask::new(revocation, whose, claims, input, Some(&thumbprint), times.issued) {
                     Ok(ask) => Questions::Ask(Rc::new(ask)),
                     Err(denial) => Questions::Unaskable(denial),
                 }
@@ -318,7 +321,8 @@ impl Policy {
         };
         // While the payload is at hand in its parsed form. A rule that does not take the token says so in `accept`.
         let judged = self.rules.get(entered.rule).and_then(|rule| {
-            let signed = Signed { issuer: place, raw: unverified.payload(), payload: &payload };
+            let identifiers = &issuer.identifiers;
+            let signed = Signed { issuer: place, identifiers, raw: unverified.payload(), payload: &payload };
             judge(rule, entered.rule, &signed).ok().map(Rc::new)
         });
         Ok(Verified {
@@ -369,8 +373,9 @@ impl Policy {
         claims: &Object<'_>,
         now: Now,
     ) -> Result<Signer, Unverifiable> {
-        let place = self.by_issuer.get(claims::unverified_issuer(claims)?).copied();
-        let Some((place, issuer)) = place.and_then(|place| Some((place, self.issuers.get(place)?))) else {
+        let iss = claims::unverified_issuer(claims)?;
+        let Some((place, issuer)) = self.by_issuer.find(iss).and_then(|place| Some((place, self.issuers.get(place)?)))
+        else {
             return Err(unknown_issuer().into());
         };
         let header = unverified.header();
@@ -389,6 +394,11 @@ impl Policy {
         // not buy that work. Nothing is admitted on the strength of a claim that nobody has verified.
         claims::check_unexpired(issuer, claims, now.wall)?;
         for key in candidates {
+            if let (Some(tenants), Some(of)) = (&issuer.tenants, key.issuer())
+                && !tenants.may_sign(of, iss)
+            {
+                continue;
+            }
             if engine.verify(key, header.alg, unverified.signing_input(), unverified.signature()).is_ok() {
                 let (thumbprint, generation) = (*key.thumbprint(), current.generation);
                 return Ok(Signer { issuer: place, thumbprint, generation });
@@ -411,7 +421,24 @@ impl Policy {
         let (Some(claims), Some(issuer)) = (payload.as_object(), self.issuers.get(verified.issuer)) else {
             return Err(unknown_issuer());
         };
-        revocation::keys(revocation, &issuer.issuer, claims, unverified.signing_input(), Some(&verified.thumbprint))
+        let (name, input) = (claims::unverified_issuer(claims)?, unverified.signing_input());
+        revocation::keys(revocation, name, &issuer.identifiers, claims, input, Some(&verified.thumbprint))
+    }
+
+    /// The claims by which an issuer's tokens are found for a revocation of this kind, in the order in which they count.
+    pub fn revocation_claims(&self, issuer: usize, kind: Kind) -> Vec<String> {
+        self.issuers.get(issuer).map(|issuer| issuer.identifiers.names(kind)).unwrap_or_default()
+    }
+
+    /// The kinds that are asked about, and by which this token cannot be revoked.
+    ///
+    /// # Errors
+    /// As [`Policy::revocation_keys`].
+    pub fn not_revocable_by(&self, verified: &Verified) -> Result<Vec<Kind>, Denial> {
+        let Some(revocation) = self.revocation() else { return Ok(Vec::new()) };
+        let keys = self.revocation_keys(verified)?;
+        let has = |kind: &Kind| keys.iter().any(|(other, _)| other == kind);
+        Ok(revocation.kinds.iter().filter(|kind| !has(kind)).copied().collect())
     }
 
     /// Judges a verified token by the request's rule, its time and its binding: at every use, cached or not.
@@ -431,7 +458,8 @@ impl Policy {
         let judged = match remembered.filter(|judged| judged.rule == entered.rule) {
             Some(judged) => judged,
             None => {
-                let judged = Rc::new(verified.judge(rule, entered.rule)?);
+                let issuer = self.issuers.get(verified.issuer).ok_or_else(unknown_issuer)?;
+                let judged = Rc::new(verified.judge(rule, entered.rule, &issuer.identifiers)?);
                 if let Ok(mut memory) = verified.judged.try_borrow_mut() {
                     *memory = Some(Rc::clone(&judged));
                 }
@@ -539,9 +567,9 @@ impl Verified {
         Json::parse(&self.payload).map_err(|_| Denial::new(Cause::PayloadNotJson))
     }
 
-    fn judge(&self, rule: &Rule, place: usize) -> Result<Judged, Denial> {
+    fn judge(&self, rule: &Rule, place: usize, identifiers: &Identifiers) -> Result<Judged, Denial> {
         let payload = self.parse_payload()?;
-        judge(rule, place, &Signed { issuer: self.issuer, raw: &self.payload, payload: &payload })
+        judge(rule, place, &Signed { issuer: self.issuer, identifiers, raw: &self.payload, payload: &payload })
     }
 }
 
@@ -622,7 +650,7 @@ impl Admission {
     }
 }
 
-const DEFAULT_IAT_LEAD: u64 = 1;
+const DEFAULT_IAT_LEAD: u64 = 5;
 
 fn unknown_issuer() -> Denial {
     Denial::new(Cause::IssUnknown)
@@ -635,6 +663,7 @@ fn revoked() -> Denial {
 /// What a verified signature stands for.
 struct Signed<'s> {
     issuer: usize,
+    identifiers: &'s Identifiers,
     raw: &'s [u8],
     payload: &'s Json<'s>,
 }
@@ -653,6 +682,11 @@ fn judge(rule: &Rule, place: usize, signed: &Signed<'_>) -> Result<Judged, Denia
     for condition in &rule.conditions {
         claims::check_condition(condition, payload)?;
     }
+    for kind in &rule.revocable_by {
+        if signed.identifiers.find(*kind, claims)?.is_none() {
+            return Err(Denial::with_detail(Cause::NotRevocable, kind.name()));
+        }
+    }
     Ok(Judged { rule: place, headers: forwarded(&rule.forward, signed)?, bound: bound(rule, payload)? })
 }
 
@@ -661,7 +695,7 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
     for claim in &forward.claims {
         let text = match signed.payload.path(&claim.claim) {
             // An absent claim sets nothing, and what the client sent under the name is already gone.
-            None | Some(Json::Null) => continue,
+            None => continue,
             Some(Json::String(text)) => text.clone().into_owned(),
             Some(other) => other.to_text(),
         };
@@ -690,6 +724,7 @@ fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
             for (member, value) in cnf.iter() {
                 match (member, value, &rule.binding.certificate) {
                     ("x5t#S256", Json::String(print), Some(_)) => bound.certificate = Some(print.clone().into_owned()),
+                    (_, Json::Null, _) => {}
                     _ => return Err(Cause::CnfUnchecked.into()),
                 }
             }

@@ -68,7 +68,7 @@ where
     if wanted == config::Engine::Portable {
         return Ok(portable());
     }
-    let host = HostEngine::new(call);
+    let mut host = HostEngine::new(call);
     match wanted {
         _ if host.self_test() => Ok(Chosen { engine: Box::new(host), kind: Kind::Host }),
         config::Engine::Host => Err(HostCannotVerify),
@@ -103,7 +103,8 @@ impl Engine for Portable {
     }
 }
 
-/// The engine to compare with: jwt-simple's keys, and under them the primitives that jwt-simple itself calls.
+/// The engine to compare with: jwt-simple's keys, and under them the primitives that jwt-simple itself calls. P-521, which
+/// jwt-simple has not, is the same crates' sibling.
 ///
 /// Not jwt-simple's `verify_token`, which reads the clock, parses the claims and copies the key on each call.
 #[derive(Debug, Clone, Copy, Default)]
@@ -124,6 +125,7 @@ impl Engine for JwtSimple {
             }
             (Algorithm::Es256, Material::P256(key)) => es256(key, signing_input, signature),
             (Algorithm::Es384, Material::P384(key)) => es384(key, signing_input, signature),
+            (Algorithm::Es512, Material::P521(key)) => es512(key, signing_input, signature),
             (Algorithm::EdDsa, Material::Ed25519(forms)) => {
                 // RFC 8032 section 5.1.7: 64 bytes, S below the group order.
                 let signature = ed25519_compact::Signature::from_slice(signature).map_err(|_| BadSignature)?;
@@ -184,6 +186,12 @@ fn es256(key: &P256PublicKey, signing_input: &[u8], signature: &[u8]) -> Result<
 fn es384(key: &P384PublicKey, signing_input: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
     let signature = p384::ecdsa::Signature::from_slice(signature).map_err(|_| BadSignature)?;
     key.as_ref().verify(signing_input, &signature).map_err(|_| BadSignature)
+}
+
+/// 521 bits in 66 bytes each.
+fn es512(key: &p521::ecdsa::VerifyingKey, signing_input: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
+    let signature = p521::ecdsa::Signature::from_slice(signature).map_err(|_| BadSignature)?;
+    key.verify(signing_input, &signature).map_err(|_| BadSignature)
 }
 
 #[cfg(test)]

@@ -103,19 +103,22 @@ faults! {
         "Clocks differ: compare those of the issuer and of Envoy's host, then `skew` and `revocation.iat_lead`.";
     /// The token lives longer than its issuer may grant, or than revocations are kept.
     JwtTooLongLived = "JWT_TOO_LONG_LIVED", 401, 401, TOKEN, "the token lives too long",
-        "Have the issuer grant shorter tokens, or raise `max_lifetime` here and `--max-lifetime` of the service together.";
+        "The log names which: for `max_lifetime`, have the issuer grant shorter tokens, or raise it here and `--max-lifetime` of the service together; for `max_session`, the login is too old: the user logs in anew, or raise it and `--max-session` together.";
     /// `iss` is missing or not configured.
     InvalidIssuer = "INVALID_ISSUER", 401, 401, TOKEN, "the token's issuer is not accepted",
         "Compare `iss` byte by byte with `issuer` (a slash at the end counts), and see which `issuers` the rule accepts.";
     /// `aud` is missing or names nobody here.
     InvalidAudience = "INVALID_AUDIENCE", 401, 401, TOKEN, "the token is not meant for this audience",
         "The token was meant for another service: compare its `aud` with the issuer's `audiences`.";
-    /// A claim is missing, of the wrong type or not the one required.
+    /// A claim that every token of the issuer must have is missing or not the one required, or one is of the wrong type.
     InvalidClaim = "INVALID_CLAIM", 401, 401, TOKEN, "a claim of the token is not acceptable",
-        "The log's cause names the claim. Compare the rule's `claims` and the issuer's `required_claims` and `types` with what the issuer sends.";
+        "The log's cause names the claim. Compare the issuer's `required_claims` and `types` with what it sends.";
     /// The token lacks a scope that the rule requires.
     ScopeInsufficient = "SCOPE_INSUFFICIENT", 403, 403, Some("insufficient_scope"), "the token's scope is insufficient",
         "The challenge names the scopes that the rule wants: the client has to ask for them, and the issuer to grant them.";
+    /// The token is good, and the rule's `claims` ask for what it does not have: a role, a group, a tenant.
+    ClaimInsufficient = "CLAIM_INSUFFICIENT", 403, 403, None, "the token does not grant this",
+        "A new token would not help: the user or client has to be given the role, or the rule to ask for another. `explain` names the claim. No `error` is sent, since `insufficient_scope` would have clients ask for scopes.";
     /// The token, or its session, user, client, key or issuer, was revoked.
     SessionRevoked = "SESSION_REVOKED", 403, 401, TOKEN, "the session was ended",
         "It was ended. `portcullis revoke list` shows each revocation with the caller that made it and the reason, if one was given; `portcullis audit` shows logouts and ended sessions too. `portcullis revoke lift` takes a revocation back.";

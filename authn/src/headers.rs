@@ -26,7 +26,7 @@ impl HeaderName {
             return Err("has a meaning of its own in HTTP, and must not carry a claim");
         }
         if overrides::ALL.iter().any(|header| folds_to_same(&name, header.name)) {
-            return Err("overrides the host, path or method for some backends, and must not carry a claim");
+            return Err("overrides the host, path, method or scheme for some backends, and must not carry a claim");
         }
         Ok(Self(name.into()))
     }

@@ -1,7 +1,7 @@
 //! The host of a request, in the one form that rules compare: lower case, without port and trailing dot.
 use std::fmt;
 use std::io::Write as _;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::cause::Cause;
 use crate::fault::Denial;
@@ -51,6 +51,9 @@ impl Host {
             return Err(Cause::HostEmpty);
         }
         host.length = name.len();
+        if ends_in_number(host.as_bytes()) && !host.is_v4() {
+            return Err(Cause::HostOddNumber);
+        }
         Ok(host)
     }
 
@@ -60,9 +63,12 @@ impl Host {
 
     /// Is it an address? One has no names below it.
     pub(crate) fn is_address(&self) -> bool {
-        let is_v4 =
-            || std::str::from_utf8(self.as_bytes()).is_ok_and(|text| text.parse::<std::net::Ipv4Addr>().is_ok());
-        self.as_bytes().first() == Some(&b'[') || is_v4()
+        self.as_bytes().first() == Some(&b'[') || self.is_v4()
+    }
+
+    /// Four decimal numbers up to 255, without leading zeros.
+    fn is_v4(&self) -> bool {
+        std::str::from_utf8(self.as_bytes()).is_ok_and(|text| text.parse::<Ipv4Addr>().is_ok())
     }
 }
 
@@ -86,6 +92,17 @@ pub(crate) fn split_port(authority: &[u8]) -> Result<(&[u8], Option<&[u8]>), Cau
         Some((host, port)) => (host, port.get(1..)),
         None => (authority, None),
     })
+}
+
+/// The URL standard, "ends in a number": many readers take such a host for an IPv4 address, in other forms than four decimal
+/// numbers too (`127.1`, `2130706433`, `0x7f.1`, `017700000001`). No name in the DNS ends so, since there is no such
+/// top-level domain.
+fn ends_in_number(name: &[u8]) -> bool {
+    let last = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
+    match last {
+        [b'0', b'x', digits @ ..] => digits.iter().all(u8::is_ascii_hexdigit),
+        digits => digits.iter().all(u8::is_ascii_digit),
+    }
 }
 
 fn is_port(port: &[u8]) -> bool {
@@ -168,6 +185,43 @@ mod tests {
             "*.example",
         ] {
             assert_eq!(parse(authority), None, "{authority:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_version_4_is_four_decimal_numbers() {
+        for authority in ["127.0.0.1", "0.0.0.0", "255.255.255.255:80", "10.0.0.1."] {
+            assert!(parse(authority).is_some(), "{authority}");
+        }
+        for authority in [
+            "127.1",
+            "127.0.1",
+            "127.0.0.1.1",
+            "2130706433",
+            "0x7f000001",
+            "0X7F.1",
+            "0x7f.0.0.0x1",
+            "017700000001",
+            "0177.0.0.1",
+            "127.0.0.01",
+            "127.0.0.256",
+            "1.2.3.08",
+            "0",
+            "0.",
+            "0x",
+            "127.0.0.0x",
+            "a.example.0x",
+            "a.example.1",
+            "a.example.0xff:80",
+            "1",
+            "999999999999",
+        ] {
+            assert_eq!(parse(authority), None, "{authority}");
+        }
+        for authority in
+            ["1.example", "0x7f.example", "1a", "0xg", "127.0.0.1a", "127.0.0.1.nip.io", "a.0x1g", "-1", "x0"]
+        {
+            assert_eq!(parse(authority).as_deref(), Some(authority));
         }
     }
 

@@ -88,9 +88,9 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// The value that `names` lead to through nested objects; an empty path is the value itself.
+    /// The claim that `names` lead to through nested objects; an empty path is the value itself.
     pub fn path(&self, names: &[String]) -> Option<&Json<'a>> {
-        names.iter().try_fold(self, |value, name| value.as_object()?.get(name))
+        names.iter().try_fold(self, |value, name| value.as_object()?.claim(name))
     }
 
     /// Compact JSON: no white space, members in their order, strings escaped only where they must be.
@@ -103,6 +103,11 @@ impl<'a> Json<'a> {
 impl<'a> Object<'a> {
     pub fn get(&self, name: &str) -> Option<&Json<'a>> {
         self.members.iter().find(|(member, _)| member == name).map(|(_, value)| value)
+    }
+
+    /// The claim of this name. One that is null is absent, as some providers write it.
+    pub fn claim(&self, name: &str) -> Option<&Json<'a>> {
+        self.get(name).filter(|value| **value != Json::Null)
     }
 
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Json<'a>)> {
@@ -418,6 +423,10 @@ mod tests {
         assert_eq!(json.path(&names(&["realm_access", "roles"])).unwrap().to_text(), r#"["a"]"#);
         assert_eq!(json.path(&names(&["a.b"])), Some(&Json::Number(Number::Unsigned(1))));
         assert_eq!(json.path(&[]), Some(&json));
+        let nulls = parse(r#"{"a":null,"o":{"a":null}}"#).unwrap();
+        for path in [&["a"][..], &["a", "b"], &["o", "a"]] {
+            assert_eq!(nulls.path(&names(path)), None, "{path:?}");
+        }
         for path in [&["a", "b"][..], &["s", "x"], &["realm_access", "roles", "0"], &["realm_access", ""]] {
             assert_eq!(json.path(&names(path)), None, "{path:?}");
         }

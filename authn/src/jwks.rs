@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::alg::Algorithm;
 use crate::json::Json;
-use crate::keys::{Key, KeyError, KeySet};
+use crate::keys::{Key, KeyError, KeySet, KeySetError, PRIVATE_MEMBERS, is_for_verifying};
 
 mod pem_map;
 
@@ -21,6 +21,30 @@ pub struct Parsed {
     pub keys: KeySet,
     /// Each key that was left out, and why. Names its place and key id, never its material.
     pub left_out: Vec<String>,
+    /// How many members there are beyond [`MAX_MEMBERS`], none of which was looked at.
+    pub beyond: usize,
+    /// Keys that are not for signatures: nothing is wrong with them.
+    pub for_encryption: Vec<String>,
+}
+
+/// The most keys that one line names.
+const MOST_NAMED: usize = 8;
+
+impl Parsed {
+    /// How many keys were left out, and for the first of them why: one line for the log.
+    pub fn summary(&self) -> Option<String> {
+        let count = self.left_out.len().saturating_add(self.beyond);
+        let of = count.saturating_add(self.keys.keys().len());
+        let mut named = self.left_out.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>();
+        let unnamed = self.left_out.len().saturating_sub(MOST_NAMED);
+        if unnamed > 0 {
+            named.push(format!("and {unnamed} more"));
+        }
+        if self.beyond > 0 {
+            named.push(format!("{} beyond the first {MAX_MEMBERS} members, which alone are looked at", self.beyond));
+        }
+        (count > 0).then(|| format!("{count} of {of} keys left out: {}", named.join("; ")))
+    }
 }
 
 /// It is no key set, or no discovery document of this issuer. The last good one stays.
@@ -32,8 +56,6 @@ pub enum Refused {
     NotJson(String),
     #[error("it is neither an object with an array `keys` nor a map of key ids to PEM")]
     NoKeys,
-    #[error("it has more than {MAX_MEMBERS} keys")]
-    TooMany,
     #[error("the discovery document has no string `{0}`")]
     Discovery(&'static str),
     #[error("the discovery document is another issuer's")]
@@ -53,36 +75,29 @@ pub fn parse(text: &[u8], allowed: &[Algorithm], symmetric: bool) -> Result<Pars
     // The strict reader first: it refuses a member that is there twice, of which two readers may take different ones.
     let document = Json::parse(text).map_err(|error| Refused::NotJson(error.to_string()))?;
     if let Some(map) = pem_map::map(&document) {
-        return pem_map::parse(map, allowed);
+        return Ok(pem_map::parse(map, allowed));
     }
-    let count =
-        document.as_object().and_then(|document| document.get("keys")?.as_array()).ok_or(Refused::NoKeys)?.len();
-    if count > MAX_MEMBERS {
-        return Err(Refused::TooMany);
-    }
+    document.as_object().and_then(|document| document.get("keys")?.as_array()).ok_or(Refused::NoKeys)?;
     let document: Value = serde_json::from_slice(text).map_err(|error| Refused::NotJson(error.to_string()))?;
     let members = document.get("keys").and_then(Value::as_array).ok_or(Refused::NoKeys)?;
-    let mut keys: Vec<Key> = Vec::new();
-    let mut left_out = Vec::new();
-    for (place, member) in members.iter().enumerate() {
+    let beyond = members.len().saturating_sub(MAX_MEMBERS);
+    let mut parsed = Parsed { keys: KeySet::default(), left_out: Vec::new(), beyond, for_encryption: Vec::new() };
+    for (place, member) in members.iter().take(MAX_MEMBERS).enumerate() {
         let name = match member.get("kid").and_then(Value::as_str) {
             Some(kid) => format!("keys[{place}] (kid {})", printable(kid)),
             None => format!("keys[{place}]"),
         };
         match key(member, allowed, symmetric) {
-            Ok(key) => {
-                let mut with = keys.clone();
-                with.push(key);
-                match KeySet::new(with) {
-                    Ok(set) => keys = set.keys().to_vec(),
-                    Err(error) => left_out.push(format!("{name}: {error}")),
-                }
-            }
-            Err(why) => left_out.push(format!("{name}: {why}")),
+            Ok(key) => match parsed.keys.add(key) {
+                // Nothing is lost.
+                Ok(()) | Err(KeySetError::DuplicateKey) => {}
+                Err(error) => parsed.left_out.push(format!("{name}: {error}")),
+            },
+            Err(_) if is_for_encryption(member) => parsed.for_encryption.push(name),
+            Err(why) => parsed.left_out.push(format!("{name}: {why}")),
         }
     }
-    let keys = KeySet::new(keys).map_err(|_| Refused::TooMany)?;
-    Ok(Parsed { keys, left_out })
+    Ok(parsed)
 }
 
 fn key(member: &Value, allowed: &[Algorithm], symmetric: bool) -> Result<Key, String> {
@@ -93,12 +108,31 @@ fn key(member: &Value, allowed: &[Algorithm], symmetric: bool) -> Result<Key, St
     Key::from_jwk(jwk, None, None, allowed).map_err(|error: KeyError| error.to_string())
 }
 
+/// Does the key say of itself that it is for encryption (RFC 7517 sections 4.2 to 4.4; RFC 7518 section 4.1)? Providers
+/// publish such keys beside those that sign. Not one that is exposed: that is worth a warning whatever it is for.
+fn is_for_encryption(member: &Value) -> bool {
+    const OPERATIONS: [&str; 6] = ["encrypt", "decrypt", "wrapKey", "unwrapKey", "deriveKey", "deriveBits"];
+    let text = |name: &str| member.get(name).and_then(Value::as_str);
+    let is_exposed = text("kty") != Some("oct") && PRIVATE_MEMBERS.iter().any(|name| member.get(name).is_some());
+    let operations = member.get("key_ops").and_then(Value::as_array).filter(|operations| !operations.is_empty());
+    let by_operations = operations.is_some_and(|operations| {
+        operations.iter().all(|operation| operation.as_str().is_some_and(|name| OPERATIONS.contains(&name)))
+    });
+    let by_algorithm = text("alg").is_some_and(|alg| {
+        ["RSA1_5", "RSA-OAEP", "ECDH-ES", "PBES2-"].iter().any(|family| alg.starts_with(family))
+            || alg == "dir"
+            || (alg.starts_with('A') && alg.ends_with("KW"))
+    });
+    !is_exposed && (text("use") == Some("enc") || (text("use").is_none() && (by_operations || by_algorithm)))
+}
+
 fn secret(jwk: &Map<String, Value>, allowed: &[Algorithm]) -> Result<Key, String> {
     let text = |name: &str| match jwk.get(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str())),
         Some(_) => Err(format!("`{name}` is not a string")),
     };
+    is_for_verifying(jwk).map_err(|error| error.to_string())?;
     let alg = match text("alg")? {
         None => None,
         Some(name) => Some(Algorithm::from_name(name).ok_or("its `alg` is unknown here")?),
@@ -211,9 +245,62 @@ mod tests {
             rsa("good"), { "kty": "unheard of", "kid": "line\nbreak" },
         ]));
         assert_eq!(parsed.keys.keys().len(), 1);
-        assert_eq!(parsed.left_out.len(), 6);
+        // The same key once more is no loss.
+        assert_eq!(parsed.left_out.len(), 5);
         assert!(parsed.left_out[0].starts_with("keys[1] (kid private): "), "{:?}", parsed.left_out);
-        assert!(parsed.left_out[5].contains("line?break"), "{:?}", parsed.left_out);
+        assert!(parsed.left_out[4].contains("line?break"), "{:?}", parsed.left_out);
+        let summary = parsed.summary().unwrap();
+        assert!(summary.starts_with("5 of 6 keys left out: keys[1] (kid private): the JWK has"), "{summary}");
+    }
+
+    #[test]
+    fn several_keys_of_one_kid_are_taken_up_to_the_bound() {
+        let key = |number: u8| {
+            serde_json::json!({
+                "kty": "oct", "kid": "k", "alg": "HS256", "k": crate::b64::encode([number; 32]),
+            })
+        };
+        let text = serde_json::json!({ "keys": (0..11).map(key).collect::<Vec<_>>() }).to_string();
+        let parsed = parse(text.as_bytes(), Algorithm::ALL, true).unwrap();
+        assert_eq!((parsed.keys.keys().len(), parsed.left_out.len()), (crate::keys::MAX_CANDIDATES, 3));
+        assert!(parsed.summary().unwrap().starts_with("3 of 11 keys left out: keys[8] (kid k): "));
+    }
+
+    #[test]
+    fn keys_for_encryption_are_neither_used_nor_a_warning() {
+        let with = |members: Value| {
+            let mut jwk = rsa("k");
+            members.as_object().unwrap().iter().for_each(|(name, value)| jwk[name] = value.clone());
+            jwk
+        };
+        for quiet in [
+            with(serde_json::json!({ "use": "enc" })),
+            with(serde_json::json!({ "use": "enc", "alg": "RS256" })),
+            with(serde_json::json!({ "alg": "RSA-OAEP-256" })),
+            with(serde_json::json!({ "key_ops": ["wrapKey", "encrypt"] })),
+            serde_json::json!({ "kty": "oct", "use": "enc", "k": "AAAA" }),
+            serde_json::json!({ "kty": "OKP", "crv": "X25519", "use": "enc", "x": "AAAA" }),
+            serde_json::json!({ "kty": "EC", "crv": "P-256", "alg": "ECDH-ES+A128KW" }),
+        ] {
+            let parsed = parse_set(serde_json::json!([quiet]));
+            assert_eq!((parsed.keys.keys().len(), parsed.for_encryption.len()), (0, 1), "{quiet}");
+            assert_eq!(parsed.summary(), None, "{quiet}");
+        }
+        for loud in [
+            with(serde_json::json!({ "use": "enc", "d": "AQAB" })),
+            with(serde_json::json!({ "use": "SIG" })),
+            with(serde_json::json!({ "use": 1 })),
+            with(serde_json::json!({ "key_ops": [] })),
+            with(serde_json::json!({ "key_ops": ["sign"] })),
+            with(serde_json::json!({ "use": "sig", "alg": "RSA-OAEP" })),
+            with(serde_json::json!({ "alg": "AES" })),
+        ] {
+            let parsed = parse_set(serde_json::json!([loud]));
+            assert_eq!((parsed.keys.keys().len(), parsed.left_out.len()), (0, 1), "{loud}");
+        }
+        let secret = r#"{"keys":[{"kty":"oct","use":"enc","k":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"}]}"#;
+        let parsed = parse(secret.as_bytes(), Algorithm::ALL, true).unwrap();
+        assert_eq!((parsed.keys.keys().len(), parsed.for_encryption.len()), (0, 1));
     }
 
     #[test]
@@ -231,8 +318,6 @@ mod tests {
             assert!(parse(bad.as_bytes(), Algorithm::ALL, false).is_err(), "{bad}");
         }
         assert_eq!(parse(&vec![b' '; MAX_BYTES + 1], Algorithm::ALL, false).unwrap_err(), Refused::TooLong);
-        let many = serde_json::json!({ "keys": vec![0; MAX_MEMBERS + 1] }).to_string();
-        assert_eq!(parse(many.as_bytes(), Algorithm::ALL, false).unwrap_err(), Refused::TooMany);
     }
 
     #[test]
@@ -240,6 +325,15 @@ mod tests {
         let keys: Vec<Value> = (0..MAX_KEYS + 2).map(|at| rsa(&at.to_string())).collect();
         let parsed = parse_set(Value::Array(keys));
         assert_eq!((parsed.keys.keys().len(), parsed.left_out.len()), (MAX_KEYS, 2));
+        let keys: Vec<Value> = (0..MAX_MEMBERS + 9).map(|at| rsa(&at.to_string())).collect();
+        let parsed = parse_set(Value::Array(keys));
+        assert_eq!((parsed.left_out.len(), parsed.beyond), (MAX_MEMBERS - MAX_KEYS, 9));
+        let summary = parsed.summary().unwrap();
+        assert!(summary.starts_with("73 of 137 keys left out: keys[64] (kid 64): more than 64"), "{summary}");
+        assert!(
+            summary.ends_with("; and 56 more; 9 beyond the first 128 members, which alone are looked at"),
+            "{summary}"
+        );
     }
 
     #[test]

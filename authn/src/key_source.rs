@@ -39,6 +39,8 @@ pub struct KeySource {
     /// When an unknown key id last caused a fetch, here or in another virtual machine. Which key id it was is not
     /// remembered: an issuer may publish it the next moment.
     unknown_fetch: Option<Monotonic>,
+    /// What was left out of the set that is held, as the log was told: it is told once.
+    left_out: Option<String>,
 }
 
 #[derive(Debug)]
@@ -70,9 +72,9 @@ pub struct Fetch {
 pub enum Progress {
     /// The discovery document named the key set: fetch it.
     Continue(Fetch),
-    /// A set is held; these keys of it could not be used.
+    /// A set is held. What could not be used of it is said when it was not said before.
     Installed {
-        left_out: Vec<String>,
+        left_out: Option<String>,
     },
     /// A newer set has come meanwhile, and stays.
     Overtaken,
@@ -107,6 +109,7 @@ impl KeySource {
             failures: 0,
             under_way: None,
             unknown_fetch: None,
+            left_out: None,
         }
     }
 
@@ -238,7 +241,8 @@ impl KeySource {
         }
     }
 
-    fn install(&mut self, text: &[u8], fetched: Monotonic) -> Result<Vec<String>, jwks::Refused> {
+    /// What was left out, if that is news.
+    fn install(&mut self, text: &[u8], fetched: Monotonic) -> Result<Option<String>, jwks::Refused> {
         let parsed = jwks::parse(text, &self.settings.algorithms, self.settings.symmetric)?;
         let is_same = self.held.as_ref().is_some_and(|held| {
             let prints = |set: &KeySet| set.keys().iter().map(|key| *key.thumbprint()).collect::<Vec<_>>();
@@ -247,9 +251,12 @@ impl KeySource {
         if !is_same {
             self.generation = self.generation.wrapping_add(1);
         }
+        let left_out = parsed.summary();
         self.held = Some(Held { keys: parsed.keys, fetched });
         self.failures = 0;
-        Ok(parsed.left_out)
+        let is_said = self.left_out == left_out;
+        self.left_out.clone_from(&left_out);
+        Ok(left_out.filter(|_| !is_said))
     }
 
     fn failed(&mut self, why: String, now: Monotonic, jitter: u64) -> Progress {
@@ -316,7 +323,7 @@ mod tests {
     fn fetched(source: &mut KeySource, kids: &[&str], now: Monotonic) {
         source.start(now);
         let progress = source.on_reply(Ok((200, &set(kids))), None, now, 0);
-        assert_eq!(progress, Progress::Installed { left_out: vec![] });
+        assert_eq!(progress, Progress::Installed { left_out: None });
     }
 
     #[test]
@@ -435,12 +442,40 @@ mod tests {
         let document = br#"{"issuer":"https://idp.example","jwks_uri":"https://keys.example/k"}"#;
         let progress = source.on_reply(Ok((200, document)), None, at(0), 0);
         assert_eq!(progress, Progress::Continue(Fetch { url: Url::parse("https://keys.example/k").unwrap() }));
-        assert_eq!(source.on_reply(Ok((200, &set(&["a"]))), None, at(1), 0), Progress::Installed { left_out: vec![] });
+        assert_eq!(source.on_reply(Ok((200, &set(&["a"]))), None, at(1), 0), Progress::Installed { left_out: None });
 
         source.start(at(400));
         let other = br#"{"issuer":"https://evil.example","jwks_uri":"https://keys.example/k"}"#;
         assert!(matches!(source.on_reply(Ok((200, other)), None, at(400), 0), Progress::Failed(_)));
         assert!(source.keys(at(400)).is_ok());
+    }
+
+    #[test]
+    fn what_is_left_out_is_said_once_for_each_set() {
+        let with = |bad: usize| {
+            let mut document: serde_json::Value = serde_json::from_slice(&set(&["a"])).unwrap();
+            let keys = document["keys"].as_array_mut().unwrap();
+            keys.extend((0..bad).map(|_| serde_json::json!({ "kty": "EC", "crv": "P-192" })));
+            document.to_string().into_bytes()
+        };
+        let mut source = source(false);
+        let mut said = |bad: usize, now: u64| {
+            source.start(at(now));
+            match source.on_reply(Ok((200, &with(bad))), None, at(now), 0) {
+                Progress::Installed { left_out } => left_out.map(|why| why[..18].to_owned()),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(said(2, 0).as_deref(), Some("2 of 3 keys left o"));
+        assert_eq!(said(2, 300), None);
+        assert_eq!(said(3, 600).as_deref(), Some("3 of 4 keys left o"));
+        assert_eq!(said(0, 900), None);
+        assert_eq!(said(2, 1200).as_deref(), Some("2 of 3 keys left o"));
+        // Another virtual machine has said it.
+        assert!(source.adopt(&with(5), at(1500), at(1800), at(1500), 0));
+        source.start(at(1800));
+        let progress = source.on_reply(Ok((200, &with(5))), None, at(1800), 0);
+        assert_eq!(progress, Progress::Installed { left_out: None });
     }
 
     #[test]

@@ -3,6 +3,7 @@ use std::fmt;
 
 use hmac::{Hmac, KeyInit};
 use jwt_simple::algorithms::{Edwards25519PublicKey, P256PublicKey, P384PublicKey, RSAPublicKey};
+use p521::pkcs8::EncodePublicKey as _;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use superboring::pkey::{PKey, Public};
@@ -24,10 +25,15 @@ pub const MAX_RSA_BITS: usize = 4096;
 /// The only RSA exponent: smaller ones have a history of forgeries, larger ones cost time on every request.
 const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
 
+/// RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1; RFC 8037 section 2.
+pub(crate) const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+
 /// A key and what it may do. The key decides the algorithm: a token's `alg` only has to be among [`Key::algorithms`].
 #[derive(Clone)]
 pub struct Key {
     kid: Option<String>,
+    /// The issuers that a JWK says it is for, as Entra ID writes it.
+    issuer: Option<Box<str>>,
     algorithms: Vec<Algorithm>,
     material: Material,
     thumbprint: [u8; 32],
@@ -42,6 +48,7 @@ pub enum Material {
     Rsa(Box<RsaForms>),
     P256(P256PublicKey),
     P384(P384PublicKey),
+    P521(Box<p521::ecdsa::VerifyingKey>),
     Ed25519(Box<Ed25519Forms>),
 }
 
@@ -83,7 +90,7 @@ pub enum KeyError {
     SecretJwk,
     #[error("the JWK's `kty` is none of RSA, EC, OKP")]
     UnknownKeyType,
-    #[error("the JWK's `crv` is none of P-256 and P-384 (EC), Ed25519 (OKP)")]
+    #[error("the JWK's `crv` is none of P-256, P-384 and P-521 (EC), Ed25519 (OKP)")]
     UnknownCurve,
     #[error("the JWK's `{0}` says that the key is not for verifying signatures")]
     NotForVerifying(&'static str),
@@ -121,7 +128,7 @@ pub enum KeyError {
     PemLabel(String),
     #[error("`pem` is not a SubjectPublicKeyInfo in plain DER (RFC 5280; EC points uncompressed)")]
     PemNotSpki,
-    #[error("`pem` holds a key of a kind that is none of RSA, EC P-256 or P-384, Ed25519")]
+    #[error("`pem` holds a key of a kind that is none of RSA, EC P-256, P-384 or P-521, Ed25519")]
     PemUnknownKind,
     #[error("it is no single X.509 certificate in PEM and DER")]
     CertificateMalformed,
@@ -145,7 +152,7 @@ impl Key {
         if kind == "oct" {
             return Err(KeyError::SecretJwk);
         }
-        for member in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
+        for member in PRIVATE_MEMBERS {
             if jwk.contains_key(member) {
                 return Err(KeyError::PrivateMember(member));
             }
@@ -173,6 +180,7 @@ impl Key {
                 match crv {
                     "P-256" => PublicKey::p256(&uncompressed(&x, &y, 32).ok_or(KeyError::NotOnCurve("P-256"))?),
                     "P-384" => PublicKey::p384(&uncompressed(&x, &y, 48).ok_or(KeyError::NotOnCurve("P-384"))?),
+                    "P-521" => PublicKey::p521(&uncompressed(&x, &y, 66).ok_or(KeyError::NotOnCurve("P-521"))?),
                     _ => Err(KeyError::UnknownCurve),
                 }
             }
@@ -182,7 +190,8 @@ impl Key {
             },
             _ => Err(KeyError::UnknownKeyType),
         }?;
-        public.into_key(kid, alg, allowed)
+        let issuer = jwk_string(jwk, "issuer")?.map(Into::into);
+        Ok(Self { issuer, ..public.into_key(kid, alg, allowed)? })
     }
 
     /// A public key as PEM (RFC 7468 section 13: `PUBLIC KEY`, one block).
@@ -230,6 +239,7 @@ impl Key {
         }
         Ok(Self {
             kid: checked_kid(kid)?,
+            issuer: None,
             algorithms,
             material: Material::Hmac(Box::new(states)),
             thumbprint: thumbprint(&format!(r#"{{"k":"{}","kty":"oct"}}"#, b64::encode(secret))),
@@ -240,6 +250,11 @@ impl Key {
 
     pub fn kid(&self) -> Option<&str> {
         self.kid.as_deref()
+    }
+
+    /// The member `issuer` of its JWK: which tenants' issuers it is for, where a provider has several.
+    pub(crate) fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
     }
 
     /// What this key may verify: at least one, all of one family.
@@ -278,6 +293,7 @@ impl Material {
             Material::Rsa(_) => Family::Rsa,
             Material::P256(_) => Family::P256,
             Material::P384(_) => Family::P384,
+            Material::P521(_) => Family::P521,
             Material::Ed25519(_) => Family::Ed25519,
         }
     }
@@ -353,6 +369,17 @@ impl PublicKey {
         })
     }
 
+    fn p521(point: &[u8]) -> Result<Self, KeyError> {
+        let error = KeyError::NotOnCurve("P-521");
+        let key = p521::ecdsa::VerifyingKey::from_sec1_bytes(point).map_err(|_| error.clone())?;
+        Ok(Self {
+            spki: key.to_public_key_der().map_err(|_| error.clone())?.into_vec(),
+            thumbprint: ec_thumbprint("P-521", key.to_sec1_point(false).as_bytes()).ok_or(error)?,
+            rsa_bits: None,
+            material: Material::P521(Box::new(key)),
+        })
+    }
+
     fn ed25519(point: &[u8]) -> Result<Self, KeyError> {
         // The constructor also refuses points of small order and encodings that are not canonical.
         let key = Edwards25519PublicKey::from_bytes(point).map_err(|_| KeyError::WeakEd25519)?;
@@ -368,6 +395,7 @@ impl PublicKey {
     fn into_key(self, kid: Option<String>, alg: Option<Algorithm>, allowed: &[Algorithm]) -> Result<Key, KeyError> {
         Ok(Key {
             kid: checked_kid(kid)?,
+            issuer: None,
             algorithms: fitting(self.material.family(), alg, allowed)?,
             material: self.material,
             thumbprint: self.thumbprint,
@@ -401,7 +429,7 @@ fn checked_kid(kid: Option<String>) -> Result<Option<String>, KeyError> {
 }
 
 /// RFC 7517 sections 4.2 and 4.3.
-fn is_for_verifying(jwk: &Map<String, Value>) -> Result<(), KeyError> {
+pub(crate) fn is_for_verifying(jwk: &Map<String, Value>) -> Result<(), KeyError> {
     if jwk_string(jwk, "use")?.is_some_and(|purpose| purpose != "sig") {
         return Err(KeyError::NotForVerifying("use"));
     }

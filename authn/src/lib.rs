@@ -26,6 +26,7 @@ pub mod fault;
 pub mod headers;
 mod hex;
 pub mod host;
+mod identifiers;
 pub mod introspection;
 pub mod introspections;
 pub mod invalid;
@@ -41,14 +42,19 @@ pub mod origin;
 pub mod overrides;
 pub mod path;
 pub mod policy;
+mod provider;
+pub mod proxy_settings;
 mod refusal;
 pub mod request;
+mod retention;
 pub mod revocation;
 pub mod route;
 mod scan;
 pub mod shared;
+mod tenants;
 pub mod time;
 pub mod token_cache;
+mod token_kind;
 
 #[cfg(test)]
 mod vectors;

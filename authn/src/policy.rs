@@ -3,7 +3,8 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use wire::{Derived, Kind, Secret};
+use wire::check::NamedIssuer;
+use wire::{Derived, Kind, Retention, Secret};
 
 use crate::alg::Algorithm;
 use crate::config::{self, Access, Audiences, ConfigDuration, RevocationMode, Scalar};
@@ -11,6 +12,7 @@ use crate::credentials::Credentials;
 use crate::fault::Fault;
 use crate::headers::{HeaderName, HeaderNames};
 use crate::host::Host;
+use crate::identifiers::Identifiers;
 use crate::introspection::{Format, Introspection};
 use crate::invalid::Invalid;
 use crate::json::Number;
@@ -20,8 +22,12 @@ use crate::key_source::Settings;
 use crate::keys::{Key, KeySet};
 use crate::origin::Origins;
 use crate::overrides;
+use crate::provider::Preset;
+use crate::retention;
 use crate::route::Router;
+use crate::tenants::{Issuers, Pattern};
 use crate::time::Monotonic;
+use crate::token_kind::TokenKinds;
 
 /// Gives the bytes of an environment variable of the VM.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
@@ -29,7 +35,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
 #[derive(Debug)]
 pub struct Policy {
     pub(crate) issuers: Vec<Issuer>,
-    pub(crate) by_issuer: HashMap<String, usize>,
+    pub(crate) by_issuer: Issuers,
     pub(crate) credentials: Credentials,
     pub(crate) router: Router,
     pub(crate) rules: Vec<Rule>,
@@ -45,7 +51,9 @@ pub struct Policy {
 #[derive(Debug)]
 pub(crate) struct Issuer {
     pub(crate) name: String,
+    /// Of a provider with tenants, the pattern as it is written: each token's own `iss` is the issuer.
     pub(crate) issuer: String,
+    pub(crate) tenants: Option<Pattern>,
     pub(crate) audiences: Option<Vec<String>>,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) keys: KeySet,
@@ -53,8 +61,11 @@ pub(crate) struct Issuer {
     pub(crate) published: Option<Settings>,
     pub(crate) skew: u64,
     pub(crate) max_lifetime: u64,
+    pub(crate) max_session: u64,
     /// Lower case, without `application/`. `None`: JWT, at+jwt or absent.
     pub(crate) types: Option<Vec<String>>,
+    pub(crate) kinds: TokenKinds,
+    pub(crate) identifiers: Identifiers,
     pub(crate) padded: bool,
     pub(crate) required_header: Vec<(String, Vec<String>)>,
     pub(crate) required_claims: Vec<String>,
@@ -74,6 +85,8 @@ pub struct Rule {
     pub(crate) conditions: Vec<Condition>,
     pub(crate) binding: config::Binding,
     pub(crate) revocation: RevocationMode,
+    /// A token must have a claim that names each of these.
+    pub(crate) revocable_by: Vec<Kind>,
     pub(crate) forward: Forward,
     pub(crate) cors_preflight_passes: bool,
     pub(crate) cookie_origins: Origins,
@@ -123,8 +136,8 @@ pub struct Revocation {
     /// A verdict in use is asked for anew from this age on. `None`: only when it is stale, by a request that waits.
     pub(crate) refresh_after: Option<Duration>,
     pub derived: Derived,
-    /// How long the service must keep a revocation for us: the longest that a token we accept can outlive its issue.
-    pub retention_seconds: u32,
+    /// How long the service must keep revocations for each issuer's tokens, in the document's order.
+    pub(crate) needs: Vec<Retention>,
     pub(crate) kinds: Vec<Kind>,
     pub(crate) memo: KeyMemo,
     /// How far ahead of our clock a token may be issued. Seconds.
@@ -168,7 +181,9 @@ impl Policy {
             .as_ref()
             .map(|revocation| compile_revocation(revocation, &issuers, environment))
             .transpose()?;
-        let credentials = Credentials::compile(&document.tokens).map_err(|invalid| invalid.within("tokens"))?;
+        let credentials = Credentials::compile(&document.tokens)
+            .map_err(|invalid| invalid.within("tokens"))?
+            .removing_parameters(&document.remove_query_parameters)?;
         let default_forward = compile_forward(&document.forward, "forward")?;
         if document.rules.is_empty() {
             return Err(Invalid::new("rules", "at least one rule is needed: a request that matches none is refused"));
@@ -177,7 +192,8 @@ impl Policy {
         let mut names = HashSet::new();
         for (place, rule) in document.rules.iter().enumerate() {
             let at = format!("rules[{place}]");
-            let compiled = compile_rule(rule, place, &at, &issuers, revocation.is_some(), &document.forward)?;
+            let asked = revocation.as_ref().map(|revocation| revocation.kinds.as_slice());
+            let compiled = compile_rule(rule, place, &at, &issuers, asked, &document.forward)?;
             if !names.insert(compiled.name.clone()) {
                 return Err(Invalid::new(format!("{at}.name"), format!("two rules are named `{}`", compiled.name)));
             }
@@ -238,6 +254,12 @@ impl Policy {
         self.clear.iter().map(HeaderName::as_str)
     }
 
+    /// The place in the document of the issuer that this `iss` names; or that has it as its pattern.
+    pub fn issuer_place(&self, iss: &str) -> Option<usize> {
+        let is_pattern = || self.issuers.iter().position(|issuer| issuer.issuer == iss);
+        self.by_issuer.find(iss).or_else(is_pattern)
+    }
+
     /// The name of the issuer at this place of the document.
     pub fn issuer_name(&self, place: usize) -> Option<&str> {
         self.issuers.get(place).map(|issuer| issuer.name.as_str())
@@ -245,6 +267,26 @@ impl Policy {
 
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The issuers about whose tokens some rule asks the service, for it to know them.
+    pub fn issuers_asked_about(&self) -> Vec<NamedIssuer> {
+        let Some(revocation) = &self.revocation else { return Vec::new() };
+        let asks = |place: usize| {
+            let mut rules = self.rules.iter().filter(|rule| rule.revocation != RevocationMode::Off);
+            rules.any(|rule| {
+                rule.access != Access::Public && rule.issuers.as_ref().is_none_or(|issuers| issuers.contains(&place))
+            })
+        };
+        let issuers = self.issuers.iter().zip(&revocation.needs).enumerate().filter(|(place, _)| asks(*place));
+        let mut named = Vec::new();
+        for (_, (issuer, needs)) in issuers {
+            match issuer.tenants.as_ref().and_then(Pattern::issuers) {
+                Some(tenants) => named.extend(tenants.map(|issuer| NamedIssuer { issuer, needs: *needs })),
+                None => named.push(NamedIssuer { issuer: issuer.issuer.clone(), needs: *needs }),
+            }
+        }
+        named
     }
 }
 
@@ -258,6 +300,11 @@ impl Revocation {
     /// verdicts which rest on it lose little of their freshness.
     pub fn shared_answers_serve(&self) -> Duration {
         self.freshness.mul_f64(SHARED_AGE)
+    }
+
+    /// How long revocations must be kept for the tokens of the issuer at this place.
+    pub(crate) fn needs(&self, place: usize) -> Retention {
+        self.needs.get(place).copied().unwrap_or(Retention::LONGEST)
     }
 
     /// Is it so fresh that nobody need ask anew?
@@ -305,24 +352,21 @@ fn compile_issuers(
     documents: &[config::Issuer],
     limits: &config::Limits,
     environment: Environment<'_>,
-) -> Result<(Vec<Issuer>, HashMap<String, usize>), Invalid> {
+) -> Result<(Vec<Issuer>, Issuers), Invalid> {
     if documents.is_empty() || documents.len() > MAX_ISSUERS {
         return Err(Invalid::new("issuers", format!("1 to {MAX_ISSUERS} issuers are needed")));
     }
     let mut issuers: Vec<Issuer> = Vec::with_capacity(documents.len());
-    let mut by_issuer = HashMap::new();
+    let mut by_issuer = Issuers::default();
     for (place, document) in documents.iter().enumerate() {
         let at = format!("issuers[{place}]");
         let issuer = compile_issuer(document, place, &at, limits, environment)?;
         if issuers.iter().any(|other| other.name == issuer.name) {
             return Err(Invalid::new(format!("{at}.name"), format!("two issuers are named `{}`", issuer.name)));
         }
-        if by_issuer.insert(issuer.issuer.clone(), place).is_some() {
-            return Err(Invalid::new(
-                format!("{at}.issuer"),
-                "this issuer is listed twice: put all of its keys under one entry",
-            ));
-        }
+        by_issuer
+            .add(&issuer.issuer, issuer.tenants.as_ref(), place)
+            .map_err(|why| Invalid::new(format!("{at}.issuer"), why))?;
         issuers.push(issuer);
     }
     Ok((issuers, by_issuer))
@@ -338,6 +382,7 @@ fn compile_issuer(
     if document.issuer.is_empty() {
         return Err(Invalid::new(format!("{at}.issuer"), "must not be empty"));
     }
+    let tenants = Pattern::compile(document, at)?;
     let audiences = match &document.audiences {
         Audiences::Any(_) => None,
         Audiences::These(these) if these.is_empty() => {
@@ -355,11 +400,15 @@ fn compile_issuer(
             let known: Vec<&str> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
             Invalid::new(&field, format!("`{name}` is not supported; use one of {}", known.join(", ")))
         })?;
-        if algorithms.contains(&algorithm) {
+        if document.algorithms.iter().take(i).any(|earlier| earlier == name) {
             return Err(Invalid::new(field, format!("`{name}` is listed twice")));
         }
-        algorithms.push(algorithm);
+        // EdDSA and Ed25519 are one.
+        if !algorithms.contains(&algorithm) {
+            algorithms.push(algorithm);
+        }
     }
+    let preset = document.provider.map(Preset::of);
     // Then no JWT of this issuer can be verified, and what is for JWTs only is most likely a mistake.
     let asks_about_opaque_only =
         document.introspection.as_ref().is_some_and(|asked| asked.of == config::IntrospectedTokens::Opaque);
@@ -375,6 +424,8 @@ fn compile_issuer(
             let message = "has no meaning where all tokens are opaque: give `keys` or `jwks` too, or leave it out";
             return Err(Invalid::new(format!("{at}.{field}"), message));
         }
+    } else if let (true, Some(preset)) = (algorithms.is_empty(), &preset) {
+        algorithms.extend(preset.algorithms);
     } else if algorithms.is_empty() {
         return Err(Invalid::new(format!("{at}.algorithms"), "name at least one algorithm"));
     }
@@ -401,6 +452,7 @@ fn compile_issuer(
     let skew = whole_seconds(document.skew, ZERO, MAX_SKEW, &format!("{at}.skew"))?;
     let second = ConfigDuration::from_secs(1);
     let max_lifetime = whole_seconds(document.max_lifetime, second, MAX_LIFETIME, &format!("{at}.max_lifetime"))?;
+    let max_session = whole_seconds(document.max_session, second, MAX_LIFETIME, &format!("{at}.max_session"))?;
     let types = match &document.types {
         None => None,
         Some(types) if types.is_empty() => {
@@ -411,17 +463,51 @@ fn compile_issuer(
     Ok(Issuer {
         name: name_or(document.name.as_deref(), "issuer", place, at)?,
         issuer: document.issuer.clone(),
+        tenants,
         audiences,
         algorithms,
         keys,
         published,
         skew,
         max_lifetime,
+        max_session,
         types,
+        kinds: token_kinds(document, preset.as_ref(), at)?,
+        identifiers: Identifiers::compile(document, preset.as_ref(), at)?,
         padded: document.padded,
         required_header: required_header(document, at)?,
         required_claims: document.required_claims.clone(),
         introspection,
+    })
+}
+
+fn token_kinds(document: &config::Issuer, preset: Option<&Preset>, at: &str) -> Result<TokenKinds, Invalid> {
+    let accepted = match (&document.token_kinds, preset) {
+        (Some(kinds), _) => kinds.clone(),
+        (None, Some(preset)) => preset.kinds.to_vec(),
+        (None, None) => vec![config::TokenKind::Access],
+    };
+    if accepted.is_empty() {
+        return Err(Invalid::new(format!("{at}.token_kinds"), "name at least one kind, or leave the field out"));
+    }
+    let written = document.access_claims.as_deref().unwrap_or_default();
+    for (field, words) in [("access_types", document.access_types.as_slice()), ("access_claims", written)] {
+        if let Some(place) = words.iter().position(String::is_empty) {
+            return Err(Invalid::new(format!("{at}.{field}[{place}]"), "must not be empty"));
+        }
+        if !words.is_empty() && !accepted.contains(&config::TokenKind::Access) {
+            return Err(Invalid::new(format!("{at}.{field}"), "has no meaning: `token_kinds` has no access tokens"));
+        }
+    }
+    let access_claims = match (&document.access_claims, preset) {
+        (Some(claims), _) => claims.clone(),
+        (None, Some(preset)) => preset.access_claims.iter().map(|name| (*name).to_owned()).collect(),
+        (None, None) => Vec::new(),
+    };
+    Ok(TokenKinds {
+        accepted,
+        access_types: document.access_types.iter().map(|word| crate::claims::plain_type(word)).collect(),
+        access_claims,
     })
 }
 
@@ -555,15 +641,7 @@ fn compile_revocation(
     let secret = secret_from(environment, &document.secret_env, config::SecretEncoding::Raw, &at("secret_env"))?;
     let secret = Secret::new(&secret).map_err(|error| Invalid::new(at("secret_env"), error.to_string()))?;
     let mut kinds = Vec::new();
-    for kind in &document.kinds {
-        let kind = match kind {
-            config::RevocationKind::Token => Kind::Token,
-            config::RevocationKind::Session => Kind::Session,
-            config::RevocationKind::User => Kind::User,
-            config::RevocationKind::Client => Kind::Client,
-            config::RevocationKind::Key => Kind::SigningKey,
-            config::RevocationKind::Issuer => Kind::Issuer,
-        };
+    for kind in document.kinds.iter().map(|kind| kind_of(*kind)) {
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }
@@ -571,7 +649,6 @@ fn compile_revocation(
     if kinds.is_empty() {
         return Err(Invalid::new(at("kinds"), "name at least one kind"));
     }
-    let longest = issuers.iter().map(|issuer| issuer.max_lifetime.saturating_add(issuer.skew)).max().unwrap_or(0);
     Ok(Revocation {
         cluster: document.cluster.clone(),
         authority,
@@ -579,7 +656,7 @@ fn compile_revocation(
         freshness: document.freshness.0,
         refresh_after: document.refresh_ahead.then(|| document.freshness.0.mul_f64(REFRESH_AGE)),
         derived: secret.derive(),
-        retention_seconds: u32::try_from(longest.saturating_add(iat_lead)).unwrap_or(u32::MAX),
+        needs: issuers.iter().map(|issuer| retention::needed(issuer, iat_lead, &kinds)).collect(),
         kinds,
         memo: KeyMemo::default(),
         iat_lead,
@@ -649,7 +726,7 @@ fn compile_rule(
     place: usize,
     at: &str,
     issuers: &[Issuer],
-    revocation_is_configured: bool,
+    asked: Option<&[Kind]>,
     default_forward: &config::Forward,
 ) -> Result<Rule, Invalid> {
     let name = name_or(document.name.as_deref(), "rule", place, at)?;
@@ -665,6 +742,7 @@ fn compile_rule(
                     || document.binding.user_agent.is_some(),
             ),
             ("revocation", document.revocation.is_some()),
+            ("revocable_by", !document.revocable_by.is_empty()),
             ("forward", document.forward.is_some()),
         ];
         // A public rule with conditions is most likely meant to be a required one: refuse rather than guess.
@@ -675,7 +753,7 @@ fn compile_rule(
             ));
         }
     }
-    let revocation = match (document.revocation, revocation_is_configured) {
+    let revocation = match (document.revocation, asked.is_some()) {
         (None, true) => RevocationMode::Check,
         (None | Some(RevocationMode::Off), false) => RevocationMode::Off,
         (Some(mode), true) => mode,
@@ -725,6 +803,19 @@ fn compile_rule(
         None => compile_forward(default_forward, "forward")?,
     };
     let introspecting = introspecting(accepted.as_deref(), document.access, at, issuers)?;
+    let revocable_by = revocable_by(document, revocation, asked, at)?;
+    for (place, kind) in revocable_by.iter().enumerate() {
+        let mut of_rule = issuers
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| accepted.as_ref().is_none_or(|accepted| accepted.contains(place)));
+        if of_rule.all(|(_, issuer)| issuer.identifiers.names(*kind).is_empty()) {
+            return Err(Invalid::new(
+                format!("{at}.revocable_by[{place}]"),
+                format!("no token has a claim for its {kind}: name one in the issuer's `revocation_claims`"),
+            ));
+        }
+    }
     Ok(Rule {
         name,
         access: document.access,
@@ -734,10 +825,48 @@ fn compile_rule(
         conditions,
         binding: document.binding.clone(),
         revocation,
+        revocable_by,
         forward,
         cors_preflight_passes: document.cors_preflight == config::CorsPreflight::Pass,
         cookie_origins,
     })
+}
+
+fn revocable_by(
+    document: &config::Rule,
+    mode: RevocationMode,
+    asked: Option<&[Kind]>,
+    at: &str,
+) -> Result<Vec<Kind>, Invalid> {
+    let mut kinds = Vec::new();
+    for (place, kind) in document.revocable_by.iter().map(|kind| kind_of(*kind)).enumerate() {
+        let invalid = |message: &str| Err(Invalid::new(format!("{at}.revocable_by[{place}]"), message));
+        if !matches!(kind, Kind::Session | Kind::User | Kind::Client) {
+            return invalid("use session, user or client: every token can be revoked by the others");
+        }
+        if mode == RevocationMode::Off {
+            return invalid("the rule asks for no revocations");
+        }
+        if !asked.is_some_and(|asked| asked.contains(&kind)) {
+            return invalid("`revocation.kinds` has not this kind");
+        }
+        if kinds.contains(&kind) {
+            return invalid("is there twice");
+        }
+        kinds.push(kind);
+    }
+    Ok(kinds)
+}
+
+fn kind_of(kind: config::RevocationKind) -> Kind {
+    match kind {
+        config::RevocationKind::Token => Kind::Token,
+        config::RevocationKind::Session => Kind::Session,
+        config::RevocationKind::User => Kind::User,
+        config::RevocationKind::Client => Kind::Client,
+        config::RevocationKind::Key => Kind::SigningKey,
+        config::RevocationKind::Issuer => Kind::Issuer,
+    }
 }
 
 fn compile_condition(document: &config::Condition, at: &str) -> Result<Condition, Invalid> {

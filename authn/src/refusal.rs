@@ -55,3 +55,26 @@ impl Policy {
 
 /// Long enough not to add load, short enough to be of use after a failover.
 const RETRY_AFTER_SECONDS: &str = "1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A client that is told `insufficient_scope` asks for scopes, and one that is told `invalid_token` for a new token:
+    // neither brings a role, and both come back at once.
+    #[test]
+    fn a_claim_that_does_not_suffice_is_no_reason_to_fetch_a_token() {
+        for statuses in ["matrix", "rfc6750"] {
+            let text = format!(
+                r#"{{"issuers":[{{"issuer":"i","audiences":"any","algorithms":["HS256"],"keys":[{{"secret_env":"S"}}]}}],
+                "rules":[{{"access":"required"}}],"faults":{{"statuses":"{statuses}"}}}}"#
+            );
+            let policy = Policy::from_json(text.as_bytes(), &|_| Some(vec![1; 32])).unwrap();
+            let refusal = policy.refusal(Fault::ClaimInsufficient, Some(0));
+            assert_eq!(refusal.status, 403, "{statuses}");
+            assert!(refusal.headers.iter().all(|(name, _)| *name != "www-authenticate"), "{statuses}");
+            let scope = policy.refusal(Fault::ScopeInsufficient, Some(0));
+            assert!(scope.headers.iter().any(|(_, value)| value.contains("insufficient_scope")), "{statuses}");
+        }
+    }
+}

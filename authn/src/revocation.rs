@@ -1,11 +1,11 @@
 //! What is asked about a token, and what the answers mean for it. Who asks, and when, is `checks`' matter.
 use std::cell::Cell;
 
-use wire::{Answer, Derived, Kind, RevocationKey, token_id_from_jti, token_id_from_signing_input};
+use wire::{Answer, Derived, Kind, Retention, RevocationKey, token_id_from_jti, token_id_from_signing_input};
 
 use crate::cause::Cause;
-use crate::claims::optional_string;
 use crate::fault::Denial;
+use crate::identifiers::Identifiers;
 use crate::json::Object;
 use crate::policy::Revocation;
 use crate::time::{Monotonic, UnixSeconds};
@@ -16,6 +16,8 @@ pub struct Ask {
     /// At most one of each kind.
     pub keys: Vec<RevocationKey>,
     pub issued: UnixSeconds,
+    /// How long revocations must be kept for an answer to count.
+    pub needs: Retention,
     /// Names exactly this question: all of its keys and `issued`. Two tokens may share a `jti`, and only the whole
     /// says that they also share their fate.
     pub digest: [u8; 16],
@@ -34,12 +36,22 @@ pub enum Verdict {
     Dead,
 }
 
+/// Who issued a token.
+#[derive(Clone, Copy)]
+pub(crate) struct Whose<'w> {
+    /// Of the issuer in the document.
+    pub place: usize,
+    /// The token's `iss`.
+    pub issuer: &'w str,
+    pub identifiers: &'w Identifiers,
+}
+
 impl Ask {
     /// # Errors
     /// [`crate::fault::Fault::InvalidClaim`] for a token that no revocation could be compared with.
     pub(crate) fn new(
         revocation: &Revocation,
-        issuer: &str,
+        whose: Whose<'_>,
         payload: &Object<'_>,
         signing_input: &[u8],
         thumbprint: Option<&[u8; 32]>,
@@ -48,7 +60,8 @@ impl Ask {
         let Some(issued) = issued else {
             return Err(Denial::new(Cause::IssuedUnknown));
         };
-        let mut keys = keys(revocation, issuer, payload, signing_input, thumbprint)?;
+        let Whose { place, issuer, identifiers } = whose;
+        let mut keys = keys(revocation, issuer, identifiers, payload, signing_input, thumbprint)?;
         keys.sort_by_key(|(kind, _)| kind.is_shared());
         let shared = keys.iter().filter(|(kind, _)| kind.is_shared()).count();
         let keys: Vec<RevocationKey> = keys.into_iter().map(|(_, key)| key).collect();
@@ -56,11 +69,17 @@ impl Ask {
             return Err(Denial::new(Cause::NothingToRevoke));
         }
         let digest = digest(&revocation.derived, &keys, issued);
-        Ok(Self::of(keys, shared, issued, digest))
+        Ok(Self::of(keys, shared, issued, revocation.needs(place), digest))
     }
 
-    pub(crate) fn of(keys: Vec<RevocationKey>, shared: usize, issued: UnixSeconds, digest: [u8; 16]) -> Self {
-        Self { keys, shared, issued, digest, verdict: Cell::new(None), refreshed: Cell::new(None) }
+    pub(crate) fn of(
+        keys: Vec<RevocationKey>,
+        shared: usize,
+        issued: UnixSeconds,
+        needs: Retention,
+        digest: [u8; 16],
+    ) -> Self {
+        Self { keys, shared, issued, needs, digest, verdict: Cell::new(None), refreshed: Cell::new(None) }
     }
 
     /// The keys of this token alone, and those that many tokens have.
@@ -104,6 +123,7 @@ impl Ask {
 pub(crate) fn keys(
     revocation: &Revocation,
     issuer: &str,
+    identifiers: &Identifiers,
     payload: &Object<'_>,
     signing_input: &[u8],
     thumbprint: Option<&[u8; 32]>,
@@ -112,16 +132,13 @@ pub(crate) fn keys(
     let mut keys = Vec::with_capacity(revocation.kinds.len());
     for &kind in &revocation.kinds {
         let id = match kind {
-            Kind::Token => Some(match optional_string(payload, "jti")? {
+            Kind::Token => Some(match identifiers.find(kind, payload)? {
                 Some(jti) => token_id_from_jti(jti),
                 None => token_id_from_signing_input(signing_input),
             }),
-            Kind::Session => optional_string(payload, "sid")?.map(|sid| sid.as_bytes().to_vec()),
-            Kind::User => optional_string(payload, "sub")?.map(|sub| sub.as_bytes().to_vec()),
-            Kind::Client => match optional_string(payload, "client_id")? {
-                Some(client) => Some(client.as_bytes().to_vec()),
-                None => optional_string(payload, "azp")?.map(|azp| azp.as_bytes().to_vec()),
-            },
+            Kind::Session | Kind::User | Kind::Client => {
+                identifiers.find(kind, payload)?.map(|id| id.as_bytes().to_vec())
+            }
             Kind::SigningKey => thumbprint.map(|thumbprint| crate::b64::encode(thumbprint).into_bytes()),
             Kind::Issuer => Some(Vec::new()),
         };

@@ -68,6 +68,7 @@ pub fn public_jwk(family: Family) -> Map<String, Value> {
         }
         Family::P256 => ec_jwk("P-256", &p256_pair().public_key().to_bytes_uncompressed()),
         Family::P384 => ec_jwk("P-384", &p384_pair().public_key().to_bytes_uncompressed()),
+        Family::P521 => ec_jwk("P-521", p521_pair().verifying_key().to_sec1_point(false).as_bytes()),
         Family::Ed25519 => json!({"kty": "OKP", "crv": "Ed25519", "x": b64::encode(*ed25519_pair().pk)}),
     };
     text.as_object().unwrap().clone()
@@ -113,6 +114,10 @@ pub fn sign(alg: Algorithm, message: &[u8]) -> Vec<u8> {
             let signature: p384::ecdsa::Signature = p384_pair().as_ref().sign(message);
             signature.to_bytes().to_vec()
         }
+        Algorithm::Es512 => {
+            let signature: p521::ecdsa::Signature = p521_pair().sign(message);
+            signature.to_bytes().to_vec()
+        }
         Algorithm::EdDsa => ed25519_pair().sk.sign(message, None).to_vec(),
     }
 }
@@ -138,6 +143,13 @@ fn p256_pair() -> P256KeyPair {
 
 fn p384_pair() -> P384KeyPair {
     P384KeyPair::from_bytes(&[7; 48]).unwrap()
+}
+
+fn p521_pair() -> p521::ecdsa::SigningKey {
+    let mut scalar = [7; 66];
+    // Below the order, which has 521 bits.
+    scalar[0] = 0;
+    p521::ecdsa::SigningKey::from_slice(&scalar).unwrap()
 }
 
 pub fn ed25519_pair() -> ed25519_compact::KeyPair {

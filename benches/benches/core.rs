@@ -16,7 +16,8 @@ use authn::token_cache::TokenCache;
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use mint::{Alg, SigningKey};
 use serde_json::{Value, json};
-use wire::Answer;
+use wire::check::Reply;
+use wire::{Answer, Retention};
 
 criterion_group!(benches, warm, cold, routes, parse, checks);
 criterion_main!(benches);
@@ -142,7 +143,8 @@ fn checks(criterion: &mut Criterion) {
                     }
                     let batch = checks.next_batch(Why::Waiters, NOW.monotonic).expect("a batch");
                     let answers = vec![Answer::Live; batch.keys.len()];
-                    let resolved = checks.answered(batch.flight, &answers).expect("answers");
+                    let reply = Reply { keeps: Retention::LONGEST, answers };
+                    let resolved = checks.answered(batch.flight, &reply).expect("answers");
                     assert_eq!(resolved.len(), count);
                 },
                 BatchSize::SmallInput,

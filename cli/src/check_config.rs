@@ -3,31 +3,41 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use authn::config::RevocationMode;
-use authn::config::{Audiences, BindingMode, Document, Match, OpaqueFormat, PathMatch, Rule};
+use authn::config::{Audiences, BindingMode, Document, Match, OpaqueFormat, PathMatch, Rule, Tenants};
 use authn::invalid::Invalid;
 use clap::Args;
 use serde_json::json;
 
 use crate::document::{self, Compiled, Found, Secrets};
 use crate::surroundings::Remark;
-use crate::{Outcome, say};
+use crate::{Outcome, kept_long_enough, say};
 
 #[derive(Args)]
 pub struct CheckConfig {
-    /// JSON or YAML: the configuration itself, a bootstrap of Envoy or a WasmPlugin that holds it; `-` for the standard
-    /// input.
+    /// JSON or YAML: the configuration itself, or a bootstrap of Envoy, a WasmPlugin or a TrafficExtension that holds it;
+    /// `-` for the standard input.
     file: PathBuf,
     #[command(flatten)]
     secrets: Secrets,
+    /// Ask this service too (its --listen) whether it keeps revocations for as long as these tokens live. Needs the secret
+    /// in the environment.
+    #[arg(long, value_name = "URL")]
+    service: Option<String>,
     /// One JSON document: `{"file", "ok", "configurations": [{"place", "ok", "error" and "more_errors", or "issuers",
-    /// "rules", …, "around": [{"error", "field", "message"}]}]}`. `around` is about the bootstrap or WasmPlugin.
+    /// "rules", …, "around": [{"error", "field", "message"}]}]}`. `around` is about what holds it.
     #[arg(long)]
     json: bool,
 }
 
 impl CheckConfig {
     pub fn run(self) -> Result<Outcome> {
-        let found = document::read(&self.file, &self.secrets)?;
+        let mut found = document::read(&self.file, &self.secrets)?;
+        if let Some(url) = &self.service {
+            for found in &mut found {
+                let remarks = found.compiled.as_ref().map(|compiled| kept_long_enough::remarks(compiled, url));
+                found.remarks.extend(remarks.unwrap_or_default());
+            }
+        }
         let is_ok = found.iter().all(Found::is_ok);
         let file = self.file.display().to_string();
         if self.json {
@@ -142,6 +152,11 @@ fn warnings(document: &Document) -> Vec<Warning> {
         if let Audiences::Any(_) = issuer.audiences {
             let message = "tokens that were meant for other services are accepted";
             warn(format!("issuers[{place}].audiences"), message.to_owned());
+        }
+        if let Some(Tenants::Any(_)) = issuer.tenants {
+            let message =
+                "everybody whom the provider has is accepted, in whichever tenant: have rules look at who it is";
+            warn(format!("issuers[{place}].tenants"), message.to_owned());
         }
         let format = issuer.introspection.as_ref().and_then(|introspection| introspection.format.as_ref());
         if let Some(OpaqueFormat::Shape(shape)) = format

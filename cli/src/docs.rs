@@ -90,6 +90,7 @@ fn overrides() -> String {
             Overrides::Path => "path",
             Overrides::Prefix => "prefix",
             Overrides::Method => "method",
+            Overrides::Scheme => "scheme",
         };
         let _ = writeln!(text, "| `{}` | {what} | {} |", header.name, cell(header.read_by));
     }

@@ -12,7 +12,7 @@ use clap::Args;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::surroundings::{self, Remark};
+use crate::surroundings::{self, IstioKind, Remark};
 use crate::{all_errors, suggest};
 
 /// Where the secrets come from that a configuration names.
@@ -246,6 +246,7 @@ enum Around<'f> {
         bootstrap: &'f Value,
     },
     Istio {
+        kind: IstioKind,
         spec: &'f Value,
     },
 }
@@ -280,10 +281,17 @@ impl<'f> Plugin<'f> {
         Some(Self { place, configuration, vm, around })
     }
 
-    /// From a WasmPlugin's `spec`.
-    fn of_istio(spec: &'f Value, place: &str) -> Option<Self> {
+    /// From the `spec` of a WasmPlugin or TrafficExtension.
+    fn of_istio(kind: IstioKind, spec: &'f Value, place: &str) -> Option<Self> {
+        let is_plugin_config =
+            |(name, _): &(&String, &Value)| name.replace('_', "").eq_ignore_ascii_case("pluginConfig");
+        let found = |object: &'f Value| object.as_object()?.iter().find(is_plugin_config);
+        // One that stands in the wrong of the two places is judged all the same, and its place is remarked upon.
+        let (module, path, (name, configuration)) = [kind.module(spec), (spec, "spec"), (&spec["wasm"], "spec.wasm")]
+            .into_iter()
+            .find_map(|(module, path)| Some((module, path, found(module)?)))?;
         let mut vm = Vm::default();
-        for variable in spec["vmConfig"]["env"].as_array().into_iter().flatten() {
+        for variable in module["vmConfig"]["env"].as_array().into_iter().flatten() {
             let Some(name) = variable["name"].as_str().map(str::to_owned) else { continue };
             match (variable["value"].as_str(), variable["valueFrom"].as_str()) {
                 (_, Some("HOST")) => vm.from_host.push(name),
@@ -291,10 +299,8 @@ impl<'f> Plugin<'f> {
                 (None, _) => {}
             }
         }
-        let is_plugin_config = |(name, _): &(&String, &Value)| name.eq_ignore_ascii_case("pluginConfig");
-        let (name, configuration) = spec.as_object()?.iter().find(is_plugin_config)?;
         let configuration = Configuration::Tree(configuration.clone());
-        Some(Self { place: format!("{place}spec.{name}"), configuration, vm, around: Around::Istio { spec } })
+        Some(Self { place: format!("{place}{path}.{name}"), configuration, vm, around: Around::Istio { kind, spec } })
     }
 
     /// A file may have other Wasm filters too.
@@ -319,7 +325,7 @@ impl<'f> Plugin<'f> {
 
     fn remarks(&self, document: Option<&Document>) -> Vec<Remark> {
         match &self.around {
-            Around::Istio { spec } => surroundings::of_istio(spec),
+            Around::Istio { kind, spec } => surroundings::of_istio(*kind, spec),
             Around::Envoy { config, place, manager, bootstrap } => {
                 let mut remarks = surroundings::of_envoy(config, place);
                 if let Some(document) = document {
@@ -353,8 +359,8 @@ fn search<'f>(
                 let manager = manager.map(|(manager, place)| (manager, place.to_owned()));
                 let around = Around::Envoy { config, place: place.clone(), manager, bootstrap: root };
                 plugins.extend(Plugin::of_envoy(config, place, around));
-            } else if value["kind"] == "WasmPlugin" {
-                plugins.extend(Plugin::of_istio(&value["spec"], place));
+            } else if let Some(kind) = IstioKind::of(&value["kind"]) {
+                plugins.extend(Plugin::of_istio(kind, &value["spec"], place));
             } else {
                 let own = place.clone();
                 let manager = if is_of(MANAGER) { Some((value, own.as_str())) } else { manager };

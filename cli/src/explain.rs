@@ -394,7 +394,8 @@ impl Trace<'_> {
         let kind = if verified.is_opaque() { "kind" } else { "typ" };
         self.step("claims", format!("{kind}, aud, required claims and times are accepted{lifetime}"));
         let window = verified.window();
-        let (from, until) = (self.relative(window.from.0), self.relative(window.until.0));
+        let until = window.until.0.min(window.login_until.0);
+        let (from, until) = (self.relative(window.from.0), self.relative(until));
         self.step("window", format!("counts from {from} until {until}, clock skew included"));
 
         let rule = entered.rule();
@@ -491,12 +492,14 @@ impl Trace<'_> {
         let signer = policy.signer(&Portable, &self.keyrings, &unverified, claims, now);
         let signer = signer.map_err(|unverifiable| unverifiable.denial)?;
         let name = policy.issuer_name(signer.issuer).unwrap_or_default();
-        let iss = document.issuers.get(signer.issuer).map(|issuer| issuer.issuer.as_str()).unwrap_or_default();
-        self.step("issuer", format!("{name}, {iss:?}"));
+        let iss = claims.get("iss").and_then(Json::as_str).unwrap_or_default();
+        let written = document.issuers.get(signer.issuer).map(|issuer| issuer.issuer.as_str()).unwrap_or_default();
+        let tenant = if written == iss { String::new() } else { format!(", a tenant of {written:?}") };
+        self.step("issuer", format!("{name}, {iss:?}{tenant}"));
         // The thumbprint of a secret would let others try secrets against it.
         let key = match header.alg.family() {
             Family::Hmac => "a shared secret".to_owned(),
-            Family::Rsa | Family::P256 | Family::P384 | Family::Ed25519 => {
+            Family::Rsa | Family::P256 | Family::P384 | Family::P521 | Family::Ed25519 => {
                 format!("the key with thumbprint {}", b64::encode(signer.thumbprint))
             }
         };
@@ -600,6 +603,15 @@ impl Trace<'_> {
             // Keys come of the secret: with a placeholder they would name nothing.
             let key = if is_assumed { String::new() } else { format!(" {key}") };
             self.step("asks", format!("{kind}{key}"));
+        }
+        for kind in policy.not_revocable_by(verified)? {
+            let claims = policy.revocation_claims(verified.issuer(), kind);
+            let why = match kind {
+                wire::Kind::SigningKey => "no key has signed it".to_owned(),
+                _ if claims.is_empty() => "this issuer's tokens have no claim for it".to_owned(),
+                _ => format!("the token has none of {}", claims.join(", ")),
+            };
+            self.step("unreachable", format!("a revocation by {kind} does not end it: {why}"));
         }
         Ok(())
     }

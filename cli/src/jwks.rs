@@ -158,7 +158,9 @@ impl Jwks {
         // No secret plays a part here.
         let compiled = document::read_one(config, &Secrets::assumed())?;
         let is_it = |(place, issuer): &(usize, &Issuer)| {
-            compiled.policy.issuer_name(*place) == Some(name) || issuer.issuer == name
+            compiled.policy.issuer_name(*place) == Some(name)
+                || issuer.issuer == name
+                || compiled.policy.issuer_place(name) == Some(*place)
         };
         let Some((place, issuer)) = compiled.document.issuers.iter().enumerate().find(is_it) else {
             bail!("{} has no issuer `{name}`", config.display());
@@ -257,7 +259,8 @@ fn get(agent: &Agent, url: &str) -> Result<Text, Failed> {
 
 fn print(text: &Text, parsed: &Parsed) {
     let (keys, left_out) = (parsed.keys.keys(), &parsed.left_out);
-    say(&format!("{}: {} keys, {} left out", text.source, keys.len(), left_out.len()));
+    let count = left_out.len().saturating_add(parsed.beyond);
+    say(&format!("{}: {} keys, {count} left out", text.source, keys.len()));
     for key in keys {
         let kid = key.kid().map_or_else(|| "(none)".to_owned(), printable);
         let algorithms: Vec<_> = key.algorithms().iter().map(|algorithm| algorithm.name()).collect();
@@ -268,6 +271,12 @@ fn print(text: &Text, parsed: &Parsed) {
     }
     for why in left_out {
         say(&format!("  left out: {why}"));
+    }
+    if parsed.beyond > 0 {
+        say(&format!("  left out: {} beyond the first {} members", parsed.beyond, jwks::MAX_MEMBERS));
+    }
+    for name in &parsed.for_encryption {
+        say(&format!("  for encryption, not for signatures: {name}"));
     }
     if let Some(age) = text.cache_control.as_deref().and_then(jwks::max_age) {
         say(&format!("  max-age {} s: the filter looks again then, within 10 s and its own `refresh`", age.as_secs()));
@@ -290,7 +299,8 @@ fn as_json(text: &Text, parsed: &Parsed) -> Value {
         .collect();
     let max_age = text.cache_control.as_deref().and_then(jwks::max_age).map(|age| age.as_secs());
     json!({
-        "source": text.source, "ok": !keys.is_empty(), "keys": keys, "left_out": parsed.left_out, "max_age": max_age,
+        "source": text.source, "ok": !keys.is_empty(), "keys": keys, "left_out": parsed.left_out, "beyond": parsed.beyond,
+        "for_encryption": parsed.for_encryption, "max_age": max_age,
     })
 }
 
@@ -309,6 +319,7 @@ fn names(key: &Key) -> (&'static str, Option<&'static str>) {
         Family::Rsa => ("RSA", None),
         Family::P256 => ("EC", Some("P-256")),
         Family::P384 => ("EC", Some("P-384")),
+        Family::P521 => ("EC", Some("P-521")),
         Family::Ed25519 => ("OKP", Some("Ed25519")),
     }
 }

@@ -11,6 +11,7 @@ mod document;
 mod explain;
 mod instant;
 mod jwks;
+mod kept_long_enough;
 mod log_filter;
 mod migrate;
 mod mint;

@@ -24,7 +24,7 @@ enum What {
 
 #[derive(clap::Args)]
 struct KeyArgs {
-    /// HS256 to HS512, RS256 to RS512, PS256 to PS512, ES256, ES384 or EdDSA.
+    /// HS256 to HS512, RS256 to RS512, PS256 to PS512, ES256, ES384, ES512 or EdDSA.
     #[arg(long)]
     alg: Alg,
     /// Where the private key goes: PKCS#8 in PEM; for HS256 to HS512, the secret in base64url. It must not exist.
@@ -102,7 +102,7 @@ fn key(args: &KeyArgs, out: &mut impl std::io::Write) -> anyhow::Result<()> {
         Alg::RS256 | Alg::RS384 | Alg::RS512 | Alg::PS256 | Alg::PS384 | Alg::PS512 => {
             SigningKey::generate_rsa(args.alg, &kid, args.bits)?
         }
-        Alg::HS256 | Alg::HS384 | Alg::HS512 | Alg::ES256 | Alg::ES384 | Alg::EdDSA => {
+        Alg::HS256 | Alg::HS384 | Alg::HS512 | Alg::ES256 | Alg::ES384 | Alg::ES512 | Alg::EdDSA => {
             SigningKey::generate(args.alg, &kid)
         }
     };

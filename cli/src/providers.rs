@@ -47,7 +47,7 @@ mod tests {
         assert!(parse(whole).is_ok());
         for (field, text) in [
             ("providers[0].colour", format!("{whole}  colour: red\n")),
-            ("providers[0].algorithms[1]", format!("{whole}  algorithms: [RS256, HS256]\n")),
+            ("providers[0].algorithms[1]", format!("{whole}  algorithms: [RS256, none]\n")),
             ("providers[0].skew", format!("{whole}  skew: 5\n")),
             ("providers[0].timeout", format!("{whole}  timeout: soon\n")),
             ("providers[0].events.max", format!("{whole}  events: {{ max: 5s }}\n")),

@@ -41,11 +41,11 @@ enum What {
         #[command(flatten)]
         terms: Terms,
     },
-    /// One session, by its sid.
+    /// One session, by its sid, or by what its issuer has for it: docs/providers.
     Session(Named),
-    /// Everything that a user (sub) holds now. The next login works.
+    /// Everything that a user holds now, by their sub, or by what the issuer has for it. The next login works.
     User(Named),
-    /// Everything that a client (client_id or azp) holds now.
+    /// Everything that a client holds now, by its client_id, azp, cid or appid.
     Client(Named),
     /// Everything that a signing key signed.
     Key {
@@ -76,7 +76,12 @@ enum What {
         key: String,
     },
     /// Many, from a file of JSON objects, one a line; `-` is standard input.
-    Bulk { file: PathBuf },
+    Bulk {
+        file: PathBuf,
+        /// Take issuers that no filter asks about, in every line.
+        #[arg(long)]
+        new_issuer: bool,
+    },
 }
 
 #[derive(Args)]
@@ -95,11 +100,15 @@ struct Terms {
     /// For whoever reads the list later. Stored encrypted.
     #[arg(long)]
     reason: Option<String>,
-    /// How long it holds, as in 48h. At least, and by default: for a session as long as sessions live (the service's
-    /// --session-retention), for a signing key `never` ends (30d, say, is allowed once its issuer withdrew it), for all
-    /// else as long as a token lives. An earlier revocation that holds longer is not shortened.
+    /// How long it holds, as in 48h. At least, and by default: for a token as long as one lives (the service's
+    /// --max-lifetime and clocks), for a signing key `never` ends (31d, say, is allowed once its issuer withdrew it), for
+    /// all else as long as a login lasts (--max-session). An earlier revocation that holds longer is not shortened.
     #[arg(long)]
     ttl: Option<String>,
+    /// Take an issuer that no filter asks about. Without it such a one is refused: most likely it is misspelt, and nothing
+    /// would end.
+    #[arg(long)]
+    new_issuer: bool,
 }
 
 impl Revoke {
@@ -127,7 +136,7 @@ impl Revoke {
             What::List => service.list(),
             What::Show { key } => service.0.one(Method::GET, &path_of(&key)),
             What::Lift { key } => service.0.one(Method::DELETE, &path_of(&key)),
-            What::Bulk { file } => service.bulk(&file),
+            What::Bulk { file, new_issuer } => service.bulk(&file, new_issuer),
         }
     }
 }
@@ -145,6 +154,9 @@ impl Terms {
             if let Some(value) = value {
                 body.insert(name.to_owned(), value.as_str().into());
             }
+        }
+        if self.new_issuer {
+            body.insert("new_issuer".to_owned(), true.into());
         }
         Value::Object(body)
     }
@@ -176,7 +188,7 @@ impl Service {
     }
 
     /// Sends the file in pieces and prints an answer for each line, numbered as in the file.
-    fn bulk(&self, file: &Path) -> Result<Outcome> {
+    fn bulk(&self, file: &Path, new_issuer: bool) -> Result<Outcome> {
         let input: Box<dyn Read> = if file == Path::new("-") {
             Box::new(std::io::stdin())
         } else {
@@ -185,7 +197,10 @@ impl Service {
         let mut lines = BufReader::new(input).lines();
         let (mut before, mut written, mut failed, mut unconfirmed) = (0_u64, 0_u64, 0_u64, false);
         loop {
-            let piece = lines.by_ref().take(BULK_LINES).collect::<std::io::Result<Vec<_>>>()?;
+            let mut piece = lines.by_ref().take(BULK_LINES).collect::<std::io::Result<Vec<_>>>()?;
+            if new_issuer {
+                piece.iter_mut().for_each(take_new_issuer);
+            }
             if piece.is_empty() {
                 break;
             }
@@ -228,6 +243,14 @@ impl Service {
             (_, true) => Outcome::Unconfirmed,
             (_, false) => Outcome::Refused,
         })
+    }
+}
+
+/// A line that is no object is left for the service to name what is wrong with it.
+fn take_new_issuer(line: &mut String) {
+    if let Ok(Value::Object(mut members)) = serde_json::from_str(line) {
+        members.insert("new_issuer".to_owned(), true.into());
+        *line = Value::Object(members).to_string();
     }
 }
 

@@ -24,6 +24,24 @@ pub fn check_roles(shared: &[PathBuf], admin: &Path) -> Result<()> {
     Ok(())
 }
 
+/// # Errors
+/// A provider has a secret that is to be of this service: it could end sessions beyond its own, or read checks.
+pub fn check_client_secrets(clients: &[&Path], ours: &[&Path]) -> Result<()> {
+    for client in clients {
+        let secret = read(client)?;
+        for file in ours {
+            if read(file)?.trim_ascii() == secret.trim_ascii() {
+                bail!(
+                    "`secret_file` {} holds what {} holds, and the provider has it; make two",
+                    client.display(),
+                    file.display()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Those that every user of this machine can read.
 pub fn readable_by_others<'f>(files: impl IntoIterator<Item = &'f Path>) -> Vec<&'f Path> {
     let others_read = |permissions: Permissions| permissions.mode() & 0o004 != 0;

@@ -90,24 +90,29 @@ pub struct Serve {
     /// Acknowledge only what Redis says is on its disk: WAITAOF, or `appendfsync always` before Redis 7.2.
     #[arg(long, env = "PORTCULLIS_REQUIRE_DISK")]
     require_disk: bool,
-    /// The longest lifetime of a token that any filter accepts.
+    /// The longest lifetime of a token that any filter accepts: revocations of single tokens are kept for so long.
     #[arg(long, env = "PORTCULLIS_MAX_LIFETIME", value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
     max_lifetime: Duration,
-    /// An issuer for whom revocations are taken; repeat it for each. Revocations for others, mistyped perhaps, are then
-    /// refused. Without it any issuer is taken.
+    /// An issuer for whom revocations are taken though no filter has told of it; repeat it for each. Filters tell which
+    /// issuers they ask about, and revocations for others, mistyped perhaps, are refused. `{tenant}` stands for one segment
+    /// of the path, as in the filter's.
     #[arg(long = "issuer", env = "PORTCULLIS_ISSUERS", value_name = "URL", value_delimiter = ',')]
     issuers: Vec<String>,
+    /// The claims that name an issuer's tokens, where its `revocation_claims.token` is not the default in the filters, as in
+    /// https://idp.example=token_id,jti. Repeat it for each issuer. Otherwise `revoke token` ends nothing there.
+    #[arg(long = "token-claims", env = "PORTCULLIS_TOKEN_CLAIMS", value_name = "URL=CLAIM,…", value_delimiter = ' ', value_parser = token_claims)]
+    token_claims: Vec<(String, Vec<String>)>,
     /// A file, JSON or YAML, with the providers that may end sessions: by logout tokens at /oauth2/backchannel-logout and
     /// by security events at /ssf/events, both on --listen. docs/logout.md has its fields. Without it nobody may.
     #[arg(long, env = "PORTCULLIS_PROVIDERS_FILE", value_name = "PATH")]
     providers_file: Option<PathBuf>,
-    /// The longest that a session lives, refreshed or not: a revoked session is kept for so long. At least as long as a
-    /// token lives. Revoked signing keys are kept for ever, and everything else for a token's lifetime; so every name in
-    /// Redis has an expiry, but for the store's sentinel and revoked signing keys.
-    #[arg(long, env = "PORTCULLIS_SESSION_RETENTION", value_name = "TIME", default_value = "30d", value_parser = parse_duration)]
-    session_retention: Duration,
-    /// How far an issuer's clock may run ahead.
-    #[arg(long, env = "PORTCULLIS_IAT_LEAD", value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    /// The longest from a login to the last use of a token of it that any filter accepts (its `max_session`): revocations
+    /// of sessions, users, clients and issuers are kept for so long. Revoked signing keys are kept for ever; so every name
+    /// in Redis has an expiry, but for the store's sentinel and revoked signing keys.
+    #[arg(long, visible_alias = "session-retention", env = "PORTCULLIS_MAX_SESSION", value_name = "TIME", default_value = "30d", value_parser = parse_duration)]
+    max_session: Duration,
+    /// How far an issuer's clock may run ahead: at least the `iat_lead` of any filter.
+    #[arg(long, env = "PORTCULLIS_IAT_LEAD", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     iat_lead: Duration,
     /// Requests in progress per listener, their bodies read; more are refused at once.
     #[arg(long, env = "PORTCULLIS_MAX_REQUESTS", value_name = "N", default_value_t = 1024)]
@@ -142,8 +147,14 @@ impl Serve {
             .with_writer(std::io::stderr)
             .init();
         secret_files::check_roles(&self.secret_files, &self.admin_token_file)?;
+        let providers = self.providers_file.as_deref().map(providers::read).transpose()?.unwrap_or_default();
+        let clients: Vec<&Path> =
+            providers.providers.iter().filter_map(|provider| provider.secret_file.as_deref()).collect();
+        let ours: Vec<&Path> = self.secret_files.iter().chain([&self.admin_token_file]).map(PathBuf::as_path).collect();
+        secret_files::check_client_secrets(&clients, &ours)?;
         let files = self.secret_files.iter().chain([&self.admin_token_file]).chain(&self.tls_key);
-        for file in secret_files::readable_by_others(files.map(PathBuf::as_path)) {
+        let files = files.map(PathBuf::as_path).chain(clients).collect::<Vec<_>>();
+        for file in secret_files::readable_by_others(files) {
             tracing::warn!(file = %file.display(), "every user of this machine can read a secret: chmod o-r");
         }
         let options = self.options()?;
@@ -201,14 +212,21 @@ impl Serve {
             require_disk: self.require_disk,
             max_lifetime: self.max_lifetime,
             issuers: self.issuers,
+            token_claims: self.token_claims,
             providers: self.providers_file.as_deref().map(providers::read).transpose()?.unwrap_or_default(),
-            session_retention: self.session_retention,
+            max_session: self.max_session,
             iat_lead: self.iat_lead,
             max_requests: self.max_requests,
             max_connections: self.max_connections,
             max_newcomers: self.max_newcomers_per_peer,
         })
     }
+}
+
+/// An issuer may have `=` in its query; the name of a claim here may not.
+fn token_claims(text: &str) -> Result<(String, Vec<String>), String> {
+    let (issuer, names) = text.rsplit_once('=').ok_or("write it as URL=CLAIM,CLAIM")?;
+    Ok((issuer.to_owned(), names.split(',').map(str::to_owned).collect()))
 }
 
 pub fn read(path: &Path) -> Result<Vec<u8>> {

@@ -75,12 +75,15 @@ impl SigningKeyArgs {
             }
             (None, None) => Vec::new(),
         };
-        match found.as_slice() {
-            [key] => Ok(printed(key)),
+        // A set may have one key twice.
+        let mut thumbprints: Vec<String> = found.into_iter().map(printed).collect();
+        thumbprints.sort();
+        thumbprints.dedup();
+        match thumbprints.as_slice() {
+            [one] => Ok(one.clone()),
             [] => bail!("no key of {source} {}", if self.kid.is_some() { "has this id" } else { "verifies the token" }),
             several => {
-                let all: Vec<String> = several.iter().map(|key| printed(key)).collect();
-                bail!("{} keys of {source} fit: give one as --id: {}", several.len(), all.join(", "))
+                bail!("{} keys of {source} fit: give one as --id: {}", several.len(), several.join(", "))
             }
         }
     }

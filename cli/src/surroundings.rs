@@ -14,8 +14,8 @@ pub struct Remark {
     pub message: String,
 }
 
-/// The fields of a WasmPlugin's `spec` (Istio, extensions.istio.io/v1alpha1).
-const WASM_PLUGIN: [&str; 17] = [
+/// The fields of a WasmPlugin's `spec` (Istio, extensions.istio.io/v1alpha1). It has the module's own beside where it runs.
+const WASM_PLUGIN: [&str; 16] = [
     "selector",
     "targetRef",
     "targetRefs",
@@ -32,7 +32,23 @@ const WASM_PLUGIN: [&str; 17] = [
     "vmConfig",
     "match",
     "type",
-    "failOpen",
+];
+
+/// The fields of a TrafficExtension's `spec` (the same API group, Istio 1.30 and later).
+const TRAFFIC_EXTENSION: [&str; 7] = ["selector", "targetRefs", "phase", "priority", "match", "wasm", "lua"];
+
+/// The fields of its `wasm`.
+const TRAFFIC_EXTENSION_WASM: [&str; 10] = [
+    "url",
+    "sha256",
+    "imagePullPolicy",
+    "imagePullSecret",
+    "verificationKey",
+    "pluginConfig",
+    "pluginName",
+    "failStrategy",
+    "vmConfig",
+    "type",
 ];
 
 const OPEN: &str = "lets every request pass unchecked once a virtual machine has failed; write FAIL_RELOAD";
@@ -136,31 +152,103 @@ pub fn of_clusters(bootstrap: &Value, place: &str, document: &Document) -> Vec<R
         .collect()
 }
 
-/// `spec` of a WasmPlugin.
-pub fn of_istio(spec: &Value) -> Vec<Remark> {
-    let mut remarks = Vec::new();
-    let mut remark = |is_error, field: &str, message: String| {
-        remarks.push(Remark { is_error, field: format!("spec.{field}"), message });
-    };
-    for name in spec.as_object().into_iter().flatten().map(|(name, _)| name) {
-        if !WASM_PLUGIN.contains(&name.as_str()) {
-            let hint = closest(name, WASM_PLUGIN).map(|other| format!("; did you mean `{other}`?"));
-            remark(
-                true,
-                name,
-                format!("is no field of a WasmPlugin, and Istio ignores it{}", hint.unwrap_or_default()),
-            );
+/// Which of Istio's two resources holds the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IstioKind {
+    WasmPlugin,
+    TrafficExtension,
+}
+
+impl IstioKind {
+    pub fn of(kind: &Value) -> Option<Self> {
+        match kind.as_str()? {
+            "WasmPlugin" => Some(Self::WasmPlugin),
+            "TrafficExtension" => Some(Self::TrafficExtension),
+            _ => None,
         }
     }
-    match spec["failStrategy"].as_str() {
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::WasmPlugin => "WasmPlugin",
+            Self::TrafficExtension => "TrafficExtension",
+        }
+    }
+
+    /// Where in `spec` the module and its configuration are, and how that place is named.
+    pub fn module(self, spec: &Value) -> (&Value, &'static str) {
+        match self {
+            Self::WasmPlugin => (spec, "spec"),
+            Self::TrafficExtension => (&spec["wasm"], "spec.wasm"),
+        }
+    }
+}
+
+/// `spec` of a WasmPlugin or a TrafficExtension.
+pub fn of_istio(kind: IstioKind, spec: &Value) -> Vec<Remark> {
+    let (module, place) = kind.module(spec);
+    let mut remarks = match kind {
+        IstioKind::WasmPlugin => unknown_fields(spec, "spec", kind, &WASM_PLUGIN),
+        IstioKind::TrafficExtension => {
+            let mut remarks = unknown_fields(spec, "spec", kind, &TRAFFIC_EXTENSION);
+            remarks.extend(unknown_fields(module, place, kind, &TRAFFIC_EXTENSION_WASM));
+            remarks
+        }
+    };
+    let mut remark = |is_error, field: String, message: String| remarks.push(Remark { is_error, field, message });
+    match module["failStrategy"].as_str() {
         Some("FAIL_RELOAD") => {}
-        Some("FAIL_OPEN") => remark(true, "failStrategy", format!("FAIL_OPEN {OPEN}")),
+        Some("FAIL_OPEN") => remark(true, format!("{place}.failStrategy"), format!("FAIL_OPEN {OPEN}")),
         _ => remark(
             false,
-            "failStrategy",
+            format!("{place}.failStrategy"),
             "is not FAIL_RELOAD: a worker whose virtual machine failed answers 503 until the configuration changes"
                 .into(),
         ),
     }
+    if module["type"] == "NETWORK" {
+        let message =
+            "NETWORK puts the module among the filters of connections, where it sees no request; leave it out";
+        remark(true, format!("{place}.type"), message.into());
+    }
+    if kind == IstioKind::TrafficExtension && !spec["lua"].is_null() {
+        let message = "stands beside `wasm`, and Istio refuses a TrafficExtension with both";
+        remark(true, "spec.lua".into(), message.into());
+    }
+    let has_targets = !spec["targetRef"].is_null() || !spec["targetRefs"].is_null();
+    if has_targets && !spec["selector"].is_null() {
+        let message = "stands beside `targetRefs`, and Istio refuses a resource with both";
+        remark(true, "spec.selector".into(), message.into());
+    }
+    if spec["phase"] != "AUTHN" {
+        let message =
+            "is not AUTHN: Istio's own filters, and plugins of that phase, see requests before they are judged";
+        remark(false, "spec.phase".into(), message.into());
+    }
+    for (index, selector) in spec["match"].as_array().into_iter().flatten().enumerate() {
+        if !selector["ports"].is_null() {
+            let message = "names ports: requests to every other port of the workload pass unchecked";
+            remark(false, format!("spec.match[{index}].ports"), message.into());
+        }
+    }
     remarks
+}
+
+fn unknown_fields(object: &Value, place: &str, kind: IstioKind, known: &[&str]) -> Vec<Remark> {
+    let names = object.as_object().into_iter().flatten().map(|(name, _)| name);
+    names
+        .filter(|name| !known.contains(&name.as_str()))
+        .map(|name| {
+            // What a WasmPlugin has in `spec`, a TrafficExtension has one level below.
+            let moved = kind == IstioKind::TrafficExtension
+                && place == "spec"
+                && TRAFFIC_EXTENSION_WASM.contains(&name.as_str());
+            let hint = match moved {
+                true => Some(format!("; it belongs into `spec.wasm.{name}`")),
+                false => closest(name, known.iter().copied()).map(|other| format!("; did you mean `{other}`?")),
+            };
+            let message = format!("is no field of a {}, and Istio ignores it{}", kind.name(), hint.unwrap_or_default());
+            Remark { is_error: true, field: format!("{place}.{name}"), message }
+        })
+        .collect()
 }

@@ -264,6 +264,10 @@ fn explains_an_admitted_request_without_showing_the_token() {
     assert!(forward.contains(&json!({ "remove_header": "x-user-id" })), "{answer:#}");
     assert!(forward.contains(&json!({ "remove_header": "authorization" })), "{answer:#}");
     assert!(forward.contains(&json!({ "set_header": "x-user-id", "value": null })), "{answer:#}");
+    // A revocation of its client would not end it, and that is said.
+    let unreachable = answer["steps"].as_array().unwrap().iter().find(|step| step["step"] == "unreachable").unwrap();
+    let says = unreachable["says"].as_str().unwrap();
+    assert!(says.contains("by client") && says.contains("client_id, azp, cid, appid"), "{says}");
     let (_, answer) = desk.explain(&config, &["--token", &token, "--show-claims"]);
     assert!(answer["forward"].as_array().unwrap().contains(&json!({ "set_header": "x-plan", "value": "gold" })));
     let config = desk.configuration(|document| document["forward"]["payload_header"] = json!("x-payload"));
@@ -511,4 +515,68 @@ fn what_stands_round_a_configuration_is_judged_too() {
     assert_eq!(out.status.code(), Some(1), "{}{}", stdout(&out), stderr(&out));
     assert!(stderr(&out).contains("spec.failStrategy: FAIL_OPEN"), "{}", stderr(&out));
     assert!(stderr(&out).contains("did you mean `pluginConfig`?"), "{}", stderr(&out));
+}
+
+#[test]
+fn a_traffic_extension_of_istio_is_judged_as_a_wasm_plugin_is() {
+    let desk = Desk::new();
+    let document: Value = serde_json::from_str(&std::fs::read_to_string(desk.configuration(|_| {})).unwrap()).unwrap();
+    let good = json!({
+        "targetRefs": [{ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "gateway" }], "phase": "AUTHN",
+        "wasm": {
+            "url": "oci://registry.example/filter:1", "pluginName": "portcullis", "failStrategy": "FAIL_RELOAD",
+            "vmConfig": { "env": [{ "name": SECRET.0, "valueFrom": "HOST" }] }, "pluginConfig": document,
+        },
+    });
+    let check = |change: &dyn Fn(&mut Value)| {
+        let mut spec = good.clone();
+        change(&mut spec);
+        let kind = json!({ "apiVersion": "extensions.istio.io/v1alpha1", "kind": "TrafficExtension", "spec": spec });
+        let file = desk.write("extension.yaml", &serde_norway::to_string(&kind).unwrap());
+        let out = portcullis(&["check-config", &file], &[SECRET]);
+        (out.status.code(), format!("{}{}", stdout(&out), stderr(&out)))
+    };
+
+    let (code, said) = check(&|_| {});
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("spec.wasm.pluginConfig: ok: ") && !said.contains("warning: spec"), "{said}");
+
+    type Change = fn(&mut Value);
+    let errors: [(Change, &str); 10] = [
+        (|spec| spec["wasm"]["failStrategy"] = json!("FAIL_OPEN"), "spec.wasm.failStrategy: FAIL_OPEN"),
+        (|spec| spec["wasm"]["failstrategy"] = json!("FAIL_RELOAD"), "spec.wasm.failstrategy: is no field"),
+        (
+            |spec| spec["failStrategy"] = json!("FAIL_RELOAD"),
+            "spec.failStrategy: is no field of a TrafficExtension, and",
+        ),
+        (|spec| spec["failStrategy"] = json!("FAIL_RELOAD"), "it belongs into `spec.wasm.failStrategy`"),
+        (|spec| spec["targetRef"] = json!({}), "did you mean `targetRefs`?"),
+        (|spec| spec["wasm"]["type"] = json!("NETWORK"), "spec.wasm.type: NETWORK"),
+        (|spec| spec["lua"] = json!({ "inlineCode": "" }), "spec.lua: stands beside"),
+        (|spec| spec["selector"] = json!({ "matchLabels": {} }), "spec.selector: stands beside"),
+        (|spec| spec["wasm"]["vmConfig"] = json!({}), "revocation.secret_env"),
+        (|spec| spec["wasm"]["pluginConfig"]["rules"] = json!([{}]), "spec.wasm.pluginConfig: error: rules[0]"),
+    ];
+    for (change, part) in errors {
+        let (code, said) = check(&change);
+        assert!(code == Some(1) && said.contains(part), "{part}: {said}");
+    }
+    // In the place, or the spelling, of another resource: nobody would read it, and it is judged all the same.
+    let moved =
+        check(&|spec| spec["pluginConfig"] = spec["wasm"].as_object_mut().unwrap().remove("pluginConfig").unwrap());
+    assert!(moved.0 == Some(1) && moved.1.contains("it belongs into `spec.wasm.pluginConfig`"), "{}", moved.1);
+    let renamed = check(&|spec| {
+        spec["wasm"]["plugin_config"] = spec["wasm"].as_object_mut().unwrap().remove("pluginConfig").unwrap()
+    });
+    assert!(renamed.0 == Some(1) && renamed.1.contains("did you mean `pluginConfig`?"), "{}", renamed.1);
+
+    let warnings: [(Change, &str); 3] = [
+        (|spec| drop(spec["wasm"].as_object_mut().unwrap().remove("failStrategy")), "spec.wasm.failStrategy: is not"),
+        (|spec| spec["phase"] = json!("AUTHZ"), "spec.phase: is not AUTHN"),
+        (|spec| spec["match"] = json!([{ "ports": [{ "number": 8080 }] }]), "spec.match[0].ports: names ports"),
+    ];
+    for (change, part) in warnings {
+        let (code, said) = check(&change);
+        assert!(code == Some(0) && said.contains(&format!("warning: {part}")), "{part}: {said}");
+    }
 }

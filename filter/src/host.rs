@@ -331,6 +331,15 @@ pub fn call_foreign(name: &str, argument: &[u8]) -> Result<Vec<u8>> {
     if absent { Err(HostError(NOT_FOUND)) } else { Ok(result.unwrap_or_default()) }
 }
 
+/// Has the route chosen anew, by the request as it is now.
+///
+/// Envoy chose one before this filter ran, and keeps it. Modules of ABI 0.2.1, as this one is, have it chosen anew by every
+/// change of a header; those of a later ABI do not, since Envoy 1.33. What is matched, routed and forwarded must be one
+/// request, so it is not left to the ABI.
+pub fn clear_route_cache() -> Result<()> {
+    call_foreign("clear_route_cache", &[]).map(drop)
+}
+
 fn check(status: u32) -> Result<()> {
     if status == OK { Ok(()) } else { Err(HostError(status)) }
 }

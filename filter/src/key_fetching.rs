@@ -152,8 +152,8 @@ impl KeyFetching {
                 Some(Some((issuer, Outcome::Failed)))
             }
             Progress::Installed { left_out } => {
-                for why in left_out {
-                    host::log(LogLevel::Warn, &format!("portcullis: issuer={name} key left out: {why}"));
+                if let Some(why) = left_out {
+                    host::log(LogLevel::Warn, &format!("portcullis: issuer={name} {why}"));
                 }
                 if let Ok(body) = &body {
                     self.publish(issuer, body);

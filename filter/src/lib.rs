@@ -11,6 +11,7 @@
 )]
 #![deny(unsafe_code)]
 
+mod announcing;
 mod callbacks;
 mod configuration;
 mod host;
@@ -19,6 +20,7 @@ mod key_fetching;
 mod metrics;
 mod pairs;
 mod peer;
+mod proxy_settings;
 mod root;
 mod vm;
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use authn::engine::Kind;
 use authn::fault::Fault;
+use authn::proxy_settings::Setting;
 use wire::check::Trouble;
 
 use crate::host::{self, MetricType};
@@ -33,6 +34,8 @@ pub enum Counter {
     CheckFailed(CheckFailure),
     BindingReported,
     SpoofedHeader,
+    /// A request showed that the proxy lacks this setting.
+    MissingProxySetting(Setting),
 }
 
 /// Why a check gave no answer.
@@ -261,6 +264,13 @@ pub fn set_engine(chosen: Kind) {
     }
 }
 
+/// At 0 from the start: a rate over them must not miss the first one.
+pub fn define_missing_settings() {
+    for setting in Setting::ALL {
+        let _ = host::define_metric(MetricType::Counter, &Counter::MissingProxySetting(setting).name());
+    }
+}
+
 impl Outcome {
     const PLACES: usize = Fault::ALL.len().saturating_add(3);
 
@@ -285,7 +295,8 @@ impl Outcome {
 }
 
 impl Counter {
-    const PLACES: usize = Trouble::ALL.len().saturating_add(11);
+    const SETTINGS: usize = Trouble::ALL.len().saturating_add(11);
+    const PLACES: usize = Self::SETTINGS.saturating_add(Setting::ALL.len());
 
     fn place(self) -> usize {
         match self {
@@ -301,6 +312,7 @@ impl Counter {
             Counter::CheckFailed(CheckFailure::NoAnswer) => 8,
             Counter::CheckFailed(CheckFailure::NoProof) => 9,
             Counter::CheckFailed(CheckFailure::Service(trouble)) => trouble.place().saturating_add(11),
+            Counter::MissingProxySetting(setting) => setting.place().saturating_add(Self::SETTINGS),
         }
     }
 
@@ -315,6 +327,9 @@ impl Counter {
             Counter::CheckFailed(failure) => format!("portcullis.checks_failed.reason.{}", failure.name()),
             Counter::BindingReported => "portcullis.binding_mismatches_reported".into(),
             Counter::SpoofedHeader => "portcullis.spoofed_headers_removed".into(),
+            Counter::MissingProxySetting(setting) => {
+                format!("portcullis.missing_proxy_settings.reason.{}", setting.name())
+            }
         }
     }
 }
@@ -372,7 +387,8 @@ mod tests {
             Counter::BindingReported,
             Counter::SpoofedHeader,
         ];
-        let mut places: Vec<_> = failures.chain(others).map(Counter::place).collect();
+        let settings = Setting::ALL.map(Counter::MissingProxySetting);
+        let mut places: Vec<_> = failures.chain(others).chain(settings).map(Counter::place).collect();
         places.sort_unstable();
         assert_eq!(places, (0..Counter::PLACES).collect::<Vec<_>>());
     }
@@ -436,6 +452,9 @@ mod tests {
         ];
         for name in counters.map(Counter::name) {
             assert!(docs.contains(&format!("wasmcustom.{name}")), "{name}");
+        }
+        for setting in Setting::ALL {
+            assert!(docs.contains(&format!("`{}`", setting.name())), "{}", setting.name());
         }
         for what in WaitsFor::ALL {
             assert!(docs.contains(&format!("`{}`", what.name())), "{}", what.name());

@@ -14,12 +14,14 @@ use authn::introspections;
 use authn::key_source::KeySource;
 use authn::policy::{Policy, Revocation};
 use authn::request::Request;
-use authn::revocation::Ask;
+use authn::revocation::{Ask, Verdict};
 use authn::shared::{Namespace, SharedVerdicts};
 use authn::time::{Monotonic, Now, UnixSeconds};
 use authn::token_cache::TokenCache;
-use wire::check::{self, Needs, Question, Trouble};
+use wire::check::{self, NamedIssuer, Needs, Question, QuestionError, Reply, Trouble};
+use wire::{Derived, Retention};
 
+use crate::announcing::Announcing;
 use crate::configuration;
 use crate::host::{self, Clock, LogLevel, MapType};
 use crate::introspecting::{Introspecting, Settled};
@@ -27,6 +29,7 @@ use crate::key_fetching::{KeyFetching, Outcome as KeyOutcome, Waiting};
 use crate::metrics::{self, CheckFailure, Counter, Histogram, Metrics, Outcome, WaitsFor};
 use crate::pairs;
 use crate::peer::HostPeer;
+use crate::proxy_settings::MissingSettings;
 
 /// Often enough that a request's own deadline is kept to within this.
 const TICK: Duration = Duration::from_millis(100);
@@ -48,6 +51,7 @@ pub struct Root {
     /// Refused, and the host would not send the refusal.
     unanswered: HashSet<u32>,
     calls: HashMap<u32, Call>,
+    announcing: Announcing,
     introspecting: Introspecting,
     keys: KeyFetching,
     awaiting_keys: HashMap<u32, AwaitingKeys>,
@@ -56,6 +60,7 @@ pub struct Root {
     nonces: Nonces,
     clock: Clock,
     metrics: Metrics,
+    missing_settings: MissingSettings,
     logged: u32,
     unlogged: u64,
 }
@@ -117,6 +122,7 @@ impl Root {
         let Chosen { engine, kind } =
             authn::engine::choose(policy.engine(), host_verifies).map_err(|error| error.to_string())?;
         metrics::set_engine(kind);
+        metrics::define_missing_settings();
         host::log(LogLevel::Info, &format!("portcullis: signatures are verified by engine={}", kind.name()));
         let (clock, now) = Clock::start().map_err(|error| format!("the host gives no time: status {}", error.0))?;
         host::set_tick_period(TICK).map_err(|error| format!("the host gives no ticks: status {}", error.0))?;
@@ -141,12 +147,14 @@ impl Root {
             paused: HashMap::new(),
             unanswered: HashSet::new(),
             calls: HashMap::new(),
+            announcing: Announcing::new(policy.issuers_asked_about(), now.monotonic),
             keys,
             awaiting_keys: HashMap::new(),
             paths_with_tokens: HashMap::new(),
             nonces: Nonces { random, count: 0 },
             clock,
             metrics: Metrics::default(),
+            missing_settings: MissingSettings::new(),
             logged: 0,
             unlogged: 0,
             policy,
@@ -181,16 +189,25 @@ impl Root {
             Ok(request) => request.with_body_to_follow(body_follows),
             Err(denial) => return self.refuse(stream, None, &denial),
         };
+        // Judged anew, it would be counted twice.
+        if let Patience::MayWait = patience {
+            self.missing_settings.on_request(self.policy.missing_proxy_settings(&request), &mut self.metrics);
+        }
         // First of all, so that no way out of here leaves a header that only we may set.
         let mut cleared = Ok(());
         let mut token_was_in_path = false;
-        for edit in self.policy.clear(&request) {
-            cleared = cleared.and(apply(&edit));
+        let edits = self.policy.clear(&request);
+        for edit in &edits {
+            cleared = cleared.and(apply(edit));
             match edit {
                 Edit::Remove(_) => self.metrics.count(Counter::SpoofedHeader),
                 Edit::Set(":path", _) => token_was_in_path = true,
                 Edit::Set(..) => {}
             }
+        }
+        // Routes can match the host, the path and any header.
+        if !edits.is_empty() {
+            cleared = cleared.and_then(|()| host::clear_route_cache());
         }
         if cleared.is_err() {
             return self.refuse(stream, None, &Denial::new(Cause::HeaderUnchangeable));
@@ -476,7 +493,7 @@ impl Root {
     fn send(&mut self, why: Why, now: Now) {
         while let Some(batch) = self.checks.next_batch(why, now.monotonic) {
             self.metrics.record(Histogram::CheckTokens, u64::try_from(batch.tokens).unwrap_or(u64::MAX));
-            match self.call(&batch.keys, now.wall) {
+            match self.call(now.wall, |derived, nonce, needs| Question::new(derived, nonce, needs, &batch.keys)) {
                 Some((call, question)) => {
                     self.metrics.count(Counter::CheckSent);
                     self.calls.insert(call, Call { flight: batch.flight, question, sent: now.monotonic });
@@ -490,16 +507,41 @@ impl Root {
         }
     }
 
-    fn call(&mut self, keys: &[wire::RevocationKey], wall: UnixSeconds) -> Option<(u32, Question)> {
+    /// Tells the service which issuers are asked about, now and then.
+    fn announce(&mut self, now: Now) {
+        let Some(issuers) = self.announcing.due(now.monotonic) else { return };
+        let asking = |derived: &Derived, nonce, needs| Question::about_issuers(derived, nonce, needs, &issuers);
+        match self.call(now.wall, asking) {
+            Some((call, question)) => self.announcing.sent(call, question, issuers.len(), now.monotonic),
+            None => self.announcing.not_told(now.monotonic),
+        }
+    }
+
+    fn on_announced(&mut self, reply: Result<Reply, CheckFailure>, now: Now) {
+        match reply {
+            Ok(reply) => {
+                for issuer in self.announcing.told(reply.keeps, now.monotonic) {
+                    self.metrics.count(Counter::CheckFailed(CheckFailure::Service(Trouble::RetentionTooShort)));
+                    host::log(LogLevel::Error, &too_short(&issuer, reply.keeps));
+                }
+            }
+            Err(_) => self.announcing.not_told(now.monotonic),
+        }
+    }
+
+    fn call(
+        &mut self,
+        wall: UnixSeconds,
+        question: impl FnOnce(&Derived, [u8; 16], Needs) -> Result<Question, QuestionError>,
+    ) -> Option<(u32, Question)> {
         let revocation = self.policy.revocation()?;
         let nonce = self.nonces.next();
         let needs = Needs {
-            retention_seconds: revocation.retention_seconds,
             // The policy caps it far below.
             iat_lead_seconds: u16::try_from(revocation.iat_lead).unwrap_or(u16::MAX),
             now_seconds: wall.0,
         };
-        let question = Question::new(&revocation.derived, nonce, needs, keys).ok()?;
+        let question = question(&revocation.derived, nonce, needs).ok()?;
         let headers: [(&[u8], &[u8]); 7] = [
             (b":method", b"POST"),
             (b":path", check::PATH.as_bytes()),
@@ -538,6 +580,12 @@ impl Root {
             }
             return;
         }
+        if let Ok(now) = now
+            && let Some(question) = self.announcing.question(call)
+        {
+            let reply = self.read_answer(question);
+            return self.on_announced(reply, now);
+        }
         let Some(call) = self.calls.remove(&call) else { return };
         let Ok(now) = now else {
             let waiters = self.checks.failed(call.flight);
@@ -546,7 +594,7 @@ impl Root {
         let micros = u64::try_from(now.monotonic.since(call.sent).as_micros()).unwrap_or(u64::MAX);
         self.metrics.record(Histogram::CheckMicroseconds, micros);
         match self.read_answer(&call.question) {
-            Ok(answers) => match self.checks.answered(call.flight, &answers) {
+            Ok(reply) => match self.checks.answered(call.flight, &reply) {
                 Ok(resolved) => resolved.into_iter().for_each(|resolved| self.resolve(resolved, now)),
                 Err(waiters) => self.fail(waiters, Unavailable::NotToBeTrusted, Cause::CheckMismatch),
             },
@@ -560,7 +608,7 @@ impl Root {
         self.send(Why::Waiters, now);
     }
 
-    fn read_answer(&self, question: &Question) -> Result<Vec<wire::Answer>, CheckFailure> {
+    fn read_answer(&self, question: &Question) -> Result<Reply, CheckFailure> {
         let revocation = self.policy.revocation().ok_or(CheckFailure::NoProof)?;
         let status = host::header(MapType::HttpCallResponseHeaders, b":status")
             .ok()
@@ -570,7 +618,7 @@ impl Root {
             .ok_or(CheckFailure::NoAnswer)?;
         let body = host::call_body(check::MAX_REPLY_BYTES.saturating_add(1)).map_err(|_| CheckFailure::NoProof)?;
         match question.read_reply(&revocation.derived, status, &body) {
-            Ok(answers) => answers.map_err(CheckFailure::Service),
+            Ok(reply) => reply.map_err(CheckFailure::Service),
             // What Envoy itself answers for an upstream that is down, or too slow.
             Err(_) if matches!(status, 503 | 504) => Err(CheckFailure::NoAnswer),
             Err(_) => Err(CheckFailure::NoProof),
@@ -578,8 +626,14 @@ impl Root {
     }
 
     fn resolve(&mut self, resolved: Resolved, now: Now) {
+        let Some(verdict) = resolved.verdict else {
+            let failure = CheckFailure::Service(Trouble::RetentionTooShort);
+            self.metrics.count(Counter::CheckFailed(failure));
+            let (reason, cause) = meaning(failure);
+            return self.fail(resolved.waiters, reason, cause);
+        };
         // Another worker may have learnt of a revocation since: the newer of the two counts here too.
-        let (sent, verdict) = self.share(&resolved);
+        let (sent, verdict) = self.share(&resolved, verdict);
         resolved.ask.learn(sent, verdict);
         self.release(resolved.waiters, |policy, asking| asking.on_verdict(policy, sent, verdict, now));
     }
@@ -712,6 +766,7 @@ impl Root {
             self.policy.revocation().map_or(Duration::ZERO, |revocation| revocation.timeout.saturating_mul(4));
         self.calls.retain(|_, call| now.monotonic.since(call.sent) < patience);
         self.send(Why::Tick, now);
+        self.announce(now);
         self.tell_levels(now);
     }
 
@@ -783,15 +838,15 @@ impl Root {
             || self.unanswered.contains(&stream)
     }
 
-    fn shared_verdict(&self, digest: [u8; 16]) -> Option<(Monotonic, authn::revocation::Verdict)> {
+    fn shared_verdict(&self, digest: [u8; 16]) -> Option<(Monotonic, Verdict)> {
         let shared = self.shared.as_ref()?;
         let (bytes, _) = host::shared(&shared.key(&digest)).ok()??;
         shared.read(&digest, &bytes)
     }
 
     /// Offers a verdict to the other workers, and returns theirs if it is newer.
-    fn share(&self, resolved: &Resolved) -> (Monotonic, authn::revocation::Verdict) {
-        let ours = (resolved.sent, resolved.verdict);
+    fn share(&self, resolved: &Resolved, verdict: Verdict) -> (Monotonic, Verdict) {
+        let ours = (resolved.sent, verdict);
         let Some(shared) = &self.shared else { return ours };
         let digest = &resolved.ask.digest;
         let key = shared.key(digest);
@@ -821,6 +876,17 @@ impl Nonces {
         }
         nonce
     }
+}
+
+/// Once for each issuer and announcement: until it is mended, none of its tokens passes where revocation is asked.
+fn too_short(issuer: &NamedIssuer, keeps: Retention) -> String {
+    let NamedIssuer { issuer, needs } = issuer;
+    format!(
+        "portcullis: the service keeps revocations for less time than tokens live, so tokens of issuer={issuer} are \
+         refused cause=\"retention_too_short\": kept are {}s for a token and {}s for a login, needed are {}s and {}s; raise \
+         --max-lifetime and --max-session of the service, or lower max_lifetime and max_session here",
+        keeps.token, keeps.login, needs.token, needs.login
+    )
 }
 
 /// What a check without an answer means for those who wait for it.

@@ -53,6 +53,7 @@ static STARTS: LazyLock<Vec<Start>> = LazyLock::new(|| {
         rsa_start(Algorithm::Ps512, &signature::RSA_PSS_SHA512),
         ec_start(Algorithm::Es256, "P-256", &signature::ECDSA_P256_SHA256_FIXED_SIGNING),
         ec_start(Algorithm::Es384, "P-384", &signature::ECDSA_P384_SHA384_FIXED_SIGNING),
+        ec_start(Algorithm::Es512, "P-521", &signature::ECDSA_P521_SHA512_FIXED_SIGNING),
         Start {
             alg: Algorithm::EdDsa,
             jwk: okp.as_object().unwrap().clone(),
@@ -113,7 +114,9 @@ fn host(argument: &[u8]) -> Option<Vec<u8>> {
     let [hash, spki, signature, text] = fields.try_into().ok()?;
     let rsa = spki.windows(9).any(|at| at == [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1]);
     let p256 = spki.windows(8).any(|at| at == [0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7]);
+    let p521 = spki.windows(7).any(|at| at == [6, 5, 0x2b, 0x81, 4, 0, 0x23]);
     let algorithm: &'static dyn signature::VerificationAlgorithm = match (hash, rsa, p256) {
+        (b"sha512", false, false) if p521 => &signature::ECDSA_P521_SHA512_ASN1,
         (b"sha256", true, _) => &signature::RSA_PKCS1_2048_8192_SHA256,
         (b"sha384", true, _) => &signature::RSA_PKCS1_2048_8192_SHA384,
         (b"sha512", true, _) => &signature::RSA_PKCS1_2048_8192_SHA512,

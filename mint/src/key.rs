@@ -57,7 +57,9 @@ impl SigningKey {
             Alg::HS256 => Material::Secret(random(32)),
             Alg::HS384 => Material::Secret(random(48)),
             Alg::HS512 => Material::Secret(random(64)),
-            Alg::ES256 | Alg::ES384 => Material::Ec(EcdsaKeyPair::generate(curve(alg)).expect("randomness")),
+            Alg::ES256 | Alg::ES384 | Alg::ES512 => {
+                Material::Ec(EcdsaKeyPair::generate(curve(alg)).expect("randomness"))
+            }
             Alg::EdDSA => Material::Ed(Ed25519KeyPair::generate().expect("randomness")),
             Alg::RS256 | Alg::RS384 | Alg::RS512 | Alg::PS256 | Alg::PS384 | Alg::PS512 => {
                 Material::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).expect("randomness"))
@@ -99,7 +101,9 @@ impl SigningKey {
         let rejected = |why: aws_lc_rs::error::KeyRejected| KeyError::Pkcs8 { alg, why: why.to_string() };
         let material = match alg {
             Alg::HS256 | Alg::HS384 | Alg::HS512 => return Err(KeyError::IsHmac(alg)),
-            Alg::ES256 | Alg::ES384 => Material::Ec(EcdsaKeyPair::from_pkcs8(curve(alg), &der).map_err(rejected)?),
+            Alg::ES256 | Alg::ES384 | Alg::ES512 => {
+                Material::Ec(EcdsaKeyPair::from_pkcs8(curve(alg), &der).map_err(rejected)?)
+            }
             // OpenSSL writes version 1, which carries no public key to check against.
             Alg::EdDSA => Material::Ed(Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map_err(rejected)?),
             Alg::RS256 | Alg::RS384 | Alg::RS512 | Alg::PS256 | Alg::PS384 | Alg::PS512 => {
@@ -212,7 +216,11 @@ impl SigningKey {
             Material::Ec(pair) => {
                 // The uncompressed point: 4, x, y.
                 let (x, y) = pair.public_key().as_ref()[1..].split_at(pair.public_key().as_ref().len() / 2);
-                let curve = if self.alg == Alg::ES256 { "P-256" } else { "P-384" };
+                let curve = match self.alg {
+                    Alg::ES512 => "P-521",
+                    Alg::ES384 => "P-384",
+                    _ => "P-256",
+                };
                 json!({ "kty": "EC", "crv": curve, "x": to_base64url(x), "y": to_base64url(y) })
             }
             Material::Ed(pair) => {
@@ -282,10 +290,10 @@ impl fmt::Debug for SigningKey {
 }
 
 fn curve(alg: Alg) -> &'static EcdsaSigningAlgorithm {
-    if alg == Alg::ES384 {
-        &signature::ECDSA_P384_SHA384_FIXED_SIGNING
-    } else {
-        &signature::ECDSA_P256_SHA256_FIXED_SIGNING
+    match alg {
+        Alg::ES512 => &signature::ECDSA_P521_SHA512_FIXED_SIGNING,
+        Alg::ES384 => &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
+        _ => &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
     }
 }
 
@@ -305,7 +313,7 @@ fn rsa_padding(alg: Alg) -> Option<&'static dyn RsaEncoding> {
         Alg::PS256 => &signature::RSA_PSS_SHA256,
         Alg::PS384 => &signature::RSA_PSS_SHA384,
         Alg::PS512 => &signature::RSA_PSS_SHA512,
-        Alg::HS256 | Alg::HS384 | Alg::HS512 | Alg::ES256 | Alg::ES384 | Alg::EdDSA => return None,
+        Alg::HS256 | Alg::HS384 | Alg::HS512 | Alg::ES256 | Alg::ES384 | Alg::ES512 | Alg::EdDSA => return None,
     })
 }
 
@@ -352,6 +360,7 @@ mod tests {
             Alg::PS512 => &signature::RSA_PSS_2048_8192_SHA512,
             Alg::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
             Alg::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
+            Alg::ES512 => &signature::ECDSA_P521_SHA512_FIXED,
             Alg::EdDSA => &signature::ED25519,
         };
         let public = from_pem(PUBLIC_LABEL, &key.public_pem().unwrap()).unwrap();
@@ -379,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_key_survives_pem() {
-        for alg in [Alg::RS256, Alg::PS512, Alg::ES256, Alg::ES384, Alg::EdDSA] {
+        for alg in [Alg::RS256, Alg::PS512, Alg::ES256, Alg::ES384, Alg::ES512, Alg::EdDSA] {
             let key = SigningKey::generate(alg, "k1");
             let again = SigningKey::from_pem(alg, Some("k1"), &key.private_pem().unwrap()).unwrap();
             assert_eq!(again.public_jwk().unwrap(), key.public_jwk().unwrap(), "{alg}");
@@ -411,6 +420,7 @@ mod tests {
         assert_eq!(members(Alg::RS256), (256, 3));
         assert_eq!(members(Alg::ES256), (32, 32));
         assert_eq!(members(Alg::ES384), (48, 48));
+        assert_eq!(members(Alg::ES512), (66, 66));
         assert_eq!(members(Alg::EdDSA), (32, 0));
     }
 

@@ -1,8 +1,8 @@
 //! What operators do: revoke, look, lift. Behind a bearer secret, and every error names the field or the reason.
 //!
 //! ```text
-//! POST   /v1/revocations         {kind, issuer, id, reason?, ttl?} or {token, reason?, ttl?}
-//!                                201 {key, kind, answer, before?, until, on_disk, replicas}
+//! POST   /v1/revocations         {kind, issuer, id, reason?, ttl?, new_issuer?} or {token, reason?, ttl?, new_issuer?}
+//!                                201 {key, kind, answer, before?, until, ends, on_disk, replicas}
 //! GET    /v1/revocations         ?cursor=&limit=   200 {revocations, cursor}; a null cursor is the end
 //! GET    /v1/revocations/{key}   200 {key, answer, before?, until, kind, issuer, id?, reason?, by, at}
 //! DELETE /v1/revocations/{key}   200 {lifted, on_disk, replicas}
@@ -39,7 +39,7 @@ use wire::{Answer, Kind, RevocationKey};
 use crate::clock::unix_seconds;
 use crate::gate::{Gate, Refusal};
 use crate::server::Shared;
-use crate::store::{Revocation, Stored, WriteError, Written};
+use crate::store::{Ends, Revocation, Stored, WriteError, Written};
 use crate::{health, openapi};
 use guard::{Caller, Record};
 use problem::Problem;
@@ -112,11 +112,24 @@ async fn revoke(
 ) -> Result<Response, Problem> {
     record.about(|event| event.action = "revoke".to_owned());
     let ask = Ask::read(&body, &shared.options)?;
+    check_issuer(&shared, &ask).await?;
     record.about(|event| ask.describe(event));
     let done = write(&shared, &ask, &caller.0).await?;
     let key = done.get("key").and_then(|key| key.as_str());
     tracing::info!(kind = ask.subject.kind.name(), key, "revoked");
     Ok((StatusCode::CREATED, Json(done)).into_response())
+}
+
+/// A revocation for a mistyped issuer would succeed, and end nothing.
+async fn check_issuer(shared: &Shared, ask: &Ask) -> Result<(), Problem> {
+    if ask.new_issuer {
+        return Ok(());
+    }
+    let known = shared.issuers.check(ask.subject.issuer(), &shared.store).await;
+    match known.map_err(|trouble| Problem::from(trouble).written("no"))? {
+        Ok(()) => Ok(()),
+        Err(unknown) => Err(Problem::field("issuer", &unknown.detail())),
+    }
 }
 
 /// Writes what was asked, under the name that each live secret gives it.
@@ -129,18 +142,36 @@ async fn write(shared: &Shared, ask: &Ask, by: &str) -> Result<Map<String, Value
     if let Some(stands) = written.stands.first() {
         describe(&mut done, Some(stands.ending.into()), stands.expires_in, now);
     }
+    let before = done.get("before").and_then(Value::as_u64);
+    done.insert("ends".into(), ask.subject.ends_what(before).into());
     describe_safety(&mut done, &written);
     Ok(done)
 }
 
-/// Ends a session or user for another part of this service, as an operator would.
+/// Ends a session or user for another part of this service, as an operator would. `asked`: when that was, in Unix seconds, if it
+/// was before now.
 ///
 /// # Errors
 /// Why it is not acknowledged, in words of ours.
-pub async fn end(shared: &Shared, kind: Kind, issuer: &str, id: &str, by: &str) -> Result<RevocationKey, String> {
+pub async fn end(
+    shared: &Shared,
+    kind: Kind,
+    issuer: &str,
+    id: &str,
+    by: &str,
+    asked: Option<u64>,
+) -> Result<RevocationKey, String> {
     let ask = Ask::of(kind, issuer, id, None, &shared.options);
-    let written = write_as(shared, &ask, unix_seconds(), by).await;
-    written.map(|(key, _)| key).map_err(|problem| problem.to_string())
+    let mut revocations = sealed(shared, &ask, unix_seconds(), by).map_err(|problem| problem.to_string())?;
+    for revocation in &mut revocations {
+        if let (Ends::IssuedUntilNow, Some(asked)) = (revocation.ends, asked) {
+            revocation.ends = Ends::IssuedUntil(asked);
+        }
+    }
+    let key = revocations.first().map(|revocation| revocation.key).ok_or("there is no secret")?;
+    shared.store.revoke(revocations).await.map_err(|error| Problem::from(error).to_string())?;
+    shared.metrics.revoked(kind);
+    Ok(key)
 }
 
 /// Ends a session for the part of this service that keeps them: for `ttl`, which covers all of its tokens.

@@ -1,4 +1,4 @@
-//! `POST /v1/check`: the filter's question, answered or refused. Whatever was asked with our secret is answered with
+//! `POST /v1/check`: the filter's question, answered or refused; or the issuers that it asks about, noted. Whatever was asked with our secret is answered with
 //! our MAC, troubles too.
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,11 +8,13 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use wire::check::{Asked, CONTENT_TYPE, Needs, QuestionError, Trouble};
+use wire::Retention;
+use wire::check::{Asked, CONTENT_TYPE, NamedIssuer, Needs, QuestionError, Trouble};
 
 use crate::Options;
 use crate::clock::unix_seconds;
 use crate::connections::Proof;
+use crate::issuers;
 use crate::metrics::CheckResult;
 use crate::server::Shared;
 
@@ -45,15 +47,22 @@ pub async fn check(State(shared): State<Arc<Shared>>, Extension(proof): Extensio
     let Some(derived) = shared.secrets.get(asked.secret()) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
-    shared.metrics.keys_per_check.observe(asked.keys().len() as f64);
+    let keeps = shared.options.keeps();
     let answered = match meets(&asked.needs(), &shared.options, unix_seconds()) {
-        Ok(()) => shared.store.check(asked.keys()).await,
+        Ok(()) if !asked.issuers().is_empty() => {
+            note_issuers(&shared, asked.issuers(), keeps);
+            Ok(Vec::new())
+        }
+        Ok(()) => {
+            shared.metrics.keys_per_check.observe(asked.keys().len() as f64);
+            shared.store.check(asked.keys()).await
+        }
         Err(trouble) => Err(trouble),
     };
     let (status, body) = match answered {
         Ok(answers) => {
             shared.metrics.check(CheckResult::Answered);
-            (StatusCode::OK, asked.answers(derived, &answers))
+            (StatusCode::OK, asked.answers(derived, keeps, &answers))
         }
         Err(trouble) => {
             shared.metrics.check(CheckResult::Trouble);
@@ -65,11 +74,25 @@ pub async fn check(State(shared): State<Arc<Shared>>, Extension(proof): Extensio
     (status, [(header::CONTENT_TYPE, CONTENT_TYPE), NO_STORE], body).into_response()
 }
 
+/// No filter waits for the store here.
+fn note_issuers(shared: &Arc<Shared>, told: &[NamedIssuer], keeps: Retention) {
+    let short = told.iter().filter(|issuer| !keeps.covers(issuer.needs)).count();
+    (0..short).for_each(|_| shared.metrics.trouble(Trouble::RetentionTooShort));
+    let new = shared.issuers.learn(told, keeps);
+    if new.is_empty() {
+        return;
+    }
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        if let Err(error) = shared.store.remember_issuers(&issuers::to_store(&new)).await {
+            shared.issuers.not_stored(&new);
+            tracing::warn!(%error, "the issuers that filters ask about could not be stored");
+        }
+    });
+}
+
 /// Whether a revocation that we make at `now` ends everything that this filter would let pass.
 fn meets(needs: &Needs, options: &Options, now: u64) -> Result<(), Trouble> {
-    if u64::from(needs.retention_seconds) > options.retention_seconds() {
-        return Err(Trouble::RetentionTooShort);
-    }
     let lead = options.iat_lead_seconds();
     if u64::from(needs.iat_lead_seconds) > lead {
         return Err(Trouble::LeadTooShort);
@@ -83,7 +106,7 @@ fn meets(needs: &Needs, options: &Options, now: u64) -> Result<(), Trouble> {
 
 fn status_of(error: QuestionError) -> StatusCode {
     match error {
-        QuestionError::Malformed | QuestionError::Count => StatusCode::BAD_REQUEST,
+        QuestionError::Malformed | QuestionError::Count | QuestionError::Issuers => StatusCode::BAD_REQUEST,
         QuestionError::UnknownSecret | QuestionError::Forged => StatusCode::UNAUTHORIZED,
     }
 }
@@ -93,15 +116,14 @@ mod tests {
     use super::*;
     use crate::options::tests::options;
 
-    // Options: retention 86701, lead 1.
-    const NEEDS: Needs = Needs { retention_seconds: 86_701, iat_lead_seconds: 1, now_seconds: 1002 };
+    // Options: lead 1.
+    const NEEDS: Needs = Needs { iat_lead_seconds: 1, now_seconds: 1002 };
 
     #[test]
     fn a_filter_is_answered_only_if_our_revocations_end_all_that_it_lets_pass() {
         let judged = |needs| meets(&needs, &options(), 1000);
         assert_eq!(judged(NEEDS), Ok(()));
         assert_eq!(judged(Needs { now_seconds: 0, ..NEEDS }), Ok(()));
-        assert_eq!(judged(Needs { retention_seconds: 86_702, ..NEEDS }), Err(Trouble::RetentionTooShort));
         assert_eq!(judged(Needs { iat_lead_seconds: 2, ..NEEDS }), Err(Trouble::LeadTooShort));
         assert_eq!(judged(Needs { now_seconds: 1003, ..NEEDS }), Err(Trouble::ClockBehind));
     }

@@ -4,15 +4,18 @@
 //! So a connection is a newcomer until it carried a request made with our secret (the filter's, or the admin's). It is
 //! ended when it stays one, and one address has only so many: one more ends the oldest of them. So does one more where
 //! there are too many connections in all. A proxy that connects anew asks at once and gets in, however many connections
-//! are held idle. What is proven has no such bound: all proxies may come from the one address of a NAT.
+//! are held idle. What is proven has no such bound: all proxies may come from the one address of a NAT. Whoever tells of a
+//! logout has no secret of ours, so a few connections with such a request under way are not ended for others.
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use axum::{Extension, Router};
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -26,6 +29,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use crate::metrics::{MadeRoom, Metrics};
 use crate::throttle::Throttle;
 use crate::tls;
 
@@ -39,6 +43,10 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const NEWCOMERS_REQUESTS: usize = 4;
 /// What one connection may send ahead of our reading, over HTTP/2. All of a newcomer's waiting requests share it.
 const WINDOW: u32 = 128 * 1024;
+/// Connections that are not ended for others while a request of theirs is under way ([`Proof::keep`]): in all, and of one
+/// address, which may send nothing but rubbish.
+const MAX_KEPT: usize = 64;
+const MAX_KEPT_OF_PEER: usize = 8;
 /// How long requests in progress may take once we were told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -79,8 +87,15 @@ struct Peers(Mutex<Newcomers>);
 #[derive(Debug, Default)]
 struct Newcomers {
     next: u64,
+    /// Those that may be ended for others.
     by_peer: HashMap<IpAddr, BTreeMap<u64, Weak<Newcomer>>>,
+    /// How many of each address may not.
+    kept: HashMap<IpAddr, usize>,
 }
+
+/// A newcomer that is not ended for others as long as this lives.
+#[derive(Debug)]
+pub struct Kept(Arc<Newcomer>);
 
 /// HTTP/1.1 and HTTP/2 with prior knowledge on one port.
 pub async fn accept(
@@ -88,6 +103,7 @@ pub async fn accept(
     routes: Router,
     limits: Limits,
     tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+    metrics: Arc<Metrics>,
     mut on_stop: watch::Receiver<bool>,
 ) {
     let mut http = auto::Builder::new(TokioExecutor::new());
@@ -115,15 +131,20 @@ pub async fn accept(
             continue;
         };
         let (proof, made_room) = peers.enter(peer.ip(), limits.newcomers);
+        if made_room {
+            metrics.connection_ended(MadeRoom::OfAddress);
+        }
         if made_room && let Some(more) = turned_away.pass(Instant::now()) {
             tracing::warn!(peer = %peer.ip(), more, "ended a connection: its address has too many unproven ones");
         }
         let place = match Arc::clone(&places).try_acquire_owned() {
             Ok(place) => place,
             Err(_) => {
-                if peers.end_oldest_but(&proof)
-                    && let Some(more) = turned_away.pass(Instant::now())
-                {
+                let made_room = peers.end_oldest_but(&proof);
+                if made_room {
+                    metrics.connection_ended(MadeRoom::OfAll);
+                }
+                if made_room && let Some(more) = turned_away.pass(Instant::now()) {
                     tracing::warn!(more, "ended an unproven connection: there are too many in all");
                 }
                 tokio::select! {
@@ -210,6 +231,12 @@ async fn drive(connection: impl GracefulConnection, proof: Proof, mut on_stop: w
     let _ = timeout(left, connection).await;
 }
 
+/// While such a request is under way, its connection is not ended for others.
+pub async fn keep(Extension(proof): Extension<Proof>, request: axum::extract::Request, next: Next) -> Response {
+    let _kept = proof.keep();
+    next.run(request).await
+}
+
 impl Proof {
     /// A request on this connection was made with our secret.
     pub fn given(&self) {
@@ -218,12 +245,53 @@ impl Proof {
         }
     }
 
+    /// Until the returned value is dropped, this connection is not ended for others. `None`: too many are kept already.
+    pub fn keep(&self) -> Option<Kept> {
+        let newcomer = &self.0;
+        let mut all = newcomer.peers.lock();
+        let of_peer = all.kept.get(&newcomer.peer).copied().unwrap_or_default();
+        if of_peer >= MAX_KEPT_OF_PEER || all.kept.values().sum::<usize>() >= MAX_KEPT {
+            return None;
+        }
+        // Not among them: it is proven, kept for another request, or about to end.
+        all.take(newcomer.peer, newcomer.number)?;
+        *all.kept.entry(newcomer.peer).or_default() += 1;
+        Some(Kept(Arc::clone(newcomer)))
+    }
+
     pub fn address(&self) -> IpAddr {
         self.0.address
     }
 
     pub fn was_given(&self) -> bool {
         self.0.proven.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let newcomer = &self.0;
+        let mut all = newcomer.peers.lock();
+        if let Some(kept) = all.kept.get_mut(&newcomer.peer) {
+            *kept = kept.saturating_sub(1);
+            if *kept == 0 {
+                all.kept.remove(&newcomer.peer);
+            }
+        }
+        if !newcomer.proven.load(Ordering::Relaxed) {
+            all.by_peer.entry(newcomer.peer).or_default().insert(newcomer.number, Arc::downgrade(newcomer));
+        }
+    }
+}
+
+impl Newcomers {
+    fn take(&mut self, peer: IpAddr, number: u64) -> Option<Weak<Newcomer>> {
+        let own = self.by_peer.get_mut(&peer)?;
+        let taken = own.remove(&number);
+        if own.is_empty() {
+            self.by_peer.remove(&peer);
+        }
+        taken
     }
 }
 
@@ -276,13 +344,7 @@ impl Peers {
     }
 
     fn leave(&self, peer: IpAddr, number: u64) {
-        let mut all = self.lock();
-        if let Some(own) = all.by_peer.get_mut(&peer) {
-            own.remove(&number);
-            if own.is_empty() {
-                all.by_peer.remove(&peer);
-            }
-        }
+        self.lock().take(peer, number);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Newcomers> {
@@ -306,6 +368,34 @@ fn network_of(peer: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kept_connection_is_not_ended_for_others_and_only_a_few_are_kept() {
+        let peers = Arc::new(Peers::default());
+        let address = |last| IpAddr::from([10, 0, 0, last]);
+        let first = peers.enter(address(1), 2).0;
+        let kept = first.keep().unwrap();
+        assert!(first.keep().is_none(), "kept once");
+        let second = peers.enter(address(1), 2).0;
+        let others: Vec<_> = (0..4).map(|_| peers.enter(address(1), 2).0).collect();
+        assert!(!is_ended(&first) && is_ended(&second));
+        while peers.end_oldest_but(&others[3]) {}
+        assert!(!is_ended(&first));
+        drop(kept);
+        assert!(peers.end_oldest_but(&others[3]) && is_ended(&first));
+        // Of one address, and in all.
+        let mut many = Vec::new();
+        for peer in 1..=100 {
+            for _ in 0..MAX_KEPT_OF_PEER + 1 {
+                let proof = peers.enter(address(peer), 1000).0;
+                many.extend(proof.keep());
+            }
+        }
+        assert_eq!(many.len(), MAX_KEPT);
+        assert_eq!(many.iter().filter(|kept| kept.0.peer == address(1)).count(), MAX_KEPT_OF_PEER);
+        drop(many);
+        assert!(peers.lock().kept.is_empty());
+    }
 
     fn is_ended(proof: &Proof) -> bool {
         let mut notified = std::pin::pin!(proof.0.makes_room.notified());

@@ -30,6 +30,8 @@ pub struct Gate {
     places: Arc<Semaphore>,
     max_bytes: usize,
     newcomers: &'static Semaphore,
+    /// How many may wait for a place, and how long. Without: none.
+    queue: Option<(Arc<Semaphore>, Duration)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +48,12 @@ pub enum Refusal {
 
 impl Gate {
     pub fn new(places: usize, max_bytes: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(places)), max_bytes, newcomers: &NEWCOMERS }
+        Self { places: Arc::new(Semaphore::new(places)), max_bytes, newcomers: &NEWCOMERS, queue: None }
+    }
+
+    /// For what its sender may not send again: `waiting` more requests wait for a place, so long at the most.
+    pub fn with_queue(self, waiting: usize, limit: Duration) -> Self {
+        Self { queue: Some((Arc::new(Semaphore::new(waiting)), limit)), ..self }
     }
 
     pub fn of_checks(places: usize, max_bytes: usize) -> Self {
@@ -56,7 +63,7 @@ impl Gate {
     /// The request with its body in memory, and its place for as long as it is in progress.
     ///
     /// # Errors
-    /// See [`Refusal`]. What is over the limit is refused at once: a check that queues is a check that times out.
+    /// See [`Refusal`]. Without a queue what is over the limit is refused at once: a check that queues is a check that times out.
     pub async fn admit(&self, request: Request) -> Result<(Request, OwnedSemaphorePermit), Refusal> {
         let (head, body) = request.into_parts();
         if body.size_hint().lower() > u64::try_from(self.max_bytes).unwrap_or(u64::MAX) {
@@ -66,8 +73,22 @@ impl Gate {
         let budget = is_newcomers.then_some(self.newcomers);
         let (body, _bytes) =
             timeout(BODY, read(body, self.max_bytes, budget)).await.unwrap_or(Err(Refusal::TooSlow))?;
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        let place = self.place().await.ok_or(Refusal::Busy)?;
         Ok((Request::from_parts(head, Body::from(body)), place))
+    }
+}
+
+impl Gate {
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let places = Arc::clone(&self.places);
+        match (Arc::clone(&places).try_acquire_owned(), &self.queue) {
+            (Ok(place), _) => Some(place),
+            (Err(_), None) => None,
+            (Err(_), Some((queue, limit))) => {
+                let _queued = queue.try_acquire().ok()?;
+                timeout(*limit, places.acquire_owned()).await.ok()?.ok()
+            }
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod clock;
 mod connections;
 mod gate;
 mod health;
+mod issuers;
 mod metrics;
 mod oauth2;
 mod openapi;
@@ -24,6 +25,7 @@ mod session;
 mod signals;
 mod signing;
 mod store;
+mod tenants;
 mod throttle;
 mod tls;
 

@@ -36,11 +36,14 @@ pub struct Metrics {
     oauth: Family<[(&'static str, &'static str); 2], Counter>,
     sessions: Family<Label, Counter>,
     signals: Family<[(&'static str, &'static str); 2], Counter>,
+    signals_kept: Gauge<u64, AtomicU64>,
+    signals_later: Family<[(&'static str, &'static str); 2], Counter>,
     signatures: Family<Label, Counter>,
     signing_ready: Gauge<u64, AtomicU64>,
     pub keys_per_check: Histogram,
     pub redis_seconds: Histogram,
     pub revocation_lag_seconds: Histogram,
+    connections_ended: Family<Label, Counter>,
     evicted: Gauge<u64, AtomicU64>,
     ready: Gauge<u64, AtomicU64>,
     also: Family<Label, Counter>,
@@ -55,6 +58,15 @@ pub enum CheckResult {
     /// The question was not ours or not well formed.
     Refused,
     Trouble,
+}
+
+/// Why a connection that had proved nothing was ended for another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MadeRoom {
+    /// Its address had too many such.
+    OfAddress,
+    /// There were too many connections in all.
+    OfAll,
 }
 
 /// How the signing of a JWT ended.
@@ -78,6 +90,16 @@ pub enum SignalResult {
     Unavailable,
 }
 
+/// How one ended that was kept, after its sender had been told that it could not be decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaterResult {
+    Ended,
+    Noted,
+    Refused,
+    /// Never decided: it gave way to others, or its time was over.
+    Dropped,
+}
+
 /// One label and its value.
 type Label = [(&'static str, &'static str); 1];
 
@@ -89,6 +111,15 @@ impl CheckResult {
             CheckResult::Answered => "answered",
             CheckResult::Refused => "refused",
             CheckResult::Trouble => "trouble",
+        }
+    }
+}
+
+impl MadeRoom {
+    fn name(self) -> &'static str {
+        match self {
+            MadeRoom::OfAddress => "of_address",
+            MadeRoom::OfAll => "of_all",
         }
     }
 }
@@ -132,6 +163,19 @@ impl SignResult {
     }
 }
 
+impl LaterResult {
+    const ALL: [LaterResult; 4] = [LaterResult::Ended, LaterResult::Noted, LaterResult::Refused, LaterResult::Dropped];
+
+    fn name(self) -> &'static str {
+        match self {
+            LaterResult::Ended => "ended",
+            LaterResult::Noted => "noted",
+            LaterResult::Refused => "refused",
+            LaterResult::Dropped => "dropped",
+        }
+    }
+}
+
 impl SignalResult {
     const ALL: [SignalResult; 4] =
         [SignalResult::Ended, SignalResult::Noted, SignalResult::Refused, SignalResult::Unavailable];
@@ -156,6 +200,8 @@ impl Metrics {
         let oauth = Family::<[(&'static str, &'static str); 2], Counter>::default();
         let sessions = Family::<Label, Counter>::default();
         let signals = Family::<[(&'static str, &'static str); 2], Counter>::default();
+        let signals_kept = Gauge::<u64, AtomicU64>::default();
+        let signals_later = Family::<[(&'static str, &'static str); 2], Counter>::default();
         let signatures = Family::<Label, Counter>::default();
         let signing_ready = Gauge::<u64, AtomicU64>::default();
         let keys_per_check = Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 512.0]);
@@ -171,6 +217,10 @@ impl Metrics {
         registry.register("oauth", "Requests to the OAuth 2.0 endpoints by how they ended", oauth.clone());
         registry.register("sessions", "Sessions by what was done with them", sessions.clone());
         registry.register("signals", "Logout tokens and security events by how they ended", signals.clone());
+        let help = "Logout tokens and security events that are kept until they can be decided and carried out";
+        registry.register("signals_kept", help, signals_kept.clone());
+        let help = "Kept logout tokens and security events by how they ended after their sender was told 503";
+        registry.register("signals_later", help, signals_later.clone());
         registry.register("signatures", "JWTs signed, by how it ended", signatures.clone());
         registry.register(
             "signing_ready",
@@ -183,6 +233,13 @@ impl Metrics {
         registry.register("revocation_lag_seconds", help, revocation_lag_seconds.clone());
         registry.register("redis_evicted_keys", "Keys that Redis has evicted since it started", evicted.clone());
         registry.register("store_ready", "1 while the store can be answered from", ready.clone());
+        let connections_ended = Family::<Label, Counter>::default();
+        let help =
+            "Connections without a request of our secret that were ended for another, by what they were too many of";
+        registry.register("connections_ended", help, connections_ended.clone());
+        for made_room in [MadeRoom::OfAddress, MadeRoom::OfAll] {
+            connections_ended.get_or_create(&[("reason", made_room.name())]).inc_by(0);
+        }
         let also = Family::<Label, Counter>::default();
         let (also_ready, also_behind) = (Gauge::<u64, AtomicU64>::default(), Gauge::<u64, AtomicU64>::default());
         registry.register("also_writes", "Writes to the store of redis-also by how they ended", also.clone());
@@ -208,6 +265,9 @@ impl Metrics {
             for result in SignalResult::ALL {
                 signals.get_or_create(&[("endpoint", endpoint.name()), ("result", result.name())]).inc_by(0);
             }
+            for result in LaterResult::ALL {
+                signals_later.get_or_create(&[("endpoint", endpoint.name()), ("result", result.name())]).inc_by(0);
+            }
         }
         for endpoint in ["introspect", "revoke", "token"] {
             for result in [OAuthResult::Done, OAuthResult::Refused, OAuthResult::Trouble] {
@@ -230,17 +290,24 @@ impl Metrics {
             oauth,
             sessions,
             signals,
+            signals_kept,
+            signals_later,
             signatures,
             signing_ready,
             keys_per_check,
             redis_seconds,
             revocation_lag_seconds,
+            connections_ended,
             evicted,
             ready,
             also,
             also_ready,
             also_behind,
         }
+    }
+
+    pub fn connection_ended(&self, made_room: MadeRoom) {
+        self.connections_ended.get_or_create(&[("reason", made_room.name())]).inc();
     }
 
     pub fn check(&self, result: CheckResult) {
@@ -275,6 +342,16 @@ impl Metrics {
 
     pub fn signal(&self, endpoint: Endpoint, result: SignalResult) {
         self.signals.get_or_create(&[("endpoint", endpoint.name()), ("result", result.name())]).inc();
+    }
+
+    /// So many more are kept, and so many fewer.
+    pub fn signals_kept(&self, more: usize, fewer: usize) {
+        self.signals_kept.inc_by(more as u64);
+        self.signals_kept.dec_by(fewer as u64);
+    }
+
+    pub fn signal_later(&self, endpoint: Endpoint, result: LaterResult) {
+        self.signals_later.get_or_create(&[("endpoint", endpoint.name()), ("result", result.name())]).inc();
     }
 
     pub fn signature(&self, result: SignResult) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use subtle::ConstantTimeEq;
-use wire::Secret;
+use wire::{Retention, Secret};
 
 use crate::{AdminTls, Allow, ListenerTls, Providers, ProvidersError, RedisOptions, SessionOptions, StoreId};
 
@@ -59,12 +59,14 @@ pub struct Options {
     pub require_disk: bool,
     /// The longest lifetime of a token that any filter accepts.
     pub max_lifetime: Duration,
-    /// The issuers for whom revocations are taken; of any, if empty.
+    /// Issuers that revocations are taken for though no filter has told of them yet.
     pub issuers: Vec<String>,
+    /// By issuer, the claims that name its tokens, in the order in which they count; of others, `wire::TOKEN_ID_CLAIMS`.
+    pub token_claims: Vec<(String, Vec<String>)>,
     /// Who may end sessions by a logout token or a security event.
     pub providers: Providers,
-    /// How long a revoked session is kept: the longest that a session lives, since each refresh of it gives new tokens.
-    pub session_retention: Duration,
+    /// The longest from a login to the last use of a token of it that any filter accepts.
+    pub max_session: Duration,
     /// How far an issuer's clock may run ahead.
     pub iat_lead: Duration,
     /// Requests in progress per listener, their bodies read; more are told 503 at once.
@@ -91,23 +93,25 @@ pub enum OptionsError {
     AdminTokenForm,
     #[error("`{0}` must be longer than nothing and shorter than ten years")]
     Duration(&'static str),
-    #[error(
-        "`session-retention` must be at least {0} s, which is how long a token can live (`max-lifetime` and clocks)"
-    )]
-    SessionRetention(u64),
+    #[error("`max-session` must be at least `max-lifetime`, which is {0} s: a login lasts as long as a token of it")]
+    MaxSession(u64),
     #[error(
         "`create-store` and `store-id` exclude each other: a lost store would come back empty under the id of the full one"
     )]
     CreatePinned,
     #[error(transparent)]
     Providers(#[from] ProvidersError),
+    #[error("`token-claims` of `{0}` must have an issuer, once and one of `issuer` if there are any, and claims")]
+    TokenClaims(String),
     #[error("`{0}` must be at least 1")]
     Zero(&'static str),
     #[error("`{0}` must not be empty")]
     Empty(&'static str),
     #[error("`{0}` must be whole seconds, at least one")]
     Seconds(&'static str),
-    #[error("`session-lifetime` must be at most {0} s, the `max-lifetime`: filters refuse tokens of an older login")]
+    #[error(
+        "`session-lifetime` must be at most {0} s, the `max-lifetime`: a token without refresh lives as long as its session"
+    )]
     SessionLifetime(u64),
     #[error("`refresh-grace` must be at most 60 s: for so long nobody can tell a thief from a race")]
     RefreshGrace,
@@ -133,7 +137,7 @@ impl Options {
             ("redis-timeout", self.redis_timeout),
             ("confirm-timeout", self.confirm_timeout),
             ("max-lifetime", self.max_lifetime),
-            ("session-retention", self.session_retention),
+            ("max-session", self.max_session),
             ("audit-retention", self.audit_retention),
         ] {
             if duration.is_zero() || duration > MAX_DURATION {
@@ -143,13 +147,19 @@ impl Options {
         if self.iat_lead > MAX_SKEW {
             return Err(OptionsError::Duration("iat-lead"));
         }
-        if self.session_retention.as_secs() < self.retention_seconds() {
-            return Err(OptionsError::SessionRetention(self.retention_seconds()));
+        if self.max_session < self.max_lifetime {
+            return Err(OptionsError::MaxSession(self.max_lifetime.as_secs()));
         }
         if self.create_store && self.store_id.is_some() {
             return Err(OptionsError::CreatePinned);
         }
-        self.providers.check(&self.issuers)?;
+        for (place, (issuer, names)) in self.token_claims.iter().enumerate() {
+            let again = self.token_claims.iter().take(place).any(|(other, _)| other == issuer);
+            if issuer.is_empty() || names.is_empty() || names.iter().any(String::is_empty) || again {
+                return Err(OptionsError::TokenClaims(issuer.clone()));
+            }
+        }
+        self.providers.check(&[])?;
         if let Some(sessions) = &self.sessions {
             sessions.check(self.max_lifetime)?;
         }
@@ -182,9 +192,25 @@ impl Options {
         Allow { eviction: self.dangerously_allow_eviction, replica: self.dangerously_allow_replica }
     }
 
-    /// How long a revocation of tokens that exist must be kept, so that every token it ends has expired everywhere. Whole seconds, up.
+    /// How long revocations of single tokens are kept: every token that one ends has expired everywhere by then. Whole
+    /// seconds, up.
     pub fn retention_seconds(&self) -> u64 {
-        let whole = self.max_lifetime.saturating_add(self.iat_lead).saturating_add(MAX_SKEW);
+        self.kept_for(self.max_lifetime)
+    }
+
+    /// How long revocations of sessions, users, clients and issuers are kept: every login that one ends is too old by then.
+    pub fn login_retention_seconds(&self) -> u64 {
+        self.kept_for(self.max_session)
+    }
+
+    /// What filters are told.
+    pub fn keeps(&self) -> Retention {
+        let seconds = |whole: u64| u32::try_from(whole).unwrap_or(u32::MAX);
+        Retention { token: seconds(self.retention_seconds()), login: seconds(self.login_retention_seconds()) }
+    }
+
+    fn kept_for(&self, longest: Duration) -> u64 {
+        let whole = longest.saturating_add(self.iat_lead).saturating_add(MAX_SKEW);
         whole.as_secs() + u64::from(whole.subsec_nanos() > 0)
     }
 
@@ -255,8 +281,9 @@ pub mod tests {
             require_disk: false,
             max_lifetime: Duration::from_secs(86_400),
             issuers: vec![],
+            token_claims: vec![],
             providers: Providers::default(),
-            session_retention: Duration::from_secs(30 * 86_400),
+            max_session: Duration::from_secs(30 * 86_400),
             iat_lead: Duration::from_secs(1),
             max_requests: 1,
             max_connections: 1,
@@ -266,7 +293,7 @@ pub mod tests {
 
     #[test]
     fn retention_covers_lifetime_lead_and_skew_and_rounds_up() {
-        assert_eq!(options().retention_seconds(), 86_701);
+        assert_eq!(options().keeps(), Retention { token: 86_701, login: 30 * 86_400 + 301 });
         let odd = Options { iat_lead: Duration::from_millis(1), ..options() };
         assert_eq!((odd.retention_seconds(), odd.iat_lead_seconds()), (86_701, 1));
     }
@@ -282,9 +309,18 @@ pub mod tests {
         let store_id = "000102030405060708090a0b0c0d0e0f".parse().ok();
         let pinned = Options { create_store: true, store_id, ..options() };
         assert_eq!(pinned.check(), Err(OptionsError::CreatePinned));
-        let short = Options { session_retention: Duration::from_secs(86_700), ..options() };
-        assert_eq!(short.check(), Err(OptionsError::SessionRetention(86_701)));
-        let enough = Options { session_retention: Duration::from_secs(86_701), ..options() };
+        let short = Options { max_session: Duration::from_secs(86_399), ..options() };
+        assert_eq!(short.check(), Err(OptionsError::MaxSession(86_400)));
+        for token_claims in [
+            vec![(String::new(), vec!["jti".to_owned()])],
+            vec![("i".to_owned(), vec![])],
+            vec![("i".to_owned(), vec![String::new()])],
+            vec![("i".to_owned(), vec!["jti".to_owned()]), ("i".to_owned(), vec!["uti".to_owned()])],
+        ] {
+            let bad = Options { token_claims, ..options() };
+            assert!(matches!(bad.check(), Err(OptionsError::TokenClaims(_))));
+        }
+        let enough = Options { max_session: Duration::from_secs(86_400), ..options() };
         assert_eq!(enough.check(), Ok(()));
     }
 

@@ -24,6 +24,7 @@ use crate::admin::guard::Rates;
 use crate::audit::Audit;
 use crate::connections::{self, Limits};
 use crate::gate::Gate;
+use crate::issuers::Issuers;
 use crate::metrics::Metrics;
 use crate::oauth2::client::{Clients, ClientsError};
 use crate::options::OptionsError;
@@ -109,6 +110,7 @@ pub struct Shared {
     /// Places of bulk requests, held until their answers end.
     pub bulk: Arc<Semaphore>,
     pub signals: Signals,
+    pub issuers: Issuers,
     /// What is finished whoever hangs up. Its places bound it, not this.
     pub work: TaskTracker,
 }
@@ -154,6 +156,7 @@ impl Service {
         let shared = Shared {
             audit: Audit::new(Arc::clone(&store), ring, options.audit_retention),
             sessions,
+            issuers: Issuers::new(&options),
             rates: Rates::new(options.admin_rate, Instant::now()),
             options,
             secrets,
@@ -182,9 +185,10 @@ impl Service {
         let data = data_routes(Arc::clone(&self.shared));
         let admin = admin::routes(Arc::clone(&self.shared));
         let serving = async {
+            let metrics = || Arc::clone(&self.shared.metrics);
             tokio::join!(
-                connections::accept(self.data, data, limits(DATA_IDLE), self.data_tls, on_stop.clone()),
-                connections::accept(self.admin, admin, limits(ADMIN_IDLE), self.admin_tls, on_stop.clone()),
+                connections::accept(self.data, data, limits(DATA_IDLE), self.data_tls, metrics(), on_stop.clone()),
+                connections::accept(self.admin, admin, limits(ADMIN_IDLE), self.admin_tls, metrics(), on_stop.clone()),
             );
         };
         let stopping = async {
@@ -192,7 +196,13 @@ impl Service {
             tracing::info!("stopping");
             say_stop.send_replace(true);
         };
+        // No start waits for the providers' keys.
+        let (say_end, on_end) = watch::channel(false);
+        for issuer in self.shared.signals.issuers() {
+            self.shared.work.spawn(signals::watch(Arc::clone(&self.shared), issuer, on_end.clone()));
+        }
         tokio::join!(serving, stopping);
+        say_end.send_replace(true);
         self.shared.work.close();
         if timeout(LAST_WORK, self.shared.work.wait()).await.is_err() {
             tracing::warn!("work whose senders are gone was not finished");
@@ -244,7 +254,8 @@ fn data_routes(shared: Arc<Shared>) -> Router {
     let routes =
         routes.merge(health::probes()).layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST));
     // They bound themselves: keys may have to be fetched, and a revocation waits for disks.
-    Router::from(routes.merge(shared.signals.routes())).with_state(shared)
+    let signals = shared.signals.routes().layer(middleware::from_fn(connections::keep));
+    Router::from(routes.merge(signals)).with_state(shared)
 }
 
 fn check_routes() -> OpenApiRouter<Arc<Shared>> {

@@ -1,31 +1,37 @@
-//! What providers tell us of their own accord: logout tokens (OpenID Connect Back-Channel Logout 1.0) and CAEP
-//! `session-revoked` events (pushed by RFC 8935). Each is judged, ends a session or a user, and is answered with success
+//! What providers tell us of their own accord: logout tokens (OpenID Connect Back-Channel Logout 1.0) and security
+//! events (CAEP and RISC, pushed by RFC 8935). Each is judged, ends a session or a user, and is answered with success
 //! only when that revocation is acknowledged. docs/logout.md has the shapes.
 //!
 //! ```text
 //! POST /oauth2/backchannel-logout   form, logout_token=…         200 | 400 | 503
 //! POST /ssf/events                  application/secevent+jwt     202 | 400 | 503
 //! ```
-//! Anybody can send here, so places of their own keep them from the checks, and nothing is stored or written for a token
-//! whose signature is not good. It causes a fetch of keys only where they are stale, and once in a cool-down.
+//! Anybody can send here, so places of their own keep them from the checks, and nothing is written for a token whose
+//! signature is not good. What cannot be decided yet, for want of keys or of Redis, is kept for a while (`kept`) and carried
+//! out when it can be (`watch`): most providers send a logout once.
 mod algorithm;
 mod answer;
+mod bucket;
 mod claims;
 mod events;
 mod jws;
+mod kept;
 mod keys;
 mod logout;
 mod providers;
 mod refused;
+mod secret;
 mod source;
+mod watch;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use wire::Kind;
@@ -38,14 +44,31 @@ use crate::server::Shared;
 use crate::store::Claim;
 use crate::throttle::Throttle;
 use crate::{Options, admin};
+use algorithm::Family;
 use claims::Claims;
 use jws::{MAX_TOKEN_BYTES, Unverified};
+use kept::{Kept, Token};
 use keys::Judged;
 use refused::{Failed, Refused, Unavailable};
+use secret::ClientSecret;
 use source::Source;
+pub use watch::watch;
 
-/// Requests in progress here; more are told 503 at once.
+/// Requests in progress here; so many more wait for a place, so long at the most, and those beyond are told 503 at once.
 const MAX_IN_PROGRESS: usize = 64;
+const MAX_QUEUED: usize = 512;
+const QUEUED: Duration = Duration::from_secs(3);
+/// Requests that wait for keys, and for how long at the most: many senders hang up after 5 s. The others are told 503 at
+/// once. Their tokens are kept, whether they wait or not.
+const MAX_WAITING: usize = 128;
+const WAIT: Duration = Duration::from_secs(4);
+/// What is kept of all providers together, in bytes: half for tokens that are not verified, which strangers can fill, half
+/// for verified ones that could not be written.
+const MAX_KEPT_BYTES: usize = 32 * 1024 * 1024;
+/// Kept tokens that are carried out at once.
+const MAX_CARRIED: usize = 32;
+/// Logouts that were carried out after their sender was told 503, as far as it is remembered that the sender does not know.
+const MAX_UNTOLD: usize = 4096;
 /// The longest body: a token, and what a form may have beside it.
 const MAX_BODY_BYTES: usize = MAX_TOKEN_BYTES + 4096;
 
@@ -58,14 +81,33 @@ pub struct Signals {
     refused: Throttle,
     /// Events about streams, likewise.
     noted: Throttle,
-    /// What one request can take in all.
+    /// Kept tokens that were given up, likewise.
+    dropped: Throttle,
+    /// What a token can take once it is verified.
     limit: Duration,
+    waiting: Arc<Semaphore>,
+    carrying: Semaphore,
+    untold: Mutex<VecDeque<String>>,
 }
 
 #[derive(Debug)]
 struct Known {
     provider: Provider,
     source: Source,
+    secret: Option<ClientSecret>,
+    /// Not verified, for want of keys.
+    undecided: Mutex<Kept>,
+    /// Verified, and not confirmed by Redis.
+    unwritten: Mutex<Kept>,
+    /// To the one who watches: something was kept.
+    wake: Notify,
+}
+
+/// Which of those that are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum For {
+    Keys,
+    Redis,
 }
 
 /// Which of the two.
@@ -85,7 +127,7 @@ pub struct Ending {
 
 /// How it went, if it went well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Taken {
+pub enum Taken {
     /// The revocation is acknowledged.
     Ended(Kind),
     /// It ends nothing, or its revocation was acknowledged before.
@@ -97,23 +139,39 @@ impl Signals {
     /// A file that a provider names cannot be used.
     pub fn new(options: &Options) -> Result<Self, ProvidersError> {
         let mut known = HashMap::new();
-        let mut timeout = Duration::ZERO;
+        let share = MAX_KEPT_BYTES / 2 / options.providers.providers.len().max(1);
         for (place, provider) in options.providers.providers.iter().enumerate() {
-            let source = Source::new(provider)
-                .map_err(|error| ProvidersError::new(format!("providers[{place}].{}", error.field), error.message))?;
-            timeout = timeout.max(provider.timeout);
-            known.insert(provider.issuer.clone(), Known { provider: provider.clone(), source });
+            let within = |error: ProvidersError| {
+                ProvidersError::new(format!("providers[{place}].{}", error.field), error.message)
+            };
+            let source = Source::new(provider).map_err(within)?;
+            let secret = provider.secret_file.as_deref().map(ClientSecret::read).transpose().map_err(within)?;
+            let [undecided, unwritten] = [(); 2].map(|()| Mutex::new(Kept::new(share)));
+            let wake = Notify::new();
+            known.insert(
+                provider.issuer.clone(),
+                Known { provider: provider.clone(), source, secret, undecided, unwritten, wake },
+            );
         }
-        // Twice two fetches; claim, revoke, remember; and the writer's connecting.
+        // Claim, revoke, remember; and the writer's connecting.
         let writes = if options.redis_also.is_some() { 5 } else { 3 };
-        let limit = timeout * 4 + options.redis_timeout * 6 + options.write_limit() * writes + Duration::from_secs(2);
+        let limit = options.redis_timeout * 6 + options.write_limit() * writes + Duration::from_secs(2);
         Ok(Self {
             known,
-            gate: Gate::new(MAX_IN_PROGRESS, MAX_BODY_BYTES),
+            gate: Gate::new(MAX_IN_PROGRESS, MAX_BODY_BYTES).with_queue(MAX_QUEUED, QUEUED),
             refused: Throttle::default(),
             noted: Throttle::default(),
+            dropped: Throttle::default(),
             limit,
+            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            carrying: Semaphore::new(MAX_CARRIED),
+            untold: Mutex::default(),
         })
+    }
+
+    /// Of the providers, each of which somebody is to [`watch`].
+    pub fn issuers(&self) -> impl Iterator<Item = String> {
+        self.known.keys().cloned()
     }
 
     pub fn routes(&self) -> OpenApiRouter<Arc<Shared>> {
@@ -128,31 +186,21 @@ impl Signals {
         routes
     }
 
-    /// The token's claims, once everything about it was judged but what its endpoint alone can.
-    async fn verify(&self, endpoint: Endpoint, token: &str) -> Result<(&Provider, Claims), Failed> {
-        let arrived = Instant::now();
+    /// Everything about a token but what its endpoint alone can judge.
+    ///
+    /// # Errors
+    /// It is not good, and no other keys make it so.
+    fn judge(&self, endpoint: Endpoint, token: &str, arrived: Instant) -> Result<Judgement<'_>, Refused> {
         let token = Unverified::read(token)?;
         let issuer = Claims::issuer_of(&token.payload)?;
-        let Known { provider, source } = self.known.get(&issuer).ok_or(Refused::Issuer)?;
+        let known = self.known.get(&issuer).ok_or(Refused::Issuer)?;
+        let provider = &known.provider;
         let max_age = endpoint.max_age(provider).ok_or(Refused::Issuer)?;
         if !provider.algorithms.contains(&token.algorithm) {
-            return Err(Refused::Algorithm.into());
+            return Err(Refused::Algorithm);
         }
-        let judge = |held: &source::Held| {
-            held.keys.judge(token.kid.as_deref(), token.algorithm, token.input.as_bytes(), &token.signature)
-        };
-        let held = source.keys().await?;
-        let judged = match judge(&held) {
-            Judged::UnknownKey if !held.is_from(arrived) => judge(&source.keys_since(arrived).await?),
-            // It does not say by which key: by one that we do not have, perhaps.
-            Judged::Bad if token.kid.is_none() && !held.is_from(arrived) => judge(&source.keys_since(arrived).await?),
-            judged => judged,
-        };
-        match judged {
-            Judged::Good => {}
-            Judged::Bad => return Err(Refused::Signature.into()),
-            Judged::OtherAlgorithm => return Err(Refused::Algorithm.into()),
-            Judged::UnknownKey => return Err(Refused::UnknownKey.into()),
+        if let Some(undecided) = known.judge_signature(endpoint, &token, arrived)? {
+            return Ok(undecided);
         }
         match endpoint {
             Endpoint::Logout => logout::judge_type(&token)?,
@@ -161,11 +209,94 @@ impl Signals {
         let claims = Claims::read(&token.payload)?;
         // What was looked up is what is believed: a second reader of `iss` could have read another.
         if claims.iss != provider.issuer {
-            return Err(Refused::Issuer.into());
+            return Err(Refused::Issuer);
         }
         claims.judge_audience(&provider.audiences)?;
         claims.judge_times(unix_seconds(), max_age, provider.skew)?;
-        Ok((provider, claims))
+        Ok(Judgement::Good(known, claims))
+    }
+
+    /// It was carried out, and its sender was told that it could not be.
+    fn remember_untold(&self, digest: String) {
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        untold.push_back(digest);
+        if untold.len() > MAX_UNTOLD {
+            untold.pop_front();
+        }
+    }
+
+    /// Whether this is the first time that somebody asks for it again.
+    fn tell_untold(&self, digest: &str) -> bool {
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = untold.iter().position(|there| there == digest);
+        place.is_some_and(|place| untold.remove(place).is_some())
+    }
+}
+
+enum Judgement<'s> {
+    Good(&'s Known, Claims),
+    /// With which keys it was judged, if there are any, and what it is if the provider has no others.
+    Undecided(&'s Known, Option<(u64, Refused)>),
+}
+
+impl Known {
+    /// `None`: it is good.
+    fn judge_signature(
+        &self,
+        endpoint: Endpoint,
+        token: &Unverified<'_>,
+        arrived: Instant,
+    ) -> Result<Option<Judgement<'_>>, Refused> {
+        let (algorithm, input) = (token.algorithm, token.input.as_bytes());
+        // The algorithm says of which kind its key is, so neither kind is ever used as the other.
+        if algorithm.family() == Family::Secret {
+            // It is of a client, who has nothing to do with streams of events.
+            let secret = self.secret.as_ref().filter(|_| endpoint == Endpoint::Logout).ok_or(Refused::Algorithm)?;
+            return match secret.verifies(algorithm, input, &token.signature) {
+                true => Ok(None),
+                false => Err(Refused::Signature),
+            };
+        }
+        let Some(held) = self.source.held(Instant::now()) else { return Ok(Some(Judgement::Undecided(self, None))) };
+        let refused = match held.keys.judge(token.kid.as_deref(), algorithm, input, &token.signature) {
+            Judged::Good => return Ok(None),
+            Judged::OtherAlgorithm => return Err(Refused::Algorithm),
+            Judged::Bad if token.kid.is_some() => return Err(Refused::Signature),
+            // It does not say by which key: by one that we do not have, perhaps.
+            Judged::Bad => Refused::Signature,
+            Judged::UnknownKey => Refused::UnknownKey,
+        };
+        match held.fetched >= arrived {
+            true => Err(refused),
+            false => Ok(Some(Judgement::Undecided(self, Some((held.generation, refused))))),
+        }
+    }
+
+    fn kept(&self, which: For) -> MutexGuard<'_, Kept> {
+        let kept = match which {
+            For::Keys => &self.undecided,
+            For::Redis => &self.unwritten,
+        };
+        kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_searching(&self) -> bool {
+        !self.kept(For::Keys).is_empty()
+    }
+
+    fn keep(&self, shared: &Shared, which: For, token: Token) {
+        let (gone, more) = {
+            let mut kept = self.kept(which);
+            let before = kept.len();
+            let gone = kept.put(token);
+            let more = (kept.len() + gone.len()).saturating_sub(before);
+            (gone, more)
+        };
+        shared.metrics.signals_kept(more, gone.len());
+        for token in gone {
+            watch::drop_kept(shared, token);
+        }
+        self.wake.notify_one();
     }
 }
 
@@ -193,14 +324,72 @@ impl Endpoint {
     }
 }
 
-/// Judges a token and does what it says.
-async fn take(shared: &Shared, endpoint: Endpoint, token: &str) -> Result<Taken, Failed> {
-    let (provider, claims) = shared.signals.verify(endpoint, token).await?;
+/// Where a token is after its first look.
+enum Step {
+    Done(Result<Taken, Failed>),
+    Waits(Waiting),
+}
+
+/// Somebody who waits for keys, and what is said if they do not come in time.
+struct Waiting {
+    outcome: oneshot::Receiver<Result<Taken, Failed>>,
+    unavailable: Unavailable,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Waiting {
+    async fn outcome(self) -> Result<Taken, Failed> {
+        match tokio::time::timeout(WAIT, self.outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Err(self.unavailable.into()),
+        }
+    }
+}
+
+/// Judges a token, and does what it says or keeps it.
+async fn take(shared: &Shared, endpoint: Endpoint, text: String) -> Step {
+    let (arrived, arrived_at) = (Instant::now(), unix_seconds());
+    let token = Token { endpoint, text, arrived, arrived_at, judged: None, waiter: None };
+    match shared.signals.judge(endpoint, &token.text, arrived) {
+        Err(refused) => Step::Done(Err(refused.into())),
+        Ok(Judgement::Good(known, claims)) => {
+            let taken = carry_out(shared, endpoint, known, &claims, None).await;
+            if let Err(Failed::Unavailable(_)) = &taken {
+                known.keep(shared, For::Redis, token);
+            }
+            Step::Done(taken)
+        }
+        Ok(Judgement::Undecided(known, judged)) => {
+            let due = known.source.due(arrived, true).saturating_duration_since(arrived);
+            let unavailable = known.source.unavailable(due);
+            let place = Arc::clone(&shared.signals.waiting).try_acquire_owned().ok().filter(|_| due <= WAIT);
+            let Some(place) = place else {
+                known.keep(shared, For::Keys, Token { judged, ..token });
+                return Step::Done(Err(unavailable.into()));
+            };
+            let (waiter, outcome) = oneshot::channel();
+            known.keep(shared, For::Keys, Token { judged, waiter: Some(waiter), ..token });
+            Step::Waits(Waiting { outcome, unavailable, _place: place })
+        }
+    }
+}
+
+/// Does what a verified token says. `asked`: when it came, if that was before now.
+async fn carry_out(
+    shared: &Shared,
+    endpoint: Endpoint,
+    known: &Known,
+    claims: &Claims,
+    asked: Option<u64>,
+) -> Result<Taken, Failed> {
+    let provider = &known.provider;
     let ending = match endpoint {
-        Endpoint::Logout => Some(logout::ending(&claims, &provider.issuer)?),
+        Endpoint::Logout => Some(logout::ending(claims, &provider.issuer)?),
         Endpoint::Events => {
-            let of_events = provider.events.as_ref().and_then(|events| events.subject_issuer.as_ref());
-            events::ending(&claims, of_events.unwrap_or(&provider.issuer))?
+            let given = provider.events.as_ref();
+            let issuer = given.and_then(|events| events.subject_issuer.as_ref()).unwrap_or(&provider.issuer);
+            let opaque = given.map(|events| events.opaque).unwrap_or_default();
+            events::ending(claims, events::Scope { issuer, opaque })?
         }
     };
     let Some(ending) = ending else {
@@ -210,7 +399,7 @@ async fn take(shared: &Shared, endpoint: Endpoint, token: &str) -> Result<Taken,
         }
         return Ok(Taken::Noted);
     };
-    let digest = digest(endpoint, &claims);
+    let digest = digest(endpoint, claims);
     let unconfirmed = |what: &str, trouble: wire::check::Trouble| {
         Failed::from(Unavailable::store(format!("{what}: {}", trouble.name())))
     };
@@ -219,6 +408,8 @@ async fn take(shared: &Shared, endpoint: Endpoint, token: &str) -> Result<Taken,
         Ok(Claim::Pending) => return Err(Unavailable::busy("the same token is being worked on").into()),
         Ok(Claim::Done) => {
             return match endpoint {
+                // Its sender asks again, as it was told to.
+                Endpoint::Logout if asked.is_none() && shared.signals.tell_untold(&digest) => Ok(Taken::Noted),
                 Endpoint::Logout => Err(Refused::Replayed.into()),
                 // A transmitter that missed our answer sends the event again, and is to stop then.
                 Endpoint::Events => Ok(Taken::Noted),
@@ -227,7 +418,7 @@ async fn take(shared: &Shared, endpoint: Endpoint, token: &str) -> Result<Taken,
         Err(trouble) => return Err(unconfirmed("the token was not claimed", trouble)),
     }
     let by = format!("{} of {}", endpoint.name(), provider.issuer);
-    let ended = admin::end(shared, ending.kind, &ending.issuer, &ending.id, &by).await;
+    let ended = admin::end(shared, ending.kind, &ending.issuer, &ending.id, &by, asked).await;
     let key = match ended {
         Ok(key) => key,
         Err(why) => {

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::mesh::{ISSUER, OTHER_ISSUER};
 use crate::{Directory, Process, START_DEADLINE, project, wait_until};
 
 pub struct ServiceOptions {
@@ -13,6 +14,8 @@ pub struct ServiceOptions {
     pub secret: String,
     /// The admin interface's bearer secret.
     pub admin_token: String,
+    /// Known before a filter has told of them.
+    pub issuers: Vec<String>,
     /// More of the command line.
     pub arguments: Vec<String>,
     /// More variables.
@@ -33,6 +36,7 @@ impl ServiceOptions {
             redis_url,
             secret: "a-shared-secret-of-the-tests-long-enough".to_owned(),
             admin_token: "an-admin-secret-of-the-tests-long-enough".to_owned(),
+            issuers: vec![ISSUER.to_owned(), OTHER_ISSUER.to_owned()],
             arguments: Vec::new(),
             environment: Vec::new(),
         }
@@ -134,6 +138,7 @@ async fn spawn(
         .arg("--admin-token-file")
         .arg(directory.join("admin-token"))
         .args(arguments)
+        .args(options.issuers.iter().flat_map(|issuer| ["--issuer", issuer]))
         .args(&options.arguments)
         .envs(options.environment.iter().map(|(name, value)| (name, value)));
     let mut process = Process::start("service", command, directory);

@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use cases::{Case, Expect, Introspection, Ready, Store, Table};
 use serde_json::json;
 use tests::{
-    Answer, Directory, Envoy, EnvoyOptions, Redis, Request, Response, Service, ServiceOptions, Upstream, exchange,
-    project, wait_until,
+    Answer, Directory, Envoy, EnvoyOptions, H2Connection, Redis, Request, Response, Service, ServiceOptions, Upstream,
+    exchange, project, wait_until,
 };
 
 /// The proxies that the cases run through, one for each configuration, over one service.
@@ -135,6 +135,10 @@ fn leave_requests_as_they_are(bootstrap: String) -> String {
         ("merge_slashes: true", "merge_slashes: false"),
         ("path_with_escaped_slashes_action: REJECT_REQUEST", "path_with_escaped_slashes_action: KEEP_UNCHANGED"),
         ("headers_with_underscores_action: DROP_HEADER", "headers_with_underscores_action: ALLOW"),
+        ("strip_any_host_port: true", "strip_any_host_port: false"),
+        ("strip_trailing_host_dot: true", "strip_trailing_host_dot: false"),
+        // An upgrade that it does not offer would be refused by it.
+        ("codec_type: AUTO", "upgrade_configs: [{ upgrade_type: websocket }]\n                codec_type: AUTO"),
     ];
     changes.into_iter().fold(bootstrap, |bootstrap, (from, to)| {
         assert!(bootstrap.contains(from), "envoy.yaml no longer says `{from}`");
@@ -177,7 +181,11 @@ async fn run(stack: &Stack, table: &Table, case: &Case) -> Option<String> {
         let now = seconds();
         let ready = table.ready(case, now).unwrap();
         stack.introspection.say(&ready);
-        let response = match exchange(envoy.address(), &request(&ready)).await {
+        let sent = match case.http2 {
+            true => async { H2Connection::open(envoy.address()).await?.send(&request(&ready)).await }.await,
+            false => exchange(envoy.address(), &request(&ready)).await,
+        };
+        let response = match sent {
             Ok(response) => response,
             Err(error) => return Some(format!("no response: {error}")),
         };
@@ -189,7 +197,7 @@ async fn run(stack: &Stack, table: &Table, case: &Case) -> Option<String> {
 }
 
 async fn revoke(stack: &Stack, table: &Table, revoked: &cases::RevokedSpec) -> Result<(), String> {
-    let mut body = json!({ "kind": revoked.kind, "issuer": revoked.issuer, "reason": "a case" });
+    let mut body = json!({ "kind": revoked.kind, "issuer": revoked.issuer, "reason": "a case", "new_issuer": true });
     if revoked.kind != "issuer" {
         body["id"] = json!(table.revoked_id(revoked).map_err(|error| error.to_string())?);
     }
@@ -202,8 +210,14 @@ async fn revoke(stack: &Stack, table: &Table, revoked: &cases::RevokedSpec) -> R
 }
 
 fn request(ready: &Ready) -> Request {
-    let request = Request::new(&ready.method, &ready.path).header("host", &ready.authority);
-    ready.headers.iter().fold(request, |request, (name, value)| request.header(name, value))
+    let mut request = Request::new(&ready.method, &ready.path).header("host", &ready.authority);
+    for (name, value) in &ready.headers {
+        if name == "content-length" {
+            request.body = vec![b'x'; value.parse().unwrap_or_default()];
+        }
+        request = request.header(name, value);
+    }
+    request
 }
 
 fn difference(case: &Case, ready: &Ready, response: &Response) -> Option<String> {

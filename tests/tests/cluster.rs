@@ -55,11 +55,11 @@ impl Session {
 
 /// What the service says of these, in one question.
 async fn answers(mesh: &Mesh, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
-    let needs = Needs { retention_seconds: 600, iat_lead_seconds: 1, now_seconds: unix_now() };
+    let needs = Needs { iat_lead_seconds: 1, now_seconds: unix_now() };
     let question = Question::new(&derived(), nonce(), needs, keys).unwrap();
     let request = Request::new("POST", PATH).header("content-type", CONTENT_TYPE).body(question.bytes());
     let answer = exchange(mesh.service.as_ref().unwrap().address(), &request).await.unwrap();
-    question.read_reply(&derived(), answer.status, &answer.body).expect("an authentic reply")
+    question.read_reply(&derived(), answer.status, &answer.body).expect("an authentic reply").map(|reply| reply.answers)
 }
 
 fn derived() -> Derived {

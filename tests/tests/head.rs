@@ -126,6 +126,12 @@ async fn the_host_that_was_judged_is_the_one_that_is_routed_and_forwarded() {
             "public.example.com\\",
             "public.example.com,other.example.com",
             "public.example.com other.example.com",
+            "127.1",
+            "2130706433",
+            "0x7f.0.0.1",
+            "0177.0.0.1",
+            "017700000001",
+            "127.0.0.01:80",
             "[::1",
             "[::1]x",
             "[fe80::1%25eth0]",
@@ -202,6 +208,52 @@ async fn headers_that_override_the_request_line_are_removed_and_envoys_own_are_n
     let response = mesh.send(&request).await;
     assert_eq!(response.upstream_saw("x-forwarded-prefix"), ["/a"]);
     assert!(response.upstream_saw("x-forwarded-host").is_empty());
+}
+
+/// The cluster sends each request to the address that its header names.
+fn original_destination(bootstrap: String) -> String {
+    let edited = two_virtual_hosts(bootstrap);
+    let start = edited.find("    - name: upstream\n      type: STRICT_DNS\n").expect("the upstream's cluster");
+    let end = edited.find("    - name: session_service\n").expect("the service's cluster");
+    assert!(start < end);
+    let cluster = "    - name: upstream\n      type: ORIGINAL_DST\n      lb_policy: CLUSTER_PROVIDED\n      \
+                   connect_timeout: 1s\n      original_dst_lb_config: { use_http_header: true }\n";
+    format!("{}{cluster}{}", &edited[..start], &edited[end..])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_does_not_choose_the_upstream() {
+    for (kept, status) in [(json!([]), 503), (json!(["X-Envoy-Original-Dst-Host"]), 200)] {
+        let mut options = MeshOptions { edit: original_destination, ..options() };
+        options.filter["keep_override_headers"] = kept;
+        let mesh = Mesh::start_with("original-dst", options).await;
+        let request = Request::get("/x")
+            .header("host", "public.example.com")
+            .header("x-envoy-original-dst-host", mesh.upstream.address().to_string());
+        for response in [mesh.send(&request).await, over_h2(&mesh, &request).await.unwrap()] {
+            assert_eq!(response.status, status, "{}", response.text());
+        }
+        assert_eq!(mesh.upstream.requests() > 0, status == 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_that_name_another_method_do_not_reach_the_upstream_where_they_are_to_be_removed() {
+    let mut options = options();
+    options.filter["remove_query_parameters"] = json!(["_method"]);
+    let mesh = Mesh::start_with("query-method", options).await;
+    let token = mesh.keys.first.mint(&claims());
+    for query in ["_method=DELETE", "_Method=DELETE", "%5fmethod=DELETE", ".method=DELETE", "%255Fmethod=DELETE"] {
+        for (host, token) in [("public.example.com", None), ("other.example.com", Some(&token))] {
+            let mut request = Request::new("POST", &format!("/x?a=1&{query}&b=2")).header("host", host).body("x");
+            if let Some(token) = token {
+                request = request.bearer(token);
+            }
+            for response in [mesh.send(&request).await, over_h2(&mesh, &request).await.unwrap()] {
+                assert_eq!(response.json()["path"], "/x?a=1&b=2", "{query}: {}", response.text());
+            }
+        }
+    }
 }
 
 /// The names of docs/overrides.md, which is generated.
@@ -302,6 +354,19 @@ async fn a_second_token_under_another_spelling_does_not_reach_the_upstream() {
         "access_token%5B%5D=evil-token",
         "access%2Etoken=evil-token",
         "ACCESS+TOKEN=evil-token",
+        "%u0061ccess_token=evil-token",
+        "%25u0061ccess_token=evil-token",
+        "%2561ccess_token=evil-token",
+        "acc%ess_token=evil-token",
+        "acce%C5%BF%C5%BF_token=evil-token",
+        "access_to%E2%84%AAen=evil-token",
+        "%EF%BD%81ccess_token=evil-token",
+        "%uff41ccess_token=evil-token",
+        "%c1%a1ccess_token=evil-token",
+        "acce%C3%9F_token=evil-token",
+        "?access_token=evil-token",
+        "access_token%00=evil-token",
+        "%0baccess_token%09=evil-token",
     ];
     for query in queries {
         let request = Request::get(&format!("/x?keep=1&{query}"))
@@ -313,8 +378,13 @@ async fn a_second_token_under_another_spelling_does_not_reach_the_upstream() {
             assert!(response.text().contains("keep=1"), "{query}: {}", response.text());
         }
     }
-    let headers: [(&str, &str); 9] = [
+    let headers: [(&str, &str); 14] = [
         ("cookie", "Session=evil-token; keep=1"),
+        ("cookie", "keep=1; %2573ession=evil-token"),
+        ("cookie", "keep=1; %u0073ession=evil-token"),
+        ("cookie", "keep=1; \u{17f}ession=evil-token"),
+        ("cookie", "keep=1; se\u{df}ion=evil-token"),
+        ("cookie", "keep=1; \u{ff33}ession=evil-token"),
         ("cookie", "keep=1; SESSION=evil-token"),
         ("cookie", "keep=1; %73ession=evil-token"),
         ("cookie", "keep=1,session=evil-token"),

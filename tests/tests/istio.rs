@@ -17,8 +17,8 @@ use tests::{
 const SECRET: &str = "a-shared-secret-of-the-tests-long-enough";
 const LATEST: Duration = Duration::from_secs(10);
 
-/// The WasmPlugin of an overlay, as kustomize builds it.
-fn plugin(overlay: &str) -> Value {
+/// All documents of an overlay, as kustomize builds it.
+fn built(overlay: &str) -> Vec<Value> {
     let kubectl = project().join(".venv/bin/kubectl");
     let output = Command::new(&kubectl)
         .arg("kustomize")
@@ -28,10 +28,16 @@ fn plugin(overlay: &str) -> Value {
     assert!(output.status.success(), "run `make image`: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("kustomize writes UTF-8");
     let documents = serde_norway::Deserializer::from_str(&text);
-    documents
-        .map(|document| Value::deserialize(document).expect("a document"))
-        .find(|document| document["kind"] == "WasmPlugin")
-        .expect("a WasmPlugin")
+    documents.map(|document| Value::deserialize(document).expect("a document")).collect()
+}
+
+/// The WasmPlugin or TrafficExtension of an overlay.
+fn plugin(overlay: &str) -> Value {
+    let is_plugin = |document: &Value| document["kind"] == "WasmPlugin" || document["kind"] == "TrafficExtension";
+    let mut plugins = built(overlay).into_iter().filter(is_plugin);
+    let plugin = plugins.next().expect("a WasmPlugin or TrafficExtension");
+    assert!(plugins.next().is_none(), "{overlay} has the filter twice");
+    plugin
 }
 
 static GATEWAY: LazyLock<Value> = LazyLock::new(|| plugin("gateway"));
@@ -66,12 +72,14 @@ fn sha256(path: &Path) -> String {
     String::from_utf8_lossy(&output.stdout).split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// envoy.yaml with the filter as istiod writes it: named by namespace and name, the root after `pluginName`, no vm_id,
-/// variables of its own beside ours, and clusters by the names that Istio gives them.
+/// envoy.yaml with the filter as istiod writes it: named by namespace and name (from 1.30 on with what marks a WasmPlugin
+/// that was translated), the root after `pluginName`, no vm_id, variables of its own beside ours, and clusters by the names
+/// that Istio gives them.
 fn as_istio(bootstrap: String) -> String {
     let spec = &GATEWAY["spec"];
     let name = |pointer: &str| spec.pointer(pointer).and_then(Value::as_str).expect("a name").to_owned();
-    let full = format!("{}.portcullis", GATEWAY["metadata"]["namespace"].as_str().expect("a namespace"));
+    let namespace = GATEWAY["metadata"]["namespace"].as_str().expect("a namespace");
+    let full = format!("{namespace}.portcullis~istio-translated-wasmplugin");
     let mut edited = bootstrap;
     let mut replace = |old: &str, new: &str| {
         assert!(edited.contains(old), "the bootstrap has no `{old}`");
@@ -173,7 +181,7 @@ async fn the_filter_runs_as_istio_would_run_it() {
     assert!(passed.upstream_saw("authorization").is_empty());
 
     for (path, claims, status, code) in [
-        ("/api/admin", json!({}), 401, "INVALID_CLAIM"),
+        ("/api/admin", json!({}), 403, "CLAIM_INSUFFICIENT"),
         ("/api/orders", json!({ "aud": "another" }), 401, "INVALID_AUDIENCE"),
         ("/elsewhere", json!({}), 403, "ROUTE_UNMATCHED"),
     ] {
@@ -208,6 +216,8 @@ async fn the_filter_runs_as_istio_would_run_it() {
     // Labels as the shipped stats tags make them, and under Istio's longer name of the plugin too.
     let metrics = stack.envoy.prometheus().await;
     assert!(metrics.contains("portcullis_requests{outcome=\"admitted\",fault=\"none\",rule=\"api\""), "{metrics}");
+    let counter = "envoy_wasm_ingress_portcullis_istio_translated_wasmplugin_vm_reload";
+    assert!(metrics.contains(&format!("{counter}{{}} 0")), "the alert on restarts asks for {counter}: {metrics}");
     stack.envoy.process().assert_running();
     let log = stack.envoy.process().log();
     assert!(!log.contains(SECRET), "the log tells the secret");
@@ -217,13 +227,165 @@ async fn the_filter_runs_as_istio_would_run_it() {
 #[test]
 fn every_overlay_gives_the_same_filter_to_another_place() {
     let gateway = &GATEWAY["spec"];
-    for (overlay, place) in [("sidecar", "selector"), ("waypoint", "targetRefs")] {
-        let spec = &plugin(overlay)["spec"];
-        assert!(!spec[place].is_null(), "{overlay} has no {place}");
-        for field in ["pluginConfig", "vmConfig", "sha256", "url", "phase", "failStrategy"] {
-            assert_eq!(spec[field], gateway[field], "{overlay}: {field}");
+    for (overlay, place) in [("gateway", "targetRefs"), ("sidecar", "selector"), ("waypoint", "targetRefs")] {
+        let plugin = plugin(overlay);
+        let extension = self::plugin(&format!("{overlay}-traffic-extension"));
+        assert_eq!((&plugin["kind"], &extension["kind"]), (&json!("WasmPlugin"), &json!("TrafficExtension")));
+        assert!(!plugin["spec"][place].is_null(), "{overlay} has no {place}");
+        let namespace = if overlay == "gateway" { "ingress" } else { "shop" };
+        for one in [&plugin, &extension] {
+            assert_eq!(one["metadata"]["namespace"], namespace, "{overlay}");
+        }
+        for field in ["pluginConfig", "pluginName", "imagePullPolicy", "vmConfig", "sha256", "url", "failStrategy"] {
+            assert!(!gateway[field].is_null(), "{field}");
+            assert_eq!(plugin["spec"][field], gateway[field], "{overlay}: {field}");
+            assert_eq!(extension["spec"]["wasm"][field], gateway[field], "{overlay}-traffic-extension: {field}");
+        }
+        assert_eq!(plugin["spec"]["phase"], gateway["phase"], "{overlay}");
+        for field in ["phase", "selector", "targetRefs", "match"] {
+            assert_eq!(extension["spec"][field], plugin["spec"][field], "{overlay}-traffic-extension: {field}");
         }
     }
-    let elsewhere = [&plugin("sidecar")["metadata"]["namespace"], &plugin("waypoint")["metadata"]["namespace"]];
-    assert_eq!(elsewhere, ["shop", "shop"]);
+}
+
+/// What istiod writes into a connection manager by itself (`pathNormalization: BASE`, its default).
+fn as_istiods_listener(bootstrap: String) -> String {
+    edited(&bootstrap, |manager| {
+        let manager = manager.as_object_mut().expect("a connection manager");
+        for field in
+            ["merge_slashes", "path_with_escaped_slashes_action", "strip_any_host_port", "strip_trailing_host_dot"]
+        {
+            assert!(manager.remove(field).is_some(), "envoy.yaml has no {field}");
+        }
+        manager.insert("stream_idle_timeout".to_owned(), json!("0s"));
+        let options = manager["common_http_protocol_options"].as_object_mut().expect("options");
+        assert!(options.remove("headers_with_underscores_action").is_some());
+    })
+}
+
+/// The same, with our EnvoyFilter merged into it as istiod merges it.
+fn as_patched_listener(bootstrap: String) -> String {
+    let filter =
+        built("gateway").into_iter().find(|document| document["kind"] == "EnvoyFilter").expect("an EnvoyFilter");
+    let patches = filter["spec"]["configPatches"].as_array().expect("patches");
+    let patch = patches.iter().find(|patch| patch["applyTo"] == "NETWORK_FILTER").expect("one of the manager");
+    assert_eq!(patch["patch"]["operation"], "MERGE");
+    let settings = &patch["patch"]["value"]["typed_config"];
+    edited(&as_istiods_listener(bootstrap), |manager| {
+        assert_eq!(manager["@type"], settings["@type"]);
+        merge(manager, settings);
+    })
+}
+
+fn edited(bootstrap: &str, edit: impl FnOnce(&mut Value)) -> String {
+    let mut bootstrap: Value = serde_norway::from_str(bootstrap).expect("YAML");
+    edit(&mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]);
+    bootstrap.to_string()
+}
+
+/// As Protocol Buffers merge, where no list is involved.
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (name, value) in from {
+                merge(into.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
+const SETTINGS: [&str; 5] = [
+    "headers_with_underscores_action",
+    "merge_slashes",
+    "path_with_escaped_slashes_action",
+    "strip_any_host_port",
+    "strip_trailing_host_dot",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_istiod_leaves_out_are_said_once_and_our_envoy_filter_has_them() {
+    let directories = [Directory::new("istio-settings-bare"), Directory::new("istio-settings-patched")];
+    let upstream = Upstream::start().await;
+    let filter = json!({
+        "issuers": [{
+            "issuer": "https://login.example.com", "audiences": ["orders"], "algorithms": ["HS256"],
+            "keys": [{ "secret_env": "PORTCULLIS_SECRET" }],
+        }],
+        "rules": [{ "match": { "hosts": ["orders.test"] }, "access": "public" }],
+    });
+    let start = async |directory: &Directory, edit: fn(String) -> String| {
+        let mut options = EnvoyOptions::new(upstream.address(), upstream.address(), Some(filter.clone()));
+        options.environment = vec![("PORTCULLIS_SECRET".to_owned(), SECRET.to_owned())];
+        options.edit = edit;
+        let envoy = Envoy::start(directory, options).await;
+        // On new connections each time, so that every worker sees some.
+        let mut statuses = Vec::new();
+        for (path, host) in [
+            ("/plain", "orders.test"),
+            ("/a//b", "orders.test"),
+            ("/a%2Fb", "orders.test"),
+            ("/plain", "orders.test:8080"),
+            ("/plain", "orders.test."),
+        ]
+        .repeat(4)
+        {
+            let request = Request::get(path).header("x_user_id", "root").header("host", host);
+            statuses.push(exchange(envoy.address(), &request).await.expect("Envoy answers").status);
+        }
+        (envoy, statuses)
+    };
+    let counted = async |envoy: &Envoy, setting: &str| {
+        envoy.stat(&format!("wasmcustom.portcullis.missing_proxy_settings.reason.{setting}")).await
+    };
+
+    let (mut envoy, statuses) = start(&directories[0], as_istiods_listener).await;
+    assert_eq!(statuses[..5], [200, 400, 400, 200, 200], "{}", envoy.process().log());
+    let all_counted = wait_until(LATEST, async || {
+        counted(&envoy, "headers_with_underscores_action").await == 20 && counted(&envoy, "merge_slashes").await == 4
+    });
+    assert!(all_counted.await, "{}", envoy.prometheus().await);
+    let log = envoy.process().log();
+    for setting in SETTINGS {
+        assert_eq!(log.matches(&format!("setting={setting}:")).count(), 1, "{setting}: {log}");
+    }
+    assert!(!log.contains("setting=normalize_path"), "{log}");
+    let metrics = envoy.prometheus().await;
+    assert!(metrics.contains("portcullis_missing_proxy_settings{reason=\"merge_slashes\"} 4"), "{metrics}");
+    drop(envoy);
+
+    let (mut envoy, statuses) = start(&directories[1], as_patched_listener).await;
+    // The encoded slash is Envoy's own to refuse now, and the path with two slashes is merged.
+    let log = envoy.process().log();
+    assert_eq!(statuses[..5], [200, 200, 400, 200, 200], "{log}");
+    assert!(!log.contains("setting="), "{log}");
+    for setting in SETTINGS {
+        assert_eq!(counted(&envoy, setting).await, 0, "{setting}");
+    }
+}
+
+#[test]
+fn check_config_finds_nothing_wrong_with_a_listener_that_our_envoy_filter_patched() {
+    let template = std::fs::read_to_string(project().join("envoy/envoy.yaml")).expect("envoy.yaml");
+    let directory = Directory::new("istio-check-config");
+    // Only the connection manager is of interest, so anything may stand for the values.
+    let filter = json!(plugin("gateway")["spec"]["pluginConfig"].to_string()).to_string();
+    let mut rendered = template.replace("${FILTER_CONFIG}", &filter).replace("${SECRET_ENV}", "[PORTCULLIS_SECRET]");
+    while let Some((before, rest)) = rendered.split_once("${") {
+        rendered = format!("{before}1{}", rest.split_once('}').expect("a name").1);
+    }
+    let warned = |name: &str, text: String| {
+        let file = directory.path().join(name);
+        std::fs::write(&file, text).expect("a file");
+        Service::portcullis(&["check-config", "--assume-secrets", &file.display().to_string()]).0
+    };
+    let bare = warned("bare.json", as_istiods_listener(rendered.clone()));
+    for setting in
+        ["merge_slashes", "path_with_escaped_slashes_action", "headers_with_underscores", "stream_idle_timeout"]
+    {
+        assert!(bare.contains(&format!("{setting}")), "{setting}: {bare}");
+    }
+    let patched = warned("patched.json", as_patched_listener(rendered));
+    assert!(!patched.contains("typed_config.stream_idle_timeout") && !patched.contains("slashes"), "{patched}");
+    assert!(!patched.contains("underscores"), "{patched}");
 }

@@ -100,11 +100,11 @@ impl Place {
     async fn check(&self, key: RevocationKey) -> Option<Answer> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let nonce = u128::from(NEXT.fetch_add(1, Ordering::SeqCst)).to_be_bytes();
-        let needs = Needs { retention_seconds: 600, iat_lead_seconds: 1, now_seconds: unix_now() };
+        let needs = Needs { iat_lead_seconds: 1, now_seconds: unix_now() };
         let question = Question::new(&derived(), nonce, needs, &[key]).unwrap();
         let request = Request::new("POST", PATH).header("content-type", CONTENT_TYPE).body(question.bytes());
         let answer = exchange(self.listen, &request).await.ok()?;
-        question.read_reply(&derived(), answer.status, &answer.body).ok()?.ok().map(|answers| answers[0])
+        question.read_reply(&derived(), answer.status, &answer.body).ok()?.ok().map(|reply| reply.answers[0])
     }
 
     /// `None`: it is being restarted, or cannot tell.

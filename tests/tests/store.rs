@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tests::mesh::{CHECK_TIMEOUT, FRESHNESS, ISSUER, claims};
 use tests::{Mesh, MeshOptions, RawServer, Redis, Reply, Request, Response, wait_until};
 use wire::check::{Asked, Question, Trouble};
-use wire::{Answer, Derived, RevocationKey, Secret};
+use wire::{Answer, Derived, Retention, RevocationKey, Secret};
 
 /// The most that a request may take beyond the callout's timeout.
 const GRACE: Duration = Duration::from_millis(200);
@@ -222,7 +222,7 @@ impl Fake {
 }
 
 fn live(derived: &Derived, asked: &Asked) -> Vec<u8> {
-    asked.answers(derived, &vec![Answer::Live; asked.keys().len()])
+    asked.answers(derived, Retention::LONGEST, &vec![Answer::Live; asked.keys().len()])
 }
 
 fn honest(derived: &Derived, asked: &Asked, _: &[u8]) -> Reply {
@@ -269,7 +269,7 @@ async fn only_an_answer_that_proves_to_be_the_services_counts() {
         (
             "an answer changed under its MAC",
             Box::new(|d, a, _| {
-                let mut body = a.answers(d, &vec![Answer::Dead; a.keys().len()]);
+                let mut body = a.answers(d, Retention::LONGEST, &vec![Answer::Dead; a.keys().len()]);
                 let first = body.len() - 32 - a.keys().len();
                 body[first] = 0;
                 Reply::http(200, &body)
@@ -299,8 +299,14 @@ async fn only_an_answer_that_proves_to_be_the_services_counts() {
                 Reply::http(200, &live(d, &asked))
             }),
         ),
-        ("one answer too few", Box::new(|d, a, _| Reply::http(200, &a.answers(d, &live_but_one(a))))),
-        ("one answer too many", Box::new(|d, a, _| Reply::http(200, &a.answers(d, &live_and_one(a))))),
+        (
+            "one answer too few",
+            Box::new(|d, a, _| Reply::http(200, &a.answers(d, Retention::LONGEST, &live_but_one(a)))),
+        ),
+        (
+            "one answer too many",
+            Box::new(|d, a, _| Reply::http(200, &a.answers(d, Retention::LONGEST, &live_and_one(a)))),
+        ),
         ("the question sent back", Box::new(|_, _, question| Reply::http(200, question))),
         ("an answer with status 201", Box::new(|d, a, _| Reply::http(201, &live(d, a)))),
         ("an answer with status 500", Box::new(|d, a, _| Reply::http(500, &live(d, a)))),
@@ -363,7 +369,7 @@ async fn only_an_answer_that_proves_to_be_the_services_counts() {
         fake.says(move |d, a, _| Reply::http(503, &a.trouble(d, 503, trouble)));
         is_refused_in_time(&mesh, trouble.name(), &[code]).await;
     }
-    fake.says(|d, a, _| Reply::http(200, &a.answers(d, &vec![Answer::Dead; a.keys().len()])));
+    fake.says(|d, a, _| Reply::http(200, &a.answers(d, Retention::LONGEST, &vec![Answer::Dead; a.keys().len()])));
     for response in volley(&mesh).await {
         assert_eq!((response.status, response.json()["code"].as_str()), (403, Some("SESSION_REVOKED")));
     }
@@ -373,7 +379,7 @@ async fn only_an_answer_that_proves_to_be_the_services_counts() {
 }
 
 fn live_but_one(asked: &Asked) -> Vec<Answer> {
-    vec![Answer::Live; asked.keys().len() - 1]
+    vec![Answer::Live; asked.keys().len().saturating_sub(1)]
 }
 
 fn live_and_one(asked: &Asked) -> Vec<Answer> {

@@ -13,7 +13,7 @@ use tests::{Connection, H2Connection, Mesh, MeshOptions, RawServer, Reply, Reque
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use wire::check::Asked;
-use wire::{Answer, Secret};
+use wire::{Answer, Retention, Secret};
 
 /// As much as Envoy takes in all headers together, by default.
 const HEADERS: usize = 60 << 10;
@@ -400,7 +400,8 @@ async fn a_body_larger_than_any_buffer_waits_for_a_slow_verdict_and_passes_whole
     let derived = Secret::new(MeshOptions::secret().as_bytes()).unwrap().derive();
     let service = RawServer::start(move |question| {
         let asked = Asked::read(std::slice::from_ref(&derived), question).unwrap();
-        Reply::http(200, &asked.answers(&derived, &vec![Answer::Live; asked.keys().len()])).after(CHECK_TIMEOUT / 2)
+        Reply::http(200, &asked.answers(&derived, Retention::LONGEST, &vec![Answer::Live; asked.keys().len()]))
+            .after(CHECK_TIMEOUT / 2)
     })
     .await;
     let options = MeshOptions { asks: Some(service.address()), ..MeshOptions::default() };

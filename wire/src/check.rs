@@ -1,10 +1,14 @@
 //! `POST /v1/check`: many keys asked, one answer each, in order; both directions authenticated over the raw bytes.
+//! Now and then a filter tells, in the place of keys, which issuers it asks about ([`NamedIssuer`]).
 //!
 //! ```text
-//! question  "PCQ2" | secret id 8 | nonce 16 | retention u32 | iat lead u16 | now u64 | count u16 | key 16 × count | mac 32
-//! reply     "PCR1" | secret id 8 | SHA-256 of the question 32 | status u16 | form u8 | … | mac 32
-//!           form 0: count u16 | answer × count     answer: 0 live, 1 dead, 2 before + seconds u64
+//! question  "PCQ3" | secret id 8 | nonce 16 | iat lead u16 | now u64 | count u16 | key 16 × count | mac 32
+//! issuers   "PCI1" | secret id 8 | nonce 16 | iat lead u16 | now u64 | count u16 | issuer × count | mac 32
+//!           issuer: retention | length u16 | iss
+//! reply     "PCR2" | secret id 8 | SHA-256 of the question 32 | status u16 | form u8 | … | mac 32
+//!           form 0: retention | count u16 | answer × count     answer: 0 live, 1 dead, 2 before + seconds u64
 //!           form 1: trouble u8
+//! retention token u32 | login u32
 //! ```
 //! Integers are big-endian. The nonce is in the question that the reply's digest covers, so a reply fits one
 //! question only: it cannot be replayed, moved to other keys, or given another HTTP status.
@@ -19,13 +23,18 @@ pub const CONTENT_TYPE: &str = "application/vnd.portcullis.check";
 /// The most keys in one question.
 pub const MAX_KEYS: usize = 512;
 /// The most bytes of a question that a service need read.
-pub const MAX_QUESTION_BYTES: usize = 44 + 16 * MAX_KEYS + MAC;
+pub const MAX_QUESTION_BYTES: usize = HEAD + 16 * MAX_KEYS + MAC;
 /// The most bytes of a reply that a filter need read.
-pub const MAX_REPLY_BYTES: usize = 49 + 9 * MAX_KEYS + MAC;
+pub const MAX_REPLY_BYTES: usize = 57 + 9 * MAX_KEYS + MAC;
+/// The longest issuer that can be named.
+pub const MAX_ISSUER_BYTES: usize = 2048;
 
+/// Up to the count.
+const HEAD: usize = 40;
 const MAC: usize = 32;
-const QUESTION: &[u8; 4] = b"PCQ2";
-const REPLY: &[u8; 4] = b"PCR1";
+const QUESTION: &[u8; 4] = b"PCQ3";
+const ISSUERS: &[u8; 4] = b"PCI1";
+const REPLY: &[u8; 4] = b"PCR2";
 
 /// Why the service cannot tell. Each has an HTTP status of its own class: 4xx blames the question, 5xx the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,7 +49,8 @@ pub enum Trouble {
     StoreChanged,
     /// The store may forget revocations (its eviction policy), so its silence proves nothing.
     StoreUnsafe,
-    /// The service keeps revocations for a shorter time than the filter accepts tokens.
+    /// The service keeps revocations for a shorter time than the filter accepts tokens. The filter finds it, from what the
+    /// service says that it keeps.
     RetentionTooShort,
     /// The service counts on issuers' clocks to run ahead by less than the filter lets them.
     LeadTooShort,
@@ -48,11 +58,27 @@ pub enum Trouble {
     ClockBehind,
 }
 
+/// How long revocations are kept, or must be, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Retention {
+    /// Of single tokens: what one token can live.
+    pub token: u32,
+    /// Of sessions, users, clients and issuers: how long a login can bring new tokens.
+    pub login: u32,
+}
+
+/// An issuer about whose tokens a filter asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedIssuer {
+    /// As `iss` has it.
+    pub issuer: String,
+    /// How long revocations must be kept for its tokens.
+    pub needs: Retention,
+}
+
 /// What the asker's answers to its own clients rest on, for the service to refuse if it cannot keep up with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
-    /// How long revocations must be kept.
-    pub retention_seconds: u32,
     /// How far in the asker's future a token may be issued.
     pub iat_lead_seconds: u16,
     /// The asker's wall clock, in whole seconds since 1970.
@@ -74,6 +100,16 @@ pub struct Asked {
     digest: [u8; 32],
     needs: Needs,
     keys: Vec<RevocationKey>,
+    issuers: Vec<NamedIssuer>,
+}
+
+/// What the service said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// How long it keeps revocations.
+    pub keeps: Retention,
+    /// One for each key, in order.
+    pub answers: Vec<Answer>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +122,8 @@ pub enum QuestionError {
     Forged,
     #[error("a question takes 1 to {max} keys", max = MAX_KEYS)]
     Count,
+    #[error("an issuer has 1 to {max} bytes, and not all fit one question", max = MAX_ISSUER_BYTES)]
+    Issuers,
 }
 
 /// Why a reply proves nothing. All of these are "cannot tell" for the whole batch.
@@ -151,6 +189,50 @@ impl Trouble {
     }
 }
 
+impl Retention {
+    pub const LONGEST: Self = Self { token: u32::MAX, login: u32::MAX };
+
+    /// Is what must be kept for `needed` kept for so long?
+    pub fn covers(self, needed: Self) -> bool {
+        self.token >= needed.token && self.login >= needed.login
+    }
+
+    fn read(read: &mut Reader<'_>) -> Option<Self> {
+        Some(Self { token: u32::from_be_bytes(read.take()?), login: u32::from_be_bytes(read.take()?) })
+    }
+
+    fn write(self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.token.to_be_bytes());
+        bytes.extend_from_slice(&self.login.to_be_bytes());
+    }
+}
+
+impl NamedIssuer {
+    fn len(&self) -> usize {
+        self.issuer.len().saturating_add(10)
+    }
+}
+
+/// Cuts `issuers` into pieces that fit one question each.
+pub fn pieces(issuers: &[NamedIssuer]) -> Vec<&[NamedIssuer]> {
+    const ROOM: usize = MAX_QUESTION_BYTES - HEAD - MAC;
+    let mut pieces = Vec::new();
+    let mut rest = issuers;
+    while !rest.is_empty() {
+        let mut room = ROOM;
+        let fit = rest.iter().take(MAX_KEYS).take_while(|issuer| {
+            let fits = issuer.len() <= room;
+            room = room.saturating_sub(issuer.len());
+            fits
+        });
+        // At least one, so that this ends; one that is too long is refused by itself.
+        let (piece, more) = rest.split_at(fit.count().max(1));
+        pieces.push(piece);
+        rest = more;
+    }
+    pieces
+}
+
 impl Question {
     /// `nonce` never repeats under one secret.
     ///
@@ -165,23 +247,46 @@ impl Question {
         if keys.is_empty() || keys.len() > MAX_KEYS {
             return Err(QuestionError::Count);
         }
-        let count = u16::try_from(keys.len()).map_err(|_| QuestionError::Count)?;
-        let mut bytes = Vec::with_capacity(MAX_QUESTION_BYTES.min(keys.len().saturating_mul(16).saturating_add(76)));
-        bytes.extend_from_slice(QUESTION);
-        bytes.extend_from_slice(&derived.id().0);
-        bytes.extend_from_slice(&nonce);
-        bytes.extend_from_slice(&needs.retention_seconds.to_be_bytes());
-        bytes.extend_from_slice(&needs.iat_lead_seconds.to_be_bytes());
-        bytes.extend_from_slice(&needs.now_seconds.to_be_bytes());
-        bytes.extend_from_slice(&count.to_be_bytes());
+        let mut bytes = begin(QUESTION, derived, nonce, needs, keys.len(), keys.len().saturating_mul(16))?;
         for key in keys {
             bytes.extend_from_slice(&key.0);
         }
+        Ok(Self::signed(derived, bytes, keys.len()))
+    }
+
+    /// Tells which issuers are asked about, one of [`pieces`]; `nonce` as for [`Question::new`].
+    ///
+    /// # Errors
+    /// [`QuestionError::Issuers`] for an issuer that is empty or too long, or more than fit.
+    pub fn about_issuers(
+        derived: &Derived,
+        nonce: [u8; 16],
+        needs: Needs,
+        issuers: &[NamedIssuer],
+    ) -> Result<Self, QuestionError> {
+        let size = issuers.iter().map(NamedIssuer::len).fold(0, usize::saturating_add);
+        let mut bytes = begin(ISSUERS, derived, nonce, needs, issuers.len(), size)?;
+        for named in issuers {
+            let length = u16::try_from(named.issuer.len()).map_err(|_| QuestionError::Issuers)?;
+            if length == 0 || named.issuer.len() > MAX_ISSUER_BYTES {
+                return Err(QuestionError::Issuers);
+            }
+            named.needs.write(&mut bytes);
+            bytes.extend_from_slice(&length.to_be_bytes());
+            bytes.extend_from_slice(named.issuer.as_bytes());
+        }
+        if bytes.len().saturating_add(MAC) > MAX_QUESTION_BYTES {
+            return Err(QuestionError::Issuers);
+        }
+        Ok(Self::signed(derived, bytes, 0))
+    }
+
+    fn signed(derived: &Derived, mut bytes: Vec<u8>, count: usize) -> Self {
         let mut mac = derived.request_mac();
         mac.update(&bytes);
         bytes.extend_from_slice(&mac.finalize().into_bytes());
         let digest = Sha256::digest(&bytes).into();
-        Ok(Self { bytes, digest, count: keys.len() })
+        Self { bytes, digest, count }
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -198,7 +303,7 @@ impl Question {
         derived: &Derived,
         status: u16,
         body: &[u8],
-    ) -> Result<Result<Vec<Answer>, Trouble>, ReplyError> {
+    ) -> Result<Result<Reply, Trouble>, ReplyError> {
         if body.len() > MAX_REPLY_BYTES {
             return Err(ReplyError::Malformed);
         }
@@ -221,7 +326,10 @@ impl Question {
         }
         match read.byte() {
             // Answers under any other status than 200 are not an answer, whoever signed them.
-            Some(0) if status == 200 => read.answers(self.count).map(Ok).ok_or(ReplyError::Answers),
+            Some(0) if status == 200 => {
+                let keeps = Retention::read(&mut read).ok_or(ReplyError::Malformed)?;
+                read.answers(self.count).map(|answers| Ok(Reply { keeps, answers })).ok_or(ReplyError::Answers)
+            }
             Some(1) => {
                 let code = read.byte().ok_or(ReplyError::Malformed)?;
                 let trouble = Trouble::ALL.into_iter().find(|trouble| trouble.code() == code);
@@ -246,9 +354,11 @@ impl Asked {
         }
         let (signed, mac) = body.split_last_chunk::<MAC>().ok_or(QuestionError::Malformed)?;
         let mut read = Reader(signed);
-        if &read.take::<4>().ok_or(QuestionError::Malformed)? != QUESTION {
-            return Err(QuestionError::Malformed);
-        }
+        let is_about_issuers = match &read.take::<4>().ok_or(QuestionError::Malformed)? {
+            QUESTION => false,
+            ISSUERS => true,
+            _ => return Err(QuestionError::Malformed),
+        };
         let id = SecretId(read.take().ok_or(QuestionError::Malformed)?);
         let (secret, derived) =
             secrets.iter().enumerate().find(|(_, derived)| derived.id() == id).ok_or(QuestionError::UnknownSecret)?;
@@ -257,7 +367,6 @@ impl Asked {
         expected.verify_slice(mac).map_err(|_| QuestionError::Forged)?;
         let _nonce: [u8; 16] = read.take().ok_or(QuestionError::Malformed)?;
         let needs = Needs {
-            retention_seconds: u32::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?),
             iat_lead_seconds: u16::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?),
             now_seconds: u64::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?),
         };
@@ -265,14 +374,21 @@ impl Asked {
         if count == 0 || count > MAX_KEYS {
             return Err(QuestionError::Count);
         }
-        let mut keys = Vec::with_capacity(count);
-        while let Some(key) = read.take() {
-            keys.push(RevocationKey(key));
+        let (mut keys, mut issuers) = (Vec::new(), Vec::new());
+        match is_about_issuers {
+            false => keys.reserve(count),
+            true => issuers.reserve(count),
         }
-        if keys.len() != count || !read.0.is_empty() {
+        for _ in 0..count {
+            match is_about_issuers {
+                false => keys.push(RevocationKey(read.take().ok_or(QuestionError::Malformed)?)),
+                true => issuers.push(read.issuer().ok_or(QuestionError::Malformed)?),
+            }
+        }
+        if !read.0.is_empty() {
             return Err(QuestionError::Malformed);
         }
-        Ok(Self { secret, digest: Sha256::digest(body).into(), needs, keys })
+        Ok(Self { secret, digest: Sha256::digest(body).into(), needs, keys, issuers })
     }
 
     /// Which of the secrets given to [`Asked::read`] made the question: the reply must use the same.
@@ -284,13 +400,19 @@ impl Asked {
         &self.keys
     }
 
+    /// Empty where keys are asked.
+    pub fn issuers(&self) -> &[NamedIssuer] {
+        &self.issuers
+    }
+
     pub fn needs(&self) -> Needs {
         self.needs
     }
 
     /// The body to send with status 200. `answers` are in the order of [`Asked::keys`].
-    pub fn answers(&self, derived: &Derived, answers: &[Answer]) -> Vec<u8> {
-        let mut reply = self.begin(derived, 200, 0, answers.len().saturating_mul(9));
+    pub fn answers(&self, derived: &Derived, keeps: Retention, answers: &[Answer]) -> Vec<u8> {
+        let mut reply = self.begin(derived, 200, 0, answers.len().saturating_mul(9).saturating_add(10));
+        keeps.write(&mut reply);
         let count = u16::try_from(answers.len()).unwrap_or(u16::MAX);
         reply.extend_from_slice(&count.to_be_bytes());
         for answer in answers {
@@ -324,6 +446,25 @@ impl Asked {
     }
 }
 
+fn begin(
+    form: &[u8; 4],
+    derived: &Derived,
+    nonce: [u8; 16],
+    needs: Needs,
+    count: usize,
+    size: usize,
+) -> Result<Vec<u8>, QuestionError> {
+    let count = u16::try_from(count).map_err(|_| QuestionError::Count)?;
+    let mut bytes = Vec::with_capacity(MAX_QUESTION_BYTES.min(size.saturating_add(HEAD).saturating_add(MAC)));
+    bytes.extend_from_slice(form);
+    bytes.extend_from_slice(&derived.id().0);
+    bytes.extend_from_slice(&nonce);
+    bytes.extend_from_slice(&needs.iat_lead_seconds.to_be_bytes());
+    bytes.extend_from_slice(&needs.now_seconds.to_be_bytes());
+    bytes.extend_from_slice(&count.to_be_bytes());
+    Ok(bytes)
+}
+
 fn sign(derived: &Derived, mut reply: Vec<u8>) -> Vec<u8> {
     let mut mac = derived.reply_mac();
     mac.update(&reply);
@@ -342,6 +483,17 @@ impl Reader<'_> {
 
     fn byte(&mut self) -> Option<u8> {
         self.take::<1>().map(|[byte]| byte)
+    }
+
+    fn issuer(&mut self) -> Option<NamedIssuer> {
+        let needs = Retention::read(self)?;
+        let length = usize::from(u16::from_be_bytes(self.take()?));
+        let (issuer, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        if issuer.is_empty() || length > MAX_ISSUER_BYTES {
+            return None;
+        }
+        Some(NamedIssuer { issuer: std::str::from_utf8(issuer).ok()?.to_owned(), needs })
     }
 
     /// Exactly `count` answers and nothing after them.
@@ -375,7 +527,8 @@ mod tests {
         (0..n).map(|i| RevocationKey([i; 16])).collect()
     }
 
-    const NEEDS: Needs = Needs { retention_seconds: 86_400, iat_lead_seconds: 7, now_seconds: 1_700_000_000 };
+    const NEEDS: Needs = Needs { iat_lead_seconds: 7, now_seconds: 1_700_000_000 };
+    const KEEPS: Retention = Retention { token: 86_400, login: 2_592_000 };
 
     fn exchange(answers: &[Answer]) -> (Derived, Question, Vec<u8>) {
         let ours = derived(1);
@@ -384,7 +537,7 @@ mod tests {
         let asked = Asked::read(&secrets, question.bytes()).unwrap();
         assert_eq!((asked.secret(), asked.needs()), (1, NEEDS));
         assert_eq!(asked.keys(), keys(answers.len() as u8));
-        let reply = asked.answers(&secrets[1], answers);
+        let reply = asked.answers(&secrets[1], KEEPS, answers);
         (ours, question, reply)
     }
 
@@ -393,7 +546,7 @@ mod tests {
     #[test]
     fn answers_come_back_in_order() {
         let (ours, question, reply) = exchange(&MIXED);
-        assert_eq!(question.read_reply(&ours, 200, &reply), Ok(Ok(MIXED.to_vec())));
+        assert_eq!(question.read_reply(&ours, 200, &reply), Ok(Ok(Reply { keeps: KEEPS, answers: MIXED.to_vec() })));
     }
 
     #[test]
@@ -452,9 +605,10 @@ mod tests {
         let ours = derived(1);
         let question = Question::new(&ours, [9; 16], NEEDS, &keys(2)).unwrap();
         let asked = Asked::read(std::slice::from_ref(&ours), question.bytes()).unwrap();
-        let short = asked.answers(&ours, &[Answer::Live]);
+        let short = asked.answers(&ours, KEEPS, &[Answer::Live]);
         assert_eq!(question.read_reply(&ours, 200, &short), Err(ReplyError::Answers));
         let mut odd = asked.begin(&ours, 200, 0, 0);
+        odd.extend_from_slice(&[0; 8]);
         odd.extend_from_slice(&[0, 2, 0, 3]);
         let odd = sign(&ours, odd);
         assert_eq!(question.read_reply(&ours, 200, &odd), Err(ReplyError::Answers));
@@ -476,5 +630,50 @@ mod tests {
         let (_, question, reply) = exchange(&MIXED);
         assert_eq!(question.read_reply(&derived(3), 200, &reply), Err(ReplyError::OtherSecret));
         assert_eq!(Asked::read(&[derived(3)], question.bytes()).unwrap_err(), QuestionError::UnknownSecret);
+    }
+
+    fn named(issuer: &str, token: u32) -> NamedIssuer {
+        NamedIssuer { issuer: issuer.into(), needs: Retention { token, login: 2 * token } }
+    }
+
+    #[test]
+    fn issuers_are_told_in_questions_of_their_own_and_answered_with_what_is_kept() {
+        let ours = derived(1);
+        let issuers = [named("https://idp.example.com", 600), named("é", 5)];
+        let question = Question::about_issuers(&ours, [9; 16], NEEDS, &issuers).unwrap();
+        let asked = Asked::read(std::slice::from_ref(&ours), question.bytes()).unwrap();
+        assert_eq!((asked.issuers(), asked.keys()), (issuers.as_slice(), [].as_slice()));
+        let reply = asked.answers(&ours, KEEPS, &[]);
+        assert_eq!(question.read_reply(&ours, 200, &reply), Ok(Ok(Reply { keeps: KEEPS, answers: vec![] })));
+        for at in 0..question.bytes().len() {
+            let mut bad = question.bytes().to_vec();
+            bad[at] ^= 1;
+            assert!(Asked::read(std::slice::from_ref(&ours), &bad).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn many_issuers_take_several_questions_and_a_bad_one_is_refused() {
+        let ours = derived(1);
+        let longest = "i".repeat(MAX_ISSUER_BYTES);
+        let issuers = vec![named(&longest, 1); 256];
+        let pieces = pieces(&issuers);
+        assert_eq!(pieces.iter().map(|piece| piece.len()).sum::<usize>(), 256);
+        for piece in pieces {
+            let question = Question::about_issuers(&ours, [9; 16], NEEDS, piece).unwrap();
+            assert!(question.bytes().len() <= MAX_QUESTION_BYTES);
+            assert_eq!(Asked::read(std::slice::from_ref(&ours), question.bytes()).unwrap().issuers(), piece);
+        }
+        for bad in [named("", 1), named(&"i".repeat(MAX_ISSUER_BYTES + 1), 1)] {
+            assert_eq!(Question::about_issuers(&ours, [9; 16], NEEDS, &[bad]).unwrap_err(), QuestionError::Issuers);
+        }
+        assert_eq!(Question::about_issuers(&ours, [9; 16], NEEDS, &issuers).unwrap_err(), QuestionError::Issuers);
+    }
+
+    #[test]
+    fn what_is_kept_covers_what_is_needed_only_if_it_does_for_tokens_and_for_logins() {
+        let of = |token, login| Retention { token, login };
+        assert!(of(5, 9).covers(of(5, 9)) && of(5, 9).covers(of(0, 0)));
+        assert!(!of(5, 9).covers(of(6, 0)) && !of(5, 9).covers(of(0, 10)));
     }
 }

@@ -9,13 +9,13 @@ use sha2::{Digest, Sha256};
 /// What a revocation names. Codes are part of the stored name: never reuse one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// One token: iss and [`token_id_from_jti`]; without jti, iss and [`token_id_from_signing_input`].
+    /// One token: iss and [`token_id_from_jti`]; without any of [`TOKEN_ID_CLAIMS`], iss and [`token_id_from_signing_input`].
     Token,
-    /// iss and sid.
+    /// iss and sid, or what an issuer has for it.
     Session,
-    /// iss and sub.
+    /// iss and sub, or what an issuer has for it.
     User,
-    /// iss and client_id, else azp.
+    /// iss and client_id, else azp, or what an issuer has for it.
     Client,
     /// iss and the RFC 7638 thumbprint of the key that verified.
     SigningKey,
@@ -36,7 +36,11 @@ pub enum Answer {
     Before(u64),
 }
 
-/// The id of a token that has a jti (an empty one counts): `j` and the jti's bytes, unescaped.
+/// The claims that name a token, of which the first that is there counts: `jti` (RFC 7519), and Entra's `uti`. Filter and
+/// service must agree on them, whatever an issuer is set to.
+pub const TOKEN_ID_CLAIMS: [&str; 2] = ["jti", "uti"];
+
+/// The id of a token that has a jti (an empty one counts), or what stands for it: `j` and the jti's bytes, unescaped.
 pub fn token_id_from_jti(jti: &str) -> Vec<u8> {
     // The first byte keeps a jti that somebody chose to look like a digest away from that digest.
     [b"j", jti.as_bytes()].concat()

@@ -1,9 +1,8 @@
 //! A token in several cookies, since browsers take 4 KiB in one: `name.0`, `name.1` and so on, or `name_0`, `name_1`.
-use super::spelling::{fold, is_blank};
+use super::spelling::{Reading, ends, folded};
 use crate::cause::Cause;
 use crate::config::ChunkSeparator;
 use crate::fault::Denial;
-use crate::path::PercentDecoded;
 
 /// The most cookies that one token may be in.
 pub(super) const MAX_CHUNKS: usize = 16;
@@ -14,6 +13,8 @@ pub(super) struct ChunkedCookie {
     /// Its place among the cookies.
     pub place: usize,
     name: Box<[u8]>,
+    /// The name and a separator, as spellings are compared.
+    folded: Box<[u8]>,
     separator: u8,
 }
 
@@ -38,36 +39,24 @@ impl ChunkedCookie {
             ChunkSeparator::Dot => b'.',
             ChunkSeparator::Underscore => b'_',
         };
-        Self { place, name: name.as_bytes().into(), separator }
+        Self { place, name: name.as_bytes().into(), folded: folded(&format!("{name}_")), separator }
     }
 
     /// None: the cookie is no chunk in any reading.
     pub fn chunk(&self, name: &[u8]) -> Option<Chunk> {
-        // Most cookies end here.
-        if name.len() <= self.name.len() {
+        let is_chunk = Reading::of(name).begins_with(&self.folded, |number| {
+            let digits = number.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            digits > 0 && number.get(digits..).is_some_and(ends)
+        });
+        if !is_chunk {
             return None;
-        }
-        let plus_is_space = |byte| if byte == b'+' { b' ' } else { byte };
-        let mut bytes = PercentDecoded(name).map(plus_is_space).skip_while(|byte| is_blank(*byte));
-        if !self.name.iter().chain(b"_").all(|own| bytes.next().map(fold) == Some(fold(*own))) {
-            return None;
-        }
-        if !bytes.next()?.is_ascii_digit() {
-            return None;
-        }
-        let mut rest = bytes.skip_while(u8::is_ascii_digit);
-        match rest.next() {
-            // An array of that name, or what comes after the end of a C string.
-            None | Some(b'[' | 0) => {}
-            Some(byte) if is_blank(byte) && rest.all(is_blank) => {}
-            Some(_) => return None,
         }
         Some(self.exact(name).map_or(Chunk::Misspelt, Chunk::Number))
     }
 
     /// Do both names have the same chunks in some reading?
     pub fn is_read_as(&self, other: &str) -> bool {
-        self.name.iter().map(|byte| fold(*byte)).eq(other.bytes().map(fold))
+        self.folded.strip_suffix(b"_").is_some_and(|own| *own == *folded(other))
     }
 
     fn exact(&self, name: &[u8]) -> Option<usize> {
@@ -134,6 +123,11 @@ mod tests {
             "app.session.0%00x",
             "\"app.session.0\"",
             "app.session.99999999999999999999999",
+            "app.session.%2530",
+            "app.session.%u0030",
+            "app.session.\u{ff10}",
+            "app.\u{17f}ession.0",
+            "app.se\u{df}ion.0",
         ] {
             assert_eq!(chunk(name), Some(Chunk::Misspelt), "{name}");
         }

@@ -260,6 +260,38 @@ fn two_schemes_may_share_a_header() {
 }
 
 #[test]
+fn parameters_that_name_another_method_are_cut_out_where_they_are_to_be() {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let credentials = Credentials::compile(&Sources::default()).unwrap();
+    let credentials = credentials.removing_parameters(&names(&["_method", "rest_route"])).unwrap();
+    let rest =
+        |path: &str| credentials.path_without_tokens(path.as_bytes()).map(|path| String::from_utf8(path).unwrap());
+    for (path, left) in [
+        ("/a?_method=DELETE", "/a"),
+        ("/a?b=1&_METHOD=DELETE&c=2", "/a?b=1&c=2"),
+        ("/a?b=1;_method=DELETE", "/a?b=1"),
+        ("/a?%5fmethod=DELETE", "/a"),
+        ("/a?.method=DELETE&+_method=PUT&_method[]=x", "/a"),
+        ("/a?_method", "/a"),
+        ("/a?rest.route=/wp/v2/users&b", "/a?b"),
+    ] {
+        assert_eq!(rest(path).as_deref(), Some(left), "{path}");
+    }
+    for path in ["/a", "/a?method=x", "/a?_methods=x", "/_method?b=_method", "/a?access_token=x"] {
+        assert_eq!(rest(path), None, "{path}");
+    }
+    let wrong = |wrong: &[&str]| {
+        let tokens = Sources { query: names(&["access_token"]), ..Sources::default() };
+        Credentials::compile(&tokens).unwrap().removing_parameters(&names(wrong)).unwrap_err().field
+    };
+    assert_eq!(wrong(&["a", ""]), "remove_query_parameters[1]");
+    assert_eq!(wrong(&["a b"]), "remove_query_parameters[0]");
+    assert_eq!(wrong(&["_method", "_method"]), "remove_query_parameters[1]");
+    assert_eq!(wrong(&["Access.Token"]), "remove_query_parameters[0]");
+    assert_eq!(wrong(&["a"; MAX_SOURCES + 1]), "remove_query_parameters");
+}
+
+#[test]
 fn the_query_token_is_cut_out_and_the_rest_stays_byte_for_byte() {
     for (path, expected) in [
         ("/a?access_token=x", "/a"),

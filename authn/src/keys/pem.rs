@@ -11,6 +11,7 @@ const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
 pub(super) fn public_key(pem: &str) -> Result<PublicKey, KeyError> {
@@ -30,6 +31,8 @@ pub(super) fn public_key_of(der: &[u8]) -> Result<PublicKey, KeyError> {
         PublicKey::p256(bits)?
     } else if kind == EC && curve() == Some(P384) {
         PublicKey::p384(bits)?
+    } else if kind == EC && curve() == Some(P521) {
+        PublicKey::p521(bits)?
     } else if kind == ED25519 {
         PublicKey::ed25519(bits)?
     } else {

@@ -3,12 +3,13 @@ use super::Key;
 use crate::alg::Algorithm;
 use crate::cause::Cause;
 use crate::fault::Denial;
+use crate::jwks::printable;
 
 pub const MAX_KEYS: usize = 64;
 /// The most signatures checked for one token.
-pub const MAX_CANDIDATES: usize = 4;
+pub const MAX_CANDIDATES: usize = 8;
 /// Of one algorithm: with one more key that has the token's kid, all of them are still tried.
-pub const MAX_KEYS_WITHOUT_KID: usize = 3;
+pub const MAX_KEYS_WITHOUT_KID: usize = MAX_CANDIDATES - 1;
 
 /// At most [`MAX_CANDIDATES`] keys: the one with the token's kid first.
 pub type Candidates<'k> = std::iter::Flatten<std::array::IntoIter<Option<&'k Key>, MAX_CANDIDATES>>;
@@ -20,12 +21,15 @@ pub struct KeySet {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeySetError {
-    #[error("{0} keys, and at most {MAX_KEYS} are taken")]
-    TooMany(usize),
-    #[error("two keys for {algorithm} have the key id (`kid`) {kid:?}")]
-    DuplicateKid { kid: String, algorithm: Algorithm },
-    #[error("a key for {0} without key id (`kid`) is there twice")]
-    DuplicateKey(Algorithm),
+    #[error("more than {MAX_KEYS} keys are not taken")]
+    TooMany,
+    #[error("this key is there twice, with the same key id (`kid`) and algorithms")]
+    DuplicateKey,
+    #[error(
+        "more keys for {algorithm} answer to the key id (`kid`) {kid}, those without a key id included, than the \
+         {MAX_CANDIDATES} that are tried for one token"
+    )]
+    TooManyOfKid { kid: String, algorithm: Algorithm },
     #[error(
         "more than {MAX_KEYS_WITHOUT_KID} keys for {0} have no key id (`kid`), and no more signatures than \
          {MAX_CANDIDATES} are tried for one token"
@@ -37,27 +41,47 @@ impl KeySet {
     /// # Errors
     /// See [`KeySetError`]. No key at all is no error: an issuer's key set may be empty for a time.
     pub fn new(keys: Vec<Key>) -> Result<Self, KeySetError> {
-        if keys.len() > MAX_KEYS {
-            return Err(KeySetError::TooMany(keys.len()));
+        let mut set = Self::default();
+        keys.into_iter().try_for_each(|key| set.add(key))?;
+        Ok(set)
+    }
+
+    /// Several keys may have one key id, as some providers have it while they change keys. Whatever key id a token has, all
+    /// keys that answer to it are tried: one that could be one too many is refused here, where it can be said.
+    ///
+    /// # Errors
+    /// See [`KeySetError`]. The set stays as it was.
+    pub fn add(&mut self, key: Key) -> Result<(), KeySetError> {
+        if self.keys.len() >= MAX_KEYS {
+            return Err(KeySetError::TooMany);
         }
-        for &algorithm in Algorithm::ALL {
-            let mut seen: Vec<&Key> = Vec::new();
-            for key in keys.iter().filter(|key| key.verifies(algorithm)) {
-                match key.kid() {
-                    Some(kid) if seen.iter().any(|other| other.kid() == Some(kid)) => {
-                        return Err(KeySetError::DuplicateKid { kid: kid.to_owned(), algorithm });
-                    }
-                    None if seen.iter().any(|other| other.kid().is_none() && other.thumbprint == key.thumbprint) => {
-                        return Err(KeySetError::DuplicateKey(algorithm));
-                    }
-                    _ => seen.push(key),
-                }
-            }
-            if seen.iter().filter(|key| key.kid().is_none()).count() > MAX_KEYS_WITHOUT_KID {
+        let is_same = |other: &Key| {
+            other.kid == key.kid && other.thumbprint == key.thumbprint && other.algorithms == key.algorithms
+        };
+        if self.keys.iter().any(is_same) {
+            return Err(KeySetError::DuplicateKey);
+        }
+        for &algorithm in key.algorithms() {
+            let of = |kid: Option<&str>| {
+                self.keys.iter().filter(|other| other.verifies(algorithm) && other.kid() == kid).count()
+            };
+            // One without a key id answers to every one.
+            let fullest = match key.kid() {
+                Some(kid) => Some(kid),
+                None => self.keys.iter().filter_map(Key::kid).max_by_key(|kid| of(Some(kid))),
+            };
+            let unnamed = of(None);
+            if key.kid().is_none() && unnamed >= MAX_KEYS_WITHOUT_KID {
                 return Err(KeySetError::TooManyWithoutKid(algorithm));
             }
+            if let Some(kid) = fullest
+                && of(Some(kid)).saturating_add(unnamed) >= MAX_CANDIDATES
+            {
+                return Err(KeySetError::TooManyOfKid { kid: printable(kid), algorithm });
+            }
         }
-        Ok(Self { keys })
+        self.keys.push(key);
+        Ok(())
     }
 
     pub fn keys(&self) -> &[Key] {

@@ -81,7 +81,8 @@ fn takes_every_allowed_algorithm_that_fits() {
         (Family::Rsa, &ALL[3..9]),
         (Family::P256, &ALL[9..10]),
         (Family::P384, &ALL[10..11]),
-        (Family::Ed25519, &ALL[11..12]),
+        (Family::P521, &ALL[11..12]),
+        (Family::Ed25519, &ALL[12..13]),
     ] {
         assert_eq!(vectors::key(family).algorithms(), algorithms);
     }
@@ -113,6 +114,17 @@ fn one_algorithm_of_the_jwk_or_of_the_configuration_narrows() {
     assert_eq!(from_jwk(rsa_with(json!({"alg": "ES256"}))).unwrap_err(), KeyError::AlgorithmMismatch(Algorithm::Es256));
     // An RSA key that says it is for HMAC: the confusion, tried through the key set.
     assert_eq!(from_jwk(rsa_with(json!({"alg": "HS256"}))).unwrap_err(), KeyError::AlgorithmMismatch(Algorithm::Hs256));
+    let okp = |alg: &str| from_jwk(with(Family::Ed25519, json!({"alg": alg})));
+    for alg in ["EdDSA", "Ed25519"] {
+        assert_eq!(okp(alg).unwrap().algorithms(), [Algorithm::EdDsa], "{alg}");
+    }
+    assert_eq!(okp("Ed448").unwrap_err(), KeyError::UnknownAlgorithm);
+    let ed448 = with(Family::Ed25519, json!({"crv": "Ed448", "x": b64::encode([7; 57])}));
+    assert_eq!(from_jwk(ed448).unwrap_err(), KeyError::UnknownCurve);
+    assert_eq!(
+        from_jwk(rsa_with(json!({"alg": "Ed25519"}))).unwrap_err(),
+        KeyError::AlgorithmMismatch(Algorithm::EdDsa)
+    );
     for alg in ["RSA-OAEP", "none", "rs256", ""] {
         assert_eq!(from_jwk(rsa_with(json!({"alg": alg}))).unwrap_err(), KeyError::UnknownAlgorithm);
     }
@@ -172,7 +184,7 @@ fn refuses_members_that_are_missing_mistyped_or_badly_encoded() {
     assert_eq!(from_jwk(rsa_with(json!({"kty": null}))).unwrap_err(), KeyError::Missing("kty"));
     assert_eq!(from_jwk(rsa_with(json!({"kty": "rsa"}))).unwrap_err(), KeyError::UnknownKeyType);
     assert_eq!(from_jwk(with(Family::P256, json!({"crv": null}))).unwrap_err(), KeyError::Missing("crv"));
-    for (family, crv) in [(Family::P256, "secp256k1"), (Family::P256, "P-521"), (Family::Ed25519, "X25519")] {
+    for (family, crv) in [(Family::P256, "secp256k1"), (Family::P256, "P-192"), (Family::Ed25519, "X25519")] {
         assert_eq!(from_jwk(with(family, json!({"crv": crv}))).unwrap_err(), KeyError::UnknownCurve);
     }
 }
@@ -214,7 +226,9 @@ fn a_leading_zero_in_rsa_integers_changes_nothing() {
 
 #[test]
 fn refuses_points_off_the_curve_or_of_another_length() {
-    for (family, curve, length) in [(Family::P256, "P-256", 32), (Family::P384, "P-384", 48)] {
+    for (family, curve, length) in
+        [(Family::P256, "P-256", 32), (Family::P384, "P-384", 48), (Family::P521, "P-521", 66)]
+    {
         let y = b64::decode(vectors::public_jwk(family)["y"].as_str().unwrap()).unwrap();
         let mut off = y.clone();
         off[length - 1] ^= 1;
@@ -259,7 +273,7 @@ fn a_secret_must_be_as_long_as_its_hash() {
 
 #[test]
 fn pem_and_jwk_make_the_same_key() {
-    for family in [Family::Rsa, Family::P256, Family::P384, Family::Ed25519] {
+    for family in [Family::Rsa, Family::P256, Family::P384, Family::P521, Family::Ed25519] {
         let jwk = vectors::key(family);
         let text = pem("PUBLIC KEY", jwk.spki().unwrap());
         let windows = format!("\r\n{}  \r\n", text.replace('\n', "\r\n"));
@@ -392,12 +406,12 @@ mod set {
     }
 
     #[test]
-    fn tries_no_more_than_four_keys() {
-        let named: Vec<String> = (0..8).map(|i| format!("k{i}")).collect();
+    fn tries_no_more_than_eight_keys() {
+        let named: Vec<String> = (0..10).map(|i| format!("k{i}")).collect();
         let keys = named.iter().zip(0..).map(|(kid, number)| secret(number, Some(kid))).collect();
         let set = KeySet::new(keys).unwrap();
         assert_eq!(set.candidates(None, Algorithm::Hs256).unwrap().count(), MAX_CANDIDATES);
-        assert_eq!(kids(&set, Some("k7"), Algorithm::Hs256), Ok(vec![Some("k7")]));
+        assert_eq!(kids(&set, Some("k9"), Algorithm::Hs256), Ok(vec![Some("k9")]));
     }
 
     #[test]
@@ -414,26 +428,48 @@ mod set {
     fn refuses_more_than_64_keys() {
         let keys = |count: u8| (0..count).map(|i| secret(i, Some(&format!("k{i}")))).collect::<Vec<_>>();
         assert!(KeySet::new(keys(64)).is_ok());
-        assert_eq!(KeySet::new(keys(65)).unwrap_err(), KeySetError::TooMany(65));
+        assert_eq!(KeySet::new(keys(65)).unwrap_err(), KeySetError::TooMany);
     }
 
     #[test]
-    fn refuses_two_keys_with_one_kid_for_one_algorithm() {
-        let error = KeySet::new(vec![secret(1, Some("k")), secret(2, Some("k"))]).unwrap_err();
-        assert_eq!(error, KeySetError::DuplicateKid { kid: "k".into(), algorithm: Algorithm::Hs256 });
+    fn all_keys_of_one_kid_are_tried() {
+        let set = KeySet::new((0..8).map(|number| secret(number, Some("k"))).collect()).unwrap();
+        let tried: Vec<_> = set.candidates(Some("k"), Algorithm::Hs256).unwrap().map(Key::thumbprint).collect();
+        assert_eq!(tried, set.keys().iter().map(Key::thumbprint).collect::<Vec<_>>());
         // One kid for different algorithms is what some issuers do.
         let ps = key(Family::Rsa, Some("k"), &[Algorithm::Ps256]);
         let rs = key(Family::Rsa, Some("k"), &[Algorithm::Rs256]);
-        assert!(KeySet::new(vec![ps, rs, secret(1, Some("k"))]).is_ok());
+        let set = KeySet::new(vec![ps, rs, secret(1, Some("k")), secret(2, Some("k"))]).unwrap();
+        assert_eq!(set.candidates(Some("k"), Algorithm::Hs256).unwrap().count(), 2);
+        assert_eq!(set.candidates(Some("k"), Algorithm::Rs256).unwrap().count(), 1);
     }
 
     #[test]
-    fn refuses_keys_without_kid_that_could_never_all_be_tried() {
-        let keys = |count: u8| (0..count).map(|i| secret(i, None)).collect::<Vec<_>>();
-        assert!(KeySet::new(keys(3)).is_ok());
-        assert_eq!(KeySet::new(keys(4)).unwrap_err(), KeySetError::TooManyWithoutKid(Algorithm::Hs256));
-        let twice = KeySet::new(vec![secret(1, None), secret(1, None)]).unwrap_err();
-        assert_eq!(twice, KeySetError::DuplicateKey(Algorithm::Hs256));
+    fn refuses_keys_that_could_never_all_be_tried() {
+        let too_many = |kid: &str| KeySetError::TooManyOfKid { kid: kid.into(), algorithm: Algorithm::Hs256 };
+        let mut set = KeySet::new((0..8).map(|number| secret(number, Some("k"))).collect()).unwrap();
+        assert_eq!(set.add(secret(9, Some("k"))).unwrap_err(), too_many("k"));
+        assert_eq!(set.add(secret(9, None)).unwrap_err(), too_many("k"));
+        assert!(set.add(secret(9, Some("other"))).is_ok());
+        assert!(set.add(key(Family::Rsa, Some("k"), ALL)).is_ok(), "another algorithm");
+        assert_eq!(set.keys().len(), 10);
+
+        let mut set = KeySet::new((0..7).map(|number| secret(number, None)).collect()).unwrap();
+        assert_eq!(set.add(secret(9, None)).unwrap_err(), KeySetError::TooManyWithoutKid(Algorithm::Hs256));
+        assert!(set.add(secret(9, Some("k"))).is_ok());
+        assert_eq!(set.add(secret(10, Some("k"))).unwrap_err(), too_many("k"));
+        assert_eq!(set.candidates(Some("k"), Algorithm::Hs256).unwrap().count(), MAX_CANDIDATES);
+        // What an issuer publishes must not write into our log.
+        let set = KeySet::new((0..8).map(|number| secret(number, Some("line\nbreak"))).collect());
+        assert_eq!(set.unwrap().add(secret(9, Some("line\nbreak"))).unwrap_err(), too_many("line?break"));
+    }
+
+    #[test]
+    fn refuses_the_same_key_twice() {
+        for kid in [None, Some("k")] {
+            assert_eq!(KeySet::new(vec![secret(1, kid), secret(1, kid)]).unwrap_err(), KeySetError::DuplicateKey);
+        }
+        assert!(KeySet::new(vec![secret(1, None), secret(1, Some("k")), secret(1, Some("l"))]).is_ok());
     }
 
     #[test]

@@ -109,7 +109,10 @@ fn a_wildcard_matches_every_name_below_and_not_the_name_itself() {
 
 #[test]
 fn no_names_lie_below_an_address() {
-    assert!(!matches(rule(None, &[], &["*.1"]), "GET", "/", "10.0.0.1"));
+    for host in ["*.1", "*.0.0.1", "*.0x7f", "10.1", "0x7f.1", "2130706433"] {
+        let (_, error) = Router::compile([&rule(None, &[], &[host])]).unwrap_err();
+        assert_eq!(error.field, "hosts[0]", "{host}");
+    }
     assert!(matches(rule(None, &[], &["10.0.0.1"]), "GET", "/", "10.0.0.1:80"));
 }
 

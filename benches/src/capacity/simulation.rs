@@ -20,7 +20,8 @@ use authn::time::{Monotonic, Now, UnixSeconds};
 use authn::token_cache::TokenCache;
 use mint::{Alg, SigningKey};
 use serde_json::json;
-use wire::Answer;
+use wire::check::Reply;
+use wire::{Answer, Retention};
 
 use super::Proxy;
 
@@ -215,9 +216,11 @@ impl Simulation<'_> {
                 Event::Answer { worker, call } => {
                     let of = &mut self.workers[worker];
                     let Some((flight, keys)) = of.calls[call].take() else { continue };
-                    let resolved = of.checks.answered(flight, &vec![Answer::Live; keys]);
+                    let reply = Reply { keeps: Retention::LONGEST, answers: vec![Answer::Live; keys] };
+                    let resolved = of.checks.answered(flight, &reply);
                     for resolved in resolved.map_err(|_| anyhow::anyhow!("the answers do not fit"))? {
-                        let (sent, verdict) = self.share(&resolved);
+                        let verdict = resolved.verdict.context("the service keeps revocations for long enough")?;
+                        let (sent, verdict) = self.share(&resolved, verdict);
                         resolved.ask.learn(sent, verdict);
                     }
                     self.send(worker, Why::Waiters, now, at);
@@ -319,8 +322,8 @@ impl Simulation<'_> {
         verdicts.read(&digest, self.shared.get(&verdicts.key(&digest))?)
     }
 
-    fn share(&mut self, resolved: &Resolved) -> (Monotonic, Verdict) {
-        let (ours, digest) = ((resolved.sent, resolved.verdict), resolved.ask.digest);
+    fn share(&mut self, resolved: &Resolved, verdict: Verdict) -> (Monotonic, Verdict) {
+        let (ours, digest) = ((resolved.sent, verdict), resolved.ask.digest);
         if let Some(theirs) = self.shared_verdict(digest).filter(|theirs| theirs.0 > ours.0) {
             return theirs;
         }

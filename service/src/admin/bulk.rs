@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::guard::Caller;
 use super::problem::Problem;
 use super::revocation::Ask;
-use super::{MAX_REVOCATION_BYTES, write};
+use super::{MAX_REVOCATION_BYTES, check_issuer, write};
 use crate::audit::Event;
 use crate::gate::Refusal;
 use crate::server::Shared;
@@ -108,8 +108,12 @@ async fn one(
         Ok(text) => text,
         Err(problem) => return Some(Err(problem.clone())),
     };
-    Some(match Ask::read(text, &shared.options) {
-        Ok(ask) => write(shared, &ask, by).await,
+    let ask = match Ask::read(text, &shared.options) {
+        Ok(ask) => ask,
+        Err(problem) => return Some(Err(problem)),
+    };
+    Some(match check_issuer(shared, &ask).await {
+        Ok(()) => write(shared, &ask, by).await,
         Err(problem) => Err(problem),
     })
 }

@@ -8,13 +8,14 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess};
 use serde_json::Value;
 use utoipa::ToSchema;
-use wire::{Derived, Kind, RevocationKey, token_id_from_jti, token_id_from_signing_input};
+use wire::{Derived, Kind, RevocationKey, TOKEN_ID_CLAIMS, token_id_from_jti, token_id_from_signing_input};
 
 use super::problem::Problem;
 use crate::audit::Event;
 use crate::options::Options;
 use crate::seal::Note;
 use crate::store::Ends;
+use crate::tenants;
 
 const MAX_ISSUER: usize = 2048;
 const MAX_ID: usize = 2048;
@@ -30,6 +31,8 @@ const MAX_TTL: Duration = Duration::from_secs(10 * 366 * 86_400);
 pub struct Ask {
     pub subject: Subject,
     pub reason: Option<String>,
+    /// Though no filter asks about such an issuer.
+    pub new_issuer: bool,
     /// `None`: until it is lifted.
     pub ttl: Option<Duration>,
 }
@@ -41,13 +44,15 @@ pub struct RevocationAsk {
     /// token, session, user, client, key or issuer.
     kind: Option<String>,
     issuer: Option<String>,
-    /// jti, sid, sub, client_id, or the RFC 7638 thumbprint of a key.
+    /// jti, sid, sub, client_id or what the issuer has for it, or the RFC 7638 thumbprint of a key.
     id: Option<String>,
     /// A JWT, instead of kind, issuer and id.
     token: Option<String>,
     reason: Option<String>,
     /// As in `48h`; `never` for a key.
     ttl: Option<String>,
+    /// Whether an issuer is taken that no filter asks about.
+    new_issuer: Option<bool>,
 }
 
 /// A key id (`kid`) would be taken, and end nothing.
@@ -93,6 +98,7 @@ impl Ask {
         let id = fields.take("id", MAX_ID)?;
         let reason = fields.take("reason", MAX_REASON)?;
         let ttl = fields.take("ttl", 32)?;
+        let new_issuer = fields.take_bool("new_issuer")?;
         if let Some((name, _)) = fields.0.first() {
             return Err(Problem::field(name, "is not known here, or is given twice"));
         }
@@ -103,25 +109,24 @@ impl Ask {
                         return Err(Problem::field(name, "says again what `token` says"));
                     }
                 }
-                Subject::from_token(&token)?
+                Subject::from_token(&token, options)?
             }
             None => Subject::from_fields(kind, issuer, id)?,
         };
-        // A revocation for a mistyped issuer succeeds, and ends nothing.
-        if !options.issuers.is_empty() && !options.issuers.contains(&subject.issuer) {
+        if subject.issuer.contains(tenants::PLACEHOLDER) {
             return Err(Problem::field(
                 "issuer",
-                &format!("must be one that the service was started with: {}", options.issuers.join(", ")),
+                "must be one tenant's own, as its tokens have it in `iss`: no token has the pattern",
             ));
         }
         let ttl = ttl_of(ttl, subject.kind, options)?;
-        Ok(Self { subject, reason, ttl })
+        Ok(Self { subject, reason, new_issuer, ttl })
     }
 
     /// Of another part of this service, for as long as such a revocation is kept.
     pub fn of(kind: Kind, issuer: &str, id: &str, reason: Option<&str>, options: &Options) -> Self {
         let subject = Subject { kind, issuer: issuer.to_owned(), id: Id::Text(id.to_owned()) };
-        Self { subject, reason: reason.map(str::to_owned), ttl: retention_of(kind, options) }
+        Self { subject, reason: reason.map(str::to_owned), new_issuer: false, ttl: retention_of(kind, options) }
     }
 
     /// Says in an audit entry what is revoked.
@@ -159,6 +164,27 @@ impl Ask {
 }
 
 impl Subject {
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// What a revocation of it ends. `before` is the time that it compares with.
+    pub fn ends_what(&self, before: Option<u64>) -> String {
+        let what = match self.kind {
+            Kind::Token => return "this one token".to_owned(),
+            Kind::Session => return "every token of this session, those that it is refreshed to as well".to_owned(),
+            Kind::SigningKey => return "every token that this key signed or will sign".to_owned(),
+            Kind::User => "every token of this user",
+            Kind::Client => "every token of this client",
+            Kind::Issuer => "every token of this issuer",
+        };
+        let before = before.unwrap_or_default();
+        format!(
+            "{what} whose login (auth_time) was before {before}; a token without auth_time counts by its iat, so one that a \
+             refresh brings later is not ended: end its session as well"
+        )
+    }
+
     fn from_fields(kind: Option<String>, issuer: Option<String>, id: Option<String>) -> Result<Self, Problem> {
         let kind = kind.ok_or_else(|| Problem::field("kind", "is missing; give it, or a `token`"))?;
         let kind: Kind = kind
@@ -174,14 +200,9 @@ impl Subject {
         Ok(Self { kind, issuer, id })
     }
 
-    /// The token is parsed and not verified: a forged one revokes what it names, and only operators come here.
-    fn from_token(token: &str) -> Result<Self, Problem> {
-        #[derive(Deserialize)]
-        struct Claims {
-            iss: String,
-            #[serde(default, deserialize_with = "present")]
-            jti: Option<String>,
-        }
+    /// The token is parsed and not verified: a forged one revokes what it names, and only operators come here. It gets the
+    /// name under which filters ask about it, so what they would refuse is refused.
+    fn from_token(token: &str, options: &Options) -> Result<Self, Problem> {
         let wrong = |what: &str| Problem::field("token", what);
         let token = token.trim_ascii();
         let (signing_input, _) = token.rsplit_once('.').ok_or_else(|| wrong("must be a signed JWT in compact form"))?;
@@ -190,14 +211,32 @@ impl Subject {
         if header.is_empty() || payload.contains('.') {
             return Err(wrong("must be a signed JWT in compact form"));
         }
-        let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| wrong("has a payload that is not base64url"))?;
-        let claims: Claims = serde_json::from_slice(&payload)
-            .map_err(|_| wrong("must have the claim iss, and jti, if at all, as a string"))?;
-        let id = match claims.jti {
-            Some(jti) => Id::Text(jti),
-            None => Id::SigningInput(token_id_from_signing_input(signing_input.as_bytes())),
+        // Some issuers pad (the filter's `padded`), and what was signed is named with the padding.
+        let payload = URL_SAFE_NO_PAD
+            .decode(payload.trim_end_matches('='))
+            .map_err(|_| wrong("has a payload that is not base64url"))?;
+        let claims: Fields =
+            serde_json::from_slice(&payload).map_err(|_| wrong("has a payload that is not a JSON object"))?;
+        let issuer = match claims.one("iss") {
+            Ok(Some(Value::String(issuer))) => issuer,
+            _ => return Err(wrong("must have the claim iss once, as a string")),
         };
-        Ok(Self { kind: Kind::Token, issuer: claims.iss, id })
+        let own = options.token_claims.iter().find(|(of, _)| of == issuer).map(|(_, names)| names.as_slice());
+        let default = TOKEN_ID_CLAIMS.map(str::to_owned);
+        for name in own.unwrap_or(&default) {
+            match claims.one(name) {
+                Ok(Some(Value::String(id))) => {
+                    return Ok(Self { kind: Kind::Token, issuer: issuer.clone(), id: Id::Text(id.clone()) });
+                }
+                // Of the default ones, only `jti` means the same to everybody.
+                Ok(Some(_)) if own.is_none() && name != "jti" => {}
+                Ok(None) => {}
+                Ok(Some(_)) => return Err(wrong(&format!("must have the claim {name}, if at all, as a string"))),
+                Err(()) => return Err(wrong(&format!("has the claim {name} twice"))),
+            }
+        }
+        let id = Id::SigningInput(token_id_from_signing_input(signing_input.as_bytes()));
+        Ok(Self { kind: Kind::Token, issuer: issuer.clone(), id })
     }
 
     /// `None` for a note that we did not write so.
@@ -242,10 +281,10 @@ fn filled(name: &str, value: Option<String>) -> Result<String, Problem> {
 /// session goes on getting tokens. So the lifetime of one token is not enough for those.
 fn retention_of(kind: Kind, options: &Options) -> Option<Duration> {
     match kind {
-        Kind::Token | Kind::User | Kind::Client | Kind::Issuer => {
-            Some(Duration::from_secs(options.retention_seconds()))
+        Kind::Token => Some(Duration::from_secs(options.retention_seconds())),
+        Kind::Session | Kind::User | Kind::Client | Kind::Issuer => {
+            Some(Duration::from_secs(options.login_retention_seconds()))
         }
-        Kind::Session => Some(options.session_retention),
         Kind::SigningKey => None,
     }
 }
@@ -261,7 +300,7 @@ fn ttl_of(text: Option<String>, kind: Kind, options: &Options) -> Result<Option<
     }
     let ttl = wire::parse_duration(&text).map_err(|error| Problem::field("ttl", &format!("is wrong: {error}")))?;
     // A key that is to come back, since its issuer has withdrawn it, must still outlive what the key signed.
-    let least = retention.unwrap_or(options.session_retention);
+    let least = retention.unwrap_or(Duration::from_secs(options.login_retention_seconds()));
     if ttl < least {
         let seconds = least.as_secs();
         return Err(Problem::field(
@@ -275,21 +314,34 @@ fn ttl_of(text: Option<String>, kind: Kind, options: &Options) -> Result<Option<
     Ok(Some(ttl))
 }
 
-/// Null is not absent: a jti that is there must be a string.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    String::deserialize(deserializer).map(Some)
-}
-
 /// The members of an object as they were sent, twice if they were sent twice.
 struct Fields(Vec<(String, Value)>);
 
 impl Fields {
+    /// Null is absent. Twice is an error, also with null.
+    fn one(&self, name: &str) -> Result<Option<&Value>, ()> {
+        let mut found = self.0.iter().filter(|(given, _)| given == name).map(|(_, value)| value);
+        match (found.next(), found.next()) {
+            (value, None) => Ok(value.filter(|value| !value.is_null())),
+            (_, Some(_)) => Err(()),
+        }
+    }
+
     fn take(&mut self, name: &str, max: usize) -> Result<Option<String>, Problem> {
         let Some(at) = self.0.iter().position(|(given, _)| given == name) else { return Ok(None) };
         match self.0.swap_remove(at).1 {
             Value::String(text) if text.len() <= max => Ok(Some(text)),
             Value::String(_) => Err(Problem::field(name, &format!("must have at most {max} bytes"))),
             _ => Err(Problem::field(name, "must be a string")),
+        }
+    }
+
+    /// False, if it is not there.
+    fn take_bool(&mut self, name: &str) -> Result<bool, Problem> {
+        let Some(at) = self.0.iter().position(|(given, _)| given == name) else { return Ok(false) };
+        match self.0.swap_remove(at).1 {
+            Value::Bool(value) => Ok(value),
+            _ => Err(Problem::field(name, "must be true or false")),
         }
     }
 }
@@ -350,6 +402,7 @@ mod tests {
             ("ttl", r#"{"kind":"user","issuer":"i","id":"x","ttl":"1h"}"#),
             ("ttl", r#"{"kind":"user","issuer":"i","id":"x","ttl":"soon"}"#),
             ("ttl", r#"{"kind":"user","issuer":"i","id":"x","ttl":"99999d"}"#),
+            ("new_issuer", r#"{"kind":"user","issuer":"i","id":"x","new_issuer":"yes"}"#),
             ("token", r#"{"token":"nonsense"}"#),
             ("token", r#"{"token":"a.b.c.d.e"}"#),
             ("kind", r#"{"token":"e30.e30.","kind":"token"}"#),
@@ -365,10 +418,10 @@ mod tests {
     #[test]
     fn a_ttl_may_be_longer_than_retention_and_not_shorter() {
         let with = |ttl: &str| ask(&format!(r#"{{"kind":"issuer","issuer":"i","ttl":"{ttl}"}}"#));
-        assert!(with("86700s").is_err());
+        assert!(with("2592300s").is_err());
         assert!(with("never").is_err());
-        assert_eq!(with("86701s").unwrap().ttl, Some(Duration::from_secs(86_701)));
-        assert_eq!(ask(r#"{"kind":"issuer","issuer":"i"}"#).unwrap().ttl, Some(Duration::from_secs(86_701)));
+        assert_eq!(with("2592301s").unwrap().ttl, Some(Duration::from_secs(2_592_301)));
+        assert_eq!(ask(r#"{"kind":"issuer","issuer":"i"}"#).unwrap().ttl, Some(Duration::from_secs(2_592_301)));
     }
 
     // A dead session or key that expired after a token's lifetime let tokens through that were issued since.
@@ -377,30 +430,25 @@ mod tests {
         let thumbprint = "A".repeat(43);
         let with =
             |kind: &str, ttl: &str| ask(&format!(r#"{{"kind":"{kind}","issuer":"i","id":"{thumbprint}"{ttl}}}"#));
-        let month = Some(Duration::from_secs(30 * 86_400));
+        let month = Some(Duration::from_secs(30 * 86_400 + 301));
         assert_eq!(with("session", "").unwrap().ttl, month);
-        assert!(with("session", r#","ttl":"2591999s""#).is_err());
+        assert!(with("session", r#","ttl":"2592300s""#).is_err());
         assert!(with("session", r#","ttl":"never""#).is_err());
         assert_eq!(with("key", "").unwrap().ttl, None);
         assert_eq!(with("key", r#","ttl":"never""#).unwrap().ttl, None);
-        assert!(with("key", r#","ttl":"2591999s""#).is_err());
-        assert_eq!(with("key", r#","ttl":"30d""#).unwrap().ttl, month);
+        assert!(with("key", r#","ttl":"2592300s""#).is_err());
+        assert_eq!(with("key", r#","ttl":"2592301s""#).unwrap().ttl, month);
         assert_eq!(with("token", "").unwrap().ttl, Some(Duration::from_secs(86_701)));
         assert_eq!(with("key", "").unwrap().note(5, "admin").until, None);
     }
 
     #[test]
-    fn an_issuer_that_nobody_has_is_refused() {
-        let known = Options { issuers: vec!["i".into(), "j".into()], ..options() };
-        let read = |json: &str| Ask::read(json.as_bytes(), &known).map_err(|problem| serde_json::to_string(&problem));
-        assert!(read(r#"{"kind":"user","issuer":"j","id":"x"}"#).is_ok());
-        for json in [
-            r#"{"kind":"user","issuer":"i/","id":"x"}"#.to_owned(),
-            r#"{"kind":"issuer","issuer":"k"}"#.to_owned(),
-            format!(r#"{{"token":"{}"}}"#, jwt(r#"{"iss":"k","jti":"x"}"#)),
-        ] {
-            let problem = read(&json).map(|_| ()).unwrap_err().unwrap();
-            assert!(problem.contains(r#""field":"issuer""#) && problem.contains("i, j"), "{problem}");
+    fn what_ends_is_said_for_each_kind() {
+        let thumbprint = "A".repeat(43);
+        for kind in ["token", "session", "user", "client", "key"] {
+            let ask = ask(&format!(r#"{{"kind":"{kind}","issuer":"i","id":"{thumbprint}"}}"#)).unwrap();
+            let said = ask.subject.ends_what(Some(1234));
+            assert_eq!(said.contains("before 1234"), ask.subject.ends() == Ends::IssuedUntilNow, "{kind}: {said}");
         }
     }
 
@@ -415,10 +463,45 @@ mod tests {
         assert_eq!(key(&without), key(&ask(&format!(r#"{{"token":"{other_signature}"}}"#)).unwrap()));
         assert_ne!(key(&without), key(&by_jti));
         for payload in
-            [r#"{"jti":"x"}"#, r#"{"iss":"i","jti":null}"#, r#"{"iss":"i","jti":5}"#, r#"{"iss":"i","iss":"j"}"#]
+            [r#"{"jti":"x"}"#, r#"{"iss":null}"#, r#"{"iss":"i","jti":5}"#, r#"{"iss":"i","jti":null,"jti":"x"}"#]
         {
             assert!(ask(&format!(r#"{{"token":"{}"}}"#, jwt(payload))).is_err(), "{payload}");
         }
+        // The filter has the same names, in the same order.
+        for payload in
+            [r#"{"iss":"i","uti":"x"}"#, r#"{"iss":"i","jti":null,"uti":"x"}"#, r#"{"iss":"i","jti":"x","uti":"y"}"#]
+        {
+            assert_eq!(key(&ask(&format!(r#"{{"token":"{}"}}"#, jwt(payload))).unwrap()), key(&by_jti), "{payload}");
+        }
+        let number = jwt(r#"{"iss":"i","uti":5}"#);
+        let number = ask(&format!(r#"{{"token":"{number}"}}"#)).unwrap();
+        assert!(matches!(&number.subject.id, Id::SigningInput(_)));
+        let padded = ask(r#"{"token":"e30=.eyJpc3MiOiJpIiwianRpIjoieCJ9IA==.c2ln"}"#).unwrap();
+        assert_eq!(key(&padded), key(&by_jti));
+        // A jti that is null is none.
+        let null = jwt(r#"{"iss":"i","jti":null}"#);
+        let null = ask(&format!(r#"{{"token":"{null}"}}"#)).unwrap();
+        assert!(matches!(&null.subject.id, Id::SigningInput(_)));
+    }
+
+    #[test]
+    fn an_issuer_may_name_its_tokens_by_other_claims() {
+        let own = Options { token_claims: vec![("i".into(), vec!["tid".into(), "jti".into()])], ..options() };
+        let read =
+            |payload: &str| Ask::read(format!(r#"{{"token":"{}"}}"#, jwt(payload)).as_bytes(), &own).map_err(|_| ());
+        let by_id = key(&ask(r#"{"kind":"token","issuer":"i","id":"x"}"#).unwrap());
+        assert_eq!(key(&read(r#"{"iss":"i","tid":"x","jti":"y"}"#).unwrap()), by_id);
+        assert_eq!(key(&read(r#"{"iss":"i","jti":"x"}"#).unwrap()), by_id);
+        assert_ne!(key(&read(r#"{"iss":"j","tid":"x","jti":"y"}"#).unwrap()), by_id);
+        assert!(read(r#"{"iss":"i","tid":5,"jti":"x"}"#).is_err());
+        assert!(read(r#"{"iss":"i","tid":"x","tid":"x"}"#).is_err());
+    }
+
+    #[test]
+    fn a_pattern_is_no_issuer() {
+        let pattern = "https://login.example/{tenant}/v2.0";
+        let body = |issuer: &str| format!(r#"{{"kind":"issuer","issuer":"{issuer}"}}"#);
+        assert!(ask(&body(pattern)).is_err());
     }
 
     #[test]

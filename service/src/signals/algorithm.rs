@@ -1,5 +1,5 @@
-//! The algorithms that providers may sign with, by their names of RFC 7518 section 3.1 and RFC 8037 section 3.1. None of
-//! them has a secret for its key, so nothing public can be taken for one.
+//! The algorithms that providers may sign with, by their names of RFC 7518 section 3.1 and RFC 8037 section 3.1. Those with a
+//! secret for their key are a family of their own, which no published key is of.
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,7 +12,13 @@ pub enum Algorithm {
     PS512,
     ES256,
     ES384,
+    ES512,
+    /// `Ed25519` of RFC 9864 is the same: other keys of EdDSA are not taken.
+    #[serde(alias = "Ed25519")]
     EdDSA,
+    HS256,
+    HS384,
+    HS512,
 }
 
 /// What a key is, whatever it is used with.
@@ -21,11 +27,14 @@ pub enum Family {
     Rsa,
     P256,
     P384,
+    P521,
     Ed25519,
+    /// Of one client, and of nobody else.
+    Secret,
 }
 
 impl Algorithm {
-    pub const ALL: [Algorithm; 9] = [
+    pub const ALL: [Algorithm; 13] = [
         Algorithm::RS256,
         Algorithm::RS384,
         Algorithm::RS512,
@@ -34,7 +43,11 @@ impl Algorithm {
         Algorithm::PS512,
         Algorithm::ES256,
         Algorithm::ES384,
+        Algorithm::ES512,
         Algorithm::EdDSA,
+        Algorithm::HS256,
+        Algorithm::HS384,
+        Algorithm::HS512,
     ];
 
     pub fn name(self) -> &'static str {
@@ -47,12 +60,17 @@ impl Algorithm {
             Algorithm::PS512 => "PS512",
             Algorithm::ES256 => "ES256",
             Algorithm::ES384 => "ES384",
+            Algorithm::ES512 => "ES512",
             Algorithm::EdDSA => "EdDSA",
+            Algorithm::HS256 => "HS256",
+            Algorithm::HS384 => "HS384",
+            Algorithm::HS512 => "HS512",
         }
     }
 
     /// Case counts (RFC 7515 section 4.1.1).
     pub fn from_name(name: &str) -> Option<Self> {
+        let name = if name == "Ed25519" { "EdDSA" } else { name };
         Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
 
@@ -66,7 +84,9 @@ impl Algorithm {
             | Algorithm::PS512 => Family::Rsa,
             Algorithm::ES256 => Family::P256,
             Algorithm::ES384 => Family::P384,
+            Algorithm::ES512 => Family::P521,
             Algorithm::EdDSA => Family::Ed25519,
+            Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => Family::Secret,
         }
     }
 }

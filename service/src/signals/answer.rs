@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::refused::{Failed, Refused, Unavailable};
-use super::{Endpoint, Taken, take};
+use super::{Endpoint, Step, Taken, take};
 use crate::connections::Proof;
 use crate::gate::Refusal;
 use crate::metrics::SignalResult;
@@ -106,13 +106,15 @@ async fn work(shared: &Arc<Shared>, endpoint: Endpoint, request: Request) -> Res
     let task = {
         let shared = Arc::clone(shared);
         shared.work.clone().spawn(async move {
-            let taken = take(&shared, endpoint, &token).await;
+            let step = take(&shared, endpoint, token).await;
+            // Who waits for keys keeps nobody from a place.
             drop(place);
-            taken
+            step
         })
     };
     match timeout(shared.signals.limit, task).await {
-        Ok(Ok(taken)) => taken.map_err(NotTaken::Token),
+        Ok(Ok(Step::Done(taken))) => taken.map_err(NotTaken::Token),
+        Ok(Ok(Step::Waits(waiting))) => waiting.outcome().await.map_err(NotTaken::Token),
         Ok(Err(_)) => Err(NotTaken::Token(Unavailable::store("the work broke down").into())),
         Err(_) => Err(NotTaken::Token(Unavailable::store("the work took too long").into())),
     }

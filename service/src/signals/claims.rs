@@ -3,7 +3,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, MapAccess};
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess};
 use serde_json::Value;
 
 use super::refused::Refused;
@@ -13,31 +13,28 @@ pub const MAX_ID: usize = 2048;
 /// Times beyond are nonsense, and no longer exact.
 const MAX_TIME: f64 = 9_007_199_254_740_992.0;
 
-/// A claim twice is an error. Claims that are not here are not understood and so ignored.
+/// A claim twice is an error. Claims that are not here are not understood and so ignored. One that is null is absent.
 #[derive(Debug, Deserialize)]
 pub struct Claims {
     pub iss: String,
     aud: Audience,
     iat: f64,
-    #[serde(default, deserialize_with = "present")]
     exp: Option<f64>,
-    #[serde(default, deserialize_with = "present")]
     nbf: Option<f64>,
     pub jti: String,
     pub events: Members,
-    #[serde(default, deserialize_with = "present")]
     pub sub: Option<String>,
-    #[serde(default, deserialize_with = "present")]
     pub sid: Option<String>,
-    #[serde(default, deserialize_with = "present")]
     pub nonce: Option<IgnoredAny>,
-    #[serde(default, deserialize_with = "present")]
-    pub sub_id: Option<Value>,
+    pub sub_id: Option<Members>,
 }
 
-/// Of an object, in its order; none is there twice.
+/// Of an object, in its order; none is there twice, and none is in any object within.
 #[derive(Debug)]
 pub struct Members(pub Vec<(String, Value)>);
+
+/// Any JSON; a member twice is an error. Two readers could take two of them.
+struct Unique(Value);
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
@@ -138,7 +135,7 @@ impl<'de> Deserialize<'de> for Members {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
                 let mut members = Members(Vec::new());
-                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                while let Some((name, Unique(value))) = map.next_entry::<String, _>()? {
                     if members.get(&name).is_some() {
                         return Err(de::Error::custom("a member is there twice"));
                     }
@@ -151,9 +148,60 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-/// Null is not absent.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Unique;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("JSON")
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Unique, E> {
+                Ok(Unique(Value::Null))
+            }
+
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Unique, E> {
+                Ok(Unique(value.into()))
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Unique, E> {
+                Ok(Unique(value.into()))
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Unique, E> {
+                Ok(Unique(value.into()))
+            }
+
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Unique, E> {
+                Ok(Unique(value.into()))
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<Unique, E> {
+                Ok(Unique(value.into()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Unique, A::Error> {
+                let mut values = Vec::new();
+                while let Some(Unique(value)) = seq.next_element()? {
+                    values.push(value);
+                }
+                Ok(Unique(Value::Array(values)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
+                let mut members = serde_json::Map::new();
+                while let Some((name, Unique(value))) = map.next_entry::<String, _>()? {
+                    if members.insert(name, value).is_some() {
+                        return Err(de::Error::custom("a member is there twice"));
+                    }
+                }
+                Ok(Unique(Value::Object(members)))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
 }
 
 #[cfg(test)]
@@ -186,22 +234,28 @@ mod tests {
             assert!(read(json!({ name: null })).is_err(), "{name}");
         }
         for wrong in [
-            json!({ "sub": null }),
             json!({ "sub": 5 }),
             json!({ "sub": "" }),
             json!({ "sid": "" }),
             json!({ "sid": "x".repeat(MAX_ID + 1) }),
             json!({ "jti": "" }),
             json!({ "iat": "10000" }),
-            json!({ "exp": null }),
             json!({ "events": [] }),
             json!({ "aud": [5] }),
+            json!({ "sub_id": "u" }),
+            json!({ "sub_id": [] }),
+            json!({ "sub_id": null }),
         ] {
             assert!(read(wrong.clone()).is_err(), "{wrong}");
         }
         let twice = |text: &str| format!(r#"{{"iss":"i","aud":"a","iat":1,"jti":"j",{text}}}"#);
-        for text in [r#""events":{},"sub":"a","sub":"b""#, r#""events":{"e":{},"e":{}}"#, r#""events":{},"events":{}"#]
-        {
+        for text in [
+            r#""events":{},"sub":"a","sub":"b""#,
+            r#""events":{"e":{},"e":{}}"#,
+            r#""events":{},"events":{}"#,
+            r#""events":{"e":{"a":1,"a":1}}"#,
+            r#""events":{},"sub_id":{"a":[{"b":{"c":1,"c":2}}]}"#,
+        ] {
             assert!(Claims::read(twice(text).as_bytes()).is_err(), "{text}");
         }
         assert!(Claims::read(twice(r#""events":{},"sub":"a""#).as_bytes()).is_ok());
@@ -243,7 +297,16 @@ mod tests {
     #[test]
     fn a_nonce_is_seen_whatever_it_is() {
         assert!(read(json!({})).unwrap().nonce.is_none());
-        assert!(read(json!({ "nonce": null })).unwrap().nonce.is_some());
-        assert!(read(json!({ "nonce": "n" })).unwrap().nonce.is_some());
+        for nonce in [json!("n"), json!(5), json!(false)] {
+            assert!(read(json!({ "nonce": nonce })).unwrap().nonce.is_some(), "{nonce}");
+        }
+    }
+
+    #[test]
+    fn an_optional_claim_that_is_null_is_absent() {
+        let claims =
+            read(json!({ "sub": null, "sid": null, "exp": null, "nbf": null, "nonce": null, "sub_id": null })).unwrap();
+        assert!(claims.sub.is_none() && claims.sid.is_none() && claims.sub_id.is_none() && !claims.has_exp());
+        assert!(claims.nonce.is_none() && claims.judge_times(NOW, MAX_AGE, SKEW).is_ok());
     }
 }

@@ -61,6 +61,7 @@ mod tests {
         assert_eq!(ends(json!({ "sid": "s" })), Ok((Kind::Session, "s".into())));
         assert_eq!(ends(json!({ "sid": "s", "sub": "u" })), Ok((Kind::Session, "s".into())));
         assert_eq!(ends(json!({ "sub": "u" })), Ok((Kind::User, "u".into())));
+        assert_eq!(ends(json!({ "sub": "u", "sid": null, "nonce": null })), Ok((Kind::User, "u".into())));
     }
 
     #[test]
@@ -68,7 +69,7 @@ mod tests {
         for claims in [
             json!({}),
             json!({ "sub": "u", "nonce": "n" }),
-            json!({ "sub": "u", "nonce": null }),
+            json!({ "sid": null, "sub": null }),
             json!({ "sub": "u", "events": {} }),
             json!({ "sub": "u", "events": { EVENT: null } }),
             json!({ "sub": "u", "events": { EVENT: [] } }),

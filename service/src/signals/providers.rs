@@ -8,7 +8,7 @@ use axum::http::Uri;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
-use super::algorithm::Algorithm;
+use super::algorithm::{Algorithm, Family};
 use crate::options::MAX_SKEW;
 
 /// The most providers of one service: each has a key set in memory.
@@ -39,6 +39,9 @@ pub struct Provider {
     pub discovery: Option<Discovery>,
     #[serde(default = "algorithms")]
     pub algorithms: Vec<Algorithm>,
+    /// Our client's secret there, for logout tokens that are signed with HS256, HS384 or HS512.
+    #[serde(default, deserialize_with = "present")]
+    pub secret_file: Option<PathBuf>,
     /// Takes logout tokens. Absent: it may send none.
     #[serde(default, deserialize_with = "present")]
     pub logout: Option<Logout>,
@@ -57,7 +60,7 @@ pub struct Provider {
     /// How long its last keys are trusted while no new ones can be had.
     #[serde(default = "max_stale", with = "duration")]
     pub max_stale: Duration,
-    /// Unknown key ids cause at most one fetch in this time.
+    /// Unknown key ids cause a fetch after so long, and up to four at once before.
     #[serde(default = "cool_down", with = "duration")]
     pub cool_down: Duration,
     /// Trust the authorities in this PEM file, in the place of those that browsers trust.
@@ -94,6 +97,18 @@ pub struct Events {
     /// The issuer of the tokens that these events end, where it is another than the transmitter.
     #[serde(default, deserialize_with = "present")]
     pub subject_issuer: Option<String>,
+    /// What the id of a subject of the format `opaque` is. RFC 9493 section 3.2.4 leaves it open.
+    #[serde(default)]
+    pub opaque: Opaque,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Opaque {
+    /// As in the examples of CAEP 1.0.
+    #[default]
+    Session,
+    User,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +118,11 @@ pub struct ProvidersError {
 }
 
 impl Providers {
+    /// The issuers whose tokens they may end.
+    pub fn subject_issuers(&self) -> impl Iterator<Item = &String> {
+        self.providers.iter().flat_map(Provider::subject_issuers)
+    }
+
     /// `issuers` are those for whom revocations are taken; any, if empty.
     ///
     /// # Errors
@@ -133,20 +153,28 @@ impl Provider {
         for (place, audience) in self.audiences.iter().enumerate() {
             text(&format!("audiences[{place}]"), audience)?;
         }
-        match (&self.jwks_uri, self.discovery) {
-            (Some(_), Some(_)) => return wrong("discovery", "excludes `jwks_uri`".into()),
-            (None, None) => return wrong("jwks_uri", "is missing; give it, or `discovery`".into()),
-            (Some(uri), None) => self.check_url("jwks_uri", uri)?,
-            (None, Some(_)) => self.check_url("issuer", &self.issuer)?,
-        }
         if self.algorithms.is_empty() {
             return wrong("algorithms", "must name at least one".into());
+        }
+        self.check_secret()?;
+        match (&self.jwks_uri, self.discovery) {
+            (Some(_), Some(_)) => return wrong("discovery", "excludes `jwks_uri`".into()),
+            (None, None) if self.has_keys() => {
+                return wrong("jwks_uri", "is missing; give it, or `discovery`".into());
+            }
+            (None, None) => {}
+            (Some(_), None) | (None, Some(_)) if !self.has_keys() => {
+                let field = if self.jwks_uri.is_some() { "jwks_uri" } else { "discovery" };
+                return wrong(field, "is for keys, and `algorithms` names only those that have a secret".into());
+            }
+            (Some(uri), None) => self.check_url("jwks_uri", uri)?,
+            (None, Some(_)) => self.check_url("issuer", &self.issuer)?,
         }
         if self.logout.is_none() && self.events.is_none() {
             return wrong("logout", "is missing, and so is `events`: say which of them this provider may send".into());
         }
         for issuer in self.subject_issuers() {
-            if !issuers.is_empty() && !issuers.iter().any(|taken| taken == issuer) {
+            if !issuers.is_empty() && !issuers.iter().any(|taken| crate::tenants::is_issuer_or_tenant(taken, issuer)) {
                 let message = format!(
                     "ends tokens of {issuer:?}, for whom no revocations are taken: --issuer names {}",
                     issuers.join(", ")
@@ -164,7 +192,7 @@ impl Provider {
         bounded("timeout", self.timeout, Duration::from_millis(100), 10 * SECOND)?;
         bounded("refresh", self.refresh, SECOND, DAY)?;
         bounded("max_stale", self.max_stale, self.refresh, 30 * DAY)?;
-        bounded("cool_down", self.cool_down, SECOND, DAY / 24)?;
+        bounded("cool_down", self.cool_down, SECOND, 60 * SECOND)?;
         if let Some(logout) = &self.logout {
             bounded("logout.max_age", logout.max_age, SECOND, DAY)?;
         }
@@ -175,6 +203,27 @@ impl Provider {
             }
         }
         Ok(())
+    }
+
+    /// Whether it signs with keys that it publishes.
+    pub fn has_keys(&self) -> bool {
+        self.algorithms.iter().any(|algorithm| algorithm.family() != Family::Secret)
+    }
+
+    fn check_secret(&self) -> Result<(), ProvidersError> {
+        let wrong = |field: &str, message: &str| Err(ProvidersError::new(field, message));
+        let has_secret = self.algorithms.iter().any(|algorithm| algorithm.family() == Family::Secret);
+        match (has_secret, &self.secret_file) {
+            (true, None) => wrong("secret_file", "is missing: HS256, HS384 and HS512 are of our client's secret"),
+            (false, Some(_)) => wrong("secret_file", "is for HS256, HS384 and HS512, of which `algorithms` names none"),
+            (true, Some(_)) if self.logout.is_none() => {
+                wrong("algorithms", "names what is for logout tokens only, and `logout` is missing")
+            }
+            (true, Some(_)) if self.events.is_some() && !self.has_keys() => {
+                wrong("events", "are signed with published keys, and `algorithms` names none of these")
+            }
+            (true, Some(_)) | (false, None) => Ok(()),
+        }
     }
 
     /// Whose tokens this provider can end.
@@ -255,7 +304,7 @@ fn max_stale() -> Duration {
 }
 
 fn cool_down() -> Duration {
-    Duration::from_secs(30)
+    Duration::from_secs(5)
 }
 
 /// What Back-Channel Logout 1.0 section 4 gives a logout token to live.
@@ -323,7 +372,7 @@ mod tests {
         assert_eq!(provider.algorithms, [Algorithm::RS256]);
         assert_eq!(provider.logout.as_ref().unwrap().max_age, Duration::from_secs(120));
         assert_eq!(provider.events.as_ref().unwrap().max_age, Duration::from_secs(3600));
-        assert_eq!((provider.cool_down, provider.refresh), (Duration::from_secs(30), Duration::from_secs(300)));
+        assert_eq!((provider.cool_down, provider.refresh), (Duration::from_secs(5), Duration::from_secs(300)));
     }
 
     #[test]
@@ -342,6 +391,9 @@ mod tests {
             ("none", with("algorithms", json!(["none"]))),
             ("skew", with("skew", json!("301s"))),
             ("cool_down", with("cool_down", json!("0s"))),
+            ("secret_file", with("secret_file", json!("/secret"))),
+            ("secret_file", with("algorithms", json!(["HS256"]))),
+            ("cool_down", with("cool_down", json!("61s"))),
             ("max_stale", with("max_stale", json!("299s"))),
             ("timeout", with("timeout", json!("11s"))),
             ("logout.max_age", with("logout", json!({ "max_age": "25h" }))),
@@ -376,6 +428,31 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_and_keys_stand_where_they_are_of_use() {
+        let provider = |algorithms: &[&str], members: Value| {
+            let mut provider = json!({
+                "issuer": "https://op.example", "audiences": ["client"], "algorithms": algorithms,
+                "secret_file": "/secret",
+            });
+            provider.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+            read(provider).map(|_| ())
+        };
+        let keys = "https://op.example/jwks";
+        assert_eq!(provider(&["HS256"], json!({ "logout": {} })), Ok(()));
+        assert_eq!(provider(&["HS512", "ES256"], json!({ "logout": {}, "events": {}, "jwks_uri": keys })), Ok(()));
+        for (field, algorithms, members) in [
+            ("jwks_uri", ["HS256", "HS384"], json!({ "logout": {}, "jwks_uri": keys })),
+            ("discovery", ["HS256", "HS384"], json!({ "logout": {}, "discovery": "openid-configuration" })),
+            ("jwks_uri", ["HS256", "RS256"], json!({ "logout": {} })),
+            ("events", ["HS256", "HS384"], json!({ "logout": {}, "events": {} })),
+            ("algorithms", ["HS256", "RS256"], json!({ "events": {}, "jwks_uri": keys })),
+        ] {
+            let error = provider(&algorithms, members.clone()).unwrap_err();
+            assert!(error.contains(&format!("providers[0].{field}`")), "{field} {members}: {error}");
+        }
+    }
+
+    #[test]
     fn a_provider_stands_once_and_for_issuers_that_are_taken() {
         let twice = json!({ "providers": [whole(), whole()] });
         let twice: Providers = serde_json::from_value(twice).unwrap();
@@ -394,7 +471,11 @@ mod tests {
     fn the_page_explains_each_field() {
         let page = include_str!("../../../docs/logout.md");
         let mut provider = whole();
-        for (name, value) in [("discovery", json!("ssf-configuration")), ("ca_file", json!("/ca.pem"))] {
+        for (name, value) in [
+            ("discovery", json!("ssf-configuration")),
+            ("ca_file", json!("/ca.pem")),
+            ("secret_file", json!("/secret")),
+        ] {
             provider[name] = value;
         }
         provider["events"]["subject_issuer"] = json!("x");

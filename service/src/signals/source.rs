@@ -1,5 +1,5 @@
-//! Where one provider's keys come from: fetched when they are needed, kept, and fetched again on an unknown key id, but
-//! not more often than the cool-down says. One fetch at a time; what a stranger sends causes one in a cool-down.
+//! Where one provider's keys come from: fetched at the start, again when they are older than `refresh`, and when a token
+//! names one that we do not have. When that is due is decided here; `watch` fetches.
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,47 +8,46 @@ use serde::Deserialize;
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
+use super::bucket::Bucket;
 use super::keys::{KeySet, MAX_SET_BYTES};
 use super::providers::{Discovery, Provider, ProvidersError};
 use super::refused::Unavailable;
 
-/// After a failure nobody asks again for so long.
+/// After a failure nobody asks again for so long; twice as long after the next, and so on.
 const PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(15);
+/// Fetches that unknown keys may cause at once: several rotations within one cool-down, and somebody's noise before them.
+const BURST: u32 = 4;
 
 pub struct Source {
     fetcher: Arc<Fetcher>,
     refresh: Duration,
     max_stale: Duration,
-    cool_down: Duration,
     state: Mutex<State>,
-    /// Whoever holds it fetches.
-    fetching: tokio::sync::Mutex<()>,
 }
 
-#[derive(Default)]
 struct State {
     held: Option<Held>,
-    failed: Option<Instant>,
-    /// When an unknown key id last caused a fetch.
-    searched: Option<Instant>,
+    /// Of the last set that was another than the one before.
+    generation: u64,
+    /// Since the last one that went well: when the last one ended, how many there were, and why.
+    failed: Option<(Instant, u32, String)>,
+    /// Of fetches that unknown keys cause.
+    searches: Bucket,
 }
 
 #[derive(Clone)]
 pub struct Held {
     pub keys: Arc<KeySet>,
-    fetched: Instant,
+    /// Of what is in the set: the same in a set that has not changed.
+    pub generation: u64,
+    /// When the fetch began, so that a set is never held for younger than it is.
+    pub fetched: Instant,
 }
 
 struct Fetcher {
     agent: Agent,
     provider: Provider,
-}
-
-impl Held {
-    /// Whether its fetch began then or later.
-    pub fn is_from(&self, since: Instant) -> bool {
-        self.fetched >= since
-    }
 }
 
 impl Source {
@@ -66,97 +65,82 @@ impl Source {
             .max_redirects_will_error(false)
             .tls_config(tls.build());
         let fetcher = Fetcher { agent: Agent::new_with_config(config.build()), provider: provider.clone() };
+        let searches = Bucket::new(BURST, provider.cool_down);
         Ok(Self {
             fetcher: Arc::new(fetcher),
             refresh: provider.refresh,
             max_stale: provider.max_stale,
-            cool_down: provider.cool_down,
-            state: Mutex::default(),
-            fetching: tokio::sync::Mutex::default(),
+            state: Mutex::new(State { held: None, generation: 0, failed: None, searches }),
         })
     }
 
     /// Keys that may be trusted now.
-    ///
-    /// # Errors
-    /// There are none, or none that are young enough.
-    pub async fn keys(&self) -> Result<Held, Unavailable> {
-        if let Some(held) = self.fresh() {
-            return Ok(held);
+    pub fn held(&self, now: Instant) -> Option<Held> {
+        let trusted = |held: &Held| now.saturating_duration_since(held.fetched) < self.max_stale;
+        self.state().held.clone().filter(trusted)
+    }
+
+    /// When the next fetch is due; `searching`: a token waits for keys that we do not have.
+    pub fn due(&self, now: Instant, searching: bool) -> Instant {
+        let state = self.state();
+        let fetched = state.held.as_ref().map(|held| held.fetched);
+        let mut due = fetched.map_or(now, |fetched| fetched + self.refresh);
+        if searching {
+            due = match fetched.is_some_and(|fetched| now.saturating_duration_since(fetched) < self.max_stale) {
+                true => due.min(state.searches.next(now)),
+                // Without keys nothing is an unknown one: all wait for the provider.
+                false => now,
+            };
         }
-        let turn = self.fetching.lock().await;
-        // Somebody else may have fetched, or failed, meanwhile.
-        if let Some(held) = self.fresh() {
-            return Ok(held);
-        }
-        let failed = self.state().failed;
-        let fetched = match failed.map(|at| at.elapsed()) {
-            Some(since) if since < PAUSE => Err(Unavailable::keys("the last fetch failed a moment ago", PAUSE)),
-            _ => self.fetch().await,
+        let paused = state.failed.as_ref().map(|(at, times, _)| *at + pause(*times));
+        paused.map_or(due, |paused| paused.max(due))
+    }
+
+    /// Why there are no keys, as far as it is known.
+    pub fn unavailable(&self, retry_after: Duration) -> Unavailable {
+        let state = self.state();
+        let why = match (&state.failed, &state.held) {
+            (Some((_, _, why)), _) => why.clone(),
+            (None, Some(_)) => "a key that is not known yet".to_owned(),
+            (None, None) => "the keys were not fetched yet".to_owned(),
         };
-        drop(turn);
-        fetched.or_else(|unavailable| {
-            self.held().filter(|held| held.fetched.elapsed() < self.max_stale).ok_or(unavailable)
-        })
+        Unavailable::keys(why, retry_after)
     }
 
-    /// Keys whose fetch began at `since` or later: for a token that came then and names a key that we do not have.
-    ///
-    /// # Errors
-    /// There are none, and it is too early to fetch again: the token may be good.
-    pub async fn keys_since(&self, since: Instant) -> Result<Held, Unavailable> {
-        if let Some(held) = self.held().filter(|held| held.is_from(since)) {
-            return Ok(held);
-        }
-        self.cooled_down()?;
-        let _turn = self.fetching.lock().await;
-        if let Some(held) = self.held().filter(|held| held.is_from(since)) {
-            return Ok(held);
-        }
-        self.cooled_down()?;
-        self.state().searched = Some(Instant::now());
-        self.fetch().await
-    }
-
-    /// Counted from the last fetch that an unknown key caused, and not from the last of all: a key that is published
-    /// and used just after a refresh is found at once.
-    fn cooled_down(&self) -> Result<(), Unavailable> {
-        match self.state().searched.map(|at| at.elapsed()).filter(|since| *since < self.cool_down) {
-            None => Ok(()),
-            Some(since) => {
-                let why = "an unknown key was looked for a moment ago";
-                Err(Unavailable::keys(why, self.cool_down.saturating_sub(since)))
+    /// Fetches; one at a time, which is its caller's business. `None`: it failed, and what was held is held.
+    pub async fn fetch(&self) -> Option<Held> {
+        let started = Instant::now();
+        {
+            let mut state = self.state();
+            // Not for those that are due anyway.
+            if state.held.as_ref().is_some_and(|held| held.fetched + self.refresh > started) {
+                state.searches.take(started);
             }
         }
-    }
-
-    fn fresh(&self) -> Option<Held> {
-        self.held().filter(|held| held.fetched.elapsed() < self.refresh)
-    }
-
-    fn held(&self) -> Option<Held> {
-        self.state().held.clone()
-    }
-
-    /// Only with the turn.
-    async fn fetch(&self) -> Result<Held, Unavailable> {
         let fetcher = Arc::clone(&self.fetcher);
-        // Counted from before the question, so that a set is never held for younger than it is.
-        let started = Instant::now();
         let fetched = tokio::task::spawn_blocking(move || fetcher.fetch()).await;
+        let issuer = &self.fetcher.provider.issuer;
         let mut state = self.state();
         match fetched.unwrap_or_else(|_| Err("the fetch broke down".to_owned())) {
             Ok(keys) => {
-                let issuer = &self.fetcher.provider.issuer;
-                tracing::info!(issuer, keys = keys.len(), "fetched a provider's keys");
-                let held = Held { keys: Arc::new(keys), fetched: started };
+                let before = state.held.take().filter(|held| *held.keys == keys);
+                let held = match before {
+                    Some(before) => Held { fetched: started, ..before },
+                    None => {
+                        tracing::info!(issuer, keys = keys.len(), "a provider has new keys");
+                        state.generation = state.generation.wrapping_add(1);
+                        Held { keys: Arc::new(keys), generation: state.generation, fetched: started }
+                    }
+                };
                 state.held = Some(held.clone());
                 state.failed = None;
-                Ok(held)
+                Some(held)
             }
             Err(why) => {
-                state.failed = Some(Instant::now());
-                Err(Unavailable::keys(why, PAUSE))
+                let times = state.failed.as_ref().map_or(0, |(_, times, _)| times.saturating_add(1));
+                tracing::warn!(issuer, why, "a provider's keys cannot be fetched");
+                state.failed = Some((Instant::now(), times, why));
+                None
             }
         }
     }
@@ -164,6 +148,11 @@ impl Source {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Doubled with each failure.
+fn pause(times: u32) -> Duration {
+    PAUSE.saturating_mul(1 << times.min(10)).min(MAX_PAUSE)
 }
 
 impl Fetcher {
@@ -245,6 +234,12 @@ impl fmt::Debug for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failures_are_followed_by_pauses_that_grow_and_end_growing() {
+        let pauses: Vec<_> = [0, 1, 2, 3, 4, 5, 40, u32::MAX].map(|times| pause(times).as_secs()).into();
+        assert_eq!(pauses, [1, 2, 4, 8, 15, 15, 15, 15]);
+    }
 
     #[test]
     fn each_discovery_has_its_own_place() {

@@ -47,6 +47,8 @@ pub enum Found {
     Sentinel,
     /// When a revocation was made, for its timing: gone in seconds, and of no use in another store.
     Timing,
+    /// Which issuers filters ask about: they tell every store anew.
+    Issuers,
     Ours(Name),
     Strange,
 }
@@ -84,6 +86,7 @@ impl Found {
             let kind = match rest.split_once(':') {
                 None if rest == "sentinel" => return Some(Found::Sentinel),
                 None if text == Name::of_audit().text => Kind::Audit,
+                None if text == super::issuers::name() => return Some(Found::Issuers),
                 Some(("m", _)) => return Some(Found::Timing),
                 Some(("r", _)) => Kind::Revocation,
                 Some(("j", _)) => Kind::Mark,
@@ -308,7 +311,7 @@ mod tests {
     fn names_are_known_by_their_letter_and_bucket() {
         let kind = |name: &str| match Found::parse(name.as_bytes()) {
             Found::Ours(name) => Some(name.kind),
-            Found::Sentinel | Found::Timing | Found::Strange => None,
+            Found::Sentinel | Found::Timing | Found::Issuers | Found::Strange => None,
         };
         assert_eq!(kind("portcullis:{0a}:r:abc"), Some(Kind::Revocation));
         assert_eq!(kind("portcullis:{0a}:j:abc"), Some(Kind::Mark));
@@ -317,7 +320,15 @@ mod tests {
         assert_eq!(kind("portcullis:{00}:audit"), Some(Kind::Audit));
         assert_eq!(Found::parse(b"portcullis:{0a}:sentinel"), Found::Sentinel);
         assert_eq!(Found::parse(super::super::lag::name(wire::RevocationKey([10; 16])).as_bytes()), Found::Timing);
-        for strange in ["", "portcullis:{0A}:r:abc", "portcullis:{0a}:audit", "portcullis:{0a}:z:abc", "portcullis:x"] {
+        assert_eq!(Found::parse(b"portcullis:{00}:issuers"), Found::Issuers);
+        for strange in [
+            "",
+            "portcullis:{01}:issuers",
+            "portcullis:{0A}:r:abc",
+            "portcullis:{0a}:audit",
+            "portcullis:{0a}:z:abc",
+            "portcullis:x",
+        ] {
             assert_eq!(Found::parse(strange.as_bytes()), Found::Strange, "{strange}");
         }
     }

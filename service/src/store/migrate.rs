@@ -285,7 +285,7 @@ impl<'a> Run<'a> {
                 let mut ours = Vec::with_capacity(names.len());
                 for name in names {
                     match Found::parse(&name) {
-                        Found::Sentinel | Found::Timing => {}
+                        Found::Sentinel | Found::Timing | Found::Issuers => {}
                         Found::Ours(name) if name.kind == Kind::Audit => {}
                         Found::Ours(name) => ours.push(name),
                         Found::Strange => self.strange(&String::from_utf8_lossy(&name)),
@@ -443,7 +443,7 @@ impl<'a> Run<'a> {
                 cursor = next;
                 let names = names.iter().filter_map(|name| match Found::parse(name) {
                     Found::Ours(name) => Some(name),
-                    Found::Sentinel | Found::Timing | Found::Strange => None,
+                    Found::Sentinel | Found::Timing | Found::Issuers | Found::Strange => None,
                 });
                 let lone = self.lone(names.collect()).await?;
                 let room = MAX_LONE.saturating_sub(suspects.len());

@@ -66,6 +66,8 @@ pub struct Revocation {
 pub enum Ends {
     ForGood,
     IssuedUntilNow,
+    /// In Unix seconds, for what was asked for then and is written later: what was issued in between lives.
+    IssuedUntil(u64),
 }
 
 /// What was written, and how safe it is.
@@ -418,9 +420,10 @@ impl Lane {
         for job in jobs {
             match &job.work {
                 Work::Revoke(revocation) => {
-                    let form = match revocation.ends {
-                        Ends::ForGood => "D",
-                        Ends::IssuedUntilNow => "B",
+                    let (form, now, trusted) = match revocation.ends {
+                        Ends::ForGood => ("D", now, trusted),
+                        Ends::IssuedUntilNow => ("B", now, trusted),
+                        Ends::IssuedUntil(then) => ("B", then.min(now), 0),
                     };
                     let millis = match revocation.ttl {
                         Some(ttl) => i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX),

@@ -23,7 +23,17 @@ fn stack() -> Stack {
 
 fn stack_with(members: Value) -> Stack {
     let key = key_of(Alg::EdDSA, "k");
-    let jwks = Jwks::publishing(&[&key]);
+    let says = Says::Body(set(&[&key]));
+    stack_of(key, says, members)
+}
+
+/// The provider says something else than its keys.
+fn stack_saying(says: Says, members: Value) -> Stack {
+    stack_of(key_of(Alg::EdDSA, "k"), says, members)
+}
+
+fn stack_of(key: SigningKey, says: Says, members: Value) -> Stack {
+    let jwks = Jwks::saying(says);
     let redis = Redis::start();
     let provider = with(provider(&jwks.uri()), &members);
     let service = Running::start(service::Options { providers: providers(&[provider]), ..options(&redis) });
@@ -208,19 +218,17 @@ fn a_logout_token_works_once_also_for_many_who_send_it_at_once() {
     assert!(!names.contains("alice"));
 }
 
+/// What anybody can send: this provider's claims under a key that it does not have.
+fn forged(kid: &str) -> String {
+    typed(&key_of(Alg::EdDSA, kid), "logout+jwt", &logout_claims())
+}
+
 #[test]
-fn unknown_keys_cause_one_fetch_in_a_cool_down_and_known_ones_go_on() {
-    let stack = stack();
+fn unknown_keys_cause_a_few_fetches_in_a_cool_down_and_known_ones_go_on() {
+    let stack = stack_with(json!({ "cool_down": "60s" }));
     assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &logout_claims())).status, 200);
     assert_eq!(stack.jwks.asked(), 1);
-    let flood: Vec<_> = (0..40)
-        .map(|n| {
-            let forged = stack.key.sign(&json!({ "alg": "EdDSA", "kid": n.to_string() }).to_string(), "{}");
-            let claims = to_base64url(logout_claims().to_string());
-            let (header, rest) = forged.split_once('.').unwrap();
-            format!("{header}.{claims}.{}", rest.split_once('.').unwrap().1)
-        })
-        .collect();
+    let flood: Vec<_> = (0..40).map(|n| forged(&n.to_string())).collect();
     let statuses: Vec<u16> = std::thread::scope(|scope| {
         let sending: Vec<_> = flood
             .chunks(10)
@@ -234,9 +242,9 @@ fn unknown_keys_cause_one_fetch_in_a_cool_down_and_known_ones_go_on() {
     // Refused where the set was fetched for it; else we cannot tell, since the key may be a new one.
     assert!(statuses.iter().all(|status| [400, 503].contains(status)), "{statuses:?}");
     assert!(statuses.contains(&400) && statuses.contains(&503), "{statuses:?}");
-    assert_eq!(stack.jwks.asked(), 2);
+    assert_eq!(stack.jwks.asked(), 5);
     assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &logout_claims())).status, 200);
-    assert_eq!((stack.jwks.asked(), stack.revocations()), (2, 2));
+    assert_eq!((stack.jwks.asked(), stack.revocations()), (5, 2));
 }
 
 #[test]
@@ -253,43 +261,207 @@ fn a_new_key_is_found_when_it_is_first_used_and_a_removed_one_ends_with_the_refr
 
 #[test]
 fn a_new_key_is_found_also_for_a_token_that_names_none() {
-    let stack = stack();
+    let stack = stack_with(json!({ "cool_down": "60s" }));
     let nameless = |key: &SigningKey| key.sign(r#"{"alg":"EdDSA"}"#, &logout_claims().to_string());
     assert_eq!(log_out(&stack.service, &nameless(&stack.key)).status, 200);
     let next = key_of(Alg::EdDSA, "next");
     stack.jwks.now_says(Says::Body(set(&[&next])));
     assert_eq!(log_out(&stack.service, &nameless(&next)).status, 200);
     // What is signed by nobody's key is looked for no more often than what names one.
-    let forged = nameless(&key_of(Alg::EdDSA, "forged"));
-    for _ in 0..5 {
-        assert_eq!(log_out(&stack.service, &forged).status, 503);
-    }
-    assert_eq!((stack.jwks.asked(), stack.revocations()), (2, 2));
+    let forged = || nameless(&key_of(Alg::EdDSA, "forged"));
+    let statuses: Vec<u16> = (0..6).map(|_| log_out(&stack.service, &forged()).status).collect();
+    assert_eq!(statuses, [400, 400, 400, 503, 503, 503]);
+    assert_eq!((stack.jwks.asked(), stack.revocations()), (5, 2));
 }
 
 const NOTICED: Duration = Duration::from_secs(10);
 
 #[test]
-fn keys_that_cannot_be_had_are_cannot_tell_and_the_same_token_works_later() {
-    for says in [
+fn keys_that_cannot_be_had_are_cannot_tell_and_the_token_is_carried_out_when_they_come() {
+    let all = [
         Says::Status(500),
         Says::Status(404),
         Says::Redirect,
         Says::Body("<html>".into()),
         Says::Body(format!("{{\"keys\":[]{}}}", " ".repeat(300 * 1024))),
         Says::Nothing,
-    ] {
-        let stack = stack_with(json!({ "cool_down": "1s" }));
-        stack.jwks.now_says(says.clone());
-        let token = typed(&stack.key, "logout+jwt", &logout_claims());
-        let asked = Instant::now();
-        let told = log_out(&stack.service, &token);
-        assert_eq!((told.status, text(&told.body["error"])), (503, "temporarily_unavailable"), "{says:?}: {told:?}");
-        assert!(asked.elapsed() < Duration::from_secs(5), "{says:?}: the timeout is 500 ms");
-        assert_eq!(push(&stack.service, &typed(&stack.key, "secevent+jwt", &logout_claims())).status, 503);
-        stack.jwks.now_says(Says::Body(set(&[&stack.key])));
-        eventually(NOTICED, || (log_out(&stack.service, &token).status == 200).then_some(()));
+    ];
+    std::thread::scope(|scope| {
+        for says in all {
+            scope.spawn(move || carried_out_when_keys_come(says));
+        }
+    });
+}
+
+fn carried_out_when_keys_come(says: Says) {
+    let stack = stack_saying(says.clone(), json!({}));
+    // Ready all the same: nothing of a filter's waits for providers.
+    eventually(NOTICED, || (stack.service.get("/readyz").0 == 200).then_some(()));
+    let claims = logout_claims();
+    let token = typed(&stack.key, "logout+jwt", &claims);
+    let asked = Instant::now();
+    let told = log_out(&stack.service, &token);
+    assert_eq!((told.status, text(&told.body["error"])), (503, "temporarily_unavailable"), "{says:?}: {told:?}");
+    assert!(asked.elapsed() < Duration::from_secs(5), "{says:?}: the timeout is 500 ms");
+    assert_eq!(push(&stack.service, &typed(&stack.key, "secevent+jwt", &logout_claims())).status, 503);
+    stack.jwks.now_says(Says::Body(set(&[&stack.key])));
+    // Nobody sends it again: it was kept.
+    eventually(NOTICED, || (stack.is(Kind::Session, text(&claims["sid"])) == Answer::Dead).then_some(()));
+    // Whoever does is told that it is done, once.
+    eventually(NOTICED, || (log_out(&stack.service, &token).status == 200).then_some(()));
+    assert_eq!(log_out(&stack.service, &token).status, 400, "{says:?}");
+    let (_, metrics) = stack.service.admin_text("GET", "/metrics", None, "");
+    let later = |result: &str| {
+        format!(r#"portcullis_signals_later_total{{endpoint="backchannel-logout",result="{result}"}} 1"#)
+    };
+    assert!(metrics.contains(&later("ended")), "{metrics}");
+    eventually(NOTICED, || {
+        stack.service.admin_text("GET", "/metrics", None, "").1.contains("portcullis_signals_kept 0").then_some(())
+    });
+}
+
+#[test]
+fn what_was_kept_ends_what_was_issued_before_it_came() {
+    let stack = stack_saying(Says::Status(500), json!({}));
+    let user = with(logout_claims(), &json!({ "sid": null, "sub": "alice" }));
+    let came = now();
+    assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &user)).status, 503);
+    // Alice logs in again before the keys come.
+    eventually(NOTICED, || (now() > came + 4).then_some(()));
+    stack.jwks.now_says(Says::Body(set(&[&stack.key])));
+    let before = eventually(NOTICED, || match stack.is(Kind::User, "alice") {
+        Answer::Before(before) => Some(before),
+        _ => None,
+    });
+    // A second for the fraction of `iat`, and the lead of issuers' clocks.
+    assert!((came + 1..=came + 3).contains(&before), "{came} {before}");
+}
+
+#[test]
+fn what_redis_does_not_confirm_is_carried_out_when_it_does() {
+    let mut stack = stack();
+    assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &logout_claims())).status, 200);
+    let claims = logout_claims();
+    stack.redis.kill();
+    assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &claims)).status, 503);
+    let event = typed(&stack.key, "secevent+jwt", &event_claims(&json!({ "format": "opaque", "id": "s" })));
+    assert_eq!(push(&stack.service, &event).status, 503);
+    stack.redis.restart();
+    for id in [text(&claims["sid"]), "s"] {
+        eventually(NOTICED, || {
+            (stack.service.check(&[key(Kind::Session, id)]) == Ok(vec![Answer::Dead])).then_some(())
+        });
     }
+}
+
+#[test]
+fn a_service_that_is_told_to_stop_looks_once_more_for_what_it_kept() {
+    let mut stack = stack_saying(Says::Status(500), json!({}));
+    let claims = logout_claims();
+    assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &claims)).status, 503);
+    stack.jwks.now_says(Says::Body(set(&[&stack.key])));
+    stack.service.stop();
+    let next = Running::start(options(&stack.redis));
+    let named = key(Kind::Session, text(&claims["sid"]));
+    eventually(NOTICED, || (next.check(&[named]) == Ok(vec![Answer::Dead])).then_some(()));
+}
+
+// Keycloak sends a logout once. Here each comes once, signed by a key that the service has not seen, while somebody sends
+// forged ones without a pause, and now and then to a service that has just started.
+#[test]
+fn no_genuine_logout_is_lost_in_noise_rotations_and_restarts() {
+    const ROUNDS: usize = 100;
+    let redis = Redis::start();
+    let jwks = Jwks::publishing(&[]);
+    let start = || {
+        let list = providers(&[provider(&jwks.uri())]);
+        // The noise has the address of the provider, as behind a proxy.
+        Running::start(service::Options { providers: list, max_newcomers: 4096, ..options(&redis) })
+    };
+    let begun = Instant::now();
+    let mut services = vec![start()];
+    let noise: Vec<String> = (0..500).map(|n| forged(&format!("noise-{n}"))).collect();
+    let at = std::sync::Mutex::new(services[0].at.listen);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let mut sids = Vec::new();
+    std::thread::scope(|scope| {
+        let noisy = scope.spawn(|| {
+            // Enough of them wait for their answers to take every place that there is for waiting.
+            let (mut sent, mut waiting) = (0, std::collections::VecDeque::new());
+            for token in noise.iter().cycle() {
+                if over.load(std::sync::atomic::Ordering::SeqCst) {
+                    break;
+                }
+                waiting.push_back(shout(*at.lock().unwrap(), token));
+                if waiting.len() > 200 {
+                    waiting.pop_front();
+                }
+                sent += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            sent
+        });
+        let mut published: Vec<SigningKey> = Vec::new();
+        let mut sending = Vec::new();
+        for round in 0..ROUNDS {
+            let next = std::thread::spawn(|| std::thread::sleep(Duration::from_millis(80)));
+            // Twice at once now and then; old keys are published for a while, as tokens that they signed are in use.
+            for rotation in 0..=usize::from(round % 7 == 0) {
+                published.push(key_of(Alg::EdDSA, &format!("round-{round}-{rotation}")));
+            }
+            let from = published.len().saturating_sub(100);
+            jwks.now_says(Says::Body(set(&published[from..].iter().collect::<Vec<_>>())));
+            if round % 20 == 10 {
+                services.push(start());
+                *at.lock().unwrap() = services.last().unwrap().at.listen;
+            }
+            let claims = logout_claims();
+            let token = typed(published.last().unwrap(), "logout+jwt", &claims);
+            sids.push(claims["sid"].as_str().unwrap().to_owned());
+            let to = services.last().unwrap().at.listen;
+            sending.push(scope.spawn(move || send_once(to, &token)));
+            next.join().unwrap();
+        }
+        let statuses: Vec<u16> = sending.into_iter().map(|sent| sent.join().unwrap()).collect();
+        // No genuine one was refused for good, whether its sender was told 200 or to come again.
+        assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+        assert!(statuses.contains(&503), "the noise was not enough");
+        let names: Vec<_> = sids.iter().map(|sid| key(Kind::Session, sid)).collect();
+        let lost = || {
+            let answers: Vec<Answer> = names.chunks(20).flat_map(|names| services[0].check(names).unwrap()).collect();
+            answers.iter().filter(|answer| **answer != Answer::Dead).count()
+        };
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            eventually(NOTICED, || (lost() == 0).then_some(()));
+        }));
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        let sent = noisy.join().unwrap();
+        assert!(ended.is_ok(), "{} of {ROUNDS} are lost, with {sent} forged ones beside", lost());
+        assert!(sent > ROUNDS * 10, "{sent}");
+    });
+    // The forged ones cause fetches, and not one each.
+    let most = services.len() * (6 + begun.elapsed().as_secs() as usize / 5);
+    assert!(jwks.asked() <= most, "{} {most}", jwks.asked());
+}
+
+/// Sends a logout token and leaves its answer unread.
+fn shout(to: std::net::SocketAddr, token: &str) -> Option<TcpStream> {
+    let body = format!("logout_token={token}");
+    let head = "POST /oauth2/backchannel-logout HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded";
+    let mut stream = TcpStream::connect(to).ok()?;
+    write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).ok().map(|()| stream)
+}
+
+/// The status of the one answer.
+fn send_once(to: std::net::SocketAddr, token: &str) -> u16 {
+    let body = format!("logout_token={token}");
+    let config = ureq::Agent::config_builder().http_status_as_error(false);
+    let agent = ureq::Agent::new_with_config(config.timeout_global(Some(Duration::from_secs(10))).build());
+    let sent = agent
+        .post(format!("http://{to}/oauth2/backchannel-logout"))
+        .content_type("application/x-www-form-urlencoded")
+        .send(body.as_bytes());
+    sent.unwrap().status().as_u16()
 }
 
 #[test]
@@ -310,27 +482,33 @@ fn keys_that_are_held_serve_while_the_provider_is_down_until_they_are_stale() {
 
 #[test]
 fn discovery_takes_only_this_issuers_document_and_urls_that_are_safe() {
-    let key = key_of(Alg::EdDSA, "k");
-    let jwks = Jwks::publishing(&[&key]);
-    let documents = Jwks::saying(Says::Status(404));
-    let issuer = format!("http://{}", documents.at);
-    let redis = Redis::start();
-    let members = json!({ "issuer": issuer, "jwks_uri": null, "discovery": "openid-configuration" });
-    let provider = with(provider(""), &members);
-    let service = Running::start(service::Options { providers: providers(&[provider]), ..options(&redis) });
-    let token = typed(&key, "logout+jwt", &with(logout_claims(), &json!({ "iss": issuer })));
-    for document in [
-        json!({ "issuer": ISSUER, "jwks_uri": jwks.uri() }),
-        json!({ "issuer": issuer, "jwks_uri": "http://192.0.2.1/jwks" }),
-        json!({ "issuer": issuer, "jwks_uri": "file:///etc/passwd" }),
-        json!({ "issuer": issuer }),
-    ] {
-        documents.now_says(Says::Body(document.to_string()));
-        assert_eq!(log_out(&service, &token).status, 503, "{document}");
-    }
-    assert_eq!(jwks.asked(), 0);
-    documents.now_says(Says::Body(json!({ "issuer": issuer, "jwks_uri": jwks.uri() }).to_string()));
-    eventually(NOTICED, || (log_out(&service, &token).status == 200).then_some(()));
+    let documents: [fn(&str, &str) -> Value; 4] = [
+        |_, uri| json!({ "issuer": ISSUER, "jwks_uri": uri }),
+        |issuer, _| json!({ "issuer": issuer, "jwks_uri": "http://192.0.2.1/jwks" }),
+        |issuer, _| json!({ "issuer": issuer, "jwks_uri": "file:///etc/passwd" }),
+        |issuer, _| json!({ "issuer": issuer }),
+    ];
+    let discover = |document: fn(&str, &str) -> Value| {
+        let key = key_of(Alg::EdDSA, "k");
+        let jwks = Jwks::publishing(&[&key]);
+        let server = Jwks::saying(Says::Status(404));
+        let issuer = format!("http://{}", server.at);
+        server.now_says(Says::Body(document(&issuer, &jwks.uri()).to_string()));
+        let redis = Redis::start();
+        let members = json!({ "issuer": issuer, "jwks_uri": null, "discovery": "openid-configuration" });
+        let list = providers(&[with(provider(""), &members)]);
+        let service = Running::start(service::Options { providers: list, ..options(&redis) });
+        let token = typed(&key, "logout+jwt", &with(logout_claims(), &json!({ "iss": issuer })));
+        assert_eq!(log_out(&service, &token).status, 503, "{}", document("", ""));
+        assert_eq!(jwks.asked(), 0);
+        server.now_says(Says::Body(json!({ "issuer": issuer, "jwks_uri": jwks.uri() }).to_string()));
+        eventually(NOTICED, || (log_out(&service, &token).status == 200).then_some(()));
+    };
+    std::thread::scope(|scope| {
+        for document in documents {
+            scope.spawn(move || discover(document));
+        }
+    });
 }
 
 #[test]
@@ -401,6 +579,42 @@ fn events_end_sessions_and_users_and_are_acknowledged_again_without_a_second_eff
     let verification = json!({ "https://schemas.openid.net/secevent/ssf/event-type/verification": { "state": "x" } });
     assert_eq!(pushed(&with(event_claims(&session), &json!({ "events": verification }))), 202);
     assert_eq!(stack.revocations(), 3);
+}
+
+// As Keycloak 26 says it: "Sign out" of one session, of all of a user's, and a user who was disabled.
+#[test]
+fn what_keycloak_pushes_ends_whom_it_means_or_is_refused() {
+    let stack = stack();
+    let pushed = |claims: &Value| push(&stack.service, &typed(&stack.key, "secevent+jwt", claims));
+    let user = |sub: &str| json!({ "format": "iss_sub", "iss": ISSUER, "sub": sub });
+    let session = |id: &str| json!({ "format": "opaque", "id": id });
+    let of =
+        |user: Value, id: &str| event_claims(&json!({ "format": "complex", "user": user, "session": session(id) }));
+    assert_eq!(pushed(&of(user("erin"), "one")).status, 202);
+    assert_eq!((stack.is(Kind::Session, "one"), stack.is(Kind::User, "erin")), (Answer::Dead, Answer::Live));
+    assert_eq!(pushed(&of(user("erin"), "ALL")).status, 202);
+    assert!(matches!(stack.is(Kind::User, "erin"), Answer::Before(_)));
+    assert_eq!(stack.is(Kind::Session, "ALL"), Answer::Live, "nobody has a session of that name");
+    let disabled =
+        json!({ "https://schemas.openid.net/secevent/risc/event-type/account-disabled": { "reason": "admin" } });
+    assert_eq!(pushed(&with(event_claims(&user("frank")), &json!({ "events": disabled }))).status, 202);
+    assert!(matches!(stack.is(Kind::User, "frank"), Answer::Before(_)));
+    // By e-mail address nobody is found, and a changed password asks for no logout.
+    let email = json!({ "format": "email", "email": "erin@example.com" });
+    let changed =
+        json!({ "https://schemas.openid.net/secevent/caep/event-type/credential-change": { "change_type": "update" } });
+    for claims in [
+        of(email.clone(), "ALL"),
+        event_claims(&email),
+        event_claims(&session("ALL")),
+        with(event_claims(&user("erin")), &json!({ "events": changed })),
+    ] {
+        let told = pushed(&claims);
+        assert_eq!((told.status, text(&told.body["err"])), (400, "invalid_request"), "{told:?} {claims}");
+    }
+    assert_eq!(pushed(&of(email, "two")).status, 202);
+    assert_eq!(stack.is(Kind::Session, "two"), Answer::Dead);
+    assert_eq!(stack.revocations(), 4);
 }
 
 #[test]
@@ -475,6 +689,59 @@ fn a_provider_sends_only_where_it_may_and_ends_only_what_is_its_own() {
 }
 
 #[test]
+fn a_clients_secret_signs_logout_tokens_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("client-secret");
+    let secret = b"the-secret-of-our-client-32-bytes";
+    std::fs::write(&file, [secret.as_slice(), b"\n"].concat()).unwrap();
+    let (rsa, ed) = (key_of(Alg::RS256, "rsa"), key_of(Alg::EdDSA, "k"));
+    let jwks = Jwks::publishing(&[&rsa, &ed]);
+    let redis = Redis::start();
+    let alone = "https://alone.example";
+    let members = json!({ "algorithms": ["HS256", "RS256"], "secret_file": file });
+    let only = json!({
+        "issuer": alone, "algorithms": ["HS512"], "secret_file": file, "jwks_uri": null, "events": null,
+    });
+    let list = providers(&[with(provider(&jwks.uri()), &members), with(provider(""), &only)]);
+    let service = Running::start(service::Options { providers: list, ..options(&redis) });
+    let hmac = |alg, kid: Option<&str>, secret: &[u8]| SigningKey::from_secret(alg, kid, secret).unwrap();
+    let ours = hmac(Alg::HS256, None, secret);
+    let sent = |key: &SigningKey, claims: &Value| {
+        let mut header = json!({ "alg": key.alg().name(), "typ": "logout+jwt" });
+        if let Some(kid) = key.kid() {
+            header["kid"] = json!(kid);
+        }
+        log_out(&service, &key.sign(&header.to_string(), &claims.to_string())).status
+    };
+    let claims = logout_claims();
+    assert_eq!(sent(&ours, &claims), 200);
+    assert_eq!(service.check(&[key(Kind::Session, text(&claims["sid"]))]), Ok(vec![Answer::Dead]));
+    assert_eq!(sent(&hmac(Alg::HS256, Some("any"), secret), &logout_claims()), 200, "there is one secret");
+    assert_eq!(sent(&rsa, &logout_claims()), 200, "and the published keys");
+    let theirs = with(logout_claims(), &json!({ "iss": alone }));
+    assert_eq!(sent(&hmac(Alg::HS512, None, secret), &theirs), 200, "also where there are none");
+    let pem = rsa.public_pem().unwrap();
+    let modulus = mint::from_base64url(rsa.public_jwk().unwrap()["n"].as_str().unwrap()).unwrap();
+    for (name, key) in [
+        ("another secret", hmac(Alg::HS256, None, b"the-secret-of-another-client-32-by")),
+        ("no secret", hmac(Alg::HS256, None, b"")),
+        ("the public key in PEM", hmac(Alg::HS256, Some("rsa"), pem.as_bytes())),
+        ("the modulus", hmac(Alg::HS256, Some("rsa"), &modulus)),
+        ("an algorithm that it may not use", hmac(Alg::HS384, None, secret)),
+        ("a key of an algorithm that it may not use", key_of(Alg::EdDSA, "k")),
+    ] {
+        assert_eq!(sent(&key, &logout_claims()), 400, "{name}");
+        let theirs = with(logout_claims(), &json!({ "iss": alone }));
+        assert_eq!(sent(&key, &theirs), 400, "{name}, where there are no keys");
+    }
+    // Who knows the client's secret is no transmitter.
+    let event = event_claims(&json!({ "format": "opaque", "id": "s" }));
+    let told = push(&service, &ours.sign(r#"{"alg":"HS256","typ":"secevent+jwt"}"#, &event.to_string()));
+    assert_eq!((told.status, text(&told.body["err"])), (400, "invalid_key"));
+    assert_eq!(push(&service, &typed(&rsa, "secevent+jwt", &event)).status, 202);
+}
+
+#[test]
 fn without_providers_there_is_nothing_to_send_to() {
     let (_redis, service) = started();
     assert_eq!(service.get("/oauth2/backchannel-logout").0, 404);
@@ -496,7 +763,7 @@ fn both_secrets_see_a_logout_while_they_rotate() {
     for byte in [1, 2] {
         let derived = secret(byte).derive();
         let named = derived.revocation_key(Kind::Session, ISSUER, text(&claims["sid"]).as_bytes());
-        assert_eq!(service.check_as(&derived, DAY, &[named]), (200, Ok(Ok(vec![Answer::Dead]))), "secret {byte}");
+        assert_eq!(service.check_as(&derived, &[named]), (200, Ok(Ok(vec![Answer::Dead]))), "secret {byte}");
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use service::{Addresses, AdminToken, Options, Service};
 use tokio::sync::oneshot;
-use wire::check::{Needs, Question, ReplyError, Trouble};
-use wire::{Answer, Derived, Kind, RevocationKey, Secret};
+use wire::check::{NamedIssuer, Needs, Question, ReplyError, Trouble};
+use wire::{Answer, Derived, Kind, Retention, RevocationKey, Secret};
 
 pub const ISSUER: &str = "https://issuer.example";
 pub const ADMIN: &str = "an-admin-token-for-tests-of-32-bytes";
@@ -114,8 +114,8 @@ pub struct Running {
 }
 
 /// Of a filter with the default lead and a clock that is right.
-pub fn needs(retention_seconds: u32) -> Needs {
-    Needs { retention_seconds, iat_lead_seconds: 1, now_seconds: now() }
+pub fn needs() -> Needs {
+    Needs { iat_lead_seconds: 1, now_seconds: now() }
 }
 
 pub fn now() -> u64 {
@@ -152,9 +152,10 @@ pub fn options(redis: &Redis) -> Options {
         min_replicas: 0,
         require_disk: true,
         max_lifetime: Duration::from_secs(DAY.into()),
-        issuers: vec![],
+        issuers: vec![ISSUER.to_owned()],
+        token_claims: vec![],
         providers: service::Providers::default(),
-        session_retention: Duration::from_secs(30 * 86_400),
+        max_session: Duration::from_secs(30 * 86_400),
         iat_lead: Duration::from_secs(1),
         max_requests: 256,
         max_connections: 4096,
@@ -193,16 +194,15 @@ impl Running {
 
     /// What a filter would conclude.
     pub fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
-        self.check_as(&secret(1).derive(), DAY, keys).1.expect("the reply must be authentic")
+        self.check_as(&secret(1).derive(), keys).1.expect("the reply must be authentic")
     }
 
     pub fn check_as(
         &self,
         derived: &Derived,
-        retention: u32,
         keys: &[RevocationKey],
     ) -> (u16, Result<Result<Vec<Answer>, Trouble>, ReplyError>) {
-        self.check_with(derived, needs(retention), keys)
+        self.check_with(derived, needs(), keys)
     }
 
     pub fn check_with(
@@ -213,7 +213,16 @@ impl Running {
     ) -> (u16, Result<Result<Vec<Answer>, Trouble>, ReplyError>) {
         let question = Question::new(derived, nonce(), needs, keys).unwrap();
         let (status, body) = self.post_check(question.bytes());
-        (status, question.read_reply(derived, status, &body))
+        let reply = question.read_reply(derived, status, &body);
+        (status, reply.map(|reply| reply.map(|reply| reply.answers)))
+    }
+
+    /// What a filter tells of its issuers, and what it learns.
+    pub fn announce(&self, issuers: &[NamedIssuer]) -> Retention {
+        let derived = secret(1).derive();
+        let question = Question::about_issuers(&derived, nonce(), needs(), issuers).unwrap();
+        let (status, body) = self.post_check(question.bytes());
+        question.read_reply(&derived, status, &body).unwrap().unwrap().keeps
     }
 
     pub fn post_check(&self, body: &[u8]) -> (u16, Vec<u8>) {

@@ -8,6 +8,11 @@ use mint::{Alg, SigningKey};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+mod provider_page;
+
+pub use mint::SigningKey as ProviderKey;
+pub use provider_page::{ProviderPage, ProviderToken, provider_key};
+
 /// One request and the verdict on it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,6 +38,9 @@ pub struct Case {
     /// The state of the store while the request is sent.
     #[serde(default)]
     pub store: Store,
+    /// The real proxy is asked over HTTP/2: over HTTP/1.1 it refuses such a request itself, before any filter.
+    #[serde(default)]
+    pub http2: bool,
     /// Why the real proxy cannot be asked: it refuses such a request itself, before any filter.
     pub native_only: Option<String>,
     pub expect: Expect,

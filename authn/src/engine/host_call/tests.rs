@@ -7,8 +7,8 @@ use crate::engine::{HostCannotVerify, Kind, choose};
 use crate::vectors;
 
 const MESSAGE: &[u8] = b"header.payload";
-const ASKED: [Algorithm; 5] =
-    [Algorithm::Rs256, Algorithm::Rs384, Algorithm::Rs512, Algorithm::Es256, Algorithm::Es384];
+const ASKED: [Algorithm; 6] =
+    [Algorithm::Rs256, Algorithm::Rs384, Algorithm::Rs512, Algorithm::Es256, Algorithm::Es384, Algorithm::Es512];
 
 /// Envoy's function by BoringSSL's sibling: as there, the key's kind alone decides the algorithm, and whatever is wrong
 /// is answered with an error text.
@@ -17,10 +17,12 @@ pub(in crate::engine) fn host(argument: &[u8]) -> Option<Vec<u8>> {
     // BoringSSL's EVP_PKEY takes the key's kind from its SPKI; aws-lc-rs takes it from us.
     let is_rsa = spki.windows(9).any(|at| at == [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1]);
     let is_p256 = spki.windows(8).any(|at| at == [0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7]);
+    let is_p521 = spki.windows(7).any(|at| at == [6, 5, 0x2b, 0x81, 4, 0, 0x23]);
     let verifies = |algorithm: &'static dyn signature::VerificationAlgorithm| {
         UnparsedPublicKey::new(algorithm, &spki).verify(&text, &signature).is_ok()
     };
     let verified = match (hash.as_slice(), is_rsa, is_p256) {
+        (b"sha512", false, _) if is_p521 => verifies(&signature::ECDSA_P521_SHA512_ASN1),
         (b"sha256", true, _) => verifies(&signature::RSA_PKCS1_2048_8192_SHA256),
         (b"sha384", true, _) => verifies(&signature::RSA_PKCS1_2048_8192_SHA384),
         (b"sha512", true, _) => verifies(&signature::RSA_PKCS1_2048_8192_SHA512),
@@ -59,6 +61,7 @@ fn der<const LENGTH: usize>(signature: &[u8], order: &[u8; LENGTH]) -> Option<Ve
 
 #[test]
 fn the_known_signatures_are_those_of_the_tests() {
+    assert_eq!(KNOWN_SIGNATURES.len(), ASKED.len());
     for (&(alg, members, signature), asked) in KNOWN_SIGNATURES.iter().zip(ASKED) {
         assert_eq!(alg, asked);
         assert_eq!(b64::decode(signature).unwrap(), vectors::sign(alg, KNOWN_MESSAGE), "{alg}");
@@ -85,6 +88,29 @@ fn the_engine_is_chosen_by_known_answers() {
         assert_eq!(kind(config::Engine::Host, useless), Err(HostCannotVerify));
         assert_eq!(kind(config::Engine::Portable, useless), Ok(Kind::Portable));
     }
+}
+
+#[test]
+fn a_host_without_p521_is_asked_about_everything_else() {
+    let without: fn(&[u8]) -> Option<Vec<u8>> = |argument| {
+        let is_p521 = argument.windows(7).any(|at| at == [6, 5, 0x2b, 0x81, 4, 0, 0x23]);
+        if is_p521 { Some(b"\x12\x05wrong".to_vec()) } else { host(argument) }
+    };
+    let chosen = choose(config::Engine::Auto, without).unwrap();
+    assert_eq!(chosen.kind, Kind::Host);
+    for alg in ASKED {
+        let (key, signature) = signed(alg);
+        assert_eq!(chosen.engine.verify(&key, alg, MESSAGE, &signature), Ok(()), "{alg}");
+        assert_eq!(chosen.engine.verify(&key, alg, b"another", &signature), Err(BadSignature), "{alg}");
+    }
+    // One that says yes to every P-521 signature is not believed either.
+    let credulous: fn(&[u8]) -> Option<Vec<u8>> = |argument| {
+        let is_p521 = argument.windows(7).any(|at| at == [6, 5, 0x2b, 0x81, 4, 0, 0x23]);
+        if is_p521 { Some(VERIFIED.to_vec()) } else { host(argument) }
+    };
+    let chosen = choose(config::Engine::Auto, credulous).unwrap();
+    let (key, signature) = signed(Algorithm::Es512);
+    assert_eq!(chosen.engine.verify(&key, Algorithm::Es512, b"another", &signature), Err(BadSignature));
 }
 
 #[test]
@@ -138,7 +164,7 @@ fn the_host_is_asked_about_nothing_that_it_would_not_refuse_by_itself() {
         for other in [&signature[1..], &[&signature[..], &[0]].concat(), &[]] {
             assert_eq!(never.verify(&key, alg, MESSAGE, other), Err(BadSignature), "{alg}");
         }
-        for family in [Family::Hmac, Family::Rsa, Family::P256, Family::P384, Family::Ed25519] {
+        for family in [Family::Hmac, Family::Rsa, Family::P256, Family::P384, Family::P521, Family::Ed25519] {
             if family != alg.family() {
                 assert_eq!(never.verify(&vectors::key(family), alg, MESSAGE, &signature), Err(BadSignature), "{alg}");
             }
@@ -161,7 +187,21 @@ fn der_integers_are_as_short_as_they_can_be_and_never_negative() {
     largest[31] -= 1;
     let longest = pair(&largest, &largest).unwrap();
     assert_eq!((longest.len(), &longest[..5]), (72, &[0x30, 70, 2, 33, 0][..]));
-    assert_eq!(der(&[0x80; 96], &P384_ORDER).unwrap().len(), MAX_DER);
+    assert_eq!(der(&[0x80; 96], &P384_ORDER).unwrap().len(), 104);
+    // The length of more than 127 bytes takes two.
+    let mut largest = P521_ORDER;
+    largest[65] -= 1;
+    let longest = der(&[largest, largest].concat(), &P521_ORDER).unwrap();
+    assert_eq!((longest.len(), &longest[..6]), (MAX_DER, &[0x30, 0x81, 136, 2, 66, 1][..]));
+    let mut signed = [0; 66];
+    signed[1] = 0x80;
+    let longest = der(&[signed, signed].concat(), &P521_ORDER).unwrap();
+    assert_eq!((longest.len(), &longest[..7]), (MAX_DER, &[0x30, 0x81, 136, 2, 66, 0, 0x80][..]));
+    // 127 bytes of content: 61 and 62 of the integers.
+    let short = |length: usize| [vec![0; 66 - length], vec![1; length]].concat();
+    let content = |r, s| der(&[short(r), short(s)].concat(), &P521_ORDER).unwrap();
+    assert_eq!(&content(61, 62)[..3], [0x30, 127, 2]);
+    assert_eq!(&content(62, 62)[..4], [0x30, 0x81, 128, 2]);
 }
 
 #[test]
@@ -180,10 +220,17 @@ fn an_integer_that_is_zero_or_not_below_the_order_has_no_der() {
         assert_eq!(der(&[&bad[..], &[1; 48]].concat(), &P384_ORDER), None);
         assert_eq!(der(&[&[1; 48], &bad[..]].concat(), &P384_ORDER), None);
     }
+    for bad in [[0; 66], P521_ORDER, [0xff; 66]] {
+        assert_eq!(der(&[&bad[..], &[1; 66]].concat(), &P521_ORDER), None);
+        assert_eq!(der(&[&[1; 66], &bad[..]].concat(), &P521_ORDER), None);
+    }
+    for length in [0, 64, 131, 133] {
+        assert_eq!(der(&vec![1; length], &P521_ORDER), None, "{length}");
+    }
 }
 
 #[test]
-fn der_is_what_p256_and_p384_write() {
+fn der_is_what_p256_p384_and_p521_write() {
     let mut random = vectors::Random::new(2);
     for _ in 0..2_000 {
         let mut raw = random.bytes(96);
@@ -197,5 +244,13 @@ fn der_is_what_p256_and_p384_write() {
         let raw = &raw[16..80];
         let expected = p256::ecdsa::Signature::from_slice(raw).ok().map(|raw| raw.to_der().as_bytes().to_vec());
         assert_eq!(der(raw, &P256_ORDER), expected);
+        let mut raw = random.bytes(132);
+        for half in [0, 66] {
+            raw[half] &= 1;
+            let zeros = random.below(6);
+            raw[half..half + zeros].fill(0);
+        }
+        let expected = p521::ecdsa::Signature::from_slice(&raw).ok().map(|raw| raw.to_der().as_bytes().to_vec());
+        assert_eq!(der(&raw, &P521_ORDER), expected);
     }
 }

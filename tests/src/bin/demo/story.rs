@@ -103,7 +103,7 @@ impl Story<'_> {
             ("expired a minute ago", ORDERS, Some(expired), 401, "JWT_EXPIRED"),
             ("of an issuer that is not ours", ORDERS, Some(elsewhere), 401, "INVALID_ISSUER"),
             ("without the scope that the route asks for", ORDERS, Some(profile), 403, "SCOPE_INSUFFICIENT"),
-            ("without the role that admins have", ADMIN, Some(login()), 401, "INVALID_CLAIM"),
+            ("without the role that admins have", ADMIN, Some(login()), 403, "CLAIM_INSUFFICIENT"),
         ];
         for (what, path, login, status, code) in cases {
             let mut ask = Ask::get(path).note(what);
