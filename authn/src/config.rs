@@ -182,9 +182,13 @@ document! {
         /// The longest time to wait for one answer; 100ms to 30s.
         #[serde(default = "default_jwks_timeout")]
         pub timeout: ConfigDuration,
-        /// The longest time between two fetches; 10s to 24h. A shorter `max-age` of the answer is honoured, down to 10s.
+        /// The longest time between two fetches, and between two attempts while they fail; 10s to 24h. A shorter `max-age` of the
+        /// answer is honoured, down to `min_refresh`.
         #[serde(default = "default_jwks_refresh")]
         pub refresh: ConfigDuration,
+        /// The shortest time between two fetches that a `max-age` can ask for; from 1s to `refresh`. Default: 10s, or three
+        /// quarters of a `refresh` that leaves less. Unknown key ids are `cool_down`'s.
+        pub min_refresh: Option<ConfigDuration>,
         /// How long the last good set is trusted while no new one can be had; from `refresh` to 7d.
         #[serde(default = "default_jwks_max_stale")]
         pub max_stale: ConfigDuration,
@@ -538,6 +542,9 @@ choice! {
         Optional,
         /// A token.
         Required,
+        /// Nobody is forwarded: the filter itself answers 200, for a probe that must fail where no filter judges requests.
+        /// The rule needs an exact path.
+        Probe,
     }
 
     /// How a secret is written.

@@ -33,7 +33,8 @@ mod introspected;
 /// What the rules say of a request before any token is looked into.
 #[derive(Debug)]
 pub enum Entry<'r> {
-    /// Forwarded without identity: a public rule, an optional one without a token, or a CORS preflight that may pass.
+    /// Forwarded without identity: a public rule, an optional one without a token, or a CORS preflight that may pass. Or
+    /// not forwarded at all, and answered: see [`Policy::answers`].
     Open {
         rule: usize,
         /// Tokens that nobody looked at: an upstream must not take them for checked.
@@ -202,6 +203,9 @@ impl Policy {
         let Some((place, rule)) = found.and_then(|place| Some((place, self.rules.get(place)?))) else {
             return denied(None, Denial::new(Cause::NoRule));
         };
+        if rule.access == Access::Probe {
+            return Entry::Open { rule: place, removals: Vec::new() };
+        }
         if rule.access == Access::Public || (rule.cors_preflight_passes && self.is_bare_preflight(request, &path)) {
             return Entry::Open { rule: place, removals: self.unchecked_tokens(rule, request) };
         }
@@ -219,6 +223,11 @@ impl Policy {
         let removal = self.removal(rule, request, &presented);
         let user_agent = rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent"));
         Entry::Token(Entered { rule: place, presented, removal, user_agent })
+    }
+
+    /// Does the filter itself answer what this rule matches?
+    pub fn answers(&self, rule: usize) -> bool {
+        self.rules.get(rule).is_some_and(|rule| rule.access == Access::Probe)
     }
 
     /// A browser sends a preflight without credentials, without a body (Fetch standard, section 4.8) and never to become

@@ -54,6 +54,14 @@ pub enum Refused {
     TooLong,
     #[error("it is not JSON: {0}")]
     NotJson(String),
+    #[error("it is empty")]
+    Empty,
+    #[error("it is compressed by {0}, though only `identity` was asked for and is read")]
+    Compressed(&'static str),
+    #[error("it is in UTF-16, and JSON is UTF-8 (RFC 8259 section 8.1)")]
+    Utf16,
+    #[error("it is HTML or XML and not JSON: a page for people perhaps, to sign in or with an error")]
+    Markup,
     #[error("it is neither an object with an array `keys` nor a map of key ids to PEM")]
     NoKeys,
     #[error("the discovery document has no string `{0}`")]
@@ -64,14 +72,31 @@ pub enum Refused {
     Url(&'static str),
 }
 
+/// A body as the JSON in it: without a byte order mark, which a reader may ignore (RFC 8259 section 8.1).
+///
+/// # Errors
+/// It is too long, or something else than JSON that can be told by how it begins.
+pub fn json_text(body: &[u8]) -> Result<&[u8], Refused> {
+    if body.len() > MAX_BYTES {
+        return Err(Refused::TooLong);
+    }
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    match text.trim_ascii_start() {
+        [] => Err(Refused::Empty),
+        [0x1f, 0x8b, ..] => Err(Refused::Compressed("gzip")),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Err(Refused::Compressed("zstd")),
+        [0xfe, 0xff, ..] | [0xff, 0xfe, ..] | [b'{', 0, ..] | [0, b'{', ..] => Err(Refused::Utf16),
+        [b'<', ..] => Err(Refused::Markup),
+        _ => Ok(text),
+    }
+}
+
 /// `symmetric` takes `oct` keys as well, for issuers that publish a set to nobody but us.
 ///
 /// # Errors
 /// See [`Refused`]. An empty set is a set: its issuer has taken all of its keys away.
 pub fn parse(text: &[u8], allowed: &[Algorithm], symmetric: bool) -> Result<Parsed, Refused> {
-    if text.len() > MAX_BYTES {
-        return Err(Refused::TooLong);
-    }
+    let text = json_text(text)?;
     // The strict reader first: it refuses a member that is there twice, of which two readers may take different ones.
     let document = Json::parse(text).map_err(|error| Refused::NotJson(error.to_string()))?;
     if let Some(map) = pem_map::map(&document) {
@@ -147,9 +172,7 @@ fn secret(jwk: &Map<String, Value>, allowed: &[Algorithm]) -> Result<Key, String
 /// [`Refused::OtherIssuer`] unless `issuer` is this one, byte by byte (section 4.3): else one provider could speak for
 /// another.
 pub fn parse_discovery(text: &[u8], issuer: &str) -> Result<Url, Refused> {
-    if text.len() > MAX_BYTES {
-        return Err(Refused::TooLong);
-    }
+    let text = json_text(text)?;
     let document = Json::parse(text).map_err(|error| Refused::NotJson(error.to_string()))?;
     let member = |name| {
         let value = document.as_object().and_then(|document| document.get(name)?.as_str());
@@ -318,6 +341,32 @@ mod tests {
             assert!(parse(bad.as_bytes(), Algorithm::ALL, false).is_err(), "{bad}");
         }
         assert_eq!(parse(&vec![b' '; MAX_BYTES + 1], Algorithm::ALL, false).unwrap_err(), Refused::TooLong);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_read_over_and_what_is_no_json_is_named() {
+        let document = br#"{"issuer":"https://a.example","jwks_uri":"https://a.example/keys"}"#;
+        let marked = [b"\xef\xbb\xbf".as_slice(), document].concat();
+        assert!(parse_discovery(&marked, "https://a.example").is_ok());
+        let set = [b"\xef\xbb\xbf\n".as_slice(), br#"{"keys":[]}"#].concat();
+        assert!(parse(&set, Algorithm::ALL, false).is_ok());
+        let twice = [b"\xef\xbb\xbf".as_slice(), &set].concat();
+        assert!(parse(&twice, Algorithm::ALL, false).is_err());
+        let utf16: Vec<u8> = r#"{"keys":[]}"#.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let little: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for (bad, expected) in [
+            (b"\x1f\x8b\x08\0rest".as_slice(), Refused::Compressed("gzip")),
+            (b"\x28\xb5\x2f\xfd\0", Refused::Compressed("zstd")),
+            (b"", Refused::Empty),
+            (b" \r\n", Refused::Empty),
+            (b"\xef\xbb\xbf", Refused::Empty),
+            (b"\n<!doctype html>", Refused::Markup),
+            (&utf16, Refused::Utf16),
+            (&little, Refused::Utf16),
+        ] {
+            assert_eq!(parse(bad, Algorithm::ALL, false).unwrap_err(), expected, "{bad:?}");
+            assert_eq!(parse_discovery(bad, "https://a.example").unwrap_err(), expected, "{bad:?}");
+        }
     }
 
     #[test]

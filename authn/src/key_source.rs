@@ -1,11 +1,13 @@
 //! One issuer's published keys over time: when to fetch, what to trust meanwhile, and when to stop. No host call and no
 //! clock: times and replies in, what to do out.
+use std::cell::Cell;
 use std::time::Duration;
 
 use crate::alg::Algorithm;
 use crate::cause::Cause;
 use crate::fault::Denial;
 use crate::jwks::{self, Url};
+use crate::key_answer::{Answer, Failure};
 use crate::keys::KeySet;
 use crate::time::Monotonic;
 
@@ -21,6 +23,7 @@ pub struct Settings {
     pub discovery: Option<String>,
     pub timeout: Duration,
     pub refresh: Duration,
+    pub min_refresh: Duration,
     pub max_stale: Duration,
     pub cool_down: Duration,
     pub symmetric: bool,
@@ -31,10 +34,17 @@ pub struct Settings {
 pub struct KeySource {
     settings: Settings,
     held: Option<Held>,
+    discovered: Option<Discovered>,
     /// Counts the sets held so far: what was verified under an earlier one is looked at again.
     generation: u32,
     next: Monotonic,
-    failures: u32,
+    failures: Failures,
+    /// The provider asked to be left alone until then.
+    not_before: Monotonic,
+    /// When the pause began that ends at `next`.
+    paused: Monotonic,
+    /// A request needed keys, and there were none to be trusted.
+    wanted: Cell<bool>,
     under_way: Option<UnderWay>,
     /// When an unknown key id last caused a fetch, here or in another virtual machine. Which key id it was is not
     /// remembered: an issuer may publish it the next moment.
@@ -47,12 +57,33 @@ pub struct KeySource {
 struct Held {
     keys: KeySet,
     fetched: Monotonic,
+    etag: Option<String>,
 }
 
+/// What the discovery document said.
 #[derive(Debug)]
+struct Discovered {
+    url: Url,
+    read: Monotonic,
+    tried: Monotonic,
+    /// Nothing was to be had from this URL.
+    is_doubtful: bool,
+}
+
+/// Attempts in a row that failed. Those while an older set serves are counted apart from those when none does any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Failures {
+    pub count: u32,
+    pub while_serving: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
 struct UnderWay {
     started: Monotonic,
     stage: Stage,
+    occasion: Occasion,
+    /// The answer may be that the set of this time is still the newest.
+    conditional: Option<Monotonic>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,20 +92,38 @@ enum Stage {
     Keys,
 }
 
+/// Why a fetch is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    Schedule,
+    /// Requests came while there were no keys to be trusted, and the pause after the last failure is long.
+    Wanted,
+    UnknownKid,
+}
+
 /// A GET to send to the source's cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetch {
     pub url: Url,
+    /// The tag of the set that is held: 304 says that it is still the newest.
+    pub if_none_match: Option<String>,
 }
 
 /// What a reply led to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// The discovery document named the key set: fetch it.
-    Continue(Fetch),
+    /// Fetch the key set that the discovery document named, now or, with a warning, when it was last to be had.
+    Continue {
+        fetch: Fetch,
+        warning: Option<String>,
+    },
     /// A set is held. What could not be used of it is said when it was not said before.
     Installed {
         left_out: Option<String>,
+    },
+    /// The set of this time is still the newest one, and is as good as fetched now.
+    Unchanged {
+        since: Monotonic,
     },
     /// A newer set has come meanwhile, and stays.
     Overtaken,
@@ -90,12 +139,12 @@ pub enum Unknown {
     Worthwhile,
 }
 
-/// Retries while no set is held at all: a provider that comes up is noticed within this.
-const RETRY_WITHOUT_KEYS: Duration = Duration::from_secs(1);
-/// The longest pause between retries while an older set still serves.
-const RETRY_MOST: Duration = Duration::from_secs(60);
-/// The shortest interval that a `max-age` can ask for.
-const REFRESH_LEAST: Duration = Duration::from_secs(10);
+/// The first pause after a failure; each further one is twice as long, up to `refresh`.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Requests that need keys cut no pause that is shorter.
+const WANTED_LEAST: Duration = Duration::from_secs(30);
+/// A discovery document that is older is read again before the next set is fetched.
+const DISCOVERY_REFRESH: Duration = Duration::from_secs(3600);
 /// How long after the one that fetched last another virtual machine takes its turn.
 const STAND_BY: Duration = Duration::from_secs(1);
 
@@ -104,9 +153,13 @@ impl KeySource {
         Self {
             settings,
             held: None,
+            discovered: None,
             generation: 0,
             next: Monotonic(0),
-            failures: 0,
+            failures: Failures::default(),
+            not_before: Monotonic(0),
+            paused: Monotonic(0),
+            wanted: Cell::new(false),
             under_way: None,
             unknown_fetch: None,
             left_out: None,
@@ -129,11 +182,13 @@ impl KeySource {
     /// # Errors
     /// [`crate::fault::Fault::KeysUnavailable`] until the first set, and once the last one is older than `max_stale`.
     pub fn keys(&self, now: Monotonic) -> Result<&KeySet, Denial> {
-        match &self.held {
-            None => Err(Denial::new(Cause::KeysNeverFetched)),
-            Some(held) if now.since(held.fetched) > self.settings.max_stale => Err(Denial::new(Cause::KeysTooOld)),
-            Some(held) => Ok(&held.keys),
-        }
+        let why = match &self.held {
+            None => Cause::KeysNeverFetched,
+            Some(held) if now.since(held.fetched) > self.settings.max_stale => Cause::KeysTooOld,
+            Some(held) => return Ok(&held.keys),
+        };
+        self.wanted.set(true);
+        Err(Denial::new(why))
     }
 
     /// When to fetch next.
@@ -141,9 +196,29 @@ impl KeySource {
         self.next
     }
 
+    /// Until when the provider asked to be left alone.
+    pub fn not_before(&self) -> Monotonic {
+        self.not_before
+    }
+
+    pub fn failures(&self) -> Failures {
+        self.failures
+    }
+
     /// Is it time to fetch? Whether another virtual machine does so already is the caller's to find out.
     pub fn is_due(&self, now: Monotonic) -> bool {
         self.under_way.is_none() && self.next <= now
+    }
+
+    /// Do requests fail for want of keys, for so long that the next attempt should not wait until it is due? At most once
+    /// in 30 s and in each cool-down, together with unknown key ids, and not while the provider asked to be left alone.
+    pub fn is_wanted(&self, now: Monotonic) -> bool {
+        self.wanted.get()
+            && self.under_way.is_none()
+            && self.trusted_for(now).is_none()
+            && self.not_before <= now
+            && now.since(self.paused) >= self.settings.cool_down.max(WANTED_LEAST)
+            && !self.is_cooling_down(now)
     }
 
     pub fn is_idle(&self) -> bool {
@@ -156,48 +231,126 @@ impl KeySource {
         self.settings.timeout.saturating_mul(stages).saturating_add(Duration::from_millis(500))
     }
 
-    pub fn start(&mut self, now: Monotonic) -> Fetch {
-        let stage = if self.settings.discovery.is_some() { Stage::Discovery } else { Stage::Keys };
-        self.under_way = Some(UnderWay { started: now, stage });
-        Fetch { url: self.settings.url.clone() }
+    /// The longest pause between attempts.
+    pub fn longest_pause(&self) -> Duration {
+        self.settings.refresh
     }
 
-    /// The reply to the fetch under way: `Ok` is a status and a body.
-    pub fn on_reply(
-        &mut self,
-        reply: Result<(u16, &[u8]), &str>,
-        cache_control: Option<&str>,
-        now: Monotonic,
-        jitter: u64,
-    ) -> Progress {
-        let Some(under_way) = self.under_way.take() else { return Progress::Failed("no fetch is under way".into()) };
-        let body = match reply {
-            Ok((200, body)) => body,
-            Ok((status, _)) => return self.failed(format!("status {status}"), now, jitter),
-            Err(why) => return self.failed(why.to_owned(), now, jitter),
-        };
-        if let (Stage::Discovery, Some(issuer)) = (under_way.stage, &self.settings.discovery) {
-            return match jwks::parse_discovery(body, issuer) {
-                Ok(url) => {
-                    self.under_way = Some(UnderWay { started: under_way.started, stage: Stage::Keys });
-                    Progress::Continue(Fetch { url })
-                }
-                Err(refused) => self.failed(refused.to_string(), now, jitter),
-            };
+    pub fn start(&mut self, occasion: Occasion, now: Monotonic) -> Fetch {
+        self.wanted.set(false);
+        let under_way = UnderWay { started: now, stage: Stage::Keys, occasion, conditional: None };
+        match &self.discovered {
+            _ if self.settings.discovery.is_none() => self.fetch_keys(under_way, self.settings.url.clone()),
+            Some(discovered) if !self.is_discovery_due(discovered, occasion, now) => {
+                self.fetch_keys(under_way, discovered.url.clone())
+            }
+            _ => {
+                self.under_way = Some(UnderWay { stage: Stage::Discovery, ..under_way });
+                Fetch { url: self.settings.url.clone(), if_none_match: None }
+            }
         }
+    }
+
+    /// Rarely: the document hardly ever changes. But when a key is nowhere to be found, the issuer may have moved its set.
+    fn is_discovery_due(&self, discovered: &Discovered, occasion: Occasion, now: Monotonic) -> bool {
+        let retry = match occasion {
+            Occasion::UnknownKid | Occasion::Wanted => self.settings.cool_down,
+            Occasion::Schedule => self.settings.refresh,
+        };
+        let is_old = now.since(discovered.read) >= DISCOVERY_REFRESH || occasion != Occasion::Schedule;
+        discovered.is_doubtful || (is_old && now.since(discovered.tried) >= retry)
+    }
+
+    fn fetch_keys(&mut self, under_way: UnderWay, url: Url) -> Fetch {
+        let tagged = self.held.as_ref().and_then(|held| Some((held.etag.clone()?, held.fetched)));
+        let conditional = tagged.as_ref().map(|(_, fetched)| *fetched);
+        self.under_way = Some(UnderWay { stage: Stage::Keys, conditional, ..under_way });
+        Fetch { url, if_none_match: tagged.map(|(etag, _)| etag) }
+    }
+
+    /// The reply to the fetch under way.
+    pub fn on_reply(&mut self, reply: Result<Answer<'_>, &str>, now: Monotonic, jitter: u64) -> Progress {
+        let Some(under_way) = self.under_way.take() else { return Progress::Failed("no fetch is under way".into()) };
+        let answer = match reply {
+            Ok(answer) => answer,
+            Err(why) => {
+                let failure = Failure { why: why.to_owned(), retry_after: None, is_of_url: false };
+                return self.failed(under_way, failure, now, jitter);
+            }
+        };
+        match under_way.stage {
+            Stage::Discovery => self.on_document(under_way, answer, now, jitter),
+            Stage::Keys => self.on_keys(under_way, answer, now, jitter),
+        }
+    }
+
+    fn on_document(&mut self, under_way: UnderWay, answer: Answer<'_>, now: Monotonic, jitter: u64) -> Progress {
+        let issuer = self.settings.discovery.as_deref().unwrap_or_default();
+        let read = answer.content().and_then(|body| {
+            jwks::parse_discovery(body, issuer).map_err(|refused| answer.failure(refused.to_string(), true))
+        });
+        match (read, &mut self.discovered) {
+            (Ok(url), discovered) => {
+                *discovered = Some(Discovered { url: url.clone(), read: now, tried: now, is_doubtful: false });
+                Progress::Continue { fetch: self.fetch_keys(under_way, url), warning: None }
+            }
+            // What it said last is as good as the keys that came from there, and for as long.
+            (Err(failure), Some(discovered))
+                if !discovered.is_doubtful && now.since(discovered.read) <= self.settings.max_stale =>
+            {
+                discovered.tried = now;
+                let url = discovered.url.clone();
+                let warning =
+                    format!("the discovery document is not to be had, what it said last is used: {}", failure.why);
+                Progress::Continue { fetch: self.fetch_keys(under_way, url), warning: Some(warning) }
+            }
+            (Err(failure), _) => self.failed(under_way, failure, now, jitter),
+        }
+    }
+
+    fn on_keys(&mut self, under_way: UnderWay, answer: Answer<'_>, now: Monotonic, jitter: u64) -> Progress {
         // An answer that was long on its way must not bring back a key that has left since.
         if self.fetched().is_some_and(|held| held > under_way.started) {
             return Progress::Overtaken;
         }
-        match self.install(body, under_way.started) {
+        if let (304, Some(since), Some(held)) = (answer.status, under_way.conditional, &mut self.held) {
+            // It was another set that is still the newest.
+            if held.fetched != since {
+                return Progress::Overtaken;
+            }
+            held.fetched = under_way.started;
+            self.succeeded(answer, now, jitter);
+            return Progress::Unchanged { since };
+        }
+        let installed = answer.content().and_then(|body| {
+            self.install(body, under_way.started).map_err(|refused| answer.failure(refused.to_string(), true))
+        });
+        match installed {
             Ok(left_out) => {
-                let asked = cache_control.and_then(jwks::max_age).unwrap_or(self.settings.refresh);
-                let refresh = asked.max(REFRESH_LEAST).min(self.settings.refresh);
-                self.next = now.plus(spread(refresh, jitter));
+                if let Some(held) = &mut self.held {
+                    held.etag = answer.etag().map(str::to_owned);
+                }
+                self.succeeded(answer, now, jitter);
                 Progress::Installed { left_out }
             }
-            Err(refused) => self.failed(refused.to_string(), now, jitter),
+            Err(failure) => {
+                if let Some(discovered) = &mut self.discovered {
+                    discovered.is_doubtful |= failure.is_of_url;
+                }
+                self.failed(under_way, failure, now, jitter)
+            }
         }
+    }
+
+    fn succeeded(&mut self, answer: Answer<'_>, now: Monotonic, jitter: u64) {
+        let Settings { refresh, min_refresh, .. } = self.settings;
+        let interval = answer.max_age().unwrap_or(refresh).max(min_refresh).min(refresh);
+        // Not less than the least, and not all proxies at that same moment.
+        let share = min_refresh.saturating_sub(spread(min_refresh, jitter)).checked_div(25).unwrap_or_default();
+        let least = min_refresh.saturating_add(share).min(refresh);
+        self.next = now.plus(spread(interval, jitter).max(least));
+        self.failures = Failures::default();
+        self.not_before = Monotonic(0);
     }
 
     /// Takes over a set that another virtual machine fetched, unless a newer one is held. Returns whether it is new.
@@ -210,14 +363,28 @@ impl KeySource {
         if self.install(text, fetched).is_err() {
             return false;
         }
+        self.failures = Failures::default();
+        self.not_before = Monotonic(0);
         let latest = fetched.plus(self.settings.refresh);
         self.next = due.min(latest).plus(spread(STAND_BY, jitter)).max(now);
         true
     }
 
     /// Another virtual machine fetches, or has failed a moment ago: look again then.
-    pub fn leave_to_another(&mut self, until: Monotonic) {
+    pub fn leave_to_another(&mut self, until: Monotonic, now: Monotonic) {
         self.next = until;
+        self.paused = now;
+    }
+
+    /// What another virtual machine has seen of the provider.
+    pub fn note_failures(&mut self, failures: Failures, not_before: Monotonic, now: Monotonic) {
+        if failures.count > 0
+            && (failures.while_serving != self.failures.while_serving || failures.count > self.failures.count)
+        {
+            self.failures = failures;
+        }
+        // No later one was written by us, or on this clock.
+        self.not_before = self.not_before.max(not_before).min(now.plus(self.longest_pause()));
     }
 
     /// An unknown key id caused a fetch at this time, here or elsewhere.
@@ -226,8 +393,8 @@ impl KeySource {
     }
 
     /// A token names a key id that no key answers to. However many such tokens come, they cause one fetch in each
-    /// cool-down. So a key id that was seen before its key was published is refused for one cool-down at most, whatever
-    /// other key ids were seen meanwhile.
+    /// cool-down, whatever went wrong before. So a key id that was seen before its key was published is refused for one
+    /// cool-down at most, whatever other key ids were seen meanwhile.
     pub fn on_unknown_kid(&self, now: Monotonic) -> Unknown {
         if self.held.is_none() {
             return Unknown::Absent;
@@ -235,10 +402,17 @@ impl KeySource {
         if self.under_way.is_some() {
             return Unknown::Worthwhile;
         }
-        match self.unknown_fetch {
-            Some(at) if now.since(at) < self.settings.cool_down => Unknown::Absent,
-            _ => Unknown::Worthwhile,
-        }
+        if self.is_cooling_down(now) { Unknown::Absent } else { Unknown::Worthwhile }
+    }
+
+    fn is_cooling_down(&self, now: Monotonic) -> bool {
+        self.unknown_fetch.is_some_and(|at| now.since(at) < self.settings.cool_down)
+    }
+
+    /// For how long the held set may still be trusted; `None` if there is none to be trusted now.
+    fn trusted_for(&self, now: Monotonic) -> Option<Duration> {
+        let age = now.since(self.held.as_ref()?.fetched);
+        self.settings.max_stale.checked_sub(age).filter(|left| !left.is_zero())
     }
 
     /// What was left out, if that is news.
@@ -252,25 +426,33 @@ impl KeySource {
             self.generation = self.generation.wrapping_add(1);
         }
         let left_out = parsed.summary();
-        self.held = Some(Held { keys: parsed.keys, fetched });
-        self.failures = 0;
+        self.held = Some(Held { keys: parsed.keys, fetched, etag: None });
         let is_said = self.left_out == left_out;
         self.left_out.clone_from(&left_out);
         Ok(left_out.filter(|_| !is_said))
     }
 
-    fn failed(&mut self, why: String, now: Monotonic, jitter: u64) -> Progress {
-        self.failures = self.failures.saturating_add(1);
-        let pause = match &self.held {
-            None => RETRY_WITHOUT_KEYS,
-            Some(held) => {
-                let doubled = 1u32.checked_shl(self.failures.min(6)).unwrap_or(64);
-                let trusted = self.settings.max_stale.saturating_sub(now.since(held.fetched));
-                RETRY_WITHOUT_KEYS.saturating_mul(doubled).min(RETRY_MOST).min(trusted).max(RETRY_WITHOUT_KEYS)
-            }
-        };
-        self.next = now.plus(spread(pause, jitter));
-        Progress::Failed(why)
+    fn failed(&mut self, under_way: UnderWay, failure: Failure, now: Monotonic, jitter: u64) -> Progress {
+        // Strangers make these, and must not put off what the schedule would do.
+        if under_way.occasion == Occasion::UnknownKid {
+            return Progress::Failed(failure.why);
+        }
+        let trusted = self.trusted_for(now);
+        if self.failures.while_serving != trusted.is_some() {
+            self.failures = Failures { count: 0, while_serving: trusted.is_some() };
+        }
+        let doubled = 1u32.checked_shl(self.failures.count.min(20)).unwrap_or(u32::MAX);
+        self.failures.count = self.failures.count.saturating_add(1);
+        // Before the set that serves is too old, once more.
+        let most = self.settings.refresh.min(trusted.unwrap_or(Duration::MAX)).max(FIRST_RETRY);
+        self.next = now.plus(spread(FIRST_RETRY.saturating_mul(doubled).min(most), jitter));
+        self.paused = now;
+        if let Some(asked) = failure.retry_after {
+            self.not_before = now.plus(asked.min(most));
+            self.next = self.next.max(self.not_before);
+        }
+        let seconds = self.next.since(now).as_secs_f64();
+        Progress::Failed(format!("{}; asked again in {seconds:.1} s", failure.why))
     }
 }
 
@@ -282,210 +464,4 @@ fn spread(interval: Duration, jitter: u64) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fault::Fault;
-    use crate::vectors;
-
-    const SECOND: u64 = 1_000_000_000;
-
-    fn at(seconds: u64) -> Monotonic {
-        Monotonic(seconds * SECOND)
-    }
-
-    fn source(discovery: bool) -> KeySource {
-        KeySource::new(Settings {
-            identity: [0; 32],
-            cluster: "idp".into(),
-            url: Url::parse("https://idp.example/keys").unwrap(),
-            discovery: discovery.then(|| "https://idp.example".to_owned()),
-            timeout: Duration::from_secs(2),
-            refresh: Duration::from_secs(300),
-            max_stale: Duration::from_secs(3600),
-            cool_down: Duration::from_secs(30),
-            symmetric: false,
-            algorithms: Algorithm::ALL.to_vec(),
-        })
-    }
-
-    fn set(kids: &[&str]) -> Vec<u8> {
-        let keys: Vec<serde_json::Value> = kids
-            .iter()
-            .map(|kid| {
-                let mut jwk = serde_json::Value::Object(vectors::public_jwk(crate::alg::Family::P256));
-                jwk["kid"] = (*kid).into();
-                jwk
-            })
-            .collect();
-        serde_json::json!({ "keys": keys }).to_string().into_bytes()
-    }
-
-    fn fetched(source: &mut KeySource, kids: &[&str], now: Monotonic) {
-        source.start(now);
-        let progress = source.on_reply(Ok((200, &set(kids))), None, now, 0);
-        assert_eq!(progress, Progress::Installed { left_out: None });
-    }
-
-    #[test]
-    fn without_a_set_nothing_can_be_told_and_retries_come_every_second() {
-        let mut source = source(false);
-        assert_eq!(source.keys(at(0)).unwrap_err().fault, Fault::KeysUnavailable);
-        for second in 0..100 {
-            assert!(source.is_due(at(second)), "{second}");
-            source.start(at(second));
-            assert!(!source.is_due(at(second)));
-            assert!(matches!(source.on_reply(Err("refused"), None, at(second), 0), Progress::Failed(_)));
-        }
-    }
-
-    #[test]
-    fn the_last_good_set_serves_until_max_stale_and_not_a_moment_longer() {
-        let mut source = source(false);
-        fetched(&mut source, &["a"], at(10));
-        source.start(at(310));
-        assert!(matches!(source.on_reply(Ok((200, b"<html>")), None, at(310), 0), Progress::Failed(_)));
-        assert!(matches!(source.on_reply(Ok((500, b"")), None, at(310), 0), Progress::Failed(_)));
-        assert!(source.keys(at(10 + 3600)).is_ok());
-        assert_eq!(source.keys(Monotonic((10 + 3600) * SECOND + 1)).unwrap_err().fault, Fault::KeysUnavailable);
-    }
-
-    #[test]
-    fn retries_slow_down_while_an_older_set_serves_and_are_back_at_one_second_when_it_no_longer_does() {
-        let mut source = source(false);
-        fetched(&mut source, &["a"], at(0));
-        let mut now = source.due();
-        while now < at(3600) {
-            source.start(now);
-            source.on_reply(Err("refused"), None, now, 0);
-            assert!(source.due() <= now.plus(RETRY_MOST));
-            now = source.due();
-        }
-        assert!(now <= at(3601), "the pause before max_stale does not reach beyond it");
-        source.start(now);
-        source.on_reply(Err("refused"), None, now, 0);
-        assert_eq!(source.due(), now.plus(RETRY_WITHOUT_KEYS));
-    }
-
-    #[test]
-    fn an_answer_that_was_overtaken_brings_no_key_back() {
-        let mut source = source(false);
-        fetched(&mut source, &["old"], at(0));
-        source.start(at(10));
-        assert!(source.adopt(&set(&[]), at(11), at(300), at(11), 0));
-        assert_eq!(source.on_reply(Ok((200, &set(&["old"]))), None, at(12), 0), Progress::Overtaken);
-        assert!(source.keys(at(12)).unwrap().keys().is_empty());
-    }
-
-    #[test]
-    fn a_short_max_age_is_honoured_down_to_ten_seconds_and_a_long_one_only_up_to_refresh() {
-        for (cache_control, due) in
-            [(None, 300), (Some("max-age=60"), 60), (Some("max-age=1"), 10), (Some("max-age=9999"), 300)]
-        {
-            let mut source = source(false);
-            source.start(at(0));
-            source.on_reply(Ok((200, &set(&["a"]))), cache_control, at(0), 0);
-            assert!(!source.is_due(at(due - 1)), "{cache_control:?}");
-            assert!(source.is_due(at(due)), "{cache_control:?}");
-        }
-    }
-
-    #[test]
-    fn unknown_kids_cause_one_fetch_in_each_cool_down() {
-        let mut source = source(false);
-        fetched(&mut source, &["a"], at(0));
-        assert_eq!(source.on_unknown_kid(at(1)), Unknown::Worthwhile);
-        source.note_unknown_fetch(at(1));
-        source.start(at(1));
-        assert_eq!(source.on_unknown_kid(at(1)), Unknown::Worthwhile, "it waits for the fetch under way");
-        source.on_reply(Ok((200, &set(&["a"]))), None, at(1), 0);
-        assert_eq!(source.on_unknown_kid(at(30)), Unknown::Absent);
-        assert_eq!(source.on_unknown_kid(at(31)), Unknown::Worthwhile);
-    }
-
-    // Once, a forged token that named the next key before it was published kept it refused until the set changed.
-    #[test]
-    fn a_key_id_seen_before_its_key_waits_for_one_cool_down_at_most() {
-        for published in 1..=30 {
-            let mut source = source(false);
-            fetched(&mut source, &["a"], at(0));
-            let mut names = vec!["a"];
-            for second in 1..=31 {
-                if second == published {
-                    names.push("b");
-                }
-                // Every second a forged token comes, now with the next key's id and now with another one's.
-                if source.on_unknown_kid(at(second)) == Unknown::Worthwhile {
-                    source.note_unknown_fetch(at(second));
-                    fetched(&mut source, &names, at(second));
-                }
-            }
-            let held = source.keys(at(31)).unwrap().keys().len();
-            assert_eq!(held, 2, "published at {published}, and not there one cool-down later");
-        }
-    }
-
-    #[test]
-    fn the_generation_changes_with_the_keys_and_not_with_each_fetch() {
-        let mut source = source(false);
-        fetched(&mut source, &["a"], at(0));
-        let first = source.generation();
-        fetched(&mut source, &["a"], at(300));
-        assert_eq!(source.generation(), first);
-        fetched(&mut source, &[], at(600));
-        assert_ne!(source.generation(), first);
-    }
-
-    #[test]
-    fn discovery_leads_to_the_key_set_and_only_for_its_own_issuer() {
-        let mut source = source(true);
-        source.start(at(0));
-        let document = br#"{"issuer":"https://idp.example","jwks_uri":"https://keys.example/k"}"#;
-        let progress = source.on_reply(Ok((200, document)), None, at(0), 0);
-        assert_eq!(progress, Progress::Continue(Fetch { url: Url::parse("https://keys.example/k").unwrap() }));
-        assert_eq!(source.on_reply(Ok((200, &set(&["a"]))), None, at(1), 0), Progress::Installed { left_out: None });
-
-        source.start(at(400));
-        let other = br#"{"issuer":"https://evil.example","jwks_uri":"https://keys.example/k"}"#;
-        assert!(matches!(source.on_reply(Ok((200, other)), None, at(400), 0), Progress::Failed(_)));
-        assert!(source.keys(at(400)).is_ok());
-    }
-
-    #[test]
-    fn what_is_left_out_is_said_once_for_each_set() {
-        let with = |bad: usize| {
-            let mut document: serde_json::Value = serde_json::from_slice(&set(&["a"])).unwrap();
-            let keys = document["keys"].as_array_mut().unwrap();
-            keys.extend((0..bad).map(|_| serde_json::json!({ "kty": "EC", "crv": "P-192" })));
-            document.to_string().into_bytes()
-        };
-        let mut source = source(false);
-        let mut said = |bad: usize, now: u64| {
-            source.start(at(now));
-            match source.on_reply(Ok((200, &with(bad))), None, at(now), 0) {
-                Progress::Installed { left_out } => left_out.map(|why| why[..18].to_owned()),
-                other => panic!("{other:?}"),
-            }
-        };
-        assert_eq!(said(2, 0).as_deref(), Some("2 of 3 keys left o"));
-        assert_eq!(said(2, 300), None);
-        assert_eq!(said(3, 600).as_deref(), Some("3 of 4 keys left o"));
-        assert_eq!(said(0, 900), None);
-        assert_eq!(said(2, 1200).as_deref(), Some("2 of 3 keys left o"));
-        // Another virtual machine has said it.
-        assert!(source.adopt(&with(5), at(1500), at(1800), at(1500), 0));
-        source.start(at(1800));
-        let progress = source.on_reply(Ok((200, &with(5))), None, at(1800), 0);
-        assert_eq!(progress, Progress::Installed { left_out: None });
-    }
-
-    #[test]
-    fn a_set_of_another_virtual_machine_is_adopted_only_if_newer_and_good() {
-        let mut source = source(false);
-        assert!(source.adopt(&set(&["a"]), at(5), at(305), at(6), 0));
-        assert!(!source.adopt(&set(&["b"]), at(5), at(305), at(6), 0));
-        assert!(!source.adopt(b"garbage", at(7), at(307), at(7), 0));
-        assert!(source.adopt(&set(&["b"]), at(8), at(20), at(8), 0));
-        assert!(!source.is_due(at(20)), "the one that fetched comes first");
-        assert!(source.is_due(at(21)), "and another one when it does not");
-    }
-}
+mod tests;

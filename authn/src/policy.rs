@@ -275,7 +275,8 @@ impl Policy {
         let asks = |place: usize| {
             let mut rules = self.rules.iter().filter(|rule| rule.revocation != RevocationMode::Off);
             rules.any(|rule| {
-                rule.access != Access::Public && rule.issuers.as_ref().is_none_or(|issuers| issuers.contains(&place))
+                !matches!(rule.access, Access::Public | Access::Probe)
+                    && rule.issuers.as_ref().is_none_or(|issuers| issuers.contains(&place))
             })
         };
         let issuers = self.issuers.iter().zip(&revocation.needs).enumerate().filter(|(place, _)| asks(*place));
@@ -554,6 +555,9 @@ fn compile_jwks(
     let seconds = ConfigDuration::from_secs;
     within(document.timeout, ConfigDuration::from_millis(100), seconds(30), &format!("{at}.timeout"))?;
     within(document.refresh, seconds(10), hours(24), &format!("{at}.refresh"))?;
+    let usual = ConfigDuration(document.refresh.0.mul_f64(0.75)).min(seconds(10));
+    let min_refresh = document.min_refresh.unwrap_or(usual);
+    within(min_refresh, seconds(1), document.refresh, &format!("{at}.min_refresh"))?;
     within(document.max_stale, document.refresh, hours(7 * 24), &format!("{at}.max_stale"))?;
     within(document.cool_down, seconds(1), hours(1), &format!("{at}.cool_down"))?;
     let mut identity = Sha256::new();
@@ -568,6 +572,7 @@ fn compile_jwks(
         discovery,
         timeout: document.timeout.0,
         refresh: document.refresh.0,
+        min_refresh: min_refresh.0,
         max_stale: document.max_stale.0,
         cool_down: document.cool_down.0,
         symmetric: document.symmetric,
@@ -697,7 +702,7 @@ fn introspecting(
     at: &str,
     issuers: &[Issuer],
 ) -> Result<Vec<usize>, Invalid> {
-    if access == Access::Public {
+    if matches!(access, Access::Public | Access::Probe) {
         return Ok(Vec::new());
     }
     let mut found: Vec<(usize, &str, &Format)> = Vec::new();
@@ -730,7 +735,12 @@ fn compile_rule(
     default_forward: &config::Forward,
 ) -> Result<Rule, Invalid> {
     let name = name_or(document.name.as_deref(), "rule", place, at)?;
-    if document.access == Access::Public {
+    let looks_at_no_token = match document.access {
+        Access::Public => Some("public"),
+        Access::Probe => Some("probe"),
+        Access::Optional | Access::Required => None,
+    };
+    if let Some(word) = looks_at_no_token {
         let needless = [
             ("issuers", document.issuers.is_some()),
             ("scopes", !document.scopes.all.is_empty() || !document.scopes.any.is_empty()),
@@ -749,9 +759,16 @@ fn compile_rule(
         if let Some((field, _)) = needless.iter().find(|(_, is_there)| *is_there) {
             return Err(Invalid::new(
                 format!("{at}.{field}"),
-                "a public rule looks at no token, so this has no meaning",
+                format!("a {word} rule looks at no token, so this has no meaning"),
             ));
         }
+    }
+    if document.access == Access::Probe && !matches!(document.matches.path, Some(config::PathMatch::Exact(_))) {
+        // With less, a typo would have the filter answer a whole API.
+        return Err(Invalid::new(
+            format!("{at}.match.path"),
+            "a probe rule needs an `exact` path: the filter answers all that it matches",
+        ));
     }
     let revocation = match (document.revocation, asked.is_some()) {
         (None, true) => RevocationMode::Check,

@@ -3,6 +3,7 @@
 //! namespace) cannot forge an entry, since each carries a MAC over its place, its content and the configuration.
 use wire::Derived;
 
+use crate::key_source::Failures;
 use crate::revocation::Verdict;
 use crate::time::Monotonic;
 
@@ -44,6 +45,10 @@ pub struct Lease {
     pub unknown: Monotonic,
     /// The last fetch failed, and the next attempt is not before this.
     pub resting: Monotonic,
+    /// The provider asked to be left alone until then.
+    pub not_before: Monotonic,
+    /// How often in a row.
+    pub failures: Failures,
 }
 
 impl Namespace {
@@ -138,6 +143,9 @@ impl SharedKeys {
         let mut content = lease.started.0.to_be_bytes().to_vec();
         content.extend_from_slice(&lease.unknown.0.to_be_bytes());
         content.extend_from_slice(&lease.resting.0.to_be_bytes());
+        content.extend_from_slice(&lease.not_before.0.to_be_bytes());
+        content.extend_from_slice(&lease.failures.count.to_be_bytes());
+        content.push(lease.failures.while_serving.into());
         self.space.seal(&self.lease_place(), content)
     }
 
@@ -145,11 +153,16 @@ impl SharedKeys {
         let content = self.space.open(&self.lease_place(), bytes)?;
         let (started, rest) = content.split_first_chunk::<8>()?;
         let (unknown, rest) = rest.split_first_chunk::<8>()?;
-        let resting: [u8; 8] = rest.try_into().ok()?;
+        let (resting, rest) = rest.split_first_chunk::<8>()?;
+        let (not_before, rest) = rest.split_first_chunk::<8>()?;
+        let (count, while_serving) = rest.split_first_chunk::<4>()?;
+        let [while_serving @ (0 | 1)] = *while_serving else { return None };
         Some(Lease {
             started: Monotonic(u64::from_be_bytes(*started)),
             unknown: Monotonic(u64::from_be_bytes(*unknown)),
-            resting: Monotonic(u64::from_be_bytes(resting)),
+            resting: Monotonic(u64::from_be_bytes(*resting)),
+            not_before: Monotonic(u64::from_be_bytes(*not_before)),
+            failures: Failures { count: u32::from_be_bytes(*count), while_serving: while_serving == 1 },
         })
     }
 
@@ -252,7 +265,13 @@ mod tests {
         let bytes = first.write_set(Monotonic(9), Monotonic(10), b"{}");
         assert_eq!(first.read_set(&bytes), Some((Monotonic(9), Monotonic(10), b"{}".as_slice())));
         assert_eq!(second.read_set(&bytes), None);
-        let lease = Lease { started: Monotonic(1), unknown: Monotonic(2), resting: Monotonic(3) };
+        let lease = Lease {
+            started: Monotonic(1),
+            unknown: Monotonic(2),
+            resting: Monotonic(3),
+            not_before: Monotonic(4),
+            failures: Failures { count: 5, while_serving: true },
+        };
         assert_eq!(first.read_lease(&first.write_lease(lease)), Some(lease));
         assert_eq!(first.read_stamp(&first.write_stamp(Monotonic(3))), Some(Monotonic(3)));
         assert_eq!(first.read_lease(&first.write_set(Monotonic(1), Monotonic(2), &[0; 8])), None);

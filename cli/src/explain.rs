@@ -77,7 +77,7 @@ pub struct Explain {
     /// Show the values of all claims, and of the headers made of them.
     #[arg(long)]
     show_claims: bool,
-    /// One JSON document: `{"verdict", "rule", "steps", "forward" or "refusal"}`.
+    /// One JSON document: `{"verdict", "rule", "steps", "forward" or "refusal"}`, with neither where the filter itself answers.
     #[arg(long)]
     json: bool,
 }
@@ -169,6 +169,7 @@ impl Explain {
             say(&format!("{step:<12} {says}"));
         }
         match end {
+            Ok(passed) if policy.answers(passed.rule) => say("answered"),
             Ok(passed) => {
                 say("admitted");
                 for change in self.changes(&passed, document) {
@@ -197,6 +198,9 @@ impl Explain {
         let steps: Vec<Value> = steps.iter().map(|(step, says)| json!({ "step": step, "says": says })).collect();
         let name = |rule: Option<usize>| rule.and_then(|rule| policy.rules().get(rule)).map(|rule| rule.name.clone());
         match end {
+            Ok(passed) if policy.answers(passed.rule) => {
+                json!({ "verdict": "answered", "rule": name(Some(passed.rule)), "steps": steps })
+            }
             Ok(passed) => {
                 let forward: Vec<Value> = self.changes(&passed, document).iter().map(Change::as_json).collect();
                 json!({ "verdict": "admitted", "rule": name(Some(passed.rule)), "steps": steps, "forward": forward })
@@ -354,6 +358,9 @@ impl Trace<'_> {
             Entry::Open { rule, .. } => {
                 self.rule(rule);
                 self.step("token", "none is looked at");
+                if policy.answers(rule) {
+                    self.step("answer", "200, from the filter itself; nothing is forwarded");
+                }
                 return Ok(Passed { rule, cleared, admission: None });
             }
             Entry::Denied { rule, denial } => {

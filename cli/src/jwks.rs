@@ -99,7 +99,7 @@ pub fn read(source: &str, ca_file: Option<&Path>) -> Result<Vec<Parsed>> {
         Failed::Unreachable(why) | Failed::Refused(why) => anyhow::anyhow!("{why}"),
     })?;
     let parsed = jwks::parse(&text.bytes, &terms.algorithms, terms.symmetric).with_context(|| source.to_owned())?;
-    let set: Value = serde_json::from_slice(&text.bytes).with_context(|| source.to_owned())?;
+    let set: Value = serde_json::from_slice(jwks::json_text(&text.bytes)?).with_context(|| source.to_owned())?;
     if !set["keys"].is_array() {
         // A map of certificates: no two of its keys have one id.
         return Ok(vec![parsed]);
@@ -205,7 +205,8 @@ impl Jwks {
         let refused = |why: String| Failed::Refused(format!("{}: {why}", fetch.url));
         jwks::parse_discovery(&document.bytes, issuer).map_err(|error| refused(error.to_string()))?;
         // Whole: the filter's own form of it has no scheme, since there the cluster decides on TLS.
-        let document: Value = serde_json::from_slice(&document.bytes).map_err(|error| refused(error.to_string()))?;
+        let text = jwks::json_text(&document.bytes).map_err(|error| refused(error.to_string()))?;
+        let document: Value = serde_json::from_slice(text).map_err(|error| refused(error.to_string()))?;
         get(&agent, document["jwks_uri"].as_str().unwrap_or_default())
     }
 
@@ -243,7 +244,7 @@ fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>> {
 fn get(agent: &Agent, url: &str) -> Result<Text, Failed> {
     Url::parse(url).map_err(|why| Failed::Refused(format!("{url}: {why}")))?;
     let unreachable = |why: String| Failed::Unreachable(format!("{url}: {why}"));
-    let answer = agent.get(url).header("accept", "application/json").call();
+    let answer = agent.get(url).header("accept", "application/json").header("accept-encoding", "identity").call();
     let mut answer = answer.map_err(|error| unreachable(error.to_string()))?;
     if answer.status() != 200 {
         return Err(unreachable(format!("status {}", answer.status().as_u16())));
@@ -279,7 +280,12 @@ fn print(text: &Text, parsed: &Parsed) {
         say(&format!("  for encryption, not for signatures: {name}"));
     }
     if let Some(age) = text.cache_control.as_deref().and_then(jwks::max_age) {
-        say(&format!("  max-age {} s: the filter looks again then, within 10 s and its own `refresh`", age.as_secs()));
+        say(&match age.as_secs() {
+            0 => "  not to be cached: the filter looks again after its own `refresh`".to_owned(),
+            age => {
+                format!("  max-age {age} s: the filter looks again then, within its own `min_refresh` and `refresh`")
+            }
+        });
     }
 }
 

@@ -580,3 +580,37 @@ fn a_traffic_extension_of_istio_is_judged_as_a_wasm_plugin_is() {
         assert!(code == Some(0) && said.contains(&format!("warning: {part}")), "{part}: {said}");
     }
 }
+
+#[test]
+fn a_probe_rule_needs_an_exact_path_and_no_condition_and_is_answered_for_whoever_asks() {
+    let desk = Desk::new();
+    let with =
+        |rule: Value| desk.configuration(|document| document["rules"].as_array_mut().unwrap().insert(0, rule.clone()));
+    for (rule, field) in [
+        (json!({ "access": "probe" }), "rules[0].match.path"),
+        (json!({ "match": { "path": { "prefix": "/ready" } }, "access": "probe" }), "rules[0].match.path"),
+        (json!({ "match": { "methods": ["GET"] }, "access": "probe" }), "rules[0].match.path"),
+        (
+            json!({ "match": { "path": { "exact": "/r" } }, "access": "probe", "scopes": { "all": ["a"] } }),
+            "rules[0].scopes",
+        ),
+        (json!({ "match": { "path": { "exact": "/r" } }, "access": "probe", "forward": {} }), "rules[0].forward"),
+        (
+            json!({ "match": { "path": { "exact": "/r" } }, "access": "probe", "revocation": "off" }),
+            "rules[0].revocation",
+        ),
+        (json!({ "match": { "path": { "exact": "/r" } }, "access": "prob" }), "rules[0].access"),
+    ] {
+        let (seen, message) = error(&with(rule));
+        assert_eq!(seen, field, "{message}");
+    }
+    let config = with(json!({ "name": "ready", "match": { "path": { "exact": "/ready" } }, "access": "probe" }));
+    let token = desk.token(&[]);
+    for more in [&[][..], &["--token", &token], &["--token", "garbage"]] {
+        let (code, answer) = desk.explain(&config, &[&["--path", "/ready?a=b"], more].concat());
+        assert_eq!((code, &answer["verdict"], &answer["rule"]), (0, &json!("answered"), &json!("ready")), "{answer:#}");
+        assert!(answer["forward"].is_null(), "{answer:#}");
+    }
+    let (code, answer) = desk.explain(&config, &["--path", "/ready/x"]);
+    assert_eq!((code, &answer["code"]), (1, &json!("TOKEN_MISSING")), "{answer:#}");
+}

@@ -73,6 +73,30 @@ fn says_of_each_key_what_it_would_verify_or_why_it_is_left_out() {
 }
 
 #[test]
+fn p521_keys_of_one_kid_and_keys_for_encryption_are_told_apart() {
+    let mut encrypting = key(mint::Alg::RS256, "enc");
+    encrypting["use"] = "enc".into();
+    let twins = [key(mint::Alg::ES512, "twin"), key(mint::Alg::ES512, "twin")];
+    let keys = json!({ "keys": [twins[0], twins[1], twins[0], encrypting] });
+    // With a byte order mark, as some servers write it.
+    let set = file(&format!("\u{feff}{keys}"));
+    let path = set.path().to_str().unwrap();
+    let (code, said) = run(&["--file", path]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!((said["keys"].as_array().unwrap().len(), &said["left_out"]), (2, &json!([])), "{said}");
+    assert_eq!((&said["keys"][1]["kid"], &said["keys"][1]["crv"]), (&json!("twin"), &json!("P-521")));
+    assert_eq!(said["keys"][0]["algorithms"], json!(["ES512"]));
+    assert_eq!(said["for_encryption"], json!(["keys[3] (kid enc)"]));
+    let text = String::from_utf8(portcullis(&["jwks", "--file", path]).stdout).unwrap();
+    assert!(text.contains("2 keys, 0 left out") && text.contains("for encryption"), "{text}");
+
+    for (text, says) in [("\u{1f}\u{8b}", "is not JSON"), ("<html>", "HTML or XML"), ("", "empty")] {
+        let (code, said) = run(&["--file", file(text).path().to_str().unwrap()]);
+        assert!(code == 1 && said["error"].as_str().unwrap().contains(says), "{said}");
+    }
+}
+
+#[test]
 fn fetches_by_url_by_discovery_and_by_what_a_configuration_says() {
     let set = json!({ "keys": [key(mint::Alg::EdDSA, "one")] }).to_string();
     let base = provider(vec![

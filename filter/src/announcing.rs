@@ -9,7 +9,7 @@ use wire::check::{NamedIssuer, Question, pieces};
 /// So that a service without memory, or a new store, knows the issuers again soon.
 const EVERY: Duration = Duration::from_secs(600);
 /// After the service did not answer.
-const RETRY: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_secs(1);
 
 pub struct Announcing {
     issuers: Vec<NamedIssuer>,

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use authn::key_source::{Fetch, KeySource, Progress, Unknown};
+use authn::key_answer::Answer;
+use authn::key_source::{Fetch, KeySource, Occasion, Progress, Unknown};
 use authn::keyrings::Keyrings;
 use authn::policy::Policy;
 use authn::shared::{Lease, SharedKeys};
@@ -79,8 +80,14 @@ impl KeyFetching {
             if self.adopt(issuer, now) {
                 news.push((issuer, Outcome::Renewed));
             }
-            let is_due = self.rings.source(issuer).is_some_and(|source| source.is_due(now));
-            if is_due && !self.fetch_if_free(policy, issuer, None, now) {
+            let Some(source) = self.rings.source(issuer) else { continue };
+            let (is_due, is_wanted) = (source.is_due(now), source.is_wanted(now));
+            let occasion = match is_due {
+                true => Occasion::Schedule,
+                false if is_wanted && self.is_wanted_by_all(issuer, now) => Occasion::Wanted,
+                false => continue,
+            };
+            if !self.fetch_if_free(policy, issuer, occasion, now) {
                 news.push((issuer, Outcome::Failed));
             }
         }
@@ -98,6 +105,17 @@ impl KeyFetching {
             }
         }
         news
+    }
+
+    /// Has no other virtual machine used up the cool-down, nor been told to wait?
+    fn is_wanted_by_all(&mut self, issuer: usize, now: Monotonic) -> bool {
+        let lease = self.lease(issuer).map(|(lease, _)| lease).unwrap_or_default();
+        let Some(source) = self.rings.source_mut(issuer) else { return false };
+        if lease.unknown > Monotonic(0) {
+            source.note_unknown_fetch(lease.unknown);
+        }
+        source.note_failures(lease.failures, lease.not_before, now);
+        source.is_wanted(now)
     }
 
     /// Whether a token whose key is not held should wait: a fetch is under way, here or in another virtual machine, or
@@ -118,7 +136,7 @@ impl KeyFetching {
             }
             Unknown::Absent => Waiting::No,
             Unknown::Worthwhile if others_fetch || !source.is_idle() => Waiting::Yes,
-            Unknown::Worthwhile => match self.fetch_if_free(policy, issuer, Some(now), now) {
+            Unknown::Worthwhile => match self.fetch_if_free(policy, issuer, Occasion::UnknownKid, now) {
                 true => Waiting::Yes,
                 false => Waiting::No,
             },
@@ -133,18 +151,32 @@ impl KeyFetching {
             String::from_utf8(value).ok()
         };
         let status = header(b":status").and_then(|status| status.parse::<u16>().ok());
-        let cache_control = header(b"cache-control");
+        let (cache_control, etag) = (header(b"cache-control"), header(b"etag"));
+        let (retry_after, date) = (header(b"retry-after"), header(b"date"));
+        let (content_encoding, location) = (header(b"content-encoding"), header(b"location"));
         let body = host::call_body(authn::jwks::MAX_BYTES.saturating_add(1));
         let reply = match (status, &body) {
-            (Some(status), Ok(body)) => Ok((status, body.as_slice())),
+            (Some(status), Ok(body)) => Ok(Answer {
+                status,
+                body,
+                cache_control: cache_control.as_deref(),
+                etag: etag.as_deref(),
+                retry_after: retry_after.as_deref(),
+                date: date.as_deref(),
+                content_encoding: content_encoding.as_deref(),
+                location: location.as_deref(),
+            }),
             (None, _) => Err("the answer broke off"),
             (_, Err(_)) => Err("the answer's body cannot be read"),
         };
         let jitter = self.next_jitter();
-        let progress = self.rings.source_mut(issuer)?.on_reply(reply, cache_control.as_deref(), now, jitter);
+        let progress = self.rings.source_mut(issuer)?.on_reply(reply, now, jitter);
         let name = policy.issuer_name(issuer).unwrap_or("none");
         match progress {
-            Progress::Continue(fetch) => {
+            Progress::Continue { fetch, warning } => {
+                if let Some(warning) = warning {
+                    host::log(LogLevel::Warn, &format!("portcullis: issuer={name} {warning}"));
+                }
                 if self.send(issuer, &fetch, now) {
                     return Some(None);
                 }
@@ -160,6 +192,10 @@ impl KeyFetching {
                 }
                 Some(Some((issuer, Outcome::Renewed)))
             }
+            Progress::Unchanged { since } => {
+                self.publish_again(issuer, since);
+                Some(Some((issuer, Outcome::Renewed)))
+            }
             Progress::Overtaken => {
                 self.release(issuer, Monotonic(0));
                 Some(Some((issuer, Outcome::Renewed)))
@@ -173,30 +209,38 @@ impl KeyFetching {
     }
 
     /// Starts a fetch unless another virtual machine is at it. Returns false when it could not even be sent.
-    fn fetch_if_free(&mut self, policy: &Policy, issuer: usize, unknown: Option<Monotonic>, now: Monotonic) -> bool {
+    fn fetch_if_free(&mut self, policy: &Policy, issuer: usize, occasion: Occasion, now: Monotonic) -> bool {
+        // Of these there is one in a cool-down, counted for all virtual machines; they do not wait for the next attempt.
+        let unknown = (occasion != Occasion::Schedule).then_some(now);
         let Some(source) = self.rings.source(issuer) else { return false };
         let longest = source.longest_fetch();
         if let Some(shared) = self.shared.get(&issuer) {
             let (lease, cas) = self.lease(issuer).unwrap_or_default();
             let is_taken = is_taken(lease, longest, now);
-            let rests = unknown.is_none() && lease.resting > now && lease.resting < now.plus(LONGEST_REST);
-            let ours = Lease { started: now, unknown: unknown.unwrap_or(lease.unknown), resting: Monotonic(0) };
+            // A later time was not written by us, or not on this clock.
+            let latest = now.plus(source.longest_pause());
+            let rests = unknown.is_none() && lease.resting > now && lease.resting <= latest;
+            let ours =
+                Lease { started: now, unknown: unknown.unwrap_or(lease.unknown), resting: Monotonic(0), ..lease };
             // The compare-and-set elects one of those who see the lease free at the same moment.
             let won =
                 !is_taken && !rests && host::set_shared(&shared.lease_key(), &shared.write_lease(ours), cas).is_ok();
             if !won {
                 let until = if rests { lease.resting } else { now.plus(longest) };
                 if let (Some(source), None) = (self.rings.source_mut(issuer), unknown) {
-                    source.leave_to_another(until);
+                    source.leave_to_another(until, now);
                 }
                 return true;
+            }
+            if let Some(source) = self.rings.source_mut(issuer) {
+                source.note_failures(lease.failures, lease.not_before, now);
             }
         }
         let Some(source) = self.rings.source_mut(issuer) else { return false };
         if let Some(at) = unknown {
             source.note_unknown_fetch(at);
         }
-        let fetch = source.start(now);
+        let fetch = source.start(occasion, now);
         if self.send(issuer, &fetch, now) {
             return true;
         }
@@ -206,13 +250,18 @@ impl KeyFetching {
 
     fn send(&mut self, issuer: usize, fetch: &Fetch, now: Monotonic) -> bool {
         let Some(source) = self.rings.source(issuer) else { return false };
-        let headers: [(&[u8], &[u8]); 5] = [
+        let mut headers: Vec<(&[u8], &[u8])> = vec![
             (b":method", b"GET"),
             (b":path", fetch.url.path.as_bytes()),
             (b":authority", fetch.url.authority.as_bytes()),
             (b":scheme", b"https"),
             (b"accept", b"application/json"),
+            // What is compressed all the same cannot be read.
+            (b"accept-encoding", b"identity"),
         ];
+        if let Some(etag) = &fetch.if_none_match {
+            headers.push((b"if-none-match", etag.as_bytes()));
+        }
         if host::make_effective(self.root).is_err() {
             return false;
         }
@@ -227,11 +276,11 @@ impl KeyFetching {
 
     fn fail(&mut self, policy: &Policy, issuer: usize, why: &str, now: Monotonic) {
         let jitter = self.next_jitter();
-        if let Some(source) = self.rings.source_mut(issuer) {
-            source.on_reply(Err(why), None, now, jitter);
+        let Some(source) = self.rings.source_mut(issuer) else { return };
+        if let Progress::Failed(why) = source.on_reply(Err(why), now, jitter) {
+            let name = policy.issuer_name(issuer).unwrap_or("none");
+            host::log(LogLevel::Warn, &format!("portcullis: issuer={name} keys not fetched: {why}"));
         }
-        let name = policy.issuer_name(issuer).unwrap_or("none");
-        host::log(LogLevel::Warn, &format!("portcullis: issuer={name} keys not fetched: {why}"));
         self.rest(issuer);
     }
 
@@ -259,6 +308,20 @@ impl KeyFetching {
         self.release(issuer, Monotonic(0));
     }
 
+    /// The set that was fetched at `since` is as good as fetched now: for the others too, if they have it from here.
+    fn publish_again(&self, issuer: usize, since: Monotonic) {
+        let read = || {
+            let shared = self.shared.get(&issuer)?;
+            let (bytes, _) = host::shared(&shared.set_key()).ok()??;
+            let (fetched, _, text) = shared.read_set(&bytes)?;
+            (fetched == since).then(|| text.to_vec())
+        };
+        match read() {
+            Some(text) => self.publish(issuer, &text),
+            None => self.release(issuer, Monotonic(0)),
+        }
+    }
+
     /// The fetch failed: the others leave the provider alone for as long as this one does.
     fn rest(&self, issuer: usize) {
         self.release(issuer, self.rings.source(issuer).map_or(Monotonic(0), KeySource::due));
@@ -267,7 +330,14 @@ impl KeyFetching {
     /// The fetch is over: whoever is due next need not wait for the lease to end by itself.
     fn release(&self, issuer: usize, resting: Monotonic) {
         if let (Some(shared), Some((lease, cas))) = (self.shared.get(&issuer), self.lease(issuer)) {
-            let over = Lease { started: Monotonic(0), resting, ..lease };
+            let source = self.rings.source(issuer);
+            let over = Lease {
+                started: Monotonic(0),
+                resting,
+                not_before: source.map_or(Monotonic(0), KeySource::not_before),
+                failures: source.map(KeySource::failures).unwrap_or_default(),
+                ..lease
+            };
             let _ = host::set_shared(&shared.lease_key(), &shared.write_lease(over), cas);
         }
     }
@@ -286,9 +356,6 @@ impl KeyFetching {
         self.jitter
     }
 }
-
-/// No pause between attempts is longer: a later time was not written by us, or not on this clock.
-const LONGEST_REST: Duration = Duration::from_secs(60);
 
 fn is_taken(lease: Lease, longest: Duration, now: Monotonic) -> bool {
     lease.started > Monotonic(0) && now.since(lease.started) < longest

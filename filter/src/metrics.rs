@@ -17,6 +17,8 @@ pub enum Outcome {
     Admitted,
     /// Admitted though its session could not be checked, since its rule says so.
     AdmittedUnchecked,
+    /// A probe rule: the filter itself gave the answer.
+    Answered,
     Refused(Fault),
 }
 
@@ -141,7 +143,9 @@ impl Metrics {
                         let rule = rule.map_or("none", &rule_name);
                         let fault = match outcome {
                             Outcome::Refused(fault) => fault.code(),
-                            Outcome::Open | Outcome::Admitted | Outcome::AdmittedUnchecked => "none",
+                            Outcome::Open | Outcome::Admitted | Outcome::AdmittedUnchecked | Outcome::Answered => {
+                                "none"
+                            }
                         };
                         format!("portcullis.requests.outcome.{}.fault.{fault}.rule.{rule}", outcome.name())
                     });
@@ -272,14 +276,15 @@ pub fn define_missing_settings() {
 }
 
 impl Outcome {
-    const PLACES: usize = Fault::ALL.len().saturating_add(3);
+    const PLACES: usize = Fault::ALL.len().saturating_add(4);
 
     fn place(self) -> usize {
         match self {
             Outcome::Admitted => 0,
             Outcome::AdmittedUnchecked => 1,
             Outcome::Open => 2,
-            Outcome::Refused(fault) => fault.place().saturating_add(3),
+            Outcome::Answered => 3,
+            Outcome::Refused(fault) => fault.place().saturating_add(4),
         }
     }
 
@@ -288,6 +293,7 @@ impl Outcome {
             Outcome::Open => "open",
             Outcome::Admitted => "admitted",
             Outcome::AdmittedUnchecked => "admitted_unchecked",
+            Outcome::Answered => "answered",
             Outcome::Refused(fault) if fault.is_cannot_tell() => "cannot_tell",
             Outcome::Refused(_) => "refused",
         }
@@ -396,7 +402,8 @@ mod tests {
     #[test]
     fn each_outcome_has_a_place_of_its_own_under_each_rule() {
         let outcomes = Fault::ALL.iter().map(|fault| Outcome::Refused(*fault));
-        let outcomes = outcomes.chain([Outcome::Open, Outcome::Admitted, Outcome::AdmittedUnchecked]);
+        let outcomes =
+            outcomes.chain([Outcome::Open, Outcome::Admitted, Outcome::AdmittedUnchecked, Outcome::Answered]);
         let mut places: Vec<_> =
             outcomes.flat_map(|outcome| [None, Some(0), Some(1)].map(|rule| request_place(outcome, rule))).collect();
         places.sort_unstable();
@@ -439,7 +446,7 @@ mod tests {
         }
         let outcomes =
             [Outcome::Open, Outcome::Admitted, Outcome::AdmittedUnchecked, Outcome::Refused(Fault::JwtExpired)];
-        for outcome in outcomes.into_iter().chain([Outcome::Refused(Fault::StoreUnavailable)]) {
+        for outcome in outcomes.into_iter().chain([Outcome::Answered, Outcome::Refused(Fault::StoreUnavailable)]) {
             assert!(docs.contains(&format!("`{}`", outcome.name())), "{}", outcome.name());
         }
         let counters = [

@@ -228,6 +228,7 @@ impl Root {
 
     fn enter(&mut self, stream: u32, request: &Request<'_>, patience: Patience<'_>, now: Now) -> Next {
         match self.policy.enter(request) {
+            Entry::Open { rule, .. } if self.policy.answers(rule) => self.answer_probe(stream, rule),
             Entry::Open { rule, removals } => {
                 if removals.iter().any(|removal| remove(removal).is_err()) {
                     let denial = Denial::new(Cause::TokenUnremovable);
@@ -491,6 +492,8 @@ impl Root {
 
     /// Sends what may be sent. The root is effective afterwards, or a request that was refused on the way.
     fn send(&mut self, why: Why, now: Now) {
+        // Whoever sees a first token pass may want to revoke it at once.
+        self.announce(now);
         while let Some(batch) = self.checks.next_batch(why, now.monotonic) {
             self.metrics.record(Histogram::CheckTokens, u64::try_from(batch.tokens).unwrap_or(u64::MAX));
             match self.call(now.wall, |derived, nonce, needs| Question::new(derived, nonce, needs, &batch.keys)) {
@@ -697,6 +700,18 @@ impl Root {
         if cookie_session { Next::ContinueCookieSession } else { Next::Continue }
     }
 
+    /// Says that the filter is there and judges. Whether it could ask anybody is not said: a probe that fails with the
+    /// service or an issuer would take every proxy out at once.
+    fn answer_probe(&mut self, stream: u32, rule: usize) -> Next {
+        self.metrics.request(Outcome::Answered, Some(rule));
+        let headers: [(&[u8], &[u8]); 2] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")];
+        if host::answer(200, "PROBE_ANSWERED", &headers, br#"{"portcullis":"ready"}"#).is_err() {
+            self.unanswered.insert(stream);
+            host::log(LogLevel::Error, "portcullis: the host would not send an answer");
+        }
+        Next::Answered
+    }
+
     fn refuse(&mut self, stream: u32, rule: Option<usize>, denial: &Denial) -> Next {
         self.metrics.request(Outcome::Refused(denial.fault), rule);
         self.log_refusal(rule, denial);
@@ -766,7 +781,6 @@ impl Root {
             self.policy.revocation().map_or(Duration::ZERO, |revocation| revocation.timeout.saturating_mul(4));
         self.calls.retain(|_, call| now.monotonic.since(call.sent) < patience);
         self.send(Why::Tick, now);
-        self.announce(now);
         self.tell_levels(now);
     }
 

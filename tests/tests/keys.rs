@@ -26,6 +26,8 @@ struct Provider {
     address: SocketAddr,
     says: Arc<Mutex<HashMap<String, Answer>>>,
     seen: Arc<Mutex<Vec<(Instant, String)>>>,
+    /// How often it said that the caller has the newest already.
+    unchanged: Arc<AtomicUsize>,
     server: Option<Upstream>,
 }
 
@@ -41,14 +43,20 @@ impl Provider {
     fn absent() -> Self {
         // Free again as soon as it is known: nobody else takes a port that the kernel has just given out.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        Self { address, says: Arc::default(), seen: Arc::default(), server: None }
+        Self { address, says: Arc::default(), seen: Arc::default(), unchanged: Arc::default(), server: None }
     }
 
     async fn come(&mut self) {
-        let (says, seen) = (Arc::clone(&self.says), Arc::clone(&self.seen));
+        let (says, seen, unchanged) = (Arc::clone(&self.says), Arc::clone(&self.seen), Arc::clone(&self.unchanged));
         let server = Upstream::answering_on(self.address, move |request| {
             seen.lock().unwrap().push((Instant::now(), request.path.clone()));
-            says.lock().unwrap().get(&request.path).cloned().unwrap_or_else(|| Answer::new(404, ""))
+            let answer = says.lock().unwrap().get(&request.path).cloned().unwrap_or_else(|| Answer::new(404, ""));
+            let etag = answer.headers.iter().find(|(name, _)| name == "etag").map(|(_, value)| value.as_str());
+            if etag.is_some() && etag == request.header("if-none-match") {
+                unchanged.fetch_add(1, Ordering::SeqCst);
+                return Answer { status: 304, body: Vec::new().into(), ..answer };
+            }
+            answer
         });
         self.server = Some(server.await);
     }
@@ -67,6 +75,13 @@ impl Provider {
 
     fn fetches(&self, path: &str) -> usize {
         self.seen.lock().unwrap().iter().filter(|(_, seen)| seen == path).count()
+    }
+
+    /// The time from each fetch to the next.
+    fn pauses(&self, path: &str) -> Vec<Duration> {
+        let seen = self.seen.lock().unwrap();
+        let at: Vec<Instant> = seen.iter().filter(|(_, seen)| seen == path).map(|(at, _)| *at).collect();
+        at.windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
 
     fn last_fetch(&self) -> Instant {
@@ -679,4 +694,211 @@ async fn a_configuration_update_keeps_the_keys_that_are_held() {
     println!("update: {seen:?}, {} fetches", provider.fetches(KEYS));
     assert!(seen.keys().all(|(status, _)| *status == 200), "{seen:?}");
     assert_eq!(provider.fetches(KEYS), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_keys_of_one_kid_are_tried_and_what_is_left_out_is_said_once() {
+    let keys: Vec<SigningKey> = (0..10).map(|_| key("same")).collect();
+    let provider = Provider::start(&[]).await;
+    let mut document = set(&keys.iter().collect::<Vec<_>>());
+    let mut encrypting = document["keys"][0].clone();
+    encrypting["use"] = "enc".into();
+    document["keys"].as_array_mut().unwrap().extend([json!({ "kty": "EC", "crv": "P-192", "kid": "odd" }), encrypting]);
+    provider.say(KEYS, Answer::json(200, &document).header("cache-control", "max-age=1"));
+    let mut mesh = Mesh::start_with("same-kid", options(&provider, &json!({ "min_refresh": "1s" }))).await;
+    let mut connections = mesh.connections(1).await;
+    for key in &keys[..8] {
+        until_passes(&mut connections, key).await;
+    }
+    for key in &keys[8..] {
+        let response = mesh.send(&get(&key.mint(&claims()))).await;
+        assert!(is(&response, 403, "SIG_MISMATCH"), "{}", response.text());
+    }
+    assert!(wait_until(PATIENCE, async || provider.fetches(KEYS) >= 3).await);
+    let log = mesh.envoy_log();
+    let said: Vec<&str> = log.lines().filter(|line| line.contains("left out")).collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("issuer=main 3 of 11 keys left out: keys[8] (kid same): "), "{said:?}");
+    assert!(said[0].contains("keys[10] (kid odd): "), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_refuses_is_asked_less_and_less() {
+    let good = key("good");
+    for answer in [
+        Answer::new(401, ""),
+        Answer::new(302, "").header("location", "https://elsewhere.example/keys"),
+        Answer::new(429, ""),
+        Answer::new(500, ""),
+    ] {
+        let status = answer.status;
+        let provider = Provider::start(&[&good]).await;
+        provider.say(KEYS, answer);
+        let mut mesh = Mesh::start_with("refused", options(&provider, &json!({}))).await;
+        let token = good.mint(&claims());
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(7) {
+            let response = mesh.send(&get(&token)).await;
+            assert!(is(&response, 503, "KEYS_UNAVAILABLE"), "{}", response.text());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // At 0, 1, 3 and 7 s, each pause shorter by up to a quarter.
+        let pauses = provider.pauses(KEYS);
+        println!("status {status}: pauses {pauses:?}");
+        assert!((2..=4).contains(&pauses.len()), "{status}: {pauses:?}");
+        let log = mesh.envoy_log();
+        assert!(log.contains(&format!("issuer=main keys not fetched: status {status}")), "{log}");
+        // What was asked rarely is still found in time.
+        provider.publish(KEYS, &[&good]);
+        until_passes(&mut mesh.connections(1).await, &good).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_after_is_honoured_and_delays_no_rotation() {
+    let (good, next) = (key("good"), key("next"));
+    let provider = Provider::start(&[&good]).await;
+    provider.say(KEYS, Answer::new(429, "").header("retry-after", "4"));
+    let jwks = json!({ "cool_down": "2s", "refresh": "10s", "min_refresh": "1s" });
+    let mesh = Mesh::start_with("retry-after", options(&provider, &jwks)).await;
+    let token = good.mint(&claims());
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        assert!(is(&mesh.send(&get(&token)).await, 503, "KEYS_UNAVAILABLE"));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(provider.fetches(KEYS), 1, "{:?}", provider.pauses(KEYS));
+    provider.publish(KEYS, &[&good]);
+    let mut connections = mesh.connections(1).await;
+    until_passes(&mut connections, &good).await;
+    assert!(provider.pauses(KEYS)[0] >= Duration::from_secs(4), "{:?}", provider.pauses(KEYS));
+
+    // From now on it refuses, and strangers ask for keys that nobody has. Then the issuer changes keys.
+    provider.say(KEYS, Answer::new(429, "").header("retry-after", "3600"));
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        let response = mesh.send(&get(&unknown(&mint::random_id()))).await;
+        assert!(is(&response, 401, "KEY_UNKNOWN"), "{}", response.text());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    provider.publish(KEYS, &[&good, &next]);
+    let rotated = Instant::now();
+    until_passes(&mut connections, &next).await;
+    println!("rotation after 429 with Retry-After: 3600: {:?}", rotated.elapsed());
+    assert!(rotated.elapsed() < Duration::from_millis(3500), "{:?}", rotated.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_cache_does_not_hurry_and_max_age_not_more_than_min_refresh() {
+    let good = key("good");
+    for (cache_control, jwks, most) in [
+        ("no-cache", json!({ "refresh": "1h", "min_refresh": "1s" }), 1),
+        ("max-age=0, must-revalidate", json!({ "refresh": "1h", "min_refresh": "1s" }), 1),
+        ("max-age=1", json!({ "refresh": "1h", "min_refresh": "3s" }), 2),
+    ] {
+        let provider = Provider::start(&[]).await;
+        provider.say(KEYS, Answer::json(200, &set(&[&good])).header("cache-control", cache_control));
+        let mesh = Mesh::start_with("no-cache", options(&provider, &jwks)).await;
+        until_passes(&mut mesh.connections(1).await, &good).await;
+        wait_until(Duration::from_secs(5), async || false).await;
+        let fetches = provider.fetches(KEYS);
+        assert!(fetches <= most && (most == 1 || fetches == 2), "{cache_control}: {fetches}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_that_is_not_modified_stays_young_on_all_workers_and_the_document_is_read_once() {
+    let (good, next) = (key("good"), key("next"));
+    let provider = Provider::start(&[]).await;
+    let tagged = |keys: &[&SigningKey], etag: &str| {
+        Answer::json(200, &set(keys)).header("etag", etag).header("cache-control", "max-age=2")
+    };
+    provider.say(KEYS, tagged(&[&good], "\"1\""));
+    let document = json!({ "issuer": ISSUER, "jwks_uri": format!("https://idp.example{KEYS}") });
+    provider.say(DISCOVERY, Answer::json(200, &document));
+    let mut options =
+        options(&provider, &json!({ "refresh": "10s", "max_stale": "10s", "min_refresh": "2s", "discovery": true }));
+    options.filter["issuers"][0]["jwks"].as_object_mut().unwrap().remove("uri");
+    let mesh = Mesh::start_with("not-modified", options).await;
+    let mut connections = mesh.connections(2).await;
+    until_passes(&mut connections, &good).await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(14) {
+        for connection in &mut connections {
+            let response = connection.send(&get(&good.mint(&claims()))).await.unwrap();
+            assert_eq!(response.status, 200, "{:?}: {}", began.elapsed(), response.text());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (fetches, unchanged) = (provider.fetches(KEYS), provider.unchanged.load(Ordering::SeqCst));
+    println!("not modified: {fetches} fetches, {unchanged} times 304");
+    // Whichever virtual machine fetches for the first time has no tag.
+    assert!(
+        unchanged >= 3 && fetches - unchanged <= usize::try_from(VIRTUAL_MACHINES).unwrap(),
+        "{fetches} {unchanged}"
+    );
+    assert!(fetches <= 8, "one virtual machine fetches for all: {fetches}");
+    assert_eq!(provider.fetches(DISCOVERY), 1);
+    provider.say(KEYS, tagged(&[&good, &next], "\"2\""));
+    until_passes(&mut connections, &next).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_byte_order_mark_is_read_over_and_a_compressed_set_is_named() {
+    let (good, next) = (key("good"), key("next"));
+    let provider = Provider::start(&[]).await;
+    let text = set(&[&good]).to_string();
+    provider.say(KEYS, Answer::new(200, format!("\u{feff}{text}")));
+    let mut mesh = Mesh::start_with("encodings", options(&provider, &json!({ "cool_down": "1s" }))).await;
+    let mut connections = mesh.connections(1).await;
+    until_passes(&mut connections, &good).await;
+    let gzip = [b"\x1f\x8b\x08\0".as_slice(), &[7; 60]].concat();
+    for (answer, says) in [
+        (Answer::new(200, gzip.clone()), "it is compressed by gzip"),
+        (Answer::new(200, gzip).header("content-encoding", "br"), "it is encoded as br"),
+        (Answer::new(200, "<html>sign in</html>"), "it is HTML or XML"),
+        (Answer::new(200, ""), "it is empty"),
+        (
+            Answer::new(302, "").header("location", "https://elsewhere.example/"),
+            "a redirect to https://elsewhere.example/",
+        ),
+        (Answer::new(403, ""), "status 403: the provider wants credentials"),
+    ] {
+        provider.say(KEYS, answer);
+        let named = wait_until(PATIENCE, async || {
+            mesh.send(&get(&unknown(&mint::random_id()))).await;
+            mesh.envoy_log().contains(&format!("issuer=main keys not fetched: {says}"))
+                || mesh.envoy_log().contains(&format!("issuer=main keys not fetched: status 302, {says}"))
+        });
+        assert!(named.await, "{says}");
+        assert_eq!(mesh.send(&get(&good.mint(&claims()))).await.status, 200);
+    }
+    provider.publish(KEYS, &[&good, &next]);
+    until_passes(&mut connections, &next).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_share_the_keys_that_are_for_all_of_them() {
+    let (common, special) = (key("common"), key("special"));
+    let provider = Provider::start(&[]).await;
+    let mut document = set(&[&common, &special]);
+    document["keys"][0]["issuer"] = "https://login.example/{tenantid}/v2.0".into();
+    document["keys"][1]["issuer"] = "https://login.example/special/v2.0".into();
+    provider.say(KEYS, Answer::json(200, &document));
+    let mut options = options(&provider, &json!({}));
+    options.filter["issuers"][0]["issuer"] = "https://login.example/{tenant}/v2.0".into();
+    options.filter["issuers"][0]["tenants"] = "any".into();
+    let mesh = Mesh::start_with("tenants", options).await;
+    let of = |key: &SigningKey, tenant: &str| {
+        key.mint(&claims_with(&json!({ "iss": format!("https://login.example/{tenant}/v2.0") })))
+    };
+    let passes = wait_until(PATIENCE, async || mesh.send(&get(&of(&common, "acme"))).await.status == 200);
+    assert!(passes.await, "{}", mesh.send(&get(&of(&common, "acme"))).await.text());
+    let answer = async |key: &SigningKey, tenant: &str| mesh.send(&get(&of(key, tenant))).await;
+    assert_eq!(answer(&common, "special").await.status, 200);
+    assert_eq!(answer(&special, "special").await.status, 200);
+    let crossed = answer(&special, "acme").await;
+    assert!(is(&crossed, 403, "SIG_MISMATCH"), "{}", crossed.text());
+    let none = answer(&common, "a%2fb").await;
+    assert!(is(&none, 401, "INVALID_ISSUER"), "{}", none.text());
 }
