@@ -1,4 +1,6 @@
 //! The registered claims (RFC 7519 section 4.1) and what a rule asks of claims. Signatures are `verify`'s matter.
+use wire::Kind;
+
 use crate::cause::Cause;
 use crate::fault::Denial;
 use crate::json::{Json, Number, Object};
@@ -112,11 +114,13 @@ pub(crate) fn check_confirmed(
     now: UnixSeconds,
 ) -> Result<Window, Denial> {
     issuer.kinds.check(None, response)?;
-    for name in ["iss", "sub", "jti"] {
+    for name in ["iss", "sub", "jti", "sid"] {
         check_same(name, optional_string(token, name)?, optional_string(response, name)?)?;
     }
-    let client = |claims| Ok::<_, Denial>(optional_string(claims, "client_id")?.or(optional_string(claims, "azp")?));
-    check_same("client_id", client(token)?, client(response)?)?;
+    issuer.identifiers.check_same(token, response)?;
+    // RFC 7662 section 2.2 calls it so, whatever the token does.
+    let client = optional_string(response, "client_id")?.or(optional_string(response, "azp")?);
+    check_same("client_id", issuer.identifiers.find(Kind::Client, token)?, client)?;
     // RFC 8705 section 3.2: the server may know of a binding that the token does not show, and nobody checked that one.
     if let Some(cnf) = response.claim("cnf")
         && token.claim("cnf") != Some(cnf)

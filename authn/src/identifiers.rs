@@ -132,6 +132,21 @@ impl Identifiers {
         Ok(id)
     }
 
+    /// Checks that two accounts of one token name the same, as far as both say it.
+    ///
+    /// # Errors
+    /// [`Cause::AnswerContradicts`] for the first claim of which they differ.
+    pub(crate) fn check_same(&self, token: &Object<'_>, answer: &Object<'_>) -> Result<(), Denial> {
+        for claim in [&self.token, &self.session, &self.user, &self.client].into_iter().flatten() {
+            if let (Some(ours), Some(theirs)) = (claim.value(token), claim.value(answer))
+                && ours != theirs
+            {
+                return Err(Denial::with_detail(Cause::AnswerContradicts, claim.path.join(".")));
+            }
+        }
+        Ok(())
+    }
+
     /// Absent and malformed are two cases, also for a claim that another one comes before.
     ///
     /// # Errors

@@ -21,10 +21,15 @@ pub(super) fn parse(map: &Object<'_>, allowed: &[Algorithm]) -> Parsed {
     let beyond = map.len().saturating_sub(MAX_MEMBERS);
     let mut parsed = Parsed { keys: KeySet::default(), left_out: Vec::new(), beyond, for_encryption: Vec::new() };
     for (kid, value) in map.iter().take(MAX_MEMBERS) {
-        let added = key(kid, value.as_str().unwrap_or_default(), allowed).map_err(|error| error.to_string());
-        let added = added.and_then(|key| parsed.keys.add(key).map_err(|error| error.to_string()));
-        if let Err(why) = added {
-            parsed.left_out.push(format!("kid {}: {why}", printable(kid)));
+        let name = format!("kid {}", printable(kid));
+        match key(kid, value.as_str().unwrap_or_default(), allowed) {
+            Ok(key) => {
+                if let Err(error) = parsed.keys.add(key) {
+                    parsed.left_out.push(format!("{name}: {error}"));
+                }
+            }
+            Err(KeyError::CertificateNotForSignatures) => parsed.for_encryption.push(name),
+            Err(why) => parsed.left_out.push(format!("{name}: {why}")),
         }
     }
     parsed

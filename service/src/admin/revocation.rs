@@ -209,7 +209,7 @@ impl Subject {
         let before = before.unwrap_or_default();
         format!(
             "{what} whose login (auth_time) was before {before}; a token without auth_time counts by its iat, so one that a \
-             refresh brings later is not ended: end its session as well"
+             refresh brings later is not ended: end its session as well, or demand auth_time by the issuer's required_claims"
         )
     }
 

@@ -32,6 +32,7 @@ fn every_kind_of_key_is_taken_and_dates_names_and_versions_do_not_matter() {
         (RSA, Family::Rsa),
         (P256, Family::P256),
         (P384, Family::P384),
+        (P521, Family::P521),
         (ED25519, Family::Ed25519),
         // Of version 1, without extensions, and good for one day of 2026.
         (VERSION_1, Family::P256),
@@ -109,8 +110,9 @@ fn a_map_of_key_ids_to_pem_is_a_key_set() {
     let parsed = parsed.unwrap();
     let kids: Vec<_> = parsed.keys.keys().iter().filter_map(Key::kid).collect();
     assert_eq!(kids, ["a", "b", "c"]);
-    assert_eq!(parsed.left_out.len(), 3, "{:?}", parsed.left_out);
-    assert_eq!(parsed.left_out[0], "kid enc?: the certificate's key usage has no digitalSignature");
+    assert_eq!(parsed.left_out.len(), 2, "{:?}", parsed.left_out);
+    assert_eq!(parsed.left_out[0], "kid no: it is no single X.509 certificate in PEM and DER");
+    assert_eq!(parsed.for_encryption, ["kid enc?"]);
 
     let alone = |key: &str| parse(&json!({ "keys": key })).map(|parsed| parsed.keys.keys().len());
     assert_eq!(alone(P256), Ok(1), "a key id may be called keys");
@@ -121,7 +123,7 @@ fn a_map_of_key_ids_to_pem_is_a_key_set() {
         (0..count).map(|at| (at.to_string(), json!(P256_PUBLIC_KEY))).collect::<serde_json::Map<_, _>>().into()
     };
     let many = parse(&map(MAX_KEYS + 2)).unwrap();
-    assert_eq!((many.keys.keys().len(), many.left_out.len()), (MAX_KEYS, 2));
+    assert_eq!((many.keys.keys().len(), many.left_out.len(), many.beyond), (MAX_KEYS, 2, 0));
     assert_eq!(parse(&map(MAX_MEMBERS + 1)).unwrap().beyond, 1);
     let twice = format!("{{\"a\":{0},\"a\":{0}}}", json!(P256));
     assert!(jwks::parse(twice.as_bytes(), Algorithm::ALL, false).is_err(), "a key id that is there twice");
@@ -176,6 +178,21 @@ IwQYMBaAFClcoxJ0spHDTh4eQv5gnq8pZcAXMA8GA1UdEwEB/wQFMAMBAf8wCgYI
 KoZIzj0EAwIDaQAwZgIxAKYdcQlQrALC3y8lmlZ/7NFSzS/UIy1WidEb4mZ3Rzwa
 vnABjnTohi+MqccA+lTVJwIxAJ6bnw/CaS79b12yQJpHiLZgVQNpkqbaw/AL4al4
 R2biW1DH3XCYUU7jIS4xlKgwVg==
+-----END CERTIFICATE-----
+";
+const P521: &str = "\
+-----BEGIN CERTIFICATE-----
+MIICCDCCAWqgAwIBAgIUfPs4YSJCfw8KYu+mVxb4iDTDR7gwCgYIKoZIzj0EAwIw
+FjEUMBIGA1UEAwwLc2VjdXJldG9rZW4wHhcNMjYxMTI4MTM0MzEyWhcNMzYxMTI1
+MTM0MzEyWjAWMRQwEgYDVQQDDAtzZWN1cmV0b2tlbjCBmzAQBgcqhkjOPQIBBgUr
+gQQAIwOBhgAEAZWdAbM/O0nRtACBlXdYzboAZo0P6Qf/mz6cjyeQykeISsdix8Vf
+CvrYU2w0UqO2tSSvE/U/7L4BYdB/3O7HmUmLALDkQFTV6d+w+dCQXxPaWOUmiMfW
+UcYrrkrs+K8c+XgafTya9UXEl2tH791l7ysXTqVu0vnznC3KIdw0P6Xw5nSgo1Mw
+UTAdBgNVHQ4EFgQU6rB5VfCJWjgSaBM2BIn9R5lgbvUwHwYDVR0jBBgwFoAU6rB5
+VfCJWjgSaBM2BIn9R5lgbvUwDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgOB
+iwAwgYcCQgCsWHdY1gUVtL5jkPIIXKe9JGhqh27k5YBUlSI8sigbLSzMncyL74Uf
+K+v3SbA/nAoWAUHEUWW6NQ5VzyjPUGzmpQJBBGQWmLm7mlf7h2IUI8BgC+H+AgOl
+t8PsiSZ4d4txZ0OaX7gP/ALqm0UEeKT60Ci3jIIumTa1ojDZU4330+Pz37g=
 -----END CERTIFICATE-----
 ";
 const ED25519: &str = "\
