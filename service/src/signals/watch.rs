@@ -130,7 +130,8 @@ fn write_again(shared: &Arc<Shared>, known: &Known) {
         };
         match Unverified::read(&token.text).and_then(|read| Claims::read(&read.payload)).and_then(young) {
             Ok(claims) => carry(shared, token, claims),
-            Err(refused) => finish(shared, token, None, Err(refused.into())),
+            // It became too old.
+            Err(_) => drop_kept(shared, token),
         }
     }
 }
