@@ -239,7 +239,7 @@ impl Root {
                 Next::Continue
             }
             Entry::Denied { rule, denial } => {
-                if denial.fault == Fault::PathSuspicious {
+                if denial.fault == authn::fault::Fault::PathSuspicious {
                     self.missing_settings.on_request(missing_by_path(request.path()), &mut self.metrics);
                 }
                 self.refuse(stream, rule, &denial)
