@@ -60,10 +60,11 @@ pub struct HeaderNames {
     names: Vec<HeaderName>,
     folded: HashSet<Vec<u8>>,
     /// Whether any name has the [`shape`]. Most headers have another one, and cost no more than a look at it.
-    shapes: [bool; SHAPES],
+    shapes: Box<[bool]>,
 }
 
-const SHAPES: usize = 256;
+/// Many more than names: a header that has the shape of one by chance costs a look-up.
+const SHAPES: usize = 4096;
 
 impl HeaderNames {
     pub fn insert(&mut self, name: HeaderName) {
@@ -89,7 +90,7 @@ impl HeaderNames {
 
 impl Default for HeaderNames {
     fn default() -> Self {
-        Self { names: Vec::new(), folded: HashSet::new(), shapes: [false; SHAPES] }
+        Self { names: Vec::new(), folded: HashSet::new(), shapes: vec![false; SHAPES].into() }
     }
 }
 
@@ -98,7 +99,7 @@ fn shape(name: &[u8]) -> usize {
     let byte = |byte: Option<&u8>| usize::from(byte.map_or(0, fold));
     let mixed =
         name.len().wrapping_mul(37).wrapping_add(byte(name.last()).wrapping_mul(11)).wrapping_add(byte(name.get(2)));
-    mixed & 0xff
+    mixed & 0xfff
 }
 
 /// Bytes 0x20 to 0x7e, neither first nor last a space: nothing that a parser on the way would trim, split or decode.
