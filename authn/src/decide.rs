@@ -319,8 +319,12 @@ impl Policy {
         let questions = match self.revocation() {
             None => Questions::None,
             Some(revocation) => {
-                let whose =
-                    Whose { place, issuer: claims::unverified_issuer(claims)?, identifiers: &issuer.identifiers };
+                let whose = Whose {
+                    place,
+                    issuer: claims::unverified_issuer(claims)?,
+                    identifiers: &issuer.identifiers,
+                    entry: &issuer.issuer,
+                };
                 let input = unverified.signing_input();
                 match Ask::new(revocation, whose, claims, input, Some(&thumbprint), times.issued) {
                     Ok(ask) => Questions::Ask(Rc::new(ask)),
@@ -433,7 +437,9 @@ impl Policy {
             return Err(unknown_issuer());
         };
         let (name, input) = (claims::unverified_issuer(claims)?, unverified.signing_input());
-        revocation::keys(revocation, name, &issuer.identifiers, claims, input, Some(&verified.thumbprint))
+        let whose =
+            Whose { place: verified.issuer, issuer: name, entry: &issuer.issuer, identifiers: &issuer.identifiers };
+        revocation::keys(revocation, whose, claims, input, Some(&verified.thumbprint))
     }
 
     /// The claims by which an issuer's tokens are found for a revocation of this kind, in the order in which they count.

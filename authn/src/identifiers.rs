@@ -120,16 +120,29 @@ impl Identifiers {
         Ok(None)
     }
 
-    /// The id of its session; of an offline token's, where those are apart, with [`OFFLINE`] before it.
+    /// The ids of the sessions that a token is of. Where offline sessions are apart, an offline token's is with [`OFFLINE`]
+    /// before it. Any other one may come from an offline session too: whoever refreshes may ask for less scope, and is not to
+    /// choose what ends the token.
     ///
     /// # Errors
     /// As for [`Identifiers::find`].
-    pub(crate) fn session<'j>(&self, payload: &'j Object<'_>) -> Result<Option<Cow<'j, str>>, Denial> {
-        let id = self.find(Kind::Session, payload)?.map(Cow::Borrowed);
-        if self.offline_apart && is_offline(payload) {
-            return Ok(id.map(|id| format!("{OFFLINE}{id}").into()));
+    pub(crate) fn sessions<'j>(
+        &self,
+        payload: &'j Object<'_>,
+    ) -> Result<impl Iterator<Item = Cow<'j, str>> + use<'j>, Denial> {
+        let id = self.find(Kind::Session, payload)?;
+        let own = id.filter(|_| !(self.offline_apart && is_offline(payload))).map(Cow::Borrowed);
+        let offline = id.filter(|_| self.offline_apart).map(|id| format!("{OFFLINE}{id}").into());
+        Ok(own.into_iter().chain(offline))
+    }
+
+    /// Could a token of this issuer have an id of this kind?
+    pub(crate) fn can_name(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Session | Kind::User | Kind::Client => !self.of(kind).is_empty(),
+            // Without a claim, a token is named by what was signed.
+            Kind::Token | Kind::SigningKey | Kind::Issuer => true,
         }
-        Ok(id)
     }
 
     /// Checks that two accounts of one token name the same, as far as both say it.
@@ -283,27 +296,25 @@ mod tests {
             let identifiers = Identifiers::compile(&document, document.provider.map(Preset::of).as_ref(), "i").unwrap();
             let text = claims.to_string();
             let claims = Json::parse(text.as_bytes()).unwrap();
-            identifiers.session(claims.as_object().unwrap()).unwrap().map(Cow::into_owned)
+            let found: Vec<_> = identifiers.sessions(claims.as_object().unwrap()).unwrap().collect();
+            found.join(" ")
         };
         let apart = json!({ "offline_sessions": "apart" });
         for (issuer, scope, expected) in [
             (&json!({}), json!("openid offline_access"), "s"),
             (&apart, json!("openid offline_access"), "offline:s"),
             (&apart, json!(["offline_access"]), "offline:s"),
-            (&apart, json!("openid offline_access_too"), "s"),
-            (&apart, json!(null), "s"),
+            (&apart, json!("openid offline_access_too"), "s offline:s"),
+            (&apart, json!(null), "s offline:s"),
             (&json!({ "provider": "keycloak" }), json!("offline_access"), "offline:s"),
             (&json!({ "provider": "keycloak", "offline_sessions": "together" }), json!("offline_access"), "s"),
             (&json!({ "provider": "auth0" }), json!("offline_access"), "s"),
         ] {
             let found = session(issuer.clone(), json!({ "sid": "s", "scope": scope }));
-            assert_eq!(found.as_deref(), Some(expected), "{issuer} {scope}");
+            assert_eq!(found, expected, "{issuer} {scope}");
         }
-        assert_eq!(
-            session(apart.clone(), json!({ "sid": "s", "scp": "offline_access" })).as_deref(),
-            Some("offline:s")
-        );
-        assert_eq!(session(apart, json!({ "scope": "offline_access" })), None);
+        assert_eq!(session(apart.clone(), json!({ "sid": "s", "scp": "offline_access" })), "offline:s");
+        assert_eq!(session(apart, json!({ "scope": "offline_access" })), "");
     }
 
     #[test]

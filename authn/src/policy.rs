@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use wire::check::NamedIssuer;
-use wire::{Derived, Kind, Retention, Secret};
+use wire::{Derived, Kind, Kinds, Retention, Secret};
 
 use crate::alg::Algorithm;
 use crate::config::{self, Access, Audiences, ConfigDuration, RevocationMode, Scalar};
@@ -282,9 +282,11 @@ impl Policy {
         let issuers = self.issuers.iter().zip(&revocation.needs).enumerate().filter(|(place, _)| asks(*place));
         let mut named = Vec::new();
         for (_, (issuer, needs)) in issuers {
+            let kinds = revocation.kinds.iter().copied().filter(|kind| issuer.identifiers.can_name(*kind));
+            let kinds = Kinds::of(kinds);
             match issuer.tenants.as_ref().and_then(Pattern::issuers) {
-                Some(tenants) => named.extend(tenants.map(|issuer| NamedIssuer { issuer, needs: *needs })),
-                None => named.push(NamedIssuer { issuer: issuer.issuer.clone(), needs: *needs }),
+                Some(tenants) => named.extend(tenants.map(|issuer| NamedIssuer { issuer, needs: *needs, kinds })),
+                None => named.push(NamedIssuer { issuer: issuer.issuer.clone(), needs: *needs, kinds }),
             }
         }
         named

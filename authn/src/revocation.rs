@@ -13,7 +13,7 @@ use crate::time::{Monotonic, UnixSeconds};
 /// The keys that could end one token, and the moment that `before` answers are compared with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
-    /// At most one of each kind.
+    /// Seldom more than one of each kind.
     pub keys: Vec<RevocationKey>,
     pub issued: UnixSeconds,
     /// How long revocations must be kept for an answer to count.
@@ -43,6 +43,8 @@ pub(crate) struct Whose<'w> {
     pub place: usize,
     /// The token's `iss`.
     pub issuer: &'w str,
+    /// The issuer as the document has it: for a tenant, the pattern that all tenants of its provider have.
+    pub entry: &'w str,
     pub identifiers: &'w Identifiers,
 }
 
@@ -61,8 +63,8 @@ impl Ask {
         let Some(issued) = issued else {
             return Err(Denial::new(Cause::IssuedUnknown));
         };
-        let Whose { place, issuer, identifiers } = whose;
-        let mut keys = keys(revocation, issuer, identifiers, payload, signing_input, thumbprint)?;
+        let place = whose.place;
+        let mut keys = keys(revocation, whose, payload, signing_input, thumbprint)?;
         keys.sort_by_key(|(kind, _)| kind.is_shared());
         let shared = keys.iter().filter(|(kind, _)| kind.is_shared()).count();
         let keys: Vec<RevocationKey> = keys.into_iter().map(|(_, key)| key).collect();
@@ -120,30 +122,39 @@ impl Ask {
     }
 }
 
-/// The keys that could end one token, at most one of each kind. An opaque token is its own signing input, and no key has
-/// signed it.
+/// The keys that could end one token. An opaque token is its own signing input, and no key has signed it.
 pub(crate) fn keys(
     revocation: &Revocation,
-    issuer: &str,
-    identifiers: &Identifiers,
+    Whose { issuer, entry, identifiers, .. }: Whose<'_>,
     payload: &Object<'_>,
     signing_input: &[u8],
     thumbprint: Option<&[u8; 32]>,
 ) -> Result<Vec<(Kind, RevocationKey)>, Denial> {
-    let derived = &revocation.derived;
     let mut keys = Vec::with_capacity(revocation.kinds.len());
+    let mut add = |kind: Kind, issuer: &str, id: &[u8]| {
+        keys.push((kind, revocation.memo.derive(&revocation.derived, kind, issuer, id)));
+    };
+    // A provider signs for all of its tenants with the same keys: what ends these may end those of all tenants.
+    let entry = (entry != issuer).then_some(entry);
     for &kind in &revocation.kinds {
-        let id = match kind {
-            Kind::Token => Some(match identifiers.find(kind, payload)? {
-                Some(jti) => token_id_from_jti(jti),
-                None => token_id_from_signing_input(signing_input),
-            }),
-            Kind::Session => identifiers.session(payload)?.map(|id| id.as_bytes().to_vec()),
-            Kind::User | Kind::Client => identifiers.find(kind, payload)?.map(|id| id.as_bytes().to_vec()),
-            Kind::SigningKey => thumbprint.map(|thumbprint| crate::b64::encode(thumbprint).into_bytes()),
-            Kind::Issuer => Some(Vec::new()),
-        };
-        keys.extend(id.map(|id| (kind, revocation.memo.derive(derived, kind, issuer, &id))));
+        match kind {
+            Kind::Token => match identifiers.find(kind, payload)? {
+                Some(jti) => add(kind, issuer, &token_id_from_jti(jti)),
+                None => add(kind, issuer, &token_id_from_signing_input(signing_input)),
+            },
+            Kind::Session => identifiers.sessions(payload)?.for_each(|id| add(kind, issuer, id.as_bytes())),
+            Kind::User | Kind::Client => {
+                if let Some(id) = identifiers.find(kind, payload)? {
+                    add(kind, issuer, id.as_bytes());
+                }
+            }
+            Kind::SigningKey => {
+                if let Some(id) = thumbprint.map(crate::b64::encode) {
+                    [Some(issuer), entry].into_iter().flatten().for_each(|issuer| add(kind, issuer, id.as_bytes()));
+                }
+            }
+            Kind::Issuer => [Some(issuer), entry].into_iter().flatten().for_each(|issuer| add(kind, issuer, b"")),
+        }
     }
     Ok(keys)
 }

@@ -900,7 +900,7 @@ impl Nonces {
 
 /// Once for each issuer and announcement: until it is mended, none of its tokens passes where revocation is asked.
 fn too_short(issuer: &NamedIssuer, keeps: Retention) -> String {
-    let NamedIssuer { issuer, needs } = issuer;
+    let NamedIssuer { issuer, needs, .. } = issuer;
     format!(
         "portcullis: the service keeps revocations for less time than tokens live, so tokens of issuer={issuer} are \
          refused cause=\"retention_too_short\": kept are {}s for a token and {}s for a login, needed are {}s and {}s; raise \

@@ -125,10 +125,10 @@ async fn check_issuer(shared: &Shared, ask: &Ask) -> Result<(), Problem> {
     if ask.new_issuer {
         return Ok(());
     }
-    let known = shared.issuers.check(ask.subject.issuer(), &shared.store).await;
+    let known = shared.issuers.check(ask.subject.issuer(), ask.subject.kind, &shared.store).await;
     match known.map_err(|trouble| Problem::from(trouble).written("no"))? {
         Ok(()) => Ok(()),
-        Err(unknown) => Err(Problem::field("issuer", &unknown.detail())),
+        Err(unknown) => Err(Problem::field(unknown.field(), &unknown.detail())),
     }
 }
 

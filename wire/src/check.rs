@@ -4,7 +4,7 @@
 //! ```text
 //! question  "PCQ3" | secret id 8 | nonce 16 | iat lead u16 | now u64 | count u16 | key 16 × count | mac 32
 //! issuers   "PCI1" | secret id 8 | nonce 16 | iat lead u16 | now u64 | count u16 | issuer × count | mac 32
-//!           issuer: retention | length u16 | iss
+//!           issuer: retention | kinds u8 | length u16 | iss
 //! reply     "PCR2" | secret id 8 | SHA-256 of the question 32 | status u16 | form u8 | … | mac 32
 //!           form 0: retention | count u16 | answer × count     answer: 0 live, 1 dead, 2 before + seconds u64
 //!           form 1: trouble u8
@@ -15,7 +15,7 @@
 use hmac::Mac;
 use sha2::{Digest, Sha256};
 
-use crate::{Answer, Derived, RevocationKey, SecretId};
+use crate::{Answer, Derived, Kinds, RevocationKey, SecretId};
 
 pub const PATH: &str = "/v1/check";
 pub const CONTENT_TYPE: &str = "application/vnd.portcullis.check";
@@ -74,6 +74,8 @@ pub struct NamedIssuer {
     pub issuer: String,
     /// How long revocations must be kept for its tokens.
     pub needs: Retention,
+    /// What is asked about them, and their claims name: a revocation of another kind ends nothing.
+    pub kinds: Kinds,
 }
 
 /// What the asker's answers to its own clients rest on, for the service to refuse if it cannot keep up with it.
@@ -209,7 +211,7 @@ impl Retention {
 
 impl NamedIssuer {
     fn len(&self) -> usize {
-        self.issuer.len().saturating_add(10)
+        self.issuer.len().saturating_add(11)
     }
 }
 
@@ -272,6 +274,7 @@ impl Question {
                 return Err(QuestionError::Issuers);
             }
             named.needs.write(&mut bytes);
+            bytes.push(named.kinds.byte());
             bytes.extend_from_slice(&length.to_be_bytes());
             bytes.extend_from_slice(named.issuer.as_bytes());
         }
@@ -487,13 +490,14 @@ impl Reader<'_> {
 
     fn issuer(&mut self) -> Option<NamedIssuer> {
         let needs = Retention::read(self)?;
+        let kinds = Kinds::from_byte(self.byte()?);
         let length = usize::from(u16::from_be_bytes(self.take()?));
         let (issuer, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         if issuer.is_empty() || length > MAX_ISSUER_BYTES {
             return None;
         }
-        Some(NamedIssuer { issuer: std::str::from_utf8(issuer).ok()?.to_owned(), needs })
+        Some(NamedIssuer { issuer: std::str::from_utf8(issuer).ok()?.to_owned(), needs, kinds })
     }
 
     /// Exactly `count` answers and nothing after them.
@@ -517,7 +521,7 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Secret;
+    use crate::{Kind, Secret};
 
     fn derived(byte: u8) -> Derived {
         Secret::new(&[byte; 32]).unwrap().derive()
@@ -633,7 +637,11 @@ mod tests {
     }
 
     fn named(issuer: &str, token: u32) -> NamedIssuer {
-        NamedIssuer { issuer: issuer.into(), needs: Retention { token, login: 2 * token } }
+        NamedIssuer {
+            issuer: issuer.into(),
+            needs: Retention { token, login: 2 * token },
+            kinds: Kinds::of([Kind::User]),
+        }
     }
 
     #[test]

@@ -95,6 +95,45 @@ impl Kind {
     }
 }
 
+/// Some of the kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kinds(u8);
+
+impl Kinds {
+    pub const ALL: Self = Self(0x3f);
+
+    pub fn of(kinds: impl IntoIterator<Item = Kind>) -> Self {
+        kinds.into_iter().fold(Self::default(), |all, kind| Self(all.0 | bit(kind)))
+    }
+
+    pub fn has(self, kind: Kind) -> bool {
+        self.0 & bit(kind) != 0
+    }
+
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    pub fn byte(self) -> u8 {
+        self.0
+    }
+
+    pub fn from_byte(byte: u8) -> Self {
+        Self(byte & Self::ALL.0)
+    }
+}
+
+fn bit(kind: Kind) -> u8 {
+    match kind {
+        Kind::Token => 1,
+        Kind::Session => 1 << 1,
+        Kind::User => 1 << 2,
+        Kind::Client => 1 << 3,
+        Kind::SigningKey => 1 << 4,
+        Kind::Issuer => 1 << 5,
+    }
+}
+
 impl FromStr for Kind {
     type Err = ();
 

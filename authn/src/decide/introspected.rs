@@ -106,7 +106,8 @@ impl Policy {
                 // Nobody knows when it was issued: then every revocation of its user, client or issuer ends it, those
                 // too that a later login would survive.
                 let issued = times.issued.unwrap_or(UnixSeconds(0));
-                let whose = Whose { place, issuer: &issuer.issuer, identifiers: &issuer.identifiers };
+                let whose =
+                    Whose { place, issuer: &issuer.issuer, entry: &issuer.issuer, identifiers: &issuer.identifiers };
                 match Ask::new(revocation, whose, claims, token, None, Some(issued)) {
                     Ok(ask) => Questions::Ask(ask.into()),
                     Err(denial) => Questions::Unaskable(denial),
@@ -136,7 +137,9 @@ impl Policy {
         let (Some(claims), Some(issuer)) = (response.as_object(), self.issuers.get(verified.issuer)) else {
             return Err(unknown_issuer());
         };
-        revocation::keys(revocation, &issuer.issuer, &issuer.identifiers, claims, &verified.token, None)
+        let (name, identifiers) = (issuer.issuer.as_str(), &issuer.identifiers);
+        let whose = Whose { place: verified.issuer, issuer: name, entry: name, identifiers };
+        revocation::keys(revocation, whose, claims, &verified.token, None)
     }
 }
 

@@ -119,10 +119,11 @@ impl Ask {
             }
             None => Subject::from_fields(kind, issuer, id)?,
         };
-        if subject.issuer.contains(tenants::PLACEHOLDER) {
+        if subject.issuer.contains(tenants::PLACEHOLDER) && !matches!(subject.kind, Kind::SigningKey | Kind::Issuer) {
             return Err(Problem::field(
                 "issuer",
-                "must be one tenant's own, as its tokens have it in `iss`: no token has the pattern",
+                "must be one tenant's own, as its tokens have it in `iss`; the pattern stands for all tenants, for the \
+                 kinds key and issuer",
             ));
         }
         if until_now.is_some() && subject.kind != Kind::Session {
@@ -201,9 +202,13 @@ impl Subject {
                 return "every token of this session, those that it is refreshed to as well".to_owned();
             }
             Kind::Session => "every token of this session",
-            Kind::SigningKey => return "every token that this key signed or will sign".to_owned(),
+            Kind::SigningKey if self.issuer.contains(tenants::PLACEHOLDER) => {
+                return "every token that this key signed or will sign, for every tenant".to_owned();
+            }
+            Kind::SigningKey => return "every token of this issuer that this key signed or will sign".to_owned(),
             Kind::User => "every token of this user",
             Kind::Client => "every token of this client",
+            Kind::Issuer if self.issuer.contains(tenants::PLACEHOLDER) => "every token of every tenant",
             Kind::Issuer => "every token of this issuer",
         };
         let before = before.unwrap_or_default();
@@ -249,7 +254,11 @@ impl Subject {
             Ok(Some(Value::String(issuer))) => issuer,
             _ => return Err(wrong("must have the claim iss once, as a string")),
         };
-        let own = options.token_claims.iter().find(|(of, _)| of == issuer).map(|(_, names)| names.as_slice());
+        let own = options
+            .token_claims
+            .iter()
+            .find(|(of, _)| tenants::is_issuer_or_tenant(of, issuer))
+            .map(|(_, names)| names.as_slice());
         let default = TOKEN_ID_CLAIMS.map(str::to_owned);
         for name in own.unwrap_or(&default) {
             match claims.one(name) {
@@ -538,8 +547,9 @@ mod tests {
     #[test]
     fn a_pattern_is_no_issuer() {
         let pattern = "https://login.example/{tenant}/v2.0";
-        let body = |issuer: &str| format!(r#"{{"kind":"issuer","issuer":"{issuer}"}}"#);
-        assert!(ask(&body(pattern)).is_err());
+        let body = |kind: &str| format!(r#"{{"kind":"{kind}","issuer":"{pattern}","id":"x"}}"#);
+        assert!(ask(&body("user")).is_err() && ask(&body("session")).is_err());
+        assert!(ask(&format!(r#"{{"kind":"issuer","issuer":"{pattern}"}}"#)).is_ok());
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Which issuers filters ask about, and when an instance was last told of each.
 //!
 //! ```text
-//! portcullis:{00}:issuers   sorted set: iss, by Unix seconds
+//! portcullis:{00}:issuers   sorted set: the kinds that are asked in two hexadecimal digits, a space, iss; by Unix seconds
 //! ```
 //! Filters tell again and again, so what is lost comes back, and nothing of it moves to another store.
 use std::time::Duration;
 
 use redis::Value;
-use wire::check::Trouble;
+use wire::Kinds;
+use wire::check::{NamedIssuer, Trouble};
 
 use super::{Bucket, Store, WriteError};
 use crate::clock::unix_seconds;
@@ -17,7 +18,7 @@ const SCRIPT: &str = include_str!("issuers.lua");
 /// Issuers that are asked about now. Those that were told of longer ago than `kept` go, and the oldest beyond `most`.
 #[derive(Debug)]
 pub struct KnownIssuers<'i> {
-    pub issuers: &'i [String],
+    pub issuers: &'i [NamedIssuer],
     pub now: u64,
     pub kept: Duration,
     pub most: usize,
@@ -27,6 +28,11 @@ pub fn name() -> String {
     Bucket::FIRST.name("issuers")
 }
 
+fn read(member: &[u8]) -> Option<(String, Kinds)> {
+    let (kinds, issuer) = std::str::from_utf8(member).ok()?.split_once(' ')?;
+    Some((issuer.to_owned(), Kinds::from_byte(u8::from_str_radix(kinds, 16).ok()?)))
+}
+
 impl Store {
     /// Nothing waits for disks or replicas.
     ///
@@ -34,7 +40,10 @@ impl Store {
     /// As for [`Store::revoke`].
     pub async fn remember_issuers(&self, known: &KnownIssuers<'_>) -> Result<(), WriteError> {
         let mut eval = redis::cmd("EVAL");
-        eval.arg(SCRIPT).arg(1).arg(name()).arg(known.now).arg(known.kept.as_secs()).arg(known.most).arg(known.issuers);
+        eval.arg(SCRIPT).arg(1).arg(name()).arg(known.now).arg(known.kept.as_secs()).arg(known.most);
+        for NamedIssuer { issuer, kinds, .. } in known.issuers {
+            eval.arg(format!("{:02x} {issuer}", kinds.byte()));
+        }
         self.light.run(Bucket::FIRST, eval).await.map(|_| ())
     }
 
@@ -42,12 +51,12 @@ impl Store {
     ///
     /// # Errors
     /// As for [`Store::check`].
-    pub async fn known_issuers(&self, kept: Duration) -> Result<Vec<String>, Trouble> {
+    pub async fn known_issuers(&self, kept: Duration) -> Result<Vec<(String, Kinds)>, Trouble> {
         let oldest = unix_seconds().saturating_sub(kept.as_secs());
         let mut ask = redis::cmd("ZRANGEBYSCORE");
         ask.arg(name()).arg(oldest).arg("+inf");
         let reply = self.read(Bucket::FIRST, &[ask]).await?.pop().unwrap_or(Value::Nil);
-        let issuers: Vec<Vec<u8>> = redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)?;
-        Ok(issuers.into_iter().filter_map(|issuer| String::from_utf8(issuer).ok()).collect())
+        let members: Vec<Vec<u8>> = redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)?;
+        Ok(members.iter().filter_map(|member| read(member)).collect())
     }
 }

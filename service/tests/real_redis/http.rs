@@ -7,7 +7,7 @@ use crate::support::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use wire::check::{MAX_QUESTION_BYTES, NamedIssuer, Needs, Question, Trouble};
-use wire::{Answer, Kind, Retention};
+use wire::{Answer, Kind, Kinds, Retention};
 
 #[test]
 fn a_forged_question_is_refused_without_an_answer_of_ours() {
@@ -29,7 +29,11 @@ fn a_forged_question_is_refused_without_an_answer_of_ours() {
 #[test]
 fn a_filter_is_told_how_long_revocations_are_kept() {
     let (_redis, service) = started();
-    let named = NamedIssuer { issuer: "https://told.example".into(), needs: Retention { token: DAY, login: DAY } };
+    let named = NamedIssuer {
+        issuer: "https://told.example".into(),
+        needs: Retention { token: DAY, login: DAY },
+        kinds: Kinds::ALL,
+    };
     let keeps = service.announce(&[named]);
     assert_eq!(keeps, Retention { token: DAY + 301, login: 30 * DAY + 301 });
     let question = Question::new(&secret(1).derive(), [1; 16], needs(), &[key(Kind::Session, "s")]).unwrap();
@@ -50,8 +54,11 @@ fn a_revocation_for_an_issuer_that_nobody_has_is_refused_unless_asked_for() {
     assert_eq!((status, problem["field"].as_str()), (400, Some("issuer")), "{problem}");
     assert_eq!(ask(&service, told, r#","new_issuer":true"#).0, 201);
     let needs = Retention { token: 60, login: 60 };
-    service.announce(&[NamedIssuer { issuer: told.into(), needs }]);
+    service.announce(&[NamedIssuer { issuer: told.into(), needs, kinds: Kinds::of([Kind::User, Kind::Issuer]) }]);
     assert_eq!(ask(&service, told, "").0, 201);
+    let session = format!(r#"{{"kind":"session","issuer":"{told}","id":"x"}}"#);
+    let (status, problem) = service.admin("POST", "/v1/revocations", &session);
+    assert_eq!((status, problem["field"].as_str()), (400, Some("kind")), "{problem}");
     let (status, problem) = ask(&service, "https://idp.exmaple.com/realms/a", "");
     assert_eq!(status, 400);
     let detail = problem["detail"].as_str().unwrap();
