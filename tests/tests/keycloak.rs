@@ -40,11 +40,35 @@ struct Tokens {
     id: String,
 }
 
+/// The cookies of one.
+#[derive(Default)]
+struct Browser(BTreeMap<String, String>);
+
+impl Browser {
+    fn keep(&mut self, response: &Response) {
+        for (_, value) in response.headers.iter().filter(|(name, _)| name == "set-cookie") {
+            let (name, value) = value.split(';').next().and_then(|pair| pair.split_once('=')).expect("a cookie");
+            self.0.insert(name.to_owned(), value.to_owned());
+        }
+    }
+
+    fn cookie(&self) -> String {
+        self.0.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+    }
+}
+
 impl Keycloak {
     async fn start(directory: &Directory) -> Self {
         let mut command = Command::new(project().join("tests/keycloak/server/bin/kc.sh"));
         command
-            .args(["start", "--optimized", "--http-enabled=true", "--http-host=127.0.0.1", "--http-port=0"])
+            .args([
+                "start",
+                "--optimized",
+                "--cache=local",
+                "--http-enabled=true",
+                "--http-host=127.0.0.1",
+                "--http-port=0",
+            ])
             .arg("--hostname-strict=false")
             // Events are for our service, which is on this machine and without TLS.
             .arg("--spi-ssf-transmitter--default--allow-insecure-push-targets=true")
@@ -116,25 +140,23 @@ impl Keycloak {
         self.token(&[&fields[..], &[("client_id", client), ("client_secret", SECRET)]].concat(), headers).await
     }
 
-    /// As a browser does: the login page, its form, the code (RFC 6749 section 4.1).
-    async fn log_in_at_the_page(&self, client: &str, user: &str, scope: &str) -> Tokens {
+    /// As a browser does: the login page, its form, the code (RFC 6749 section 4.1). A browser with a session at Keycloak
+    /// is given the code at once.
+    async fn log_in_at_the_page(&self, browser: &mut Browser, client: &str, user: &str, scope: &str) -> Tokens {
         let query = format!("response_type=code&client_id={client}&redirect_uri={}", encoded(REDIRECT));
         let page = format!("{REALM}/protocol/openid-connect/auth?{query}&scope={}", encoded(scope));
-        let page = self.send(Request::get(&page)).await;
-        let mut cookies = BTreeMap::new();
-        for (_, value) in page.headers.iter().filter(|(name, _)| name == "set-cookie") {
-            let pair = value.split(';').next().unwrap_or_default();
-            let (name, value) = pair.split_once('=').expect("a cookie");
-            cookies.insert(name.to_owned(), value.to_owned());
+        let mut page = self.send(Request::get(&page).header("cookie", browser.cookie())).await;
+        browser.keep(&page);
+        if page.header("location").is_none() {
+            let html = page.text();
+            let action = html.split_once("action=\"").and_then(|(_, rest)| rest.split_once('"'));
+            let action = action.unwrap_or_else(|| panic!("no form: {} {html}", page.status)).0.replace("&amp;", "&");
+            let path = action.strip_prefix(&format!("http://{}", self.address)).expect("a form for Keycloak itself");
+            let fields = [("username", user), ("password", PASSWORD), ("credentialId", "")];
+            page = self.form(path, &fields, &[("cookie", &browser.cookie())]).await;
+            browser.keep(&page);
         }
-        let cookies: Vec<_> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let html = page.text();
-        let action = html.split_once("action=\"").and_then(|(_, rest)| rest.split_once('"'));
-        let action = action.unwrap_or_else(|| panic!("no form: {} {html}", page.status)).0.replace("&amp;", "&");
-        let path = action.strip_prefix(&format!("http://{}", self.address)).expect("a form for Keycloak itself");
-        let fields = [("username", user), ("password", PASSWORD), ("credentialId", "")];
-        let back = self.form(path, &fields, &[("cookie", &cookies.join("; "))]).await;
-        let location = back.header("location").unwrap_or_else(|| panic!("{} {}", back.status, back.text()));
+        let location = page.header("location").unwrap_or_else(|| panic!("{} {}", page.status, page.text()));
         let code = location.split(['?', '&']).find_map(|pair| pair.strip_prefix("code=")).expect("a code");
         let fields = [("grant_type", "authorization_code"), ("code", code), ("redirect_uri", REDIRECT)];
         self.token(&[&fields[..], &[("client_id", client), ("client_secret", SECRET)]].concat(), &[]).await
@@ -194,16 +216,13 @@ fn realm(service: SocketAddr) -> Value {
         })
     };
     let client = |name: &str, attributes: &Value| {
-        let mut client = json!({
+        json!({
             "clientId": name, "secret": SECRET, "publicClient": false, "directAccessGrantsEnabled": true,
             "redirectUris": [REDIRECT], "attributes": attributes,
             "protocolMappers": [
                 audience("included.custom.audience", "api"), audience("included.client.audience", "gateway"),
             ],
-        });
-        // Where logouts are not told, the user may not have agreed to anything either.
-        client["consentRequired"] = json!(false);
-        client
+        })
     };
     let told = json!({
         "backchannel.logout.url": format!("http://{service}/oauth2/backchannel-logout"),
@@ -258,7 +277,8 @@ async fn service(directory: &Directory, redis: &Redis, keycloak: &Keycloak) -> S
 
 /// An Envoy in front of the API. `introspects`: Keycloak is asked about each token as well.
 async fn mesh(name: &str, keycloak: &Keycloak, service: &Service, introspects: bool) -> Mesh {
-    let mut options = MeshOptions { asks: Some(service.address()), idp: Some(keycloak.address), ..MeshOptions::default() };
+    let mut options =
+        MeshOptions { asks: Some(service.address()), idp: Some(keycloak.address), ..MeshOptions::default() };
     let mut issuer = json!({
         "name": "keycloak", "provider": "keycloak", "issuer": keycloak.issuer(), "audiences": ["api"],
         "algorithms": ["RS256", "ES256"],
@@ -275,7 +295,10 @@ async fn mesh(name: &str, keycloak: &Keycloak, service: &Service, introspects: b
     options.filter["issuers"].as_array_mut().expect("issuers").push(issuer);
     let rules = options.filter["rules"].as_array_mut().expect("rules");
     let path = json!({ "path": { "prefix": "/admin" } });
-    rules.insert(0, json!({ "name": "admin", "match": path, "access": "required", "revocable_by": ["session", "user"] }));
+    rules.insert(
+        0,
+        json!({ "name": "admin", "match": path, "access": "required", "revocable_by": ["session", "user"] }),
+    );
     Mesh::start_with(name, options).await
 }
 
@@ -302,15 +325,14 @@ async fn is_refused(mesh: &Mesh, token: &str, with: &str, what: &str) {
 /// How long it takes until every worker refuses this token.
 async fn ends(mesh: &Mesh, token: &str, with: &str, within: Duration, what: &str) -> Duration {
     let start = Instant::now();
-    let mut last = String::new();
+    let mut last = (0, String::new());
     let ended = wait_until(within, async || {
-        last = got(mesh, token).await.1;
-        last == with
+        last = got(mesh, token).await;
+        last.1 == with
     });
-    assert!(ended.await, "{what}: still `{last}` after {within:?}");
+    assert!(ended.await, "{what}: still {last:?} after {within:?}");
     let took = start.elapsed();
-    let status = mesh.get(token).await.status;
-    assert!(mesh.becomes_everywhere(token, status).await, "{what}: a worker lets it pass");
+    assert!(mesh.becomes_everywhere(token, last.0).await, "{what}: a worker lets it pass");
     took
 }
 
@@ -352,11 +374,16 @@ async fn a_real_keycloak_and_the_proxy_agree() {
     say("start", &format!("Keycloak, its realm, and a stack that trusts {}", keycloak.issuer()));
 
     logins(&keycloak, &mesh).await;
+    kinds_of_tokens(&keycloak, &mesh).await;
+    introspection(&keycloak, &service).await;
+    logouts(&keycloak, &mesh).await;
+    rotations(&keycloak, &mesh, &service).await;
+    events(&keycloak, &mesh, &service).await;
 }
 
 async fn logins(keycloak: &Keycloak, mesh: &Mesh) {
     let by_password = keycloak.log_in("web", "alice", "openid").await;
-    let by_code = keycloak.log_in_at_the_page("web", "alice", "openid").await;
+    let by_code = keycloak.log_in_at_the_page(&mut Browser::default(), "web", "alice", "openid").await;
     let alice = keycloak.user_id("alice").await;
     for token in [&by_password.access, &by_code.access] {
         let response = mesh.get(token).await;
@@ -371,4 +398,170 @@ async fn logins(keycloak: &Keycloak, mesh: &Mesh) {
         assert!(status == 401, "{what} {status} {code}");
     }
     say("login", "its ID token and its refresh token are refused");
+}
+
+async fn kinds_of_tokens(keycloak: &Keycloak, mesh: &Mesh) {
+    let light = keycloak.log_in("light", "alice", "openid").await;
+    let claims = part(&light.access, 1);
+    assert!(claims["sub"].is_null() && claims["sid"].is_string(), "{claims}");
+    passes(mesh, &light.access, "a lightweight token").await;
+    // Its user cannot be told from it, and the rule asks for that.
+    let refused = mesh.send(&Request::get("/admin").bearer(&light.access)).await;
+    assert!(matches!(refused.status, 401 | 403), "{}", refused.text());
+    let whole = keycloak.log_in("web", "alice", "openid").await;
+    assert_eq!(mesh.send(&Request::get("/admin").bearer(&whole.access)).await.status, 200);
+    keycloak.log_out("light", &light).await;
+    let took = ends(mesh, &light.access, "SESSION_REVOKED", SEEN, "a lightweight token").await;
+    let refused = code(&refused);
+    say(
+        "lightweight",
+        &format!("passes; {refused} where its user must be revocable; ends with its session, {took:.1?}"),
+    );
+
+    let mut browser = Browser::default();
+    let online = keycloak.log_in_at_the_page(&mut browser, "web", "dave", "openid").await;
+    let offline = keycloak.log_in_at_the_page(&mut browser, "web", "dave", "openid offline_access").await;
+    assert_eq!(part(&offline.refresh, 1)["typ"], "Offline");
+    passes(mesh, &offline.access, "an access token of an offline session").await;
+    let (status, code) = got(mesh, &offline.refresh).await;
+    assert_eq!(status, 401, "an offline token is no access token: {code}");
+    // The browser's session and the offline one have one `sid`, and a logout of the first ends both here.
+    let sid = part(&offline.access, 1)["sid"].as_str().expect("a sid").to_owned();
+    assert_eq!(part(&online.access, 1)["sid"], sid.as_str(), "{}", part(&online.access, 1));
+    keycloak.admin("DELETE", &format!("/shop/sessions/{sid}"), &Value::Null).await;
+    let took = ends(mesh, &offline.access, "SESSION_REVOKED", SEEN, "a token of the browser's session").await;
+    let fields = [("grant_type", "refresh_token"), ("refresh_token", offline.refresh.as_str())];
+    let client = [("client_id", "web"), ("client_secret", SECRET)];
+    let refreshed = keycloak.token(&[&fields[..], &client].concat(), &[]).await;
+    assert_eq!(part(&refreshed.access, 1)["sid"], sid.as_str(), "{}", part(&refreshed.access, 1));
+    is_refused(mesh, &refreshed.access, "SESSION_REVOKED", "an offline session after the browser's ended").await;
+    say(
+        "offline",
+        &format!("its access token passes, itself is refused ({code}); a logout ends it too ({took:.1?}): one sid"),
+    );
+
+    let key = SigningKey::generate(Alg::ES256, "proof");
+    let mut jwk = key.public_jwk().expect("a public key");
+    jwk.retain(|name, _| matches!(name.as_str(), "kty" | "crv" | "x" | "y"));
+    let header = json!({ "typ": "dpop+jwt", "alg": "ES256", "jwk": jwk });
+    let url = format!("{}/protocol/openid-connect/token", keycloak.issuer());
+    let proof = json!({ "jti": random_id(), "htm": "POST", "htu": url, "iat": unix_now() });
+    let proof = key.sign(&header.to_string(), &proof.to_string());
+    let bound = keycloak.log_in_with("bound", "alice", "openid", &[("dpop", &proof)]).await;
+    assert_eq!(part(&bound.access, 1)["cnf"]["jkt"], key.thumbprint().as_str(), "{}", part(&bound.access, 1));
+    is_refused(mesh, &bound.access, "BINDING_MISMATCH", "a token that is bound to a key").await;
+    let request = Request::get("/api").header("authorization", format!("DPoP {}", bound.access));
+    let refused = mesh.send(&request.header("dpop", &proof)).await;
+    assert!(matches!(refused.status, 401 | 403), "{}", refused.text());
+    let refused = self::code(&refused);
+    say("DPoP", &format!("a bound token is refused: BINDING_MISMATCH as Bearer, {refused} as DPoP"));
+}
+
+async fn introspection(keycloak: &Keycloak, service: &Service) {
+    let mesh = mesh("keycloak-introspecting", keycloak, service, true).await;
+    let seen = FRESHNESS + SEEN;
+    let (bob, light) = (keycloak.log_in("web", "bob", "openid").await, keycloak.log_in("light", "bob", "openid").await);
+    let alice = keycloak.log_in("web", "alice", "openid").await;
+    for tokens in [&bob, &light, &alice] {
+        passes(&mesh, &tokens.access, "a token that is active").await;
+    }
+    // Its own revocation (RFC 7009), of which it tells nobody.
+    let fields = [("client_id", "light"), ("client_secret", SECRET), ("token", &light.access)];
+    let revoked = keycloak.form(&format!("{REALM}/protocol/openid-connect/revoke"), &fields, &[]).await;
+    assert_eq!(revoked.status, 200, "{}", revoked.text());
+    let by_itself = ends(&mesh, &light.access, "SESSION_UNKNOWN", seen, "a token that was revoked").await;
+    passes(&mesh, &bob.access, "another session of that user").await;
+    let id = keycloak.user_id("bob").await;
+    keycloak.admin("PUT", &format!("/shop/users/{id}"), &json!({ "enabled": false })).await;
+    let disabled = ends(&mesh, &bob.access, "SESSION_UNKNOWN", seen, "a token of a disabled user").await;
+    keycloak.admin("PUT", &format!("/shop/users/{id}"), &json!({ "enabled": true })).await;
+    passes(&mesh, &alice.access, "another user's token").await;
+    say(
+        "introspection",
+        &format!("of JWTs: a revoked token ends ({by_itself:.1?}), a disabled user's too ({disabled:.1?})"),
+    );
+}
+
+async fn logouts(keycloak: &Keycloak, mesh: &Mesh) {
+    let (desktop, phone) =
+        (keycloak.log_in("web", "bob", "openid").await, keycloak.log_in("web", "bob", "openid").await);
+    for tokens in [&desktop, &phone] {
+        passes(mesh, &tokens.access, "a session").await;
+    }
+    keycloak.log_out("web", &desktop).await;
+    let by_user = ends(mesh, &desktop.access, "SESSION_REVOKED", SEEN, "a session that logged out").await;
+    passes(mesh, &phone.access, "the user's other session").await;
+    let sid = part(&phone.access, 1)["sid"].as_str().expect("a sid").to_owned();
+    keycloak.admin("DELETE", &format!("/shop/sessions/{sid}"), &Value::Null).await;
+    let by_admin = ends(mesh, &phone.access, "SESSION_REVOKED", SEEN, "a session that was ended").await;
+    let again = keycloak.log_in("web", "bob", "openid").await;
+    passes(mesh, &again.access, "the next login").await;
+    say(
+        "logout",
+        &format!("by the user in {by_user:.1?}, by an admin in {by_admin:.1?}; no other session, nor the next, ends"),
+    );
+}
+
+/// Twice in a row, and once more to another algorithm, while strangers name keys that nobody has. After each, the first
+/// logout token with the new key must be carried out: Keycloak sends it once.
+async fn rotations(keycloak: &Keycloak, mesh: &Mesh, service: &Service) {
+    let issuer = keycloak.issuer();
+    let mut olds = vec![keycloak.log_in("web", "carol", "openid").await];
+    passes(mesh, &olds[0].access, "before any rotation").await;
+    for (alg, priority) in [(Alg::RS256, 200), (Alg::RS256, 300), (Alg::ES256, 400), (Alg::ES256, 500)] {
+        noise(mesh, service, &issuer, 10).await;
+        keycloak.rotate(alg, priority).await;
+        noise(mesh, service, &issuer, 10).await;
+        let (new, gone) =
+            (keycloak.log_in("web", "carol", "openid").await, keycloak.log_in("web", "carol", "openid").await);
+        let header = part(&new.access, 0);
+        assert_eq!(header["alg"], alg.name());
+        assert!(olds.iter().all(|old| part(&old.access, 0)["kid"] != header["kid"]), "no rotation: {header}");
+        keycloak.log_out("web", &gone).await;
+        let start = Instant::now();
+        let mut last = String::new();
+        let known = wait_until(COOL_DOWN + SEEN, async || {
+            last = got(mesh, &new.access).await.1;
+            last.is_empty()
+        });
+        assert!(known.await, "the new key is not known: {last}");
+        let known = start.elapsed();
+        let ended = ends(mesh, &gone.access, "SESSION_REVOKED", PUSHED, "a logout right after a rotation").await;
+        for old in &olds {
+            passes(mesh, &old.access, "a token of the key before").await;
+        }
+        olds.push(new);
+        say(
+            "rotation",
+            &format!("to a new {} key, amid noise: known in {known:.1?}, its first logout in {ended:.1?}", alg.name()),
+        );
+    }
+}
+
+/// Keycloak's Shared Signals transmitter, which is experimental there and has to be switched on.
+async fn events(keycloak: &Keycloak, mesh: &Mesh, service: &Service) {
+    let stream = json!({
+        "delivery": { "method": "urn:ietf:rfc:8935", "endpoint_url": format!("http://{}/ssf/events", service.address()) },
+        "events_requested": ["CaepSessionRevoked"],
+    });
+    keycloak.admin("POST", "/shop/ssf/clients/signals/stream", &stream).await;
+    // At a client that is told nothing itself.
+    let (one, two) =
+        (keycloak.log_in("quiet", "carol", "openid").await, keycloak.log_in("quiet", "carol", "openid").await);
+    let other = keycloak.log_in("quiet", "alice", "openid").await;
+    for tokens in [&one, &two, &other] {
+        passes(mesh, &tokens.access, "a session").await;
+    }
+    let id = keycloak.user_id("carol").await;
+    keycloak.admin("POST", &format!("/shop/users/{id}/logout"), &json!({})).await;
+    let took = ends(mesh, &one.access, "SESSION_REVOKED", PUSHED, "a user whom an admin logged out").await;
+    ends(mesh, &two.access, "SESSION_REVOKED", SEEN, "the user's other session").await;
+    passes(mesh, &other.access, "another user").await;
+    // A user comes back as of the next second.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    passes(mesh, &keycloak.log_in("quiet", "carol", "openid").await.access, "the next login").await;
+    say(
+        "events",
+        &format!("\"Sign out\" of a user by an admin, by SSF: both sessions end in {took:.1?}, the next login passes"),
+    );
 }
