@@ -8,7 +8,7 @@ CARGO := cargo
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc bench bench-quick bench-built fmt fmt-check lint arrows docs fuzz clean bench-growth
+.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint arrows docs fuzz clean bench-growth
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ e2e: image checkers ## end to end: a real Envoy, service and Redis for each test
 
 oidc: wasm ## log in and out at a real OpenID provider (needs Node 20; installs oidc-provider from npm)
 	@scripts/oidc
+
+keycloak: wasm ## the same with a real Keycloak: logins, rotations, logouts, its kinds of tokens (needs Java 17 and Maven)
+	@scripts/keycloak
 
 bench: bench-built ## what each request costs, beside Envoy's own filters: benches/README.md
 	@$(BENCH)
