@@ -19,8 +19,9 @@ use crate::identifiers::Identifiers;
 use crate::json::{Json, Object};
 use crate::jws::{Padding, Unverified};
 use crate::keyrings::Keyrings;
+use crate::keys::KeySet;
 use crate::path::PlainPath;
-use crate::policy::{Forward, Policy, Rule};
+use crate::policy::{Forward, Issuer, Policy, Rule};
 use crate::request::Request;
 use crate::revocation::{self, Ask, Verdict, Whose};
 use crate::time::{Monotonic, Now};
@@ -352,8 +353,8 @@ impl Policy {
         })
     }
 
-    /// Is the key that verified this token still one of its issuer's? A key that has left the set takes its tokens along,
-    /// whatever the cache knows of them.
+    /// Is the key that verified this token still one of its issuer's, and for such tokens? A key that has left the set, or is
+    /// now for another key id, algorithm or tenant, takes its tokens along, whatever the cache knows of them.
     ///
     /// # Errors
     /// [`Fault::KeysUnavailable`] when nobody can tell.
@@ -366,11 +367,21 @@ impl Policy {
         if current.generation == verified.generation.get() {
             return Ok(true);
         }
-        let holds = current.keys.get_by_thumbprint(&verified.thumbprint).is_some();
+        let holds = self.holds_key_of(verified, issuer, current.keys).unwrap_or(false);
         if holds {
             verified.generation.set(current.generation);
         }
         Ok(holds)
+    }
+
+    /// Would the key that verified this token be tried again? What it is for may be narrower now.
+    fn holds_key_of(&self, verified: &Verified, issuer: &Issuer, keys: &KeySet) -> Result<bool, Denial> {
+        let unverified = self.unverified(&verified.token)?;
+        let payload = unverified.parse_payload()?;
+        let iss = claims::unverified_issuer(payload.as_object().ok_or(Cause::PayloadNotObject)?)?;
+        let header = unverified.header();
+        let mut candidates = keys.candidates(header.kid.as_deref(), header.alg)?;
+        Ok(candidates.any(|key| *key.thumbprint() == verified.thumbprint && issuer.may_be_signed_by(key, iss)))
     }
 
     /// Whose key signed a token: the issuer that `iss` names, and the key of it that verifies the signature. Says nothing
@@ -409,9 +420,7 @@ impl Policy {
         // not buy that work. Nothing is admitted on the strength of a claim that nobody has verified.
         claims::check_unexpired(issuer, claims, now.wall)?;
         for key in candidates {
-            if let (Some(tenants), Some(of)) = (&issuer.tenants, key.issuer())
-                && !tenants.may_sign(of, iss)
-            {
+            if !issuer.may_be_signed_by(key, iss) {
                 continue;
             }
             if engine.verify(key, header.alg, unverified.signing_input(), unverified.signature()).is_ok() {
@@ -850,3 +859,6 @@ fn check_binding(rule: &Rule, bound: &Bound, entered: &Entered<'_>, peer: &dyn P
     }
     Ok(reported)
 }
+
+#[cfg(test)]
+mod tests;

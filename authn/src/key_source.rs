@@ -419,8 +419,8 @@ impl KeySource {
     fn install(&mut self, text: &[u8], fetched: Monotonic) -> Result<Option<String>, jwks::Refused> {
         let parsed = jwks::parse(text, &self.settings.algorithms, self.settings.symmetric)?;
         let is_same = self.held.as_ref().is_some_and(|held| {
-            let prints = |set: &KeySet| set.keys().iter().map(|key| *key.thumbprint()).collect::<Vec<_>>();
-            prints(&held.keys) == prints(&parsed.keys)
+            let (held, parsed) = (held.keys.keys(), parsed.keys.keys());
+            held.len() == parsed.len() && held.iter().zip(parsed).all(|(held, parsed)| held.is_same(parsed))
         });
         if !is_same {
             self.generation = self.generation.wrapping_add(1);

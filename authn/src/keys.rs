@@ -257,6 +257,14 @@ impl Key {
         self.issuer.as_deref()
     }
 
+    /// Is it the same key, which verifies the same tokens?
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.thumbprint == other.thumbprint
+            && self.kid == other.kid
+            && self.algorithms == other.algorithms
+            && self.issuer == other.issuer
+    }
+
     /// What this key may verify: at least one, all of one family.
     pub fn algorithms(&self) -> &[Algorithm] {
         &self.algorithms

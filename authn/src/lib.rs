@@ -37,6 +37,7 @@ pub mod jws;
 pub mod key_answer;
 mod key_memo;
 pub mod key_source;
+pub mod key_waits;
 pub mod keyrings;
 pub mod keys;
 mod mac_hash;

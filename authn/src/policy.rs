@@ -150,6 +150,16 @@ pub(crate) struct Faults {
     pub(crate) realm: Option<String>,
 }
 
+impl Issuer {
+    /// A key of a provider with tenants may say for which of them it is.
+    pub(crate) fn may_be_signed_by(&self, key: &Key, iss: &str) -> bool {
+        match (&self.tenants, key.issuer()) {
+            (Some(tenants), Some(of)) => tenants.may_sign(of, iss),
+            (None, _) | (_, None) => true,
+        }
+    }
+}
+
 impl Policy {
     /// Reads the document as JSON.
     ///

@@ -38,6 +38,19 @@ const DPOP: &str = "dpop";
 /// section 10.3.1): no other token has one.
 const ID_TOKEN_HASHES: [&str; 4] = ["at_hash", "c_hash", "s_hash", "urn:openid:params:jwt:claim:rt_hash"];
 
+const ACCESS_CLAIMS: &str = "access_claims";
+
+/// Is the client that the token was issued to one of its audiences, as in each ID token (OpenID Connect Core section 2)?
+fn is_for_its_client(claims: &Object<'_>) -> bool {
+    let clients = ["azp", "client_id"].map(|name| claims.claim(name).and_then(Json::as_str));
+    let is_client = |audience: &Json<'_>| audience.as_str().is_some_and(|one| clients.contains(&Some(one)));
+    match claims.claim("aud") {
+        Some(Json::Array(many)) => many.iter().any(is_client),
+        Some(one) => is_client(one),
+        None => false,
+    }
+}
+
 impl TokenKinds {
     /// Of a JWT. `typ` is its header's.
     ///
@@ -64,12 +77,18 @@ impl TokenKinds {
         let word = match self.word(claims)? {
             // RFC 9068 section 2.1: no other token has this type.
             None if typ.is_some_and(|typ| plain_type(typ) == "at+jwt") => Some((TokenKind::Access, "header.typ")),
-            None if has_access_claim => Some((TokenKind::Access, "access_claims")),
+            None if has_access_claim => Some((TokenKind::Access, ACCESS_CLAIMS)),
             word => word,
         };
         let hash = ID_TOKEN_HASHES.into_iter().find(|name| claims.claim(name).is_some());
-        // Some providers copy the `nonce` into access tokens, and something says that they are such.
-        let nonce = (word.is_none() && claims.claim("nonce").is_some()).then_some("nonce");
+        // Some providers copy the `nonce` into access tokens, and something says that they are such. A claim that ID tokens
+        // can have as well (`azp`) does not say it of a token whose audience is its client.
+        let says_access = match word {
+            Some((_, ACCESS_CLAIMS)) => !is_for_its_client(claims),
+            Some(_) => true,
+            None => false,
+        };
+        let nonce = (!says_access && claims.claim("nonce").is_some()).then_some("nonce");
         let (kind, mark) = match (word, hash.or(nonce)) {
             (_, Some(mark)) => (TokenKind::Id, format!("it has `{mark}`")),
             (Some((kind, name)), None) => (kind, format!("by `{name}`")),
@@ -214,7 +233,15 @@ mod tests {
         let access_claims = vec!["azp".to_owned(), "client_id".to_owned()];
         let own = TokenKinds { access_claims, ..kinds(&[TokenKind::Access]) };
         // Azure AD B2C copies the nonce into access tokens.
-        for claims in [r#"{"azp":"a"}"#, r#"{"client_id":"a"}"#, r#"{"azp":"a","nonce":"n"}"#] {
+        for claims in [
+            r#"{"azp":"a"}"#,
+            r#"{"client_id":"a"}"#,
+            r#"{"azp":"a","nonce":"n"}"#,
+            r#"{"azp":"a","nonce":"n","aud":"api"}"#,
+            r#"{"azp":"a","nonce":"n","aud":["api","other"]}"#,
+            r#"{"azp":"a","aud":"a"}"#,
+            r#"{"azp":"a","aud":"a","nonce":"n","typ":"Bearer"}"#,
+        ] {
             assert!(passes(&own, claims), "{claims}");
         }
         assert!(passes(&own, r#"{"typ":"Bearer"}"#) && typed(&own, Some("at+jwt"), "{}"));
@@ -224,6 +251,11 @@ mod tests {
             r#"{"typ":"JWT"}"#,
             r#"{"azp":"a","at_hash":"x"}"#,
             r#"{"azp":"a","token_use":"id"}"#,
+            // An ID token of a provider that writes `azp` in all of them.
+            r#"{"azp":"a","nonce":"n","aud":"a"}"#,
+            r#"{"azp":"a","nonce":"n","aud":["a"]}"#,
+            r#"{"azp":"a","nonce":"n","aud":["api","a"]}"#,
+            r#"{"azp":"b","client_id":"a","nonce":"n","aud":"a"}"#,
         ] {
             assert!(!passes(&own, claims), "{claims}");
         }

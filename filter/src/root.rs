@@ -12,6 +12,7 @@ use authn::fault::Denial;
 use authn::introspection::Failure;
 use authn::introspections;
 use authn::key_source::KeySource;
+use authn::key_waits::{KeyWait, KeyWaits};
 use authn::policy::{Policy, Revocation};
 use authn::proxy_settings::missing_by_path;
 use authn::request::Request;
@@ -55,7 +56,8 @@ pub struct Root {
     announcing: Announcing,
     introspecting: Introspecting,
     keys: KeyFetching,
-    awaiting_keys: HashMap<u32, AwaitingKeys>,
+    /// Requests whose tokens a fetch under way may bring a key for. They are judged anew then.
+    awaiting_keys: KeyWaits,
     /// The paths of requests that wait and will be judged anew, where a token was taken out of the path.
     paths_with_tokens: HashMap<u32, Vec<u8>>,
     nonces: Nonces,
@@ -69,13 +71,6 @@ pub struct Root {
 struct Paused {
     asking: Asking,
     cookie_session: bool,
-}
-
-/// A request whose token names a key that a fetch under way may bring. It is judged anew then.
-#[derive(Clone, Copy)]
-struct AwaitingKeys {
-    issuer: usize,
-    deadline: Monotonic,
 }
 
 /// May a request wait for its issuer?
@@ -150,7 +145,7 @@ impl Root {
             calls: HashMap::new(),
             announcing: Announcing::new(policy.issuers_asked_about(), now.monotonic),
             keys,
-            awaiting_keys: HashMap::new(),
+            awaiting_keys: KeyWaits::new(limits.waiting_requests),
             paths_with_tokens: HashMap::new(),
             nonces: Nonces { random, count: 0 },
             clock,
@@ -224,7 +219,7 @@ impl Root {
     }
 
     fn will_be_judged_anew(&self, stream: u32) -> bool {
-        self.awaiting_keys.contains_key(&stream) || self.introspecting.is_waiting(stream)
+        self.awaiting_keys.is_waiting(stream) || self.introspecting.is_waiting(stream)
     }
 
     fn enter(&mut self, stream: u32, request: &Request<'_>, patience: Patience<'_>, now: Now) -> Next {
@@ -319,14 +314,8 @@ impl Root {
         if let Patience::HasWaited = patience {
             return self.refuse(stream, Some(rule), &denial);
         }
-        let has_room = self.awaiting_keys.len() < self.policy.limits().waiting_requests;
         match self.keys.is_worth_waiting(&self.policy, issuer, now.monotonic) {
-            Waiting::Yes if has_room => {
-                let longest = self.keys.rings.source(issuer).map_or(Duration::ZERO, KeySource::longest_fetch);
-                let deadline = now.monotonic.plus(longest);
-                self.awaiting_keys.insert(stream, AwaitingKeys { issuer, deadline });
-                Next::Wait
-            }
+            Waiting::Yes if self.await_keys(stream, (issuer, rule), &denial, now) => Next::Wait,
             Waiting::LookAgain => {
                 self.wake(issuer);
                 if host::make_effective(stream).is_err() {
@@ -344,24 +333,31 @@ impl Root {
         }
     }
 
-    /// Judges anew all who wait for this issuer's keys.
+    /// Returns whether there was room.
+    fn await_keys(&mut self, stream: u32, (issuer, rule): (usize, usize), denial: &Denial, now: Now) -> bool {
+        let Some(source) = self.keys.rings.source(issuer) else { return false };
+        let (deadline, generation) = (now.monotonic.plus(source.longest_fetch()), source.generation());
+        let wait = KeyWait { issuer, rule, deadline, generation, denial: denial.clone() };
+        self.awaiting_keys.join(stream, wait).is_ok()
+    }
+
+    /// Ends the waiting of all who wait for this issuer's keys.
     fn wake(&mut self, issuer: usize) {
-        let all: Vec<u32> = self
-            .awaiting_keys
-            .iter()
-            .filter(|(_, awaiting)| awaiting.issuer == issuer)
-            .map(|(stream, _)| *stream)
-            .collect();
-        for stream in all {
+        for stream in self.awaiting_keys.of(issuer) {
             self.wake_one(stream);
         }
     }
 
     fn wake_one(&mut self, stream: u32) {
-        if self.awaiting_keys.remove(&stream).is_none() || host::make_effective(stream).is_err() {
+        let Some(wait) = self.awaiting_keys.leave(stream) else { return };
+        if host::make_effective(stream).is_err() {
             return;
         }
-        let next = self.judge(stream, Patience::HasWaited);
+        // The same keys would judge no other way, at the price of as many signatures.
+        let next = match wait.is_judged_anew(self.keys.rings.source(wait.issuer)) {
+            true => self.judge(stream, Patience::HasWaited),
+            false => self.refuse(stream, Some(wait.rule), &wait.denial),
+        };
         self.go_on(stream, next);
     }
 
@@ -757,19 +753,12 @@ impl Root {
         for (issuer, outcome) in self.keys.on_tick(&self.policy, now.monotonic) {
             self.on_key_news(issuer, outcome);
         }
-        let overdue: Vec<u32> = self
-            .awaiting_keys
-            .iter()
-            .filter(|(_, awaiting)| awaiting.deadline <= now.monotonic)
-            .map(|(stream, _)| *stream)
-            .collect();
-        for stream in overdue {
+        for stream in self.awaiting_keys.overdue(now.monotonic) {
             self.wake_one(stream);
         }
         // Another virtual machine's fetch may have failed: nothing is on its way then. Asked in this order, since it shares
         // what it has found before it says that it is done.
-        let awaited: HashSet<usize> = self.awaiting_keys.values().map(|awaiting| awaiting.issuer).collect();
-        for issuer in awaited {
+        for issuer in self.awaiting_keys.issuers() {
             if !self.keys.is_under_way(issuer, now.monotonic) {
                 self.keys.adopt(issuer, now.monotonic);
                 self.wake(issuer);
@@ -839,7 +828,7 @@ impl Root {
             self.unanswered.remove(&stream);
         }
         if !self.awaiting_keys.is_empty() {
-            self.awaiting_keys.remove(&stream);
+            self.awaiting_keys.leave(stream);
         }
         if !self.paths_with_tokens.is_empty() {
             self.paths_with_tokens.remove(&stream);
@@ -853,7 +842,7 @@ impl Root {
     /// It must not go on yet.
     pub fn is_held(&self, stream: u32) -> bool {
         self.paused.contains_key(&stream)
-            || self.awaiting_keys.contains_key(&stream)
+            || self.awaiting_keys.is_waiting(stream)
             || self.introspecting.is_waiting(stream)
             || self.unanswered.contains(&stream)
     }

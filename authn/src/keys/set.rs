@@ -23,7 +23,7 @@ pub struct KeySet {
 pub enum KeySetError {
     #[error("more than {MAX_KEYS} keys are not taken")]
     TooMany,
-    #[error("this key is there twice, with the same key id (`kid`) and algorithms")]
+    #[error("this key is there twice, with the same key id (`kid`), algorithms and `issuer`")]
     DuplicateKey,
     #[error(
         "more keys for {algorithm} answer to the key id (`kid`) {kid}, those without a key id included, than the \
@@ -55,10 +55,7 @@ impl KeySet {
         if self.keys.len() >= MAX_KEYS {
             return Err(KeySetError::TooMany);
         }
-        let is_same = |other: &Key| {
-            other.kid == key.kid && other.thumbprint == key.thumbprint && other.algorithms == key.algorithms
-        };
-        if self.keys.iter().any(is_same) {
+        if self.keys.iter().any(|other| other.is_same(&key)) {
             return Err(KeySetError::DuplicateKey);
         }
         for &algorithm in key.algorithms() {
@@ -110,10 +107,5 @@ impl KeySet {
             return Err(Denial::new(Cause::AlgNotOfKey));
         }
         Ok(found.into_iter().flatten())
-    }
-
-    /// By RFC 7638 thumbprint: whether a key that has verified a token is still there.
-    pub fn get_by_thumbprint(&self, thumbprint: &[u8; 32]) -> Option<&Key> {
-        self.keys.iter().find(|key| key.thumbprint() == thumbprint)
     }
 }
