@@ -260,10 +260,9 @@ impl Known {
         let Some(held) = self.source.held(Instant::now()) else { return Ok(Some(Judgement::Undecided(self, None))) };
         let refused = match held.keys.judge(token.kid.as_deref(), algorithm, input, &token.signature) {
             Judged::Good => return Ok(None),
-            Judged::OtherAlgorithm => return Err(Refused::Algorithm),
-            Judged::Bad if token.kid.is_some() => return Err(Refused::Signature),
-            // It does not say by which key: by one that we do not have, perhaps.
+            // Each may be of a key that we do not have yet: a provider can put a new one under the id of an old one.
             Judged::Bad => Refused::Signature,
+            Judged::OtherAlgorithm => Refused::Algorithm,
             Judged::UnknownKey => Refused::UnknownKey,
         };
         match held.fetched >= arrived {

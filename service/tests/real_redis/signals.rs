@@ -178,10 +178,10 @@ fn what_is_no_good_logout_token_ends_nothing_and_is_told_why() {
         let told = log_out(&service, &token);
         assert_eq!((told.status, text(&told.body["error"])), (400, "invalid_request"), "{name}: {told:?}");
     }
-    // Not one of them, and the provider was asked for its keys once.
+    // Not one of them. The provider was asked for its keys at the start, and for the four that a new key may have signed.
     let (_, page) = service.admin("GET", "/v1/revocations", "");
     assert_eq!(page["revocations"], json!([]));
-    assert_eq!(jwks.asked(), 1);
+    assert_eq!(jwks.asked(), 5);
     assert_eq!(log_out(&service, &typed(&rsa, "logout+jwt", &good)).status, 200, "what they were made of is good");
 }
 
@@ -290,6 +290,29 @@ fn a_new_key_is_found_also_for_a_token_that_names_none() {
     let statuses: Vec<u16> = (0..6).map(|_| log_out(&stack.service, &forged()).status).collect();
     assert_eq!(statuses, [400, 400, 400, 503, 503, 503]);
     assert_eq!((stack.jwks.asked(), stack.revocations()), (5, 2));
+}
+
+// The kid may stay, with another key or also another algorithm, and it may go; the logout is sent once.
+#[test]
+fn a_new_key_is_found_also_under_the_id_of_an_old_one_or_under_none() {
+    for (alg, published) in [(Alg::EdDSA, "k"), (Alg::RS256, "k"), (Alg::EdDSA, "")] {
+        let stack = stack_with(json!({ "cool_down": "60s" }));
+        assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &logout_claims())).status, 200);
+        let next = key_of(alg, "k");
+        let mut jwk = Value::Object(next.public_jwk().unwrap());
+        if published.is_empty() {
+            jwk.as_object_mut().unwrap().remove("kid");
+        }
+        stack.jwks.now_says(Says::Body(json!({ "keys": [jwk] }).to_string()));
+        let claims = logout_claims();
+        assert_eq!(log_out(&stack.service, &typed(&next, "logout+jwt", &claims)).status, 200, "{alg:?} {published}");
+        assert_eq!(stack.is(Kind::Session, text(&claims["sid"])), Answer::Dead);
+        // Strangers cause no more fetches with the id of a known key than with others, and tokens of that key go on.
+        let statuses: Vec<u16> = (0..6).map(|_| log_out(&stack.service, &forged("k")).status).collect();
+        assert_eq!(statuses, [400, 400, 400, 503, 503, 503]);
+        assert_eq!(log_out(&stack.service, &typed(&next, "logout+jwt", &logout_claims())).status, 200);
+        assert_eq!((stack.jwks.asked(), stack.revocations()), (5, 3));
+    }
 }
 
 const NOTICED: Duration = Duration::from_secs(10);
