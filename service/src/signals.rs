@@ -117,12 +117,12 @@ pub enum Endpoint {
     Events,
 }
 
-/// Whom a token ends.
+/// Whom a token ends: all of `ids`, or it is not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ending {
     pub kind: Kind,
     pub issuer: String,
-    pub id: String,
+    pub ids: Vec<String>,
 }
 
 /// How it went, if it went well.
@@ -417,9 +417,9 @@ async fn carry_out(
         Err(trouble) => return Err(unconfirmed("the token was not claimed", trouble)),
     }
     let by = format!("{} of {}", endpoint.name(), provider.issuer);
-    let ended = admin::end(shared, ending.kind, &ending.issuer, &ending.id, &by, asked).await;
-    let key = match ended {
-        Ok(key) => key,
+    let ended = admin::end(shared, ending.kind, &ending.issuer, &ending.ids, &by, asked).await;
+    let keys = match ended {
+        Ok(keys) => keys,
         Err(why) => {
             // Else the provider's next attempt would be a replay, and the session would live on. If this fails too, the
             // claim ends by itself.
@@ -427,7 +427,9 @@ async fn carry_out(
             return Err(Unavailable::store(why).into());
         }
     };
-    audit(&by, ending.kind, &key.to_string());
+    for key in keys {
+        audit(&by, ending.kind, &key.to_string());
+    }
     // As long as it would be young enough, and our clocks may differ by as much as the provider's.
     let young = endpoint.max_age(provider).unwrap_or_default() + provider.skew * 3 + Duration::from_secs(1);
     shared.store.keep(&digest, young).await.map_err(|trouble| unconfirmed("the token was not remembered", trouble))?;

@@ -92,6 +92,20 @@ fn a_logout_token_ends_its_session_or_else_its_user() {
 }
 
 #[test]
+fn keycloaks_logout_ends_the_offline_session_too_where_it_says_so() {
+    let stack = stack();
+    for (said, offline) in [(true, Answer::Dead), (false, Answer::Live)] {
+        let events = json!({ LOGOUT: {}, "revoke_offline_access": said });
+        let claims = with(logout_claims(), &json!({ "sub": "alice", "typ": "Logout", "events": events }));
+        let sid = text(&claims["sid"]);
+        assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &claims)).status, 200);
+        assert_eq!(stack.is(Kind::Session, sid), Answer::Dead);
+        assert_eq!(stack.is(Kind::Session, &format!("offline:{sid}")), offline);
+    }
+    assert_eq!(stack.is(Kind::User, "alice"), Answer::Live);
+}
+
+#[test]
 fn a_session_whose_id_is_used_again_ends_until_now_only() {
     let stack = stack_with(json!({ "reuses_session_ids": true }));
     let claims = logout_claims();
