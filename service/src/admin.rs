@@ -148,8 +148,8 @@ async fn write(shared: &Shared, ask: &Ask, by: &str) -> Result<Map<String, Value
     Ok(done)
 }
 
-/// Ends sessions or users for another part of this service, as an operator would: all of `ids`, or it is an error. `asked`: when that was, in Unix seconds, if it
-/// was before now.
+/// Ends sessions or users for another part of this service, as an operator would: all of `ids`, or it is an error. `asked`:
+/// when that was, in Unix seconds, if it was before now.
 ///
 /// # Errors
 /// Why it is not acknowledged, in words of ours.

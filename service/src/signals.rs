@@ -86,7 +86,7 @@ pub struct Signals {
     /// What a token can take once it is verified.
     limit: Duration,
     waiting: Arc<Semaphore>,
-    carrying: Semaphore,
+    carrying: Arc<Semaphore>,
     untold: Mutex<VecDeque<String>>,
 }
 
@@ -97,7 +97,7 @@ struct Known {
     secret: Option<ClientSecret>,
     /// Not verified, for want of keys.
     undecided: Mutex<Kept>,
-    /// Verified, and not confirmed by Redis.
+    /// Verified, and not confirmed by Redis, or not written yet for want of a place.
     unwritten: Mutex<Kept>,
     /// To the one who watches: something was kept.
     wake: Notify,
@@ -164,7 +164,7 @@ impl Signals {
             dropped: Throttle::default(),
             limit,
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
-            carrying: Semaphore::new(MAX_CARRIED),
+            carrying: Arc::new(Semaphore::new(MAX_CARRIED)),
             untold: Mutex::default(),
         })
     }

@@ -409,6 +409,40 @@ fn what_redis_does_not_confirm_is_carried_out_when_it_does() {
     }
 }
 
+// More than are carried out at once. The others wait where they are bounded, and not in tasks.
+#[test]
+fn many_logouts_stay_in_their_bound_while_redis_is_away_and_are_all_carried_out_then() {
+    const MANY: usize = 150;
+    const CARRIED: usize = 32;
+    let mut stack = stack();
+    assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &logout_claims())).status, 200);
+    stack.redis.kill();
+    let claims: Vec<Value> = (0..MANY).map(|_| logout_claims()).collect();
+    std::thread::scope(|scope| {
+        for claims in claims.chunks(10) {
+            let all =
+                || claims.iter().all(|claims| log_out(&stack.service, &typed(&stack.key, "JWT", claims)).status == 503);
+            scope.spawn(move || assert!(all()));
+        }
+    });
+    let kept = || {
+        let (_, metrics) = stack.service.admin_text("GET", "/metrics", None, "");
+        let line = metrics.lines().find_map(|line| line.strip_prefix("portcullis_signals_kept ")).unwrap().to_owned();
+        line.parse::<usize>().unwrap()
+    };
+    // Through several attempts.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(3) {
+        assert!((MANY - CARRIED..=MANY).contains(&kept()), "{}", kept());
+    }
+    stack.redis.restart();
+    eventually(NOTICED, || (kept() == 0).then_some(()));
+    let keys: Vec<_> = claims.iter().map(|claims| key(Kind::Session, text(&claims["sid"]))).collect();
+    for keys in keys.chunks(10) {
+        eventually(NOTICED, || (stack.service.check(keys) == Ok(vec![Answer::Dead; keys.len()])).then_some(()));
+    }
+}
+
 #[test]
 fn a_service_that_is_told_to_stop_looks_once_more_for_what_it_kept() {
     let mut stack = stack_saying(Says::Status(500), json!({}));
