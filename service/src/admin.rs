@@ -148,8 +148,8 @@ async fn write(shared: &Shared, ask: &Ask, by: &str) -> Result<Map<String, Value
     Ok(done)
 }
 
-/// Ends a session or user for another part of this service, as an operator would. `asked`: when that was, in Unix seconds, if it
-/// was before now.
+/// Ends sessions or users for another part of this service, as an operator would: all of `ids`, or it is an error. `asked`:
+/// when that was, in Unix seconds, if it was before now.
 ///
 /// # Errors
 /// Why it is not acknowledged, in words of ours.
@@ -157,21 +157,27 @@ pub async fn end(
     shared: &Shared,
     kind: Kind,
     issuer: &str,
-    id: &str,
+    ids: &[String],
     by: &str,
     asked: Option<u64>,
-) -> Result<RevocationKey, String> {
-    let ask = Ask::of(kind, issuer, id, None, &shared.options);
-    let mut revocations = sealed(shared, &ask, unix_seconds(), by).map_err(|problem| problem.to_string())?;
+) -> Result<Vec<RevocationKey>, String> {
+    let (mut revocations, mut keys) = (Vec::new(), Vec::new());
+    for id in ids {
+        let ask = Ask::of(kind, issuer, id, None, &shared.options);
+        let of_one = sealed(shared, &ask, unix_seconds(), by).map_err(|problem| problem.to_string())?;
+        keys.push(of_one.first().map(|revocation| revocation.key).ok_or("there is no secret")?);
+        revocations.extend(of_one);
+    }
     for revocation in &mut revocations {
         if let (Ends::IssuedUntilNow, Some(asked)) = (revocation.ends, asked) {
             revocation.ends = Ends::IssuedUntil(asked);
         }
     }
-    let key = revocations.first().map(|revocation| revocation.key).ok_or("there is no secret")?;
     shared.store.revoke(revocations).await.map_err(|error| Problem::from(error).to_string())?;
-    shared.metrics.revoked(kind);
-    Ok(key)
+    for _ in &keys {
+        shared.metrics.revoked(kind);
+    }
+    Ok(keys)
 }
 
 /// Ends a session for the part of this service that keeps them: for `ttl`, which covers all of its tokens.

@@ -86,7 +86,7 @@ pub struct Signals {
     /// What a token can take once it is verified.
     limit: Duration,
     waiting: Arc<Semaphore>,
-    carrying: Semaphore,
+    carrying: Arc<Semaphore>,
     untold: Mutex<VecDeque<String>>,
 }
 
@@ -97,7 +97,7 @@ struct Known {
     secret: Option<ClientSecret>,
     /// Not verified, for want of keys.
     undecided: Mutex<Kept>,
-    /// Verified, and not confirmed by Redis.
+    /// Verified, and not confirmed by Redis, or not written yet for want of a place.
     unwritten: Mutex<Kept>,
     /// To the one who watches: something was kept.
     wake: Notify,
@@ -117,12 +117,12 @@ pub enum Endpoint {
     Events,
 }
 
-/// Whom a token ends.
+/// Whom a token ends: all of `ids`, or it is not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ending {
     pub kind: Kind,
     pub issuer: String,
-    pub id: String,
+    pub ids: Vec<String>,
 }
 
 /// How it went, if it went well.
@@ -164,7 +164,7 @@ impl Signals {
             dropped: Throttle::default(),
             limit,
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
-            carrying: Semaphore::new(MAX_CARRIED),
+            carrying: Arc::new(Semaphore::new(MAX_CARRIED)),
             untold: Mutex::default(),
         })
     }
@@ -260,10 +260,9 @@ impl Known {
         let Some(held) = self.source.held(Instant::now()) else { return Ok(Some(Judgement::Undecided(self, None))) };
         let refused = match held.keys.judge(token.kid.as_deref(), algorithm, input, &token.signature) {
             Judged::Good => return Ok(None),
-            Judged::OtherAlgorithm => return Err(Refused::Algorithm),
-            Judged::Bad if token.kid.is_some() => return Err(Refused::Signature),
-            // It does not say by which key: by one that we do not have, perhaps.
+            // Each may be of a key that we do not have yet: a provider can put a new one under the id of an old one.
             Judged::Bad => Refused::Signature,
+            Judged::OtherAlgorithm => Refused::Algorithm,
             Judged::UnknownKey => Refused::UnknownKey,
         };
         match held.fetched >= arrived {
@@ -418,9 +417,9 @@ async fn carry_out(
         Err(trouble) => return Err(unconfirmed("the token was not claimed", trouble)),
     }
     let by = format!("{} of {}", endpoint.name(), provider.issuer);
-    let ended = admin::end(shared, ending.kind, &ending.issuer, &ending.id, &by, asked).await;
-    let key = match ended {
-        Ok(key) => key,
+    let ended = admin::end(shared, ending.kind, &ending.issuer, &ending.ids, &by, asked).await;
+    let keys = match ended {
+        Ok(keys) => keys,
         Err(why) => {
             // Else the provider's next attempt would be a replay, and the session would live on. If this fails too, the
             // claim ends by itself.
@@ -428,7 +427,9 @@ async fn carry_out(
             return Err(Unavailable::store(why).into());
         }
     };
-    audit(&by, ending.kind, &key.to_string());
+    for key in keys {
+        audit(&by, ending.kind, &key.to_string());
+    }
     // As long as it would be young enough, and our clocks may differ by as much as the provider's.
     let young = endpoint.max_age(provider).unwrap_or_default() + provider.skew * 3 + Duration::from_secs(1);
     shared.store.keep(&digest, young).await.map_err(|trouble| unconfirmed("the token was not remembered", trouble))?;

@@ -228,7 +228,7 @@ fn simple<'v>(members: impl Iterator<Item = (&'v String, &'v Value)>) -> Result<
 
 fn session(id: &str, issuer: &str) -> Result<Ending, Refused> {
     judge_id("sub_id", id)?;
-    Ok(Ending { kind: Kind::Session, issuer: issuer.to_owned(), id: id.to_owned() })
+    Ok(Ending { kind: Kind::Session, issuer: issuer.to_owned(), ids: vec![id.to_owned()] })
 }
 
 fn user(iss: &str, sub: &str, issuer: &str) -> Result<Ending, Refused> {
@@ -237,7 +237,7 @@ fn user(iss: &str, sub: &str, issuer: &str) -> Result<Ending, Refused> {
         return Err(Refused::Subject("is of an issuer whose users this transmitter does not end"));
     }
     judge_id("sub_id", sub)?;
-    Ok(Ending { kind: Kind::User, issuer: issuer.to_owned(), id: sub.to_owned() })
+    Ok(Ending { kind: Kind::User, issuer: issuer.to_owned(), ids: vec![sub.to_owned()] })
 }
 
 #[cfg(test)]
@@ -256,7 +256,7 @@ mod tests {
             claims[name] = value.clone();
         }
         let claims = Claims::read(claims.to_string().as_bytes())?;
-        Ok(ending(&claims, scope)?.map(|ending| (ending.kind, ending.id)))
+        Ok(ending(&claims, scope)?.map(|ending| (ending.kind, ending.ids.concat())))
     }
 
     fn event(members: Value) -> Result<Option<(Kind, String)>, Refused> {

@@ -99,6 +99,16 @@ impl Kept {
         taken.into_values().collect()
     }
 
+    /// Takes one, whichever.
+    pub fn take_one(&mut self) -> Option<Token> {
+        let (_, token) = self.tokens.pop_first()?;
+        self.bytes = self.bytes.saturating_sub(size_of(&token));
+        if self.tokens.is_empty() {
+            self.oldest = None;
+        }
+        Some(token)
+    }
+
     /// Takes those that were kept long enough.
     pub fn take_old(&mut self, now: Instant) -> Vec<Token> {
         now.checked_sub(KEPT_FOR).map_or_else(Vec::new, |until| self.take_until(until))
@@ -144,6 +154,19 @@ mod tests {
         assert!(kept.take_old(after(2) + KEPT_FOR - Duration::from_millis(1)).is_empty());
         assert_eq!(texts(&kept.take_old(after(2) + KEPT_FOR)), ["c"]);
         assert_eq!((kept.len(), kept.bytes), (0, 0));
+    }
+
+    #[test]
+    fn those_that_are_taken_one_by_one_leave_their_room() {
+        let start = Instant::now();
+        let mut kept = Kept::new(10_000);
+        for text in ["a", "b"] {
+            kept.put(token(text, start));
+        }
+        let taken: Vec<Token> = (0..2).filter_map(|_| kept.take_one()).collect();
+        assert_eq!(texts(&taken), ["a", "b"]);
+        assert!(kept.take_one().is_none());
+        assert_eq!((kept.len(), kept.bytes, kept.oldest), (0, 0, None));
     }
 
     #[test]

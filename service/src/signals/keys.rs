@@ -72,10 +72,12 @@ impl KeySet {
         self.0.len()
     }
 
-    /// Without a key id, any key of the algorithm may have signed.
+    /// Without a key id, any key of the algorithm may have signed. A key without one may be meant by any.
     pub fn judge(&self, kid: Option<&str>, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> Judged {
         let named = |key: &&Key| kid.is_none() || key.kid.as_deref() == kid;
-        let mut fitting = self.0.iter().filter(named).filter(|key| key.fits(algorithm)).peekable();
+        let nameless = |key: &&Key| kid.is_some() && key.kid.is_none();
+        let candidates = self.0.iter().filter(named).chain(self.0.iter().filter(nameless));
+        let mut fitting = candidates.filter(|key| key.fits(algorithm)).peekable();
         if fitting.peek().is_none() {
             let there = kid.is_some() && self.0.iter().any(|key| named(&key));
             return if there { Judged::OtherAlgorithm } else { Judged::UnknownKey };
@@ -240,6 +242,29 @@ mod tests {
                 assert_eq!(judged, Judged::OtherAlgorithm, "{algorithm:?} as {other:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_key_without_an_id_is_tried_for_every_id_after_those_that_have_it() {
+        let [named, nameless, stranger] = [(); 3].map(|()| SigningKey::generate(Alg::EdDSA, "k"));
+        let without_kid = |key: &SigningKey| {
+            let mut jwk = jwk(key);
+            jwk.as_object_mut().unwrap().remove("kid");
+            jwk
+        };
+        let many = vec![without_kid(&stranger); MAX_CANDIDATES];
+        let keys = set(&[many, vec![jwk(&named)]].concat());
+        let judge = |keys: &KeySet, key, kid| {
+            let (input, signature) = signed(key);
+            keys.judge(Some(kid), Algorithm::EdDSA, input.as_bytes(), &signature)
+        };
+        assert_eq!(judge(&keys, &named, "k"), Judged::Good);
+        let keys = set(&[jwk(&named), without_kid(&nameless)]);
+        for kid in ["k", "other", ""] {
+            assert_eq!(judge(&keys, &nameless, kid), Judged::Good, "{kid}");
+            assert_eq!(judge(&keys, &stranger, kid), Judged::Bad, "{kid}");
+        }
+        assert_eq!(judge(&keys, &named, "other"), Judged::Bad, "a key that has an id is meant by no other");
     }
 
     #[test]

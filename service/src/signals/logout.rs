@@ -8,6 +8,10 @@ use super::jws::Unverified;
 use super::refused::Refused;
 
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+/// Keycloak's word, beside the event, that offline sessions end too (its client's “Backchannel logout revoke offline sessions”).
+const OFFLINE_TOO: &str = "revoke_offline_access";
+/// Stands before the id of an offline session where those are sessions of their own, as the filter's `offline_sessions` has it.
+const OFFLINE: &str = "offline:";
 /// Types are recommended and not required (section 2.4), and many providers write `JWT`. Whatever else a token is, it is
 /// no logout token without the event.
 const TYPES: [&str; 2] = ["logout+jwt", "jwt"];
@@ -34,12 +38,23 @@ pub fn ending(claims: &Claims, issuer: &str) -> Result<Ending, Refused> {
         return Err(Refused::Claim("nonce", "must not be there"));
     }
     // With a session, it is this session only (section 2.4).
-    let (kind, id) = match (&claims.sid, &claims.sub) {
-        (Some(sid), _) => (Kind::Session, sid),
-        (None, Some(sub)) => (Kind::User, sub),
+    let (kind, ids) = match (&claims.sid, &claims.sub) {
+        (Some(sid), _) if ends_offline(claims) => (Kind::Session, vec![sid.clone(), format!("{OFFLINE}{sid}")]),
+        (Some(sid), _) => (Kind::Session, vec![sid.clone()]),
+        // All of the user's sessions are ended, the offline ones among them.
+        (None, Some(sub)) => (Kind::User, vec![sub.clone()]),
         (None, None) => return Err(Refused::Claim("sid", "and `sub` are missing: one of them must be there")),
     };
-    Ok(Ending { kind, issuer: issuer.to_owned(), id: id.clone() })
+    Ok(Ending { kind, issuer: issuer.to_owned(), ids })
+}
+
+/// As Keycloak reads it: a text may say it too.
+fn ends_offline(claims: &Claims) -> bool {
+    match claims.events.get(OFFLINE_TOO) {
+        Some(Value::Bool(said)) => *said,
+        Some(Value::String(said)) => said.eq_ignore_ascii_case("true"),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -53,7 +68,26 @@ mod tests {
             claims[name] = value.clone();
         }
         let claims = Claims::read(claims.to_string().as_bytes()).unwrap();
-        ending(&claims, "i").map(|ending| (ending.kind, ending.id))
+        ending(&claims, "i").map(|ending| (ending.kind, ending.ids.join(" ")))
+    }
+
+    #[test]
+    fn an_offline_session_ends_too_where_the_provider_says_so() {
+        for (said, expected) in [
+            (json!(true), "s offline:s"),
+            (json!("True"), "s offline:s"),
+            (json!(false), "s"),
+            (json!(null), "s"),
+            (json!("false"), "s"),
+            (json!({}), "s"),
+        ] {
+            let events = json!({ EVENT: {}, OFFLINE_TOO: said });
+            let session = ends(json!({ "sid": "s", "sub": "u", "events": events }));
+            assert_eq!(session, Ok((Kind::Session, expected.into())), "{events}");
+            assert_eq!(ends(json!({ "sub": "u", "events": events })), Ok((Kind::User, "u".into())));
+        }
+        let alone = json!({ "sid": "s", "events": { OFFLINE_TOO: true } });
+        assert!(ends(alone).is_err(), "it is no event by itself");
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub struct Provider {
     /// How long its last keys are trusted while no new ones can be had.
     #[serde(default = "max_stale", with = "duration")]
     pub max_stale: Duration,
-    /// Unknown key ids cause a fetch after so long, and up to four at once before.
+    /// Tokens of no key that we have cause a fetch after so long, and up to four at once before.
     #[serde(default = "cool_down", with = "duration")]
     pub cool_down: Duration,
     /// Trust the authorities in this PEM file, in the place of those that browsers trust.

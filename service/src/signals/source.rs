@@ -1,5 +1,5 @@
-//! Where one provider's keys come from: fetched at the start, again when they are older than `refresh`, and when a token
-//! names one that we do not have. When that is due is decided here; `watch` fetches.
+//! Where one provider's keys come from: fetched at the start, again when they are older than `refresh`, and when those that
+//! we have do not verify a token. When that is due is decided here; `watch` fetches.
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use super::refused::Unavailable;
 /// After a failure nobody asks again for so long; twice as long after the next, and so on.
 const PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(15);
-/// Fetches that unknown keys may cause at once: several rotations within one cool-down, and somebody's noise before them.
+/// Fetches that tokens of no key of ours may cause at once: several rotations within one cool-down, and somebody's noise before them.
 const BURST: u32 = 4;
 
 pub struct Source {
@@ -32,7 +32,7 @@ struct State {
     generation: u64,
     /// Since the last one that went well: when the last one ended, how many there were, and why.
     failed: Option<(Instant, u32, String)>,
-    /// Of fetches that unknown keys cause.
+    /// Of fetches that tokens of no key of ours cause.
     searches: Bucket,
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::watch::Receiver;
 
 use super::claims::Claims;
@@ -52,7 +53,7 @@ pub async fn watch(shared: Arc<Shared>, issuer: String, mut stop: Receiver<bool>
     if known.is_searching() {
         look(&shared, known).await;
     }
-    write_again(&shared, known);
+    write_all(&shared, known).await;
     match known.kept(For::Keys).len() {
         0 => {}
         tokens => tracing::warn!(issuer, tokens, "stopped with tokens that could not be verified"),
@@ -95,69 +96,101 @@ async fn decide(shared: &Arc<Shared>, known: &Known, until: Instant) {
             }
             _ => {
                 let judgement = judging.signals.judge(token.endpoint, &token.text, token.arrived);
-                let claims = judgement.map(|judgement| match judgement {
-                    Judgement::Good(_, claims) => Some(claims),
+                let is_good = judgement.map(|judgement| match judgement {
+                    Judgement::Good(..) => true,
                     Judgement::Undecided(_, judged) => {
                         token.judged = judged;
-                        None
+                        false
                     }
                 });
-                (claims, token)
+                (is_good, token)
             }
         };
         tokens.into_iter().map(judge).collect::<Vec<_>>()
     });
     // It panics on no token; else these are lost, as their senders were told.
-    for (claims, token) in judged.await.unwrap_or_default() {
-        match claims {
-            Ok(Some(claims)) => carry(shared, token, claims),
+    for (is_good, token) in judged.await.unwrap_or_default() {
+        match is_good {
+            Ok(true) => {
+                known.keep(shared, For::Redis, token);
+                write_again(shared, known);
+            }
             // Too early; or the keys became too old in between.
-            Ok(None) => known.keep(shared, For::Keys, token),
+            Ok(false) => known.keep(shared, For::Keys, token),
             Err(refused) => finish(shared, token, None, Err(refused.into())),
         }
     }
 }
 
-/// What was verified before is believed; its claims are read again, and its age is judged again: what names it among those
-/// that were used is not kept for longer.
+/// Begins to carry out as many of the verified ones as there are free places. The others stay where their number is bounded.
 fn write_again(shared: &Arc<Shared>, known: &Known) {
-    let tokens = known.kept(For::Redis).take_until(Instant::now());
-    shared.metrics.signals_kept(0, tokens.len());
-    for token in tokens {
-        let young = |claims: Claims| {
-            let max_age = token.endpoint.max_age(&known.provider).unwrap_or_default();
-            claims.judge_times(unix_seconds(), max_age, known.provider.skew).map(|()| claims)
-        };
-        match Unverified::read(&token.text).and_then(|read| Claims::read(&read.payload)).and_then(young) {
-            Ok(claims) => carry(shared, token, claims),
-            // It became too old.
-            Err(_) => drop_kept(shared, token),
-        }
+    while let Ok(place) = Arc::clone(&shared.signals.carrying).try_acquire_owned() {
+        let Some(token) = next(shared, known) else { return };
+        carry(shared, known, token, place);
     }
 }
 
-/// Carries out in a task of its own, of which the service's end waits.
-fn carry(shared: &Arc<Shared>, token: Token, claims: Claims) {
-    let carrying = Arc::clone(shared);
+/// Each of them once more, before this ends.
+async fn write_all(shared: &Arc<Shared>, known: &Known) {
+    let tokens = known.kept(For::Redis).len();
+    for _ in 0..tokens {
+        let Ok(place) = Arc::clone(&shared.signals.carrying).acquire_owned().await else { return };
+        let Some(token) = next(shared, known) else { return };
+        carry(shared, known, token, place);
+    }
+}
+
+fn next(shared: &Shared, known: &Known) -> Option<Token> {
+    let token = known.kept(For::Redis).take_one()?;
+    shared.metrics.signals_kept(0, 1);
+    Some(token)
+}
+
+/// Carries out in a task of its own, of which the service's end waits; and then others in the same place, until there are
+/// none or one is not confirmed.
+fn carry(shared: &Arc<Shared>, known: &Known, token: Token, place: OwnedSemaphorePermit) {
+    let (carrying, issuer) = (Arc::clone(shared), known.provider.issuer.clone());
     shared.work.spawn(async move {
         let shared = carrying;
-        let Some(known) = shared.signals.known.get(&claims.iss) else { return };
-        let Ok(_place) = shared.signals.carrying.acquire().await else { return };
-        let outcome = carry_out(&shared, token.endpoint, known, &claims, Some(token.arrived_at)).await;
-        match outcome {
-            Err(Failed::Unavailable(unavailable)) => {
-                let mut token = token;
-                if let Some(waiter) = token.waiter.take() {
-                    let _ = waiter.send(Err(unavailable.into()));
-                }
-                known.keep(&shared, For::Redis, token);
+        let _place = place;
+        let Some(known) = shared.signals.known.get(&issuer) else { return };
+        let mut following = Some(token);
+        while let Some(token) = following {
+            if !carry_one(&shared, known, token).await {
+                return;
             }
-            outcome => {
-                let name = digest(token.endpoint, &claims);
-                finish(&shared, token, Some(name), outcome);
-            }
+            following = next(&shared, known);
         }
     });
+}
+
+/// What was verified before is believed; its claims are read again, and its age is judged again: what names it among those
+/// that were used is not kept for longer. Says whether it is done with.
+async fn carry_one(shared: &Shared, known: &Known, mut token: Token) -> bool {
+    let young = |claims: Claims| {
+        let max_age = token.endpoint.max_age(&known.provider).unwrap_or_default();
+        claims.judge_times(unix_seconds(), max_age, known.provider.skew).map(|()| claims)
+    };
+    let claims = Unverified::read(&token.text).and_then(|read| Claims::read(&read.payload)).and_then(young);
+    let Ok(claims) = claims else {
+        // It became too old.
+        drop_kept(shared, token);
+        return true;
+    };
+    match carry_out(shared, token.endpoint, known, &claims, Some(token.arrived_at)).await {
+        Err(Failed::Unavailable(unavailable)) => {
+            if let Some(waiter) = token.waiter.take() {
+                let _ = waiter.send(Err(unavailable.into()));
+            }
+            known.keep(shared, For::Redis, token);
+            false
+        }
+        outcome => {
+            let name = digest(token.endpoint, &claims);
+            finish(shared, token, Some(name), outcome);
+            true
+        }
+    }
 }
 
 /// Tells whoever waits. If nobody does, its sender was told that it could not be decided.

@@ -92,6 +92,20 @@ fn a_logout_token_ends_its_session_or_else_its_user() {
 }
 
 #[test]
+fn keycloaks_logout_ends_the_offline_session_too_where_it_says_so() {
+    let stack = stack();
+    for (said, offline) in [(true, Answer::Dead), (false, Answer::Live)] {
+        let events = json!({ LOGOUT: {}, "revoke_offline_access": said });
+        let claims = with(logout_claims(), &json!({ "sub": "alice", "typ": "Logout", "events": events }));
+        let sid = text(&claims["sid"]);
+        assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &claims)).status, 200);
+        assert_eq!(stack.is(Kind::Session, sid), Answer::Dead);
+        assert_eq!(stack.is(Kind::Session, &format!("offline:{sid}")), offline);
+    }
+    assert_eq!(stack.is(Kind::User, "alice"), Answer::Live);
+}
+
+#[test]
 fn a_session_whose_id_is_used_again_ends_until_now_only() {
     let stack = stack_with(json!({ "reuses_session_ids": true }));
     let claims = logout_claims();
@@ -178,10 +192,10 @@ fn what_is_no_good_logout_token_ends_nothing_and_is_told_why() {
         let told = log_out(&service, &token);
         assert_eq!((told.status, text(&told.body["error"])), (400, "invalid_request"), "{name}: {told:?}");
     }
-    // Not one of them, and the provider was asked for its keys once.
+    // Not one of them. The provider was asked for its keys at the start, and for the four that a new key may have signed.
     let (_, page) = service.admin("GET", "/v1/revocations", "");
     assert_eq!(page["revocations"], json!([]));
-    assert_eq!(jwks.asked(), 1);
+    assert_eq!(jwks.asked(), 5);
     assert_eq!(log_out(&service, &typed(&rsa, "logout+jwt", &good)).status, 200, "what they were made of is good");
 }
 
@@ -292,6 +306,29 @@ fn a_new_key_is_found_also_for_a_token_that_names_none() {
     assert_eq!((stack.jwks.asked(), stack.revocations()), (5, 2));
 }
 
+// The kid may stay, with another key or also another algorithm, and it may go; the logout is sent once.
+#[test]
+fn a_new_key_is_found_also_under_the_id_of_an_old_one_or_under_none() {
+    for (alg, published) in [(Alg::EdDSA, "k"), (Alg::RS256, "k"), (Alg::EdDSA, "")] {
+        let stack = stack_with(json!({ "cool_down": "60s" }));
+        assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &logout_claims())).status, 200);
+        let next = key_of(alg, "k");
+        let mut jwk = Value::Object(next.public_jwk().unwrap());
+        if published.is_empty() {
+            jwk.as_object_mut().unwrap().remove("kid");
+        }
+        stack.jwks.now_says(Says::Body(json!({ "keys": [jwk] }).to_string()));
+        let claims = logout_claims();
+        assert_eq!(log_out(&stack.service, &typed(&next, "logout+jwt", &claims)).status, 200, "{alg:?} {published}");
+        assert_eq!(stack.is(Kind::Session, text(&claims["sid"])), Answer::Dead);
+        // Strangers cause no more fetches with the id of a known key than with others, and tokens of that key go on.
+        let statuses: Vec<u16> = (0..6).map(|_| log_out(&stack.service, &forged("k")).status).collect();
+        assert_eq!(statuses, [400, 400, 400, 503, 503, 503]);
+        assert_eq!(log_out(&stack.service, &typed(&next, "logout+jwt", &logout_claims())).status, 200);
+        assert_eq!((stack.jwks.asked(), stack.revocations()), (5, 3));
+    }
+}
+
 const NOTICED: Duration = Duration::from_secs(10);
 
 #[test]
@@ -369,6 +406,40 @@ fn what_redis_does_not_confirm_is_carried_out_when_it_does() {
         eventually(NOTICED, || {
             (stack.service.check(&[key(Kind::Session, id)]) == Ok(vec![Answer::Dead])).then_some(())
         });
+    }
+}
+
+// More than are carried out at once. The others wait where they are bounded, and not in tasks.
+#[test]
+fn many_logouts_stay_in_their_bound_while_redis_is_away_and_are_all_carried_out_then() {
+    const MANY: usize = 150;
+    const CARRIED: usize = 32;
+    let mut stack = stack();
+    assert_eq!(log_out(&stack.service, &typed(&stack.key, "logout+jwt", &logout_claims())).status, 200);
+    stack.redis.kill();
+    let claims: Vec<Value> = (0..MANY).map(|_| logout_claims()).collect();
+    std::thread::scope(|scope| {
+        for claims in claims.chunks(10) {
+            let all =
+                || claims.iter().all(|claims| log_out(&stack.service, &typed(&stack.key, "JWT", claims)).status == 503);
+            scope.spawn(move || assert!(all()));
+        }
+    });
+    let kept = || {
+        let (_, metrics) = stack.service.admin_text("GET", "/metrics", None, "");
+        let line = metrics.lines().find_map(|line| line.strip_prefix("portcullis_signals_kept ")).unwrap().to_owned();
+        line.parse::<usize>().unwrap()
+    };
+    // Through several attempts.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(3) {
+        assert!((MANY - CARRIED..=MANY).contains(&kept()), "{}", kept());
+    }
+    stack.redis.restart();
+    eventually(NOTICED, || (kept() == 0).then_some(()));
+    let keys: Vec<_> = claims.iter().map(|claims| key(Kind::Session, text(&claims["sid"]))).collect();
+    for keys in keys.chunks(10) {
+        eventually(NOTICED, || (stack.service.check(keys) == Ok(vec![Answer::Dead; keys.len()])).then_some(()));
     }
 }
 
