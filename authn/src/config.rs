@@ -122,8 +122,8 @@ document! {
         #[serde(default)]
         pub access_types: Vec<String>,
         /// Claims of which each access token of this issuer has one at least, and no ID token has any. A token without any,
-        /// and without a word for its kind, is taken for an ID token, as is one with a `nonce` whose `azp` or `client_id` is
-        /// in its `aud`. Default: the provider's, else none.
+        /// and without a word for its kind, is taken for an ID token, as is one with a `nonce` that has its `azp`, its
+        /// `client_id` or the value of such a claim in its `aud`. Default: the provider's, else none.
         pub access_claims: Option<Vec<String>>,
         /// The claims that name a token, its session, its user and its client, for revocation.
         pub revocation_claims: Option<RevocationClaims>,

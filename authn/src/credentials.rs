@@ -196,7 +196,7 @@ impl Credentials {
     /// The value of the Cookie headers for the backend: without every cookie that is a token's or that some backend could
     /// read as one, the rest byte for byte. None when nothing is left and the header is to go.
     pub fn without_cookie_token(&self, value: &[u8]) -> Option<Vec<u8>> {
-        match self.without_cookies(value, |name| self.cookie_place(name).is_some()) {
+        match self.without_cookies(value, true) {
             Some(rest) => left_of_cookies(&rest),
             None => left_of_cookies(value),
         }
@@ -208,37 +208,37 @@ impl Credentials {
         if self.cookies.is_empty() {
             return None;
         }
-        let none = |_: &[u8]| false;
-        if !request.header_values(b"cookie").any(|value| self.without_cookies(value, none).is_some()) {
+        if !request.header_values(b"cookie").any(|value| self.without_cookies(value, false).is_some()) {
             return None;
         }
         let whole = request.header_values(b"cookie").collect::<Vec<_>>().join(&b"; "[..]);
-        Some(left_of_cookies(&self.without_cookies(&whole, none).unwrap_or_default()))
+        Some(left_of_cookies(&self.without_cookies(&whole, false).unwrap_or_default()))
     }
 
-    /// Without the aliases, and without the cookies of the sources that `goes` names. None: nothing is to go.
-    fn without_cookies(&self, value: &[u8], goes: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
-        let is_alias = |name: &[u8]| {
-            let reading = Reading::of(name);
-            self.cookies.iter().any(|own| own.is_read_as(&reading)) && !self.cookies.iter().any(|own| own.is(name))
-        };
+    /// Without the aliases, and without the cookies that hold tokens if these go. None: nothing is to go. Each name is read
+    /// once, since a stranger chooses how much there is to decode.
+    fn without_cookies(&self, value: &[u8], tokens_go: bool) -> Option<Vec<u8>> {
+        let is_alias = |reading: &Reading<'_>| self.cookies.iter().any(|own| own.is_read_as(reading));
         without_parts(value, b';', |cookie| {
             let (name, _) = split_cookie(cookie);
-            if goes(name) || is_alias(name) {
-                return Kept::Nothing;
-            }
-            if self.cookie_place(name).is_some() {
-                return Kept::All;
+            let is_token = self.whole_cookie_place(name).is_some() || {
+                let reading = Reading::of(name);
+                if is_alias(&reading) {
+                    return Kept::Nothing;
+                }
+                self.chunk(&reading).is_some()
+            };
+            if is_token {
+                return if tokens_go { Kept::Nothing } else { Kept::All };
             }
             // Some backends begin another cookie at a comma (RFC 2965 section 3.3.4): it was not looked at.
             let mut is_first = true;
             without_parts(cookie, b',', |part| {
-                let is_other = !std::mem::take(&mut is_first);
-                let name = split_cookie(part).0;
-                let reading = Reading::of(name);
-                let is_read_as = || self.cookies.iter().any(|own| own.is_read_as(&reading));
-                let is_tokens = || is_read_as() || self.chunk(name).is_some();
-                match is_other && is_tokens() {
+                if std::mem::take(&mut is_first) {
+                    return Kept::All;
+                }
+                let reading = Reading::of(split_cookie(part).0);
+                match is_alias(&reading) || self.chunk(&reading).is_some() {
                     true => Kept::Nothing,
                     false => Kept::All,
                 }
@@ -284,7 +284,7 @@ impl Credentials {
         }
         for cookie in value.split(|byte| *byte == b';') {
             let (name, value) = split_cookie(cookie);
-            match self.chunk(name) {
+            match self.chunk_of(name) {
                 Some((place, Chunk::Number(number))) => seen.add_chunk(place, number, value)?,
                 Some((_, Chunk::Misspelt)) => {
                     return Err(Denial::new(Cause::ChunkMisspelt));
@@ -292,7 +292,7 @@ impl Credentials {
                 // Some backends begin another cookie at a comma (RFC 2965 section 3.3.4).
                 None if !self.chunked.is_empty() => {
                     let mut others = cookie.split(|byte| *byte == b',').skip(1);
-                    if others.any(|other| self.chunk(split_cookie(other).0).is_some()) {
+                    if others.any(|other| self.chunk_of(split_cookie(other).0).is_some()) {
                         return Err(Denial::new(Cause::ChunkBehindComma));
                     }
                 }
@@ -307,10 +307,14 @@ impl Credentials {
 
     /// Of a token, or of a chunk of one.
     fn cookie_place(&self, name: &[u8]) -> Option<usize> {
-        self.whole_cookie_place(name).or_else(|| self.chunk(name).map(|(place, _)| place))
+        self.whole_cookie_place(name).or_else(|| self.chunk_of(name).map(|(place, _)| place))
     }
 
-    fn chunk(&self, name: &[u8]) -> Option<(usize, Chunk)> {
+    fn chunk_of(&self, name: &[u8]) -> Option<(usize, Chunk)> {
+        if self.chunked.is_empty() { None } else { self.chunk(&Reading::of(name)) }
+    }
+
+    fn chunk(&self, name: &Reading<'_>) -> Option<(usize, Chunk)> {
         self.chunked.iter().find_map(|chunked| Some((chunked.place, chunked.chunk(name)?)))
     }
 
@@ -526,7 +530,7 @@ fn compile_chunked(cookies: &[CookieSource]) -> Result<Vec<ChunkedCookie>, Inval
         .collect();
     for (place, CookieSource { name, .. }) in cookies.iter().enumerate() {
         let mut others = chunked.iter().filter(|chunked| chunked.place != place);
-        if others.any(|chunked| chunked.chunk(name.as_bytes()).is_some() || chunked.is_read_as(name)) {
+        if others.any(|chunked| chunked.chunk(&Reading::of(name.as_bytes())).is_some() || chunked.is_read_as(name)) {
             return Err(Invalid::new(
                 format!("cookies[{place}].name"),
                 "could be read as another one, or as a chunk of it",

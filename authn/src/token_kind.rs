@@ -41,9 +41,13 @@ const ID_TOKEN_HASHES: [&str; 4] = ["at_hash", "c_hash", "s_hash", "urn:openid:p
 const ACCESS_CLAIMS: &str = "access_claims";
 
 /// Is the client that the token was issued to one of its audiences, as in each ID token (OpenID Connect Core section 2)?
-fn is_for_its_client(claims: &Object<'_>) -> bool {
-    let clients = ["azp", "client_id"].map(|name| claims.claim(name).and_then(Json::as_str));
-    let is_client = |audience: &Json<'_>| audience.as_str().is_some_and(|one| clients.contains(&Some(one)));
+/// Which claim names the client is up to the provider: `cid`, `appid`.
+fn is_for_its_client(claims: &Object<'_>, access_claims: &[String]) -> bool {
+    let is_client = |audience: &Json<'_>| {
+        let mut names = ["azp", "client_id"].into_iter().chain(access_claims.iter().map(String::as_str));
+        let is = |name| claims.claim(name).and_then(Json::as_str) == audience.as_str();
+        audience.as_str().is_some() && names.any(is)
+    };
     match claims.claim("aud") {
         Some(Json::Array(many)) => many.iter().any(is_client),
         Some(one) => is_client(one),
@@ -84,7 +88,7 @@ impl TokenKinds {
         // Some providers copy the `nonce` into access tokens, and something says that they are such. A claim that ID tokens
         // can have as well (`azp`) does not say it of a token whose audience is its client.
         let says_access = match word {
-            Some((_, ACCESS_CLAIMS)) => !is_for_its_client(claims),
+            Some((_, ACCESS_CLAIMS)) => !is_for_its_client(claims, access_claims),
             Some(_) => true,
             None => false,
         };
@@ -230,13 +234,15 @@ mod tests {
 
     #[test]
     fn without_any_claim_of_an_access_token_it_is_an_id_token() {
-        let access_claims = vec!["azp".to_owned(), "client_id".to_owned()];
+        let access_claims = vec!["azp".to_owned(), "client_id".to_owned(), "cid".to_owned()];
         let own = TokenKinds { access_claims, ..kinds(&[TokenKind::Access]) };
         // Azure AD B2C copies the nonce into access tokens.
         for claims in [
             r#"{"azp":"a"}"#,
             r#"{"client_id":"a"}"#,
             r#"{"azp":"a","nonce":"n"}"#,
+            r#"{"cid":"a","nonce":"n","aud":1}"#,
+            r#"{"cid":1,"nonce":"n","aud":1}"#,
             r#"{"azp":"a","nonce":"n","aud":"api"}"#,
             r#"{"azp":"a","nonce":"n","aud":["api","other"]}"#,
             r#"{"azp":"a","aud":"a"}"#,
@@ -256,6 +262,7 @@ mod tests {
             r#"{"azp":"a","nonce":"n","aud":["a"]}"#,
             r#"{"azp":"a","nonce":"n","aud":["api","a"]}"#,
             r#"{"azp":"b","client_id":"a","nonce":"n","aud":"a"}"#,
+            r#"{"cid":"a","nonce":"n","aud":"a"}"#,
         ] {
             assert!(!passes(&own, claims), "{claims}");
         }

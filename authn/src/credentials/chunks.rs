@@ -43,15 +43,15 @@ impl ChunkedCookie {
     }
 
     /// None: the cookie is no chunk in any reading.
-    pub fn chunk(&self, name: &[u8]) -> Option<Chunk> {
-        let is_chunk = Reading::of(name).begins_with(&self.folded, |number| {
+    pub fn chunk(&self, name: &Reading<'_>) -> Option<Chunk> {
+        let is_chunk = name.begins_with(&self.folded, |number| {
             let digits = number.iter().take_while(|byte| byte.is_ascii_digit()).count();
             digits > 0 && number.get(digits..).is_some_and(ends)
         });
         if !is_chunk {
             return None;
         }
-        Some(self.exact(name).map_or(Chunk::Misspelt, Chunk::Number))
+        Some(self.exact(name.written()).map_or(Chunk::Misspelt, Chunk::Number))
     }
 
     /// Do both names have the same chunks in some reading?
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn tells_chunks_from_their_misspellings_and_from_other_cookies() {
         let dot = ChunkedCookie::new(0, "app.session", ChunkSeparator::Dot);
-        let chunk = |name: &str| dot.chunk(name.as_bytes());
+        let chunk = |name: &str| dot.chunk(&Reading::of(name.as_bytes()));
         assert_eq!(chunk("app.session.0"), Some(Chunk::Number(0)));
         assert_eq!(chunk("app.session.15"), Some(Chunk::Number(15)));
         for name in [
@@ -137,7 +137,7 @@ mod tests {
             assert_eq!(chunk(name), None, "{name}");
         }
         let underscore = ChunkedCookie::new(0, "s", ChunkSeparator::Underscore);
-        assert_eq!(underscore.chunk(b"s_1"), Some(Chunk::Number(1)));
-        assert_eq!(underscore.chunk(b"s.1"), Some(Chunk::Misspelt));
+        assert_eq!(underscore.chunk(&Reading::of(b"s_1")), Some(Chunk::Number(1)));
+        assert_eq!(underscore.chunk(&Reading::of(b"s.1")), Some(Chunk::Misspelt));
     }
 }

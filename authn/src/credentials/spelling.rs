@@ -45,13 +45,17 @@ impl SourceName {
 /// without regard to length and surrogates, and what is no UTF-8 is Latin-1.
 #[derive(Debug)]
 pub(super) struct Reading<'n> {
+    written: &'n [u8],
+    /// As the others, without what is trimmed in front.
     first: Cow<'n, [u8]>,
     others: Vec<Vec<u8>>,
 }
 
 impl<'n> Reading<'n> {
     pub fn of(name: &'n [u8]) -> Self {
-        let mut reading = Self { first: in_ascii(name), others: Vec::new() };
+        #[cfg(test)]
+        READINGS.set(READINGS.get().saturating_add(1));
+        let mut reading = Self { written: name, first: trimmed(in_ascii(name)), others: Vec::new() };
         // Most names end here.
         if !name.contains(&b'%') {
             return reading;
@@ -62,10 +66,15 @@ impl<'n> Reading<'n> {
             if again == *decoded {
                 break;
             }
-            reading.others.push(in_ascii(&again).into_owned());
+            reading.others.push(trimmed(in_ascii(&again)).into_owned());
             decoded = Cow::Owned(again);
         }
         reading
+    }
+
+    /// Byte by byte.
+    pub fn written(&self) -> &'n [u8] {
+        self.written
     }
 
     /// Does the name begin with `own` in one of its forms, but for case, punctuation and what is trimmed, and is what comes
@@ -77,11 +86,28 @@ impl<'n> Reading<'n> {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many names were read: a test holds that it does not depend on how many are configured.
+    pub(super) static READINGS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Once for all names that it is compared with. Some readers of queries take a question mark off, which others have taken
+/// off before.
+fn trimmed(form: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    let blanks = form.iter().take_while(|byte| is_blank(**byte) || b"+?".contains(byte)).count();
+    match form {
+        Cow::Borrowed(form) => Cow::Borrowed(form.get(blanks..).unwrap_or_default()),
+        Cow::Owned(mut form) => {
+            form.drain(..blanks);
+            Cow::Owned(form)
+        }
+    }
+}
+
 /// What comes after `own`.
 fn after<'f>(form: &'f [u8], own: &[u8]) -> Option<&'f [u8]> {
-    // Some readers of queries take a question mark off, which others have taken off before.
-    let start = form.iter().position(|byte| !is_blank(*byte) && !b"+?".contains(byte))?;
-    let (head, rest) = form.get(start..)?.split_at_checked(own.len())?;
+    let (head, rest) = form.split_at_checked(own.len())?;
     head.iter().map(|byte| fold(*byte)).eq(own.iter().copied()).then_some(rest)
 }
 

@@ -508,6 +508,27 @@ fn chunks_are_cut_out_with_the_cookie() {
     assert_eq!(rest("session.0=a"), None);
 }
 
+// Once, each of 16 cookies with chunks decoded each name anew.
+#[test]
+fn a_name_is_decoded_once_however_many_are_configured() {
+    let readings = |count: usize| {
+        let chunked =
+            |place: usize| CookieSource { chunks: Some(ChunkSeparator::Dot), ..cookie(&format!("session-{place}-s")) };
+        let cookies = (0..count).map(chunked).collect();
+        let credentials = Credentials::compile(&Sources { cookies, ..Sources::default() }).unwrap();
+        let pairs: [Pair<'_>; 4] =
+            [(b":method", b"GET"), (b":path", b"/"), (b":authority", b"a"), (b"cookie", b"x%41=1, y%41=2; z%2541=3")];
+        let request = Request::from_pairs(&pairs).unwrap();
+        let before = spelling::READINGS.get();
+        assert_eq!(credentials.find(&request, &PlainPath::check(b"/").unwrap()), Ok(None));
+        let found = spelling::READINGS.get() - before;
+        assert_eq!(credentials.cookies_without_aliases(&request), None);
+        (found, spelling::READINGS.get() - before - found)
+    };
+    assert_eq!(readings(16), (3, 3), "two cookies, and what comes after a comma");
+    assert_eq!(readings(16), readings(1));
+}
+
 fn find_subprotocol(headers: &[(&'static str, &'static str)]) -> Result<Option<(Source, Vec<u8>)>, Fault> {
     let websocket = vec![WebsocketSource { prefix: "bearer.".into(), encoding: WebsocketEncoding::Plain }];
     let credentials = Credentials::compile(&Sources { websocket, ..Sources::default() }).unwrap();
