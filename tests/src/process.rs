@@ -8,6 +8,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// The longest that a process may take to stop by itself.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// The longest that its threads may take to stop at SIGSTOP.
+const STOPS: Duration = Duration::from_secs(5);
 /// How much of a log is shown when something fails.
 const SHOWN_LOG_BYTES: usize = 4000;
 
@@ -64,8 +66,26 @@ impl Process {
     }
 
     /// SIGSTOP: it keeps its connections and answers nothing.
+    ///
+    /// # Panics
+    /// A thread of it goes on.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        // The signal is sent, and its threads stop a moment later: on a busy machine, after an answer.
+        let deadline = Instant::now() + STOPS;
+        while !self.is_stopped() {
+            assert!(Instant::now() < deadline, "a thread goes on");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.id())) else { return false };
+        threads.flatten().all(|thread| {
+            let status = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // After the name, which may have anything in it, comes the state.
+            status.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with(['T', 't', 'Z', 'X']))
+        })
     }
 
     /// SIGCONT.
