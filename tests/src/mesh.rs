@@ -165,18 +165,7 @@ impl Mesh {
     /// # Panics
     /// It failed.
     pub async fn revoke(&self, arguments: &[&str]) -> Value {
-        let service = self.service.as_ref().expect("a real service");
-        let url = format!("http://{}", service.admin_address());
-        let file = service.admin_token_file().display().to_string();
-        let mut all = vec!["revoke".to_owned(), "--service".to_owned(), url, "--token-file".to_owned(), file];
-        all.push("--json".to_owned());
-        all.extend(arguments.iter().map(ToString::to_string));
-        let ran = tokio::task::spawn_blocking(move || {
-            Service::portcullis(&all.iter().map(String::as_str).collect::<Vec<_>>())
-        });
-        let (output, errors, code) = ran.await.expect("the tool runs");
-        assert_eq!(code, 0, "{errors}{output}");
-        serde_json::from_str(&output).unwrap_or_default()
+        self.service.as_ref().expect("a real service").revoke(arguments).await
     }
 
     /// New connections, at least `each` of them on every worker.

@@ -110,6 +110,23 @@ impl Service {
         if built.exists() { built } else { project().join("target/debug/portcullis") }
     }
 
+    /// Runs `portcullis revoke … --json` and returns what it printed.
+    ///
+    /// # Panics
+    /// It failed.
+    pub async fn revoke(&self, arguments: &[&str]) -> Value {
+        let url = format!("http://{}", self.admin_address());
+        let file = self.admin_token_file().display().to_string();
+        let mut all = vec!["revoke".to_owned(), "--service".to_owned(), url, "--token-file".to_owned(), file];
+        all.push("--json".to_owned());
+        all.extend(arguments.iter().map(ToString::to_string));
+        let ran =
+            tokio::task::spawn_blocking(move || Self::portcullis(&all.iter().map(String::as_str).collect::<Vec<_>>()));
+        let (output, errors, code) = ran.await.expect("the tool runs");
+        assert_eq!(code, 0, "{errors}{output}");
+        serde_json::from_str(&output).unwrap_or_default()
+    }
+
     /// Runs the tool with these arguments: its output, its errors, its exit code.
     pub fn portcullis(arguments: &[&str]) -> (String, String, i32) {
         let output = Command::new(Self::binary()).args(arguments).output().expect("the tool runs");

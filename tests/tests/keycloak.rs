@@ -374,7 +374,7 @@ async fn a_real_keycloak_and_the_proxy_agree() {
     say("start", &format!("Keycloak, its realm, and a stack that trusts {}", keycloak.issuer()));
 
     logins(&keycloak, &mesh).await;
-    kinds_of_tokens(&keycloak, &mesh).await;
+    kinds_of_tokens(&keycloak, &mesh, &service).await;
     introspection(&keycloak, &service).await;
     logouts(&keycloak, &mesh).await;
     rotations(&keycloak, &mesh, &service).await;
@@ -400,7 +400,7 @@ async fn logins(keycloak: &Keycloak, mesh: &Mesh) {
     say("login", "its ID token and its refresh token are refused");
 }
 
-async fn kinds_of_tokens(keycloak: &Keycloak, mesh: &Mesh) {
+async fn kinds_of_tokens(keycloak: &Keycloak, mesh: &Mesh, service: &Service) {
     let light = keycloak.log_in("light", "alice", "openid").await;
     let claims = part(&light.access, 1);
     assert!(claims["sub"].is_null() && claims["sid"].is_string(), "{claims}");
@@ -438,7 +438,7 @@ async fn kinds_of_tokens(keycloak: &Keycloak, mesh: &Mesh) {
     let later = refreshed(&[]).await;
     assert_eq!(part(&later.access, 1)["sid"], sid.as_str(), "{}", part(&later.access, 1));
     passes(mesh, &later.access, "an offline session after the browser's ended").await;
-    mesh.revoke(&["session", "--issuer", &keycloak.issuer(), "--id", &format!("offline:{sid}")]).await;
+    service.revoke(&["session", "--issuer", &keycloak.issuer(), "--id", &format!("offline:{sid}")]).await;
     ends(mesh, &later.access, "SESSION_REVOKED", SEEN, "a token of the offline session").await;
     // Whoever refreshes it cannot choose another name for it by asking for less scope.
     let less = refreshed(&[("scope", "openid")]).await;
@@ -472,6 +472,8 @@ async fn introspection(keycloak: &Keycloak, service: &Service) {
     let seen = FRESHNESS + SEEN;
     let (bob, light) = (keycloak.log_in("web", "bob", "openid").await, keycloak.log_in("light", "bob", "openid").await);
     let alice = keycloak.log_in("web", "alice", "openid").await;
+    // A proxy that has just started fetches its keys with its first tick.
+    assert!(wait_until(SEEN, async || got(&mesh, &bob.access).await.1 != "KEYS_UNAVAILABLE").await);
     for tokens in [&bob, &light, &alice] {
         passes(&mesh, &tokens.access, "a token that is active").await;
     }
