@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::client::conn::http2;
+use hyper::ext::Protocol;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -19,6 +20,8 @@ use tokio_rustls::TlsConnector;
 
 /// The longest that any answer may take; nothing that is tested should come near it.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// The longest that the answer to an upgrade may take.
+const UPGRADE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A request that may be wrong: nothing is checked, added (but `host`, where it is not given) or put in order.
 #[derive(Debug, Clone)]
@@ -306,4 +309,30 @@ impl H2Connection {
 
 fn malformed(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("not an HTTP response: {text:?}"))
+}
+
+/// RFC 8441: a WebSocket over HTTP/2. None: the stream was reset.
+///
+/// # Panics
+/// There is no answer in time.
+pub async fn extended_connect(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Option<u16> {
+    let stream = TcpStream::connect(address).await.expect("Envoy speaks HTTP/2");
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("Envoy speaks HTTP/2");
+    tokio::spawn(connection);
+    // Only once the server's settings are here may it be sent: another exchange brings them.
+    let first = hyper::Request::builder()
+        .uri("http://test.example/nowhere")
+        .body(Empty::<Bytes>::new())
+        .expect("Envoy speaks HTTP/2");
+    sender.send_request(first).await.expect("Envoy speaks HTTP/2");
+    let request = hyper::Request::builder()
+        .method("CONNECT")
+        .uri(format!("http://test.example{path}"))
+        .header("sec-websocket-version", "13");
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let mut request = request.body(Empty::<Bytes>::new()).expect("Envoy speaks HTTP/2");
+    request.extensions_mut().insert(Protocol::from_static("websocket"));
+    let answer = tokio::time::timeout(UPGRADE_DEADLINE, sender.send_request(request)).await.expect("an answer in time");
+    answer.ok().map(|answer| answer.status().as_u16())
 }

@@ -22,7 +22,7 @@ mod template;
 mod upstream;
 
 pub use certificate::{Authority, certificate};
-pub use client::{Connection, H2Connection, Request, Response, exchange};
+pub use client::{Connection, H2Connection, Request, Response, exchange, extended_connect};
 pub use cluster::{Cluster, PATIENCE, Sentinels};
 pub use compose::Compose;
 pub use directory::Directory;

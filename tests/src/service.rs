@@ -115,16 +115,22 @@ impl Service {
     /// # Panics
     /// It failed.
     pub async fn revoke(&self, arguments: &[&str]) -> Value {
+        let (output, errors, code) = self.try_revoke(arguments).await;
+        assert_eq!(code, 0, "{errors}{output}");
+        output
+    }
+
+    /// Runs `portcullis revoke … --json`: what it printed, its errors, its exit code.
+    pub async fn try_revoke(&self, arguments: &[&str]) -> (Value, String, i32) {
         let url = format!("http://{}", self.admin_address());
         let file = self.admin_token_file().display().to_string();
-        let mut all = vec!["revoke".to_owned(), "--service".to_owned(), url, "--token-file".to_owned(), file];
-        all.push("--json".to_owned());
+        let mut all: Vec<String> =
+            ["revoke", "--service", &url, "--token-file", &file, "--json"].map(str::to_owned).into();
         all.extend(arguments.iter().map(ToString::to_string));
         let ran =
             tokio::task::spawn_blocking(move || Self::portcullis(&all.iter().map(String::as_str).collect::<Vec<_>>()));
         let (output, errors, code) = ran.await.expect("the tool runs");
-        assert_eq!(code, 0, "{errors}{output}");
-        serde_json::from_str(&output).unwrap_or_default()
+        (serde_json::from_str(&output).unwrap_or(Value::String(output)), errors, code)
     }
 
     /// Runs the tool with these arguments: its output, its errors, its exit code.

@@ -1,17 +1,13 @@
 //! What the filter's words become in a real proxy: repeated headers, spoofed ones, certificates, upgrades, logs.
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Empty;
-use hyper::ext::Protocol;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use mint::to_base64url;
 use serde_json::json;
 use tests::mesh::{claims, claims_with};
-use tests::{Answer, H2Connection, Mesh, MeshOptions, Request, Response, Tls, Upstream, certificate, exchange};
-use tokio::net::TcpStream;
+use tests::{
+    Answer, H2Connection, Mesh, MeshOptions, Request, Response, Tls, Upstream, certificate, exchange, extended_connect,
+};
 
 /// The same over both versions.
 async fn both(mesh: &Mesh, request: &Request) -> [Response; 2] {
@@ -256,33 +252,11 @@ async fn a_websocket_is_refused_and_passed_by_the_same_rules_over_both_versions_
         let response = exchange(mesh.envoy.address(), &request).await.unwrap();
         let passed = mesh.upstream.requests() - before;
         assert_eq!((response.status == status || status == 200, passed), (true, u64::from(status == 200)), "{path}");
-        let answered = extended_connect(&mesh, path, &headers).await;
+        let answered = extended_connect(mesh.envoy.address(), path, &headers).await.expect("no reset");
         let passed = mesh.upstream.requests() - before - passed;
         assert_eq!(passed, u64::from(status == 200), "{path} {headers:?} over HTTP/2: {answered}");
         assert!(answered == status || status == 200, "{path} over HTTP/2: {answered}");
     }
-}
-
-/// RFC 8441: a websocket over HTTP/2.
-async fn extended_connect(mesh: &Mesh, path: &str, headers: &[(&str, &str)]) -> u16 {
-    let stream = TcpStream::connect(mesh.envoy.address()).await.unwrap();
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    // Only once the server's settings are here may it be sent: another exchange brings them.
-    let first = hyper::Request::builder().uri("http://test.example/nowhere").body(Empty::<Bytes>::new()).unwrap();
-    sender.send_request(first).await.unwrap();
-    let mut request = hyper::Request::builder()
-        .method("CONNECT")
-        .uri(format!("http://test.example{path}"))
-        .header("sec-websocket-version", "13");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let mut request = request.body(Empty::<Bytes>::new()).unwrap();
-    request.extensions_mut().insert(Protocol::from_static("websocket"));
-    let answer = tokio::time::timeout(Duration::from_secs(5), sender.send_request(request)).await.unwrap();
-    answer.unwrap().status().as_u16()
 }
 
 #[tokio::test(flavor = "multi_thread")]

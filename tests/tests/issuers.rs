@@ -2,22 +2,11 @@
 //! than revocations are kept.
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::mesh::{ISSUER, OTHER_ISSUER, claims_with};
 use tests::{Directory, Mesh, MeshOptions, Redis, Service, ServiceOptions, wait_until};
 
 const TOLD: Duration = Duration::from_secs(20);
-
-async fn revoke(service: &Service, arguments: &[&str]) -> (Value, String, i32) {
-    let url = format!("http://{}", service.admin_address());
-    let file = service.admin_token_file().display().to_string();
-    let mut all: Vec<String> = ["revoke", "--service", &url, "--token-file", &file, "--json"].map(str::to_owned).into();
-    all.extend(arguments.iter().map(ToString::to_string));
-    let ran =
-        tokio::task::spawn_blocking(move || Service::portcullis(&all.iter().map(String::as_str).collect::<Vec<_>>()));
-    let (output, errors, code) = ran.await.expect("the tool runs");
-    (serde_json::from_str(&output).unwrap_or_default(), errors, code)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_misspelt_issuer_is_refused_and_those_that_filters_ask_about_are_known() {
@@ -27,24 +16,24 @@ async fn a_misspelt_issuer_is_refused_and_those_that_filters_ask_about_are_known
     let options = MeshOptions { service: Some(service), ..MeshOptions::default() };
     let mut mesh = Mesh::try_start_in(directory, options).await.unwrap();
     let service = mesh.service.as_mut().unwrap();
-    let known = async |service: &Service| revoke(service, &["issuer", "--issuer", OTHER_ISSUER]).await.2 == 0;
+    let known = async |service: &Service| service.try_revoke(&["issuer", "--issuer", OTHER_ISSUER]).await.2 == 0;
     assert!(wait_until(TOLD, async || known(service).await).await, "the filter has told nobody");
     for wrong in
         ["https://issuer.exmaple", "https://issuer.example/", "http://issuer.example", "HTTPS://issuer.example"]
     {
-        let (problem, errors, code) = revoke(service, &["user", "--issuer", wrong, "--id", "alice"]).await;
+        let (problem, errors, code) = service.try_revoke(&["user", "--issuer", wrong, "--id", "alice"]).await;
         assert_eq!((code, problem["field"].as_str()), (1, Some("issuer")), "{wrong}: {errors}");
         assert!(errors.contains(&format!("did you mean `{ISSUER}`?")), "{errors}");
     }
     let (done, errors, code) =
-        revoke(service, &["user", "--issuer", "https://new.example", "--id", "alice", "--new-issuer"]).await;
+        service.try_revoke(&["user", "--issuer", "https://new.example", "--id", "alice", "--new-issuer"]).await;
     assert_eq!(code, 0, "{errors}");
     assert!(done["ends"].as_str().unwrap().contains("auth_time") && done["until"].is_u64(), "{done}");
     // An instance that no filter has told yet knows it from the store.
     mesh.envoy.process().stop();
     service.restart().await;
     assert!(known(service).await, "the store has lost it");
-    assert_eq!(revoke(service, &["issuer", "--issuer", "https://nobody.example"]).await.2, 1);
+    assert_eq!(service.try_revoke(&["issuer", "--issuer", "https://nobody.example"]).await.2, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,14 +2,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Empty;
-use hyper::ext::Protocol;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use mint::to_base64url;
 use serde_json::{Value, json};
 use tests::mesh::claims_with;
-use tests::{Answer, H2Connection, Mesh, MeshOptions, Request, Response, Upstream, wait_until};
+use tests::{Answer, H2Connection, Mesh, MeshOptions, Request, Response, Upstream, extended_connect, wait_until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -133,7 +129,7 @@ async fn a_token_among_the_subprotocols_opens_a_websocket_and_stays_here() {
         assert!(request.header("x-user-id").is_some() && !format!("{request:?}").contains(token.as_str()));
 
         // No upstream of the test can end this as it should: what matters is what it was asked.
-        extended_connect(&mesh, "/api", &[("sec-websocket-protocol", &offered), elsewhere]).await;
+        extended_connect(mesh.envoy.address(), "/api", &[("sec-websocket-protocol", &offered), elsewhere]).await;
         let request = seen.lock().unwrap().pop().expect("it was forwarded");
         assert_eq!(request.header("sec-websocket-protocol"), Some("chat, superchat"));
         assert!(request.header("x-user-id").is_some() && !format!("{request:?}").contains(token.as_str()));
@@ -157,7 +153,7 @@ async fn a_token_among_the_subprotocols_opens_a_websocket_and_stays_here() {
     ] {
         let head = handshake(&mesh, "/api", &headers).await;
         assert!(head.starts_with(&format!("http/1.1 {status} ")), "{headers:?}: {head}");
-        assert_eq!(extended_connect(&mesh, "/api", &headers).await, Some(status), "{headers:?}");
+        assert_eq!(extended_connect(mesh.envoy.address(), "/api", &headers).await, Some(status), "{headers:?}");
     }
     assert!(seen.lock().unwrap().is_empty());
 }
@@ -181,24 +177,4 @@ async fn handshake(mesh: &Mesh, path: &str, headers: &[(&str, &str)]) -> String 
     });
     whole.await.expect("an answer in time");
     String::from_utf8_lossy(&read).to_ascii_lowercase()
-}
-
-/// RFC 8441: a WebSocket over HTTP/2. None: the stream was reset.
-async fn extended_connect(mesh: &Mesh, path: &str, headers: &[(&str, &str)]) -> Option<u16> {
-    let stream = TcpStream::connect(mesh.envoy.address()).await.unwrap();
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    // Only once the server's settings are here may it be sent: another exchange brings them.
-    let first = hyper::Request::builder().uri("http://test.example/nowhere").body(Empty::<Bytes>::new()).unwrap();
-    sender.send_request(first).await.unwrap();
-    let request = hyper::Request::builder()
-        .method("CONNECT")
-        .uri(format!("http://test.example{path}"))
-        .header("sec-websocket-version", "13");
-    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-    let mut request = request.body(Empty::<Bytes>::new()).unwrap();
-    request.extensions_mut().insert(Protocol::from_static("websocket"));
-    let answer = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.expect("an answer in time");
-    answer.ok().map(|answer| answer.status().as_u16())
 }
