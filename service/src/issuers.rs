@@ -69,7 +69,7 @@ impl Issuers {
             }
             let entry = known.entry(issuer.clone()).or_default();
             entry.at = now;
-            let all = entry.kinds.and(*kinds);
+            let all = entry.kinds.union(*kinds);
             if now.saturating_sub(entry.stored) >= STORED_EVERY || all != entry.kinds {
                 entry.stored = now;
                 to_store.push(NamedIssuer { kinds: all, ..named.clone() });
@@ -155,7 +155,7 @@ fn judge(issuer: &str, kind: Kind, known: &[Known]) -> Result<(), Unknown> {
     for (_, kinds) in known.iter().filter(|(known, _)| is_it(known)) {
         is_known = true;
         if let Some(kinds) = kinds {
-            asked = Some(kinds.and(asked.unwrap_or_default()));
+            asked = Some(kinds.union(asked.unwrap_or_default()));
         }
     }
     match asked {

@@ -110,7 +110,7 @@ impl Kinds {
         self.0 & bit(kind) != 0
     }
 
-    pub fn and(self, others: Self) -> Self {
+    pub fn union(self, others: Self) -> Self {
         Self(self.0 | others.0)
     }
 
