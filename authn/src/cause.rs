@@ -1,9 +1,9 @@
 //! Every cause of a refusal, as logs and `explain` name it. The set is closed, so that docs/faults.md has them all.
 use std::fmt;
 
-use wire::check::Trouble;
+use wire::check::StoreError;
 
-use crate::fault::Fault;
+use crate::fault::RejectReason;
 
 /// Declares [`Cause`]: under each fault its causes, each with the text of the log and what it means and asks for.
 /// `docs/faults.md` is generated from this table.
@@ -19,8 +19,8 @@ macro_rules! causes {
             pub const ALL: &'static [Cause] = &[$($(Cause::$name,)+)+];
 
             /// The fault that clients see.
-            pub const fn fault(self) -> Fault {
-                match self { $($(Cause::$name => Fault::$fault,)+)+ }
+            pub const fn reason(self) -> RejectReason {
+                match self { $($(Cause::$name => RejectReason::$fault,)+)+ }
             }
 
             /// As the log has it, always the same: what varies is a refusal's detail.
@@ -418,8 +418,8 @@ causes! {
             "`maxmemory-policy` must be noeviction.";
         RetentionTooShort = "the service keeps revocations for less time than tokens live",
             "Raise `--max-lifetime` of the service, or lower `max_lifetime` here.";
-        LeadTooShort = "the service's iat_lead is less than ours",
-            "Give `--iat-lead` and `revocation.iat_lead` one value.";
+        ToleranceTooShort = "the service's future_iat_tolerance is less than ours",
+            "Give `--future-iat-tolerance` and `revocation.future_iat_tolerance` one value.";
         ClockBehind = "the service's clock is behind ours",
             "Compare the clocks of both hosts.";
         IntrospectionNotSent = "the question to the introspection server could not be sent",
@@ -464,17 +464,17 @@ causes! {
 }
 
 /// What the service says it is.
-impl From<Trouble> for Cause {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::StoreRefused => Cause::RedisRefused,
-            Trouble::StoreSlow => Cause::RedisSlow,
-            Trouble::StoreFailed => Cause::RedisFailed,
-            Trouble::StoreChanged => Cause::StoreNotOurs,
-            Trouble::StoreUnsafe => Cause::StoreUnsafe,
-            Trouble::RetentionTooShort => Cause::RetentionTooShort,
-            Trouble::LeadTooShort => Cause::LeadTooShort,
-            Trouble::ClockBehind => Cause::ClockBehind,
+impl From<StoreError> for Cause {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::StoreRefused => Cause::RedisRefused,
+            StoreError::StoreSlow => Cause::RedisSlow,
+            StoreError::StoreFailed => Cause::RedisFailed,
+            StoreError::StoreChanged => Cause::StoreNotOurs,
+            StoreError::StoreUnsafe => Cause::StoreUnsafe,
+            StoreError::RetentionTooShort => Cause::RetentionTooShort,
+            StoreError::ToleranceTooShort => Cause::ToleranceTooShort,
+            StoreError::ClockBehind => Cause::ClockBehind,
         }
     }
 }
@@ -504,16 +504,16 @@ mod tests {
         for cause in Cause::ALL {
             assert!(docs.contains(&format!("| {} |", cause.text())), "run `make docs`: {cause}");
         }
-        for trouble in Trouble::ALL {
-            let row = format!("| `{}` | {} |", trouble.name(), Cause::from(trouble));
+        for error in StoreError::ALL {
+            let row = format!("| `{}` | {} |", error.name(), Cause::from(error));
             assert!(docs.contains(&row), "run `make docs`: {row}");
         }
     }
 
     #[test]
     fn each_fault_has_a_cause() {
-        for fault in Fault::ALL {
-            assert!(Cause::ALL.iter().any(|cause| cause.fault() == *fault), "{}", fault.code());
+        for reason in RejectReason::ALL {
+            assert!(Cause::ALL.iter().any(|cause| cause.reason() == *reason), "{}", reason.code());
         }
     }
 

@@ -2,10 +2,10 @@
 use wire::Kind;
 
 use crate::cause::Cause;
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::json::{Json, Number, Object};
 use crate::jws::Header;
-use crate::policy::{Condition, Issuer, Test, Wanted};
+use crate::policy::{ClaimMatcher, ClaimValue, Condition, Issuer};
 use crate::time::UnixSeconds;
 
 /// When the token counts, skew included: from (inclusive) to (exclusive).
@@ -30,34 +30,34 @@ impl Window {
         Self { from: UnixSeconds(0), until: UnixSeconds(u64::MAX), login_until: UnixSeconds(u64::MAX) };
 
     /// # Errors
-    /// [`crate::fault::Fault::JwtExpired`], [`crate::fault::Fault::JwtTooLongLived`] or
-    /// [`crate::fault::Fault::JwtNotYetValid`].
-    pub fn check(self, now: UnixSeconds) -> Result<(), Denial> {
+    /// [`crate::fault::RejectReason::JwtExpired`], [`crate::fault::RejectReason::JwtTooLongLived`] or
+    /// [`crate::fault::RejectReason::JwtNotYetValid`].
+    pub fn check(self, now: UnixSeconds) -> Result<(), Rejection> {
         // RFC 7519 section 4.1.4: the current time must be before `exp`.
         if now >= self.until {
-            return Err(Denial::new(Cause::ExpPassed));
+            return Err(Rejection::new(Cause::ExpPassed));
         }
         if now >= self.login_until {
-            return Err(Denial::new(Cause::LoginTooOld));
+            return Err(Rejection::new(Cause::LoginTooOld));
         }
         if now < self.from {
-            return Err(Denial::new(Cause::NotYetValid));
+            return Err(Rejection::new(Cause::NotYetValid));
         }
         Ok(())
     }
 }
 
 /// `iss` of a payload whose signature is yet to be checked: it only selects whose keys may check it.
-pub(crate) fn unverified_issuer<'j>(payload: &'j Object<'_>) -> Result<&'j str, Denial> {
+pub(crate) fn unverified_issuer<'j>(payload: &'j Object<'_>) -> Result<&'j str, Rejection> {
     match payload.claim("iss") {
-        None => Err(Denial::new(Cause::IssMissing)),
+        None => Err(Rejection::new(Cause::IssMissing)),
         Some(Json::String(issuer)) => Ok(issuer),
-        Some(_) => Err(Denial::new(Cause::IssNotString)),
+        Some(_) => Err(Rejection::new(Cause::IssNotString)),
     }
 }
 
 /// Refuses what has expired, whoever signed it. What is no time at all is left for [`check_registered`].
-pub(crate) fn check_unexpired(issuer: &Issuer, payload: &Object<'_>, now: UnixSeconds) -> Result<(), Denial> {
+pub(crate) fn check_unexpired(issuer: &Issuer, payload: &Object<'_>, now: UnixSeconds) -> Result<(), Rejection> {
     match numeric_date(payload, "exp", Round::Down) {
         Ok(Some(exp)) => Window { until: UnixSeconds(exp.saturating_add(issuer.skew)), ..Window::ALWAYS }.check(now),
         Ok(None) | Err(_) => Ok(()),
@@ -70,15 +70,15 @@ pub(crate) fn check_unexpired(issuer: &Issuer, payload: &Object<'_>, now: UnixSe
 /// The first claim that is not acceptable.
 pub(crate) fn check_registered(
     issuer: &Issuer,
-    iat_lead: u64,
+    future_iat_tolerance: u64,
     header: &Header,
     payload: &Object<'_>,
     now: UnixSeconds,
-) -> Result<Times, Denial> {
+) -> Result<Times, Rejection> {
     check_type(issuer, header)?;
     check_claims(issuer, payload)?;
     issuer.kinds.check(header.typ.as_deref(), payload)?;
-    check_times(issuer, iat_lead, payload, now)
+    check_times(issuer, future_iat_tolerance, payload, now)
 }
 
 /// As [`check_registered`], of an active token's introspection response (RFC 7662 section 2.2). Its claims may be absent
@@ -88,19 +88,19 @@ pub(crate) fn check_registered(
 /// The first claim that is not acceptable.
 pub(crate) fn check_introspected(
     issuer: &Issuer,
-    iat_lead: u64,
+    future_iat_tolerance: u64,
     response: &Object<'_>,
     now: UnixSeconds,
-) -> Result<Times, Denial> {
+) -> Result<Times, Rejection> {
     match response.claim("iss") {
         None => {}
         Some(Json::String(iss)) if *iss == issuer.issuer => {}
-        Some(_) => return Err(Denial::new(Cause::IssOfAnother)),
+        Some(_) => return Err(Rejection::new(Cause::IssOfAnother)),
     }
     // Servers answer `active` for refresh tokens too: RFC 7662 section 2.1 lets them.
     issuer.kinds.check_introspected(response)?;
     check_claims(issuer, response)?;
-    check_introspected_times(issuer, iat_lead, response, now)
+    check_introspected_times(issuer, future_iat_tolerance, response, now)
 }
 
 /// An active JWT's introspection response. It must be about this token, and can shorten its time.
@@ -112,7 +112,7 @@ pub(crate) fn check_confirmed(
     token: &Object<'_>,
     response: &Object<'_>,
     now: UnixSeconds,
-) -> Result<Window, Denial> {
+) -> Result<Window, Rejection> {
     issuer.kinds.check(None, response)?;
     for name in ["iss", "sub", "jti", "sid"] {
         check_same(name, optional_string(token, name)?, optional_string(response, name)?)?;
@@ -125,7 +125,7 @@ pub(crate) fn check_confirmed(
     if let Some(cnf) = response.claim("cnf")
         && token.claim("cnf") != Some(cnf)
     {
-        return Err(Denial::with_detail(Cause::AnswerContradicts, "cnf"));
+        return Err(Rejection::with_detail(Cause::AnswerContradicts, "cnf"));
     }
     let until = numeric_date(response, "exp", Round::Down)?.map_or(u64::MAX, |exp| exp.saturating_add(issuer.skew));
     let from = numeric_date(response, "nbf", Round::Up)?.map_or(0, |nbf| nbf.saturating_sub(issuer.skew));
@@ -134,14 +134,14 @@ pub(crate) fn check_confirmed(
 }
 
 /// What one of both does not say contradicts nothing.
-fn check_same(name: &'static str, ours: Option<&str>, theirs: Option<&str>) -> Result<(), Denial> {
+fn check_same(name: &'static str, ours: Option<&str>, theirs: Option<&str>) -> Result<(), Rejection> {
     match (ours, theirs) {
-        (Some(ours), Some(theirs)) if ours != theirs => Err(Denial::with_detail(Cause::AnswerContradicts, name)),
+        (Some(ours), Some(theirs)) if ours != theirs => Err(Rejection::with_detail(Cause::AnswerContradicts, name)),
         _ => Ok(()),
     }
 }
 
-fn check_claims(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Denial> {
+fn check_claims(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Rejection> {
     check_audience(issuer, payload)?;
     issuer.identifiers.check(payload)?;
     for name in &issuer.required_claims {
@@ -151,14 +151,14 @@ fn check_claims(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Denial> {
             name => payload.claim(name).is_some(),
         };
         if !is_there {
-            return Err(Denial::with_detail(Cause::ClaimMissing, name.clone()));
+            return Err(Rejection::with_detail(Cause::ClaimMissing, name.clone()));
         }
     }
     Ok(())
 }
 
-fn check_type(issuer: &Issuer, header: &Header) -> Result<(), Denial> {
-    let refused = || Denial::new(Cause::TypNotAccepted);
+fn check_type(issuer: &Issuer, header: &Header) -> Result<(), Rejection> {
+    let refused = || Rejection::new(Cause::TypNotAccepted);
     match (&issuer.types, &header.typ) {
         (None, None) => Ok(()),
         (None, Some(typ)) => {
@@ -185,41 +185,46 @@ pub(crate) fn plain_type(typ: &str) -> String {
     }
 }
 
-fn check_audience(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Denial> {
+fn check_audience(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Rejection> {
     let Some(accepted) = &issuer.audiences else { return Ok(()) };
     let is_ours = |audience: &str| accepted.iter().any(|ours| ours == audience);
     let found = match payload.claim("aud") {
-        None => return Err(Denial::new(Cause::AudMissing)),
+        None => return Err(Rejection::new(Cause::AudMissing)),
         Some(Json::String(audience)) => is_ours(audience),
         Some(Json::Array(audiences)) => {
             let mut found = false;
             for audience in audiences {
                 let Json::String(audience) = audience else {
-                    return Err(Denial::new(Cause::AudMemberNotString));
+                    return Err(Rejection::new(Cause::AudMemberNotString));
                 };
                 found |= is_ours(audience);
             }
             found
         }
-        Some(_) => return Err(Denial::new(Cause::AudNotStrings)),
+        Some(_) => return Err(Rejection::new(Cause::AudNotStrings)),
     };
-    if found { Ok(()) } else { Err(Denial::new(Cause::AudOfOthers)) }
+    if found { Ok(()) } else { Err(Rejection::new(Cause::AudOfOthers)) }
 }
 
-fn check_times(issuer: &Issuer, iat_lead: u64, payload: &Object<'_>, now: UnixSeconds) -> Result<Times, Denial> {
+fn check_times(
+    issuer: &Issuer,
+    future_iat_tolerance: u64,
+    payload: &Object<'_>,
+    now: UnixSeconds,
+) -> Result<Times, Rejection> {
     let Some(exp) = numeric_date(payload, "exp", Round::Down)? else {
-        return Err(Denial::new(Cause::ExpMissing));
+        return Err(Rejection::new(Cause::ExpMissing));
     };
-    check_times_until(issuer, iat_lead, payload, exp, now)
+    check_times_until(issuer, future_iat_tolerance, payload, exp, now)
 }
 
 /// Without `exp` the token counts for as long as the server says so, and in no case longer than revocations are kept.
 fn check_introspected_times(
     issuer: &Issuer,
-    iat_lead: u64,
+    future_iat_tolerance: u64,
     response: &Object<'_>,
     now: UnixSeconds,
-) -> Result<Times, Denial> {
+) -> Result<Times, Rejection> {
     let exp = match numeric_date(response, "exp", Round::Down)? {
         Some(exp) => exp,
         None => {
@@ -228,22 +233,22 @@ fn check_introspected_times(
             issued.unwrap_or(now.0).saturating_add(issuer.max_lifetime)
         }
     };
-    check_times_until(issuer, iat_lead, response, exp, now)
+    check_times_until(issuer, future_iat_tolerance, response, exp, now)
 }
 
 fn check_times_until(
     issuer: &Issuer,
-    iat_lead: u64,
+    future_iat_tolerance: u64,
     payload: &Object<'_>,
     exp: u64,
     now: UnixSeconds,
-) -> Result<Times, Denial> {
+) -> Result<Times, Rejection> {
     let nbf = numeric_date(payload, "nbf", Round::Up)?;
     let iat = numeric_date(payload, "iat", Round::Down)?;
     let auth_time = auth_time(payload)?;
     let mut from = nbf.map_or(0, |nbf| nbf.saturating_sub(issuer.skew));
     for stamp in [iat, auth_time].into_iter().flatten() {
-        from = from.max(stamp.saturating_sub(iat_lead));
+        from = from.max(stamp.saturating_sub(future_iat_tolerance));
     }
     let times = Times {
         window: Window {
@@ -258,13 +263,13 @@ fn check_times_until(
     times.window.check(now)?;
     // Revocations are kept for just these times ([`crate::retention`]): what outlives them would come back to life.
     if exp.saturating_sub(iat.or(auth_time).unwrap_or(now.0)) > issuer.max_lifetime {
-        return Err(Denial::new(Cause::TooLongLived));
+        return Err(Rejection::new(Cause::TooLongLived));
     }
     Ok(times)
 }
 
 /// When the user logged in. Some issuers say 0 where they do not know.
-fn auth_time(payload: &Object<'_>) -> Result<Option<u64>, Denial> {
+fn auth_time(payload: &Object<'_>) -> Result<Option<u64>, Rejection> {
     Ok(numeric_date(payload, "auth_time", Round::Down)?.filter(|auth_time| *auth_time != 0))
 }
 
@@ -279,8 +284,8 @@ const LAST_SECOND: u64 = 253_402_300_799;
 
 /// A NumericDate (RFC 7519 section 2). A fraction is allowed; a negative or huge number is not a time that any token
 /// could mean.
-fn numeric_date(payload: &Object<'_>, name: &'static str, round: Round) -> Result<Option<u64>, Denial> {
-    let refused = |cause| Denial::with_detail(cause, name);
+fn numeric_date(payload: &Object<'_>, name: &'static str, round: Round) -> Result<Option<u64>, Rejection> {
+    let refused = |cause| Rejection::with_detail(cause, name);
     let seconds = match payload.claim(name) {
         None => return Ok(None),
         Some(Json::Number(Number::Unsigned(seconds))) => *seconds,
@@ -307,23 +312,23 @@ fn numeric_date(payload: &Object<'_>, name: &'static str, round: Round) -> Resul
 }
 
 /// Absent and malformed are two cases: a `sub` that is a number must not be read as no `sub`.
-pub(crate) fn optional_string<'j>(payload: &'j Object<'_>, name: &'static str) -> Result<Option<&'j str>, Denial> {
+pub(crate) fn optional_string<'j>(payload: &'j Object<'_>, name: &'static str) -> Result<Option<&'j str>, Rejection> {
     match payload.claim(name) {
         None => Ok(None),
         Some(Json::String(value)) => Ok(Some(value)),
-        Some(_) => Err(Denial::with_detail(Cause::ClaimNotString, name)),
+        Some(_) => Err(Rejection::with_detail(Cause::ClaimNotString, name)),
     }
 }
 
 /// Does the token have every scope in `all`, and one of `any` if there are any?
 ///
 /// # Errors
-/// [`crate::fault::Fault::ScopeInsufficient`], or [`crate::fault::Fault::InvalidClaim`] for a scope claim of another shape.
-pub(crate) fn check_scopes(all: &[String], any: &[String], payload: &Object<'_>) -> Result<(), Denial> {
+/// [`crate::fault::RejectReason::ScopeInsufficient`], or [`crate::fault::RejectReason::InvalidClaim`] for a scope claim of another shape.
+pub(crate) fn check_scopes(all: &[String], any: &[String], payload: &Object<'_>) -> Result<(), Rejection> {
     if all.is_empty() && any.is_empty() {
         return Ok(());
     }
-    let malformed = || Denial::new(Cause::ScopeNotStrings);
+    let malformed = || Rejection::new(Cause::ScopeNotStrings);
     // Both are read: `scope` per RFC 8693 section 4.2, and the `scp` that some providers use in its place.
     let mut granted: Vec<&str> = Vec::new();
     for name in ["scope", "scp"] {
@@ -343,22 +348,22 @@ pub(crate) fn check_scopes(all: &[String], any: &[String], payload: &Object<'_>)
     if all.iter().all(has) && (any.is_empty() || any.iter().any(has)) {
         return Ok(());
     }
-    Err(Denial::new(Cause::ScopeMissing))
+    Err(Rejection::new(Cause::ScopeMissing))
 }
 
 /// # Errors
-/// [`crate::fault::Fault::ClaimInsufficient`] when the condition does not hold: another token of the same user would not
+/// [`crate::fault::RejectReason::ClaimInsufficient`] when the condition does not hold: another token of the same user would not
 /// help.
-pub(crate) fn check_condition(condition: &Condition, payload: &Json<'_>) -> Result<(), Denial> {
+pub(crate) fn check_condition(condition: &Condition, payload: &Json<'_>) -> Result<(), Rejection> {
     let value = payload.path(&condition.claim);
-    let holds = match &condition.test {
-        Test::Present(wanted) => value.is_some() == *wanted,
-        Test::OneOf(wanted) => value.is_some_and(|value| wanted.iter().any(|wanted| wanted.is(value))),
-        Test::ContainsAny(wanted) => match value {
+    let holds = match &condition.matcher {
+        ClaimMatcher::Present(wanted) => value.is_some() == *wanted,
+        ClaimMatcher::OneOf(wanted) => value.is_some_and(|value| wanted.iter().any(|wanted| wanted.is(value))),
+        ClaimMatcher::ContainsAny(wanted) => match value {
             Some(Json::Array(members)) => members.iter().any(|member| wanted.iter().any(|wanted| wanted.is(member))),
             Some(Json::String(words)) => wanted.iter().any(|wanted| match wanted {
-                Wanted::String(word) => words.split(' ').any(|one| one == word),
-                Wanted::Bool(_) | Wanted::Number(_) => false,
+                ClaimValue::String(word) => words.split(' ').any(|one| one == word),
+                ClaimValue::Bool(_) | ClaimValue::Number(_) => false,
             }),
             _ => false,
         },
@@ -366,15 +371,15 @@ pub(crate) fn check_condition(condition: &Condition, payload: &Json<'_>) -> Resu
     if holds {
         return Ok(());
     }
-    Err(Denial::with_detail(Cause::ClaimRefusedByRule, condition.claim.join(".")))
+    Err(Rejection::with_detail(Cause::ClaimRefusedByRule, condition.claim.join(".")))
 }
 
-impl Wanted {
+impl ClaimValue {
     fn is(&self, value: &Json<'_>) -> bool {
         match (self, value) {
-            (Wanted::Bool(wanted), Json::Bool(value)) => wanted == value,
-            (Wanted::String(wanted), Json::String(value)) => wanted == value,
-            (Wanted::Number(wanted), Json::Number(value)) => same_number(*wanted, *value),
+            (ClaimValue::Bool(wanted), Json::Bool(value)) => wanted == value,
+            (ClaimValue::String(wanted), Json::String(value)) => wanted == value,
+            (ClaimValue::Number(wanted), Json::Number(value)) => same_number(*wanted, *value),
             _ => false,
         }
     }

@@ -99,7 +99,7 @@ document! {
         /// The issuer is asked about its opaque tokens (RFC 7662). It may have JWTs beside them; those are never asked about.
         pub introspection: Option<Introspection>,
         /// How long after `exp`, and before `nbf`, a token is still taken for valid; whole seconds, at most 300s. A future
-        /// `iat` or `auth_time` is capped by `revocation.iat_lead` instead.
+        /// `iat` or `auth_time` is capped by `revocation.future_iat_tolerance` instead.
         #[serde(default = "default_skew")]
         pub skew: ConfigDuration,
         /// The longest time from a token's issue (`iat`, else `auth_time`) to its `exp`; whole seconds, 1s to 366d. At most
@@ -424,9 +424,9 @@ document! {
         #[serde(default = "default_kinds")]
         pub kinds: Vec<RevocationKind>,
         /// The most that an issuer's clock may run ahead of ours: caps a future `iat` or `auth_time`. At most the service's
-        /// `--iat-lead`, and at most 60s.
-        #[serde(default = "default_iat_lead")]
-        pub iat_lead: ConfigDuration,
+        /// `--future-iat-tolerance`, and at most 60s.
+        #[serde(default = "default_future_iat_tolerance")]
+        pub future_iat_tolerance: ConfigDuration,
     }
 
     /// What the upstream is told.
@@ -689,7 +689,7 @@ choice! {
     pub enum Statuses {
         /// 401 for what is wrong with the token, 403 for what it may not do.
         #[default]
-        Matrix,
+        Distinct,
         /// 401 wherever RFC 6750 says `invalid_token`, for clients that fetch a new token on 401.
         Rfc6750,
     }
@@ -840,7 +840,7 @@ fn default_refresh_ahead() -> bool {
     true
 }
 
-fn default_iat_lead() -> ConfigDuration {
+fn default_future_iat_tolerance() -> ConfigDuration {
     ConfigDuration::from_secs(5)
 }
 

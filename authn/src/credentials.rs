@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::cause::Cause;
 use crate::config::{CookieSource, HeaderSource, Sources};
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::headers::{CONNECTION, HeaderName, HeaderNames, is_token, is_token_byte};
 use crate::invalid::Invalid;
 use crate::path::{PlainPath, split_query};
@@ -122,7 +122,7 @@ impl Credentials {
 
     /// None: no token anywhere. TOKEN_AMBIGUOUS: more than one, equal or not, good or not, or a header that is there
     /// twice. TOKEN_MALFORMED: one place is used, and what is in it cannot be a token.
-    pub fn find<'a>(&self, request: &Request<'a>, path: &PlainPath<'a>) -> Result<Option<Presented<'a>>, Denial> {
+    pub fn find<'a>(&self, request: &Request<'a>, path: &PlainPath<'a>) -> Result<Option<Presented<'a>>, Rejection> {
         let mut seen = Seen::Nothing;
         let mut pairs = request.headers().iter();
         while let Some((name, value)) = pairs.next() {
@@ -137,7 +137,7 @@ impl Credentials {
             }
             for (place, header) in self.headers.iter().enumerate().filter(|(_, header)| header.is_named(name)) {
                 if pairs.clone().any(|(other, _)| header.is_named(other)) {
-                    return Err(Denial::new(Cause::HeaderTwice));
+                    return Err(Rejection::new(Cause::HeaderTwice));
                 }
                 if let Some(found) = header.look(value)? {
                     seen.add(Source::Header(place), found)?;
@@ -278,7 +278,7 @@ impl Credentials {
                 .any(|cookie| self.cookie_place(split_cookie(cookie).0).is_some())
     }
 
-    fn look_in_cookies<'a>(&self, value: &'a [u8], seen: &mut Seen<'a>) -> Result<(), Denial> {
+    fn look_in_cookies<'a>(&self, value: &'a [u8], seen: &mut Seen<'a>) -> Result<(), Rejection> {
         if self.cookies.is_empty() {
             return Ok(());
         }
@@ -287,13 +287,13 @@ impl Credentials {
             match self.chunk_of(name) {
                 Some((place, Chunk::Number(number))) => seen.add_chunk(place, number, value)?,
                 Some((_, Chunk::Misspelt)) => {
-                    return Err(Denial::new(Cause::ChunkMisspelt));
+                    return Err(Rejection::new(Cause::ChunkMisspelt));
                 }
                 // Some backends begin another cookie at a comma (RFC 2965 section 3.3.4).
                 None if !self.chunked.is_empty() => {
                     let mut others = cookie.split(|byte| *byte == b',').skip(1);
                     if others.any(|other| self.chunk_of(split_cookie(other).0).is_some()) {
-                        return Err(Denial::new(Cause::ChunkBehindComma));
+                        return Err(Rejection::new(Cause::ChunkBehindComma));
                     }
                 }
                 None => {}
@@ -343,16 +343,16 @@ enum Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    fn add(&mut self, source: Source, value: &'a [u8]) -> Result<(), Denial> {
+    fn add(&mut self, source: Source, value: &'a [u8]) -> Result<(), Rejection> {
         // Two tokens: the backend may read the one that we did not check.
         if !matches!(self, Seen::Nothing) {
-            return Err(Denial::new(Cause::SeveralTokens));
+            return Err(Rejection::new(Cause::SeveralTokens));
         }
         *self = Seen::One(source, value);
         Ok(())
     }
 
-    fn add_chunk(&mut self, place: usize, number: usize, value: &'a [u8]) -> Result<(), Denial> {
+    fn add_chunk(&mut self, place: usize, number: usize, value: &'a [u8]) -> Result<(), Rejection> {
         if matches!(self, Seen::Nothing) {
             *self = Seen::Chunks(Chunks::new(place));
         }
@@ -360,7 +360,7 @@ impl<'a> Seen<'a> {
             Seen::Chunks(chunks) => chunks.place == place && chunks.add(number, value),
             Seen::Nothing | Seen::One(..) => false,
         };
-        if is_added { Ok(()) } else { Err(Denial::new(Cause::SeveralTokens)) }
+        if is_added { Ok(()) } else { Err(Rejection::new(Cause::SeveralTokens)) }
     }
 }
 
@@ -409,7 +409,7 @@ impl HeaderToken {
     }
 
     /// What stands in the token's place, unjudged. None: this header speaks of something else.
-    fn look<'a>(&self, value: &'a [u8]) -> Result<Option<&'a [u8]>, Denial> {
+    fn look<'a>(&self, value: &'a [u8]) -> Result<Option<&'a [u8]>, Rejection> {
         // Envoy joins a repeated header with commas (RFC 9110 section 5.3), and no token has one.
         let has_comma = scan::has_byte(value, b',');
         let first = match self.scheme {
@@ -420,7 +420,7 @@ impl HeaderToken {
         match first {
             None if !has_comma || !value.split(|byte| *byte == b',').any(is_ours) => return Ok(None),
             _ if has_comma => {
-                return Err(Denial::new(Cause::HeaderSeveralValues));
+                return Err(Rejection::new(Cause::HeaderSeveralValues));
             }
             _ => {}
         }
@@ -446,7 +446,7 @@ impl HeaderToken {
     }
 }
 
-fn check_token(token: &[u8], source: Source) -> Result<(), Denial> {
+fn check_token(token: &[u8], source: Source) -> Result<(), Rejection> {
     if token.is_empty() {
         return Err(Cause::SourceEmpty.into());
     }

@@ -12,7 +12,7 @@ use crate::claims;
 use crate::config::{Access, BindingMode, Encoding, RevocationMode};
 use crate::credentials::{Presented, Source};
 use crate::engine::Engine;
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::headers;
 use crate::host::Host;
 use crate::identifiers::Identifiers;
@@ -23,7 +23,7 @@ use crate::keys::KeySet;
 use crate::path::PlainPath;
 use crate::policy::{Forward, Issuer, Policy, Rule};
 use crate::request::Request;
-use crate::revocation::{self, Ask, Verdict, Whose};
+use crate::revocation::{self, RevocationQuery, Verdict, Whose};
 use crate::time::{Monotonic, Now};
 
 pub use crate::claims::Window;
@@ -43,7 +43,7 @@ pub enum Entry<'r> {
     },
     Denied {
         rule: Option<usize>,
-        denial: Denial,
+        rejection: Rejection,
     },
     Token(Entered<'r>),
 }
@@ -112,15 +112,15 @@ pub struct Verified {
 enum Questions {
     /// The document has no `revocation`.
     None,
-    Ask(Rc<Ask>),
+    Query(Rc<RevocationQuery>),
     /// No revocation could be compared with it: refused by the rules that ask, admitted by those that do not.
-    Unaskable(Denial),
+    Unaskable(Rejection),
 }
 
 /// A token that cannot be verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unverifiable {
-    pub denial: Denial,
+    pub rejection: Rejection,
     /// No key of this issuer's published set, as it was last fetched, verifies it: a newer one may.
     pub awaits_keys_of: Option<usize>,
     /// It is opaque, and this issuer is to be asked about it.
@@ -154,7 +154,7 @@ pub struct Accepted {
 
 /// Where an accepted request stands.
 #[derive(Debug)]
-pub enum Standing {
+pub enum RevocationStatus {
     Admitted(Admission),
     /// Its issuer's server is to be asked about this JWT: ask, and judge the request anew.
     MustIntrospect(Accepted),
@@ -166,7 +166,7 @@ pub enum Standing {
 #[derive(Debug)]
 pub struct Asking {
     accepted: Accepted,
-    ask: Rc<Ask>,
+    ask: Rc<RevocationQuery>,
     passes_when_unavailable: bool,
 }
 
@@ -190,19 +190,19 @@ pub struct Admission {
     pub mismatch_reported: bool,
     /// Admitted though nothing could tell whether its session still lives: the rule says so in so many words.
     pub unchecked: bool,
-    refresh: Option<Rc<Ask>>,
+    refresh: Option<Rc<RevocationQuery>>,
 }
 
 impl Policy {
     pub fn enter<'r>(&self, request: &Request<'r>) -> Entry<'r> {
-        let denied = |rule, denial| Entry::Denied { rule, denial };
+        let denied = |rule, rejection| Entry::Denied { rule, rejection };
         let (path, host) = match (request.plain_path(), Host::parse(request.authority())) {
             (Ok(path), Ok(host)) => (path, host),
-            (Err(denial), _) | (_, Err(denial)) => return denied(None, denial),
+            (Err(rejection), _) | (_, Err(rejection)) => return denied(None, rejection),
         };
         let found = self.router.find(request.method(), &path, &host);
         let Some((place, rule)) = found.and_then(|place| Some((place, self.rules.get(place)?))) else {
-            return denied(None, Denial::new(Cause::NoRule));
+            return denied(None, Rejection::new(Cause::NoRule));
         };
         if rule.access == Access::Probe {
             return Entry::Open { rule: place, removals: Vec::new() };
@@ -211,15 +211,15 @@ impl Policy {
             return Entry::Open { rule: place, removals: self.unchecked_tokens(rule, request) };
         }
         let presented = match self.credentials.find(request, &path) {
-            Err(denial) => return denied(Some(place), denial),
+            Err(rejection) => return denied(Some(place), rejection),
             Ok(Some(presented)) => presented,
             Ok(None) if rule.access == Access::Optional => return Entry::Open { rule: place, removals: Vec::new() },
-            Ok(None) => return denied(Some(place), Denial::new(Cause::NoToken)),
+            Ok(None) => return denied(Some(place), Rejection::new(Cause::NoToken)),
         };
         if let Source::Cookie(_) = presented.source
             && !rule.cookie_origins.admit(request)
         {
-            return denied(Some(place), Denial::new(Cause::OriginNotListed));
+            return denied(Some(place), Rejection::new(Cause::OriginNotListed));
         }
         let removal = self.removal(rule, request, &presented);
         let user_agent = rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent"));
@@ -282,7 +282,7 @@ impl Policy {
     ///
     /// # Errors
     /// Why it is no token.
-    pub fn unverified<'t>(&self, token: &'t [u8]) -> Result<Unverified<'t>, Denial> {
+    pub fn unverified<'t>(&self, token: &'t [u8]) -> Result<Unverified<'t>, Rejection> {
         let parse = match self.issuers.iter().any(|issuer| issuer.padded) {
             true => Unverified::parse_perhaps_padded,
             false => Unverified::parse,
@@ -293,7 +293,7 @@ impl Policy {
     /// Checks a token's signature and its registered claims.
     ///
     /// # Errors
-    /// Why it is refused, and [`Fault::KeysUnavailable`] when its issuer's keys are not at hand.
+    /// Why it is refused, and [`RejectReason::KeysUnavailable`] when its issuer's keys are not at hand.
     pub fn verify(
         &self,
         engine: &dyn Engine,
@@ -305,18 +305,19 @@ impl Policy {
         let unverified = self.unverified(token)?;
         let payload = unverified.parse_payload()?;
         let Json::Object(claims) = &payload else {
-            return Err(Denial::new(Cause::PayloadNotObject).into());
+            return Err(Rejection::new(Cause::PayloadNotObject).into());
         };
         let Signer { issuer: place, thumbprint, generation } =
             self.signer(engine, keyrings, &unverified, claims, now)?;
         let issuer = self.issuers.get(place).ok_or_else(unknown_issuer)?;
         for (name, values) in &issuer.required_header {
             if !unverified.header_has(name, values) {
-                return Err(Denial::with_detail(Cause::HeaderMemberNotRequired, name.clone()).into());
+                return Err(Rejection::with_detail(Cause::HeaderMemberNotRequired, name.clone()).into());
             }
         }
-        let iat_lead = self.revocation().map_or(DEFAULT_IAT_LEAD, |revocation| revocation.iat_lead);
-        let times = claims::check_registered(issuer, iat_lead, unverified.header(), claims, now.wall)?;
+        let future_iat_tolerance =
+            self.revocation().map_or(DEFAULT_FUTURE_IAT_TOLERANCE, |revocation| revocation.future_iat_tolerance);
+        let times = claims::check_registered(issuer, future_iat_tolerance, unverified.header(), claims, now.wall)?;
         let questions = match self.revocation() {
             None => Questions::None,
             Some(revocation) => {
@@ -327,9 +328,9 @@ impl Policy {
                     entry: &issuer.issuer,
                 };
                 let input = unverified.signing_input();
-                match Ask::new(revocation, whose, claims, input, Some(&thumbprint), times.issued) {
-                    Ok(ask) => Questions::Ask(Rc::new(ask)),
-                    Err(denial) => Questions::Unaskable(denial),
+                match RevocationQuery::new(revocation, whose, claims, input, Some(&thumbprint), times.issued) {
+                    Ok(ask) => Questions::Query(Rc::new(ask)),
+                    Err(rejection) => Questions::Unaskable(rejection),
                 }
             }
         };
@@ -357,8 +358,8 @@ impl Policy {
     /// now for another key id, algorithm or tenant, takes its tokens along, whatever the cache knows of them.
     ///
     /// # Errors
-    /// [`Fault::KeysUnavailable`] when nobody can tell.
-    pub fn still_trusts(&self, verified: &Verified, keyrings: &Keyrings, now: Now) -> Result<bool, Denial> {
+    /// [`RejectReason::KeysUnavailable`] when nobody can tell.
+    pub fn still_trusts(&self, verified: &Verified, keyrings: &Keyrings, now: Now) -> Result<bool, Rejection> {
         let Some(issuer) = self.issuers.get(verified.issuer) else { return Ok(false) };
         if let Some(introspected) = &verified.introspected {
             return Ok(introspected.is_fresh(issuer, now));
@@ -375,7 +376,7 @@ impl Policy {
     }
 
     /// Would the key that verified this token be tried again? What it is for may be narrower now.
-    fn holds_key_of(&self, verified: &Verified, issuer: &Issuer, keys: &KeySet) -> Result<bool, Denial> {
+    fn holds_key_of(&self, verified: &Verified, issuer: &Issuer, keys: &KeySet) -> Result<bool, Rejection> {
         let unverified = self.unverified(&verified.token)?;
         let payload = unverified.parse_payload()?;
         let iss = claims::unverified_issuer(payload.as_object().ok_or(Cause::PayloadNotObject)?)?;
@@ -404,16 +405,16 @@ impl Policy {
         };
         let header = unverified.header();
         if !issuer.algorithms.contains(&header.alg) {
-            return Err(Denial::new(Cause::AlgNotOfIssuer).into());
+            return Err(Rejection::new(Cause::AlgNotOfIssuer).into());
         }
         if unverified.padding() == if issuer.padded { Padding::Without } else { Padding::With } {
-            return Err(Denial::new(Cause::PaddingUnexpected).into());
+            return Err(Rejection::new(Cause::PaddingUnexpected).into());
         }
         let current = keyrings.current(&issuer.keys, place, now.monotonic)?;
         // Another key may have taken the place of one, under the same kid or under none.
-        let awaiting = |denial| {
+        let awaiting = |rejection| {
             let awaits_keys_of = issuer.published.is_some().then_some(place);
-            Unverifiable { denial, awaits_keys_of, introspect: None }
+            Unverifiable { rejection, awaits_keys_of, introspect: None }
         };
         let candidates = current.keys.candidates(header.kid.as_deref(), header.alg).map_err(awaiting)?;
         // Before the signature, which costs a thousand times as much: an expired token that is sent again and again must
@@ -428,14 +429,14 @@ impl Policy {
                 return Ok(Signer { issuer: place, thumbprint, generation });
             }
         }
-        Err(awaiting(Denial::new(Cause::SignatureMismatch)))
+        Err(awaiting(Rejection::new(Cause::SignatureMismatch)))
     }
 
     /// What is asked about a token, each key with its kind, for people to read.
     ///
     /// # Errors
     /// Why nothing can be asked.
-    pub fn revocation_keys(&self, verified: &Verified) -> Result<Vec<(Kind, RevocationKey)>, Denial> {
+    pub fn revocation_keys(&self, verified: &Verified) -> Result<Vec<(Kind, RevocationKey)>, Rejection> {
         let Some(revocation) = self.revocation() else { return Ok(Vec::new()) };
         if verified.introspected.is_some() {
             return self.introspected_keys(revocation, verified);
@@ -460,7 +461,7 @@ impl Policy {
     ///
     /// # Errors
     /// As [`Policy::revocation_keys`].
-    pub fn not_revocable_by(&self, verified: &Verified) -> Result<Vec<Kind>, Denial> {
+    pub fn not_revocable_by(&self, verified: &Verified) -> Result<Vec<Kind>, Rejection> {
         let Some(revocation) = self.revocation() else { return Ok(Vec::new()) };
         let keys = self.revocation_keys(verified)?;
         let has = |kind: &Kind| keys.iter().any(|(other, _)| other == kind);
@@ -477,9 +478,9 @@ impl Policy {
         entered: Entered<'_>,
         now: Now,
         peer: &dyn Peer,
-    ) -> Result<Accepted, Denial> {
+    ) -> Result<Accepted, Rejection> {
         verified.window.check(now.wall)?;
-        let rule = self.rules.get(entered.rule).ok_or_else(|| Denial::new(Cause::RuleGone))?;
+        let rule = self.rules.get(entered.rule).ok_or_else(|| Rejection::new(Cause::RuleGone))?;
         let remembered = verified.judged.try_borrow().ok().and_then(|judged| judged.clone());
         let judged = match remembered.filter(|judged| judged.rule == entered.rule) {
             Some(judged) => judged,
@@ -499,25 +500,25 @@ impl Policy {
     /// Where an accepted request stands by what the cache knows.
     ///
     /// # Errors
-    /// [`Fault::SessionRevoked`] when a fresh verdict says so.
-    pub fn standing(&self, accepted: Accepted, now: Now) -> Result<Standing, Denial> {
+    /// [`RejectReason::SessionRevoked`] when a fresh verdict says so.
+    pub fn revocation_status(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {
         if self.lacks_confirmation(&accepted.verified, now)? {
-            return Ok(Standing::MustIntrospect(accepted));
+            return Ok(RevocationStatus::MustIntrospect(accepted));
         }
-        self.standing_by_verdict(accepted, now)
+        self.status_by_verdict(accepted, now)
     }
 
-    fn standing_by_verdict(&self, accepted: Accepted, now: Now) -> Result<Standing, Denial> {
+    fn status_by_verdict(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {
         let mode = self.rules.get(accepted.judged.rule).map_or(RevocationMode::Check, |rule| rule.revocation);
         if mode == RevocationMode::Off {
-            return Ok(Standing::Admitted(accepted.admit(false)));
+            return Ok(RevocationStatus::Admitted(accepted.admit(false)));
         }
         let (revocation, ask) = match (self.revocation(), &accepted.verified.questions) {
-            (Some(revocation), Questions::Ask(ask)) => (revocation, ask),
-            (_, Questions::Unaskable(denial)) => return Err(denial.clone()),
+            (Some(revocation), Questions::Query(ask)) => (revocation, ask),
+            (_, Questions::Unaskable(rejection)) => return Err(rejection.clone()),
             // A rule that asks does not compile without `revocation`.
             (None, _) | (_, Questions::None) => {
-                return Err(Denial::new(Cause::NoService));
+                return Err(Rejection::new(Cause::NoService));
             }
         };
         if let Some((sent, verdict)) = ask.verdict()
@@ -526,20 +527,20 @@ impl Policy {
             return match verdict {
                 Verdict::Live => {
                     let refresh = ask.begins_refresh(revocation, sent, now.monotonic).then(|| Rc::clone(ask));
-                    Ok(Standing::Admitted(Admission { refresh, ..accepted.admit(false) }))
+                    Ok(RevocationStatus::Admitted(Admission { refresh, ..accepted.admit(false) }))
                 }
                 Verdict::Dead => Err(revoked()),
             };
         }
         let ask = Rc::clone(ask);
         let passes_when_unavailable = mode == RevocationMode::DangerouslyPassWhenUnavailable;
-        Ok(Standing::MustAsk(Asking { accepted, ask, passes_when_unavailable }))
+        Ok(RevocationStatus::MustAsk(Asking { accepted, ask, passes_when_unavailable }))
     }
 }
 
-impl From<Denial> for Unverifiable {
-    fn from(denial: Denial) -> Self {
-        Self { denial, awaits_keys_of: None, introspect: None }
+impl From<Rejection> for Unverifiable {
+    fn from(rejection: Rejection) -> Self {
+        Self { rejection, awaits_keys_of: None, introspect: None }
     }
 }
 
@@ -589,11 +590,11 @@ impl Verified {
         &self.thumbprint
     }
 
-    fn parse_payload(&self) -> Result<Json<'_>, Denial> {
-        Json::parse(&self.payload).map_err(|_| Denial::new(Cause::PayloadNotJson))
+    fn parse_payload(&self) -> Result<Json<'_>, Rejection> {
+        Json::parse(&self.payload).map_err(|_| Rejection::new(Cause::PayloadNotJson))
     }
 
-    fn judge(&self, rule: &Rule, place: usize, identifiers: &Identifiers) -> Result<Judged, Denial> {
+    fn judge(&self, rule: &Rule, place: usize, identifiers: &Identifiers) -> Result<Judged, Rejection> {
         let payload = self.parse_payload()?;
         judge(rule, place, &Signed { issuer: self.issuer, identifiers, raw: &self.payload, payload: &payload })
     }
@@ -613,7 +614,7 @@ impl Accepted {
 }
 
 impl Asking {
-    pub fn ask(&self) -> &Rc<Ask> {
+    pub fn ask(&self) -> &Rc<RevocationQuery> {
         &self.ask
     }
 
@@ -629,13 +630,21 @@ impl Asking {
     ///
     /// # Errors
     /// The session was ended, the token expired while it waited, or the verdict is no longer fresh.
-    pub fn on_verdict(self, policy: &Policy, sent: Monotonic, verdict: Verdict, now: Now) -> Result<Admission, Denial> {
+    pub fn on_verdict(
+        self,
+        policy: &Policy,
+        sent: Monotonic,
+        verdict: Verdict,
+        now: Now,
+    ) -> Result<Admission, Rejection> {
         self.ask.learn(sent, verdict);
         self.accepted.verified.window.check(now.wall)?;
         // What is known by now may be newer than what has just come.
-        match policy.standing_by_verdict(self.accepted, now)? {
-            Standing::Admitted(admission) => Ok(admission),
-            Standing::MustAsk(_) | Standing::MustIntrospect(_) => Err(Denial::new(Cause::AnswerLate)),
+        match policy.status_by_verdict(self.accepted, now)? {
+            RevocationStatus::Admitted(admission) => Ok(admission),
+            RevocationStatus::MustAsk(_) | RevocationStatus::MustIntrospect(_) => {
+                Err(Rejection::new(Cause::AnswerLate))
+            }
         }
     }
 
@@ -644,7 +653,7 @@ impl Asking {
     /// # Errors
     /// The fault of `cause`, unless the rule lets pass what cannot be checked while the service or its store is out of reach. Any
     /// other reason never passes: a client can cause an overload, and an impostor an answer that proves nothing.
-    pub fn on_cannot_tell(self, reason: Unavailable, cause: Cause) -> Result<Admission, Denial> {
+    pub fn on_cannot_tell(self, reason: Unavailable, cause: Cause) -> Result<Admission, Rejection> {
         if self.passes_when_unavailable && reason == Unavailable::OutOfReach {
             // What was seen to be ended stays ended while nobody can say otherwise.
             return match self.ask.verdict() {
@@ -663,7 +672,7 @@ impl Admission {
     }
 
     /// What is to be asked anew, though the verdict still counts: soon it will not.
-    pub fn refresh(&self) -> Option<&Rc<Ask>> {
+    pub fn refresh(&self) -> Option<&Rc<RevocationQuery>> {
         self.refresh.as_ref()
     }
 
@@ -676,14 +685,14 @@ impl Admission {
     }
 }
 
-const DEFAULT_IAT_LEAD: u64 = 5;
+const DEFAULT_FUTURE_IAT_TOLERANCE: u64 = 5;
 
-fn unknown_issuer() -> Denial {
-    Denial::new(Cause::IssUnknown)
+fn unknown_issuer() -> Rejection {
+    Rejection::new(Cause::IssUnknown)
 }
 
-fn revoked() -> Denial {
-    Denial::new(Cause::Revoked)
+fn revoked() -> Rejection {
+    Rejection::new(Cause::Revoked)
 }
 
 /// What a verified signature stands for.
@@ -694,15 +703,15 @@ struct Signed<'s> {
     payload: &'s Json<'s>,
 }
 
-fn judge(rule: &Rule, place: usize, signed: &Signed<'_>) -> Result<Judged, Denial> {
+fn judge(rule: &Rule, place: usize, signed: &Signed<'_>) -> Result<Judged, Rejection> {
     let payload = signed.payload;
     let Json::Object(claims) = payload else {
-        return Err(Denial::new(Cause::PayloadNotObject));
+        return Err(Rejection::new(Cause::PayloadNotObject));
     };
     if let Some(accepted) = &rule.issuers
         && !accepted.contains(&signed.issuer)
     {
-        return Err(Denial::new(Cause::IssNotOfRule));
+        return Err(Rejection::new(Cause::IssNotOfRule));
     }
     claims::check_scopes(&rule.scopes.all, &rule.scopes.any, claims)?;
     for condition in &rule.conditions {
@@ -710,13 +719,13 @@ fn judge(rule: &Rule, place: usize, signed: &Signed<'_>) -> Result<Judged, Denia
     }
     for kind in &rule.revocable_by {
         if signed.identifiers.find(*kind, claims)?.is_none() {
-            return Err(Denial::with_detail(Cause::NotRevocable, kind.name()));
+            return Err(Rejection::with_detail(Cause::NotRevocable, kind.name()));
         }
     }
     Ok(Judged { rule: place, headers: forwarded(&rule.forward, signed)?, bound: bound(rule, payload)? })
 }
 
-fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, String)>, Denial> {
+fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, String)>, Rejection> {
     let mut forwarded = Vec::with_capacity(forward.claims.len().saturating_add(1));
     for claim in &forward.claims {
         let text = match signed.payload.path(&claim.claim) {
@@ -729,7 +738,7 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
             Encoding::Base64url => crate::b64::encode(text.as_bytes()),
             Encoding::Plain if headers::is_safe_value(text.as_bytes()) => text,
             Encoding::Plain => {
-                return Err(Denial::with_detail(Cause::ClaimNotHeader, claim.claim.join(".")));
+                return Err(Rejection::with_detail(Cause::ClaimNotHeader, claim.claim.join(".")));
             }
         };
         forwarded.push((claim.header.as_str().to_owned(), value));
@@ -742,7 +751,7 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
 
 /// Takes out what the binding compares. A claim that is required and not there is a mismatch here already, and a `cnf`
 /// with a member that nobody checks is one on every rule (RFC 7800: a bound token used as a bearer token).
-fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
+fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Rejection> {
     let mut bound = Bound::default();
     match payload.path(&["cnf".to_owned()]) {
         None => {}
@@ -758,7 +767,7 @@ fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
                 return Err(Cause::CnfEmpty.into());
             }
         }
-        Some(_) => return Err(Denial::new(Cause::CnfNotObject)),
+        Some(_) => return Err(Rejection::new(Cause::CnfNotObject)),
     }
     if let Some(binding) = &rule.binding.certificate
         && binding.mode == BindingMode::Enforce
@@ -775,14 +784,14 @@ fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
                 let mut texts = Vec::with_capacity(many.len());
                 for one in many {
                     let Json::String(text) = one else {
-                        return Err(Denial::new(Cause::AddressMemberNotString));
+                        return Err(Rejection::new(Cause::AddressMemberNotString));
                     };
                     texts.push(text.as_ref());
                 }
                 Some(parse_cidrs(binding.mode, texts)?)
             }
             Some(_) => {
-                return Err(Denial::new(Cause::AddressNotStrings));
+                return Err(Rejection::new(Cause::AddressNotStrings));
             }
         };
         if bound.addresses.is_none() && binding.mode == BindingMode::Enforce && binding.required {
@@ -793,7 +802,7 @@ fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
         bound.user_agent = match payload.path(binding.claim.as_slice()) {
             None => None,
             Some(Json::String(hash)) => Some(hash.clone().into_owned()),
-            Some(_) => return Err(Denial::new(Cause::AgentNotString)),
+            Some(_) => return Err(Rejection::new(Cause::AgentNotString)),
         };
         if bound.user_agent.is_none() && binding.mode == BindingMode::Enforce && binding.required {
             return Err(Cause::NoAgentClaim.into());
@@ -804,17 +813,17 @@ fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Denial> {
 
 /// One malformed block spoils the claim: it was to narrow the token's use, and nobody can tell how. Where mismatches are
 /// only reported, it is one: no block at all.
-fn parse_cidrs<'t>(mode: BindingMode, texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<Cidr>, Denial> {
+fn parse_cidrs<'t>(mode: BindingMode, texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<Cidr>, Rejection> {
     let parsed: Option<Vec<Cidr>> = texts.into_iter().map(Cidr::parse).collect();
     match (parsed, mode) {
         (Some(blocks), _) => Ok(blocks),
         (None, BindingMode::Report) => Ok(Vec::new()),
-        (None, BindingMode::Enforce) => Err(Denial::new(Cause::AddressNotCidr)),
+        (None, BindingMode::Enforce) => Err(Rejection::new(Cause::AddressNotCidr)),
     }
 }
 
 /// Returns whether a mismatch was only reported.
-fn check_binding(rule: &Rule, bound: &Bound, entered: &Entered<'_>, peer: &dyn Peer) -> Result<bool, Denial> {
+fn check_binding(rule: &Rule, bound: &Bound, entered: &Entered<'_>, peer: &dyn Peer) -> Result<bool, Rejection> {
     let mut reported = false;
     let mut judge = |mode: BindingMode, compared: Result<(), Cause>| match (compared, mode) {
         (Ok(()), _) => Ok(()),
@@ -822,7 +831,7 @@ fn check_binding(rule: &Rule, bound: &Bound, entered: &Entered<'_>, peer: &dyn P
             reported = true;
             Ok(())
         }
-        (Err(cause), BindingMode::Enforce) => Err(Denial::new(cause)),
+        (Err(cause), BindingMode::Enforce) => Err(Rejection::new(cause)),
     };
     // A token without the claim reaches this only where the claim is not required, or in report mode.
     let unbound = |required: bool| if required { Err(Cause::NoBindingClaim) } else { Ok(()) };

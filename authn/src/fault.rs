@@ -4,58 +4,58 @@ use std::fmt;
 
 use crate::cause::Cause;
 
-/// Declares [`Fault`] with its wire code, default status, RFC 6750 status, RFC 6750 error, short text and what
+/// Declares [`RejectReason`] with its wire code, default status, RFC 6750 status, RFC 6750 error, short text and what
 /// to do about it, so that no fault can be added without all of them. `docs/faults.md` is generated from this table.
 macro_rules! faults {
     ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $status:literal, $rfc6750:literal, $error:expr, $text:literal,
         $advice:literal;)+) => {
         /// Why a request was refused.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Fault {
+        pub enum RejectReason {
             $($(#[doc = $doc])+ $name,)+
         }
 
-        impl Fault {
-            pub const ALL: &'static [Fault] = &[$(Fault::$name,)+];
+        impl RejectReason {
+            pub const ALL: &'static [RejectReason] = &[$(RejectReason::$name,)+];
 
-            /// Its place in [`Fault::ALL`].
+            /// Its place in [`RejectReason::ALL`].
             pub const fn place(self) -> usize {
                 self as usize
             }
 
             /// The `code` of the problem document, the metric and the log word.
             pub const fn code(self) -> &'static str {
-                match self { $(Fault::$name => $code,)+ }
+                match self { $(RejectReason::$name => $code,)+ }
             }
 
-            /// The HTTP status under `statuses: matrix`.
-            pub const fn matrix_status(self) -> u16 {
-                match self { $(Fault::$name => $status,)+ }
+            /// The HTTP status under `statuses: distinct`.
+            pub const fn distinct_status(self) -> u16 {
+                match self { $(RejectReason::$name => $status,)+ }
             }
 
             /// The HTTP status under `statuses: rfc6750`: 401 wherever RFC 6750 section 3.1 says `invalid_token`.
             pub const fn rfc6750_status(self) -> u16 {
-                match self { $(Fault::$name => $rfc6750,)+ }
+                match self { $(RejectReason::$name => $rfc6750,)+ }
             }
 
             /// The `error` attribute of the challenge (RFC 6750 section 3.1); none where the RFC gives none.
             pub const fn challenge_error(self) -> Option<&'static str> {
-                match self { $(Fault::$name => $error,)+ }
+                match self { $(RejectReason::$name => $error,)+ }
             }
 
             /// What the client may read: no cause that would help to forge a better token.
             pub const fn text(self) -> &'static str {
-                match self { $(Fault::$name => $text,)+ }
+                match self { $(RejectReason::$name => $text,)+ }
             }
 
             /// What to do about it at three in the morning, for `docs/faults.md`.
             pub const fn advice(self) -> &'static str {
-                match self { $(Fault::$name => $advice,)+ }
+                match self { $(RejectReason::$name => $advice,)+ }
             }
 
             /// When it happens, for `docs/faults.md`.
             pub const fn when(self) -> &'static str {
-                match self { $(Fault::$name => concat!($($doc,)+),)+ }
+                match self { $(RejectReason::$name => concat!($($doc,)+),)+ }
             }
         }
     };
@@ -100,7 +100,7 @@ faults! {
         "Usual now and then. If it is everybody, compare the clocks of Envoy's host and the issuer, and see whether clients refresh.";
     /// `nbf`, `iat` or `auth_time` lies in the future.
     JwtNotYetValid = "JWT_NOT_YET_VALID", 401, 401, TOKEN, "the token is not valid yet",
-        "Clocks differ: compare those of the issuer and of Envoy's host, then `skew` and `revocation.iat_lead`.";
+        "Clocks differ: compare those of the issuer and of Envoy's host, then `skew` and `revocation.future_iat_tolerance`.";
     /// The token lives longer than its issuer may grant, or than revocations are kept.
     JwtTooLongLived = "JWT_TOO_LONG_LIVED", 401, 401, TOKEN, "the token lives too long",
         "The log names which: for `max_lifetime`, have the issuer grant shorter tokens, or raise it here and `--max-lifetime` of the service together; for `max_session`, the login is too old: the user logs in anew, or raise it and `--max-session` together.";
@@ -154,16 +154,16 @@ faults! {
 
 /// A refusal: what the client is told, and the cause that only logs and `explain` see.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denial {
-    pub fault: Fault,
+pub struct Rejection {
+    pub reason: RejectReason,
     pub cause: Cause,
     /// What of it varies: names of fields, never a token, claim value, key or nonce.
     pub detail: Option<Cow<'static, str>>,
 }
 
-impl Denial {
+impl Rejection {
     pub const fn new(cause: Cause) -> Self {
-        Self { fault: cause.fault(), cause, detail: None }
+        Self { reason: cause.reason(), cause, detail: None }
     }
 
     /// `detail` is from the configuration or from us: it is written to logs.
@@ -172,14 +172,14 @@ impl Denial {
     }
 }
 
-impl From<Cause> for Denial {
+impl From<Cause> for Rejection {
     fn from(cause: Cause) -> Self {
         Self::new(cause)
     }
 }
 
 /// The cause and its detail, for people.
-impl fmt::Display for Denial {
+impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.detail {
             None => write!(f, "{}", self.cause),
@@ -188,12 +188,15 @@ impl fmt::Display for Denial {
     }
 }
 
-impl Fault {
+impl RejectReason {
     /// "Cannot tell" as opposed to "no": only these ask the rule's failure policy.
     pub const fn is_cannot_tell(self) -> bool {
         matches!(
             self,
-            Fault::RedisConnRefused | Fault::SessionStoreLatency | Fault::StoreUnavailable | Fault::KeysUnavailable
+            RejectReason::RedisConnRefused
+                | RejectReason::SessionStoreLatency
+                | RejectReason::StoreUnavailable
+                | RejectReason::KeysUnavailable
         )
     }
 }

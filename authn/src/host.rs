@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::cause::Cause;
-use crate::fault::Denial;
+use crate::fault::Rejection;
 
 /// A DNS name or an IPv4 address of at most 253 bytes, or an IPv6 address in brackets (in its RFC 5952 form).
 #[derive(Clone, Copy)]
@@ -16,13 +16,13 @@ pub struct Host {
 impl Host {
     /// From `:authority`. REQUEST_MALFORMED for user information, a port that is none, or a name which no DNS host has:
     /// the backend could see another host in it than we do.
-    pub fn parse(authority: &[u8]) -> Result<Self, Denial> {
-        let (host, port) = split_port(authority).map_err(Denial::new)?;
+    pub fn parse(authority: &[u8]) -> Result<Self, Rejection> {
+        let (host, port) = split_port(authority).map_err(Rejection::new)?;
         // An empty port is the scheme's own (RFC 3986 section 3.2.3).
         if port.is_some_and(|port| !port.is_empty() && !is_port(port)) {
             return Err(Cause::AuthorityPort.into());
         }
-        Self::from_name(host).map_err(Denial::new)
+        Self::from_name(host).map_err(Rejection::new)
     }
 
     /// From a host without a port.
@@ -116,13 +116,13 @@ const MAX_HOST: usize = 253;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Fault;
+    use crate::fault::RejectReason;
 
     fn parse(authority: impl AsRef<[u8]>) -> Option<String> {
         match Host::parse(authority.as_ref()) {
             Ok(host) => Some(String::from_utf8(host.as_bytes().to_vec()).unwrap()),
-            Err(denial) => {
-                assert_eq!(denial.fault, Fault::RequestMalformed);
+            Err(rejection) => {
+                assert_eq!(rejection.reason, RejectReason::RequestMalformed);
                 None
             }
         }

@@ -6,7 +6,7 @@ use wire::{Kind, TOKEN_ID_CLAIMS};
 use crate::cause::Cause;
 use crate::claims::optional_string;
 use crate::config::{self, OfflineSessions, OneOrMany};
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::invalid::Invalid;
 use crate::json::{Json, Object};
 use crate::provider::Preset;
@@ -107,8 +107,8 @@ impl Identifiers {
     /// The first that is there. An empty one names nobody, but for tokens, where it is the id that it is.
     ///
     /// # Errors
-    /// [`crate::fault::Fault::InvalidClaim`] where it is no string.
-    pub(crate) fn find<'j>(&self, kind: Kind, payload: &'j Object<'_>) -> Result<Option<&'j str>, Denial> {
+    /// [`crate::fault::RejectReason::InvalidClaim`] where it is no string.
+    pub(crate) fn find<'j>(&self, kind: Kind, payload: &'j Object<'_>) -> Result<Option<&'j str>, Rejection> {
         for claim in self.of(kind) {
             match claim.value(payload) {
                 Some(Json::String(id)) if !id.is_empty() || kind == Kind::Token => return Ok(Some(id)),
@@ -129,7 +129,7 @@ impl Identifiers {
     pub(crate) fn sessions<'j>(
         &self,
         payload: &'j Object<'_>,
-    ) -> Result<impl Iterator<Item = Cow<'j, str>> + use<'j>, Denial> {
+    ) -> Result<impl Iterator<Item = Cow<'j, str>> + use<'j>, Rejection> {
         let id = self.find(Kind::Session, payload)?;
         let own = id.filter(|_| !(self.offline_apart && is_offline(payload))).map(Cow::Borrowed);
         let offline = id.filter(|_| self.offline_apart).map(|id| format!("{OFFLINE}{id}").into());
@@ -149,12 +149,12 @@ impl Identifiers {
     ///
     /// # Errors
     /// [`Cause::AnswerContradicts`] for the first claim of which they differ.
-    pub(crate) fn check_same(&self, token: &Object<'_>, answer: &Object<'_>) -> Result<(), Denial> {
+    pub(crate) fn check_same(&self, token: &Object<'_>, answer: &Object<'_>) -> Result<(), Rejection> {
         for claim in [&self.token, &self.session, &self.user, &self.client].into_iter().flatten() {
             if let (Some(ours), Some(theirs)) = (claim.value(token), claim.value(answer))
                 && ours != theirs
             {
-                return Err(Denial::with_detail(Cause::AnswerContradicts, claim.path.join(".")));
+                return Err(Rejection::with_detail(Cause::AnswerContradicts, claim.path.join(".")));
             }
         }
         Ok(())
@@ -163,8 +163,8 @@ impl Identifiers {
     /// Absent and malformed are two cases, also for a claim that another one comes before.
     ///
     /// # Errors
-    /// [`crate::fault::Fault::InvalidClaim`] for one that is no string.
-    pub(crate) fn check(&self, payload: &Object<'_>) -> Result<(), Denial> {
+    /// [`crate::fault::RejectReason::InvalidClaim`] for one that is no string.
+    pub(crate) fn check(&self, payload: &Object<'_>) -> Result<(), Rejection> {
         for name in STANDARD {
             optional_string(payload, name)?;
         }
@@ -196,8 +196,8 @@ impl Claim {
         payload.claim(first)?.path(rest)
     }
 
-    fn malformed(&self) -> Denial {
-        Denial::with_detail(Cause::ClaimNotString, self.path.join("."))
+    fn malformed(&self) -> Rejection {
+        Rejection::with_detail(Cause::ClaimNotString, self.path.join("."))
     }
 }
 

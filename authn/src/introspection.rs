@@ -8,10 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::cause::Cause;
 use crate::config::{self, ClientAuth, ConfigDuration, IntrospectedTokens};
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::invalid::Invalid;
 use crate::json::{Json, JsonError};
-use crate::policy::{Environment, authority_or, secret_from, within};
+use crate::policy::{Environment, authority_or, check_range, secret_from};
 use crate::time::Monotonic;
 
 mod format;
@@ -94,8 +94,8 @@ impl Introspection {
             return Err(Invalid::new(at("path"), "must begin with / and be visible ASCII without #"));
         }
         let millis = ConfigDuration::from_millis;
-        within(document.timeout, millis(10), ConfigDuration::from_secs(5), &at("timeout"))?;
-        within(document.freshness, ConfigDuration::from_secs(1), ConfigDuration::from_secs(5), &at("freshness"))?;
+        check_range(document.timeout, millis(10), ConfigDuration::from_secs(5), &at("timeout"))?;
+        check_range(document.freshness, ConfigDuration::from_secs(1), ConfigDuration::from_secs(5), &at("freshness"))?;
         // An answer that took longer than it counts could never be used.
         if document.timeout > document.freshness {
             return Err(Invalid::new(at("timeout"), "must not be longer than `freshness`"));
@@ -224,7 +224,7 @@ impl<'a> Reply<'a> {
     ///
     /// # Errors
     /// `Ok(Err(…))` is a "no" of the server's, `Err` is no answer at all.
-    pub fn read(&self) -> Result<Result<Json<'a>, Denial>, Unanswered> {
+    pub fn read(&self) -> Result<Result<Json<'a>, Rejection>, Unanswered> {
         let not_understood = |cause| Err(Unanswered { failure: Failure::NotUnderstood, cause });
         match self.status {
             200 => {}
@@ -256,7 +256,7 @@ impl<'a> Reply<'a> {
         };
         match members.get("active") {
             Some(Json::Bool(true)) => Ok(Ok(response)),
-            Some(Json::Bool(false)) => Ok(Err(Denial::new(Cause::NotActive))),
+            Some(Json::Bool(false)) => Ok(Err(Rejection::new(Cause::NotActive))),
             // "true" and 1 are somebody else's idea of it (RFC 7662 section 2.2: a boolean).
             Some(_) | None => not_understood(Cause::IntrospectionNoActive),
         }
@@ -284,7 +284,7 @@ impl From<Failure> for Unanswered {
     }
 }
 
-impl From<Unanswered> for Denial {
+impl From<Unanswered> for Rejection {
     fn from(unanswered: Unanswered) -> Self {
         unanswered.cause.into()
     }

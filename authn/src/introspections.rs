@@ -10,7 +10,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::checks::Waiter;
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::time::Monotonic;
 
 /// Questions to one server under way at once.
@@ -24,7 +24,7 @@ pub struct Flight(u64);
 
 /// Was the token seen to be active before, by this virtual machine?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum TokenHistory {
     WasActive,
     Unknown,
 }
@@ -50,7 +50,7 @@ pub struct Introspections {
 
 #[derive(Debug)]
 struct Pending {
-    standing: Standing,
+    history: TokenHistory,
     waiters: Vec<Waiter>,
     is_under_way: bool,
 }
@@ -58,13 +58,13 @@ struct Pending {
 #[derive(Debug)]
 struct Waiting {
     token: Rc<[u8]>,
-    standing: Standing,
+    history: TokenHistory,
 }
 
 #[derive(Debug)]
 struct InFlight {
     token: Rc<[u8]>,
-    standing: Standing,
+    history: TokenHistory,
     sent: Monotonic,
 }
 
@@ -107,9 +107,11 @@ impl Introspections {
     ///
     /// # Errors
     /// [`Full`], and the request must be refused. Tokens that were never active fill three quarters at the most.
-    pub fn join(&mut self, waiter: Waiter, token: &[u8], standing: Standing, now: Monotonic) -> Result<(), Full> {
+    pub fn join(&mut self, waiter: Waiter, token: &[u8], history: TokenHistory, now: Monotonic) -> Result<(), Full> {
         let most_unknown = self.limit.saturating_sub(self.limit.div_ceil(4)).max(1);
-        if self.waiters.len() >= self.limit || (standing == Standing::Unknown && self.unknown_waiters >= most_unknown) {
+        if self.waiters.len() >= self.limit
+            || (history == TokenHistory::Unknown && self.unknown_waiters >= most_unknown)
+        {
             return Err(Full);
         }
         let token: Rc<[u8]> = match self.pending.get_key_value(token) {
@@ -119,15 +121,15 @@ impl Introspections {
         match self.pending.get_mut(&token) {
             Some(pending) => pending.waiters.push(waiter),
             None => {
-                let pending = Pending { standing, waiters: vec![waiter], is_under_way: false };
+                let pending = Pending { history, waiters: vec![waiter], is_under_way: false };
                 self.pending.insert(Rc::clone(&token), pending);
-                self.queue(standing).push(Rc::clone(&token));
+                self.queue(history).push(Rc::clone(&token));
             }
         }
-        if standing == Standing::Unknown {
+        if history == TokenHistory::Unknown {
             self.unknown_waiters = self.unknown_waiters.saturating_add(1);
         }
-        self.waiters.insert(waiter, Waiting { token, standing });
+        self.waiters.insert(waiter, Waiting { token, history });
         self.deadlines.push_back((now.plus(self.timeout), waiter));
         Ok(())
     }
@@ -140,27 +142,27 @@ impl Introspections {
         if self.flights.len() >= MAX_FLIGHTS {
             return None;
         }
-        let token = match self.take_queued(Standing::WasActive) {
+        let token = match self.take_queued(TokenHistory::WasActive) {
             Some(token) => token,
-            None if self.unknown_flights < MAX_UNKNOWN_FLIGHTS => self.take_queued(Standing::Unknown)?,
+            None if self.unknown_flights < MAX_UNKNOWN_FLIGHTS => self.take_queued(TokenHistory::Unknown)?,
             None => return None,
         };
         let pending = self.pending.get_mut(&token)?;
         pending.is_under_way = true;
-        let standing = pending.standing;
-        if standing == Standing::Unknown {
+        let history = pending.history;
+        if history == TokenHistory::Unknown {
             self.unknown_flights = self.unknown_flights.saturating_add(1);
         }
         let flight = Flight(self.next_flight);
         self.next_flight = self.next_flight.wrapping_add(1);
-        self.flights.insert(flight, InFlight { token: Rc::clone(&token), standing, sent: now });
+        self.flights.insert(flight, InFlight { token: Rc::clone(&token), history, sent: now });
         Some((flight, token))
     }
 
     /// The question has its answer, or will never have one. `None` if it was given up before.
     pub fn over(&mut self, flight: Flight) -> Option<Over> {
-        let InFlight { token, standing, sent } = self.flights.remove(&flight)?;
-        if standing == Standing::Unknown {
+        let InFlight { token, history, sent } = self.flights.remove(&flight)?;
+        if history == TokenHistory::Unknown {
             self.unknown_flights = self.unknown_flights.saturating_sub(1);
         }
         let waiters = self.pending.remove(&token).map_or_else(Vec::new, |pending| pending.waiters);
@@ -205,15 +207,15 @@ impl Introspections {
         late
     }
 
-    fn queue(&mut self, standing: Standing) -> &mut Vec<Rc<[u8]>> {
-        match standing {
-            Standing::WasActive => &mut self.were_active,
-            Standing::Unknown => &mut self.unknown,
+    fn queue(&mut self, history: TokenHistory) -> &mut Vec<Rc<[u8]>> {
+        match history {
+            TokenHistory::WasActive => &mut self.were_active,
+            TokenHistory::Unknown => &mut self.unknown,
         }
     }
 
-    fn take_queued(&mut self, standing: Standing) -> Option<Rc<[u8]>> {
-        while let Some(token) = self.queue(standing).pop() {
+    fn take_queued(&mut self, history: TokenHistory) -> Option<Rc<[u8]>> {
+        while let Some(token) = self.queue(history).pop() {
             if self.pending.get(&token).is_some_and(|pending| !pending.is_under_way) {
                 return Some(token);
             }
@@ -222,8 +224,8 @@ impl Introspections {
     }
 
     fn forget_waiter(&mut self, waiter: Waiter) -> Option<Rc<[u8]>> {
-        let Waiting { token, standing } = self.waiters.remove(&waiter)?;
-        if standing == Standing::Unknown {
+        let Waiting { token, history } = self.waiters.remove(&waiter)?;
+        if history == TokenHistory::Unknown {
             self.unknown_waiters = self.unknown_waiters.saturating_sub(1);
         }
         Some(token)
@@ -260,7 +262,7 @@ struct Refused {
     /// Of seed, issuer and the whole token.
     digest: [u8; 32],
     sent: Monotonic,
-    denial: Denial,
+    rejection: Rejection,
 }
 
 /// Refusals that one virtual machine remembers.
@@ -273,22 +275,22 @@ impl Refusals {
     }
 
     /// Why the token was refused, and when that was asked.
-    pub fn find(&self, issuer: usize, token: &[u8]) -> Option<(Monotonic, &Denial)> {
+    pub fn find(&self, issuer: usize, token: &[u8]) -> Option<(Monotonic, &Rejection)> {
         if self.places.is_empty() {
             return None;
         }
         let (digest, place) = self.place(issuer, token);
         let refused = self.places.get(place)?.as_ref().filter(|refused| refused.digest == digest)?;
-        Some((refused.sent, &refused.denial))
+        Some((refused.sent, &refused.rejection))
     }
 
-    pub fn remember(&mut self, issuer: usize, token: &[u8], sent: Monotonic, denial: Denial) {
+    pub fn remember(&mut self, issuer: usize, token: &[u8], sent: Monotonic, rejection: Rejection) {
         if self.places.is_empty() {
             self.places.resize_with(MAX_REFUSALS, || None);
         }
         let (digest, place) = self.place(issuer, token);
         if let Some(place) = self.places.get_mut(place) {
-            *place = Some(Refused { digest, sent, denial });
+            *place = Some(Refused { digest, sent, rejection });
         }
     }
 
@@ -305,7 +307,7 @@ impl Refusals {
 
 #[cfg(test)]
 mod tests {
-    use super::Standing::{Unknown, WasActive};
+    use super::TokenHistory::{Unknown, WasActive};
     use super::*;
 
     const MS: u64 = 1_000_000;
@@ -426,12 +428,12 @@ mod tests {
     fn refusals_are_of_one_issuer_and_the_exact_token_and_never_more_than_their_places() {
         let mut refusals = Refusals::new(7);
         assert!(refusals.find(0, b"token").is_none());
-        let denial = Denial::new(crate::cause::Cause::NotActive);
-        refusals.remember(0, b"token", at(3), denial.clone());
-        assert_eq!(refusals.find(0, b"token"), Some((at(3), &denial)));
+        let rejection = Rejection::new(crate::cause::Cause::NotActive);
+        refusals.remember(0, b"token", at(3), rejection.clone());
+        assert_eq!(refusals.find(0, b"token"), Some((at(3), &rejection)));
         assert!(refusals.find(1, b"token").is_none() && refusals.find(0, b"tokem").is_none());
         for number in 0..100_000 {
-            refusals.remember(0, &name(number), at(4), denial.clone());
+            refusals.remember(0, &name(number), at(4), rejection.clone());
         }
         assert_eq!(refusals.places.len(), MAX_REFUSALS);
     }

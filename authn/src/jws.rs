@@ -2,7 +2,7 @@
 use crate::alg::Algorithm;
 use crate::b64;
 use crate::cause::Cause;
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::json::{Json, JsonError, Object};
 
 /// The longest `kid` that is looked up.
@@ -45,7 +45,7 @@ impl<'t> Unverified<'t> {
     /// # Errors
     /// `AlgNotAllowed` for an algorithm that nobody here knows, `none` among them; `TokenTooLong`, `TokenTooDeep` and
     /// `TokenTooManyMembers` for what is beyond a bound; `TokenMalformed` for all else.
-    pub fn parse(token: &'t [u8], max_bytes: usize) -> Result<Self, Denial> {
+    pub fn parse(token: &'t [u8], max_bytes: usize) -> Result<Self, Rejection> {
         Self::read(token, max_bytes, false)
     }
 
@@ -54,19 +54,19 @@ impl<'t> Unverified<'t> {
     ///
     /// # Errors
     /// As `parse`.
-    pub fn parse_perhaps_padded(token: &'t [u8], max_bytes: usize) -> Result<Self, Denial> {
+    pub fn parse_perhaps_padded(token: &'t [u8], max_bytes: usize) -> Result<Self, Rejection> {
         Self::read(token, max_bytes, true)
     }
 
-    fn read(token: &'t [u8], max_bytes: usize, may_be_padded: bool) -> Result<Self, Denial> {
+    fn read(token: &'t [u8], max_bytes: usize, may_be_padded: bool) -> Result<Self, Rejection> {
         if token.is_empty() {
-            return Err(Denial::new(Cause::TokenEmpty));
+            return Err(Rejection::new(Cause::TokenEmpty));
         }
         if token.len() > max_bytes {
-            return Err(Denial::new(Cause::TokenTooLong));
+            return Err(Rejection::new(Cause::TokenTooLong));
         }
         // Dots are not base64url, so text that is no UTF-8 is no token.
-        let token = str::from_utf8(token).map_err(|_| Denial::new(Cause::TokenNotAscii))?;
+        let token = str::from_utf8(token).map_err(|_| Rejection::new(Cause::TokenNotAscii))?;
         let [header, payload, signature] = segments(token)?;
         let padding = match [header, payload, signature] {
             all if all.iter().all(|segment| segment.len().is_multiple_of(4)) => match token.contains('=') {
@@ -80,7 +80,7 @@ impl<'t> Unverified<'t> {
             _ => b64::decode(segment),
         };
         // The header first: that is where most garbage ends, before the longer segments cost anything.
-        let header_json = decode(header).map_err(|_| Denial::new(Cause::HeaderNotBase64))?;
+        let header_json = decode(header).map_err(|_| Rejection::new(Cause::HeaderNotBase64))?;
         let header = Header::parse(&header_json)?;
         Ok(Self {
             signing_input: token.rsplit_once('.').map_or(token, |(input, _)| input).as_bytes(),
@@ -88,8 +88,8 @@ impl<'t> Unverified<'t> {
             padding,
             header,
             header_json,
-            payload: decode(payload).map_err(|_| Denial::new(Cause::PayloadNotBase64))?,
-            signature: decode(signature).map_err(|_| Denial::new(Cause::SignatureNotBase64))?,
+            payload: decode(payload).map_err(|_| Rejection::new(Cause::PayloadNotBase64))?,
+            signature: decode(signature).map_err(|_| Rejection::new(Cause::SignatureNotBase64))?,
         })
     }
 
@@ -131,62 +131,62 @@ impl<'t> Unverified<'t> {
     ///
     /// # Errors
     /// `TokenTooDeep`, `TokenTooManyMembers`, and `TokenMalformed` for anything else.
-    pub fn parse_payload(&self) -> Result<Json<'_>, Denial> {
+    pub fn parse_payload(&self) -> Result<Json<'_>, Rejection> {
         let payload = Json::parse(&self.payload).map_err(|error| unreadable(PAYLOAD, error))?;
         match payload {
             Json::Object(_) => Ok(payload),
-            _ => Err(Denial::new(Cause::PayloadNotObject)),
+            _ => Err(Rejection::new(Cause::PayloadNotObject)),
         }
     }
 }
 
 impl Header {
-    fn parse(text: &[u8]) -> Result<Self, Denial> {
+    fn parse(text: &[u8]) -> Result<Self, Rejection> {
         let header = Json::parse(text).map_err(|error| unreadable(HEADER_SEGMENT, error))?;
         let Json::Object(header) = header else {
-            return Err(Denial::new(Cause::HeaderNotObject));
+            return Err(Rejection::new(Cause::HeaderNotObject));
         };
         refuse_extensions(&header)?;
-        let alg = string(&header, "alg", Cause::AlgNotString)?.ok_or(Denial::new(Cause::AlgMissing))?;
+        let alg = string(&header, "alg", Cause::AlgNotString)?.ok_or(Rejection::new(Cause::AlgMissing))?;
         let kid = string(&header, "kid", Cause::KidNotString)?;
         let typ = string(&header, "typ", Cause::TypNotString)?;
         let cty = string(&header, "cty", Cause::CtyNotString)?;
         if kid.is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
-            return Err(Denial::new(Cause::KidTooLong));
+            return Err(Rejection::new(Cause::KidTooLong));
         }
         if cty.is_some_and(is_jwt) {
             // RFC 7519 section 5.2: what is signed is another token, whose claims we would take for the outer one's.
-            return Err(Denial::new(Cause::TokenNested));
+            return Err(Rejection::new(Cause::TokenNested));
         }
         Ok(Self { alg: known(alg)?, kid: kid.map(str::to_owned), typ: typ.map(str::to_owned) })
     }
 }
 
-fn segments(token: &str) -> Result<[&str; 3], Denial> {
+fn segments(token: &str) -> Result<[&str; 3], Rejection> {
     let mut segments = token.split('.');
     let (Some(header), Some(payload), Some(signature)) = (segments.next(), segments.next(), segments.next()) else {
-        return Err(Denial::new(Cause::TooFewSegments));
+        return Err(Rejection::new(Cause::TooFewSegments));
     };
     match segments.take(3).count() {
         0 => {}
-        2 => return Err(Denial::new(Cause::TokenEncrypted)),
-        _ => return Err(Denial::new(Cause::TooManySegments)),
+        2 => return Err(Rejection::new(Cause::TokenEncrypted)),
+        _ => return Err(Rejection::new(Cause::TooManySegments)),
     }
     if header.is_empty() {
-        return Err(Denial::new(Cause::HeaderEmpty));
+        return Err(Rejection::new(Cause::HeaderEmpty));
     }
     if payload.is_empty() {
-        return Err(Denial::new(Cause::PayloadEmpty));
+        return Err(Rejection::new(Cause::PayloadEmpty));
     }
     if signature.is_empty() {
-        return Err(Denial::new(Cause::SignatureEmpty));
+        return Err(Rejection::new(Cause::SignatureEmpty));
     }
     Ok([header, payload, signature])
 }
 
 /// Members that change what the rest of the token means. We understand none of these, so each is refused for being
 /// there, whatever its value.
-fn refuse_extensions(header: &Object<'_>) -> Result<(), Denial> {
+fn refuse_extensions(header: &Object<'_>) -> Result<(), Rejection> {
     for (name, cause) in [
         // RFC 7515 section 4.1.11: what is critical and not understood makes the token invalid; empty is invalid anyway.
         ("crit", Cause::HeaderCrit),
@@ -203,8 +203,8 @@ fn refuse_extensions(header: &Object<'_>) -> Result<(), Denial> {
     Ok(())
 }
 
-fn string<'h>(header: &'h Object<'_>, name: &str, cause: Cause) -> Result<Option<&'h str>, Denial> {
-    header.get(name).map(|value| value.as_str().ok_or(Denial::new(cause))).transpose()
+fn string<'h>(header: &'h Object<'_>, name: &str, cause: Cause) -> Result<Option<&'h str>, Rejection> {
+    header.get(name).map(|value| value.as_str().ok_or(Rejection::new(cause))).transpose()
 }
 
 /// RFC 7515 section 4.1.10: a media type, without regard to case, from which `application/` may be left out.
@@ -216,18 +216,18 @@ fn is_jwt(cty: &str) -> bool {
     subtype.eq_ignore_ascii_case("jwt")
 }
 
-fn known(alg: &str) -> Result<Algorithm, Denial> {
+fn known(alg: &str) -> Result<Algorithm, Rejection> {
     Algorithm::from_name(alg).ok_or_else(|| {
         if alg.eq_ignore_ascii_case("none") {
-            return Denial::new(Cause::AlgNone);
+            return Rejection::new(Cause::AlgNone);
         }
-        Denial::new(Cause::AlgUnknown)
+        Rejection::new(Cause::AlgUnknown)
     })
 }
 
 /// The bounds have codes of their own: their token is one that its issuer could make smaller.
-fn unreadable([syntax, duplicate, too_deep, too_many_members]: [Cause; 4], error: JsonError) -> Denial {
-    Denial::new(match error {
+fn unreadable([syntax, duplicate, too_deep, too_many_members]: [Cause; 4], error: JsonError) -> Rejection {
+    Rejection::new(match error {
         JsonError::Syntax => syntax,
         JsonError::Duplicate => duplicate,
         JsonError::TooDeep => too_deep,
@@ -243,7 +243,7 @@ const PAYLOAD: [Cause; 4] =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Fault;
+    use crate::fault::RejectReason;
     use crate::json::{MAX_DEPTH, MAX_MEMBERS};
 
     const HEADER: &str = r#"{"alg":"ES256","kid":"k","typ":"JWT"}"#;
@@ -252,13 +252,13 @@ mod tests {
         format!("{}.{}.c2ln", b64::encode(header), b64::encode(payload))
     }
 
-    fn refusal(token: &str) -> (Fault, String) {
-        let denial = Unverified::parse(token.as_bytes(), 8192).err().expect(token);
-        (denial.fault, denial.cause.to_string())
+    fn refusal(token: &str) -> (RejectReason, String) {
+        let rejection = Unverified::parse(token.as_bytes(), 8192).err().expect(token);
+        (rejection.reason, rejection.cause.to_string())
     }
 
     fn refused_as_malformed(token: &str, cause: &str) {
-        assert_eq!(refusal(token), (Fault::TokenMalformed, cause.to_owned()), "{token}");
+        assert_eq!(refusal(token), (RejectReason::TokenMalformed, cause.to_owned()), "{token}");
     }
 
     #[test]
@@ -277,9 +277,9 @@ mod tests {
     fn refuses_one_byte_over_the_limit() {
         let text = token(HEADER, "{}");
         assert!(Unverified::parse(text.as_bytes(), text.len()).is_ok());
-        let denial = Unverified::parse(text.as_bytes(), text.len() - 1).err().unwrap();
-        assert_eq!(denial.fault, Fault::TokenTooLong);
-        assert_eq!(denial.cause.text(), "the token is longer than limits.token_bytes");
+        let rejection = Unverified::parse(text.as_bytes(), text.len() - 1).err().unwrap();
+        assert_eq!(rejection.reason, RejectReason::TokenTooLong);
+        assert_eq!(rejection.cause.text(), "the token is longer than limits.token_bytes");
     }
 
     #[test]
@@ -323,7 +323,7 @@ mod tests {
         assert_ne!(payload, padded_payload);
         let parse = |text: &str| {
             let parsed = Unverified::parse_perhaps_padded(text.as_bytes(), 8192);
-            parsed.map(|parsed| (parsed.padding(), parsed.payload().to_vec())).map_err(|denial| denial.fault)
+            parsed.map(|parsed| (parsed.padding(), parsed.payload().to_vec())).map_err(|rejection| rejection.reason)
         };
         let json = br#"{"sub":"a"}"#.to_vec();
         let padded = format!("{padded_header}.{padded_payload}.c2k=");
@@ -338,7 +338,7 @@ mod tests {
             format!("{padded_header}.{padded_payload}.c2ln===="),
             format!("{padded_header}====.{padded_payload}.c2k="),
         ] {
-            assert_eq!(parse(&mixed).unwrap_err(), Fault::TokenMalformed, "{mixed}");
+            assert_eq!(parse(&mixed).unwrap_err(), RejectReason::TokenMalformed, "{mixed}");
         }
         assert!(Unverified::parse(padded.as_bytes(), 8192).is_err());
         let signed = Unverified::parse_perhaps_padded(padded.as_bytes(), 8192).unwrap().signing_input().to_vec();
@@ -366,34 +366,34 @@ mod tests {
         }
         let deep = format!(r#"{{"alg":"ES256","x":{}{}}}"#, "[".repeat(40), "]".repeat(40));
         let deep = refusal(&token(&deep, "{}"));
-        assert_eq!(deep, (Fault::TokenTooDeep, "the header is nested more than 16 levels deep".into()));
+        assert_eq!(deep, (RejectReason::TokenTooDeep, "the header is nested more than 16 levels deep".into()));
     }
 
     #[test]
     fn each_bound_of_the_payload_has_a_fault_of_its_own() {
-        let fault = |payload: &str| {
+        let reason = |payload: &str| {
             let text = token(HEADER, payload);
             let parsed = Unverified::parse(text.as_bytes(), 65_536).unwrap();
-            parsed.parse_payload().map(|_| ()).map_err(|denial| (denial.fault, denial.cause.to_string()))
+            parsed.parse_payload().map(|_| ()).map_err(|rejection| (rejection.reason, rejection.cause.to_string()))
         };
         let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
         let object = |members: usize| {
             let members: Vec<String> = (0..members).map(|at| format!("\"{at}\":0")).collect();
             format!("{{\"a\":{{{}}}}}", members.join(","))
         };
-        assert_eq!(fault(&nested(MAX_DEPTH)), Ok(()));
+        assert_eq!(reason(&nested(MAX_DEPTH)), Ok(()));
         let deep = "the payload is nested more than 16 levels deep".to_owned();
-        assert_eq!(fault(&nested(MAX_DEPTH + 1)), Err((Fault::TokenTooDeep, deep)));
-        assert_eq!(fault(&object(MAX_MEMBERS)), Ok(()));
+        assert_eq!(reason(&nested(MAX_DEPTH + 1)), Err((RejectReason::TokenTooDeep, deep)));
+        assert_eq!(reason(&object(MAX_MEMBERS)), Ok(()));
         let wide = "the payload has an object of more than 1024 members".to_owned();
-        assert_eq!(fault(&object(MAX_MEMBERS + 1)), Err((Fault::TokenTooManyMembers, wide)));
+        assert_eq!(reason(&object(MAX_MEMBERS + 1)), Err((RejectReason::TokenTooManyMembers, wide)));
     }
 
     /// `docs/faults.md` is made of these words.
     #[test]
     fn the_faults_say_what_the_bounds_are() {
-        assert!(Fault::TokenTooDeep.when().contains(&MAX_DEPTH.to_string()));
-        assert!(Fault::TokenTooManyMembers.when().contains(&MAX_MEMBERS.to_string()));
+        assert!(RejectReason::TokenTooDeep.when().contains(&MAX_DEPTH.to_string()));
+        assert!(RejectReason::TokenTooManyMembers.when().contains(&MAX_MEMBERS.to_string()));
     }
 
     #[test]
@@ -432,16 +432,16 @@ mod tests {
     #[test]
     fn does_not_allow_none_in_any_case() {
         for alg in ["none", "None", "NONE", "nOnE", "n\\u006fne"] {
-            let (fault, cause) = refusal(&token(&format!(r#"{{"alg":"{alg}"}}"#), "{}"));
-            assert_eq!((fault, cause.as_str()), (Fault::AlgNotAllowed, "the header's alg is none"));
+            let (reason, cause) = refusal(&token(&format!(r#"{{"alg":"{alg}"}}"#), "{}"));
+            assert_eq!((reason, cause.as_str()), (RejectReason::AlgNotAllowed, "the header's alg is none"));
         }
     }
 
     #[test]
     fn does_not_allow_an_algorithm_it_does_not_know() {
         for alg in ["", "es256", "ES256K", "ES521", "HS1", "RSA-OAEP", "dir", "Ed448", "ed25519", " none", "none "] {
-            let (fault, cause) = refusal(&token(&format!(r#"{{"alg":"{alg}"}}"#), "{}"));
-            assert_eq!((fault, cause.as_str()), (Fault::AlgNotAllowed, "the header's alg is unknown"));
+            let (reason, cause) = refusal(&token(&format!(r#"{{"alg":"{alg}"}}"#), "{}"));
+            assert_eq!((reason, cause.as_str()), (RejectReason::AlgNotAllowed, "the header's alg is unknown"));
         }
     }
 
@@ -484,8 +484,8 @@ mod tests {
             (r#"{"o":[{"a":1,"a":1}]}"#, "the payload has a member twice in one object"),
         ] {
             let text = token(HEADER, payload);
-            let denial = Unverified::parse(text.as_bytes(), 8192).unwrap().parse_payload().unwrap_err();
-            assert_eq!((denial.fault, denial.cause.text()), (Fault::TokenMalformed, cause), "{payload}");
+            let rejection = Unverified::parse(text.as_bytes(), 8192).unwrap().parse_payload().unwrap_err();
+            assert_eq!((rejection.reason, rejection.cause.text()), (RejectReason::TokenMalformed, cause), "{payload}");
         }
     }
 

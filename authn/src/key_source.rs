@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::alg::Algorithm;
 use crate::cause::Cause;
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::jwks::{self, Url};
 use crate::key_answer::{Answer, Failure};
 use crate::keys::KeySet;
@@ -180,15 +180,15 @@ impl KeySource {
     }
 
     /// # Errors
-    /// [`crate::fault::Fault::KeysUnavailable`] until the first set, and once the last one is older than `max_stale`.
-    pub fn keys(&self, now: Monotonic) -> Result<&KeySet, Denial> {
+    /// [`crate::fault::RejectReason::KeysUnavailable`] until the first set, and once the last one is older than `max_stale`.
+    pub fn keys(&self, now: Monotonic) -> Result<&KeySet, Rejection> {
         let why = match &self.held {
             None => Cause::KeysNeverFetched,
             Some(held) if now.since(held.fetched) > self.settings.max_stale => Cause::KeysTooOld,
             Some(held) => return Ok(&held.keys),
         };
         self.wanted.set(true);
-        Err(Denial::new(why))
+        Err(Rejection::new(why))
     }
 
     /// When to fetch next.

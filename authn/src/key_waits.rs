@@ -3,7 +3,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::cause::Cause;
 use crate::checks::{Full, Waiter};
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::key_source::KeySource;
 use crate::time::Monotonic;
 
@@ -26,7 +26,7 @@ pub struct KeyWait {
     /// Which of the issuer's key sets in a row the token was judged by.
     pub generation: u32,
     /// Why the token is refused by that set.
-    pub denial: Denial,
+    pub rejection: Rejection,
 }
 
 impl KeyWait {
@@ -36,7 +36,7 @@ impl KeyWait {
     }
 
     fn is_mismatch(&self) -> bool {
-        self.denial.cause == Cause::SignatureMismatch
+        self.rejection.cause == Cause::SignatureMismatch
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     fn wait(issuer: usize, cause: Cause) -> KeyWait {
-        KeyWait { issuer, rule: 0, deadline: Monotonic(10), generation: 1, denial: Denial::new(cause) }
+        KeyWait { issuer, rule: 0, deadline: Monotonic(10), generation: 1, rejection: Rejection::new(cause) }
     }
 
     #[test]

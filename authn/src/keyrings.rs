@@ -1,5 +1,5 @@
 //! The keys of all issuers as they are at this moment: those of the configuration, and those that were fetched.
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::key_source::KeySource;
 use crate::keys::KeySet;
 use crate::policy::Policy;
@@ -25,13 +25,13 @@ impl Policy {
 
 impl Keyrings {
     /// # Errors
-    /// [`crate::fault::Fault::KeysUnavailable`] when there are none to be trusted now.
+    /// [`crate::fault::RejectReason::KeysUnavailable`] when there are none to be trusted now.
     pub(crate) fn current<'k>(
         &'k self,
         configured: &'k KeySet,
         issuer: usize,
         now: Monotonic,
-    ) -> Result<Current<'k>, Denial> {
+    ) -> Result<Current<'k>, Rejection> {
         match self.source(issuer) {
             None => Ok(Current { keys: configured, generation: 0 }),
             Some(source) => Ok(Current { keys: source.keys(now)?, generation: source.generation() }),

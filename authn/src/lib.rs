@@ -35,7 +35,7 @@ pub mod json;
 pub mod jwks;
 pub mod jws;
 pub mod key_answer;
-mod key_memo;
+mod key_cache;
 pub mod key_source;
 pub mod key_waits;
 pub mod keyrings;

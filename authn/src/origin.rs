@@ -42,7 +42,7 @@ fn compile_origin(origin: &str) -> Result<Box<[u8]>, String> {
     }
     let scheme = scheme.to_ascii_lowercase();
     let (_, port) = split_port(authority.as_bytes()).map_err(|cause| cause.to_string())?;
-    let host = Host::parse(authority.as_bytes()).map_err(|denial| denial.to_string())?;
+    let host = Host::parse(authority.as_bytes()).map_err(|rejection| rejection.to_string())?;
     if authority.ends_with(['.', ':']) || authority.contains(".:") {
         return Err("ends its host with a dot or a colon".into());
     }

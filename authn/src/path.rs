@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::cause::Cause;
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::hex;
 
 /// A path in plain form, and its query.
@@ -19,8 +19,8 @@ pub struct PlainPath<'a> {
 impl<'a> PlainPath<'a> {
     /// PATH_SUSPICIOUS unless the path is absolute and has one reading only. The query is judged for bytes that end or
     /// break a request line, and for nothing else.
-    pub fn check(path_with_query: &'a [u8]) -> Result<Self, Denial> {
-        Self::parse(path_with_query).map_err(Denial::new)
+    pub fn check(path_with_query: &'a [u8]) -> Result<Self, Rejection> {
+        Self::parse(path_with_query).map_err(Rejection::new)
     }
 
     /// As `check`, with the cause in words that also fit a configuration error.
@@ -158,13 +158,13 @@ fn check_segments(path: &[u8]) -> Result<(), Cause> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Fault;
+    use crate::fault::RejectReason;
 
     fn is_plain(path: impl AsRef<[u8]>) -> bool {
         match PlainPath::check(path.as_ref()) {
             Ok(_) => true,
-            Err(denial) => {
-                assert_eq!(denial.fault, Fault::PathSuspicious);
+            Err(rejection) => {
+                assert_eq!(rejection.reason, RejectReason::PathSuspicious);
                 false
             }
         }

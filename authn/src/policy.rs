@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use wire::check::NamedIssuer;
-use wire::{Derived, Kind, Kinds, Retention, Secret};
+use wire::{DerivedKeys, Kind, Kinds, Retention, Secret};
 
 use crate::alg::Algorithm;
 use crate::config::{self, Access, Audiences, ConfigDuration, RevocationMode, Scalar};
 use crate::credentials::Credentials;
-use crate::fault::Fault;
+use crate::fault::RejectReason;
 use crate::headers::{HeaderName, HeaderNames};
 use crate::host::Host;
 use crate::identifiers::Identifiers;
@@ -17,7 +17,7 @@ use crate::introspection::{Format, Introspection};
 use crate::invalid::Invalid;
 use crate::json::Number;
 use crate::jwks::Url;
-use crate::key_memo::KeyMemo;
+use crate::key_cache::KeyCache;
 use crate::key_source::Settings;
 use crate::keys::{Key, KeySet};
 use crate::origin::Origins;
@@ -95,18 +95,18 @@ pub struct Rule {
 #[derive(Debug)]
 pub(crate) struct Condition {
     pub(crate) claim: Vec<String>,
-    pub(crate) test: Test,
+    pub(crate) matcher: ClaimMatcher,
 }
 
 #[derive(Debug)]
-pub(crate) enum Test {
-    OneOf(Vec<Wanted>),
-    ContainsAny(Vec<Wanted>),
+pub(crate) enum ClaimMatcher {
+    OneOf(Vec<ClaimValue>),
+    ContainsAny(Vec<ClaimValue>),
     Present(bool),
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Wanted {
+pub(crate) enum ClaimValue {
     Bool(bool),
     Number(Number),
     String(String),
@@ -135,18 +135,18 @@ pub struct Revocation {
     pub freshness: Duration,
     /// A verdict in use is asked for anew from this age on. `None`: only when it is stale, by a request that waits.
     pub(crate) refresh_after: Option<Duration>,
-    pub derived: Derived,
+    pub derived: DerivedKeys,
     /// How long the service must keep revocations for each issuer's tokens, in the document's order.
     pub(crate) needs: Vec<Retention>,
     pub(crate) kinds: Vec<Kind>,
-    pub(crate) memo: KeyMemo,
+    pub(crate) memo: KeyCache,
     /// How far ahead of our clock a token may be issued. Seconds.
-    pub iat_lead: u64,
+    pub future_iat_tolerance: u64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Faults {
-    statuses: HashMap<Fault, u16>,
+    statuses: HashMap<RejectReason, u16>,
     pub(crate) realm: Option<String>,
 }
 
@@ -327,9 +327,9 @@ impl Revocation {
 }
 
 impl Faults {
-    pub(crate) fn status(&self, fault: Fault) -> u16 {
+    pub(crate) fn status(&self, reason: RejectReason) -> u16 {
         // Every fault has an entry; 500 could only mean that this file is wrong, and it still refuses.
-        self.statuses.get(&fault).copied().unwrap_or(500)
+        self.statuses.get(&reason).copied().unwrap_or(500)
     }
 }
 
@@ -565,13 +565,13 @@ fn compile_jwks(
     };
     let hours = |hours: u64| ConfigDuration::from_secs(hours.saturating_mul(3600));
     let seconds = ConfigDuration::from_secs;
-    within(document.timeout, ConfigDuration::from_millis(100), seconds(30), &format!("{at}.timeout"))?;
-    within(document.refresh, seconds(10), hours(24), &format!("{at}.refresh"))?;
+    check_range(document.timeout, ConfigDuration::from_millis(100), seconds(30), &format!("{at}.timeout"))?;
+    check_range(document.refresh, seconds(10), hours(24), &format!("{at}.refresh"))?;
     let usual = ConfigDuration(document.refresh.0.mul_f64(0.75)).min(seconds(10));
     let min_refresh = document.min_refresh.unwrap_or(usual);
-    within(min_refresh, seconds(1), document.refresh, &format!("{at}.min_refresh"))?;
-    within(document.max_stale, document.refresh, hours(7 * 24), &format!("{at}.max_stale"))?;
-    within(document.cool_down, seconds(1), hours(1), &format!("{at}.cool_down"))?;
+    check_range(min_refresh, seconds(1), document.refresh, &format!("{at}.min_refresh"))?;
+    check_range(document.max_stale, document.refresh, hours(7 * 24), &format!("{at}.max_stale"))?;
+    check_range(document.cool_down, seconds(1), hours(1), &format!("{at}.cool_down"))?;
     let mut identity = Sha256::new();
     for part in [issuer, &document.cluster, &url.authority, &url.path, if discovery.is_some() { "d" } else { "u" }] {
         identity.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
@@ -648,13 +648,14 @@ fn compile_revocation(
         return Err(Invalid::new(at("cluster"), "must not be empty"));
     }
     let authority = authority_or(document.authority.as_deref(), &document.cluster, &at("authority"))?;
-    within(document.timeout, ConfigDuration::from_millis(10), ConfigDuration::from_secs(5), &at("timeout"))?;
-    within(document.freshness, ConfigDuration::from_secs(1), ConfigDuration::from_secs(5), &at("freshness"))?;
+    check_range(document.timeout, ConfigDuration::from_millis(10), ConfigDuration::from_secs(5), &at("timeout"))?;
+    check_range(document.freshness, ConfigDuration::from_secs(1), ConfigDuration::from_secs(5), &at("freshness"))?;
     // An answer that took longer than it counts could never be used.
     if document.timeout > document.freshness {
         return Err(Invalid::new(at("timeout"), "must not be longer than `freshness`"));
     }
-    let iat_lead = whole_seconds(document.iat_lead, ZERO, MAX_IAT_LEAD, &at("iat_lead"))?;
+    let future_iat_tolerance =
+        whole_seconds(document.future_iat_tolerance, ZERO, MAX_IAT_LEAD, &at("future_iat_tolerance"))?;
     let secret = secret_from(environment, &document.secret_env, config::SecretEncoding::Raw, &at("secret_env"))?;
     let secret = Secret::new(&secret).map_err(|error| Invalid::new(at("secret_env"), error.to_string()))?;
     let mut kinds = Vec::new();
@@ -673,10 +674,10 @@ fn compile_revocation(
         freshness: document.freshness.0,
         refresh_after: document.refresh_ahead.then(|| document.freshness.0.mul_f64(REFRESH_AGE)),
         derived: secret.derive(),
-        needs: issuers.iter().map(|issuer| retention::needed(issuer, iat_lead, &kinds)).collect(),
+        needs: issuers.iter().map(|issuer| retention::needed(issuer, future_iat_tolerance, &kinds)).collect(),
         kinds,
-        memo: KeyMemo::default(),
-        iat_lead,
+        memo: KeyCache::default(),
+        future_iat_tolerance,
     })
 }
 
@@ -686,8 +687,8 @@ pub(crate) fn authority_or(authority: Option<&str>, cluster: &str, at: &str) -> 
     let chosen = authority.unwrap_or_else(|| istio_host(cluster).unwrap_or(cluster));
     match (Host::parse(chosen.as_bytes()), authority) {
         (Ok(_), _) => Ok(chosen.to_owned()),
-        (Err(denial), Some(_)) => {
-            Err(Invalid::new(at, format!("must be a host name, with or without a port: {}", denial.cause)))
+        (Err(rejection), Some(_)) => {
+            Err(Invalid::new(at, format!("must be a host name, with or without a port: {}", rejection.cause)))
         }
         (Err(_), None) => Err(Invalid::new(
             at,
@@ -907,11 +908,11 @@ fn compile_condition(document: &config::Condition, at: &str) -> Result<Condition
         scalars
             .iter()
             .map(|scalar| {
-                Wanted::new(scalar).ok_or_else(|| Invalid::new(format!("{at}.{field}"), "is not a finite number"))
+                ClaimValue::new(scalar).ok_or_else(|| Invalid::new(format!("{at}.{field}"), "is not a finite number"))
             })
             .collect::<Result<Vec<_>, _>>()
     };
-    let test = match document {
+    let matcher = match document {
         config::Condition {
             equals: Some(value),
             one_of: None,
@@ -919,7 +920,7 @@ fn compile_condition(document: &config::Condition, at: &str) -> Result<Condition
             contains_any: None,
             present: None,
             ..
-        } => Test::OneOf(wanted("equals", std::slice::from_ref(value))?),
+        } => ClaimMatcher::OneOf(wanted("equals", std::slice::from_ref(value))?),
         config::Condition {
             equals: None,
             one_of: Some(values),
@@ -927,7 +928,7 @@ fn compile_condition(document: &config::Condition, at: &str) -> Result<Condition
             contains_any: None,
             present: None,
             ..
-        } => Test::OneOf(wanted("one_of", values)?),
+        } => ClaimMatcher::OneOf(wanted("one_of", values)?),
         config::Condition {
             equals: None,
             one_of: None,
@@ -935,7 +936,7 @@ fn compile_condition(document: &config::Condition, at: &str) -> Result<Condition
             contains_any: None,
             present: None,
             ..
-        } => Test::ContainsAny(wanted("contains", std::slice::from_ref(value))?),
+        } => ClaimMatcher::ContainsAny(wanted("contains", std::slice::from_ref(value))?),
         config::Condition {
             equals: None,
             one_of: None,
@@ -943,7 +944,7 @@ fn compile_condition(document: &config::Condition, at: &str) -> Result<Condition
             contains_any: Some(values),
             present: None,
             ..
-        } => Test::ContainsAny(wanted("contains_any", values)?),
+        } => ClaimMatcher::ContainsAny(wanted("contains_any", values)?),
         config::Condition {
             equals: None,
             one_of: None,
@@ -951,7 +952,7 @@ fn compile_condition(document: &config::Condition, at: &str) -> Result<Condition
             contains_any: None,
             present: Some(is_there),
             ..
-        } => Test::Present(*is_there),
+        } => ClaimMatcher::Present(*is_there),
         _ => {
             return Err(Invalid::new(
                 at,
@@ -959,15 +960,15 @@ fn compile_condition(document: &config::Condition, at: &str) -> Result<Condition
             ));
         }
     };
-    Ok(Condition { claim, test })
+    Ok(Condition { claim, matcher })
 }
 
-impl Wanted {
+impl ClaimValue {
     fn new(scalar: &Scalar) -> Option<Self> {
         Some(match scalar {
-            Scalar::Bool(value) => Wanted::Bool(*value),
-            Scalar::String(value) => Wanted::String(value.clone()),
-            Scalar::Number(value) => Wanted::Number(if let Some(value) = value.as_u64() {
+            Scalar::Bool(value) => ClaimValue::Bool(*value),
+            Scalar::String(value) => ClaimValue::String(value.clone()),
+            Scalar::Number(value) => ClaimValue::Number(if let Some(value) = value.as_u64() {
                 Number::Unsigned(value)
             } else if let Some(value) = value.as_i64() {
                 Number::Negative(value)
@@ -1012,23 +1013,23 @@ fn compile_forward(document: &config::Forward, at: &str) -> Result<Forward, Inva
 }
 
 fn compile_faults(document: &config::Faults) -> Result<Faults, Invalid> {
-    let mut statuses: HashMap<Fault, u16> = Fault::ALL
+    let mut statuses: HashMap<RejectReason, u16> = RejectReason::ALL
         .iter()
-        .map(|&fault| match document.statuses {
-            config::Statuses::Matrix => (fault, fault.matrix_status()),
-            config::Statuses::Rfc6750 => (fault, fault.rfc6750_status()),
+        .map(|&reason| match document.statuses {
+            config::Statuses::Distinct => (reason, reason.distinct_status()),
+            config::Statuses::Rfc6750 => (reason, reason.rfc6750_status()),
         })
         .collect();
     for (code, &status) in &document.overrides {
         let at = format!("faults.overrides.{code}");
-        let fault = Fault::ALL
+        let reason = RejectReason::ALL
             .iter()
-            .find(|fault| fault.code() == code)
+            .find(|reason| reason.code() == code)
             .ok_or_else(|| Invalid::new(&at, format!("`{code}` is not a fault code")))?;
         if !(400..=599).contains(&status) {
             return Err(Invalid::new(at, format!("{status} is not a status of refusal: use 400 to 599")));
         }
-        statuses.insert(*fault, status);
+        statuses.insert(*reason, status);
     }
     if let Some(realm) = &document.realm
         && !realm.bytes().all(|byte| matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
@@ -1081,14 +1082,14 @@ fn name_or(name: Option<&str>, what: &str, place: usize, at: &str) -> Result<Str
 
 /// Claims are compared in whole seconds: a fraction would silently be dropped.
 fn whole_seconds(value: ConfigDuration, least: ConfigDuration, most: ConfigDuration, at: &str) -> Result<u64, Invalid> {
-    within(value, least, most, at)?;
+    check_range(value, least, most, at)?;
     if value.0.subsec_nanos() != 0 {
         return Err(Invalid::new(at, "must be whole seconds"));
     }
     Ok(value.0.as_secs())
 }
 
-pub(crate) fn within(
+pub(crate) fn check_range(
     value: ConfigDuration,
     least: ConfigDuration,
     most: ConfigDuration,

@@ -1,6 +1,6 @@
 //! A request's head, as the core reads it: pseudo headers apart, the others as they came.
 use crate::cause::Cause;
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::path::PlainPath;
 
 /// A header's name and value.
@@ -22,7 +22,7 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// From the whole header map, in order. Only a CONNECT may lack `:path` (RFC 9113 section 8.5); its path is empty.
-    pub fn from_pairs(headers: &'a [Pair<'a>]) -> Result<Self, Denial> {
+    pub fn from_pairs(headers: &'a [Pair<'a>]) -> Result<Self, Rejection> {
         if headers.len() > MAX_HEADERS {
             return Err(Cause::TooManyHeaders.into());
         }
@@ -75,9 +75,9 @@ impl<'a> Request<'a> {
 
     /// PATH_SUSPICIOUS where the path has more than one reading, and ROUTE_UNMATCHED for every CONNECT: it may lack a
     /// path, and no rule admits it anyway.
-    pub fn plain_path(&self) -> Result<PlainPath<'a>, Denial> {
+    pub fn plain_path(&self) -> Result<PlainPath<'a>, Rejection> {
         if self.is_connect() {
-            return Err(Denial::new(Cause::Connect));
+            return Err(Rejection::new(Cause::Connect));
         }
         PlainPath::check(self.path)
     }
@@ -144,7 +144,7 @@ pub(crate) fn is_method(method: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Fault;
+    use crate::fault::RejectReason;
 
     const GET: [Pair<'static>; 3] = [(b":method", b"GET"), (b":path", b"/a?b"), (b":authority", b"api.example")];
 
@@ -152,8 +152,8 @@ mod tests {
         GET.into_iter().chain(more.iter().copied()).collect()
     }
 
-    fn fault(pairs: &[Pair<'_>]) -> Option<Fault> {
-        Request::from_pairs(pairs).err().map(|denial| denial.fault)
+    fn reason(pairs: &[Pair<'_>]) -> Option<RejectReason> {
+        Request::from_pairs(pairs).err().map(|rejection| rejection.reason)
     }
 
     #[test]
@@ -173,22 +173,22 @@ mod tests {
         for missing in 0..GET.len() {
             let mut pairs = GET.to_vec();
             pairs.remove(missing);
-            assert_eq!(fault(&pairs), Some(Fault::RequestMalformed), "{missing}");
+            assert_eq!(reason(&pairs), Some(RejectReason::RequestMalformed), "{missing}");
         }
-        assert_eq!(fault(&[]), Some(Fault::RequestMalformed));
+        assert_eq!(reason(&[]), Some(RejectReason::RequestMalformed));
     }
 
     #[test]
     fn a_repeated_pseudo_header_is_refused_even_with_the_same_value() {
         for pair in GET {
-            assert_eq!(fault(&with(&[pair])), Some(Fault::RequestMalformed));
+            assert_eq!(reason(&with(&[pair])), Some(RejectReason::RequestMalformed));
         }
     }
 
     #[test]
     fn unknown_pseudo_headers_nameless_headers_and_a_second_host_are_refused() {
         for pair in [(&b":status"[..], &b"200"[..]), (b":", b"x"), (b"", b"x"), (b"host", b"api.example")] {
-            assert_eq!(fault(&with(&[pair])), Some(Fault::RequestMalformed), "{pair:?}");
+            assert_eq!(reason(&with(&[pair])), Some(RejectReason::RequestMalformed), "{pair:?}");
         }
     }
 
@@ -200,10 +200,10 @@ mod tests {
         for method in
             [&b""[..], b"delete", b"Delete", b"DELETe", b"DELETE#", b"GET ", b"connect", b"G\xcbT", b"GET,POST"]
         {
-            assert_eq!(fault(&with_method(method)), Some(Fault::RequestMalformed), "{}", method.escape_ascii());
+            assert_eq!(reason(&with_method(method)), Some(RejectReason::RequestMalformed), "{}", method.escape_ascii());
         }
         for method in [&b"GET"[..], b"M-SEARCH", b"VERSION_2", b"PATCH"] {
-            assert_eq!(fault(&with_method(method)), None, "{}", method.escape_ascii());
+            assert_eq!(reason(&with_method(method)), None, "{}", method.escape_ascii());
         }
     }
 
@@ -211,9 +211,9 @@ mod tests {
     fn takes_256_pairs_and_not_one_more() {
         let filler = vec![(&b"x"[..], &b"y"[..]); MAX_HEADERS - GET.len()];
         let mut pairs = with(&filler);
-        assert_eq!(fault(&pairs), None);
+        assert_eq!(reason(&pairs), None);
         pairs.push((b"x", b"y"));
-        assert_eq!(fault(&pairs), Some(Fault::RequestMalformed));
+        assert_eq!(reason(&pairs), Some(RejectReason::RequestMalformed));
     }
 
     #[test]
@@ -232,12 +232,12 @@ mod tests {
                 .unwrap()
                 .plain_path()
                 .map(|path| path.raw().to_vec())
-                .map_err(|denial| denial.fault)
+                .map_err(|rejection| rejection.reason)
         };
-        assert_eq!(plain(b"CONNECT", b"/a"), Err(Fault::RouteUnmatched));
-        assert_eq!(plain(b"CONNECT", b"//"), Err(Fault::RouteUnmatched));
-        assert_eq!(plain(b"GET", b"//"), Err(Fault::PathSuspicious));
-        assert_eq!(plain(b"OPTIONS", b"*"), Err(Fault::PathSuspicious));
+        assert_eq!(plain(b"CONNECT", b"/a"), Err(RejectReason::RouteUnmatched));
+        assert_eq!(plain(b"CONNECT", b"//"), Err(RejectReason::RouteUnmatched));
+        assert_eq!(plain(b"GET", b"//"), Err(RejectReason::PathSuspicious));
+        assert_eq!(plain(b"OPTIONS", b"*"), Err(RejectReason::PathSuspicious));
         assert_eq!(plain(b"GET", b"/a?b"), Ok(b"/a".to_vec()));
     }
 

@@ -8,9 +8,9 @@ use crate::policy::Issuer;
 /// A token that was issued within the lead of its revocation is accepted until `exp` and skew, so for `max_lifetime`, skew
 /// and lead. A login brings new tokens until `max_session` after `auth_time`; without `auth_time` a token counts by its own
 /// issue.
-pub(crate) fn needed(issuer: &Issuer, iat_lead: u64, kinds: &[Kind]) -> Retention {
+pub(crate) fn needed(issuer: &Issuer, future_iat_tolerance: u64, kinds: &[Kind]) -> Retention {
     let seconds = |longest: u64| {
-        let whole = longest.saturating_add(issuer.skew).saturating_add(iat_lead);
+        let whole = longest.saturating_add(issuer.skew).saturating_add(future_iat_tolerance);
         u32::try_from(whole).unwrap_or(u32::MAX)
     };
     let asks = |wanted: fn(Kind) -> bool| kinds.iter().any(|kind| wanted(*kind));

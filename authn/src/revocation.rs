@@ -1,10 +1,10 @@
 //! What is asked about a token, and what the answers mean for it. Who asks, and when, is `checks`' matter.
 use std::cell::Cell;
 
-use wire::{Answer, Derived, Kind, Retention, RevocationKey, token_id_from_jti, token_id_from_signing_input};
+use wire::{Answer, DerivedKeys, Kind, Retention, RevocationKey, token_id_from_jti, token_id_from_signing_input};
 
 use crate::cause::Cause;
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::identifiers::Identifiers;
 use crate::json::Object;
 use crate::policy::Revocation;
@@ -12,7 +12,7 @@ use crate::time::{Monotonic, UnixSeconds};
 
 /// The keys that could end one token, and the moment that `before` answers are compared with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ask {
+pub struct RevocationQuery {
     /// Seldom more than one of each kind.
     pub keys: Vec<RevocationKey>,
     pub issued: UnixSeconds,
@@ -48,9 +48,9 @@ pub(crate) struct Whose<'w> {
     pub identifiers: &'w Identifiers,
 }
 
-impl Ask {
+impl RevocationQuery {
     /// # Errors
-    /// [`crate::fault::Fault::InvalidClaim`] for a token that no revocation could be compared with, [`crate::fault::Fault::ClaimInsufficient`] for one that
+    /// [`crate::fault::RejectReason::InvalidClaim`] for a token that no revocation could be compared with, [`crate::fault::RejectReason::ClaimInsufficient`] for one that
     /// none could name.
     pub(crate) fn new(
         revocation: &Revocation,
@@ -59,9 +59,9 @@ impl Ask {
         signing_input: &[u8],
         thumbprint: Option<&[u8; 32]>,
         issued: Option<UnixSeconds>,
-    ) -> Result<Self, Denial> {
+    ) -> Result<Self, Rejection> {
         let Some(issued) = issued else {
-            return Err(Denial::new(Cause::IssuedUnknown));
+            return Err(Rejection::new(Cause::IssuedUnknown));
         };
         let place = whose.place;
         let mut keys = keys(revocation, whose, payload, signing_input, thumbprint)?;
@@ -70,7 +70,7 @@ impl Ask {
         let keys: Vec<RevocationKey> = keys.into_iter().map(|(_, key)| key).collect();
         if keys.is_empty() {
             // Another token of the same issuer would have none either.
-            return Err(Denial::new(Cause::NothingToRevoke));
+            return Err(Rejection::new(Cause::NothingToRevoke));
         }
         let digest = digest(&revocation.derived, &keys, issued);
         Ok(Self::of(keys, shared, issued, revocation.needs(place), digest))
@@ -116,7 +116,7 @@ impl Ask {
         true
     }
 
-    /// The verdict of one answer for each of [`Ask::keys`].
+    /// The verdict of one answer for each of [`RevocationQuery::keys`].
     pub fn judge(&self, answers: impl IntoIterator<Item = Answer>) -> Verdict {
         if answers.into_iter().any(|answer| answer.ends(self.issued.0)) { Verdict::Dead } else { Verdict::Live }
     }
@@ -129,7 +129,7 @@ pub(crate) fn keys(
     payload: &Object<'_>,
     signing_input: &[u8],
     thumbprint: Option<&[u8; 32]>,
-) -> Result<Vec<(Kind, RevocationKey)>, Denial> {
+) -> Result<Vec<(Kind, RevocationKey)>, Rejection> {
     let mut keys = Vec::with_capacity(revocation.kinds.len());
     let mut add = |kind: Kind, issuer: &str, id: &[u8]| {
         keys.push((kind, revocation.memo.derive(&revocation.derived, kind, issuer, id)));
@@ -159,7 +159,7 @@ pub(crate) fn keys(
     Ok(keys)
 }
 
-fn digest(derived: &Derived, keys: &[RevocationKey], issued: UnixSeconds) -> [u8; 16] {
+fn digest(derived: &DerivedKeys, keys: &[RevocationKey], issued: UnixSeconds) -> [u8; 16] {
     let mut parts: Vec<&[u8]> = Vec::with_capacity(keys.len().saturating_add(1));
     let issued = issued.0.to_be_bytes();
     parts.push(&issued);

@@ -1,7 +1,7 @@
 //! What all workers of a proxy share, as bytes in the host's shared data: verdicts in a fixed ring of slots, and the key
 //! sets that one of them fetched. Whoever else can write there (in Istio every WasmPlugin of a proxy shares one
 //! namespace) cannot forge an entry, since each carries a MAC over its place, its content and the configuration.
-use wire::Derived;
+use wire::DerivedKeys;
 
 use crate::key_source::Failures;
 use crate::revocation::Verdict;
@@ -13,7 +13,7 @@ const MAC: usize = 16;
 #[derive(Debug, Clone)]
 pub struct Namespace {
     prefix: String,
-    derived: Derived,
+    derived: DerivedKeys,
     config: [u8; 32],
 }
 
@@ -52,7 +52,7 @@ pub struct Lease {
 }
 
 impl Namespace {
-    pub fn new(derived: &Derived, config: &[u8; 32]) -> Self {
+    pub fn new(derived: &DerivedKeys, config: &[u8; 32]) -> Self {
         // Of the secret alone: the host keeps every entry for as long as it runs, and a prefix for each configuration
         // would leave a ring behind at every update. What another configuration wrote is told by the MAC.
         let prefix = crate::b64::encode(derived.cache_mac(&[b"prefix"]));
@@ -129,7 +129,7 @@ impl SharedVerdicts {
 
 impl SharedKeys {
     /// `source` identifies whose keys these are and where they come from.
-    pub fn new(derived: &Derived, source: &[u8; 32]) -> Self {
+    pub fn new(derived: &DerivedKeys, source: &[u8; 32]) -> Self {
         let [a, b, ..] = *source;
         let slot = u16::from_be_bytes([a, b]).checked_rem(KEY_SLOTS).unwrap_or(0);
         Self { space: Namespace::new(derived, source), slot }

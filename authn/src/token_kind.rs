@@ -6,7 +6,7 @@
 use crate::cause::Cause;
 use crate::claims::{optional_string, plain_type};
 use crate::config::TokenKind;
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::json::{Json, Object};
 
 /// What an issuer's tokens may be.
@@ -59,23 +59,23 @@ impl TokenKinds {
     /// Of a JWT. `typ` is its header's.
     ///
     /// # Errors
-    /// [`crate::fault::Fault::InvalidClaim`] for a token of another kind.
-    pub(crate) fn check(&self, typ: Option<&str>, claims: &Object<'_>) -> Result<(), Denial> {
+    /// [`crate::fault::RejectReason::InvalidClaim`] for a token of another kind.
+    pub(crate) fn check(&self, typ: Option<&str>, claims: &Object<'_>) -> Result<(), Rejection> {
         self.judge(typ, claims, &self.access_claims)
     }
 
     /// Of an introspection response. An opaque token is no ID token, and servers answer with other claims than JWTs have.
     ///
     /// # Errors
-    /// [`Fault::InvalidClaim`] for a token of another kind.
-    pub(crate) fn check_introspected(&self, response: &Object<'_>) -> Result<(), Denial> {
+    /// [`RejectReason::InvalidClaim`] for a token of another kind.
+    pub(crate) fn check_introspected(&self, response: &Object<'_>) -> Result<(), Rejection> {
         self.judge(None, response, &[])
     }
 
-    fn judge(&self, typ: Option<&str>, claims: &Object<'_>, access_claims: &[String]) -> Result<(), Denial> {
+    fn judge(&self, typ: Option<&str>, claims: &Object<'_>, access_claims: &[String]) -> Result<(), Rejection> {
         // RFC 8417 section 2.2: a security event token, a logout token above all.
         if let Some(Json::Object(_)) = claims.claim("events") {
-            return Err(Denial::new(Cause::SecurityEvent));
+            return Err(Rejection::new(Cause::SecurityEvent));
         }
         let has_access_claim = access_claims.iter().any(|name| claims.claim(name).is_some());
         let word = match self.word(claims)? {
@@ -107,11 +107,11 @@ impl TokenKinds {
             TokenKind::Access => "an access token",
             TokenKind::Id => "an ID token",
         };
-        Err(Denial::with_detail(Cause::KindRefused, format!("{kind}: {mark}")))
+        Err(Rejection::with_detail(Cause::KindRefused, format!("{kind}: {mark}")))
     }
 
     /// The kind that the token says it is of, and the claim that says so. Where two disagree, it is no access token.
-    fn word(&self, claims: &Object<'_>) -> Result<Option<(TokenKind, &'static str)>, Denial> {
+    fn word(&self, claims: &Object<'_>) -> Result<Option<(TokenKind, &'static str)>, Rejection> {
         let mut found = None;
         for (name, access, id) in WORDS {
             let Some(word) = optional_string(claims, name)? else { continue };
@@ -127,7 +127,7 @@ impl TokenKinds {
                 // Whether it is bound to this client, the rule's binding judges.
                 TokenKind::Access
             } else {
-                return Err(Denial::with_detail(Cause::NotAccessToken, name));
+                return Err(Rejection::with_detail(Cause::NotAccessToken, name));
             };
             if !matches!(found, Some((TokenKind::Id, _))) {
                 found = Some((kind, name));

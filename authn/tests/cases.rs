@@ -8,15 +8,15 @@ use std::rc::Rc;
 use authn::cause::Cause;
 use authn::clear::Edit;
 use authn::decide::Unavailable::{NotToBeTrusted, OutOfReach};
-use authn::decide::{Admission, Entry, Peer, Removal, Standing, Verified};
+use authn::decide::{Admission, Entry, Peer, Removal, RevocationStatus, Verified};
 use authn::engine::Portable;
-use authn::fault::{Denial, Fault};
+use authn::fault::{RejectReason, Rejection};
 use authn::introspection::Reply;
 use authn::policy::Policy;
 use authn::request::Request;
 use authn::time::{Monotonic, Now, UnixSeconds};
 use cases::{Case, Expect, Ready, RevokedSpec, Store, Table};
-use wire::{Answer, Derived, Kind, RevocationKey, Secret, token_id_from_jti};
+use wire::{Answer, DerivedKeys, Kind, RevocationKey, Secret, token_id_from_jti};
 
 const NOW: u64 = 1_750_000_000;
 
@@ -75,14 +75,14 @@ fn every_case_is_judged_as_the_table_says() {
 #[test]
 fn every_fault_that_can_occur_is_in_the_table() {
     // Fetched keys have tests of their own.
-    const ELSEWHERE: [Fault; 1] = [Fault::KeysUnavailable];
+    const ELSEWHERE: [RejectReason; 1] = [RejectReason::KeysUnavailable];
     let table = Table::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases")).unwrap();
-    for fault in Fault::ALL.iter().filter(|fault| !ELSEWHERE.contains(fault)) {
+    for reason in RejectReason::ALL.iter().filter(|reason| !ELSEWHERE.contains(reason)) {
         let occurs = table.cases.iter().any(|case| {
             matches!(&case.expect, Expect::Refuse { code, status }
-            if code == fault.code() && *status == fault.matrix_status())
+            if code == reason.code() && *status == reason.distinct_status())
         });
-        assert!(occurs, "{} with its default status", fault.code());
+        assert!(occurs, "{} with its default status", reason.code());
     }
 }
 
@@ -99,7 +99,7 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
     pairs.extend(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
     let request = match Request::from_pairs(&pairs) {
         Ok(request) => request,
-        Err(denial) => return refused(policy, None, denial),
+        Err(rejection) => return refused(policy, None, rejection),
     };
     let mut left: Vec<(String, String)> =
         headers.iter().map(|(name, value)| (name.clone(), (*value).to_owned())).collect();
@@ -122,28 +122,28 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
             removals.iter().for_each(|removal| remove(removal, &mut left));
             Seen::Passed { path, headers: left }
         }
-        Entry::Denied { rule, denial } => refused(policy, rule, denial),
+        Entry::Denied { rule, rejection } => refused(policy, rule, rejection),
         Entry::Token(entered) => {
             let rule = entered.rule();
             let verified = match policy.introspecting(rule, entered.token()) {
                 Some(issuer) => introspected(policy, issuer, entered.token(), ready, now),
                 None => policy
                     .verify(&Portable, &policy.keyrings(), &entered, now)
-                    .map_err(|unverifiable| unverifiable.denial),
+                    .map_err(|unverifiable| unverifiable.rejection),
             };
             let admitted = verified
                 .and_then(|verified| policy.accept(Rc::new(verified), entered, now, &Loopback))
-                .and_then(|accepted| match policy.standing(accepted, now)? {
-                    Standing::MustIntrospect(accepted) => {
+                .and_then(|accepted| match policy.revocation_status(accepted, now)? {
+                    RevocationStatus::MustIntrospect(accepted) => {
                         confirm(policy, accepted.verified(), ready, now)?;
-                        policy.standing(accepted, now)
+                        policy.revocation_status(accepted, now)
                     }
-                    standing => Ok(standing),
+                    revocation_status => Ok(revocation_status),
                 })
-                .and_then(|standing| match standing {
-                    Standing::Admitted(admission) => Ok(admission),
-                    Standing::MustIntrospect(_) => panic!("it was introspected"),
-                    Standing::MustAsk(asking) => match case.store {
+                .and_then(|revocation_status| match revocation_status {
+                    RevocationStatus::Admitted(admission) => Ok(admission),
+                    RevocationStatus::MustIntrospect(_) => panic!("it was introspected"),
+                    RevocationStatus::MustAsk(asking) => match case.store {
                         Store::Up => {
                             let answers = answers(policy, table, case, &asking.ask().keys);
                             let verdict = asking.ask().judge(answers);
@@ -156,17 +156,17 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
                 });
             match admitted {
                 Ok(admission) => passed(&admission, path, left),
-                Err(denial) => refused(policy, Some(rule), denial),
+                Err(rejection) => refused(policy, Some(rule), rejection),
             }
         }
     }
 }
 
-fn introspected(policy: &Policy, issuer: usize, token: &[u8], ready: &Ready, now: Now) -> Result<Verified, Denial> {
+fn introspected(policy: &Policy, issuer: usize, token: &[u8], ready: &Ready, now: Now) -> Result<Verified, Rejection> {
     policy.introspected(issuer, token, &reply(policy, issuer, token, ready), now.monotonic, now)?
 }
 
-fn confirm(policy: &Policy, verified: &Verified, ready: &Ready, now: Now) -> Result<(), Denial> {
+fn confirm(policy: &Policy, verified: &Verified, ready: &Ready, now: Now) -> Result<(), Rejection> {
     policy.confirm(verified, &reply(policy, verified.issuer(), verified.token(), ready), now.monotonic, now)?
 }
 
@@ -205,12 +205,12 @@ fn remove(removal: &Removal, headers: &mut Vec<(String, String)>) {
     }
 }
 
-fn refused(policy: &Policy, rule: Option<usize>, denial: Denial) -> Seen {
-    let refusal = policy.refusal(denial.fault, rule);
+fn refused(policy: &Policy, rule: Option<usize>, rejection: Rejection) -> Seen {
+    let refusal = policy.refusal(rejection.reason, rule);
     let body: serde_json::Value = serde_json::from_str(&refusal.body).unwrap();
-    assert_eq!(body["code"], denial.fault.code());
+    assert_eq!(body["code"], rejection.reason.code());
     assert_eq!(body["status"], refusal.status);
-    Seen::Refused { code: denial.fault.code(), status: refusal.status, cause: denial.to_string() }
+    Seen::Refused { code: rejection.reason.code(), status: refusal.status, cause: rejection.to_string() }
 }
 
 /// What the service would answer after the case's revocations.
@@ -222,7 +222,7 @@ fn answers(policy: &Policy, table: &Table, case: &Case, keys: &[RevocationKey]) 
     keys.iter().map(|key| revoked.get(key).copied().unwrap_or(Answer::Live)).collect()
 }
 
-fn revocation(derived: &Derived, table: &Table, revoked: &RevokedSpec) -> (RevocationKey, Answer) {
+fn revocation(derived: &DerivedKeys, table: &Table, revoked: &RevokedSpec) -> (RevocationKey, Answer) {
     let kind: Kind = revoked.kind.parse().unwrap();
     let id = table.revoked_id(revoked).unwrap();
     let id = if kind == Kind::Token { token_id_from_jti(&id) } else { id.into_bytes() };

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::OnceLock;
 
-use authn::decide::{Entry, Peer, Standing};
+use authn::decide::{Entry, Peer, RevocationStatus};
 use authn::engine::Portable;
-use authn::fault::Denial;
+use authn::fault::Rejection;
 use authn::policy::Policy;
 use authn::request::Request;
 use authn::revocation::Verdict;
@@ -31,7 +31,7 @@ impl Peer for Nobody {
 }
 
 /// Asked about a token that passes: the verdict, if this kind and id are revoked.
-fn judge(policy: &Policy, token: &ProviderToken, revoked: Option<(Kind, &str)>) -> Result<Vec<Kind>, Denial> {
+fn judge(policy: &Policy, token: &ProviderToken, revoked: Option<(Kind, &str)>) -> Result<Vec<Kind>, Rejection> {
     let key = provider_key_of_this_run();
     let now = Now { wall: UnixSeconds(token.issued() + 60), monotonic: Monotonic(1) };
     let text = token.sign(key, token.issued());
@@ -53,11 +53,11 @@ fn judge(policy: &Policy, token: &ProviderToken, revoked: Option<(Kind, &str)>) 
         }
         keyrings.source_mut(place).unwrap().adopt(set.as_bytes(), Monotonic(0), Monotonic(0), Monotonic(0), 0);
     }
-    let verified = policy.verify(&Portable, &keyrings, &entered, now).map_err(|unverifiable| unverifiable.denial)?;
+    let verified = policy.verify(&Portable, &keyrings, &entered, now).map_err(|unverifiable| unverifiable.rejection)?;
     let verified = Rc::new(verified);
     let unreachable = policy.not_revocable_by(&verified)?;
     let accepted = policy.accept(verified, entered, now, &Nobody)?;
-    let Standing::MustAsk(asking) = policy.standing(accepted, now)? else { panic!("nobody is asked") };
+    let RevocationStatus::MustAsk(asking) = policy.revocation_status(accepted, now)? else { panic!("nobody is asked") };
     let derived = Secret::new(SECRET).unwrap().derive();
     let ended = revoked.map(|(kind, id)| derived.revocation_key(kind, token.issuer(), id.as_bytes()));
     let answers = asking.ask().keys.iter().map(|key| if Some(*key) == ended { Answer::Dead } else { Answer::Live });
@@ -103,7 +103,7 @@ fn each_token_of_a_page_has_the_fate_that_it_says() {
         assert!(page.tokens.iter().any(|token| token.refused.is_none()), "{}", page.name);
         assert!(page.tokens.iter().any(|token| token.refused.is_some()), "{}", page.name);
         for token in &page.tokens {
-            let code = judge(&policy, token, None).err().map(|denial| denial.fault.code().to_owned());
+            let code = judge(&policy, token, None).err().map(|rejection| rejection.reason.code().to_owned());
             assert_eq!(code, token.refused, "{}: {}", page.name, token.claims);
         }
     }
@@ -124,8 +124,8 @@ fn each_token_is_ended_by_its_session_user_and_client_where_it_has_them() {
                 };
                 reached += 1;
                 assert!(!unreachable.contains(&kind), "{what}");
-                let denial = judge(&policy, token, Some((kind, &id))).unwrap_err();
-                assert_eq!(denial.fault.code(), "SESSION_REVOKED", "{what}");
+                let rejection = judge(&policy, token, Some((kind, &id))).unwrap_err();
+                assert_eq!(rejection.reason.code(), "SESSION_REVOKED", "{what}");
                 assert!(judge(&policy, token, Some((kind, &format!("{id}x")))).is_ok(), "{what}");
             }
             assert_eq!(reached > 0, !names.is_empty(), "{} {kind}", page.name);

@@ -5,12 +5,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use authn::checks::{Checks, Why};
-use authn::decide::{Accepted, Asking, Entered, Entry, Peer, Standing, Verified};
+use authn::decide::{Accepted, Asking, Entered, Entry, Peer, RevocationStatus, Verified};
 use authn::engine::Portable;
 use authn::json::Json;
 use authn::policy::Policy;
 use authn::request::Request;
-use authn::revocation::Ask;
+use authn::revocation::RevocationQuery;
 use authn::time::{Monotonic, Now, UnixSeconds};
 use authn::token_cache::TokenCache;
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -67,9 +67,9 @@ fn warm(criterion: &mut Criterion) {
             let verified = Rc::clone(cache.find(entered.token()).expect("a cached token"));
             assert!(policy.still_trusts(&verified, &keyrings, NOW).expect("keys"));
             let accepted = policy.accept(verified, entered, NOW, &Loopback).expect("accepted");
-            match policy.standing(accepted, NOW).expect("no denial") {
-                Standing::Admitted(admission) => admission.headers().len(),
-                Standing::MustAsk(_) | Standing::MustIntrospect(_) => unreachable!("a fresh verdict"),
+            match policy.revocation_status(accepted, NOW).expect("no rejection") {
+                RevocationStatus::Admitted(admission) => admission.headers().len(),
+                RevocationStatus::MustAsk(_) | RevocationStatus::MustIntrospect(_) => unreachable!("a fresh verdict"),
             }
         });
     });
@@ -133,7 +133,8 @@ fn checks(criterion: &mut Criterion) {
     let policy = policy(&keys, one_rule());
     let mut group = criterion.benchmark_group("checks, joined, sent and answered");
     for count in [1usize, 8, 32] {
-        let asks: Vec<Rc<Ask>> = (0..count).map(|number| ask(&policy, &keys[0], &number.to_string())).collect();
+        let asks: Vec<Rc<RevocationQuery>> =
+            (0..count).map(|number| ask(&policy, &keys[0], &number.to_string())).collect();
         group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
             bencher.iter_batched_ref(
                 || Checks::new(1024, Duration::from_millis(500), Duration::from_millis(100)),
@@ -233,13 +234,13 @@ fn accept(policy: &Policy, request: &Request<'_>, verified: &Rc<Verified>) -> Ac
 }
 
 fn must_ask(policy: &Policy, accepted: Accepted) -> Asking {
-    match policy.standing(accepted, NOW).expect("no denial") {
-        Standing::MustAsk(asking) => asking,
-        Standing::Admitted(_) | Standing::MustIntrospect(_) => panic!("nothing was asked yet"),
+    match policy.revocation_status(accepted, NOW).expect("no rejection") {
+        RevocationStatus::MustAsk(asking) => asking,
+        RevocationStatus::Admitted(_) | RevocationStatus::MustIntrospect(_) => panic!("nothing was asked yet"),
     }
 }
 
-fn ask(policy: &Policy, key: &SigningKey, id: &str) -> Rc<Ask> {
+fn ask(policy: &Policy, key: &SigningKey, id: &str) -> Rc<RevocationQuery> {
     let bearer = format!("Bearer {}", key.mint(&claims(id)));
     let pairs = pairs(b"/api/orders/1", &bearer);
     let request = Request::from_pairs(&pairs).expect("a request");

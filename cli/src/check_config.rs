@@ -19,7 +19,7 @@ pub struct CheckConfig {
     file: PathBuf,
     #[command(flatten)]
     secrets: Secrets,
-    /// Ask this service too (its --listen) whether it keeps revocations for as long as these tokens live. Needs the secret
+    /// RevocationQuery this service too (its --listen) whether it keeps revocations for as long as these tokens live. Needs the secret
     /// in the environment.
     #[arg(long, value_name = "URL")]
     service: Option<String>,

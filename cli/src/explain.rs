@@ -15,9 +15,9 @@ use authn::cause::Cause;
 use authn::clear::Edit;
 use authn::config::{Document, OneOrMany};
 use authn::credentials::Source;
-use authn::decide::{Admission, Entry, Peer, Removal, Standing, Unavailable, Verified};
+use authn::decide::{Admission, Entry, Peer, Removal, RevocationStatus, Unavailable, Verified};
 use authn::engine::Portable;
-use authn::fault::Denial;
+use authn::fault::Rejection;
 use authn::introspection::Reply;
 use authn::json::{Json, Number};
 use authn::keyrings::Keyrings;
@@ -176,10 +176,10 @@ impl Explain {
                     say(&format!("  {}", change.text()));
                 }
             }
-            Err(Refused { rule, denial }) => {
-                let refusal = policy.refusal(denial.fault, rule);
-                say(&format!("refused {} {}", denial.fault.code(), refusal.status));
-                say(&format!("  cause: {denial}"));
+            Err(Refused { rule, rejection }) => {
+                let refusal = policy.refusal(rejection.reason, rule);
+                say(&format!("refused {} {}", rejection.reason.code(), refusal.status));
+                say(&format!("  cause: {rejection}"));
                 say("  the client sees:");
                 for (name, value) in &refusal.headers {
                     say(&format!("    {name}: {value}"));
@@ -205,14 +205,14 @@ impl Explain {
                 let forward: Vec<Value> = self.changes(&passed, document).iter().map(Change::as_json).collect();
                 json!({ "verdict": "admitted", "rule": name(Some(passed.rule)), "steps": steps, "forward": forward })
             }
-            Err(Refused { rule, denial }) => {
-                let refusal = policy.refusal(denial.fault, rule);
+            Err(Refused { rule, rejection }) => {
+                let refusal = policy.refusal(rejection.reason, rule);
                 let headers: Vec<Value> =
                     refusal.headers.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
                 let body = serde_json::from_str(&refusal.body).unwrap_or(Value::String(refusal.body));
                 json!({
                     "verdict": "refused", "rule": name(rule), "steps": steps,
-                    "code": denial.fault.code(), "status": refusal.status, "cause": denial.to_string(),
+                    "code": rejection.reason.code(), "status": refusal.status, "cause": rejection.to_string(),
                     "refusal": { "headers": headers, "body": body },
                 })
             }
@@ -294,7 +294,7 @@ struct Passed {
 
 struct Refused {
     rule: Option<usize>,
-    denial: Denial,
+    rejection: Rejection,
 }
 
 /// The request as the filter would read it.
@@ -340,7 +340,7 @@ impl Trace<'_> {
     fn judge(&mut self, sent: &Sent) -> Result<Passed, Refused> {
         let Explain { method, host, .. } = self.explain;
         let policy = &self.compiled.policy;
-        let refused = |rule, denial| Refused { rule, denial };
+        let refused = |rule, rejection| Refused { rule, rejection };
         let pseudo = [(":method", method), (":path", &sent.path), (":authority", host)];
         let mut pairs: Vec<Pair<'_>> =
             pseudo.into_iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
@@ -352,7 +352,7 @@ impl Trace<'_> {
         let text = format!("{method} {path} on {host}, at {} seconds since 1970", at.0);
         self.step("request", text.escape_debug().to_string());
 
-        let request = Request::from_pairs(&pairs).map_err(|denial| refused(None, denial))?;
+        let request = Request::from_pairs(&pairs).map_err(|rejection| refused(None, rejection))?;
         let cleared = policy.clear(&request).into_iter().map(Change::of).collect();
         let entered = match policy.enter(&request) {
             Entry::Open { rule, .. } => {
@@ -363,22 +363,22 @@ impl Trace<'_> {
                 }
                 return Ok(Passed { rule, cleared, admission: None });
             }
-            Entry::Denied { rule, denial } => {
+            Entry::Denied { rule, rejection } => {
                 if let Some(rule) = rule {
                     self.rule(rule);
                 }
-                return Err(refused(rule, denial));
+                return Err(refused(rule, rejection));
             }
             Entry::Token(entered) => entered,
         };
         let rule = entered.rule();
         self.rule(rule);
         self.step("token", format!("{} bytes, in {}", entered.token().len(), self.source(entered.source())));
-        let admission = self.judge_token(entered).map_err(|denial| refused(Some(rule), denial))?;
+        let admission = self.judge_token(entered).map_err(|rejection| refused(Some(rule), rejection))?;
         Ok(Passed { rule, cleared, admission: Some(admission) })
     }
 
-    fn judge_token(&mut self, entered: authn::decide::Entered<'_>) -> Result<Admission, Denial> {
+    fn judge_token(&mut self, entered: authn::decide::Entered<'_>) -> Result<Admission, Rejection> {
         let Compiled { policy, document, .. } = self.compiled;
         // Freshness does not matter here: an answer comes in the moment in which it is asked for.
         let now = Now { wall: self.explain.at, monotonic: Monotonic(0) };
@@ -387,7 +387,7 @@ impl Trace<'_> {
             None => {
                 self.signature(entered.token())?;
                 let verified = policy.verify(&Portable, &self.keyrings, &entered, now);
-                verified.map_err(|unverifiable| unverifiable.denial)?
+                verified.map_err(|unverifiable| unverifiable.rejection)?
             }
         };
         let verified = Rc::new(verified);
@@ -408,21 +408,21 @@ impl Trace<'_> {
         let rule = entered.rule();
         let accepted = policy.accept(Rc::clone(&verified), entered, now, self)?;
         self.accepted(rule);
-        let standing = match policy.standing(accepted, now)? {
-            Standing::MustIntrospect(accepted) => {
+        let revocation_status = match policy.revocation_status(accepted, now)? {
+            RevocationStatus::MustIntrospect(accepted) => {
                 self.confirmed(accepted.verified(), now)?;
-                policy.standing(accepted, now)?
+                policy.revocation_status(accepted, now)?
             }
-            standing => standing,
+            revocation_status => revocation_status,
         };
-        let admission = match standing {
+        let admission = match revocation_status {
             // Just now it was introspected.
-            Standing::MustIntrospect(_) => return Err(Denial::new(Cause::IntrospectionTimeout)),
-            Standing::Admitted(admission) => {
+            RevocationStatus::MustIntrospect(_) => return Err(Rejection::new(Cause::IntrospectionTimeout)),
+            RevocationStatus::Admitted(admission) => {
                 self.step("revocation", "not asked for");
                 admission
             }
-            Standing::MustAsk(asking) => {
+            RevocationStatus::MustAsk(asking) => {
                 self.revocation_keys(&verified)?;
                 match self.explain.answer {
                     Answer::Service(answer) => {
@@ -482,7 +482,7 @@ impl Trace<'_> {
     }
 
     /// What the token says and who signed it: the first steps of the core's `verify`, one by one.
-    fn signature(&mut self, token: &[u8]) -> Result<(), Denial> {
+    fn signature(&mut self, token: &[u8]) -> Result<(), Rejection> {
         let Compiled { policy, document, .. } = self.compiled;
         let unverified = policy.unverified(token)?;
         let header = unverified.header();
@@ -497,7 +497,7 @@ impl Trace<'_> {
         }
         let now = Now { wall: self.explain.at, monotonic: Monotonic(0) };
         let signer = policy.signer(&Portable, &self.keyrings, &unverified, claims, now);
-        let signer = signer.map_err(|unverifiable| unverifiable.denial)?;
+        let signer = signer.map_err(|unverifiable| unverifiable.rejection)?;
         let name = policy.issuer_name(signer.issuer).unwrap_or_default();
         let iss = claims.get("iss").and_then(Json::as_str).unwrap_or_default();
         let written = document.issuers.get(signer.issuer).map(|issuer| issuer.issuer.as_str()).unwrap_or_default();
@@ -515,7 +515,7 @@ impl Trace<'_> {
     }
 
     /// An opaque token, by what its issuer's server is said to answer.
-    fn introspected(&mut self, issuer: usize, token: &[u8], now: Now) -> Result<Verified, Denial> {
+    fn introspected(&mut self, issuer: usize, token: &[u8], now: Now) -> Result<Verified, Rejection> {
         let policy = &self.compiled.policy;
         let name = policy.issuer_name(issuer).unwrap_or_default();
         self.step("opaque", format!("looks as {name}'s, and {} is asked about it", self.server(issuer)));
@@ -524,7 +524,7 @@ impl Trace<'_> {
     }
 
     /// A JWT that is good by itself, by what its issuer's server is said to answer.
-    fn confirmed(&mut self, verified: &Verified, now: Now) -> Result<(), Denial> {
+    fn confirmed(&mut self, verified: &Verified, now: Now) -> Result<(), Rejection> {
         self.step("introspect", format!("{} is asked about it too", self.server(verified.issuer())));
         let response = self.introspection()?;
         self.compiled.policy.confirm(verified, &reply(&response), now.monotonic, now)??;
@@ -539,10 +539,10 @@ impl Trace<'_> {
     }
 
     /// The response that was given, and what it says.
-    fn introspection(&mut self) -> Result<Vec<u8>, Denial> {
+    fn introspection(&mut self) -> Result<Vec<u8>, Rejection> {
         let Some(response) = self.response.take() else {
             let detail = "here it is taken for unavailable, give its response by --introspection";
-            return Err(Denial::with_detail(Cause::IntrospectionUnanswered, detail));
+            return Err(Rejection::with_detail(Cause::IntrospectionUnanswered, detail));
         };
         if let Ok(Ok(Json::Object(claims))) = reply(&response).read() {
             for (name, value) in claims.iter() {
@@ -602,7 +602,7 @@ impl Trace<'_> {
         self.step("accepted", "the rule accepts the token");
     }
 
-    fn revocation_keys(&mut self, verified: &Verified) -> Result<(), Denial> {
+    fn revocation_keys(&mut self, verified: &Verified) -> Result<(), Rejection> {
         let Compiled { policy, document, assumed } = &self.compiled;
         let is_assumed =
             document.revocation.as_ref().is_some_and(|revocation| assumed.contains(&revocation.secret_env));

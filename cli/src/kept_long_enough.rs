@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use authn::policy::Revocation;
 use ureq::Agent;
-use wire::check::{CONTENT_TYPE, MAX_REPLY_BYTES, Needs, PATH, Question, Reply, Trouble};
+use wire::check::{CONTENT_TYPE, MAX_REPLY_BYTES, Needs, PATH, Question, Reply, StoreError};
 use wire::{Retention, RevocationKey};
 
 use crate::document::Compiled;
@@ -29,12 +29,15 @@ pub fn remarks(compiled: &Compiled, url: &str) -> Vec<Remark> {
     }
 }
 
-fn ask(revocation: &Revocation, url: &str) -> Result<Result<Reply, Trouble>, String> {
+fn ask(revocation: &Revocation, url: &str) -> Result<Result<Reply, StoreError>, String> {
     let mut nonce = [0; 16];
     // Of so many characters, all random.
     nonce.iter_mut().zip(::mint::random_id().bytes()).for_each(|(to, from)| *to = from);
     let now_seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let needs = Needs { iat_lead_seconds: u16::try_from(revocation.iat_lead).unwrap_or(u16::MAX), now_seconds };
+    let needs = Needs {
+        future_iat_tolerance_seconds: u16::try_from(revocation.future_iat_tolerance).unwrap_or(u16::MAX),
+        now_seconds,
+    };
     let question = Question::new(&revocation.derived, nonce, needs, &[RevocationKey(nonce)]);
     let question = question.map_err(|error| error.to_string())?;
     let config = Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build();
@@ -63,7 +66,7 @@ fn too_short(compiled: &Compiled, keeps: Retention) -> Vec<Remark> {
                     is_error: true,
                     field: format!("issuers[{place}].{field}"),
                     message: format!(
-                        "revocations must be kept for {needs} s (with `skew` and `revocation.iat_lead`), and the service \
+                        "revocations must be kept for {needs} s (with `skew` and `revocation.future_iat_tolerance`), and the service \
                          keeps them for {keeps} s: its tokens would be refused with STORE_UNAVAILABLE (retention_too_short). \
                          Lower this, or raise {flag} of `portcullis serve`"
                     ),

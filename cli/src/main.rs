@@ -71,7 +71,7 @@ enum Verb {
     /// Move the store to another Redis, while services run.
     #[command(after_help = EXIT_CODES)]
     Migrate(Box<migrate::Migrate>),
-    /// Ask a service whether it can answer: a health check for a container without a shell.
+    /// RevocationQuery a service whether it can answer: a health check for a container without a shell.
     #[command(after_help = EXIT_CODES)]
     Ready(ready::Ready),
     /// Make keys and sign tokens, for tests and demos.

@@ -111,9 +111,9 @@ pub struct Serve {
     /// in Redis has an expiry, but for the store's sentinel and revoked signing keys.
     #[arg(long, visible_alias = "session-retention", env = "PORTCULLIS_MAX_SESSION", value_name = "TIME", default_value = "30d", value_parser = parse_duration)]
     max_session: Duration,
-    /// How far an issuer's clock may run ahead: at least the `iat_lead` of any filter.
-    #[arg(long, env = "PORTCULLIS_IAT_LEAD", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
-    iat_lead: Duration,
+    /// How far an issuer's clock may run ahead: at least the `future_iat_tolerance` of any filter.
+    #[arg(long, env = "PORTCULLIS_FUTURE_IAT_TOLERANCE", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    future_iat_tolerance: Duration,
     /// Requests in progress per listener, their bodies read; more are refused at once.
     #[arg(long, env = "PORTCULLIS_MAX_REQUESTS", value_name = "N", default_value_t = 1024)]
     max_requests: usize,
@@ -215,7 +215,7 @@ impl Serve {
             token_claims: self.token_claims,
             providers: self.providers_file.as_deref().map(providers::read).transpose()?.unwrap_or_default(),
             max_session: self.max_session,
-            iat_lead: self.iat_lead,
+            future_iat_tolerance: self.future_iat_tolerance,
             max_requests: self.max_requests,
             max_connections: self.max_connections,
             max_newcomers: self.max_newcomers_per_peer,

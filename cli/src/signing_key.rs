@@ -68,7 +68,7 @@ impl SigningKeyArgs {
             (None, Some(file)) => {
                 let token = read(file)?;
                 let unverified = Unverified::parse(token.as_bytes(), token.len())
-                    .map_err(|denial| anyhow::anyhow!("{}: {}", file.display(), denial.cause))?;
+                    .map_err(|rejection| anyhow::anyhow!("{}: {}", file.display(), rejection.cause))?;
                 let (alg, input, signature) =
                     (unverified.header().alg, unverified.signing_input(), unverified.signature());
                 keys().filter(|key| Portable.verify(key, alg, input, signature).is_ok()).collect()

@@ -7,9 +7,9 @@ use std::time::Duration;
 use authn::cause::Cause;
 use authn::checks::Waiter;
 use authn::decide::Verified;
-use authn::fault::{Denial, Fault};
+use authn::fault::{RejectReason, Rejection};
 use authn::introspection::{Failure, MAX_REPLY_BYTES, Reply, Unanswered};
-use authn::introspections::{Flight, Introspections, Over, Refusals, Standing};
+use authn::introspections::{Flight, Introspections, Over, Refusals, TokenHistory};
 use authn::policy::Policy;
 use authn::time::{Monotonic, Now};
 
@@ -44,7 +44,7 @@ pub struct Settled {
     pub issuer: usize,
     /// `None` where nothing was learnt of it.
     pub token: Option<Rc<[u8]>>,
-    pub outcome: Result<Rc<Verified>, Denial>,
+    pub outcome: Result<Rc<Verified>, Rejection>,
 }
 
 impl Introspecting {
@@ -59,9 +59,9 @@ impl Introspecting {
     }
 
     /// Why this token was refused a moment ago.
-    pub fn refusal(&self, policy: &Policy, issuer: usize, token: &[u8], now: Now) -> Option<Denial> {
-        let (sent, denial) = self.refusals.find(issuer, token)?;
-        policy.introspection(issuer)?.is_fresh(sent, now.monotonic).then(|| denial.clone())
+    pub fn refusal(&self, policy: &Policy, issuer: usize, token: &[u8], now: Now) -> Option<Rejection> {
+        let (sent, rejection) = self.refusals.find(issuer, token)?;
+        policy.introspection(issuer)?.is_fresh(sent, now.monotonic).then(|| rejection.clone())
     }
 
     /// The request waits for an answer about its token.
@@ -73,12 +73,12 @@ impl Introspecting {
         stream: Waiter,
         (issuer, rule): (usize, usize),
         token: &[u8],
-        (standing, jwt): (Standing, Option<&Rc<Verified>>),
+        (history, jwt): (TokenHistory, Option<&Rc<Verified>>),
         now: Now,
     ) -> Result<(), Unanswered> {
         let full = Unanswered::from(Failure::Overload);
         let server = self.servers.get_mut(&issuer).ok_or(full)?;
-        server.join(stream, token, standing, now.monotonic).map_err(|_| full)?;
+        server.join(stream, token, history, now.monotonic).map_err(|_| full)?;
         self.waiting.insert(stream, Waits { issuer, rule, jwt: jwt.map(Rc::clone) });
         Ok(())
     }
@@ -141,13 +141,13 @@ impl Introspecting {
         let answer = read(policy, issuer, &over, &jwts, now);
         let result = match &answer {
             Ok(Ok(_)) => "active",
-            Ok(Err(denial)) if denial.fault == Fault::SessionUnknown => "inactive",
+            Ok(Err(rejection)) if rejection.reason == RejectReason::SessionUnknown => "inactive",
             Ok(Err(_)) => "not_accepted",
             Err(unanswered) => unanswered.failure.name(),
         };
         metrics.introspection(issuer, policy.issuer_name(issuer).unwrap_or("none"), result);
-        if let Ok(Err(denial)) = &answer {
-            self.refusals.remember(issuer, &over.token, over.sent, denial.clone());
+        if let Ok(Err(rejection)) = &answer {
+            self.refusals.remember(issuer, &over.token, over.sent, rejection.clone());
         }
         Some(Some(self.settle(issuer, over, answer)))
     }
@@ -160,8 +160,8 @@ impl Introspecting {
             let waiters = server.expire(now.monotonic);
             if !waiters.is_empty() {
                 let waiters = self.released(waiters);
-                let denial = Denial::new(Cause::IntrospectionTimeout);
-                late.push(Settled { waiters, issuer, token: None, outcome: Err(denial) });
+                let rejection = Rejection::new(Cause::IntrospectionTimeout);
+                late.push(Settled { waiters, issuer, token: None, outcome: Err(rejection) });
             }
         }
         // The host answers every call, at the latest by its timeout. Were one ever lost, it must not be kept for ever.
@@ -201,7 +201,7 @@ impl Introspecting {
 }
 
 /// What a server says of a token, if it says anything.
-type Answer = Result<Result<Rc<Verified>, Denial>, Unanswered>;
+type Answer = Result<Result<Rc<Verified>, Rejection>, Unanswered>;
 
 /// The answer to the call of the moment. `jwts` is the token as those who wait have verified it, if it is a JWT.
 fn read(policy: &Policy, issuer: usize, over: &Over, jwts: &[Rc<Verified>], now: Now) -> Answer {
@@ -219,7 +219,7 @@ fn read(policy: &Policy, issuer: usize, over: &Over, jwts: &[Rc<Verified>], now:
     for jwt in jwts {
         match policy.confirm(jwt, &reply, over.sent, now)? {
             Ok(()) => confirmed = Some(Rc::clone(jwt)),
-            Err(denial) => return Ok(Err(denial)),
+            Err(rejection) => return Ok(Err(rejection)),
         }
     }
     match confirmed {

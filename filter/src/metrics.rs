@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use authn::engine::Kind;
-use authn::fault::Fault;
+use authn::fault::RejectReason;
 use authn::proxy_settings::Setting;
-use wire::check::Trouble;
+use wire::check::StoreError;
 
 use crate::host::{self, MetricType};
 
@@ -19,7 +19,7 @@ pub enum Outcome {
     AdmittedUnchecked,
     /// A probe rule: the filter itself gave the answer.
     Answered,
-    Refused(Fault),
+    Refused(RejectReason),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,7 +50,7 @@ pub enum CheckFailure {
     /// An answer, and not the service's: another server, a forged or replayed reply.
     NoProof,
     /// The service's own word that it cannot tell.
-    Service(Trouble),
+    Service(StoreError),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -141,13 +141,13 @@ impl Metrics {
                     let Some(count) = self.requests.get_mut(request_place(outcome, rule)) else { continue };
                     count.flush(|| {
                         let rule = rule.map_or("none", &rule_name);
-                        let fault = match outcome {
-                            Outcome::Refused(fault) => fault.code(),
+                        let reason = match outcome {
+                            Outcome::Refused(reason) => reason.code(),
                             Outcome::Open | Outcome::Admitted | Outcome::AdmittedUnchecked | Outcome::Answered => {
                                 "none"
                             }
                         };
-                        format!("portcullis.requests.outcome.{}.fault.{fault}.rule.{rule}", outcome.name())
+                        format!("portcullis.requests.outcome.{}.fault.{reason}.rule.{rule}", outcome.name())
                     });
                 }
             }
@@ -276,7 +276,7 @@ pub fn define_missing_settings() {
 }
 
 impl Outcome {
-    const PLACES: usize = Fault::ALL.len().saturating_add(4);
+    const PLACES: usize = RejectReason::ALL.len().saturating_add(4);
 
     fn place(self) -> usize {
         match self {
@@ -284,7 +284,7 @@ impl Outcome {
             Outcome::AdmittedUnchecked => 1,
             Outcome::Open => 2,
             Outcome::Answered => 3,
-            Outcome::Refused(fault) => fault.place().saturating_add(4),
+            Outcome::Refused(reason) => reason.place().saturating_add(4),
         }
     }
 
@@ -294,14 +294,14 @@ impl Outcome {
             Outcome::Admitted => "admitted",
             Outcome::AdmittedUnchecked => "admitted_unchecked",
             Outcome::Answered => "answered",
-            Outcome::Refused(fault) if fault.is_cannot_tell() => "cannot_tell",
+            Outcome::Refused(reason) if reason.is_cannot_tell() => "cannot_tell",
             Outcome::Refused(_) => "refused",
         }
     }
 }
 
 impl Counter {
-    const SETTINGS: usize = Trouble::ALL.len().saturating_add(11);
+    const SETTINGS: usize = StoreError::ALL.len().saturating_add(11);
     const PLACES: usize = Self::SETTINGS.saturating_add(Setting::ALL.len());
 
     fn place(self) -> usize {
@@ -317,7 +317,7 @@ impl Counter {
             Counter::CheckFailed(CheckFailure::NotSent) => 7,
             Counter::CheckFailed(CheckFailure::NoAnswer) => 8,
             Counter::CheckFailed(CheckFailure::NoProof) => 9,
-            Counter::CheckFailed(CheckFailure::Service(trouble)) => trouble.place().saturating_add(11),
+            Counter::CheckFailed(CheckFailure::Service(error)) => error.place().saturating_add(11),
             Counter::MissingProxySetting(setting) => setting.place().saturating_add(Self::SETTINGS),
         }
     }
@@ -358,7 +358,7 @@ impl CheckFailure {
             CheckFailure::NotSent => "not_sent",
             CheckFailure::NoAnswer => "no_answer",
             CheckFailure::NoProof => "no_proof",
-            CheckFailure::Service(trouble) => trouble.name(),
+            CheckFailure::Service(error) => error.name(),
         }
     }
 }
@@ -381,7 +381,7 @@ mod tests {
     fn each_counter_has_a_place_of_its_own() {
         let failures = [CheckFailure::NotSent, CheckFailure::NoAnswer, CheckFailure::NoProof]
             .into_iter()
-            .chain(Trouble::ALL.map(CheckFailure::Service))
+            .chain(StoreError::ALL.map(CheckFailure::Service))
             .map(Counter::CheckFailed);
         let others = [
             Counter::TokenHit,
@@ -401,7 +401,7 @@ mod tests {
 
     #[test]
     fn each_outcome_has_a_place_of_its_own_under_each_rule() {
-        let outcomes = Fault::ALL.iter().map(|fault| Outcome::Refused(*fault));
+        let outcomes = RejectReason::ALL.iter().map(|reason| Outcome::Refused(*reason));
         let outcomes =
             outcomes.chain([Outcome::Open, Outcome::Admitted, Outcome::AdmittedUnchecked, Outcome::Answered]);
         let mut places: Vec<_> =
@@ -440,13 +440,14 @@ mod tests {
         let docs = include_str!("../../docs/metrics.md");
         let failures = [CheckFailure::NotSent, CheckFailure::NoAnswer, CheckFailure::NoProof]
             .into_iter()
-            .chain(Trouble::ALL.map(CheckFailure::Service));
+            .chain(StoreError::ALL.map(CheckFailure::Service));
         for failure in failures {
             assert!(docs.contains(&format!("`{}`", failure.name())), "{}", failure.name());
         }
         let outcomes =
-            [Outcome::Open, Outcome::Admitted, Outcome::AdmittedUnchecked, Outcome::Refused(Fault::JwtExpired)];
-        for outcome in outcomes.into_iter().chain([Outcome::Answered, Outcome::Refused(Fault::StoreUnavailable)]) {
+            [Outcome::Open, Outcome::Admitted, Outcome::AdmittedUnchecked, Outcome::Refused(RejectReason::JwtExpired)];
+        for outcome in outcomes.into_iter().chain([Outcome::Answered, Outcome::Refused(RejectReason::StoreUnavailable)])
+        {
             assert!(docs.contains(&format!("`{}`", outcome.name())), "{}", outcome.name());
         }
         let counters = [

@@ -6,9 +6,11 @@ use std::time::Duration;
 use authn::cause::Cause;
 use authn::checks::{Checks, Flight, Resolved, Waiter, Why};
 use authn::clear::Edit;
-use authn::decide::{Admission, Asking, Entered, Entry, Removal, Standing, Unavailable, Unverifiable, Verified};
+use authn::decide::{
+    Admission, Asking, Entered, Entry, Removal, RevocationStatus, Unavailable, Unverifiable, Verified,
+};
 use authn::engine::{Chosen, Engine, host_call};
-use authn::fault::Denial;
+use authn::fault::Rejection;
 use authn::introspection::Failure;
 use authn::introspections;
 use authn::key_source::KeySource;
@@ -16,12 +18,12 @@ use authn::key_waits::{KeyWait, KeyWaits};
 use authn::policy::{Policy, Revocation};
 use authn::proxy_settings::missing_by_path;
 use authn::request::Request;
-use authn::revocation::{Ask, Verdict};
+use authn::revocation::{RevocationQuery, Verdict};
 use authn::shared::{Namespace, SharedVerdicts};
 use authn::time::{Monotonic, Now, UnixSeconds};
 use authn::token_cache::TokenCache;
-use wire::check::{self, NamedIssuer, Needs, Question, QuestionError, Reply, Trouble};
-use wire::{Derived, Retention};
+use wire::check::{self, NamedIssuer, Needs, Question, QuestionError, Reply, StoreError};
+use wire::{DerivedKeys, Retention};
 
 use crate::announcing::Announcing;
 use crate::configuration;
@@ -169,12 +171,12 @@ impl Root {
 
     fn judge_with_body(&mut self, stream: u32, patience: Patience<'_>, body_follows: bool) -> Next {
         let Ok(now) = self.clock.now() else {
-            return self.refuse(stream, None, &Denial::new(Cause::NoTime));
+            return self.refuse(stream, None, &Rejection::new(Cause::NoTime));
         };
         let buffer = host::header_map(MapType::HttpRequestHeaders);
         let pairs = buffer.as_deref().ok().and_then(pairs::read);
         let Some(mut pairs) = pairs else {
-            return self.refuse(stream, None, &Denial::new(Cause::HeadersUnreadable));
+            return self.refuse(stream, None, &Rejection::new(Cause::HeadersUnreadable));
         };
         let path_with_token =
             if self.paths_with_tokens.is_empty() { None } else { self.paths_with_tokens.remove(&stream) };
@@ -183,7 +185,7 @@ impl Root {
         }
         let request = match Request::from_pairs(&pairs) {
             Ok(request) => request.with_body_to_follow(body_follows),
-            Err(denial) => return self.refuse(stream, None, &denial),
+            Err(rejection) => return self.refuse(stream, None, &rejection),
         };
         // Judged anew, it would be counted twice.
         if let Patience::MayWait = patience {
@@ -206,7 +208,7 @@ impl Root {
             cleared = cleared.and_then(|()| host::clear_route_cache());
         }
         if cleared.is_err() {
-            return self.refuse(stream, None, &Denial::new(Cause::HeaderUnchangeable));
+            return self.refuse(stream, None, &Rejection::new(Cause::HeaderUnchangeable));
         }
         if token_was_in_path {
             self.paths_with_tokens.insert(stream, request.path().to_vec());
@@ -227,17 +229,17 @@ impl Root {
             Entry::Open { rule, .. } if self.policy.answers(rule) => self.answer_probe(stream, rule),
             Entry::Open { rule, removals } => {
                 if removals.iter().any(|removal| remove(removal).is_err()) {
-                    let denial = Denial::new(Cause::TokenUnremovable);
-                    return self.refuse(stream, Some(rule), &denial);
+                    let rejection = Rejection::new(Cause::TokenUnremovable);
+                    return self.refuse(stream, Some(rule), &rejection);
                 }
                 self.metrics.request(Outcome::Open, Some(rule));
                 Next::Continue
             }
-            Entry::Denied { rule, denial } => {
-                if denial.fault == authn::fault::Fault::PathSuspicious {
+            Entry::Denied { rule, rejection } => {
+                if rejection.reason == authn::fault::RejectReason::PathSuspicious {
                     self.missing_settings.on_request(missing_by_path(request.path()), &mut self.metrics);
                 }
-                self.refuse(stream, rule, &denial)
+                self.refuse(stream, rule, &rejection)
             }
             Entry::Token(entered) => self.on_token(stream, entered, patience, now),
         }
@@ -257,26 +259,26 @@ impl Root {
             }
             Err(unverifiable) => return self.on_unverifiable(stream, rule, unverifiable, patience, now),
         };
-        let standing = self
+        let revocation_status = self
             .policy
             .accept(verified, entered, now, &HostPeer)
-            .and_then(|accepted| self.policy.standing(accepted, now));
-        match standing {
-            Ok(Standing::Admitted(admission)) => {
+            .and_then(|accepted| self.policy.revocation_status(accepted, now));
+        match revocation_status {
+            Ok(RevocationStatus::Admitted(admission)) => {
                 if let Some(ask) = admission.refresh() {
                     self.refresh(ask, now);
                 }
                 self.forward(stream, &admission, cookie_session)
             }
-            Ok(Standing::MustAsk(asking)) => self.ask(stream, asking, cookie_session, now),
-            Ok(Standing::MustIntrospect(accepted)) => {
+            Ok(RevocationStatus::MustAsk(asking)) => self.ask(stream, asking, cookie_session, now),
+            Ok(RevocationStatus::MustIntrospect(accepted)) => {
                 if let Patience::Introspected(_) = patience {
-                    return self.refuse(stream, Some(rule), &Denial::new(Cause::IntrospectionTimeout));
+                    return self.refuse(stream, Some(rule), &Rejection::new(Cause::IntrospectionTimeout));
                 }
                 let verified = accepted.verified();
                 self.introspect(stream, (verified.issuer(), rule), verified.token(), Some(verified), now)
             }
-            Err(denial) => self.refuse(stream, Some(rule), &denial),
+            Err(rejection) => self.refuse(stream, Some(rule), &rejection),
         }
     }
 
@@ -309,13 +311,13 @@ impl Root {
         patience: Patience<'_>,
         now: Now,
     ) -> Next {
-        let Unverifiable { denial, awaits_keys_of, .. } = unverifiable;
-        let Some(issuer) = awaits_keys_of else { return self.refuse(stream, Some(rule), &denial) };
+        let Unverifiable { rejection, awaits_keys_of, .. } = unverifiable;
+        let Some(issuer) = awaits_keys_of else { return self.refuse(stream, Some(rule), &rejection) };
         if let Patience::HasWaited = patience {
-            return self.refuse(stream, Some(rule), &denial);
+            return self.refuse(stream, Some(rule), &rejection);
         }
         match self.keys.is_worth_waiting(&self.policy, issuer, now.monotonic) {
-            Waiting::Yes if self.await_keys(stream, (issuer, rule), &denial, now) => Next::Wait,
+            Waiting::Yes if self.await_keys(stream, (issuer, rule), &rejection, now) => Next::Wait,
             Waiting::LookAgain => {
                 self.wake(issuer);
                 if host::make_effective(stream).is_err() {
@@ -328,16 +330,16 @@ impl Root {
                 if host::make_effective(stream).is_err() {
                     return Next::Wait;
                 }
-                self.refuse(stream, Some(rule), &denial)
+                self.refuse(stream, Some(rule), &rejection)
             }
         }
     }
 
     /// Returns whether there was room.
-    fn await_keys(&mut self, stream: u32, (issuer, rule): (usize, usize), denial: &Denial, now: Now) -> bool {
+    fn await_keys(&mut self, stream: u32, (issuer, rule): (usize, usize), rejection: &Rejection, now: Now) -> bool {
         let Some(source) = self.keys.rings.source(issuer) else { return false };
         let (deadline, generation) = (now.monotonic.plus(source.longest_fetch()), source.generation());
-        let wait = KeyWait { issuer, rule, deadline, generation, denial: denial.clone() };
+        let wait = KeyWait { issuer, rule, deadline, generation, rejection: rejection.clone() };
         self.awaiting_keys.join(stream, wait).is_ok()
     }
 
@@ -356,7 +358,7 @@ impl Root {
         // The same keys would judge no other way, at the price of as many signatures.
         let next = match wait.is_judged_anew(self.keys.rings.source(wait.issuer)) {
             true => self.judge(stream, Patience::HasWaited),
-            false => self.refuse(stream, Some(wait.rule), &wait.denial),
+            false => self.refuse(stream, Some(wait.rule), &wait.rejection),
         };
         self.go_on(stream, next);
     }
@@ -378,7 +380,7 @@ impl Root {
             self.policy.check_still_trusts(verified, &self.keys.rings, now)?;
             return Ok(Rc::clone(verified));
         }
-        Err(Denial::new(Cause::RequestChanged).into())
+        Err(Rejection::new(Cause::RequestChanged).into())
     }
 
     /// Nothing fresh is known of an opaque token, or of a `jwt` that is good by itself: its issuer's server is asked.
@@ -390,17 +392,17 @@ impl Root {
         jwt: Option<&Rc<Verified>>,
         now: Now,
     ) -> Next {
-        if let Some(denial) = self.introspecting.refusal(&self.policy, issuer, token, now) {
-            return self.refuse(stream, Some(rule), &denial);
+        if let Some(rejection) = self.introspecting.refusal(&self.policy, issuer, token, now) {
+            return self.refuse(stream, Some(rule), &rejection);
         }
         let earlier = self.tokens.find(token).filter(|earlier| earlier.was_active() && earlier.issuer() == issuer);
-        let standing = match earlier {
-            Some(_) => introspections::Standing::WasActive,
-            None => introspections::Standing::Unknown,
+        let revocation_status = match earlier {
+            Some(_) => introspections::TokenHistory::WasActive,
+            None => introspections::TokenHistory::Unknown,
         };
         // What a JWT will be asked about is known before the answer.
         let earlier = jwt.or(earlier).map(Rc::clone);
-        if let Err(full) = self.introspecting.join(stream, (issuer, rule), token, (standing, jwt), now) {
+        if let Err(full) = self.introspecting.join(stream, (issuer, rule), token, (revocation_status, jwt), now) {
             let name = self.policy.issuer_name(issuer).unwrap_or("none");
             self.metrics.introspection(issuer, name, Failure::Overload.name());
             return self.refuse(stream, Some(rule), &full.into());
@@ -442,7 +444,7 @@ impl Root {
             }
             let next = match &outcome {
                 Ok(verified) => self.judge(stream, Patience::Introspected(verified)),
-                Err(denial) => self.refuse(stream, Some(rule), denial),
+                Err(rejection) => self.refuse(stream, Some(rule), rejection),
             };
             self.go_on(stream, next);
         }
@@ -479,7 +481,7 @@ impl Root {
 
     /// An answer that is in use will soon be stale: perhaps another worker has a newer one, else the service is asked again,
     /// and nobody waits for that.
-    fn refresh(&mut self, ask: &Rc<Ask>, now: Now) {
+    fn refresh(&mut self, ask: &Rc<RevocationQuery>, now: Now) {
         if let Some((sent, verdict)) = self.shared_verdict(ask.digest) {
             ask.learn(sent, verdict);
             let is_young = self.policy.revocation().is_some_and(|revocation| revocation.is_young(sent, now.monotonic));
@@ -515,7 +517,7 @@ impl Root {
     /// Tells the service which issuers are asked about, now and then.
     fn announce(&mut self, now: Now) {
         let Some(issuers) = self.announcing.due(now.monotonic) else { return };
-        let asking = |derived: &Derived, nonce, needs| Question::about_issuers(derived, nonce, needs, &issuers);
+        let asking = |derived: &DerivedKeys, nonce, needs| Question::about_issuers(derived, nonce, needs, &issuers);
         match self.call(now.wall, asking) {
             Some((call, question)) => self.announcing.sent(call, question, issuers.len(), now.monotonic),
             None => self.announcing.not_told(now.monotonic),
@@ -526,7 +528,7 @@ impl Root {
         match reply {
             Ok(reply) => {
                 for issuer in self.announcing.told(reply.keeps, now.monotonic) {
-                    self.metrics.count(Counter::CheckFailed(CheckFailure::Service(Trouble::RetentionTooShort)));
+                    self.metrics.count(Counter::CheckFailed(CheckFailure::Service(StoreError::RetentionTooShort)));
                     host::log(LogLevel::Error, &too_short(&issuer, reply.keeps));
                 }
             }
@@ -537,13 +539,13 @@ impl Root {
     fn call(
         &mut self,
         wall: UnixSeconds,
-        question: impl FnOnce(&Derived, [u8; 16], Needs) -> Result<Question, QuestionError>,
+        question: impl FnOnce(&DerivedKeys, [u8; 16], Needs) -> Result<Question, QuestionError>,
     ) -> Option<(u32, Question)> {
         let revocation = self.policy.revocation()?;
         let nonce = self.nonces.next();
         let needs = Needs {
             // The policy caps it far below.
-            iat_lead_seconds: u16::try_from(revocation.iat_lead).unwrap_or(u16::MAX),
+            future_iat_tolerance_seconds: u16::try_from(revocation.future_iat_tolerance).unwrap_or(u16::MAX),
             now_seconds: wall.0,
         };
         let question = question(&revocation.derived, nonce, needs).ok()?;
@@ -632,7 +634,7 @@ impl Root {
 
     fn resolve(&mut self, resolved: Resolved, now: Now) {
         let Some(verdict) = resolved.verdict else {
-            let failure = CheckFailure::Service(Trouble::RetentionTooShort);
+            let failure = CheckFailure::Service(StoreError::RetentionTooShort);
             self.metrics.count(Counter::CheckFailed(failure));
             let (reason, cause) = meaning(failure);
             return self.fail(resolved.waiters, reason, cause);
@@ -648,7 +650,7 @@ impl Root {
     }
 
     /// Ends the waiting of all of these by the same judgement.
-    fn release(&mut self, waiters: Vec<Waiter>, judge: impl Fn(&Policy, Asking) -> Result<Admission, Denial>) {
+    fn release(&mut self, waiters: Vec<Waiter>, judge: impl Fn(&Policy, Asking) -> Result<Admission, Rejection>) {
         for stream in waiters {
             let Some(Paused { asking, cookie_session }) = self.paused.remove(&stream) else { continue };
             if host::make_effective(stream).is_err() {
@@ -661,10 +663,16 @@ impl Root {
         }
     }
 
-    fn conclude(&mut self, stream: u32, rule: usize, judged: Result<Admission, Denial>, cookie_session: bool) -> Next {
+    fn conclude(
+        &mut self,
+        stream: u32,
+        rule: usize,
+        judged: Result<Admission, Rejection>,
+        cookie_session: bool,
+    ) -> Next {
         match judged {
             Ok(admission) => self.forward(stream, &admission, cookie_session),
-            Err(denial) => self.refuse(stream, Some(rule), &denial),
+            Err(rejection) => self.refuse(stream, Some(rule), &rejection),
         }
     }
 
@@ -691,8 +699,8 @@ impl Root {
         }
         written = written.and_then(|()| remove(admission.removal()));
         if written.is_err() {
-            let denial = Denial::new(Cause::HeaderUnwritable);
-            return self.refuse(stream, Some(admission.rule()), &denial);
+            let rejection = Rejection::new(Cause::HeaderUnwritable);
+            return self.refuse(stream, Some(admission.rule()), &rejection);
         }
         if admission.mismatch_reported {
             self.metrics.count(Counter::BindingReported);
@@ -714,13 +722,13 @@ impl Root {
         Next::Answered
     }
 
-    fn refuse(&mut self, stream: u32, rule: Option<usize>, denial: &Denial) -> Next {
-        self.metrics.request(Outcome::Refused(denial.fault), rule);
-        self.log_refusal(rule, denial);
-        let refusal = self.policy.refusal(denial.fault, rule);
+    fn refuse(&mut self, stream: u32, rule: Option<usize>, rejection: &Rejection) -> Next {
+        self.metrics.request(Outcome::Refused(rejection.reason), rule);
+        self.log_refusal(rule, rejection);
+        let refusal = self.policy.refusal(rejection.reason, rule);
         let headers: Vec<(&[u8], &[u8])> =
             refusal.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
-        let details = denial.fault.code();
+        let details = rejection.reason.code();
         if host::answer(refusal.status, details, &headers, refusal.body.as_bytes()).is_err() {
             // It stays paused until the proxy's own timeout: closed, if not politely. Its body must not release it.
             self.unanswered.insert(stream);
@@ -729,16 +737,16 @@ impl Root {
         Next::Answered
     }
 
-    fn log_refusal(&mut self, rule: Option<usize>, denial: &Denial) {
+    fn log_refusal(&mut self, rule: Option<usize>, rejection: &Rejection) {
         if self.logged >= LOGGED_PER_TICK {
             self.unlogged = self.unlogged.saturating_add(1);
             return;
         }
         self.logged = self.logged.saturating_add(1);
         let rule = rule.and_then(|rule| self.policy.rules().get(rule)).map_or("none", |rule| rule.name.as_str());
-        let level = if denial.fault.is_cannot_tell() { LogLevel::Warn } else { LogLevel::Info };
-        let detail = denial.detail.as_ref().map(|detail| format!(" detail={detail:?}")).unwrap_or_default();
-        let (code, cause) = (denial.fault.code(), denial.cause);
+        let level = if rejection.reason.is_cannot_tell() { LogLevel::Warn } else { LogLevel::Info };
+        let detail = rejection.detail.as_ref().map(|detail| format!(" detail={detail:?}")).unwrap_or_default();
+        let (code, cause) = (rejection.reason.code(), rejection.cause);
         host::log(level, &format!("portcullis: refused code={code} rule={rule} cause=\"{cause}\"{detail}"));
     }
 
@@ -905,16 +913,16 @@ fn meaning(failure: CheckFailure) -> (Unavailable, Cause) {
         CheckFailure::NotSent => (OutOfReach, Cause::CheckNotSent),
         CheckFailure::NoAnswer => (OutOfReach, Cause::CheckUnanswered),
         CheckFailure::NoProof => (NotToBeTrusted, Cause::CheckUnproven),
-        CheckFailure::Service(trouble) => {
-            let reason = match trouble {
-                Trouble::StoreRefused | Trouble::StoreSlow | Trouble::StoreFailed => OutOfReach,
-                Trouble::StoreChanged
-                | Trouble::StoreUnsafe
-                | Trouble::RetentionTooShort
-                | Trouble::LeadTooShort
-                | Trouble::ClockBehind => NotToBeTrusted,
+        CheckFailure::Service(error) => {
+            let reason = match error {
+                StoreError::StoreRefused | StoreError::StoreSlow | StoreError::StoreFailed => OutOfReach,
+                StoreError::StoreChanged
+                | StoreError::StoreUnsafe
+                | StoreError::RetentionTooShort
+                | StoreError::ToleranceTooShort
+                | StoreError::ClockBehind => NotToBeTrusted,
             };
-            (reason, trouble.into())
+            (reason, error.into())
         }
     }
 }

@@ -33,7 +33,7 @@ use tower_http::timeout::TimeoutLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use wire::check::Trouble;
+use wire::check::StoreError;
 use wire::{Answer, Kind, RevocationKey};
 
 use crate::clock::unix_seconds;
@@ -194,7 +194,7 @@ pub async fn revoke_session(
 ) -> Result<(), WriteError> {
     let ask = Ask { ttl: Some(ttl), ..Ask::of(Kind::Session, issuer, sid, reason, &shared.options) };
     let revocations = sealed(shared, &ask, unix_seconds(), by);
-    let revocations = revocations.map_err(|_| WriteError::NotWritten(Trouble::StoreFailed))?;
+    let revocations = revocations.map_err(|_| WriteError::NotWritten(StoreError::StoreFailed))?;
     shared.store.revoke(revocations).await?;
     shared.metrics.revoked(Kind::Session);
     Ok(())

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, Value as Reply};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use wire::check::Trouble;
+use wire::check::StoreError;
 
 use crate::clock::{unix_millis, unix_seconds};
 use crate::session::keys::Ring;
@@ -144,8 +144,8 @@ impl Audit {
     }
 
     async fn add(&self, event: &Event) -> Result<(), WriteError> {
-        let failed = |_| WriteError::NotWritten(Trouble::StoreFailed);
-        let text = serde_json::to_vec(event).map_err(|_| WriteError::NotWritten(Trouble::StoreFailed))?;
+        let failed = |_| WriteError::NotWritten(StoreError::StoreFailed);
+        let text = serde_json::to_vec(event).map_err(|_| WriteError::NotWritten(StoreError::StoreFailed))?;
         let sealed = self.ring.seal(self.ring.first(), PLACE, text).map_err(failed)?;
         let mut add = redis::cmd("XADD");
         add.arg(name());
@@ -167,7 +167,7 @@ impl Audit {
     ///
     /// # Errors
     /// As for [`Store::read`].
-    pub async fn read(&self, from: &From, limit: usize) -> Result<Vec<Entry>, Trouble> {
+    pub async fn read(&self, from: &From, limit: usize) -> Result<Vec<Entry>, StoreError> {
         let mut range: Cmd;
         match from {
             From::After(after) => {
@@ -185,7 +185,7 @@ impl Audit {
         range.arg("COUNT").arg(limit);
         let reply: Option<Reply> = self.store.read(Name::of_audit().bucket, &[range]).await?.into_iter().next();
         let found: Vec<(String, Vec<Vec<u8>>)> =
-            reply.and_then(|reply| redis::from_redis_value(reply).ok()).ok_or(Trouble::StoreFailed)?;
+            reply.and_then(|reply| redis::from_redis_value(reply).ok()).ok_or(StoreError::StoreFailed)?;
         let mut entries: Vec<_> =
             found.into_iter().map(|(id, fields)| Entry { id, event: self.open(&fields) }).collect();
         if *from == From::Last {

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use wire::Retention;
-use wire::check::{Asked, CONTENT_TYPE, NamedIssuer, Needs, QuestionError, Trouble};
+use wire::check::{Asked, CONTENT_TYPE, NamedIssuer, Needs, QuestionError, StoreError};
 
 use crate::Options;
 use crate::clock::unix_seconds;
@@ -67,10 +67,10 @@ pub async fn check(State(shared): State<Arc<Shared>>, Extension(proof): Extensio
             (StatusCode::OK, asked.answers(derived, keeps, &answers))
         }
         Err(trouble) => {
-            shared.metrics.check(CheckResult::Trouble);
+            shared.metrics.check(CheckResult::StoreError);
             shared.metrics.trouble(trouble);
             let status = StatusCode::SERVICE_UNAVAILABLE;
-            (status, asked.trouble(derived, status.as_u16(), trouble))
+            (status, asked.error(derived, status.as_u16(), trouble))
         }
     };
     (status, [(header::CONTENT_TYPE, CONTENT_TYPE), NO_STORE], body).into_response()
@@ -79,7 +79,7 @@ pub async fn check(State(shared): State<Arc<Shared>>, Extension(proof): Extensio
 /// No filter waits for the store here.
 fn note_issuers(shared: &Arc<Shared>, told: &[NamedIssuer], keeps: Retention) {
     let short = told.iter().filter(|issuer| !keeps.covers(issuer.needs)).count();
-    (0..short).for_each(|_| shared.metrics.trouble(Trouble::RetentionTooShort));
+    (0..short).for_each(|_| shared.metrics.trouble(StoreError::RetentionTooShort));
     let new = shared.issuers.learn(told, keeps);
     if new.is_empty() {
         return;
@@ -94,14 +94,14 @@ fn note_issuers(shared: &Arc<Shared>, told: &[NamedIssuer], keeps: Retention) {
 }
 
 /// Whether a revocation that we make at `now` ends everything that this filter would let pass.
-fn meets(needs: &Needs, options: &Options, now: u64) -> Result<(), Trouble> {
-    let lead = options.iat_lead_seconds();
-    if u64::from(needs.iat_lead_seconds) > lead {
-        return Err(Trouble::LeadTooShort);
+fn meets(needs: &Needs, options: &Options, now: u64) -> Result<(), StoreError> {
+    let lead = options.future_iat_tolerance_seconds();
+    if u64::from(needs.future_iat_tolerance_seconds) > lead {
+        return Err(StoreError::ToleranceTooShort);
     }
     // On its way the asker's time has only become older, so a slow network raises no alarm. It hides one, by as much.
     if needs.now_seconds > now.saturating_add(1).saturating_add(lead) {
-        return Err(Trouble::ClockBehind);
+        return Err(StoreError::ClockBehind);
     }
     Ok(())
 }
@@ -119,14 +119,14 @@ mod tests {
     use crate::options::tests::options;
 
     // Options: lead 1.
-    const NEEDS: Needs = Needs { iat_lead_seconds: 1, now_seconds: 1002 };
+    const NEEDS: Needs = Needs { future_iat_tolerance_seconds: 1, now_seconds: 1002 };
 
     #[test]
     fn a_filter_is_answered_only_if_our_revocations_end_all_that_it_lets_pass() {
         let judged = |needs| meets(&needs, &options(), 1000);
         assert_eq!(judged(NEEDS), Ok(()));
         assert_eq!(judged(Needs { now_seconds: 0, ..NEEDS }), Ok(()));
-        assert_eq!(judged(Needs { iat_lead_seconds: 2, ..NEEDS }), Err(Trouble::LeadTooShort));
-        assert_eq!(judged(Needs { now_seconds: 1003, ..NEEDS }), Err(Trouble::ClockBehind));
+        assert_eq!(judged(Needs { future_iat_tolerance_seconds: 2, ..NEEDS }), Err(StoreError::ToleranceTooShort));
+        assert_eq!(judged(Needs { now_seconds: 1003, ..NEEDS }), Err(StoreError::ClockBehind));
     }
 }

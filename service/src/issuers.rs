@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use wire::check::{NamedIssuer, Trouble};
+use wire::check::{NamedIssuer, StoreError};
 use wire::{Kind, Kinds, Retention};
 
 use crate::clock::unix_seconds;
@@ -79,7 +79,7 @@ impl Issuers {
                 entry.warned = now;
                 tracing::error!(
                     issuer,
-                    trouble = Trouble::RetentionTooShort.name(),
+                    trouble = StoreError::RetentionTooShort.name(),
                     keeps_token = keeps.token,
                     keeps_login = keeps.login,
                     needs_token = needs.token,
@@ -106,7 +106,7 @@ impl Issuers {
     ///
     /// # Errors
     /// [`Unknown`], or why the store could not be asked for what other instances were told.
-    pub async fn check(&self, issuer: &str, kind: Kind, store: &Store) -> Result<Result<(), Unknown>, Trouble> {
+    pub async fn check(&self, issuer: &str, kind: Kind, store: &Store) -> Result<Result<(), Unknown>, StoreError> {
         let told = self.known();
         if judge(issuer, kind, &told).is_ok() {
             return Ok(Ok(()));
@@ -124,7 +124,7 @@ impl Issuers {
         self.own.iter().map(|issuer| (issuer.clone(), None)).chain(told).collect()
     }
 
-    async fn stored(&self, store: &Store) -> Result<Arc<Vec<Known>>, Trouble> {
+    async fn stored(&self, store: &Store) -> Result<Arc<Vec<Known>>, StoreError> {
         let held = self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((_, stored)) = held.filter(|(read, _)| read.elapsed() < STORED_FOR) {
             return Ok(stored);

@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use wire::Kind;
-use wire::check::Trouble;
+use wire::check::StoreError;
 
 use crate::signals::Endpoint;
 use crate::signing::{Failure, SignError};
@@ -23,7 +23,7 @@ pub enum OAuthResult {
     /// The client's fault.
     Refused,
     /// The store could not be asked.
-    Trouble,
+    StoreError,
 }
 
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub enum CheckResult {
     Answered,
     /// The question was not ours or not well formed.
     Refused,
-    Trouble,
+    StoreError,
 }
 
 /// Why a connection that had proved nothing was ended for another one.
@@ -104,13 +104,13 @@ pub enum LaterResult {
 type Label = [(&'static str, &'static str); 1];
 
 impl CheckResult {
-    const ALL: [CheckResult; 3] = [CheckResult::Answered, CheckResult::Refused, CheckResult::Trouble];
+    const ALL: [CheckResult; 3] = [CheckResult::Answered, CheckResult::Refused, CheckResult::StoreError];
 
     fn name(self) -> &'static str {
         match self {
             CheckResult::Answered => "answered",
             CheckResult::Refused => "refused",
-            CheckResult::Trouble => "trouble",
+            CheckResult::StoreError => "trouble",
         }
     }
 }
@@ -127,7 +127,9 @@ impl MadeRoom {
 impl OAuthResult {
     pub fn of(error: OAuthError) -> Self {
         match error {
-            OAuthError::Unavailable(_) | OAuthError::SigningUnavailable | OAuthError::Internal => OAuthResult::Trouble,
+            OAuthError::Unavailable(_) | OAuthError::SigningUnavailable | OAuthError::Internal => {
+                OAuthResult::StoreError
+            }
             _ => OAuthResult::Refused,
         }
     }
@@ -136,7 +138,7 @@ impl OAuthResult {
         match self {
             OAuthResult::Done => "done",
             OAuthResult::Refused => "refused",
-            OAuthResult::Trouble => "trouble",
+            OAuthResult::StoreError => "trouble",
         }
     }
 }
@@ -252,7 +254,7 @@ impl Metrics {
         for result in CheckResult::ALL {
             checks.get_or_create(&[("result", result.name())]).inc_by(0);
         }
-        for trouble in Trouble::ALL {
+        for trouble in StoreError::ALL {
             troubles.get_or_create(&[("trouble", trouble.name())]).inc_by(0);
         }
         for kind in Kind::ALL {
@@ -270,7 +272,7 @@ impl Metrics {
             }
         }
         for endpoint in ["introspect", "revoke", "token"] {
-            for result in [OAuthResult::Done, OAuthResult::Refused, OAuthResult::Trouble] {
+            for result in [OAuthResult::Done, OAuthResult::Refused, OAuthResult::StoreError] {
                 oauth.get_or_create(&[("endpoint", endpoint), ("result", result.name())]).inc_by(0);
             }
         }
@@ -314,7 +316,7 @@ impl Metrics {
         self.checks.get_or_create(&[("result", result.name())]).inc();
     }
 
-    pub fn trouble(&self, trouble: Trouble) {
+    pub fn trouble(&self, trouble: StoreError) {
         self.troubles.get_or_create(&[("trouble", trouble.name())]).inc();
     }
 

@@ -68,7 +68,7 @@ pub struct Options {
     /// The longest from a login to the last use of a token of it that any filter accepts.
     pub max_session: Duration,
     /// How far an issuer's clock may run ahead.
-    pub iat_lead: Duration,
+    pub future_iat_tolerance: Duration,
     /// Requests in progress per listener, their bodies read; more are told 503 at once.
     pub max_requests: usize,
     /// Open connections per listener; more wait to be accepted.
@@ -144,8 +144,8 @@ impl Options {
                 return Err(OptionsError::Duration(name));
             }
         }
-        if self.iat_lead > MAX_SKEW {
-            return Err(OptionsError::Duration("iat-lead"));
+        if self.future_iat_tolerance > MAX_SKEW {
+            return Err(OptionsError::Duration("future-iat-tolerance"));
         }
         if self.max_session < self.max_lifetime {
             return Err(OptionsError::MaxSession(self.max_lifetime.as_secs()));
@@ -210,13 +210,13 @@ impl Options {
     }
 
     fn kept_for(&self, longest: Duration) -> u64 {
-        let whole = longest.saturating_add(self.iat_lead).saturating_add(MAX_SKEW);
+        let whole = longest.saturating_add(self.future_iat_tolerance).saturating_add(MAX_SKEW);
         whole.as_secs() + u64::from(whole.subsec_nanos() > 0)
     }
 
     /// Whole seconds, up: a revocation rather ends one second of logins too many.
-    pub fn iat_lead_seconds(&self) -> u64 {
-        self.iat_lead.as_secs() + u64::from(self.iat_lead.subsec_nanos() > 0)
+    pub fn future_iat_tolerance_seconds(&self) -> u64 {
+        self.future_iat_tolerance.as_secs() + u64::from(self.future_iat_tolerance.subsec_nanos() > 0)
     }
 }
 
@@ -284,7 +284,7 @@ pub mod tests {
             token_claims: vec![],
             providers: Providers::default(),
             max_session: Duration::from_secs(30 * 86_400),
-            iat_lead: Duration::from_secs(1),
+            future_iat_tolerance: Duration::from_secs(1),
             max_requests: 1,
             max_connections: 1,
             max_newcomers: 1,
@@ -294,8 +294,8 @@ pub mod tests {
     #[test]
     fn retention_covers_lifetime_lead_and_skew_and_rounds_up() {
         assert_eq!(options().keeps(), Retention { token: 86_701, login: 30 * 86_400 + 301 });
-        let odd = Options { iat_lead: Duration::from_millis(1), ..options() };
-        assert_eq!((odd.retention_seconds(), odd.iat_lead_seconds()), (86_701, 1));
+        let odd = Options { future_iat_tolerance: Duration::from_millis(1), ..options() };
+        assert_eq!((odd.retention_seconds(), odd.future_iat_tolerance_seconds()), (86_701, 1));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
 use serde::{Deserialize, Serialize};
-use wire::{Derived, RevocationKey, SecretId};
+use wire::{DerivedKeys, RevocationKey, SecretId};
 
 const FORM: u8 = 1;
 
@@ -49,7 +49,7 @@ impl fmt::Debug for Note {
 impl Seals {
     /// # Errors
     /// Never for keys of 32 bytes; AWS-LC says so by a result.
-    pub fn new(secrets: &[Derived]) -> Result<Self, SealError> {
+    pub fn new(secrets: &[DerivedKeys]) -> Result<Self, SealError> {
         let keys = secrets.iter().map(|derived| {
             let key = UnboundKey::new(&AES_256_GCM, derived.seal_key()).map_err(|_| SealError)?;
             Ok((derived.id(), LessSafeKey::new(key)))
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
     use wire::Secret;
 
-    fn derived(byte: u8) -> Derived {
+    fn derived(byte: u8) -> DerivedKeys {
         Secret::new(&[byte; 32]).unwrap().derive()
     }
 

@@ -17,7 +17,7 @@ use tower_http::timeout::TimeoutLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use wire::Derived;
+use wire::DerivedKeys;
 use wire::check::MAX_QUESTION_BYTES;
 
 use crate::admin::guard::Rates;
@@ -96,7 +96,7 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct Shared {
     pub options: Arc<Options>,
-    pub secrets: Vec<Derived>,
+    pub secrets: Vec<DerivedKeys>,
     pub seals: Seals,
     pub store: Arc<Store>,
     pub audit: Audit,

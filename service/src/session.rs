@@ -16,9 +16,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
-use wire::check::Trouble;
+use wire::check::StoreError;
 use wire::opaque_token::{OpaqueToken, Purpose};
-use wire::{Derived, Kind, RevocationKey, token_id_from_jti};
+use wire::{DerivedKeys, Kind, RevocationKey, token_id_from_jti};
 
 use crate::admin::guard::TOLD;
 use crate::admin::problem::Problem;
@@ -199,7 +199,7 @@ impl Sessions {
     ///
     /// # Errors
     /// It cannot be told.
-    pub async fn introspect(&self, shared: &Shared, token: &str) -> Result<Option<Map<String, Value>>, Trouble> {
+    pub async fn introspect(&self, shared: &Shared, token: &str) -> Result<Option<Map<String, Value>>, StoreError> {
         let Some(found) = self.find(shared, token).await?.filter(|found| found.kept.ended.is_none()) else {
             self.tell_ended(shared, token);
             return Ok(None);
@@ -292,7 +292,7 @@ impl Sessions {
     ///
     /// # Errors
     /// It cannot be told.
-    pub async fn session_of(&self, shared: &Shared, token: &str) -> Result<Option<Kept>, Trouble> {
+    pub async fn session_of(&self, shared: &Shared, token: &str) -> Result<Option<Kept>, StoreError> {
         if let Some(token) = OpaqueToken::parse(Purpose::Refresh, token.as_bytes()) {
             let Some(at) = self.ring.maker_of(&token) else { return Ok(None) };
             return self.store(shared).read(at, Sid(token.sid)).await;
@@ -309,7 +309,7 @@ impl Sessions {
         let marked = store.mark_ended(kept, "ended").await;
         // Also if that failed: this is what filters see. Its tokens do not outlive it, so neither need this.
         let left = kept.data.ends.saturating_sub(unix_seconds());
-        let ttl = Duration::from_secs(left) + shared.options.iat_lead + MAX_SKEW;
+        let ttl = Duration::from_secs(left) + shared.options.future_iat_tolerance + MAX_SKEW;
         revoke_session(shared, &kept.data.iss, &kept.data.sid, reason, by, ttl).await?;
         marked?;
         // What is left is marked, and goes away by itself.
@@ -408,7 +408,7 @@ impl Sessions {
 
     /// An access token of ours that has not expired, and its session, which may be marked as ended. Nothing is said of
     /// revocations.
-    async fn find(&self, shared: &Shared, token: &str) -> Result<Option<Found>, Trouble> {
+    async fn find(&self, shared: &Shared, token: &str) -> Result<Option<Found>, StoreError> {
         let (store, now) = (self.store(shared), unix_seconds());
         let found = match OpaqueToken::parse(Purpose::Access, token.as_bytes()) {
             Some(token) => {
@@ -446,7 +446,7 @@ impl Sessions {
         shared: &Shared,
         data: &Data,
         token: Option<(&str, Option<&str>)>,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<bool, StoreError> {
         let mut keys: Vec<RevocationKey> = Vec::new();
         // While secrets rotate, what was revoked before is under the old one alone, wherever that stands.
         for derived in &shared.secrets {
@@ -475,7 +475,7 @@ impl Sessions {
             return;
         }
         let sid = Sid(token.sid).to_string();
-        let name = |derived: &Derived| derived.revocation_key(Kind::Session, &self.options.issuer, sid.as_bytes());
+        let name = |derived: &DerivedKeys| derived.revocation_key(Kind::Session, &self.options.issuer, sid.as_bytes());
         shared.store.told_ended(shared.secrets.iter().map(name));
     }
 

@@ -399,7 +399,7 @@ async fn carry_out(
         return Ok(Taken::Noted);
     };
     let digest = digest(endpoint, claims);
-    let unconfirmed = |what: &str, trouble: wire::check::Trouble| {
+    let unconfirmed = |what: &str, trouble: wire::check::StoreError| {
         Failed::from(Unavailable::store(format!("{what}: {}", trouble.name())))
     };
     match shared.store.claim(&digest, shared.signals.limit).await {

@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use redis::{Cmd, Value};
-use wire::check::Trouble;
+use wire::check::StoreError;
 use wire::{Answer, RevocationKey};
 
 pub use contents::Name;
@@ -116,7 +116,7 @@ impl Store {
     ///
     /// # Errors
     /// Why nothing can be said of any of the keys.
-    pub async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
+    pub async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, StoreError> {
         let answers = self.reader.check(keys).await?;
         self.lag.tell(keys, &answers);
         Ok(answers)
@@ -140,19 +140,19 @@ impl Store {
     ///
     /// # Errors
     /// As for [`Store::check`].
-    pub fn standing(&self) -> Result<(), Trouble> {
+    pub fn standing(&self) -> Result<(), StoreError> {
         self.reader.standing()
     }
 
     /// # Errors
     /// As for [`Store::check`].
-    pub async fn show(&self, key: RevocationKey) -> Result<Option<Stored>, Trouble> {
+    pub async fn show(&self, key: RevocationKey) -> Result<Option<Stored>, StoreError> {
         self.reader.show(key).await
     }
 
     /// # Errors
     /// As for [`Store::check`].
-    pub async fn list(&self, cursor: u64, limit: usize) -> Result<Page, Trouble> {
+    pub async fn list(&self, cursor: u64, limit: usize) -> Result<Page, StoreError> {
         self.reader.list(cursor, limit).await
     }
 
@@ -199,8 +199,8 @@ impl Store {
     /// on its connection would wait with it.
     ///
     /// # Errors
-    /// As for [`Store::check`]; a reply that is an error of Redis is [`Trouble::StoreFailed`].
-    pub async fn read(&self, bucket: Bucket, asks: &[Cmd]) -> Result<Vec<Value>, Trouble> {
+    /// As for [`Store::check`]; a reply that is an error of Redis is [`StoreError::StoreFailed`].
+    pub async fn read(&self, bucket: Bucket, asks: &[Cmd]) -> Result<Vec<Value>, StoreError> {
         self.reader.read(bucket, asks).await
     }
 

@@ -12,8 +12,8 @@ use tests::{
     Cluster, Connection, Directory, Mesh, MeshOptions, PATIENCE, Redis, Request, Sentinels, Service, ServiceOptions,
     exchange, wait_until,
 };
-use wire::check::{CONTENT_TYPE, Needs, PATH, Question, Trouble};
-use wire::{Answer, Derived, Kind, RevocationKey, Secret};
+use wire::check::{CONTENT_TYPE, Needs, PATH, Question, StoreError};
+use wire::{Answer, DerivedKeys, Kind, RevocationKey, Secret};
 
 /// What a revocation may take beyond the freshness, from its acknowledgement.
 const GRACE: Duration = Duration::from_millis(500);
@@ -48,21 +48,21 @@ impl Session {
     }
 
     /// What the service says of it alone. A filter asks of its user and more with it, which lie on other servers.
-    async fn check(&self, mesh: &Mesh) -> Result<Answer, Trouble> {
+    async fn check(&self, mesh: &Mesh) -> Result<Answer, StoreError> {
         answers(mesh, &[self.key()]).await.map(|answers| answers[0])
     }
 }
 
 /// What the service says of these, in one question.
-async fn answers(mesh: &Mesh, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
-    let needs = Needs { iat_lead_seconds: 1, now_seconds: unix_now() };
+async fn answers(mesh: &Mesh, keys: &[RevocationKey]) -> Result<Vec<Answer>, StoreError> {
+    let needs = Needs { future_iat_tolerance_seconds: 1, now_seconds: unix_now() };
     let question = Question::new(&derived(), nonce(), needs, keys).unwrap();
     let request = Request::new("POST", PATH).header("content-type", CONTENT_TYPE).body(question.bytes());
     let answer = exchange(mesh.service.as_ref().unwrap().address(), &request).await.unwrap();
     question.read_reply(&derived(), answer.status, &answer.body).expect("an authentic reply").map(|reply| reply.answers)
 }
 
-fn derived() -> Derived {
+fn derived() -> DerivedKeys {
     Secret::new(MeshOptions::secret().as_bytes()).unwrap().derive()
 }
 

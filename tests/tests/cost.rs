@@ -44,7 +44,7 @@ impl Asked {
         match self {
             Asked::Service(_) => {
                 let derived = Secret::new(MeshOptions::secret().as_bytes()).unwrap().derive();
-                let needs = Needs { iat_lead_seconds: 1, now_seconds: unix_now() };
+                let needs = Needs { future_iat_tolerance_seconds: 1, now_seconds: unix_now() };
                 let question = Question::new(&derived, u128::from(number).to_be_bytes(), needs, &keys).unwrap();
                 question.bytes().to_vec()
             }

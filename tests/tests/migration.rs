@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tests::mesh::unix_now;
 use tests::{Cluster, Directory, Redis, Request, Service, ServiceOptions, exchange, wait_until};
 use wire::check::{CONTENT_TYPE, Needs, PATH, Question};
-use wire::{Answer, Derived, Kind, RevocationKey, Secret};
+use wire::{Answer, DerivedKeys, Kind, RevocationKey, Secret};
 
 const ISSUER: &str = "https://sessions.example";
 const CLIENT_SECRET: &str = "a-client-secret-of-the-tests-long-enough";
@@ -20,7 +20,7 @@ const EARLIER: usize = 10_000;
 const SESSIONS: usize = 24;
 const SOON: Duration = Duration::from_secs(20);
 
-fn derived() -> Derived {
+fn derived() -> DerivedKeys {
     Secret::new(ServiceOptions::new(String::new()).secret.as_bytes()).unwrap().derive()
 }
 
@@ -100,7 +100,7 @@ impl Place {
     async fn check(&self, key: RevocationKey) -> Option<Answer> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let nonce = u128::from(NEXT.fetch_add(1, Ordering::SeqCst)).to_be_bytes();
-        let needs = Needs { iat_lead_seconds: 1, now_seconds: unix_now() };
+        let needs = Needs { future_iat_tolerance_seconds: 1, now_seconds: unix_now() };
         let question = Question::new(&derived(), nonce, needs, &[key]).unwrap();
         let request = Request::new("POST", PATH).header("content-type", CONTENT_TYPE).body(question.bytes());
         let answer = exchange(self.listen, &request).await.ok()?;

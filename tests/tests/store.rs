@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use tests::mesh::{CHECK_TIMEOUT, FRESHNESS, ISSUER, claims};
 use tests::{Mesh, MeshOptions, RawServer, Redis, Reply, Request, Response, wait_until};
-use wire::check::{Asked, Question, Trouble};
-use wire::{Answer, Derived, Retention, RevocationKey, Secret};
+use wire::check::{Asked, Question, StoreError};
+use wire::{Answer, DerivedKeys, Retention, RevocationKey, Secret};
 
 /// The most that a request may take beyond the callout's timeout.
 const GRACE: Duration = Duration::from_millis(200);
@@ -200,7 +200,7 @@ struct Fake {
     says: Says,
 }
 
-type Said = Box<dyn Fn(&Derived, &Asked, &[u8]) -> Reply + Send>;
+type Said = Box<dyn Fn(&DerivedKeys, &Asked, &[u8]) -> Reply + Send>;
 type Says = Arc<Mutex<Said>>;
 
 impl Fake {
@@ -216,16 +216,16 @@ impl Fake {
         Self { server, says }
     }
 
-    fn says(&self, say: impl Fn(&Derived, &Asked, &[u8]) -> Reply + Send + 'static) {
+    fn says(&self, say: impl Fn(&DerivedKeys, &Asked, &[u8]) -> Reply + Send + 'static) {
         *self.says.lock().unwrap() = Box::new(say);
     }
 }
 
-fn live(derived: &Derived, asked: &Asked) -> Vec<u8> {
+fn live(derived: &DerivedKeys, asked: &Asked) -> Vec<u8> {
     asked.answers(derived, Retention::LONGEST, &vec![Answer::Live; asked.keys().len()])
 }
 
-fn honest(derived: &Derived, asked: &Asked, _: &[u8]) -> Reply {
+fn honest(derived: &DerivedKeys, asked: &Asked, _: &[u8]) -> Reply {
     Reply::http(200, &live(derived, asked))
 }
 
@@ -312,7 +312,7 @@ async fn only_an_answer_that_proves_to_be_the_services_counts() {
         ("an answer with status 500", Box::new(|d, a, _| Reply::http(500, &live(d, a)))),
         ("an answer with status 302", Box::new(|d, a, _| Reply::http(302, &live(d, a)))),
         ("no content", Box::new(|_, _, _| Reply::bytes(&b"HTTP/1.1 204 No\r\n\r\n"[..]))),
-        ("a problem under status 200", Box::new(|d, a, _| Reply::http(200, &a.trouble(d, 503, Trouble::StoreSlow)))),
+        ("a problem under status 200", Box::new(|d, a, _| Reply::http(200, &a.error(d, 503, StoreError::StoreSlow)))),
         ("a 503 that nobody signed", Box::new(|_, _, _| Reply::http(503, b"{\"trouble\":\"store_refused\"}"))),
         (
             "closes within the body",
@@ -355,18 +355,18 @@ async fn only_an_answer_that_proves_to_be_the_services_counts() {
         fake.says(honest);
         recovers(&mesh, what).await;
     }
-    for trouble in Trouble::ALL {
+    for trouble in StoreError::ALL {
         let code = match trouble {
-            Trouble::StoreRefused => "REDIS_CONN_REFUSED",
-            Trouble::StoreSlow => "SESSION_STORE_LATENCY",
-            Trouble::StoreFailed
-            | Trouble::StoreChanged
-            | Trouble::StoreUnsafe
-            | Trouble::RetentionTooShort
-            | Trouble::LeadTooShort
-            | Trouble::ClockBehind => "STORE_UNAVAILABLE",
+            StoreError::StoreRefused => "REDIS_CONN_REFUSED",
+            StoreError::StoreSlow => "SESSION_STORE_LATENCY",
+            StoreError::StoreFailed
+            | StoreError::StoreChanged
+            | StoreError::StoreUnsafe
+            | StoreError::RetentionTooShort
+            | StoreError::ToleranceTooShort
+            | StoreError::ClockBehind => "STORE_UNAVAILABLE",
         };
-        fake.says(move |d, a, _| Reply::http(503, &a.trouble(d, 503, trouble)));
+        fake.says(move |d, a, _| Reply::http(503, &a.error(d, 503, trouble)));
         is_refused_in_time(&mesh, trouble.name(), &[code]).await;
     }
     fake.says(|d, a, _| Reply::http(200, &a.answers(d, Retention::LONGEST, &vec![Answer::Dead; a.keys().len()])));

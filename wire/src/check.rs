@@ -2,8 +2,8 @@
 //! Now and then a filter tells, in the place of keys, which issuers it asks about ([`NamedIssuer`]).
 //!
 //! ```text
-//! question  "PCQ3" | secret id 8 | nonce 16 | iat lead u16 | now u64 | count u16 | key 16 × count | mac 32
-//! issuers   "PCI1" | secret id 8 | nonce 16 | iat lead u16 | now u64 | count u16 | issuer × count | mac 32
+//! question  "PCQ3" | secret id 8 | nonce 16 | future-iat tolerance u16 | now u64 | count u16 | key 16 × count | mac 32
+//! issuers   "PCI1" | secret id 8 | nonce 16 | future-iat tolerance u16 | now u64 | count u16 | issuer × count | mac 32
 //!           issuer: retention | kinds u8 | length u16 | iss
 //! reply     "PCR2" | secret id 8 | SHA-256 of the question 32 | status u16 | form u8 | … | mac 32
 //!           form 0: retention | count u16 | answer × count     answer: 0 live, 1 dead, 2 before + seconds u64
@@ -15,7 +15,7 @@
 use hmac::Mac;
 use sha2::{Digest, Sha256};
 
-use crate::{Answer, Derived, Kinds, RevocationKey, SecretId};
+use crate::{Answer, DerivedKeys, Kinds, RevocationKey, SecretId};
 
 pub const PATH: &str = "/v1/check";
 pub const CONTENT_TYPE: &str = "application/vnd.portcullis.check";
@@ -38,7 +38,7 @@ const REPLY: &[u8; 4] = b"PCR2";
 
 /// Why the service cannot tell. Each has an HTTP status of its own class: 4xx blames the question, 5xx the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Trouble {
+pub enum StoreError {
     /// Redis refused or closed the connection.
     StoreRefused,
     /// Redis did not answer in time.
@@ -53,7 +53,7 @@ pub enum Trouble {
     /// service says that it keeps.
     RetentionTooShort,
     /// The service counts on issuers' clocks to run ahead by less than the filter lets them.
-    LeadTooShort,
+    ToleranceTooShort,
     /// The service's clock is behind the asker's: it would count tokens as issued after a revocation that were not.
     ClockBehind,
 }
@@ -82,7 +82,7 @@ pub struct NamedIssuer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
     /// How far in the asker's future a token may be issued.
-    pub iat_lead_seconds: u16,
+    pub future_iat_tolerance_seconds: u16,
     /// The asker's wall clock, in whole seconds since 1970.
     pub now_seconds: u64,
 }
@@ -145,48 +145,48 @@ pub enum ReplyError {
     Answers,
 }
 
-impl Trouble {
-    /// Its place in [`Trouble::ALL`].
+impl StoreError {
+    /// Its place in [`StoreError::ALL`].
     pub const fn place(self) -> usize {
         self as usize
     }
 
-    pub const ALL: [Trouble; 8] = [
-        Trouble::StoreRefused,
-        Trouble::StoreSlow,
-        Trouble::StoreFailed,
-        Trouble::StoreChanged,
-        Trouble::StoreUnsafe,
-        Trouble::RetentionTooShort,
-        Trouble::LeadTooShort,
-        Trouble::ClockBehind,
+    pub const ALL: [StoreError; 8] = [
+        StoreError::StoreRefused,
+        StoreError::StoreSlow,
+        StoreError::StoreFailed,
+        StoreError::StoreChanged,
+        StoreError::StoreUnsafe,
+        StoreError::RetentionTooShort,
+        StoreError::ToleranceTooShort,
+        StoreError::ClockBehind,
     ];
 
     /// Codes are never reused.
     pub fn code(self) -> u8 {
         match self {
-            Trouble::StoreRefused => 1,
-            Trouble::StoreSlow => 2,
-            Trouble::StoreFailed => 3,
-            Trouble::StoreChanged => 4,
-            Trouble::StoreUnsafe => 5,
-            Trouble::RetentionTooShort => 6,
-            Trouble::LeadTooShort => 7,
-            Trouble::ClockBehind => 8,
+            StoreError::StoreRefused => 1,
+            StoreError::StoreSlow => 2,
+            StoreError::StoreFailed => 3,
+            StoreError::StoreChanged => 4,
+            StoreError::StoreUnsafe => 5,
+            StoreError::RetentionTooShort => 6,
+            StoreError::ToleranceTooShort => 7,
+            StoreError::ClockBehind => 8,
         }
     }
 
     /// The word in logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
-            Trouble::StoreRefused => "store_refused",
-            Trouble::StoreSlow => "store_slow",
-            Trouble::StoreFailed => "store_failed",
-            Trouble::StoreChanged => "store_changed",
-            Trouble::StoreUnsafe => "store_unsafe",
-            Trouble::RetentionTooShort => "retention_too_short",
-            Trouble::LeadTooShort => "lead_too_short",
-            Trouble::ClockBehind => "clock_behind",
+            StoreError::StoreRefused => "store_refused",
+            StoreError::StoreSlow => "store_slow",
+            StoreError::StoreFailed => "store_failed",
+            StoreError::StoreChanged => "store_changed",
+            StoreError::StoreUnsafe => "store_unsafe",
+            StoreError::RetentionTooShort => "retention_too_short",
+            StoreError::ToleranceTooShort => "tolerance_too_short",
+            StoreError::ClockBehind => "clock_behind",
         }
     }
 }
@@ -241,7 +241,7 @@ impl Question {
     /// # Errors
     /// [`QuestionError::Count`] for no key, or more than [`MAX_KEYS`].
     pub fn new(
-        derived: &Derived,
+        derived: &DerivedKeys,
         nonce: [u8; 16],
         needs: Needs,
         keys: &[RevocationKey],
@@ -261,7 +261,7 @@ impl Question {
     /// # Errors
     /// [`QuestionError::Issuers`] for an issuer that is empty or too long, or more than fit.
     pub fn about_issuers(
-        derived: &Derived,
+        derived: &DerivedKeys,
         nonce: [u8; 16],
         needs: Needs,
         issuers: &[NamedIssuer],
@@ -284,7 +284,7 @@ impl Question {
         Ok(Self::signed(derived, bytes, 0))
     }
 
-    fn signed(derived: &Derived, mut bytes: Vec<u8>, count: usize) -> Self {
+    fn signed(derived: &DerivedKeys, mut bytes: Vec<u8>, count: usize) -> Self {
         let mut mac = derived.request_mac();
         mac.update(&bytes);
         bytes.extend_from_slice(&mac.finalize().into_bytes());
@@ -303,10 +303,10 @@ impl Question {
     /// Whatever does not prove that our service answered just this question.
     pub fn read_reply(
         &self,
-        derived: &Derived,
+        derived: &DerivedKeys,
         status: u16,
         body: &[u8],
-    ) -> Result<Result<Reply, Trouble>, ReplyError> {
+    ) -> Result<Result<Reply, StoreError>, ReplyError> {
         if body.len() > MAX_REPLY_BYTES {
             return Err(ReplyError::Malformed);
         }
@@ -335,11 +335,11 @@ impl Question {
             }
             Some(1) => {
                 let code = read.byte().ok_or(ReplyError::Malformed)?;
-                let trouble = Trouble::ALL.into_iter().find(|trouble| trouble.code() == code);
+                let error = StoreError::ALL.into_iter().find(|error| error.code() == code);
                 if !read.0.is_empty() {
                     return Err(ReplyError::Malformed);
                 }
-                trouble.map(Err).ok_or(ReplyError::Malformed)
+                error.map(Err).ok_or(ReplyError::Malformed)
             }
             _ => Err(ReplyError::Malformed),
         }
@@ -351,7 +351,7 @@ impl Asked {
     ///
     /// # Errors
     /// See [`QuestionError`]; the bytes prove nothing then, and the reply cannot be authenticated either.
-    pub fn read(secrets: &[Derived], body: &[u8]) -> Result<Self, QuestionError> {
+    pub fn read(secrets: &[DerivedKeys], body: &[u8]) -> Result<Self, QuestionError> {
         if body.len() > MAX_QUESTION_BYTES {
             return Err(QuestionError::Malformed);
         }
@@ -370,7 +370,7 @@ impl Asked {
         expected.verify_slice(mac).map_err(|_| QuestionError::Forged)?;
         let _nonce: [u8; 16] = read.take().ok_or(QuestionError::Malformed)?;
         let needs = Needs {
-            iat_lead_seconds: u16::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?),
+            future_iat_tolerance_seconds: u16::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?),
             now_seconds: u64::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?),
         };
         let count = usize::from(u16::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?));
@@ -413,7 +413,7 @@ impl Asked {
     }
 
     /// The body to send with status 200. `answers` are in the order of [`Asked::keys`].
-    pub fn answers(&self, derived: &Derived, keeps: Retention, answers: &[Answer]) -> Vec<u8> {
+    pub fn answers(&self, derived: &DerivedKeys, keeps: Retention, answers: &[Answer]) -> Vec<u8> {
         let mut reply = self.begin(derived, 200, 0, answers.len().saturating_mul(9).saturating_add(10));
         keeps.write(&mut reply);
         let count = u16::try_from(answers.len()).unwrap_or(u16::MAX);
@@ -432,13 +432,13 @@ impl Asked {
     }
 
     /// The body to send with `status` when no answer can be given.
-    pub fn trouble(&self, derived: &Derived, status: u16, trouble: Trouble) -> Vec<u8> {
+    pub fn error(&self, derived: &DerivedKeys, status: u16, error: StoreError) -> Vec<u8> {
         let mut reply = self.begin(derived, status, 1, 1);
-        reply.push(trouble.code());
+        reply.push(error.code());
         sign(derived, reply)
     }
 
-    fn begin(&self, derived: &Derived, status: u16, form: u8, more: usize) -> Vec<u8> {
+    fn begin(&self, derived: &DerivedKeys, status: u16, form: u8, more: usize) -> Vec<u8> {
         let mut reply = Vec::with_capacity(more.saturating_add(81));
         reply.extend_from_slice(REPLY);
         reply.extend_from_slice(&derived.id().0);
@@ -451,7 +451,7 @@ impl Asked {
 
 fn begin(
     form: &[u8; 4],
-    derived: &Derived,
+    derived: &DerivedKeys,
     nonce: [u8; 16],
     needs: Needs,
     count: usize,
@@ -462,13 +462,13 @@ fn begin(
     bytes.extend_from_slice(form);
     bytes.extend_from_slice(&derived.id().0);
     bytes.extend_from_slice(&nonce);
-    bytes.extend_from_slice(&needs.iat_lead_seconds.to_be_bytes());
+    bytes.extend_from_slice(&needs.future_iat_tolerance_seconds.to_be_bytes());
     bytes.extend_from_slice(&needs.now_seconds.to_be_bytes());
     bytes.extend_from_slice(&count.to_be_bytes());
     Ok(bytes)
 }
 
-fn sign(derived: &Derived, mut reply: Vec<u8>) -> Vec<u8> {
+fn sign(derived: &DerivedKeys, mut reply: Vec<u8>) -> Vec<u8> {
     let mut mac = derived.reply_mac();
     mac.update(&reply);
     reply.extend_from_slice(&mac.finalize().into_bytes());
@@ -523,7 +523,7 @@ mod tests {
     use super::*;
     use crate::{Kind, Secret};
 
-    fn derived(byte: u8) -> Derived {
+    fn derived(byte: u8) -> DerivedKeys {
         Secret::new(&[byte; 32]).unwrap().derive()
     }
 
@@ -531,10 +531,10 @@ mod tests {
         (0..n).map(|i| RevocationKey([i; 16])).collect()
     }
 
-    const NEEDS: Needs = Needs { iat_lead_seconds: 7, now_seconds: 1_700_000_000 };
+    const NEEDS: Needs = Needs { future_iat_tolerance_seconds: 7, now_seconds: 1_700_000_000 };
     const KEEPS: Retention = Retention { token: 86_400, login: 2_592_000 };
 
-    fn exchange(answers: &[Answer]) -> (Derived, Question, Vec<u8>) {
+    fn exchange(answers: &[Answer]) -> (DerivedKeys, Question, Vec<u8>) {
         let ours = derived(1);
         let question = Question::new(&ours, [9; 16], NEEDS, &keys(answers.len() as u8)).unwrap();
         let secrets = [derived(2), ours.clone()];
@@ -558,9 +558,9 @@ mod tests {
         let ours = derived(1);
         let question = Question::new(&ours, [9; 16], NEEDS, &keys(1)).unwrap();
         let asked = Asked::read(std::slice::from_ref(&ours), question.bytes()).unwrap();
-        for trouble in Trouble::ALL {
-            let reply = asked.trouble(&ours, 503, trouble);
-            assert_eq!(question.read_reply(&ours, 503, &reply), Ok(Err(trouble)));
+        for error in StoreError::ALL {
+            let reply = asked.error(&ours, 503, error);
+            assert_eq!(question.read_reply(&ours, 503, &reply), Ok(Err(error)));
             assert_eq!(question.read_reply(&ours, 200, &reply), Err(ReplyError::OtherStatus));
         }
     }

@@ -24,4 +24,4 @@ pub use check::Retention;
 pub use cidr::Cidr;
 pub use duration::parse_duration;
 pub use key::{Answer, Kind, Kinds, RevocationKey, TOKEN_ID_CLAIMS, token_id_from_jti, token_id_from_signing_input};
-pub use secret::{Derived, Secret, SecretId, SecretTooShort};
+pub use secret::{DerivedKeys, Secret, SecretId, SecretTooShort};

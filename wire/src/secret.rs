@@ -26,7 +26,7 @@ pub struct SecretId(pub [u8; 8]);
 
 /// What is derived from one secret (HKDF-SHA-256, RFC 5869). The HMAC states are keyed once, here, and cloned per use.
 #[derive(Clone)]
-pub struct Derived {
+pub struct DerivedKeys {
     id: SecretId,
     pepper: HmacSha256,
     request: HmacSha256,
@@ -53,14 +53,14 @@ impl Secret {
         mac_of(&mac_of(SALT, &[&self.0]), &[label, &[1]])
     }
 
-    pub fn derive(&self) -> Derived {
+    pub fn derive(&self) -> DerivedKeys {
         // HKDF-SHA-256 (RFC 5869) for outputs of one block: extract is HMAC(salt, secret), expand is
         // HMAC(extracted, label ‖ 1). Written out because the hkdf crate's `expand` can fail and these cannot; a test
         // holds them against that crate.
         let extracted = mac_of(SALT, &[&self.0]);
         let expand = |label: &[u8]| mac_of(&extracted, &[label, &[1]]);
         let [a, b, c, d, e, f, g, h, ..] = expand(b"secret id");
-        Derived {
+        DerivedKeys {
             id: SecretId([a, b, c, d, e, f, g, h]),
             pepper: keyed(&expand(b"revocation key pepper")),
             request: keyed(&expand(b"check request mac")),
@@ -77,7 +77,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-impl Derived {
+impl DerivedKeys {
     pub fn id(&self) -> SecretId {
         self.id
     }
@@ -118,9 +118,9 @@ impl Derived {
     }
 }
 
-impl fmt::Debug for Derived {
+impl fmt::Debug for DerivedKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Derived").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("DerivedKeys").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

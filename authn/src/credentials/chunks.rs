@@ -2,7 +2,7 @@
 use super::spelling::{Reading, ends, folded};
 use crate::cause::Cause;
 use crate::config::ChunkSeparator;
-use crate::fault::Denial;
+use crate::fault::Rejection;
 
 /// The most cookies that one token may be in.
 pub(super) const MAX_CHUNKS: usize = 16;
@@ -87,10 +87,10 @@ impl<'a> Chunks<'a> {
     ///
     /// # Errors
     /// `TokenMalformed` where one is missing.
-    pub fn join(mut self) -> Result<Vec<u8>, Denial> {
+    pub fn join(mut self) -> Result<Vec<u8>, Rejection> {
         self.found.sort_unstable_by_key(|(number, _)| *number);
         if self.found.iter().enumerate().any(|(at, (number, _))| at != *number) {
-            return Err(Denial::new(Cause::ChunkMissing));
+            return Err(Rejection::new(Cause::ChunkMissing));
         }
         Ok(self.found.iter().flat_map(|(_, value)| value.iter().copied()).collect())
     }

@@ -1,11 +1,11 @@
 use super::*;
 use crate::config::{ChunkSeparator, WebsocketEncoding, WebsocketSource};
-use crate::fault::Fault;
+use crate::fault::RejectReason;
 use crate::request::Pair;
 
-const AMBIGUOUS: Result<Option<(Source, &str)>, Fault> = Err(Fault::TokenAmbiguous);
-const MALFORMED: Result<Option<(Source, &str)>, Fault> = Err(Fault::TokenMalformed);
-const NONE: Result<Option<(Source, &str)>, Fault> = Ok(None);
+const AMBIGUOUS: Result<Option<(Source, &str)>, RejectReason> = Err(RejectReason::TokenAmbiguous);
+const MALFORMED: Result<Option<(Source, &str)>, RejectReason> = Err(RejectReason::TokenMalformed);
+const NONE: Result<Option<(Source, &str)>, RejectReason> = Ok(None);
 
 fn header(name: &str, scheme: Option<&str>) -> HeaderSource {
     HeaderSource { name: name.into(), scheme: scheme.map(Into::into) }
@@ -26,7 +26,7 @@ fn credentials() -> Credentials {
     .unwrap()
 }
 
-fn find_all<'a>(headers: &[(&'a str, &'a str)], path: &'a str) -> Result<Option<(Source, &'a str)>, Fault> {
+fn find_all<'a>(headers: &[(&'a str, &'a str)], path: &'a str) -> Result<Option<(Source, &'a str)>, RejectReason> {
     let mut pairs: Vec<Pair<'a>> = vec![(b":method", b"GET"), (b":path", path.as_bytes()), (b":authority", b"a")];
     pairs.extend(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
     // The request outlives the call only in tests.
@@ -36,19 +36,19 @@ fn find_all<'a>(headers: &[(&'a str, &'a str)], path: &'a str) -> Result<Option<
         Ok(found) => {
             Ok(found.map(|found| (found.source, &*String::from_utf8(found.token.into_owned()).unwrap().leak())))
         }
-        Err(denial) => Err(denial.fault),
+        Err(rejection) => Err(rejection.reason),
     }
 }
 
-fn find<'a>(headers: &[(&'a str, &'a str)]) -> Result<Option<(Source, &'a str)>, Fault> {
+fn find<'a>(headers: &[(&'a str, &'a str)]) -> Result<Option<(Source, &'a str)>, RejectReason> {
     find_all(headers, "/")
 }
 
-fn authorization(value: &str) -> Result<Option<(Source, &str)>, Fault> {
+fn authorization(value: &str) -> Result<Option<(Source, &str)>, RejectReason> {
     find(&[("authorization", value)])
 }
 
-fn cookies(value: &str) -> Result<Option<(Source, &str)>, Fault> {
+fn cookies(value: &str) -> Result<Option<(Source, &str)>, RejectReason> {
     find(&[("cookie", value)])
 }
 
@@ -252,11 +252,11 @@ fn two_schemes_may_share_a_header() {
         let pairs: [Pair<'_>; 4] =
             [(b":method", b"GET"), (b":path", b"/"), (b":authority", b"a"), (b"authorization", value)];
         let found = credentials.find(&Request::from_pairs(&pairs).unwrap(), &PlainPath::check(b"/").unwrap());
-        found.map(|found| found.unwrap().source).map_err(|denial| denial.fault)
+        found.map(|found| found.unwrap().source).map_err(|rejection| rejection.reason)
     };
     assert_eq!(find(b"token x"), Ok(Source::Header(1)));
     assert_eq!(find(b"Bearer x"), Ok(Source::Header(0)));
-    assert_eq!(find(b"Basic z,Token x"), Err(Fault::TokenAmbiguous));
+    assert_eq!(find(b"Basic z,Token x"), Err(RejectReason::TokenAmbiguous));
 }
 
 #[test]
@@ -432,13 +432,13 @@ fn cookies_that_could_be_read_as_a_tokens_are_cut_out_and_the_rest_stays() {
 }
 
 /// Cookie 0 may be in chunks, cookie 1 may not.
-fn find_chunked(value: &'static str) -> Result<Option<(Source, Vec<u8>)>, Fault> {
+fn find_chunked(value: &'static str) -> Result<Option<(Source, Vec<u8>)>, RejectReason> {
     let cookies = vec![CookieSource { chunks: Some(ChunkSeparator::Dot), ..cookie("session") }, cookie("other")];
     let credentials = Credentials::compile(&Sources { cookies, ..Sources::default() }).unwrap();
     let pairs: [Pair<'_>; 4] =
         [(b":method", b"GET"), (b":path", b"/"), (b":authority", b"a"), (b"cookie", value.as_bytes())];
     let found = credentials.find(&Request::from_pairs(&pairs).unwrap(), &PlainPath::check(b"/").unwrap());
-    found.map(|found| found.map(|found| (found.source, found.token.into_owned()))).map_err(|denial| denial.fault)
+    found.map(|found| found.map(|found| (found.source, found.token.into_owned()))).map_err(|rejection| rejection.reason)
 }
 
 #[test]
@@ -454,7 +454,7 @@ fn chunks_of_a_cookie_are_joined_by_their_numbers() {
         assert_eq!(find_chunked(value), Ok(Some((Source::Cookie(0), b"abc".to_vec()))), "{value}");
     }
     for value in ["session.1=a", "session.0=a; session.2=b", "session.0=", "session.0=a b", "session.16=a"] {
-        assert_eq!(find_chunked(value), Err(Fault::TokenMalformed), "{value}");
+        assert_eq!(find_chunked(value), Err(RejectReason::TokenMalformed), "{value}");
     }
     for value in [
         "session=abc; session.0=abc",
@@ -463,11 +463,11 @@ fn chunks_of_a_cookie_are_joined_by_their_numbers() {
         "session.0=a; other=b",
         "other=b; session.0=a",
     ] {
-        assert_eq!(find_chunked(value), Err(Fault::TokenAmbiguous), "{value}");
+        assert_eq!(find_chunked(value), Err(RejectReason::TokenAmbiguous), "{value}");
     }
     // What some backend reads as a chunk.
     for value in ["session.0=a; session_1=b", "Session.0=a", "session%2e0=a", "x=y,session.0=a", "session.00=a"] {
-        assert_eq!(find_chunked(value), Err(Fault::TokenMalformed), "{value}");
+        assert_eq!(find_chunked(value), Err(RejectReason::TokenMalformed), "{value}");
     }
     assert_eq!(find_chunked("other.0=a; session0=b; a=session.0=c"), Ok(None));
 }
@@ -494,8 +494,8 @@ fn what_comes_before_the_scheme_does_not_hide_it() {
         let pairs: Vec<Pair<'_>> =
             vec![(b":method", b"GET"), (b":path", b"/"), (b":authority", b"a"), (b"authorization", value.as_bytes())];
         let request = Request::from_pairs(&pairs).unwrap();
-        let denial = credentials().find(&request, &request.plain_path().unwrap()).unwrap_err();
-        assert_eq!(denial.fault, Fault::TokenMalformed, "{value:?}");
+        let rejection = credentials().find(&request, &request.plain_path().unwrap()).unwrap_err();
+        assert_eq!(rejection.reason, RejectReason::TokenMalformed, "{value:?}");
     }
 }
 
@@ -529,14 +529,14 @@ fn a_name_is_decoded_once_however_many_are_configured() {
     assert_eq!(readings(16), readings(1));
 }
 
-fn find_subprotocol(headers: &[(&'static str, &'static str)]) -> Result<Option<(Source, Vec<u8>)>, Fault> {
+fn find_subprotocol(headers: &[(&'static str, &'static str)]) -> Result<Option<(Source, Vec<u8>)>, RejectReason> {
     let websocket = vec![WebsocketSource { prefix: "bearer.".into(), encoding: WebsocketEncoding::Plain }];
     let credentials = Credentials::compile(&Sources { websocket, ..Sources::default() }).unwrap();
     let mut pairs: Vec<Pair<'_>> =
         vec![(b":method", b"GET"), (b":path", b"/"), (b":authority", b"a"), (b"upgrade", b"websocket")];
     pairs.extend(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
     let found = credentials.find(&Request::from_pairs(&pairs).unwrap(), &PlainPath::check(b"/").unwrap());
-    found.map(|found| found.map(|found| (found.source, found.token.into_owned()))).map_err(|denial| denial.fault)
+    found.map(|found| found.map(|found| (found.source, found.token.into_owned()))).map_err(|rejection| rejection.reason)
 }
 
 #[test]
@@ -553,9 +553,9 @@ fn a_token_among_subprotocols_is_one_like_any_other() {
         &[(name, "chat, bearer.x"), ("authorization", "Bearer x")],
         &[("authorization", "Bearer x"), (name, "bearer.x")],
     ] {
-        assert_eq!(find_subprotocol(headers), Err(Fault::TokenAmbiguous), "{headers:?}");
+        assert_eq!(find_subprotocol(headers), Err(RejectReason::TokenAmbiguous), "{headers:?}");
     }
     for value in ["chat, bearer.", "bearer.x", "chat, bearer.x y", "chat, bearer.\"x\""] {
-        assert_eq!(find_subprotocol(&[(name, value)]), Err(Fault::TokenMalformed), "{value}");
+        assert_eq!(find_subprotocol(&[(name, value)]), Err(RejectReason::TokenMalformed), "{value}");
     }
 }

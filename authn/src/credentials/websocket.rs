@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::b64;
 use crate::cause::Cause;
 use crate::config::{WebsocketEncoding, WebsocketSource};
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::headers::is_token;
 use crate::invalid::Invalid;
 use crate::request::Request;
@@ -55,7 +55,12 @@ impl WebsocketTokens {
     ///
     /// # Errors
     /// `TokenMalformed` outside a handshake, without another subprotocol, and where it is not encoded as it should be.
-    pub fn decode<'a>(&self, place: usize, written: &'a [u8], request: &Request<'_>) -> Result<Cow<'a, [u8]>, Denial> {
+    pub fn decode<'a>(
+        &self,
+        place: usize,
+        written: &'a [u8],
+        request: &Request<'_>,
+    ) -> Result<Cow<'a, [u8]>, Rejection> {
         if !is_handshake(request) {
             return Err(Cause::SubprotocolWithoutHandshake.into());
         }
@@ -112,7 +117,7 @@ fn is_handshake(request: &Request<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Fault;
+    use crate::fault::RejectReason;
     use crate::request::Pair;
 
     const KUBERNETES: &str = "base64url.bearer.authorization.k8s.io.";
@@ -151,11 +156,14 @@ mod tests {
             let mut pairs = pairs(values);
             pairs.retain(|(name, _)| *name != without);
             let request = Request::from_pairs(&pairs).unwrap();
-            tokens.decode(place, written.as_bytes(), &request).map(Cow::into_owned).map_err(|denial| denial.fault)
+            tokens
+                .decode(place, written.as_bytes(), &request)
+                .map(Cow::into_owned)
+                .map_err(|rejection| rejection.reason)
         };
         assert_eq!(decode(0, "eC55", &["chat"], b""), Ok(b"x.y".to_vec()));
         assert_eq!(decode(1, "eC55", &["bearer.eC55", "chat"], b""), Ok(b"eC55".to_vec()));
-        let malformed = Err(Fault::TokenMalformed);
+        let malformed = Err(RejectReason::TokenMalformed);
         for bad in ["eC5", "eC55=", "e C5", "eC+5"] {
             assert_eq!(decode(0, bad, &["chat"], b""), malformed, "{bad}");
         }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::{Accepted, Unverifiable, Verified, unknown_issuer};
 use crate::cause::Cause;
 use crate::claims::{self, Window};
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::introspection::{Introspection, Reply, Unanswered};
 use crate::json::Object;
 use crate::keyrings::Keyrings;
@@ -27,7 +27,7 @@ impl Policy {
     ///
     /// # Errors
     /// The answer that still counts has ended it.
-    pub(super) fn lacks_confirmation(&self, verified: &Verified, now: Now) -> Result<bool, Denial> {
+    pub(super) fn lacks_confirmation(&self, verified: &Verified, now: Now) -> Result<bool, Rejection> {
         let Some(server) = self.confirming(verified) else { return Ok(false) };
         match verified.confirmation.get() {
             Some(confirmation) if server.is_fresh(confirmation.sent, now.monotonic) => {
@@ -52,10 +52,10 @@ impl Policy {
         reply: &Reply<'_>,
         sent: Monotonic,
         now: Now,
-    ) -> Result<Result<(), Denial>, Unanswered> {
+    ) -> Result<Result<(), Rejection>, Unanswered> {
         let response = match reply.read()? {
             Ok(response) => response,
-            Err(denial) => return Ok(Err(denial)),
+            Err(rejection) => return Ok(Err(rejection)),
         };
         Ok(self.window_left(verified, response.as_object(), now).map(|window| {
             if verified.confirmation.get().is_none_or(|earlier| earlier.sent <= sent) {
@@ -64,7 +64,7 @@ impl Policy {
         }))
     }
 
-    fn window_left(&self, verified: &Verified, response: Option<&Object<'_>>, now: Now) -> Result<Window, Denial> {
+    fn window_left(&self, verified: &Verified, response: Option<&Object<'_>>, now: Now) -> Result<Window, Rejection> {
         let issuer: &Issuer = self.issuers.get(verified.issuer).ok_or_else(unknown_issuer)?;
         let response = response.ok_or(Cause::ResponseNotObject)?;
         let payload = verified.parse_payload()?;
@@ -79,7 +79,7 @@ impl Policy {
     pub fn check_still_trusts(&self, verified: &Verified, keyrings: &Keyrings, now: Now) -> Result<(), Unverifiable> {
         match verified.is_opaque() || self.still_trusts(verified, keyrings, now)? {
             true => Ok(()),
-            false => Err(Denial::new(Cause::KidUnknown).into()),
+            false => Err(Rejection::new(Cause::KidUnknown).into()),
         }
     }
 }

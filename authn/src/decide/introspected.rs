@@ -3,15 +3,15 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use super::{DEFAULT_IAT_LEAD, Questions, Unverifiable, Verified, unknown_issuer};
+use super::{DEFAULT_FUTURE_IAT_TOLERANCE, Questions, Unverifiable, Verified, unknown_issuer};
 use crate::cause::Cause;
 use crate::claims;
 use crate::config::RevocationMode;
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::introspection::{Failure, Introspection, Reply, Unanswered};
 use crate::json::Json;
 use crate::policy::{Issuer, Policy, Revocation};
-use crate::revocation::{self, Ask, Whose};
+use crate::revocation::{self, RevocationQuery, Whose};
 use crate::time::{Monotonic, Now, UnixSeconds};
 use wire::{Kind, RevocationKey};
 
@@ -53,7 +53,7 @@ impl Policy {
 
     /// What a rule will ask about a token that is known from an earlier answer, unless it knows: to be asked while the
     /// introspection is under way, so that the request waits once and not twice.
-    pub fn worth_asking(&self, earlier: &Verified, rule: usize, now: Now) -> Option<Rc<Ask>> {
+    pub fn worth_asking(&self, earlier: &Verified, rule: usize, now: Now) -> Option<Rc<RevocationQuery>> {
         let (revocation, ask) = (self.revocation()?, earlier.ask()?);
         let asks = self.rules.get(rule)?.revocation != RevocationMode::Off;
         let knows = ask.verdict().is_some_and(|(sent, _)| revocation.is_fresh(sent, now.monotonic));
@@ -79,7 +79,7 @@ impl Policy {
         reply: &Reply<'_>,
         sent: Monotonic,
         now: Now,
-    ) -> Result<Result<Verified, Denial>, Unanswered> {
+    ) -> Result<Result<Verified, Rejection>, Unanswered> {
         // What an answer says is worth nothing for a JWT, whose signature speaks: see `confirm`.
         if !self.introspection(issuer).is_some_and(|server| server.is_opaque_of(token)) {
             return Err(Failure::NotUnderstood.into());
@@ -95,11 +95,12 @@ impl Policy {
         text: &[u8],
         sent: Monotonic,
         now: Now,
-    ) -> Result<Verified, Denial> {
+    ) -> Result<Verified, Rejection> {
         let issuer = self.issuers.get(place).ok_or_else(unknown_issuer)?;
-        let claims = response.as_object().ok_or_else(|| Denial::new(Cause::ResponseNotObject))?;
-        let iat_lead = self.revocation().map_or(DEFAULT_IAT_LEAD, |revocation| revocation.iat_lead);
-        let times = claims::check_introspected(issuer, iat_lead, claims, now.wall)?;
+        let claims = response.as_object().ok_or_else(|| Rejection::new(Cause::ResponseNotObject))?;
+        let future_iat_tolerance =
+            self.revocation().map_or(DEFAULT_FUTURE_IAT_TOLERANCE, |revocation| revocation.future_iat_tolerance);
+        let times = claims::check_introspected(issuer, future_iat_tolerance, claims, now.wall)?;
         let questions = match self.revocation() {
             None => Questions::None,
             Some(revocation) => {
@@ -108,9 +109,9 @@ impl Policy {
                 let issued = times.issued.unwrap_or(UnixSeconds(0));
                 let whose =
                     Whose { place, issuer: &issuer.issuer, entry: &issuer.issuer, identifiers: &issuer.identifiers };
-                match Ask::new(revocation, whose, claims, token, None, Some(issued)) {
-                    Ok(ask) => Questions::Ask(ask.into()),
-                    Err(denial) => Questions::Unaskable(denial),
+                match RevocationQuery::new(revocation, whose, claims, token, None, Some(issued)) {
+                    Ok(ask) => Questions::Query(ask.into()),
+                    Err(rejection) => Questions::Unaskable(rejection),
                 }
             }
         };
@@ -132,8 +133,8 @@ impl Policy {
         &self,
         revocation: &Revocation,
         verified: &Verified,
-    ) -> Result<Vec<(Kind, RevocationKey)>, Denial> {
-        let response = Json::parse(&verified.payload).map_err(|_| Denial::new(Cause::ResponseNotObject))?;
+    ) -> Result<Vec<(Kind, RevocationKey)>, Rejection> {
+        let response = Json::parse(&verified.payload).map_err(|_| Rejection::new(Cause::ResponseNotObject))?;
         let (Some(claims), Some(issuer)) = (response.as_object(), self.issuers.get(verified.issuer)) else {
             return Err(unknown_issuer());
         };
@@ -147,8 +148,8 @@ impl Unverifiable {
     /// It says nothing by itself: this issuer is to be asked.
     pub fn opaque(issuer: usize) -> Self {
         // Were it ever sent, it is what an opaque token is without anybody to ask.
-        let denial = Denial::new(Cause::TokenOpaque);
-        Self { denial, awaits_keys_of: None, introspect: Some(issuer) }
+        let rejection = Rejection::new(Cause::TokenOpaque);
+        Self { rejection, awaits_keys_of: None, introspect: Some(issuer) }
     }
 }
 
@@ -171,9 +172,9 @@ impl Verified {
             || self.introspected.as_ref().is_some_and(|introspected| !introspected.ended.get())
     }
 
-    fn ask(&self) -> Option<&Rc<Ask>> {
+    fn ask(&self) -> Option<&Rc<RevocationQuery>> {
         match &self.questions {
-            Questions::Ask(ask) => Some(ask),
+            Questions::Query(ask) => Some(ask),
             Questions::None | Questions::Unaskable(_) => None,
         }
     }

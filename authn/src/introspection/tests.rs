@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::Document;
-use crate::fault::Fault;
+use crate::fault::RejectReason;
 use crate::policy::Policy;
 
 const SECRET: &str = "s3cret:/&= ü";
@@ -156,14 +156,14 @@ fn reply<'a>(status: u16, content_type: &'a str, body: &'a str) -> Reply<'a> {
     Reply { status, content_type: Some(content_type.as_bytes()), body: body.as_bytes() }
 }
 
-fn json_reply(body: &str) -> Result<Result<Json<'_>, Denial>, Unanswered> {
+fn json_reply(body: &str) -> Result<Result<Json<'_>, Rejection>, Unanswered> {
     reply(200, "application/json", body).read()
 }
 
 #[test]
 fn only_the_boolean_true_is_active_and_only_the_boolean_false_is_not() {
     assert!(json_reply(r#"{"active":true,"sub":"a"}"#).unwrap().is_ok());
-    assert_eq!(json_reply(r#"{"active":false}"#).unwrap().unwrap_err().fault, Fault::SessionUnknown);
+    assert_eq!(json_reply(r#"{"active":false}"#).unwrap().unwrap_err().reason, RejectReason::SessionUnknown);
     for body in [
         r#"{"active":"true"}"#,
         r#"{"active":1}"#,
@@ -214,7 +214,7 @@ fn only_200_with_json_of_a_bounded_size_is_an_answer() {
     ] {
         let unanswered = reply(status, "application/json", ACTIVE).read().unwrap_err();
         assert_eq!(unanswered.failure, failure, "{status}");
-        assert_eq!(Denial::from(unanswered).fault, Fault::StoreUnavailable);
+        assert_eq!(Rejection::from(unanswered).reason, RejectReason::StoreUnavailable);
     }
     let long = |length: usize| format!(r#"{{"active":true,"x":"{}"}}"#, "x".repeat(length - 22));
     assert!(json_reply(&long(MAX_REPLY_BYTES)).unwrap().is_ok());
@@ -272,7 +272,7 @@ mod over_time {
         use crate::alg::{Algorithm, Family};
         use crate::b64;
         use crate::credentials::Source;
-        use crate::decide::{Accepted, Entry, Peer, Standing};
+        use crate::decide::{Accepted, Entry, Peer, RevocationStatus};
         use crate::engine::{BadSignature, Engine};
         use crate::keys::Key;
         use crate::request::Request;
@@ -314,12 +314,12 @@ mod over_time {
         };
         assert_eq!(enter().source(), Source::Header(0));
         let verified = std::rc::Rc::new(policy.verify(&Believes, &policy.keyrings(), &enter(), at(0)).unwrap());
-        let standing = |now: Now| -> Result<Standing, Denial> {
+        let revocation_status = |now: Now| -> Result<RevocationStatus, Rejection> {
             let accepted: Accepted = policy.accept(std::rc::Rc::clone(&verified), enter(), now, &Nobody)?;
-            policy.standing(accepted, now)
+            policy.revocation_status(accepted, now)
         };
-        let must_introspect = |now: Now| matches!(standing(now), Ok(Standing::MustIntrospect(_)));
-        let is_admitted = |now: Now| matches!(standing(now), Ok(Standing::Admitted(_)));
+        let must_introspect = |now: Now| matches!(revocation_status(now), Ok(RevocationStatus::MustIntrospect(_)));
+        let is_admitted = |now: Now| matches!(revocation_status(now), Ok(RevocationStatus::Admitted(_)));
         let confirm = |body: &str, sent: Now| {
             policy.confirm(&verified, &reply(200, "application/json", body), sent.monotonic, sent).unwrap()
         };
@@ -334,15 +334,23 @@ mod over_time {
         assert!(must_introspect(at(2)), "freshness is two seconds");
         confirm(&json!({ "active": true, "exp": until + 1000 }).to_string(), at(98)).unwrap();
         assert!(is_admitted(at(99)));
-        assert_eq!(standing(at(100)).err().unwrap().fault, Fault::JwtExpired, "the token's own exp holds");
+        assert_eq!(
+            revocation_status(at(100)).err().unwrap().reason,
+            RejectReason::JwtExpired,
+            "the token's own exp holds"
+        );
         confirm(&json!({ "active": true, "exp": at(51).wall.0 }).to_string(), at(50)).unwrap();
         // The clock of this test goes back: an older answer does not displace a newer one.
         assert!(must_introspect(at(50)));
         verified.end();
         confirm(&json!({ "active": true, "exp": at(51).wall.0 }).to_string(), at(50)).unwrap();
         assert!(is_admitted(at(50)));
-        assert_eq!(standing(at(51)).err().unwrap().fault, Fault::JwtExpired, "the answer's exp is earlier");
-        assert_eq!(confirm(r#"{"active":false}"#, at(52)).unwrap_err().fault, Fault::SessionUnknown);
+        assert_eq!(
+            revocation_status(at(51)).err().unwrap().reason,
+            RejectReason::JwtExpired,
+            "the answer's exp is earlier"
+        );
+        assert_eq!(confirm(r#"{"active":false}"#, at(52)).unwrap_err().reason, RejectReason::SessionUnknown);
         verified.end();
         assert!(must_introspect(at(50)) && !verified.was_active());
     }
@@ -381,6 +389,6 @@ mod over_time {
         let verified = policy.introspected(0, TOKEN, &reply, at(0).monotonic, at(0)).unwrap().unwrap();
         assert_eq!(verified.window().until, UnixSeconds(1_750_000_000 + 86_400 + 30));
         let late = policy.introspected(0, TOKEN, &reply, at(86_430).monotonic, at(86_430)).unwrap().unwrap_err();
-        assert_eq!(late.fault, Fault::JwtExpired);
+        assert_eq!(late.reason, RejectReason::JwtExpired);
     }
 }

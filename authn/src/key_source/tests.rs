@@ -1,5 +1,5 @@
 use super::*;
-use crate::fault::Fault;
+use crate::fault::RejectReason;
 use crate::vectors;
 
 const SECOND: u64 = 1_000_000_000;
@@ -61,7 +61,7 @@ fn the_last_good_set_serves_until_max_stale_and_not_a_moment_longer() {
     assert!(matches!(source.on_reply(Ok(says(200, b"<html>")), at(310), 0), Progress::Failed(_)));
     assert!(matches!(source.on_reply(Ok(says(500, b"")), at(310), 0), Progress::Failed(_)));
     assert!(source.keys(at(10 + 3600)).is_ok());
-    assert_eq!(source.keys(Monotonic((10 + 3600) * SECOND + 1)).unwrap_err().fault, Fault::KeysUnavailable);
+    assert_eq!(source.keys(Monotonic((10 + 3600) * SECOND + 1)).unwrap_err().reason, RejectReason::KeysUnavailable);
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn attempts(source: &mut KeySource, seconds: std::ops::Range<u64>, answer: Answe
 fn without_a_set_the_pauses_double_up_to_refresh() {
     for status in [302, 401, 404, 429, 500, 503] {
         let mut source = source(false);
-        assert_eq!(source.keys(at(0)).unwrap_err().fault, Fault::KeysUnavailable);
+        assert_eq!(source.keys(at(0)).unwrap_err().reason, RejectReason::KeysUnavailable);
         let expected = [0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 811, 1111];
         assert_eq!(attempts(&mut source, 0..1200, says(status, b"")), expected, "{status}");
     }

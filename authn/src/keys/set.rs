@@ -2,7 +2,7 @@
 use super::Key;
 use crate::alg::Algorithm;
 use crate::cause::Cause;
-use crate::fault::Denial;
+use crate::fault::Rejection;
 use crate::jwks::printable;
 
 pub const MAX_KEYS: usize = 64;
@@ -91,20 +91,20 @@ impl KeySet {
     /// # Errors
     /// `KeyUnknown` where no key answers to the kid, `AlgNotAllowed` where keys do but none of them is for `alg`: an RSA
     /// public key never verifies HS256, and a secret never RS256.
-    pub fn candidates(&self, kid: Option<&str>, alg: Algorithm) -> Result<Candidates<'_>, Denial> {
+    pub fn candidates(&self, kid: Option<&str>, alg: Algorithm) -> Result<Candidates<'_>, Rejection> {
         let named = self.keys.iter().filter(|key| key.kid().is_some() && (kid.is_none() || key.kid() == kid));
         let unnamed = self.keys.iter().filter(|key| key.kid().is_none());
         let mut answering = named.chain(unnamed).peekable();
         if answering.peek().is_none() {
             let cause = if kid.is_some() { Cause::KidUnknown } else { Cause::NoKey };
-            return Err(Denial::new(cause));
+            return Err(Rejection::new(cause));
         }
         let mut found = [None; MAX_CANDIDATES];
         for (slot, key) in found.iter_mut().zip(answering.filter(|key| key.verifies(alg))) {
             *slot = Some(key);
         }
         if found.iter().all(Option::is_none) {
-            return Err(Denial::new(Cause::AlgNotOfKey));
+            return Err(Rejection::new(Cause::AlgNotOfKey));
         }
         Ok(found.into_iter().flatten())
     }

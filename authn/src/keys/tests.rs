@@ -3,7 +3,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fault::Fault;
+use crate::fault::RejectReason;
 use crate::vectors;
 
 const ALL: &[Algorithm] = Algorithm::ALL;
@@ -362,8 +362,8 @@ mod set {
         Key::from_secret(&[number; 32], kid.map(str::to_owned), None, &[Algorithm::Hs256]).unwrap()
     }
 
-    fn kids<'k>(set: &'k KeySet, kid: Option<&str>, alg: Algorithm) -> Result<Vec<Option<&'k str>>, Fault> {
-        set.candidates(kid, alg).map(|keys| keys.map(Key::kid).collect()).map_err(|denial| denial.fault)
+    fn kids<'k>(set: &'k KeySet, kid: Option<&str>, alg: Algorithm) -> Result<Vec<Option<&'k str>>, RejectReason> {
+        set.candidates(kid, alg).map(|keys| keys.map(Key::kid).collect()).map_err(|rejection| rejection.reason)
     }
 
     #[test]
@@ -379,20 +379,20 @@ mod set {
     fn a_kid_that_no_key_has_is_unknown() {
         let set = KeySet::new(vec![secret(1, Some("a"))]).unwrap();
         for kid in ["", "A", "a ", "b"] {
-            assert_eq!(kids(&set, Some(kid), Algorithm::Hs256), Err(Fault::KeyUnknown), "{kid:?}");
+            assert_eq!(kids(&set, Some(kid), Algorithm::Hs256), Err(RejectReason::KeyUnknown), "{kid:?}");
         }
         let empty = KeySet::new(Vec::new()).unwrap();
-        assert_eq!(kids(&empty, None, Algorithm::Hs256), Err(Fault::KeyUnknown));
-        assert_eq!(kids(&empty, Some("a"), Algorithm::Hs256), Err(Fault::KeyUnknown));
+        assert_eq!(kids(&empty, None, Algorithm::Hs256), Err(RejectReason::KeyUnknown));
+        assert_eq!(kids(&empty, Some("a"), Algorithm::Hs256), Err(RejectReason::KeyUnknown));
     }
 
     #[test]
     fn a_kid_of_another_family_does_not_allow_the_algorithm() {
         let set = KeySet::new(vec![key(Family::Rsa, Some("rsa"), ALL), key(Family::Hmac, Some("mac"), ALL)]).unwrap();
         for (kid, alg) in [("rsa", Algorithm::Hs256), ("mac", Algorithm::Rs256), ("rsa", Algorithm::Es256)] {
-            assert_eq!(kids(&set, Some(kid), alg), Err(Fault::AlgNotAllowed), "{kid} {alg}");
+            assert_eq!(kids(&set, Some(kid), alg), Err(RejectReason::AlgNotAllowed), "{kid} {alg}");
         }
-        assert_eq!(kids(&set, None, Algorithm::Es256), Err(Fault::AlgNotAllowed));
+        assert_eq!(kids(&set, None, Algorithm::Es256), Err(RejectReason::AlgNotAllowed));
         assert_eq!(kids(&set, None, Algorithm::Hs256), Ok(vec![Some("mac")]));
         assert_eq!(kids(&set, None, Algorithm::Rs256), Ok(vec![Some("rsa")]));
     }
@@ -401,8 +401,8 @@ mod set {
     fn a_key_narrowed_to_one_algorithm_allows_no_other_of_its_family() {
         let set = KeySet::new(vec![key(Family::Rsa, Some("k"), &[Algorithm::Ps256])]).unwrap();
         assert_eq!(kids(&set, Some("k"), Algorithm::Ps256), Ok(vec![Some("k")]));
-        assert_eq!(kids(&set, Some("k"), Algorithm::Rs256), Err(Fault::AlgNotAllowed));
-        assert_eq!(kids(&set, Some("k"), Algorithm::Ps384), Err(Fault::AlgNotAllowed));
+        assert_eq!(kids(&set, Some("k"), Algorithm::Rs256), Err(RejectReason::AlgNotAllowed));
+        assert_eq!(kids(&set, Some("k"), Algorithm::Ps384), Err(RejectReason::AlgNotAllowed));
     }
 
     #[test]

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use authn::checks::{Checks, Flight, Resolved, Why};
-use authn::decide::{Entry, Peer, Standing, Verified};
+use authn::decide::{Entry, Peer, RevocationStatus, Verified};
 use authn::engine::Portable;
 use authn::keyrings::Keyrings;
 use authn::policy::{Policy, Revocation};
 use authn::request::Request;
-use authn::revocation::{Ask, Verdict};
+use authn::revocation::{RevocationQuery, Verdict};
 use authn::shared::{Namespace, SharedVerdicts};
 use authn::time::{Monotonic, Now, UnixSeconds};
 use authn::token_cache::TokenCache;
@@ -252,7 +252,7 @@ impl Simulation<'_> {
             (b":scheme", b"http"),
             (b"authorization", bearer.as_bytes()),
         ];
-        let request = Request::from_pairs(&pairs).map_err(|denial| anyhow::anyhow!("{denial:?}"))?;
+        let request = Request::from_pairs(&pairs).map_err(|rejection| anyhow::anyhow!("{rejection:?}"))?;
         let Entry::Token(entered) = self.policy.enter(&request) else { bail!("a request without a token") };
         let known = self.workers[worker].tokens.find(entered.token()).map(Rc::clone);
         self.counted.cached += u64::from(known.is_some());
@@ -260,26 +260,26 @@ impl Simulation<'_> {
             Some(verified) => verified,
             None => {
                 let verified = self.policy.verify(&Portable, &self.keyrings, &entered, now);
-                let verified = Rc::new(verified.map_err(|denial| anyhow::anyhow!("{denial:?}"))?);
+                let verified = Rc::new(verified.map_err(|rejection| anyhow::anyhow!("{rejection:?}"))?);
                 self.workers[worker].tokens.insert(Rc::clone(&verified));
                 verified
             }
         };
-        let standing = self.policy.accept(verified, entered, now, &Nobody);
-        let standing = standing.and_then(|accepted| self.policy.standing(accepted, now));
-        match standing.map_err(|denial| anyhow::anyhow!("{denial:?}"))? {
-            Standing::Admitted(admission) => {
+        let revocation_status = self.policy.accept(verified, entered, now, &Nobody);
+        let revocation_status = revocation_status.and_then(|accepted| self.policy.revocation_status(accepted, now));
+        match revocation_status.map_err(|rejection| anyhow::anyhow!("{rejection:?}"))? {
+            RevocationStatus::Admitted(admission) => {
                 if let Some(ask) = admission.refresh() {
                     self.refresh(worker, ask, now);
                 }
             }
-            Standing::MustIntrospect(_) => anyhow::bail!("no issuer is asked"),
-            Standing::MustAsk(asking) => {
+            RevocationStatus::MustIntrospect(_) => anyhow::bail!("no issuer is asked"),
+            RevocationStatus::MustAsk(asking) => {
                 if let Some((sent, verdict)) = self.shared_verdict(asking.ask().digest)
                     && self.revocation.is_fresh(sent, now.monotonic)
                 {
                     let judged = asking.on_verdict(self.policy, sent, verdict, now);
-                    judged.map_err(|denial| anyhow::anyhow!("{denial:?}"))?;
+                    judged.map_err(|rejection| anyhow::anyhow!("{rejection:?}"))?;
                     return Ok(());
                 }
                 self.counted.waited += 1;
@@ -292,7 +292,7 @@ impl Simulation<'_> {
         Ok(())
     }
 
-    fn refresh(&mut self, worker: usize, ask: &Rc<Ask>, now: Now) {
+    fn refresh(&mut self, worker: usize, ask: &Rc<RevocationQuery>, now: Now) {
         if let Some((sent, verdict)) = self.shared_verdict(ask.digest) {
             ask.learn(sent, verdict);
             if self.revocation.is_young(sent, now.monotonic) {

@@ -10,7 +10,7 @@ use mint::random_id;
 use tests::{Directory, Redis, Request, Service, ServiceOptions, exchange};
 use tokio::runtime::Runtime;
 use wire::check::{CONTENT_TYPE, Needs, PATH, Question};
-use wire::{Answer, Derived, Kind, Secret};
+use wire::{Answer, DerivedKeys, Kind, Secret};
 
 use super::Bench;
 use super::report::StoreRow;
@@ -168,7 +168,7 @@ pub fn measure(bench: &Bench<'_>, mut stacks: Vec<Stack>) -> anyhow::Result<Vec<
 }
 
 /// As the service writes them: an answer, a sealed note and an expiry.
-fn fill(redis: &Redis, derived: &Derived, count: usize) -> anyhow::Result<()> {
+fn fill(redis: &Redis, derived: &DerivedKeys, count: usize) -> anyhow::Result<()> {
     let note = "n".repeat(60);
     let mut stream = TcpStream::connect(redis.address())?;
     for first in (0..count).step_by(WRITTEN_AT_ONCE) {
@@ -196,8 +196,8 @@ fn revoked(number: usize) -> String {
 }
 
 /// Each of one key that is revoked and many that are not, as sessions in use are.
-fn questions(derived: &Derived, revocations: usize) -> anyhow::Result<Vec<Question>> {
-    let needs = Needs { iat_lead_seconds: 0, now_seconds: now()? };
+fn questions(derived: &DerivedKeys, revocations: usize) -> anyhow::Result<Vec<Question>> {
+    let needs = Needs { future_iat_tolerance_seconds: 0, now_seconds: now()? };
     let key = |id: &str| derived.revocation_key(Kind::Session, "", id.as_bytes());
     let make = |number: usize| {
         let mut keys = vec![key(&revoked(number * revocations / QUESTIONS))];

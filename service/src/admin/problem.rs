@@ -5,7 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
-use wire::check::Trouble;
+use wire::check::StoreError;
 
 use crate::signing::SignError;
 
@@ -80,8 +80,8 @@ impl fmt::Display for Problem {
     }
 }
 
-impl From<Trouble> for Problem {
-    fn from(trouble: Trouble) -> Self {
+impl From<StoreError> for Problem {
+    fn from(trouble: StoreError) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, trouble.name())
     }
 }

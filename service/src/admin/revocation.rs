@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess};
 use serde_json::Value;
 use utoipa::ToSchema;
-use wire::{Derived, Kind, RevocationKey, TOKEN_ID_CLAIMS, token_id_from_jti, token_id_from_signing_input};
+use wire::{DerivedKeys, Kind, RevocationKey, TOKEN_ID_CLAIMS, token_id_from_jti, token_id_from_signing_input};
 
 use super::problem::Problem;
 use crate::audit::Event;
@@ -289,7 +289,7 @@ impl Subject {
     }
 
     /// Its name under each secret, in their order.
-    pub fn keys(&self, secrets: &[Derived]) -> Vec<RevocationKey> {
+    pub fn keys(&self, secrets: &[DerivedKeys]) -> Vec<RevocationKey> {
         let id = match (&self.id, self.kind) {
             (Id::None, _) => Vec::new(),
             (Id::Text(jti), Kind::Token) => token_id_from_jti(jti),

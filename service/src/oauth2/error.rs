@@ -3,7 +3,7 @@ use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use wire::check::Trouble;
+use wire::check::StoreError;
 
 use crate::signing::SignError;
 use crate::store::WriteError;
@@ -24,7 +24,7 @@ pub enum OAuthError {
     UnsupportedGrantType,
     NotAcceptable,
     /// Nothing can be said.
-    Unavailable(Trouble),
+    Unavailable(StoreError),
     /// The token that has the signing key does not sign now.
     SigningUnavailable,
     Internal,
@@ -74,8 +74,8 @@ impl OAuthError {
     }
 }
 
-impl From<Trouble> for OAuthError {
-    fn from(trouble: Trouble) -> Self {
+impl From<StoreError> for OAuthError {
+    fn from(trouble: StoreError) -> Self {
         OAuthError::Unavailable(trouble)
     }
 }
@@ -84,7 +84,7 @@ impl From<WriteError> for OAuthError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::NotWritten(trouble) | WriteError::Unknown(trouble) => OAuthError::Unavailable(trouble),
-            WriteError::Unconfirmed(_) => OAuthError::Unavailable(Trouble::StoreUnsafe),
+            WriteError::Unconfirmed(_) => OAuthError::Unavailable(StoreError::StoreUnsafe),
         }
     }
 }

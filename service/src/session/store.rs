@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue};
-use wire::check::Trouble;
+use wire::check::StoreError;
 use wire::opaque_token::OpaqueToken;
 
 use super::keys::{KeyAt, Ring, Sid, TokenMac};
@@ -60,7 +60,7 @@ impl SessionStore<'_> {
         refresh: Option<TokenMac>,
         life: Duration,
     ) -> Result<(), WriteError> {
-        let failed = WriteError::NotWritten(Trouble::StoreFailed);
+        let failed = WriteError::NotWritten(StoreError::StoreFailed);
         let place = self.session(at, sid);
         let text = serde_json::to_vec(data).map_err(|_| failed.clone())?;
         let sealed = self.ring.seal(at, &place.text, text).map_err(|_| failed.clone())?;
@@ -84,7 +84,7 @@ impl SessionStore<'_> {
     }
 
     /// Under whichever key of the ring it was made.
-    pub async fn find(&self, sid: Sid) -> Result<Option<Kept>, Trouble> {
+    pub async fn find(&self, sid: Sid) -> Result<Option<Kept>, StoreError> {
         for at in self.ring.all() {
             if let Some(kept) = self.read(at, sid).await? {
                 return Ok(Some(kept));
@@ -93,7 +93,7 @@ impl SessionStore<'_> {
         Ok(None)
     }
 
-    pub async fn read(&self, at: KeyAt, sid: Sid) -> Result<Option<Kept>, Trouble> {
+    pub async fn read(&self, at: KeyAt, sid: Sid) -> Result<Option<Kept>, StoreError> {
         type Fields = (Option<Vec<u8>>, Option<Vec<u8>>, Option<u64>, Option<String>);
         let place = self.session(at, sid);
         let mut read = redis::cmd("HMGET");
@@ -101,8 +101,8 @@ impl SessionStore<'_> {
         let (data, access, used, ended): Fields = self.ask(&place, read).await?;
         let Some(sealed) = data else { return Ok(None) };
         // Somebody wrote there who has not our key: that is neither a session nor the absence of one.
-        let text = self.ring.open(at, &place.text, &sealed).ok_or(Trouble::StoreFailed)?;
-        let data: Data = serde_json::from_slice(&text).map_err(|_| Trouble::StoreFailed)?;
+        let text = self.ring.open(at, &place.text, &sealed).ok_or(StoreError::StoreFailed)?;
+        let data: Data = serde_json::from_slice(&text).map_err(|_| StoreError::StoreFailed)?;
         Ok(Some(Kept { at, sid, data, access: access.unwrap_or_default(), used: used.unwrap_or(0), ended }))
     }
 
@@ -130,12 +130,12 @@ impl SessionStore<'_> {
             "ended" => Ok(Rotated::Ended),
             "raced" => Ok(Rotated::Raced),
             "reused" => Ok(Rotated::Reused),
-            _ => Err(WriteError::Unknown(Trouble::StoreFailed)),
+            _ => Err(WriteError::Unknown(StoreError::StoreFailed)),
         }
     }
 
     /// What came of an exchange for `new`, by what lies there now.
-    async fn became(&self, place: &Name, new: TokenMac) -> Result<Rotated, Trouble> {
+    async fn became(&self, place: &Name, new: TokenMac) -> Result<Rotated, StoreError> {
         let mut read = redis::cmd("HMGET");
         read.arg(&place.text).arg("r").arg("x");
         let (current, ended): (Option<Vec<u8>>, Option<String>) = self.ask(place, read).await?;
@@ -188,7 +188,7 @@ impl SessionStore<'_> {
 
     /// Every sid that the subject's list has, in order; some may be gone. At most [`MAX_SESSIONS_PER_SUBJECT`] for each
     /// key of the ring.
-    pub async fn sids_of(&self, issuer: &str, subject: &str) -> Result<Vec<(Sid, KeyAt)>, Trouble> {
+    pub async fn sids_of(&self, issuer: &str, subject: &str) -> Result<Vec<(Sid, KeyAt)>, StoreError> {
         let mut sids = Vec::new();
         for at in self.ring.all() {
             let place = self.subject(at, issuer, subject);
@@ -202,14 +202,15 @@ impl SessionStore<'_> {
         Ok(sids)
     }
 
-    async fn ask<T: FromRedisValue>(&self, place: &Name, command: Cmd) -> Result<T, Trouble> {
-        let reply = self.store.read(place.bucket, &[command]).await?.into_iter().next().ok_or(Trouble::StoreFailed)?;
-        redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)
+    async fn ask<T: FromRedisValue>(&self, place: &Name, command: Cmd) -> Result<T, StoreError> {
+        let reply =
+            self.store.read(place.bucket, &[command]).await?.into_iter().next().ok_or(StoreError::StoreFailed)?;
+        redis::from_redis_value(reply).map_err(|_| StoreError::StoreFailed)
     }
 
     async fn write<T: FromRedisValue>(&self, place: &Name, command: Cmd) -> Result<T, WriteError> {
         let reply = self.store.write(place, command).await?;
-        redis::from_redis_value(reply).map_err(|_| WriteError::Unknown(Trouble::StoreFailed))
+        redis::from_redis_value(reply).map_err(|_| WriteError::Unknown(StoreError::StoreFailed))
     }
 
     async fn remove(&self, place: &Name, command: Cmd) -> Result<(), WriteError> {

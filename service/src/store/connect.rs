@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use wire::check::Trouble;
+use wire::check::StoreError;
 
 use super::redis_options::{Access, Address, Whom, read};
 use super::standing::Standing;
@@ -20,7 +20,7 @@ use super::standing::Standing;
 /// Why there is no connection, or why it is left. `why` is for the log and holds no secret.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    pub trouble: Trouble,
+    pub trouble: StoreError,
     pub why: String,
 }
 
@@ -29,7 +29,7 @@ pub struct Failure {
 pub struct Wire {
     connection: MultiplexedConnection,
     driver: JoinHandle<()>,
-    /// Why nobody may use it any more, as [`Trouble::code`]; 0 while they may.
+    /// Why nobody may use it any more, as [`StoreError::code`]; 0 while they may.
     left: AtomicU8,
 }
 
@@ -42,7 +42,7 @@ impl Wire {
         match timeout(limit, Self::open_in(access, address, whom)).await {
             Ok(Ok(wire)) => Ok(wire),
             Ok(Err(failure)) => Err(failure),
-            Err(_) => Err(Failure { trouble: Trouble::StoreSlow, why: format!("no connection within {limit:?}") }),
+            Err(_) => Err(Failure { trouble: StoreError::StoreSlow, why: format!("no connection within {limit:?}") }),
         }
     }
 
@@ -85,7 +85,7 @@ impl Wire {
         let asked = match timeout(limit, asks.query_async(&mut connection)).await {
             Ok(Ok(replies)) => Ok(replies),
             Ok(Err(error)) => Err(Failure::from(error)),
-            Err(_) => Err(Failure { trouble: Trouble::StoreSlow, why: format!("no answer within {limit:?}") }),
+            Err(_) => Err(Failure { trouble: StoreError::StoreSlow, why: format!("no answer within {limit:?}") }),
         };
         if let Err(failure) = &asked {
             self.leave(failure.trouble);
@@ -114,14 +114,14 @@ impl Wire {
     }
 
     /// From now on nobody uses it.
-    pub fn leave(&self, trouble: Trouble) {
+    pub fn leave(&self, trouble: StoreError) {
         self.left.store(trouble.code(), Ordering::Relaxed);
     }
 
     /// Why it was left, if it was.
-    pub fn left(&self) -> Option<Trouble> {
+    pub fn left(&self) -> Option<StoreError> {
         let code = self.left.load(Ordering::Relaxed);
-        Trouble::ALL.into_iter().find(|trouble| trouble.code() == code)
+        StoreError::ALL.into_iter().find(|trouble| trouble.code() == code)
     }
 }
 
@@ -176,21 +176,21 @@ fn tls_config(access: &Access) -> Result<ClientConfig, Failure> {
 }
 
 fn refused(why: &impl ToString) -> Failure {
-    Failure { trouble: Trouble::StoreRefused, why: why.to_string() }
+    Failure { trouble: StoreError::StoreRefused, why: why.to_string() }
 }
 
 pub fn failed(why: &impl ToString) -> Failure {
-    Failure { trouble: Trouble::StoreFailed, why: why.to_string() }
+    Failure { trouble: StoreError::StoreFailed, why: why.to_string() }
 }
 
 impl From<RedisError> for Failure {
     fn from(error: RedisError) -> Self {
         let trouble = if error.is_timeout() {
-            Trouble::StoreSlow
+            StoreError::StoreSlow
         } else if error.is_io_error() || error.is_connection_dropped() || error.is_connection_refusal() {
-            Trouble::StoreRefused
+            StoreError::StoreRefused
         } else {
-            Trouble::StoreFailed
+            StoreError::StoreFailed
         };
         Self { trouble, why: error.to_string() }
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wire::check::Trouble;
+use wire::check::StoreError;
 
 use super::Pin;
 use super::connect::{Failure, Wire, pipeline};
@@ -89,7 +89,7 @@ pub async fn prepare_store(redis: &RedisOptions, limit: Duration, allow: Allow) 
     write(&routes, &all, &Sentinel::filling(id), "NX", limit).await?;
     match read_all(&routes, limit).await?.values().all(|sentinel| *sentinel == Sentinel::Filling(id)) {
         true => Ok(id),
-        false => Err(nowhere(Trouble::StoreFailed)),
+        false => Err(nowhere(StoreError::StoreFailed)),
     }
 }
 
@@ -103,7 +103,7 @@ pub async fn finish(routes: &Routes, id: StoreId, limit: Duration) -> Result<(),
     write(routes, &all, &id.to_string(), "XX", limit).await?;
     match read_all(routes, limit).await?.values().all(|sentinel| *sentinel == Sentinel::Whole(id)) {
         true => Ok(()),
-        false => Err(nowhere(Trouble::StoreChanged)),
+        false => Err(nowhere(StoreError::StoreChanged)),
     }
 }
 
@@ -162,7 +162,7 @@ pub async fn complete(routes: &Routes, after_loss: Option<StoreId>, limit: Durat
     let is_there =
         |sentinel: &Sentinel| matches!(sentinel, Sentinel::New(there) | Sentinel::Whole(there) if *there == id);
     if read.len() < all.len() || !read.values().all(is_there) {
-        return Err(nowhere(Trouble::StoreFailed));
+        return Err(nowhere(StoreError::StoreFailed));
     }
     write(routes, &all, &id.to_string(), "XX", limit).await?;
     Ok(id)
@@ -175,10 +175,10 @@ async fn claim(
     there: fn(&Sentinel) -> Option<StoreId>,
     limit: Duration,
 ) -> Result<StoreId, CreateError> {
-    let id = StoreId::random().ok_or(nowhere(Trouble::StoreFailed))?;
+    let id = StoreId::random().ok_or(nowhere(StoreError::StoreFailed))?;
     write(routes, &[Bucket::FIRST], &sentinel(id), "NX", limit).await?;
     let read = read_all(routes, limit).await?;
-    read.get(&Bucket::FIRST).and_then(there).ok_or(nowhere(Trouble::StoreFailed))
+    read.get(&Bucket::FIRST).and_then(there).ok_or(nowhere(StoreError::StoreFailed))
 }
 
 enum Begun {
@@ -281,7 +281,7 @@ async fn write(
     Ok(())
 }
 
-fn nowhere(trouble: Trouble) -> CreateError {
+fn nowhere(trouble: StoreError) -> CreateError {
     CreateError::Redis(trouble.name().to_owned())
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::Value;
 use wire::Kinds;
-use wire::check::{NamedIssuer, Trouble};
+use wire::check::{NamedIssuer, StoreError};
 
 use super::{Bucket, Store, WriteError};
 use crate::clock::unix_seconds;
@@ -51,12 +51,12 @@ impl Store {
     ///
     /// # Errors
     /// As for [`Store::check`].
-    pub async fn known_issuers(&self, kept: Duration) -> Result<Vec<(String, Kinds)>, Trouble> {
+    pub async fn known_issuers(&self, kept: Duration) -> Result<Vec<(String, Kinds)>, StoreError> {
         let oldest = unix_seconds().saturating_sub(kept.as_secs());
         let mut ask = redis::cmd("ZRANGEBYSCORE");
         ask.arg(name()).arg(oldest).arg("+inf");
         let reply = self.read(Bucket::FIRST, &[ask]).await?.pop().unwrap_or(Value::Nil);
-        let members: Vec<Vec<u8>> = redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)?;
+        let members: Vec<Vec<u8>> = redis::from_redis_value(reply).map_err(|_| StoreError::StoreFailed)?;
         Ok(members.iter().filter_map(|member| read(member)).collect())
     }
 }

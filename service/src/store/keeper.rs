@@ -12,7 +12,7 @@ use aws_lc_rs::rand;
 use futures_util::future::join_all;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
-use wire::check::Trouble;
+use wire::check::StoreError;
 
 use super::Pin;
 use super::connect::{Failure, Wire, failed, pipeline};
@@ -71,7 +71,7 @@ pub struct Kept {
 
 /// Returns when the first round is over, well or not.
 pub async fn keep(orders: Orders) -> Kept {
-    let (say, mut routes) = watch::channel(Arc::new(Routes::none(Trouble::StoreRefused)));
+    let (say, mut routes) = watch::channel(Arc::new(Routes::none(StoreError::StoreRefused)));
     routes.mark_unchanged();
     let wake = Arc::new(Notify::new());
     let authority = match orders.access.options.mode {
@@ -381,10 +381,10 @@ impl Keeper {
     }
 
     /// Whether no sentinel that was read is missing or another's.
-    fn whole(&self) -> Result<(), Trouble> {
+    fn whole(&self) -> Result<(), StoreError> {
         match self.sentinels.iter().flatten().all(|sentinel| self.orders.pin.takes(*sentinel)) {
             true => Ok(()),
-            false => Err(Trouble::StoreChanged),
+            false => Err(StoreError::StoreChanged),
         }
     }
 
@@ -411,12 +411,12 @@ impl Keeper {
             let (address, agreed) = match owned {
                 Owned::By(address) => (address, true),
                 Owned::Perhaps(address) => (address, false),
-                Owned::Nobody => return Route::Nowhere(Trouble::StoreRefused),
+                Owned::Nobody => return Route::Nowhere(StoreError::StoreRefused),
             };
             let member = match (places.get(address), self.links.get(address)) {
                 (Some(member), _) => *member,
                 (None, Some(Link { up: Err(failure) })) => return Route::Nowhere(failure.trouble),
-                (None, _) => return Route::Nowhere(Trouble::StoreRefused),
+                (None, _) => return Route::Nowhere(StoreError::StoreRefused),
             };
             if agreed {
                 return Route::To { member, until };
@@ -426,7 +426,7 @@ impl Keeper {
             let is_same = was.zip(members.get(member)).is_some_and(|(was, now)| Arc::ptr_eq(&was.wire, &now.wire));
             match before.buckets.get(bucket.place()) {
                 Some(Route::To { until, .. }) if is_same => Route::To { member, until: *until },
-                _ => Route::Nowhere(Trouble::StoreUnsafe),
+                _ => Route::Nowhere(StoreError::StoreUnsafe),
             }
         };
         let buckets = Bucket::all().zip(&found.owners).map(route).collect();
@@ -456,7 +456,7 @@ impl Keeper {
                     if let Err(unfit) = up.standing.judge(self.orders.allow)
                         && self.is_asked(address, found)
                     {
-                        parts.push(format!("{}: {address}: {unfit}", Trouble::StoreUnsafe.name()));
+                        parts.push(format!("{}: {address}: {unfit}", StoreError::StoreUnsafe.name()));
                     }
                 }
             }
@@ -487,7 +487,7 @@ impl Keeper {
                 }
                 _ => "the store was not made to the end; do it with `portcullis store create`".to_owned(),
             };
-            parts.push(format!("{}: {what}", Trouble::StoreChanged.name()));
+            parts.push(format!("{}: {what}", StoreError::StoreChanged.name()));
         }
         let lost = Bucket::all().filter(|bucket| routes.to(*bucket).is_err()).count();
         if lost > 0 && !matches!(self.authority, Authority::Nobody) {
@@ -512,7 +512,7 @@ impl Keeper {
             let Ok(up) = &link.up else { continue };
             let is_replica = up.standing.judge(self.orders.allow) == Err(Unfit::Replica);
             if is_replica || is_stale {
-                let trouble = if is_replica { Trouble::StoreUnsafe } else { Trouble::StoreChanged };
+                let trouble = if is_replica { StoreError::StoreUnsafe } else { StoreError::StoreChanged };
                 up.wire.leave(trouble);
             }
         }
@@ -617,7 +617,7 @@ async fn ask(access: &Access, mode: Mode, address: &Address, up: Option<Up>, lim
     };
     match timeout(limit, asking).await {
         Ok(asked) => asked,
-        Err(_) => Err(Failure { trouble: Trouble::StoreSlow, why: format!("no answer within {limit:?}") }),
+        Err(_) => Err(Failure { trouble: StoreError::StoreSlow, why: format!("no answer within {limit:?}") }),
     }
 }
 

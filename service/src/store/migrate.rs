@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wire::check::Trouble;
+use wire::check::StoreError;
 
 use super::contents::{Found, Kind, Name, PATTERN, State};
 use super::create::{self, CreateError, reached};
@@ -101,7 +101,7 @@ pub enum MigrateError {
     #[error("`{0}` cannot be used: {1}")]
     Unusable(&'static str, String),
     #[error("`{0}`: {name}", name = .1.name())]
-    Trouble(&'static str, Trouble),
+    StoreError(&'static str, StoreError),
     #[error(
         "`to` is not prepared: `portcullis migrate --prepare`, then restart the services with `--redis-also`, then this"
     )]
@@ -132,7 +132,7 @@ const TO: &str = "to";
 impl MigrateError {
     /// Trying again may help, nothing was refused.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unusable(..) | Self::Trouble(..) | Self::Moved(_) | Self::Write(_) | Self::Finish(_))
+        matches!(self, Self::Unusable(..) | Self::StoreError(..) | Self::Moved(_) | Self::Write(_) | Self::Finish(_))
     }
 }
 
@@ -220,7 +220,7 @@ impl<'a> Run<'a> {
             min_replicas: plan.min_replicas,
             require_disk: plan.require_disk,
             confirm: true,
-            iat_lead_seconds: 0,
+            future_iat_tolerance_seconds: 0,
             allow: plan.allow,
         };
         let reader = |kept, pin| Reader { kept, pin, limit, metrics: Arc::clone(&metrics) };
@@ -254,7 +254,7 @@ impl<'a> Run<'a> {
             for member in members(side, reader)? {
                 let asked = Instant::now();
                 let time = member.wire.ask_one::<(u64, u64)>(redis::cmd("TIME"), self.plan.redis_timeout).await;
-                let (seconds, micros) = time.map_err(|failure| MigrateError::Trouble(side, failure.trouble))?;
+                let (seconds, micros) = time.map_err(|failure| MigrateError::StoreError(side, failure.trouble))?;
                 times.push((Duration::from_secs(seconds) + Duration::from_micros(micros), asked));
             }
         }
@@ -330,7 +330,7 @@ impl<'a> Run<'a> {
     async fn forget_sessions_that_ended(&self, merged: &[Name]) -> Result<(), MigrateError> {
         let sessions: Vec<_> = merged.iter().filter(|name| name.kind == Kind::Session).cloned().collect();
         let now =
-            states(&self.transfer.from, &sessions).await.map_err(|trouble| MigrateError::Trouble(FROM, trouble))?;
+            states(&self.transfer.from, &sessions).await.map_err(|trouble| MigrateError::StoreError(FROM, trouble))?;
         let gone = sessions.iter().zip(now).filter(|(_, state)| state.as_ref().is_some_and(State::is_absent));
         let deletes: Vec<_> = gone.map(|(name, _)| (name.bucket, redis::cmd("DEL").arg(&name.text).clone())).collect();
         self.transfer.run(deletes).await.map(|_| ()).map_err(MigrateError::Write)
@@ -366,8 +366,10 @@ impl<'a> Run<'a> {
     /// What lies under each on either side. Those that cannot be read are left out, and counted.
     async fn compare(&mut self, names: Vec<Name>) -> Result<Vec<(Name, State, State)>, MigrateError> {
         // The source first: what is written in between is in the other one too then, and not missing there.
-        let here = states(&self.transfer.from, &names).await.map_err(|trouble| MigrateError::Trouble(FROM, trouble))?;
-        let there = states(&self.transfer.there, &names).await.map_err(|trouble| MigrateError::Trouble(TO, trouble))?;
+        let here =
+            states(&self.transfer.from, &names).await.map_err(|trouble| MigrateError::StoreError(FROM, trouble))?;
+        let there =
+            states(&self.transfer.there, &names).await.map_err(|trouble| MigrateError::StoreError(TO, trouble))?;
         let mut compared = Vec::with_capacity(names.len());
         for ((name, here), there) in names.into_iter().zip(here).zip(there) {
             match (here, there) {
@@ -389,7 +391,7 @@ impl<'a> Run<'a> {
     }
 
     async fn verify_audit(&mut self) -> Result<(), MigrateError> {
-        let from = |trouble| MigrateError::Trouble(FROM, trouble);
+        let from = |trouble| MigrateError::StoreError(FROM, trouble);
         let mut after = "0".to_owned();
         loop {
             let page = audit_page(&self.transfer.from, AuditRange::After(&after)).await.map_err(from)?;
@@ -405,7 +407,7 @@ impl<'a> Run<'a> {
                 // Trimmed here meanwhile, it may be missing there.
                 let here = audit_page(&self.transfer.from, range).await.map_err(from)?;
                 let there = audit_page(&self.transfer.there, AuditRange::Between(&begin, &end)).await;
-                let there = there.map_err(|trouble| MigrateError::Trouble(TO, trouble))?;
+                let there = there.map_err(|trouble| MigrateError::StoreError(TO, trouble))?;
                 // Encrypted under a nonce of its own, no entry is like another.
                 let there: HashSet<_> = there.into_iter().map(|(_, value)| value).collect();
                 missing =
@@ -483,7 +485,7 @@ impl<'a> Run<'a> {
                 let mut ask = redis::cmd("CLUSTER");
                 ask.arg("NODES");
                 let told = member.wire.ask_one::<String>(ask, self.plan.redis_timeout).await;
-                let told = told.map_err(|failure| MigrateError::Trouble(FROM, failure.trouble))?;
+                let told = told.map_err(|failure| MigrateError::StoreError(FROM, failure.trouble))?;
                 // `<id> <address> myself,<flags> <primary> <ping> <pong> <epoch> <link> <slot>…`; in brackets what is on
                 // its way.
                 let own =
@@ -582,7 +584,7 @@ async fn target(kept: &Kept, limit: Duration) -> Result<(StoreId, bool), Migrate
 /// The servers that have buckets.
 fn members(side: &'static str, reader: &Reader) -> Result<Vec<Member>, MigrateError> {
     let routes = reader.kept.routes();
-    let parts = routes.parts().map_err(|trouble| MigrateError::Trouble(side, trouble))?;
+    let parts = routes.parts().map_err(|trouble| MigrateError::StoreError(side, trouble))?;
     Ok(parts.into_iter().map(|(member, _)| member.clone()).collect())
 }
 
@@ -597,7 +599,7 @@ async fn scan(
     ask.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(PAGE);
     // Always over the same connection: a server that was started again would not understand the cursor.
     let scanned = member.wire.ask_one(ask, limit).await;
-    scanned.map_err(|failure| MigrateError::Trouble(side, failure.trouble))
+    scanned.map_err(|failure| MigrateError::StoreError(side, failure.trouble))
 }
 
 /// How many names a server has, about.

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, Value};
-use wire::check::Trouble;
+use wire::check::StoreError;
 
 use super::also::Just;
 use super::{Bucket, Name, Store};
@@ -31,7 +31,7 @@ impl Store {
     ///
     /// # Errors
     /// As for [`Store::check`].
-    pub async fn claim(&self, digest: &str, pending: Duration) -> Result<Claim, Trouble> {
+    pub async fn claim(&self, digest: &str, pending: Duration) -> Result<Claim, StoreError> {
         let mut set = redis::cmd("SET");
         set.arg(name(digest)).arg(PENDING).arg("NX").arg("PX").arg(millis(pending));
         let ours: Option<String> = self.put(digest, set).await?;
@@ -44,14 +44,14 @@ impl Store {
         let mut get = redis::cmd("GET");
         get.arg(name(digest));
         let mut there = self.read(Bucket::of_text(digest), &[get]).await?;
-        let there: Option<String> = read(there.pop().ok_or(Trouble::StoreFailed)?)?;
+        let there: Option<String> = read(there.pop().ok_or(StoreError::StoreFailed)?)?;
         // Gone in between: whoever had it gave it back, and the next attempt gets it.
         Ok(if there.as_deref() == Some(DONE) { Claim::Done } else { Claim::Pending })
     }
 
     /// # Errors
     /// As for [`Store::check`]. The claim then ends by itself.
-    pub async fn keep(&self, digest: &str, ttl: Duration) -> Result<(), Trouble> {
+    pub async fn keep(&self, digest: &str, ttl: Duration) -> Result<(), StoreError> {
         let mut set = redis::cmd("SET");
         set.arg(name(digest)).arg(DONE).arg("PX").arg(millis(ttl));
         self.put::<()>(digest, set).await?;
@@ -60,7 +60,7 @@ impl Store {
 
     /// # Errors
     /// As for [`Store::check`]. The claim then ends by itself.
-    pub async fn give_back(&self, digest: &str) -> Result<(), Trouble> {
+    pub async fn give_back(&self, digest: &str) -> Result<(), StoreError> {
         let mut delete = redis::cmd("DEL");
         delete.arg(name(digest));
         self.put::<u64>(digest, delete.clone()).await?;
@@ -68,20 +68,20 @@ impl Store {
         also.remove(&[Name::of_mark(digest)], vec![delete]).await.map(|_| ()).map_err(|error| error.trouble())
     }
 
-    async fn bring_mark(&self, digest: &str) -> Result<(), Trouble> {
+    async fn bring_mark(&self, digest: &str) -> Result<(), StoreError> {
         let Some(also) = &self.also else { return Ok(()) };
         also.bring(&[Name::of_mark(digest)], Just::Changed).await.map(|_| ()).map_err(|error| error.trouble())
     }
 
     /// Nothing waits for disks or replicas: see above.
-    async fn put<T: FromRedisValue>(&self, digest: &str, command: Cmd) -> Result<T, Trouble> {
+    async fn put<T: FromRedisValue>(&self, digest: &str, command: Cmd) -> Result<T, StoreError> {
         let put = self.light.run(Bucket::of_text(digest), command).await;
         read(put.map_err(|error| error.trouble())?.0)
     }
 }
 
-fn read<T: FromRedisValue>(reply: Value) -> Result<T, Trouble> {
-    redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)
+fn read<T: FromRedisValue>(reply: Value) -> Result<T, StoreError> {
+    redis::from_redis_value(reply).map_err(|_| StoreError::StoreFailed)
 }
 
 fn name(digest: &str) -> String {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use redis::{Cmd, Pipeline, RedisError, Value};
-use wire::check::Trouble;
+use wire::check::StoreError;
 use wire::{Answer, RevocationKey};
 
 use super::Pin;
@@ -48,19 +48,19 @@ pub struct Page {
 
 /// Why a try gave no answers.
 enum Missed {
-    Trouble(Trouble),
+    StoreError(StoreError),
     /// A bucket is on its way to another server, or has arrived there.
     Moved(Bucket),
 }
 
-impl From<Trouble> for Missed {
-    fn from(trouble: Trouble) -> Self {
-        Missed::Trouble(trouble)
+impl From<StoreError> for Missed {
+    fn from(trouble: StoreError) -> Self {
+        Missed::StoreError(trouble)
     }
 }
 
 impl Reader {
-    pub async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
+    pub async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, StoreError> {
         let sent = Instant::now();
         let answers = self.answers(keys).await;
         self.metrics.redis_seconds.observe(sent.elapsed().as_secs_f64());
@@ -68,18 +68,18 @@ impl Reader {
     }
 
     /// The answer for each key, read from a store that proved to be ours.
-    async fn answers(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
+    async fn answers(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, StoreError> {
         let deadline = Instant::now() + self.limit;
         let mut routes = self.kept.routes();
         loop {
             let missed = match self.try_answers(&routes, keys, deadline).await {
                 Ok(answers) => return Ok(answers),
-                Err(Missed::Trouble(trouble)) => return Err(trouble),
+                Err(Missed::StoreError(trouble)) => return Err(trouble),
                 Err(Missed::Moved(bucket)) => bucket,
             };
             tracing::debug!(bucket = %missed, "a bucket has moved");
             let left = deadline.saturating_duration_since(Instant::now());
-            routes = self.kept.newer(routes.number, left).await.ok_or(Trouble::StoreFailed)?;
+            routes = self.kept.newer(routes.number, left).await.ok_or(StoreError::StoreFailed)?;
         }
     }
 
@@ -90,14 +90,14 @@ impl Reader {
         deadline: Instant,
     ) -> Result<Vec<Answer>, Missed> {
         let asking = split(routes, keys)?.into_iter().map(async |(member, parts)| {
-            let member = routes.members.get(member).ok_or(Trouble::StoreFailed)?;
+            let member = routes.members.get(member).ok_or(StoreError::StoreFailed)?;
             self.ask_parts(&member.wire, parts, deadline).await
         });
         let mut answers = vec![None; keys.len()];
         for (place, answer) in try_join_all(asking).await?.into_iter().flatten() {
-            *answers.get_mut(place).ok_or(Trouble::StoreFailed)? = Some(answer);
+            *answers.get_mut(place).ok_or(StoreError::StoreFailed)? = Some(answer);
         }
-        Ok(answers.into_iter().collect::<Option<_>>().ok_or(Trouble::StoreFailed)?)
+        Ok(answers.into_iter().collect::<Option<_>>().ok_or(StoreError::StoreFailed)?)
     }
 
     /// The answers for the keys of `parts`, each with its place in the question.
@@ -118,19 +118,19 @@ impl Reader {
         }
         let replies = self.ask(wire, &asks, deadline).await?;
         if replies.len() != parts.len() {
-            return Err(Trouble::StoreFailed.into());
+            return Err(StoreError::StoreFailed.into());
         }
         let mut all = Vec::with_capacity(parts.iter().map(|part| part.keys.len()).sum());
         for (part, reply) in parts.into_iter().zip(replies) {
             let values = match reply {
                 Ok(Value::Array(values)) => values,
-                Ok(_) => return Err(Trouble::StoreFailed.into()),
+                Ok(_) => return Err(StoreError::StoreFailed.into()),
                 Err(error) => self.after(wire, &part, &error, deadline).await?,
             };
-            let Some((sentinel, values)) = values.split_first() else { return Err(Trouble::StoreFailed.into()) };
+            let Some((sentinel, values)) = values.split_first() else { return Err(StoreError::StoreFailed.into()) };
             self.judge(wire, part.bucket, text(sentinel)?)?;
             if values.len() != part.keys.len() {
-                return Err(Trouble::StoreFailed.into());
+                return Err(StoreError::StoreFailed.into());
             }
             for ((place, _), value) in part.keys.iter().zip(values) {
                 all.push((*place, answer(value)?));
@@ -153,7 +153,7 @@ impl Reader {
     ) -> Result<Vec<Value>, Missed> {
         if !is_about_slots(error) {
             tracing::warn!(code = error.code(), "Redis refused a read");
-            return Err(Trouble::StoreFailed.into());
+            return Err(StoreError::StoreFailed.into());
         }
         if !matches!(error.code(), Some("ASK" | "TRYAGAIN")) {
             return Err(Missed::Moved(part.bucket));
@@ -172,7 +172,7 @@ impl Reader {
                 (Err(error), _) if error.code() == Some("ASK") => {
                     let place = error.redirect_node().and_then(|(place, _slot)| place.rsplit_once(':'));
                     let place = place.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
-                    there.entry(place.ok_or(Trouble::StoreFailed)?).or_default().push(at);
+                    there.entry(place.ok_or(StoreError::StoreFailed)?).or_default().push(at);
                 }
                 _ => return Err(Missed::Moved(part.bucket)),
             }
@@ -200,11 +200,11 @@ impl Reader {
         Ok(values)
     }
 
-    pub async fn show(&self, key: RevocationKey) -> Result<Option<Stored>, Trouble> {
+    pub async fn show(&self, key: RevocationKey) -> Result<Option<Stored>, StoreError> {
         Ok(self.stored(&[key]).await?.pop())
     }
 
-    pub async fn list(&self, cursor: u64, limit: usize) -> Result<Page, Trouble> {
+    pub async fn list(&self, cursor: u64, limit: usize) -> Result<Page, StoreError> {
         let (server, cursor) = (cursor >> SERVER_SHIFT, cursor & ((1 << SERVER_SHIFT) - 1));
         let routes = self.kept.routes();
         let parts = routes.parts()?;
@@ -212,7 +212,7 @@ impl Reader {
         let Some((member, buckets)) = parts.get(at) else {
             return Ok(Page { stored: Vec::new(), cursor: None });
         };
-        let bucket = buckets.first().copied().ok_or(Trouble::StoreFailed)?;
+        let bucket = buckets.first().copied().ok_or(StoreError::StoreFailed)?;
         routes.fit(bucket)?;
         let deadline = Instant::now() + self.limit;
         let (mut next, mut keys) = (cursor, Vec::new());
@@ -221,9 +221,9 @@ impl Reader {
             let mut asks = pipeline();
             asks.cmd("SCAN").arg(next).arg("MATCH").arg(PATTERN).arg("COUNT").arg(limit);
             let reply = self.ask(&member.wire, &asks, deadline).await?.pop();
-            let reply = reply.and_then(Result::ok).ok_or(Trouble::StoreFailed)?;
+            let reply = reply.and_then(Result::ok).ok_or(StoreError::StoreFailed)?;
             let names: Vec<Vec<u8>>;
-            (next, names) = redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)?;
+            (next, names) = redis::from_redis_value(reply).map_err(|_| StoreError::StoreFailed)?;
             keys.extend(names.iter().filter_map(|name| entry::key_of(name)));
             if next == 0 || !keys.is_empty() || Instant::now() + self.limit / 2 > deadline {
                 break;
@@ -233,29 +233,29 @@ impl Reader {
             0 if at + 1 < parts.len() => Some((server + 1) << SERVER_SHIFT),
             0 => None,
             next if next >> SERVER_SHIFT == 0 => Some(server << SERVER_SHIFT | next),
-            _ => return Err(Trouble::StoreFailed),
+            _ => return Err(StoreError::StoreFailed),
         };
         Ok(Page { stored: self.stored(&keys).await?, cursor })
     }
 
     /// Whether checks can be answered at all, as far as is known without asking.
-    pub fn standing(&self) -> Result<(), Trouble> {
+    pub fn standing(&self) -> Result<(), StoreError> {
         self.kept.routes().standing()
     }
 
     /// Whether one of these lies where it may be evicted, or by now on a replica.
     pub fn may_forget(&self, buckets: &[Bucket]) -> bool {
         let routes = self.kept.routes();
-        buckets.iter().any(|bucket| routes.fit(*bucket) == Err(Trouble::StoreUnsafe))
+        buckets.iter().any(|bucket| routes.fit(*bucket) == Err(StoreError::StoreUnsafe))
     }
 
     /// One reply for each of `asks`, all of whose names are of `bucket`.
-    pub async fn read(&self, bucket: Bucket, asks: &[Cmd]) -> Result<Vec<Value>, Trouble> {
+    pub async fn read(&self, bucket: Bucket, asks: &[Cmd]) -> Result<Vec<Value>, StoreError> {
         let deadline = Instant::now() + self.limit;
         let mut routes = self.kept.routes();
         loop {
             let member = routes.fit(bucket)?;
-            let member = routes.members.get(member).ok_or(Trouble::StoreFailed)?;
+            let member = routes.members.get(member).ok_or(StoreError::StoreFailed)?;
             let mut all = pipeline();
             for ask in asks {
                 all.add_command(ask.clone());
@@ -265,23 +265,23 @@ impl Reader {
             let replies = self.ask(&member.wire, &all, deadline).await?;
             if replies.iter().any(|reply| reply.as_ref().is_err_and(is_about_slots)) {
                 let left = deadline.saturating_duration_since(Instant::now());
-                routes = self.kept.newer(routes.number, left).await.ok_or(Trouble::StoreFailed)?;
+                routes = self.kept.newer(routes.number, left).await.ok_or(StoreError::StoreFailed)?;
                 continue;
             }
             let values: Result<Vec<Value>, RedisError> = replies.into_iter().collect();
             let mut values = values.map_err(|error| {
                 tracing::warn!(code = error.code(), "Redis refused a read");
-                Trouble::StoreFailed
+                StoreError::StoreFailed
             })?;
-            let sentinel = values.pop().ok_or(Trouble::StoreFailed)?;
-            let sentinel: Option<Vec<u8>> = redis::from_redis_value(sentinel).map_err(|_| Trouble::StoreFailed)?;
+            let sentinel = values.pop().ok_or(StoreError::StoreFailed)?;
+            let sentinel: Option<Vec<u8>> = redis::from_redis_value(sentinel).map_err(|_| StoreError::StoreFailed)?;
             self.judge(&member.wire, bucket, sentinel.as_deref())?;
             return Ok(values);
         }
     }
 
     /// Those of `keys` that are there.
-    async fn stored(&self, keys: &[RevocationKey]) -> Result<Vec<Stored>, Trouble> {
+    async fn stored(&self, keys: &[RevocationKey]) -> Result<Vec<Stored>, StoreError> {
         let mut of: BTreeMap<Bucket, Vec<RevocationKey>> = BTreeMap::new();
         for key in keys {
             of.entry(Bucket::of(key.0)).or_default().push(*key);
@@ -296,10 +296,10 @@ impl Reader {
             let mut stored = Vec::with_capacity(keys.len());
             for key in keys {
                 let (Some(value), Some(pttl)) = (values.next(), values.next()) else {
-                    return Err(Trouble::StoreFailed);
+                    return Err(StoreError::StoreFailed);
                 };
-                let value: Option<Vec<u8>> = redis::from_redis_value(value).map_err(|_| Trouble::StoreFailed)?;
-                let pttl: i64 = redis::from_redis_value(pttl).map_err(|_| Trouble::StoreFailed)?;
+                let value: Option<Vec<u8>> = redis::from_redis_value(value).map_err(|_| StoreError::StoreFailed)?;
+                let pttl: i64 = redis::from_redis_value(pttl).map_err(|_| StoreError::StoreFailed)?;
                 let Some(value) = value else { continue };
                 let entry = Entry::parse(&value);
                 stored.push(Stored {
@@ -319,7 +319,7 @@ impl Reader {
         wire: &Wire,
         asks: &Pipeline,
         deadline: Instant,
-    ) -> Result<Vec<Result<Value, RedisError>>, Trouble> {
+    ) -> Result<Vec<Result<Value, RedisError>>, StoreError> {
         let left = deadline.saturating_duration_since(Instant::now());
         wire.ask(asks, left).await.map_err(|Failure { trouble, why }| {
             tracing::debug!(trouble = trouble.name(), why, "no answer from Redis");
@@ -330,15 +330,15 @@ impl Reader {
     }
 
     /// Whether what came with `sentinel` over `wire` counts.
-    fn judge(&self, wire: &Arc<Wire>, bucket: Bucket, sentinel: Option<&[u8]>) -> Result<(), Trouble> {
+    fn judge(&self, wire: &Arc<Wire>, bucket: Bucket, sentinel: Option<&[u8]>) -> Result<(), StoreError> {
         let routes = self.kept.routes();
         if !routes.is_still(bucket, wire) {
             // It may have been replaced while it answered.
-            return Err(routes.fit(bucket).err().unwrap_or(Trouble::StoreSlow));
+            return Err(routes.fit(bucket).err().unwrap_or(StoreError::StoreSlow));
         }
         match self.pin.takes(Sentinel::parse(sentinel)) {
             true => Ok(()),
-            false => Err(Trouble::StoreChanged),
+            false => Err(StoreError::StoreChanged),
         }
     }
 }
@@ -352,11 +352,11 @@ struct Part {
 /// What to ask each server that has some of `keys`. One command for a bucket and not two: no flush can come between the
 /// sentinel and the answers. MGET shows an entry of another type than string as absent, but who can write such a thing
 /// can delete ours as well.
-fn split(routes: &Routes, keys: &[RevocationKey]) -> Result<BTreeMap<usize, Vec<Part>>, Trouble> {
+fn split(routes: &Routes, keys: &[RevocationKey]) -> Result<BTreeMap<usize, Vec<Part>>, StoreError> {
     let mut parts: BTreeMap<usize, Vec<Part>> = BTreeMap::new();
     let mut add = |part: Part| {
         parts.entry(routes.fit(part.bucket)?).or_default().push(part);
-        Ok::<_, Trouble>(())
+        Ok::<_, StoreError>(())
     };
     if keys.is_empty() {
         // What nobody asks about must be there all the same.
@@ -379,17 +379,17 @@ fn split(routes: &Routes, keys: &[RevocationKey]) -> Result<BTreeMap<usize, Vec<
 }
 
 /// A string as Redis told it, or that there is none.
-fn text(value: &Value) -> Result<Option<&[u8]>, Trouble> {
+fn text(value: &Value) -> Result<Option<&[u8]>, StoreError> {
     match value {
         Value::Nil => Ok(None),
         Value::BulkString(text) => Ok(Some(text)),
-        _ => Err(Trouble::StoreFailed),
+        _ => Err(StoreError::StoreFailed),
     }
 }
 
-fn answer(value: &Value) -> Result<Answer, Trouble> {
+fn answer(value: &Value) -> Result<Answer, StoreError> {
     match text(value)? {
         None => Ok(Answer::Live),
-        Some(value) => Entry::parse(value).map(|entry| entry.ending.into()).ok_or(Trouble::StoreFailed),
+        Some(value) => Entry::parse(value).map(|entry| entry.ending.into()).ok_or(StoreError::StoreFailed),
     }
 }

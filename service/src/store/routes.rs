@@ -2,7 +2,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wire::check::Trouble;
+use wire::check::StoreError;
 
 use super::connect::Wire;
 use super::entry::Bucket;
@@ -24,7 +24,7 @@ pub struct Routes {
     /// One for each bucket.
     pub buckets: Vec<Route>,
     /// Whether all of our sentinels are where they were looked for.
-    pub whole: Result<(), Trouble>,
+    pub whole: Result<(), StoreError>,
     /// One server has all of the names, so one sentinel proves them all and one command asks for them all.
     pub one_keyspace: bool,
     /// For the log: that all is well, or what is not.
@@ -48,12 +48,12 @@ pub enum Route {
         /// `None`: nobody else can become the primary without our being told.
         until: Option<Instant>,
     },
-    Nowhere(Trouble),
+    Nowhere(StoreError),
 }
 
 impl Routes {
     /// Before anything is known.
-    pub fn none(trouble: Trouble) -> Self {
+    pub fn none(trouble: StoreError) -> Self {
         Self {
             number: 0,
             members: Vec::new(),
@@ -68,11 +68,11 @@ impl Routes {
     ///
     /// # Errors
     /// Nobody is known to have it.
-    pub fn to(&self, bucket: Bucket) -> Result<usize, Trouble> {
+    pub fn to(&self, bucket: Bucket) -> Result<usize, StoreError> {
         match self.buckets.get(bucket.place()) {
             Some(Route::To { member, until }) => {
                 if until.is_some_and(|until| Instant::now() > until) {
-                    return Err(Trouble::StoreSlow);
+                    return Err(StoreError::StoreSlow);
                 }
                 match self.members.get(*member).and_then(|member| member.wire.left()) {
                     Some(trouble) => Err(trouble),
@@ -80,7 +80,7 @@ impl Routes {
                 }
             }
             Some(Route::Nowhere(trouble)) => Err(*trouble),
-            None => Err(Trouble::StoreFailed),
+            None => Err(StoreError::StoreFailed),
         }
     }
 
@@ -88,12 +88,12 @@ impl Routes {
     ///
     /// # Errors
     /// Why not.
-    pub fn fit(&self, bucket: Bucket) -> Result<usize, Trouble> {
+    pub fn fit(&self, bucket: Bucket) -> Result<usize, StoreError> {
         let to = self.to(bucket)?;
         match self.members.get(to) {
             Some(Member { fit: Ok(()), .. }) => self.whole.map(|()| to),
-            Some(Member { fit: Err(_), .. }) => Err(Trouble::StoreUnsafe),
-            None => Err(Trouble::StoreFailed),
+            Some(Member { fit: Err(_), .. }) => Err(StoreError::StoreUnsafe),
+            None => Err(StoreError::StoreFailed),
         }
     }
 
@@ -101,7 +101,7 @@ impl Routes {
     ///
     /// # Errors
     /// The first reason why not.
-    pub fn standing(&self) -> Result<(), Trouble> {
+    pub fn standing(&self) -> Result<(), StoreError> {
         Bucket::all().try_for_each(|bucket| self.fit(bucket).map(|_| ()))
     }
 
@@ -109,7 +109,7 @@ impl Routes {
     ///
     /// # Errors
     /// Some bucket is nowhere.
-    pub fn parts(&self) -> Result<Vec<(&Member, Vec<Bucket>)>, Trouble> {
+    pub fn parts(&self) -> Result<Vec<(&Member, Vec<Bucket>)>, StoreError> {
         let mut parts: Vec<_> = self.members.iter().map(|member| (member, Vec::new())).collect();
         for bucket in Bucket::all() {
             let to = self.to(bucket)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use redis::Value;
-use wire::check::Trouble;
+use wire::check::StoreError;
 
 use super::contents::{self, Name, State};
 use super::entry::{Bucket, Ending};
@@ -36,7 +36,7 @@ pub struct Transfer {
 ///
 /// # Errors
 /// As for [`Reader::read`].
-pub async fn states(reader: &Reader, names: &[Name]) -> Result<Vec<Option<State>>, Trouble> {
+pub async fn states(reader: &Reader, names: &[Name]) -> Result<Vec<Option<State>>, StoreError> {
     let mut of: BTreeMap<Bucket, Vec<usize>> = BTreeMap::new();
     for (at, name) in names.iter().enumerate() {
         of.entry(name.bucket).or_default().push(at);
@@ -45,12 +45,12 @@ pub async fn states(reader: &Reader, names: &[Name]) -> Result<Vec<Option<State>
         let some: Vec<_> = places.iter().filter_map(|at| names.get(*at)).collect();
         let states = match states_in(reader, bucket, &some).await {
             // One of another type than it should be spoils the others' replies.
-            Err(Trouble::StoreFailed) => {
+            Err(StoreError::StoreFailed) => {
                 let mut states = Vec::with_capacity(some.len());
                 for name in some {
                     match states_in(reader, bucket, &[name]).await {
                         Ok(mut state) => states.push(state.pop().flatten()),
-                        Err(Trouble::StoreFailed) => states.push(None),
+                        Err(StoreError::StoreFailed) => states.push(None),
                         Err(trouble) => return Err(trouble),
                     }
                 }
@@ -69,12 +69,12 @@ pub async fn states(reader: &Reader, names: &[Name]) -> Result<Vec<Option<State>
     Ok(all)
 }
 
-async fn states_in(reader: &Reader, bucket: Bucket, names: &[&Name]) -> Result<Vec<Option<State>>, Trouble> {
+async fn states_in(reader: &Reader, bucket: Bucket, names: &[&Name]) -> Result<Vec<Option<State>>, StoreError> {
     let asks: Vec<_> = names.iter().flat_map(|name| name.asks()).collect();
     let mut values = reader.read(bucket, &asks).await?.into_iter();
     let mut states = Vec::with_capacity(names.len());
     for name in names {
-        let (Some(value), Some(ttl)) = (values.next(), values.next()) else { return Err(Trouble::StoreFailed) };
+        let (Some(value), Some(ttl)) = (values.next(), values.next()) else { return Err(StoreError::StoreFailed) };
         states.push(State::read(name.kind, value, ttl));
     }
     Ok(states)
@@ -92,12 +92,12 @@ impl Transfer {
         let read = states(&self.from, names).await.map_err(WriteError::NotWritten)?;
         for (state, least) in read.iter().zip(least) {
             if !state.as_ref().is_some_and(|state| state.ends(*least)) {
-                return Err(WriteError::NotWritten(Trouble::StoreUnsafe));
+                return Err(WriteError::NotWritten(StoreError::StoreUnsafe));
             }
         }
         let mut merges = Vec::with_capacity(names.len());
         for (name, state) in names.iter().zip(&read) {
-            let state = state.as_ref().ok_or(WriteError::NotWritten(Trouble::StoreFailed))?;
+            let state = state.as_ref().ok_or(WriteError::NotWritten(StoreError::StoreFailed))?;
             merges.extend(name.merge(state).map(|merge| (name.bucket, merge)));
         }
         self.run(merges).await.map(|done| done.map(|(_, confirmed)| confirmed))
@@ -167,7 +167,7 @@ pub enum AuditRange<'a> {
 
 /// # Errors
 /// As for [`Reader::read`].
-pub async fn audit_page(reader: &Reader, range: AuditRange<'_>) -> Result<Vec<AuditEntry>, Trouble> {
+pub async fn audit_page(reader: &Reader, range: AuditRange<'_>) -> Result<Vec<AuditEntry>, StoreError> {
     let name = Name::of_audit();
     let mut ask = match range {
         AuditRange::Last => redis::cmd("XREVRANGE"),
@@ -180,8 +180,8 @@ pub async fn audit_page(reader: &Reader, range: AuditRange<'_>) -> Result<Vec<Au
         AuditRange::Between(first, last) => ask.arg(first).arg(last).arg("COUNT").arg(AUDIT_RANGE),
         AuditRange::Last => ask.arg("+").arg("-").arg("COUNT").arg(1),
     };
-    let reply = reader.read(name.bucket, &[ask]).await?.pop().ok_or(Trouble::StoreFailed)?;
-    let found: Vec<(String, Vec<Vec<u8>>)> = redis::from_redis_value(reply).map_err(|_| Trouble::StoreFailed)?;
+    let reply = reader.read(name.bucket, &[ask]).await?.pop().ok_or(StoreError::StoreFailed)?;
+    let found: Vec<(String, Vec<Vec<u8>>)> = redis::from_redis_value(reply).map_err(|_| StoreError::StoreFailed)?;
     let entry = |(id, fields): (String, Vec<Vec<u8>>)| Some((id, fields.into_iter().nth(1)?));
-    found.into_iter().map(entry).collect::<Option<Vec<_>>>().ok_or(Trouble::StoreFailed)
+    found.into_iter().map(entry).collect::<Option<Vec<_>>>().ok_or(StoreError::StoreFailed)
 }

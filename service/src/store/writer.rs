@@ -8,7 +8,7 @@ use redis::{Cmd, Pipeline, RedisError, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use wire::RevocationKey;
-use wire::check::Trouble;
+use wire::check::StoreError;
 
 use super::Pin;
 use super::connect::{Failure, Wire, pipeline};
@@ -39,7 +39,7 @@ pub struct Terms {
     pub require_disk: bool,
     /// Whether disks and replicas are waited for at all.
     pub confirm: bool,
-    pub iat_lead_seconds: u64,
+    pub future_iat_tolerance_seconds: u64,
     pub allow: Allow,
 }
 
@@ -98,10 +98,10 @@ pub struct Confirmed {
 
 impl WriteError {
     /// In short, for who asks in another way.
-    pub fn trouble(&self) -> Trouble {
+    pub fn trouble(&self) -> StoreError {
         match self {
             WriteError::NotWritten(trouble) | WriteError::Unknown(trouble) => *trouble,
-            WriteError::Unconfirmed(_) => Trouble::StoreFailed,
+            WriteError::Unconfirmed(_) => StoreError::StoreFailed,
         }
     }
 }
@@ -117,9 +117,9 @@ impl Confirmed {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     #[error("nothing was written: {}", .0.name())]
-    NotWritten(Trouble),
+    NotWritten(StoreError),
     #[error("Redis did not say whether it was written: {}", .0.name())]
-    Unknown(Trouble),
+    Unknown(StoreError),
     #[error("it was written, but {0}")]
     Unconfirmed(String),
 }
@@ -146,7 +146,7 @@ impl From<&Options> for Terms {
             min_replicas: options.min_replicas,
             require_disk: options.require_disk,
             confirm: true,
-            iat_lead_seconds: options.iat_lead_seconds(),
+            future_iat_tolerance_seconds: options.future_iat_tolerance_seconds(),
             allow: options.allow(),
         }
     }
@@ -193,7 +193,7 @@ impl Writer {
 
     pub async fn run(&self, bucket: Bucket, command: Cmd) -> Result<(Value, Confirmed), WriteError> {
         let mut written = self.run_all(vec![(bucket, command)]).await?;
-        let reply = written.replies.pop().ok_or(WriteError::Unknown(Trouble::StoreFailed))?;
+        let reply = written.replies.pop().ok_or(WriteError::Unknown(StoreError::StoreFailed))?;
         Ok((reply, written.confirmed))
     }
 
@@ -207,7 +207,7 @@ impl Writer {
         let mut whole: Option<Written> = None;
         for (work, sent) in waiting {
             let part = match sent {
-                Ok(answer) => answer.await.map_err(|_| WriteError::Unknown(Trouble::StoreFailed))?,
+                Ok(answer) => answer.await.map_err(|_| WriteError::Unknown(StoreError::StoreFailed))?,
                 Err(error) => Err(error.into()),
             };
             let part = match part {
@@ -227,7 +227,7 @@ impl Writer {
                 }
             });
         }
-        whole.ok_or(WriteError::NotWritten(Trouble::StoreFailed))
+        whole.ok_or(WriteError::NotWritten(StoreError::StoreFailed))
     }
 
     /// Writes what met a server that does not have its bucket, once it is known which does. Nothing was written before.
@@ -237,9 +237,9 @@ impl Writer {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let newer = self.kept.newer(number, left).await;
-            number = newer.ok_or(WriteError::NotWritten(Trouble::StoreFailed))?.number;
+            number = newer.ok_or(WriteError::NotWritten(StoreError::StoreFailed))?.number;
             let answer = self.send(work).await?.await;
-            match answer.map_err(|_| WriteError::Unknown(Trouble::StoreFailed))? {
+            match answer.map_err(|_| WriteError::Unknown(StoreError::StoreFailed))? {
                 Ok(written) => return Ok(written),
                 Err(Refused::For(error)) => return Err(error),
                 Err(Refused::Moved) => {}
@@ -254,14 +254,14 @@ impl Writer {
             (Some(member), _) => member.address.clone(),
             (None, Some(address)) => address,
             (None, None) => {
-                let trouble = routes.to(work.bucket()).err().unwrap_or(Trouble::StoreFailed);
+                let trouble = routes.to(work.bucket()).err().unwrap_or(StoreError::StoreFailed);
                 return Err(WriteError::NotWritten(trouble));
             }
         };
         let lane = self.lane(address, &routes);
         let (done, answer) = oneshot::channel();
         let job = Job { work: work.clone(), done };
-        lane.send(job).await.map_err(|_| WriteError::NotWritten(Trouble::StoreFailed))?;
+        lane.send(job).await.map_err(|_| WriteError::NotWritten(StoreError::StoreFailed))?;
         Ok(answer)
     }
 
@@ -345,7 +345,7 @@ impl Lane {
         match timeout(limit, connecting).await {
             Ok(Ok(connected)) => Ok(connected),
             Ok(Err(failure)) => Err(WriteError::NotWritten(failure.trouble)),
-            Err(_) => Err(WriteError::NotWritten(Trouble::StoreSlow)),
+            Err(_) => Err(WriteError::NotWritten(StoreError::StoreSlow)),
         }
     }
 
@@ -356,7 +356,7 @@ impl Lane {
             None => self.connect().await?,
         };
         if let Err(Unfit::Replica) = connected.standing.judge(self.terms.allow) {
-            return Err(WriteError::NotWritten(Trouble::StoreUnsafe));
+            return Err(WriteError::NotWritten(StoreError::StoreUnsafe));
         }
         let proof = match (self.terms.confirm, connected.standing.has_waitaof()) {
             (true, true) => Proof::WaitAof,
@@ -413,7 +413,7 @@ impl Lane {
         for bucket in buckets {
             pipeline.cmd("GET").arg(bucket.sentinel());
         }
-        let lead = self.terms.iat_lead_seconds;
+        let lead = self.terms.future_iat_tolerance_seconds;
         // Redis's clock tells how long the write was under way; if it says more than that can be, it is wrong, and must
         // not lock out logins for as long as it is ahead.
         let trusted = self.terms.redis_timeout.saturating_add(self.terms.confirm_timeout).as_secs().saturating_add(1);
@@ -508,14 +508,14 @@ impl Work {
     }
 
     fn read(&self, reply: Option<Result<Value, RedisError>>) -> Result<Written, Refused> {
-        let failed = WriteError::NotWritten(Trouble::StoreFailed);
+        let failed = WriteError::NotWritten(StoreError::StoreFailed);
         let reply = match reply {
             Some(Ok(reply)) => reply,
             Some(Err(error)) if is_about_slots(&error) => return Err(Refused::Moved),
             Some(Err(error)) => {
                 tracing::warn!(code = error.code(), "Redis refused a write");
                 return Err(match error.code() {
-                    Some("READONLY" | "MASTERDOWN") => WriteError::NotWritten(Trouble::StoreUnsafe).into(),
+                    Some("READONLY" | "MASTERDOWN") => WriteError::NotWritten(StoreError::StoreUnsafe).into(),
                     _ => failed.into(),
                 });
             }
@@ -525,14 +525,14 @@ impl Work {
         match self {
             Work::Revoke(_) => {
                 let (head, millis): (Vec<u8>, i64) =
-                    redis::from_redis_value(reply).map_err(|_| WriteError::Unknown(Trouble::StoreFailed))?;
-                let entry = Entry::parse(&head).ok_or(WriteError::Unknown(Trouble::StoreFailed))?;
+                    redis::from_redis_value(reply).map_err(|_| WriteError::Unknown(StoreError::StoreFailed))?;
+                let entry = Entry::parse(&head).ok_or(WriteError::Unknown(StoreError::StoreFailed))?;
                 let expires_in = u64::try_from(millis).ok().map(Duration::from_millis);
                 written.stands.push(InForce { ending: entry.ending, expires_in });
             }
             Work::Lift(_) => {
                 written.removed =
-                    redis::from_redis_value(reply).map_err(|_| WriteError::Unknown(Trouble::StoreFailed))?;
+                    redis::from_redis_value(reply).map_err(|_| WriteError::Unknown(StoreError::StoreFailed))?;
             }
             Work::Run(..) => written.replies.push(reply),
         }

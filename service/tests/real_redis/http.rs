@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::support::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use wire::check::{MAX_QUESTION_BYTES, NamedIssuer, Needs, Question, Trouble};
+use wire::check::{MAX_QUESTION_BYTES, NamedIssuer, Needs, Question, StoreError};
 use wire::{Answer, Kind, Kinds, Retention};
 
 #[test]
@@ -99,9 +99,12 @@ fn a_filter_with_a_longer_lead_or_a_faster_clock_is_told_so() {
     let ours = secret(1).derive();
     let keys = [key(Kind::Session, "s")];
     let with = |needs| service.check_with(&ours, needs, &keys);
-    assert_eq!(with(Needs { iat_lead_seconds: 2, ..needs() }), (503, Ok(Err(Trouble::LeadTooShort))));
-    assert_eq!(with(Needs { iat_lead_seconds: 0, ..needs() }), (200, Ok(Ok(vec![Answer::Live]))));
-    assert_eq!(with(Needs { now_seconds: now() + 10, ..needs() }), (503, Ok(Err(Trouble::ClockBehind))));
+    assert_eq!(
+        with(Needs { future_iat_tolerance_seconds: 2, ..needs() }),
+        (503, Ok(Err(StoreError::ToleranceTooShort)))
+    );
+    assert_eq!(with(Needs { future_iat_tolerance_seconds: 0, ..needs() }), (200, Ok(Ok(vec![Answer::Live]))));
+    assert_eq!(with(Needs { now_seconds: now() + 10, ..needs() }), (503, Ok(Err(StoreError::ClockBehind))));
     assert_eq!(with(Needs { now_seconds: now() - 60, ..needs() }), (200, Ok(Ok(vec![Answer::Live]))));
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use service::{
     Allow, CreateError, MigrateError, Migration, Options, RedisOptions, Report, StoreId, migrate, prepare_store,
 };
-use wire::check::Trouble;
+use wire::check::StoreError;
 use wire::{Answer, Kind};
 
 use crate::provider::*;
@@ -105,7 +105,7 @@ fn everything_is_copied_with_its_time_and_the_copy_is_complete_only_then() {
     assert_eq!(prepare(&new).unwrap(), id, "again is the same");
     // It is written to now, and nobody answers from it, nor makes it whole in passing.
     let early = Running::start(Options { create_store: true, ..options(&new) });
-    assert_eq!(early.check(&[key(Kind::Session, "before")]), Err(Trouble::StoreChanged));
+    assert_eq!(early.check(&[key(Kind::Session, "before")]), Err(StoreError::StoreChanged));
     let made = block_on(service::create_store(&RedisOptions::single(&new.url()), LIMIT, Allow::default(), None));
     assert!(matches!(made, Err(CreateError::Filling(of)) if of == id), "{made:?}");
 
@@ -114,7 +114,7 @@ fn everything_is_copied_with_its_time_and_the_copy_is_complete_only_then() {
     writes_both.revoke(Kind::Session, "during");
     assert!(new.ask(&["GET", &entry(key(Kind::Session, "during"))]).contains("D;"));
     assert_eq!(new.ask(&["GET", &entry(key(Kind::Session, "before"))]), "$-1\r\n");
-    assert_eq!(early.check(&[key(Kind::Session, "before")]), Err(Trouble::StoreChanged));
+    assert_eq!(early.check(&[key(Kind::Session, "before")]), Err(StoreError::StoreChanged));
 
     let report = copy(&old, &new).unwrap();
     assert!(report.is_verified() && report.complete && report.to == id, "{report:?}");

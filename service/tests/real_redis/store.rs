@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::*;
-use wire::check::Trouble;
+use wire::check::StoreError;
 use wire::{Answer, Kind};
 
 /// A recheck of the store's standing, its jitter, and room for a busy machine.
@@ -27,7 +27,7 @@ fn answers_live_dead_and_before_in_the_order_asked() {
 fn an_empty_redis_is_no_store_unless_told_to_make_one() {
     let redis = Redis::start();
     let service = Running::start(service::Options { create_store: false, ..options(&redis) });
-    assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreChanged));
+    assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(StoreError::StoreChanged));
     let (status, body) = service.get("/readyz");
     assert_eq!((status, body.contains("store_changed")), (503, true), "{body}");
     assert_eq!(service.get("/healthz").0, 200);
@@ -44,7 +44,7 @@ fn a_flushed_store_is_not_nobody_revoked_and_is_not_made_again() {
     redis.ask(&["FLUSHALL"]);
     let until = Instant::now() + Duration::from_secs(3);
     while Instant::now() < until {
-        assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreChanged));
+        assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(StoreError::StoreChanged));
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(redis.ask(&["GET", "portcullis:{00}:sentinel"]), "$-1\r\n");
@@ -53,7 +53,7 @@ fn a_flushed_store_is_not_nobody_revoked_and_is_not_made_again() {
     // What was made anew is another store, and only a restart takes it.
     let other = Running::start(options(&redis));
     assert!(other.check(&[key(Kind::Session, "x")]).is_ok());
-    assert_eq!(service.check(&[key(Kind::Session, "x")]), Err(Trouble::StoreChanged));
+    assert_eq!(service.check(&[key(Kind::Session, "x")]), Err(StoreError::StoreChanged));
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_pinned_service_takes_no_other_store() {
     let (redis, _service) = started();
     let id = "000102030405060708090a0b0c0d0e0f".parse().unwrap();
     let pinned = Running::start(service::Options { create_store: false, store_id: Some(id), ..options(&redis) });
-    assert_eq!(pinned.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreChanged));
+    assert_eq!(pinned.check(&[key(Kind::Session, "s")]), Err(StoreError::StoreChanged));
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn an_eviction_policy_set_while_running_makes_the_store_unsafe() {
     let (redis, service) = started();
     redis.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let keys = [key(Kind::Session, "s")];
-    eventually(NOTICED, || (service.check(&keys) == Err(Trouble::StoreUnsafe)).then_some(()));
+    eventually(NOTICED, || (service.check(&keys) == Err(StoreError::StoreUnsafe)).then_some(()));
     assert_eq!(service.get("/readyz").0, 503);
     let (status, problem) = service.admin("POST", "/v1/revocations", &asking(Kind::Session, "s"));
     assert_eq!((status, problem["written"].as_str()), (503, Some("yes")), "{problem}");
@@ -83,7 +83,7 @@ fn an_eviction_policy_set_while_running_makes_the_store_unsafe() {
 fn a_replica_is_not_used() {
     let (redis, service) = started();
     redis.ask(&["REPLICAOF", "127.0.0.1", "1"]);
-    eventually(NOTICED, || (service.check(&[key(Kind::Session, "s")]) == Err(Trouble::StoreUnsafe)).then_some(()));
+    eventually(NOTICED, || (service.check(&[key(Kind::Session, "s")]) == Err(StoreError::StoreUnsafe)).then_some(()));
     redis.ask(&["REPLICAOF", "NO", "ONE"]);
     eventually(NOTICED, || service.check(&[key(Kind::Session, "s")]).ok());
 }
@@ -95,7 +95,7 @@ fn a_killed_redis_is_refused_and_back_with_everything_after_its_restart() {
     redis.kill();
     let keys = [key(Kind::Session, "s")];
     for _ in 0..5 {
-        assert_eq!(service.check(&keys), Err(Trouble::StoreRefused));
+        assert_eq!(service.check(&keys), Err(StoreError::StoreRefused));
     }
     let (status, problem) = service.admin("POST", "/v1/revocations", &asking(Kind::Session, "t"));
     assert_eq!((status, problem["code"].as_str()), (503, Some("store_refused")), "{problem}");
@@ -110,7 +110,7 @@ fn a_service_starts_before_its_redis_and_finds_it() {
     let mut redis = Redis::start();
     redis.kill();
     let service = Running::start(options(&redis));
-    assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreRefused));
+    assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(StoreError::StoreRefused));
     redis.restart();
     eventually(RECOVERED, || service.check(&[key(Kind::Session, "s")]).ok());
 }
@@ -128,7 +128,7 @@ fn a_stopped_redis_is_slow_within_the_limit_and_no_late_reply_reaches_another_qu
             scope.spawn(move || {
                 while stopped.elapsed() < Duration::from_secs(1) {
                     let asked = Instant::now();
-                    assert_eq!(service.check(&[key(Kind::Session, name)]), Err(Trouble::StoreSlow));
+                    assert_eq!(service.check(&[key(Kind::Session, name)]), Err(StoreError::StoreSlow));
                     assert!(asked.elapsed() < Duration::from_millis(500), "took {:?}", asked.elapsed());
                 }
             });
@@ -155,7 +155,7 @@ fn a_short_stop_leaves_no_late_reply_either() {
     service.revoke(Kind::Session, "dead");
     for _ in 0..5 {
         redis.signal("STOP");
-        assert_eq!(service.check(&[key(Kind::Session, "dead")]), Err(Trouble::StoreSlow));
+        assert_eq!(service.check(&[key(Kind::Session, "dead")]), Err(StoreError::StoreSlow));
         redis.signal("CONT");
         let live = eventually(RECOVERED, || service.check(&[key(Kind::Session, "live")]).ok());
         assert_eq!(live, [Answer::Live]);
@@ -168,7 +168,7 @@ fn a_value_that_we_did_not_write_is_never_taken_for_live() {
     let named = key(Kind::Session, "s");
     for garbage in ["", "L", "D", "B;", "B12", "Bx;", "1", "B99999999999999999;"] {
         redis.ask(&["SET", &entry(named), garbage]);
-        assert_eq!(service.check(&[key(Kind::Session, "t"), named]), Err(Trouble::StoreFailed), "{garbage}");
+        assert_eq!(service.check(&[key(Kind::Session, "t"), named]), Err(StoreError::StoreFailed), "{garbage}");
         let (status, shown) = service.admin("GET", &format!("/v1/revocations/{named}"), "");
         assert_eq!((status, shown["answer"].as_str()), (200, Some("unreadable")), "{shown}");
     }
@@ -181,7 +181,7 @@ fn a_value_that_we_did_not_write_is_never_taken_for_live() {
 fn a_redis_that_answers_with_errors_has_failed() {
     let (redis, service) = started();
     redis.ask(&["ACL", "SETUSER", "default", "-mget"]);
-    assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreFailed));
+    assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(StoreError::StoreFailed));
     redis.ask(&["ACL", "SETUSER", "default", "+mget"]);
     assert!(service.check(&[key(Kind::Session, "s")]).is_ok());
 }
@@ -215,11 +215,11 @@ fn impostor(answer: Option<&'static [u8]>) -> String {
 fn an_impostor_is_refused_slow_or_failed_and_never_live() {
     let redis = Redis::start();
     for (answer, trouble) in [
-        (None, Trouble::StoreSlow),
-        (Some(&b""[..]), Trouble::StoreRefused),
-        (Some(b"HTTP/1.1 400 Bad Request\r\n\r\n"), Trouble::StoreFailed),
-        (Some(b"-LOADING Redis is loading the dataset in memory\r\n"), Trouble::StoreFailed),
-        (Some(b"+OK\r\n"), Trouble::StoreFailed),
+        (None, StoreError::StoreSlow),
+        (Some(&b""[..]), StoreError::StoreRefused),
+        (Some(b"HTTP/1.1 400 Bad Request\r\n\r\n"), StoreError::StoreFailed),
+        (Some(b"-LOADING Redis is loading the dataset in memory\r\n"), StoreError::StoreFailed),
+        (Some(b"+OK\r\n"), StoreError::StoreFailed),
     ] {
         let service = Running::start(service::Options {
             redis: service::RedisOptions::single(&impostor(answer)),
@@ -307,7 +307,7 @@ fn a_connection_that_leads_to_another_store_is_left_after_a_while() {
     let copy = "for i = 0, 255 do redis.call('SET', string.format('portcullis:{%02x}:sentinel', i), ARGV[1]) end";
     other.ask(&["EVAL", copy, "0", &id]);
     ours.ask(&["DEL", "portcullis:{00}:sentinel"]);
-    eventually(NOTICED, || (service.check(&[key(Kind::Session, "s")]) == Err(Trouble::StoreChanged)).then_some(()));
+    eventually(NOTICED, || (service.check(&[key(Kind::Session, "s")]) == Err(StoreError::StoreChanged)).then_some(()));
     name.target.store(other.port, Ordering::SeqCst);
     eventually(Duration::from_secs(12), || service.check(&[key(Kind::Session, "s")]).ok());
 }
@@ -356,7 +356,7 @@ fn a_store_is_made_once_and_never_in_place_of_another() {
     // Lost and made anew, it is another: who knew the old one answers nothing from it.
     redis.ask(&["FLUSHALL"]);
     assert_ne!(create().unwrap(), id);
-    assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(Trouble::StoreChanged));
+    assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(StoreError::StoreChanged));
 }
 
 /// docs/operations.md, "Regions".

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use service::{Addresses, AdminToken, Options, Service};
 use tokio::sync::oneshot;
-use wire::check::{NamedIssuer, Needs, Question, ReplyError, Trouble};
-use wire::{Answer, Derived, Kind, Retention, RevocationKey, Secret};
+use wire::check::{NamedIssuer, Needs, Question, ReplyError, StoreError};
+use wire::{Answer, DerivedKeys, Kind, Retention, RevocationKey, Secret};
 
 pub const ISSUER: &str = "https://issuer.example";
 pub const ADMIN: &str = "an-admin-token-for-tests-of-32-bytes";
@@ -115,7 +115,7 @@ pub struct Running {
 
 /// Of a filter with the default lead and a clock that is right.
 pub fn needs() -> Needs {
-    Needs { iat_lead_seconds: 1, now_seconds: now() }
+    Needs { future_iat_tolerance_seconds: 1, now_seconds: now() }
 }
 
 pub fn now() -> u64 {
@@ -156,7 +156,7 @@ pub fn options(redis: &Redis) -> Options {
         token_claims: vec![],
         providers: service::Providers::default(),
         max_session: Duration::from_secs(30 * 86_400),
-        iat_lead: Duration::from_secs(1),
+        future_iat_tolerance: Duration::from_secs(1),
         max_requests: 256,
         max_connections: 4096,
         max_newcomers: 256,
@@ -193,24 +193,24 @@ impl Running {
     }
 
     /// What a filter would conclude.
-    pub fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, Trouble> {
+    pub fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, StoreError> {
         self.check_as(&secret(1).derive(), keys).1.expect("the reply must be authentic")
     }
 
     pub fn check_as(
         &self,
-        derived: &Derived,
+        derived: &DerivedKeys,
         keys: &[RevocationKey],
-    ) -> (u16, Result<Result<Vec<Answer>, Trouble>, ReplyError>) {
+    ) -> (u16, Result<Result<Vec<Answer>, StoreError>, ReplyError>) {
         self.check_with(derived, needs(), keys)
     }
 
     pub fn check_with(
         &self,
-        derived: &Derived,
+        derived: &DerivedKeys,
         needs: Needs,
         keys: &[RevocationKey],
-    ) -> (u16, Result<Result<Vec<Answer>, Trouble>, ReplyError>) {
+    ) -> (u16, Result<Result<Vec<Answer>, StoreError>, ReplyError>) {
         let question = Question::new(derived, nonce(), needs, keys).unwrap();
         let (status, body) = self.post_check(question.bytes());
         let reply = question.read_reply(derived, status, &body);

@@ -2,14 +2,14 @@
 //! every new token. A fixed number of places: what shares one with another is derived again, and nothing else happens.
 use std::cell::RefCell;
 
-use wire::{Derived, Kind, RevocationKey};
+use wire::{DerivedKeys, Kind, RevocationKey};
 
 const PLACES: usize = 256;
 /// Longer ids are rare, and would make room for nothing else.
 const LONGEST: usize = 128;
 
 #[derive(Debug, Default)]
-pub struct KeyMemo(RefCell<Vec<Option<Known>>>);
+pub struct KeyCache(RefCell<Vec<Option<Known>>>);
 
 #[derive(Debug, Clone)]
 struct Known {
@@ -19,8 +19,8 @@ struct Known {
     key: RevocationKey,
 }
 
-impl KeyMemo {
-    pub fn derive(&self, derived: &Derived, kind: Kind, issuer: &str, id: &[u8]) -> RevocationKey {
+impl KeyCache {
+    pub fn derive(&self, derived: &DerivedKeys, kind: Kind, issuer: &str, id: &[u8]) -> RevocationKey {
         let fresh = || derived.revocation_key(kind, issuer, id);
         let Ok(mut places) = self.0.try_borrow_mut() else { return fresh() };
         if !kind.is_shared() || id.len() > LONGEST {
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn a_key_is_the_same_whether_known_or_not_and_whoever_had_its_place() {
         let derived = wire::Secret::new(&[7; 32]).unwrap().derive();
-        let memo = KeyMemo::default();
+        let memo = KeyCache::default();
         for _ in 0..2 {
             for number in 0..2_000u32 {
                 let id = number.to_string();
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn what_each_token_has_of_its_own_takes_no_place() {
         let derived = wire::Secret::new(&[7; 32]).unwrap().derive();
-        let memo = KeyMemo::default();
+        let memo = KeyCache::default();
         for kind in [Kind::Token, Kind::Session, Kind::User] {
             memo.derive(&derived, kind, "https://a.example", b"id");
         }
