@@ -145,8 +145,8 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
                     RevocationStatus::MustIntrospect(_) => panic!("it was introspected"),
                     RevocationStatus::MustAsk(asking) => match case.store {
                         Store::Up => {
-                            let answers = answers(policy, table, case, &asking.ask().keys);
-                            let verdict = asking.ask().judge(answers);
+                            let answers = answers(policy, table, case, &asking.query().keys);
+                            let verdict = asking.query().judge(answers);
                             asking.on_verdict(policy, now.monotonic, verdict, now)
                         }
                         Store::Refused => asking.on_cannot_tell(OutOfReach, Cause::RedisRefused),

@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::checks::Waiter;
-use crate::fault::Rejection;
-use crate::time::Monotonic;
+use crate::host::StreamId;
+use authn::fault::Rejection;
+use authn::time::Monotonic;
 
 /// Questions to one server under way at once.
-pub const MAX_FLIGHTS: usize = 64;
+pub const MAX_IN_FLIGHT: usize = 64;
 /// How many of them may be about tokens that were never seen to be active.
-pub const MAX_UNKNOWN_FLIGHTS: usize = 48;
+pub const MAX_UNKNOWN_IN_FLIGHT: usize = 48;
 
 /// Names one question while it is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Flight(u64);
+pub struct QueryId(u64);
 
 /// Was the token seen to be active before, by this virtual machine?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,24 +34,24 @@ pub enum TokenHistory {
 pub struct Introspections {
     limit: usize,
     timeout: Duration,
-    next_flight: u64,
+    next_id: u64,
     /// All that is asked or to be asked, by the token: one that is waited for twice is asked about once.
     pending: HashMap<Arc<[u8]>, Pending>,
     /// Those of `pending` that no question under way is about. May name some that are gone.
     were_active: Vec<Arc<[u8]>>,
     unknown: Vec<Arc<[u8]>>,
-    flights: HashMap<Flight, InFlight>,
-    unknown_flights: usize,
-    waiters: HashMap<Waiter, Waiting>,
+    in_flight: HashMap<QueryId, CalloutInFlight>,
+    unknown_in_flight: usize,
+    waiters: HashMap<StreamId, Waiting>,
     unknown_waiters: usize,
     /// In the order of their deadlines, since every request waits equally long. May name some that are gone.
-    deadlines: VecDeque<(Monotonic, Waiter)>,
+    deadlines: VecDeque<(Monotonic, StreamId)>,
 }
 
 #[derive(Debug)]
 struct Pending {
     history: TokenHistory,
-    waiters: Vec<Waiter>,
+    waiters: Vec<StreamId>,
     is_under_way: bool,
 }
 
@@ -62,7 +62,7 @@ struct Waiting {
 }
 
 #[derive(Debug)]
-struct InFlight {
+struct CalloutInFlight {
     token: Arc<[u8]>,
     history: TokenHistory,
     sent: Monotonic,
@@ -78,7 +78,7 @@ pub struct Over {
     pub token: Arc<[u8]>,
     /// When it was sent: from then an answer's freshness counts.
     pub sent: Monotonic,
-    pub waiters: Vec<Waiter>,
+    pub waiters: Vec<StreamId>,
 }
 
 impl Introspections {
@@ -87,18 +87,19 @@ impl Introspections {
         Self {
             limit,
             timeout,
-            next_flight: 0,
+            next_id: 0,
             pending: HashMap::new(),
             were_active: Vec::new(),
             unknown: Vec::new(),
-            flights: HashMap::new(),
-            unknown_flights: 0,
+            in_flight: HashMap::new(),
+            unknown_in_flight: 0,
             waiters: HashMap::new(),
             unknown_waiters: 0,
             deadlines: VecDeque::new(),
         }
     }
 
+    #[cfg(test)]
     pub fn waiting(&self) -> usize {
         self.waiters.len()
     }
@@ -107,7 +108,7 @@ impl Introspections {
     ///
     /// # Errors
     /// [`Full`], and the request must be refused. Tokens that were never active fill three quarters at the most.
-    pub fn join(&mut self, waiter: Waiter, token: &[u8], history: TokenHistory, now: Monotonic) -> Result<(), Full> {
+    pub fn join(&mut self, waiter: StreamId, token: &[u8], history: TokenHistory, now: Monotonic) -> Result<(), Full> {
         let most_unknown = self.limit.saturating_sub(self.limit.div_ceil(4)).max(1);
         if self.waiters.len() >= self.limit
             || (history == TokenHistory::Unknown && self.unknown_waiters >= most_unknown)
@@ -138,32 +139,32 @@ impl Introspections {
     ///
     /// The newest goes first: when more is asked than the server can answer, the oldest are those whose time is nearly
     /// over, and to serve them first would be to serve nobody in time.
-    pub fn next_question(&mut self, now: Monotonic) -> Option<(Flight, Arc<[u8]>)> {
-        if self.flights.len() >= MAX_FLIGHTS {
+    pub fn next_query(&mut self, now: Monotonic) -> Option<(QueryId, Arc<[u8]>)> {
+        if self.in_flight.len() >= MAX_IN_FLIGHT {
             return None;
         }
         let token = match self.take_queued(TokenHistory::WasActive) {
             Some(token) => token,
-            None if self.unknown_flights < MAX_UNKNOWN_FLIGHTS => self.take_queued(TokenHistory::Unknown)?,
+            None if self.unknown_in_flight < MAX_UNKNOWN_IN_FLIGHT => self.take_queued(TokenHistory::Unknown)?,
             None => return None,
         };
         let pending = self.pending.get_mut(&token)?;
         pending.is_under_way = true;
         let history = pending.history;
         if history == TokenHistory::Unknown {
-            self.unknown_flights = self.unknown_flights.saturating_add(1);
+            self.unknown_in_flight = self.unknown_in_flight.saturating_add(1);
         }
-        let flight = Flight(self.next_flight);
-        self.next_flight = self.next_flight.wrapping_add(1);
-        self.flights.insert(flight, InFlight { token: Arc::clone(&token), history, sent: now });
-        Some((flight, token))
+        let query = QueryId(self.next_id);
+        self.next_id = self.next_id.wrapping_add(1);
+        self.in_flight.insert(query, CalloutInFlight { token: Arc::clone(&token), history, sent: now });
+        Some((query, token))
     }
 
     /// The question has its answer, or will never have one. `None` if it was given up before.
-    pub fn over(&mut self, flight: Flight) -> Option<Over> {
-        let InFlight { token, history, sent } = self.flights.remove(&flight)?;
+    pub fn over(&mut self, query: QueryId) -> Option<Over> {
+        let CalloutInFlight { token, history, sent } = self.in_flight.remove(&query)?;
         if history == TokenHistory::Unknown {
-            self.unknown_flights = self.unknown_flights.saturating_sub(1);
+            self.unknown_in_flight = self.unknown_in_flight.saturating_sub(1);
         }
         let waiters = self.pending.remove(&token).map_or_else(Vec::new, |pending| pending.waiters);
         for waiter in &waiters {
@@ -173,7 +174,7 @@ impl Introspections {
     }
 
     /// The request is gone, or was answered otherwise. A question under way goes on: its answer is worth keeping.
-    pub fn leave(&mut self, waiter: Waiter) {
+    pub fn leave(&mut self, waiter: StreamId) {
         let Some(token) = self.forget_waiter(waiter) else { return };
         let Some(pending) = self.pending.get_mut(&token) else { return };
         pending.waiters.retain(|one| *one != waiter);
@@ -185,7 +186,7 @@ impl Introspections {
 
     /// Those whose time is over: they must be refused. A question that outlived its timeout is given up, so that a
     /// callback that never comes cannot hold a place for ever.
-    pub fn expire(&mut self, now: Monotonic) -> Vec<Waiter> {
+    pub fn expire(&mut self, now: Monotonic) -> Vec<StreamId> {
         let mut late = Vec::new();
         while let Some((deadline, waiter)) = self.deadlines.front().copied() {
             if deadline > now {
@@ -198,11 +199,11 @@ impl Introspections {
             }
         }
         let patience = self.timeout.saturating_mul(2);
-        let is_lost = |flight: &InFlight| now.since(flight.sent) > patience;
-        let lost: Vec<Flight> =
-            self.flights.iter().filter(|(_, flight)| is_lost(flight)).map(|(flight, _)| *flight).collect();
-        for flight in lost {
-            late.extend(self.over(flight).into_iter().flat_map(|over| over.waiters));
+        let is_lost = |query: &CalloutInFlight| now.since(query.sent) > patience;
+        let lost: Vec<QueryId> =
+            self.in_flight.iter().filter(|(_, query)| is_lost(query)).map(|(query, _)| *query).collect();
+        for query in lost {
+            late.extend(self.over(query).into_iter().flat_map(|over| over.waiters));
         }
         late
     }
@@ -223,7 +224,7 @@ impl Introspections {
         None
     }
 
-    fn forget_waiter(&mut self, waiter: Waiter) -> Option<Arc<[u8]>> {
+    fn forget_waiter(&mut self, waiter: StreamId) -> Option<Arc<[u8]>> {
         let Waiting { token, history } = self.waiters.remove(&waiter)?;
         if history == TokenHistory::Unknown {
             self.unknown_waiters = self.unknown_waiters.saturating_sub(1);
@@ -253,12 +254,12 @@ impl Introspections {
 /// of bad ones pushes out a good one.
 #[derive(Debug)]
 pub struct Refusals {
-    places: Vec<Option<Refused>>,
+    places: Vec<Option<Refusal>>,
     seed: u64,
 }
 
 #[derive(Debug)]
-struct Refused {
+struct Refusal {
     /// Of seed, issuer and the whole token.
     digest: [u8; 32],
     sent: Monotonic,
@@ -279,8 +280,8 @@ impl Refusals {
         if self.places.is_empty() {
             return None;
         }
-        let (digest, place) = self.place(issuer, token);
-        let refused = self.places.get(place)?.as_ref().filter(|refused| refused.digest == digest)?;
+        let (digest, index) = self.index(issuer, token);
+        let refused = self.places.get(index)?.as_ref().filter(|refused| refused.digest == digest)?;
         Some((refused.sent, &refused.rejection))
     }
 
@@ -288,13 +289,13 @@ impl Refusals {
         if self.places.is_empty() {
             self.places.resize_with(MAX_REFUSALS, || None);
         }
-        let (digest, place) = self.place(issuer, token);
-        if let Some(place) = self.places.get_mut(place) {
-            *place = Some(Refused { digest, sent, rejection });
+        let (digest, index) = self.index(issuer, token);
+        if let Some(index) = self.places.get_mut(index) {
+            *index = Some(Refusal { digest, sent, rejection });
         }
     }
 
-    fn place(&self, issuer: usize, token: &[u8]) -> ([u8; 32], usize) {
+    fn index(&self, issuer: usize, token: &[u8]) -> ([u8; 32], usize) {
         let mut hash = Sha256::new();
         hash.update(self.seed.to_be_bytes());
         hash.update(u64::try_from(issuer).unwrap_or(u64::MAX).to_be_bytes());
@@ -320,7 +321,7 @@ mod tests {
         Introspections::new(100, Duration::from_millis(500))
     }
 
-    fn name(number: u32) -> [u8; 4] {
+    fn name(number: u64) -> [u8; 8] {
         number.to_be_bytes()
     }
 
@@ -328,16 +329,16 @@ mod tests {
     fn one_token_that_is_waited_for_twice_is_asked_about_once() {
         let mut questions = questions();
         questions.join(1, b"token", Unknown, at(0)).unwrap();
-        let (flight, token) = questions.next_question(at(0)).unwrap();
+        let (query, token) = questions.next_query(at(0)).unwrap();
         assert_eq!(&*token, b"token");
         questions.join(2, b"token", Unknown, at(1)).unwrap();
-        assert_eq!(questions.next_question(at(1)), None);
-        let over = questions.over(flight).unwrap();
+        assert_eq!(questions.next_query(at(1)), None);
+        let over = questions.over(query).unwrap();
         assert_eq!((&*over.token, over.sent, over.waiters), (b"token".as_slice(), at(0), vec![1, 2]));
-        assert_eq!(questions.over(flight), None, "an answer counts once");
-        assert_eq!((questions.waiting(), questions.unknown_waiters, questions.unknown_flights), (0, 0, 0));
+        assert_eq!(questions.over(query), None, "an answer counts once");
+        assert_eq!((questions.waiting(), questions.unknown_waiters, questions.unknown_in_flight), (0, 0, 0));
         questions.join(3, b"token", Unknown, at(2)).unwrap();
-        assert!(questions.next_question(at(2)).is_some(), "and is asked about again");
+        assert!(questions.next_query(at(2)).is_some(), "and is asked about again");
     }
 
     #[test]
@@ -345,46 +346,46 @@ mod tests {
         let mut questions = questions();
         let joined = (0..200).filter(|&waiter| questions.join(waiter, &name(waiter), Unknown, at(0)).is_ok()).count();
         assert_eq!(joined, 75, "three quarters of the waiting room");
-        let sent = std::iter::from_fn(|| questions.next_question(at(0))).count();
-        assert_eq!(sent, MAX_UNKNOWN_FLIGHTS);
+        let sent = std::iter::from_fn(|| questions.next_query(at(0))).count();
+        assert_eq!(sent, MAX_UNKNOWN_IN_FLIGHT);
         for waiter in 1000..1025 {
             questions.join(waiter, &name(waiter), WasActive, at(1)).unwrap();
         }
         assert_eq!(questions.join(1025, b"one more", WasActive, at(1)), Err(Full));
         let mut asked = Vec::new();
-        while let Some((flight, token)) = questions.next_question(at(1)) {
-            assert!(name(1000) <= *token.first_chunk::<4>().unwrap(), "only those that were active");
-            asked.push(flight);
+        while let Some((query, token)) = questions.next_query(at(1)) {
+            assert!(name(1000) <= *token.first_chunk::<8>().unwrap(), "only those that were active");
+            asked.push(query);
         }
-        assert_eq!(asked.len(), MAX_FLIGHTS - MAX_UNKNOWN_FLIGHTS);
+        assert_eq!(asked.len(), MAX_IN_FLIGHT - MAX_UNKNOWN_IN_FLIGHT);
         // A place that becomes free goes to one that was active, before all that came earlier.
         questions.over(asked[0]).unwrap();
-        assert!(name(1000) <= *questions.next_question(at(2)).unwrap().1.first_chunk::<4>().unwrap());
+        assert!(name(1000) <= *questions.next_query(at(2)).unwrap().1.first_chunk::<8>().unwrap());
     }
 
     #[test]
     fn the_newest_of_those_that_queue_is_asked_about_first() {
         let mut questions = questions();
-        let flights: Vec<Flight> = (0..60)
+        let in_flight: Vec<QueryId> = (0..60)
             .filter_map(|waiter| {
                 questions.join(waiter, &name(waiter), Unknown, at(0)).unwrap();
-                questions.next_question(at(0)).map(|(flight, _)| flight)
+                questions.next_query(at(0)).map(|(query, _)| query)
             })
             .collect();
-        assert_eq!(flights.len(), MAX_UNKNOWN_FLIGHTS);
-        questions.over(flights[0]).unwrap();
-        assert_eq!(*questions.next_question(at(1)).unwrap().1, name(59));
+        assert_eq!(in_flight.len(), MAX_UNKNOWN_IN_FLIGHT);
+        questions.over(in_flight[0]).unwrap();
+        assert_eq!(*questions.next_query(at(1)).unwrap().1, name(59));
     }
 
     #[test]
     fn each_waiter_keeps_its_own_deadline() {
         let mut questions = questions();
         questions.join(1, b"token", Unknown, at(0)).unwrap();
-        let (flight, _) = questions.next_question(at(0)).unwrap();
+        let (query, _) = questions.next_query(at(0)).unwrap();
         questions.join(2, b"token", Unknown, at(300)).unwrap();
         assert!(questions.expire(at(499)).is_empty());
         assert_eq!(questions.expire(at(500)), [1]);
-        assert_eq!(questions.over(flight).unwrap().waiters, [2]);
+        assert_eq!(questions.over(query).unwrap().waiters, [2]);
         assert!(questions.expire(at(5000)).is_empty());
     }
 
@@ -392,11 +393,11 @@ mod tests {
     fn a_question_that_is_never_answered_gives_its_place_back() {
         let mut questions = questions();
         questions.join(1, b"a", Unknown, at(0)).unwrap();
-        let (flight, _) = questions.next_question(at(0)).unwrap();
+        let (query, _) = questions.next_query(at(0)).unwrap();
         questions.join(2, b"a", Unknown, at(900)).unwrap();
         assert_eq!(questions.expire(at(1001)), [1, 2]);
-        assert_eq!((questions.flights.len(), questions.unknown_flights), (0, 0));
-        assert_eq!(questions.over(flight), None, "its late answer counts for nothing");
+        assert_eq!((questions.in_flight.len(), questions.unknown_in_flight), (0, 0));
+        assert_eq!(questions.over(query), None, "its late answer counts for nothing");
     }
 
     #[test]
@@ -404,16 +405,16 @@ mod tests {
         let mut questions = questions();
         questions.join(1, b"a", Unknown, at(0)).unwrap();
         questions.leave(1);
-        assert_eq!(questions.next_question(at(0)), None);
+        assert_eq!(questions.next_query(at(0)), None);
         assert!(questions.pending.is_empty() && questions.unknown.is_empty());
     }
 
     #[test]
     fn what_comes_and_goes_does_not_pile_up() {
         let mut questions = Introspections::new(10, Duration::from_millis(500));
-        for waiter in 0..MAX_UNKNOWN_FLIGHTS as u32 {
+        for waiter in 0..MAX_UNKNOWN_IN_FLIGHT as u64 {
             questions.join(waiter, &name(waiter), Unknown, at(0)).unwrap();
-            questions.next_question(at(0)).unwrap();
+            questions.next_query(at(0)).unwrap();
             questions.leave(waiter);
         }
         for waiter in 100..100_000 {
@@ -428,7 +429,7 @@ mod tests {
     fn refusals_are_of_one_issuer_and_the_exact_token_and_never_more_than_their_places() {
         let mut refusals = Refusals::new(7);
         assert!(refusals.find(0, b"token").is_none());
-        let rejection = Rejection::new(crate::cause::Cause::NotActive);
+        let rejection = Rejection::new(authn::cause::Cause::NotActive);
         refusals.remember(0, b"token", at(3), rejection.clone());
         assert_eq!(refusals.find(0, b"token"), Some((at(3), &rejection)));
         assert!(refusals.find(1, b"token").is_none() && refusals.find(0, b"tokem").is_none());

@@ -2,8 +2,8 @@
 //! everything that time or the request can change is judged again at each use.
 use std::sync::Arc;
 
-use crate::decide::Verified;
-use crate::scan;
+use authn::decide::Verified;
+use authn::scan;
 
 /// Entries that one hash value may choose from.
 const WAYS: usize = 4;
@@ -16,7 +16,6 @@ const LARGEST_SHARE: usize = 64;
 pub struct TokenCache {
     sets: Vec<[Option<Entry>; WAYS]>,
     mask: u64,
-    seed: u64,
     uses: u32,
     bytes: usize,
     most_bytes: usize,
@@ -33,19 +32,17 @@ struct Entry {
 }
 
 impl TokenCache {
-    /// Holds about `tokens` (rounded up to a power of two of sets), none for 0, of at most `most_bytes` together. `seed` is
-    /// random, so that nobody can choose tokens that push each other out.
-    pub fn new(tokens: usize, most_bytes: usize, seed: u64) -> Self {
+    /// Holds about `tokens` (rounded up to a power of two of sets), none for 0, of at most `most_bytes` together.
+    pub fn new(tokens: usize, most_bytes: usize) -> Self {
         let count = if tokens == 0 { 0 } else { tokens.div_ceil(WAYS).next_power_of_two() };
         let sets = (0..count).map(|_| Default::default()).collect();
         let mask = u64::try_from(count).unwrap_or(0).wrapping_sub(1);
-        Self { sets, mask, seed, uses: 0, bytes: 0, most_bytes, hand: 0 }
+        Self { sets, mask, uses: 0, bytes: 0, most_bytes, hand: 0 }
     }
 
-    pub fn find(&mut self, token: &[u8]) -> Option<&Arc<Verified>> {
+    pub fn find(&mut self, hash: u64, token: &[u8]) -> Option<&Arc<Verified>> {
         self.uses = self.uses.wrapping_add(1);
         let uses = self.uses;
-        let hash = tail_hash(self.seed, token);
         let set = self.sets.get_mut(place(self.mask, hash))?;
         let is_same = |entry: &&mut Entry| entry.hash == hash && scan::are_equal(entry.verified.token(), token);
         let entry = set.iter_mut().flatten().find(is_same)?;
@@ -53,14 +50,13 @@ impl TokenCache {
         Some(&entry.verified)
     }
 
-    pub fn insert(&mut self, verified: Arc<Verified>) {
+    pub fn insert(&mut self, hash: u64, verified: Arc<Verified>) {
         let size = verified.bytes();
         // One token must not push out a good part of all others.
         if size > self.most_bytes.checked_div(LARGEST_SHARE).unwrap_or(0) {
             return;
         }
         let uses = self.uses;
-        let hash = tail_hash(self.seed, verified.token());
         let at = place(self.mask, hash);
         let Some(set) = self.sets.get_mut(at) else { return };
         let age = |slot: &Option<Entry>| slot.as_ref().map_or(u32::MAX, |entry| uses.wrapping_sub(entry.used));
@@ -99,7 +95,7 @@ fn place(mask: u64, hash: u64) -> usize {
 
 /// A fast seeded hash of the token's last 32 bytes, which are signature: two verified tokens that share them are as
 /// good as impossible to make, and a collision only pushes an entry out, since the whole token is compared.
-fn tail_hash(seed: u64, token: &[u8]) -> u64 {
+pub fn tail_hash(seed: u64, token: &[u8]) -> u64 {
     let mut hash = seed ^ u64::try_from(token.len()).unwrap_or(0);
     let start = token.len().saturating_sub(32);
     let (words, rest) = token.get(start..).unwrap_or_default().as_chunks::<8>();

@@ -1,11 +1,11 @@
 //! The requests that wait for their issuers' keys: how many may, and which of them newer keys could help.
 use std::collections::{HashMap, HashSet};
 
-use crate::cause::Cause;
-use crate::checks::{Full, Waiter};
-use crate::fault::Rejection;
-use crate::key_source::KeySource;
-use crate::time::Monotonic;
+use authn::key_source::KeySource;
+use authn::time::Monotonic;
+
+use crate::checks::Full;
+use crate::host::StreamId;
 
 /// Tokens with a signature that no key verifies get this part of the room: each of them costs all of the work once more
 /// when a newer set comes, and anybody can make them.
@@ -14,29 +14,24 @@ const MISMATCH_SHARE: usize = 8;
 #[derive(Debug)]
 pub struct KeyWaits {
     limit: usize,
-    waiting: HashMap<Waiter, KeyWait>,
+    waiting: HashMap<StreamId, KeyWait>,
     mismatches: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct KeyWait {
     pub issuer: usize,
-    pub rule: usize,
     pub deadline: Monotonic,
     /// Which of the issuer's key sets in a row the token was judged by.
     pub generation: u32,
-    /// Why the token is refused by that set.
-    pub rejection: Rejection,
+    /// Its signature matches no key.
+    pub is_mismatch: bool,
 }
 
 impl KeyWait {
     /// Only another set than the one that it was judged by can change the judgement.
     pub fn is_judged_anew(&self, source: Option<&KeySource>) -> bool {
         source.is_none_or(|source| source.generation() != self.generation)
-    }
-
-    fn is_mismatch(&self) -> bool {
-        self.rejection.cause == Cause::SignatureMismatch
     }
 }
 
@@ -47,25 +42,26 @@ impl KeyWaits {
 
     /// # Errors
     /// [`Full`], and the request must be refused.
-    pub fn join(&mut self, waiter: Waiter, wait: KeyWait) -> Result<(), Full> {
+    pub fn join(&mut self, waiter: StreamId, wait: KeyWait) -> Result<(), Full> {
         let mismatches_allowed = self.limit.div_ceil(MISMATCH_SHARE);
-        if self.waiting.len() >= self.limit || (wait.is_mismatch() && self.mismatches >= mismatches_allowed) {
+        if self.waiting.len() >= self.limit || (wait.is_mismatch && self.mismatches >= mismatches_allowed) {
             return Err(Full);
         }
         self.leave(waiter);
-        self.mismatches = self.mismatches.saturating_add(usize::from(wait.is_mismatch()));
+        self.mismatches = self.mismatches.saturating_add(usize::from(wait.is_mismatch));
         self.waiting.insert(waiter, wait);
         Ok(())
     }
 
     /// It waits no longer.
-    pub fn leave(&mut self, waiter: Waiter) -> Option<KeyWait> {
+    pub fn leave(&mut self, waiter: StreamId) -> Option<KeyWait> {
         let left = self.waiting.remove(&waiter)?;
-        self.mismatches = self.mismatches.saturating_sub(usize::from(left.is_mismatch()));
+        self.mismatches = self.mismatches.saturating_sub(usize::from(left.is_mismatch));
         Some(left)
     }
 
-    pub fn is_waiting(&self, waiter: Waiter) -> bool {
+    #[cfg(test)]
+    pub fn is_waiting(&self, waiter: StreamId) -> bool {
         self.waiting.contains_key(&waiter)
     }
 
@@ -73,16 +69,12 @@ impl KeyWaits {
         self.waiting.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
     /// All who wait for this issuer's keys.
-    pub fn of(&self, issuer: usize) -> Vec<Waiter> {
+    pub fn of(&self, issuer: usize) -> Vec<StreamId> {
         self.those(|wait| wait.issuer == issuer)
     }
 
-    pub fn overdue(&self, now: Monotonic) -> Vec<Waiter> {
+    pub fn overdue(&self, now: Monotonic) -> Vec<StreamId> {
         self.those(|wait| wait.deadline <= now)
     }
 
@@ -91,7 +83,7 @@ impl KeyWaits {
         self.waiting.values().map(|wait| wait.issuer).collect()
     }
 
-    fn those(&self, is_meant: impl Fn(&KeyWait) -> bool) -> Vec<Waiter> {
+    fn those(&self, is_meant: impl Fn(&KeyWait) -> bool) -> Vec<StreamId> {
         self.waiting.iter().filter(|(_, wait)| is_meant(wait)).map(|(waiter, _)| *waiter).collect()
     }
 }
@@ -100,33 +92,35 @@ impl KeyWaits {
 mod tests {
     use super::*;
 
-    fn wait(issuer: usize, cause: Cause) -> KeyWait {
-        KeyWait { issuer, rule: 0, deadline: Monotonic(10), generation: 1, rejection: Rejection::new(cause) }
+    fn wait(issuer: usize, is_mismatch: bool) -> KeyWait {
+        KeyWait { issuer, deadline: Monotonic(10), generation: 1, is_mismatch }
     }
 
     #[test]
     fn forged_signatures_leave_room_for_unknown_key_ids() {
         let mut waits = KeyWaits::new(16);
-        let join = |waits: &mut KeyWaits, waiter: Waiter, cause: Cause| waits.join(waiter, wait(0, cause)).is_ok();
-        assert!(join(&mut waits, 1, Cause::SignatureMismatch) && join(&mut waits, 2, Cause::SignatureMismatch));
-        assert!(!join(&mut waits, 3, Cause::SignatureMismatch), "an eighth");
+        let join = |waits: &mut KeyWaits, waiter: StreamId, is_mismatch: bool| {
+            waits.join(waiter, wait(0, is_mismatch)).is_ok()
+        };
+        assert!(join(&mut waits, 1, true) && join(&mut waits, 2, true));
+        assert!(!join(&mut waits, 3, true), "an eighth");
         for waiter in 3..17 {
-            assert!(join(&mut waits, waiter, Cause::KidUnknown), "{waiter}");
+            assert!(join(&mut waits, waiter, false), "{waiter}");
         }
-        assert!(!join(&mut waits, 17, Cause::KidUnknown) && waits.len() == 16);
+        assert!(!join(&mut waits, 17, false) && waits.len() == 16);
         // What leaves makes room, of its own kind, and only once.
         assert!(waits.leave(3).is_some() && waits.leave(3).is_none());
-        assert!(!join(&mut waits, 18, Cause::SignatureMismatch));
-        assert!(waits.leave(1).is_some() && join(&mut waits, 18, Cause::SignatureMismatch));
-        assert!(!join(&mut waits, 19, Cause::SignatureMismatch) && !waits.is_waiting(19) && waits.is_waiting(18));
-        assert!(KeyWaits::new(1).join(1, wait(0, Cause::SignatureMismatch)).is_ok(), "never none at all");
+        assert!(!join(&mut waits, 18, true));
+        assert!(waits.leave(1).is_some() && join(&mut waits, 18, true));
+        assert!(!join(&mut waits, 19, true) && !waits.is_waiting(19) && waits.is_waiting(18));
+        assert!(KeyWaits::new(1).join(1, wait(0, true)).is_ok(), "never none at all");
     }
 
     #[test]
     fn each_issuer_wakes_its_own_and_late_ones_are_overdue() {
         let mut waits = KeyWaits::new(8);
         for (waiter, issuer) in [(1, 0), (2, 1)] {
-            waits.join(waiter, wait(issuer, Cause::KidUnknown)).unwrap();
+            waits.join(waiter, wait(issuer, false)).unwrap();
         }
         assert_eq!((waits.of(0), waits.of(1), waits.of(2)), (vec![1], vec![2], vec![]));
         assert_eq!(waits.issuers(), HashSet::from([0, 1]));

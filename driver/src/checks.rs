@@ -9,37 +9,36 @@ use wire::{
     check::{MAX_KEYS, Reply},
 };
 
-use crate::mac_hash::{MacMap, MacSet};
-use crate::revocation::{RevocationQuery, Verdict};
-use crate::time::Monotonic;
+use authn::revocation::{RevocationQuery, Verdict};
+use authn::time::Monotonic;
 
-/// A paused request, by its context id in the host.
-pub type Waiter = u32;
+use crate::host::StreamId;
+use crate::mac_hash::{MacMap, MacSet};
 
 /// Names one question while it is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Flight(u64);
+pub struct BatchId(u64);
 
 /// Questions under way at once: with a second one, a request that just missed the first does not wait a whole round
 /// trip for its turn. More would only make batches smaller.
-pub const MAX_FLIGHTS: usize = 2;
+pub const MAX_BATCHES_IN_FLIGHT: usize = 2;
 
 #[derive(Debug)]
 pub struct Checks {
     limit: usize,
     timeout: Duration,
-    next_flight: u64,
+    next_batch_id: u64,
     /// All that is asked or to be asked, by the question's digest: a token that is waited for twice is asked once.
     pending: MacMap<[u8; 16], Pending>,
     /// Those of `pending` that no question under way asks, in the order in which they came. May name some that are gone.
     queue: VecDeque<[u8; 16]>,
-    /// Those that nobody waits for yet: asked along with others, or when [`Why::Tick`] says so.
+    /// Those that nobody waits for yet: asked along with others, or when [`Trigger::Tick`] says so.
     refreshes: VecDeque<[u8; 16]>,
-    flights: Vec<InFlight>,
+    in_flight: Vec<BatchInFlight>,
     /// Which question each request waits for.
-    waiters: HashMap<Waiter, [u8; 16]>,
+    waiters: HashMap<StreamId, [u8; 16]>,
     /// In the order of their deadlines, since every request waits equally long. May name some that are gone.
-    deadlines: VecDeque<(Monotonic, Waiter)>,
+    deadlines: VecDeque<(Monotonic, StreamId)>,
     recent: Recent,
 }
 
@@ -55,15 +54,15 @@ struct Recent {
 /// One token that is asked about, and all who wait for it.
 #[derive(Debug)]
 struct Pending {
-    ask: Arc<RevocationQuery>,
-    waiters: Vec<Waiter>,
+    query: Arc<RevocationQuery>,
+    waiters: Vec<StreamId>,
     /// The question under way that asks it.
-    flight: Option<Flight>,
+    batch: Option<BatchId>,
 }
 
 #[derive(Debug)]
-struct InFlight {
-    flight: Flight,
+struct BatchInFlight {
+    id: BatchId,
     sent: Monotonic,
     keys: Vec<RevocationKey>,
     /// Not asked, since the answer was at hand.
@@ -73,7 +72,7 @@ struct InFlight {
 
 /// What a question may go out for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum Trigger {
     /// Somebody waits.
     Waiters,
     /// Nobody need wait: what is to be refreshed goes out now and then, so that much of it shares a question.
@@ -87,7 +86,7 @@ pub struct Full;
 /// A question to send now.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Batch {
-    pub flight: Flight,
+    pub id: BatchId,
     pub keys: Vec<RevocationKey>,
     pub tokens: usize,
 }
@@ -95,12 +94,12 @@ pub struct Batch {
 /// What became of one token that was asked about.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Resolved {
-    pub ask: Arc<RevocationQuery>,
+    pub query: Arc<RevocationQuery>,
     /// When the oldest question that it rests on was sent: from then its freshness counts.
     pub sent: Monotonic,
     /// `None`: the service keeps revocations for less time than such a token lives, so what it answers says nothing.
     pub verdict: Option<Verdict>,
-    pub waiters: Vec<Waiter>,
+    pub waiters: Vec<StreamId>,
 }
 
 impl Checks {
@@ -110,11 +109,11 @@ impl Checks {
         Self {
             limit,
             timeout,
-            next_flight: 0,
+            next_batch_id: 0,
             pending: MacMap::default(),
             queue: VecDeque::new(),
             refreshes: VecDeque::new(),
-            flights: Vec::new(),
+            in_flight: Vec::new(),
             waiters: HashMap::new(),
             deadlines: VecDeque::new(),
             recent: Recent { answers: MacMap::default(), serves, swept: Monotonic::default() },
@@ -129,11 +128,11 @@ impl Checks {
     ///
     /// # Errors
     /// [`Full`], and the request must be refused.
-    pub fn join(&mut self, waiter: Waiter, ask: Arc<RevocationQuery>, now: Monotonic) -> Result<(), Full> {
+    pub fn join(&mut self, waiter: StreamId, query: Arc<RevocationQuery>, now: Monotonic) -> Result<(), Full> {
         if self.waiters.len() >= self.limit {
             return Err(Full);
         }
-        let digest = ask.digest;
+        let digest = query.digest;
         self.waiters.insert(waiter, digest);
         self.deadlines.push_back((now.plus(self.timeout), waiter));
         // A question that is already under way may have been sent before a revocation that this request comes after. Its
@@ -141,13 +140,13 @@ impl Checks {
         match self.pending.get_mut(&digest) {
             Some(pending) => {
                 // It was only to be refreshed, and now somebody waits.
-                if pending.waiters.is_empty() && pending.flight.is_none() {
+                if pending.waiters.is_empty() && pending.batch.is_none() {
                     self.queue.push_back(digest);
                 }
                 pending.waiters.push(waiter);
             }
             None => {
-                self.pending.insert(digest, Pending { ask, waiters: vec![waiter], flight: None });
+                self.pending.insert(digest, Pending { query, waiters: vec![waiter], batch: None });
                 self.queue.push_back(digest);
             }
         }
@@ -155,51 +154,51 @@ impl Checks {
     }
 
     /// Asks what somebody will want to know in a moment, if there is room. Nobody waits for it.
-    pub fn anticipate(&mut self, ask: Arc<RevocationQuery>) {
-        let digest = ask.digest;
+    pub fn anticipate(&mut self, query: Arc<RevocationQuery>) {
+        let digest = query.digest;
         if self.pending.len() >= self.limit || self.queue.len() >= self.limit {
             return;
         }
         match self.pending.get(&digest) {
             None => {
-                self.pending.insert(digest, Pending { ask, waiters: Vec::new(), flight: None });
+                self.pending.insert(digest, Pending { query, waiters: Vec::new(), batch: None });
                 self.queue.push_back(digest);
             }
             // It was to be refreshed with the next tick.
-            Some(pending) if pending.flight.is_none() && pending.waiters.is_empty() => self.queue.push_back(digest),
+            Some(pending) if pending.batch.is_none() && pending.waiters.is_empty() => self.queue.push_back(digest),
             Some(_) => {}
         }
     }
 
     /// `ask` is to be asked anew, and nobody waits for it. Where too much is to be refreshed already, it is left: its next
     /// request will wait.
-    pub fn refresh(&mut self, ask: Arc<RevocationQuery>) {
-        let digest = ask.digest;
+    pub fn refresh(&mut self, query: Arc<RevocationQuery>) {
+        let digest = query.digest;
         if self.refreshes.len() < self.limit && !self.pending.contains_key(&digest) {
-            self.pending.insert(digest, Pending { ask, waiters: Vec::new(), flight: None });
+            self.pending.insert(digest, Pending { query, waiters: Vec::new(), batch: None });
             self.refreshes.push_back(digest);
         }
     }
 
     /// The next question, if one may go out. Call it again until there is none.
-    pub fn next_batch(&mut self, why: Why, now: Monotonic) -> Option<Batch> {
-        if self.flights.len() >= MAX_FLIGHTS || (why == Why::Waiters && self.queue.is_empty()) {
+    pub fn next_batch(&mut self, trigger: Trigger, now: Monotonic) -> Option<Batch> {
+        if self.in_flight.len() >= MAX_BATCHES_IN_FLIGHT || (trigger == Trigger::Waiters && self.queue.is_empty()) {
             return None;
         }
-        let flight = Flight(self.next_flight);
+        let id = BatchId(self.next_batch_id);
         let mut keys: Vec<RevocationKey> = Vec::new();
         let mut seen: MacSet<RevocationKey> = MacSet::default();
         let mut known = Vec::new();
         let mut tokens: Vec<[u8; 16]> = Vec::new();
         // Those who wait come first.
         while let Some(digest) = self.queue.front().or(self.refreshes.front()).copied() {
-            let waiting = self.pending.get_mut(&digest).filter(|pending| pending.flight.is_none());
+            let waiting = self.pending.get_mut(&digest).filter(|pending| pending.batch.is_none());
             if let Some(pending) = waiting {
-                let new = pending.ask.keys.iter().filter(|key| !seen.contains(key)).count();
+                let new = pending.query.keys.iter().filter(|key| !seen.contains(key)).count();
                 if keys.len().saturating_add(new) > MAX_KEYS && !tokens.is_empty() {
                     break;
                 }
-                let (own, shared) = pending.ask.own_and_shared_keys();
+                let (own, shared) = pending.query.own_and_shared_keys();
                 keys.extend(own.iter().filter(|key| seen.insert(**key)));
                 for key in shared.iter().filter(|key| seen.insert(**key)) {
                     match self.recent.get(key, now) {
@@ -208,7 +207,7 @@ impl Checks {
                         _ => keys.push(*key),
                     }
                 }
-                pending.flight = Some(flight);
+                pending.batch = Some(id);
                 tokens.push(digest);
             }
             if self.queue.pop_front().is_none() {
@@ -218,9 +217,9 @@ impl Checks {
         if tokens.is_empty() {
             return None;
         }
-        self.next_flight = self.next_flight.wrapping_add(1);
-        let batch = Batch { flight, keys: keys.clone(), tokens: tokens.len() };
-        self.flights.push(InFlight { flight, sent: now, keys, known, tokens });
+        self.next_batch_id = self.next_batch_id.wrapping_add(1);
+        let batch = Batch { id, keys: keys.clone(), tokens: tokens.len() };
+        self.in_flight.push(BatchInFlight { id, sent: now, keys, known, tokens });
         Some(batch)
     }
 
@@ -228,8 +227,8 @@ impl Checks {
     ///
     /// # Errors
     /// The answers do not fit the question: all who waited for it must be refused.
-    pub fn answered(&mut self, flight: Flight, reply: &Reply) -> Result<Vec<Resolved>, Vec<Waiter>> {
-        let Some(done) = self.take(flight) else { return Ok(Vec::new()) };
+    pub fn answered(&mut self, batch: BatchId, reply: &Reply) -> Result<Vec<Resolved>, Vec<StreamId>> {
+        let Some(done) = self.take(batch) else { return Ok(Vec::new()) };
         let answers = &reply.answers;
         if done.keys.len() != answers.len() {
             return Err(self.release(done.tokens));
@@ -245,35 +244,35 @@ impl Checks {
             }
             // A key without an answer cannot be, since the question was made of these very keys; it would be a death.
             let answer = |key| by_key.get(key).copied().unwrap_or((done.sent, Answer::Dead));
-            let is_kept = reply.keeps.covers(pending.ask.needs);
-            for key in pending.ask.own_and_shared_keys().1.iter().filter(|_| is_kept) {
+            let is_kept = reply.keeps.covers(pending.query.needs);
+            for key in pending.query.own_and_shared_keys().1.iter().filter(|_| is_kept) {
                 self.recent.learn(*key, answer(key));
             }
-            let sent = pending.ask.keys.iter().map(|key| answer(key).0).fold(done.sent, Monotonic::min);
+            let sent = pending.query.keys.iter().map(|key| answer(key).0).fold(done.sent, Monotonic::min);
             resolved.push(Resolved {
-                verdict: is_kept.then(|| pending.ask.judge(pending.ask.keys.iter().map(|key| answer(key).1))),
+                verdict: is_kept.then(|| pending.query.judge(pending.query.keys.iter().map(|key| answer(key).1))),
                 sent,
                 waiters: pending.waiters,
-                ask: pending.ask,
+                query: pending.query,
             });
         }
         Ok(resolved)
     }
 
     /// The question could not be sent, or its answer proves nothing. Those who waited for it must be refused.
-    pub fn failed(&mut self, flight: Flight) -> Vec<Waiter> {
-        match self.take(flight) {
+    pub fn failed(&mut self, batch: BatchId) -> Vec<StreamId> {
+        match self.take(batch) {
             Some(done) => self.release(done.tokens),
             None => Vec::new(),
         }
     }
 
     /// The request is gone, or was answered otherwise. A question under way goes on: its answer is worth keeping.
-    pub fn leave(&mut self, waiter: Waiter) {
+    pub fn leave(&mut self, waiter: StreamId) {
         let Some(digest) = self.waiters.remove(&waiter) else { return };
         let Some(pending) = self.pending.get_mut(&digest) else { return };
         pending.waiters.retain(|one| *one != waiter);
-        if pending.waiters.is_empty() && pending.flight.is_none() {
+        if pending.waiters.is_empty() && pending.batch.is_none() {
             self.pending.remove(&digest);
         }
         self.forget_the_gone();
@@ -281,7 +280,7 @@ impl Checks {
 
     /// Those whose time is over: they must be refused. A question under way that outlived its timeout is forgotten, so
     /// that a callback that never comes cannot hold the next batch for ever.
-    pub fn expire(&mut self, now: Monotonic) -> Vec<Waiter> {
+    pub fn expire(&mut self, now: Monotonic) -> Vec<StreamId> {
         let mut over = Vec::new();
         while let Some((deadline, waiter)) = self.deadlines.front().copied() {
             if deadline > now {
@@ -294,24 +293,20 @@ impl Checks {
             }
         }
         let patience = self.timeout.saturating_mul(2);
-        let lost: Vec<Flight> = self
-            .flights
-            .iter()
-            .filter(|flight| now.since(flight.sent) > patience)
-            .map(|flight| flight.flight)
-            .collect();
-        for flight in lost {
-            over.extend(self.failed(flight));
+        let lost: Vec<BatchId> =
+            self.in_flight.iter().filter(|batch| now.since(batch.sent) > patience).map(|batch| batch.id).collect();
+        for batch in lost {
+            over.extend(self.failed(batch));
         }
         over
     }
 
-    fn take(&mut self, flight: Flight) -> Option<InFlight> {
-        let at = self.flights.iter().position(|one| one.flight == flight)?;
-        Some(self.flights.swap_remove(at))
+    fn take(&mut self, batch: BatchId) -> Option<BatchInFlight> {
+        let at = self.in_flight.iter().position(|one| one.id == batch)?;
+        Some(self.in_flight.swap_remove(at))
     }
 
-    fn release(&mut self, tokens: Vec<[u8; 16]>) -> Vec<Waiter> {
+    fn release(&mut self, tokens: Vec<[u8; 16]>) -> Vec<StreamId> {
         let mut waiters = Vec::new();
         for digest in tokens {
             if let Some(pending) = self.pending.remove(&digest) {
@@ -331,7 +326,7 @@ impl Checks {
             self.deadlines.retain(|(_, waiter)| self.waiters.contains_key(waiter));
         }
         if self.queue.len() > most {
-            self.queue.retain(|digest| self.pending.get(digest).is_some_and(|pending| pending.flight.is_none()));
+            self.queue.retain(|digest| self.pending.get(digest).is_some_and(|pending| pending.batch.is_none()));
         }
     }
 }
@@ -375,11 +370,11 @@ mod tests {
     fn reply(answers: &[Answer]) -> Reply {
         Reply { keeps: NEEDS, answers: answers.to_vec() }
     }
-    use crate::time::UnixSeconds;
+    use authn::time::UnixSeconds;
 
     const MS: u64 = 1_000_000;
 
-    fn ask(name: u8) -> Arc<RevocationQuery> {
+    fn query(name: u8) -> Arc<RevocationQuery> {
         let keys = vec![RevocationKey([name; 16]), RevocationKey([200; 16])];
         Arc::new(RevocationQuery::of(keys, 0, UnixSeconds(100), NEEDS, [name; 16]))
     }
@@ -395,35 +390,35 @@ mod tests {
     #[test]
     fn a_lone_miss_goes_at_once_and_later_ones_share_the_next_question() {
         let mut checks = checks();
-        checks.join(1, ask(1), at(0)).unwrap();
-        let first = checks.next_batch(Why::Waiters, at(0)).unwrap();
+        checks.join(1, query(1), at(0)).unwrap();
+        let first = checks.next_batch(Trigger::Waiters, at(0)).unwrap();
         assert_eq!(first.keys.len(), 2);
-        assert_eq!(checks.next_batch(Why::Waiters, at(0)), None);
-        checks.join(2, ask(2), at(1)).unwrap();
-        let second = checks.next_batch(Why::Waiters, at(1)).unwrap();
+        assert_eq!(checks.next_batch(Trigger::Waiters, at(0)), None);
+        checks.join(2, query(2), at(1)).unwrap();
+        let second = checks.next_batch(Trigger::Waiters, at(1)).unwrap();
         for waiter in 3..6 {
-            checks.join(waiter, ask(waiter as u8), at(2)).unwrap();
+            checks.join(waiter, query(waiter as u8), at(2)).unwrap();
         }
-        assert_eq!(checks.next_batch(Why::Waiters, at(2)), None, "two are under way");
-        let resolved = checks.answered(first.flight, &reply(&[Answer::Live, Answer::Live])).unwrap();
+        assert_eq!(checks.next_batch(Trigger::Waiters, at(2)), None, "two are under way");
+        let resolved = checks.answered(first.id, &reply(&[Answer::Live, Answer::Live])).unwrap();
         assert_eq!(resolved[0].waiters, [1]);
         assert_eq!((resolved[0].verdict, resolved[0].sent), (Some(Verdict::Live), at(0)));
-        let third = checks.next_batch(Why::Waiters, at(3)).unwrap();
+        let third = checks.next_batch(Trigger::Waiters, at(3)).unwrap();
         assert_eq!((third.tokens, third.keys.len()), (3, 4), "the shared key is asked once");
-        assert_eq!(checks.failed(second.flight), [2]);
+        assert_eq!(checks.failed(second.id), [2]);
         assert_eq!(checks.waiting(), 3);
     }
 
     #[test]
     fn one_token_that_is_waited_for_twice_is_asked_once() {
         let mut checks = checks();
-        checks.join(1, ask(1), at(0)).unwrap();
-        checks.join(2, ask(1), at(0)).unwrap();
-        let batch = checks.next_batch(Why::Waiters, at(0)).unwrap();
+        checks.join(1, query(1), at(0)).unwrap();
+        checks.join(2, query(1), at(0)).unwrap();
+        let batch = checks.next_batch(Trigger::Waiters, at(0)).unwrap();
         assert_eq!(batch.tokens, 1);
-        checks.join(3, ask(1), at(1)).unwrap();
-        assert_eq!(checks.next_batch(Why::Waiters, at(1)), None);
-        let resolved = checks.answered(batch.flight, &reply(&[Answer::Dead, Answer::Live])).unwrap();
+        checks.join(3, query(1), at(1)).unwrap();
+        assert_eq!(checks.next_batch(Trigger::Waiters, at(1)), None);
+        let resolved = checks.answered(batch.id, &reply(&[Answer::Dead, Answer::Live])).unwrap();
         assert_eq!((resolved[0].verdict, resolved[0].waiters.as_slice()), (Some(Verdict::Dead), [1, 2, 3].as_slice()));
         assert_eq!(checks.waiting(), 0);
     }
@@ -431,68 +426,68 @@ mod tests {
     #[test]
     fn what_is_anticipated_is_asked_once_and_whoever_comes_later_waits_for_it() {
         let mut checks = checks();
-        checks.refresh(ask(1));
-        checks.anticipate(ask(1));
-        checks.anticipate(ask(1));
-        let batch = checks.next_batch(Why::Waiters, at(0)).unwrap();
+        checks.refresh(query(1));
+        checks.anticipate(query(1));
+        checks.anticipate(query(1));
+        let batch = checks.next_batch(Trigger::Waiters, at(0)).unwrap();
         assert_eq!((batch.tokens, checks.waiting()), (1, 0));
-        checks.join(1, ask(1), at(1)).unwrap();
-        assert_eq!(checks.next_batch(Why::Waiters, at(1)), None);
-        let resolved = checks.answered(batch.flight, &reply(&[Answer::Live, Answer::Live])).unwrap();
+        checks.join(1, query(1), at(1)).unwrap();
+        assert_eq!(checks.next_batch(Trigger::Waiters, at(1)), None);
+        let resolved = checks.answered(batch.id, &reply(&[Answer::Live, Answer::Live])).unwrap();
         assert_eq!((resolved.len(), resolved[0].waiters.as_slice()), (1, [1].as_slice()));
         for name in 0..20 {
-            checks.anticipate(ask(name));
+            checks.anticipate(query(name));
         }
-        assert_eq!(checks.next_batch(Why::Waiters, at(2)).unwrap().tokens, 10, "no more than may wait");
+        assert_eq!(checks.next_batch(Trigger::Waiters, at(2)).unwrap().tokens, 10, "no more than may wait");
     }
 
     #[test]
     fn what_is_to_be_refreshed_goes_along_with_others_or_with_a_tick() {
         let mut checks = checks();
-        checks.refresh(ask(1));
-        checks.refresh(ask(1));
-        assert_eq!(checks.next_batch(Why::Waiters, at(0)), None);
-        checks.join(7, ask(2), at(0)).unwrap();
-        let batch = checks.next_batch(Why::Waiters, at(0)).unwrap();
+        checks.refresh(query(1));
+        checks.refresh(query(1));
+        assert_eq!(checks.next_batch(Trigger::Waiters, at(0)), None);
+        checks.join(7, query(2), at(0)).unwrap();
+        let batch = checks.next_batch(Trigger::Waiters, at(0)).unwrap();
         assert_eq!(batch.tokens, 2);
-        let resolved = checks.answered(batch.flight, &reply(&[Answer::Live, Answer::Live, Answer::Dead])).unwrap();
+        let resolved = checks.answered(batch.id, &reply(&[Answer::Live, Answer::Live, Answer::Dead])).unwrap();
         let seen: Vec<_> =
-            resolved.iter().map(|one| (one.ask.digest[0], one.verdict, one.waiters.as_slice())).collect();
+            resolved.iter().map(|one| (one.query.digest[0], one.verdict, one.waiters.as_slice())).collect();
         assert_eq!(seen, [(2, Some(Verdict::Live), [7].as_slice()), (1, Some(Verdict::Dead), [].as_slice())]);
-        checks.refresh(ask(3));
-        let batch = checks.next_batch(Why::Tick, at(1)).unwrap();
+        checks.refresh(query(3));
+        let batch = checks.next_batch(Trigger::Tick, at(1)).unwrap();
         assert_eq!(batch.tokens, 1);
-        assert!(checks.failed(batch.flight).is_empty());
-        assert_eq!(checks.next_batch(Why::Tick, at(2)), None);
+        assert!(checks.failed(batch.id).is_empty());
+        assert_eq!(checks.next_batch(Trigger::Tick, at(2)), None);
         assert!(checks.pending.is_empty());
     }
 
     #[test]
     fn who_comes_while_its_token_is_to_be_refreshed_does_not_wait_for_a_tick() {
         let mut checks = checks();
-        checks.refresh(ask(1));
-        checks.join(7, ask(1), at(0)).unwrap();
-        let batch = checks.next_batch(Why::Waiters, at(0)).unwrap();
+        checks.refresh(query(1));
+        checks.join(7, query(1), at(0)).unwrap();
+        let batch = checks.next_batch(Trigger::Waiters, at(0)).unwrap();
         assert_eq!(batch.tokens, 1);
-        checks.join(8, ask(1), at(1)).unwrap();
-        assert_eq!(checks.next_batch(Why::Tick, at(1)), None, "it is under way");
-        let resolved = checks.answered(batch.flight, &reply(&[Answer::Live, Answer::Live])).unwrap();
+        checks.join(8, query(1), at(1)).unwrap();
+        assert_eq!(checks.next_batch(Trigger::Tick, at(1)), None, "it is under way");
+        let resolved = checks.answered(batch.id, &reply(&[Answer::Live, Answer::Live])).unwrap();
         assert_eq!(resolved[0].waiters, [7, 8]);
         // Who leaves takes the refresh along: nobody was there for it but them.
-        checks.refresh(ask(2));
-        checks.join(9, ask(2), at(2)).unwrap();
+        checks.refresh(query(2));
+        checks.join(9, query(2), at(2)).unwrap();
         checks.leave(9);
-        assert_eq!(checks.next_batch(Why::Tick, at(2)), None);
+        assert_eq!(checks.next_batch(Trigger::Tick, at(2)), None);
         assert!(checks.pending.is_empty() && checks.queue.is_empty() && checks.refreshes.is_empty());
     }
 
     #[test]
     fn what_is_to_be_refreshed_is_bounded() {
         let mut checks = checks();
-        (0..100).for_each(|name| checks.refresh(ask(name)));
+        (0..100).for_each(|name| checks.refresh(query(name)));
         assert_eq!((checks.refreshes.len(), checks.pending.len()), (10, 10));
-        assert_eq!(checks.join(1, ask(1), at(0)), Ok(()));
-        assert_eq!(checks.next_batch(Why::Waiters, at(0)).unwrap().tokens, 10);
+        assert_eq!(checks.join(1, query(1), at(0)), Ok(()));
+        assert_eq!(checks.next_batch(Trigger::Waiters, at(0)).unwrap().tokens, 10);
     }
 
     /// A question with one key of its own and one that it shares with every other.
@@ -505,24 +500,24 @@ mod tests {
     fn what_many_tokens_share_is_not_asked_again_at_once_and_counts_from_its_own_question() {
         let mut checks = checks();
         checks.join(1, sharing(1), at(10)).unwrap();
-        let batch = checks.next_batch(Why::Waiters, at(10)).unwrap();
+        let batch = checks.next_batch(Trigger::Waiters, at(10)).unwrap();
         assert_eq!(batch.keys.len(), 2);
-        checks.answered(batch.flight, &reply(&[Answer::Live, Answer::Live])).unwrap();
+        checks.answered(batch.id, &reply(&[Answer::Live, Answer::Live])).unwrap();
         checks.join(2, sharing(2), at(109)).unwrap();
-        let batch = checks.next_batch(Why::Waiters, at(109)).unwrap();
+        let batch = checks.next_batch(Trigger::Waiters, at(109)).unwrap();
         assert_eq!(batch.keys, [RevocationKey([2; 16])]);
-        let resolved = checks.answered(batch.flight, &reply(&[Answer::Live])).unwrap();
+        let resolved = checks.answered(batch.id, &reply(&[Answer::Live])).unwrap();
         assert_eq!((resolved[0].verdict, resolved[0].sent), (Some(Verdict::Live), at(10)));
         // Having served does not make it younger.
         checks.join(3, sharing(3), at(110)).unwrap();
-        let batch = checks.next_batch(Why::Waiters, at(110)).unwrap();
+        let batch = checks.next_batch(Trigger::Waiters, at(110)).unwrap();
         assert_eq!(batch.keys.len(), 2);
-        let resolved = checks.answered(batch.flight, &reply(&[Answer::Live, Answer::Before(101)])).unwrap();
+        let resolved = checks.answered(batch.id, &reply(&[Answer::Live, Answer::Before(101)])).unwrap();
         assert_eq!((resolved[0].verdict, resolved[0].sent), (Some(Verdict::Dead), at(110)));
         // A death is served on as well.
         checks.join(4, sharing(4), at(120)).unwrap();
-        let batch = checks.next_batch(Why::Waiters, at(120)).unwrap();
-        let resolved = checks.answered(batch.flight, &reply(&[Answer::Live])).unwrap();
+        let batch = checks.next_batch(Trigger::Waiters, at(120)).unwrap();
+        let resolved = checks.answered(batch.id, &reply(&[Answer::Live])).unwrap();
         assert_eq!((resolved[0].verdict, resolved[0].sent), (Some(Verdict::Dead), at(110)));
     }
 
@@ -530,14 +525,14 @@ mod tests {
     fn an_older_answer_that_comes_late_does_not_replace_a_newer_one() {
         let mut checks = checks();
         checks.join(1, sharing(1), at(0)).unwrap();
-        let older = checks.next_batch(Why::Waiters, at(0)).unwrap();
+        let older = checks.next_batch(Trigger::Waiters, at(0)).unwrap();
         checks.join(2, sharing(2), at(1)).unwrap();
-        let newer = checks.next_batch(Why::Waiters, at(1)).unwrap();
-        checks.answered(newer.flight, &reply(&[Answer::Live, Answer::Dead])).unwrap();
-        checks.answered(older.flight, &reply(&[Answer::Live, Answer::Live])).unwrap();
+        let newer = checks.next_batch(Trigger::Waiters, at(1)).unwrap();
+        checks.answered(newer.id, &reply(&[Answer::Live, Answer::Dead])).unwrap();
+        checks.answered(older.id, &reply(&[Answer::Live, Answer::Live])).unwrap();
         checks.join(3, sharing(3), at(2)).unwrap();
-        let batch = checks.next_batch(Why::Waiters, at(2)).unwrap();
-        assert_eq!(checks.answered(batch.flight, &reply(&[Answer::Live])).unwrap()[0].verdict, Some(Verdict::Dead));
+        let batch = checks.next_batch(Trigger::Waiters, at(2)).unwrap();
+        assert_eq!(checks.answered(batch.id, &reply(&[Answer::Live])).unwrap()[0].verdict, Some(Verdict::Dead));
     }
 
     #[test]
@@ -546,11 +541,11 @@ mod tests {
         for number in 0..10_000u64 {
             let mut key = [0; 16];
             key[..8].copy_from_slice(&(number / 2).to_le_bytes());
-            let ask = RevocationQuery::of(vec![RevocationKey(key)], 1, UnixSeconds(1), NEEDS, key);
-            checks.join(1, Arc::new(ask), at(number)).unwrap();
-            let batch = checks.next_batch(Why::Waiters, at(number)).unwrap();
+            let query = RevocationQuery::of(vec![RevocationKey(key)], 1, UnixSeconds(1), NEEDS, key);
+            checks.join(1, Arc::new(query), at(number)).unwrap();
+            let batch = checks.next_batch(Trigger::Waiters, at(number)).unwrap();
             assert_eq!(batch.keys, [RevocationKey(key)]);
-            checks.answered(batch.flight, &reply(&[Answer::Live])).unwrap();
+            checks.answered(batch.id, &reply(&[Answer::Live])).unwrap();
             assert!(checks.recent.answers.len() <= MAX_RECENT);
         }
     }
@@ -558,29 +553,29 @@ mod tests {
     #[test]
     fn answers_that_do_not_fit_resolve_nobody() {
         let mut checks = checks();
-        checks.join(1, ask(1), at(0)).unwrap();
-        let batch = checks.next_batch(Why::Waiters, at(0)).unwrap();
-        assert_eq!(checks.answered(batch.flight, &reply(&[Answer::Live])).unwrap_err(), [1]);
-        assert!(checks.answered(batch.flight, &reply(&[Answer::Live, Answer::Live])).unwrap().is_empty());
+        checks.join(1, query(1), at(0)).unwrap();
+        let batch = checks.next_batch(Trigger::Waiters, at(0)).unwrap();
+        assert_eq!(checks.answered(batch.id, &reply(&[Answer::Live])).unwrap_err(), [1]);
+        assert!(checks.answered(batch.id, &reply(&[Answer::Live, Answer::Live])).unwrap().is_empty());
     }
 
     #[test]
     fn nobody_hangs_when_the_request_that_caused_the_question_goes_away() {
         let mut checks = checks();
-        checks.join(1, ask(1), at(0)).unwrap();
-        let batch = checks.next_batch(Why::Waiters, at(0)).unwrap();
-        checks.join(2, ask(1), at(1)).unwrap();
+        checks.join(1, query(1), at(0)).unwrap();
+        let batch = checks.next_batch(Trigger::Waiters, at(0)).unwrap();
+        checks.join(2, query(1), at(1)).unwrap();
         checks.leave(1);
-        let resolved = checks.answered(batch.flight, &reply(&[Answer::Live, Answer::Live])).unwrap();
+        let resolved = checks.answered(batch.id, &reply(&[Answer::Live, Answer::Live])).unwrap();
         assert_eq!(resolved[0].waiters, [2]);
     }
 
     #[test]
     fn a_waiter_is_refused_at_its_own_deadline_whatever_the_batch_does() {
         let mut checks = checks();
-        checks.join(1, ask(1), at(0)).unwrap();
-        checks.next_batch(Why::Waiters, at(0)).unwrap();
-        checks.join(2, ask(1), at(300)).unwrap();
+        checks.join(1, query(1), at(0)).unwrap();
+        checks.next_batch(Trigger::Waiters, at(0)).unwrap();
+        checks.join(2, query(1), at(300)).unwrap();
         assert!(checks.expire(at(499)).is_empty());
         assert_eq!(checks.expire(at(500)), [1]);
         assert!(checks.expire(at(799)).is_empty());
@@ -592,27 +587,27 @@ mod tests {
     fn a_question_that_is_never_answered_does_not_block_the_next_ones() {
         let mut checks = checks();
         for waiter in 1..=2 {
-            checks.join(waiter, ask(waiter as u8), at(0)).unwrap();
-            checks.next_batch(Why::Waiters, at(0)).unwrap();
+            checks.join(waiter, query(waiter as u8), at(0)).unwrap();
+            checks.next_batch(Trigger::Waiters, at(0)).unwrap();
         }
-        checks.join(3, ask(3), at(900)).unwrap();
-        assert_eq!(checks.next_batch(Why::Waiters, at(900)), None);
+        checks.join(3, query(3), at(900)).unwrap();
+        assert_eq!(checks.next_batch(Trigger::Waiters, at(900)), None);
         assert_eq!(checks.expire(at(1001)), [1, 2]);
-        assert_eq!(checks.next_batch(Why::Waiters, at(1001)).unwrap().tokens, 1);
+        assert_eq!(checks.next_batch(Trigger::Waiters, at(1001)).unwrap().tokens, 1);
     }
 
     #[test]
     fn what_waits_is_bounded_and_so_is_what_is_remembered_of_those_who_left() {
         let mut checks = checks();
         for waiter in 0..10 {
-            checks.join(waiter, ask(waiter as u8), at(0)).unwrap();
+            checks.join(waiter, query(waiter as u8), at(0)).unwrap();
         }
-        assert_eq!(checks.join(10, ask(10), at(0)), Err(Full));
+        assert_eq!(checks.join(10, query(10), at(0)), Err(Full));
         for waiter in 0..10 {
             checks.leave(waiter);
         }
         for waiter in 10..100_000 {
-            checks.join(waiter, ask((waiter % 100) as u8), at(1)).unwrap();
+            checks.join(waiter, query((waiter % 100) as u8), at(1)).unwrap();
             checks.leave(waiter);
         }
         assert_eq!(checks.waiting(), 0);
@@ -622,13 +617,13 @@ mod tests {
     #[test]
     fn a_batch_takes_no_more_keys_than_a_question_may_have() {
         let mut checks = Checks::new(10_000, Duration::from_millis(500), Duration::ZERO);
-        for waiter in 0..1_000u32 {
+        for waiter in 0..1_000u64 {
             let mut digest = [0; 16];
-            digest[..4].copy_from_slice(&waiter.to_be_bytes());
-            let ask = RevocationQuery::of(vec![RevocationKey(digest)], 0, UnixSeconds(1), NEEDS, digest);
-            checks.join(waiter, Arc::new(ask), at(0)).unwrap();
+            digest[..8].copy_from_slice(&waiter.to_be_bytes());
+            let query = RevocationQuery::of(vec![RevocationKey(digest)], 0, UnixSeconds(1), NEEDS, digest);
+            checks.join(waiter, Arc::new(query), at(0)).unwrap();
         }
-        assert_eq!(checks.next_batch(Why::Waiters, at(0)).unwrap().keys.len(), MAX_KEYS);
-        assert_eq!(checks.next_batch(Why::Waiters, at(0)).unwrap().keys.len(), 1_000 - MAX_KEYS);
+        assert_eq!(checks.next_batch(Trigger::Waiters, at(0)).unwrap().keys.len(), MAX_KEYS);
+        assert_eq!(checks.next_batch(Trigger::Waiters, at(0)).unwrap().keys.len(), 1_000 - MAX_KEYS);
     }
 }

@@ -1,5 +1,5 @@
-//! Fetching published keys through the host: one virtual machine of a process fetches for all, and the others take over
-//! what it has found. What to fetch and when is `authn::key_source`'s.
+//! Fetching published keys: one worker of a process fetches for all, and the others take over what it has found. What to
+//! fetch and when is decided in `authn::key_source`.
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -7,24 +7,19 @@ use authn::key_answer::Answer;
 use authn::key_source::{Fetch, KeySource, Occasion, Progress, Unknown};
 use authn::keyrings::Keyrings;
 use authn::policy::Policy;
-use authn::shared::{Lease, SharedKeys};
-use authn::time::Monotonic;
+use authn::time::{Monotonic, Now};
 
-use crate::host::{self, LogLevel, MapType};
+use super::{Calls, Owner};
+use crate::core::Core;
+use crate::host::{Callout, CalloutReply, Host, Level};
+use crate::shared::{Lease, SharedKeys};
 
 pub struct KeyFetching {
     pub rings: Keyrings,
-    root: u32,
-    /// By issuer. Without a secret nothing that is shared could be told from a forgery: then each virtual machine
+    /// By issuer. Without a secret nothing that is shared could be told from a forgery: then each worker
     /// fetches for itself.
     shared: HashMap<usize, SharedKeys>,
-    calls: HashMap<u32, Call>,
     jitter: u64,
-}
-
-struct Call {
-    issuer: usize,
-    sent: Monotonic,
 }
 
 /// What became of one issuer's keys.
@@ -36,7 +31,7 @@ pub enum Outcome {
 }
 
 impl KeyFetching {
-    pub fn new(policy: &Policy, root: u32, jitter: u64) -> Self {
+    pub fn new(policy: &Policy, jitter: u64) -> Self {
         let rings = policy.keyrings();
         let shared = match policy.revocation() {
             None => HashMap::new(),
@@ -48,68 +43,60 @@ impl KeyFetching {
                 rings.fetched().filter_map(shared).collect()
             }
         };
-        Self { rings, root, shared, calls: HashMap::new(), jitter }
+        Self { rings, shared, jitter }
     }
 
     /// Before the first request: what others of this process hold already is taken over at once, so that neither an
-    /// update of the configuration nor a virtual machine that replaces another refuses what was good a moment ago.
-    pub fn on_configured(&mut self, now: Monotonic) {
+    /// update of the configuration nor a worker that replaces another refuses what was good a moment ago.
+    pub fn on_configured(&mut self, host: &mut impl Host, now: Monotonic) {
         for issuer in self.rings.fetched() {
-            self.adopt(issuer, now);
-            // A compare-and-set needs an entry. The host configures one virtual machine before it makes the others.
+            self.adopt(host, issuer, now);
+            // A compare-and-set needs an entry. The host configures one worker before it makes the others.
             if let Some(shared) = self.shared.get(&issuer)
-                && let Ok(None) = host::shared(&shared.lease_key())
+                && let Ok(None) = host.shared_get(&shared.lease_key())
             {
-                let _ = host::set_shared(&shared.lease_key(), &shared.write_lease(Lease::default()), 0);
+                let _ = host.shared_put(&shared.lease_key(), &shared.write_lease(Lease::default()), 0);
             }
         }
     }
 
-    /// Is a fetch of these keys under way, here or in another virtual machine?
-    pub fn is_under_way(&self, issuer: usize, now: Monotonic) -> bool {
+    /// Is a fetch of these keys under way, here or in another worker?
+    pub fn is_under_way(&self, host: &mut impl Host, issuer: usize, now: Monotonic) -> bool {
         let Some(source) = self.rings.source(issuer) else { return false };
         let is_taken = |lease: Lease| is_taken(lease, source.longest_fetch(), now);
-        !source.is_idle() || self.lease(issuer).is_some_and(|(lease, _)| is_taken(lease))
+        !source.is_idle() || self.lease(host, issuer).is_some_and(|(lease, _)| is_taken(lease))
     }
 
-    /// Takes over what another virtual machine has fetched, and fetches what is due. Returns the issuers whose keys have
-    /// something new to say.
-    pub fn on_tick(&mut self, policy: &Policy, now: Monotonic) -> Vec<(usize, Outcome)> {
+    /// When each issuer's set was fetched, where there is one.
+    pub fn fetched(&self) -> Vec<(usize, Monotonic)> {
+        self.rings.fetched().filter_map(|issuer| Some((issuer, self.rings.source(issuer)?.fetched()?))).collect()
+    }
+
+    /// Takes over what another worker has fetched, and fetches what is due. Returns the issuers whose keys have something
+    /// new to say.
+    pub fn on_tick(&mut self, host: &mut impl Host, calls: &mut Calls, core: &Core, now: Now) -> Vec<(usize, Outcome)> {
         let mut news = Vec::new();
         for issuer in self.rings.fetched() {
-            if self.adopt(issuer, now) {
+            if self.adopt(host, issuer, now.monotonic) {
                 news.push((issuer, Outcome::Renewed));
             }
             let Some(source) = self.rings.source(issuer) else { continue };
-            let (is_due, is_wanted) = (source.is_due(now), source.is_wanted(now));
+            let (is_due, is_wanted) = (source.is_due(now.monotonic), source.is_wanted(now.monotonic));
             let occasion = match is_due {
                 true => Occasion::Schedule,
-                false if is_wanted && self.is_wanted_by_all(issuer, now) => Occasion::Wanted,
+                false if is_wanted && self.is_wanted_by_all(host, issuer, now.monotonic) => Occasion::Wanted,
                 false => continue,
             };
-            if !self.fetch_if_free(policy, issuer, occasion, now) {
+            if !self.fetch_if_free(host, calls, core, issuer, occasion, now) {
                 news.push((issuer, Outcome::Failed));
-            }
-        }
-        // The host answers every call, at the latest by its timeout. Were one ever lost, the issuer must not be.
-        let lost: Vec<u32> = self
-            .calls
-            .iter()
-            .filter(|(_, call)| now.since(call.sent) > Duration::from_secs(65))
-            .map(|(number, _)| *number)
-            .collect();
-        for number in lost {
-            if let Some(call) = self.calls.remove(&number) {
-                self.fail(policy, call.issuer, "no answer came", now);
-                news.push((call.issuer, Outcome::Failed));
             }
         }
         news
     }
 
-    /// Has no other virtual machine used up the cool-down, nor been told to wait?
-    fn is_wanted_by_all(&mut self, issuer: usize, now: Monotonic) -> bool {
-        let lease = self.lease(issuer).map(|(lease, _)| lease).unwrap_or_default();
+    /// Has no other worker used up the cool-down, nor been told to wait?
+    fn is_wanted_by_all(&mut self, host: &mut impl Host, issuer: usize, now: Monotonic) -> bool {
+        let lease = self.lease(host, issuer).map(|(lease, _)| lease).unwrap_or_default();
         let Some(source) = self.rings.source_mut(issuer) else { return false };
         if lease.unknown > Monotonic(0) {
             source.note_unknown_fetch(lease.unknown);
@@ -118,43 +105,54 @@ impl KeyFetching {
         source.is_wanted(now)
     }
 
-    /// Whether a token whose key is not held should wait: a fetch is under way, here or in another virtual machine, or
+    /// Whether a token whose key is not held should wait: a fetch is under way, here or in another worker, or
     /// was started now.
-    pub fn is_worth_waiting(&mut self, policy: &Policy, issuer: usize, now: Monotonic) -> Waiting {
-        if self.adopt(issuer, now) {
+    pub fn is_worth_waiting(
+        &mut self,
+        host: &mut impl Host,
+        calls: &mut Calls,
+        core: &Core,
+        issuer: usize,
+        now: Now,
+    ) -> Waiting {
+        if self.adopt(host, issuer, now.monotonic) {
             return Waiting::LookAgain;
         }
-        let lease = self.lease(issuer).map(|(lease, _)| lease).unwrap_or_default();
+        let lease = self.lease(host, issuer).map(|(lease, _)| lease).unwrap_or_default();
         let Some(source) = self.rings.source_mut(issuer) else { return Waiting::No };
         if lease.unknown > Monotonic(0) {
             source.note_unknown_fetch(lease.unknown);
         }
-        let others_fetch = is_taken(lease, source.longest_fetch(), now);
-        match source.on_unknown_kid(now) {
+        let others_fetch = is_taken(lease, source.longest_fetch(), now.monotonic);
+        match source.on_unknown_kid(now.monotonic) {
             Unknown::Absent if others_fetch && source.fetched().is_some_and(|fetched| fetched < lease.started) => {
                 Waiting::Yes
             }
             Unknown::Absent => Waiting::No,
             Unknown::Worthwhile if others_fetch || !source.is_idle() => Waiting::Yes,
-            Unknown::Worthwhile => match self.fetch_if_free(policy, issuer, Occasion::UnknownKid, now) {
+            Unknown::Worthwhile => match self.fetch_if_free(host, calls, core, issuer, Occasion::UnknownKid, now) {
                 true => Waiting::Yes,
                 false => Waiting::No,
             },
         }
     }
 
-    /// Is the call one of ours? Then its answer is read, and this is what came of it.
-    pub fn on_call_answered(&mut self, policy: &Policy, call: u32, now: Monotonic) -> Option<Option<(usize, Outcome)>> {
-        let Call { issuer, .. } = self.calls.remove(&call)?;
-        let header = |name: &[u8]| {
-            let value = host::header(MapType::HttpCallResponseHeaders, name).ok().flatten()?;
-            String::from_utf8(value).ok()
-        };
-        let status = header(b":status").and_then(|status| status.parse::<u16>().ok());
+    /// The reply to a fetch. `None`: there is nothing new, and another stage of the fetch is in flight.
+    pub fn on_answered(
+        &mut self,
+        host: &mut impl Host,
+        calls: &mut Calls,
+        core: &Core,
+        issuer: usize,
+        reply: &impl CalloutReply,
+        now: Now,
+    ) -> Option<Outcome> {
+        let header = |name: &[u8]| String::from_utf8(reply.header(name)?).ok();
+        let status = reply.status();
         let (cache_control, etag) = (header(b"cache-control"), header(b"etag"));
         let (retry_after, date) = (header(b"retry-after"), header(b"date"));
         let (content_encoding, location) = (header(b"content-encoding"), header(b"location"));
-        let body = host::call_body(authn::jwks::MAX_BYTES.saturating_add(1));
+        let body = reply.body(authn::jwks::MAX_BYTES.saturating_add(1));
         let reply = match (status, &body) {
             (Some(status), Ok(body)) => Ok(Answer {
                 status,
@@ -170,52 +168,61 @@ impl KeyFetching {
             (_, Err(_)) => Err("the answer's body cannot be read"),
         };
         let jitter = self.next_jitter();
-        let progress = self.rings.source_mut(issuer)?.on_reply(reply, now, jitter);
-        let name = policy.issuer_name(issuer).unwrap_or("none");
+        let progress = self.rings.source_mut(issuer)?.on_reply(reply, now.monotonic, jitter);
+        let name = core.issuer_name(issuer);
         match progress {
             Progress::Continue { fetch, warning } => {
                 if let Some(warning) = warning {
-                    host::log(LogLevel::Warn, &format!("portcullis: issuer={name} {warning}"));
+                    host.log(Level::Warn, format_args!("portcullis: issuer={name} {warning}"));
                 }
-                if self.send(issuer, &fetch, now) {
-                    return Some(None);
+                if self.send(host, calls, issuer, &fetch, now) {
+                    return None;
                 }
-                self.fail(policy, issuer, "the host would not send the request", now);
-                Some(Some((issuer, Outcome::Failed)))
+                self.fail(host, core, issuer, "the host would not send the request", now.monotonic);
+                Some(Outcome::Failed)
             }
             Progress::Installed { left_out } => {
                 if let Some(why) = left_out {
-                    host::log(LogLevel::Warn, &format!("portcullis: issuer={name} {why}"));
+                    host.log(Level::Warn, format_args!("portcullis: issuer={name} {why}"));
                 }
                 if let Ok(body) = &body {
-                    self.publish(issuer, body);
+                    self.publish(host, issuer, body);
                 }
-                Some(Some((issuer, Outcome::Renewed)))
+                Some(Outcome::Renewed)
             }
             Progress::Unchanged { since } => {
-                self.publish_again(issuer, since);
-                Some(Some((issuer, Outcome::Renewed)))
+                self.publish_again(host, issuer, since);
+                Some(Outcome::Renewed)
             }
             Progress::Overtaken => {
-                self.release(issuer, Monotonic(0));
-                Some(Some((issuer, Outcome::Renewed)))
+                self.release(host, issuer, Monotonic(0));
+                Some(Outcome::Renewed)
             }
             Progress::Failed(why) => {
-                host::log(LogLevel::Warn, &format!("portcullis: issuer={name} keys not fetched: {why}"));
-                self.rest(issuer);
-                Some(Some((issuer, Outcome::Failed)))
+                host.log(Level::Warn, format_args!("portcullis: issuer={name} keys not fetched: {why}"));
+                self.rest(host, issuer);
+                Some(Outcome::Failed)
             }
         }
     }
 
-    /// Starts a fetch unless another virtual machine is at it. Returns false when it could not even be sent.
-    fn fetch_if_free(&mut self, policy: &Policy, issuer: usize, occasion: Occasion, now: Monotonic) -> bool {
-        // Of these there is one in a cool-down, counted for all virtual machines; they do not wait for the next attempt.
+    /// Starts a fetch unless another worker is at it. Returns false when it could not even be sent.
+    fn fetch_if_free(
+        &mut self,
+        host: &mut impl Host,
+        calls: &mut Calls,
+        core: &Core,
+        issuer: usize,
+        occasion: Occasion,
+        at: Now,
+    ) -> bool {
+        let now = at.monotonic;
+        // Of these there is one in a cool-down, counted for all workers; they do not wait for the next attempt.
         let unknown = (occasion != Occasion::Schedule).then_some(now);
         let Some(source) = self.rings.source(issuer) else { return false };
         let longest = source.longest_fetch();
         if let Some(shared) = self.shared.get(&issuer) {
-            let (lease, cas) = self.lease(issuer).unwrap_or_default();
+            let (lease, cas) = self.lease(host, issuer).unwrap_or_default();
             let is_taken = is_taken(lease, longest, now);
             // A later time was not written by us, or not on this clock.
             let latest = now.plus(source.longest_pause());
@@ -224,7 +231,7 @@ impl KeyFetching {
                 Lease { started: now, unknown: unknown.unwrap_or(lease.unknown), resting: Monotonic(0), ..lease };
             // The compare-and-set elects one of those who see the lease free at the same moment.
             let won =
-                !is_taken && !rests && host::set_shared(&shared.lease_key(), &shared.write_lease(ours), cas).is_ok();
+                !is_taken && !rests && host.shared_put(&shared.lease_key(), &shared.write_lease(ours), cas).is_ok();
             if !won {
                 let until = if rests { lease.resting } else { now.plus(longest) };
                 if let (Some(source), None) = (self.rings.source_mut(issuer), unknown) {
@@ -241,14 +248,14 @@ impl KeyFetching {
             source.note_unknown_fetch(at);
         }
         let fetch = source.start(occasion, now);
-        if self.send(issuer, &fetch, now) {
+        if self.send(host, calls, issuer, &fetch, at) {
             return true;
         }
-        self.fail(policy, issuer, "the host would not send the request", now);
+        self.fail(host, core, issuer, "the host would not send the request", now);
         false
     }
 
-    fn send(&mut self, issuer: usize, fetch: &Fetch, now: Monotonic) -> bool {
+    fn send(&self, host: &mut impl Host, calls: &mut Calls, issuer: usize, fetch: &Fetch, now: Now) -> bool {
         let Some(source) = self.rings.source(issuer) else { return false };
         let mut headers: Vec<(&[u8], &[u8])> = vec![
             (b":method", b"GET"),
@@ -262,33 +269,27 @@ impl KeyFetching {
         if let Some(etag) = &fetch.if_none_match {
             headers.push((b"if-none-match", etag.as_bytes()));
         }
-        if host::make_effective(self.root).is_err() {
-            return false;
-        }
-        match host::call(&source.settings().cluster, &headers, b"", source.settings().timeout) {
-            Ok(call) => {
-                self.calls.insert(call, Call { issuer, sent: now });
-                true
-            }
-            Err(_) => false,
-        }
+        let (cluster, timeout) = (source.settings().cluster.as_str(), source.settings().timeout);
+        let Ok(call) = host.call(&Callout { cluster, headers: &headers, body: b"", timeout }) else { return false };
+        calls.insert(call, Owner::Keys { issuer }, timeout, now);
+        true
     }
 
-    fn fail(&mut self, policy: &Policy, issuer: usize, why: &str, now: Monotonic) {
+    pub fn fail(&mut self, host: &mut impl Host, core: &Core, issuer: usize, why: &str, now: Monotonic) {
         let jitter = self.next_jitter();
         let Some(source) = self.rings.source_mut(issuer) else { return };
         if let Progress::Failed(why) = source.on_reply(Err(why), now, jitter) {
-            let name = policy.issuer_name(issuer).unwrap_or("none");
-            host::log(LogLevel::Warn, &format!("portcullis: issuer={name} keys not fetched: {why}"));
+            let name = core.issuer_name(issuer);
+            host.log(Level::Warn, format_args!("portcullis: issuer={name} keys not fetched: {why}"));
         }
-        self.rest(issuer);
+        self.rest(host, issuer);
     }
 
-    /// Takes over a newer set that another virtual machine has shared.
-    pub fn adopt(&mut self, issuer: usize, now: Monotonic) -> bool {
+    /// Takes over a newer set that another worker has shared.
+    pub fn adopt(&mut self, host: &mut impl Host, issuer: usize, now: Monotonic) -> bool {
         let Some(shared) = self.shared.get(&issuer) else { return false };
         let Some(source) = self.rings.source(issuer) else { return false };
-        let read = |key: String| host::shared(&key).ok().flatten().map(|(bytes, _)| bytes);
+        let mut read = |key: String| host.shared_get(&key).ok().flatten().map(|(bytes, _)| bytes);
         let stamp = read(shared.stamp_key()).and_then(|bytes| shared.read_stamp(&bytes));
         if stamp.is_none_or(|stamp| stamp > now || source.fetched().is_some_and(|fetched| fetched >= stamp)) {
             return false;
@@ -299,37 +300,36 @@ impl KeyFetching {
         self.rings.source_mut(issuer).is_some_and(|source| source.adopt(text, fetched, due, now, jitter))
     }
 
-    fn publish(&self, issuer: usize, text: &[u8]) {
+    fn publish(&self, host: &mut impl Host, issuer: usize, text: &[u8]) {
         let (Some(shared), Some(source)) = (self.shared.get(&issuer), self.rings.source(issuer)) else { return };
         if let Some(fetched) = source.fetched() {
-            let _ = host::set_shared(&shared.set_key(), &shared.write_set(fetched, source.due(), text), 0);
-            let _ = host::set_shared(&shared.stamp_key(), &shared.write_stamp(fetched), 0);
+            let _ = host.shared_put(&shared.set_key(), &shared.write_set(fetched, source.due(), text), 0);
+            let _ = host.shared_put(&shared.stamp_key(), &shared.write_stamp(fetched), 0);
         }
-        self.release(issuer, Monotonic(0));
+        self.release(host, issuer, Monotonic(0));
     }
 
     /// The set that was fetched at `since` is as good as fetched now: for the others too, if they have it from here.
-    fn publish_again(&self, issuer: usize, since: Monotonic) {
-        let read = || {
-            let shared = self.shared.get(&issuer)?;
-            let (bytes, _) = host::shared(&shared.set_key()).ok()??;
+    fn publish_again(&self, host: &mut impl Host, issuer: usize, since: Monotonic) {
+        let text = self.shared.get(&issuer).and_then(|shared| {
+            let (bytes, _) = host.shared_get(&shared.set_key()).ok()??;
             let (fetched, _, text) = shared.read_set(&bytes)?;
             (fetched == since).then(|| text.to_vec())
-        };
-        match read() {
-            Some(text) => self.publish(issuer, &text),
-            None => self.release(issuer, Monotonic(0)),
+        });
+        match text {
+            Some(text) => self.publish(host, issuer, &text),
+            None => self.release(host, issuer, Monotonic(0)),
         }
     }
 
     /// The fetch failed: the others leave the provider alone for as long as this one does.
-    fn rest(&self, issuer: usize) {
-        self.release(issuer, self.rings.source(issuer).map_or(Monotonic(0), KeySource::due));
+    fn rest(&self, host: &mut impl Host, issuer: usize) {
+        self.release(host, issuer, self.rings.source(issuer).map_or(Monotonic(0), KeySource::due));
     }
 
     /// The fetch is over: whoever is due next need not wait for the lease to end by itself.
-    fn release(&self, issuer: usize, resting: Monotonic) {
-        if let (Some(shared), Some((lease, cas))) = (self.shared.get(&issuer), self.lease(issuer)) {
+    fn release(&self, host: &mut impl Host, issuer: usize, resting: Monotonic) {
+        if let (Some(shared), Some((lease, cas))) = (self.shared.get(&issuer), self.lease(host, issuer)) {
             let source = self.rings.source(issuer);
             let over = Lease {
                 started: Monotonic(0),
@@ -338,13 +338,13 @@ impl KeyFetching {
                 failures: source.map(KeySource::failures).unwrap_or_default(),
                 ..lease
             };
-            let _ = host::set_shared(&shared.lease_key(), &shared.write_lease(over), cas);
+            let _ = host.shared_put(&shared.lease_key(), &shared.write_lease(over), cas);
         }
     }
 
-    fn lease(&self, issuer: usize) -> Option<(Lease, u32)> {
+    fn lease(&self, host: &mut impl Host, issuer: usize) -> Option<(Lease, u32)> {
         let shared = self.shared.get(&issuer)?;
-        let (bytes, cas) = host::shared(&shared.lease_key()).ok()??;
+        let (bytes, cas) = host.shared_get(&shared.lease_key()).ok()??;
         Some((shared.read_lease(&bytes).unwrap_or_default(), cas))
     }
 
