@@ -87,7 +87,8 @@ lint: arrows ## clippy on everything, the filter for its own target
 fuzz: ## let random signatures and keys look for engines that disagree (needs nightly and cargo-fuzz)
 	cd fuzz && cargo +nightly fuzz run engines --fuzz-dir . -- -max_total_time=60
 
-arrows: ## check which crate imports which
+arrows: ## check which crate uses which, and which module inside a crate
+	@python3 -m unittest -q scripts/test_arrows.py
 	@scripts/arrows
 
 docs: ## generate the files in docs/ that come from the code
