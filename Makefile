@@ -8,7 +8,7 @@ CARGO := cargo
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint arrows docs fuzz clean bench-growth
+.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint arrows deny msrv advisories docs fuzz clean bench-growth
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,7 +80,8 @@ fmt: ## format the code
 fmt-check:
 	$(CARGO) fmt --all --check
 
-lint: arrows ## clippy on everything, the filter for its own target
+lint: arrows deny ## modules, dependencies, and clippy on everything, the filter for its own target
+	@scripts/msrv --dependencies
 	$(CARGO) clippy --locked --workspace --exclude filter --exclude noop --all-targets -- -D warnings
 	@scripts/wasm --lint
 
@@ -90,6 +91,15 @@ fuzz: ## let random signatures and keys look for engines that disagree (needs ni
 arrows: ## check which crate uses which, and which module inside a crate
 	@python3 -m unittest -q scripts/test_arrows.py
 	@scripts/arrows
+
+msrv: setup ## check that everything compiles with the oldest Rust that Cargo.toml names
+	@scripts/msrv
+
+deny: setup ## check licences, sources and bans of dependencies with cargo-deny
+	@scripts/deny
+
+advisories: setup ## check dependencies against the RustSec database, which is fetched
+	@scripts/deny --advisories
 
 docs: ## generate the files in docs/ that come from the code
 	@mkdir -p docs
