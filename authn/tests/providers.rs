@@ -9,7 +9,7 @@
     reason = "a test fails by a panic"
 )]
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 use authn::decide::{Entry, Peer, RevocationStatus};
@@ -62,7 +62,7 @@ fn judge(policy: &Policy, token: &ProviderToken, revoked: Option<(Kind, &str)>) 
         keyrings.source_mut(place).unwrap().adopt(set.as_bytes(), Monotonic(0), Monotonic(0), Monotonic(0), 0);
     }
     let verified = policy.verify(&Portable, &keyrings, &entered, now).map_err(|unverifiable| unverifiable.rejection)?;
-    let verified = Rc::new(verified);
+    let verified = Arc::new(verified);
     let unreachable = policy.not_revocable_by(&verified)?;
     let accepted = policy.accept(verified, entered, now, &Nobody)?;
     let RevocationStatus::MustAsk(asking) = policy.revocation_status(accepted, now)? else { panic!("nobody is asked") };
