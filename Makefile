@@ -8,7 +8,7 @@ CARGO := cargo
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint arrows deny msrv advisories docs fuzz clean bench-growth
+.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,10 @@ lint: arrows deny ## modules, dependencies, and clippy on everything, the filter
 	@scripts/msrv --dependencies
 	$(CARGO) clippy --locked --workspace --exclude filter --exclude noop --all-targets -- -D warnings
 	@scripts/wasm --lint
+	@$(MAKE) --no-print-directory rustdoc
+
+rustdoc: ## the documentation of every item, private ones too; a broken link is an error
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --workspace --exclude noop --no-deps --document-private-items
 
 fuzz: ## let random signatures and keys look for engines that disagree (needs nightly and cargo-fuzz)
 	cd fuzz && cargo +nightly fuzz run engines --fuzz-dir . -- -max_total_time=60
