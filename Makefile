@@ -89,8 +89,10 @@ lint: arrows deny ## modules, dependencies, and clippy on everything, the filter
 rustdoc: ## the documentation of every item, private ones too; a broken link is an error
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --workspace --exclude noop --no-deps --document-private-items
 
-fuzz: ## let random signatures and keys look for engines that disagree (needs nightly and cargo-fuzz)
-	cd fuzz && cargo +nightly fuzz run engines --fuzz-dir . -- -max_total_time=60
+FUZZ_SECONDS := 60
+fuzz: ## let cargo-fuzz look for inputs that break a property, FUZZ_SECONDS=60 a target (needs nightly and cargo-fuzz)
+	cd fuzz/libfuzzer && for target in path json jws headers check engines; do \
+		cargo +nightly fuzz run $$target --fuzz-dir . -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 arrows: ## check which crate uses which, and which module inside a crate
 	@python3 -m unittest -q scripts/test_arrows.py
