@@ -297,7 +297,7 @@ impl Policy {
     /// Checks a token's signature and its registered claims.
     ///
     /// # Errors
-    /// Why it is refused, and [`RejectReason::KeysUnavailable`] when its issuer's keys are not at hand.
+    /// Why it is refused, and `RejectReason::KeysUnavailable` when its issuer's keys are not at hand.
     pub fn verify(
         &self,
         engine: &dyn Engine,
@@ -362,7 +362,7 @@ impl Policy {
     /// now for another key id, algorithm or tenant, takes its tokens along, whatever the cache knows of them.
     ///
     /// # Errors
-    /// [`RejectReason::KeysUnavailable`] when nobody can tell.
+    /// `RejectReason::KeysUnavailable` when nobody can tell.
     pub fn still_trusts(&self, verified: &Verified, keyrings: &Keyrings, now: Now) -> Result<bool, Rejection> {
         let Some(issuer) = self.issuers.get(verified.issuer) else { return Ok(false) };
         if let Some(introspected) = &verified.introspected {
@@ -510,7 +510,7 @@ impl Policy {
     /// Where an accepted request stands by what the cache knows.
     ///
     /// # Errors
-    /// [`RejectReason::SessionRevoked`] when a fresh verdict says so.
+    /// `RejectReason::SessionRevoked` when a fresh verdict says so.
     pub fn revocation_status(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {
         if self.lacks_confirmation(&accepted.verified, now)? {
             return Ok(RevocationStatus::MustIntrospect(accepted));

@@ -1,5 +1,13 @@
 //! The table of cases, judged by the core alone at a literal time. The same table runs through the real Envoy in
 //! `tests/tests/cases.rs`.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;

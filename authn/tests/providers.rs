@@ -1,5 +1,13 @@
 //! The pages of docs/providers: their documents load, their tokens have the fate that the page says, and a revocation of each
 //! kind in the page's table ends the tokens that have a claim for it, and no other.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;

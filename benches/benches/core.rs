@@ -1,4 +1,12 @@
 //! The core alone, natively: what of a request's cost is ours, without Envoy, Wasm and host calls. `cargo bench -p benches`.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a measurement that cannot be made ends"
+)]
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -5,16 +5,7 @@
 //! It hands each request's headers to [`Worker::begin`], replies to callouts to [`Dispatcher::answered`], and calls
 //! [`Dispatcher::tick`] every [`TICK`]. After each of them it polls [`Dispatcher::poll_wake`] and gives each stream named
 //! there to [`Worker::resume`] of its worker.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 #![forbid(unsafe_code)]
 
 pub mod checks;

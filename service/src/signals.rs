@@ -169,7 +169,7 @@ impl Signals {
         })
     }
 
-    /// Of the providers, each of which somebody is to [`watch`].
+    /// Of the providers, each of which somebody is to `watch`.
     pub fn issuers(&self) -> impl Iterator<Item = String> {
         self.known.keys().cloned()
     }

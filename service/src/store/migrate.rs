@@ -82,7 +82,7 @@ pub struct Tally {
 pub struct Report {
     pub from: StoreId,
     pub to: StoreId,
-    /// By what it is, as [`Kind::name`] says.
+    /// By what it is, as `Kind::name` says.
     pub tallies: Vec<(&'static str, Tally)>,
     /// Names that are none of ours, or whose content is not; they were not copied.
     pub strange: u64,
