@@ -29,7 +29,7 @@ checkers: setup
 	@scripts/checkers
 
 files: image checkers ## load or validate every YAML, JSON and Dockerfile that ships
-	@$(CARGO) build --quiet --locked -p cli
+	@$(CARGO) build --quiet --locked -p portcullis-cli
 	@scripts/check-files
 
 demo: demo-built ## walk through the whole mesh on this machine: each request, answer and what it shows
@@ -39,7 +39,7 @@ run: demo-built ## the same mesh, left up until Ctrl-C, with lines to paste
 	@$(DEMO) --stay
 
 demo-built: setup wasm
-	@$(CARGO) build --quiet --locked -p cli -p tests
+	@$(CARGO) build --quiet --locked -p portcullis-cli -p portcullis-e2e
 
 # What is cheap and fails often comes first.
 test: setup checkers fmt-check arrows ## everything: format, lints, unit tests, and end to end against a real Envoy and Redis
@@ -49,11 +49,11 @@ test: setup checkers fmt-check arrows ## everything: format, lints, unit tests, 
 	@$(MAKE) --no-print-directory e2e
 
 unit: ## unit tests and case tables, natively
-	$(CARGO) test --locked --workspace --exclude noop --exclude tests
+	$(CARGO) test --locked --workspace --exclude noop --exclude portcullis-e2e
 
 e2e: image checkers ## end to end: a real Envoy, service and Redis for each test
-	$(CARGO) build --locked -p cli
-	$(CARGO) test --locked -p tests
+	$(CARGO) build --locked -p portcullis-cli
+	$(CARGO) test --locked -p portcullis-e2e
 
 oidc: wasm ## log in and out at a real OpenID provider (needs Node 20; installs oidc-provider from npm)
 	@scripts/oidc
@@ -72,7 +72,7 @@ bench-growth: bench-built ## how that grows with tokens, workers, rules, issuers
 
 bench-built: setup wasm
 	@scripts/wasm --noop
-	@$(CARGO) build --quiet --locked --profile native -p cli -p benches
+	@$(CARGO) build --quiet --locked --profile native -p portcullis-cli -p benches
 
 fmt: ## format the code
 	$(CARGO) fmt --all
@@ -92,7 +92,7 @@ arrows: ## check which crate imports which
 
 docs: ## generate the files in docs/ that come from the code
 	@mkdir -p docs
-	$(CARGO) run --quiet --locked -p cli -- docs --dir docs
+	$(CARGO) run --quiet --locked -p portcullis-cli -- docs --dir docs
 
 clean: ## remove what was built and set up
 	rm -rf target dist .stack .venv
