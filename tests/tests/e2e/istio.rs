@@ -2,8 +2,8 @@
 //! configuration in the form that istiod and its agent give to Envoy. Istio itself is not here.
 use harness::mesh::unix_now;
 use harness::{
-    Answer, Directory, Envoy, EnvoyOptions, Redis, Request, Response, Service, ServiceOptions, Upstream, exchange,
-    project, wait_until,
+    Answer, Directory, Envoy, EnvoyOptions, FilterHost, Redis, Request, Response, Service, ServiceOptions, Upstream,
+    exchange, project, wait_until,
 };
 use mint::{Alg, SigningKey, random_id};
 use serde::Deserialize as _;

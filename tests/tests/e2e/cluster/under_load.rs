@@ -110,6 +110,7 @@ async fn loses_a_primary(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_primary_of_a_cluster_takes_no_revocation_with_it() {
+    let _turn = harness::under_load().await;
     let (cluster, mesh) = cluster("cluster-killed").await;
     let cluster = tokio::sync::Mutex::new((cluster, 0));
     let kill = async |ended: &Session| {
@@ -126,6 +127,7 @@ async fn a_killed_primary_of_a_cluster_takes_no_revocation_with_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_was_stopped_and_goes_on_answers_for_nobody() {
+    let _turn = harness::under_load().await;
     let (cluster, mesh) = cluster("cluster-paused").await;
     let cluster = tokio::sync::Mutex::new((cluster, 0));
     let pause = async |ended: &Session| {
@@ -174,6 +176,7 @@ async fn a_primary_that_was_stopped_and_goes_on_answers_for_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_are_followed_when_the_primary_is_silent() {
+    let _turn = harness::under_load().await;
     let directory = Directory::new("sentinel-paused");
     let all = Sentinels::start(directory.path()).await;
     let arguments = [

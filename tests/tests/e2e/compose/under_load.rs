@@ -3,6 +3,7 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_either_instance_under_load_loses_no_request_and_passes_no_revoked_token() {
+    let _turn = harness::under_load().await;
     let mut mesh = mesh("compose").await;
     let (ended, gone) = session(&mesh);
     let ready = async || get(&mesh, &gone).await.status == 200;

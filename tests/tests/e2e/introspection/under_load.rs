@@ -3,6 +3,7 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_made_up_tokens_starves_no_good_one() {
+    let _turn = harness::under_load().await;
     let server = Server::start().await;
     let mut options = MeshOptions { concurrency: 1, ..options(server.http.address()) };
     options.filter["limits"] = json!({ "waiting_requests": 128 });

@@ -97,7 +97,7 @@ impl Stack {
             options.environment.push((variable["name"].as_str().expect("a name").to_owned(), SECRET.to_owned()));
         }
         options.idp = login.address();
-        options.wasm = unpacked(directory.path());
+        options.host = FilterHost::Wasm { module: unpacked(directory.path()) };
         options.edit = as_istio;
         let envoy = Envoy::start(&directory, options).await;
         Self { envoy, service, key, _redis: redis, _upstream: upstream, _login: login, directory }

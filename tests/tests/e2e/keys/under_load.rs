@@ -52,6 +52,7 @@ impl Load {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_refuses_no_good_token_under_constant_load() {
+    let _turn = harness::under_load().await;
     let (old, new) = (Arc::new(key("old")), Arc::new(key("new")));
     let provider = Provider::start(&[&old]).await;
     let mesh = Mesh::start_with("rotation", options(&provider, &json!({ "cool_down": "1s" }))).await;
@@ -102,6 +103,7 @@ async fn a_rotation_refuses_no_good_token_under_constant_load() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_unknown_kids_cause_one_fetch() {
+    let _turn = harness::under_load().await;
     const COUNT: usize = 10_000;
     let good = key("good");
     let provider = Provider::start(&[&good]).await;
@@ -137,6 +139,7 @@ async fn ten_thousand_unknown_kids_cause_one_fetch() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_under_a_flood_of_unknown_kids_takes_one_cool_down() {
+    let _turn = harness::under_load().await;
     const FLOOD: usize = 10_000;
     const COOL_DOWN: Duration = Duration::from_secs(3);
     let (old, next) = (key("old"), key("next"));
@@ -187,6 +190,7 @@ async fn a_rotation_under_a_flood_of_unknown_kids_takes_one_cool_down() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_hangs_keeps_no_good_token_waiting_and_a_new_kid_no_longer_than_the_timeout() {
+    let _turn = harness::under_load().await;
     let (good, next) = (key("good"), key("next"));
     let provider = Provider::start(&[&good]).await;
     let jwks = json!({ "refresh": "10s", "cool_down": "1s" });

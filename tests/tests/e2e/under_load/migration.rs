@@ -267,6 +267,7 @@ async fn names_in(cluster: &Cluster) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
+    let _turn = harness::under_load().await;
     let old_directory = Directory::new("migration-old");
     let mut old = Redis::start(&old_directory).await;
     let new_directory = Directory::new("migration-new");

@@ -60,6 +60,7 @@ async fn flood(address: std::net::SocketAddr, until: Instant) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_proxy_is_answered_while_strangers_hold_connections_and_send_bodies_that_never_end() {
+    let _turn = harness::under_load().await;
     let (mut mesh, _redis) = start("strangers").await;
     let address = mesh.service.as_ref().expect("a service").address();
     let until = Instant::now() + Duration::from_secs(8);
