@@ -1,5 +1,6 @@
 //! Keys that an issuer publishes, and changes, while requests go on: a real Envoy against a provider that may misbehave.
 //! Figures are printed with `--nocapture`; docs/keys.md quotes them.
+use futures_util::future::join_all;
 use harness::mesh::{ISSUER, OTHER_ISSUER, claims, claims_with};
 use harness::{Answer, Connection, Directory, Mesh, MeshOptions, Request, Response, Upstream, wait_until};
 use mint::{Alg, SigningKey, to_base64url};

@@ -129,34 +129,36 @@ async fn the_last_good_set_survives_whatever_the_provider_says_and_one_issuer_to
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_refuses_is_asked_less_and_less() {
-    let good = key("good");
-    for answer in [
+    let refusals = [
         Answer::new(401, ""),
         Answer::new(302, "").header("location", "https://elsewhere.example/keys"),
         Answer::new(429, ""),
         Answer::new(500, ""),
-    ] {
-        let status = answer.status;
-        let provider = Provider::start(&[&good]).await;
-        provider.say(KEYS, answer);
-        let mut mesh = Mesh::start_with("refused", options(&provider, &json!({}))).await;
-        let token = good.mint(&claims());
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(7) {
-            let response = mesh.send(&get(&token)).await;
-            assert!(is(&response, 503, "KEYS_UNAVAILABLE"), "{}", response.text());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        // At 0, 1, 3 and 7 s, each pause shorter by up to a quarter.
-        let pauses = provider.pauses(KEYS);
-        println!("status {status}: pauses {pauses:?}");
-        assert!((2..=4).contains(&pauses.len()), "{status}: {pauses:?}");
-        let log = mesh.envoy_log();
-        assert!(log.contains(&format!("issuer=main keys not fetched: status {status}")), "{log}");
-        // What was asked rarely is still found in time.
-        provider.publish(KEYS, &[&good]);
-        until_passes(&mut mesh.connections(1).await, &good).await;
+    ];
+    join_all(refusals.map(is_asked_less_and_less)).await;
+}
+
+async fn is_asked_less_and_less(refusal: Answer) {
+    let (good, status) = (key("good"), refusal.status);
+    let provider = Provider::start(&[&good]).await;
+    provider.say(KEYS, refusal);
+    let mut mesh = Mesh::start_with("refused", options(&provider, &json!({}))).await;
+    let token = good.mint(&claims());
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(7) {
+        let response = mesh.send(&get(&token)).await;
+        assert!(is(&response, 503, "KEYS_UNAVAILABLE"), "{}", response.text());
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    // At 0, 1, 3 and 7 s, each pause shorter by up to a quarter.
+    let pauses = provider.pauses(KEYS);
+    println!("status {status}: pauses {pauses:?}");
+    assert!((2..=4).contains(&pauses.len()), "{status}: {pauses:?}");
+    let log = mesh.envoy_log();
+    assert!(log.contains(&format!("issuer=main keys not fetched: status {status}")), "{log}");
+    // A provider that was asked rarely is asked again in time.
+    provider.publish(KEYS, &[&good]);
+    until_passes(&mut mesh.connections(1).await, &good).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
