@@ -1,5 +1,5 @@
 //! The table of cases, judged by the core alone at a literal time. The same table runs through the real Envoy in
-//! `tests/tests/cases.rs`.
+//! `tests/tests/e2e/cases.rs`.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,
@@ -178,7 +178,7 @@ fn confirm(policy: &Policy, verified: &Verified, ready: &Ready, now: Now) -> Res
     policy.confirm(verified, &reply(policy, verified.issuer(), verified.token(), ready), now.monotonic, now)?
 }
 
-/// As the server of `tests/tests/cases.rs` answers.
+/// As the server of `tests/tests/e2e/cases.rs` answers.
 fn reply<'r>(policy: &Policy, issuer: usize, token: &[u8], ready: &'r Ready) -> Reply<'r> {
     let question = policy.introspection(issuer).unwrap().question(token);
     let path = question.headers.iter().find(|(name, _)| *name == ":path").map(|(_, path)| path.clone());
