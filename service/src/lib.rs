@@ -7,36 +7,35 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 #![forbid(unsafe_code)]
 
-mod admin;
-mod audit;
-mod check;
-mod clock;
-mod connections;
-mod gate;
-mod health;
-mod issuers;
-mod metrics;
-mod oauth2;
-mod openapi;
-mod options;
-mod seal;
-mod server;
-mod session;
-mod signals;
+mod app;
+mod base;
+mod domain;
+mod http;
+mod model;
 mod signing;
 mod store;
-mod tenants;
-mod throttle;
-mod tls;
 
-pub use openapi::{admin_document, data_document};
-pub use options::{AdminToken, Options, OptionsError};
-pub use server::{Addresses, ServeError, Service};
-pub use session::options::SessionOptions;
-pub use signals::{Provider, Providers, ProvidersError};
+/// What the store of sessions has of its own until it is a part of the store.
+mod session {
+    use crate::model::{session as record, session_keys as keys};
+    pub mod store;
+}
+
+// Names under which the store knows other layers.
+use app::metrics;
+#[cfg(test)]
+use app::options;
+use base::{clock, throttle};
+use domain::audit;
+
+pub use app::options::{AdminToken, Options, OptionsError};
+pub use app::server::{Addresses, ServeError, Service};
+pub use app::tls::{AdminTls, ListenerTls};
+pub use domain::provider_events::{Provider, Providers, ProvidersError};
+pub use domain::sessions::options::SessionOptions;
+pub use http::openapi::{admin_document, data_document};
 pub use signing::{KeySource, UriError};
 pub use store::{
     Allow, CreateError, MigrateError, Migration, Mode, Progress, RedisOptions, RedisOptionsError, Report, StoreId,
     StoreIdError, Tally, create_store, migrate, prepare_store,
 };
-pub use tls::{AdminTls, ListenerTls};

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use crate::metrics::{Metrics, SignResult};
+use crate::app::metrics::{Metrics, SignResult};
 pub use key::{KeyError, SigningKey};
 pub use pkcs11::{Failure, Limits as TokenLimits, UriError};
 pub use reload::{KeySource, ReadError, open, read, watch};

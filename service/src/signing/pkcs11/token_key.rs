@@ -17,8 +17,8 @@ use super::error::TokenError;
 use super::module::{Context, Module};
 use super::object;
 use super::uri::Pkcs11Uri;
+use crate::base::throttle::Throttle;
 use crate::signing::public::{Alg, Public};
-use crate::throttle::Throttle;
 
 /// Loading a module, logging in and finding the key; modules of devices in the network connect meanwhile.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,0 +1,96 @@
+//! The audit stream, for operators: a page of it, after an id or a time.
+use std::sync::Arc;
+
+use axum::extract::{RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::guard::Record;
+use super::problem::Problem;
+use super::query::Query;
+use crate::app::server::Shared;
+use crate::base::clock::unix_millis;
+use crate::domain::audit::{Entry, From, MAX_PAGE};
+
+const DEFAULT_PAGE: usize = 100;
+/// Entries after a time that is no longer ago are those that a follower has not seen yet.
+const FOLLOWING_MILLIS: u64 = 60_000;
+
+#[derive(Serialize, ToSchema)]
+struct Page {
+    entries: Vec<Entry>,
+    /// Give it as `after` to go on; there may be more by then.
+    next: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "describes the query for the API description; Query reads it")]
+struct Parameters {
+    /// An entry's id, or Unix milliseconds. Without it, the newest entries.
+    after: Option<String>,
+    /// 1 to 1000; 100 by default.
+    limit: Option<u16>,
+}
+
+pub fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().routes(routes!(read))
+}
+
+/// Who did what, oldest first.
+#[utoipa::path(
+    get, path = "/v1/audit", tag = "audit", security(("bearer" = []), ("certificate" = [])), params(Parameters),
+    responses((status = 200, body = Page), (status = "default", body = Problem)),
+)]
+async fn read(
+    State(shared): State<Arc<Shared>>,
+    Extension(record): Extension<Record>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = Query::read(query.as_deref(), &["after", "limit"])?;
+    let limit = query.number("limit", 1..=MAX_PAGE)?.unwrap_or(DEFAULT_PAGE);
+    let from = match query.get("after") {
+        None => From::Last,
+        Some(after) if is_id(after) => From::After(after.to_owned()),
+        Some(_) => return Err(Problem::field("after", "must be an entry's id, or Unix milliseconds")),
+    };
+    let entries = shared.audit.read(&from, limit).await?;
+    // Who follows the stream asks again and again, and each entry of that would be one more to read. Who reads what is
+    // older is remembered, wherever the reading begins.
+    let recent = |after: &str| {
+        let millis = after.split('-').next().and_then(|millis| millis.parse::<u64>().ok());
+        millis.is_some_and(|millis| unix_millis().saturating_sub(millis) < FOLLOWING_MILLIS)
+    };
+    if query.get("after").is_some_and(|after| entries.is_empty() || recent(after)) {
+        record.nothing();
+    }
+    let asked =
+        || query.get("after").map(|after| if after.contains('-') { after.to_owned() } else { format!("{after}-0") });
+    let next = entries.last().map(|entry| entry.id.clone()).or_else(asked);
+    Ok(Json(Page { entries, next }).into_response())
+}
+
+/// `<milliseconds>[-<number>]`, as Redis has it.
+fn is_id(text: &str) -> bool {
+    let (millis, number) = text.split_once('-').unwrap_or((text, "0"));
+    [millis, number]
+        .iter()
+        .all(|part| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit()) && part.parse::<u64>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_those_of_a_stream() {
+        assert!(is_id("1700000000000") && is_id("1700000000000-3") && is_id("0-0"));
+        for bad in ["", "-", "1-", "-1", "1-2-3", "+", "$", "(1", "1 ", "99999999999999999999"] {
+            assert!(!is_id(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What is stored, as types: the note beside a revocation, a session, and the keys that name and encrypt them.
+pub mod note;
+pub mod session;
+pub mod session_keys;
