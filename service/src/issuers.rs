@@ -10,8 +10,8 @@ use wire::{Kind, Kinds, Retention};
 
 use crate::clock::unix_seconds;
 use crate::options::Options;
-use crate::store::{KnownIssuers, Store};
 use crate::tenants;
+use store_redis::{KnownIssuers, Store};
 
 /// Of 64 filters with all issuers that one may have, different ones each.
 const MAX_ISSUERS: usize = 16 * 1024;

@@ -19,12 +19,12 @@ mod metrics;
 mod oauth2;
 mod openapi;
 mod options;
+mod redis_store;
 mod seal;
 mod server;
 mod session;
 mod signals;
 mod signing;
-mod store;
 mod tenants;
 mod throttle;
 mod tls;
@@ -35,7 +35,7 @@ pub use server::{Addresses, ServeError, Service};
 pub use session::options::SessionOptions;
 pub use signals::{Provider, Providers, ProvidersError};
 pub use signing::{KeySource, UriError};
-pub use store::{
+pub use store_redis::{
     Allow, CreateError, MigrateError, Migration, Mode, Progress, RedisOptions, RedisOptionsError, Report, StoreId,
     StoreIdError, Tally, create_store, migrate, prepare_store,
 };

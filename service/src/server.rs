@@ -9,6 +9,8 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware;
 use rustls::ServerConfig;
+use store::Observer;
+use store_redis::Store;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -33,10 +35,9 @@ use crate::session::Sessions;
 use crate::session::keys::Ring;
 use crate::signals::{self, ProvidersError, Signals};
 use crate::signing::{self, Signing, TokenLimits};
-use crate::store::Store;
 use crate::throttle::Throttle;
 use crate::tls::{Listener, TlsError};
-use crate::{Options, RedisOptionsError, SessionOptions, admin, check, gate, health, oauth2};
+use crate::{Options, RedisOptionsError, SessionOptions, admin, check, gate, health, oauth2, redis_store};
 
 /// Longer than Envoy keeps an idle upstream connection (1 h): who closes first loses a request now and then, and on
 /// this listener that request would be somebody's.
@@ -147,7 +148,8 @@ impl Service {
             Addresses { listen: address(&data, options.listen)?, admin: address(&admin, options.admin_listen)? };
         let secrets: Vec<_> = options.secrets.iter().map(wire::Secret::derive).collect();
         let seals = Seals::new(&secrets)?;
-        let store = Store::open(Arc::clone(&options), Arc::clone(&metrics)).await?;
+        let observer: Arc<dyn Observer> = metrics.clone();
+        let store = Store::open(&redis_store::config(&options), observer).await?;
         if let Some(path) = &options.ports_file {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
         }

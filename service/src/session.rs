@@ -30,13 +30,13 @@ use crate::oauth2::error::OAuthError;
 use crate::options::MAX_SKEW;
 use crate::server::Shared;
 use crate::signing::{SignError, Signing};
-use crate::store::WriteError;
 use crate::throttle::Throttle;
 use ask::NewSession;
 use keys::{KeyAt, Ring, Sid};
 use options::SessionOptions;
 use record::{AccessRecord, Data, Format};
 use store::{Kept, Rotated, SessionStore, millis, step};
+use store_redis::WriteError;
 
 /// Notes of use under way at once; one more is left out, and the next use makes up for it.
 const MAX_TOUCHES: usize = 64;

@@ -41,7 +41,6 @@ pub use providers::{Provider, Providers, ProvidersError};
 use crate::clock::unix_seconds;
 use crate::gate::Gate;
 use crate::server::Shared;
-use crate::store::Claim;
 use crate::throttle::Throttle;
 use crate::{Options, admin};
 use algorithm::Family;
@@ -52,6 +51,7 @@ use keys::Judged;
 use refused::{Failed, Refused, Unavailable};
 use secret::ClientSecret;
 use source::Source;
+use store_redis::Claim;
 pub use watch::watch;
 
 /// Requests in progress here; so many more wait for a place, so long at the most, and those beyond are told 503 at once.

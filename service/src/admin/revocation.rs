@@ -14,8 +14,8 @@ use super::problem::Problem;
 use crate::audit::Event;
 use crate::options::Options;
 use crate::seal::Note;
-use crate::store::Ends;
 use crate::tenants;
+use store_redis::Ends;
 
 const MAX_ISSUER: usize = 2048;
 const MAX_ID: usize = 2048;
