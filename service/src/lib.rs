@@ -13,20 +13,12 @@ mod domain;
 mod http;
 mod model;
 mod signing;
-mod store;
 
 /// What the store of sessions has of its own until it is a part of the store.
 mod session {
     use crate::model::{session as record, session_keys as keys};
     pub mod store;
 }
-
-// Names under which the store knows other layers.
-use app::metrics;
-#[cfg(test)]
-use app::options;
-use base::{clock, throttle};
-use domain::audit;
 
 pub use app::options::{AdminToken, Options, OptionsError};
 pub use app::server::{Addresses, ServeError, Service};
@@ -35,7 +27,7 @@ pub use domain::provider_events::{Provider, Providers, ProvidersError};
 pub use domain::sessions::options::SessionOptions;
 pub use http::openapi::{admin_document, data_document};
 pub use signing::{KeySource, UriError};
-pub use store::{
+pub use store_redis::{
     Allow, CreateError, MigrateError, Migration, Mode, Progress, RedisOptions, RedisOptionsError, Report, StoreId,
     StoreIdError, Tally, create_store, migrate, prepare_store,
 };

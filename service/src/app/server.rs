@@ -9,6 +9,8 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware;
 use rustls::ServerConfig;
+use store::Observer;
+use store_redis::Store;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -22,6 +24,7 @@ use wire::check::MAX_QUESTION_BYTES;
 
 use crate::app::metrics::Metrics;
 use crate::app::options::OptionsError;
+use crate::app::redis_store;
 use crate::app::tls::{Listener, TlsError};
 use crate::base::connections::{self, Limits};
 use crate::base::throttle::Throttle;
@@ -36,7 +39,6 @@ use crate::http::{admin, check, gate, health, oauth2};
 use crate::model::note::{SealError, Seals};
 use crate::model::session_keys::Ring;
 use crate::signing::{self, Signing, TokenLimits};
-use crate::store::Store;
 use crate::{Options, RedisOptionsError, SessionOptions};
 
 /// Longer than Envoy keeps an idle upstream connection (1 h): who closes first loses a request now and then, and on
@@ -148,7 +150,8 @@ impl Service {
             Addresses { listen: address(&data, options.listen)?, admin: address(&admin, options.admin_listen)? };
         let secrets: Vec<_> = options.secrets.iter().map(wire::Secret::derive).collect();
         let seals = Seals::new(&secrets)?;
-        let store = Store::open(Arc::clone(&options), Arc::clone(&metrics)).await?;
+        let observer: Arc<dyn Observer> = metrics.clone();
+        let store = Store::open(&redis_store::config(&options), observer).await?;
         if let Some(path) = &options.ports_file {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
         }

@@ -12,13 +12,10 @@ use wire::check::StoreError;
 use crate::base::clock::{unix_millis, unix_seconds};
 use crate::base::throttle::Throttle;
 use crate::model::session_keys::Ring;
-use crate::store::{Name, Store, WriteError};
+use store_redis::{MAX_AUDIT_ENTRIES, Name, Store, WriteError};
 
 /// The most entries of one page.
 pub const MAX_PAGE: usize = 1000;
-/// The stream keeps about so many entries at the most, however young they are: Redis evicts nothing here, and when its
-/// memory is full of them no revocation can be written any more.
-pub const MAX_ENTRIES: usize = 1_000_000;
 /// One command trims by age or by number. Every so many entries it is by number.
 const COUNT_EVERY: u32 = 16;
 /// The longest that a text of an entry is kept.
@@ -150,7 +147,7 @@ impl Audit {
         let mut add = redis::cmd("XADD");
         add.arg(name());
         match self.added.fetch_add(1, Ordering::Relaxed) % COUNT_EVERY {
-            0 => add.arg("MAXLEN").arg("~").arg(MAX_ENTRIES),
+            0 => add.arg("MAXLEN").arg("~").arg(MAX_AUDIT_ENTRIES),
             _ => add.arg("MINID").arg("~").arg(self.oldest()),
         };
         add.arg("*").arg("e").arg(sealed);

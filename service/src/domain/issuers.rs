@@ -11,7 +11,7 @@ use wire::{Kind, Kinds, Retention};
 use crate::app::options::Options;
 use crate::base::clock::unix_seconds;
 use crate::domain::tenants;
-use crate::store::{KnownIssuers, Store};
+use store_redis::{KnownIssuers, Store};
 
 /// Of 64 filters with all issuers that one may have, different ones each.
 const MAX_ISSUERS: usize = 16 * 1024;

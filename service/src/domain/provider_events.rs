@@ -42,7 +42,6 @@ use crate::base::clock::unix_seconds;
 use crate::base::throttle::Throttle;
 use crate::http::gate::Gate;
 use crate::http::{admin, provider_events as answer};
-use crate::store::Claim;
 use algorithm::Family;
 use claims::Claims;
 use jws::{MAX_TOKEN_BYTES, Unverified};
@@ -51,6 +50,7 @@ use keys::Judged;
 use refused::{Failed, Refused, Unavailable};
 use secret::ClientSecret;
 use source::Source;
+use store_redis::Claim;
 pub use watch::watch;
 
 /// Requests in progress here; so many more wait for a place, so long at the most, and those beyond are told 503 at once.

@@ -31,9 +31,10 @@ use crate::model::session::{AccessRecord, Data, Format};
 use crate::model::session_keys::{KeyAt, Ring, Sid};
 use crate::session::store::{self, Kept, Rotated, SessionStore, millis, step};
 use crate::signing::{SignError, Signing};
-use crate::store::WriteError;
+
 use ask::NewSession;
 use options::SessionOptions;
+use store_redis::WriteError;
 
 /// Notes of use under way at once; one more is left out, and the next use makes up for it.
 const MAX_TOUCHES: usize = 64;

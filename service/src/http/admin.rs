@@ -40,10 +40,10 @@ use crate::app::server::Shared;
 use crate::base::clock::unix_seconds;
 use crate::http::gate::{Gate, Refusal};
 use crate::http::{health, openapi};
-use crate::store::{Ends, Revocation, Stored, WriteError, Written};
 use guard::{Caller, Record};
 use problem::Problem;
 use revocation::{Ask, MAX_TOKEN, NEVER, RevocationAsk, Subject};
+use store_redis::{Ends, Revocation, Stored, WriteError, Written};
 
 /// The most bytes of one revocation: the longest token, and what may be beside it.
 const MAX_REVOCATION_BYTES: usize = MAX_TOKEN + 16 * 1024;
@@ -183,7 +183,7 @@ pub async fn end(
 /// Ends a session for the part of this service that keeps them: for `ttl`, which covers all of its tokens.
 ///
 /// # Errors
-/// As for [`crate::store::Store::revoke`].
+/// As for [`store_redis::Store::revoke`].
 pub async fn revoke_session(
     shared: &Shared,
     issuer: &str,

@@ -7,7 +7,7 @@ use wire::opaque_token::OpaqueToken;
 
 use super::keys::{KeyAt, Ring, Sid, TokenMac};
 use super::record::{Data, MAX_ACCESS_TOKENS, RECORD_BYTES};
-use crate::store::{Name, Store, WriteError};
+use store_redis::{Name, Store, WriteError};
 
 /// One subject has no more sessions than this at once; one more is refused.
 pub const MAX_SESSIONS_PER_SUBJECT: usize = 1000;

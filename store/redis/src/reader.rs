@@ -15,7 +15,7 @@ use super::create::is_about_slots;
 use super::entry::{self, Bucket, Entry, PATTERN, Sentinel};
 use super::keeper::Kept;
 use super::routes::Routes;
-use crate::metrics::Metrics;
+use store::Observer;
 
 /// Where a list's cursor has the number of the server; below it is SCAN's own.
 const SERVER_SHIFT: u32 = 48;
@@ -25,7 +25,7 @@ pub struct Reader {
     pub kept: Arc<Kept>,
     pub pin: Pin,
     pub limit: Duration,
-    pub metrics: Arc<Metrics>,
+    pub observer: Arc<dyn Observer>,
 }
 
 /// An entry as an operator sees it, its note still sealed.
@@ -63,7 +63,7 @@ impl Reader {
     pub async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, StoreError> {
         let sent = Instant::now();
         let answers = self.answers(keys).await;
-        self.metrics.redis_seconds.observe(sent.elapsed().as_secs_f64());
+        self.observer.read(sent.elapsed());
         answers
     }
 

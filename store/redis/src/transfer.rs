@@ -10,7 +10,9 @@ use wire::check::StoreError;
 use super::contents::{self, Name, State};
 use super::entry::{Bucket, Ending};
 use super::reader::Reader;
-use super::writer::{Confirmed, WriteError, Writer};
+use store::WriteError;
+
+use super::writer::{Confirmed, Writer};
 
 /// Entries of the audit stream in one command.
 pub const AUDIT_PAGE: usize = 200;

@@ -19,8 +19,9 @@ use super::lag;
 use super::redis_options::{Access, Address, Mode, Whom};
 use super::routes::Routes;
 use super::standing::{Allow, Standing, Unfit};
-use crate::Options;
-use crate::clock::unix_seconds;
+use crate::Config;
+use store::WriteError;
+use store::clock::unix_seconds;
 
 /// The most writes in one round trip.
 const BATCH: usize = 512;
@@ -96,32 +97,12 @@ pub struct Confirmed {
     pub replicas: u64,
 }
 
-impl WriteError {
-    /// In short, for who asks in another way.
-    pub fn trouble(&self) -> StoreError {
-        match self {
-            WriteError::NotWritten(trouble) | WriteError::Unknown(trouble) => *trouble,
-            WriteError::Unconfirmed(_) => StoreError::StoreFailed,
-        }
-    }
-}
-
 impl Confirmed {
     /// What holds for both.
     pub fn and(self, other: Option<Confirmed>) -> Self {
         let Some(other) = other else { return self };
         Self { on_disk: self.on_disk && other.on_disk, replicas: self.replicas.min(other.replicas) }
     }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WriteError {
-    #[error("nothing was written: {}", .0.name())]
-    NotWritten(StoreError),
-    #[error("Redis did not say whether it was written: {}", .0.name())]
-    Unknown(StoreError),
-    #[error("it was written, but {0}")]
-    Unconfirmed(String),
 }
 
 #[derive(Debug)]
@@ -138,16 +119,16 @@ enum Refused {
     Moved,
 }
 
-impl From<&Options> for Terms {
-    fn from(options: &Options) -> Self {
+impl From<&Config> for Terms {
+    fn from(config: &Config) -> Self {
         Self {
-            redis_timeout: options.redis_timeout,
-            confirm_timeout: options.confirm_timeout,
-            min_replicas: options.min_replicas,
-            require_disk: options.require_disk,
+            redis_timeout: config.redis_timeout,
+            confirm_timeout: config.confirm_timeout,
+            min_replicas: config.min_replicas,
+            require_disk: config.require_disk,
             confirm: true,
-            future_iat_tolerance_seconds: options.future_iat_tolerance_seconds(),
-            allow: options.allow(),
+            future_iat_tolerance_seconds: config.future_iat_tolerance_seconds,
+            allow: config.allow,
         }
     }
 }
@@ -543,7 +524,18 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::tests::options;
+
+    fn terms() -> Terms {
+        Terms {
+            redis_timeout: Duration::from_millis(200),
+            confirm_timeout: Duration::from_secs(2),
+            min_replicas: 0,
+            require_disk: false,
+            confirm: true,
+            future_iat_tolerance_seconds: 1,
+            allow: Allow::default(),
+        }
+    }
 
     fn counts(disks: i64, replicas: i64) -> Result<Value, RedisError> {
         Ok(Value::Array(vec![Value::Int(disks), Value::Int(replicas)]))
@@ -558,35 +550,33 @@ mod tests {
         Err(RedisError::from((redis::ErrorKind::Client, "refused")))
     }
 
-    fn by(options: &Options, proof: Proof, replies: Vec<Result<Value, RedisError>>) -> Option<(bool, u64)> {
-        confirmed(&Terms::from(options), proof, replies.into_iter())
-            .ok()
-            .map(|confirmed| (confirmed.on_disk, confirmed.replicas))
+    fn by(terms: &Terms, proof: Proof, replies: Vec<Result<Value, RedisError>>) -> Option<(bool, u64)> {
+        confirmed(terms, proof, replies.into_iter()).ok().map(|confirmed| (confirmed.on_disk, confirmed.replicas))
     }
 
     // Redis 7.2 and later only; the tests against a real Redis may meet an older one.
     #[test]
     fn waitaof_must_count_the_disk_and_enough_replicas() {
-        let two = Options { min_replicas: 2, ..options() };
-        assert_eq!(by(&options(), Proof::WaitAof, vec![counts(1, 0)]), Some((true, 0)));
-        assert_eq!(by(&options(), Proof::WaitAof, vec![counts(0, 3)]), None);
+        let two = Terms { min_replicas: 2, ..terms() };
+        assert_eq!(by(&terms(), Proof::WaitAof, vec![counts(1, 0)]), Some((true, 0)));
+        assert_eq!(by(&terms(), Proof::WaitAof, vec![counts(0, 3)]), None);
         assert_eq!(by(&two, Proof::WaitAof, vec![counts(1, 1)]), None);
         assert_eq!(by(&two, Proof::WaitAof, vec![counts(1, 2)]), Some((true, 2)));
-        assert_eq!(by(&options(), Proof::WaitAof, vec![refused()]), None);
-        assert_eq!(by(&options(), Proof::WaitAof, vec![]), None);
+        assert_eq!(by(&terms(), Proof::WaitAof, vec![refused()]), None);
+        assert_eq!(by(&terms(), Proof::WaitAof, vec![]), None);
     }
 
     #[test]
     fn before_waitaof_only_appendfsync_always_is_on_disk() {
-        let strict = Options { require_disk: true, ..options() };
+        let strict = Terms { require_disk: true, ..terms() };
         let yes = || config("appendonly", "yes");
         let always = || config("appendfsync", "always");
         assert_eq!(by(&strict, Proof::Fsync, vec![yes(), always()]), Some((true, 0)));
         assert_eq!(by(&strict, Proof::Fsync, vec![config("appendonly", "no"), always()]), None);
         assert_eq!(by(&strict, Proof::Fsync, vec![yes(), config("appendfsync", "everysec")]), None);
         assert_eq!(by(&strict, Proof::Fsync, vec![refused(), refused()]), None);
-        assert_eq!(by(&options(), Proof::Fsync, vec![refused(), refused()]), Some((false, 0)));
-        let one = Options { min_replicas: 1, ..options() };
+        assert_eq!(by(&terms(), Proof::Fsync, vec![refused(), refused()]), Some((false, 0)));
+        let one = Terms { min_replicas: 1, ..terms() };
         assert_eq!(by(&one, Proof::Fsync, vec![yes(), always(), Ok(Value::Int(0))]), None);
         assert_eq!(by(&one, Proof::Fsync, vec![refused(), refused(), Ok(Value::Int(1))]), Some((false, 1)));
     }

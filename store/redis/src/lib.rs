@@ -1,5 +1,9 @@
-//! Revocations in Redis: which Redis, whether it may be trusted, what is read from and written to it.
+//! The store on Redis: which Redis, whether it may be trusted, what is read from and written to it.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+#![forbid(unsafe_code)]
+
 mod also;
+mod config;
 mod connect;
 mod contents;
 mod create;
@@ -25,20 +29,22 @@ use redis::{Cmd, Value};
 use wire::check::StoreError;
 use wire::{Answer, RevocationKey};
 
+pub use config::{Config, MirrorConfig};
 pub use contents::Name;
 pub use create::{CreateError, create_store, prepare_store};
+pub use entry::Bucket;
 use entry::Sentinel;
-pub use entry::{Bucket, StoreId, StoreIdError};
 pub use issuers::KnownIssuers;
 pub use migrate::{MigrateError, Migration, Progress, Report, Tally, migrate};
 pub use once::Claim;
 pub use reader::{Page, Stored};
 pub use redis_options::{Mode, RedisOptions, RedisOptionsError};
 pub use standing::Allow;
-pub use writer::{Confirmed, Ends, Revocation, WriteError, Written};
+pub use store::{StoreId, StoreIdError, WriteError};
+pub use writer::{Confirmed, Ends, Revocation, Written};
 
-use crate::Options;
-use crate::metrics::Metrics;
+use store::Observer;
+
 use also::{Also, Just, Owed};
 use keeper::{Orders, Role};
 use lag::Lag;
@@ -59,8 +65,11 @@ pub struct Store {
     also: Option<Arc<Also>>,
 }
 
+/// About so many audit entries are kept at the most, however young they are: nothing is evicted here, and when the memory of
+/// Redis is full of them no revocation can be written any more.
+pub const MAX_AUDIT_ENTRIES: usize = 1_000_000;
 /// Of the stream in the other store. More than in ours, which is trimmed by age as well: nothing is trimmed there first.
-const AUDIT_ENTRIES: usize = crate::audit::MAX_ENTRIES + crate::audit::MAX_ENTRIES / 10;
+const AUDIT_ENTRIES: usize = MAX_AUDIT_ENTRIES + MAX_AUDIT_ENTRIES / 10;
 
 /// The one store that we answer from, once we know which. Set once: another store is never taken for it.
 #[derive(Debug, Clone, Default)]
@@ -75,41 +84,40 @@ impl Store {
     ///
     /// # Errors
     /// See [`RedisOptionsError`].
-    pub async fn open(options: Arc<Options>, metrics: Arc<Metrics>) -> Result<Self, RedisOptionsError> {
-        let access = options.redis.access()?;
-        if access.options.mode != Mode::Single && options.min_replicas == 0 {
+    pub async fn open(config: &Config, observer: Arc<dyn Observer>) -> Result<Self, RedisOptionsError> {
+        let access = config.redis.access()?;
+        if access.options.mode != Mode::Single && config.min_replicas == 0 {
             tracing::warn!("with --min-replicas 0 a failover may lose revocations that were acknowledged");
         }
         let pin = Pin::default();
-        if let Some(id) = options.store_id {
+        if let Some(id) = config.store_id {
             pin.set(id);
         }
-        let reader = Arc::new(kept(&options, &access, &pin, Role::Ours, &metrics).await);
-        let also = Self::open_also(&options, &reader, metrics).await?;
-        let terms = Terms::from(&*options);
+        let reader = Arc::new(kept(config, &access, &pin, Role::Ours, &observer).await);
+        let also = Self::open_also(config, &reader, observer).await?;
+        let terms = Terms::from(config);
         let light = Arc::new(Writer::new(access.clone(), Arc::clone(&reader.kept), pin.clone(), terms.of_no_matter()));
-        let lag = Lag::new(Arc::clone(&reader), Arc::clone(&light), !options.dangerously_allow_replica);
+        let lag = Lag::new(Arc::clone(&reader), Arc::clone(&light), !config.allow.replica);
         let writer = Writer::new(access, Arc::clone(&reader.kept), pin, terms);
         Ok(Self { reader, writer, light, lag, also })
     }
 
     async fn open_also(
-        options: &Options,
+        config: &Config,
         reader: &Arc<Reader>,
-        metrics: Arc<Metrics>,
+        observer: Arc<dyn Observer>,
     ) -> Result<Option<Arc<Also>>, RedisOptionsError> {
-        let Some(given) = &options.redis_also else { return Ok(None) };
-        let access = given.access()?;
+        let Some(mirror) = &config.mirror else { return Ok(None) };
+        let access = mirror.redis.access()?;
         let pin = Pin::for_writing();
-        if let Some(id) = options.also_store_id {
+        if let Some(id) = mirror.store_id {
             pin.set(id);
         }
-        let there = kept(options, &access, &pin, Role::Also, &metrics).await;
-        let min_replicas = options.also_min_replicas.unwrap_or(options.min_replicas);
-        let to =
-            Writer::new(access, Arc::clone(&there.kept), pin.clone(), Terms { min_replicas, ..Terms::from(options) });
+        let there = kept(config, &access, &pin, Role::Also, &observer).await;
+        let terms = Terms { min_replicas: mirror.min_replicas, ..Terms::from(config) };
+        let to = Writer::new(access, Arc::clone(&there.kept), pin.clone(), terms);
         let transfer = Transfer { from: Arc::clone(reader), to, there, audit_entries: AUDIT_ENTRIES };
-        Ok(Some(Also::new(transfer, reader.pin.clone(), pin, metrics)))
+        Ok(Some(Also::new(transfer, reader.pin.clone(), pin, observer)))
     }
 
     /// One answer for each key, in order, from one round trip that also proves which store gave them.
@@ -162,7 +170,7 @@ impl Store {
     /// See [`WriteError`]: it tells apart what was not written and what was not confirmed.
     pub async fn revoke(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError> {
         let written = self.revoke_everywhere(revocations).await;
-        written.inspect_err(|error| self.reader.metrics.revocation_failed(error))
+        written.inspect_err(|error| self.reader.observer.revocation_failed(error))
     }
 
     async fn revoke_everywhere(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError> {
@@ -254,20 +262,20 @@ impl Store {
 }
 
 /// Returns once the first attempt to reach the servers has ended; who reads from them, as long as it lives.
-async fn kept(options: &Options, access: &Access, pin: &Pin, role: Role, metrics: &Arc<Metrics>) -> Reader {
-    let limit = options.redis_timeout;
+async fn kept(config: &Config, access: &Access, pin: &Pin, role: Role, observer: &Arc<dyn Observer>) -> Reader {
+    let limit = config.redis_timeout;
     let orders = Orders {
         access: access.clone(),
-        allow: options.allow(),
+        allow: config.allow,
         limit,
         pin: pin.clone(),
         // The other store is made by who moves ours there.
-        create: options.create_store && role == Role::Ours,
+        create: config.create && role == Role::Ours,
         role,
-        metrics: Some(Arc::clone(metrics)),
+        observer: Arc::clone(observer),
     };
     let kept = Arc::new(keeper::keep(orders).await);
-    Reader { kept, pin: pin.clone(), limit, metrics: Arc::clone(metrics) }
+    Reader { kept, pin: pin.clone(), limit, observer: Arc::clone(observer) }
 }
 
 /// What was written, or may have been, goes to the other store too.

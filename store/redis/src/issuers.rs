@@ -10,8 +10,10 @@ use redis::Value;
 use wire::Kinds;
 use wire::check::{NamedIssuer, StoreError};
 
-use super::{Bucket, Store, WriteError};
-use crate::clock::unix_seconds;
+use store::WriteError;
+use store::clock::unix_seconds;
+
+use super::{Bucket, Store};
 
 const SCRIPT: &str = include_str!("issuers.lua");
 

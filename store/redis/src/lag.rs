@@ -17,7 +17,7 @@ use wire::{Answer, RevocationKey};
 use super::entry::Bucket;
 use super::reader::Reader;
 use super::writer::Writer;
-use crate::clock::unix_seconds;
+use store::clock::unix_seconds;
 
 /// Twice the longest freshness. Later than that nobody was waiting for it: the session lay unused.
 pub const KEPT: Duration = Duration::from_secs(10);
@@ -90,7 +90,7 @@ impl Lag {
             let _place = place;
             for key in new {
                 if let Some(passed) = passed(&reader, &writer, key).await {
-                    reader.metrics.revocation_lag_seconds.observe(passed.as_secs_f64());
+                    reader.observer.revocation_lag(passed);
                 }
             }
         });

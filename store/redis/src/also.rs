@@ -10,9 +10,9 @@ use super::Pin;
 use super::contents::{Kind, Name};
 use super::entry::Ending;
 use super::transfer::Transfer;
-use super::writer::{Confirmed, WriteError};
-use crate::metrics::Metrics;
-use crate::throttle::Throttle;
+use super::writer::Confirmed;
+use store::throttle::Throttle;
+use store::{Observer, WriteError};
 
 /// Names that could not be brought and are tried again. More than these wait for `portcullis migrate`.
 const MAX_BEHIND: usize = 10_000;
@@ -27,7 +27,7 @@ pub struct Also {
     ours: Pin,
     pin: Pin,
     behind: Mutex<Behind>,
-    metrics: Arc<Metrics>,
+    observer: Arc<dyn Observer>,
     /// Failures, as they are logged.
     failed: Throttle,
     /// Names that nobody will try again.
@@ -53,9 +53,9 @@ pub enum Just<'a> {
 }
 
 impl Also {
-    pub fn new(transfer: Transfer, ours: Pin, pin: Pin, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(transfer: Transfer, ours: Pin, pin: Pin, observer: Arc<dyn Observer>) -> Arc<Self> {
         let (failed, lost) = (Throttle::default(), Throttle::default());
-        let also = Arc::new(Self { transfer, ours, pin, behind: Mutex::default(), metrics, failed, lost });
+        let also = Arc::new(Self { transfer, ours, pin, behind: Mutex::default(), observer, failed, lost });
         tokio::spawn(try_again(Arc::downgrade(&also)));
         also
     }
@@ -66,7 +66,7 @@ impl Also {
     /// [`WriteError::Unconfirmed`], since it is in our store. It is tried again in the background.
     pub async fn bring(&self, names: &[Name], just: Just<'_>) -> Result<Option<Confirmed>, WriteError> {
         let brought = self.try_bring(names, just).await;
-        self.metrics.also(brought.is_ok());
+        self.observer.mirror_written(brought.is_ok());
         if let Err(error) = &brought {
             match just {
                 Just::Added(id) => self.later(&[Name::of_audit_entry(id)]),
@@ -91,7 +91,7 @@ impl Also {
             Ok(removed.map(|(_, confirmed)| confirmed))
         };
         let removed: Result<_, WriteError> = removing.await;
-        self.metrics.also(removed.is_ok());
+        self.observer.mirror_written(removed.is_ok());
         if let Err(error) = &removed {
             // Never taken away later: by then it may have been put back on purpose. `migrate` tells of what is there only.
             self.later(names);
@@ -140,7 +140,7 @@ impl Also {
     }
 
     fn count(&self, behind: &Behind) {
-        self.metrics.also_behind(behind.len());
+        self.observer.mirror_behind(behind.len());
     }
 
     /// Some of those that wait. Out first: who adds one of them meanwhile has something newer.

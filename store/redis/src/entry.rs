@@ -15,12 +15,11 @@
 //!
 //! Names carry no store id: who completes a store that lost sentinels keeps the revocations that were not lost.
 use std::fmt;
-use std::str::FromStr;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use store::StoreId;
 use wire::{Answer, RevocationKey};
 
 /// Revocations, for SCAN.
@@ -56,14 +55,6 @@ pub struct Entry<'a> {
     pub ending: Ending,
     pub sealed: &'a [u8],
 }
-
-/// Which store this is. 128 random bits; prints as 32 hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoreId([u8; 16]);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a store id is 32 lower-case hexadecimal digits")]
-pub struct StoreIdError;
 
 /// A part of the store that stays together: all of its names have one hash tag. There are 256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -196,33 +187,6 @@ impl<'a> Entry<'a> {
     }
 }
 
-impl StoreId {
-    /// `None` only if the system has no randomness to give.
-    pub fn random() -> Option<Self> {
-        let mut id = [0; 16];
-        rand::fill(&mut id).ok()?;
-        Some(Self(id))
-    }
-}
-
-impl fmt::Display for StoreId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
-    }
-}
-
-impl FromStr for StoreId {
-    type Err = StoreIdError;
-
-    fn from_str(text: &str) -> Result<Self, StoreIdError> {
-        let right = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if !right {
-            return Err(StoreIdError);
-        }
-        u128::from_str_radix(text, 16).map(|id| Self(id.to_be_bytes())).map_err(|_| StoreIdError)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,7 +221,7 @@ mod tests {
 
     #[test]
     fn sentinels_are_whole_only_when_the_store_is() {
-        let id = StoreId([7; 16]);
+        let id = StoreId::new([7; 16]);
         assert_eq!(Sentinel::parse(Some(id.to_string().as_bytes())), Sentinel::Whole(id));
         assert_eq!(Sentinel::parse(Some(Sentinel::begun(id).as_bytes())), Sentinel::New(id));
         assert_eq!(Sentinel::parse(Some(Sentinel::filling(id).as_bytes())), Sentinel::Filling(id));
@@ -271,16 +235,6 @@ mod tests {
             "new:new:07070707070707070707070707070707",
         ] {
             assert_eq!(Sentinel::parse(Some(strange.as_bytes())), Sentinel::Strange, "{strange}");
-        }
-    }
-
-    #[test]
-    fn store_ids_print_and_parse_back() {
-        let id = StoreId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]);
-        assert_eq!(id.to_string(), "000102030405060708090a0b0c0d0eff");
-        assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in ["", "xyz", "000102030405060708090A0B0C0D0EFF", "+00102030405060708090a0b0c0d0eff"] {
-            assert_eq!(bad.parse::<StoreId>(), Err(StoreIdError), "{bad}");
         }
     }
 }

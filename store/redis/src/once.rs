@@ -65,18 +65,18 @@ impl Store {
         delete.arg(name(digest));
         self.put::<u64>(digest, delete.clone()).await?;
         let Some(also) = &self.also else { return Ok(()) };
-        also.remove(&[Name::of_mark(digest)], vec![delete]).await.map(|_| ()).map_err(|error| error.trouble())
+        also.remove(&[Name::of_mark(digest)], vec![delete]).await.map(|_| ()).map_err(|error| error.store_error())
     }
 
     async fn bring_mark(&self, digest: &str) -> Result<(), StoreError> {
         let Some(also) = &self.also else { return Ok(()) };
-        also.bring(&[Name::of_mark(digest)], Just::Changed).await.map(|_| ()).map_err(|error| error.trouble())
+        also.bring(&[Name::of_mark(digest)], Just::Changed).await.map(|_| ()).map_err(|error| error.store_error())
     }
 
     /// Nothing waits for disks or replicas: see above.
     async fn put<T: FromRedisValue>(&self, digest: &str, command: Cmd) -> Result<T, StoreError> {
         let put = self.light.run(Bucket::of_text(digest), command).await;
-        read(put.map_err(|error| error.trouble())?.0)
+        read(put.map_err(|error| error.store_error())?.0)
     }
 }
 

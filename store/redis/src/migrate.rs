@@ -10,16 +10,16 @@ use wire::check::StoreError;
 
 use super::contents::{Found, Kind, Name, PATTERN, State};
 use super::create::{self, CreateError, reached};
-use super::entry::{Sentinel, StoreId};
+use super::entry::Sentinel;
 use super::keeper::{self, Kept, Orders, Role};
 use super::reader::Reader;
 use super::redis_options::{Address, Mode, RedisOptions, RedisOptionsError};
 use super::routes::Member;
 use super::standing::Allow;
 use super::transfer::{AUDIT_PAGE, AuditRange, Transfer, audit_page, states};
-use super::writer::{Terms, WriteError, Writer};
+use super::writer::{Terms, Writer};
 use super::{AUDIT_ENTRIES, Pin};
-use crate::metrics::Metrics;
+use store::{Observer, StoreId, Unobserved, WriteError};
 
 /// Names that SCAN is asked for at once; it may give some more.
 const PAGE: usize = 1000;
@@ -189,12 +189,19 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     async fn open(plan: &'a Migration, say: &'a dyn Fn(Progress)) -> Result<Self, MigrateError> {
-        let metrics = Arc::new(Metrics::new());
+        let observer: Arc<dyn Observer> = Arc::new(Unobserved);
         let limit = plan.redis_timeout;
         let keep = async |side, options: &RedisOptions, pin: Pin, role| {
             let access = options.access().map_err(|error| MigrateError::Options(side, error))?;
-            let orders =
-                Orders { access: access.clone(), allow: plan.allow, limit, pin, create: false, role, metrics: None };
+            let orders = Orders {
+                access: access.clone(),
+                allow: plan.allow,
+                limit,
+                pin,
+                create: false,
+                role,
+                observer: Arc::clone(&observer),
+            };
             let kept = Arc::new(keeper::keep(orders).await);
             let unusable = |error: CreateError| MigrateError::Unusable(side, error.to_string());
             reached(&kept, limit).await.map_err(unusable)?;
@@ -223,7 +230,7 @@ impl<'a> Run<'a> {
             future_iat_tolerance_seconds: 0,
             allow: plan.allow,
         };
-        let reader = |kept, pin| Reader { kept, pin, limit, metrics: Arc::clone(&metrics) };
+        let reader = |kept, pin| Reader { kept, pin, limit, observer: Arc::clone(&observer) };
         let transfer = Transfer {
             from: Arc::new(reader(from_kept, from_pin)),
             there: reader(Arc::clone(&to_kept), to_pin.clone()),

@@ -17,13 +17,13 @@ use wire::check::StoreError;
 use super::Pin;
 use super::connect::{Failure, Wire, failed, pipeline};
 use super::create;
-use super::entry::{Bucket, Sentinel, StoreId};
+use super::entry::{Bucket, Sentinel};
 use super::redis_options::{Access, Address, Mode, Whom};
 use super::routes::{LEASE, LEAST_PATIENCE, Member, Route, Routes};
 use super::sentinels::{Primary, Sentinels};
 use super::standing::{Allow, Standing, Unfit};
 use super::topology::{self, Agreement, Owner, View};
-use crate::metrics::Metrics;
+use store::{Observer, StoreId};
 
 /// How often a server's state and sentinels are read: its policy and role can change at any time.
 const RECHECK: Duration = Duration::from_secs(2);
@@ -49,7 +49,7 @@ pub struct Orders {
     /// Make the store if there is none.
     pub create: bool,
     pub role: Role,
-    pub metrics: Option<Arc<Metrics>>,
+    pub observer: Arc<dyn Observer>,
 }
 
 /// What the store is to us, for log and metrics.
@@ -522,15 +522,14 @@ impl Keeper {
     }
 
     fn log(&mut self, state: &str, ready: bool) {
-        if let Some(metrics) = &self.orders.metrics {
-            match self.orders.role {
-                Role::Ours => {
-                    metrics.store_ready(ready);
-                    let evicted = self.links.values().filter_map(|link| link.up.as_ref().ok()?.standing.evicted);
-                    metrics.evicted(evicted.sum());
-                }
-                Role::Also => metrics.also_ready(ready),
+        let observer = &self.orders.observer;
+        match self.orders.role {
+            Role::Ours => {
+                observer.ready(ready);
+                let evicted = self.links.values().filter_map(|link| link.up.as_ref().ok()?.standing.evicted);
+                observer.evicted(evicted.sum());
             }
+            Role::Also => observer.mirror_ready(ready),
         }
         if self.said.as_deref() == Some(state) {
             return;

@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 
 use wire::check::StoreError;
 
+use aws_lc_rs::rand;
+use store::{StoreId, Unobserved};
+
 use super::Pin;
 use super::connect::{Failure, Wire, pipeline};
-use super::entry::{Bucket, Sentinel, StoreId};
+use super::entry::{Bucket, Sentinel};
 use super::keeper::{self, Kept, Orders, Role};
 use super::redis_options::{RedisOptions, RedisOptionsError};
 use super::routes::Routes;
@@ -55,7 +58,15 @@ pub async fn create_store(
     after_loss: Option<StoreId>,
 ) -> Result<StoreId, CreateError> {
     let access = redis.access()?;
-    let orders = Orders { access, allow, limit, pin: Pin::default(), create: false, role: Role::Ours, metrics: None };
+    let orders = Orders {
+        access,
+        allow,
+        limit,
+        pin: Pin::default(),
+        create: false,
+        role: Role::Ours,
+        observer: Arc::new(Unobserved),
+    };
     let kept = keeper::keep(orders).await;
     let routes = reached(&kept, limit).await?;
     complete(&routes, after_loss, limit).await
@@ -68,8 +79,15 @@ pub async fn create_store(
 /// See [`CreateError`].
 pub async fn prepare_store(redis: &RedisOptions, limit: Duration, allow: Allow) -> Result<StoreId, CreateError> {
     let access = redis.access()?;
-    let orders =
-        Orders { access, allow, limit, pin: Pin::for_writing(), create: false, role: Role::Also, metrics: None };
+    let orders = Orders {
+        access,
+        allow,
+        limit,
+        pin: Pin::for_writing(),
+        create: false,
+        role: Role::Also,
+        observer: Arc::new(Unobserved),
+    };
     let kept = keeper::keep(orders).await;
     let routes = reached(&kept, limit).await?;
     for (member, _) in routes.parts().map_err(nowhere)? {
@@ -175,10 +193,17 @@ async fn claim(
     there: fn(&Sentinel) -> Option<StoreId>,
     limit: Duration,
 ) -> Result<StoreId, CreateError> {
-    let id = StoreId::random().ok_or(nowhere(StoreError::StoreFailed))?;
+    let id = random_id().ok_or(nowhere(StoreError::StoreFailed))?;
     write(routes, &[Bucket::FIRST], &sentinel(id), "NX", limit).await?;
     let read = read_all(routes, limit).await?;
     read.get(&Bucket::FIRST).and_then(there).ok_or(nowhere(StoreError::StoreFailed))
+}
+
+/// `None` only if the system has no randomness to give.
+fn random_id() -> Option<StoreId> {
+    let mut id = [0; 16];
+    rand::fill(&mut id).ok()?;
+    Some(StoreId::new(id))
 }
 
 enum Begun {
