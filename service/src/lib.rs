@@ -14,12 +14,6 @@ mod http;
 mod model;
 mod signing;
 
-/// What the store of sessions has of its own until it is a part of the store.
-mod session {
-    use crate::model::{session as record, session_keys as keys};
-    pub mod store;
-}
-
 pub use app::options::{AdminToken, Options, OptionsError};
 pub use app::server::{Addresses, ServeError, Service};
 pub use app::tls::{AdminTls, ListenerTls};
@@ -27,7 +21,8 @@ pub use domain::provider_events::{Provider, Providers, ProvidersError};
 pub use domain::sessions::options::SessionOptions;
 pub use http::openapi::{admin_document, data_document};
 pub use signing::{KeySource, UriError};
+pub use store::{StoreId, StoreIdError};
 pub use store_redis::{
-    Allow, CreateError, MigrateError, Migration, Mode, Progress, RedisOptions, RedisOptionsError, Report, StoreId,
-    StoreIdError, Tally, create_store, migrate, prepare_store,
+    Allow, CreateError, MigrateError, Migration, Mode, Progress, RedisOptions, RedisOptionsError, Report, Tally,
+    create_store, migrate, prepare_store,
 };

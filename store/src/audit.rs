@@ -30,6 +30,12 @@ pub struct AuditBounds {
     pub max_entries: usize,
 }
 
+impl AuditBounds {
+    /// The most that the service asks a store to keep. More would fill a store in memory, in which no revocation could be
+    /// written any more.
+    pub const MAX_ENTRIES: usize = 1_000_000;
+}
+
 /// Which entries a page has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditFrom {

@@ -12,7 +12,7 @@ use wire::check::StoreError;
 
 use crate::domain::provider_events::Endpoint;
 use crate::signing::{Failure, SignError};
-use store_redis::WriteError;
+use store::WriteError;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

@@ -9,8 +9,8 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware;
 use rustls::ServerConfig;
-use store::Observer;
-use store_redis::Store;
+use store::{Observer, Stores};
+use store_redis::RedisStore;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -58,6 +58,7 @@ const MAX_BULK: usize = 4;
 #[derive(Debug)]
 pub struct Service {
     shared: Arc<Shared>,
+    store: Arc<RedisStore>,
     data: TcpListener,
     admin: TcpListener,
     data_tls: Option<watch::Receiver<Arc<ServerConfig>>>,
@@ -101,7 +102,7 @@ pub struct Shared {
     pub options: Arc<Options>,
     pub secrets: Vec<DerivedKeys>,
     pub seals: Seals,
-    pub store: Arc<Store>,
+    pub stores: Stores,
     pub audit: Audit,
     pub sessions: Option<Sessions>,
     /// Of calls to the admin listener.
@@ -151,21 +152,22 @@ impl Service {
         let secrets: Vec<_> = options.secrets.iter().map(wire::Secret::derive).collect();
         let seals = Seals::new(&secrets)?;
         let observer: Arc<dyn Observer> = metrics.clone();
-        let store = Store::open(&redis_store::config(&options), observer).await?;
+        let store = RedisStore::open(&redis_store::config(&options), observer).await?;
         if let Some(path) = &options.ports_file {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
         }
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "listening");
         let store = Arc::new(store);
+        let stores = Stores::from(Arc::clone(&store));
         let shared = Shared {
-            audit: Audit::new(Arc::clone(&store), ring, options.audit_retention),
+            audit: Audit::new(Arc::clone(&stores.audit), ring, options.audit_retention),
             sessions,
             issuers: Issuers::new(&options),
             rates: Rates::new(options.admin_rate, Instant::now()),
             options,
             secrets,
             seals,
-            store,
+            stores,
             metrics,
             refused: Throttle::default(),
             probes: Semaphore::new(MAX_PROBES),
@@ -173,7 +175,7 @@ impl Service {
             signals,
             work: TaskTracker::new(),
         };
-        Ok(Self { shared: Arc::new(shared), data, admin, data_tls, admin_tls, addresses })
+        Ok(Self { shared: Arc::new(shared), store, data, admin, data_tls, admin_tls, addresses })
     }
 
     pub fn addresses(&self) -> Addresses {
@@ -211,7 +213,7 @@ impl Service {
         if timeout(LAST_WORK, self.shared.work.wait()).await.is_err() {
             tracing::warn!("work whose senders are gone was not finished");
         }
-        match self.shared.store.settle(LAST_WORK).await {
+        match self.store.settle(LAST_WORK).await {
             0 => {}
             names => tracing::error!(
                 names,

@@ -1,32 +1,27 @@
-//! Who did what, when and why: a stream in Redis to which is only added, trimmed by age and number. Entries are encrypted, so
-//! a dump of Redis names nobody. They never hold a token.
+//! The audit log: the actor, the action, the time and the reason. Entries are encrypted before they go to the store, which
+//! bounds them by age and number. They never hold a token.
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, Value as Reply};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wire::check::StoreError;
 
-use crate::base::clock::{unix_millis, unix_seconds};
+use crate::base::clock::unix_seconds;
 use crate::base::throttle::Throttle;
 use crate::model::session_keys::Ring;
-use store_redis::{MAX_AUDIT_ENTRIES, Name, Store, WriteError};
+use store::{AuditBounds, AuditFrom, AuditLog, WriteError};
 
 /// The most entries of one page.
 pub const MAX_PAGE: usize = 1000;
-/// One command trims by age or by number. Every so many entries it is by number.
-const COUNT_EVERY: u32 = 16;
 /// The longest that a text of an entry is kept.
 const MAX_TEXT: usize = 512;
 
 #[derive(Debug)]
 pub struct Audit {
-    store: Arc<Store>,
+    log: Arc<dyn AuditLog>,
     ring: Arc<Ring>,
     keep: Duration,
-    added: AtomicU32,
     /// Entries that could not be written, as they are logged.
     lost: Throttle,
 }
@@ -72,15 +67,6 @@ pub struct Entry {
     pub event: Option<Event>,
 }
 
-/// Which entries are wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum From {
-    /// Those after this id or these Unix milliseconds.
-    After(String),
-    /// The newest.
-    Last,
-}
-
 impl Event {
     pub fn new(by: &str, action: &str, outcome: &str) -> Self {
         Self {
@@ -121,8 +107,8 @@ impl std::fmt::Debug for Event {
 }
 
 impl Audit {
-    pub fn new(store: Arc<Store>, ring: Arc<Ring>, keep: Duration) -> Self {
-        Self { store, ring, keep, added: AtomicU32::new(0), lost: Throttle::default() }
+    pub fn new(log: Arc<dyn AuditLog>, ring: Arc<Ring>, keep: Duration) -> Self {
+        Self { log, ring, keep, lost: Throttle::default() }
     }
 
     /// Adds an entry. What was done stands if it cannot be written: the log then has what the stream has not.
@@ -144,55 +130,21 @@ impl Audit {
         let failed = |_| WriteError::NotWritten(StoreError::StoreFailed);
         let text = serde_json::to_vec(event).map_err(|_| WriteError::NotWritten(StoreError::StoreFailed))?;
         let sealed = self.ring.seal(self.ring.first(), PLACE, text).map_err(failed)?;
-        let mut add = redis::cmd("XADD");
-        add.arg(name());
-        match self.added.fetch_add(1, Ordering::Relaxed) % COUNT_EVERY {
-            0 => add.arg("MAXLEN").arg("~").arg(MAX_AUDIT_ENTRIES),
-            _ => add.arg("MINID").arg("~").arg(self.oldest()),
-        };
-        add.arg("*").arg("e").arg(sealed);
-        self.store.write(&Name::of_audit(), add).await.map(|_| ())
+        let bounds = AuditBounds { max_age: self.keep, max_entries: AuditBounds::MAX_ENTRIES };
+        self.log.append(sealed, bounds).await
     }
 
-    /// Unix milliseconds: what is older is no longer kept.
-    fn oldest(&self) -> u64 {
-        unix_millis().saturating_sub(u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    /// At most `limit` entries, in their order. None that are too old, which stay in Redis until their whole node of the
-    /// stream is and another entry is added.
+    /// At most `limit` entries, oldest first. None that are too old.
     ///
     /// # Errors
-    /// As for [`Store::read`].
-    pub async fn read(&self, from: &From, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        let mut range: Cmd;
-        match from {
-            From::After(after) => {
-                range = redis::cmd("XRANGE");
-                let millis = after.split('-').next().and_then(|millis| millis.parse::<u64>().ok());
-                let is_kept = millis.is_some_and(|millis| millis >= self.oldest());
-                let from = if is_kept { format!("({after}") } else { self.oldest().to_string() };
-                range.arg(name()).arg(from).arg("+");
-            }
-            From::Last => {
-                range = redis::cmd("XREVRANGE");
-                range.arg(name()).arg("+").arg(self.oldest());
-            }
-        }
-        range.arg("COUNT").arg(limit);
-        let reply: Option<Reply> = self.store.read(Name::of_audit().bucket, &[range]).await?.into_iter().next();
-        let found: Vec<(String, Vec<Vec<u8>>)> =
-            reply.and_then(|reply| redis::from_redis_value(reply).ok()).ok_or(StoreError::StoreFailed)?;
-        let mut entries: Vec<_> =
-            found.into_iter().map(|(id, fields)| Entry { id, event: self.open(&fields) }).collect();
-        if *from == From::Last {
-            entries.reverse();
-        }
-        Ok(entries)
+    /// The log cannot be read.
+    pub async fn read(&self, from: AuditFrom, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let entries = self.log.page(from, limit, self.keep).await?;
+        let read = |entry: store::AuditEntry| Entry { id: entry.id.to_string(), event: self.open(&entry.sealed) };
+        Ok(entries.into_iter().map(read).collect())
     }
 
-    fn open(&self, fields: &[Vec<u8>]) -> Option<Event> {
-        let sealed = fields.get(1)?;
+    fn open(&self, sealed: &[u8]) -> Option<Event> {
         let text = self.ring.all().find_map(|at| self.ring.open(at, PLACE, sealed))?;
         serde_json::from_slice(&text).ok()
     }
@@ -200,10 +152,6 @@ impl Audit {
 
 /// What entries are encrypted for; there is one stream.
 const PLACE: &str = "audit";
-
-fn name() -> String {
-    Name::of_audit().text
-}
 
 fn shorten(text: &mut String) {
     if text.len() > MAX_TEXT {

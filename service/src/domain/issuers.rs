@@ -11,7 +11,7 @@ use wire::{Kind, Kinds, Retention};
 use crate::app::options::Options;
 use crate::base::clock::unix_seconds;
 use crate::domain::tenants;
-use store_redis::{KnownIssuers, Store};
+use store::{IssuerBounds, IssuerRegistry, KnownIssuer};
 
 /// Of 64 filters with all issuers that one may have, different ones each.
 const MAX_ISSUERS: usize = 16 * 1024;
@@ -106,7 +106,12 @@ impl Issuers {
     ///
     /// # Errors
     /// [`Unknown`], or why the store could not be asked for what other instances were told.
-    pub async fn check(&self, issuer: &str, kind: Kind, store: &Store) -> Result<Result<(), Unknown>, StoreError> {
+    pub async fn check(
+        &self,
+        issuer: &str,
+        kind: Kind,
+        store: &dyn IssuerRegistry,
+    ) -> Result<Result<(), Unknown>, StoreError> {
         let told = self.known();
         if judge(issuer, kind, &told).is_ok() {
             return Ok(Ok(()));
@@ -124,21 +129,22 @@ impl Issuers {
         self.own.iter().map(|issuer| (issuer.clone(), None)).chain(told).collect()
     }
 
-    async fn stored(&self, store: &Store) -> Result<Arc<Vec<Known>>, StoreError> {
+    async fn stored(&self, store: &dyn IssuerRegistry) -> Result<Arc<Vec<Known>>, StoreError> {
         let held = self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((_, stored)) = held.filter(|(read, _)| read.elapsed() < STORED_FOR) {
             return Ok(stored);
         }
-        let stored = store.known_issuers(KEPT).await?;
-        let stored = Arc::new(stored.into_iter().map(|(issuer, kinds)| (issuer, Some(kinds))).collect::<Vec<_>>());
+        let stored = store.known(KEPT).await?;
+        let stored = Arc::new(stored.into_iter().map(|known| (known.issuer, Some(known.kinds))).collect::<Vec<_>>());
         *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), Arc::clone(&stored)));
         Ok(stored)
     }
 }
 
 /// What to write, for the store.
-pub fn to_store(issuers: &[NamedIssuer]) -> KnownIssuers<'_> {
-    KnownIssuers { issuers, now: unix_seconds(), kept: KEPT, most: MAX_ISSUERS }
+pub fn to_store(issuers: &[NamedIssuer]) -> (Vec<KnownIssuer>, IssuerBounds) {
+    let known = issuers.iter().map(|named| KnownIssuer { issuer: named.issuer.clone(), kinds: named.kinds });
+    (known.collect(), IssuerBounds { max_age: KEPT, max_entries: MAX_ISSUERS })
 }
 
 fn judge(issuer: &str, kind: Kind, known: &[Known]) -> Result<(), Unknown> {

@@ -50,7 +50,7 @@ use keys::Judged;
 use refused::{Failed, Refused, Unavailable};
 use secret::ClientSecret;
 use source::Source;
-use store_redis::Claim;
+use store::Claim;
 pub use watch::watch;
 
 /// Requests in progress here; so many more wait for a place, so long at the most, and those beyond are told 503 at once.
@@ -401,8 +401,8 @@ async fn carry_out(
     let unconfirmed = |what: &str, trouble: wire::check::StoreError| {
         Failed::from(Unavailable::store(format!("{what}: {}", trouble.name())))
     };
-    match shared.store.claim(&digest, shared.signals.limit).await {
-        Ok(Claim::Ours) => {}
+    match shared.stores.replay_guard.claim(&digest, shared.signals.limit).await {
+        Ok(Claim::Claimed) => {}
         Ok(Claim::Pending) => return Err(Unavailable::busy("the same token is being worked on").into()),
         Ok(Claim::Done) => {
             return match endpoint {
@@ -422,7 +422,7 @@ async fn carry_out(
         Err(why) => {
             // Else the provider's next attempt would be a replay, and the session would live on. If this fails too, the
             // claim ends by itself.
-            let _ = shared.store.give_back(&digest).await;
+            let _ = shared.stores.replay_guard.release(&digest).await;
             return Err(Unavailable::store(why).into());
         }
     };
@@ -431,7 +431,12 @@ async fn carry_out(
     }
     // As long as it would be young enough, and our clocks may differ by as much as the provider's.
     let young = endpoint.max_age(provider).unwrap_or_default() + provider.skew * 3 + Duration::from_secs(1);
-    shared.store.keep(&digest, young).await.map_err(|trouble| unconfirmed("the token was not remembered", trouble))?;
+    shared
+        .stores
+        .replay_guard
+        .complete(&digest, young)
+        .await
+        .map_err(|trouble| unconfirmed("the token was not remembered", trouble))?;
     Ok(Taken::Ended(ending.kind))
 }
 

@@ -1,6 +1,7 @@
 //! The life of a session: made, introspected, refreshed, ended. Who may ask for what is for `admin` and `oauth2`.
 pub mod ask;
 pub mod options;
+pub mod records;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use wire::check::StoreError;
 use wire::opaque_token::{OpaqueToken, Purpose};
 use wire::{DerivedKeys, Kind, RevocationKey, token_id_from_jti};
 
+use self::records::{SessionRecords, StoredSession, step};
 use crate::app::options::MAX_SKEW;
 use crate::app::server::Shared;
 use crate::base::clock::{unix_millis, unix_seconds};
@@ -29,12 +31,11 @@ use crate::http::oauth2::client::{Client, Clients};
 use crate::http::oauth2::error::OAuthError;
 use crate::model::session::{AccessRecord, Data, Format};
 use crate::model::session_keys::{KeyAt, Ring, Sid};
-use crate::session::store::{self, Kept, Rotated, SessionStore, millis, step};
 use crate::signing::{SignError, Signing};
 
 use ask::NewSession;
 use options::SessionOptions;
-use store_redis::WriteError;
+use store::{Rotated, WriteError};
 
 /// Notes of use under way at once; one more is left out, and the next use makes up for it.
 const MAX_TOUCHES: usize = 64;
@@ -124,7 +125,7 @@ enum Stolen {
 
 /// What a token turned out to be.
 struct Found {
-    kept: Kept,
+    kept: StoredSession,
     jti: String,
     iat: Option<u64>,
     exp: u64,
@@ -140,8 +141,8 @@ impl Sessions {
         Self { options, ring, signing, clients, touches, ending, doubted, told: Throttle::every(TOLD) }
     }
 
-    pub fn store<'a>(&'a self, shared: &'a Shared) -> SessionStore<'a> {
-        SessionStore { store: &shared.store, ring: &self.ring }
+    pub fn store<'a>(&'a self, shared: &'a Shared) -> SessionRecords<'a> {
+        SessionRecords { store: &*shared.stores.sessions, ring: &self.ring }
     }
 
     /// # Errors
@@ -290,7 +291,7 @@ impl Sessions {
     ///
     /// # Errors
     /// It cannot be told.
-    pub async fn session_of(&self, shared: &Shared, token: &str) -> Result<Option<Kept>, StoreError> {
+    pub async fn session_of(&self, shared: &Shared, token: &str) -> Result<Option<StoredSession>, StoreError> {
         if let Some(token) = OpaqueToken::parse(Purpose::Refresh, token.as_bytes()) {
             let Some(at) = self.ring.maker_of(&token) else { return Ok(None) };
             return self.store(shared).read(at, Sid(token.sid)).await;
@@ -302,7 +303,13 @@ impl Sessions {
     ///
     /// # Errors
     /// It may not be ended everywhere; it gives nothing more all the same, if Redis could be told at all.
-    pub async fn end(&self, shared: &Shared, kept: &Kept, reason: Option<&str>, by: &str) -> Result<(), WriteError> {
+    pub async fn end(
+        &self,
+        shared: &Shared,
+        kept: &StoredSession,
+        reason: Option<&str>,
+        by: &str,
+    ) -> Result<(), WriteError> {
         let store = self.store(shared);
         let marked = store.mark_ended(kept, "ended").await;
         // Also if that failed: this is what filters see. Its tokens do not outlive it, so neither need this.
@@ -352,7 +359,7 @@ impl Sessions {
         });
     }
 
-    pub fn view(&self, kept: Kept) -> View {
+    pub fn view(&self, kept: StoredSession) -> View {
         let data = kept.data;
         View {
             sid: data.sid,
@@ -384,7 +391,7 @@ impl Sessions {
         self.prune(shared, &data.sub).await?;
         match store.index(at, data, life).await? {
             true => Ok(()),
-            false => Err(Problem::too_many_sessions(store::MAX_SESSIONS_PER_SUBJECT)),
+            false => Err(Problem::too_many_sessions(records::MAX_SESSIONS_PER_SUBJECT)),
         }
     }
 
@@ -462,7 +469,7 @@ impl Sessions {
                 }
             }
         }
-        let answers = shared.store.check(&keys).await?;
+        let answers = shared.stores.revocations.check(&keys).await?;
         Ok(answers.into_iter().any(|answer| answer.ends(data.auth_time)))
     }
 
@@ -474,21 +481,22 @@ impl Sessions {
         }
         let sid = Sid(token.sid).to_string();
         let name = |derived: &DerivedKeys| derived.revocation_key(Kind::Session, &self.options.issuer, sid.as_bytes());
-        shared.store.told_ended(shared.secrets.iter().map(name));
+        let keys: Vec<_> = shared.secrets.iter().map(name).collect();
+        shared.stores.revocations.told_revoked(&keys);
     }
 
     /// Keeps a session alive that would end by lying unused. Nobody waits for it.
-    fn note_use(&self, shared: &Shared, kept: &Kept) {
+    fn note_use(&self, shared: &Shared, kept: &StoredSession) {
         let Some(idle) = kept.data.idle else { return };
         let step = step(Duration::from_secs(idle));
-        if unix_millis().abs_diff(kept.used) < millis(step) {
+        if u128::from(unix_millis().abs_diff(kept.used)) < step.as_millis() {
             return;
         }
         let Ok(place) = Arc::clone(&self.touches).try_acquire_owned() else { return };
-        let (store, ring, at, sid) = (Arc::clone(&shared.store), Arc::clone(&self.ring), kept.at, kept.sid);
+        let (store, ring, at, sid) = (Arc::clone(&shared.stores.sessions), Arc::clone(&self.ring), kept.at, kept.sid);
         tokio::spawn(async move {
             let _place = place;
-            let sessions = SessionStore { store: &store, ring: &ring };
+            let sessions = SessionRecords { store: &*store, ring: &ring };
             if let Err(error) = sessions.touch(at, sid, step).await {
                 tracing::debug!(%error, "a use was not noted");
             }
@@ -527,7 +535,15 @@ impl Sessions {
         }
     }
 
-    async fn tell(&self, shared: &Shared, kept: &Kept, action: &str, outcome: &str, client: &Client, reason: &str) {
+    async fn tell(
+        &self,
+        shared: &Shared,
+        kept: &StoredSession,
+        action: &str,
+        outcome: &str,
+        client: &Client,
+        reason: &str,
+    ) {
         let event = Event {
             iss: Some(kept.data.iss.clone()),
             sub: Some(kept.data.sub.clone()),

@@ -43,7 +43,7 @@ use crate::http::{health, openapi};
 use guard::{Caller, Record};
 use problem::Problem;
 use revocation::{Ask, MAX_TOKEN, NEVER, RevocationAsk, Subject};
-use store_redis::{Ends, Revocation, Stored, WriteError, Written};
+use store::{Durability, Ends, ListError, Revocation, StoredRevocation, WriteError, Written};
 
 /// The most bytes of one revocation: the longest token, and what may be beside it.
 const MAX_REVOCATION_BYTES: usize = MAX_TOKEN + 16 * 1024;
@@ -125,7 +125,7 @@ async fn check_issuer(shared: &Shared, ask: &Ask) -> Result<(), Problem> {
     if ask.new_issuer {
         return Ok(());
     }
-    let known = shared.issuers.check(ask.subject.issuer(), ask.subject.kind, &shared.store).await;
+    let known = shared.issuers.check(ask.subject.issuer(), ask.subject.kind, &*shared.stores.issuers).await;
     match known.map_err(|trouble| Problem::from(trouble).written("no"))? {
         Ok(()) => Ok(()),
         Err(unknown) => Err(Problem::field(unknown.field(), &unknown.detail())),
@@ -139,12 +139,12 @@ async fn write(shared: &Shared, ask: &Ask, by: &str) -> Result<Map<String, Value
     let mut done = Map::new();
     done.insert("key".into(), key.to_string().into());
     done.insert("kind".into(), ask.subject.kind.name().into());
-    if let Some(stands) = written.stands.first() {
+    if let Some(stands) = written.in_force.first() {
         describe(&mut done, Some(stands.ending.into()), stands.expires_in, now);
     }
     let before = done.get("before").and_then(Value::as_u64);
     done.insert("ends".into(), ask.subject.ends_what(before).into());
-    describe_safety(&mut done, &written);
+    describe_safety(&mut done, written.durability);
     Ok(done)
 }
 
@@ -173,7 +173,7 @@ pub async fn end(
             revocation.ends = Ends::IssuedUntil(asked);
         }
     }
-    shared.store.revoke(revocations).await.map_err(|error| Problem::from(error).to_string())?;
+    shared.stores.revocations.revoke(revocations).await.map_err(|error| Problem::from(error).to_string())?;
     for _ in &keys {
         shared.metrics.revoked(kind);
     }
@@ -183,7 +183,7 @@ pub async fn end(
 /// Ends a session for the part of this service that keeps them: for `ttl`, which covers all of its tokens.
 ///
 /// # Errors
-/// As for [`store_redis::Store::revoke`].
+/// As for [`store::RevocationStore::revoke`].
 pub async fn revoke_session(
     shared: &Shared,
     issuer: &str,
@@ -195,7 +195,7 @@ pub async fn revoke_session(
     let ask = Ask { ttl: Some(ttl), ..Ask::of(Kind::Session, issuer, sid, reason, &shared.options) };
     let revocations = sealed(shared, &ask, unix_seconds(), by);
     let revocations = revocations.map_err(|_| WriteError::NotWritten(StoreError::StoreFailed))?;
-    shared.store.revoke(revocations).await?;
+    shared.stores.revocations.revoke(revocations).await?;
     shared.metrics.revoked(Kind::Session);
     Ok(())
 }
@@ -213,7 +213,7 @@ pub async fn revoke_user(
 ) -> Result<Option<u64>, Problem> {
     let ask = Ask::of(Kind::User, issuer, subject, reason, &shared.options);
     let (_, written) = write_as(shared, &ask, unix_seconds(), by).await?;
-    Ok(match written.stands.first().map(|stands| Answer::from(stands.ending)) {
+    Ok(match written.in_force.first().map(|stands| Answer::from(stands.ending)) {
         Some(Answer::Before(before)) => Some(before),
         _ => None,
     })
@@ -222,7 +222,7 @@ pub async fn revoke_user(
 async fn write_as(shared: &Shared, ask: &Ask, now: u64, by: &str) -> Result<(RevocationKey, Written), Problem> {
     let revocations = sealed(shared, ask, now, by)?;
     let key = revocations.first().map(|revocation| revocation.key).ok_or_else(Problem::internal)?;
-    let written = shared.store.revoke(revocations).await?;
+    let written = shared.stores.revocations.revoke(revocations).await?;
     shared.metrics.revoked(ask.subject.kind);
     Ok((key, written))
 }
@@ -244,13 +244,10 @@ fn sealed(shared: &Shared, ask: &Ask, now: u64, by: &str) -> Result<Vec<Revocati
     responses((status = 200, body = Value), (status = "default", body = Problem)),
 )]
 async fn list(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    let (mut cursor, mut limit) = (0, DEFAULT_PAGE);
+    let (mut cursor, mut limit) = (None, DEFAULT_PAGE);
     for pair in query.as_deref().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
-            Some(("cursor", text)) => {
-                cursor =
-                    text.parse().map_err(|_| Problem::field("cursor", "must be a cursor that a page ended with"))?;
-            }
+            Some(("cursor", text)) => cursor = Some(text),
             Some(("limit", text)) => {
                 limit =
                     text.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit)).ok_or_else(|| {
@@ -263,12 +260,10 @@ async fn list(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> R
             }
         }
     }
-    let page = shared.store.list(cursor, limit).await?;
+    let page = shared.stores.revocations.list(cursor, limit).await?;
     let now = unix_seconds();
-    let revocations: Vec<_> = page.stored.iter().map(|stored| present(&shared, stored, now)).collect();
-    // A cursor is text: it has 64 bits, and many readers of JSON keep 53.
-    let cursor = page.cursor.map(|cursor| cursor.to_string());
-    Ok(Json(json!({ "revocations": revocations, "cursor": cursor })).into_response())
+    let revocations: Vec<_> = page.revocations.iter().map(|stored| present(&shared, stored, now)).collect();
+    Ok(Json(json!({ "revocations": revocations, "cursor": page.cursor })).into_response())
 }
 
 /// One revocation.
@@ -277,7 +272,7 @@ async fn list(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> R
     responses((status = 200, body = Value), (status = "default", body = Problem)),
 )]
 async fn show(State(shared): State<Arc<Shared>>, Path(key): Path<String>) -> Result<Response, Problem> {
-    let stored = shared.store.show(parse_key(&key)?).await?.ok_or_else(Problem::no_revocation)?;
+    let stored = shared.stores.revocations.show(parse_key(&key)?).await?.ok_or_else(Problem::no_revocation)?;
     Ok(Json(present(&shared, &stored, unix_seconds())).into_response())
 }
 
@@ -296,7 +291,7 @@ async fn lift(
         event.action = "lift".to_owned();
         event.id = Some(key.to_string());
     });
-    let stored = shared.store.show(key).await?.ok_or_else(Problem::no_revocation)?;
+    let stored = shared.stores.revocations.show(key).await?.ok_or_else(Problem::no_revocation)?;
     let note = shared.seals.open(key, &stored.sealed);
     if let Some(note) = &note {
         record.about(|event| {
@@ -310,7 +305,7 @@ async fn lift(
     if !keys.contains(&key) {
         keys.push(key);
     }
-    let written = shared.store.lift(keys.clone()).await?;
+    let written = shared.stores.revocations.lift(keys.clone()).await?;
     if written.removed == 0 {
         return Err(Problem::no_revocation());
     }
@@ -318,7 +313,7 @@ async fn lift(
     let keys: Vec<_> = keys.iter().map(RevocationKey::to_string).collect();
     let mut done = Map::new();
     done.insert("lifted".into(), keys.into());
-    describe_safety(&mut done, &written);
+    describe_safety(&mut done, written.durability);
     Ok(Json(done).into_response())
 }
 
@@ -326,7 +321,7 @@ fn parse_key(text: &str) -> Result<RevocationKey, Problem> {
     text.parse().map_err(|()| Problem::field("key", "must be 22 characters of base64url"))
 }
 
-fn present(shared: &Shared, stored: &Stored, now: u64) -> Map<String, Value> {
+fn present(shared: &Shared, stored: &StoredRevocation, now: u64) -> Map<String, Value> {
     let mut shown = Map::new();
     shown.insert("key".into(), stored.key.to_string().into());
     describe(&mut shown, stored.answer, stored.expires_in, now);
@@ -365,9 +360,9 @@ fn describe(shown: &mut Map<String, Value>, answer: Option<Answer>, expires_in: 
     shown.insert("until".into(), until);
 }
 
-fn describe_safety(shown: &mut Map<String, Value>, written: &Written) {
-    shown.insert("on_disk".into(), written.confirmed.on_disk.into());
-    shown.insert("replicas".into(), written.confirmed.replicas.into());
+fn describe_safety(shown: &mut Map<String, Value>, durability: Durability) {
+    shown.insert("on_disk".into(), durability.on_disk.into());
+    shown.insert("replicas".into(), durability.replicas.into());
 }
 
 impl From<Refusal> for Problem {
@@ -378,6 +373,15 @@ impl From<Refusal> for Problem {
             Refusal::Busy => "busy",
         };
         Problem::new(refusal.status(), code).detail(refusal.to_string())
+    }
+}
+
+impl From<ListError> for Problem {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::InvalidCursor => Problem::field("cursor", "must be a cursor that a page ended with"),
+            ListError::Store(error) => error.into(),
+        }
     }
 }
 

@@ -55,7 +55,7 @@ pub async fn check(State(shared): State<Arc<Shared>>, Extension(proof): Extensio
         }
         Ok(()) => {
             shared.metrics.keys_per_check.observe(asked.keys().len() as f64);
-            shared.store.check(asked.keys()).await
+            shared.stores.revocations.check(asked.keys()).await
         }
         Err(trouble) => Err(trouble),
     };
@@ -86,7 +86,8 @@ fn note_issuers(shared: &Arc<Shared>, told: &[NamedIssuer], keeps: Retention) {
     }
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        if let Err(error) = shared.store.remember_issuers(&issuers::to_store(&new)).await {
+        let (known, bounds) = issuers::to_store(&new);
+        if let Err(error) = shared.stores.issuers.remember(&known, bounds).await {
             shared.issuers.not_stored(&new);
             tracing::warn!(%error, "the issuers that filters ask about could not be stored");
         }

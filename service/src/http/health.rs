@@ -34,8 +34,8 @@ pub async fn healthz() -> &'static str {
 )]
 pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let standing = match shared.probes.try_acquire() {
-        Ok(_place) => shared.store.check(&[]).await.map(|_| ()),
-        Err(_) => shared.store.standing(),
+        Ok(_place) => shared.stores.revocations.check(&[]).await.map(|_| ()),
+        Err(_) => shared.stores.revocations.health(),
     };
     match standing {
         // It answers checks all the same, so it stays in rotation.

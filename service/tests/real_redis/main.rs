@@ -4,6 +4,8 @@ mod admin;
 mod http;
 mod migration;
 mod provider;
+#[path = "../../../store/redis/tests/support/redis.rs"]
+mod redis;
 mod sessions;
 mod signals;
 mod store;

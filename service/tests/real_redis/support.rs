@@ -1,10 +1,8 @@
 //! A Redis and a service of a test's own, and what tests do to them.
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use service::{Addresses, AdminToken, Options, Service};
@@ -12,99 +10,11 @@ use tokio::sync::oneshot;
 use wire::check::{NamedIssuer, Needs, Question, ReplyError, StoreError};
 use wire::{Answer, DerivedKeys, Kind, Retention, RevocationKey, Secret};
 
+pub use crate::redis::{Redis, eventually};
+
 pub const ISSUER: &str = "https://issuer.example";
 pub const ADMIN: &str = "an-admin-token-for-tests-of-32-bytes";
 pub const DAY: u32 = 86_400;
-
-pub struct Redis {
-    child: Child,
-    pub port: u16,
-    dir: tempfile::TempDir,
-}
-
-impl Redis {
-    pub fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // Somebody may take the port between our letting go and Redis's binding.
-        for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if let Some(child) = spawn(port, &dir) {
-                return Self { child, port, dir };
-            }
-        }
-        panic!("redis-server did not start");
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    /// The raw reply.
-    pub fn ask(&self, words: &[&str]) -> String {
-        ask(self.port, words).unwrap()
-    }
-
-    pub fn directory(&self) -> &std::path::Path {
-        self.dir.path()
-    }
-
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// On the same port, from what it had written.
-    pub fn restart(&mut self) {
-        eventually(Duration::from_secs(5), || spawn(self.port, &self.dir).map(|child| self.child = child));
-    }
-
-    pub fn signal(&self, name: &str) {
-        let done = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
-        assert!(done.success());
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        // SIGKILL ends a stopped process too. It may have been killed by the test already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn spawn(port: u16, dir: &tempfile::TempDir) -> Option<Child> {
-    let mut child = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
-        .arg(dir.path())
-        .args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("redis-server must be installed");
-    let deadline = Instant::now() + Duration::from_secs(5);
-    loop {
-        if ask(port, &["PING"]).is_ok_and(|reply| reply.starts_with("+PONG")) {
-            return Some(child);
-        }
-        if child.try_wait().unwrap().is_some() {
-            return None;
-        }
-        assert!(Instant::now() < deadline, "redis-server did not answer");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn ask(port: u16, words: &[&str]) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    let mut text = format!("*{}\r\n", words.len());
-    for word in words {
-        text.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-    }
-    stream.write_all(text.as_bytes())?;
-    let mut reply = [0; 4096];
-    let read = stream.read(&mut reply)?;
-    Ok(String::from_utf8_lossy(&reply[..read]).into_owned())
-}
 
 pub struct Running {
     pub at: Addresses,
@@ -307,18 +217,6 @@ pub fn key(kind: Kind, id: &str) -> RevocationKey {
 /// Where an entry lies in Redis.
 pub fn entry(key: RevocationKey) -> String {
     format!("portcullis:{{{:02x}}}:r:{key}", key.0[0])
-}
-
-/// Polls until `hold` gives something.
-pub fn eventually<T>(within: Duration, mut hold: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + within;
-    loop {
-        if let Some(held) = hold() {
-            return held;
-        }
-        assert!(Instant::now() < deadline, "not within {within:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// Different for each question of this process, which is all that a test needs.

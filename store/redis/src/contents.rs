@@ -5,8 +5,9 @@
 use std::fmt;
 
 use redis::{Cmd, Value};
+use store::Ending;
 
-use super::entry::{self, Bucket, Ending, Entry};
+use super::entry::{self, Bucket, Entry};
 
 /// All names of ours, for SCAN.
 pub const PATTERN: &str = "portcullis:{??}:*";

@@ -7,10 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wire::check::StoreError;
-
 use aws_lc_rs::rand;
-use store::{StoreId, Unobserved};
+use store::{StoreError, StoreId, Unobserved};
 
 use super::Pin;
 use super::connect::{Failure, Wire, pipeline};

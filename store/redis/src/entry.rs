@@ -19,8 +19,8 @@ use std::fmt;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use store::StoreId;
-use wire::{Answer, RevocationKey};
+use store::{Ending, StoreId};
+use wire::RevocationKey;
 
 /// Revocations, for SCAN.
 pub const PATTERN: &str = "portcullis:{??}:r:*";
@@ -41,13 +41,6 @@ pub enum Sentinel {
     Whole(StoreId),
     /// None of ours.
     Strange,
-}
-
-/// What is stored for a key. Live is not stored: it is the absence of this, in a store that is whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    Dead,
-    Before(u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,26 +143,6 @@ impl Sentinel {
     }
 }
 
-impl Ending {
-    /// The part of the value before the sealed note; revoke.lua writes it.
-    #[cfg(test)]
-    pub fn head(self) -> String {
-        match self {
-            Ending::Dead => "D;".to_owned(),
-            Ending::Before(before) => format!("B{before};"),
-        }
-    }
-}
-
-impl From<Ending> for Answer {
-    fn from(ending: Ending) -> Self {
-        match ending {
-            Ending::Dead => Answer::Dead,
-            Ending::Before(before) => Answer::Before(before),
-        }
-    }
-}
-
 impl<'a> Entry<'a> {
     /// `None` for anything that we did not write: nobody may take that for "live".
     pub fn parse(value: &'a [u8]) -> Option<Self> {
@@ -191,10 +164,18 @@ impl<'a> Entry<'a> {
 mod tests {
     use super::*;
 
+    /// The part of the value before the sealed note; revoke.lua writes it.
+    fn head(ending: Ending) -> String {
+        match ending {
+            Ending::Dead => "D;".to_owned(),
+            Ending::Before(before) => format!("B{before};"),
+        }
+    }
+
     #[test]
     fn entries_are_read_back_as_written() {
         for ending in [Ending::Dead, Ending::Before(0), Ending::Before(MAX_BEFORE)] {
-            let value = [ending.head().as_bytes(), b"sealed;D;"].concat();
+            let value = [head(ending).as_bytes(), b"sealed;D;"].concat();
             assert_eq!(Entry::parse(&value), Some(Entry { ending, sealed: b"sealed;D;" }));
         }
     }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod also;
+mod audit;
 mod config;
 mod connect;
 mod contents;
@@ -12,38 +13,32 @@ mod issuers;
 mod keeper;
 mod lag;
 mod migrate;
-mod once;
 mod reader;
 mod redis_options;
+mod replay_guard;
+mod revocations;
 mod routes;
 mod sentinels;
+mod sessions;
 mod standing;
 mod topology;
 mod transfer;
 mod writer;
 
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use redis::{Cmd, Value};
-use wire::check::StoreError;
-use wire::{Answer, RevocationKey};
+use store::{AuditBounds, Durability, Observer, StoreError, StoreId, WriteError};
 
 pub use config::{Config, MirrorConfig};
-pub use contents::Name;
+use contents::Name;
 pub use create::{CreateError, create_store, prepare_store};
-pub use entry::Bucket;
-use entry::Sentinel;
-pub use issuers::KnownIssuers;
+use entry::{Bucket, Sentinel};
 pub use migrate::{MigrateError, Migration, Progress, Report, Tally, migrate};
-pub use once::Claim;
-pub use reader::{Page, Stored};
 pub use redis_options::{Mode, RedisOptions, RedisOptionsError};
 pub use standing::Allow;
-pub use store::{StoreId, StoreIdError, WriteError};
-pub use writer::{Confirmed, Ends, Revocation, Written};
-
-use store::Observer;
 
 use also::{Also, Just, Owed};
 use keeper::{Orders, Role};
@@ -55,7 +50,7 @@ use writer::{Terms, Writer};
 
 /// Reads and writes have connections of their own: a write waits for disks, a check must not wait for it.
 #[derive(Debug)]
-pub struct Store {
+pub struct RedisStore {
     reader: Arc<Reader>,
     writer: Writer,
     /// For what may be lost: it waits for no disk, and no revocation waits for it.
@@ -63,13 +58,12 @@ pub struct Store {
     lag: Lag,
     /// Where every write goes too.
     also: Option<Arc<Also>>,
+    /// Audit entries that this instance appended.
+    appended: AtomicU32,
 }
 
-/// About so many audit entries are kept at the most, however young they are: nothing is evicted here, and when the memory of
-/// Redis is full of them no revocation can be written any more.
-pub const MAX_AUDIT_ENTRIES: usize = 1_000_000;
 /// Of the stream in the other store. More than in ours, which is trimmed by age as well: nothing is trimmed there first.
-const AUDIT_ENTRIES: usize = MAX_AUDIT_ENTRIES + MAX_AUDIT_ENTRIES / 10;
+const AUDIT_ENTRIES: usize = AuditBounds::MAX_ENTRIES + AuditBounds::MAX_ENTRIES / 10;
 
 /// The one store that we answer from, once we know which. Set once: another store is never taken for it.
 #[derive(Debug, Clone, Default)]
@@ -79,7 +73,7 @@ pub struct Pin {
     filling: bool,
 }
 
-impl Store {
+impl RedisStore {
     /// Returns once the first attempt to reach Redis has ended, well or not. Lives on by itself after that.
     ///
     /// # Errors
@@ -99,7 +93,7 @@ impl Store {
         let light = Arc::new(Writer::new(access.clone(), Arc::clone(&reader.kept), pin.clone(), terms.of_no_matter()));
         let lag = Lag::new(Arc::clone(&reader), Arc::clone(&light), !config.allow.replica);
         let writer = Writer::new(access, Arc::clone(&reader.kept), pin, terms);
-        Ok(Self { reader, writer, light, lag, also })
+        Ok(Self { reader, writer, light, lag, also, appended: AtomicU32::new(0) })
     }
 
     async fn open_also(
@@ -120,21 +114,6 @@ impl Store {
         Ok(Some(Also::new(transfer, reader.pin.clone(), pin, observer)))
     }
 
-    /// One answer for each key, in order, from one round trip that also proves which store gave them.
-    ///
-    /// # Errors
-    /// Why nothing can be said of any of the keys.
-    pub async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, StoreError> {
-        let answers = self.reader.check(keys).await?;
-        self.lag.tell(keys, &answers);
-        Ok(answers)
-    }
-
-    /// What [`Store::check`] would say of `keys` is told to somebody who asked for something else.
-    pub fn told_ended(&self, keys: impl Iterator<Item = RevocationKey>) {
-        self.lag.tell_ended(keys);
-    }
-
     /// Waits until the other store lacks nothing that this instance knows of, for `limit` at the most. How many names it
     /// lacks.
     pub async fn settle(&self, limit: Duration) -> usize {
@@ -142,61 +121,6 @@ impl Store {
             Some(also) => also.settle(limit).await,
             None => 0,
         }
-    }
-
-    /// What is known without asking Redis.
-    ///
-    /// # Errors
-    /// As for [`Store::check`].
-    pub fn standing(&self) -> Result<(), StoreError> {
-        self.reader.standing()
-    }
-
-    /// # Errors
-    /// As for [`Store::check`].
-    pub async fn show(&self, key: RevocationKey) -> Result<Option<Stored>, StoreError> {
-        self.reader.show(key).await
-    }
-
-    /// # Errors
-    /// As for [`Store::check`].
-    pub async fn list(&self, cursor: u64, limit: usize) -> Result<Page, StoreError> {
-        self.reader.list(cursor, limit).await
-    }
-
-    /// Writes all of `revocations` and waits until they are as safe as the options ask.
-    ///
-    /// # Errors
-    /// See [`WriteError`]: it tells apart what was not written and what was not confirmed.
-    pub async fn revoke(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError> {
-        let written = self.revoke_everywhere(revocations).await;
-        written.inspect_err(|error| self.reader.observer.revocation_failed(error))
-    }
-
-    async fn revoke_everywhere(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError> {
-        let names: Vec<_> = revocations.iter().map(|revocation| Name::of_revocation(revocation.key)).collect();
-        let owed = self.owed(&names);
-        let written = self.writer.revoke(revocations).await;
-        let least: Vec<_> = written.iter().flat_map(|written| &written.stands).map(|stands| stands.ending).collect();
-        let (mut written, also) = bring(owed, written, Just::Revoked(&least)).await?;
-        self.confirm(&names)?;
-        written.confirmed = written.confirmed.and(also);
-        Ok(written)
-    }
-
-    /// Removes `keys`.
-    ///
-    /// # Errors
-    /// As for [`Store::revoke`].
-    pub async fn lift(&self, keys: Vec<RevocationKey>) -> Result<Written, WriteError> {
-        let names: Vec<_> = keys.iter().map(|key| Name::of_revocation(*key)).collect();
-        let mut written = self.writer.lift(keys).await?;
-        if let Some(also) = &self.also {
-            let deletes = names.iter().map(|name| redis::cmd("DEL").arg(&name.text).clone()).collect();
-            written.confirmed = written.confirmed.and(also.remove(&names, deletes).await?);
-        }
-        self.confirm(&names)?;
-        Ok(written)
     }
 
     /// Runs commands that only read, all of whose names are of `bucket`, on the server that has it now. One reply each;
@@ -207,8 +131,8 @@ impl Store {
     /// on its connection would wait with it.
     ///
     /// # Errors
-    /// As for [`Store::check`]; a reply that is an error of Redis is [`StoreError::StoreFailed`].
-    pub async fn read(&self, bucket: Bucket, asks: &[Cmd]) -> Result<Vec<Value>, StoreError> {
+    /// As for [`RedisStore::check`]; a reply that is an error of Redis is [`StoreError::StoreFailed`].
+    async fn read(&self, bucket: Bucket, asks: &[Cmd]) -> Result<Vec<Value>, StoreError> {
         self.reader.read(bucket, asks).await
     }
 
@@ -216,8 +140,8 @@ impl Store {
     /// steps), and waits until it is as safe as the options ask, here and in the other store.
     ///
     /// # Errors
-    /// As for [`Store::revoke`].
-    pub async fn write(&self, name: &Name, command: Cmd) -> Result<Value, WriteError> {
+    /// As for [`RedisStore::revoke`].
+    async fn write(&self, name: &Name, command: Cmd) -> Result<Value, WriteError> {
         let names = std::slice::from_ref(name);
         let owed = self.owed(names);
         let written = self.writer.run(name.bucket, command).await;
@@ -232,11 +156,11 @@ impl Store {
         Ok(reply)
     }
 
-    /// As [`Store::write`], for a command that takes something away: run on the other store as it is.
+    /// As [`RedisStore::write`], for a command that takes something away: run on the other store as it is.
     ///
     /// # Errors
-    /// As for [`Store::revoke`].
-    pub async fn remove(&self, name: &Name, command: Cmd) -> Result<Value, WriteError> {
+    /// As for [`RedisStore::revoke`].
+    async fn remove(&self, name: &Name, command: Cmd) -> Result<Value, WriteError> {
         let names = std::slice::from_ref(name);
         let (reply, _) = self.writer.run(name.bucket, command.clone()).await?;
         if let Some(also) = &self.also {
@@ -283,7 +207,7 @@ async fn bring<T>(
     owed: Option<Owed<'_>>,
     written: Result<T, WriteError>,
     just: Just<'_>,
-) -> Result<(T, Option<Confirmed>), WriteError> {
+) -> Result<(T, Option<Durability>), WriteError> {
     match (owed, written) {
         (None, written) => written.map(|written| (written, None)),
         (Some(owed), Ok(written)) => Ok((written, owed.pay(just).await?)),

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use redis::Value;
-use wire::check::StoreError;
 
 use super::contents::{self, Name, State};
-use super::entry::{Bucket, Ending};
+use super::entry::Bucket;
 use super::reader::Reader;
-use store::WriteError;
+use store::{Durability, Ending, StoreError, WriteError};
 
-use super::writer::{Confirmed, Writer};
+use super::writer::Writer;
 
 /// Entries of the audit stream in one command.
 pub const AUDIT_PAGE: usize = 200;
@@ -90,7 +89,7 @@ impl Transfer {
     ///
     /// # Errors
     /// See [`WriteError`]; some may have been brought.
-    pub async fn bring(&self, names: &[Name], least: &[Ending]) -> Result<Option<Confirmed>, WriteError> {
+    pub async fn bring(&self, names: &[Name], least: &[Ending]) -> Result<Option<Durability>, WriteError> {
         let read = states(&self.from, names).await.map_err(WriteError::NotWritten)?;
         for (state, least) in read.iter().zip(least) {
             if !state.as_ref().is_some_and(|state| state.ends(*least)) {
@@ -112,7 +111,7 @@ impl Transfer {
     pub async fn run(
         &self,
         commands: Vec<(Bucket, redis::Cmd)>,
-    ) -> Result<Option<(Vec<Value>, Confirmed)>, WriteError> {
+    ) -> Result<Option<(Vec<Value>, Durability)>, WriteError> {
         if commands.is_empty() {
             return Ok(None);
         }
@@ -121,7 +120,7 @@ impl Transfer {
         if self.there.may_forget(&buckets) {
             return Err(WriteError::Unconfirmed("the store may forget it (store_unsafe)".into()));
         }
-        Ok(Some((written.replies, written.confirmed)))
+        Ok(Some((written.replies, written.durability)))
     }
 
     /// Brings the next entries of the audit stream, in their order and under their ids, so that what is there is always

@@ -15,7 +15,7 @@ use crate::app::options::Options;
 use crate::domain::audit::Event;
 use crate::domain::tenants;
 use crate::model::note::Note;
-use store_redis::Ends;
+use store::Ends;
 
 const MAX_ISSUER: usize = 2048;
 const MAX_ID: usize = 2048;

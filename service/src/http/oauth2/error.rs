@@ -6,7 +6,7 @@ use serde_json::json;
 use wire::check::StoreError;
 
 use crate::signing::SignError;
-use store_redis::WriteError;
+use store::WriteError;
 
 /// How soon to ask again when the store could not be asked, in seconds.
 const RETRY_AFTER: &str = "1";

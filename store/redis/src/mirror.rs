@@ -8,11 +8,9 @@ use redis::Cmd;
 
 use super::Pin;
 use super::contents::{Kind, Name};
-use super::entry::Ending;
 use super::transfer::Transfer;
-use super::writer::Confirmed;
 use store::throttle::Throttle;
-use store::{Observer, WriteError};
+use store::{Durability, Ending, Observer, WriteError};
 
 /// Names that could not be brought and are tried again. More than these wait for `portcullis migrate`.
 const MAX_BEHIND: usize = 10_000;
@@ -64,7 +62,7 @@ impl Also {
     ///
     /// # Errors
     /// [`WriteError::Unconfirmed`], since it is in our store. It is tried again in the background.
-    pub async fn bring(&self, names: &[Name], just: Just<'_>) -> Result<Option<Confirmed>, WriteError> {
+    pub async fn bring(&self, names: &[Name], just: Just<'_>) -> Result<Option<Durability>, WriteError> {
         let brought = self.try_bring(names, just).await;
         self.observer.mirror_written(brought.is_ok());
         if let Err(error) = &brought {
@@ -82,7 +80,7 @@ impl Also {
     ///
     /// # Errors
     /// [`WriteError::Unconfirmed`]: it is done here, and perhaps not there.
-    pub async fn remove(&self, names: &[Name], commands: Vec<Cmd>) -> Result<Option<Confirmed>, WriteError> {
+    pub async fn remove(&self, names: &[Name], commands: Vec<Cmd>) -> Result<Option<Durability>, WriteError> {
         let removing = async {
             self.fit()?;
             let commands = names.iter().zip(commands).map(|(name, command)| (name.bucket, command)).collect();
@@ -161,7 +159,7 @@ impl Also {
         self.count(&behind);
     }
 
-    async fn try_bring(&self, names: &[Name], just: Just<'_>) -> Result<Option<Confirmed>, WriteError> {
+    async fn try_bring(&self, names: &[Name], just: Just<'_>) -> Result<Option<Durability>, WriteError> {
         self.fit()?;
         let stream = Name::of_audit();
         for name in names.iter().filter(|name| name.kind == Kind::Audit) {
@@ -217,7 +215,7 @@ impl<'a> Owed<'a> {
 
     /// # Errors
     /// As for [`Also::bring`].
-    pub async fn pay(mut self, just: Just<'_>) -> Result<Option<Confirmed>, WriteError> {
+    pub async fn pay(mut self, just: Just<'_>) -> Result<Option<Durability>, WriteError> {
         let brought = self.also.bring(self.names, just).await;
         self.is_settled = true;
         brought

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use redis::{Cmd, Pipeline, RedisError, Value};
-use wire::check::StoreError;
 use wire::{Answer, RevocationKey};
 
 use super::Pin;
@@ -15,7 +14,7 @@ use super::create::is_about_slots;
 use super::entry::{self, Bucket, Entry, PATTERN, Sentinel};
 use super::keeper::Kept;
 use super::routes::Routes;
-use store::Observer;
+use store::{ListError, Observer, Page, StoreError, StoredRevocation};
 
 /// Where a list's cursor has the number of the server; below it is SCAN's own.
 const SERVER_SHIFT: u32 = 48;
@@ -26,24 +25,6 @@ pub struct Reader {
     pub pin: Pin,
     pub limit: Duration,
     pub observer: Arc<dyn Observer>,
-}
-
-/// An entry as an operator sees it, its note still sealed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
-    pub key: RevocationKey,
-    /// `None`: the value is none of ours; checks of this key cannot be answered.
-    pub answer: Option<Answer>,
-    pub sealed: Vec<u8>,
-    /// `None`: it does not expire.
-    pub expires_in: Option<Duration>,
-}
-
-#[derive(Debug)]
-pub struct Page {
-    pub stored: Vec<Stored>,
-    /// `None` at the end.
-    pub cursor: Option<u64>,
 }
 
 /// Why a try gave no answers.
@@ -200,17 +181,18 @@ impl Reader {
         Ok(values)
     }
 
-    pub async fn show(&self, key: RevocationKey) -> Result<Option<Stored>, StoreError> {
+    pub async fn show(&self, key: RevocationKey) -> Result<Option<StoredRevocation>, StoreError> {
         Ok(self.stored(&[key]).await?.pop())
     }
 
-    pub async fn list(&self, cursor: u64, limit: usize) -> Result<Page, StoreError> {
+    pub async fn list(&self, cursor: Option<&str>, limit: usize) -> Result<Page, ListError> {
+        let cursor: u64 = cursor.map_or(Ok(0), |cursor| cursor.parse().map_err(|_| ListError::InvalidCursor))?;
         let (server, cursor) = (cursor >> SERVER_SHIFT, cursor & ((1 << SERVER_SHIFT) - 1));
         let routes = self.kept.routes();
         let parts = routes.parts()?;
         let at = usize::try_from(server).unwrap_or(usize::MAX);
         let Some((member, buckets)) = parts.get(at) else {
-            return Ok(Page { stored: Vec::new(), cursor: None });
+            return Ok(Page { revocations: Vec::new(), cursor: None });
         };
         let bucket = buckets.first().copied().ok_or(StoreError::StoreFailed)?;
         routes.fit(bucket)?;
@@ -229,13 +211,17 @@ impl Reader {
                 break;
             }
         }
+        if keys.is_empty() {
+            // An empty page must come with proof too that it is our store which has nothing.
+            self.read(bucket, &[]).await?;
+        }
         let cursor = match next {
             0 if at + 1 < parts.len() => Some((server + 1) << SERVER_SHIFT),
             0 => None,
             next if next >> SERVER_SHIFT == 0 => Some(server << SERVER_SHIFT | next),
-            _ => return Err(StoreError::StoreFailed),
+            _ => return Err(StoreError::StoreFailed.into()),
         };
-        Ok(Page { stored: self.stored(&keys).await?, cursor })
+        Ok(Page { revocations: self.stored(&keys).await?, cursor: cursor.map(|cursor| cursor.to_string()) })
     }
 
     /// Whether checks can be answered at all, as far as is known without asking.
@@ -281,7 +267,7 @@ impl Reader {
     }
 
     /// Those of `keys` that are there.
-    async fn stored(&self, keys: &[RevocationKey]) -> Result<Vec<Stored>, StoreError> {
+    async fn stored(&self, keys: &[RevocationKey]) -> Result<Vec<StoredRevocation>, StoreError> {
         let mut of: BTreeMap<Bucket, Vec<RevocationKey>> = BTreeMap::new();
         for key in keys {
             of.entry(Bucket::of(key.0)).or_default().push(*key);
@@ -302,7 +288,7 @@ impl Reader {
                 let pttl: i64 = redis::from_redis_value(pttl).map_err(|_| StoreError::StoreFailed)?;
                 let Some(value) = value else { continue };
                 let entry = Entry::parse(&value);
-                stored.push(Stored {
+                stored.push(StoredRevocation {
                     key,
                     answer: entry.map(|entry| entry.ending.into()),
                     sealed: entry.map(|entry| entry.sealed.to_vec()).unwrap_or_default(),

@@ -12,7 +12,6 @@ use aws_lc_rs::rand;
 use futures_util::future::join_all;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
-use wire::check::StoreError;
 
 use super::Pin;
 use super::connect::{Failure, Wire, failed, pipeline};
@@ -23,7 +22,7 @@ use super::routes::{LEASE, LEAST_PATIENCE, Member, Route, Routes};
 use super::sentinels::{Primary, Sentinels};
 use super::standing::{Allow, Standing, Unfit};
 use super::topology::{self, Agreement, Owner, View};
-use store::{Observer, StoreId};
+use store::{Observer, StoreError, StoreId};
 
 /// How often a server's state and sentinels are read: its policy and role can change at any time.
 const RECHECK: Duration = Duration::from_secs(2);

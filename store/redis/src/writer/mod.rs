@@ -8,20 +8,19 @@ use redis::{Cmd, Pipeline, RedisError, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use wire::RevocationKey;
-use wire::check::StoreError;
 
 use super::Pin;
 use super::connect::{Failure, Wire, pipeline};
 use super::create::is_about_slots;
-use super::entry::{self, Bucket, Ending, Entry, Sentinel};
+use super::entry::{self, Bucket, Entry, Sentinel};
 use super::keeper::Kept;
 use super::lag;
 use super::redis_options::{Access, Address, Mode, Whom};
 use super::routes::Routes;
 use super::standing::{Allow, Standing, Unfit};
 use crate::Config;
-use store::WriteError;
 use store::clock::unix_seconds;
+use store::{Durability, Ends, InForce, Revocation, StoreError, WriteError};
 
 /// The most writes in one round trip.
 const BATCH: usize = 512;
@@ -53,62 +52,22 @@ pub struct Writer {
     lanes: Mutex<HashMap<Address, mpsc::Sender<Job>>>,
 }
 
-#[derive(Debug, Clone)]
-pub struct Revocation {
-    pub key: RevocationKey,
-    pub ends: Ends,
-    pub sealed: Vec<u8>,
-    /// `None`: it holds until it is lifted.
-    pub ttl: Option<Duration>,
-}
-
-/// What a revocation is to end. The time is filled in when it is written: what is issued while it queues ends too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ends {
-    ForGood,
-    IssuedUntilNow,
-    /// In Unix seconds, for what was asked for then and is written later: what was issued in between lives.
-    IssuedUntil(u64),
-}
-
-/// What was written, and how safe it is.
+/// The replies to some writes, and how safe they are.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Written {
-    /// For revocations: what is there now, which may be an earlier and stronger revocation.
-    pub stands: Vec<InForce>,
-    /// For lifts: how many were there.
+pub struct Outcome {
+    /// Of revocations, in order.
+    pub in_force: Vec<InForce>,
+    /// Of lifts: how many entries there were.
     pub removed: u64,
-    /// For commands of other parts: what Redis replied.
+    /// Of other commands, in order.
     pub replies: Vec<Value>,
-    pub confirmed: Confirmed,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InForce {
-    pub ending: Ending,
-    /// `None`: it does not expire.
-    pub expires_in: Option<Duration>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Confirmed {
-    /// Redis said that it is on its disk. False also when Redis cannot say so.
-    pub on_disk: bool,
-    pub replicas: u64,
-}
-
-impl Confirmed {
-    /// What holds for both.
-    pub fn and(self, other: Option<Confirmed>) -> Self {
-        let Some(other) = other else { return self };
-        Self { on_disk: self.on_disk && other.on_disk, replicas: self.replicas.min(other.replicas) }
-    }
+    pub durability: Durability,
 }
 
 #[derive(Debug)]
 struct Job {
     work: Work,
-    done: oneshot::Sender<Result<Written, Refused>>,
+    done: oneshot::Sender<Result<Outcome, Refused>>,
 }
 
 /// Why a write is not acknowledged.
@@ -159,33 +118,33 @@ impl Writer {
         Self { access, kept, pin, terms, lanes: Mutex::default() }
     }
 
-    pub async fn revoke(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError> {
+    pub async fn revoke(&self, revocations: Vec<Revocation>) -> Result<Outcome, WriteError> {
         self.all(revocations.into_iter().map(Work::Revoke)).await
     }
 
-    pub async fn lift(&self, keys: Vec<RevocationKey>) -> Result<Written, WriteError> {
+    pub async fn lift(&self, keys: Vec<RevocationKey>) -> Result<Outcome, WriteError> {
         self.all(keys.into_iter().map(Work::Lift)).await
     }
 
     /// One reply for each, in order.
-    pub async fn run_all(&self, commands: Vec<(Bucket, Cmd)>) -> Result<Written, WriteError> {
+    pub async fn run_all(&self, commands: Vec<(Bucket, Cmd)>) -> Result<Outcome, WriteError> {
         self.all(commands.into_iter().map(|(bucket, command)| Work::Run(bucket, command))).await
     }
 
-    pub async fn run(&self, bucket: Bucket, command: Cmd) -> Result<(Value, Confirmed), WriteError> {
+    pub async fn run(&self, bucket: Bucket, command: Cmd) -> Result<(Value, Durability), WriteError> {
         let mut written = self.run_all(vec![(bucket, command)]).await?;
         let reply = written.replies.pop().ok_or(WriteError::Unknown(StoreError::StoreFailed))?;
-        Ok((reply, written.confirmed))
+        Ok((reply, written.durability))
     }
 
     /// Everything is sent before the first answer is awaited, so that it shares a round trip.
-    async fn all(&self, works: impl Iterator<Item = Work>) -> Result<Written, WriteError> {
+    async fn all(&self, works: impl Iterator<Item = Work>) -> Result<Outcome, WriteError> {
         let mut waiting = Vec::new();
         for work in works {
             let sent = self.send(&work).await;
             waiting.push((work, sent));
         }
-        let mut whole: Option<Written> = None;
+        let mut whole: Option<Outcome> = None;
         for (work, sent) in waiting {
             let part = match sent {
                 Ok(answer) => answer.await.map_err(|_| WriteError::Unknown(StoreError::StoreFailed))?,
@@ -199,11 +158,11 @@ impl Writer {
             whole = Some(match whole {
                 None => part,
                 Some(mut whole) => {
-                    whole.stands.extend(part.stands);
+                    whole.in_force.extend(part.in_force);
                     whole.removed += part.removed;
                     whole.replies.extend(part.replies);
-                    whole.confirmed.on_disk &= part.confirmed.on_disk;
-                    whole.confirmed.replicas = whole.confirmed.replicas.min(part.confirmed.replicas);
+                    whole.durability.on_disk &= part.durability.on_disk;
+                    whole.durability.replicas = whole.durability.replicas.min(part.durability.replicas);
                     whole
                 }
             });
@@ -212,7 +171,7 @@ impl Writer {
     }
 
     /// Writes what met a server that does not have its bucket, once it is known which does. Nothing was written before.
-    async fn again(&self, work: &Work) -> Result<Written, WriteError> {
+    async fn again(&self, work: &Work) -> Result<Outcome, WriteError> {
         let deadline = Instant::now() + self.terms.confirm_timeout;
         let mut number = self.kept.routes().number;
         loop {
@@ -228,7 +187,7 @@ impl Writer {
         }
     }
 
-    async fn send(&self, work: &Work) -> Result<oneshot::Receiver<Result<Written, Refused>>, WriteError> {
+    async fn send(&self, work: &Work) -> Result<oneshot::Receiver<Result<Outcome, Refused>>, WriteError> {
         let routes = self.kept.routes();
         let member = routes.to(work.bucket()).ok().and_then(|to| routes.members.get(to));
         let address = match (member, self.kept_address(&routes)) {
@@ -331,7 +290,7 @@ impl Lane {
     }
 
     /// One answer for each job, or one error for all.
-    async fn write(&mut self, jobs: &[Job]) -> Result<Vec<Result<Written, Refused>>, WriteError> {
+    async fn write(&mut self, jobs: &[Job]) -> Result<Vec<Result<Outcome, Refused>>, WriteError> {
         let connected = match self.connected.take() {
             Some(connected) => connected,
             None => self.connect().await?,
@@ -377,7 +336,7 @@ impl Lane {
                     let replaced = "its server may have been replaced since (store_unsafe)";
                     return Err(WriteError::Unconfirmed(replaced.into()).into());
                 }
-                Ok(Written { confirmed: confirmed.clone()?, ..written })
+                Ok(Outcome { durability: confirmed.clone()?, ..written })
             })
             .collect())
     }
@@ -447,13 +406,13 @@ fn confirmed(
     terms: &Terms,
     proof: Proof,
     mut replies: impl Iterator<Item = Result<Value, RedisError>>,
-) -> Result<Confirmed, WriteError> {
+) -> Result<Durability, WriteError> {
     let mut next = || replies.next().and_then(Result::ok);
     let confirmed = match proof {
         Proof::WaitAof => {
             let counts = next().and_then(|reply| redis::from_redis_value::<(u64, u64)>(reply).ok());
             let (disks, replicas) = counts.unwrap_or_default();
-            Confirmed { on_disk: disks >= 1, replicas }
+            Durability { on_disk: disks >= 1, replicas }
         }
         Proof::Fsync => {
             let mut config = || {
@@ -463,9 +422,9 @@ fn confirmed(
             let (appendonly, appendfsync) = (config(), config());
             let on_disk = appendonly.as_deref() == Some("yes") && appendfsync.as_deref() == Some("always");
             let replicas = next().and_then(|reply| redis::from_redis_value(reply).ok()).unwrap_or_default();
-            Confirmed { on_disk, replicas }
+            Durability { on_disk, replicas }
         }
-        Proof::Unasked => return Ok(Confirmed::default()),
+        Proof::Unasked => return Ok(Durability::default()),
     };
     // Where WAITAOF exists it was asked, so a missing disk is a failure and not a Redis that cannot say.
     if !confirmed.on_disk && (terms.require_disk || proof == Proof::WaitAof) {
@@ -488,7 +447,7 @@ impl Work {
         }
     }
 
-    fn read(&self, reply: Option<Result<Value, RedisError>>) -> Result<Written, Refused> {
+    fn read(&self, reply: Option<Result<Value, RedisError>>) -> Result<Outcome, Refused> {
         let failed = WriteError::NotWritten(StoreError::StoreFailed);
         let reply = match reply {
             Some(Ok(reply)) => reply,
@@ -502,14 +461,14 @@ impl Work {
             }
             None => return Err(failed.into()),
         };
-        let mut written = Written { stands: vec![], removed: 0, replies: vec![], confirmed: Confirmed::default() };
+        let mut written = Outcome { in_force: vec![], removed: 0, replies: vec![], durability: Durability::default() };
         match self {
             Work::Revoke(_) => {
                 let (head, millis): (Vec<u8>, i64) =
                     redis::from_redis_value(reply).map_err(|_| WriteError::Unknown(StoreError::StoreFailed))?;
                 let entry = Entry::parse(&head).ok_or(WriteError::Unknown(StoreError::StoreFailed))?;
                 let expires_in = u64::try_from(millis).ok().map(Duration::from_millis);
-                written.stands.push(InForce { ending: entry.ending, expires_in });
+                written.in_force.push(InForce { ending: entry.ending, expires_in });
             }
             Work::Lift(_) => {
                 written.removed =

@@ -6,8 +6,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wire::check::StoreError;
-
 use super::contents::{Found, Kind, Name, PATTERN, State};
 use super::create::{self, CreateError, reached};
 use super::entry::Sentinel;
@@ -19,7 +17,7 @@ use super::standing::Allow;
 use super::transfer::{AUDIT_PAGE, AuditRange, Transfer, audit_page, states};
 use super::writer::{Terms, Writer};
 use super::{AUDIT_ENTRIES, Pin};
-use store::{Observer, StoreId, Unobserved, WriteError};
+use store::{Observer, StoreError, StoreId, Unobserved, WriteError};
 
 /// Names that SCAN is asked for at once; it may give some more.
 const PAGE: usize = 1000;

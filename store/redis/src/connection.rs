@@ -12,10 +12,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use wire::check::StoreError;
 
 use super::redis_options::{Access, Address, Whom, read};
 use super::standing::Standing;
+use store::StoreError;
 
 /// Why there is no connection, or why it is left. `why` is for the log and holds no secret.
 #[derive(Debug, Clone)]

@@ -2,12 +2,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wire::check::StoreError;
-
 use super::connect::Wire;
 use super::entry::Bucket;
 use super::redis_options::Address;
 use super::standing::Unfit;
+use store::StoreError;
 
 /// How long after a question the answers of a primary count that a majority confirmed in reply to it. It must be shorter
 /// than the silence after which a primary is replaced: then no answer that comes within it can be older than what the
