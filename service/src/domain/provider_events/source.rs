@@ -8,9 +8,9 @@ use serde::Deserialize;
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
+use super::error::Unavailable;
 use super::keys::{KeySet, MAX_SET_BYTES};
 use super::providers::{Discovery, Provider, ProvidersError};
-use super::refused::Unavailable;
 use crate::base::token_bucket::Bucket;
 
 /// After a failure nobody asks again for so long; twice as long after the next, and so on.
