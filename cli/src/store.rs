@@ -54,7 +54,7 @@ impl Store {
                 Ok(match error {
                     CreateError::Redis(_) => Outcome::Unconfirmed,
                     CreateError::Options(_)
-                    | CreateError::Unfit(_)
+                    | CreateError::Unhealthy(_)
                     | CreateError::Exists(_)
                     | CreateError::Filling(_)
                     | CreateError::Strange(_)

@@ -337,7 +337,7 @@ fn a_store_is_made_once_and_never_in_place_of_another() {
         ))
     };
     redis.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
-    assert!(matches!(create(), Err(service::CreateError::Unfit(_))));
+    assert!(matches!(create(), Err(service::CreateError::Unhealthy(_))));
     redis.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     let id = create().unwrap();
     match create() {

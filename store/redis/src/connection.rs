@@ -13,43 +13,50 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::redis_options::{Access, Address, Whom, read};
-use super::standing::Standing;
+use crate::health::ServerHealth;
+use crate::options::{Access, Address, Peer, read};
 use store::StoreError;
 
-/// Why there is no connection, or why it is left. `why` is for the log and holds no secret.
+/// Why there is no connection, or why it was closed. `reason` is for the log and holds no secret.
 #[derive(Debug, Clone)]
-pub struct Failure {
-    pub trouble: StoreError,
-    pub why: String,
+pub struct ConnectionError {
+    pub error: StoreError,
+    pub reason: String,
 }
 
 /// A connection that all who hold it share. It ends with the last of them.
 #[derive(Debug)]
-pub struct Wire {
+pub struct Connection {
     connection: MultiplexedConnection,
     driver: JoinHandle<()>,
-    /// Why nobody may use it any more, as [`StoreError::code`]; 0 while they may.
-    left: AtomicU8,
+    /// Why it was closed, as [`StoreError::code`]; 0 while it is open.
+    closed: AtomicU8,
 }
 
-impl Wire {
+impl Connection {
     /// Connects, authenticates and speaks RESP3, all of it within `limit`: a stopped Redis still lets the kernel accept.
     ///
     /// # Errors
-    /// See [`Failure`].
-    pub async fn open(access: &Access, address: &Address, whom: Whom, limit: Duration) -> Result<Self, Failure> {
-        match timeout(limit, Self::open_in(access, address, whom)).await {
-            Ok(Ok(wire)) => Ok(wire),
+    /// See [`ConnectionError`].
+    pub async fn open(
+        access: &Access,
+        address: &Address,
+        peer: Peer,
+        limit: Duration,
+    ) -> Result<Self, ConnectionError> {
+        match timeout(limit, Self::open_in(access, address, peer)).await {
+            Ok(Ok(connection)) => Ok(connection),
             Ok(Err(failure)) => Err(failure),
-            Err(_) => Err(Failure { trouble: StoreError::StoreSlow, why: format!("no connection within {limit:?}") }),
+            Err(_) => {
+                Err(ConnectionError { error: StoreError::StoreSlow, reason: format!("no connection within {limit:?}") })
+            }
         }
     }
 
-    async fn open_in(access: &Access, address: &Address, whom: Whom) -> Result<Self, Failure> {
-        let credentials = access.credentials(whom).map_err(|error| failed(&error))?;
+    async fn open_in(access: &Access, address: &Address, peer: Peer) -> Result<Self, ConnectionError> {
+        let credentials = access.credentials(peer).map_err(|error| failed(&error))?;
         let mut info = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
-        if whom == Whom::Redis {
+        if peer == Peer::Redis {
             info = info.set_db(access.database);
         }
         if let Some(username) = credentials.username {
@@ -67,28 +74,34 @@ impl Wire {
             let tls = TlsConnector::from(Arc::new(tls_config(access)?));
             let stream = tls.connect(name, tcp).await.map_err(|error| refused(&format!("TLS: {error}")))?;
             let (connection, driver) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
-            Ok(Self { connection, driver: tokio::spawn(driver), left: AtomicU8::new(0) })
+            Ok(Self { connection, driver: tokio::spawn(driver), closed: AtomicU8::new(0) })
         } else {
             let (connection, driver) = MultiplexedConnection::new_with_config(&info, tcp, config).await?;
-            Ok(Self { connection, driver: tokio::spawn(driver), left: AtomicU8::new(0) })
+            Ok(Self { connection, driver: tokio::spawn(driver), closed: AtomicU8::new(0) })
         }
     }
 
     /// One reply for each command; a reply that is an error of Redis is that command's.
     ///
-    /// Nobody uses the connection any more once a reply is late: what it would still say might be old by then.
+    /// When a reply is late the connection is closed: what it would still say might be outdated by then.
     ///
     /// # Errors
     /// No replies within `limit`.
-    pub async fn ask(&self, asks: &Pipeline, limit: Duration) -> Result<Vec<Result<Value, RedisError>>, Failure> {
+    pub async fn ask(
+        &self,
+        asks: &Pipeline,
+        limit: Duration,
+    ) -> Result<Vec<Result<Value, RedisError>>, ConnectionError> {
         let mut connection = self.connection.clone();
         let asked = match timeout(limit, asks.query_async(&mut connection)).await {
             Ok(Ok(replies)) => Ok(replies),
-            Ok(Err(error)) => Err(Failure::from(error)),
-            Err(_) => Err(Failure { trouble: StoreError::StoreSlow, why: format!("no answer within {limit:?}") }),
+            Ok(Err(error)) => Err(ConnectionError::from(error)),
+            Err(_) => {
+                Err(ConnectionError { error: StoreError::StoreSlow, reason: format!("no answer within {limit:?}") })
+            }
         };
         if let Err(failure) = &asked {
-            self.leave(failure.trouble);
+            self.close(failure.error);
         }
         asked
     }
@@ -96,8 +109,12 @@ impl Wire {
     /// One command whose error is a failure.
     ///
     /// # Errors
-    /// As for [`Wire::ask`], or the command's error.
-    pub async fn ask_one<T: redis::FromRedisValue>(&self, ask: redis::Cmd, limit: Duration) -> Result<T, Failure> {
+    /// As for [`Connection::ask`], or the command's error.
+    pub async fn ask_one<T: redis::FromRedisValue>(
+        &self,
+        ask: redis::Cmd,
+        limit: Duration,
+    ) -> Result<T, ConnectionError> {
         let mut asks = pipeline();
         asks.add_command(ask);
         let reply = self.ask(&asks, limit).await?.pop().ok_or_else(|| failed(&"no reply"))??;
@@ -107,25 +124,25 @@ impl Wire {
     /// What the server says of itself now.
     ///
     /// # Errors
-    /// As for [`Wire::ask_one`].
-    pub async fn ask_standing(&self, limit: Duration) -> Result<Standing, Failure> {
+    /// As for [`Connection::ask_one`].
+    pub async fn ask_health(&self, limit: Duration) -> Result<ServerHealth, ConnectionError> {
         let info: String = self.ask_one(redis::cmd("INFO"), limit).await?;
-        Ok(Standing::parse(&info))
+        Ok(ServerHealth::parse(&info))
     }
 
-    /// From now on nobody uses it.
-    pub fn leave(&self, trouble: StoreError) {
-        self.left.store(trouble.code(), Ordering::Relaxed);
+    /// From now on it is not used.
+    pub fn close(&self, error: StoreError) {
+        self.closed.store(error.code(), Ordering::Relaxed);
     }
 
-    /// Why it was left, if it was.
-    pub fn left(&self) -> Option<StoreError> {
-        let code = self.left.load(Ordering::Relaxed);
-        StoreError::ALL.into_iter().find(|trouble| trouble.code() == code)
+    /// Why it was closed, if it was.
+    pub fn closed(&self) -> Option<StoreError> {
+        let code = self.closed.load(Ordering::Relaxed);
+        StoreError::ALL.into_iter().find(|error| error.code() == code)
     }
 }
 
-impl Drop for Wire {
+impl Drop for Connection {
     fn drop(&mut self) {
         self.driver.abort();
     }
@@ -139,7 +156,7 @@ pub fn pipeline() -> Pipeline {
 }
 
 /// Made anew for each connection: the files may have changed.
-fn tls_config(access: &Access) -> Result<ClientConfig, Failure> {
+fn tls_config(access: &Access) -> Result<ClientConfig, ConnectionError> {
     let mut roots = RootCertStore::empty();
     match &access.options.ca_file {
         Some(path) => {
@@ -175,23 +192,23 @@ fn tls_config(access: &Access) -> Result<ClientConfig, Failure> {
     config.with_client_auth_cert(chain, key).map_err(|error| failed(&format!("redis-cert-file: {error}")))
 }
 
-fn refused(why: &impl ToString) -> Failure {
-    Failure { trouble: StoreError::StoreRefused, why: why.to_string() }
+fn refused(reason: &impl ToString) -> ConnectionError {
+    ConnectionError { error: StoreError::StoreRefused, reason: reason.to_string() }
 }
 
-pub fn failed(why: &impl ToString) -> Failure {
-    Failure { trouble: StoreError::StoreFailed, why: why.to_string() }
+pub fn failed(reason: &impl ToString) -> ConnectionError {
+    ConnectionError { error: StoreError::StoreFailed, reason: reason.to_string() }
 }
 
-impl From<RedisError> for Failure {
+impl From<RedisError> for ConnectionError {
     fn from(error: RedisError) -> Self {
-        let trouble = if error.is_timeout() {
+        let kind = if error.is_timeout() {
             StoreError::StoreSlow
         } else if error.is_io_error() || error.is_connection_dropped() || error.is_connection_refusal() {
             StoreError::StoreRefused
         } else {
             StoreError::StoreFailed
         };
-        Self { trouble, why: error.to_string() }
+        Self { error: kind, reason: error.to_string() }
     }
 }

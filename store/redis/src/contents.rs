@@ -7,7 +7,7 @@ use std::fmt;
 use redis::{Cmd, Value};
 use store::Ending;
 
-use super::entry::{self, Bucket, Entry};
+use crate::entry::{self, Bucket, Entry};
 
 /// All names of ours, for SCAN.
 pub const PATTERN: &str = "portcullis:{??}:*";
@@ -19,10 +19,10 @@ pub const SESSION_FIELDS: [&str; 10] = ["d", "a", "r", "p", "t", "u", "e", "i", 
 /// Script's and PTTL's word for no expiry.
 const FOR_EVER: i64 = -1;
 
-const TEXT: &str = concat!(include_str!("lives.lua"), include_str!("merge/text.lua"));
-const SESSION: &str = concat!(include_str!("lives.lua"), include_str!("merge/session.lua"));
-const SUBJECT: &str = concat!(include_str!("lives.lua"), include_str!("merge/subject.lua"));
-const AUDIT: &str = include_str!("merge/audit.lua");
+const TEXT: &str = concat!(include_str!("lua/lives.lua"), include_str!("lua/merge/text.lua"));
+const SESSION: &str = concat!(include_str!("lua/lives.lua"), include_str!("lua/merge/session.lua"));
+const SUBJECT: &str = concat!(include_str!("lua/lives.lua"), include_str!("lua/merge/subject.lua"));
+const AUDIT: &str = include_str!("lua/merge/audit.lua");
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -60,7 +60,7 @@ pub enum State {
     Absent,
     Text { value: Vec<u8>, ttl: i64 },
     Session { fields: Vec<Option<Vec<u8>>>, ttl: i64 },
-    Subject { members: Vec<(Vec<u8>, f64)>, ttl: i64 },
+    Subject { servers: Vec<(Vec<u8>, f64)>, ttl: i64 },
 }
 
 impl Kind {
@@ -87,7 +87,7 @@ impl Found {
             let kind = match rest.split_once(':') {
                 None if rest == "sentinel" => return Some(Found::Sentinel),
                 None if text == Name::of_audit().text => Kind::Audit,
-                None if text == super::issuers::name() => return Some(Found::Issuers),
+                None if text == crate::issuers::name() => return Some(Found::Issuers),
                 Some(("m", _)) => return Some(Found::Timing),
                 Some(("r", _)) => Kind::Revocation,
                 Some(("j", _)) => Kind::Mark,
@@ -179,10 +179,10 @@ impl Name {
                 }
                 eval
             }
-            State::Subject { members, ttl } => {
+            State::Subject { servers, ttl } => {
                 let mut eval = eval(SUBJECT, ttl);
-                for (member, score) in members {
-                    eval.arg(format!("{score:.0}")).arg(member);
+                for (server, score) in servers {
+                    eval.arg(format!("{score:.0}")).arg(server);
                 }
                 eval
             }
@@ -222,10 +222,10 @@ impl State {
                 is_whole.then_some(State::Session { fields, ttl })
             }
             Kind::Subject => {
-                let members: Vec<(Vec<u8>, f64)> = redis::from_redis_value(values).ok()?;
-                Some(match members.is_empty() {
+                let servers: Vec<(Vec<u8>, f64)> = redis::from_redis_value(values).ok()?;
+                Some(match servers.is_empty() {
                     true => State::Absent,
-                    false => State::Subject { members, ttl },
+                    false => State::Subject { servers, ttl },
                 })
             }
         }
@@ -262,10 +262,10 @@ impl State {
                 let is_same = ["d", "e", "i"].iter().all(|name| here.get(name) == there.get(name));
                 is_later && is_same && (here.get("x").is_some() || there.get("x").is_none()) && lives(ttl, other_ttl)
             }
-            (State::Subject { members, ttl }, State::Subject { members: other, ttl: other_ttl }) => {
+            (State::Subject { servers, ttl }, State::Subject { servers: other, ttl: other_ttl }) => {
                 let scores: std::collections::HashMap<_, _> =
-                    members.iter().map(|(member, score)| (member, *score)).collect();
-                other.iter().all(|(member, score)| scores.get(member).is_some_and(|here| here >= score))
+                    servers.iter().map(|(server, score)| (server, *score)).collect();
+                other.iter().all(|(server, score)| scores.get(server).is_some_and(|here| here >= score))
                     && lives(ttl, other_ttl)
             }
             (_, _) => false,
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(kind("portcullis:{ff}:u:abc"), Some(Kind::Subject));
         assert_eq!(kind("portcullis:{00}:audit"), Some(Kind::Audit));
         assert_eq!(Found::parse(b"portcullis:{0a}:sentinel"), Found::Sentinel);
-        assert_eq!(Found::parse(super::super::lag::name(wire::RevocationKey([10; 16])).as_bytes()), Found::Timing);
+        assert_eq!(Found::parse(crate::lag::name(wire::RevocationKey([10; 16])).as_bytes()), Found::Timing);
         assert_eq!(Found::parse(b"portcullis:{00}:issuers"), Found::Issuers);
         for strange in [
             "",

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::rand;
 use store::{StoreError, StoreId, Unobserved};
 
-use super::Pin;
-use super::connect::{Failure, Wire, pipeline};
-use super::entry::{Bucket, Sentinel};
-use super::keeper::{self, Kept, Orders, Role};
-use super::redis_options::{RedisOptions, RedisOptionsError};
-use super::routes::Routes;
-use super::standing::{Allow, Unfit};
+use crate::connection::{Connection, ConnectionError, pipeline};
+use crate::entry::{Bucket, Sentinel};
+use crate::health::{Allow, HealthError};
+use crate::identity::StoreIdentity;
+use crate::options::{RedisOptions, RedisOptionsError};
+use crate::topology::routes::Routes;
+use crate::topology::{self, MonitorConfig, MonitorHandle, Role};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
@@ -26,7 +26,7 @@ pub enum CreateError {
     #[error("Redis cannot be used: {0}")]
     Redis(String),
     #[error("this Redis may not hold the store: {0}")]
-    Unfit(#[from] Unfit),
+    Unhealthy(#[from] HealthError),
     #[error("there is a store already, and it stays as it is: {0}")]
     Exists(String),
     #[error("the store {0} is being filled from another: `portcullis migrate` completes it")]
@@ -56,17 +56,17 @@ pub async fn create_store(
     after_loss: Option<StoreId>,
 ) -> Result<StoreId, CreateError> {
     let access = redis.access()?;
-    let orders = Orders {
+    let config = MonitorConfig {
         access,
         allow,
         limit,
-        pin: Pin::default(),
+        identity: StoreIdentity::default(),
         create: false,
-        role: Role::Ours,
+        role: Role::Primary,
         observer: Arc::new(Unobserved),
     };
-    let kept = keeper::keep(orders).await;
-    let routes = reached(&kept, limit).await?;
+    let topology = topology::start(config).await;
+    let routes = reached(&topology, limit).await?;
     complete(&routes, after_loss, limit).await
 }
 
@@ -77,19 +77,19 @@ pub async fn create_store(
 /// See [`CreateError`].
 pub async fn prepare_store(redis: &RedisOptions, limit: Duration, allow: Allow) -> Result<StoreId, CreateError> {
     let access = redis.access()?;
-    let orders = Orders {
+    let config = MonitorConfig {
         access,
         allow,
         limit,
-        pin: Pin::for_writing(),
+        identity: StoreIdentity::for_writing(),
         create: false,
-        role: Role::Also,
+        role: Role::Mirror,
         observer: Arc::new(Unobserved),
     };
-    let kept = keeper::keep(orders).await;
-    let routes = reached(&kept, limit).await?;
-    for (member, _) in routes.parts().map_err(nowhere)? {
-        member.fit.clone()?;
+    let topology = topology::start(config).await;
+    let routes = reached(&topology, limit).await?;
+    for (server, _) in routes.parts().map_err(nowhere)? {
+        server.health.clone()?;
     }
     let id = match filling(&read_all(&routes, limit).await?)? {
         Begun::By(id) => id,
@@ -127,12 +127,12 @@ pub async fn finish(routes: &Routes, id: StoreId, limit: Duration) -> Result<(),
 ///
 /// # Errors
 /// [`CreateError::Redis`].
-pub async fn reached(kept: &Kept, limit: Duration) -> Result<Arc<Routes>, CreateError> {
+pub async fn reached(topology: &MonitorHandle, limit: Duration) -> Result<Arc<Routes>, CreateError> {
     let deadline = Instant::now() + limit;
-    let mut routes = kept.routes();
+    let mut routes = topology.routes();
     while routes.parts().is_err() {
         let left = deadline.saturating_duration_since(Instant::now());
-        match kept.newer(routes.number, left).await {
+        match topology.newer(routes.number, left).await {
             Some(newer) => routes = newer,
             None => return Err(CreateError::Redis(routes.state.clone())),
         }
@@ -159,8 +159,8 @@ fn filling(read: &BTreeMap<Bucket, Sentinel>) -> Result<Begun, CreateError> {
 /// # Errors
 /// See [`CreateError`].
 pub async fn complete(routes: &Routes, after_loss: Option<StoreId>, limit: Duration) -> Result<StoreId, CreateError> {
-    for (member, _) in routes.parts().map_err(nowhere)? {
-        member.fit.clone()?;
+    for (server, _) in routes.parts().map_err(nowhere)? {
+        server.health.clone()?;
     }
     let id = match judge(&read_all(routes, limit).await?, after_loss)? {
         Begun::By(id) => id,
@@ -246,13 +246,17 @@ fn judge(read: &BTreeMap<Bucket, Sentinel>, after_loss: Option<StoreId>) -> Resu
 ///
 /// # Errors
 /// The server does not answer, or with an error.
-pub async fn read(wire: &Wire, buckets: &[Bucket], limit: Duration) -> Result<Vec<(Bucket, Sentinel)>, Failure> {
+pub async fn read(
+    connection: &Connection,
+    buckets: &[Bucket],
+    limit: Duration,
+) -> Result<Vec<(Bucket, Sentinel)>, ConnectionError> {
     let mut asks = pipeline();
     for bucket in buckets {
         asks.cmd("GET").arg(bucket.sentinel());
     }
     let mut read = Vec::with_capacity(buckets.len());
-    for (bucket, reply) in buckets.iter().zip(wire.ask(&asks, limit).await?) {
+    for (bucket, reply) in buckets.iter().zip(connection.ask(&asks, limit).await?) {
         match reply {
             Ok(value) => {
                 let value: Option<Vec<u8>> = redis::from_redis_value(value).unwrap_or_default();
@@ -273,8 +277,8 @@ pub fn is_about_slots(error: &redis::RedisError) -> bool {
 
 pub async fn read_all(routes: &Routes, limit: Duration) -> Result<BTreeMap<Bucket, Sentinel>, CreateError> {
     let mut all = BTreeMap::new();
-    for (member, buckets) in routes.parts().map_err(nowhere)? {
-        all.extend(read(&member.wire, &buckets, limit).await.map_err(because)?);
+    for (server, buckets) in routes.parts().map_err(nowhere)? {
+        all.extend(read(&server.connection, &buckets, limit).await.map_err(because)?);
     }
     match all.len() == Bucket::all().count() {
         true => Ok(all),
@@ -289,7 +293,7 @@ async fn write(
     condition: &str,
     limit: Duration,
 ) -> Result<(), CreateError> {
-    for (member, there) in routes.parts().map_err(nowhere)? {
+    for (server, there) in routes.parts().map_err(nowhere)? {
         let mut asks = pipeline();
         for bucket in there.iter().filter(|bucket| buckets.contains(bucket)) {
             asks.cmd("SET").arg(bucket.sentinel()).arg(value).arg(condition);
@@ -297,7 +301,7 @@ async fn write(
         if asks.is_empty() {
             continue;
         }
-        for reply in Arc::clone(&member.wire).ask(&asks, limit).await.map_err(because)? {
+        for reply in Arc::clone(&server.connection).ask(&asks, limit).await.map_err(because)? {
             reply.map_err(|error| because(error.into()))?;
         }
     }
@@ -308,8 +312,8 @@ fn nowhere(trouble: StoreError) -> CreateError {
     CreateError::Redis(trouble.name().to_owned())
 }
 
-fn because(failure: Failure) -> CreateError {
-    CreateError::Redis(format!("{}: {}", failure.trouble.name(), failure.why))
+fn because(failure: ConnectionError) -> CreateError {
+    CreateError::Redis(format!("{}: {}", failure.error.name(), failure.reason))
 }
 
 #[cfg(test)]

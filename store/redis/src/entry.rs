@@ -72,7 +72,7 @@ impl Bucket {
         Self(digest(&SHA256, text.as_bytes()).as_ref().first().copied().unwrap_or_default())
     }
 
-    pub fn place(self) -> usize {
+    pub fn index(self) -> usize {
         usize::from(self.0)
     }
 

@@ -1,7 +1,7 @@
 //! Whether a Redis may be trusted with revocations at all, judged from what INFO says.
 use std::time::Duration;
 
-use super::routes::LEAST_PATIENCE;
+use crate::topology::routes::LEAST_FAILOVER_TIMEOUT;
 
 /// What an operator allows in so many words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,19 +12,19 @@ pub struct Allow {
 
 /// What we read of INFO. A field that Redis did not send is `None`, which no rule takes for good news.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Standing {
+pub struct ServerHealth {
     pub version: Option<(u32, u32)>,
     pub role: Option<String>,
     pub policy: Option<String>,
     pub evicted: Option<u64>,
     pub aof: bool,
     /// `cluster-node-timeout`, where it may be read.
-    pub patience: Option<Duration>,
+    pub failover_timeout: Option<Duration>,
 }
 
 /// Why its silence proves nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
+pub enum HealthError {
     #[error("its maxmemory-policy is `{0}`, which may evict revocations; set noeviction")]
     Evicts(String),
     #[error("it has evicted {0} keys since it started, perhaps revocations; restore or re-create the store")]
@@ -32,50 +32,52 @@ pub enum Unfit {
     #[error("it is a replica, which may lag behind its primary")]
     Replica,
     #[error("it replaces a primary that is silent for {0:?}; set cluster-node-timeout to 2000 or more")]
-    Hasty(Duration),
+    FailsOverTooSoon(Duration),
     #[error("INFO does not say its `{0}`")]
     Unsaid(&'static str),
 }
 
-impl Standing {
+impl ServerHealth {
     pub fn parse(info: &str) -> Self {
-        let mut standing = Self::default();
+        let mut health = Self::default();
         for line in info.lines() {
             let Some((name, value)) = line.split_once(':') else { continue };
             match name {
-                "redis_version" => standing.version = version(value),
-                "role" => standing.role = Some(value.to_owned()),
-                "maxmemory_policy" => standing.policy = Some(value.to_owned()),
-                "evicted_keys" => standing.evicted = value.parse().ok(),
-                "aof_enabled" => standing.aof = value == "1",
+                "redis_version" => health.version = version(value),
+                "role" => health.role = Some(value.to_owned()),
+                "maxmemory_policy" => health.policy = Some(value.to_owned()),
+                "evicted_keys" => health.evicted = value.parse().ok(),
+                "aof_enabled" => health.aof = value == "1",
                 _ => {}
             }
         }
-        standing
+        health
     }
 
     /// # Errors
     /// The first reason not to use it.
-    pub fn judge(&self, allow: Allow) -> Result<(), Unfit> {
+    pub fn judge(&self, allow: Allow) -> Result<(), HealthError> {
         if !allow.replica {
             match self.role.as_deref() {
                 Some("master") => {}
-                Some(_) => return Err(Unfit::Replica),
-                None => return Err(Unfit::Unsaid("role")),
+                Some(_) => return Err(HealthError::Replica),
+                None => return Err(HealthError::Unsaid("role")),
             }
         }
-        if let Some(patience) = self.patience.filter(|patience| *patience < LEAST_PATIENCE) {
-            return Err(Unfit::Hasty(patience));
+        if let Some(failover_timeout) =
+            self.failover_timeout.filter(|failover_timeout| *failover_timeout < LEAST_FAILOVER_TIMEOUT)
+        {
+            return Err(HealthError::FailsOverTooSoon(failover_timeout));
         }
         if !allow.eviction {
             match self.policy.as_deref() {
                 Some("noeviction") => {}
-                Some(policy) => return Err(Unfit::Evicts(policy.to_owned())),
-                None => return Err(Unfit::Unsaid("maxmemory_policy")),
+                Some(policy) => return Err(HealthError::Evicts(policy.to_owned())),
+                None => return Err(HealthError::Unsaid("maxmemory_policy")),
             }
             // The policy may have been wrong for a moment that nobody watched.
             if let Some(evicted @ 1..) = self.evicted {
-                return Err(Unfit::Evicted(evicted));
+                return Err(HealthError::Evicted(evicted));
             }
         }
         Ok(())
@@ -99,8 +101,8 @@ mod tests {
     const GOOD: &str = "# Server\r\nredis_version:7.0.15\r\n# Memory\r\nmaxmemory_policy:noeviction\r\n\
         # Persistence\r\naof_enabled:1\r\n# Stats\r\nevicted_keys:0\r\n# Replication\r\nrole:master\r\n";
 
-    fn judged(info: &str) -> Result<(), Unfit> {
-        Standing::parse(info).judge(Allow::default())
+    fn judged(info: &str) -> Result<(), HealthError> {
+        ServerHealth::parse(info).judge(Allow::default())
     }
 
     #[test]
@@ -112,19 +114,22 @@ mod tests {
     fn what_may_forget_or_lag_or_does_not_say_is_unfit() {
         for policy in ["allkeys-lru", "volatile-ttl", "volatile-lru"] {
             let info = GOOD.replace("noeviction", policy);
-            assert_eq!(judged(&info), Err(Unfit::Evicts(policy.into())));
+            assert_eq!(judged(&info), Err(HealthError::Evicts(policy.into())));
         }
-        assert_eq!(judged(&GOOD.replace("evicted_keys:0", "evicted_keys:3")), Err(Unfit::Evicted(3)));
-        assert_eq!(judged(&GOOD.replace("role:master", "role:slave")), Err(Unfit::Replica));
-        assert_eq!(judged(&GOOD.replace("maxmemory_policy", "x")), Err(Unfit::Unsaid("maxmemory_policy")));
-        assert_eq!(judged(""), Err(Unfit::Unsaid("role")));
+        assert_eq!(judged(&GOOD.replace("evicted_keys:0", "evicted_keys:3")), Err(HealthError::Evicted(3)));
+        assert_eq!(judged(&GOOD.replace("role:master", "role:slave")), Err(HealthError::Replica));
+        assert_eq!(judged(&GOOD.replace("maxmemory_policy", "x")), Err(HealthError::Unsaid("maxmemory_policy")));
+        assert_eq!(judged(""), Err(HealthError::Unsaid("role")));
     }
 
     #[test]
     fn a_cluster_that_replaces_primaries_sooner_than_answers_expire_is_unfit() {
-        let with = |millis| Standing { patience: Some(Duration::from_millis(millis)), ..Standing::parse(GOOD) };
+        let with = |millis| ServerHealth {
+            failover_timeout: Some(Duration::from_millis(millis)),
+            ..ServerHealth::parse(GOOD)
+        };
         assert_eq!(with(2000).judge(Allow::default()), Ok(()));
-        assert_eq!(with(1999).judge(Allow::default()), Err(Unfit::Hasty(Duration::from_millis(1999))));
+        assert_eq!(with(1999).judge(Allow::default()), Err(HealthError::FailsOverTooSoon(Duration::from_millis(1999))));
     }
 
     #[test]
@@ -132,16 +137,16 @@ mod tests {
         let evicts = Allow { eviction: true, ..Allow::default() };
         let replica = Allow { replica: true, ..Allow::default() };
         let both = GOOD.replace("noeviction", "allkeys-lru").replace("role:master", "role:slave");
-        assert_eq!(Standing::parse(&both).judge(evicts), Err(Unfit::Replica));
-        assert_eq!(Standing::parse(&both).judge(replica), Err(Unfit::Evicts("allkeys-lru".into())));
+        assert_eq!(ServerHealth::parse(&both).judge(evicts), Err(HealthError::Replica));
+        assert_eq!(ServerHealth::parse(&both).judge(replica), Err(HealthError::Evicts("allkeys-lru".into())));
     }
 
     #[test]
     fn waitaof_needs_7_2_and_an_append_only_file() {
-        assert!(!Standing::parse(GOOD).has_waitaof());
+        assert!(!ServerHealth::parse(GOOD).has_waitaof());
         let newer = GOOD.replace("7.0.15", "7.2.0");
-        assert!(Standing::parse(&newer).has_waitaof());
-        assert!(Standing::parse(&newer.replace("7.2.0", "8.0.1")).has_waitaof());
-        assert!(!Standing::parse(&newer.replace("aof_enabled:1", "aof_enabled:0")).has_waitaof());
+        assert!(ServerHealth::parse(&newer).has_waitaof());
+        assert!(ServerHealth::parse(&newer.replace("7.2.0", "8.0.1")).has_waitaof());
+        assert!(!ServerHealth::parse(&newer.replace("aof_enabled:1", "aof_enabled:0")).has_waitaof());
     }
 }

@@ -16,7 +16,7 @@ use wire::Kinds;
 use crate::RedisStore;
 use crate::entry::Bucket;
 
-const SCRIPT: &str = include_str!("issuers.lua");
+const SCRIPT: &str = include_str!("lua/issuers.lua");
 
 #[async_trait]
 impl IssuerRegistry for RedisStore {
@@ -27,7 +27,7 @@ impl IssuerRegistry for RedisStore {
         for KnownIssuer { issuer, kinds } in issuers {
             eval.arg(format!("{:02x} {issuer}", kinds.byte()));
         }
-        self.light.run(Bucket::FIRST, eval).await.map(|_| ())
+        self.quick_writer.run(Bucket::FIRST, eval).await.map(|_| ())
     }
 
     async fn known(&self, max_age: Duration) -> Result<Vec<KnownIssuer>, StoreError> {
@@ -35,8 +35,8 @@ impl IssuerRegistry for RedisStore {
         let mut range = redis::cmd("ZRANGEBYSCORE");
         range.arg(name()).arg(oldest).arg("+inf");
         let reply = self.read(Bucket::FIRST, &[range]).await?.pop().unwrap_or(Value::Nil);
-        let members: Vec<Vec<u8>> = redis::from_redis_value(reply).map_err(|_| StoreError::StoreFailed)?;
-        Ok(members.iter().filter_map(|member| parse(member)).collect())
+        let servers: Vec<Vec<u8>> = redis::from_redis_value(reply).map_err(|_| StoreError::StoreFailed)?;
+        Ok(servers.iter().filter_map(|server| parse(server)).collect())
     }
 }
 
@@ -44,8 +44,8 @@ pub fn name() -> String {
     Bucket::FIRST.name("issuers")
 }
 
-fn parse(member: &[u8]) -> Option<KnownIssuer> {
-    let (kinds, issuer) = std::str::from_utf8(member).ok()?.split_once(' ')?;
+fn parse(server: &[u8]) -> Option<KnownIssuer> {
+    let (kinds, issuer) = std::str::from_utf8(server).ok()?.split_once(' ')?;
     let kinds = Kinds::from_byte(u8::from_str_radix(kinds, 16).ok()?);
     Some(KnownIssuer { issuer: issuer.to_owned(), kinds })
 }

@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use wire::{Answer, RevocationKey};
 
-use super::entry::Bucket;
-use super::reader::Reader;
-use super::writer::Writer;
+use crate::entry::Bucket;
+use crate::reader::Reader;
+use crate::writer::Writer;
 use store::clock::unix_seconds;
 
 /// Twice the longest freshness. Later than that nobody was waiting for it: the session lay unused.
-pub const KEPT: Duration = Duration::from_secs(10);
-/// Keys that are looked up in [`KEPT`]. Those beyond are not timed: somebody with many ended tokens costs no more.
+pub const MARK_TTL: Duration = Duration::from_secs(10);
+/// Keys that are looked up in [`MARK_TTL`]. Those beyond are not timed: somebody with many ended tokens costs no more.
 const MAX_LOOKED_UP: usize = 1024;
 /// Answers whose keys are looked up at once.
 const MAX_TASKS: usize = 4;
@@ -61,7 +61,7 @@ impl Lag {
             return;
         }
         let now = unix_seconds();
-        let is_old = |before: u64| before.saturating_add(KEPT.as_secs()) < now;
+        let is_old = |before: u64| before.saturating_add(MARK_TTL.as_secs()) < now;
         let ended = keys.iter().zip(answers).filter_map(|(key, answer)| match answer {
             Answer::Dead => Some(*key),
             Answer::Before(before) if !is_old(*before) => Some(*key),
@@ -117,11 +117,11 @@ impl Seen {
     /// Whether it is new here, and fits.
     fn add(&mut self, key: RevocationKey, now: Instant) -> bool {
         let age = now.saturating_duration_since(*self.since.get_or_insert(now));
-        if age >= KEPT {
+        if age >= MARK_TTL {
             self.before = take(&mut self.now);
             self.since = Some(now);
         }
-        if age >= KEPT * 2 {
+        if age >= MARK_TTL * 2 {
             self.before.clear();
         }
         if self.before.contains(&key) || self.now.len() >= MAX_LOOKED_UP {
@@ -144,9 +144,9 @@ mod tests {
         let (mut seen, start) = (Seen::default(), Instant::now());
         assert!(seen.add(key(1), start));
         assert!(!seen.add(key(1), start));
-        assert!(!seen.add(key(1), start + KEPT), "it was seen in the time before");
-        assert!(seen.add(key(1), start + KEPT * 2));
-        assert!(seen.add(key(1), start + KEPT * 5), "long after");
+        assert!(!seen.add(key(1), start + MARK_TTL), "it was seen in the time before");
+        assert!(seen.add(key(1), start + MARK_TTL * 2));
+        assert!(seen.add(key(1), start + MARK_TTL * 5), "long after");
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
         let (mut seen, start) = (Seen::default(), Instant::now());
         assert_eq!((0..MAX_LOOKED_UP * 2).filter(|number| seen.add(key(*number), start)).count(), MAX_LOOKED_UP);
         assert!(!seen.add(key(MAX_LOOKED_UP + 1), start));
-        assert!(seen.add(key(MAX_LOOKED_UP + 1), start + KEPT));
+        assert!(seen.add(key(MAX_LOOKED_UP + 1), start + MARK_TTL));
         assert_eq!(seen.now.len() + seen.before.len(), MAX_LOOKED_UP + 1);
     }
 }

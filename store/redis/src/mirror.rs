@@ -1,131 +1,135 @@
-//! The other store of `--redis-also`: what was written to ours is brought there before it is acknowledged. Nothing is ever
-//! read from it for an answer.
+//! The mirror: another store that every write is copied to before it is acknowledged, while a store moves
+//! (docs/decisions/0040). Nothing is ever read from it for an answer.
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use redis::Cmd;
-
-use super::Pin;
-use super::contents::{Kind, Name};
-use super::transfer::Transfer;
 use store::throttle::Throttle;
 use store::{Durability, Ending, Observer, WriteError};
 
-/// Names that could not be brought and are tried again. More than these wait for `portcullis migrate`.
-const MAX_BEHIND: usize = 10_000;
-/// How often they are, and how many at once.
+use crate::contents::{Kind, Name};
+use crate::identity::StoreIdentity;
+use crate::transfer::Transfer;
+
+/// Names that could not be copied and are tried again. Beyond them, `portcullis migrate` must copy.
+const MAX_BACKLOG: usize = 10_000;
+/// How often the backlog is tried again, and how many names at once.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_AT_ONCE: usize = 256;
 const SETTLE_POLL: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
-pub struct Also {
+pub struct Mirror {
     transfer: Transfer,
-    ours: Pin,
-    pin: Pin,
-    behind: Mutex<Behind>,
+    primary: StoreIdentity,
+    identity: StoreIdentity,
+    backlog: Mutex<Backlog>,
     observer: Arc<dyn Observer>,
-    /// Failures, as they are logged.
-    failed: Throttle,
-    /// Names that nobody will try again.
-    lost: Throttle,
+    /// Of the log line about failures.
+    failures: Throttle,
+    /// Of the log line about names that are not tried again.
+    dropped: Throttle,
 }
 
-/// What the other store lacks for now.
+/// What the mirror lacks.
 #[derive(Debug, Default)]
-struct Behind {
+struct Backlog {
     waiting: HashSet<Name>,
-    /// How many more are being tried: not there yet either.
-    in_hand: usize,
+    /// How many more are being tried now.
+    in_flight: usize,
 }
 
-/// What was done in our store a moment ago.
+/// What was written to the primary store just before.
 #[derive(Debug, Clone, Copy)]
-pub enum Just<'a> {
-    /// Each name is revoked at least so.
+pub enum Change<'a> {
+    /// Each name is revoked, at least in this way.
     Revoked(&'a [Ending]),
-    /// An entry with this id, to the audit stream.
-    Added(&'a str),
-    Changed,
+    /// An entry with this id was appended to the audit log.
+    Appended(&'a str),
+    Other,
 }
 
-impl Also {
-    pub fn new(transfer: Transfer, ours: Pin, pin: Pin, observer: Arc<dyn Observer>) -> Arc<Self> {
-        let (failed, lost) = (Throttle::default(), Throttle::default());
-        let also = Arc::new(Self { transfer, ours, pin, behind: Mutex::default(), observer, failed, lost });
-        tokio::spawn(try_again(Arc::downgrade(&also)));
-        also
+impl Mirror {
+    pub fn new(
+        transfer: Transfer,
+        primary: StoreIdentity,
+        identity: StoreIdentity,
+        observer: Arc<dyn Observer>,
+    ) -> Arc<Self> {
+        let (backlog, failures, dropped) = (Mutex::default(), Throttle::default(), Throttle::default());
+        let mirror = Arc::new(Self { transfer, primary, identity, backlog, observer, failures, dropped });
+        tokio::spawn(retry(Arc::downgrade(&mirror)));
+        mirror
     }
 
-    /// Brings what lies under `names` in our store.
+    /// Copies what the primary store has under `names`.
     ///
     /// # Errors
-    /// [`WriteError::Unconfirmed`], since it is in our store. It is tried again in the background.
-    pub async fn bring(&self, names: &[Name], just: Just<'_>) -> Result<Option<Durability>, WriteError> {
-        let brought = self.try_bring(names, just).await;
-        self.observer.mirror_written(brought.is_ok());
-        if let Err(error) = &brought {
-            match just {
-                Just::Added(id) => self.later(&[Name::of_audit_entry(id)]),
-                Just::Revoked(_) | Just::Changed => self.later(names),
+    /// [`WriteError::Unconfirmed`], since the primary store has it. It is tried again in the background.
+    pub async fn copy(&self, names: &[Name], change: Change<'_>) -> Result<Option<Durability>, WriteError> {
+        let copied = self.try_copy(names, change).await;
+        self.observer.mirror_written(copied.is_ok());
+        if let Err(error) = &copied {
+            match change {
+                Change::Appended(id) => self.enqueue(&[Name::of_audit_entry(id)]),
+                Change::Revoked(_) | Change::Other => self.enqueue(names),
             }
-            self.tell(error);
+            self.log_failure(error);
         }
-        brought.map_err(|error| unconfirmed(&error))
+        copied.map_err(|error| unconfirmed(&error))
     }
 
-    /// Does there what was just done here: it took something away. What is here all the same, by somebody who put it back
-    /// meanwhile, is brought again.
+    /// Repeats commands that have removed something from the primary store. What was written there again meanwhile is
+    /// copied.
     ///
     /// # Errors
-    /// [`WriteError::Unconfirmed`]: it is done here, and perhaps not there.
+    /// [`WriteError::Unconfirmed`]: it is removed from the primary store, and perhaps not from the mirror.
     pub async fn remove(&self, names: &[Name], commands: Vec<Cmd>) -> Result<Option<Durability>, WriteError> {
         let removing = async {
-            self.fit()?;
+            self.check_usable()?;
             let commands = names.iter().zip(commands).map(|(name, command)| (name.bucket, command)).collect();
             let removed = self.transfer.run(commands).await?;
             self.transfer.bring(names, &[]).await?;
-            Ok(removed.map(|(_, confirmed)| confirmed))
+            Ok(removed.map(|(_, durability)| durability))
         };
         let removed: Result<_, WriteError> = removing.await;
         self.observer.mirror_written(removed.is_ok());
         if let Err(error) = &removed {
-            // Never taken away later: by then it may have been put back on purpose. `migrate` tells of what is there only.
-            self.later(names);
-            self.tell(error);
+            // The removal is not tried again: by then it may have been written again on purpose. `portcullis migrate` tells
+            // what only the mirror has.
+            self.enqueue(names);
+            self.log_failure(error);
         }
         removed.map_err(|error| unconfirmed(&error))
     }
 
-    /// Brings them in the background, soon.
-    pub fn later(&self, names: &[Name]) {
-        let mut behind = self.behind();
+    /// Copies them in the background, soon.
+    pub fn enqueue(&self, names: &[Name]) {
+        let mut backlog = self.backlog();
         for name in names {
-            // Strangers can cause entries, and are to leave room for the rest. The stream is brought in any case.
+            // Unauthenticated clients can cause audit entries, which must leave room for the rest. The whole log is copied
+            // in any case.
             let name = match name.kind {
-                Kind::Audit if behind.waiting.len() >= MAX_BEHIND / 2 => &Name::of_audit(),
+                Kind::Audit if backlog.waiting.len() >= MAX_BACKLOG / 2 => &Name::of_audit(),
                 _ => name,
             };
-            if behind.waiting.len() >= MAX_BEHIND && !behind.waiting.contains(name) {
-                if let Some(more) = self.lost.pass(Instant::now()) {
-                    tracing::error!(
-                        more,
-                        "too much waits for the other store: run `portcullis migrate` before the switch"
-                    );
+            if backlog.waiting.len() >= MAX_BACKLOG && !backlog.waiting.contains(name) {
+                if let Some(more) = self.dropped.pass(Instant::now()) {
+                    tracing::error!(more, "the mirror lacks too much: run `portcullis migrate` before the switch");
                 }
                 continue;
             }
-            behind.waiting.insert(name.clone());
+            backlog.waiting.insert(name.clone());
         }
-        self.count(&behind);
+        self.observer.mirror_behind(backlog.len());
     }
 
-    /// Waits until nothing is lacking, for `limit` at the most. How many names are.
+    /// Waits until the mirror lacks nothing, for at most `limit`. How many names it still lacks.
     pub async fn settle(&self, limit: Duration) -> usize {
         let deadline = Instant::now() + limit;
         loop {
-            let lacking = self.behind().len();
+            let lacking = self.backlog().len();
             if lacking == 0 || Instant::now() >= deadline {
                 return lacking;
             }
@@ -133,139 +137,138 @@ impl Also {
         }
     }
 
-    fn behind(&self) -> MutexGuard<'_, Behind> {
-        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    fn backlog(&self) -> MutexGuard<'_, Backlog> {
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count(&self, behind: &Behind) {
-        self.observer.mirror_behind(behind.len());
-    }
-
-    /// Some of those that wait. Out first: who adds one of them meanwhile has something newer.
-    fn take_in_hand(&self) -> Vec<Name> {
-        let mut behind = self.behind();
-        let some: Vec<Name> = behind.waiting.iter().take(RETRY_AT_ONCE).cloned().collect();
-        for name in &some {
-            behind.waiting.remove(name);
+    /// Takes some names out of the backlog. They are taken before they are tried, so that a name which is added meanwhile
+    /// is tried again.
+    fn take_batch(&self) -> Vec<Name> {
+        let mut backlog = self.backlog();
+        let batch: Vec<Name> = backlog.waiting.iter().take(RETRY_AT_ONCE).cloned().collect();
+        for name in &batch {
+            backlog.waiting.remove(name);
         }
-        behind.in_hand = some.len();
-        some
+        backlog.in_flight = batch.len();
+        batch
     }
 
-    /// So many were tried, and are there or wait again.
-    fn tried(&self, names: usize) {
-        let mut behind = self.behind();
-        behind.in_hand = behind.in_hand.saturating_sub(names);
-        self.count(&behind);
+    /// So many were tried. They are copied, or are in the backlog again.
+    fn finish(&self, names: usize) {
+        let mut backlog = self.backlog();
+        backlog.in_flight = backlog.in_flight.saturating_sub(names);
+        self.observer.mirror_behind(backlog.len());
     }
 
-    async fn try_bring(&self, names: &[Name], just: Just<'_>) -> Result<Option<Durability>, WriteError> {
-        self.fit()?;
-        let stream = Name::of_audit();
+    async fn try_copy(&self, names: &[Name], change: Change<'_>) -> Result<Option<Durability>, WriteError> {
+        self.check_usable()?;
+        let log = Name::of_audit();
         for name in names.iter().filter(|name| name.kind == Kind::Audit) {
-            let own = match just {
-                Just::Added(id) => Some(id),
-                // Of those that wait.
-                Just::Revoked(_) | Just::Changed => (*name != stream).then_some(name.text.as_str()),
+            let entry = match change {
+                Change::Appended(id) => Some(id),
+                // From the backlog: the name of an entry is its id.
+                Change::Revoked(_) | Change::Other => (*name != log).then_some(name.text.as_str()),
             };
-            self.transfer.bring_audit(own).await?;
+            self.transfer.bring_audit(entry).await?;
         }
         let names: Vec<_> = names.iter().filter(|name| name.kind != Kind::Audit).cloned().collect();
-        let least = match just {
-            Just::Revoked(least) => least,
-            Just::Added(_) | Just::Changed => &[],
+        let least = match change {
+            Change::Revoked(least) => least,
+            Change::Appended(_) | Change::Other => &[],
         };
         self.transfer.bring(&names, least).await
     }
 
-    /// What is known to be out of reach is not waited for.
-    fn fit(&self) -> Result<(), WriteError> {
-        self.transfer.there.standing().map_err(WriteError::NotWritten)?;
-        if self.ours.id().is_some() && self.ours.id() == self.pin.id() {
+    /// A mirror that is known to be unreachable is not waited for.
+    fn check_usable(&self) -> Result<(), WriteError> {
+        self.transfer.there.health().map_err(WriteError::NotWritten)?;
+        if self.primary.id().is_some() && self.primary.id() == self.identity.id() {
             return Err(WriteError::Unconfirmed("it is the very store of --redis".into()));
         }
         Ok(())
     }
 
-    fn tell(&self, error: &WriteError) {
-        if let Some(more) = self.failed.pass(Instant::now()) {
-            tracing::warn!(%error, more, "the other store (redis-also) lacks a write; it is tried again");
+    fn log_failure(&self, error: &WriteError) {
+        if let Some(more) = self.failures.pass(Instant::now()) {
+            tracing::warn!(%error, more, "the mirror lacks a write, which is tried again");
         }
     }
 }
 
-impl Behind {
+impl Backlog {
     fn len(&self) -> usize {
-        self.waiting.len().saturating_add(self.in_hand)
+        self.waiting.len().saturating_add(self.in_flight)
     }
 }
 
-/// What is about to be written to our store. Dropped before it is in the other one too, by who hangs up for example, it is
-/// brought there later.
-pub struct Owed<'a> {
-    also: &'a Also,
+/// A write to the primary store that the mirror must have too. If it is dropped before that, because a client hangs up for
+/// example, the names are copied in the background.
+pub struct MirrorWrite<'a> {
+    mirror: &'a Mirror,
     names: &'a [Name],
     is_settled: bool,
 }
 
-impl<'a> Owed<'a> {
-    pub fn new(also: &'a Also, names: &'a [Name]) -> Self {
-        Self { also, names, is_settled: false }
+impl<'a> MirrorWrite<'a> {
+    pub fn new(mirror: &'a Mirror, names: &'a [Name]) -> Self {
+        Self { mirror, names, is_settled: false }
     }
 
     /// # Errors
-    /// As for [`Also::bring`].
-    pub async fn pay(mut self, just: Just<'_>) -> Result<Option<Durability>, WriteError> {
-        let brought = self.also.bring(self.names, just).await;
+    /// As for [`Mirror::copy`].
+    pub async fn copy(mut self, change: Change<'_>) -> Result<Option<Durability>, WriteError> {
+        let copied = self.mirror.copy(self.names, change).await;
         self.is_settled = true;
-        brought
+        copied
     }
 
-    /// It was not written to ours: of one name nothing then, of several some may have been.
-    pub fn refuse(mut self, error: &WriteError) {
+    /// The primary store did not acknowledge it. If one name was to be written, nothing was; of several, some may have
+    /// been.
+    pub fn abandon(mut self, error: &WriteError) {
         self.is_settled = matches!((error, self.names), (WriteError::NotWritten(_), [_]));
     }
 }
 
-impl Drop for Owed<'_> {
+impl Drop for MirrorWrite<'_> {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.also.later(self.names);
+            self.mirror.enqueue(self.names);
         }
     }
 }
 
-/// As the asker is told: ours has it.
+/// The error for the caller: the primary store has the write.
 fn unconfirmed(error: &WriteError) -> WriteError {
     let why = match error {
-        WriteError::NotWritten(trouble) | WriteError::Unknown(trouble) => trouble.name().to_owned(),
+        WriteError::NotWritten(error) | WriteError::Unknown(error) => error.name().to_owned(),
         WriteError::Unconfirmed(why) => why.clone(),
     };
-    WriteError::Unconfirmed(format!("the other store, that of --redis-also, did not confirm it: {why}"))
+    WriteError::Unconfirmed(format!("the mirror (--mirror-redis) did not confirm it: {why}"))
 }
 
-async fn try_again(also: Weak<Also>) {
+/// Works the backlog off until the mirror is dropped.
+async fn retry(mirror: Weak<Mirror>) {
     loop {
         tokio::time::sleep(RETRY).await;
-        let Some(also) = also.upgrade() else { return };
+        let Some(mirror) = mirror.upgrade() else { return };
         loop {
-            let some = also.take_in_hand();
-            if some.is_empty() {
+            let batch = mirror.take_batch();
+            if batch.is_empty() {
                 break;
             }
-            if also.try_bring(&some, Just::Changed).await.is_ok() {
-                also.tried(some.len());
+            if mirror.try_copy(&batch, Change::Other).await.is_ok() {
+                mirror.finish(batch.len());
                 continue;
             }
-            // One that cannot be brought does not keep the others.
+            // One name that cannot be copied must not hold up the others.
             let mut is_stuck = false;
-            for name in some {
+            for name in batch {
                 let name = [name];
-                if also.fit().is_err() || also.try_bring(&name, Just::Changed).await.is_err() {
-                    also.later(&name);
+                if mirror.check_usable().is_err() || mirror.try_copy(&name, Change::Other).await.is_err() {
+                    mirror.enqueue(&name);
                     is_stuck = true;
                 }
-                also.tried(1);
+                mirror.finish(1);
             }
             if is_stuck {
                 break;

@@ -87,7 +87,7 @@ pub struct Address {
 
 /// Whose password is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whom {
+pub enum Peer {
     Redis,
     Sentinel,
 }
@@ -166,8 +166,8 @@ impl RedisOptions {
         }
         let seeds = infos.into_iter().map(|(address, _)| address).collect();
         let access = Access { seeds, tls, database, options: self.clone(), url_username, url_password };
-        access.credentials(Whom::Redis)?;
-        access.credentials(Whom::Sentinel)?;
+        access.credentials(Peer::Redis)?;
+        access.credentials(Peer::Sentinel)?;
         Ok(access)
     }
 }
@@ -175,11 +175,11 @@ impl RedisOptions {
 impl Access {
     /// # Errors
     /// A file cannot be read.
-    pub fn credentials(&self, whom: Whom) -> Result<Credentials, RedisOptionsError> {
+    pub fn credentials(&self, peer: Peer) -> Result<Credentials, RedisOptionsError> {
         let options = &self.options;
         let read = |option, path: &Path| read(option, path).map(|text| text.trim_ascii().to_owned());
-        match whom {
-            Whom::Redis => {
+        match peer {
+            Peer::Redis => {
                 let username = options.username.clone().or_else(|| self.url_username.clone());
                 let password = match &options.password_file {
                     Some(path) => Some(read("redis-password-file", path)?),
@@ -187,7 +187,7 @@ impl Access {
                 };
                 Ok(Credentials { username, password })
             }
-            Whom::Sentinel => {
+            Peer::Sentinel => {
                 let username = options.sentinel_username.clone();
                 let password = options.sentinel_password_file.as_deref();
                 let password = password.map(|path| read("sentinel-password-file", path)).transpose()?;
@@ -254,7 +254,7 @@ mod tests {
     fn urls_say_where_and_how() {
         let access = RedisOptions::single("rediss://u:p%2c@redis.example:7000/3").access().unwrap();
         assert_eq!(access.seeds, [Address { host: "redis.example".into(), port: 7000 }]);
-        let credentials = access.credentials(Whom::Redis).unwrap();
+        let credentials = access.credentials(Peer::Redis).unwrap();
         assert_eq!((access.tls, access.database), (true, 3));
         assert_eq!((credentials.username.as_deref(), credentials.password.as_deref()), (Some("u"), Some("p,")));
         assert_eq!(cluster(&["redis://a:1", "redis://b:2"]).access().unwrap().seeds.len(), 2);

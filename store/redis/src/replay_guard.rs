@@ -11,9 +11,9 @@ use redis::{Cmd, FromRedisValue, Value};
 use store::{Claim, ReplayGuard, StoreError};
 
 use crate::RedisStore;
-use crate::also::Just;
 use crate::contents::Name;
 use crate::entry::Bucket;
+use crate::mirror::Change;
 
 const PENDING: &str = "p";
 const DONE: &str = "d";
@@ -49,20 +49,20 @@ impl ReplayGuard for RedisStore {
         let mut delete = redis::cmd("DEL");
         delete.arg(name(digest));
         self.write_mark::<u64>(digest, delete.clone()).await?;
-        let Some(also) = &self.also else { return Ok(()) };
-        also.remove(&[Name::of_mark(digest)], vec![delete]).await.map(|_| ()).map_err(|error| error.store_error())
+        let Some(mirror) = &self.mirror else { return Ok(()) };
+        mirror.remove(&[Name::of_mark(digest)], vec![delete]).await.map(|_| ()).map_err(|error| error.store_error())
     }
 }
 
 impl RedisStore {
     async fn mirror_mark(&self, digest: &str) -> Result<(), StoreError> {
-        let Some(also) = &self.also else { return Ok(()) };
-        also.bring(&[Name::of_mark(digest)], Just::Changed).await.map(|_| ()).map_err(|error| error.store_error())
+        let Some(mirror) = &self.mirror else { return Ok(()) };
+        mirror.copy(&[Name::of_mark(digest)], Change::Other).await.map(|_| ()).map_err(|error| error.store_error())
     }
 
     /// Does not wait for disks or replicas: no revocation depends on a mark.
     async fn write_mark<T: FromRedisValue>(&self, digest: &str, command: Cmd) -> Result<T, StoreError> {
-        let written = self.light.run(Bucket::of_text(digest), command).await;
+        let written = self.quick_writer.run(Bucket::of_text(digest), command).await;
         parse(written.map_err(|error| error.store_error())?.0)
     }
 }

@@ -4,9 +4,9 @@ use store::{Lifted, ListError, Page, Revocation, RevocationStore, StoreError, St
 use wire::{Answer, RevocationKey};
 
 use crate::RedisStore;
-use crate::also::Just;
-use crate::bring;
 use crate::contents::Name;
+use crate::mirror::Change;
+use crate::redis_store::finish;
 
 #[async_trait]
 impl RevocationStore for RedisStore {
@@ -17,7 +17,7 @@ impl RevocationStore for RedisStore {
     }
 
     fn health(&self) -> Result<(), StoreError> {
-        self.reader.standing()
+        self.reader.health()
     }
 
     async fn show(&self, key: RevocationKey) -> Result<Option<StoredRevocation>, StoreError> {
@@ -37,11 +37,11 @@ impl RevocationStore for RedisStore {
         let names: Vec<_> = keys.iter().map(|key| Name::of_revocation(*key)).collect();
         let lifted = self.writer.lift(keys).await?;
         let mut durability = lifted.durability;
-        if let Some(also) = &self.also {
+        if let Some(mirror) = &self.mirror {
             let deletes = names.iter().map(|name| redis::cmd("DEL").arg(&name.text).clone()).collect();
-            durability = durability.and(also.remove(&names, deletes).await?);
+            durability = durability.and(mirror.remove(&names, deletes).await?);
         }
-        self.confirm(&names)?;
+        self.check_durable(&names)?;
         Ok(Lifted { removed: lifted.removed, durability })
     }
 
@@ -53,11 +53,11 @@ impl RevocationStore for RedisStore {
 impl RedisStore {
     async fn revoke_everywhere(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError> {
         let names: Vec<_> = revocations.iter().map(|revocation| Name::of_revocation(revocation.key)).collect();
-        let owed = self.owed(&names);
+        let mirrored = self.mirrored(&names);
         let written = self.writer.revoke(revocations).await;
         let least: Vec<_> = written.iter().flat_map(|written| &written.in_force).map(|entry| entry.ending).collect();
-        let (written, also) = bring(owed, written, Just::Revoked(&least)).await?;
-        self.confirm(&names)?;
-        Ok(Written { in_force: written.in_force, durability: written.durability.and(also) })
+        let (written, mirrored) = finish(mirrored, written, Change::Revoked(&least)).await?;
+        self.check_durable(&names)?;
+        Ok(Written { in_force: written.in_force, durability: written.durability.and(mirrored) })
     }
 }

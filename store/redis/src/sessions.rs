@@ -21,11 +21,11 @@ use store::{
 use crate::RedisStore;
 use crate::contents::Name;
 
-const CREATE: &str = include_str!("sessions/create.lua");
-const ROTATE: &str = include_str!("sessions/rotate.lua");
-const TOUCH: &str = include_str!("sessions/touch.lua");
-const END: &str = include_str!("sessions/end.lua");
-const INDEX: &str = include_str!("sessions/index.lua");
+const CREATE: &str = include_str!("lua/sessions/create.lua");
+const ROTATE: &str = include_str!("lua/sessions/rotate.lua");
+const TOUCH: &str = include_str!("lua/sessions/touch.lua");
+const END: &str = include_str!("lua/sessions/end.lua");
+const INDEX: &str = include_str!("lua/sessions/index.lua");
 
 #[async_trait]
 impl SessionStore for RedisStore {

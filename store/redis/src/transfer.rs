@@ -1,17 +1,17 @@
 //! Brings names from one store to another. What is not known to have arrived is an error; what is done twice, or late,
-//! does no harm ([`super::contents`]).
+//! does no harm ([`crate::contents`]).
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use redis::Value;
 
-use super::contents::{self, Name, State};
-use super::entry::Bucket;
-use super::reader::Reader;
+use crate::contents::{self, Name, State};
+use crate::entry::Bucket;
+use crate::reader::Reader;
 use store::{Durability, Ending, StoreError, WriteError};
 
-use super::writer::Writer;
+use crate::writer::Writer;
 
 /// Entries of the audit stream in one command.
 pub const AUDIT_PAGE: usize = 200;

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::entry::Bucket;
-use super::redis_options::Address;
-use super::routes::LEASE;
+use crate::entry::Bucket;
+use crate::options::Address;
+use crate::topology::routes::LEASE;
 
 const SLOTS: u16 = 16_384;
 
@@ -99,11 +99,11 @@ impl View {
     }
 
     /// Doubts whom this node may find silent before our lease is over: a server may answer us and not the others. `now` is
-    /// its clock in Unix milliseconds, `patience` its `cluster-node-timeout`.
-    pub fn doubt_the_silent(&mut self, now: u64, patience: Duration) {
+    /// its clock in Unix milliseconds, `failover_timeout` its `cluster-node-timeout`.
+    pub fn doubt_the_silent(&mut self, now: u64, failover_timeout: Duration) {
         for told in self.nodes.values_mut().filter(|told| told.pinged > 0) {
             let owes = Duration::from_millis(now.saturating_sub(told.pinged));
-            told.is_doubtful |= owes.saturating_add(LEASE) > patience;
+            told.is_doubtful |= owes.saturating_add(LEASE) > failover_timeout;
         }
     }
 

@@ -1,11 +1,11 @@
-//! Where each bucket is asked for, and until when that may be believed. Made by the keeper, used by everybody.
+//! Where each bucket is asked for, and until when that may be believed. Published by the monitor.
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::connect::Wire;
-use super::entry::Bucket;
-use super::redis_options::Address;
-use super::standing::Unfit;
+use crate::connection::Connection;
+use crate::entry::Bucket;
+use crate::health::HealthError;
+use crate::options::Address;
 use store::StoreError;
 
 /// How long after a question the answers of a primary count that a majority confirmed in reply to it. It must be shorter
@@ -13,13 +13,13 @@ use store::StoreError;
 /// next primary was told.
 pub const LEASE: Duration = Duration::from_millis(1500);
 /// The shortest such silence that we work with (`cluster-node-timeout`, `down-after-milliseconds`).
-pub const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+pub const LEAST_FAILOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
 pub struct Routes {
     /// Goes up with each that is made.
     pub number: u64,
-    pub members: Vec<Member>,
+    pub servers: Vec<Server>,
     /// One for each bucket.
     pub buckets: Vec<Route>,
     /// Whether all of our sentinels are where they were looked for.
@@ -32,10 +32,10 @@ pub struct Routes {
 
 /// A server that is asked.
 #[derive(Debug, Clone)]
-pub struct Member {
+pub struct Server {
     pub address: Address,
-    pub wire: Arc<Wire>,
-    pub fit: Result<(), Unfit>,
+    pub connection: Arc<Connection>,
+    pub health: Result<(), HealthError>,
     /// In a Cluster: it is a primary until then at least, whatever it owns.
     pub sound_until: Option<Instant>,
 }
@@ -43,7 +43,7 @@ pub struct Member {
 #[derive(Debug, Clone, Copy)]
 pub enum Route {
     To {
-        member: usize,
+        server: usize,
         /// `None`: nobody else can become the primary without our being told.
         until: Option<Instant>,
     },
@@ -52,14 +52,14 @@ pub enum Route {
 
 impl Routes {
     /// Before anything is known.
-    pub fn none(trouble: StoreError) -> Self {
+    pub fn none(error: StoreError) -> Self {
         Self {
             number: 0,
-            members: Vec::new(),
-            buckets: Bucket::all().map(|_| Route::Nowhere(trouble)).collect(),
+            servers: Vec::new(),
+            buckets: Bucket::all().map(|_| Route::Nowhere(error)).collect(),
             whole: Ok(()),
             one_keyspace: false,
-            state: trouble.name().to_owned(),
+            state: error.name().to_owned(),
         }
     }
 
@@ -68,17 +68,17 @@ impl Routes {
     /// # Errors
     /// Nobody is known to have it.
     pub fn to(&self, bucket: Bucket) -> Result<usize, StoreError> {
-        match self.buckets.get(bucket.place()) {
-            Some(Route::To { member, until }) => {
+        match self.buckets.get(bucket.index()) {
+            Some(Route::To { server, until }) => {
                 if until.is_some_and(|until| Instant::now() > until) {
                     return Err(StoreError::StoreSlow);
                 }
-                match self.members.get(*member).and_then(|member| member.wire.left()) {
-                    Some(trouble) => Err(trouble),
-                    None => Ok(*member),
+                match self.servers.get(*server).and_then(|server| server.connection.closed()) {
+                    Some(error) => Err(error),
+                    None => Ok(*server),
                 }
             }
-            Some(Route::Nowhere(trouble)) => Err(*trouble),
+            Some(Route::Nowhere(error)) => Err(*error),
             None => Err(StoreError::StoreFailed),
         }
     }
@@ -87,11 +87,11 @@ impl Routes {
     ///
     /// # Errors
     /// Why not.
-    pub fn fit(&self, bucket: Bucket) -> Result<usize, StoreError> {
+    pub fn usable(&self, bucket: Bucket) -> Result<usize, StoreError> {
         let to = self.to(bucket)?;
-        match self.members.get(to) {
-            Some(Member { fit: Ok(()), .. }) => self.whole.map(|()| to),
-            Some(Member { fit: Err(_), .. }) => Err(StoreError::StoreUnsafe),
+        match self.servers.get(to) {
+            Some(Server { health: Ok(()), .. }) => self.whole.map(|()| to),
+            Some(Server { health: Err(_), .. }) => Err(StoreError::StoreUnsafe),
             None => Err(StoreError::StoreFailed),
         }
     }
@@ -100,16 +100,16 @@ impl Routes {
     ///
     /// # Errors
     /// The first reason why not.
-    pub fn standing(&self) -> Result<(), StoreError> {
-        Bucket::all().try_for_each(|bucket| self.fit(bucket).map(|_| ()))
+    pub fn health(&self) -> Result<(), StoreError> {
+        Bucket::all().try_for_each(|bucket| self.usable(bucket).map(|_| ()))
     }
 
     /// The buckets of each server that has some, as [`Routes::to`] says.
     ///
     /// # Errors
     /// Some bucket is nowhere.
-    pub fn parts(&self) -> Result<Vec<(&Member, Vec<Bucket>)>, StoreError> {
-        let mut parts: Vec<_> = self.members.iter().map(|member| (member, Vec::new())).collect();
+    pub fn parts(&self) -> Result<Vec<(&Server, Vec<Bucket>)>, StoreError> {
+        let mut parts: Vec<_> = self.servers.iter().map(|server| (server, Vec::new())).collect();
         for bucket in Bucket::all() {
             let to = self.to(bucket)?;
             if let Some((_, buckets)) = parts.get_mut(to) {
@@ -123,16 +123,16 @@ impl Routes {
     }
 
     /// The server of a Cluster to which a bucket is on its way, if what it answers counts.
-    pub fn importing(&self, host: &str, port: u16) -> Option<&Member> {
-        self.members.iter().find(|member| {
-            let is_it = member.address.port == port && member.address.host == host;
-            is_it && member.fit.is_ok() && member.sound_until.is_some_and(|until| Instant::now() <= until)
+    pub fn importing(&self, host: &str, port: u16) -> Option<&Server> {
+        self.servers.iter().find(|server| {
+            let is_it = server.address.port == port && server.address.host == host;
+            is_it && server.health.is_ok() && server.sound_until.is_some_and(|until| Instant::now() <= until)
         })
     }
 
-    /// Whether `wire` is still where `bucket` is asked for: what it answered counts.
-    pub fn is_still(&self, bucket: Bucket, wire: &Arc<Wire>) -> bool {
-        let member = self.to(bucket).ok().and_then(|to| self.members.get(to));
-        member.is_some_and(|member| Arc::ptr_eq(&member.wire, wire))
+    /// Whether `connection` is still where `bucket` is asked for: what it answered counts.
+    pub fn is_still(&self, bucket: Bucket, connection: &Arc<Connection>) -> bool {
+        let server = self.to(bucket).ok().and_then(|to| self.servers.get(to));
+        server.is_some_and(|server| Arc::ptr_eq(&server.connection, connection))
     }
 }

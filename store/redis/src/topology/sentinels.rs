@@ -6,9 +6,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use redis::Value;
 
-use super::connect::{Failure, Wire, failed, pipeline};
-use super::redis_options::{Access, Address, Whom};
-use super::routes::{LEASE, LEAST_PATIENCE};
+use crate::connection::{Connection, ConnectionError, failed, pipeline};
+use crate::options::{Access, Address, Peer};
+use crate::topology::routes::{LEASE, LEAST_FAILOVER_TIMEOUT};
 
 /// The most Sentinels that are asked, found ones included.
 const MOST: usize = 16;
@@ -16,7 +16,7 @@ const MOST: usize = 16;
 #[derive(Debug)]
 pub struct Sentinels {
     name: String,
-    contacts: BTreeMap<Address, Option<Arc<Wire>>>,
+    contacts: BTreeMap<Address, Option<Arc<Connection>>>,
 }
 
 /// What one Sentinel says of the primary.
@@ -30,8 +30,8 @@ struct Said {
     is_up: bool,
     is_failing_over: bool,
     /// How long the primary must be silent before it is replaced.
-    patience: Duration,
-    /// How long the primary has owed this Sentinel an answer. What it owes when its patience is over makes it silent.
+    down_after: Duration,
+    /// How long the primary has owed this Sentinel an answer. What it owes when its down_after is over makes it silent.
     owes: Duration,
     others: usize,
 }
@@ -53,26 +53,26 @@ impl Sentinels {
     /// Asks all of them, each for no longer than `limit`.
     pub async fn ask(&mut self, access: &Access, limit: Duration) -> Primary {
         let name = &self.name;
-        let asking = self.contacts.iter().map(async |(address, wire)| {
-            let asked = ask(access, name, address, wire.clone(), limit).await;
+        let asking = self.contacts.iter().map(async |(address, connection)| {
+            let asked = ask(access, name, address, connection.clone(), limit).await;
             (address.clone(), asked)
         });
         let mut said = Vec::new();
         let mut found = BTreeSet::new();
         let mut why = "no Sentinel answers".to_owned();
         for (address, asked) in join_all(asking).await {
-            let kept = match asked {
-                Ok((wire, one, others)) => {
+            let topology = match asked {
+                Ok((connection, one, others)) => {
                     found.extend(others);
                     said.push(one);
-                    Some(wire)
+                    Some(connection)
                 }
                 Err(failure) => {
-                    why = format!("the Sentinel {address}: {}", failure.why);
+                    why = format!("the Sentinel {address}: {}", failure.reason);
                     None
                 }
             };
-            self.contacts.insert(address, kept);
+            self.contacts.insert(address, topology);
         }
         for address in found {
             if self.contacts.len() < MOST {
@@ -87,27 +87,27 @@ async fn ask(
     access: &Access,
     name: &str,
     address: &Address,
-    wire: Option<Arc<Wire>>,
+    connection: Option<Arc<Connection>>,
     limit: Duration,
-) -> Result<(Arc<Wire>, Said, Vec<Address>), Failure> {
-    let wire = match wire.filter(|wire| wire.left().is_none()) {
-        Some(wire) => wire,
-        None => Arc::new(Wire::open(access, address, Whom::Sentinel, limit).await?),
+) -> Result<(Arc<Connection>, Said, Vec<Address>), ConnectionError> {
+    let connection = match connection.filter(|connection| connection.closed().is_none()) {
+        Some(connection) => connection,
+        None => Arc::new(Connection::open(access, address, Peer::Sentinel, limit).await?),
     };
     let mut asks = pipeline();
     asks.cmd("SENTINEL").arg("MYID");
     asks.cmd("SENTINEL").arg("MASTER").arg(name);
     asks.cmd("SENTINEL").arg("SENTINELS").arg(name);
-    let mut replies = wire.ask(&asks, limit).await?.into_iter();
-    let mut next = || replies.next().ok_or_else(|| failed(&"no reply"))?.map_err(Failure::from);
+    let mut replies = connection.ask(&asks, limit).await?.into_iter();
+    let mut next = || replies.next().ok_or_else(|| failed(&"no reply"))?.map_err(ConnectionError::from);
     let me: String = read(next()?)?;
     let said = said(me, &read(next()?)?).ok_or_else(|| failed(&"SENTINEL MASTER is not understood"))?;
     let others: Vec<HashMap<String, String>> = read(next()?)?;
     let others = others.iter().filter_map(place).collect();
-    Ok((wire, said, others))
+    Ok((connection, said, others))
 }
 
-fn read<T: redis::FromRedisValue>(value: Value) -> Result<T, Failure> {
+fn read<T: redis::FromRedisValue>(value: Value) -> Result<T, ConnectionError> {
     redis::from_redis_value(value).map_err(|error| failed(&error))
 }
 
@@ -124,7 +124,7 @@ fn said(me: String, fields: &HashMap<String, String>) -> Option<Said> {
         epoch: fields.get("config-epoch")?.parse().ok()?,
         is_up: !flags.contains("down") && !flags.contains("disconnected"),
         is_failing_over: flags.contains("failover"),
-        patience: millis("down-after-milliseconds")?,
+        down_after: millis("down-after-milliseconds")?,
         owes: millis("last-ping-sent")?,
         others: fields.get("num-other-sentinels")?.parse().ok()?,
     })
@@ -136,7 +136,8 @@ fn said(me: String, fields: &HashMap<String, String>) -> Option<Said> {
 fn agree(said: &[Said]) -> Option<Primary> {
     let newest = said.iter().max_by_key(|said| said.epoch)?;
     let all = said.iter().map(|said| said.others).max()?.saturating_add(1);
-    let is_patient = |one: &Said| one.patience >= LEAST_PATIENCE && one.owes.saturating_add(LEASE) <= one.patience;
+    let is_patient =
+        |one: &Said| one.down_after >= LEAST_FAILOVER_TIMEOUT && one.owes.saturating_add(LEASE) <= one.down_after;
     let counts = |one: &&Said| one.is_up && one.primary == newest.primary && is_patient(one);
     let votes: BTreeSet<_> = said.iter().filter(counts).map(|said| &said.me).collect();
     // A failover that an operator asked for leaves the old primary up for a while: who knows of it stops the rest of us.
@@ -163,7 +164,7 @@ mod tests {
             epoch,
             is_up: true,
             is_failing_over: false,
-            patience: Duration::from_secs(5),
+            down_after: Duration::from_secs(5),
             owes: Duration::ZERO,
             others: 2,
         }
@@ -195,7 +196,7 @@ mod tests {
         let waits = |me, millis| Said { owes: Duration::from_millis(millis), ..says(me, 1, 0) };
         assert_eq!(agree(&[waits("x", 3500), waits("y", 3500)]), Some(Primary::Agreed(at(1))));
         assert_eq!(agree(&[waits("x", 3500), waits("y", 3501)]), Some(Primary::Named(at(1))));
-        let hasty = |me| Said { patience: LEAST_PATIENCE - Duration::from_millis(1), ..says(me, 1, 0) };
+        let hasty = |me| Said { down_after: LEAST_FAILOVER_TIMEOUT - Duration::from_millis(1), ..says(me, 1, 0) };
         assert_eq!(agree(&[says("x", 1, 0), hasty("y"), hasty("z")]), Some(Primary::Named(at(1))));
     }
 
