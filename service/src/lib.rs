@@ -1,5 +1,5 @@
-//! Revocations on Redis, over HTTP: answers the filter's checks, and takes revocations from operators. What a token
-//! is and whether it is valid is the filter's business.
+//! Revocations and sessions over HTTP: answers the checks of filters, takes revocations from operators and providers, and
+//! makes sessions. Tokens are verified by the filter.
 //!
 //! Two listeners. The data listener has `POST /v1/check`, `/healthz` and `/readyz`, since those are what a proxy asks,
 //! and takes provider events.

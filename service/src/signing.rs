@@ -39,7 +39,7 @@ pub struct Signing {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What is configured now, the one that shall sign first, with the time when it was first seen.
+    /// The configured keys, in their order, with the time when each was first seen. The first is to sign.
     loaded: Vec<(Arc<SigningKey>, Instant)>,
     signer: Option<Arc<SigningKey>>,
     retired: Vec<(Arc<SigningKey>, Instant)>,
@@ -142,14 +142,14 @@ impl Signing {
         Ok(token)
     }
 
-    /// `None` for whatever none of our published keys signed as one of our tokens.
+    /// `None` if no published key of ours signed it as one of our tokens.
     pub fn verify(&self, token: &str) -> Option<Verified> {
         let (input, signature) = token.rsplit_once('.')?;
         let (header, payload) = input.split_once('.')?;
         let header: Map<String, Value> = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
         let text = |name: &str| header.get(name).and_then(Value::as_str);
         let key = self.published().into_iter().find(|key| Some(key.kid()) == text("kid"))?;
-        // The key decides the algorithm. What we sign has three members, so another is somebody else's.
+        // The key decides the algorithm. Our headers have three members, so a token with others is not ours.
         if text("alg") != Some(key.public().alg().name()) || text("typ") != Some(TYPE) || header.len() != 3 {
             return None;
         }

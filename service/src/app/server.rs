@@ -46,7 +46,8 @@ const DATA_IDLE: Duration = Duration::from_secs(3900);
 const ADMIN_IDLE: Duration = Duration::from_secs(60);
 /// From a request's headers to its answer, its body in between.
 const DATA_REQUEST: Duration = Duration::from_secs(5);
-/// How long work may take whose sender is gone, once every connection has ended; and what the mirror lacks, after that.
+/// How long work may take whose sender is gone, once every connection has ended. The mirror has as long again for the
+/// writes that it lacks.
 const LAST_WORK: Duration = Duration::from_secs(5);
 
 /// Both listeners bound, and Redis tried once.

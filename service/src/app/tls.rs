@@ -52,7 +52,7 @@ impl fmt::Display for Listener {
 }
 
 impl ListenerTls {
-    /// What `listener` begins with, and gets again whenever the files have changed.
+    /// The configuration of `listener`, and a new one each time the files have changed.
     ///
     /// # Errors
     /// The file that cannot be used.
@@ -92,7 +92,7 @@ impl ListenerTls {
         Ok(config)
     }
 
-    /// Gives a new configuration whenever the files have changed, until nobody wants one.
+    /// Sends a new configuration each time the files have changed, until the receiver is gone.
     async fn watch(self, listener: Listener, say: watch::Sender<Arc<ServerConfig>>) {
         let mut read = self.texts().await;
         loop {

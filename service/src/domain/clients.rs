@@ -10,7 +10,7 @@ use aws_lc_rs::{constant_time, digest};
 use serde::Deserialize;
 use tokio::time::sleep;
 
-/// As for every secret of ours: what is shorter can be guessed, and its digest undone.
+/// As for every secret of ours: a shorter one can be guessed, also from its digest.
 const MIN_SECRET_BYTES: usize = 32;
 const MAX_CLIENTS: usize = 10_000;
 const PAUSE: Duration = Duration::from_secs(1);
@@ -138,7 +138,7 @@ impl Clients {
     }
 }
 
-/// Reads the file again and again, for as long as `clients` is used by somebody else: secrets may be in other files.
+/// Reads the file again at intervals, as long as `clients` is in use elsewhere: secrets may be in other files.
 pub async fn watch(clients: Arc<Clients>, path: PathBuf) {
     let mut said = String::new();
     while Arc::strong_count(&clients) > 1 {

@@ -1,5 +1,4 @@
-//! Which issuers filters ask about, so that a revocation for an issuer that nobody has is refused: it would succeed and end
-//! nothing. Filters send their issuers in messages of their own ([`wire::check::NamedIssuer`]). What they sent is kept in the
+//! The issuers that filters ask about. A revocation for another issuer is refused: it would succeed and end nothing. Filters send their issuers in messages of their own ([`wire::check::NamedIssuer`]). What they sent is kept in the
 //! store too, for instances that they did not send it to.
 #[cfg(test)]
 mod tests;
@@ -58,7 +57,8 @@ impl Issuers {
         Self { registry, known: Known::new(configured), stored: Mutex::default() }
     }
 
-    /// Takes note of what a filter sent, and passes on to the store what it was not told for a while. Nobody waits for that.
+    /// Notes the issuers that a filter sent, and sends on to the store those that it was not sent for a while, in the
+    /// background.
     pub fn learn(self: &Arc<Self>, told: &[NamedIssuer], keeps: Retention) {
         let new = self.known.learn(told, keeps);
         if new.is_empty() {

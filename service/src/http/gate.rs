@@ -62,7 +62,7 @@ impl Gate {
     /// The request with its body in memory, and its place for as long as it is in progress.
     ///
     /// # Errors
-    /// See [`Refusal`]. Without a queue what is over the limit is refused at once: a check that queues is a check that times out.
+    /// See [`Refusal`]. Without a queue, requests over the limit are refused at once: a check that queues times out.
     pub async fn admit(&self, request: Request) -> Result<(Request, OwnedSemaphorePermit), Refusal> {
         let (head, body) = request.into_parts();
         if body.size_hint().lower() > u64::try_from(self.max_bytes).unwrap_or(u64::MAX) {

@@ -54,7 +54,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().merge(probes()).routes(routes!(metrics))
 }
 
-/// What both listeners have.
+/// The endpoints of both listeners.
 pub fn probes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(readyz))
 }
@@ -65,8 +65,8 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether it can answer checks. Asks the store, as a check would. When too many probes ask, since anybody can, it tells what
-/// is known without asking.
+/// Whether it can answer checks. Asks the store, as a check would. With too many probes at once the answer is the last known
+/// state.
 #[utoipa::path(
     get, path = "/readyz", tag = "health",
     responses((status = 200, body = Readiness), (status = 503, body = Readiness)),

@@ -38,8 +38,8 @@ pub use metrics::Metrics;
 
 /// The longest body: the longest token that a filter takes, each byte escaped, and room for the rest.
 pub const MAX_BODY: usize = 3 * 64 * 1024 + 8 * 1024;
-/// How long a proxy may keep the keys. A key signs a few seconds after it was published, and who meets an unknown one
-/// fetches at once.
+/// How long a proxy may cache the keys. A key signs a few seconds after it was published, and a proxy that meets an unknown
+/// key fetches at once.
 const KEYS_MAX_AGE: &str = "public, max-age=60";
 
 /// RFC 6749 section 6; with `client_id` and `client_secret` where the client does not use Basic.
@@ -171,7 +171,7 @@ async fn revoke(
         let (client, form) = read(&state, &connection, &headers, &body)?;
         must(&client, May::Revoke)?;
         let token = form.must("token", "`token` is missing")?;
-        // What is not a token of ours, or not any more, is no error (section 2.2).
+        // An unknown token is no error (section 2.2).
         let Some(kept) = state.sessions.session_of(token).await? else { return Ok(NO_STORE.into_response()) };
         if kept.data.client_id.as_deref() != Some(&client.id) {
             return Err(OAuthError::InvalidGrant("the token was issued to another client"));

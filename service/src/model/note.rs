@@ -1,5 +1,5 @@
 //! The note beside a revocation: its subject, its reason and its author, encrypted with AES-256-GCM under a key of the shared
-//! secret and bound to the revocation's key. A dump of the store names nobody.
+//! secret and bound to the revocation's key. A dump of the store reveals no identity.
 //!
 //! `1 | secret id 8 | nonce 12 | ciphertext and tag`
 use std::fmt;

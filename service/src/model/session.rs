@@ -29,7 +29,7 @@ pub enum Format {
     Jwt,
 }
 
-/// What a session is. Times are Unix seconds.
+/// The data of a session. Times are Unix seconds.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {

@@ -1,5 +1,5 @@
-//! The ring of keys that sessions are kept under: what names them in Redis, makes and knows their tokens, and encrypts
-//! what is said of them. The first key makes what is new, every one reads what it made.
+//! The ring of keys of sessions: they derive names in the store, make and recognise tokens, and encrypt data. The first key
+//! is used for new sessions, each of the others for the sessions that it made.
 //!
 //! A session's name and data, and its tokens' tags, are all under one key of the ring, and the tag says which.
 use std::fmt;
@@ -22,11 +22,11 @@ pub struct Sid(pub [u8; 16]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyAt(usize);
 
-/// What the store keeps of a token.
+/// The store keeps this MAC in the place of the token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TokenMac(pub [u8; 32]);
 
-/// What a session or subject is called in Redis: 128 bits that name nobody. Prints as 22 characters of base64url.
+/// The name of a session or subject in the store: 128 bits that reveal no identity. Prints as 22 characters of base64url.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Name(pub [u8; 16]);
 
@@ -36,7 +36,7 @@ pub struct Ring(Vec<hmac::Key>);
 #[error("the system gave no randomness")]
 pub struct NoRandomness;
 
-/// What a MAC is for. Codes are part of stored names: never reuse one.
+/// The use of a MAC. Codes are part of stored names: never reuse one.
 #[derive(Clone, Copy)]
 enum Use {
     SessionName = 1,
@@ -53,7 +53,7 @@ impl Ring {
         Self(secrets.iter().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, &secret.derive_key(LABEL))).collect())
     }
 
-    /// The key for what is made now.
+    /// The key for new sessions.
     pub fn first(&self) -> KeyAt {
         KeyAt(0)
     }
@@ -62,7 +62,7 @@ impl Ring {
         (0..self.0.len()).map(KeyAt)
     }
 
-    /// A token that nobody can guess, and its tag.
+    /// A random token and its tag.
     pub fn make_token(&self, at: KeyAt, purpose: Purpose, sid: Sid) -> Result<OpaqueToken, NoRandomness> {
         let mut random = [0; 32];
         rand::fill(&mut random).map_err(|_| NoRandomness)?;

@@ -177,7 +177,7 @@ fn nothing_is_acknowledged_while_the_other_store_lacks_it_and_it_gets_it_in_the_
         assert_eq!((status, problem["code"].as_str()), (503, Some("not_confirmed")), "{problem}");
         assert_eq!(problem["written"], "yes", "{problem}");
         let detail = problem["detail"].as_str().unwrap().to_owned();
-        assert!(detail.contains("--redis-also"), "{detail}");
+        assert!(detail.contains("--mirror-redis"), "{detail}");
         detail
     };
     assert!(refused(&service, "early").contains("store_changed"));

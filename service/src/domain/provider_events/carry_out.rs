@@ -1,4 +1,4 @@
-//! What a verified token asks for is done: claimed so that it works once, revoked, and marked as done.
+//! A verified token is carried out: claimed so that it works once, revoked, and marked as done.
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -115,7 +115,7 @@ impl ProviderEvents {
     }
 }
 
-/// What identifies a token in the store. No secret plays a part, so services that rotate theirs agree on it.
+/// Identifies a token in the store. No secret plays a part, so services that rotate theirs agree on it.
 pub fn digest(endpoint: Endpoint, claims: &Claims) -> String {
     let mut context = Context::new(&SHA256);
     for part in [endpoint.name(), &claims.iss, &claims.jti] {

@@ -55,7 +55,7 @@ impl Claims {
         Ok(claims)
     }
 
-    /// Who says that it is from: nothing of the payload is to be believed before its signature.
+    /// The `iss`, to find the provider. Nothing of the payload is trusted before its signature was verified.
     ///
     /// # Errors
     /// It does not say.
@@ -69,7 +69,7 @@ impl Claims {
     }
 
     /// # Errors
-    /// It is for somebody else.
+    /// It is for another audience.
     pub fn judge_audience(&self, ours: &[String]) -> Result<(), RejectReason> {
         let named = match &self.aud {
             Audience::One(audience) => ours.contains(audience),

@@ -1,8 +1,8 @@
-//! What a security event must be (RFC 8417, Shared Signals Framework 1.0 section 4), which events end somebody (CAEP 1.0
-//! section 3.1, RISC 1.0 section 2), and whom.
+//! The form of a security event (RFC 8417, Shared Signals Framework 1.0 section 4), the events that end sessions (CAEP 1.0
+//! section 3.1, RISC 1.0 section 2), and their subjects.
 //!
-//! A subject is understood in full, or the event is refused: what narrows it down would be widened, what names nobody here
-//! would be acknowledged and end nobody. docs/logout.md has the forms, and a test reads them there.
+//! A subject is understood in full, or the event is refused. A member that narrows it down must not be ignored, and a subject
+//! that names no session or user here must not be acknowledged. docs/logout.md has the forms, and a test reads them there.
 use serde_json::{Map, Value};
 use wire::Kind;
 
@@ -13,7 +13,7 @@ use super::jws::Unverified;
 use super::providers::Opaque;
 
 const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
-/// Of accounts: all that was issued for it until now is to end. The last one is what CAEP's replaced.
+/// Of accounts: everything that was issued for the account until now ends. CAEP's event replaced the last one.
 const OF_ACCOUNTS: [&str; 3] = [
     "https://schemas.openid.net/secevent/risc/event-type/account-disabled",
     "https://schemas.openid.net/secevent/risc/event-type/account-purged",
@@ -38,7 +38,7 @@ const FORMATS: [(&str, &[&str]); 9] = [
 ];
 /// Members of a complex subject that say where its user belongs, and leave it the same user.
 const BELONGING: [&str; 3] = ["tenant", "org_unit", "group"];
-/// What stands in the place of a session's id and means all of the user's: Keycloak's `ALL`, in any case.
+/// In the place of a session's id, all sessions of the user: Keycloak's `ALL`, in any case.
 const ALL_SESSIONS: [&str; 2] = ["ALL", "*"];
 
 /// # Errors
@@ -47,12 +47,12 @@ pub fn judge_type(token: &Unverified<'_>) -> Result<(), RejectReason> {
     if token.is_typed(&["secevent+jwt"]) { Ok(()) } else { Err(RejectReason::Type("`secevent+jwt`")) }
 }
 
-/// What this transmitter's events are about.
+/// The issuer and the ids of this transmitter's subjects.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'p> {
     /// Of the tokens that they end.
     pub issuer: &'p str,
-    /// What a subject of the format `opaque` is, standing alone.
+    /// The meaning of a subject of the format `opaque` alone.
     pub opaque: Opaque,
 }
 
@@ -173,7 +173,7 @@ impl Complex {
     /// A session is exact alone: it is one user's, on one device.
     fn session_of(&self, id: &str, issuer: &str) -> Result<Ending, RejectReason> {
         if let Some(Simple::IssSub { iss, sub }) = &self.user {
-            // But who is told must be of the same issuer, or the session is another's.
+            // But the user must be of the same issuer, or the session is another issuer's.
             user(iss, sub, issuer)?;
         }
         session(id, issuer)
@@ -232,7 +232,7 @@ fn session(id: &str, issuer: &str) -> Result<Ending, RejectReason> {
 }
 
 fn user(iss: &str, sub: &str, issuer: &str) -> Result<Ending, RejectReason> {
-    // A transmitter ends what is its own, whatever it signs.
+    // A transmitter ends only subjects of its own issuer.
     if iss != issuer {
         return Err(RejectReason::Subject("is of an issuer whose users this transmitter does not end"));
     }

@@ -40,7 +40,7 @@ struct Header {
 
 impl<'t> Unverified<'t> {
     /// # Errors
-    /// It is no such token, or asks for what we do not do.
+    /// It is no such token, or needs a feature that is not supported.
     pub fn read(token: &'t str) -> Result<Self, RejectReason> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(RejectReason::Malformed(format!("the token has more than {MAX_TOKEN_BYTES} bytes")));

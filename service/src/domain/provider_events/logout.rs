@@ -1,4 +1,5 @@
-//! What a logout token must be (OpenID Connect Back-Channel Logout 1.0 sections 2.4 and 2.6), and whom it logs out.
+//! The form of a logout token (OpenID Connect Back-Channel Logout 1.0 sections 2.4 and 2.6), and the session or user that it
+//! ends.
 use serde_json::Value;
 use wire::Kind;
 
@@ -26,14 +27,14 @@ pub fn judge_type(token: &Unverified<'_>) -> Result<(), RejectReason> {
 }
 
 /// # Errors
-/// It is no logout token, or names nobody.
+/// It is no logout token, or has no subject.
 pub fn ending(claims: &Claims, issuer: &str) -> Result<Ending, RejectReason> {
     match claims.events.get(EVENT) {
         Some(Value::Object(_)) => {}
         Some(_) => return Err(RejectReason::Events("must have an object for the logout event")),
         None => return Err(RejectReason::Events("must have the logout event")),
     }
-    // It makes sure that no logout token serves as an ID token; so what has one may be an ID token.
+    // A logout token must have none, so that none serves as an ID token. A token with one may be an ID token.
     if claims.nonce.is_some() {
         return Err(RejectReason::Claim("nonce", "must not be there"));
     }

@@ -35,7 +35,7 @@ pub struct PendingToken {
 #[derive(Debug)]
 pub struct PendingTokens {
     max_bytes: usize,
-    /// Hashes under a random key, so that nobody knows the order.
+    /// Hashes under a random key, so that the order cannot be predicted.
     order: RandomState,
     tokens: BTreeMap<u64, PendingToken>,
     bytes: usize,

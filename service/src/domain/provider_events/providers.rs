@@ -1,4 +1,4 @@
-//! Which providers may end sessions here, as their file says it. What is wrong in it is named by its field.
+//! The providers that may end sessions, as their file lists them. Errors name the field.
 use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ pub struct Providers {
 pub struct Provider {
     /// As `iss` has it, byte by byte.
     pub issuer: String,
-    /// Whom its tokens must be for: our client ids for logout tokens, what the stream was made with for events.
+    /// The `aud` that its tokens must have: our client ids for logout tokens, the audience of the stream for events.
     pub audiences: Vec<String>,
     #[serde(default, deserialize_with = "present")]
     pub jwks_uri: Option<String>,
@@ -70,7 +70,7 @@ pub struct Provider {
     /// Trust the authorities in this PEM file, in the place of those that browsers trust.
     #[serde(default, deserialize_with = "present")]
     pub ca_file: Option<PathBuf>,
-    /// Fetch keys without TLS from other hosts than this one: whoever is on the way can then end every session.
+    /// Fetch keys without TLS from other hosts than this one. An attacker on the way can then end every session.
     #[serde(default)]
     pub dangerously_allow_http: bool,
 }
@@ -291,7 +291,7 @@ impl fmt::Display for ProvidersError {
 
 impl std::error::Error for ProvidersError {}
 
-/// OpenID Connect Core 1.0 section 15.1: what every provider signs with, and the default of its clients.
+/// Every provider supports it, and it is the default of clients (OpenID Connect Core 1.0 section 15.1).
 fn algorithms() -> Vec<Algorithm> {
     vec![Algorithm::RS256]
 }
@@ -316,7 +316,7 @@ fn cool_down() -> Duration {
     Duration::from_secs(5)
 }
 
-/// What Back-Channel Logout 1.0 section 4 gives a logout token to live.
+/// The lifetime that Back-Channel Logout 1.0 section 4 recommends.
 fn logout_max_age() -> Duration {
     Duration::from_secs(120)
 }

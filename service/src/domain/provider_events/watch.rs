@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The pause of a provider whose keys are never fetched.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// Until `stop`, and then once more: what was kept is in this memory only.
+/// Runs until `stop`, and then tries pending tokens once more: they are in this memory only.
 pub async fn watch(events: Arc<ProviderEvents>, issuer: String, mut stop: Receiver<bool>) {
     let Some(state) = events.providers.get(&issuer) else { return };
     let mut looked = Instant::now();
@@ -34,7 +34,7 @@ pub async fn watch(events: Arc<ProviderEvents>, issuer: String, mut stop: Receiv
             write_again(&events, state);
         }
         if let Some(held) = state.source.held(now) {
-            // What came while they were on their way.
+            // Tokens that arrived during the fetch.
             decide(&events, state, held.fetched).await;
         }
         let due = state.source.due(Instant::now(), state.waits_for_keys());
@@ -61,12 +61,12 @@ pub async fn watch(events: Arc<ProviderEvents>, issuer: String, mut stop: Receiv
     }
 }
 
-/// Fetches, and decides with what came of it.
+/// Fetches, and decides with the new keys.
 async fn look(events: &Arc<ProviderEvents>, state: &ProviderState) {
     let began = Instant::now();
     let before = state.source.held(began).map(|held| held.generation);
     match state.source.fetch().await {
-        // New keys may be those of what came after the fetch began, too.
+        // New keys may also be those of tokens that arrived after the fetch began.
         Some(held) if before != Some(held.generation) => decide(events, state, Instant::now()).await,
         Some(held) => decide(events, state, held.fetched).await,
         None => {
@@ -79,8 +79,8 @@ async fn look(events: &Arc<ProviderEvents>, state: &ProviderState) {
     }
 }
 
-/// Decides on what came until `until`, with the keys that are held. What came after they were fetched can only be good, or
-/// stays.
+/// Decides on tokens that arrived until `until`, with the keys that are held. A token that arrived after the fetch can only be
+/// good, or stays.
 async fn decide(events: &Arc<ProviderEvents>, state: &ProviderState, until: Instant) {
     let Some(held) = state.source.held(Instant::now()) else { return };
     let tokens = state.pending(PendingFor::Keys).take_until(until);
@@ -109,7 +109,7 @@ async fn decide(events: &Arc<ProviderEvents>, state: &ProviderState, until: Inst
         };
         tokens.into_iter().map(judge).collect::<Vec<_>>()
     });
-    // It panics on no token; else these are lost, as their senders were told.
+    // Judging does not panic. If it did, these tokens would be lost; their senders were answered 503.
     for (is_good, token) in judged.await.unwrap_or_default() {
         match is_good {
             Ok(true) => {
@@ -123,7 +123,7 @@ async fn decide(events: &Arc<ProviderEvents>, state: &ProviderState, until: Inst
     }
 }
 
-/// Begins to carry out as many of the verified ones as there are free places. The others stay where their number is bounded.
+/// Begins to carry out as many verified tokens as there are free places. The others stay pending, where they are bounded.
 fn write_again(events: &Arc<ProviderEvents>, state: &ProviderState) {
     while let Ok(place) = Arc::clone(&events.carrying_out).try_acquire_owned() {
         let Some(token) = next(events, state) else { return };
@@ -131,7 +131,7 @@ fn write_again(events: &Arc<ProviderEvents>, state: &ProviderState) {
     }
 }
 
-/// Each of them once more, before this ends.
+/// Tries each verified token once more, before the task ends.
 async fn write_all(events: &Arc<ProviderEvents>, state: &ProviderState) {
     let tokens = state.pending(PendingFor::Store).len();
     for _ in 0..tokens {
@@ -147,8 +147,8 @@ fn next(events: &ProviderEvents, state: &ProviderState) -> Option<PendingToken> 
     Some(token)
 }
 
-/// Carries out in a task of its own, of which the service's end waits; and then others in the same place, until there are
-/// none or one is not confirmed.
+/// Carries out a token in a task of its own, which the end of the service waits for; then others in the same place, until
+/// there are none or one is not confirmed.
 fn carry(events: &Arc<ProviderEvents>, state: &ProviderState, token: PendingToken, place: OwnedSemaphorePermit) {
     let (carrying, issuer) = (Arc::clone(events), state.provider.issuer.clone());
     events.work.spawn(async move {
@@ -165,8 +165,8 @@ fn carry(events: &Arc<ProviderEvents>, state: &ProviderState, token: PendingToke
     });
 }
 
-/// What was verified before is believed; its claims are read again, and its age is judged again: what names it among those
-/// that were used is not kept for longer. Says whether it is done with.
+/// The signature was verified before. The age is judged again, since the replay mark is not kept for longer. Returns whether
+/// the token is done.
 async fn carry_one(events: &ProviderEvents, state: &ProviderState, mut token: PendingToken) -> bool {
     let young = |claims: Claims| {
         let max_age = token.endpoint.max_age(&state.provider).unwrap_or_default();
@@ -194,7 +194,7 @@ async fn carry_one(events: &ProviderEvents, state: &ProviderState, mut token: Pe
     }
 }
 
-/// Tells whoever waits. If nobody does, its sender was told that it could not be decided.
+/// Answers the request that waits. If none does, the sender was answered 503 before.
 fn finish(
     events: &ProviderEvents,
     mut token: PendingToken,

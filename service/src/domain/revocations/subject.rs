@@ -95,7 +95,7 @@ impl Subject {
         }
     }
 
-    /// Says in an audit entry what is revoked.
+    /// Adds the subject to an audit entry.
     pub fn describe(&self, event: &mut Event) {
         event.kind = Some(self.kind.name().to_owned());
         event.iss = Some(self.issuer.clone());

@@ -33,7 +33,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// Ends everything that was issued for a subject until now, also what no list has. Returns until when that is.
+    /// Ends everything that was issued for a subject until now, also sessions that no list has. Returns the time before which
+    /// tokens are dead.
     ///
     /// # Errors
     /// See [`RevokeError`].
@@ -50,16 +51,16 @@ impl Sessions {
     /// Ends a session here and in every filter.
     ///
     /// # Errors
-    /// It may not be ended everywhere; it gives nothing more all the same, if Redis could be told at all.
+    /// It may not be ended everywhere. It gives no more tokens if the store was reached at all.
     pub async fn end(&self, kept: &StoredSession, reason: Option<&str>, by: &str) -> Result<(), WriteError> {
         let store = self.store();
         let marked = store.mark_ended(kept, "ended").await;
-        // Also if that failed: this is what filters see. Its tokens do not outlive it, so neither need this.
+        // Also if that failed: filters see the revocation. The session's tokens do not outlive it, so the revocation need not.
         let left = kept.data.ends.saturating_sub(unix_seconds());
         let ttl = Duration::from_secs(left) + self.config.revocation_margin;
         self.revocations.end_session(&kept.data.iss, &kept.data.sid, reason, by, ttl).await?;
         marked?;
-        // What is left is marked, and goes away by itself.
+        // The record is marked as ended, and expires by itself.
         if let Err(error) = store.forget(kept.at, kept.sid, &kept.data).await {
             tracing::debug!(%error, "an ended session stays in Redis until its time is over");
         }

@@ -11,7 +11,7 @@ use crate::model::session::{AccessRecord, Data, Format, SessionClaims};
 use crate::model::session_keys::{KeyAt, Sid};
 use crate::signing::SignError;
 
-/// What a session's maker or client gets: RFC 6749 section 5.1, and what this service adds.
+/// The answer to the creation or refresh of a session: RFC 6749 section 5.1 and members of this service.
 #[derive(Serialize, ToSchema)]
 pub struct Tokens {
     /// Secret.

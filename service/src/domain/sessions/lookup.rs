@@ -28,7 +28,7 @@ pub struct ActiveToken {
     pub iat: u64,
 }
 
-/// What a token was found to be.
+/// An access token and its session.
 pub(super) struct Found {
     kept: StoredSession,
     jti: String,
@@ -40,10 +40,10 @@ pub(super) struct Found {
 }
 
 impl Sessions {
-    /// What introspection says of an active access token: its claims. `None`: it is not active.
+    /// The claims of an active access token. `None`: it is not active.
     ///
     /// # Errors
-    /// It cannot be told.
+    /// The store could not be asked.
     pub async fn introspect(&self, token: &str) -> Result<Option<ActiveToken>, StoreError> {
         let Some(found) = self.find(token).await?.filter(|found| found.kept.ended.is_none()) else {
             self.tell_ended(token);
@@ -67,7 +67,7 @@ impl Sessions {
     /// marked as ended, since its revocation may have failed.
     ///
     /// # Errors
-    /// It cannot be told.
+    /// The store could not be asked.
     pub async fn session_of(&self, token: &str) -> Result<Option<StoredSession>, StoreError> {
         if let Some(token) = OpaqueToken::parse(Purpose::Refresh, token.as_bytes()) {
             let Some(at) = self.ring.maker_of(&token) else { return Ok(None) };
@@ -82,7 +82,7 @@ impl Sessions {
         let (store, now) = (self.store(), unix_seconds());
         let found = match OpaqueToken::parse(Purpose::Access, token.as_bytes()) {
             Some(token) => {
-                // What is not ours never reaches Redis.
+                // A token of others causes no read of the store.
                 let Some(at) = self.ring.maker_of(&token) else { return Ok(None) };
                 let Some(kept) = store.read(at, Sid(token.sid)).await? else { return Ok(None) };
                 let mac = self.ring.token_mac(at, &token);
@@ -113,7 +113,7 @@ impl Sessions {
     /// Has a revocation ended the session, or the token with this jti that was signed by this key?
     pub(super) async fn revoked(&self, data: &Data, token: Option<(&str, Option<&str>)>) -> Result<bool, StoreError> {
         let mut keys: Vec<RevocationKey> = Vec::new();
-        // While secrets rotate, what was revoked before is under the old one alone, wherever that stands.
+        // While secrets rotate, earlier revocations are under the old secret alone, wherever it stands in the list.
         for derived in self.secrets.iter() {
             let mut name = |kind, id: &[u8]| keys.push(derived.revocation_key(kind, &data.iss, id));
             name(Kind::Session, data.sid.as_bytes());
@@ -133,7 +133,8 @@ impl Sessions {
         Ok(answers.into_iter().any(|answer| answer.ends(data.auth_time)))
     }
 
-    /// An ended session is gone before its revocation is read, and the answer tells of it all the same.
+    /// An ended session is gone before its revocation is read, and the answer reports the end all the same: the store measures
+    /// the lag.
     fn tell_ended(&self, token: &str) {
         let Some(token) = OpaqueToken::parse(Purpose::Access, token.as_bytes()) else { return };
         if self.ring.maker_of(&token).is_none() {
@@ -145,7 +146,7 @@ impl Sessions {
         self.revocation_store.told_revoked(&keys);
     }
 
-    /// Keeps a session alive that would end by lying unused. Nobody waits for it.
+    /// Notes the use of a session with an idle timeout, in the background.
     fn note_use(&self, kept: &StoredSession) {
         let Some(idle) = kept.data.idle else { return };
         let step = step(Duration::from_secs(idle));

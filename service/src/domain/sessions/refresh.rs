@@ -62,20 +62,20 @@ impl Sessions {
         const GONE: RefreshError =
             RefreshError::InvalidGrant("the refresh token is not good, or its session has ended");
         let token = OpaqueToken::parse(Purpose::Refresh, text.as_bytes()).ok_or(GONE)?;
-        // Only who has had a token of ours gets further, and can make us end the session for its reuse.
+        // Only a token that we made gets further, and can end the session by its reuse.
         let at = self.ring.maker_of(&token).ok_or(GONE)?;
         let sid = Sid(token.sid);
         let store = self.store();
         let kept = store.read(at, sid).await?.ok_or(GONE)?;
         if kept.data.client_id.as_deref() != Some(&client.id) {
-            // It can be tried without end.
+            // It can be repeated without end, so the audit log has one of many.
             if self.foreign_tokens.pass(Instant::now()).is_some() {
                 self.tell(&kept, "refresh", "refused", client, "the refresh token is another client's").await;
             }
             return Err(RefreshError::InvalidGrant("the refresh token was issued to another client"));
         }
         if kept.ended.is_some() {
-            // It was ended here, and something came between that and its revocation.
+            // It is marked as ended, and its revocation failed.
             self.end(&kept, Some("refresh token reused"), "service").await?;
             return Err(GONE);
         }
@@ -110,7 +110,7 @@ impl Sessions {
                 Err(GONE)
             }
             Err(error) => {
-                // Redis may have found it to be stolen, and nobody heard.
+                // The store may have found it to be stolen, and its answer was lost.
                 if !matches!(error, WriteError::NotWritten(_)) {
                     self.end_later(sid, Stolen::Perhaps);
                 }

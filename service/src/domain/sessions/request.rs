@@ -83,7 +83,7 @@ pub struct CreateSession {
     pub reason: Option<String>,
 }
 
-/// What the session may be used from. The filter checks it where its rules' `binding` names the claims.
+/// The clients that may use the session. The filter checks it where its rules' `binding` names the claims.
 #[derive(Deserialize, ToSchema, Default)]
 #[serde(deny_unknown_fields)]
 pub struct CreateBinding {
@@ -161,8 +161,8 @@ impl NewSession {
         }
         let idle = asked.idle_timeout.map(|idle| duration("idle_timeout", Some(idle), Duration::ZERO)).transpose()?;
         let format = asked.format.unwrap_or(Format::Opaque);
-        // A filter takes a JWT without asking whether its session lies unused, and what is gone from Redis cannot be found to
-        // be ended: so no JWT outlives that.
+        // A filter takes a JWT without asking whether its session is idle, and a session that is gone from the store cannot be
+        // ended. So no JWT outlives the idle timeout.
         let most = idle.filter(|_| format == Format::Jwt).unwrap_or(Duration::MAX);
         let access_lifetime = match (asked.access_lifetime, asked.refresh) {
             (None, false) => lifetime.min(most),

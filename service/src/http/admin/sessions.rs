@@ -205,11 +205,11 @@ async fn end_all(
     let issuer = &sessions.config.issuer;
     let store = sessions.store();
     if let Some(sid) = except {
-        // Mistyped, it would end the one that shall stay.
+        // A mistyped sid would end the session that is to stay.
         let kept = store.find(sid).await?.filter(|kept| kept.ended.is_none() && kept.data.sub == subject);
         kept.ok_or_else(|| Problem::field("except", "must be a live session of this subject"))?;
     }
-    // Everything that was issued until now ends by this alone, also what no list has.
+    // This ends everything that was issued until now, also sessions that no list has.
     let before = match except {
         None => sessions.end_user(&subject, reason.as_deref(), &caller.0).await?,
         Some(_) => None,
@@ -227,7 +227,7 @@ async fn end_all(
         .buffered(AT_ONCE)
         .collect()
         .await;
-    // One that could not be ended has kept no other from it.
+    // A failure stopped no other session from ending.
     let ended: Vec<Option<String>> = ended.into_iter().collect::<Result<_, _>>()?;
     let ended = ended.into_iter().flatten().collect();
     Ok(Json(Ended { ended, before }).into_response())

@@ -43,7 +43,7 @@ fn basic(line: &[u8]) -> Option<(String, String)> {
 }
 
 fn decoded(text: &str) -> Option<String> {
-    // One value without a name: what could end a value is refused before.
+    // One value without a name: characters that could end a value are refused before.
     if text.contains(['&', '=']) {
         return None;
     }

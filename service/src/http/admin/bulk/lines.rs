@@ -38,7 +38,7 @@ impl Lines {
         !self.ready.is_empty()
     }
 
-    /// Up to a batch of lines: what one read of the body gave, or what is left of it.
+    /// Up to a batch of lines: those of one read of the body, or those that are left of it.
     pub async fn batch(&mut self) -> (Vec<Result<Vec<u8>, Problem>>, Option<End>) {
         let mut end = None;
         while self.ready.is_empty() && end.is_none() {

@@ -70,7 +70,7 @@ pub struct StoredRevocation {
     note: Option<NoteView>,
 }
 
-/// Who revoked what, and why.
+/// The subject of the revocation, its author and its reason.
 #[derive(Serialize, ToSchema)]
 pub struct NoteView {
     kind: String,
