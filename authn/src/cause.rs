@@ -519,7 +519,7 @@ mod tests {
 
     #[test]
     fn the_bounds_that_causes_name_are_those_that_hold() {
-        use crate::json::{MAX_DEPTH, MAX_MEMBERS};
+        use jose::json::{MAX_DEPTH, MAX_MEMBERS};
         for (cause, bound) in [
             (Cause::HeaderTooDeep, MAX_DEPTH),
             (Cause::PayloadTooDeep, MAX_DEPTH),
@@ -528,7 +528,7 @@ mod tests {
         ] {
             assert!(cause.text().contains(&format!(" {bound} ")), "{cause}");
         }
-        assert!(Cause::KidTooLong.advice().contains(&crate::jws::MAX_KID_BYTES.to_string()));
+        assert!(Cause::KidTooLong.advice().contains(&jose::MAX_KID_BYTES.to_string()));
         assert!(Cause::TooManyHeaders.advice().contains(&crate::request::MAX_HEADERS.to_string()));
         assert_eq!(crate::introspection::MAX_REPLY_BYTES, 32 * 1024);
     }

@@ -1,10 +1,10 @@
 //! The registered claims (RFC 7519 section 4.1) and what a rule asks of claims. Signatures are `verify`'s matter.
+use jose::Header;
+use jose::json::{Json, Number, Object};
 use wire::Kind;
 
 use crate::cause::Cause;
 use crate::fault::Rejection;
-use crate::json::{Json, Number, Object};
-use crate::jws::Header;
 use crate::policy::{ClaimMatcher, ClaimValue, Condition, Issuer};
 use crate::time::UnixSeconds;
 

@@ -1,6 +1,7 @@
 //! Which claims name what can be revoked: of each kind, the first of an issuer's claims that is there.
 use std::borrow::Cow;
 
+use jose::json::{Json, Object};
 use wire::{Kind, TOKEN_ID_CLAIMS};
 
 use crate::cause::Cause;
@@ -8,7 +9,6 @@ use crate::claims::optional_string;
 use crate::config::{self, OfflineSessions, OneOrMany};
 use crate::fault::Rejection;
 use crate::invalid::Invalid;
-use crate::json::{Json, Object};
 use crate::provider::Preset;
 
 /// Of one issuer's tokens.

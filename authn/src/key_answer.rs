@@ -2,8 +2,9 @@
 //! ask again.
 use std::time::Duration;
 
+use jose::printable;
+
 use crate::http_date;
-use crate::jwks::{self, printable};
 
 /// An answer's status, body and the headers that count here.
 #[derive(Debug, Clone, Copy, Default)]
@@ -85,7 +86,7 @@ impl<'r> Answer<'r> {
     /// For how long the sender says that its answer is good. `no-cache` and the like ask caches to look again before each
     /// use; they say nothing of how long keys are good.
     pub fn max_age(&self) -> Option<Duration> {
-        self.cache_control.and_then(jwks::max_age).filter(|age| !age.is_zero())
+        self.cache_control.and_then(max_age).filter(|age| !age.is_zero())
     }
 
     /// To be sent back with the next request (RFC 9110 section 8.8.3).
@@ -95,6 +96,23 @@ impl<'r> Answer<'r> {
         };
         self.etag.map(str::trim).filter(is_fit)
     }
+}
+
+/// `max-age` of a Cache-Control value (RFC 9111 section 5.2.2.1); zero for `no-store` and `no-cache`.
+pub fn max_age(cache_control: &str) -> Option<Duration> {
+    let mut age = None;
+    for directive in cache_control.split(',') {
+        let directive = directive.trim();
+        if directive.eq_ignore_ascii_case("no-store") || directive.eq_ignore_ascii_case("no-cache") {
+            return Some(Duration::ZERO);
+        }
+        if let Some((name, value)) = directive.split_once('=')
+            && name.trim().eq_ignore_ascii_case("max-age")
+        {
+            age = value.trim().trim_matches('"').parse().ok().map(Duration::from_secs);
+        }
+    }
+    age
 }
 
 #[cfg(test)]
@@ -165,6 +183,16 @@ mod tests {
         let long = "x".repeat(MAX_ETAG_BYTES + 1);
         for bad in ["", " ", "\"a\r\nb\"", "\"a b\"", "\"\u{e9}\"", &long] {
             assert_eq!(etag(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn max_age_is_read_and_nothing_else_is_taken_for_it() {
+        assert_eq!(max_age("public, max-age=60"), Some(Duration::from_secs(60)));
+        assert_eq!(max_age("Max-Age=\"5\""), Some(Duration::from_secs(5)));
+        assert_eq!(max_age("max-age=60, no-store"), Some(Duration::ZERO));
+        for none in ["", "s-maxage=5", "max-age", "max-age=-1", "max-age=x"] {
+            assert_eq!(max_age(none), None, "{none}");
         }
     }
 }

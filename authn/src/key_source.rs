@@ -1,14 +1,15 @@
 //! One issuer's published keys over time: when to fetch, what to trust meanwhile, and when to stop. No host call and no
 //! clock: times and replies in, what to do out.
+use jose::Algorithm;
+use jose::jwks::{self, JwksError};
 use std::cell::Cell;
 use std::time::Duration;
 
-use crate::alg::Algorithm;
 use crate::cause::Cause;
+use crate::discovery::{self, Url};
+use crate::engine::KeySet;
 use crate::fault::Rejection;
-use crate::jwks::{self, Url};
 use crate::key_answer::{Answer, Failure};
-use crate::keys::KeySet;
 use crate::time::Monotonic;
 
 /// What the configuration says of the source.
@@ -287,7 +288,7 @@ impl KeySource {
     fn on_document(&mut self, under_way: UnderWay, answer: Answer<'_>, now: Monotonic, jitter: u64) -> Progress {
         let issuer = self.settings.discovery.as_deref().unwrap_or_default();
         let read = answer.content().and_then(|body| {
-            jwks::parse_discovery(body, issuer).map_err(|refused| answer.failure(refused.to_string(), true))
+            discovery::parse(body, issuer).map_err(|refused| answer.failure(refused.to_string(), true))
         });
         match (read, &mut self.discovered) {
             (Ok(url), discovered) => {
@@ -416,7 +417,7 @@ impl KeySource {
     }
 
     /// What was left out, if that is news.
-    fn install(&mut self, text: &[u8], fetched: Monotonic) -> Result<Option<String>, jwks::Refused> {
+    fn install(&mut self, text: &[u8], fetched: Monotonic) -> Result<Option<String>, JwksError> {
         let parsed = jwks::parse(text, &self.settings.algorithms, self.settings.symmetric)?;
         let is_same = self.held.as_ref().is_some_and(|held| {
             let (held, parsed) = (held.keys.keys(), parsed.keys.keys());

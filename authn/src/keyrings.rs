@@ -1,7 +1,7 @@
 //! The keys of all issuers as they are at this moment: those of the configuration, and those that were fetched.
+use crate::engine::KeySet;
 use crate::fault::Rejection;
 use crate::key_source::KeySource;
-use crate::keys::KeySet;
 use crate::policy::Policy;
 use crate::time::Monotonic;
 

@@ -11,8 +11,6 @@
 )]
 #![forbid(unsafe_code)]
 
-pub mod alg;
-pub mod b64;
 pub mod binding;
 pub mod cause;
 pub mod checks;
@@ -21,6 +19,7 @@ pub mod clear;
 pub mod config;
 pub mod credentials;
 pub mod decide;
+pub mod discovery;
 pub mod engine;
 pub mod fault;
 pub mod headers;
@@ -31,15 +30,11 @@ mod identifiers;
 pub mod introspection;
 pub mod introspections;
 pub mod invalid;
-pub mod json;
-pub mod jwks;
-pub mod jws;
 pub mod key_answer;
 mod key_cache;
 pub mod key_source;
 pub mod key_waits;
 pub mod keyrings;
-pub mod keys;
 mod mac_hash;
 pub mod origin;
 pub mod overrides;

@@ -1,6 +1,7 @@
 //! What is known of well-known providers' tokens, so that nobody has to find it out. Each has a page in docs/providers with a
 //! document and tokens of their real shape, which tests/providers.rs reads.
-use crate::alg::Algorithm;
+use jose::Algorithm;
+
 use crate::config::{Provider, TokenKind};
 
 /// What an issuer is set to where its document does not say.
@@ -19,7 +20,7 @@ pub(crate) struct Preset {
 
 const ACCESS: &[TokenKind] = &[TokenKind::Access];
 const ID: &[TokenKind] = &[TokenKind::Id];
-const RS256: &[Algorithm] = &[Algorithm::Rs256];
+const RS256: &[Algorithm] = &[Algorithm::RS256];
 
 impl Preset {
     pub(crate) const fn of(provider: Provider) -> Self {

@@ -1,12 +1,12 @@
 //! What is asked about a token, and what the answers mean for it. Who asks, and when, is `checks`' matter.
 use std::cell::Cell;
 
+use jose::json::Object;
 use wire::{Answer, DerivedKeys, Kind, Retention, RevocationKey, token_id_from_jti, token_id_from_signing_input};
 
 use crate::cause::Cause;
 use crate::fault::Rejection;
 use crate::identifiers::Identifiers;
-use crate::json::Object;
 use crate::policy::Revocation;
 use crate::time::{Monotonic, UnixSeconds};
 
@@ -149,7 +149,7 @@ pub(crate) fn keys(
                 }
             }
             Kind::SigningKey => {
-                if let Some(id) = thumbprint.map(crate::b64::encode) {
+                if let Some(id) = thumbprint.map(jose::base64url::encode) {
                     [Some(issuer), entry].into_iter().flatten().for_each(|issuer| add(kind, issuer, id.as_bytes()));
                 }
             }

@@ -3,11 +3,12 @@
 //! The signature does not tell: a provider signs all of its kinds with the same keys, and in some of them the audience is
 //! the client (RFC 8725 section 3.11, cross-JWT confusion). What tells is the header's `typ`, which `claims` judges first,
 //! claims whose value is a word for the kind, and claims that only some kinds have.
+use jose::json::{Json, Object};
+
 use crate::cause::Cause;
 use crate::claims::{optional_string, plain_type};
 use crate::config::TokenKind;
 use crate::fault::Rejection;
-use crate::json::{Json, Object};
 
 /// What an issuer's tokens may be.
 #[derive(Debug, Clone, Default)]

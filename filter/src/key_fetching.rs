@@ -154,7 +154,7 @@ impl KeyFetching {
         let (cache_control, etag) = (header(b"cache-control"), header(b"etag"));
         let (retry_after, date) = (header(b"retry-after"), header(b"date"));
         let (content_encoding, location) = (header(b"content-encoding"), header(b"location"));
-        let body = host::call_body(authn::jwks::MAX_BYTES.saturating_add(1));
+        let body = host::call_body(jose::jwks::MAX_BYTES.saturating_add(1));
         let reply = match (status, &body) {
             (Some(status), Ok(body)) => Ok(Answer {
                 status,

@@ -1,8 +1,8 @@
 //! Tokens in `Sec-WebSocket-Protocol` (RFC 6455 section 11.3.4), the only header of a WebSocket's handshake that a browser
 //! lets a page set. The rules are those of Kubernetes' API server, which began this.
+use jose::base64url;
 use std::borrow::Cow;
 
-use crate::b64;
 use crate::cause::Cause;
 use crate::config::{WebsocketEncoding, WebsocketSource};
 use crate::fault::Rejection;
@@ -72,7 +72,7 @@ impl WebsocketTokens {
         match self.0.get(place).map(|form| form.encoding) {
             Some(WebsocketEncoding::Plain) => Ok(Cow::Borrowed(written)),
             Some(WebsocketEncoding::Base64url) | None => {
-                let decoded = b64::decode(written);
+                let decoded = base64url::decode(written);
                 decoded.map(Cow::Owned).map_err(|_| Cause::SubprotocolNotBase64.into())
             }
         }

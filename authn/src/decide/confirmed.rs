@@ -1,6 +1,7 @@
 //! JWTs whose issuer's server is asked about them too (RFC 7662). Signature, claims, rule and binding are judged first, so
 //! that only a token that is good by itself is ever sent. The answer can end such a token and shorten it. It adds nothing:
 //! what counts and what is forwarded are the token's own claims.
+use jose::json::Object;
 use std::rc::Rc;
 
 use super::{Accepted, Unverifiable, Verified, unknown_issuer};
@@ -8,7 +9,6 @@ use crate::cause::Cause;
 use crate::claims::{self, Window};
 use crate::fault::Rejection;
 use crate::introspection::{Introspection, Reply, Unanswered};
-use crate::json::Object;
 use crate::keyrings::Keyrings;
 use crate::policy::{Issuer, Policy};
 use crate::time::{Monotonic, Now};

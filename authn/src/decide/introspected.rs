@@ -9,10 +9,10 @@ use crate::claims;
 use crate::config::RevocationMode;
 use crate::fault::Rejection;
 use crate::introspection::{Failure, Introspection, Reply, Unanswered};
-use crate::json::Json;
 use crate::policy::{Issuer, Policy, Revocation};
 use crate::revocation::{self, RevocationQuery, Whose};
 use crate::time::{Monotonic, Now, UnixSeconds};
+use jose::json::Json;
 use wire::{Kind, RevocationKey};
 
 /// What stands in the place of a signature.

@@ -39,7 +39,7 @@ fn set(kids: &[&str]) -> Vec<u8> {
     let keys: Vec<serde_json::Value> = kids
         .iter()
         .map(|kid| {
-            let mut jwk = serde_json::Value::Object(vectors::public_jwk(crate::alg::Family::P256));
+            let mut jwk = serde_json::Value::Object(vectors::public_jwk(jose::Family::P256));
             jwk["kid"] = (*kid).into();
             jwk
         })

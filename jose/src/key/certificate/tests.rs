@@ -1,10 +1,13 @@
 //! Certificates made by `openssl req -x509` and `openssl x509 -req`.
 use super::*;
-use crate::alg::Family;
-use crate::b64;
+use crate::alg::{Algorithm, Family};
+use crate::base64url;
+use crate::engine::any::Any;
+
+type Key = crate::key::Key<Any>;
 
 fn read_pem(text: &str) -> Result<Key, KeyError> {
-    Key::from_certificate(text, "k".into(), Algorithm::ALL)
+    Key::from_certificate(text, "k".into(), &Algorithm::ALL)
 }
 
 fn der(text: &str) -> Vec<u8> {
@@ -20,8 +23,8 @@ fn as_pem(der: &[u8]) -> String {
 #[test]
 fn the_key_of_a_certificate_is_the_one_that_openssl_sees() {
     let key = read_pem(P256).unwrap();
-    assert_eq!((key.kid(), key.algorithms()), (Some("k"), [Algorithm::Es256].as_slice()));
-    let bare = Key::from_pem(P256_PUBLIC_KEY, None, None, Algorithm::ALL).unwrap();
+    assert_eq!((key.kid(), key.algorithms()), (Some("k"), [Algorithm::ES256].as_slice()));
+    let bare = Key::from_pem(P256_PUBLIC_KEY, None, None, &Algorithm::ALL).unwrap();
     assert_eq!(key.thumbprint(), bare.thumbprint());
     assert_eq!(key.spki(), bare.spki());
 }
@@ -37,13 +40,13 @@ fn every_kind_of_key_is_taken_and_dates_names_and_versions_do_not_matter() {
         // Of version 1, without extensions, and good for one day of 2026.
         (VERSION_1, Family::P256),
     ] {
-        assert_eq!(read_pem(certificate).unwrap().material().family(), family);
+        assert_eq!(read_pem(certificate).unwrap().family(), family);
     }
     let crlf = RSA.replace('\n', "\r\n");
     assert_eq!(read_pem(&crlf).unwrap().thumbprint(), read_pem(RSA).unwrap().thumbprint());
-    let only = Key::from_certificate(RSA, "k".into(), &[Algorithm::Rs256, Algorithm::Es256]).unwrap();
-    assert_eq!(only.algorithms(), [Algorithm::Rs256]);
-    let none = Key::from_certificate(RSA, "k".into(), &[Algorithm::Es256]).unwrap_err();
+    let only = Key::from_certificate(RSA, "k".into(), &[Algorithm::RS256, Algorithm::ES256]).unwrap();
+    assert_eq!(only.algorithms(), [Algorithm::RS256]);
+    let none = Key::from_certificate(RSA, "k".into(), &[Algorithm::ES256]).unwrap_err();
     assert_eq!(none, KeyError::NoAlgorithmFits);
 }
 
@@ -52,7 +55,7 @@ fn keys_that_must_not_verify_are_refused() {
     assert_eq!(read_pem(ENCIPHERMENT).unwrap_err(), KeyError::CertificateNotForSignatures);
     assert_eq!(read_pem(WEAK_RSA).unwrap_err(), KeyError::RsaTooSmall(1024));
     assert_eq!(read_pem(SECP256K1).unwrap_err(), KeyError::PemUnknownKind);
-    let long = Key::from_certificate(P256, "k".repeat(257), Algorithm::ALL).unwrap_err();
+    let long = Key::from_certificate(P256, "k".repeat(257), &Algorithm::ALL).unwrap_err();
     assert_eq!(long, KeyError::KidTooLong);
 }
 
@@ -100,10 +103,12 @@ fn no_byte_of_a_certificate_makes_it_panic_and_none_makes_another_key() {
 fn a_map_of_key_ids_to_pem_is_a_key_set() {
     use serde_json::json;
 
-    use crate::jwks::{self, MAX_MEMBERS, Refused};
-    use crate::keys::MAX_KEYS;
+    use crate::jwks::{self, JwksError, MAX_MEMBERS, Parsed};
+    use crate::key_set::MAX_KEYS;
 
-    let parse = |map: &serde_json::Value| jwks::parse(map.to_string().as_bytes(), Algorithm::ALL, false);
+    let parse = |map: &serde_json::Value| -> Result<Parsed<Any>, JwksError> {
+        jwks::parse(map.to_string().as_bytes(), &Algorithm::ALL, false)
+    };
     let parsed = parse(&json!({
         "a": RSA, "b": P256, "c": P256_PUBLIC_KEY, "enc\n": ENCIPHERMENT, "no": "-----BEGIN CERTIFICATE-----", "x": "y",
     }));
@@ -117,7 +122,7 @@ fn a_map_of_key_ids_to_pem_is_a_key_set() {
     let alone = |key: &str| parse(&json!({ "keys": key })).map(|parsed| parsed.keys.keys().len());
     assert_eq!(alone(P256), Ok(1), "a key id may be called keys");
     for other in [json!({}), json!({ "a": "b" }), json!({ "a": P256, "b": 7 }), json!({ "a": [P256] }), json!([P256])] {
-        assert_eq!(parse(&other).unwrap_err(), Refused::NoKeys, "{other}");
+        assert_eq!(parse(&other).unwrap_err(), JwksError::NoKeys, "{other}");
     }
     let map = |count: usize| -> serde_json::Value {
         (0..count).map(|at| (at.to_string(), json!(P256_PUBLIC_KEY))).collect::<serde_json::Map<_, _>>().into()
@@ -126,9 +131,9 @@ fn a_map_of_key_ids_to_pem_is_a_key_set() {
     assert_eq!((many.keys.keys().len(), many.left_out.len(), many.beyond), (MAX_KEYS, 2, 0));
     assert_eq!(parse(&map(MAX_MEMBERS + 1)).unwrap().beyond, 1);
     let twice = format!("{{\"a\":{0},\"a\":{0}}}", json!(P256));
-    assert!(jwks::parse(twice.as_bytes(), Algorithm::ALL, false).is_err(), "a key id that is there twice");
-    let thumbprint = b64::encode(parsed.keys.keys()[1].thumbprint());
-    assert_eq!(thumbprint, b64::encode(read_pem(P256).unwrap().thumbprint()));
+    assert!(jwks::parse::<Any>(twice.as_bytes(), &Algorithm::ALL, false).is_err(), "a key id that is there twice");
+    let thumbprint = base64url::encode(parsed.keys.keys()[1].thumbprint());
+    assert_eq!(thumbprint, base64url::encode(read_pem(P256).unwrap().thumbprint()));
 }
 
 const RSA: &str = "\

@@ -1,17 +1,16 @@
-//! The public key of an X.509 certificate (RFC 5280 section 4.1). Whoever hands the certificate over vouches for it, as for a
-//! bare key: no chain is followed, and names, dates and the certificate's own signature are not looked at.
-use p256::pkcs8::ObjectIdentifier;
-use p256::pkcs8::der::asn1::AnyRef;
-use p256::pkcs8::der::{Decode as _, Reader as _, Result as DerResult, SliceReader, Tag, TagNumber, Tagged as _};
+//! The public key of an X.509 certificate (RFC 5280 section 4.1). It is trusted as a bare key is, because of where it came
+//! from: no chain is followed, and names, dates and the certificate's own signature are not looked at.
+use spki::ObjectIdentifier;
+use spki::der::asn1::AnyRef;
+use spki::der::{Decode as _, Reader as _, Result as DerResult, SliceReader, Tag, TagNumber, Tagged as _};
 
-use super::{Key, KeyError, pem};
-use crate::alg::Algorithm;
+use super::{KeyError, PublicKey, pem};
 
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 /// The first bit of the first byte, behind the count of unused bits (RFC 5280 section 4.2.1.3).
 const DIGITAL_SIGNATURE: u8 = 0x80;
 
-/// What a certificate says that is of use.
+/// The parts of a certificate that are used.
 struct Certificate<'c> {
     /// The SubjectPublicKeyInfo, in DER.
     spki: &'c [u8],
@@ -19,22 +18,18 @@ struct Certificate<'c> {
     signs: bool,
 }
 
-impl Key {
-    /// The public key of a certificate in PEM (RFC 7468 section 5), one block. It takes every one of `allowed` that fits it.
-    ///
-    /// # Errors
-    /// See [`KeyError`].
-    pub fn from_certificate(text: &str, kid: String, allowed: &[Algorithm]) -> Result<Self, KeyError> {
-        let der = pem::block(text, "CERTIFICATE").map_err(|_| KeyError::CertificateMalformed)?;
-        let certificate = read(&der).ok().flatten().ok_or(KeyError::CertificateMalformed)?;
-        if !certificate.signs {
-            return Err(KeyError::CertificateNotForSignatures);
-        }
-        pem::public_key_of(certificate.spki)?.into_key(Some(kid), None, allowed)
+/// # Errors
+/// It is no single certificate in PEM, or its key is not for signatures or not of a known kind.
+pub(super) fn public_key(text: &str) -> Result<PublicKey, KeyError> {
+    let der = pem::block(text, "CERTIFICATE").map_err(|_| KeyError::CertificateMalformed)?;
+    let certificate = read(&der).ok().flatten().ok_or(KeyError::CertificateMalformed)?;
+    if !certificate.signs {
+        return Err(KeyError::CertificateNotForSignatures);
     }
+    pem::public_key_of(certificate.spki)
 }
 
-/// `None` and errors alike: it is no certificate in DER.
+/// `None` and errors mean the same: it is no certificate in DER.
 fn read(der: &[u8]) -> DerResult<Option<Certificate<'_>>> {
     let Some(certificate) = sequence(AnyRef::from_der(der)?) else { return Ok(None) };
     let mut certificate = SliceReader::new(certificate)?;
@@ -88,7 +83,7 @@ fn may_sign(extensions: &[u8]) -> DerResult<bool> {
     Ok(signs)
 }
 
-/// What is in a sequence.
+/// The contents of a sequence.
 fn sequence(value: AnyRef<'_>) -> Option<&[u8]> {
     (value.tag() == Tag::Sequence).then(|| value.value())
 }

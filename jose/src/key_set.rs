@@ -1,22 +1,22 @@
-//! The keys of one issuer, and which of them a token may have been signed with.
-use super::Key;
+//! The keys of one issuer, and the choice of those that may have signed a token.
+use std::fmt;
+
 use crate::alg::Algorithm;
-use crate::cause::Cause;
-use crate::fault::Rejection;
-use crate::jwks::printable;
+use crate::key::Key;
+use crate::printable::printable;
 
 pub const MAX_KEYS: usize = 64;
 /// The most signatures checked for one token.
 pub const MAX_CANDIDATES: usize = 8;
-/// Of one algorithm: with one more key that has the token's kid, all of them are still tried.
+/// The most keys of one algorithm without key id. With one more key that has the token's kid, all of them are still tried.
 pub const MAX_KEYS_WITHOUT_KID: usize = MAX_CANDIDATES - 1;
 
 /// At most [`MAX_CANDIDATES`] keys: the one with the token's kid first.
-pub type Candidates<'k> = std::iter::Flatten<std::array::IntoIter<Option<&'k Key>, MAX_CANDIDATES>>;
+pub type Candidates<'k, V> = std::iter::Flatten<std::array::IntoIter<Option<&'k Key<V>>, MAX_CANDIDATES>>;
 
-#[derive(Debug, Clone, Default)]
-pub struct KeySet {
-    keys: Vec<Key>,
+#[derive(Clone)]
+pub struct KeySet<V> {
+    keys: Vec<Key<V>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,21 +37,34 @@ pub enum KeySetError {
     TooManyWithoutKid(Algorithm),
 }
 
-impl KeySet {
+/// Why no key of a set can have signed a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoCandidate {
+    #[error("no key has the token's kid")]
+    UnknownKid,
+    /// The token has no kid, and the set has no key.
+    #[error("there is no key")]
+    NoKey,
+    /// Keys answer to the kid, and none of them is for the token's algorithm.
+    #[error("the key is not for the token's alg")]
+    OtherAlgorithm,
+}
+
+impl<V> KeySet<V> {
     /// # Errors
     /// See [`KeySetError`]. No key at all is no error: an issuer's key set may be empty for a time.
-    pub fn new(keys: Vec<Key>) -> Result<Self, KeySetError> {
+    pub fn new(keys: Vec<Key<V>>) -> Result<Self, KeySetError> {
         let mut set = Self::default();
         keys.into_iter().try_for_each(|key| set.add(key))?;
         Ok(set)
     }
 
-    /// Several keys may have one key id, as some providers have it while they change keys. Whatever key id a token has, all
-    /// keys that answer to it are tried: one that could be one too many is refused here, where it can be said.
+    /// Several keys may have one key id: some providers publish them so while they change keys. All keys that answer to a
+    /// token's key id are tried, so a key that could be one too many is refused here, where the error can be reported.
     ///
     /// # Errors
     /// See [`KeySetError`]. The set stays as it was.
-    pub fn add(&mut self, key: Key) -> Result<(), KeySetError> {
+    pub fn add(&mut self, key: Key<V>) -> Result<(), KeySetError> {
         if self.keys.len() >= MAX_KEYS {
             return Err(KeySetError::TooMany);
         }
@@ -62,7 +75,7 @@ impl KeySet {
             let of = |kid: Option<&str>| {
                 self.keys.iter().filter(|other| other.verifies(algorithm) && other.kid() == kid).count()
             };
-            // One without a key id answers to every one.
+            // A key without key id answers to every key id.
             let fullest = match key.kid() {
                 Some(kid) => Some(kid),
                 None => self.keys.iter().filter_map(Key::kid).max_by_key(|kid| of(Some(kid))),
@@ -81,31 +94,44 @@ impl KeySet {
         Ok(())
     }
 
-    pub fn keys(&self) -> &[Key] {
+    pub fn keys(&self) -> &[Key<V>] {
         &self.keys
     }
 
-    /// The keys to try for a token: those with its kid, those configured without one, and for a token without kid all of
-    /// them; in each case only those for `alg`. Of more than [`MAX_CANDIDATES`] (a token without kid) the first count.
+    /// The keys to try for a token: those with its kid, then those without a kid. For a token without kid, all keys. In
+    /// each case only keys for `alg`. Of more than [`MAX_CANDIDATES`] (a token without kid) the first are tried.
     ///
     /// # Errors
-    /// `KeyUnknown` where no key answers to the kid, `AlgNotAllowed` where keys do but none of them is for `alg`: an RSA
-    /// public key never verifies HS256, and a secret never RS256.
-    pub fn candidates(&self, kid: Option<&str>, alg: Algorithm) -> Result<Candidates<'_>, Rejection> {
+    /// See [`NoCandidate`]. An RSA public key never verifies HS256, and a secret never RS256.
+    pub fn candidates(&self, kid: Option<&str>, alg: Algorithm) -> Result<Candidates<'_, V>, NoCandidate> {
         let named = self.keys.iter().filter(|key| key.kid().is_some() && (kid.is_none() || key.kid() == kid));
         let unnamed = self.keys.iter().filter(|key| key.kid().is_none());
         let mut answering = named.chain(unnamed).peekable();
         if answering.peek().is_none() {
-            let cause = if kid.is_some() { Cause::KidUnknown } else { Cause::NoKey };
-            return Err(Rejection::new(cause));
+            return Err(if kid.is_some() { NoCandidate::UnknownKid } else { NoCandidate::NoKey });
         }
-        let mut found = [None; MAX_CANDIDATES];
+        let mut found = [const { None }; MAX_CANDIDATES];
         for (slot, key) in found.iter_mut().zip(answering.filter(|key| key.verifies(alg))) {
             *slot = Some(key);
         }
         if found.iter().all(Option::is_none) {
-            return Err(Rejection::new(Cause::AlgNotOfKey));
+            return Err(NoCandidate::OtherAlgorithm);
         }
         Ok(found.into_iter().flatten())
     }
 }
+
+impl<V> fmt::Debug for KeySet<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeySet").field("keys", &self.keys).finish()
+    }
+}
+
+impl<V> Default for KeySet<V> {
+    fn default() -> Self {
+        Self { keys: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,12 @@
 //! A map of key ids to certificates or public keys in PEM, as Google publishes them: certificates for Firebase, public keys
-//! for its Identity-Aware Proxy. It is told from a key set by its shape.
-use super::{MAX_MEMBERS, Parsed, printable};
+//! for its Identity-Aware Proxy. Its shape tells it from a key set.
+use super::{MAX_MEMBERS, Parsed};
 use crate::alg::Algorithm;
+use crate::engine::VerifyingKey;
 use crate::json::{Json, Object};
-use crate::keys::{Key, KeyError, KeySet};
+use crate::key::{Key, KeyError};
+use crate::key_set::KeySet;
+use crate::printable::printable;
 
 /// The document as such a map: an object of strings, one of them PEM at least. A key set is none, since its `keys` is an
 /// array.
@@ -17,7 +20,7 @@ pub(super) fn map<'d, 't>(document: &'d Json<'t>) -> Option<&'d Object<'t>> {
     (are_strings && members.iter().any(|(_, value)| is_pem(value))).then_some(members)
 }
 
-pub(super) fn parse(map: &Object<'_>, allowed: &[Algorithm]) -> Parsed {
+pub(super) fn parse<V: VerifyingKey>(map: &Object<'_>, allowed: &[Algorithm]) -> Parsed<V> {
     let beyond = map.len().saturating_sub(MAX_MEMBERS);
     let mut parsed = Parsed { keys: KeySet::default(), left_out: Vec::new(), beyond, for_encryption: Vec::new() };
     for (kid, value) in map.iter().take(MAX_MEMBERS) {
@@ -35,7 +38,7 @@ pub(super) fn parse(map: &Object<'_>, allowed: &[Algorithm]) -> Parsed {
     parsed
 }
 
-fn key(kid: &str, pem: &str, allowed: &[Algorithm]) -> Result<Key, KeyError> {
+fn key<V: VerifyingKey>(kid: &str, pem: &str, allowed: &[Algorithm]) -> Result<Key<V>, KeyError> {
     match is_block(pem, CERTIFICATE) {
         true => Key::from_certificate(pem, kid.to_owned(), allowed),
         false => Key::from_pem(pem, Some(kid.to_owned()), None, allowed),

@@ -1,11 +1,11 @@
 //! Public keys in PEM (RFC 7468 section 13): one block, one spelling.
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use p256::pkcs8::der::Decode as _;
-use p256::pkcs8::{ObjectIdentifier, SubjectPublicKeyInfoRef};
-use superboring::reexports::rsa::pkcs1::RsaPublicKey;
+use spki::der::asn1::UintRef;
+use spki::der::{Decode as _, Reader as _, Result as DerResult, SliceReader, Tag, Tagged as _, asn1::AnyRef};
+use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
-use super::{KeyError, PublicKey, without_leading_zeros};
+use super::{Curve, KeyError, PublicKey};
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -25,24 +25,44 @@ pub(super) fn public_key_of(der: &[u8]) -> Result<PublicKey, KeyError> {
     let kind = spki.algorithm.oid;
     let curve = || spki.algorithm.parameters_oid().ok();
     let key = if kind == RSA {
-        let key = RsaPublicKey::try_from(bits).map_err(|_| KeyError::PemNotSpki)?;
-        PublicKey::rsa(without_leading_zeros(key.modulus.as_bytes()), key.public_exponent.as_bytes())?
+        let (n, e) = rsa(bits).ok().flatten().ok_or(KeyError::PemNotSpki)?;
+        PublicKey::rsa(n, e)?
     } else if kind == EC && curve() == Some(P256) {
-        PublicKey::p256(bits)?
+        point(Curve::P256, bits)?
     } else if kind == EC && curve() == Some(P384) {
-        PublicKey::p384(bits)?
+        point(Curve::P384, bits)?
     } else if kind == EC && curve() == Some(P521) {
-        PublicKey::p521(bits)?
+        point(Curve::P521, bits)?
     } else if kind == ED25519 {
         PublicKey::ed25519(bits)?
     } else {
         return Err(KeyError::PemUnknownKind);
     };
-    // Odd parameters, a compressed point, an integer with spare zeros: whatever we did not look at shows here.
-    if key.spki != der { Err(KeyError::PemNotSpki) } else { Ok(key) }
+    // Odd parameters, an integer with spare zeros: all that was not looked at shows here.
+    if key.to_spki() != der { Err(KeyError::PemNotSpki) } else { Ok(key) }
 }
 
-/// What is in the one block of a PEM text.
+/// Modulus and exponent of an RSAPublicKey (RFC 8017 appendix A.1.1).
+fn rsa(der: &[u8]) -> DerResult<Option<(&[u8], &[u8])>> {
+    let sequence = AnyRef::from_der(der)?;
+    if sequence.tag() != Tag::Sequence {
+        return Ok(None);
+    }
+    let mut integers = SliceReader::new(sequence.value())?;
+    let (n, e) = (UintRef::decode(&mut integers)?, UintRef::decode(&mut integers)?);
+    integers.finish()?;
+    Ok(Some((n.as_bytes(), e.as_bytes())))
+}
+
+/// A compressed point would have two spellings.
+fn point(curve: Curve, bits: &[u8]) -> Result<PublicKey, KeyError> {
+    match bits.first() {
+        Some(2 | 3) => Err(KeyError::PemNotSpki),
+        _ => PublicKey::ec_point(curve, bits),
+    }
+}
+
+/// The contents of the one block of a PEM text.
 pub(super) fn block(pem: &str, wanted: &str) -> Result<Vec<u8>, KeyError> {
     let rest = pem.trim_ascii().strip_prefix("-----BEGIN ").ok_or(KeyError::PemMalformed)?;
     let (label, rest) = rest.split_once("-----").ok_or(KeyError::PemMalformed)?;

@@ -4,7 +4,7 @@ use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 /// Trailing bits must be zero: otherwise one signature has several spellings, and a cache or a list of ended tokens that
-/// is keyed by the text could be walked round.
+/// is keyed by the text could be evaded.
 const STRICT: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new()
