@@ -22,7 +22,7 @@ pub type KeySet = jose::KeySet<Material>;
 pub type ParsedSet = jose::jwks::Parsed<Material>;
 
 /// Checks one signature with one key. Engines differ in speed, never in the answer.
-pub trait Engine {
+pub trait Engine: Send + Sync {
     /// # Errors
     /// The signature does not match, is not of its algorithm's form, or the key is not for `alg`.
     fn verify(&self, key: &Key, alg: Algorithm, signing_input: &[u8], signature: &[u8]) -> Result<(), BadSignature>;
@@ -61,7 +61,7 @@ pub struct HostCannotVerify;
 /// The document demands the host's engine, and it cannot be used.
 pub fn choose<F>(wanted: config::Engine, call: F) -> Result<Chosen, HostCannotVerify>
 where
-    F: Fn(&[u8]) -> Option<Vec<u8>> + 'static,
+    F: Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync + 'static,
 {
     let portable = || Chosen { engine: Box::new(Portable), kind: Kind::Portable };
     if wanted == config::Engine::Portable {

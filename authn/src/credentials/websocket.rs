@@ -1,7 +1,8 @@
 //! Tokens in `Sec-WebSocket-Protocol` (RFC 6455 section 11.3.4), the only header of a WebSocket's handshake that a browser
 //! lets a page set. The rules are those of Kubernetes' API server, which began this.
-use jose::base64url;
 use std::borrow::Cow;
+
+use jose::base64url;
 
 use crate::cause::Cause;
 use crate::config::{WebsocketEncoding, WebsocketSource};

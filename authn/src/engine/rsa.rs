@@ -1,10 +1,9 @@
 //! RSA verification (RFC 8017) with the exponent 65537: the paddings PKCS #1 v1.5 and PSS over [`Modulus`].
 //!
 //! Ours, since jwt-simple's takes several times as long in Wasm, where no assembly helps it. Nothing here is secret.
+use jose::Algorithm;
 use sha2::digest::Output;
 use sha2::{Digest, Sha256, Sha384, Sha512};
-
-use jose::Algorithm;
 
 mod modulus;
 

@@ -1,8 +1,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
-
 use jose::{Algorithm, Family, KeyError, base64url};
+use serde_json::{Value, json};
 
 use super::*;
 use crate::engine::Key;
