@@ -8,26 +8,27 @@ use jose::json::{Json, Object};
 use jose::{Padding, Unverified};
 use wire::{Cidr, Kind, RevocationKey};
 
-use crate::cause::Cause;
+use crate::claims::identifiers::Identifiers;
 use crate::config::{Access, BindingMode, Encoding, RevocationMode};
 use crate::credentials::{Presented, Source};
 use crate::engine::{Engine, KeySet};
-use crate::fault::Rejection;
-use crate::host::Host;
-use crate::identifiers::Identifiers;
-use crate::keyrings::Keyrings;
-use crate::path::PlainPath;
+use crate::keys::rings::Keyrings;
 use crate::policy::{Forward, Issuer, Policy, Rule};
-use crate::request::Request;
+use crate::reject::{Cause, Rejection};
+use crate::request::host::Host;
+use crate::request::path::PlainPath;
+use crate::request::{Request, headers};
 use crate::revocation::{self, RevocationQuery, Verdict, Whose};
 use crate::time::{Monotonic, Now};
-use crate::{binding, claims, headers};
+use crate::{binding, claims};
 
 pub use crate::claims::Window;
 
+pub mod clear;
 mod confirmed;
 mod introspected;
 mod judgements;
+mod refusal;
 
 use judgements::Judgements;
 

@@ -1,10 +1,9 @@
 //! The requests that wait for their issuers' keys: how many may, and which of them newer keys could help.
 use std::collections::{HashMap, HashSet};
 
-use crate::cause::Cause;
 use crate::checks::{Full, Waiter};
-use crate::fault::Rejection;
-use crate::key_source::KeySource;
+use crate::keys::source::KeySource;
+use crate::reject::{Cause, Rejection};
 use crate::time::Monotonic;
 
 /// Tokens with a signature that no key verifies get this part of the room: each of them costs all of the work once more

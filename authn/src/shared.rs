@@ -3,7 +3,7 @@
 //! namespace) cannot forge an entry, since each carries a MAC over its place, its content and the configuration.
 use wire::DerivedKeys;
 
-use crate::key_source::Failures;
+use crate::keys::source::Failures;
 use crate::revocation::Verdict;
 use crate::time::Monotonic;
 

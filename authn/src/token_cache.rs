@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::decide::Verified;
-use crate::scan;
+use crate::request::scan;
 
 /// Entries that one hash value may choose from.
 const WAYS: usize = 4;

@@ -5,8 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use authn::config::Document;
-use authn::invalid::Invalid;
+use authn::config::{Document, Invalid};
 use authn::policy::Policy;
 use clap::Args;
 use serde::Deserialize as _;

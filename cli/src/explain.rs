@@ -9,15 +9,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use authn::cause::Cause;
-use authn::clear::Edit;
 use authn::config::{Document, OneOrMany};
 use authn::credentials::Source;
+use authn::decide::clear::Edit;
 use authn::decide::{Admission, Entry, Peer, Removal, RevocationStatus, Unavailable, Verified};
 use authn::engine::{Material, Portable};
-use authn::fault::Rejection;
 use authn::introspection::Reply;
-use authn::keyrings::Keyrings;
+use authn::keys::rings::Keyrings;
+use authn::reject::{Cause, Rejection};
 use authn::request::{Pair, Request};
 use authn::revocation::Verdict;
 use authn::time::{Monotonic, Now, UnixSeconds};

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use authn::config::Issuer;
-use authn::discovery::{self, Url};
 use authn::engine::{Key, Material, ParsedSet};
-use authn::key_answer::max_age;
-use authn::key_source;
+use authn::keys::answer::max_age;
+use authn::keys::discovery::{self, Url};
+use authn::keys::source::KeySource;
 use clap::Args;
 use jose::{Algorithm, Family, base64url, jwks, printable};
 use serde_json::{Value, json};
@@ -168,8 +168,7 @@ impl Jwks {
             bail!("{} has no issuer `{name}`", config.display());
         };
         let keyrings = compiled.policy.keyrings();
-        let (Some(settings), Some(document)) =
-            (keyrings.source(place).map(key_source::KeySource::settings), issuer.jwks.as_ref())
+        let (Some(settings), Some(document)) = (keyrings.source(place).map(KeySource::settings), issuer.jwks.as_ref())
         else {
             bail!("the keys of `{name}` stand in {} itself: see `portcullis check-config`", config.display());
         };

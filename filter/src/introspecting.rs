@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use authn::cause::Cause;
 use authn::checks::Waiter;
 use authn::decide::Verified;
-use authn::fault::{RejectReason, Rejection};
 use authn::introspection::{Failure, MAX_REPLY_BYTES, Reply, Unanswered};
 use authn::introspections::{Flight, Introspections, Over, Refusals, TokenHistory};
 use authn::policy::Policy;
+use authn::reject::{Cause, RejectReason, Rejection};
 use authn::time::{Monotonic, Now};
 
 use crate::host::{self, MapType};

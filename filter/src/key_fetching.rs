@@ -1,11 +1,11 @@
 //! Fetching published keys through the host: one virtual machine of a process fetches for all, and the others take over
-//! what it has found. What to fetch and when is `authn::key_source`'s.
+//! what it has found. What to fetch and when is `authn::keys::source`'s.
 use std::collections::HashMap;
 use std::time::Duration;
 
-use authn::key_answer::Answer;
-use authn::key_source::{Fetch, KeySource, Occasion, Progress, Unknown};
-use authn::keyrings::Keyrings;
+use authn::keys::answer::Answer;
+use authn::keys::rings::Keyrings;
+use authn::keys::source::{Fetch, KeySource, Occasion, Progress, Unknown};
 use authn::policy::Policy;
 use authn::shared::{Lease, SharedKeys};
 use authn::time::Monotonic;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use authn::engine::Kind;
-use authn::fault::RejectReason;
-use authn::proxy_settings::Setting;
+use authn::reject::RejectReason;
+use authn::request::proxy_settings::Setting;
 use wire::check::StoreError;
 
 use crate::host::{self, MetricType};

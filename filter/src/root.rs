@@ -3,21 +3,21 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use authn::cause::Cause;
 use authn::checks::{Checks, Flight, Resolved, Waiter, Why};
-use authn::clear::Edit;
+use authn::decide::clear::Edit;
 use authn::decide::{
     Admission, Asking, Entered, Entry, Removal, RevocationStatus, Unavailable, Unverifiable, Verified,
 };
 use authn::engine::{Chosen, Engine, host_call};
-use authn::fault::Rejection;
 use authn::introspection::Failure;
 use authn::introspections;
-use authn::key_source::KeySource;
 use authn::key_waits::{KeyWait, KeyWaits};
+use authn::keys::source::KeySource;
 use authn::policy::{Policy, Revocation};
-use authn::proxy_settings::missing_by_path;
+use authn::reject::Cause;
+use authn::reject::Rejection;
 use authn::request::Request;
+use authn::request::proxy_settings::missing_by_path;
 use authn::revocation::{RevocationQuery, Verdict};
 use authn::shared::{Namespace, SharedVerdicts};
 use authn::time::{Monotonic, Now, UnixSeconds};
@@ -236,7 +236,7 @@ impl Root {
                 Next::Continue
             }
             Entry::Denied { rule, rejection } => {
-                if rejection.reason == authn::fault::RejectReason::PathSuspicious {
+                if rejection.reason == authn::reject::RejectReason::PathSuspicious {
                     self.missing_settings.on_request(missing_by_path(request.path()), &mut self.metrics);
                 }
                 self.refuse(stream, rule, &rejection)

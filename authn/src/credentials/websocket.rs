@@ -4,12 +4,10 @@ use std::borrow::Cow;
 
 use jose::base64url;
 
-use crate::cause::Cause;
-use crate::config::{WebsocketEncoding, WebsocketSource};
-use crate::fault::Rejection;
-use crate::headers::is_token;
-use crate::invalid::Invalid;
+use crate::config::{Invalid, WebsocketEncoding, WebsocketSource};
+use crate::reject::{Cause, Rejection};
 use crate::request::Request;
+use crate::request::headers::is_token;
 
 /// In lower case.
 pub(super) const HEADER: &str = "sec-websocket-protocol";
@@ -118,7 +116,7 @@ fn is_handshake(request: &Request<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::RejectReason;
+    use crate::reject::RejectReason;
     use crate::request::Pair;
 
     const KUBERNETES: &str = "base64url.bearer.authorization.k8s.io.";

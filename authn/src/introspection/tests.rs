@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::Document;
-use crate::fault::RejectReason;
 use crate::policy::Policy;
+use crate::reject::RejectReason;
 
 const SECRET: &str = "s3cret:/&= ü";
 

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use authn::checks::{Checks, Flight, Resolved, Why};
 use authn::decide::{Entry, Peer, RevocationStatus, Verified};
 use authn::engine::Portable;
-use authn::keyrings::Keyrings;
+use authn::keys::rings::Keyrings;
 use authn::policy::{Policy, Revocation};
 use authn::request::Request;
 use authn::revocation::{RevocationQuery, Verdict};

@@ -1,7 +1,7 @@
 //! Names and values of the headers that the filter sets, and what makes them safe to set.
 use std::collections::HashSet;
 
-use crate::overrides;
+use crate::request::overrides;
 
 /// The name of a header that carries identity upstream: a lower-case token (RFC 9110 section 5.1) that means nothing to
 /// HTTP, to Envoy or to routing.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jose::printable;
 
-use crate::http_date;
+use crate::keys::http_date;
 
 /// An answer's status, body and the headers that count here.
 #[derive(Debug, Clone, Copy, Default)]

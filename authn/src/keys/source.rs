@@ -7,11 +7,10 @@ use std::time::Duration;
 use jose::Algorithm;
 use jose::jwks::{self, JwksError};
 
-use crate::cause::Cause;
-use crate::discovery::{self, Url};
 use crate::engine::KeySet;
-use crate::fault::Rejection;
-use crate::key_answer::{Answer, Failure};
+use crate::keys::answer::{Answer, Failure};
+use crate::keys::discovery::{self, Url};
+use crate::reject::{Cause, Rejection};
 use crate::time::Monotonic;
 
 /// What the configuration says of the source.
@@ -183,7 +182,7 @@ impl KeySource {
     }
 
     /// # Errors
-    /// [`crate::fault::RejectReason::KeysUnavailable`] until the first set, and once the last one is older than `max_stale`.
+    /// [`crate::reject::RejectReason::KeysUnavailable`] until the first set, and once the last one is older than `max_stale`.
     pub fn keys(&self, now: Monotonic) -> Result<&KeySet, Rejection> {
         let why = match &self.held {
             None => Cause::KeysNeverFetched,

@@ -1,8 +1,8 @@
 //! Where a request with a cookie comes from. A browser sends cookies along with requests that other sites cause, so a
 //! token in a cookie does not show that its owner wanted the request (RFC 6265 section 8.2).
-use crate::host::{Host, split_port};
-use crate::invalid::Invalid;
+use crate::config::Invalid;
 use crate::request::Request;
+use crate::request::host::{Host, split_port};
 
 /// The origins that a rule lists.
 #[derive(Debug, Clone, Default)]

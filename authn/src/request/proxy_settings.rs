@@ -1,8 +1,8 @@
 //! What a request gives away about the proxy round the filter: a header, path or host that a proxy with the settings that
 //! the README asks for would never have let come this far. It changes no judgement.
-use crate::host::split_port;
-use crate::path::split_query;
 use crate::request::Request;
+use crate::request::host::split_port;
+use crate::request::path::split_query;
 
 /// A setting of Envoy's connection manager, by the sign that it is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -156,8 +156,8 @@ pub fn missing_by_path(path: &[u8]) -> Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::PlainPath;
     use crate::request::Pair;
+    use crate::request::path::PlainPath;
 
     fn names(path: &str, authority: &str, header: &str, hosts: bool) -> Vec<&'static str> {
         let pairs: [Pair<'_>; 4] = [

@@ -1,10 +1,10 @@
 //! What is changed in every request before anything can end it: headers that only this filter may set, headers that
 //! override the request line, names that a backend could take for a source of tokens, and the host in one form.
-use crate::headers::is_token;
-use crate::host::Host;
 use crate::policy::Policy;
-use crate::proxy_settings::{self, Settings};
 use crate::request::Request;
+use crate::request::headers::is_token;
+use crate::request::host::Host;
+use crate::request::proxy_settings::{self, Settings};
 
 /// One change to the request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,10 +5,9 @@
 //! claims whose value is a word for the kind, and claims that only some kinds have.
 use jose::json::{Json, Object};
 
-use crate::cause::Cause;
 use crate::claims::{optional_string, plain_type};
 use crate::config::TokenKind;
-use crate::fault::Rejection;
+use crate::reject::{Cause, Rejection};
 
 /// What an issuer's tokens may be.
 #[derive(Debug, Clone, Default)]
@@ -60,7 +59,7 @@ impl TokenKinds {
     /// Of a JWT. `typ` is its header's.
     ///
     /// # Errors
-    /// [`crate::fault::RejectReason::InvalidClaim`] for a token of another kind.
+    /// [`crate::reject::RejectReason::InvalidClaim`] for a token of another kind.
     pub(crate) fn check(&self, typ: Option<&str>, claims: &Object<'_>) -> Result<(), Rejection> {
         self.judge(typ, claims, &self.access_claims)
     }

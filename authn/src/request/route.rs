@@ -4,10 +4,9 @@
 //! each label of the host, where rules have wildcards), however many rules there are.
 use std::collections::BTreeMap;
 
-use crate::config::{Match, PathMatch};
-use crate::host::Host;
-use crate::invalid::Invalid;
-use crate::path::PlainPath;
+use crate::config::{Invalid, Match, PathMatch};
+use crate::request::host::Host;
+use crate::request::path::PlainPath;
 use crate::request::{CONNECT, is_method};
 
 #[derive(Debug, Default)]

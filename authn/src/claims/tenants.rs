@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::config;
-use crate::invalid::Invalid;
+use crate::config::Invalid;
 
 /// Stands in `issuer` for the segment that differs.
 const PLACEHOLDER: &str = "{tenant}";

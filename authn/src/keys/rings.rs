@@ -1,8 +1,8 @@
 //! The keys of all issuers as they are at this moment: those of the configuration, and those that were fetched.
 use crate::engine::KeySet;
-use crate::fault::Rejection;
-use crate::key_source::KeySource;
+use crate::keys::source::KeySource;
 use crate::policy::Policy;
+use crate::reject::Rejection;
 use crate::time::Monotonic;
 
 /// By the issuer's place in the configuration.
@@ -25,7 +25,7 @@ impl Policy {
 
 impl Keyrings {
     /// # Errors
-    /// [`crate::fault::RejectReason::KeysUnavailable`] when there are none to be trusted now.
+    /// [`crate::reject::RejectReason::KeysUnavailable`] when there are none to be trusted now.
     pub(crate) fn current<'k>(
         &'k self,
         configured: &'k KeySet,

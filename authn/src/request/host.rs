@@ -3,8 +3,7 @@ use std::fmt;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::cause::Cause;
-use crate::fault::Rejection;
+use crate::reject::{Cause, Rejection};
 
 /// A DNS name or an IPv4 address of at most 253 bytes, or an IPv6 address in brackets (in its RFC 5952 form).
 #[derive(Clone, Copy)]
@@ -116,7 +115,7 @@ const MAX_HOST: usize = 253;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::RejectReason;
+    use crate::reject::RejectReason;
 
     fn parse(authority: impl AsRef<[u8]>) -> Option<String> {
         match Host::parse(authority.as_ref()) {

@@ -4,12 +4,10 @@ use std::borrow::Cow;
 use jose::json::{Json, Object};
 use wire::{Kind, TOKEN_ID_CLAIMS};
 
-use crate::cause::Cause;
 use crate::claims::optional_string;
-use crate::config::{self, OfflineSessions, OneOrMany};
-use crate::fault::Rejection;
-use crate::invalid::Invalid;
-use crate::provider::Preset;
+use crate::claims::provider::Preset;
+use crate::config::{self, Invalid, OfflineSessions, OneOrMany};
+use crate::reject::{Cause, Rejection};
 
 /// Of one issuer's tokens.
 #[derive(Debug, Clone)]
@@ -107,7 +105,7 @@ impl Identifiers {
     /// The first that is there. An empty one names nobody, but for tokens, where it is the id that it is.
     ///
     /// # Errors
-    /// [`crate::fault::RejectReason::InvalidClaim`] where it is no string.
+    /// [`crate::reject::RejectReason::InvalidClaim`] where it is no string.
     pub(crate) fn find<'j>(&self, kind: Kind, payload: &'j Object<'_>) -> Result<Option<&'j str>, Rejection> {
         for claim in self.of(kind) {
             match claim.value(payload) {
@@ -163,7 +161,7 @@ impl Identifiers {
     /// Absent and malformed are two cases, also for a claim that another one comes before.
     ///
     /// # Errors
-    /// [`crate::fault::RejectReason::InvalidClaim`] for one that is no string.
+    /// [`crate::reject::RejectReason::InvalidClaim`] for one that is no string.
     pub(crate) fn check(&self, payload: &Object<'_>) -> Result<(), Rejection> {
         for name in STANDARD {
             optional_string(payload, name)?;

@@ -152,7 +152,7 @@ pub const ALL: &[Override] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::headers::HeaderName;
+    use crate::request::headers::HeaderName;
 
     #[test]
     fn each_header_is_named_once_in_lower_case() {
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_documentation_lists_each() {
-        let docs = include_str!("../../docs/overrides.md");
+        let docs = include_str!("../../../docs/overrides.md");
         for header in ALL {
             assert!(docs.contains(&format!("| `{}` |", header.name)), "{}", header.name);
         }

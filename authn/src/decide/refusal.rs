@@ -1,6 +1,6 @@
 //! What a refused client gets: status, headers and a problem document (RFC 9457), never the cause.
-use crate::fault::RejectReason;
 use crate::policy::{Policy, Rule};
+use crate::reject::RejectReason;
 
 /// A local answer, ready to send.
 #[derive(Debug, Clone, PartialEq, Eq)]

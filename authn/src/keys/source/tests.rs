@@ -1,5 +1,5 @@
 use super::*;
-use crate::fault::RejectReason;
+use crate::reject::RejectReason;
 use crate::vectors;
 
 const SECOND: u64 = 1_000_000_000;

@@ -2,9 +2,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::cause::Cause;
-use crate::fault::Rejection;
-use crate::hex;
+use crate::reject::{Cause, Rejection};
+use crate::request::hex;
 
 /// A path in plain form, and its query.
 #[derive(Clone, PartialEq, Eq)]
@@ -158,7 +157,7 @@ fn check_segments(path: &[u8]) -> Result<(), Cause> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::RejectReason;
+    use crate::reject::RejectReason;
 
     fn is_plain(path: impl AsRef<[u8]>) -> bool {
         match PlainPath::check(path.as_ref()) {
