@@ -12,6 +12,8 @@ use crate::alg::Algorithm;
 use crate::config;
 use crate::keys::{Key, Material};
 
+#[cfg(any(test, feature = "aws-lc"))]
+pub mod aws_lc;
 pub mod host_call;
 pub(crate) mod rsa;
 

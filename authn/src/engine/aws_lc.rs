@@ -1,0 +1,67 @@
+//! The engine of native builds: aws-lc-rs for RSA and ECDSA, and [`Portable`] for the rest.
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
+
+use super::{BadSignature, Engine, Portable};
+use crate::alg::Algorithm;
+use crate::keys::{Key, Material};
+
+/// Parsed keys kept. More than this many are parsed anew from time to time.
+const MAX_PARSED: usize = 256;
+
+/// Belongs to one thread.
+///
+/// HMAC is as quick in [`Portable`], whose keyed states are ready. So is Ed25519, and there aws-lc takes signatures with an
+/// R of small order, which no other engine takes.
+#[derive(Default)]
+pub struct AwsLc {
+    /// By the key's thumbprint and the algorithm. Parsing costs as much as a part of the verification.
+    parsed: RefCell<HashMap<([u8; 32], Algorithm), ParsedPublicKey>>,
+    rest: Portable,
+}
+
+impl Engine for AwsLc {
+    fn verify(&self, key: &Key, alg: Algorithm, signing_input: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
+        let Some(scheme) = scheme(alg) else { return self.rest.verify(key, alg, signing_input, signature) };
+        if !key.verifies(alg) {
+            return Err(BadSignature);
+        }
+        // aws-lc checks lengths too. This is the one place where a key of another family could come by.
+        match key.material() {
+            Material::Rsa(forms) if signature.len() == forms.portable.bytes() => {}
+            Material::P256(_) | Material::P384(_) | Material::P521(_) => {}
+            Material::Rsa(_) | Material::Hmac(_) | Material::Ed25519(_) => return Err(BadSignature),
+        }
+        let mut parsed = self.parsed.borrow_mut();
+        let name = (*key.thumbprint(), alg);
+        if let Some(parsed) = parsed.get(&name) {
+            return parsed.verify_sig(signing_input, signature).map_err(|_| BadSignature);
+        }
+        let spki = key.spki().ok_or(BadSignature)?;
+        let key = ParsedPublicKey::new(scheme, spki).map_err(|_| BadSignature)?;
+        let verified = key.verify_sig(signing_input, signature).map_err(|_| BadSignature);
+        if parsed.len() >= MAX_PARSED {
+            parsed.clear();
+        }
+        parsed.insert(name, key);
+        verified
+    }
+}
+
+/// RFC 7518 sections 3.3 to 3.5: the salt of PSS is as long as the hash, and ECDSA signatures are r and s side by side.
+fn scheme(alg: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
+    Some(match alg {
+        Algorithm::Rs256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+        Algorithm::Rs384 => &signature::RSA_PKCS1_2048_8192_SHA384,
+        Algorithm::Rs512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+        Algorithm::Ps256 => &signature::RSA_PSS_2048_8192_SHA256,
+        Algorithm::Ps384 => &signature::RSA_PSS_2048_8192_SHA384,
+        Algorithm::Ps512 => &signature::RSA_PSS_2048_8192_SHA512,
+        Algorithm::Es256 => &signature::ECDSA_P256_SHA256_FIXED,
+        Algorithm::Es384 => &signature::ECDSA_P384_SHA384_FIXED,
+        Algorithm::Es512 => &signature::ECDSA_P521_SHA512_FIXED,
+        Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 | Algorithm::EdDsa => return None,
+    })
+}
