@@ -8,7 +8,7 @@ CARGO := cargo
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint arrows docs fuzz clean bench-growth
+.PHONY: help setup checkers build wasm native image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint arrows docs fuzz clean bench-growth
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ build: setup ## build the native binaries
 
 wasm: setup ## build the filter into dist/portcullis.wasm
 	@scripts/wasm
+
+native: setup ## build the filter as a dynamic module into dist/libportcullis.so
+	@scripts/native
 
 image: wasm ## pack the filter into an OCI image for Istio, and its digest into istio/build (IMAGE=host/path:tag)
 	@scripts/image $(IMAGE)

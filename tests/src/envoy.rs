@@ -5,8 +5,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::host::with_native_filter;
 use crate::template::{render, with_listener, with_transport_socket};
-use crate::{Directory, Process, Request, START_DEADLINE, exchange, project, wait_until};
+use crate::{Directory, Host, Process, Request, START_DEADLINE, exchange, project, wait_until};
 
 pub struct EnvoyOptions {
     pub upstream: SocketAddr,
@@ -23,6 +24,8 @@ pub struct EnvoyOptions {
     pub tls: Option<Tls>,
     /// How the service is reached, if it speaks TLS.
     pub service_tls: Option<ServiceTls>,
+    /// In which form the filter runs.
+    pub host: Host,
     pub wasm: PathBuf,
     /// The listener stands in a file of its own that Envoy watches: see [`Envoy::update_listener`].
     pub listener_from_file: bool,
@@ -64,6 +67,7 @@ impl EnvoyOptions {
             concurrency: 2,
             tls: None,
             service_tls: None,
+            host: Host::from_environment(),
             wasm: project().join("dist/portcullis.wasm"),
             listener_from_file: false,
             edit: |bootstrap| bootstrap,
@@ -106,7 +110,15 @@ impl Envoy {
             .arg("--admin-address-path")
             .arg(&admin_path)
             .args(["--concurrency", &options.concurrency.to_string(), "--disable-hot-restart"])
-            .args(["--log-level", "warning", "--component-log-level", "wasm:info", "--drain-time-s", "3"])
+            .args([
+                "--log-level",
+                "warning",
+                "--component-log-level",
+                "wasm:info,dynamic_modules:info",
+                "--drain-time-s",
+                "3",
+            ])
+            .env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", project().join("dist"))
             .envs(options.environment);
         let mut process = Process::start("envoy", command, directory.path());
 
@@ -239,8 +251,10 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         values.push(("SERVICE_NAME", json!(tls.name)));
         values.push(("SERVICE_CA", json!(tls.authority)));
     }
-    if options.filter.is_none() {
-        template = without_filter(&template);
+    match (&options.filter, options.host) {
+        (None, _) => template = without_filter(&template),
+        (Some(_), Host::Native) => template = with_native_filter(&template, &read("filter-native.yaml")),
+        (Some(_), Host::Wasm) => {}
     }
     (options.edit)(render(&template, &values))
 }
