@@ -12,9 +12,10 @@ use crate::abi::{
     self, BodyStatus, ConfigPtr, EnvoyBuffer, EnvoyHeader, HeadersStatus, LocalReplyStatus, LogLevel, OursPtr,
     StreamPtr, TrailersStatus,
 };
-use crate::configuration::{Answer, Configuration};
+use crate::configuration::Configuration;
 use crate::envoy::{self, Config, Stream};
 use crate::filter::{After, Filter};
+use crate::outbox::Answer;
 
 /// A filter and what its lifetime needs: a call of ours can end the stream, and Envoy 1.39 then has the filter destroyed
 /// before that call returns. Later releases wait.
@@ -94,11 +95,12 @@ pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_http_callout
     // SAFETY: as the ABI says; headers and body last until the hook ends, and so do these two.
     unsafe {
         on_config(config, ours, |configuration, config| {
-            let answer = (result == abi::SUCCESS).then(|| Answer {
-                headers: envoy::headers(headers, headers_count),
-                body: envoy::chunks(chunks, chunks_count),
-            });
-            configuration.on_answer(config, callout, answer);
+            let answer = if result == abi::SUCCESS {
+                Answer { headers: envoy::headers(headers, headers_count), body: envoy::chunks(chunks, chunks_count) }
+            } else {
+                Answer::NONE
+            };
+            configuration.on_answer(config, callout, &answer);
         });
     }
 }
@@ -333,7 +335,7 @@ unsafe fn on_config(config: ConfigPtr, ours: OursPtr, work: impl FnOnce(&Arc<Con
         (Arc::from_raw(ours.cast::<Configuration>()), Config::from_hook(config))
     };
     if caught(|| work(&configuration, &mut config)).is_none() {
-        let _ = caught(|| configuration.on_fault(&mut config));
+        let _ = caught(|| configuration.on_fault(config.meter()));
     }
 }
 

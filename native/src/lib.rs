@@ -1,4 +1,4 @@
-//! The dynamic module: a shared object that Envoy loads, and nothing that decides. Deciding is `authn`'s.
+//! The dynamic module: a shared object that Envoy loads, the back end of `driver` for it.
 #![deny(
     unsafe_code,
     clippy::unwrap_used,
@@ -8,12 +8,17 @@
     clippy::arithmetic_side_effects
 )]
 
-// Not all of it is used before the module decides.
-#[allow(dead_code)]
 pub mod abi;
+mod clock;
 mod configuration;
-#[allow(dead_code, unused_imports)]
 mod envoy;
+mod exchange;
 mod filter;
 pub mod hooks;
+mod host;
+mod metrics;
+mod outbox;
 mod reply;
+mod secret;
+mod shared_data;
+mod ticker;

@@ -1,20 +1,27 @@
 //! A local reply that waits until everything else about its request is done.
+use driver::LocalReply;
+
 use crate::envoy::{HeaderMap, Reply, Stream};
 
 pub struct OwnedReply {
     status: u16,
     headers: Vec<(Vec<u8>, Vec<u8>)>,
     body: Vec<u8>,
-    details: &'static str,
+    details: String,
 }
 
 impl OwnedReply {
-    pub fn new(status: u16, headers: Vec<(Vec<u8>, Vec<u8>)>, body: Vec<u8>, details: &'static str) -> Self {
-        Self { status, headers, body, details }
+    pub fn new(status: u16, headers: Vec<(Vec<u8>, Vec<u8>)>, body: Vec<u8>, details: &str) -> Self {
+        Self { status, headers, body, details: details.to_owned() }
+    }
+
+    pub fn of(reply: &LocalReply<'_>) -> Self {
+        let headers = reply.headers.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        Self::new(reply.status, headers, reply.body.to_vec(), reply.details)
     }
 
     /// 503 as a problem document (RFC 9457), for what has no rejection of `authn`'s. Both texts are plain.
-    pub fn unavailable(details: &'static str, title: &str) -> Self {
+    pub fn unavailable(details: &str, title: &str) -> Self {
         let body = format!(r#"{{"type":"about:blank","title":"{title}","status":503}}"#);
         let headers = vec![
             (b"content-type".to_vec(), b"application/problem+json".to_vec()),

@@ -54,6 +54,7 @@ pub struct Envoy {
     admin: SocketAddr,
     address: SocketAddr,
     listener: PathBuf,
+    host: Host,
 }
 
 impl EnvoyOptions {
@@ -129,7 +130,7 @@ impl Envoy {
         })
         .await;
         match found {
-            Some((admin, address)) => Ok(Self { process, admin, address, listener }),
+            Some((admin, address)) => Ok(Self { process, admin, address, listener, host: options.host }),
             None => Err(process.log_tail()),
         }
     }
@@ -166,9 +167,13 @@ impl Envoy {
         admin(self.admin, method, path).await.unwrap_or_else(|| panic!("the admin interface has no {path}"))
     }
 
-    /// Every counter and gauge whose name contains `part`, with the labels still in the name.
+    /// Every counter and gauge whose name contains `part`, with the labels still in the name. The filter's have the same
+    /// names in both hosts.
     pub async fn stats(&self, part: &str) -> Vec<(String, u64)> {
-        let all = self.admin("GET", "/stats").await;
+        let mut all = self.admin("GET", "/stats").await;
+        if self.host == Host::Native {
+            all = all.replace("dynamicmodulescustom.", "wasmcustom.");
+        }
         let pairs = all.lines().filter_map(|line| line.split_once(": "));
         let named = pairs.filter(|(name, _)| name.contains(part));
         named.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()

@@ -11,20 +11,19 @@ use crate::keys::{Key, Material};
 /// Parsed keys kept. More than this many are parsed anew from time to time.
 const MAX_PARSED: usize = 256;
 
-/// Belongs to one thread.
-///
 /// HMAC is as quick in [`Portable`], whose keyed states are ready. So is Ed25519, and there aws-lc takes signatures with an
 /// R of small order, which no other engine takes.
-#[derive(Default)]
-pub struct AwsLc {
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AwsLc;
+
+thread_local! {
     /// By the key's thumbprint and the algorithm. Parsing costs as much as a part of the verification.
-    parsed: RefCell<HashMap<([u8; 32], Algorithm), ParsedPublicKey>>,
-    rest: Portable,
+    static PARSED: RefCell<HashMap<([u8; 32], Algorithm), ParsedPublicKey>> = RefCell::default();
 }
 
 impl Engine for AwsLc {
     fn verify(&self, key: &Key, alg: Algorithm, signing_input: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
-        let Some(scheme) = scheme(alg) else { return self.rest.verify(key, alg, signing_input, signature) };
+        let Some(scheme) = scheme(alg) else { return Portable.verify(key, alg, signing_input, signature) };
         if !key.verifies(alg) {
             return Err(BadSignature);
         }
@@ -34,19 +33,18 @@ impl Engine for AwsLc {
             Material::P256(_) | Material::P384(_) | Material::P521(_) => {}
             Material::Rsa(_) | Material::Hmac(_) | Material::Ed25519(_) => return Err(BadSignature),
         }
-        let mut parsed = self.parsed.borrow_mut();
         let name = (*key.thumbprint(), alg);
-        if let Some(parsed) = parsed.get(&name) {
-            return parsed.verify_sig(signing_input, signature).map_err(|_| BadSignature);
-        }
-        let spki = key.spki().ok_or(BadSignature)?;
-        let key = ParsedPublicKey::new(scheme, spki).map_err(|_| BadSignature)?;
-        let verified = key.verify_sig(signing_input, signature).map_err(|_| BadSignature);
-        if parsed.len() >= MAX_PARSED {
-            parsed.clear();
-        }
-        parsed.insert(name, key);
-        verified
+        let verified = PARSED.with_borrow_mut(|parsed| {
+            if !parsed.contains_key(&name) {
+                let key = ParsedPublicKey::new(scheme, key.spki()?).ok()?;
+                if parsed.len() >= MAX_PARSED {
+                    parsed.clear();
+                }
+                parsed.insert(name, key);
+            }
+            parsed.get(&name)?.verify_sig(signing_input, signature).ok()
+        });
+        verified.ok_or(BadSignature)
     }
 }
 

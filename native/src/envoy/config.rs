@@ -2,28 +2,14 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use super::ConfigScheduler;
 use super::raw::{self, buffer};
+use super::{ConfigScheduler, Meter, Metric, MetricRefused};
 use crate::abi::{self, ConfigPtr, ModuleBuffer};
 
 /// Not to be sent or shared: hooks about a configuration run on the main thread.
 pub struct Config<'hook> {
     config: ConfigPtr,
     hook: PhantomData<&'hook mut ()>,
-}
-
-/// A metric's number, under the configuration that defined it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Metric(pub(crate) usize);
-
-/// The number of the ABI's result: 1 no such metric, 2 wrong labels, 3 defined too late.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MetricRefused(pub u32);
-
-impl MetricRefused {
-    pub(super) fn check(result: u32) -> Result<(), Self> {
-        if result == abi::SUCCESS { Ok(()) } else { Err(Self(result)) }
-    }
 }
 
 /// A request to a cluster.
@@ -48,7 +34,7 @@ impl CalloutRefused {
 
 type Define = unsafe extern "C" fn(ConfigPtr, ModuleBuffer, *const ModuleBuffer, usize, *mut usize) -> u32;
 
-impl Config<'_> {
+impl<'hook> Config<'hook> {
     /// # Safety
     /// Envoy gave `config` to the hook that runs on the main thread, and the handle does not outlive that hook.
     pub(crate) unsafe fn from_hook(config: ConfigPtr) -> Self {
@@ -76,26 +62,10 @@ impl Config<'_> {
         MetricRefused::check(result).map(|()| Metric(id))
     }
 
-    pub fn increment(&self, counter: Metric, labels: &[&[u8]], by: u64) -> Result<(), MetricRefused> {
-        let labels: Vec<_> = labels.iter().map(|label| buffer(label)).collect();
-        // SAFETY: Envoy reads the labels before it returns.
-        MetricRefused::check(unsafe {
-            abi::config_increment_counter(self.config, counter.0, labels.as_ptr(), labels.len(), by)
-        })
-    }
-
-    pub fn set_gauge(&self, gauge: Metric, labels: &[&[u8]], to: u64) -> Result<(), MetricRefused> {
-        let labels: Vec<_> = labels.iter().map(|label| buffer(label)).collect();
-        // SAFETY: as for `increment`.
-        MetricRefused::check(unsafe { abi::config_set_gauge(self.config, gauge.0, labels.as_ptr(), labels.len(), to) })
-    }
-
-    pub fn record(&self, histogram: Metric, labels: &[&[u8]], value: u64) -> Result<(), MetricRefused> {
-        let labels: Vec<_> = labels.iter().map(|label| buffer(label)).collect();
-        // SAFETY: as for `increment`.
-        MetricRefused::check(unsafe {
-            abi::config_record_histogram(self.config, histogram.0, labels.as_ptr(), labels.len(), value)
-        })
+    /// What counts in the name of this configuration.
+    pub fn meter(&self) -> Meter<'hook> {
+        // SAFETY: the configuration is alive until the hook ends.
+        unsafe { Meter::of_config(self.config) }
     }
 
     /// Sends a request. Its answer comes to a hook of this configuration, under the number returned.

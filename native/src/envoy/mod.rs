@@ -6,11 +6,13 @@
 #![allow(unsafe_code)]
 
 mod config;
+mod meter;
 mod raw;
 mod scheduler;
 mod stream;
 
-pub use config::{Callout, CalloutRefused, Config, Metric, MetricRefused};
+pub use config::{Callout, Config};
+pub use meter::{Meter, Metric, MetricRefused};
 pub(crate) use raw::{bytes, chunks, headers};
 pub use scheduler::{ConfigScheduler, StreamScheduler};
 pub use stream::{Reply, Stream};

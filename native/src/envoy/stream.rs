@@ -2,7 +2,7 @@
 use std::marker::PhantomData;
 
 use super::raw::{self, ABSENT, buffer};
-use super::{Metric, MetricRefused, StreamScheduler};
+use super::{Meter, StreamScheduler};
 use crate::abi::{self, Attribute, EnvoyBuffer, EnvoyHeader, HeaderMap, StreamPtr};
 
 /// Not to be sent or shared: it belongs to one worker, and to one hook.
@@ -20,7 +20,7 @@ pub struct Reply<'r> {
     pub details: &'r [u8],
 }
 
-impl Stream<'_> {
+impl<'hook> Stream<'hook> {
     /// # Safety
     /// Envoy gave `stream` to the hook that runs, and the handle does not outlive that hook.
     pub(crate) unsafe fn from_hook(stream: StreamPtr) -> Self {
@@ -137,20 +137,10 @@ impl Stream<'_> {
         unsafe { abi::set_filter_state(self.stream, buffer(key.as_bytes()), buffer(value)) }
     }
 
-    pub fn increment(&self, counter: Metric, labels: &[&[u8]], by: u64) -> Result<(), MetricRefused> {
-        let labels: Vec<_> = labels.iter().map(|label| buffer(label)).collect();
-        // SAFETY: Envoy reads the labels before it returns.
-        MetricRefused::check(unsafe {
-            abi::increment_counter(self.stream, counter.0, labels.as_ptr(), labels.len(), by)
-        })
-    }
-
-    pub fn record(&self, histogram: Metric, labels: &[&[u8]], value: u64) -> Result<(), MetricRefused> {
-        let labels: Vec<_> = labels.iter().map(|label| buffer(label)).collect();
-        // SAFETY: as for `increment`.
-        MetricRefused::check(unsafe {
-            abi::record_histogram(self.stream, histogram.0, labels.as_ptr(), labels.len(), value)
-        })
+    /// What counts in the name of this stream, beside the handle and for as long.
+    pub fn meter(&self) -> Meter<'hook> {
+        // SAFETY: the stream is alive until the hook ends or the handle is consumed. Metrics touch no header.
+        unsafe { Meter::of_stream(self.stream) }
     }
 
     /// What wakes this stream later, from any thread.

@@ -92,7 +92,15 @@ defines! {
     envoy_dynamic_module_callback_http_filter_config_define_histogram
 }
 
-unsafe fn counted(of: &EnvoyConfig, id: usize, labels: *const ModuleBuffer, count: usize, by: u64, sets: bool) -> u32 {
+/// What a call does with the value that it brings.
+#[derive(Clone, Copy)]
+enum Does {
+    Add,
+    Subtract,
+    Set,
+}
+
+unsafe fn counted(of: &EnvoyConfig, id: usize, labels: *const ModuleBuffer, count: usize, by: u64, does: Does) -> u32 {
     let metrics = of.metrics.borrow();
     let Some((name, defined)) = id.checked_sub(1).and_then(|place| metrics.get(place)) else { return NOT_FOUND };
     if *defined != count {
@@ -102,12 +110,16 @@ unsafe fn counted(of: &EnvoyConfig, id: usize, labels: *const ModuleBuffer, coun
     let labels = labels.iter().map(|label| unsafe { text(*label) }).collect();
     let mut counts = of.counts.lock().unwrap();
     let value = counts.entry((name.clone(), labels)).or_default();
-    *value = if sets { by } else { *value + by };
+    *value = match does {
+        Does::Add => *value + by,
+        Does::Subtract => value.checked_sub(by).expect("a gauge does not go below 0"),
+        Does::Set => by,
+    };
     0
 }
 
 macro_rules! counts {
-    ($($name:ident $config:ident $sets:literal)*) => {$(
+    ($($name:ident $config:ident $does:ident)*) => {$(
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(
             of: *mut c_void,
@@ -116,7 +128,7 @@ macro_rules! counts {
             count: usize,
             by: u64,
         ) -> u32 {
-            unsafe { counted($config(of), id, labels, count, by, $sets) }
+            unsafe { counted($config(of), id, labels, count, by, Does::$does) }
         }
     )*};
 }
@@ -126,12 +138,16 @@ unsafe fn of_stream<'c>(of: *mut c_void) -> &'c EnvoyConfig {
 }
 
 counts! {
-    envoy_dynamic_module_callback_http_filter_config_increment_counter config false
-    envoy_dynamic_module_callback_http_filter_config_set_gauge config true
-    envoy_dynamic_module_callback_http_filter_config_record_histogram_value config false
-    envoy_dynamic_module_callback_http_filter_increment_counter of_stream false
-    envoy_dynamic_module_callback_http_filter_set_gauge of_stream true
-    envoy_dynamic_module_callback_http_filter_record_histogram_value of_stream false
+    envoy_dynamic_module_callback_http_filter_config_increment_counter config Add
+    envoy_dynamic_module_callback_http_filter_config_increment_gauge config Add
+    envoy_dynamic_module_callback_http_filter_config_decrement_gauge config Subtract
+    envoy_dynamic_module_callback_http_filter_config_set_gauge config Set
+    envoy_dynamic_module_callback_http_filter_config_record_histogram_value config Add
+    envoy_dynamic_module_callback_http_filter_increment_counter of_stream Add
+    envoy_dynamic_module_callback_http_filter_increment_gauge of_stream Add
+    envoy_dynamic_module_callback_http_filter_decrement_gauge of_stream Subtract
+    envoy_dynamic_module_callback_http_filter_set_gauge of_stream Set
+    envoy_dynamic_module_callback_http_filter_record_histogram_value of_stream Add
 }
 
 #[unsafe(no_mangle)]
