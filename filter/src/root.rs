@@ -13,12 +13,11 @@ use authn::introspection::Failure;
 use authn::introspections;
 use authn::key_waits::{KeyWait, KeyWaits};
 use authn::keys::source::KeySource;
-use authn::policy::{Policy, Revocation};
-use authn::reject::Cause;
-use authn::reject::Rejection;
+use authn::policy::Policy;
+use authn::revocation::{Revocation, RevocationQuery, Verdict};
+use authn::reject::{Cause, Rejection};
 use authn::request::Request;
 use authn::request::proxy_settings::missing_by_path;
-use authn::revocation::{RevocationQuery, Verdict};
 use authn::shared::{Namespace, SharedVerdicts};
 use authn::time::{Monotonic, Now, UnixSeconds};
 use authn::token_cache::TokenCache;
@@ -26,12 +25,11 @@ use wire::check::{self, NamedIssuer, Needs, Question, QuestionError, Reply, Stor
 use wire::{DerivedKeys, Retention};
 
 use crate::announcing::Announcing;
-use crate::configuration;
+use crate::{configuration, pairs};
 use crate::host::{self, Clock, LogLevel, MapType};
 use crate::introspecting::{Introspecting, Settled};
 use crate::key_fetching::{KeyFetching, Outcome as KeyOutcome, Waiting};
 use crate::metrics::{self, CheckFailure, Counter, Histogram, Metrics, Outcome, WaitsFor};
-use crate::pairs;
 use crate::peer::HostPeer;
 use crate::proxy_settings::MissingSettings;
 
