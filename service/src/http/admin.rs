@@ -95,6 +95,6 @@ pub fn api() -> OpenApi {
 
 /// As [`crate::http::gate::limit`]; refusals are problem documents here.
 async fn limit(State(gate): State<Gate>, request: Request, next: Next) -> Result<Response, Problem> {
-    let (request, _place) = gate.admit(request).await?;
+    let (request, _permit) = gate.admit(request).await?;
     Ok(next.run(request).await)
 }
