@@ -71,7 +71,7 @@ pub async fn create_store(
 }
 
 /// Marks an empty Redis as a store that is to be filled from another, or ends what somebody began of that. Services write
-/// to it and do not answer from it, before [`finish`].
+/// to it and do not answer from it, before `finish`.
 ///
 /// # Errors
 /// See [`CreateError`].
