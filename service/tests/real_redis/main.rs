@@ -4,7 +4,7 @@ mod admin;
 mod http;
 mod migration;
 mod provider;
-#[path = "../../../store/redis/tests/support/redis.rs"]
+#[path = "../../../store/redis/tests/real_redis/redis.rs"]
 mod redis;
 mod sessions;
 mod signals;

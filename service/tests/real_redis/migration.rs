@@ -46,7 +46,7 @@ fn copy(from: &Redis, to: &Redis) -> Result<Report, MigrateError> {
 
 /// A service that answers from `redis` and writes to `also`.
 fn both(redis: &Redis, also: &Redis) -> Options {
-    Options { redis_also: Some(RedisOptions::single(&also.url())), create_store: false, ..options(redis) }
+    Options { mirror_redis: Some(RedisOptions::single(&also.url())), create_store: false, ..options(redis) }
 }
 
 /// The files are read at the start only, and again when they change.
@@ -177,7 +177,7 @@ fn nothing_is_acknowledged_while_the_other_store_lacks_it_and_it_gets_it_in_the_
         assert_eq!((status, problem["code"].as_str()), (503, Some("not_confirmed")), "{problem}");
         assert_eq!(problem["written"], "yes", "{problem}");
         let detail = problem["detail"].as_str().unwrap().to_owned();
-        assert!(detail.contains("--redis-also"), "{detail}");
+        assert!(detail.contains("--mirror-redis"), "{detail}");
         detail
     };
     assert!(refused(&service, "early").contains("store_changed"));
@@ -197,11 +197,11 @@ fn nothing_is_acknowledged_while_the_other_store_lacks_it_and_it_gets_it_in_the_
     eventually(WELL_AGAIN, || in_new(&new, "slow").then_some(()));
     new.kill();
     eventually(WELL_AGAIN, || refused(&service, "down").contains("store_refused").then_some(()));
-    eventually(WELL_AGAIN, || metric(&service, "portcullis_also_ready 0").then_some(()));
-    assert!(metric(&service, "portcullis_also_behind") && !metric(&service, "portcullis_also_behind 0"));
+    eventually(WELL_AGAIN, || metric(&service, "portcullis_mirror_ready 0").then_some(()));
+    assert!(metric(&service, "portcullis_mirror_behind") && !metric(&service, "portcullis_mirror_behind 0"));
     new.restart();
     eventually(WELL_AGAIN, || in_new(&new, "down").then_some(()));
-    eventually(WELL_AGAIN, || metric(&service, "portcullis_also_behind 0").then_some(()));
+    eventually(WELL_AGAIN, || metric(&service, "portcullis_mirror_behind 0").then_some(()));
     eventually(WELL_AGAIN, || revoked("t").then_some(()));
     // Who hangs up in between has not been told, and both have it all the same.
     new.signal("STOP");
@@ -261,13 +261,17 @@ fn verifying_fails_by_name_for_whatever_the_copy_lacks() {
     assert!(!report.is_verified(), "{report:?}");
     assert_eq!(*tally(&report, "revocations"), service::Tally { found: 5, copied: 0, differing: 3 });
     for id in ["gone", "weaker", "shorter"] {
-        assert!(report.told.iter().any(|line| line.contains(&named(id))), "{id}: {report:?}");
+        assert!(report.names.iter().any(|line| line.contains(&named(id))), "{id}: {report:?}");
     }
     // Copying mends it, and takes nothing away that only the copy has.
     new.ask(&["SET", &named("lifted"), "D;", "EX", "9999999"]);
     let again = Migration { to_store_id: Some(id), ..plan(&old, &new) };
     let report = block_on(migrate(&again, |_| {})).unwrap();
-    assert_eq!((report.is_verified(), tally(&report, "revocations").copied, report.lone), (true, 3, 1), "{report:?}");
+    assert_eq!(
+        (report.is_verified(), tally(&report, "revocations").copied, report.only_in_target),
+        (true, 3, 1),
+        "{report:?}"
+    );
     assert!(new.ask(&["GET", &named("lifted")]).contains("D;"));
     // Sessions, lists and audit entries count too.
     let session = names(&new).into_iter().find(|name| name.contains(":s:")).unwrap();
@@ -285,12 +289,12 @@ fn verifying_fails_by_name_for_whatever_the_copy_lacks() {
     // And plays no tricks on the terminal that it is shown on, wherever in a report.
     old.ask(&["SET", "portcullis:{07}:r:\u{1b}[2J", "D;"]);
     let report = verify();
-    assert!(report.told.iter().any(|line| line.contains("{07}:r:")), "{report:?}");
-    assert!(report.told.iter().all(|line| !line.contains('\u{1b}')), "{report:?}");
+    assert!(report.names.iter().any(|line| line.contains("{07}:r:")), "{report:?}");
+    assert!(report.names.iter().all(|line| !line.contains('\u{1b}')), "{report:?}");
     old.ask(&["SET", "portcullis:{07}:z:\u{1b}[2J", "x"]);
     let report = block_on(migrate(&again, |_| {})).unwrap();
-    assert_eq!((report.is_verified(), report.strange), (false, 3), "{report:?}");
-    assert!(report.told.iter().all(|line| !line.contains('\u{1b}')), "{report:?}");
+    assert_eq!((report.is_verified(), report.not_understood), (false, 3), "{report:?}");
+    assert!(report.names.iter().all(|line| !line.contains('\u{1b}')), "{report:?}");
 }
 
 // A copy that was on its way for a while must not undo what happened meanwhile.
@@ -395,7 +399,7 @@ fn a_logout_is_in_force_also_while_the_other_store_is_down() {
     let jwks = Jwks::publishing(&[&signs]);
     let service = Running::start(Options { providers: providers(&[provider(&jwks.uri())]), ..both(&old, &new) });
     new.kill();
-    eventually(WELL_AGAIN, || metric(&service, "portcullis_also_ready 0").then_some(()));
+    eventually(WELL_AGAIN, || metric(&service, "portcullis_mirror_ready 0").then_some(()));
     let claims = logout_claims();
     let token = typed(&signs, "logout+jwt", &claims);
     assert_eq!(log_out(&service, &token).status, 503);
@@ -417,11 +421,11 @@ fn what_waits_for_the_other_store_is_counted_while_it_is_tried() {
     prepare(&new).unwrap();
     // Nobody is there to confirm, so each attempt takes its time and fails.
     let confirm_timeout = Duration::from_millis(500);
-    let service = Running::start(Options { also_min_replicas: Some(1), confirm_timeout, ..both(&old, &new) });
+    let service = Running::start(Options { mirror_min_replicas: Some(1), confirm_timeout, ..both(&old, &new) });
     assert_eq!(service.admin("POST", "/v1/revocations", &asking(Kind::Session, "s")).0, 503);
     let begun = std::time::Instant::now();
     while begun.elapsed() < Duration::from_secs(3) {
-        assert!(!metric(&service, "portcullis_also_behind 0"), "after {:?}", begun.elapsed());
+        assert!(!metric(&service, "portcullis_mirror_behind 0"), "after {:?}", begun.elapsed());
     }
 }
 
