@@ -157,7 +157,7 @@ mod tests {
     fn help_does_not_show_what_the_environment_may_hold_of_secrets() {
         let command = Cli::command();
         let serve = command.find_subcommand("serve").unwrap();
-        for name in ["redis", "redis-also", "signing-key"] {
+        for name in ["redis", "mirror-redis", "signing-key"] {
             let argument = serve.get_arguments().find(|argument| argument.get_long() == Some(name));
             assert!(argument.unwrap().is_hide_env_values_set(), "{name}");
         }

@@ -18,7 +18,7 @@ const DRAW: Duration = Duration::from_millis(100);
 const LINE: Duration = Duration::from_secs(5);
 
 /// Copies what is there with its time to live, verifies all of it, and declares the new store complete. First `--prepare`,
-/// then restart every service with `--redis-also`, then this; docs/migration.md has each step. It may be broken off and
+/// then restart every service with `--mirror-redis`, then this; docs/migration.md has each step. It may be broken off and
 /// run again at any time.
 #[derive(Args)]
 pub struct Migrate {
@@ -130,9 +130,9 @@ fn tell(report: &Report, as_json: bool) {
             "from": report.from.to_string(),
             "to": report.to.to_string(),
             "contents": report.tallies.iter().map(tally).collect::<Vec<_>>(),
-            "not_understood": report.strange,
-            "only_in_to": report.lone,
-            "names": report.told,
+            "not_understood": report.not_understood,
+            "only_in_to": report.only_in_target,
+            "names": report.names,
             "verified": report.is_verified(),
             "complete": report.complete,
         });
@@ -141,15 +141,15 @@ fn tell(report: &Report, as_json: bool) {
     for (kind, tally) in &report.tallies {
         say(&format!("{kind}: {} found, {} copied now, {} differ", tally.found, tally.copied, tally.differing));
     }
-    if report.strange > 0 {
-        say(&format!("{} names are not understood, and were not copied", report.strange));
+    if report.not_understood > 0 {
+        say(&format!("{} names are not understood, and were not copied", report.not_understood));
     }
-    if report.lone > 0 {
+    if report.only_in_target > 0 {
         let what =
             "revocations are in `to` only, since they were lifted meanwhile; they will hold there until lifted again";
-        say(&format!("{} {what}", report.lone));
+        say(&format!("{} {what}", report.only_in_target));
     }
-    for line in &report.told {
+    for line in &report.names {
         say(&format!("  {line}"));
     }
     say(match (report.is_verified(), report.complete) {

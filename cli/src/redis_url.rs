@@ -152,8 +152,8 @@ macro_rules! other_redis {
 }
 
 other_redis!(
-    /// Another store that is written to, while a store moves.
-    AlsoRedis, "redis-also", "PORTCULLIS_REDIS_ALSO"
+    /// The mirror: another store that is written to, while a store moves.
+    MirrorRedis, "mirror-redis", "PORTCULLIS_MIRROR_REDIS"
 );
 other_redis!(
     /// What is copied.
@@ -164,7 +164,7 @@ other_redis!(
     ToRedis, "to", "PORTCULLIS_TO", required = true
 );
 
-impl AlsoRedis {
+impl MirrorRedis {
     /// `None`: no URL was given. Options without it would have no effect, and are refused as a `redis` without one.
     pub fn options(self) -> Option<RedisOptions> {
         let options = RedisOptions::from(self);

@@ -11,7 +11,7 @@ use service::{AdminToken, ListenerTls, Options, Service, StoreId};
 use tokio::signal::unix::{SignalKind, signal};
 use wire::{Secret, parse_duration};
 
-use crate::redis_url::{AlsoRedis, Redis};
+use crate::redis_url::{MirrorRedis, Redis};
 use crate::serve_sessions::{AdminArgs, SessionArgs};
 use crate::{Outcome, log_filter, providers, secret_files};
 
@@ -44,13 +44,13 @@ pub struct Serve {
     /// While the store moves (docs/migration.md): the store that every write goes to as well, and must be confirmed by.
     /// Nothing is read from it for an answer.
     #[command(flatten)]
-    redis_also: AlsoRedis,
+    mirror_redis: MirrorRedis,
     /// The only store to accept there. Without it, the first that is found.
-    #[arg(long, env = "PORTCULLIS_REDIS_ALSO_STORE_ID", value_name = "ID", requires = "redis-also")]
-    redis_also_store_id: Option<StoreId>,
+    #[arg(long, env = "PORTCULLIS_MIRROR_REDIS_STORE_ID", value_name = "ID", requires = "mirror-redis")]
+    mirror_redis_store_id: Option<StoreId>,
     /// As --min-replicas, there. Without it, the same number.
-    #[arg(long, env = "PORTCULLIS_REDIS_ALSO_MIN_REPLICAS", value_name = "N", requires = "redis-also")]
-    redis_also_min_replicas: Option<u32>,
+    #[arg(long, env = "PORTCULLIS_MIRROR_REDIS_MIN_REPLICAS", value_name = "N", requires = "mirror-redis")]
+    mirror_redis_min_replicas: Option<u32>,
     /// The longest that one connection attempt or one round trip may take.
     #[arg(long, env = "PORTCULLIS_REDIS_TIMEOUT", value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
     redis_timeout: Duration,
@@ -193,9 +193,9 @@ impl Serve {
             admin_listen: self.admin_listen,
             ports_file: self.ports_file,
             redis: self.redis.into(),
-            redis_also: self.redis_also.options(),
-            also_store_id: self.redis_also_store_id,
-            also_min_replicas: self.redis_also_min_replicas,
+            mirror_redis: self.mirror_redis.options(),
+            mirror_store_id: self.mirror_redis_store_id,
+            mirror_min_replicas: self.mirror_redis_min_replicas,
             redis_timeout: self.redis_timeout,
             confirm_timeout: self.confirm_timeout,
             secrets: secrets.collect::<Result<_>>()?,

@@ -46,9 +46,9 @@ pub struct Metrics {
     connections_ended: Family<Label, Counter>,
     evicted: Gauge<u64, AtomicU64>,
     ready: Gauge<u64, AtomicU64>,
-    also: Family<Label, Counter>,
-    also_ready: Gauge<u64, AtomicU64>,
-    also_behind: Gauge<u64, AtomicU64>,
+    mirror_writes: Family<Label, Counter>,
+    mirror_ready: Gauge<u64, AtomicU64>,
+    mirror_behind: Gauge<u64, AtomicU64>,
 }
 
 /// How a check ended.
@@ -242,13 +242,13 @@ impl Metrics {
         for made_room in [MadeRoom::OfAddress, MadeRoom::OfAll] {
             connections_ended.get_or_create(&[("reason", made_room.name())]).inc_by(0);
         }
-        let also = Family::<Label, Counter>::default();
-        let (also_ready, also_behind) = (Gauge::<u64, AtomicU64>::default(), Gauge::<u64, AtomicU64>::default());
-        registry.register("also_writes", "Writes to the store of redis-also by how they ended", also.clone());
-        registry.register("also_ready", "1 while the store of redis-also can be written to", also_ready.clone());
-        registry.register("also_behind", "Names that the store of redis-also lacks for now", also_behind.clone());
+        let mirror_writes = Family::<Label, Counter>::default();
+        let (mirror_ready, mirror_behind) = (Gauge::<u64, AtomicU64>::default(), Gauge::<u64, AtomicU64>::default());
+        registry.register("mirror_writes", "Writes to the mirror by how they ended", mirror_writes.clone());
+        registry.register("mirror_ready", "1 while the mirror can be written to", mirror_ready.clone());
+        registry.register("mirror_behind", "Names that the mirror lacks", mirror_behind.clone());
         for result in ["confirmed", "failed"] {
-            also.get_or_create(&[("result", result)]).inc_by(0);
+            mirror_writes.get_or_create(&[("result", result)]).inc_by(0);
         }
         // Every name is there from the start: a rate over a series that appears late misses its first event.
         for result in CheckResult::ALL {
@@ -302,9 +302,9 @@ impl Metrics {
             connections_ended,
             evicted,
             ready,
-            also,
-            also_ready,
-            also_behind,
+            mirror_writes,
+            mirror_ready,
+            mirror_behind,
         }
     }
 
@@ -368,17 +368,17 @@ impl Metrics {
         self.ready.set(u64::from(ready));
     }
 
-    /// The other store has a write now, or not.
-    pub fn also(&self, confirmed: bool) {
-        self.also.get_or_create(&[("result", if confirmed { "confirmed" } else { "failed" })]).inc();
+    /// A write to the mirror is confirmed, or failed.
+    pub fn mirror_written(&self, confirmed: bool) {
+        self.mirror_writes.get_or_create(&[("result", if confirmed { "confirmed" } else { "failed" })]).inc();
     }
 
-    pub fn also_ready(&self, ready: bool) {
-        self.also_ready.set(u64::from(ready));
+    pub fn mirror_ready(&self, ready: bool) {
+        self.mirror_ready.set(u64::from(ready));
     }
 
-    pub fn also_behind(&self, names: usize) {
-        self.also_behind.set(names as u64);
+    pub fn mirror_behind(&self, names: usize) {
+        self.mirror_behind.set(names as u64);
     }
 
     pub fn evicted(&self, keys: u64) {

@@ -24,12 +24,12 @@ pub struct Options {
     /// Written once both are bound: `{"listen": "…", "admin": "…"}`.
     pub ports_file: Option<PathBuf>,
     pub redis: RedisOptions,
-    /// Another store, that every write goes to too, before it is acknowledged.
-    pub redis_also: Option<RedisOptions>,
+    /// The mirror: another store that every write is copied to before it is acknowledged.
+    pub mirror_redis: Option<RedisOptions>,
     /// The only store to accept there.
-    pub also_store_id: Option<StoreId>,
+    pub mirror_store_id: Option<StoreId>,
     /// As `min_replicas`, there; the same, without.
-    pub also_min_replicas: Option<u32>,
+    pub mirror_min_replicas: Option<u32>,
     /// Bounds each connection attempt and each round trip.
     pub redis_timeout: Duration,
     /// Bounds the wait for a written revocation to be on disk and on replicas, on top of `redis_timeout`.
@@ -178,10 +178,10 @@ impl Options {
         Ok(())
     }
 
-    /// The longest that one write and its confirmation may take, in the other store as well if there is one.
+    /// The longest that one write and its confirmation may take, in the mirror too if there is one.
     pub fn write_limit(&self) -> Duration {
         let one = self.redis_timeout.saturating_add(self.confirm_timeout);
-        match self.redis_also {
+        match self.mirror_redis {
             // It is read back from the first in between, and removed names are looked at again.
             Some(_) => one.saturating_mul(3).saturating_add(self.redis_timeout.saturating_mul(2)),
             None => one,
@@ -261,9 +261,9 @@ pub mod tests {
             admin_listen: any,
             ports_file: None,
             redis: RedisOptions::single("redis://127.0.0.1:1"),
-            redis_also: None,
-            also_store_id: None,
-            also_min_replicas: None,
+            mirror_redis: None,
+            mirror_store_id: None,
+            mirror_min_replicas: None,
             redis_timeout: Duration::from_millis(200),
             confirm_timeout: Duration::from_secs(2),
             secrets: vec![Secret::new(&[1; 32]).unwrap()],

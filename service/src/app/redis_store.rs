@@ -8,10 +8,10 @@ use crate::Options;
 use crate::app::metrics::Metrics;
 
 pub fn config(options: &Options) -> Config {
-    let mirror = options.redis_also.clone().map(|redis| MirrorConfig {
+    let mirror = options.mirror_redis.clone().map(|redis| MirrorConfig {
         redis,
-        store_id: options.also_store_id,
-        min_replicas: options.also_min_replicas.unwrap_or(options.min_replicas),
+        store_id: options.mirror_store_id,
+        min_replicas: options.mirror_min_replicas.unwrap_or(options.min_replicas),
     });
     Config {
         redis: options.redis.clone(),
@@ -49,14 +49,14 @@ impl Observer for Metrics {
     }
 
     fn mirror_ready(&self, ready: bool) {
-        self.also_ready(ready);
+        self.mirror_ready(ready);
     }
 
     fn mirror_written(&self, confirmed: bool) {
-        self.also(confirmed);
+        self.mirror_written(confirmed);
     }
 
     fn mirror_behind(&self, names: usize) {
-        self.also_behind(names);
+        self.mirror_behind(names);
     }
 }

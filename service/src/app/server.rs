@@ -49,7 +49,7 @@ const ADMIN_IDLE: Duration = Duration::from_secs(60);
 const DATA_REQUEST: Duration = Duration::from_secs(5);
 /// Readiness asked of Redis at once; more are told what is known without asking.
 const MAX_PROBES: usize = 16;
-/// How long work may take whose sender is gone, once every connection has ended; and what the other store lacks, after that.
+/// How long work may take whose sender is gone, once every connection has ended; and what the mirror lacks, after that.
 const LAST_WORK: Duration = Duration::from_secs(5);
 /// Bulk requests in progress; more are refused.
 const MAX_BULK: usize = 4;
@@ -82,8 +82,8 @@ pub enum ServeError {
     PortsFile(#[source] io::Error),
     #[error(transparent)]
     Redis(#[from] RedisOptionsError),
-    #[error("for `redis-also`")]
-    RedisAlso(#[source] RedisOptionsError),
+    #[error("for `mirror-redis`")]
+    MirrorRedis(#[source] RedisOptionsError),
     #[error(transparent)]
     Seal(#[from] SealError),
     #[error(transparent)]
@@ -126,8 +126,8 @@ impl Service {
     /// See [`ServeError`].
     pub async fn bind(options: Options) -> Result<Self, ServeError> {
         options.check()?;
-        if let Some(also) = &options.redis_also {
-            also.access().map_err(ServeError::RedisAlso)?;
+        if let Some(also) = &options.mirror_redis {
+            also.access().map_err(ServeError::MirrorRedis)?;
         }
         let signals = Signals::new(&options)?;
         let options = Arc::new(options);
@@ -183,7 +183,7 @@ impl Service {
     }
 
     /// Serves until `stop` is done, then lets requests in progress end, for at most ten seconds, for five more those
-    /// whose senders are gone, and for five more brings what the other store lacks.
+    /// whose senders are gone, and for five more copies what the mirror lacks.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (say_stop, on_stop) = watch::channel(false);
         let (connections, newcomers) = (self.shared.options.max_connections, self.shared.options.max_newcomers);
@@ -217,7 +217,7 @@ impl Service {
             0 => {}
             names => tracing::error!(
                 names,
-                "stopped with writes that the other store (redis-also) lacks: run `portcullis migrate` before the switch"
+                "stopped with writes that the mirror lacks: run `portcullis migrate` before the switch"
             ),
         }
         tracing::info!("stopped");

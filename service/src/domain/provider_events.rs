@@ -153,7 +153,7 @@ impl Signals {
             );
         }
         // Claim, revoke, remember; and the writer's connecting.
-        let writes = if options.redis_also.is_some() { 5 } else { 3 };
+        let writes = if options.mirror_redis.is_some() { 5 } else { 3 };
         let limit = options.redis_timeout * 6 + options.write_limit() * writes + Duration::from_secs(2);
         Ok(Self {
             known,
