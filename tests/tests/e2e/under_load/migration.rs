@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use harness::mesh::unix_now;
-use harness::{Cluster, Directory, Redis, Request, Service, ServiceOptions, exchange, wait_until};
 use mint::random_id;
 use serde_json::{Value, json};
+use tests::mesh::unix_now;
+use tests::{Cluster, Directory, Redis, Request, Service, ServiceOptions, exchange, wait_until};
 use wire::check::{CONTENT_TYPE, Needs, PATH, Question};
 use wire::{Answer, DerivedKeys, Kind, RevocationKey, Secret};
 
@@ -267,7 +267,6 @@ async fn names_in(cluster: &Cluster) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
-    let _turn = harness::under_load().await;
     let old_directory = Directory::new("migration-old");
     let mut old = Redis::start(&old_directory).await;
     let new_directory = Directory::new("migration-new");
@@ -288,7 +287,7 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
     // 1: the new store is prepared, and every replica writes to both.
     let to = ["--to", &new_urls, "--to-mode", "cluster", "--min-replicas", "1"];
     let id = run(&[&["--prepare"][..], &to].concat());
-    let also_new = ["--mirror-redis", &new_urls, "--mirror-redis-mode", "cluster", "--mirror-min-replicas", "1"];
+    let also_new = ["--mirror-redis", &new_urls, "--mirror-redis-mode", "cluster", "--mirror-redis-min-replicas", "1"];
     for replica in &mut replicas {
         replica.restart(&old_url, &also_new).await;
         load.goes_on("a replica writes to both").await;
@@ -322,8 +321,16 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
     assert!(of("sessions")["found"].as_u64().unwrap() > 0 && of("audit entries")["found"].as_u64().unwrap() > 0);
 
     // 3: reads switch, one replica after the other, and both stores are written to.
-    let also_old =
-        ["--redis-mode", "cluster", "--min-replicas", "1", "--mirror-redis", &old_url, "--mirror-min-replicas", "0"];
+    let also_old = [
+        "--redis-mode",
+        "cluster",
+        "--min-replicas",
+        "1",
+        "--mirror-redis",
+        &old_url,
+        "--mirror-redis-min-replicas",
+        "0",
+    ];
     for replica in &mut replicas {
         replica.restart(&new_urls, &also_old).await;
         load.goes_on("a replica answers from the new store").await;
