@@ -85,7 +85,7 @@ async fn a_readiness_probe_is_200_only_where_the_filter_judges() {
     }
     assert_eq!(asked(&envoy, Request::get("/portcullis%2fready")).await.status, 400);
     let counted = wait_until(LATEST, async || {
-        envoy.stat("wasmcustom.portcullis.requests.outcome.answered.reason.none.rule.ready").await == 3
+        envoy.stat("wasmcustom.portcullis.requests.outcome.answered.fault.none.rule.ready").await == 3
     });
     assert!(counted.await, "{}", envoy.prometheus().await);
     drop(envoy);

@@ -11,6 +11,7 @@ const NEXT: &[u8] = b"\0\x05\x04next";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_filter_takes_over_and_gives_back_under_load_without_a_gap() {
+    let _turn = harness::under_load().await;
     let options = MeshOptions { listener_from_file: true, ..MeshOptions::default() };
     let mut mesh = Mesh::start_with("upgraded", options).await;
     let old = project().join("dist/portcullis.wasm");
