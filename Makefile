@@ -11,7 +11,7 @@ NATIVE := --locked --workspace --exclude noop
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help setup checkers build wasm image files demo demo-built run check test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint arrows docs fuzz clean bench-growth
+.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,16 +91,33 @@ fmt: ## format the code
 fmt-check:
 	$(CARGO) fmt --all --check
 
-lint: arrows ## clippy on everything, the filter for its own target
+lint: arrows deny ## modules, dependencies, and clippy on everything, the filter for its own target
+	@scripts/msrv --dependencies
 	$(CARGO) clippy $(NATIVE) --exclude filter --all-targets -- -D warnings
 	$(CARGO) clippy $(NATIVE) --exclude filter --test e2e -- -D warnings
 	@scripts/wasm --lint
+	@$(MAKE) --no-print-directory rustdoc
 
-fuzz: ## let random signatures and keys look for engines that disagree (needs nightly and cargo-fuzz)
-	cd fuzz && cargo +nightly fuzz run engines --fuzz-dir . -- -max_total_time=60
+rustdoc: ## the documentation of every item, private ones too; a broken link is an error
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --workspace --exclude noop --no-deps --document-private-items
 
-arrows: ## check which crate imports which
+FUZZ_SECONDS := 60
+fuzz: ## let cargo-fuzz look for inputs that break a property, FUZZ_SECONDS=60 a target (needs nightly and cargo-fuzz)
+	cd fuzz/libfuzzer && for target in path json jws headers check engines; do \
+		cargo +nightly fuzz run $$target --fuzz-dir . -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+arrows: ## check which crate uses which, and which module inside a crate
+	@python3 -m unittest -q scripts/test_arrows.py
 	@scripts/arrows
+
+msrv: setup ## check that everything compiles with the oldest Rust that Cargo.toml names
+	@scripts/msrv
+
+deny: setup ## check licences, sources and bans of dependencies with cargo-deny
+	@scripts/deny
+
+advisories: setup ## check dependencies against the RustSec database, which is fetched
+	@scripts/deny --advisories
 
 docs: ## generate the files in docs/ that come from the code
 	@mkdir -p docs

@@ -1,4 +1,26 @@
 //! The table of cases that the core and the real proxy must answer alike: read, and made into requests at a given time.
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let table = cases::Table::read(Path::new(env!("CARGO_MANIFEST_DIR")))?;
+//! let now = 1_700_000_000;
+//! let case = table.cases.iter().find(|case| case.name == "A token signed with HS256 passes").unwrap();
+//! // Tokens are signed and placeholders are filled in.
+//! let request = table.ready(case, now)?;
+//! assert!(request.headers.iter().any(|(name, value)| name == "authorization" && value.contains(&request.token)));
+//! # Ok(())
+//! # }
+//! ```
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "for tests: a case that cannot be built is a failed test"
+)]
 mod case;
 mod provider_page;
 mod table;

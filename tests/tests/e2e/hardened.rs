@@ -204,7 +204,7 @@ async fn a_store_moves_to_the_redis_that_we_ship_and_from_it() {
 
     let mut options = ServiceOptions::new(plain.url());
     options.arguments =
-        [under("--redis-also"), words(&["--session-issuer", ISSUER, "--session-audience", "api"])].concat();
+        [under("--mirror-redis"), words(&["--session-issuer", ISSUER, "--session-audience", "api"])].concat();
     let service = Service::start(&plain_place, options).await;
     assert!(wait_until(RECOVERY, async || ready(&service).await.0 == 200).await);
     let admin = format!("http://{}", service.admin_address());

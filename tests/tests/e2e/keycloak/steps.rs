@@ -255,7 +255,7 @@ pub(super) async fn events(keycloak: &Keycloak, mesh: &Mesh, service: &Service) 
     let took = ends(mesh, &one.access, "SESSION_REVOKED", PUSHED, "a user whom an admin logged out").await;
     let metrics =
         exchange(service.admin_address(), &Request::get("/metrics")).await.expect("the service answers").text();
-    let ended = r#"portcullis_signals_total{endpoint="caep",result="ended"} 1"#;
+    let ended = r#"portcullis_provider_events_total{endpoint="caep",result="ended"} 1"#;
     assert!(metrics.lines().any(|line| line == ended), "{metrics}");
     ends(mesh, &two.access, "SESSION_REVOKED", SEEN, "the user's other session").await;
     passes(mesh, &other.access, "another user").await;

@@ -288,7 +288,7 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
     // 1: the new store is prepared, and every replica writes to both.
     let to = ["--to", &new_urls, "--to-mode", "cluster", "--min-replicas", "1"];
     let id = run(&[&["--prepare"][..], &to].concat());
-    let also_new = ["--redis-also", &new_urls, "--redis-also-mode", "cluster", "--redis-also-min-replicas", "1"];
+    let also_new = ["--mirror-redis", &new_urls, "--mirror-redis-mode", "cluster", "--mirror-min-replicas", "1"];
     for replica in &mut replicas {
         replica.restart(&old_url, &also_new).await;
         load.goes_on("a replica writes to both").await;
@@ -323,7 +323,7 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
 
     // 3: reads switch, one replica after the other, and both stores are written to.
     let also_old =
-        ["--redis-mode", "cluster", "--min-replicas", "1", "--redis-also", &old_url, "--redis-also-min-replicas", "0"];
+        ["--redis-mode", "cluster", "--min-replicas", "1", "--mirror-redis", &old_url, "--mirror-min-replicas", "0"];
     for replica in &mut replicas {
         replica.restart(&new_urls, &also_old).await;
         load.goes_on("a replica answers from the new store").await;
