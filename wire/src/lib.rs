@@ -37,9 +37,11 @@ mod duration;
 mod key;
 pub mod opaque_token;
 mod secret;
+mod tenant;
 
 pub use check::Retention;
 pub use cidr::Cidr;
 pub use duration::parse_duration;
 pub use key::{Answer, Kind, Kinds, RevocationKey, TOKEN_ID_CLAIMS, token_id_from_jti, token_id_from_signing_input};
 pub use secret::{DerivedKeys, Secret, SecretId, SecretTooShort};
+pub use tenant::{MAX_TENANT_BYTES, TENANT_PLACEHOLDER, is_tenant, issuer_matches};

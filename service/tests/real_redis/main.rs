@@ -12,7 +12,9 @@ mod admin;
 mod http;
 mod migration;
 mod provider;
+mod provider_events;
+#[path = "../../../store/redis/tests/support/redis.rs"]
+mod redis;
 mod sessions;
-mod signals;
 mod store;
 mod support;
