@@ -71,7 +71,7 @@ pub fn routes(parts: Parts, limits: Limits) -> Router {
     let gate = Gate::new(limits.requests, revocations::MAX_BYTES);
     let time = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limits.answer);
     let bulk = bulk::routes().with_state(bulk::AppState::new(revocations, audit, work));
-    let document: Bytes = openapi::admin_document().into();
+    let document: Bytes = api_document().into();
     let served = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
     // The time is of the answer. A request that was begun goes on, in its place.
     guarded(bounded.layer(middleware::from_fn_with_state(gate, limit)))
@@ -83,8 +83,13 @@ pub fn routes(parts: Parts, limits: Limits) -> Router {
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not_found"))
 }
 
+/// The API's description, as JSON.
+pub fn api_document() -> String {
+    openapi::document(api())
+}
+
 /// The description of this listener, itself apart.
-pub fn api() -> OpenApi {
+fn api() -> OpenApi {
     let mut api = revocations::routes().into_openapi();
     for part in [sessions::routes().into_openapi(), audit::routes().into_openapi(), bulk::routes().into_openapi()] {
         api.merge(part);

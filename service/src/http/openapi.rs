@@ -2,12 +2,7 @@
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{InfoBuilder, OpenApi};
 
-use crate::http::{admin, check, health, oauth2, provider_events};
-
-/// The admin listener's, as JSON.
-pub fn admin_document() -> String {
-    document(admin::api())
-}
+use crate::http::{check, health, oauth2, provider_events};
 
 /// The data listener's, as JSON.
 pub fn data_document() -> String {
@@ -27,7 +22,8 @@ fn data_api() -> OpenApi {
     api
 }
 
-fn document(mut api: OpenApi) -> String {
+/// As JSON, with what all of our descriptions say.
+pub fn document(mut api: OpenApi) -> String {
     api.info = InfoBuilder::new()
         .title("Portcullis")
         .version(env!("CARGO_PKG_VERSION"))
