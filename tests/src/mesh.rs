@@ -6,8 +6,8 @@ use mint::{Alg, SigningKey, random_id};
 use serde_json::{Value, json};
 
 use crate::{
-    Connection, Directory, Envoy, EnvoyOptions, Redis, Request, Response, Service, ServiceOptions, ServiceTls, Tls,
-    Upstream, exchange, wait_until,
+    Connection, Directory, Envoy, EnvoyOptions, Host, Redis, Request, Response, Service, ServiceOptions, ServiceTls,
+    Tls, Upstream, exchange, wait_until,
 };
 
 pub const ISSUER: &str = "https://issuer.example";
@@ -61,6 +61,8 @@ pub struct MeshOptions {
     pub service_tls: Option<ServiceTls>,
     pub concurrency: u32,
     pub listener_from_file: bool,
+    /// In which form the filter runs.
+    pub host: Host,
     pub edit: fn(String) -> String,
 }
 
@@ -80,6 +82,7 @@ impl Default for MeshOptions {
             service_tls: None,
             concurrency: 2,
             listener_from_file: false,
+            host: Host::from_environment(),
             edit: |bootstrap| bootstrap,
         }
     }
@@ -141,6 +144,7 @@ impl Mesh {
         envoy.service_tls = options.service_tls;
         envoy.concurrency = options.concurrency;
         envoy.listener_from_file = options.listener_from_file;
+        envoy.host = options.host;
         envoy.edit = options.edit;
         let envoy = Envoy::try_start(&directory, envoy).await?;
         Ok(Self { envoy, service, redis, upstream, keys: options.keys, directory })
