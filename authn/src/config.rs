@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 mod duration;
+mod invalid;
 mod one_or_many;
 
 pub use duration::ConfigDuration;
+pub use invalid::Invalid;
 pub use one_or_many::OneOrMany;
 
 macro_rules! document {
@@ -327,7 +329,7 @@ document! {
         /// through unauthenticated and without identity headers. Default: `check` treats it as any other request.
         #[serde(default)]
         pub cors_preflight: CorsPreflight,
-        /// Origins (scheme://host[:port]) from which a token in a cookie is accepted on unsafe methods and upgrades.
+        /// Origins (`scheme://host[:port]`) from which a token in a cookie is accepted on unsafe methods and upgrades.
         #[serde(default)]
         pub cookie_origins: Vec<String>,
     }

@@ -1,36 +1,35 @@
 //! The life of a request as types, each the only way to the next: entered, verified, accepted, admitted. What was not
 //! checked cannot be forwarded, because only an [`Admission`] says what to forward.
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use jose::json::{Json, Object};
+use jose::{Padding, Unverified};
 use wire::{Cidr, Kind, RevocationKey};
 
-use crate::binding;
-use crate::cause::Cause;
-use crate::claims;
+use crate::claims::identifiers::Identifiers;
 use crate::config::{Access, BindingMode, Encoding, RevocationMode};
 use crate::credentials::{Presented, Source};
-use crate::engine::Engine;
-use crate::fault::Rejection;
-use crate::headers;
-use crate::host::Host;
-use crate::identifiers::Identifiers;
-use crate::json::{Json, Object};
-use crate::jws::{Padding, Unverified};
-use crate::keyrings::Keyrings;
-use crate::keys::KeySet;
-use crate::path::PlainPath;
+use crate::engine::{Engine, KeySet};
+use crate::keys::rings::Keyrings;
 use crate::policy::{Forward, Issuer, Policy, Rule};
-use crate::request::Request;
+use crate::reject::{Cause, Rejection};
+use crate::request::host::Host;
+use crate::request::path::PlainPath;
+use crate::request::{Request, headers};
 use crate::revocation::{self, RevocationQuery, Verdict, Whose};
 use crate::time::{Monotonic, Now};
+use crate::{binding, claims};
 
 pub use crate::claims::Window;
 
+pub mod clear;
 mod confirmed;
 mod introspected;
 mod judgements;
+mod refusal;
 
 use judgements::Judgements;
 
@@ -57,7 +56,7 @@ pub struct Entered<'r> {
     rule: usize,
     presented: Presented<'r>,
     removal: Removal,
-    user_agent: Option<&'r [u8]>,
+    user_agent: Option<Cow<'r, [u8]>>,
 }
 
 /// How the upstream is kept from seeing the token. One in the query is gone already ([`Policy::clear`]).
@@ -224,7 +223,8 @@ impl Policy {
             return denied(Some(place), Rejection::new(Cause::OriginNotListed));
         }
         let removal = self.removal(rule, request, &presented);
-        let user_agent = rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent"));
+        let user_agent =
+            rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent")).map(Cow::Borrowed);
         Entry::Token(Entered { rule: place, presented, removal, user_agent })
     }
 
@@ -289,13 +289,13 @@ impl Policy {
             true => Unverified::parse_perhaps_padded,
             false => Unverified::parse,
         };
-        parse(token, self.limits().token_bytes)
+        parse(token, self.limits().token_bytes).map_err(Rejection::from)
     }
 
     /// Checks a token's signature and its registered claims.
     ///
     /// # Errors
-    /// Why it is refused, and [`RejectReason::KeysUnavailable`] when its issuer's keys are not at hand.
+    /// Why it is refused, and `RejectReason::KeysUnavailable` when its issuer's keys are not at hand.
     pub fn verify(
         &self,
         engine: &dyn Engine,
@@ -305,7 +305,7 @@ impl Policy {
     ) -> Result<Verified, Unverifiable> {
         let token = entered.token();
         let unverified = self.unverified(token)?;
-        let payload = unverified.parse_payload()?;
+        let payload = unverified.parse_payload().map_err(Rejection::from)?;
         let Json::Object(claims) = &payload else {
             return Err(Rejection::new(Cause::PayloadNotObject).into());
         };
@@ -360,7 +360,7 @@ impl Policy {
     /// now for another key id, algorithm or tenant, takes its tokens along, whatever the cache knows of them.
     ///
     /// # Errors
-    /// [`RejectReason::KeysUnavailable`] when nobody can tell.
+    /// `RejectReason::KeysUnavailable` when nobody can tell.
     pub fn still_trusts(&self, verified: &Verified, keyrings: &Keyrings, now: Now) -> Result<bool, Rejection> {
         let Some(issuer) = self.issuers.get(verified.issuer) else { return Ok(false) };
         if let Some(introspected) = &verified.introspected {
@@ -380,7 +380,7 @@ impl Policy {
     /// Would the key that verified this token be tried again? What it is for may be narrower now.
     fn holds_key_of(&self, verified: &Verified, issuer: &Issuer, keys: &KeySet) -> Result<bool, Rejection> {
         let unverified = self.unverified(&verified.token)?;
-        let payload = unverified.parse_payload()?;
+        let payload = unverified.parse_payload().map_err(Rejection::from)?;
         let iss = claims::unverified_issuer(payload.as_object().ok_or(Cause::PayloadNotObject)?)?;
         let header = unverified.header();
         let mut candidates = keys.candidates(header.kid.as_deref(), header.alg)?;
@@ -418,7 +418,8 @@ impl Policy {
             let awaits_keys_of = issuer.published.is_some().then_some(place);
             Unverifiable { rejection, awaits_keys_of, introspect: None }
         };
-        let candidates = current.keys.candidates(header.kid.as_deref(), header.alg).map_err(awaiting)?;
+        let candidates =
+            current.keys.candidates(header.kid.as_deref(), header.alg).map_err(|none| awaiting(none.into()))?;
         // Before the signature, which costs a thousand times as much: an expired token that is sent again and again must
         // not buy that work. Nothing is admitted on the strength of a claim that nobody has verified.
         claims::check_unexpired(issuer, claims, now.wall)?;
@@ -444,7 +445,7 @@ impl Policy {
             return self.introspected_keys(revocation, verified);
         }
         let unverified = self.unverified(&verified.token)?;
-        let payload = unverified.parse_payload()?;
+        let payload = unverified.parse_payload().map_err(Rejection::from)?;
         let (Some(claims), Some(issuer)) = (payload.as_object(), self.issuers.get(verified.issuer)) else {
             return Err(unknown_issuer());
         };
@@ -496,10 +497,19 @@ impl Policy {
         Ok(Accepted { verified, judged, removal: entered.removal, mismatch_reported })
     }
 
+    /// Judges a request again whose JWT was introspected meanwhile.
+    ///
+    /// # Errors
+    /// The token expired while the request waited, or the answer ended it.
+    pub fn status_after_introspection(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {
+        accepted.verified.window.check(now.wall)?;
+        self.revocation_status(accepted, now)
+    }
+
     /// Where an accepted request stands by what the cache knows.
     ///
     /// # Errors
-    /// [`RejectReason::SessionRevoked`] when a fresh verdict says so.
+    /// `RejectReason::SessionRevoked` when a fresh verdict says so.
     pub fn revocation_status(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {
         if self.lacks_confirmation(&accepted.verified, now)? {
             return Ok(RevocationStatus::MustIntrospect(accepted));
@@ -544,6 +554,17 @@ impl From<Rejection> for Unverifiable {
 }
 
 impl<'r> Entered<'r> {
+    /// Freed from the request's headers, so that it can wait.
+    pub fn into_owned(self) -> Entered<'static> {
+        let Presented { token, source } = self.presented;
+        Entered {
+            rule: self.rule,
+            presented: Presented { token: Cow::Owned(token.into_owned()), source },
+            removal: self.removal,
+            user_agent: self.user_agent.map(|agent| Cow::Owned(agent.into_owned())),
+        }
+    }
+
     pub fn token(&self) -> &[u8] {
         &self.presented.token
     }
@@ -600,6 +621,10 @@ impl Verified {
 }
 
 impl Accepted {
+    pub fn rule(&self) -> usize {
+        self.judged.rule
+    }
+
     fn admit(self, unchecked: bool) -> Admission {
         Admission {
             rule: self.judged.rule,
@@ -613,7 +638,7 @@ impl Accepted {
 }
 
 impl Asking {
-    pub fn ask(&self) -> &Arc<RevocationQuery> {
+    pub fn query(&self) -> &Arc<RevocationQuery> {
         &self.ask
     }
 
@@ -734,7 +759,7 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
             Some(other) => other.to_text(),
         };
         let value = match claim.encoding {
-            Encoding::Base64url => crate::b64::encode(text.as_bytes()),
+            Encoding::Base64url => jose::base64url::encode(text.as_bytes()),
             Encoding::Plain if headers::is_safe_value(text.as_bytes()) => text,
             Encoding::Plain => {
                 return Err(Rejection::with_detail(Cause::ClaimNotHeader, claim.claim.join(".")));
@@ -743,7 +768,7 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
         forwarded.push((claim.header.as_str().to_owned(), value));
     }
     if let Some(header) = &forward.payload_header {
-        forwarded.push((header.as_str().to_owned(), crate::b64::encode(signed.raw)));
+        forwarded.push((header.as_str().to_owned(), jose::base64url::encode(signed.raw)));
     }
     Ok(forwarded)
 }
@@ -860,7 +885,7 @@ fn check_binding(rule: &Rule, bound: &Bound, entered: &Entered<'_>, peer: &dyn P
         judge(
             binding.mode,
             match &bound.user_agent {
-                Some(hash) => binding::user_agent_matches(hash, entered.user_agent),
+                Some(hash) => binding::user_agent_matches(hash, entered.user_agent.as_deref()),
                 None => unbound(binding.required),
             },
         )?;

@@ -287,12 +287,6 @@ unsafe extern "C" {
     #[link_name = "envoy_dynamic_module_callback_http_add_custom_flag"]
     pub fn add_custom_flag(stream: StreamPtr, flag: ModuleBuffer);
 
-    #[link_name = "envoy_dynamic_module_callback_http_set_dynamic_metadata_string"]
-    pub fn set_metadata_string(stream: StreamPtr, namespace: ModuleBuffer, key: ModuleBuffer, value: ModuleBuffer);
-    #[link_name = "envoy_dynamic_module_callback_http_set_dynamic_metadata_number"]
-    pub fn set_metadata_number(stream: StreamPtr, namespace: ModuleBuffer, key: ModuleBuffer, value: f64);
-    #[link_name = "envoy_dynamic_module_callback_http_set_dynamic_metadata_bool"]
-    pub fn set_metadata_bool(stream: StreamPtr, namespace: ModuleBuffer, key: ModuleBuffer, value: bool);
     #[link_name = "envoy_dynamic_module_callback_http_set_dynamic_metadata_string_batch"]
     pub fn set_metadata_strings(
         stream: StreamPtr,
@@ -300,13 +294,6 @@ unsafe extern "C" {
         entries: *const ModuleHeader,
         entries_count: usize,
     );
-    #[link_name = "envoy_dynamic_module_callback_http_add_dynamic_metadata_list_string"]
-    pub fn add_metadata_list_string(
-        stream: StreamPtr,
-        namespace: ModuleBuffer,
-        key: ModuleBuffer,
-        value: ModuleBuffer,
-    ) -> bool;
     #[link_name = "envoy_dynamic_module_callback_http_set_filter_state_bytes"]
     pub fn set_filter_state(stream: StreamPtr, key: ModuleBuffer, value: ModuleBuffer) -> bool;
 

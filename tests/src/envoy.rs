@@ -5,9 +5,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::host::with_native_filter;
+use crate::native_filter::with_native_filter;
 use crate::template::{render, with_listener, with_transport_socket};
-use crate::{Directory, Host, Process, Request, START_DEADLINE, exchange, project, wait_until};
+use crate::{Directory, Process, Request, START_DEADLINE, exchange, project, wait_until};
 
 pub struct EnvoyOptions {
     pub upstream: SocketAddr,
@@ -24,9 +24,7 @@ pub struct EnvoyOptions {
     pub tls: Option<Tls>,
     /// How the service is reached, if it speaks TLS.
     pub service_tls: Option<ServiceTls>,
-    /// In which form the filter runs.
-    pub host: Host,
-    pub wasm: PathBuf,
+    pub host: FilterHost,
     /// The listener stands in a file of its own that Envoy watches: see [`Envoy::update_listener`].
     pub listener_from_file: bool,
     /// The last word on the rendered bootstrap, for what a single test needs.
@@ -49,12 +47,22 @@ pub struct ServiceTls {
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
+/// What runs the filter inside Envoy. The files in envoy/ are written for Wasm; [`bootstrap`] rewrites them for any other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilterHost {
+    Wasm {
+        module: PathBuf,
+    },
+    /// dist/libportcullis.so.
+    Native,
+}
+
 pub struct Envoy {
     process: Process,
     admin: SocketAddr,
     address: SocketAddr,
     listener: PathBuf,
-    host: Host,
+    host: FilterHost,
 }
 
 impl EnvoyOptions {
@@ -68,11 +76,35 @@ impl EnvoyOptions {
             concurrency: 2,
             tls: None,
             service_tls: None,
-            host: Host::from_environment(),
-            wasm: project().join("dist/portcullis.wasm"),
+            host: FilterHost::chosen(),
             listener_from_file: false,
             edit: |bootstrap| bootstrap,
         }
+    }
+}
+
+impl FilterHost {
+    /// The one that the variable `HOST` names, by default `wasm`.
+    ///
+    /// # Panics
+    /// There is no such host.
+    pub fn chosen() -> Self {
+        match std::env::var("HOST").as_deref() {
+            Ok("wasm") | Err(_) => Self::Wasm { module: Self::wasm_module() },
+            Ok("native") => Self::Native,
+            Ok(other) => panic!("HOST={other}: the hosts are `wasm` and `native`"),
+        }
+    }
+
+    /// Is it the dynamic module? It has one memory for all workers, and no virtual machines.
+    pub fn is_native() -> bool {
+        Self::chosen() == Self::Native
+    }
+
+    /// dist/portcullis.wasm, which ships, or the file that `PORTCULLIS_WASM` names.
+    pub fn wasm_module() -> PathBuf {
+        let named = std::env::var_os("PORTCULLIS_WASM").map(PathBuf::from);
+        named.unwrap_or_else(|| project().join("dist/portcullis.wasm"))
     }
 }
 
@@ -171,7 +203,7 @@ impl Envoy {
     /// names in both hosts.
     pub async fn stats(&self, part: &str) -> Vec<(String, u64)> {
         let mut all = self.admin("GET", "/stats").await;
-        if self.host == Host::Native {
+        if self.host == FilterHost::Native {
             all = all.replace("dynamicmodulescustom.", "wasmcustom.");
         }
         let pairs = all.lines().filter_map(|line| line.split_once(": "));
@@ -232,7 +264,6 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         ("SERVICE_PORT", json!(options.service.port())),
         ("IDP_ADDRESS", json!(options.idp.ip())),
         ("IDP_PORT", json!(options.idp.port())),
-        ("WASM", json!(options.wasm)),
         ("SECRET_ENV", json!(names)),
         ("FILTER_CONFIG", json!(options.filter.as_ref().map(Value::to_string).unwrap_or_default())),
     ];
@@ -256,10 +287,10 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         values.push(("SERVICE_NAME", json!(tls.name)));
         values.push(("SERVICE_CA", json!(tls.authority)));
     }
-    match (&options.filter, options.host) {
+    match (&options.filter, &options.host) {
         (None, _) => template = without_filter(&template),
-        (Some(_), Host::Native) => template = with_native_filter(&template, &read("filter-native.yaml")),
-        (Some(_), Host::Wasm) => {}
+        (Some(_), FilterHost::Native) => template = with_native_filter(&template, &read("filter-native.yaml")),
+        (Some(_), FilterHost::Wasm { module }) => values.push(("WASM", json!(module))),
     }
     (options.edit)(render(&template, &values))
 }

@@ -6,8 +6,8 @@ use mint::{Alg, SigningKey, random_id};
 use serde_json::{Value, json};
 
 use crate::{
-    Connection, Directory, Envoy, EnvoyOptions, Host, Redis, Request, Response, Service, ServiceOptions, ServiceTls,
-    Tls, Upstream, exchange, wait_until,
+    Connection, Directory, Envoy, EnvoyOptions, FilterHost, Redis, Request, Response, Service, ServiceOptions,
+    ServiceTls, Tls, Upstream, exchange, wait_until,
 };
 
 pub const ISSUER: &str = "https://issuer.example";
@@ -62,7 +62,7 @@ pub struct MeshOptions {
     pub concurrency: u32,
     pub listener_from_file: bool,
     /// In which form the filter runs.
-    pub host: Host,
+    pub host: FilterHost,
     pub edit: fn(String) -> String,
 }
 
@@ -82,7 +82,7 @@ impl Default for MeshOptions {
             service_tls: None,
             concurrency: 2,
             listener_from_file: false,
-            host: Host::from_environment(),
+            host: FilterHost::chosen(),
             edit: |bootstrap| bootstrap,
         }
     }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
 
-use super::{BadSignature, Engine, Portable};
-use crate::alg::Algorithm;
-use crate::keys::{Key, Material};
+use jose::Algorithm;
+
+use super::{BadSignature, Engine, Key, Material, Portable};
 
 /// Parsed keys kept. More than this many are parsed anew from time to time.
 const MAX_PARSED: usize = 256;
@@ -28,7 +28,7 @@ impl Engine for AwsLc {
             return Err(BadSignature);
         }
         // aws-lc checks lengths too. This is the one place where a key of another family could come by.
-        match key.material() {
+        match key.verifying() {
             Material::Rsa(forms) if signature.len() == forms.portable.bytes() => {}
             Material::P256(_) | Material::P384(_) | Material::P521(_) => {}
             Material::Rsa(_) | Material::Hmac(_) | Material::Ed25519(_) => return Err(BadSignature),
@@ -51,15 +51,15 @@ impl Engine for AwsLc {
 /// RFC 7518 sections 3.3 to 3.5: the salt of PSS is as long as the hash, and ECDSA signatures are r and s side by side.
 fn scheme(alg: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
     Some(match alg {
-        Algorithm::Rs256 => &signature::RSA_PKCS1_2048_8192_SHA256,
-        Algorithm::Rs384 => &signature::RSA_PKCS1_2048_8192_SHA384,
-        Algorithm::Rs512 => &signature::RSA_PKCS1_2048_8192_SHA512,
-        Algorithm::Ps256 => &signature::RSA_PSS_2048_8192_SHA256,
-        Algorithm::Ps384 => &signature::RSA_PSS_2048_8192_SHA384,
-        Algorithm::Ps512 => &signature::RSA_PSS_2048_8192_SHA512,
-        Algorithm::Es256 => &signature::ECDSA_P256_SHA256_FIXED,
-        Algorithm::Es384 => &signature::ECDSA_P384_SHA384_FIXED,
-        Algorithm::Es512 => &signature::ECDSA_P521_SHA512_FIXED,
-        Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 | Algorithm::EdDsa => return None,
+        Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+        Algorithm::RS384 => &signature::RSA_PKCS1_2048_8192_SHA384,
+        Algorithm::RS512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+        Algorithm::PS256 => &signature::RSA_PSS_2048_8192_SHA256,
+        Algorithm::PS384 => &signature::RSA_PSS_2048_8192_SHA384,
+        Algorithm::PS512 => &signature::RSA_PSS_2048_8192_SHA512,
+        Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
+        Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
+        Algorithm::ES512 => &signature::ECDSA_P521_SHA512_FIXED,
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 | Algorithm::EdDSA => return None,
     })
 }
