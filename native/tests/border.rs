@@ -1,4 +1,13 @@
 //! The module's own behaviour at its border, against a host that this binary plays.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
+
 mod host;
 
 use host::Config;

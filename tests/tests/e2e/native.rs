@@ -36,6 +36,28 @@ async fn a_session_is_admitted_revoked_and_refused_on_every_worker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_became_of_a_request_is_dynamic_metadata_for_access_logs() {
+    let options = MeshOptions {
+        edit: |bootstrap| {
+            let facts =
+                ["outcome", "code", "rule", "x-user-id"].map(|key| format!("%DYNAMIC_METADATA(portcullis:{key})%"));
+            bootstrap.replace("\"%RESPONSE_FLAGS%\"", &format!("\"facts {} end\"", facts.join(" ")))
+        },
+        ..native()
+    };
+    let mut mesh = Mesh::start_with("native-metadata", options).await;
+    let token = mesh.keys.first.mint(&claims_with(&json!({ "sub": "alice" })));
+    assert_eq!(mesh.get(&token).await.status, 200);
+    assert_eq!(mesh.get("garbage").await.status, 401);
+    let wanted = ["facts admitted - api alice end", "facts refused TOKEN_MALFORMED api - end"];
+    let all = wait_until(Duration::from_secs(15), async || {
+        let log = mesh.envoy_log();
+        wanted.iter().all(|line| log.contains(line))
+    });
+    assert!(all.await, "{}", mesh.envoy_log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_grpc_call_is_permission_denied_and_not_ok() {
     let mesh = Mesh::start_with("native-grpc", native()).await;
     let request = Request::new("POST", "/nowhere").header("content-type", "application/grpc");
