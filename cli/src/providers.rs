@@ -5,8 +5,8 @@ use anyhow::{Context as _, Result, bail};
 use service::Providers;
 
 /// # Errors
-/// The file cannot be read, or has a field that is unknown, missing or of the wrong type. What each may be is judged
-/// when the service starts.
+/// The file cannot be read, or has a field that is unknown, missing or of the wrong type. The values are checked when
+/// the service starts.
 pub fn read(file: &Path) -> Result<Providers> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     parse(&text).with_context(|| file.display().to_string())

@@ -1,4 +1,4 @@
-//! The files that hold the service's secrets: what is wrong with how they are kept.
+//! Checks on the files that hold the service's secrets.
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::serve::read;
 
 /// # Errors
-/// One secret has two roles: whoever may ask for revocations, or reads the proxies' environment, could end sessions.
+/// One secret has two roles: a caller that may revoke, or a reader of the proxies' environment, could end sessions.
 pub fn check_roles(shared: &[PathBuf], admin: &Path) -> Result<()> {
     let admin_secret = read(admin)?;
     for file in shared {
@@ -25,14 +25,14 @@ pub fn check_roles(shared: &[PathBuf], admin: &Path) -> Result<()> {
 }
 
 /// # Errors
-/// A provider has a secret that is to be of this service: it could end sessions beyond its own, or read checks.
+/// A provider has one of the service's own secrets: it could end sessions of other issuers, or read checks.
 pub fn check_client_secrets(clients: &[&Path], ours: &[&Path]) -> Result<()> {
     for client in clients {
         let secret = read(client)?;
         for file in ours {
             if read(file)?.trim_ascii() == secret.trim_ascii() {
                 bail!(
-                    "`secret_file` {} holds what {} holds, and the provider has it; make two",
+                    "`secret_file` {} and {} hold the same secret, which the provider knows; create two",
                     client.display(),
                     file.display()
                 );

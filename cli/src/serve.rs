@@ -15,49 +15,51 @@ use crate::redis_url::{AlsoRedis, Redis};
 use crate::serve_sessions::{AdminArgs, SessionArgs};
 use crate::{Outcome, log_filter, providers, secret_files};
 
-/// For calls that nobody can break off, once all else has stopped.
+/// For calls that cannot be cancelled, once everything else has stopped.
 const STOP: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub struct Serve {
-    /// Where filters ask. Port 0 lets the kernel choose.
+    /// The listener for filters. Port 0 lets the kernel choose.
     #[arg(long, env = "PORTCULLIS_LISTEN", default_value = "127.0.0.1:7700")]
     listen: SocketAddr,
-    /// The certificate of --listen and what signed it (PEM): it speaks TLS then, and nothing else. Read again when it changes.
+    /// The certificate of --listen and its chain (PEM). It turns on TLS, and turns off plain HTTP. Read again when it
+    /// changes.
     #[arg(long, env = "PORTCULLIS_TLS_CERT", value_name = "PATH", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
-    /// The key of that certificate (PEM).
+    /// The private key of that certificate (PEM).
     #[arg(long, env = "PORTCULLIS_TLS_KEY", value_name = "PATH", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// The authority of callers' certificates (PEM): whoever has none from it gets no connection to --listen, probes and
-    /// OAuth clients included. Read again when it changes.
+    /// Require client certificates signed by this CA (PEM) on --listen, also from probes and OAuth clients. Read again
+    /// when it changes.
     #[arg(long, env = "PORTCULLIS_CLIENT_CA", value_name = "PATH", requires = "tls_cert")]
     client_ca: Option<PathBuf>,
-    /// Where operators revoke. Keep it away from the mesh.
+    /// The listener for operators. Keep it away from the mesh.
     #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", default_value = "127.0.0.1:7701")]
     admin_listen: SocketAddr,
-    /// Write both addresses here once they are bound, as {"listen": "…", "admin": "…"}.
+    /// Write both addresses to this file once they are bound, as {"listen": "…", "admin": "…"}.
     #[arg(long, env = "PORTCULLIS_PORTS_FILE", value_name = "PATH")]
     ports_file: Option<PathBuf>,
     #[command(flatten)]
     redis: Redis,
-    /// While the store moves (docs/migration.md): the store that every write goes to as well, and must be confirmed by.
-    /// Nothing is read from it for an answer.
+    /// The mirror, while the store moves (docs/migration.md): every write also goes to this store, which must confirm
+    /// it. Checks are never answered from it.
     #[command(flatten)]
     redis_also: AlsoRedis,
-    /// The only store to accept there. Without it, the first that is found.
+    /// The only mirror store to accept. Default: the first one found.
     #[arg(long, env = "PORTCULLIS_REDIS_ALSO_STORE_ID", value_name = "ID", requires = "redis-also")]
     redis_also_store_id: Option<StoreId>,
-    /// As --min-replicas, there. Without it, the same number.
+    /// Like --min-replicas, for the mirror. Default: the same number.
     #[arg(long, env = "PORTCULLIS_REDIS_ALSO_MIN_REPLICAS", value_name = "N", requires = "redis-also")]
     redis_also_min_replicas: Option<u32>,
-    /// The longest that one connection attempt or one round trip may take.
+    /// The longest time for one connection attempt or one round trip.
     #[arg(long, env = "PORTCULLIS_REDIS_TIMEOUT", value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
     redis_timeout: Duration,
-    /// How much longer a write may take to be on disk and on replicas.
+    /// The additional time that a write may take to be on disk and on replicas.
     #[arg(long, env = "PORTCULLIS_CONFIRM_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
     confirm_timeout: Duration,
-    /// A file with a secret that filters share, at least 32 bytes. Repeat it while secrets rotate; the first is primary.
+    /// A file with a secret that filters share, at least 32 bytes. Repeat it during a rotation; the first is the
+    /// primary one.
     #[arg(
         long = "secret-file",
         env = "PORTCULLIS_SECRET_FILES",
@@ -66,64 +68,67 @@ pub struct Serve {
         required = true
     )]
     secret_files: Vec<PathBuf>,
-    /// A file with the bearer secret of the admin listener, at least 32 bytes.
+    /// A file with the admin token, at least 32 bytes.
     #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN_FILE", value_name = "PATH")]
     admin_token_file: PathBuf,
-    /// Make the store if Redis holds none. For demos: a service that restarts with it after Redis lost its data answers
-    /// that nobody is revoked. Better make the store once, with `portcullis store create`; then an empty Redis is a lost
-    /// store, and nothing is answered from it.
+    /// Create the store if Redis holds none. For demos only: if Redis loses its data and the service restarts with this
+    /// option, revoked tokens pass. Otherwise create the store once with `portcullis store create`; then an empty Redis
+    /// counts as a lost store, and nothing is answered from it.
     #[arg(long, env = "PORTCULLIS_CREATE_STORE", conflicts_with = "store_id")]
     create_store: bool,
-    /// The only store to answer from. Without it, the first that is found.
+    /// The only store to answer from. Default: the first one found.
     #[arg(long, env = "PORTCULLIS_STORE_ID", value_name = "ID")]
     store_id: Option<StoreId>,
     /// Answer from a Redis that may evict revocations.
     #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_EVICTION")]
     dangerously_allow_eviction: bool,
-    /// Answer from a replica, which may lag behind.
+    /// Answer from a replica, which may lag.
     #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_REPLICA")]
     dangerously_allow_replica: bool,
-    /// How many replicas must have a revocation before it is acknowledged. With 0, a failover may lose revocations that
-    /// were acknowledged; what a reply says in `on_disk` and `replicas` is what was confirmed then.
+    /// How many replicas must have a revocation before it is acknowledged. With 0, a failover may lose acknowledged
+    /// revocations. `on_disk` and `replicas` in a reply say what was confirmed.
     #[arg(long, env = "PORTCULLIS_MIN_REPLICAS", value_name = "N", default_value_t = 0)]
     min_replicas: u32,
-    /// Acknowledge only what Redis says is on its disk: WAITAOF, or `appendfsync always` before Redis 7.2.
+    /// Acknowledge only writes that Redis confirms to be on its disk: WAITAOF, or `appendfsync always` before Redis
+    /// 7.2.
     #[arg(long, env = "PORTCULLIS_REQUIRE_DISK")]
     require_disk: bool,
-    /// The longest lifetime of a token that any filter accepts: revocations of single tokens are kept for so long.
+    /// The longest lifetime of a token that any filter accepts. Revocations of single tokens are kept this long.
     #[arg(long, env = "PORTCULLIS_MAX_LIFETIME", value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
     max_lifetime: Duration,
-    /// An issuer for whom revocations are taken though no filter has told of it; repeat it for each. Filters tell which
-    /// issuers they ask about, and revocations for others, mistyped perhaps, are refused. `{tenant}` stands for one segment
-    /// of the path, as in the filter's.
+    /// An issuer whose revocations are accepted although no filter has reported it. Repeatable. Filters report their
+    /// issuers, and revocations for others are refused, since they are probably misspelt. `{tenant}` stands for one
+    /// segment of the path, as in the filter's configuration.
     #[arg(long = "issuer", env = "PORTCULLIS_ISSUERS", value_name = "URL", value_delimiter = ',')]
     issuers: Vec<String>,
-    /// The claims that name an issuer's tokens, where its `revocation_claims.token` is not the default in the filters, as in
-    /// https://idp.example=token_id,jti. Repeat it for each issuer. Otherwise `revoke token` ends nothing there.
+    /// The claims that identify an issuer's tokens, if the filters' `revocation_claims.token` for it is not the
+    /// default, for example https://idp.example=token_id,jti. Repeat it for each issuer. Otherwise `revoke token` has
+    /// no effect for that issuer.
     #[arg(long = "token-claims", env = "PORTCULLIS_TOKEN_CLAIMS", value_name = "URL=CLAIM,…", value_delimiter = ' ', value_parser = token_claims)]
     token_claims: Vec<(String, Vec<String>)>,
-    /// A file, JSON or YAML, with the providers that may end sessions: by logout tokens at /oauth2/backchannel-logout and
-    /// by security events at /ssf/events, both on --listen. docs/logout.md has its fields. Without it nobody may.
+    /// A file, JSON or YAML, with the providers that may end sessions: by logout tokens at /oauth2/backchannel-logout
+    /// and by security events at /ssf/events, both on --listen. docs/logout.md has its fields. Without it no provider
+    /// may.
     #[arg(long, env = "PORTCULLIS_PROVIDERS_FILE", value_name = "PATH")]
     providers_file: Option<PathBuf>,
-    /// The longest from a login to the last use of a token of it that any filter accepts (its `max_session`): revocations
-    /// of sessions, users, clients and issuers are kept for so long. Revoked signing keys are kept for ever; so every name
-    /// in Redis has an expiry, but for the store's sentinel and revoked signing keys.
+    /// The longest time from a login to the last use of one of its tokens that any filter accepts (its `max_session`).
+    /// Revocations of sessions, users, clients and issuers are kept this long. Revoked signing keys are kept forever.
+    /// Every name in Redis has an expiry, except the store's sentinels and revoked signing keys.
     #[arg(long, visible_alias = "session-retention", env = "PORTCULLIS_MAX_SESSION", value_name = "TIME", default_value = "30d", value_parser = parse_duration)]
     max_session: Duration,
     /// How far an issuer's clock may run ahead: at least the `future_iat_tolerance` of any filter.
     #[arg(long, env = "PORTCULLIS_FUTURE_IAT_TOLERANCE", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     future_iat_tolerance: Duration,
-    /// Requests in progress per listener, their bodies read; more are refused at once.
+    /// Requests in progress per listener, including reading their bodies; further ones are refused at once.
     #[arg(long, env = "PORTCULLIS_MAX_REQUESTS", value_name = "N", default_value_t = 1024)]
     max_requests: usize,
-    /// Open connections per listener. One more ends the oldest that has proved nothing yet, and waits where there is none.
-    /// Keep it below the limit of open files.
+    /// Open connections per listener. One more closes the oldest unauthenticated connection, and waits if there is
+    /// none. Keep it below the limit of open files.
     #[arg(long, env = "PORTCULLIS_MAX_CONNECTIONS", value_name = "N", default_value_t = 4096)]
     max_connections: usize,
-    /// Connections of one address (one /64 in IPv6) that carried no request made with our secret yet. One more ends the
-    /// oldest of them, and those that stay so are closed after 10 s. Connections that proxies use do not count, so the
-    /// default does for a whole mesh behind one NAT address.
+    /// Unauthenticated connections per address (per /64 in IPv6), which are those that have carried no request made
+    /// with our secret yet. One more closes the oldest of them, and each is closed after 10 s. Connections that proxies
+    /// use do not count, so the default is enough for a whole mesh behind one NAT address.
     #[arg(long, env = "PORTCULLIS_MAX_NEWCOMERS_PER_PEER", value_name = "N", default_value_t = 256)]
     max_newcomers_per_peer: usize,
     #[command(flatten)]
@@ -155,7 +160,7 @@ impl Serve {
         let files = self.secret_files.iter().chain([&self.admin_token_file]).chain(&self.tls_key);
         let files = files.map(PathBuf::as_path).chain(clients).collect::<Vec<_>>();
         for file in secret_files::readable_by_others(files) {
-            tracing::warn!(file = %file.display(), "every user of this machine can read a secret: chmod o-r");
+            tracing::warn!(file = %file.display(), "every user of this machine can read this secret: chmod o-r");
         }
         let options = self.options()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -173,7 +178,7 @@ impl Serve {
                 .await;
             Ok(Outcome::Done)
         });
-        // A PKCS#11 module that hangs does not hold up the end.
+        // A PKCS#11 module that hangs does not delay the exit.
         runtime.shutdown_timeout(STOP);
         outcome
     }
@@ -223,7 +228,7 @@ impl Serve {
     }
 }
 
-/// An issuer may have `=` in its query; the name of a claim here may not.
+/// An issuer may have `=` in its query; the name of a claim may not.
 fn token_claims(text: &str) -> Result<(String, Vec<String>), String> {
     let (issuer, names) = text.rsplit_once('=').ok_or("write it as URL=CLAIM,CLAIM")?;
     Ok((issuer.to_owned(), names.split(',').map(str::to_owned).collect()))
