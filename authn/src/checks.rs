@@ -1,7 +1,7 @@
 //! Which requests wait for which answers: misses that arrive while a question is under way wait, and go out together in
 //! the next one. No host call, no clock: events in, what to do out, so that any history can be replayed in a test.
 use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use wire::{
@@ -55,7 +55,7 @@ struct Recent {
 /// One token that is asked about, and all who wait for it.
 #[derive(Debug)]
 struct Pending {
-    ask: Rc<RevocationQuery>,
+    ask: Arc<RevocationQuery>,
     waiters: Vec<Waiter>,
     /// The question under way that asks it.
     flight: Option<Flight>,
@@ -95,7 +95,7 @@ pub struct Batch {
 /// What became of one token that was asked about.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Resolved {
-    pub ask: Rc<RevocationQuery>,
+    pub ask: Arc<RevocationQuery>,
     /// When the oldest question that it rests on was sent: from then its freshness counts.
     pub sent: Monotonic,
     /// `None`: the service keeps revocations for less time than such a token lives, so what it answers says nothing.
@@ -129,7 +129,7 @@ impl Checks {
     ///
     /// # Errors
     /// [`Full`], and the request must be refused.
-    pub fn join(&mut self, waiter: Waiter, ask: Rc<RevocationQuery>, now: Monotonic) -> Result<(), Full> {
+    pub fn join(&mut self, waiter: Waiter, ask: Arc<RevocationQuery>, now: Monotonic) -> Result<(), Full> {
         if self.waiters.len() >= self.limit {
             return Err(Full);
         }
@@ -155,7 +155,7 @@ impl Checks {
     }
 
     /// Asks what somebody will want to know in a moment, if there is room. Nobody waits for it.
-    pub fn anticipate(&mut self, ask: Rc<RevocationQuery>) {
+    pub fn anticipate(&mut self, ask: Arc<RevocationQuery>) {
         let digest = ask.digest;
         if self.pending.len() >= self.limit || self.queue.len() >= self.limit {
             return;
@@ -173,7 +173,7 @@ impl Checks {
 
     /// `ask` is to be asked anew, and nobody waits for it. Where too much is to be refreshed already, it is left: its next
     /// request will wait.
-    pub fn refresh(&mut self, ask: Rc<RevocationQuery>) {
+    pub fn refresh(&mut self, ask: Arc<RevocationQuery>) {
         let digest = ask.digest;
         if self.refreshes.len() < self.limit && !self.pending.contains_key(&digest) {
             self.pending.insert(digest, Pending { ask, waiters: Vec::new(), flight: None });
@@ -379,9 +379,9 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn ask(name: u8) -> Rc<RevocationQuery> {
+    fn ask(name: u8) -> Arc<RevocationQuery> {
         let keys = vec![RevocationKey([name; 16]), RevocationKey([200; 16])];
-        Rc::new(RevocationQuery::of(keys, 0, UnixSeconds(100), NEEDS, [name; 16]))
+        Arc::new(RevocationQuery::of(keys, 0, UnixSeconds(100), NEEDS, [name; 16]))
     }
 
     fn checks() -> Checks {
@@ -496,9 +496,9 @@ mod tests {
     }
 
     /// A question with one key of its own and one that it shares with every other.
-    fn sharing(name: u8) -> Rc<RevocationQuery> {
+    fn sharing(name: u8) -> Arc<RevocationQuery> {
         let keys = vec![RevocationKey([name; 16]), RevocationKey([200; 16])];
-        Rc::new(RevocationQuery::of(keys, 1, UnixSeconds(100), NEEDS, [name; 16]))
+        Arc::new(RevocationQuery::of(keys, 1, UnixSeconds(100), NEEDS, [name; 16]))
     }
 
     #[test]
@@ -547,7 +547,7 @@ mod tests {
             let mut key = [0; 16];
             key[..8].copy_from_slice(&(number / 2).to_le_bytes());
             let ask = RevocationQuery::of(vec![RevocationKey(key)], 1, UnixSeconds(1), NEEDS, key);
-            checks.join(1, Rc::new(ask), at(number)).unwrap();
+            checks.join(1, Arc::new(ask), at(number)).unwrap();
             let batch = checks.next_batch(Why::Waiters, at(number)).unwrap();
             assert_eq!(batch.keys, [RevocationKey(key)]);
             checks.answered(batch.flight, &reply(&[Answer::Live])).unwrap();
@@ -626,7 +626,7 @@ mod tests {
             let mut digest = [0; 16];
             digest[..4].copy_from_slice(&waiter.to_be_bytes());
             let ask = RevocationQuery::of(vec![RevocationKey(digest)], 0, UnixSeconds(1), NEEDS, digest);
-            checks.join(waiter, Rc::new(ask), at(0)).unwrap();
+            checks.join(waiter, Arc::new(ask), at(0)).unwrap();
         }
         assert_eq!(checks.next_batch(Why::Waiters, at(0)).unwrap().keys.len(), MAX_KEYS);
         assert_eq!(checks.next_batch(Why::Waiters, at(0)).unwrap().keys.len(), 1_000 - MAX_KEYS);

@@ -4,7 +4,7 @@
 //! RFC 7662 asks about one token at a time, so a flood of made-up tokens is a flood of questions. Tokens that were active
 //! before have a share of the questions and of the waiting room that no other token can take.
 use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -36,10 +36,10 @@ pub struct Introspections {
     timeout: Duration,
     next_flight: u64,
     /// All that is asked or to be asked, by the token: one that is waited for twice is asked about once.
-    pending: HashMap<Rc<[u8]>, Pending>,
+    pending: HashMap<Arc<[u8]>, Pending>,
     /// Those of `pending` that no question under way is about. May name some that are gone.
-    were_active: Vec<Rc<[u8]>>,
-    unknown: Vec<Rc<[u8]>>,
+    were_active: Vec<Arc<[u8]>>,
+    unknown: Vec<Arc<[u8]>>,
     flights: HashMap<Flight, InFlight>,
     unknown_flights: usize,
     waiters: HashMap<Waiter, Waiting>,
@@ -57,13 +57,13 @@ struct Pending {
 
 #[derive(Debug)]
 struct Waiting {
-    token: Rc<[u8]>,
+    token: Arc<[u8]>,
     history: TokenHistory,
 }
 
 #[derive(Debug)]
 struct InFlight {
-    token: Rc<[u8]>,
+    token: Arc<[u8]>,
     history: TokenHistory,
     sent: Monotonic,
 }
@@ -75,7 +75,7 @@ pub struct Full;
 /// A question that is over, well or not.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Over {
-    pub token: Rc<[u8]>,
+    pub token: Arc<[u8]>,
     /// When it was sent: from then an answer's freshness counts.
     pub sent: Monotonic,
     pub waiters: Vec<Waiter>,
@@ -114,16 +114,16 @@ impl Introspections {
         {
             return Err(Full);
         }
-        let token: Rc<[u8]> = match self.pending.get_key_value(token) {
-            Some((token, _)) => Rc::clone(token),
+        let token: Arc<[u8]> = match self.pending.get_key_value(token) {
+            Some((token, _)) => Arc::clone(token),
             None => token.into(),
         };
         match self.pending.get_mut(&token) {
             Some(pending) => pending.waiters.push(waiter),
             None => {
                 let pending = Pending { history, waiters: vec![waiter], is_under_way: false };
-                self.pending.insert(Rc::clone(&token), pending);
-                self.queue(history).push(Rc::clone(&token));
+                self.pending.insert(Arc::clone(&token), pending);
+                self.queue(history).push(Arc::clone(&token));
             }
         }
         if history == TokenHistory::Unknown {
@@ -138,7 +138,7 @@ impl Introspections {
     ///
     /// The newest goes first: when more is asked than the server can answer, the oldest are those whose time is nearly
     /// over, and to serve them first would be to serve nobody in time.
-    pub fn next_question(&mut self, now: Monotonic) -> Option<(Flight, Rc<[u8]>)> {
+    pub fn next_question(&mut self, now: Monotonic) -> Option<(Flight, Arc<[u8]>)> {
         if self.flights.len() >= MAX_FLIGHTS {
             return None;
         }
@@ -155,7 +155,7 @@ impl Introspections {
         }
         let flight = Flight(self.next_flight);
         self.next_flight = self.next_flight.wrapping_add(1);
-        self.flights.insert(flight, InFlight { token: Rc::clone(&token), history, sent: now });
+        self.flights.insert(flight, InFlight { token: Arc::clone(&token), history, sent: now });
         Some((flight, token))
     }
 
@@ -207,14 +207,14 @@ impl Introspections {
         late
     }
 
-    fn queue(&mut self, history: TokenHistory) -> &mut Vec<Rc<[u8]>> {
+    fn queue(&mut self, history: TokenHistory) -> &mut Vec<Arc<[u8]>> {
         match history {
             TokenHistory::WasActive => &mut self.were_active,
             TokenHistory::Unknown => &mut self.unknown,
         }
     }
 
-    fn take_queued(&mut self, history: TokenHistory) -> Option<Rc<[u8]>> {
+    fn take_queued(&mut self, history: TokenHistory) -> Option<Arc<[u8]>> {
         while let Some(token) = self.queue(history).pop() {
             if self.pending.get(&token).is_some_and(|pending| !pending.is_under_way) {
                 return Some(token);
@@ -223,7 +223,7 @@ impl Introspections {
         None
     }
 
-    fn forget_waiter(&mut self, waiter: Waiter) -> Option<Rc<[u8]>> {
+    fn forget_waiter(&mut self, waiter: Waiter) -> Option<Arc<[u8]>> {
         let Waiting { token, history } = self.waiters.remove(&waiter)?;
         if history == TokenHistory::Unknown {
             self.unknown_waiters = self.unknown_waiters.saturating_sub(1);
@@ -243,7 +243,7 @@ impl Introspections {
                 queue.retain(|token| pending.get(token).is_some_and(waits));
                 // One that left and came back is there twice.
                 let mut seen = std::collections::HashSet::new();
-                queue.retain(|token| seen.insert(Rc::clone(token)));
+                queue.retain(|token| seen.insert(Arc::clone(token)));
             }
         }
     }

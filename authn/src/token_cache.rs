@@ -1,6 +1,6 @@
 //! The virtual machine's own cache of verified tokens: bounded, keyed by the exact token. What it holds was verified;
 //! everything that time or the request can change is judged again at each use.
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::decide::Verified;
 use crate::scan;
@@ -28,7 +28,7 @@ pub struct TokenCache {
 struct Entry {
     /// Spares most comparisons with the set's other tokens.
     hash: u64,
-    verified: Rc<Verified>,
+    verified: Arc<Verified>,
     used: u32,
 }
 
@@ -42,7 +42,7 @@ impl TokenCache {
         Self { sets, mask, seed, uses: 0, bytes: 0, most_bytes, hand: 0 }
     }
 
-    pub fn find(&mut self, token: &[u8]) -> Option<&Rc<Verified>> {
+    pub fn find(&mut self, token: &[u8]) -> Option<&Arc<Verified>> {
         self.uses = self.uses.wrapping_add(1);
         let uses = self.uses;
         let hash = tail_hash(self.seed, token);
@@ -53,7 +53,7 @@ impl TokenCache {
         Some(&entry.verified)
     }
 
-    pub fn insert(&mut self, verified: Rc<Verified>) {
+    pub fn insert(&mut self, verified: Arc<Verified>) {
         let size = verified.bytes();
         // One token must not push out a good part of all others.
         if size > self.most_bytes.checked_div(LARGEST_SHARE).unwrap_or(0) {

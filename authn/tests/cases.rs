@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use authn::cause::Cause;
 use authn::clear::Edit;
@@ -132,7 +132,7 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
                     .map_err(|unverifiable| unverifiable.rejection),
             };
             let admitted = verified
-                .and_then(|verified| policy.accept(Rc::new(verified), entered, now, &Loopback))
+                .and_then(|verified| policy.accept(Arc::new(verified), entered, now, &Loopback))
                 .and_then(|accepted| match policy.revocation_status(accepted, now)? {
                     RevocationStatus::MustIntrospect(accepted) => {
                         confirm(policy, accepted.verified(), ready, now)?;

@@ -1,7 +1,7 @@
 //! The core alone, natively: what of a request's cost is ours, without Envoy, Wasm and host calls. `cargo bench -p benches`.
 use std::hint::black_box;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use authn::checks::{Checks, Why};
@@ -47,7 +47,7 @@ fn warm(criterion: &mut Criterion) {
     let bearer = format!("Bearer {token}");
     let pairs = pairs(b"/api/orders/1", &bearer);
     let request = Request::from_pairs(&pairs).expect("a request");
-    let verified = Rc::new(verify(&policy, &request));
+    let verified = Arc::new(verify(&policy, &request));
     let asking = must_ask(&policy, accept(&policy, &request, &verified));
     let live = asking.ask().judge([Answer::Live]);
     asking.ask().learn(NOW.monotonic, live);
@@ -64,7 +64,7 @@ fn warm(criterion: &mut Criterion) {
     group.bench_function("enter, find, accept, admit", |bencher| {
         bencher.iter(|| {
             let Entry::Token(entered) = policy.enter(black_box(&request)) else { unreachable!("a token") };
-            let verified = Rc::clone(cache.find(entered.token()).expect("a cached token"));
+            let verified = Arc::clone(cache.find(entered.token()).expect("a cached token"));
             assert!(policy.still_trusts(&verified, &keyrings, NOW).expect("keys"));
             let accepted = policy.accept(verified, entered, NOW, &Loopback).expect("accepted");
             match policy.revocation_status(accepted, NOW).expect("no rejection") {
@@ -133,14 +133,14 @@ fn checks(criterion: &mut Criterion) {
     let policy = policy(&keys, one_rule());
     let mut group = criterion.benchmark_group("checks, joined, sent and answered");
     for count in [1usize, 8, 32] {
-        let asks: Vec<Rc<RevocationQuery>> =
+        let asks: Vec<Arc<RevocationQuery>> =
             (0..count).map(|number| ask(&policy, &keys[0], &number.to_string())).collect();
         group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
             bencher.iter_batched_ref(
                 || Checks::new(1024, Duration::from_millis(500), Duration::from_millis(100)),
                 |checks| {
                     for (waiter, ask) in (1..).zip(&asks) {
-                        checks.join(waiter, Rc::clone(ask), NOW.monotonic).expect("room");
+                        checks.join(waiter, Arc::clone(ask), NOW.monotonic).expect("room");
                     }
                     let batch = checks.next_batch(Why::Waiters, NOW.monotonic).expect("a batch");
                     let answers = vec![Answer::Live; batch.keys.len()];
@@ -229,8 +229,8 @@ fn verify(policy: &Policy, request: &Request<'_>) -> Verified {
     policy.verify(&Portable, &policy.keyrings(), &entered(policy, request), NOW).expect("a good token")
 }
 
-fn accept(policy: &Policy, request: &Request<'_>, verified: &Rc<Verified>) -> Accepted {
-    policy.accept(Rc::clone(verified), entered(policy, request), NOW, &Loopback).expect("accepted")
+fn accept(policy: &Policy, request: &Request<'_>, verified: &Arc<Verified>) -> Accepted {
+    policy.accept(Arc::clone(verified), entered(policy, request), NOW, &Loopback).expect("accepted")
 }
 
 fn must_ask(policy: &Policy, accepted: Accepted) -> Asking {
@@ -240,10 +240,10 @@ fn must_ask(policy: &Policy, accepted: Accepted) -> Asking {
     }
 }
 
-fn ask(policy: &Policy, key: &SigningKey, id: &str) -> Rc<RevocationQuery> {
+fn ask(policy: &Policy, key: &SigningKey, id: &str) -> Arc<RevocationQuery> {
     let bearer = format!("Bearer {}", key.mint(&claims(id)));
     let pairs = pairs(b"/api/orders/1", &bearer);
     let request = Request::from_pairs(&pairs).expect("a request");
-    let verified = Rc::new(verify(policy, &request));
-    Rc::clone(must_ask(policy, accept(policy, &request, &verified)).ask())
+    let verified = Arc::new(verify(policy, &request));
+    Arc::clone(must_ask(policy, accept(policy, &request, &verified)).ask())
 }

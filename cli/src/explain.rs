@@ -5,8 +5,8 @@
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use authn::alg::Family;
@@ -390,7 +390,7 @@ impl Trace<'_> {
                 verified.map_err(|unverifiable| unverifiable.rejection)?
             }
         };
-        let verified = Rc::new(verified);
+        let verified = Arc::new(verified);
         let issuer = document.issuers.get(verified.issuer());
         let lifetime = issuer.map_or_else(String::new, |issuer| {
             format!(
@@ -406,7 +406,7 @@ impl Trace<'_> {
         self.step("window", format!("counts from {from} until {until}, clock skew included"));
 
         let rule = entered.rule();
-        let accepted = policy.accept(Rc::clone(&verified), entered, now, self)?;
+        let accepted = policy.accept(Arc::clone(&verified), entered, now, self)?;
         self.accepted(rule);
         let revocation_status = match policy.revocation_status(accepted, now)? {
             RevocationStatus::MustIntrospect(accepted) => {

@@ -1,7 +1,7 @@
 //! Asking introspection servers through the host. Which questions there are, and who waits for them, is
 //! `authn::introspections`'; what a reply says of a token is `authn::introspection`'s.
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use authn::cause::Cause;
@@ -35,7 +35,7 @@ struct Waits {
     issuer: usize,
     rule: usize,
     /// The token as it was verified, if it is a JWT.
-    jwt: Option<Rc<Verified>>,
+    jwt: Option<Arc<Verified>>,
 }
 
 /// The end of some requests' waiting: what each is to be told, with the rule that it came under.
@@ -43,8 +43,8 @@ pub struct Settled {
     pub waiters: Vec<(Waiter, usize)>,
     pub issuer: usize,
     /// `None` where nothing was learnt of it.
-    pub token: Option<Rc<[u8]>>,
-    pub outcome: Result<Rc<Verified>, Rejection>,
+    pub token: Option<Arc<[u8]>>,
+    pub outcome: Result<Arc<Verified>, Rejection>,
 }
 
 impl Introspecting {
@@ -73,13 +73,13 @@ impl Introspecting {
         stream: Waiter,
         (issuer, rule): (usize, usize),
         token: &[u8],
-        (history, jwt): (TokenHistory, Option<&Rc<Verified>>),
+        (history, jwt): (TokenHistory, Option<&Arc<Verified>>),
         now: Now,
     ) -> Result<(), Unanswered> {
         let full = Unanswered::from(Failure::Overload);
         let server = self.servers.get_mut(&issuer).ok_or(full)?;
         server.join(stream, token, history, now.monotonic).map_err(|_| full)?;
-        self.waiting.insert(stream, Waits { issuer, rule, jwt: jwt.map(Rc::clone) });
+        self.waiting.insert(stream, Waits { issuer, rule, jwt: jwt.map(Arc::clone) });
         Ok(())
     }
 
@@ -132,7 +132,7 @@ impl Introspecting {
         let Some(over) = self.servers.get_mut(&issuer).and_then(|server| server.over(flight)) else {
             return Some(None);
         };
-        let jwts: Vec<Rc<Verified>> =
+        let jwts: Vec<Arc<Verified>> =
             over.waiters.iter().filter_map(|waiter| self.waiting.get(waiter)?.jwt.clone()).collect();
         // Without anybody who waits there is nothing that the answer about a JWT could be kept with.
         if jwts.is_empty() && !policy.introspection(issuer).is_some_and(|server| server.is_opaque_of(&over.token)) {
@@ -201,10 +201,10 @@ impl Introspecting {
 }
 
 /// What a server says of a token, if it says anything.
-type Answer = Result<Result<Rc<Verified>, Rejection>, Unanswered>;
+type Answer = Result<Result<Arc<Verified>, Rejection>, Unanswered>;
 
 /// The answer to the call of the moment. `jwts` is the token as those who wait have verified it, if it is a JWT.
-fn read(policy: &Policy, issuer: usize, over: &Over, jwts: &[Rc<Verified>], now: Now) -> Answer {
+fn read(policy: &Policy, issuer: usize, over: &Over, jwts: &[Arc<Verified>], now: Now) -> Answer {
     let header = |name: &[u8]| host::header(MapType::HttpCallResponseHeaders, name).ok().flatten();
     let status = header(b":status").and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
     // Without one, the answer broke off.
@@ -218,12 +218,12 @@ fn read(policy: &Policy, issuer: usize, over: &Over, jwts: &[Rc<Verified>], now:
     let mut confirmed = None;
     for jwt in jwts {
         match policy.confirm(jwt, &reply, over.sent, now)? {
-            Ok(()) => confirmed = Some(Rc::clone(jwt)),
+            Ok(()) => confirmed = Some(Arc::clone(jwt)),
             Err(rejection) => return Ok(Err(rejection)),
         }
     }
     match confirmed {
         Some(jwt) => Ok(Ok(jwt)),
-        None => Ok(policy.introspected(issuer, &over.token, &reply, over.sent, now)?.map(Rc::new)),
+        None => Ok(policy.introspected(issuer, &over.token, &reply, over.sent, now)?.map(Arc::new)),
     }
 }

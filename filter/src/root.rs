@@ -1,6 +1,6 @@
 //! One configuration at work: its policy, its caches, and the requests that wait under it.
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use authn::cause::Cause;
@@ -82,7 +82,7 @@ enum Patience<'v> {
     /// It has waited for its issuer's keys: a key that is still unknown is not asked for again.
     HasWaited,
     /// It has waited for its introspection, and this is what came of it.
-    Introspected(&'v Rc<Verified>),
+    Introspected(&'v Arc<Verified>),
 }
 
 struct Call {
@@ -283,9 +283,9 @@ impl Root {
     }
 
     /// From this virtual machine's memory, or verified now.
-    fn verified(&mut self, entered: &Entered<'_>, now: Now) -> Result<Rc<Verified>, Unverifiable> {
+    fn verified(&mut self, entered: &Entered<'_>, now: Now) -> Result<Arc<Verified>, Unverifiable> {
         if let Some(verified) = self.tokens.find(entered.token()) {
-            let verified = Rc::clone(verified);
+            let verified = Arc::clone(verified);
             if self.policy.is_for_rule(&verified, entered.rule())
                 && self.policy.still_trusts(&verified, &self.keys.rings, now)?
             {
@@ -297,8 +297,8 @@ impl Root {
         if let Some(issuer) = self.policy.introspecting(entered.rule(), entered.token()) {
             return Err(Unverifiable::opaque(issuer));
         }
-        let verified = Rc::new(self.policy.verify(self.engine.as_ref(), &self.keys.rings, entered, now)?);
-        self.tokens.insert(Rc::clone(&verified));
+        let verified = Arc::new(self.policy.verify(self.engine.as_ref(), &self.keys.rings, entered, now)?);
+        self.tokens.insert(Arc::clone(&verified));
         Ok(verified)
     }
 
@@ -373,12 +373,12 @@ impl Root {
     fn introspected(
         &self,
         entered: &Entered<'_>,
-        verified: &Rc<Verified>,
+        verified: &Arc<Verified>,
         now: Now,
-    ) -> Result<Rc<Verified>, Unverifiable> {
+    ) -> Result<Arc<Verified>, Unverifiable> {
         if verified.token() == entered.token() && self.policy.is_for_rule(verified, entered.rule()) {
             self.policy.check_still_trusts(verified, &self.keys.rings, now)?;
-            return Ok(Rc::clone(verified));
+            return Ok(Arc::clone(verified));
         }
         Err(Rejection::new(Cause::RequestChanged).into())
     }
@@ -389,7 +389,7 @@ impl Root {
         stream: u32,
         (issuer, rule): (usize, usize),
         token: &[u8],
-        jwt: Option<&Rc<Verified>>,
+        jwt: Option<&Arc<Verified>>,
         now: Now,
     ) -> Next {
         if let Some(rejection) = self.introspecting.refusal(&self.policy, issuer, token, now) {
@@ -401,7 +401,7 @@ impl Root {
             None => introspections::TokenHistory::Unknown,
         };
         // What a JWT will be asked about is known before the answer.
-        let earlier = jwt.or(earlier).map(Rc::clone);
+        let earlier = jwt.or(earlier).map(Arc::clone);
         if let Err(full) = self.introspecting.join(stream, (issuer, rule), token, (revocation_status, jwt), now) {
             let name = self.policy.issuer_name(issuer).unwrap_or("none");
             self.metrics.introspection(issuer, name, Failure::Overload.name());
@@ -433,7 +433,7 @@ impl Root {
                     if let Some(earlier) = earlier {
                         verified.inherit(earlier);
                     }
-                    self.tokens.insert(Rc::clone(verified));
+                    self.tokens.insert(Arc::clone(verified));
                 }
                 Err(_) => earlier.into_iter().for_each(|earlier| earlier.end()),
             }
@@ -465,7 +465,7 @@ impl Root {
             return self.conclude(stream, rule, judged, cookie_session);
         }
         self.metrics.count(Counter::SharedMiss);
-        if self.checks.join(stream, Rc::clone(asking.ask()), now.monotonic).is_err() {
+        if self.checks.join(stream, Arc::clone(asking.ask()), now.monotonic).is_err() {
             let rule = asking.rule();
             let judged = asking.on_cannot_tell(Unavailable::Overload, Cause::ChecksFull);
             return self.conclude(stream, rule, judged, cookie_session);
@@ -481,7 +481,7 @@ impl Root {
 
     /// An answer that is in use will soon be stale: perhaps another worker has a newer one, else the service is asked again,
     /// and nobody waits for that.
-    fn refresh(&mut self, ask: &Rc<RevocationQuery>, now: Now) {
+    fn refresh(&mut self, ask: &Arc<RevocationQuery>, now: Now) {
         if let Some((sent, verdict)) = self.shared_verdict(ask.digest) {
             ask.learn(sent, verdict);
             let is_young = self.policy.revocation().is_some_and(|revocation| revocation.is_young(sent, now.monotonic));
@@ -491,7 +491,7 @@ impl Root {
             }
         }
         self.metrics.count(Counter::RefreshedAhead);
-        self.checks.refresh(Rc::clone(ask));
+        self.checks.refresh(Arc::clone(ask));
     }
 
     /// Sends what may be sent. The root is effective afterwards, or a request that was refused on the way.

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -254,14 +254,14 @@ impl Simulation<'_> {
         ];
         let request = Request::from_pairs(&pairs).map_err(|rejection| anyhow::anyhow!("{rejection:?}"))?;
         let Entry::Token(entered) = self.policy.enter(&request) else { bail!("a request without a token") };
-        let known = self.workers[worker].tokens.find(entered.token()).map(Rc::clone);
+        let known = self.workers[worker].tokens.find(entered.token()).map(Arc::clone);
         self.counted.cached += u64::from(known.is_some());
-        let verified: Rc<Verified> = match known {
+        let verified: Arc<Verified> = match known {
             Some(verified) => verified,
             None => {
                 let verified = self.policy.verify(&Portable, &self.keyrings, &entered, now);
-                let verified = Rc::new(verified.map_err(|rejection| anyhow::anyhow!("{rejection:?}"))?);
-                self.workers[worker].tokens.insert(Rc::clone(&verified));
+                let verified = Arc::new(verified.map_err(|rejection| anyhow::anyhow!("{rejection:?}"))?);
+                self.workers[worker].tokens.insert(Arc::clone(&verified));
                 verified
             }
         };
@@ -284,7 +284,7 @@ impl Simulation<'_> {
                 }
                 self.counted.waited += 1;
                 self.waiter = self.waiter.wrapping_add(1);
-                let joined = self.workers[worker].checks.join(self.waiter, Rc::clone(asking.ask()), now.monotonic);
+                let joined = self.workers[worker].checks.join(self.waiter, Arc::clone(asking.ask()), now.monotonic);
                 joined.map_err(|_| anyhow::anyhow!("too many requests wait"))?;
                 self.send(worker, Why::Waiters, now, at);
             }
@@ -292,14 +292,14 @@ impl Simulation<'_> {
         Ok(())
     }
 
-    fn refresh(&mut self, worker: usize, ask: &Rc<RevocationQuery>, now: Now) {
+    fn refresh(&mut self, worker: usize, ask: &Arc<RevocationQuery>, now: Now) {
         if let Some((sent, verdict)) = self.shared_verdict(ask.digest) {
             ask.learn(sent, verdict);
             if self.revocation.is_young(sent, now.monotonic) {
                 return;
             }
         }
-        self.workers[worker].checks.refresh(Rc::clone(ask));
+        self.workers[worker].checks.refresh(Arc::clone(ask));
     }
 
     fn send(&mut self, worker: usize, why: Why, now: Now, at: u64) {
