@@ -1,7 +1,7 @@
-//! Keys, and tokens signed with them, for tests and the demo. The service and the filter never have this crate.
+//! Keys, and tokens signed with them, for tests and the demo. The service and the filter never contain this crate.
 //!
-//! It signs what it is given: a header that lies about its algorithm, a member twice, text that is no JSON. Refusing
-//! such tokens is the business of what is tested with them.
+//! It signs whatever it is given: a header with a wrong algorithm, a duplicate member, text that is not JSON. The code
+//! under test must refuse such tokens.
 mod alg;
 mod base64url;
 mod key;

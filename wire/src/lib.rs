@@ -1,6 +1,5 @@
-//! What filter and service say to each other: the shared secret, the names of revocations, the check itself,
-//! and what tokens of the service say that both must read alike.
-//! No I/O, no clock, no randomness: bytes in, bytes out.
+//! The formats shared by filter and service: the shared secret, the names of revocations, the check, and the service's
+//! tokens as far as both read them. No I/O, no clock, no randomness: bytes in, bytes out.
 #![cfg_attr(
     not(test),
     deny(
