@@ -1,19 +1,19 @@
-//! Tells the service which issuers it is asked about, so that it can refuse a revocation for one that nobody has, and
-//! compares what it keeps with what their tokens need, before a request depends on it.
+//! Reports the filter's issuers to the service, so that it can refuse a revocation for any other issuer, and compares
+//! its retention with what their tokens need, before a request depends on it.
 use std::time::Duration;
 
 use authn::time::Monotonic;
 use wire::Retention;
 use wire::check::{NamedIssuer, Question, pieces};
 
-/// So that a service without memory, or a new store, knows the issuers again soon.
+/// So that a service without memory, or a new store, soon knows the issuers again.
 const EVERY: Duration = Duration::from_secs(600);
 /// After the service did not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
 pub struct Announcing {
     issuers: Vec<NamedIssuer>,
-    /// How many of them were told in this round.
+    /// How many of them were reported in this round.
     told: usize,
     due: Monotonic,
     call: Option<Call>,
@@ -31,7 +31,7 @@ impl Announcing {
         Self { issuers, told: 0, due: now, call: None }
     }
 
-    /// The issuers to tell now, if it is time. A call whose answer never comes is forgotten.
+    /// The issuers to report now, if it is time. A call without an answer is abandoned.
     pub fn due(&mut self, now: Monotonic) -> Option<Vec<NamedIssuer>> {
         if self.call.as_ref().is_some_and(|call| now.since(call.sent) < EVERY) || now < self.due {
             return None;
@@ -49,12 +49,12 @@ impl Announcing {
         self.due = now.plus(RETRY);
     }
 
-    /// The question that this call asked, if it is ours.
+    /// The message of this call, if it is one of ours.
     pub fn question(&self, call: u32) -> Option<&Question> {
         self.call.as_ref().filter(|own| own.id == call).map(|own| &own.question)
     }
 
-    /// The service knows these now. Those whose revocations it does not keep for long enough are returned.
+    /// The service knows these now. Returns those for which its retention is too short.
     pub fn told(&mut self, keeps: Retention, now: Monotonic) -> Vec<NamedIssuer> {
         let count = self.call.take().map_or(0, |call| call.issuers);
         let from = self.told;

@@ -1,5 +1,5 @@
-//! What the host calls. Each function here is renamed from `portcullis_…` to `proxy_…` after linking, and every other
-//! callback is dropped, since the host pays for each one that a module exports.
+//! The callbacks of the host. Each function here is renamed from `portcullis_…` to `proxy_…` after linking, and every
+//! other callback is removed, since the host pays for each one that a module exports.
 #![allow(unsafe_code)]
 
 use proxy_wasm::types::Action;
@@ -33,7 +33,8 @@ extern "C" fn portcullis_on_request_headers(context: u32, _headers: usize, end: 
         }
         Some(Next::Wait | Next::Answered) => Action::Pause,
         None => {
-            // Nothing to judge by. The host reports a failed answer by leaving the request paused, which is closed too.
+            // There is no configuration. If the answer fails, the host leaves the request paused, which fails closed
+            // too.
             let headers: [(&[u8], &[u8]); 2] = [(b"content-type", b"application/problem+json"), (b"retry-after", b"1")];
             let body = br#"{"type":"about:blank","title":"the filter has no configuration","status":503}"#;
             let _ = host::answer(503, "NOT_CONFIGURED", &headers, body);
@@ -54,7 +55,7 @@ extern "C" fn portcullis_on_request_trailers(context: u32, _trailers: usize) -> 
     if vm::is_held(context) { Action::Pause } else { Action::Continue }
 }
 
-/// Answers to a browser's session must stay out of every cache, whatever the upstream says.
+/// Responses to a browser's session must stay out of every cache, whatever the upstream says.
 #[unsafe(no_mangle)]
 extern "C" fn portcullis_on_response_headers(context: u32, _headers: usize, _end: bool) -> Action {
     if vm::forget_cookie_session(context) {

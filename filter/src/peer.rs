@@ -1,4 +1,4 @@
-//! What the host knows of the client, asked for only when a rule binds to it.
+//! The host's knowledge of the client, requested only if a rule binds to it.
 use std::net::IpAddr;
 
 use crate::host;
@@ -6,8 +6,8 @@ use crate::host;
 pub struct HostPeer;
 
 impl authn::decide::Peer for HostPeer {
-    /// Envoy's `source.address`: the socket's peer where `use_remote_address` is true, else derived from
-    /// X-Forwarded-For, which a client can write.
+    /// Envoy's `source.address`: the socket's peer with `use_remote_address`, otherwise derived from X-Forwarded-For,
+    /// which a client can write.
     fn address(&self) -> Option<IpAddr> {
         let value = host::property(&["source", "address"]).ok()??;
         authn::binding::client_address(&value)

@@ -1,4 +1,4 @@
-//! The virtual machine: which configurations are loaded, and which one each request runs under.
+//! The VM: the loaded configurations, and which one each request uses.
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
@@ -7,17 +7,17 @@ use crate::root::{Next, Root};
 
 thread_local! {
     static VM: RefCell<Vm> = RefCell::default();
-    /// Requests whose token came in a cookie. Apart from [`VM`], since it is written while a root is at work.
+    /// Requests whose token came in a cookie. Separate from [`VM`], since it is written while a root is in use.
     static COOKIE_SESSIONS: RefCell<HashSet<u32>> = RefCell::default();
 }
 
-/// A configuration update adds a root to the same virtual machine, and the requests of the old one go on under it.
+/// A configuration update adds a root to the same VM, and the requests of the old one continue with it.
 #[derive(Default)]
 struct Vm {
-    /// A few at most, and one as a rule.
+    /// At most a few, normally one.
     roots: Vec<(u32, Option<Root>)>,
-    /// The root of the requests that `others` does not list: with one configuration, the usual case, nothing needs
-    /// to be kept for a request.
+    /// The root of the requests that `others` does not list: with one configuration, the usual case, nothing needs to
+    /// be stored per request.
     first: Option<u32>,
     others: HashMap<u32, u32>,
 }
@@ -73,13 +73,13 @@ pub fn delete_context(context: u32) {
     });
 }
 
-/// `None` when there is no configuration to judge by: the request must be refused.
+/// `None` if there is no configuration: the request must be refused.
 pub fn on_request_headers(context: u32, ends: bool) -> Option<Next> {
     with_vm(None, |vm| vm.root_of(context).map(|root| root.on_request_headers(context, ends)))
 }
 
 pub fn is_held(context: u32) -> bool {
-    // When in doubt the body stays where it is.
+    // If in doubt the body stays where it is.
     with_vm(true, |vm| vm.root_of(context).is_none_or(|root| root.is_held(context)))
 }
 
@@ -140,7 +140,7 @@ impl Vm {
     }
 }
 
-/// Callbacks do not nest, so the borrow holds. Were the host ever to nest them, `otherwise` must be the closed answer.
+/// Callbacks do not nest, so the borrow succeeds. If the host ever nested them, `otherwise` must fail closed.
 fn with_vm<T>(otherwise: T, work: impl FnOnce(&mut Vm) -> T) -> T {
     VM.with(|vm| match vm.try_borrow_mut() {
         Ok(mut vm) => work(&mut vm),

@@ -1,4 +1,4 @@
-//! Several servers of Redis that fail over: a Cluster, and a primary with its Sentinels.
+//! Several Redis servers that fail over: a Cluster, and a primary with its Sentinels.
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::{Process, Redis, START_DEADLINE, wait_until};
 
-/// How long a primary must be silent before it is replaced, as the service asks for it.
+/// How long a primary must be silent before it is replaced, as the service requires.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Primaries first, then as many replicas, in the order of their primaries.
@@ -41,10 +41,10 @@ impl Cluster {
         self.nodes.iter().map(Redis::url).collect::<Vec<_>>().join(",")
     }
 
-    /// The node that owns the slot of `name` by the word of `of`.
+    /// The node that owns the slot of `name` according to `of`.
     ///
     /// # Panics
-    /// Nobody does.
+    /// There is none.
     pub async fn owner(&self, of: usize, name: &str) -> usize {
         let slot = self.ask(of, &["CLUSTER", "KEYSLOT", name]).await;
         let slot: u16 = slot.trim().trim_start_matches(':').parse().expect("a slot");
@@ -64,7 +64,7 @@ impl Cluster {
         found.expect("a node of this Cluster")
     }
 
-    /// Waits until another node has taken the place of the primary `lost`, and says which.
+    /// Waits until another node has replaced the primary `lost`, and returns it.
     ///
     /// # Panics
     /// None does.
@@ -174,7 +174,7 @@ impl Sentinels {
         }
         let all = Self { servers: vec![primary, replica], sentinels };
         for at in 0..3 {
-            // A Sentinel knows no QUIT, so the tool asks it.
+            // A Sentinel has no QUIT, so the tool asks it.
             let port = all.sentinels[at].1.port().to_string();
             let knows_all = async || {
                 let told = Command::new("redis-cli").args(["-p", &port, "SENTINEL", "MASTER", "main"]).output();

@@ -1,4 +1,4 @@
-//! The whole of it: Redis, the service, an upstream and Envoy with the filter, and tokens that the filter accepts.
+//! The complete mesh: Redis, the service, an upstream and Envoy with the filter, and tokens that the filter accepts.
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -11,20 +11,20 @@ use crate::{
 };
 
 pub const ISSUER: &str = "https://issuer.example";
-/// A second issuer, for tests that end all that an issuer issued.
+/// A second issuer, for tests that revoke an issuer.
 pub const OTHER_ISSUER: &str = "https://other.example";
-/// How long an answer of the service counts in a mesh: the shortest that the filter takes.
+/// How long an answer of the service counts in a mesh: the shortest that the filter allows.
 pub const FRESHNESS: Duration = Duration::from_secs(1);
 /// How long a request of a mesh may wait for the service.
 pub const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 /// The environment variable that holds what filter and service share.
 const SECRET: &str = "PORTCULLIS_SECRET";
-/// Far more than an end may take.
+/// Far more than a revocation may take.
 const EVERYWHERE: Duration = Duration::from_secs(10);
-/// A connection is counted by a worker a moment after it is made.
+/// A worker counts a connection a moment after it is made.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Fields drop in this order: the directory after all who write into it.
+/// Fields drop in this order: the directory after all processes that write into it.
 pub struct Mesh {
     pub envoy: Envoy,
     pub service: Option<Service>,
@@ -46,15 +46,15 @@ pub struct MeshOptions {
     pub keys: Keys,
     /// The filter's configuration, to be changed as a test needs it.
     pub filter: Value,
-    /// The service's, for one on a Redis that the test runs itself.
+    /// The service's options, for one on a Redis that the test runs itself.
     pub service: Option<ServiceOptions>,
-    /// Who is asked in the place of a real service on a real Redis.
+    /// The address for checks, instead of a real service on a real Redis.
     pub asks: Option<SocketAddr>,
-    /// Who publishes keys, or is asked about opaque tokens: the cluster `idp`.
+    /// The address of the cluster `idp`: publishes keys, or is asked about opaque tokens.
     pub idp: Option<SocketAddr>,
     /// More variables that the filter may read.
     pub environment: Vec<(String, String)>,
-    /// Who is protected in the place of an upstream that echoes.
+    /// The upstream, instead of one that echoes.
     pub upstream: Option<Upstream>,
     pub tls: Option<Tls>,
     /// How the service is reached, if it speaks TLS.
@@ -86,7 +86,7 @@ impl Default for MeshOptions {
 }
 
 impl MeshOptions {
-    /// The secret that [`MeshOptions::filter`] shares with the service, for one that a test plays itself.
+    /// The secret that [`MeshOptions::filter`] shares with the service, for a service that a test emulates.
     pub fn secret() -> String {
         ServiceOptions::new(String::new()).secret
     }
@@ -111,7 +111,7 @@ impl Mesh {
         Self::try_start_in(Directory::new(name), options).await
     }
 
-    /// In a directory where a test has begun to write.
+    /// In a directory that the test has already written to.
     ///
     /// # Errors
     /// As for [`Mesh::try_start`].
@@ -155,7 +155,7 @@ impl Mesh {
         self.send(&Request::get("/api").bearer(token)).await
     }
 
-    /// A good token of its own session, user and client.
+    /// A valid token with its own session, user and client.
     pub fn token(&self) -> String {
         self.keys.first.mint(&claims())
     }
@@ -170,7 +170,7 @@ impl Mesh {
 
     /// New connections, at least `each` of them on every worker.
     pub async fn connections(&self, each: u64) -> Vec<Connection> {
-        // A count of all that ever came: others may close theirs meanwhile.
+        // A total of all connections: others may close theirs meanwhile.
         let accepted = async || -> Vec<u64> {
             let stats = self.envoy.stats(".downstream_cx_total").await;
             stats.into_iter().filter(|(name, _)| name.contains(".worker_")).map(|(_, value)| value).collect()
@@ -194,8 +194,8 @@ impl Mesh {
         }
     }
 
-    /// Waits until every worker answers a request with this token so: one may hear of an end sooner than another, since
-    /// each asks anew when its own requests come.
+    /// Waits until every worker answers a request with this token in this way: one may learn of a revocation sooner
+    /// than another, since each asks when its own requests come.
     pub async fn becomes_everywhere(&self, token: &str, status: u16) -> bool {
         let request = Request::get("/api").bearer(token);
         wait_until(EVERYWHERE, async || {
@@ -209,7 +209,7 @@ impl Mesh {
         .await
     }
 
-    /// The whole of what Envoy wrote, access log and all.
+    /// Envoy's whole output, including the access log.
     pub fn envoy_log(&mut self) -> String {
         self.envoy.process().log()
     }
@@ -230,7 +230,7 @@ pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970").as_secs()
 }
 
-/// Claims that the filter accepts, each time of another token, session, user and client.
+/// Claims that the filter accepts, each time with a new token, session, user and client.
 pub fn claims() -> Value {
     let now = unix_now();
     json!({

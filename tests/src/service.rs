@@ -1,4 +1,4 @@
-//! The revocation service: `portcullis serve`, as it is built for everybody.
+//! The revocation service: the normal `portcullis serve`.
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ pub struct ServiceOptions {
     pub secret: String,
     /// The admin interface's bearer secret.
     pub admin_token: String,
-    /// Known before a filter has told of them.
+    /// Known before a filter has reported them.
     pub issuers: Vec<String>,
     /// More of the command line.
     pub arguments: Vec<String>,
@@ -65,7 +65,7 @@ impl Service {
         Ok(Self { process, options, directory: directory.to_path_buf(), address, admin })
     }
 
-    /// What filters ask.
+    /// The address for filters.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -101,7 +101,7 @@ impl Service {
         self.restart().await;
     }
 
-    /// The tool, beside this binary: of the same build.
+    /// The command, beside this binary: of the same build.
     pub fn binary() -> PathBuf {
         if let Some(path) = std::env::var_os("PORTCULLIS") {
             return path.into();
@@ -120,7 +120,7 @@ impl Service {
         output
     }
 
-    /// Runs `portcullis revoke … --json`: what it printed, its errors, its exit code.
+    /// Runs `portcullis revoke … --json`: returns output, errors, exit code.
     pub async fn try_revoke(&self, arguments: &[&str]) -> (Value, String, i32) {
         let url = format!("http://{}", self.admin_address());
         let file = self.admin_token_file().display().to_string();
