@@ -4,11 +4,14 @@ SHELL := /bin/bash
 # Like scripts/setup: cargo may have just been installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO := cargo
+# Every native build names the same packages: cargo chooses features by the named packages, and would otherwise build
+# dependencies again.
+NATIVE := --locked --workspace --exclude noop
 # Started directly, not by cargo, so that a signal reaches only this process.
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint arrows docs fuzz clean bench-growth
+.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +32,7 @@ checkers: setup
 	@scripts/checkers
 
 files: image checkers ## load or validate every YAML, JSON and Dockerfile in git
-	@$(CARGO) build --quiet --locked -p cli
+	@$(CARGO) build --quiet $(NATIVE) --bin portcullis
 	@scripts/check-files
 
 demo: demo-built ## run the whole mesh on this machine and print each request, its answer and what it shows
@@ -39,21 +42,29 @@ run: demo-built ## run the same mesh until Ctrl-C, with commands to try
 	@$(DEMO) --stay
 
 demo-built: setup wasm
-	@$(CARGO) build --quiet --locked -p cli -p tests
+	@$(CARGO) build --quiet $(NATIVE) --bin portcullis --bin demo
 
-# Cheap checks that fail often come first.
+check: fmt-check lint unit ## check format, lints and unit tests: run this while working
+
+# Cheap checks that fail often come first. Wasm and native code are built into separate folders, so lints and the module
+# run at the same time.
 test: setup checkers fmt-check arrows ## run all checks: format, lints, unit tests, end-to-end tests with a real Envoy and Redis
-	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint image
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory files
 	@$(MAKE) --no-print-directory e2e
 
+# Tests with a real Redis mostly wait, so more of them run at once than there are cores.
 unit: ## run unit tests and case tables, natively
-	$(CARGO) test --locked --workspace --exclude noop --exclude tests
+	RUST_TEST_THREADS=$$(($$(nproc) * 6)) $(CARGO) test $(NATIVE)
 
-e2e: image checkers ## run end-to-end tests, each with a real Envoy, service and Redis
-	$(CARGO) build --locked -p cli
-	$(CARGO) test --locked -p tests
+ifdef TEST
+e2e: setup ## run end-to-end tests, each with a real Envoy, service and Redis (TEST=text: tests whose name contains it)
+	@scripts/e2e $(TEST)
+else
+e2e: image checkers
+	@scripts/e2e
+endif
 
 oidc: wasm ## log in and out at a real OpenID provider (needs Node 20; installs oidc-provider from npm)
 	@scripts/oidc
@@ -72,7 +83,7 @@ bench-growth: bench-built ## measure how the cost grows with tokens, workers, ru
 
 bench-built: setup wasm
 	@scripts/wasm --noop
-	@$(CARGO) build --quiet --locked --profile native -p cli -p benches
+	@$(CARGO) build --quiet --locked --profile native -p portcullis-cli -p benches
 
 fmt: ## format the code
 	$(CARGO) fmt --all
@@ -80,19 +91,38 @@ fmt: ## format the code
 fmt-check:
 	$(CARGO) fmt --all --check
 
-lint: arrows ## run clippy on everything, on the filter for its own target
-	$(CARGO) clippy --locked --workspace --exclude filter --exclude noop --all-targets -- -D warnings
+lint: arrows deny ## check modules and dependencies, run clippy on everything, on the filter for its own target
+	@scripts/msrv --dependencies
+	$(CARGO) clippy $(NATIVE) --exclude filter --all-targets -- -D warnings
+	$(CARGO) clippy $(NATIVE) --exclude filter --test e2e -- -D warnings
 	@scripts/wasm --lint
+	@$(MAKE) --no-print-directory rustdoc
 
-fuzz: ## search with random signatures and keys for engines that disagree (needs nightly and cargo-fuzz)
-	cd fuzz && cargo +nightly fuzz run engines --fuzz-dir . -- -max_total_time=60
+rustdoc: ## build the documentation of every item, also private ones; a broken link is an error
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --workspace --exclude noop --no-deps --document-private-items
 
-arrows: ## check the imports between crates
+FUZZ_SECONDS := 60
+fuzz: ## search with cargo-fuzz for inputs that break a property, FUZZ_SECONDS=60 per target (needs nightly and cargo-fuzz)
+	cd fuzz/libfuzzer && for target in path json jws headers check engines; do \
+		cargo +nightly fuzz run $$target --fuzz-dir . -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+arrows: ## check the imports between crates and between modules
+	@python3 -m unittest -q scripts/test_arrows.py
 	@scripts/arrows
+
+msrv: setup ## check that everything compiles with the oldest Rust that Cargo.toml names
+	@scripts/msrv
+
+deny: setup ## check licences, sources and bans of dependencies with cargo-deny
+	@scripts/deny
+
+advisories: setup ## check dependencies against the RustSec database, which is fetched
+	@scripts/deny --advisories
 
 docs: ## generate the files in docs/ that come from the code
 	@mkdir -p docs
-	$(CARGO) run --quiet --locked -p cli -- docs --dir docs
+	$(CARGO) build --quiet $(NATIVE) --bin portcullis
+	$${CARGO_TARGET_DIR:-target}/debug/portcullis docs --dir docs
 
 clean: ## remove everything that was built or installed
 	rm -rf target dist .stack .venv

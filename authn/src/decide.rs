@@ -1,5 +1,6 @@
 //! The life of a request as types, each the only way to the next: entered, verified, accepted, admitted. What was not
 //! checked cannot be forwarded, because only an [`Admission`] says what to forward.
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -57,7 +58,7 @@ pub struct Entered<'r> {
     rule: usize,
     presented: Presented<'r>,
     removal: Removal,
-    user_agent: Option<&'r [u8]>,
+    user_agent: Option<Cow<'r, [u8]>>,
 }
 
 /// How the upstream is kept from seeing the token. One in the query is gone already ([`Policy::clear`]).
@@ -224,7 +225,8 @@ impl Policy {
             return denied(Some(place), Rejection::new(Cause::OriginNotListed));
         }
         let removal = self.removal(rule, request, &presented);
-        let user_agent = rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent"));
+        let user_agent =
+            rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent")).map(Cow::Borrowed);
         Entry::Token(Entered { rule: place, presented, removal, user_agent })
     }
 
@@ -295,7 +297,7 @@ impl Policy {
     /// Checks a token's signature and its registered claims.
     ///
     /// # Errors
-    /// Why it is refused, and [`RejectReason::KeysUnavailable`] when its issuer's keys are not at hand.
+    /// Why it is refused, and `RejectReason::KeysUnavailable` when its issuer's keys are not at hand.
     pub fn verify(
         &self,
         engine: &dyn Engine,
@@ -360,7 +362,7 @@ impl Policy {
     /// now for another key id, algorithm or tenant, takes its tokens along, whatever the cache knows of them.
     ///
     /// # Errors
-    /// [`RejectReason::KeysUnavailable`] when nobody can tell.
+    /// `RejectReason::KeysUnavailable` when nobody can tell.
     pub fn still_trusts(&self, verified: &Verified, keyrings: &Keyrings, now: Now) -> Result<bool, Rejection> {
         let Some(issuer) = self.issuers.get(verified.issuer) else { return Ok(false) };
         if let Some(introspected) = &verified.introspected {
@@ -496,10 +498,19 @@ impl Policy {
         Ok(Accepted { verified, judged, removal: entered.removal, mismatch_reported })
     }
 
+    /// Judges a request again whose JWT was introspected meanwhile.
+    ///
+    /// # Errors
+    /// The token expired while the request waited, or the answer ended it.
+    pub fn status_after_introspection(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {
+        accepted.verified.window.check(now.wall)?;
+        self.revocation_status(accepted, now)
+    }
+
     /// Where an accepted request stands by what the cache knows.
     ///
     /// # Errors
-    /// [`RejectReason::SessionRevoked`] when a fresh verdict says so.
+    /// `RejectReason::SessionRevoked` when a fresh verdict says so.
     pub fn revocation_status(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {
         if self.lacks_confirmation(&accepted.verified, now)? {
             return Ok(RevocationStatus::MustIntrospect(accepted));
@@ -544,6 +555,17 @@ impl From<Rejection> for Unverifiable {
 }
 
 impl<'r> Entered<'r> {
+    /// Freed from the request's headers, so that it can wait.
+    pub fn into_owned(self) -> Entered<'static> {
+        let Presented { token, source } = self.presented;
+        Entered {
+            rule: self.rule,
+            presented: Presented { token: Cow::Owned(token.into_owned()), source },
+            removal: self.removal,
+            user_agent: self.user_agent.map(|agent| Cow::Owned(agent.into_owned())),
+        }
+    }
+
     pub fn token(&self) -> &[u8] {
         &self.presented.token
     }
@@ -600,6 +622,10 @@ impl Verified {
 }
 
 impl Accepted {
+    pub fn rule(&self) -> usize {
+        self.judged.rule
+    }
+
     fn admit(self, unchecked: bool) -> Admission {
         Admission {
             rule: self.judged.rule,
@@ -613,7 +639,7 @@ impl Accepted {
 }
 
 impl Asking {
-    pub fn ask(&self) -> &Arc<RevocationQuery> {
+    pub fn query(&self) -> &Arc<RevocationQuery> {
         &self.ask
     }
 
@@ -860,7 +886,7 @@ fn check_binding(rule: &Rule, bound: &Bound, entered: &Entered<'_>, peer: &dyn P
         judge(
             binding.mode,
             match &bound.user_agent {
-                Some(hash) => binding::user_agent_matches(hash, entered.user_agent),
+                Some(hash) => binding::user_agent_matches(hash, entered.user_agent.as_deref()),
                 None => unbound(binding.required),
             },
         )?;

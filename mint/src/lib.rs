@@ -2,6 +2,14 @@
 //!
 //! It signs whatever it is given: a header with a wrong algorithm, a duplicate member, text that is not JSON. The code
 //! under test must refuse such tokens.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "for tests and the demo: what it cannot sign is a mistake of its caller"
+)]
 mod alg;
 mod base64url;
 mod key;

@@ -4,7 +4,7 @@ use super::Proxy;
 /// How often a tick sends refreshes.
 const TICKS_PER_SECOND: f64 = 10.0;
 /// Checks that a worker has in flight at once.
-const FLIGHTS: f64 = authn::checks::MAX_FLIGHTS as f64;
+const FLIGHTS: f64 = driver::checks::MAX_BATCHES_IN_FLIGHT as f64;
 
 /// The queries of one proxy, per second.
 #[derive(Debug, Clone, Copy, PartialEq)]
