@@ -10,9 +10,9 @@ use crate::{Directory, Process, Request, START_DEADLINE, exchange, project, wait
 
 pub struct EnvoyOptions {
     pub upstream: SocketAddr,
-    /// The revocation service. Nobody need listen there.
+    /// The revocation service. Nothing needs to listen there.
     pub service: SocketAddr,
-    /// The identity provider, who publishes keys. Nobody need listen there.
+    /// The identity provider that publishes keys. Nothing needs to listen there.
     pub idp: SocketAddr,
     /// The filter's configuration. None starts Envoy without the filter.
     pub filter: Option<Value>,
@@ -24,9 +24,9 @@ pub struct EnvoyOptions {
     /// How the service is reached, if it speaks TLS.
     pub service_tls: Option<ServiceTls>,
     pub host: FilterHost,
-    /// The listener stands in a file of its own that Envoy watches: see [`Envoy::update_listener`].
+    /// The listener is in a separate file that Envoy watches: see [`Envoy::update_listener`].
     pub listener_from_file: bool,
-    /// The last word on the rendered bootstrap, for what a single test needs.
+    /// A last edit of the rendered bootstrap, for the needs of a single test.
     pub edit: fn(String) -> String,
 }
 
@@ -46,7 +46,7 @@ pub struct ServiceTls {
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
-/// What runs the filter inside Envoy. The files in envoy/ are written for Wasm; [`bootstrap`] rewrites them for any other.
+/// The host of the filter inside Envoy. The files in envoy/ are for Wasm; [`bootstrap`] rewrites them for another host.
 pub enum FilterHost {
     Wasm { module: PathBuf },
 }
@@ -77,8 +77,8 @@ impl EnvoyOptions {
 }
 
 impl FilterHost {
-    /// The one that the variable `HOST` names, by default `wasm`. The module is dist/portcullis.wasm, which ships, or the
-    /// file that `PORTCULLIS_WASM` names.
+    /// The host in the variable `HOST`, by default `wasm`. The module is dist/portcullis.wasm, which ships, or the file
+    /// in `PORTCULLIS_WASM`.
     ///
     /// # Panics
     /// There is no such host.
@@ -106,7 +106,7 @@ impl Envoy {
     }
 
     /// # Errors
-    /// The log's end, when Envoy ends instead of starting: a configuration that it or the filter refuses.
+    /// The end of the log, if Envoy ends instead of starting: it or the filter refuses the configuration.
     pub async fn try_start(directory: &Directory, options: EnvoyOptions) -> Result<Self, String> {
         let mut config = bootstrap(&options);
         let listener = directory.path().join("listeners.yaml");
@@ -159,7 +159,7 @@ impl Envoy {
     }
 
     /// Replaces a text in the file of an Envoy that was started with `listener_from_file`, and moves it into place,
-    /// which is what Envoy watches for.
+    /// which triggers Envoy.
     ///
     /// # Panics
     /// The text is not there.
@@ -171,7 +171,7 @@ impl Envoy {
         std::fs::rename(&moved, &self.listener).expect("the file can be moved");
     }
 
-    /// What the admin interface says at a path.
+    /// The admin interface's answer at a path.
     pub async fn admin(&self, method: &str, path: &str) -> String {
         admin(self.admin, method, path).await.unwrap_or_else(|| panic!("the admin interface has no {path}"))
     }
@@ -184,24 +184,24 @@ impl Envoy {
         named.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
     }
 
-    /// One of them by its whole name; 0 where there is none yet.
+    /// One of them by its full name; 0 if it does not exist yet.
     pub async fn stat(&self, name: &str) -> u64 {
         self.stats(name).await.into_iter().find(|(seen, _)| seen == name).map_or(0, |(_, value)| value)
     }
 
-    /// As Prometheus sees them, labels and all.
+    /// The Prometheus form, with labels.
     pub async fn prometheus(&self) -> String {
         self.admin("GET", "/stats/prometheus").await
     }
 
-    /// The bytes that Envoy's allocator has handed out. V8's memory is not among them: see [`Process::resident_bytes`].
+    /// The bytes that Envoy's allocator has handed out. V8's memory is not included: see [`Process::resident_bytes`].
     pub async fn allocated_bytes(&self) -> u64 {
         let memory: Value = serde_json::from_str(&self.admin("GET", "/memory").await).unwrap_or_default();
         memory["allocated"].as_str().and_then(|bytes| bytes.parse().ok()).expect("/memory has `allocated`")
     }
 }
 
-/// An address where nobody listens.
+/// An address where nothing listens.
 fn nobody() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 9))
 }

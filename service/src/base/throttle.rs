@@ -1,4 +1,5 @@
-//! Lines that strangers can cause, in the log and elsewhere: one in a while, with the number of those left out.
+//! Throttles log lines and similar that unauthenticated clients can cause: one in each interval, with the number left
+//! out.
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ impl Throttle {
         Self { pause, state: Mutex::default() }
     }
 
-    /// `None` if this one is to be left out; else how many were, since the last that was not.
+    /// `None` if this one must be left out; otherwise how many were left out since the last one.
     pub fn pass(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (last, left_out) = &mut *state;

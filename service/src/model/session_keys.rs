@@ -14,11 +14,11 @@ use wire::opaque_token::{OpaqueToken, Purpose};
 const LABEL: &[u8] = b"sessions";
 const FORM: u8 = 1;
 
-/// 128 random bits. Prints as 22 characters of base64url; no secret.
+/// 128 random bits. Prints as 22 characters of base64url; not secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sid(pub [u8; 16]);
 
-/// The place of a key in the ring.
+/// The index of a key in the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyAt(usize);
 
@@ -80,7 +80,7 @@ impl Ring {
         TokenMac(self.mac(at, Use::Token, &[&[purpose_code(token.purpose)], &token.sid, &token.random]))
     }
 
-    /// The token's `jti`: names it without giving it away.
+    /// The token's `jti`: identifies it without revealing it.
     pub fn token_id(&self, at: KeyAt, token: &OpaqueToken) -> String {
         let id = self.mac(at, Use::TokenId, &[&[purpose_code(token.purpose)], &token.sid, &token.random]);
         URL_SAFE_NO_PAD.encode(id.first_chunk::<16>().unwrap_or(&[0; 16]))
@@ -95,10 +95,10 @@ impl Ring {
         Name::of(&self.mac(at, Use::SubjectName, &[&length, issuer.as_bytes(), subject.as_bytes()]))
     }
 
-    /// Encrypts `text` for `place` alone: moved to another place it does not open.
+    /// Encrypts `text` for `place` only: moved to another place it cannot be decrypted.
     ///
-    /// `1 | nonce 12 | ciphertext and tag`, AES-256-GCM. Each place has a key of its own, so that random nonces never
-    /// come near the number at which one might repeat.
+    /// `1 | nonce 12 | ciphertext and tag`, AES-256-GCM. Each place has its own key, so that random nonces stay far
+    /// below the number at which one might repeat.
     pub fn seal(&self, at: KeyAt, place: &str, mut text: Vec<u8>) -> Result<Vec<u8>, NoRandomness> {
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).map_err(|_| NoRandomness)?;
@@ -112,7 +112,7 @@ impl Ring {
         Ok(sealed)
     }
 
-    /// `None`: sealed under another key or for another place, or changed since.
+    /// `None`: encrypted under another key or for another place, or modified.
     pub fn open(&self, at: KeyAt, place: &str, sealed: &[u8]) -> Option<Vec<u8>> {
         let rest = sealed.strip_prefix(&[FORM])?;
         let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>()?;
@@ -136,9 +136,9 @@ impl Ring {
         *self.mac(at, purpose, &[&token.sid, &token.random]).first_chunk().unwrap_or(&[0; 16])
     }
 
-    /// Every use has its own first byte, and parts of fixed length before the one that has not.
+    /// Every use has its own first byte, and parts of fixed length come before the variable one.
     fn mac(&self, at: KeyAt, of: Use, parts: &[&[u8]]) -> [u8; 32] {
-        // A place is only made by this ring, so there is a key at it.
+        // Only this ring creates an index, so there is a key at it.
         let Some(key) = self.0.get(at.0) else { return [0; 32] };
         let mut mac = hmac::Context::with_key(key);
         mac.update(&[1, of as u8]);

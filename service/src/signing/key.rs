@@ -30,7 +30,7 @@ enum Material {
 pub enum KeyError {
     #[error("it is not one PEM block `{LABEL}` (PKCS#8)")]
     Pem,
-    #[error("it is no RSA key of 2048 to 8192 bits, P-256 key or Ed25519 key in PKCS#8")]
+    #[error("it is not an RSA key of 2048 to 8192 bits, P-256 key or Ed25519 key in PKCS#8")]
     Kind,
 }
 

@@ -1,19 +1,19 @@
-//! How a revocation lies in Redis: its name, its value, and the sentinel beside all of them.
+//! The format of a revocation in Redis: its name, its value, and the sentinel beside all of them.
 //!
 //! ```text
 //! portcullis:{<bucket>}:sentinel  the store's id: 32 hexadecimal digits, no expiry; `new:` or `copy:` before it while
 //!                                 the store is made, or filled from another
-//! portcullis:{<bucket>}:r:<key>   D;<sealed note>                dead
-//!                                 B<unix seconds>;<sealed note>  dead if issued before
+//! portcullis:{<bucket>}:r:<key>   D;<encrypted note>                dead
+//!                                 B<unix seconds>;<encrypted note>  dead if issued before
 //! portcullis:{<bucket>}:m:<key>   see lag.rs
 //! ```
 //! A bucket is two hexadecimal digits, the first byte of the key. It is the name's hash tag: a Cluster keeps a bucket
-//! together wherever its slot goes, so one MGET asks for its sentinel and its entries on any server.
+//! together wherever its slot moves, so one MGET reads its sentinel and its entries on any server.
 //!
-//! A revocation of a signing key has no expiry unless one was asked for, since a stolen key signs for ever; every other
-//! revocation has one. So every name but the sentinel and the endless ones goes away by itself.
+//! A revocation of a signing key has no expiry unless one was requested, since a stolen key signs forever; every other
+//! revocation has one. So every name except the sentinels and the endless ones expires by itself.
 //!
-//! Names carry no store id: who completes a store that lost sentinels keeps the revocations that were not lost.
+//! Names contain no store id: completing a store that lost sentinels keeps the remaining revocations.
 use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -28,18 +28,17 @@ pub const PATTERN: &str = "portcullis:{??}:r:*";
 /// Times must be exact in Redis's Lua, whose numbers are doubles.
 pub const MAX_BEFORE: u64 = 1 << 53;
 
-/// What a bucket's sentinel says.
+/// The content of a bucket's sentinel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sentinel {
     Missing,
-    /// The store is being made: some of its sentinels may not be there yet.
+    /// The store is being created: some of its sentinels may be missing.
     New(StoreId),
-    /// The store is being filled from another: what it does not know was perhaps not copied yet. Written to, never
-    /// answered from.
+    /// The store is being filled from another: a missing entry may not be copied yet. Written to, never answered from.
     Filling(StoreId),
-    /// All of the store's sentinels were there once.
+    /// All of the store's sentinels were present once.
     Whole(StoreId),
-    /// None of ours.
+    /// Not in our format.
     Strange,
 }
 
@@ -54,20 +53,20 @@ pub struct Entry<'a> {
 pub struct Bucket(u8);
 
 impl Bucket {
-    /// What is one of a kind is in this one: the audit stream, the sentinel that is made first.
+    /// The bucket of unique entries: the audit stream, and the sentinel that is written first.
     pub const FIRST: Self = Self(0);
 
     pub fn all() -> impl Iterator<Item = Bucket> {
         (0..=u8::MAX).map(Bucket)
     }
 
-    /// The bucket of what `digest` names. Only the first byte counts, which must be as good as random.
+    /// The bucket of a digest. Only the first byte counts, which must be uniformly distributed.
     pub fn of(digest: [u8; 16]) -> Self {
         let [first, ..] = digest;
         Self(first)
     }
 
-    /// The bucket of something that is not named by a digest, or by one in some text.
+    /// The bucket of an entry that is not named by a digest, or by one in some text.
     pub fn of_text(text: &str) -> Self {
         Self(digest(&SHA256, text.as_bytes()).as_ref().first().copied().unwrap_or_default())
     }
@@ -76,7 +75,7 @@ impl Bucket {
         usize::from(self.0)
     }
 
-    /// The name of something in this bucket: `portcullis:{<bucket>}:<rest>`.
+    /// The name of an entry in this bucket: `portcullis:{<bucket>}:<rest>`.
     pub fn name(self, rest: impl fmt::Display) -> String {
         format!("portcullis:{{{self}}}:{rest}")
     }
@@ -96,7 +95,7 @@ impl fmt::Display for Bucket {
 /// The length of a revocation's name.
 pub const NAME_BYTES: usize = 40;
 
-/// Without the machinery of formatting: each key of each question needs one.
+/// Without the formatting machinery, since each key of each check needs one.
 pub fn name(key: RevocationKey) -> String {
     let [first, ..] = key.0;
     let mut name = String::with_capacity(NAME_BYTES);
@@ -144,7 +143,7 @@ impl Sentinel {
 }
 
 impl<'a> Entry<'a> {
-    /// `None` for anything that we did not write: nobody may take that for "live".
+    /// `None` for anything that we did not write: it must not count as "live".
     pub fn parse(value: &'a [u8]) -> Option<Self> {
         if let Some(sealed) = value.strip_prefix(b"D;") {
             return Some(Self { ending: Ending::Dead, sealed });
@@ -164,7 +163,7 @@ impl<'a> Entry<'a> {
 mod tests {
     use super::*;
 
-    /// The part of the value before the sealed note; revoke.lua writes it.
+    /// The part of the value before the encrypted note; revoke.lua writes it.
     fn head(ending: Ending) -> String {
         match ending {
             Ending::Dead => "D;".to_owned(),

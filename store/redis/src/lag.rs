@@ -1,11 +1,11 @@
-//! How long a revocation takes until somebody who asks is told of it. Each is timed once, whichever instance made it and
-//! whichever tells it first, and by one clock: that of the Redis that has it.
+//! Measures how long it takes until a revocation is first reported. Each is measured once, whichever instance made it
+//! and whichever reports it first, and by one clock: that of its Redis.
 //!
 //! ```text
 //! portcullis:{<bucket>}:m:<key>   when revoke.lua wrote a new entry, in microseconds of Redis's clock; for 10 s
 //! ```
-//! Whoever takes it away counts what has passed since. A mark that is lost is a revocation that is not timed; nothing
-//! else depends on it.
+//! The instance that deletes the mark records the time since then. If a mark is lost, the revocation is not measured;
+//! nothing else depends on it.
 use std::collections::HashSet;
 use std::mem::take;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,25 +19,26 @@ use crate::reader::Reader;
 use crate::writer::Writer;
 use store::clock::unix_seconds;
 
-/// Twice the longest freshness. Later than that nobody was waiting for it: the session lay unused.
+/// Twice the longest freshness. Anything reported later was not waited for: the session was not in use.
 pub const MARK_TTL: Duration = Duration::from_secs(10);
-/// Keys that are looked up in [`MARK_TTL`]. Those beyond are not timed: somebody with many ended tokens costs no more.
+/// Keys that are looked up within [`MARK_TTL`]. Further ones are not timed, so a client with many revoked tokens costs
+/// no more.
 const MAX_LOOKED_UP: usize = 1024;
-/// Answers whose keys are looked up at once.
+/// Answers whose keys are looked up concurrently.
 const MAX_TASKS: usize = 4;
 
 #[derive(Debug)]
 pub struct Lag {
     reader: Arc<Reader>,
-    /// Takes the marks away.
+    /// Deletes the marks.
     writer: Arc<Writer>,
-    /// A replica takes nothing away.
+    /// A replica cannot delete.
     is_on: bool,
     seen: Mutex<Seen>,
     places: Arc<Semaphore>,
 }
 
-/// Keys that need no second look for a while.
+/// Keys that were looked up recently.
 #[derive(Debug, Default)]
 struct Seen {
     since: Option<Instant>,
@@ -55,7 +56,7 @@ impl Lag {
         Self { reader, writer, is_on, seen: Mutex::default(), places: Arc::new(Semaphore::new(MAX_TASKS)) }
     }
 
-    /// Takes note of what is being told. Nobody waits for it.
+    /// Records that these answers are being reported. The caller does not wait.
     pub fn tell(&self, keys: &[RevocationKey], answers: &[Answer]) {
         if answers.iter().all(|answer| *answer == Answer::Live) {
             return;
@@ -70,7 +71,7 @@ impl Lag {
         self.tell_ended(ended);
     }
 
-    /// As [`Lag::tell`], for what is known to be ended.
+    /// Like [`Lag::tell`], for keys that are known to be revoked.
     pub fn tell_ended(&self, keys: impl Iterator<Item = RevocationKey>) {
         if !self.is_on {
             return;
@@ -83,7 +84,7 @@ impl Lag {
         if new.is_empty() {
             return;
         }
-        // Left out, they are not looked up later either: that would count a repetition as the first answer.
+        // Skipped keys are not looked up later either: that would count a repetition as the first answer.
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return };
         let (reader, writer) = (Arc::clone(&self.reader), Arc::clone(&self.writer));
         tokio::spawn(async move {
@@ -97,16 +98,16 @@ impl Lag {
     }
 }
 
-/// How long ago `key` was revoked, if nobody has taken its mark.
+/// How long ago `key` was revoked, if its mark still exists.
 async fn passed(reader: &Reader, writer: &Writer, key: RevocationKey) -> Option<Duration> {
     let (bucket, name) = (Bucket::of(key.0), name(key));
     let get = redis::cmd("GET").arg(&name).clone();
-    // Nothing but reads on the connection of the checks: Redis can hold up writes, in a failover that is asked for say,
-    // and what comes after one on its connection waits with it.
+    // Only reads on the connection of the checks: Redis can suspend writes, for example in a requested failover, and
+    // everything after one on its connection waits with it.
     let mut replies = reader.read(bucket, &[get, redis::cmd("TIME")]).await.ok()?.into_iter();
     let mark = redis::from_redis_value::<Option<String>>(replies.next()?).ok()??;
     let (seconds, micros): (u64, u64) = redis::from_redis_value(replies.next()?).ok()?;
-    // Of all who read it, one takes it away.
+    // Of several readers, one deletes it.
     let (taken, _) = writer.run(bucket, redis::cmd("DEL").arg(&name).clone()).await.ok()?;
     let is_ours = redis::from_redis_value::<u64>(taken).ok()? == 1;
     let (now, at) = (seconds.saturating_mul(1_000_000).saturating_add(micros), mark.parse().ok()?);
@@ -114,7 +115,7 @@ async fn passed(reader: &Reader, writer: &Writer, key: RevocationKey) -> Option<
 }
 
 impl Seen {
-    /// Whether it is new here, and fits.
+    /// Whether it is new here, and there is room.
     fn add(&mut self, key: RevocationKey, now: Instant) -> bool {
         let age = now.saturating_duration_since(*self.since.get_or_insert(now));
         if age >= MARK_TTL {

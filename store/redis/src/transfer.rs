@@ -1,5 +1,5 @@
-//! Brings names from one store to another. What is not known to have arrived is an error; what is done twice, or late,
-//! does no harm ([`crate::contents`]).
+//! Copies names from one store to another. A copy that is not known to have arrived is an error. A copy that is made
+//! twice or late does no harm ([`crate::contents`]).
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,25 +15,25 @@ use crate::writer::Writer;
 
 /// Entries of the audit stream in one command.
 pub const AUDIT_PAGE: usize = 200;
-/// The most entries of a range; there are fewer where each is of a call to a service that limits their rate.
+/// The most entries of a range; there are fewer, since the service limits the rate of the requests that cause them.
 const AUDIT_RANGE: usize = 20_000;
 
-/// An entry of the audit stream: its id, and what it holds.
+/// An entry of the audit stream: its id, and its content.
 pub type AuditEntry = (String, Vec<u8>);
 
-/// Where things are, and where they are to be.
+/// The source, and the destination.
 #[derive(Debug)]
 pub struct Transfer {
     pub from: Arc<Reader>,
     pub to: Writer,
-    /// Reads what `to` writes.
+    /// Reads from the store of `to`.
     pub there: Reader,
     /// About how many entries of the audit stream are kept there.
     pub audit_entries: usize,
 }
 
-/// The states of `names` in order, each bucket's in one round trip that proves whose they are. Those that cannot be
-/// read are [`None`].
+/// The states of `names` in order, each bucket's in one round trip that proves the store's identity. Unreadable ones
+/// are [`None`].
 ///
 /// # Errors
 /// As for [`Reader::read`].
@@ -45,7 +45,7 @@ pub async fn states(reader: &Reader, names: &[Name]) -> Result<Vec<Option<State>
     let reading = of.into_iter().map(async |(bucket, places)| {
         let some: Vec<_> = places.iter().filter_map(|at| names.get(*at)).collect();
         let states = match states_in(reader, bucket, &some).await {
-            // One of another type than it should be spoils the others' replies.
+            // An entry of a wrong type would spoil the others' replies.
             Err(StoreError::StoreFailed) => {
                 let mut states = Vec::with_capacity(some.len());
                 for name in some {
@@ -82,13 +82,13 @@ async fn states_in(reader: &Reader, bucket: Bucket, names: &[&Name]) -> Result<V
 }
 
 impl Transfer {
-    /// Brings what lies under `names` now. Where there is nothing, nothing is done; nor about the audit stream.
+    /// Copies the current states of `names`. Missing names are skipped, and so is the audit stream.
     ///
-    /// `least` is what was just written under each of the first names: less than that is not what was written, but
-    /// another server's, say an old primary's, and is not acknowledged.
+    /// `least` is what was just written under each of the first names: a weaker state is not what was written, but
+    /// another server's, for example an old primary's, and is not acknowledged.
     ///
     /// # Errors
-    /// See [`WriteError`]; some may have been brought.
+    /// See [`WriteError`]; some may have been copied.
     pub async fn bring(&self, names: &[Name], least: &[Ending]) -> Result<Option<Durability>, WriteError> {
         let read = states(&self.from, names).await.map_err(WriteError::NotWritten)?;
         for (state, least) in read.iter().zip(least) {
@@ -104,7 +104,7 @@ impl Transfer {
         self.run(merges).await.map(|done| done.map(|(_, confirmed)| confirmed))
     }
 
-    /// Takes `commands` to the other store. `None`: there were none.
+    /// Runs `commands` on the other store. `None`: there were none.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -118,15 +118,15 @@ impl Transfer {
         let buckets: Vec<_> = commands.iter().map(|(bucket, _)| *bucket).collect();
         let written = self.to.run_all(commands).await?;
         if self.there.may_forget(&buckets) {
-            return Err(WriteError::Unconfirmed("the store may forget it (store_unsafe)".into()));
+            return Err(WriteError::Unconfirmed("the store may lose it (store_unsafe)".into()));
         }
         Ok(Some((written.replies, written.durability)))
     }
 
-    /// Brings the next entries of the audit stream, in their order and under their ids, so that what is there is always
-    /// what came first. How many there were; 0: it is all there.
+    /// Copies the next entries of the audit stream, in order and under their ids, so that the copy is always a prefix.
+    /// Returns how many there were; 0: it is complete.
     ///
-    /// `own` is the id of an entry that must be there when this returns, if all before it is.
+    /// `own` is the id of an entry that must be there when this returns, if all before it are.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -141,8 +141,9 @@ impl Transfer {
         if !others.is_empty() {
             merges.push((bucket, contents::merge_audit(self.audit_entries, &others, false)));
         }
-        // Somebody may have come first, and may again until this arrives: who brought it, or who writes to both the other
-        // way round. If it is not among the next because there are too many, it will be brought in its turn.
+        // Another writer may have come first, and may again until this arrives: one that copied it, or one that writes
+        // to both in the other direction. If it is not among the next because there are too many, it will be copied in
+        // its turn.
         let mine = match own {
             Some(own) if mine.is_empty() && next.len() < AUDIT_PAGE => {
                 audit_page(&self.from, AuditRange::Only(own)).await.map_err(not)?

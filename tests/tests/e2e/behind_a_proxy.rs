@@ -1,8 +1,8 @@
-//! The service behind an Envoy of its own, as in a mesh: what the filter sends must be a request that a proxy takes.
+//! The service behind its own Envoy, as in a mesh: the filter's requests must be acceptable to a proxy.
 use harness::{Directory, Envoy, EnvoyOptions, Mesh, MeshOptions};
 use serde_json::json;
 
-/// As Istio names the cluster of a Service.
+/// Istio's name for the cluster of a Service.
 const CLUSTER: &str = "outbound|7700||portcullis.portcullis.svc.cluster.local";
 
 #[tokio::test(flavor = "multi_thread")]

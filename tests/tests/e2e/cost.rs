@@ -1,7 +1,9 @@
-//! What a check and a revocation cost, printed and not judged. By hand, with a binary that is built to be fast:
+//! Measures a check and a revocation. Prints the cost and asserts nothing. Run by hand, with an optimised binary:
 //!
-//!     cargo build --profile native -p portcullis-cli
-//!     PORTCULLIS=target/native/portcullis cargo test --profile native -p portcullis-e2e --test e2e cost:: -- --ignored --nocapture
+//! ```sh
+//! cargo build --profile native -p portcullis-cli
+//! PORTCULLIS=target/native/portcullis cargo test --profile native -p portcullis-e2e --test e2e cost:: -- --ignored --nocapture
+//! ```
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -17,7 +19,7 @@ use wire::{Kind, RevocationKey, Secret};
 const RATE: u32 = 2000;
 const CLIENTS: u32 = 16;
 const RUN: Duration = Duration::from_secs(10);
-/// Token, session, user, client, signing key, issuer: what one JWT is asked about.
+/// Token, session, user, client, signing key, issuer: the keys of one JWT.
 const KEYS: usize = 6;
 const REVOCATIONS: usize = 1_000_000;
 const BULK: usize = 5000;
@@ -31,7 +33,7 @@ fn entry(key: &RevocationKey) -> String {
     format!("portcullis:{{{:02x}}}:r:{key}", key.0[0])
 }
 
-/// Who is asked: the service, or Redis for the same names.
+/// The target: the service, or Redis for the same names.
 enum Asked {
     Service(Connection),
     Redis(TcpStream),
@@ -107,7 +109,7 @@ async fn latencies(service: Option<SocketAddr>, redis: SocketAddr) -> Vec<Durati
             while due < start + RUN {
                 let question = asked.question(number);
                 tokio::time::sleep_until(due.into()).await;
-                // Timers are a millisecond coarse, which is nobody's cost; being later than that is.
+                // Timers have a resolution of a millisecond, which costs nothing; a later send does.
                 let from = if due.elapsed() > Duration::from_millis(2) { due } else { Instant::now() };
                 number += 1;
                 asked.ask(question).await.unwrap();

@@ -1,5 +1,5 @@
-//! Requests whose head can be read in two ways, through two virtual hosts of a real Envoy: what the rules judged must be
-//! what is routed and what the upstream gets.
+//! Requests whose head can be read in two ways, through two virtual hosts of a real Envoy: the judged request must be
+//! the one that is routed and that the upstream gets.
 use bytes::Bytes;
 use harness::mesh::{claims, claims_with};
 use harness::{Answer, Connection, H2Connection, Mesh, MeshOptions, Request, Response, Upstream, exchange, wait_until};

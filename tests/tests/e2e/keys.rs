@@ -1,5 +1,5 @@
-//! Keys that an issuer publishes, and changes, while requests go on: a real Envoy against a provider that may misbehave.
-//! Figures are printed with `--nocapture`; docs/keys.md quotes them.
+//! Keys that an issuer publishes, and changes, while requests continue: a real Envoy with a provider that may
+//! misbehave. Figures are printed with `--nocapture`; docs/keys.md quotes them.
 use futures_util::future::join_all;
 use harness::mesh::{ISSUER, OTHER_ISSUER, claims, claims_with};
 use harness::{Answer, Connection, Directory, Mesh, MeshOptions, Request, Response, Upstream, wait_until};
@@ -18,7 +18,7 @@ mod outages;
 mod refresh;
 mod under_load;
 
-/// A rule that asks nobody about sessions: these tests are about keys alone.
+/// A rule without revocation: these tests are about keys alone.
 const PATH: &str = "/unchecked";
 const KEYS: &str = "/keys";
 const DISCOVERY: &str = "/.well-known/openid-configuration";
@@ -27,12 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Both workers and the main thread.
 const VIRTUAL_MACHINES: u64 = 3;
 
-/// An identity provider: what it says at each path can be changed at any time.
+/// An identity provider: its answer at each path can be changed at any time.
 struct Provider {
     address: SocketAddr,
     says: Arc<Mutex<HashMap<String, Answer>>>,
     seen: Arc<Mutex<Vec<(Instant, String)>>>,
-    /// How often it said that the caller has the newest already.
+    /// How often it answered that the caller has the newest set already.
     unchanged: Arc<AtomicUsize>,
     server: Option<Upstream>,
 }
@@ -47,7 +47,7 @@ impl Provider {
 
     /// With an address, and nobody there.
     fn absent() -> Self {
-        // Free again as soon as it is known: nobody else takes a port that the kernel has just given out.
+        // Free again once it is known: the kernel does not give a port out again at once.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         Self { address, says: Arc::default(), seen: Arc::default(), unchanged: Arc::default(), server: None }
     }
@@ -103,7 +103,7 @@ fn key(kid: &str) -> SigningKey {
     SigningKey::generate(Alg::EdDSA, kid)
 }
 
-/// The first issuer's keys are fetched, the other one's stand in the configuration. Nobody answers for sessions.
+/// The first issuer's keys are fetched, the other one's are configured. Nothing answers checks.
 fn options(provider: &Provider, jwks: &Value) -> MeshOptions {
     let asks = Some(SocketAddr::from(([127, 0, 0, 1], 9)));
     let mut options = MeshOptions { asks, idp: Some(provider.address), ..MeshOptions::default() };
@@ -127,7 +127,7 @@ fn get(token: &str) -> Request {
     Request::get(PATH).bearer(token)
 }
 
-/// A token that names a key which nobody has.
+/// A token with an unknown key id.
 fn unknown(kid: &str) -> String {
     let part = |value: Value| to_base64url(value.to_string());
     format!("{}.{}.{}", part(json!({ "alg": "EdDSA", "kid": kid })), part(claims()), to_base64url([1; 64]))

@@ -128,7 +128,7 @@ async fn a_token_among_the_subprotocols_opens_a_websocket_and_stays_here() {
         assert_eq!(request.header("sec-websocket-protocol"), Some("chat, superchat"));
         assert!(request.header("x-user-id").is_some() && !format!("{request:?}").contains(token.as_str()));
 
-        // No upstream of the test can end this as it should: what matters is what it was asked.
+        // No upstream of the test can end this correctly: the test checks what it received.
         extended_connect(mesh.envoy.address(), "/api", &[("sec-websocket-protocol", &offered), elsewhere]).await;
         let request = seen.lock().unwrap().pop().expect("it was forwarded");
         assert_eq!(request.header("sec-websocket-protocol"), Some("chat, superchat"));

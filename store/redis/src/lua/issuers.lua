@@ -1,4 +1,4 @@
--- ARGV: now, seconds that each is kept, the most of them, kinds and issuers.
+-- ARGV: now, retention in seconds, the most entries, kinds and issuers.
 local now, kept, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 for index = 4, #ARGV do
     redis.call('ZADD', KEYS[1], 'GT', now, ARGV[index])

@@ -8,7 +8,7 @@ use crate::contents::Kind;
 use crate::transfer::{AUDIT_PAGE, AuditRange, audit_page};
 
 pub const POLL: Duration = Duration::from_millis(100);
-/// How far from its place in the source an audit entry is looked for.
+/// How far from its position in the source an audit entry is searched.
 const AUDIT_LATE_MILLIS: u64 = 10_000;
 
 impl Run<'_> {
@@ -29,7 +29,7 @@ impl Run<'_> {
             let page = audit_page(&self.transfer.from, AuditRange::After(&after)).await.map_err(from)?;
             let (Some((first, _)), Some((last, _))) = (page.first(), page.last()) else { return Ok(()) };
             let range = AuditRange::Between(first, last);
-            // One that came second to another got a later id, there or here.
+            // An entry that came second to another got a later id, there or here.
             let millis = |id: &str| id.split('-').next().and_then(|id| id.parse().ok()).unwrap_or(0_u64);
             let begin = millis(first).saturating_sub(AUDIT_LATE_MILLIS).to_string();
             let end = millis(last).saturating_add(AUDIT_LATE_MILLIS).to_string();
@@ -40,7 +40,7 @@ impl Run<'_> {
                 let here = audit_page(&self.transfer.from, range).await.map_err(from)?;
                 let there = audit_page(&self.transfer.there, AuditRange::Between(&begin, &end)).await;
                 let there = there.map_err(|trouble| MigrateError::StoreError(TO, trouble))?;
-                // Encrypted under a nonce of its own, no entry is like another.
+                // Encrypted under a nonce of its own, each entry is unique.
                 let there: HashSet<_> = there.into_iter().map(|(_, value)| value).collect();
                 missing =
                     here.into_iter().filter(|(_, value)| !there.contains(value)).map(|(id, _)| id).collect::<Vec<_>>();
@@ -58,7 +58,7 @@ impl Run<'_> {
             for id in missing {
                 self.tell(format!("differs: audit entry {id}"));
             }
-            // What comes from here on, services bring.
+            // Services copy the entries from here on.
             if page.len() < AUDIT_PAGE {
                 return Ok(());
             }

@@ -1,7 +1,6 @@
-//! Copies a store to another while services write to both, verifies it, and only then declares the other one complete.
-//!
-//! It keeps no state of its own: what is there already is compared and left, so an interrupted run is simply repeated
-//! (docs/decisions/0041). It holds one page of names at a time.
+//! Copies a store to another while services write to both, verifies the copy, and only then declares the target
+//! complete. It keeps no state of its own: existing entries are compared and kept, so an interrupted run is simply
+//! repeated (docs/decisions/0041). It holds one page of names at a time.
 mod audit;
 mod only_in_target;
 mod run;
@@ -17,22 +16,21 @@ use crate::health::Allow;
 use crate::options::{RedisOptions, RedisOptionsError};
 use run::{Run, Step};
 
-/// What is to be copied where.
+/// The stores to copy from and to.
 #[derive(Debug, Clone)]
 pub struct Migration {
     pub from: RedisOptions,
     pub to: RedisOptions,
     /// Bounds connecting and each round trip.
     pub redis_timeout: Duration,
-    /// Bounds the wait for what was written to be on disk and on replicas.
+    /// Bounds the wait for a write to be on disk and on replicas.
     pub confirm_timeout: Duration,
     pub min_replicas: u32,
     pub require_disk: bool,
     pub allow: Allow,
-    /// Must be given if the other store is complete already, as its owner's word that it is the one that is meant.
+    /// Required if the other store is complete already, as the owner's confirmation that it is the intended one.
     pub to_store_id: Option<StoreId>,
-    /// How long a difference may last before it counts: a service has written to one store and is about to write to the
-    /// other.
+    /// How long a difference may last before it counts: a service may be between its two writes.
     pub settle: Duration,
     /// Compare, and write nothing.
     pub verify_only: bool,
@@ -42,15 +40,15 @@ pub struct Migration {
 pub struct Progress {
     pub verifying: bool,
     pub seen: u64,
-    /// About: names of others in the same Redis are counted too.
+    /// Approximate: other names in the same Redis are counted too.
     pub of: u64,
 }
 
-/// What was found of one kind.
+/// The result for one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
     pub found: u64,
-    /// Of those, copied by this run; the others were there.
+    /// Of those, copied by this run; the others existed already.
     pub copied: u64,
     /// Missing, weaker, older or shorter-lived in the other store when it was verified.
     pub differing: u64,
@@ -60,13 +58,13 @@ pub struct Tally {
 pub struct Report {
     pub from: StoreId,
     pub to: StoreId,
-    /// By what it is, as [`Kind::name`] says.
+    /// By [`Kind::name`].
     pub tallies: Vec<(&'static str, Tally)>,
-    /// Names that are none of ours, or whose content is not; they were not copied.
+    /// Names that are not ours, or whose content is not in our format; they were not copied.
     pub strange: u64,
-    /// Revocations that only the other store has: they were lifted while they were copied, and hold there.
+    /// Revocations that only the other store has: they were lifted while they were copied, and are in force there.
     pub lone: u64,
-    /// Some of the names that differ, are strange or alone.
+    /// Some of the names that differ, are unknown or only in the other store.
     pub told: Vec<String>,
     /// The other store may be answered from.
     pub complete: bool,
@@ -84,17 +82,15 @@ pub enum MigrateError {
         "`to` is not prepared: `portcullis migrate --prepare`, then restart the services with `--mirror-redis`, then this"
     )]
     NotPrepared,
-    #[error("`to` holds something that is no store to be filled: {0}")]
+    #[error("`to` has contents that are not a store to be filled: {0}")]
     Foreign(String),
-    #[error(
-        "`to` is the complete store {0} already; if that is the one that is meant, say so with `--to-store-id {0}`"
-    )]
+    #[error("`to` is already the complete store {0}; if that is intended, give `--to-store-id {0}`")]
     Complete(StoreId),
-    #[error("`to` is the store {0}, and not the one of `--to-store-id`")]
+    #[error("`to` is the store {0}, not the one of `--to-store-id`")]
     Another(StoreId),
-    #[error("`from` and `to` are one store, {0}")]
+    #[error("`from` and `to` are the same store, {0}")]
     Same(StoreId),
-    #[error("the clocks of the servers differ by {0} s, and sessions keep times: synchronise them first")]
+    #[error("the clocks of the servers differ by {0} s, but sessions store times: synchronise them first")]
     Clocks(u64),
     #[error("`{0}`: slots moved between its servers while it was read: run it again when they are in place")]
     Moved(&'static str),
@@ -109,7 +105,7 @@ const FROM: &str = "from";
 const TO: &str = "to";
 
 impl MigrateError {
-    /// Trying again may help, nothing was refused.
+    /// A retry may help; nothing was refused.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Unusable(..) | Self::StoreError(..) | Self::Moved(_) | Self::Write(_) | Self::Finish(_))
     }
@@ -121,11 +117,11 @@ impl Report {
     }
 }
 
-/// Copies, verifies, and declares the other store complete if nothing differs. Whoever drops this breaks it off; it is
-/// run again from the start, which is quick over what is there.
+/// Copies, verifies, and declares the other store complete if nothing differs. Dropping this interrupts it; a new run
+/// starts from the beginning, which is fast for existing entries.
 ///
 /// # Errors
-/// See [`MigrateError`]. A difference is none: [`Report::is_verified`].
+/// See [`MigrateError`]. A difference is not an error: see [`Report::is_verified`].
 pub async fn migrate(plan: &Migration, say: impl Fn(Progress)) -> Result<Report, MigrateError> {
     let mut run = Run::open(plan, &say).await?;
     if !plan.verify_only {

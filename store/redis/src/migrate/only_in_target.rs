@@ -7,13 +7,13 @@ use super::{MigrateError, TO};
 use crate::contents::{Found, Name, State};
 use crate::entry;
 
-/// A revocation that is being lifted is gone in both stores after this.
+/// A revocation that is being lifted is gone from both stores after this time.
 const LIFTED: Duration = Duration::from_secs(1);
-/// What is about to expire need not be on both sides.
+/// An entry that is about to expire need not be on both sides.
 const ABOUT_TO_EXPIRE_MILLIS: i64 = 5000;
 
 impl Run<'_> {
-    /// Revocations that only the other store has. Nothing is taken away there: what ends too much harms nobody.
+    /// Revocations that only the other store has. They are not removed: revoking too much does no harm.
     pub async fn find_lone(&mut self) -> Result<(), MigrateError> {
         let mut suspects = Vec::new();
         for server in servers_of(TO, &self.transfer.there)? {
@@ -35,7 +35,7 @@ impl Run<'_> {
                 }
             }
         }
-        // One that was being lifted is gone there too by now.
+        // An entry that was being lifted is gone there too by now.
         if !suspects.is_empty() {
             tokio::time::sleep(LIFTED).await;
         }

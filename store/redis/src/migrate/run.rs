@@ -19,15 +19,15 @@ use crate::topology::{self, MonitorConfig, Role};
 use crate::transfer::{Transfer, states};
 use crate::writer::{WriteTerms, Writer};
 
-/// A run waits for as many differences that stay, each for as long as it was told to; then for none.
+/// A run waits for this many lasting differences, each for `settle`; then for none.
 const PATIENCE: u32 = 6;
-/// Sessions keep times of their server's clock, so the clocks must not differ by more.
+/// Sessions store times of their server's clock, so the clocks must not differ by more.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
-/// The most names that a report tells.
+/// The most names in a report.
 const MAX_TOLD: usize = 20;
 /// The most characters of a name in it.
 const MAX_TOLD_NAME: usize = 200;
-/// Revocations of the other store alone that are looked at twice; more are counted as they are found.
+/// Revocations only in the other store that are checked twice; further ones are counted at once.
 pub const MAX_LONE: usize = 1000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl<'a> Run<'a> {
             }
         }
         let Some((first, asked)) = times.first().copied() else { return Ok(()) };
-        // As if all had been asked at the moment of the first.
+        // As if all had been asked at the time of the first.
         let distances = times.iter().map(|(time, at)| time.saturating_sub(at.duration_since(asked)).abs_diff(first));
         match distances.max() {
             Some(most) if most > MAX_CLOCK_DIFFERENCE => Err(MigrateError::Clocks(most.as_secs())),
@@ -172,7 +172,7 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        // What moved from a server that was not read yet to one that was would have been missed.
+        // A name that moved from a server not read yet to one already read would have been missed.
         let servers = servers_of(FROM, &self.transfer.from)?;
         match layout(self.plan, &servers).await? == layout_before {
             true => Ok(()),
@@ -185,7 +185,7 @@ impl<'a> Run<'a> {
         let (mut merges, mut merged) = (Vec::new(), Vec::new());
         for (name, here, there) in compared {
             let tally = self.tallies.entry(name.kind).or_default();
-            // A SCAN may show a name twice; the second time it is there.
+            // SCAN may return a name twice; the second time it exists already.
             tally.found += u64::from(!here.is_absent());
             if !there.covers(name.kind, &here) {
                 tally.copied += 1;
@@ -197,7 +197,7 @@ impl<'a> Run<'a> {
         self.forget_sessions_that_ended(&merged).await
     }
 
-    /// A session that a service deleted in both stores, after we had read it and before we wrote it, must not come back.
+    /// A session that a service deleted in both stores, between our read and our write, must not come back.
     async fn forget_sessions_that_ended(&self, merged: &[Name]) -> Result<(), MigrateError> {
         let sessions: Vec<_> = merged.iter().filter(|name| name.kind == Kind::Session).cloned().collect();
         let now =
@@ -234,9 +234,9 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// What lies under each on either side. Those that cannot be read are left out, and counted.
+    /// The content of each name on either side. Unreadable ones are skipped, and counted.
     pub async fn compare(&mut self, names: Vec<Name>) -> Result<Vec<(Name, State, State)>, MigrateError> {
-        // The source first: what is written in between is in the other one too then, and not missing there.
+        // The source first: an entry written in between is then in the other store too, and does not look missing.
         let here =
             states(&self.transfer.from, &names).await.map_err(|trouble| MigrateError::StoreError(FROM, trouble))?;
         let there =
@@ -285,7 +285,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Somebody else may have chosen the name, whatever it begins with, and it is shown on a terminal.
+/// The name may be written by others, whatever its beginning, and is shown on a terminal.
 pub fn shown(name: &str) -> String {
     name.escape_debug().take(MAX_TOLD_NAME).collect()
 }

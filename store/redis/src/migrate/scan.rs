@@ -1,4 +1,4 @@
-//! The servers of a store and the names that they have.
+//! The servers of a store and their names.
 use std::time::Duration;
 
 use super::{FROM, MigrateError, Migration};
@@ -6,7 +6,7 @@ use crate::options::{Address, Mode};
 use crate::reader::Reader;
 use crate::topology::routes::Server;
 
-/// Names that SCAN is asked for at once; it may give some more.
+/// Names requested from SCAN at once; it may return some more.
 const PAGE: usize = 1000;
 
 /// The servers that have buckets.
@@ -25,12 +25,12 @@ pub async fn scan(
 ) -> Result<(u64, Vec<Vec<u8>>), MigrateError> {
     let mut ask = redis::cmd("SCAN");
     ask.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(PAGE);
-    // Always over the same connection: a server that was started again would not understand the cursor.
+    // Always over the same connection: a restarted server would not understand the cursor.
     let scanned = server.connection.ask_one(ask, limit).await;
     scanned.map_err(|failure| MigrateError::StoreError(side, failure.error))
 }
 
-/// How many names a server has, about.
+/// About how many names a server has.
 pub async fn keys(server: &Server, limit: Duration) -> Option<u64> {
     let mut ask = redis::cmd("INFO");
     ask.arg("keyspace");
@@ -39,7 +39,7 @@ pub async fn keys(server: &Server, limit: Duration) -> Option<u64> {
     Some(text.lines().filter_map(keys).sum())
 }
 
-/// Who has what of the source, by the servers' own word; none of it on its way.
+/// Which server has which part of the source, by the servers' own views; none may be moving.
 pub async fn layout(plan: &Migration, servers: &[Server]) -> Result<Vec<(Address, String)>, MigrateError> {
     let mut layout = Vec::with_capacity(servers.len());
     for server in servers {
@@ -49,8 +49,7 @@ pub async fn layout(plan: &Migration, servers: &[Server]) -> Result<Vec<(Address
             ask.arg("NODES");
             let told = server.connection.ask_one::<String>(ask, plan.redis_timeout).await;
             let told = told.map_err(|failure| MigrateError::StoreError(FROM, failure.error))?;
-            // `<id> <address> myself,<flags> <primary> <ping> <pong> <epoch> <link> <slot>…`; in brackets what is on
-            // its way.
+            // `<id> <address> myself,<flags> <primary> <ping> <pong> <epoch> <link> <slot>…`; moving slots in brackets.
             let own = told.lines().find(|line| line.split(' ').nth(2).is_some_and(|flags| flags.contains("myself")));
             slots = own.unwrap_or_default().split(' ').skip(8).collect::<Vec<_>>().join(" ");
             if slots.contains('[') {

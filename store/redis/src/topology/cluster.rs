@@ -1,5 +1,5 @@
-//! Who owns which bucket of a Cluster, judged from what its nodes say of it (CLUSTER NODES). No node is believed alone:
-//! one that was stopped and goes on, or that is cut off, still says that it is the primary.
+//! Determines the owner of each bucket of a Cluster from its nodes' views (CLUSTER NODES). No node is trusted alone:
+//! one that was paused and resumes, or that is cut off, still claims to be the primary.
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use crate::topology::routes::LEASE;
 
 const SLOTS: u16 = 16_384;
 
-/// What one node says of itself and of the others.
+/// One node's view of itself and of the others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct View {
     pub me: String,
     nodes: HashMap<String, Told>,
 }
 
-/// A node, as another tells it.
+/// A node in another's view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Told {
     address: Address,
     is_primary: bool,
-    /// It is silent, or so it seems to who tells.
+    /// It is silent, according to the view.
     is_doubtful: bool,
-    /// When a ping was sent that it has not answered yet, by the clock of who tells in Unix milliseconds; 0: none.
+    /// When an unanswered ping was sent, by the clock of the view's node in Unix milliseconds; 0: none.
     pinged: u64,
     epoch: u64,
     /// Both ends included.
@@ -35,18 +35,18 @@ struct Told {
 pub struct Agreement {
     /// One for each bucket.
     pub owners: Vec<Owner>,
-    /// The primaries by the newest view, agreed on or not.
+    /// The primaries in the newest view, agreed or not.
     pub primaries: Vec<(String, Address)>,
-    /// Those of them that are primaries by a majority and by themselves, with buckets or without.
+    /// Those of them confirmed by a majority and by themselves, with buckets or without.
     pub sound: Vec<String>,
 }
 
 /// Nodes are named by their ids.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Owner {
-    /// A majority says so, it itself among them.
+    /// Confirmed by a majority, including itself.
     Agreed(String),
-    /// By the newest view; it may be gone, or not know yet.
+    /// By the newest view; it may be down, or not know yet.
     Named(String),
     #[default]
     Nobody,
@@ -65,7 +65,7 @@ pub fn slot_of(bucket: Bucket) -> u16 {
 }
 
 impl View {
-    /// `from` is where the node was reached, for one that does not know its own address yet. `None`: it is not the reply
+    /// `from` is the address that reached the node, for one that does not know its own yet. `None`: it is not a reply
     /// of CLUSTER NODES.
     pub fn parse(text: &str, from: &Address) -> Option<Self> {
         let mut view = Self::default();
@@ -77,7 +77,7 @@ impl View {
             let flags: Vec<_> = flags.split(',').collect();
             let has = |flag: &str| flags.contains(&flag);
             let mut slots = Vec::new();
-            // In brackets: a slot that is on its way, and belongs to its old owner until it has arrived.
+            // In brackets: a slot that is being moved; it belongs to its old owner until it has arrived.
             for range in words.filter(|word| !word.starts_with('[')) {
                 let (first, last) = range.split_once('-').unwrap_or((range, range));
                 slots.push((first.parse().ok()?, last.parse().ok()?));
@@ -98,8 +98,9 @@ impl View {
         (!view.me.is_empty()).then_some(view)
     }
 
-    /// Doubts whom this node may find silent before our lease is over: a server may answer us and not the others. `now` is
-    /// its clock in Unix milliseconds, `failover_timeout` its `cluster-node-timeout`.
+    /// Marks as doubtful every node that this node may consider down before our lease is over. A server may answer us
+    /// and not the others. `now` is the node's clock in Unix milliseconds, `failover_timeout` its
+    /// `cluster-node-timeout`.
     pub fn doubt_the_silent(&mut self, now: u64, failover_timeout: Duration) {
         for told in self.nodes.values_mut().filter(|told| told.pinged > 0) {
             let owes = Duration::from_millis(now.saturating_sub(told.pinged));
@@ -115,7 +116,7 @@ impl View {
         self.nodes.get(id).is_some_and(|told| told.is_primary && !told.is_doubtful)
     }
 
-    /// The primaries that own slots: those who vote.
+    /// The primaries that own slots, which vote.
     fn voters(&self) -> impl Iterator<Item = &String> {
         self.nodes.iter().filter(|(_, told)| told.is_primary && !told.slots.is_empty()).map(|(id, _)| id)
     }
@@ -129,7 +130,7 @@ impl View {
             .unwrap_or(0)
     }
 
-    /// Who owns the slot, in doubt or not.
+    /// The owner of the slot, doubtful or not.
     fn named(&self, slot: u16) -> Option<(&str, &Told)> {
         let owns =
             |told: &Told| told.is_primary && told.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot));
@@ -147,7 +148,7 @@ fn address(place: &str, from: &Address) -> Option<Address> {
     let (ip, port) = parts.next()?.split('@').next()?.rsplit_once(':')?;
     let named = parts.next().filter(|name| !name.is_empty() && !name.contains('='));
     let host = match named {
-        // Certificates are made out for names.
+        // Certificates are issued for names.
         Some(name) => name,
         None if ip.is_empty() => &from.host,
         None => ip,
@@ -156,8 +157,8 @@ fn address(place: &str, from: &Address) -> Option<Address> {
     Some(Address { host: host.trim_matches(['[', ']']).to_owned(), port })
 }
 
-/// What follows from `views`, all taken after one moment. A failover raises the epoch, so the newest view says who votes;
-/// then a bucket's owner is who it names, if it says so itself and if more than half of the voters say so.
+/// The conclusion from `views`, all taken after one moment. A failover raises the epoch, so the newest view says who
+/// votes. A bucket's owner is the node that it names, if that node agrees and if more than half of the voters agree.
 pub fn agree(views: &[View]) -> Agreement {
     let Some(newest) = views.iter().filter(|view| view.is_primary()).max_by_key(|view| view.epoch()).or(views.first())
     else {
@@ -196,7 +197,7 @@ mod tests {
         Address { host: "seed".into(), port: 1 }
     }
 
-    /// Three primaries a, b and c; d is a's replica. `me` tells it.
+    /// Three primaries a, b and c; d is a's replica. The view of `me`.
     fn told_by(me: &str) -> String {
         let lines = [
             ("a", "master", "- 0 0 1 connected 0-5460"),
@@ -212,7 +213,7 @@ mod tests {
         format!("{id} 10.0.0.1:{}@9 {myself}{flags} {rest}\n", id.as_bytes()[0])
     }
 
-    /// d has taken a's place.
+    /// d has replaced a.
     fn told_after_failover(me: &str) -> String {
         let lines = [
             ("a", "master,fail", "- 0 0 1 disconnected"),
@@ -237,7 +238,7 @@ mod tests {
 
     #[test]
     fn slots_are_those_of_redis() {
-        // As CLUSTER KEYSLOT says.
+        // As in CLUSTER KEYSLOT.
         let slots: Vec<_> = Bucket::all().map(slot_of).collect();
         assert_eq!((slots[0x00], slots[0x7f], slots[0xff]), KNOWN_SLOTS);
     }
@@ -255,7 +256,7 @@ mod tests {
         // c is silent: its buckets have no owner, the others do.
         let [a, b, c, _, none] = counts(&agree(&views(&["a", "b"].map(told_by))));
         assert!(a > 0 && b > 0 && c == 0 && none > 0);
-        // One of three proves nothing, not even of itself.
+        // One of three proves nothing, not even about itself.
         assert_eq!(counts(&agree(&views(&["a"].map(told_by)))), [0, 0, 0, 0, 256]);
         assert_eq!(counts(&agree(&[])), [0, 0, 0, 0, 256]);
         // A replica has no vote.
@@ -270,7 +271,7 @@ mod tests {
             let [a, b, c, d, none] = counts(&agree(&views(&texts)));
             assert!(a == 0 && b > 0 && c > 0 && d > 0 && none == 0, "{a} {b} {c} {d} {none}");
         }
-        // With one of the others it is no majority either.
+        // With one of the others there is no majority either.
         let [a, ..] = counts(&agree(&views(&[told_by("a"), told_after_failover("b")])));
         assert_eq!(a, 0);
     }
@@ -297,7 +298,7 @@ mod tests {
         assert!(a > 0 && b > 0);
         let [a, b, ..] = counts(&agree(&[owes("a", 0), owes("b", 13_501), owes("c", 13_501)]));
         assert!(a == 0 && b > 0);
-        // A clock that went back proves nothing, and one that is not asked is not late.
+        // A clock that went back proves nothing, and a node that is not pinged is not late.
         let [a, ..] = counts(&agree(&["a", "b", "c"].map(|me| owes(me, 100_000))));
         assert!(a > 0);
     }

@@ -1,4 +1,4 @@
-//! Where each bucket is asked for, and until when that may be believed. Published by the monitor.
+//! Which server answers for each bucket, and how long that is trusted. Published by the monitor.
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,35 +8,35 @@ use crate::health::HealthError;
 use crate::options::Address;
 use store::StoreError;
 
-/// How long after a question the answers of a primary count that a majority confirmed in reply to it. It must be shorter
-/// than the silence after which a primary is replaced: then no answer that comes within it can be older than what the
-/// next primary was told.
+/// How long answers of a primary count after the request that a majority confirmed. It must be shorter than the silence
+/// after which a primary is replaced: then no answer within it can be older than a write that the next primary
+/// accepted.
 pub const LEASE: Duration = Duration::from_millis(1500);
-/// The shortest such silence that we work with (`cluster-node-timeout`, `down-after-milliseconds`).
+/// The shortest such silence that is supported (`cluster-node-timeout`, `down-after-milliseconds`).
 pub const LEAST_FAILOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
 pub struct Routes {
-    /// Goes up with each that is made.
+    /// Increases with each new table.
     pub number: u64,
     pub servers: Vec<Server>,
     /// One for each bucket.
     pub buckets: Vec<Route>,
-    /// Whether all of our sentinels are where they were looked for.
+    /// Whether all of our sentinels are where they should be.
     pub whole: Result<(), StoreError>,
-    /// One server has all of the names, so one sentinel proves them all and one command asks for them all.
+    /// One server has all names, so one sentinel proves them all and one command reads them all.
     pub one_keyspace: bool,
-    /// For the log: that all is well, or what is not.
+    /// For the log: that everything works, or what does not.
     pub state: String,
 }
 
-/// A server that is asked.
+/// A server.
 #[derive(Debug, Clone)]
 pub struct Server {
     pub address: Address,
     pub connection: Arc<Connection>,
     pub health: Result<(), HealthError>,
-    /// In a Cluster: it is a primary until then at least, whatever it owns.
+    /// In a Cluster: it is a primary at least until then, whatever it owns.
     pub sound_until: Option<Instant>,
 }
 
@@ -44,7 +44,7 @@ pub struct Server {
 pub enum Route {
     To {
         server: usize,
-        /// `None`: nobody else can become the primary without our being told.
+        /// `None`: no other server can become the primary unnoticed.
         until: Option<Instant>,
     },
     Nowhere(StoreError),
@@ -63,10 +63,10 @@ impl Routes {
         }
     }
 
-    /// Where `bucket` is now, whatever may be thought of it.
+    /// Where `bucket` is now, trusted or not.
     ///
     /// # Errors
-    /// Nobody is known to have it.
+    /// No server is known to have it.
     pub fn to(&self, bucket: Bucket) -> Result<usize, StoreError> {
         match self.buckets.get(bucket.index()) {
             Some(Route::To { server, until }) => {
@@ -83,7 +83,7 @@ impl Routes {
         }
     }
 
-    /// Where `bucket` can be asked for with an answer that counts.
+    /// Where `bucket` can be read with an answer that counts.
     ///
     /// # Errors
     /// Why not.
@@ -96,7 +96,7 @@ impl Routes {
         }
     }
 
-    /// Whether everything can be asked for.
+    /// Whether all buckets can be read.
     ///
     /// # Errors
     /// The first reason why not.
@@ -104,10 +104,10 @@ impl Routes {
         Bucket::all().try_for_each(|bucket| self.usable(bucket).map(|_| ()))
     }
 
-    /// The buckets of each server that has some, as [`Routes::to`] says.
+    /// The buckets of each server that has some, by [`Routes::to`].
     ///
     /// # Errors
-    /// Some bucket is nowhere.
+    /// Some bucket has no server.
     pub fn parts(&self) -> Result<Vec<(&Server, Vec<Bucket>)>, StoreError> {
         let mut parts: Vec<_> = self.servers.iter().map(|server| (server, Vec::new())).collect();
         for bucket in Bucket::all() {
@@ -117,12 +117,12 @@ impl Routes {
             }
         }
         parts.retain(|(_, buckets)| !buckets.is_empty());
-        // In the order of their buckets, so that a shard keeps its place when its primary changes.
+        // In the order of their buckets, so that a shard keeps its position when its primary changes.
         parts.sort_by_key(|(_, buckets)| buckets.first().copied());
         Ok(parts)
     }
 
-    /// The server of a Cluster to which a bucket is on its way, if what it answers counts.
+    /// The server of a Cluster to which a bucket is being moved, if its answers count.
     pub fn importing(&self, host: &str, port: u16) -> Option<&Server> {
         self.servers.iter().find(|server| {
             let is_it = server.address.port == port && server.address.host == host;
@@ -130,7 +130,7 @@ impl Routes {
         })
     }
 
-    /// Whether `connection` is still where `bucket` is asked for: what it answered counts.
+    /// Whether `connection` is still the one for `bucket`. Only then do its answers count.
     pub fn is_still(&self, bucket: Bucket, connection: &Arc<Connection>) -> bool {
         let server = self.to(bucket).ok().and_then(|to| self.servers.get(to));
         server.is_some_and(|server| Arc::ptr_eq(&server.connection, connection))

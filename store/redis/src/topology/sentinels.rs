@@ -1,4 +1,4 @@
-//! Which server is the primary, by its Sentinels. Not one of them is believed alone.
+//! Determines the primary by its Sentinels. No single one of them is trusted alone.
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::connection::{Connection, ConnectionError, failed, pipeline};
 use crate::options::{Access, Address, Peer};
 use crate::topology::routes::{LEASE, LEAST_FAILOVER_TIMEOUT};
 
-/// The most Sentinels that are asked, found ones included.
+/// The most Sentinels that are asked, including discovered ones.
 const MOST: usize = 16;
 
 #[derive(Debug)]
@@ -19,19 +19,20 @@ pub struct Sentinels {
     contacts: BTreeMap<Address, Option<Arc<Connection>>>,
 }
 
-/// What one Sentinel says of the primary.
+/// One Sentinel's view of the primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Said {
-    /// Of the Sentinel. One may be reached by two addresses.
+    /// The id of the Sentinel. One may be reached by two addresses.
     me: String,
     primary: Address,
     epoch: u64,
-    /// Up, in its eyes.
+    /// Up, according to this Sentinel.
     is_up: bool,
     is_failing_over: bool,
     /// How long the primary must be silent before it is replaced.
     down_after: Duration,
-    /// How long the primary has owed this Sentinel an answer. What it owes when its down_after is over makes it silent.
+    /// How long the primary has owed this Sentinel an answer. If it still owes it when its down_after is over, the
+    /// Sentinel considers it down.
     owes: Duration,
     others: usize,
 }
@@ -39,7 +40,7 @@ struct Said {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Primary {
     Agreed(Address),
-    /// By the newest configuration; it may be gone, or others may not know yet.
+    /// By the newest configuration; it may be down, or other Sentinels may not know yet.
     Named(Address),
     Nobody(String),
 }
@@ -50,7 +51,7 @@ impl Sentinels {
         Self { name, contacts: access.seeds.iter().map(|seed| (seed.clone(), None)).collect() }
     }
 
-    /// Asks all of them, each for no longer than `limit`.
+    /// Asks all of them, each for at most `limit`.
     pub async fn ask(&mut self, access: &Access, limit: Duration) -> Primary {
         let name = &self.name;
         let asking = self.contacts.iter().map(async |(address, connection)| {
@@ -101,7 +102,7 @@ async fn ask(
     let mut replies = connection.ask(&asks, limit).await?.into_iter();
     let mut next = || replies.next().ok_or_else(|| failed(&"no reply"))?.map_err(ConnectionError::from);
     let me: String = read(next()?)?;
-    let said = said(me, &read(next()?)?).ok_or_else(|| failed(&"SENTINEL MASTER is not understood"))?;
+    let said = said(me, &read(next()?)?).ok_or_else(|| failed(&"the reply to SENTINEL MASTER cannot be parsed"))?;
     let others: Vec<HashMap<String, String>> = read(next()?)?;
     let others = others.iter().filter_map(place).collect();
     Ok((connection, said, others))
@@ -130,9 +131,10 @@ fn said(me: String, fields: &HashMap<String, String>) -> Option<Said> {
     })
 }
 
-/// What follows from what they said, all after one moment. A failover raises the epoch, so who has the newest says which
-/// primary; it is agreed on if more than half of all Sentinels name it and see it up. One that may find it silent
-/// sooner than our lease ends is not counted: the primary may answer us and not the Sentinels. `None`: nobody said anything.
+/// The conclusion from their views, all taken after one moment. A failover raises the epoch, so the newest view names
+/// the primary. It is agreed if more than half of all Sentinels name it and see it up. A Sentinel that may consider it
+/// down before our lease ends is not counted: the primary may answer us and not the Sentinels. `None`: there was no
+/// answer.
 fn agree(said: &[Said]) -> Option<Primary> {
     let newest = said.iter().max_by_key(|said| said.epoch)?;
     let all = said.iter().map(|said| said.others).max()?.saturating_add(1);
@@ -140,7 +142,8 @@ fn agree(said: &[Said]) -> Option<Primary> {
         |one: &Said| one.down_after >= LEAST_FAILOVER_TIMEOUT && one.owes.saturating_add(LEASE) <= one.down_after;
     let counts = |one: &&Said| one.is_up && one.primary == newest.primary && is_patient(one);
     let votes: BTreeSet<_> = said.iter().filter(counts).map(|said| &said.me).collect();
-    // A failover that an operator asked for leaves the old primary up for a while: who knows of it stops the rest of us.
+    // In a failover that an operator requested the old primary stays up for a while: one Sentinel that knows of it is
+    // enough to stop us.
     let is_quiet = !said.iter().any(|one| one.is_failing_over);
     let primary = newest.primary.clone();
     Some(match is_quiet && votes.len() * 2 > all {

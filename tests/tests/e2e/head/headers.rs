@@ -1,4 +1,4 @@
-//! Headers and trailers of the client that a backend could read as ours.
+//! Headers and trailers of the client that a backend could take for the filter's.
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +49,7 @@ fn authn_overrides() -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connection_options_cannot_make_the_next_proxy_drop_our_headers() {
-    // The answer to an upgrade has no body, so what was seen is kept.
+    // The answer to an upgrade has no body, so the received request is stored.
     let seen = Arc::new(Mutex::new(Vec::new()));
     let upstream = Upstream::answering({
         let seen = Arc::clone(&seen);

@@ -29,13 +29,13 @@ async fn a_flood_of_made_up_tokens_starves_no_good_one() {
             seen
         });
     }
-    // Full, so that what comes now has to have a place of its own.
+    // Full, so that a new request needs a reserved place.
     let overload = "wasmcustom.portcullis.introspections.issuer.opaque.result.overload";
     assert!(wait_until(PATIENCE, async || mesh.envoy.stat(overload).await > 0).await);
     let mut slowest = Duration::ZERO;
     let start = Instant::now();
     let mut sent = 0;
-    // Each token has to be asked about again during the flood, and again.
+    // Each token must be introspected again during the flood, repeatedly.
     while good.iter().any(|token| server.asked(token) < 3) {
         assert!(start.elapsed() < PATIENCE, "they are not asked about");
         for token in &good {

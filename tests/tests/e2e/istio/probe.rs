@@ -17,7 +17,7 @@ fn with_probe_route(bootstrap: String) -> String {
     })
 }
 
-/// The filter by extension configuration discovery, as istiod writes it. What is discovered stands in a file.
+/// The filter by extension configuration discovery, as istiod writes it. A file has the discovered resource.
 fn by_discovery(bootstrap: String) -> String {
     let file = DISCOVERED.get().expect("a file");
     let mut bootstrap: Value = serde_norway::from_str(&with_probe_route(bootstrap)).expect("YAML");
@@ -30,7 +30,7 @@ fn by_discovery(bootstrap: String) -> String {
     let rbac = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
     let discovered = match std::fs::read_to_string(file).expect("which one").as_str() {
         "no secret" => config,
-        // What the agent puts in the place of a module that it cannot fetch.
+        // What the agent installs instead of a module that it cannot fetch.
         "no module" => json!({ "@type": rbac, "rules": {}, "rules_stat_prefix": "wasm-default-deny" }),
         other => panic!("{other}"),
     };
@@ -90,7 +90,7 @@ async fn a_readiness_probe_is_200_only_where_the_filter_judges() {
     assert!(counted.await, "{}", envoy.prometheus().await);
     drop(envoy);
 
-    // A plugin that a running proxy does not have yet: everything passes, and the upstream says 200 to any path.
+    // A plugin that a running proxy does not have yet: everything passes, and the upstream answers 200 to any path.
     let directory = Directory::new("istio-probe-without");
     let envoy = start(&directory, None, with_probe_route).await;
     assert_eq!(asked(&envoy, probe()).await.status, 503);

@@ -1,4 +1,4 @@
-//! Forms in which providers publish keys: certificates, encodings, sets for several tenants.
+//! Formats in which providers publish keys: certificates, encodings, sets for several tenants.
 use super::*;
 
 /// A self-signed certificate of the key, in PEM, as Google publishes them for Firebase.

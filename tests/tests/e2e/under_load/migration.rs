@@ -1,5 +1,5 @@
-//! A store moves from one Redis to a Cluster as docs/migration.md has it, while sessions are ended and refreshed and checks
-//! come: nothing that was acknowledged is lost, and nothing that was ended comes back.
+//! A store moves from one Redis to a Cluster as docs/migration.md describes, while sessions are ended and refreshed and
+//! checks come: nothing acknowledged is lost, and nothing revoked comes back.
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use wire::{Answer, DerivedKeys, Kind, RevocationKey, Secret};
 
 const ISSUER: &str = "https://sessions.example";
 const CLIENT_SECRET: &str = "a-client-secret-of-the-tests-long-enough";
-/// Revocations that are there at the beginning, so that copying takes a moment.
+/// Revocations that exist at the beginning, so that copying takes a moment.
 const EARLIER: usize = 10_000;
 const SESSIONS: usize = 24;
 const SOON: Duration = Duration::from_secs(20);
@@ -28,7 +28,7 @@ fn key(id: &str) -> RevocationKey {
     derived().revocation_key(Kind::Session, ISSUER, id.as_bytes())
 }
 
-/// A replica of the service, at the same place whatever it is restarted with.
+/// A replica of the service, at the same address whatever it is restarted with.
 struct Replica {
     service: Service,
     _directory: Directory,
@@ -122,7 +122,7 @@ impl Place {
 /// Sids, and their newest refresh tokens. `None`: it was ended, or a reply with the next token was lost.
 type Sessions = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
-/// What goes on all the time.
+/// The continuous load.
 struct Load {
     stop: Arc<AtomicBool>,
     tasks: Vec<tokio::task::JoinHandle<u64>>,
@@ -145,7 +145,7 @@ impl Load {
         }
         let sessions = Arc::new(Mutex::new(sessions));
         let mut tasks = Vec::new();
-        // Who ends: at one, then at the other.
+        // Ends sessions: at one instance, then at the other.
         for task in 0..2 {
             let (stop, ended) = (Arc::clone(&stop), Arc::clone(&ended));
             tasks.push(tokio::spawn(async move {
@@ -162,7 +162,7 @@ impl Load {
                 count
             }));
         }
-        // Who checks what was ended, at both: it must never be alive.
+        // Checks ended sessions, at both: they must never be alive.
         for place in places {
             let (stop, ended) = (Arc::clone(&stop), Arc::clone(&ended));
             tasks.push(tokio::spawn(async move {

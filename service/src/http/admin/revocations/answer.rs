@@ -65,7 +65,7 @@ pub struct StoredRevocation {
     key: String,
     #[serde(flatten)]
     in_force: InForce,
-    /// Absent if it cannot be decrypted any more.
+    /// Absent if it can no longer be decrypted.
     #[serde(flatten)]
     note: Option<NoteView>,
 }
@@ -89,7 +89,7 @@ pub struct NoteView {
 #[derive(Serialize, ToSchema)]
 pub struct RevocationPage {
     revocations: Vec<StoredRevocation>,
-    /// Give it as `cursor` to go on; null at the end.
+    /// Pass it as `cursor` to continue; null at the end.
     cursor: Option<String>,
 }
 
@@ -110,7 +110,7 @@ impl InForce {
             None => (AnswerWord::Unreadable, None),
         };
         let until = expires_in.map_or(Until::Never(NEVER), |expires_in| {
-            // Up: the entry's last fraction of a second counts as whole.
+            // Rounded up: the entry's last fraction of a second counts as whole.
             let seconds = expires_in.as_secs() + u64::from(expires_in.subsec_nanos() > 0);
             Until::Time(now.saturating_add(seconds))
         });

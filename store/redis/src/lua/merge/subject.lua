@@ -1,6 +1,6 @@
--- Brings a subject's list of sessions from another store: both lists together. One that is named there and ended is pruned
--- some day; one that was missing could not be found by who ends all of them.
--- KEYS[1] the list; ARGV[1] milliseconds to live, then scores and members.
+-- Copies a subject's list of sessions from another store: the union of both lists. A listed session that has ended is
+-- pruned later; a missing one would not be found when all are ended. KEYS[1] the list; ARGV[1] milliseconds to live,
+-- then scores and members.
 local keep = tonumber(ARGV[1])
 local is_there = redis.call('EXISTS', KEYS[1]) == 1
 for at = 2, #ARGV, 2 do

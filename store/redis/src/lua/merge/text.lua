@@ -1,7 +1,6 @@
--- Brings a revocation or the mark of a token from another store, and weakens nothing that is there: what ends more stays,
--- and lives at least as long as either.
--- KEYS[1] the name; ARGV[1] milliseconds to live (-1: for ever), ARGV[2] the other's value, ARGV[3] the kind: 'r' a
--- revocation, 'j' a mark.
+-- Copies a revocation or the mark of a token from another store, without weakening the existing entry: the stronger one
+-- stays, with the longer time to live. KEYS[1] the name; ARGV[1] milliseconds to live (-1: forever), ARGV[2] the
+-- other's value, ARGV[3] the kind: 'r' a revocation, 'j' a mark.
 local function rank(value)
   if ARGV[3] == 'j' then
     return value == 'd' and 1 or 0
@@ -9,7 +8,7 @@ local function rank(value)
   if string.sub(value, 1, 2) == 'D;' then
     return math.huge
   end
-  -- Nonsense is more than nothing, since nobody may take it for "live".
+  -- An invalid value ranks above none, since it must not count as "live".
   return tonumber(string.match(value, '^B(%d+);')) or -1
 end
 local old = redis.call('GET', KEYS[1])
