@@ -1,6 +1,6 @@
 //! All errors of a configuration, not only the first one. The reader stops at the first error. So each error is
 //! recorded, its field is removed, and the rest is read again.
-use authn::invalid::Invalid;
+use authn::config::Invalid;
 use serde_json::Value;
 
 /// More than anyone fixes at once.

@@ -1,5 +1,5 @@
 //! Readable messages for errors of the configuration reader, with the name that was probably meant.
-use authn::invalid::Invalid;
+use authn::config::Invalid;
 
 /// The one of `names` that `name` probably misspells.
 pub fn closest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {

@@ -1,5 +1,5 @@
 //! Logs missing proxy settings, once for the whole process, and counts the requests that show them.
-use authn::proxy_settings::{Setting, Settings};
+use authn::request::proxy_settings::{Setting, Settings};
 
 use crate::host::{Host, Level, PutError};
 use crate::metrics::{Counter, Counts};

@@ -3,7 +3,7 @@
 //! since each carries a MAC over its slot, its content and the configuration.
 use wire::DerivedKeys;
 
-use authn::key_source::Failures;
+use authn::keys::source::Failures;
 use authn::revocation::Verdict;
 use authn::time::Monotonic;
 
@@ -54,7 +54,7 @@ impl Namespace {
     pub fn new(derived: &DerivedKeys, config: &[u8; 32]) -> Self {
         // Derived from the secret alone: the host keeps every entry as long as it runs, and a prefix per configuration
         // would leave a ring behind at every update. The MAC detects entries of another configuration.
-        let prefix = authn::b64::encode(derived.cache_mac(&[b"prefix"]));
+        let prefix = jose::base64url::encode(derived.cache_mac(&[b"prefix"]));
         Self { prefix, derived: derived.clone(), config: *config }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use authn::decide::Verified;
-use authn::scan;
+use authn::request::scan;
 
 /// Slots that one hash value may use.
 const WAYS: usize = 4;

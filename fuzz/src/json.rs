@@ -1,5 +1,5 @@
 //! Accepted JSON has one reading, the one of serde_json.
-use authn::json::{Json, JsonError, MAX_DEPTH, Number};
+use jose::json::{Json, JsonError, MAX_DEPTH, Number};
 use serde_json::Value;
 
 use crate::owned;

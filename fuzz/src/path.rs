@@ -1,5 +1,5 @@
 //! An accepted path has one reading, whatever a backend does to it.
-use authn::path::PlainPath;
+use authn::request::path::PlainPath;
 
 use crate::owned;
 

@@ -1,9 +1,9 @@
 //! Checks: from a revocation query to a verdict, from the service or from another worker.
 use std::sync::Arc;
 
-use authn::cause::Cause;
 use authn::decide::Unavailable;
 use authn::policy::{Policy, Revocation};
+use authn::reject::Cause;
 use authn::revocation::{RevocationQuery, Verdict};
 use authn::time::{Monotonic, Now, UnixSeconds};
 use wire::DerivedKeys;
