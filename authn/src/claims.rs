@@ -1,4 +1,4 @@
-//! The registered claims (RFC 7519 section 4.1) and what a rule asks of claims. Signatures are `verify`'s matter.
+//! The registered claims (RFC 7519 section 4.1) and a rule's conditions on claims. Signatures are checked in `verify`.
 use jose::Header;
 use jose::json::{Json, Number, Object};
 use wire::Kind;
@@ -12,7 +12,7 @@ pub(crate) mod provider;
 pub(crate) mod tenants;
 pub(crate) mod token_kind;
 
-/// When the token counts, skew included: from (inclusive) to (exclusive).
+/// When the token counts, including skew: from (inclusive) to (exclusive).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     pub from: UnixSeconds,
@@ -21,11 +21,11 @@ pub struct Window {
     pub login_until: UnixSeconds,
 }
 
-/// The claims that every token of an issuer is judged by, once, when it is verified.
+/// The claims by which every token of an issuer is judged, once, when it is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
     pub window: Window,
-    /// `auth_time` where present, else `iat`: the moment that revocations are compared with.
+    /// `auth_time` if present, otherwise `iat`: the time that revocations are compared with.
     pub issued: Option<UnixSeconds>,
 }
 
@@ -51,7 +51,7 @@ impl Window {
     }
 }
 
-/// `iss` of a payload whose signature is yet to be checked: it only selects whose keys may check it.
+/// `iss` of a payload whose signature is not checked yet: it only selects the issuer whose keys check it.
 pub(crate) fn unverified_issuer<'j>(payload: &'j Object<'_>) -> Result<&'j str, Rejection> {
     match payload.claim("iss") {
         None => Err(Rejection::new(Cause::IssMissing)),
@@ -60,7 +60,7 @@ pub(crate) fn unverified_issuer<'j>(payload: &'j Object<'_>) -> Result<&'j str, 
     }
 }
 
-/// Refuses what has expired, whoever signed it. What is no time at all is left for [`check_registered`].
+/// Refuses an expired token, before its signature is checked. A malformed time is left to [`check_registered`].
 pub(crate) fn check_unexpired(issuer: &Issuer, payload: &Object<'_>, now: UnixSeconds) -> Result<(), Rejection> {
     match numeric_date(payload, "exp", Round::Down) {
         Ok(Some(exp)) => Window { until: UnixSeconds(exp.saturating_add(issuer.skew)), ..Window::ALWAYS }.check(now),
@@ -85,8 +85,8 @@ pub(crate) fn check_registered(
     check_times(issuer, future_iat_tolerance, payload, now)
 }
 
-/// As [`check_registered`], of an active token's introspection response (RFC 7662 section 2.2). Its claims may be absent
-/// where a JWT's may not: the server has vouched for the token already, and only for a moment.
+/// Like [`check_registered`], for an active token's introspection response (RFC 7662 section 2.2). Claims may be absent
+/// that a JWT must have: the server has vouched for the token, and only for a short time.
 ///
 /// # Errors
 /// The first claim that is not acceptable.
@@ -101,7 +101,7 @@ pub(crate) fn check_introspected(
         Some(Json::String(iss)) if *iss == issuer.issuer => {}
         Some(_) => return Err(Rejection::new(Cause::IssOfAnother)),
     }
-    // Servers answer `active` for refresh tokens too: RFC 7662 section 2.1 lets them.
+    // Servers also answer `active` for refresh tokens, which RFC 7662 section 2.1 allows.
     issuer.kinds.check_introspected(response)?;
     check_claims(issuer, response)?;
     check_introspected_times(issuer, future_iat_tolerance, response, now)
@@ -110,7 +110,7 @@ pub(crate) fn check_introspected(
 /// An active JWT's introspection response. It must be about this token, and can shorten its time.
 ///
 /// # Errors
-/// It is about another token, another kind of token, or its time is over.
+/// It is about another token, another type of token, or its time is over.
 pub(crate) fn check_confirmed(
     issuer: &Issuer,
     token: &Object<'_>,
@@ -122,10 +122,10 @@ pub(crate) fn check_confirmed(
         check_same(name, optional_string(token, name)?, optional_string(response, name)?)?;
     }
     issuer.identifiers.check_same(token, response)?;
-    // RFC 7662 section 2.2 calls it so, whatever the token does.
+    // RFC 7662 section 2.2 uses this name, whatever the token uses.
     let client = optional_string(response, "client_id")?.or(optional_string(response, "azp")?);
     check_same("client_id", issuer.identifiers.find(Kind::Client, token)?, client)?;
-    // RFC 8705 section 3.2: the server may know of a binding that the token does not show, and nobody checked that one.
+    // RFC 8705 section 3.2: the server may report a binding that the token does not show, and that nothing has checked.
     if let Some(cnf) = response.claim("cnf")
         && token.claim("cnf") != Some(cnf)
     {
@@ -137,7 +137,7 @@ pub(crate) fn check_confirmed(
     window.check(now).map(|()| window)
 }
 
-/// What one of both does not say contradicts nothing.
+/// A value that only one of them has contradicts nothing.
 fn check_same(name: &'static str, ours: Option<&str>, theirs: Option<&str>) -> Result<(), Rejection> {
     match (ours, theirs) {
         (Some(ours), Some(theirs)) if ours != theirs => Err(Rejection::with_detail(Cause::AnswerContradicts, name)),
@@ -149,7 +149,7 @@ fn check_claims(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Rejection> 
     check_audience(issuer, payload)?;
     issuer.identifiers.check(payload)?;
     for name in &issuer.required_claims {
-        // A login whose time is 0 is none: a revocation would be compared with `iat` after all.
+        // A login time of 0 counts as absent: a revocation would be compared with `iat` after all.
         let is_there = match name.as_str() {
             "auth_time" => auth_time(payload)?.is_some(),
             name => payload.claim(name).is_some(),
@@ -180,7 +180,7 @@ fn check_type(issuer: &Issuer, header: &Header) -> Result<(), Rejection> {
     }
 }
 
-/// Media types compare without case, and `application/` may be left out (RFC 7515 section 4.1.9).
+/// Media types are case-insensitive, and `application/` may be omitted (RFC 7515 section 4.1.9).
 pub(crate) fn plain_type(typ: &str) -> String {
     let lower = typ.to_ascii_lowercase();
     match lower.strip_prefix("application/") {
@@ -222,7 +222,7 @@ fn check_times(
     check_times_until(issuer, future_iat_tolerance, payload, exp, now)
 }
 
-/// Without `exp` the token counts for as long as the server says so, and in no case longer than revocations are kept.
+/// Without `exp` the token counts as long as the server says so, and never longer than revocations are kept.
 fn check_introspected_times(
     issuer: &Issuer,
     future_iat_tolerance: u64,
@@ -265,14 +265,15 @@ fn check_times_until(
         issued: auth_time.or(iat).map(UnixSeconds),
     };
     times.window.check(now)?;
-    // Revocations are kept for just these times ([`crate::revocation::retention`]): what outlives them would come back to life.
+    // Revocations are kept for exactly these times ([`crate::revocation::retention`]). A token that outlived its
+    // revocation would become valid again.
     if exp.saturating_sub(iat.or(auth_time).unwrap_or(now.0)) > issuer.max_lifetime {
         return Err(Rejection::new(Cause::TooLongLived));
     }
     Ok(times)
 }
 
-/// When the user logged in. Some issuers say 0 where they do not know.
+/// When the user logged in. Some issuers send 0 if they do not know.
 fn auth_time(payload: &Object<'_>) -> Result<Option<u64>, Rejection> {
     Ok(numeric_date(payload, "auth_time", Round::Down)?.filter(|auth_time| *auth_time != 0))
 }
@@ -283,11 +284,10 @@ enum Round {
     Up,
 }
 
-/// 9999-12-31T23:59:59Z: beyond it lies a unit error (milliseconds), never a date.
+/// 9999-12-31T23:59:59Z. Beyond it the value has a wrong unit (milliseconds).
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// A NumericDate (RFC 7519 section 2). A fraction is allowed; a negative or huge number is not a time that any token
-/// could mean.
+/// A NumericDate (RFC 7519 section 2). A fraction is allowed; a negative or huge number cannot be a token's time.
 fn numeric_date(payload: &Object<'_>, name: &'static str, round: Round) -> Result<Option<u64>, Rejection> {
     let refused = |cause| Rejection::with_detail(cause, name);
     let seconds = match payload.claim(name) {
@@ -315,7 +315,7 @@ fn numeric_date(payload: &Object<'_>, name: &'static str, round: Round) -> Resul
     Ok(Some(seconds))
 }
 
-/// Absent and malformed are two cases: a `sub` that is a number must not be read as no `sub`.
+/// Absent and malformed are different: a `sub` that is a number must not be read as no `sub`.
 pub(crate) fn optional_string<'j>(payload: &'j Object<'_>, name: &'static str) -> Result<Option<&'j str>, Rejection> {
     match payload.claim(name) {
         None => Ok(None),
@@ -324,16 +324,17 @@ pub(crate) fn optional_string<'j>(payload: &'j Object<'_>, name: &'static str) -
     }
 }
 
-/// Does the token have every scope in `all`, and one of `any` if there are any?
+/// True when the token has every scope in `all` and at least one of `any`, if `any` is not empty.
 ///
 /// # Errors
-/// [`crate::reject::RejectReason::ScopeInsufficient`], or [`crate::reject::RejectReason::InvalidClaim`] for a scope claim of another shape.
+/// [`crate::reject::RejectReason::ScopeInsufficient`], or [`crate::reject::RejectReason::InvalidClaim`] for a scope
+/// claim of another type.
 pub(crate) fn check_scopes(all: &[String], any: &[String], payload: &Object<'_>) -> Result<(), Rejection> {
     if all.is_empty() && any.is_empty() {
         return Ok(());
     }
     let malformed = || Rejection::new(Cause::ScopeNotStrings);
-    // Both are read: `scope` per RFC 8693 section 4.2, and the `scp` that some providers use in its place.
+    // Both are read: `scope` per RFC 8693 section 4.2, and `scp`, which some providers use instead.
     let mut granted: Vec<&str> = Vec::new();
     for name in ["scope", "scp"] {
         match payload.claim(name) {
@@ -389,7 +390,7 @@ impl ClaimValue {
     }
 }
 
-/// 1 and 1.0 are one number in JSON. Integers compare as integers: as floats, 2^53 and 2^53 + 1 would be equal.
+/// 1 and 1.0 are equal in JSON. Integers are compared as integers: as floats, 2^53 and 2^53 + 1 would be equal.
 fn same_number(a: Number, b: Number) -> bool {
     match (a, b) {
         (Number::Unsigned(a), Number::Unsigned(b)) => a == b,

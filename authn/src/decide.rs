@@ -1,5 +1,5 @@
-//! The life of a request as types, each the only way to the next: entered, verified, accepted, admitted. What was not
-//! checked cannot be forwarded, because only an [`Admission`] says what to forward.
+//! The life of a request as types, each the only way to the next: entered, verified, accepted, admitted. An unchecked
+//! request cannot be forwarded, because only an [`Admission`] says what to forward.
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -33,14 +33,14 @@ mod refusal;
 
 use judgements::Judgements;
 
-/// What the rules say of a request before any token is looked into.
+/// The result of the rules before any token is read.
 #[derive(Debug)]
 pub enum Entry<'r> {
-    /// Forwarded without identity: a public rule, an optional one without a token, or a CORS preflight that may pass. Or
-    /// not forwarded at all, and answered: see [`Policy::answers`].
+    /// Forwarded without identity: a public rule, an optional one without a token, or a CORS preflight that may pass.
+    /// Or answered by the filter and not forwarded: see [`Policy::answers`].
     Open {
         rule: usize,
-        /// Tokens that nobody looked at: an upstream must not take them for checked.
+        /// Unchecked tokens: an upstream must not treat them as checked.
         removals: Vec<Removal>,
     },
     Denied {
@@ -50,7 +50,7 @@ pub enum Entry<'r> {
     Token(Entered<'r>),
 }
 
-/// A request with one token, on a rule that looks at it.
+/// A request with one token, on a rule that reads it.
 #[derive(Debug)]
 pub struct Entered<'r> {
     rule: usize,
@@ -59,7 +59,7 @@ pub struct Entered<'r> {
     user_agent: Option<Cow<'r, [u8]>>,
 }
 
-/// How the upstream is kept from seeing the token. One in the query is gone already ([`Policy::clear`]).
+/// How the token is hidden from the upstream. One in the query is removed already ([`Policy::clear`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removal {
     Nothing,
@@ -70,51 +70,51 @@ pub enum Removal {
     Subprotocols(Option<Vec<u8>>),
 }
 
-/// What only the host knows of the client; asked for when a rule binds to it.
+/// Facts about the client that only the host knows; requested if a rule binds to them.
 pub trait Peer {
-    /// The address of the client, as the proxy trusts it.
+    /// The address of the client, as determined by the proxy.
     fn address(&self) -> Option<IpAddr>;
     /// The SHA-256 of the client's certificate in hexadecimal; `None` without a certificate.
     fn certificate_sha256(&self) -> Option<Vec<u8>>;
 }
 
-/// Whose key signed a token.
+/// The key that signed a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signer {
-    /// The issuer's place in the document.
+    /// The issuer's index in the document.
     pub issuer: usize,
     /// RFC 7638 thumbprint of the key.
     pub thumbprint: [u8; 32],
-    /// Which of the issuer's key sets in a row holds it.
+    /// The generation of the issuer's key set that contains it.
     generation: u32,
 }
 
-/// A token whose signature and registered claims hold. Kept in the cache; what depends on the request or on time is
-/// judged again at every use.
+/// A token whose signature and registered claims are valid. Kept in the cache; everything that depends on the request
+/// or on time is judged again at every use.
 #[derive(Debug)]
 pub struct Verified {
     token: Box<[u8]>,
     payload: Box<[u8]>,
     issuer: usize,
     thumbprint: [u8; 32],
-    /// The last of the issuer's key sets that was seen to hold the key.
+    /// The last generation of the issuer's key set that was seen to contain the key.
     generation: AtomicU32,
     window: Window,
     questions: Questions,
-    /// For an opaque token, in the place of key and signature.
+    /// For an opaque token, instead of key and signature.
     introspected: Option<introspected::Introspected>,
-    /// For a JWT that is introspected too: the answer.
+    /// For a JWT that is also introspected: the answer.
     confirmation: Mutex<Option<confirmed::Confirmation>>,
     judged: Judgements,
 }
 
-/// What can be asked about a token.
+/// The revocation query of a token, if any.
 #[derive(Debug)]
 enum Questions {
     /// The document has no `revocation`.
     None,
     Query(Arc<RevocationQuery>),
-    /// No revocation could be compared with it: refused by the rules that ask, admitted by those that do not.
+    /// No revocation could be compared with it: refused by rules that check revocations, admitted by others.
     Unaskable(Rejection),
 }
 
@@ -122,13 +122,13 @@ enum Questions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unverifiable {
     pub rejection: Rejection,
-    /// No key of this issuer's published set, as it was last fetched, verifies it: a newer one may.
+    /// No key of this issuer's last fetched set verifies it: a newer set may.
     pub awaits_keys_of: Option<usize>,
-    /// It is opaque, and this issuer is to be asked about it.
+    /// It is opaque, and this issuer must be asked about it.
     pub introspect: Option<usize>,
 }
 
-/// A token that a rule accepts, apart from binding and revocation, and what is then forwarded.
+/// A token that a rule accepts, except for binding and revocation, and the headers to forward.
 #[derive(Debug)]
 struct Judged {
     rule: usize,
@@ -144,7 +144,7 @@ struct Bound {
     user_agent: Option<String>,
 }
 
-/// A request that its rule accepts, unless its session was ended.
+/// A request that its rule accepts, unless its session was revoked.
 #[derive(Debug)]
 pub struct Accepted {
     verified: Arc<Verified>,
@@ -153,13 +153,13 @@ pub struct Accepted {
     mismatch_reported: bool,
 }
 
-/// Where an accepted request stands.
+/// The state of an accepted request.
 #[derive(Debug)]
 pub enum RevocationStatus {
     Admitted(Admission),
-    /// Its issuer's server is to be asked about this JWT: ask, and judge the request anew.
+    /// Its issuer's server must be asked about this JWT first; then judge the request again.
     MustIntrospect(Accepted),
-    /// Nothing fresh is known: ask, and come back with the answer.
+    /// There is no fresh verdict: query it, and return with the answer.
     MustAsk(Asking),
 }
 
@@ -171,25 +171,25 @@ pub struct Asking {
     passes_when_unavailable: bool,
 }
 
-/// Why no verdict can be had.
+/// Why there is no verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unavailable {
-    /// The service, or the store behind it, cannot be reached or does not answer in time.
+    /// The service, or its store, is unreachable or does not answer in time.
     OutOfReach,
-    /// There is an answer, and it must not be believed: not the service's, or from a store that is not ours.
+    /// There is an answer that cannot be trusted: not from the service, or from a store that is not ours.
     NotToBeTrusted,
-    /// This proxy has too much to ask.
+    /// This proxy has reached its limit of queries.
     Overload,
 }
 
-/// Leave to forward, and how. Only this module makes one.
+/// Permission to forward, and how. Only this module creates one.
 #[derive(Debug)]
 pub struct Admission {
     judged: Arc<Judged>,
     removal: Removal,
     rule: usize,
     pub mismatch_reported: bool,
-    /// Admitted though nothing could tell whether its session still lives: the rule says so in so many words.
+    /// Admitted although its session could not be checked: the rule allows it explicitly.
     pub unchecked: bool,
     refresh: Option<Arc<RevocationQuery>>,
 }
@@ -228,13 +228,13 @@ impl Policy {
         Entry::Token(Entered { rule: place, presented, removal, user_agent })
     }
 
-    /// Does the filter itself answer what this rule matches?
+    /// Does the filter itself answer requests of this rule?
     pub fn answers(&self, rule: usize) -> bool {
         self.rules.get(rule).is_some_and(|rule| rule.access == Access::Probe)
     }
 
-    /// A browser sends a preflight without credentials, without a body (Fetch standard, section 4.8) and never to become
-    /// something else than HTTP: a request that has or does any of these is judged as any other one.
+    /// A browser sends a preflight without credentials, without a body (Fetch standard, section 4.8) and never to
+    /// switch protocols. A request with any of these is judged like any other.
     fn is_bare_preflight(&self, request: &Request<'_>, path: &PlainPath<'_>) -> bool {
         request.is_cors_preflight()
             && !request.is_upgrade()
@@ -242,7 +242,7 @@ impl Policy {
             && matches!(self.credentials.find(request, path), Ok(None))
     }
 
-    /// What could be taken for a token, on a rule that looks at none.
+    /// Possible tokens on a rule that reads none.
     fn unchecked_tokens(&self, rule: &Rule, request: &Request<'_>) -> Vec<Removal> {
         let subprotocols = self.credentials.subprotocols_without_tokens(request).map(Removal::Subprotocols);
         let mut removals: Vec<Removal> = subprotocols.into_iter().collect();
@@ -256,7 +256,7 @@ impl Policy {
         removals
     }
 
-    /// Set as one header, in the place of all: a second one could carry the token on.
+    /// Set as one header that replaces all: a second one could carry the token.
     fn without_cookie(&self, request: &Request<'_>) -> Removal {
         let whole = request.header_values(b"cookie").collect::<Vec<_>>().join(b"; ".as_slice());
         Removal::Cookie(self.credentials.without_cookie_token(&whole))
@@ -266,7 +266,7 @@ impl Policy {
         match presented.source {
             // Removed whatever `forward.token` says.
             Source::Query(_) => Removal::Nothing,
-            // A server that saw it could choose it, and so send the token back. Removed in every case too.
+            // A server that saw it could choose it and send the token back, so it is also removed in every case.
             Source::Websocket(_) => {
                 self.credentials.subprotocols_without_tokens(request).map_or(Removal::Nothing, Removal::Subprotocols)
             }
@@ -279,11 +279,11 @@ impl Policy {
         }
     }
 
-    /// Takes a token apart. Padding is taken only where some issuer writes it, and compared with the token's own issuer by
-    /// [`Policy::signer`].
+    /// Parses a token. Padding is accepted only if some issuer uses it; [`Policy::signer`] compares it with the token's
+    /// own issuer.
     ///
     /// # Errors
-    /// Why it is no token.
+    /// Why it is not a token.
     pub fn unverified<'t>(&self, token: &'t [u8]) -> Result<Unverified<'t>, Rejection> {
         let parse = match self.issuers.iter().any(|issuer| issuer.padded) {
             true => Unverified::parse_perhaps_padded,
@@ -295,7 +295,7 @@ impl Policy {
     /// Checks a token's signature and its registered claims.
     ///
     /// # Errors
-    /// Why it is refused, and `RejectReason::KeysUnavailable` when its issuer's keys are not at hand.
+    /// The reason for the refusal, or `RejectReason::KeysUnavailable` when there are no keys for its issuer.
     pub fn verify(
         &self,
         engine: &dyn Engine,
@@ -336,7 +336,7 @@ impl Policy {
                 }
             }
         };
-        // While the payload is at hand in its parsed form. A rule that does not take the token says so in `accept`.
+        // While the parsed payload is available. If the rule does not accept the token, `accept` says so.
         let judged = self.rules.get(entered.rule).and_then(|rule| {
             let identifiers = &issuer.identifiers;
             let signed = Signed { issuer: place, identifiers, raw: unverified.payload(), payload: &payload };
@@ -356,11 +356,11 @@ impl Policy {
         })
     }
 
-    /// Is the key that verified this token still one of its issuer's, and for such tokens? A key that has left the set, or is
-    /// now for another key id, algorithm or tenant, takes its tokens along, whatever the cache knows of them.
+    /// True when the key that verified this token is still in its issuer's set, for the same key id, algorithm and
+    /// tenant. Otherwise the token is verified again, even if it is in the cache.
     ///
     /// # Errors
-    /// `RejectReason::KeysUnavailable` when nobody can tell.
+    /// `RejectReason::KeysUnavailable` when there are no keys to compare with.
     pub fn still_trusts(&self, verified: &Verified, keyrings: &Keyrings, now: Now) -> Result<bool, Rejection> {
         let Some(issuer) = self.issuers.get(verified.issuer) else { return Ok(false) };
         if let Some(introspected) = &verified.introspected {
@@ -377,7 +377,7 @@ impl Policy {
         Ok(holds)
     }
 
-    /// Would the key that verified this token be tried again? What it is for may be narrower now.
+    /// Would the key that verified this token be tried again? Its use may have been restricted since.
     fn holds_key_of(&self, verified: &Verified, issuer: &Issuer, keys: &KeySet) -> Result<bool, Rejection> {
         let unverified = self.unverified(&verified.token)?;
         let payload = unverified.parse_payload().map_err(Rejection::from)?;
@@ -387,8 +387,8 @@ impl Policy {
         Ok(candidates.any(|key| *key.thumbprint() == verified.thumbprint && issuer.may_be_signed_by(key, iss)))
     }
 
-    /// Whose key signed a token: the issuer that `iss` names, and the key of it that verifies the signature. Says nothing
-    /// of what the token claims.
+    /// The signer of a token: the issuer that `iss` names, and its key that verifies the signature. It does not judge
+    /// the claims.
     ///
     /// # Errors
     /// Why there is no such issuer or key.
@@ -413,15 +413,15 @@ impl Policy {
             return Err(Rejection::new(Cause::PaddingUnexpected).into());
         }
         let current = keyrings.current(&issuer.keys, place, now.monotonic)?;
-        // Another key may have taken the place of one, under the same kid or under none.
+        // A key may have been replaced, under the same kid or without one.
         let awaiting = |rejection| {
             let awaits_keys_of = issuer.published.is_some().then_some(place);
             Unverifiable { rejection, awaits_keys_of, introspect: None }
         };
         let candidates =
             current.keys.candidates(header.kid.as_deref(), header.alg).map_err(|none| awaiting(none.into()))?;
-        // Before the signature, which costs a thousand times as much: an expired token that is sent again and again must
-        // not buy that work. Nothing is admitted on the strength of a claim that nobody has verified.
+        // Before the signature, which costs a thousand times as much: an expired token that is sent repeatedly must not
+        // cause that work. Nothing is admitted because of an unverified claim.
         claims::check_unexpired(issuer, claims, now.wall)?;
         for key in candidates {
             if !issuer.may_be_signed_by(key, iss) {
@@ -435,10 +435,10 @@ impl Policy {
         Err(awaiting(Rejection::new(Cause::SignatureMismatch)))
     }
 
-    /// What is asked about a token, each key with its kind, for people to read.
+    /// The revocation keys of a token, each with its kind, for display.
     ///
     /// # Errors
-    /// Why nothing can be asked.
+    /// Why there are none.
     pub fn revocation_keys(&self, verified: &Verified) -> Result<Vec<(Kind, RevocationKey)>, Rejection> {
         let Some(revocation) = self.revocation() else { return Ok(Vec::new()) };
         if verified.introspected.is_some() {
@@ -455,12 +455,12 @@ impl Policy {
         revocation::keys(revocation, whose, claims, input, Some(&verified.thumbprint))
     }
 
-    /// The claims by which an issuer's tokens are found for a revocation of this kind, in the order in which they count.
+    /// The claims that a revocation of this kind is compared with, in order of preference.
     pub fn revocation_claims(&self, issuer: usize, kind: Kind) -> Vec<String> {
         self.issuers.get(issuer).map(|issuer| issuer.identifiers.names(kind)).unwrap_or_default()
     }
 
-    /// The kinds that are asked about, and by which this token cannot be revoked.
+    /// The kinds that are checked, and by which this token cannot be revoked.
     ///
     /// # Errors
     /// As [`Policy::revocation_keys`].
@@ -506,7 +506,7 @@ impl Policy {
         self.revocation_status(accepted, now)
     }
 
-    /// Where an accepted request stands by what the cache knows.
+    /// The state of an accepted request according to the cached verdicts.
     ///
     /// # Errors
     /// `RejectReason::SessionRevoked` when a fresh verdict says so.
@@ -525,7 +525,7 @@ impl Policy {
         let (revocation, ask) = match (self.revocation(), &accepted.verified.questions) {
             (Some(revocation), Questions::Query(ask)) => (revocation, ask),
             (_, Questions::Unaskable(rejection)) => return Err(rejection.clone()),
-            // A rule that asks does not compile without `revocation`.
+            // A rule that checks revocations does not compile without `revocation`.
             (None, _) | (_, Questions::None) => {
                 return Err(Rejection::new(Cause::NoService));
             }
@@ -578,16 +578,16 @@ impl<'r> Entered<'r> {
         self.presented.source
     }
 
-    /// The token came in a cookie: a browser's session, whose answers must not be stored.
+    /// The token came in a cookie: a browser session, whose responses must not be stored.
     pub fn is_cookie_session(&self) -> bool {
         matches!(self.presented.source, Source::Cookie(_))
     }
 }
 
 impl Verified {
-    /// About how much memory it holds, what a rule adds to it included.
+    /// Its approximate memory, including what a rule adds.
     pub fn bytes(&self) -> usize {
-        // Forwarded headers are parts of the payload, at most doubled by encoding.
+        // Forwarded headers are parts of the payload; encoding at most doubles them.
         size_of::<Self>().saturating_add(self.token.len()).saturating_add(self.payload.len().saturating_mul(3))
     }
 
@@ -600,12 +600,12 @@ impl Verified {
         self.issuer
     }
 
-    /// When it counts, skew included.
+    /// When it counts, including skew.
     pub fn window(&self) -> Window {
         self.window
     }
 
-    /// RFC 7638 thumbprint of the key that verified it; of an opaque token, nothing.
+    /// RFC 7638 thumbprint of the key that verified it; meaningless for an opaque token.
     pub fn thumbprint(&self) -> &[u8; 32] {
         &self.thumbprint
     }
@@ -650,10 +650,10 @@ impl Asking {
         &self.accepted.verified
     }
 
-    /// A verdict has come, from the service or from another worker's memory.
+    /// A verdict arrived, from the service or from another worker.
     ///
     /// # Errors
-    /// The session was ended, the token expired while it waited, or the verdict is no longer fresh.
+    /// The session was revoked, the token expired while it waited, or the verdict is no longer fresh.
     pub fn on_verdict(
         self,
         policy: &Policy,
@@ -663,7 +663,7 @@ impl Asking {
     ) -> Result<Admission, Rejection> {
         self.ask.learn(sent, verdict);
         self.accepted.verified.window.check(now.wall)?;
-        // What is known by now may be newer than what has just come.
+        // The cached verdict may be newer than the one that just arrived.
         match policy.status_by_verdict(self.accepted, now)? {
             RevocationStatus::Admitted(admission) => Ok(admission),
             RevocationStatus::MustAsk(_) | RevocationStatus::MustIntrospect(_) => {
@@ -672,14 +672,15 @@ impl Asking {
         }
     }
 
-    /// No verdict can be had.
+    /// There is no verdict.
     ///
     /// # Errors
-    /// The fault of `cause`, unless the rule lets pass what cannot be checked while the service or its store is out of reach. Any
-    /// other reason never passes: a client can cause an overload, and an impostor an answer that proves nothing.
+    /// The reason of `cause`, unless the rule admits unchecked requests while the service or its store is unreachable.
+    /// For any other reason the request is refused: a client can cause an overload, and an attacker an answer that
+    /// proves nothing.
     pub fn on_cannot_tell(self, reason: Unavailable, cause: Cause) -> Result<Admission, Rejection> {
         if self.passes_when_unavailable && reason == Unavailable::OutOfReach {
-            // What was seen to be ended stays ended while nobody can say otherwise.
+            // A token that was seen as revoked stays refused while there is no newer answer.
             return match self.ask.verdict() {
                 Some((_, Verdict::Dead)) => Err(revoked()),
                 Some((_, Verdict::Live)) | None => Ok(self.accepted.admit(true)),
@@ -690,12 +691,12 @@ impl Asking {
 }
 
 impl Admission {
-    /// Headers to set, name and value, each replacing all that the client sent under this name.
+    /// Headers to set, name and value; each replaces all that the client sent under this name.
     pub fn headers(&self) -> &[(String, String)] {
         &self.judged.headers
     }
 
-    /// What is to be asked anew, though the verdict still counts: soon it will not.
+    /// The query to refresh, although the verdict still counts: it will be stale soon.
     pub fn refresh(&self) -> Option<&Arc<RevocationQuery>> {
         self.refresh.as_ref()
     }
@@ -719,7 +720,7 @@ fn revoked() -> Rejection {
     Rejection::new(Cause::Revoked)
 }
 
-/// What a verified signature stands for.
+/// The result of a verified signature.
 struct Signed<'s> {
     issuer: usize,
     identifiers: &'s Identifiers,
@@ -753,7 +754,7 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
     let mut forwarded = Vec::with_capacity(forward.claims.len().saturating_add(1));
     for claim in &forward.claims {
         let text = match signed.payload.path(&claim.claim) {
-            // An absent claim sets nothing, and what the client sent under the name is already gone.
+            // An absent claim sets nothing, and the client's header of that name is already removed.
             None => continue,
             Some(Json::String(text)) => text.clone().into_owned(),
             Some(other) => other.to_text(),
@@ -773,8 +774,8 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
     Ok(forwarded)
 }
 
-/// Takes out what the binding compares. A claim that is required and not there is a mismatch here already, and a `cnf`
-/// with a member that nobody checks is one on every rule (RFC 7800: a bound token used as a bearer token).
+/// Extracts what the binding compares. A required claim that is missing is a mismatch, and so is a `cnf` with a member
+/// that is not checked, on every rule (RFC 7800: a bound token used as a bearer token).
 fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Rejection> {
     let mut bound = Bound::default();
     match payload.path(&["cnf".to_owned()]) {
@@ -835,8 +836,8 @@ fn bound(rule: &Rule, payload: &Json<'_>) -> Result<Bound, Rejection> {
     Ok(bound)
 }
 
-/// One malformed block spoils the claim: it was to narrow the token's use, and nobody can tell how. Where mismatches are
-/// only reported, it is one: no block at all.
+/// One malformed block makes the claim a mismatch: it was meant to restrict the token's use, and its meaning is
+/// unknown. If mismatches are only reported, it counts as no block at all.
 fn parse_cidrs<'t>(mode: BindingMode, texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<Cidr>, Rejection> {
     let parsed: Option<Vec<Cidr>> = texts.into_iter().map(Cidr::parse).collect();
     match (parsed, mode) {
@@ -857,7 +858,7 @@ fn check_binding(rule: &Rule, bound: &Bound, entered: &Entered<'_>, peer: &dyn P
         }
         (Err(cause), BindingMode::Enforce) => Err(Rejection::new(cause)),
     };
-    // A token without the claim reaches this only where the claim is not required, or in report mode.
+    // A token without the claim reaches this only if the claim is not required, or in report mode.
     let unbound = |required: bool| if required { Err(Cause::NoBindingClaim) } else { Ok(()) };
     if let Some(binding) = &rule.binding.certificate {
         judge(

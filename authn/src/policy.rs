@@ -1,4 +1,5 @@
-//! The configuration compiled: every name resolved, every bound checked, nothing left that could be wrong at a request.
+//! The compiled configuration: every name is resolved and every bound checked, so that nothing can be wrong at a
+//! request.
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use crate::request::route::Router;
 use crate::revocation::{KeyCache, retention};
 use crate::time::Monotonic;
 
-/// Gives the bytes of an environment variable of the VM.
+/// Returns the bytes of an environment variable of the VM.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
 
 #[derive(Debug)]
@@ -39,7 +40,7 @@ pub struct Policy {
     pub(crate) rules: Vec<Rule>,
     pub(crate) revocation: Option<Revocation>,
     pub(crate) faults: Faults,
-    /// Every header that any rule may set, and those that override what was matched: cleared on every route.
+    /// Every header that any rule may set, and headers that override what was matched: removed on every route.
     pub(crate) clear: HeaderNames,
     limits: config::Limits,
     engine: config::Engine,
@@ -49,13 +50,13 @@ pub struct Policy {
 #[derive(Debug)]
 pub(crate) struct Issuer {
     pub(crate) name: String,
-    /// Of a provider with tenants, the pattern as it is written: each token's own `iss` is the issuer.
+    /// For a provider with tenants, the pattern as written: each token's own `iss` is the issuer.
     pub(crate) issuer: String,
     pub(crate) tenants: Option<Pattern>,
     pub(crate) audiences: Option<Vec<String>>,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) keys: KeySet,
-    /// Where its keys are fetched from, in the place of `keys`.
+    /// The source of fetched keys, instead of `keys`.
     pub(crate) published: Option<Settings>,
     pub(crate) skew: u64,
     pub(crate) max_lifetime: u64,
@@ -67,7 +68,7 @@ pub(crate) struct Issuer {
     pub(crate) padded: bool,
     pub(crate) required_header: Vec<(String, Vec<String>)>,
     pub(crate) required_claims: Vec<String>,
-    /// Who is asked about its opaque tokens.
+    /// The server for its opaque tokens.
     pub(crate) introspection: Option<Introspection>,
 }
 
@@ -77,13 +78,13 @@ pub struct Rule {
     pub(crate) access: Access,
     /// By issuer index; `None` admits all.
     pub(crate) issuers: Option<Vec<usize>>,
-    /// Those of them that are asked about opaque tokens. No token fits two of them.
+    /// Those with introspection for opaque tokens. No token matches two of them.
     pub(crate) introspecting: Vec<usize>,
     pub(crate) scopes: config::Scopes,
     pub(crate) conditions: Vec<Condition>,
     pub(crate) binding: config::Binding,
     pub(crate) revocation: RevocationMode,
-    /// A token must have a claim that names each of these.
+    /// A token must have a claim for each of these.
     pub(crate) revocable_by: Vec<Kind>,
     pub(crate) forward: Forward,
     pub(crate) cors_preflight_passes: bool,
@@ -124,17 +125,17 @@ pub(crate) struct ForwardClaim {
     pub(crate) encoding: config::Encoding,
 }
 
-/// How the session service is asked.
+/// How checks are sent to the session service.
 #[derive(Debug)]
 pub struct Revocation {
     pub cluster: String,
     pub authority: String,
     pub timeout: Duration,
     pub freshness: Duration,
-    /// A verdict in use is asked for anew from this age on. `None`: only when it is stale, by a request that waits.
+    /// A verdict in use is refreshed from this age on. `None`: only when it is stale, by a request that waits.
     pub(crate) refresh_after: Option<Duration>,
     pub derived: DerivedKeys,
-    /// How long the service must keep revocations for each issuer's tokens, in the document's order.
+    /// The retention that each issuer's tokens need, in the document's order.
     pub(crate) needs: Vec<Retention>,
     pub(crate) kinds: Vec<Kind>,
     pub(crate) memo: KeyCache,
@@ -149,7 +150,7 @@ pub(crate) struct Faults {
 }
 
 impl Issuer {
-    /// A key of a provider with tenants may say for which of them it is.
+    /// A key of a provider with tenants may be restricted to some of them.
     pub(crate) fn may_be_signed_by(&self, key: &Key, iss: &str) -> bool {
         match (&self.tenants, key.issuer()) {
             (Some(tenants), Some(of)) => tenants.may_sign(of, iss),
@@ -162,7 +163,7 @@ impl Policy {
     /// Reads the document as JSON.
     ///
     /// # Errors
-    /// The first thing that is wrong, with the path of its field.
+    /// The first error, with the path of its field.
     pub fn from_json(text: &[u8], environment: Environment<'_>) -> Result<Self, Invalid> {
         let mut reader = serde_json::Deserializer::from_slice(text);
         let document: config::Document = serde_path_to_error::deserialize(&mut reader).map_err(|error| Invalid {
@@ -173,10 +174,10 @@ impl Policy {
         Self::compile(&document, environment, Sha256::digest(text).into())
     }
 
-    /// `digest` names this very document: cached answers of another one are not used.
+    /// `digest` identifies this document: cached answers of another one are not used.
     ///
     /// # Errors
-    /// The first thing that is wrong, with the path of its field.
+    /// The first error, with the path of its field.
     pub fn compile(
         document: &config::Document,
         environment: Environment<'_>,
@@ -244,7 +245,7 @@ impl Policy {
         &self.digest
     }
 
-    /// What the document wants signatures to be verified by.
+    /// The configured signature verifier.
     pub fn engine(&self) -> config::Engine {
         self.engine
     }
@@ -257,18 +258,18 @@ impl Policy {
         self.revocation.as_ref()
     }
 
-    /// The headers that are cleared on every route.
+    /// The headers that are removed on every route.
     pub fn cleared(&self) -> impl Iterator<Item = &str> {
         self.clear.iter().map(HeaderName::as_str)
     }
 
-    /// The place in the document of the issuer that this `iss` names; or that has it as its pattern.
+    /// The index of the issuer with this `iss`, or with this pattern.
     pub fn issuer_place(&self, iss: &str) -> Option<usize> {
         let is_pattern = || self.issuers.iter().position(|issuer| issuer.issuer == iss);
         self.by_issuer.find(iss).or_else(is_pattern)
     }
 
-    /// The name of the issuer at this place of the document.
+    /// The name of the issuer at this index.
     pub fn issuer_name(&self, place: usize) -> Option<&str> {
         self.issuers.get(place).map(|issuer| issuer.name.as_str())
     }
@@ -277,7 +278,7 @@ impl Policy {
         &self.rules
     }
 
-    /// The issuers about whose tokens some rule asks the service, for it to know them.
+    /// The issuers whose tokens some rule checks, to be reported to the service.
     pub fn issuers_asked_about(&self) -> Vec<NamedIssuer> {
         let Some(revocation) = &self.revocation else { return Vec::new() };
         let asks = |place: usize| {
@@ -302,23 +303,23 @@ impl Policy {
 }
 
 impl Revocation {
-    /// Does an answer still count, whose question was sent then? One from the future was not sent on this clock.
+    /// Does an answer still count, if its request was sent then? A time in the future is not from this clock.
     pub fn is_fresh(&self, sent: Monotonic, now: Monotonic) -> bool {
         sent <= now && now.since(sent) < self.freshness
     }
 
-    /// How long an answer about an issuer, a signing key or a client serves tokens that ask the same: so short that the
-    /// verdicts which rest on it lose little of their freshness.
+    /// How long an answer about an issuer, a signing key or a client is reused for other tokens. It is so short that
+    /// the verdicts lose little of their freshness.
     pub fn shared_answers_serve(&self) -> Duration {
         self.freshness.mul_f64(SHARED_AGE)
     }
 
-    /// How long revocations must be kept for the tokens of the issuer at this place.
+    /// The retention that the tokens of the issuer at this index need.
     pub(crate) fn needs(&self, place: usize) -> Retention {
         self.needs.get(place).copied().unwrap_or(Retention::LONGEST)
     }
 
-    /// Is it so fresh that nobody need ask anew?
+    /// Is it so fresh that no refresh is needed?
     pub fn is_young(&self, sent: Monotonic, now: Monotonic) -> bool {
         sent <= now && now.since(sent) < self.refresh_after.unwrap_or(self.freshness)
     }
@@ -326,12 +327,12 @@ impl Revocation {
 
 impl Faults {
     pub(crate) fn status(&self, reason: RejectReason) -> u16 {
-        // Every fault has an entry; 500 could only mean that this file is wrong, and it still refuses.
+        // Every reason has an entry. 500 would mean that this file is wrong, and it still refuses.
         self.statuses.get(&reason).copied().unwrap_or(500)
     }
 }
 
-/// The part of its freshness after which a verdict that is in use is asked for anew.
+/// The part of its freshness after which a verdict in use is refreshed.
 const REFRESH_AGE: f64 = 0.6;
 const SHARED_AGE: f64 = 0.1;
 const ZERO: ConfigDuration = ConfigDuration::from_secs(0);
@@ -348,12 +349,14 @@ fn overrides_to_remove(document: &config::Document) -> Result<impl Iterator<Item
     for (place, kept) in document.keep_override_headers.iter().enumerate() {
         let invalid = |message| Invalid::new(format!("keep_override_headers[{place}]"), message);
         if !document.remove_override_headers {
-            return Err(invalid("says nothing: `remove_override_headers` is false, so all of them stay".to_owned()));
+            return Err(invalid("has no effect: `remove_override_headers` is false, so all of them stay".to_owned()));
         }
         let before = all.len();
         all.retain(|name| !name.matches_loosely(kept.as_bytes()));
         if all.len() == before {
-            return Err(invalid(format!("`{kept}` is not removed, or stands here twice: see docs/overrides.md")));
+            return Err(invalid(format!(
+                "`{kept}` is not in the list of removed headers, or is listed twice: see docs/overrides.md"
+            )));
         }
     }
     Ok(all.into_iter().filter(|_| document.remove_override_headers))
@@ -399,7 +402,7 @@ fn compile_issuer(
         Audiences::These(these) if these.is_empty() => {
             return Err(Invalid::new(
                 format!("{at}.audiences"),
-                "name at least one audience, or write `any` to accept tokens that were meant for somebody else",
+                "name at least one audience, or write `any` to accept tokens for other audiences",
             ));
         }
         Audiences::These(these) => Some(these.clone()),
@@ -414,13 +417,13 @@ fn compile_issuer(
         if document.algorithms.iter().take(i).any(|earlier| earlier == name) {
             return Err(Invalid::new(field, format!("`{name}` is listed twice")));
         }
-        // EdDSA and Ed25519 are one.
+        // EdDSA and Ed25519 are the same.
         if !algorithms.contains(&algorithm) {
             algorithms.push(algorithm);
         }
     }
     let preset = document.provider.map(Preset::of);
-    // Then no JWT of this issuer can be verified, and what is for JWTs only is most likely a mistake.
+    // Then no JWT of this issuer can be verified, so fields for JWTs are probably a mistake.
     let asks_about_opaque_only =
         document.introspection.as_ref().is_some_and(|asked| asked.of == config::IntrospectedTokens::Opaque);
     let is_opaque_only = asks_about_opaque_only && document.keys.is_empty() && document.jwks.is_none();
@@ -432,7 +435,7 @@ fn compile_issuer(
             ("required_header", !document.required_header.is_empty()),
         ];
         if let Some((field, _)) = needless.iter().find(|(_, is_there)| *is_there) {
-            let message = "has no meaning where all tokens are opaque: give `keys` or `jwks` too, or leave it out";
+            let message = "has no effect if all tokens are opaque: give `keys` or `jwks` too, or leave it out";
             return Err(Invalid::new(format!("{at}.{field}"), message));
         }
     } else if let (true, Some(preset)) = (algorithms.is_empty(), &preset) {
@@ -507,7 +510,7 @@ fn token_kinds(document: &config::Issuer, preset: Option<&Preset>, at: &str) -> 
             return Err(Invalid::new(format!("{at}.{field}[{place}]"), "must not be empty"));
         }
         if !words.is_empty() && !accepted.contains(&config::TokenKind::Access) {
-            return Err(Invalid::new(format!("{at}.{field}"), "has no meaning: `token_kinds` has no access tokens"));
+            return Err(Invalid::new(format!("{at}.{field}"), "has no effect: `token_kinds` has no access tokens"));
         }
     }
     let access_claims = match (&document.access_claims, preset) {
@@ -648,7 +651,7 @@ fn compile_revocation(
     let authority = authority_or(document.authority.as_deref(), &document.cluster, &at("authority"))?;
     check_range(document.timeout, ConfigDuration::from_millis(10), ConfigDuration::from_secs(5), &at("timeout"))?;
     check_range(document.freshness, ConfigDuration::from_secs(1), ConfigDuration::from_secs(5), &at("freshness"))?;
-    // An answer that took longer than it counts could never be used.
+    // An answer that takes longer than it counts could never be used.
     if document.timeout > document.freshness {
         return Err(Invalid::new(at("timeout"), "must not be longer than `freshness`"));
     }
@@ -679,8 +682,8 @@ fn compile_revocation(
     })
 }
 
-/// The `:authority` of a call; by default the cluster's name, or the host in it where Istio has made it. A proxy on the way
-/// answers 400 to an authority that is none.
+/// The `:authority` of a callout; by default the cluster's name, or the host in it if Istio created it. A proxy on the
+/// way answers 400 to an authority that is not a host.
 pub(crate) fn authority_or(authority: Option<&str>, cluster: &str, at: &str) -> Result<String, Invalid> {
     let chosen = authority.unwrap_or_else(|| istio_host(cluster).unwrap_or(cluster));
     match (Host::parse(chosen.as_bytes()), authority) {
@@ -690,9 +693,7 @@ pub(crate) fn authority_or(authority: Option<&str>, cluster: &str, at: &str) -> 
         }
         (Err(_), None) => Err(Invalid::new(
             at,
-            format!(
-                "is needed: the cluster's name `{cluster}` is no host name, so write the one that the server goes by"
-            ),
+            format!("is needed: the cluster's name `{cluster}` is not a host name, so give the server's host name"),
         )),
     }
 }
@@ -706,7 +707,7 @@ fn istio_host(cluster: &str) -> Option<&str> {
     }
 }
 
-/// Those of the accepted issuers that are asked about opaque tokens, if no token could be for two of them.
+/// Those of the accepted issuers with introspection for opaque tokens, if no token could match two of them.
 fn introspecting(
     accepted: Option<&[usize]>,
     access: Access,
@@ -722,12 +723,12 @@ fn introspecting(
         if accepted.is_some_and(|accepted| !accepted.contains(&place)) {
             continue;
         }
-        // To ask both would show each server the other's tokens, and the first to say yes would decide.
+        // Asking both would show each server the other's tokens, and the first to say yes would decide.
         if let Some((_, other, _)) = found.iter().find(|(.., other)| other.overlaps(format)) {
             return Err(Invalid::new(
                 format!("{at}.issuers"),
                 format!(
-                    "an opaque token could be for `{other}` or for `{}`: tell their `introspection.format` apart, or name only one of them here",
+                    "an opaque token could match `{other}` or `{}`: make their `introspection.format` distinct, or name only one of them here",
                     issuer.name
                 ),
             ));
@@ -766,19 +767,19 @@ fn compile_rule(
             ("revocable_by", !document.revocable_by.is_empty()),
             ("forward", document.forward.is_some()),
         ];
-        // A public rule with conditions is most likely meant to be a required one: refuse rather than guess.
+        // A public rule with conditions was probably meant to be a required one: refuse rather than guess.
         if let Some((field, _)) = needless.iter().find(|(_, is_there)| *is_there) {
             return Err(Invalid::new(
                 format!("{at}.{field}"),
-                format!("a {word} rule looks at no token, so this has no meaning"),
+                format!("a {word} rule reads no token, so this has no effect"),
             ));
         }
     }
     if document.access == Access::Probe && !matches!(document.matches.path, Some(config::PathMatch::Exact(_))) {
-        // With less, a typo would have the filter answer a whole API.
+        // Without an exact path, a typo would make the filter answer a whole API.
         return Err(Invalid::new(
             format!("{at}.match.path"),
-            "a probe rule needs an `exact` path: the filter answers all that it matches",
+            "a probe rule needs an `exact` path: the filter answers every request that it matches",
         ));
     }
     let revocation = match (document.revocation, asked.is_some()) {
@@ -786,7 +787,7 @@ fn compile_rule(
         (None | Some(RevocationMode::Off), false) => RevocationMode::Off,
         (Some(mode), true) => mode,
         (Some(_), false) => {
-            return Err(Invalid::new(format!("{at}.revocation"), "the document has no `revocation` to ask"));
+            return Err(Invalid::new(format!("{at}.revocation"), "the document has no `revocation`"));
         }
     };
     let accepted = match &document.issuers {
@@ -807,7 +808,7 @@ fn compile_rule(
     };
     for (field, scopes) in [("all", &document.scopes.all), ("any", &document.scopes.any)] {
         for (i, scope) in scopes.iter().enumerate() {
-            // RFC 6749 section 3.3; also keeps the challenge's quoted string whole.
+            // RFC 6749 section 3.3; also keeps the challenge's quoted string intact.
             if scope.is_empty() || !scope.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) {
                 return Err(Invalid::new(
                     format!("{at}.scopes.{field}[{i}]"),
@@ -840,7 +841,7 @@ fn compile_rule(
         if of_rule.all(|(_, issuer)| issuer.identifiers.names(*kind).is_empty()) {
             return Err(Invalid::new(
                 format!("{at}.revocable_by[{place}]"),
-                format!("no token has a claim for its {kind}: name one in the issuer's `revocation_claims`"),
+                format!("no token has a claim for the {kind}: name one in the issuer's `revocation_claims`"),
             ));
         }
     }
@@ -870,13 +871,13 @@ fn revocable_by(
     for (place, kind) in document.revocable_by.iter().map(|kind| kind_of(*kind)).enumerate() {
         let invalid = |message: &str| Err(Invalid::new(format!("{at}.revocable_by[{place}]"), message));
         if !matches!(kind, Kind::Session | Kind::User | Kind::Client) {
-            return invalid("use session, user or client: every token can be revoked by the others");
+            return invalid("use session, user or client: every token can be revoked by the other kinds");
         }
         if mode == RevocationMode::Off {
-            return invalid("the rule asks for no revocations");
+            return invalid("the rule does not check revocations");
         }
         if !asked.is_some_and(|asked| asked.contains(&kind)) {
-            return invalid("`revocation.kinds` has not this kind");
+            return invalid("`revocation.kinds` does not have this kind");
         }
         if kinds.contains(&kind) {
             return invalid("is there twice");
@@ -986,7 +987,7 @@ fn compile_forward(document: &config::Forward, at: &str) -> Result<Forward, Inva
         if headers.iter().any(|other| other.matches_loosely(header.as_bytes())) {
             return Err(Invalid::new(
                 field,
-                format!("`{}`, or a header that backends take for it, is set twice", claim.header),
+                format!("`{}`, or a header that backends read as it, is set twice", claim.header),
             ));
         }
         headers.push(header.clone());
@@ -1025,7 +1026,7 @@ fn compile_faults(document: &config::Faults) -> Result<Faults, Invalid> {
             .find(|reason| reason.code() == code)
             .ok_or_else(|| Invalid::new(&at, format!("`{code}` is not a fault code")))?;
         if !(400..=599).contains(&status) {
-            return Err(Invalid::new(at, format!("{status} is not a status of refusal: use 400 to 599")));
+            return Err(Invalid::new(at, format!("{status} is not a status for refusals: use 400 to 599")));
         }
         statuses.insert(*reason, status);
     }
@@ -1078,7 +1079,7 @@ fn name_or(name: Option<&str>, what: &str, place: usize, at: &str) -> Result<Str
     }
 }
 
-/// Claims are compared in whole seconds: a fraction would silently be dropped.
+/// Claims are compared in whole seconds: a fraction would be dropped silently.
 fn whole_seconds(value: ConfigDuration, least: ConfigDuration, most: ConfigDuration, at: &str) -> Result<u64, Invalid> {
     check_range(value, least, most, at)?;
     if value.0.subsec_nanos() != 0 {
@@ -1123,7 +1124,7 @@ mod tests {
         {
             let invalid = authority_or(None, cluster, "revocation.authority").unwrap_err();
             assert_eq!(invalid.field, "revocation.authority");
-            assert!(invalid.message.contains(cluster) && invalid.message.contains("write"), "{}", invalid.message);
+            assert!(invalid.message.contains(cluster) && invalid.message.contains("give the"), "{}", invalid.message);
             assert_eq!(authority_or(Some("a.example:80"), cluster, "at").as_deref(), Ok("a.example:80"));
         }
     }

@@ -89,7 +89,7 @@ impl Dispatcher {
 fn too_short(issuer: &NamedIssuer, keeps: Retention) -> String {
     let NamedIssuer { issuer, needs, .. } = issuer;
     format!(
-        "portcullis: the service keeps revocations for less time than tokens live, so tokens of issuer={issuer} are \
+        "portcullis: the service's retention is shorter than the tokens' lifetime, so tokens of issuer={issuer} are \
          refused cause=\"retention_too_short\": kept are {}s for a token and {}s for a login, needed are {}s and {}s; raise \
          --max-lifetime and --max-session of the service, or lower max_lifetime and max_session here",
         keeps.token, keeps.login, needs.token, needs.login

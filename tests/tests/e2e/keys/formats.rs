@@ -75,7 +75,7 @@ async fn a_byte_order_mark_is_read_over_and_a_compressed_set_is_named() {
             Answer::new(302, "").header("location", "https://elsewhere.example/"),
             "a redirect to https://elsewhere.example/",
         ),
-        (Answer::new(403, ""), "status 403: the provider wants credentials"),
+        (Answer::new(403, ""), "status 403: the provider requires credentials"),
     ] {
         provider.say(KEYS, answer);
         let named = wait_until(PATIENCE, async || {
