@@ -508,7 +508,7 @@ choice! {
         Auto,
         /// The proxy's own verifier for the algorithms that it has; without it the configuration is refused.
         Host,
-        /// This filter's, in Wasm, for every algorithm.
+        /// This filter's own code, for every algorithm.
         Portable,
     }
 

@@ -148,7 +148,7 @@ pub struct Options {
 /// Options that cannot be used together, or a file of theirs that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OptionsError {
-    #[error("two files of `{0}` hold the same secret")]
+    #[error("two files of `{0}` contain the same secret")]
     SameSecretTwice(&'static str),
     #[error(transparent)]
     SecretFile(#[from] SecretFileError),
@@ -164,7 +164,7 @@ pub enum OptionsError {
     ProvidersFile(#[from] ProvidersFileError),
     #[error(transparent)]
     Providers(#[from] ProvidersError),
-    #[error("`token-claims` of `{0}` is there twice")]
+    #[error("`token-claims` of `{0}` is given twice")]
     TokenClaims(String),
     #[error("`{0}` must not be empty")]
     Empty(&'static str),

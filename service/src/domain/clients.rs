@@ -109,7 +109,7 @@ impl Clients {
                 return Err(wrong("`secret_sha256` or `secret_files` is needed"));
             }
             if clients.insert(listed.client_id, Known { secrets, may: listed.may }).is_some() {
-                return Err(wrong("is there twice"));
+                return Err(wrong("is given twice"));
             }
         }
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(clients);

@@ -107,7 +107,7 @@ enum SessionEvent {
 pub enum SessionError {
     #[error(transparent)]
     Field(#[from] FieldError),
-    #[error("the subject has {0} sessions, and no more are made; end some")]
+    #[error("the subject already has {0} sessions; end some first")]
     TooMany(usize),
     #[error("{}", .0.name())]
     Store(StoreError),

@@ -179,7 +179,7 @@ fn of_form(headers: &HeaderMap, body: &[u8]) -> Result<String, RejectReason> {
     match (tokens.next(), tokens.next()) {
         (Some((_, token)), None) => Ok(token.into_owned()),
         (None, _) => Err(RejectReason::Malformed(format!("`{PARAMETER}` is missing"))),
-        (Some(_), Some(_)) => Err(RejectReason::Malformed(format!("`{PARAMETER}` is there twice"))),
+        (Some(_), Some(_)) => Err(RejectReason::Malformed(format!("`{PARAMETER}` is given twice"))),
     }
 }
 

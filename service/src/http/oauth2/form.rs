@@ -34,7 +34,7 @@ impl Form {
                 return Err(OAuthError::InvalidRequest("there are too many parameters"));
             }
             if pairs.iter().any(|(known, _)| *known == name) {
-                return Err(OAuthError::InvalidRequest("a parameter is there twice"));
+                return Err(OAuthError::InvalidRequest("a parameter is given twice"));
             }
             pairs.push((name.into_owned(), value.into_owned()));
         }

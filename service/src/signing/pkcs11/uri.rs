@@ -59,7 +59,7 @@ impl FromStr for Pkcs11Uri {
         for pair in path.split(';').chain(query.split('&')).filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or_else(|| wrong(name_of(pair), "has no `=`"))?;
             if seen.iter().any(|(known, _)| known == name) {
-                return Err(wrong(name_of(name), "is there twice"));
+                return Err(wrong(name_of(name), "is given twice"));
             }
             seen.push((name.to_owned(), decoded(name, value)?));
         }

@@ -96,7 +96,7 @@ pub enum MigrateError {
     Moved(&'static str),
     #[error("`to`: {0}")]
     Write(WriteError),
-    #[error("`to` was verified, and could not be declared complete: {0}; run it again")]
+    #[error("`to` was verified, but could not be declared complete: {0}; run it again")]
     Finish(CreateError),
 }
 
