@@ -1,19 +1,19 @@
-# Every verb of the project; CI runs the same ones.
+# All targets of the project; CI runs the same ones.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-# As scripts/setup does: cargo may have been installed a moment ago.
+# Like scripts/setup: cargo may have just been installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO := cargo
-# Named alike wherever something native is built: cargo chooses features by what is named, and would otherwise build
+# Every native build names the same packages: cargo chooses features by the named packages, and would otherwise build
 # dependencies again.
 NATIVE := --locked --workspace --exclude noop
-# Started by itself, not by cargo: a signal reaches it and nobody else.
+# Started directly, not by cargo, so that a signal reaches only this process.
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
 .PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native
 
-help: ## list the verbs
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: Envoy, Redis, the Wasm target
@@ -28,41 +28,41 @@ wasm: setup ## build the filter into dist/portcullis.wasm
 native: setup ## build the filter as a dynamic module into dist/libportcullis.so
 	@scripts/native
 
-image: wasm ## pack the filter into an OCI image for Istio, and its digest into istio/build (IMAGE=host/path:tag)
+image: wasm ## pack the filter into an OCI image for Istio, and write its digest to istio/build (IMAGE=host/path:tag)
 	@scripts/image $(IMAGE)
 
 checkers: setup
 	@scripts/checkers
 
-files: image checkers ## load or validate every YAML, JSON and Dockerfile that ships
+files: image checkers ## load or validate every YAML, JSON and Dockerfile in git
 	@$(CARGO) build --quiet $(NATIVE) --bin portcullis
 	@scripts/check-files
 
-demo: demo-built ## walk through the whole mesh on this machine: each request, answer and what it shows
+demo: demo-built ## run the whole mesh on this machine and print each request, its answer and what it shows
 	@$(DEMO)
 
-run: demo-built ## the same mesh, left up until Ctrl-C, with lines to paste
+run: demo-built ## run the same mesh until Ctrl-C, with commands to try
 	@$(DEMO) --stay
 
 demo-built: setup wasm
 	@$(CARGO) build --quiet $(NATIVE) --bin portcullis --bin demo
 
-check: fmt-check lint unit ## format, lints and unit tests, natively: what to run while working
+check: fmt-check lint unit ## check format, lints and unit tests: run this while working
 
-# What is cheap and fails often comes first. Wasm and native code are built into folders of their own, so lints and the
-# module are made at the same time.
-test: setup checkers fmt-check arrows ## everything: format, lints, unit tests, and end to end against a real Envoy and Redis
+# Cheap checks that fail often come first. Wasm and native code are built into separate folders, so lints and the module
+# run at the same time.
+test: setup checkers fmt-check arrows ## run all checks: format, lints, unit tests, end-to-end tests with a real Envoy and Redis
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint image
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory files
 	@$(MAKE) --no-print-directory e2e
 
-# Those with a real Redis mostly wait, so more of them run at once than there are cores.
-unit: ## unit tests and case tables, natively
+# Tests with a real Redis mostly wait, so more of them run at once than there are cores.
+unit: ## run unit tests and case tables, natively
 	RUST_TEST_THREADS=$$(($$(nproc) * 6)) $(CARGO) test $(NATIVE)
 
 ifdef TEST
-e2e: setup ## end to end: a real Envoy, service and Redis for each test (TEST=name: those with that in their name)
+e2e: setup ## run end-to-end tests, each with a real Envoy, service and Redis (TEST=text: tests whose name contains it)
 	@scripts/e2e $(TEST)
 else
 e2e: image checkers
@@ -72,16 +72,16 @@ endif
 oidc: wasm ## log in and out at a real OpenID provider (needs Node 20; installs oidc-provider from npm)
 	@scripts/oidc
 
-keycloak: wasm ## the same with a real Keycloak: logins, rotations, logouts, its kinds of tokens (needs Java 17 and Maven)
+keycloak: wasm ## the same with a real Keycloak: logins, rotations, logouts, its token types (needs Java 17 and Maven)
 	@scripts/keycloak
 
-bench: bench-built ## what each request costs, beside Envoy's own filters: benches/README.md
+bench: bench-built ## measure the cost of a request, beside Envoy's own filters: benches/README.md
 	@$(BENCH)
 
 bench-quick: bench-built ## the same in under 3 minutes, with fewer and shorter rounds
 	@$(BENCH) --quick
 
-bench-growth: bench-built ## how that grows with tokens, workers, rules, issuers, keys and revocations
+bench-growth: bench-built ## measure how the cost grows with tokens, workers, rules, issuers, keys and revocations
 	@$(BENCH) growth
 
 bench-built: setup wasm
@@ -94,18 +94,18 @@ fmt: ## format the code
 fmt-check:
 	$(CARGO) fmt --all --check
 
-lint: arrows deny ## modules, dependencies, and clippy on everything, the filter for its own target
+lint: arrows deny ## check modules and dependencies, run clippy on everything, on the filter for its own target
 	@scripts/msrv --dependencies
 	$(CARGO) clippy $(NATIVE) --exclude filter --all-targets -- -D warnings
 	$(CARGO) clippy $(NATIVE) --exclude filter --test e2e -- -D warnings
 	@scripts/wasm --lint
 	@$(MAKE) --no-print-directory rustdoc
 
-rustdoc: ## the documentation of every item, private ones too; a broken link is an error
+rustdoc: ## build the documentation of every item, also private ones; a broken link is an error
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --workspace --exclude noop --no-deps --document-private-items
 
 FUZZ_SECONDS := 60
-fuzz: ## let cargo-fuzz look for inputs that break a property, FUZZ_SECONDS=60 a target (needs nightly and cargo-fuzz)
+fuzz: ## search with cargo-fuzz for inputs that break a property, FUZZ_SECONDS=60 per target (needs nightly and cargo-fuzz)
 	cd fuzz/libfuzzer && for target in path json jws headers check engines; do \
 		cargo +nightly fuzz run $$target --fuzz-dir . -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
@@ -127,5 +127,5 @@ docs: ## generate the files in docs/ that come from the code
 	$(CARGO) build --quiet $(NATIVE) --bin portcullis
 	$${CARGO_TARGET_DIR:-target}/debug/portcullis docs --dir docs
 
-clean: ## remove what was built and set up
+clean: ## remove everything that was built or installed
 	rm -rf target dist .stack .venv

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes what the compose mesh keeps secret, once, into envoy/secrets (or the folder given): certificates under an
-# authority of their own, passwords, and the key that sessions are signed with. Nothing is overwritten: remove the folder to start
-# anew. Needs openssl. EXTRA_NAMES (as `IP:127.0.0.1`) go into the certificates of the servers.
+# Creates the secrets of the compose mesh, once, in envoy/secrets (or the given folder): certificates under their own
+# CA, passwords, and the key that signs sessions. Nothing is overwritten: remove the folder to start again. Needs
+# openssl. EXTRA_NAMES (for example `IP:127.0.0.1`) are added to the certificates of the servers.
 set -euo pipefail
 umask 077
 into=${1:-$(dirname "$0")/secrets}
@@ -20,7 +20,7 @@ key ca-key
 openssl req -x509 -new -key ca-key -sha256 -days 365 -subj "/CN=portcullis demo authority" -out ca \
     -addext basicConstraints=critical,CA:TRUE,pathlen:0 -addext keyUsage=critical,keyCertSign,cRLSign
 
-# Of a server with these names, for a year.
+# A server certificate with these names, for a year.
 certificate() {
     local name=$1 names=$2
     key "$name-key"
@@ -36,9 +36,9 @@ random >session-secret
 random >admin-token
 random >grafana-password
 
-# WAIT and, from 7.2 on, WAITAOF are among these categories; an older Redis refuses a name that it does not know. Their
-# dangerous half (CLIENT KILL and the like) is taken away.
-# Redis keeps the digests; the passwords themselves only those who log in have.
+# WAIT and, from 7.2 on, WAITAOF are among these categories; an older Redis rejects an unknown command name. Their
+# dangerous commands (CLIENT KILL and similar) are removed. Redis keeps only digests; only the clients have the
+# passwords.
 random >redis-password
 random >redis-admin-password
 digest() { openssl dgst -sha256 -r "$1" | cut -d' ' -f1; }
@@ -51,8 +51,8 @@ END
 # Signs the JWTs of sessions; the service publishes the public half (RFC 7517).
 key issuer-key
 
-# The container engine mounts a file with its owner and mode, and the users in the containers are not yours. The folder
-# keeps others out.
+# The container engine mounts a file with its owner and mode, and the users in the containers differ from yours. So the
+# files are readable, and the folder keeps other users out.
 chmod 644 ./*
 chmod 600 ca-key
 cd - >/dev/null

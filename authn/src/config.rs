@@ -1,4 +1,4 @@
-//! The configuration document as it is written: names, defaults and shapes. What it means is compiled in `policy`.
+//! The configuration document as written: names, defaults and types. `policy` compiles it.
 //!
 //! Every struct denies unknown fields, so that a misspelt field is an error and not a silent default.
 use std::collections::BTreeMap;
@@ -41,133 +41,137 @@ macro_rules! choice {
 document! {
     /// The whole configuration of the filter.
     pub struct Document {
-        /// Who may issue tokens: 1 to 256.
+        /// The issuers of tokens: 1 to 256.
         pub issuers: Vec<Issuer>,
-        /// Where tokens are looked for. Default: the Authorization header, scheme Bearer.
+        /// Where tokens are read from. Default: the Authorization header, scheme Bearer.
         #[serde(default)]
         pub tokens: Sources,
-        /// What each request needs; the first rule that matches decides, and a request that matches none is refused.
+        /// What each request needs. The first rule that matches decides, and a request that matches none is refused.
         pub rules: Vec<Rule>,
-        /// How ended sessions are asked for. Absent: no rule may ask for revocation, and none is checked.
+        /// How revocations are checked. Absent: no rule may check revocations, and none are checked.
         pub revocation: Option<Revocation>,
-        /// What the upstream is told about the token, unless a rule says otherwise.
+        /// What is forwarded to the upstream about the token, unless a rule says otherwise.
         #[serde(default)]
         pub forward: Forward,
-        /// Remove request headers by which some backends take another host, path, prefix, method or scheme than that of the
-        /// request: X-Forwarded-Host, X-Original-URL, X-HTTP-Method-Override and those that docs/overrides.md lists.
-        /// Default true.
+        /// Remove request headers by which some backends take another host, path, prefix, method or scheme than that of
+        /// the request: X-Forwarded-Host, X-Original-URL, X-HTTP-Method-Override and those that docs/overrides.md
+        /// lists. Default true.
         #[serde(default = "default_true")]
         pub remove_override_headers: bool,
-        /// Those of them that stay: headers that a trusted proxy in front of this one sets itself, whatever the client sent.
+        /// Exceptions from that: headers that a trusted proxy before this one always sets itself, whatever the client
+        /// sent.
         #[serde(default)]
         pub keep_override_headers: Vec<String>,
-        /// Parameters that are removed from the query of every request, in every spelling that a backend could take for the
-        /// same name: those by which a backend takes another method or path than that of the request line, such as _method.
-        /// At most 16.
+        /// Parameters that are removed from the query of every request, in every spelling that a backend could read as
+        /// the same name. For parameters by which a backend takes another method or path than that of the request line,
+        /// such as _method. At most 16.
         #[serde(default)]
         pub remove_query_parameters: Vec<String>,
-        /// How refusals look.
+        /// The form of refusals.
         #[serde(default)]
         pub faults: Faults,
-        /// Bounds on what is read and kept.
+        /// Bounds on input and caches.
         #[serde(default)]
         pub limits: Limits,
-        /// What verifies signatures. Default: `auto`.
+        /// The signature verifier. Default: `auto`.
         #[serde(default)]
         pub engine: Engine,
     }
 
-    /// Who issues tokens, and what its tokens must look like.
+    /// An issuer, and the requirements for its tokens.
     pub struct Issuer {
-        /// The name in rules, logs and metrics: letters, digits, `-`, `_`. Default: the issuer's place, `issuer-0` and so on.
+        /// The name in rules, logs and metrics: letters, digits, `-`, `_`. Default: by the issuer's index, `issuer-0`
+        /// and so on.
         pub name: Option<String>,
-        /// Whose tokens these are: sets what is known of them, wherever the fields below do not say otherwise. docs/providers
-        /// has a page for each.
+        /// The provider of these tokens. It sets the defaults of the fields below. docs/providers has a page for each.
         pub provider: Option<Provider>,
-        /// The exact `iss` (RFC 7519 section 4.1.1), compared byte by byte. One segment of its path may be `{tenant}`, as in
-        /// `https://login.microsoftonline.com/{tenant}/v2.0`: then each tenant's `iss` is an issuer of its own.
+        /// The exact `iss` (RFC 7519 section 4.1.1), compared byte by byte. One segment of its path may be `{tenant}`,
+        /// as in `https://login.microsoftonline.com/{tenant}/v2.0`: then each tenant's `iss` is an issuer of its own.
         pub issuer: String,
-        /// What `{tenant}` may be: a list of 1 to 1024, or `any` in so many words. Each is 1 to 128 characters of A-Z, a-z, 0-9,
-        /// `-`, `.`, `_`, `~`, compared byte by byte. Required with `{tenant}`.
+        /// The allowed values of `{tenant}`: a list of 1 to 1024, or `any`. Each is 1 to 128 characters of A-Z, a-z,
+        /// 0-9, `-`, `.`, `_`, `~`, compared byte by byte. Required with `{tenant}`.
         pub tenants: Option<Tenants>,
-        /// The values of `aud` that are accepted, or `any` in so many words.
+        /// The accepted values of `aud`, or `any`.
         pub audiences: Audiences,
-        /// The algorithms accepted from this issuer (RFC 7518 section 3.1; RFC 8037; `Ed25519` of RFC 9864 is EdDSA). At least
-        /// one, unless all of its tokens are opaque.
+        /// The accepted algorithms (RFC 7518 section 3.1; RFC 8037; `Ed25519` of RFC 9864 is EdDSA). At least one,
+        /// unless all of its tokens are opaque.
         #[serde(default)]
         pub algorithms: Vec<String>,
-        /// Keys written here. Exactly one of `keys` and `jwks`, or neither where `introspection` stands alone.
+        /// Configured keys. Exactly one of `keys` and `jwks`, or neither if the issuer has only `introspection`.
         #[serde(default)]
         pub keys: Vec<Key>,
-        /// Keys that the issuer publishes. Exactly one of `keys` and `jwks`, or neither where `introspection` stands alone.
+        /// Keys that the issuer publishes. Exactly one of `keys` and `jwks`, or neither if the issuer has only
+        /// `introspection`.
         pub jwks: Option<Jwks>,
-        /// The issuer is asked about its opaque tokens (RFC 7662). It may have JWTs beside them; those are never asked about.
+        /// The introspection server for the issuer's tokens (RFC 7662). By default it is asked only about opaque
+        /// tokens, not about JWTs.
         pub introspection: Option<Introspection>,
-        /// How long after `exp`, and before `nbf`, a token is still taken for valid; whole seconds, at most 300s. A future
-        /// `iat` or `auth_time` is capped by `revocation.future_iat_tolerance` instead.
+        /// The tolerance after `exp`, and before `nbf`; whole seconds, at most 300s. The tolerance for an `iat` or
+        /// `auth_time` in the future is `revocation.future_iat_tolerance`.
         #[serde(default = "default_skew")]
         pub skew: ConfigDuration,
-        /// The longest time from a token's issue (`iat`, else `auth_time`) to its `exp`; whole seconds, 1s to 366d. At most
-        /// the service's `--max-lifetime`: revocations of single tokens are kept this long.
+        /// The longest time from a token's issue (`iat`, otherwise `auth_time`) to its `exp`; whole seconds, 1s to
+        /// 366d. At most the service's `--max-lifetime`: revocations of single tokens are kept this long.
         #[serde(default = "default_max_lifetime")]
         pub max_lifetime: ConfigDuration,
-        /// The longest time from a login (`auth_time`) to the last use of a token of it; whole seconds, 1s to 366d. At most
-        /// the service's `--max-session`: revocations of sessions, users, clients and issuers are kept this long. Tokens
-        /// without `auth_time` have no such bound.
+        /// The longest time from a login (`auth_time`) to the last use of one of its tokens; whole seconds, 1s to 366d.
+        /// At most the service's `--max-session`: revocations of sessions, users, clients and issuers are kept this
+        /// long. Tokens without `auth_time` have no such bound.
         #[serde(default = "default_max_session")]
         pub max_session: ConfigDuration,
-        /// The values of the header `typ` that are accepted, without regard to case and without `application/`. Default:
-        /// `JWT` and `at+jwt`, and an absent `typ`. When given, an absent `typ` is refused.
+        /// The accepted values of the header `typ`, case-insensitive and without `application/`. Default: `JWT` and
+        /// `at+jwt`, and an absent `typ`. If set, an absent `typ` is refused.
         pub types: Option<Vec<String>>,
-        /// The kinds of tokens that are taken from this issuer. A logout, refresh or other token is refused in any case, by
-        /// its claims `typ`, `token_use`, `token_type` and `events`. Default: the provider's, else `access`.
+        /// The accepted types of tokens of this issuer. A logout, refresh or other token is always refused, by its
+        /// claims `typ`, `token_use`, `token_type` and `events`. Default: the provider's, otherwise `access`.
         pub token_kinds: Option<Vec<TokenKind>>,
-        /// What the claims `typ`, `token_use` and `token_type` say of an access token, besides the usual words; without
-        /// regard to case.
+        /// Further values of the claims `typ`, `token_use` and `token_type` that mark an access token, besides the
+        /// usual ones; case-insensitive.
         #[serde(default)]
         pub access_types: Vec<String>,
-        /// Claims of which each access token of this issuer has one at least, and no ID token has any. A token without any,
-        /// and without a word for its kind, is taken for an ID token, as is one with a `nonce` that has its `azp`, its
-        /// `client_id` or the value of such a claim in its `aud`. Default: the provider's, else none.
+        /// Claims of which each access token of this issuer has at least one, and no ID token has any. A token without
+        /// any of them, and without a type, counts as an ID token. So does one with a `nonce` that has its `azp`, its
+        /// `client_id` or the value of such a claim in its `aud`. Default: the provider's, otherwise none.
         pub access_claims: Option<Vec<String>>,
-        /// The claims that name a token, its session, its user and its client, for revocation.
+        /// The claims that identify a token, its session, its user and its client, for revocation.
         pub revocation_claims: Option<RevocationClaims>,
-        /// Whether tokens with the scope `offline_access` are of a session of their own, which is revoked as `offline:` and
-        /// its id. For providers that give an offline session the id of the browser's. Default: the provider's, else
-        /// `together`.
+        /// Whether tokens with the scope `offline_access` belong to a session of their own, with the id `offline:`
+        /// followed by the session's id. For providers that give an offline session the id of the browser's. Default:
+        /// the provider's, otherwise `together`.
         pub offline_sessions: Option<OfflineSessions>,
-        /// The issuer pads the segments of its tokens (`=`), against RFC 7515 section 2. Then all of its JWTs must be so.
+        /// The issuer pads the segments of its tokens (`=`), contrary to RFC 7515 section 2. Then all of its JWTs must
+        /// be padded.
         #[serde(default)]
         pub padded: bool,
-        /// Members of the header that must be this string, or one of these: at most 16.
+        /// Members of the token's header that must have this string, or one of these: at most 16.
         #[serde(default)]
         pub required_header: BTreeMap<String, OneOrMany<String>>,
-        /// Claims that a token of this issuer must have, whatever their value; null is none, and an `auth_time` of 0 is none.
-        /// With `auth_time` here, a revocation of a user, client or issuer ends refreshed tokens as well: a token without it
-        /// counts by its `iat`.
+        /// Claims that a token of this issuer must have, with any value; null counts as absent, and so does an
+        /// `auth_time` of 0. With `auth_time` here, a revocation of a user, client or issuer also ends refreshed
+        /// tokens: a token without it counts by its `iat`.
         #[serde(default)]
         pub required_claims: Vec<String>,
     }
 
-    /// The claims by which tokens are found that a revocation ends. Of several, the first that the token has counts.
+    /// The claims that a revocation is compared with. Of several, the first that the token has counts.
     pub struct RevocationClaims {
-        /// Default: `jti`, `uti`. The service must be told of others (`serve --token-claims`), or `revoke token` ends nothing.
-        /// Without any, a token is named by a digest of what was signed.
+        /// Default: `jti`, `uti`. For others, configure the service too (`serve --token-claims`), or `revoke token` has
+        /// no effect. A token without any of them is identified by a digest of its signed part.
         pub token: Option<ClaimNames>,
-        /// Default: the provider's, else `sid`, `session_state`, `origin_jti`.
+        /// Default: the provider's, otherwise `sid`, `session_state`, `origin_jti`.
         pub session: Option<ClaimNames>,
-        /// Default: the provider's, else `sub`.
+        /// Default: the provider's, otherwise `sub`.
         pub user: Option<ClaimNames>,
-        /// Default: the provider's, else `client_id`, `azp`, `cid`, `appid`.
+        /// Default: the provider's, otherwise `client_id`, `azp`, `cid`, `appid`.
         pub client: Option<ClaimNames>,
     }
 
     /// One key, in exactly one of three forms.
     pub struct Key {
-        /// The key id (RFC 7515 section 4.1.4). A JWK's own `kid` is used when this is absent.
+        /// The key id (RFC 7515 section 4.1.4). Default: the JWK's own `kid`.
         pub kid: Option<String>,
-        /// The one algorithm that this key is used with. Default: the JWK's `alg`, else every algorithm that the issuer
-        /// lists and that fits the key.
+        /// The only algorithm of this key. Default: the JWK's `alg`, otherwise every algorithm that the issuer lists
+        /// and that fits the key.
         pub alg: Option<String>,
         /// A public key as a JWK (RFC 7517): RSA, EC P-256, P-384 or P-521, OKP Ed25519.
         pub jwk: Option<serde_json::Map<String, serde_json::Value>>,
@@ -175,82 +179,84 @@ document! {
         pub pem: Option<String>,
         /// The environment variable of the VM that holds an HMAC secret.
         pub secret_env: Option<String>,
-        /// How that secret is written. Default: `raw`.
+        /// The encoding of that secret. Default: `raw`.
         #[serde(default)]
         pub secret_encoding: SecretEncoding,
     }
 
-    /// A key set that is fetched, and fetched again (RFC 7517 section 5).
+    /// A key set that is fetched periodically (RFC 7517 section 5).
     pub struct Jwks {
         /// The Envoy cluster to fetch from. It decides on addresses and TLS.
         pub cluster: String,
-        /// The URL of the key set, or of a map of key ids to PEM; its host and path are sent to the cluster. Exactly one of
-        /// `uri` and `discovery`.
+        /// The URL of the key set, or of a map of key ids to PEM; its host and path are sent to the cluster. Exactly
+        /// one of `uri` and `discovery`.
         pub uri: Option<String>,
-        /// Take the URL from `jwks_uri` of `<issuer>/.well-known/openid-configuration` (OpenID Connect Discovery 1.0), which
-        /// must name this issuer. Both are fetched from `cluster`.
+        /// Read the URL from `jwks_uri` of `<issuer>/.well-known/openid-configuration` (OpenID Connect Discovery 1.0),
+        /// which must name this issuer. Both are fetched from `cluster`.
         #[serde(default)]
         pub discovery: bool,
         /// The longest time to wait for one answer; 100ms to 30s.
         #[serde(default = "default_jwks_timeout")]
         pub timeout: ConfigDuration,
-        /// The longest time between two fetches, and between two attempts while they fail; 10s to 24h. A shorter `max-age` of the
-        /// answer is honoured, down to `min_refresh`.
+        /// The longest time between two fetches, and between two attempts while they fail; 10s to 24h. A shorter
+        /// `max-age` of the answer is honoured, down to `min_refresh`.
         #[serde(default = "default_jwks_refresh")]
         pub refresh: ConfigDuration,
-        /// The shortest time between two fetches that a `max-age` can ask for; from 1s to `refresh`. Default: 10s, or three
-        /// quarters of a `refresh` that leaves less. Unknown key ids are `cool_down`'s.
+        /// The shortest time between two fetches that a `max-age` can request; from 1s to `refresh`. Default: 10s, or
+        /// three quarters of `refresh` if that is less. It does not apply to unknown key ids, which have `cool_down`.
         pub min_refresh: Option<ConfigDuration>,
-        /// How long the last good set is trusted while no new one can be had; from `refresh` to 7d.
+        /// How long the last good set is trusted if no new one can be fetched; from `refresh` to 7d.
         #[serde(default = "default_jwks_max_stale")]
         pub max_stale: ConfigDuration,
-        /// Tokens that no held key verifies, with unknown key ids above all, cause at most one fetch in this time; 1s to 1h.
+        /// Tokens that no known key verifies, such as those with unknown key ids, cause at most one fetch in this time;
+        /// 1s to 1h.
         #[serde(default = "default_jwks_cool_down")]
         pub cool_down: ConfigDuration,
-        /// Take `oct` keys, shared secrets, from the set as well: only for a set that nobody else can read.
+        /// Also accept `oct` keys (shared secrets) from the set. Only for a set that no one else can read.
         #[serde(default)]
         pub symmetric: bool,
     }
 
-    /// Whom to ask about tokens (RFC 7662), and which tokens those are.
+    /// The introspection server (RFC 7662), and the tokens that it is asked about.
     pub struct Introspection {
-        /// About which tokens it is asked. A JWT is asked about once it is verified, and its rule accepts it.
+        /// The tokens that it is asked about. It is asked about a JWT after the JWT is verified and the rule accepts
+        /// it.
         #[serde(default)]
         pub of: IntrospectedTokens,
         /// The Envoy cluster of the introspection server. Only TLS in this cluster protects the answers.
         pub cluster: String,
-        /// The `:authority` sent to it, a host name with or without a port. Default: the cluster's name; of a cluster that
-        /// Istio names `direction|port|subset|host`, its host.
+        /// The `:authority` of the request, a host name with or without a port. Default: the cluster's name; for a
+        /// cluster that Istio names `direction|port|subset|host`, its host.
         pub authority: Option<String>,
-        /// The path of its introspection endpoint, as in `/oauth2/introspect`.
+        /// The path of its introspection endpoint, for example `/oauth2/introspect`.
         pub path: String,
-        /// How the filter says who it is.
+        /// How the filter authenticates.
         #[serde(default)]
         pub client_auth: ClientAuth,
-        /// The client id that the server knows the filter by. Required, unless `client_auth` is `none`.
+        /// The filter's client id at the server. Required, unless `client_auth` is `none`.
         pub client_id: Option<String>,
         /// The environment variable of the VM that holds the client's secret. Required, unless `client_auth` is `none`.
         pub client_secret_env: Option<String>,
-        /// What the issuer's opaque tokens look like. Of the issuers that a rule accepts, at most one may fit a token.
-        /// Required, unless `of` is `jwt`.
+        /// The format of the issuer's opaque tokens. Of the issuers that a rule accepts, at most one may match a given
+        /// token. Required, unless `of` is `jwt`.
         pub format: Option<OpaqueFormat>,
-        /// The longest time to wait for an answer, connecting and queueing included; 10ms to 5s.
+        /// The longest time to wait for an answer, including connecting and queueing; 10ms to 5s.
         #[serde(default = "default_check_timeout")]
         pub timeout: ConfigDuration,
-        /// How long an answer counts, yes or no, from the moment the question was sent; 1s to 5s.
+        /// How long an answer counts, positive or negative, from when the request was sent; 1s to 5s.
         #[serde(default = "default_freshness")]
         pub freshness: ConfigDuration,
     }
 
-    /// What opaque tokens look like. What does not look so is never asked about.
+    /// The format of opaque tokens. A token of another format is never introspected.
     pub struct TokenShape {
-        /// How each of them begins; at most 64 characters. Default: in no special way.
+        /// The prefix of each token; at most 64 characters. Default: none.
         #[serde(default)]
         pub prefix: String,
-        /// The shortest of them, prefix included; 8 characters or more.
+        /// The shortest length, including the prefix; 8 characters or more.
         #[serde(default = "default_shape_min")]
         pub min_length: usize,
-        /// The longest of them, prefix included; at most 4096 characters, and at most `limits.token_bytes`.
+        /// The longest length, including the prefix; at most 4096 characters, and at most `limits.token_bytes`.
         #[serde(default = "default_shape_max")]
         pub max_length: usize,
         /// The characters after the prefix.
@@ -258,15 +264,16 @@ document! {
         pub alphabet: TokenAlphabet,
     }
 
-    /// Where tokens are looked for. More than one token in a request is refused.
+    /// Where tokens are read from. More than one token in a request is refused.
     pub struct Sources {
         /// Request headers, at most 16. Default: `authorization` with the scheme `Bearer`.
         #[serde(default = "default_headers")]
         pub headers: Vec<HeaderSource>,
-        /// Cookies, at most 16. On unsafe methods and upgrades they count only with an Origin from the rule's `cookie_origins`.
+        /// Cookies, at most 16. On unsafe methods and upgrades they need an Origin from the rule's `cookie_origins`.
         #[serde(default)]
         pub cookies: Vec<CookieSource>,
-        /// Query parameters, at most 16, removed from the path before it is forwarded. They end up in logs: prefer a header.
+        /// Query parameters, at most 16, removed from the path before it is forwarded. They end up in logs: prefer a
+        /// header.
         #[serde(default)]
         pub query: Vec<String>,
         /// Subprotocols in `Sec-WebSocket-Protocol` that are tokens, at most 16, removed before the request is forwarded.
@@ -274,62 +281,62 @@ document! {
         pub websocket: Vec<WebsocketSource>,
     }
 
-    /// How a token is written as a subprotocol of a WebSocket.
+    /// The encoding of a token as a subprotocol of a WebSocket.
     pub struct WebsocketSource {
-        /// How the subprotocol begins. The rest is the token. Default: that of Kubernetes' API server.
+        /// The prefix of the subprotocol. The rest is the token. Default: that of Kubernetes' API server.
         #[serde(default = "default_websocket_prefix")]
         pub prefix: String,
-        /// How the token is written after the prefix.
+        /// The encoding of the token after the prefix.
         #[serde(default)]
         pub encoding: WebsocketEncoding,
     }
 
     /// A request header that may carry a token.
     pub struct HeaderSource {
-        /// The header's name, without regard to case.
+        /// The header's name, case-insensitive.
         pub name: String,
-        /// The authentication scheme before the token, without regard to case; absent: the value is the token.
+        /// The authentication scheme before the token, case-insensitive; absent: the value is the token.
         pub scheme: Option<String>,
     }
 
     /// A cookie that may carry a token.
     pub struct CookieSource {
-        /// The cookie's name; case matters (RFC 6265).
+        /// The cookie's name, case-sensitive (RFC 6265).
         pub name: String,
-        /// The token may also be in up to 16 cookies, numbered from 0, in any order. Default: in one cookie only.
+        /// The token may also be split into up to 16 cookies, numbered from 0, in any order. Default: one cookie only.
         pub chunks: Option<ChunkSeparator>,
     }
 
-    /// Which requests, and what they need.
+    /// The requests of a rule, and what they need.
     pub struct Rule {
-        /// The name in logs and metrics: letters, digits, `-`, `_`. Default: the rule's place, `rule-0` and so on.
+        /// The name in logs and metrics: letters, digits, `-`, `_`. Default: by the rule's index, `rule-0` and so on.
         pub name: Option<String>,
         /// Absent fields match everything.
         #[serde(default, rename = "match")]
         pub matches: Match,
-        /// Who is admitted.
+        /// Which requests are admitted.
         pub access: Access,
-        /// Names of the issuers accepted here. Default: all.
+        /// Names of the issuers that are accepted here. Default: all.
         pub issuers: Option<Vec<String>>,
         /// Scopes that the token must have (`scope` as a string per RFC 8693 section 4.2 or an array, or `scp`).
         #[serde(default)]
         pub scopes: Scopes,
-        /// Conditions on claims, all of which must hold; else CLAIM_INSUFFICIENT.
+        /// Conditions on claims, all of which must hold; otherwise CLAIM_INSUFFICIENT.
         #[serde(default)]
         pub claims: Vec<Condition>,
-        /// What the token is bound to.
+        /// What the token must be bound to.
         #[serde(default)]
         pub binding: Binding,
-        /// Kinds by which a token must be revocable here: it has a claim that names each. `session`, `user`, `client`. One
-        /// that has not is CLAIM_INSUFFICIENT.
+        /// Kinds by which a token must be revocable here: it must have a claim for each. `session`, `user`, `client`.
+        /// Otherwise it is CLAIM_INSUFFICIENT.
         #[serde(default)]
         pub revocable_by: Vec<RevocationKind>,
-        /// Whether ended sessions are asked for. Default: `check` where the document has `revocation`, else `off`.
+        /// Whether revocations are checked. Default: `check` if the document has `revocation`, otherwise `off`.
         pub revocation: Option<RevocationMode>,
         /// Replaces the document's `forward` for this rule.
         pub forward: Option<Forward>,
-        /// What to do with a CORS preflight (an OPTIONS with Origin and Access-Control-Request-Method): `pass` lets it
-        /// through unauthenticated and without identity headers. Default: `check` treats it as any other request.
+        /// How to treat a CORS preflight (an OPTIONS with Origin and Access-Control-Request-Method). `pass` admits it
+        /// without authentication and without identity headers. Default: `check` treats it like any other request.
         #[serde(default)]
         pub cors_preflight: CorsPreflight,
         /// Origins (`scheme://host[:port]`) from which a token in a cookie is accepted on unsafe methods and upgrades.
@@ -337,31 +344,32 @@ document! {
         pub cookie_origins: Vec<String>,
     }
 
-    /// Which requests a rule is for. All of the fields that are given must match.
+    /// The requests that a rule applies to. All fields that are given must match.
     #[derive(Default)]
     pub struct Match {
-        /// The path, plain and with regard to case.
+        /// The path, plain and case-sensitive.
         pub path: Option<PathMatch>,
         /// Methods, in upper case.
         pub methods: Option<Vec<String>>,
-        /// Hosts, compared in lower case, without port and trailing dot; `*.example.com` matches every name below.
+        /// Hosts, compared in lower case, without port and trailing dot; `*.example.com` matches every name below
+        /// `example.com`.
         pub hosts: Option<Vec<String>>,
     }
 
     /// Scopes that a token must have.
     #[derive(Default)]
     pub struct Scopes {
-        /// Every one of these.
+        /// All of these.
         #[serde(default)]
         pub all: Vec<String>,
-        /// At least one of these, when there are any.
+        /// At least one of these, if the list is not empty.
         #[serde(default)]
         pub any: Vec<String>,
     }
 
     /// A condition on one claim. Exactly one of `equals`, `one_of`, `contains`, `contains_any`, `present`.
     pub struct Condition {
-        /// The claim: a name, or a list of names that leads into nested objects.
+        /// The claim: a name, or a list of names that selects a member of nested objects.
         pub claim: OneOrMany<String>,
         /// The claim is this string, number or boolean.
         pub equals: Option<Scalar>,
@@ -369,13 +377,13 @@ document! {
         pub one_of: Option<Vec<Scalar>>,
         /// The claim is an array with this member (or a string of words separated by spaces with this word).
         pub contains: Option<Scalar>,
-        /// As `contains`, for at least one of these.
+        /// Like `contains`, for at least one of these.
         pub contains_any: Option<Vec<Scalar>>,
-        /// The claim is there (true) or not there (false), whatever its value. One that is null is not there.
+        /// The claim is present (true) or absent (false), with any value. A null claim is absent.
         pub present: Option<bool>,
     }
 
-    /// What a token is bound to. Absent fields bind it to nothing.
+    /// What a token must be bound to. An absent field requires no binding.
     #[derive(Default)]
     pub struct Binding {
         /// `cnf.x5t#S256` (RFC 8705 section 3.1) against the client's certificate.
@@ -388,7 +396,7 @@ document! {
 
     /// How a token's certificate is compared with the client's.
     pub struct CertificateBinding {
-        /// What a mismatch does.
+        /// The effect of a mismatch.
         pub mode: BindingMode,
         /// Refuse a token without `cnf.x5t#S256`. Default true.
         #[serde(default = "default_true")]
@@ -397,117 +405,117 @@ document! {
 
     /// How a claim is compared with the client.
     pub struct ClaimBinding {
-        /// What a mismatch does.
+        /// The effect of a mismatch.
         pub mode: BindingMode,
-        /// The claim: a name, or a list of names that leads into nested objects.
+        /// The claim: a name, or a list of names that selects a member of nested objects.
         pub claim: OneOrMany<String>,
         /// Refuse a token without the claim. Default true.
         #[serde(default = "default_true")]
         pub required: bool,
     }
 
-    /// The service that knows which sessions were ended.
+    /// The service that stores revocations.
     pub struct Revocation {
         /// The Envoy cluster of the session service.
         pub cluster: String,
-        /// The `:authority` sent to it, a host name with or without a port. Default: the cluster's name; of a cluster that
-        /// Istio names `direction|port|subset|host`, its host.
+        /// The `:authority` of the request, a host name with or without a port. Default: the cluster's name; for a
+        /// cluster that Istio names `direction|port|subset|host`, its host.
         pub authority: Option<String>,
         /// The environment variable of the VM that holds the secret shared with the service (32 bytes or more).
         pub secret_env: String,
-        /// The longest time to wait for an answer, connecting included; 10ms to 5s.
+        /// The longest time to wait for an answer, including connecting; 10ms to 5s.
         #[serde(default = "default_check_timeout")]
         pub timeout: ConfigDuration,
-        /// How long an answer counts, from the moment the question was sent; 1s to 5s.
+        /// How long an answer counts, from when the check was sent; 1s to 5s.
         #[serde(default = "default_freshness")]
         pub freshness: ConfigDuration,
-        /// Whether an answer that is in use is asked for anew in the last two fifths of its freshness, so that no request
-        /// of an active session waits. Default: true.
+        /// Whether a verdict in use is refreshed in the last two fifths of its freshness, so that no request of an
+        /// active session waits. Default: true.
         #[serde(default = "default_refresh_ahead")]
         pub refresh_ahead: bool,
-        /// What is asked about each token. Default: all of them.
+        /// The kinds that are checked for each token. Default: all of them.
         #[serde(default = "default_kinds")]
         pub kinds: Vec<RevocationKind>,
-        /// The most that an issuer's clock may run ahead of ours: caps a future `iat` or `auth_time`. At most the service's
-        /// `--future-iat-tolerance`, and at most 60s.
+        /// How far an issuer's clock may run ahead of the filter's: bounds an `iat` or `auth_time` in the future. At
+        /// most the service's `--future-iat-tolerance`, and at most 60s.
         #[serde(default = "default_future_iat_tolerance")]
         pub future_iat_tolerance: ConfigDuration,
     }
 
-    /// What the upstream is told.
+    /// What is forwarded to the upstream.
     #[derive(Default)]
     pub struct Forward {
-        /// Claims to request headers.
+        /// Claims that become request headers.
         #[serde(default)]
         pub claims: Vec<ForwardClaim>,
-        /// A header that carries the payload as in the token (base64url JSON).
+        /// A header with the payload as in the token (base64url JSON).
         pub payload_header: Option<String>,
-        /// Whether the upstream sees the token. Default: `remove`.
+        /// Whether the token is forwarded. Default: `remove`.
         #[serde(default)]
         pub token: TokenForwarding,
     }
 
     /// One claim as a request header.
     pub struct ForwardClaim {
-        /// The claim: a name, or a list of names that leads into nested objects.
+        /// The claim: a name, or a list of names that selects a member of nested objects.
         pub claim: OneOrMany<String>,
-        /// The request header. Whatever the client sent under this name is removed, on every route.
+        /// The request header. A client's header of this name is removed, on every route.
         pub header: String,
-        /// How the value is written. Default: `plain`.
+        /// The encoding of the value. Default: `plain`.
         #[serde(default)]
         pub encoding: Encoding,
     }
 
-    /// How refusals look.
+    /// The form of refusals.
     #[derive(Default)]
     pub struct Faults {
-        /// Which status each fault has.
+        /// The status of each code.
         #[serde(default)]
         pub statuses: Statuses,
-        /// Status by fault code, 400 to 599.
+        /// Status by code, 400 to 599.
         #[serde(default)]
         pub overrides: BTreeMap<String, u16>,
         /// The `realm` of the challenge (RFC 6750 section 3). Default: none.
         pub realm: Option<String>,
     }
 
-    /// Bounds on what is read and kept, so that no client can make the filter grow.
+    /// Bounds on input and caches, so that no client can make the filter's memory grow.
     pub struct Limits {
-        /// The longest token; 256 to 65536 bytes. Envoy takes 60 KiB of headers in all, unless `max_request_headers_kb`
-        /// says otherwise.
+        /// The longest token; 256 to 65536 bytes. Envoy accepts 60 KiB of headers in all, unless
+        /// `max_request_headers_kb` says otherwise.
         #[serde(default = "default_token_bytes")]
         pub token_bytes: usize,
-        /// Tokens kept in each virtual machine (one per worker thread); 0 to 65536.
+        /// Tokens cached in each VM (one per worker thread); 0 to 65536.
         #[serde(default = "default_cached_tokens")]
         pub cached_tokens: usize,
-        /// The memory that these tokens take together in each virtual machine, about; 65536 to 268435456 bytes. A token of
-        /// over a 64th of it is verified each time.
+        /// The approximate memory of these tokens together in each VM; 65536 to 268435456 bytes. A token larger than a
+        /// 64th of it is verified each time.
         #[serde(default = "default_cached_token_bytes")]
         pub cached_token_bytes: usize,
-        /// Verdicts kept for all workers of a process; 0 to 65536.
+        /// Verdicts cached for all workers of a process; 0 to 65536.
         #[serde(default = "default_shared_verdicts")]
         pub shared_verdicts: usize,
-        /// Requests that wait for an answer of the service at once, in each virtual machine; 1 to 16384. One more is
-        /// refused. As many may wait for keys, and for each introspection server.
+        /// Requests that wait for an answer of the service at once, in each VM; 1 to 16384. Further ones are refused.
+        /// As many may wait for keys, and for each introspection server.
         #[serde(default = "default_waiting")]
         pub waiting_requests: usize,
     }
 }
 
 choice! {
-    /// What verifies signatures.
+    /// The signature verifier.
     #[derive(Default)]
     pub enum Engine {
-        /// The proxy's own verifier where it has one that answers rightly at start, else this filter's.
+        /// The proxy's own verifier if it has one that answers correctly at start, otherwise this filter's.
         #[default]
         Auto,
         /// The proxy's own verifier for the algorithms that it has; without it the configuration is refused.
         Host,
-        /// This filter's, in Wasm, for every algorithm.
+        /// This filter's own code, for every algorithm.
         Portable,
     }
 
-    /// How the filter authenticates itself at an introspection server (RFC 6749 section 2.3.1).
+    /// How the filter authenticates at an introspection server (RFC 6749 section 2.3.1).
     #[derive(Default)]
     pub enum ClientAuth {
         /// `Authorization: Basic`, with id and secret each form-encoded before they are joined.
@@ -515,23 +523,23 @@ choice! {
         Basic,
         /// `client_id` and `client_secret` in the body.
         Post,
-        /// Not at all: for a server that only the cluster can reach.
+        /// No authentication: for a server that only the cluster can reach.
         None,
     }
 
-    /// Which tokens an introspection server is asked about.
+    /// The tokens that an introspection server is asked about.
     #[derive(Default)]
     pub enum IntrospectedTokens {
-        /// Opaque ones: those of the `format`.
+        /// Opaque tokens: those of the `format`.
         #[default]
         Opaque,
-        /// The issuer's JWTs, after everything else about them has been judged.
+        /// The issuer's JWTs, after all other checks.
         Jwt,
         /// Both.
         Both,
     }
 
-    /// Which characters an opaque token has after its prefix.
+    /// The characters of an opaque token after its prefix.
     #[derive(Default)]
     pub enum TokenAlphabet {
         /// 0–9, a–f, A–F.
@@ -541,25 +549,25 @@ choice! {
         /// 0–9, a–z, A–Z, `-`, `_`.
         #[default]
         Base64url,
-        /// What RFC 6750 section 2.1 allows: 0–9, a–z, A–Z, `-`, `.`, `_`, `~`, `+`, `/`, and `=` at the end. A token with two
-        /// dots is taken for a JWT all the same.
+        /// The characters of RFC 6750 section 2.1: 0–9, a–z, A–Z, `-`, `.`, `_`, `~`, `+`, `/`, and `=` at the end. A
+        /// token with two dots still counts as a JWT.
         B64token,
     }
 
-    /// Who is admitted.
+    /// Which requests are admitted.
     pub enum Access {
-        /// Everybody, without a token; identity headers are still cleared.
+        /// All requests, without a token; identity headers are still removed.
         Public,
-        /// A token or none; one that is presented must be good.
+        /// With or without a token; a token that is present must be valid.
         Optional,
         /// A token.
         Required,
-        /// Nobody is forwarded: the filter itself answers 200, for a probe that must fail where no filter judges requests.
-        /// The rule needs an exact path.
+        /// No request is forwarded: the filter itself answers 200, for a probe that must fail if no filter checks
+        /// requests. The rule needs an exact path.
         Probe,
     }
 
-    /// How a secret is written.
+    /// The encoding of a secret.
     #[derive(Default)]
     pub enum SecretEncoding {
         /// The bytes of the variable are the secret.
@@ -569,11 +577,11 @@ choice! {
         Base64url,
     }
 
-    /// What session a token with the scope `offline_access` is of.
+    /// The session of a token with the scope `offline_access`.
     pub enum OfflineSessions {
-        /// A session of its own, that outlives the browser's.
+        /// A session of its own, which outlives the browser's.
         Apart,
-        /// A revocation of the session ends both.
+        /// The browser's session: a revocation ends both.
         Together,
     }
 
@@ -597,26 +605,26 @@ choice! {
         Kubernetes,
     }
 
-    /// What a token is for.
+    /// The type of a token.
     pub enum TokenKind {
-        /// For APIs. What bears no mark of any kind is taken for one.
+        /// For APIs. A token without any mark counts as one.
         Access,
-        /// For the client that the user logged in to (OpenID Connect Core section 2): with `at_hash`, `c_hash`, `s_hash`, or
-        /// a `nonce` where no word, type or claim says that it is an access token.
+        /// For the client that the user logged in to (OpenID Connect Core section 2): with `at_hash`, `c_hash`,
+        /// `s_hash`, or with a `nonce` if no type or claim marks an access token.
         Id,
     }
 
     /// What happens to a CORS preflight.
     #[derive(Default)]
     pub enum CorsPreflight {
-        /// As any other request.
+        /// Like any other request.
         #[default]
         Check,
-        /// Through, without token and identity.
+        /// It is admitted, without token and identity.
         Pass,
     }
 
-    /// What stands between a cookie's name and the number of its chunk.
+    /// The separator between a cookie's name and the number of its chunk.
     pub enum ChunkSeparator {
         /// `name.0`, `name.1`, …
         Dot,
@@ -624,78 +632,80 @@ choice! {
         Underscore,
     }
 
-    /// How a token is written after the prefix of its subprotocol.
+    /// The encoding of a token after the prefix of its subprotocol.
     #[derive(Default)]
     pub enum WebsocketEncoding {
-        /// In base64url without padding, as Kubernetes' API server takes it.
+        /// Base64url without padding, as Kubernetes' API server expects it.
         #[default]
         Base64url,
-        /// As it is.
+        /// Unencoded.
         Plain,
     }
 
-    /// What a mismatch does.
+    /// The effect of a mismatch.
     pub enum BindingMode {
         /// The request is refused.
         Enforce,
-        /// Only count and log what would have been refused.
+        /// The mismatch is only counted and logged.
         Report,
     }
 
-    /// What a rule does about ended sessions.
+    /// How a rule checks revocations.
     pub enum RevocationMode {
-        /// Refuse with 503 what cannot be checked.
+        /// Refuse with 503 if the check fails.
         Check,
-        /// Let pass what cannot be checked, while the service or its store is out of reach. What was seen to be ended
-        /// stays ended, and an answer that must not be believed, or an overload of the proxy, is still refused.
+        /// Admit the request if the check fails because the service or its store is unreachable. A token that was seen
+        /// as revoked stays refused. An answer that cannot be trusted, or an overload of the proxy, is still refused.
         DangerouslyPassWhenUnavailable,
-        /// Do not ask.
+        /// Do not check.
         Off,
     }
 
-    /// What a revocation can name.
+    /// The kinds of revocations.
     pub enum RevocationKind {
-        /// This token: `iss` and `jti`, or what the issuer's `revocation_claims` name; without, a digest of what was signed.
+        /// This token: `iss` and `jti`, or the claim in the issuer's `revocation_claims`; without one, a digest of its
+        /// signed part.
         Token,
-        /// `iss` and `sid`, or what the issuer's `revocation_claims` name.
+        /// `iss` and `sid`, or the claim in the issuer's `revocation_claims`.
         Session,
-        /// `iss` and `sub`, or what the issuer's `revocation_claims` name.
+        /// `iss` and `sub`, or the claim in the issuer's `revocation_claims`.
         User,
-        /// `iss` and `client_id`, else `azp`, or what the issuer's `revocation_claims` name.
+        /// `iss` and `client_id`, otherwise `azp`, or the claim in the issuer's `revocation_claims`.
         Client,
         /// The key that verified the signature, by its RFC 7638 thumbprint.
         Key,
-        /// Everything from this `iss`.
+        /// All tokens of this `iss`.
         Issuer,
     }
 
-    /// What happens to the token itself.
+    /// Whether the token is forwarded.
     #[derive(Default)]
     pub enum TokenForwarding {
-        /// The upstream does not see it.
+        /// The token is removed.
         #[default]
         Remove,
-        /// The upstream sees it; a token in a query parameter is removed all the same.
+        /// The token is forwarded; a token in a query parameter is removed anyway.
         Keep,
     }
 
-    /// How a claim's value is written into a header.
+    /// The encoding of a claim's value in a header.
     #[derive(Default)]
     pub enum Encoding {
-        /// As it is. A token whose value has bytes outside 0x20–0x7e, or a space at an end, is refused.
+        /// Unencoded. A token whose value has bytes outside 0x20–0x7e, or a space at either end, is refused.
         #[default]
         Plain,
-        /// Base64url without padding of its UTF-8, always: were only some values encoded, two users could share one.
+        /// Always base64url without padding of its UTF-8. If only some values were encoded, two users could share one
+        /// value.
         Base64url,
     }
 
-    /// Which statuses refusals have.
+    /// The statuses of refusals.
     #[derive(Default)]
     pub enum Statuses {
-        /// 401 for what is wrong with the token, 403 for what it may not do.
+        /// 401 if the token is invalid, 403 if it is not allowed to do this.
         #[default]
         Distinct,
-        /// 401 wherever RFC 6750 says `invalid_token`, for clients that fetch a new token on 401.
+        /// 401 wherever RFC 6750 says `invalid_token`, for clients that request a new token on 401.
         Rfc6750,
     }
 }
@@ -718,7 +728,7 @@ pub enum Tenants {
     These(Vec<String>),
 }
 
-/// A claim, or several in the order in which they are looked for. In a list, a list leads into nested objects.
+/// A claim, or several in order of preference. In a list, a nested list selects a member of nested objects.
 #[derive(Debug, Clone, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(untagged, expecting = "expected a claim's name, or a list of names")]
@@ -727,7 +737,7 @@ pub enum ClaimNames {
     Several(Vec<OneOrMany<String>>),
 }
 
-/// The word `any`.
+/// The value `any`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "snake_case")]
@@ -746,12 +756,12 @@ pub enum PathMatch {
     Prefix(String),
 }
 
-/// The word `portcullis`, or a shape.
+/// The value `portcullis`, or a shape.
 #[derive(Debug, Clone, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum OpaqueFormat {
-    /// The tokens of `portcullis serve`: `pcs_`, and a checksum that tells a mistyped one.
+    /// The tokens of `portcullis serve`: `pcs_`, with a checksum that detects mistyped ones.
     Portcullis,
     /// Tokens of this shape.
     Shape(TokenShape),
@@ -854,7 +864,7 @@ fn default_kinds() -> Vec<RevocationKind> {
     vec![Token, Session, User, Client, Key, Issuer]
 }
 
-/// Within what Envoy takes by default for all headers together (60 KiB).
+/// Within Envoy's default limit for all headers together (60 KiB).
 fn default_token_bytes() -> usize {
     32 * 1024
 }

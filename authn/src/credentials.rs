@@ -1,4 +1,4 @@
-//! Where a request's token is, and that there is only one. Whether the token is any good is not for here.
+//! Finds a request's token, and ensures that there is only one. It does not judge the token.
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -17,22 +17,22 @@ mod compatible;
 mod spelling;
 mod websocket;
 
-/// The places where tokens are looked for.
+/// The places where tokens are read from.
 #[derive(Debug)]
 pub struct Credentials {
     headers: Vec<HeaderToken>,
-    /// The names of `headers`, and that of subprotocols where these may hold tokens, to find what folds to the same.
+    /// The names of `headers`, and that of subprotocols if these may hold tokens, to find names that fold to the same.
     header_names: HeaderNames,
     cookies: Vec<SourceName>,
     query: Vec<SourceName>,
-    /// Parameters that hold no token, and that no upstream is to see.
+    /// Parameters that contain no token but must not reach the upstream.
     removed_query: Vec<SourceName>,
-    /// Those of the cookies that may be in chunks.
+    /// The cookies that may be in chunks.
     chunked: Vec<ChunkedCookie>,
     websocket: WebsocketTokens,
 }
 
-/// A token as it was found. Prints redacted.
+/// A token as found. Prints redacted.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Presented<'a> {
     /// Visible ASCII without comma, quote and backslash; at least one byte.
@@ -40,7 +40,7 @@ pub struct Presented<'a> {
     pub source: Source,
 }
 
-/// Where a token was found, by its place in the configuration's lists.
+/// Where a token was found, by its index in the configuration's lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     Header(usize),
@@ -59,7 +59,7 @@ impl Credentials {
             ("websocket", websocket.len()),
         ];
         if counts.iter().all(|(_, count)| *count == 0) {
-            return Err(Invalid::new("headers", "there is no place left where a token could be"));
+            return Err(Invalid::new("headers", "no place for tokens is left"));
         }
         for (field, count) in counts {
             if count > MAX_SOURCES {
@@ -99,7 +99,7 @@ impl Credentials {
         Ok(compiled)
     }
 
-    /// With parameters that are removed from every query, though they hold no token.
+    /// Adds parameters that are removed from every query although they contain no token.
     pub fn removing_parameters(mut self, names: &[String]) -> Result<Self, Invalid> {
         const FIELD: &str = "remove_query_parameters";
         if names.len() > MAX_SOURCES {
@@ -116,8 +116,8 @@ impl Credentials {
         Ok(self)
     }
 
-    /// None: no token anywhere. TOKEN_AMBIGUOUS: more than one, equal or not, good or not, or a header that is there
-    /// twice. TOKEN_MALFORMED: one place is used, and what is in it cannot be a token.
+    /// None: no token anywhere. TOKEN_AMBIGUOUS: more than one, equal or not, valid or not, or a repeated header.
+    /// TOKEN_MALFORMED: one place is used, and its value cannot be a token.
     pub fn find<'a>(&self, request: &Request<'a>, path: &PlainPath<'a>) -> Result<Option<Presented<'a>>, Rejection> {
         let mut seen = Seen::Nothing;
         let mut pairs = request.headers().iter();
@@ -158,15 +158,15 @@ impl Credentials {
         check_token(&token, source).map(|()| Some(Presented { token, source }))
     }
 
-    /// Could a backend read this header as one that holds a token, though it is none of those that are looked into?
+    /// Could a backend read this header as a token header, although it is not one of the configured ones?
     pub fn is_header_alias(&self, name: &[u8]) -> bool {
         self.header_names.has_loosely(name)
             && !self.websocket.is_header(name)
             && !self.headers.iter().any(|header| header.is_named(name))
     }
 
-    /// The path for the backend: without every parameter that is a token's, is to be removed, or that some backend could
-    /// read as one of these, the rest byte for byte. None where the path has no such parameter.
+    /// The path for the backend: without every parameter that holds a token, that is listed for removal, or that some
+    /// backend could read as one of these; the rest byte for byte. None if the path has no such parameter.
     pub fn path_without_tokens(&self, path_with_query: &[u8]) -> Option<Vec<u8>> {
         let (path, query) = split_query(path_with_query);
         let query = query.filter(|_| !self.query.is_empty() || !self.removed_query.is_empty())?;
@@ -189,8 +189,8 @@ impl Credentials {
         Some(result)
     }
 
-    /// The value of the Cookie headers for the backend: without every cookie that is a token's or that some backend could
-    /// read as one, the rest byte for byte. None when nothing is left and the header is to go.
+    /// The value of the Cookie headers for the backend: without every cookie that holds a token or that some backend
+    /// could read as one; the rest byte for byte. None if nothing is left and the header must be removed.
     pub fn without_cookie_token(&self, value: &[u8]) -> Option<Vec<u8>> {
         match self.without_cookies(value, true) {
             Some(rest) => left_of_cookies(&rest),
@@ -198,8 +198,8 @@ impl Credentials {
         }
     }
 
-    /// The Cookie headers as one, without the cookies that some backend could read as one that holds a token. `None`: there
-    /// are none. `Some(None)`: nothing is left.
+    /// The Cookie headers as one, without the cookies that some backend could read as a token cookie. `None`: there are
+    /// none. `Some(None)`: nothing is left.
     pub fn cookies_without_aliases(&self, request: &Request<'_>) -> Option<Option<Vec<u8>>> {
         if self.cookies.is_empty() {
             return None;
@@ -211,8 +211,8 @@ impl Credentials {
         Some(left_of_cookies(&self.without_cookies(&whole, false).unwrap_or_default()))
     }
 
-    /// Without the aliases, and without the cookies that hold tokens if these go. None: nothing is to go. Each name is read
-    /// once, since a stranger chooses how much there is to decode.
+    /// Without the aliases, and without token cookies if these are removed. None: nothing is removed. Each name is
+    /// decoded once, since the client chooses how many there are.
     fn without_cookies(&self, value: &[u8], tokens_go: bool) -> Option<Vec<u8>> {
         let is_alias = |reading: &Reading<'_>| self.cookies.iter().any(|own| own.is_read_as(reading));
         without_parts(value, b';', |cookie| {
@@ -227,7 +227,7 @@ impl Credentials {
             if is_token {
                 return if tokens_go { Kept::Nothing } else { Kept::All };
             }
-            // Some backends begin another cookie at a comma (RFC 2965 section 3.3.4): it was not looked at.
+            // Some backends start another cookie at a comma (RFC 2965 section 3.3.4), which was not examined.
             let mut is_first = true;
             without_parts(cookie, b',', |part| {
                 if std::mem::take(&mut is_first) {
@@ -243,8 +243,8 @@ impl Credentials {
         })
     }
 
-    /// The header, in lower case, that is to go when the backend is not to see a token from this source. None: a cookie
-    /// or parameter is to be cut out instead.
+    /// The header, in lower case, that must be removed if the backend must not see a token from this source. None: a
+    /// cookie or parameter is cut out instead.
     pub fn header_to_remove(&self, source: Source) -> Option<Arc<[u8]>> {
         match source {
             Source::Header(place) => self.headers.get(place).map(|header| Arc::clone(&header.name)),
@@ -252,13 +252,13 @@ impl Credentials {
         }
     }
 
-    /// The value of `Sec-WebSocket-Protocol` without tokens. `None`: it has none. `Some(None)`: nothing is left, and the
-    /// header is to go.
+    /// The value of `Sec-WebSocket-Protocol` without tokens. `None`: it has none. `Some(None)`: nothing is left, and
+    /// the header must be removed.
     pub fn subprotocols_without_tokens(&self, request: &Request<'_>) -> Option<Option<Vec<u8>>> {
         self.websocket.without_tokens(request)
     }
 
-    /// The headers of this request that hold one of the configured schemes.
+    /// The headers of this request with one of the configured schemes.
     pub fn token_headers<'c>(&'c self, request: &Request<'c>) -> impl Iterator<Item = Arc<[u8]>> + use<'c> {
         let pairs = request.headers();
         let holds_token =
@@ -285,7 +285,7 @@ impl Credentials {
                 Some((_, Chunk::Misspelt)) => {
                     return Err(Rejection::new(Cause::ChunkMisspelt));
                 }
-                // Some backends begin another cookie at a comma (RFC 2965 section 3.3.4).
+                // Some backends start another cookie at a comma (RFC 2965 section 3.3.4).
                 None if !self.chunked.is_empty() => {
                     let mut others = cookie.split(|byte| *byte == b',').skip(1);
                     if others.any(|other| self.chunk_of(split_cookie(other).0).is_some()) {
@@ -318,7 +318,7 @@ impl Credentials {
         self.cookies.iter().position(|own| own.is(name))
     }
 
-    /// The names are compared decoded, as a backend reads them: `access%5ftoken` is `access_token`.
+    /// Names are compared decoded, as a backend reads them: `access%5ftoken` is `access_token`.
     fn query_place(&self, parameter: &[u8]) -> Option<usize> {
         let name = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
         self.query.iter().position(|own| own.is_encoded(name))
@@ -331,7 +331,7 @@ impl fmt::Debug for Presented<'_> {
     }
 }
 
-/// What has been found so far. Only the last step judges the value: of two, one that is broken is still one of two.
+/// The result so far. Only the last step judges the value: a broken token also counts as a second one.
 enum Seen<'a> {
     Nothing,
     One(Source, &'a [u8]),
@@ -374,10 +374,10 @@ impl HeaderToken {
             return Err(Invalid::new("name", "is not a header name (RFC 9110 section 5.1)"));
         }
         if name == "cookie" || name == "set-cookie" {
-            return Err(Invalid::new("name", "tokens in cookies are looked for under `cookies`"));
+            return Err(Invalid::new("name", "tokens in cookies are configured under `cookies`"));
         }
         if CONNECTION.contains(&name.as_str()) {
-            return Err(Invalid::new("name", "belongs to the connection and never holds a token"));
+            return Err(Invalid::new("name", "belongs to the connection and never contains a token"));
         }
         let scheme = source.scheme.as_deref().map(str::as_bytes);
         if scheme.is_some_and(|scheme| !is_token(scheme)) {
@@ -399,14 +399,14 @@ impl HeaderToken {
         self.name.eq_ignore_ascii_case(name)
     }
 
-    /// Could somebody take this value for a token, a good one or not?
+    /// Could a reader take this value for a token, valid or not?
     fn may_hold(&self, value: &[u8]) -> bool {
         !matches!(self.look(value), Ok(None))
     }
 
-    /// What stands in the token's place, unjudged. None: this header speaks of something else.
+    /// The value in the token's place, not judged. None: this header is about something else.
     fn look<'a>(&self, value: &'a [u8]) -> Result<Option<&'a [u8]>, Rejection> {
-        // Envoy joins a repeated header with commas (RFC 9110 section 5.3), and no token has one.
+        // Envoy joins a repeated header with commas (RFC 9110 section 5.3), which no token contains.
         let has_comma = scan::has_byte(value, b',');
         let first = match self.scheme {
             None => Some(value),
@@ -424,15 +424,15 @@ impl HeaderToken {
         if self.scheme.is_none() {
             return Ok(Some(after));
         }
-        // RFC 9110 section 11.4: 1*SP, and no other delimiter. Nothing but blanks comes before the scheme.
+        // RFC 9110 section 11.4: 1*SP, and no other delimiter. Only blanks may precede the scheme.
         let begins = value.trim_ascii_start().first().is_some_and(|byte| is_token_byte(*byte));
         let is_spaced = begins && after.first() == Some(&b' ');
         let start = after.iter().position(|byte| *byte != b' ');
         Ok(Some(start.filter(|_| is_spaced).and_then(|start| after.get(start..)).unwrap_or_default()))
     }
 
-    /// What follows the scheme, when the value begins with it as a whole word. What comes before does not hide it where it
-    /// is no part of a word: a backend may trim what we do not, such as a no-break space.
+    /// The text after the scheme, if the value begins with it as a whole word. Characters before the scheme do not hide
+    /// it unless they are part of a word: a backend may trim characters that we do not, such as a no-break space.
     fn after_scheme<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
         let scheme = self.scheme.as_deref()?;
         let start = value.iter().position(|byte| is_token_byte(*byte))?;
@@ -449,15 +449,15 @@ fn check_token(token: &[u8], source: Source) -> Result<(), Rejection> {
     if !scan::are_token_bytes(token) {
         return Err(Cause::TokenCharacters.into());
     }
-    // A token needs no encoding, and one that has some could be read in two ways.
+    // A token needs no encoding, and an encoded one could be read in two ways.
     if matches!(source, Source::Query(_)) && token.contains(&b'%') {
         return Err(Cause::TokenPercentEncoded.into());
     }
     Ok(())
 }
 
-/// Name and value of one cookie of a Cookie header (RFC 6265 section 5.4), with the quotes off that section 4.1.1 allows
-/// round the value. A cookie without `=` has an empty value.
+/// Name and value of one cookie of a Cookie header (RFC 6265 section 5.4), without the quotes that section 4.1.1 allows
+/// around the value. A cookie without `=` has an empty value.
 fn split_cookie(cookie: &[u8]) -> (&[u8], &[u8]) {
     let cookie = cookie.trim_ascii();
     let mut parts = cookie.splitn(2, |byte| *byte == b'=');
@@ -474,14 +474,14 @@ fn query_value(parameter: &[u8]) -> &[u8] {
     parameter.splitn(2, |byte| *byte == b'=').nth(1).unwrap_or_default()
 }
 
-/// What stays of a part of a list.
+/// The remainder of a part of a list.
 enum Kept {
     All,
     Nothing,
     Part(Vec<u8>),
 }
 
-/// The list without what is not kept of its parts, and without the separators before parts that go. None: all is kept.
+/// The list without the parts that are not kept, and without the separators before removed parts. None: all is kept.
 fn without_parts(list: &[u8], separator: u8, mut keep: impl FnMut(&[u8]) -> Kept) -> Option<Vec<u8>> {
     let mut result: Option<Vec<u8>> = None;
     let mut at = 0usize;
@@ -489,7 +489,7 @@ fn without_parts(list: &[u8], separator: u8, mut keep: impl FnMut(&[u8]) -> Kept
     for part in list.split(|byte| *byte == separator) {
         let kept = keep(part);
         if result.is_none() && !matches!(kept, Kept::All) {
-            // Up to here all was kept.
+            // Everything up to here was kept.
             result = Some(list.get(..at.saturating_sub(1)).unwrap_or_default().to_vec());
             is_first = at == 0;
         }
@@ -538,7 +538,7 @@ fn compile_chunked(cookies: &[CookieSource]) -> Result<Vec<ChunkedCookie>, Inval
 
 fn wrong_parameter(name: &str) -> Option<&'static str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    (name.is_empty() || !name.bytes().all(plain)).then_some("has other characters than A–Z a–z 0–9 - . _ ~")
+    (name.is_empty() || !name.bytes().all(plain)).then_some("has characters other than A–Z a–z 0–9 - . _ ~")
 }
 
 fn push_name(names: &mut Vec<SourceName>, name: &str, wrong: Option<&'static str>) -> Result<(), &'static str> {
@@ -552,7 +552,7 @@ fn push_name(names: &mut Vec<SourceName>, name: &str, wrong: Option<&'static str
     Ok(())
 }
 
-/// The most sources of one kind, since each is looked for in every request.
+/// The most sources of one kind, since each is looked up in every request.
 const MAX_SOURCES: usize = 16;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The engines that check signatures, and the choice of one at start. Reading keys and tokens is for [`jose`].
+//! The engines that check signatures, and the choice of one at start. [`jose`] reads keys and tokens.
 use jose::Algorithm;
 
 use crate::config;
@@ -20,7 +20,7 @@ pub use portable::Portable;
 /// A key, ready for these engines.
 pub type Key = jose::Key<Material>;
 pub type KeySet = jose::KeySet<Material>;
-/// A published key set, as far as these engines can use it.
+/// A published key set, reduced to the keys that these engines support.
 pub type ParsedSet = jose::jwks::Parsed<Material>;
 
 /// Checks one signature with one key. Engines differ in speed, never in the answer.
@@ -30,7 +30,7 @@ pub trait Engine: Send + Sync {
     fn verify(&self, key: &Key, alg: Algorithm, signing_input: &[u8], signature: &[u8]) -> Result<(), BadSignature>;
 }
 
-/// The engine of one configuration, and which one it is.
+/// The engine of one configuration, and its name.
 pub struct Chosen {
     pub engine: Box<dyn Engine>,
     pub kind: Kind,
@@ -54,13 +54,13 @@ impl Kind {
 
 /// `engine: host`, and the host's verifier is absent, not allowed, or gives wrong answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("engine: the host has no `{}` that answers rightly; say `auto` or `portable`", host_call::FUNCTION)]
+#[error("engine: the host has no `{}` that answers correctly; use `auto` or `portable`", host_call::FUNCTION)]
 pub struct HostCannotVerify;
 
-/// `call` calls the host's verifier, as [`HostEngine`] says.
+/// `call` calls the host's verifier, as [`HostEngine`] describes.
 ///
 /// # Errors
-/// The document demands the host's engine, and it cannot be used.
+/// The document requires the host's engine, and it cannot be used.
 pub fn choose<F>(wanted: config::Engine, call: F) -> Result<Chosen, HostCannotVerify>
 where
     F: Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync + 'static,

@@ -1,5 +1,5 @@
-//! One issuer's introspection server (RFC 7662): which tokens it is asked about, the question, and what its reply says.
-//! Who waits for it is `introspections`' matter; what an active token's claims are worth is `decide`'s.
+//! One issuer's introspection server (RFC 7662): the tokens that it is asked about, the request, and the reply.
+//! `introspections` tracks the waiting requests; `decide` judges an active token's claims.
 use std::fmt;
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ pub use format::Format;
 
 /// The largest reply that is read, in bytes.
 pub const MAX_REPLY_BYTES: usize = 32 * 1024;
-/// A client id or secret is no longer than this, in bytes.
+/// The longest client id or secret, in bytes.
 const MAX_CREDENTIAL_BYTES: usize = 1024;
 
-/// How one issuer is asked.
+/// How one issuer's server is asked.
 pub struct Introspection {
     pub cluster: String,
     pub timeout: Duration,
@@ -40,39 +40,39 @@ enum Credentials {
     None,
     /// The value of the Authorization header.
     Basic(String),
-    /// What follows the token in the body.
+    /// The text after the token in the body.
     Post(String),
 }
 
-/// A question, ready to send. Holds the token, and perhaps the client's secret: it has no `Debug`.
+/// A request, ready to send. Contains the token, and possibly the client's secret: it has no `Debug`.
 pub struct Question {
     pub headers: Vec<(&'static str, String)>,
     pub body: String,
 }
 
-/// A whole reply, as the proxy received it.
+/// A complete reply, as the proxy received it.
 #[derive(Debug, Clone, Copy)]
 pub struct Reply<'a> {
     pub status: u16,
     pub content_type: Option<&'a [u8]>,
-    /// At least one byte more than [`MAX_REPLY_BYTES`] where there is more.
+    /// At least one byte more than [`MAX_REPLY_BYTES`] if there is more.
     pub body: &'a [u8],
 }
 
-/// Why a reply, or the lack of one, says nothing about the token. The server's trouble, never the client's.
+/// Why a reply, or its absence, says nothing about the token. An error of the server, never of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// The host would not send the question.
+    /// The host did not send the request.
     NotSent,
-    /// Timeout, refused connection, or an answer that broke off.
+    /// Timeout, refused connection, or an incomplete answer.
     NoAnswer,
     /// The server does not accept this filter's own credentials (401 or 403).
     ClientRefused,
     /// A 5xx of the server's own.
     ServerError,
-    /// Something that is no introspection response.
+    /// Not an introspection response.
     NotUnderstood,
-    /// Too much is being asked already.
+    /// Too many requests are in flight or waiting.
     Overload,
 }
 
@@ -88,7 +88,8 @@ impl Introspection {
             return Err(Invalid::new(at("cluster"), "must not be empty"));
         }
         let authority = authority_or(document.authority.as_deref(), &document.cluster, &at("authority"))?;
-        // Visible ASCII: it becomes a header's value. A query is the server's matter; a fragment is never sent.
+        // Visible ASCII, since it becomes a header's value. A query is for the server to interpret; a fragment is never
+        // sent.
         let plain = |byte: u8| matches!(byte, 0x21..=0x7e) && byte != b'#';
         if !document.path.starts_with('/') || !document.path.bytes().all(plain) {
             return Err(Invalid::new(at("path"), "must begin with / and be visible ASCII without #"));
@@ -96,7 +97,7 @@ impl Introspection {
         let millis = ConfigDuration::from_millis;
         check_range(document.timeout, millis(10), ConfigDuration::from_secs(5), &at("timeout"))?;
         check_range(document.freshness, ConfigDuration::from_secs(1), ConfigDuration::from_secs(5), &at("freshness"))?;
-        // An answer that took longer than it counts could never be used.
+        // An answer that takes longer than it counts could never be used.
         if document.timeout > document.freshness {
             return Err(Invalid::new(at("timeout"), "must not be longer than `freshness`"));
         }
@@ -117,7 +118,7 @@ impl Introspection {
         self.format.as_ref()
     }
 
-    /// Is it asked about this token as an opaque one of its issuer's?
+    /// Is this token one of the issuer's opaque tokens, by its format?
     pub fn is_opaque_of(&self, token: &[u8]) -> bool {
         self.format.as_ref().is_some_and(|format| format.fits(token))
     }
@@ -127,7 +128,7 @@ impl Introspection {
         self.asks_about_jwts
     }
 
-    /// Does an answer still count, whose question was sent then? One from the future was not sent on this clock.
+    /// Does an answer still count, if its request was sent then? A time in the future is not from this clock.
     pub fn is_fresh(&self, sent: Monotonic, now: Monotonic) -> bool {
         sent <= now && now.since(sent) < self.freshness
     }
@@ -162,7 +163,7 @@ fn compile_format(
     match (&document.format, document.of) {
         (None, IntrospectedTokens::Jwt) => Ok(None),
         (None, _) => Err(Invalid::new(at("format"), "is needed, unless `of` is `jwt`")),
-        (Some(_), IntrospectedTokens::Jwt) => Err(Invalid::new(at("format"), "has no meaning with `of: jwt`")),
+        (Some(_), IntrospectedTokens::Jwt) => Err(Invalid::new(at("format"), "has no effect with `of: jwt`")),
         (Some(format), _) => Format::compile(format, limits).map(Some).map_err(|invalid| invalid.within(at("format"))),
     }
 }
@@ -186,7 +187,7 @@ impl Credentials {
             [("client_id", document.client_id.is_some()), ("client_secret_env", document.client_secret_env.is_some())];
         if document.client_auth == ClientAuth::None {
             return match given.iter().find(|(_, is_given)| *is_given) {
-                Some((field, _)) => Err(Invalid::new(at(field), "has no meaning with `client_auth: none`")),
+                Some((field, _)) => Err(Invalid::new(at(field), "has no effect with `client_auth: none`")),
                 None => Ok(Self::None),
             };
         }
@@ -195,7 +196,7 @@ impl Credentials {
         let variable = document.client_secret_env.as_deref().ok_or_else(|| missing("client_secret_env"))?;
         let field = at("client_secret_env");
         let secret = secret_from(environment, variable, config::SecretEncoding::Raw, &field)?;
-        // A file that became a variable often ends in a line feed, which no client secret has (RFC 6749 appendix A.2).
+        // The content of a file often ends in a line feed, which no client secret has (RFC 6749 appendix A.2).
         let secret = secret.trim_ascii();
         if secret.is_empty() || !secret.iter().all(|byte| matches!(byte, 0x20..=0x7e)) {
             return Err(Invalid::new(field, format!("`{variable}` is empty or not printable ASCII")));
@@ -209,7 +210,8 @@ impl Credentials {
         form_encode(id.as_bytes(), &mut encoded_id);
         form_encode(secret, &mut encoded_secret);
         Ok(match document.client_auth {
-            // RFC 6749 section 2.3.1: each is form-encoded, so that a colon in the id cannot move the secret's start.
+            // RFC 6749 section 2.3.1: each is form-encoded, so that a colon in the id cannot shift the start of the
+            // secret.
             ClientAuth::Basic => {
                 Self::Basic(format!("Basic {}", STANDARD.encode(format!("{encoded_id}:{encoded_secret}"))))
             }
@@ -220,16 +222,16 @@ impl Credentials {
 }
 
 impl<'a> Reply<'a> {
-    /// The response's whole object, if the token is active.
+    /// The complete response object, if the token is active.
     ///
     /// # Errors
-    /// `Ok(Err(…))` is a "no" of the server's, `Err` is no answer at all.
+    /// `Ok(Err(…))` is a "no" of the server, `Err` is no answer at all.
     pub fn read(&self) -> Result<Result<Json<'a>, Rejection>, Unanswered> {
         let not_understood = |cause| Err(Unanswered { failure: Failure::NotUnderstood, cause });
         match self.status {
             200 => {}
             401 | 403 => return Err(Failure::ClientRefused.into()),
-            // Also what Envoy itself answers for a server that is down, or too slow.
+            // Also Envoy's own answer for a server that is down or too slow.
             502..=504 => return Err(Failure::NoAnswer.into()),
             500..=599 => return Err(Failure::ServerError.into()),
             _ => return not_understood(Cause::IntrospectionStatus),
@@ -257,13 +259,13 @@ impl<'a> Reply<'a> {
         match members.get("active") {
             Some(Json::Bool(true)) => Ok(Ok(response)),
             Some(Json::Bool(false)) => Ok(Err(Rejection::new(Cause::NotActive))),
-            // "true" and 1 are somebody else's idea of it (RFC 7662 section 2.2: a boolean).
+            // "true" and 1 are not accepted (RFC 7662 section 2.2: a boolean).
             Some(_) | None => not_understood(Cause::IntrospectionNoActive),
         }
     }
 }
 
-/// A failure, and what it looked like, for the log.
+/// A failure, and its description for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unanswered {
     pub failure: Failure,
@@ -319,7 +321,8 @@ fn is_json(content_type: &[u8]) -> bool {
     media_type.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
-/// `application/x-www-form-urlencoded`: what is not unreserved is escaped, so that no token can add a parameter.
+/// `application/x-www-form-urlencoded`: every character that is not unreserved is escaped, so that no token can add a
+/// parameter.
 fn form_encode(bytes: &[u8], out: &mut String) {
     const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
     for byte in bytes {

@@ -1,4 +1,4 @@
-//! The keys of issuers over time: where they are fetched, when, and the set that each issuer has at this moment.
+//! The keys of issuers: where they are fetched from, when, and the set that each issuer has now.
 pub mod answer;
 pub mod discovery;
 mod http_date;

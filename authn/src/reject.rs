@@ -1,4 +1,4 @@
-//! Why a request is refused: the reason that the client sees, and the cause for the log.
+//! Why a request is refused: a reason for the client and a cause for the log.
 mod cause;
 mod reason;
 mod rejection;

@@ -1,4 +1,4 @@
-//! Revocation of one token: the keys that are asked about, the answers, and how long they count.
+//! Revocation of one token: the keys to ask about, the answers, and how long they stay fresh.
 mod key_cache;
 mod query;
 pub(crate) mod retention;

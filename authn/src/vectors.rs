@@ -55,7 +55,7 @@ pub fn jwk(text: &str) -> Map<String, Value> {
     serde_json::from_str(text).unwrap()
 }
 
-/// The public half of the key that [`sign`] uses; no HMAC secret is there.
+/// The public half of the key that [`sign`] uses; HMAC has none.
 pub fn public_jwk(family: Family) -> Map<String, Value> {
     let text = match family {
         Family::Hmac => panic!("a secret has no public half"),

@@ -39,7 +39,7 @@ impl Peer for Loopback {
     }
 }
 
-/// What the client or the upstream would see.
+/// The view of the client or the upstream.
 #[derive(Debug)]
 enum Seen {
     Passed {
@@ -220,7 +220,7 @@ fn refused(policy: &Policy, rule: Option<usize>, rejection: Rejection) -> Seen {
     Seen::Refused { code: rejection.reason.code(), status: refusal.status, cause: rejection.to_string() }
 }
 
-/// What the service would answer after the case's revocations.
+/// The service's answer after the case's revocations.
 fn answers(policy: &Policy, table: &Table, case: &Case, keys: &[RevocationKey]) -> Vec<Answer> {
     let derived = Secret::new(cases::SHARED_SECRET.as_bytes()).unwrap().derive();
     assert_eq!(policy.revocation().unwrap().derived.id(), derived.id());

@@ -1,5 +1,5 @@
-//! The pages of docs/providers: their documents load, their tokens have the fate that the page says, and a revocation of each
-//! kind in the page's table ends the tokens that have a claim for it, and no other.
+//! The pages of docs/providers: their configurations load, their tokens get the result that the page states, and a
+//! revocation of each kind in the page's table ends exactly the tokens that have a claim for it.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,
@@ -38,7 +38,7 @@ impl Peer for Nobody {
     }
 }
 
-/// Asked about a token that passes: the verdict, if this kind and id are revoked.
+/// For a token that passes: the verdict, if this kind and id are revoked.
 fn judge(policy: &Policy, token: &ProviderToken, revoked: Option<(Kind, &str)>) -> Result<Vec<Kind>, Rejection> {
     let key = provider_key_of_this_run();
     let now = Now { wall: UnixSeconds(token.issued() + 60), monotonic: Monotonic(1) };

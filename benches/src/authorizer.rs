@@ -1,4 +1,4 @@
-//! Who ext_authz and the Lua filter ask: yes to everything, with as little work as an answer can be.
+//! The server that ext_authz and the Lua filter ask: it says yes to everything, as cheaply as possible.
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -9,7 +9,7 @@ const YES: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 /// Serves as long as the runtime runs.
 ///
 /// # Errors
-/// No port is to be had.
+/// No port is available.
 pub async fn start() -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -21,7 +21,7 @@ pub async fn start() -> std::io::Result<SocketAddr> {
     Ok(address)
 }
 
-/// Requests without a body, one at a time on a connection: what Envoy sends here.
+/// Serves requests without a body, one at a time on a connection, which is how Envoy sends them here.
 async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut unread = Vec::with_capacity(8192);

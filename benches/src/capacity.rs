@@ -1,5 +1,5 @@
-//! `benches capacity`: the plan of docs/operations.md, for the worked example or for a fleet of one's own. Each row is
-//! simulated, and stands beside what the formulas say; the costs of a check are measured ones.
+//! `benches capacity`: the plan of docs/operations.md, for the worked example or for your own fleet. Each row is
+//! simulated, and printed beside the result of the formulas. The costs of a check are measured.
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ mod simulation;
 
 use simulation::Seen;
 
-/// The same for all who run it.
+/// The same for all users.
 const SEED: u64 = 1;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Simulate this fleet, and not the worked example of docs/operations.md
+    /// Simulate this fleet instead of the worked example of docs/operations.md
     #[arg(long, requires = "sessions")]
     requests: Option<f64>,
     /// Active sessions, on all proxies together
@@ -24,7 +24,7 @@ pub struct Options {
     sessions: Option<usize>,
     #[arg(long, default_value_t = 200)]
     proxies: usize,
-    /// Of each proxy
+    /// Workers of each proxy
     #[arg(long, default_value_t = 8)]
     workers: usize,
     /// Milliseconds: `revocation.freshness`
@@ -33,16 +33,16 @@ pub struct Options {
     /// Milliseconds from a worker to the service and back
     #[arg(long, default_value_t = 2)]
     callout: u64,
-    /// Some sessions are far busier than others (Zipf), and not all alike
+    /// Some sessions are far busier than others (Zipf)
     #[arg(long)]
     zipf: bool,
 }
 
-/// One of many alike.
+/// One of several identical proxies.
 #[derive(Debug, Clone)]
 pub struct Proxy {
     pub workers: usize,
-    /// Those that are in use.
+    /// Sessions in use.
     pub sessions: usize,
     pub requests_per_second: f64,
     pub activity: Activity,
@@ -61,7 +61,7 @@ pub enum Activity {
     Zipf,
 }
 
-/// A proxy of the fleet, and how many there are.
+/// A proxy of the fleet, and the number of such proxies.
 #[derive(Debug, Clone)]
 struct Case {
     name: String,
@@ -70,7 +70,7 @@ struct Case {
 }
 
 impl Proxy {
-    /// Requests a second of each session.
+    /// Requests per second of each session.
     pub fn rates(&self) -> impl Iterator<Item = f64> + use<> {
         let weight = match self.activity {
             Activity::Even => |_| 1.0,
@@ -82,7 +82,7 @@ impl Proxy {
     }
 }
 
-/// What docs/operations.md works out: 1 M requests/s, 200 proxies with 8 workers.
+/// The worked example of docs/operations.md: 1 M requests/s, 200 proxies with 8 workers.
 fn example() -> Vec<Case> {
     let case = |name: &str, sessions, freshness, refresh_ahead| Case {
         name: name.to_owned(),
@@ -108,7 +108,7 @@ fn example() -> Vec<Case> {
     ]
 }
 
-/// Returns how many requests failed: none, or there is an error.
+/// Returns the number of failed requests: 0, or there is an error.
 pub fn run(options: &Options) -> anyhow::Result<u64> {
     let cases = match (options.requests, options.sessions) {
         (Some(requests), Some(sessions)) => {
@@ -143,7 +143,7 @@ pub fn run(options: &Options) -> anyhow::Result<u64> {
     Ok(0)
 }
 
-/// As it stands in docs/operations.md.
+/// As in docs/operations.md.
 fn table(rows: &[(Case, Seen)]) -> anyhow::Result<String> {
     let mut text = String::from(
         "| fleet | tokens asked /s, a proxy | checks /s, a proxy | formula | keys in a check | requests that wait | checks /s, \
@@ -178,7 +178,7 @@ fn simulated(cases: Vec<Case>) -> anyhow::Result<Vec<(Case, Seen)>> {
     cases.into_iter().map(simulated).collect()
 }
 
-/// To two digits: more would say more than a simulation knows.
+/// To two digits: a simulation is not more exact than that.
 fn round(value: f64) -> String {
     if value <= 0.0 {
         return "0".to_owned();
@@ -187,7 +187,7 @@ fn round(value: f64) -> String {
     let unit = 10_f64.powi(digits);
     let rounded = (value / unit).round() * unit;
     let plain = if digits < 0 { format!("{rounded:.1}") } else { format!("{rounded:.0}") };
-    // Thousands are set off, where there are any.
+    // Separates thousands, if there are any.
     let (whole, rest) = plain.split_once('.').map_or((plain.as_str(), String::new()), |(a, b)| (a, format!(".{b}")));
     let mut set_off = String::new();
     for (place, digit) in whole.chars().enumerate() {
@@ -204,7 +204,7 @@ mod tests {
     use super::formula::Estimate;
     use super::*;
 
-    /// How far the formulas may be from the simulation: docs/operations.md says so.
+    /// How far the formulas may be from the simulation, as docs/operations.md states.
     const TOLERANCE: f64 = 0.3;
 
     fn proxy() -> Proxy {

@@ -1,4 +1,4 @@
-//! Charts in SVG written by hand: the table as bars, and how something grows as lines.
+//! Charts in hand-written SVG: the table as bars, and growth as lines.
 use std::fmt::Write as _;
 
 use crate::report::{Report, Row};
@@ -9,12 +9,12 @@ const LABELS: f64 = 420.0;
 const BAR: f64 = 16.0;
 const STEP: f64 = 24.0;
 const TOP: f64 = 70.0;
-/// Room for the number behind the longest bar.
+/// Space for the number beside the longest bar.
 const NUMBERS: f64 = 110.0;
-/// Longer bars are cut off here, in µs, so that the short ones can be told apart. Their number stays.
+/// Longer bars are cut off here, in µs, so that the short ones can be compared. Their number stays.
 const LONGEST_MICROS: f64 = 80.0;
 
-/// Lines over the same places.
+/// Lines over the same x values.
 pub struct Panel {
     pub title: &'static str,
     pub lines: Vec<Line>,
@@ -22,7 +22,7 @@ pub struct Panel {
 
 pub struct Line {
     pub title: &'static str,
-    /// By what grows, in its order.
+    /// By the growing quantity, in its order.
     pub points: Vec<(usize, Quartiles)>,
 }
 
@@ -83,7 +83,7 @@ const PANEL_LEFT: f64 = 70.0;
 const PANEL_WIDTH: f64 = 620.0;
 const COLOURS: [&str; 3] = ["#1f5fa8", "#c05a1c", "#555"];
 
-/// The places stand at equal distances, since all that grows here grows tenfold. Each panel begins at 0.
+/// The x values have equal distances, since all quantities here grow tenfold. Each panel begins at 0.
 pub fn lines(title: &str, head: &str, grows: &str, panels: &[Panel]) -> String {
     let height = TOP + PANEL_STEP * panels.len() as f64;
     let mut out = format!(

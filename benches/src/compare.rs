@@ -17,25 +17,25 @@ pub struct Options {
     /// Fewer and shorter rounds: under 3 minutes, and less exact
     #[arg(long)]
     quick: bool,
-    /// Rounds, in each of which everything is measured once [default: 12, quick: 3]
+    /// Rounds; each measures everything once [default: 12, quick: 3]
     #[arg(long)]
     rounds: Option<usize>,
-    /// Milliseconds that each window is measured [default: 2000, quick: 600]
+    /// Milliseconds of each measured window [default: 2000, quick: 600]
     #[arg(long)]
     window: Option<u64>,
     /// Milliseconds of the same load before each window [default: 500, quick: 250]
     #[arg(long)]
     warm_up: Option<u64>,
-    /// Connections, each with one request under way
+    /// Connections, each with one request in flight
     #[arg(long, default_value_t = 32)]
     connections: usize,
-    /// Tokens that are sent again and again
+    /// Tokens that are sent repeatedly
     #[arg(long, default_value_t = 100)]
     repeated: usize,
-    /// Tokens that are sent in turn, more than any cache here keeps
+    /// Tokens that are sent in turn, more than any cache here holds
     #[arg(long, default_value_t = 20_000)]
     unique: usize,
-    /// Requests in a second where sessions are only in use, and nothing is saturated
+    /// Requests per second in the scenarios with sessions in use, where nothing is saturated
     #[arg(long, default_value_t = 1000)]
     rate: u32,
     /// Only the setups whose names contain one of these, and the one without a filter
@@ -43,12 +43,12 @@ pub struct Options {
     only: Vec<String>,
     #[command(flatten)]
     cores: Cores,
-    /// Keep a copy of the results under the date
+    /// Keep a copy of the results under the current date
     #[arg(long)]
     save: bool,
 }
 
-/// Returns how many requests failed.
+/// Returns the number of failed requests.
 pub fn run(options: &Options) -> anyhow::Result<u64> {
     let pick = |given: Option<u64>, full, quick| given.unwrap_or(if options.quick { quick } else { full });
     let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 12 });
@@ -116,7 +116,7 @@ pub fn run(options: &Options) -> anyhow::Result<u64> {
     let plan = Plan { runtime: &runtime, connections: options.connections, warm_up, window };
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
-        // Each round begins elsewhere, so that nobody is always measured after the same neighbour.
+        // Each round starts at another one, so that none is always measured after the same neighbour.
         for place in 0..stands.len() {
             let at = (place + round * 5) % stands.len();
             stands[at].measure(&plan, &requests, options.rate)?;
@@ -135,11 +135,11 @@ pub fn run(options: &Options) -> anyhow::Result<u64> {
     Ok(report.failed())
 }
 
-/// One Envoy and what was measured on it, for each of its loads.
+/// One Envoy and its results, for each of its loads.
 struct Stand {
     proxy: Proxy,
     measured: Vec<Measured>,
-    /// For each load, the request with which its next window begins.
+    /// For each load, the request with which its next window starts.
     next: Vec<usize>,
 }
 
@@ -151,7 +151,7 @@ impl Stand {
             let requests = requests.of(tokens);
             let load = Load {
                 requests,
-                // All of them, so that a cache that has room for them has them.
+                // All of them, so that a cache that is large enough has all of them.
                 warms_with: if tokens.are_remembered() { requests.len() } else { 0 },
                 rate: (tokens == Tokens::Active).then_some(rate),
                 counts_late: measured.module_bytes.is_some(),

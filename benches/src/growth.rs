@@ -1,4 +1,4 @@
-//! `make bench-growth`: how the cost grows with what there is more of, one series after the other.
+//! `make bench-growth`: how the cost grows with a quantity, one series after the other.
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -21,16 +21,16 @@ pub struct Options {
     /// Fewer and shorter rounds, and at most 100,000 tokens or revocations
     #[arg(long)]
     quick: bool,
-    /// Rounds, in each of which every place of a series is measured once [default: 6, quick: 3]
+    /// Rounds; each measures every point of a series once [default: 6, quick: 3]
     #[arg(long)]
     rounds: Option<usize>,
-    /// Milliseconds that each window is measured [default: 800, quick: 400]
+    /// Milliseconds of each measured window [default: 800, quick: 400]
     #[arg(long)]
     window: Option<u64>,
     /// Milliseconds of the same load before each window [default: 250, quick: 150]
     #[arg(long)]
     warm_up: Option<u64>,
-    /// Connections, each with one request under way
+    /// Connections, each with one request in flight
     #[arg(long, default_value_t = 32)]
     connections: usize,
     /// Only these: tokens, workers, rules, issuers, keys, revocations
@@ -40,7 +40,7 @@ pub struct Options {
     cores: Cores,
 }
 
-/// What all series share.
+/// Shared by all series.
 struct Bench<'b> {
     plan: Plan<'b>,
     rounds: usize,
@@ -48,7 +48,7 @@ struct Bench<'b> {
     directory: &'b Directory,
 }
 
-/// Returns how many requests failed.
+/// Returns the number of failed requests.
 pub fn run(options: &Options) -> anyhow::Result<u64> {
     let pick = |given: Option<u64>, full, quick| given.unwrap_or(if options.quick { quick } else { full });
     let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 6 });
@@ -111,7 +111,7 @@ impl Bench<'_> {
         (self.rounds, millis, self.plan.connections)
     }
 
-    /// All of a series' Envoys at once, and each of them once in every round.
+    /// Runs all Envoys of a series, and measures each of them once in every round.
     fn measure(&self, series: Series) -> anyhow::Result<Table> {
         let mut stands = Vec::new();
         for case in series.cases {
@@ -137,11 +137,11 @@ impl Bench<'_> {
     }
 }
 
-/// One Envoy, and what was measured on it.
+/// One Envoy, and its results.
 struct Stand {
     proxy: Proxy,
     case: Case,
-    /// The request with which its next window begins.
+    /// The request with which its next window starts.
     next: usize,
     samples: Vec<Sample>,
     resident_bytes: u64,
@@ -153,7 +153,7 @@ impl Stand {
         let case = &self.case;
         let load = Load {
             requests: case.requests.get(..case.count).unwrap_or(&case.requests),
-            // What a cache has room for stays there, since nobody else sends to this Envoy.
+            // A cache that is large enough keeps them, since this Envoy gets no other requests.
             warms_with: if self.samples.is_empty() { case.sent_first } else { 0 },
             rate: None,
             counts_late: case.setup.module.is_some(),

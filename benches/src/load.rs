@@ -1,5 +1,6 @@
-//! Requests over connections that are kept: in a closed loop, where each sends its next request as soon as it has its
-//! answer, or at a rate, whatever the answers do. One thread, and requests that were written beforehand, so that the generator costs less than what it measures.
+//! Sends requests over keep-alive connections: in a closed loop, where each connection sends its next request as soon
+//! as it has its answer, or at a fixed rate. One thread, and requests prepared beforehand, so that the generator costs
+//! less than what it measures.
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -10,9 +11,9 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 
-/// Silence that is taken for a hang.
+/// Silence for this long counts as a hang.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Answers other than 200 before the run is given up.
+/// Answers other than 200 before the run is abandoned.
 const MOST_FAILED: u64 = 1000;
 /// An answer here is a status line and a few headers.
 const LONGEST_ANSWER: usize = 16 * 1024;
@@ -32,25 +33,25 @@ struct Connection {
     filled: usize,
 }
 
-/// What one run saw.
+/// The results of one run.
 #[derive(Debug, Default)]
 pub struct Run {
-    /// All that were answered, with whatever status.
+    /// All answered requests, with any status.
     pub answered: u64,
-    /// Those that were not answered 200.
+    /// Those with a status other than 200.
     pub failed: u64,
     /// The first of them.
     pub first_failure: Option<String>,
     pub took: Duration,
-    /// Of those that were answered 200, sorted.
+    /// Latencies of the requests answered with 200, sorted.
     pub nanoseconds: Vec<u32>,
 }
 
 impl<'r> Generator<'r> {
-    /// `requests` are sent in order, and then again from the first, `from` being the first.
+    /// `requests` are sent in order and repeatedly, starting at index `from`.
     ///
     /// # Errors
-    /// Nobody listens.
+    /// Nothing listens there.
     pub fn connect(
         address: SocketAddr,
         connections: usize,
@@ -70,12 +71,13 @@ impl<'r> Generator<'r> {
         Ok(Self { epoll, connections: opened, requests, next: from % requests.len() })
     }
 
-    /// Where the next run goes on.
+    /// The request with which the next run starts.
     pub fn next(&self) -> usize {
         self.next
     }
 
-    /// Sends for this long and at least this many, and then waits for the last answers: afterwards the proxy is idle.
+    /// Sends for this long and at least this many requests, and then waits for the last answers: afterwards the proxy
+    /// is idle.
     ///
     /// # Errors
     /// A connection broke, an answer is not HTTP, nothing came for a long time, or too many failed.
@@ -104,8 +106,8 @@ impl<'r> Generator<'r> {
         Ok(run.ended(start))
     }
 
-    /// Sends `rate` in a second for this long, evenly, and then waits for the last answers. A request that finds all
-    /// connections taken goes out late; what it waited is counted from when it was due.
+    /// Sends `rate` requests per second for this long, evenly, and then waits for the last answers. A request that
+    /// finds all connections busy is sent late; its latency counts from when it was due.
     ///
     /// # Errors
     /// As [`Generator::run`].
@@ -138,7 +140,7 @@ impl<'r> Generator<'r> {
         Ok(run.ended(start))
     }
 
-    /// Adds the connections that have something to read, none after `longest`.
+    /// Adds the connections that have something to read, waiting for at most `longest`.
     fn wait(&self, longest: Duration, places: &mut Vec<usize>) -> anyhow::Result<()> {
         let start = Instant::now();
         let mut events = Vec::with_capacity(self.connections.len());
@@ -155,7 +157,7 @@ impl<'r> Generator<'r> {
         }
     }
 
-    /// When the answer that this connection waited for was complete; `None` while it is not.
+    /// When the answer on this connection was complete; `None` while it is not.
     fn receive(&mut self, place: usize, run: &mut Run) -> anyhow::Result<Option<Instant>> {
         let Some(connection) = self.connections.get_mut(place) else { return Ok(None) };
         let Some(failure) = connection.read()? else { return Ok(None) };

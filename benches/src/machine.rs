@@ -1,4 +1,4 @@
-//! Where the numbers come from: the machine, which core does what, and how long it does.
+//! Where the numbers come from: the machine, the cores' tasks, and the time they take.
 use std::process::Command;
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use rustix::thread::{CpuSet, Pid, sched_setaffinity};
 use serde::Serialize;
 
-/// Which core a process gets.
+/// The core of each process.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Cores {
     /// The core of the proxy's workers
@@ -27,7 +27,7 @@ pub struct Machine {
     pub commit: String,
     /// UTC.
     pub date: String,
-    /// Of the last minute, when the run began: above 0.5 or so, others were at work.
+    /// Of the last minute, when the run began: above about 0.5, other programs were running.
     pub load_average: f64,
 }
 
@@ -64,7 +64,7 @@ impl Machine {
 }
 
 impl Cores {
-    /// Pins this thread, and what it starts, to the core of all that is not measured.
+    /// Pins this thread, and everything it starts, to the core for everything that is not measured.
     ///
     /// # Errors
     /// There are no two such cores.
@@ -74,11 +74,11 @@ impl Cores {
     }
 }
 
-/// CPU time of all threads of a process so far. Exact only while it is idle: the kernel adds what a thread that runs has
-/// used at its next tick.
+/// CPU time of all threads of a process so far. Exact only while it is idle: the kernel adds the time of a running
+/// thread at its next tick.
 ///
 /// # Errors
-/// The process is gone, or the kernel does not tell.
+/// The process is gone, or the kernel does not report it.
 pub fn cpu_of(process: u32) -> anyhow::Result<Duration> {
     let mut nanoseconds = 0u64;
     for task in tasks(process)? {

@@ -1,4 +1,5 @@
-//! What a request costs in Envoy with Portcullis, beside no filter and Envoy's own: README.md says how to read it.
+//! The cost of a request in Envoy with Portcullis, beside no filter and Envoy's own filters. README.md says how to read
+//! it.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,
@@ -27,7 +28,7 @@ mod sessions;
 mod statistics;
 mod tokens;
 
-/// Measures what each request costs, and writes benches/results/latest.json and latest.svg.
+/// Measures the cost of each request, and writes benches/results/latest.json and latest.svg.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Options {
@@ -41,7 +42,7 @@ struct Options {
 enum What {
     /// How the cost grows with tokens, workers, rules, issuers, keys and revocations: benches/results/growth.*
     Growth(growth::Options),
-    /// How many checks a fleet makes, and what they cost: the plan of docs/operations.md. Measures nothing
+    /// The number of checks of a fleet, and their cost: the plan of docs/operations.md. Measures nothing
     Capacity(capacity::Options),
 }
 

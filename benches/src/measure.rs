@@ -9,13 +9,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::load::{Generator, Run};
 use crate::proxy::Proxy;
 
-/// Long enough for connections that ended while their owner was stopped to be noticed, and for a thread to go to sleep.
+/// Long enough to notice connections that ended while their owner was stopped, and for a thread to go to sleep.
 pub const SETTLE: Duration = Duration::from_millis(20);
 
-/// Portcullis tells Envoy what it counted once in 100 ms.
+/// Portcullis reports its counters to Envoy every 100 ms.
 const COUNTED: Duration = Duration::from_millis(150);
 
-/// Between two windows: everything is stopped by leaving `main` in the ordinary way, paused proxies too.
+/// Checked between two windows: the run ends by returning from `main`, which stops everything, including paused
+/// proxies.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 pub struct Plan<'p> {
@@ -25,19 +26,19 @@ pub struct Plan<'p> {
     pub window: Duration,
 }
 
-/// What is sent, and how.
+/// What to send, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Load<'r> {
     pub requests: &'r [Vec<u8>],
-    /// The warm-up sends at least so many, whatever time it takes.
+    /// The warm-up sends at least this many, however long it takes.
     pub warms_with: usize,
-    /// Requests in a second; `None` sends the next as soon as the last is answered.
+    /// Requests per second; `None` sends the next as soon as the last is answered.
     pub rate: Option<u32>,
-    /// The filter counts, some time after.
+    /// The filter reports its counters with a delay.
     pub counts_late: bool,
 }
 
-/// What a window showed.
+/// The results of a window.
 #[derive(Debug, Clone)]
 pub struct Sample {
     pub answered: u64,
@@ -51,10 +52,10 @@ pub struct Sample {
     pub asked: u64,
 }
 
-/// `next` is the request to begin with, and is left where the next window begins.
+/// `next` is the first request of this window, and is set to the first one of the next window.
 ///
 /// # Errors
-/// Envoy does not answer as it should, or somebody wants the run to end.
+/// Envoy does not answer as it should, or a signal ends the run.
 pub fn window(proxy: &Proxy, plan: &Plan<'_>, load: &Load<'_>, next: &mut usize) -> anyhow::Result<Sample> {
     if is_interrupted() {
         bail!("interrupted");
@@ -101,10 +102,10 @@ pub fn window(proxy: &Proxy, plan: &Plan<'_>, load: &Load<'_>, next: &mut usize)
     })
 }
 
-/// From now on a signal ends the run after the window that is being measured.
+/// From now on a signal ends the run after the current window.
 ///
 /// # Errors
-/// The runtime takes no signals.
+/// The runtime cannot handle signals.
 pub fn watch_signals() -> std::io::Result<()> {
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
         let mut signals = signal(kind)?;

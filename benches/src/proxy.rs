@@ -1,4 +1,4 @@
-//! One Envoy on one core, and what it costs.
+//! One Envoy on one core, and its cost.
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::machine::{self, Cores};
 use crate::scenario::Setup;
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
-/// How exactly the start is measured.
+/// The precision of the start-up time.
 const START_STEP: Duration = Duration::from_millis(2);
 
 pub struct Proxy {
@@ -26,7 +26,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// # Errors
-    /// It does not start: with its log.
+    /// It does not start; the error has its log.
     pub fn start(runtime: &Runtime, directory: &Directory, setup: &Setup, cores: Cores) -> anyhow::Result<Self> {
         let config = directory.write(&format!("{}.json", setup.name), bootstrap(setup).to_string());
         let admin_path = directory.path().join(format!("{}.admin", setup.name));
@@ -75,7 +75,7 @@ impl Proxy {
         Ok(Stats(pairs.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()))
     }
 
-    /// Stopped while another is measured, so that its timers and ticks do not disturb.
+    /// Stopped while another one is measured, so that its timers and ticks do not disturb.
     pub fn pause(&self) {
         self.process.pause();
     }
@@ -92,7 +92,7 @@ impl Proxy {
 pub struct Stats(Vec<(String, u64)>);
 
 impl Stats {
-    /// The sum of all whose name ends so.
+    /// The sum of all counters whose name has this ending.
     pub fn sum(&self, end: &str) -> u64 {
         self.0.iter().filter(|(name, _)| name.ends_with(end)).map(|(_, value)| value).sum()
     }
@@ -112,8 +112,8 @@ async fn admin(address: SocketAddr, path: &str) -> Option<String> {
     (response.status == 200).then(|| response.text())
 }
 
-/// As envoy/envoy.yaml, but for what would be measured along: no upstream, since the route itself answers, and no
-/// access log.
+/// Like envoy/envoy.yaml, except for parts that would add to the measurement: no upstream, since the route itself
+/// answers, and no access log.
 fn bootstrap(setup: &Setup) -> Value {
     let mut filters = setup.filters.clone();
     filters.push(json!({

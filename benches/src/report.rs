@@ -1,4 +1,4 @@
-//! What is printed and kept: a table for people, JSON for programs, and what was promised beside what was measured.
+//! The printed and stored results: a table for people, JSON for programs, and the goals beside the measurements.
 use std::fmt::{self, Write as _};
 
 use mint::Alg;
@@ -39,7 +39,7 @@ pub struct Row {
     #[serde(skip)]
     pub tokens: Tokens,
     pub load: String,
-    /// CPU of the whole proxy for each request beyond the one without a filter, of the same round.
+    /// CPU of the whole proxy for each request, minus that of the one without a filter in the same round.
     pub micros_over_none: Quartiles,
     /// CPU of the whole proxy for each request.
     pub micros: f64,
@@ -47,16 +47,16 @@ pub struct Row {
     pub p50_micros: f64,
     pub p99_micros: f64,
     pub callouts_per_request: f64,
-    /// Requests whose token a cache of verified tokens knew.
+    /// The share of requests whose token was in a cache of verified tokens.
     pub cached_share: f64,
-    /// Requests that found no fresh verdict.
+    /// The share of requests without a fresh verdict.
     pub asked_share: f64,
     pub requests: u64,
     pub failed: u64,
     pub resident_megabytes: f64,
     pub ready_millis: f64,
     pub module_bytes: Option<u64>,
-    /// This row's CPU over none as a part of a peer's under the same load.
+    /// This row's CPU over none divided by a peer's under the same load.
     pub ratios: Vec<Ratio>,
 }
 
@@ -76,12 +76,12 @@ pub struct Promise {
     pub kept: bool,
 }
 
-/// Who every row is divided by, where it has a row with the same tokens.
+/// The rows by which every row is divided, if they have one with the same tokens.
 const PEERS: [&str; 6] =
     ["noop", "jwt_authn-cached", "jwt_authn", "ext_authz", "jwt_authn-cached-ext_authz", "jwt_authn-ext_authz"];
 
 impl Report {
-    /// `measured` begins with what all others are compared with, and has all samples in the order of the rounds.
+    /// `measured` begins with the reference, and has all samples in the order of the rounds.
     pub fn new(
         machine: Machine,
         measured: &[Measured],
@@ -91,14 +91,14 @@ impl Report {
     ) -> Self {
         let micros = |measured: &Measured| measured.samples.iter().map(|sample| sample.cpu_micros).collect::<Vec<_>>();
         let none = measured.first().map(micros).unwrap_or_default();
-        // An Envoy that is not saturated does more for each request.
+        // An Envoy that is not saturated does more work for each request.
         let active = measured.iter().find(|measured| measured.load == Tokens::Active).map(micros).unwrap_or_default();
         let over = |load| if load == Tokens::Active { &active } else { &none };
         let mut rows: Vec<Row> = measured.iter().map(|measured| Row::new(measured, over(measured.load))).collect();
         let ratios: Vec<Vec<Ratio>> = rows
             .iter()
             .map(|row| {
-                // Those whose signature is remembered are compared with each other.
+                // Rows with cached signatures are compared with each other.
                 let is_compared = row.tokens.are_remembered() && row.tokens != Tokens::Active;
                 let load = if is_compared { Tokens::Repeated } else { row.tokens };
                 let peer = |name| rows.iter().find(|other| other.setup == name && other.tokens == load);
@@ -106,7 +106,7 @@ impl Report {
                     .iter()
                     .filter_map(|name| {
                         let theirs = peer(*name)?.micros_over_none.median;
-                        // Where noise is larger than the cost, a ratio means nothing.
+                        // If noise is larger than the cost, a ratio means nothing.
                         (theirs > 0.0).then(|| Ratio { peer: name, ratio: row.micros_over_none.median / theirs })
                     })
                     .collect()
@@ -209,7 +209,7 @@ impl Report {
     }
 }
 
-/// The head of a table.
+/// The heading of a table.
 pub fn described(machine: &Machine) -> String {
     format!(
         "{}, {} cores, Linux {}, Envoy {}\ncommit {}, {}, load average {} at the start\n",
@@ -264,7 +264,7 @@ impl Row {
     }
 }
 
-/// The goals that this run can judge; those whose rows were not measured are left out.
+/// The goals that this run can judge, without those whose rows were not measured.
 fn promises(rows: &[Row]) -> Vec<Promise> {
     let row = |setup: &str, alg: Option<Alg>| {
         let tokens = alg.map_or(Tokens::Repeated, Tokens::Unique);

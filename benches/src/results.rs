@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 /// # Errors
-/// It cannot be written there.
+/// The file cannot be written.
 pub fn write(name: &str, content: &str) -> anyhow::Result<PathBuf> {
     let results = harness::project().join("benches/results");
     std::fs::create_dir_all(&results)?;
@@ -15,7 +15,7 @@ pub fn write(name: &str, content: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// # Errors
-/// It is not such a thing as JSON can say.
+/// JSON cannot represent it.
 pub fn json(report: &impl Serialize) -> anyhow::Result<String> {
     Ok(format!("{}\n", serde_json::to_string_pretty(report)?))
 }

@@ -1,4 +1,4 @@
-//! What is compared: Envoys with different filters, and the loads on each.
+//! The setups to compare: Envoys with different filters, and the loads on each.
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ pub struct Setup {
     pub loads: Vec<Tokens>,
 }
 
-/// How a cluster is spoken to.
+/// The protocol of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Http {
     One,
@@ -29,10 +29,10 @@ pub enum Http {
     Two,
 }
 
-/// What all setups are made of.
+/// The parts of all setups.
 pub struct Parts<'k> {
     pub keys: &'k Keys,
-    /// Who ext_authz and Lua ask.
+    /// The server that ext_authz and Lua ask.
     pub authorizer: SocketAddr,
     /// `portcullis serve`.
     pub service: SocketAddr,
@@ -40,7 +40,7 @@ pub struct Parts<'k> {
 }
 
 const UNIQUE: Tokens = Tokens::Unique(Alg::RS256);
-/// As many as Portcullis keeps by default. The unique tokens are five times as many, and come in turn.
+/// Portcullis's default. The unique tokens are five times as many, and are sent in turn.
 const CACHED_TOKENS: u32 = 4096;
 const AUTHORIZER: &str = "authorizer";
 pub const SERVICE: &str = "session_service";
@@ -50,7 +50,7 @@ pub const SERVICE_IDLE: Option<&str> = Some("30s");
 const SHARED_KEY: &str = "KEY_SHARED";
 const CLIENT_SECRET: &str = "CLIENT_SECRET";
 
-/// The first is what all others are compared with.
+/// The first is the reference for all others.
 pub fn all(parts: &Parts<'_>) -> Vec<Setup> {
     let repeated_and_unique = || vec![Tokens::Repeated, UNIQUE];
     let native = |name, title, filters, loads| {
@@ -109,9 +109,9 @@ pub fn all(parts: &Parts<'_>) -> Vec<Setup> {
             &ask(json!({ "revocation": with(revocation(), &json!({ "refresh_ahead": false })) })),
             Tokens::Active,
         ),
-        // The signatures are all remembered, and by the time that a token comes again its verdict is stale: no verdict is
-        // shared, and one counts for the shortest time that the filter takes. A few tokens find no place in the cache
-        // (sets of four ways), so their signature is one that costs little: HS256.
+        // All signatures are cached. By the time a token comes again its verdict is stale: no verdict is shared, and
+        // each counts for the shortest allowed time. A few tokens do not fit into the cache (sets of four ways), so the
+        // signature is a cheap one: HS256.
         cold("asked", "Portcullis, cached signature, each request asks", &ask(asks_each_time()), Alg::HS256),
         Setup {
             clusters: vec![cluster(SERVICE, parts.service, SERVICE_IDLE, Http::Two)],
@@ -128,7 +128,7 @@ pub fn all(parts: &Parts<'_>) -> Vec<Setup> {
     setups
 }
 
-/// Room for all signatures, and none for verdicts: the configuration's part for requests that all ask.
+/// Space for all signatures and none for verdicts: the part of the configuration for requests that all cause a check.
 pub fn asks_each_time() -> Value {
     json!({ "limits": { "cached_tokens": 65536, "cached_token_bytes": 268_435_456, "shared_verdicts": 0 } })
 }
@@ -193,7 +193,7 @@ impl Parts<'_> {
     }
 }
 
-/// Tokens that are asked about instead of verified: our service's, which looks at revocations before it says active.
+/// Tokens that are introspected instead of verified: our service's, which checks revocations before it says active.
 impl Parts<'_> {
     fn opaque(&self, name: &str, title: &'static str, forward: &Value, load: Tokens) -> Setup {
         let config = json!({
@@ -219,7 +219,7 @@ fn noop() -> Setup {
 }
 
 pub fn revocation() -> Value {
-    // The core that answers also makes the load, so it gets the longest timeout there is: freshness.
+    // The core that answers also generates the load, so the timeout is the longest allowed one: freshness.
     json!({ "cluster": SERVICE, "secret_env": SECRET, "freshness": "1s", "timeout": "1s" })
 }
 

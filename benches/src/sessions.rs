@@ -1,4 +1,4 @@
-//! A service that makes sessions, and the sessions whose opaque tokens are sent.
+//! A service that issues sessions, and the sessions whose opaque tokens are sent.
 use anyhow::{Context as _, ensure};
 use harness::{Connection, Directory, Request, Service, ServiceOptions};
 use serde_json::json;
@@ -6,12 +6,12 @@ use serde_json::json;
 use crate::tokens::AUDIENCE;
 
 pub const ISSUER: &str = "https://sessions.example.com";
-/// Who introspects.
+/// The client that introspects.
 pub const CLIENT: &str = "gateway";
 pub const CLIENT_SECRET: &str = "a-client-secret-of-the-bench-long-enough";
-/// A token comes as new when so many others were seen since: half as many again as the filter keeps by default.
+/// A token is a cache miss if this many others were seen since: one and a half times the filter's default cache.
 pub const UNIQUE: usize = 6_000;
-/// Sessions made at once.
+/// Sessions created concurrently.
 const MAKERS: usize = 16;
 
 /// The service's options, with sessions.
@@ -32,10 +32,10 @@ pub fn options(directory: &Directory, redis_url: String) -> ServiceOptions {
     options
 }
 
-/// The access tokens of `count` sessions, each of its own subject.
+/// The access tokens of `count` sessions, each with its own subject.
 ///
 /// # Errors
-/// The service makes one not.
+/// The service does not create one.
 pub async fn make(service: &Service, count: usize) -> anyhow::Result<Vec<String>> {
     let mut makers = Vec::new();
     for maker in 0..MAKERS.min(count) {

@@ -1,4 +1,4 @@
-//! Medians: one disturbed round says nothing.
+//! Medians: one disturbed round has no effect.
 use serde::Serialize;
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -9,12 +9,12 @@ pub struct Quartiles {
 }
 
 impl Quartiles {
-    /// Of what was measured once.
+    /// For a single measurement.
     pub fn same(value: f64) -> Self {
         Self { first: value, median: value, third: value }
     }
 
-    /// By linear interpolation between the two nearest values; not numbers for no values.
+    /// By linear interpolation between the two nearest values; NaN for no values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! The tokens, minted once for all scenarios and written into whole requests.
+//! The tokens, minted once for all scenarios and written into complete requests.
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,26 +12,26 @@ pub const ISSUER: &str = "https://login.example.com";
 pub const AUDIENCE: &str = "orders";
 /// Longer than any run.
 const LIFETIME_SECONDS: u64 = 6 * 3600;
-/// An RS256 signature in base64url is so much longer than one of HS256: as bytes of payload.
+/// The difference in length between an RS256 and an HS256 signature in base64url, as bytes of payload.
 const PADDING: usize = (342 - 43) * 3 / 4;
 
-/// Which tokens a load sends.
+/// The tokens that a load sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tokens {
-    /// A few, again and again. RS256.
+    /// A few, repeatedly. RS256.
     Repeated,
-    /// The same, at a steady rate that leaves the proxy time: sessions in use.
+    /// The same, at a steady rate below saturation: sessions in use.
     Active,
     /// Many, in turn.
     Unique(Alg),
-    /// Opaque ones, of sessions that the service has made: a few, again and again.
+    /// Opaque tokens of the service's sessions: a few, repeatedly.
     Opaque,
-    /// More opaque ones than the filter keeps, in turn.
+    /// More opaque tokens than the filter's cache holds, in turn.
     UniqueOpaque,
 }
 
 impl Tokens {
-    /// Does whoever has a cache know the signature of each, after the first time?
+    /// Do caches have the signature of each, after the first time?
     pub fn are_remembered(self) -> bool {
         // HS256 is sent to the one setup whose cache is large enough for all.
         matches!(self, Tokens::Repeated | Tokens::Active | Tokens::Opaque | Tokens::Unique(Alg::HS256))
@@ -83,7 +83,7 @@ impl Requests {
             let (alg, count) = match kind {
                 Tokens::Repeated | Tokens::Active => (Alg::RS256, repeated),
                 Tokens::Unique(alg) => (*alg, unique),
-                // The service makes them.
+                // The service creates them.
                 Tokens::Opaque | Tokens::UniqueOpaque => continue,
             };
             let key = keys.of(alg);
@@ -92,7 +92,7 @@ impl Requests {
         Ok(Self { of })
     }
 
-    /// Of tokens that somebody else made.
+    /// Of tokens created elsewhere.
     pub fn add(&mut self, kind: Tokens, tokens: &[String]) {
         self.of.insert(kind, tokens.iter().map(|token| request(token)).collect());
     }
@@ -102,7 +102,7 @@ impl Requests {
     }
 }
 
-/// Requests with the numbers below `count`, as `make` makes them, on both cores, since nothing is measured yet.
+/// Requests with the numbers below `count`, made by `make`, on both cores, since nothing is measured yet.
 ///
 /// # Errors
 /// There are no two such cores.
@@ -130,12 +130,12 @@ pub fn on_both(cores: Cores, count: usize, make: impl Fn(usize) -> Vec<u8> + Syn
 }
 
 /// # Errors
-/// The clock stands before 1970.
+/// The clock is before 1970.
 pub fn now() -> anyhow::Result<u64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH).context("a clock before 1970")?.as_secs())
 }
 
-/// A token as short as one can be that everything is asked about: HS256, its own session, user and client.
+/// The shortest token for which all kinds are checked: HS256, with its own session, user and client.
 pub fn small(key: &SigningKey, issuer: &str, number: usize, now: u64) -> Vec<u8> {
     let (kid, exp) = (key.kid().unwrap_or_default(), now + LIFETIME_SECONDS);
     let header = format!(r#"{{"alg":"HS256","kid":"{kid}"}}"#);
@@ -145,7 +145,7 @@ pub fn small(key: &SigningKey, issuer: &str, number: usize, now: u64) -> Vec<u8>
     request(&key.sign(&header, &payload))
 }
 
-/// Each time another token, session, user and client, so that no answer about one serves for another.
+/// A new token, session, user and client each time, so that no answer about one applies to another.
 fn claims(alg: Alg, now: u64) -> Value {
     let mut claims = json!({
         "iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + LIFETIME_SECONDS,

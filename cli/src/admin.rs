@@ -1,4 +1,5 @@
-//! The service's admin listener, for every verb that speaks to it: how it is reached, asked, and its answers shown.
+//! Access to the service's admin listener, for every command that uses it: connecting, requests, and printing the
+//! answers.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,19 +21,19 @@ pub struct Admin {
     /// The service's admin listener.
     #[arg(long, env = "PORTCULLIS_ADMIN", value_name = "URL", default_value = "http://127.0.0.1:7701", global = true)]
     service: String,
-    /// A file with the admin listener's bearer secret.
+    /// A file with the admin token.
     #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN_FILE", value_name = "PATH", global = true)]
     token_file: Option<PathBuf>,
-    /// The only authorities whose certificate of the service is good (PEM); without it, those that browsers trust.
+    /// The only CAs to trust for the service's certificate (PEM). Default: those that browsers trust.
     #[arg(long, env = "PORTCULLIS_ADMIN_CA_FILE", value_name = "PATH", global = true)]
     admin_ca_file: Option<PathBuf>,
-    /// A certificate that says who you are (PEM), in place of the bearer secret.
+    /// A client certificate (PEM), instead of the admin token.
     #[arg(long, env = "PORTCULLIS_ADMIN_CERT_FILE", value_name = "PATH", global = true, requires = "admin_key_file")]
     admin_cert_file: Option<PathBuf>,
-    /// The key of that certificate (PEM).
+    /// The private key of that certificate (PEM).
     #[arg(long, env = "PORTCULLIS_ADMIN_KEY_FILE", value_name = "PATH", global = true, requires = "admin_cert_file")]
     admin_key_file: Option<PathBuf>,
-    /// Print the service's answer as JSON, one object a line.
+    /// Print the service's answer as JSON, one object per line.
     #[arg(long, global = true)]
     json: bool,
 }
@@ -88,7 +89,7 @@ pub struct Client {
     pub json: bool,
 }
 
-/// What came back: a status and a JSON body, or nothing at all.
+/// The answer: a status and a JSON body, or no answer.
 pub type Answer = std::result::Result<(u16, Value), ureq::Error>;
 
 impl Client {
@@ -121,7 +122,7 @@ impl Client {
             return say(&body.to_string());
         }
         let Some(members) = body.as_object() else { return say(&body.to_string()) };
-        // First what matters most: when it ends.
+        // The most important part first: when it expires.
         let until = members.get("until").map(|until| match until.as_u64() {
             Some(until) => format!("until {} ({until})", date(until)),
             None => format!("until {}", until.as_str().unwrap_or("unknown")),
@@ -172,13 +173,13 @@ pub fn reason(problem: &Value) -> String {
     }
 }
 
-/// Unix seconds as RFC 3339 has them, in UTC. The civil calendar from days, after Hinnant.
+/// Unix seconds in RFC 3339 form, in UTC. Days to the civil calendar, after Hinnant.
 pub fn date(seconds: u64) -> String {
     let (days, of_day) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Months from March, so that the day that leap years add is the last.
+    // Months from March, so that the leap day is the last day of the year.
     let from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * from_march + 2) / 5 + 1;
     let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
@@ -187,7 +188,7 @@ pub fn date(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// A part of a path, whatever is in it.
+/// A path segment, percent-encoded.
 pub fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()

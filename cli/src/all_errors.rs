@@ -1,13 +1,12 @@
-//! Everything that is wrong with a configuration, and not only the first thing. The reader stops at the first one: it is
-//! noted and taken out, and the rest is read again.
+//! All errors of a configuration, not only the first one. The reader stops at the first error. So each error is
+//! recorded, its field is removed, and the rest is read again.
 use authn::config::Invalid;
 use serde_json::Value;
 
-/// More than anybody mends at once.
+/// More than anyone fixes at once.
 const MOST: usize = 50;
 
-/// `first` is what is wrong with `tree`; `next` judges a tree. What only follows from something that was taken out is not
-/// among the rest.
+/// `first` is the error of `tree`; `next` checks a tree. Errors that only follow from a removal are left out.
 pub fn after(first: Invalid, tree: &Value, next: impl Fn(&Value) -> Option<Invalid>) -> Vec<Invalid> {
     let mut tree = tree.clone();
     let mut all = vec![first];
@@ -18,7 +17,7 @@ pub fn after(first: Invalid, tree: &Value, next: impl Fn(&Value) -> Option<Inval
         }
         let Some(invalid) = next(&tree) else { break };
         let follows = all.iter().any(|earlier| {
-            // The parent now lacks what was taken out, or what is named elsewhere is gone.
+            // The parent now lacks the removed member, or a name that is referenced elsewhere is gone.
             earlier.field == invalid.field || is_below(&earlier.field, &invalid.field)
         });
         if follows {
@@ -33,8 +32,8 @@ fn is_below(field: &str, parent: &str) -> bool {
     field.strip_prefix(parent).is_some_and(|rest| parent.is_empty() || rest.starts_with(['.', '[']))
 }
 
-/// Takes out the member of a map that `field` names. An element of a list is emptied of nothing, since the places of the
-/// others would change.
+/// Removes the member of a map that `field` names. An element of a list is not removed, since the indices of the others
+/// would change.
 fn take_out(tree: &mut Value, field: &str) -> bool {
     let Some((parent, last)) = field.rsplit_once('.').or(Some(("", field))).filter(|(_, last)| !last.is_empty()) else {
         return false;

@@ -1,4 +1,4 @@
-//! `portcullis audit`: shows the service's audit stream, and goes on as entries come.
+//! `portcullis audit`: prints the service's audit stream, and follows it.
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
@@ -9,17 +9,17 @@ use ureq::http::Method;
 use crate::admin::{Admin, Client, date};
 use crate::{Outcome, say};
 
-/// How often is asked for more.
+/// How often to ask for new entries.
 const PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Args)]
 pub struct Audit {
     #[command(flatten)]
     admin: Admin,
-    /// Go on as entries come, until interrupted.
+    /// Wait for new entries, until interrupted.
     #[arg(long, short)]
     follow: bool,
-    /// From so long ago, as in 24h. Without it, the newest 100 entries.
+    /// Start this long ago, for example 24h. Default: the newest 100 entries.
     #[arg(long, value_name = "TIME", value_parser = wire::parse_duration)]
     since: Option<Duration>,
 }
@@ -35,7 +35,8 @@ impl Audit {
             let from = after.as_ref().map(|after| format!("&after={after}")).unwrap_or_default();
             let page = match client.send(Method::GET, &format!("/v1/audit?limit=100{from}"), String::new()) {
                 Ok((200, page)) => page,
-                // It may be back in a moment; nothing is missed, since the stream is asked from where we were.
+                // The service may be back in a moment. No entry is missed, since the next request starts after the last
+                // entry.
                 Ok((429 | 503, _)) | Err(_) if self.follow && after.is_some() => {
                     std::thread::sleep(PAUSE);
                     continue;
@@ -65,7 +66,7 @@ fn print(client: &Client, entry: &Value) {
     let text = |name: &str| entry[name].as_str().unwrap_or("-").to_owned();
     let at = entry["at"].as_u64().map_or_else(|| text("id"), date);
     let rest = ["kind", "iss", "sub", "sid", "client_id", "id", "from", "reason"].into_iter().filter_map(|name| {
-        // What others chose must not write lines of its own.
+        // Text from others must not start new lines.
         let value = entry[name].as_str()?.escape_debug().to_string();
         Some(format!("  {name}={value}"))
     });

@@ -1,4 +1,4 @@
-//! `portcullis check-config`: says of a configuration what the filter would say of it, before Envoy has it.
+//! `portcullis check-config`: reports the errors that the filter would report, before Envoy loads the configuration.
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -14,17 +14,18 @@ use crate::{Outcome, kept_long_enough, known_issuers, say};
 
 #[derive(Args)]
 pub struct CheckConfig {
-    /// JSON or YAML: the configuration itself, or a bootstrap of Envoy, a WasmPlugin or a TrafficExtension that holds it;
-    /// `-` for the standard input.
+    /// JSON or YAML: the configuration itself, or an Envoy bootstrap, a WasmPlugin or a TrafficExtension that contains
+    /// it; `-` for standard input.
     file: PathBuf,
     #[command(flatten)]
     secrets: Secrets,
-    /// RevocationQuery this service too (its --listen) whether it keeps revocations for as long as these tokens live. Needs the secret
+    /// Also ask this service (its --listen URL) whether its retention is long enough for these tokens. Needs the secret
     /// in the environment.
     #[arg(long, value_name = "URL")]
     service: Option<String>,
-    /// One JSON document: `{"file", "ok", "configurations": [{"place", "ok", "error" and "more_errors", or "issuers",
-    /// "rules", …, "around": [{"error", "field", "message"}]}]}`. `around` is about what holds it.
+    /// One JSON document:
+    /// `{"file", "ok", "configurations": [{"place", "ok", "error" and "more_errors", or "issuers", "rules", …, "around": [{"error", "field", "message"}]}]}`.
+    /// `around` is about the file that contains the configuration.
     #[arg(long)]
     json: bool,
 }
@@ -64,7 +65,7 @@ fn print(file: &str, found: &Found) {
             };
             say(&format!("{place}: ok: {issuers} issuers, {keys} keys, {opaque}{rules} rules, {revocation}"));
             for name in &compiled.assumed {
-                say(&format!("{place}: note: a placeholder stands for the secret `{name}`"));
+                say(&format!("{place}: note: the secret `{name}` is a placeholder"));
             }
             for Warning { field, message } in warnings(&compiled.document) {
                 say(&format!("{place}: warning: {field}: {message}"));
@@ -139,7 +140,7 @@ impl Counts {
     }
 }
 
-/// What the filter takes and somebody should look at.
+/// The filter accepts it, but a reader should look at it.
 struct Warning {
     field: String,
     message: String,
@@ -150,31 +151,30 @@ fn warnings(document: &Document) -> Vec<Warning> {
     let mut warn = |field: String, message: String| warnings.push(Warning { field, message });
     for (place, issuer) in document.issuers.iter().enumerate() {
         if let Audiences::Any(_) = issuer.audiences {
-            let message = "tokens that were meant for other services are accepted";
+            let message = "tokens for other services are accepted";
             warn(format!("issuers[{place}].audiences"), message.to_owned());
         }
         for (field, message) in known_issuers::remarks(issuer) {
             warn(format!("issuers[{place}].{field}"), message);
         }
         if let Some(Tenants::Any(_)) = issuer.tenants {
-            let message =
-                "everybody whom the provider has is accepted, in whichever tenant: have rules look at who it is";
+            let message = "users of every tenant of the provider are accepted: let rules check the tenant";
             warn(format!("issuers[{place}].tenants"), message.to_owned());
         }
         let format = issuer.introspection.as_ref().and_then(|introspection| introspection.format.as_ref());
         if let Some(OpaqueFormat::Shape(shape)) = format
             && shape.prefix.is_empty()
         {
-            let message = "whatever a client makes up in these letters is a question to the introspection server";
+            let message = "every made-up token in this alphabet causes an introspection request";
             warn(format!("issuers[{place}].introspection.format.shape.prefix"), format!("is empty: {message}"));
         }
     }
     if !document.tokens.query.is_empty() {
-        let message = "tokens in URLs end up in logs, histories and Referer headers before they come here";
+        let message = "tokens in URLs end up in logs, histories and Referer headers before they reach the filter";
         warn("tokens.query".to_owned(), message.to_owned());
     }
     if document.revocation.is_none() {
-        warn("revocation".to_owned(), "is absent: an ended session passes until its token expires".to_owned());
+        warn("revocation".to_owned(), "is absent: a revoked session passes until its token expires".to_owned());
     }
     for (place, rule) in document.rules.iter().enumerate() {
         let at = |field: &str| format!("rules[{place}]{field}");
@@ -184,7 +184,7 @@ fn warnings(document: &Document) -> Vec<Warning> {
             warn(at(""), format!("is never reached: rules[{earlier}] matches every request that this one does"));
         }
         if rule.revocation == Some(RevocationMode::DangerouslyPassWhenUnavailable) {
-            let message = "ended sessions pass while the service or its store is out of reach";
+            let message = "revoked sessions pass while the service or its store is unreachable";
             warn(at(".revocation"), message.to_owned());
         }
         for (field, mode) in binding_modes(rule) {
@@ -207,8 +207,8 @@ fn binding_modes(rule: &Rule) -> impl Iterator<Item = (&'static str, BindingMode
     .filter_map(|(field, mode)| Some((field, mode?)))
 }
 
-/// Does `wide` match everything that `narrow` matches? Where this says yes it is so; several rules that only together
-/// cover another are not seen.
+/// Does `wide` match everything that `narrow` matches? True is certain. It does not detect several rules that only
+/// together cover another one.
 fn covers(wide: &Match, narrow: &Match) -> bool {
     let lists = |wide: &Option<Vec<String>>, narrow: &Option<Vec<String>>| match (wide, narrow) {
         (None, _) => true,

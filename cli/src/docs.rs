@@ -1,4 +1,4 @@
-//! `portcullis docs`, for those who work on Portcullis: writes the files in docs/ that the code knows best.
+//! `portcullis docs`, for developers of Portcullis: writes the generated files in docs/.
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -72,11 +72,11 @@ fn faults() -> String {
 }
 
 const SERVICE_WORDS: &str = "
-# Words of the service
-`/readyz`, the service's metrics and the filter's metric `checks_failed` name what keeps the service from an answer by one
-word. In Envoy's log it is the cause. docs/operations.md says where to look.
+# Reasons of the service
+`/readyz`, the service's metrics and the filter's metric `checks_failed` name the reason why the service cannot answer. In
+Envoy's log it is the cause. docs/operations.md says where to look.
 
-| Word | `cause` | Code |
+| Reason | `cause` | Code |
 |---|---|---|
 ";
 
@@ -104,7 +104,7 @@ fn cli(mut command: Command) -> String {
 }
 
 fn help(command: &Command, text: &mut String) {
-    // The environment of whoever generates this must not show.
+    // Environment variables of the machine that generates this must not appear.
     let mut shown = command.clone().mut_args(|argument| argument.hide_env_values(true)).term_width(100);
     let name = shown.get_bin_name().unwrap_or(shown.get_name()).to_owned();
     let help = shown.render_long_help().to_string();
@@ -115,7 +115,7 @@ fn help(command: &Command, text: &mut String) {
     }
 }
 
-/// Every type that the schema names, the document first, each with a table of its fields or values.
+/// Every type of the schema, the document first, each with a table of its fields or values.
 fn configuration(schema: &Value) -> Result<String> {
     let mut text = format!("{GENERATED}{}", include_str!("docs/configuration.md"));
     let mut types = vec![("Document".to_owned(), schema)];
@@ -183,7 +183,7 @@ fn type_of(schema: &Value) -> Result<String> {
     }
     let word = match &schema["type"] {
         Value::String(word) => word.as_str(),
-        // An optional field: the other one is null.
+        // An optional field: the other type is null.
         Value::Array(words) => words.iter().filter_map(Value::as_str).find(|word| *word != "null").unwrap_or_default(),
         _ => bail!("a field with an unknown type: {schema}"),
     };

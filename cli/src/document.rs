@@ -1,4 +1,4 @@
-//! Configurations of the filter where people keep them: a file of JSON or YAML, or inside a file for Envoy or Istio.
+//! Reading the filter's configuration from a file of JSON or YAML, or from a file for Envoy or Istio that contains it.
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -14,31 +14,31 @@ use serde_json::Value;
 use crate::surroundings::{self, IstioKind, Remark};
 use crate::{all_errors, suggest};
 
-/// Where the secrets come from that a configuration names.
+/// The source of the secrets that a configuration names.
 #[derive(Args)]
 pub struct Secrets {
-    /// Take a placeholder for each secret that the environment does not have. Such a key verifies no real token.
+    /// Use a placeholder for each secret that the environment does not have. No real token verifies with a placeholder.
     #[arg(long)]
     assume_secrets: bool,
 }
 
 impl Secrets {
-    /// A placeholder for each: for what no secret plays a part in.
+    /// A placeholder for each secret: for uses that need none.
     pub fn assumed() -> Self {
         Self { assume_secrets: true }
     }
 }
 
-/// One configuration, as it was found.
+/// One configuration, as found in the file.
 pub struct Found {
-    /// Where in the file, where it is not all of it.
+    /// Its position in the file, unless it is the whole file.
     pub place: Option<String>,
     pub compiled: Result<Compiled, Invalid>,
-    /// What else is wrong, where `compiled` says the first thing.
+    /// The other errors, if `compiled` has the first one.
     pub more: Vec<Invalid>,
-    /// What stands round it in the file and should not.
+    /// Problems of the file around it.
     pub remarks: Vec<Remark>,
-    /// Variables that neither the environment nor an assumption gave.
+    /// Variables without a value or placeholder.
     pub missing: Vec<String>,
 }
 
@@ -48,15 +48,15 @@ impl Found {
     }
 }
 
-/// A configuration that the filter would take.
+/// A configuration that the filter would accept.
 pub struct Compiled {
     pub document: Document,
     pub policy: Policy,
-    /// Variables for which a placeholder was taken.
+    /// Variables with a placeholder.
     pub assumed: Vec<String>,
 }
 
-/// The configurations in a file, or in the standard input for `-`; at least one.
+/// The configurations in a file, or in standard input for `-`; at least one.
 ///
 /// # Errors
 /// The file cannot be read, or is one for Envoy or Istio without a configuration in it.
@@ -83,7 +83,7 @@ pub fn read(file: &Path, secrets: &Secrets) -> Result<Vec<Found>> {
             let ours: Vec<Found> =
                 plugins.into_iter().filter(Plugin::is_ours).map(|plugin| plugin.compile(secrets)).collect();
             if ours.is_empty() {
-                bail!("no Wasm filter in {} has a configuration with `issuers` or `rules`", file.display());
+                bail!("{} has no Wasm filter with `issuers` or `rules` in its configuration", file.display());
             }
             return Ok(ours);
         }
@@ -92,7 +92,7 @@ pub fn read(file: &Path, secrets: &Secrets) -> Result<Vec<Found>> {
     let compiled = match trees.as_deref() {
         _ if is_json => from_json(&text, &environment),
         Ok([tree]) => from_yaml(&text, tree, &environment),
-        Ok(trees) => Err(Invalid::new("", format!("the file holds {} documents, and one is needed", trees.len()))),
+        Ok(trees) => Err(Invalid::new("", format!("the file has {} documents, but must have one", trees.len()))),
         Err(error) => Err(Invalid::new("", error.to_string())),
     };
     let tree = match trees.as_deref() {
@@ -102,10 +102,10 @@ pub fn read(file: &Path, secrets: &Secrets) -> Result<Vec<Found>> {
     Ok(vec![environment.found(None, compiled, tree)])
 }
 
-/// The configuration that the filter would have, or what is wrong with it.
+/// The configuration that the filter would use, or its errors.
 ///
 /// # Errors
-/// Also when there are several.
+/// Also if there are several.
 pub fn read_one(file: &Path, secrets: &Secrets) -> Result<Compiled> {
     let mut found = read(file, secrets)?;
     let (Some(one), true) = (found.pop(), found.is_empty()) else {
@@ -121,7 +121,7 @@ fn json_trees(text: &str) -> Result<Vec<Value>> {
     Ok(vec![serde_json::from_str(text)?])
 }
 
-/// By way of YAML's own tree, which refuses a key that is there twice.
+/// Through YAML's own tree, which refuses a duplicate key.
 fn yaml_trees(text: &str) -> Result<Vec<Value>> {
     serde_norway::Deserializer::from_str(text)
         .map(|document| Ok(serde_json::to_value(serde_norway::Value::deserialize(document)?)?))
@@ -134,13 +134,13 @@ fn from_json(text: &str, environment: &Environment<'_>) -> Result<(Document, Pol
     Ok((document, policy))
 }
 
-/// Judged as the JSON that it stands for, since that is what the filter will have: there `kid: 1` is a number. Read as
-/// YAML first only because those errors know the line.
+/// Checked as JSON, since the filter gets JSON: there `kid: 1` is a number. It is read as YAML first only because those
+/// errors have a line number.
 fn from_yaml(text: &str, tree: &Value, environment: &Environment<'_>) -> Result<(Document, Policy), Invalid> {
     let mut track = serde_path_to_error::Track::new();
     let reader = serde_norway::Deserializer::from_str(text);
     let reader = serde_path_to_error::Deserializer::new(reader, &mut track);
-    // Otherwise YAML's reader wants `!exact /a` for `exact: /a`.
+    // Otherwise the YAML reader requires `!exact /a` for `exact: /a`.
     let read: Result<Document, _> = serde_norway::with::singleton_map_recursive::deserialize(reader);
     if let Err(error) = read {
         let field = track.path().to_string().trim_matches('.').to_owned();
@@ -156,7 +156,7 @@ fn from_yaml(text: &str, tree: &Value, environment: &Environment<'_>) -> Result<
 }
 
 fn from_tree(tree: &Value, environment: &Environment<'_>) -> Result<(Document, Policy), Invalid> {
-    // Line and column would be those of a text that nobody wrote.
+    // Line and column would refer to a text that the user did not write.
     from_json(&tree.to_string(), environment).map_err(|Invalid { field, message }| {
         match message.rsplit_once(" at line ") {
             Some((message, _)) => Invalid::new(field, message),
@@ -165,10 +165,10 @@ fn from_tree(tree: &Value, environment: &Environment<'_>) -> Result<(Document, P
     })
 }
 
-/// What `secret_env` finds.
+/// The values of `secret_env`.
 struct Environment<'s> {
     secrets: &'s Secrets,
-    /// What the file itself gives the virtual machine. None: the file says nothing of it.
+    /// The variables that the file gives the VM. None: the file does not say.
     vm: Option<&'s Vm>,
     assumed: RefCell<Vec<String>>,
     missing: RefCell<Vec<String>>,
@@ -195,7 +195,7 @@ impl Environment<'_> {
         None
     }
 
-    /// `tree` is what was read, to find what else is wrong with it.
+    /// `tree` is the input, for finding further errors.
     fn found(
         self,
         place: Option<String>,
@@ -221,7 +221,7 @@ impl Environment<'_> {
     }
 }
 
-/// Long enough for every algorithm, raw or as the base64url that it also is, and another one for each name.
+/// Long enough for every algorithm, raw or as base64url, and different for each name.
 fn placeholder(name: &str) -> Vec<u8> {
     let bytes: Vec<u8> = name.bytes().chain([0]).cycle().take(66).collect();
     jose::base64url::encode(bytes).into_bytes()
@@ -235,12 +235,12 @@ struct Plugin<'f> {
     around: Around<'f>,
 }
 
-/// What the file has round a configuration.
+/// The part of the file around a configuration.
 enum Around<'f> {
     Envoy {
         config: &'f Value,
         place: String,
-        /// The connection manager, and its place.
+        /// The connection manager, and its position.
         manager: Option<(&'f Value, String)>,
         bootstrap: &'f Value,
     },
@@ -251,9 +251,9 @@ enum Around<'f> {
 }
 
 enum Configuration {
-    /// JSON, handed over as it is.
+    /// JSON text, passed unchanged.
     Text(String),
-    /// Handed over as JSON.
+    /// Passed as JSON.
     Tree(Value),
 }
 
@@ -264,7 +264,7 @@ struct Vm {
 }
 
 impl<'f> Plugin<'f> {
-    /// From `envoy.extensions.filters.http.wasm.v3.Wasm`. Envoy hands a Struct over as JSON and a StringValue as it is.
+    /// From `envoy.extensions.filters.http.wasm.v3.Wasm`. Envoy passes a Struct as JSON and a StringValue unchanged.
     fn of_envoy(config: &'f Value, place: &str, around: Around<'f>) -> Option<Self> {
         let variables = &config["vm_config"]["environment_variables"];
         let vm = Vm {
@@ -285,7 +285,7 @@ impl<'f> Plugin<'f> {
         let is_plugin_config =
             |(name, _): &(&String, &Value)| name.replace('_', "").eq_ignore_ascii_case("pluginConfig");
         let found = |object: &'f Value| object.as_object()?.iter().find(is_plugin_config);
-        // One that stands in the wrong of the two places is judged all the same, and its place is remarked upon.
+        // A configuration in the wrong one of the two places is still checked, and the place is reported.
         let (module, path, (name, configuration)) = [kind.module(spec), (spec, "spec"), (&spec["wasm"], "spec.wasm")]
             .into_iter()
             .find_map(|(module, path)| Some((module, path, found(module)?)))?;
@@ -339,7 +339,7 @@ impl<'f> Plugin<'f> {
     }
 }
 
-/// `manager` is the connection manager that `value` stands in, with its place; `root` is the whole document.
+/// `manager` is the connection manager that contains `value`, with its position; `root` is the whole document.
 fn search<'f>(
     value: &'f Value,
     place: &mut String,

@@ -1,7 +1,7 @@
-//! `portcullis explain`: lets the filter's own core judge one request, and says each step. It judges nothing itself.
+//! `portcullis explain`: runs the filter's own core on one request, and prints each step. It makes no decision itself.
 //!
-//! Tokens, signatures and keys are never printed; of claims, only the registered ones (RFC 7519 section 4.1) have their
-//! values shown, unless that is asked for.
+//! Tokens, signatures and keys are never printed. Of claims, only the registered ones (RFC 7519 section 4.1) are
+//! printed with their values, unless `--show-claims` is given.
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -35,31 +35,31 @@ pub struct Explain {
     config: PathBuf,
     #[command(flatten)]
     secrets: Secrets,
-    /// A token, put where the configuration looks first; `-` reads it from the standard input, where no other user of
-    /// this machine sees it. Without it, the request is as the other options make it.
+    /// A token. It is put into the first place that the configuration names. `-` reads it from standard input, where no
+    /// other user of this machine sees it. Without it, the request is as the other options describe.
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
-    /// In upper case, as clients send it.
+    /// In upper case.
     #[arg(long, default_value = "GET")]
     method: String,
-    /// The path with its query, as Envoy hands it to the filter.
+    /// The path with its query, as Envoy passes it to the filter.
     #[arg(long, default_value = "/")]
     path: String,
     /// The host, with or without a port.
     #[arg(long, default_value = "localhost")]
     host: String,
-    /// A header of the request. More than once for several.
+    /// A header of the request. Repeatable.
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// When: seconds since 1970, a time as 2026-01-31T23:59:59Z, or now.
+    /// The time of the request: seconds since 1970, a time such as 2026-01-31T23:59:59Z, or now.
     #[arg(long, value_name = "TIME", default_value = "now", value_parser = instant::parse)]
     at: UnixSeconds,
-    /// What the session service answers, where it is asked: live, dead, before:TIME (ended, if issued before), or
+    /// The session service's answer, if it is asked: live, dead, before:TIME (revoked if issued before), or
     /// unavailable.
     #[arg(long, value_name = "ANSWER", default_value = "live")]
     answer: Answer,
-    /// What the introspection server answers about the token, where it is asked: a file with its JSON response (RFC 7662 section 2.2).
-    /// Without it, the server is taken for unavailable.
+    /// A file with the introspection server's JSON response (RFC 7662 section 2.2), if it is asked. Without it, the
+    /// server counts as unavailable.
     #[arg(long, value_name = "FILE")]
     introspection: Option<PathBuf>,
     /// The client's address, for rules that bind tokens to it.
@@ -68,14 +68,15 @@ pub struct Explain {
     /// The SHA-256 of the client's certificate in hexadecimal, for rules that bind tokens to it.
     #[arg(long, value_name = "HEX")]
     client_certificate_sha256: Option<String>,
-    /// The key set of an issuer whose keys are fetched: its name in the configuration, and a file with what it publishes.
-    /// Without it, such an issuer has no keys here.
+    /// The key set of an issuer whose keys are fetched: its name in the configuration, and a file with the published
+    /// document. Without it, such an issuer has no keys here.
     #[arg(long, value_name = "ISSUER=FILE")]
     jwks: Vec<String>,
-    /// Show the values of all claims, and of the headers made of them.
+    /// Show the values of all claims, and of the headers made from them.
     #[arg(long)]
     show_claims: bool,
-    /// One JSON document: `{"verdict", "rule", "steps", "forward" or "refusal"}`, with neither where the filter itself answers.
+    /// One JSON document: `{"verdict", "rule", "steps", "forward" or "refusal"}`; neither of the last two if the filter
+    /// itself answers.
     #[arg(long)]
     json: bool,
 }
@@ -127,7 +128,7 @@ impl Explain {
     pub fn run(self) -> Result<Outcome> {
         let headers: Vec<(String, String)> = self.headers.iter().map(|header| name_and_value(header)).collect();
         if self.config == Path::new("-") && self.token.as_deref() == Some("-") {
-            wrong_usage("the standard input can be the configuration or the token, not both");
+            wrong_usage("standard input can be the configuration or the token, not both");
         }
         let token = match self.token.as_deref() {
             Some("-") => {
@@ -144,8 +145,7 @@ impl Explain {
         let response = self.introspection.as_ref().map(read).transpose()?;
         let mut trace = Trace { explain: &self, compiled: &compiled, keyrings, response, steps: Vec::new() };
         for name in &compiled.assumed {
-            trace
-                .step("note", format!("a placeholder stands for the secret `{name}`: nothing signed with it verifies"));
+            trace.step("note", format!("the secret `{name}` is a placeholder: no real token verifies with it"));
         }
         let end = trace.judge(&sent);
         let steps = trace.steps;
@@ -217,14 +217,14 @@ impl Explain {
         }
     }
 
-    /// What is done to the request before the upstream has it.
+    /// The changes to the request before it is forwarded.
     fn changes(&self, passed: &Passed, document: &Document) -> Vec<Change> {
         let mut changes = passed.cleared.clone();
         let Some(admission) = &passed.admission else { return changes };
         let written = document.rules.get(passed.rule).and_then(|rule| rule.forward.as_ref());
         let payload_header = written.unwrap_or(&document.forward).payload_header.as_deref().unwrap_or_default();
         for (name, value) in admission.headers() {
-            // The payload as it stands in the token is a part of the token.
+            // The payload segment is a part of the token.
             changes.push(match name.eq_ignore_ascii_case(payload_header) {
                 true => Change::SetPayload(name.clone()),
                 false => Change::Set { name: name.clone(), value: self.show_claims.then(|| value.clone()) },
@@ -245,7 +245,7 @@ enum Change {
     Clear(String),
     Cut(&'static str),
     SetPayload(String),
-    /// Without a value, it is not to be shown.
+    /// No value: it must not be shown.
     Set {
         name: String,
         value: Option<String>,
@@ -267,7 +267,7 @@ impl Change {
         match self {
             Change::Clear(name) => format!("removes the header {}", name.escape_debug()),
             Change::Cut(what) => format!("removes {what}"),
-            Change::SetPayload(name) => format!("sets {name} (the token's payload, which is never shown)"),
+            Change::SetPayload(name) => format!("sets {name} (the token's payload, never shown)"),
             Change::Set { name, value: Some(value) } => format!("sets {name}: {value}"),
             Change::Set { name, value: None } => format!("sets {name} (its value with --show-claims)"),
         }
@@ -285,7 +285,7 @@ impl Change {
 
 struct Passed {
     rule: usize,
-    /// What is changed in every request, before anything is judged.
+    /// The changes made to every request before it is judged.
     cleared: Vec<Change>,
     admission: Option<Admission>,
 }
@@ -325,7 +325,7 @@ struct Trace<'e> {
     explain: &'e Explain,
     compiled: &'e Compiled,
     keyrings: Keyrings,
-    /// Of the introspection server.
+    /// The introspection server's.
     response: Option<Vec<u8>>,
     steps: Vec<(&'static str, String)>,
 }
@@ -344,7 +344,7 @@ impl Trace<'_> {
             pseudo.into_iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         pairs.push((b":scheme", b"https"));
         pairs.extend(sent.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
-        // The query is left out: it may hold a token.
+        // Without the query, which may contain a token.
         let path = sent.path.split('?').next().unwrap_or_default();
         let at = self.explain.at;
         let text = format!("{method} {path} on {host}, at {} seconds since 1970", at.0);
@@ -378,7 +378,7 @@ impl Trace<'_> {
 
     fn judge_token(&mut self, entered: authn::decide::Entered<'_>) -> Result<Admission, Rejection> {
         let Compiled { policy, document, .. } = self.compiled;
-        // Freshness does not matter here: an answer comes in the moment in which it is asked for.
+        // Freshness does not matter here: the answer arrives at the moment of the question.
         let now = Now { wall: self.explain.at, monotonic: Monotonic(0) };
         let verified = match policy.introspecting(entered.rule(), entered.token()) {
             Some(issuer) => self.introspected(issuer, entered.token(), now)?,
@@ -414,7 +414,7 @@ impl Trace<'_> {
             revocation_status => revocation_status,
         };
         let admission = match revocation_status {
-            // Just now it was introspected.
+            // It was introspected just now.
             RevocationStatus::MustIntrospect(_) => return Err(Rejection::new(Cause::IntrospectionTimeout)),
             RevocationStatus::Admitted(admission) => {
                 self.step("revocation", "not asked for");
@@ -450,7 +450,7 @@ impl Trace<'_> {
             self.step("binding", "a mismatch, which this rule only reports");
         }
         if admission.unchecked {
-            self.step("revocation", "this rule lets pass what cannot be checked");
+            self.step("revocation", "this rule admits requests that cannot be checked");
         }
         Ok(admission)
     }
@@ -479,7 +479,7 @@ impl Trace<'_> {
         found.unwrap_or_default()
     }
 
-    /// What the token says and who signed it: the first steps of the core's `verify`, one by one.
+    /// The token's header and payload and its signing key: the first steps of the core's `verify`, one by one.
     fn signature(&mut self, token: &[u8]) -> Result<(), Rejection> {
         let Compiled { policy, document, .. } = self.compiled;
         let unverified = policy.unverified(token)?;
@@ -501,7 +501,7 @@ impl Trace<'_> {
         let written = document.issuers.get(signer.issuer).map(|issuer| issuer.issuer.as_str()).unwrap_or_default();
         let tenant = if written == iss { String::new() } else { format!(", a tenant of {written:?}") };
         self.step("issuer", format!("{name}, {iss:?}{tenant}"));
-        // The thumbprint of a secret would let others try secrets against it.
+        // The thumbprint of a secret would allow others to test guesses of the secret.
         let key = match header.alg.family() {
             Family::Hmac => "a shared secret".to_owned(),
             Family::Rsa | Family::P256 | Family::P384 | Family::P521 | Family::Ed25519 => {
@@ -512,16 +512,16 @@ impl Trace<'_> {
         Ok(())
     }
 
-    /// An opaque token, by what its issuer's server is said to answer.
+    /// An opaque token, judged by the given answer of its issuer's server.
     fn introspected(&mut self, issuer: usize, token: &[u8], now: Now) -> Result<Verified, Rejection> {
         let policy = &self.compiled.policy;
         let name = policy.issuer_name(issuer).unwrap_or_default();
-        self.step("opaque", format!("looks as {name}'s, and {} is asked about it", self.server(issuer)));
+        self.step("opaque", format!("has the format of {name}; {} is asked about it", self.server(issuer)));
         let response = self.introspection()?;
         policy.introspected(issuer, token, &reply(&response), now.monotonic, now)?
     }
 
-    /// A JWT that is good by itself, by what its issuer's server is said to answer.
+    /// A JWT that is valid by itself, judged by the given answer of its issuer's server.
     fn confirmed(&mut self, verified: &Verified, now: Now) -> Result<(), Rejection> {
         self.step("introspect", format!("{} is asked about it too", self.server(verified.issuer())));
         let response = self.introspection()?;
@@ -530,16 +530,16 @@ impl Trace<'_> {
         Ok(())
     }
 
-    /// Who is asked about an issuer's tokens.
+    /// The server to ask about an issuer's tokens.
     fn server(&self, issuer: usize) -> String {
         let asked = self.compiled.document.issuers.get(issuer).and_then(|issuer| issuer.introspection.as_ref());
         asked.map_or_else(String::new, |asked| format!("{} of cluster {}", asked.path, asked.cluster))
     }
 
-    /// The response that was given, and what it says.
+    /// The given response, and its meaning.
     fn introspection(&mut self) -> Result<Vec<u8>, Rejection> {
         let Some(response) = self.response.take() else {
-            let detail = "here it is taken for unavailable, give its response by --introspection";
+            let detail = "here it counts as unavailable; give its response by --introspection";
             return Err(Rejection::with_detail(Cause::IntrospectionUnanswered, detail));
         };
         if let Ok(Ok(Json::Object(claims))) = reply(&response).read() {
@@ -563,7 +563,7 @@ impl Trace<'_> {
         format!("{name:?} {shown}")
     }
 
-    /// Seconds since 1970, and how far from the moment that is judged.
+    /// Seconds since 1970, and the distance from the time of the request.
     fn relative(&self, seconds: u64) -> String {
         let at = self.explain.at.0;
         match seconds.checked_sub(at) {
@@ -573,7 +573,7 @@ impl Trace<'_> {
         }
     }
 
-    /// What a rule asked for and got.
+    /// The rule's requirements that the token meets.
     fn accepted(&mut self, place: usize) {
         let Some(rule) = self.compiled.document.rules.get(place) else { return };
         if !rule.scopes.all.is_empty() || !rule.scopes.any.is_empty() {
@@ -586,7 +586,7 @@ impl Trace<'_> {
             self.step("scopes", format!("has {}", wanted.join(" and ")));
         }
         for condition in &rule.claims {
-            self.step("condition", format!("the claim {} is as the rule wants it", path(&condition.claim)));
+            self.step("condition", format!("the claim {} meets the rule's condition", path(&condition.claim)));
         }
         let binding = &rule.binding;
         if let Some(certificate) = &binding.certificate {
@@ -605,7 +605,7 @@ impl Trace<'_> {
         let is_assumed =
             document.revocation.as_ref().is_some_and(|revocation| assumed.contains(&revocation.secret_env));
         for (kind, key) in policy.revocation_keys(verified)? {
-            // Keys come of the secret: with a placeholder they would name nothing.
+            // Keys are derived from the secret: with a placeholder they would be meaningless.
             let key = if is_assumed { String::new() } else { format!(" {key}") };
             self.step("asks", format!("{kind}{key}"));
         }
@@ -636,7 +636,7 @@ impl Peer for Trace<'_> {
 const REGISTERED: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
 const TIMES: [&str; 4] = ["exp", "nbf", "iat", "auth_time"];
 
-/// As it is written in a configuration.
+/// As written in a configuration.
 fn word(choice: &impl serde::Serialize) -> String {
     serde_json::to_value(choice).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
@@ -645,7 +645,7 @@ fn path(claim: &OneOrMany<String>) -> String {
     claim.as_slice().join(".")
 }
 
-/// A header may hold a token, so that clap, which shows what it cannot read, does not read it.
+/// A header may contain a token. clap prints values that it cannot parse, so clap does not parse it.
 fn name_and_value(header: &str) -> (String, String) {
     match header.split_once(':') {
         Some((name, value)) if !name.is_empty() => {

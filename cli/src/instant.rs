@@ -1,4 +1,4 @@
-//! Points in time as people write them: seconds since 1970, RFC 3339, or `now`.
+//! Points in time in the forms that users write: seconds since 1970, RFC 3339, or `now`.
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use authn::time::UnixSeconds;
@@ -6,9 +6,9 @@ use authn::time::UnixSeconds;
 /// # Errors
 /// None of the three forms, or before 1970.
 pub fn parse(text: &str) -> Result<UnixSeconds, String> {
-    let wrong = || format!("`{text}` is none of seconds since 1970, a time as 2026-01-31T23:59:59Z, and now");
+    let wrong = || format!("`{text}` is not seconds since 1970, a time such as 2026-01-31T23:59:59Z, or now");
     if text == "now" {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| "the clock stands before 1970")?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| "the clock is before 1970")?;
         return Ok(UnixSeconds(since.as_secs()));
     }
     if let Ok(seconds) = text.parse() {
@@ -48,14 +48,14 @@ fn rfc3339(text: &str) -> Option<i64> {
     if !(1..=days_in_month).contains(&day) || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    // Days since 1970-01-01, the year taken to begin in March so that the leap day is its last.
+    // Days since 1970-01-01, with a year that begins in March, so that the leap day is its last.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days =
         year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (month * 153 + 2) / 5 + day;
     Some((days - 719_469) * 86_400 + hour * 3_600 + minute * 60 + second - offset)
 }
 
-/// Digits of the usual widths, with a separator between.
+/// Digits of the usual widths, separated by `separator`.
 fn three(text: &str, separator: char) -> Option<(i64, i64, i64)> {
     let mut parts = text.split(separator).map(|part| {
         let is_number = (part.len() == 2 || part.len() == 4) && part.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,7 +1,8 @@
-//! `portcullis jwks`: fetches a key set, or reads one, and explains it as the filter would see it. It judges no key itself.
+//! `portcullis jwks`: fetches or reads a key set, and shows it as the filter would see it. The decisions about keys are
+//! the core's.
 //!
-//! Exit codes: 0 there are keys that the filter would use; 1 there are none, or it is no key set; 2 wrong usage; 3 the
-//! provider cannot be reached, or its answer is not 200.
+//! Exit codes: 0 there are keys that the filter would use; 1 there are none, or it is not a key set; 2 wrong usage; 3
+//! the provider cannot be reached, or its answer is not 200.
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,26 +25,27 @@ use crate::{Outcome, say, wrong_usage};
 #[derive(Args)]
 #[command(group = clap::ArgGroup::new("whose").required(true).multiple(true).args(["config", "url", "file"]))]
 pub struct Jwks {
-    /// The filter's configuration, as for `check-config`: says where the keys of --issuer are and what it may sign with.
+    /// The filter's configuration, as for `check-config`. It gives the location of the keys of --issuer, and its
+    /// algorithms.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "algorithms", "symmetric"], requires = "issuer")]
     config: Option<PathBuf>,
-    /// An issuer: with --config its name there, or its `iss`; with --url the `iss`, which makes --url one of a discovery
+    /// An issuer: with --config its name there, or its `iss`; with --url the `iss`, and then --url is a discovery
     /// document.
     #[arg(long, value_name = "ISSUER")]
     issuer: Option<String>,
     /// The key set, or with --issuer a discovery document that must name this issuer.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// Read the key set from this file, `-` for the standard input, in the place of fetching it.
+    /// Read the key set from this file, `-` for standard input, instead of fetching it.
     #[arg(long, value_name = "FILE", conflicts_with = "url")]
     file: Option<PathBuf>,
-    /// An algorithm that the issuer may use, as RS256. More than once for several; all of them by default.
+    /// An algorithm that the issuer may use, for example RS256. Repeatable; default: all.
     #[arg(long = "alg", value_name = "ALG", value_parser = algorithm)]
     algorithms: Vec<Algorithm>,
-    /// Take `oct` keys as well, as `jwks.symmetric` does.
+    /// Accept `oct` keys too, like `jwks.symmetric`.
     #[arg(long)]
     symmetric: bool,
-    /// Trust the certificate authorities in this PEM file, in the place of those that browsers trust.
+    /// Trust the CAs in this PEM file instead of those that browsers trust.
     #[arg(long, value_name = "PATH")]
     ca_file: Option<PathBuf>,
     /// One JSON document: `{"source", "ok", "keys": [{"kid", "kty", …}], "left_out", "max_age"}` or `{…, "error"}`.
@@ -51,7 +53,7 @@ pub struct Jwks {
     json: bool,
 }
 
-/// What is judged by: the issuer's, or what the command line says.
+/// The terms to judge by: the issuer's, or those of the command line.
 struct Terms {
     algorithms: Vec<Algorithm>,
     symmetric: bool,
@@ -61,18 +63,18 @@ struct Terms {
 
 struct Fetch {
     url: String,
-    /// The issuer that the document at `url` must name; without it, that is the key set itself.
+    /// The issuer that the document at `url` must name; without it, `url` is the key set itself.
     discovery: Option<String>,
 }
 
-/// A key set as it came.
+/// A key set as received.
 struct Text {
     source: String,
     bytes: Vec<u8>,
     cache_control: Option<String>,
 }
 
-/// Why there is none: the difference is the exit code.
+/// Why there is none. The variants have different exit codes.
 enum Failed {
     Unreachable(String),
     Refused(String),
@@ -80,8 +82,8 @@ enum Failed {
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The keys at a URL or in a file that the filter could use, whatever their algorithm. Each is read by itself, so that two
-/// of one key id are both there.
+/// The keys at a URL or in a file that the filter could use, whatever their algorithm. Each is read separately, so that
+/// two with one key id are both included.
 pub fn read(source: &str, ca_file: Option<&Path>) -> Result<Vec<ParsedSet>> {
     let is_url = source.contains("://");
     let jwks = Jwks {
@@ -102,7 +104,7 @@ pub fn read(source: &str, ca_file: Option<&Path>) -> Result<Vec<ParsedSet>> {
         jwks::parse(&text.bytes, &terms.algorithms, terms.symmetric).with_context(|| source.to_owned())?;
     let set: Value = serde_json::from_slice(jwks::json_text(&text.bytes)?).with_context(|| source.to_owned())?;
     if !set["keys"].is_array() {
-        // A map of certificates: no two of its keys have one id.
+        // A map of certificates: no two of its keys have the same id.
         return Ok(vec![parsed]);
     }
     let alone =
@@ -157,7 +159,7 @@ impl Jwks {
     }
 
     fn configured(&self, config: &Path, name: &str) -> Result<Terms> {
-        // No secret plays a part here.
+        // No secret is needed here.
         let compiled = document::read_one(config, &Secrets::assumed())?;
         let is_it = |(place, issuer): &(usize, &Issuer)| {
             compiled.policy.issuer_name(*place) == Some(name)
@@ -170,7 +172,7 @@ impl Jwks {
         let keyrings = compiled.policy.keyrings();
         let (Some(settings), Some(document)) = (keyrings.source(place).map(KeySource::settings), issuer.jwks.as_ref())
         else {
-            bail!("the keys of `{name}` stand in {} itself: see `portcullis check-config`", config.display());
+            bail!("the keys of `{name}` are in {} itself: see `portcullis check-config`", config.display());
         };
         let fetch = match &document.uri {
             Some(uri) => Fetch { url: uri.clone(), discovery: None },
@@ -205,7 +207,7 @@ impl Jwks {
         let document = get(&agent, &fetch.url)?;
         let refused = |why: String| Failed::Refused(format!("{}: {why}", fetch.url));
         discovery::parse(&document.bytes, issuer).map_err(|error| refused(error.to_string()))?;
-        // Whole: the filter's own form of it has no scheme, since there the cluster decides on TLS.
+        // The complete URL: the filter's own form of it has no scheme, since in Envoy the cluster decides on TLS.
         let text = jwks::json_text(&document.bytes).map_err(|error| refused(error.to_string()))?;
         let document: Value = serde_json::from_slice(text).map_err(|error| refused(error.to_string()))?;
         get(&agent, document["jwks_uri"].as_str().unwrap_or_default())
@@ -220,7 +222,7 @@ impl Jwks {
         let config = Agent::config_builder()
             .timeout_global(Some(timeout))
             .http_status_as_error(false)
-            // The filter follows none.
+            // The filter does not follow redirects.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .tls_config(tls.build());
@@ -282,9 +284,9 @@ fn print(text: &Text, parsed: &ParsedSet) {
     }
     if let Some(age) = text.cache_control.as_deref().and_then(max_age) {
         say(&match age.as_secs() {
-            0 => "  not to be cached: the filter looks again after its own `refresh`".to_owned(),
+            0 => "  not to be cached: the filter fetches again after its own `refresh`".to_owned(),
             age => {
-                format!("  max-age {age} s: the filter looks again then, within its own `min_refresh` and `refresh`")
+                format!("  max-age {age} s: the filter fetches again then, within its own `min_refresh` and `refresh`")
             }
         });
     }
@@ -331,7 +333,7 @@ fn names(key: &Key) -> (&'static str, Option<&'static str>) {
     }
 }
 
-/// As `portcullis revoke key --id` takes it. Not of a secret: it would help to guess that.
+/// In the form that `portcullis revoke key --id` takes. None for a secret: it would help to guess it.
 fn thumbprint(key: &Key) -> Option<String> {
     (key.family() != Family::Hmac).then(|| base64url::encode(key.thumbprint()))
 }

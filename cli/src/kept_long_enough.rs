@@ -18,7 +18,7 @@ pub fn remarks(compiled: &Compiled, url: &str) -> Vec<Remark> {
     let of_service = |message: String| vec![Remark { is_error: true, field: "--service".into(), message }];
     if !compiled.assumed.is_empty() {
         return of_service(format!(
-            "cannot be asked without the secret: `{}` is only assumed",
+            "cannot be asked without the secret: `{}` is a placeholder",
             compiled.assumed.join("`, `")
         ));
     }
@@ -51,7 +51,7 @@ fn ask(revocation: &Revocation, url: &str) -> Result<Result<Reply, StoreError>, 
         });
     let (status, body) = answer.map_err(|error| format!("cannot be reached: {error}"))?;
     if status == 401 {
-        return Err("does not take this secret".to_owned());
+        return Err("does not accept this secret".to_owned());
     }
     question.read_reply(&revocation.derived, status, &body).map_err(|error| format!("answers {status}: {error}"))
 }

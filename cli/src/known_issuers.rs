@@ -1,7 +1,7 @@
-//! Issuers that are a well-known provider's by their URL, for those who did not write `provider`.
+//! Recognises well-known providers by their issuer URL, if `provider` is not set.
 use authn::config::Issuer;
 
-/// What to say of one issuer: where, and what.
+/// The remarks on one issuer: the field and the message.
 pub fn remarks(issuer: &Issuer) -> Vec<(&'static str, String)> {
     let mut remarks = Vec::new();
     if let (None, Some(provider)) = (issuer.provider, provider_of(&issuer.issuer)) {
@@ -12,7 +12,7 @@ pub fn remarks(issuer: &Issuer) -> Vec<(&'static str, String)> {
         remarks.push(("issuer", message));
     }
     if issuer.revocation_claims.as_ref().is_some_and(|claims| claims.token.is_some()) {
-        let message = "the service must be told as well (`serve --token-claims`), or `revoke token` ends nothing";
+        let message = "configure the service too (`serve --token-claims`), or `revoke token` has no effect";
         remarks.push(("revocation_claims.token", message.to_owned()));
     }
     remarks

@@ -1,13 +1,13 @@
-//! What the service logs, from `PORTCULLIS_LOG`.
+//! The service's log levels, from `PORTCULLIS_LOG`.
 use anyhow::{Context as _, Result, bail};
 use tracing_subscriber::EnvFilter;
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// `text` is `LEVEL`, `MODULE=LEVEL`, or several of them with commas between; `info` where it says nothing else.
+/// `text` is `LEVEL`, `MODULE=LEVEL`, or several of them separated by commas. The default level is `info`.
 ///
 /// # Errors
-/// A word that is no level. `EnvFilter` alone takes it for the name of a module and mutes all others.
+/// A word that is not a level. `EnvFilter` alone treats it as a module name and mutes all others.
 pub fn parse(text: Option<&str>) -> Result<EnvFilter> {
     let text = text.unwrap_or_default();
     for directive in text.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {

@@ -1,7 +1,7 @@
-//! `portcullis`: the one native binary. Each verb is a module; this file only names them.
+//! `portcullis`: the one native binary. Each command is a module; this file only lists them.
 //!
-//! Exit codes, the same for every verb: 0 done; 1 refused or failed; 2 wrong usage; 3 the service cannot be reached,
-//! or could not confirm what it was asked to do.
+//! Exit codes, the same for every command: 0 done; 1 refused or failed; 2 wrong usage; 3 the service cannot be reached,
+//! or could not confirm.
 #![allow(rustdoc::bare_urls, reason = "the doc comment of an option is its help text")]
 #![allow(
     clippy::arithmetic_side_effects,
@@ -49,34 +49,34 @@ struct Cli {
 enum Verb {
     /// Run the revocation service.
     Serve(Box<serve::Serve>),
-    /// End a token, session, user, client, key or issuer; list and lift what was ended.
+    /// Revoke a token, session, user, client, key or issuer; list and lift revocations.
     #[command(after_help = EXIT_CODES)]
     Revoke(Box<revoke::Revoke>),
-    /// Make, look at and end sessions of the service's own.
+    /// Create, show and end sessions that the service issues.
     #[command(after_help = EXIT_CODES)]
     Session(Box<session::Session>),
-    /// Who did what with the service, when and why.
+    /// Show the audit stream: who did what, when and why.
     #[command(after_help = EXIT_CODES)]
     Audit(audit::Audit),
-    /// Judge one request as the filter would, and say each step.
+    /// Judge one request as the filter would, and print each step.
     #[command(after_help = EXPLAIN_CODES)]
     Explain(Box<explain::Explain>),
-    /// Say whether the filter would take a configuration.
+    /// Check whether the filter would accept a configuration.
     #[command(after_help = EXIT_CODES)]
     CheckConfig(check_config::CheckConfig),
-    /// Fetch an issuer's published keys and explain them as the filter would see them.
+    /// Fetch an issuer's published keys and show them as the filter would see them.
     #[command(after_help = JWKS_CODES)]
     Jwks(jwks::Jwks),
-    /// Make the store that services answer from.
+    /// Create the store that services answer from.
     #[command(after_help = EXIT_CODES)]
     Store(store::Store),
     /// Move the store to another Redis, while services run.
     #[command(after_help = EXIT_CODES)]
     Migrate(Box<migrate::Migrate>),
-    /// RevocationQuery a service whether it can answer: a health check for a container without a shell.
+    /// Ask a service whether it can answer: a health check for a container without a shell.
     #[command(after_help = EXIT_CODES)]
     Ready(ready::Ready),
-    /// Make keys and sign tokens, for tests and demos.
+    /// Create keys and sign tokens, for tests and demos.
     Mint(mint::MintArgs),
     /// Write the generated files of docs/.
     #[command(hide = true)]
@@ -100,7 +100,7 @@ const EXPLAIN_CODES: &str = "Exit codes:
   1  refused, or the configuration cannot be used
   2  wrong usage";
 
-/// How a verb ended, when it did not fail on the way.
+/// The result of a command that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Done,
@@ -109,7 +109,7 @@ enum Outcome {
 }
 
 fn main() -> ExitCode {
-    // For every https:// URL. It fails only where there is one already.
+    // For every https:// URL. It fails only if one is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let done = match Cli::parse().verb {
         Verb::Serve(serve) => serve.run(),
@@ -136,12 +136,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Ends as clap does when it finds the mistake itself.
+/// Exits like clap does for its own errors.
 fn wrong_usage(what: &str) -> ! {
     Cli::command().error(ErrorKind::MissingRequiredArgument, what).exit()
 }
 
-/// A reader that went away (`| head`) is no error.
+/// A closed output pipe (`| head`) is not an error.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -1,4 +1,5 @@
-//! `portcullis mint`: keys and signed tokens for tests and the demo. It asks nobody and the service never uses it.
+//! `portcullis mint`: keys and signed tokens for tests and the demo. It sends no requests, and the service never uses
+//! it.
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,10 @@ pub struct MintArgs {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Make a key: the private half into a file that only you can read, the public half, a JWK, to the output.
+    /// Create a key. The private half goes into a file that only you can read, the public half (a JWK) to standard
+    /// output.
     Key(KeyArgs),
-    /// Sign tokens, one a line.
+    /// Sign tokens, one per line.
     Token(TokenArgs),
 }
 
@@ -27,13 +29,13 @@ struct KeyArgs {
     /// HS256 to HS512, RS256 to RS512, PS256 to PS512, ES256, ES384, ES512 or EdDSA.
     #[arg(long)]
     alg: Alg,
-    /// Where the private key goes: PKCS#8 in PEM; for HS256 to HS512, the secret in base64url. It must not exist.
+    /// The file for the private key: PKCS#8 in PEM; for HS256 to HS512, the secret in base64url. It must not exist.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// The key id. Default: the file's name without its extension.
     #[arg(long)]
     kid: Option<String>,
-    /// The bits of an RSA key: 2048, 3072, 4096 or 8192.
+    /// The size of an RSA key in bits: 2048, 3072, 4096 or 8192.
     #[arg(long, default_value_t = 2048)]
     bits: usize,
     /// One JSON document: `{"kid", "alg", "file", "jwk", "pem"}`.
@@ -43,7 +45,7 @@ struct KeyArgs {
 
 #[derive(clap::Args)]
 struct TokenArgs {
-    /// A file that `portcullis mint key` wrote, or any private key in PKCS#8 and PEM.
+    /// A file written by `portcullis mint key`, or any private key in PKCS#8 and PEM.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     #[arg(long)]
@@ -54,28 +56,28 @@ struct TokenArgs {
     /// Leave `kid` out of the header.
     #[arg(long, conflicts_with = "kid")]
     no_kid: bool,
-    /// A JSON object. It has the last word over the options below.
+    /// A JSON object. Its members override the options below.
     #[arg(long, value_name = "JSON", default_value = "{}")]
     claims: String,
     #[arg(long)]
     iss: Option<String>,
     #[arg(long)]
     sub: Option<String>,
-    /// More than once for several.
+    /// Repeatable.
     #[arg(long)]
     aud: Vec<String>,
     #[arg(long)]
     sid: Option<String>,
-    /// From now to `exp`: 30s, 10m, 24h, 7d. With a minus (`--lifetime=-1m`), the token has expired.
+    /// The time from now to `exp`: 30s, 10m, 24h, 7d. With a minus (`--lifetime=-1m`), the token has already expired.
     #[arg(long, default_value = "10m", value_parser = lifetime, allow_hyphen_values = true)]
     lifetime: Lifetime,
-    /// The token's id, or `auto` for a new one each, or `none`.
+    /// The token's id, or `auto` for a new one per token, or `none`.
     #[arg(long, default_value = "auto")]
     jti: String,
-    /// How many.
+    /// The number of tokens.
     #[arg(long, default_value_t = 1)]
     count: u32,
-    /// One JSON document a token: `{"token", "header", "claims"}`.
+    /// One JSON document per token: `{"token", "header", "claims"}`.
     #[arg(long)]
     json: bool,
 }
@@ -87,7 +89,7 @@ enum Lifetime {
 }
 
 /// # Errors
-/// A file that cannot be read or written, a key that is not for the algorithm, claims that are no JSON object.
+/// A file that cannot be read or written, a key that does not fit the algorithm, claims that are not a JSON object.
 pub fn run(args: MintArgs) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match args.what {
@@ -107,7 +109,7 @@ fn key(args: &KeyArgs, out: &mut impl std::io::Write) -> anyhow::Result<()> {
         }
     };
     let private = key.to_file_text()?;
-    // `create_new`: the mode holds from the first byte, and no key is overwritten.
+    // `create_new`: the mode applies from the first byte, and no key is overwritten.
     std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -131,7 +133,7 @@ fn key(args: &KeyArgs, out: &mut impl std::io::Write) -> anyhow::Result<()> {
 
 fn tokens(args: &TokenArgs, out: &mut impl std::io::Write) -> anyhow::Result<()> {
     let key = read_key(args)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
     let given = match serde_json::from_str(&args.claims).context("--claims is not JSON")? {
         Value::Object(given) => given,
         _ => bail!("--claims is not a JSON object"),
@@ -154,7 +156,7 @@ fn tokens(args: &TokenArgs, out: &mut impl std::io::Write) -> anyhow::Result<()>
     Ok(())
 }
 
-/// The claims that the options make.
+/// The claims from the options.
 fn options(args: &TokenArgs, now: u64) -> Map<String, Value> {
     let mut claims = Map::new();
     for (name, value) in [("iss", &args.iss), ("sub", &args.sub), ("sid", &args.sid)] {
@@ -169,7 +171,7 @@ fn options(args: &TokenArgs, now: u64) -> Map<String, Value> {
     }
     let (iat, exp) = match args.lifetime {
         Lifetime::Ahead(lifetime) => (now, now.saturating_add(lifetime.as_secs())),
-        // Issued as long before its end as it has been over: a token that was good once.
+        // Issued as long before `exp` as `exp` is in the past: a token that was valid once.
         Lifetime::Past(ago) => (now.saturating_sub(ago.as_secs().saturating_mul(2)), now.saturating_sub(ago.as_secs())),
     };
     claims.insert("iat".to_owned(), json!(iat));

@@ -1,6 +1,6 @@
-//! `portcullis ready`: whether a service can answer, for a container without a shell to check its health by.
+//! `portcullis ready`: asks whether a service can answer, as the health check of a container without a shell.
 //!
-//! Exit codes: 0 it can; 1 it cannot, and says why; 2 wrong usage; 3 it cannot be reached.
+//! Exit codes: 0 it can; 1 it cannot, and the reason is printed; 2 wrong usage; 3 it cannot be reached.
 use std::time::Duration;
 
 use anyhow::Result;

@@ -1,7 +1,7 @@
-//! `portcullis revoke`: asks the service's admin listener to end somebody's tokens, and shows what was ended.
+//! `portcullis revoke`: asks the service's admin listener to revoke tokens, and prints the result.
 //!
-//! Exit codes: 0 done; 1 refused, or some lines of a bulk were; 2 wrong usage; 3 the service cannot be reached, or it
-//! could not confirm that the revocation holds.
+//! Exit codes: 0 done; 1 refused, or some lines of a bulk file were; 2 wrong usage; 3 the service cannot be reached, or
+//! it could not confirm that the revocation is in force.
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,8 @@ use crate::admin::{Admin, Client, parsed, reason};
 use crate::signing_key::SigningKeyArgs;
 use crate::{Outcome, say};
 
-/// Lines of a bulk file in one request: few enough that all answers fit the sockets' buffers while we still send.
+/// Lines of a bulk file per request: few enough that all answers fit the sockets' buffers while the rest is still being
+/// sent.
 const BULK_LINES: usize = 500;
 
 #[derive(Args)]
@@ -41,19 +42,19 @@ enum What {
         #[command(flatten)]
         terms: Terms,
     },
-    /// One session, by its sid, or by what its issuer has for it: docs/providers.
+    /// One session, by its sid, or by the issuer's claim for it: docs/providers.
     Session {
         #[command(flatten)]
         named: Named,
-        /// End only what was issued until now: its issuer may make another session of this id, as Keycloak does.
+        /// Revoke only tokens issued until now: the issuer may give another session this id, as Keycloak does.
         #[arg(long)]
         until_now: bool,
     },
-    /// Everything that a user holds now, by their sub, or by what the issuer has for it. The next login works.
+    /// All current tokens of a user, by their sub, or by the issuer's claim for it. The next login works.
     User(Named),
-    /// Everything that a client holds now, by its client_id, azp, cid or appid.
+    /// All current tokens of a client, by its client_id, azp, cid or appid.
     Client(Named),
-    /// Everything that a signing key signed.
+    /// All tokens signed by a signing key.
     Key {
         #[arg(long)]
         issuer: String,
@@ -62,29 +63,29 @@ enum What {
         #[command(flatten)]
         terms: Terms,
     },
-    /// Everything that an issuer issued until now.
+    /// All tokens issued by an issuer until now.
     Issuer {
         #[arg(long)]
         issuer: String,
         #[command(flatten)]
         terms: Terms,
     },
-    /// What is revoked now.
+    /// The current revocations.
     List,
-    /// One revocation, by the key that revoking printed.
+    /// One revocation, by the key that `revoke` printed.
     Show {
         #[arg(allow_hyphen_values = true)]
         key: String,
     },
-    /// Take a revocation back.
+    /// Undo a revocation.
     Lift {
         #[arg(allow_hyphen_values = true)]
         key: String,
     },
-    /// Many, from a file of JSON objects, one a line; `-` is standard input.
+    /// Many revocations, from a file of JSON objects, one per line; `-` is standard input.
     Bulk {
         file: PathBuf,
-        /// Take issuers that no filter asks about, in every line.
+        /// Accept issuers that no filter is configured for, in every line.
         #[arg(long)]
         new_issuer: bool,
     },
@@ -103,16 +104,17 @@ struct Named {
 
 #[derive(Args)]
 struct Terms {
-    /// For whoever reads the list later. Stored encrypted.
+    /// A reason, shown in the list. Stored encrypted.
     #[arg(long)]
     reason: Option<String>,
-    /// How long it holds, as in 48h. At least, and by default: for a token as long as one lives (the service's
-    /// --max-lifetime and clocks), for a signing key `never` ends (31d, say, is allowed once its issuer withdrew it), for
-    /// all else as long as a login lasts (--max-session). An earlier revocation that holds longer is not shortened.
+    /// How long it is in force, for example 48h. The minimum, and the default: for a token its longest lifetime (the
+    /// service's --max-lifetime plus clock tolerances), for a signing key forever (31d is allowed, for example, if its
+    /// issuer withdrew it), otherwise the longest login (--max-session). An earlier revocation that lasts longer is not
+    /// shortened.
     #[arg(long)]
     ttl: Option<String>,
-    /// Take an issuer that no filter asks about. Without it such a one is refused: most likely it is misspelt, and nothing
-    /// would end.
+    /// Accept an issuer that no filter is configured for. By default it is refused, since it is probably misspelt, and
+    /// the revocation would have no effect.
     #[arg(long)]
     new_issuer: bool,
 }
@@ -199,7 +201,7 @@ impl Service {
         }
     }
 
-    /// Sends the file in pieces and prints an answer for each line, numbered as in the file.
+    /// Sends the file in parts and prints an answer for each line, numbered as in the file.
     fn bulk(&self, file: &Path, new_issuer: bool) -> Result<Outcome> {
         let input: Box<dyn Read> = if file == Path::new("-") {
             Box::new(std::io::stdin())
@@ -258,7 +260,7 @@ impl Service {
     }
 }
 
-/// A line that is no object is left for the service to name what is wrong with it.
+/// A line that is not an object is sent unchanged, and the service reports its error.
 fn take_new_issuer(line: &mut String) {
     if let Ok(Value::Object(mut members)) = serde_json::from_str(line) {
         members.insert("new_issuer".to_owned(), true.into());

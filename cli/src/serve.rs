@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Outcome, log_filter};
 
-/// For calls that nobody can break off, once all else has stopped.
+/// For calls that cannot be cancelled, once everything else has stopped.
 const STOP: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
@@ -47,7 +47,7 @@ impl Serve {
                 .await;
             Ok(Outcome::Done)
         });
-        // A PKCS#11 module that hangs does not hold up the end.
+        // A PKCS#11 module that hangs does not delay the exit.
         runtime.shutdown_timeout(STOP);
         outcome
     }

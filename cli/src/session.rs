@@ -1,4 +1,4 @@
-//! `portcullis session`: asks the service's admin listener for sessions, and to end them.
+//! `portcullis session`: creates, shows and ends sessions at the service's admin listener.
 //!
 //! Exit codes: 0 done; 1 refused; 2 wrong usage; 3 the service cannot be reached, or could not confirm.
 use anyhow::{Context, Result};
@@ -19,7 +19,7 @@ pub struct Session {
 
 #[derive(Subcommand)]
 enum What {
-    /// Make a session and print its tokens, which are secrets.
+    /// Create a session and print its tokens, which are secrets.
     Create(Create),
     /// The sessions of a subject.
     List {
@@ -37,13 +37,13 @@ enum What {
     End {
         #[arg(allow_hyphen_values = true)]
         sid: Option<String>,
-        /// All of this subject's.
+        /// All sessions of this subject.
         #[arg(long)]
         subject: Option<String>,
-        /// But not this one.
+        /// Except this one.
         #[arg(long, value_name = "SID", requires = "subject", allow_hyphen_values = true)]
         except: Option<String>,
-        /// For whoever reads the audit log.
+        /// A reason, shown in the audit log.
         #[arg(long)]
         reason: Option<String>,
     },
@@ -51,13 +51,13 @@ enum What {
 
 #[derive(Args)]
 struct Create {
-    /// Whose it is (sub).
+    /// The user (sub).
     #[arg(long)]
     subject: String,
-    /// The client that it is made for.
+    /// The client that it is for.
     #[arg(long)]
     client_id: Option<String>,
-    /// Repeat it for several; the service's default without it.
+    /// Repeatable; default: the service's.
     #[arg(long)]
     audience: Vec<String>,
     /// Words separated by spaces.
@@ -66,30 +66,30 @@ struct Create {
     /// Further claims, as a JSON object.
     #[arg(long, value_name = "JSON")]
     claims: Option<String>,
-    /// From now to its end, as in 8h.
+    /// From now to its end, for example 8h.
     #[arg(long, value_name = "TIME")]
     lifetime: Option<String>,
-    /// End it when it lies unused for so long.
+    /// End it after this time without use.
     #[arg(long, value_name = "TIME")]
     idle_timeout: Option<String>,
-    /// Of each access token.
+    /// The lifetime of each access token.
     #[arg(long, value_name = "TIME")]
     access_lifetime: Option<String>,
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Give a refresh token, too; needs --client-id.
+    /// Also issue a refresh token; needs --client-id.
     #[arg(long)]
     refresh: bool,
-    /// An address or CIDR block that it may be used from; repeat it for several.
+    /// An address or CIDR block that may use it. Repeatable.
     #[arg(long = "bind-address", value_name = "CIDR")]
     addresses: Vec<String>,
-    /// The User-Agent that it may be used with.
+    /// The User-Agent that may use it.
     #[arg(long = "bind-user-agent", value_name = "TEXT")]
     user_agent: Option<String>,
-    /// base64url SHA-256 of the client certificate that it may be used with.
+    /// base64url SHA-256 of the client certificate that may use it.
     #[arg(long = "bind-certificate", value_name = "SHA256")]
     certificate: Option<String>,
-    /// For whoever reads the audit log.
+    /// A reason, shown in the audit log.
     #[arg(long)]
     reason: Option<String>,
 }

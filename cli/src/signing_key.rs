@@ -1,4 +1,4 @@
-//! Which signing key `portcullis revoke key` is about: its thumbprint, from what an operator has at hand.
+//! Identifies the signing key for `portcullis revoke key`: its thumbprint, from whatever the operator has.
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,8 @@ use crate::jwks;
 #[derive(Args)]
 #[command(group = ArgGroup::new("key").required(true).args(["id", "jwk", "kid", "signed_token"]))]
 pub struct SigningKeyArgs {
-    /// Its RFC 7638 thumbprint with SHA-256, as `portcullis jwks` prints it: 43 characters of base64url. A key id (`kid`) is
-    /// none.
+    /// Its RFC 7638 thumbprint with SHA-256, as `portcullis jwks` prints it: 43 characters of base64url. Not the key id
+    /// (`kid`).
     // A thumbprint may begin with `-`.
     #[arg(long, value_name = "THUMBPRINT", allow_hyphen_values = true)]
     id: Option<String>,
@@ -27,10 +27,10 @@ pub struct SigningKeyArgs {
     /// The key id (`kid`) of the key in --jwks.
     #[arg(long, value_name = "KID", requires = "jwks", allow_hyphen_values = true)]
     kid: Option<String>,
-    /// A file with a token that the key signed, `-` for the standard input. The key is the one of --jwks that verifies it.
+    /// A file with a token that the key signed, `-` for standard input. The key is the one in --jwks that verifies it.
     #[arg(long, value_name = "FILE", requires = "jwks")]
     signed_token: Option<PathBuf>,
-    /// Trust the certificate authorities in this PEM file for --jwks, in the place of those that browsers trust.
+    /// Trust the CAs in this PEM file for --jwks, instead of those that browsers trust.
     #[arg(long, value_name = "PATH", requires = "jwks")]
     ca_file: Option<PathBuf>,
 }
@@ -53,7 +53,7 @@ impl SigningKeyArgs {
             let parsed: ParsedSet =
                 jose::jwks::parse(set.as_bytes(), &Algorithm::ALL, true).with_context(|| file.display().to_string())?;
             let [key] = parsed.keys.keys() else {
-                bail!("{} is no key that the filter would use: {}", file.display(), parsed.left_out.join("; "));
+                bail!("{} is not a key that the filter would use: {}", file.display(), parsed.left_out.join("; "));
             };
             return Ok(printed(key));
         }
@@ -72,7 +72,7 @@ impl SigningKeyArgs {
             }
             (None, None) => Vec::new(),
         };
-        // A set may have one key twice.
+        // A set may contain one key twice.
         let mut thumbprints: Vec<String> = found.into_iter().map(printed).collect();
         thumbprints.sort();
         thumbprints.dedup();

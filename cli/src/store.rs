@@ -1,4 +1,4 @@
-//! `portcullis store`: makes the store that services answer from, once.
+//! `portcullis store`: creates the store that services answer from, once.
 use std::time::Duration;
 
 use anyhow::Result;
@@ -16,19 +16,19 @@ pub struct Store {
 
 #[derive(Subcommand)]
 enum What {
-    /// Make a new store in a Redis that holds none, and print its id, for `serve --store-id`. Do it once. If there was a
-    /// store and it is gone, restore it: a new one knows of no revocation.
+    /// Create a new store in a Redis that holds none, and print its id, for `serve --store-id`. Do it once. If there
+    /// was a store and it is gone, restore it: a new one has no revocations.
     Create {
         #[command(flatten)]
         redis: Redis,
-        /// The longest that connecting or one round trip may take.
+        /// The longest time for connecting or one round trip.
         #[arg(long, env = "PORTCULLIS_REDIS_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
         redis_timeout: Duration,
-        /// In a Redis that may evict revocations.
+        /// Accept a Redis that may evict revocations.
         #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_EVICTION")]
         dangerously_allow_eviction: bool,
-        /// The store with this id lost a part of itself, and everything that must hold was written again: write the
-        /// sentinels that are missing.
+        /// The id of a store that lost a part of its data. Give it once all revocations that must hold were written
+        /// again: this writes the missing sentinels.
         #[arg(long, value_name = "ID")]
         dangerously_complete: Option<StoreId>,
     },

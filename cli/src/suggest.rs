@@ -1,7 +1,7 @@
-//! Plain words for what the reader of a configuration says, with the name that was probably meant.
+//! Readable messages for errors of the configuration reader, with the name that was probably meant.
 use authn::config::Invalid;
 
-/// The one of `names` that `name` is probably a misspelling of.
+/// The one of `names` that `name` probably misspells.
 pub fn closest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let fold = |text: &str| text.to_lowercase().replace(['-', '_'], "");
     let wanted = fold(name);
@@ -13,21 +13,21 @@ pub fn closest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> Opti
         .map(|(_, other)| other)
 }
 
-/// Without the names of types in this program's code, and with a suggestion for an unknown field.
+/// Without type names of this program, and with a suggestion for an unknown field.
 pub fn plain(invalid: Invalid) -> Invalid {
     let field = invalid.field.split('.').filter(|part| *part != "?").collect::<Vec<_>>().join(".");
     let mut message = invalid.message;
     for (technical, plain) in [
-        ("data did not match any variant of untagged enum", "has none of the forms that are taken here"),
+        ("data did not match any variant of untagged enum", "has none of the accepted forms"),
         ("expected internally tagged enum", "expected a map"),
         ("expected adjacently tagged enum", "expected a map"),
         ("expected struct variant", "expected a map"),
         ("expected struct", "expected a map"),
-        ("expected enum", "expected one of the words of this field"),
-        ("expected unit variant", "expected the word alone"),
+        ("expected enum", "expected one of this field's values"),
+        ("expected unit variant", "expected only the value"),
     ] {
         if let Some((before, after)) = message.split_once(technical) {
-            // The name of a type follows, or nothing.
+            // A type name follows, or nothing.
             let rest = after.trim_start_matches(|c: char| c == ' ' || c == ':' || c.is_alphanumeric());
             message = format!("{before}{plain}{rest}");
         }
@@ -62,10 +62,7 @@ mod tests {
     fn no_type_of_the_program_and_no_stray_question_mark_is_shown() {
         assert_eq!(plain(Invalid::new("a.?.b", "x")).field, "a.b");
         assert_eq!(said("invalid type: string, expected struct Issuer"), "invalid type: string, expected a map");
-        assert_eq!(
-            said("data did not match any variant of untagged enum OneOrMany"),
-            "has none of the forms that are taken here"
-        );
+        assert_eq!(said("data did not match any variant of untagged enum OneOrMany"), "has none of the accepted forms");
         assert_eq!(said("must not be empty"), "must not be empty");
     }
 }

@@ -1,11 +1,10 @@
-//! What stands round a configuration in a file for Envoy or Istio, and would make the filter less than it says: judged by
-//! what the file itself shows.
+//! Checks the file for Envoy or Istio around a configuration for settings that weaken the filter.
 use authn::config::Document;
 use serde_json::Value;
 
 use crate::suggest::closest;
 
-/// One thing to look at.
+/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
     /// The filter will not do what its configuration says.
@@ -14,7 +13,8 @@ pub struct Remark {
     pub message: String,
 }
 
-/// The fields of a WasmPlugin's `spec` (Istio, extensions.istio.io/v1alpha1). It has the module's own beside where it runs.
+/// The fields of a WasmPlugin's `spec` (Istio, extensions.istio.io/v1alpha1). It has the module's fields beside those
+/// that select proxies.
 const WASM_PLUGIN: [&str; 16] = [
     "selector",
     "targetRef",
@@ -51,7 +51,7 @@ const TRAFFIC_EXTENSION_WASM: [&str; 10] = [
     "type",
 ];
 
-const OPEN: &str = "lets every request pass unchecked once a virtual machine has failed; write FAIL_RELOAD";
+const OPEN: &str = "lets every request pass unchecked after a VM has failed; use FAIL_RELOAD";
 
 /// `config` is that of `envoy.extensions.filters.http.wasm.v3.Wasm`, at `place`.
 pub fn of_envoy(config: &Value, place: &str) -> Vec<Remark> {
@@ -66,16 +66,15 @@ pub fn of_envoy(config: &Value, place: &str) -> Vec<Remark> {
         _ => remark(
             false,
             ".failure_policy",
-            "is not FAIL_RELOAD: a worker whose virtual machine failed answers 503 until the configuration changes",
+            "is not FAIL_RELOAD: a worker whose VM failed answers 503 until the configuration changes",
         ),
     }
     if config["allow_on_headers_stop_iteration"] == true {
-        let message = "true has Envoy buffer the body of a request that waits, and answer 413 to a longer one";
+        let message = "with true Envoy buffers the body of a waiting request, and answers 413 to a longer one";
         remark(false, ".allow_on_headers_stop_iteration", message);
     }
     if config["vm_config"]["vm_id"].as_str().unwrap_or_default().is_empty() {
-        let message =
-            "is empty: shared data is that of all Wasm filters without one; give this filter a name of its own";
+        let message = "is empty: all Wasm filters without a vm_id share their data; give this filter its own";
         remark(false, ".vm_config.vm_id", message);
     }
     if config["root_id"].as_str().unwrap_or_default().is_empty()
@@ -87,7 +86,7 @@ pub fn of_envoy(config: &Value, place: &str) -> Vec<Remark> {
     remarks
 }
 
-/// The connection manager that the filter stands in, at `place`.
+/// The connection manager that contains the filter, at `place`.
 pub fn of_manager(manager: &Value, place: &str, document: &Document) -> Vec<Remark> {
     let mut remarks = Vec::new();
     let mut warn = |field: &str, message: &str| {
@@ -95,24 +94,25 @@ pub fn of_manager(manager: &Value, place: &str, document: &Document) -> Vec<Rema
     };
     for field in ["normalize_path", "merge_slashes"] {
         if manager[field] != true {
-            warn(field, "is not true: the filter refuses paths that Envoy would have put into one form");
+            warn(field, "is not true: the filter refuses paths that Envoy would have normalised");
         }
     }
     if manager["path_with_escaped_slashes_action"] != "REJECT_REQUEST" {
-        warn("path_with_escaped_slashes_action", "is not REJECT_REQUEST, as the filter's own rule is");
+        warn("path_with_escaped_slashes_action", "is not REJECT_REQUEST, which is what the filter does itself");
     }
     let underscores = manager["common_http_protocol_options"]["headers_with_underscores_action"].as_str();
     if !matches!(underscores, Some("DROP_HEADER" | "REJECT_REQUEST")) {
-        let message = "is neither DROP_HEADER nor REJECT_REQUEST: many backends read x_user and x-user as one header";
+        let message = "is not DROP_HEADER or REJECT_REQUEST: many backends read x_user and x-user as one header";
         warn("common_http_protocol_options.headers_with_underscores_action", message);
     }
     if manager["stream_idle_timeout"].as_str().is_some_and(|time| time.trim_end_matches('s').parse() == Ok(0.0)) {
-        warn("stream_idle_timeout", "is 0: a request that waits in a virtual machine that failed waits for ever");
+        warn("stream_idle_timeout", "is 0: a request that waits in a VM that failed waits forever");
     }
     if document.rules.iter().any(|rule| rule.matches.hosts.is_some()) {
         for field in ["strip_any_host_port", "strip_trailing_host_dot"] {
             if manager[field] != true {
-                let message = "is not true, and rules compare hosts: filters before this one see the host as it came";
+                let message =
+                    "is not true, and rules compare hosts: filters before this one see the host as the client wrote it";
                 warn(field, message);
             }
         }
@@ -120,8 +120,8 @@ pub fn of_manager(manager: &Value, place: &str, document: &Document) -> Vec<Rema
     remarks
 }
 
-/// The clusters that a document names and a bootstrap does not have. A bootstrap that fetches clusters may have any, and a
-/// file without a list of clusters is a part of one.
+/// The clusters that a document names and a bootstrap lacks. A bootstrap that fetches clusters may have any, and a file
+/// without a list of clusters is only a part of one.
 pub fn of_clusters(bootstrap: &Value, place: &str, document: &Document) -> Vec<Remark> {
     let resources = &bootstrap["static_resources"];
     if resources["clusters"].is_null() || !bootstrap["dynamic_resources"]["cds_config"].is_null() {
@@ -175,7 +175,7 @@ impl IstioKind {
         }
     }
 
-    /// Where in `spec` the module and its configuration are, and how that place is named.
+    /// The position of the module and its configuration in `spec`, and the name of that position.
     pub fn module(self, spec: &Value) -> (&Value, &'static str) {
         match self {
             Self::WasmPlugin => (spec, "spec"),
@@ -202,27 +202,25 @@ pub fn of_istio(kind: IstioKind, spec: &Value) -> Vec<Remark> {
         _ => remark(
             false,
             format!("{place}.failStrategy"),
-            "is not FAIL_RELOAD: a worker whose virtual machine failed answers 503 until the configuration changes"
-                .into(),
+            "is not FAIL_RELOAD: a worker whose VM failed answers 503 until the configuration changes".into(),
         ),
     }
     if module["type"] == "NETWORK" {
-        let message =
-            "NETWORK puts the module among the filters of connections, where it sees no request; leave it out";
+        let message = "NETWORK makes the module a filter of connections, where it sees no request; leave it out";
         remark(true, format!("{place}.type"), message.into());
     }
     if kind == IstioKind::TrafficExtension && !spec["lua"].is_null() {
-        let message = "stands beside `wasm`, and Istio refuses a TrafficExtension with both";
+        let message = "is present beside `wasm`, and Istio rejects a TrafficExtension with both";
         remark(true, "spec.lua".into(), message.into());
     }
     let has_targets = !spec["targetRef"].is_null() || !spec["targetRefs"].is_null();
     if has_targets && !spec["selector"].is_null() {
-        let message = "stands beside `targetRefs`, and Istio refuses a resource with both";
+        let message = "is present beside `targetRefs`, and Istio rejects a resource with both";
         remark(true, "spec.selector".into(), message.into());
     }
     if spec["phase"] != "AUTHN" {
         let message =
-            "is not AUTHN: Istio's own filters, and plugins of that phase, see requests before they are judged";
+            "is not AUTHN: Istio's own filters, and plugins of that phase, see requests before they are checked";
         remark(false, "spec.phase".into(), message.into());
     }
     for (index, selector) in spec["match"].as_array().into_iter().flatten().enumerate() {
@@ -239,15 +237,16 @@ fn unknown_fields(object: &Value, place: &str, kind: IstioKind, known: &[&str]) 
     names
         .filter(|name| !known.contains(&name.as_str()))
         .map(|name| {
-            // What a WasmPlugin has in `spec`, a TrafficExtension has one level below.
+            // Fields that a WasmPlugin has in `spec` are one level deeper in a TrafficExtension.
             let moved = kind == IstioKind::TrafficExtension
                 && place == "spec"
                 && TRAFFIC_EXTENSION_WASM.contains(&name.as_str());
             let hint = match moved {
-                true => Some(format!("; it belongs into `spec.wasm.{name}`")),
+                true => Some(format!("; it belongs in `spec.wasm.{name}`")),
                 false => closest(name, known.iter().copied()).map(|other| format!("; did you mean `{other}`?")),
             };
-            let message = format!("is no field of a {}, and Istio ignores it{}", kind.name(), hint.unwrap_or_default());
+            let message =
+                format!("is not a field of a {}, and Istio ignores it{}", kind.name(), hint.unwrap_or_default());
             Remark { is_error: true, field: format!("{place}.{name}"), message }
         })
         .collect()

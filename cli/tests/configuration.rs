@@ -203,7 +203,7 @@ fn a_missing_secret_is_an_error_unless_it_is_assumed() {
     assert!(said.contains("revocation.secret_env") && said.contains(SECRET.0) && said.contains("--assume"), "{said}");
     let out = portcullis(&["check-config", &file, "--assume-secrets"], &[]);
     assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
-    assert!(stdout(&out).contains(&format!("a placeholder stands for the secret `{}`", SECRET.0)));
+    assert!(stdout(&out).contains(&format!("the secret `{}` is a placeholder", SECRET.0)));
     // One that is there is not replaced.
     let out = portcullis(&["check-config", &file, "--assume-secrets"], &[(SECRET.0, "short")]);
     assert_eq!(out.status.code(), Some(1));
@@ -574,16 +574,16 @@ fn a_traffic_extension_of_istio_is_judged_as_a_wasm_plugin_is() {
     type Change = fn(&mut Value);
     let errors: [(Change, &str); 10] = [
         (|spec| spec["wasm"]["failStrategy"] = json!("FAIL_OPEN"), "spec.wasm.failStrategy: FAIL_OPEN"),
-        (|spec| spec["wasm"]["failstrategy"] = json!("FAIL_RELOAD"), "spec.wasm.failstrategy: is no field"),
+        (|spec| spec["wasm"]["failstrategy"] = json!("FAIL_RELOAD"), "spec.wasm.failstrategy: is not a field"),
         (
             |spec| spec["failStrategy"] = json!("FAIL_RELOAD"),
-            "spec.failStrategy: is no field of a TrafficExtension, and",
+            "spec.failStrategy: is not a field of a TrafficExtension, and",
         ),
-        (|spec| spec["failStrategy"] = json!("FAIL_RELOAD"), "it belongs into `spec.wasm.failStrategy`"),
+        (|spec| spec["failStrategy"] = json!("FAIL_RELOAD"), "it belongs in `spec.wasm.failStrategy`"),
         (|spec| spec["targetRef"] = json!({}), "did you mean `targetRefs`?"),
         (|spec| spec["wasm"]["type"] = json!("NETWORK"), "spec.wasm.type: NETWORK"),
-        (|spec| spec["lua"] = json!({ "inlineCode": "" }), "spec.lua: stands beside"),
-        (|spec| spec["selector"] = json!({ "matchLabels": {} }), "spec.selector: stands beside"),
+        (|spec| spec["lua"] = json!({ "inlineCode": "" }), "spec.lua: is present beside"),
+        (|spec| spec["selector"] = json!({ "matchLabels": {} }), "spec.selector: is present beside"),
         (|spec| spec["wasm"]["vmConfig"] = json!({}), "revocation.secret_env"),
         (|spec| spec["wasm"]["pluginConfig"]["rules"] = json!([{}]), "spec.wasm.pluginConfig: error: rules[0]"),
     ];
@@ -594,7 +594,7 @@ fn a_traffic_extension_of_istio_is_judged_as_a_wasm_plugin_is() {
     // In the place, or the spelling, of another resource: nobody would read it, and it is judged all the same.
     let moved =
         check(&|spec| spec["pluginConfig"] = spec["wasm"].as_object_mut().unwrap().remove("pluginConfig").unwrap());
-    assert!(moved.0 == Some(1) && moved.1.contains("it belongs into `spec.wasm.pluginConfig`"), "{}", moved.1);
+    assert!(moved.0 == Some(1) && moved.1.contains("it belongs in `spec.wasm.pluginConfig`"), "{}", moved.1);
     let renamed = check(&|spec| {
         spec["wasm"]["plugin_config"] = spec["wasm"].as_object_mut().unwrap().remove("pluginConfig").unwrap()
     });

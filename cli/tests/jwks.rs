@@ -149,7 +149,7 @@ fn a_map_of_key_ids_to_pem_is_shown_as_a_key_set() {
     assert_eq!((code, &said["keys"][0]["kid"]), (0, &json!("iap")), "{said}");
     assert_eq!(said["keys"][0]["algorithms"], json!(["ES256"]));
     let left_out = said["left_out"][0].as_str().unwrap();
-    assert_eq!(left_out, "kid other: it is no single X.509 certificate in PEM and DER");
+    assert_eq!(left_out, "kid other: it is not a single X.509 certificate in PEM and DER");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Which requests wait for which answers: misses that arrive while a question is under way wait, and go out together in
-//! the next one. No host call, no clock: events in, what to do out, so that any history can be replayed in a test.
+//! The bookkeeping of checks: cache misses that arrive while a check is in flight wait, and are sent together in the
+//! next one. No host call, no clock: events in, actions out, so that a test can replay any history.
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use authn::time::Monotonic;
 use crate::host::StreamId;
 use crate::mac_hash::{MacMap, MacSet};
 
-/// Names one question while it is under way.
+/// Identifies a batch while it is in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BatchId(u64);
 
-/// Questions under way at once: with a second one, a request that just missed the first does not wait a whole round
-/// trip for its turn. More would only make batches smaller.
+/// Batches in flight at once. With a second one, a request that just missed the first does not wait a whole round trip
+/// for its turn. More would only make batches smaller.
 pub const MAX_BATCHES_IN_FLIGHT: usize = 2;
 
 #[derive(Debug)]
@@ -28,22 +28,23 @@ pub struct Checks {
     limit: usize,
     timeout: Duration,
     next_batch_id: u64,
-    /// All that is asked or to be asked, by the question's digest: a token that is waited for twice is asked once.
+    /// All queries in flight or queued, by digest: two requests with one token share a query.
     pending: MacMap<[u8; 16], Pending>,
-    /// Those of `pending` that no question under way asks, in the order in which they came. May name some that are gone.
+    /// Those of `pending` that are not in flight, in order of arrival. May contain entries that are gone.
     queue: VecDeque<[u8; 16]>,
-    /// Those that nobody waits for yet: asked along with others, or when [`Trigger::Tick`] says so.
+    /// Queries for which no request waits yet: sent along with others, or at [`Why::Tick`].
     refreshes: VecDeque<[u8; 16]>,
     in_flight: Vec<BatchInFlight>,
-    /// Which question each request waits for.
+    /// The query that each request waits for.
     waiters: HashMap<StreamId, [u8; 16]>,
-    /// In the order of their deadlines, since every request waits equally long. May name some that are gone.
+    /// In the order of their deadlines, since all requests have the same timeout. May contain entries that are gone.
     deadlines: VecDeque<(Monotonic, StreamId)>,
     recent: Recent,
 }
 
-/// The newest answers about what many tokens share, with the time of their questions. They serve other tokens for a small
-/// part of their freshness, which a verdict that rests on one loses: it counts from the oldest of its questions.
+/// The newest answers about keys that many tokens share, with the time of their checks. They are reused for other
+/// tokens for a small part of their freshness. A verdict that uses one loses that part: it counts from the oldest of
+/// its checks.
 #[derive(Debug)]
 struct Recent {
     answers: MacMap<RevocationKey, (Monotonic, Answer)>,
@@ -51,12 +52,12 @@ struct Recent {
     swept: Monotonic,
 }
 
-/// One token that is asked about, and all who wait for it.
+/// One token's query, and all requests that wait for it.
 #[derive(Debug)]
 struct Pending {
     query: Arc<RevocationQuery>,
     waiters: Vec<StreamId>,
-    /// The question under way that asks it.
+    /// The batch in flight that contains it.
     batch: Option<BatchId>,
 }
 
@@ -65,17 +66,17 @@ struct BatchInFlight {
     id: BatchId,
     sent: Monotonic,
     keys: Vec<RevocationKey>,
-    /// Not asked, since the answer was at hand.
+    /// Answers that were already known, so these keys are not sent.
     known: Vec<(RevocationKey, Monotonic, Answer)>,
     tokens: Vec<[u8; 16]>,
 }
 
-/// What a question may go out for.
+/// Why a batch may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
-    /// Somebody waits.
+    /// A request waits.
     Waiters,
-    /// Nobody need wait: what is to be refreshed goes out now and then, so that much of it shares a question.
+    /// No request waits: refreshes are sent at intervals, so that many of them share a batch.
     Tick,
 }
 
@@ -83,7 +84,7 @@ pub enum Trigger {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
-/// A question to send now.
+/// A batch to send now.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Batch {
     pub id: BatchId,
@@ -91,20 +92,19 @@ pub struct Batch {
     pub tokens: usize,
 }
 
-/// What became of one token that was asked about.
+/// The result for one token.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Resolved {
     pub query: Arc<RevocationQuery>,
-    /// When the oldest question that it rests on was sent: from then its freshness counts.
+    /// When the oldest check that it uses was sent: its freshness counts from then.
     pub sent: Monotonic,
-    /// `None`: the service keeps revocations for less time than such a token lives, so what it answers says nothing.
+    /// `None`: the service's retention is shorter than such a token's lifetime, so its answer proves nothing.
     pub verdict: Option<Verdict>,
     pub waiters: Vec<StreamId>,
 }
 
 impl Checks {
-    /// At most `limit` requests wait, each at most `timeout`. An answer about what many tokens share serves others for as
-    /// long as `serves`.
+    /// At most `limit` requests wait, each at most `timeout`. An answer about a shared key is reused for `serves`.
     pub fn new(limit: usize, timeout: Duration, serves: Duration) -> Self {
         Self {
             limit,
@@ -124,10 +124,10 @@ impl Checks {
         self.waiters.len()
     }
 
-    /// `waiter` waits for what `ask` asks.
+    /// `waiter` waits for the answer to `ask`.
     ///
     /// # Errors
-    /// [`Full`], and the request must be refused.
+    /// [`Full`]: the request must be refused.
     pub fn join(&mut self, waiter: StreamId, query: Arc<RevocationQuery>, now: Monotonic) -> Result<(), Full> {
         if self.waiters.len() >= self.limit {
             return Err(Full);
@@ -135,11 +135,11 @@ impl Checks {
         let digest = query.digest;
         self.waiters.insert(waiter, digest);
         self.deadlines.push_back((now.plus(self.timeout), waiter));
-        // A question that is already under way may have been sent before a revocation that this request comes after. Its
-        // answer counts only while it is fresh, which is reckoned from the sending: joining it is a cache hit, no more.
+        // A check that is already in flight may have been sent before a revocation that precedes this request. Its
+        // answer counts only while it is fresh, from the time of sending: joining it is equivalent to a cache hit.
         match self.pending.get_mut(&digest) {
             Some(pending) => {
-                // It was only to be refreshed, and now somebody waits.
+                // It was only a refresh, and now a request waits for it.
                 if pending.waiters.is_empty() && pending.batch.is_none() {
                     self.queue.push_back(digest);
                 }
@@ -153,7 +153,7 @@ impl Checks {
         Ok(())
     }
 
-    /// Asks what somebody will want to know in a moment, if there is room. Nobody waits for it.
+    /// Queries what a request will probably need soon, if there is room. No request waits for it.
     pub fn anticipate(&mut self, query: Arc<RevocationQuery>) {
         let digest = query.digest;
         if self.pending.len() >= self.limit || self.queue.len() >= self.limit {
@@ -164,14 +164,14 @@ impl Checks {
                 self.pending.insert(digest, Pending { query, waiters: Vec::new(), batch: None });
                 self.queue.push_back(digest);
             }
-            // It was to be refreshed with the next tick.
+            // It was queued as a refresh for the next tick.
             Some(pending) if pending.batch.is_none() && pending.waiters.is_empty() => self.queue.push_back(digest),
             Some(_) => {}
         }
     }
 
-    /// `ask` is to be asked anew, and nobody waits for it. Where too much is to be refreshed already, it is left: its next
-    /// request will wait.
+    /// Queues a refresh of `ask`; no request waits for it. If too many refreshes are queued already, it is dropped: the
+    /// next request will wait.
     pub fn refresh(&mut self, query: Arc<RevocationQuery>) {
         let digest = query.digest;
         if self.refreshes.len() < self.limit && !self.pending.contains_key(&digest) {
@@ -180,7 +180,7 @@ impl Checks {
         }
     }
 
-    /// The next question, if one may go out. Call it again until there is none.
+    /// The next batch, if one may be sent. Call this until it returns none.
     pub fn next_batch(&mut self, trigger: Trigger, now: Monotonic) -> Option<Batch> {
         if self.in_flight.len() >= MAX_BATCHES_IN_FLIGHT || (trigger == Trigger::Waiters && self.queue.is_empty()) {
             return None;
@@ -190,7 +190,7 @@ impl Checks {
         let mut seen: MacSet<RevocationKey> = MacSet::default();
         let mut known = Vec::new();
         let mut tokens: Vec<[u8; 16]> = Vec::new();
-        // Those who wait come first.
+        // Queries with waiting requests come first.
         while let Some(digest) = self.queue.front().or(self.refreshes.front()).copied() {
             let waiting = self.pending.get_mut(&digest).filter(|pending| pending.batch.is_none());
             if let Some(pending) = waiting {
@@ -202,7 +202,7 @@ impl Checks {
                 keys.extend(own.iter().filter(|key| seen.insert(**key)));
                 for key in shared.iter().filter(|key| seen.insert(**key)) {
                     match self.recent.get(key, now) {
-                        // A question needs a key: where a token has none of its own, all are asked.
+                        // A check needs at least one key: if a token has none of its own, all are sent.
                         Some((sent, answer)) if !own.is_empty() => known.push((*key, sent, answer)),
                         _ => keys.push(*key),
                     }
@@ -223,10 +223,10 @@ impl Checks {
         Some(batch)
     }
 
-    /// The reply to a question, with an answer for each of its keys, in order.
+    /// The reply to a batch, with an answer for each of its keys, in order.
     ///
     /// # Errors
-    /// The answers do not fit the question: all who waited for it must be refused.
+    /// The answers do not fit the check: all requests that wait for it must be refused.
     pub fn answered(&mut self, batch: BatchId, reply: &Reply) -> Result<Vec<Resolved>, Vec<StreamId>> {
         let Some(done) = self.take(batch) else { return Ok(Vec::new()) };
         let answers = &reply.answers;
@@ -242,7 +242,7 @@ impl Checks {
             for waiter in &pending.waiters {
                 self.waiters.remove(waiter);
             }
-            // A key without an answer cannot be, since the question was made of these very keys; it would be a death.
+            // A key without an answer is impossible, since the batch was made of these keys; it would count as revoked.
             let answer = |key| by_key.get(key).copied().unwrap_or((done.sent, Answer::Dead));
             let is_kept = reply.keeps.covers(pending.query.needs);
             for key in pending.query.own_and_shared_keys().1.iter().filter(|_| is_kept) {
@@ -259,7 +259,7 @@ impl Checks {
         Ok(resolved)
     }
 
-    /// The question could not be sent, or its answer proves nothing. Those who waited for it must be refused.
+    /// The batch could not be sent, or its reply cannot be trusted. The requests that wait for it must be refused.
     pub fn failed(&mut self, batch: BatchId) -> Vec<StreamId> {
         match self.take(batch) {
             Some(done) => self.release(done.tokens),
@@ -267,7 +267,7 @@ impl Checks {
         }
     }
 
-    /// The request is gone, or was answered otherwise. A question under way goes on: its answer is worth keeping.
+    /// The request is gone, or was answered in another way. A batch in flight continues: its answer is worth caching.
     pub fn leave(&mut self, waiter: StreamId) {
         let Some(digest) = self.waiters.remove(&waiter) else { return };
         let Some(pending) = self.pending.get_mut(&digest) else { return };
@@ -278,8 +278,8 @@ impl Checks {
         self.forget_the_gone();
     }
 
-    /// Those whose time is over: they must be refused. A question under way that outlived its timeout is forgotten, so
-    /// that a callback that never comes cannot hold the next batch for ever.
+    /// The requests whose deadline has passed: they must be refused. A batch that exceeded its timeout is abandoned, so
+    /// that a missing callback cannot block the next batch forever.
     pub fn expire(&mut self, now: Monotonic) -> Vec<StreamId> {
         let mut over = Vec::new();
         while let Some((deadline, waiter)) = self.deadlines.front().copied() {
@@ -319,7 +319,7 @@ impl Checks {
         waiters
     }
 
-    /// Requests that come and go while nothing is answered must not pile up in the queues.
+    /// Requests that come and go without answers must not accumulate in the queues.
     fn forget_the_gone(&mut self) {
         let most = self.limit.saturating_mul(2).saturating_add(64);
         if self.deadlines.len() > most {
@@ -331,7 +331,7 @@ impl Checks {
     }
 }
 
-/// The most answers that are kept for other tokens.
+/// The most answers kept for other tokens.
 const MAX_RECENT: usize = 256;
 
 impl Recent {
@@ -349,7 +349,7 @@ impl Recent {
             }
             return;
         }
-        // As many clients as there are tokens: sweeping for each of them would gain nothing.
+        // As many clients as tokens: a sweep for each of them would gain nothing.
         if self.answers.len() >= MAX_RECENT && sent.since(self.swept) >= self.serves {
             self.swept = sent;
             self.answers.retain(|_, (other, _)| sent.since(*other) < self.serves);
@@ -473,7 +473,7 @@ mod tests {
         assert_eq!(checks.next_batch(Trigger::Tick, at(1)), None, "it is under way");
         let resolved = checks.answered(batch.id, &reply(&[Answer::Live, Answer::Live])).unwrap();
         assert_eq!(resolved[0].waiters, [7, 8]);
-        // Who leaves takes the refresh along: nobody was there for it but them.
+        // A request that leaves takes its refresh with it: no other request waited for it.
         checks.refresh(query(2));
         checks.join(9, query(2), at(2)).unwrap();
         checks.leave(9);
@@ -490,7 +490,7 @@ mod tests {
         assert_eq!(checks.next_batch(Trigger::Waiters, at(0)).unwrap().tokens, 10);
     }
 
-    /// A question with one key of its own and one that it shares with every other.
+    /// A query with one key of its own and one that it shares with all others.
     fn sharing(name: u8) -> Arc<RevocationQuery> {
         let keys = vec![RevocationKey([name; 16]), RevocationKey([200; 16])];
         Arc::new(RevocationQuery::of(keys, 1, UnixSeconds(100), NEEDS, [name; 16]))
@@ -508,13 +508,13 @@ mod tests {
         assert_eq!(batch.keys, [RevocationKey([2; 16])]);
         let resolved = checks.answered(batch.id, &reply(&[Answer::Live])).unwrap();
         assert_eq!((resolved[0].verdict, resolved[0].sent), (Some(Verdict::Live), at(10)));
-        // Having served does not make it younger.
+        // Reuse does not make an answer younger.
         checks.join(3, sharing(3), at(110)).unwrap();
         let batch = checks.next_batch(Trigger::Waiters, at(110)).unwrap();
         assert_eq!(batch.keys.len(), 2);
         let resolved = checks.answered(batch.id, &reply(&[Answer::Live, Answer::Before(101)])).unwrap();
         assert_eq!((resolved[0].verdict, resolved[0].sent), (Some(Verdict::Dead), at(110)));
-        // A death is served on as well.
+        // A revocation is reused as well.
         checks.join(4, sharing(4), at(120)).unwrap();
         let batch = checks.next_batch(Trigger::Waiters, at(120)).unwrap();
         let resolved = checks.answered(batch.id, &reply(&[Answer::Live])).unwrap();

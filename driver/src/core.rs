@@ -1,5 +1,5 @@
-//! What a configuration is made into once, and all threads share: the compiled policy, the engine that checks signatures,
-//! the verified tokens and the newest key sets.
+//! The shared state of one configuration, made once: the compiled policy, the engine that checks signatures, the
+//! verified tokens and the newest key sets.
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +14,7 @@ use crate::metrics::Metric;
 use crate::tokens::Tokens;
 use crate::{document, missing_settings};
 
-/// A configuration at work. `Send` and `Sync`: one for each configuration of the process, or of a virtual machine.
+/// An active configuration. `Send` and `Sync`: one for each configuration of the process, or of a VM.
 pub struct Core {
     pub policy: Policy,
     pub(crate) engine: Box<dyn Engine>,
@@ -22,7 +22,7 @@ pub struct Core {
     pub(crate) keys: KeyBoard,
 }
 
-/// The key sets as the dispatcher last published them. Threads look here for a newer one by one atomic read.
+/// The key sets that the dispatcher published last. Threads look for a newer one with one atomic read.
 pub(crate) struct KeyBoard {
     version: AtomicU64,
     rings: Mutex<Arc<Keyrings>>,
@@ -34,10 +34,10 @@ pub struct Configured {
     pub dispatcher: Dispatcher,
 }
 
-/// Compiles a configuration: JSON text, or a protobuf Struct as Envoy hands it over.
+/// Compiles a configuration: JSON text, or a protobuf Struct as Envoy passes it.
 ///
 /// # Errors
-/// What is wrong with the configuration or the host, in words for the log.
+/// What is wrong with the configuration or the host, as text for the log.
 pub fn configure<S: Setup + Host>(host: &mut S, text: Vec<u8>) -> Result<Configured, String> {
     let text = document::as_json(text);
     let policy = Policy::from_json(&text, &|name| host.secret(name)).map_err(|error| error.to_string())?;
@@ -69,7 +69,7 @@ impl Core {
         self.policy.issuer_name(issuer).unwrap_or("none")
     }
 
-    /// What is remembered of a token, if it was active at its issuer when that was last asked.
+    /// The cached state of a token, if it was active when its issuer was last asked.
     pub(crate) fn active_token(&self, token: &[u8], issuer: usize) -> Option<Arc<Verified>> {
         self.tokens.find(token).filter(|earlier| earlier.was_active() && earlier.issuer() == issuer)
     }
@@ -86,7 +86,7 @@ impl KeyBoard {
     }
 
     pub fn newest(&self) -> (u64, Arc<Keyrings>) {
-        // The version first: a set that is published in between is then read once more.
+        // Reads the version first: a set that is published in between is then read once more.
         let version = self.version.load(Ordering::Acquire);
         (version, Arc::clone(&self.rings.lock().unwrap_or_else(PoisonError::into_inner)))
     }

@@ -1,5 +1,5 @@
-//! What requests wait for, for all threads of a configuration: batches of checks, introspection, key sets. It sends
-//! callouts, reads their replies, keeps deadlines, and says which requests are to be resumed and with what.
+//! Everything that requests wait for, for all threads of a configuration: batches of checks, introspection, key sets.
+//! It sends callouts, reads their replies, enforces deadlines, and says which requests are to be resumed and with what.
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,10 +30,10 @@ use introspecting::Introspecting;
 use key_fetching::KeyFetching;
 pub(crate) use waiting_for_keys::KeysWanted;
 
-/// How often [`Dispatcher::tick`] is called: a request's own deadline is kept to within this.
+/// How often [`Dispatcher::tick`] is called. A request's own deadline is exact to within this.
 pub const TICK: Duration = Duration::from_millis(100);
 
-/// One for each configuration of a virtual machine or process.
+/// One for each configuration of a VM or process.
 pub struct Dispatcher {
     core: Arc<Core>,
     calls: Calls,
@@ -41,41 +41,41 @@ pub struct Dispatcher {
     announcing: Announcing,
     introspecting: Introspecting,
     keys: KeyFetching,
-    /// Requests whose tokens a fetch in flight may bring a key for.
+    /// Requests that wait for a fetch in flight, which may bring the key for their tokens.
     key_waits: KeyWaits,
     wakes: Wakes,
     counts: Counts,
     waiting: [PartOfGauge; WaitsFor::ALL.len()],
-    /// The ages of key sets in seconds, as they were last reported, by issuer.
+    /// The last reported ages of key sets in seconds, by issuer.
     key_ages: HashMap<usize, u64>,
 }
 
-/// What a waiting request has been waiting for.
+/// The event that a waiting request waits for.
 #[derive(Debug, Clone)]
 pub enum Wake {
     Verdict {
-        /// When the oldest question that it rests on was sent: its freshness counts from then.
+        /// When the oldest check behind it was sent. Its freshness counts from then.
         sent: Monotonic,
         verdict: Verdict,
     },
     CannotTell(Unavailable, Cause),
     Introspected(Result<Arc<Verified>, Rejection>),
     Keys {
-        /// There is another set than the one that the token was judged by.
+        /// There is a newer key set than the one that the token was verified with.
         is_judged_anew: bool,
     },
 }
 
-/// How a worker reaches the dispatcher: directly where both run in one thread, else through a lock.
+/// How a worker reaches the dispatcher: directly if both run in one thread, otherwise through a lock.
 pub trait Dispatch {
     fn with<T>(&mut self, work: impl FnOnce(&mut Dispatcher) -> T) -> T;
 }
 
-/// Requests that need no longer wait.
+/// Requests that no longer have to wait.
 #[derive(Default)]
 struct Wakes {
     ready: HashMap<StreamId, Wake>,
-    /// In order. May name some that were taken or are gone.
+    /// In order. May name requests that were already taken or are gone.
     order: VecDeque<StreamId>,
 }
 
@@ -103,10 +103,11 @@ impl Dispatcher {
         }
     }
 
-    /// The reply to a callout, or the news that none will come. Replies to callouts that were given up are ignored.
+    /// The reply to a callout, or the notice that none will come. Replies to abandoned callouts are ignored.
     pub fn answered(&mut self, host: &mut impl Host, call: CallId, reply: &impl CalloutReply) {
         let Ok(now) = host.now() else {
-            // Without time no reply can be judged. Keys and introspection are tried again, or given up, by their deadlines.
+            // Without the time no reply can be used. Keys and introspection are retried, or given up, by their
+            // deadlines.
             if let Some(Owner::Check { batch, .. }) = self.calls.take_check(call) {
                 self.checks_failed(batch, Unavailable::NotToBeTrusted, Cause::NoTime);
             }
@@ -126,7 +127,7 @@ impl Dispatcher {
         }
     }
 
-    /// To be called every [`TICK`]: keeps deadlines, fetches keys that are due, reports metrics.
+    /// Call this every [`TICK`]. It enforces deadlines, fetches keys that are due and reports metrics.
     pub fn tick(&mut self, host: &mut impl Host) {
         self.flush(host);
         let Ok(now) = host.now() else { return };
@@ -146,12 +147,12 @@ impl Dispatcher {
         self.wakes.poll()
     }
 
-    /// What this request has been waiting for, if it is there.
+    /// The event for this request, if it has come.
     pub fn take(&mut self, stream: StreamId) -> Option<Wake> {
         self.wakes.ready.remove(&stream)
     }
 
-    /// The request is gone, or waits no longer.
+    /// The request is gone, or no longer waits.
     pub fn leave(&mut self, stream: StreamId) {
         self.wakes.ready.remove(&stream);
         self.key_waits.leave(stream);
@@ -161,7 +162,7 @@ impl Dispatcher {
         }
     }
 
-    /// This configuration ends: its part of every gauge goes.
+    /// This configuration ends. Its share of every gauge is removed.
     pub fn end(&mut self, host: &mut impl Host) {
         self.flush(host);
         for (what, gauge) in WaitsFor::ALL.iter().zip(&mut self.waiting) {

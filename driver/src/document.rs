@@ -1,10 +1,10 @@
-//! The configuration as the host hands it over. Envoy gives a StringValue as its text, and a Struct, whatever its
-//! documentation says of JSON, as protobuf bytes (tried on 1.40): so a Struct is read here, and both end as JSON.
+//! Reads the configuration as the host passes it. Envoy passes a StringValue as its text, and a Struct as protobuf
+//! bytes (tested on 1.40), although its documentation says JSON. So a Struct is read here, and both become JSON.
 use serde_json::{Map, Number, Value};
 
-/// The document as JSON text. What is no Struct is left as it is, for the JSON reader to judge.
+/// The document as JSON text. Anything but a Struct is returned unchanged, for the JSON reader to judge.
 pub fn as_json(bytes: Vec<u8>) -> Vec<u8> {
-    // A Struct begins with its first field's tag, which is also a line feed; no JSON text is a whole Struct.
+    // A Struct begins with its first field's tag, which is also a line feed; no JSON text is a valid Struct.
     if bytes.first() != Some(&FIELDS) {
         return bytes;
     }
@@ -61,7 +61,7 @@ fn read_value(mut bytes: &[u8], depth: usize) -> Option<Value> {
     Some(value)
 }
 
-/// A Struct knows only doubles, and the configuration's numbers are whole ones.
+/// A Struct has only doubles, and the configuration's numbers are integers.
 fn whole(number: f64) -> Option<Number> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if number.fract() == 0.0 && number.abs() <= EXACT {

@@ -1,8 +1,8 @@
-//! Which requests wait for which introspection, one server at a time, and which tokens were refused a moment ago. No host
-//! call, no clock: events in, what to do out, as in `checks`.
+//! The bookkeeping of introspection requests, for one server, and the cache of refused tokens. No host call, no clock:
+//! events in, actions out, as in `checks`.
 //!
-//! RFC 7662 asks about one token at a time, so a flood of made-up tokens is a flood of questions. Tokens that were active
-//! before have a share of the questions and of the waiting room that no other token can take.
+//! RFC 7662 asks about one token at a time, so a flood of made-up tokens causes a flood of requests. Tokens that were
+//! active before have a reserved share of requests and waiting slots.
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,38 +13,38 @@ use crate::host::StreamId;
 use authn::reject::Rejection;
 use authn::time::Monotonic;
 
-/// Questions to one server under way at once.
+/// Requests to one server in flight at once.
 pub const MAX_IN_FLIGHT: usize = 64;
-/// How many of them may be about tokens that were never seen to be active.
+/// How many of them may be about tokens that were never seen active.
 pub const MAX_UNKNOWN_IN_FLIGHT: usize = 48;
 
-/// Names one question while it is under way.
+/// Identifies a batch while it is in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct QueryId(u64);
 
-/// Was the token seen to be active before, by this virtual machine?
+/// Has this VM seen the token active before?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenHistory {
     WasActive,
     Unknown,
 }
 
-/// The questions to one server.
+/// The requests to one server.
 #[derive(Debug)]
 pub struct Introspections {
     limit: usize,
     timeout: Duration,
     next_id: u64,
-    /// All that is asked or to be asked, by the token: one that is waited for twice is asked about once.
+    /// All requests in flight or queued, by token: two requests with one token share an introspection request.
     pending: HashMap<Arc<[u8]>, Pending>,
-    /// Those of `pending` that no question under way is about. May name some that are gone.
+    /// Those of `pending` that are not in flight. May contain entries that are gone.
     were_active: Vec<Arc<[u8]>>,
     unknown: Vec<Arc<[u8]>>,
     in_flight: HashMap<QueryId, CalloutInFlight>,
     unknown_in_flight: usize,
     waiters: HashMap<StreamId, Waiting>,
     unknown_waiters: usize,
-    /// In the order of their deadlines, since every request waits equally long. May name some that are gone.
+    /// In the order of their deadlines, since all requests have the same timeout. May contain entries that are gone.
     deadlines: VecDeque<(Monotonic, StreamId)>,
 }
 
@@ -72,11 +72,11 @@ struct CalloutInFlight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
-/// A question that is over, well or not.
+/// A request that has ended, successfully or not.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Over {
     pub token: Arc<[u8]>,
-    /// When it was sent: from then an answer's freshness counts.
+    /// When it was sent: an answer's freshness counts from then.
     pub sent: Monotonic,
     pub waiters: Vec<StreamId>,
 }
@@ -104,10 +104,10 @@ impl Introspections {
         self.waiters.len()
     }
 
-    /// `waiter` waits for what the server says of `token`.
+    /// `waiter` waits for the server's answer about `token`.
     ///
     /// # Errors
-    /// [`Full`], and the request must be refused. Tokens that were never active fill three quarters at the most.
+    /// [`Full`]: the request must be refused. Tokens that were never active may use at most three quarters.
     pub fn join(&mut self, waiter: StreamId, token: &[u8], history: TokenHistory, now: Monotonic) -> Result<(), Full> {
         let most_unknown = self.limit.saturating_sub(self.limit.div_ceil(4)).max(1);
         if self.waiters.len() >= self.limit
@@ -135,10 +135,10 @@ impl Introspections {
         Ok(())
     }
 
-    /// The next question, if one may go out. Call it again until there is none.
+    /// The next request, if one may be sent. Call this until it returns none.
     ///
-    /// The newest goes first: when more is asked than the server can answer, the oldest are those whose time is nearly
-    /// over, and to serve them first would be to serve nobody in time.
+    /// The newest goes first (LIFO): under overload the oldest are close to their deadline, and serving them first
+    /// would make all of them miss it.
     pub fn next_query(&mut self, now: Monotonic) -> Option<(QueryId, Arc<[u8]>)> {
         if self.in_flight.len() >= MAX_IN_FLIGHT {
             return None;
@@ -160,7 +160,7 @@ impl Introspections {
         Some((query, token))
     }
 
-    /// The question has its answer, or will never have one. `None` if it was given up before.
+    /// The request has its answer, or will never have one. `None` if it was abandoned before.
     pub fn over(&mut self, query: QueryId) -> Option<Over> {
         let CalloutInFlight { token, history, sent } = self.in_flight.remove(&query)?;
         if history == TokenHistory::Unknown {
@@ -173,7 +173,7 @@ impl Introspections {
         Some(Over { token, sent, waiters })
     }
 
-    /// The request is gone, or was answered otherwise. A question under way goes on: its answer is worth keeping.
+    /// The request is gone, or was answered in another way. A batch in flight continues: its answer is worth caching.
     pub fn leave(&mut self, waiter: StreamId) {
         let Some(token) = self.forget_waiter(waiter) else { return };
         let Some(pending) = self.pending.get_mut(&token) else { return };
@@ -184,8 +184,8 @@ impl Introspections {
         self.forget_the_gone();
     }
 
-    /// Those whose time is over: they must be refused. A question that outlived its timeout is given up, so that a
-    /// callback that never comes cannot hold a place for ever.
+    /// The requests whose deadline has passed: they must be refused. A request that exceeded its timeout is abandoned,
+    /// so that a missing callback cannot occupy a place forever.
     pub fn expire(&mut self, now: Monotonic) -> Vec<StreamId> {
         let mut late = Vec::new();
         while let Some((deadline, waiter)) = self.deadlines.front().copied() {
@@ -232,7 +232,7 @@ impl Introspections {
         Some(token)
     }
 
-    /// Requests that come and go while nothing is answered must not pile up in the queues.
+    /// Requests that come and go without answers must not accumulate in the queues.
     fn forget_the_gone(&mut self) {
         let most = self.limit.saturating_mul(2).saturating_add(64);
         if self.deadlines.len() > most {
@@ -242,7 +242,7 @@ impl Introspections {
         for queue in [&mut self.were_active, &mut self.unknown] {
             if queue.len() > most {
                 queue.retain(|token| pending.get(token).is_some_and(waits));
-                // One that left and came back is there twice.
+                // A request that left and came back is there twice.
                 let mut seen = std::collections::HashSet::new();
                 queue.retain(|token| seen.insert(Arc::clone(token)));
             }
@@ -250,8 +250,8 @@ impl Introspections {
     }
 }
 
-/// Tokens that were refused a moment ago, and why. A fixed number of places, apart from the tokens that are good: no flood
-/// of bad ones pushes out a good one.
+/// Recently refused tokens, and why. A fixed number of slots, separate from valid tokens: a flood of invalid ones never
+/// displaces a valid one.
 #[derive(Debug)]
 pub struct Refusals {
     places: Vec<Option<Refusal>>,
@@ -266,16 +266,16 @@ struct Refusal {
     rejection: Rejection,
 }
 
-/// Refusals that one virtual machine remembers.
+/// Refusals that one VM caches.
 pub const MAX_REFUSALS: usize = 1024;
 
 impl Refusals {
-    /// `seed` is random, so that nobody can choose tokens that push each other out.
+    /// `seed` is random, so that an attacker cannot choose tokens that displace each other.
     pub fn new(seed: u64) -> Self {
         Self { places: Vec::new(), seed }
     }
 
-    /// Why the token was refused, and when that was asked.
+    /// Why the token was refused, and when the request was sent.
     pub fn find(&self, issuer: usize, token: &[u8]) -> Option<(Monotonic, &Rejection)> {
         if self.places.is_empty() {
             return None;
@@ -358,7 +358,7 @@ mod tests {
             asked.push(query);
         }
         assert_eq!(asked.len(), MAX_IN_FLIGHT - MAX_UNKNOWN_IN_FLIGHT);
-        // A place that becomes free goes to one that was active, before all that came earlier.
+        // A free place goes to a token that was active, before all that arrived earlier.
         questions.over(asked[0]).unwrap();
         assert!(name(1000) <= *questions.next_query(at(2)).unwrap().1.first_chunk::<8>().unwrap());
     }

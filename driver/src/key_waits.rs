@@ -7,8 +7,8 @@ use authn::time::Monotonic;
 use crate::checks::Full;
 use crate::host::StreamId;
 
-/// Tokens with a signature that no key verifies get this part of the room: each of them costs all of the work once more
-/// when a newer set comes, and anybody can make them.
+/// The share of waiting slots for tokens with a signature that no key verifies: each costs a second verification when a
+/// newer set arrives, and anyone can make them.
 const MISMATCH_SHARE: usize = 8;
 
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct KeyWaits {
 pub struct KeyWait {
     pub issuer: usize,
     pub deadline: Monotonic,
-    /// Which of the issuer's key sets in a row the token was judged by.
+    /// The generation of the issuer's key set that the token was judged by.
     pub generation: u32,
     /// Its signature matches no key.
     pub is_mismatch: bool,
@@ -41,7 +41,7 @@ impl KeyWaits {
     }
 
     /// # Errors
-    /// [`Full`], and the request must be refused.
+    /// [`Full`]: the request must be refused.
     pub fn join(&mut self, waiter: StreamId, wait: KeyWait) -> Result<(), Full> {
         let mismatches_allowed = self.limit.div_ceil(MISMATCH_SHARE);
         if self.waiting.len() >= self.limit || (wait.is_mismatch && self.mismatches >= mismatches_allowed) {
@@ -53,7 +53,7 @@ impl KeyWaits {
         Ok(())
     }
 
-    /// It waits no longer.
+    /// It no longer waits.
     pub fn leave(&mut self, waiter: StreamId) -> Option<KeyWait> {
         let left = self.waiting.remove(&waiter)?;
         self.mismatches = self.mismatches.saturating_sub(usize::from(left.is_mismatch));
@@ -69,7 +69,7 @@ impl KeyWaits {
         self.waiting.len()
     }
 
-    /// All who wait for this issuer's keys.
+    /// All requests that wait for this issuer's keys.
     pub fn of(&self, issuer: usize) -> Vec<StreamId> {
         self.those(|wait| wait.issuer == issuer)
     }
@@ -78,7 +78,7 @@ impl KeyWaits {
         self.those(|wait| wait.deadline <= now)
     }
 
-    /// The issuers that somebody waits for.
+    /// The issuers that requests wait for.
     pub fn issuers(&self) -> HashSet<usize> {
         self.waiting.values().map(|wait| wait.issuer).collect()
     }
@@ -108,7 +108,7 @@ mod tests {
             assert!(join(&mut waits, waiter, false), "{waiter}");
         }
         assert!(!join(&mut waits, 17, false) && waits.len() == 16);
-        // What leaves makes room, of its own kind, and only once.
+        // A request that leaves frees a slot of its own kind, and only once.
         assert!(waits.leave(3).is_some() && waits.leave(3).is_none());
         assert!(!join(&mut waits, 18, true));
         assert!(waits.leave(1).is_some() && join(&mut waits, 18, true));

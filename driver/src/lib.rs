@@ -1,10 +1,10 @@
-//! The life of a request round the core, and all that waits: checks, introspection, key sets. No I/O: events go in,
-//! effects go out through [`Host`] and [`Exchange`], and requests to resume are polled.
+//! The life of a request around the core, and everything that waits: checks, introspection, key sets. No I/O: events go
+//! in, effects go out through [`Host`] and [`Exchange`], and requests to resume are polled.
 //!
-//! A back end makes a [`Core`] and a [`Dispatcher`] of each configuration ([`configure`]) and a [`Worker`] for each thread.
-//! It hands each request's headers to [`Worker::begin`], replies to callouts to [`Dispatcher::answered`], and calls
-//! [`Dispatcher::tick`] every [`TICK`]. After each of them it polls [`Dispatcher::poll_wake`] and gives each stream named
-//! there to [`Worker::resume`] of its worker.
+//! A back end makes a [`Core`] and a [`Dispatcher`] for each configuration ([`configure`]) and a [`Worker`] for each
+//! thread. It passes each request's headers to [`Worker::begin`] and replies to callouts to [`Dispatcher::answered`],
+//! and calls [`Dispatcher::tick`] every [`TICK`]. After each of these it polls [`Dispatcher::poll_wake`] and passes
+//! each stream that is named there to [`Worker::resume`] of its worker.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Maps whose keys are MACs under our secret. Nobody else can choose where those fall, so eight bytes of one are its hash.
+//! Maps whose keys are MACs under our secret. An attacker cannot choose them, so eight bytes of a key are its hash.
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 

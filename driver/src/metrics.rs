@@ -1,4 +1,4 @@
-//! The metrics that the driver reports: their names, kinds and labels, and the counts that wait for the next flush.
+//! The metrics of the driver: their names, kinds and labels, and the counts that wait for the next flush.
 use std::time::Duration;
 
 use authn::reject::RejectReason;
@@ -57,7 +57,7 @@ impl Metric {
         Self::IntrospectionMicroseconds,
     ];
 
-    /// Without the prefix `portcullis`, which every back end writes before it.
+    /// Without the prefix `portcullis`, which every back end adds.
     pub const fn name(self) -> &'static str {
         self.describe().0
     }
@@ -95,20 +95,20 @@ impl Metric {
     }
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing was looked at: a public rule, an optional one without a token, or a CORS preflight.
+    /// Nothing was checked: a public rule, an optional one without a token, or a CORS preflight.
     Open,
     Admitted,
-    /// Admitted though its session could not be checked, because its rule says so.
+    /// Admitted although its session could not be checked, because its rule says so.
     AdmittedUnchecked,
     /// A probe rule: the filter itself replied.
     Answered,
     Rejected(RejectReason),
 }
 
-/// A counter without labels of its own choosing.
+/// A counter whose labels are fixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counter {
     TokenHit,
@@ -116,12 +116,12 @@ pub enum Counter {
     SharedHit,
     SharedMiss,
     CheckSent,
-    /// Asked anew while the verdict was still fresh, so that no request waits.
+    /// Refreshed while the verdict was still fresh, so that no request waits.
     RefreshedAhead,
     CheckFailed(CheckFailure),
     BindingReported,
     SpoofedHeader,
-    /// A request showed that the proxy lacks this setting.
+    /// A request shows that the proxy lacks this setting.
     MissingProxySetting(Setting),
 }
 
@@ -130,15 +130,15 @@ pub enum Counter {
 pub enum CheckFailure {
     /// The host refused to send it.
     NotSent,
-    /// Timeout, refused connection, a reply that broke off.
+    /// Timeout, refused connection, or a reply that was cut off.
     NoAnswer,
-    /// A reply, and not the service's: another server, a forged or replayed reply.
+    /// A reply that is not from the service: another server, a forged or replayed reply.
     NoProof,
     /// The service says that it cannot tell.
     Service(StoreError),
 }
 
-/// For what a request waits.
+/// What a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitsFor {
     Check,
@@ -146,10 +146,10 @@ pub enum WaitsFor {
     Keys,
 }
 
-/// Counts since the last flush. A host call for each request and counter would cost more than the counting.
+/// Counts since the last flush. One host call for each request and counter would cost more than the counting.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// By rule, with those of no rule first, and then by outcome.
+    /// By rule, with those without a rule first, and then by outcome.
     requests: Vec<u32>,
     counters: [u32; Counter::COUNT],
     changed: Vec<Changed>,
@@ -214,7 +214,7 @@ fn request_index(outcome: Outcome, rule: Option<usize>) -> usize {
     row.saturating_mul(Outcome::COUNT).saturating_add(outcome.index())
 }
 
-/// A gauge that is a sum over all threads and virtual machines: each reports by how much its own part has changed.
+/// A gauge that is a sum over all threads and VMs. Each reports the change of its own share.
 #[derive(Debug, Default)]
 pub struct PartOfGauge {
     told: i64,
@@ -282,7 +282,7 @@ impl Counter {
         }
     }
 
-    /// Its family, and the value of the label where there is one.
+    /// Its family, and the value of its label, if it has one.
     fn describe(self) -> (Metric, Option<&'static str>) {
         match self {
             Counter::TokenHit => (Metric::TokenCache, Some("hit")),

@@ -1,22 +1,21 @@
-//! Says once for the whole process which settings of the proxy are missing, and counts the requests that showed it.
+//! Logs missing proxy settings, once for the whole process, and counts the requests that show them.
 use authn::request::proxy_settings::{Setting, Settings};
 
 use crate::host::{Host, Level, PutError};
 use crate::metrics::{Counter, Counts};
 
-/// One byte, for all workers and configurations of the process: what was said already. Others can write it too (shared
-/// data of Istio's plugins is one namespace). The most that they reach is that a worker says it once more, or does not say
-/// it.
+/// One byte for all workers and configurations of the process: the warnings that were logged. Others can write it too,
+/// since shared data of Istio's plugins is one namespace. At most that makes a worker repeat a warning, or omit it.
 const SHARED: &str = "portcullis.missing_proxy_settings";
 const CAS_TRIES: u32 = 3;
 
-/// What this worker knows to have been said.
+/// The warnings that this worker knows to be logged.
 #[derive(Debug, Default)]
 pub struct MissingSettings {
     said: Settings,
 }
 
-/// A compare-and-set needs an entry to compare with.
+/// A compare-and-set needs an existing entry.
 pub fn prepare(host: &mut impl Host) {
     if let Ok(None) = host.shared_get(SHARED) {
         let _ = host.shared_put(SHARED, &[0], 0);
@@ -50,7 +49,7 @@ fn say(host: &mut impl Host, setting: Setting) {
 
 fn is_first(host: &mut impl Host, setting: Setting) -> bool {
     for _ in 0..CAS_TRIES {
-        // Without shared data, each worker says it once.
+        // Without shared data, each worker logs it once.
         let Ok(Some((bytes, cas))) = host.shared_get(SHARED) else { return true };
         let said = Settings::from_bits(bytes.first().copied().unwrap_or_default());
         if said.has(setting) {

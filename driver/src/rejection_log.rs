@@ -1,4 +1,4 @@
-//! Which rejections are logged: the first few of each moment with their cause, the others as a number.
+//! Which rejections are logged: the first few of each window with their cause, the others as a number.
 use std::time::Duration;
 
 use authn::reject::Rejection;
@@ -38,7 +38,7 @@ impl RejectionLog {
         }
     }
 
-    /// A new window begins when the last one is over, and what it left out is said.
+    /// A new window begins when the last one is over. Then the number of omitted rejections is logged.
     pub fn on_time(&mut self, host: &mut impl Host, now: Monotonic) {
         if now.since(self.began) < WINDOW {
             return;

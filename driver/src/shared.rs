@@ -1,6 +1,6 @@
-//! What all workers of a proxy share, as bytes in the host's shared data: verdicts in a fixed ring of slots, and the key
-//! sets that one of them fetched. Whoever else can write there (in Istio every WasmPlugin of a proxy shares one
-//! namespace) cannot forge an entry, since each carries a MAC over its place, its content and the configuration.
+//! Data that all workers of a proxy share, as bytes in the host's shared data: verdicts in a fixed ring of slots, and
+//! fetched key sets. Other writers (in Istio every WasmPlugin of a proxy shares one namespace) cannot forge an entry,
+//! since each carries a MAC over its slot, its content and the configuration.
 use wire::DerivedKeys;
 
 use authn::keys::source::Failures;
@@ -9,7 +9,7 @@ use authn::time::Monotonic;
 
 const MAC: usize = 16;
 
-/// Names entries so that nobody without the secret can guess them, and authenticates what is in them.
+/// Names entries so that they cannot be guessed without the secret, and authenticates their content.
 #[derive(Debug, Clone)]
 pub struct Namespace {
     prefix: String,
@@ -17,35 +17,34 @@ pub struct Namespace {
     config: [u8; 32],
 }
 
-/// Verdicts, each in the slot of its question.
+/// Verdicts, each in the slot of its query.
 #[derive(Debug)]
 pub struct SharedVerdicts {
     space: Namespace,
     slots: u32,
 }
 
-/// Slots for key sets. Each source has the slot that its identity names, whatever configuration it stands in, so that an
-/// update which leaves it alone finds its keys there. Two sources in one slot are told apart, and then fetched by each
-/// virtual machine for itself.
+/// Slots for key sets. Each source has the slot of its identity, in any configuration, so that an update which does not
+/// change the source finds its keys. Two sources in one slot are told apart, and then each VM fetches for itself.
 const KEY_SLOTS: u16 = 256;
 
-/// One issuer's key set, and the lease of the virtual machine that fetches it.
+/// One issuer's key set, and the lease of the VM that fetches it.
 #[derive(Debug)]
 pub struct SharedKeys {
     space: Namespace,
     slot: u16,
 }
 
-/// Who fetches, since when. Times of 0 mean never.
+/// The holder of the lease, and since when. Times of 0 mean never.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lease {
-    /// A fetch is under way since then; 0 once it is over.
+    /// A fetch is in flight since then; 0 once it is over.
     pub started: Monotonic,
     /// When an unknown key id last caused a fetch.
     pub unknown: Monotonic,
     /// The last fetch failed, and the next attempt is not before this.
     pub resting: Monotonic,
-    /// The provider asked to be left alone until then.
+    /// The provider asked not to be contacted until then.
     pub not_before: Monotonic,
     /// How often in a row.
     pub failures: Failures,
@@ -53,8 +52,8 @@ pub struct Lease {
 
 impl Namespace {
     pub fn new(derived: &DerivedKeys, config: &[u8; 32]) -> Self {
-        // Of the secret alone: the host keeps every entry for as long as it runs, and a prefix for each configuration
-        // would leave a ring behind at every update. What another configuration wrote is told by the MAC.
+        // Derived from the secret alone: the host keeps every entry as long as it runs, and a prefix per configuration
+        // would leave a ring behind at every update. The MAC detects entries of another configuration.
         let prefix = jose::base64url::encode(derived.cache_mac(&[b"prefix"]));
         Self { prefix, derived: derived.clone(), config: *config }
     }
@@ -81,18 +80,18 @@ impl Namespace {
 }
 
 impl SharedVerdicts {
-    /// `None` when `slots` is 0: nothing is shared then.
+    /// `None` if `slots` is 0: nothing is shared then.
     pub fn new(space: Namespace, slots: usize) -> Option<Self> {
         let slots = u32::try_from(slots).ok().filter(|slots| *slots > 0)?;
         Some(Self { space, slots })
     }
 
-    /// The shared-data key of the slot that holds the verdict on this question, if any does.
+    /// The shared-data key of the slot for the verdict on this query.
     pub fn key(&self, digest: &[u8; 16]) -> String {
         self.space.key(&self.place(digest))
     }
 
-    /// `digest 16 | sent u64 | verdict u8`, sealed.
+    /// `digest 16 | sent u64 | verdict u8`, with a MAC.
     pub fn write(&self, digest: &[u8; 16], sent: Monotonic, verdict: Verdict) -> Vec<u8> {
         let mut content = Vec::with_capacity(25 + MAC);
         content.extend_from_slice(digest);
@@ -104,9 +103,9 @@ impl SharedVerdicts {
         self.space.seal(&self.place(digest), content)
     }
 
-    /// The verdict on just this question, if the slot holds one and it is ours.
+    /// The verdict on exactly this query, if the slot has one with a valid MAC.
     pub fn read(&self, digest: &[u8; 16], bytes: &[u8]) -> Option<(Monotonic, Verdict)> {
-        // Compared first: most slots that are in use hold another question's, and a MAC costs more.
+        // Compared first: most used slots hold another query's verdict, and a MAC costs more.
         if bytes.first_chunk::<16>() != Some(digest) {
             return None;
         }
@@ -128,7 +127,7 @@ impl SharedVerdicts {
 }
 
 impl SharedKeys {
-    /// `source` identifies whose keys these are and where they come from.
+    /// `source` identifies the issuer and location of the keys.
     pub fn new(derived: &DerivedKeys, source: &[u8; 32]) -> Self {
         let [a, b, ..] = *source;
         let slot = u16::from_be_bytes([a, b]).checked_rem(KEY_SLOTS).unwrap_or(0);
@@ -166,7 +165,7 @@ impl SharedKeys {
         })
     }
 
-    /// When the shared set was fetched: read often, and the set only when this has moved.
+    /// When the shared set was fetched: read often; the set is read only if this has changed.
     pub fn stamp_key(&self) -> String {
         self.space.key(&self.stamp_place())
     }
@@ -184,7 +183,7 @@ impl SharedKeys {
         self.space.key(&self.set_place())
     }
 
-    /// `due`: when whoever fetched it will look again.
+    /// `due`: when the fetching VM will fetch again.
     pub fn write_set(&self, fetched: Monotonic, due: Monotonic, text: &[u8]) -> Vec<u8> {
         let mut content = fetched.0.to_be_bytes().to_vec();
         content.extend_from_slice(&due.0.to_be_bytes());
@@ -238,7 +237,7 @@ mod tests {
             assert_eq!(shared.read(&digest, &bad), None, "byte {at}");
             assert_eq!(shared.read(&digest, &bytes[..at]), None, "cut at {at}");
         }
-        // Moved to the slot of another question that begins alike.
+        // Moved to the slot of another query with the same beginning.
         let mut moved = bytes.clone();
         moved[..16].copy_from_slice(&other_slot);
         assert_eq!(shared.read(&other_slot, &moved), None);

@@ -1,17 +1,17 @@
-//! The virtual machine's own cache of verified tokens: bounded, keyed by the exact token. What it holds was verified;
+//! The VM's own cache of verified tokens: bounded, with the exact token as its key. Its entries were verified;
 //! everything that time or the request can change is judged again at each use.
 use std::sync::Arc;
 
 use authn::decide::Verified;
 use authn::request::scan;
 
-/// Entries that one hash value may choose from.
+/// Slots that one hash value may use.
 const WAYS: usize = 4;
-/// A token that is larger than this part of the whole is not kept.
+/// A token larger than this part of the whole is not cached.
 const LARGEST_SHARE: usize = 64;
 
-/// A fixed number of sets of four; the entry of a set that was used longest ago makes room. Bounded in bytes too: when
-/// tokens are long, sets are emptied in turn until the rest fits.
+/// A fixed number of sets of four; a new entry replaces the least recently used one of its set. Also bounded in bytes:
+/// with long tokens, sets are emptied in turn until the rest fits.
 #[derive(Debug)]
 pub struct TokenCache {
     sets: Vec<[Option<Entry>; WAYS]>,
@@ -19,13 +19,13 @@ pub struct TokenCache {
     uses: u32,
     bytes: usize,
     most_bytes: usize,
-    /// The set that is emptied next when room is short.
+    /// The next set to empty when bytes run out.
     hand: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// Spares most comparisons with the set's other tokens.
+    /// Avoids most comparisons with the set's other tokens.
     hash: u64,
     verified: Arc<Verified>,
     used: u32,
@@ -52,7 +52,7 @@ impl TokenCache {
 
     pub fn insert(&mut self, hash: u64, verified: Arc<Verified>) {
         let size = verified.bytes();
-        // One token must not push out a good part of all others.
+        // One token must not displace a large part of all others.
         if size > self.most_bytes.checked_div(LARGEST_SHARE).unwrap_or(0) {
             return;
         }
@@ -72,7 +72,7 @@ impl TokenCache {
         self.make_room(at);
     }
 
-    /// Empties sets in turn, but not `kept`, until what is held fits.
+    /// Empties sets in turn, except `kept`, until the rest fits.
     fn make_room(&mut self, kept: usize) {
         for _ in 0..self.sets.len() {
             if self.bytes <= self.most_bytes {
@@ -88,13 +88,13 @@ impl TokenCache {
     }
 }
 
-/// The set of a token; beyond all sets where there are none.
+/// The set of a token; an index beyond all sets if there are none.
 fn place(mask: u64, hash: u64) -> usize {
     usize::try_from(hash & mask).unwrap_or(usize::MAX)
 }
 
-/// A fast seeded hash of the token's last 32 bytes, which are signature: two verified tokens that share them are as
-/// good as impossible to make, and a collision only pushes an entry out, since the whole token is compared.
+/// A fast seeded hash of the token's last 32 bytes, which are signature: two verified tokens with the same ones are
+/// practically impossible to make, and a collision only displaces an entry, since the whole token is compared.
 pub fn tail_hash(seed: u64, token: &[u8]) -> u64 {
     let mut hash = seed ^ u64::try_from(token.len()).unwrap_or(0);
     let start = token.len().saturating_sub(32);

@@ -1,11 +1,11 @@
-//! The verified tokens of a configuration, shared by all threads: token caches side by side, each behind its own lock.
+//! The verified tokens of a configuration, shared by all threads: several token caches, each with its own lock.
 use std::sync::{Arc, Mutex, PoisonError};
 
 use authn::decide::Verified;
 
 use crate::token_cache::{TokenCache, tail_hash};
 
-/// A token's cache is chosen by its hash, so that threads seldom meet at one lock.
+/// A token's hash selects its cache, so that threads rarely contend for one lock.
 #[derive(Debug)]
 pub struct Tokens {
     shards: Box<[Mutex<TokenCache>]>,

@@ -1,4 +1,4 @@
-//! The requests of one thread, from their headers to a decision. What they wait for is the dispatcher's.
+//! The requests of one thread, from their headers to a decision. The dispatcher does what they wait for.
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -24,30 +24,30 @@ mod step;
 use phase::{Introspected, Phase};
 use step::Step;
 
-/// What the host is to do with a request.
+/// What the host must do with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Forward it. Of one that waited: resume it.
+    /// Forward it, or resume it if it waited.
     Continue,
-    /// Hold it, headers, body and trailers. [`crate::Dispatcher::poll_wake`] names it when it is to be resumed.
+    /// Hold it, with headers, body and trailers. [`crate::Dispatcher::poll_wake`] names it when it is to be resumed.
     Pause,
-    /// It has its reply, or will end by the proxy's own timeout. Nothing of it goes on.
+    /// It has its reply, or will end at the proxy's own timeout. Nothing of it is forwarded.
     Replied,
 }
 
 /// One for each thread and configuration.
 pub struct Worker {
     core: Arc<Core>,
-    /// The key sets as they were last published, and which publication that is.
+    /// The last published key sets, and the number of that publication.
     keys: (u64, Arc<Keyrings>),
-    /// Requests that wait, and those whose end needs something. Most requests are never here.
+    /// Requests that wait, and those that need work at their end. Most requests are never here.
     phases: HashMap<StreamId, Phase>,
     missing_settings: MissingSettings,
     log: RejectionLog,
     counts: Counts,
 }
 
-/// What an answer to a browser's session gets, whatever the upstream says, so that it stays out of every cache.
+/// The headers of a response to a browser session, whatever the upstream says, so that no cache keeps it.
 const COOKIE_SESSION_HEADERS: [(&str, &str); 3] =
     [("cache-control", "no-store"), ("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin")];
 
@@ -72,7 +72,7 @@ impl Worker {
         }
     }
 
-    /// The headers of a request are there. `ends`: it has no body.
+    /// The headers of a request have come. `ends`: it has no body.
     pub fn begin<H: Host, E: Exchange, D: Dispatch>(
         &mut self,
         stream: StreamId,
@@ -91,14 +91,14 @@ impl Worker {
             return self.refuse(&mut call, None, &Rejection::new(Cause::HeadersUnreadable), Some(now));
         };
         self.missing_settings.on_request(call.host, judged.missing, &mut self.counts);
-        // Before anything else, so that no way out of here leaves a header that only this filter may set.
+        // Before anything else, so that every exit removes the headers that only this filter may set.
         if self.clear(call.exchange, &judged.edits).is_err() {
             return self.refuse(&mut call, None, &Rejection::new(Cause::HeaderUnchangeable), Some(now));
         }
         self.advance(&mut call, judged.step, now)
     }
 
-    /// What a request has been waiting for is there.
+    /// The event that a request waited for has come.
     pub fn resume<H: Host, E: Exchange, D: Dispatch>(
         &mut self,
         stream: StreamId,
@@ -124,20 +124,20 @@ impl Worker {
         self.advance(&mut call, step, now)
     }
 
-    /// The request is over, with a reply or not.
+    /// The request is over, with or without a reply.
     pub fn gone(&mut self, stream: StreamId, dispatch: &mut impl Dispatch) {
-        // Most requests never wait, and to look each of them up would cost more than to judge it.
+        // Most requests never wait, and looking each of them up would cost more than deciding it.
         if !self.phases.is_empty() && self.phases.remove(&stream).is_some_and(|phase| phase.waits()) {
             dispatch.with(|dispatcher| dispatcher.leave(stream));
         }
     }
 
-    /// Must its body and trailers be held?
+    /// True when its body and trailers must be held.
     pub fn is_held(&self, stream: StreamId) -> bool {
         !self.phases.is_empty() && self.phases.get(&stream).is_some_and(Phase::is_held)
     }
 
-    /// Headers to set in the answer to this request, in place of those of the same names.
+    /// Headers to set in the response to this request. They replace those of the same names.
     pub fn on_response_headers(&mut self, stream: StreamId) -> &'static [(&'static str, &'static str)] {
         if self.phases.is_empty() || !matches!(self.phases.get(&stream), Some(Phase::CookieSession)) {
             return &[];
@@ -146,18 +146,18 @@ impl Worker {
         &COOKIE_SESSION_HEADERS
     }
 
-    /// Some upstreams take a trailer for a header. Is this one to be removed, since only this filter may set a header of
-    /// its name, in any spelling?
+    /// Some upstreams take a trailer for a header. True when this trailer must be removed, because only this filter may
+    /// set a header of its name, in any spelling.
     pub fn clears_trailer(&self, name: &[u8]) -> bool {
         self.core.policy.is_cleared(name)
     }
 
-    /// The names of trailers to remove where trailers cannot be read.
+    /// The names of trailers to remove if trailers cannot be read.
     pub fn cleared(&self) -> impl Iterator<Item = &str> {
         self.core.policy.cleared()
     }
 
-    /// Reports what was counted, and what the log left out.
+    /// Reports the counts, and the number of rejections that were not logged.
     pub fn flush(&mut self, host: &mut impl Host) {
         if let Ok(now) = host.now() {
             self.log.on_time(host, now.monotonic);
@@ -185,14 +185,14 @@ impl Worker {
             if let OwnedEdit::Remove(_) = edit {
                 self.counts.count(Counter::SpoofedHeader);
             }
-            // All of them are tried: what can be removed goes.
+            // All of them are tried, so that as many as possible are removed.
             cleared = exchange.edit(edit.as_edit()).and(cleared);
         }
         // Routes can match the host, the path and any header.
         cleared.and_then(|()| exchange.choose_route_anew())
     }
 
-    /// Takes a request as far as it goes now.
+    /// Advances a request as far as it goes now.
     fn advance<H: Host, E: Exchange, D: Dispatch>(
         &mut self,
         call: &mut Call<'_, H, E, D>,
@@ -246,7 +246,8 @@ impl Worker {
         now: Now,
     ) -> Option<Wake> {
         let (token, jwt) = (subject.token(), subject.jwt());
-        // What a JWT will be asked about is known before the answer, and of an opaque token what was known earlier.
+        // The revocation query of a JWT is known before the answer. That of an opaque token is known if an earlier
+        // answer is.
         let earlier = jwt.map(Arc::clone).or_else(|| self.core.active_token(token, issuer));
         let next = earlier.and_then(|earlier| self.core.policy.worth_asking(&earlier, subject.rule(), now));
         let asked = Introspect { issuer, token, jwt, next };
@@ -260,7 +261,7 @@ impl Worker {
         removals: &[Removal],
         now: Now,
     ) -> Action {
-        // A token that nothing has looked at: an upstream must not take it for checked.
+        // This token was not checked. An upstream must not take it for a checked one.
         if removals.iter().any(|removal| remove(call.exchange, removal).is_err()) {
             return self.refuse(call, Some(rule), &Rejection::new(Cause::TokenUnremovable), Some(now));
         }
@@ -268,7 +269,7 @@ impl Worker {
         Action::Continue
     }
 
-    /// Writes what the upstream is told. A request must not be forwarded with only some headers set.
+    /// Sets the headers for the upstream. A request must not be forwarded with only some of them.
     fn forward<H: Host, E: Exchange, D: Dispatch>(
         &mut self,
         call: &mut Call<'_, H, E, D>,
@@ -294,8 +295,8 @@ impl Worker {
         Action::Continue
     }
 
-    /// Says that the filter is there and judges. Whether it could ask anything is not said: a probe that fails with the
-    /// service or an issuer would take every proxy out at once.
+    /// The reply says that the filter is present and decides. It does not say whether callouts work: a probe that fails
+    /// with the service or an issuer would take every proxy out of rotation at once.
     fn answer_probe<H: Host, E: Exchange, D: Dispatch>(&mut self, call: &mut Call<'_, H, E, D>, rule: usize) -> Action {
         self.conclude(call.exchange, Outcome::Answered, Some(rule), &[]);
         let headers: [Pair<'_>; 2] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")];
@@ -343,7 +344,7 @@ impl Worker {
         reply: &LocalReply<'_>,
     ) -> Action {
         if call.exchange.reply(reply).is_err() {
-            // It stays paused until the proxy's own timeout: closed, if not politely. Its body must not release it.
+            // It stays paused until the proxy's own timeout, which fails closed. Its body must not release it.
             self.phases.insert(call.stream, Phase::Unanswered);
             call.host.log(Level::Error, format_args!("portcullis: the host would not send a reply"));
         }
@@ -363,7 +364,7 @@ fn remove(exchange: &mut impl Exchange, removal: &Removal) -> Result<(), HostErr
     exchange.edit(edit)
 }
 
-/// As [`Edit`], free of the headers that it was found in.
+/// Like [`Edit`], but owned: it does not borrow the headers.
 enum OwnedEdit {
     Remove(Vec<u8>),
     Set(&'static str, Vec<u8>),

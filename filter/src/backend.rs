@@ -1,4 +1,4 @@
-//! The driver's host in Wasm: callouts, shared data, metrics and the log by host calls.
+//! The driver's host in Wasm: callouts, shared data, metrics and the log, through host calls.
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
@@ -12,28 +12,28 @@ use driver::{CallId, Callout, CalloutReply, Cas, ChosenEngine, Host, HostError, 
 
 use crate::host::{self, Clock, LogLevel, MapType, MetricType};
 
-/// What lasts as long as a configuration.
+/// State that lasts as long as a configuration.
 pub struct Backend {
     root: u32,
     clock: Clock,
     metrics: Metrics,
 }
 
-/// The context that host calls concern now. The host sets it before each callback, and calls change it.
+/// The context that host calls currently apply to. The host sets it before each callback, and calls change it.
 pub struct Effective(Cell<u32>);
 
 /// The host's side of one callback.
 pub struct Calling<'b> {
     backend: &'b mut Backend,
     effective: &'b Effective,
-    /// Reads the wall clock anew. Requests count on from the last reading, which costs one host call less.
+    /// Reads the wall clock. Requests extrapolate from the last reading, which saves a host call.
     reads_wall_clock: bool,
 }
 
 /// The reply to the callout that the callback is about.
 pub struct Reply;
 
-/// The host's numbers of metrics, by full name. `None`: the host will not define it, and nothing else suffers.
+/// The host's ids of metrics, by full name. `None`: the host does not define it; nothing else depends on it.
 #[derive(Default)]
 struct Metrics(HashMap<String, Option<u32>>);
 
@@ -53,7 +53,7 @@ impl Effective {
 
 impl Backend {
     /// # Errors
-    /// Without clocks nothing can be judged.
+    /// Without clocks no request can be decided.
     pub fn new(root: u32) -> Result<Self, HostError> {
         let mut backend = Self { root, clock: Clock::start()?, metrics: Metrics::default() };
         backend.metrics.define_from_the_start();
@@ -71,8 +71,8 @@ impl Host for Calling<'_> {
     }
 
     fn call(&mut self, callout: &Callout<'_>) -> Result<CallId, HostError> {
-        // A callout belongs to the context that is effective when it is sent, and its reply is lost when that one goes.
-        // Other requests may wait for it, so it is the root's.
+        // A callout belongs to the context that is effective when it is sent, and its reply is lost when that context
+        // goes. Other requests may wait for it, so it is sent from the root context.
         self.effective.set(self.backend.root)?;
         let Callout { cluster, headers, body, timeout } = callout;
         host::call(cluster, headers, body, *timeout).map(|call| CallId(u64::from(call)))
@@ -140,8 +140,8 @@ impl CalloutReply for Reply {
 }
 
 impl Metrics {
-    /// These exist at 0 before anything happens: a rate over a counter must not miss the first one, and a gauge of an
-    /// earlier configuration may say something else.
+    /// Defined at 0 from the start: a rate over a counter must not miss the first event, and a gauge of an earlier
+    /// configuration may have another value.
     fn define_from_the_start(&mut self) {
         for kind in ["host", "portable"] {
             if let Some(id) = self.id(Metric::Engine, &[kind]) {
@@ -158,7 +158,7 @@ impl Metrics {
 
     fn id(&mut self, metric: Metric, labels: &[&str]) -> Option<u32> {
         let mut name = format!("portcullis.{}", metric.name());
-        // Envoy's stats have no labels of their own here: `stats_tags` in the bootstrap takes them out of the name.
+        // Envoy's stats have no labels here: `stats_tags` in the bootstrap extracts them from the name.
         for (label, value) in metric.labels().iter().zip(labels) {
             name.extend([".", label, ".", value]);
         }

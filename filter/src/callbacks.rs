@@ -1,5 +1,5 @@
-//! What the host calls. Each function here is renamed from `portcullis_…` to `proxy_…` after linking, and every other
-//! callback is dropped, since the host pays for each one that a module exports.
+//! The callbacks of the host. Each function here is renamed from `portcullis_…` to `proxy_…` after linking, and every
+//! other callback is removed, since the host pays for each one that a module exports.
 #![allow(unsafe_code)]
 
 use proxy_wasm::types::Action;
@@ -27,7 +27,8 @@ extern "C" fn portcullis_on_request_headers(context: u32, _headers: usize, end: 
         Some(driver::Action::Continue) => Action::Continue,
         Some(driver::Action::Pause | driver::Action::Replied) => Action::Pause,
         None => {
-            // Nothing to judge by. The host reports a failed answer by leaving the request paused, which is closed too.
+            // There is no configuration. If the answer fails, the host leaves the request paused, which fails closed
+            // too.
             let headers: [(&[u8], &[u8]); 2] = [(b"content-type", b"application/problem+json"), (b"retry-after", b"1")];
             let body = br#"{"type":"about:blank","title":"the filter has no configuration","status":503}"#;
             let _ = host::answer(503, "NOT_CONFIGURED", &headers, body);
@@ -48,7 +49,7 @@ extern "C" fn portcullis_on_request_trailers(context: u32, _trailers: usize) -> 
     if contexts::is_held(context) { Action::Pause } else { Action::Continue }
 }
 
-/// Answers to a browser's session must stay out of every cache, whatever the upstream says.
+/// Responses to a browser's session must stay out of every cache, whatever the upstream says.
 #[unsafe(no_mangle)]
 extern "C" fn portcullis_on_response_headers(context: u32, _headers: usize, _end: bool) -> Action {
     contexts::with_plugin_of(context, |plugin| plugin.on_response_headers(context));

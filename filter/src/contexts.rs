@@ -1,4 +1,4 @@
-//! The contexts of a virtual machine: which configurations are loaded, and which one each request runs under.
+//! The contexts of a VM: which configurations are loaded, and which one each request runs under.
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -11,14 +11,14 @@ thread_local! {
     static CONTEXTS: RefCell<Contexts> = RefCell::default();
 }
 
-/// A configuration update adds a plugin context to the same virtual machine, and the requests of the old one go on under
-/// it.
+/// A configuration update adds a plugin context to the same VM. Requests of the old configuration continue under the
+/// old one.
 #[derive(Default)]
 struct Contexts {
-    /// A few at most, and one as a rule. `None` until it is configured.
+    /// Usually one, at most a few. `None` until it is configured.
     plugins: Vec<(u32, Option<PluginContext>)>,
-    /// The plugin context of the requests that `others` does not list: with one configuration, the usual case, nothing
-    /// needs to be kept for a request.
+    /// The plugin context of the requests that are not in `others`. With one configuration, the usual case, nothing is
+    /// kept for a request.
     first: Option<u32>,
     others: HashMap<u32, u32>,
 }
@@ -73,13 +73,13 @@ pub fn delete(context: u32) {
     });
 }
 
-/// `None` when there is no configuration to judge by: the request must be refused.
+/// `None` if there is no configuration: the request must be refused.
 pub fn on_request_headers(context: u32, ends: bool) -> Option<Action> {
     with(None, |contexts| contexts.plugin_of(context).map(|plugin| plugin.on_request_headers(context, ends)))
 }
 
 pub fn is_held(context: u32) -> bool {
-    // When in doubt the body stays where it is.
+    // If in doubt the body stays where it is.
     with(true, |contexts| contexts.plugin_of(context).is_none_or(|plugin| plugin.is_held(context)))
 }
 
@@ -109,7 +109,7 @@ impl Contexts {
     }
 }
 
-/// Callbacks do not nest, so the borrow holds. Were the host ever to nest them, `otherwise` must be the closed answer.
+/// Callbacks do not nest, so the borrow succeeds. If the host ever nested them, `otherwise` must fail closed.
 fn with<T>(otherwise: T, work: impl FnOnce(&mut Contexts) -> T) -> T {
     CONTEXTS.with(|contexts| match contexts.try_borrow_mut() {
         Ok(mut contexts) => work(&mut contexts),

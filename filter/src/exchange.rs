@@ -1,4 +1,4 @@
-//! The driver's exchange in Wasm: one request, by host calls on its context.
+//! The driver's exchange in Wasm: one request, through host calls on its context.
 use std::net::IpAddr;
 
 use authn::decide::Peer;
@@ -19,7 +19,7 @@ impl<'e> Request<'e> {
         Self { context, effective }
     }
 
-    /// Lets a paused request go on.
+    /// Resumes a paused request.
     pub fn resume(&self) -> Result<(), HostError> {
         self.effective.set(self.context)?;
         host::resume_request()
@@ -54,8 +54,8 @@ impl Exchange for Request<'_> {
 }
 
 impl Peer for Request<'_> {
-    /// Envoy's `source.address`: the socket's peer where `use_remote_address` is true, else derived from
-    /// X-Forwarded-For, which a client can write.
+    /// Envoy's `source.address`: the socket's peer with `use_remote_address`, otherwise derived from X-Forwarded-For,
+    /// which a client can write.
     fn address(&self) -> Option<IpAddr> {
         self.effective.set(self.context).ok()?;
         let value = host::property(&["source", "address"]).ok()??;

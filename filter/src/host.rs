@@ -101,7 +101,7 @@ mod imports {
     }
 }
 
-/// Natively there is no host: the module is built so only to be linted and to test what needs none.
+/// Natively there is no host: this build is only for linting and for tests without a host.
 #[cfg(not(target_arch = "wasm32"))]
 #[rustfmt::skip]
 mod imports {
@@ -135,8 +135,8 @@ pub fn log(level: LogLevel, message: &str) {
     let _ = unsafe { imports::proxy_log(level as u32, message.as_ptr(), message.len()) };
 }
 
-/// Both clocks at the price of one: the wall clock is read when this is set, and counted on from there by the monotonic
-/// one. A wall clock that is set anew is noticed at the next tick.
+/// Both clocks for the price of one: the wall clock is read when this is set, and extrapolated by the monotonic one. If
+/// the wall clock is set, this is noticed at the next tick.
 #[derive(Debug)]
 pub struct Clock {
     /// Nanoseconds.
@@ -145,7 +145,7 @@ pub struct Clock {
 
 impl Clock {
     /// # Errors
-    /// Without either clock nothing can be judged.
+    /// Without either clock no request can be judged.
     pub fn start() -> Result<Self> {
         let mut clock = Self { wall_ahead: 0 };
         clock.set()?;
@@ -182,7 +182,7 @@ pub fn plugin_configuration() -> Result<Vec<u8>> {
     buffer(BufferType::PluginConfiguration, usize::MAX)
 }
 
-/// At most `max` bytes of the body that answers the call of the moment.
+/// At most `max` bytes of the body of the current call's answer.
 pub fn call_body(max: usize) -> Result<Vec<u8>> {
     buffer(BufferType::HttpCallResponseBody, max)
 }
@@ -192,7 +192,7 @@ fn buffer(kind: BufferType, max: usize) -> Result<Vec<u8>> {
         .map(Option::unwrap_or_default)
 }
 
-/// A whole header map, as [`pairs::read`] takes it.
+/// A complete header map, in the form that [`pairs::read`] takes.
 pub fn header_map(map: MapType) -> Result<Vec<u8>> {
     returned(|data, size| unsafe { imports::proxy_get_header_map_pairs(map as u32, data, size) })
         .map(Option::unwrap_or_default)
@@ -205,7 +205,7 @@ pub fn header(map: MapType, name: &[u8]) -> Result<Option<Vec<u8>>> {
     })
 }
 
-/// Sets one value in the place of all that stand under this name.
+/// Sets one value that replaces all values under this name.
 pub fn set_header(map: MapType, name: &[u8], value: &[u8]) -> Result<()> {
     check(unsafe {
         imports::proxy_replace_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
@@ -223,7 +223,7 @@ pub fn property(path: &[&str]) -> Result<Option<Vec<u8>>> {
     returned(|data, size| unsafe { imports::proxy_get_property(path.as_ptr(), path.len(), data, size) })
 }
 
-/// A shared entry and the number that a compare-and-set of it needs.
+/// A shared entry and the number for a compare-and-set of it.
 pub fn shared(key: &str) -> Result<Option<(Vec<u8>, u32)>> {
     let mut cas = 0u32;
     let value = returned(|data, size| unsafe {
@@ -238,10 +238,10 @@ pub fn set_shared(key: &str, value: &[u8], cas: u32) -> Result<()> {
     check(unsafe { imports::proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) })
 }
 
-/// Sends a request to a cluster; the answer comes to the context that is effective now, under the number returned.
+/// Sends a request to a cluster; the answer comes to the context that is effective now, under the returned number.
 ///
 /// # Errors
-/// At once when the cluster is unknown or has no endpoint: no callback follows then.
+/// At once if the cluster is unknown or has no endpoint: no callback follows then.
 pub fn call(cluster: &str, headers: &[(&[u8], &[u8])], body: &[u8], timeout: Duration) -> Result<u32> {
     let headers = pairs::write(headers);
     let trailers = pairs::write(&[]);
@@ -265,7 +265,7 @@ pub fn call(cluster: &str, headers: &[(&[u8], &[u8])], body: &[u8], timeout: Dur
     Ok(call)
 }
 
-/// Lets the paused request of the effective context go on.
+/// Lets the paused request of the effective context continue.
 pub fn resume_request() -> Result<()> {
     check(unsafe { imports::proxy_continue_stream(StreamType::HttpRequest as u32) })
 }
@@ -293,7 +293,7 @@ pub fn define_metric(kind: MetricType, name: &str) -> Result<u32> {
     Ok(metric)
 }
 
-/// `by` must not be 0: the host calls that a bad argument.
+/// `by` must not be 0: the host treats that as a bad argument.
 pub fn add_to_metric(metric: u32, by: i64) -> Result<()> {
     check(unsafe { imports::proxy_increment_metric(metric, by) })
 }
@@ -302,12 +302,12 @@ pub fn record_metric(metric: u32, value: u64) -> Result<()> {
     check(unsafe { imports::proxy_record_metric(metric, value) })
 }
 
-/// Makes the calls that follow concern this context.
+/// Makes the following calls apply to this context.
 pub fn make_effective(context: u32) -> Result<()> {
     check(unsafe { imports::proxy_set_effective_context(context) })
 }
 
-/// Calls a function that this host has beyond the ABI.
+/// Calls a function of this host beyond the ABI.
 ///
 /// # Errors
 /// The host does not have it, does not allow it, or it failed.
@@ -330,11 +330,11 @@ pub fn call_foreign(name: &str, argument: &[u8]) -> Result<Vec<u8>> {
     if absent { Err(HostError(NOT_FOUND)) } else { Ok(result.unwrap_or_default()) }
 }
 
-/// Has the route chosen anew, by the request as it is now.
+/// Makes Envoy choose the route again, by the request as it is now.
 ///
-/// Envoy chose one before this filter ran, and keeps it. Modules of ABI 0.2.1, as this one is, have it chosen anew by every
-/// change of a header; those of a later ABI do not, since Envoy 1.33. What is matched, routed and forwarded must be one
-/// request, so it is not left to the ABI.
+/// Envoy chose one before this filter ran, and keeps it. For modules of ABI 0.2.1, like this one, it chooses again at
+/// every change of a header; for those of a later ABI it does not, since Envoy 1.33. The matched, routed and forwarded
+/// request must be the same, so this does not rely on the ABI.
 pub fn clear_route_cache() -> Result<()> {
     call_foreign("clear_route_cache", &[]).map(drop)
 }
@@ -343,7 +343,7 @@ fn check(status: u32) -> Result<()> {
     if status == OK { Ok(()) } else { Err(HostError(status)) }
 }
 
-/// Takes over a buffer that the host filled through our allocator.
+/// Takes ownership of a buffer that the host filled through our allocator.
 fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Option<Vec<u8>>> {
     let mut data: *mut u8 = std::ptr::null_mut();
     let mut size = 0usize;

@@ -1,4 +1,4 @@
-//! The Wasm module: the host's callbacks and host calls, as the back end of `driver`. Nothing here decides.
+//! The Wasm module: the host's callbacks and host calls, as a back end of `driver`. It decides nothing.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 #![deny(unsafe_code)]
 

@@ -1,10 +1,10 @@
-//! Header maps as the host passes them: `count u32 | (name length u32, value length u32) × count | (name 0 value 0) ×
-//! count`, little-endian.
+//! Header maps in the host's format:
+//! `count u32 | (name length u32, value length u32) × count | (name 0 value 0) × count`, little-endian.
 
-/// More headers than Envoy takes by default (100), by a wide margin; a larger count is a broken buffer.
+/// Far more headers than Envoy accepts by default (100); a larger count is a broken buffer.
 const MAX_PAIRS: usize = 1024;
 
-/// The pairs of a buffer, borrowed. `None` when the buffer is not of the form above.
+/// The pairs of a buffer, borrowed. `None` if the buffer does not have this format.
 pub fn read(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     if bytes.is_empty() {
         return Some(Vec::new());

@@ -1,4 +1,4 @@
-//! One configuration in one virtual machine: its worker, its dispatcher, and the callbacks of its requests.
+//! One configuration in one VM: its worker, its dispatcher, and the callbacks of its requests.
 use driver::{Action, CallId, Configured, Dispatcher, HostError, StreamId, TICK, Worker};
 
 use crate::backend::{Backend, Effective, Reply};
@@ -15,7 +15,7 @@ pub struct PluginContext {
 
 impl PluginContext {
     /// # Errors
-    /// What is wrong with the configuration or the host, in words for the log.
+    /// The error of the configuration or the host, for the log.
     pub fn configure(root: u32, text: Vec<u8>) -> Result<Self, String> {
         let mut backend =
             Backend::new(root).map_err(|HostError(status)| format!("the host gives no time: status {status}"))?;
@@ -53,12 +53,12 @@ impl PluginContext {
         self.resume(&effective);
     }
 
-    /// Resumes the requests whose waiting is over.
+    /// Resumes the requests whose wait is over.
     fn resume(&mut self, effective: &Effective) {
         while let Some(stream) = self.dispatcher.poll_wake() {
             let Ok(context) = u32::try_from(stream) else { continue };
             let mut request = Request::new(context, effective);
-            // The host does not know it any more.
+            // The host no longer knows it.
             if effective.set(context).is_err() {
                 self.worker.gone(stream, &mut self.dispatcher);
                 continue;
@@ -71,7 +71,7 @@ impl PluginContext {
         }
     }
 
-    /// Must its body and trailers be held?
+    /// True when its body and trailers must be held.
     pub fn is_held(&self, context: u32) -> bool {
         self.worker.is_held(StreamId::from(context))
     }
@@ -79,7 +79,7 @@ impl PluginContext {
     pub fn on_request_trailers(&mut self) {
         let trailers = host::header_map(MapType::HttpRequestTrailers);
         let Some(pairs) = trailers.as_deref().ok().and_then(pairs::read) else {
-            // They cannot be read: at least the names themselves go.
+            // They cannot be read: at least the exact names are removed.
             for name in self.worker.cleared() {
                 let _ = host::remove_header(MapType::HttpRequestTrailers, name.as_bytes());
             }

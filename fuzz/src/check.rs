@@ -1,5 +1,5 @@
-//! Messages of the check: what is written is read alike, what is changed on the way is refused, and what a right secret
-//! signed is either read in full or refused.
+//! Messages of the check. A written message is read back alike, a changed one is refused, and a correctly signed one is
+//! read in full or refused.
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use std::sync::LazyLock;
@@ -61,7 +61,7 @@ pub fn check(input: &[u8]) {
     let error = StoreError::ALL[usize::from(byte()) % StoreError::ALL.len()];
     assert_eq!(question.read_reply(ours, 503, &asked.error(ours, 503, error)), Ok(Err(error)));
 
-    // Changed on the way.
+    // Changed in transit.
     let (at, change) = (usize::from(byte()) << 8 | usize::from(byte()), byte().max(1));
     let changed = |bytes: &[u8]| {
         let mut changed = bytes.to_vec();
@@ -76,14 +76,14 @@ pub fn check(input: &[u8]) {
     );
     assert!(Asked::read(&secrets[..1], question.bytes()).is_err());
 
-    // Any bytes: as they are, and signed by somebody who has the secret.
+    // Any bytes, unsigned and signed with the right secret.
     for whole in [input.to_vec(), signed(input, &SECRETS.request_mac)] {
         if let Ok(asked) = Asked::read(&secrets, &whole) {
             let again = match asked.keys() {
                 [] => Question::about_issuers(ours, nonce(&whole), asked.needs(), asked.issuers()),
                 keys => Question::new(ours, nonce(&whole), asked.needs(), keys),
             };
-            // An issuer that is empty or too long is read and would not be written.
+            // An empty or too long issuer is read, but would not be written.
             if let Ok(again) = again {
                 assert_eq!(again.bytes(), whole, "read in full");
             }

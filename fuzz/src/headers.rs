@@ -1,5 +1,5 @@
-//! Header maps: the host's buffer and back; a request has one reading; and no header that only the filter may set is left
-//! after it was cleared, in any spelling.
+//! Header maps: the host's buffer converts back and forth; a request has one reading; after clearing, no header that
+//! only the filter may set is left, in any spelling.
 use std::sync::LazyLock;
 
 use authn::decide::clear::Edit;

@@ -1,4 +1,4 @@
-//! JSON that is accepted has one reading, and is what serde_json reads.
+//! Accepted JSON has one reading, the one of serde_json.
 use jose::json::{Json, JsonError, MAX_DEPTH, Number};
 use serde_json::Value;
 

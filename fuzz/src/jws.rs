@@ -1,4 +1,4 @@
-//! A token of the right shape is the canonical text of its parts, and its header says what any JSON reader sees in it.
+//! A well-formed token is the canonical text of its parts, and its header says what any JSON reader sees in it.
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use jose::{Padding, Unverified};

@@ -1,5 +1,5 @@
-//! Targets for fuzzing: each takes any bytes and panics where a property does not hold. [`TARGETS`] are run for a short
-//! time by this crate's tests, and as long as you like by cargo-fuzz (`fuzz/libfuzzer`).
+//! Fuzz targets. Each takes any bytes and panics if a property does not hold. This crate's tests run [`TARGETS`] for a
+//! short time; cargo-fuzz (`fuzz/libfuzzer`) runs them for as long as you like.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,

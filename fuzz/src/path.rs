@@ -1,4 +1,4 @@
-//! A path that is accepted has one reading, whatever a backend does to it.
+//! An accepted path has one reading, whatever a backend does to it.
 use authn::request::path::PlainPath;
 
 use crate::target::owned;
@@ -44,7 +44,7 @@ pub fn path(input: &[u8]) {
     }
 }
 
-/// RFC 3986 section 2.1, by somebody who passes on what is broken.
+/// RFC 3986 section 2.1, by a backend that passes on malformed escapes.
 fn percent_decoded(path: &[u8]) -> Vec<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let mut decoded = Vec::new();

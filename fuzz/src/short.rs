@@ -1,4 +1,4 @@
-//! The short run: inputs made from seeds by a generator that gives the same ones each time.
+//! The short run: a deterministic generator makes inputs from seeds.
 use std::panic::{self, AssertUnwindSafe};
 
 use crate::target::Target;
@@ -6,7 +6,7 @@ use crate::target::Target;
 /// Runs `inputs` inputs of a target.
 ///
 /// # Panics
-/// A property does not hold: with the input, which belongs among the seeds then.
+/// A property does not hold. The message has the input, which should become a seed.
 pub fn run(target: &Target, inputs: u32) {
     let seeds = (target.seeds)();
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
@@ -59,7 +59,8 @@ impl Random {
             2 if at < input.len() => drop(input.remove(at)),
             3 => input.insert(at, self.next() as u8),
             4 => input.truncate(at),
-            // A part of a seed, or of the input itself, in the middle: what a grammar repeats and nests.
+            // A part of a seed, or of the input itself, inserted in the middle. This repeats and nests parts of a
+            // grammar.
             5 => {
                 let seed = &seeds[self.below(seeds.len())];
                 let from = self.below(seed.len() + 1);

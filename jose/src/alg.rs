@@ -19,8 +19,8 @@ pub enum Algorithm {
     ES256,
     ES384,
     ES512,
-    /// With Ed25519; Ed448 is not supported. RFC 9864's name `Ed25519` is read as the same algorithm: a header with one name
-    /// fits a key with the other.
+    /// With Ed25519; Ed448 is not supported. RFC 9864's name `Ed25519` means the same algorithm, so a header with one
+    /// name fits a key with the other.
     EdDSA,
 }
 
@@ -55,7 +55,7 @@ impl Algorithm {
         Algorithm::EdDSA,
     ];
 
-    /// The value of the header's `alg`.
+    /// The value of the header `alg`.
     pub const fn name(self) -> &'static str {
         match self {
             Algorithm::HS256 => "HS256",
@@ -74,7 +74,7 @@ impl Algorithm {
         }
     }
 
-    /// Case matters (RFC 7515 section 4.1.1).
+    /// Case-sensitive (RFC 7515 section 4.1.1).
     pub fn from_name(name: &str) -> Option<Self> {
         if name == ED25519 {
             return Some(Algorithm::EdDSA);
@@ -100,7 +100,7 @@ impl Algorithm {
     }
 }
 
-/// A name that is no algorithm of ours.
+/// An algorithm name that is not supported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not one of {names}", names = Algorithm::ALL.map(Algorithm::name).join(", "))]
 pub struct UnknownAlgorithm(pub String);

@@ -1,10 +1,10 @@
-//! Base64url as JOSE writes it (RFC 7515 section 2): no padding, no white space, and one spelling for each value.
+//! Base64url as in JOSE (RFC 7515 section 2): no padding, no white space, and one spelling for each value.
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-/// Trailing bits must be zero: otherwise one signature has several spellings, and a cache or a list of ended tokens that
-/// is keyed by the text could be evaded.
+/// Trailing bits must be zero. Otherwise one signature has several spellings, and a cache or a list of revoked tokens
+/// that is keyed by the text could be evaded.
 const STRICT: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new()
@@ -13,7 +13,7 @@ const STRICT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(false),
 );
 
-/// As [`STRICT`], with the padding that RFC 4648 section 3.2 has and JOSE leaves out.
+/// Like [`STRICT`], with the padding that RFC 4648 section 3.2 requires and JOSE omits.
 const PADDED: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new()
@@ -27,13 +27,13 @@ const PADDED: GeneralPurpose = GeneralPurpose::new(
 pub struct NotBase64Url;
 
 /// # Errors
-/// Anything but the one canonical spelling.
+/// Anything except the one canonical spelling.
 pub fn decode(text: impl AsRef<[u8]>) -> Result<Vec<u8>, NotBase64Url> {
     STRICT.decode(text).map_err(|_| NotBase64Url)
 }
 
 /// # Errors
-/// Anything but the one canonical spelling with padding.
+/// Anything except the one canonical spelling with padding.
 pub fn decode_padded(text: impl AsRef<[u8]>) -> Result<Vec<u8>, NotBase64Url> {
     PADDED.decode(text).map_err(|_| NotBase64Url)
 }

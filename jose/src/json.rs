@@ -1,4 +1,4 @@
-//! JSON as a token may hold it: one reading only (no member twice), bounded, and borrowed from its text.
+//! JSON as allowed in a token: unambiguous (no duplicate member), bounded, and borrowed from its text.
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
@@ -6,11 +6,11 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-/// Objects and arrays within each other; a flat object has depth 1.
+/// Nested objects and arrays; a flat object has depth 1.
 pub const MAX_DEPTH: usize = 16;
 /// Members of one object. Some issuers write roles as an object with one member for each.
 pub const MAX_MEMBERS: usize = 1024;
-/// Up to here each member of an object is compared with each other.
+/// Up to this number each member of an object is compared with each other.
 const FEW_MEMBERS: usize = 24;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -24,8 +24,8 @@ pub enum Json<'a> {
     Object(Object<'a>),
 }
 
-/// A number as it is written: with a fraction or exponent it is a `Float`, even when its value is whole. So is an integer
-/// that does not fit 64 bits, with the loss that this means.
+/// A number as written: with a fraction or exponent it is a `Float`, even if its value is whole. So is an integer that
+/// does not fit 64 bits, with loss of precision.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Number {
     Unsigned(u64),
@@ -44,7 +44,7 @@ pub struct Object<'a> {
 pub enum JsonError {
     #[error("not JSON, not UTF-8, or a number out of range")]
     Syntax,
-    #[error("a member twice in one object")]
+    #[error("a duplicate member in one object")]
     Duplicate,
     #[error("more than {MAX_DEPTH} levels")]
     TooDeep,
@@ -53,7 +53,7 @@ pub enum JsonError {
 }
 
 impl<'a> Json<'a> {
-    /// The whole of `text`, with nothing after it but white space.
+    /// The whole of `text`, followed by nothing but white space.
     ///
     /// # Errors
     /// See [`JsonError`].
@@ -88,12 +88,12 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// The claim that `names` lead to through nested objects; an empty path is the value itself.
+    /// The claim that `names` select in nested objects; an empty path is the value itself.
     pub fn path(&self, names: &[String]) -> Option<&Json<'a>> {
         names.iter().try_fold(self, |value, name| value.as_object()?.claim(name))
     }
 
-    /// Compact JSON: no white space, members in their order, strings escaped only where they must be.
+    /// Compact JSON: no white space, members in their order, strings escaped only where necessary.
     pub fn to_text(&self) -> String {
         // A string-keyed tree of finite numbers always serialises.
         serde_json::to_string(self).unwrap_or_default()
@@ -105,7 +105,7 @@ impl<'a> Object<'a> {
         self.members.iter().find(|(member, _)| member == name).map(|(_, value)| value)
     }
 
-    /// The claim of this name. One that is null is absent, as some providers write it.
+    /// The claim of this name. A null claim is absent, as some providers send it.
     pub fn claim(&self, name: &str) -> Option<&Json<'a>> {
         self.get(name).filter(|value| **value != Json::Null)
     }
@@ -124,7 +124,7 @@ impl<'a> Object<'a> {
 
     fn has_duplicates(&self) -> bool {
         if self.members.len() <= FEW_MEMBERS {
-            // Lengths differ for most pairs, so this is quicker than to sort.
+            // Lengths differ for most pairs, so this is faster than sorting.
             let mut rest = self.members.as_slice();
             while let Some(((name, _), others)) = rest.split_first() {
                 if others.iter().any(|(other, _)| other == name) {
@@ -134,7 +134,7 @@ impl<'a> Object<'a> {
             }
             return false;
         }
-        // Sorted rather than hashed: no hash seed to be had in a pure core, and no worst case to provoke.
+        // Sorted rather than hashed: a pure core has no hash seed, and sorting has no worst case to provoke.
         let mut names: Vec<&str> = self.members.iter().map(|(name, _)| name.as_ref()).collect();
         names.sort_unstable();
         names.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
@@ -164,7 +164,7 @@ impl Serialize for Json<'_> {
 
 #[derive(Clone, Copy)]
 struct ValueSeed<'c> {
-    /// Objects and arrays that are open round this value.
+    /// Open objects and arrays around this value.
     depth: usize,
     refused: &'c Cell<Option<JsonError>>,
 }

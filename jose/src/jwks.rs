@@ -1,5 +1,5 @@
-//! A published key set (RFC 7517 section 5), or a map of key ids to PEM. A key that cannot be used is left out by name. A
-//! document that is no key set is refused whole.
+//! A published key set (RFC 7517 section 5), or a map of key ids to PEM. A key that cannot be used is skipped and
+//! reported by name. A document that is not a key set is refused as a whole.
 use serde_json::{Map, Value};
 
 use crate::alg::Algorithm;
@@ -14,26 +14,26 @@ mod pem_map;
 
 /// The longest key set or discovery document that is read.
 pub const MAX_BYTES: usize = 256 * 1024;
-/// The most members of `keys` that are looked at.
+/// The most members of `keys` that are read.
 pub const MAX_MEMBERS: usize = 128;
 
-/// A key set as far as it can be used.
+/// The usable part of a key set.
 #[derive(Debug, Clone)]
 pub struct Parsed<V> {
     pub keys: KeySet<V>,
-    /// Each key that was left out, and why. Names its index and key id, never its material.
+    /// Each skipped key, and why. Names its index and key id, never its material.
     pub left_out: Vec<String>,
-    /// How many members there are beyond [`MAX_MEMBERS`], none of which was looked at.
+    /// How many members there are beyond [`MAX_MEMBERS`], none of which was read.
     pub beyond: usize,
-    /// Keys that are not for signatures: nothing is wrong with them.
+    /// Keys that are not for signatures: this is normal.
     pub for_encryption: Vec<String>,
 }
 
-/// The most keys that one line names.
+/// The most keys that one log line names.
 const MOST_NAMED: usize = 8;
 
 impl<V> Parsed<V> {
-    /// How many keys were left out, and the reasons for the first of them: one line for the log.
+    /// How many keys were skipped, and the reasons for the first of them: one line for the log.
     pub fn summary(&self) -> Option<String> {
         let count = self.left_out.len().saturating_add(self.beyond);
         let of = count.saturating_add(self.keys.keys().len());
@@ -43,13 +43,13 @@ impl<V> Parsed<V> {
             named.push(format!("and {unnamed} more"));
         }
         if self.beyond > 0 {
-            named.push(format!("{} beyond the first {MAX_MEMBERS} members, which alone are looked at", self.beyond));
+            named.push(format!("{} beyond the first {MAX_MEMBERS} members were not read", self.beyond));
         }
         (count > 0).then(|| format!("{count} of {of} keys left out: {}", named.join("; ")))
     }
 }
 
-/// It is no key set. The last good one stays in use.
+/// It is not a key set. The last good one stays in use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JwksError {
     #[error("it has more than {MAX_BYTES} bytes")]
@@ -58,20 +58,20 @@ pub enum JwksError {
     NotJson(String),
     #[error("it is empty")]
     Empty,
-    #[error("it is compressed by {0}, though only `identity` was asked for and is read")]
+    #[error("it is compressed by {0}, but only `identity` was requested and is supported")]
     Compressed(&'static str),
     #[error("it is in UTF-16, and JSON is UTF-8 (RFC 8259 section 8.1)")]
     Utf16,
-    #[error("it is HTML or XML and not JSON: a page for people perhaps, to sign in or with an error")]
+    #[error("it is HTML or XML and not JSON, perhaps a login page or an error page")]
     Markup,
     #[error("it is neither an object with an array `keys` nor a map of key ids to PEM")]
     NoKeys,
 }
 
-/// A body as the JSON in it: without a byte order mark, which a reader may ignore (RFC 8259 section 8.1).
+/// The JSON of a body, without a byte order mark, which a reader may ignore (RFC 8259 section 8.1).
 ///
 /// # Errors
-/// It is too long, or its first bytes show that it is not JSON.
+/// The body is too long, or its first bytes show that it is not JSON.
 pub fn json_text(body: &[u8]) -> Result<&[u8], JwksError> {
     if body.len() > MAX_BYTES {
         return Err(JwksError::TooLong);
@@ -87,13 +87,13 @@ pub fn json_text(body: &[u8]) -> Result<&[u8], JwksError> {
     }
 }
 
-/// `symmetric` takes `oct` keys as well, for a set that only this reader can fetch.
+/// `symmetric` accepts `oct` keys too, for a set that only this reader can fetch.
 ///
 /// # Errors
-/// See [`JwksError`]. An empty set is no error: its issuer has withdrawn all of its keys.
+/// See [`JwksError`]. An empty set is not an error: its issuer has withdrawn all of its keys.
 pub fn parse<V: VerifyingKey>(text: &[u8], allowed: &[Algorithm], symmetric: bool) -> Result<Parsed<V>, JwksError> {
     let text = json_text(text)?;
-    // The strict reader first: it refuses a repeated member, of which two readers may take different values.
+    // The strict reader first. It refuses a repeated member, because two readers may take different values of it.
     let document = Json::parse(text).map_err(|error| JwksError::NotJson(error.to_string()))?;
     if let Some(map) = pem_map::map(&document) {
         return Ok(pem_map::parse(map, allowed));
@@ -129,8 +129,8 @@ fn key<V: VerifyingKey>(member: &Value, allowed: &[Algorithm], symmetric: bool) 
     Key::from_jwk(jwk, None, None, allowed).map_err(|error: KeyError| error.to_string())
 }
 
-/// True when the key says that it is for encryption (RFC 7517 sections 4.2 to 4.4; RFC 7518 section 4.1). Providers publish
-/// such keys beside those that sign. False for an exposed private key: that is worth a warning in every case.
+/// True when the key says that it is for encryption (RFC 7517 sections 4.2 to 4.4; RFC 7518 section 4.1). Providers
+/// publish such keys beside their signing keys. False for an exposed private key, which always deserves a warning.
 fn is_for_encryption(member: &Value) -> bool {
     const OPERATIONS: [&str; 6] = ["encrypt", "decrypt", "wrapKey", "unwrapKey", "deriveKey", "deriveBits"];
     let text = |name: &str| member.get(name).and_then(Value::as_str);

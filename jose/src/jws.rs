@@ -1,4 +1,5 @@
-//! The shape of a compact JWS (RFC 7515 section 7.1), judged before any key is looked up. Nothing here is verified.
+//! The structure of a compact JWS (RFC 7515 section 7.1), checked before any key is looked up. Nothing here is
+//! verified.
 use crate::alg::Algorithm;
 use crate::base64url;
 use crate::json::{Json, Object};
@@ -10,7 +11,7 @@ pub use error::{Extension, JwsError, Member, ObjectError, Segment};
 /// The longest `kid` that is looked up.
 pub const MAX_KID_BYTES: usize = 256;
 
-/// A token of the right shape, whose signature was not checked.
+/// A well-formed token whose signature was not checked.
 #[derive(Clone)]
 pub struct Unverified<'t> {
     signing_input: &'t [u8],
@@ -22,11 +23,11 @@ pub struct Unverified<'t> {
     signature: Vec<u8>,
 }
 
-/// Whether the segments have the padding of RFC 4648 section 3.2. RFC 7515 section 2 leaves it out, and some issuers write
+/// Whether the segments have the padding of RFC 4648 section 3.2. RFC 7515 section 2 omits it, but some issuers write
 /// it. The signature covers the padding of header and payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Padding {
-    /// Absent, though a segment's length needs it.
+    /// Absent, although a segment's length needs it.
     Without,
     /// In each segment whose length needs it.
     With,
@@ -34,8 +35,8 @@ pub enum Padding {
     NoneDue,
 }
 
-/// The members of the header that are used. `jku`, `x5u`, `jwk`, `x5c` and the like are ignored, whatever their value: a
-/// key that the token carries, or names by a URL, would let the token vouch for itself.
+/// The header members that are used. `jku`, `x5u`, `jwk`, `x5c` and the like are ignored, whatever their value. A token
+/// must not bring its own key or say where to fetch it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     pub alg: Algorithm,
@@ -50,8 +51,8 @@ impl<'t> Unverified<'t> {
         Self::read(token, max_bytes, false)
     }
 
-    /// As `parse`, and segments may be padded, all or none of them. The caller compares [`Unverified::padding`] with the
-    /// practice of the issuer.
+    /// Like `parse`, but all segments may be padded. The caller compares [`Unverified::padding`] with the issuer's
+    /// setting.
     ///
     /// # Errors
     /// See [`JwsError`].
@@ -66,7 +67,7 @@ impl<'t> Unverified<'t> {
         if token.len() > max_bytes {
             return Err(JwsError::TooLong);
         }
-        // Dots are not base64url, so text that is no UTF-8 is no token.
+        // Dots are not base64url, so text that is not UTF-8 is not a token.
         let token = str::from_utf8(token).map_err(|_| JwsError::NotAscii)?;
         let [header, payload, signature] = segments(token)?;
         let padding = match [header, payload, signature] {
@@ -156,7 +157,7 @@ impl Header {
             return Err(JwsError::KidTooLong);
         }
         if cty.is_some_and(is_jwt) {
-            // RFC 7519 section 5.2: the payload is another token, and its claims would be taken for those of the outer one.
+            // RFC 7519 section 5.2: the payload is another token. Its claims would be taken for those of the outer one.
             return Err(JwsError::Nested);
         }
         Ok(Self { alg: known(alg)?, kid: kid.map(str::to_owned), typ: typ.map(str::to_owned) })
@@ -185,7 +186,7 @@ fn segments(token: &str) -> Result<[&str; 3], JwsError> {
     Ok([header, payload, signature])
 }
 
-/// Members that change the meaning of the rest of the token. None of them is understood here, so each is refused, whatever
+/// Members that change the meaning of the rest of the token. None of them is supported, so each is refused, whatever
 /// its value.
 fn refuse_extensions(header: &Object<'_>) -> Result<(), JwsError> {
     match Extension::ALL.into_iter().find(|extension| header.get(extension.name()).is_some()) {
@@ -198,7 +199,7 @@ fn string<'h>(header: &'h Object<'_>, member: Member) -> Result<Option<&'h str>,
     header.get(member.name()).map(|value| value.as_str().ok_or(JwsError::NotString(member))).transpose()
 }
 
-/// RFC 7515 section 4.1.10: a media type, without regard to case, from which `application/` may be left out.
+/// RFC 7515 section 4.1.10: a media type, case-insensitive, in which `application/` may be omitted.
 fn is_jwt(cty: &str) -> bool {
     let subtype = match cty.split_once('/') {
         Some((kind, subtype)) if kind.eq_ignore_ascii_case("application") => subtype,

@@ -1,4 +1,4 @@
-//! One key: read once, with the algorithms that it may verify and its thumbprint. How it verifies is the engine's part.
+//! One key: read once, with the algorithms that it may verify and its thumbprint. The engine does the verification.
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -38,8 +38,8 @@ pub struct Key<V> {
 }
 
 impl<V: VerifyingKey> Key<V> {
-    /// A public key as a JWK (RFC 7517). `kid` replaces the JWK's own. `alg` narrows the key to one algorithm, as the
-    /// JWK's own `alg` does. Without either the key takes each of `allowed` that fits it.
+    /// A public key as a JWK (RFC 7517). `kid` replaces the JWK's own. `alg` limits the key to one algorithm, as the
+    /// JWK's own `alg` does. Without either, the key may verify each of `allowed` that fits it.
     ///
     /// # Errors
     /// See [`KeyError`].
@@ -73,8 +73,8 @@ impl<V: VerifyingKey> Key<V> {
         Self::from_public(&pem::public_key(pem)?, kid, alg, allowed)
     }
 
-    /// The public key of an X.509 certificate in PEM (RFC 7468 section 5), one block. It takes each of `allowed` that
-    /// fits it.
+    /// The public key of an X.509 certificate in PEM (RFC 7468 section 5), one block. It may verify each of `allowed`
+    /// that fits it.
     ///
     /// # Errors
     /// See [`KeyError`].
@@ -82,7 +82,7 @@ impl<V: VerifyingKey> Key<V> {
         Self::from_public(&certificate::public_key(pem)?, Some(kid), None, allowed)
     }
 
-    /// A public key that was read already.
+    /// A public key that is already parsed.
     ///
     /// # Errors
     /// See [`KeyError`].
@@ -109,7 +109,7 @@ impl<V: VerifyingKey> Key<V> {
         })
     }
 
-    /// An HMAC secret. It must be long enough for each algorithm that it is to verify. `alg` narrows these to one.
+    /// An HMAC secret. It must be long enough for each algorithm that it is to verify. `alg` limits these to one.
     ///
     /// # Errors
     /// See [`KeyError`].
@@ -147,7 +147,7 @@ impl<V: VerifyingKey> Key<V> {
     /// Checks one signature over the exact bytes of `signing_input`.
     ///
     /// # Errors
-    /// The signature does not match, is not of its algorithm's form, or the key is not for `alg`.
+    /// The signature does not match, does not have its algorithm's form, or the key is not for `alg`.
     pub fn verify(&self, alg: Algorithm, signing_input: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
         if !self.verifies(alg) {
             return Err(BadSignature);
@@ -161,7 +161,7 @@ impl<V> Key<V> {
         self.kid.as_deref()
     }
 
-    /// The member `issuer` of its JWK: the tenants that it signs for, where a provider has several.
+    /// The JWK's member `issuer`: the tenants that it signs for, if a provider has several.
     pub fn issuer(&self) -> Option<&str> {
         self.issuer.as_deref()
     }

@@ -8,7 +8,8 @@ use crate::printable::printable;
 pub const MAX_KEYS: usize = 64;
 /// The most signatures checked for one token.
 pub const MAX_CANDIDATES: usize = 8;
-/// The most keys of one algorithm without key id. With one more key that has the token's kid, all of them are still tried.
+/// The most keys of one algorithm without a key id. Together with one key that has the token's kid, all of them are
+/// still tried.
 pub const MAX_KEYS_WITHOUT_KID: usize = MAX_CANDIDATES - 1;
 
 /// At most [`MAX_CANDIDATES`] keys: the one with the token's kid first.
@@ -21,9 +22,9 @@ pub struct KeySet<V> {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeySetError {
-    #[error("more than {MAX_KEYS} keys are not taken")]
+    #[error("more than {MAX_KEYS} keys are not supported")]
     TooMany,
-    #[error("this key is there twice, with the same key id (`kid`), algorithms and `issuer`")]
+    #[error("this key is listed twice, with the same key id (`kid`), algorithms and `issuer`")]
     DuplicateKey,
     #[error(
         "more keys for {algorithm} answer to the key id (`kid`) {kid}, those without a key id included, than the \
@@ -45,25 +46,26 @@ pub enum NoCandidate {
     /// The token has no kid, and the set has no key.
     #[error("there is no key")]
     NoKey,
-    /// Keys answer to the kid, and none of them is for the token's algorithm.
+    /// There are keys for the kid, but none of them is for the token's algorithm.
     #[error("the key is not for the token's alg")]
     OtherAlgorithm,
 }
 
 impl<V> KeySet<V> {
     /// # Errors
-    /// See [`KeySetError`]. No key at all is no error: an issuer's key set may be empty for a time.
+    /// See [`KeySetError`]. An empty set is valid: an issuer may have no keys for a time.
     pub fn new(keys: Vec<Key<V>>) -> Result<Self, KeySetError> {
         let mut set = Self::default();
         keys.into_iter().try_for_each(|key| set.add(key))?;
         Ok(set)
     }
 
-    /// Several keys may have one key id: some providers publish them so while they change keys. All keys that answer to a
-    /// token's key id are tried, so a key that could be one too many is refused here, where the error can be reported.
+    /// Several keys may have the same key id: some providers publish them like this while they change keys. All keys
+    /// for a token's key id are tried. A key that would exceed the limit is refused here, where the error can be
+    /// reported.
     ///
     /// # Errors
-    /// See [`KeySetError`]. The set stays as it was.
+    /// See [`KeySetError`]. The set does not change.
     pub fn add(&mut self, key: Key<V>) -> Result<(), KeySetError> {
         if self.keys.len() >= MAX_KEYS {
             return Err(KeySetError::TooMany);
@@ -75,7 +77,7 @@ impl<V> KeySet<V> {
             let of = |kid: Option<&str>| {
                 self.keys.iter().filter(|other| other.verifies(algorithm) && other.kid() == kid).count()
             };
-            // A key without key id answers to every key id.
+            // A key without a key id matches every key id.
             let fullest = match key.kid() {
                 Some(kid) => Some(kid),
                 None => self.keys.iter().filter_map(Key::kid).max_by_key(|kid| of(Some(kid))),
@@ -98,8 +100,9 @@ impl<V> KeySet<V> {
         &self.keys
     }
 
-    /// The keys to try for a token: those with its kid, then those without a kid. For a token without kid, all keys. In
-    /// each case only keys for `alg`. Of more than [`MAX_CANDIDATES`] (a token without kid) the first are tried.
+    /// The keys to try for a token: those with its kid, then those without a kid. For a token without a kid, all keys.
+    /// Always only keys for `alg`. If there are more than [`MAX_CANDIDATES`] (only for a token without a kid), the
+    /// first ones are tried.
     ///
     /// # Errors
     /// See [`NoCandidate`]. An RSA public key never verifies HS256, and a secret never RS256.

@@ -54,7 +54,7 @@ impl Alg {
         }
     }
 
-    /// Is its key a shared secret, with no public half?
+    /// Is its key a shared secret, without a public half?
     pub fn is_hmac(self) -> bool {
         matches!(self, Alg::HS256 | Alg::HS384 | Alg::HS512)
     }

@@ -1,4 +1,4 @@
-//! A private key or secret bound to one algorithm, and what it signs.
+//! A private key or secret bound to one algorithm, and signing with it.
 use std::fmt;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
@@ -28,7 +28,7 @@ enum Material {
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    #[error("{0} has no such key: it signs with a shared secret")]
+    #[error("{0} has no such key: its key is a shared secret")]
     IsHmac(Alg),
     #[error("{0} does not sign with a shared secret")]
     IsNotHmac(Alg),
@@ -69,7 +69,7 @@ impl SigningKey {
     }
 
     /// # Errors
-    /// Another algorithm than RS or PS, or a size that aws-lc does not make. It makes and takes none below 2048 bits.
+    /// An algorithm other than RS or PS, or a size that aws-lc does not support. It supports none below 2048 bits.
     pub fn generate_rsa(alg: Alg, kid: &str, bits: usize) -> Result<Self, KeyError> {
         rsa_padding(alg).ok_or_else(|| KeyError::Pkcs8 { alg, why: "not an RSA algorithm".to_owned() })?;
         let size = match bits {
@@ -84,7 +84,7 @@ impl SigningKey {
     }
 
     /// # Errors
-    /// `alg` is not an HMAC algorithm. Secrets of any length are taken.
+    /// `alg` is not an HMAC algorithm. Secrets of any length are accepted.
     pub fn from_secret(alg: Alg, kid: Option<&str>, secret: &[u8]) -> Result<Self, KeyError> {
         if !alg.is_hmac() {
             return Err(KeyError::IsNotHmac(alg));
@@ -104,7 +104,7 @@ impl SigningKey {
             Alg::ES256 | Alg::ES384 | Alg::ES512 => {
                 Material::Ec(EcdsaKeyPair::from_pkcs8(curve(alg), &der).map_err(rejected)?)
             }
-            // OpenSSL writes version 1, which carries no public key to check against.
+            // OpenSSL writes version 1, which has no public key to check against.
             Alg::EdDSA => Material::Ed(Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map_err(rejected)?),
             Alg::RS256 | Alg::RS384 | Alg::RS512 | Alg::PS256 | Alg::PS384 | Alg::PS512 => {
                 Material::Rsa(RsaKeyPair::from_pkcs8(&der).map_err(rejected)?)
@@ -129,7 +129,7 @@ impl SigningKey {
         }
     }
 
-    /// PKCS#8 in PEM. Secret.
+    /// PKCS#8 in PEM. The result is secret.
     ///
     /// # Errors
     /// An HMAC key has none: see [`SigningKey::secret`].
@@ -143,7 +143,7 @@ impl SigningKey {
         Ok(to_pem(PRIVATE_LABEL, &der.map_err(|_| KeyError::Library)?))
     }
 
-    /// What is kept in a key file: PKCS#8 in PEM, or an HMAC secret in base64url. Secret.
+    /// The contents of a key file: PKCS#8 in PEM, or an HMAC secret in base64url. The result is secret.
     ///
     /// # Errors
     /// The cryptographic library failed.
@@ -163,7 +163,7 @@ impl SigningKey {
         Self::from_secret(alg, kid, &secret)
     }
 
-    /// The SHA-256 thumbprint (RFC 7638) in base64url: what names the key when it is revoked.
+    /// The SHA-256 thumbprint (RFC 7638) in base64url, which identifies the key in a revocation.
     pub fn thumbprint(&self) -> String {
         let member = |jwk: &Map<String, Value>, name: &str| jwk.get(name).cloned().unwrap_or_default().to_string();
         let names: &[&str] = match &self.material {
@@ -198,7 +198,7 @@ impl SigningKey {
         Ok(to_pem(PUBLIC_LABEL, der.map_err(|_| KeyError::Library)?.as_ref()))
     }
 
-    /// The public key as a JWK (RFC 7517) with `alg`, `use` and, where the key has one, `kid`.
+    /// The public key as a JWK (RFC 7517) with `alg`, `use` and, if the key has one, `kid`.
     ///
     /// # Errors
     /// An HMAC key has no public half.
@@ -245,7 +245,7 @@ impl SigningKey {
         format!("{input}.{signature}")
     }
 
-    /// A token with the usual header: `alg`, `typ` JWT and, where the key has one, `kid`.
+    /// A token with the usual header: `alg`, `typ` JWT and, if the key has one, `kid`.
     pub fn mint(&self, claims: &Value) -> String {
         let mut header = json!({ "alg": self.alg.name(), "typ": "JWT" });
         if let Some(kid) = &self.kid {
@@ -254,7 +254,7 @@ impl SigningKey {
         self.sign(&header.to_string(), &claims.to_string())
     }
 
-    /// The raw signature over any bytes, in the form that JWS gives it (RFC 7518 section 3.4: r‖s for ECDSA).
+    /// The raw signature over any bytes, in the JWS form (RFC 7518 section 3.4: r‖s for ECDSA).
     ///
     /// # Panics
     /// The system has no randomness.

@@ -1,13 +1,13 @@
-//! Envoy's dynamic-module ABI as far as this module uses it: types, constants and callbacks, and nothing that calls them.
+//! The part of Envoy's dynamic-module ABI that this module uses: types, constants and callbacks. Nothing here calls
+//! them. Written from Envoy's `abi.h` of ABI v0.2.0.
 //!
-//! Written from Envoy's `abi.h` of ABI v0.2.0. Only callbacks that Envoy 1.39 exports too are declared: the loader binds
-//! every one at once, and one that is missing keeps the module from loading. A callback of later releases is looked up
-//! while the module runs.
+//! Only callbacks that Envoy 1.39 also exports are declared. The loader binds all of them at once, and a missing one
+//! keeps the module from loading. A callback of later releases is looked up at run time.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_void};
 
-/// What [`crate::hooks`] returns from `on_program_init`. Envoy warns about a version that it does not know, and takes a
+/// The return value of `on_program_init` in [`crate::hooks`]. Envoy warns about an unknown version, and accepts a
 /// module of the release before its own.
 pub const VERSION: &CStr = c"v0.2.0";
 
@@ -15,7 +15,7 @@ pub const VERSION: &CStr = c"v0.2.0";
 pub type ConfigPtr = *mut c_void;
 /// Envoy's `DynamicModuleHttpFilter`.
 pub type StreamPtr = *mut c_void;
-/// Ours, made by a hook and handed back to every later one.
+/// Our object. A hook made it, and every later hook gets it.
 pub type OursPtr = *const c_void;
 /// Made by Envoy, freed by us.
 pub type SchedulerPtr = *mut c_void;

@@ -1,4 +1,4 @@
-//! One filter configuration at work: what all of its requests share, on every worker and on the main thread.
+//! One active filter configuration: the state that all of its requests share, on every worker and on the main thread.
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,33 +10,33 @@ use crate::metrics::{self, Metrics};
 use crate::outbox::{Answer, Outbox};
 use crate::ticker::{Bell, Event};
 
-/// What Envoy's configuration must name: `filter_name`.
+/// The `filter_name` that Envoy's configuration must have.
 const FILTER_NAME: &[u8] = b"portcullis";
 
 pub struct Configuration {
     /// By the worker's number. Only the worker's own thread works with it; the main thread reports its counts.
     workers: Vec<Mutex<Worker>>,
     dispatcher: Mutex<Dispatcher>,
-    /// What wakes the requests that wait.
+    /// The schedulers that wake the waiting requests.
     parked: Mutex<HashMap<StreamId, StreamScheduler>>,
     outbox: Outbox,
     bell: Arc<Bell>,
     metrics: Metrics,
 }
 
-/// The way of a worker to the dispatcher.
+/// A worker's access to the dispatcher.
 pub struct Gate<'c> {
     dispatcher: &'c Mutex<Dispatcher>,
     /// Requests may be ready to resume.
     pub was_used: bool,
 }
 
-/// The event that a stream is woken with. There is only one.
+/// The only event that a stream is woken with.
 pub const RESUME: u64 = 1;
 
 impl Configuration {
     /// # Errors
-    /// What is wrong with the configuration, in words for the log.
+    /// What is wrong with the configuration, as text for the log.
     pub fn new(config: &mut Config<'_>, name: &[u8], document: &[u8]) -> Result<Arc<Self>, String> {
         if name != FILTER_NAME {
             let name = String::from_utf8_lossy(name);
@@ -58,7 +58,7 @@ impl Configuration {
         }))
     }
 
-    /// Envoy has no use for it any more, and its requests are over. On any thread.
+    /// Envoy does not use it any more, and its requests are over. Runs on any thread.
     pub fn retire(&self) {
         let mut host = self.host(None);
         for worker in &self.workers {
@@ -77,7 +77,7 @@ impl Configuration {
         self.send(config);
     }
 
-    /// On the main thread. The answer is without headers where none came.
+    /// On the main thread. An answer that never came has no headers.
     pub fn on_answer(&self, config: &mut Config<'_>, callout: u64, answer: &Answer<'_>) {
         if let Some(call) = self.outbox.answered(callout) {
             let mut host = self.host(Some(config.meter()));
@@ -104,7 +104,7 @@ impl Configuration {
         Gate { dispatcher: &self.dispatcher, was_used: false }
     }
 
-    /// This request waits. What it waits for may have come already, and then nobody wakes it: look once more after this.
+    /// This request waits. Its event may have come already, and then nothing wakes it: check once more after this.
     pub fn park(&self, stream: StreamId, scheduler: StreamScheduler) {
         lock(&self.parked).insert(stream, scheduler);
     }
@@ -113,10 +113,10 @@ impl Configuration {
         lock(&self.parked).remove(&stream);
     }
 
-    /// Wakes the requests that need no longer wait, each on its worker.
+    /// Wakes the requests that no longer have to wait, each on its worker.
     pub fn wake_ready(&self) {
         loop {
-            // The locks are taken one after the other, never one within the other.
+            // The locks are taken one after the other, never nested.
             let ready = lock(&self.dispatcher).poll_wake();
             let Some(stream) = ready else { return };
             if let Some(scheduler) = lock(&self.parked).get(&stream) {
@@ -129,7 +129,7 @@ impl Configuration {
         metrics::report_left_behind(&self.metrics, meter);
         let mut host = self.host(Some(meter));
         for worker in &self.workers {
-            // One that is at work is asked the next time.
+            // A busy worker is flushed the next time.
             if let Ok(mut worker) = worker.try_lock() {
                 worker.flush(&mut host);
             }
@@ -138,7 +138,7 @@ impl Configuration {
         self.wake_ready();
     }
 
-    /// Sends callouts until there are no more: one that Envoy refuses can lead to the next.
+    /// Sends callouts until there are no more: a refused callout can cause the next one.
     fn send(&self, config: &mut Config<'_>) {
         loop {
             let unsent = self.outbox.send(config);
@@ -161,7 +161,8 @@ impl Dispatch for Gate<'_> {
     }
 }
 
-/// What a panic left behind is taken as it is: the request that caused it was refused, and the others must be answered.
+/// State after a panic is used as it is: the request that caused the panic was refused, and the others must be
+/// answered.
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The driver's view of one request, while a hook runs for it.
+//! The driver's exchange for one request, during a hook.
 use std::net::IpAddr;
 
 use authn::decide::Peer;
@@ -10,9 +10,9 @@ use crate::reply::OwnedReply;
 
 pub struct HookExchange<'s, 'hook> {
     pub stream: &'s mut Stream<'hook>,
-    /// To be sent when the driver has returned: Envoy may end the stream within that call.
+    /// Sent after the driver has returned, because Envoy may end the stream within that call.
     pub reply: Option<OwnedReply>,
-    /// Headers were changed after the route was last chosen.
+    /// Headers changed after the route was last chosen.
     pub edited: bool,
 }
 
@@ -30,8 +30,8 @@ impl<'s, 'hook> HookExchange<'s, 'hook> {
 }
 
 impl Peer for HookExchange<'_, '_> {
-    /// Envoy's `source.address`: the socket's peer where `use_remote_address` is true, else derived from
-    /// X-Forwarded-For, which a client can write.
+    /// Envoy's `source.address`: the socket's peer with `use_remote_address`, otherwise derived from X-Forwarded-For,
+    /// which a client can write.
     fn address(&self) -> Option<IpAddr> {
         authn::binding::client_address(self.stream.attribute(Attribute::SourceAddress)?)
     }
@@ -51,7 +51,7 @@ impl Exchange for HookExchange<'_, '_> {
         self.edited = true;
         let is_done = match edit {
             Edit::Remove(name) => self.stream.remove(HeaderMap::Request, name),
-            // Envoy removes the header where the value is empty: docs/decisions/0105.
+            // Envoy removes a header if its value is empty: docs/decisions/0105.
             Edit::Set(name, value) => self.stream.set(HeaderMap::Request, name, value),
         };
         if is_done { Ok(()) } else { Err(NOT_EDITED) }

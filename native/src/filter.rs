@@ -11,7 +11,7 @@ use crate::envoy::{HeaderMap, Stream};
 use crate::exchange::HookExchange;
 use crate::reply::OwnedReply;
 
-/// What is done about the stream when everything else about it has been done, since it may end the stream.
+/// The last step for the stream, because it may end the stream.
 pub enum After {
     Nothing,
     /// The request was held and goes on.
@@ -55,7 +55,7 @@ impl Filter {
         let is_parked = action == Action::Pause;
         if is_parked {
             self.configuration.park(self.id, exchange.stream.scheduler());
-            // What it waits for may have come before it was there to be woken.
+            // The event may have come before the request could be woken.
             action = worker.resume(self.id, &mut host, &mut exchange, &mut gate);
         }
         drop(worker);
@@ -78,7 +78,7 @@ impl Filter {
         }
     }
 
-    /// Some upstreams take a trailer for a header: those that only this filter may set are removed.
+    /// Removes the trailers that only this filter may set, since some upstreams take a trailer for a header.
     pub fn on_request_trailers(&self, stream: &mut Stream<'_>) -> (TrailersStatus, After) {
         let Some(worker) = self.configuration.worker(self.worker) else {
             return (TrailersStatus::StopIteration, After::Nothing);
@@ -92,7 +92,7 @@ impl Filter {
             None => worker.cleared().map(|name| name.as_bytes().to_vec()).collect(),
         };
         for name in cleared {
-            // Where there is no map of them, there is nothing to remove.
+            // Without trailers there is nothing to remove.
             let _ = stream.remove(HeaderMap::RequestTrailers, &name);
         }
         match self.state.get() {
@@ -135,7 +135,7 @@ impl Filter {
         }
     }
 
-    /// A hook of this request panicked: it is refused, whatever it was about to become.
+    /// A hook of this request panicked. The request is refused in any state.
     pub fn on_fault(&self, stream: &mut Stream<'_>) -> After {
         self.configuration.on_fault(stream.meter());
         if self.state.get() == State::Replied { After::Nothing } else { self.unavailable("FAULT", stream) }
@@ -155,7 +155,7 @@ impl Filter {
         }
     }
 
-    /// Where the request stands when the driver has had its say.
+    /// The state of the request after the driver's decision.
     fn conclude(&self, action: Action, exchange: HookExchange<'_, '_>, is_parked: bool) -> After {
         match action {
             Action::Continue => {

@@ -1,5 +1,5 @@
-//! The functions that Envoy calls. Each turns pointers into the types of [`crate::envoy`], lets nothing unwind across the
-//! border, and leaves the work to [`Configuration`] and [`Filter`].
+//! The functions that Envoy calls. Each converts pointers to the types of [`crate::envoy`], stops panics, and leaves
+//! the work to [`Configuration`] and [`Filter`].
 #![allow(unsafe_code)]
 #![allow(clippy::missing_safety_doc, reason = "only Envoy calls these, by the rules of its ABI")]
 
@@ -17,8 +17,8 @@ use crate::envoy::{self, Config, Stream};
 use crate::filter::{After, Filter};
 use crate::outbox::Answer;
 
-/// A filter and what its lifetime needs: a call of ours can end the stream, and Envoy 1.39 then has the filter destroyed
-/// before that call returns. Later releases wait.
+/// A filter and its lifetime. A call of ours can end the stream, and Envoy 1.39 then destroys the filter before that
+/// call returns. Later releases wait.
 struct Slot {
     filter: Filter,
     /// Hooks nest: a local reply runs the hooks for response headers before it returns.
@@ -129,7 +129,7 @@ pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_destroy(ours: OursP
         slot.gone.set(true);
         slot.hooks.get() > 0
     };
-    // A hook about this stream is below us on the stack: it frees the filter when it ends.
+    // A hook about this stream is still on the stack. It frees the filter when it ends.
     if !in_hook {
         // SAFETY: no hook uses it, and none will.
         unsafe { free(ours) }
@@ -216,7 +216,7 @@ pub extern "C" fn envoy_dynamic_module_on_http_filter_local_reply(
     LocalReplyStatus::Continue
 }
 
-// Envoy refuses a module without these. Nothing here makes what they report.
+// Envoy refuses a module without these. Nothing here causes the events that they report.
 
 #[unsafe(no_mangle)]
 pub extern "C" fn envoy_dynamic_module_on_http_filter_http_callout_done(
@@ -350,8 +350,7 @@ unsafe fn free(ours: OursPtr) {
     });
 }
 
-/// `None` when it panicked: the panic hook has logged where. What unwinds is not looked at again, but by code that fails
-/// closed.
+/// `None` after a panic. The panic hook has logged where. The state is then used only by code that fails closed.
 fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }

@@ -1,4 +1,4 @@
-//! The driver's host: what outlives any request, as a hook on a worker or on the main thread may use it.
+//! The driver's host: the calls that do not depend on a request, for hooks on a worker or on the main thread.
 use std::fmt;
 
 use authn::config::Engine as EngineChoice;
@@ -14,20 +14,20 @@ use crate::outbox::Outbox;
 use crate::secret::secret;
 use crate::shared_data;
 
-/// For as long as a hook runs.
+/// Exists during one hook.
 pub struct HookHost<'h> {
-    /// `None` where Envoy's own objects are gone: what is reported then is left to another configuration.
+    /// `None` if Envoy's objects are gone. Reports are then left to another configuration.
     pub meter: Option<Meter<'h>>,
     pub metrics: &'h Metrics,
     pub outbox: &'h Outbox,
-    /// How many there are.
+    /// The number of workers.
     pub workers: usize,
 }
 
-/// Parts of the token cache for each worker, so that two workers seldom meet at one lock.
+/// Shards of the token cache for each worker, so that workers rarely contend for one lock.
 const TOKEN_SHARDS_PER_WORKER: usize = 8;
 
-/// The wall clock stands before 1970.
+/// The wall clock is before 1970.
 const NO_TIME: HostError = HostError(1);
 const NO_RANDOMNESS: HostError = HostError(2);
 
@@ -36,7 +36,7 @@ impl Host for HookHost<'_> {
         clock::now().ok_or(NO_TIME)
     }
 
-    /// Only the main thread can send it, in a moment. Where Envoy will not, that is its answer.
+    /// Only the main thread can send it, a moment later. If Envoy refuses, the refusal is the answer.
     fn call(&mut self, callout: &Callout<'_>) -> Result<CallId, HostError> {
         Ok(self.outbox.post(callout))
     }
@@ -90,7 +90,7 @@ impl Setup for HookHost<'_> {
         self.workers.saturating_mul(TOKEN_SHARDS_PER_WORKER)
     }
 
-    /// The host's verifier is the module's own: it is always there.
+    /// The host's verifier is in the module, so it is always available.
     fn engine(&mut self, choice: EngineChoice) -> Result<ChosenEngine, String> {
         Ok(match choice {
             EngineChoice::Auto | EngineChoice::Host => ChosenEngine { engine: Box::new(AwsLc), name: "host" },

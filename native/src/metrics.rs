@@ -6,7 +6,7 @@ use driver::metrics::MetricKind;
 
 use crate::envoy::{Config, Meter, Metric, MetricRefused};
 
-/// One configuration's numbers of them, in the order of [`Family::ALL`].
+/// One configuration's ids of the metrics, in the order of [`Family::ALL`].
 #[derive(Debug)]
 pub struct Metrics {
     families: Vec<(Family, Metric)>,
@@ -16,7 +16,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// # Errors
-    /// In words for the log: Envoy will not have one of them.
+    /// The metric that Envoy refuses, as text for the log.
     pub fn define(config: &mut Config<'_>) -> Result<Self, String> {
         let families = Family::ALL.iter().map(|&family| {
             let name = format!("portcullis.{}", family.name());
@@ -33,7 +33,7 @@ impl Metrics {
         Ok(Self { families, faults })
     }
 
-    /// Adds to a counter or a gauge. Nothing can be done about a metric that Envoy refuses.
+    /// Adds to a counter or a gauge. A metric that Envoy refuses is ignored.
     pub fn add(&self, meter: Meter<'_>, family: Family, labels: &[&str], by: i64) {
         let Some(metric) = self.number(family) else { return };
         let _ = match family.kind() {
@@ -61,16 +61,17 @@ impl Metrics {
     }
 }
 
-/// A report of a configuration that Envoy has taken down.
+/// A report of a configuration that Envoy has removed.
 #[derive(Debug, Clone, Copy)]
 pub enum Left {
     Add(i64),
     Record(u64),
 }
 
-/// What configurations had to report when they ended. The next one that ticks reports it: the metrics are the process's.
+/// Reports of configurations that ended. The next configuration that ticks reports them, because the metrics belong to
+/// the process.
 static LEFT_BEHIND: Mutex<Vec<(Family, Vec<String>, Left)>> = Mutex::new(Vec::new());
-/// Far more than one configuration leaves.
+/// Far more reports than one configuration leaves.
 const MAX_LEFT_BEHIND: usize = 4096;
 
 pub fn leave_behind(family: Family, labels: &[&str], left: Left) {

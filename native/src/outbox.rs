@@ -1,4 +1,4 @@
-//! Callouts on their way to the main thread, which alone can send them, and their answers.
+//! Callouts queued for the main thread, which alone can send them, and their answers.
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +30,7 @@ struct OwnedCallout {
     timeout: Duration,
 }
 
-/// The answer to a callout, while its hook runs; without headers where none came.
+/// The answer to a callout, during its hook. Without headers if none came.
 pub struct Answer<'h> {
     pub headers: Vec<(&'h [u8], &'h [u8])>,
     /// The body in pieces.
@@ -57,14 +57,14 @@ impl Outbox {
         id
     }
 
-    /// Sends what was posted, on the main thread. Returns what Envoy would not send.
+    /// Sends the posted callouts, on the main thread. Returns those that Envoy refuses.
     pub fn send(&self, config: &mut Config<'_>) -> Vec<CallId> {
         let waiting = std::mem::take(&mut self.calls().waiting);
         let mut unsent = Vec::new();
         for (id, callout) in waiting {
             let headers: Vec<_> =
                 callout.headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect();
-            // Envoy can answer within this call, and the answer's hook asks for the lock.
+            // Envoy can answer within this call, and the answer's hook takes the lock.
             let sent = config.call(&envoy::Callout {
                 cluster: &callout.cluster,
                 headers: &headers,
@@ -86,19 +86,19 @@ impl Outbox {
         unsent
     }
 
-    /// Whose answer Envoy has under this number.
+    /// The owner of the answer with this number.
     pub fn answered(&self, number: u64) -> Option<CallId> {
         self.calls().in_flight.remove(&number)
     }
 
     fn calls(&self) -> MutexGuard<'_, Calls> {
-        // Both collections are whole after every step.
+        // Both collections are consistent after every step.
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Answer<'_> {
-    /// None came, and none will.
+    /// No answer came, and none will.
     pub const NONE: Self = Self { headers: Vec::new(), body: Vec::new() };
 }
 

@@ -20,7 +20,7 @@ impl OwnedReply {
         Self::new(reply.status, headers, reply.body.to_vec(), reply.details)
     }
 
-    /// 503 as a problem document (RFC 9457), for what has no rejection of `authn`'s. Both texts are plain.
+    /// 503 as a problem document (RFC 9457), for failures without a rejection of `authn`. Both texts are plain.
     pub fn unavailable(details: &str, title: &str) -> Self {
         let body = format!(r#"{{"type":"about:blank","title":"{title}","status":503}}"#);
         let headers = vec![
@@ -30,8 +30,8 @@ impl OwnedReply {
         Self::new(503, headers, body.into_bytes(), details)
     }
 
-    /// With the gRPC status that this HTTP status stands for, where the request is a gRPC call. Envoy answers such a call
-    /// with `grpc-status: 0`, which is OK, unless the module says another.
+    /// With the gRPC status of this HTTP status if the request is a gRPC call. Without it, Envoy answers such a call
+    /// with `grpc-status: 0`, which is OK.
     #[must_use]
     pub fn for_request(mut self, stream: &Stream<'_>) -> Self {
         let content_type = stream.header(HeaderMap::Request, b"content-type");
@@ -52,7 +52,7 @@ impl OwnedReply {
     }
 }
 
-/// As Envoy tells gRPC calls: `application/grpc`, alone or with a suffix or a parameter after it.
+/// As Envoy recognises gRPC calls: `application/grpc`, alone or with a suffix or a parameter.
 fn is_grpc(content_type: &[u8]) -> bool {
     content_type.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest, [] | [b'+' | b';', ..]))
 }

@@ -1,4 +1,4 @@
-//! Secrets, which the configuration names and does not hold.
+//! Secrets. The configuration contains their names, not their values.
 use std::ffi::OsString;
 
 /// The environment variable `name`, or the content of the file that `name` with `_FILE` after it names, without the line

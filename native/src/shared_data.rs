@@ -1,11 +1,11 @@
-//! Entries that all configurations of the process share, as Wasm's host has them.
+//! Entries that all configurations of the process share, like the shared data of the Wasm host.
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use driver::{Cas, HostError, PutError};
 
-/// The driver's keys name slots of rings, so that there are only so many. This bounds what many configurations with many
-/// slots could keep.
+/// The driver's keys are slots of rings, so their number is bounded. This bounds what many configurations with many
+/// slots can store.
 const MAX_ENTRIES: usize = 1 << 20;
 
 const FULL: HostError = HostError(1);
@@ -37,12 +37,12 @@ pub fn put(key: &str, value: &[u8], cas: Cas) -> Result<(), PutError> {
     }
     old.clear();
     old.extend_from_slice(value);
-    // 0 is no state of an entry: it overwrites.
+    // 0 is not a version: it overwrites.
     *current = current.wrapping_add(1).max(1);
     Ok(())
 }
 
 fn entries() -> MutexGuard<'static, Entries> {
-    // An entry is whole or not there, whatever panicked: reading it checks it.
+    // An entry is complete or absent, also after a panic: readers check it.
     ENTRIES.lock().unwrap_or_else(PoisonError::into_inner)
 }

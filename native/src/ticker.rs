@@ -1,4 +1,4 @@
-//! Ticks. Envoy gives a module no timer, so one thread of ours wakes every configuration.
+//! Ticks. Envoy has no timer for modules, so one thread of ours wakes every configuration.
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -9,12 +9,12 @@ use crate::envoy::ConfigScheduler;
 /// Often enough that a request's own deadline is kept to within this.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// What a configuration was woken for on the main thread.
+/// Why a configuration was woken on the main thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// [`PERIOD`] has passed.
     Tick,
-    /// A worker has left something to do that only the main thread can do.
+    /// A worker has left work that only the main thread can do.
     Work,
 }
 
@@ -38,14 +38,14 @@ impl Event {
 /// Wakes one configuration on the main thread, from any thread.
 pub struct Bell {
     scheduler: ConfigScheduler,
-    /// An event that is on its way is not posted again: a main thread that is slow must not find a heap of them.
+    /// An event that is already posted is not posted again. A slow main thread must not get a pile of them.
     ticks: AtomicBool,
     works: AtomicBool,
 }
 
 impl Bell {
     /// # Errors
-    /// The system gives no thread.
+    /// The system cannot start a thread.
     pub fn start(scheduler: ConfigScheduler) -> Result<Arc<Self>, std::io::Error> {
         let bell = Arc::new(Self { scheduler, ticks: AtomicBool::new(false), works: AtomicBool::new(false) });
         Ticker::add(&bell)?;
@@ -58,7 +58,7 @@ impl Bell {
         }
     }
 
-    /// To be called before the event's work is looked for: what comes after this rings again.
+    /// Call this before looking for the event's work: later work posts a new event.
     pub fn heard(&self, event: Event) {
         self.pending(event).store(false, Ordering::Release);
     }

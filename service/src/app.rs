@@ -1,4 +1,4 @@
-//! The process: its options, its two listeners, TLS, and what it counts.
+//! The process: options, two listeners, TLS, and metrics.
 pub mod metrics;
 pub mod options;
 pub mod redis_store;

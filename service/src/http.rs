@@ -1,4 +1,4 @@
-//! The endpoints: what is read of a request and how each outcome is answered.
+//! The endpoints: parsing of requests, and the answer for each result.
 pub mod admin;
 pub mod check;
 pub mod gate;

@@ -1,4 +1,4 @@
-//! What is stored, as types: the note beside a revocation, a session, and the keys that name and encrypt them.
+//! The stored types: the note beside a revocation, a session, and the keys that name and encrypt them.
 pub mod field_error;
 pub mod json;
 pub mod note;

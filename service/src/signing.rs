@@ -1,7 +1,7 @@
-//! The keys that sign our JWTs: which one signs now, and which are published so that others can verify.
+//! The keys that sign our JWTs: which one signs now, and which are published.
 //!
-//! A new key is published for [`PUBLISH_LEAD`] before it signs, so that no proxy meets a token before the key. A key that
-//! is no longer there is published until its last token has expired.
+//! A new key is published for [`PUBLISH_LEAD`] before it signs, so that no proxy sees a token before the key. A removed
+//! key is published until its last token has expired.
 mod key;
 mod metrics;
 mod pkcs11;
@@ -22,9 +22,9 @@ pub use metrics::Metrics;
 pub use pkcs11::{Failure, Limits as TokenLimits, UriError};
 pub use reload::{KeySource, ReadError, open, read, watch};
 
-/// How long a new key is published before it signs, where there is one that can sign meanwhile.
+/// How long a new key is published before it signs, if another one can sign meanwhile.
 pub const PUBLISH_LEAD: Duration = Duration::from_secs(5);
-/// Keys that were taken away and are still published; the oldest makes room.
+/// Removed keys that are still published; the oldest is dropped for a new one.
 const MAX_RETIRED: usize = 8;
 /// RFC 9068 section 2.1.
 const TYPE: &str = "at+jwt";
@@ -45,7 +45,7 @@ struct State {
     retired: Vec<(Arc<SigningKey>, Instant)>,
 }
 
-/// A JWT whose signature was checked. Nothing else of it was.
+/// A JWT whose signature was checked, and nothing else.
 #[derive(Debug)]
 pub struct Verified {
     pub claims: Map<String, Value>,
@@ -65,7 +65,7 @@ pub enum SignError {
     NoKey,
     #[error("the key did not sign")]
     Failed,
-    /// It may later.
+    /// It may succeed later.
     #[error("the token that has the key did not sign")]
     Token(Failure),
 }
@@ -78,7 +78,7 @@ impl Signing {
         signing
     }
 
-    /// These are the keys from now on.
+    /// Replaces the keys.
     pub fn load(&self, keys: Vec<Arc<SigningKey>>, now: Instant) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::take(&mut state.loaded);
@@ -95,7 +95,7 @@ impl Signing {
         self.advance(now);
     }
 
-    /// Lets the first key sign once it was published for long enough, and forgets those whose time is over.
+    /// Lets the first key sign once it was published long enough, and drops those whose time is over.
     pub fn advance(&self, now: Instant) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *state;
@@ -107,7 +107,7 @@ impl Signing {
         }
         tracing::info!(kid = first.kid(), alg = first.public().alg().name(), "this key signs from now on");
         if let Some(last) = state.signer.replace(Arc::clone(first)) {
-            // It signed until this moment, whenever it was taken away.
+            // It signed until this moment, whenever it was removed.
             state.retired.retain(|(key, _)| key.kid() != last.kid());
             state.retire(last, now + self.overlap);
         }

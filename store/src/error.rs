@@ -8,7 +8,7 @@ pub enum WriteError {
     NotWritten(StoreError),
     #[error("the store did not say whether it was written: {}", .0.name())]
     Unknown(StoreError),
-    /// It is in the store, and may be lost: the durability that was asked for was not confirmed.
+    /// It is in the store, but the requested durability was not confirmed. It may be lost.
     #[error("it was written, but {0}")]
     Unconfirmed(String),
 }

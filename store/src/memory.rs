@@ -1,4 +1,4 @@
-//! A store in the memory of one process, for tests. It shows what the traits ask for without a database in between.
+//! A store in the memory of one process, for tests. It shows what the traits require, without a database.
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -158,7 +158,7 @@ impl RevocationStore for MemoryStore {
             let expires = revocation.ttl.map(|ttl| Instant::now() + ttl);
             let mut entry = Entry { ending, sealed: revocation.sealed, expires };
             if let Some(old) = state.revocations.remove(&revocation.key.0) {
-                // `None` never expires, and is the latest.
+                // `None` never expires, so it is the latest.
                 let expires = old.expires.zip(entry.expires).map(|(one, other)| one.max(other));
                 if rank(old.ending) > rank(entry.ending) {
                     entry = old;

@@ -1,5 +1,5 @@
-//! Tokens that may be used once: claimed before the work, completed when it is done, released when it failed. So nothing is
-//! done twice, and what failed can be tried again.
+//! Tokens that may be used once. A token is claimed before the work, completed after it, and released when it failed.
+//! So no work is done twice, and failed work can be retried.
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -7,10 +7,8 @@ use async_trait::async_trait;
 
 use crate::StoreError;
 
-/// A token is named by a digest of at most 64 printable ASCII characters.
-///
-/// A claim that a failover loses lets a young token be used again. No revocation depends on it, so a store need not wait
-/// for disks or replicas.
+/// A token is named by a digest of at most 64 printable ASCII characters. If a failover loses a claim, a young token
+/// can be used again. No revocation depends on a claim, so a store need not wait for disks or replicas.
 #[async_trait]
 pub trait ReplayGuard: Debug + Send + Sync {
     /// Of all concurrent callers, one gets [`Claim::Claimed`]. The claim ends by itself after `pending`.
@@ -22,7 +20,7 @@ pub trait ReplayGuard: Debug + Send + Sync {
     /// The work is done. The token stays [`Claim::Done`] for `ttl`.
     ///
     /// # Errors
-    /// The claim may end by itself.
+    /// The claim may expire.
     async fn complete(&self, digest: &str, ttl: Duration) -> Result<(), StoreError>;
 
     /// The work failed. The next caller gets the claim.
@@ -34,7 +32,7 @@ pub trait ReplayGuard: Debug + Send + Sync {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// It is the caller's: [`ReplayGuard::complete`] or [`ReplayGuard::release`] follows.
+    /// The caller has the claim. [`ReplayGuard::complete`] or [`ReplayGuard::release`] follows.
     Claimed,
     /// Another caller has it.
     Pending,

@@ -15,13 +15,13 @@ use crate::{StoreError, WriteError};
 /// Only [`RevocationStore::lift`] takes something away.
 #[async_trait]
 pub trait RevocationStore: Debug + Send + Sync {
-    /// One answer for each key, in order. With no keys it reads whether all of the store can answer.
+    /// One answer for each key, in order. Without keys, it reads whether the whole store can answer.
     ///
-    /// The answers come with proof that the store is the one that this instance answers from, and that it is complete.
-    /// Every revocation that was acknowledged before this call is in the answers.
+    /// The answers come with proof that the store is this instance's store and that it is complete. Every revocation
+    /// that was acknowledged before this call is in the answers.
     ///
     /// # Errors
-    /// Nothing can be said about any of the keys. An empty, lost or different store is [`StoreError::StoreChanged`].
+    /// No answer about any of the keys. An empty, lost or different store is [`StoreError::StoreChanged`].
     async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, StoreError>;
 
     /// Whether checks can be answered, from what is known without a round trip.
@@ -53,8 +53,8 @@ pub trait RevocationStore: Debug + Send + Sync {
     /// As for [`RevocationStore::revoke`].
     async fn lift(&self, keys: Vec<RevocationKey>) -> Result<Lifted, WriteError>;
 
-    /// A client learned in another way than by [`RevocationStore::check`] that these keys are revoked. For
-    /// [`crate::Observer::revocation_lag`] only; a store that does not measure it does nothing.
+    /// The caller learned elsewhere than from [`RevocationStore::check`] that these keys are revoked. Only for
+    /// [`crate::Observer::revocation_lag`]; a store that does not measure it does nothing.
     fn told_revoked(&self, _keys: &[RevocationKey]) {}
 }
 
@@ -65,7 +65,7 @@ pub struct Revocation {
     pub ends: Ends,
     /// An encrypted note for operators. The store keeps it beside the entry and does not read it.
     pub sealed: Vec<u8>,
-    /// `None`: it holds until it is lifted.
+    /// `None`: it lasts until it is lifted.
     pub ttl: Option<Duration>,
 }
 
@@ -75,7 +75,7 @@ pub struct Revocation {
 pub enum Ends {
     ForGood,
     IssuedUntilNow,
-    /// Unix seconds. For a revocation that is written later than it was asked for: what was issued in between lives.
+    /// Unix seconds. For a revocation that is written later than it was requested: tokens issued in between stay valid.
     IssuedUntil(u64),
 }
 
@@ -87,7 +87,7 @@ pub enum Ending {
     Before(u64),
 }
 
-/// What is in force after a write. It may be an earlier and stronger revocation.
+/// The answer in force after a write. It may be an earlier and stronger revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InForce {
     pub ending: Ending,
@@ -111,10 +111,10 @@ pub struct Lifted {
     pub durability: Durability,
 }
 
-/// How safe an acknowledged write is, as far as the store confirmed it.
+/// How durable an acknowledged write is, as far as the store confirmed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Durability {
-    /// False also where the store cannot say so.
+    /// False also if the store cannot confirm it.
     pub on_disk: bool,
     pub replicas: u64,
 }
@@ -123,7 +123,7 @@ pub struct Durability {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRevocation {
     pub key: RevocationKey,
-    /// `None`: the stored value is not ours, and checks of this key fail.
+    /// `None`: the stored value has an unknown form. Checks of this key fail.
     pub answer: Option<Answer>,
     pub sealed: Vec<u8>,
     /// `None`: it does not expire.
@@ -139,14 +139,14 @@ pub struct Page {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ListError {
-    #[error("no page ended with this cursor")]
+    #[error("this is not a cursor of an earlier page")]
     InvalidCursor,
     #[error("{}", .0.name())]
     Store(StoreError),
 }
 
 impl Durability {
-    /// What holds for both.
+    /// What is true of both.
     pub fn and(self, other: Option<Durability>) -> Self {
         let Some(other) = other else { return self };
         Self { on_disk: self.on_disk && other.on_disk, replicas: self.replicas.min(other.replicas) }

@@ -1,6 +1,5 @@
-//! Sessions as records under names that name nobody: encrypted data, and beside it what a store must compare.
-//!
-//! All times are taken from the store's clock. Keys, names and tokens are the service's business.
+//! Sessions as records under names that are MACs. Each has encrypted data, and beside it the values that a store must
+//! compare. All times are by the store's clock. Keys, names and tokens are made by the service.
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -21,16 +20,15 @@ pub trait SessionStore: Debug + Send + Sync {
     /// The store cannot be read.
     async fn read(&self, name: SessionName) -> Result<Option<SessionRecord>, StoreError>;
 
-    /// Replaces the refresh token, if `rotation` presents the current one. All of it or nothing.
-    ///
-    /// A rotation that was made and not confirmed to be durable counts as made: its client would be left without any token.
+    /// Replaces the refresh token if `rotation` presents the current one. Atomic. A rotation that was made but not
+    /// confirmed to be durable counts as made, because its client would otherwise have no token.
     ///
     /// # Errors
     /// See [`WriteError`].
     async fn rotate(&self, name: SessionName, rotation: Rotation) -> Result<Rotated, WriteError>;
 
-    /// Notes that the session is used, so that it does not end by its idle timeout. Does nothing if a use was noted less
-    /// than `step` ago, or if the session has ended.
+    /// Records a use of the session, which restarts its idle timeout. Does nothing if a use was recorded less than
+    /// `step` ago, or if the session has ended.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -48,7 +46,7 @@ pub trait SessionStore: Debug + Send + Sync {
     /// See [`WriteError`].
     async fn delete(&self, name: SessionName) -> Result<(), WriteError>;
 
-    /// Adds a session to those of its subject. False: the subject has `max` sessions already.
+    /// Adds a session to its subject's index. False: the subject already has `max` sessions.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -80,9 +78,9 @@ pub struct NewSession {
     pub access: Vec<u8>,
     /// The MAC of the refresh token, if the session can be refreshed.
     pub refresh: Option<[u8; 32]>,
-    /// It is gone after this.
+    /// The entry is gone after this time.
     pub lifetime: Duration,
-    /// It is gone after this without use.
+    /// Without use, it is gone after this time.
     pub idle: Option<Duration>,
 }
 
@@ -107,7 +105,7 @@ pub struct Rotation {
     pub access: Vec<u8>,
     /// Records beyond so many bytes are dropped, the oldest first.
     pub max_access_bytes: usize,
-    /// For so long after an exchange, the token that was replaced is a race and not a theft.
+    /// For this long after an exchange, the replaced token counts as a race, not as a theft.
     pub grace: Duration,
 }
 
@@ -120,8 +118,8 @@ pub enum Rotated {
     Ended,
     /// The presented token was replaced less than `grace` ago, by a concurrent request.
     Raced,
-    /// The presented token was replaced before that, or never issued: a token was stolen. The session is ended now, with
-    /// the reason `reused`.
+    /// The presented token was replaced earlier, or was never issued, so a token was stolen. The session is ended now,
+    /// with the reason `reused`.
     Reused,
 }
 

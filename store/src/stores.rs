@@ -1,9 +1,9 @@
-//! All that the service needs of a store, by use.
+//! Everything that the service needs from a store, by use.
 use std::sync::Arc;
 
 use crate::{AuditLog, IssuerRegistry, ReplayGuard, RevocationStore, SessionStore};
 
-/// The parts need not be of one store.
+/// The parts may come from different stores.
 #[derive(Debug, Clone)]
 pub struct Stores {
     pub revocations: Arc<dyn RevocationStore>,

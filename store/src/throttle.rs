@@ -1,4 +1,4 @@
-//! One log line in a while, with the number of lines that were left out: for lines that clients can cause.
+//! Limits a log line to one per period, with the number of suppressed lines. For lines that clients can cause.
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ impl Throttle {
         Self { pause, state: Mutex::default() }
     }
 
-    /// `None`: leave this line out. Else how many lines were left out since the last one that was not.
+    /// `None`: suppress this line. Otherwise the number of lines suppressed since the last one.
     pub fn pass(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (last, left_out) = &mut *state;

@@ -31,7 +31,7 @@ pub struct EnvoyOptions {
     /// How the service is reached, if it speaks TLS.
     pub service_tls: Option<ServiceTls>,
     pub host: FilterHost,
-    /// The listener stands in a file of its own that Envoy watches: see [`Envoy::update_listener`].
+    /// The listener is in a separate file that Envoy watches: see [`Envoy::update_listener`].
     pub listener_from_file: bool,
     /// Edits the rendered bootstrap, for the needs of one test.
     pub edit: fn(String) -> String,
@@ -92,7 +92,8 @@ impl EnvoyOptions {
 }
 
 impl FilterHost {
-    /// The one that the variable `HOST` names, by default `wasm`.
+    /// The host in the variable `HOST`, by default `wasm`. The module is dist/portcullis.wasm, which ships, or the file
+    /// in `PORTCULLIS_WASM`.
     ///
     /// # Panics
     /// There is no such host.
@@ -129,7 +130,7 @@ impl Envoy {
     }
 
     /// # Errors
-    /// The log's end, when Envoy ends instead of starting: a configuration that it or the filter refuses.
+    /// The end of the log, if Envoy ends instead of starting: it or the filter refuses the configuration.
     pub async fn try_start(directory: &Directory, options: EnvoyOptions) -> Result<Self, String> {
         let mut config = bootstrap(&options);
         let listener = directory.path().join("listeners.yaml");
@@ -151,7 +152,13 @@ impl Envoy {
             .arg("--admin-address-path")
             .arg(&admin_path)
             .args(["--concurrency", &options.concurrency.to_string(), "--disable-hot-restart"])
-            .args(["--log-level", "warning", "--component-log-level", "wasm:info,dynamic_modules:info", "--drain-time-s"])
+            .args([
+                "--log-level",
+                "warning",
+                "--component-log-level",
+                "wasm:info,dynamic_modules:info",
+                "--drain-time-s",
+            ])
             .arg(options.drain.as_secs().to_string())
             .env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", project().join("dist"))
             .envs(options.environment);
@@ -184,7 +191,7 @@ impl Envoy {
     }
 
     /// Replaces a text in the file of an Envoy that was started with `listener_from_file`, and moves it into place,
-    /// which is what Envoy watches for.
+    /// which triggers Envoy.
     ///
     /// # Panics
     /// The text is not there.
@@ -213,17 +220,17 @@ impl Envoy {
         named.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
     }
 
-    /// One of them by its whole name; 0 where there is none yet.
+    /// One of them by its full name; 0 if it does not exist yet.
     pub async fn stat(&self, name: &str) -> u64 {
         self.stats(name).await.into_iter().find(|(seen, _)| seen == name).map_or(0, |(_, value)| value)
     }
 
-    /// As Prometheus sees them, labels and all.
+    /// The Prometheus form, with labels.
     pub async fn prometheus(&self) -> String {
         self.admin("GET", "/stats/prometheus").await
     }
 
-    /// The bytes that Envoy's allocator has handed out. V8's memory is not among them: see [`Process::resident_bytes`].
+    /// The bytes that Envoy's allocator has handed out. V8's memory is not included: see [`Process::resident_bytes`].
     pub async fn allocated_bytes(&self) -> u64 {
         let memory: Value = serde_json::from_str(&self.admin("GET", "/memory").await).unwrap_or_default();
         memory["allocated"].as_str().and_then(|bytes| bytes.parse().ok()).expect("/memory has `allocated`")

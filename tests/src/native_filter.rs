@@ -1,6 +1,6 @@
 //! The shipped bootstrap with the dynamic module in place of the Wasm filter.
 
-/// The bootstrap with the filter of envoy/filter-native.yaml in the place of its own.
+/// The bootstrap, with its filter replaced by the one of envoy/filter-native.yaml.
 pub(crate) fn with_native_filter(bootstrap: &str, filter: &str) -> String {
     let (before, rest) = bootstrap.split_once("- name: portcullis\n").expect("a bootstrap with the filter");
     let (_, router) = rest.split_once("- name: envoy.filters.http.router\n").expect("the router after the filter");

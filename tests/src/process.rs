@@ -68,10 +68,10 @@ impl Process {
     /// SIGSTOP: it keeps its connections and answers nothing.
     ///
     /// # Panics
-    /// A thread of it goes on.
+    /// One of its threads continues.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
-        // The signal is sent, and its threads stop a moment later: on a busy machine, after an answer.
+        // The signal is sent, but its threads stop a moment later; on a busy machine possibly after an answer.
         let deadline = Instant::now() + STOPS;
         while !self.is_stopped() {
             assert!(Instant::now() < deadline, "a thread goes on");
@@ -83,7 +83,7 @@ impl Process {
         let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.id())) else { return false };
         threads.flatten().all(|thread| {
             let status = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            // After the name, which may have anything in it, comes the state.
+            // The state follows the name, which may contain any characters.
             status.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with(['T', 't', 'Z', 'X']))
         })
     }
@@ -93,13 +93,13 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
-    /// SIGKILL: no goodbye to anybody.
+    /// SIGKILL: without a clean shutdown.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// SIGTERM, and SIGKILL when that does not help. Returns whether it ended by itself.
+    /// SIGTERM, and SIGKILL if that does not help. Returns whether it ended by itself.
     pub fn stop(&mut self) -> bool {
         if self.is_running() {
             self.signal(Signal::TERM);

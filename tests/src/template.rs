@@ -1,10 +1,11 @@
 //! Fills in the `${NAME}` of the files in envoy/.
 use serde_json::Value;
 
-/// Each placeholder becomes one JSON value, which is YAML too. Comment lines go first: they name placeholders.
+/// Each placeholder becomes one JSON value, which is YAML too. Comment lines are removed first, since they name
+/// placeholders.
 ///
 /// # Panics
-/// The template asks for a name that is not given.
+/// The template has a placeholder without a value.
 pub fn render(template: &str, values: &[(&str, Value)]) -> String {
     let mut rendered = String::new();
     for line in template.lines().filter(|line| !line.trim_start().starts_with('#')) {
@@ -61,7 +62,7 @@ mod tests {
         render("port: ${PORT}", &[]);
     }
 
-    /// The listeners differ in TLS alone.
+    /// The listeners differ only in TLS.
     #[test]
     fn both_listeners_have_the_same_connection_manager() {
         let manager = |file: &str, until: &str| {
@@ -73,7 +74,7 @@ mod tests {
         assert_eq!(manager("envoy.yaml", "\n  clusters:\n"), manager("listener-tls13.yaml", "\u{0}"));
     }
 
-    /// The edge of the compose mesh says nothing else than they do, but for its filter's configuration.
+    /// The edge of the compose mesh equals them, except for its filter's configuration.
     #[test]
     fn the_edge_has_that_connection_manager_too() {
         let manager = |file: &str| {

@@ -1,4 +1,4 @@
-//! Turns of tests that load the machine or measure time: one of them runs at a time.
+//! Turns of tests that load the machine or measure time: only one of them runs at a time.
 use tokio::sync::{Mutex, MutexGuard};
 
 static TURN: Mutex<()> = Mutex::const_new(());

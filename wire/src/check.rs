@@ -1,5 +1,5 @@
-//! `POST /v1/check`: many keys asked, one answer each, in order; both directions authenticated over the raw bytes.
-//! Now and then a filter tells, in the place of keys, which issuers it asks about ([`NamedIssuer`]).
+//! `POST /v1/check`: many keys, one answer for each, in order; both directions are authenticated over the raw bytes.
+//! From time to time a filter sends its issuers ([`NamedIssuer`]) instead of keys.
 //!
 //! ```text
 //! question  "PCQ3" | secret id 8 | nonce 16 | future-iat tolerance u16 | now u64 | count u16 | key 16 × count | mac 32
@@ -10,8 +10,8 @@
 //!           form 1: trouble u8
 //! retention token u32 | login u32
 //! ```
-//! Integers are big-endian. The nonce is in the question that the reply's digest covers, so a reply fits one
-//! question only: it cannot be replayed, moved to other keys, or given another HTTP status.
+//! Integers are big-endian. The reply's digest covers the question with its nonce, so a reply fits only one question: it
+//! cannot be replayed, moved to other keys, or given another HTTP status.
 use hmac::Mac;
 use sha2::{Digest, Sha256};
 
@@ -20,23 +20,24 @@ use crate::{Answer, DerivedKeys, Kinds, RevocationKey, SecretId};
 pub const PATH: &str = "/v1/check";
 pub const CONTENT_TYPE: &str = "application/vnd.portcullis.check";
 
-/// The most keys in one question.
+/// The most keys in one check.
 pub const MAX_KEYS: usize = 512;
-/// The most bytes of a question that a service need read.
+/// The most bytes of a check that a service needs to read.
 pub const MAX_QUESTION_BYTES: usize = HEAD + 16 * MAX_KEYS + MAC;
-/// The most bytes of a reply that a filter need read.
+/// The most bytes of a reply that a filter needs to read.
 pub const MAX_REPLY_BYTES: usize = 57 + 9 * MAX_KEYS + MAC;
 /// The longest issuer that can be named.
 pub const MAX_ISSUER_BYTES: usize = 2048;
 
-/// Up to the count.
+/// The bytes before the count.
 const HEAD: usize = 40;
 const MAC: usize = 32;
 const QUESTION: &[u8; 4] = b"PCQ3";
 const ISSUERS: &[u8; 4] = b"PCI1";
 const REPLY: &[u8; 4] = b"PCR2";
 
-/// Why the service cannot tell. Each has an HTTP status of its own class: 4xx blames the question, 5xx the store.
+/// Why the service cannot answer. Each reason has an HTTP status of its own class: 4xx for an error of the check, 5xx
+/// for the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StoreError {
     /// Redis refused or closed the connection.
@@ -45,49 +46,50 @@ pub enum StoreError {
     StoreSlow,
     /// Redis answered with an error.
     StoreFailed,
-    /// The store is not the one that we were told to use: its sentinel is missing or another's.
+    /// The store is not the configured one: its sentinel is missing or has another id.
     StoreChanged,
-    /// The store may forget revocations (its eviction policy), so its silence proves nothing.
+    /// The store may lose revocations (its eviction policy), so an absent entry proves nothing.
     StoreUnsafe,
-    /// The service keeps revocations for a shorter time than the filter accepts tokens. The filter finds it, from what the
-    /// service says that it keeps.
+    /// The service keeps revocations for a shorter time than the filter accepts tokens. The filter detects this from
+    /// the retention in the reply.
     RetentionTooShort,
-    /// The service counts on issuers' clocks to run ahead by less than the filter lets them.
+    /// The service's tolerance for issuers' clocks that run ahead is smaller than the filter's.
     ToleranceTooShort,
-    /// The service's clock is behind the asker's: it would count tokens as issued after a revocation that were not.
+    /// The service's clock is behind the filter's: it would treat tokens as issued after a revocation that were issued
+    /// before it.
     ClockBehind,
 }
 
 /// How long revocations are kept, or must be, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retention {
-    /// Of single tokens: what one token can live.
+    /// Of single tokens: the longest lifetime of a token.
     pub token: u32,
-    /// Of sessions, users, clients and issuers: how long a login can bring new tokens.
+    /// Of sessions, users, clients and issuers: how long a login can give new tokens.
     pub login: u32,
 }
 
-/// An issuer about whose tokens a filter asks.
+/// An issuer whose tokens a filter checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedIssuer {
-    /// As `iss` has it.
+    /// The value of `iss`.
     pub issuer: String,
     /// How long revocations must be kept for its tokens.
     pub needs: Retention,
-    /// What is asked about them, and their claims name: a revocation of another kind ends nothing.
+    /// The kinds that are checked and that their claims allow: a revocation of another kind has no effect.
     pub kinds: Kinds,
 }
 
-/// What the asker's answers to its own clients rest on, for the service to refuse if it cannot keep up with it.
+/// The filter's assumptions. The service refuses the check if it cannot meet them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
-    /// How far in the asker's future a token may be issued.
+    /// How far in the filter's future a token may be issued.
     pub future_iat_tolerance_seconds: u16,
-    /// The asker's wall clock, in whole seconds since 1970.
+    /// The filter's wall clock, in whole seconds since 1970.
     pub now_seconds: u64,
 }
 
-/// A question, as the filter sends it.
+/// A check, as the filter sends it.
 #[derive(Debug, Clone)]
 pub struct Question {
     bytes: Vec<u8>,
@@ -95,7 +97,7 @@ pub struct Question {
     count: usize,
 }
 
-/// A question, as the service received it, its MAC checked.
+/// A check, as the service received it, with a valid MAC.
 #[derive(Debug, Clone)]
 pub struct Asked {
     secret: usize,
@@ -105,10 +107,10 @@ pub struct Asked {
     issuers: Vec<NamedIssuer>,
 }
 
-/// What the service said.
+/// The service's reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// How long it keeps revocations.
+    /// Its retention.
     pub keeps: Retention,
     /// One for each key, in order.
     pub answers: Vec<Answer>,
@@ -116,37 +118,37 @@ pub struct Reply {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum QuestionError {
-    #[error("the question is not of the check's form")]
+    #[error("the message is not a check")]
     Malformed,
-    #[error("the question was made with a secret that is not ours")]
+    #[error("the check was made with another secret")]
     UnknownSecret,
-    #[error("the question's MAC does not match")]
+    #[error("the MAC of the check does not match")]
     Forged,
-    #[error("a question takes 1 to {max} keys", max = MAX_KEYS)]
+    #[error("a check has 1 to {max} keys", max = MAX_KEYS)]
     Count,
-    #[error("an issuer has 1 to {max} bytes, and not all fit one question", max = MAX_ISSUER_BYTES)]
+    #[error("an issuer has 1 to {max} bytes, and all must fit into one message", max = MAX_ISSUER_BYTES)]
     Issuers,
 }
 
-/// Why a reply proves nothing. All of these are "cannot tell" for the whole batch.
+/// Why a reply cannot be trusted. Any of these fails the whole batch closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
-    #[error("the reply is not of the check's form")]
+    #[error("the reply is malformed")]
     Malformed,
     #[error("the reply was made with another secret")]
     OtherSecret,
     #[error("the reply's MAC does not match")]
     Forged,
-    #[error("the reply answers another question")]
+    #[error("the reply answers another check")]
     OtherQuestion,
-    #[error("the reply's HTTP status is not the one it was made with")]
+    #[error("the reply was made for another HTTP status")]
     OtherStatus,
-    #[error("the reply's answers do not match the keys that were asked")]
+    #[error("the reply's answers do not match the keys of the check")]
     Answers,
 }
 
 impl StoreError {
-    /// Its place in [`StoreError::ALL`].
+    /// Its index in [`StoreError::ALL`].
     pub const fn place(self) -> usize {
         self as usize
     }
@@ -176,7 +178,7 @@ impl StoreError {
         }
     }
 
-    /// The word in logs and metrics.
+    /// The name in logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
             StoreError::StoreRefused => "store_refused",
@@ -194,7 +196,7 @@ impl StoreError {
 impl Retention {
     pub const LONGEST: Self = Self { token: u32::MAX, login: u32::MAX };
 
-    /// Is what must be kept for `needed` kept for so long?
+    /// Is this retention at least `needed`?
     pub fn covers(self, needed: Self) -> bool {
         self.token >= needed.token && self.login >= needed.login
     }
@@ -215,7 +217,7 @@ impl NamedIssuer {
     }
 }
 
-/// Cuts `issuers` into pieces that fit one question each.
+/// Splits `issuers` into parts that fit one message each.
 pub fn pieces(issuers: &[NamedIssuer]) -> Vec<&[NamedIssuer]> {
     const ROOM: usize = MAX_QUESTION_BYTES - HEAD - MAC;
     let mut pieces = Vec::new();
@@ -227,7 +229,7 @@ pub fn pieces(issuers: &[NamedIssuer]) -> Vec<&[NamedIssuer]> {
             room = room.saturating_sub(issuer.len());
             fits
         });
-        // At least one, so that this ends; one that is too long is refused by itself.
+        // At least one, so that the loop ends; an issuer that is too long is refused later.
         let (piece, more) = rest.split_at(fit.count().max(1));
         pieces.push(piece);
         rest = more;
@@ -236,7 +238,7 @@ pub fn pieces(issuers: &[NamedIssuer]) -> Vec<&[NamedIssuer]> {
 }
 
 impl Question {
-    /// `nonce` never repeats under one secret.
+    /// `nonce` must never repeat under one secret.
     ///
     /// # Errors
     /// [`QuestionError::Count`] for no key, or more than [`MAX_KEYS`].
@@ -256,7 +258,7 @@ impl Question {
         Ok(Self::signed(derived, bytes, keys.len()))
     }
 
-    /// Tells which issuers are asked about, one of [`pieces`]; `nonce` as for [`Question::new`].
+    /// Reports the issuers that are checked, one of the [`pieces`]; `nonce` as for [`Question::new`].
     ///
     /// # Errors
     /// [`QuestionError::Issuers`] for an issuer that is empty or too long, or more than fit.
@@ -296,11 +298,11 @@ impl Question {
         &self.bytes
     }
 
-    /// Reads the reply that came with HTTP status `status`: one answer for each key asked, in order, or the
-    /// service's own trouble.
+    /// Reads the reply that came with HTTP status `status`: one answer for each key, in order, or the reason why the
+    /// service cannot answer.
     ///
     /// # Errors
-    /// Whatever does not prove that our service answered just this question.
+    /// Anything that does not prove that our service answered this check.
     pub fn read_reply(
         &self,
         derived: &DerivedKeys,
@@ -328,7 +330,7 @@ impl Question {
             return Err(ReplyError::OtherStatus);
         }
         match read.byte() {
-            // Answers under any other status than 200 are not an answer, whoever signed them.
+            // Answers count only under status 200, even with a valid MAC.
             Some(0) if status == 200 => {
                 let keeps = Retention::read(&mut read).ok_or(ReplyError::Malformed)?;
                 read.answers(self.count).map(|answers| Ok(Reply { keeps, answers })).ok_or(ReplyError::Answers)
@@ -347,7 +349,7 @@ impl Question {
 }
 
 impl Asked {
-    /// Reads and authenticates a question against every live secret.
+    /// Reads and authenticates a check against every live secret.
     ///
     /// # Errors
     /// See [`QuestionError`]; the bytes prove nothing then, and the reply cannot be authenticated either.
@@ -394,7 +396,7 @@ impl Asked {
         Ok(Self { secret, digest: Sha256::digest(body).into(), needs, keys, issuers })
     }
 
-    /// Which of the secrets given to [`Asked::read`] made the question: the reply must use the same.
+    /// Which of the secrets given to [`Asked::read`] made the check: the reply must use the same.
     pub fn secret(&self) -> usize {
         self.secret
     }
@@ -403,7 +405,7 @@ impl Asked {
         &self.keys
     }
 
-    /// Empty where keys are asked.
+    /// Empty for a check of keys.
     pub fn issuers(&self) -> &[NamedIssuer] {
         &self.issuers
     }
@@ -431,7 +433,7 @@ impl Asked {
         sign(derived, reply)
     }
 
-    /// The body to send with `status` when no answer can be given.
+    /// The body to send with `status` if there are no answers.
     pub fn error(&self, derived: &DerivedKeys, status: u16, error: StoreError) -> Vec<u8> {
         let mut reply = self.begin(derived, status, 1, 1);
         reply.push(error.code());

@@ -1,17 +1,17 @@
-//! Blocks of addresses: what a session may be bound to, and how the filter reads it.
+//! Address blocks: a session may be bound to them, and the filter checks them.
 use std::net::IpAddr;
 
-/// A block of addresses (RFC 4632, RFC 4291 section 2.3). An address alone is a block of one.
+/// An address block (RFC 4632, RFC 4291 section 2.3). A single address is a block of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cidr {
-    /// Canonical: IPv4 where it can be.
+    /// Canonical: IPv4 if possible.
     network: IpAddr,
     prefix: u32,
 }
 
 impl Cidr {
-    /// None when malformed, which includes bits set beyond the prefix: `10.0.0.1/8` says two things, and the narrower
-    /// of them may be the one that was meant. IPv4 in IPv6 (`::ffff:1.2.3.4`) is IPv4.
+    /// None if malformed. That includes bits set beyond the prefix: `10.0.0.1/8` is ambiguous, and the narrower meaning
+    /// may be the intended one. IPv4 in IPv6 (`::ffff:1.2.3.4`) is IPv4.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(parse_prefix(prefix)?)),

@@ -1,4 +1,5 @@
-//! Durations as operators write them, the same on both sides: a whole number and a unit, `250ms`, `2s`, `5m`, `24h`, `7d`.
+//! Durations in the operators' notation, the same in filter and service: a whole number and a unit, `250ms`, `2s`,
+//! `5m`, `24h`, `7d`.
 use std::time::Duration;
 
 /// # Errors

@@ -6,16 +6,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-/// What a revocation names. Codes are part of the stored name: never reuse one.
+/// The kinds of revocations. Codes are part of the stored name: never reuse one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// One token: iss and [`token_id_from_jti`]; without any of [`TOKEN_ID_CLAIMS`], iss and [`token_id_from_signing_input`].
     Token,
-    /// iss and sid, or what an issuer has for it.
+    /// iss and sid, or the issuer's own claim for it.
     Session,
-    /// iss and sub, or what an issuer has for it.
+    /// iss and sub, or the issuer's own claim for it.
     User,
-    /// iss and client_id, else azp, or what an issuer has for it.
+    /// iss and client_id, otherwise azp, or the issuer's own claim for it.
     Client,
     /// iss and the RFC 7638 thumbprint of the key that verified.
     SigningKey,
@@ -23,11 +23,11 @@ pub enum Kind {
     Issuer,
 }
 
-/// 128 bits that name a revocation without naming anybody. Prints as 22 characters of base64url.
+/// 128 bits that name a revocation and contain no identity. Prints as 22 characters of base64url.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RevocationKey(pub [u8; 16]);
 
-/// What the service knows of one key.
+/// The service's answer for one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     Live,
@@ -36,24 +36,24 @@ pub enum Answer {
     Before(u64),
 }
 
-/// The claims that name a token, of which the first that is there counts: `jti` (RFC 7519), and Entra's `uti`. Filter and
-/// service must agree on them, whatever an issuer is set to.
+/// The claims that identify a token; the first one present counts: `jti` (RFC 7519), and Entra's `uti`. Filter and
+/// service must agree on them, whatever an issuer's configuration says.
 pub const TOKEN_ID_CLAIMS: [&str; 2] = ["jti", "uti"];
 
-/// The id of a token that has a jti (an empty one counts), or what stands for it: `j` and the jti's bytes, unescaped.
+/// The id of a token with a jti (an empty one counts) or an equivalent claim: `j` and the jti's bytes, unescaped.
 pub fn token_id_from_jti(jti: &str) -> Vec<u8> {
-    // The first byte keeps a jti that somebody chose to look like a digest away from that digest.
+    // The first byte separates a jti that was chosen to look like a digest from that digest.
     [b"j", jti.as_bytes()].concat()
 }
 
-/// The id of a token without jti: `h` and the SHA-256 of its signing input, `header.payload` as it was sent. Never of
-/// the whole token, since an ECDSA signature can be changed without becoming invalid.
+/// The id of a token without jti: `h` and the SHA-256 of its signing input, `header.payload` as it was sent. Not of the
+/// whole token, since an ECDSA signature can be altered and stay valid.
 pub fn token_id_from_signing_input(signing_input: &[u8]) -> Vec<u8> {
     [b"h".as_slice(), &Sha256::digest(signing_input)].concat()
 }
 
 impl Kind {
-    /// Do many tokens have the same of it?
+    /// Do many tokens share this key?
     pub const fn is_shared(self) -> bool {
         match self {
             Kind::Client | Kind::SigningKey | Kind::Issuer => true,
@@ -85,8 +85,8 @@ impl Kind {
         }
     }
 
-    /// Tokens, sessions and signing keys end for good. A user, client or issuer comes back with the next login, so
-    /// only what was issued before the revocation is dead.
+    /// Tokens, sessions and signing keys end for good. A user, client or issuer continues with the next login, so only
+    /// tokens issued before the revocation are dead.
     pub fn is_simply_dead(self) -> bool {
         match self {
             Kind::Token | Kind::Session | Kind::SigningKey => true,
@@ -95,7 +95,7 @@ impl Kind {
     }
 }
 
-/// Some of the kinds.
+/// A set of kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Kinds(u8);
 
@@ -149,7 +149,7 @@ impl fmt::Display for Kind {
 }
 
 impl Answer {
-    /// Is a token that was issued at `issued` (whole seconds since 1970) dead by this answer?
+    /// Is a token issued at `issued` (whole seconds since 1970) dead by this answer?
     pub fn ends(self, issued: u64) -> bool {
         match self {
             Answer::Live => false,

@@ -1,15 +1,15 @@
-//! The form of the service's opaque tokens: what can be told of one without asking anybody.
+//! The format of the service's opaque tokens, as far as it can be checked without a callout.
 //!
 //! ```text
 //! pcs_ | 86 digits of base62 | 6 digits of base62        pcs_ an access token, pcr_ a refresh token
 //!        sid 16, random 32, tag 16    CRC-32 of all before it
 //! ```
-//! Letters and digits only, so that a double click marks all of it and `pc[sr]_[0-9A-Za-z]{92}` finds it in a text. The
-//! checksum tells a mistyped or cut token from one of ours; it is no secret, and proves nothing. The random part is what
-//! nobody can guess; the tag says to the service that it made the token, before it asks its store.
+//! Letters and digits only, so that a double click selects all of it and `pc[sr]_[0-9A-Za-z]{92}` finds it in a text.
+//! The checksum detects a mistyped or truncated token; it is not secret, and proves nothing. The random part makes the
+//! token unguessable. The tag shows the service that it made the token, before it asks its store.
 use std::fmt;
 
-/// Every token has as many bytes.
+/// The length of every token in bytes.
 pub const LENGTH: usize = PREFIX + DIGITS + CHECK;
 
 const PREFIX: usize = 4;
@@ -17,28 +17,28 @@ const DIGITS: usize = 86;
 const CHECK: usize = 6;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// What a token is for.
+/// The purpose of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Access,
     Refresh,
 }
 
-/// What a token says.
+/// The contents of a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct OpaqueToken {
     pub purpose: Purpose,
-    /// Of the session that it belongs to.
+    /// The session that it belongs to.
     pub sid: [u8; 16],
-    /// From a CSPRNG, anew for each token.
+    /// From a CSPRNG, new for each token.
     pub random: [u8; 32],
     /// The service's own MAC over the rest.
     pub tag: [u8; 16],
 }
 
-/// Has `text` the form of an access token, its checksum included? One with another purpose has not.
+/// Has `text` the form of an access token, with a valid checksum? False for a token with another purpose.
 ///
-/// Cheap, so that what was mistyped or made up costs no question.
+/// It is cheap, so that a mistyped or made-up token causes no callout.
 pub fn is_access_token(text: &[u8]) -> bool {
     digits_of(Purpose::Access, text).is_some()
 }
@@ -53,7 +53,7 @@ impl Purpose {
 }
 
 impl OpaqueToken {
-    /// `None` for whatever was not written by [`OpaqueToken::write`] for this purpose: there is one spelling.
+    /// `None` for any text that [`OpaqueToken::write`] did not write for this purpose: there is one spelling.
     pub fn parse(purpose: Purpose, text: &[u8]) -> Option<Self> {
         let number = from_base62(digits_of(purpose, text)?)?;
         let (sid, rest) = number.split_first_chunk::<16>()?;
@@ -61,7 +61,7 @@ impl OpaqueToken {
         Some(Self { purpose, sid: *sid, random: *random, tag: *tag.first_chunk()? })
     }
 
-    /// Secret.
+    /// The result is secret.
     pub fn write(&self) -> String {
         let mut number = [0; 64];
         for (to, from) in number.iter_mut().zip(self.sid.iter().chain(&self.random).chain(&self.tag)) {
@@ -94,7 +94,7 @@ fn digits_of(purpose: Purpose, text: &[u8]) -> Option<&[u8; DIGITS]> {
 fn to_base62(mut number: [u8; 64]) -> [u8; DIGITS] {
     let mut digits = [0; DIGITS];
     for digit in digits.iter_mut().rev() {
-        // Divides the whole number by 62; what is left over is the next digit from the right.
+        // Divides the whole number by 62; the remainder is the next digit from the right.
         let mut left = 0_u16;
         for byte in &mut number {
             let value = left << 8 | u16::from(*byte);
@@ -106,7 +106,7 @@ fn to_base62(mut number: [u8; 64]) -> [u8; DIGITS] {
     digits
 }
 
-/// `None` if it is too large for 64 bytes, which no token of ours is.
+/// `None` if it is too large for 64 bytes, which none of our tokens is.
 fn from_base62(digits: &[u8; DIGITS]) -> Option<[u8; 64]> {
     let mut number = [0; 64];
     for digit in digits {
@@ -134,7 +134,7 @@ fn check_digits(text: &[u8]) -> [u8; CHECK] {
     digits
 }
 
-/// CRC-32 as in Ethernet and zlib (ISO-HDLC), a bit at a time: a table would cost more than it saves for 90 bytes.
+/// CRC-32 as in Ethernet and zlib (ISO-HDLC), bit by bit: a table would cost more than it saves for 90 bytes.
 fn crc32(text: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for byte in text {
@@ -190,7 +190,7 @@ mod tests {
             long.insert(at, b'0');
             assert!(!is_access_token(&long), "{at}");
         }
-        // Two neighbours swapped: the usual slip besides a wrong letter.
+        // Two adjacent characters swapped: the most common typing error besides a wrong letter.
         for at in 4..text.len() - 1 {
             let mut bad = text.clone().into_bytes();
             bad.swap(at, at + 1);
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(OpaqueToken::parse(Purpose::Access, text.as_bytes()), None);
     }
 
-    // Fixed, so that a change of form, which would refuse every token in use, cannot pass unseen.
+    // A fixed value, to detect a change of format: it would refuse every token in use.
     #[test]
     fn the_form_is_pinned() {
         let text = token(1).write();

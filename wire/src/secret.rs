@@ -11,20 +11,20 @@ pub(crate) type HmacSha256 = Hmac<Sha256>;
 /// The salt of the extract step, as long as HMAC-SHA-256's output.
 const SALT: &[u8; 32] = b"portcullis shared secret salt v1";
 
-/// The shared secret: at least 32 bytes, the same in the filter's environment and in the service's secret file.
-/// Both drop white space at its ends, so that a file's last newline is not part of the secret.
+/// The shared secret: at least 32 bytes, the same in the filter's environment and in the service's secret file. Both
+/// remove white space at its ends, so that a file's last newline is not part of the secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the shared secret has {0} bytes, and at least {min} are needed", min = Secret::MIN_BYTES)]
+#[error("the shared secret has {0} bytes, but needs at least {min}", min = Secret::MIN_BYTES)]
 pub struct SecretTooShort(pub usize);
 
-/// Which of several live secrets a message was made with. Public: it says nothing of the secret.
+/// Identifies which of several live secrets made a message. Public: it reveals nothing about the secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SecretId(pub [u8; 8]);
 
-/// What is derived from one secret (HKDF-SHA-256, RFC 5869). The HMAC states are keyed once, here, and cloned per use.
+/// The keys derived from one secret (HKDF-SHA-256, RFC 5869). The HMAC states are keyed once, here, and cloned per use.
 #[derive(Clone)]
 pub struct DerivedKeys {
     id: SecretId,
@@ -39,7 +39,7 @@ impl Secret {
     pub const MIN_BYTES: usize = 32;
 
     /// # Errors
-    /// Fewer than [`Secret::MIN_BYTES`] bytes are left once white space at the ends is gone.
+    /// Fewer than [`Secret::MIN_BYTES`] bytes remain without white space at the ends.
     pub fn new(bytes: &[u8]) -> Result<Self, SecretTooShort> {
         let trimmed = bytes.trim_ascii();
         if trimmed.len() < Self::MIN_BYTES {
@@ -48,15 +48,15 @@ impl Secret {
         Ok(Self(trimmed.to_vec()))
     }
 
-    /// A key for a use of the service's own, which the filter has no part in: HKDF with its label.
+    /// A key for a use of the service alone, which the filter never derives: HKDF with its label.
     pub fn derive_key(&self, label: &[u8]) -> [u8; 32] {
         mac_of(&mac_of(SALT, &[&self.0]), &[label, &[1]])
     }
 
     pub fn derive(&self) -> DerivedKeys {
-        // HKDF-SHA-256 (RFC 5869) for outputs of one block: extract is HMAC(salt, secret), expand is
-        // HMAC(extracted, label ‖ 1). Written out because the hkdf crate's `expand` can fail and these cannot; a test
-        // holds them against that crate.
+        // HKDF-SHA-256 (RFC 5869) for outputs of one block: extract is HMAC(salt, secret), expand is HMAC(extracted,
+        // label ‖ 1). Written out because the hkdf crate's `expand` can fail and these cannot; a test compares them
+        // with that crate.
         let extracted = mac_of(SALT, &[&self.0]);
         let expand = |label: &[u8]| mac_of(&extracted, &[label, &[1]]);
         let [a, b, c, d, e, f, g, h, ..] = expand(b"secret id");
@@ -82,8 +82,8 @@ impl DerivedKeys {
         self.id
     }
 
-    /// The name under which a revocation is stored: `HMAC-SHA-256(pepper, version ‖ kind ‖ len ‖ iss ‖ len ‖ id)`,
-    /// its first 128 bits. `issuer` and `id` are the unescaped strings; lengths are 64-bit big-endian.
+    /// The name under which a revocation is stored: `HMAC-SHA-256(pepper, version ‖ kind ‖ len ‖ iss ‖ len ‖ id)`, its
+    /// first 128 bits. `issuer` and `id` are the unescaped strings; lengths are 64-bit big-endian.
     pub fn revocation_key(&self, kind: Kind, issuer: &str, id: &[u8]) -> RevocationKey {
         let mut mac = self.pepper.clone();
         mac.update(&[1, kind.code()]);
@@ -94,7 +94,7 @@ impl DerivedKeys {
         RevocationKey(truncated(mac))
     }
 
-    /// A 128-bit MAC for what one proxy keeps for itself (shared data). Parts are joined with their lengths.
+    /// A 128-bit MAC for data that one proxy stores for itself (shared data). Parts are joined with their lengths.
     pub fn cache_mac(&self, parts: &[&[u8]]) -> [u8; 16] {
         let mut mac = self.cache.clone();
         for part in parts {
@@ -104,7 +104,7 @@ impl DerivedKeys {
         truncated(mac)
     }
 
-    /// The AES-256-GCM key that seals what operators read back beside a revocation.
+    /// The AES-256-GCM key that encrypts the operator's notes stored beside a revocation.
     pub fn seal_key(&self) -> &[u8; 32] {
         &self.seal
     }
@@ -125,7 +125,7 @@ impl fmt::Debug for DerivedKeys {
 }
 
 fn keyed(key: &[u8; 32]) -> HmacSha256 {
-    // HMAC takes keys of every length, and a key of a whole block cannot fail by type.
+    // HMAC accepts keys of every length, and a key of a whole block cannot fail by type.
     let mut block = hmac::digest::Key::<HmacSha256>::default();
     for (to, from) in block.iter_mut().zip(key) {
         *to = *from;
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(Secret::new(&[5; 40]).unwrap().derive_key(b"operator notes seal"), seal);
     }
 
-    // Fixed so that a change of derivation, which would forget every stored revocation, cannot pass unseen.
+    // A fixed value, to detect a change of the derivation: it would lose every stored revocation.
     #[test]
     fn the_derivation_is_pinned() {
         let derived = Secret::new(b"0123456789abcdef0123456789abcdef").unwrap().derive();

@@ -1,4 +1,4 @@
-//! Which claims name what can be revoked: of each kind, the first of an issuer's claims that is there.
+//! The claims that identify what can be revoked: for each kind, the first of an issuer's claims that is present.
 use std::borrow::Cow;
 
 use jose::json::{Json, Object};
@@ -16,29 +16,29 @@ pub(crate) struct Identifiers {
     session: Vec<Claim>,
     user: Vec<Claim>,
     client: Vec<Claim>,
-    /// Offline tokens are of sessions of their own.
+    /// Offline tokens belong to sessions of their own.
     offline_apart: bool,
 }
 
 #[derive(Debug, Clone)]
 struct Claim {
     path: Vec<String>,
-    /// It is this issuer's own, so that another value than a string is an error. A claim that only some providers mean so
-    /// may be anything elsewhere: then it does not count.
+    /// It is this issuer's own claim, so a value that is not a string is an error. A claim that only some providers use
+    /// in this way may be anything elsewhere: then it is ignored.
     is_certain: bool,
 }
 
-/// What is certain of every issuer (RFC 7519, RFC 8693, RFC 9068, OpenID Connect).
+/// Valid for every issuer (RFC 7519, RFC 8693, RFC 9068, OpenID Connect).
 const STANDARD: [&str; 5] = ["jti", "sid", "sub", "client_id", "azp"];
 const SESSION: [&str; 3] = ["sid", "session_state", "origin_jti"];
 const USER: [&str; 1] = ["sub"];
 const CLIENT: [&str; 4] = ["client_id", "azp", "cid", "appid"];
 const MAX_CLAIMS: usize = 8;
-/// Stands before the id of an offline session: a provider may have another session of the same id.
+/// The prefix of an offline session's id: a provider may have another session with the same id.
 const OFFLINE: &str = "offline:";
 const OFFLINE_ACCESS: &str = "offline_access";
 
-/// Was it asked for with the scope `offline_access` (OpenID Connect Core section 11)?
+/// Was it requested with the scope `offline_access` (OpenID Connect Core section 11)?
 fn is_offline(payload: &Object<'_>) -> bool {
     let names = |claim: &str| match payload.claim(claim) {
         Some(Json::String(words)) => words.split(' ').any(|word| word == OFFLINE_ACCESS),
@@ -85,7 +85,7 @@ impl Identifiers {
                 (None, preset) => preset.is_some_and(|preset| preset.offline_apart),
             },
         };
-        // The service finds the id of a token by the same claims (`--token-claims`), and those are names.
+        // The service finds the id of a token by the same claims (`--token-claims`), which are names only.
         if let Some(place) = this.token.iter().position(|claim| claim.path.len() != 1) {
             return Err(Invalid::new(format!("{}[{place}]", field("token")), "must be a claim of the token itself"));
         }
@@ -102,10 +102,11 @@ impl Identifiers {
         }
     }
 
-    /// The first that is there. An empty one names nobody, but for tokens, where it is the id that it is.
+    /// The first identifier that is present. An empty one counts as absent, except for a token's id, where the empty
+    /// string is the id.
     ///
     /// # Errors
-    /// [`crate::reject::RejectReason::InvalidClaim`] where it is no string.
+    /// [`crate::reject::RejectReason::InvalidClaim`] if it is not a string.
     pub(crate) fn find<'j>(&self, kind: Kind, payload: &'j Object<'_>) -> Result<Option<&'j str>, Rejection> {
         for claim in self.of(kind) {
             match claim.value(payload) {
@@ -118,9 +119,9 @@ impl Identifiers {
         Ok(None)
     }
 
-    /// The ids of the sessions that a token is of. Where offline sessions are apart, an offline token's is with [`OFFLINE`]
-    /// before it. Any other one may come from an offline session too: whoever refreshes may ask for less scope, and is not to
-    /// choose what ends the token.
+    /// The ids of the sessions that a token belongs to. If offline sessions are separate, an offline token's id has the
+    /// prefix [`OFFLINE`]. Any other token may also come from an offline session: a client that refreshes may request
+    /// less scope, and must not be able to choose what ends the token.
     ///
     /// # Errors
     /// As for [`Identifiers::find`].
@@ -138,15 +139,15 @@ impl Identifiers {
     pub(crate) fn can_name(&self, kind: Kind) -> bool {
         match kind {
             Kind::Session | Kind::User | Kind::Client => !self.of(kind).is_empty(),
-            // Without a claim, a token is named by what was signed.
+            // Without a claim, a token is identified by its signed part.
             Kind::Token | Kind::SigningKey | Kind::Issuer => true,
         }
     }
 
-    /// Checks that two accounts of one token name the same, as far as both say it.
+    /// Checks that two descriptions of one token agree, as far as both have the claims.
     ///
     /// # Errors
-    /// [`Cause::AnswerContradicts`] for the first claim of which they differ.
+    /// [`Cause::AnswerContradicts`] for the first claim that differs.
     pub(crate) fn check_same(&self, token: &Object<'_>, answer: &Object<'_>) -> Result<(), Rejection> {
         for claim in [&self.token, &self.session, &self.user, &self.client].into_iter().flatten() {
             if let (Some(ours), Some(theirs)) = (claim.value(token), claim.value(answer))
@@ -158,10 +159,10 @@ impl Identifiers {
         Ok(())
     }
 
-    /// Absent and malformed are two cases, also for a claim that another one comes before.
+    /// Absent and malformed are different results, also for a claim with a lower priority.
     ///
     /// # Errors
-    /// [`crate::reject::RejectReason::InvalidClaim`] for one that is no string.
+    /// [`crate::reject::RejectReason::InvalidClaim`] if it is not a string.
     pub(crate) fn check(&self, payload: &Object<'_>) -> Result<(), Rejection> {
         for name in STANDARD {
             optional_string(payload, name)?;
@@ -174,7 +175,7 @@ impl Identifiers {
         Ok(())
     }
 
-    /// The claims that are looked at, in their order.
+    /// The claims that are read, in order.
     pub(crate) fn names(&self, kind: Kind) -> Vec<String> {
         self.of(kind).iter().map(|claim| claim.path.join(".")).collect()
     }

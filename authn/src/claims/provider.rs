@@ -1,20 +1,20 @@
-//! What is known of well-known providers' tokens, so that nobody has to find it out. Each has a page in docs/providers with a
-//! document and tokens of their real shape, which tests/providers.rs reads.
+//! Defaults for well-known providers' tokens. Each has a page in docs/providers with a configuration and realistic
+//! tokens, which tests/providers.rs reads.
 use jose::Algorithm;
 
 use crate::config::{Provider, TokenKind};
 
-/// What an issuer is set to where its document does not say.
+/// An issuer's defaults, for fields that its configuration leaves out.
 #[derive(Debug)]
 pub(crate) struct Preset {
     pub(crate) algorithms: &'static [Algorithm],
     pub(crate) kinds: &'static [TokenKind],
     pub(crate) access_claims: &'static [&'static str],
-    /// Paths of claims, as are the next two. Empty: no claim of its tokens names one.
+    /// Paths of claims, like the next two. Empty: its tokens have no such claim.
     pub(crate) session: &'static [&'static [&'static str]],
     pub(crate) user: &'static [&'static [&'static str]],
     pub(crate) client: &'static [&'static [&'static str]],
-    /// Offline sessions have the ids of others.
+    /// Offline sessions reuse the ids of others.
     pub(crate) offline_apart: bool,
 }
 
@@ -28,7 +28,7 @@ impl Preset {
             Provider::Keycloak => Self {
                 algorithms: RS256,
                 kinds: ACCESS,
-                // All of its kinds say what they are.
+                // All of its tokens state their type.
                 access_claims: &["typ"],
                 session: &[&["sid"], &["session_state"]],
                 user: &[&["sub"]],
@@ -40,7 +40,7 @@ impl Preset {
                 kinds: ACCESS,
                 access_claims: &["azp", "appid"],
                 session: &[&["sid"]],
-                // `sub` is another one for each application.
+                // `sub` differs between applications.
                 user: &[&["oid"]],
                 client: &[&["azp"], &["appid"]],
                 offline_apart: false,
@@ -50,9 +50,10 @@ impl Preset {
                 kinds: ACCESS,
                 access_claims: &["cid"],
                 session: &[],
-                // In access tokens `sub` is the login, which may change; in ID tokens it is what `uid` is there.
+                // In access tokens `sub` is the login, which may change; in ID tokens it is what `uid` is in access
+                // tokens.
                 user: &[&["uid"], &["sub"]],
-                // Introspection has it under the usual name.
+                // Introspection uses the standard name.
                 client: &[&["cid"], &["client_id"]],
                 offline_apart: false,
             },

@@ -1,5 +1,5 @@
-//! Which entry of the document an `iss` belongs to: one that is written in full, or one of a provider's tenants, whose
-//! issuers differ in one segment of the path. Each tenant's `iss` is an issuer of its own in everything that follows.
+//! The entry of the document for an `iss`: one written in full, or one of a provider's tenants, whose issuers differ in
+//! one segment of the path. Each tenant's `iss` is treated as an issuer of its own.
 use std::collections::{HashMap, HashSet};
 
 use wire::{MAX_TENANT_BYTES, TENANT_PLACEHOLDER as PLACEHOLDER, is_tenant};
@@ -23,12 +23,12 @@ pub(crate) struct Issuers {
 pub(crate) struct Pattern {
     before: String,
     after: String,
-    /// `None`: all that there are.
+    /// `None`: all tenants.
     tenants: Option<HashSet<String>>,
 }
 
 impl Issuers {
-    /// An issuer that is written in full comes before the patterns that fit it, and no two patterns fit one.
+    /// An issuer written in full takes precedence over matching patterns, and no two patterns match one issuer.
     pub(crate) fn find(&self, iss: &str) -> Option<usize> {
         if let Some(place) = self.exact.get(iss) {
             return Some(*place);
@@ -37,7 +37,7 @@ impl Issuers {
     }
 
     /// # Errors
-    /// Two entries would be for one issuer.
+    /// Two entries would match one issuer.
     pub(crate) fn add(&mut self, issuer: &str, pattern: Option<&Pattern>, place: usize) -> Result<(), String> {
         let Some(pattern) = pattern else {
             let listed = |(pattern, _): &&(Pattern, usize)| pattern.tenants.is_some() && pattern.fits(issuer);
@@ -52,10 +52,10 @@ impl Issuers {
         if pattern.tenants.is_some()
             && let Some((_, other)) = self.exact.iter().find(|(iss, _)| pattern.fits(iss))
         {
-            return Err(format!("one of its `tenants` is written in full in issuers[{other}] too"));
+            return Err(format!("one of its `tenants` is also written in full in issuers[{other}]"));
         }
         if let Some((_, other)) = self.patterns.iter().find(|(other, _)| other.overlaps(pattern)) {
-            return Err(format!("a tenant's issuer could be this one's or that of issuers[{other}]"));
+            return Err(format!("a tenant's issuer could match this entry or issuers[{other}]"));
         }
         self.patterns.push((pattern.clone(), place));
         Ok(())
@@ -63,7 +63,7 @@ impl Issuers {
 }
 
 impl Pattern {
-    /// `None` for an issuer that is written in full.
+    /// `None` for an issuer written in full.
     ///
     /// # Errors
     /// What is wrong, under `at`.
@@ -81,9 +81,7 @@ impl Pattern {
             }
             return match document.tenants {
                 None => Ok(None),
-                Some(_) => {
-                    Err(Invalid::new(format!("{at}.tenants"), "`issuer` has no `{tenant}` for them to stand in"))
-                }
+                Some(_) => Err(Invalid::new(format!("{at}.tenants"), "`issuer` has no `{tenant}`")),
             };
         };
         if before.contains(['{', '}']) || after.contains(['{', '}']) {
@@ -100,7 +98,7 @@ impl Pattern {
         ];
         if let Some((field, _)) = needless.iter().find(|(_, is_there)| *is_there) {
             let message = match *field {
-                "introspection" => "needs one issuer: an answer without `iss` would be no tenant's",
+                "introspection" => "needs one issuer: an answer without `iss` would belong to no tenant",
                 _ => "needs one issuer: give the `uri` of the keys that all tenants share",
             };
             return Err(Invalid::new(format!("{at}.{field}"), message));
@@ -109,7 +107,7 @@ impl Pattern {
         Ok(Some(Self { before: before.to_owned(), after: after.to_owned(), tenants }))
     }
 
-    /// The issuers of the tenants that are listed; `None` for all that there are.
+    /// The issuers of the listed tenants; `None` for all tenants.
     pub(crate) fn issuers(&self) -> Option<impl Iterator<Item = String>> {
         let tenants = self.tenants.as_ref()?.iter();
         Some(tenants.map(|tenant| format!("{}{tenant}{}", self.before, self.after)))
@@ -128,7 +126,7 @@ impl Pattern {
         is_ours.then_some(tenant)
     }
 
-    /// Could one `iss` fit both?
+    /// Could one `iss` match both?
     fn overlaps(&self, other: &Self) -> bool {
         if self.before == other.before && self.after == other.after {
             return match (&self.tenants, &other.tenants) {
@@ -136,7 +134,7 @@ impl Pattern {
                 _ => true,
             };
         }
-        // Placeholders in two places: each stands where the other one has a literal, so that only one `iss` is left.
+        // Placeholders in two positions: each is where the other one has a literal, so only one `iss` is possible.
         let segment = |pattern: &Self| pattern.before.matches('/').count();
         let written = format!("{}{PLACEHOLDER}{}", other.before, other.after);
         let Some(literal) = written.split('/').nth(segment(self)) else { return false };
@@ -144,8 +142,8 @@ impl Pattern {
         self.fits(&only) && other.fits(&only)
     }
 
-    /// May a key sign for this tenant, that says of itself for which issuers it is (`issuer` of a JWK, as Entra ID writes
-    /// it)? A provider that shares keys among tenants need not share all of them.
+    /// May a key that is restricted to some issuers (`issuer` of a JWK, as Entra ID writes it) sign for this tenant? A
+    /// provider that shares keys among tenants need not share all of them.
     pub(crate) fn may_sign(&self, key_issuer: &str, iss: &str) -> bool {
         let Some(tenant) = self.tenant(iss) else { return false };
         key_issuer.replace(ENTRA_PLACEHOLDER, tenant).replace(PLACEHOLDER, tenant) == iss
@@ -155,7 +153,7 @@ impl Pattern {
 fn tenants(document: Option<&config::Tenants>, at: &str) -> Result<Option<HashSet<String>>, Invalid> {
     let names = match document {
         None => {
-            let message = "name the tenants, or write `any` to accept everybody whom the provider has";
+            let message = "name the tenants, or write `any` to accept users of all tenants";
             return Err(Invalid::new(at, message));
         }
         Some(config::Tenants::Any(_)) => return Ok(None),

@@ -1,8 +1,8 @@
-//! What kind of token a claims set is of: an access token, an ID token, or none that may be presented to an API.
+//! The type of a token by its claims: an access token, an ID token, or one that no API may accept.
 //!
-//! The signature does not tell: a provider signs all of its kinds with the same keys, and in some of them the audience is
-//! the client (RFC 8725 section 3.11, cross-JWT confusion). What tells is the header's `typ`, which `claims` judges first,
-//! claims whose value is a word for the kind, and claims that only some kinds have.
+//! The signature does not show it: a provider signs all types with the same keys, and in some of them the audience is
+//! the client (RFC 8725 section 3.11, cross-JWT confusion). It is determined by the header's `typ`, which `claims`
+//! judges first, by claims whose value names the type, and by claims that only some types have.
 use jose::json::{Json, Object};
 use jose::plain_type;
 
@@ -10,17 +10,17 @@ use crate::claims::members::optional_string;
 use crate::config::TokenKind;
 use crate::reject::{Cause, Rejection};
 
-/// What an issuer's tokens may be.
+/// The accepted types of an issuer's tokens.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TokenKinds {
     pub(crate) accepted: Vec<TokenKind>,
-    /// More words for an access token, in lower case.
+    /// Further values that mark an access token, in lower case.
     pub(crate) access_types: Vec<String>,
-    /// An access token has one of these claims; empty: no matter.
+    /// An access token has one of these claims; empty: not checked.
     pub(crate) access_claims: Vec<String>,
 }
 
-/// The claims that have a word for the kind, with the words for access and for ID tokens: RFC 6749's and RFC 8693's
+/// The claims that name the type, with their values for access and for ID tokens: RFC 6749's and RFC 8693's
 /// `token_type`, Keycloak's `typ`, Cognito's and Hydra's `token_use`. All in lower case.
 const WORDS: [(&str, &[&str], &[&str]); 3] = [
     (
@@ -31,18 +31,18 @@ const WORDS: [(&str, &[&str], &[&str]); 3] = [
     ("token_use", &["access", "access_token"], &["id", "id_token"]),
     ("typ", &["bearer", "access", "access_token", "at+jwt"], &["id", "id_token"]),
 ];
-/// A `typ` that says only what everybody sees.
+/// A `typ` without information.
 const NO_WORD: &str = "jwt";
 /// An access token that is bound to a key (RFC 9449).
 const DPOP: &str = "dpop";
-/// Hashes of what an ID token was issued with (OpenID Connect Core section 3.3.2.11, FAPI 1.0 part 2 section 5.1.1, CIBA
-/// section 10.3.1): no other token has one.
+/// Hashes of values that an ID token was issued with (OpenID Connect Core section 3.3.2.11, FAPI 1.0 part 2 section
+/// 5.1.1, CIBA section 10.3.1): no other token has one.
 const ID_TOKEN_HASHES: [&str; 4] = ["at_hash", "c_hash", "s_hash", "urn:openid:params:jwt:claim:rt_hash"];
 
 const ACCESS_CLAIMS: &str = "access_claims";
 
-/// Is the client that the token was issued to one of its audiences, as in each ID token (OpenID Connect Core section 2)?
-/// Which claim names the client is up to the provider: `cid`, `appid`.
+/// Is the client that the token was issued to one of its audiences, as in each ID token (OpenID Connect Core section
+/// 2)? The provider decides which claim identifies the client: `cid`, `appid`.
 fn is_for_its_client(claims: &Object<'_>, access_claims: &[String]) -> bool {
     let is_client = |audience: &Json<'_>| {
         let mut names = ["azp", "client_id"].into_iter().chain(access_claims.iter().map(String::as_str));
@@ -57,7 +57,7 @@ fn is_for_its_client(claims: &Object<'_>, access_claims: &[String]) -> bool {
 }
 
 impl TokenKinds {
-    /// Of a JWT. `typ` is its header's.
+    /// The kind of a JWT. `typ` is the header's.
     ///
     /// # Errors
     /// [`crate::reject::RejectReason::InvalidClaim`] for a token of another kind.
@@ -65,7 +65,8 @@ impl TokenKinds {
         self.judge(typ, claims, &self.access_claims)
     }
 
-    /// Of an introspection response. An opaque token is no ID token, and servers answer with other claims than JWTs have.
+    /// The kind of a token from its introspection response. An opaque token is never an ID token, and servers answer
+    /// with other claims than JWTs have.
     ///
     /// # Errors
     /// `RejectReason::InvalidClaim` for a token of another kind.
@@ -74,7 +75,7 @@ impl TokenKinds {
     }
 
     fn judge(&self, typ: Option<&str>, claims: &Object<'_>, access_claims: &[String]) -> Result<(), Rejection> {
-        // RFC 8417 section 2.2: a security event token, a logout token above all.
+        // RFC 8417 section 2.2: a security event token, for example a logout token.
         if let Some(Json::Object(_)) = claims.claim("events") {
             return Err(Rejection::new(Cause::SecurityEvent));
         }
@@ -86,8 +87,8 @@ impl TokenKinds {
             word => word,
         };
         let hash = ID_TOKEN_HASHES.into_iter().find(|name| claims.claim(name).is_some());
-        // Some providers copy the `nonce` into access tokens, and something says that they are such. A claim that ID tokens
-        // can have as well (`azp`) does not say it of a token whose audience is its client.
+        // Some providers copy the `nonce` into access tokens, which something else marks as such. A claim that ID
+        // tokens may also have (`azp`) does not mark an access token if the token's audience is its client.
         let says_access = match word {
             Some((_, ACCESS_CLAIMS)) => !is_for_its_client(claims, access_claims),
             Some(_) => true,
@@ -97,7 +98,7 @@ impl TokenKinds {
         let (kind, mark) = match (word, hash.or(nonce)) {
             (_, Some(mark)) => (TokenKind::Id, format!("it has `{mark}`")),
             (Some((kind, name)), None) => (kind, format!("by `{name}`")),
-            // Nothing tells, and it may be either.
+            // There is no mark, and it may be either.
             (None, None) if access_claims.is_empty() => return Ok(()),
             (None, None) => (TokenKind::Id, format!("it has none of {}", access_claims.join(", "))),
         };
@@ -111,7 +112,7 @@ impl TokenKinds {
         Err(Rejection::with_detail(Cause::KindRefused, format!("{kind}: {mark}")))
     }
 
-    /// The kind that the token says it is of, and the claim that says so. Where two disagree, it is no access token.
+    /// The type that the token declares, and the claim that declares it. If two disagree, it is not an access token.
     fn word(&self, claims: &Object<'_>) -> Result<Option<(TokenKind, &'static str)>, Rejection> {
         let mut found = None;
         for (name, access, id) in WORDS {
@@ -125,7 +126,7 @@ impl TokenKinds {
             } else if name == "typ" && word == NO_WORD {
                 continue;
             } else if word == DPOP && claims.claim("cnf").is_some() {
-                // Whether it is bound to this client, the rule's binding judges.
+                // The rule's binding judges whether it is bound to this client.
                 TokenKind::Access
             } else {
                 return Err(Rejection::with_detail(Cause::NotAccessToken, name));
@@ -258,7 +259,7 @@ mod tests {
             r#"{"typ":"JWT"}"#,
             r#"{"azp":"a","at_hash":"x"}"#,
             r#"{"azp":"a","token_use":"id"}"#,
-            // An ID token of a provider that writes `azp` in all of them.
+            // An ID token of a provider that writes `azp` into all of them.
             r#"{"azp":"a","nonce":"n","aud":"a"}"#,
             r#"{"azp":"a","nonce":"n","aud":["a"]}"#,
             r#"{"azp":"a","nonce":"n","aud":["api","a"]}"#,

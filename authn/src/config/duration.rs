@@ -1,4 +1,4 @@
-//! Durations as they are written: a number and a unit, `250ms`, `2s`, `5m`, `24h`, `7d`.
+//! Durations as written: a number and a unit, `250ms`, `2s`, `5m`, `24h`, `7d`.
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
@@ -40,7 +40,7 @@ impl<'de> Deserialize<'de> for ConfigDuration {
     }
 }
 
-/// In the largest unit that divides it: as a person would write it.
+/// In the largest unit that divides it, as a person would write it.
 #[cfg(feature = "schema")]
 impl serde::Serialize for ConfigDuration {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,11 +1,11 @@
-//! What is wrong with a configuration, and where. The words are for whoever wrote it.
+//! An error of a configuration, with the field. The text is for the author of the configuration.
 use std::fmt;
 
-/// One field that cannot be used. The part that finds it names the field as it knows it, and each caller up to the
-/// document puts its own name in front.
+/// One field that cannot be used. The code that finds the error names the field as it knows it, and each caller up to
+/// the document adds its own name in front.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
-    /// As in `rules[3].match.path.prefix`; empty for the document itself.
+    /// For example `rules[3].match.path.prefix`; empty for the document itself.
     pub field: String,
     pub message: String,
 }
@@ -15,7 +15,7 @@ impl Invalid {
         Self { field: field.into(), message: message.into() }
     }
 
-    /// The same error, seen from the object that holds the field: `within("rules[3].match")`.
+    /// The same error, seen from the object that contains the field: `within("rules[3].match")`.
     pub fn within(self, outer: impl fmt::Display) -> Self {
         Self { field: format!("{outer}.{}", self.field), message: self.message }
     }
@@ -40,6 +40,6 @@ mod tests {
     fn says_where_before_what() {
         let error = Invalid::new("path.prefix", "must begin with /").within("match").within("rules[3]");
         assert_eq!(error.to_string(), "rules[3].match.path.prefix: must begin with /");
-        assert_eq!(Invalid::new("", "is no JSON").to_string(), "is no JSON");
+        assert_eq!(Invalid::new("", "is not JSON").to_string(), "is not JSON");
     }
 }

@@ -1,32 +1,32 @@
-//! A token in several cookies, since browsers take 4 KiB in one: `name.0`, `name.1` and so on, or `name_0`, `name_1`.
+//! A token in several cookies, since browsers store 4 KiB in one: `name.0`, `name.1` and so on, or `name_0`, `name_1`.
 use super::spelling::{Reading, ends, folded};
 use crate::config::ChunkSeparator;
 use crate::reject::{Cause, Rejection};
 
-/// The most cookies that one token may be in.
+/// The most cookies for one token.
 pub(super) const MAX_CHUNKS: usize = 16;
 
-/// A cookie's name under which there may also be chunks.
+/// A cookie's name that may also have chunks.
 #[derive(Debug)]
 pub(super) struct ChunkedCookie {
-    /// Its place among the cookies.
+    /// Its index among the cookies.
     pub place: usize,
     name: Box<[u8]>,
-    /// The name and a separator, as spellings are compared.
+    /// The name and a separator, in the form for comparing spellings.
     folded: Box<[u8]>,
     separator: u8,
 }
 
-/// What a cookie's name says of a chunk.
+/// What a cookie's name says about a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Chunk {
     Number(usize),
-    /// Some backends read it as a chunk, and others do not: another case, percent-encoding, the other separator, leading
-    /// zeros, or a number beyond [`MAX_CHUNKS`].
+    /// Some backends read it as a chunk, and others do not: another case, percent-encoding, the other separator,
+    /// leading zeros, or a number beyond [`MAX_CHUNKS`].
     Misspelt,
 }
 
-/// The chunks of one token, in the order in which they came.
+/// The chunks of one token, in order of arrival.
 pub(super) struct Chunks<'a> {
     pub place: usize,
     found: Vec<(usize, &'a [u8])>,
@@ -41,7 +41,7 @@ impl ChunkedCookie {
         Self { place, name: name.as_bytes().into(), folded: folded(&format!("{name}_")), separator }
     }
 
-    /// None: the cookie is no chunk in any reading.
+    /// None: the cookie is not a chunk in any reading.
     pub fn chunk(&self, name: &Reading<'_>) -> Option<Chunk> {
         let is_chunk = name.begins_with(&self.folded, |number| {
             let digits = number.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -60,7 +60,7 @@ impl ChunkedCookie {
 
     fn exact(&self, name: &[u8]) -> Option<usize> {
         let digits = name.strip_prefix(&*self.name)?.strip_prefix(&[self.separator])?;
-        // `parse` would take a sign and leading zeros.
+        // `parse` would accept a sign and leading zeros.
         let is_plain = digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits.first() != Some(&b'0'));
         let number = std::str::from_utf8(digits).ok().filter(|_| is_plain)?.parse().ok()?;
         (number < MAX_CHUNKS).then_some(number)
@@ -85,7 +85,7 @@ impl<'a> Chunks<'a> {
     /// All of them in a row.
     ///
     /// # Errors
-    /// `TokenMalformed` where one is missing.
+    /// `TokenMalformed` if one is missing.
     pub fn join(mut self) -> Result<Vec<u8>, Rejection> {
         self.found.sort_unstable_by_key(|(number, _)| *number);
         if self.found.iter().enumerate().any(|(at, (number, _))| at != *number) {

@@ -1,6 +1,6 @@
-//! The ASCII text that some backend reads for a character beyond ASCII: by compatibility forms (Unicode NFKC: full-width
-//! and mathematical letters), by case folding (long s, the Kelvin sign, dotless i, sharp s), without marks as collations of
-//! databases compare, or as Windows maps letters to the best fit of its code pages.
+//! The ASCII text that some backend reads for a non-ASCII character: by compatibility forms (Unicode NFKC: full-width
+//! and mathematical letters), by case folding (long s, the Kelvin sign, dotless i, sharp s), without marks as in
+//! database collations, or by Windows' best fit of its code pages.
 
 /// In lower case. None: there is no such text.
 pub(super) fn ascii(code_point: u32) -> Option<&'static str> {
@@ -13,7 +13,7 @@ pub(super) fn ascii(code_point: u32) -> Option<&'static str> {
     letters.get(place..place.checked_add(1)?).filter(|letter| *letter != "?")
 }
 
-/// Marks on letters, and what Unicode has readers ignore.
+/// Combining marks, and characters that Unicode tells readers to ignore.
 pub(super) fn is_ignored(code_point: u32) -> bool {
     matches!(
         code_point,
@@ -23,9 +23,9 @@ pub(super) fn is_ignored(code_point: u32) -> bool {
     )
 }
 
-// Made from Unicode 14: the compatibility decomposition of each character's full case folding, or of its upper case where
-// only that is ASCII, without marks; and the letters with strokes and Greek letters of Windows-1252's best fit. Texts with a
-// character that no name of a source has are left out.
+// Generated from Unicode 14: the compatibility decomposition of each character's full case folding, or of its upper
+// case if only that is ASCII, without marks; and the letters with strokes and Greek letters of Windows-1252's best fit.
+// Texts with a character that no source name has are left out.
 
 /// The first character of a run, and the letter for each from there on; `?` for none. In order.
 #[rustfmt::skip]
@@ -131,7 +131,7 @@ mod tests {
         ] {
             assert_eq!(ascii(u32::from(character)), Some(text), "{character:?}");
         }
-        // Cyrillic, Han, and signs that stand for no letter: nobody reads these as ASCII.
+        // Cyrillic, Han, and signs that are not letters: no reader takes these for ASCII.
         for character in ['\u{430}', '\u{4e00}', '\u{b6}', '\u{80}', '\u{10ffff}', '\u{2028}'] {
             assert_eq!(ascii(u32::from(character)), None, "{character:?}");
         }

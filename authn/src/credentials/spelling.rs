@@ -1,9 +1,9 @@
-//! The spellings of a name under which some backend would look for a token, and this filter does not.
+//! The spellings of a name under which some backend would find a token, and this filter does not.
 //!
-//! PHP makes `access_token` of `access.token`, ` access_token`, `access[token` and `access_token[]`, and cuts names at a
-//! NUL; ASP.NET and others compare names without their case, and some by Unicode's rules; IIS decodes `%uXXXX`; many decode
-//! the names of cookies; Perl, old Python and old Java separate parameters at semicolons and cookies at commas. A token under
-//! such a spelling is one that nobody checked.
+//! PHP reads `access.token`, ` access_token`, `access[token` and `access_token[]` as `access_token`, and cuts names at
+//! a NUL. ASP.NET and others ignore case, and some use Unicode's rules. IIS decodes `%uXXXX`. Many decode the names of
+//! cookies. Perl, old Python and old Java separate parameters at semicolons and cookies at commas. A token under such a
+//! spelling would be unchecked.
 use std::borrow::Cow;
 
 use super::compatible;
@@ -27,7 +27,7 @@ impl SourceName {
         *self.exact == *name
     }
 
-    /// Is `name` the configured one once it is decoded, as every backend decodes the names of parameters?
+    /// Is `name` the configured one after decoding, as every backend decodes the names of parameters?
     pub fn is_encoded(&self, name: &[u8]) -> bool {
         PercentDecoded(name).eq(self.exact.iter().copied())
     }
@@ -38,15 +38,15 @@ impl SourceName {
     }
 }
 
-/// A name as backends decode it, in ASCII but for what none of them reads as ASCII. There are several forms, since some
-/// backends decode twice.
+/// A name as backends decode it, in ASCII except for characters that none of them reads as ASCII. There are several
+/// forms, since some backends decode twice.
 ///
-/// `%61`, `%2561` and `%u0061` (IIS, ASP.NET) are all an `a`. A `%` that is left goes, as in classic ASP. UTF-8 is decoded
-/// without regard to length and surrogates, and what is no UTF-8 is Latin-1.
+/// `%61`, `%2561` and `%u0061` (IIS, ASP.NET) are all an `a`. A remaining `%` is dropped, as in classic ASP. UTF-8 is
+/// decoded without regard to length and surrogates, and invalid UTF-8 is read as Latin-1.
 #[derive(Debug)]
 pub(super) struct Reading<'n> {
     written: &'n [u8],
-    /// As the others, without what is trimmed in front.
+    /// Like the others, without trimmed characters at the start.
     first: Cow<'n, [u8]>,
     others: Vec<Vec<u8>>,
 }
@@ -77,8 +77,8 @@ impl<'n> Reading<'n> {
         self.written
     }
 
-    /// Does the name begin with `own` in one of its forms, but for case, punctuation and what is trimmed, and is what comes
-    /// after of that kind?
+    /// Does the name begin with `own` in one of its forms, except for case, punctuation and trimmed characters, and
+    /// does `is_end` accept the rest?
     pub fn begins_with(&self, own: &[u8], is_end: impl Fn(&[u8]) -> bool) -> bool {
         std::iter::once(&*self.first)
             .chain(self.others.iter().map(Vec::as_slice))
@@ -88,12 +88,12 @@ impl<'n> Reading<'n> {
 
 #[cfg(test)]
 thread_local! {
-    /// How many names were read: a test holds that it does not depend on how many are configured.
+    /// How many names were read: a test checks that it does not depend on the number of configured names.
     pub(super) static READINGS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// Once for all names that it is compared with. Some readers of queries take a question mark off, which others have taken
-/// off before.
+/// Once for all names that it is compared with. Some query readers remove a question mark that others have already
+/// removed.
 fn trimmed(form: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     let blanks = form.iter().take_while(|byte| is_blank(**byte) || b"+?".contains(byte)).count();
     match form {
@@ -105,7 +105,7 @@ fn trimmed(form: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     }
 }
 
-/// What comes after `own`.
+/// The text after `own`.
 fn after<'f>(form: &'f [u8], own: &[u8]) -> Option<&'f [u8]> {
     let (head, rest) = form.split_at_checked(own.len())?;
     head.iter().map(|byte| fold(*byte)).eq(own.iter().copied()).then_some(rest)
@@ -134,7 +134,8 @@ fn in_ascii(name: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(read)
 }
 
-/// May the name end before `rest`? So it does before an array's index, a NUL, where a C string ends, and what is trimmed.
+/// May the name end before `rest`? It may before an array's index, a NUL, where a C string ends, and before trimmed
+/// characters.
 pub(super) fn ends(rest: &[u8]) -> bool {
     matches!(rest.first(), Some(b'[' | 0)) || rest.iter().all(|byte| is_blank(*byte) || *byte == b'+')
 }
@@ -147,7 +148,7 @@ pub(super) fn fold(byte: u8) -> u8 {
     }
 }
 
-/// What one backend or another trims off a name.
+/// Characters that some backend trims off a name.
 fn is_blank(byte: u8) -> bool {
     matches!(byte, 0..=b' ' | b'"' | 0x7f..)
 }
@@ -155,21 +156,21 @@ fn is_blank(byte: u8) -> bool {
 /// A character that no backend reads as ASCII.
 const NOT_ASCII: u8 = 0x80;
 
-/// After so many times, all escapes are decoded that decoding makes.
+/// After this many decodings, all escapes are decoded that decoding itself produces.
 const DECODED_ONCE_MORE: usize = 3;
 
-/// Without `%XX` and `%uXXXX`. With `all`, also without those that decoding makes; each step is done at the end of what was
-/// read so far, so the time depends on the length only.
+/// Without `%XX` and `%uXXXX`. With `all`, also without those that decoding produces; each step works at the end of the
+/// text read so far, so the time depends on length only.
 fn unescape(name: &[u8], all: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(name.len());
-    // What comes before was decoded, and is not decoded again.
+    // The text before was decoded, and is not decoded again.
     let mut done = 0usize;
     for byte in name {
         out.push(*byte);
         while let Some((length, code_point)) = escape_at_end(out.get(done..).unwrap_or_default()) {
             out.truncate(out.len().saturating_sub(length));
             match u8::try_from(code_point) {
-                // A byte of a character, or one of ASCII.
+                // A byte of a multi-byte character, or an ASCII character.
                 Ok(byte) if length == PERCENT || byte.is_ascii() => out.push(byte),
                 _ => push_utf8(&mut out, code_point),
             }
@@ -195,13 +196,13 @@ fn escape_at_end(bytes: &[u8]) -> Option<(usize, u16)> {
     }
 }
 
-/// Surrogates too, each as if it were a character.
+/// Also encodes surrogates, each as if it were a character.
 fn push_utf8(out: &mut Vec<u8>, code_point: u16) {
     let [high, low] = code_point.to_be_bytes();
     out.extend([0xe0 | (high >> 4), 0x80 | ((high & 0xf) << 2) | (low >> 6), 0x80 | (low & 0x3f)]);
 }
 
-/// The first code point of what is meant to be UTF-8, and the rest.
+/// The first code point of text that should be UTF-8, and the rest.
 fn split_code_point(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let (first, rest) = split_unit(bytes)?;
     if let 0xd800..=0xdbff = first

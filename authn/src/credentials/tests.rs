@@ -29,7 +29,7 @@ fn credentials() -> Credentials {
 fn find_all<'a>(headers: &[(&'a str, &'a str)], path: &'a str) -> Result<Option<(Source, &'a str)>, RejectReason> {
     let mut pairs: Vec<Pair<'a>> = vec![(b":method", b"GET"), (b":path", path.as_bytes()), (b":authority", b"a")];
     pairs.extend(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
-    // The request outlives the call only in tests.
+    // Only in tests does the request outlive the call.
     let request = Request::from_pairs(pairs.leak()).unwrap();
     let path = PlainPath::check(path.as_bytes()).unwrap();
     match credentials().find(&request, &path) {
@@ -465,7 +465,7 @@ fn chunks_of_a_cookie_are_joined_by_their_numbers() {
     ] {
         assert_eq!(find_chunked(value), Err(RejectReason::TokenAmbiguous), "{value}");
     }
-    // What some backend reads as a chunk.
+    // Names that some backend reads as a chunk.
     for value in ["session.0=a; session_1=b", "Session.0=a", "session%2e0=a", "x=y,session.0=a", "session.00=a"] {
         assert_eq!(find_chunked(value), Err(RejectReason::TokenMalformed), "{value}");
     }
@@ -508,7 +508,7 @@ fn chunks_are_cut_out_with_the_cookie() {
     assert_eq!(rest("session.0=a"), None);
 }
 
-// Once, each of 16 cookies with chunks decoded each name anew.
+// Regression: each of 16 cookies with chunks decoded each name again.
 #[test]
 fn a_name_is_decoded_once_however_many_are_configured() {
     let readings = |count: usize| {

@@ -1,5 +1,5 @@
-//! Tokens in `Sec-WebSocket-Protocol` (RFC 6455 section 11.3.4), the only header of a WebSocket's handshake that a browser
-//! lets a page set. The rules are those of Kubernetes' API server, which began this.
+//! Tokens in `Sec-WebSocket-Protocol` (RFC 6455 section 11.3.4), the only header of a WebSocket handshake that a
+//! browser lets a page set. The rules are those of Kubernetes' API server, which introduced this.
 use std::borrow::Cow;
 
 use jose::base64url;
@@ -12,7 +12,7 @@ use crate::request::headers::is_token;
 /// In lower case.
 pub(super) const HEADER: &str = "sec-websocket-protocol";
 
-/// One way to write a token as a subprotocol.
+/// One encoding of a token as a subprotocol.
 #[derive(Debug)]
 struct Form {
     prefix: Box<[u8]>,
@@ -34,7 +34,7 @@ impl WebsocketTokens {
             let prefix: Box<[u8]> = prefix.as_bytes().into();
             let begins = |one: &[u8], other: &[u8]| strip(one, other).is_some();
             if forms.iter().any(|form| begins(&form.prefix, &prefix) || begins(&prefix, &form.prefix)) {
-                return invalid("begins as an earlier one, or an earlier one as it: a token could be for both");
+                return invalid("is a prefix of an earlier one, or an earlier one of it: a token could match both");
             }
             forms.push(Form { prefix, encoding: *encoding });
         }
@@ -45,15 +45,15 @@ impl WebsocketTokens {
         !self.0.is_empty() && name.eq_ignore_ascii_case(HEADER.as_bytes())
     }
 
-    /// Place and token, as it is written, of each subprotocol of a header's value that is one.
+    /// Index and encoded token of each subprotocol of a header's value that is a token.
     pub fn tokens<'t, 'a: 't>(&'t self, value: &'a [u8]) -> impl Iterator<Item = (usize, &'a [u8])> + 't {
         subprotocols(value).filter_map(|subprotocol| self.token(subprotocol))
     }
 
-    /// What is written in one, decoded.
+    /// The decoded token.
     ///
     /// # Errors
-    /// `TokenMalformed` outside a handshake, without another subprotocol, and where it is not encoded as it should be.
+    /// `TokenMalformed` outside a handshake, without another subprotocol, and if the encoding is wrong.
     pub fn decode<'a>(
         &self,
         place: usize,
@@ -63,7 +63,7 @@ impl WebsocketTokens {
         if !is_handshake(request) {
             return Err(Cause::SubprotocolWithoutHandshake.into());
         }
-        // The server is to choose one (RFC 6455 section 4.2.2), and a browser fails the connection where it chooses none.
+        // The server must choose one (RFC 6455 section 4.2.2), and a browser fails the connection if it chooses none.
         let mut all = request.header_values(HEADER.as_bytes()).flat_map(subprotocols);
         if !all.any(|subprotocol| self.token(subprotocol).is_none()) {
             return Err(Cause::SubprotocolAlone.into());
@@ -77,8 +77,8 @@ impl WebsocketTokens {
         }
     }
 
-    /// The header without tokens, as one value. `None`: there are none. `Some(None)`: nothing is left, and the header is
-    /// to go.
+    /// The header without tokens, as one value. `None`: there are none. `Some(None)`: nothing is left, and the header
+    /// must be removed.
     pub fn without_tokens(&self, request: &Request<'_>) -> Option<Option<Vec<u8>>> {
         if self.0.is_empty() {
             return None;
@@ -101,13 +101,13 @@ fn subprotocols(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|subprotocol| !subprotocol.is_empty())
 }
 
-/// Without case: a backend that compares so would find a token that we did not look at.
+/// Ignores case: a backend that ignores case must not find a token that we did not check.
 fn strip<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     let (begin, rest) = text.split_at_checked(prefix.len())?;
     begin.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
-/// Envoy makes an `Upgrade` of HTTP/2's extended CONNECT (RFC 8441) before any filter sees it.
+/// Envoy turns HTTP/2's extended CONNECT (RFC 8441) into an `Upgrade` before any filter sees it.
 fn is_handshake(request: &Request<'_>) -> bool {
     let is_websocket = |name: &[u8]| name.eq_ignore_ascii_case(b"websocket");
     request.header_values(b"upgrade").any(is_websocket)

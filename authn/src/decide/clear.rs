@@ -1,5 +1,5 @@
-//! What is changed in every request before anything can end it: headers that only this filter may set, headers that
-//! override the request line, names that a backend could take for a source of tokens, and the host in one form.
+//! The changes to every request before anything can end it: removes headers that only this filter may set, headers that
+//! override the request line, and names that a backend could read as a token source; normalises the host.
 use crate::policy::Policy;
 use crate::request::Request;
 use crate::request::headers::is_token;
@@ -9,18 +9,18 @@ use crate::request::proxy_settings::{self, Settings};
 /// One change to the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit<'r> {
-    /// The header goes, with all of its values. The name is as the client sent it.
+    /// Removes the header with all of its values. The name is as the client sent it.
     Remove(&'r [u8]),
-    /// One value in the place of all that stand under this name.
+    /// One value that replaces all values under this name.
     Set(&'static str, Vec<u8>),
 }
 
-/// Connection options (RFC 9110 section 7.6.1) that mean something to the next hop. Any other one would have it remove
-/// the header of that name, perhaps one that this filter sets.
+/// Connection options (RFC 9110 section 7.6.1) with a meaning for the next hop. Any other option would make it remove
+/// the header of that name, possibly one that this filter sets.
 const CONNECTION_OPTIONS: [&str; 5] = ["upgrade", "keep-alive", "close", "te", "http2-settings"];
 
 impl Policy {
-    /// None for most requests. Judge the request as it came, and forward it changed.
+    /// Empty for most requests. Judge the request as received, and forward it changed.
     pub fn clear<'r>(&self, request: &Request<'r>) -> Vec<Edit<'r>> {
         let mut edits = Vec::new();
         let (mut has_connection, mut has_cookie) = (false, false);
@@ -37,7 +37,7 @@ impl Policy {
         if has_cookie && let Some(rest) = self.credentials.cookies_without_aliases(request) {
             edits.push(rest.map_or(Edit::Remove(b"cookie"), |rest| Edit::Set("cookie", rest)));
         }
-        // A token in a URL ends up in logs, whatever becomes of the request.
+        // A token in a URL ends up in logs, also if the request is refused.
         if let Some(path) = self.credentials.path_without_tokens(request.path()) {
             edits.push(Edit::Set(":path", path));
         }
@@ -47,19 +47,19 @@ impl Policy {
         edits
     }
 
-    /// Does a header of this name go from every request, whatever is in it?
+    /// Is a header of this name removed from every request, whatever its value?
     pub fn is_cleared(&self, name: &[u8]) -> bool {
         self.clear.has_loosely(name) || self.credentials.is_header_alias(name)
     }
 
-    /// What headers and host of this request, as it came, say of the proxy round the filter.
+    /// Proxy settings that are missing according to headers and host of this request, as received.
     pub fn missing_proxy_settings(&self, request: &Request<'_>) -> Settings {
         proxy_settings::missing(request, self.router.compares_hosts())
     }
 
-    /// Rules compare the host in one form, and the proxy routes by what the client wrote. So that both see the same host,
-    /// the request gets the form that was compared. None: it has it, or no rule compares hosts, or [`Policy::enter`]
-    /// refuses the request.
+    /// Rules compare the host in one form, and the proxy routes by the host that the client wrote. To make both see the
+    /// same host, the request gets the compared form. None if it has that form already, if no rule compares hosts, or
+    /// if [`Policy::enter`] refuses the request.
     fn tidied_authority(&self, request: &Request<'_>) -> Option<Vec<u8>> {
         if !self.router.compares_hosts() {
             return None;

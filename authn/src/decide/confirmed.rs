@@ -1,6 +1,6 @@
-//! JWTs whose issuer's server is asked about them too (RFC 7662). Signature, claims, rule and binding are judged first, so
-//! that only a token that is good by itself is ever sent. The answer can end such a token and shorten it. It adds nothing:
-//! what counts and what is forwarded are the token's own claims.
+//! JWTs that are also introspected (RFC 7662). Signature, claims, rule and binding are judged first, so that only a
+//! valid token is ever sent. The answer can end such a token and shorten its time. It adds nothing: only the token's
+//! own claims count and are forwarded.
 use std::sync::{Arc, PoisonError};
 
 use jose::json::Object;
@@ -13,20 +13,20 @@ use crate::policy::{Issuer, Policy};
 use crate::reject::{Cause, Rejection};
 use crate::time::{Monotonic, Now};
 
-/// The server has called it active.
+/// The server called it active.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Confirmation {
-    /// When the question was sent.
+    /// When the request was sent.
     sent: Monotonic,
-    /// What the answer leaves of the time in which the token counts.
+    /// The time in which the token counts, restricted by the answer.
     window: Window,
 }
 
 impl Policy {
-    /// Is its server to be asked about this JWT, before anything else?
+    /// Must its server be asked about this JWT first?
     ///
     /// # Errors
-    /// The answer that still counts has ended it.
+    /// An answer that still counts has ended it.
     pub(super) fn lacks_confirmation(&self, verified: &Verified, now: Now) -> Result<bool, Rejection> {
         let Some(server) = self.confirming(verified) else { return Ok(false) };
         match verified.confirmation() {
@@ -42,10 +42,10 @@ impl Policy {
         server.filter(|_| !verified.is_opaque())
     }
 
-    /// What a reply makes of a JWT that was asked about.
+    /// The result of a reply about a JWT.
     ///
     /// # Errors
-    /// `Ok(Err(…))` is a "no", to be remembered as long as a yes would be. `Err` is no answer.
+    /// `Ok(Err(…))` is a "no", cached as long as a yes. `Err` is no answer.
     pub fn confirm(
         &self,
         verified: &Verified,
@@ -73,7 +73,7 @@ impl Policy {
         registered::check_confirmed(issuer, token, response, now.wall)
     }
 
-    /// Is what was asked about still good, now that the answer is there? Its key may have left while the request waited.
+    /// Is the token still valid when the answer arrives? Its key may have been removed while the request waited.
     ///
     /// # Errors
     /// Why it is not.

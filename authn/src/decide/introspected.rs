@@ -1,5 +1,5 @@
-//! Opaque tokens on their way to being verified: whom a rule asks about one, and what an answer makes of it. JWTs that are
-//! introspected too are `confirmed`'s matter.
+//! Opaque tokens: which issuer a rule asks about one, and the result of an answer. `confirmed` handles JWTs that are
+//! also introspected.
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,12 +14,12 @@ use crate::reject::{Cause, Rejection};
 use crate::revocation::{self, Revocation, RevocationQuery, Whose};
 use crate::time::{Monotonic, Now, UnixSeconds};
 
-/// What stands in the place of a signature.
+/// Replaces the signature.
 #[derive(Debug)]
 pub(super) struct Introspected {
-    /// When the question was sent.
+    /// When the request was sent.
     sent: Monotonic,
-    /// The server has said since that it is not active.
+    /// The server has since said that it is not active.
     ended: AtomicBool,
 }
 
@@ -31,8 +31,8 @@ impl Introspected {
 }
 
 impl Policy {
-    /// Whom a rule asks about this token: the one of its issuers whose tokens look so. `None` for a JWT, good or not, and
-    /// for what is no token of theirs.
+    /// The issuer that a rule asks about this token: the one whose format it matches. `None` for a JWT, valid or not,
+    /// and for a token without a matching format.
     pub fn introspecting(&self, rule: usize, token: &[u8]) -> Option<usize> {
         let rule = self.rules.get(rule)?;
         let fits = |issuer: &usize| self.introspection(*issuer).is_some_and(|server| server.is_opaque_of(token));
@@ -44,14 +44,14 @@ impl Policy {
         self.issuers.get(issuer)?.introspection.as_ref()
     }
 
-    /// The issuers that are asked about tokens.
+    /// The issuers with introspection.
     pub fn introspected_issuers(&self) -> impl Iterator<Item = usize> + use<'_> {
         let is_asked = |(place, issuer): (usize, &Issuer)| issuer.introspection.is_some().then_some(place);
         self.issuers.iter().enumerate().filter_map(is_asked)
     }
 
-    /// What a rule will ask about a token that is known from an earlier answer, unless it knows: to be asked while the
-    /// introspection is under way, so that the request waits once and not twice.
+    /// The revocation query of a token that is known from an earlier answer, unless there is a verdict: sent while the
+    /// introspection is in flight, so that the request waits once and not twice.
     pub fn worth_asking(&self, earlier: &Verified, rule: usize, now: Now) -> Option<Arc<RevocationQuery>> {
         let (revocation, ask) = (self.revocation()?, earlier.ask()?);
         let asks = self.rules.get(rule)?.revocation != RevocationMode::Off;
@@ -59,18 +59,18 @@ impl Policy {
         (asks && !knows).then(|| Arc::clone(ask))
     }
 
-    /// Is what is remembered of this token for this rule? An opaque token is worth only what the server says that the
-    /// rule asks.
+    /// Does the cached answer apply to this rule? An opaque token counts only by the answer of the server that the rule
+    /// asks.
     pub fn is_for_rule(&self, verified: &Verified, rule: usize) -> bool {
-        // The formats of a rule's issuers exclude each other: one that fits is the one.
+        // The formats of a rule's issuers exclude each other: a match is unique.
         verified.introspected.is_none()
             || self.rules.get(rule).is_some_and(|rule| rule.introspecting.contains(&verified.issuer))
     }
 
-    /// What a reply makes of a token that was asked about.
+    /// The result of a reply about a token.
     ///
     /// # Errors
-    /// `Ok(Err(…))` is a "no", to be remembered as long as a yes would be. `Err` is no answer.
+    /// `Ok(Err(…))` is a "no", cached as long as a yes. `Err` is no answer.
     pub fn introspected(
         &self,
         issuer: usize,
@@ -79,7 +79,7 @@ impl Policy {
         sent: Monotonic,
         now: Now,
     ) -> Result<Result<Verified, Rejection>, Unanswered> {
-        // What an answer says is worth nothing for a JWT, whose signature speaks: see `confirm`.
+        // An answer alone does not make a JWT valid, since its signature decides: see `confirm`.
         if !self.introspection(issuer).is_some_and(|server| server.is_opaque_of(token)) {
             return Err(Failure::NotUnderstood.into());
         }
@@ -103,8 +103,8 @@ impl Policy {
         let questions = match self.revocation() {
             None => Questions::None,
             Some(revocation) => {
-                // Nobody knows when it was issued: then every revocation of its user, client or issuer ends it, those
-                // too that a later login would survive.
+                // Its issue time is unknown, so every revocation of its user, client or issuer ends it, including those
+                // that a later login would survive.
                 let issued = times.issued.unwrap_or(UnixSeconds(0));
                 let whose =
                     Whose { place, issuer: &issuer.issuer, entry: &issuer.issuer, identifiers: &issuer.identifiers };
@@ -144,9 +144,9 @@ impl Policy {
 }
 
 impl Unverifiable {
-    /// It says nothing by itself: this issuer is to be asked.
+    /// It contains no claims: this issuer must be asked.
     pub fn opaque(issuer: usize) -> Self {
-        // Were it ever sent, it is what an opaque token is without anybody to ask.
+        // If this were ever sent, it would be the refusal of an opaque token without a server to ask.
         let rejection = Rejection::new(Cause::TokenOpaque);
         Self { rejection, awaits_keys_of: None, introspect: Some(issuer) }
     }
@@ -157,7 +157,7 @@ impl Verified {
         self.introspected.is_some()
     }
 
-    /// The server no longer knows it. Whoever holds this must not take it for one that is known to be good.
+    /// The server no longer knows it. A holder of this value must not treat the token as valid.
     pub fn end(&self) {
         if let Some(introspected) = &self.introspected {
             introspected.ended.store(true, Ordering::Relaxed);
@@ -178,7 +178,7 @@ impl Verified {
         }
     }
 
-    /// Takes over what is known of the same question: the session did not change because the token was asked about again.
+    /// Takes over the verdict of the same query: the session did not change because the token was introspected again.
     pub fn inherit(&self, earlier: &Verified) {
         if let (Some(ours), Some(theirs)) = (self.ask(), earlier.ask())
             && ours.digest == theirs.digest

@@ -1,9 +1,9 @@
-//! What rules have made of one token: remembered with it, so that a token that is seen again is not judged again.
+//! The rules' judgements of one token, cached with it, so that a known token is not judged again.
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::Judged;
 
-/// The first rule's judgement is read without a lock. Of further rules the last one is remembered.
+/// The first rule's judgement is read without a lock. Of further rules the last one is cached.
 #[derive(Debug, Default)]
 pub(super) struct Judgements {
     first: OnceLock<Arc<Judged>>,
@@ -20,7 +20,7 @@ impl Judgements {
         if first.rule == rule {
             return Some(Arc::clone(first));
         }
-        // Another thread that holds it judges the same thing: judging once more is no harm.
+        // Another thread that holds it makes the same judgement: repeating it does no harm.
         let other = self.other.try_lock().ok()?;
         other.as_ref().filter(|judged| judged.rule == rule).map(Arc::clone)
     }

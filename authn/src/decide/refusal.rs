@@ -1,4 +1,4 @@
-//! What a refused client gets: status, headers and a problem document (RFC 9457), never the cause.
+//! The answer to a refused client: status, headers and a problem document (RFC 9457), never the cause.
 use crate::policy::{Policy, Rule};
 use crate::reject::RejectReason;
 
@@ -11,12 +11,12 @@ pub struct Refusal {
 }
 
 impl Policy {
-    /// `rule` is the one that refused, where it got that far.
+    /// `rule` is the one that refused, if a rule was reached.
     pub fn refusal(&self, reason: RejectReason, rule: Option<usize>) -> Refusal {
         let status = self.faults.status(reason);
         let mut headers = vec![
             ("content-type", "application/problem+json".to_owned()),
-            // A refusal is about this moment: a cache must not serve it to the next login.
+            // A refusal is about this moment: a cache must not serve it after the next login.
             ("cache-control", "no-store".to_owned()),
         ];
         if status == 401 || reason.challenge_error().is_some() {
@@ -53,14 +53,14 @@ impl Policy {
     }
 }
 
-/// Long enough not to add load, short enough to be of use after a failover.
+/// Long enough not to add load, short enough to be useful after a failover.
 const RETRY_AFTER_SECONDS: &str = "1";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    // A client that is told `insufficient_scope` asks for scopes, and one that is told `invalid_token` for a new token:
+    // A client that gets `insufficient_scope` asks for scopes, and one that gets `invalid_token` requests a new token:
     // neither brings a role, and both come back at once.
     #[test]
     fn a_claim_that_does_not_suffice_is_no_reason_to_fetch_a_token() {

@@ -46,7 +46,7 @@ fn verified(policy: &Policy, keyrings: &Keyrings) -> Result<Verified, Unverifiab
     policy.verify(&Portable, keyrings, &entered, NOW)
 }
 
-// Once, only thumbprints were compared: what a key was for could be narrowed, and cached tokens still passed.
+// Regression: only thumbprints were compared, so a key's use could be restricted, and cached tokens still passed.
 #[test]
 fn a_cached_token_passes_only_while_its_key_would_verify_it_again() {
     let policy = policy();

@@ -8,7 +8,7 @@ use jose::Algorithm;
 
 use super::{BadSignature, Engine, Key, Material, Portable};
 
-/// Parsed keys kept. More than this many are parsed anew from time to time.
+/// How many parsed keys are kept. Beyond that, keys are parsed again from time to time.
 const MAX_PARSED: usize = 256;
 
 /// HMAC is as quick in [`Portable`], whose keyed states are ready. So is Ed25519, and there aws-lc takes signatures with an
@@ -17,7 +17,7 @@ const MAX_PARSED: usize = 256;
 pub struct AwsLc;
 
 thread_local! {
-    /// By the key's thumbprint and the algorithm. Parsing costs as much as a part of the verification.
+    /// By the key's thumbprint and the algorithm. Parsing is a considerable part of the cost of a verification.
     static PARSED: RefCell<HashMap<([u8; 32], Algorithm), ParsedPublicKey>> = RefCell::default();
 }
 
@@ -27,7 +27,7 @@ impl Engine for AwsLc {
         if !key.verifies(alg) {
             return Err(BadSignature);
         }
-        // aws-lc checks lengths too. This is the one place where a key of another family could come by.
+        // aws-lc checks lengths too. This checks that the key is of the algorithm's family.
         match key.verifying() {
             Material::Rsa(forms) if signature.len() == forms.portable.bytes() => {}
             Material::P256(_) | Material::P384(_) | Material::P521(_) => {}
@@ -48,7 +48,7 @@ impl Engine for AwsLc {
     }
 }
 
-/// RFC 7518 sections 3.3 to 3.5: the salt of PSS is as long as the hash, and ECDSA signatures are r and s side by side.
+/// RFC 7518 sections 3.3 to 3.5: the salt of PSS is as long as the hash, and an ECDSA signature is r followed by s.
 fn scheme(alg: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
     Some(match alg {
         Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,

@@ -1,7 +1,7 @@
-//! The engine that asks the host: Envoy's foreign function `verify_signature`, its argument and its result as bytes.
-//! Making the call is not here.
+//! The engine that asks the host: the argument and result of Envoy's foreign function `verify_signature` as bytes. The
+//! call itself is elsewhere.
 //!
-//! The host takes the kind of key for the algorithm and accepts short ones, so both are checked here before it is asked.
+//! The host accepts any key type for the algorithm and short keys, so both are checked here before.
 use jose::{Algorithm, base64url};
 
 use super::{BadSignature, Engine, Portable};
@@ -10,7 +10,8 @@ use crate::engine::{Key, Material};
 /// The foreign function's name.
 pub const FUNCTION: &str = "verify_signature";
 
-/// Protobuf of `{ result: true }`. Everything else, an error text or an empty message, means that it does not verify.
+/// Protobuf of `{ result: true }`. Everything else, such as an error text or an empty message, means that it does not
+/// verify.
 const VERIFIED: [u8; 2] = [0x08, 0x01];
 
 /// The host's verifier for the algorithms that it has, and [`Portable`] for the others and whenever the host does not
@@ -18,7 +19,7 @@ const VERIFIED: [u8; 2] = [0x08, 0x01];
 #[derive(Debug, Clone, Copy)]
 pub struct HostEngine<F> {
     call: F,
-    /// Whether it has P-521, as BoringSSL has and other libraries or restricted builds of it need not have.
+    /// Whether it has P-521, which BoringSSL has and other libraries or restricted builds may lack.
     es512: bool,
     fallback: Portable,
 }
@@ -28,8 +29,8 @@ impl<F: Fn(&[u8]) -> Option<Vec<u8>>> HostEngine<F> {
         Self { call, es512: true, fallback: Portable }
     }
 
-    /// Whether the host answers rightly for every algorithm that it will be asked about: one signature that verifies
-    /// and one that does not, for each. To be asked once, at start. A host that fails for ES512 alone is not asked about it.
+    /// Whether the host answers correctly for every algorithm that it will be asked about: one valid and one invalid
+    /// signature for each. Call this once, at start. If only ES512 fails, the host is not asked about ES512.
     pub fn self_test(&mut self) -> bool {
         for &(alg, members, signature) in KNOWN_SIGNATURES {
             match (self.knows(alg, members, signature), alg) {
@@ -88,9 +89,9 @@ pub struct Argument(Vec<u8>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotAsked {
-    /// The signature cannot be right, or the key is not for `alg`.
+    /// The signature cannot be valid, or the key is not for `alg`.
     Refused,
-    /// Nothing that the host can verify.
+    /// The host cannot verify this.
     NotForTheHost,
 }
 
@@ -102,7 +103,7 @@ impl Argument {
             Algorithm::RS256 | Algorithm::ES256 => "sha256",
             Algorithm::RS384 | Algorithm::ES384 => "sha384",
             Algorithm::RS512 | Algorithm::ES512 => "sha512",
-            // No PSS, no EdDSA and no HMAC there.
+            // The host has no PSS, no EdDSA and no HMAC.
             Algorithm::PS256 | Algorithm::PS384 | Algorithm::PS512 => return Err(NotAsked::NotForTheHost),
             Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => return Err(NotAsked::NotForTheHost),
             Algorithm::EdDSA => return Err(NotAsked::NotForTheHost),
@@ -225,7 +226,7 @@ const KNOWN_MESSAGE: &[u8] = b"portcullis";
 /// Members and their values.
 type PublicJwk = &'static [(&'static str, &'static str)];
 
-/// The public halves of keys that nobody signs with: those of the tests.
+/// The public halves of keys that sign nothing else: those of the tests.
 const KNOWN_RSA: PublicJwk = &[
     ("kty", "RSA"),
     ("e", "AQAB"),

@@ -1,4 +1,4 @@
-//! Signatures by jwt-simple's keys and primitives.
+//! Checks signatures with jwt-simple's keys and primitives.
 use hmac::digest::{FixedOutput, MacMarker, Update};
 use hmac::{Hmac, Mac};
 use jose::{Algorithm, BadSignature};
@@ -11,10 +11,9 @@ use superboring::sign::{RsaPssSaltlen, Verifier};
 
 use super::{Engine, Key, Material};
 
-/// For comparison: jwt-simple's keys, and the primitives that jwt-simple itself calls. P-521, which jwt-simple lacks, is
-/// from the same family of crates.
-///
-/// jwt-simple's `verify_token` is not used: it reads the clock, parses the claims and copies the key on each call.
+/// For comparison: jwt-simple's keys, and the primitives that jwt-simple itself calls. P-521, which jwt-simple lacks,
+/// comes from the same family of crates. jwt-simple's `verify_token` is not used, because it reads the clock, parses
+/// the claims and copies the key on each call.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct JwtSimple;
 
@@ -53,7 +52,7 @@ pub(super) fn verify(
     }
 }
 
-/// In constant time. Only the whole tag counts: a shorter one would be quicker to guess.
+/// In constant time. Only the whole tag counts, because a shorter one would be easier to guess.
 fn hmac<D>(keyed: Option<&Hmac<D>>, signing_input: &[u8], signature: &[u8]) -> Result<(), BadSignature>
 where
     Hmac<D>: Clone + Update + FixedOutput + MacMarker,
@@ -85,7 +84,7 @@ fn rsa_by_superboring(
 ) -> Result<(), BadSignature> {
     let mut verifier = Verifier::new(digest, key).map_err(|_| BadSignature)?;
     verifier.set_rsa_padding(padding).map_err(|_| BadSignature)?;
-    // RFC 7518 section 3.5: the salt is as long as the hash. Of no effect with PKCS #1 v1.5.
+    // RFC 7518 section 3.5: the salt has the length of the hash. No effect with PKCS #1 v1.5.
     verifier.set_rsa_pss_saltlen(RsaPssSaltlen::DIGEST_LENGTH).map_err(|_| BadSignature)?;
     verifier.update(signing_input).map_err(|_| BadSignature)?;
     match verifier.verify(signature) {
@@ -94,7 +93,7 @@ fn rsa_by_superboring(
     }
 }
 
-/// RFC 7518 section 3.4: r and s in 32 bytes each, both from 1 to n - 1. A high s is as good as a low one.
+/// RFC 7518 section 3.4: r and s in 32 bytes each, both from 1 to n - 1. A high s is accepted.
 fn es256(key: &P256PublicKey, signing_input: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
     let signature = p256::ecdsa::Signature::from_slice(signature).map_err(|_| BadSignature)?;
     key.as_ref().verify(signing_input, &signature).map_err(|_| BadSignature)

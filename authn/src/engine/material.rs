@@ -1,4 +1,4 @@
-//! A key in the forms in which the engines need it for each request.
+//! A key in the forms that the engines need for each request.
 use ed25519_dalek::VerifyingKey as DalekKey;
 use hmac::{Hmac, KeyInit};
 use jose::{Algorithm, Curve, Family, PublicKey};
@@ -27,11 +27,11 @@ pub struct RsaForms {
 #[derive(Clone)]
 pub struct Ed25519Forms {
     pub jwt_simple: Edwards25519PublicKey,
-    /// With its point already unpacked.
+    /// With its point already decompressed.
     pub portable: DalekKey,
 }
 
-/// HMAC states that have taken in the secret, cloned for each use. Only those of the key's own algorithms are present.
+/// HMAC states that have absorbed the secret; cloned for each use. Only those for the key's own algorithms are present.
 #[derive(Clone, Default)]
 pub struct HmacStates {
     pub hs256: Option<Hmac<Sha256>>,
@@ -53,7 +53,8 @@ impl Material {
 }
 
 impl Material {
-    /// `None` for a key that no engine takes: an even modulus, a point that is not on its curve or of small order.
+    /// `None` for a key that no engine supports: an even modulus, a point that is not on its curve, or a point of small
+    /// order.
     pub(super) fn from_public(public: &PublicKey) -> Option<Self> {
         Some(match public {
             PublicKey::Rsa { n, e } => {
@@ -76,11 +77,11 @@ impl Material {
         })
     }
 
-    /// `None` where one of `algorithms` needs another kind of key.
+    /// `None` if one of `algorithms` needs another kind of key.
     pub(super) fn from_secret(secret: &[u8], algorithms: &[Algorithm]) -> Option<Self> {
         let mut states = HmacStates::default();
         for algorithm in algorithms {
-            // HMAC takes a key of any length, so these never fail.
+            // HMAC accepts a key of any length, so these never fail.
             match algorithm {
                 Algorithm::HS256 => states.hs256 = Some(Hmac::new_from_slice(secret).ok()?),
                 Algorithm::HS384 => states.hs384 = Some(Hmac::new_from_slice(secret).ok()?),

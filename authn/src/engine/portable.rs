@@ -1,4 +1,4 @@
-//! Signatures by what is fastest in Wasm for each algorithm.
+//! Checks signatures with the fastest implementation in Wasm for each algorithm.
 use jose::{Algorithm, BadSignature, PublicKey, VerifyingKey};
 
 use super::{Engine, Key, Material, jwt_simple, rsa};
@@ -14,7 +14,7 @@ impl Engine for Portable {
 }
 
 impl VerifyingKey for Material {
-    /// The arithmetic of [`rsa`] has room for no more.
+    /// The largest modulus that the arithmetic of [`rsa`] supports.
     const MAX_RSA_BITS: usize = 4096;
 
     fn from_public(public: &PublicKey) -> Option<Self> {
@@ -32,10 +32,10 @@ impl VerifyingKey for Material {
                 Some(false) | None => Err(BadSignature),
             },
             (Algorithm::EdDSA, Material::Ed25519(forms)) => {
-                // Strict, which refuses an R of small order and an S that is not reduced, as jwt-simple does and
-                // BoringSSL does not. RFC 8032 section 5.1.7 leaves open whether the equation is multiplied by eight:
-                // jwt-simple multiplies, dalek and BoringSSL do not. So jwt-simple alone takes a signature whose R was
-                // moved by a point of small order, which only the key's holder can make; see the test of it.
+                // Strict: it refuses an R of small order and an S that is not reduced, as jwt-simple does and BoringSSL
+                // does not. RFC 8032 section 5.1.7 leaves open whether the equation is multiplied by eight: jwt-simple
+                // multiplies, dalek and BoringSSL do not. So only jwt-simple accepts a signature whose R was moved by a
+                // point of small order, which only the key's holder can make; see its test.
                 let signature = ed25519_dalek::Signature::from_slice(signature).map_err(|_| BadSignature)?;
                 forms.portable.verify_strict(signing_input, &signature).map_err(|_| BadSignature)
             }

@@ -1,6 +1,6 @@
 //! RSA verification (RFC 8017) with the exponent 65537: the paddings PKCS #1 v1.5 and PSS over [`Modulus`].
 //!
-//! Ours, since jwt-simple's takes several times as long in Wasm, where no assembly helps it. Nothing here is secret.
+//! Our own code, since jwt-simple's takes several times as long in Wasm, without assembly. Nothing here is secret.
 use jose::Algorithm;
 use sha2::digest::Output;
 use sha2::{Digest, Sha256, Sha384, Sha512};
@@ -30,8 +30,8 @@ pub fn verifies(key: &Modulus, alg: Algorithm, message: &[u8], signature: &[u8])
     })
 }
 
-/// Section 8.2.2. The whole encoding that there should be is compared, never the one that is there parsed: parsers of
-/// it have been forged to (Bleichenbacher, 2006).
+/// Section 8.2.2. The expected encoding is compared as a whole; the actual one is never parsed: forgeries exploited
+/// such parsers (Bleichenbacher, 2006).
 fn pkcs1<D: Digest>(key: &Modulus, info: &[u8], message: &[u8], signature: &[u8]) -> bool {
     let Some(opened) = key.open(signature) else { return false };
     let hash = D::digest(message);
@@ -45,8 +45,8 @@ fn pkcs1<D: Digest>(key: &Modulus, info: &[u8], message: &[u8], signature: &[u8]
 fn pss<D: Digest>(key: &Modulus, message: &[u8], signature: &[u8]) -> Option<()> {
     let opened = key.open(signature)?;
     let mut encoded = opened.bytes();
-    // One bit less than the modulus, so that the number is always below it: with a modulus of 8k + 1 bits that is one
-    // byte less, and the byte left over must say nothing.
+    // One bit less than the modulus, so that the number is always below it. With a modulus of 8k + 1 bits that is one
+    // byte less, and the extra byte must be zero.
     let bits = key.bits().checked_sub(1)?;
     if bits.is_multiple_of(8) {
         let (&spare, rest) = encoded.split_first()?;
@@ -62,7 +62,7 @@ fn pss<D: Digest>(key: &Modulus, message: &[u8], signature: &[u8]) -> Option<()>
     let kept =
         0xff_u8.checked_shr(u32::try_from(encoded.len().checked_add(1)?.checked_mul(8)?.checked_sub(bits)?).ok()?)?;
     (masked.first()? & !kept == 0).then_some(())?;
-    // 7 to 9: the mask, taken off block by block.
+    // 7 to 9: the mask, removed block by block.
     let mut data = [0u8; 512];
     let data = data.get_mut(..masked.len())?;
     for (counter, (data, masked)) in (0u32..).zip(data.chunks_mut(hash_length).zip(masked.chunks(hash_length))) {

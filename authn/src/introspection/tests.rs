@@ -221,7 +221,7 @@ fn only_200_with_json_of_a_bounded_size_is_an_answer() {
     assert!(json_reply(&long(MAX_REPLY_BYTES + 1)).is_err());
 }
 
-/// The claims themselves are judged in the table of cases; here is what only the order of answers can show.
+/// The table of cases judges the claims themselves; these tests are about the order of answers.
 mod over_time {
     use super::*;
     use crate::decide::Verified;
@@ -324,7 +324,7 @@ mod over_time {
         };
         assert!(must_introspect(at(0)) && !verified.was_active());
 
-        // As an opaque token's, the same answer is worth nothing.
+        // The same answer, as an opaque token's, has no effect.
         let active = reply(200, "application/json", r#"{"active":true}"#);
         assert!(policy.introspected(0, token.as_bytes(), &active, at(0).monotonic, at(0)).is_err());
 
@@ -339,7 +339,7 @@ mod over_time {
             "the token's own exp holds"
         );
         confirm(&json!({ "active": true, "exp": at(51).wall.0 }).to_string(), at(50)).unwrap();
-        // The clock of this test goes back: an older answer does not displace a newer one.
+        // The clock of this test runs backwards: an older answer does not replace a newer one.
         assert!(must_introspect(at(50)));
         verified.end();
         confirm(&json!({ "active": true, "exp": at(51).wall.0 }).to_string(), at(50)).unwrap();

@@ -1,12 +1,11 @@
-//! One answer of a provider, read as far as fetching keys needs it: what it brought, or why it brought nothing and when to
-//! ask again.
+//! One answer of a provider, as far as key fetching needs it: its content, or why there is none and when to retry.
 use std::time::Duration;
 
 use jose::printable;
 
 use crate::keys::http_date;
 
-/// An answer's status, body and the headers that count here.
+/// An answer's status, body and relevant headers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Answer<'r> {
     pub status: u16,
@@ -19,12 +18,12 @@ pub struct Answer<'r> {
     pub location: Option<&'r str>,
 }
 
-/// Why an answer is of no use.
+/// Why an answer is unusable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub why: String,
     pub retry_after: Option<Duration>,
-    /// The URL itself may be wrong: whoever took it from a discovery document had better read that again.
+    /// The URL itself may be wrong: if it came from a discovery document, read that again.
     pub is_of_url: bool,
 }
 
@@ -45,7 +44,7 @@ impl<'r> Answer<'r> {
             Some(coding) if coding.trim().is_empty() || coding.trim().eq_ignore_ascii_case("identity") => Ok(self.body),
             Some(coding) => {
                 let coding = printable(coding);
-                let why = format!("it is encoded as {coding}, though only `identity` was asked for and is read");
+                let why = format!("it is encoded as {coding}, but only `identity` was requested and is supported");
                 Err(self.failure(why, false))
             }
         }
@@ -59,12 +58,12 @@ impl<'r> Answer<'r> {
         let status = self.status;
         match (status, self.location) {
             (300..=399, Some(location)) => {
-                format!("status {status}, a redirect to {}: none is followed", printable(location))
+                format!("status {status}, a redirect to {}: redirects are not followed", printable(location))
             }
             (300..=399, None) => format!("status {status}: redirects are not followed"),
-            (401 | 403, _) => format!("status {status}: the provider wants credentials, and the filter sends none"),
+            (401 | 403, _) => format!("status {status}: the provider requires credentials, but the filter sends none"),
             (404 | 410, _) => format!("status {status}: nothing is published under this URL"),
-            (429, _) => format!("status {status}: the provider wants fewer requests"),
+            (429, _) => format!("status {status}: the provider asks for fewer requests"),
             (503, _) => {
                 format!("status {status}: the provider, or the proxy for it, cannot be reached or is unavailable")
             }
@@ -83,8 +82,8 @@ impl<'r> Answer<'r> {
         Some(Duration::from_secs(at.saturating_sub(sent)))
     }
 
-    /// For how long the sender says that its answer is good. `no-cache` and the like ask caches to look again before each
-    /// use; they say nothing of how long keys are good.
+    /// How long the sender says that its answer is valid. `no-cache` and the like ask caches to revalidate before each
+    /// use; they say nothing about how long keys are valid.
     pub fn max_age(&self) -> Option<Duration> {
         self.cache_control.and_then(max_age).filter(|age| !age.is_zero())
     }
@@ -131,9 +130,9 @@ mod tests {
         for (status, says, is_of_url) in [
             (204, "status 204", true),
             (302, "status 302: redirects are not", true),
-            (401, "status 401: the provider wants credentials", true),
+            (401, "status 401: the provider requires credentials", true),
             (404, "status 404: nothing is published", true),
-            (429, "status 429: the provider wants fewer", false),
+            (429, "status 429: the provider asks for fewer", false),
             (500, "status 500", false),
             (503, "status 503", false),
             (504, "status 504: no answer", false),
@@ -143,7 +142,7 @@ mod tests {
             assert_eq!((failure.is_of_url, failure.retry_after), (is_of_url, None), "{status}");
         }
         let moved = Answer { location: Some("https://elsewhere.example/\nx"), ..of(302) }.content().unwrap_err();
-        assert_eq!(moved.why, "status 302, a redirect to https://elsewhere.example/?x: none is followed");
+        assert_eq!(moved.why, "status 302, a redirect to https://elsewhere.example/?x: redirects are not followed");
     }
 
     #[test]

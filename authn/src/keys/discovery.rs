@@ -1,15 +1,15 @@
-//! A provider's metadata (OpenID Connect Discovery 1.0), read for one thing: the address of its key set.
+//! A provider's metadata (OpenID Connect Discovery 1.0). Only the address of the key set is read.
 use jose::json::Json;
 use jose::jwks::{self, JwksError};
 
-/// It is no discovery document of this issuer. The last good one stays in use.
+/// It is not a discovery document of this issuer. The last good one stays in use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DiscoveryError {
     #[error(transparent)]
     Text(#[from] JwksError),
     #[error("the discovery document has no string `{0}`")]
     Member(&'static str),
-    #[error("the discovery document is another issuer's")]
+    #[error("the discovery document is of another issuer")]
     OtherIssuer,
     #[error("`jwks_uri` is not a URL that can be fetched: {0}")]
     Url(&'static str),
@@ -33,7 +33,7 @@ pub fn parse(text: &[u8], issuer: &str) -> Result<Url, DiscoveryError> {
     Url::parse(member("jwks_uri")?).map_err(DiscoveryError::Url)
 }
 
-/// The address of a document. The cluster decides on the server and on TLS; these two only fill in the request.
+/// The address of a document. The cluster decides on the server and on TLS; host and path only fill in the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
     pub authority: String,
@@ -55,7 +55,7 @@ impl Url {
             return Err("its host is malformed");
         }
         if !path.bytes().all(|byte| (0x21..=0x7e).contains(&byte) && byte != b'#') {
-            return Err("its path has a character that no request line may have");
+            return Err("its path has a character that a request line must not have");
         }
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         Ok(Self { authority: authority.to_owned(), path })

@@ -1,7 +1,7 @@
-//! Dates in HTTP headers, as far as every sender must write them: IMF-fixdate (RFC 9110 section 5.6.7).
+//! Dates in HTTP headers, in the one form that senders must use: IMF-fixdate (RFC 9110 section 5.6.7).
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-/// Days before each month of a year that is no leap year.
+/// Days before each month of a non-leap year.
 const DAYS_BEFORE: [u64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
 
 /// Seconds since 1970, of a text such as `Sun, 06 Nov 1994 08:49:37 GMT`.

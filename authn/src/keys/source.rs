@@ -1,5 +1,5 @@
 //! One issuer's published keys over time: when to fetch, what to trust meanwhile, and when to stop. No host call and no
-//! clock: times and replies in, what to do out.
+//! clock: times and replies in, actions out.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::keys::discovery::{self, Url};
 use crate::reject::{Cause, Rejection};
 use crate::time::Monotonic;
 
-/// What the configuration says of the source.
+/// The configuration of the source.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Whose keys these are and where they come from: the same in every configuration that says so.
+    /// Identifies the issuer and the location of the keys: the same in every configuration with these values.
     pub identity: [u8; 32],
     pub cluster: String,
     /// Of the key set, or of the discovery document that names it.
@@ -37,21 +37,21 @@ pub struct KeySource {
     settings: Settings,
     held: Option<Held>,
     discovered: Option<Discovered>,
-    /// Counts the sets held so far: what was verified under an earlier one is looked at again.
+    /// Counts the sets so far: a token verified under an earlier one is verified again.
     generation: u32,
     next: Monotonic,
     failures: Failures,
-    /// The provider asked to be left alone until then.
+    /// The provider asked not to be contacted until then.
     not_before: Monotonic,
     /// When the pause began that ends at `next`.
     paused: Monotonic,
-    /// A request needed keys, and there were none to be trusted. All copies share it.
+    /// A request needed keys, and there were none to trust. All copies share it.
     wanted: Arc<AtomicBool>,
     under_way: Option<UnderWay>,
-    /// When an unknown key id last caused a fetch, here or in another virtual machine. Which key id it was is not
-    /// remembered: an issuer may publish it the next moment.
+    /// When an unknown key id last caused a fetch, in any VM. The key id is not remembered: an issuer may publish it at
+    /// any time.
     unknown_fetch: Option<Monotonic>,
-    /// What was left out of the set that is held, as the log was told: it is told once.
+    /// The skipped keys of the current set, as last logged: they are logged once.
     left_out: Option<String>,
 }
 
@@ -62,17 +62,17 @@ struct Held {
     etag: Option<String>,
 }
 
-/// What the discovery document said.
+/// The content of the discovery document.
 #[derive(Debug, Clone)]
 struct Discovered {
     url: Url,
     read: Monotonic,
     tried: Monotonic,
-    /// Nothing was to be had from this URL.
+    /// A fetch from this URL failed.
     is_doubtful: bool,
 }
 
-/// Attempts in a row that failed. Those while an older set serves are counted apart from those when none does any more.
+/// Consecutive failed attempts. Those while an older set is in use are counted separately from those without any.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Failures {
     pub count: u32,
@@ -98,7 +98,7 @@ enum Stage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Occasion {
     Schedule,
-    /// Requests came while there were no keys to be trusted, and the pause after the last failure is long.
+    /// Requests arrived while there were no keys to trust, and the pause after the last failure is long.
     Wanted,
     UnknownKid,
 }
@@ -107,47 +107,47 @@ pub enum Occasion {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetch {
     pub url: Url,
-    /// The tag of the set that is held: 304 says that it is still the newest.
+    /// The tag of the current set: a 304 means that it is still the newest.
     pub if_none_match: Option<String>,
 }
 
-/// What a reply led to.
+/// The effect of a reply.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Fetch the key set that the discovery document named, now or, with a warning, when it was last to be had.
+    /// Fetch the key set that the discovery document named, now or, with a warning, when it was last available.
     Continue {
         fetch: Fetch,
         warning: Option<String>,
     },
-    /// A set is held. What could not be used of it is said when it was not said before.
+    /// A set was installed. Skipped keys are reported if they changed.
     Installed {
         left_out: Option<String>,
     },
-    /// The set of this time is still the newest one, and is as good as fetched now.
+    /// The set of this time is still the newest one, and counts as fetched now.
     Unchanged {
         since: Monotonic,
     },
-    /// A newer set has come meanwhile, and stays.
+    /// A newer set arrived meanwhile, and stays.
     Overtaken,
     Failed(String),
 }
 
-/// What a token with a key id that is not held means.
+/// The meaning of a token with an unknown key id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unknown {
-    /// It is not in a set that was fetched lately: refuse.
+    /// It is not in a recently fetched set: refuse.
     Absent,
-    /// A fetch could bring it: fetch, or wait for the one under way.
+    /// A fetch could bring it: fetch, or wait for the one in flight.
     Worthwhile,
 }
 
 /// The first pause after a failure; each further one is twice as long, up to `refresh`.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// Requests that need keys cut no pause that is shorter.
+/// Requests that need keys do not cut shorter pauses.
 const WANTED_LEAST: Duration = Duration::from_secs(30);
-/// A discovery document that is older is read again before the next set is fetched.
+/// An older discovery document is read again before the next set is fetched.
 const DISCOVERY_REFRESH: Duration = Duration::from_secs(3600);
-/// How long after the one that fetched last another virtual machine takes its turn.
+/// How long after the last fetching VM another VM takes over.
 const STAND_BY: Duration = Duration::from_secs(1);
 
 impl KeySource {
@@ -198,7 +198,7 @@ impl KeySource {
         self.next
     }
 
-    /// Until when the provider asked to be left alone.
+    /// Until when the provider asked not to be contacted.
     pub fn not_before(&self) -> Monotonic {
         self.not_before
     }
@@ -207,13 +207,14 @@ impl KeySource {
         self.failures
     }
 
-    /// Is it time to fetch? Whether another virtual machine does so already is the caller's to find out.
+    /// Is it time to fetch? The caller checks whether another VM does so already.
     pub fn is_due(&self, now: Monotonic) -> bool {
         self.under_way.is_none() && self.next <= now
     }
 
-    /// Do requests fail for want of keys, for so long that the next attempt should not wait until it is due? At most once
-    /// in 30 s and in each cool-down, together with unknown key ids, and not while the provider asked to be left alone.
+    /// Have requests failed for lack of keys for so long that the next attempt should not wait until it is due? At most
+    /// once in 30 s and in each cool-down, shared with unknown key ids, and not while the provider asked not to be
+    /// contacted.
     pub fn is_wanted(&self, now: Monotonic) -> bool {
         self.wanted.load(Ordering::Relaxed)
             && self.under_way.is_none()
@@ -227,7 +228,7 @@ impl KeySource {
         self.under_way.is_none()
     }
 
-    /// The longest that one fetch takes, discovery included: the lease of whoever fetches lasts as long.
+    /// The longest time of one fetch, including discovery; the lease of the fetching VM lasts as long.
     pub fn longest_fetch(&self) -> Duration {
         let stages = if self.settings.discovery.is_some() { 2 } else { 1 };
         self.settings.timeout.saturating_mul(stages).saturating_add(Duration::from_millis(500))
@@ -253,7 +254,7 @@ impl KeySource {
         }
     }
 
-    /// Rarely: the document hardly ever changes. But when a key is nowhere to be found, the issuer may have moved its set.
+    /// Rarely: the document hardly ever changes. But if a key is not found, the issuer may have moved its set.
     fn is_discovery_due(&self, discovered: &Discovered, occasion: Occasion, now: Monotonic) -> bool {
         let retry = match occasion {
             Occasion::UnknownKid | Occasion::Wanted => self.settings.cool_down,
@@ -270,7 +271,7 @@ impl KeySource {
         Fetch { url, if_none_match: tagged.map(|(etag, _)| etag) }
     }
 
-    /// The reply to the fetch under way.
+    /// The reply to the fetch in flight.
     pub fn on_reply(&mut self, reply: Result<Answer<'_>, &str>, now: Monotonic, jitter: u64) -> Progress {
         let Some(under_way) = self.under_way.take() else { return Progress::Failed("no fetch is under way".into()) };
         let answer = match reply {
@@ -296,14 +297,14 @@ impl KeySource {
                 *discovered = Some(Discovered { url: url.clone(), read: now, tried: now, is_doubtful: false });
                 Progress::Continue { fetch: self.fetch_keys(under_way, url), warning: None }
             }
-            // What it said last is as good as the keys that came from there, and for as long.
+            // The last document is trusted like the keys from there, and for as long.
             (Err(failure), Some(discovered))
                 if !discovered.is_doubtful && now.since(discovered.read) <= self.settings.max_stale =>
             {
                 discovered.tried = now;
                 let url = discovered.url.clone();
                 let warning =
-                    format!("the discovery document is not to be had, what it said last is used: {}", failure.why);
+                    format!("the discovery document cannot be fetched, the last one is used: {}", failure.why);
                 Progress::Continue { fetch: self.fetch_keys(under_way, url), warning: Some(warning) }
             }
             (Err(failure), _) => self.failed(under_way, failure, now, jitter),
@@ -311,12 +312,12 @@ impl KeySource {
     }
 
     fn on_keys(&mut self, under_way: UnderWay, answer: Answer<'_>, now: Monotonic, jitter: u64) -> Progress {
-        // An answer that was long on its way must not bring back a key that has left since.
+        // A delayed answer must not bring back a key that has been removed since.
         if self.fetched().is_some_and(|held| held > under_way.started) {
             return Progress::Overtaken;
         }
         if let (304, Some(since), Some(held)) = (answer.status, under_way.conditional, &mut self.held) {
-            // It was another set that is still the newest.
+            // Another set is still the newest.
             if held.fetched != since {
                 return Progress::Overtaken;
             }
@@ -347,7 +348,7 @@ impl KeySource {
     fn succeeded(&mut self, answer: Answer<'_>, now: Monotonic, jitter: u64) {
         let Settings { refresh, min_refresh, .. } = self.settings;
         let interval = answer.max_age().unwrap_or(refresh).max(min_refresh).min(refresh);
-        // Not less than the least, and not all proxies at that same moment.
+        // Not less than the minimum, and not at the same moment for all proxies.
         let share = min_refresh.saturating_sub(spread(min_refresh, jitter)).checked_div(25).unwrap_or_default();
         let least = min_refresh.saturating_add(share).min(refresh);
         self.next = now.plus(spread(interval, jitter).max(least));
@@ -355,13 +356,13 @@ impl KeySource {
         self.not_before = Monotonic(0);
     }
 
-    /// Takes over a set that another virtual machine fetched, unless a newer one is held. Returns whether it is new.
-    /// `due` is when the other one will look again, by what the answer allowed: if it still does, it comes first.
+    /// Installs a set that another VM fetched, unless the current one is newer. Returns whether it is new. `due` is
+    /// when the other VM will fetch again, according to the answer: if it still does, it comes first.
     pub fn adopt(&mut self, text: &[u8], fetched: Monotonic, due: Monotonic, now: Monotonic, jitter: u64) -> bool {
         if self.fetched().is_some_and(|held| held >= fetched) {
             return false;
         }
-        // What the other one would not have kept is not taken from it either.
+        // A set that the other VM would not have kept is not accepted from it either.
         if self.install(text, fetched).is_err() {
             return false;
         }
@@ -372,31 +373,31 @@ impl KeySource {
         true
     }
 
-    /// Another virtual machine fetches, or has failed a moment ago: look again then.
+    /// Another VM fetches, or has just failed: check again at that time.
     pub fn leave_to_another(&mut self, until: Monotonic, now: Monotonic) {
         self.next = until;
         self.paused = now;
     }
 
-    /// What another virtual machine has seen of the provider.
+    /// The failures that another VM has seen.
     pub fn note_failures(&mut self, failures: Failures, not_before: Monotonic, now: Monotonic) {
         if failures.count > 0
             && (failures.while_serving != self.failures.while_serving || failures.count > self.failures.count)
         {
             self.failures = failures;
         }
-        // No later one was written by us, or on this clock.
+        // A later one was not written by us, or not on this clock.
         self.not_before = self.not_before.max(not_before).min(now.plus(self.longest_pause()));
     }
 
-    /// An unknown key id caused a fetch at this time, here or elsewhere.
+    /// An unknown key id caused a fetch at this time, in any VM.
     pub fn note_unknown_fetch(&mut self, at: Monotonic) {
         self.unknown_fetch = self.unknown_fetch.max(Some(at));
     }
 
-    /// A token names a key id that no key answers to. However many such tokens come, they cause one fetch in each
-    /// cool-down, whatever went wrong before. So a key id that was seen before its key was published is refused for one
-    /// cool-down at most, whatever other key ids were seen meanwhile.
+    /// A token has an unknown key id. However many such tokens arrive, they cause one fetch in each cool-down, whatever
+    /// failed before. So a key id that was seen before its key was published is refused for at most one cool-down,
+    /// whatever other key ids were seen meanwhile.
     pub fn on_unknown_kid(&self, now: Monotonic) -> Unknown {
         if self.held.is_none() {
             return Unknown::Absent;
@@ -411,13 +412,13 @@ impl KeySource {
         self.unknown_fetch.is_some_and(|at| now.since(at) < self.settings.cool_down)
     }
 
-    /// For how long the held set may still be trusted; `None` if there is none to be trusted now.
+    /// How long the current set may still be trusted; `None` if there is none to trust now.
     fn trusted_for(&self, now: Monotonic) -> Option<Duration> {
         let age = now.since(self.held.as_ref()?.fetched);
         self.settings.max_stale.checked_sub(age).filter(|left| !left.is_zero())
     }
 
-    /// What was left out, if that is news.
+    /// The skipped keys, if they changed.
     fn install(&mut self, text: &[u8], fetched: Monotonic) -> Result<Option<String>, JwksError> {
         let parsed = jwks::parse(text, &self.settings.algorithms, self.settings.symmetric)?;
         let is_same = self.held.as_ref().is_some_and(|held| {
@@ -435,7 +436,7 @@ impl KeySource {
     }
 
     fn failed(&mut self, under_way: UnderWay, failure: Failure, now: Monotonic, jitter: u64) -> Progress {
-        // Strangers make these, and must not put off what the schedule would do.
+        // Unauthenticated clients cause these, so they must not delay the schedule.
         if under_way.occasion == Occasion::UnknownKid {
             return Progress::Failed(failure.why);
         }
@@ -445,7 +446,7 @@ impl KeySource {
         }
         let doubled = 1u32.checked_shl(self.failures.count.min(20)).unwrap_or(u32::MAX);
         self.failures.count = self.failures.count.saturating_add(1);
-        // Before the set that serves is too old, once more.
+        // Once more, before the current set is too old.
         let most = self.settings.refresh.min(trusted.unwrap_or(Duration::MAX)).max(FIRST_RETRY);
         self.next = now.plus(spread(FIRST_RETRY.saturating_mul(doubled).min(most), jitter));
         self.paused = now;
@@ -454,11 +455,11 @@ impl KeySource {
             self.next = self.next.max(self.not_before);
         }
         let seconds = self.next.since(now).as_secs_f64();
-        Progress::Failed(format!("{}; asked again in {seconds:.1} s", failure.why))
+        Progress::Failed(format!("{}; retry in {seconds:.1} s", failure.why))
     }
 }
 
-/// Between three quarters of the interval and all of it, so that many proxies do not ask at once.
+/// Between three quarters of the interval and all of it, so that many proxies do not fetch at once.
 fn spread(interval: Duration, jitter: u64) -> Duration {
     let quarter = interval.checked_div(4).unwrap_or_default();
     let share = u32::try_from(jitter.checked_rem(1000).unwrap_or(0)).unwrap_or(0);

@@ -1,15 +1,15 @@
-//! Every cause of a refusal, as logs and `explain` name it. The set is closed, so that docs/faults.md has them all.
+//! Every cause of a refusal, as in logs and `explain`. The set is closed, so docs/faults.md lists all of them.
 use std::fmt;
 
 use wire::check::StoreError;
 
 use crate::reject::RejectReason;
 
-/// Declares [`Cause`]: under each fault its causes, each with the text of the log and what it means and asks for.
-/// `docs/faults.md` is generated from this table.
+/// Declares [`Cause`]: under each reason its causes, each with its log text and advice. `docs/faults.md` is generated
+/// from this table.
 macro_rules! causes {
     ($($fault:ident { $($name:ident = $text:literal, $advice:literal;)+ })+) => {
-        /// What exactly was wrong. For logs and `explain` only: it would help to forge a better token.
+        /// The exact cause. For logs and `explain` only: it would help to forge a better token.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Cause {
             $($($name,)+)+
@@ -18,12 +18,12 @@ macro_rules! causes {
         impl Cause {
             pub const ALL: &'static [Cause] = &[$($(Cause::$name,)+)+];
 
-            /// The fault that clients see.
+            /// The reason that clients see.
             pub const fn reason(self) -> RejectReason {
                 match self { $($(Cause::$name => RejectReason::$fault,)+)+ }
             }
 
-            /// As the log has it, always the same: what varies is a refusal's detail.
+            /// The constant log text; the variable part is in the rejection's detail.
             pub const fn text(self) -> &'static str {
                 match self { $($(Cause::$name => $text,)+)+ }
             }
@@ -55,51 +55,51 @@ causes! {
         TooFewSegments = "the token has fewer than three segments",
             "It is no JWT. Perhaps it is an opaque token whose form fits no `introspection.format` of the rule's issuers.";
         TooManySegments = "the token has more than three segments",
-            "It is no JWT.";
+            "It is not a JWT.";
         TokenEncrypted = "the token is encrypted (five segments)",
-            "A JWE cannot be read here: have the issuer sign tokens and not encrypt them.";
+            "JWEs are not supported: let the issuer sign tokens and not encrypt them.";
         HeaderEmpty = "the header is empty",
-            "The first segment has no character.";
+            "The first segment has no characters.";
         PayloadEmpty = "the payload is empty",
-            "The second segment has no character: a detached payload is not accepted.";
+            "The second segment has no characters: a detached payload is not accepted.";
         SignatureEmpty = "the signature is empty",
-            "The third segment has no character: an unsigned token, or one that was cut.";
+            "The third segment has no characters: an unsigned token, or a truncated one.";
         HeaderNotBase64 = "the header is not canonical base64url",
             "Padding, another alphabet, or bits at the end that are not zero. See `padded` for issuers that pad.";
         PayloadNotBase64 = "the payload is not canonical base64url",
             "As with the header.";
         SignatureNotBase64 = "the signature is not canonical base64url",
             "As with the header. Often the end of the token was cut off.";
-        PaddingUnexpected = "padding where the issuer has none, or none where it pads",
+        PaddingUnexpected = "padding although the issuer does not pad, or no padding although it does",
             "Compare the issuer's `padded` with its tokens.";
         HeaderNotJson = "the header is not JSON",
             "Not JSON, not UTF-8, or a number out of range.";
         PayloadNotJson = "the payload is not JSON",
             "Not JSON, not UTF-8, or a number out of range.";
-        HeaderDuplicate = "the header has a member twice in one object",
-            "Two readers could take different ones of them.";
-        PayloadDuplicate = "the payload has a member twice in one object",
-            "Two readers could take different ones of them.";
+        HeaderDuplicate = "the header has a duplicate member in one object",
+            "Two readers could read different ones.";
+        PayloadDuplicate = "the payload has a duplicate member in one object",
+            "Two readers could read different ones.";
         HeaderNotObject = "the header is not a JSON object",
-            "It is no JWT.";
+            "It is not a JWT.";
         PayloadNotObject = "the payload is not a JSON object",
-            "It is no JWT: the signed content is something else.";
+            "It is not a JWT: the signed content is something else.";
         AlgMissing = "the header has no alg",
             "A JWT names its algorithm (RFC 7515 section 4.1.1).";
         AlgNotString = "the header's alg is not a string",
-            "It is no JWT of an issuer that follows RFC 7515.";
+            "The issuer does not follow RFC 7515.";
         KidNotString = "the header's kid is not a string",
-            "It is no JWT of an issuer that follows RFC 7515.";
+            "The issuer does not follow RFC 7515.";
         TypNotString = "the header's typ is not a string",
-            "It is no JWT of an issuer that follows RFC 7515.";
+            "The issuer does not follow RFC 7515.";
         CtyNotString = "the header's cty is not a string",
-            "It is no JWT of an issuer that follows RFC 7515.";
+            "The issuer does not follow RFC 7515.";
         KidTooLong = "the header's kid is too long",
             "More than 256 bytes are not looked up.";
-        TokenNested = "the token holds a nested token (cty)",
-            "What is signed is another token. Have the issuer sign claims.";
+        TokenNested = "the token contains a nested token (cty)",
+            "The signed content is another token. Let the issuer sign claims.";
         HeaderCrit = "the header has crit",
-            "It demands an extension, and none is understood here (RFC 7515 section 4.1.11).";
+            "It requires an extension, and none is supported (RFC 7515 section 4.1.11).";
         HeaderB64 = "the header has b64",
             "An unencoded payload (RFC 7797) is not accepted.";
         HeaderZip = "the header has zip",
@@ -107,21 +107,21 @@ causes! {
         HeaderEnc = "the header has enc",
             "The token says that it is encrypted.";
         ChunkMissing = "a chunk of the token is missing",
-            "The cookies of a token in chunks do not count up from 0 without a gap. Perhaps the browser dropped one: look at the size of all cookies.";
+            "The chunks of a token do not count up from 0 without a gap. Perhaps the browser dropped one: check the size of all cookies.";
         ChunkMisspelt = "a chunk's name has more than one reading",
             "The number in the name of a cookie with a chunk has leading zeros or another separator.";
-        ChunkBehindComma = "a chunk stands behind a comma",
-            "Some backends begin another cookie at a comma. Look for a proxy that joins cookies with one.";
-        SubprotocolWithoutHandshake = "a subprotocol holds a token, and the request opens no WebSocket",
+        ChunkBehindComma = "a chunk follows a comma",
+            "Some backends start another cookie at a comma. Look for a proxy that joins cookies with commas.";
+        SubprotocolWithoutHandshake = "a subprotocol contains a token, but the request opens no WebSocket",
             "`Sec-WebSocket-Protocol` counts in the opening handshake of a WebSocket only.";
         SubprotocolAlone = "there is no subprotocol beside the token for the server to choose",
             "The client has to offer one that names the application's protocol too.";
         SubprotocolNotBase64 = "the token in a subprotocol is not canonical base64url",
             "Compare the `encoding` of the source with what the client writes.";
         TokenOpaque = "the token is opaque",
-            "It says nothing by itself, and no server was asked about it.";
+            "It contains no claims, and no server was asked about it.";
         ResponseNotObject = "the introspection response is not a JSON object",
-            "The server's answer is not what RFC 7662 section 2.2 says.";
+            "The server's answer does not follow RFC 7662 section 2.2.";
     }
     TokenTooLong {
         TokenTooLong = "the token is longer than limits.token_bytes",
@@ -229,51 +229,51 @@ causes! {
         TimeNegative = "a time is negative",
             "The log's detail names the claim.";
         TimeTooLarge = "a time is too large",
-            "The log's detail names the claim. Often milliseconds in the place of seconds.";
+            "The log's detail names the claim. Often milliseconds instead of seconds.";
         TimeNotNumber = "a time is not a number",
             "The log's detail names the claim. A time in quotes is not accepted (RFC 7519 section 2).";
         ScopeNotStrings = "the scope claim is neither a string nor an array of strings",
             "`scope` or `scp` has another type.";
         CnfNotObject = "cnf is not an object",
-            "It is no token of an issuer that follows RFC 7800.";
+            "The issuer does not follow RFC 7800.";
         AddressNotStrings = "the address claim is neither a string nor an array",
             "See `binding.address`.";
-        AddressMemberNotString = "the address claim has a member that is no string",
+        AddressMemberNotString = "the address claim has a member that is not a string",
             "See `binding.address`.";
-        AddressNotCidr = "the address claim holds something that is neither address nor CIDR",
+        AddressNotCidr = "the address claim contains a value that is not an address or CIDR",
             "See `binding.address`.";
         AgentNotString = "the user agent claim is not a string",
             "See `binding.user_agent`.";
-        IssuedUnknown = "neither auth_time nor iat is there, and revocation needs one",
-            "Have the issuer add `iat`, or switch `revocation` off for the rule.";
+        IssuedUnknown = "auth_time and iat are missing, and revocation needs one of them",
+            "Let the issuer add `iat`, or set `revocation: off` for the rule.";
         AnswerContradicts = "the introspection answer contradicts the token",
-            "The log's detail names the claim. The server answers about another token: look at the cluster that leads to it, and at caches before it.";
+            "The log's detail names the claim. The server answered about another token: check its cluster, and caches before it.";
     }
     ScopeInsufficient {
         ScopeMissing = "the token lacks a scope that the rule requires",
             "Compare the rule's `scopes` with `scope` or `scp` of the token.";
     }
     ClaimInsufficient {
-        NothingToRevoke = "the token has none of the claims that could end it",
-            "Have the issuer add `jti`, `sid` or `sub`, or name other kinds in `revocation.kinds`.";
+        NothingToRevoke = "the token has none of the claims that a revocation could name",
+            "Let the issuer add `jti`, `sid` or `sub`, or name other kinds in `revocation.kinds`.";
         ClaimRefusedByRule = "a claim is not what the rule requires",
             "The log's detail names it: see the rule's `claims`.";
         NotRevocable = "the token cannot be revoked by a kind that the rule requires",
             "The log's detail names the kind: the token has none of the claims for it. See the rule's `revocable_by`.";
     }
     SessionRevoked {
-        Revoked = "the service says that it was ended",
-            "`portcullis revoke list` shows by whom.";
+        Revoked = "the service says that it was revoked",
+            "`portcullis revoke list` shows the caller.";
     }
     SessionUnknown {
         NotActive = "the introspection server says that it is not active",
-            "It expired, was revoked, or the server does not answer about tokens of this kind to this client.";
+            "It expired, was revoked, or the server does not tell this client about such tokens.";
     }
     BindingMismatch {
         CnfUnchecked = "cnf has a member that this rule does not check",
-            "The token is bound to something else than a certificate, or the rule has no `binding.certificate`.";
+            "The token is bound to something other than a certificate, or the rule has no `binding.certificate`.";
         CnfEmpty = "cnf is empty",
-            "The token is bound to nothing that is named.";
+            "The token names nothing that it is bound to.";
         NoCertificateClaim = "the token is bound to no certificate",
             "`binding.certificate` requires it.";
         NoAddressClaim = "the token is bound to no address",
@@ -285,9 +285,9 @@ causes! {
         NoClientCertificate = "the client presented no certificate",
             "The listener must request client certificates.";
         CertificateUnreadable = "the host's certificate digest is not SHA-256 in hexadecimal",
-            "Envoy gives another digest than expected.";
+            "Envoy gave an unexpected digest.";
         ThumbprintUnreadable = "the claim is not a SHA-256 in base64url",
-            "The issuer writes the claim in another form.";
+            "The issuer encodes the claim differently.";
         OtherCertificate = "the client's certificate is another",
             "The token was issued to the owner of another certificate.";
         NoUserAgent = "there is not exactly one User-Agent",
@@ -295,9 +295,9 @@ causes! {
         OtherUserAgent = "the client's User-Agent is another",
             "The token was issued to another browser, or the browser was updated.";
         OtherAddress = "the client's address is not among the claim's",
-            "A change of network, or a proxy whose addresses are taken for the client's: see `xff_num_trusted_hops`.";
+            "A change of network, or a proxy's address is taken for the client's: see `xff_num_trusted_hops`.";
         AddressUnknown = "the client's address is unknown",
-            "Envoy says no address, as for a Unix socket.";
+            "Envoy gives no address, for example for a Unix socket.";
     }
     RouteUnmatched {
         NoRule = "no rule matches the method, path and host",
@@ -317,7 +317,7 @@ causes! {
         PathNotAscii = "the path has a byte that is not ASCII",
             "The client has to percent-encode it.";
         PathBackslash = "the path has a backslash",
-            "Some backends take it for a slash.";
+            "Some backends read it as a slash.";
         PathSemicolon = "the path has a semicolon, where some backends end a segment",
             "Matrix parameters and `;jsessionid=` are not accepted.";
         PathHash = "the path has #",
@@ -327,9 +327,9 @@ causes! {
         PathNeedlesslyEncoded = "the path encodes a character that needs no encoding",
             "Let Envoy's `normalize_path` decode it.";
         PathEncodedDivider = "the path encodes a character that divides paths",
-            "An encoded slash and its like are read in two ways by backends.";
+            "Backends read an encoded slash and similar characters in two ways.";
         PathEncodedControl = "the path encodes a control character",
-            "A null byte and its like end a path in some backends.";
+            "A null byte and similar characters end a path in some backends.";
         PathNotUtf8 = "the path encodes something that is not UTF-8",
             "Backends repair it in different ways.";
         PathDoubleSlash = "the path has two slashes together",
@@ -339,9 +339,9 @@ causes! {
     }
     RequestMalformed {
         HeadersUnreadable = "the header map cannot be read",
-            "The host handed over something that is no header map.";
+            "The host gave a malformed header map.";
         HeaderUnchangeable = "a header cannot be changed",
-            "The host refused to remove or set a header that must not go on as it is.";
+            "The host refused to remove or set a header that must not be forwarded unchanged.";
         TokenUnremovable = "a token cannot be removed",
             "The host refused to remove it, and it must not reach the upstream.";
         RequestChanged = "the request changed while it waited",
@@ -351,33 +351,33 @@ causes! {
         PseudoHeaderUnknown = "a pseudo header is unknown",
             "HTTP/2 defines no such header.";
         HeaderNameEmpty = "a header has no name",
-            "HTTP allows none such.";
+            "HTTP does not allow this.";
         HostOddNumber = "the host ends in a number, and is not an IPv4 address of four decimal numbers",
             "Some resolvers read `127.1`, `0x7f.1` or `2130706433` as an address.";
         HostBesideAuthority = "host beside :authority",
-            "The backend could believe the other one.";
+            "The backend could use the other one.";
         PseudoHeaderRepeated = "a pseudo header is repeated",
-            "The backend could believe the other one.";
+            "The backend could use the other one.";
         MethodMissing = ":method is missing",
-            "The host handed over a request without a method.";
-        MethodCharacters = "the method has other characters than A-Z 0-9 - _",
-            "`delete` is not DELETE, and many backends take it for that.";
+            "The host gave a request without a method.";
+        MethodCharacters = "the method has characters other than A-Z 0-9 - _",
+            "`delete` is not DELETE, but many backends treat it as DELETE.";
         PathMissing = ":path is missing",
             "Only CONNECT may lack it.";
         AuthorityMissing = ":authority is missing",
             "HTTP/1.0 without Host looks like this.";
         AuthorityPort = "the authority's port is not a number up to 65535",
-            "Look at the client, or at a proxy that writes the host anew.";
+            "Look at the client, or at a proxy that rewrites the host.";
         AuthorityUserInformation = "the authority has user information",
             "`user@host` could be read as another host.";
         AuthorityBracket = "the authority has an open bracket",
             "An IPv6 address without its closing bracket.";
         HostNotIpv6 = "the host is not an IPv6 address",
-            "What is in the brackets is no address.";
+            "The brackets do not contain an address.";
         HostTooLong = "the host is too long",
-            "A DNS name has 253 characters at the most.";
+            "A DNS name has at most 253 characters.";
         HostEmpty = "the host, or a label of it, is empty",
-            "Look at the client, or at a proxy that writes the host anew.";
+            "Look at the client, or at a proxy that rewrites the host.";
         HostCharacters = "the host has a character that no DNS name has",
             "Names beyond ASCII are sent in their `xn--` form.";
     }
@@ -394,35 +394,35 @@ causes! {
     StoreUnavailable {
         NoTime = "the host gives no time",
             "Report it with the version of Envoy.";
-        HeaderUnwritable = "the host would not write a header",
-            "A request must not go on with only some headers set. Look at limits of headers in Envoy.";
+        HeaderUnwritable = "the host did not set a header",
+            "A request must not go on with only some headers set. Check Envoy's limits for headers.";
         NoService = "there is no service to ask",
-            "Report it: a rule that asks cannot be without `revocation`.";
+            "Report it: a rule that checks revocations cannot exist without `revocation`.";
         ChecksFull = "too many requests wait already",
-            "More requests wait for the service than `limits.waiting_requests`: it is slow, or the bound too low.";
+            "More requests wait for the service than `limits.waiting_requests`: it is slow, or the bound is too low.";
         CheckNotSent = "the check could not be sent",
             "The cluster in `revocation.cluster` is unknown, has no endpoint, or is at its limits.";
         CheckUnanswered = "the service does not answer",
             "It is down, unreachable, or slower than `revocation.timeout`.";
         CheckTimeout = "no answer within the timeout",
             "The service is slower than `revocation.timeout`.";
-        CheckUnproven = "no answer that proves to be the service's",
+        CheckUnproven = "the answer is not proved to be the service's",
             "Another server answers, or the secrets of filter and service differ.";
-        CheckMismatch = "the answers do not fit the question",
+        CheckMismatch = "the answers do not fit the check",
             "Versions of filter and service may differ.";
         RedisFailed = "Redis answers with an error",
             "See the service's log.";
         StoreNotOurs = "the store is not ours",
             "Redis was emptied or replaced: docs/operations.md has the steps.";
-        StoreUnsafe = "the store may forget revocations",
+        StoreUnsafe = "the store may lose revocations",
             "`maxmemory-policy` must be noeviction.";
-        RetentionTooShort = "the service keeps revocations for less time than tokens live",
+        RetentionTooShort = "the service's retention is shorter than the tokens' lifetime",
             "Raise `--max-lifetime` of the service, or lower `max_lifetime` here.";
         ToleranceTooShort = "the service's future_iat_tolerance is less than ours",
-            "Give `--future-iat-tolerance` and `revocation.future_iat_tolerance` one value.";
+            "Set `--future-iat-tolerance` and `revocation.future_iat_tolerance` to the same value.";
         ClockBehind = "the service's clock is behind ours",
             "Compare the clocks of both hosts.";
-        IntrospectionNotSent = "the question to the introspection server could not be sent",
+        IntrospectionNotSent = "the introspection request could not be sent",
             "The cluster in `introspection.cluster` is unknown, has no endpoint, or is at its limits.";
         IntrospectionUnanswered = "the introspection server does not answer",
             "It is down, unreachable, or slower than `introspection.timeout`.";
@@ -435,25 +435,25 @@ causes! {
         IntrospectionStatus = "the introspection server answers with neither 200 nor an error of its own",
             "Often `introspection.path` is wrong.";
         IntrospectionNotJsonType = "the introspection server's answer is not application/json",
-            "Often another page answers. A signed response (RFC 9701) is not understood.";
+            "Often another page answers. A signed response (RFC 9701) is not supported.";
         IntrospectionTooLong = "the introspection server's answer is too long",
             "More than 32 KiB are not read.";
         IntrospectionNotJson = "the introspection server's answer is not JSON",
             "Not JSON, not UTF-8, or a number out of range.";
-        IntrospectionDuplicate = "the introspection server's answer has a member twice in one object",
-            "Two readers could take different ones of them.";
+        IntrospectionDuplicate = "the introspection server's answer has a duplicate member in one object",
+            "Two readers could read different ones.";
         IntrospectionTooDeep = "the introspection server's answer is nested too deeply",
             "More than 16 levels are not read.";
         IntrospectionTooManyMembers = "the introspection server's answer has too many members",
             "More than 1024 in one object are not read.";
         IntrospectionNotObject = "the introspection server's answer is not a JSON object",
-            "RFC 7662 section 2.2 wants one.";
+            "RFC 7662 section 2.2 requires one.";
         IntrospectionNoActive = "the introspection server's answer has no boolean `active`",
-            "RFC 7662 section 2.2 wants one: a string or a number is none.";
+            "RFC 7662 section 2.2 requires a boolean, not a string or a number.";
         IntrospectionNotUnderstood = "the introspection server's answer cannot be read",
-            "Its body broke off, or the host did not hand it over.";
-        IntrospectionsFull = "too many tokens wait for their introspection already",
-            "More requests wait than `limits.waiting_requests`: the server is slow, or the bound too low.";
+            "Its body is incomplete, or the host did not return it.";
+        IntrospectionsFull = "too many tokens already wait for introspection",
+            "More requests wait than `limits.waiting_requests`: the server is slow, or the bound is too low.";
     }
     KeysUnavailable {
         KeysNeverFetched = "the issuer's keys were never fetched",
@@ -463,7 +463,7 @@ causes! {
     }
 }
 
-/// What the service says it is.
+/// The service's own reason.
 impl From<StoreError> for Cause {
     fn from(error: StoreError) -> Self {
         match error {

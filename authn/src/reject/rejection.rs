@@ -11,7 +11,7 @@ use super::{Cause, RejectReason};
 pub struct Rejection {
     pub reason: RejectReason,
     pub cause: Cause,
-    /// What of it varies: names of fields, never a token, claim value, key or nonce.
+    /// The variable part: names of fields, never a token, claim value, key or nonce.
     pub detail: Option<Cow<'static, str>>,
 }
 
@@ -20,7 +20,7 @@ impl Rejection {
         Self { reason: cause.reason(), cause, detail: None }
     }
 
-    /// `detail` is from the configuration or from us: it is written to logs.
+    /// `detail` is from the configuration or from this code: it is written to logs.
     pub fn with_detail(cause: Cause, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { detail: Some(detail.into()), ..Self::new(cause) }
     }
@@ -32,7 +32,7 @@ impl From<Cause> for Rejection {
     }
 }
 
-/// The cause and its detail, for people.
+/// The cause and its detail, readable.
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.detail {
@@ -100,7 +100,7 @@ impl From<NoCandidate> for Rejection {
 mod tests {
     use super::*;
 
-    /// docs/faults.md has the causes' texts.
+    /// docs/faults.md contains the texts of the causes.
     #[test]
     fn each_error_of_a_token_is_named_as_jose_names_it() {
         let objects = [
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(Rejection::from(JwsError::TooLong).cause.text(), "the token is longer than limits.token_bytes");
     }
 
-    /// docs/faults.md is made of these words.
+    /// docs/faults.md is generated from these texts.
     #[test]
     fn the_reasons_say_the_bounds() {
         assert!(RejectReason::TokenTooDeep.when().contains(&jose::json::MAX_DEPTH.to_string()));

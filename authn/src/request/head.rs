@@ -1,4 +1,4 @@
-//! A request's head, as the core reads it: pseudo headers apart, the others as they came.
+//! A request's head, as the core reads it: pseudo headers separately, the others as received.
 use crate::reject::{Cause, Rejection};
 use crate::request::path::PlainPath;
 
@@ -35,7 +35,7 @@ impl<'a> Request<'a> {
                 b":protocol" => &mut protocol,
                 [b':', ..] => return Err(Cause::PseudoHeaderUnknown.into()),
                 [] => return Err(Cause::HeaderNameEmpty.into()),
-                // Envoy makes `:authority` of it. One that is left is a second host, for the backend to believe.
+                // Envoy turns it into `:authority`. A remaining one is a second host, which the backend could use.
                 name if name.eq_ignore_ascii_case(b"host") => return Err(Cause::HostBesideAuthority.into()),
                 _ => continue,
             };
@@ -44,7 +44,7 @@ impl<'a> Request<'a> {
             }
         }
         let method = method.ok_or(Cause::MethodMissing)?;
-        // `delete` matches no rule for DELETE, and many backends take it for one.
+        // `delete` matches no rule for DELETE, and many backends treat it as one.
         if !is_method(method) {
             return Err(Cause::MethodCharacters.into());
         }
@@ -57,8 +57,8 @@ impl<'a> Request<'a> {
         Ok(Self { method, path, authority, scheme, protocol, body_follows: false, headers })
     }
 
-    /// Says whether the request goes on after its headers. The headers alone do not tell: in HTTP/2 a body can follow
-    /// unannounced.
+    /// Sets whether the request continues after its headers. The headers alone do not show it: in HTTP/2 a body can
+    /// follow unannounced.
     pub fn with_body_to_follow(self, body_follows: bool) -> Self {
         Self { body_follows, ..self }
     }
@@ -72,8 +72,8 @@ impl<'a> Request<'a> {
         self.path
     }
 
-    /// PATH_SUSPICIOUS where the path has more than one reading, and ROUTE_UNMATCHED for every CONNECT: it may lack a
-    /// path, and no rule admits it anyway.
+    /// PATH_SUSPICIOUS if the path is ambiguous, and ROUTE_UNMATCHED for every CONNECT: it may lack a path, and no rule
+    /// admits it anyway.
     pub fn plain_path(&self) -> Result<PlainPath<'a>, Rejection> {
         if self.is_connect() {
             return Err(Rejection::new(Cause::Connect));
@@ -100,31 +100,31 @@ impl<'a> Request<'a> {
         self.headers.iter().filter(move |(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
     }
 
-    /// The value of a header that is there exactly once. None says absent or repeated: for callers that refuse both.
+    /// The value of a header that occurs exactly once. None if absent or repeated: for callers that refuse both.
     pub fn sole_value(&self, name: &[u8]) -> Option<&'a [u8]> {
         let mut values = self.header_values(name);
         let first = values.next()?;
         values.next().is_none().then_some(first)
     }
 
-    /// A tunnel to wherever the client says. No rule admits one.
+    /// A tunnel to a destination that the client chooses. No rule admits one.
     pub fn is_connect(&self) -> bool {
         self.method == CONNECT
     }
 
-    /// Does the connection become something else than HTTP: `Upgrade` (RFC 9110 section 7.8) or extended CONNECT (RFC 8441)?
+    /// Does the connection switch protocols: `Upgrade` (RFC 9110 section 7.8) or extended CONNECT (RFC 8441)?
     pub fn is_upgrade(&self) -> bool {
         self.protocol.is_some() || self.header_values(b"upgrade").next().is_some()
     }
 
-    /// Does a body follow, or does anything say that one does?
+    /// Does a body follow, or does anything indicate that one does?
     pub fn may_have_body(&self) -> bool {
         self.body_follows
             || self.header_values(b"transfer-encoding").next().is_some()
             || self.header_values(b"content-length").any(|length| length != b"0")
     }
 
-    /// As the Fetch standard has it: OPTIONS with one Origin and one Access-Control-Request-Method.
+    /// By the Fetch standard: OPTIONS with one Origin and one Access-Control-Request-Method.
     pub fn is_cors_preflight(&self) -> bool {
         self.method == b"OPTIONS"
             && self.sole_value(b"origin").is_some()
@@ -134,8 +134,8 @@ impl<'a> Request<'a> {
 
 pub(crate) const CONNECT: &[u8] = b"CONNECT";
 
-/// Upper case, as every method is that backends know. RFC 9110 section 9.1 has methods in any case, and compares them so;
-/// many backends do not.
+/// Upper case, like every method that backends know. RFC 9110 section 9.1 has case-sensitive methods in any case; many
+/// backends ignore case.
 pub(crate) fn is_method(method: &[u8]) -> bool {
     !method.is_empty() && method.iter().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_'))
 }

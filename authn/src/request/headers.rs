@@ -1,15 +1,15 @@
-//! Names and values of the headers that the filter sets, and what makes them safe to set.
+//! Names and values of the headers that the filter sets, and the checks that make them safe.
 use std::collections::HashSet;
 
 use crate::request::overrides;
 
-/// The name of a header that carries identity upstream: a lower-case token (RFC 9110 section 5.1) that means nothing to
-/// HTTP, to Envoy or to routing.
+/// The name of a header that carries identity upstream: a lower-case token (RFC 9110 section 5.1) without a meaning for
+/// HTTP, Envoy or routing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HeaderName(Box<str>);
 
 impl HeaderName {
-    /// Upper case is lowered; the error says what is wrong with the name.
+    /// Converts to lower case; the error says what is wrong with the name.
     pub fn parse(name: &str) -> Result<Self, &'static str> {
         if name.starts_with(':') {
             return Err("is a pseudo header");
@@ -20,10 +20,10 @@ impl HeaderName {
         let name = name.to_ascii_lowercase();
         let starts_with = |prefix: &&str| name.get(..prefix.len()).is_some_and(|head| folds_to_same(head, prefix));
         if FORBIDDEN_PREFIXES.iter().any(starts_with) {
-            return Err("begins like a header that Envoy or gRPC obeys");
+            return Err("begins like a header that Envoy or gRPC acts on");
         }
         if CONNECTION.iter().chain(FORBIDDEN).any(|forbidden| folds_to_same(&name, forbidden)) {
-            return Err("has a meaning of its own in HTTP, and must not carry a claim");
+            return Err("has its own meaning in HTTP, and must not carry a claim");
         }
         if overrides::ALL.iter().any(|header| folds_to_same(&name, header.name)) {
             return Err("overrides the host, path, method or scheme for some backends, and must not carry a claim");
@@ -31,7 +31,7 @@ impl HeaderName {
         Ok(Self(name.into()))
     }
 
-    /// A name that is only removed, never set. None when it is no header name.
+    /// A name that is only removed, never set. None if it is not a header name.
     pub(crate) fn of_request(name: &str) -> Option<Self> {
         is_token(name.as_bytes()).then(|| Self(name.to_ascii_lowercase().into()))
     }
@@ -44,11 +44,10 @@ impl HeaderName {
         self.0.as_bytes()
     }
 
-    /// Could a backend take `other` for this header?
+    /// Could a backend read `other` as this header?
     ///
-    /// CGI (RFC 3875 section 4.1.18) and what grew from it, WSGI, Rack and PHP among them, make `HTTP_X_JWT_SUB` of
-    /// `x-jwt-sub` and of `x_jwt_sub`, some servers also of `x.jwt.sub`. So a client could add to what we set: whatever
-    /// matches here is cleared.
+    /// CGI (RFC 3875 section 4.1.18) and its successors, such as WSGI, Rack and PHP, map `x-jwt-sub` and `x_jwt_sub` to
+    /// `HTTP_X_JWT_SUB`, some servers also `x.jwt.sub`. So a client could add to our headers: every match is removed.
     pub fn matches_loosely(&self, other: &[u8]) -> bool {
         folds_to_same_bytes(self.as_bytes(), other)
     }
@@ -59,11 +58,11 @@ impl HeaderName {
 pub struct HeaderNames {
     names: Vec<HeaderName>,
     folded: HashSet<Vec<u8>>,
-    /// Whether any name has the [`shape`]. Most headers have another one, and cost no more than a look at it.
+    /// Whether any name has the [`shape`]. Most headers have another one, and cost only one look-up.
     shapes: Box<[bool]>,
 }
 
-/// Many more than names: a header that has the shape of one by chance costs a look-up.
+/// Many more than names: a header with a matching shape by chance costs a look-up.
 const SHAPES: usize = 4096;
 
 impl HeaderNames {
@@ -81,7 +80,7 @@ impl HeaderNames {
         self.names.iter()
     }
 
-    /// Could a backend take `other` for one of these? See [`HeaderName::matches_loosely`].
+    /// Could a backend read `other` as one of these? See [`HeaderName::matches_loosely`].
     pub fn has_loosely(&self, other: &[u8]) -> bool {
         let may_be = self.shapes.get(shape(other)).is_some_and(|seen| *seen);
         may_be && self.folded.contains(&other.iter().map(fold).collect::<Vec<u8>>())
@@ -102,7 +101,7 @@ fn shape(name: &[u8]) -> usize {
     mixed & 0xfff
 }
 
-/// Bytes 0x20 to 0x7e, neither first nor last a space: nothing that a parser on the way would trim, split or decode.
+/// Bytes 0x20 to 0x7e, no space at either end: nothing that a parser on the way would trim, split or decode.
 pub fn is_safe_value(value: &[u8]) -> bool {
     value.iter().all(|byte| matches!(byte, 0x20..=0x7e)) && value.first() != Some(&b' ') && value.last() != Some(&b' ')
 }
@@ -143,8 +142,8 @@ pub(crate) const CONNECTION: &[&str] = &[
     "upgrade",
 ];
 
-/// Headers that others read as credentials, addresses, routes or the kind of body. A claim in one of these would let
-/// whoever chooses the claim's value speak for the proxy.
+/// Headers that others read as credentials, addresses, routes or the type of the body. A claim in one of these would
+/// let the author of the claim's value act as the proxy.
 const FORBIDDEN: &[&str] = &[
     "accept-encoding",
     "authorization",

@@ -13,8 +13,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// From `:authority`. REQUEST_MALFORMED for user information, a port that is none, or a name which no DNS host has:
-    /// the backend could see another host in it than we do.
+    /// From `:authority`. REQUEST_MALFORMED for user information, an invalid port, or a name that no DNS host has: the
+    /// backend could read another host than we do.
     pub fn parse(authority: &[u8]) -> Result<Self, Rejection> {
         let (host, port) = split_port(authority).map_err(Rejection::new)?;
         // An empty port is the scheme's own (RFC 3986 section 3.2.3).
@@ -60,7 +60,7 @@ impl Host {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 
-    /// Is it an address? One has no names below it.
+    /// Is it an address? An address has no names below it.
     pub(crate) fn is_address(&self) -> bool {
         self.as_bytes().first() == Some(&b'[') || self.is_v4()
     }
@@ -77,7 +77,7 @@ impl fmt::Debug for Host {
     }
 }
 
-/// Host and port of `host[:port]`, brackets kept; neither is judged.
+/// Host and port of `host[:port]`, with brackets; neither is judged.
 pub(crate) fn split_port(authority: &[u8]) -> Result<(&[u8], Option<&[u8]>), Cause> {
     if authority.contains(&b'@') {
         return Err(Cause::AuthorityUserInformation);
@@ -93,9 +93,9 @@ pub(crate) fn split_port(authority: &[u8]) -> Result<(&[u8], Option<&[u8]>), Cau
     })
 }
 
-/// The URL standard, "ends in a number": many readers take such a host for an IPv4 address, in other forms than four decimal
-/// numbers too (`127.1`, `2130706433`, `0x7f.1`, `017700000001`). No name in the DNS ends so, since there is no such
-/// top-level domain.
+/// The URL standard's "ends in a number": many readers treat such a host as an IPv4 address, also in forms other than
+/// four decimal numbers (`127.1`, `2130706433`, `0x7f.1`, `017700000001`). No DNS name ends like this, since there is
+/// no such top-level domain.
 fn ends_in_number(name: &[u8]) -> bool {
     let last = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
     match last {

@@ -1,5 +1,5 @@
-//! Where a request with a cookie comes from. A browser sends cookies along with requests that other sites cause, so a
-//! token in a cookie does not show that its owner wanted the request (RFC 6265 section 8.2).
+//! Where a request with a cookie comes from. A browser sends cookies with requests that other sites cause, so a token
+//! in a cookie does not show that its owner wanted the request (RFC 6265 section 8.2).
 use crate::config::Invalid;
 use crate::request::Request;
 use crate::request::host::{Host, split_port};
@@ -9,7 +9,8 @@ use crate::request::host::{Host, split_port};
 pub struct Origins(Vec<Box<[u8]>>);
 
 impl Origins {
-    /// Each as a browser would send it (RFC 6454 section 6.2): `scheme://host[:port]`, without the scheme's own port.
+    /// Each as a browser would send it (RFC 6454 section 6.2): `scheme://host[:port]`, without the scheme's default
+    /// port.
     pub fn compile(origins: &[String]) -> Result<Self, Invalid> {
         let compile = |(place, origin): (usize, &String)| {
             compile_origin(origin).map_err(|message| Invalid::new(format!("cookie_origins[{place}]"), message))
@@ -17,8 +18,8 @@ impl Origins {
         Ok(Self(origins.iter().enumerate().map(compile).collect::<Result<_, _>>()?))
     }
 
-    /// May a token in a cookie speak for this request? On safe methods always; else only with one Origin, and a listed
-    /// one. `null`, which sandboxed frames and redirects send, is never listed.
+    /// May a token in a cookie authorise this request? On safe methods always; otherwise only with exactly one Origin
+    /// that is listed. `null`, which sandboxed frames and redirects send, is never listed.
     pub fn admit(&self, request: &Request<'_>) -> bool {
         !needs_origin(request) || request.sole_value(b"origin").is_some_and(|origin| self.contains(origin))
     }
@@ -28,8 +29,8 @@ impl Origins {
     }
 }
 
-/// Could the request change something, or open a channel that can? TRACE would show the cookie to a script. An upgrade is
-/// a GET, and no CORS check guards it.
+/// Could the request change something, or open a channel that can? TRACE would show the cookie to a script. An upgrade
+/// is a GET without a CORS check.
 fn needs_origin(request: &Request<'_>) -> bool {
     !matches!(request.method(), b"GET" | b"HEAD" | b"OPTIONS") || request.is_upgrade()
 }

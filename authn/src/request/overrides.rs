@@ -1,23 +1,22 @@
 //! Request headers by which some backend, or a proxy before it, takes another host, path, prefix, method or scheme than
-//! those of the request, and which ones do so. Rules match the request line, so what a client puts here must not reach
-//! the upstream.
+//! those of the request. Rules match the request line, so a client's value must not reach the upstream.
 //!
-//! `X-Forwarded-For` and `-Proto` are not here: Envoy sets the first's last entry and the second itself, before any filter.
-//! `X-Envoy-Original-Dst-Host` is no header of Envoy's own: Envoy reads it, and never sets it.
+//! `X-Forwarded-For` and `-Proto` are not listed: Envoy sets the first's last entry and the second itself, before any
+//! filter. `X-Envoy-Original-Dst-Host` is listed: Envoy reads it, but never sets it.
 
 /// What a header overrides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overrides {
     Host,
     Path,
-    /// What stands before the path in the URLs that the backend makes, or that it cuts off the path.
+    /// The prefix of the path in the URLs that the backend makes, or that it cuts off the path.
     Prefix,
     Method,
-    /// Whether the client used TLS, as the backend believes it: its redirects, cookies and URLs follow.
+    /// Whether the client used TLS, as the backend believes: its redirects, cookies and URLs depend on it.
     Scheme,
 }
 
-/// One header. `read_by` names those that obey it, most of them only when they are told to, and what sets it.
+/// One header. `read_by` names software that reads it, most of it only if configured, and software that sets it.
 #[derive(Debug)]
 pub struct Override {
     pub name: &'static str,

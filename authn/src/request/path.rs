@@ -1,4 +1,5 @@
-//! Paths that every reader reads alike. A path which a backend could take for another one never reaches the rules.
+//! Paths that every reader reads in the same way. A path that a backend could read as another one never reaches the
+//! rules.
 use std::borrow::Cow;
 use std::fmt;
 
@@ -9,20 +10,20 @@ use crate::request::hex;
 #[derive(Clone, PartialEq, Eq)]
 pub struct PlainPath<'a> {
     raw: &'a [u8],
-    /// What is left percent-encoded in a plain path stands for exactly one byte which divides nothing, so decoding is
-    /// unambiguous. Rules see this form: `/u/a%40b` and `/u/a@b` are one resource to most backends.
+    /// In a plain path every remaining percent-encoding stands for exactly one byte that divides nothing, so decoding
+    /// is unambiguous. Rules see this form: `/u/a%40b` and `/u/a@b` are one resource to most backends.
     decoded: Cow<'a, [u8]>,
     query: Option<&'a [u8]>,
 }
 
 impl<'a> PlainPath<'a> {
-    /// PATH_SUSPICIOUS unless the path is absolute and has one reading only. The query is judged for bytes that end or
-    /// break a request line, and for nothing else.
+    /// PATH_SUSPICIOUS unless the path is absolute and unambiguous. In the query only bytes that end or break a request
+    /// line are refused.
     pub fn check(path_with_query: &'a [u8]) -> Result<Self, Rejection> {
         Self::parse(path_with_query).map_err(Rejection::new)
     }
 
-    /// As `check`, with the cause in words that also fit a configuration error.
+    /// Like `check`, with a cause that also fits a configuration error.
     pub(crate) fn parse(path_with_query: &'a [u8]) -> Result<Self, Cause> {
         let (raw, query) = split_query(path_with_query);
         if raw.first() != Some(&b'/') {
@@ -37,23 +38,23 @@ impl<'a> PlainPath<'a> {
         Ok(Self { raw, decoded, query })
     }
 
-    /// As it came, without the query.
+    /// As received, without the query.
     pub fn raw(&self) -> &'a [u8] {
         self.raw
     }
 
-    /// What rules are matched against.
+    /// The form that rules match.
     pub fn decoded(&self) -> &[u8] {
         &self.decoded
     }
 
-    /// What follows the first `?`; empty and absent differ.
+    /// The text after the first `?`; empty and absent differ.
     pub fn query(&self) -> Option<&'a [u8]> {
         self.query
     }
 }
 
-/// Without the query: it may hold a token.
+/// Without the query, which may contain a token.
 impl fmt::Debug for PlainPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PlainPath({})", self.raw.escape_ascii())
@@ -121,8 +122,7 @@ fn check_encoded(bytes: &[u8]) -> Result<&[u8], Cause> {
     }
 }
 
-/// Overlong UTF-8 is the old way to smuggle a slash (`%c0%af`), and other broken UTF-8 is repaired by each backend in its
-/// own way.
+/// Overlong UTF-8 is a classic way to hide a slash (`%c0%af`), and each backend repairs other broken UTF-8 differently.
 fn check_encoded_utf8(lead: u8, mut rest: &[u8]) -> Result<&[u8], Cause> {
     const BROKEN: Cause = Cause::PathNotUtf8;
     let length = match lead {

@@ -1,5 +1,5 @@
-//! What a request gives away about the proxy round the filter: a header, path or host that a proxy with the settings that
-//! the README asks for would never have let come this far. It changes no judgement.
+//! Missing proxy settings, detected from a request: a header, path or host that a proxy with the settings of the README
+//! would never have passed. It changes no decision.
 use crate::request::Request;
 use crate::request::host::split_port;
 use crate::request::path::split_query;
@@ -11,7 +11,7 @@ pub enum Setting {
     NormalizePath,
     MergeSlashes,
     EscapedSlashes,
-    /// Only where rules compare hosts, like the next one.
+    /// Only if rules compare hosts, like the next one.
     StripHostPort,
     StripTrailingHostDot,
 }
@@ -26,12 +26,12 @@ impl Setting {
         Self::StripTrailingHostDot,
     ];
 
-    /// Its place in [`Self::ALL`].
+    /// Its index in [`Self::ALL`].
     pub fn place(self) -> usize {
         self as usize
     }
 
-    /// As Envoy names the field.
+    /// Envoy's name of the field.
     pub fn name(self) -> &'static str {
         match self {
             Self::HeadersWithUnderscores => "headers_with_underscores_action",
@@ -43,7 +43,7 @@ impl Setting {
         }
     }
 
-    /// What arrived and should not have.
+    /// What arrived without the setting.
     pub fn sign(self) -> &'static str {
         match self {
             Self::HeadersWithUnderscores => "a header with an underscore",
@@ -101,7 +101,7 @@ impl Settings {
     }
 }
 
-/// The settings that a request, as it came, shows to be missing by its headers and host.
+/// The settings that a request, as received, shows to be missing by its headers and host.
 pub fn missing(request: &Request<'_>, rules_compare_hosts: bool) -> Settings {
     let mut missing = Settings::default();
     if request.headers().iter().any(|(name, _)| name.contains(&b'_')) {
@@ -125,7 +125,7 @@ fn missing_for_host(authority: &[u8], mut missing: Settings) -> Settings {
     missing
 }
 
-/// Those that a path shows, with its query or without. Only a path that is refused (PATH_SUSPICIOUS) shows any.
+/// Those that a path shows, with its query or without. Only a refused path (PATH_SUSPICIOUS) shows any.
 pub fn missing_by_path(path: &[u8]) -> Settings {
     let mut missing = Settings::default();
     let (path, _) = split_query(path);
@@ -133,7 +133,7 @@ pub fn missing_by_path(path: &[u8]) -> Settings {
     if path.first() != Some(&b'/') {
         return missing;
     }
-    // What is nothing but slashes becomes `//` in Envoy, also where it merges them.
+    // A path of slashes only becomes `//` in Envoy, also with merging.
     let has_name = path.iter().any(|byte| *byte != b'/');
     let mut before = 0;
     let mut rest = path;

@@ -1,7 +1,7 @@
-//! Which rule a request falls under: the first, in the order of the document, whose path, method and host all match.
+//! Finds the rule of a request: the first, in the order of the document, whose path, method and host all match.
 //!
-//! Rules are filed by host and then by path segments, so a look-up costs one step for each segment of the path (and for
-//! each label of the host, where rules have wildcards), however many rules there are.
+//! Rules are indexed by host and then by path segments, so a look-up costs one step for each segment of the path (and
+//! for each label of the host, if rules have wildcards), however many rules there are.
 use std::collections::BTreeMap;
 
 use crate::config::{Invalid, Match, PathMatch};
@@ -13,7 +13,7 @@ use crate::request::{CONNECT, is_method};
 pub struct Router {
     any_host: Segment,
     by_host: BTreeMap<Box<[u8]>, Segment>,
-    /// By what follows `*.`.
+    /// By the text after `*.`.
     by_suffix: BTreeMap<Box<[u8]>, Segment>,
 }
 
@@ -27,8 +27,8 @@ impl Router {
         Ok(router)
     }
 
-    /// The index of the rule. None: no rule admits the request, as with every CONNECT, which asks for a tunnel and not
-    /// for a resource.
+    /// The index of the rule. None: no rule admits the request; this includes every CONNECT, which asks for a tunnel
+    /// and not for a resource.
     pub fn find(&self, method: &[u8], path: &PlainPath<'_>, host: &Host) -> Option<usize> {
         if method == CONNECT {
             return None;
@@ -49,7 +49,7 @@ impl Router {
         first
     }
 
-    /// Does any rule ask for a host?
+    /// Does any rule compare hosts?
     pub fn compares_hosts(&self) -> bool {
         !self.by_host.is_empty() || !self.by_suffix.is_empty()
     }
@@ -73,7 +73,7 @@ impl Router {
             let compiled = Host::from_name(name.as_bytes())
                 .map_err(|cause| invalid(format!("{cause} (a name without port, *.name, or an address)")))?;
             if compiled.is_address() && host.starts_with('*') {
-                return Err(invalid("no names lie below an address".into()));
+                return Err(invalid("an address has no names below it".into()));
             }
             map.entry(compiled.as_bytes().into()).or_default().insert(&path, index, methods.as_deref());
         }
@@ -99,7 +99,7 @@ impl Segment {
         candidates.insert(index, methods);
     }
 
-    /// The first rule for this path, or `best` where that comes before it.
+    /// The first rule for this path, or `best` if that comes before it.
     fn find(&self, method: &[u8], path: &PlainPath<'_>, best: Option<usize>) -> Option<usize> {
         let mut segment = self;
         let mut best = self.prefix.find(method, best);
@@ -112,8 +112,8 @@ impl Segment {
     }
 }
 
-/// Rules for one place, in order. Each has at least one method that none before it has, so the list cannot grow beyond
-/// the number of methods.
+/// Rules for one position, in order. Each has at least one method that none before it has, so the list cannot grow
+/// beyond the number of methods.
 #[derive(Debug, Default)]
 struct Candidates(Vec<Candidate>);
 
@@ -159,8 +159,8 @@ struct CompiledPath {
     is_prefix: bool,
 }
 
-/// A prefix is compared segment by segment, and a slash at its end does not count: `/a` and `/a/` both match `/a`, `/a/`
-/// and `/a/b`, and neither matches `/ab`. An exact path is compared whole: `/a` is not `/a/`.
+/// A prefix is compared segment by segment, and a trailing slash is ignored: `/a` and `/a/` both match `/a`, `/a/` and
+/// `/a/b`, and neither matches `/ab`. An exact path is compared as a whole: `/a` is not `/a/`.
 fn compile_path(path: Option<&PathMatch>) -> Result<CompiledPath, Invalid> {
     let (text, field, is_prefix) = match path {
         None => ("/", "path", true),
@@ -171,23 +171,22 @@ fn compile_path(path: Option<&PathMatch>) -> Result<CompiledPath, Invalid> {
         return Err(Invalid::new(field, wildcard_in_path(text, wildcard)));
     }
     let plain = PlainPath::parse(text.as_bytes())
-        .map_err(|cause| Invalid::new(field, format!("{cause}, and no request with such a path is admitted")))?;
+        .map_err(|cause| Invalid::new(field, format!("{cause}, so no request with such a path is admitted")))?;
     let path = plain.decoded();
     let path = if is_prefix { path.strip_suffix(b"/").unwrap_or(path) } else { path };
     Ok(CompiledPath { segments: path.split(|byte| *byte == b'/').skip(1).map(Box::from).collect(), is_prefix })
 }
 
-/// Nothing stands for other characters in a path, and a rule that its author means to match more would match nothing.
+/// A path has no wildcards: a rule that is meant to match more would match nothing.
 fn wildcard_in_path(text: &str, wildcard: char) -> String {
     if wildcard == '?' {
-        return "has a `?`: the query is no part of the path that rules match, and nothing stands for one character"
-            .into();
+        return "has a `?`: rules do not match the query, and there is no wildcard for one character".into();
     }
     let before = text.split(wildcard).next().unwrap_or_default();
     let parent = before.rfind('/').and_then(|end| before.get(..=end)).unwrap_or("/");
     let literal = format!("%{:02X}", u32::from(wildcard));
     format!(
-        "has a `{wildcard}`, which stands for itself here; for all below it, write `prefix: {parent}` (the character itself is {literal})"
+        "has a `{wildcard}`, which is not a wildcard here; to match everything below, use `prefix: {parent}` (the character itself is {literal})"
     )
 }
 
@@ -199,7 +198,7 @@ fn compile_methods(methods: &[String]) -> Result<Vec<Box<[u8]>>, Invalid> {
         let invalid = |message| Err(Invalid::new(format!("methods[{place}]"), message));
         let bytes = method.as_bytes();
         if !is_method(bytes) {
-            return invalid("is not a method of A-Z 0-9 - _; requests with any other one are refused");
+            return invalid("is not a method of A-Z 0-9 - _; requests with other methods are refused");
         }
         if bytes == CONNECT {
             return invalid("CONNECT asks for a tunnel and is never admitted");

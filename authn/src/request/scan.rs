@@ -1,7 +1,7 @@
-//! Scans of whole tokens, hundreds of bytes for every request. None leaves early, so that the compiler makes them wide:
-//! byte by byte, the usual forms cost a request more than all else that is done for it in Wasm.
+//! Scans over whole tokens, hundreds of bytes for every request. None exits early, so that the compiler vectorises
+//! them. Byte by byte, they would cost more than everything else for a request in Wasm.
 
-/// Are they the same? As long for a first byte that differs as for the last.
+/// Are they equal? Time depends on length only.
 pub fn are_equal(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
 }
@@ -10,7 +10,7 @@ pub fn has_byte(bytes: &[u8], wanted: u8) -> bool {
     bytes.iter().fold(false, |found, byte| found | (*byte == wanted))
 }
 
-/// Visible ASCII without comma, quote and backslash: what a token may be made of.
+/// Visible ASCII without comma, quote and backslash: the characters of a token.
 pub fn are_token_bytes(bytes: &[u8]) -> bool {
     !bytes.iter().fold(false, |strange, byte| {
         strange
@@ -25,7 +25,7 @@ pub fn are_token_bytes(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// Longer than any width that a compiler may take, and not a multiple of one.
+    /// Longer than any vector width of the compiler, and not a multiple of one.
     const LENGTH: usize = 131;
 
     #[test]

@@ -1,11 +1,12 @@
-//! The revocation keys of what few tokens differ in (issuer, signing key, client), so that each need not be derived for
-//! every new token. A fixed number of places: what shares one with another is derived again, and nothing else happens.
+//! A cache of derived revocation keys that many tokens share (issuer, signing key, client), so that they need not be
+//! derived for every new token. A fixed number of slots: entries in one slot displace each other, and are derived
+//! again.
 use std::sync::Mutex;
 
 use wire::{DerivedKeys, Kind, RevocationKey};
 
 const PLACES: usize = 256;
-/// Longer ids are rare, and would make room for nothing else.
+/// Longer ids are rare, and would displace others.
 const LONGEST: usize = 128;
 
 #[derive(Debug, Default)]
@@ -44,7 +45,7 @@ impl KeyCache {
 }
 
 fn place(kind: Kind, id: &[u8]) -> usize {
-    // FNV-1a. Whoever makes ids meet in one place gains that they are derived again.
+    // FNV-1a. An attacker who makes ids collide only causes them to be derived again.
     let hash = id.iter().fold(0x811c_9dc5 ^ u32::from(kind.code()), |hash: u32, byte| {
         (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
     });

@@ -1,4 +1,4 @@
-//! What is asked about a token, and what the answers mean for it. Who asks, and when, is `checks`' matter.
+//! The revocation query of a token, and the meaning of the answers. `checks` decides when it is sent.
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jose::json::Object;
@@ -9,26 +9,26 @@ use crate::reject::{Cause, Rejection};
 use crate::revocation::Revocation;
 use crate::time::{Monotonic, UnixSeconds};
 
-/// The keys that could end one token, and the moment that `before` answers are compared with.
+/// The keys that could end one token, and the time that `before` answers are compared with.
 #[derive(Debug)]
 pub struct RevocationQuery {
-    /// Seldom more than one of each kind.
+    /// Rarely more than one of each kind.
     pub keys: Vec<RevocationKey>,
     pub issued: UnixSeconds,
     /// How long revocations must be kept for an answer to count.
     pub needs: Retention,
-    /// Names exactly this question: all of its keys and `issued`. Two tokens may share a `jti`, and only the whole
-    /// says that they also share their fate.
+    /// Identifies exactly this query: all of its keys and `issued`. Two tokens may share a `jti`, and only the whole
+    /// shows that they share a verdict.
     pub digest: [u8; 16],
-    /// How many of the keys, the last ones, are of what few tokens differ in: client, signing key, issuer.
+    /// How many of the keys, at the end of the list, are shared by many tokens: client, signing key, issuer.
     shared: usize,
-    /// The newest verdict, and when its question was sent.
+    /// The newest verdict, and when its check was sent.
     verdict: NewestVerdict,
-    /// When it was last asked anew though a verdict was still fresh, in nanoseconds; 0 is never.
+    /// When it was last refreshed while a verdict was still fresh, in nanoseconds; 0 is never.
     refreshed: AtomicU64,
 }
 
-/// Two queries are the same question; what is known of them is no part of it.
+/// Two queries are equal if they ask the same; their verdicts are not compared.
 impl PartialEq for RevocationQuery {
     fn eq(&self, other: &Self) -> bool {
         self.digest == other.digest
@@ -41,10 +41,10 @@ impl PartialEq for RevocationQuery {
 
 impl Eq for RevocationQuery {}
 
-/// The newest verdict and the time of its question, in one word: the time times four, a bit for dead, a bit for known.
+/// The newest verdict and the time of its check, in one word: the time times four, a bit for dead, a bit for known.
 ///
-/// The larger word is the newer verdict, and of two of the same moment the one that ends the token. So threads that
-/// learn at the same time agree, and an allow never replaces a newer revocation.
+/// The larger word is the newer verdict, and of two with the same time the one that ends the token. So threads that
+/// learn verdicts at the same time agree, and an allow never replaces a newer revocation.
 #[derive(Debug, Default)]
 struct NewestVerdict(AtomicU64);
 
@@ -65,29 +65,29 @@ impl NewestVerdict {
     }
 }
 
-/// What a complete set of answers says about a token.
+/// The meaning of a complete set of answers for a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Live,
     Dead,
 }
 
-/// Who issued a token.
+/// The issuer of a token.
 #[derive(Clone, Copy)]
 pub(crate) struct Whose<'w> {
-    /// Of the issuer in the document.
+    /// Index of the issuer in the document.
     pub place: usize,
     /// The token's `iss`.
     pub issuer: &'w str,
-    /// The issuer as the document has it: for a tenant, the pattern that all tenants of its provider have.
+    /// The issuer as in the document: for a tenant, the pattern of its provider.
     pub entry: &'w str,
     pub identifiers: &'w Identifiers,
 }
 
 impl RevocationQuery {
     /// # Errors
-    /// [`crate::reject::RejectReason::InvalidClaim`] for a token that no revocation could be compared with, [`crate::reject::RejectReason::ClaimInsufficient`] for one that
-    /// none could name.
+    /// [`crate::reject::RejectReason::InvalidClaim`] for a token without a usable issue time,
+    /// [`crate::reject::RejectReason::ClaimInsufficient`] for one without any identifier to revoke it by.
     pub(crate) fn new(
         revocation: &Revocation,
         whose: Whose<'_>,
@@ -122,7 +122,7 @@ impl RevocationQuery {
         Self { keys, shared, issued, needs, digest, verdict: NewestVerdict::default(), refreshed: AtomicU64::new(0) }
     }
 
-    /// The keys of this token alone, and those that many tokens have.
+    /// The keys of this token alone, and those that many tokens share.
     pub fn own_and_shared_keys(&self) -> (&[RevocationKey], &[RevocationKey]) {
         self.keys.split_at_checked(self.keys.len().saturating_sub(self.shared)).unwrap_or((&self.keys, &[]))
     }
@@ -131,14 +131,13 @@ impl RevocationQuery {
         self.verdict.get()
     }
 
-    /// Remembers a verdict, unless a newer one is known: an allow that was on its way must not overwrite a revocation
-    /// that was asked for after it.
+    /// Stores a verdict, unless a newer one is known: an allow in flight must not overwrite a later revocation.
     pub fn learn(&self, sent: Monotonic, verdict: Verdict) {
         self.verdict.learn(sent, verdict);
     }
 
-    /// Is a verdict of that time to be asked for anew, before it is stale? If so, then once in a while and not by every
-    /// request that comes until the answer is there.
+    /// Must a verdict of that time be refreshed before it is stale? True only once in a while, not for every request
+    /// until the answer arrives.
     pub(crate) fn begins_refresh(&self, revocation: &Revocation, sent: Monotonic, now: Monotonic) -> bool {
         if revocation.refresh_after.is_none() || revocation.is_young(sent, now) {
             return false;
@@ -147,11 +146,11 @@ impl RevocationQuery {
         if last != 0 && now.since(Monotonic(last)) < revocation.timeout {
             return false;
         }
-        // Of those who see the same moment, one begins.
+        // Of several threads at the same moment, one starts.
         self.refreshed.compare_exchange(last, now.0.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// The verdict of one answer for each of [`RevocationQuery::keys`].
+    /// The verdict from one answer for each of [`RevocationQuery::keys`].
     pub fn judge(&self, answers: impl IntoIterator<Item = Answer>) -> Verdict {
         if answers.into_iter().any(|answer| answer.ends(self.issued.0)) { Verdict::Dead } else { Verdict::Live }
     }
@@ -169,7 +168,8 @@ pub(crate) fn keys(
     let mut add = |kind: Kind, issuer: &str, id: &[u8]| {
         keys.push((kind, revocation.memo.derive(&revocation.derived, kind, issuer, id)));
     };
-    // A provider signs for all of its tenants with the same keys: what ends these may end those of all tenants.
+    // A provider signs for all of its tenants with the same keys: a revocation of the pattern may end tokens of all
+    // tenants.
     let entry = (entry != issuer).then_some(entry);
     for &kind in &revocation.kinds {
         match kind {

@@ -1,7 +1,7 @@
-//! What the plan takes from measurements: one table, which names where each figure comes from. Who measures anew changes
-//! it here, and then docs/operations.md (`benches capacity` prints its part).
+//! The measured figures of the plan: one table with the source of each. After a new measurement change it here, and
+//! then docs/operations.md (`benches capacity` prints its part).
 
-/// A figure that was measured, and where.
+/// A measured figure, and its source.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
     pub value: f64,
@@ -10,7 +10,7 @@ pub struct Measured {
     pub by: &'static str,
 }
 
-/// Of the ranges that were seen the dearer end: on a machine of two slow, busy cores.
+/// The upper ends of the measured ranges, on a machine with two slow, busy cores.
 pub const SERVICE_PER_CHECK: Measured = Measured {
     value: 118.0,
     unit: "µs",
@@ -23,7 +23,7 @@ pub const REDIS_PER_CHECK: Measured = Measured {
     what: "CPU of a single Redis for such a check (22 to 30 seen)",
     by: "the same",
 };
-/// Keys in the checks of which the two above speak.
+/// Keys in the checks that the two figures above are for.
 pub const KEYS_OF_MEASURED_CHECK: f64 = 6.0;
 pub const REDIS_PER_REVOCATION: Measured = Measured {
     value: 410.0,
@@ -33,8 +33,8 @@ pub const REDIS_PER_REVOCATION: Measured = Measured {
 };
 pub const ALL: [Measured; 3] = [SERVICE_PER_CHECK, REDIS_PER_CHECK, REDIS_PER_REVOCATION];
 
-/// µs for one check of so many keys. Larger ones are taken to cost in proportion, which overstates what of a check does not
-/// depend on its keys: one of 64 took a saturated service 51 µs (`make bench-growth`).
+/// µs for one check of this many keys. Larger ones are assumed to cost in proportion. This overstates the part of a
+/// check that does not depend on its keys: one of 64 took a saturated service 51 µs (`make bench-growth`).
 pub fn micros_per_check(measured: Measured, keys: f64) -> f64 {
     measured.value * (keys / KEYS_OF_MEASURED_CHECK).max(1.0)
 }

@@ -1,6 +1,5 @@
-//! One proxy under a simulated clock: the filter's own core (`authn`: token cache, standing, checks, shared verdicts) in
-//! as many virtual machines as there are workers. Simulated are the clients, the host's shared data, and a service that
-//! answers `live` after a fixed time.
+//! One proxy under a simulated clock: the filter's own core (`authn`) in as many VMs as there are workers. Simulated
+//! are the clients, the host's shared data, and a service that answers `live` after a fixed time.
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
@@ -30,7 +29,7 @@ const TICK: Duration = Duration::from_millis(100);
 const SECRET: &str = "SECRET";
 const KEY: &str = "KEY";
 
-/// What was seen, each second, or as a share.
+/// The results, per second or as a share.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Seen {
     pub requests: f64,
@@ -50,11 +49,11 @@ enum Event {
     Answer { worker: usize, call: usize },
 }
 
-/// A virtual machine.
+/// A VM.
 struct Worker {
     tokens: Tokens,
     checks: Checks,
-    /// Questions under way: which, and how many keys.
+    /// Checks in flight: the batch, and the number of its keys.
     calls: Vec<Option<(BatchId, usize)>>,
 }
 
@@ -67,9 +66,9 @@ struct Simulation<'s> {
     shared: HashMap<String, Vec<u8>>,
     workers: Vec<Worker>,
     bearers: Vec<String>,
-    /// When each session begins: all at once, they would be asked about in step for a long time.
+    /// When each session begins. If all began at once, their checks would be synchronised for a long time.
     begins: Vec<u64>,
-    /// Of the sessions' rates, summed up.
+    /// Cumulative sum of the sessions' rates.
     upto: Vec<f64>,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     sequence: u64,
@@ -101,9 +100,9 @@ impl Peer for Nobody {
 }
 
 /// # Errors
-/// The core refuses a request, which in this simulation it never should.
+/// The core refuses a request, which must never happen in this simulation.
 pub fn simulate(proxy: &Proxy, warm_up: Duration, window: Duration, seed: u64) -> anyhow::Result<Seen> {
-    // The same each time, since its thumbprint chooses the slots.
+    // The same each time, since its thumbprint selects the slots.
     let key = SigningKey::from_secret(Alg::HS256, Some("k"), &[7; 32])?;
     let policy = policy(proxy, &key)?;
     let revocation = policy.revocation().context("a policy with revocation")?;
@@ -166,7 +165,7 @@ fn policy(proxy: &Proxy, key: &SigningKey) -> anyhow::Result<Policy> {
     Policy::from_json(config.to_string().as_bytes(), &environment).map_err(|error| anyhow::anyhow!("{error:?}"))
 }
 
-/// A session with a user of its own, in one of a few clients.
+/// A session with its own user, in one of a few clients.
 fn token(key: &SigningKey, session: usize) -> String {
     key.mint(&json!({
         "iss": "https://login.example.com", "aud": "orders", "iat": ISSUED, "exp": ISSUED + 3600,
@@ -178,7 +177,7 @@ fn token(key: &SigningKey, session: usize) -> String {
 impl Simulation<'_> {
     fn run(&mut self, warm_up: Duration, window: Duration) -> anyhow::Result<Seen> {
         let (warm_up, end) = (nanos(warm_up), nanos(warm_up + window));
-        // The workers' ticks are spread as their starts are.
+        // The workers' ticks are spread like their starts.
         for worker in 0..self.proxy.workers {
             let at = self.random.below(nanos(TICK));
             self.push(at, Event::Tick { worker });

@@ -1,4 +1,4 @@
-//! What grows: for each series its Envoys, and what is sent to them.
+//! The quantities that grow: for each series its Envoys and their requests.
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -11,22 +11,22 @@ use crate::machine::Cores;
 use crate::scenario::{self, SECRET, Setup, bare, portcullis, with};
 use crate::tokens::{AUDIENCE, ISSUER, now, on_both, small};
 
-/// The curve that all others are compared with.
+/// The reference curve.
 pub const NONE: &str = "no filter";
-/// More tokens than Portcullis remembers unless told otherwise, so that in turn each comes as new.
+/// More tokens than Portcullis caches by default, so that each is a cache miss when sent in turn.
 pub const ASKED: usize = 20_000;
-/// Few enough to be remembered.
+/// Few enough to be cached.
 const REPEATED: usize = 100;
-/// The most that are sent before the first window where they show nothing by it.
+/// The most tokens sent before the first window, in series where this changes nothing.
 const SENT_FIRST: usize = 10_000;
-/// Keys of one issuer, the most that the filter takes being the last.
+/// Keys of one issuer; the last is the filter's maximum.
 const KEYS: [usize; 3] = [1, 10, 64];
 const ISSUERS: [usize; 3] = [1, 10, 100];
 
 pub struct Series {
     pub name: &'static str,
     pub title: &'static str,
-    /// What the horizontal axis counts.
+    /// The quantity on the horizontal axis.
     pub grows: &'static str,
     pub cases: Vec<Case>,
 }
@@ -37,19 +37,19 @@ pub struct Case {
     pub x: usize,
     pub setup: Setup,
     pub requests: Arc<Vec<Vec<u8>>>,
-    /// So many of the requests, from the first.
+    /// How many of the requests, from the first.
     pub count: usize,
-    /// So many are sent before the first window.
+    /// How many are sent before the first window.
     pub sent_first: usize,
 }
 
-/// Small tokens of one issuer and key, each of its own session, user and client.
+/// Small tokens of one issuer and key, each with its own session, user and client.
 pub struct Small {
     key: SigningKey,
     requests: Arc<Vec<Vec<u8>>>,
 }
 
-/// The same, with a service to ask about them.
+/// The same, with a service to check them.
 pub struct Beside {
     small: Small,
     service: SocketAddr,
@@ -81,7 +81,7 @@ impl Beside {
             };
             let asks = json!({ "revocation": scenario::revocation() });
             let (on, off) = (format!("tokens-{count}"), format!("tokens-unasked-{count}"));
-            // All of them once: memory that grew with their number would show.
+            // All of them once: memory that grows with their number would show.
             cases.push(case("revocation", self.portcullis(&on, &asks), count));
             cases.push(case("revocation off", self.portcullis(&off, &json!({})), count.min(SENT_FIRST)));
         }
@@ -105,7 +105,7 @@ impl Beside {
     pub fn rules(&self) -> Series {
         let mut cases = vec![self.none(1, REPEATED)];
         for count in [1, 10, 100, 1_000] {
-            // The last one matches, and the path is as long whatever their number.
+            // The last one matches, and the path has the same length whatever their number.
             let name = |place| if place + 1 == count { "orders".to_owned() } else { format!("s{place:05}") };
             let rules: Vec<Value> = (0..count)
                 .map(|place| {
@@ -119,7 +119,7 @@ impl Beside {
         Series { name: "rules", title: "Rules, of which the last matches", grows: "rules", cases }
     }
 
-    /// Each stack has an Envoy of its own; every request asks its service.
+    /// Each stack has its own Envoy; every request causes a check.
     pub fn revocations(&self, stacks: &[Stack]) -> Series {
         let mut cases = vec![self.none(1, ASKED)];
         let asks = with(json!({ "revocation": scenario::revocation() }), &scenario::asks_each_time());
@@ -203,7 +203,7 @@ pub fn issuers(beside: &Beside, cores: Cores) -> anyhow::Result<Series> {
     Ok(Series { name: "issuers", title: "Issuers, with a key each", grows: "issuers", cases })
 }
 
-/// As [`issuers`], with keys of one.
+/// Like [`issuers`], with keys of one.
 ///
 /// # Errors
 /// As [`issuers`].

@@ -1,4 +1,4 @@
-//! What is printed and kept of the series: tables, JSON, a chart each, and the goals beside what was measured.
+//! The printed and stored results of the series: tables, JSON, a chart each, and the goals beside the measurements.
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -11,11 +11,11 @@ use crate::measure::Sample;
 use crate::report::{Promise, described};
 use crate::statistics::{Quartiles, median};
 
-/// Every series, in the order in which they are measured.
+/// Every series, in the order of measurement.
 pub const NAMES: [&str; 6] = ["tokens", "workers", "rules", "issuers", "keys", "revocations"];
 
-/// How much larger an Envoy may be that has seen a million tokens than one that has seen ten thousand, which fill all
-/// caches: the rest is what an allocator keeps.
+/// How much more memory an Envoy may use after a million tokens than after ten thousand, which fill all caches: the
+/// difference is what an allocator keeps.
 const FLAT: f64 = 1.05;
 
 #[derive(Debug, Serialize)]
@@ -41,7 +41,7 @@ pub struct Table {
 pub struct Row {
     curve: &'static str,
     x: usize,
-    /// CPU of the whole proxy for each request beyond one without a filter, of the same round.
+    /// CPU of the whole proxy for each request, minus that of one without a filter in the same round.
     micros_over_none: Quartiles,
     /// CPU of the whole proxy for each request, in each round.
     micros: Vec<f64>,
@@ -56,7 +56,7 @@ pub struct Row {
     resident_megabytes: f64,
 }
 
-/// CPU µs a key.
+/// CPU µs per key.
 #[derive(Debug, Serialize)]
 pub struct StoreRow {
     revocations: usize,
@@ -65,7 +65,7 @@ pub struct StoreRow {
     redis_micros: Quartiles,
     redis_benchmark_micros: Quartiles,
     redis_benchmark_pipelined_micros: Quartiles,
-    /// The service's by that of Redis under `redis-benchmark`, without and with pipelining, round by round.
+    /// The service's divided by that of Redis under `redis-benchmark`, without and with pipelining, round by round.
     ratio: f64,
     ratio_pipelined: f64,
     questions_per_second: f64,
@@ -222,7 +222,7 @@ impl Table {
 }
 
 impl Row {
-    /// `none`: what the Envoy without a filter took in each round.
+    /// `none`: the CPU of the Envoy without a filter in each round.
     pub fn new(curve: &'static str, x: usize, samples: &[Sample], none: &[f64], resident_bytes: u64) -> Self {
         let each = |of: fn(&Sample) -> f64| median(samples.iter().map(of));
         let requests: u64 = samples.iter().map(|sample| sample.answered).sum();

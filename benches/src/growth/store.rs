@@ -1,5 +1,5 @@
-//! The service and its Redis with more and more revocations: CPU for each key that is asked about, beside what the same
-//! Redis takes when `redis-benchmark` asks for as many keys itself.
+//! The service and its Redis with a growing number of revocations: CPU per queried key, beside that of the same Redis
+//! when `redis-benchmark` queries as many keys itself.
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -19,9 +19,9 @@ use crate::machine;
 use crate::measure::{SETTLE, is_interrupted};
 use crate::tokens::now;
 
-/// Keys in one question: what the goal is stated for.
+/// Keys in one check, as the goal is defined.
 const KEYS: usize = 64;
-/// Different questions, asked in turn.
+/// Different checks, sent in turn.
 const QUESTIONS: usize = 2_000;
 /// Revocations that are written before their acknowledgements are read.
 const WRITTEN_AT_ONCE: usize = 10_000;
@@ -30,7 +30,7 @@ const CLIENTS: &str = "32";
 /// A name as long as a revocation's; twelve of its characters are a random number.
 const NAME: &str = "portcullis:{00}:r:__rand_int__0123456789";
 
-/// A Redis with revocations, and the service before it.
+/// A Redis with revocations, and its service.
 pub struct Stack {
     pub service: Service,
     redis: Redis,
@@ -39,20 +39,20 @@ pub struct Stack {
     _directory: Directory,
 }
 
-/// One window, in CPU µs a key.
+/// One window, in CPU µs per key.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreSample {
     pub service: f64,
-    /// While the service asked it.
+    /// While the service queried it.
     pub redis: f64,
-    /// While `redis-benchmark` asked it for as many keys in one command.
+    /// While `redis-benchmark` queried as many keys in one command.
     pub together: f64,
-    /// While it asked for each by itself, as many at once: `-P 64`.
+    /// While it queried each separately, as many in flight: `-P 64`.
     pub pipelined: f64,
     pub questions_per_second: f64,
 }
 
-/// One for all that is not about revocations.
+/// One stack for all series except that of revocations.
 pub fn start(runtime: &Runtime, directory: &Directory) -> (Redis, Service) {
     let redis = runtime.block_on(Redis::start(directory));
     let service = runtime.block_on(Service::start(directory, ServiceOptions::new(redis.url())));
@@ -63,7 +63,7 @@ impl Stack {
     /// One for each number of revocations, each ten times the one before.
     ///
     /// # Errors
-    /// Redis does not take them, or the service does not find them.
+    /// Redis does not accept them, or the service does not find them.
     pub fn start_all(bench: &Bench<'_>, most: usize) -> anyhow::Result<Vec<Self>> {
         let sizes = [1_000, 10_000, 100_000, 1_000_000].into_iter().filter(|size| *size <= most);
         sizes.map(|revocations| Self::start(bench.plan.runtime, revocations)).collect()
@@ -77,7 +77,7 @@ impl Stack {
         fill(&redis, &derived, revocations)?;
         let questions = questions(&derived, revocations)?;
         let first = questions.first().context("no questions")?;
-        // A fast answer that is wrong would be no answer.
+        // A wrong answer must not count, however fast.
         let request = Request::new("POST", PATH).header("content-type", CONTENT_TYPE).body(first.bytes());
         let reply = runtime.block_on(exchange(service.address(), &request))?;
         let answers = first.read_reply(&derived, reply.status, &reply.body)?.map(|reply| reply.answers);
@@ -106,7 +106,7 @@ impl Stack {
             let spent = after.checked_sub(before).context("a thread ended")?;
             anyhow::Ok(spent.as_secs_f64() * 1e6 / keys(run.answered))
         };
-        // About as many as the service was asked.
+        // About as many as the service was asked for.
         let asked = run.answered.max(1_000);
         let together: Vec<&str> =
             ["MGET", "portcullis:{00}:sentinel"].into_iter().chain(std::iter::repeat_n(NAME, KEYS)).collect();
@@ -119,7 +119,7 @@ impl Stack {
         })
     }
 
-    /// CPU µs that Redis takes for `command` so often, with so many under way on each connection.
+    /// CPU µs that Redis takes for `command` this often, with this many in flight on each connection.
     fn benchmark(&mut self, bench: &Bench<'_>, at_once: usize, count: u64, asked: &[&str]) -> anyhow::Result<f64> {
         let mut command = Command::new("redis-benchmark");
         let address = self.redis.address();
@@ -145,7 +145,7 @@ impl Stack {
 /// Every stack once in each round. The service has the proxy's core for itself.
 ///
 /// # Errors
-/// Somebody does not answer as he should.
+/// A server does not answer as it should.
 pub fn measure(bench: &Bench<'_>, mut stacks: Vec<Stack>) -> anyhow::Result<Vec<StoreRow>> {
     let mut samples: Vec<Vec<StoreSample>> = stacks.iter().map(|_| Vec::new()).collect();
     let mut next = vec![0; stacks.len()];
@@ -167,7 +167,7 @@ pub fn measure(bench: &Bench<'_>, mut stacks: Vec<Stack>) -> anyhow::Result<Vec<
     Ok(stacks.iter().zip(&samples).map(|(stack, samples)| StoreRow::new(stack.revocations, KEYS, samples)).collect())
 }
 
-/// As the service writes them: an answer, a sealed note and an expiry.
+/// In the service's format: an answer, an encrypted note and an expiry.
 fn fill(redis: &Redis, derived: &DerivedKeys, count: usize) -> anyhow::Result<()> {
     let note = "n".repeat(60);
     let mut stream = TcpStream::connect(redis.address())?;
@@ -195,7 +195,7 @@ fn revoked(number: usize) -> String {
     format!("revoked {number}")
 }
 
-/// Each of one key that is revoked and many that are not, as sessions in use are.
+/// Each with one revoked key and many that are not, like sessions in use.
 fn questions(derived: &DerivedKeys, revocations: usize) -> anyhow::Result<Vec<Question>> {
     let needs = Needs { future_iat_tolerance_seconds: 0, now_seconds: now()? };
     let key = |id: &str| derived.revocation_key(Kind::Session, "", id.as_bytes());
@@ -209,7 +209,7 @@ fn questions(derived: &DerivedKeys, revocations: usize) -> anyhow::Result<Vec<Qu
     (0..QUESTIONS).map(make).collect()
 }
 
-/// The question as Envoy sends it.
+/// The check as Envoy sends it.
 fn whole(question: &Question, service: std::net::SocketAddr) -> Vec<u8> {
     let body = question.bytes();
     let head = format!(

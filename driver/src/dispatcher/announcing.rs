@@ -1,5 +1,5 @@
-//! Tells the service which issuers it is asked about, so that it can refuse a revocation for an issuer that no filter has,
-//! and compares what it keeps with what their tokens need, before a request depends on it.
+//! Reports this filter's issuers to the service, so that the service can refuse a revocation for an unknown issuer.
+//! Also compares the service's retention with what their tokens need, before a request depends on it.
 use std::time::Duration;
 
 use authn::time::{Monotonic, Now};
@@ -10,14 +10,14 @@ use super::{Dispatcher, Owner};
 use crate::host::{CalloutReply, Host, Level};
 use crate::metrics::{CheckFailure, Counter};
 
-/// So that a service that has restarted, or a new store, knows the issuers again soon.
+/// Repeated, so that a restarted service, or a new store, soon knows the issuers again.
 const EVERY: Duration = Duration::from_secs(600);
 /// After the service did not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
 pub struct Announcing {
     issuers: Vec<NamedIssuer>,
-    /// How many of them were told in this round.
+    /// How many of them were reported in this round.
     told: usize,
     due: Monotonic,
     in_flight_since: Option<Monotonic>,
@@ -28,7 +28,7 @@ impl Announcing {
         Self { issuers, told: 0, due: now, in_flight_since: None }
     }
 
-    /// The issuers to tell now, if it is time. A callout whose reply never comes is forgotten.
+    /// The issuers to report now, if it is time. A callout whose reply never comes is forgotten.
     fn due(&mut self, now: Monotonic) -> Option<Vec<NamedIssuer>> {
         if self.in_flight_since.is_some_and(|sent| now.since(sent) < EVERY) || now < self.due {
             return None;
@@ -42,7 +42,7 @@ impl Announcing {
         self.due = now.plus(RETRY);
     }
 
-    /// The service knows `count` more of them now. Those whose revocations it does not keep for long enough are returned.
+    /// The service now knows `count` more of them. Returns those whose revocations it does not keep for long enough.
     fn told(&mut self, count: usize, keeps: Retention, now: Monotonic) -> Vec<NamedIssuer> {
         self.in_flight_since = None;
         let from = self.told;
@@ -85,11 +85,11 @@ impl Dispatcher {
     }
 }
 
-/// Once for each issuer and announcement: until it is mended, none of its tokens passes where revocation is asked.
+/// Once for each issuer and report: until it is fixed, none of its tokens passes where revocation is checked.
 fn too_short(issuer: &NamedIssuer, keeps: Retention) -> String {
     let NamedIssuer { issuer, needs, .. } = issuer;
     format!(
-        "portcullis: the service keeps revocations for less time than tokens live, so tokens of issuer={issuer} are \
+        "portcullis: the service's retention is shorter than the tokens' lifetime, so tokens of issuer={issuer} are \
          refused cause=\"retention_too_short\": kept are {}s for a token and {}s for a login, needed are {}s and {}s; raise \
          --max-lifetime and --max-session of the service, or lower max_lifetime and max_session here",
         keeps.token, keeps.login, needs.token, needs.login

@@ -22,7 +22,7 @@ pub enum Owner {
     Keys {
         issuer: usize,
     },
-    /// `issuers` of them were named.
+    /// It named `issuers` issuers.
     Announcement {
         question: Question,
         issuers: usize,
@@ -38,7 +38,7 @@ struct Call {
     lost: Monotonic,
 }
 
-/// The host answers every callout, at the latest by its timeout. One that it ever loses is forgotten after this many.
+/// The host answers every callout, at the latest at its timeout. A callout that it loses is forgotten after this many.
 const LOST_AFTER_TIMEOUTS: u32 = 4;
 const LOST_AT_LEAST: Duration = Duration::from_secs(1);
 
@@ -48,12 +48,12 @@ impl Calls {
         self.0.insert(id, Call { owner, sent: now.monotonic, lost });
     }
 
-    /// The owner of a callout that has its reply, and when it was sent. `None` for one that was given up.
+    /// The owner of a callout whose reply came, and when the callout was sent. `None` for an abandoned one.
     pub fn take(&mut self, id: CallId) -> Option<(Owner, Monotonic)> {
         self.0.remove(&id).map(|call| (call.owner, call.sent))
     }
 
-    /// As [`Calls::take`], for a check alone.
+    /// Like [`Calls::take`], only for a check.
     pub fn take_check(&mut self, id: CallId) -> Option<Owner> {
         let is_check = matches!(self.0.get(&id)?.owner, Owner::Check { .. });
         is_check.then(|| self.0.remove(&id))?.map(|call| call.owner)

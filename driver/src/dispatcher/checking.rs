@@ -1,4 +1,4 @@
-//! Checks at the revocation service: from a query to a verdict, its own or another worker's.
+//! Checks: from a revocation query to a verdict, from the service or from another worker.
 use std::sync::Arc;
 
 use authn::decide::Unavailable;
@@ -15,9 +15,9 @@ use crate::host::{Callout, CalloutReply, Host, PutError, StreamId};
 use crate::metrics::{CheckFailure, Counter, Metric, microseconds};
 use crate::shared::{Namespace, SharedVerdicts};
 
-/// Another worker may change a slot between our read and our write this many times before we leave it.
+/// How often another worker may change a slot between our read and our write before we give up.
 const CAS_TRIES: u32 = 3;
-/// More attempts at one check, all within `revocation.timeout`: enough to last until Envoy leaves a dead instance out.
+/// Retries of one check, all within `revocation.timeout`: enough until Envoy ejects a dead instance.
 const CHECK_RETRIES: &[u8] = b"6";
 
 pub struct Checking {
@@ -52,7 +52,7 @@ impl Checking {
 }
 
 impl Dispatcher {
-    /// A request needs a verdict, and nothing fresh is known with its token. `None`: it waits.
+    /// A request needs a verdict, and its token has no fresh one. `None`: it waits.
     pub(crate) fn check(
         &mut self,
         host: &mut impl Host,
@@ -67,15 +67,15 @@ impl Dispatcher {
                 return Some(Wake::CannotTell(Unavailable::Overload, Cause::ChecksFull));
             }
             self.send_checks(host, Trigger::Waiters, now);
-            // A host that refuses the callout says so at once.
+            // The host may refuse the callout at once.
             return self.take(stream);
         };
         self.counts.count(Counter::SharedHit);
         Some(Wake::Verdict { sent, verdict })
     }
 
-    /// A verdict that is in use will soon be stale. Perhaps another worker has a newer one, else the service is asked again,
-    /// and no request waits for that.
+    /// A verdict in use will soon be stale. Takes a newer one of another worker, or asks the service again. No request
+    /// waits for that.
     pub(crate) fn refresh(&mut self, host: &mut impl Host, query: &Arc<RevocationQuery>, now: Now) {
         if let Some((sent, verdict)) = self.shared_verdict(host, &query.digest) {
             query.learn(sent, verdict);
@@ -92,7 +92,7 @@ impl Dispatcher {
         }
     }
 
-    /// Asks what a request will want to know in a moment, while it waits for something else.
+    /// Asks in advance for the verdict that a request will need, while it waits for something else.
     pub(super) fn anticipate(&mut self, host: &mut impl Host, query: Arc<RevocationQuery>, now: Now) {
         if self.fresh_shared_verdict(host, &query, now).is_none()
             && let Some(checking) = &mut self.checking
@@ -118,7 +118,7 @@ impl Dispatcher {
         }
     }
 
-    /// Sends a question to the service. Returns false where it was not sent.
+    /// Sends a check to the service. Returns false if it was not sent.
     pub(super) fn ask_service(
         &mut self,
         host: &mut impl Host,
@@ -137,8 +137,9 @@ impl Dispatcher {
             (b":authority", revocation.authority.as_bytes()),
             (b":scheme", b"http"),
             (b"content-type", check::CONTENT_TYPE.as_bytes()),
-            // For Envoy's router, which removes them. An instance that cannot be reached, or breaks off, is no reason to
-            // refuse while another one lives. A 503 is not among them: it is the service's own word about its store.
+            // Headers for Envoy's router, which removes them. If an instance cannot be reached, or resets the
+            // connection, another one is tried. A 503 is not retried: it is the service's own statement about its
+            // store.
             (b"x-envoy-retry-on", b"connect-failure,refused-stream,reset"),
             (b"x-envoy-max-retries", CHECK_RETRIES),
         ];
@@ -176,12 +177,12 @@ impl Dispatcher {
 
     pub(super) fn read_reply(&self, question: &Question, reply: &impl CalloutReply) -> Result<Reply, CheckFailure> {
         let revocation = self.core.policy.revocation().ok_or(CheckFailure::NoProof)?;
-        // Without a status, the reply broke off.
+        // Without a status, the reply was cut off.
         let status = reply.status().ok_or(CheckFailure::NoAnswer)?;
         let body = reply.body(check::MAX_REPLY_BYTES.saturating_add(1)).map_err(|_| CheckFailure::NoProof)?;
         match question.read_reply(&revocation.derived, status, &body) {
             Ok(reply) => reply.map_err(CheckFailure::Service),
-            // What Envoy itself replies for an upstream that is down, or too slow.
+            // Envoy's own reply for an upstream that is down or too slow.
             Err(_) if matches!(status, 503 | 504) => Err(CheckFailure::NoAnswer),
             Err(_) => Err(CheckFailure::NoProof),
         }
@@ -211,7 +212,7 @@ impl Dispatcher {
             let (reason, cause) = meaning(failure);
             return self.cannot_tell(resolved.waiters, reason, cause);
         };
-        // Another worker may have learnt of a revocation since: the newer of the two counts here too.
+        // Another worker may have learned of a revocation since: the newer of the two counts here too.
         let (sent, verdict) = self.share(host, &resolved.query.digest, (resolved.sent, verdict));
         resolved.query.learn(sent, verdict);
         for stream in resolved.waiters {
@@ -275,7 +276,7 @@ fn needs(revocation: &Revocation, wall: UnixSeconds) -> Needs {
     }
 }
 
-/// What a check without an answer means for the requests that wait for it.
+/// The result of a check without an answer, for the requests that wait for it.
 fn meaning(failure: CheckFailure) -> (Unavailable, Cause) {
     use Unavailable::{NotToBeTrusted, OutOfReach};
     match failure {

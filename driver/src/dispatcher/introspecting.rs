@@ -1,4 +1,4 @@
-//! Introspection servers: who waits for which answer about a token, and what the answers do to what is remembered.
+//! Introspection: which request waits for which answer, and how answers change the cached tokens.
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub struct Introspecting {
 
 struct Waits {
     issuer: usize,
-    /// The token as it was verified, if it is a JWT.
+    /// The verified token, if it is a JWT.
     jwt: Option<Arc<Verified>>,
 }
 
@@ -33,13 +33,13 @@ struct Waits {
 pub(crate) struct Introspect<'t> {
     pub issuer: usize,
     pub token: &'t [u8],
-    /// The token as it was verified, if it is a JWT.
+    /// The verified token, if it is a JWT.
     pub jwt: Option<&'t Arc<Verified>>,
-    /// What the request will ask the revocation service, as far as that is known before the answer.
+    /// The revocation query that the request will make, as far as it is known before the answer.
     pub next: Option<Arc<RevocationQuery>>,
 }
 
-/// What a server says of a token, if it says anything.
+/// A server's answer about a token, if there is one.
 type Answer = Result<Result<Arc<Verified>, Rejection>, Unanswered>;
 
 impl Introspecting {
@@ -65,7 +65,7 @@ impl Introspecting {
         self.waiting.len()
     }
 
-    /// Why this token was refused a moment ago.
+    /// Why this token was recently refused.
     fn refusal(&self, policy: &Policy, issuer: usize, token: &[u8], now: Now) -> Option<Rejection> {
         let (sent, rejection) = self.refusals.find(issuer, token)?;
         policy.introspection(issuer)?.is_fresh(sent, now.monotonic).then(|| rejection.clone())
@@ -73,8 +73,8 @@ impl Introspecting {
 }
 
 impl Dispatcher {
-    /// Nothing fresh is known of an opaque token, or of a JWT that is good by itself: its issuer's server is asked. `None`:
-    /// the request waits.
+    /// There is no fresh answer for an opaque token, or for a JWT that is valid by itself. Asks its issuer's server.
+    /// `None`: the request waits.
     pub(crate) fn introspect(
         &mut self,
         host: &mut impl Host,
@@ -102,7 +102,7 @@ impl Dispatcher {
         if let Some(query) = next {
             self.anticipate(host, query, now);
         }
-        // A host that refuses the callout says so at once.
+        // The host may refuse the callout at once.
         self.take(stream)
     }
 
@@ -138,7 +138,7 @@ impl Dispatcher {
         now: Now,
     ) {
         host.record(Metric::IntrospectionMicroseconds, &[], microseconds(now.monotonic.since(sent)));
-        // It may have been given up: then no request waits, and its answer is too old to be of use.
+        // It may have been abandoned. Then no request waits, and its answer is too old to use.
         if let Some(over) = self.over(issuer, query) {
             self.on_answer(host, issuer, over, reply, now);
         }
@@ -149,7 +149,7 @@ impl Dispatcher {
         let core = Arc::clone(&self.core);
         let jwts: Vec<Arc<Verified>> =
             over.waiters.iter().filter_map(|waiter| self.introspecting.waiting.get(waiter)?.jwt.clone()).collect();
-        // Without a request that waits there is nothing that the answer about a JWT could be kept with.
+        // Without a waiting request, there is no verified JWT to store the answer with.
         if jwts.is_empty() && !core.policy.introspection(issuer).is_some_and(|server| server.is_opaque_of(&over.token))
         {
             return;
@@ -168,7 +168,7 @@ impl Dispatcher {
         self.settle(issuer, over, answer);
     }
 
-    /// Requests whose time is over, and questions that had to wait for their turn.
+    /// Ends requests whose time is over, and sends questions that had to wait for their turn.
     pub(super) fn tick_introspections(&mut self, host: &mut impl Host, now: Now) {
         let core = Arc::clone(&self.core);
         for issuer in core.policy.introspected_issuers() {
@@ -186,7 +186,7 @@ impl Dispatcher {
         self.introspecting.servers.get_mut(&issuer)?.over(query)
     }
 
-    /// Ends the waiting of all requests with one token, and remembers what was learnt of it.
+    /// Ends the wait of all requests with one token, and caches the answer.
     fn settle(&mut self, issuer: usize, over: Over, answer: Answer) {
         if let Ok(outcome) = &answer {
             let earlier = self.core.tokens.find(&over.token).filter(|earlier| earlier.issuer() == issuer);
@@ -213,7 +213,7 @@ fn report(host: &mut impl Host, core: &Core, issuer: usize, result: &str) {
     host.add(Metric::Introspections, &[core.issuer_name(issuer), result], 1);
 }
 
-/// `jwts` is the token as the waiting requests have verified it, if it is a JWT.
+/// `jwts` is the token as the waiting requests verified it, if it is a JWT.
 fn read(
     policy: &Policy,
     issuer: usize,
@@ -222,7 +222,7 @@ fn read(
     reply: &impl CalloutReply,
     now: Now,
 ) -> Answer {
-    // Without a status, the reply broke off.
+    // Without a status, the reply was cut off.
     let status = reply.status().ok_or(Failure::NoAnswer)?;
     let content_type = reply.header(b"content-type");
     let body = reply.body(MAX_REPLY_BYTES.saturating_add(1)).map_err(|_| Failure::NotUnderstood)?;

@@ -1,5 +1,5 @@
-//! Fetching published keys: one worker of a process fetches for all, and the others take over what it has found. What to
-//! fetch and when is decided in `authn::key_source`.
+//! Fetches published keys: one worker of a process fetches for all, and the others read the result from shared data.
+//! `authn::key_source` decides what to fetch and when.
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -16,16 +16,15 @@ use crate::shared::{Lease, SharedKeys};
 
 pub struct KeyFetching {
     pub rings: Keyrings,
-    /// By issuer. Without a secret nothing that is shared could be told from a forgery: then each worker
-    /// fetches for itself.
+    /// By issuer. Without a secret, shared entries could be forged unnoticed, so each worker fetches for itself.
     shared: HashMap<usize, SharedKeys>,
     jitter: u64,
 }
 
-/// What became of one issuer's keys.
+/// The effect on one issuer's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// A newer set is held.
+    /// A newer set is installed.
     Renewed,
     Failed,
 }
@@ -46,12 +45,12 @@ impl KeyFetching {
         Self { rings, shared, jitter }
     }
 
-    /// Before the first request: what others of this process hold already is taken over at once, so that neither an
-    /// update of the configuration nor a worker that replaces another refuses what was good a moment ago.
+    /// Runs before the first request: takes over the key sets that other workers hold. So a new configuration, or a
+    /// worker that replaces another, does not refuse tokens that were accepted a moment ago.
     pub fn on_configured(&mut self, host: &mut impl Host, now: Monotonic) {
         for issuer in self.rings.fetched() {
             self.adopt(host, issuer, now);
-            // A compare-and-set needs an entry. The host configures one worker before it makes the others.
+            // A compare-and-set needs an existing entry. The host configures one worker before it makes the others.
             if let Some(shared) = self.shared.get(&issuer)
                 && let Ok(None) = host.shared_get(&shared.lease_key())
             {
@@ -60,20 +59,20 @@ impl KeyFetching {
         }
     }
 
-    /// Is a fetch of these keys under way, here or in another worker?
+    /// True while these keys are being fetched, by this worker or another one.
     pub fn is_under_way(&self, host: &mut impl Host, issuer: usize, now: Monotonic) -> bool {
         let Some(source) = self.rings.source(issuer) else { return false };
         let is_taken = |lease: Lease| is_taken(lease, source.longest_fetch(), now);
         !source.is_idle() || self.lease(host, issuer).is_some_and(|(lease, _)| is_taken(lease))
     }
 
-    /// When each issuer's set was fetched, where there is one.
+    /// When each issuer's set was fetched, if it has one.
     pub fn fetched(&self) -> Vec<(usize, Monotonic)> {
         self.rings.fetched().filter_map(|issuer| Some((issuer, self.rings.source(issuer)?.fetched()?))).collect()
     }
 
-    /// Takes over what another worker has fetched, and fetches what is due. Returns the issuers whose keys have something
-    /// new to say.
+    /// Takes over sets that another worker fetched, and fetches those that are due. Returns the issuers with new key
+    /// metrics.
     pub fn on_tick(&mut self, host: &mut impl Host, calls: &mut Calls, core: &Core, now: Now) -> Vec<(usize, Outcome)> {
         let mut news = Vec::new();
         for issuer in self.rings.fetched() {
@@ -94,7 +93,7 @@ impl KeyFetching {
         news
     }
 
-    /// Has no other worker used up the cool-down, nor been told to wait?
+    /// True when no other worker has used up the cool-down, or was told by the provider to wait.
     fn is_wanted_by_all(&mut self, host: &mut impl Host, issuer: usize, now: Monotonic) -> bool {
         let lease = self.lease(host, issuer).map(|(lease, _)| lease).unwrap_or_default();
         let Some(source) = self.rings.source_mut(issuer) else { return false };
@@ -105,8 +104,7 @@ impl KeyFetching {
         source.is_wanted(now)
     }
 
-    /// Whether a token whose key is not held should wait: a fetch is under way, here or in another worker, or
-    /// was started now.
+    /// Whether a token with an unknown key should wait: a fetch is in flight, by any worker, or was started now.
     pub fn is_worth_waiting(
         &mut self,
         host: &mut impl Host,
@@ -137,7 +135,7 @@ impl KeyFetching {
         }
     }
 
-    /// The reply to a fetch. `None`: there is nothing new, and another stage of the fetch is in flight.
+    /// The reply to a fetch. `None`: nothing is new, and another stage of the fetch is in flight.
     pub fn on_answered(
         &mut self,
         host: &mut impl Host,
@@ -206,7 +204,7 @@ impl KeyFetching {
         }
     }
 
-    /// Starts a fetch unless another worker is at it. Returns false when it could not even be sent.
+    /// Starts a fetch, unless another worker is fetching. Returns false if it could not be sent.
     fn fetch_if_free(
         &mut self,
         host: &mut impl Host,
@@ -217,7 +215,7 @@ impl KeyFetching {
         at: Now,
     ) -> bool {
         let now = at.monotonic;
-        // Of these there is one in a cool-down, counted for all workers; they do not wait for the next attempt.
+        // There is one such fetch in a cool-down, counted over all workers. It does not wait for the next attempt.
         let unknown = (occasion != Occasion::Schedule).then_some(now);
         let Some(source) = self.rings.source(issuer) else { return false };
         let longest = source.longest_fetch();
@@ -229,7 +227,7 @@ impl KeyFetching {
             let rests = unknown.is_none() && lease.resting > now && lease.resting <= latest;
             let ours =
                 Lease { started: now, unknown: unknown.unwrap_or(lease.unknown), resting: Monotonic(0), ..lease };
-            // The compare-and-set elects one of those who see the lease free at the same moment.
+            // The compare-and-set elects one of the VMs that see the lease free at the same moment.
             let won =
                 !is_taken && !rests && host.shared_put(&shared.lease_key(), &shared.write_lease(ours), cas).is_ok();
             if !won {
@@ -263,7 +261,7 @@ impl KeyFetching {
             (b":authority", fetch.url.authority.as_bytes()),
             (b":scheme", b"https"),
             (b"accept", b"application/json"),
-            // What is compressed all the same cannot be read.
+            // Compressed answers cannot be read.
             (b"accept-encoding", b"identity"),
         ];
         if let Some(etag) = &fetch.if_none_match {
@@ -285,7 +283,7 @@ impl KeyFetching {
         self.rest(host, issuer);
     }
 
-    /// Takes over a newer set that another worker has shared.
+    /// Takes over a newer set of another worker.
     pub fn adopt(&mut self, host: &mut impl Host, issuer: usize, now: Monotonic) -> bool {
         let Some(shared) = self.shared.get(&issuer) else { return false };
         let Some(source) = self.rings.source(issuer) else { return false };
@@ -309,7 +307,7 @@ impl KeyFetching {
         self.release(host, issuer, Monotonic(0));
     }
 
-    /// The set that was fetched at `since` is as good as fetched now: for the others too, if they have it from here.
+    /// The set fetched at `since` counts as fetched now: also for the others, if they have it from here.
     fn publish_again(&self, host: &mut impl Host, issuer: usize, since: Monotonic) {
         let text = self.shared.get(&issuer).and_then(|shared| {
             let (bytes, _) = host.shared_get(&shared.set_key()).ok()??;
@@ -327,7 +325,7 @@ impl KeyFetching {
         self.release(host, issuer, self.rings.source(issuer).map_or(Monotonic(0), KeySource::due));
     }
 
-    /// The fetch is over: whoever is due next need not wait for the lease to end by itself.
+    /// The fetch is over: the next one need not wait for the lease to expire.
     fn release(&self, host: &mut impl Host, issuer: usize, resting: Monotonic) {
         if let (Some(shared), Some((lease, cas))) = (self.shared.get(&issuer), self.lease(host, issuer)) {
             let source = self.rings.source(issuer);
@@ -349,7 +347,7 @@ impl KeyFetching {
     }
 
     fn next_jitter(&mut self) -> u64 {
-        // xorshift: spreads retries, and keeps no secret.
+        // xorshift: spreads retries; not secret.
         self.jitter ^= self.jitter << 13;
         self.jitter ^= self.jitter >> 7;
         self.jitter ^= self.jitter << 17;

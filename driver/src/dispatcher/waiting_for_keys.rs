@@ -1,4 +1,4 @@
-//! Requests whose keys are not held: which of them wait for a fetch, and when they are resumed.
+//! Requests with unknown keys: which of them wait for a fetch, and when they are resumed.
 use authn::time::Now;
 
 use super::{Dispatcher, Wake};
@@ -7,18 +7,18 @@ use crate::host::{CalloutReply, Host, StreamId};
 use crate::key_waits::KeyWait;
 use crate::metrics::Metric;
 
-/// A token whose issuer's keys, as the worker knows them, do not verify it.
+/// A token that does not verify with its issuer's keys as the worker knows them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KeysWanted {
     pub issuer: usize,
-    /// Which of the issuer's key sets in a row it was judged by.
+    /// The number of the issuer's key set that it was verified with.
     pub generation: u32,
     /// Its signature matches no key.
     pub is_mismatch: bool,
 }
 
 impl Dispatcher {
-    /// `None`: the request waits. Else it is judged by the keys that are here now.
+    /// `None`: the request waits. Otherwise it is verified with the present keys.
     pub(crate) fn await_keys(
         &mut self,
         host: &mut impl Host,
@@ -55,8 +55,8 @@ impl Dispatcher {
         for stream in self.key_waits.overdue(now.monotonic) {
             self.wake_one(stream);
         }
-        // Another worker's fetch may have failed: nothing is on its way then. Asked in this order, since that worker shares
-        // what it has found before it says that it is done.
+        // Another worker's fetch may have failed; then no set will come. The order matters: that worker shares its
+        // result before it marks the fetch as done.
         for issuer in self.key_waits.issuers() {
             if !self.keys.is_under_way(host, issuer, now.monotonic) {
                 if self.keys.adopt(host, issuer, now.monotonic) {
@@ -102,7 +102,7 @@ impl Dispatcher {
 
     fn wake_one(&mut self, stream: StreamId) {
         let Some(wait) = self.key_waits.leave(stream) else { return };
-        // The same keys would judge no other way, at the price of as many signatures.
+        // The same keys would give the same result, at the price of as many signature checks.
         let is_judged_anew = wait.is_judged_anew(self.keys.rings.source(wait.issuer));
         self.wakes.wake(stream, Wake::Keys { is_judged_anew });
     }

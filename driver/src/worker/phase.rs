@@ -1,4 +1,4 @@
-//! Where a request is that has not simply been forwarded or refused.
+//! The phase of a request that was not simply forwarded or refused.
 use std::sync::Arc;
 
 use authn::decide::{Accepted, Asking, Entered, Verified};
@@ -10,18 +10,18 @@ pub enum Phase {
     Checking { asking: Asking, cookie_session: bool },
     /// It waits for its issuer's introspection server.
     Introspecting { subject: Introspected },
-    /// A key that verifies its token may be on its way. `rejection` is what it gets without one.
+    /// It waits for a key that may verify its token. `rejection` is the result without one.
     AwaitingKeys { entered: Entered<'static>, rejection: Rejection },
-    /// It was refused, and the host would not send the refusal.
+    /// It was refused, but the host did not send the refusal.
     Unanswered,
-    /// It was forwarded, and its answer is a browser session's.
+    /// It was forwarded, and its response belongs to a browser session.
     CookieSession,
 }
 
-/// What is being introspected.
+/// The token that is being introspected.
 pub enum Introspected {
     Opaque(Entered<'static>),
-    /// A JWT that is good by itself.
+    /// A JWT that is valid by itself.
     Jwt {
         accepted: Accepted,
         cookie_session: bool,
@@ -40,7 +40,7 @@ impl Phase {
         self.waits() || matches!(self, Phase::Unanswered)
     }
 
-    /// The rule that the request came under.
+    /// The rule that the request matched.
     pub fn rule(&self) -> Option<usize> {
         match self {
             Phase::Checking { asking, .. } => Some(asking.rule()),

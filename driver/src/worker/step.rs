@@ -1,13 +1,13 @@
-//! Judging, without an effect: what a request's headers say, and what the end of a wait says, is made into the next step.
+//! Decides without side effects: turns a request's headers, or the end of a wait, into the next step.
 use super::*;
 
-/// What is to be done with a request.
+/// The next step of a request.
 pub enum Step {
     Refuse {
         rule: Option<usize>,
         rejection: Rejection,
     },
-    /// Forwarded without identity. Tokens that nothing has looked at are removed.
+    /// Forwarded without identity. Unchecked tokens are removed.
     Open {
         rule: usize,
         removals: Vec<Removal>,
@@ -35,19 +35,19 @@ pub enum Step {
     },
 }
 
-/// What a request's headers have led to.
+/// The result of a request's headers.
 pub struct Judged {
     pub edits: Vec<OwnedEdit>,
     pub missing: Settings,
     pub step: Step,
 }
 
-/// Has the request waited for its issuer already?
+/// True when the request has already waited for its issuer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RetryState {
     /// It may wait once.
     First,
-    /// It has waited for keys: a key that is still unknown is not waited for again.
+    /// It has waited for keys. It does not wait again for a key that is still unknown.
     KeysAwaited,
 }
 
@@ -77,7 +77,7 @@ impl Worker {
         Judged { edits, missing, step }
     }
 
-    /// What the end of a wait leads to.
+    /// The step after a wait.
     pub(super) fn after(&mut self, phase: Phase, wake: Wake, peer: &dyn Peer, now: Now) -> Step {
         match (phase, wake) {
             (Phase::Checking { asking, cookie_session }, Wake::Verdict { sent, verdict }) => {
@@ -100,7 +100,7 @@ impl Worker {
             (Phase::AwaitingKeys { entered, rejection }, Wake::Keys { is_judged_anew: false }) => {
                 Step::Refuse { rule: Some(entered.rule()), rejection }
             }
-            // An event that does not fit what the request waits for.
+            // An event that does not match the request's phase.
             (phase, _) => Step::Refuse { rule: phase.rule(), rejection: Rejection::new(Cause::AnswerLate) },
         }
     }
@@ -114,7 +114,7 @@ impl Worker {
     ) -> Step {
         let rule = subject.rule();
         let refused = |rejection| Step::Refuse { rule: Some(rule), rejection };
-        // Its key may have left while the request waited.
+        // Its key may have been removed while the request waited.
         if let Err(unverifiable) = self.core.policy.check_still_trusts(&verified, &self.keys.1, now) {
             return refused(unverifiable.rejection);
         }
@@ -151,7 +151,7 @@ impl Worker {
         by_status(rule, status, cookie_session)
     }
 
-    /// From the token cache, or verified now.
+    /// From the token cache, or just verified.
     fn verified(&mut self, entered: &Entered<'_>, now: Now) -> Result<Arc<Verified>, Unverifiable> {
         let (policy, keys) = (&self.core.policy, &self.keys.1);
         if let Some(verified) = self.core.tokens.find(entered.token())

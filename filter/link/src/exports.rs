@@ -1,21 +1,21 @@
-//! Rewrites what the filter's module exports, so that the host calls our callbacks and nothing else.
+//! Rewrites the exports of the filter's module, so that the host calls our callbacks and nothing else.
 //!
 //! The SDK exports a dispatcher for every callback of the ABI (`proxy_on_tick`, `proxy_on_log`, …), and the host calls
 //! every callback that it finds. Ours replace them, but two symbols of one name do not link, so ours are exported as
-//! `portcullis_on_…` and get their true names here. What the SDK's dispatchers alone used goes.
+//! `portcullis_on_…` and get their real names here. Code that only the SDK's dispatchers used is removed.
 use anyhow::{Context, bail, ensure};
 use walrus::{ExportItem, Module, ModuleConfig};
 
 const OURS: &str = "portcullis_";
 const HOST: &str = "proxy_";
 
-/// What the host needs of any module, beside callbacks.
+/// What the host needs of any module, besides callbacks.
 const KEPT: [&str; 4] = ["memory", "_initialize", "proxy_abi_version_0_2_1", "proxy_on_memory_allocate"];
 
 /// Without these the module would load and let requests pass unchecked, or unconfigured.
 const NEEDED: [&str; 2] = ["on_configure", "on_request_headers"];
 
-/// The callbacks of ABI 0.2.1. The host ignores any other name in silence, and so a misspelt one would never be called.
+/// The callbacks of ABI 0.2.1. The host silently ignores any other name, so a misspelt one would never be called.
 const CALLBACKS: [&str; 27] = [
     "on_vm_start",
     "on_configure",
@@ -49,7 +49,7 @@ const CALLBACKS: [&str; 27] = [
 /// The same input gives the same bytes. `names` keeps the name section, for profilers and traces.
 ///
 /// # Errors
-/// Not a module, or its exports are not what the filter's build makes: then the build and this list disagree.
+/// Not a module, or its exports are not those of the filter's build: then the build and this list disagree.
 pub fn rewrite(wasm: &[u8], names: bool) -> anyhow::Result<Vec<u8>> {
     let mut module = ModuleConfig::new()
         .generate_name_section(names)
@@ -87,7 +87,7 @@ pub fn rewrite(wasm: &[u8], names: bool) -> anyhow::Result<Vec<u8>> {
     Ok(module.emit_wasm())
 }
 
-/// The host refuses a callback of another type only when it loads the module; here it is the build that fails.
+/// The host would refuse a callback of another type only when it loads the module; here the build fails.
 fn same_type_as_the_sdk(module: &Module, ours: ExportItem, sdk: Option<ExportItem>) -> anyhow::Result<()> {
     let ExportItem::Function(ours) = ours else { bail!("not a function") };
     let Some(ExportItem::Function(sdk)) = sdk else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! The last step of the filter's build: `link IN.wasm OUT.wasm [--names]`. What it does is in `exports`.
+//! The last step of the filter's build: `link IN.wasm OUT.wasm [--names]`. `exports` does the work.
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -30,7 +30,7 @@ fn run() -> anyhow::Result<()> {
 
     let built = std::fs::read(from).with_context(|| format!("reading {}", from.display()))?;
     let linked = exports::rewrite(&built, names).with_context(|| from.display().to_string())?;
-    // Renamed into place: an Envoy that starts meanwhile reads the old module or the new one, never half.
+    // Renamed into place: an Envoy that starts meanwhile reads either the old module or the new one.
     let part = to.with_extension("part");
     std::fs::write(&part, linked).with_context(|| format!("writing {}", part.display()))?;
     std::fs::rename(&part, to).with_context(|| format!("writing {}", to.display()))

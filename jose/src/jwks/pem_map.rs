@@ -1,5 +1,5 @@
-//! A map of key ids to certificates or public keys in PEM, as Google publishes them: certificates for Firebase, public keys
-//! for its Identity-Aware Proxy. Its shape tells it from a key set.
+//! A map of key ids to certificates or public keys in PEM. Google publishes such maps: certificates for Firebase,
+//! public keys for its Identity-Aware Proxy. The document's shape tells it from a key set.
 use super::{MAX_MEMBERS, Parsed};
 use crate::alg::Algorithm;
 use crate::json::{Json, Object};
@@ -8,8 +8,8 @@ use crate::key::{Key, KeyError};
 use crate::key_set::KeySet;
 use crate::printable::printable;
 
-/// The document as such a map: an object of strings, one of them PEM at least. A key set is none, since its `keys` is an
-/// array.
+/// The document as such a map: an object of strings, at least one of them PEM. A key set is not one, since its `keys`
+/// is an array.
 pub(super) fn map<'d, 't>(document: &'d Json<'t>) -> Option<&'d Object<'t>> {
     let members = document.as_object()?;
     let is_pem = |value: &Json<'_>| {

@@ -1,4 +1,4 @@
-//! Why a token is no JWS that can be read here. Each variant is a different text in logs.
+//! Why a token cannot be read as a JWS. Each variant has its own text in logs.
 use std::fmt;
 
 use crate::json::{JsonError, MAX_DEPTH, MAX_MEMBERS};
@@ -35,18 +35,18 @@ pub enum JwsError {
     NotString(Member),
     #[error("the header's kid is too long")]
     KidTooLong,
-    #[error("the token holds a nested token (cty)")]
+    #[error("the token contains a nested token (cty)")]
     Nested,
     #[error("the header has {0}")]
     Extension(Extension),
 }
 
-/// Why a segment holds no JSON object that can be read here.
+/// Why a segment cannot be read as a JSON object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectError {
     #[error("is not JSON")]
     NotJson,
-    #[error("has a member twice in one object")]
+    #[error("has a duplicate member in one object")]
     Duplicate,
     #[error("is nested more than {MAX_DEPTH} levels deep")]
     TooDeep,
@@ -63,7 +63,7 @@ pub enum Segment {
     Signature,
 }
 
-/// A member of the header that must be a string.
+/// A header member that must be a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Member {
     Alg,
@@ -72,15 +72,15 @@ pub enum Member {
     Cty,
 }
 
-/// A member of the header that makes the token something else than a plain JWS.
+/// A header member that makes the token something other than a plain JWS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extension {
-    /// RFC 7515 section 4.1.11: a critical extension that is not understood makes the token invalid. An empty list is
-    /// invalid anyway.
+    /// RFC 7515 section 4.1.11: an unsupported critical extension makes the token invalid. An empty list is invalid
+    /// anyway.
     Crit,
-    /// RFC 7797: with `b64: false` the payload is signed as it stands, and other verifiers read other claims.
+    /// RFC 7797: with `b64: false` the payload is signed unencoded, and other verifiers would read other claims.
     B64,
-    /// RFC 7516: of JWE only. A compressed payload would also be cheap to send and expensive to read.
+    /// RFC 7516: for JWE only. A compressed payload would also be cheap to send and expensive to read.
     Zip,
     Enc,
 }

@@ -146,7 +146,7 @@ fn refuses_a_header_with_a_member_twice() {
         r#"{"alg":"ES256","kid":"a","k\u0069d":"b"}"#,
         r#"{"alg":"ES256","jwk":{"x":1,"x":2}}"#,
     ] {
-        refused_as(&token(header, "{}"), "the header has a member twice in one object");
+        refused_as(&token(header, "{}"), "the header has a duplicate member in one object");
     }
 }
 
@@ -199,7 +199,7 @@ fn refuses_every_extension_whatever_it_holds() {
 fn refuses_a_token_in_a_token() {
     for cty in ["JWT", "jwt", "Jwt", "application/jwt", "APPLICATION/JWT"] {
         let header = format!(r#"{{"alg":"ES256","cty":"{cty}"}}"#);
-        refused_as(&token(&header, "{}"), "the token holds a nested token (cty)");
+        refused_as(&token(&header, "{}"), "the token contains a nested token (cty)");
     }
     assert!(Unverified::parse(token(r#"{"alg":"ES256","cty":"json"}"#, "{}").as_bytes(), 8192).is_ok());
 }
@@ -220,8 +220,8 @@ fn refuses_a_payload_that_is_no_object() {
         (r#"{"exp":1e999}"#, "the payload is not JSON"),
         ("[]", "the payload is not a JSON object"),
         ("null", "the payload is not a JSON object"),
-        (r#"{"sub":"a","\u0073ub":"b"}"#, "the payload has a member twice in one object"),
-        (r#"{"o":[{"a":1,"a":1}]}"#, "the payload has a member twice in one object"),
+        (r#"{"sub":"a","\u0073ub":"b"}"#, "the payload has a duplicate member in one object"),
+        (r#"{"o":[{"a":1,"a":1}]}"#, "the payload has a duplicate member in one object"),
     ] {
         let text = token(HEADER, payload);
         let error = Unverified::parse(text.as_bytes(), 8192).unwrap().parse_payload().unwrap_err();
@@ -231,7 +231,8 @@ fn refuses_a_payload_that_is_no_object() {
 
 #[test]
 fn refuses_garbage_without_a_panic() {
-    // A cheap stand-in for the fuzzer: every byte of a good token replaced by some awkward ones, and every prefix.
+    // A simple substitute for the fuzzer: every byte of a valid token replaced by some difficult ones, and every
+    // prefix.
     let good = token(HEADER, r#"{"sub":"a","exp":1}"#);
     for at in 0..good.len() {
         for byte in [0, b'.', b'=', b'"', b'A', 0x80, 0xff] {

@@ -1,5 +1,5 @@
-//! The public key of an X.509 certificate (RFC 5280 section 4.1). It is trusted as a bare key is, because of where it came
-//! from: no chain is followed, and names, dates and the certificate's own signature are not looked at.
+//! The public key of an X.509 certificate (RFC 5280 section 4.1). It is trusted like a bare key, because of where it
+//! came from. No chain is followed. Names, dates and the certificate's own signature are ignored.
 use spki::ObjectIdentifier;
 use spki::der::asn1::AnyRef;
 use spki::der::{Decode as _, Reader as _, Result as DerResult, SliceReader, Tag, TagNumber, Tagged as _};
@@ -7,19 +7,19 @@ use spki::der::{Decode as _, Reader as _, Result as DerResult, SliceReader, Tag,
 use super::{KeyError, PublicKey, pem};
 
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
-/// The first bit of the first byte, behind the count of unused bits (RFC 5280 section 4.2.1.3).
+/// The first bit of the first byte, after the count of unused bits (RFC 5280 section 4.2.1.3).
 const DIGITAL_SIGNATURE: u8 = 0x80;
 
 /// The parts of a certificate that are used.
 struct Certificate<'c> {
     /// The SubjectPublicKeyInfo, in DER.
     spki: &'c [u8],
-    /// Its key may verify signatures of data. Without the extension it may.
+    /// Its key may verify signatures of data. True without the extension.
     signs: bool,
 }
 
 /// # Errors
-/// It is no single certificate in PEM, or its key is not for signatures or not of a known kind.
+/// It is not a single certificate in PEM, or its key is not for signatures or of an unknown kind.
 pub(super) fn public_key(text: &str) -> Result<PublicKey, KeyError> {
     let der = pem::block(text, "CERTIFICATE").map_err(|_| KeyError::CertificateMalformed)?;
     let certificate = read(&der).ok().flatten().ok_or(KeyError::CertificateMalformed)?;
@@ -29,7 +29,7 @@ pub(super) fn public_key(text: &str) -> Result<PublicKey, KeyError> {
     pem::public_key_of(certificate.spki)
 }
 
-/// `None` and errors mean the same: it is no certificate in DER.
+/// `None` and errors mean the same: it is not a certificate in DER.
 fn read(der: &[u8]) -> DerResult<Option<Certificate<'_>>> {
     let Some(certificate) = sequence(AnyRef::from_der(der)?) else { return Ok(None) };
     let mut certificate = SliceReader::new(certificate)?;
@@ -41,7 +41,7 @@ fn read(der: &[u8]) -> DerResult<Option<Certificate<'_>>> {
         return Ok(None);
     }
     let mut signed = SliceReader::new(signed)?;
-    // Version 1 says nothing.
+    // Version 1 is implicit.
     if Tag::peek(&signed)? == context(0) {
         AnyRef::decode(&mut signed)?;
     }

@@ -1,18 +1,18 @@
-//! The seam to the cryptography. This crate reads keys and tokens; an engine turns a key into its own form once, and
-//! checks signatures with it.
+//! The interface to the cryptography. This crate reads keys and tokens. An engine converts a key to its own form once,
+//! and checks signatures with it.
 use crate::alg::Algorithm;
 use crate::key::PublicKey;
 
-/// A key in the form in which an engine checks signatures with it. Engines differ in speed and in the keys that they take,
-/// never in the answer for a key that they took.
+/// A key in the form that an engine uses to check signatures. Engines differ in speed and in the keys that they
+/// support. For a supported key they all give the same answer.
 pub trait VerifyingKey: Sized {
-    /// The longest RSA modulus that the engine takes.
+    /// The longest RSA modulus that the engine supports.
     const MAX_RSA_BITS: usize;
 
-    /// `None` for a key that is no good: an even modulus, a point that is not on its curve, one of small order.
+    /// `None` for an unusable key: an even modulus, a point that is not on its curve, or a point of small order.
     fn from_public(public: &PublicKey) -> Option<Self>;
 
-    /// An HMAC secret, for each of `algorithms`. `None` in an engine that takes no secrets.
+    /// An HMAC secret, for each of `algorithms`. `None` in an engine that does not support secrets.
     fn from_secret(secret: &[u8], algorithms: &[Algorithm]) -> Option<Self>;
 
     /// # Errors
@@ -21,7 +21,7 @@ pub trait VerifyingKey: Sized {
     fn verify(&self, alg: Algorithm, signing_input: &[u8], signature: &[u8]) -> Result<(), BadSignature>;
 }
 
-/// Deliberately without a reason: the client must not learn what is wrong with a forgery.
+/// Has no reason on purpose: the client must not learn what is wrong with a forged token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the signature does not match")]
 pub struct BadSignature;
@@ -32,7 +32,7 @@ pub(crate) mod any {
     use crate::alg::Algorithm;
     use crate::key::PublicKey;
 
-    /// Takes every key, and no signature.
+    /// Accepts every key and refuses every signature.
     #[derive(Debug, Clone)]
     pub(crate) struct Any;
 

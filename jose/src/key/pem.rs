@@ -38,7 +38,7 @@ pub(super) fn public_key_of(der: &[u8]) -> Result<PublicKey, KeyError> {
     } else {
         return Err(KeyError::PemUnknownKind);
     };
-    // Odd parameters, an integer with spare zeros: all that was not looked at shows here.
+    // This finds everything that was not checked above: unusual parameters, an integer with extra zeros.
     if key.to_spki() != der { Err(KeyError::PemNotSpki) } else { Ok(key) }
 }
 
@@ -62,7 +62,7 @@ fn point(curve: Curve, bits: &[u8]) -> Result<PublicKey, KeyError> {
     }
 }
 
-/// The contents of the one block of a PEM text.
+/// The contents of a PEM text that has exactly one block.
 pub(super) fn block(pem: &str, wanted: &str) -> Result<Vec<u8>, KeyError> {
     let rest = pem.trim_ascii().strip_prefix("-----BEGIN ").ok_or(KeyError::PemMalformed)?;
     let (label, rest) = rest.split_once("-----").ok_or(KeyError::PemMalformed)?;

@@ -1,5 +1,5 @@
-//! A public key as its numbers: bounds, thumbprint, JWK and SubjectPublicKeyInfo. That a point is on its curve is for the
-//! engine to say.
+//! A public key as numbers: bounds, thumbprint, JWK and SubjectPublicKeyInfo. The engine checks that a point is on its
+//! curve.
 use serde_json::{Map, Value, json};
 
 use super::{KeyError, thumbprint};
@@ -75,8 +75,8 @@ impl PublicKey {
     /// # Errors
     /// The modulus is too short, or the exponent is not 65537.
     pub fn rsa(n: &[u8], e: &[u8]) -> Result<Self, KeyError> {
-        // RFC 7518 section 6.3.1.1 warns of libraries that write a leading zero. It changes nothing: the thumbprint is
-        // taken without it.
+        // RFC 7518 section 6.3.1.1 warns of libraries that write a leading zero. It does no harm: the thumbprint is
+        // computed without it.
         let (n, e) = (without_leading_zeros(n), without_leading_zeros(e));
         let bits = bit_length(n);
         if bits < MIN_RSA_BITS {
@@ -110,7 +110,7 @@ impl PublicKey {
     }
 
     /// # Errors
-    /// It has not 32 bytes.
+    /// It does not have 32 bytes.
     pub fn ed25519(bytes: &[u8]) -> Result<Self, KeyError> {
         bytes.try_into().map(Self::Ed25519).map_err(|_| KeyError::WeakEd25519)
     }
@@ -131,7 +131,7 @@ impl PublicKey {
         }
     }
 
-    /// What it means that an engine does not take it.
+    /// The error for a key that an engine does not support.
     pub(super) fn unusable(&self) -> KeyError {
         match self {
             Self::Rsa { .. } => KeyError::RsaModulus,
@@ -140,7 +140,7 @@ impl PublicKey {
         }
     }
 
-    /// The members of a JWK that RFC 7638 section 3.2 takes for the thumbprint: the public key and nothing else.
+    /// The members of a JWK that RFC 7638 section 3.2 uses for the thumbprint: only the public key.
     pub fn to_jwk(&self) -> Map<String, Value> {
         let members = match self {
             Self::Rsa { n, e } => json!({ "kty": "RSA", "n": base64url::encode(n), "e": base64url::encode(e) }),

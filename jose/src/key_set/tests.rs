@@ -103,7 +103,7 @@ fn all_keys_of_one_kid_are_tried() {
     let set = KeySet::new((0..8).map(|number| secret(number, Some("k"))).collect()).unwrap();
     let tried: Vec<_> = set.candidates(Some("k"), Algorithm::HS256).unwrap().map(Key::thumbprint).collect();
     assert_eq!(tried, set.keys().iter().map(Key::thumbprint).collect::<Vec<_>>());
-    // One kid for different algorithms is what some issuers do.
+    // Some issuers use one kid for different algorithms.
     let ps = key(Family::Rsa, Some("k"), &[Algorithm::PS256]);
     let rs = key(Family::Rsa, Some("k"), &[Algorithm::RS256]);
     let set = KeySet::new(vec![ps, rs, secret(1, Some("k")), secret(2, Some("k"))]).unwrap();
@@ -126,7 +126,7 @@ fn refuses_keys_that_could_never_all_be_tried() {
     assert!(set.add(secret(9, Some("k"))).is_ok());
     assert_eq!(set.add(secret(10, Some("k"))).unwrap_err(), too_many("k"));
     assert_eq!(set.candidates(Some("k"), Algorithm::HS256).unwrap().count(), MAX_CANDIDATES);
-    // The publisher of a key set must not write into our log.
+    // The publisher of a key set must not be able to write lines into the log.
     let set = KeySet::new((0..8).map(|number| secret(number, Some("line\nbreak"))).collect());
     assert_eq!(set.unwrap().add(secret(9, Some("line\nbreak"))).unwrap_err(), too_many("line?break"));
 }

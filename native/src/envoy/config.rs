@@ -1,4 +1,4 @@
-//! One filter configuration as Envoy has it, for as long as a hook about it runs. Main thread only.
+//! Envoy's side of one filter configuration, while a hook about it runs. Main thread only.
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl<'hook> Config<'hook> {
         Self { config, hook: PhantomData }
     }
 
-    /// Only while the configuration is being made: later it is refused.
+    /// Only while the configuration is being made. Envoy refuses it later.
     pub fn define_counter(&mut self, name: &str, labels: &[&str]) -> Result<Metric, MetricRefused> {
         self.define(abi::define_counter, name, labels)
     }
@@ -62,16 +62,16 @@ impl<'hook> Config<'hook> {
         MetricRefused::check(result).map(|()| Metric(id))
     }
 
-    /// What counts in the name of this configuration.
+    /// The meter of this configuration.
     pub fn meter(&self) -> Meter<'hook> {
         // SAFETY: the configuration is alive until the hook ends.
         unsafe { Meter::of_config(self.config) }
     }
 
-    /// Sends a request. Its answer comes to a hook of this configuration, under the number returned.
+    /// Sends a request. The reply comes to a hook of this configuration, under the returned number.
     ///
     /// # Errors
-    /// It did not even begin, and no hook follows.
+    /// The callout did not start. No hook follows.
     pub fn call(&mut self, callout: &Callout<'_>) -> Result<u64, CalloutRefused> {
         let headers: Vec<_> = callout.headers.iter().map(|(name, value)| raw::header(name, value)).collect();
         // 0 would mean no time limit at all.
@@ -92,7 +92,7 @@ impl<'hook> Config<'hook> {
         if result == abi::SUCCESS { Ok(number) } else { Err(CalloutRefused(result)) }
     }
 
-    /// What wakes this configuration later, from any thread.
+    /// A handle that wakes this configuration later, from any thread.
     pub fn scheduler(&self) -> ConfigScheduler {
         // SAFETY: the configuration is alive, and Envoy's scheduler holds it weakly.
         ConfigScheduler::own(unsafe { abi::config_scheduler_new(self.config) })

@@ -1,4 +1,4 @@
-//! Counters, gauges and histograms, in the name of a stream on its worker or of a configuration on the main thread.
+//! Counters, gauges and histograms, through a stream on its worker or through a configuration on the main thread.
 use std::marker::PhantomData;
 
 use super::raw::buffer;
@@ -8,11 +8,11 @@ use crate::abi::{self, ConfigPtr, ModuleBuffer, StreamPtr};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric(pub(super) usize);
 
-/// The number of the ABI's result: 1 no such metric, 2 wrong labels, 3 defined too late.
+/// The ABI's result code: 1 no such metric, 2 wrong labels, 3 defined too late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetricRefused(pub u32);
 
-/// Not to be used once its stream was given a reply or let go on.
+/// Must not be used after its stream got a reply or was resumed.
 #[derive(Clone, Copy)]
 pub struct Meter<'hook> {
     of: Of,

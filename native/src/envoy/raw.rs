@@ -1,4 +1,4 @@
-//! Bytes across the border, both ways.
+//! Bytes to and from Envoy.
 use std::slice;
 
 use crate::abi::{EnvoyBuffer, EnvoyHeader, ModuleBuffer, ModuleHeader};

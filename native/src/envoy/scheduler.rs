@@ -1,4 +1,4 @@
-//! What brings an event from any thread to a stream's worker, or to a configuration on the main thread.
+//! Sends an event from any thread to a stream's worker, or to a configuration on the main thread.
 use crate::abi::{self, SchedulerPtr};
 
 /// Wakes one stream on its worker. Does nothing once the stream is gone.
@@ -22,7 +22,7 @@ impl StreamScheduler {
         Self(scheduler)
     }
 
-    /// [`crate::hooks`] hears `event` on the stream's worker.
+    /// [`crate::hooks`] gets `event` on the stream's worker.
     pub fn wake(&self, event: u64) {
         // SAFETY: the scheduler is ours until it is dropped.
         unsafe { abi::scheduler_commit(self.0, event) }
@@ -41,7 +41,7 @@ impl ConfigScheduler {
         Self(scheduler)
     }
 
-    /// [`crate::hooks`] hears `event` on the main thread.
+    /// [`crate::hooks`] gets `event` on the main thread.
     pub fn wake(&self, event: u64) {
         // SAFETY: the scheduler is ours until it is dropped.
         unsafe { abi::config_scheduler_commit(self.0, event) }

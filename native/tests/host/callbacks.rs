@@ -35,7 +35,7 @@ unsafe fn config<'c>(config: *mut c_void) -> &'c EnvoyConfig {
     unsafe { &*config.cast::<EnvoyConfig>() }
 }
 
-/// Every callback about a stream comes by here.
+/// Every callback about a stream runs through here.
 unsafe fn stream<'s>(stream: *mut c_void) -> &'s EnvoyStream {
     let stream = unsafe { &*stream.cast::<EnvoyStream>() };
     if stream.destroyed.get() {
@@ -92,7 +92,7 @@ defines! {
     envoy_dynamic_module_callback_http_filter_config_define_histogram
 }
 
-/// What a call does with the value that it brings.
+/// How a call uses its value.
 #[derive(Clone, Copy)]
 enum Does {
     Add,
@@ -191,7 +191,7 @@ pub unsafe extern "C" fn envoy_dynamic_module_callback_http_get_headers(
     true
 }
 
-/// An empty value removes, as Envoy has it.
+/// An empty value removes the header, as in Envoy.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn envoy_dynamic_module_callback_http_set_header(
     of: *mut c_void,
@@ -202,7 +202,7 @@ pub unsafe extern "C" fn envoy_dynamic_module_callback_http_set_header(
     let mut maps = unsafe { stream(of).maps.borrow_mut() };
     let Some(pairs) = &mut maps[map as usize] else { return false };
     let (name, value) = unsafe { (taken(name), taken(value)) };
-    // What was lent moves, so that whoever still reads it is caught.
+    // Lent bytes move, so that a late read is caught.
     let mut kept: Pairs = pairs.iter().filter(|(given, _)| *given != name).cloned().collect();
     if !value.is_empty() {
         kept.push((name, value));

@@ -1,7 +1,6 @@
-//! Plays Envoy: the callbacks of its ABI, over streams and configurations that a test looks into.
-//!
-//! What Envoy lends is freed or written over as soon as the ABI allows, so that a use after that is seen by a sanitizer,
-//! and by Miri, where it can run. A call about a stream that has ended is remembered and fails the test.
+//! A fake Envoy: the callbacks of its ABI, over streams and configurations that a test can inspect. Bytes that Envoy
+//! lends are freed or overwritten as soon as the ABI allows, so that a sanitizer, or Miri where it can run, sees a late
+//! use. A call about an ended stream is recorded and fails the test.
 #![allow(dead_code, clippy::missing_safety_doc, clippy::not_unsafe_ptr_arg_deref)]
 
 use std::cell::{Cell, RefCell};
@@ -31,10 +30,10 @@ pub struct EnvoyConfig {
     metrics: RefCell<Vec<(String, usize)>>,
     frozen: Cell<bool>,
     counts: Mutex<Counts>,
-    /// What schedulers have posted to the main thread.
+    /// Events posted to the main thread.
     posted: Arc<Mutex<Vec<u64>>>,
     callouts: RefCell<Vec<SentCallout>>,
-    /// What the next callouts begin with; 0 is success.
+    /// The start result of the next callouts; 0 is success.
     callout_result: Cell<u32>,
 }
 
@@ -66,7 +65,7 @@ pub struct EnvoyStream {
     filter_state: RefCell<BTreeMap<String, Vec<u8>>>,
     attributes: RefCell<BTreeMap<u32, Vec<u8>>>,
     posted: Arc<Mutex<Vec<u64>>>,
-    /// Envoy 1.39: what ends the stream has the filter destroyed before it returns.
+    /// As Envoy 1.39: a call that ends the stream destroys the filter before it returns.
     destroys_at_once: Cell<bool>,
     ours: Cell<OursPtr>,
     destroyed: Cell<bool>,
@@ -88,11 +87,11 @@ impl SentReply {
     }
 }
 
-/// What a scheduler of the module holds: like Envoy's, weakly.
+/// A scheduler of the module holds this weakly, as in Envoy.
 pub struct Scheduler(Weak<Mutex<Vec<u64>>>);
 
 impl Config {
-    /// Loads the module with a document; `None` where it refuses.
+    /// Loads the module with a document. `None`: the module refuses it.
     pub fn load(document: &str) -> Option<Self> {
         Self::load_as("portcullis", document.as_bytes())
     }

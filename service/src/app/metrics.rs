@@ -59,12 +59,11 @@ impl Metrics {
         self.revocations.register(&mut registry, "revocations", "Revocations written, by kind");
         self.store.register(&mut registry);
         self.oauth.register(&mut registry);
-        self.sessions.register(&mut registry, "sessions", "Sessions by what was done with them");
+        self.sessions.register(&mut registry, "sessions", "Sessions by event");
         self.provider_requests.register(&mut registry);
         self.provider_events.register(&mut registry);
         self.signing.register(&mut registry);
-        let help =
-            "Connections without a request of our secret that were ended for another, by what they were too many of";
+        let help = "Unauthenticated connections closed to accept another one, by the bound that was reached";
         self.closed_connections.register(&mut registry, "connections_ended", help);
         registry
     }
@@ -89,10 +88,10 @@ impl StoreMetrics {
     fn register(&self, registry: &mut Registry) {
         self.revocations_failed.register(registry, "revocations_failed", "Revocations not acknowledged, by reason");
         registry.register("redis_seconds", "Round trips to Redis for reads", self.read_seconds.clone());
-        let help = "From a revocation to the first answer that says so";
+        let help = "From a revocation to the first answer that reports it";
         registry.register("revocation_lag_seconds", help, self.revocation_lag_seconds.clone());
         registry.register("redis_evicted_keys", "Keys that Redis has evicted since it started", self.evicted.clone());
-        registry.register("store_ready", "1 while the store can be answered from", self.ready.clone());
+        registry.register("store_ready", "1 while checks can be answered from the store", self.ready.clone());
         self.mirror_writes.register(registry, "mirror_writes", "Writes to the mirror by how they ended");
         let help = "1 while the mirror can be written to";
         registry.register("mirror_ready", help, self.mirror_ready.clone());

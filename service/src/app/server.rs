@@ -1,4 +1,4 @@
-//! The two listeners: bound, served within limits, and shut down without dropping what is in progress.
+//! The two listeners: bound, served within limits, and shut down without dropping requests in progress.
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -44,7 +44,7 @@ use crate::signing::{self, Signing, TokenLimits};
 /// on this listener that would be a client's.
 const DATA_IDLE: Duration = Duration::from_secs(3900);
 const ADMIN_IDLE: Duration = Duration::from_secs(60);
-/// From a request's headers to its answer, its body in between.
+/// From a request's headers to its answer, including its body.
 const DATA_REQUEST: Duration = Duration::from_secs(5);
 /// How long work may take whose sender is gone, once every connection has ended. The mirror has as long again for the
 /// writes that it lacks.
@@ -115,7 +115,7 @@ struct Parts {
 }
 
 impl Service {
-    /// Binds both listeners and writes the ports file. Redis need not be there yet.
+    /// Binds both listeners and writes the ports file. Redis need not be reachable yet.
     ///
     /// # Errors
     /// See [`ServeError`].
@@ -176,14 +176,14 @@ impl Service {
             tracing::info!("stopping");
             say_stop.send_replace(true);
         };
-        // No start waits for the providers' keys.
+        // The start does not wait for the providers' keys.
         let (say_end, on_end) = watch::channel(false);
         events.start(&on_end);
         tokio::join!(serving, stopping);
         say_end.send_replace(true);
         work.close();
         if timeout(LAST_WORK, work.wait()).await.is_err() {
-            tracing::warn!("work whose senders are gone was not finished");
+            tracing::warn!("work of disconnected clients was not finished");
         }
         match store.settle(LAST_WORK).await {
             0 => {}
@@ -206,7 +206,7 @@ async fn open_keys(options: &Options, metrics: &Metrics) -> Result<Keys, ServeEr
     let limits = TokenLimits { sessions: given.signing_sessions, timeout: given.signing_timeout };
     let sources = signing::open(&given.keys()?, limits).await?;
     let (texts, keys) = signing::read(&sources).await?;
-    // The longest that a token of ours is good anywhere.
+    // The longest time that one of our tokens is valid anywhere.
     let overlap = Duration::from_secs(options.retention().token.into());
     let signing = Arc::new(Signing::new(keys, overlap, metrics.signing.clone(), Instant::now()));
     if !sources.is_empty() {
@@ -307,7 +307,7 @@ fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Router {
     let routes = routes
         .merge(health::probes().with_state(parts.health()))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST));
-    // They bound themselves: keys may have to be fetched, and a revocation waits for disks.
+    // They have limits of their own: keys may have to be fetched, and a revocation waits for disks.
     let state = provider_endpoints::AppState::new(Arc::clone(&parts.events), metrics.provider_requests.clone());
     let events = provider_endpoints::routes(|endpoint| parts.events.serves(endpoint)).with_state(state);
     routes.merge(events.layer(middleware::from_fn(connections::protect))).into()

@@ -11,7 +11,7 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// How often the files are looked at.
+/// How often the files are checked for changes.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// The files of a listener that speaks TLS; read again when they change.
@@ -38,7 +38,7 @@ pub enum TlsError {
     Read { path: PathBuf, why: String },
     #[error("the certificate and key of the {listener} listener cannot be used: {source}")]
     Pair { listener: Listener, source: rustls::Error },
-    #[error("the authority of the {listener} listener's clients cannot be used: {why}")]
+    #[error("the client CA of the {listener} listener cannot be used: {why}")]
     ClientCa { listener: Listener, why: String },
 }
 
@@ -109,7 +109,7 @@ impl ListenerTls {
                     tracing::info!(%listener, "the certificate files have changed");
                     say.send_replace(Arc::new(config));
                 }
-                Err(error) => tracing::error!(%error, %listener, "the certificates stay as they were"),
+                Err(error) => tracing::error!(%error, %listener, "the certificates are unchanged"),
             }
             read = found;
         }

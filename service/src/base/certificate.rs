@@ -4,7 +4,7 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-/// In the extensions of each request of a client that proved to have this certificate: its names.
+/// In the extensions of each request of a client with a verified certificate: its names.
 #[derive(Debug, Clone)]
 pub struct Certificate(pub Arc<[String]>);
 
@@ -14,7 +14,7 @@ impl Certificate {
     }
 }
 
-/// Every name of a certificate that was verified: subjectAltName first, `CN=…` last.
+/// All names of a verified certificate: subjectAltName first, `CN=…` last.
 fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
     let mut names = Vec::new();

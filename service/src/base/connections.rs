@@ -107,7 +107,7 @@ pub async fn accept(
             accepted = listener.accept() => accepted,
         };
         let Ok((stream, peer)) = accepted else {
-            // Out of file descriptors, most likely: they come back as connections end.
+            // Probably out of file descriptors: they are freed as connections end.
             sleep(Duration::from_millis(50)).await;
             continue;
         };
@@ -137,7 +137,7 @@ pub async fn accept(
                 }
             }
         };
-        // Small answers must not wait for more; without it they are slower, no worse.
+        // Small answers must not wait for more data; without it they are only slower.
         let _ = stream.set_nodelay(true);
         let (http, routes) = (http.clone(), routes.clone());
         let tls = tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.borrow())));
@@ -164,7 +164,7 @@ pub async fn accept(
     }
     drop((listener, alive));
     if timeout(DRAIN, all_gone.recv()).await.is_err() {
-        tracing::warn!("requests were still in progress when time was up");
+        tracing::warn!("requests were still in progress at the deadline");
     }
 }
 
@@ -207,7 +207,7 @@ async fn drive(http: impl GracefulConnection, connection: Connection, mut on_sto
         _ = on_stop.wait_for(|stop| *stop) => DRAIN,
         () = stays_unauthenticated => LAST_REQUEST,
     };
-    // An answer that is on its way still goes out.
+    // An answer that is being sent is completed.
     http.as_mut().graceful_shutdown();
     let _ = timeout(left, http).await;
 }

@@ -1,7 +1,7 @@
 //! Bounds that options and requests have in common.
 use std::time::Duration;
 
-/// The most that a filter may allow an issuer's clock to differ.
+/// The largest clock skew that a filter may allow an issuer.
 pub const MAX_SKEW: Duration = Duration::from_secs(300);
 
 /// The longest duration that an option or a request may give.

@@ -1,11 +1,11 @@
-//! How often something may be done that strangers can cause: so many times at once, and once more after each interval.
+//! A rate limit for actions that unauthenticated clients can cause: a burst, and one more after each interval.
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Bucket {
     burst: u32,
     interval: Duration,
-    /// When it is full again. `None`: it is.
+    /// When it is full again. `None`: it is full.
     full: Option<Instant>,
 }
 
@@ -14,7 +14,7 @@ impl Bucket {
         Self { burst, interval, full: None }
     }
 
-    /// From when on there is one to take; `now` if there is one now.
+    /// When there is one to take; `now` if there is one now.
     pub fn next(&self, now: Instant) -> Instant {
         let spare = self.interval.saturating_mul(self.burst.saturating_sub(1));
         self.full.and_then(|full| full.checked_sub(spare)).map_or(now, |next| next.max(now))
@@ -41,7 +41,7 @@ mod tests {
         let mut at = |millis| bucket.take(start + Duration::from_millis(millis));
         assert_eq!([at(0), at(0), at(1), at(2), at(9_999)], [true, true, true, false, false]);
         assert_eq!([at(10_000), at(10_001), at(20_000), at(20_000)], [true, false, true, false]);
-        // Idle for long, it is full and no fuller.
+        // After a long idle time it is full, not more.
         assert_eq!([at(90_000), at(90_000), at(90_000), at(90_000)], [true, true, true, false]);
         assert_eq!(bucket.next(start + Duration::from_secs(90)), start + Duration::from_secs(100));
     }

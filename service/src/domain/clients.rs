@@ -30,12 +30,12 @@ pub struct Client {
     may: Vec<May>,
 }
 
-/// All clients, as the file last had them.
+/// All clients of the file as last read.
 #[derive(Debug, Default)]
 pub struct Clients(RwLock<Arc<HashMap<String, Known>>>);
 
 struct Known {
-    /// More than one while the secret rotates.
+    /// More than one during a rotation.
     secrets: Vec<[u8; 32]>,
     may: Vec<May>,
 }
@@ -77,7 +77,7 @@ impl Client {
 
 impl Clients {
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first error.
     pub async fn load(&self, path: &Path) -> Result<(), ClientsError> {
         let bytes = read(path).await?;
         let form = |source| ClientsError::Form { path: path.to_path_buf(), source };
@@ -109,7 +109,7 @@ impl Clients {
                 return Err(wrong("`secret_sha256` or `secret_files` is needed"));
             }
             if clients.insert(listed.client_id, Known { secrets, may: listed.may }).is_some() {
-                return Err(wrong("is there twice"));
+                return Err(wrong("is given twice"));
             }
         }
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(clients);
@@ -131,7 +131,7 @@ impl Clients {
         Some(Client { id: id.to_owned(), may: known.may.clone() })
     }
 
-    /// May this client refresh? None that is not known may.
+    /// May this client refresh? An unknown one may not.
     pub fn may_refresh(&self, id: &str) -> bool {
         let clients = self.0.read().unwrap_or_else(PoisonError::into_inner);
         clients.get(id).is_some_and(|known| known.may.contains(&May::Refresh))
@@ -148,7 +148,7 @@ pub async fn watch(clients: Arc<Clients>, path: PathBuf) {
             Err(error) => {
                 let error = error.to_string();
                 if error != said {
-                    tracing::error!(%error, "the clients stay as they were");
+                    tracing::error!(%error, "the clients are unchanged");
                     said = error;
                 }
             }

@@ -30,7 +30,7 @@ const STORED_FOR: Duration = Duration::from_secs(1);
 pub struct Issuers {
     registry: Arc<dyn IssuerRegistry>,
     known: Known,
-    /// What other instances were told, too.
+    /// Including reports to other instances.
     stored: Mutex<Option<(Instant, Arc<Vec<KnownIssuer>>)>>,
 }
 
@@ -70,15 +70,15 @@ impl Issuers {
             let bounds = IssuerBounds { max_age: KEPT, max_entries: MAX_ISSUERS };
             if let Err(error) = issuers.registry.remember(&known.collect::<Vec<_>>(), bounds).await {
                 issuers.known.not_stored(&new);
-                tracing::warn!(%error, "the issuers that filters ask about could not be stored");
+                tracing::warn!(%error, "the reported issuers could not be stored");
             }
         });
     }
 
-    /// Would a revocation of this kind for this issuer end anything?
+    /// Would a revocation of this kind for this issuer have an effect?
     ///
     /// # Errors
-    /// [`Unknown`], or why the store could not be asked for what other instances were told.
+    /// [`Unknown`], or why the store could not be asked for reports to other instances.
     pub async fn check(&self, issuer: &str, kind: Kind) -> Result<Result<(), Unknown>, StoreError> {
         let mut matches = Matches::new(issuer, kind);
         self.known.find(&mut matches);

@@ -56,7 +56,7 @@ const MAX_UNACKNOWLEDGED: usize = 4096;
 
 #[derive(Debug)]
 pub struct ProviderEvents {
-    /// By issuer. Empty: none of this is served.
+    /// By issuer. Empty: these endpoints are not served.
     providers: HashMap<String, ProviderState>,
     replay_guard: Arc<dyn ReplayGuard>,
     revocations: Arc<Revocations>,
@@ -197,7 +197,7 @@ impl ProviderEvents {
         match tokio::time::timeout(self.limit, task).await {
             Ok(Ok(Step::Done(outcome))) => outcome,
             Ok(Ok(Step::Waits(waiting))) => waiting.outcome().await,
-            Ok(Err(_)) => Err(Unavailable::store("the work broke down").into()),
+            Ok(Err(_)) => Err(Unavailable::store("the work failed").into()),
             Err(_) => Err(Unavailable::store("the work took too long").into()),
         }
     }

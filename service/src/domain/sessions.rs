@@ -38,7 +38,7 @@ pub use view::View;
 
 /// Uses of sessions that are noted at once. One more is left out, and the next use makes up for it.
 const MAX_TOUCHES: usize = 64;
-/// Sessions whose end is tried again at once, and as many of which it is not known whether they were stolen.
+/// Sessions whose end is being retried, and as many that may have been stolen.
 const MAX_ENDING: usize = 64;
 /// Sessions that are read, or ended, at once.
 pub const AT_ONCE: usize = 16;
@@ -51,7 +51,7 @@ pub struct Config {
     /// The `aud` of tokens for which no other is asked.
     pub audience: Vec<String>,
     pub lifetime: Duration,
-    /// Of access tokens beside a refresh token.
+    /// Of access tokens of a session with a refresh token.
     pub access_lifetime: Duration,
     /// How long after a refresh the replaced token is answered as the loser of a race. After that it counts as stolen.
     pub refresh_grace: Duration,
@@ -107,7 +107,7 @@ enum SessionEvent {
 pub enum SessionError {
     #[error(transparent)]
     Field(#[from] FieldError),
-    #[error("the subject has {0} sessions, and no more are made; end some")]
+    #[error("the subject already has {0} sessions; end some first")]
     TooMany(usize),
     #[error("{}", .0.name())]
     Store(StoreError),
@@ -170,7 +170,7 @@ impl Sessions {
     }
 
     /// # Errors
-    /// A field that cannot be, or that the store could not take it.
+    /// An invalid field, or the store could not accept it.
     pub async fn create(&self, new: NewSession, by: &str) -> Result<Tokens, SessionError> {
         if new.format == Format::Jwt && !self.signing.has_key() {
             return Err(FieldError::new("format", "cannot be `jwt`: the service has no --signing-key").into());
@@ -211,7 +211,7 @@ impl Sessions {
         // the end of all of a subject's sessions finds each session that can be used.
         store.create(at, sid, &data, &issued.record, refresh_mac, life).await?;
         if let Err(error) = self.enlist(at, &data, life).await {
-            // If it stays, it ends by itself.
+            // If it stays, it expires by itself.
             let _ = store.forget(at, sid, &data).await;
             return Err(error);
         }

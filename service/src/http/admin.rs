@@ -76,14 +76,14 @@ pub fn routes(parts: Parts, limits: Limits, document: Bytes) -> Router {
     // The time is of the answer. A request that was begun goes on, in its place.
     guarded(bounded.layer(middleware::from_fn_with_state(gate, limit)))
         .layer(time)
-        // It takes as long as it has lines, and bounds each wait itself.
+        // It takes as long as its lines, and bounds each wait itself.
         .merge(guarded(bulk))
         .merge(Router::from(health::routes().with_state(health)))
         .route("/openapi.json", axum::routing::get(served))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not_found"))
 }
 
-/// The description of this listener, itself apart.
+/// The description of this listener, without the description's own endpoint.
 pub fn api() -> OpenApi {
     let mut api = revocations::routes().into_openapi();
     for part in [sessions::routes().into_openapi(), audit::routes().into_openapi(), bulk::routes().into_openapi()] {

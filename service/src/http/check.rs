@@ -34,7 +34,7 @@ pub struct AppState {
     pub keeps: Retention,
     pub future_iat_tolerance_seconds: u64,
     pub metrics: Metrics,
-    /// Questions refused, as they are logged.
+    /// Throttles the log of refused checks.
     pub refused: Arc<Throttle>,
 }
 
@@ -42,14 +42,14 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(check))
 }
 
-/// The filter's question about revocations, and its answer: bytes, authenticated both ways.
+/// A filter's check, and its answer: bytes, authenticated in both directions.
 #[utoipa::path(
     post, path = "/v1/check", tag = "check",
     request_body(content_type = "application/vnd.portcullis.check", content = Vec<u8>),
     responses(
         (status = 200, content_type = "application/vnd.portcullis.check", body = Vec<u8>),
-        (status = 400, description = "not a question"),
-        (status = 401, description = "not made with a secret of ours"),
+        (status = 400, description = "not a check"),
+        (status = 401, description = "made with another secret"),
         (status = 503, content_type = "application/vnd.portcullis.check", body = Vec<u8>),
     )
 )]
@@ -96,7 +96,7 @@ async fn check(State(state): State<AppState>, Extension(connection): Extension<C
     (status, [(header::CONTENT_TYPE, CONTENT_TYPE), NO_STORE], body).into_response()
 }
 
-/// No filter waits for the store here.
+/// Filters do not wait for the store here.
 fn note_issuers(state: &AppState, told: &[NamedIssuer]) {
     let short = told.iter().filter(|issuer| !state.keeps.covers(issuer.needs)).count();
     state.metrics.issuers_kept_too_short(short);

@@ -29,7 +29,7 @@ pub struct Gate {
     permits: Arc<Semaphore>,
     max_bytes: usize,
     unauthenticated: &'static Semaphore,
-    /// How many may wait for a place, and how long. Without: none.
+    /// How many may wait for a place, and how long. Default: none.
     queue: Option<(Arc<Semaphore>, Duration)>,
 }
 
@@ -37,7 +37,7 @@ pub struct Gate {
 pub enum Refusal {
     #[error("the body is too long")]
     TooLong,
-    #[error("the body did not come in time")]
+    #[error("the body did not arrive in time")]
     TooSlow,
     #[error("the body ended early")]
     CutShort,

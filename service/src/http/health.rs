@@ -1,4 +1,4 @@
-//! Whether the process lives, whether it can answer, and what it counted.
+//! Liveness, readiness, and metrics.
 use std::sync::Arc;
 
 use axum::Json;
@@ -59,7 +59,7 @@ pub fn probes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(readyz))
 }
 
-/// Whether the process lives.
+/// Whether the process is alive.
 #[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, body = String)))]
 async fn healthz() -> &'static str {
     "ok\n"
@@ -84,7 +84,7 @@ async fn readyz(State(state): State<AppState>) -> Response {
     (status, Json(Readiness { ready: ready.is_ok(), signing, trouble })).into_response()
 }
 
-/// What was counted, as Prometheus reads it.
+/// The metrics, for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, body = String)))]
 async fn metrics(State(state): State<AppState>) -> Response {
     if let Some(signing) = &state.signing {

@@ -1,5 +1,5 @@
-//! The OAuth 2.0 endpoints, for clients that are known: token (RFC 6749 section 6), introspection (RFC 7662), revocation
-//! (RFC 7009), and the keys that verify our JWTs (RFC 7517).
+//! The OAuth 2.0 endpoints, for known clients: token (RFC 6749 section 6), introspection (RFC 7662), revocation (RFC
+//! 7009), and the keys that verify our JWTs (RFC 7517).
 //!
 //! ```text
 //! POST /oauth2/token        grant_type=refresh_token&refresh_token=…[&scope=…]    200 {access_token, refresh_token, …}
@@ -38,20 +38,20 @@ use error::{NO_STORE, OAuthError, OAuthProblem};
 use form::{Form, takes_json};
 pub use metrics::Metrics;
 
-/// The longest body: the longest token that a filter takes, each byte escaped, and room for the rest.
+/// The longest body: the longest token that a filter accepts, each byte escaped, and the other parameters.
 pub const MAX_BODY: usize = 3 * 64 * 1024 + 8 * 1024;
 /// How long a proxy may cache the keys. A key signs a few seconds after it was published, and a proxy that meets an unknown
 /// key fetches at once.
 const KEYS_MAX_AGE: &str = "public, max-age=60";
 
-/// RFC 6749 section 6; with `client_id` and `client_secret` where the client does not use Basic.
+/// RFC 6749 section 6; with `client_id` and `client_secret` if the client does not use Basic.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "describes the body for the API description; Form reads it")]
 struct RefreshForm {
     /// `refresh_token`
     grant_type: String,
     refresh_token: String,
-    /// Some of the session's scopes; all of them, without.
+    /// A subset of the session's scopes; default: all.
     scope: Option<String>,
     client_id: Option<String>,
     client_secret: Option<String>,
@@ -62,7 +62,7 @@ struct RefreshForm {
 #[allow(dead_code, reason = "describes the body for the API description; Form reads it")]
 struct TokenForm {
     token: String,
-    /// Not needed, and not looked at.
+    /// Ignored.
     token_type_hint: Option<String>,
     client_id: Option<String>,
     client_secret: Option<String>,
@@ -148,7 +148,7 @@ pub fn key_routes() -> OpenApiRouter<AppState> {
         (status = 200, body = Tokens),
         (status = 400, body = OAuthProblem, description = "RFC 6749 section 5.2"),
         (status = 401, body = OAuthProblem, description = "`invalid_client`"),
-        (status = 503, body = OAuthProblem, description = "the store cannot be asked"),
+        (status = 503, body = OAuthProblem, description = "the store cannot be read"),
     )
 )]
 async fn token(
@@ -170,7 +170,7 @@ async fn token(
     finish(&state, "token", answer.await)
 }
 
-/// Say whether an access token is good, and for whom (RFC 7662).
+/// Whether an access token is active, and its claims (RFC 7662).
 #[utoipa::path(
     post, path = "/oauth2/introspect", tag = "oauth2", security(("client" = [])),
     request_body(content_type = "application/x-www-form-urlencoded", content = TokenForm),
@@ -178,7 +178,7 @@ async fn token(
         (status = 200, body = Introspection, description = "only `active`, if it is false"),
         (status = 400, body = OAuthProblem, description = "`invalid_request`"),
         (status = 401, body = OAuthProblem, description = "`invalid_client`"),
-        (status = 503, body = OAuthProblem, description = "the store cannot be asked"),
+        (status = 503, body = OAuthProblem, description = "the store cannot be read"),
     )
 )]
 async fn introspect(
@@ -202,10 +202,10 @@ async fn introspect(
     post, path = "/oauth2/revoke", tag = "oauth2", security(("client" = [])),
     request_body(content_type = "application/x-www-form-urlencoded", content = TokenForm),
     responses(
-        (status = 200, description = "it is not good any more, or never was"),
+        (status = 200, description = "it is no longer valid, or never was"),
         (status = 400, body = OAuthProblem, description = "RFC 6749 section 5.2"),
         (status = 401, body = OAuthProblem, description = "`invalid_client`"),
-        (status = 503, body = OAuthProblem, description = "it may still be good: ask again"),
+        (status = 503, body = OAuthProblem, description = "it may still be valid: try again"),
     )
 )]
 async fn revoke(

@@ -1,4 +1,4 @@
-//! The API's description (OpenAPI 3.1), made from the handlers' own annotations.
+//! The API's description (OpenAPI 3.1), generated from the handlers' annotations.
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{InfoBuilder, OpenApi};
 

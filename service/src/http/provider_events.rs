@@ -34,7 +34,7 @@ pub use metrics::Metrics;
 const MAX_IN_PROGRESS: usize = 64;
 const MAX_QUEUED: usize = 512;
 const QUEUED: Duration = Duration::from_secs(3);
-/// The longest body: a token, and what a form may have beside it.
+/// The longest body: a token, and other parameters of a form.
 const MAX_BODY_BYTES: usize = MAX_TOKEN_BYTES + 4096;
 const FORM: &str = "application/x-www-form-urlencoded";
 const SET: &str = "application/secevent+jwt";
@@ -48,7 +48,7 @@ pub struct AppState {
     events: Arc<ProviderEvents>,
     gate: Gate,
     metrics: Metrics,
-    /// Refusals, as they are logged: strangers cause them.
+    /// Throttles the log of refusals, which unauthenticated senders cause.
     refused: Arc<Throttle>,
 }
 
@@ -125,7 +125,7 @@ struct EventProblem {
     description: String,
 }
 
-/// Why there is no success: of the request's transport, or of the token.
+/// Why there is no success: an error of the request, or of the token.
 enum NotTaken {
     Transport(Refusal),
     Token(EventError),
@@ -170,7 +170,7 @@ async fn work(state: &AppState, endpoint: Endpoint, request: Request) -> Result<
     state.events.take(endpoint, token, permit).await.map_err(NotTaken::Token)
 }
 
-/// Back-Channel Logout 1.0 section 2.5. Other parameters are ignored, as it says.
+/// Back-Channel Logout 1.0 section 2.5. Other parameters are ignored, as specified.
 fn of_form(headers: &HeaderMap, body: &[u8]) -> Result<String, RejectReason> {
     if !is_of_type(headers, FORM) {
         return Err(RejectReason::Malformed(format!("the content type must be {FORM}")));
@@ -179,7 +179,7 @@ fn of_form(headers: &HeaderMap, body: &[u8]) -> Result<String, RejectReason> {
     match (tokens.next(), tokens.next()) {
         (Some((_, token)), None) => Ok(token.into_owned()),
         (None, _) => Err(RejectReason::Malformed(format!("`{PARAMETER}` is missing"))),
-        (Some(_), Some(_)) => Err(RejectReason::Malformed(format!("`{PARAMETER}` is there twice"))),
+        (Some(_), Some(_)) => Err(RejectReason::Malformed(format!("`{PARAMETER}` is given twice"))),
     }
 }
 
@@ -188,7 +188,7 @@ fn of_body(headers: &HeaderMap, body: &[u8]) -> Result<String, RejectReason> {
     if !is_of_type(headers, SET) {
         return Err(RejectReason::Malformed(format!("the content type must be {SET}")));
     }
-    let token = std::str::from_utf8(body).map_err(|_| RejectReason::Malformed("the body is no token".into()))?;
+    let token = std::str::from_utf8(body).map_err(|_| RejectReason::Malformed("the body is not a token".into()))?;
     Ok(token.trim_ascii().to_owned())
 }
 
@@ -209,7 +209,7 @@ fn refuse(endpoint: Endpoint, not_taken: &NotTaken) -> Response {
         NotTaken::Transport(refusal) => (refusal.status(), "invalid_request", refusal.to_string(), None),
         NotTaken::Token(EventError::Rejected(refused)) => {
             let code = match endpoint {
-                // Section 2.8 names no codes of its own; RFC 6749 section 5.2 has this one for all of them.
+                // Section 2.8 defines no codes of its own; RFC 6749 section 5.2 has this one for all of them.
                 Endpoint::Logout => "invalid_request",
                 Endpoint::Events => refused.set_code(),
             };
@@ -246,7 +246,7 @@ fn result_of(outcome: &Result<Outcome, NotTaken>) -> EventResult {
     }
 }
 
-/// In the characters of RFC 6749 section 5.2, and not endless: some of it repeats what was sent.
+/// In the characters of RFC 6749 section 5.2, and bounded: parts of it repeat what was sent.
 fn printable(text: &str) -> String {
     let fit = |c: char| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\') { c } else { '?' };
     text.chars().take(MAX_DESCRIPTION).map(fit).collect()
@@ -265,7 +265,7 @@ fn log(state: &AppState, endpoint: Endpoint, not_taken: &NotTaken) {
             tracing::warn!(endpoint, why = %refused, more, "refused a token")
         }
         NotTaken::Token(EventError::Unavailable(unavailable)) => {
-            tracing::warn!(endpoint, why = unavailable.why, more, "could not tell about a token");
+            tracing::warn!(endpoint, why = unavailable.why, more, "could not decide on a token");
         }
     }
 }

@@ -22,7 +22,7 @@ pub fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, JsonError> {
     let value = serde_path_to_error::deserialize(&mut *reader).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
-        // A member that is missing, unknown or twice belongs to the object round it: its name is in the message alone.
+        // A missing, unknown or duplicate member belongs to the object around it: its name is only in the message.
         let named = inner.to_string().split('`').nth(1).map(str::to_owned).filter(|_| !inner.is_syntax());
         match (path.as_str(), named) {
             _ if inner.is_syntax() || inner.is_eof() => JsonError::Body(inner.to_string()),

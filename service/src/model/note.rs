@@ -37,7 +37,7 @@ pub struct Note {
 pub struct NoteCipher(Vec<(SecretId, LessSafeKey)>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the note could not be sealed")]
+#[error("the note could not be encrypted")]
 pub struct NoteError;
 
 impl fmt::Debug for Note {
@@ -48,7 +48,7 @@ impl fmt::Debug for Note {
 
 impl NoteCipher {
     /// # Errors
-    /// Never for keys of 32 bytes; AWS-LC says so by a result.
+    /// Never for keys of 32 bytes; the AWS-LC API returns a result.
     pub fn new(secrets: &[DerivedKeys]) -> Result<Self, NoteError> {
         let keys = secrets.iter().map(|derived| {
             let key = UnboundKey::new(&AES_256_GCM, derived.seal_key()).map_err(|_| NoteError)?;
@@ -72,7 +72,7 @@ impl NoteCipher {
         Ok([&[FORM], id.0.as_slice(), &nonce, &text].concat())
     }
 
-    /// `None`: sealed under a secret that is not live any more, for another key, or not a note at all.
+    /// `None`: encrypted under a secret that is no longer live, for another key, or not a note at all.
     pub fn open(&self, key: RevocationKey, sealed: &[u8]) -> Option<Note> {
         let (&form, rest) = sealed.split_first()?;
         let (id, rest) = rest.split_first_chunk::<8>()?;

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use crate::model::session_keys::TokenMac;
 
-/// The access tokens of one session that are good at a time: the newest, and those that refreshes left behind.
+/// The valid access tokens of one session at a time: the newest, and those left by refreshes.
 pub const MAX_ACCESS_TOKENS: usize = 4;
 pub const RECORD_BYTES: usize = 48;
 /// A scope is a bit in an access record.
@@ -23,7 +23,7 @@ pub const MAX_SCOPES: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// A random token that only this service can explain.
+    /// A random token that only this service can read.
     Opaque,
     /// A signed JWT (RFC 9068).
     Jwt,
@@ -39,7 +39,7 @@ pub struct Data {
     pub client_id: Option<String>,
     pub aud: Vec<String>,
     pub scopes: Vec<String>,
-    /// Further claims; none of ours is among them.
+    /// Further claims, without those that we set.
     pub claims: Map<String, Value>,
     /// RFC 7800, and the claims that the filter's binding reads.
     pub binding: Map<String, Value>,
@@ -81,7 +81,7 @@ pub enum Audience {
     Many(Vec<String>),
 }
 
-/// Which access token, until when, and with which of the session's scopes.
+/// An access token, its expiry, and its part of the session's scopes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct AccessRecord {
     pub mac: TokenMac,
@@ -97,7 +97,7 @@ impl Data {
         chosen.map(|(_, scope)| scope.as_str()).collect()
     }
 
-    /// The bits of `wanted`. `None` if one of them is not the session's.
+    /// The bits of `wanted`. `None` if one of them is not a scope of the session.
     pub fn mask_of<'a>(&self, wanted: impl IntoIterator<Item = &'a str>) -> Option<u64> {
         let mut mask = 0;
         for scope in wanted {
@@ -143,7 +143,7 @@ impl AccessRecord {
         bytes
     }
 
-    /// The record of the token with this MAC. Compared without telling by the time how much of it was right.
+    /// The record of the token with this MAC. Compared in constant time.
     pub fn find(records: &[u8], mac: TokenMac) -> Option<Self> {
         records.chunks_exact(RECORD_BYTES).find_map(|record| {
             let (kept, rest) = record.split_first_chunk::<32>()?;

@@ -1,4 +1,4 @@
-//! One key that signs: read from PEM, or in a token that signs for us.
+//! One signing key: read from PEM, or in a token (HSM) that signs for us.
 use std::fmt;
 use std::sync::Arc;
 
@@ -30,12 +30,12 @@ enum Material {
 pub enum KeyError {
     #[error("it is not one PEM block `{LABEL}` (PKCS#8)")]
     Pem,
-    #[error("it is no RSA key of 2048 to 8192 bits, P-256 key or Ed25519 key in PKCS#8")]
+    #[error("it is not an RSA key of 2048 to 8192 bits, P-256 key or Ed25519 key in PKCS#8")]
     Kind,
 }
 
 impl SigningKey {
-    /// PKCS#8 in PEM (RFC 7468 section 10), unencrypted. The kind of key decides the algorithm.
+    /// PKCS#8 in PEM (RFC 7468 section 10), unencrypted. The type of the key decides the algorithm.
     ///
     /// # Errors
     /// See [`KeyError`].
@@ -73,7 +73,7 @@ impl SigningKey {
         self.public.kid()
     }
 
-    /// In memory, it always can.
+    /// A key in memory always can.
     pub fn can_sign(&self) -> bool {
         match &self.material {
             Material::Rsa(_) | Material::Ec(_) | Material::Ed(_) => true,
@@ -81,7 +81,7 @@ impl SigningKey {
         }
     }
 
-    /// In the form that JWS gives it (RFC 7518 section 3.4: r‖s for ECDSA).
+    /// In the JWS form (RFC 7518 section 3.4: r‖s for ECDSA).
     ///
     /// # Errors
     /// The library failed, or the token did not sign; the log says why.

@@ -10,13 +10,13 @@ pub struct Metrics {
     ready: Gauge,
 }
 
-/// How the signing of a JWT ended.
+/// The result of signing a JWT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SignResult {
     Done,
     Failed,
     TimedOut,
-    /// Not tried: too many waited.
+    /// Not tried: too many waiting.
     Busy,
 }
 
@@ -52,8 +52,8 @@ impl Default for Metrics {
 
 impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
-        self.signatures.register(registry, "signatures", "JWTs signed, by how it ended");
-        let help = "0 while the key that signs is in a token that does not";
+        self.signatures.register(registry, "signatures", "Signatures of JWTs by result");
+        let help = "0 while the signing key is in an HSM that does not sign";
         registry.register("signing_ready", help, self.ready.clone());
     }
 

@@ -33,11 +33,11 @@ impl Alg {
 }
 
 impl Public {
-    /// Big-endian, without leading zeros. `None`: not 2048 to 8192 bits, or no such numbers.
+    /// Big-endian, without leading zeros. `None`: not 2048 to 8192 bits, or invalid numbers.
     pub fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<Self> {
         let components = RsaPublicKeyComponents { n: modulus, e: exponent };
         let key = components.to_parsed_public_key(&signature::RSA_PKCS1_2048_8192_SHA256).ok()?;
-        // The library takes a smaller key, with which nothing verifies.
+        // The library accepts a smaller key, but nothing verifies with it.
         if !(2048 / 8..=8192 / 8).contains(&modulus.len()) {
             return None;
         }
@@ -58,10 +58,10 @@ impl Public {
         Self::of(Alg::EdDsa, key, json!({ "crv": "Ed25519", "kty": "OKP", "x": encoded(bytes) }))
     }
 
-    /// `names` are the members that RFC 7638 section 3.2 takes for the thumbprint.
+    /// `names` are the members for the thumbprint by RFC 7638 section 3.2.
     fn of(alg: Alg, key: ParsedPublicKey, names: Value) -> Option<Self> {
         let Value::Object(mut jwk) = names else { return None };
-        // serde_json's map is sorted, as the thumbprint wants it.
+        // serde_json's map is sorted, as the thumbprint requires.
         let canonical = serde_json::to_string(&jwk).ok()?;
         let kid = encoded(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
         jwk.insert("alg".into(), alg.name().into());
@@ -84,7 +84,7 @@ impl Public {
         &self.jwk
     }
 
-    /// The signature in the form that JWS gives it (RFC 7518 section 3.4: r‖s for ECDSA).
+    /// The signature in the JWS form (RFC 7518 section 3.4: r‖s for ECDSA).
     pub fn verifies(&self, input: &[u8], signature: &[u8]) -> bool {
         self.key.verify_sig(input, signature).is_ok()
     }

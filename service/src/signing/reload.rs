@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::pkcs11::{self, Limits, Pkcs11Uri, TokenError, TokenKey, UriError};
 use super::{KeyError, Signing, SigningKey};
 
-/// How often the files are looked at.
+/// How often the files are checked for changes.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Where a key is.
@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub enum KeySource {
     /// PKCS#8 in PEM.
     File(PathBuf),
-    /// Signs where it is, and stays there.
+    /// Signs inside the token; the key stays there.
     Token(Pkcs11Uri),
 }
 
@@ -51,7 +51,7 @@ impl FromStr for KeySource {
     }
 }
 
-/// Opens the keys in tokens; each is tended from now on.
+/// Opens the keys in tokens; each is tested periodically from now on.
 ///
 /// # Errors
 /// The first that does not sign.
@@ -117,7 +117,7 @@ pub async fn watch(signing: Arc<Signing>, sources: Vec<Source>, mut texts: Vec<S
                 signing.advance(Instant::now());
                 let error = error.to_string();
                 if error != said {
-                    tracing::error!(%error, "the signing keys stay as they were");
+                    tracing::error!(%error, "the signing keys are unchanged");
                     said = error;
                 }
             }
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(KeySource::from_str("/etc/key.pem"), Ok(KeySource::File("/etc/key.pem".into())));
         let uri = "pkcs11:object=a?module-path=/m.so&pin-source=/p";
         assert!(matches!(KeySource::from_str(uri), Ok(KeySource::Token(_))));
-        // As files for the environment of containers leave them.
+        // Environment files of containers leave such spaces.
         for text in [format!("\"{uri}&pin-value=12345678\""), format!(" {uri}"), format!("'{uri}'")] {
             let error = KeySource::from_str(&text).unwrap_err().to_string();
             assert!(error.contains("`pkcs11:`") && !error.contains("12345678"), "{text} gave {error}");

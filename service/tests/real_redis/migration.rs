@@ -1,5 +1,5 @@
-//! A store that moves to another Redis: what is acknowledged, copied, verified, and what must never go backwards. The
-//! whole of it under load, with the real tool, is in tests/tests/e2e/under_load/migration.rs.
+//! A store that moves to another Redis: acknowledged, copied and verified, and no entry may become weaker. The whole
+//! migration under load, with the real tool, is in tests/tests/e2e/under_load/migration.rs.
 use std::io::Write as _;
 use std::time::Duration;
 

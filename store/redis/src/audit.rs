@@ -26,7 +26,7 @@ impl AuditLog for RedisStore {
         self.write(&name, add).await.map(|_| ())
     }
 
-    /// An entry that is too old stays in Redis until its whole node of the stream is, and another entry is added.
+    /// An expired entry stays in Redis until its whole stream node has expired and another entry is added.
     async fn page(&self, from: AuditFrom, limit: usize, max_age: Duration) -> Result<Vec<AuditEntry>, StoreError> {
         let (name, oldest) = (Name::of_audit(), oldest(max_age));
         let mut range = match from {
@@ -43,7 +43,7 @@ impl AuditLog for RedisStore {
         let reply = self.read(name.bucket, &[range]).await?.pop().ok_or(StoreError::StoreFailed)?;
         let found: Vec<(String, Vec<Vec<u8>>)> = redis::from_redis_value(reply).map_err(|_| StoreError::StoreFailed)?;
         let entry = |(id, fields): (String, Vec<Vec<u8>>)| {
-            // Without a value it is none of ours, and is shown as one that cannot be decrypted.
+            // An entry without a value is not ours. It is shown as one that cannot be decrypted.
             let sealed = fields.into_iter().nth(1).unwrap_or_default();
             Some(AuditEntry { id: id.parse().ok()?, sealed })
         };

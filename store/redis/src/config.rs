@@ -1,4 +1,4 @@
-//! What a [`crate::Store`] is opened with.
+//! The configuration of a [`crate::Store`].
 use std::time::Duration;
 
 use store::StoreId;
@@ -8,7 +8,7 @@ use crate::{Allow, RedisOptions};
 #[derive(Debug, Clone)]
 pub struct Config {
     pub redis: RedisOptions,
-    /// The only store to accept. Without it, the first that is found.
+    /// The only store to accept. Default: the first one found.
     pub store_id: Option<StoreId>,
     /// Create the store if there is none. Without it an empty Redis is a lost store, not a new one.
     pub create: bool,
@@ -19,18 +19,18 @@ pub struct Config {
     pub confirm_timeout: Duration,
     /// How many replicas must have a write before it is acknowledged.
     pub min_replicas: u32,
-    /// Acknowledge only what Redis says is on its disk.
+    /// Acknowledge only writes that Redis confirms to be on its disk.
     pub require_disk: bool,
     /// How far an issuer's clock may run ahead, in whole seconds.
     pub future_iat_tolerance_seconds: u64,
-    /// Another store, to which every write goes before it is acknowledged.
+    /// The mirror: every write also goes to this store before it is acknowledged.
     pub mirror: Option<MirrorConfig>,
 }
 
 #[derive(Debug, Clone)]
 pub struct MirrorConfig {
     pub redis: RedisOptions,
-    /// The only store to accept there. Without it, the first that is found.
+    /// The only mirror store to accept. Default: the first one found.
     pub store_id: Option<StoreId>,
     pub min_replicas: u32,
 }

@@ -9,7 +9,7 @@ use crate::entry::Sentinel;
 #[derive(Debug, Clone, Default)]
 pub struct StoreIdentity {
     id: Arc<OnceLock<StoreId>>,
-    /// It may still be filled from another store: it is written to, and checks are not answered from it.
+    /// The store may still be filling from another one: it is written to, but checks are not answered from it.
     may_be_filling: bool,
 }
 
@@ -28,7 +28,7 @@ impl StoreIdentity {
         let _ = self.id.set(id);
     }
 
-    /// The store that a sentinel proves, if it may be used in the way that we use it.
+    /// The store that a sentinel names, if this instance may use it.
     pub fn usable(&self, sentinel: Sentinel) -> Option<StoreId> {
         match sentinel {
             Sentinel::Whole(id) => Some(id),

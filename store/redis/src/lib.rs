@@ -1,9 +1,11 @@
 //! The store on Redis: one server, Sentinel or Cluster.
 //!
-//! [`RedisStore`] implements the traits of the crate `store`, each in a module of its own. `topology` finds the servers and
-//! says for how long each may be believed, `reader` reads with proof, `writer` writes and waits for disks and replicas,
-//! `mirror` copies each write to a second store while a store moves, and `migrate` copies what was written before.
-//! [`create_store`] makes a new store. Redis is not named in any type that leaves this crate, but for options.
+//! [`RedisStore`] implements the traits of the crate `store`, each in its own module. `topology` finds the servers and
+//! decides how long each is trusted. `reader` reads with proof. `writer` writes and waits for disks and replicas. While
+//! a store moves, `mirror` copies each write to a second store, and `migrate` copies the older entries.
+//! [`create_store`] makes a new store.
+//!
+//! No public type of this crate names Redis, except options.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 #![forbid(unsafe_code)]
 

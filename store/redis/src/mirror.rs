@@ -1,5 +1,5 @@
-//! The mirror: another store that every write is copied to before it is acknowledged, while a store moves
-//! (docs/decisions/0040). Nothing is ever read from it for an answer.
+//! The mirror: a second store. While a store moves, every write is copied to it before it is acknowledged
+//! (docs/decisions/0040). It is never read to answer a check.
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -12,9 +12,9 @@ use crate::contents::{Kind, Name};
 use crate::identity::StoreIdentity;
 use crate::transfer::Transfer;
 
-/// Names that could not be copied and are tried again. Beyond them, `portcullis migrate` must copy.
+/// The most failed names that are retried. Beyond them, `portcullis migrate` must copy.
 const MAX_BACKLOG: usize = 10_000;
-/// How often the backlog is tried again, and how many names at once.
+/// How often the backlog is retried, and how many names at once.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_AT_ONCE: usize = 256;
 const SETTLE_POLL: Duration = Duration::from_millis(50);
@@ -26,21 +26,21 @@ pub struct Mirror {
     identity: StoreIdentity,
     backlog: Mutex<Backlog>,
     observer: Arc<dyn Observer>,
-    /// Of the log line about failures.
+    /// Limits the log line about failures.
     failures: Throttle,
-    /// Of the log line about names that are not tried again.
+    /// Limits the log line about names that are not retried.
     dropped: Throttle,
 }
 
-/// What the mirror lacks.
+/// The writes that the mirror lacks.
 #[derive(Debug, Default)]
 struct Backlog {
     waiting: HashSet<Name>,
-    /// How many more are being tried now.
+    /// How many more are being retried now.
     in_flight: usize,
 }
 
-/// What was written to the primary store just before.
+/// The latest write to the primary store.
 #[derive(Debug, Clone, Copy)]
 pub enum Change<'a> {
     /// Each name is revoked, at least in this way.
@@ -63,10 +63,10 @@ impl Mirror {
         mirror
     }
 
-    /// Copies what the primary store has under `names`.
+    /// Copies the entries of `names` from the primary store.
     ///
     /// # Errors
-    /// [`WriteError::Unconfirmed`], since the primary store has it. It is tried again in the background.
+    /// [`WriteError::Unconfirmed`], since the primary store has the write. The copy is retried in the background.
     pub async fn copy(&self, names: &[Name], change: Change<'_>) -> Result<Option<Durability>, WriteError> {
         let copied = self.try_copy(names, change).await;
         self.observer.mirror_written(copied.is_ok());
@@ -80,11 +80,11 @@ impl Mirror {
         copied.map_err(|error| unconfirmed(&error))
     }
 
-    /// Repeats commands that have removed something from the primary store. What was written there again meanwhile is
+    /// Repeats commands that removed entries from the primary store. If an entry was written again meanwhile, it is
     /// copied.
     ///
     /// # Errors
-    /// [`WriteError::Unconfirmed`]: it is removed from the primary store, and perhaps not from the mirror.
+    /// [`WriteError::Unconfirmed`]: removed from the primary store, perhaps not from the mirror.
     pub async fn remove(&self, names: &[Name], commands: Vec<Cmd>) -> Result<Option<Durability>, WriteError> {
         let removing = async {
             self.check_usable()?;
@@ -96,8 +96,8 @@ impl Mirror {
         let removed: Result<_, WriteError> = removing.await;
         self.observer.mirror_written(removed.is_ok());
         if let Err(error) = &removed {
-            // The removal is not tried again: by then it may have been written again on purpose. `portcullis migrate` tells
-            // what only the mirror has.
+            // The removal is not retried, because the entry may have been written again on purpose by then.
+            // `portcullis migrate` reports entries that only the mirror has.
             self.enqueue(names);
             self.log_failure(error);
         }
@@ -108,7 +108,7 @@ impl Mirror {
     pub fn enqueue(&self, names: &[Name]) {
         let mut backlog = self.backlog();
         for name in names {
-            // Unauthenticated clients can cause audit entries, which must leave room for the rest. The whole log is copied
+            // Unauthenticated clients can cause audit entries. These must not fill the backlog. The whole log is copied
             // in any case.
             let name = match name.kind {
                 Kind::Audit if backlog.waiting.len() >= MAX_BACKLOG / 2 => &Name::of_audit(),
@@ -125,7 +125,7 @@ impl Mirror {
         self.observer.mirror_behind(backlog.len());
     }
 
-    /// Waits until the mirror lacks nothing, for at most `limit`. How many names it still lacks.
+    /// Waits for at most `limit` until the mirror lacks nothing. Returns how many names it still lacks.
     pub async fn settle(&self, limit: Duration) -> usize {
         let deadline = Instant::now() + limit;
         loop {
@@ -141,8 +141,8 @@ impl Mirror {
         self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes some names out of the backlog. They are taken before they are tried, so that a name which is added meanwhile
-    /// is tried again.
+    /// Takes some names out of the backlog. They are removed before the attempt, so that a name that is added again
+    /// meanwhile is retried.
     fn take_batch(&self) -> Vec<Name> {
         let mut backlog = self.backlog();
         let batch: Vec<Name> = backlog.waiting.iter().take(RETRY_AT_ONCE).cloned().collect();
@@ -153,7 +153,7 @@ impl Mirror {
         batch
     }
 
-    /// So many were tried. They are copied, or are in the backlog again.
+    /// So many were retried. Each is copied or back in the backlog.
     fn finish(&self, names: usize) {
         let mut backlog = self.backlog();
         backlog.in_flight = backlog.in_flight.saturating_sub(names);
@@ -179,11 +179,11 @@ impl Mirror {
         self.transfer.copy(&names, least).await
     }
 
-    /// A mirror that is known to be unreachable is not waited for.
+    /// No write waits for a mirror that is known to be unreachable.
     fn check_usable(&self) -> Result<(), WriteError> {
         self.transfer.there.health().map_err(WriteError::NotWritten)?;
         if self.primary.id().is_some() && self.primary.id() == self.identity.id() {
-            return Err(WriteError::Unconfirmed("it is the very store of --redis".into()));
+            return Err(WriteError::Unconfirmed("it is the same store as that of --redis".into()));
         }
         Ok(())
     }
@@ -222,8 +222,7 @@ impl<'a> MirrorWrite<'a> {
         copied
     }
 
-    /// The primary store did not acknowledge it. If one name was to be written, nothing was; of several, some may have
-    /// been.
+    /// The primary store did not acknowledge it. A single write was then not made; of several, some may have been.
     pub fn abandon(mut self, error: &WriteError) {
         self.is_settled = matches!((error, self.names), (WriteError::NotWritten(_), [_]));
     }
@@ -246,7 +245,7 @@ fn unconfirmed(error: &WriteError) -> WriteError {
     WriteError::Unconfirmed(format!("the mirror (--mirror-redis) did not confirm it: {why}"))
 }
 
-/// Works the backlog off until the mirror is dropped.
+/// Works through the backlog until the mirror is dropped.
 async fn retry(mirror: Weak<Mirror>) {
     loop {
         tokio::time::sleep(RETRY).await;
@@ -260,7 +259,7 @@ async fn retry(mirror: Weak<Mirror>) {
                 mirror.finish(batch.len());
                 continue;
             }
-            // One name that cannot be copied must not hold up the others.
+            // One name that cannot be copied must not block the others.
             let mut is_stuck = false;
             for name in batch {
                 let name = [name];

@@ -1,4 +1,4 @@
-//! What the parts of the store share: reads, writes, and writes that go to the mirror too.
+//! The parts of the store share this: reads, writes, and writes that go to the mirror too.
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -18,7 +18,8 @@ use crate::topology::{self, MonitorConfig, Role};
 use crate::transfer::Transfer;
 use crate::writer::{WriteTerms, Writer};
 
-/// In the audit log of a mirror. More than in ours, which is trimmed by age too: nothing is trimmed in the mirror first.
+/// The most entries in a mirror's audit log. More than in the primary store, which is also trimmed by age: the mirror
+/// must not be trimmed first.
 pub const MAX_MIRRORED_AUDIT_ENTRIES: usize = AuditBounds::MAX_ENTRIES + AuditBounds::MAX_ENTRIES / 10;
 
 /// Reads and writes have connections of their own: a write waits for disks, and a check must not wait for a write.
@@ -59,7 +60,8 @@ impl RedisStore {
         Ok(Self { reader, writer, quick_writer, lag, mirror, appended: AtomicU32::new(0) })
     }
 
-    /// Waits until the mirror lacks nothing that this instance knows of, for at most `limit`. How many names it still lacks.
+    /// Waits for at most `limit` until the mirror lacks none of this instance's writes. Returns how many names it still
+    /// lacks.
     pub async fn settle(&self, limit: Duration) -> usize {
         match &self.mirror {
             Some(mirror) => mirror.settle(limit).await,
@@ -72,8 +74,8 @@ impl RedisStore {
         self.reader.read(bucket, asks).await
     }
 
-    /// Runs one command that adds to or changes what is under `name` and nothing else, and waits until it is as durable as
-    /// configured, in this store and in the mirror.
+    /// Runs one command that changes only the entry under `name`. Waits until the change is as durable as configured,
+    /// in this store and in the mirror.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -92,7 +94,7 @@ impl RedisStore {
         Ok(reply)
     }
 
-    /// As [`RedisStore::write`], for a command that removes something. It runs on the mirror as it is.
+    /// Like [`RedisStore::write`], for a command that removes something. The mirror runs the same command.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -115,13 +117,13 @@ impl RedisStore {
     pub(crate) fn check_durable(&self, names: &[Name]) -> Result<(), WriteError> {
         let buckets: Vec<_> = names.iter().map(|name| name.bucket).collect();
         match self.reader.may_forget(&buckets) {
-            true => Err(WriteError::Unconfirmed("the store may forget it (store_unsafe)".into())),
+            true => Err(WriteError::Unconfirmed("the store may lose it (store_unsafe)".into())),
             false => Ok(()),
         }
     }
 }
 
-/// Copies to the mirror what was written, or may have been.
+/// Copies to the mirror every write that was made or may have been made.
 pub async fn finish<T>(
     mirrored: Option<MirrorWrite<'_>>,
     written: Result<T, WriteError>,

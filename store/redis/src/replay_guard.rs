@@ -25,8 +25,8 @@ impl ReplayGuard for RedisStore {
         set.arg(name(digest)).arg(PENDING).arg("NX").arg("PX").arg(millis(pending));
         let claimed: Option<String> = self.write_mark(digest, set).await?;
         if claimed.is_some() {
-            // The mirror answers no request, and the token may never come again. So the revocation does not wait until the
-            // mirror has the claim; it is brought there later.
+            // The mirror answers no request, and the token may never come again. So the revocation does not wait until
+            // the mirror has the claim. The claim is copied later.
             let _ = self.mirror_mark(digest).await;
             return Ok(Claim::Claimed);
         }
@@ -34,7 +34,7 @@ impl ReplayGuard for RedisStore {
         get.arg(name(digest));
         let mark = self.read(Bucket::of_text(digest), &[get]).await?.pop().ok_or(StoreError::StoreFailed)?;
         let mark: Option<String> = parse(mark)?;
-        // No mark: it was released in between, and the next attempt gets the claim.
+        // No mark: the claim was released meanwhile, and the next attempt gets it.
         Ok(if mark.as_deref() == Some(DONE) { Claim::Done } else { Claim::Pending })
     }
 
@@ -75,7 +75,7 @@ fn name(digest: &str) -> String {
     Name::of_mark(digest).text
 }
 
-/// At least 1, since Redis refuses a time to live of 0.
+/// At least 1, because Redis refuses a time to live of 0.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }

@@ -1,4 +1,5 @@
-//! Revocations on Redis: read from the server that holds the lease of their bucket, written to all that must have them.
+//! Revocations on Redis: read from the server that holds the bucket's lease, written to every server that must have
+//! them.
 use async_trait::async_trait;
 use store::{Lifted, ListError, Page, Revocation, RevocationStore, StoreError, StoredRevocation, WriteError, Written};
 use wire::{Answer, RevocationKey};

@@ -54,7 +54,7 @@ impl SessionStore for RedisStore {
         rotate.arg(&rotation.presented[..]).arg(&rotation.new[..]).arg(rotation.access);
         rotate.arg(millis(rotation.grace)).arg(rotation.max_access_bytes);
         let outcome = match self.change::<String>(&name, rotate).await {
-            // It may not be on all disks and replicas yet. A refusal now would leave the client without any token.
+            // It may not be on all disks and replicas yet. An error now would leave the client without any token.
             Err(error @ WriteError::Unconfirmed(_)) => {
                 return self.outcome_of(&name, rotation.new).await.map_err(|_| error);
             }
@@ -117,7 +117,7 @@ impl SessionStore for RedisStore {
 }
 
 impl RedisStore {
-    /// What came of a rotation to `new`, judged from what is stored now.
+    /// The outcome of a rotation to `new`, from the stored state.
     async fn outcome_of(&self, name: &Name, new: [u8; 32]) -> Result<Rotated, StoreError> {
         let mut read = redis::cmd("HMGET");
         read.arg(&name.text).arg("r").arg("x");

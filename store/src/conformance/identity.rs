@@ -15,7 +15,7 @@ pub async fn an_empty_store_is_not_nobody_revoked(fixture: &impl Fixture) {
     before.revoke(vec![revocation()]).await.unwrap();
     assert_eq!(before.check(&[KEY]).await, Ok(vec![Answer::Dead]));
     fixture.lose().await;
-    // Neither an instance that knew the store nor one that comes now answers "live".
+    // No instance answers "live", neither an old one nor a new one.
     let after = fixture.open().await.revocations;
     for store in [before, after] {
         assert_eq!(store.check(&[KEY]).await, Err(StoreError::StoreChanged));
@@ -31,7 +31,7 @@ pub async fn a_lost_store_is_not_read_written_or_listed(fixture: &impl Fixture) 
     assert_eq!(stores.revocations.list(None, 10).await.map(|_| ()), Err(ListError::Store(changed)));
     assert_eq!(stores.sessions.read(SessionName([7; 16])).await, Err(changed));
     assert_eq!(stores.audit.page(AuditFrom::Last, 10, LONG).await, Err(changed));
-    // Not acknowledged, whether something was written or not.
+    // It is not acknowledged, even if something was written.
     assert!(stores.revocations.revoke(vec![revocation()]).await.is_err());
     assert!(stores.revocations.lift(vec![KEY]).await.is_err());
     assert!(stores.sessions.end(SessionName([7; 16]), "test").await.is_err());

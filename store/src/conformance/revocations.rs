@@ -61,7 +61,7 @@ pub async fn a_revocation_asked_for_earlier_does_not_end_what_came_later(fixture
     let then = unix_seconds() - 100;
     let margin = 1 + fixture.future_iat_tolerance().as_secs();
     assert_eq!(revoke(&*store, 1, Ends::IssuedUntil(then)).await, Ending::Before(then + margin));
-    // Not later than now, though it says so.
+    // Capped at now, although the request has a later time.
     let Ending::Before(before) = revoke(&*store, 1, Ends::IssuedUntil(u64::MAX / 4)).await else { panic!() };
     assert!(before <= unix_seconds() + margin + 1, "{before}");
 }
@@ -83,7 +83,8 @@ pub async fn an_entry_expires_and_lives_as_long_as_the_longest_write_asked_for(f
     let with = |number, ends, ttl| Revocation { ttl: Some(ttl), ..revocation(number, ends) };
     let written = store.revoke(vec![with(1, Ends::ForGood, SHORT), with(2, Ends::ForGood, LONG)]).await.unwrap();
     assert!(written.in_force[0].expires_in.unwrap() <= SHORT);
-    // Later and shorter: the longer life stays. Weaker and longer: the stronger lives longer.
+    // A later time with a shorter life keeps the longer life. A weaker answer with a longer life gives the stronger
+    // answer the longer life.
     store.revoke(vec![with(2, Ends::ForGood, SHORT)]).await.unwrap();
     store.revoke(vec![with(3, Ends::ForGood, SHORT)]).await.unwrap();
     let in_force = store.revoke(vec![with(3, Ends::IssuedUntilNow, LONG)]).await.unwrap().in_force[0];

@@ -103,7 +103,7 @@ pub async fn a_rotation_replaces_the_token_and_puts_its_record_first(fixture: &i
     let no_record = Rotation { access: vec![], ..rotation(4, 5) };
     assert_eq!(store.rotate(NAME, no_record).await, Ok(Rotated::Done));
     assert_eq!(store.read(NAME).await.unwrap().unwrap().access, b"000040000300002");
-    // One that cannot be refreshed is as good as none here.
+    // A session without a refresh token has the same result as no session.
     let other = SessionName([10; 16]);
     store.create(other, NewSession { refresh: None, ..session() }).await.unwrap();
     assert_eq!(store.rotate(other, rotation(1, 2)).await, Ok(Rotated::Gone));

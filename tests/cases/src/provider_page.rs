@@ -1,5 +1,5 @@
-//! The pages of docs/providers, taken for what they are: a document, tokens with what becomes of them, and a table of the claims
-//! that revocations go by.
+//! The pages of docs/providers as test data: a configuration, tokens with their results, and a table of the claims that
+//! revocations use.
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -12,7 +12,7 @@ pub struct ProviderPage {
     pub name: String,
     pub document: Value,
     pub tokens: Vec<ProviderToken>,
-    /// By kind of revocation, the claims in their order.
+    /// By kind of revocation, the claims in order.
     pub claims: BTreeMap<String, Vec<String>>,
 }
 
@@ -26,7 +26,7 @@ impl ProviderPage {
     /// Every page of the folder, by name.
     ///
     /// # Errors
-    /// A page that is not as this module's first line says.
+    /// A page that does not follow this structure.
     pub fn read_all(folder: &Path) -> Result<Vec<Self>> {
         let mut pages = Vec::new();
         for entry in std::fs::read_dir(folder)? {
@@ -79,7 +79,7 @@ impl ProviderToken {
         self.claims["iat"].as_u64().unwrap_or_default()
     }
 
-    /// Signed by the key; all of its times are as far from `now` as they are from the page's `iat`.
+    /// Signed by the key; all of its times are moved so that the page's `iat` becomes `now`.
     pub fn sign(&self, key: &SigningKey, now: u64) -> String {
         let mut claims = self.claims.clone();
         for name in ["iat", "exp", "nbf", "auth_time"] {
@@ -91,7 +91,7 @@ impl ProviderToken {
         key.sign(&header.to_string(), &claims.to_string())
     }
 
-    /// The value of the first of these claims that is there.
+    /// The value of the first of these claims that is present.
     pub fn first(&self, claims: &[String]) -> Option<String> {
         // Kubernetes has a dot in the name of a claim.
         let nested = |name: &str| {
@@ -103,7 +103,7 @@ impl ProviderToken {
     }
 }
 
-/// A key that stands for every provider's.
+/// A key that represents every provider's.
 pub fn provider_key() -> SigningKey {
     SigningKey::generate(Alg::RS256, "provider")
 }

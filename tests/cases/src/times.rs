@@ -10,7 +10,7 @@ pub(crate) fn merge(base: &mut Value, changes: &Map<String, Value>, now: u64) {
             Value::Null => {
                 base.remove(name);
             }
-            // YAML's null takes a claim away; this stands for JSON's.
+            // YAML's null removes a claim; this stands for JSON's.
             Value::String(text) if text == "{null}" => {
                 base.insert(name.clone(), Value::Null);
             }

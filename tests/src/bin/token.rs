@@ -1,11 +1,11 @@
-//! Makes keys in a token of SoftHSM, for tests: each in a process of its own, since the library has one state and one
-//! configuration (SOFTHSM2_CONF) in a process.
+//! Creates keys in a SoftHSM token, for tests: each in a separate process, since the library has one state and one
+//! configuration (SOFTHSM2_CONF) per process.
 //!
 //! ```text
-//! token MODULE LABEL PIN [KIND:NAME …]     makes the token if there is none of this label, then the keys
+//! token MODULE LABEL PIN [KIND:NAME …]     creates the token if there is none with this label, then the keys
 //! ```
-//! KIND is `rsa`, `p256`, `p384`, `ed25519`; `mute` for a P-256 key that may not sign, and `strange` for one whose public half
-//! is another key's. NAME becomes CKA_LABEL and CKA_ID.
+//! KIND is `rsa`, `p256`, `p384`, `ed25519`; `mute` for a P-256 key that may not sign, and `strange` for one whose
+//! public half belongs to another key. NAME becomes CKA_LABEL and CKA_ID.
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::Attribute;

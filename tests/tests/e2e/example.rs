@@ -1,4 +1,4 @@
-//! The configuration that users copy, envoy/filter.yaml, as it stands. The demo loads it with keys of its own.
+//! The configuration that users copy, envoy/filter.yaml, unchanged. The demo loads it with its own keys.
 use harness::{Directory, Envoy, EnvoyOptions, Request, Upstream, exchange, project};
 
 #[tokio::test(flavor = "multi_thread")]

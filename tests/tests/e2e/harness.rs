@@ -1,4 +1,4 @@
-//! The harness itself: that its pieces start, speak to each other, misbehave when told to and stop.
+//! The harness itself: its pieces start, communicate, misbehave when told to and stop.
 use std::process::Command;
 use std::time::Duration;
 

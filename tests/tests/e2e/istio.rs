@@ -1,5 +1,5 @@
-//! The filter as Istio runs it: from the manifests in istio/ and the image that `make image` packs, with the
-//! configuration in the form that istiod and its agent give to Envoy. Istio itself is not here.
+//! The filter as Istio runs it: from the manifests in istio/ and the image of `make image`, with the configuration in
+//! the form that istiod and its agent give to Envoy. Istio itself is not part of the test.
 use harness::mesh::unix_now;
 use harness::{
     Answer, Directory, Envoy, EnvoyOptions, FilterHost, Redis, Request, Response, Service, ServiceOptions, Upstream,

@@ -1,5 +1,5 @@
-//! The whole stack against a real Keycloak, as `make keycloak` sets it up: Java and the server are needed, so this is no
-//! part of `make test`. Each step asserts and prints one line.
+//! The whole stack with a real Keycloak, as `make keycloak` sets it up. It needs Java and the server, so it is not part
+//! of `make test`. Each step asserts and prints one line.
 use harness::mesh::{FRESHNESS, unix_now};
 use harness::{
     Directory, Mesh, MeshOptions, Process, Redis, Request, Response, Service, ServiceOptions, exchange, project,
@@ -18,12 +18,12 @@ mod steps;
 use server::{Browser, Keycloak, part, realm};
 use steps::{events, introspection, kinds_of_tokens, logins, logouts, rotations, say};
 
-/// Of the filter's key source: how long invented key ids can hold up a new key.
+/// Of the filter's key source: how long made-up key ids can delay a new key.
 const COOL_DOWN: Duration = Duration::from_secs(2);
 const REALM: &str = "/realms/shop";
 const SECRET: &str = "a-secret-of-the-clients-of-the-tests";
 
-/// The service, told by Keycloak.
+/// The service, which Keycloak notifies.
 async fn service(directory: &Directory, redis: &Redis, keycloak: &Keycloak) -> Service {
     let providers = json!({ "providers": [{
         "issuer": keycloak.issuer(), "audiences": ["web", "light", "bound", "portcullis"],
@@ -36,7 +36,7 @@ async fn service(directory: &Directory, redis: &Redis, keycloak: &Keycloak) -> S
     Service::start(directory, options).await
 }
 
-/// An Envoy in front of the API. `introspects`: Keycloak is asked about each token as well.
+/// An Envoy in front of the API. `introspects`: Keycloak is also asked about each token.
 async fn mesh(name: &str, keycloak: &Keycloak, service: &Service, introspects: bool) -> Mesh {
     let mut options =
         MeshOptions { check_address: Some(service.address()), idp: Some(keycloak.address), ..MeshOptions::default() };

@@ -1,5 +1,5 @@
-//! The end-to-end tests, one binary: each test starts a stack of its own of real processes. tests/README.md says how to
-//! run one, and which tests run one at a time.
+//! The end-to-end tests, one binary: each test starts its own stack of real processes. tests/README.md says how to run
+//! one, and which tests run one at a time.
 
 mod behind_a_proxy;
 mod cases;

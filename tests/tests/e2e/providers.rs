@@ -1,5 +1,6 @@
-//! The documents and tokens of docs/providers through a real Envoy, service and Redis: each token passes, and `portcullis revoke`
-//! ends it by itself, its session, its user and its client. `authn/tests/providers.rs` reads the same pages.
+//! The configurations and tokens of docs/providers through a real Envoy, service and Redis: each token passes, and
+//! `portcullis revoke` ends it by itself, its session, its user and its client. `authn/tests/providers.rs` reads the
+//! same pages.
 use std::time::Duration;
 
 use cases::{ProviderKey, ProviderPage, ProviderToken, provider_key};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// A copy of a page's token, with ids that no other one has.
+/// A copy of a page's token, with unique ids.
 struct Copy {
     path: String,
     token: ProviderToken,
@@ -36,7 +37,7 @@ impl Copy {
     }
 }
 
-/// All pages in one document: a rule for each, with the conditions of the page's last one.
+/// All pages in one configuration: a rule for each, with the conditions of the page's last one.
 fn options(pages: &[ProviderPage], key: &ProviderKey) -> MeshOptions {
     let mut options = MeshOptions { concurrency: 1, ..MeshOptions::default() };
     let (mut issuers, mut rules) = (Vec::new(), Vec::new());
@@ -68,7 +69,7 @@ async fn each_provider_s_token_passes_and_is_ended_by_what_its_page_says() {
     let mesh = Mesh::start_with("providers", options(&pages, &key)).await;
     let token_claims = ["jti", "uti", "sub"].map(str::to_owned);
 
-    // Clients last: other tokens have the same.
+    // Clients last: other tokens share them.
     for round in [["token", "session", "user"].as_slice(), ["client"].as_slice()] {
         let (mut copies, mut ended, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for page in &pages {

@@ -9,8 +9,8 @@ const MESSAGE: &[u8] = b"header.payload";
 const ASKED: [Algorithm; 6] =
     [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::ES256, Algorithm::ES384, Algorithm::ES512];
 
-/// Envoy's function by BoringSSL's sibling: as there, the key's kind alone decides the algorithm, and whatever is wrong
-/// is answered with an error text.
+/// Emulates Envoy's function with a library related to BoringSSL: as there, the key's type alone decides the algorithm,
+/// and any error is answered with a text.
 pub(in crate::engine) fn host(argument: &[u8]) -> Option<Vec<u8>> {
     let [hash, spki, signature, text] = fields(argument).try_into().ok()?;
     // BoringSSL's EVP_PKEY takes the key's kind from its SPKI; aws-lc-rs takes it from us.
@@ -32,7 +32,7 @@ pub(in crate::engine) fn host(argument: &[u8]) -> Option<Vec<u8>> {
     Some(if verified { VERIFIED.to_vec() } else { b"\x12\x05wrong".to_vec() })
 }
 
-/// A reader of protobuf that has nothing in common with the writer: fields 1 to 4, each once.
+/// A protobuf reader independent of the writer: fields 1 to 4, each once.
 fn fields(mut message: &[u8]) -> Vec<Vec<u8>> {
     let mut fields = Vec::new();
     while let Some((&tag, rest)) = message.split_first() {
@@ -102,7 +102,7 @@ fn a_host_without_p521_is_asked_about_everything_else() {
         assert_eq!(chosen.engine.verify(&key, alg, MESSAGE, &signature), Ok(()), "{alg}");
         assert_eq!(chosen.engine.verify(&key, alg, b"another", &signature), Err(BadSignature), "{alg}");
     }
-    // One that says yes to every P-521 signature is not believed either.
+    // A host that accepts every P-521 signature is not trusted either.
     let credulous: fn(&[u8]) -> Option<Vec<u8>> = |argument| {
         let is_p521 = argument.windows(7).any(|at| at == [6, 5, 0x2b, 0x81, 4, 0, 0x23]);
         if is_p521 { Some(VERIFIED.to_vec()) } else { host(argument) }

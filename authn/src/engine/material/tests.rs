@@ -113,7 +113,7 @@ fn one_algorithm_of_the_jwk_or_of_the_configuration_narrows() {
     assert_eq!(take(Some(configured), ALL), Err(KeyError::AlgorithmConflict { jwk, configured }));
     assert_eq!(take(None, &[Algorithm::RS256]), Err(KeyError::AlgorithmNotAllowed(Algorithm::PS256)));
     assert_eq!(from_jwk(rsa_with(json!({"alg": "ES256"}))).unwrap_err(), KeyError::AlgorithmMismatch(Algorithm::ES256));
-    // An RSA key that says it is for HMAC: the confusion, tried through the key set.
+    // An RSA key that declares an HMAC algorithm: the confusion attack through the key set.
     assert_eq!(from_jwk(rsa_with(json!({"alg": "HS256"}))).unwrap_err(), KeyError::AlgorithmMismatch(Algorithm::HS256));
     let okp = |alg: &str| from_jwk(with(Family::Ed25519, json!({"alg": alg})));
     for alg in ["EdDSA", "Ed25519"] {
@@ -334,7 +334,7 @@ fn refuses_der_that_is_not_the_plain_spelling() {
     compressed.extend(p256.to_bytes());
     assert_eq!(error(&compressed), KeyError::PemNotSpki);
 
-    // id-RSASSA-PSS (RFC 4055) would say more about the key than we would heed.
+    // id-RSASSA-PSS (RFC 4055) would restrict the key in ways that we do not enforce.
     let mut pss = vectors::key(Family::Rsa).spki().unwrap().to_vec();
     let oid = pss.windows(9).position(|at| at == [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01]).unwrap();
     pss[oid + 8] = 0x0a;

@@ -1,14 +1,14 @@
 //! Arithmetic modulo an RSA modulus: raising to the power 65537, and nothing else.
 //!
-//! Montgomery multiplication (P. L. Montgomery, 1985) made for Wasm, which multiplies 32 bits by 32 to 64 and has no
-//! carry flag: limbs of 27 bits, so that a column of 64 bits takes every product that can fall into it and carries are
-//! passed on once at the end. Scalar on purpose: given SIMD, the compiler multiplies 64 by 64 bits, and that is slower.
+//! Montgomery multiplication (P. L. Montgomery, 1985) for Wasm, which multiplies 32 bits by 32 to 64 and has no carry
+//! flag: limbs of 27 bits, so that a column of 64 bits holds the sum of all its products, and carries are propagated
+//! once at the end. Scalar on purpose: with SIMD the compiler multiplies 64 by 64 bits, which is slower.
 //!
-//! Everything here is public: the key, the signature, and what comes out of it. The time taken may depend on them.
+//! Everything here is public: the key, the signature, and the result. The time may depend on them.
 
 const LIMB_BITS: usize = 27;
 const MASK: u32 = (1 << LIMB_BITS) - 1;
-/// For 4096 bits and the two bits of head room that spare a subtraction after each multiplication.
+/// For 4096 bits and two spare bits that avoid a subtraction after each multiplication.
 const MAX_LIMBS: usize = (4096_usize + 2).div_ceil(LIMB_BITS);
 // A column takes at most two products in each row.
 const _: () = assert!((MAX_LIMBS as u128 * 2) << (2 * LIMB_BITS) < 1 << 63);
@@ -19,16 +19,16 @@ type Number = [u32; MAX_LIMBS + 4];
 
 const ZERO: Number = [0; MAX_LIMBS + 4];
 
-/// An odd modulus of 2048 to 4096 bits, with what does not depend on the signature worked out once.
+/// An odd modulus of 2048 to 4096 bits, with everything precomputed that does not depend on the signature.
 #[derive(Clone)]
 pub struct Modulus {
     limbs: Box<Number>,
-    /// How many limbs count. R is 2 to the 27 times this, and more than four times the modulus.
+    /// The number of limbs in use. R is 2 to the 27 times this, and more than four times the modulus.
     length: usize,
     bits: usize,
     /// -1 / n modulo 2^27.
     inverse: u32,
-    /// R^65537 modulo n: takes away at the end what every multiplication of the power has divided by.
+    /// R^65537 modulo n: removes at the end the factors by which every multiplication of the power has divided.
     correction: Box<Number>,
 }
 
@@ -44,7 +44,7 @@ impl Modulus {
         let length = bits.checked_add(2)?.div_ceil(LIMB_BITS).next_multiple_of(4);
         let limbs = Box::new(limbs_of(n)?);
         let low = *limbs.first()?;
-        // Newton: each step doubles the number of right bits, and n itself is right to three.
+        // Newton: each step doubles the number of correct bits, and n itself is correct to three.
         let inverse = (0..4).fold(low, |x, _| x.wrapping_mul(2u32.wrapping_sub(low.wrapping_mul(x))));
         let inverse = inverse.wrapping_neg() & MASK;
         let mut modulus = Self { limbs, length, bits, inverse, correction: Box::new(ZERO) };
@@ -85,7 +85,7 @@ impl Modulus {
     /// `a · a / R`, below twice the modulus when `a` is.
     fn square(&self, a: &Number) -> Number {
         self.divide(|column| {
-            // Each product of two different limbs stands for two. The middle ones are left over from the loop.
+            // Each product of two different limbs counts twice. The middle ones remain from the loop.
             let middle = column / 2;
             let [c0, c1, c2, c3] = self.convolution(a, a, column, middle);
             let [a0, a1, a2, a3] = four(a, middle);
@@ -116,11 +116,11 @@ impl Modulus {
         })
     }
 
-    /// Divides by R, modulo n, the number whose columns are given four at a time from the lowest.
+    /// Divides the number by R, modulo n; its columns are given four at a time from the lowest.
     #[inline(always)]
     fn divide(&self, columns: impl Fn(usize) -> [u64; 4]) -> Number {
         let [n0, n1, n2, n3] = four(&self.limbs, 0);
-        // How often the modulus is added so that the lower half vanishes.
+        // How often the modulus is added so that the lower half becomes zero.
         let mut factors = ZERO;
         let mut quotient = ZERO;
         let mut carry = 0u64;
@@ -159,8 +159,8 @@ impl Modulus {
         quotient
     }
 
-    /// What the limbs of `a` below `end`, each with the limb of `b` that belongs to it, put into four columns. Four
-    /// limbs of each at a time, so that a limb is read once for four products.
+    /// The contribution of the limbs of `a` below `end`, each with its limb of `b`, to four columns. Four limbs of each
+    /// at a time, so that a limb is read once for four products.
     #[inline(always)]
     fn convolution(&self, a: &Number, b: &Number, column: usize, end: usize) -> [u64; 4] {
         let start = column.saturating_sub(self.length);
@@ -229,7 +229,7 @@ impl Modulus {
         }
     }
 
-    /// Takes the modulus away once if that can be done: a number below twice the modulus is then below it.
+    /// Subtracts the modulus once if possible: a number below twice the modulus is then below it.
     fn reduce(&self, number: &mut Number) {
         if self.is_above(number) {
             return;
@@ -263,7 +263,7 @@ impl Modulus {
     }
 }
 
-/// What a signature says: as many bytes as the modulus has.
+/// The content of a signature: as many bytes as the modulus has.
 pub struct Opened {
     bytes: [u8; MAX_BYTES],
     length: usize,

@@ -100,7 +100,8 @@ fn unknown_kids_cause_one_fetch_in_each_cool_down() {
     assert_eq!(source.on_unknown_kid(at(31)), Unknown::Worthwhile);
 }
 
-// Once, a forged token that named the next key before it was published kept it refused until the set changed.
+// Regression: a forged token with the next key's id, sent before it was published, kept it refused until the set
+// changed.
 #[test]
 fn a_key_id_seen_before_its_key_waits_for_one_cool_down_at_most() {
     for published in 1..=30 {
@@ -111,7 +112,7 @@ fn a_key_id_seen_before_its_key_waits_for_one_cool_down_at_most() {
             if second == published {
                 names.push("b");
             }
-            // Every second a forged token comes, now with the next key's id and now with another one's.
+            // Every second a forged token arrives, sometimes with the next key's id and sometimes with another one's.
             if source.on_unknown_kid(at(second)) == Unknown::Worthwhile {
                 source.note_unknown_fetch(at(second));
                 fetched(&mut source, &names, at(second));
@@ -154,7 +155,7 @@ fn what_is_left_out_is_said_once_for_each_set() {
     assert_eq!(said(3, 600).as_deref(), Some("3 of 4 keys left o"));
     assert_eq!(said(0, 900), None);
     assert_eq!(said(2, 1200).as_deref(), Some("2 of 3 keys left o"));
-    // Another virtual machine has said it.
+    // Another VM has logged it.
     assert!(source.adopt(&with(5), at(1500), at(1800), at(1500), 0));
     source.start(Occasion::Schedule, at(1800));
     let progress = source.on_reply(Ok(says(200, &with(5))), at(1800), 0);
@@ -172,7 +173,7 @@ fn a_set_of_another_virtual_machine_is_adopted_only_if_newer_and_good() {
     assert!(source.is_due(at(21)), "and another one when it does not");
 }
 
-/// The times of all attempts that the schedule makes while each is answered so, one second after the other.
+/// The times of all scheduled attempts while each gets this answer, second by second.
 fn attempts(source: &mut KeySource, seconds: std::ops::Range<u64>, answer: Answer<'_>) -> Vec<u64> {
     let mut attempts = Vec::new();
     for second in seconds {
@@ -232,10 +233,10 @@ fn retry_after_is_honoured_up_to_refresh_and_up_to_max_stale() {
     for (retry_after, expected) in [("0", 1), ("1", 1), ("45", 45), ("86400", 300)] {
         let mut source = source(false);
         source.start(Occasion::Schedule, at(0));
-        // Jitter makes no pause shorter than was asked for.
+        // Jitter makes no pause shorter than requested.
         let Progress::Failed(why) = source.on_reply(Ok(asks(retry_after)), at(0), 0) else { panic!() };
         assert_eq!(source.due(), at(expected), "{retry_after}");
-        assert!(why.ends_with(&format!("; asked again in {expected}.0 s")), "{why}");
+        assert!(why.ends_with(&format!("; retry in {expected}.0 s")), "{why}");
         source.start(Occasion::Schedule, at(expected));
         source.on_reply(Ok(asks("45")), at(expected), 999);
         assert!(source.due() >= at(expected + 45));
@@ -265,12 +266,12 @@ fn requests_that_want_keys_shorten_a_long_pause_to_the_cool_down() {
     // Not each second, however short the cool-down is.
     source.settings.cool_down = Duration::from_secs(1);
     assert!(!source.is_wanted(at(314)) && source.is_wanted(at(315)));
-    // The provider's own word is honoured.
+    // `Retry-After` of the provider is honoured.
     source.start(Occasion::Wanted, at(315));
     fails(&mut source, Answer { retry_after: Some("60"), ..says(429, b"") }, at(315));
     assert!(source.keys(at(316)).is_err());
     assert!(!source.is_wanted(at(374)) && source.is_wanted(at(375)));
-    // And no set that serves is renewed for it.
+    // And no set in use is refreshed for it.
     source.start(Occasion::Wanted, at(375));
     source.on_reply(Ok(says(200, &set(&["a"]))), at(375), 0);
     assert!(source.keys(at(376)).is_ok() && !source.is_wanted(at(500)));
@@ -289,7 +290,7 @@ fn fetches_that_strangers_cause_put_nothing_off() {
         assert_eq!((source.due(), source.failures(), source.not_before()), (at(300), Failures::default(), at(0)));
         second += 30;
     }
-    // Nor does what went wrong on schedule put off the fetch for an unknown key id.
+    // Nor does a scheduled failure delay the fetch for an unknown key id.
     source.start(Occasion::Schedule, at(300));
     fails(&mut source, Answer { retry_after: Some("3600"), ..says(429, b"") }, at(300));
     assert_eq!(source.due(), at(600));
@@ -307,7 +308,7 @@ fn what_another_virtual_machine_has_seen_counts() {
     source.note_failures(Failures { count: 5, while_serving: false }, at(0), at(0));
     fails(&mut source, says(503, b""), at(0));
     assert_eq!((source.due(), source.failures().count), (at(32), 6));
-    // A lease that cannot be read says nothing.
+    // An unreadable lease has no effect.
     source.note_failures(Failures::default(), at(0), at(1));
     assert_eq!(source.failures().count, 6);
     source.note_failures(Failures::default(), Monotonic(u64::MAX), at(1));
@@ -372,11 +373,11 @@ fn a_304_says_nothing_of_a_set_that_came_meanwhile() {
     let body = set(&["a"]);
     source.on_reply(Ok(Answer { etag: Some("\"1\""), ..says(200, &body) }), at(0), 0);
     source.start(Occasion::Schedule, at(300));
-    // Fetched before this question, and shared after it.
+    // Fetched before this request, and shared after it.
     assert!(source.adopt(&set(&["b"]), at(200), at(500), at(301), 0));
     assert_eq!(source.on_reply(Ok(says(304, b"")), at(302), 0), Progress::Overtaken);
     assert_eq!(source.fetched(), Some(at(200)));
-    // What came from another virtual machine came without a tag.
+    // A set from another VM has no tag.
     assert_eq!(source.start(Occasion::Schedule, at(500)).if_none_match, None);
 }
 
@@ -420,7 +421,7 @@ fn the_discovery_document_is_fetched_rarely_and_only_believed_for_its_own_issuer
         })
         .collect();
     assert_eq!(asked, [1, 3601, 7201]);
-    // A key id that is nowhere to be found: the issuer may have moved its set.
+    // A key id that is not found: the issuer may have moved its set.
     let mut unknown = |now| fetch(&mut source, Occasion::UnknownKid, now, good, says(200, &body)).0;
     assert!(!unknown(7210) && unknown(7231) && !unknown(7240) && unknown(7261));
 }

@@ -165,7 +165,7 @@ fn a_thousand_rules_for_one_place_are_kept_as_one_for_each_method() {
     assert_eq!(Router::compile(&rules).unwrap().any_host.prefix.0.len(), 3);
 }
 
-/// What the documentation says, word by word, without any index.
+/// The documented behaviour, without any index.
 fn naive(rules: &[Match], method: &str, path: &str, host: &str) -> Option<usize> {
     let path = path.split('?').next().unwrap().replace("%40", "@");
     rules.iter().position(|rule| {

@@ -72,7 +72,7 @@ fn what_is_no_single_certificate_is_refused() {
     let mut trailing = der(P256);
     trailing.push(0);
     malformed(&as_pem(&trailing));
-    // A length without an end (BER), and one that is longer than it need be.
+    // An indefinite length (BER), and one that is longer than necessary.
     malformed(&as_pem(&[0x30, 0x80, 0, 0]));
     malformed(&as_pem(&[0x30, 0x81, 0x03, 2, 1, 1]));
 }
@@ -88,7 +88,7 @@ fn no_byte_of_a_certificate_makes_it_panic_and_none_makes_another_key() {
             for value in [0, 0xff, whole[at] ^ 1, whole[at] ^ 0x80] {
                 let mut changed = whole.clone();
                 changed[at] = value;
-                // Another key may only come of the bytes of the key itself.
+                // Another key is possible only if the bytes of the key itself change.
                 if let Ok(key) = read_pem(&as_pem(&changed))
                     && read(&changed).unwrap().unwrap().spki == spki
                 {
@@ -116,7 +116,7 @@ fn a_map_of_key_ids_to_pem_is_a_key_set() {
     let kids: Vec<_> = parsed.keys.keys().iter().filter_map(Key::kid).collect();
     assert_eq!(kids, ["a", "b", "c"]);
     assert_eq!(parsed.left_out.len(), 2, "{:?}", parsed.left_out);
-    assert_eq!(parsed.left_out[0], "kid no: it is no single X.509 certificate in PEM and DER");
+    assert_eq!(parsed.left_out[0], "kid no: it is not a single X.509 certificate in PEM and DER");
     assert_eq!(parsed.for_encryption, ["kid enc?"]);
 
     let alone = |key: &str| parse(&json!({ "keys": key })).map(|parsed| parsed.keys.keys().len());

@@ -11,17 +11,17 @@ use crate::http::admin::CertificateCallers;
 #[derive(Clone, Args)]
 #[command(next_help_heading = "Admin listener")]
 pub struct AdminOptions {
-    /// The admin listener's certificate and what signed it (PEM): it speaks TLS then. Read again when it changes.
+    /// The admin listener's certificate and its chain (PEM). It turns on TLS. Read again when it changes.
     #[arg(long, env = "PORTCULLIS_ADMIN_TLS_CERT", value_name = "PATH", requires = "admin_tls_key")]
     pub admin_tls_cert: Option<PathBuf>,
-    /// The key of that certificate (PEM).
+    /// The private key of that certificate (PEM).
     #[arg(long, env = "PORTCULLIS_ADMIN_TLS_KEY", value_name = "PATH", requires = "admin_tls_cert")]
     pub admin_tls_key: Option<PathBuf>,
-    /// The authority of callers' certificates (PEM). A caller with a good one needs no bearer secret.
+    /// The CA of callers' certificates (PEM). A caller with a valid one needs no admin token.
     #[arg(long, env = "PORTCULLIS_ADMIN_CLIENT_CA", value_name = "PATH", requires = "admin_tls_cert")]
     pub admin_client_ca: Option<PathBuf>,
-    /// A name that may call by certificate: a DNS name, URI or mail address of its subjectAltName, or `CN=…`; repeat it for
-    /// each. Without it, every certificate that the authority signed.
+    /// A name that may call by certificate: a DNS name, URI or mail address of its subjectAltName, or `CN=…`.
+    /// Repeatable. Default: every name that the CA signed.
     #[arg(
         long = "admin-client-name",
         env = "PORTCULLIS_ADMIN_CLIENT_NAMES",
@@ -30,10 +30,10 @@ pub struct AdminOptions {
         requires = "admin_client_ca"
     )]
     pub admin_client_names: Vec<String>,
-    /// Refuse callers without a certificate, also those with the bearer secret.
+    /// Refuse callers without a certificate, also those with the admin token.
     #[arg(long, env = "PORTCULLIS_ADMIN_REQUIRE_CERTIFICATE", requires = "admin_client_ca")]
     pub admin_require_certificate: bool,
-    /// Calls that one caller may make in a second; more are told 429.
+    /// Requests per second of one caller; more get 429.
     #[arg(long, env = "PORTCULLIS_ADMIN_RATE", value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub admin_rate: u32,
     /// How long audit entries are kept.

@@ -12,8 +12,8 @@ pub enum ProvidersFileError {
 }
 
 /// # Errors
-/// The file cannot be read, or has a field that is unknown, missing or of the wrong type. Values are checked when the service
-/// starts.
+/// The file cannot be read, or has a field that is unknown, missing or of the wrong type. The values are checked when
+/// the service starts.
 pub fn read(file: &Path) -> Result<Providers, ProvidersFileError> {
     let path = || file.to_path_buf();
     let text = std::fs::read_to_string(file).map_err(|source| ProvidersFileError::Read { path: path(), source })?;

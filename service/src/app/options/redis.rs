@@ -1,4 +1,4 @@
-//! Where Redis is and how it is reached, for every verb that speaks to it.
+//! The location of Redis and how to connect to it, for every command that uses it.
 use std::path::PathBuf;
 
 use clap::Args;
@@ -6,8 +6,8 @@ use store_redis::{Mode, RedisOptions};
 
 #[derive(Clone, Args)]
 pub struct Redis {
-    /// Where Redis is; rediss:// for TLS. Repeat it for more nodes of a Cluster, or for each Sentinel. A user and password
-    /// in it hold for all of the servers; better give them by file.
+    /// The URL of Redis; rediss:// for TLS. Repeat it for more nodes of a Cluster, or for each Sentinel. A user and
+    /// password in it apply to all servers; a password file is safer.
     #[arg(
         long = "redis",
         env = "PORTCULLIS_REDIS",
@@ -17,32 +17,32 @@ pub struct Redis {
         hide_env_values = true
     )]
     urls: Vec<String>,
-    /// How the servers are found: `single` is the one of the URL; `cluster`: the URLs are of some nodes of a Cluster;
-    /// `sentinel`: they are of Sentinels.
+    /// How to find the servers. `single`: the one in the URL. `cluster`: the URLs name some nodes of a Cluster.
+    /// `sentinel`: the URLs name Sentinels.
     #[arg(long, env = "PORTCULLIS_REDIS_MODE", value_name = "MODE", default_value = "single")]
     redis_mode: Mode,
-    /// The name that the Sentinels know the primary by.
+    /// The name of the primary in the Sentinels' configuration.
     #[arg(long, env = "PORTCULLIS_SENTINEL_MASTER", value_name = "NAME")]
     sentinel_master: Option<String>,
-    /// The ACL user, in place of the URL's.
+    /// The ACL user, instead of the URL's.
     #[arg(long, env = "PORTCULLIS_REDIS_USERNAME", value_name = "NAME")]
     redis_username: Option<String>,
-    /// A file with the password, in place of the URL's. Read again for each connection, so it may be replaced.
+    /// A file with the password, instead of the URL's. It is read for each connection, so it can be replaced.
     #[arg(long, env = "PORTCULLIS_REDIS_PASSWORD_FILE", value_name = "PATH")]
     redis_password_file: Option<PathBuf>,
-    /// The ACL user of the Sentinels, which know none of Redis's.
+    /// The ACL user for the Sentinels, whose users are separate from Redis's.
     #[arg(long, env = "PORTCULLIS_SENTINEL_USERNAME", value_name = "NAME")]
     sentinel_username: Option<String>,
-    /// A file with the password of the Sentinels.
+    /// A file with the password for the Sentinels.
     #[arg(long, env = "PORTCULLIS_SENTINEL_PASSWORD_FILE", value_name = "PATH")]
     sentinel_password_file: Option<PathBuf>,
-    /// The only authorities whose certificates are good (PEM); without it, the system's. Read again for each connection.
+    /// The only CAs to trust (PEM). Default: the system's. Read for each connection.
     #[arg(long, env = "PORTCULLIS_REDIS_CA_FILE", value_name = "PATH")]
     redis_ca_file: Option<PathBuf>,
-    /// Our certificate and what signed it (PEM), for servers that ask for one. Read again for each connection.
+    /// A client certificate and its chain (PEM), for servers that require one. Read for each connection.
     #[arg(long, env = "PORTCULLIS_REDIS_CERT_FILE", value_name = "PATH")]
     redis_cert_file: Option<PathBuf>,
-    /// The key of our certificate (PEM).
+    /// The private key of the client certificate (PEM).
     #[arg(long, env = "PORTCULLIS_REDIS_KEY_FILE", value_name = "PATH")]
     redis_key_file: Option<PathBuf>,
 }
@@ -70,7 +70,7 @@ macro_rules! other_redis {
         $(#[$doc])*
         #[derive(Clone, Args)]
         pub struct $name {
-            /// Where that Redis is; rediss:// for TLS. As --redis of `serve`, and so are the following.
+            /// The URL of this Redis; rediss:// for TLS. Like --redis of `serve`, and so are the following.
             #[arg(
                 id = $flag, long = $flag, env = $env, value_name = "URL", value_delimiter = ',',
                 hide_env_values = true $(, $required = $when)?
@@ -82,7 +82,7 @@ macro_rules! other_redis {
                 value_name = "MODE", default_value = "single"
             )]
             mode: Mode,
-            /// The name that the Sentinels know the primary by.
+            /// The name of the primary in the Sentinels' configuration.
             #[arg(
                 id = concat!($flag, "-sentinel-master"), long = concat!($flag, "-sentinel-master"),
                 env = concat!($env, "_SENTINEL_MASTER"), value_name = "NAME"
@@ -100,31 +100,31 @@ macro_rules! other_redis {
                 env = concat!($env, "_PASSWORD_FILE"), value_name = "PATH"
             )]
             password_file: Option<PathBuf>,
-            /// The ACL user of the Sentinels.
+            /// The ACL user for the Sentinels.
             #[arg(
                 id = concat!($flag, "-sentinel-username"), long = concat!($flag, "-sentinel-username"),
                 env = concat!($env, "_SENTINEL_USERNAME"), value_name = "NAME"
             )]
             sentinel_username: Option<String>,
-            /// A file with the password of the Sentinels.
+            /// A file with the password for the Sentinels.
             #[arg(
                 id = concat!($flag, "-sentinel-password-file"), long = concat!($flag, "-sentinel-password-file"),
                 env = concat!($env, "_SENTINEL_PASSWORD_FILE"), value_name = "PATH"
             )]
             sentinel_password_file: Option<PathBuf>,
-            /// The only authorities whose certificates are good (PEM).
+            /// The only CAs to trust (PEM).
             #[arg(
                 id = concat!($flag, "-ca-file"), long = concat!($flag, "-ca-file"),
                 env = concat!($env, "_CA_FILE"), value_name = "PATH"
             )]
             ca_file: Option<PathBuf>,
-            /// Our certificate and what signed it (PEM).
+            /// A client certificate and its chain (PEM).
             #[arg(
                 id = concat!($flag, "-cert-file"), long = concat!($flag, "-cert-file"),
                 env = concat!($env, "_CERT_FILE"), value_name = "PATH"
             )]
             certificate_file: Option<PathBuf>,
-            /// The key of our certificate (PEM).
+            /// The private key of the client certificate (PEM).
             #[arg(
                 id = concat!($flag, "-key-file"), long = concat!($flag, "-key-file"),
                 env = concat!($env, "_KEY_FILE"), value_name = "PATH"
@@ -152,21 +152,21 @@ macro_rules! other_redis {
 }
 
 other_redis!(
-    /// The store that every write goes to as well, while a store moves (docs/migration.md). Nothing is read from it for an
-    /// answer.
+    /// The mirror: the other store that is written to while a store moves.
     MirrorRedis, "mirror-redis", "PORTCULLIS_MIRROR_REDIS"
 );
 other_redis!(
-    /// What is copied.
+    /// The store to copy from.
     FromRedis, "from", "PORTCULLIS_FROM", required_unless_present = "prepare"
 );
 other_redis!(
-    /// Where it is copied to.
+    /// The store to copy to.
     ToRedis, "to", "PORTCULLIS_TO", required = true
 );
 
 impl MirrorRedis {
-    /// `None`: no URL was given. Options without it would have no effect, and are refused as a `redis` without one.
+    /// `None`: no URL was given. Options without it would have no effect, so they are refused like a `redis` without
+    /// one.
     pub fn options(self) -> Option<RedisOptions> {
         let options = RedisOptions::from(self);
         let is_given = !options.urls.is_empty()

@@ -15,12 +15,12 @@ pub enum SecretFileError {
     Secret { path: PathBuf, source: SecretTooShort },
     /// A filter has the first secret, and could end sessions with it.
     #[error(
-        "--secret-file {shared} and --admin-token-file {admin} hold the same secret: filters have the first, and the second \
-         ends sessions; make two"
+        "--secret-file {shared} and --admin-token-file {admin} contain the same secret: filters have the first, and the \
+         second revokes sessions; use two"
     )]
     SharedIsAdmin { shared: PathBuf, admin: PathBuf },
     /// The provider has it, and could end sessions beyond its own, or read checks.
-    #[error("`secret_file` {client} holds what {ours} holds, and the provider has it; make two")]
+    #[error("`secret_file` {client} contains the same secret as {ours}, which the provider must not know; use two")]
     ClientIsOurs { client: PathBuf, ours: PathBuf },
 }
 

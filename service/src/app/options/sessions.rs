@@ -10,17 +10,17 @@ use super::{OptionsError, values};
 use crate::domain::sessions::Config;
 use crate::signing::KeySource;
 
-/// Of all keys: half of the threads for blocking work. A module that hangs may keep those for ever, and files and names
-/// must be looked up all the same.
+/// For all keys: half of the threads for blocking work. A module that hangs may block these forever, and files and
+/// names must still be read.
 const MAX_TOKEN_THREADS: usize = 256;
 
 #[derive(Clone, Args)]
 #[command(next_help_heading = "Sessions")]
 pub struct SessionOptions {
-    /// Make sessions, whose tokens have this `iss`. Without it the service only knows what was ended.
+    /// Issue sessions, whose tokens have this `iss`. Without it the service only keeps revocations.
     #[arg(long, env = "PORTCULLIS_SESSION_ISSUER", value_name = "URL")]
     pub session_issuer: Option<String>,
-    /// The `aud` of tokens for which no other is asked; repeat it for several.
+    /// The default `aud` of tokens. Repeatable.
     #[arg(
         long = "session-audience",
         env = "PORTCULLIS_SESSION_AUDIENCES",
@@ -29,18 +29,19 @@ pub struct SessionOptions {
         requires = "session_issuer"
     )]
     pub session_audiences: Vec<String>,
-    /// From login to the end of a session for which nothing else is asked; at most --max-lifetime.
+    /// The default time from login to the end of a session; at most --max-lifetime.
     #[arg(long, env = "PORTCULLIS_SESSION_LIFETIME", value_name = "TIME", default_value = "12h", value_parser = values::seconds)]
     pub session_lifetime: Duration,
-    /// Of each access token of a session with a refresh token, unless something else is asked.
+    /// The default lifetime of an access token of a session with a refresh token.
     #[arg(long, env = "PORTCULLIS_ACCESS_LIFETIME", value_name = "TIME", default_value = "5m", value_parser = values::seconds)]
     pub access_lifetime: Duration,
-    /// For so long after a refresh, the replaced token is told that it lost a race; after that its use ends the session.
+    /// During this time after a refresh, the replaced token gets an error that it lost a race. After that its use ends
+    /// the session.
     #[arg(long, env = "PORTCULLIS_REFRESH_GRACE", value_name = "TIME", default_value = "3s", value_parser = values::refresh_grace)]
     pub refresh_grace: Duration,
-    /// A key for sessions with JWTs: RSA signs RS256, P-256 ES256, Ed25519 EdDSA. A file, PKCS#8 in PEM, read again when it
-    /// changes; or a key in an HSM, by its PKCS#11 URI (RFC 7512):
-    /// pkcs11:token=T;object=K?module-path=/….so&pin-source=file:/… . Repeat it: the first signs, all are published.
+    /// A key for sessions with JWTs: RSA signs RS256, P-256 ES256, Ed25519 EdDSA. Either a file, PKCS#8 in PEM, read
+    /// again when it changes; or a key in an HSM, by its PKCS#11 URI (RFC 7512):
+    /// pkcs11:token=T;object=K?module-path=/….so&pin-source=file:/… . Repeatable: the first signs, all are published.
     #[arg(
         long = "signing-key",
         env = "PORTCULLIS_SIGNING_KEYS",
@@ -50,17 +51,18 @@ pub struct SessionOptions {
         requires = "session_issuer"
     )]
     pub signing_keys: Vec<String>,
-    /// Sessions that each key in an HSM may have open, for as many signatures at once; 64 more wait, others get 503.
+    /// Open sessions of each key in an HSM, which is the number of concurrent signatures. 64 more requests wait,
+    /// further ones get 503.
     #[arg(long, env = "PORTCULLIS_SIGNING_SESSIONS", value_name = "N", default_value = "4", value_parser = values::signing_sessions)]
     pub signing_sessions: usize,
-    /// The longest that a signature of an HSM may take; beyond it the caller gets 503. At most 4s.
+    /// The longest time for a signature of an HSM; after that the caller gets 503. At most 4s.
     #[arg(long, env = "PORTCULLIS_SIGNING_TIMEOUT", value_name = "TIME", default_value = "3s", value_parser = values::signing_timeout)]
     pub signing_timeout: Duration,
     /// A JSON file with the clients that may introspect, refresh and revoke. Read again when it changes.
     #[arg(long, env = "PORTCULLIS_CLIENTS_FILE", value_name = "PATH", requires = "session_issuer")]
     pub clients_file: Option<PathBuf>,
-    /// A file with a secret, at least 32 bytes, that sessions and the audit stream are encrypted with and tokens known by.
-    /// Repeat it while it rotates; the first is for what is new. Without it, the shared secrets, which every proxy has.
+    /// A file with a secret, at least 32 bytes, that encrypts sessions and the audit stream and authenticates tokens.
+    /// Repeat it during a rotation; the first is used for new data. Default: the shared secrets, which every proxy has.
     #[arg(
         long = "session-secret-file",
         env = "PORTCULLIS_SESSION_SECRET_FILES",

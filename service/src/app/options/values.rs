@@ -15,7 +15,7 @@ const MAX_REFRESH_GRACE: Duration = Duration::from_secs(60);
 pub fn duration(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     match duration.is_zero() || duration > MAX_DURATION {
-        true => Err("must be longer than nothing and at most ten years".to_owned()),
+        true => Err("must be more than 0 and at most ten years".to_owned()),
         false => Ok(duration),
     }
 }

@@ -23,7 +23,7 @@ pub struct Connection(Arc<State>);
 struct State {
     authenticated: AtomicBool,
     address: IpAddr,
-    /// What counts as one address.
+    /// The address that counts.
     peer: IpAddr,
     /// In the order of acceptance.
     number: u64,
@@ -40,7 +40,7 @@ struct Table {
     next: u64,
     /// Those that may be closed for others, the oldest of each address first.
     by_peer: HashMap<IpAddr, BTreeMap<u64, Weak<State>>>,
-    /// How many of each address may not.
+    /// How many of each address are protected.
     protected: HashMap<IpAddr, usize>,
 }
 

@@ -28,7 +28,7 @@ fn what_filters_told_is_known_and_stored_once_in_a_while() {
         assert!(is_ok(issuer, Kind::Session), "{issuer}");
     }
     assert!(!is_ok("https://a/", Kind::Session));
-    // A kind that no filter asks about ends nothing, until one does.
+    // A kind that no filter checks has no effect, until one does.
     assert!(is_ok("https://own", Kind::User) && !is_ok("https://a", Kind::User));
     let user = NamedIssuer { kinds: Kinds::of([Kind::User]), ..named("https://a") };
     assert_eq!(learn(&issuers, &[user]), ["https://a"]);

@@ -6,12 +6,12 @@ const LISTED: usize = 5;
 /// Known issuers that a misspelt one is compared with, at the most.
 const COMPARED: usize = 256;
 
-/// A revocation that would end nothing.
+/// A revocation that would have no effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unknown {
     /// No filter asks about such an issuer, and it is not configured here.
     Issuer { issuer: String, hint: String },
-    /// Filters ask about this issuer's tokens, and not of this kind.
+    /// Filters check this issuer's tokens, but not this kind.
     Kind { issuer: String, kind: Kind },
 }
 
@@ -54,7 +54,7 @@ fn hint(issuer: &str, known: &[String]) -> String {
     let closest = alike.filter(|(alike, _)| *alike > 0.7).max_by(|(one, _), (other, _)| one.total_cmp(other));
     match (closest, known) {
         (Some((_, closest)), _) => format!("; did you mean `{closest}`?"),
-        (None, []) => "; no filter has told this service of any issuer yet".to_owned(),
+        (None, []) => "; no filter has reported any issuer to this service yet".to_owned(),
         (None, known) if known.len() <= LISTED => format!("; known are {}", known.join(", ")),
         (None, known) => format!("; {} others are known", known.len()),
     }
@@ -74,6 +74,6 @@ mod tests {
             assert!(detail(wrong, &known).contains("did you mean `https://idp.example.com`?"), "{wrong}");
         }
         assert!(detail("me", &known).contains("known are https://idp.example.com, https://other.test/realms/x"));
-        assert!(detail("me", &[]).contains("no filter has told"));
+        assert!(detail("me", &[]).contains("no filter has reported"));
     }
 }

@@ -1,5 +1,5 @@
-//! The algorithms that providers may sign with, by their names of RFC 7518 section 3.1 and RFC 8037 section 3.1. Those with a
-//! secret for their key are a family of their own, which no published key is of.
+//! The algorithms that providers may sign with, by their names of RFC 7518 section 3.1 and RFC 8037 section 3.1. Those
+//! with a secret as their key are a separate family, which no published key belongs to.
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,7 +13,7 @@ pub enum Algorithm {
     ES256,
     ES384,
     ES512,
-    /// `Ed25519` of RFC 9864 is the same: other keys of EdDSA are not taken.
+    /// `Ed25519` of RFC 9864 is the same: other EdDSA keys are not accepted.
     #[serde(alias = "Ed25519")]
     EdDSA,
     HS256,

@@ -66,7 +66,7 @@ impl ProviderEvents {
             }
         };
         let Some(ending) = ending else {
-            // Such an event can be sent again and again.
+            // Such an event can be sent repeatedly.
             if let Some(more) = self.stream_events.pass(Instant::now()) {
                 tracing::info!(issuer = provider.issuer, more, "an event about its stream");
             }
@@ -77,7 +77,7 @@ impl ProviderEvents {
             |what: &str, error: StoreError| EventError::from(Unavailable::store(format!("{what}: {}", error.name())));
         match self.replay_guard.claim(&digest, self.limit).await {
             Ok(Claim::Claimed) => {}
-            Ok(Claim::Pending) => return Err(Unavailable::busy("the same token is being worked on").into()),
+            Ok(Claim::Pending) => return Err(Unavailable::busy("the same token is being processed").into()),
             Ok(Claim::Done) => {
                 return match endpoint {
                     // Its sender asks again, as the 503 told it to.
@@ -96,8 +96,8 @@ impl ProviderEvents {
         let keys = match self.revocations.revoke_all(&requests, &by, asked).await {
             Ok(keys) => keys,
             Err(error) => {
-                // Else the provider's next attempt would be a replay, and the session would live on. If this fails too, the
-                // claim ends by itself.
+                // Otherwise the provider's next attempt would be a replay, and the session would live on. If this fails
+                // too, the claim expires by itself.
                 let _ = self.replay_guard.release(&digest).await;
                 return Err(Unavailable::store(error.to_string()).into());
             }
@@ -105,12 +105,12 @@ impl ProviderEvents {
         for key in keys {
             audit(&by, ending.kind, &key.to_string());
         }
-        // As long as it would be young enough, and our clocks may differ by as much as the provider's.
+        // As long as it would be young enough, plus the tolerated difference of clocks.
         let young = endpoint.max_age(provider).unwrap_or_default() + provider.skew * 3 + Duration::from_secs(1);
         self.replay_guard
             .complete(&digest, young)
             .await
-            .map_err(|error| unconfirmed("the token was not remembered", error))?;
+            .map_err(|error| unconfirmed("the token was not marked as used", error))?;
         Ok(Outcome::Ended(ending.kind))
     }
 }

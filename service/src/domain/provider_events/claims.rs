@@ -1,4 +1,4 @@
-//! The claims of a logout token or a security event, read strictly, and those judged that both have.
+//! The claims of a logout token or a security event: strict parsing, and the checks that both have in common.
 use std::fmt;
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use super::error::RejectReason;
 
-/// The longest id of a session or user, in bytes: as the admin API has it.
+/// The longest id of a session or user, in bytes, as in the admin API.
 pub const MAX_ID: usize = 2048;
-/// Times beyond are nonsense, and no longer exact.
+/// Later times are invalid, and not exact in a double.
 const MAX_TIME: f64 = 9_007_199_254_740_992.0;
 
-/// A claim twice is an error. Claims that are not here are not understood and so ignored. One that is null is absent.
+/// A duplicate claim is an error. Unknown claims are ignored. A null claim is absent.
 #[derive(Debug, Deserialize)]
 pub struct Claims {
     pub iss: String,
@@ -29,11 +29,11 @@ pub struct Claims {
     pub sub_id: Option<Members>,
 }
 
-/// Of an object, in its order; none is there twice, and none is in any object within.
+/// The members of an object, in order; no duplicates, also in nested objects.
 #[derive(Debug)]
 pub struct Members(pub Vec<(String, Value)>);
 
-/// Any JSON; a member twice is an error. Two readers could take two of them.
+/// Any JSON; a duplicate member is an error, since two readers could read different ones.
 struct Unique(Value);
 
 #[derive(Debug, Deserialize)]
@@ -79,12 +79,12 @@ impl Claims {
     }
 
     /// # Errors
-    /// Too old, from the future, or over.
+    /// Too old, from the future, or expired.
     pub fn judge_times(&self, now: u64, max_age: Duration, skew: Duration) -> Result<(), RejectReason> {
         let (now, skew) = (now as f64, skew.as_secs_f64());
         for (name, time) in [("iat", Some(self.iat)), ("exp", self.exp), ("nbf", self.nbf)] {
             if time.is_some_and(|time| !(0.0..=MAX_TIME).contains(&time)) {
-                return Err(RejectReason::Claim(name, "is no time"));
+                return Err(RejectReason::Claim(name, "is not a time"));
             }
         }
         if self.iat.floor() > now + skew {
@@ -108,7 +108,7 @@ impl Claims {
 }
 
 /// # Errors
-/// Empty, or too long to be looked up.
+/// Empty, or too long.
 pub fn judge_id(name: &'static str, id: &str) -> Result<(), RejectReason> {
     match id.len() {
         0 => Err(RejectReason::Claim(name, "is empty")),
@@ -137,7 +137,7 @@ impl<'de> Deserialize<'de> for Members {
                 let mut members = Members(Vec::new());
                 while let Some((name, Unique(value))) = map.next_entry::<String, _>()? {
                     if members.get(&name).is_some() {
-                        return Err(de::Error::custom("a member is there twice"));
+                        return Err(de::Error::custom("a member is duplicate"));
                     }
                     members.0.push((name, value));
                 }
@@ -194,7 +194,7 @@ impl<'de> Deserialize<'de> for Unique {
                 let mut members = serde_json::Map::new();
                 while let Some((name, Unique(value))) = map.next_entry::<String, _>()? {
                     if members.insert(name, value).is_some() {
-                        return Err(de::Error::custom("a member is there twice"));
+                        return Err(de::Error::custom("a member is duplicate"));
                     }
                 }
                 Ok(Unique(Value::Object(members)))

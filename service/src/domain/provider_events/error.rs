@@ -1,17 +1,17 @@
-//! Why a logout token or an event was not taken. "No" and "cannot tell" are different: only the second is worth another
-//! attempt.
+//! Why a logout token or an event was not accepted. "No" and "cannot tell" are different: only the second is worth a
+//! retry.
 use std::time::Duration;
 
-/// No, now and at every other attempt.
+/// No, now and at every retry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RejectReason {
     #[error("{0}")]
     Malformed(String),
-    #[error("`iss` is no provider that may send this here")]
+    #[error("`iss` is not a provider that may send this here")]
     Issuer,
     #[error("`aud` does not name us")]
     Audience,
-    #[error("`alg` is none that this provider may sign with")]
+    #[error("`alg` is not allowed for this provider")]
     Algorithm,
     #[error("the provider has no such key")]
     UnknownKey,
@@ -46,7 +46,7 @@ pub enum EventError {
 }
 
 impl RejectReason {
-    /// In RFC 8935 section 2.4's words.
+    /// The code of RFC 8935 section 2.4.
     pub fn set_code(&self) -> &'static str {
         match self {
             RejectReason::Issuer => "invalid_issuer",
@@ -75,16 +75,16 @@ impl From<Unavailable> for EventError {
     }
 }
 
-/// The least that a sender is asked to wait.
+/// The shortest time before a retry.
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Unavailable {
     pub fn keys(why: impl Into<String>, retry_after: Duration) -> Self {
-        Self { why: why.into(), text: "the provider's keys cannot be had now", retry_after: retry_after.max(RETRY) }
+        Self { why: why.into(), text: "the provider's keys are not available now", retry_after: retry_after.max(RETRY) }
     }
 
     pub fn store(why: impl Into<String>) -> Self {
-        Self { why: why.into(), text: "what was asked could not be confirmed", retry_after: RETRY }
+        Self { why: why.into(), text: "the request could not be confirmed", retry_after: RETRY }
     }
 
     pub fn busy(text: &'static str) -> Self {

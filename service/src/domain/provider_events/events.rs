@@ -19,7 +19,7 @@ const OF_ACCOUNTS: [&str; 3] = [
     "https://schemas.openid.net/secevent/risc/event-type/account-purged",
     "https://schemas.openid.net/secevent/risc/event-type/sessions-revoked",
 ];
-/// About the stream itself (Shared Signals Framework 1.0 sections 8.1.4.1 and 8.1.5): acknowledged, and nothing ends.
+/// About the stream itself (Shared Signals Framework 1.0 sections 8.1.4.1 and 8.1.5): acknowledged without effect.
 const OF_THE_STREAM: [&str; 2] = [
     "https://schemas.openid.net/secevent/ssf/event-type/verification",
     "https://schemas.openid.net/secevent/ssf/event-type/stream-updated",
@@ -36,7 +36,7 @@ const FORMATS: [(&str, &[&str]); 9] = [
     ("saml_assertion_id", &["issuer", "assertion_id"]),
     ("uri", &["uri"]),
 ];
-/// Members of a complex subject that say where its user belongs, and leave it the same user.
+/// Members of a complex subject that say where its user belongs, and do not change which user it is.
 const BELONGING: [&str; 3] = ["tenant", "org_unit", "group"];
 /// In the place of a session's id, all sessions of the user: Keycloak's `ALL`, in any case.
 const ALL_SESSIONS: [&str; 2] = ["ALL", "*"];
@@ -50,7 +50,7 @@ pub fn judge_type(token: &Unverified<'_>) -> Result<(), RejectReason> {
 /// The issuer and the ids of this transmitter's subjects.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'p> {
-    /// Of the tokens that they end.
+    /// The issuer of the tokens that they end.
     pub issuer: &'p str,
     /// The meaning of a subject of the format `opaque` alone.
     pub opaque: Opaque,
@@ -59,7 +59,7 @@ pub struct Scope<'p> {
 /// `None`: there is nothing to end.
 ///
 /// # Errors
-/// It is no event that we know, or its subject is none that we can end.
+/// The event is unknown, or its subject cannot be ended.
 pub fn ending(claims: &Claims, scope: Scope<'_>) -> Result<Option<Ending>, RejectReason> {
     // Both keep events apart from other tokens (sections 4.1.2 and 4.1.7).
     if claims.sub.is_some() {
@@ -78,18 +78,20 @@ pub fn ending(claims: &Claims, scope: Scope<'_>) -> Result<Option<Ending>, Rejec
     if OF_THE_STREAM.contains(&name.as_str()) {
         return Ok(None);
     }
-    // Drafts had the subject there. Two of them are one too many.
+    // Drafts had the subject there. Two subjects would be ambiguous.
     if event.contains_key("subject") || event.contains_key("sub_id") {
         return Err(RejectReason::Events("has a subject within its event: `sub_id` names it"));
     }
     match name.as_str() {
         SESSION_REVOKED => subject(sub_id, scope).map(Some),
         name if OF_ACCOUNTS.contains(&name) => account(sub_id, scope.issuer).map(Some),
-        _ => Err(RejectReason::Events("has none that is taken here: session-revoked is, and what ends an account")),
+        _ => Err(RejectReason::Events(
+            "has no supported event: session-revoked and events that end an account are supported",
+        )),
     }
 }
 
-/// A simple subject that is whole and nothing more (RFC 9493 section 3).
+/// A simple subject that is complete and has no other members (RFC 9493 section 3).
 #[derive(Debug)]
 enum Simple {
     Opaque(String),
@@ -97,16 +99,16 @@ enum Simple {
         iss: String,
         sub: String,
     },
-    /// Of a format that no token says anything of.
+    /// A format that no token corresponds to.
     Other,
 }
 
-/// Whose sessions end, and which.
+/// The session or user to end.
 fn subject(sub_id: &Members, scope: Scope<'_>) -> Result<Ending, RejectReason> {
     let Some(complex) = Complex::of(sub_id)? else {
         return match (simple(sub_id.0.iter().map(|(name, value)| (name, value)))?, scope.opaque) {
             (Simple::Opaque(id), Opaque::Session) => match is_all(&id) {
-                true => Err(RejectReason::Subject("means all sessions and says not whose")),
+                true => Err(RejectReason::Subject("means all sessions but names no user")),
                 false => session(&id, scope.issuer),
             },
             (Simple::Opaque(id), Opaque::User) => user(scope.issuer, &id, scope.issuer),
@@ -123,7 +125,7 @@ fn subject(sub_id: &Members, scope: Scope<'_>) -> Result<Ending, RejectReason> {
     }
 }
 
-/// Whose account it is. One session is none.
+/// The user of the account. A single session is not an account.
 fn account(sub_id: &Members, issuer: &str) -> Result<Ending, RejectReason> {
     let must = RejectReason::Subject("must be of the format iss_sub for an account");
     match Complex::of(sub_id)? {
@@ -136,7 +138,7 @@ fn account(sub_id: &Members, issuer: &str) -> Result<Ending, RejectReason> {
     }
 }
 
-/// Of a complex subject (Shared Signals Framework 1.0 section 3.2), which is what all its members have in common.
+/// A complex subject (Shared Signals Framework 1.0 section 3.2), which means the intersection of its members.
 struct Complex {
     user: Option<Simple>,
     session: Option<Simple>,
@@ -155,7 +157,7 @@ impl Complex {
                 continue;
             }
             let Some(value) = value.as_object() else {
-                return Err(RejectReason::Subject("has a member that is no subject"));
+                return Err(RejectReason::Subject("has a member that is not a subject"));
             };
             let member = simple(value.iter())?;
             match name.as_str() {
@@ -163,14 +165,14 @@ impl Complex {
                 "session" => complex.session = Some(member),
                 "device" => complex.device = true,
                 name if BELONGING.contains(&name) => {}
-                // An application has a part of a session, and what a new member means nobody knows here.
-                _ => return Err(RejectReason::Subject("is narrowed down by what is not known here")),
+                // An application has only a part of a session, and the meaning of a new member is unknown.
+                _ => return Err(RejectReason::Subject("is restricted by an unknown member")),
             }
         }
         Ok(Some(complex))
     }
 
-    /// A session is exact alone: it is one user's, on one device.
+    /// A session is exact alone: it belongs to one user, on one device.
     fn session_of(&self, id: &str, issuer: &str) -> Result<Ending, RejectReason> {
         if let Some(Simple::IssSub { iss, sub }) = &self.user {
             // But the user must be of the same issuer, or the session is another issuer's.
@@ -181,7 +183,7 @@ impl Complex {
 
     fn user(&self, issuer: &str) -> Result<Ending, RejectReason> {
         if self.device {
-            return Err(RejectReason::Subject("is narrowed down by a device: no token says on which it is"));
+            return Err(RejectReason::Subject("is restricted to a device, which no token names"));
         }
         match &self.user {
             Some(Simple::IssSub { iss, sub }) => user(iss, sub, issuer),
@@ -202,7 +204,7 @@ fn simple<'v>(members: impl Iterator<Item = (&'v String, &'v Value)>) -> Result<
     for (name, value) in members {
         match value {
             Value::String(text) if !text.is_empty() => drop(texts.insert(name.clone(), value.clone())),
-            _ => return Err(RejectReason::Subject("has a member that is no text")),
+            _ => return Err(RejectReason::Subject("has a member that is not a string")),
         }
     }
     let mut take = |name: &str| match texts.remove(name) {
@@ -211,12 +213,12 @@ fn simple<'v>(members: impl Iterator<Item = (&'v String, &'v Value)>) -> Result<
     };
     let format = take("format").ok_or(RejectReason::Subject("has no `format`"))?;
     let known = FORMATS.iter().find(|(name, _)| *name == format);
-    let (_, names) = known.ok_or(RejectReason::Subject("is of a format that is not known here"))?;
+    let (_, names) = known.ok_or(RejectReason::Subject("has an unknown format"))?;
     let values: Option<Vec<String>> = names.iter().map(|name| take(name)).collect();
     let values = values.ok_or(RejectReason::Subject("lacks a member of its format"))?;
-    // RFC 9493 section 3: it has no others. One could narrow it down.
+    // RFC 9493 section 3: a format has no other members. One could restrict the subject.
     if !texts.is_empty() {
-        return Err(RejectReason::Subject("has a member that is not of its format"));
+        return Err(RejectReason::Subject("has a member that its format does not have"));
     }
     let mut values = values.into_iter();
     Ok(match (format.as_str(), values.next(), values.next()) {
@@ -234,7 +236,7 @@ fn session(id: &str, issuer: &str) -> Result<Ending, RejectReason> {
 fn user(iss: &str, sub: &str, issuer: &str) -> Result<Ending, RejectReason> {
     // A transmitter ends only subjects of its own issuer.
     if iss != issuer {
-        return Err(RejectReason::Subject("is of an issuer whose users this transmitter does not end"));
+        return Err(RejectReason::Subject("is of an issuer whose users this transmitter may not end"));
     }
     judge_id("sub_id", sub)?;
     Ok(Ending { kind: Kind::User, issuer: issuer.to_owned(), ids: vec![sub.to_owned()] })

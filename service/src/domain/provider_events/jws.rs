@@ -1,4 +1,4 @@
-//! One signed token in compact form (RFC 7515 section 7.1), taken apart and nothing believed yet.
+//! One signed token in compact form (RFC 7515 section 7.1), parsed but not verified.
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
@@ -7,7 +7,7 @@ use serde::de::{Deserializer, IgnoredAny};
 use super::algorithm::Algorithm;
 use super::error::RejectReason;
 
-/// The longest token that is looked at, in bytes. Logout tokens and events have a few hundred.
+/// The longest token that is read, in bytes. Logout tokens and events have a few hundred.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 pub struct Unverified<'t> {
@@ -20,7 +20,7 @@ pub struct Unverified<'t> {
     pub input: &'t str,
 }
 
-/// A member of the header twice is an error here, as RFC 7515 section 4 allows.
+/// A duplicate member of the header is an error here, as RFC 7515 section 4 allows.
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -46,17 +46,19 @@ impl<'t> Unverified<'t> {
             return Err(RejectReason::Malformed(format!("the token has more than {MAX_TOKEN_BYTES} bytes")));
         }
         let malformed = |what: &str| RejectReason::Malformed(format!("the token {what}"));
-        let (input, signature) = token.rsplit_once('.').ok_or_else(|| malformed("is no signed JWT in compact form"))?;
-        let (header, payload) = input.split_once('.').ok_or_else(|| malformed("is no signed JWT in compact form"))?;
+        let (input, signature) =
+            token.rsplit_once('.').ok_or_else(|| malformed("is not a signed JWT in compact form"))?;
+        let (header, payload) =
+            input.split_once('.').ok_or_else(|| malformed("is not a signed JWT in compact form"))?;
         if payload.contains('.') {
-            return Err(malformed("has more than three parts; encrypted ones are not taken"));
+            return Err(malformed("has more than three parts; encrypted tokens are not accepted"));
         }
         let bytes = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed("is not base64url"));
         let header: Header = serde_json::from_slice(&bytes(header)?)
             .map_err(|error| malformed(&format!("has a bad header: {error}")))?;
         for (name, given) in [("crit", header.crit), ("b64", header.b64), ("zip", header.zip), ("enc", header.enc)] {
             if given.is_some() {
-                return Err(malformed(&format!("has `{name}` in its header, which is not taken")));
+                return Err(malformed(&format!("has `{name}` in its header, which is not accepted")));
             }
         }
         Ok(Self {
@@ -78,7 +80,7 @@ impl<'t> Unverified<'t> {
     }
 }
 
-/// There, whatever it is: null too.
+/// Present with any value, including null.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<()>, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|_| Some(()))
 }

@@ -1,4 +1,4 @@
-//! A provider's key set (RFC 7517), read once into keys that verify. The key decides the algorithm.
+//! A provider's key set (RFC 7517), parsed once. The key decides the algorithm.
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaPublicKeyComponents, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,11 +10,11 @@ use super::algorithm::{Algorithm, Family};
 /// The longest key set, in bytes, and the most members of one.
 pub const MAX_SET_BYTES: usize = 256 * 1024;
 pub const MAX_MEMBERS: usize = 128;
-/// The most signatures that are tried for one token.
+/// The most signatures checked for one token.
 const MAX_CANDIDATES: usize = 8;
-/// RFC 7518 section 3.3 asks for 2048 bits; above 8192 a check takes too long.
+/// RFC 7518 section 3.3 requires 2048 bits; above 8192 a check takes too long.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
-/// 65537, the one exponent that is in use.
+/// 65537, the one exponent in use.
 const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct KeySet(Vec<Key>);
 #[derive(Debug, PartialEq, Eq)]
 struct Key {
     kid: Option<String>,
-    /// The one that the set says it is for.
+    /// The one that the set declares.
     only: Option<Algorithm>,
     material: Material,
 }
@@ -37,22 +37,22 @@ enum Material {
     Ed25519(Vec<u8>),
 }
 
-/// How a signature was judged.
+/// The result of checking a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judged {
     Good,
     Bad,
-    /// The key is there, and is none for this algorithm.
+    /// The key exists, but is not for this algorithm.
     OtherAlgorithm,
     /// No such key: a newer set may have it.
     UnknownKey,
 }
 
 impl KeySet {
-    /// Keys that we cannot use are left out: a set may have keys for others too.
+    /// Unusable keys are skipped: a set may have keys for other uses too.
     ///
     /// # Errors
-    /// It is no key set; the last good one is better.
+    /// It is not a key set; the last good one stays.
     pub fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
         #[derive(Deserialize)]
         struct Set {
@@ -72,7 +72,7 @@ impl KeySet {
         self.0.len()
     }
 
-    /// Without a key id, any key of the algorithm may have signed. A key without one may be meant by any.
+    /// Without a key id, any key of the algorithm may have signed. A key without one matches any key id.
     pub fn judge(&self, kid: Option<&str>, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> Judged {
         let named = |key: &&Key| kid.is_none() || key.kid.as_deref() == kid;
         let nameless = |key: &&Key| kid.is_some() && key.kid.is_none();
@@ -112,14 +112,14 @@ impl Key {
         {
             return None;
         }
-        // A private key that is published is everybody's.
+        // A published private key is known to everyone.
         if jwk.d.is_some() {
             return None;
         }
         let bytes = |text: Option<String>| URL_SAFE_NO_PAD.decode(text?).ok();
         let point = |length: usize, x, y| -> Option<Vec<u8>> {
             let (x, y): (Vec<u8>, Vec<u8>) = (bytes(x)?, bytes(y)?);
-            // RFC 7518 section 6.2.1.2: the full length, zeros included.
+            // RFC 7518 section 6.2.1.2: the full length, including zeros.
             (x.len() == length && y.len() == length).then(|| [&[4], x.as_slice(), y.as_slice()].concat())
         };
         let material = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
@@ -135,7 +135,7 @@ impl Key {
         }
         let only = match jwk.alg {
             None => None,
-            // What is published is never a secret's.
+            // A published key is never used as a secret.
             Some(name) => {
                 Some(Algorithm::from_name(&name).filter(|algorithm| algorithm.family() == material.family())?)
             }
@@ -188,7 +188,7 @@ impl Material {
         }
     }
 
-    /// On its curve, of a length that is in use.
+    /// On its curve, of a length in use.
     fn is_sound(&self) -> bool {
         match self {
             Material::Rsa { n, e } => {

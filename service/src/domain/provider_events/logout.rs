@@ -9,12 +9,13 @@ use super::error::RejectReason;
 use super::jws::Unverified;
 
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
-/// Keycloak's word, beside the event, that offline sessions end too (its client's “Backchannel logout revoke offline sessions”).
+/// Keycloak's member beside the event that ends offline sessions too (its client's “Backchannel logout revoke offline
+/// sessions”).
 const OFFLINE_TOO: &str = "revoke_offline_access";
-/// Stands before the id of an offline session where those are sessions of their own, as the filter's `offline_sessions` has it.
+/// The prefix of an offline session's id if those are separate sessions, as the filter's `offline_sessions` defines.
 const OFFLINE: &str = "offline:";
-/// Types are recommended and not required (section 2.4), and many providers write `JWT`. Whatever else a token is, it is
-/// no logout token without the event.
+/// Types are recommended and not required (section 2.4), and many providers write `JWT`. Without the event a token is
+/// never a logout token.
 const TYPES: [&str; 2] = ["logout+jwt", "jwt"];
 
 /// # Errors
@@ -38,18 +39,18 @@ pub fn ending(claims: &Claims, issuer: &str) -> Result<Ending, RejectReason> {
     if claims.nonce.is_some() {
         return Err(RejectReason::Claim("nonce", "must not be there"));
     }
-    // With a session, it is this session only (section 2.4).
+    // With a session, only that session (section 2.4).
     let (kind, ids) = match (&claims.sid, &claims.sub) {
         (Some(sid), _) if ends_offline(claims) => (Kind::Session, vec![sid.clone(), format!("{OFFLINE}{sid}")]),
         (Some(sid), _) => (Kind::Session, vec![sid.clone()]),
-        // All of the user's sessions are ended, the offline ones among them.
+        // All of the user's sessions end, including the offline ones.
         (None, Some(sub)) => (Kind::User, vec![sub.clone()]),
-        (None, None) => return Err(RejectReason::Claim("sid", "and `sub` are missing: one of them must be there")),
+        (None, None) => return Err(RejectReason::Claim("sid", "and `sub` are missing: one of them is required")),
     };
     Ok(Ending { kind, issuer: issuer.to_owned(), ids })
 }
 
-/// As Keycloak reads it: a text may say it too.
+/// As Keycloak reads it: a string may also say it.
 fn ends_offline(claims: &Claims) -> bool {
     match claims.events.get(OFFLINE_TOO) {
         Some(Value::Bool(said)) => *said,

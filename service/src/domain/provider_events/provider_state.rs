@@ -17,7 +17,7 @@ pub struct ProviderState {
     pub provider: Provider,
     pub source: Source,
     secret: Option<ClientSecret>,
-    /// Not verified, for want of keys.
+    /// Not verified, for lack of keys.
     undecided: Mutex<PendingTokens>,
     /// Verified, and not written or not confirmed yet.
     unwritten: Mutex<PendingTokens>,

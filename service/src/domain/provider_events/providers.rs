@@ -29,45 +29,46 @@ pub struct Providers {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provider {
-    /// As `iss` has it, byte by byte.
+    /// The value of `iss`, compared byte by byte.
     pub issuer: String,
     /// The `aud` that its tokens must have: our client ids for logout tokens, the audience of the stream for events.
     pub audiences: Vec<String>,
     #[serde(default, deserialize_with = "present")]
     pub jwks_uri: Option<String>,
-    /// In the place of `jwks_uri`: which document of the issuer's names it.
+    /// Instead of `jwks_uri`: the issuer's document that names it.
     #[serde(default, deserialize_with = "present")]
     pub discovery: Option<Discovery>,
     #[serde(default = "algorithms")]
     pub algorithms: Vec<Algorithm>,
-    /// Our client's secret there, for logout tokens that are signed with HS256, HS384 or HS512.
+    /// Our client's secret there, for logout tokens signed with HS256, HS384 or HS512.
     #[serde(default, deserialize_with = "present")]
     pub secret_file: Option<PathBuf>,
-    /// Takes logout tokens. Absent: it may send none.
+    /// Accepts logout tokens. Absent: it may send none.
     #[serde(default, deserialize_with = "present")]
     pub logout: Option<Logout>,
-    /// Takes security events. Absent: it may send none.
+    /// Accepts security events. Absent: it may send none.
     #[serde(default, deserialize_with = "present")]
     pub events: Option<Events>,
-    /// It makes sessions under the ids of ended ones: a revocation of a session ends what was issued until then.
+    /// It may give a new session the id of an ended one: a revocation of a session ends only what was issued until
+    /// then.
     #[serde(default)]
     pub reuses_session_ids: bool,
     /// How far its clock may differ from ours.
     #[serde(default = "skew", with = "duration")]
     pub skew: Duration,
-    /// For one answer of the provider's.
+    /// For one answer of the provider.
     #[serde(default = "timeout", with = "duration")]
     pub timeout: Duration,
     /// How old its keys may be before they are fetched again.
     #[serde(default = "refresh", with = "duration")]
     pub refresh: Duration,
-    /// How long its last keys are trusted while no new ones can be had.
+    /// How long its last keys are trusted if no new ones can be fetched.
     #[serde(default = "max_stale", with = "duration")]
     pub max_stale: Duration,
-    /// Tokens of no key that we have cause a fetch after so long, and up to four at once before.
+    /// Tokens that no known key verifies cause one fetch in this time, and up to four in a row after a quiet period.
     #[serde(default = "cool_down", with = "duration")]
     pub cool_down: Duration,
-    /// Trust the authorities in this PEM file, in the place of those that browsers trust.
+    /// Trust the CAs in this PEM file instead of those that browsers trust.
     #[serde(default, deserialize_with = "present")]
     pub ca_file: Option<PathBuf>,
     /// Fetch keys without TLS from other hosts than this one. An attacker on the way can then end every session.
@@ -87,7 +88,7 @@ pub enum Discovery {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Logout {
-    /// The oldest logout token that is taken, by its `iat`.
+    /// The oldest accepted logout token, by its `iat`.
     #[serde(default = "logout_max_age", with = "duration")]
     pub max_age: Duration,
 }
@@ -95,13 +96,13 @@ pub struct Logout {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Events {
-    /// The oldest event that is taken, by its `iat`. It must cover the time for which the transmitter tries again.
+    /// The oldest accepted event, by its `iat`. It must cover how long the transmitter retries.
     #[serde(default = "events_max_age", with = "duration")]
     pub max_age: Duration,
-    /// The issuer of the tokens that these events end, where it is another than the transmitter.
+    /// The issuer of the tokens that these events end, if it is not the transmitter.
     #[serde(default, deserialize_with = "present")]
     pub subject_issuer: Option<String>,
-    /// What the id of a subject of the format `opaque` is. RFC 9493 section 3.2.4 leaves it open.
+    /// The meaning of a subject of the format `opaque`. RFC 9493 section 3.2.4 leaves it open.
     #[serde(default)]
     pub opaque: Opaque,
 }
@@ -132,7 +133,7 @@ impl Providers {
         self.providers.iter().filter(|provider| provider.reuses_session_ids).flat_map(Provider::subject_issuers)
     }
 
-    /// `issuers` are those for whom revocations are taken; any, if empty.
+    /// `issuers` are those whose revocations are accepted; all, if empty.
     ///
     /// # Errors
     /// The first field that is wrong.
@@ -145,7 +146,7 @@ impl Providers {
             let within = |field: &str| format!("providers[{index}].{field}");
             provider.check(issuers).map_err(|error| ProvidersError { field: within(&error.field), ..error })?;
             if !seen.insert(&provider.issuer) {
-                return Err(ProvidersError::new(within("issuer"), "is there twice: a provider stands here once"));
+                return Err(ProvidersError::new(within("issuer"), "is listed twice"));
             }
         }
         Ok(())
@@ -174,7 +175,7 @@ impl Provider {
             (None, None) => {}
             (Some(_), None) | (None, Some(_)) if !self.has_keys() => {
                 let field = if self.jwks_uri.is_some() { "jwks_uri" } else { "discovery" };
-                return wrong(field, "is for keys, and `algorithms` names only those that have a secret".into());
+                return wrong(field, "is for keys, but `algorithms` names only those with a secret".into());
             }
             (Some(uri), None) => self.check_url("jwks_uri", uri)?,
             (None, Some(_)) => self.check_url("issuer", &self.issuer)?,
@@ -185,7 +186,7 @@ impl Provider {
         for issuer in self.subject_issuers() {
             if !issuers.is_empty() && !issuers.iter().any(|taken| issuer_matches(taken, issuer)) {
                 let message = format!(
-                    "ends tokens of {issuer:?}, for whom no revocations are taken: --issuer names {}",
+                    "ends tokens of {issuer:?}, whose revocations are not accepted: --issuer names {}",
                     issuers.join(", ")
                 );
                 return wrong("issuer", message);
@@ -214,7 +215,7 @@ impl Provider {
         Ok(())
     }
 
-    /// Whether it signs with keys that it publishes.
+    /// Whether it signs with published keys.
     pub fn has_keys(&self) -> bool {
         self.algorithms.iter().any(|algorithm| algorithm.family() != Family::Secret)
     }
@@ -223,19 +224,21 @@ impl Provider {
         let wrong = |field: &str, message: &str| Err(ProvidersError::new(field, message));
         let has_secret = self.algorithms.iter().any(|algorithm| algorithm.family() == Family::Secret);
         match (has_secret, &self.secret_file) {
-            (true, None) => wrong("secret_file", "is missing: HS256, HS384 and HS512 are of our client's secret"),
-            (false, Some(_)) => wrong("secret_file", "is for HS256, HS384 and HS512, of which `algorithms` names none"),
+            (true, None) => wrong("secret_file", "is missing: HS256, HS384 and HS512 need our client's secret"),
+            (false, Some(_)) => {
+                wrong("secret_file", "is for HS256, HS384 and HS512, but `algorithms` names none of them")
+            }
             (true, Some(_)) if self.logout.is_none() => {
-                wrong("algorithms", "names what is for logout tokens only, and `logout` is missing")
+                wrong("algorithms", "names algorithms for logout tokens only, but `logout` is missing")
             }
             (true, Some(_)) if self.events.is_some() && !self.has_keys() => {
-                wrong("events", "are signed with published keys, and `algorithms` names none of these")
+                wrong("events", "are signed with published keys, but `algorithms` has no algorithm for them")
             }
             (true, Some(_)) | (false, None) => Ok(()),
         }
     }
 
-    /// Whose tokens this provider can end.
+    /// The issuers whose tokens this provider can end.
     fn subject_issuers(&self) -> impl Iterator<Item = &String> {
         let of_events = self.events.as_ref().map(|events| events.subject_issuer.as_ref().unwrap_or(&self.issuer));
         self.logout.as_ref().map(|_| &self.issuer).into_iter().chain(of_events)
@@ -246,7 +249,7 @@ impl Provider {
         self.judge_url(url).map_err(|message| ProvidersError::new(field, message))
     }
 
-    /// Whether keys, or the document that names them, may be fetched from there.
+    /// Whether keys, or the document that names them, may be fetched from this URL.
     ///
     /// # Errors
     /// Why not.
@@ -254,7 +257,7 @@ impl Provider {
         let uri: Uri = url.parse().map_err(|_| "must be a URL")?;
         let host = uri.host().filter(|host| !host.is_empty()).ok_or("must be a URL with a host")?;
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err("must not carry a user or password");
+            return Err("must not contain a user or password");
         }
         match uri.scheme_str() {
             Some("https") => Ok(()),
@@ -325,7 +328,8 @@ fn events_max_age() -> Duration {
     Duration::from_secs(3600)
 }
 
-/// Null is not absent: `logout:` with nothing behind it is not "no". (In YAML it is the same as `{}`, in JSON an error.)
+/// Null is not absent: `logout:` without a value does not mean "no". (In YAML it is the same as `{}`, in JSON an
+/// error.)
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }

@@ -1,5 +1,5 @@
-//! The secret of our client at a provider that signs logout tokens with it (HS256 and its like): read once, and never
-//! something that is public.
+//! Our client's secret at a provider that signs logout tokens with it (HS256 and the like): read once, and never public
+//! data.
 use std::fmt;
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use super::algorithm::Algorithm;
 use super::providers::ProvidersError;
 
-/// The shortest that is taken, and the shortest that is no cause for a warning (RFC 7518 section 3.2), in bytes.
+/// The shortest accepted secret, and the shortest without a warning (RFC 7518 section 3.2), in bytes.
 const LEAST: usize = 16;
 const ADVISED: usize = 32;
 
@@ -27,13 +27,13 @@ impl ClientSecret {
             .map_err(|error| ProvidersError::new("secret_file", format!("cannot be read: {error}")))?;
         let secret = Self::new(&text).map_err(|why| ProvidersError::new("secret_file", why))?;
         if secret.0.len() < ADVISED {
-            tracing::warn!(file = %file.display(), "a client's secret has less than {ADVISED} bytes: it may be guessed");
+            tracing::warn!(file = %file.display(), "a client's secret has less than {ADVISED} bytes: it could be guessed");
         }
         Ok(secret)
     }
 
     fn new(text: &[u8]) -> Result<Self, String> {
-        // As an editor leaves it.
+        // An editor adds it.
         let secret = text.trim_ascii();
         if secret.len() < LEAST {
             return Err(format!("must have at least {LEAST} bytes, and should have {ADVISED}"));

@@ -1,5 +1,5 @@
-//! Where one provider's keys come from: fetched at the start, again when they are older than `refresh`, and when those that
-//! we have do not verify a token. When that is due is decided here; `watch` fetches.
+//! The source of one provider's keys: fetched at start, again when they are older than `refresh`, and when no known key
+//! verifies a token. This module decides when a fetch is due; `watch` fetches.
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,11 +29,11 @@ pub struct Source {
 
 struct State {
     held: Option<Held>,
-    /// Of the last set that was another than the one before.
+    /// Changes whenever the set differs from the one before.
     generation: u64,
-    /// Since the last one that went well: when the last one ended, how many there were, and why.
+    /// Failures since the last success: when the last one ended, how many there were, and why.
     failed: Option<(Instant, u32, String)>,
-    /// Of fetches that tokens of no key of ours cause.
+    /// For fetches that tokens without a known key cause.
     searches: Bucket,
 }
 
@@ -42,7 +42,7 @@ pub struct Held {
     pub keys: Arc<KeySet>,
     /// Of the keys in the set. It changes only when they do.
     pub generation: u64,
-    /// When the fetch began, so that a set is never held for younger than it is.
+    /// When the fetch began, so that a set is never taken for younger than it is.
     pub fetched: Instant,
 }
 
@@ -53,7 +53,7 @@ struct Fetcher {
 
 impl Source {
     /// # Errors
-    /// The file with authorities cannot be used.
+    /// The CA file cannot be used.
     pub fn new(provider: &Provider) -> Result<Self, ProvidersError> {
         let tls = TlsConfig::builder()
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -61,7 +61,7 @@ impl Source {
         let config = Agent::config_builder()
             .timeout_global(Some(provider.timeout))
             .http_status_as_error(false)
-            // A redirect could lead to where no key may come from.
+            // A redirect could lead to a place that keys must not come from.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .tls_config(tls.build());
@@ -75,13 +75,13 @@ impl Source {
         })
     }
 
-    /// Keys that may be trusted now.
+    /// The keys that may be trusted now.
     pub fn held(&self, now: Instant) -> Option<Held> {
         let trusted = |held: &Held| now.saturating_duration_since(held.fetched) < self.max_stale;
         self.state().held.clone().filter(trusted)
     }
 
-    /// When the next fetch is due; `searching`: a token waits for keys that we do not have.
+    /// When the next fetch is due; `searching`: a token waits for an unknown key.
     pub fn due(&self, now: Instant, searching: bool) -> Instant {
         let state = self.state();
         let fetched = state.held.as_ref().map(|held| held.fetched);
@@ -89,7 +89,7 @@ impl Source {
         if searching {
             due = match fetched.is_some_and(|fetched| now.saturating_duration_since(fetched) < self.max_stale) {
                 true => due.min(state.searches.next(now)),
-                // Without keys nothing is an unknown one: all wait for the provider.
+                // Without any keys the cool-down does not apply: all tokens wait for the provider.
                 false => now,
             };
         }
@@ -102,8 +102,8 @@ impl Source {
         let state = self.state();
         let why = match (&state.failed, &state.held) {
             (Some((_, _, why)), _) => why.clone(),
-            (None, Some(_)) => "a key that is not known yet".to_owned(),
-            (None, None) => "the keys were not fetched yet".to_owned(),
+            (None, Some(_)) => "an unknown key".to_owned(),
+            (None, None) => "the keys have not been fetched yet".to_owned(),
         };
         Unavailable::keys(why, retry_after)
     }
@@ -113,7 +113,7 @@ impl Source {
         let started = Instant::now();
         {
             let mut state = self.state();
-            // Not for those that are due anyway.
+            // Not for scheduled fetches.
             if state.held.as_ref().is_some_and(|held| held.fetched + self.refresh > started) {
                 state.searches.take(started);
             }
@@ -122,7 +122,7 @@ impl Source {
         let fetched = tokio::task::spawn_blocking(move || fetcher.fetch()).await;
         let issuer = &self.fetcher.provider.issuer;
         let mut state = self.state();
-        match fetched.unwrap_or_else(|_| Err("the fetch broke down".to_owned())) {
+        match fetched.unwrap_or_else(|_| Err("the fetch failed".to_owned())) {
             Ok(keys) => {
                 let before = state.held.take().filter(|held| *held.keys == keys);
                 let held = match before {
@@ -177,7 +177,7 @@ impl Fetcher {
         let document: Document = serde_json::from_slice(&bytes).map_err(|error| format!("{url}: {error}"))?;
         // OpenID Connect Discovery 1.0 section 4.3: else the document is another issuer's.
         if document.issuer != self.provider.issuer {
-            return Err(format!("{url}: its issuer is another"));
+            return Err(format!("{url}: it has another issuer"));
         }
         self.provider.judge_url(&document.jwks_uri).map_err(|why| format!("{url}: `jwks_uri` {why}"))?;
         Ok(document.jwks_uri)
@@ -194,8 +194,8 @@ impl Fetcher {
     }
 }
 
-/// OpenID Connect appends its name to the issuer (Discovery 1.0 section 4), the Shared Signals Framework puts it between
-/// host and path (section 7.2.1).
+/// OpenID Connect appends its name to the issuer (Discovery 1.0 section 4), the Shared Signals Framework inserts it
+/// between host and path (section 7.2.1).
 fn document_url(issuer: &str, discovery: Discovery) -> String {
     let issuer = issuer.trim_end_matches('/');
     match discovery {

@@ -89,7 +89,7 @@ async fn decide(events: &Arc<ProviderEvents>, state: &ProviderState, until: Inst
     }
     events.metrics.pending(0, tokens.len());
     let judging = Arc::clone(events);
-    // Strangers can make this thousands of signatures.
+    // Unauthenticated senders can make this thousands of signatures.
     let judged = tokio::task::spawn_blocking(move || {
         let judge = |mut token: PendingToken| match &token.judged {
             Some((with, refused)) if *with == held.generation && token.arrived <= held.fetched => {

@@ -20,7 +20,7 @@ pub struct RevokeRequest {
     pub new_issuer: bool,
     /// Only what was issued until now ends.
     pub until_now: bool,
-    /// `None`: it holds until it is lifted.
+    /// `None`: it lasts until it is lifted.
     pub ttl: Option<Duration>,
 }
 
@@ -42,7 +42,7 @@ impl RevokeRequest {
         if terms.until_now.is_some() && subject.kind != Kind::Session {
             return Err(FieldError::new(
                 "until_now",
-                "is for sessions: users, clients and issuers are ended so in any case",
+                "is for sessions: users, clients and issuers always end in this way",
             ));
         }
         let until_now = terms.until_now.unwrap_or_else(|| ends_until_now(&subject, policy));
@@ -91,13 +91,14 @@ fn ttl_of(text: Option<&str>, kind: Kind, policy: &Policy) -> Result<Option<Dura
         };
     }
     let ttl = wire::parse_duration(text).map_err(|error| FieldError::new("ttl", format!("is wrong: {error}")))?;
-    // A key that is to come back, since its issuer has withdrawn it, must still outlive what the key signed.
+    // If a key is allowed to become valid again, since its issuer has withdrawn it, the revocation must still outlive
+    // the tokens it signed.
     let least = retention.unwrap_or_else(|| policy.login_retention());
     if ttl < least {
         let seconds = least.as_secs();
         return Err(FieldError::new(
             "ttl",
-            format!("must be at least {seconds}s, else what was revoked could live longer than its revocation"),
+            format!("must be at least {seconds}s, otherwise a revoked token could outlive its revocation"),
         ));
     }
     if ttl > MAX_DURATION {

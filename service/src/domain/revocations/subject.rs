@@ -31,7 +31,7 @@ impl Subject {
         let issuer = filled("issuer", issuer)?;
         let id = match (kind, id) {
             (Kind::Issuer, None) => Id::None,
-            (Kind::Issuer, Some(_)) => return Err(FieldError::new("id", "has no meaning for an issuer")),
+            (Kind::Issuer, Some(_)) => return Err(FieldError::new("id", "must not be given for an issuer")),
             (Kind::SigningKey, id) => Id::Text(thumbprint(filled("id", id)?)?),
             (_, id) => Id::Text(filled("id", id)?),
         };
@@ -55,7 +55,7 @@ impl Subject {
         let what = match self.kind {
             Kind::Token => return "this one token".to_owned(),
             Kind::Session if before.is_none() => {
-                return "every token of this session, those that it is refreshed to as well".to_owned();
+                return "every token of this session, including refreshed ones".to_owned();
             }
             Kind::Session => "every token of this session",
             Kind::SigningKey if self.issuer.contains(TENANT_PLACEHOLDER) => {
@@ -137,7 +137,7 @@ fn filled(field: &str, value: Option<String>) -> Result<String, FieldError> {
     }
 }
 
-/// A key id (`kid`) would be taken, and end nothing.
+/// A key id (`kid`) would be accepted, and have no effect.
 fn thumbprint(id: String) -> Result<String, FieldError> {
     if URL_SAFE_NO_PAD.decode(&id).is_ok_and(|bytes| bytes.len() == 32) {
         return Ok(id);

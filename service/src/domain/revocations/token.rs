@@ -63,7 +63,7 @@ struct Claims(Vec<(String, Value)>);
 struct Twice;
 
 impl Claims {
-    /// Null is absent. Twice is an error, also with null.
+    /// Null is absent. A duplicate is an error, also with null.
     fn one(&self, name: &str) -> Result<Option<&Value>, Twice> {
         let mut found = self.0.iter().filter(|(given, _)| given == name).map(|(_, value)| value);
         match (found.next(), found.next()) {

@@ -20,16 +20,16 @@ pub struct Tokens {
     pub token_type: &'static str,
     /// Seconds.
     pub expires_in: u64,
-    /// Secret. Good for one use.
+    /// Secret. Single use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refresh_token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// Names the session; no secret.
+    /// Identifies the session; not secret.
     pub sid: String,
     /// The access token's id.
     pub jti: String,
-    /// Unix seconds: no token of the session is good after it.
+    /// Unix seconds: no token of the session is valid after it.
     pub session_ends: u64,
 }
 

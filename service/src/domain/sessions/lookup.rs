@@ -28,7 +28,7 @@ pub(super) struct Found {
     iat: Option<u64>,
     exp: u64,
     scopes: u64,
-    /// Of the key that signed it.
+    /// The key that signed it.
     thumbprint: Option<String>,
 }
 
@@ -68,8 +68,7 @@ impl Sessions {
         Ok(self.find(token).await?.map(|found| found.kept))
     }
 
-    /// An access token of ours that has not expired, and its session, which may be marked as ended. Nothing is said of
-    /// revocations.
+    /// An unexpired access token of ours, and its session, which may be marked as ended. Revocations are not checked.
     async fn find(&self, token: &str) -> Result<Option<Found>, StoreError> {
         let (store, now) = (self.store(), unix_seconds());
         let found = match OpaqueToken::parse(Purpose::Access, token.as_bytes()) {
@@ -151,7 +150,7 @@ impl Sessions {
             let _permit = permit;
             let sessions = SessionRecords { store: &*store, ring: &ring };
             if let Err(error) = sessions.touch(at, sid, step).await {
-                tracing::debug!(%error, "a use was not noted");
+                tracing::debug!(%error, "a use was not recorded");
             }
         });
     }

@@ -1,4 +1,4 @@
-//! Sessions as the store keeps them: named by MACs, their data encrypted under a key of the ring.
+//! Sessions in the store: named by MACs, with data encrypted under a key of the ring.
 use std::time::Duration;
 
 use store::{
@@ -9,7 +9,7 @@ use wire::opaque_token::OpaqueToken;
 use crate::model::session::{Data, MAX_ACCESS_TOKENS, RECORD_BYTES};
 use crate::model::session_keys::{KeyAt, Ring, Sid, TokenMac};
 
-/// One subject has no more sessions than this at once; one more is refused.
+/// The most sessions of one subject at once; a further one is refused.
 pub const MAX_SESSIONS_PER_SUBJECT: usize = 1000;
 
 /// A session, decrypted.
@@ -20,7 +20,7 @@ pub struct StoredSession {
     pub access: Vec<u8>,
     /// When it was last used, in Unix milliseconds of the store's clock.
     pub used: u64,
-    /// Why it was ended, if it was and is only waiting to be deleted.
+    /// Why it was ended, if it was ended and waits to be deleted.
     pub ended: Option<String>,
 }
 
@@ -49,12 +49,12 @@ impl SessionRecords<'_> {
         let session = NewSession { sealed, access: access.to_vec(), refresh, lifetime, idle };
         match self.store.create(name, session).await? {
             true => Ok(()),
-            // 128 random bits were used before: something is very wrong.
+            // The same 128 random bits twice: the random source is broken.
             false => Err(failed),
         }
     }
 
-    /// Adds it to its subject's. False: the subject has too many.
+    /// Adds it to its subject's list. False: the subject has too many.
     pub async fn index(&self, at: KeyAt, data: &Data, lifetime: Duration) -> Result<bool, WriteError> {
         let entry = IndexEntry { sid: data.sid.clone(), lifetime };
         self.store.index(self.subject(at, &data.iss, &data.sub), entry, MAX_SESSIONS_PER_SUBJECT).await
@@ -73,7 +73,7 @@ impl SessionRecords<'_> {
     pub async fn read(&self, at: KeyAt, sid: Sid) -> Result<Option<StoredSession>, StoreError> {
         let name = self.session(at, sid);
         let Some(record) = self.store.read(name).await? else { return Ok(None) };
-        // Written by somebody without our key: that is neither a session nor the absence of one.
+        // Written without our key. This is neither a session nor the absence of one.
         let text = self.ring.open(at, &context(name), &record.sealed).ok_or(StoreError::StoreFailed)?;
         let data: Data = serde_json::from_slice(&text).map_err(|_| StoreError::StoreFailed)?;
         Ok(Some(StoredSession { at, sid, data, access: record.access, used: record.used, ended: record.ended }))
@@ -97,7 +97,7 @@ impl SessionRecords<'_> {
         self.store.rotate(self.session(at, Sid(presented.sid)), rotation).await
     }
 
-    /// Notes that a session with an idle timeout is used, unless that was noted less than a [`step`] ago.
+    /// Records the use of a session with an idle timeout, unless it was recorded less than a [`step`] ago.
     pub async fn touch(&self, at: KeyAt, sid: Sid, step: Duration) -> Result<(), WriteError> {
         self.store.touch(self.session(at, sid), step).await
     }
@@ -107,7 +107,7 @@ impl SessionRecords<'_> {
         self.store.end(self.session(session.at, session.sid), reason).await
     }
 
-    /// Deletes a session whose end is known everywhere, or whose tokens nobody has.
+    /// Deletes a session whose end is known everywhere, or whose tokens were never delivered.
     pub async fn forget(&self, at: KeyAt, sid: Sid, data: &Data) -> Result<(), WriteError> {
         self.store.delete(self.session(at, sid)).await?;
         self.unindex(at, &data.iss, &data.sub, &[sid]).await
@@ -140,13 +140,14 @@ impl SessionRecords<'_> {
     }
 }
 
-/// A use is noted at most once in this time: a sixteenth of the idle timeout, from a second to a minute. A session lives for
-/// its idle timeout and up to one step longer.
+/// A use is recorded at most once in this time: a sixteenth of the idle timeout, from a second to a minute. A session
+/// lives for its idle timeout and up to one step longer.
 pub fn step(idle: Duration) -> Duration {
     (idle / 16).clamp(Duration::from_secs(1), Duration::from_secs(60))
 }
 
-/// What the data is encrypted for, so that it does not open under another name. Part of what is stored: it must not change.
+/// The associated data of the encryption: data does not decrypt under another name. It is part of the stored format and
+/// must not change.
 fn context(name: SessionName) -> String {
     let [first, ..] = name.0;
     format!("portcullis:{{{first:02x}}}:s:{}", crate::model::session_keys::Name(name.0))

@@ -59,8 +59,7 @@ impl Sessions {
         text: &str,
         scope: Option<&str>,
     ) -> Result<Tokens, RefreshError> {
-        const GONE: RefreshError =
-            RefreshError::InvalidGrant("the refresh token is not good, or its session has ended");
+        const GONE: RefreshError = RefreshError::InvalidGrant("the refresh token is invalid, or its session has ended");
         let token = OpaqueToken::parse(Purpose::Refresh, text.as_bytes()).ok_or(GONE)?;
         // Only a token that we made gets further, and can end the session by its reuse.
         let at = self.ring.maker_of(&token).ok_or(GONE)?;
@@ -70,7 +69,7 @@ impl Sessions {
         if kept.data.client_id.as_deref() != Some(&client.id) {
             // It can be repeated without end, so the audit log has one of many.
             if self.foreign_tokens.pass(Instant::now()).is_some() {
-                self.tell(&kept, "refresh", "refused", client, "the refresh token is another client's").await;
+                self.tell(&kept, "refresh", "refused", client, "the refresh token belongs to another client").await;
             }
             return Err(RefreshError::InvalidGrant("the refresh token was issued to another client"));
         }
@@ -97,14 +96,14 @@ impl Sessions {
             Ok(Rotated::Done) => Ok(self.tokens(issued, Some(new), &kept.data, mask)),
             Ok(Rotated::Gone | Rotated::Ended) => Err(GONE),
             Ok(Rotated::Raced) => Err(RefreshError::InvalidGrant(
-                "the refresh token was used a moment ago, perhaps by a request at the same time: use the token that it got",
+                "the refresh token was used a moment ago, perhaps by a concurrent request: use the token that it got",
             )),
             Ok(Rotated::Reused) => {
                 tracing::warn!(sid = %sid, client = client.id, "a refresh token was used again: its session is ended");
                 self.tell(&kept, "refresh.reuse", "session ended", client, "a refresh token was used again").await;
                 self.events.count(SessionEvent::Reused.name());
                 if let Err(error) = self.end(&kept, Some("refresh token reused"), "service").await {
-                    tracing::error!(%error, sid = %sid, "the end of the session will be tried again");
+                    tracing::error!(%error, sid = %sid, "the end of the session will be retried");
                     self.end_later(sid, Stolen::Yes);
                 }
                 Err(GONE)

@@ -14,18 +14,18 @@ use crate::base::limits::{MAX_DURATION, MAX_REASON};
 use crate::model::field_error::FieldError;
 use crate::model::session::{Audience, Format, MAX_SCOPES};
 
-/// The claims that one may give, as JSON.
+/// The bound on the given claims, as JSON.
 const MAX_CLAIMS_BYTES: usize = 8 * 1024;
 const MAX_TEXT: usize = 2048;
 const MAX_AUDIENCES: usize = 16;
 const MAX_SCOPE_BYTES: usize = 4096;
 const MAX_ADDRESSES: usize = 64;
 
-/// The claim with the addresses that a session may be used from; for the filter's `binding.address`.
+/// The claim with the addresses that may use a session; for the filter's `binding.address`.
 pub const ADDRESSES: &str = "client_addresses";
 /// The claim with the base64url SHA-256 of the User-Agent; for the filter's `binding.user_agent`.
 pub const USER_AGENT: &str = "user_agent_sha256";
-/// Set by us, or said of a token by introspection (RFC 7662 section 2.2).
+/// Set by us, or by introspection (RFC 7662 section 2.2).
 const OURS: &[&str] = &[
     "iss",
     "sub",
@@ -49,30 +49,30 @@ const OURS: &[&str] = &[
     USER_AGENT,
 ];
 
-/// A session to make. Durations are a whole number and a unit: `30s`, `15m`, `8h`, `7d`.
+/// A session to create. Durations are a whole number and a unit: `30s`, `15m`, `8h`, `7d`.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateSession {
-    /// Whose it is: the `sub` of its tokens.
+    /// The user: the `sub` of its tokens.
     pub subject: String,
-    /// The client that it was made for, and the only one that may refresh it.
+    /// The client that it is for, and the only one that may refresh it.
     pub client_id: Option<String>,
     /// Default: the service's `--session-audience`.
     pub audience: Option<Audience>,
     /// Words separated by spaces (RFC 6749 section 3.3).
     pub scope: Option<String>,
-    /// Further claims of its tokens. None that the service sets itself.
+    /// Further claims of its tokens, except those that the service sets itself.
     #[serde(default)]
     pub claims: Map<String, Value>,
     /// From `auth_time` or now to its end. Default: the service's `--session-lifetime`.
     pub lifetime: Option<String>,
-    /// Ends it when it is neither introspected nor refreshed for so long. Default: it may lie unused.
+    /// Ends it if it is neither introspected nor refreshed for this long. Default: no idle timeout.
     pub idle_timeout: Option<String>,
-    /// Of each access token. Default: `--access-lifetime` with a refresh token, else as long as the session; a JWT at most
-    /// `idle_timeout`.
+    /// Of each access token. Default: `--access-lifetime` with a refresh token, otherwise that of the session; a JWT at
+    /// most `idle_timeout`.
     pub access_lifetime: Option<String>,
     pub format: Option<Format>,
-    /// Give a refresh token, too; needs `client_id`.
+    /// Also issue a refresh token; needs `client_id`.
     #[serde(default)]
     pub refresh: bool,
     /// When the user logged in, in Unix seconds. Default: now.
@@ -150,14 +150,15 @@ impl NewSession {
             return Err(FieldError::new("auth_time", "must not be in the future"));
         }
         let lifetime = duration("lifetime", asked.lifetime, config.lifetime)?;
-        // Longer, and the filter refuses its tokens (JWT_TOO_LONG_LIVED), and a revocation is forgotten before them.
+        // With a longer one, the filter refuses its tokens (JWT_TOO_LONG_LIVED), and a revocation would expire before
+        // them.
         if lifetime > config.max_lifetime {
             let most = config.max_lifetime.as_secs();
             return Err(FieldError::new("lifetime", format!("must be at most {most}s, the service's --max-lifetime")));
         }
         let ends = auth_time.saturating_add(lifetime.as_secs());
         if ends <= now {
-            return Err(FieldError::new("auth_time", "and `lifetime` make a session that is over already"));
+            return Err(FieldError::new("auth_time", "and `lifetime` make a session that has already ended"));
         }
         let idle = asked.idle_timeout.map(|idle| duration("idle_timeout", Some(idle), Duration::ZERO)).transpose()?;
         let format = asked.format.unwrap_or(Format::Opaque);
@@ -170,7 +171,7 @@ impl NewSession {
             (asked, _) => duration("access_lifetime", asked, config.access_lifetime)?,
         };
         if access_lifetime > most {
-            return Err(FieldError::new("access_lifetime", "must be at most `idle_timeout`, where `format` is `jwt`"));
+            return Err(FieldError::new("access_lifetime", "must be at most `idle_timeout` if `format` is `jwt`"));
         }
         Ok(Self {
             sub,
@@ -197,7 +198,7 @@ fn binding(asked: CreateBinding) -> Result<Map<String, Value>, FieldError> {
             return Err(FieldError::new("binding.addresses", format!("must be at most {MAX_ADDRESSES}")));
         }
         if let Some(bad) = asked.addresses.iter().find(|block| Cidr::parse(block).is_none()) {
-            let what = format!("has `{bad}`, which is no address or CIDR block without bits beyond its prefix");
+            let what = format!("has `{bad}`, which is not an address or a CIDR block without bits beyond its prefix");
             return Err(FieldError::new("binding.addresses", &what));
         }
         claims.insert(ADDRESSES.to_owned(), asked.addresses.into());
@@ -216,7 +217,7 @@ fn binding(asked: CreateBinding) -> Result<Map<String, Value>, FieldError> {
 }
 
 /// # Errors
-/// The field `scope`, with what is wrong with it.
+/// The field `scope`, with its error.
 pub fn scopes(text: &str) -> Result<Vec<String>, FieldError> {
     // RFC 6749 section 3.3: %x21 / %x23-5B / %x5D-7E
     let right = |c: u8| matches!(c, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
@@ -243,7 +244,7 @@ fn text(field: &str, value: String) -> Result<String, FieldError> {
     Ok(value)
 }
 
-/// At least a second, and whole seconds.
+/// Whole seconds, at least one.
 fn duration(field: &str, asked: Option<String>, default: Duration) -> Result<Duration, FieldError> {
     let Some(text) = asked else { return Ok(default) };
     let duration = wire::parse_duration(&text).map_err(|error| FieldError::new(field, format!("is wrong: {error}")))?;

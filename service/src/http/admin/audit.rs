@@ -1,4 +1,4 @@
-//! The audit stream, for operators: a page of it, after an id or a time.
+//! The audit stream, for operators: a page after an id or a time.
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
@@ -16,13 +16,13 @@ use crate::base::clock::unix_millis;
 use crate::domain::audit::{Audit, Entry, MAX_PAGE};
 
 const DEFAULT_PAGE: usize = 100;
-/// Entries after a time that is no longer ago are those that a follower has not seen yet.
+/// Reads that start less than this long ago count as following.
 const FOLLOWING_MILLIS: u64 = 60_000;
 
 #[derive(Serialize, ToSchema)]
 struct AuditPage {
     entries: Vec<Entry>,
-    /// Give it as `after` to go on; there may be more by then.
+    /// Pass it as `after` to continue; there may be more by then.
     next: Option<String>,
 }
 
@@ -30,7 +30,7 @@ struct AuditPage {
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "describes the query for the API description; Query reads it")]
 struct Parameters {
-    /// An entry's id, or Unix milliseconds. Without it, the newest entries.
+    /// An entry's id, or Unix milliseconds. Default: the newest entries.
     after: Option<String>,
     /// 1 to 1000; 100 by default.
     limit: Option<u16>,

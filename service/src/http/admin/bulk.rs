@@ -1,5 +1,5 @@
-//! Many revocations in one request: NDJSON in, NDJSON out, a batch at a time, so that memory does not grow with the
-//! request. One answer a line, in order, and a summary at the end. A bad line stops nothing.
+//! Many revocations in one request: NDJSON in, NDJSON out, in batches, so that memory does not grow with the request.
+//! One answer per line, in order, and a summary at the end. An invalid line does not stop the others.
 mod lines;
 
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::domain::revocations::Revocations;
 use crate::http::gate::Refusal;
 use lines::{End, Lines};
 
-/// Bulk requests in progress; more are refused.
+/// Bulk requests in progress; further ones are refused.
 const MAX_IN_PROGRESS: usize = 4;
 /// How long the sender may pause, and how long it may leave the answers unread.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -122,7 +122,7 @@ async fn run(state: AppState, caller: Caller, mut lines: Lines, answers: mpsc::S
         for done in done {
             summary.lines += 1;
             let line = summary.lines;
-            // A blank line is counted, so that numbers are those of the file, and asks nothing.
+            // A blank line is counted, so that line numbers match the file, and ignored.
             let Some(done) = done else { continue };
             write(
                 &mut out,
@@ -140,7 +140,7 @@ async fn run(state: AppState, caller: Caller, mut lines: Lines, answers: mpsc::S
         }
         let is_gone = matches!(end, Some(End::Gone));
         if !out.is_empty() && !is_gone && !matches!(timeout(PAUSE, answers.send(out.into())).await, Ok(Ok(()))) {
-            tracing::warn!(line = summary.lines, "the sender of a bulk request went away");
+            tracing::warn!(line = summary.lines, "the client of a bulk request disconnected");
             end = Some(End::Gone);
         }
     }

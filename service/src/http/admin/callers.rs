@@ -22,24 +22,24 @@ pub struct CertificateCallers {
     /// DNS names, URIs and mail addresses of a certificate's subjectAltName, or `CN=…`. Empty: every certificate that the
     /// authority signed.
     pub names: Vec<String>,
-    /// The bearer secret alone is not enough.
+    /// The admin token alone is not enough.
     pub required: bool,
 }
 
-/// The bearer secret of the admin listener.
+/// The admin token.
 #[derive(Clone)]
 pub struct AdminToken(String);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AdminTokenError {
-    #[error("the admin token has {0} bytes, and at least {min} are needed", min = AdminToken::MIN_BYTES)]
+    #[error("the admin token has {0} bytes, but needs at least {min}", min = AdminToken::MIN_BYTES)]
     TooShort(usize),
-    #[error("the admin token must be printable ASCII without white space, since it travels in a header")]
+    #[error("the admin token must be printable ASCII without white space, since it is sent in a header")]
     Form,
 }
 
 impl Callers {
-    /// By certificate where the connection has a good one, else by the bearer secret where that is enough.
+    /// By certificate if the connection has a valid one, otherwise by the admin token if that is enough.
     pub fn identify(&self, certificate: Option<&Certificate>, headers: &HeaderMap) -> Option<Arc<str>> {
         if let (Some(Certificate(names)), Some(known)) = (certificate, &self.certificates)
             && let Some(name) = known.allowed(names)
@@ -54,7 +54,7 @@ impl Callers {
 }
 
 impl CertificateCallers {
-    /// The one of a certificate's `names` by which it may call.
+    /// The first of a certificate's `names` that is allowed.
     fn allowed<'a>(&self, names: &'a [String]) -> Option<&'a str> {
         let mut known = names.iter().filter(|name| self.names.is_empty() || self.names.contains(name));
         known.next().map(String::as_str)
@@ -64,10 +64,10 @@ impl CertificateCallers {
 impl AdminToken {
     pub const MIN_BYTES: usize = 32;
 
-    /// White space at the ends is dropped, so that a file's last newline is not part of the token.
+    /// White space at the ends is removed, so that a file's last newline is not part of the token.
     ///
     /// # Errors
-    /// Too short, or not fit for a header.
+    /// Too short, or not valid in a header.
     pub fn new(text: &str) -> Result<Self, AdminTokenError> {
         let text = text.trim_ascii();
         if text.len() < Self::MIN_BYTES {
@@ -79,7 +79,7 @@ impl AdminToken {
         Ok(Self(text.to_owned()))
     }
 
-    /// In constant time for tokens of one length; the length is no secret.
+    /// In constant time for tokens of one length; the length is not secret.
     fn is(&self, offered: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(offered).into()
     }

@@ -32,7 +32,7 @@ pub struct Guard {
     rates: Rates,
     audit: Arc<Audit>,
     work: TaskTracker,
-    /// Refused calls, as they are written to the audit stream.
+    /// Throttles audit entries for refused requests.
     refused: Throttle,
 }
 
@@ -43,7 +43,7 @@ impl Record {
         }
     }
 
-    /// This call leaves no entry.
+    /// This request leaves no entry.
     pub fn nothing(&self) {
         self.take();
     }
@@ -117,7 +117,7 @@ pub async fn guard(
 }
 
 fn left_out(more: u64) -> Option<String> {
-    (more > 0).then(|| format!("and {more} more since the last such entry"))
+    (more > 0).then(|| format!("and {more} more since the last entry like this"))
 }
 
 fn too_many() -> Response {

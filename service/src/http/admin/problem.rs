@@ -1,4 +1,4 @@
-//! Errors of the admin API, as RFC 9457 has them.
+//! Errors of the admin API, by RFC 9457.
 use std::fmt;
 
 use axum::http::{StatusCode, header};
@@ -27,7 +27,7 @@ pub struct Problem {
     field: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
-    /// Whether a revocation may be in force though it was not acknowledged: yes, no or unknown.
+    /// Whether a revocation may be in force although it was not acknowledged: yes, no or unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     written: Option<&'static str>,
 }
@@ -38,7 +38,7 @@ impl Problem {
         Self { status, title, code, field: None, detail: None, written: None }
     }
 
-    /// A field that is wrong, and what it must be.
+    /// An invalid field, and its requirement.
     pub fn field(field: &str, detail: &str) -> Self {
         let mut problem = Self::new(StatusCode::BAD_REQUEST, "invalid_field").detail(format!("`{field}` {detail}"));
         problem.field = Some(field.to_owned());
@@ -116,7 +116,7 @@ impl From<Refusal> for Problem {
 impl From<ListError> for Problem {
     fn from(error: ListError) -> Self {
         match error {
-            ListError::InvalidCursor => Self::field("cursor", "must be a cursor that a page ended with"),
+            ListError::InvalidCursor => Self::field("cursor", "must be the cursor of an earlier page"),
             ListError::Store(error) => error.into(),
         }
     }

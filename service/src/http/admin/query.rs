@@ -1,4 +1,4 @@
-//! The query of an admin request: each parameter known, and once.
+//! The query of an admin request: only known parameters, each once.
 use std::ops::RangeInclusive;
 
 use super::problem::Problem;
@@ -7,12 +7,12 @@ pub struct Query(Vec<(String, String)>);
 
 impl Query {
     /// # Errors
-    /// A parameter that is not in `known`, or is there twice.
+    /// A parameter that is not in `known`, or is duplicate.
     pub fn read(query: Option<&str>, known: &[&str]) -> Result<Self, Problem> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             if !known.contains(&&*name) || pairs.iter().any(|(given, _)| *given == name) {
-                return Err(Problem::field(&name, "is no parameter of this request, or is given twice"));
+                return Err(Problem::field(&name, "is not a parameter of this request, or is given twice"));
             }
             pairs.push((name.into_owned(), value.into_owned()));
         }

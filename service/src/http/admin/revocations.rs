@@ -29,7 +29,7 @@ use crate::domain::revocations::Revocations;
 use answer::{LiftDone, RevocationDone, RevocationPage, StoredRevocation};
 use body::{MAX_TOKEN, RevocationBody};
 
-/// The most bytes of one revocation: the longest token, and what may be beside it.
+/// The most bytes of one revocation: the longest token, and further members.
 pub const MAX_BYTES: usize = MAX_TOKEN + 16 * 1024;
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
@@ -40,7 +40,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(revoke, list)).routes(routes!(show, lift))
 }
 
-/// End a token, session, user, client, key or issuer.
+/// Revoke a token, session, user, client, key or issuer.
 #[utoipa::path(
     post, path = "/v1/revocations", tag = "revocations", security(("bearer" = []), ("certificate" = [])),
     request_body = RevocationBody,
@@ -63,7 +63,7 @@ async fn revoke(
     Ok((StatusCode::CREATED, Json(RevocationDone::new(&request, &revoked, unix_seconds()))))
 }
 
-/// What is revoked now.
+/// The current revocations.
 #[utoipa::path(
     get, path = "/v1/revocations", tag = "revocations", security(("bearer" = []), ("certificate" = [])),
     params(("cursor" = Option<String>, Query), ("limit" = Option<u16>, Query, description = "1 to 1000; 100 by default")),
@@ -108,7 +108,7 @@ async fn lift(
         record.about(|event| {
             event.kind = Some(note.kind.clone());
             event.iss = Some(note.iss.clone());
-            event.reason = note.id.as_ref().map(|id| format!("lifted what ended {id}"));
+            event.reason = note.id.as_ref().map(|id| format!("lifted the revocation of {id}"));
         });
     }
     let lifted = revocations.lift(&shown).await?.ok_or_else(Problem::no_revocation)?;

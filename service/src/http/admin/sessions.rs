@@ -39,14 +39,15 @@ type AppState = Option<Arc<Sessions>>;
 #[derive(Serialize, ToSchema)]
 struct SessionPage {
     sessions: Vec<View>,
-    /// Give it as `cursor` to go on; null at the end.
+    /// Pass it as `cursor` to continue; null at the end.
     cursor: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
 struct Ended {
     ended: Vec<String>,
-    /// With all sessions, everything that the issuer issued for the subject before this time, in Unix seconds, is dead.
+    /// If all sessions were ended: everything that the issuer issued for the subject before this time, in Unix seconds,
+    /// is revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<u64>,
 }
@@ -71,7 +72,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(create)).routes(routes!(show, end)).routes(routes!(list, end_all))
 }
 
-/// Make a session and its first tokens.
+/// Create a session and its first tokens.
 #[utoipa::path(
     post, path = "/v1/sessions", tag = "sessions", security(("bearer" = []), ("certificate" = [])),
     request_body = CreateSession,
@@ -235,7 +236,7 @@ async fn end_all(
 
 fn on(state: &AppState) -> Result<&Sessions, Problem> {
     state.as_deref().ok_or_else(|| {
-        let why = "this service makes no sessions: it was started without --session-issuer";
+        let why = "this service issues no sessions: it was started without --session-issuer";
         Problem::new(StatusCode::NOT_FOUND, "no_sessions").detail(why.into())
     })
 }
@@ -245,7 +246,7 @@ fn parse(sid: &str) -> Result<Sid, Problem> {
 }
 
 fn parse_cursor(text: &str) -> Result<Sid, Problem> {
-    text.parse().map_err(|()| Problem::field("cursor", "must be a cursor that a page ended with"))
+    text.parse().map_err(|()| Problem::field("cursor", "must be the cursor of an earlier page"))
 }
 
 fn reason(body: &[u8]) -> Result<Option<String>, Problem> {

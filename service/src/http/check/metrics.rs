@@ -12,11 +12,11 @@ pub struct Metrics {
     keys: Histogram,
 }
 
-/// How a check ended.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CheckResult {
     Answered,
-    /// The question was not ours or not well formed.
+    /// Made with another secret, or malformed.
     Refused,
     Trouble,
 }
@@ -45,7 +45,7 @@ impl Default for Metrics {
 
 impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
-        self.checks.register(registry, "checks", "Checks by how they ended");
+        self.checks.register(registry, "checks", "Checks by result");
         self.errors.register(registry, "troubles", "Checks that could not be answered, by reason");
         registry.register("check_keys", "Keys in one check", self.keys.clone());
     }

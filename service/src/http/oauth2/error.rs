@@ -10,7 +10,7 @@ use crate::domain::sessions::RefreshError;
 use crate::signing::SignError;
 use store::WriteError;
 
-/// How soon to ask again when the store could not be asked, in seconds.
+/// The time before a retry if the store could not be read, in seconds.
 const RETRY_AFTER: &str = "1";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,9 +25,9 @@ pub enum OAuthError {
     UnauthorizedClient,
     UnsupportedGrantType,
     NotAcceptable,
-    /// Nothing can be said.
+    /// It cannot be decided.
     Unavailable(StoreError),
-    /// The token that has the signing key does not sign now.
+    /// The token (HSM) with the signing key does not sign now.
     SigningUnavailable,
     Internal,
 }
@@ -40,7 +40,7 @@ pub struct OAuthProblem {
 }
 
 impl OAuthError {
-    /// The word in logs and metrics, and in the answer.
+    /// The name in logs, metrics and the answer.
     pub fn code(self) -> &'static str {
         match self {
             OAuthError::InvalidRequest(_) | OAuthError::NotAcceptable => "invalid_request",
@@ -71,11 +71,11 @@ impl OAuthError {
     fn description(self) -> &'static str {
         match self {
             OAuthError::InvalidRequest(what) | OAuthError::InvalidGrant(what) => what,
-            OAuthError::InvalidClient { .. } => "the client is not known, or did not prove who it is",
+            OAuthError::InvalidClient { .. } => "the client is unknown, or did not authenticate",
             OAuthError::InvalidScope => "a scope is malformed, or was not granted to the session",
             OAuthError::UnauthorizedClient => "the client may not do this",
             OAuthError::UnsupportedGrantType => "only `refresh_token` is supported",
-            OAuthError::NotAcceptable => "the answer is application/json, which `Accept` does not take",
+            OAuthError::NotAcceptable => "the answer is application/json, which `Accept` excludes",
             OAuthError::Unavailable(trouble) => trouble.name(),
             OAuthError::SigningUnavailable => "signing_unavailable",
             OAuthError::Internal => "the service failed",

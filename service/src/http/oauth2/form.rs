@@ -26,7 +26,7 @@ impl Form {
     pub fn parse(body: &[u8]) -> Result<Self, OAuthError> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(body) {
-            // A parameter without a value counts as left out.
+            // A parameter without a value counts as absent.
             if value.is_empty() {
                 continue;
             }
@@ -34,7 +34,7 @@ impl Form {
                 return Err(OAuthError::InvalidRequest("there are too many parameters"));
             }
             if pairs.iter().any(|(known, _)| *known == name) {
-                return Err(OAuthError::InvalidRequest("a parameter is there twice"));
+                return Err(OAuthError::InvalidRequest("a parameter is given twice"));
             }
             pairs.push((name.into_owned(), value.into_owned()));
         }
@@ -52,7 +52,7 @@ impl Form {
     }
 }
 
-/// Whether the answer, which is JSON, is one that the sender takes (RFC 9110 section 12.5.1).
+/// Whether the client accepts a JSON answer (RFC 9110 section 12.5.1).
 pub fn takes_json(headers: &HeaderMap) -> bool {
     let mut named = false;
     for value in headers.get_all(header::ACCEPT) {

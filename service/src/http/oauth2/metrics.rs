@@ -13,9 +13,9 @@ pub struct Metrics(PairCounters);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OAuthResult {
     Done,
-    /// The client's fault.
+    /// An error of the client.
     Refused,
-    /// The store could not be asked.
+    /// The store could not be read.
     Trouble,
 }
 
@@ -49,7 +49,7 @@ impl Default for Metrics {
 
 impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
-        self.0.register(registry, "oauth", "Requests to the OAuth 2.0 endpoints by how they ended");
+        self.0.register(registry, "oauth", "Requests to the OAuth 2.0 endpoints by result");
     }
 
     pub fn answered(&self, endpoint: &'static str, error: Option<&OAuthError>) {

@@ -41,7 +41,7 @@ impl Default for Metrics {
 
 impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
-        self.0.register(registry, "provider_events", "Logout tokens and security events by how they ended");
+        self.0.register(registry, "provider_events", "Logout tokens and security events by result");
     }
 
     pub fn answered(&self, endpoint: Endpoint, result: EventResult) {

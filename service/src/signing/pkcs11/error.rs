@@ -1,4 +1,4 @@
-//! Why a token does not sign, or does not have a key that could: each names the attribute of the URI to look at.
+//! Why a token does not sign, or has no usable key: each error names the attribute of the URI to check.
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,13 +11,13 @@ pub enum TokenError {
     Module { path: PathBuf, why: String },
     #[error("`token` (or `serial`, `model`, `manufacturer`, `slot-id`): none matches; there are: {0}")]
     NoToken(String),
-    #[error("`token` matches {0} tokens: give `serial`, too")]
+    #[error("`token` matches {0} tokens: give `serial` too")]
     Tokens(usize),
     #[error("`pin-source` {path}: {why}")]
     PinFile { path: PathBuf, why: String },
-    #[error("`pin-source`: the token refused this PIN ({0}); it is not tried again until the file has another")]
+    #[error("`pin-source`: the token refused this PIN ({0}); it is not tried again until the file changes")]
     PinRefused(String),
-    #[error("`pin-source`: the token refused this PIN before; it is not tried again until the file has another")]
+    #[error("`pin-source`: the token refused this PIN before; it is not tried again until the file changes")]
     PinKnownWrong,
     #[error(
         "`pin-source`: the token allows one more try (CKF_USER_PIN_FINAL_TRY), which is left to you: log in to it with another \
@@ -36,7 +36,7 @@ pub enum TokenError {
     Mismatch,
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
-    #[error("too many signatures wait for it already")]
+    #[error("too many signatures already wait for it")]
     Busy,
     #[error("{}", Brief(.0))]
     Call(#[from] Error),
@@ -71,7 +71,7 @@ impl TokenError {
         }
     }
 
-    /// Whether beginning anew with the module could help.
+    /// Whether restarting the module could help.
     pub fn may_be_lost(&self) -> bool {
         matches!(self, TokenError::NoToken(_) | TokenError::NoObject | TokenError::Call(_))
     }

@@ -1,4 +1,5 @@
-//! A PKCS#11 module, loaded once for all keys in its tokens: finds a token, logs in to it, and begins anew when it was lost.
+//! A PKCS#11 module, loaded once for all keys in its tokens: finds a token, logs in to it, and restarts when it was
+//! lost.
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
@@ -17,12 +18,13 @@ use super::uri::Pkcs11Uri;
 
 /// The longest PIN, in bytes. A longer file is not a PIN.
 const MAX_PIN: u64 = 1024;
-/// PINs that are remembered as refused; the oldest makes room. No token takes so many tries.
+/// PINs remembered as refused; the oldest is dropped. No token allows that many tries.
 const MAX_REFUSED: usize = 64;
 /// Tokens that an error names.
 const MAX_NAMED: usize = 8;
 
-/// Modules stay until the process ends: two of one library would share its state, and one that hangs must not hold up the end.
+/// Modules stay until the process ends: two instances of one library would share its state, and one that hangs must not
+/// delay the exit.
 static LOADED: Mutex<Vec<Arc<Module>>> = Mutex::new(Vec::new());
 
 #[derive(Debug)]
@@ -30,24 +32,24 @@ pub struct Module {
     path: PathBuf,
     /// A call into the module takes the read lock, initialising it again the write lock.
     context: RwLock<Context>,
-    /// Held while a PIN is tried: for each slot, the digests of PINs that were refused since one was good. A token locks
-    /// itself after a few, whichever keys of it have them.
+    /// Held while a PIN is tried: for each slot, the digests of PINs that were refused since the last success. A token
+    /// locks itself after a few, whichever of its keys use them.
     refused: Mutex<HashMap<u64, Vec<[u8; 32]>>>,
 }
 
 #[derive(Debug)]
 pub struct Context {
     pkcs11: Pkcs11,
-    /// Handles of an earlier one mean nothing in this one, or something else.
+    /// Handles of an earlier one are invalid in this one, or belong to something else.
     pub epoch: u64,
 }
 
 impl Module {
     /// # Errors
-    /// It is not there, is no PKCS#11 module, or does not start.
+    /// It does not exist, is not a PKCS#11 module, or does not start.
     pub fn load(path: &Path) -> Result<Arc<Self>, TokenError> {
         let failed = |why: String| TokenError::Module { path: path.to_path_buf(), why };
-        // By its true name: one library under two would be started twice.
+        // By its canonical name: one library under two names would be started twice.
         let true_path = path.canonicalize().map_err(|error| failed(error.to_string()))?;
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = loaded.iter().find(|module| module.path == true_path) {
@@ -74,12 +76,12 @@ impl Module {
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiNotInitialized, _)) => {}
             // Its sessions are still open, and still ours to close.
             Err(error) => {
-                return tracing::warn!(module = %path, error = %TokenError::Call(error), "the module does not end");
+                return tracing::warn!(module = %path, error = %TokenError::Call(error), "the module does not stop");
             }
         }
         context.epoch += 1;
         if let Err(error) = start(&context.pkcs11) {
-            tracing::warn!(module = %path, error = %TokenError::Call(error), "the module does not start anew");
+            tracing::warn!(module = %path, error = %TokenError::Call(error), "the module does not restart");
         }
     }
 
@@ -105,8 +107,8 @@ impl Module {
         if refused.get(&slot.id()).is_some_and(|known| known.contains(&digest)) {
             return Err(TokenError::PinKnownWrong);
         }
-        // Whoever starts us again and again does not know what was refused before; the token does. Asked now, since
-        // somebody else may have used a try up while we waited.
+        // A supervisor that restarts us repeatedly does not know about earlier refusals; the token does. It is asked
+        // now, since another client may have used a try while we waited.
         let token = context.pkcs11.get_token_info(slot)?;
         if token.user_pin_locked() {
             return Err(TokenError::PinLocked);
@@ -119,9 +121,9 @@ impl Module {
                 refused.remove(&slot.id());
                 Ok(())
             }
-            // One login is for all sessions of a process with a token.
+            // One login applies to all sessions of a process with a token.
             Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
-            // A vendor's own code may well mean that, and a locked token is worse than a restart.
+            // A vendor's own code may mean this, and a locked token is worse than a restart.
             Err(Error::Pkcs11(
                 code @ (RvError::PinIncorrect
                 | RvError::PinInvalid
@@ -148,7 +150,7 @@ impl Context {
         let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
         let (mut matching, mut others) = (Vec::new(), Vec::new());
         for slot in self.pkcs11.get_slots_with_token()? {
-            // One that is being taken out does not hide the others.
+            // A token that is being removed must not hide the others.
             let Ok(token) = self.pkcs11.get_token_info(slot) else { continue };
             let matches = token.token_initialized()
                 && is(&uri.token, token.label())
@@ -180,7 +182,7 @@ fn start(pkcs11: &Pkcs11) -> Result<(), Error> {
     }
 }
 
-/// The first line, and the digest that it is remembered by.
+/// The first line, and its digest for the list of refused ones.
 fn read_pin(path: &Path) -> Result<(AuthPin, [u8; 32]), TokenError> {
     let failed = |why: String| TokenError::PinFile { path: path.to_path_buf(), why };
     let mut text = Vec::new();

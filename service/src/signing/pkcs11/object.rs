@@ -9,7 +9,7 @@ use crate::signing::public::Public;
 
 /// The OID of P-256 (RFC 5480 section 2.1.1.1) in DER.
 const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
-/// Ed25519 as tokens say it: its OID (RFC 8410), the curve's name (PKCS#11 3.0 section 2.3.5), or an older OID.
+/// Ed25519 as tokens encode it: its OID (RFC 8410), the curve's name (PKCS#11 3.0 section 2.3.5), or an older OID.
 const ED25519: &[&[u8]] = &[
     &[0x06, 0x03, 0x2b, 0x65, 0x70],
     b"\x13\x0cedwards25519",
@@ -32,13 +32,13 @@ pub fn find(session: &Session, uri: &Pkcs11Uri) -> Result<ObjectHandle, TokenErr
 /// The public half of this private key, which may sign.
 ///
 /// # Errors
-/// It may not sign, is of no kind that we use, or the token does not say its public half.
+/// It may not sign, has an unsupported type, or the token does not give its public half.
 pub fn read(session: &Session, key: ObjectHandle, uri: &Pkcs11Uri) -> Result<Public, TokenError> {
     if flag(session, key, AttributeType::Sign)? == Some(false) {
         return Err(TokenError::Unfit("it may not sign (CKA_SIGN)"));
     }
     if flag(session, key, AttributeType::AlwaysAuthenticate)? == Some(true) {
-        return Err(TokenError::Unfit("it wants the PIN for each signature (CKA_ALWAYS_AUTHENTICATE)"));
+        return Err(TokenError::Unfit("it requires the PIN for each signature (CKA_ALWAYS_AUTHENTICATE)"));
     }
     let exposed = flag(session, key, AttributeType::Extractable)? == Some(true)
         || flag(session, key, AttributeType::Sensitive)? == Some(false);
@@ -47,7 +47,7 @@ pub fn read(session: &Session, key: ObjectHandle, uri: &Pkcs11Uri) -> Result<Pub
     }
     let kind = match attribute(session, key, AttributeType::KeyType)? {
         Some(Attribute::KeyType(kind)) => kind,
-        _ => return Err(TokenError::Unfit("the token does not say of what kind it is (CKA_KEY_TYPE)")),
+        _ => return Err(TokenError::Unfit("the token does not give its type (CKA_KEY_TYPE)")),
     };
     // The public half has the private key's id, which key generation gives to both. Without an id, the label is used.
     let mut wanted = vec![Attribute::Class(ObjectClass::PUBLIC_KEY), Attribute::KeyType(kind)];
@@ -63,7 +63,7 @@ pub fn read(session: &Session, key: ObjectHandle, uri: &Pkcs11Uri) -> Result<Pub
                 return Ok(value);
             }
         }
-        Err(TokenError::Unfit("the token does not say its public half: it needs a public key of the same CKA_ID"))
+        Err(TokenError::Unfit("the token does not give its public half: it needs a public key with the same CKA_ID"))
     };
     let public = if kind == KeyType::RSA {
         let (modulus, exponent) = (said(AttributeType::Modulus)?, said(AttributeType::PublicExponent)?);
@@ -75,7 +75,7 @@ pub fn read(session: &Session, key: ObjectHandle, uri: &Pkcs11Uri) -> Result<Pub
     } else {
         None
     };
-    public.ok_or(TokenError::Unfit("it is no RSA key of 2048 to 8192 bits, P-256 key or Ed25519 key"))
+    public.ok_or(TokenError::Unfit("it is not an RSA key of 2048 to 8192 bits, P-256 key or Ed25519 key"))
 }
 
 fn attribute(session: &Session, object: ObjectHandle, kind: AttributeType) -> Result<Option<Attribute>, TokenError> {
@@ -117,7 +117,7 @@ fn without_zeros(number: &[u8]) -> &[u8] {
     number.get(zeros..).unwrap_or_default()
 }
 
-/// A point of `length` bytes: by itself, as a DER OCTET STRING, or as a BIT STRING without unused bits. Tokens differ.
+/// A point of `length` bytes: bare, as a DER OCTET STRING, or as a BIT STRING without unused bits. Tokens differ.
 fn unwrapped(value: &[u8], length: usize) -> &[u8] {
     let Ok(short) = u8::try_from(length) else { return value };
     let octets = value.strip_prefix(&[0x04, short]);
@@ -139,7 +139,7 @@ mod tests {
         for value in [with(&[4, 31]), with(&[3, 33, 1]), with(&[5, 32])] {
             assert_eq!(unwrapped(&value, 32), value);
         }
-        // A bare point that begins as a wrapped one would is not cut.
+        // A bare point that begins like a wrapped one is not cut.
         let odd = [&[4, 32], &point[2..]].concat();
         assert_eq!(unwrapped(&odd, 32), odd);
     }

@@ -1,10 +1,10 @@
-//! PKCS#11 URIs (RFC 7512): which key of which token, the module that reaches it, and the file with its PIN. An attribute
-//! that we would not look at is refused, since it could have chosen another key.
+//! PKCS#11 URIs (RFC 7512): the key and its token, the module, and the file with its PIN. An unsupported attribute is
+//! refused, since it could have selected another key.
 use std::path::PathBuf;
 use std::str::FromStr;
 
 const SCHEME: &str = "pkcs11:";
-/// No longer than what any token keeps: `object` and `id` have no bound of their own.
+/// No token stores more: `object` and `id` have no bound of their own.
 const MAX_URI: usize = 4096;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Pkcs11Uri {
     pub slot: Option<u64>,
 }
 
-/// Never has a value, which may be a PIN.
+/// Never contains a value, which may be a PIN.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the PKCS#11 URI's `{attribute}` {what}")]
 pub struct UriError {
@@ -33,10 +33,10 @@ pub struct UriError {
 }
 
 impl Pkcs11Uri {
-    /// Whether it is meant as one, right or not: wherever the scheme stands. In quotes or after a space it would else be
-    /// taken for a path, which errors show, and a PIN in it too.
+    /// Whether it is meant as a URI, valid or not: wherever the scheme occurs. In quotes or after a space it would
+    /// otherwise be taken for a path, and error messages show paths, possibly with a PIN.
     pub fn is_one(text: &str) -> bool {
-        // Its case does not matter (RFC 3986 section 3.1).
+        // The scheme is case-insensitive (RFC 3986 section 3.1).
         text.to_ascii_lowercase().contains(SCHEME)
     }
 }
@@ -47,11 +47,11 @@ impl FromStr for Pkcs11Uri {
     fn from_str(text: &str) -> Result<Self, UriError> {
         let scheme = text.get(..SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME));
         if !scheme || text.len() > MAX_URI {
-            return Err(wrong(SCHEME, "must be at its begin, and 4096 bytes at the most altogether"));
+            return Err(wrong(SCHEME, "must be at the start, and the URI at most 4096 bytes"));
         }
-        // Before anything else is said: a PIN with `&` in it looks like more attributes, whose names errors show.
+        // Before any other error: a PIN with `&` in it looks like more attributes, whose names errors show.
         if text.to_ascii_lowercase().contains("pin-value=") {
-            return Err(wrong("pin-value", "would show the PIN to whoever lists processes: give `pin-source`"));
+            return Err(wrong("pin-value", "would show the PIN in process lists: use `pin-source`"));
         }
         let rest = text.get(SCHEME.len()..).unwrap_or_default();
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -59,7 +59,7 @@ impl FromStr for Pkcs11Uri {
         for pair in path.split(';').chain(query.split('&')).filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or_else(|| wrong(name_of(pair), "has no `=`"))?;
             if seen.iter().any(|(known, _)| known == name) {
-                return Err(wrong(name_of(name), "is there twice"));
+                return Err(wrong(name_of(name), "is given twice"));
             }
             seen.push((name.to_owned(), decoded(name, value)?));
         }
@@ -68,7 +68,7 @@ impl FromStr for Pkcs11Uri {
             Some(seen.swap_remove(at).1)
         };
         if take("module-name").is_some() {
-            return Err(wrong("module-name", "would be searched for: give `module-path`"));
+            return Err(wrong("module-name", "would be searched: use `module-path`"));
         }
         if take("type").is_some_and(|kind| kind != b"private") {
             return Err(wrong("type", "must be `private`"));
@@ -98,7 +98,7 @@ impl FromStr for Pkcs11Uri {
             slot: slot.map_err(|_| wrong("slot-id", "must be a number"))?,
         };
         if let Some((name, _)) = seen.first() {
-            return Err(wrong(name_of(name), "is not an attribute that is looked at here"));
+            return Err(wrong(name_of(name), "is not a supported attribute"));
         }
         if uri.object.as_ref().is_none_or(String::is_empty) && uri.id.as_ref().is_none_or(Vec::is_empty) {
             return Err(wrong("object", "or `id` must name the key"));
@@ -198,7 +198,7 @@ mod tests {
             ("library-version", format!("pkcs11:object=a;library-version=3{REST}")),
             ("colour", format!("pkcs11:object=a{REST}&colour=red")),
             ("pin-value", format!("pkcs11:object=a{REST}&pin-value=12345678")),
-            // Whose own characters are not encoded.
+            // Its own characters are not encoded.
             ("pin-value", format!("pkcs11:object=a{REST}&pin-value=0&12345678")),
             ("pin-value", format!("pkcs11:object=a{REST}&pin-value=0&12345678=1")),
             ("pin-value", format!("pkcs11:object=a{REST}&Pin-Value=0&12345678")),

@@ -1,4 +1,4 @@
-//! The servers of a store and the names that they have.
+//! The servers of a store and their names.
 use std::time::Duration;
 
 use super::{FROM, MigrateError, Migration};

@@ -30,7 +30,7 @@ pub async fn wait_until_usable(
     }
 }
 
-/// Which store is to be filled, and whether it was declared complete.
+/// The store to fill, and whether it was declared complete.
 pub async fn target(topology: &MonitorHandle, limit: Duration) -> Result<(StoreId, bool), MigrateError> {
     let read = create::read_all(&topology.routes(), limit).await;
     let read = read.map_err(|error| MigrateError::Unusable(TO, error.to_string()))?;
@@ -46,7 +46,7 @@ pub async fn target(topology: &MonitorHandle, limit: Duration) -> Result<(StoreI
                 ids.insert(id.to_string());
             }
             Sentinel::Missing => return Err(MigrateError::NotPrepared),
-            Sentinel::New(id) => return Err(MigrateError::Foreign(format!("the store {id}, not made to the end"))),
+            Sentinel::New(id) => return Err(MigrateError::Foreign(format!("the store {id}, not completely created"))),
             Sentinel::Strange => return Err(MigrateError::Foreign("strange sentinels".to_owned())),
         }
     }

@@ -1,4 +1,4 @@
-//! Checks: the keys split by the servers that have their buckets, one round trip to each server, all at once.
+//! Checks: splits the keys by server. Each server needs one round trip, all at the same time.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,10 +14,10 @@ use crate::create::is_about_slots;
 use crate::entry::{self, Bucket, Entry};
 use crate::topology::routes::Routes;
 
-/// Why one attempt gave no answers.
+/// Why an attempt had no answers.
 enum CheckError {
     Error(StoreError),
-    /// The bucket migrates to another server, or has arrived there.
+    /// The bucket is migrating to another server, or has arrived there.
     Moved(Bucket),
 }
 
@@ -107,10 +107,11 @@ impl Reader {
         Ok(all)
     }
 
-    /// Handles a command that was refused. The values of the sentinel and of the keys, if they could be read.
+    /// Handles a refused command. Returns the values of the sentinel and the keys, if they could be read.
     ///
-    /// While a slot migrates, some of its names are here and some at the other server, and no MGET is answered. Then each
-    /// name is asked for by itself, first here. The sentinel comes last, so that what was lost before is noticed.
+    /// While a slot migrates, some of its names are on this server and some on the other, and no MGET is answered. Then
+    /// each name is read on its own, first from this server. The sentinel comes last, so that an earlier loss is
+    /// noticed.
     async fn after_refusal(
         &self,
         connection: &Arc<Connection>,
@@ -179,9 +180,10 @@ struct Part {
     keys: Vec<(usize, RevocationKey)>,
 }
 
-/// What to ask each server that has some of `keys`. One command for a bucket and not two: no flush can come between the
-/// sentinel and the answers. MGET shows an entry of another type as absent; a client that can write such an entry can also
-/// delete ours.
+/// The commands for each server that has some of `keys`.
+///
+/// One command for a bucket, not two: no flush can come between the sentinel and the answers. MGET reports an entry of
+/// another type as absent. A client that can write such an entry can also delete ours.
 fn split(routes: &Routes, keys: &[RevocationKey]) -> Result<BTreeMap<usize, Vec<Part>>, StoreError> {
     let mut parts: BTreeMap<usize, Vec<Part>> = BTreeMap::new();
     let mut add = |part: Part| {

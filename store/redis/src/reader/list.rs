@@ -31,7 +31,7 @@ impl Reader {
         routes.usable(bucket)?;
         let deadline = Instant::now() + self.limit;
         let (mut next, mut keys) = (cursor, Vec::new());
-        // Most names may be other ones, and an empty page is of no use.
+        // Most scanned names may be of other kinds, and an empty page is of no use to the caller.
         loop {
             let mut asks = pipeline();
             asks.cmd("SCAN").arg(next).arg("MATCH").arg(PATTERN).arg("COUNT").arg(limit);
@@ -45,7 +45,7 @@ impl Reader {
             }
         }
         if keys.is_empty() {
-            // An empty page must come with proof too that it is our store which has nothing.
+            // An empty page needs proof too that our store answered.
             self.read(bucket, &[]).await?;
         }
         let cursor = match next {

@@ -1,4 +1,5 @@
-//! Reads, each with proof in the same round trip that our store answered, and a server that holds the lease of the bucket.
+//! Reads. Each comes with proof, in the same round trip, that our store answered, from a server that holds the lease of
+//! the bucket.
 mod check;
 mod list;
 
@@ -23,24 +24,24 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Whether checks can be answered at all, as far as is known without a round trip.
+    /// Whether checks can be answered now, from published state and without a round trip.
     pub fn health(&self) -> Result<(), StoreError> {
         self.topology.routes().health()
     }
 
-    /// Whether the server of one of these may evict, or is a replica by now.
+    /// Whether the server of one of these buckets may evict, or has become a replica.
     pub fn may_forget(&self, buckets: &[Bucket]) -> bool {
         let routes = self.topology.routes();
         buckets.iter().any(|bucket| routes.usable(*bucket) == Err(StoreError::StoreUnsafe))
     }
 
-    /// Runs commands that only read, all of whose names are of `bucket`. One reply for each.
+    /// Runs commands that only read. All names are of `bucket`. One reply for each.
     ///
-    /// No command that writes may come here: Redis can hold up writes, in a requested failover for example, and every check
-    /// behind one on its connection would wait with it.
+    /// Commands that write must not run here: Redis can delay writes, for example in a requested failover, and every
+    /// later check on the connection would wait.
     ///
     /// # Errors
-    /// A reply that is an error is [`StoreError::StoreFailed`].
+    /// An error reply is [`StoreError::StoreFailed`].
     pub async fn read(&self, bucket: Bucket, asks: &[Cmd]) -> Result<Vec<Value>, StoreError> {
         let deadline = Instant::now() + self.limit;
         let mut routes = self.topology.routes();
@@ -51,7 +52,7 @@ impl Reader {
             for ask in asks {
                 all.add_command(ask.clone());
             }
-            // It comes last: a flush that took the others took it too.
+            // The sentinel comes last: a flush that removed the others removed it too.
             all.cmd("GET").arg(bucket.sentinel());
             let replies = self.ask(&server.connection, &all, deadline).await?;
             if replies.iter().any(|reply| reply.as_ref().is_err_and(is_about_slots)) {
@@ -86,7 +87,7 @@ impl Reader {
         })
     }
 
-    /// Whether what came with `sentinel` over `wire` counts.
+    /// Whether answers that came with `sentinel` over `wire` count.
     fn judge(&self, connection: &Arc<Connection>, bucket: Bucket, sentinel: Option<&[u8]>) -> Result<(), StoreError> {
         let routes = self.topology.routes();
         if !routes.is_still(bucket, connection) {

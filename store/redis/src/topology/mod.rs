@@ -1,5 +1,5 @@
-//! Which server has which bucket, and until when that may be believed. One task keeps the connections; requests use what it
-//! published last and never wait for a connection, so an unreachable Redis costs them nothing.
+//! Which server has which bucket, and how long that is trusted. One task keeps the connections. Requests use the last
+//! published routes and never wait for a connection, so an unreachable Redis does not slow them.
 pub mod cluster;
 mod monitor;
 mod probe;
@@ -23,7 +23,7 @@ use routes::Routes;
 pub struct MonitorConfig {
     pub access: Access,
     pub allow: Allow,
-    /// The most that one step may take: connecting, asking, reading sentinels.
+    /// The time limit of one step: connecting, asking, reading sentinels.
     pub limit: Duration,
     pub identity: StoreIdentity,
     /// Create the store if there is none.
@@ -32,12 +32,12 @@ pub struct MonitorConfig {
     pub observer: Arc<dyn Observer>,
 }
 
-/// What the store is used for, for log and metrics.
+/// The use of the store, for log and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Checks are answered from it.
     Primary,
-    /// Writes go to it too, and nothing is answered from it.
+    /// Writes go to it too. No check is answered from it.
     Mirror,
 }
 
@@ -49,7 +49,7 @@ pub struct MonitorHandle {
     task: tokio::task::JoinHandle<()>,
 }
 
-/// Returns when the first round is over, whether it found a server or not.
+/// Returns after the first round, even if it found no server.
 pub async fn start(config: MonitorConfig) -> MonitorHandle {
     let (publish, mut routes) = watch::channel(Arc::new(Routes::none(StoreError::StoreRefused)));
     routes.mark_unchanged();

@@ -1,8 +1,6 @@
-//! The task that finds the servers, round by round.
-//!
-//! A round asks every wanted server for its health and for what it knows of the others. What a majority of them confirms is
-//! good for [`LEASE`] from the begin of the round ([`super::cluster`], [`super::sentinels`]). A single server has no other
-//! beside it and is asked for its health only.
+//! The task that finds the servers, round by round. A round asks every wanted server for its health and its view of the
+//! others. A view that a majority confirms is trusted for [`LEASE`] from the start of the round ([`super::cluster`],
+//! [`super::sentinels`]). A single server has no peers, so it is only asked for its health.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,12 +23,12 @@ use crate::entry::{Bucket, Sentinel};
 use crate::health::HealthError;
 use crate::options::{Address, Mode};
 
-/// The pause after a failure, while a sentinel is awaited, and between rounds where leases are to be renewed.
+/// The pause after a failure, while waiting for a sentinel, and between rounds if leases must be renewed.
 const RETRY: Duration = Duration::from_millis(200);
 /// The least time between two rounds.
 const LEAST_PAUSE: Duration = Duration::from_millis(20);
-/// The most that a step of a round may take where leases are to be renewed: connecting, asking, reading sentinels. A round
-/// with a silent server and the next one must fit into [`LEASE`].
+/// The time limit of a step if leases must be renewed: connecting, asking, reading sentinels. A round with a silent
+/// server and the next round must fit into [`LEASE`].
 const STEP: Duration = Duration::from_millis(400);
 /// How long a single server may hold another store, or none, before its name is resolved again.
 const CHANGED: Duration = Duration::from_secs(5);
@@ -42,20 +40,20 @@ pub struct TopologyMonitor {
     authority: Authority,
     wanted: Vec<Address>,
     servers: BTreeMap<Address, Result<Probe, ConnectionError>>,
-    /// What the sentinel of each bucket was when it was last read; `None`: never read.
+    /// The last known sentinel of each bucket. `None`: never read.
     sentinels: Vec<Option<Sentinel>>,
     /// Since when a single server holds another store.
     changed_since: Option<Instant>,
-    /// Our store was there once. It is not created again.
+    /// Our store was seen once. It is not created again.
     was_found: bool,
     log: StatusLog,
     publish: watch::Sender<Arc<Routes>>,
     wake: Arc<Notify>,
 }
 
-/// What decides which server is the primary.
+/// How the primary is found.
 enum Authority {
-    /// Nothing: the address leads to it, or does not.
+    /// By the address alone.
     Address,
     Cluster,
     Sentinels(Sentinels),
@@ -68,14 +66,14 @@ struct Found {
     /// Primaries of a Cluster, with buckets or without.
     sound: Vec<Address>,
     wanted: Vec<Address>,
-    /// Why no primary can be named.
+    /// Why there is no primary.
     no_primary: Option<String>,
 }
 
 #[derive(Clone)]
 enum Owned {
     By(Address),
-    /// Named, and not confirmed by a majority.
+    /// There is one, but no majority confirms it.
     Perhaps(Address),
     Unknown,
 }
@@ -214,7 +212,7 @@ impl TopologyMonitor {
             Owner::Unknown => Owned::Unknown,
         };
         let owners = owners.iter().map(owned).collect();
-        // The seeds stay: one that is a replica today may be all that is left tomorrow.
+        // The seeds stay: a replica today may be the only server left tomorrow.
         let mut wanted: Vec<_> = primaries.iter().filter_map(|(id, _)| addresses.get(id).cloned()).collect();
         wanted.extend(self.config.access.seeds.iter().cloned());
         wanted.sort_unstable();
@@ -265,7 +263,7 @@ impl TopologyMonitor {
         self.learn_identity();
     }
 
-    /// The first whole store that is found is ours.
+    /// The first complete store that is found is ours.
     fn learn_identity(&mut self) {
         let identity = &self.config.identity;
         let ids: Vec<StoreId> =
@@ -282,7 +280,7 @@ impl TopologyMonitor {
         }
     }
 
-    /// Whether no sentinel that was read is missing or another store's.
+    /// True when every sentinel that was read is present and of our store.
     fn whole(&self) -> Result<(), StoreError> {
         match self.sentinels.iter().flatten().all(|sentinel| self.config.identity.is_ours(*sentinel)) {
             true => Ok(()),
@@ -320,7 +318,7 @@ impl TopologyMonitor {
             if is_agreed {
                 return Route::To { server, until };
             }
-            // An earlier agreement holds until its lease ends, if it is still this server that is named.
+            // An earlier agreement holds until its lease ends, if the same server is still named.
             let was = last.to(bucket).ok().and_then(|was| last.servers.get(was));
             let is_same =
                 was.zip(servers.get(server)).is_some_and(|(was, now)| Arc::ptr_eq(&was.connection, &now.connection));
@@ -334,8 +332,7 @@ impl TopologyMonitor {
         Routes { number: last.number + 1, servers, buckets, whole: self.whole(), one_keyspace, state: String::new() }
     }
 
-    /// A store that we knew and that lost its sentinels is never created again by us: that would say that nothing is
-    /// revoked.
+    /// A known store that lost its sentinels is never created again: that would mean that nothing is revoked.
     fn may_create(&self, routes: &Routes) -> bool {
         let is_healthy = |bucket| {
             let server = routes.to(bucket).ok().and_then(|to| routes.servers.get(to));
@@ -354,7 +351,7 @@ impl TopologyMonitor {
                 "made a new store, since --create-store is given and there was none: revocations made before are gone if \
                  this store is not new"
             ),
-            Err(error) => tracing::warn!(%error, "the store could not be made"),
+            Err(error) => tracing::warn!(%error, "the store could not be created"),
         }
         for probe in self.servers.values_mut().flatten() {
             probe.sentinels_read = None;
@@ -376,7 +373,7 @@ impl TopologyMonitor {
         findings.describe(routes)
     }
 
-    /// The name of a single server may lead to another one by now. Its connection never does.
+    /// The name of a single server may now resolve to another one. An open connection cannot change servers.
     fn close_what_leads_elsewhere(&mut self, is_changed: bool) {
         if self.has_leases() {
             return;
@@ -397,7 +394,7 @@ fn of_all_buckets(owned: &Owned) -> Vec<Owned> {
     vec![owned.clone(); Bucket::all().count()]
 }
 
-/// Within a quarter of `pause`, so that many services do not ask in step.
+/// Within a quarter of `pause`, so that many services do not ask at the same time.
 fn jittered(pause: Duration) -> Duration {
     let mut byte = [0];
     // Without randomness they ask in step, which does no harm.

@@ -1,4 +1,4 @@
-//! One server: its connection, its health, and what it says of its own part in the topology.
+//! One server: its connection, its health, and its own view of the topology.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,19 +28,19 @@ pub struct Probe {
     pub claim: Claim,
 }
 
-/// What a server says of its own part.
+/// A server's own view.
 #[derive(Clone)]
 pub enum Claim {
-    /// It was not asked: a single server.
+    /// A single server, which is not asked.
     None,
     View(View),
     Primary(bool),
 }
 
-/// Connects if need be, and asks what the server says of itself.
+/// Connects if necessary and asks the server for its state.
 ///
 /// # Errors
-/// It does not answer within `limit`, or not as a Redis does.
+/// It does not answer within `limit`, or not like a Redis.
 pub async fn probe(
     access: &Access,
     mode: Mode,
@@ -96,7 +96,9 @@ async fn probe_now(
             let nodes: String = parse(next()?)?;
             let (seconds, micros): (u64, u64) = parse(next()?)?;
             now = seconds.saturating_mul(1000).saturating_add(micros / 1000);
-            Claim::View(View::parse(&nodes, address).ok_or_else(|| failed(&"CLUSTER NODES is not understood"))?)
+            Claim::View(
+                View::parse(&nodes, address).ok_or_else(|| failed(&"the reply to CLUSTER NODES cannot be parsed"))?,
+            )
         }
         Mode::Sentinel => {
             let role: Vec<Value> = parse(next()?)?;
@@ -104,7 +106,7 @@ async fn probe_now(
             Claim::Primary(role.as_deref() == Some("master"))
         }
     };
-    // A managed server may not tell its timeout. Then the least is assumed.
+    // A managed server may hide its timeout. Then the smallest is assumed.
     let mut doubt = |failover_timeout: Option<Duration>| {
         if let Claim::View(view) = &mut claim {
             view.doubt_the_silent(now, failover_timeout.unwrap_or(LEAST_FAILOVER_TIMEOUT));
@@ -117,7 +119,7 @@ async fn probe_now(
     let info: String = parse(next()?)?;
     let mut health = ServerHealth::parse(&info);
     if health.version.is_none() && health.role.is_none() {
-        return Err(failed(&"INFO is not understood"));
+        return Err(failed(&"the reply to INFO cannot be parsed"));
     }
     if mode == Mode::Cluster {
         health.failover_timeout = next().ok().and_then(|reply| {

@@ -1,4 +1,4 @@
-//! What the log and the metrics tell of a round.
+//! What the log and the metrics report about a round.
 use std::collections::BTreeMap;
 
 use store::{Observer, StoreError};
@@ -11,12 +11,12 @@ use crate::entry::{Bucket, Sentinel};
 use crate::health::Allow;
 use crate::options::Address;
 
-/// What a round found, as far as it matters when something is wrong.
+/// The result of a round, reduced to what explains a failure.
 pub struct Findings<'a> {
     pub servers: &'a BTreeMap<Address, Result<Probe, ConnectionError>>,
     pub allow: Allow,
     pub is_asked: &'a dyn Fn(&Address) -> bool,
-    /// Why no primary can be named.
+    /// Why there is no primary.
     pub no_primary: Option<&'a str>,
     pub sentinels: &'a [Option<Sentinel>],
     pub has_leases: bool,
@@ -77,12 +77,12 @@ impl Findings<'_> {
                        first"
                     .to_owned()
             }
-            _ => "the store was not made to the end; do it with `portcullis store create`".to_owned(),
+            _ => "the store was not completely created; complete it with `portcullis store create`".to_owned(),
         }
     }
 }
 
-/// What was logged last, so that only changes are logged.
+/// The last logged state. Only changes are logged.
 #[derive(Default)]
 pub struct StatusLog(Option<String>);
 

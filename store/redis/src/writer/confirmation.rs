@@ -9,16 +9,16 @@ use super::WriteTerms;
 /// How a server confirms that a write is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confirmation {
-    /// WAITAOF tells of disk and replicas, in one reply.
+    /// WAITAOF reports disk and replicas in one reply.
     WaitAof,
-    /// The reply itself comes after fsync if the server says `appendonly yes` and `appendfsync always`.
+    /// The reply itself comes after fsync if the server has `appendonly yes` and `appendfsync always`.
     Fsync,
-    /// It is not waited for.
+    /// Nothing is awaited.
     None,
 }
 
 /// # Errors
-/// [`WriteError::Unconfirmed`]: less than what `terms` ask for.
+/// [`WriteError::Unconfirmed`]: less was confirmed than `terms` require.
 pub fn confirmed(
     terms: &WriteTerms,
     confirmation: Confirmation,
@@ -43,7 +43,7 @@ pub fn confirmed(
         }
         Confirmation::None => return Ok(Durability::default()),
     };
-    // WAITAOF can tell of the disk, so a missing disk is a failure there. An older Redis may not be able to tell.
+    // WAITAOF reports the disk, so an unconfirmed disk is a failure. An older Redis may be unable to report it.
     if !confirmed.on_disk && (terms.require_disk || confirmation == Confirmation::WaitAof) {
         return Err(WriteError::Unconfirmed("Redis did not confirm that it is on disk".into()));
     }

@@ -1,5 +1,5 @@
-//! The task that writes to one server: it takes all that has queued up, writes it in one round trip and waits once until all
-//! of it is confirmed.
+//! The task that writes to one server. It takes all queued writes, sends them in one round trip, and waits once until
+//! all of them are confirmed.
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub struct Lane {
     connected: Option<Connected>,
 }
 
-/// A connection, and the health of its server when it was made.
+/// A connection, and its server's health when it was opened.
 struct Connected {
     connection: Connection,
     health: ServerHealth,
@@ -59,7 +59,7 @@ impl Lane {
                 Err(error) => vec![Err(error.into()); jobs.len()],
             };
             for (job, answer) in jobs.drain(..).zip(answers) {
-                // The caller may have gone. The write stands.
+                // The caller may be gone. The write stays.
                 let _ = job.done.send(answer);
             }
         }
@@ -96,14 +96,16 @@ impl Lane {
         let buckets: BTreeSet<_> = jobs.iter().map(|job| job.work.bucket()).collect();
         let pipeline = self.pipeline(&buckets, jobs, confirmation, unix_seconds());
         let limit = self.terms.redis_timeout.saturating_add(self.terms.confirm_timeout);
-        // After a failure the connection is not used again: a late reply must not be taken for a later answer.
+        // After a failure the connection is not used again. A late reply must not be taken for the answer to a later
+        // command.
         let replies = connected.connection.ask(&pipeline, limit).await;
         let mut replies = replies.map_err(|failure| WriteError::Unknown(failure.error))?.into_iter();
         let ours: BTreeMap<_, _> = buckets.iter().map(|bucket| (*bucket, self.is_ours(replies.next()))).collect();
         let written: Vec<_> = jobs.iter().map(|job| job.work.read(replies.next())).collect();
         let confirmed = confirmed(&self.terms, confirmation, replies);
-        // A demoted primary refuses (READONLY), and so does one that loads its data or lost its own primary. A store that is
-        // not ours may be another server's. The next write resolves the name again.
+        // A demoted primary refuses (READONLY), and so does one that is loading its data or lost its own primary. If
+        // the store is another one, the name may have resolved to another server. The next write resolves the name
+        // again.
         if ours.values().all(|ours| *ours) && written.iter().all(Result::is_ok) {
             self.connected = Some(connected);
         }
@@ -138,14 +140,14 @@ impl Lane {
     }
 
     fn pipeline(&self, buckets: &BTreeSet<Bucket>, jobs: &[Job], confirmation: Confirmation, now: u64) -> Pipeline {
-        // A refused write must not hide that the others were done.
+        // A refused write must not hide that the others succeeded.
         let mut pipeline = pipeline();
         for bucket in buckets {
             pipeline.cmd("GET").arg(bucket.sentinel());
         }
         let tolerance = self.terms.future_iat_tolerance_seconds;
-        // Redis's clock tells how long the write was on its way. If it tells more than is possible it is wrong, and must
-        // not lock out logins for as long as it is ahead.
+        // Redis's clock shows how long the write took to arrive. If the time is impossible, the clock is wrong. A wrong
+        // clock must not lock out logins.
         let max_delay = self.terms.redis_timeout.saturating_add(self.terms.confirm_timeout).as_secs().saturating_add(1);
         for job in jobs {
             match &job.work {
@@ -161,7 +163,8 @@ impl Lane {
                     };
                     pipeline.cmd("EVAL").arg(SCRIPT).arg(1).arg(entry::name(revocation.key));
                     pipeline.arg(&revocation.sealed).arg(form).arg(millis).arg(now).arg(tolerance).arg(max_delay);
-                    // Not one of its KEYS: while a slot migrates, a script with two keys of which one has moved is refused.
+                    // Passed as an argument and not in KEYS: while a slot migrates, a script with two keys of which one
+                    // has moved is refused.
                     pipeline.arg(lag::name(revocation.key)).arg(lag::MARK_TTL.as_millis() as u64);
                 }
                 Work::Lift(key) => {
@@ -173,7 +176,7 @@ impl Lane {
             }
         }
         let replicas = self.terms.min_replicas;
-        // At least 1: a limit of 0 would wait for ever.
+        // At least 1: a limit of 0 would wait forever.
         let millis = u64::try_from(self.terms.confirm_timeout.as_millis()).unwrap_or(u64::MAX).max(1);
         match confirmation {
             Confirmation::WaitAof => {

@@ -1,5 +1,5 @@
-//! Writes, on connections of their own, since WAIT and WAITAOF count what their connection wrote. Each server has a lane: one
-//! task that writes all that has queued up for it.
+//! Writes, on their own connections, because WAIT and WAITAOF count the writes of their connection. Each server has a
+//! lane: a task that writes everything queued for it.
 mod confirmation;
 mod lane;
 
@@ -25,14 +25,14 @@ use lane::Lane;
 /// The most writes that queue up for a server before senders wait.
 const QUEUE: usize = 1024;
 
-/// What must hold before a write is acknowledged.
+/// What must be confirmed before a write is acknowledged.
 #[derive(Debug, Clone, Copy)]
 pub struct WriteTerms {
     pub redis_timeout: Duration,
     pub confirm_timeout: Duration,
     pub min_replicas: u32,
     pub require_disk: bool,
-    /// Whether disks and replicas are waited for at all.
+    /// Whether to wait for disks and replicas at all.
     pub confirm: bool,
     pub future_iat_tolerance_seconds: u64,
     pub allow: Allow,
@@ -47,14 +47,14 @@ pub struct Writer {
     lanes: Mutex<HashMap<Address, mpsc::Sender<Job>>>,
 }
 
-/// The replies to some writes, and how safe they are.
+/// The replies to some writes, and their durability.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// Of revocations, in order.
+    /// For revocations, in order.
     pub in_force: Vec<InForce>,
-    /// Of lifts: how many entries there were.
+    /// For lifts: how many entries there were.
     pub removed: u64,
-    /// Of other commands, in order.
+    /// For other commands, in order.
     pub replies: Vec<Value>,
     pub durability: Durability,
 }
@@ -164,7 +164,8 @@ impl Writer {
         whole.ok_or(WriteError::NotWritten(StoreError::StoreFailed))
     }
 
-    /// Writes again after a server did not have the bucket, once it is known which server has it. Nothing was written before.
+    /// Repeats a write when a server did not have the bucket, as soon as the new server is known. The first attempt
+    /// wrote nothing.
     async fn again(&self, work: &Work) -> Result<Outcome, WriteError> {
         let deadline = Instant::now() + self.terms.confirm_timeout;
         let mut number = self.topology.routes().number;
@@ -199,7 +200,7 @@ impl Writer {
         Ok(answer)
     }
 
-    /// A single server is written to even if reads do not reach it: a slow one may be about to answer.
+    /// A single server is written to even if reads from it fail: it may be slow and about to answer.
     fn single_address(&self, routes: &Routes) -> Option<Address> {
         let is_single = self.access.options.mode == Mode::Single;
         is_single.then(|| self.access.seeds.first().cloned()).flatten().filter(|_| routes.number > 0)
@@ -208,7 +209,7 @@ impl Writer {
     fn lane(&self, address: Address, routes: &Routes) -> mpsc::Sender<Job> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         if !lanes.contains_key(&address) {
-            // The lanes of servers that are gone end when their queues are empty.
+            // The lane of a removed server ends when its queue is empty.
             lanes.retain(|address, _| routes.servers.iter().any(|server| server.address == *address));
         }
         let lane = lanes.entry(address.clone()).or_insert_with(|| {

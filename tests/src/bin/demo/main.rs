@@ -1,6 +1,6 @@
-//! `make demo` and `make run`: the whole mesh on this machine, walked through and judged, or left up to play with.
+//! `make demo` and `make run`: the whole mesh on this machine, either walked through and judged, or left running.
 //!
-//! Exit codes of the walk: 0 when every step did what it says; 1 otherwise, with the logs kept and named.
+//! Exit codes of the walk: 0 if every step succeeded; 1 otherwise, with the logs kept and named.
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         let text = payload.downcast_ref::<String>().map(String::as_str);
         eprintln!("demo: {}", text.or_else(|| payload.downcast_ref().copied()).unwrap_or("panicked"));
     }));
-    // The harness panics with the reason when it cannot do its work. What it started stops on the way out.
+    // The harness panics with the reason if it cannot work. Everything that it started is stopped.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
             let mut stop = Stop::new()?;
@@ -69,7 +69,7 @@ async fn walk(stop: &mut Stop) -> io::Result<bool> {
     }
 }
 
-/// Somebody wants this to end: Ctrl-C, or SIGTERM.
+/// A request to stop: Ctrl-C, or SIGTERM.
 struct Stop {
     interrupt: Signal,
     terminate: Signal,

@@ -1,5 +1,5 @@
 //! Redis, the service, an upstream that echoes and Envoy with envoy/filter.yaml; and the issuers: `mint`, and a partner
-//! who publishes keys.
+//! that publishes keys.
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,28 +27,28 @@ pub struct Mesh {
     pub identity_headers: Vec<String>,
     /// How long an answer of the service counts.
     pub freshness: Duration,
-    // Last, so that it goes after what writes into it.
+    // Last, so that it is removed after the processes that write into it.
     directory: Directory,
 }
 
-/// Who signs: the first issuer of envoy/filter.yaml, with keys of its own.
+/// The signer: the first issuer of envoy/filter.yaml, with its own keys.
 pub struct Issuer {
     pub name: String,
     audience: String,
     keys: PathBuf,
 }
 
-/// What a token says, and who signs it.
+/// The contents and signer of a token.
 pub struct Login<'a> {
     /// An algorithm and the key's id, as in envoy/filter.yaml.
     pub key: (&'a str, &'a str),
     pub user: &'a str,
     pub session: &'a str,
-    /// A JSON object of claims, which has the last word.
+    /// A JSON object of claims, which override all others.
     pub claims: Value,
     /// As `portcullis mint token --lifetime` takes it.
     pub lifetime: &'a str,
-    /// A file with a key that is not the issuer's, but takes its key id.
+    /// A file with a key that is not the issuer's, but uses its key id.
     pub forged_with: Option<&'a Path>,
 }
 
@@ -106,7 +106,7 @@ impl Mesh {
         }
     }
 
-    /// Runs `portcullis revoke …` and returns its JSON, or what it complained about.
+    /// Runs `portcullis revoke …` and returns its JSON, or its error.
     pub fn revoke(&self, arguments: &[&str]) -> Result<Value, String> {
         let mut command = Command::new(Service::binary());
         for (name, value) in self.admin_environment() {
@@ -119,7 +119,7 @@ impl Mesh {
         serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
     }
 
-    /// What `portcullis revoke` reads instead of its flags `--service` and `--token-file`.
+    /// The environment variables for `portcullis revoke` that replace its options `--service` and `--token-file`.
     pub fn admin_environment(&self) -> [(&'static str, String); 2] {
         [
             ("PORTCULLIS_ADMIN", format!("http://{}", self.service.admin_address())),
@@ -142,7 +142,7 @@ impl Mesh {
         parts.into_iter().find_map(|(name, process)| (!process.is_running()).then_some(name))
     }
 
-    /// Each by its own id, those who ask before those who answer.
+    /// Each by its own id, clients before servers.
     pub fn stop(mut self) {
         self.envoy.process().stop();
         self.service.process().stop();
@@ -201,14 +201,14 @@ impl Issuer {
 }
 
 impl<'a> Login<'a> {
-    /// With the scope that every rule of envoy/filter.yaml asks for.
+    /// With the scope that every rule of envoy/filter.yaml requires.
     pub fn new(key: (&'a str, &'a str), user: &'a str, session: &'a str) -> Self {
         let claims = json!({ "scope": "orders" });
         Self { key, user, session, claims, lifetime: "10m", forged_with: None }
     }
 }
 
-/// As seen from where the user stands, so that it is short and can be pasted.
+/// Relative to the user's directory, so that it is short and can be pasted.
 pub fn short(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).display().to_string()
@@ -250,7 +250,7 @@ fn run(arguments: &[String]) -> String {
     output
 }
 
-/// 32 bytes at least are asked for, on both sides.
+/// At least 32 bytes are required, on both sides.
 fn random_secret() -> String {
     format!("{}{}", mint::random_id(), mint::random_id())
 }

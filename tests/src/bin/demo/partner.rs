@@ -50,7 +50,7 @@ impl Partner {
         self.server.address()
     }
 
-    /// From now on, these and no others.
+    /// From now on, these keys and no others.
     pub fn publish(&self, keys: &[&SigningKey]) {
         if let Ok(mut published) = self.published.lock() {
             *published = keys.iter().filter_map(|key| key.public_jwk().ok().map(Value::Object)).collect();

@@ -1,4 +1,4 @@
-//! A request of the demo, as curl would send it, and what matters of the answer.
+//! A request of the demo, as curl would send it, and the relevant parts of the answer.
 use std::fmt::{self, Write as _};
 use std::io;
 use std::net::SocketAddr;
@@ -11,20 +11,20 @@ pub struct Ask {
     pub path: &'static str,
     pub token: Option<String>,
     pub headers: Vec<(&'static str, &'static str)>,
-    /// Who asks or what is wrong, for whoever looks on: all tokens begin alike.
+    /// A short note on the user or the error, since all tokens begin alike.
     note: &'static str,
 }
 
 #[derive(Debug, Clone)]
 pub struct Reply {
-    /// 0 when there was none.
+    /// 0 if there was none.
     pub status: u16,
     /// Of a refusal.
     pub code: String,
     /// Of a refusal, or why there was no reply.
     detail: String,
     retry_after: Option<String>,
-    /// What the upstream received; none when the request did not get there.
+    /// What the upstream received; none if the request did not reach it.
     pub upstream: Option<Received>,
 }
 
@@ -63,7 +63,7 @@ impl Ask {
         self.headers.iter().fold(request, |request, (name, value)| request.header(name, value))
     }
 
-    /// The token is cut after its first characters: what is printed may end up in somebody's log.
+    /// The token is truncated, since the output may end up in a log.
     pub fn curl(&self, envoy: SocketAddr) -> String {
         let mut line = format!("curl {}", url(envoy, self.path));
         if let Some(token) = &self.token {
@@ -108,12 +108,12 @@ impl Reply {
         self.status == 200 && self.upstream.is_some()
     }
 
-    /// It was refused so, and did not reach the upstream.
+    /// It was refused with this status and code, and did not reach the upstream.
     pub fn is(&self, status: u16, code: &str) -> bool {
         self.status == status && self.code == code && self.upstream.is_none()
     }
 
-    /// What the upstream received under this name, and nothing else.
+    /// The upstream received this value under this name, and no other.
     pub fn told(&self, header: &str, value: &str) -> bool {
         let identity = self.upstream.iter().flat_map(|received| &received.identity);
         identity.filter(|(name, _)| name == header).map(|(_, values)| values).eq([&[value.to_owned()]])

@@ -1,4 +1,4 @@
-//! What the walk prints: headings, requests, answers, marks, and the table at the end. It also counts.
+//! The output of the walk: headings, requests, answers, marks, and the table at the end. It also counts.
 use std::fmt::Display;
 use std::io::IsTerminal as _;
 
@@ -15,7 +15,7 @@ struct Step {
 }
 
 impl Show {
-    /// With colours where somebody looks on, unless NO_COLOR (no-color.org) is set and not empty.
+    /// With colours on a terminal, unless NO_COLOR (no-color.org) is set and not empty.
     pub fn new() -> Self {
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self { colours: std::io::stdout().is_terminal() && !unwanted, steps: Vec::new() }
@@ -30,22 +30,22 @@ impl Show {
         println!("     {line}");
     }
 
-    /// What was typed.
+    /// A command.
     pub fn typed(&self, line: impl Display) {
         println!("   {} {line}", self.painted("36", "$"));
     }
 
-    /// What was typed again and again, until the answer was another.
+    /// A command that is repeated until the answer changes.
     pub fn repeated(&self, line: impl Display) {
         self.typed(format!("{line}, again and again"));
     }
 
-    /// What came back.
+    /// The answer.
     pub fn answered(&self, line: impl Display) {
         println!("   {} {line}", self.painted("36", "<"));
     }
 
-    /// Whether what is claimed holds.
+    /// Whether a claim holds.
     pub fn claim(&mut self, holds: bool, claim: impl Display) {
         let mark = if holds { self.painted("32", "ok ") } else { self.painted("1;31", "NOT") };
         println!(" {mark} {claim}");

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::Stop;
 use crate::mesh::{EC, Login, Mesh, RSA, WORKERS, short, url};
 
-/// How soon it is noticed that a part of the mesh has ended.
+/// How soon the end of a part of the mesh is noticed.
 const GLANCE: Duration = Duration::from_millis(500);
 
 /// Returns false when a part ended by itself.
@@ -21,7 +21,7 @@ pub async fn stay(stop: &mut Stop) -> io::Result<bool> {
     let mut glance = tokio::time::interval(GLANCE);
     loop {
         tokio::select! {
-            // First: Ctrl-C in a terminal reaches the parts too, and they end by it.
+            // First, because Ctrl-C in a terminal also reaches the parts, and they end.
             biased;
             () = stop.told() => {
                 println!("\nstopping");

@@ -1,4 +1,4 @@
-//! Instances of the service that are killed while requests come.
+//! Instances of the service that are killed under load.
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -17,7 +17,7 @@ async fn killing_either_instance_under_load_loses_no_request_and_passes_no_revok
     let mut load = Vec::new();
     for client in 0..4 {
         let (stop, passed, refusals) = (Arc::clone(&stop), Arc::clone(&passed), Arc::clone(&refusals));
-        // Each token is asked about by itself, so that there is always something to ask.
+        // Each token is queried separately, so that there is always something to ask.
         let good: Vec<_> = (0..20).map(|_| session(&mesh).1).collect();
         let (gone, mut connection) = (gone.clone(), open(&mesh).await);
         load.push(tokio::spawn(async move {
@@ -47,7 +47,7 @@ async fn killing_either_instance_under_load_loses_no_request_and_passes_no_revok
     for instance in ["sessions-1", "sessions-2"] {
         mesh.process(instance).kill();
         goes_on = goes_on && more().await;
-        // Longer than any cached answer: the surviving instance alone answers now.
+        // Longer than any cached answer: only the surviving instance answers now.
         tokio::time::sleep(LAG).await;
         goes_on = goes_on && more().await;
         mesh.restart(instance).await;

@@ -68,7 +68,7 @@ async fn a_preflight_that_becomes_something_else_needs_a_token() {
         assert_eq!((response.status, code(&response)), (401, "TOKEN_MISSING".into()), "{:?}", request.headers);
     }
 
-    // Over HTTP/2 a body can follow that nothing has announced.
+    // Over HTTP/2 a body can follow unannounced.
     let stream = TcpStream::connect(mesh.envoy.address()).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();

@@ -1,4 +1,4 @@
-//! JWTs whose issuer has them introspected too.
+//! JWTs of an issuer that also requires introspection.
 use super::*;
 
 /// The issuer of the mesh's JWTs has them introspected too.
@@ -51,7 +51,7 @@ async fn a_verified_jwt_is_asked_about_and_what_the_server_ends_is_refused_on_ev
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    // The rule without a check asks too.
+    // The rule without a check introspects too.
     let response = mesh.send(&Request::get("/unchecked").bearer(&token)).await;
     assert_eq!((response.status, code(&response).as_str()), (401, "SESSION_UNKNOWN"));
 }
@@ -74,7 +74,7 @@ async fn a_jwt_that_is_not_good_by_itself_is_never_sent_to_the_server() {
         assert_eq!(code(&mesh.get(token).await), *expected);
     }
     assert_eq!(server.state.lock().unwrap().asked.len(), 0);
-    // And the good one is asked about, which the server does not know.
+    // And the valid one is asked about, which the server does not know.
     assert_eq!(code(&mesh.get(&good).await), "SESSION_UNKNOWN");
     assert_eq!(server.asked(&good), 1);
     assert_eq!(code(&mesh.get(&good).await), "SESSION_UNKNOWN", "a refusal is remembered");
@@ -119,7 +119,7 @@ async fn a_jwt_whose_server_is_slow_or_broken_is_503_and_a_client_that_leaves_ke
     server.delay(CHECK_TIMEOUT * 2, Duration::ZERO);
     let response = mesh.get(&token).await;
     assert_eq!((response.status, code(&response).as_str()), (503, "STORE_UNAVAILABLE"));
-    // The client goes before the answer comes. The answer alone makes nothing of a JWT.
+    // The client disconnects before the answer. The answer alone does not make a JWT valid.
     server.delay(Duration::from_millis(100), Duration::ZERO);
     let mut leaves = Connection::open(mesh.envoy.address()).await.unwrap();
     let asked = server.asked(&token);

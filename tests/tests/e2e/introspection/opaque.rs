@@ -1,4 +1,4 @@
-//! Opaque tokens: how often the server is asked, and for how long its answer holds.
+//! Opaque tokens: how often the server is asked, and how long its answer holds.
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,7 +31,7 @@ async fn what_the_server_ends_is_refused_on_every_worker_within_the_freshness_an
     println!("the last to pass was sent {} ms after the end", (last_pass - ended).as_millis());
     assert!(last_pass - ended < FRESHNESS, "an answer counts from when it was asked for");
 
-    // A "no" is remembered for just as long: many requests are few questions.
+    // A "no" is cached for just as long: many requests cause few introspections.
     let before = server.asked(&token);
     let start = Instant::now();
     while start.elapsed() < FRESHNESS {
@@ -58,7 +58,7 @@ async fn a_token_that_many_wait_for_is_asked_about_once_and_their_bodies_wait_wi
     let (server, mesh) = start_alone("opaque-shared").await;
     server.delay(Duration::from_millis(200), Duration::ZERO);
     let token = server.token();
-    // The first one goes away while all wait: its question must not go with it.
+    // The first one disconnects while all wait: its introspection must continue.
     let mut first = Connection::open(mesh.envoy.address()).await.unwrap();
     let gone = Request::get("/api").bearer(&token).to_bytes();
     tokio::time::timeout(Duration::from_millis(50), first.send_bytes(&gone, false)).await.unwrap_err();

@@ -6,7 +6,7 @@ const STARTS: Duration = Duration::from_secs(180);
 
 const REDIRECT: &str = "http://127.0.0.1/back";
 
-/// Keycloak's bootstrap administrator, and the password of everybody.
+/// Keycloak's bootstrap administrator, and everyone's password.
 const ADMIN: &str = "admin";
 
 const PASSWORD: &str = "correct-horse";
@@ -123,8 +123,8 @@ impl Keycloak {
         self.token(&[&fields[..], &[("client_id", client), ("client_secret", SECRET)]].concat(), headers).await
     }
 
-    /// As a browser does: the login page, its form, the code (RFC 6749 section 4.1). A browser with a session at Keycloak
-    /// is given the code at once.
+    /// Like a browser: the login page, its form, the code (RFC 6749 section 4.1). A browser with a session at Keycloak
+    /// gets the code at once.
     pub(super) async fn log_in_at_the_page(
         &self,
         browser: &mut Browser,
@@ -151,14 +151,14 @@ impl Keycloak {
         self.token(&[&fields[..], &[("client_id", client), ("client_secret", SECRET)]].concat(), &[]).await
     }
 
-    /// The user logs out at the application, which tells Keycloak, which tells us before it answers.
+    /// The user logs out at the application, which tells Keycloak, which notifies us before it answers.
     pub(super) async fn log_out(&self, client: &str, tokens: &Tokens) {
         let fields = [("client_id", client), ("client_secret", SECRET), ("refresh_token", &tokens.refresh)];
         let response = self.form(&format!("{REALM}/protocol/openid-connect/logout"), &fields, &[]).await;
         assert_eq!(response.status, 204, "{}", response.text());
     }
 
-    /// A new key that signs from now on, everything but refresh tokens. The old ones stay published.
+    /// A new key that signs from now on, everything except refresh tokens. The old ones stay published.
     pub(super) async fn rotate(&self, alg: Alg, priority: u32) {
         let provider = if alg == Alg::ES256 { "ecdsa-generated" } else { "rsa-generated" };
         let mut config = json!({ "priority": [priority.to_string()], "enabled": ["true"], "active": ["true"] });

@@ -1,4 +1,4 @@
-//! Forms in which providers publish keys: certificates, encodings, sets for several tenants.
+//! Formats in which providers publish keys: certificates, encodings, sets for several tenants.
 use super::*;
 
 /// A self-signed certificate of the key, in PEM, as Google publishes them for Firebase.
@@ -75,7 +75,7 @@ async fn a_byte_order_mark_is_read_over_and_a_compressed_set_is_named() {
             Answer::new(302, "").header("location", "https://elsewhere.example/"),
             "a redirect to https://elsewhere.example/",
         ),
-        (Answer::new(403, ""), "status 403: the provider wants credentials"),
+        (Answer::new(403, ""), "status 403: the provider requires credentials"),
     ] {
         provider.say(KEYS, answer);
         let named = wait_until(DEADLINE, async || {

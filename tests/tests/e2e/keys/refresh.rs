@@ -1,4 +1,4 @@
-//! When a key set is fetched again, and by which virtual machine.
+//! When a key set is fetched again, and by which VM.
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,7 +130,7 @@ async fn a_set_that_is_not_modified_stays_young_on_all_workers_and_the_document_
     }
     let (fetches, unchanged) = (provider.fetches(KEYS), provider.unchanged.load(Ordering::SeqCst));
     println!("not modified: {fetches} fetches, {unchanged} times 304");
-    // Whichever virtual machine fetches for the first time has no tag.
+    // A VM that fetches for the first time has no tag.
     assert!(
         unchanged >= 3 && fetches - unchanged <= usize::try_from(virtual_machines()).unwrap(),
         "{fetches} {unchanged}"

@@ -14,7 +14,7 @@ fn a_kept_connection_is_not_ended_for_others_and_only_a_few_are_kept() {
     assert!(!is_closed(&first));
     drop(protected);
     assert!(connections.close_oldest_except(&others[3]) && is_closed(&first));
-    // Of one address, and in all.
+    // Per address, and in all.
     let mut many = Vec::new();
     for peer in 1..=100 {
         for _ in 0..MAX_PROTECTED_OF_PEER + 1 {

@@ -31,7 +31,7 @@ fn rows(head: &str) -> Vec<Vec<String>> {
     rows.map(|row| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
-// What the page says of a subject is what happens to it.
+// The page's table of subjects is correct.
 #[test]
 fn the_page_is_right_about_each_form_of_a_subject() {
     let rows = rows("| `sub_id` of a `session-revoked` | ends |");
@@ -129,7 +129,7 @@ fn an_opaque_id_is_what_the_provider_says_it_is() {
     let opaque = json!({ "format": "opaque", "id": "x" });
     let told = |sub_id: &Value| event_as(scope, json!({ "sub_id": sub_id }));
     assert_eq!(told(&opaque), Ok(Some((Kind::User, "x".into()))));
-    // Within a complex one its member says it.
+    // Within a complex one its member states it.
     assert_eq!(told(&json!({ "format": "complex", "session": opaque })), Ok(Some((Kind::Session, "x".into()))));
     assert!(told(&json!({ "format": "complex", "user": opaque })).is_err());
 }

@@ -10,7 +10,7 @@ fn jwk(key: &SigningKey) -> Value {
     Value::Object(key.public_jwk().unwrap())
 }
 
-/// Of a token, apart: signing input and signature.
+/// The signing input and signature of a token.
 fn signed(key: &SigningKey) -> (String, Vec<u8>) {
     let token = key.mint(&json!({ "iss": "i" }));
     let (input, signature) = token.rsplit_once('.').unwrap();

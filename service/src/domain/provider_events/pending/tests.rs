@@ -61,7 +61,7 @@ fn a_token_longer_than_all_the_room_is_not_kept() {
     assert_eq!(kept.len(), 1);
 }
 
-// An attacker who sends ten times what fits does not choose who goes.
+// An attacker who sends ten times the capacity does not choose which are dropped.
 #[test]
 fn who_gives_way_is_drawn_by_lot() {
     let now = Instant::now();
@@ -79,6 +79,6 @@ fn who_gives_way_is_drawn_by_lot() {
         assert_eq!(kept.len(), room);
         stayed += usize::from(kept.tokens.values().any(|token| token.text == genuine));
     }
-    // Of a mean of 40, with a deviation of 6.
+    // Mean 40, deviation 6.
     assert!((10..80).contains(&stayed), "{stayed} of {rounds}");
 }

@@ -122,7 +122,7 @@ fn a_provider_stands_once_and_for_issuers_that_are_taken() {
     assert_eq!(elsewhere.check(&["https://tokens.example".into()]), Ok(()));
 }
 
-// A field that the page does not explain is one that nobody finds.
+// Every field must be documented on the page.
 #[test]
 fn the_page_explains_each_field() {
     let page = include_str!("../../../../../docs/logout.md");

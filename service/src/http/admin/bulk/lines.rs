@@ -20,7 +20,7 @@ pub enum End {
     Gone,
 }
 
-/// Lines of a body that is still arriving. A line that is too long is dropped as it comes.
+/// Lines of a body that is still arriving. A line that is too long is dropped while it arrives.
 pub struct Lines {
     body: BodyDataStream,
     ready: VecDeque<Result<Vec<u8>, Problem>>,
@@ -33,7 +33,7 @@ impl Lines {
         Self { body, ready: VecDeque::new(), partial: Vec::new(), too_long: false }
     }
 
-    /// Whether there are lines that were read and not given.
+    /// Whether there are lines that were read and not returned.
     pub fn has_more(&self) -> bool {
         !self.ready.is_empty()
     }

@@ -10,7 +10,7 @@ use crate::model::json::{self, JsonError};
 
 const MAX_ISSUER: usize = 2048;
 const MAX_ID: usize = 2048;
-/// As long as the longest token that a filter can be told to take: what passes there must be revocable here.
+/// The longest token that a filter can be configured to accept: it must be revocable here.
 pub const MAX_TOKEN: usize = 64 * 1024;
 const MAX_WORD: usize = 32;
 
@@ -23,7 +23,7 @@ pub struct RevocationBody {
     kind: Option<String>,
     #[serde(default, deserialize_with = "present")]
     issuer: Option<String>,
-    /// jti, sid, sub, client_id or what the issuer has for it, or the RFC 7638 thumbprint of a key.
+    /// jti, sid, sub, client_id or the issuer's own claim for it, or the RFC 7638 thumbprint of a key.
     #[serde(default, deserialize_with = "present")]
     id: Option<String>,
     /// A JWT, instead of kind, issuer and id.
@@ -31,14 +31,14 @@ pub struct RevocationBody {
     token: Option<String>,
     #[serde(default, deserialize_with = "present")]
     reason: Option<String>,
-    /// As in `48h`; `never` for a key.
+    /// For example `48h`; `never` for a key.
     #[serde(default, deserialize_with = "present")]
     ttl: Option<String>,
-    /// Whether an issuer is taken that no filter asks about.
+    /// Whether an issuer is accepted that no filter is configured for.
     #[serde(default, deserialize_with = "present")]
     new_issuer: Option<bool>,
-    /// Of a session: whether only what was issued until now ends, since its issuer may use the id again. By default as the
-    /// provider's `reuses_session_ids` says, else false.
+    /// For a session: whether only what was issued until now ends, since its issuer may reuse the id. By default the
+    /// provider's `reuses_session_ids`, otherwise false.
     #[serde(default, deserialize_with = "present")]
     until_now: Option<bool>,
 }
@@ -72,7 +72,7 @@ impl RevocationBody {
             Some(token) => {
                 for (field, given) in [("kind", &self.kind), ("issuer", &self.issuer), ("id", &self.id)] {
                     if given.is_some() {
-                        return Err(FieldError::new(field, "says again what `token` says"));
+                        return Err(FieldError::new(field, "repeats what `token` contains"));
                     }
                 }
                 Subject::of_token(&token, policy)?

@@ -1,4 +1,4 @@
--- Marks a session as ended, if it is there. KEYS[1] the session; ARGV[1] why.
+-- Marks a session as ended, if it exists. KEYS[1] the session; ARGV[1] the reason.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return 0
 end

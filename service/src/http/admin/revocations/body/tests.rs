@@ -70,7 +70,7 @@ fn a_ttl_may_be_longer_than_retention_and_not_shorter() {
     assert_eq!(ask(r#"{"kind":"issuer","issuer":"i"}"#).unwrap().ttl, Some(Duration::from_secs(2_592_301)));
 }
 
-// A dead session or key that expired after a token's lifetime let tokens through that were issued since.
+// A revocation of a session or key that expired after a token's lifetime let newer tokens pass.
 #[test]
 fn a_session_holds_as_long_as_sessions_live_and_a_key_for_ever() {
     let thumbprint = "A".repeat(43);
@@ -131,7 +131,7 @@ fn a_token_is_named_by_its_jti_and_else_by_its_signing_input() {
     assert!(names_no_claim(&number));
     let padded = ask(r#"{"token":"e30=.eyJpc3MiOiJpIiwianRpIjoieCJ9IA==.c2ln"}"#).unwrap();
     assert_eq!(key(&padded), key(&by_jti));
-    // A jti that is null is none.
+    // A null jti is absent.
     let null = jwt(r#"{"iss":"i","jti":null}"#);
     let null = ask(&format!(r#"{{"token":"{null}"}}"#)).unwrap();
     assert!(names_no_claim(&null));
