@@ -3,6 +3,8 @@ use jose::Algorithm;
 
 use crate::config;
 
+#[cfg(any(test, feature = "aws-lc"))]
+pub mod aws_lc;
 pub mod host_call;
 mod jwt_simple;
 mod material;

@@ -1,5 +1,13 @@
 //! The pages of docs/providers: their documents load, their tokens have the fate that the page says, and a revocation of each
 //! kind in the page's table ends the tokens that have a claim for it, and no other.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -60,8 +68,8 @@ fn judge(policy: &Policy, token: &ProviderToken, revoked: Option<(Kind, &str)>) 
     let RevocationStatus::MustAsk(asking) = policy.revocation_status(accepted, now)? else { panic!("nobody is asked") };
     let derived = Secret::new(SECRET).unwrap().derive();
     let ended = revoked.map(|(kind, id)| derived.revocation_key(kind, token.issuer(), id.as_bytes()));
-    let answers = asking.ask().keys.iter().map(|key| if Some(*key) == ended { Answer::Dead } else { Answer::Live });
-    let verdict: Verdict = asking.ask().judge(answers.collect::<Vec<_>>());
+    let answers = asking.query().keys.iter().map(|key| if Some(*key) == ended { Answer::Dead } else { Answer::Live });
+    let verdict: Verdict = asking.query().judge(answers.collect::<Vec<_>>());
     asking.on_verdict(policy, now.monotonic, verdict, now)?;
     Ok(unreachable)
 }

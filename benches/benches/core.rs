@@ -1,18 +1,26 @@
 //! The core alone, natively: what of a request's cost is ours, without Envoy, Wasm and host calls. `cargo bench -p benches`.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a measurement that cannot be made ends"
+)]
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use authn::checks::{Checks, Why};
 use authn::decide::{Accepted, Asking, Entered, Entry, Peer, RevocationStatus, Verified};
 use authn::engine::Portable;
 use authn::policy::Policy;
 use authn::request::Request;
 use authn::revocation::RevocationQuery;
 use authn::time::{Monotonic, Now, UnixSeconds};
-use authn::token_cache::TokenCache;
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use driver::checks::{Checks, Trigger};
+use driver::tokens::Tokens;
 use jose::json::Json;
 use mint::{Alg, SigningKey};
 use serde_json::{Value, json};
@@ -49,9 +57,9 @@ fn warm(criterion: &mut Criterion) {
     let request = Request::from_pairs(&pairs).expect("a request");
     let verified = Arc::new(verify(&policy, &request));
     let asking = must_ask(&policy, accept(&policy, &request, &verified));
-    let live = asking.ask().judge([Answer::Live]);
-    asking.ask().learn(NOW.monotonic, live);
-    let mut cache = TokenCache::new(4096, 64 << 20, 7);
+    let live = asking.query().judge([Answer::Live]);
+    asking.query().learn(NOW.monotonic, live);
+    let cache = Tokens::new(4096, 64 << 20, 7, 1);
     cache.insert(verified);
     let keyrings = policy.keyrings();
     let mut group = criterion.benchmark_group("warm");
@@ -64,7 +72,7 @@ fn warm(criterion: &mut Criterion) {
     group.bench_function("enter, find, accept, admit", |bencher| {
         bencher.iter(|| {
             let Entry::Token(entered) = policy.enter(black_box(&request)) else { unreachable!("a token") };
-            let verified = Arc::clone(cache.find(entered.token()).expect("a cached token"));
+            let verified = cache.find(entered.token()).expect("a cached token");
             assert!(policy.still_trusts(&verified, &keyrings, NOW).expect("keys"));
             let accepted = policy.accept(verified, entered, NOW, &Loopback).expect("accepted");
             match policy.revocation_status(accepted, NOW).expect("no rejection") {
@@ -142,10 +150,10 @@ fn checks(criterion: &mut Criterion) {
                     for (waiter, ask) in (1..).zip(&asks) {
                         checks.join(waiter, Arc::clone(ask), NOW.monotonic).expect("room");
                     }
-                    let batch = checks.next_batch(Why::Waiters, NOW.monotonic).expect("a batch");
+                    let batch = checks.next_batch(Trigger::Waiters, NOW.monotonic).expect("a batch");
                     let answers = vec![Answer::Live; batch.keys.len()];
                     let reply = Reply { keeps: Retention::LONGEST, answers };
-                    let resolved = checks.answered(batch.flight, &reply).expect("answers");
+                    let resolved = checks.answered(batch.id, &reply).expect("answers");
                     assert_eq!(resolved.len(), count);
                 },
                 BatchSize::SmallInput,
@@ -245,5 +253,5 @@ fn ask(policy: &Policy, key: &SigningKey, id: &str) -> Arc<RevocationQuery> {
     let pairs = pairs(b"/api/orders/1", &bearer);
     let request = Request::from_pairs(&pairs).expect("a request");
     let verified = Arc::new(verify(policy, &request));
-    Arc::clone(must_ask(policy, accept(policy, &request, &verified)).ask())
+    Arc::clone(must_ask(policy, accept(policy, &request, &verified)).query())
 }

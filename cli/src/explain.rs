@@ -424,7 +424,7 @@ impl Trace<'_> {
                 self.revocation_keys(&verified)?;
                 match self.explain.answer {
                     Answer::Service(answer) => {
-                        let verdict = asking.ask().judge(asking.ask().keys.iter().map(|_| answer));
+                        let verdict = asking.query().judge(asking.query().keys.iter().map(|_| answer));
                         let answered = match answer {
                             wire::Answer::Live => "live".to_owned(),
                             wire::Answer::Dead => "dead".to_owned(),
@@ -434,7 +434,7 @@ impl Trace<'_> {
                             Verdict::Live => "lives",
                             Verdict::Dead => "was ended",
                         };
-                        let issued = self.relative(asking.ask().issued.0);
+                        let issued = self.relative(asking.query().issued.0);
                         let says = format!("taken for answered {answered} to each; issued {issued}, the token {means}");
                         self.step("revocation", says);
                         asking.on_verdict(policy, now.monotonic, verdict, now)?

@@ -25,8 +25,7 @@ mod tests {
 
     #[test]
     fn levels_and_modules_with_levels_are_taken() {
-        for text in
-            [None, Some(""), Some("warn"), Some("INFO"), Some("service=debug"), Some("warn, service::store=trace")]
+        for text in [None, Some(""), Some("warn"), Some("INFO"), Some("service=debug"), Some("warn, store_redis=trace")]
         {
             assert!(parse(text).is_ok(), "{text:?}");
         }

@@ -6,11 +6,12 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use service::{Allow, CreateError, MigrateError, Migration, Progress, Report, StoreId, prepare_store};
+use service::{
+    Allow, CreateError, FromRedis, MigrateError, Migration, Progress, Report, StoreId, ToRedis, prepare_store,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use wire::parse_duration;
 
-use crate::redis_url::{FromRedis, ToRedis};
 use crate::{Outcome, say};
 
 /// How often the bar is drawn, or a line is written where there is no terminal.
@@ -18,7 +19,7 @@ const DRAW: Duration = Duration::from_millis(100);
 const LINE: Duration = Duration::from_secs(5);
 
 /// Copies what is there with its time to live, verifies all of it, and declares the new store complete. First `--prepare`,
-/// then restart every service with `--redis-also`, then this; docs/migration.md has each step. It may be broken off and
+/// then restart every service with `--mirror-redis`, then this; docs/migration.md has each step. It may be broken off and
 /// run again at any time.
 #[derive(Args)]
 pub struct Migrate {

@@ -3,11 +3,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use service::{Allow, CreateError, StoreId, create_store};
+use service::{Allow, CreateError, Redis, StoreId, create_store};
 use wire::parse_duration;
 
 use crate::Outcome;
-use crate::redis_url::Redis;
 
 #[derive(Args)]
 pub struct Store {
@@ -55,7 +54,7 @@ impl Store {
                 Ok(match error {
                     CreateError::Redis(_) => Outcome::Unconfirmed,
                     CreateError::Options(_)
-                    | CreateError::Unfit(_)
+                    | CreateError::Unhealthy(_)
                     | CreateError::Exists(_)
                     | CreateError::Filling(_)
                     | CreateError::Strange(_)

@@ -1,42 +1,24 @@
-//! Revocations on Redis, over HTTP: answers the filter's checks, and takes revocations from operators. What a token
-//! is and whether it is valid is the filter's business.
+//! Revocations and sessions over HTTP: answers the checks of filters, takes revocations from operators and providers, and
+//! makes sessions. Tokens are verified by the filter.
 //!
 //! Two listeners. The data listener has `POST /v1/check`, `/healthz` and `/readyz`, since those are what a proxy asks,
-//! and takes what providers tell ([`Providers`]).
+//! and takes provider events.
 //! The admin listener has the revocations behind a bearer secret, and `/healthz`, `/readyz` and `/metrics` without.
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+#![allow(clippy::arithmetic_side_effects, reason = "sums of small numbers, and no code of the proxy")]
 #![forbid(unsafe_code)]
 
-mod admin;
-mod audit;
-mod check;
-mod clock;
-mod connections;
-mod gate;
-mod health;
-mod issuers;
-mod metrics;
-mod oauth2;
-mod openapi;
-mod options;
-mod seal;
-mod server;
-mod session;
-mod signals;
+mod app;
+mod base;
+mod domain;
+mod http;
+mod model;
 mod signing;
-mod store;
-mod tenants;
-mod throttle;
-mod tls;
 
-pub use openapi::{admin_document, data_document};
-pub use options::{AdminToken, Options, OptionsError};
-pub use server::{Addresses, ServeError, Service};
-pub use session::options::SessionOptions;
-pub use signals::{Provider, Providers, ProvidersError};
-pub use signing::{KeySource, UriError};
-pub use store::{
-    Allow, CreateError, MigrateError, Migration, Mode, Progress, RedisOptions, RedisOptionsError, Report, StoreId,
-    StoreIdError, Tally, create_store, migrate, prepare_store,
+pub use app::options::{FromRedis, Options, OptionsError, Redis, SessionOptions, ToRedis};
+pub use app::server::{Addresses, ServeError, Service};
+pub use http::openapi::{admin_document, data_document};
+pub use store::{StoreId, StoreIdError};
+pub use store_redis::{
+    Allow, CreateError, MigrateError, Migration, Mode, Progress, RedisOptions, RedisOptionsError, Report, Tally,
+    create_store, migrate, prepare_store,
 };
-pub use tls::{AdminTls, ListenerTls};

@@ -2,14 +2,13 @@
 //! issuers differ in one segment of the path. Each tenant's `iss` is an issuer of its own in everything that follows.
 use std::collections::{HashMap, HashSet};
 
+use wire::{MAX_TENANT_BYTES, TENANT_PLACEHOLDER as PLACEHOLDER, is_tenant};
+
 use crate::config;
 use crate::config::Invalid;
 
-/// Stands in `issuer` for the segment that differs.
-const PLACEHOLDER: &str = "{tenant}";
 /// As Entra ID writes it in the `issuer` of a key.
 const ENTRA_PLACEHOLDER: &str = "{tenantid}";
-const MAX_TENANT_BYTES: usize = 128;
 const MAX_TENANTS: usize = 1024;
 
 /// The entries of a document by the issuers that they are for.
@@ -177,12 +176,6 @@ fn tenants(document: Option<&config::Tenants>, at: &str) -> Result<Option<HashSe
         }
     }
     Ok(Some(tenants))
-}
-
-/// What RFC 3986 section 2.3 calls unreserved: no `/`, no percent-encoding, nothing that has two spellings.
-fn is_tenant(text: &str) -> bool {
-    let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    (1..=MAX_TENANT_BYTES).contains(&text.len()) && text.bytes().all(is_fit) && text != "." && text != ".."
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ impl Policy {
                 judged
             }
         };
-        let mismatch_reported = binding::check(&rule.binding, &judged.bound, entered.user_agent, peer)?;
+        let mismatch_reported = binding::check(&rule.binding, &judged.bound, entered.user_agent.as_deref(), peer)?;
         Ok(Accepted { verified, judged, removal: entered.removal, mismatch_reported })
     }
 }
@@ -67,6 +67,10 @@ impl Verified {
 }
 
 impl Accepted {
+    pub fn rule(&self) -> usize {
+        self.judged.rule
+    }
+
     pub(super) fn admit(self, unchecked: bool) -> Admission {
         Admission {
             rule: self.judged.rule,

@@ -1,4 +1,5 @@
 //! First step: the rule, and the one token of the request.
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::config::Access;
@@ -32,7 +33,7 @@ pub struct Entered<'r> {
     pub(super) rule: usize,
     pub(super) presented: Presented<'r>,
     pub(super) removal: Removal,
-    pub(super) user_agent: Option<&'r [u8]>,
+    pub(super) user_agent: Option<Cow<'r, [u8]>>,
 }
 
 /// How the upstream is kept from seeing the token. One in the query is gone already ([`Policy::clear`]).
@@ -75,7 +76,8 @@ impl Policy {
             return denied(Some(place), Rejection::new(Cause::OriginNotListed));
         }
         let removal = self.removal(rule, request, &presented);
-        let user_agent = rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent"));
+        let user_agent =
+            rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent")).map(Cow::Borrowed);
         Entry::Token(Entered { rule: place, presented, removal, user_agent })
     }
 
@@ -132,6 +134,17 @@ impl Policy {
 }
 
 impl<'r> Entered<'r> {
+    /// Freed from the request's headers, so that it can wait.
+    pub fn into_owned(self) -> Entered<'static> {
+        let Presented { token, source } = self.presented;
+        Entered {
+            rule: self.rule,
+            presented: Presented { token: Cow::Owned(token.into_owned()), source },
+            removal: self.removal,
+            user_agent: self.user_agent.map(|agent| Cow::Owned(agent.into_owned())),
+        }
+    }
+
     pub fn token(&self) -> &[u8] {
         &self.presented.token
     }

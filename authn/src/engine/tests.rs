@@ -13,6 +13,11 @@ fn verifies(key: &Key, alg: Algorithm, message: &[u8], signature: &[u8]) -> bool
     let portable = Portable.verify(key, alg, message, signature);
     assert_eq!(portable, host.verify(key, alg, message, signature), "{alg} by the host: {signature:02x?}");
     assert_eq!(portable, JwtSimple.verify(key, alg, message, signature), "{alg} by jwt-simple: {signature:02x?}");
+    let native = aws_lc::AwsLc;
+    // Twice: with the key parsed, and with the parsed key remembered.
+    for _ in 0..2 {
+        assert_eq!(portable, native.verify(key, alg, message, signature), "{alg} by aws-lc: {signature:02x?}");
+    }
     portable.is_ok()
 }
 

@@ -112,7 +112,7 @@ impl RevocationQuery {
         Ok(Self::of(keys, shared, issued, revocation.needs(place), digest))
     }
 
-    pub(crate) fn of(
+    pub fn of(
         keys: Vec<RevocationKey>,
         shared: usize,
         issued: UnixSeconds,
@@ -123,7 +123,7 @@ impl RevocationQuery {
     }
 
     /// The keys of this token alone, and those that many tokens have.
-    pub(crate) fn own_and_shared_keys(&self) -> (&[RevocationKey], &[RevocationKey]) {
+    pub fn own_and_shared_keys(&self) -> (&[RevocationKey], &[RevocationKey]) {
         self.keys.split_at_checked(self.keys.len().saturating_sub(self.shared)).unwrap_or((&self.keys, &[]))
     }
 

@@ -2,9 +2,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use harness::Service;
 use mint::{Alg, SigningKey};
 use serde_json::{Value, json};
-use tests::Service;
 
 use super::store::Stack;
 use crate::machine::Cores;

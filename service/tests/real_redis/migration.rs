@@ -1,5 +1,5 @@
 //! A store that moves to another Redis: what is acknowledged, copied, verified, and what must never go backwards. The
-//! whole of it under load, with the real tool, is in tests/tests/migration.rs.
+//! whole of it under load, with the real tool, is in tests/tests/e2e/under_load/migration.rs.
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn copy(from: &Redis, to: &Redis) -> Result<Report, MigrateError> {
 
 /// A service that answers from `redis` and writes to `also`.
 fn both(redis: &Redis, also: &Redis) -> Options {
-    Options { redis_also: Some(RedisOptions::single(&also.url())), create_store: false, ..options(redis) }
+    Options { create_store: false, ..options_with(redis, &["--mirror-redis", &also.url()]) }
 }
 
 /// The files are read at the start only, and again when they change.
@@ -55,7 +55,7 @@ fn with_sessions(options: Options) -> Options {
     let sessions = session_options(&dir);
     // Left to the system's cleaning, since the service watches them.
     let _ = dir.keep();
-    Options { sessions: Some(sessions), ..options }
+    Options { sessions, ..options }
 }
 
 /// One that can be refreshed.
@@ -177,7 +177,7 @@ fn nothing_is_acknowledged_while_the_other_store_lacks_it_and_it_gets_it_in_the_
         assert_eq!((status, problem["code"].as_str()), (503, Some("not_confirmed")), "{problem}");
         assert_eq!(problem["written"], "yes", "{problem}");
         let detail = problem["detail"].as_str().unwrap().to_owned();
-        assert!(detail.contains("--redis-also"), "{detail}");
+        assert!(detail.contains("--mirror-redis"), "{detail}");
         detail
     };
     assert!(refused(&service, "early").contains("store_changed"));
@@ -197,11 +197,11 @@ fn nothing_is_acknowledged_while_the_other_store_lacks_it_and_it_gets_it_in_the_
     eventually(WELL_AGAIN, || in_new(&new, "slow").then_some(()));
     new.kill();
     eventually(WELL_AGAIN, || refused(&service, "down").contains("store_refused").then_some(()));
-    eventually(WELL_AGAIN, || metric(&service, "portcullis_also_ready 0").then_some(()));
-    assert!(metric(&service, "portcullis_also_behind") && !metric(&service, "portcullis_also_behind 0"));
+    eventually(WELL_AGAIN, || metric(&service, "portcullis_mirror_ready 0").then_some(()));
+    assert!(metric(&service, "portcullis_mirror_behind") && !metric(&service, "portcullis_mirror_behind 0"));
     new.restart();
     eventually(WELL_AGAIN, || in_new(&new, "down").then_some(()));
-    eventually(WELL_AGAIN, || metric(&service, "portcullis_also_behind 0").then_some(()));
+    eventually(WELL_AGAIN, || metric(&service, "portcullis_mirror_behind 0").then_some(()));
     eventually(WELL_AGAIN, || revoked("t").then_some(()));
     // Who hangs up in between has not been told, and both have it all the same.
     new.signal("STOP");
@@ -357,7 +357,8 @@ fn a_logout_token_that_was_used_stays_used_in_the_new_store() {
     let (old, new) = (Redis::start(), Redis::start());
     let signs = key_of(mint::Alg::EdDSA, "k");
     let jwks = Jwks::publishing(&[&signs]);
-    let with_provider = |options: Options| Options { providers: providers(&[provider(&jwks.uri())]), ..options };
+    let with_provider =
+        |options: Options| Options { providers_file: providers(&old, &[provider(&jwks.uri())]), ..options };
     let token = |name: &str| {
         let claims = with(logout_claims(), &json!({ "sid": null, "sub": name }));
         typed(&signs, "logout+jwt", &claims)
@@ -393,9 +394,10 @@ fn a_logout_is_in_force_also_while_the_other_store_is_down() {
     prepare(&new).unwrap();
     let signs = key_of(mint::Alg::EdDSA, "k");
     let jwks = Jwks::publishing(&[&signs]);
-    let service = Running::start(Options { providers: providers(&[provider(&jwks.uri())]), ..both(&old, &new) });
+    let service =
+        Running::start(Options { providers_file: providers(&old, &[provider(&jwks.uri())]), ..both(&old, &new) });
     new.kill();
-    eventually(WELL_AGAIN, || metric(&service, "portcullis_also_ready 0").then_some(()));
+    eventually(WELL_AGAIN, || metric(&service, "portcullis_mirror_ready 0").then_some(()));
     let claims = logout_claims();
     let token = typed(&signs, "logout+jwt", &claims);
     assert_eq!(log_out(&service, &token).status, 503);
@@ -417,11 +419,11 @@ fn what_waits_for_the_other_store_is_counted_while_it_is_tried() {
     prepare(&new).unwrap();
     // Nobody is there to confirm, so each attempt takes its time and fails.
     let confirm_timeout = Duration::from_millis(500);
-    let service = Running::start(Options { also_min_replicas: Some(1), confirm_timeout, ..both(&old, &new) });
+    let service = Running::start(Options { mirror_min_replicas: Some(1), confirm_timeout, ..both(&old, &new) });
     assert_eq!(service.admin("POST", "/v1/revocations", &asking(Kind::Session, "s")).0, 503);
     let begun = std::time::Instant::now();
     while begun.elapsed() < Duration::from_secs(3) {
-        assert!(!metric(&service, "portcullis_also_behind 0"), "after {:?}", begun.elapsed());
+        assert!(!metric(&service, "portcullis_mirror_behind 0"), "after {:?}", begun.elapsed());
     }
 }
 

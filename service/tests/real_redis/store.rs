@@ -221,10 +221,7 @@ fn an_impostor_is_refused_slow_or_failed_and_never_live() {
         (Some(b"-LOADING Redis is loading the dataset in memory\r\n"), StoreError::StoreFailed),
         (Some(b"+OK\r\n"), StoreError::StoreFailed),
     ] {
-        let service = Running::start(service::Options {
-            redis: service::RedisOptions::single(&impostor(answer)),
-            ..options(&redis)
-        });
+        let service = Running::start(options_with(&redis, &["--redis", &impostor(answer)]));
         assert_eq!(service.check(&[key(Kind::Session, "s")]), Err(trouble), "{answer:?}");
     }
 }
@@ -264,8 +261,7 @@ impl Forwarder {
 fn after_a_failover_reads_and_writes_go_to_the_new_primary() {
     let (old, new) = (Redis::start(), Redis::start());
     let name = Forwarder::to(old.port);
-    let service =
-        Running::start(service::Options { redis: service::RedisOptions::single(&name.url()), ..options(&old) });
+    let service = Running::start(options_with(&old, &["--redis", &name.url()]));
     service.revoke(Kind::Session, "s");
     new.ask(&["REPLICAOF", "127.0.0.1", &old.port.to_string()]);
     eventually(Duration::from_secs(10), || {
@@ -295,11 +291,8 @@ fn a_connection_that_leads_to_another_store_is_left_after_a_while() {
     let (ours, other) = (Redis::start(), Redis::start());
     let _first = Running::start(options(&ours));
     let name = Forwarder::to(ours.port);
-    let service = Running::start(service::Options {
-        redis: service::RedisOptions::single(&name.url()),
-        create_store: false,
-        ..options(&ours)
-    });
+    let service =
+        Running::start(service::Options { create_store: false, ..options_with(&ours, &["--redis", &name.url()]) });
     assert!(service.check(&[key(Kind::Session, "s")]).is_ok());
     // As when a name leads astray for a moment: the sentinel of what it led to never becomes ours.
     let sentinel = ours.ask(&["GET", "portcullis:{00}:sentinel"]);
@@ -344,7 +337,7 @@ fn a_store_is_made_once_and_never_in_place_of_another() {
         ))
     };
     redis.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
-    assert!(matches!(create(), Err(service::CreateError::Unfit(_))));
+    assert!(matches!(create(), Err(service::CreateError::Unhealthy(_))));
     redis.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     let id = create().unwrap();
     match create() {

@@ -1,110 +1,21 @@
 //! A Redis and a service of a test's own, and what tests do to them.
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
-use service::{Addresses, AdminToken, Options, Service};
+use service::{Addresses, Options, Service};
 use tokio::sync::oneshot;
 use wire::check::{NamedIssuer, Needs, Question, ReplyError, StoreError};
 use wire::{Answer, DerivedKeys, Kind, Retention, RevocationKey, Secret};
 
+pub use crate::redis::{Redis, eventually};
+
 pub const ISSUER: &str = "https://issuer.example";
 pub const ADMIN: &str = "an-admin-token-for-tests-of-32-bytes";
 pub const DAY: u32 = 86_400;
-
-pub struct Redis {
-    child: Child,
-    pub port: u16,
-    dir: tempfile::TempDir,
-}
-
-impl Redis {
-    pub fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // Somebody may take the port between our letting go and Redis's binding.
-        for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if let Some(child) = spawn(port, &dir) {
-                return Self { child, port, dir };
-            }
-        }
-        panic!("redis-server did not start");
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    /// The raw reply.
-    pub fn ask(&self, words: &[&str]) -> String {
-        ask(self.port, words).unwrap()
-    }
-
-    pub fn directory(&self) -> &std::path::Path {
-        self.dir.path()
-    }
-
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// On the same port, from what it had written.
-    pub fn restart(&mut self) {
-        eventually(Duration::from_secs(5), || spawn(self.port, &self.dir).map(|child| self.child = child));
-    }
-
-    pub fn signal(&self, name: &str) {
-        let done = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
-        assert!(done.success());
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        // SIGKILL ends a stopped process too. It may have been killed by the test already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn spawn(port: u16, dir: &tempfile::TempDir) -> Option<Child> {
-    let mut child = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
-        .arg(dir.path())
-        .args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("redis-server must be installed");
-    let deadline = Instant::now() + Duration::from_secs(5);
-    loop {
-        if ask(port, &["PING"]).is_ok_and(|reply| reply.starts_with("+PONG")) {
-            return Some(child);
-        }
-        if child.try_wait().unwrap().is_some() {
-            return None;
-        }
-        assert!(Instant::now() < deadline, "redis-server did not answer");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn ask(port: u16, words: &[&str]) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    let mut text = format!("*{}\r\n", words.len());
-    for word in words {
-        text.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-    }
-    stream.write_all(text.as_bytes())?;
-    let mut reply = [0; 4096];
-    let read = stream.read(&mut reply)?;
-    Ok(String::from_utf8_lossy(&reply[..read]).into_owned())
-}
 
 pub struct Running {
     pub at: Addresses,
@@ -126,41 +37,44 @@ pub fn secret(byte: u8) -> Secret {
     Secret::new(&[byte; 32]).unwrap()
 }
 
+/// A file that lives as long as the Redis.
+pub fn file(redis: &Redis, name: &str, content: &[u8]) -> PathBuf {
+    let path = redis.directory().join(name);
+    std::fs::write(&path, content).unwrap();
+    path
+}
+
+/// Files with the secrets that [`secret`] makes of these bytes.
+pub fn secret_files(redis: &Redis, bytes: &[u8]) -> Vec<PathBuf> {
+    bytes.iter().map(|byte| file(redis, &format!("secret-{byte}"), &[*byte; 32])).collect()
+}
+
+#[derive(clap::Parser)]
+struct Command {
+    #[command(flatten)]
+    options: Options,
+}
+
 pub fn options(redis: &Redis) -> Options {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    Options {
-        listen: any,
-        admin_listen: any,
-        ports_file: None,
-        redis: service::RedisOptions::single(&redis.url()),
-        redis_also: None,
-        also_store_id: None,
-        also_min_replicas: None,
-        redis_timeout: Duration::from_millis(200),
-        confirm_timeout: Duration::from_secs(2),
-        secrets: vec![secret(1)],
-        admin_token: AdminToken::new(ADMIN).unwrap(),
-        tls: None,
-        admin_tls: None,
-        admin_rate: 10_000,
-        audit_retention: Duration::from_secs(90 * 86_400),
-        sessions: None,
-        create_store: true,
-        store_id: None,
-        dangerously_allow_eviction: false,
-        dangerously_allow_replica: false,
-        min_replicas: 0,
-        require_disk: true,
-        max_lifetime: Duration::from_secs(DAY.into()),
-        issuers: vec![ISSUER.to_owned()],
-        token_claims: vec![],
-        providers: service::Providers::default(),
-        max_session: Duration::from_secs(30 * 86_400),
-        future_iat_tolerance: Duration::from_secs(1),
-        max_requests: 256,
-        max_connections: 4096,
-        max_newcomers: 256,
+    options_with(redis, &[])
+}
+
+/// The options of a command line. An option that is not given here has its default.
+pub fn options_with(redis: &Redis, more: &[&str]) -> Options {
+    let token = file(redis, "admin-token", ADMIN.as_bytes());
+    let mut words: Vec<OsString> = vec!["serve".into(), "--admin-token-file".into(), token.into()];
+    for path in secret_files(redis, &[1]) {
+        words.extend(["--secret-file".into(), path.into()]);
     }
+    words.extend(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--issuer", ISSUER].map(Into::into));
+    words.extend(["--create-store", "--require-disk", "--admin-rate", "10000"].map(Into::into));
+    words.extend(["--future-iat-tolerance", "1s", "--max-requests", "256"].map(Into::into));
+    if !more.contains(&"--redis") {
+        words.extend(["--redis".into(), redis.url().into()]);
+    }
+    words.extend(more.iter().map(Into::into));
+    let command = <Command as clap::Parser>::try_parse_from(words);
+    command.unwrap_or_else(|error| panic!("{error}")).options
 }
 
 pub fn started() -> (Redis, Running) {
@@ -307,18 +221,6 @@ pub fn key(kind: Kind, id: &str) -> RevocationKey {
 /// Where an entry lies in Redis.
 pub fn entry(key: RevocationKey) -> String {
     format!("portcullis:{{{:02x}}}:r:{key}", key.0[0])
-}
-
-/// Polls until `hold` gives something.
-pub fn eventually<T>(within: Duration, mut hold: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + within;
-    loop {
-        if let Some(held) = hold() {
-            return held;
-        }
-        assert!(Instant::now() < deadline, "not within {within:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// Different for each question of this process, which is all that a test needs.

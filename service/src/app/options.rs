@@ -1,0 +1,296 @@
+//! The options of `portcullis serve`. Each is stated once, here or in a part that is flattened in: its flag, environment
+//! variable, default, bounds and help. `make docs` writes docs/cli.md from it.
+mod admin;
+mod providers_file;
+mod redis;
+mod secret_files;
+mod sessions;
+mod values;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use store::StoreId;
+use store_redis::{Allow, RedisOptions};
+use wire::{Retention, Secret};
+
+use crate::app::tls::ListenerTls;
+use crate::base::limits::MAX_SKEW;
+use crate::domain::provider_events::{Providers, ProvidersError};
+use crate::domain::revocations::Policy;
+use crate::http::admin::{AdminToken, AdminTokenError};
+use crate::signing::UriError;
+pub use admin::AdminOptions;
+pub use providers_file::ProvidersFileError;
+pub use redis::{FromRedis, MirrorRedis, Redis, ToRedis};
+pub use secret_files::SecretFileError;
+pub use sessions::SessionOptions;
+
+#[derive(Clone, Args)]
+pub struct Options {
+    /// Where filters ask. Port 0 lets the kernel choose.
+    #[arg(long, env = "PORTCULLIS_LISTEN", default_value = "127.0.0.1:7700")]
+    pub listen: SocketAddr,
+    /// The certificate of --listen and what signed it (PEM): it speaks TLS then, and nothing else. Read again when it changes.
+    #[arg(long, env = "PORTCULLIS_TLS_CERT", value_name = "PATH", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate (PEM).
+    #[arg(long, env = "PORTCULLIS_TLS_KEY", value_name = "PATH", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Requires client certificates signed by this authority (PEM) on --listen, also from probes and OAuth clients. Read again
+    /// when it changes.
+    #[arg(long, env = "PORTCULLIS_CLIENT_CA", value_name = "PATH", requires = "tls_cert")]
+    pub client_ca: Option<PathBuf>,
+    /// Where operators revoke. Keep it away from the mesh.
+    #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", default_value = "127.0.0.1:7701")]
+    pub admin_listen: SocketAddr,
+    /// Write both addresses here once they are bound, as {"listen": "…", "admin": "…"}.
+    #[arg(long, env = "PORTCULLIS_PORTS_FILE", value_name = "PATH")]
+    pub ports_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub redis: Redis,
+    #[command(flatten)]
+    pub mirror: MirrorRedis,
+    /// The only store to accept as the mirror. Without it, the first that is found.
+    #[arg(long, env = "PORTCULLIS_MIRROR_STORE_ID", value_name = "ID", requires = "mirror-redis")]
+    pub mirror_store_id: Option<StoreId>,
+    /// As --min-replicas, for the mirror. Without it, the same number.
+    #[arg(long, env = "PORTCULLIS_MIRROR_MIN_REPLICAS", value_name = "N", requires = "mirror-redis")]
+    pub mirror_min_replicas: Option<u32>,
+    /// The longest that one connection attempt or one round trip may take.
+    #[arg(long, env = "PORTCULLIS_REDIS_TIMEOUT", value_name = "TIME", default_value = "200ms", value_parser = values::duration)]
+    pub redis_timeout: Duration,
+    /// How much longer a write may take to be on disk and on replicas.
+    #[arg(long, env = "PORTCULLIS_CONFIRM_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = values::duration)]
+    pub confirm_timeout: Duration,
+    /// A file with a secret that filters share, at least 32 bytes. Repeat it while secrets rotate; the first is primary.
+    #[arg(
+        long = "secret-file",
+        env = "PORTCULLIS_SECRET_FILES",
+        value_name = "PATH",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub secret_files: Vec<PathBuf>,
+    /// A file with the bearer secret of the admin listener, at least 32 bytes.
+    #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN_FILE", value_name = "PATH")]
+    pub admin_token_file: PathBuf,
+    /// Make the store if Redis holds none. For demos: a service that restarts with it after Redis lost its data answers
+    /// that nobody is revoked. Better make the store once, with `portcullis store create`; then an empty Redis is a lost
+    /// store, and nothing is answered from it.
+    #[arg(long, env = "PORTCULLIS_CREATE_STORE", conflicts_with = "store_id")]
+    pub create_store: bool,
+    /// The only store to answer from. Without it, the first that is found.
+    #[arg(long, env = "PORTCULLIS_STORE_ID", value_name = "ID")]
+    pub store_id: Option<StoreId>,
+    /// Answer from a Redis that may evict revocations.
+    #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_EVICTION")]
+    pub dangerously_allow_eviction: bool,
+    /// Answer from a replica, which may lag behind.
+    #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_REPLICA")]
+    pub dangerously_allow_replica: bool,
+    /// How many replicas must have a revocation before it is acknowledged. With 0, a failover may lose revocations that
+    /// were acknowledged; what a reply says in `on_disk` and `replicas` is what was confirmed then.
+    #[arg(long, env = "PORTCULLIS_MIN_REPLICAS", value_name = "N", default_value_t = 0)]
+    pub min_replicas: u32,
+    /// Acknowledge only what Redis says is on its disk: WAITAOF, or `appendfsync always` before Redis 7.2.
+    #[arg(long, env = "PORTCULLIS_REQUIRE_DISK")]
+    pub require_disk: bool,
+    /// The longest lifetime of a token that any filter accepts: revocations of single tokens are kept for so long.
+    #[arg(long, env = "PORTCULLIS_MAX_LIFETIME", value_name = "TIME", default_value = "24h", value_parser = values::duration)]
+    pub max_lifetime: Duration,
+    /// An issuer for whom revocations are taken though no filter has told of it; repeat it for each. Filters tell which
+    /// issuers they ask about, and revocations for others, mistyped perhaps, are refused. `{tenant}` stands for one segment
+    /// of the path, as in the filter's.
+    #[arg(long = "issuer", env = "PORTCULLIS_ISSUERS", value_name = "URL", value_delimiter = ',')]
+    pub issuers: Vec<String>,
+    /// The claims that name an issuer's tokens, where its `revocation_claims.token` is not the default in the filters, as in
+    /// https://idp.example=token_id,jti. Repeat it for each issuer. Otherwise `revoke token` ends nothing there.
+    #[arg(long = "token-claims", env = "PORTCULLIS_TOKEN_CLAIMS", value_name = "URL=CLAIM,…", value_delimiter = ' ', value_parser = values::token_claims)]
+    pub token_claims: Vec<(String, Vec<String>)>,
+    /// A file, JSON or YAML, with the providers that may end sessions: by logout tokens at /oauth2/backchannel-logout and
+    /// by security events at /ssf/events, both on --listen. docs/logout.md has its fields. Without it nobody may.
+    #[arg(long, env = "PORTCULLIS_PROVIDERS_FILE", value_name = "PATH")]
+    pub providers_file: Option<PathBuf>,
+    /// The longest from a login to the last use of a token of it that any filter accepts (its `max_session`): revocations
+    /// of sessions, users, clients and issuers are kept for so long. Revoked signing keys are kept for ever; so every name
+    /// in Redis has an expiry, but for the store's sentinel and revoked signing keys.
+    #[arg(long, visible_alias = "session-retention", env = "PORTCULLIS_MAX_SESSION", value_name = "TIME", default_value = "30d", value_parser = values::duration)]
+    pub max_session: Duration,
+    /// How far an issuer's clock may run ahead: at least the `future_iat_tolerance` of any filter.
+    #[arg(long, env = "PORTCULLIS_FUTURE_IAT_TOLERANCE", value_name = "TIME", default_value = "5s", value_parser = values::skew)]
+    pub future_iat_tolerance: Duration,
+    /// Requests in progress per listener, their bodies read; more are refused at once.
+    #[arg(long, env = "PORTCULLIS_MAX_REQUESTS", value_name = "N", default_value = "1024", value_parser = values::count)]
+    pub max_requests: usize,
+    /// Open connections per listener. One more closes the oldest unauthenticated one, and waits where there is none. Keep it
+    /// below the limit of open files.
+    #[arg(long, env = "PORTCULLIS_MAX_CONNECTIONS", value_name = "N", default_value = "4096", value_parser = values::count)]
+    pub max_connections: usize,
+    /// Unauthenticated connections of one address (one /64 in IPv6): those that carried no request made with our secret yet. One
+    /// more closes the oldest of them, and those that stay so are closed after 10 s. Connections that proxies use do not
+    /// count, so the default is enough for a whole mesh behind one NAT address.
+    #[arg(long, env = "PORTCULLIS_MAX_UNAUTHENTICATED_PER_PEER", value_name = "N", default_value = "256", value_parser = values::count)]
+    pub max_unauthenticated_per_peer: usize,
+    #[command(flatten)]
+    pub admin: AdminOptions,
+    #[command(flatten)]
+    pub sessions: SessionOptions,
+}
+
+/// Options that cannot be used together, or a file of theirs that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    #[error("two files of `{0}` hold the same secret")]
+    SameSecretTwice(&'static str),
+    #[error(transparent)]
+    SecretFile(#[from] SecretFileError),
+    #[error("the admin token file {path}")]
+    AdminToken { path: PathBuf, source: AdminTokenError },
+    #[error("`max-session` must be at least `max-lifetime`, which is {0} s: a login lasts as long as a token of it")]
+    MaxSession(u64),
+    #[error(
+        "`create-store` and `store-id` exclude each other: a lost store would come back empty under the id of the full one"
+    )]
+    CreatePinned,
+    #[error(transparent)]
+    ProvidersFile(#[from] ProvidersFileError),
+    #[error(transparent)]
+    Providers(#[from] ProvidersError),
+    #[error("`token-claims` of `{0}` is there twice")]
+    TokenClaims(String),
+    #[error("`{0}` must not be empty")]
+    Empty(&'static str),
+    #[error(
+        "`session-lifetime` must be at most {0} s, the `max-lifetime`: a token without refresh lives as long as its session"
+    )]
+    SessionLifetime(u64),
+    #[error("--signing-key, the {nth}. one")]
+    SigningKey { nth: usize, source: UriError },
+    #[error("`signing-sessions` of all keys in tokens together must be at most {0}")]
+    TokenThreads(usize),
+}
+
+/// The files that options name, read.
+#[derive(Debug)]
+pub struct Files {
+    /// Every live secret, the primary first. Revocations are written under all of them.
+    pub secrets: Vec<Secret>,
+    /// What sessions are named and encrypted with. Empty: the shared secrets.
+    pub session_secrets: Vec<Secret>,
+    pub admin_token: AdminToken,
+    pub providers: Providers,
+}
+
+impl Options {
+    /// # Errors
+    /// The options do not fit together.
+    pub fn check(&self) -> Result<(), OptionsError> {
+        if self.max_session < self.max_lifetime {
+            return Err(OptionsError::MaxSession(self.max_lifetime.as_secs()));
+        }
+        if self.create_store && self.store_id.is_some() {
+            return Err(OptionsError::CreatePinned);
+        }
+        for (index, (issuer, _)) in self.token_claims.iter().enumerate() {
+            if self.token_claims.iter().take(index).any(|(other, _)| other == issuer) {
+                return Err(OptionsError::TokenClaims(issuer.clone()));
+            }
+        }
+        self.sessions.keys()?;
+        self.session_config().map(drop)
+    }
+
+    /// # Errors
+    /// A file that cannot be used.
+    pub fn read_files(&self) -> Result<Files, OptionsError> {
+        secret_files::check_roles(&self.secret_files, &self.admin_token_file)?;
+        let providers = self.providers_file.as_deref().map(providers_file::read).transpose()?.unwrap_or_default();
+        providers.check(&[])?;
+        let clients = providers.providers.iter().filter_map(|provider| provider.secret_file.as_deref());
+        let ours = self.secret_files.iter().chain([&self.admin_token_file]);
+        secret_files::check_client_secrets(clients.clone(), ours.clone())?;
+        let files = ours.chain(&self.tls_key).map(PathBuf::as_path).chain(clients);
+        for file in secret_files::readable_by_others(files) {
+            tracing::warn!(file = %file.display(), "every user of this machine can read a secret: chmod o-r");
+        }
+        let token = String::from_utf8(secret_files::read(&self.admin_token_file)?).unwrap_or_default();
+        let admin_token = AdminToken::new(&token)
+            .map_err(|source| OptionsError::AdminToken { path: self.admin_token_file.clone(), source })?;
+        Ok(Files {
+            secrets: secret_files::read_secrets("secret-file", &self.secret_files)?,
+            session_secrets: self.sessions.secrets()?,
+            admin_token,
+            providers,
+        })
+    }
+
+    pub fn tls(&self) -> Option<ListenerTls> {
+        Some(ListenerTls {
+            certificate: self.tls_cert.clone()?,
+            key: self.tls_key.clone()?,
+            client_ca: self.client_ca.clone(),
+        })
+    }
+
+    pub fn mirror_redis(&self) -> Option<RedisOptions> {
+        self.mirror.clone().options()
+    }
+
+    /// # Errors
+    /// The options about sessions do not fit together.
+    pub fn session_config(&self) -> Result<Option<crate::domain::sessions::Config>, OptionsError> {
+        self.sessions.config(self.max_lifetime, self.future_iat_tolerance.saturating_add(MAX_SKEW))
+    }
+
+    pub fn revocation_policy(&self, providers: &Providers) -> Policy {
+        Policy {
+            retention: self.retention(),
+            token_claims: self.token_claims.clone(),
+            reuse_session_ids: providers.reuse_session_ids().cloned().collect(),
+        }
+    }
+
+    /// The longest that one write and its confirmation may take, in the mirror as well if there is one.
+    pub fn write_limit(&self) -> Duration {
+        let one = self.redis_timeout.saturating_add(self.confirm_timeout);
+        match self.mirror_redis() {
+            // It is read back from the first in between, and removed names are looked at again.
+            Some(_) => one.saturating_mul(3).saturating_add(self.redis_timeout.saturating_mul(2)),
+            None => one,
+        }
+    }
+
+    /// The longest that a verified provider event takes: it is claimed, revoked and remembered, after the writer connected.
+    pub fn event_limit(&self) -> Duration {
+        let writes = if self.mirror_redis().is_some() { 5 } else { 3 };
+        self.redis_timeout * 6 + self.write_limit() * writes + Duration::from_secs(2)
+    }
+
+    pub fn allow(&self) -> Allow {
+        Allow { eviction: self.dangerously_allow_eviction, replica: self.dangerously_allow_replica }
+    }
+
+    /// How long revocations are kept, in whole seconds, rounded up: no token that one ends is valid any more by then.
+    pub fn retention(&self) -> Retention {
+        let kept = |longest: Duration| {
+            let whole = longest.saturating_add(self.future_iat_tolerance).saturating_add(MAX_SKEW);
+            u32::try_from(round_up(whole)).unwrap_or(u32::MAX)
+        };
+        Retention { token: kept(self.max_lifetime), login: kept(self.max_session) }
+    }
+
+    /// Rounded up: a revocation rather ends one second of logins too many.
+    pub fn future_iat_tolerance_seconds(&self) -> u64 {
+        round_up(self.future_iat_tolerance)
+    }
+}
+
+fn round_up(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests;

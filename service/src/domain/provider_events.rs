@@ -1,0 +1,293 @@
+//! What providers send on their own initiative: logout tokens (OpenID Connect Back-Channel Logout 1.0) and security events
+//! (CAEP and RISC, pushed by RFC 8935). Each is verified, ends a session or a user, and is answered with success only when
+//! that revocation is acknowledged. docs/logout.md has the forms.
+//!
+//! Anybody can send tokens, so nothing is written for a token whose signature is not good. A token that cannot be decided
+//! yet, because keys or the store cannot be reached, is pending (`pending`) and carried out when it can be (`watch`): most
+//! providers send a logout once.
+mod algorithm;
+mod carry_out;
+mod claims;
+pub mod error;
+mod events;
+mod jws;
+mod keys;
+mod logout;
+mod metrics;
+mod pending;
+mod provider_state;
+mod providers;
+mod secret;
+mod source;
+mod watch;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::task::TaskTracker;
+use wire::Kind;
+
+use crate::base::clock::unix_seconds;
+use crate::base::throttle::Throttle;
+use crate::domain::revocations::Revocations;
+use claims::Claims;
+use error::{EventError, RejectReason, Unavailable};
+pub use jws::MAX_TOKEN_BYTES;
+use jws::Unverified;
+pub use metrics::Metrics;
+use pending::{PendingToken, PendingTokens};
+use provider_state::{PendingFor, ProviderState};
+pub use providers::{Provider, Providers, ProvidersError};
+use store::ReplayGuard;
+
+/// Requests that wait for keys, and for how long at the most: many senders hang up after 5 s. Others are answered 503 at
+/// once. Their tokens are pending, whether they wait or not.
+const MAX_WAITING: usize = 128;
+const WAIT: Duration = Duration::from_secs(4);
+/// What is pending of all providers together, in bytes: half for tokens that are not verified, which strangers can fill,
+/// half for verified ones that could not be written.
+const MAX_PENDING_BYTES: usize = 32 * 1024 * 1024;
+/// Pending tokens that are carried out at once.
+const MAX_CARRIED_OUT: usize = 32;
+/// Logouts that were carried out after their sender was answered 503, as far as they are remembered.
+const MAX_UNACKNOWLEDGED: usize = 4096;
+
+#[derive(Debug)]
+pub struct ProviderEvents {
+    /// By issuer. Empty: none of this is served.
+    providers: HashMap<String, ProviderState>,
+    replay_guard: Arc<dyn ReplayGuard>,
+    revocations: Arc<Revocations>,
+    /// What is finished though its sender hangs up.
+    work: TaskTracker,
+    metrics: Metrics,
+    /// Events about streams, as they are logged.
+    stream_events: Throttle,
+    /// Pending tokens that were dropped, likewise.
+    dropped: Throttle,
+    /// The longest that a verified token takes.
+    limit: Duration,
+    waiting: Arc<Semaphore>,
+    carrying_out: Arc<Semaphore>,
+    /// Digests of logouts whose sender was answered 503 and that were carried out since.
+    unacknowledged: Mutex<VecDeque<String>>,
+}
+
+/// The parts of the service that provider events stand on.
+#[derive(Debug)]
+pub struct Parts {
+    pub replay_guard: Arc<dyn ReplayGuard>,
+    pub revocations: Arc<Revocations>,
+    pub work: TaskTracker,
+    pub metrics: Metrics,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    Logout,
+    Events,
+}
+
+/// What a token ends: all of `ids`, or it is not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    pub kind: Kind,
+    pub issuer: String,
+    pub ids: Vec<String>,
+}
+
+/// A token that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The revocation is acknowledged.
+    Ended(Kind),
+    /// It ends nothing, or its revocation was acknowledged before.
+    Noted,
+}
+
+/// Where a token is after it was first judged.
+pub enum Step {
+    Done(Result<Outcome, EventError>),
+    Waits(Waiting),
+}
+
+/// A request that waits for keys, and its answer if they do not come in time.
+pub struct Waiting {
+    outcome: oneshot::Receiver<Result<Outcome, EventError>>,
+    unavailable: Unavailable,
+    _place: OwnedSemaphorePermit,
+}
+
+enum Judgement<'s> {
+    Good(&'s ProviderState, Claims),
+    /// With the generation of keys that it was judged with, if there are any, and its rejection if the provider has no
+    /// others.
+    Undecided(&'s ProviderState, Option<(u64, RejectReason)>),
+}
+
+/// Each provider with its files read.
+#[derive(Debug)]
+pub struct LoadedProviders(HashMap<String, ProviderState>);
+
+impl LoadedProviders {
+    /// # Errors
+    /// A file that a provider names cannot be used.
+    pub fn load(given: &Providers) -> Result<Self, ProvidersError> {
+        let share = MAX_PENDING_BYTES / 2 / given.providers.len().max(1);
+        let mut states = HashMap::new();
+        for (index, provider) in given.providers.iter().enumerate() {
+            let state = ProviderState::new(provider, share)
+                .map_err(|error| ProvidersError::new(format!("providers[{index}].{}", error.field), error.message))?;
+            states.insert(provider.issuer.clone(), state);
+        }
+        Ok(Self(states))
+    }
+}
+
+impl ProviderEvents {
+    /// `limit` is the longest that a verified token takes.
+    pub fn new(providers: LoadedProviders, limit: Duration, parts: Parts) -> Self {
+        let Parts { replay_guard, revocations, work, metrics } = parts;
+        Self {
+            providers: providers.0,
+            replay_guard,
+            revocations,
+            work,
+            metrics,
+            stream_events: Throttle::default(),
+            dropped: Throttle::default(),
+            limit,
+            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            carrying_out: Arc::new(Semaphore::new(MAX_CARRIED_OUT)),
+            unacknowledged: Mutex::default(),
+        }
+    }
+
+    /// Starts one task for each provider, which runs until `stop`.
+    pub fn start(self: &Arc<Self>, stop: &tokio::sync::watch::Receiver<bool>) {
+        for issuer in self.providers.keys() {
+            self.work.spawn(watch::watch(Arc::clone(self), issuer.clone(), stop.clone()));
+        }
+    }
+
+    /// Does any provider send to this endpoint?
+    pub fn serves(&self, endpoint: Endpoint) -> bool {
+        self.providers.values().any(|state| endpoint.max_age(&state.provider).is_some())
+    }
+
+    /// Takes a token in a task of its own, so that no logout stays half done when its sender hangs up. `held` is dropped
+    /// when the token was judged.
+    ///
+    /// # Errors
+    /// It is rejected, or cannot be decided yet.
+    pub async fn take<H: Send + 'static>(
+        self: &Arc<Self>,
+        endpoint: Endpoint,
+        token: String,
+        held: H,
+    ) -> Result<Outcome, EventError> {
+        let events = Arc::clone(self);
+        let task = self.work.spawn(async move {
+            let step = events.judge_and_carry_out(endpoint, token).await;
+            drop(held);
+            step
+        });
+        match tokio::time::timeout(self.limit, task).await {
+            Ok(Ok(Step::Done(outcome))) => outcome,
+            Ok(Ok(Step::Waits(waiting))) => waiting.outcome().await,
+            Ok(Err(_)) => Err(Unavailable::store("the work broke down").into()),
+            Err(_) => Err(Unavailable::store("the work took too long").into()),
+        }
+    }
+
+    /// Everything about a token but what its endpoint alone can judge.
+    ///
+    /// # Errors
+    /// It is rejected, and no other keys change that.
+    fn judge(&self, endpoint: Endpoint, token: &str, arrived: Instant) -> Result<Judgement<'_>, RejectReason> {
+        let token = Unverified::read(token)?;
+        let issuer = Claims::issuer_of(&token.payload)?;
+        let state = self.providers.get(&issuer).ok_or(RejectReason::Issuer)?;
+        let provider = &state.provider;
+        let max_age = endpoint.max_age(provider).ok_or(RejectReason::Issuer)?;
+        if !provider.algorithms.contains(&token.algorithm) {
+            return Err(RejectReason::Algorithm);
+        }
+        if let Some(undecided) = state.judge_signature(endpoint, &token, arrived)? {
+            return Ok(Judgement::Undecided(state, undecided));
+        }
+        match endpoint {
+            Endpoint::Logout => logout::judge_type(&token)?,
+            Endpoint::Events => events::judge_type(&token)?,
+        }
+        let claims = Claims::read(&token.payload)?;
+        // The issuer that was looked up is the one that counts: a second reader of `iss` could have read another.
+        if claims.iss != provider.issuer {
+            return Err(RejectReason::Issuer);
+        }
+        claims.judge_audience(&provider.audiences)?;
+        claims.judge_times(unix_seconds(), max_age, provider.skew)?;
+        Ok(Judgement::Good(state, claims))
+    }
+
+    fn hold(&self, state: &ProviderState, what: PendingFor, token: PendingToken) {
+        let (gone, more) = {
+            let mut pending = state.pending(what);
+            let before = pending.len();
+            let gone = pending.put(token);
+            let more = (pending.len() + gone.len()).saturating_sub(before);
+            (gone, more)
+        };
+        self.metrics.pending(more, gone.len());
+        for token in gone {
+            self.drop_pending(token);
+        }
+        state.wake.notify_one();
+    }
+
+    /// It was carried out after its sender was answered 503.
+    fn remember_unacknowledged(&self, digest: String) {
+        let mut digests = self.unacknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        digests.push_back(digest);
+        if digests.len() > MAX_UNACKNOWLEDGED {
+            digests.pop_front();
+        }
+    }
+
+    /// Whether this is the first time that its sender asks again.
+    fn acknowledge(&self, digest: &str) -> bool {
+        let mut digests = self.unacknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = digests.iter().position(|known| known == digest);
+        index.is_some_and(|index| digests.remove(index).is_some())
+    }
+}
+
+impl Endpoint {
+    pub const ALL: [Endpoint; 2] = [Endpoint::Logout, Endpoint::Events];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Endpoint::Logout => "backchannel-logout",
+            Endpoint::Events => "caep",
+        }
+    }
+
+    /// `None`: this provider may send nothing here.
+    fn max_age(self, provider: &Provider) -> Option<Duration> {
+        match self {
+            Endpoint::Logout => provider.logout.as_ref().map(|logout| logout.max_age),
+            Endpoint::Events => provider.events.as_ref().map(|events| events.max_age),
+        }
+    }
+}
+
+impl Waiting {
+    async fn outcome(self) -> Result<Outcome, EventError> {
+        match tokio::time::timeout(WAIT, self.outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Err(self.unavailable.into()),
+        }
+    }
+}

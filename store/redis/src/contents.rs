@@ -1,0 +1,388 @@
+//! What lies under each name of a store, and how it gets from one store to another: read, compared, and merged by scripts
+//! that let nothing go backwards (docs/decisions/0040).
+//!
+//! Whoever keeps something new in the store adds it here; else it is left behind, and `migrate` says so.
+use std::fmt;
+
+use redis::{Cmd, Value};
+use store::Ending;
+
+use crate::entry::{self, Bucket, Entry};
+
+/// All names of ours, for SCAN.
+pub const PATTERN: &str = "portcullis:{??}:*";
+/// How much shorter than the original a copy may live. Lives are relative and read one after the other, so what a busy
+/// machine does in between shows.
+pub const TTL_TOLERANCE_MILLIS: i64 = 1000;
+/// All that a session's hash has. `session::record` says what they are.
+pub const SESSION_FIELDS: [&str; 10] = ["d", "a", "r", "p", "t", "u", "e", "i", "x", "n"];
+/// Script's and PTTL's word for no expiry.
+const FOR_EVER: i64 = -1;
+
+const TEXT: &str = concat!(include_str!("lua/lives.lua"), include_str!("lua/merge/text.lua"));
+const SESSION: &str = concat!(include_str!("lua/lives.lua"), include_str!("lua/merge/session.lua"));
+const SUBJECT: &str = concat!(include_str!("lua/lives.lua"), include_str!("lua/merge/subject.lua"));
+const AUDIT: &str = include_str!("lua/merge/audit.lua");
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Revocation,
+    /// That a token which may be used once was.
+    Mark,
+    Session,
+    /// The sessions of one subject.
+    Subject,
+    Audit,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Name {
+    pub kind: Kind,
+    pub bucket: Bucket,
+    pub text: String,
+}
+
+/// A name that SCAN found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    Sentinel,
+    /// When a revocation was made, for its timing: gone in seconds, and of no use in another store.
+    Timing,
+    /// Which issuers filters ask about: they tell every store anew.
+    Issuers,
+    Ours(Name),
+    Strange,
+}
+
+/// What lies under a name. Milliseconds to live; -1: for ever.
+#[derive(Debug, Clone, PartialEq)]
+pub enum State {
+    Absent,
+    Text { value: Vec<u8>, ttl: i64 },
+    Session { fields: Vec<Option<Vec<u8>>>, ttl: i64 },
+    Subject { servers: Vec<(Vec<u8>, f64)>, ttl: i64 },
+}
+
+impl Kind {
+    pub const ALL: [Kind; 5] = [Kind::Revocation, Kind::Mark, Kind::Session, Kind::Subject, Kind::Audit];
+
+    /// For reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Revocation => "revocations",
+            Kind::Mark => "marks of used tokens",
+            Kind::Session => "sessions",
+            Kind::Subject => "subjects' lists",
+            Kind::Audit => "audit entries",
+        }
+    }
+}
+
+impl Found {
+    pub fn parse(found: &[u8]) -> Self {
+        let read = || {
+            let text = std::str::from_utf8(found).ok()?;
+            let (tag, rest) = text.strip_prefix("portcullis:{")?.split_once("}:")?;
+            let bucket = Bucket::all().find(|bucket| bucket.to_string() == tag)?;
+            let kind = match rest.split_once(':') {
+                None if rest == "sentinel" => return Some(Found::Sentinel),
+                None if text == Name::of_audit().text => Kind::Audit,
+                None if text == crate::issuers::name() => return Some(Found::Issuers),
+                Some(("m", _)) => return Some(Found::Timing),
+                Some(("r", _)) => Kind::Revocation,
+                Some(("j", _)) => Kind::Mark,
+                Some(("s", _)) => Kind::Session,
+                Some(("u", _)) => Kind::Subject,
+                _ => return None,
+            };
+            Some(Found::Ours(Name { kind, bucket, text: text.to_owned() }))
+        };
+        read().unwrap_or(Found::Strange)
+    }
+}
+
+impl Name {
+    pub fn of_revocation(key: wire::RevocationKey) -> Self {
+        Self { kind: Kind::Revocation, bucket: Bucket::of(key.0), text: entry::name(key) }
+    }
+
+    /// By the digest that names it, and that digest as text.
+    pub fn of_session(digest: [u8; 16], text: impl fmt::Display) -> Self {
+        let bucket = Bucket::of(digest);
+        Self { kind: Kind::Session, bucket, text: bucket.name(format_args!("s:{text}")) }
+    }
+
+    /// As [`Name::of_session`].
+    pub fn of_subject(digest: [u8; 16], text: impl fmt::Display) -> Self {
+        let bucket = Bucket::of(digest);
+        Self { kind: Kind::Subject, bucket, text: bucket.name(format_args!("u:{text}")) }
+    }
+
+    /// The stream, of which there is one.
+    pub fn of_audit() -> Self {
+        let bucket = Bucket::FIRST;
+        Self { kind: Kind::Audit, bucket, text: bucket.name("audit") }
+    }
+
+    /// An entry of the stream, for those that wait to be brought.
+    pub fn of_audit_entry(id: &str) -> Self {
+        Self { text: id.to_owned(), ..Self::of_audit() }
+    }
+
+    pub fn of_mark(digest: &str) -> Self {
+        let bucket = Bucket::of_text(digest);
+        Self { kind: Kind::Mark, bucket, text: bucket.name(format_args!("j:{digest}")) }
+    }
+
+    /// Two commands, whose replies [`State::read`] takes. The stream is read by pages instead.
+    pub fn asks(&self) -> [Cmd; 2] {
+        let mut ask = match self.kind {
+            Kind::Revocation | Kind::Mark | Kind::Audit => redis::cmd("GET"),
+            Kind::Session => redis::cmd("HMGET"),
+            Kind::Subject => redis::cmd("ZRANGE"),
+        };
+        ask.arg(&self.text);
+        match self.kind {
+            Kind::Revocation | Kind::Mark | Kind::Audit => {}
+            Kind::Session => {
+                ask.arg(&SESSION_FIELDS);
+            }
+            Kind::Subject => {
+                ask.arg(0).arg(-1).arg("WITHSCORES");
+            }
+        }
+        let mut ttl = redis::cmd("PTTL");
+        ttl.arg(&self.text);
+        [ask, ttl]
+    }
+
+    /// What brings `state` to where this runs. `None`: there is nothing to bring.
+    pub fn merge(&self, state: &State) -> Option<Cmd> {
+        let eval = |script: &str, ttl: &i64| {
+            let mut eval = redis::cmd("EVAL");
+            eval.arg(script).arg(1).arg(&self.text).arg(*ttl);
+            eval
+        };
+        Some(match state {
+            State::Absent => return None,
+            State::Text { value, ttl } => {
+                let mut eval = eval(TEXT, ttl);
+                eval.arg(value).arg(if self.kind == Kind::Mark { "j" } else { "r" });
+                eval
+            }
+            State::Session { fields, ttl } => {
+                let mut eval = eval(SESSION, ttl);
+                for (name, value) in SESSION_FIELDS.iter().zip(fields) {
+                    if let Some(value) = value {
+                        eval.arg(*name).arg(value);
+                    }
+                }
+                eval
+            }
+            State::Subject { servers, ttl } => {
+                let mut eval = eval(SUBJECT, ttl);
+                for (server, score) in servers {
+                    eval.arg(format!("{score:.0}")).arg(server);
+                }
+                eval
+            }
+        })
+    }
+}
+
+/// What goes on with the audit stream; see the script.
+pub fn merge_audit(most: usize, entries: &[(String, Vec<u8>)], even_if_passed: bool) -> Cmd {
+    let mut eval = redis::cmd("EVAL");
+    eval.arg(AUDIT).arg(1).arg(Name::of_audit().text).arg(most).arg(u8::from(even_if_passed));
+    for (id, value) in entries {
+        eval.arg(id).arg(value);
+    }
+    eval
+}
+
+impl State {
+    /// `None`: that is not what lies under such a name.
+    pub fn read(kind: Kind, values: Value, ttl: Value) -> Option<Self> {
+        let ttl: i64 = redis::from_redis_value(ttl).ok()?;
+        // Expired in between, or just about to.
+        if ttl != FOR_EVER && ttl <= 0 {
+            return Some(State::Absent);
+        }
+        match kind {
+            Kind::Revocation | Kind::Mark | Kind::Audit => {
+                let value: Option<Vec<u8>> = redis::from_redis_value(values).ok()?;
+                Some(value.map_or(State::Absent, |value| State::Text { value, ttl }))
+            }
+            Kind::Session => {
+                let fields: Vec<Option<Vec<u8>>> = redis::from_redis_value(values).ok()?;
+                let is_whole = fields.len() == SESSION_FIELDS.len() && fields.first().is_some_and(Option::is_some);
+                if fields.iter().all(Option::is_none) {
+                    return Some(State::Absent);
+                }
+                is_whole.then_some(State::Session { fields, ttl })
+            }
+            Kind::Subject => {
+                let servers: Vec<(Vec<u8>, f64)> = redis::from_redis_value(values).ok()?;
+                Some(match servers.is_empty() {
+                    true => State::Absent,
+                    false => State::Subject { servers, ttl },
+                })
+            }
+        }
+    }
+
+    pub fn is_absent(&self) -> bool {
+        *self == State::Absent
+    }
+
+    /// Whether it is a revocation that ends what `ending` ends.
+    pub fn ends(&self, ending: Ending) -> bool {
+        let least = match ending {
+            Ending::Dead => i128::MAX,
+            Ending::Before(before) => i128::from(before),
+        };
+        matches!(self, State::Text { value, .. } if rank(Kind::Revocation, value) >= least)
+    }
+
+    /// Whether `original` is in this: nothing of it is missing, weaker, older or shorter-lived here.
+    pub fn covers(&self, kind: Kind, original: &State) -> bool {
+        let lives = |ttl: &i64, original: &i64| {
+            *ttl == FOR_EVER || (*original != FOR_EVER && ttl.saturating_add(TTL_TOLERANCE_MILLIS) >= *original)
+        };
+        match (self, original) {
+            (_, State::Absent) => true,
+            (State::Text { value, ttl }, State::Text { value: other, ttl: other_ttl }) => {
+                rank(kind, value) >= rank(kind, other) && lives(ttl, other_ttl)
+            }
+            (State::Session { fields, ttl }, State::Session { fields: other, ttl: other_ttl }) => {
+                let (here, there) = (Session(fields), Session(other));
+                let is_later = here.order() > there.order()
+                    || (here.order() == there.order()
+                        && ["r", "p", "a"].iter().all(|name| here.get(name) == there.get(name)));
+                let is_same = ["d", "e", "i"].iter().all(|name| here.get(name) == there.get(name));
+                is_later && is_same && (here.get("x").is_some() || there.get("x").is_none()) && lives(ttl, other_ttl)
+            }
+            (State::Subject { servers, ttl }, State::Subject { servers: other, ttl: other_ttl }) => {
+                let scores: std::collections::HashMap<_, _> =
+                    servers.iter().map(|(server, score)| (server, *score)).collect();
+                other.iter().all(|(server, score)| scores.get(server).is_some_and(|here| here >= score))
+                    && lives(ttl, other_ttl)
+            }
+            (_, _) => false,
+        }
+    }
+}
+
+/// As text.lua has it: what ends more is more, nonsense is more than nothing.
+fn rank(kind: Kind, value: &[u8]) -> i128 {
+    match kind {
+        Kind::Mark => i128::from(value == b"d"),
+        _ => match Entry::parse(value).map(|entry| entry.ending) {
+            Some(Ending::Dead) => i128::MAX,
+            Some(Ending::Before(before)) => i128::from(before),
+            None => -1,
+        },
+    }
+}
+
+struct Session<'a>(&'a [Option<Vec<u8>>]);
+
+impl Session<'_> {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        let at = SESSION_FIELDS.iter().position(|field| *field == name)?;
+        self.0.get(at)?.as_deref()
+    }
+
+    /// How often it was refreshed, and when last.
+    fn order(&self) -> (u64, u64) {
+        let number = |name| self.get(name).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(0);
+        (number("n"), number("t"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: &str, ttl: i64) -> State {
+        State::Text { value: value.into(), ttl }
+    }
+
+    #[test]
+    fn names_are_known_by_their_letter_and_bucket() {
+        let kind = |name: &str| match Found::parse(name.as_bytes()) {
+            Found::Ours(name) => Some(name.kind),
+            Found::Sentinel | Found::Timing | Found::Issuers | Found::Strange => None,
+        };
+        assert_eq!(kind("portcullis:{0a}:r:abc"), Some(Kind::Revocation));
+        assert_eq!(kind("portcullis:{0a}:j:abc"), Some(Kind::Mark));
+        assert_eq!(kind("portcullis:{ff}:s:abc"), Some(Kind::Session));
+        assert_eq!(kind("portcullis:{ff}:u:abc"), Some(Kind::Subject));
+        assert_eq!(kind("portcullis:{00}:audit"), Some(Kind::Audit));
+        assert_eq!(Found::parse(b"portcullis:{0a}:sentinel"), Found::Sentinel);
+        assert_eq!(Found::parse(crate::lag::name(wire::RevocationKey([10; 16])).as_bytes()), Found::Timing);
+        assert_eq!(Found::parse(b"portcullis:{00}:issuers"), Found::Issuers);
+        for strange in [
+            "",
+            "portcullis:{01}:issuers",
+            "portcullis:{0A}:r:abc",
+            "portcullis:{0a}:audit",
+            "portcullis:{0a}:z:abc",
+            "portcullis:x",
+        ] {
+            assert_eq!(Found::parse(strange.as_bytes()), Found::Strange, "{strange}");
+        }
+    }
+
+    #[test]
+    fn a_copy_covers_what_is_not_stronger_and_does_not_live_longer() {
+        let covers = |copy: &State, original: &State| copy.covers(Kind::Revocation, original);
+        assert!(covers(&text("D;x", 5000), &text("D;y", 5000 + TTL_TOLERANCE_MILLIS)));
+        assert!(!covers(&text("D;x", 5000), &text("D;y", 5001 + TTL_TOLERANCE_MILLIS)));
+        assert!(covers(&text("D;", 9), &text("B9;", 9)) && !covers(&text("B9;", 9), &text("D;", 9)));
+        assert!(covers(&text("B9;", 9), &text("B9;", 9)) && !covers(&text("B8;", 9), &text("B9;", 9)));
+        assert!(covers(&text("D;", -1), &text("D;", 9)) && !covers(&text("D;", i64::MAX), &text("D;", -1)));
+        assert!(!covers(&State::Absent, &text("D;", 9)) && covers(&State::Absent, &State::Absent));
+        assert!(!covers(&text("?", 9), &text("B0;", 9)), "nonsense ends nothing");
+        assert!(!covers(&State::Absent, &text("?", 9)), "nor is it nothing");
+        let ends = |value: &str, ending| text(value, 9).ends(ending);
+        assert!(ends("D;", Ending::Dead) && ends("D;", Ending::Before(9)) && ends("B9;", Ending::Before(9)));
+        assert!(
+            !ends("B9;", Ending::Dead) && !ends("B8;", Ending::Before(9)) && !State::Absent.ends(Ending::Before(0))
+        );
+        assert!(text("d", 9).covers(Kind::Mark, &text("p", 9)) && !text("p", 9).covers(Kind::Mark, &text("d", 9)));
+    }
+
+    #[test]
+    fn a_session_is_covered_by_the_same_or_a_later_state_and_never_by_one_that_was_not_ended() {
+        let session = |given: &[(&str, &str)]| {
+            let value =
+                |name: &&str| given.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_bytes().to_vec());
+            State::Session { fields: SESSION_FIELDS.iter().map(value).collect(), ttl: 1000 }
+        };
+        let covers = |copy: &State, original: &State| copy.covers(Kind::Session, original);
+        let first = session(&[("d", "D"), ("r", "1")]);
+        let second = session(&[("d", "D"), ("r", "2"), ("p", "1"), ("n", "1"), ("t", "5")]);
+        let ended = session(&[("d", "D"), ("r", "1"), ("x", "ended")]);
+        assert!(covers(&first, &first) && covers(&second, &first) && !covers(&first, &second));
+        assert!(covers(&ended, &first) && !covers(&first, &ended) && !covers(&second, &ended));
+        assert!(!covers(&session(&[("d", "other"), ("r", "1")]), &first));
+        // Refreshed without being counted, by a release that did not.
+        assert!(!covers(
+            &session(&[("d", "D"), ("r", "3"), ("t", "4")]),
+            &session(&[("d", "D"), ("r", "2"), ("t", "5")])
+        ));
+    }
+
+    #[test]
+    fn what_is_not_a_session_is_not_read_as_one() {
+        let hash = |first: Option<&str>| {
+            let nil = std::iter::repeat_n(Value::Nil, SESSION_FIELDS.len() - 2);
+            let first = first.map_or(Value::Nil, |text| Value::BulkString(text.into()));
+            Value::Array([first, Value::BulkString("a".into())].into_iter().chain(nil).collect())
+        };
+        assert!(matches!(State::read(Kind::Session, hash(Some("d")), Value::Int(5)), Some(State::Session { .. })));
+        assert_eq!(State::read(Kind::Session, hash(None), Value::Int(5)), None);
+        assert_eq!(State::read(Kind::Session, hash(Some("d")), Value::Int(-2)), Some(State::Absent));
+    }
+}

@@ -1,0 +1,160 @@
+//! How long a revocation takes until somebody who asks is told of it. Each is timed once, whichever instance made it and
+//! whichever tells it first, and by one clock: that of the Redis that has it.
+//!
+//! ```text
+//! portcullis:{<bucket>}:m:<key>   when revoke.lua wrote a new entry, in microseconds of Redis's clock; for 10 s
+//! ```
+//! Whoever takes it away counts what has passed since. A mark that is lost is a revocation that is not timed; nothing
+//! else depends on it.
+use std::collections::HashSet;
+use std::mem::take;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+use wire::{Answer, RevocationKey};
+
+use crate::entry::Bucket;
+use crate::reader::Reader;
+use crate::writer::Writer;
+use store::clock::unix_seconds;
+
+/// Twice the longest freshness. Later than that nobody was waiting for it: the session lay unused.
+pub const MARK_TTL: Duration = Duration::from_secs(10);
+/// Keys that are looked up in [`MARK_TTL`]. Those beyond are not timed: somebody with many ended tokens costs no more.
+const MAX_LOOKED_UP: usize = 1024;
+/// Answers whose keys are looked up at once.
+const MAX_TASKS: usize = 4;
+
+#[derive(Debug)]
+pub struct Lag {
+    reader: Arc<Reader>,
+    /// Takes the marks away.
+    writer: Arc<Writer>,
+    /// A replica takes nothing away.
+    is_on: bool,
+    seen: Mutex<Seen>,
+    places: Arc<Semaphore>,
+}
+
+/// Keys that need no second look for a while.
+#[derive(Debug, Default)]
+struct Seen {
+    since: Option<Instant>,
+    now: HashSet<RevocationKey>,
+    before: HashSet<RevocationKey>,
+}
+
+/// The name of the mark beside `key`'s entry.
+pub fn name(key: RevocationKey) -> String {
+    Bucket::of(key.0).name(format_args!("m:{key}"))
+}
+
+impl Lag {
+    pub fn new(reader: Arc<Reader>, writer: Arc<Writer>, is_on: bool) -> Self {
+        Self { reader, writer, is_on, seen: Mutex::default(), places: Arc::new(Semaphore::new(MAX_TASKS)) }
+    }
+
+    /// Takes note of what is being told. Nobody waits for it.
+    pub fn tell(&self, keys: &[RevocationKey], answers: &[Answer]) {
+        if answers.iter().all(|answer| *answer == Answer::Live) {
+            return;
+        }
+        let now = unix_seconds();
+        let is_old = |before: u64| before.saturating_add(MARK_TTL.as_secs()) < now;
+        let ended = keys.iter().zip(answers).filter_map(|(key, answer)| match answer {
+            Answer::Dead => Some(*key),
+            Answer::Before(before) if !is_old(*before) => Some(*key),
+            Answer::Before(_) | Answer::Live => None,
+        });
+        self.tell_ended(ended);
+    }
+
+    /// As [`Lag::tell`], for what is known to be ended.
+    pub fn tell_ended(&self, keys: impl Iterator<Item = RevocationKey>) {
+        if !self.is_on {
+            return;
+        }
+        let now = Instant::now();
+        let new: Vec<_> = {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            keys.filter(|key| seen.add(*key, now)).collect()
+        };
+        if new.is_empty() {
+            return;
+        }
+        // Left out, they are not looked up later either: that would count a repetition as the first answer.
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return };
+        let (reader, writer) = (Arc::clone(&self.reader), Arc::clone(&self.writer));
+        tokio::spawn(async move {
+            let _place = place;
+            for key in new {
+                if let Some(passed) = passed(&reader, &writer, key).await {
+                    reader.observer.revocation_lag(passed);
+                }
+            }
+        });
+    }
+}
+
+/// How long ago `key` was revoked, if nobody has taken its mark.
+async fn passed(reader: &Reader, writer: &Writer, key: RevocationKey) -> Option<Duration> {
+    let (bucket, name) = (Bucket::of(key.0), name(key));
+    let get = redis::cmd("GET").arg(&name).clone();
+    // Nothing but reads on the connection of the checks: Redis can hold up writes, in a failover that is asked for say,
+    // and what comes after one on its connection waits with it.
+    let mut replies = reader.read(bucket, &[get, redis::cmd("TIME")]).await.ok()?.into_iter();
+    let mark = redis::from_redis_value::<Option<String>>(replies.next()?).ok()??;
+    let (seconds, micros): (u64, u64) = redis::from_redis_value(replies.next()?).ok()?;
+    // Of all who read it, one takes it away.
+    let (taken, _) = writer.run(bucket, redis::cmd("DEL").arg(&name).clone()).await.ok()?;
+    let is_ours = redis::from_redis_value::<u64>(taken).ok()? == 1;
+    let (now, at) = (seconds.saturating_mul(1_000_000).saturating_add(micros), mark.parse().ok()?);
+    is_ours.then(|| Duration::from_micros(now.saturating_sub(at)))
+}
+
+impl Seen {
+    /// Whether it is new here, and fits.
+    fn add(&mut self, key: RevocationKey, now: Instant) -> bool {
+        let age = now.saturating_duration_since(*self.since.get_or_insert(now));
+        if age >= MARK_TTL {
+            self.before = take(&mut self.now);
+            self.since = Some(now);
+        }
+        if age >= MARK_TTL * 2 {
+            self.before.clear();
+        }
+        if self.before.contains(&key) || self.now.len() >= MAX_LOOKED_UP {
+            return false;
+        }
+        self.now.insert(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: usize) -> RevocationKey {
+        RevocationKey((number as u128).to_be_bytes())
+    }
+
+    #[test]
+    fn a_key_is_looked_up_again_only_when_its_mark_has_gone() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        assert!(seen.add(key(1), start));
+        assert!(!seen.add(key(1), start));
+        assert!(!seen.add(key(1), start + MARK_TTL), "it was seen in the time before");
+        assert!(seen.add(key(1), start + MARK_TTL * 2));
+        assert!(seen.add(key(1), start + MARK_TTL * 5), "long after");
+    }
+
+    #[test]
+    fn no_more_are_looked_up_than_the_bound() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        assert_eq!((0..MAX_LOOKED_UP * 2).filter(|number| seen.add(key(*number), start)).count(), MAX_LOOKED_UP);
+        assert!(!seen.add(key(MAX_LOOKED_UP + 1), start));
+        assert!(seen.add(key(MAX_LOOKED_UP + 1), start + MARK_TTL));
+        assert_eq!(seen.now.len() + seen.before.len(), MAX_LOOKED_UP + 1);
+    }
+}

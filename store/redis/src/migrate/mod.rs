@@ -1,0 +1,146 @@
+//! Copies a store to another while services write to both, verifies it, and only then declares the other one complete.
+//!
+//! It keeps no state of its own: what is there already is compared and left, so an interrupted run is simply repeated
+//! (docs/decisions/0041). It holds one page of names at a time.
+mod audit;
+mod only_in_target;
+mod run;
+mod scan;
+mod target;
+
+use std::time::Duration;
+
+use store::{StoreError, StoreId, WriteError};
+
+use crate::create::{self, CreateError};
+use crate::health::Allow;
+use crate::options::{RedisOptions, RedisOptionsError};
+use run::{Run, Step};
+
+/// What is to be copied where.
+#[derive(Debug, Clone)]
+pub struct Migration {
+    pub from: RedisOptions,
+    pub to: RedisOptions,
+    /// Bounds connecting and each round trip.
+    pub redis_timeout: Duration,
+    /// Bounds the wait for what was written to be on disk and on replicas.
+    pub confirm_timeout: Duration,
+    pub min_replicas: u32,
+    pub require_disk: bool,
+    pub allow: Allow,
+    /// Must be given if the other store is complete already, as its owner's word that it is the one that is meant.
+    pub to_store_id: Option<StoreId>,
+    /// How long a difference may last before it counts: a service has written to one store and is about to write to the
+    /// other.
+    pub settle: Duration,
+    /// Compare, and write nothing.
+    pub verify_only: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub verifying: bool,
+    pub seen: u64,
+    /// About: names of others in the same Redis are counted too.
+    pub of: u64,
+}
+
+/// What was found of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    pub found: u64,
+    /// Of those, copied by this run; the others were there.
+    pub copied: u64,
+    /// Missing, weaker, older or shorter-lived in the other store when it was verified.
+    pub differing: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub from: StoreId,
+    pub to: StoreId,
+    /// By what it is, as [`Kind::name`] says.
+    pub tallies: Vec<(&'static str, Tally)>,
+    /// Names that are none of ours, or whose content is not; they were not copied.
+    pub strange: u64,
+    /// Revocations that only the other store has: they were lifted while they were copied, and hold there.
+    pub lone: u64,
+    /// Some of the names that differ, are strange or alone.
+    pub told: Vec<String>,
+    /// The other store may be answered from.
+    pub complete: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    #[error("for `{0}`")]
+    Options(&'static str, #[source] RedisOptionsError),
+    #[error("`{0}` cannot be used: {1}")]
+    Unusable(&'static str, String),
+    #[error("`{0}`: {name}", name = .1.name())]
+    StoreError(&'static str, StoreError),
+    #[error(
+        "`to` is not prepared: `portcullis migrate --prepare`, then restart the services with `--mirror-redis`, then this"
+    )]
+    NotPrepared,
+    #[error("`to` holds something that is no store to be filled: {0}")]
+    Foreign(String),
+    #[error(
+        "`to` is the complete store {0} already; if that is the one that is meant, say so with `--to-store-id {0}`"
+    )]
+    Complete(StoreId),
+    #[error("`to` is the store {0}, and not the one of `--to-store-id`")]
+    Another(StoreId),
+    #[error("`from` and `to` are one store, {0}")]
+    Same(StoreId),
+    #[error("the clocks of the servers differ by {0} s, and sessions keep times: synchronise them first")]
+    Clocks(u64),
+    #[error("`{0}`: slots moved between its servers while it was read: run it again when they are in place")]
+    Moved(&'static str),
+    #[error("`to`: {0}")]
+    Write(WriteError),
+    #[error("`to` was verified, and could not be declared complete: {0}; run it again")]
+    Finish(CreateError),
+}
+
+/// The two sides, as errors name them.
+const FROM: &str = "from";
+const TO: &str = "to";
+
+impl MigrateError {
+    /// Trying again may help, nothing was refused.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unusable(..) | Self::StoreError(..) | Self::Moved(_) | Self::Write(_) | Self::Finish(_))
+    }
+}
+
+impl Report {
+    pub fn is_verified(&self) -> bool {
+        self.strange == 0 && self.tallies.iter().all(|(_, tally)| tally.differing == 0)
+    }
+}
+
+/// Copies, verifies, and declares the other store complete if nothing differs. Whoever drops this breaks it off; it is
+/// run again from the start, which is quick over what is there.
+///
+/// # Errors
+/// See [`MigrateError`]. A difference is none: [`Report::is_verified`].
+pub async fn migrate(plan: &Migration, say: impl Fn(Progress)) -> Result<Report, MigrateError> {
+    let mut run = Run::open(plan, &say).await?;
+    if !plan.verify_only {
+        run.pass(Step::Copy).await?;
+        run.copy_audit().await?;
+    }
+    run.pass(Step::Verify).await?;
+    run.verify_audit().await?;
+    run.find_lone().await?;
+    let mut report = run.report();
+    report.complete = run.is_complete;
+    if !plan.verify_only && !run.is_complete && report.is_verified() {
+        let routes = run.transfer.there.topology.routes();
+        create::finish(&routes, run.to, plan.redis_timeout).await.map_err(MigrateError::Finish)?;
+        report.complete = true;
+    }
+    Ok(report)
+}

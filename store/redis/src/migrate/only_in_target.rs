@@ -1,0 +1,57 @@
+//! Revocations that only the target has: they were lifted in the source while they were copied.
+use std::time::Duration;
+
+use super::run::{MAX_LONE, Run, shown};
+use super::scan::{scan, servers_of};
+use super::{MigrateError, TO};
+use crate::contents::{Found, Name, State};
+use crate::entry;
+
+/// A revocation that is being lifted is gone in both stores after this.
+const LIFTED: Duration = Duration::from_secs(1);
+/// What is about to expire need not be on both sides.
+const ABOUT_TO_EXPIRE_MILLIS: i64 = 5000;
+
+impl Run<'_> {
+    /// Revocations that only the other store has. Nothing is taken away there: what ends too much harms nobody.
+    pub async fn find_lone(&mut self) -> Result<(), MigrateError> {
+        let mut suspects = Vec::new();
+        for server in servers_of(TO, &self.transfer.there)? {
+            let mut cursor = 0;
+            loop {
+                let pattern = entry::PATTERN;
+                let (next, names) = scan(TO, &server, cursor, pattern, self.plan.redis_timeout).await?;
+                cursor = next;
+                let names = names.iter().filter_map(|name| match Found::parse(name) {
+                    Found::Ours(name) => Some(name),
+                    Found::Sentinel | Found::Timing | Found::Issuers | Found::Strange => None,
+                });
+                let lone = self.lone(names.collect()).await?;
+                let room = MAX_LONE.saturating_sub(suspects.len());
+                self.lone += lone.len().saturating_sub(room) as u64;
+                suspects.extend(lone.into_iter().take(room));
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        // One that was being lifted is gone there too by now.
+        if !suspects.is_empty() {
+            tokio::time::sleep(LIFTED).await;
+        }
+        for name in self.lone(suspects).await? {
+            self.lone += 1;
+            self.tell(format!("only in `to`: {}", shown(&name.text)));
+        }
+        Ok(())
+    }
+
+    async fn lone(&mut self, names: Vec<Name>) -> Result<Vec<Name>, MigrateError> {
+        let stays = |state: &State| match state {
+            State::Text { ttl, .. } => *ttl < 0 || *ttl > ABOUT_TO_EXPIRE_MILLIS,
+            _ => false,
+        };
+        let compared = self.compare(names).await?.into_iter();
+        Ok(compared.filter(|(_, here, there)| here.is_absent() && stays(there)).map(|(name, ..)| name).collect())
+    }
+}

@@ -1,0 +1,291 @@
+//! One run: both stores opened, every name of the source copied or compared.
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use store::{Observer, StoreId, Unobserved};
+
+use super::audit::POLL;
+use super::scan::{keys, layout, scan, servers_of};
+use super::target::{target, wait_until_usable};
+use super::{FROM, MigrateError, Migration, Progress, Report, TO, Tally};
+use crate::contents::{Found, Kind, Name, PATTERN, State};
+use crate::create::{CreateError, reached};
+use crate::identity::StoreIdentity;
+use crate::options::RedisOptions;
+use crate::reader::Reader;
+use crate::redis_store::MAX_MIRRORED_AUDIT_ENTRIES;
+use crate::topology::{self, MonitorConfig, Role};
+use crate::transfer::{Transfer, states};
+use crate::writer::{WriteTerms, Writer};
+
+/// A run waits for as many differences that stay, each for as long as it was told to; then for none.
+const PATIENCE: u32 = 6;
+/// Sessions keep times of their server's clock, so the clocks must not differ by more.
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
+/// The most names that a report tells.
+const MAX_TOLD: usize = 20;
+/// The most characters of a name in it.
+const MAX_TOLD_NAME: usize = 200;
+/// Revocations of the other store alone that are looked at twice; more are counted as they are found.
+pub const MAX_LONE: usize = 1000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Copy,
+    Verify,
+}
+
+pub struct Run<'a> {
+    pub plan: &'a Migration,
+    say: &'a dyn Fn(Progress),
+    pub transfer: Transfer,
+    pub from: StoreId,
+    pub to: StoreId,
+    pub is_complete: bool,
+    pub tallies: BTreeMap<Kind, Tally>,
+    strange: HashSet<String>,
+    more_strange: u64,
+    pub lone: u64,
+    told: Vec<String>,
+    pub patience: u32,
+}
+
+impl<'a> Run<'a> {
+    pub async fn open(plan: &'a Migration, say: &'a dyn Fn(Progress)) -> Result<Self, MigrateError> {
+        let observer: Arc<dyn Observer> = Arc::new(Unobserved);
+        let limit = plan.redis_timeout;
+        let keep = async |side, options: &RedisOptions, identity: StoreIdentity, role| {
+            let access = options.access().map_err(|error| MigrateError::Options(side, error))?;
+            let config = MonitorConfig {
+                access: access.clone(),
+                allow: plan.allow,
+                limit,
+                identity,
+                create: false,
+                role,
+                observer: Arc::clone(&observer),
+            };
+            let topology = Arc::new(topology::start(config).await);
+            let unusable = |error: CreateError| MigrateError::Unusable(side, error.to_string());
+            reached(&topology, limit).await.map_err(unusable)?;
+            Ok((access, topology))
+        };
+        let (from_identity, to_identity) = (StoreIdentity::default(), StoreIdentity::for_writing());
+        let (_, from_topology) = keep(FROM, &plan.from, from_identity.clone(), Role::Primary).await?;
+        let (to_access, to_topology) = keep(TO, &plan.to, to_identity.clone(), Role::Mirror).await?;
+        let from = wait_until_usable(FROM, &from_topology, &from_identity, limit).await?;
+        let (to, is_complete) = target(&to_topology, limit).await?;
+        if to == from {
+            return Err(MigrateError::Same(to));
+        }
+        match plan.to_store_id {
+            Some(given) if given != to => return Err(MigrateError::Another(to)),
+            None if is_complete => return Err(MigrateError::Complete(to)),
+            _ => {}
+        }
+        wait_until_usable(TO, &to_topology, &to_identity, limit).await?;
+        let terms = WriteTerms {
+            redis_timeout: limit,
+            confirm_timeout: plan.confirm_timeout,
+            min_replicas: plan.min_replicas,
+            require_disk: plan.require_disk,
+            confirm: true,
+            future_iat_tolerance_seconds: 0,
+            allow: plan.allow,
+        };
+        let reader = |topology, identity| Reader { topology, identity, limit, observer: Arc::clone(&observer) };
+        let transfer = Transfer {
+            from: Arc::new(reader(from_topology, from_identity)),
+            there: reader(Arc::clone(&to_topology), to_identity.clone()),
+            to: Writer::new(to_access, to_topology, to_identity, terms),
+            audit_entries: MAX_MIRRORED_AUDIT_ENTRIES,
+        };
+        let run = Self {
+            plan,
+            say,
+            transfer,
+            from,
+            to,
+            is_complete,
+            tallies: Kind::ALL.into_iter().map(|kind| (kind, Tally::default())).collect(),
+            strange: HashSet::new(),
+            more_strange: 0,
+            lone: 0,
+            told: Vec::new(),
+            patience: PATIENCE,
+        };
+        run.compare_clocks().await?;
+        Ok(run)
+    }
+
+    async fn compare_clocks(&self) -> Result<(), MigrateError> {
+        let mut times = Vec::new();
+        for (side, reader) in [(FROM, &*self.transfer.from), (TO, &self.transfer.there)] {
+            for server in servers_of(side, reader)? {
+                let asked = Instant::now();
+                let time = server.connection.ask_one::<(u64, u64)>(redis::cmd("TIME"), self.plan.redis_timeout).await;
+                let (seconds, micros) = time.map_err(|failure| MigrateError::StoreError(side, failure.error))?;
+                times.push((Duration::from_secs(seconds) + Duration::from_micros(micros), asked));
+            }
+        }
+        let Some((first, asked)) = times.first().copied() else { return Ok(()) };
+        // As if all had been asked at the moment of the first.
+        let distances = times.iter().map(|(time, at)| time.saturating_sub(at.duration_since(asked)).abs_diff(first));
+        match distances.max() {
+            Some(most) if most > MAX_CLOCK_DIFFERENCE => Err(MigrateError::Clocks(most.as_secs())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every name of the source, page by page.
+    pub async fn pass(&mut self, step: Step) -> Result<(), MigrateError> {
+        let servers = servers_of(FROM, &self.transfer.from)?;
+        let layout_before = layout(self.plan, &servers).await?;
+        let mut of = 0;
+        for server in &servers {
+            of += keys(server, self.plan.redis_timeout).await.unwrap_or(0);
+        }
+        let mut seen = 0;
+        for server in &servers {
+            let mut cursor = 0;
+            loop {
+                let (next, names) = scan(FROM, server, cursor, PATTERN, self.plan.redis_timeout).await?;
+                cursor = next;
+                seen += names.len() as u64;
+                let mut ours = Vec::with_capacity(names.len());
+                for name in names {
+                    match Found::parse(&name) {
+                        Found::Sentinel | Found::Timing | Found::Issuers => {}
+                        Found::Ours(name) if name.kind == Kind::Audit => {}
+                        Found::Ours(name) => ours.push(name),
+                        Found::Strange => self.strange(&String::from_utf8_lossy(&name)),
+                    }
+                }
+                match step {
+                    Step::Copy => self.copy(ours).await?,
+                    Step::Verify => self.verify(ours).await?,
+                }
+                (self.say)(Progress { verifying: step == Step::Verify, seen, of: of.max(seen) });
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        // What moved from a server that was not read yet to one that was would have been missed.
+        let servers = servers_of(FROM, &self.transfer.from)?;
+        match layout(self.plan, &servers).await? == layout_before {
+            true => Ok(()),
+            false => Err(MigrateError::Moved(FROM)),
+        }
+    }
+
+    async fn copy(&mut self, names: Vec<Name>) -> Result<(), MigrateError> {
+        let compared = self.compare(names).await?;
+        let (mut merges, mut merged) = (Vec::new(), Vec::new());
+        for (name, here, there) in compared {
+            let tally = self.tallies.entry(name.kind).or_default();
+            // A SCAN may show a name twice; the second time it is there.
+            tally.found += u64::from(!here.is_absent());
+            if !there.covers(name.kind, &here) {
+                tally.copied += 1;
+                merges.extend(name.merge(&here).map(|merge| (name.bucket, merge)));
+                merged.push(name);
+            }
+        }
+        self.transfer.run(merges).await.map_err(MigrateError::Write)?;
+        self.forget_sessions_that_ended(&merged).await
+    }
+
+    /// A session that a service deleted in both stores, after we had read it and before we wrote it, must not come back.
+    async fn forget_sessions_that_ended(&self, merged: &[Name]) -> Result<(), MigrateError> {
+        let sessions: Vec<_> = merged.iter().filter(|name| name.kind == Kind::Session).cloned().collect();
+        let now =
+            states(&self.transfer.from, &sessions).await.map_err(|trouble| MigrateError::StoreError(FROM, trouble))?;
+        let gone = sessions.iter().zip(now).filter(|(_, state)| state.as_ref().is_some_and(State::is_absent));
+        let deletes: Vec<_> = gone.map(|(name, _)| (name.bucket, redis::cmd("DEL").arg(&name.text).clone())).collect();
+        self.transfer.run(deletes).await.map(|_| ()).map_err(MigrateError::Write)
+    }
+
+    async fn verify(&mut self, names: Vec<Name>) -> Result<(), MigrateError> {
+        let compared = self.compare(names).await?;
+        if self.plan.verify_only {
+            for (name, here, _) in &compared {
+                self.tallies.entry(name.kind).or_default().found += u64::from(!here.is_absent());
+            }
+        }
+        let differ = |all: Vec<(Name, State, State)>| -> Vec<Name> {
+            let differ = all.into_iter().filter(|(name, here, there)| !there.covers(name.kind, here));
+            differ.map(|(name, ..)| name).collect()
+        };
+        let mut differing = differ(compared);
+        let began = Instant::now();
+        while !differing.is_empty() && began.elapsed() < self.settle() {
+            tokio::time::sleep(POLL).await;
+            differing = differ(self.compare(differing).await?);
+        }
+        if !differing.is_empty() {
+            self.patience = self.patience.saturating_sub(1);
+        }
+        for name in differing {
+            self.tallies.entry(name.kind).or_default().differing += 1;
+            self.tell(format!("differs: {}", shown(&name.text)));
+        }
+        Ok(())
+    }
+
+    /// What lies under each on either side. Those that cannot be read are left out, and counted.
+    pub async fn compare(&mut self, names: Vec<Name>) -> Result<Vec<(Name, State, State)>, MigrateError> {
+        // The source first: what is written in between is in the other one too then, and not missing there.
+        let here =
+            states(&self.transfer.from, &names).await.map_err(|trouble| MigrateError::StoreError(FROM, trouble))?;
+        let there =
+            states(&self.transfer.there, &names).await.map_err(|trouble| MigrateError::StoreError(TO, trouble))?;
+        let mut compared = Vec::with_capacity(names.len());
+        for ((name, here), there) in names.into_iter().zip(here).zip(there) {
+            match (here, there) {
+                (Some(here), Some(there)) => compared.push((name, here, there)),
+                (_, _) => self.strange(&name.text),
+            }
+        }
+        Ok(compared)
+    }
+
+    pub fn settle(&self) -> Duration {
+        if self.patience == 0 { Duration::ZERO } else { self.plan.settle }
+    }
+
+    fn strange(&mut self, name: &str) {
+        let name = shown(name);
+        if self.strange.len() < MAX_LONE {
+            if self.strange.insert(name.clone()) {
+                self.tell(format!("not understood: {name}"));
+            }
+        } else if !self.strange.contains(&name) {
+            self.more_strange += 1;
+        }
+    }
+
+    pub fn tell(&mut self, what: String) {
+        if self.told.len() < MAX_TOLD {
+            self.told.push(what);
+        }
+    }
+
+    pub fn report(&self) -> Report {
+        Report {
+            from: self.from,
+            to: self.to,
+            tallies: self.tallies.iter().map(|(kind, tally)| (kind.name(), *tally)).collect(),
+            strange: self.strange.len() as u64 + self.more_strange,
+            lone: self.lone,
+            told: self.told.clone(),
+            complete: false,
+        }
+    }
+}
+
+/// Somebody else may have chosen the name, whatever it begins with, and it is shown on a terminal.
+pub fn shown(name: &str) -> String {
+    name.escape_debug().take(MAX_TOLD_NAME).collect()
+}

@@ -1,0 +1,138 @@
+//! Where each bucket is asked for, and until when that may be believed. Published by the monitor.
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::connection::Connection;
+use crate::entry::Bucket;
+use crate::health::HealthError;
+use crate::options::Address;
+use store::StoreError;
+
+/// How long after a question the answers of a primary count that a majority confirmed in reply to it. It must be shorter
+/// than the silence after which a primary is replaced: then no answer that comes within it can be older than what the
+/// next primary was told.
+pub const LEASE: Duration = Duration::from_millis(1500);
+/// The shortest such silence that we work with (`cluster-node-timeout`, `down-after-milliseconds`).
+pub const LEAST_FAILOVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone)]
+pub struct Routes {
+    /// Goes up with each that is made.
+    pub number: u64,
+    pub servers: Vec<Server>,
+    /// One for each bucket.
+    pub buckets: Vec<Route>,
+    /// Whether all of our sentinels are where they were looked for.
+    pub whole: Result<(), StoreError>,
+    /// One server has all of the names, so one sentinel proves them all and one command asks for them all.
+    pub one_keyspace: bool,
+    /// For the log: that all is well, or what is not.
+    pub state: String,
+}
+
+/// A server that is asked.
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub address: Address,
+    pub connection: Arc<Connection>,
+    pub health: Result<(), HealthError>,
+    /// In a Cluster: it is a primary until then at least, whatever it owns.
+    pub sound_until: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Route {
+    To {
+        server: usize,
+        /// `None`: nobody else can become the primary without our being told.
+        until: Option<Instant>,
+    },
+    Nowhere(StoreError),
+}
+
+impl Routes {
+    /// Before anything is known.
+    pub fn none(error: StoreError) -> Self {
+        Self {
+            number: 0,
+            servers: Vec::new(),
+            buckets: Bucket::all().map(|_| Route::Nowhere(error)).collect(),
+            whole: Ok(()),
+            one_keyspace: false,
+            state: error.name().to_owned(),
+        }
+    }
+
+    /// Where `bucket` is now, whatever may be thought of it.
+    ///
+    /// # Errors
+    /// Nobody is known to have it.
+    pub fn to(&self, bucket: Bucket) -> Result<usize, StoreError> {
+        match self.buckets.get(bucket.index()) {
+            Some(Route::To { server, until }) => {
+                if until.is_some_and(|until| Instant::now() > until) {
+                    return Err(StoreError::StoreSlow);
+                }
+                match self.servers.get(*server).and_then(|server| server.connection.closed()) {
+                    Some(error) => Err(error),
+                    None => Ok(*server),
+                }
+            }
+            Some(Route::Nowhere(error)) => Err(*error),
+            None => Err(StoreError::StoreFailed),
+        }
+    }
+
+    /// Where `bucket` can be asked for with an answer that counts.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn usable(&self, bucket: Bucket) -> Result<usize, StoreError> {
+        let to = self.to(bucket)?;
+        match self.servers.get(to) {
+            Some(Server { health: Ok(()), .. }) => self.whole.map(|()| to),
+            Some(Server { health: Err(_), .. }) => Err(StoreError::StoreUnsafe),
+            None => Err(StoreError::StoreFailed),
+        }
+    }
+
+    /// Whether everything can be asked for.
+    ///
+    /// # Errors
+    /// The first reason why not.
+    pub fn health(&self) -> Result<(), StoreError> {
+        Bucket::all().try_for_each(|bucket| self.usable(bucket).map(|_| ()))
+    }
+
+    /// The buckets of each server that has some, as [`Routes::to`] says.
+    ///
+    /// # Errors
+    /// Some bucket is nowhere.
+    pub fn parts(&self) -> Result<Vec<(&Server, Vec<Bucket>)>, StoreError> {
+        let mut parts: Vec<_> = self.servers.iter().map(|server| (server, Vec::new())).collect();
+        for bucket in Bucket::all() {
+            let to = self.to(bucket)?;
+            if let Some((_, buckets)) = parts.get_mut(to) {
+                buckets.push(bucket);
+            }
+        }
+        parts.retain(|(_, buckets)| !buckets.is_empty());
+        // In the order of their buckets, so that a shard keeps its place when its primary changes.
+        parts.sort_by_key(|(_, buckets)| buckets.first().copied());
+        Ok(parts)
+    }
+
+    /// The server of a Cluster to which a bucket is on its way, if what it answers counts.
+    pub fn importing(&self, host: &str, port: u16) -> Option<&Server> {
+        self.servers.iter().find(|server| {
+            let is_it = server.address.port == port && server.address.host == host;
+            is_it && server.health.is_ok() && server.sound_until.is_some_and(|until| Instant::now() <= until)
+        })
+    }
+
+    /// Whether `connection` is still where `bucket` is asked for: what it answered counts.
+    pub fn is_still(&self, bucket: Bucket, connection: &Arc<Connection>) -> bool {
+        let server = self.to(bucket).ok().and_then(|to| self.servers.get(to));
+        server.is_some_and(|server| Arc::ptr_eq(&server.connection, connection))
+    }
+}
