@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use authn::decide::{Unavailable, Verified};
-use authn::reject::Cause;
-use authn::reject::Rejection;
+use authn::reject::{Cause, Rejection};
 use authn::revocation::Verdict;
 use authn::time::{Monotonic, Now};
 

@@ -2,11 +2,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use authn::decide::clear;
-use authn::decide::{Admission, Asking, Entered, Entry, Peer, Removal, RevocationStatus, Unverifiable, Verified};
+use authn::decide::{Admission, Asking, Entered, Entry, Peer, Removal, RevocationStatus, Unverifiable, Verified, clear};
 use authn::keys::rings::Keyrings;
-use authn::reject::Cause;
-use authn::reject::{RejectReason, Rejection};
+use authn::reject::{Cause, RejectReason, Rejection};
 use authn::request::proxy_settings::{Settings, missing_by_path};
 use authn::request::{Pair, Request};
 use authn::time::Now;

@@ -62,12 +62,21 @@ impl Policy {
     /// Where an accepted request stands by what the cache knows.
     ///
     /// # Errors
-    /// [`RejectReason::SessionRevoked`] when a fresh verdict says so.
+    /// `RejectReason::SessionRevoked` when a fresh verdict says so.
     pub fn revocation_status(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {
         if self.lacks_confirmation(&accepted.verified, now)? {
             return Ok(RevocationStatus::MustIntrospect(accepted));
         }
         self.status_by_verdict(accepted, now)
+    }
+
+    /// Judges a request again whose JWT was introspected meanwhile.
+    ///
+    /// # Errors
+    /// The token expired while the request waited, or the answer ended it.
+    pub fn status_after_introspection(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {
+        accepted.verified.window.check(now.wall)?;
+        self.revocation_status(accepted, now)
     }
 
     pub(super) fn status_by_verdict(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {

@@ -87,7 +87,7 @@ impl Policy {
     /// Checks a token's signature and its registered claims.
     ///
     /// # Errors
-    /// Why it is refused, and [`RejectReason::KeysUnavailable`] when its issuer's keys are not at hand.
+    /// Why it is refused, and `RejectReason::KeysUnavailable` when its issuer's keys are not at hand.
     pub fn verify(
         &self,
         engine: &dyn Engine,
@@ -152,7 +152,7 @@ impl Policy {
     /// now for another key id, algorithm or tenant, takes its tokens along, whatever the cache knows of them.
     ///
     /// # Errors
-    /// [`RejectReason::KeysUnavailable`] when nobody can tell.
+    /// `RejectReason::KeysUnavailable` when nobody can tell.
     pub fn still_trusts(&self, verified: &Verified, keyrings: &Keyrings, now: Now) -> Result<bool, Rejection> {
         let Some(issuer) = self.issuers.get(verified.issuer) else { return Ok(false) };
         if let Some(introspected) = &verified.introspected {

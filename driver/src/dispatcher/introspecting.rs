@@ -5,8 +5,7 @@ use std::sync::Arc;
 use authn::decide::Verified;
 use authn::introspection::{Failure, MAX_REPLY_BYTES, Reply, Unanswered};
 use authn::policy::Policy;
-use authn::reject::Cause;
-use authn::reject::{RejectReason, Rejection};
+use authn::reject::{Cause, RejectReason, Rejection};
 use authn::revocation::RevocationQuery;
 use authn::time::{Monotonic, Now};
 
