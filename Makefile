@@ -4,11 +4,14 @@ SHELL := /bin/bash
 # As scripts/setup does: cargo may have been installed a moment ago.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO := cargo
+# Named alike wherever something native is built: cargo chooses features by what is named, and would otherwise build
+# dependencies again.
+NATIVE := --locked --workspace --exclude noop
 # Started by itself, not by cargo: a signal reaches it and nobody else.
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint arrows docs fuzz clean bench-growth
+.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +32,7 @@ checkers: setup
 	@scripts/checkers
 
 files: image checkers ## load or validate every YAML, JSON and Dockerfile that ships
-	@$(CARGO) build --quiet --locked -p cli
+	@$(CARGO) build --quiet $(NATIVE) --bin portcullis
 	@scripts/check-files
 
 demo: demo-built ## walk through the whole mesh on this machine: each request, answer and what it shows
@@ -39,21 +42,29 @@ run: demo-built ## the same mesh, left up until Ctrl-C, with lines to paste
 	@$(DEMO) --stay
 
 demo-built: setup wasm
-	@$(CARGO) build --quiet --locked -p cli -p tests
+	@$(CARGO) build --quiet $(NATIVE) --bin portcullis --bin demo
 
-# What is cheap and fails often comes first.
+check: fmt-check lint unit ## format, lints and unit tests, natively: what to run while working
+
+# What is cheap and fails often comes first. Wasm and native code are built into folders of their own, so lints and the
+# module are made at the same time.
 test: setup checkers fmt-check arrows ## everything: format, lints, unit tests, and end to end against a real Envoy and Redis
-	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint image
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory files
 	@$(MAKE) --no-print-directory e2e
 
+# Those with a real Redis mostly wait, so more of them run at once than there are cores.
 unit: ## unit tests and case tables, natively
-	$(CARGO) test --locked --workspace --exclude noop --exclude tests
+	RUST_TEST_THREADS=$$(($$(nproc) * 6)) $(CARGO) test $(NATIVE)
 
-e2e: image checkers ## end to end: a real Envoy, service and Redis for each test
-	$(CARGO) build --locked -p cli
-	$(CARGO) test --locked -p tests
+ifdef TEST
+e2e: setup ## end to end: a real Envoy, service and Redis for each test (TEST=name: those with that in their name)
+	@scripts/e2e $(TEST)
+else
+e2e: image checkers
+	@scripts/e2e
+endif
 
 oidc: wasm ## log in and out at a real OpenID provider (needs Node 20; installs oidc-provider from npm)
 	@scripts/oidc
@@ -72,7 +83,7 @@ bench-growth: bench-built ## how that grows with tokens, workers, rules, issuers
 
 bench-built: setup wasm
 	@scripts/wasm --noop
-	@$(CARGO) build --quiet --locked --profile native -p cli -p benches
+	@$(CARGO) build --quiet --locked --profile native -p portcullis-cli -p benches
 
 fmt: ## format the code
 	$(CARGO) fmt --all
@@ -80,19 +91,38 @@ fmt: ## format the code
 fmt-check:
 	$(CARGO) fmt --all --check
 
-lint: arrows ## clippy on everything, the filter for its own target
-	$(CARGO) clippy --locked --workspace --exclude filter --exclude noop --all-targets -- -D warnings
+lint: arrows deny ## modules, dependencies, and clippy on everything, the filter for its own target
+	@scripts/msrv --dependencies
+	$(CARGO) clippy $(NATIVE) --exclude filter --all-targets -- -D warnings
+	$(CARGO) clippy $(NATIVE) --exclude filter --test e2e -- -D warnings
 	@scripts/wasm --lint
+	@$(MAKE) --no-print-directory rustdoc
 
-fuzz: ## let random signatures and keys look for engines that disagree (needs nightly and cargo-fuzz)
-	cd fuzz && cargo +nightly fuzz run engines --fuzz-dir . -- -max_total_time=60
+rustdoc: ## the documentation of every item, private ones too; a broken link is an error
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --workspace --exclude noop --no-deps --document-private-items
 
-arrows: ## check which crate imports which
+FUZZ_SECONDS := 60
+fuzz: ## let cargo-fuzz look for inputs that break a property, FUZZ_SECONDS=60 a target (needs nightly and cargo-fuzz)
+	cd fuzz/libfuzzer && for target in path json jws headers check engines; do \
+		cargo +nightly fuzz run $$target --fuzz-dir . -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+arrows: ## check which crate uses which, and which module inside a crate
+	@python3 -m unittest -q scripts/test_arrows.py
 	@scripts/arrows
+
+msrv: setup ## check that everything compiles with the oldest Rust that Cargo.toml names
+	@scripts/msrv
+
+deny: setup ## check licences, sources and bans of dependencies with cargo-deny
+	@scripts/deny
+
+advisories: setup ## check dependencies against the RustSec database, which is fetched
+	@scripts/deny --advisories
 
 docs: ## generate the files in docs/ that come from the code
 	@mkdir -p docs
-	$(CARGO) run --quiet --locked -p cli -- docs --dir docs
+	$(CARGO) build --quiet $(NATIVE) --bin portcullis
+	$${CARGO_TARGET_DIR:-target}/debug/portcullis docs --dir docs
 
 clean: ## remove what was built and set up
 	rm -rf target dist .stack .venv

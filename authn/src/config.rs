@@ -327,7 +327,7 @@ document! {
         /// through unauthenticated and without identity headers. Default: `check` treats it as any other request.
         #[serde(default)]
         pub cors_preflight: CorsPreflight,
-        /// Origins (scheme://host[:port]) from which a token in a cookie is accepted on unsafe methods and upgrades.
+        /// Origins (`scheme://host[:port]`) from which a token in a cookie is accepted on unsafe methods and upgrades.
         #[serde(default)]
         pub cookie_origins: Vec<String>,
     }

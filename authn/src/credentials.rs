@@ -1,7 +1,7 @@
 //! Where a request's token is, and that there is only one. Whether the token is any good is not for here.
 use std::borrow::Cow;
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::cause::Cause;
 use crate::config::{CookieSource, HeaderSource, Sources};
@@ -249,9 +249,9 @@ impl Credentials {
 
     /// The header, in lower case, that is to go when the backend is not to see a token from this source. None: a cookie
     /// or parameter is to be cut out instead.
-    pub fn header_to_remove(&self, source: Source) -> Option<Rc<[u8]>> {
+    pub fn header_to_remove(&self, source: Source) -> Option<Arc<[u8]>> {
         match source {
-            Source::Header(place) => self.headers.get(place).map(|header| Rc::clone(&header.name)),
+            Source::Header(place) => self.headers.get(place).map(|header| Arc::clone(&header.name)),
             Source::Cookie(_) | Source::Query(_) | Source::Websocket(_) => None,
         }
     }
@@ -263,11 +263,11 @@ impl Credentials {
     }
 
     /// The headers of this request that hold one of the configured schemes.
-    pub fn token_headers<'c>(&'c self, request: &Request<'c>) -> impl Iterator<Item = Rc<[u8]>> + use<'c> {
+    pub fn token_headers<'c>(&'c self, request: &Request<'c>) -> impl Iterator<Item = Arc<[u8]>> + use<'c> {
         let pairs = request.headers();
         let holds_token =
             |header: &HeaderToken| pairs.iter().any(|(name, value)| header.is_named(name) && header.may_hold(value));
-        self.headers.iter().filter(move |header| holds_token(header)).map(|header| Rc::clone(&header.name))
+        self.headers.iter().filter(move |header| holds_token(header)).map(|header| Arc::clone(&header.name))
     }
 
     pub fn has_cookie_token(&self, request: &Request<'_>) -> bool {
@@ -367,7 +367,7 @@ impl<'a> Seen<'a> {
 #[derive(Debug)]
 struct HeaderToken {
     /// Lower case.
-    name: Rc<[u8]>,
+    name: Arc<[u8]>,
     scheme: Option<Box<[u8]>>,
 }
 

@@ -1,8 +1,9 @@
 //! The life of a request as types, each the only way to the next: entered, verified, accepted, admitted. What was not
 //! checked cannot be forwarded, because only an [`Admission`] says what to forward.
-use std::cell::{Cell, RefCell};
+use std::borrow::Cow;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use wire::{Cidr, Kind, RevocationKey};
 
@@ -30,6 +31,9 @@ pub use crate::claims::Window;
 
 mod confirmed;
 mod introspected;
+mod judgements;
+
+use judgements::Judgements;
 
 /// What the rules say of a request before any token is looked into.
 #[derive(Debug)]
@@ -54,14 +58,14 @@ pub struct Entered<'r> {
     rule: usize,
     presented: Presented<'r>,
     removal: Removal,
-    user_agent: Option<&'r [u8]>,
+    user_agent: Option<Cow<'r, [u8]>>,
 }
 
 /// How the upstream is kept from seeing the token. One in the query is gone already ([`Policy::clear`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removal {
     Nothing,
-    Header(Rc<[u8]>),
+    Header(Arc<[u8]>),
     /// The Cookie header's new value; `None` removes it.
     Cookie(Option<Vec<u8>>),
     /// The new value of Sec-WebSocket-Protocol; `None` removes it.
@@ -96,15 +100,14 @@ pub struct Verified {
     issuer: usize,
     thumbprint: [u8; 32],
     /// The last of the issuer's key sets that was seen to hold the key.
-    generation: Cell<u32>,
+    generation: AtomicU32,
     window: Window,
     questions: Questions,
     /// For an opaque token, in the place of key and signature.
     introspected: Option<introspected::Introspected>,
     /// For a JWT that is introspected too: the answer.
-    confirmation: Cell<Option<confirmed::Confirmation>>,
-    /// The judgement of the rule that saw it last.
-    judged: RefCell<Option<Rc<Judged>>>,
+    confirmation: Mutex<Option<confirmed::Confirmation>>,
+    judged: Judgements,
 }
 
 /// What can be asked about a token.
@@ -112,7 +115,7 @@ pub struct Verified {
 enum Questions {
     /// The document has no `revocation`.
     None,
-    Query(Rc<RevocationQuery>),
+    Query(Arc<RevocationQuery>),
     /// No revocation could be compared with it: refused by the rules that ask, admitted by those that do not.
     Unaskable(Rejection),
 }
@@ -146,8 +149,8 @@ struct Bound {
 /// A request that its rule accepts, unless its session was ended.
 #[derive(Debug)]
 pub struct Accepted {
-    verified: Rc<Verified>,
-    judged: Rc<Judged>,
+    verified: Arc<Verified>,
+    judged: Arc<Judged>,
     removal: Removal,
     mismatch_reported: bool,
 }
@@ -166,7 +169,7 @@ pub enum RevocationStatus {
 #[derive(Debug)]
 pub struct Asking {
     accepted: Accepted,
-    ask: Rc<RevocationQuery>,
+    ask: Arc<RevocationQuery>,
     passes_when_unavailable: bool,
 }
 
@@ -184,13 +187,13 @@ pub enum Unavailable {
 /// Leave to forward, and how. Only this module makes one.
 #[derive(Debug)]
 pub struct Admission {
-    judged: Rc<Judged>,
+    judged: Arc<Judged>,
     removal: Removal,
     rule: usize,
     pub mismatch_reported: bool,
     /// Admitted though nothing could tell whether its session still lives: the rule says so in so many words.
     pub unchecked: bool,
-    refresh: Option<Rc<RevocationQuery>>,
+    refresh: Option<Arc<RevocationQuery>>,
 }
 
 impl Policy {
@@ -222,7 +225,8 @@ impl Policy {
             return denied(Some(place), Rejection::new(Cause::OriginNotListed));
         }
         let removal = self.removal(rule, request, &presented);
-        let user_agent = rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent"));
+        let user_agent =
+            rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent")).map(Cow::Borrowed);
         Entry::Token(Entered { rule: place, presented, removal, user_agent })
     }
 
@@ -293,7 +297,7 @@ impl Policy {
     /// Checks a token's signature and its registered claims.
     ///
     /// # Errors
-    /// Why it is refused, and [`RejectReason::KeysUnavailable`] when its issuer's keys are not at hand.
+    /// Why it is refused, and `RejectReason::KeysUnavailable` when its issuer's keys are not at hand.
     pub fn verify(
         &self,
         engine: &dyn Engine,
@@ -329,7 +333,7 @@ impl Policy {
                 };
                 let input = unverified.signing_input();
                 match RevocationQuery::new(revocation, whose, claims, input, Some(&thumbprint), times.issued) {
-                    Ok(ask) => Questions::Query(Rc::new(ask)),
+                    Ok(ask) => Questions::Query(Arc::new(ask)),
                     Err(rejection) => Questions::Unaskable(rejection),
                 }
             }
@@ -338,19 +342,19 @@ impl Policy {
         let judged = self.rules.get(entered.rule).and_then(|rule| {
             let identifiers = &issuer.identifiers;
             let signed = Signed { issuer: place, identifiers, raw: unverified.payload(), payload: &payload };
-            judge(rule, entered.rule, &signed).ok().map(Rc::new)
+            judge(rule, entered.rule, &signed).ok().map(Arc::new)
         });
         Ok(Verified {
             token: token.into(),
             payload: unverified.payload().into(),
             issuer: place,
             thumbprint,
-            generation: Cell::new(generation),
+            generation: AtomicU32::new(generation),
             window: times.window,
             questions,
             introspected: None,
-            confirmation: Cell::new(None),
-            judged: RefCell::new(judged),
+            confirmation: Mutex::default(),
+            judged: Judgements::of(judged),
         })
     }
 
@@ -358,19 +362,19 @@ impl Policy {
     /// now for another key id, algorithm or tenant, takes its tokens along, whatever the cache knows of them.
     ///
     /// # Errors
-    /// [`RejectReason::KeysUnavailable`] when nobody can tell.
+    /// `RejectReason::KeysUnavailable` when nobody can tell.
     pub fn still_trusts(&self, verified: &Verified, keyrings: &Keyrings, now: Now) -> Result<bool, Rejection> {
         let Some(issuer) = self.issuers.get(verified.issuer) else { return Ok(false) };
         if let Some(introspected) = &verified.introspected {
             return Ok(introspected.is_fresh(issuer, now));
         }
         let current = keyrings.current(&issuer.keys, verified.issuer, now.monotonic)?;
-        if current.generation == verified.generation.get() {
+        if current.generation == verified.generation.load(Ordering::Relaxed) {
             return Ok(true);
         }
         let holds = self.holds_key_of(verified, issuer, current.keys).unwrap_or(false);
         if holds {
-            verified.generation.set(current.generation);
+            verified.generation.store(current.generation, Ordering::Relaxed);
         }
         Ok(holds)
     }
@@ -474,22 +478,19 @@ impl Policy {
     /// Why the request is refused.
     pub fn accept(
         &self,
-        verified: Rc<Verified>,
+        verified: Arc<Verified>,
         entered: Entered<'_>,
         now: Now,
         peer: &dyn Peer,
     ) -> Result<Accepted, Rejection> {
         verified.window.check(now.wall)?;
         let rule = self.rules.get(entered.rule).ok_or_else(|| Rejection::new(Cause::RuleGone))?;
-        let remembered = verified.judged.try_borrow().ok().and_then(|judged| judged.clone());
-        let judged = match remembered.filter(|judged| judged.rule == entered.rule) {
+        let judged = match verified.judged.of_rule(entered.rule) {
             Some(judged) => judged,
             None => {
                 let issuer = self.issuers.get(verified.issuer).ok_or_else(unknown_issuer)?;
-                let judged = Rc::new(verified.judge(rule, entered.rule, &issuer.identifiers)?);
-                if let Ok(mut memory) = verified.judged.try_borrow_mut() {
-                    *memory = Some(Rc::clone(&judged));
-                }
+                let judged = Arc::new(verified.judge(rule, entered.rule, &issuer.identifiers)?);
+                verified.judged.remember(&judged);
                 judged
             }
         };
@@ -497,10 +498,19 @@ impl Policy {
         Ok(Accepted { verified, judged, removal: entered.removal, mismatch_reported })
     }
 
+    /// Judges a request again whose JWT was introspected meanwhile.
+    ///
+    /// # Errors
+    /// The token expired while the request waited, or the answer ended it.
+    pub fn status_after_introspection(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {
+        accepted.verified.window.check(now.wall)?;
+        self.revocation_status(accepted, now)
+    }
+
     /// Where an accepted request stands by what the cache knows.
     ///
     /// # Errors
-    /// [`RejectReason::SessionRevoked`] when a fresh verdict says so.
+    /// `RejectReason::SessionRevoked` when a fresh verdict says so.
     pub fn revocation_status(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {
         if self.lacks_confirmation(&accepted.verified, now)? {
             return Ok(RevocationStatus::MustIntrospect(accepted));
@@ -526,13 +536,13 @@ impl Policy {
         {
             return match verdict {
                 Verdict::Live => {
-                    let refresh = ask.begins_refresh(revocation, sent, now.monotonic).then(|| Rc::clone(ask));
+                    let refresh = ask.begins_refresh(revocation, sent, now.monotonic).then(|| Arc::clone(ask));
                     Ok(RevocationStatus::Admitted(Admission { refresh, ..accepted.admit(false) }))
                 }
                 Verdict::Dead => Err(revoked()),
             };
         }
-        let ask = Rc::clone(ask);
+        let ask = Arc::clone(ask);
         let passes_when_unavailable = mode == RevocationMode::DangerouslyPassWhenUnavailable;
         Ok(RevocationStatus::MustAsk(Asking { accepted, ask, passes_when_unavailable }))
     }
@@ -545,6 +555,17 @@ impl From<Rejection> for Unverifiable {
 }
 
 impl<'r> Entered<'r> {
+    /// Freed from the request's headers, so that it can wait.
+    pub fn into_owned(self) -> Entered<'static> {
+        let Presented { token, source } = self.presented;
+        Entered {
+            rule: self.rule,
+            presented: Presented { token: Cow::Owned(token.into_owned()), source },
+            removal: self.removal,
+            user_agent: self.user_agent.map(|agent| Cow::Owned(agent.into_owned())),
+        }
+    }
+
     pub fn token(&self) -> &[u8] {
         &self.presented.token
     }
@@ -601,6 +622,10 @@ impl Verified {
 }
 
 impl Accepted {
+    pub fn rule(&self) -> usize {
+        self.judged.rule
+    }
+
     fn admit(self, unchecked: bool) -> Admission {
         Admission {
             rule: self.judged.rule,
@@ -614,7 +639,7 @@ impl Accepted {
 }
 
 impl Asking {
-    pub fn ask(&self) -> &Rc<RevocationQuery> {
+    pub fn query(&self) -> &Arc<RevocationQuery> {
         &self.ask
     }
 
@@ -622,7 +647,7 @@ impl Asking {
         self.accepted.judged.rule
     }
 
-    pub fn verified(&self) -> &Rc<Verified> {
+    pub fn verified(&self) -> &Arc<Verified> {
         &self.accepted.verified
     }
 
@@ -672,7 +697,7 @@ impl Admission {
     }
 
     /// What is to be asked anew, though the verdict still counts: soon it will not.
-    pub fn refresh(&self) -> Option<&Rc<RevocationQuery>> {
+    pub fn refresh(&self) -> Option<&Arc<RevocationQuery>> {
         self.refresh.as_ref()
     }
 
@@ -861,7 +886,7 @@ fn check_binding(rule: &Rule, bound: &Bound, entered: &Entered<'_>, peer: &dyn P
         judge(
             binding.mode,
             match &bound.user_agent {
-                Some(hash) => binding::user_agent_matches(hash, entered.user_agent),
+                Some(hash) => binding::user_agent_matches(hash, entered.user_agent.as_deref()),
                 None => unbound(binding.required),
             },
         )?;

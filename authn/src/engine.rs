@@ -18,7 +18,7 @@ pub(crate) mod rsa;
 pub use host_call::HostEngine;
 
 /// Checks one signature with one key. Engines differ in speed, never in the answer.
-pub trait Engine {
+pub trait Engine: Send + Sync {
     /// # Errors
     /// The signature does not match, is not of its algorithm's form, or the key is not for `alg`.
     fn verify(&self, key: &Key, alg: Algorithm, signing_input: &[u8], signature: &[u8]) -> Result<(), BadSignature>;
@@ -62,7 +62,7 @@ pub struct HostCannotVerify;
 /// The engine that is wanted in so many words is not there.
 pub fn choose<F>(wanted: config::Engine, call: F) -> Result<Chosen, HostCannotVerify>
 where
-    F: Fn(&[u8]) -> Option<Vec<u8>> + 'static,
+    F: Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync + 'static,
 {
     let portable = || Chosen { engine: Box::new(Portable), kind: Kind::Portable };
     if wanted == config::Engine::Portable {

@@ -1,6 +1,6 @@
 //! The revocation keys of what few tokens differ in (issuer, signing key, client), so that each need not be derived for
 //! every new token. A fixed number of places: what shares one with another is derived again, and nothing else happens.
-use std::cell::RefCell;
+use std::sync::Mutex;
 
 use wire::{DerivedKeys, Kind, RevocationKey};
 
@@ -9,7 +9,7 @@ const PLACES: usize = 256;
 const LONGEST: usize = 128;
 
 #[derive(Debug, Default)]
-pub struct KeyCache(RefCell<Vec<Option<Known>>>);
+pub struct KeyCache(Mutex<Vec<Option<Known>>>);
 
 #[derive(Debug, Clone)]
 struct Known {
@@ -22,7 +22,7 @@ struct Known {
 impl KeyCache {
     pub fn derive(&self, derived: &DerivedKeys, kind: Kind, issuer: &str, id: &[u8]) -> RevocationKey {
         let fresh = || derived.revocation_key(kind, issuer, id);
-        let Ok(mut places) = self.0.try_borrow_mut() else { return fresh() };
+        let Ok(mut places) = self.0.try_lock() else { return fresh() };
         if !kind.is_shared() || id.len() > LONGEST {
             return fresh();
         }
@@ -70,7 +70,7 @@ mod tests {
                 }
             }
         }
-        assert!(memo.0.borrow().len() <= PLACES);
+        assert!(memo.0.lock().unwrap().len() <= PLACES);
     }
 
     #[test]
@@ -81,6 +81,6 @@ mod tests {
             memo.derive(&derived, kind, "https://a.example", b"id");
         }
         memo.derive(&derived, Kind::Client, "https://a.example", &[b'x'; LONGEST + 1]);
-        assert!(memo.0.borrow().is_empty());
+        assert!(memo.0.lock().unwrap().is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! One issuer's published keys over time: when to fetch, what to trust meanwhile, and when to stop. No host call and no
 //! clock: times and replies in, what to do out.
-use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::alg::Algorithm;
@@ -30,7 +31,7 @@ pub struct Settings {
     pub algorithms: Vec<Algorithm>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct KeySource {
     settings: Settings,
     held: Option<Held>,
@@ -43,8 +44,8 @@ pub struct KeySource {
     not_before: Monotonic,
     /// When the pause began that ends at `next`.
     paused: Monotonic,
-    /// A request needed keys, and there were none to be trusted.
-    wanted: Cell<bool>,
+    /// A request needed keys, and there were none to be trusted. All copies share it.
+    wanted: Arc<AtomicBool>,
     under_way: Option<UnderWay>,
     /// When an unknown key id last caused a fetch, here or in another virtual machine. Which key id it was is not
     /// remembered: an issuer may publish it the next moment.
@@ -53,15 +54,15 @@ pub struct KeySource {
     left_out: Option<String>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Held {
-    keys: KeySet,
+    keys: Arc<KeySet>,
     fetched: Monotonic,
     etag: Option<String>,
 }
 
 /// What the discovery document said.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Discovered {
     url: Url,
     read: Monotonic,
@@ -159,7 +160,7 @@ impl KeySource {
             failures: Failures::default(),
             not_before: Monotonic(0),
             paused: Monotonic(0),
-            wanted: Cell::new(false),
+            wanted: Arc::default(),
             under_way: None,
             unknown_fetch: None,
             left_out: None,
@@ -187,7 +188,7 @@ impl KeySource {
             Some(held) if now.since(held.fetched) > self.settings.max_stale => Cause::KeysTooOld,
             Some(held) => return Ok(&held.keys),
         };
-        self.wanted.set(true);
+        self.wanted.store(true, Ordering::Relaxed);
         Err(Rejection::new(why))
     }
 
@@ -213,7 +214,7 @@ impl KeySource {
     /// Do requests fail for want of keys, for so long that the next attempt should not wait until it is due? At most once
     /// in 30 s and in each cool-down, together with unknown key ids, and not while the provider asked to be left alone.
     pub fn is_wanted(&self, now: Monotonic) -> bool {
-        self.wanted.get()
+        self.wanted.load(Ordering::Relaxed)
             && self.under_way.is_none()
             && self.trusted_for(now).is_none()
             && self.not_before <= now
@@ -237,7 +238,7 @@ impl KeySource {
     }
 
     pub fn start(&mut self, occasion: Occasion, now: Monotonic) -> Fetch {
-        self.wanted.set(false);
+        self.wanted.store(false, Ordering::Relaxed);
         let under_way = UnderWay { started: now, stage: Stage::Keys, occasion, conditional: None };
         match &self.discovered {
             _ if self.settings.discovery.is_none() => self.fetch_keys(under_way, self.settings.url.clone()),
@@ -426,7 +427,7 @@ impl KeySource {
             self.generation = self.generation.wrapping_add(1);
         }
         let left_out = parsed.summary();
-        self.held = Some(Held { keys: parsed.keys, fetched, etag: None });
+        self.held = Some(Held { keys: Arc::new(parsed.keys), fetched, etag: None });
         let is_said = self.left_out == left_out;
         self.left_out.clone_from(&left_out);
         Ok(left_out.filter(|_| !is_said))

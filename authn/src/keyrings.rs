@@ -6,7 +6,7 @@ use crate::policy::Policy;
 use crate::time::Monotonic;
 
 /// By the issuer's place in the configuration.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Keyrings(Vec<Option<KeySource>>);
 
 /// An issuer's keys, and which of its sets in a row they are.

@@ -339,7 +339,7 @@ const SHARED_AGE: f64 = 0.1;
 const ZERO: ConfigDuration = ConfigDuration::from_secs(0);
 const MAX_SKEW: ConfigDuration = ConfigDuration::from_secs(300);
 const MAX_LIFETIME: ConfigDuration = ConfigDuration::from_secs(366 * 24 * 60 * 60);
-const MAX_IAT_LEAD: ConfigDuration = ConfigDuration::from_secs(60);
+const MAX_FUTURE_IAT_TOLERANCE: ConfigDuration = ConfigDuration::from_secs(60);
 const MAX_ISSUERS: usize = 256;
 const MAX_REQUIRED_HEADER: usize = 16;
 
@@ -655,7 +655,7 @@ fn compile_revocation(
         return Err(Invalid::new(at("timeout"), "must not be longer than `freshness`"));
     }
     let future_iat_tolerance =
-        whole_seconds(document.future_iat_tolerance, ZERO, MAX_IAT_LEAD, &at("future_iat_tolerance"))?;
+        whole_seconds(document.future_iat_tolerance, ZERO, MAX_FUTURE_IAT_TOLERANCE, &at("future_iat_tolerance"))?;
     let secret = secret_from(environment, &document.secret_env, config::SecretEncoding::Raw, &at("secret_env"))?;
     let secret = Secret::new(&secret).map_err(|error| Invalid::new(at("secret_env"), error.to_string()))?;
     let mut kinds = Vec::new();

@@ -77,6 +77,10 @@ impl Settings {
         self.0 & Self::bit(setting) != 0
     }
 
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     pub fn with(self, setting: Setting) -> Self {
         Self(self.0 | Self::bit(setting))
     }

@@ -1,5 +1,5 @@
 //! What is asked about a token, and what the answers mean for it. Who asks, and when, is `checks`' matter.
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use wire::{Answer, DerivedKeys, Kind, Retention, RevocationKey, token_id_from_jti, token_id_from_signing_input};
 
@@ -11,7 +11,7 @@ use crate::policy::Revocation;
 use crate::time::{Monotonic, UnixSeconds};
 
 /// The keys that could end one token, and the moment that `before` answers are compared with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct RevocationQuery {
     /// Seldom more than one of each kind.
     pub keys: Vec<RevocationKey>,
@@ -24,9 +24,46 @@ pub struct RevocationQuery {
     /// How many of the keys, the last ones, are of what few tokens differ in: client, signing key, issuer.
     shared: usize,
     /// The newest verdict, and when its question was sent.
-    verdict: Cell<Option<(Monotonic, Verdict)>>,
-    /// When it was last asked anew though a verdict was still fresh.
-    refreshed: Cell<Option<Monotonic>>,
+    verdict: NewestVerdict,
+    /// When it was last asked anew though a verdict was still fresh, in nanoseconds; 0 is never.
+    refreshed: AtomicU64,
+}
+
+/// Two queries are the same question; what is known of them is no part of it.
+impl PartialEq for RevocationQuery {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+            && self.keys == other.keys
+            && self.issued == other.issued
+            && self.needs == other.needs
+            && self.shared == other.shared
+    }
+}
+
+impl Eq for RevocationQuery {}
+
+/// The newest verdict and the time of its question, in one word: the time times four, a bit for dead, a bit for known.
+///
+/// The larger word is the newer verdict, and of two of the same moment the one that ends the token. So threads that
+/// learn at the same time agree, and an allow never replaces a newer revocation.
+#[derive(Debug, Default)]
+struct NewestVerdict(AtomicU64);
+
+impl NewestVerdict {
+    const KNOWN: u64 = 1;
+    const DEAD: u64 = 2;
+
+    fn get(&self) -> Option<(Monotonic, Verdict)> {
+        let word = self.0.load(Ordering::Relaxed);
+        let verdict = if word & Self::DEAD == 0 { Verdict::Live } else { Verdict::Dead };
+        (word & Self::KNOWN != 0).then_some((Monotonic(word >> 2), verdict))
+    }
+
+    fn learn(&self, sent: Monotonic, verdict: Verdict) {
+        let dead = if verdict == Verdict::Dead { Self::DEAD } else { 0 };
+        // 62 bits of nanoseconds are 146 years.
+        self.0.fetch_max((sent.0 << 2) | dead | Self::KNOWN, Ordering::Relaxed);
+    }
 }
 
 /// What a complete set of answers says about a token.
@@ -76,18 +113,18 @@ impl RevocationQuery {
         Ok(Self::of(keys, shared, issued, revocation.needs(place), digest))
     }
 
-    pub(crate) fn of(
+    pub fn of(
         keys: Vec<RevocationKey>,
         shared: usize,
         issued: UnixSeconds,
         needs: Retention,
         digest: [u8; 16],
     ) -> Self {
-        Self { keys, shared, issued, needs, digest, verdict: Cell::new(None), refreshed: Cell::new(None) }
+        Self { keys, shared, issued, needs, digest, verdict: NewestVerdict::default(), refreshed: AtomicU64::new(0) }
     }
 
     /// The keys of this token alone, and those that many tokens have.
-    pub(crate) fn own_and_shared_keys(&self) -> (&[RevocationKey], &[RevocationKey]) {
+    pub fn own_and_shared_keys(&self) -> (&[RevocationKey], &[RevocationKey]) {
         self.keys.split_at_checked(self.keys.len().saturating_sub(self.shared)).unwrap_or((&self.keys, &[]))
     }
 
@@ -98,9 +135,7 @@ impl RevocationQuery {
     /// Remembers a verdict, unless a newer one is known: an allow that was on its way must not overwrite a revocation
     /// that was asked for after it.
     pub fn learn(&self, sent: Monotonic, verdict: Verdict) {
-        if self.verdict.get().is_none_or(|(known, _)| known <= sent) {
-            self.verdict.set(Some((sent, verdict)));
-        }
+        self.verdict.learn(sent, verdict);
     }
 
     /// Is a verdict of that time to be asked for anew, before it is stale? If so, then once in a while and not by every
@@ -109,11 +144,12 @@ impl RevocationQuery {
         if revocation.refresh_after.is_none() || revocation.is_young(sent, now) {
             return false;
         }
-        if self.refreshed.get().is_some_and(|last| now.since(last) < revocation.timeout) {
+        let last = self.refreshed.load(Ordering::Relaxed);
+        if last != 0 && now.since(Monotonic(last)) < revocation.timeout {
             return false;
         }
-        self.refreshed.set(Some(now));
-        true
+        // Of those who see the same moment, one begins.
+        self.refreshed.compare_exchange(last, now.0.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// The verdict of one answer for each of [`RevocationQuery::keys`].

@@ -67,7 +67,7 @@ impl TokenKinds {
     /// Of an introspection response. An opaque token is no ID token, and servers answer with other claims than JWTs have.
     ///
     /// # Errors
-    /// [`RejectReason::InvalidClaim`] for a token of another kind.
+    /// `RejectReason::InvalidClaim` for a token of another kind.
     pub(crate) fn check_introspected(&self, response: &Object<'_>) -> Result<(), Rejection> {
         self.judge(None, response, &[])
     }

@@ -1,9 +1,17 @@
 //! The table of cases, judged by the core alone at a literal time. The same table runs through the real Envoy in
-//! `tests/tests/cases.rs`.
+//! `tests/tests/e2e/cases.rs`.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use authn::cause::Cause;
 use authn::clear::Edit;
@@ -132,7 +140,7 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
                     .map_err(|unverifiable| unverifiable.rejection),
             };
             let admitted = verified
-                .and_then(|verified| policy.accept(Rc::new(verified), entered, now, &Loopback))
+                .and_then(|verified| policy.accept(Arc::new(verified), entered, now, &Loopback))
                 .and_then(|accepted| match policy.revocation_status(accepted, now)? {
                     RevocationStatus::MustIntrospect(accepted) => {
                         confirm(policy, accepted.verified(), ready, now)?;
@@ -145,8 +153,8 @@ fn judge(policy: &Policy, table: &Table, case: &Case, ready: &Ready) -> Seen {
                     RevocationStatus::MustIntrospect(_) => panic!("it was introspected"),
                     RevocationStatus::MustAsk(asking) => match case.store {
                         Store::Up => {
-                            let answers = answers(policy, table, case, &asking.ask().keys);
-                            let verdict = asking.ask().judge(answers);
+                            let answers = answers(policy, table, case, &asking.query().keys);
+                            let verdict = asking.query().judge(answers);
                             asking.on_verdict(policy, now.monotonic, verdict, now)
                         }
                         Store::Refused => asking.on_cannot_tell(OutOfReach, Cause::RedisRefused),
@@ -170,7 +178,7 @@ fn confirm(policy: &Policy, verified: &Verified, ready: &Ready, now: Now) -> Res
     policy.confirm(verified, &reply(policy, verified.issuer(), verified.token(), ready), now.monotonic, now)?
 }
 
-/// As the server of `tests/tests/cases.rs` answers.
+/// As the server of `tests/tests/e2e/cases.rs` answers.
 fn reply<'r>(policy: &Policy, issuer: usize, token: &[u8], ready: &'r Ready) -> Reply<'r> {
     let question = policy.introspection(issuer).unwrap().question(token);
     let path = question.headers.iter().find(|(name, _)| *name == ":path").map(|(_, path)| path.clone());

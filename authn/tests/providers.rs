@@ -1,7 +1,15 @@
 //! The pages of docs/providers: their documents load, their tokens have the fate that the page says, and a revocation of each
 //! kind in the page's table ends the tokens that have a claim for it, and no other.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 use authn::decide::{Entry, Peer, RevocationStatus};
@@ -54,14 +62,14 @@ fn judge(policy: &Policy, token: &ProviderToken, revoked: Option<(Kind, &str)>) 
         keyrings.source_mut(place).unwrap().adopt(set.as_bytes(), Monotonic(0), Monotonic(0), Monotonic(0), 0);
     }
     let verified = policy.verify(&Portable, &keyrings, &entered, now).map_err(|unverifiable| unverifiable.rejection)?;
-    let verified = Rc::new(verified);
+    let verified = Arc::new(verified);
     let unreachable = policy.not_revocable_by(&verified)?;
     let accepted = policy.accept(verified, entered, now, &Nobody)?;
     let RevocationStatus::MustAsk(asking) = policy.revocation_status(accepted, now)? else { panic!("nobody is asked") };
     let derived = Secret::new(SECRET).unwrap().derive();
     let ended = revoked.map(|(kind, id)| derived.revocation_key(kind, token.issuer(), id.as_bytes()));
-    let answers = asking.ask().keys.iter().map(|key| if Some(*key) == ended { Answer::Dead } else { Answer::Live });
-    let verdict: Verdict = asking.ask().judge(answers.collect::<Vec<_>>());
+    let answers = asking.query().keys.iter().map(|key| if Some(*key) == ended { Answer::Dead } else { Answer::Live });
+    let verdict: Verdict = asking.query().judge(answers.collect::<Vec<_>>());
     asking.on_verdict(policy, now.monotonic, verdict, now)?;
     Ok(unreachable)
 }

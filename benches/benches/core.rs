@@ -1,10 +1,17 @@
 //! The core alone, natively: what of a request's cost is ours, without Envoy, Wasm and host calls. `cargo bench -p benches`.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a measurement that cannot be made ends"
+)]
 use std::hint::black_box;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use authn::checks::{Checks, Why};
 use authn::decide::{Accepted, Asking, Entered, Entry, Peer, RevocationStatus, Verified};
 use authn::engine::Portable;
 use authn::json::Json;
@@ -12,8 +19,9 @@ use authn::policy::Policy;
 use authn::request::Request;
 use authn::revocation::RevocationQuery;
 use authn::time::{Monotonic, Now, UnixSeconds};
-use authn::token_cache::TokenCache;
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use driver::checks::{Checks, Trigger};
+use driver::tokens::Tokens;
 use mint::{Alg, SigningKey};
 use serde_json::{Value, json};
 use wire::check::Reply;
@@ -47,11 +55,11 @@ fn warm(criterion: &mut Criterion) {
     let bearer = format!("Bearer {token}");
     let pairs = pairs(b"/api/orders/1", &bearer);
     let request = Request::from_pairs(&pairs).expect("a request");
-    let verified = Rc::new(verify(&policy, &request));
+    let verified = Arc::new(verify(&policy, &request));
     let asking = must_ask(&policy, accept(&policy, &request, &verified));
-    let live = asking.ask().judge([Answer::Live]);
-    asking.ask().learn(NOW.monotonic, live);
-    let mut cache = TokenCache::new(4096, 64 << 20, 7);
+    let live = asking.query().judge([Answer::Live]);
+    asking.query().learn(NOW.monotonic, live);
+    let cache = Tokens::new(4096, 64 << 20, 7, 1);
     cache.insert(verified);
     let keyrings = policy.keyrings();
     let mut group = criterion.benchmark_group("warm");
@@ -64,7 +72,7 @@ fn warm(criterion: &mut Criterion) {
     group.bench_function("enter, find, accept, admit", |bencher| {
         bencher.iter(|| {
             let Entry::Token(entered) = policy.enter(black_box(&request)) else { unreachable!("a token") };
-            let verified = Rc::clone(cache.find(entered.token()).expect("a cached token"));
+            let verified = cache.find(entered.token()).expect("a cached token");
             assert!(policy.still_trusts(&verified, &keyrings, NOW).expect("keys"));
             let accepted = policy.accept(verified, entered, NOW, &Loopback).expect("accepted");
             match policy.revocation_status(accepted, NOW).expect("no rejection") {
@@ -133,19 +141,19 @@ fn checks(criterion: &mut Criterion) {
     let policy = policy(&keys, one_rule());
     let mut group = criterion.benchmark_group("checks, joined, sent and answered");
     for count in [1usize, 8, 32] {
-        let asks: Vec<Rc<RevocationQuery>> =
+        let asks: Vec<Arc<RevocationQuery>> =
             (0..count).map(|number| ask(&policy, &keys[0], &number.to_string())).collect();
         group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
             bencher.iter_batched_ref(
                 || Checks::new(1024, Duration::from_millis(500), Duration::from_millis(100)),
                 |checks| {
                     for (waiter, ask) in (1..).zip(&asks) {
-                        checks.join(waiter, Rc::clone(ask), NOW.monotonic).expect("room");
+                        checks.join(waiter, Arc::clone(ask), NOW.monotonic).expect("room");
                     }
-                    let batch = checks.next_batch(Why::Waiters, NOW.monotonic).expect("a batch");
+                    let batch = checks.next_batch(Trigger::Waiters, NOW.monotonic).expect("a batch");
                     let answers = vec![Answer::Live; batch.keys.len()];
                     let reply = Reply { keeps: Retention::LONGEST, answers };
-                    let resolved = checks.answered(batch.flight, &reply).expect("answers");
+                    let resolved = checks.answered(batch.id, &reply).expect("answers");
                     assert_eq!(resolved.len(), count);
                 },
                 BatchSize::SmallInput,
@@ -229,8 +237,8 @@ fn verify(policy: &Policy, request: &Request<'_>) -> Verified {
     policy.verify(&Portable, &policy.keyrings(), &entered(policy, request), NOW).expect("a good token")
 }
 
-fn accept(policy: &Policy, request: &Request<'_>, verified: &Rc<Verified>) -> Accepted {
-    policy.accept(Rc::clone(verified), entered(policy, request), NOW, &Loopback).expect("accepted")
+fn accept(policy: &Policy, request: &Request<'_>, verified: &Arc<Verified>) -> Accepted {
+    policy.accept(Arc::clone(verified), entered(policy, request), NOW, &Loopback).expect("accepted")
 }
 
 fn must_ask(policy: &Policy, accepted: Accepted) -> Asking {
@@ -240,10 +248,10 @@ fn must_ask(policy: &Policy, accepted: Accepted) -> Asking {
     }
 }
 
-fn ask(policy: &Policy, key: &SigningKey, id: &str) -> Rc<RevocationQuery> {
+fn ask(policy: &Policy, key: &SigningKey, id: &str) -> Arc<RevocationQuery> {
     let bearer = format!("Bearer {}", key.mint(&claims(id)));
     let pairs = pairs(b"/api/orders/1", &bearer);
     let request = Request::from_pairs(&pairs).expect("a request");
-    let verified = Rc::new(verify(policy, &request));
-    Rc::clone(must_ask(policy, accept(policy, &request, &verified)).ask())
+    let verified = Arc::new(verify(policy, &request));
+    Arc::clone(must_ask(policy, accept(policy, &request, &verified)).query())
 }

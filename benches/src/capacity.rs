@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn the_worked_example_is_what_the_docs_say() {
-        let docs = std::fs::read_to_string(::tests::project().join("docs/operations.md")).unwrap();
+        let docs = std::fs::read_to_string(::harness::project().join("docs/operations.md")).unwrap();
         let rows = simulated(example()).unwrap();
         for (case, seen) in &rows {
             let said = formula::estimate(&case.proxy).checks;

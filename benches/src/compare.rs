@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use tests::{Directory, Redis, Service};
+use harness::{Directory, Redis, Service};
 
 use crate::machine::{Cores, Machine};
 use crate::measure::{self, Load, Plan};

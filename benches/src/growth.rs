@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use tests::Directory;
+use harness::Directory;
 
 use crate::machine::{Cores, Machine};
 use crate::measure::{self, Load, Plan, Sample};

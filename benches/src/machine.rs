@@ -40,7 +40,7 @@ impl Machine {
         };
         let memory = field(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
         let kilobytes: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
-        let envoy = tests::project().join(".venv/bin/envoy");
+        let envoy = harness::project().join(".venv/bin/envoy");
         // `…/envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL`
         let version = output(Command::new(envoy).arg("--version"));
         let version = version.split_once("version: ").map_or(version.as_str(), |(_, version)| version);
@@ -50,7 +50,9 @@ impl Machine {
             memory_megabytes: kilobytes / 1024,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             envoy: version.to_owned(),
-            commit: output(Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(tests::project())),
+            commit: output(
+                Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(harness::project()),
+            ),
             date: output(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%MZ"])),
             load_average: read("/proc/loadavg")
                 .split(' ')

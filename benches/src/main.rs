@@ -1,4 +1,12 @@
 //! What a request costs in Envoy with Portcullis, beside no filter and Envoy's own: README.md says how to read it.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a measurement that cannot be made ends"
+)]
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

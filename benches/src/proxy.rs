@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use harness::{Directory, Process, Request, exchange};
 use serde_json::{Value, json};
-use tests::{Directory, Process, Request, exchange};
 use tokio::runtime::Runtime;
 
 use crate::machine::{self, Cores};
@@ -30,7 +30,7 @@ impl Proxy {
     pub fn start(runtime: &Runtime, directory: &Directory, setup: &Setup, cores: Cores) -> anyhow::Result<Self> {
         let config = directory.write(&format!("{}.json", setup.name), bootstrap(setup).to_string());
         let admin_path = directory.path().join(format!("{}.admin", setup.name));
-        let mut command = Command::new(tests::project().join(".venv/bin/envoy"));
+        let mut command = Command::new(harness::project().join(".venv/bin/envoy"));
         command
             .arg("--config-path")
             .arg(config)

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// # Errors
 /// It cannot be written there.
 pub fn write(name: &str, content: &str) -> anyhow::Result<PathBuf> {
-    let results = tests::project().join("benches/results");
+    let results = harness::project().join("benches/results");
     std::fs::create_dir_all(&results)?;
     let path = results.join(name);
     std::fs::write(&path, content).with_context(|| path.display().to_string())?;

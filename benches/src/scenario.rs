@@ -156,7 +156,7 @@ pub fn portcullis(
     service: SocketAddr,
     loads: Vec<Tokens>,
 ) -> Setup {
-    let module = tests::project().join("dist/portcullis.wasm");
+    let module = harness::project().join("dist/portcullis.wasm");
     let names: Vec<&str> = environment.iter().map(|(name, _)| name.as_str()).collect();
     let filters = vec![wasm("portcullis", &module, &config.to_string(), &names)];
     Setup {
@@ -213,7 +213,7 @@ impl Parts<'_> {
 }
 
 fn noop() -> Setup {
-    let module = tests::project().join("dist/noop.wasm");
+    let module = harness::project().join("dist/noop.wasm");
     let filters = vec![wasm("noop", &module, "", &[])];
     Setup { module: Some(module), ..bare("noop", "no-op Wasm, SDK", filters, vec![Tokens::Repeated, UNIQUE]) }
 }

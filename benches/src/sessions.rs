@@ -1,7 +1,7 @@
 //! A service that makes sessions, and the sessions whose opaque tokens are sent.
 use anyhow::{Context as _, ensure};
+use harness::{Connection, Directory, Request, Service, ServiceOptions};
 use serde_json::json;
-use tests::{Connection, Directory, Request, Service, ServiceOptions};
 
 use crate::tokens::AUDIENCE;
 

@@ -5,8 +5,8 @@
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use authn::alg::Family;
@@ -390,7 +390,7 @@ impl Trace<'_> {
                 verified.map_err(|unverifiable| unverifiable.rejection)?
             }
         };
-        let verified = Rc::new(verified);
+        let verified = Arc::new(verified);
         let issuer = document.issuers.get(verified.issuer());
         let lifetime = issuer.map_or_else(String::new, |issuer| {
             format!(
@@ -406,7 +406,7 @@ impl Trace<'_> {
         self.step("window", format!("counts from {from} until {until}, clock skew included"));
 
         let rule = entered.rule();
-        let accepted = policy.accept(Rc::clone(&verified), entered, now, self)?;
+        let accepted = policy.accept(Arc::clone(&verified), entered, now, self)?;
         self.accepted(rule);
         let revocation_status = match policy.revocation_status(accepted, now)? {
             RevocationStatus::MustIntrospect(accepted) => {
@@ -426,7 +426,7 @@ impl Trace<'_> {
                 self.revocation_keys(&verified)?;
                 match self.explain.answer {
                     Answer::Service(answer) => {
-                        let verdict = asking.ask().judge(asking.ask().keys.iter().map(|_| answer));
+                        let verdict = asking.query().judge(asking.query().keys.iter().map(|_| answer));
                         let answered = match answer {
                             wire::Answer::Live => "live".to_owned(),
                             wire::Answer::Dead => "dead".to_owned(),
@@ -436,7 +436,7 @@ impl Trace<'_> {
                             Verdict::Live => "lives",
                             Verdict::Dead => "was ended",
                         };
-                        let issued = self.relative(asking.ask().issued.0);
+                        let issued = self.relative(asking.query().issued.0);
                         let says = format!("taken for answered {answered} to each; issued {issued}, the token {means}");
                         self.step("revocation", says);
                         asking.on_verdict(policy, now.monotonic, verdict, now)?

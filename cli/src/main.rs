@@ -2,6 +2,12 @@
 //!
 //! Exit codes, the same for every verb: 0 done; 1 refused or failed; 2 wrong usage; 3 the service cannot be reached,
 //! or could not confirm what it was asked to do.
+#![allow(rustdoc::bare_urls, reason = "the doc comment of an option is its help text")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "`value[\"name\"]` of JSON gives null and does not panic; sums of small numbers"
+)]
 mod admin;
 mod all_errors;
 mod audit;
@@ -16,13 +22,9 @@ mod known_issuers;
 mod log_filter;
 mod migrate;
 mod mint;
-mod providers;
 mod ready;
-mod redis_url;
 mod revoke;
-mod secret_files;
 mod serve;
-mod serve_sessions;
 mod session;
 mod signing_key;
 mod store;

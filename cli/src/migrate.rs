@@ -6,11 +6,12 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use service::{Allow, CreateError, MigrateError, Migration, Progress, Report, StoreId, prepare_store};
+use service::{
+    Allow, CreateError, FromRedis, MigrateError, Migration, Progress, Report, StoreId, ToRedis, prepare_store,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use wire::parse_duration;
 
-use crate::redis_url::{FromRedis, ToRedis};
 use crate::{Outcome, say};
 
 /// How often the bar is drawn, or a line is written where there is no terminal.

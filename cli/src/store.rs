@@ -3,11 +3,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use service::{Allow, CreateError, StoreId, create_store};
+use service::{Allow, CreateError, Redis, StoreId, create_store};
 use wire::parse_duration;
 
 use crate::Outcome;
-use crate::redis_url::Redis;
 
 #[derive(Args)]
 pub struct Store {

@@ -1,4 +1,12 @@
 //! `check-config`, `explain` and the generated documents, as their users run them.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 

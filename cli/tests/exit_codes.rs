@@ -1,4 +1,12 @@
 //! The exit codes that scripts rely on.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 use std::process::{Command, Output};
 
 fn portcullis(words: &[&str]) -> Output {

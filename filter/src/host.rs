@@ -10,15 +10,14 @@ pub use proxy_wasm::types::{LogLevel, MapType, MetricType};
 
 use crate::pairs;
 
-/// A host call that did not do what it was asked, with the host's status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HostError(pub u32);
+pub use driver::HostError;
 
 type Result<T> = std::result::Result<T, HostError>;
 
 const OK: u32 = Status::Ok as u32;
 const NOT_FOUND: u32 = Status::NotFound as u32;
 pub const CAS_MISMATCH: HostError = HostError(Status::CasMismatch as u32);
+pub const INTERNAL_FAILURE: HostError = HostError(Status::InternalFailure as u32);
 
 #[cfg(target_arch = "wasm32")]
 mod imports {
@@ -147,10 +146,10 @@ pub struct Clock {
 impl Clock {
     /// # Errors
     /// Without either clock nothing can be judged.
-    pub fn start() -> Result<(Self, Now)> {
+    pub fn start() -> Result<Self> {
         let mut clock = Self { wall_ahead: 0 };
-        let now = clock.set()?;
-        Ok((clock, now))
+        clock.set()?;
+        Ok(clock)
     }
 
     pub fn set(&mut self) -> Result<Now> {

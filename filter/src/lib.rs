@@ -1,28 +1,14 @@
-//! The Wasm module: the callbacks that the host calls, and nothing that decides. Deciding is `authn`'s.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
+//! The Wasm module: the host's callbacks and host calls, as the back end of `driver`. Nothing here decides.
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 #![deny(unsafe_code)]
 
-mod announcing;
+mod backend;
 mod callbacks;
-mod configuration;
+mod contexts;
+mod exchange;
 mod host;
-mod introspecting;
-mod key_fetching;
-mod metrics;
 mod pairs;
-mod peer;
-mod proxy_settings;
-mod root;
-mod vm;
+mod plugin;
 
 // Gives the module its `_initialize`. The rest of the SDK's dispatcher is replaced after linking: see
 // docs/decisions/0001-own-dispatcher.md.

@@ -1,6 +1,7 @@
-//! What the service does, without HTTP: issuers, sessions, provider events, the audit log.
+//! What the service does, without HTTP: revocations, known issuers, sessions, clients, provider events, the audit log.
 pub mod audit;
+pub mod clients;
 pub mod issuers;
 pub mod provider_events;
+pub mod revocations;
 pub mod sessions;
-pub mod tenants;

@@ -1,10 +1,10 @@
-//! Revocations on Redis, over HTTP: answers the filter's checks, and takes revocations from operators. What a token
-//! is and whether it is valid is the filter's business.
+//! Revocations and sessions over HTTP: answers the checks of filters, takes revocations from operators and providers, and
+//! makes sessions. Tokens are verified by the filter.
 //!
 //! Two listeners. The data listener has `POST /v1/check`, `/healthz` and `/readyz`, since those are what a proxy asks,
-//! and takes what providers tell ([`Providers`]).
+//! and takes provider events.
 //! The admin listener has the revocations behind a bearer secret, and `/healthz`, `/readyz` and `/metrics` without.
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+#![allow(clippy::arithmetic_side_effects, reason = "sums of small numbers, and no code of the proxy")]
 #![forbid(unsafe_code)]
 
 mod app;
@@ -14,13 +14,9 @@ mod http;
 mod model;
 mod signing;
 
-pub use app::options::{AdminToken, Options, OptionsError};
+pub use app::options::{FromRedis, Options, OptionsError, Redis, SessionOptions, ToRedis};
 pub use app::server::{Addresses, ServeError, Service};
-pub use app::tls::{AdminTls, ListenerTls};
-pub use domain::provider_events::{Provider, Providers, ProvidersError};
-pub use domain::sessions::options::SessionOptions;
 pub use http::openapi::{admin_document, data_document};
-pub use signing::{KeySource, UriError};
 pub use store::{StoreId, StoreIdError};
 pub use store_redis::{
     Allow, CreateError, MigrateError, Migration, Mode, Progress, RedisOptions, RedisOptionsError, Report, Tally,

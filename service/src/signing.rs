@@ -3,6 +3,7 @@
 //! A new key is published for [`PUBLISH_LEAD`] before it signs, so that no proxy meets a token before the key. A key that
 //! is no longer there is published until its last token has expired.
 mod key;
+mod metrics;
 mod pkcs11;
 mod public;
 mod reload;
@@ -12,10 +13,12 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
-use crate::app::metrics::{Metrics, SignResult};
 pub use key::{KeyError, SigningKey};
+pub use metrics::Metrics;
 pub use pkcs11::{Failure, Limits as TokenLimits, UriError};
 pub use reload::{KeySource, ReadError, open, read, watch};
 
@@ -31,12 +34,12 @@ pub struct Signing {
     state: RwLock<State>,
     /// How long after its last token a key is published.
     overlap: Duration,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// What is configured now, the one that shall sign first, with the time when it was first seen.
+    /// The configured keys, in their order, with the time when each was first seen. The first is to sign.
     loaded: Vec<(Arc<SigningKey>, Instant)>,
     signer: Option<Arc<SigningKey>>,
     retired: Vec<(Arc<SigningKey>, Instant)>,
@@ -48,6 +51,12 @@ pub struct Verified {
     pub claims: Map<String, Value>,
     /// RFC 7638.
     pub thumbprint: String,
+}
+
+/// RFC 7517 section 5.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct JwkSet {
+    pub keys: Vec<Map<String, Value>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -63,7 +72,7 @@ pub enum SignError {
 
 impl Signing {
     /// The first of `keys` signs at once.
-    pub fn new(keys: Vec<Arc<SigningKey>>, overlap: Duration, metrics: Arc<Metrics>, now: Instant) -> Self {
+    pub fn new(keys: Vec<Arc<SigningKey>>, overlap: Duration, metrics: Metrics, now: Instant) -> Self {
         let signing = Self { state: RwLock::default(), overlap, metrics };
         signing.load(keys, now);
         signing
@@ -104,12 +113,16 @@ impl Signing {
         }
     }
 
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     pub fn has_key(&self) -> bool {
         self.read().signer.is_some()
     }
 
-    /// There is a key that should, and the last that was seen of it is that its token does not sign.
-    pub fn is_in_trouble(&self) -> bool {
+    /// There is a key that should sign, and its token failed to when it was last asked.
+    pub fn is_failing(&self) -> bool {
         self.read().signer.as_ref().is_some_and(|signer| !signer.can_sign())
     }
 
@@ -117,26 +130,26 @@ impl Signing {
     ///
     /// # Errors
     /// See [`SignError`].
-    pub async fn sign(&self, claims: &Map<String, Value>) -> Result<String, SignError> {
+    pub async fn sign(&self, claims: &impl Serialize) -> Result<String, SignError> {
         let signer = self.read().signer.clone().ok_or(SignError::NoKey)?;
         let header = json!({ "alg": signer.public().alg().name(), "kid": signer.kid(), "typ": TYPE });
         let payload = serde_json::to_string(claims).map_err(|_| SignError::Failed)?;
         let mut token = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(payload));
         let signature = signer.sign(token.as_bytes()).await;
-        self.metrics.signature(SignResult::of(signature.as_ref().err().copied()));
+        self.metrics.signed(signature.as_ref().err().copied());
         token.push('.');
         token.push_str(&URL_SAFE_NO_PAD.encode(signature?));
         Ok(token)
     }
 
-    /// `None` for whatever none of our published keys signed as one of our tokens.
+    /// `None` if no published key of ours signed it as one of our tokens.
     pub fn verify(&self, token: &str) -> Option<Verified> {
         let (input, signature) = token.rsplit_once('.')?;
         let (header, payload) = input.split_once('.')?;
         let header: Map<String, Value> = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
         let text = |name: &str| header.get(name).and_then(Value::as_str);
         let key = self.published().into_iter().find(|key| Some(key.kid()) == text("kid"))?;
-        // The key decides the algorithm. What we sign has three members, so another is somebody else's.
+        // The key decides the algorithm. Our headers have three members, so a token with others is not ours.
         if text("alg") != Some(key.public().alg().name()) || text("typ") != Some(TYPE) || header.len() != 3 {
             return None;
         }
@@ -148,9 +161,8 @@ impl Signing {
     }
 
     /// A JWK Set (RFC 7517 section 5).
-    pub fn jwks(&self) -> Value {
-        let keys: Vec<_> = self.published().iter().map(|key| Value::Object(key.public().jwk().clone())).collect();
-        json!({ "keys": keys })
+    pub fn jwks(&self) -> JwkSet {
+        JwkSet { keys: self.published().iter().map(|key| key.public().jwk().clone()).collect() }
     }
 
     fn published(&self) -> Vec<Arc<SigningKey>> {
@@ -184,112 +196,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use mint::{Alg, SigningKey as Minted};
-
-    fn key(alg: Alg) -> Arc<SigningKey> {
-        read(&Minted::generate(alg, "x"))
-    }
-
-    fn read(minted: &Minted) -> Arc<SigningKey> {
-        Arc::new(SigningKey::from_pem(&minted.private_pem().unwrap()).unwrap())
-    }
-
-    fn of(keys: Vec<Arc<SigningKey>>, overlap: Duration, now: Instant) -> Signing {
-        Signing::new(keys, overlap, Arc::new(Metrics::new()), now)
-    }
-
-    fn kids(signing: &Signing) -> Vec<String> {
-        let jwks = signing.jwks();
-        jwks["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
-    }
-
-    fn claims() -> Map<String, Value> {
-        Map::from_iter([("sub".to_owned(), "alice".into())])
-    }
-
-    #[tokio::test]
-    async fn each_kind_of_key_signs_what_it_verifies_and_is_named_by_its_thumbprint() {
-        for alg in [Alg::RS256, Alg::ES256, Alg::EdDSA] {
-            let minted = Minted::generate(alg, "x");
-            let ours = read(&minted);
-            assert_eq!((ours.kid(), ours.public().alg().name()), (minted.thumbprint().as_str(), alg.name()));
-            let signing = of(vec![ours], Duration::ZERO, Instant::now());
-            let token = signing.sign(&claims()).await.unwrap();
-            let verified = signing.verify(&token).unwrap();
-            assert_eq!((verified.claims, verified.thumbprint), (claims(), minted.thumbprint()));
-            let mut jwk = minted.public_jwk().unwrap();
-            jwk.insert("kid".into(), minted.thumbprint().into());
-            assert_eq!(signing.jwks()["keys"][0], Value::Object(jwk));
-        }
-    }
-
-    #[tokio::test]
-    async fn what_another_signed_or_somebody_changed_is_refused() {
-        let minted = Minted::generate(Alg::ES256, "x");
-        let signing = of(vec![read(&minted)], Duration::ZERO, Instant::now());
-        let kid = minted.thumbprint();
-        let token = signing.sign(&claims()).await.unwrap();
-        let with = |header: Value| minted.sign(&header.to_string(), r#"{"sub":"alice"}"#);
-        assert!(signing.verify(&with(json!({ "alg": "ES256", "kid": kid, "typ": "at+jwt" }))).is_some());
-        for header in [
-            json!({ "alg": "none", "kid": kid, "typ": "at+jwt" }),
-            json!({ "alg": "HS256", "kid": kid, "typ": "at+jwt" }),
-            json!({ "alg": "ES256", "kid": kid, "typ": "JWT" }),
-            json!({ "alg": "ES256", "kid": kid }),
-            json!({ "alg": "ES256", "typ": "at+jwt" }),
-            json!({ "alg": "ES256", "kid": kid, "typ": "at+jwt", "crit": ["x"] }),
-            json!({ "alg": "ES256", "kid": kid, "typ": "at+jwt", "jwk": minted.public_jwk().unwrap() }),
-        ] {
-            assert!(signing.verify(&with(header.clone())).is_none(), "{header}");
-        }
-        let other = of(vec![key(Alg::ES256)], Duration::ZERO, Instant::now()).sign(&claims()).await.unwrap();
-        let (input, signature) = token.rsplit_once('.').unwrap();
-        let (header, _) = input.split_once('.').unwrap();
-        let forged = format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(r#"{"sub":"mallory"}"#));
-        for bad in [other.as_str(), &forged, &format!("{token}."), &format!("{input}."), input, "", "..", "a.b.c"] {
-            assert!(signing.verify(bad).is_none(), "{bad}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_new_key_is_published_before_it_signs_and_the_old_one_until_its_tokens_are_over() {
-        let (start, overlap) = (Instant::now(), Duration::from_secs(60));
-        let (old, new) = (key(Alg::EdDSA), key(Alg::EdDSA));
-        let (old_kid, new_kid) = (old.kid().to_owned(), new.kid().to_owned());
-        let signing = of(vec![old], overlap, start);
-        let old_token = signing.sign(&claims()).await.unwrap();
-        signing.load(vec![new], start);
-        assert_eq!(kids(&signing), [old_kid.clone(), new_kid.clone()]);
-        let signer = async || signing.verify(&signing.sign(&claims()).await.unwrap()).unwrap().thumbprint;
-        signing.advance(start + PUBLISH_LEAD - Duration::from_millis(1));
-        assert_eq!(signer().await, old_kid);
-        signing.advance(start + PUBLISH_LEAD);
-        assert_eq!(signer().await, new_kid);
-        assert!(signing.verify(&old_token).is_some());
-        signing.advance(start + PUBLISH_LEAD + overlap - Duration::from_millis(1));
-        assert_eq!(kids(&signing), [new_kid.clone(), old_kid]);
-        signing.advance(start + PUBLISH_LEAD + overlap);
-        assert_eq!(kids(&signing), [new_kid]);
-        assert!(signing.verify(&old_token).is_none());
-    }
-
-    #[test]
-    fn no_more_than_so_many_old_keys_are_kept() {
-        let now = Instant::now();
-        let signing = of(vec![key(Alg::EdDSA)], Duration::from_secs(60), now);
-        for n in 0..20 {
-            signing.load(vec![key(Alg::EdDSA)], now + PUBLISH_LEAD * n);
-            signing.advance(now + PUBLISH_LEAD * n);
-        }
-        assert!(kids(&signing).len() <= MAX_RETIRED + 2);
-    }
-
-    #[tokio::test]
-    async fn without_a_key_nothing_is_signed() {
-        let signing = of(vec![], Duration::ZERO, Instant::now());
-        assert_eq!((signing.has_key(), signing.sign(&claims()).await), (false, Err(SignError::NoKey)));
-        assert_eq!(signing.jwks(), json!({ "keys": [] }));
-    }
-}
+mod tests;

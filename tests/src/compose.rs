@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde_json::Value;
 
-use crate::{Directory, Process, START_DEADLINE, Service, project, wait_until};
+use crate::{Directory, FilterHost, Process, START_DEADLINE, Service, project, wait_until};
 
 /// The longest that a service which ends by itself may take.
 const ONCE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -216,8 +216,8 @@ impl Compose {
             }
         }
         text = text.replace("/run/secrets/", &format!("{}/", self.secret("").display()).replace("//", "/"));
-        text = text
-            .replace("/etc/portcullis/portcullis.wasm", &project().join("dist/portcullis.wasm").display().to_string());
+        let FilterHost::Wasm { module } = FilterHost::chosen();
+        text = text.replace("/etc/portcullis/portcullis.wasm", &module.display().to_string());
         for volume in texts(&definition["volumes"]) {
             let (name, target) = volume.split_once(':').expect("name:path");
             let path = self.directory.path().join(format!("volume-{name}"));

@@ -23,7 +23,7 @@ pub struct EnvoyOptions {
     pub tls: Option<Tls>,
     /// How the service is reached, if it speaks TLS.
     pub service_tls: Option<ServiceTls>,
-    pub wasm: PathBuf,
+    pub host: FilterHost,
     /// The listener stands in a file of its own that Envoy watches: see [`Envoy::update_listener`].
     pub listener_from_file: bool,
     /// The last word on the rendered bootstrap, for what a single test needs.
@@ -46,6 +46,11 @@ pub struct ServiceTls {
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
+/// What runs the filter inside Envoy. The files in envoy/ are written for Wasm; [`bootstrap`] rewrites them for any other.
+pub enum FilterHost {
+    Wasm { module: PathBuf },
+}
+
 pub struct Envoy {
     process: Process,
     admin: SocketAddr,
@@ -64,9 +69,26 @@ impl EnvoyOptions {
             concurrency: 2,
             tls: None,
             service_tls: None,
-            wasm: project().join("dist/portcullis.wasm"),
+            host: FilterHost::chosen(),
             listener_from_file: false,
             edit: |bootstrap| bootstrap,
+        }
+    }
+}
+
+impl FilterHost {
+    /// The one that the variable `HOST` names, by default `wasm`. The module is dist/portcullis.wasm, which ships, or the
+    /// file that `PORTCULLIS_WASM` names.
+    ///
+    /// # Panics
+    /// There is no such host.
+    pub fn chosen() -> Self {
+        match std::env::var("HOST").as_deref() {
+            Ok("wasm") | Err(_) => {
+                let named = std::env::var_os("PORTCULLIS_WASM").map(PathBuf::from);
+                Self::Wasm { module: named.unwrap_or_else(|| project().join("dist/portcullis.wasm")) }
+            }
+            Ok(other) => panic!("HOST={other}: the hosts are `wasm`"),
         }
     }
 }
@@ -215,11 +237,13 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         ("SERVICE_PORT", json!(options.service.port())),
         ("IDP_ADDRESS", json!(options.idp.ip())),
         ("IDP_PORT", json!(options.idp.port())),
-        ("WASM", json!(options.wasm)),
         ("SECRET_ENV", json!(names)),
         ("FILTER_CONFIG", json!(options.filter.as_ref().map(Value::to_string).unwrap_or_default())),
     ];
     let mut template = read("envoy.yaml");
+    match &options.host {
+        FilterHost::Wasm { module } => values.push(("WASM", json!(module))),
+    }
     if let Some(tls) = &options.tls {
         template = with_listener(&template, &read("listener-tls13.yaml"));
         values.push(("TLS_CERTIFICATE", json!(tls.certificate)));

@@ -19,6 +19,7 @@ mod redis;
 mod service;
 mod soft_hsm;
 mod template;
+mod turn;
 mod upstream;
 
 pub use certificate::{Authority, certificate};
@@ -26,7 +27,7 @@ pub use client::{Connection, H2Connection, Request, Response, exchange, extended
 pub use cluster::{Cluster, PATIENCE, Sentinels};
 pub use compose::Compose;
 pub use directory::Directory;
-pub use envoy::{Envoy, EnvoyOptions, ServiceTls, Tls};
+pub use envoy::{Envoy, EnvoyOptions, FilterHost, ServiceTls, Tls};
 pub use mesh::{Mesh, MeshOptions};
 pub use process::Process;
 pub use raw::{RawServer, Reply};
@@ -34,6 +35,7 @@ pub use redis::Redis;
 pub use service::{Service, ServiceOptions};
 pub use soft_hsm::SoftHsm;
 pub use template::render;
+pub use turn::under_load;
 pub use upstream::{Answer, Seen, Upstream};
 
 /// The longest that a process may take to start. Generous: the machine may be building something else.

@@ -1,7 +1,7 @@
 //! JWTs whose issuer's server is asked about them too (RFC 7662). Signature, claims, rule and binding are judged first, so
 //! that only a token that is good by itself is ever sent. The answer can end such a token and shorten it. It adds nothing:
 //! what counts and what is forwarded are the token's own claims.
-use std::rc::Rc;
+use std::sync::{Arc, PoisonError};
 
 use super::{Accepted, Unverifiable, Verified, unknown_issuer};
 use crate::cause::Cause;
@@ -29,7 +29,7 @@ impl Policy {
     /// The answer that still counts has ended it.
     pub(super) fn lacks_confirmation(&self, verified: &Verified, now: Now) -> Result<bool, Rejection> {
         let Some(server) = self.confirming(verified) else { return Ok(false) };
-        match verified.confirmation.get() {
+        match verified.confirmation() {
             Some(confirmation) if server.is_fresh(confirmation.sent, now.monotonic) => {
                 confirmation.window.check(now.wall).map(|()| false)
             }
@@ -58,8 +58,9 @@ impl Policy {
             Err(rejection) => return Ok(Err(rejection)),
         };
         Ok(self.window_left(verified, response.as_object(), now).map(|window| {
-            if verified.confirmation.get().is_none_or(|earlier| earlier.sent <= sent) {
-                verified.confirmation.set(Some(Confirmation { sent, window }));
+            let mut confirmation = verified.confirmation.lock().unwrap_or_else(PoisonError::into_inner);
+            if confirmation.is_none_or(|earlier| earlier.sent <= sent) {
+                *confirmation = Some(Confirmation { sent, window });
             }
         }))
     }
@@ -84,8 +85,15 @@ impl Policy {
     }
 }
 
+impl Verified {
+    /// The newest answer that called it active.
+    pub(super) fn confirmation(&self) -> Option<Confirmation> {
+        *self.confirmation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Accepted {
-    pub fn verified(&self) -> &Rc<Verified> {
+    pub fn verified(&self) -> &Arc<Verified> {
         &self.verified
     }
 }

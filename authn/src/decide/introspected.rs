@@ -1,7 +1,7 @@
 //! Opaque tokens on their way to being verified: whom a rule asks about one, and what an answer makes of it. JWTs that are
 //! introspected too are `confirmed`'s matter.
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{DEFAULT_FUTURE_IAT_TOLERANCE, Questions, Unverifiable, Verified, unknown_issuer};
 use crate::cause::Cause;
@@ -21,12 +21,12 @@ pub(super) struct Introspected {
     /// When the question was sent.
     sent: Monotonic,
     /// The server has said since that it is not active.
-    ended: Cell<bool>,
+    ended: AtomicBool,
 }
 
 impl Introspected {
     pub(super) fn is_fresh(&self, issuer: &Issuer, now: Now) -> bool {
-        !self.ended.get()
+        !self.ended.load(Ordering::Relaxed)
             && issuer.introspection.as_ref().is_some_and(|server| server.is_fresh(self.sent, now.monotonic))
     }
 }
@@ -53,11 +53,11 @@ impl Policy {
 
     /// What a rule will ask about a token that is known from an earlier answer, unless it knows: to be asked while the
     /// introspection is under way, so that the request waits once and not twice.
-    pub fn worth_asking(&self, earlier: &Verified, rule: usize, now: Now) -> Option<Rc<RevocationQuery>> {
+    pub fn worth_asking(&self, earlier: &Verified, rule: usize, now: Now) -> Option<Arc<RevocationQuery>> {
         let (revocation, ask) = (self.revocation()?, earlier.ask()?);
         let asks = self.rules.get(rule)?.revocation != RevocationMode::Off;
         let knows = ask.verdict().is_some_and(|(sent, _)| revocation.is_fresh(sent, now.monotonic));
-        (asks && !knows).then(|| Rc::clone(ask))
+        (asks && !knows).then(|| Arc::clone(ask))
     }
 
     /// Is what is remembered of this token for this rule? An opaque token is worth only what the server says that the
@@ -120,11 +120,11 @@ impl Policy {
             payload: text.into(),
             issuer: place,
             thumbprint: [0; 32],
-            generation: Cell::new(0),
+            generation: AtomicU32::new(0),
             window: times.window,
             questions,
-            introspected: Some(Introspected { sent, ended: Cell::new(false) }),
-            confirmation: Cell::new(None),
+            introspected: Some(Introspected { sent, ended: AtomicBool::new(false) }),
+            confirmation: Mutex::default(),
             judged: Default::default(),
         })
     }
@@ -161,18 +161,18 @@ impl Verified {
     /// The server no longer knows it. Whoever holds this must not take it for one that is known to be good.
     pub fn end(&self) {
         if let Some(introspected) = &self.introspected {
-            introspected.ended.set(true);
+            introspected.ended.store(true, Ordering::Relaxed);
         }
-        self.confirmation.set(None);
+        *self.confirmation.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Was it active when its issuer's server was last asked?
     pub fn was_active(&self) -> bool {
-        self.confirmation.get().is_some()
-            || self.introspected.as_ref().is_some_and(|introspected| !introspected.ended.get())
+        self.confirmation().is_some()
+            || self.introspected.as_ref().is_some_and(|introspected| !introspected.ended.load(Ordering::Relaxed))
     }
 
-    fn ask(&self) -> Option<&Rc<RevocationQuery>> {
+    fn ask(&self) -> Option<&Arc<RevocationQuery>> {
         match &self.questions {
             Questions::Query(ask) => Some(ask),
             Questions::None | Questions::Unaskable(_) => None,

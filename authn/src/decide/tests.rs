@@ -71,3 +71,12 @@ fn a_cached_token_passes_only_while_its_key_would_verify_it_again() {
         assert_eq!(verified(&policy, &keyrings).is_ok(), passes, "{keys:?}");
     }
 }
+
+#[test]
+fn a_policy_and_what_it_has_verified_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Policy>();
+    shared::<Verified>();
+    shared::<Keyrings>();
+    shared::<Box<dyn Engine>>();
+}

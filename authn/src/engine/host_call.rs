@@ -66,7 +66,7 @@ impl<F: Fn(&[u8]) -> Option<Vec<u8>>> HostEngine<F> {
     }
 }
 
-impl<F: Fn(&[u8]) -> Option<Vec<u8>>> Engine for HostEngine<F> {
+impl<F: Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync> Engine for HostEngine<F> {
     fn verify(&self, key: &Key, alg: Algorithm, signing_input: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
         match self.ask(key, alg, signing_input, signature) {
             Asked::Answered(true) => Ok(()),

@@ -313,9 +313,9 @@ mod over_time {
             Entry::Open { .. } | Entry::Denied { .. } => panic!("there is a token"),
         };
         assert_eq!(enter().source(), Source::Header(0));
-        let verified = std::rc::Rc::new(policy.verify(&Believes, &policy.keyrings(), &enter(), at(0)).unwrap());
+        let verified = std::sync::Arc::new(policy.verify(&Believes, &policy.keyrings(), &enter(), at(0)).unwrap());
         let revocation_status = |now: Now| -> Result<RevocationStatus, Rejection> {
-            let accepted: Accepted = policy.accept(std::rc::Rc::clone(&verified), enter(), now, &Nobody)?;
+            let accepted: Accepted = policy.accept(std::sync::Arc::clone(&verified), enter(), now, &Nobody)?;
             policy.revocation_status(accepted, now)
         };
         let must_introspect = |now: Now| matches!(revocation_status(now), Ok(RevocationStatus::MustIntrospect(_)));

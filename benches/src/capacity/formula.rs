@@ -4,7 +4,7 @@ use super::Proxy;
 /// How often a tick sends what is to be refreshed.
 const TICKS_PER_SECOND: f64 = 10.0;
 /// Questions that a worker has under way at once.
-const FLIGHTS: f64 = authn::checks::MAX_FLIGHTS as f64;
+const FLIGHTS: f64 = driver::checks::MAX_BATCHES_IN_FLIGHT as f64;
 
 /// What one proxy asks, each second.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -15,7 +15,7 @@ pub const SERVICE_PER_CHECK: Measured = Measured {
     value: 118.0,
     unit: "µs",
     what: "CPU of the service for a check of 6 keys (92 to 118 seen)",
-    by: "tests/tests/cost.rs by hand: CPU time of the process at 2,000 checks a second",
+    by: "tests/tests/e2e/cost.rs by hand: CPU time of the process at 2,000 checks a second",
 };
 pub const REDIS_PER_CHECK: Measured = Measured {
     value: 30.0,

@@ -4,20 +4,20 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use authn::checks::{Checks, Flight, Resolved, Why};
 use authn::decide::{Entry, Peer, RevocationStatus, Verified};
 use authn::engine::Portable;
 use authn::keyrings::Keyrings;
 use authn::policy::{Policy, Revocation};
 use authn::request::Request;
 use authn::revocation::{RevocationQuery, Verdict};
-use authn::shared::{Namespace, SharedVerdicts};
 use authn::time::{Monotonic, Now, UnixSeconds};
-use authn::token_cache::TokenCache;
+use driver::checks::{BatchId, Checks, Resolved, Trigger};
+use driver::shared::{Namespace, SharedVerdicts};
+use driver::tokens::Tokens;
 use mint::{Alg, SigningKey};
 use serde_json::json;
 use wire::check::Reply;
@@ -52,10 +52,10 @@ enum Event {
 
 /// A virtual machine.
 struct Worker {
-    tokens: TokenCache,
+    tokens: Tokens,
     checks: Checks,
     /// Questions under way: which, and how many keys.
-    calls: Vec<Option<(Flight, usize)>>,
+    calls: Vec<Option<(BatchId, usize)>>,
 }
 
 struct Simulation<'s> {
@@ -74,7 +74,7 @@ struct Simulation<'s> {
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     sequence: u64,
     random: Random,
-    waiter: u32,
+    waiter: u64,
     counted: Counted,
 }
 
@@ -110,7 +110,7 @@ pub fn simulate(proxy: &Proxy, warm_up: Duration, window: Duration, seed: u64) -
     let limits = policy.limits();
     let space = Namespace::new(&revocation.derived, policy.digest());
     let worker = || Worker {
-        tokens: TokenCache::new(limits.cached_tokens, limits.cached_token_bytes, 7),
+        tokens: Tokens::new(limits.cached_tokens, limits.cached_token_bytes, 7, 1),
         checks: Checks::new(limits.waiting_requests, revocation.timeout, revocation.shared_answers_serve()),
         calls: Vec::new(),
     };
@@ -211,7 +211,7 @@ impl Simulation<'_> {
                     if !self.workers[worker].checks.expire(now.monotonic).is_empty() {
                         bail!("a request was refused for waiting too long");
                     }
-                    self.send(worker, Why::Tick, now, at);
+                    self.send(worker, Trigger::Tick, now, at);
                 }
                 Event::Answer { worker, call } => {
                     let of = &mut self.workers[worker];
@@ -221,9 +221,9 @@ impl Simulation<'_> {
                     for resolved in resolved.map_err(|_| anyhow::anyhow!("the answers do not fit"))? {
                         let verdict = resolved.verdict.context("the service keeps revocations for long enough")?;
                         let (sent, verdict) = self.share(&resolved, verdict);
-                        resolved.ask.learn(sent, verdict);
+                        resolved.query.learn(sent, verdict);
                     }
-                    self.send(worker, Why::Waiters, now, at);
+                    self.send(worker, Trigger::Waiters, now, at);
                 }
             }
         }
@@ -254,14 +254,14 @@ impl Simulation<'_> {
         ];
         let request = Request::from_pairs(&pairs).map_err(|rejection| anyhow::anyhow!("{rejection:?}"))?;
         let Entry::Token(entered) = self.policy.enter(&request) else { bail!("a request without a token") };
-        let known = self.workers[worker].tokens.find(entered.token()).map(Rc::clone);
+        let known = self.workers[worker].tokens.find(entered.token());
         self.counted.cached += u64::from(known.is_some());
-        let verified: Rc<Verified> = match known {
+        let verified: Arc<Verified> = match known {
             Some(verified) => verified,
             None => {
                 let verified = self.policy.verify(&Portable, &self.keyrings, &entered, now);
-                let verified = Rc::new(verified.map_err(|rejection| anyhow::anyhow!("{rejection:?}"))?);
-                self.workers[worker].tokens.insert(Rc::clone(&verified));
+                let verified = Arc::new(verified.map_err(|rejection| anyhow::anyhow!("{rejection:?}"))?);
+                self.workers[worker].tokens.insert(Arc::clone(&verified));
                 verified
             }
         };
@@ -275,7 +275,7 @@ impl Simulation<'_> {
             }
             RevocationStatus::MustIntrospect(_) => anyhow::bail!("no issuer is asked"),
             RevocationStatus::MustAsk(asking) => {
-                if let Some((sent, verdict)) = self.shared_verdict(asking.ask().digest)
+                if let Some((sent, verdict)) = self.shared_verdict(asking.query().digest)
                     && self.revocation.is_fresh(sent, now.monotonic)
                 {
                     let judged = asking.on_verdict(self.policy, sent, verdict, now);
@@ -284,25 +284,25 @@ impl Simulation<'_> {
                 }
                 self.counted.waited += 1;
                 self.waiter = self.waiter.wrapping_add(1);
-                let joined = self.workers[worker].checks.join(self.waiter, Rc::clone(asking.ask()), now.monotonic);
+                let joined = self.workers[worker].checks.join(self.waiter, Arc::clone(asking.query()), now.monotonic);
                 joined.map_err(|_| anyhow::anyhow!("too many requests wait"))?;
-                self.send(worker, Why::Waiters, now, at);
+                self.send(worker, Trigger::Waiters, now, at);
             }
         }
         Ok(())
     }
 
-    fn refresh(&mut self, worker: usize, ask: &Rc<RevocationQuery>, now: Now) {
+    fn refresh(&mut self, worker: usize, ask: &Arc<RevocationQuery>, now: Now) {
         if let Some((sent, verdict)) = self.shared_verdict(ask.digest) {
             ask.learn(sent, verdict);
             if self.revocation.is_young(sent, now.monotonic) {
                 return;
             }
         }
-        self.workers[worker].checks.refresh(Rc::clone(ask));
+        self.workers[worker].checks.refresh(Arc::clone(ask));
     }
 
-    fn send(&mut self, worker: usize, why: Why, now: Now, at: u64) {
+    fn send(&mut self, worker: usize, why: Trigger, now: Now, at: u64) {
         while let Some(batch) = self.workers[worker].checks.next_batch(why, now.monotonic) {
             self.counted.checks += 1;
             self.counted.asked += batch.tokens as u64;
@@ -312,7 +312,7 @@ impl Simulation<'_> {
                 calls.push(None);
                 calls.len() - 1
             });
-            calls[call] = Some((batch.flight, batch.keys.len()));
+            calls[call] = Some((batch.id, batch.keys.len()));
             self.push(at + nanos(self.proxy.callout), Event::Answer { worker, call });
         }
     }
@@ -323,7 +323,7 @@ impl Simulation<'_> {
     }
 
     fn share(&mut self, resolved: &Resolved, verdict: Verdict) -> (Monotonic, Verdict) {
-        let (ours, digest) = ((resolved.sent, verdict), resolved.ask.digest);
+        let (ours, digest) = ((resolved.sent, verdict), resolved.query.digest);
         if let Some(theirs) = self.shared_verdict(digest).filter(|theirs| theirs.0 > ours.0) {
             return theirs;
         }

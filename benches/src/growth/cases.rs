@@ -1,10 +1,10 @@
 //! What grows: for each series its Envoys, and what is sent to them.
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 
+use harness::Service;
 use mint::{Alg, SigningKey};
 use serde_json::{Value, json};
-use tests::Service;
 
 use super::store::Stack;
 use crate::machine::Cores;
@@ -36,7 +36,7 @@ pub struct Case {
     pub curve: &'static str,
     pub x: usize,
     pub setup: Setup,
-    pub requests: Rc<Vec<Vec<u8>>>,
+    pub requests: Arc<Vec<Vec<u8>>>,
     /// So many of the requests, from the first.
     pub count: usize,
     /// So many are sent before the first window.
@@ -46,7 +46,7 @@ pub struct Case {
 /// Small tokens of one issuer and key, each of its own session, user and client.
 pub struct Small {
     key: SigningKey,
-    requests: Rc<Vec<Vec<u8>>>,
+    requests: Arc<Vec<Vec<u8>>>,
 }
 
 /// The same, with a service to ask about them.
@@ -62,7 +62,7 @@ impl Small {
         let key = SigningKey::generate(Alg::HS256, "k0");
         let now = now()?;
         let requests = on_both(cores, count, |number| small(&key, ISSUER, number, now))?;
-        Ok(Self { key, requests: Rc::new(requests) })
+        Ok(Self { key, requests: Arc::new(requests) })
     }
 
     pub fn beside(self, service: &Service) -> Beside {
@@ -76,7 +76,7 @@ impl Beside {
         let sizes = [100, 1_000, 10_000, 100_000, 1_000_000].into_iter().filter(|size| *size <= most);
         for count in sizes {
             let case = |curve, setup, sent_first| {
-                let requests = Rc::clone(&self.small.requests);
+                let requests = Arc::clone(&self.small.requests);
                 Case { curve, x: count, setup, requests, count, sent_first }
             };
             let asks = json!({ "revocation": scenario::revocation() });
@@ -125,7 +125,7 @@ impl Beside {
         let asks = with(json!({ "revocation": scenario::revocation() }), &scenario::asks_each_time());
         for stack in stacks {
             let asked = Beside {
-                small: Small { key: self.key_again(), requests: Rc::clone(&self.small.requests) },
+                small: Small { key: self.key_again(), requests: Arc::clone(&self.small.requests) },
                 service: stack.service.address(),
                 secret: stack.service.options().secret.clone(),
             };
@@ -146,7 +146,7 @@ impl Beside {
     }
 
     fn case(&self, curve: &'static str, x: usize, setup: Setup, count: usize) -> Case {
-        let requests = Rc::clone(&self.small.requests);
+        let requests = Arc::clone(&self.small.requests);
         Case { curve, x, setup, requests, count, sent_first: count }
     }
 
@@ -197,7 +197,7 @@ pub fn issuers(beside: &Beside, cores: Cores) -> anyhow::Result<Series> {
         let listed: Vec<(&str, &[&SigningKey])> =
             all.iter().zip(&keys).map(|((issuer, _), key)| (issuer.as_str(), key.as_slice())).collect();
         let setup = beside.with_keys(&format!("issuers-{count}"), &listed, &json!({}));
-        let requests = Rc::new(requests);
+        let requests = Arc::new(requests);
         cases.push(Case { requests, ..beside.case("a new token each time", count, setup, ASKED) });
     }
     Ok(Series { name: "issuers", title: "Issuers, with a key each", grows: "issuers", cases })
@@ -213,7 +213,7 @@ pub fn keys(beside: &Beside, cores: Cores) -> anyhow::Result<Series> {
     for count in KEYS {
         let all: Vec<SigningKey> =
             (0..count).map(|place| SigningKey::generate(Alg::HS256, &format!("k{place}"))).collect();
-        let requests = Rc::new(on_both(cores, ASKED, |number| small(&all[number % count], ISSUER, number, now))?);
+        let requests = Arc::new(on_both(cores, ASKED, |number| small(&all[number % count], ISSUER, number, now))?);
         let listed: Vec<&SigningKey> = all.iter().collect();
         let setup = beside.with_keys(&format!("keys-{count}"), &[(ISSUER, &listed)], &json!({}));
         cases.push(Case { requests, ..beside.case("a new token each time", count, setup, ASKED) });

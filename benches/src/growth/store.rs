@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use harness::{Directory, Redis, Request, Service, ServiceOptions, exchange};
 use mint::random_id;
-use tests::{Directory, Redis, Request, Service, ServiceOptions, exchange};
 use tokio::runtime::Runtime;
 use wire::check::{CONTENT_TYPE, Needs, PATH, Question};
 use wire::{Answer, DerivedKeys, Kind, Secret};

@@ -1,98 +1,154 @@
-//! What the service is told at start. Bad options fail here, before anything is bound.
-use std::fmt;
+//! The options of `portcullis serve`. Each is stated once, here or in a part that is flattened in: its flag, environment
+//! variable, default, bounds and help. `make docs` writes docs/cli.md from it.
+mod admin;
+mod providers_file;
+mod redis;
+mod secret_files;
+mod sessions;
+mod values;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use subtle::ConstantTimeEq;
+use clap::Args;
+use store::StoreId;
+use store_redis::{Allow, RedisOptions};
 use wire::{Retention, Secret};
 
-use crate::{AdminTls, Allow, ListenerTls, Providers, ProvidersError, RedisOptions, SessionOptions, StoreId};
+use crate::app::tls::ListenerTls;
+use crate::base::limits::MAX_SKEW;
+use crate::domain::provider_events::{Providers, ProvidersError};
+use crate::domain::revocations::Policy;
+use crate::http::admin::{AdminToken, AdminTokenError};
+use crate::signing::UriError;
+pub use admin::AdminOptions;
+pub use providers_file::ProvidersFileError;
+pub use redis::{FromRedis, MirrorRedis, Redis, ToRedis};
+pub use secret_files::SecretFileError;
+pub use sessions::SessionOptions;
 
-/// The most that a filter may allow an issuer's clock to differ.
-pub const MAX_SKEW: Duration = Duration::from_secs(300);
-
-/// No duration that somebody means is longer.
-pub const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 86_400);
-
-#[derive(Debug, Clone)]
+#[derive(Clone, Args)]
 pub struct Options {
-    /// Where the filter asks. Port 0 lets the kernel choose.
+    /// Where filters ask. Port 0 lets the kernel choose.
+    #[arg(long, env = "PORTCULLIS_LISTEN", default_value = "127.0.0.1:7700")]
     pub listen: SocketAddr,
-    /// Where operators revoke.
+    /// The certificate of --listen and what signed it (PEM): it speaks TLS then, and nothing else. Read again when it changes.
+    #[arg(long, env = "PORTCULLIS_TLS_CERT", value_name = "PATH", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate (PEM).
+    #[arg(long, env = "PORTCULLIS_TLS_KEY", value_name = "PATH", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Requires client certificates signed by this authority (PEM) on --listen, also from probes and OAuth clients. Read again
+    /// when it changes.
+    #[arg(long, env = "PORTCULLIS_CLIENT_CA", value_name = "PATH", requires = "tls_cert")]
+    pub client_ca: Option<PathBuf>,
+    /// Where operators revoke. Keep it away from the mesh.
+    #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", default_value = "127.0.0.1:7701")]
     pub admin_listen: SocketAddr,
-    /// Written once both are bound: `{"listen": "…", "admin": "…"}`.
+    /// Write both addresses here once they are bound, as {"listen": "…", "admin": "…"}.
+    #[arg(long, env = "PORTCULLIS_PORTS_FILE", value_name = "PATH")]
     pub ports_file: Option<PathBuf>,
-    pub redis: RedisOptions,
-    /// The mirror: another store that every write is copied to before it is acknowledged.
-    pub mirror_redis: Option<RedisOptions>,
-    /// The only store to accept there.
+    #[command(flatten)]
+    pub redis: Redis,
+    #[command(flatten)]
+    pub mirror: MirrorRedis,
+    /// The only store to accept as the mirror. Without it, the first that is found.
+    #[arg(long, env = "PORTCULLIS_MIRROR_STORE_ID", value_name = "ID", requires = "mirror-redis")]
     pub mirror_store_id: Option<StoreId>,
-    /// As `min_replicas`, there; the same, without.
+    /// As --min-replicas, for the mirror. Without it, the same number.
+    #[arg(long, env = "PORTCULLIS_MIRROR_MIN_REPLICAS", value_name = "N", requires = "mirror-redis")]
     pub mirror_min_replicas: Option<u32>,
-    /// Bounds each connection attempt and each round trip.
+    /// The longest that one connection attempt or one round trip may take.
+    #[arg(long, env = "PORTCULLIS_REDIS_TIMEOUT", value_name = "TIME", default_value = "200ms", value_parser = values::duration)]
     pub redis_timeout: Duration,
-    /// Bounds the wait for a written revocation to be on disk and on replicas, on top of `redis_timeout`.
+    /// How much longer a write may take to be on disk and on replicas.
+    #[arg(long, env = "PORTCULLIS_CONFIRM_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = values::duration)]
     pub confirm_timeout: Duration,
-    /// Every live secret, the primary first. Revocations are written under all of them.
-    pub secrets: Vec<Secret>,
-    pub admin_token: AdminToken,
-    /// TLS on the data listener.
-    pub tls: Option<ListenerTls>,
-    /// TLS on the admin listener.
-    pub admin_tls: Option<AdminTls>,
-    /// Calls of one caller of the admin listener in a second.
-    pub admin_rate: u32,
-    /// How long audit entries are kept.
-    pub audit_retention: Duration,
-    /// Which sessions it makes; none, without.
-    pub sessions: Option<SessionOptions>,
-    /// Write the store's sentinel if there is none. Without it an empty Redis is a lost store, not a new one.
+    /// A file with a secret that filters share, at least 32 bytes. Repeat it while secrets rotate; the first is primary.
+    #[arg(
+        long = "secret-file",
+        env = "PORTCULLIS_SECRET_FILES",
+        value_name = "PATH",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub secret_files: Vec<PathBuf>,
+    /// A file with the bearer secret of the admin listener, at least 32 bytes.
+    #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN_FILE", value_name = "PATH")]
+    pub admin_token_file: PathBuf,
+    /// Make the store if Redis holds none. For demos: a service that restarts with it after Redis lost its data answers
+    /// that nobody is revoked. Better make the store once, with `portcullis store create`; then an empty Redis is a lost
+    /// store, and nothing is answered from it.
+    #[arg(long, env = "PORTCULLIS_CREATE_STORE", conflicts_with = "store_id")]
     pub create_store: bool,
-    /// The only store to accept. Without it, the first that is found.
+    /// The only store to answer from. Without it, the first that is found.
+    #[arg(long, env = "PORTCULLIS_STORE_ID", value_name = "ID")]
     pub store_id: Option<StoreId>,
+    /// Answer from a Redis that may evict revocations.
+    #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_EVICTION")]
     pub dangerously_allow_eviction: bool,
+    /// Answer from a replica, which may lag behind.
+    #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_REPLICA")]
     pub dangerously_allow_replica: bool,
-    /// How many replicas must have a revocation before it is acknowledged.
+    /// How many replicas must have a revocation before it is acknowledged. With 0, a failover may lose revocations that
+    /// were acknowledged; what a reply says in `on_disk` and `replicas` is what was confirmed then.
+    #[arg(long, env = "PORTCULLIS_MIN_REPLICAS", value_name = "N", default_value_t = 0)]
     pub min_replicas: u32,
-    /// Acknowledge only what Redis says is on its disk.
+    /// Acknowledge only what Redis says is on its disk: WAITAOF, or `appendfsync always` before Redis 7.2.
+    #[arg(long, env = "PORTCULLIS_REQUIRE_DISK")]
     pub require_disk: bool,
-    /// The longest lifetime of a token that any filter accepts.
+    /// The longest lifetime of a token that any filter accepts: revocations of single tokens are kept for so long.
+    #[arg(long, env = "PORTCULLIS_MAX_LIFETIME", value_name = "TIME", default_value = "24h", value_parser = values::duration)]
     pub max_lifetime: Duration,
-    /// Issuers that revocations are taken for though no filter has told of them yet.
+    /// An issuer for whom revocations are taken though no filter has told of it; repeat it for each. Filters tell which
+    /// issuers they ask about, and revocations for others, mistyped perhaps, are refused. `{tenant}` stands for one segment
+    /// of the path, as in the filter's.
+    #[arg(long = "issuer", env = "PORTCULLIS_ISSUERS", value_name = "URL", value_delimiter = ',')]
     pub issuers: Vec<String>,
-    /// By issuer, the claims that name its tokens, in the order in which they count; of others, `wire::TOKEN_ID_CLAIMS`.
+    /// The claims that name an issuer's tokens, where its `revocation_claims.token` is not the default in the filters, as in
+    /// https://idp.example=token_id,jti. Repeat it for each issuer. Otherwise `revoke token` ends nothing there.
+    #[arg(long = "token-claims", env = "PORTCULLIS_TOKEN_CLAIMS", value_name = "URL=CLAIM,…", value_delimiter = ' ', value_parser = values::token_claims)]
     pub token_claims: Vec<(String, Vec<String>)>,
-    /// Who may end sessions by a logout token or a security event.
-    pub providers: Providers,
-    /// The longest from a login to the last use of a token of it that any filter accepts.
+    /// A file, JSON or YAML, with the providers that may end sessions: by logout tokens at /oauth2/backchannel-logout and
+    /// by security events at /ssf/events, both on --listen. docs/logout.md has its fields. Without it nobody may.
+    #[arg(long, env = "PORTCULLIS_PROVIDERS_FILE", value_name = "PATH")]
+    pub providers_file: Option<PathBuf>,
+    /// The longest from a login to the last use of a token of it that any filter accepts (its `max_session`): revocations
+    /// of sessions, users, clients and issuers are kept for so long. Revoked signing keys are kept for ever; so every name
+    /// in Redis has an expiry, but for the store's sentinel and revoked signing keys.
+    #[arg(long, visible_alias = "session-retention", env = "PORTCULLIS_MAX_SESSION", value_name = "TIME", default_value = "30d", value_parser = values::duration)]
     pub max_session: Duration,
-    /// How far an issuer's clock may run ahead.
+    /// How far an issuer's clock may run ahead: at least the `future_iat_tolerance` of any filter.
+    #[arg(long, env = "PORTCULLIS_FUTURE_IAT_TOLERANCE", value_name = "TIME", default_value = "5s", value_parser = values::skew)]
     pub future_iat_tolerance: Duration,
-    /// Requests in progress per listener, their bodies read; more are told 503 at once.
+    /// Requests in progress per listener, their bodies read; more are refused at once.
+    #[arg(long, env = "PORTCULLIS_MAX_REQUESTS", value_name = "N", default_value = "1024", value_parser = values::count)]
     pub max_requests: usize,
-    /// Open connections per listener; more wait to be accepted.
+    /// Open connections per listener. One more closes the oldest unauthenticated one, and waits where there is none. Keep it
+    /// below the limit of open files.
+    #[arg(long, env = "PORTCULLIS_MAX_CONNECTIONS", value_name = "N", default_value = "4096", value_parser = values::count)]
     pub max_connections: usize,
-    /// Of those, from one address and without a request that was made with our secret; more are closed at once.
-    pub max_newcomers: usize,
+    /// Unauthenticated connections of one address (one /64 in IPv6): those that carried no request made with our secret yet. One
+    /// more closes the oldest of them, and those that stay so are closed after 10 s. Connections that proxies use do not
+    /// count, so the default is enough for a whole mesh behind one NAT address.
+    #[arg(long, env = "PORTCULLIS_MAX_UNAUTHENTICATED_PER_PEER", value_name = "N", default_value = "256", value_parser = values::count)]
+    pub max_unauthenticated_per_peer: usize,
+    #[command(flatten)]
+    pub admin: AdminOptions,
+    #[command(flatten)]
+    pub sessions: SessionOptions,
 }
 
-/// The bearer secret of the admin listener.
-#[derive(Clone)]
-pub struct AdminToken(String);
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// Options that cannot be used together, or a file of theirs that cannot be used.
+#[derive(Debug, thiserror::Error)]
 pub enum OptionsError {
-    #[error("at least one secret file is needed")]
-    NoSecret,
-    #[error("two secret files hold the same secret")]
-    SameSecretTwice,
-    #[error("the admin token has {0} bytes, and at least {min} are needed", min = AdminToken::MIN_BYTES)]
-    AdminTokenTooShort(usize),
-    #[error("the admin token must be printable ASCII without white space, since it travels in a header")]
-    AdminTokenForm,
-    #[error("`{0}` must be longer than nothing and shorter than ten years")]
-    Duration(&'static str),
+    #[error("two files of `{0}` hold the same secret")]
+    SameSecretTwice(&'static str),
+    #[error(transparent)]
+    SecretFile(#[from] SecretFileError),
+    #[error("the admin token file {path}")]
+    AdminToken { path: PathBuf, source: AdminTokenError },
     #[error("`max-session` must be at least `max-lifetime`, which is {0} s: a login lasts as long as a token of it")]
     MaxSession(u64),
     #[error(
@@ -100,236 +156,141 @@ pub enum OptionsError {
     )]
     CreatePinned,
     #[error(transparent)]
+    ProvidersFile(#[from] ProvidersFileError),
+    #[error(transparent)]
     Providers(#[from] ProvidersError),
-    #[error("`token-claims` of `{0}` must have an issuer, once and one of `issuer` if there are any, and claims")]
+    #[error("`token-claims` of `{0}` is there twice")]
     TokenClaims(String),
-    #[error("`{0}` must be at least 1")]
-    Zero(&'static str),
     #[error("`{0}` must not be empty")]
     Empty(&'static str),
-    #[error("`{0}` must be whole seconds, at least one")]
-    Seconds(&'static str),
     #[error(
         "`session-lifetime` must be at most {0} s, the `max-lifetime`: a token without refresh lives as long as its session"
     )]
     SessionLifetime(u64),
-    #[error("`refresh-grace` must be at most 60 s: for so long nobody can tell a thief from a race")]
-    RefreshGrace,
-    #[error("`signing-timeout` must be longer than nothing and at most {0:?}: the data listener answers within 5 s")]
-    TokenTimeout(Duration),
-    #[error("`signing-sessions` must be 1 to {0}")]
-    TokenSessions(usize),
+    #[error("--signing-key, the {nth}. one")]
+    SigningKey { nth: usize, source: UriError },
     #[error("`signing-sessions` of all keys in tokens together must be at most {0}")]
     TokenThreads(usize),
 }
 
+/// The files that options name, read.
+#[derive(Debug)]
+pub struct Files {
+    /// Every live secret, the primary first. Revocations are written under all of them.
+    pub secrets: Vec<Secret>,
+    /// What sessions are named and encrypted with. Empty: the shared secrets.
+    pub session_secrets: Vec<Secret>,
+    pub admin_token: AdminToken,
+    pub providers: Providers,
+}
+
 impl Options {
     /// # Errors
-    /// See [`OptionsError`].
+    /// The options do not fit together.
     pub fn check(&self) -> Result<(), OptionsError> {
-        if self.secrets.is_empty() {
-            return Err(OptionsError::NoSecret);
-        }
-        if self.secrets.iter().enumerate().any(|(at, secret)| self.secrets.iter().skip(at + 1).any(|s| s == secret)) {
-            return Err(OptionsError::SameSecretTwice);
-        }
-        for (name, duration) in [
-            ("redis-timeout", self.redis_timeout),
-            ("confirm-timeout", self.confirm_timeout),
-            ("max-lifetime", self.max_lifetime),
-            ("max-session", self.max_session),
-            ("audit-retention", self.audit_retention),
-        ] {
-            if duration.is_zero() || duration > MAX_DURATION {
-                return Err(OptionsError::Duration(name));
-            }
-        }
-        if self.future_iat_tolerance > MAX_SKEW {
-            return Err(OptionsError::Duration("future-iat-tolerance"));
-        }
         if self.max_session < self.max_lifetime {
             return Err(OptionsError::MaxSession(self.max_lifetime.as_secs()));
         }
         if self.create_store && self.store_id.is_some() {
             return Err(OptionsError::CreatePinned);
         }
-        for (place, (issuer, names)) in self.token_claims.iter().enumerate() {
-            let again = self.token_claims.iter().take(place).any(|(other, _)| other == issuer);
-            if issuer.is_empty() || names.is_empty() || names.iter().any(String::is_empty) || again {
+        for (index, (issuer, _)) in self.token_claims.iter().enumerate() {
+            if self.token_claims.iter().take(index).any(|(other, _)| other == issuer) {
                 return Err(OptionsError::TokenClaims(issuer.clone()));
             }
         }
-        self.providers.check(&[])?;
-        if let Some(sessions) = &self.sessions {
-            sessions.check(self.max_lifetime)?;
-        }
-        if self.admin_rate == 0 {
-            return Err(OptionsError::Zero("admin-rate"));
-        }
-        for (name, most) in [
-            ("max-requests", self.max_requests),
-            ("max-connections", self.max_connections),
-            ("max-newcomers-per-peer", self.max_newcomers),
-        ] {
-            if most == 0 {
-                return Err(OptionsError::Zero(name));
-            }
-        }
-        Ok(())
+        self.sessions.keys()?;
+        self.session_config().map(drop)
     }
 
-    /// The longest that one write and its confirmation may take, in the mirror too if there is one.
+    /// # Errors
+    /// A file that cannot be used.
+    pub fn read_files(&self) -> Result<Files, OptionsError> {
+        secret_files::check_roles(&self.secret_files, &self.admin_token_file)?;
+        let providers = self.providers_file.as_deref().map(providers_file::read).transpose()?.unwrap_or_default();
+        providers.check(&[])?;
+        let clients = providers.providers.iter().filter_map(|provider| provider.secret_file.as_deref());
+        let ours = self.secret_files.iter().chain([&self.admin_token_file]);
+        secret_files::check_client_secrets(clients.clone(), ours.clone())?;
+        let files = ours.chain(&self.tls_key).map(PathBuf::as_path).chain(clients);
+        for file in secret_files::readable_by_others(files) {
+            tracing::warn!(file = %file.display(), "every user of this machine can read a secret: chmod o-r");
+        }
+        let token = String::from_utf8(secret_files::read(&self.admin_token_file)?).unwrap_or_default();
+        let admin_token = AdminToken::new(&token)
+            .map_err(|source| OptionsError::AdminToken { path: self.admin_token_file.clone(), source })?;
+        Ok(Files {
+            secrets: secret_files::read_secrets("secret-file", &self.secret_files)?,
+            session_secrets: self.sessions.secrets()?,
+            admin_token,
+            providers,
+        })
+    }
+
+    pub fn tls(&self) -> Option<ListenerTls> {
+        Some(ListenerTls {
+            certificate: self.tls_cert.clone()?,
+            key: self.tls_key.clone()?,
+            client_ca: self.client_ca.clone(),
+        })
+    }
+
+    pub fn mirror_redis(&self) -> Option<RedisOptions> {
+        self.mirror.clone().options()
+    }
+
+    /// # Errors
+    /// The options about sessions do not fit together.
+    pub fn session_config(&self) -> Result<Option<crate::domain::sessions::Config>, OptionsError> {
+        self.sessions.config(self.max_lifetime, self.future_iat_tolerance.saturating_add(MAX_SKEW))
+    }
+
+    pub fn revocation_policy(&self, providers: &Providers) -> Policy {
+        Policy {
+            retention: self.retention(),
+            token_claims: self.token_claims.clone(),
+            reuse_session_ids: providers.reuse_session_ids().cloned().collect(),
+        }
+    }
+
+    /// The longest that one write and its confirmation may take, in the mirror as well if there is one.
     pub fn write_limit(&self) -> Duration {
         let one = self.redis_timeout.saturating_add(self.confirm_timeout);
-        match self.mirror_redis {
+        match self.mirror_redis() {
             // It is read back from the first in between, and removed names are looked at again.
             Some(_) => one.saturating_mul(3).saturating_add(self.redis_timeout.saturating_mul(2)),
             None => one,
         }
     }
 
+    /// The longest that a verified provider event takes: it is claimed, revoked and remembered, after the writer connected.
+    pub fn event_limit(&self) -> Duration {
+        let writes = if self.mirror_redis().is_some() { 5 } else { 3 };
+        self.redis_timeout * 6 + self.write_limit() * writes + Duration::from_secs(2)
+    }
+
     pub fn allow(&self) -> Allow {
         Allow { eviction: self.dangerously_allow_eviction, replica: self.dangerously_allow_replica }
     }
 
-    /// How long revocations of single tokens are kept: every token that one ends has expired everywhere by then. Whole
-    /// seconds, up.
-    pub fn retention_seconds(&self) -> u64 {
-        self.kept_for(self.max_lifetime)
+    /// How long revocations are kept, in whole seconds, rounded up: no token that one ends is valid any more by then.
+    pub fn retention(&self) -> Retention {
+        let kept = |longest: Duration| {
+            let whole = longest.saturating_add(self.future_iat_tolerance).saturating_add(MAX_SKEW);
+            u32::try_from(round_up(whole)).unwrap_or(u32::MAX)
+        };
+        Retention { token: kept(self.max_lifetime), login: kept(self.max_session) }
     }
 
-    /// How long revocations of sessions, users, clients and issuers are kept: every login that one ends is too old by then.
-    pub fn login_retention_seconds(&self) -> u64 {
-        self.kept_for(self.max_session)
-    }
-
-    /// What filters are told.
-    pub fn keeps(&self) -> Retention {
-        let seconds = |whole: u64| u32::try_from(whole).unwrap_or(u32::MAX);
-        Retention { token: seconds(self.retention_seconds()), login: seconds(self.login_retention_seconds()) }
-    }
-
-    fn kept_for(&self, longest: Duration) -> u64 {
-        let whole = longest.saturating_add(self.future_iat_tolerance).saturating_add(MAX_SKEW);
-        whole.as_secs() + u64::from(whole.subsec_nanos() > 0)
-    }
-
-    /// Whole seconds, up: a revocation rather ends one second of logins too many.
+    /// Rounded up: a revocation rather ends one second of logins too many.
     pub fn future_iat_tolerance_seconds(&self) -> u64 {
-        self.future_iat_tolerance.as_secs() + u64::from(self.future_iat_tolerance.subsec_nanos() > 0)
+        round_up(self.future_iat_tolerance)
     }
 }
 
-impl AdminToken {
-    pub const MIN_BYTES: usize = 32;
-
-    /// White space at the ends is dropped, so that a file's last newline is not part of the token.
-    ///
-    /// # Errors
-    /// Too short, or not fit for a header.
-    pub fn new(text: &str) -> Result<Self, OptionsError> {
-        let text = text.trim_ascii();
-        if text.len() < Self::MIN_BYTES {
-            return Err(OptionsError::AdminTokenTooShort(text.len()));
-        }
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(OptionsError::AdminTokenForm);
-        }
-        Ok(Self(text.to_owned()))
-    }
-
-    /// In constant time for tokens of one length; the length is no secret.
-    pub fn is(&self, offered: &[u8]) -> bool {
-        self.0.as_bytes().ct_eq(offered).into()
-    }
-}
-
-impl fmt::Debug for AdminToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AdminToken(redacted)")
-    }
+fn round_up(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 #[cfg(test)]
-pub mod tests {
-    use super::*;
-
-    pub fn options() -> Options {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Options {
-            listen: any,
-            admin_listen: any,
-            ports_file: None,
-            redis: RedisOptions::single("redis://127.0.0.1:1"),
-            mirror_redis: None,
-            mirror_store_id: None,
-            mirror_min_replicas: None,
-            redis_timeout: Duration::from_millis(200),
-            confirm_timeout: Duration::from_secs(2),
-            secrets: vec![Secret::new(&[1; 32]).unwrap()],
-            admin_token: AdminToken::new(&"t".repeat(32)).unwrap(),
-            tls: None,
-            admin_tls: None,
-            admin_rate: 200,
-            audit_retention: Duration::from_secs(90 * 86_400),
-            sessions: None,
-            create_store: false,
-            store_id: None,
-            dangerously_allow_eviction: false,
-            dangerously_allow_replica: false,
-            min_replicas: 0,
-            require_disk: false,
-            max_lifetime: Duration::from_secs(86_400),
-            issuers: vec![],
-            token_claims: vec![],
-            providers: Providers::default(),
-            max_session: Duration::from_secs(30 * 86_400),
-            future_iat_tolerance: Duration::from_secs(1),
-            max_requests: 1,
-            max_connections: 1,
-            max_newcomers: 1,
-        }
-    }
-
-    #[test]
-    fn retention_covers_lifetime_lead_and_skew_and_rounds_up() {
-        assert_eq!(options().keeps(), Retention { token: 86_701, login: 30 * 86_400 + 301 });
-        let odd = Options { future_iat_tolerance: Duration::from_millis(1), ..options() };
-        assert_eq!((odd.retention_seconds(), odd.future_iat_tolerance_seconds()), (86_701, 1));
-    }
-
-    #[test]
-    fn refuses_options_that_cannot_work() {
-        assert_eq!(options().check(), Ok(()));
-        assert_eq!(Options { secrets: vec![], ..options() }.check(), Err(OptionsError::NoSecret));
-        let twice = [options().secrets, options().secrets].concat();
-        assert_eq!(Options { secrets: twice, ..options() }.check(), Err(OptionsError::SameSecretTwice));
-        let zero = Options { redis_timeout: Duration::ZERO, ..options() };
-        assert_eq!(zero.check(), Err(OptionsError::Duration("redis-timeout")));
-        let store_id = "000102030405060708090a0b0c0d0e0f".parse().ok();
-        let pinned = Options { create_store: true, store_id, ..options() };
-        assert_eq!(pinned.check(), Err(OptionsError::CreatePinned));
-        let short = Options { max_session: Duration::from_secs(86_399), ..options() };
-        assert_eq!(short.check(), Err(OptionsError::MaxSession(86_400)));
-        for token_claims in [
-            vec![(String::new(), vec!["jti".to_owned()])],
-            vec![("i".to_owned(), vec![])],
-            vec![("i".to_owned(), vec![String::new()])],
-            vec![("i".to_owned(), vec!["jti".to_owned()]), ("i".to_owned(), vec!["uti".to_owned()])],
-        ] {
-            let bad = Options { token_claims, ..options() };
-            assert!(matches!(bad.check(), Err(OptionsError::TokenClaims(_))));
-        }
-        let enough = Options { max_session: Duration::from_secs(86_400), ..options() };
-        assert_eq!(enough.check(), Ok(()));
-    }
-
-    #[test]
-    fn an_admin_token_is_long_printable_and_silent() {
-        assert_eq!(AdminToken::new(&"x".repeat(31)).unwrap_err(), OptionsError::AdminTokenTooShort(31));
-        assert_eq!(AdminToken::new(&"x y".repeat(20)).unwrap_err(), OptionsError::AdminTokenForm);
-        let token = AdminToken::new(&format!("{}\n", "x".repeat(32))).unwrap();
-        assert!(token.is(&[b'x'; 32]) && !token.is(&[b'x'; 31]) && !token.is(&[b'y'; 32]));
-        assert_eq!(format!("{token:?}"), "AdminToken(redacted)");
-    }
-}
+mod tests;

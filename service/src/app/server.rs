@@ -8,62 +8,67 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware;
+use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
-use store::{Observer, Stores};
-use store_redis::RedisStore;
+use store::Stores;
+use store_redis::{RedisOptionsError, RedisStore};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tower_http::timeout::TimeoutLayer;
-use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use wire::DerivedKeys;
 use wire::check::MAX_QUESTION_BYTES;
 
 use crate::app::metrics::Metrics;
-use crate::app::options::OptionsError;
+use crate::app::options::{Files, Options, OptionsError};
 use crate::app::redis_store;
 use crate::app::tls::{Listener, TlsError};
 use crate::base::connections::{self, Limits};
-use crate::base::throttle::Throttle;
+use crate::base::metrics::Counters;
 use crate::domain::audit::Audit;
+use crate::domain::clients::{self, Clients, ClientsError};
 use crate::domain::issuers::Issuers;
-use crate::domain::provider_events::{self, ProvidersError, Signals};
-use crate::domain::sessions::Sessions;
-use crate::http::admin::guard::Rates;
-use crate::http::gate::Gate;
-use crate::http::oauth2::client::{Clients, ClientsError};
-use crate::http::{admin, check, gate, health, oauth2};
-use crate::model::note::{SealError, Seals};
+use crate::domain::provider_events::{self, LoadedProviders, ProviderEvents, ProvidersError};
+use crate::domain::revocations::Revocations;
+use crate::domain::sessions::{self, Sessions};
+use crate::http::admin::{self, Callers};
+use crate::http::gate::{self, Gate};
+use crate::http::{check, health, oauth2, provider_events as provider_endpoints};
+use crate::model::note::{NoteCipher, NoteError};
 use crate::model::session_keys::Ring;
 use crate::signing::{self, Signing, TokenLimits};
-use crate::{Options, RedisOptionsError, SessionOptions};
 
-/// Longer than Envoy keeps an idle upstream connection (1 h): who closes first loses a request now and then, and on
-/// this listener that request would be somebody's.
+/// Longer than Envoy keeps an idle upstream connection (1 h): the side that closes first loses a request now and then, and
+/// on this listener that would be a client's.
 const DATA_IDLE: Duration = Duration::from_secs(3900);
 const ADMIN_IDLE: Duration = Duration::from_secs(60);
 /// From a request's headers to its answer, its body in between.
 const DATA_REQUEST: Duration = Duration::from_secs(5);
-/// Readiness asked of Redis at once; more are told what is known without asking.
-const MAX_PROBES: usize = 16;
-/// How long work may take whose sender is gone, once every connection has ended; and what the mirror lacks, after that.
+/// How long work may take whose sender is gone, once every connection has ended. The mirror has as long again for the
+/// writes that it lacks.
 const LAST_WORK: Duration = Duration::from_secs(5);
-/// Bulk requests in progress; more are refused.
-const MAX_BULK: usize = 4;
 
 /// Both listeners bound, and Redis tried once.
 #[derive(Debug)]
 pub struct Service {
-    shared: Arc<Shared>,
+    data: Bound,
+    admin: Bound,
+    limits: Limits,
+    closed_connections: Counters,
     store: Arc<RedisStore>,
-    data: TcpListener,
-    admin: TcpListener,
-    data_tls: Option<watch::Receiver<Arc<ServerConfig>>>,
-    admin_tls: Option<watch::Receiver<Arc<ServerConfig>>>,
-    addresses: Addresses,
+    events: Arc<ProviderEvents>,
+    work: TaskTracker,
+}
+
+/// A listener and what it serves.
+#[derive(Debug)]
+struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+    routes: Router,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,9 +88,9 @@ pub enum ServeError {
     #[error(transparent)]
     Redis(#[from] RedisOptionsError),
     #[error("for `mirror-redis`")]
-    MirrorRedis(#[source] RedisOptionsError),
+    Mirror(#[source] RedisOptionsError),
     #[error(transparent)]
-    Seal(#[from] SealError),
+    Note(#[from] NoteError),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -96,27 +101,17 @@ pub enum ServeError {
     Providers(#[from] ProvidersError),
 }
 
-/// What every request may use.
-#[derive(Debug)]
-pub struct Shared {
-    pub options: Arc<Options>,
-    pub secrets: Vec<DerivedKeys>,
-    pub seals: Seals,
-    pub stores: Stores,
-    pub audit: Audit,
-    pub sessions: Option<Sessions>,
-    /// Of calls to the admin listener.
-    pub rates: Rates,
-    pub metrics: Arc<Metrics>,
-    /// Questions refused, as they are logged.
-    pub refused: Throttle,
-    pub probes: Semaphore,
-    /// Places of bulk requests, held until their answers end.
-    pub bulk: Arc<Semaphore>,
-    pub signals: Signals,
-    pub issuers: Issuers,
-    /// What is finished whoever hangs up. Its places bound it, not this.
-    pub work: TaskTracker,
+/// What the routes of both listeners are made of.
+struct Parts {
+    secrets: Arc<[DerivedKeys]>,
+    stores: Stores,
+    issuers: Arc<Issuers>,
+    revocations: Arc<Revocations>,
+    audit: Arc<Audit>,
+    sessions: Option<Arc<Sessions>>,
+    events: Arc<ProviderEvents>,
+    registry: Arc<Registry>,
+    work: TaskTracker,
 }
 
 impl Service {
@@ -126,77 +121,58 @@ impl Service {
     /// See [`ServeError`].
     pub async fn bind(options: Options) -> Result<Self, ServeError> {
         options.check()?;
-        if let Some(also) = &options.mirror_redis {
-            also.access().map_err(ServeError::MirrorRedis)?;
+        let files = options.read_files()?;
+        if let Some(mirror) = options.mirror_redis() {
+            mirror.access().map_err(ServeError::Mirror)?;
         }
-        let signals = Signals::new(&options)?;
-        let options = Arc::new(options);
-        let data_tls = options.tls.clone().map(|tls| tls.serve(Listener::Data)).transpose()?;
-        let admin_tls = options.admin_tls.clone().map(|tls| tls.files.serve(Listener::Admin)).transpose()?;
-        let ring = Arc::new(Ring::new(match &options.sessions {
-            Some(sessions) if !sessions.secrets.is_empty() => &sessions.secrets,
-            _ => &options.secrets,
-        }));
-        let metrics = Arc::new(Metrics::new());
-        let sessions = match &options.sessions {
-            Some(given) => Some(open_sessions(given.clone(), Arc::clone(&ring), &options, &metrics).await?),
-            None => None,
-        };
+        let providers = LoadedProviders::load(&files.providers)?;
+        let data_tls = options.tls().map(|tls| tls.serve(Listener::Data)).transpose()?;
+        let admin_tls = options.admin.tls().map(|tls| tls.serve(Listener::Admin)).transpose()?;
+        let metrics = Metrics::new();
+        let keys = open_keys(&options, &metrics).await?;
         let data = listen(options.listen).await?;
         let admin = listen(options.admin_listen).await?;
-        let address = |listener: &TcpListener, address| {
-            listener.local_addr().map_err(|source| ServeError::Listen { address, source })
-        };
-        let addresses =
-            Addresses { listen: address(&data, options.listen)?, admin: address(&admin, options.admin_listen)? };
-        let secrets: Vec<_> = options.secrets.iter().map(wire::Secret::derive).collect();
-        let seals = Seals::new(&secrets)?;
-        let observer: Arc<dyn Observer> = metrics.clone();
-        let store = RedisStore::open(&redis_store::config(&options), observer).await?;
+        let secrets: Arc<[DerivedKeys]> = files.secrets.iter().map(wire::Secret::derive).collect();
+        let cipher = NoteCipher::new(&secrets)?;
+        let store = RedisStore::open(&redis_store::config(&options), Arc::new(metrics.store.clone())).await?;
+        let addresses = Addresses { listen: data.1, admin: admin.1 };
         if let Some(path) = &options.ports_file {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
         }
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "listening");
         let store = Arc::new(store);
-        let stores = Stores::from(Arc::clone(&store));
-        let shared = Shared {
-            audit: Audit::new(Arc::clone(&stores.audit), ring, options.audit_retention),
-            sessions,
-            issuers: Issuers::new(&options),
-            rates: Rates::new(options.admin_rate, Instant::now()),
-            options,
-            secrets,
-            seals,
-            stores,
-            metrics,
-            refused: Throttle::default(),
-            probes: Semaphore::new(MAX_PROBES),
-            bulk: Arc::new(Semaphore::new(MAX_BULK)),
-            signals,
-            work: TaskTracker::new(),
+        let parts = parts(&options, &files, providers, &metrics, keys, secrets, cipher, Arc::clone(&store).into());
+        let limits = Limits {
+            connections: options.max_connections,
+            unauthenticated_per_peer: options.max_unauthenticated_per_peer,
+            idle: DATA_IDLE,
         };
-        Ok(Self { shared: Arc::new(shared), store, data, admin, data_tls, admin_tls, addresses })
+        let bound = |(listener, address), tls, routes| Bound { listener, address, tls, routes };
+        Ok(Self {
+            data: bound(data, data_tls, data_routes(&parts, &options, &metrics)),
+            admin: bound(admin, admin_tls, admin_routes(&parts, &options, files)),
+            limits,
+            closed_connections: metrics.closed_connections,
+            store,
+            events: parts.events,
+            work: parts.work,
+        })
     }
 
     pub fn addresses(&self) -> Addresses {
-        self.addresses
+        Addresses { listen: self.data.address, admin: self.admin.address }
     }
 
-    /// Serves until `stop` is done, then lets requests in progress end, for at most ten seconds, for five more those
-    /// whose senders are gone, and for five more copies what the mirror lacks.
+    /// Serves until `stop` is done. Then requests in progress may take ten seconds more, those whose senders are gone five
+    /// more, and the mirror another five to get what it lacks.
     pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self { data, admin, limits, closed_connections, store, events, work } = self;
         let (say_stop, on_stop) = watch::channel(false);
-        let (connections, newcomers) = (self.shared.options.max_connections, self.shared.options.max_newcomers);
-        let limits = |idle| Limits { connections, newcomers, idle };
-        let data = data_routes(Arc::clone(&self.shared));
-        let admin = admin::routes(Arc::clone(&self.shared));
-        let serving = async {
-            let metrics = || Arc::clone(&self.shared.metrics);
-            tokio::join!(
-                connections::accept(self.data, data, limits(DATA_IDLE), self.data_tls, metrics(), on_stop.clone()),
-                connections::accept(self.admin, admin, limits(ADMIN_IDLE), self.admin_tls, metrics(), on_stop.clone()),
-            );
+        let accept = |bound: Bound, idle| {
+            let (closed, on_stop) = (closed_connections.clone(), on_stop.clone());
+            connections::accept(bound.listener, bound.routes, Limits { idle, ..limits }, bound.tls, closed, on_stop)
         };
+        let serving = async { tokio::join!(accept(data, DATA_IDLE), accept(admin, ADMIN_IDLE)) };
         let stopping = async {
             stop.await;
             tracing::info!("stopping");
@@ -204,16 +180,14 @@ impl Service {
         };
         // No start waits for the providers' keys.
         let (say_end, on_end) = watch::channel(false);
-        for issuer in self.shared.signals.issuers() {
-            self.shared.work.spawn(provider_events::watch(Arc::clone(&self.shared), issuer, on_end.clone()));
-        }
+        events.start(&on_end);
         tokio::join!(serving, stopping);
         say_end.send_replace(true);
-        self.shared.work.close();
-        if timeout(LAST_WORK, self.shared.work.wait()).await.is_err() {
+        work.close();
+        if timeout(LAST_WORK, work.wait()).await.is_err() {
             tracing::warn!("work whose senders are gone was not finished");
         }
-        match self.store.settle(LAST_WORK).await {
+        match store.settle(LAST_WORK).await {
             0 => {}
             names => tracing::error!(
                 names,
@@ -224,61 +198,149 @@ impl Service {
     }
 }
 
+/// The keys of JWTs and the clients, which sessions need. `None`: no sessions are made.
+type Keys = Option<(sessions::Config, Arc<Signing>, Arc<Clients>)>;
+
 /// Opens the keys and reads the files that sessions need, and again when they change.
-async fn open_sessions(
-    given: SessionOptions,
-    ring: Arc<Ring>,
-    options: &Options,
-    metrics: &Arc<Metrics>,
-) -> Result<Sessions, ServeError> {
-    let limits = TokenLimits { sessions: given.token_sessions, timeout: given.token_timeout };
-    let sources = signing::open(&given.signing_keys, limits).await?;
+async fn open_keys(options: &Options, metrics: &Metrics) -> Result<Keys, ServeError> {
+    let Some(config) = options.session_config()? else { return Ok(None) };
+    let given = &options.sessions;
+    let limits = TokenLimits { sessions: given.signing_sessions, timeout: given.signing_timeout };
+    let sources = signing::open(&given.keys()?, limits).await?;
     let (texts, keys) = signing::read(&sources).await?;
     // The longest that a token of ours is good anywhere.
-    let overlap = Duration::from_secs(options.retention_seconds());
-    let signing = Arc::new(Signing::new(keys, overlap, Arc::clone(metrics), Instant::now()));
+    let overlap = Duration::from_secs(options.retention().token.into());
+    let signing = Arc::new(Signing::new(keys, overlap, metrics.signing.clone(), Instant::now()));
     if !sources.is_empty() {
         tokio::spawn(signing::watch(Arc::clone(&signing), sources, texts));
     }
     let clients = Arc::new(Clients::default());
-    if let Some(path) = given.clients.clone() {
+    if let Some(path) = given.clients_file.clone() {
         clients.load(&path).await?;
-        tokio::spawn(oauth2::client::watch(Arc::clone(&clients), path));
+        tokio::spawn(clients::watch(Arc::clone(&clients), path));
     }
-    Ok(Sessions::new(given, ring, signing, clients))
+    Ok(Some((config, signing, clients)))
 }
 
-fn data_routes(shared: Arc<Shared>) -> Router {
-    let gate = Gate::of_checks(shared.options.max_requests, MAX_QUESTION_BYTES);
-    let mut routes = check_routes().layer(middleware::from_fn_with_state(gate, gate::pass));
-    if shared.sessions.is_some() {
-        let carried = (Gate::new(shared.options.max_requests, oauth2::MAX_BODY), shared.work.clone());
-        let carried = oauth2::routes().layer(middleware::from_fn_with_state(carried, gate::carry));
-        routes = routes.merge(carried).merge(oauth2::key_routes());
+#[allow(clippy::too_many_arguments)]
+fn parts(
+    options: &Options,
+    files: &Files,
+    providers: LoadedProviders,
+    metrics: &Metrics,
+    keys: Keys,
+    secrets: Arc<[DerivedKeys]>,
+    cipher: NoteCipher,
+    stores: Stores,
+) -> Parts {
+    let ring_secrets = if files.session_secrets.is_empty() { &files.secrets } else { &files.session_secrets };
+    let ring = Arc::new(Ring::new(ring_secrets));
+    let work = TaskTracker::new();
+    let configured = options.issuers.iter().chain(&options.sessions.session_issuer);
+    let configured = configured.chain(files.providers.subject_issuers()).cloned().collect();
+    let issuers = Arc::new(Issuers::new(Arc::clone(&stores.issuers), configured));
+    let audit = Arc::new(Audit::new(Arc::clone(&stores.audit), Arc::clone(&ring), options.admin.audit_retention));
+    let revocations = Arc::new(Revocations::new(
+        Arc::clone(&stores.revocations),
+        Arc::clone(&secrets),
+        cipher,
+        Arc::clone(&issuers),
+        options.revocation_policy(&files.providers),
+        metrics.revocations.clone(),
+    ));
+    let sessions = keys.map(|(config, signing, clients)| {
+        let parts = sessions::Parts {
+            signing,
+            clients,
+            ring,
+            session_store: Arc::clone(&stores.sessions),
+            revocation_store: Arc::clone(&stores.revocations),
+            secrets: Arc::clone(&secrets),
+            revocations: Arc::clone(&revocations),
+            audit: Arc::clone(&audit),
+            events: metrics.sessions.clone(),
+        };
+        Arc::new(Sessions::new(config, parts))
+    });
+    let event_parts = provider_events::Parts {
+        replay_guard: Arc::clone(&stores.replay_guard),
+        revocations: Arc::clone(&revocations),
+        work: work.clone(),
+        metrics: metrics.provider_events.clone(),
+    };
+    let events = Arc::new(ProviderEvents::new(providers, options.event_limit(), event_parts));
+    let registry = Arc::new(metrics.registry());
+    Parts { secrets, stores, issuers, revocations, audit, sessions, events, registry, work }
+}
+
+impl Parts {
+    fn health(&self) -> health::AppState {
+        let signing = self.sessions.as_ref().map(|sessions| Arc::clone(&sessions.signing));
+        health::AppState::new(Arc::clone(&self.stores.revocations), signing, Arc::clone(&self.registry))
     }
-    // Whether we live must be told when every place is taken, too.
-    let routes =
-        routes.merge(health::probes()).layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST));
+}
+
+fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Router {
+    let refused = Arc::default();
+    let checks = check::AppState {
+        secrets: Arc::clone(&parts.secrets),
+        revocations: Arc::clone(&parts.stores.revocations),
+        issuers: Arc::clone(&parts.issuers),
+        keeps: options.retention(),
+        future_iat_tolerance_seconds: options.future_iat_tolerance_seconds(),
+        metrics: metrics.checks.clone(),
+        refused: Arc::clone(&refused),
+    };
+    let gate = Gate::of_checks(options.max_requests, MAX_QUESTION_BYTES);
+    let mut routes: OpenApiRouter =
+        check::routes().with_state(checks).layer(middleware::from_fn_with_state(gate, gate::limit));
+    if let Some(sessions) = &parts.sessions {
+        let state = oauth2::AppState {
+            sessions: Arc::clone(sessions),
+            audit: Arc::clone(&parts.audit),
+            metrics: metrics.oauth.clone(),
+            refused,
+        };
+        let gate = (Gate::new(options.max_requests, oauth2::MAX_BODY), parts.work.clone());
+        let endpoints = oauth2::routes().layer(middleware::from_fn_with_state(gate, gate::run_to_completion));
+        routes = routes.merge(endpoints.merge(oauth2::key_routes()).with_state(state));
+    }
+    // Whether the process lives must be told when every place is taken, too.
+    let routes = routes
+        .merge(health::probes().with_state(parts.health()))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST));
     // They bound themselves: keys may have to be fetched, and a revocation waits for disks.
-    let signals = shared.signals.routes().layer(middleware::from_fn(connections::keep));
-    Router::from(routes.merge(signals)).with_state(shared)
+    let state = provider_endpoints::AppState::new(Arc::clone(&parts.events), metrics.provider_requests.clone());
+    let events = provider_endpoints::routes(|endpoint| parts.events.serves(endpoint)).with_state(state);
+    routes.merge(events.layer(middleware::from_fn(connections::protect))).into()
 }
 
-fn check_routes() -> OpenApiRouter<Arc<Shared>> {
-    OpenApiRouter::new().routes(routes!(check::check))
+fn admin_routes(parts: &Parts, options: &Options, files: Files) -> Router {
+    let callers = Callers { token: files.admin_token, certificates: options.admin.certificate_callers() };
+    let admin = admin::Parts {
+        revocations: Arc::clone(&parts.revocations),
+        sessions: parts.sessions.clone(),
+        audit: Arc::clone(&parts.audit),
+        callers,
+        health: parts.health(),
+        work: parts.work.clone(),
+    };
+    let limits = admin::Limits {
+        requests: options.max_requests,
+        rate: options.admin.admin_rate,
+        answer: options.write_limit() + Duration::from_secs(10),
+    };
+    admin::routes(admin, limits)
 }
 
-/// The description of the data listener.
-pub fn data_api() -> OpenApi {
-    let routes = check_routes().merge(oauth2::routes()).merge(oauth2::key_routes()).merge(provider_events::routes());
-    routes.merge(health::probes()).into_openapi()
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed = |source| ServeError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
-}
-
-/// Whoever reads the file finds all of it or none of it.
+/// A reader of the file finds all of it or none of it.
 async fn write_ports(path: &Path, addresses: Addresses) -> io::Result<()> {
     let text = serde_json::json!({
         "listen": addresses.listen.to_string(),

@@ -1,4 +1,4 @@
-//! TLS on the listeners, and who a client's certificate says that it is.
+//! TLS on the listeners.
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,6 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::sync::watch;
 use tokio::time::sleep;
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 /// How often the files are looked at.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -21,25 +20,15 @@ pub struct ListenerTls {
     /// The chain in PEM, the listener's own certificate first.
     pub certificate: PathBuf,
     pub key: PathBuf,
-    /// Who signs certificates of callers; none are asked for, without.
+    /// The authority that signs client certificates. `None`: no client certificate is asked for.
     pub client_ca: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone)]
-pub struct AdminTls {
-    pub files: ListenerTls,
-    /// The names of callers: DNS names, URIs and mail addresses of the certificate's subjectAltName, or `CN=…`. Whoever
-    /// the authority signed for, if empty.
-    pub client_names: Vec<String>,
-    /// The bearer secret alone is not enough.
-    pub require_certificate: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listener {
-    /// Who comes without a certificate, where one is asked for, gets no connection.
+    /// A client without a certificate, where one is asked for, gets no connection.
     Data,
-    /// Who comes without one is told 401 where one is needed, and may still ask for /healthz.
+    /// A client without one is answered 401 where one is needed, and may still ask for /healthz.
     Admin,
 }
 
@@ -62,16 +51,8 @@ impl fmt::Display for Listener {
     }
 }
 
-impl AdminTls {
-    /// The one of a certificate's `names` by which it may call.
-    pub fn allowed<'a>(&self, names: &'a [String]) -> Option<&'a str> {
-        let mut known = names.iter().filter(|name| self.client_names.is_empty() || self.client_names.contains(name));
-        known.next().map(String::as_str)
-    }
-}
-
 impl ListenerTls {
-    /// What `listener` begins with, and gets again whenever the files have changed.
+    /// The configuration of `listener`, and a new one each time the files have changed.
     ///
     /// # Errors
     /// The file that cannot be used.
@@ -111,7 +92,7 @@ impl ListenerTls {
         Ok(config)
     }
 
-    /// Gives a new configuration whenever the files have changed, until nobody wants one.
+    /// Sends a new configuration each time the files have changed, until the receiver is gone.
     async fn watch(self, listener: Listener, say: watch::Sender<Arc<ServerConfig>>) {
         let mut read = self.texts().await;
         loop {
@@ -141,25 +122,6 @@ impl ListenerTls {
         }
         texts
     }
-}
-
-/// Every name of a certificate that was verified: subjectAltName first, `CN=…` last.
-pub fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
-    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
-    let mut names = Vec::new();
-    if let Ok(Some(extension)) = certificate.subject_alternative_name() {
-        for name in &extension.value.general_names {
-            match name {
-                GeneralName::URI(name) | GeneralName::DNSName(name) | GeneralName::RFC822Name(name) => {
-                    names.push((*name).to_owned());
-                }
-                _ => {}
-            }
-        }
-    }
-    let common = certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok());
-    names.extend(common.map(|name| format!("CN={name}")));
-    names
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -1,21 +1,17 @@
-//! Connections: accepted within limits, and left unless somebody proves in time that they are used with our secret.
+//! Accepts connections within limits, serves HTTP on them, and closes those that stay unauthenticated.
 //!
-//! Anybody in the network can open a connection and say nothing, or say "PRI" and wait, or ask /healthz once and stay.
-//! So a connection is a newcomer until it carried a request made with our secret (the filter's, or the admin's). It is
-//! ended when it stays one, and one address has only so many: one more ends the oldest of them. So does one more where
-//! there are too many connections in all. A proxy that connects anew asks at once and gets in, however many connections
-//! are held idle. What is proven has no such bound: all proxies may come from the one address of a NAT. Whoever tells of a
-//! logout has no secret of ours, so a few connections with such a request under way are not ended for others.
-use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+//! Anybody in the network can open a connection and send nothing, or send "PRI" and wait, or ask /healthz once and stay.
+//! A connection is unauthenticated until it carries a request made with our secret (the filter's or the admin's). It is
+//! closed if it stays so, and one address may have a limited number of them: one more closes the oldest. The same happens
+//! when there are too many connections in all. So a proxy that connects anew gets in however many idle connections are
+//! held. Authenticated connections have no limit per address: all proxies may come from the one address of a NAT.
+mod unauthenticated;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use axum::extract::Request;
-use axum::middleware::Next;
-use axum::response::Response;
-use axum::{Extension, Router};
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,77 +21,62 @@ use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::app::metrics::{MadeRoom, Metrics};
-use crate::app::tls;
-use crate::base::throttle::Throttle;
+use super::certificate::Certificate;
+use super::metrics::Counters;
+use super::throttle::Throttle;
+use unauthenticated::Unauthenticated;
+pub use unauthenticated::{Connection, protect};
 
-/// How long a connection may stay a newcomer, from its acceptance, or from the end of its TLS handshake.
-const NEWCOMER: Duration = Duration::from_secs(10);
-/// How long a request of a newcomer may still take then.
+/// How long a connection may stay unauthenticated, from its acceptance, or from the end of its TLS handshake.
+const UNAUTHENTICATED: Duration = Duration::from_secs(10);
+/// How long a request on it may still take then.
 const LAST_REQUEST: Duration = Duration::from_secs(5);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Requests of one newcomer that are read at once, over HTTP/2; more wait until it is proven or one of them ends.
-const NEWCOMERS_REQUESTS: usize = 4;
-/// What one connection may send ahead of our reading, over HTTP/2. All of a newcomer's waiting requests share it.
+/// Requests of one unauthenticated connection that are read at once, over HTTP/2. More wait until it is authenticated or
+/// one of them ends.
+const UNAUTHENTICATED_REQUESTS: usize = 4;
+/// What one connection may send ahead of our reading, over HTTP/2. All waiting requests of a connection share it.
 const WINDOW: u32 = 128 * 1024;
-/// Connections that are not ended for others while a request of theirs is under way ([`Proof::keep`]): in all, and of one
-/// address, which may send nothing but rubbish.
-const MAX_KEPT: usize = 64;
-const MAX_KEPT_OF_PEER: usize = 8;
-/// How long requests in progress may take once we were told to stop.
+/// How long requests in progress may take after the service was told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// In all; one more ends the oldest newcomer, and waits where there is none.
+    /// In all. One more closes the oldest unauthenticated one, and waits where there is none.
     pub connections: usize,
-    /// Newcomers from one address; one more ends the oldest of them.
-    pub newcomers: usize,
-    /// How long a proven connection may be quiet.
+    /// Unauthenticated ones of one address. One more closes the oldest of them.
+    pub unauthenticated_per_peer: usize,
+    /// How long an authenticated connection may be idle.
     pub idle: Duration,
 }
 
-/// In the extensions of each request: whose newcomer's it is.
-#[derive(Debug, Clone)]
-pub struct Proof(Arc<Newcomer>);
-
-/// In the extensions of each request of a client that proved to have this certificate: its names.
-#[derive(Debug, Clone)]
-pub struct Certificate(pub Arc<[String]>);
-
-#[derive(Debug)]
-struct Newcomer {
-    proven: AtomicBool,
-    address: IpAddr,
-    /// What counts as one address.
-    peer: IpAddr,
-    /// In the order of their coming.
-    number: u64,
-    makes_room: Notify,
-    peers: Arc<Peers>,
+/// Which limit an unauthenticated connection was closed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closed {
+    OfAddress,
+    OfAll,
 }
 
-/// The newcomers of each address, the oldest first.
-#[derive(Debug, Default)]
-struct Peers(Mutex<Newcomers>);
+impl Closed {
+    const ALL: [Closed; 2] = [Closed::OfAddress, Closed::OfAll];
 
-#[derive(Debug, Default)]
-struct Newcomers {
-    next: u64,
-    /// Those that may be ended for others.
-    by_peer: HashMap<IpAddr, BTreeMap<u64, Weak<Newcomer>>>,
-    /// How many of each address may not.
-    kept: HashMap<IpAddr, usize>,
+    fn name(self) -> &'static str {
+        match self {
+            Closed::OfAddress => "of_address",
+            Closed::OfAll => "of_all",
+        }
+    }
 }
 
-/// A newcomer that is not ended for others as long as this lives.
-#[derive(Debug)]
-pub struct Kept(Arc<Newcomer>);
+/// Unauthenticated connections that were closed to make room, by the limit.
+pub fn closed_counters() -> Counters {
+    Counters::new("reason", Closed::ALL.map(Closed::name))
+}
 
 /// HTTP/1.1 and HTTP/2 with prior knowledge on one port.
 pub async fn accept(
@@ -103,7 +84,7 @@ pub async fn accept(
     routes: Router,
     limits: Limits,
     tls: Option<watch::Receiver<Arc<ServerConfig>>>,
-    metrics: Arc<Metrics>,
+    closed: Counters,
     mut on_stop: watch::Receiver<bool>,
 ) {
     let mut http = auto::Builder::new(TokioExecutor::new());
@@ -116,8 +97,8 @@ pub async fn accept(
         .initial_stream_window_size(WINDOW / 2)
         .max_header_list_size(16 * 1024);
     let places = Arc::new(Semaphore::new(limits.connections));
-    let peers = Arc::new(Peers::default());
-    let turned_away = Throttle::default();
+    let unauthenticated = Arc::new(Unauthenticated::default());
+    let logged = Throttle::default();
     // Nothing is sent: the channel closes when the last connection is gone.
     let (alive, mut all_gone) = mpsc::channel::<()>(1);
     loop {
@@ -130,22 +111,22 @@ pub async fn accept(
             sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (proof, made_room) = peers.enter(peer.ip(), limits.newcomers);
+        let (connection, made_room) = unauthenticated.enter(peer.ip(), limits.unauthenticated_per_peer);
         if made_room {
-            metrics.connection_ended(MadeRoom::OfAddress);
+            closed.count(Closed::OfAddress.name());
         }
-        if made_room && let Some(more) = turned_away.pass(Instant::now()) {
-            tracing::warn!(peer = %peer.ip(), more, "ended a connection: its address has too many unproven ones");
+        if made_room && let Some(more) = logged.pass(Instant::now()) {
+            tracing::warn!(peer = %peer.ip(), more, "closed a connection: its address has too many unauthenticated ones");
         }
         let place = match Arc::clone(&places).try_acquire_owned() {
             Ok(place) => place,
             Err(_) => {
-                let made_room = peers.end_oldest_but(&proof);
+                let made_room = unauthenticated.close_oldest_except(&connection);
                 if made_room {
-                    metrics.connection_ended(MadeRoom::OfAll);
+                    closed.count(Closed::OfAll.name());
                 }
-                if made_room && let Some(more) = turned_away.pass(Instant::now()) {
-                    tracing::warn!(more, "ended an unproven connection: there are too many in all");
+                if made_room && let Some(more) = logged.pass(Instant::now()) {
+                    tracing::warn!(more, "closed an unauthenticated connection: there are too many in all");
                 }
                 tokio::select! {
                     _ = on_stop.wait_for(|stop| *stop) => break,
@@ -163,18 +144,18 @@ pub async fn accept(
         let (alive, on_stop) = (alive.clone(), on_stop.clone());
         tokio::spawn(async move {
             match tls {
-                None => serve(&http, stream, routes, proof, None, on_stop).await,
+                None => serve(&http, stream, routes, connection, None, on_stop).await,
                 Some(tls) => {
                     let handshake = async {
                         tokio::select! {
-                            () = proof.0.makes_room.notified() => None,
+                            () = connection.closing() => None,
                             stream = timeout(HANDSHAKE, tls.accept(stream)) => stream.ok()?.ok(),
                         }
                     };
                     if let Some(stream) = handshake.await {
                         let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-                        let certificate = peer.map(|peer| Certificate(tls::names(peer).into()));
-                        serve(&http, stream, routes, proof, certificate, on_stop).await;
+                        let certificate = peer.map(Certificate::of);
+                        serve(&http, stream, routes, connection, certificate, on_stop).await;
                     }
                 }
             }
@@ -191,255 +172,42 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     http: &auto::Builder<TokioExecutor>,
     stream: S,
     routes: Router,
-    proof: Proof,
+    connection: Connection,
     certificate: Option<Certificate>,
     on_stop: watch::Receiver<bool>,
 ) {
     let routes = TowerToHyperService::new(routes);
-    let of_request = proof.clone();
-    let few = Arc::new(Semaphore::new(NEWCOMERS_REQUESTS));
+    let of_request = connection.clone();
+    let slots = Arc::new(Semaphore::new(UNAUTHENTICATED_REQUESTS));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(of_request.clone());
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
         }
-        let (routes, proof, few) = (routes.clone(), of_request.clone(), Arc::clone(&few));
+        let (routes, connection, slots) = (routes.clone(), of_request.clone(), Arc::clone(&slots));
         async move {
-            let _one_of_few = if proof.was_given() { None } else { few.acquire_owned().await.ok() };
+            let _slot = if connection.is_authenticated() { None } else { slots.acquire_owned().await.ok() };
             routes.call(request).await
         }
     });
-    drive(http.serve_connection(TokioIo::new(stream), service).into_owned(), proof, on_stop).await;
+    drive(http.serve_connection(TokioIo::new(stream), service).into_owned(), connection, on_stop).await;
 }
 
-async fn drive(connection: impl GracefulConnection, proof: Proof, mut on_stop: watch::Receiver<bool>) {
-    tokio::pin!(connection);
-    let stays_a_newcomer = async {
-        sleep(NEWCOMER).await;
-        if proof.was_given() {
+async fn drive(http: impl GracefulConnection, connection: Connection, mut on_stop: watch::Receiver<bool>) {
+    tokio::pin!(http);
+    let stays_unauthenticated = async {
+        sleep(UNAUTHENTICATED).await;
+        if connection.is_authenticated() {
             std::future::pending::<()>().await;
         }
     };
     let left = tokio::select! {
-        _ = connection.as_mut() => return,
-        () = proof.0.makes_room.notified() => return,
+        _ = http.as_mut() => return,
+        () = connection.closing() => return,
         _ = on_stop.wait_for(|stop| *stop) => DRAIN,
-        () = stays_a_newcomer => LAST_REQUEST,
+        () = stays_unauthenticated => LAST_REQUEST,
     };
     // An answer that is on its way still goes out.
-    connection.as_mut().graceful_shutdown();
-    let _ = timeout(left, connection).await;
-}
-
-/// While such a request is under way, its connection is not ended for others.
-pub async fn keep(Extension(proof): Extension<Proof>, request: axum::extract::Request, next: Next) -> Response {
-    let _kept = proof.keep();
-    next.run(request).await
-}
-
-impl Proof {
-    /// A request on this connection was made with our secret.
-    pub fn given(&self) {
-        if !self.0.proven.swap(true, Ordering::Relaxed) {
-            self.0.peers.leave(self.0.peer, self.0.number);
-        }
-    }
-
-    /// Until the returned value is dropped, this connection is not ended for others. `None`: too many are kept already.
-    pub fn keep(&self) -> Option<Kept> {
-        let newcomer = &self.0;
-        let mut all = newcomer.peers.lock();
-        let of_peer = all.kept.get(&newcomer.peer).copied().unwrap_or_default();
-        if of_peer >= MAX_KEPT_OF_PEER || all.kept.values().sum::<usize>() >= MAX_KEPT {
-            return None;
-        }
-        // Not among them: it is proven, kept for another request, or about to end.
-        all.take(newcomer.peer, newcomer.number)?;
-        *all.kept.entry(newcomer.peer).or_default() += 1;
-        Some(Kept(Arc::clone(newcomer)))
-    }
-
-    pub fn address(&self) -> IpAddr {
-        self.0.address
-    }
-
-    pub fn was_given(&self) -> bool {
-        self.0.proven.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let newcomer = &self.0;
-        let mut all = newcomer.peers.lock();
-        if let Some(kept) = all.kept.get_mut(&newcomer.peer) {
-            *kept = kept.saturating_sub(1);
-            if *kept == 0 {
-                all.kept.remove(&newcomer.peer);
-            }
-        }
-        if !newcomer.proven.load(Ordering::Relaxed) {
-            all.by_peer.entry(newcomer.peer).or_default().insert(newcomer.number, Arc::downgrade(newcomer));
-        }
-    }
-}
-
-impl Newcomers {
-    fn take(&mut self, peer: IpAddr, number: u64) -> Option<Weak<Newcomer>> {
-        let own = self.by_peer.get_mut(&peer)?;
-        let taken = own.remove(&number);
-        if own.is_empty() {
-            self.by_peer.remove(&peer);
-        }
-        taken
-    }
-}
-
-impl Drop for Newcomer {
-    fn drop(&mut self) {
-        if !*self.proven.get_mut() {
-            self.peers.leave(self.peer, self.number);
-        }
-    }
-}
-
-impl Peers {
-    /// The new one, and whether its address's oldest was ended for it.
-    fn enter(self: &Arc<Self>, peer: IpAddr, most: usize) -> (Proof, bool) {
-        let address = peer.to_canonical();
-        let peer = network_of(peer);
-        let mut all = self.lock();
-        let number = all.next;
-        all.next += 1;
-        let newcomer = Arc::new(Newcomer {
-            proven: AtomicBool::new(false),
-            address,
-            peer,
-            number,
-            makes_room: Notify::new(),
-            peers: Arc::clone(self),
-        });
-        let own = all.by_peer.entry(peer).or_default();
-        let oldest = if own.len() >= most.max(1) { own.pop_first() } else { None };
-        own.insert(number, Arc::downgrade(&newcomer));
-        drop(all);
-        // Not under the lock: the last one to let go of a newcomer takes it.
-        let made_room = oldest.is_some_and(|(_, oldest)| end(&oldest));
-        (Proof(newcomer), made_room)
-    }
-
-    /// Whether there was another newcomer than this one.
-    fn end_oldest_but(&self, own: &Proof) -> bool {
-        let oldest = {
-            let mut all = self.lock();
-            let oldest = all
-                .by_peer
-                .iter()
-                .filter_map(|(peer, own)| own.first_key_value().map(|(number, _)| (*number, *peer)))
-                .filter(|(number, _)| *number != own.0.number)
-                .min();
-            oldest.and_then(|(number, peer)| all.by_peer.get_mut(&peer)?.remove(&number))
-        };
-        oldest.is_some_and(|oldest| end(&oldest))
-    }
-
-    fn leave(&self, peer: IpAddr, number: u64) {
-        self.lock().take(peer, number);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Newcomers> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn end(newcomer: &Weak<Newcomer>) -> bool {
-    let newcomer = newcomer.upgrade();
-    newcomer.as_ref().inspect(|newcomer| newcomer.makes_room.notify_one()).is_some()
-}
-
-/// Whoever has one IPv6 address has the other addresses of its /64 as well.
-fn network_of(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-        address @ IpAddr::V4(_) => address,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kept_connection_is_not_ended_for_others_and_only_a_few_are_kept() {
-        let peers = Arc::new(Peers::default());
-        let address = |last| IpAddr::from([10, 0, 0, last]);
-        let first = peers.enter(address(1), 2).0;
-        let kept = first.keep().unwrap();
-        assert!(first.keep().is_none(), "kept once");
-        let second = peers.enter(address(1), 2).0;
-        let others: Vec<_> = (0..4).map(|_| peers.enter(address(1), 2).0).collect();
-        assert!(!is_ended(&first) && is_ended(&second));
-        while peers.end_oldest_but(&others[3]) {}
-        assert!(!is_ended(&first));
-        drop(kept);
-        assert!(peers.end_oldest_but(&others[3]) && is_ended(&first));
-        // Of one address, and in all.
-        let mut many = Vec::new();
-        for peer in 1..=100 {
-            for _ in 0..MAX_KEPT_OF_PEER + 1 {
-                let proof = peers.enter(address(peer), 1000).0;
-                many.extend(proof.keep());
-            }
-        }
-        assert_eq!(many.len(), MAX_KEPT);
-        assert_eq!(many.iter().filter(|kept| kept.0.peer == address(1)).count(), MAX_KEPT_OF_PEER);
-        drop(many);
-        assert!(peers.lock().kept.is_empty());
-    }
-
-    fn is_ended(proof: &Proof) -> bool {
-        let mut notified = std::pin::pin!(proof.0.makes_room.notified());
-        notified.as_mut().enable()
-    }
-
-    #[test]
-    fn one_more_newcomer_of_an_address_ends_its_oldest() {
-        let peers = Arc::new(Peers::default());
-        let one: IpAddr = "192.0.2.1".parse().unwrap();
-        let (first, _) = peers.enter(one, 2);
-        let (second, _) = peers.enter(one, 2);
-        let (other, made_room) = peers.enter("192.0.2.2".parse().unwrap(), 2);
-        assert!(!made_room && !is_ended(&first));
-        let (third, made_room) = peers.enter(one, 2);
-        assert!(made_room && is_ended(&first) && !is_ended(&second) && !is_ended(&other));
-        // What is proven takes no room, and is never ended.
-        second.given();
-        second.given();
-        let (fourth, made_room) = peers.enter(one, 2);
-        assert!(!made_room && !is_ended(&second) && !is_ended(&third));
-        drop((first, second, third, fourth, other));
-        assert!(peers.lock().by_peer.is_empty());
-    }
-
-    #[test]
-    fn the_oldest_of_all_makes_room_and_never_the_new_one() {
-        let peers = Arc::new(Peers::default());
-        let (first, _) = peers.enter("192.0.2.1".parse().unwrap(), 9);
-        let (second, _) = peers.enter("192.0.2.2".parse().unwrap(), 9);
-        let (new, _) = peers.enter("192.0.2.1".parse().unwrap(), 9);
-        assert!(peers.end_oldest_but(&new) && is_ended(&first) && !is_ended(&second));
-        assert!(peers.end_oldest_but(&new) && is_ended(&second));
-        assert!(!peers.end_oldest_but(&new) && !is_ended(&new));
-    }
-
-    #[test]
-    fn addresses_of_one_ipv6_network_count_together() {
-        let peers = Arc::new(Peers::default());
-        let (_first, _) = peers.enter("2001:db8::1".parse().unwrap(), 1);
-        let (_second, made_room) = peers.enter("2001:db8::2".parse().unwrap(), 1);
-        assert!(made_room);
-        assert!(!peers.enter("2001:db8:0:1::2".parse().unwrap(), 1).1);
-        let (_mapped, _) = peers.enter("::ffff:192.0.2.1".parse().unwrap(), 1);
-        assert!(peers.enter("192.0.2.1".parse().unwrap(), 1).1);
-    }
+    http.as_mut().graceful_shutdown();
+    let _ = timeout(left, http).await;
 }

@@ -14,7 +14,10 @@ use store::{AuditBounds, AuditFrom, AuditLog, WriteError};
 
 /// The most entries of one page.
 pub const MAX_PAGE: usize = 1000;
-/// The longest that a text of an entry is kept.
+/// How often a refusal is written. Strangers cause refusals, and at one a second they would push out of the stream what is to
+/// be kept for months.
+pub const REFUSALS_AUDITED_EVERY: Duration = Duration::from_secs(60);
+/// The longest text of an entry, in bytes.
 const MAX_TEXT: usize = 512;
 
 #[derive(Debug)]

@@ -1,5 +1,5 @@
-//! What a request must pass before it takes one of the places: its whole body, bounded in size and time. A body that
-//! never comes costs its sender's connection and no place.
+//! What a request must pass before it takes a place: its whole body must arrive, bounded in size and time. A body that never
+//! arrives costs its sender's connection and no place.
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,22 +14,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::base::connections::Proof;
+use crate::base::connections::Connection;
 
 /// From a request's headers to the end of its body.
 const BODY: Duration = Duration::from_secs(2);
-/// What the bodies of newcomers' requests hold in memory, all listeners together. One more byte is refused: nothing has
-/// shown yet that it comes from a proxy or an operator.
-static NEWCOMERS: Semaphore = Semaphore::const_new(32 * 1024 * 1024);
-/// The same for checks, apart from the others: a proxy that connects anew asks here. All newcomers that one address may
-/// have (`--max-newcomers-per-peer`, 256 by default) do not fill it.
-static NEWCOMERS_CHECKS: Semaphore = Semaphore::const_new(16 * 1024 * 1024);
+/// The bytes of bodies on unauthenticated connections that are in memory, on all listeners together. One more byte is refused.
+static UNAUTHENTICATED: Semaphore = Semaphore::const_new(32 * 1024 * 1024);
+/// The same for checks, apart from the others: a proxy that connects anew asks here. All unauthenticated connections of one
+/// address (`--max-unauthenticated-per-peer`, 256 by default) do not fill it.
+static UNAUTHENTICATED_CHECKS: Semaphore = Semaphore::const_new(16 * 1024 * 1024);
 
 #[derive(Debug, Clone)]
 pub struct Gate {
     places: Arc<Semaphore>,
     max_bytes: usize,
-    newcomers: &'static Semaphore,
+    unauthenticated: &'static Semaphore,
     /// How many may wait for a place, and how long. Without: none.
     queue: Option<(Arc<Semaphore>, Duration)>,
 }
@@ -48,29 +47,29 @@ pub enum Refusal {
 
 impl Gate {
     pub fn new(places: usize, max_bytes: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(places)), max_bytes, newcomers: &NEWCOMERS, queue: None }
+        Self { places: Arc::new(Semaphore::new(places)), max_bytes, unauthenticated: &UNAUTHENTICATED, queue: None }
     }
 
-    /// For what its sender may not send again: `waiting` more requests wait for a place, so long at the most.
+    /// For requests that may not be sent again: `waiting` more of them wait for a place, for `limit` at the most.
     pub fn with_queue(self, waiting: usize, limit: Duration) -> Self {
         Self { queue: Some((Arc::new(Semaphore::new(waiting)), limit)), ..self }
     }
 
     pub fn of_checks(places: usize, max_bytes: usize) -> Self {
-        Self { newcomers: &NEWCOMERS_CHECKS, ..Self::new(places, max_bytes) }
+        Self { unauthenticated: &UNAUTHENTICATED_CHECKS, ..Self::new(places, max_bytes) }
     }
 
     /// The request with its body in memory, and its place for as long as it is in progress.
     ///
     /// # Errors
-    /// See [`Refusal`]. Without a queue what is over the limit is refused at once: a check that queues is a check that times out.
+    /// See [`Refusal`]. Without a queue, requests over the limit are refused at once: a check that queues times out.
     pub async fn admit(&self, request: Request) -> Result<(Request, OwnedSemaphorePermit), Refusal> {
         let (head, body) = request.into_parts();
         if body.size_hint().lower() > u64::try_from(self.max_bytes).unwrap_or(u64::MAX) {
             return Err(Refusal::TooLong);
         }
-        let is_newcomers = head.extensions.get::<Proof>().is_none_or(|proof| !proof.was_given());
-        let budget = is_newcomers.then_some(self.newcomers);
+        let is_authenticated = head.extensions.get::<Connection>().is_some_and(Connection::is_authenticated);
+        let budget = (!is_authenticated).then_some(self.unauthenticated);
         let (body, _bytes) =
             timeout(BODY, read(body, self.max_bytes, budget)).await.unwrap_or(Err(Refusal::TooSlow))?;
         let place = self.place().await.ok_or(Refusal::Busy)?;
@@ -92,7 +91,7 @@ impl Gate {
     }
 }
 
-/// The whole body, and what it takes of the budget until it is judged.
+/// The whole body, and what it takes of the budget until the request is answered or has a place.
 async fn read<'b>(
     body: Body,
     max_bytes: usize,
@@ -131,16 +130,20 @@ impl Refusal {
 }
 
 /// Middleware: refusals as plain text.
-pub async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+pub async fn limit(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     match gate.admit(request).await {
         Ok((request, _place)) => next.run(request).await,
         Err(refusal) => refused(refusal),
     }
 }
 
-/// Middleware as [`pass`]; and what came in is worked on to its end, in its place, though its sender hangs up or its time
-/// is over. Else the end of a session could be asked for and not reach the filters.
-pub async fn carry(State((gate, work)): State<(Gate, TaskTracker)>, request: Request, next: Next) -> Response {
+/// Middleware as [`limit`]. A request that was admitted is worked on to its end, in its place, though its sender hangs up or
+/// its time is over. Else the end of a session could be asked for and not reach the filters.
+pub async fn run_to_completion(
+    State((gate, work)): State<(Gate, TaskTracker)>,
+    request: Request,
+    next: Next,
+) -> Response {
     match gate.admit(request).await {
         Ok((request, place)) => {
             let task = work.spawn(async move {

@@ -7,37 +7,39 @@
 //! POST /oauth2/revoke       token=…    200 and no body
 //! GET  /.well-known/jwks.json
 //! ```
-pub mod client;
-pub mod error;
-pub mod form;
+mod client;
+mod error;
+mod form;
+mod metrics;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use serde_json::{Value, json};
+use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::app::metrics::OAuthResult;
-use crate::app::server::Shared;
-use crate::base::connections::Proof;
-use crate::domain::audit::Event;
-use crate::domain::sessions::Sessions;
-use client::{Client, May};
-use error::{NO_STORE, OAuthError};
+use crate::base::connections::Connection;
+use crate::base::throttle::Throttle;
+use crate::domain::audit::{Audit, Event};
+use crate::domain::clients::{Client, May};
+use crate::domain::sessions::{ActiveToken, Sessions, Tokens};
+use crate::signing::JwkSet;
+use client::authenticate;
+use error::{NO_STORE, OAuthError, OAuthProblem};
 use form::{Form, takes_json};
+pub use metrics::Metrics;
 
 /// The longest body: the longest token that a filter takes, each byte escaped, and room for the rest.
 pub const MAX_BODY: usize = 3 * 64 * 1024 + 8 * 1024;
-/// How long a proxy may keep the keys. A key signs a few seconds after it was published, and who meets an unknown one
-/// fetches at once.
+/// How long a proxy may cache the keys. A key signs a few seconds after it was published, and a proxy that meets an unknown
+/// key fetches at once.
 const KEYS_MAX_AGE: &str = "public, max-age=60";
 
 /// RFC 6749 section 6; with `client_id` and `client_secret` where the client does not use Basic.
@@ -64,36 +66,30 @@ struct TokenForm {
     client_secret: Option<String>,
 }
 
-/// RFC 7662 section 2.2, and the session's further claims.
-#[derive(ToSchema)]
-#[allow(dead_code, reason = "describes the answer for the API description; Sessions::introspect makes it")]
+/// RFC 7662 section 2.2.
+#[derive(Serialize, ToSchema)]
 struct Introspection {
     active: bool,
-    iss: Option<String>,
-    sub: Option<String>,
-    sid: Option<String>,
-    jti: Option<String>,
-    client_id: Option<String>,
-    scope: Option<String>,
-    token_type: Option<String>,
-    exp: Option<u64>,
-    iat: Option<u64>,
-    auth_time: Option<u64>,
+    /// Absent if it is not active.
+    #[serde(flatten)]
+    token: Option<ActiveToken>,
 }
 
-/// RFC 6749 section 5.2.
-#[derive(ToSchema)]
-#[allow(dead_code, reason = "describes the answer for the API description; OAuthError makes it")]
-struct OAuthProblem {
-    error: String,
-    error_description: String,
+/// What the endpoints for clients need.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    pub sessions: Arc<Sessions>,
+    pub audit: Arc<Audit>,
+    pub metrics: Metrics,
+    /// Clients refused, as they are logged.
+    pub refused: Arc<Throttle>,
 }
 
-pub fn routes() -> OpenApiRouter<Arc<Shared>> {
+pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(token)).routes(routes!(introspect)).routes(routes!(revoke))
 }
 
-pub fn key_routes() -> OpenApiRouter<Arc<Shared>> {
+pub fn key_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(jwks))
 }
 
@@ -102,29 +98,29 @@ pub fn key_routes() -> OpenApiRouter<Arc<Shared>> {
     post, path = "/oauth2/token", tag = "oauth2", security(("client" = [])),
     request_body(content_type = "application/x-www-form-urlencoded", content = RefreshForm),
     responses(
-        (status = 200, body = crate::domain::sessions::Tokens),
+        (status = 200, body = Tokens),
         (status = 400, body = OAuthProblem, description = "RFC 6749 section 5.2"),
         (status = 401, body = OAuthProblem, description = "`invalid_client`"),
         (status = 503, body = OAuthProblem, description = "the store cannot be asked"),
     )
 )]
 async fn token(
-    State(shared): State<Arc<Shared>>,
-    Extension(proof): Extension<Proof>,
+    State(state): State<AppState>,
+    Extension(connection): Extension<Connection>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let answer = async {
-        let (sessions, client, form) = known(&shared, &proof, &headers, &body)?;
+        let (client, form) = read(&state, &connection, &headers, &body)?;
         if form.must("grant_type", "`grant_type` is missing")? != "refresh_token" {
             return Err(OAuthError::UnsupportedGrantType);
         }
-        client.must(May::Refresh)?;
+        must(&client, May::Refresh)?;
         let refresh_token = form.must("refresh_token", "`refresh_token` is missing")?;
-        let tokens = sessions.refresh(&shared, &client, refresh_token, form.get("scope")).await?;
+        let tokens = state.sessions.refresh(&client, refresh_token, form.get("scope")).await?;
         Ok((NO_STORE, Json(tokens)).into_response())
     };
-    finish(&shared, "token", answer.await)
+    finish(&state, "token", answer.await)
 }
 
 /// Say whether an access token is good, and for whom (RFC 7662).
@@ -139,22 +135,19 @@ async fn token(
     )
 )]
 async fn introspect(
-    State(shared): State<Arc<Shared>>,
-    Extension(proof): Extension<Proof>,
+    State(state): State<AppState>,
+    Extension(connection): Extension<Connection>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let answer = async {
-        let (sessions, client, form) = known(&shared, &proof, &headers, &body)?;
-        client.must(May::Introspect)?;
+        let (client, form) = read(&state, &connection, &headers, &body)?;
+        must(&client, May::Introspect)?;
         let token = form.must("token", "`token` is missing")?;
-        let said = match sessions.introspect(&shared, token).await? {
-            Some(claims) => Value::Object(claims),
-            None => json!({ "active": false }),
-        };
-        Ok((NO_STORE, Json(said)).into_response())
+        let token = state.sessions.introspect(token).await?;
+        Ok((NO_STORE, Json(Introspection { active: token.is_some(), token })).into_response())
     };
-    finish(&shared, "introspect", answer.await)
+    finish(&state, "introspect", answer.await)
 }
 
 /// End the session that a token belongs to (RFC 7009).
@@ -169,88 +162,77 @@ async fn introspect(
     )
 )]
 async fn revoke(
-    State(shared): State<Arc<Shared>>,
-    Extension(proof): Extension<Proof>,
+    State(state): State<AppState>,
+    Extension(connection): Extension<Connection>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let answer = async {
-        let (sessions, client, form) = known(&shared, &proof, &headers, &body)?;
-        client.must(May::Revoke)?;
+        let (client, form) = read(&state, &connection, &headers, &body)?;
+        must(&client, May::Revoke)?;
         let token = form.must("token", "`token` is missing")?;
-        // What is not a token of ours, or not any more, is no error (section 2.2).
-        let Some(kept) = sessions.session_of(&shared, token).await? else { return Ok(NO_STORE.into_response()) };
+        // An unknown token is no error (section 2.2).
+        let Some(kept) = state.sessions.session_of(token).await? else { return Ok(NO_STORE.into_response()) };
         if kept.data.client_id.as_deref() != Some(&client.id) {
             return Err(OAuthError::InvalidGrant("the token was issued to another client"));
         }
         let by = format!("client:{}", client.id);
-        let ended = sessions.end(&shared, &kept, Some("revoked by its client"), &by).await;
+        let ended = state.sessions.end(&kept, Some("revoked by its client"), &by).await;
         let outcome = if ended.is_ok() { "done" } else { "not confirmed" };
         let event = Event {
-            from: Some(proof.address().to_string()),
+            from: Some(connection.address().to_string()),
             iss: Some(kept.data.iss.clone()),
             sub: Some(kept.data.sub.clone()),
             sid: Some(kept.data.sid.clone()),
             client_id: kept.data.client_id.clone(),
             ..Event::new(&by, "session.end", outcome)
         };
-        shared.audit.write(event).await;
+        state.audit.write(event).await;
         ended?;
         Ok(NO_STORE.into_response())
     };
-    finish(&shared, "revoke", answer.await)
+    finish(&state, "revoke", answer.await)
 }
 
 /// The public keys of the service's JWTs (RFC 7517 section 5).
 #[utoipa::path(get, path = "/.well-known/jwks.json", tag = "oauth2", 
-    responses((status = 200, content_type = "application/jwk-set+json", body = Value)))]
-async fn jwks(State(shared): State<Arc<Shared>>) -> Response {
-    let Some(sessions) = &shared.sessions else { return StatusCode::NOT_FOUND.into_response() };
-    let kind = (header::CONTENT_TYPE, "application/jwk-set+json");
-    let keys = sessions.signing.jwks().to_string();
-    ([kind, (header::CACHE_CONTROL, KEYS_MAX_AGE)], keys).into_response()
+    responses((status = 200, content_type = "application/jwk-set+json", body = JwkSet)))]
+async fn jwks(State(state): State<AppState>) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/jwk-set+json"), (header::CACHE_CONTROL, KEYS_MAX_AGE)];
+    (headers, serde_json::to_string(&state.sessions.signing.jwks()).unwrap_or_default()).into_response()
 }
 
-/// The client, by its secret, and what it asks.
-fn known<'a>(
-    shared: &'a Shared,
-    proof: &Proof,
+/// The client, by its secret, and its request.
+fn read(
+    state: &AppState,
+    connection: &Connection,
     headers: &HeaderMap,
     body: &[u8],
-) -> Result<(&'a Sessions, Client, Form), OAuthError> {
-    let sessions = shared.sessions.as_ref().ok_or(OAuthError::Internal)?;
+) -> Result<(Client, Form), OAuthError> {
     if !takes_json(headers) {
         return Err(OAuthError::NotAcceptable);
     }
     let form = Form::read(headers, body)?;
-    match sessions.clients.authenticate(headers, &form) {
+    match authenticate(&state.sessions.clients, headers, &form) {
         Ok(client) => {
-            proof.given();
-            Ok((sessions, client, form))
+            connection.authenticate();
+            Ok((client, form))
         }
         Err(error) => {
-            refused(shared, proof.address(), error);
+            // One line a second: strangers can cause it.
+            if let Some(more) = state.refused.pass(Instant::now()) {
+                tracing::warn!(peer = %connection.address(), error = error.code(), more, "refused a client");
+            }
             Err(error)
         }
     }
 }
 
-/// One line a second: strangers can cause it.
-fn refused(shared: &Shared, peer: IpAddr, error: OAuthError) {
-    if let Some(more) = shared.refused.pass(Instant::now()) {
-        tracing::warn!(%peer, error = error.code(), more, "refused a client");
-    }
+fn must(client: &Client, may: May) -> Result<(), OAuthError> {
+    if client.may(may) { Ok(()) } else { Err(OAuthError::UnauthorizedClient) }
 }
 
-fn finish(shared: &Shared, endpoint: &'static str, answer: Result<Response, OAuthError>) -> Response {
-    match answer {
-        Ok(response) => {
-            shared.metrics.oauth(endpoint, OAuthResult::Done);
-            response
-        }
-        Err(error) => {
-            shared.metrics.oauth(endpoint, OAuthResult::of(error));
-            error.into_response()
-        }
-    }
+fn finish(state: &AppState, endpoint: &'static str, answer: Result<Response, OAuthError>) -> Response {
+    state.metrics.answered(endpoint, answer.as_ref().err());
+    answer.unwrap_or_else(IntoResponse::into_response)
 }

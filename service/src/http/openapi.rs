@@ -2,8 +2,7 @@
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{InfoBuilder, OpenApi};
 
-use crate::app::server;
-use crate::http::admin;
+use crate::http::{admin, check, health, oauth2, provider_events};
 
 /// The admin listener's, as JSON.
 pub fn admin_document() -> String {
@@ -12,10 +11,23 @@ pub fn admin_document() -> String {
 
 /// The data listener's, as JSON.
 pub fn data_document() -> String {
-    document(server::data_api())
+    document(data_api())
 }
 
-pub fn document(mut api: OpenApi) -> String {
+fn data_api() -> OpenApi {
+    let mut api = check::routes().into_openapi();
+    for part in [
+        oauth2::routes().into_openapi(),
+        oauth2::key_routes().into_openapi(),
+        provider_events::all_routes().into_openapi(),
+        health::probes().into_openapi(),
+    ] {
+        api.merge(part);
+    }
+    api
+}
+
+fn document(mut api: OpenApi) -> String {
     api.info = InfoBuilder::new()
         .title("Portcullis")
         .version(env!("CARGO_PKG_VERSION"))

@@ -1,5 +1,5 @@
-//! Who and why, sealed beside a revocation: AES-256-GCM under a key of the shared secret, bound to the revocation's
-//! name. A dump of Redis names nobody.
+//! The note beside a revocation: its subject, its reason and its author, encrypted with AES-256-GCM under a key of the shared
+//! secret and bound to the revocation's key. A dump of the store reveals no identity.
 //!
 //! `1 | secret id 8 | nonce 12 | ciphertext and tag`
 use std::fmt;
@@ -11,7 +11,7 @@ use wire::{DerivedKeys, RevocationKey, SecretId};
 
 const FORM: u8 = 1;
 
-/// What an operator reads back.
+/// What an operator can read back.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Note {
@@ -28,17 +28,17 @@ pub struct Note {
     pub by: String,
     /// Unix seconds.
     pub at: u64,
-    /// Unix seconds; absent if it was made to hold for ever.
+    /// Unix seconds; absent if it holds until it is lifted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<u64>,
 }
 
-/// One sealing key for each live secret, in their order.
-pub struct Seals(Vec<(SecretId, LessSafeKey)>);
+/// Encrypts notes, with one key for each live secret, in their order.
+pub struct NoteCipher(Vec<(SecretId, LessSafeKey)>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the note could not be sealed")]
-pub struct SealError;
+pub struct NoteError;
 
 impl fmt::Debug for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,29 +46,29 @@ impl fmt::Debug for Note {
     }
 }
 
-impl Seals {
+impl NoteCipher {
     /// # Errors
     /// Never for keys of 32 bytes; AWS-LC says so by a result.
-    pub fn new(secrets: &[DerivedKeys]) -> Result<Self, SealError> {
+    pub fn new(secrets: &[DerivedKeys]) -> Result<Self, NoteError> {
         let keys = secrets.iter().map(|derived| {
-            let key = UnboundKey::new(&AES_256_GCM, derived.seal_key()).map_err(|_| SealError)?;
+            let key = UnboundKey::new(&AES_256_GCM, derived.seal_key()).map_err(|_| NoteError)?;
             Ok((derived.id(), LessSafeKey::new(key)))
         });
         keys.collect::<Result<_, _>>().map(Self)
     }
 
-    /// Seals under the secret at `secret`, the one that `key` was derived from.
+    /// NoteCipher under the secret at `secret`, the one that `key` was derived from.
     ///
     /// # Errors
     /// No such secret, or no randomness.
-    pub fn seal(&self, secret: usize, key: RevocationKey, note: &Note) -> Result<Vec<u8>, SealError> {
-        let (id, sealing) = self.0.get(secret).ok_or(SealError)?;
+    pub fn seal(&self, secret: usize, key: RevocationKey, note: &Note) -> Result<Vec<u8>, NoteError> {
+        let (id, sealing) = self.0.get(secret).ok_or(NoteError)?;
         let mut nonce = [0; NONCE_LEN];
-        rand::fill(&mut nonce).map_err(|_| SealError)?;
-        let mut text = serde_json::to_vec(note).map_err(|_| SealError)?;
+        rand::fill(&mut nonce).map_err(|_| NoteError)?;
+        let mut text = serde_json::to_vec(note).map_err(|_| NoteError)?;
         sealing
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&key.0), &mut text)
-            .map_err(|_| SealError)?;
+            .map_err(|_| NoteError)?;
         Ok([&[FORM], id.0.as_slice(), &nonce, &text].concat())
     }
 
@@ -88,9 +88,9 @@ impl Seals {
     }
 }
 
-impl fmt::Debug for Seals {
+impl fmt::Debug for NoteCipher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Seals({})", self.0.len())
+        write!(f, "NoteCipher({})", self.0.len())
     }
 }
 
@@ -118,25 +118,25 @@ mod tests {
 
     #[test]
     fn opens_what_it_sealed_for_that_key_only() {
-        let seals = Seals::new(&[derived(1), derived(2)]).unwrap();
+        let cipher = NoteCipher::new(&[derived(1), derived(2)]).unwrap();
         let key = RevocationKey([7; 16]);
-        let sealed = seals.seal(1, key, &note()).unwrap();
-        assert_eq!(seals.open(key, &sealed), Some(note()));
-        assert_eq!(seals.open(RevocationKey([8; 16]), &sealed), None);
-        assert_eq!(Seals::new(&[derived(1)]).unwrap().open(key, &sealed), None);
+        let sealed = cipher.seal(1, key, &note()).unwrap();
+        assert_eq!(cipher.open(key, &sealed), Some(note()));
+        assert_eq!(cipher.open(RevocationKey([8; 16]), &sealed), None);
+        assert_eq!(NoteCipher::new(&[derived(1)]).unwrap().open(key, &sealed), None);
         assert!(!sealed.windows(5).any(|window| window == b"alice"));
     }
 
     #[test]
     fn notices_every_changed_byte() {
-        let seals = Seals::new(&[derived(1)]).unwrap();
+        let cipher = NoteCipher::new(&[derived(1)]).unwrap();
         let key = RevocationKey([7; 16]);
-        let sealed = seals.seal(0, key, &note()).unwrap();
+        let sealed = cipher.seal(0, key, &note()).unwrap();
         for at in 0..sealed.len() {
             let mut bad = sealed.clone();
             bad[at] ^= 1;
-            assert_eq!(seals.open(key, &bad), None, "byte {at}");
+            assert_eq!(cipher.open(key, &bad), None, "byte {at}");
         }
-        assert_eq!(seals.open(key, &[]), None);
+        assert_eq!(cipher.open(key, &[]), None);
     }
 }

@@ -10,6 +10,7 @@
 //! All of a session lies under one name, so that every change is one command in one bucket.
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::model::session_keys::TokenMac;
 
@@ -19,7 +20,7 @@ pub const RECORD_BYTES: usize = 48;
 /// A scope is a bit in an access record.
 pub const MAX_SCOPES: usize = 64;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// A random token that only this service can explain.
@@ -28,7 +29,7 @@ pub enum Format {
     Jwt,
 }
 
-/// What a session is. Times are Unix seconds.
+/// The data of a session. Times are Unix seconds.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
@@ -51,6 +52,33 @@ pub struct Data {
     pub refresh: bool,
     pub by: String,
     pub reason: Option<String>,
+}
+
+/// The claims that name a session's subject and what it may do, as its JWTs and introspection have them.
+#[derive(Serialize, ToSchema)]
+pub struct SessionClaims {
+    pub iss: String,
+    pub sub: String,
+    pub sid: String,
+    /// Unix seconds.
+    pub auth_time: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud: Option<Audience>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// The session's further claims, and those of its binding.
+    #[serde(flatten)]
+    pub further: Map<String, Value>,
+}
+
+/// One audience is written as a string (RFC 7519 section 4.1.3).
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Audience {
+    One(String),
+    Many(Vec<String>),
 }
 
 /// Which access token, until when, and with which of the session's scopes.
@@ -79,28 +107,25 @@ impl Data {
         Some(mask)
     }
 
-    /// Claims that say whom the session speaks for, as they are in its JWTs and in introspection.
-    pub fn to_claims(&self, mask: u64) -> Map<String, Value> {
-        let mut claims = self.claims.clone();
-        claims.extend(self.binding.clone());
-        let mut set = |name: &str, value: Value| drop(claims.insert(name.to_owned(), value));
-        set("iss", self.iss.as_str().into());
-        set("sub", self.sub.as_str().into());
-        set("sid", self.sid.as_str().into());
-        set("auth_time", self.auth_time.into());
-        if let Some(client_id) = &self.client_id {
-            set("client_id", client_id.as_str().into());
-        }
-        match self.aud.as_slice() {
-            [] => {}
-            [one] => set("aud", one.as_str().into()),
-            several => set("aud", several.into()),
-        }
+    /// `mask`: the scopes that the token has.
+    pub fn to_claims(&self, mask: u64) -> SessionClaims {
         let scopes = self.scopes_of(mask);
-        if !scopes.is_empty() {
-            set("scope", scopes.join(" ").into());
+        let mut further = self.claims.clone();
+        further.extend(self.binding.clone());
+        SessionClaims {
+            iss: self.iss.clone(),
+            sub: self.sub.clone(),
+            sid: self.sid.clone(),
+            auth_time: self.auth_time,
+            client_id: self.client_id.clone(),
+            aud: match self.aud.as_slice() {
+                [] => None,
+                [one] => Some(Audience::One(one.clone())),
+                several => Some(Audience::Many(several.to_vec())),
+            },
+            scope: (!scopes.is_empty()).then(|| scopes.join(" ")),
+            further,
         }
-        claims
     }
 }
 

@@ -1,5 +1,5 @@
-//! The ring of keys that sessions are kept under: what names them in Redis, makes and knows their tokens, and encrypts
-//! what is said of them. The first key makes what is new, every one reads what it made.
+//! The ring of keys of sessions: they derive names in the store, make and recognise tokens, and encrypt data. The first key
+//! is used for new sessions, each of the others for the sessions that it made.
 //!
 //! A session's name and data, and its tokens' tags, are all under one key of the ring, and the tag says which.
 use std::fmt;
@@ -22,11 +22,11 @@ pub struct Sid(pub [u8; 16]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyAt(usize);
 
-/// What the store keeps of a token.
+/// The store keeps this MAC in the place of the token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TokenMac(pub [u8; 32]);
 
-/// What a session or subject is called in Redis: 128 bits that name nobody. Prints as 22 characters of base64url.
+/// The name of a session or subject in the store: 128 bits that reveal no identity. Prints as 22 characters of base64url.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Name(pub [u8; 16]);
 
@@ -36,7 +36,7 @@ pub struct Ring(Vec<hmac::Key>);
 #[error("the system gave no randomness")]
 pub struct NoRandomness;
 
-/// What a MAC is for. Codes are part of stored names: never reuse one.
+/// The use of a MAC. Codes are part of stored names: never reuse one.
 #[derive(Clone, Copy)]
 enum Use {
     SessionName = 1,
@@ -53,7 +53,7 @@ impl Ring {
         Self(secrets.iter().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, &secret.derive_key(LABEL))).collect())
     }
 
-    /// The key for what is made now.
+    /// The key for new sessions.
     pub fn first(&self) -> KeyAt {
         KeyAt(0)
     }
@@ -62,7 +62,7 @@ impl Ring {
         (0..self.0.len()).map(KeyAt)
     }
 
-    /// A token that nobody can guess, and its tag.
+    /// A random token and its tag.
     pub fn make_token(&self, at: KeyAt, purpose: Purpose, sid: Sid) -> Result<OpaqueToken, NoRandomness> {
         let mut random = [0; 32];
         rand::fill(&mut random).map_err(|_| NoRandomness)?;
@@ -206,64 +206,4 @@ impl fmt::Display for Name {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ring(bytes: &[u8]) -> Ring {
-        Ring::new(&bytes.iter().map(|byte| Secret::new(&[*byte; 32]).unwrap()).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn a_token_is_known_by_the_key_that_made_it_also_when_another_is_first() {
-        let old = ring(&[1]);
-        let token = old.make_token(old.first(), Purpose::Access, Sid([7; 16])).unwrap();
-        let rotated = ring(&[2, 1]);
-        assert_eq!(rotated.maker_of(&token), Some(KeyAt(1)));
-        assert_eq!(rotated.token_mac(KeyAt(1), &token).0, old.token_mac(old.first(), &token).0);
-        assert_eq!(ring(&[2]).maker_of(&token), None);
-    }
-
-    #[test]
-    fn who_changes_a_token_makes_a_stranger_of_it() {
-        let ring = ring(&[1]);
-        let token = ring.make_token(ring.first(), Purpose::Access, Sid([7; 16])).unwrap();
-        for bad in [
-            OpaqueToken { sid: [8; 16], ..token },
-            OpaqueToken { random: [0; 32], ..token },
-            OpaqueToken { tag: [0; 16], ..token },
-            OpaqueToken { purpose: Purpose::Refresh, ..token },
-        ] {
-            assert_eq!(ring.maker_of(&bad), None);
-        }
-    }
-
-    #[test]
-    fn what_is_sealed_opens_in_its_place_with_its_key_and_unchanged() {
-        let keys = ring(&[1, 2]);
-        let sealed = keys.seal(KeyAt(1), "here", b"alice".to_vec()).unwrap();
-        assert!(!sealed.windows(5).any(|window| window == b"alice"));
-        assert_eq!(keys.open(KeyAt(1), "here", &sealed).as_deref(), Some(&b"alice"[..]));
-        assert_eq!(ring(&[2]).open(KeyAt(0), "here", &sealed).as_deref(), Some(&b"alice"[..]));
-        assert_eq!(keys.open(KeyAt(0), "here", &sealed), None);
-        assert_eq!(keys.open(KeyAt(1), "there", &sealed), None);
-        for at in 0..sealed.len() {
-            let mut bad = sealed.clone();
-            bad[at] ^= 1;
-            assert_eq!(keys.open(KeyAt(1), "here", &bad), None, "byte {at}");
-        }
-        assert_eq!(keys.open(KeyAt(1), "here", &[]), None);
-    }
-
-    #[test]
-    fn names_tell_subjects_and_issuers_apart() {
-        let ring = ring(&[1]);
-        let named = |issuer, subject| ring.subject_name(ring.first(), issuer, subject);
-        assert_ne!(named("a", "bc"), named("ab", "c"));
-        assert_eq!(named("a", "b"), named("a", "b"));
-    }
-
-    #[test]
-    fn tokens_tell_nothing_in_logs() {
-        assert_eq!(format!("{:?}", ring(&[1, 2])), "Ring(2)");
-    }
-}
+mod tests;

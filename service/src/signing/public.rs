@@ -1,4 +1,4 @@
-//! The public half of a key that signs: what verifies, the thumbprint that names it, the JWK that describes it.
+//! The public half of a signing key: the key that verifies, its thumbprint, its JWK.
 use std::fmt;
 
 use aws_lc_rs::digest;
@@ -74,7 +74,7 @@ impl Public {
         self.alg
     }
 
-    /// The RFC 7638 thumbprint: what ends everything that this key signed, when it is revoked.
+    /// The RFC 7638 thumbprint. A revocation of it ends every token that this key signed.
     pub fn kid(&self) -> &str {
         &self.kid
     }

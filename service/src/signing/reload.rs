@@ -1,5 +1,5 @@
-//! Opens the keys where they lie, and reads their files again whenever they change. A file that cannot be used leaves the
-//! keys as they are.
+//! Opens the keys in files and tokens, and reads the files again when they change. A file that cannot be used leaves the keys
+//! as they are.
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::{KeyError, Signing, SigningKey};
 /// How often the files are looked at.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Where a key lies.
+/// Where a key is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// PKCS#8 in PEM.
@@ -42,7 +42,7 @@ pub enum ReadError {
 impl FromStr for KeySource {
     type Err = UriError;
 
-    /// A path, or what is meant as a PKCS#11 URI.
+    /// A path or a PKCS#11 URI.
     fn from_str(text: &str) -> Result<Self, UriError> {
         match Pkcs11Uri::is_one(text) {
             true => Ok(Self::Token(text.parse()?)),
@@ -97,7 +97,7 @@ fn key(path: &Path, text: &str) -> Result<SigningKey, ReadError> {
     SigningKey::from_pem(text).map_err(|source| ReadError::Key { path: path.to_path_buf(), source })
 }
 
-/// Runs for as long as `signing` is used by somebody else.
+/// Runs as long as `signing` is in use elsewhere.
 pub async fn watch(signing: Arc<Signing>, sources: Vec<Source>, mut texts: Vec<String>) {
     let mut said = String::new();
     loop {

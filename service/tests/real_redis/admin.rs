@@ -4,7 +4,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use service::{AdminTls, ListenerTls};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use wire::Kind;
 
@@ -64,7 +63,9 @@ fn every_call_is_remembered_with_who_what_and_why_and_no_token_is() {
 fn the_stream_is_read_from_where_one_was_and_trimmed_by_age() {
     let redis = Redis::start();
     let audit_retention = Duration::from_secs(1);
-    let service = Running::start(service::Options { audit_retention, ..options(&redis) });
+    let mut options = options(&redis);
+    options.admin.audit_retention = audit_retention;
+    let service = Running::start(options);
     service.revoke(Kind::User, "alice");
     let (_, page) = service.admin("GET", "/v1/audit", "");
     let next = page["next"].as_str().unwrap().to_owned();
@@ -131,7 +132,9 @@ fn the_stream_cannot_fill_redis_however_young_its_entries_are() {
 #[test]
 fn a_caller_that_asks_too_often_is_told_so_and_probes_are_not() {
     let redis = Redis::start();
-    let service = Running::start(service::Options { admin_rate: 5, ..options(&redis) });
+    let mut options = options(&redis);
+    options.admin.admin_rate = 5;
+    let service = Running::start(options);
     let statuses: Vec<u16> = (0..20).map(|_| service.admin("GET", "/v1/revocations", "").0).collect();
     assert!(statuses.iter().filter(|status| **status == 200).count() >= 5, "{statuses:?}");
     assert!(statuses.contains(&429), "{statuses:?}");
@@ -205,14 +208,14 @@ fn a_certificate_of_the_right_authority_and_name_is_enough_and_any_other_is_not(
     let other = ours.sign("other", "URI:spiffe://mesh/other");
     let stranger = theirs.sign("operator", "URI:spiffe://mesh/operator");
     let redis = Redis::start();
-    let tls = AdminTls {
-        files: ListenerTls { certificate, key, client_ca: Some(ours.ca()) },
-        client_names: vec!["spiffe://mesh/operator".into()],
-        require_certificate: false,
-    };
     let start = |require_certificate| {
-        let admin_tls = Some(AdminTls { require_certificate, ..tls.clone() });
-        Running::start(service::Options { admin_tls, ..options(&redis) })
+        let mut options = options(&redis);
+        options.admin.admin_tls_cert = Some(certificate.clone());
+        options.admin.admin_tls_key = Some(key.clone());
+        options.admin.admin_client_ca = Some(ours.ca());
+        options.admin.admin_client_names = vec!["spiffe://mesh/operator".into()];
+        options.admin.admin_require_certificate = require_certificate;
+        Running::start(options)
     };
     let ask = |service: &Running, agent: &ureq::Agent, path: &str, bearer: Option<&str>| {
         let mut request = agent.get(format!("https://{}{path}", service.at.admin));
@@ -248,19 +251,8 @@ fn a_certificate_of_the_right_authority_and_name_is_enough_and_any_other_is_not(
 #[test]
 fn the_api_description_is_served_and_every_route_of_it_is_there() {
     let redis = Redis::start();
-    let sessions = service::SessionOptions {
-        issuer: ISSUER.into(),
-        audience: vec!["api".into()],
-        lifetime: Duration::from_secs(60),
-        access_lifetime: Duration::from_secs(60),
-        refresh_grace: Duration::ZERO,
-        signing_keys: vec![],
-        token_sessions: 4,
-        token_timeout: Duration::from_secs(3),
-        clients: None,
-        secrets: vec![],
-    };
-    let service = Running::start(service::Options { sessions: Some(sessions), ..options(&redis) });
+    let sessions = ["--session-issuer", ISSUER, "--session-audience", "api"];
+    let service = Running::start(options_with(&redis, &sessions));
     let (status, served) = service.admin_text("GET", "/openapi.json", None, "");
     assert_eq!((status, &served), (200, &service::admin_document()));
     for (at, document) in [(service.at.admin, served), (service.at.listen, service::data_document())] {
@@ -269,7 +261,7 @@ fn the_api_description_is_served_and_every_route_of_it_is_there() {
         for (path, methods) in document["paths"].as_object().unwrap() {
             for (method, described) in methods.as_object().unwrap() {
                 // Served where there are providers, whose own tests ask for them.
-                if described["tags"][0] == "signals" {
+                if described["tags"][0] == "provider events" {
                     continue;
                 }
                 let path = path.replace("{sid}", "x").replace("{subject}", "x").replace("{key}", "x");

@@ -1,12 +1,20 @@
 //! The whole service against a real redis-server, which must be installed: each test owns both, on ports from the
 //! kernel, and stops them at its end.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 mod admin;
 mod http;
 mod migration;
 mod provider;
+mod provider_events;
 #[path = "../../../store/redis/tests/real_redis/redis.rs"]
 mod redis;
 mod sessions;
-mod signals;
 mod store;
 mod support;

@@ -1,5 +1,5 @@
 //! A store that moves to another Redis: what is acknowledged, copied, verified, and what must never go backwards. The
-//! whole of it under load, with the real tool, is in tests/tests/migration.rs.
+//! whole of it under load, with the real tool, is in tests/tests/e2e/under_load/migration.rs.
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn copy(from: &Redis, to: &Redis) -> Result<Report, MigrateError> {
 
 /// A service that answers from `redis` and writes to `also`.
 fn both(redis: &Redis, also: &Redis) -> Options {
-    Options { mirror_redis: Some(RedisOptions::single(&also.url())), create_store: false, ..options(redis) }
+    Options { create_store: false, ..options_with(redis, &["--mirror-redis", &also.url()]) }
 }
 
 /// The files are read at the start only, and again when they change.
@@ -55,7 +55,7 @@ fn with_sessions(options: Options) -> Options {
     let sessions = session_options(&dir);
     // Left to the system's cleaning, since the service watches them.
     let _ = dir.keep();
-    Options { sessions: Some(sessions), ..options }
+    Options { sessions, ..options }
 }
 
 /// One that can be refreshed.
@@ -361,7 +361,8 @@ fn a_logout_token_that_was_used_stays_used_in_the_new_store() {
     let (old, new) = (Redis::start(), Redis::start());
     let signs = key_of(mint::Alg::EdDSA, "k");
     let jwks = Jwks::publishing(&[&signs]);
-    let with_provider = |options: Options| Options { providers: providers(&[provider(&jwks.uri())]), ..options };
+    let with_provider =
+        |options: Options| Options { providers_file: providers(&old, &[provider(&jwks.uri())]), ..options };
     let token = |name: &str| {
         let claims = with(logout_claims(), &json!({ "sid": null, "sub": name }));
         typed(&signs, "logout+jwt", &claims)
@@ -373,7 +374,7 @@ fn a_logout_token_that_was_used_stays_used_in_the_new_store() {
     prepare(&new).unwrap();
     let service = Running::start(with_provider(both(&old, &new)));
     assert_eq!(log_out(&service, &tokens[1]).status, 200);
-    // What the other store does not confirm is not used up.
+    // What the mirror does not confirm is not used up.
     new.signal("STOP");
     assert_eq!(log_out(&service, &tokens[2]).status, 503);
     new.signal("CONT");
@@ -397,7 +398,8 @@ fn a_logout_is_in_force_also_while_the_other_store_is_down() {
     prepare(&new).unwrap();
     let signs = key_of(mint::Alg::EdDSA, "k");
     let jwks = Jwks::publishing(&[&signs]);
-    let service = Running::start(Options { providers: providers(&[provider(&jwks.uri())]), ..both(&old, &new) });
+    let service =
+        Running::start(Options { providers_file: providers(&old, &[provider(&jwks.uri())]), ..both(&old, &new) });
     new.kill();
     eventually(WELL_AGAIN, || metric(&service, "portcullis_mirror_ready 0").then_some(()));
     let claims = logout_claims();
@@ -436,7 +438,7 @@ fn a_service_that_stops_brings_first_what_the_other_store_lacks() {
     prepare(&new).unwrap();
     let service = Running::start(with_sessions(both(&old, &new)));
     let made = session(&service);
-    // Refreshing is acknowledged without the other store.
+    // Refreshing is acknowledged without the mirror.
     new.kill();
     assert_eq!(refresh(&service, &made).0, 200);
     new.restart();

@@ -1,6 +1,7 @@
 //! A provider of a test's own: keys, tokens, and an HTTP server that publishes what it is told to, or misbehaves.
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -110,8 +111,10 @@ pub fn provider(uri: &str) -> Value {
     })
 }
 
-pub fn providers(list: &[Value]) -> service::Providers {
-    serde_json::from_value(json!({ "providers": list })).unwrap()
+/// The file of these providers, in the directory of the test's Redis. Those that are null are absent.
+pub fn providers(redis: &Redis, list: &[Value]) -> Option<PathBuf> {
+    let text = json!({ "providers": list }).to_string();
+    Some(file(redis, &format!("providers-{}.json", random_id()), text.as_bytes()))
 }
 
 /// What a provider says of a user's session that ended.

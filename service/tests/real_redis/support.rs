@@ -1,11 +1,12 @@
 //! A Redis and a service of a test's own, and what tests do to them.
-use std::net::SocketAddr;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
-use service::{Addresses, AdminToken, Options, Service};
+use service::{Addresses, Options, Service};
 use tokio::sync::oneshot;
 use wire::check::{NamedIssuer, Needs, Question, ReplyError, StoreError};
 use wire::{Answer, DerivedKeys, Kind, Retention, RevocationKey, Secret};
@@ -36,41 +37,44 @@ pub fn secret(byte: u8) -> Secret {
     Secret::new(&[byte; 32]).unwrap()
 }
 
+/// A file that lives as long as the Redis.
+pub fn file(redis: &Redis, name: &str, content: &[u8]) -> PathBuf {
+    let path = redis.directory().join(name);
+    std::fs::write(&path, content).unwrap();
+    path
+}
+
+/// Files with the secrets that [`secret`] makes of these bytes.
+pub fn secret_files(redis: &Redis, bytes: &[u8]) -> Vec<PathBuf> {
+    bytes.iter().map(|byte| file(redis, &format!("secret-{byte}"), &[*byte; 32])).collect()
+}
+
+#[derive(clap::Parser)]
+struct Command {
+    #[command(flatten)]
+    options: Options,
+}
+
 pub fn options(redis: &Redis) -> Options {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    Options {
-        listen: any,
-        admin_listen: any,
-        ports_file: None,
-        redis: service::RedisOptions::single(&redis.url()),
-        mirror_redis: None,
-        mirror_store_id: None,
-        mirror_min_replicas: None,
-        redis_timeout: Duration::from_millis(200),
-        confirm_timeout: Duration::from_secs(2),
-        secrets: vec![secret(1)],
-        admin_token: AdminToken::new(ADMIN).unwrap(),
-        tls: None,
-        admin_tls: None,
-        admin_rate: 10_000,
-        audit_retention: Duration::from_secs(90 * 86_400),
-        sessions: None,
-        create_store: true,
-        store_id: None,
-        dangerously_allow_eviction: false,
-        dangerously_allow_replica: false,
-        min_replicas: 0,
-        require_disk: true,
-        max_lifetime: Duration::from_secs(DAY.into()),
-        issuers: vec![ISSUER.to_owned()],
-        token_claims: vec![],
-        providers: service::Providers::default(),
-        max_session: Duration::from_secs(30 * 86_400),
-        future_iat_tolerance: Duration::from_secs(1),
-        max_requests: 256,
-        max_connections: 4096,
-        max_newcomers: 256,
+    options_with(redis, &[])
+}
+
+/// The options of a command line. An option that is not given here has its default.
+pub fn options_with(redis: &Redis, more: &[&str]) -> Options {
+    let token = file(redis, "admin-token", ADMIN.as_bytes());
+    let mut words: Vec<OsString> = vec!["serve".into(), "--admin-token-file".into(), token.into()];
+    for path in secret_files(redis, &[1]) {
+        words.extend(["--secret-file".into(), path.into()]);
     }
+    words.extend(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--issuer", ISSUER].map(Into::into));
+    words.extend(["--create-store", "--require-disk", "--admin-rate", "10000"].map(Into::into));
+    words.extend(["--future-iat-tolerance", "1s", "--max-requests", "256"].map(Into::into));
+    if !more.contains(&"--redis") {
+        words.extend(["--redis".into(), redis.url().into()]);
+    }
+    words.extend(more.iter().map(Into::into));
+    let command = <Command as clap::Parser>::try_parse_from(words);
+    command.unwrap_or_else(|error| panic!("{error}")).options
 }
 
 pub fn started() -> (Redis, Running) {

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use tests::{Answer, Request, Upstream, exchange};
+use harness::{Answer, Request, Upstream, exchange};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main(flavor = "current_thread")]

@@ -21,7 +21,7 @@ pub enum Algorithm {
     HS512,
 }
 
-/// What a key is, whatever it is used with.
+/// The type of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     Rsa,
@@ -29,7 +29,7 @@ pub enum Family {
     P384,
     P521,
     Ed25519,
-    /// Of one client, and of nobody else.
+    /// A client's secret.
     Secret,
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess};
 use serde_json::Value;
 
-use super::refused::Refused;
+use super::error::RejectReason;
 
 /// The longest id of a session or user, in bytes: as the admin API has it.
 pub const MAX_ID: usize = 2048;
@@ -46,58 +46,58 @@ enum Audience {
 impl Claims {
     /// # Errors
     /// A claim is missing or of the wrong type.
-    pub fn read(payload: &[u8]) -> Result<Self, Refused> {
+    pub fn read(payload: &[u8]) -> Result<Self, RejectReason> {
         let claims: Self =
-            serde_json::from_slice(payload).map_err(|error| Refused::Malformed(format!("the claims: {error}")))?;
+            serde_json::from_slice(payload).map_err(|error| RejectReason::Malformed(format!("the claims: {error}")))?;
         for (name, id) in [("jti", Some(&claims.jti)), ("sub", claims.sub.as_ref()), ("sid", claims.sid.as_ref())] {
             id.map_or(Ok(()), |id| judge_id(name, id))?;
         }
         Ok(claims)
     }
 
-    /// Who says that it is from: nothing of the payload is to be believed before its signature.
+    /// The `iss`, to find the provider. Nothing of the payload is trusted before its signature was verified.
     ///
     /// # Errors
     /// It does not say.
-    pub fn issuer_of(payload: &[u8]) -> Result<String, Refused> {
+    pub fn issuer_of(payload: &[u8]) -> Result<String, RejectReason> {
         #[derive(Deserialize)]
         struct Issuer {
             iss: String,
         }
         let issuer: Result<Issuer, _> = serde_json::from_slice(payload);
-        issuer.map(|issuer| issuer.iss).map_err(|error| Refused::Malformed(format!("the claims: {error}")))
+        issuer.map(|issuer| issuer.iss).map_err(|error| RejectReason::Malformed(format!("the claims: {error}")))
     }
 
     /// # Errors
-    /// It is for somebody else.
-    pub fn judge_audience(&self, ours: &[String]) -> Result<(), Refused> {
+    /// It is for another audience.
+    pub fn judge_audience(&self, ours: &[String]) -> Result<(), RejectReason> {
         let named = match &self.aud {
             Audience::One(audience) => ours.contains(audience),
             Audience::Several(audiences) => audiences.iter().any(|audience| ours.contains(audience)),
         };
-        if named { Ok(()) } else { Err(Refused::Audience) }
+        if named { Ok(()) } else { Err(RejectReason::Audience) }
     }
 
     /// # Errors
     /// Too old, from the future, or over.
-    pub fn judge_times(&self, now: u64, max_age: Duration, skew: Duration) -> Result<(), Refused> {
+    pub fn judge_times(&self, now: u64, max_age: Duration, skew: Duration) -> Result<(), RejectReason> {
         let (now, skew) = (now as f64, skew.as_secs_f64());
         for (name, time) in [("iat", Some(self.iat)), ("exp", self.exp), ("nbf", self.nbf)] {
             if time.is_some_and(|time| !(0.0..=MAX_TIME).contains(&time)) {
-                return Err(Refused::Claim(name, "is no time"));
+                return Err(RejectReason::Claim(name, "is no time"));
             }
         }
         if self.iat.floor() > now + skew {
-            return Err(Refused::Claim("iat", "is in the future"));
+            return Err(RejectReason::Claim("iat", "is in the future"));
         }
         if self.iat.floor() + max_age.as_secs_f64() + skew < now {
-            return Err(Refused::Claim("iat", "is too long ago"));
+            return Err(RejectReason::Claim("iat", "is too long ago"));
         }
         if self.exp.is_some_and(|exp| exp.floor() + skew <= now) {
-            return Err(Refused::Claim("exp", "is over"));
+            return Err(RejectReason::Claim("exp", "is over"));
         }
         if self.nbf.is_some_and(|nbf| nbf.ceil() > now + skew) {
-            return Err(Refused::Claim("nbf", "is in the future"));
+            return Err(RejectReason::Claim("nbf", "is in the future"));
         }
         Ok(())
     }
@@ -109,11 +109,11 @@ impl Claims {
 
 /// # Errors
 /// Empty, or too long to be looked up.
-pub fn judge_id(name: &'static str, id: &str) -> Result<(), Refused> {
+pub fn judge_id(name: &'static str, id: &str) -> Result<(), RejectReason> {
     match id.len() {
-        0 => Err(Refused::Claim(name, "is empty")),
+        0 => Err(RejectReason::Claim(name, "is empty")),
         1..=MAX_ID => Ok(()),
-        _ => Err(Refused::Claim(name, "is too long")),
+        _ => Err(RejectReason::Claim(name, "is too long")),
     }
 }
 
@@ -205,107 +205,4 @@ impl<'de> Deserialize<'de> for Unique {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    const NOW: u64 = 10_000;
-    const MAX_AGE: Duration = Duration::from_secs(120);
-    const SKEW: Duration = Duration::from_secs(30);
-
-    fn with(members: Value) -> Value {
-        let mut claims = json!({ "iss": "i", "aud": "a", "iat": NOW, "jti": "j", "events": {} });
-        for (name, value) in members.as_object().unwrap() {
-            claims[name] = value.clone();
-        }
-        claims
-    }
-
-    fn read(members: Value) -> Result<Claims, Refused> {
-        Claims::read(with(members).to_string().as_bytes())
-    }
-
-    #[test]
-    fn a_claim_that_is_missing_wrong_or_there_twice_is_refused() {
-        for name in ["iss", "aud", "iat", "jti", "events"] {
-            let mut claims = with(json!({}));
-            claims.as_object_mut().unwrap().remove(name);
-            assert!(Claims::read(claims.to_string().as_bytes()).unwrap_err().to_string().contains(name), "{name}");
-            assert!(read(json!({ name: null })).is_err(), "{name}");
-        }
-        for wrong in [
-            json!({ "sub": 5 }),
-            json!({ "sub": "" }),
-            json!({ "sid": "" }),
-            json!({ "sid": "x".repeat(MAX_ID + 1) }),
-            json!({ "jti": "" }),
-            json!({ "iat": "10000" }),
-            json!({ "events": [] }),
-            json!({ "aud": [5] }),
-            json!({ "sub_id": "u" }),
-            json!({ "sub_id": [] }),
-        ] {
-            assert!(read(wrong.clone()).is_err(), "{wrong}");
-        }
-        let twice = |text: &str| format!(r#"{{"iss":"i","aud":"a","iat":1,"jti":"j",{text}}}"#);
-        for text in [
-            r#""events":{},"sub":"a","sub":"b""#,
-            r#""events":{"e":{},"e":{}}"#,
-            r#""events":{},"events":{}"#,
-            r#""events":{"e":{"a":1,"a":1}}"#,
-            r#""events":{},"sub_id":{"a":[{"b":{"c":1,"c":2}}]}"#,
-        ] {
-            assert!(Claims::read(twice(text).as_bytes()).is_err(), "{text}");
-        }
-        assert!(Claims::read(twice(r#""events":{},"sub":"a""#).as_bytes()).is_ok());
-    }
-
-    #[test]
-    fn one_of_several_audiences_must_be_ours() {
-        let ours = ["client".to_owned()];
-        for (aud, good) in [
-            (json!("client"), true),
-            (json!(["other", "client"]), true),
-            (json!("clien"), false),
-            (json!([]), false),
-            (json!(["other"]), false),
-        ] {
-            assert_eq!(read(json!({ "aud": aud })).unwrap().judge_audience(&ours).is_ok(), good, "{aud}");
-        }
-    }
-
-    #[test]
-    fn times_are_judged_at_their_boundaries() {
-        for (claims, good) in [
-            (json!({ "iat": NOW + 30 }), true),
-            (json!({ "iat": NOW + 31 }), false),
-            (json!({ "iat": NOW - 150 }), true),
-            (json!({ "iat": NOW - 151 }), false),
-            (json!({ "iat": -1 }), false),
-            (json!({ "iat": 1e300 }), false),
-            (json!({ "exp": NOW - 29 }), true),
-            (json!({ "exp": NOW - 30 }), false),
-            (json!({ "exp": 1e300 }), false),
-            (json!({ "nbf": NOW + 30 }), true),
-            (json!({ "nbf": NOW as f64 + 30.5 }), false),
-        ] {
-            assert_eq!(read(claims.clone()).unwrap().judge_times(NOW, MAX_AGE, SKEW).is_ok(), good, "{claims}");
-        }
-    }
-
-    #[test]
-    fn a_nonce_is_seen_whatever_it_is() {
-        assert!(read(json!({})).unwrap().nonce.is_none());
-        for nonce in [json!("n"), json!(5), json!(false)] {
-            assert!(read(json!({ "nonce": nonce })).unwrap().nonce.is_some(), "{nonce}");
-        }
-    }
-
-    #[test]
-    fn an_optional_claim_that_is_null_is_absent() {
-        let claims =
-            read(json!({ "sub": null, "sid": null, "exp": null, "nbf": null, "nonce": null, "sub_id": null })).unwrap();
-        assert!(claims.sub.is_none() && claims.sid.is_none() && claims.sub_id.is_none() && !claims.has_exp());
-        assert!(claims.nonce.is_none() && claims.judge_times(NOW, MAX_AGE, SKEW).is_ok());
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
 
 use super::algorithm::Algorithm;
-use super::refused::Refused;
+use super::error::RejectReason;
 
 /// The longest token that is looked at, in bytes. Logout tokens and events have a few hundred.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
@@ -40,12 +40,12 @@ struct Header {
 
 impl<'t> Unverified<'t> {
     /// # Errors
-    /// It is no such token, or asks for what we do not do.
-    pub fn read(token: &'t str) -> Result<Self, Refused> {
+    /// It is no such token, or needs a feature that is not supported.
+    pub fn read(token: &'t str) -> Result<Self, RejectReason> {
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(Refused::Malformed(format!("the token has more than {MAX_TOKEN_BYTES} bytes")));
+            return Err(RejectReason::Malformed(format!("the token has more than {MAX_TOKEN_BYTES} bytes")));
         }
-        let malformed = |what: &str| Refused::Malformed(format!("the token {what}"));
+        let malformed = |what: &str| RejectReason::Malformed(format!("the token {what}"));
         let (input, signature) = token.rsplit_once('.').ok_or_else(|| malformed("is no signed JWT in compact form"))?;
         let (header, payload) = input.split_once('.').ok_or_else(|| malformed("is no signed JWT in compact form"))?;
         if payload.contains('.') {
@@ -61,7 +61,7 @@ impl<'t> Unverified<'t> {
         }
         Ok(Self {
             // `none` is not among them.
-            algorithm: Algorithm::from_name(&header.alg).ok_or(Refused::Algorithm)?,
+            algorithm: Algorithm::from_name(&header.alg).ok_or(RejectReason::Algorithm)?,
             kid: header.kid,
             typ: header.typ,
             payload: bytes(payload)?,
@@ -118,11 +118,11 @@ mod tests {
             token(r#"{"alg":"RS256","enc":"A128GCM"}"#, "{}"),
             token(r#"{"alg":"RS256"}"#, &"x".repeat(MAX_TOKEN_BYTES)),
         ] {
-            assert!(matches!(Unverified::read(&bad), Err(Refused::Malformed(_))), "{bad}");
+            assert!(matches!(Unverified::read(&bad), Err(RejectReason::Malformed(_))), "{bad}");
         }
         for alg in ["none", "None", "hs256", "rs256", ""] {
             let text = token(&format!(r#"{{"alg":"{alg}"}}"#), "{}");
-            assert!(matches!(Unverified::read(&text), Err(Refused::Algorithm)), "{alg}");
+            assert!(matches!(Unverified::read(&text), Err(RejectReason::Algorithm)), "{alg}");
         }
     }
 }

@@ -1,11 +1,12 @@
-//! What a logout token must be (OpenID Connect Back-Channel Logout 1.0 sections 2.4 and 2.6), and whom it logs out.
+//! The form of a logout token (OpenID Connect Back-Channel Logout 1.0 sections 2.4 and 2.6), and the session or user that it
+//! ends.
 use serde_json::Value;
 use wire::Kind;
 
 use super::Ending;
 use super::claims::Claims;
+use super::error::RejectReason;
 use super::jws::Unverified;
-use super::refused::Refused;
 
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 /// Keycloak's word, beside the event, that offline sessions end too (its client's “Backchannel logout revoke offline sessions”).
@@ -18,24 +19,24 @@ const TYPES: [&str; 2] = ["logout+jwt", "jwt"];
 
 /// # Errors
 /// It is of another type.
-pub fn judge_type(token: &Unverified<'_>) -> Result<(), Refused> {
+pub fn judge_type(token: &Unverified<'_>) -> Result<(), RejectReason> {
     match token.typ.is_none() || token.is_typed(&TYPES) {
         true => Ok(()),
-        false => Err(Refused::Type("`logout+jwt`, `JWT` or absent")),
+        false => Err(RejectReason::Type("`logout+jwt`, `JWT` or absent")),
     }
 }
 
 /// # Errors
-/// It is no logout token, or names nobody.
-pub fn ending(claims: &Claims, issuer: &str) -> Result<Ending, Refused> {
+/// It is no logout token, or has no subject.
+pub fn ending(claims: &Claims, issuer: &str) -> Result<Ending, RejectReason> {
     match claims.events.get(EVENT) {
         Some(Value::Object(_)) => {}
-        Some(_) => return Err(Refused::Events("must have an object for the logout event")),
-        None => return Err(Refused::Events("must have the logout event")),
+        Some(_) => return Err(RejectReason::Events("must have an object for the logout event")),
+        None => return Err(RejectReason::Events("must have the logout event")),
     }
-    // It makes sure that no logout token serves as an ID token; so what has one may be an ID token.
+    // A logout token must have none, so that none serves as an ID token. A token with one may be an ID token.
     if claims.nonce.is_some() {
-        return Err(Refused::Claim("nonce", "must not be there"));
+        return Err(RejectReason::Claim("nonce", "must not be there"));
     }
     // With a session, it is this session only (section 2.4).
     let (kind, ids) = match (&claims.sid, &claims.sub) {
@@ -43,7 +44,7 @@ pub fn ending(claims: &Claims, issuer: &str) -> Result<Ending, Refused> {
         (Some(sid), _) => (Kind::Session, vec![sid.clone()]),
         // All of the user's sessions are ended, the offline ones among them.
         (None, Some(sub)) => (Kind::User, vec![sub.clone()]),
-        (None, None) => return Err(Refused::Claim("sid", "and `sub` are missing: one of them must be there")),
+        (None, None) => return Err(RejectReason::Claim("sid", "and `sub` are missing: one of them must be there")),
     };
     Ok(Ending { kind, issuer: issuer.to_owned(), ids })
 }
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn ends(members: Value) -> Result<(Kind, String), Refused> {
+    fn ends(members: Value) -> Result<(Kind, String), RejectReason> {
         let mut claims = json!({ "iss": "i", "aud": "a", "iat": 1, "jti": "j", "events": { EVENT: {} } });
         for (name, value) in members.as_object().unwrap() {
             claims[name] = value.clone();

@@ -1,4 +1,4 @@
-//! Which providers may end sessions here, as their file says it. What is wrong in it is named by its field.
+//! The providers that may end sessions, as their file lists them. Errors name the field.
 use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
@@ -7,9 +7,10 @@ use std::time::Duration;
 use axum::http::Uri;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
+use wire::issuer_matches;
 
 use super::algorithm::{Algorithm, Family};
-use crate::app::options::MAX_SKEW;
+use crate::base::limits::MAX_SKEW;
 
 /// The most providers of one service: each has a key set in memory.
 pub const MAX_PROVIDERS: usize = 64;
@@ -30,7 +31,7 @@ pub struct Providers {
 pub struct Provider {
     /// As `iss` has it, byte by byte.
     pub issuer: String,
-    /// Whom its tokens must be for: our client ids for logout tokens, what the stream was made with for events.
+    /// The `aud` that its tokens must have: our client ids for logout tokens, the audience of the stream for events.
     pub audiences: Vec<String>,
     #[serde(default, deserialize_with = "present")]
     pub jwks_uri: Option<String>,
@@ -69,7 +70,7 @@ pub struct Provider {
     /// Trust the authorities in this PEM file, in the place of those that browsers trust.
     #[serde(default, deserialize_with = "present")]
     pub ca_file: Option<PathBuf>,
-    /// Fetch keys without TLS from other hosts than this one: whoever is on the way can then end every session.
+    /// Fetch keys without TLS from other hosts than this one. An attacker on the way can then end every session.
     #[serde(default)]
     pub dangerously_allow_http: bool,
 }
@@ -126,12 +127,9 @@ impl Providers {
         self.providers.iter().flat_map(Provider::subject_issuers)
     }
 
-    /// Does this issuer make sessions under the ids of ended ones?
-    pub fn reuses_session_ids(&self, issuer: &str) -> bool {
-        let of = |provider: &&Provider| {
-            provider.subject_issuers().any(|of| crate::domain::tenants::is_issuer_or_tenant(of, issuer))
-        };
-        self.providers.iter().filter(of).any(|provider| provider.reuses_session_ids)
+    /// The issuers, or patterns of tenants, that give the ids of ended sessions to new ones.
+    pub fn reuse_session_ids(&self) -> impl Iterator<Item = &String> {
+        self.providers.iter().filter(|provider| provider.reuses_session_ids).flat_map(Provider::subject_issuers)
     }
 
     /// `issuers` are those for whom revocations are taken; any, if empty.
@@ -143,8 +141,8 @@ impl Providers {
             return Err(ProvidersError::new("providers", format!("must be at most {MAX_PROVIDERS}")));
         }
         let mut seen = HashSet::new();
-        for (place, provider) in self.providers.iter().enumerate() {
-            let within = |field: &str| format!("providers[{place}].{field}");
+        for (index, provider) in self.providers.iter().enumerate() {
+            let within = |field: &str| format!("providers[{index}].{field}");
             provider.check(issuers).map_err(|error| ProvidersError { field: within(&error.field), ..error })?;
             if !seen.insert(&provider.issuer) {
                 return Err(ProvidersError::new(within("issuer"), "is there twice: a provider stands here once"));
@@ -161,8 +159,8 @@ impl Provider {
         if self.audiences.is_empty() {
             return wrong("audiences", "must name at least one".into());
         }
-        for (place, audience) in self.audiences.iter().enumerate() {
-            text(&format!("audiences[{place}]"), audience)?;
+        for (index, audience) in self.audiences.iter().enumerate() {
+            text(&format!("audiences[{index}]"), audience)?;
         }
         if self.algorithms.is_empty() {
             return wrong("algorithms", "must name at least one".into());
@@ -185,9 +183,7 @@ impl Provider {
             return wrong("logout", "is missing, and so is `events`: say which of them this provider may send".into());
         }
         for issuer in self.subject_issuers() {
-            if !issuers.is_empty()
-                && !issuers.iter().any(|taken| crate::domain::tenants::is_issuer_or_tenant(taken, issuer))
-            {
+            if !issuers.is_empty() && !issuers.iter().any(|taken| issuer_matches(taken, issuer)) {
                 let message = format!(
                     "ends tokens of {issuer:?}, for whom no revocations are taken: --issuer names {}",
                     issuers.join(", ")
@@ -295,7 +291,7 @@ impl fmt::Display for ProvidersError {
 
 impl std::error::Error for ProvidersError {}
 
-/// OpenID Connect Core 1.0 section 15.1: what every provider signs with, and the default of its clients.
+/// Every provider supports it, and it is the default of clients (OpenID Connect Core 1.0 section 15.1).
 fn algorithms() -> Vec<Algorithm> {
     vec![Algorithm::RS256]
 }
@@ -320,7 +316,7 @@ fn cool_down() -> Duration {
     Duration::from_secs(5)
 }
 
-/// What Back-Channel Logout 1.0 section 4 gives a logout token to live.
+/// The lifetime that Back-Channel Logout 1.0 section 4 recommends.
 fn logout_max_age() -> Duration {
     Duration::from_secs(120)
 }
@@ -354,151 +350,4 @@ mod duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn whole() -> Value {
-        json!({
-            "issuer": "https://op.example", "audiences": ["client"], "jwks_uri": "https://op.example/jwks",
-            "logout": {}, "events": {},
-        })
-    }
-
-    fn read(provider: Value) -> Result<Providers, String> {
-        let providers: Providers =
-            serde_json::from_value(json!({ "providers": [provider] })).map_err(|error| error.to_string())?;
-        providers.check(&[]).map_err(|error| error.to_string())?;
-        Ok(providers)
-    }
-
-    fn with(name: &str, value: Value) -> Value {
-        let mut provider = whole();
-        provider[name] = value;
-        provider
-    }
-
-    #[test]
-    fn what_is_left_out_has_a_default() {
-        let providers = read(whole()).unwrap();
-        let [provider] = providers.providers.as_slice() else { panic!() };
-        assert_eq!(provider.algorithms, [Algorithm::RS256]);
-        assert_eq!(provider.logout.as_ref().unwrap().max_age, Duration::from_secs(120));
-        assert_eq!(provider.events.as_ref().unwrap().max_age, Duration::from_secs(3600));
-        assert_eq!((provider.cool_down, provider.refresh), (Duration::from_secs(5), Duration::from_secs(300)));
-    }
-
-    #[test]
-    fn a_wrong_field_is_named() {
-        for (field, provider) in [
-            ("issuer", with("issuer", json!(""))),
-            ("audiences", with("audiences", json!([]))),
-            ("audiences[0]", with("audiences", json!([""]))),
-            ("jwks_uri", with("jwks_uri", json!("http://op.example/jwks"))),
-            ("jwks_uri", with("jwks_uri", json!("ftp://op.example/jwks"))),
-            ("jwks_uri", with("jwks_uri", json!("https://user:word@op.example/jwks"))),
-            ("jwks_uri", with("jwks_uri", json!("/jwks"))),
-            ("discovery", with("discovery", json!("openid-configuration"))),
-            ("algorithms", with("algorithms", json!([]))),
-            ("HS256", with("algorithms", json!(["HS256"]))),
-            ("none", with("algorithms", json!(["none"]))),
-            ("skew", with("skew", json!("301s"))),
-            ("cool_down", with("cool_down", json!("0s"))),
-            ("secret_file", with("secret_file", json!("/secret"))),
-            ("secret_file", with("algorithms", json!(["HS256"]))),
-            ("cool_down", with("cool_down", json!("61s"))),
-            ("max_stale", with("max_stale", json!("299s"))),
-            ("timeout", with("timeout", json!("11s"))),
-            ("logout.max_age", with("logout", json!({ "max_age": "25h" }))),
-            ("events.subject_issuer", with("events", json!({ "subject_issuer": "" }))),
-            ("colour", with("colour", json!("red"))),
-            ("null", with("logout", Value::Null)),
-        ] {
-            let error = read(provider.clone()).map(drop).expect_err(field);
-            assert!(error.contains(field), "{field}: {error}");
-        }
-        let neither = json!({
-            "issuer": "https://op.example", "audiences": ["client"], "jwks_uri": "https://op.example/jwks",
-        });
-        assert!(read(neither).unwrap_err().contains("providers[0].logout"));
-    }
-
-    #[test]
-    fn keys_come_over_tls_from_elsewhere() {
-        for (uri, allowed) in [
-            ("http://127.0.0.1:1/jwks", true),
-            ("http://[::1]:1/jwks", true),
-            ("http://localhost/jwks", true),
-            ("http://127.0.0.1.example/jwks", false),
-            ("http://localhost.example/jwks", false),
-            ("http://10.0.0.1/jwks", false),
-        ] {
-            assert_eq!(read(with("jwks_uri", json!(uri))).is_ok(), allowed, "{uri}");
-        }
-        let mut told = with("jwks_uri", json!("http://op.internal/jwks"));
-        told["dangerously_allow_http"] = json!(true);
-        assert!(read(told).is_ok());
-    }
-
-    #[test]
-    fn a_secret_and_keys_stand_where_they_are_of_use() {
-        let provider = |algorithms: &[&str], members: Value| {
-            let mut provider = json!({
-                "issuer": "https://op.example", "audiences": ["client"], "algorithms": algorithms,
-                "secret_file": "/secret",
-            });
-            provider.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
-            read(provider).map(|_| ())
-        };
-        let keys = "https://op.example/jwks";
-        assert_eq!(provider(&["HS256"], json!({ "logout": {} })), Ok(()));
-        assert_eq!(provider(&["HS512", "ES256"], json!({ "logout": {}, "events": {}, "jwks_uri": keys })), Ok(()));
-        for (field, algorithms, members) in [
-            ("jwks_uri", ["HS256", "HS384"], json!({ "logout": {}, "jwks_uri": keys })),
-            ("discovery", ["HS256", "HS384"], json!({ "logout": {}, "discovery": "openid-configuration" })),
-            ("jwks_uri", ["HS256", "RS256"], json!({ "logout": {} })),
-            ("events", ["HS256", "HS384"], json!({ "logout": {}, "events": {} })),
-            ("algorithms", ["HS256", "RS256"], json!({ "events": {}, "jwks_uri": keys })),
-        ] {
-            let error = provider(&algorithms, members.clone()).unwrap_err();
-            assert!(error.contains(&format!("providers[0].{field}`")), "{field} {members}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_provider_stands_once_and_for_issuers_that_are_taken() {
-        let twice = json!({ "providers": [whole(), whole()] });
-        let twice: Providers = serde_json::from_value(twice).unwrap();
-        assert_eq!(twice.check(&[]).unwrap_err().field, "providers[1].issuer");
-        let one: Providers = serde_json::from_value(json!({ "providers": [whole()] })).unwrap();
-        assert_eq!(one.check(&["https://other.example".into()]).unwrap_err().field, "providers[0].issuer");
-        assert_eq!(one.check(&["https://op.example".into()]), Ok(()));
-        let mut elsewhere = with("events", json!({ "subject_issuer": "https://tokens.example" }));
-        elsewhere.as_object_mut().unwrap().remove("logout");
-        let elsewhere: Providers = serde_json::from_value(json!({ "providers": [elsewhere] })).unwrap();
-        assert_eq!(elsewhere.check(&["https://tokens.example".into()]), Ok(()));
-    }
-
-    // A field that the page does not explain is one that nobody finds.
-    #[test]
-    fn the_page_explains_each_field() {
-        let page = include_str!("../../../../docs/logout.md");
-        let mut provider = whole();
-        for (name, value) in [
-            ("discovery", json!("ssf-configuration")),
-            ("ca_file", json!("/ca.pem")),
-            ("secret_file", json!("/secret")),
-        ] {
-            provider[name] = value;
-        }
-        provider["events"]["subject_issuer"] = json!("x");
-        let provider: Provider = serde_json::from_value(provider).unwrap();
-        let shown = serde_json::to_value(&provider).unwrap();
-        for (name, value) in shown.as_object().unwrap() {
-            let inner = value.as_object().into_iter().flatten().map(|(inner, _)| format!("{name}.{inner}"));
-            for field in std::iter::once(name.clone()).chain(inner) {
-                assert!(page.contains(&format!("| `{field}` |")), "{field}");
-            }
-        }
-    }
-}
+mod tests;

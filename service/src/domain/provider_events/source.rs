@@ -8,15 +8,16 @@ use serde::Deserialize;
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
+use super::error::Unavailable;
 use super::keys::{KeySet, MAX_SET_BYTES};
 use super::providers::{Discovery, Provider, ProvidersError};
-use super::refused::Unavailable;
 use crate::base::token_bucket::Bucket;
 
-/// After a failure nobody asks again for so long; twice as long after the next, and so on.
+/// The pause after a failed fetch. It doubles with each further failure.
 const PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(15);
-/// Fetches that tokens of no key of ours may cause at once: several rotations within one cool-down, and somebody's noise before them.
+/// Fetches that tokens of unknown keys may cause at once: several rotations within one cool-down, and forged tokens before
+/// them.
 const BURST: u32 = 4;
 
 pub struct Source {
@@ -39,7 +40,7 @@ struct State {
 #[derive(Clone)]
 pub struct Held {
     pub keys: Arc<KeySet>,
-    /// Of what is in the set: the same in a set that has not changed.
+    /// Of the keys in the set. It changes only when they do.
     pub generation: u64,
     /// When the fetch began, so that a set is never held for younger than it is.
     pub fetched: Instant,
@@ -107,7 +108,7 @@ impl Source {
         Unavailable::keys(why, retry_after)
     }
 
-    /// Fetches; one at a time, which is its caller's business. `None`: it failed, and what was held is held.
+    /// Fetches the keys. The caller runs one fetch at a time. `None`: it failed, and the held keys stay.
     pub async fn fetch(&self) -> Option<Held> {
         let started = Instant::now();
         {
@@ -174,7 +175,7 @@ impl Fetcher {
         let url = document_url(&self.provider.issuer, discovery);
         let bytes = self.get(&url)?;
         let document: Document = serde_json::from_slice(&bytes).map_err(|error| format!("{url}: {error}"))?;
-        // OpenID Connect Discovery 1.0 section 4.3: else it is somebody else's document.
+        // OpenID Connect Discovery 1.0 section 4.3: else the document is another issuer's.
         if document.issuer != self.provider.issuer {
             return Err(format!("{url}: its issuer is another"));
         }

@@ -2,7 +2,6 @@
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
-use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
 use store::{AuditFrom, AuditIdError};
@@ -13,16 +12,15 @@ use utoipa_axum::routes;
 use super::guard::Record;
 use super::problem::Problem;
 use super::query::Query;
-use crate::app::server::Shared;
 use crate::base::clock::unix_millis;
-use crate::domain::audit::{Entry, MAX_PAGE};
+use crate::domain::audit::{Audit, Entry, MAX_PAGE};
 
 const DEFAULT_PAGE: usize = 100;
 /// Entries after a time that is no longer ago are those that a follower has not seen yet.
 const FOLLOWING_MILLIS: u64 = 60_000;
 
 #[derive(Serialize, ToSchema)]
-struct Page {
+struct AuditPage {
     entries: Vec<Entry>,
     /// Give it as `after` to go on; there may be more by then.
     next: Option<String>,
@@ -38,20 +36,20 @@ struct Parameters {
     limit: Option<u16>,
 }
 
-pub fn routes() -> OpenApiRouter<Arc<Shared>> {
+pub fn routes() -> OpenApiRouter<Arc<Audit>> {
     OpenApiRouter::new().routes(routes!(read))
 }
 
-/// Who did what, oldest first.
+/// Audit entries, oldest first.
 #[utoipa::path(
     get, path = "/v1/audit", tag = "audit", security(("bearer" = []), ("certificate" = [])), params(Parameters),
-    responses((status = 200, body = Page), (status = "default", body = Problem)),
+    responses((status = 200, body = AuditPage), (status = "default", body = Problem)),
 )]
 async fn read(
-    State(shared): State<Arc<Shared>>,
+    State(audit): State<Arc<Audit>>,
     Extension(record): Extension<Record>,
     RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
+) -> Result<Json<AuditPage>, Problem> {
     let query = Query::read(query.as_deref(), &["after", "limit"])?;
     let limit = query.number("limit", 1..=MAX_PAGE)?.unwrap_or(DEFAULT_PAGE);
     let from = match query.get("after") {
@@ -62,9 +60,9 @@ async fn read(
                 .map_err(|_: AuditIdError| Problem::field("after", "must be an entry's id, or Unix milliseconds"))?,
         ),
     };
-    let entries = shared.audit.read(from, limit).await?;
-    // Who follows the stream asks again and again, and each entry of that would be one more to read. Who reads what is
-    // older is remembered, wherever the reading begins.
+    let entries = audit.read(from, limit).await?;
+    // A follower of the stream asks again and again, and an entry about each call would be one more to read. A caller that
+    // reads older entries is recorded, wherever the reading begins.
     let recent = |after: &str| {
         let millis = after.split('-').next().and_then(|millis| millis.parse::<u64>().ok());
         millis.is_some_and(|millis| unix_millis().saturating_sub(millis) < FOLLOWING_MILLIS)
@@ -75,5 +73,5 @@ async fn read(
     let asked =
         || query.get("after").map(|after| if after.contains('-') { after.to_owned() } else { format!("{after}-0") });
     let next = entries.last().map(|entry| entry.id.clone()).or_else(asked);
-    Ok(Json(Page { entries, next }).into_response())
+    Ok(Json(AuditPage { entries, next }))
 }

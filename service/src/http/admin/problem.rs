@@ -7,7 +7,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use wire::check::StoreError;
 
+use crate::domain::revocations::RevokeError;
+use crate::domain::sessions::SessionError;
+use crate::http::gate::Refusal;
+use crate::model::field_error::FieldError;
+use crate::model::json::JsonError;
 use crate::signing::SignError;
+use store::{ListError, WriteError};
 
 /// RFC 9457.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -53,11 +59,6 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found").detail(why.into())
     }
 
-    pub fn too_many_sessions(most: usize) -> Self {
-        let why = format!("the subject has {most} sessions, and no more are made; end some");
-        Self::new(StatusCode::CONFLICT, "too_many_sessions").detail(why)
-    }
-
     pub fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal")
     }
@@ -81,17 +82,81 @@ impl fmt::Display for Problem {
 }
 
 impl From<StoreError> for Problem {
-    fn from(trouble: StoreError) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, trouble.name())
+    fn from(error: StoreError) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error.name())
     }
 }
 
-impl From<SignError> for Problem {
-    fn from(error: SignError) -> Self {
+impl From<FieldError> for Problem {
+    fn from(error: FieldError) -> Self {
+        Self::field(&error.field, &error.detail)
+    }
+}
+
+impl From<JsonError> for Problem {
+    fn from(error: JsonError) -> Self {
         match error {
-            SignError::NoKey | SignError::Failed => Self::internal(),
-            SignError::Token(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "signing_unavailable")
-                .detail(format!("{error}; the service's log says why")),
+            JsonError::Field(error) => error.into(),
+            JsonError::Body(_) => Self::body(&error.to_string()),
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::TooLong | Refusal::CutShort => "invalid_body",
+            Refusal::TooSlow => "slow_body",
+            Refusal::Busy => "busy",
+        };
+        Self::new(refusal.status(), code).detail(refusal.to_string())
+    }
+}
+
+impl From<ListError> for Problem {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::InvalidCursor => Self::field("cursor", "must be a cursor that a page ended with"),
+            ListError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<WriteError> for Problem {
+    fn from(error: WriteError) -> Self {
+        let detail = error.to_string();
+        let (code, written) = match error {
+            WriteError::NotWritten(error) => (error.name(), "no"),
+            WriteError::Unknown(error) => (error.name(), "unknown"),
+            WriteError::Unconfirmed(_) => ("not_confirmed", "yes"),
+        };
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code).detail(detail).written(written)
+    }
+}
+
+impl From<RevokeError> for Problem {
+    fn from(error: RevokeError) -> Self {
+        match error {
+            RevokeError::Unknown(unknown) => Self::field(unknown.field(), &unknown.detail()),
+            RevokeError::Unchecked(error) => Self::from(error).written("no"),
+            RevokeError::Write(error) => error.into(),
+            RevokeError::Note => Self::internal(),
+        }
+    }
+}
+
+impl From<SessionError> for Problem {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Field(error) => error.into(),
+            SessionError::TooMany(_) => Self::new(StatusCode::CONFLICT, "too_many_sessions").detail(error.to_string()),
+            SessionError::Store(error) => error.into(),
+            SessionError::Write(error) => error.into(),
+            SessionError::Sign(SignError::Token(_)) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "signing_unavailable")
+                    .detail(format!("{error}; the service's log says why"))
+            }
+            SessionError::Sign(SignError::NoKey | SignError::Failed) | SessionError::Randomness => Self::internal(),
         }
     }
 }

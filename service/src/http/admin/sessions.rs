@@ -1,4 +1,4 @@
-//! Sessions, for whoever logs users in and operators: make, look, list, end.
+//! Sessions, for operators and for the part of a system that logs users in: make, show, list, end.
 //!
 //! ```text
 //! POST   /v1/sessions                        {subject, …}            201 {access_token, sid, …}
@@ -23,19 +23,21 @@ use utoipa_axum::routes;
 use super::guard::{Caller, Record};
 use super::problem::Problem;
 use super::query::Query;
-use crate::app::server::Shared;
 use crate::base::clock::unix_seconds;
-use crate::domain::sessions::ask::{CreateSession, NewSession, read_json};
-use crate::domain::sessions::{AT_ONCE, Sessions, Tokens, View};
+use crate::base::limits::MAX_REASON;
+use crate::domain::sessions::{AT_ONCE, CreateSession, NewSession, Sessions, Tokens, View};
+use crate::model::json;
 use crate::model::session_keys::Sid;
 
 const DEFAULT_PAGE: usize = 50;
 const MAX_PAGE: usize = 200;
-const MAX_REASON: usize = 512;
+
+/// `None`: the service makes no sessions.
+type AppState = Option<Arc<Sessions>>;
 
 /// A page of a subject's sessions.
 #[derive(Serialize, ToSchema)]
-struct Page {
+struct SessionPage {
     sessions: Vec<View>,
     /// Give it as `cursor` to go on; null at the end.
     cursor: Option<String>,
@@ -52,7 +54,7 @@ struct Ended {
 #[derive(Deserialize, ToSchema, Default)]
 #[serde(deny_unknown_fields)]
 struct EndSession {
-    /// For whoever reads the audit log.
+    /// For the audit log.
     reason: Option<String>,
 }
 
@@ -65,7 +67,7 @@ struct PageParameters {
     limit: Option<u16>,
 }
 
-pub fn routes() -> OpenApiRouter<Arc<Shared>> {
+pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(create)).routes(routes!(show, end)).routes(routes!(list, end_all))
 }
 
@@ -76,23 +78,22 @@ pub fn routes() -> OpenApiRouter<Arc<Shared>> {
     responses((status = 201, body = Tokens), (status = "default", body = Problem)),
 )]
 async fn create(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
     Extension(record): Extension<Record>,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let sessions = on(&shared)?;
+    let sessions = on(&state)?;
     record.about(|event| event.action = "session.create".to_owned());
-    let new = NewSession::read(&body, unix_seconds(), &shared.options, &sessions.options)?;
+    let new = NewSession::new(json::read::<CreateSession>(&body)?, unix_seconds(), &sessions.config)?;
     record.about(|event| {
-        event.iss = Some(sessions.options.issuer.clone());
+        event.iss = Some(sessions.config.issuer.clone());
         event.sub = Some(new.sub.clone());
         event.client_id.clone_from(&new.client_id);
         event.reason.clone_from(&new.reason);
     });
-    let tokens = sessions.create(&shared, new, &caller.0).await?;
+    let tokens = sessions.create(new, &caller.0).await?;
     record.about(|event| event.sid = Some(tokens.sid.clone()));
-    shared.metrics.session("created");
     let headers = [(axum::http::header::CACHE_CONTROL, "no-store")];
     Ok((StatusCode::CREATED, headers, Json(tokens)).into_response())
 }
@@ -104,15 +105,15 @@ async fn create(
     responses((status = 200, body = View), (status = "default", body = Problem)),
 )]
 async fn show(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<AppState>,
     Extension(record): Extension<Record>,
     Path(sid): Path<String>,
 ) -> Result<Response, Problem> {
-    let sessions = on(&shared)?;
+    let sessions = on(&state)?;
     let sid = parse(&sid)?;
     record.about(|event| event.sid = Some(sid.to_string()));
-    let kept = sessions.store(&shared).find(sid).await?.filter(|kept| kept.ended.is_none());
-    Ok(Json(sessions.view(kept.ok_or_else(Problem::no_session)?)).into_response())
+    let kept = sessions.store().find(sid).await?.filter(|kept| kept.ended.is_none());
+    Ok(Json(View::from(kept.ok_or_else(Problem::no_session)?)).into_response())
 }
 
 /// End one session.
@@ -122,26 +123,25 @@ async fn show(
     responses((status = 200, body = Ended), (status = "default", body = Problem)),
 )]
 async fn end(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
     Extension(record): Extension<Record>,
     Path(sid): Path<String>,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let sessions = on(&shared)?;
+    let sessions = on(&state)?;
     record.about(|event| event.action = "session.end".to_owned());
     let (sid, reason) = (parse(&sid)?, reason(&body)?);
     record.about(|event| {
         event.sid = Some(sid.to_string());
         event.reason.clone_from(&reason);
     });
-    let kept = sessions.store(&shared).find(sid).await?.ok_or_else(Problem::no_session)?;
+    let kept = sessions.store().find(sid).await?.ok_or_else(Problem::no_session)?;
     record.about(|event| {
         event.iss = Some(kept.data.iss.clone());
         event.sub = Some(kept.data.sub.clone());
     });
-    sessions.end(&shared, &kept, reason.as_deref(), &caller.0).await?;
-    shared.metrics.session("ended");
+    sessions.end_asked(&kept, reason.as_deref(), &caller.0).await?;
     Ok(Json(Ended { ended: vec![sid.to_string()], before: None }).into_response())
 }
 
@@ -149,28 +149,28 @@ async fn end(
 #[utoipa::path(
     get, path = "/v1/subjects/{subject}/sessions", tag = "sessions",
     security(("bearer" = []), ("certificate" = [])), params(("subject" = String, Path), PageParameters),
-    responses((status = 200, body = Page), (status = "default", body = Problem)),
+    responses((status = 200, body = SessionPage), (status = "default", body = Problem)),
 )]
 async fn list(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<AppState>,
     Extension(record): Extension<Record>,
     Path(subject): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let sessions = on(&shared)?;
+    let sessions = on(&state)?;
     record.about(|event| event.sub = Some(subject.clone()));
     let query = Query::read(query.as_deref(), &["cursor", "limit"])?;
     let after = query.get("cursor").map(parse_cursor).transpose()?;
     let limit = query.number("limit", 1..=MAX_PAGE)?.unwrap_or(DEFAULT_PAGE);
-    let store = sessions.store(&shared);
-    let mut sids = store.sids_of(&sessions.options.issuer, &subject).await?;
+    let store = sessions.store();
+    let mut sids = store.sids_of(&sessions.config.issuer, &subject).await?;
     sids.retain(|(sid, _)| after.is_none_or(|after| *sid > after));
     let more = sids.len() > limit;
     sids.truncate(limit);
     let cursor = sids.last().filter(|_| more).map(|(sid, _)| sid.to_string());
     let found: Vec<_> = stream::iter(sids).map(|(sid, at)| store.read(at, sid)).buffered(AT_ONCE).try_collect().await?;
     let live = found.into_iter().flatten().filter(|kept| kept.ended.is_none());
-    Ok(Json(Page { sessions: live.map(|kept| sessions.view(kept)).collect(), cursor }).into_response())
+    Ok(Json(SessionPage { sessions: live.map(View::from).collect(), cursor }).into_response())
 }
 
 /// End all sessions of a subject, or all but one.
@@ -182,14 +182,14 @@ async fn list(
     responses((status = 200, body = Ended), (status = "default", body = Problem)),
 )]
 async fn end_all(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
     Extension(record): Extension<Record>,
     Path(subject): Path<String>,
     RawQuery(query): RawQuery,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let sessions = on(&shared)?;
+    let sessions = on(&state)?;
     record.about(|event| {
         event.action = "session.end_all".to_owned();
         event.sub = Some(subject.clone());
@@ -198,45 +198,43 @@ async fn end_all(
     let except = query.get("except").map(parse).transpose()?;
     let reason = reason(&body)?;
     record.about(|event| {
-        event.iss = Some(sessions.options.issuer.clone());
+        event.iss = Some(sessions.config.issuer.clone());
         event.id = except.map(|sid| format!("except {sid}"));
         event.reason.clone_from(&reason);
     });
-    let issuer = &sessions.options.issuer;
-    let store = sessions.store(&shared);
+    let issuer = &sessions.config.issuer;
+    let store = sessions.store();
     if let Some(sid) = except {
-        // Mistyped, it would end the one that shall stay.
+        // A mistyped sid would end the session that is to stay.
         let kept = store.find(sid).await?.filter(|kept| kept.ended.is_none() && kept.data.sub == subject);
         kept.ok_or_else(|| Problem::field("except", "must be a live session of this subject"))?;
     }
-    // Everything that was issued until now ends by this alone, also what no list has.
+    // This ends everything that was issued until now, also sessions that no list has.
     let before = match except {
-        None => super::revoke_user(&shared, issuer, &subject, reason.as_deref(), &caller.0).await?,
+        None => sessions.end_user(&subject, reason.as_deref(), &caller.0).await?,
         Some(_) => None,
     };
     let sids = store.sids_of(issuer, &subject).await?;
     let ended: Vec<_> = stream::iter(sids.into_iter().filter(|(sid, _)| Some(*sid) != except))
         .map(|(sid, at)| {
             let (reason, by) = (reason.as_deref(), &caller.0);
-            let shared = &shared;
             async move {
                 let Some(kept) = store.read(at, sid).await? else { return Ok::<_, Problem>(None) };
-                sessions.end(shared, &kept, reason, by).await?;
-                shared.metrics.session("ended");
+                sessions.end_asked(&kept, reason, by).await?;
                 Ok(Some(sid.to_string()))
             }
         })
         .buffered(AT_ONCE)
         .collect()
         .await;
-    // One that could not be ended has kept no other from it.
+    // A failure stopped no other session from ending.
     let ended: Vec<Option<String>> = ended.into_iter().collect::<Result<_, _>>()?;
     let ended = ended.into_iter().flatten().collect();
     Ok(Json(Ended { ended, before }).into_response())
 }
 
-fn on(shared: &Shared) -> Result<&Sessions, Problem> {
-    shared.sessions.as_ref().ok_or_else(|| {
+fn on(state: &AppState) -> Result<&Sessions, Problem> {
+    state.as_deref().ok_or_else(|| {
         let why = "this service makes no sessions: it was started without --session-issuer";
         Problem::new(StatusCode::NOT_FOUND, "no_sessions").detail(why.into())
     })
@@ -254,7 +252,7 @@ fn reason(body: &[u8]) -> Result<Option<String>, Problem> {
     if body.is_empty() {
         return Ok(None);
     }
-    let reason = read_json::<EndSession>(body)?.reason;
+    let reason = json::read::<EndSession>(body)?.reason;
     if reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON) {
         return Err(Problem::field("reason", &format!("must have at most {MAX_REASON} bytes")));
     }

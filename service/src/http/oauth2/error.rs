@@ -2,9 +2,11 @@
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 use wire::check::StoreError;
 
+use crate::domain::sessions::RefreshError;
 use crate::signing::SignError;
 use store::WriteError;
 
@@ -28,6 +30,13 @@ pub enum OAuthError {
     /// The token that has the signing key does not sign now.
     SigningUnavailable,
     Internal,
+}
+
+/// RFC 6749 section 5.2.
+#[derive(Serialize, ToSchema)]
+pub struct OAuthProblem {
+    error: &'static str,
+    error_description: &'static str,
 }
 
 impl OAuthError {
@@ -89,18 +98,21 @@ impl From<WriteError> for OAuthError {
     }
 }
 
-impl From<SignError> for OAuthError {
-    fn from(error: SignError) -> Self {
+impl From<RefreshError> for OAuthError {
+    fn from(error: RefreshError) -> Self {
         match error {
-            SignError::NoKey | SignError::Failed => OAuthError::Internal,
-            SignError::Token(_) => OAuthError::SigningUnavailable,
+            RefreshError::InvalidGrant(why) => OAuthError::InvalidGrant(why),
+            RefreshError::InvalidScope => OAuthError::InvalidScope,
+            RefreshError::Unavailable(error) => OAuthError::Unavailable(error),
+            RefreshError::Sign(SignError::Token(_)) => OAuthError::SigningUnavailable,
+            RefreshError::Sign(SignError::NoKey | SignError::Failed) | RefreshError::Internal => OAuthError::Internal,
         }
     }
 }
 
 impl IntoResponse for OAuthError {
     fn into_response(self) -> Response {
-        let body = json!({ "error": self.code(), "error_description": self.description() });
+        let body = OAuthProblem { error: self.code(), error_description: self.description() };
         let mut response = (self.status(), NO_STORE, Json(body)).into_response();
         if self == (OAuthError::InvalidClient { challenge: true }) {
             let challenge = header::HeaderValue::from_static("Basic realm=\"portcullis\", charset=\"UTF-8\"");

@@ -3,7 +3,7 @@ use axum::http::{HeaderMap, header};
 
 use super::error::OAuthError;
 
-/// More is not asked of anybody, and names of parameters that are not known must not cost.
+/// No endpoint has more parameters, and unknown ones must not cost.
 const MAX_PARAMETERS: usize = 32;
 
 pub struct Form(Vec<(String, String)>);

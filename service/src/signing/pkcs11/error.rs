@@ -42,7 +42,7 @@ pub enum TokenError {
     Call(#[from] Error),
 }
 
-/// Who reacts how: the word in metrics.
+/// The word in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     Failed,

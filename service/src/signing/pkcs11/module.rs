@@ -15,7 +15,7 @@ use cryptoki::types::AuthPin;
 use super::error::TokenError;
 use super::uri::Pkcs11Uri;
 
-/// PINs are shorter; what is longer is another file.
+/// The longest PIN, in bytes. A longer file is not a PIN.
 const MAX_PIN: u64 = 1024;
 /// PINs that are remembered as refused; the oldest makes room. No token takes so many tries.
 const MAX_REFUSED: usize = 64;
@@ -28,7 +28,7 @@ static LOADED: Mutex<Vec<Arc<Module>>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 pub struct Module {
     path: PathBuf,
-    /// Whoever calls into the module reads; beginning anew writes.
+    /// A call into the module takes the read lock, initialising it again the write lock.
     context: RwLock<Context>,
     /// Held while a PIN is tried: for each slot, the digests of PINs that were refused since one was good. A token locks
     /// itself after a few, whichever keys of it have them.
@@ -66,7 +66,7 @@ impl Module {
     }
 
     /// C_Finalize and C_Initialize: many modules see a token that came back, or reach their device again, only after that.
-    /// Does nothing while somebody is in a call, which may hang.
+    /// Does nothing while a call is in progress, which may hang.
     pub fn begin_anew(&self) {
         let Ok(mut context) = self.context.try_write() else { return };
         let path = self.path.display();
@@ -83,7 +83,7 @@ impl Module {
         }
     }
 
-    /// A session in which the token's user is logged in. Whoever has it closes it.
+    /// A session in which the token's user is logged in. The caller closes it.
     ///
     /// # Errors
     /// No such token, a PIN that is or was refused, or a call that failed.

@@ -1,4 +1,4 @@
-//! A private key in a token: found by its URI, fit to sign, and what its public half is.
+//! A private key in a token: found by its URI, checked for signing, with its public half.
 use cryptoki::error::Error;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
@@ -49,14 +49,14 @@ pub fn read(session: &Session, key: ObjectHandle, uri: &Pkcs11Uri) -> Result<Pub
         Some(Attribute::KeyType(kind)) => kind,
         _ => return Err(TokenError::Unfit("the token does not say of what kind it is (CKA_KEY_TYPE)")),
     };
-    // Its public half by its own id, as whoever made the pair gave both the same; by the label, if there is no id.
+    // The public half has the private key's id, which key generation gives to both. Without an id, the label is used.
     let mut wanted = vec![Attribute::Class(ObjectClass::PUBLIC_KEY), Attribute::KeyType(kind)];
     wanted.push(match bytes(session, key, AttributeType::Id)?.filter(|id| !id.is_empty()) {
         Some(id) => Attribute::Id(id),
         None => Attribute::Label(uri.object.clone().unwrap_or_default().into_bytes()),
     });
     let public = session.find_objects(&wanted)?.first().copied();
-    // Some tokens keep what is public with the private key, too. Whichever it is: what it signs must verify.
+    // Some tokens keep the public values with the private key, too. In each case a signature must verify with them.
     let said = |kind| {
         for object in [public, Some(key)].into_iter().flatten() {
             if let Some(value) = bytes(session, object, kind)?.filter(|value| !value.is_empty()) {

@@ -24,12 +24,12 @@ use crate::signing::public::{Alg, Public};
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Signatures that wait for a session, beside those under way; more are refused at once.
 const MAX_WAITING: usize = 64;
-/// How often a key is tried that nobody asks, so that its loss is seen before somebody needs it.
+/// How often an idle key is tried, so that its loss is seen before a signature is needed.
 const TRIED_EVERY: Duration = Duration::from_secs(10);
 /// The pauses between tries of one that failed: the first, each twice the one before, and the longest.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
-/// What is signed to try: no signing input of a JWS (RFC 7515 section 5.1), which has no spaces.
+/// The text that a trial signs. It is no signing input of a JWS (RFC 7515 section 5.1), which has no spaces.
 const TRIAL: &[u8] = b"portcullis tries whether this key signs";
 
 /// Of one key.
@@ -56,7 +56,7 @@ pub struct TokenKey {
     said: Throttle,
 }
 
-/// Has no end of its own: after the module began anew its handle may be another's, so whoever drops one decides.
+/// Closes nothing when it is dropped: after the module was initialised again, its handle may be another session's.
 #[derive(Debug)]
 struct Open {
     session: Session,
@@ -133,7 +133,7 @@ impl TokenKey {
                 self.give_back(open);
                 return Ok(signature);
             }
-            // The session, its login or the key's handle was lost, and then all are. A new one tells what is wrong.
+            // The session, its login or the key's handle was lost, and then all of them are. A new session shows the cause.
             open.close();
             while let Some(other) = self.take_idle(&context) {
                 other.close();
@@ -152,7 +152,7 @@ impl TokenKey {
         }
     }
 
-    /// A signature that somebody disturbed, or of another key, never leaves: a wrong one of RSA could give the key away.
+    /// A faulty signature, or one of another key, is never returned: a faulty RSA signature could reveal the key.
     fn sign_in(&self, open: &Open, input: &[u8]) -> Result<Vec<u8>, TokenError> {
         let signature = match self.public.alg() {
             Alg::Rs256 => open.session.sign(&Mechanism::Sha256RsaPkcs, open.key, input),
@@ -211,12 +211,12 @@ impl TokenKey {
     async fn begin_anew(self: &Arc<Self>) {
         let key = Arc::clone(self);
         let anew = spawn_blocking(move || key.module.begin_anew());
-        // It goes on if it takes longer; nobody else begins meanwhile.
+        // It continues if it takes longer. No other attempt begins meanwhile.
         let _ = timeout(self.limits.timeout, anew).await;
     }
 }
 
-/// Tries the key now and then, and one that failed until it signs again. Runs for as long as somebody has the key.
+/// Tries the key at intervals, and a key that failed until it signs again. Runs as long as the key is in use.
 pub async fn tend(key: Weak<TokenKey>) {
     let Some(lost) = key.upgrade().map(|key| Arc::clone(&key.lost)) else { return };
     let mut pause = TRIED_EVERY;
@@ -242,7 +242,7 @@ pub async fn tend(key: Weak<TokenKey>) {
     }
 }
 
-/// A session with the key found in it, and what `look` makes of it.
+/// A session in which the key was found, and the result of `look`.
 fn begin<T>(
     module: &Module,
     context: &Context,

@@ -111,7 +111,7 @@ fn wrong(attribute: &str, what: &'static str) -> UriError {
     UriError { attribute: attribute.to_owned(), what }
 }
 
-/// What is shown of a name that is none: it could be a piece of a value.
+/// How an unknown name is shown: it could be a piece of a value.
 fn name_of(name: &str) -> &str {
     let plain = name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     if plain { name } else { "(unreadable)" }

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use tests::{
+use harness::{
     Directory, Envoy, EnvoyOptions, Redis, Request, START_DEADLINE, Service, ServiceOptions, Upstream, exchange,
     project, wait_until,
 };
+use serde_json::{Value, json};
 
 use crate::partner::Partner;
 use crate::reply::{Ask, Reply};

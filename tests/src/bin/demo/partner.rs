@@ -3,9 +3,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use harness::{Answer, Upstream};
 use mint::{Alg, SigningKey, random_id};
 use serde_json::{Value, json};
-use tests::{Answer, Upstream};
 
 /// What its answers allow: the shortest that the filter honours.
 pub const MAX_AGE: Duration = Duration::from_secs(10);

@@ -3,7 +3,7 @@ use std::fmt::{self, Write as _};
 use std::io;
 use std::net::SocketAddr;
 
-use tests::{Request, Response};
+use harness::{Request, Response};
 
 use crate::mesh::url;
 

@@ -2,8 +2,8 @@
 use std::io;
 use std::time::Duration;
 
+use harness::Service;
 use serde_json::json;
-use tests::Service;
 
 use crate::Stop;
 use crate::mesh::{EC, Login, Mesh, RSA, WORKERS, short, url};

@@ -1,8 +1,8 @@
 //! The walk: six steps, each of which asks the running mesh and judges the answers. Nothing is waited for but seen.
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use harness::wait_until;
 use serde_json::json;
-use tests::wait_until;
 
 use crate::mesh::{EC, Login, Mesh, RSA, WORKERS, url};
 use crate::partner::{MAX_AGE, Partner};

@@ -1,0 +1,220 @@
+//! What requests wait for, for all threads of a configuration: batches of checks, introspection, key sets. It sends
+//! callouts, reads their replies, keeps deadlines, and says which requests are to be resumed and with what.
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use authn::cause::Cause;
+use authn::decide::{Unavailable, Verified};
+use authn::fault::Rejection;
+use authn::revocation::Verdict;
+use authn::time::{Monotonic, Now};
+
+use crate::core::Core;
+use crate::host::{CallId, CalloutReply, Host, StreamId};
+use crate::key_waits::KeyWaits;
+use crate::metrics::{Counts, Metric, PartOfGauge, WaitsFor};
+
+mod announcing;
+mod calls;
+mod checking;
+mod introspecting;
+mod key_fetching;
+mod waiting_for_keys;
+
+use announcing::Announcing;
+use calls::{Calls, Owner};
+use checking::Checking;
+pub(crate) use introspecting::Introspect;
+use introspecting::Introspecting;
+use key_fetching::KeyFetching;
+pub(crate) use waiting_for_keys::KeysWanted;
+
+/// How often [`Dispatcher::tick`] is called: a request's own deadline is kept to within this.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// One for each configuration of a virtual machine or process.
+pub struct Dispatcher {
+    core: Arc<Core>,
+    calls: Calls,
+    checking: Option<Checking>,
+    announcing: Announcing,
+    introspecting: Introspecting,
+    keys: KeyFetching,
+    /// Requests whose tokens a fetch in flight may bring a key for.
+    key_waits: KeyWaits,
+    wakes: Wakes,
+    counts: Counts,
+    waiting: [PartOfGauge; WaitsFor::ALL.len()],
+    /// The ages of key sets in seconds, as they were last reported, by issuer.
+    key_ages: HashMap<usize, u64>,
+}
+
+/// What a waiting request has been waiting for.
+#[derive(Debug, Clone)]
+pub enum Wake {
+    Verdict {
+        /// When the oldest question that it rests on was sent: its freshness counts from then.
+        sent: Monotonic,
+        verdict: Verdict,
+    },
+    CannotTell(Unavailable, Cause),
+    Introspected(Result<Arc<Verified>, Rejection>),
+    Keys {
+        /// There is another set than the one that the token was judged by.
+        is_judged_anew: bool,
+    },
+}
+
+/// How a worker reaches the dispatcher: directly where both run in one thread, else through a lock.
+pub trait Dispatch {
+    fn with<T>(&mut self, work: impl FnOnce(&mut Dispatcher) -> T) -> T;
+}
+
+/// Requests that need no longer wait.
+#[derive(Default)]
+struct Wakes {
+    ready: HashMap<StreamId, Wake>,
+    /// In order. May name some that were taken or are gone.
+    order: VecDeque<StreamId>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(core: Arc<Core>, host: &mut impl Host, random: [u8; 24], now: Now) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, nonce @ ..] = random;
+        let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let jitter = u64::from_le_bytes([i, j, k, l, m, n, o, p]) | 1;
+        let policy = &core.policy;
+        let mut keys = KeyFetching::new(policy, jitter);
+        keys.on_configured(host, now.monotonic);
+        core.keys.publish(&keys.rings);
+        Self {
+            calls: Calls::default(),
+            checking: policy.revocation().map(|revocation| Checking::new(policy, revocation, nonce)),
+            announcing: Announcing::new(policy.issuers_asked_about(), now.monotonic),
+            introspecting: Introspecting::new(policy, seed),
+            keys,
+            key_waits: KeyWaits::new(policy.limits().waiting_requests),
+            wakes: Wakes::default(),
+            counts: Counts::default(),
+            waiting: Default::default(),
+            key_ages: HashMap::new(),
+            core,
+        }
+    }
+
+    /// The reply to a callout, or the news that none will come. Replies to callouts that were given up are ignored.
+    pub fn answered(&mut self, host: &mut impl Host, call: CallId, reply: &impl CalloutReply) {
+        let Ok(now) = host.now() else {
+            // Without time no reply can be judged. Keys and introspection are tried again, or given up, by their deadlines.
+            if let Some(Owner::Check { batch, .. }) = self.calls.take_check(call) {
+                self.checks_failed(batch, Unavailable::NotToBeTrusted, Cause::NoTime);
+            }
+            return;
+        };
+        let Some((owner, sent)) = self.calls.take(call) else { return };
+        match owner {
+            Owner::Check { batch, question } => {
+                self.on_check_answered(host, (batch, &question, sent), reply, now);
+                self.send_checks(host, crate::checks::Trigger::Waiters, now);
+            }
+            Owner::Announcement { question, issuers } => self.on_announced(host, &question, issuers, reply, now),
+            Owner::Introspection { issuer, query } => {
+                self.on_introspection_answered(host, issuer, query, sent, reply, now)
+            }
+            Owner::Keys { issuer } => self.on_keys_answered(host, issuer, reply, now),
+        }
+    }
+
+    /// To be called every [`TICK`]: keeps deadlines, fetches keys that are due, reports metrics.
+    pub fn tick(&mut self, host: &mut impl Host) {
+        self.flush(host);
+        let Ok(now) = host.now() else { return };
+        self.tick_keys(host, now);
+        self.tick_introspections(host, now);
+        self.tick_checks(host, now);
+        for call in self.calls.overdue(now.monotonic) {
+            if let Owner::Keys { issuer } = call {
+                self.on_keys_lost(host, issuer, now);
+            }
+        }
+        self.report_levels(host, now);
+    }
+
+    /// The next request to resume, if there is one.
+    pub fn poll_wake(&mut self) -> Option<StreamId> {
+        self.wakes.poll()
+    }
+
+    /// What this request has been waiting for, if it is there.
+    pub fn take(&mut self, stream: StreamId) -> Option<Wake> {
+        self.wakes.ready.remove(&stream)
+    }
+
+    /// The request is gone, or waits no longer.
+    pub fn leave(&mut self, stream: StreamId) {
+        self.wakes.ready.remove(&stream);
+        self.key_waits.leave(stream);
+        self.introspecting.leave(stream);
+        if let Some(checking) = &mut self.checking {
+            checking.leave(stream);
+        }
+    }
+
+    /// This configuration ends: its part of every gauge goes.
+    pub fn end(&mut self, host: &mut impl Host) {
+        self.flush(host);
+        for (what, gauge) in WaitsFor::ALL.iter().zip(&mut self.waiting) {
+            gauge.set(host, Metric::WaitingRequests, what.name(), 0);
+        }
+        for issuer in self.key_ages.drain().map(|(issuer, _)| issuer) {
+            host.record(Metric::KeysAgeSeconds, &[self.core.issuer_name(issuer)], 0);
+        }
+    }
+
+    fn flush(&mut self, host: &mut impl Host) {
+        self.counts.flush(host, |rule| self.core.rule_name(rule));
+    }
+
+    fn report_levels(&mut self, host: &mut impl Host, now: Now) {
+        let checks = self.checking.as_ref().map_or(0, Checking::waiting);
+        let waiting = [checks, self.introspecting.waiting(), self.key_waits.len()];
+        for ((what, gauge), count) in WaitsFor::ALL.iter().zip(&mut self.waiting).zip(waiting) {
+            gauge.set(host, Metric::WaitingRequests, what.name(), count);
+        }
+        for (issuer, fetched) in self.keys.fetched() {
+            let age = now.monotonic.since(fetched).as_secs();
+            if self.key_ages.insert(issuer, age) != Some(age) {
+                host.record(Metric::KeysAgeSeconds, &[self.core.issuer_name(issuer)], age);
+            }
+        }
+    }
+}
+
+impl Wakes {
+    fn wake(&mut self, stream: StreamId, wake: Wake) {
+        self.ready.insert(stream, wake);
+        self.order.push_back(stream);
+    }
+
+    fn poll(&mut self) -> Option<StreamId> {
+        while let Some(stream) = self.order.pop_front() {
+            if self.ready.contains_key(&stream) {
+                return Some(stream);
+            }
+        }
+        None
+    }
+}
+
+impl Dispatch for Dispatcher {
+    fn with<T>(&mut self, work: impl FnOnce(&mut Dispatcher) -> T) -> T {
+        work(self)
+    }
+}
+
+impl Dispatch for &Mutex<Dispatcher> {
+    fn with<T>(&mut self, work: impl FnOnce(&mut Dispatcher) -> T) -> T {
+        work(&mut self.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,297 @@
+//! Checks at the revocation service: from a query to a verdict, its own or another worker's.
+use std::sync::Arc;
+
+use authn::cause::Cause;
+use authn::decide::Unavailable;
+use authn::policy::{Policy, Revocation};
+use authn::revocation::{RevocationQuery, Verdict};
+use authn::time::{Monotonic, Now, UnixSeconds};
+use wire::DerivedKeys;
+use wire::check::{self, Needs, Question, QuestionError, Reply, StoreError};
+
+use super::{Dispatcher, Owner, Wake};
+use crate::checks::{BatchId, Checks, Resolved, Trigger};
+use crate::host::{Callout, CalloutReply, Host, PutError, StreamId};
+use crate::metrics::{CheckFailure, Counter, Metric, microseconds};
+use crate::shared::{Namespace, SharedVerdicts};
+
+/// Another worker may change a slot between our read and our write this many times before we leave it.
+const CAS_TRIES: u32 = 3;
+/// More attempts at one check, all within `revocation.timeout`: enough to last until Envoy leaves a dead instance out.
+const CHECK_RETRIES: &[u8] = b"6";
+
+pub struct Checking {
+    checks: Checks,
+    shared: Option<SharedVerdicts>,
+    nonces: Nonces,
+}
+
+/// Values that never repeat: random for each dispatcher, then counted.
+struct Nonces {
+    random: [u8; 8],
+    count: u64,
+}
+
+impl Checking {
+    pub fn new(policy: &Policy, revocation: &Revocation, random: [u8; 8]) -> Self {
+        let limits = policy.limits();
+        Self {
+            checks: Checks::new(limits.waiting_requests, revocation.timeout, revocation.shared_answers_serve()),
+            shared: SharedVerdicts::new(Namespace::new(&revocation.derived, policy.digest()), limits.shared_verdicts),
+            nonces: Nonces { random, count: 0 },
+        }
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.checks.waiting()
+    }
+
+    pub fn leave(&mut self, stream: StreamId) {
+        self.checks.leave(stream);
+    }
+}
+
+impl Dispatcher {
+    /// A request needs a verdict, and nothing fresh is known with its token. `None`: it waits.
+    pub(crate) fn check(
+        &mut self,
+        host: &mut impl Host,
+        stream: StreamId,
+        query: &Arc<RevocationQuery>,
+        now: Now,
+    ) -> Option<Wake> {
+        let Some((sent, verdict)) = self.fresh_shared_verdict(host, query, now) else {
+            self.counts.count(Counter::SharedMiss);
+            let joined = self.checking.as_mut().map(|it| it.checks.join(stream, Arc::clone(query), now.monotonic));
+            if !matches!(joined, Some(Ok(()))) {
+                return Some(Wake::CannotTell(Unavailable::Overload, Cause::ChecksFull));
+            }
+            self.send_checks(host, Trigger::Waiters, now);
+            // A host that refuses the callout says so at once.
+            return self.take(stream);
+        };
+        self.counts.count(Counter::SharedHit);
+        Some(Wake::Verdict { sent, verdict })
+    }
+
+    /// A verdict that is in use will soon be stale. Perhaps another worker has a newer one, else the service is asked again,
+    /// and no request waits for that.
+    pub(crate) fn refresh(&mut self, host: &mut impl Host, query: &Arc<RevocationQuery>, now: Now) {
+        if let Some((sent, verdict)) = self.shared_verdict(host, &query.digest) {
+            query.learn(sent, verdict);
+            let core = Arc::clone(&self.core);
+            let is_young = core.policy.revocation().is_some_and(|revocation| revocation.is_young(sent, now.monotonic));
+            if is_young {
+                self.counts.count(Counter::SharedHit);
+                return;
+            }
+        }
+        self.counts.count(Counter::RefreshedAhead);
+        if let Some(checking) = &mut self.checking {
+            checking.checks.refresh(Arc::clone(query));
+        }
+    }
+
+    /// Asks what a request will want to know in a moment, while it waits for something else.
+    pub(super) fn anticipate(&mut self, host: &mut impl Host, query: Arc<RevocationQuery>, now: Now) {
+        if self.fresh_shared_verdict(host, &query, now).is_none()
+            && let Some(checking) = &mut self.checking
+        {
+            checking.checks.anticipate(query);
+            self.send_checks(host, Trigger::Waiters, now);
+        }
+    }
+
+    pub(super) fn send_checks(&mut self, host: &mut impl Host, trigger: Trigger, now: Now) {
+        // An operator who sees a first token pass may want to revoke it at once.
+        self.announce(host, now);
+        while let Some(batch) = self.checking.as_mut().and_then(|it| it.checks.next_batch(trigger, now.monotonic)) {
+            host.record(Metric::CheckTokens, &[], u64::try_from(batch.tokens).unwrap_or(u64::MAX));
+            let owner = |question| Owner::Check { batch: batch.id, question };
+            let asking = |derived: &DerivedKeys, nonce, needs| Question::new(derived, nonce, needs, &batch.keys);
+            if self.ask_service(host, asking, owner, now) {
+                self.counts.count(Counter::CheckSent);
+            } else {
+                self.counts.count(Counter::CheckFailed(CheckFailure::NotSent));
+                self.checks_failed(batch.id, Unavailable::OutOfReach, Cause::CheckNotSent);
+            }
+        }
+    }
+
+    /// Sends a question to the service. Returns false where it was not sent.
+    pub(super) fn ask_service(
+        &mut self,
+        host: &mut impl Host,
+        asking: impl FnOnce(&DerivedKeys, [u8; 16], Needs) -> Result<Question, QuestionError>,
+        owner: impl FnOnce(Question) -> Owner,
+        now: Now,
+    ) -> bool {
+        let (Some(revocation), Some(checking)) = (self.core.policy.revocation(), &mut self.checking) else {
+            return false;
+        };
+        let needs = needs(revocation, now.wall);
+        let Ok(question) = asking(&revocation.derived, checking.nonces.next(), needs) else { return false };
+        let headers: [(&[u8], &[u8]); 7] = [
+            (b":method", b"POST"),
+            (b":path", check::PATH.as_bytes()),
+            (b":authority", revocation.authority.as_bytes()),
+            (b":scheme", b"http"),
+            (b"content-type", check::CONTENT_TYPE.as_bytes()),
+            // For Envoy's router, which removes them. An instance that cannot be reached, or breaks off, is no reason to
+            // refuse while another one lives. A 503 is not among them: it is the service's own word about its store.
+            (b"x-envoy-retry-on", b"connect-failure,refused-stream,reset"),
+            (b"x-envoy-max-retries", CHECK_RETRIES),
+        ];
+        let (cluster, body, timeout) = (revocation.cluster.as_str(), question.bytes(), revocation.timeout);
+        let Ok(call) = host.call(&Callout { cluster, headers: &headers, body, timeout }) else { return false };
+        self.calls.insert(call, owner(question), timeout, now);
+        true
+    }
+
+    pub(super) fn on_check_answered(
+        &mut self,
+        host: &mut impl Host,
+        (batch, question, sent): (BatchId, &Question, Monotonic),
+        reply: &impl CalloutReply,
+        now: Now,
+    ) {
+        host.record(Metric::CheckMicroseconds, &[], microseconds(now.monotonic.since(sent)));
+        match self.read_reply(question, reply) {
+            Ok(reply) => {
+                let Some(checking) = &mut self.checking else { return };
+                match checking.checks.answered(batch, &reply) {
+                    Ok(resolved) => resolved.into_iter().for_each(|resolved| self.resolve(host, resolved)),
+                    Err(waiters) => {
+                        self.cannot_tell(waiters, Unavailable::NotToBeTrusted, Cause::CheckMismatch);
+                    }
+                }
+            }
+            Err(failure) => {
+                self.counts.count(Counter::CheckFailed(failure));
+                let (reason, cause) = meaning(failure);
+                self.checks_failed(batch, reason, cause);
+            }
+        }
+    }
+
+    pub(super) fn read_reply(&self, question: &Question, reply: &impl CalloutReply) -> Result<Reply, CheckFailure> {
+        let revocation = self.core.policy.revocation().ok_or(CheckFailure::NoProof)?;
+        // Without a status, the reply broke off.
+        let status = reply.status().ok_or(CheckFailure::NoAnswer)?;
+        let body = reply.body(check::MAX_REPLY_BYTES.saturating_add(1)).map_err(|_| CheckFailure::NoProof)?;
+        match question.read_reply(&revocation.derived, status, &body) {
+            Ok(reply) => reply.map_err(CheckFailure::Service),
+            // What Envoy itself replies for an upstream that is down, or too slow.
+            Err(_) if matches!(status, 503 | 504) => Err(CheckFailure::NoAnswer),
+            Err(_) => Err(CheckFailure::NoProof),
+        }
+    }
+
+    pub(super) fn tick_checks(&mut self, host: &mut impl Host, now: Now) {
+        let late = self.checking.as_mut().map(|it| it.checks.expire(now.monotonic)).unwrap_or_default();
+        self.cannot_tell(late, Unavailable::OutOfReach, Cause::CheckTimeout);
+        self.send_checks(host, Trigger::Tick, now);
+    }
+
+    pub(super) fn checks_failed(&mut self, batch: BatchId, reason: Unavailable, cause: Cause) {
+        let waiters = self.checking.as_mut().map(|it| it.checks.failed(batch)).unwrap_or_default();
+        self.cannot_tell(waiters, reason, cause);
+    }
+
+    fn cannot_tell(&mut self, waiters: Vec<StreamId>, reason: Unavailable, cause: Cause) {
+        for stream in waiters {
+            self.wakes.wake(stream, Wake::CannotTell(reason, cause));
+        }
+    }
+
+    fn resolve(&mut self, host: &mut impl Host, resolved: Resolved) {
+        let Some(verdict) = resolved.verdict else {
+            let failure = CheckFailure::Service(StoreError::RetentionTooShort);
+            self.counts.count(Counter::CheckFailed(failure));
+            let (reason, cause) = meaning(failure);
+            return self.cannot_tell(resolved.waiters, reason, cause);
+        };
+        // Another worker may have learnt of a revocation since: the newer of the two counts here too.
+        let (sent, verdict) = self.share(host, &resolved.query.digest, (resolved.sent, verdict));
+        resolved.query.learn(sent, verdict);
+        for stream in resolved.waiters {
+            self.wakes.wake(stream, Wake::Verdict { sent, verdict });
+        }
+    }
+
+    fn fresh_shared_verdict(
+        &self,
+        host: &mut impl Host,
+        query: &RevocationQuery,
+        now: Now,
+    ) -> Option<(Monotonic, Verdict)> {
+        let (sent, verdict) = self.shared_verdict(host, &query.digest)?;
+        self.core.policy.revocation()?.is_fresh(sent, now.monotonic).then_some((sent, verdict))
+    }
+
+    fn shared_verdict(&self, host: &mut impl Host, digest: &[u8; 16]) -> Option<(Monotonic, Verdict)> {
+        let shared = self.checking.as_ref()?.shared.as_ref()?;
+        let (bytes, _) = host.shared_get(&shared.key(digest)).ok()??;
+        shared.read(digest, &bytes)
+    }
+
+    /// Offers a verdict to the other workers, and returns theirs if it is newer.
+    fn share(&self, host: &mut impl Host, digest: &[u8; 16], ours: (Monotonic, Verdict)) -> (Monotonic, Verdict) {
+        let Some(shared) = self.checking.as_ref().and_then(|it| it.shared.as_ref()) else { return ours };
+        let key = shared.key(digest);
+        for _ in 0..CAS_TRIES {
+            let Ok(found) = host.shared_get(&key) else { return ours };
+            let (bytes, cas) = found.unwrap_or_default();
+            if let Some(theirs) = shared.read(digest, &bytes)
+                && theirs.0 > ours.0
+            {
+                return theirs;
+            }
+            match host.shared_put(&key, &shared.write(digest, ours.0, ours.1), cas) {
+                Err(PutError::Changed) => {}
+                Ok(()) | Err(PutError::Host(_)) => return ours,
+            }
+        }
+        ours
+    }
+}
+
+impl Nonces {
+    fn next(&mut self) -> [u8; 16] {
+        self.count = self.count.wrapping_add(1);
+        let mut nonce = [0u8; 16];
+        for (to, from) in nonce.iter_mut().zip(self.random.iter().chain(&self.count.to_be_bytes())) {
+            *to = *from;
+        }
+        nonce
+    }
+}
+
+fn needs(revocation: &Revocation, wall: UnixSeconds) -> Needs {
+    Needs {
+        // The policy caps it far below.
+        future_iat_tolerance_seconds: u16::try_from(revocation.future_iat_tolerance).unwrap_or(u16::MAX),
+        now_seconds: wall.0,
+    }
+}
+
+/// What a check without an answer means for the requests that wait for it.
+fn meaning(failure: CheckFailure) -> (Unavailable, Cause) {
+    use Unavailable::{NotToBeTrusted, OutOfReach};
+    match failure {
+        CheckFailure::NotSent => (OutOfReach, Cause::CheckNotSent),
+        CheckFailure::NoAnswer => (OutOfReach, Cause::CheckUnanswered),
+        CheckFailure::NoProof => (NotToBeTrusted, Cause::CheckUnproven),
+        CheckFailure::Service(error) => {
+            let reason = match error {
+                StoreError::StoreRefused | StoreError::StoreSlow | StoreError::StoreFailed => OutOfReach,
+                StoreError::StoreChanged
+                | StoreError::StoreUnsafe
+                | StoreError::RetentionTooShort
+                | StoreError::ToleranceTooShort
+                | StoreError::ClockBehind => NotToBeTrusted,
+            };
+            (reason, error.into())
+        }
+    }
+}

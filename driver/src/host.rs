@@ -1,0 +1,173 @@
+//! What a host gives the driver: the clocks, callouts, shared data, metrics and the log ([`Host`]); one request
+//! ([`Exchange`]); and what is needed once, at configuration ([`Setup`]).
+use std::fmt;
+use std::time::Duration;
+
+use authn::config::Engine as EngineChoice;
+use authn::decide::Peer;
+use authn::engine::Engine;
+use authn::request::Pair;
+use authn::time::Now;
+
+use crate::metrics::Metric;
+
+/// Names one request for as long as it lives, unique in the process that a [`crate::Dispatcher`] serves.
+pub type StreamId = u64;
+
+/// Names one callout for as long as it is in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallId(pub u64);
+
+/// A host call failed. The number is the host's own status, for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostError(pub u32);
+
+/// Why a shared entry was not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutError {
+    /// It has changed since it was read.
+    Changed,
+    Host(HostError),
+}
+
+/// The state of a shared entry that a compare-and-set compares with. 0 overwrites whatever is there.
+pub type Cas = u32;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Info,
+    Warn,
+    Error,
+}
+
+/// A request to a cluster of the proxy.
+#[derive(Debug, Clone, Copy)]
+pub struct Callout<'c> {
+    pub cluster: &'c str,
+    /// Pseudo headers first.
+    pub headers: &'c [Pair<'c>],
+    pub body: &'c [u8],
+    /// Connecting included.
+    pub timeout: Duration,
+}
+
+/// The reply to a callout. A reply that broke off, or never came, has no status.
+pub trait CalloutReply {
+    /// The first value under this name, pseudo headers included.
+    fn header(&self, name: &[u8]) -> Option<Vec<u8>>;
+
+    /// At most `max` bytes of the body.
+    ///
+    /// # Errors
+    /// The body cannot be read.
+    fn body(&self, max: usize) -> Result<Vec<u8>, HostError>;
+
+    fn status(&self) -> Option<u16> {
+        std::str::from_utf8(&self.header(b":status")?).ok()?.parse().ok()
+    }
+}
+
+/// A reply that the filter itself gives to a client.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalReply<'r> {
+    pub status: u16,
+    /// For access logs, as RESPONSE_CODE_DETAILS.
+    pub details: &'r str,
+    pub headers: &'r [Pair<'r>],
+    pub body: &'r [u8],
+}
+
+/// One change to a request's headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edit<'e> {
+    /// All values under this name go.
+    Remove(&'e [u8]),
+    /// One value replaces all values under this name.
+    Set(&'e [u8], &'e [u8]),
+}
+
+/// What outlives any request.
+pub trait Host {
+    /// Both clocks.
+    ///
+    /// # Errors
+    /// Without them nothing can be judged.
+    fn now(&mut self) -> Result<Now, HostError>;
+
+    /// Sends a callout. Its reply comes to [`crate::Dispatcher::answered`], also when the request that caused it is gone.
+    ///
+    /// # Errors
+    /// It was not sent, and no reply follows.
+    fn call(&mut self, callout: &Callout<'_>) -> Result<CallId, HostError>;
+
+    /// An entry that all workers of the process share.
+    ///
+    /// # Errors
+    /// The host has no shared data.
+    fn shared_get(&mut self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError>;
+
+    /// # Errors
+    /// [`PutError::Changed`] unless `cas` is 0 or the entry is still the one that was read with it.
+    fn shared_put(&mut self, key: &str, value: &[u8], cas: Cas) -> Result<(), PutError>;
+
+    /// Adds to a counter, or to a gauge that is a sum over all who report. `labels` are the values of
+    /// [`Metric::labels`], in order. `by` is not 0.
+    fn add(&mut self, metric: Metric, labels: &[&str], by: i64);
+
+    /// Sets a gauge, or records into a histogram.
+    fn record(&mut self, metric: Metric, labels: &[&str], value: u64);
+
+    fn log(&mut self, level: Level, text: fmt::Arguments<'_>);
+}
+
+/// One request, while the host runs a callback for it.
+pub trait Exchange: Peer {
+    /// The whole header map, for as long as `read` runs. Names are in lower case, pseudo headers included.
+    ///
+    /// # Errors
+    /// The headers cannot be read.
+    fn with_headers<T>(&self, read: impl FnOnce(&[Pair<'_>]) -> T) -> Result<T, HostError>;
+
+    /// # Errors
+    /// The headers are as they were.
+    fn edit(&mut self, edit: Edit<'_>) -> Result<(), HostError>;
+
+    /// Has the route chosen anew, by the request as it is now.
+    ///
+    /// # Errors
+    /// The proxy may route by what the client wrote.
+    fn choose_route_anew(&mut self) -> Result<(), HostError>;
+
+    /// Ends the request with a reply of the filter's own. Nothing may be asked of the request afterwards.
+    ///
+    /// # Errors
+    /// Nothing was sent.
+    fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError>;
+}
+
+/// What is needed once, when a configuration is loaded.
+pub trait Setup {
+    /// A secret by its name, from wherever this host has secrets.
+    fn secret(&self, name: &str) -> Option<Vec<u8>>;
+
+    /// # Errors
+    /// The host gives no randomness.
+    fn random(&mut self) -> Result<[u8; 32], HostError>;
+
+    /// In how many parts verified tokens are kept: 1 where one thread works, else several for each thread.
+    fn token_shards(&self) -> usize {
+        1
+    }
+
+    /// The engine that checks signatures.
+    ///
+    /// # Errors
+    /// In words for the log: the engine that the configuration asks for is not there.
+    fn engine(&mut self, choice: EngineChoice) -> Result<ChosenEngine, String>;
+}
+
+/// An engine, and its name in logs and metrics.
+pub struct ChosenEngine {
+    pub engine: Box<dyn Engine>,
+    pub name: &'static str,
+}

@@ -1,0 +1,34 @@
+//! The life of a request round the core, and all that waits: checks, introspection, key sets. No I/O: events go in,
+//! effects go out through [`Host`] and [`Exchange`], and requests to resume are polled.
+//!
+//! A back end makes a [`Core`] and a [`Dispatcher`] of each configuration ([`configure`]) and a [`Worker`] for each thread.
+//! It hands each request's headers to [`Worker::begin`], replies to callouts to [`Dispatcher::answered`], and calls
+//! [`Dispatcher::tick`] every [`TICK`]. After each of them it polls [`Dispatcher::poll_wake`] and gives each stream named
+//! there to [`Worker::resume`] of its worker.
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+#![forbid(unsafe_code)]
+
+pub mod checks;
+mod core;
+mod dispatcher;
+mod document;
+mod host;
+mod introspections;
+mod key_waits;
+mod mac_hash;
+pub mod metrics;
+mod missing_settings;
+mod rejection_log;
+pub mod shared;
+mod token_cache;
+pub mod tokens;
+mod worker;
+
+pub use crate::core::{Configured, Core, configure};
+pub use crate::dispatcher::{Dispatch, Dispatcher, TICK, Wake};
+pub use crate::host::{
+    CallId, Callout, CalloutReply, Cas, ChosenEngine, Edit, Exchange, Host, HostError, Level, LocalReply, PutError,
+    Setup, StreamId,
+};
+pub use crate::metrics::Metric;
+pub use crate::worker::{Action, Worker};

@@ -1,0 +1,65 @@
+//! Says once for the whole process which settings of the proxy are missing, and counts the requests that showed it.
+use authn::proxy_settings::{Setting, Settings};
+
+use crate::host::{Host, Level, PutError};
+use crate::metrics::{Counter, Counts};
+
+/// One byte, for all workers and configurations of the process: what was said already. Others can write it too (shared
+/// data of Istio's plugins is one namespace). The most that they reach is that a worker says it once more, or does not say
+/// it.
+const SHARED: &str = "portcullis.missing_proxy_settings";
+const CAS_TRIES: u32 = 3;
+
+/// What this worker knows to have been said.
+#[derive(Debug, Default)]
+pub struct MissingSettings {
+    said: Settings,
+}
+
+/// A compare-and-set needs an entry to compare with.
+pub fn prepare(host: &mut impl Host) {
+    if let Ok(None) = host.shared_get(SHARED) {
+        let _ = host.shared_put(SHARED, &[0], 0);
+    }
+}
+
+impl MissingSettings {
+    pub fn on_request(&mut self, host: &mut impl Host, missing: Settings, counts: &mut Counts) {
+        for setting in missing.iter() {
+            counts.count(Counter::MissingProxySetting(setting));
+            if !self.said.has(setting) {
+                self.said = self.said.with(setting);
+                say(host, setting);
+            }
+        }
+    }
+}
+
+fn say(host: &mut impl Host, setting: Setting) {
+    if is_first(host, setting) {
+        let (name, sign) = (setting.name(), setting.sign());
+        host.log(
+            Level::Warn,
+            format_args!(
+                "portcullis: the proxy lacks setting={name}: {sign} has arrived. See \"Settings of the proxy\" in \
+                 docs/operations.md. Said once; portcullis_missing_proxy_settings counts"
+            ),
+        );
+    }
+}
+
+fn is_first(host: &mut impl Host, setting: Setting) -> bool {
+    for _ in 0..CAS_TRIES {
+        // Without shared data, each worker says it once.
+        let Ok(Some((bytes, cas))) = host.shared_get(SHARED) else { return true };
+        let said = Settings::from_bits(bytes.first().copied().unwrap_or_default());
+        if said.has(setting) {
+            return false;
+        }
+        match host.shared_put(SHARED, &[said.with(setting).bits()], cas) {
+            Err(PutError::Changed) => {}
+            Ok(()) | Err(PutError::Host(_)) => return true,
+        }
+    }
+    true
+}

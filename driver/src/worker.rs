@@ -1,0 +1,371 @@
+//! The requests of one thread, from their headers to a decision. What they wait for is the dispatcher's.
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use authn::cause::Cause;
+use authn::clear;
+use authn::decide::{Admission, Asking, Entered, Entry, Peer, Removal, RevocationStatus, Unverifiable, Verified};
+use authn::fault::{RejectReason, Rejection};
+use authn::keyrings::Keyrings;
+use authn::proxy_settings::{Settings, missing_by_path};
+use authn::request::{Pair, Request};
+use authn::time::Now;
+
+use crate::core::Core;
+use crate::dispatcher::{Dispatch, Introspect, KeysWanted, Wake};
+use crate::host::{Edit, Exchange, Host, HostError, Level, LocalReply, StreamId};
+use crate::metrics::{Counter, Counts, Outcome};
+use crate::missing_settings::MissingSettings;
+use crate::rejection_log::RejectionLog;
+
+mod phase;
+mod step;
+
+use phase::{Introspected, Phase};
+use step::Step;
+
+/// What the host is to do with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Forward it. Of one that waited: resume it.
+    Continue,
+    /// Hold it, headers, body and trailers. [`crate::Dispatcher::poll_wake`] names it when it is to be resumed.
+    Pause,
+    /// It has its reply, or will end by the proxy's own timeout. Nothing of it goes on.
+    Replied,
+}
+
+/// One for each thread and configuration.
+pub struct Worker {
+    core: Arc<Core>,
+    /// The key sets as they were last published, and which publication that is.
+    keys: (u64, Arc<Keyrings>),
+    /// Requests that wait, and those whose end needs something. Most requests are never here.
+    phases: HashMap<StreamId, Phase>,
+    missing_settings: MissingSettings,
+    log: RejectionLog,
+    counts: Counts,
+}
+
+/// What an answer to a browser's session gets, whatever the upstream says, so that it stays out of every cache.
+const COOKIE_SESSION_HEADERS: [(&str, &str); 3] =
+    [("cache-control", "no-store"), ("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin")];
+
+/// One callback for one request.
+struct Call<'c, H, E, D> {
+    stream: StreamId,
+    host: &'c mut H,
+    exchange: &'c mut E,
+    dispatch: &'c mut D,
+}
+
+impl Worker {
+    pub fn new(core: Arc<Core>) -> Self {
+        let keys = core.keys.newest();
+        Self {
+            core,
+            keys,
+            phases: HashMap::new(),
+            missing_settings: MissingSettings::default(),
+            log: RejectionLog::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// The headers of a request are there. `ends`: it has no body.
+    pub fn begin<H: Host, E: Exchange, D: Dispatch>(
+        &mut self,
+        stream: StreamId,
+        ends: bool,
+        host: &mut H,
+        exchange: &mut E,
+        dispatch: &mut D,
+    ) -> Action {
+        let mut call = Call { stream, host, exchange, dispatch };
+        let Ok(now) = call.host.now() else {
+            return self.refuse(&mut call, None, &Rejection::new(Cause::NoTime), None);
+        };
+        self.read_newest_keys();
+        let judged = call.exchange.with_headers(|pairs| self.judge(pairs, !ends, &*call.exchange, now));
+        let Ok(judged) = judged else {
+            return self.refuse(&mut call, None, &Rejection::new(Cause::HeadersUnreadable), Some(now));
+        };
+        self.missing_settings.on_request(call.host, judged.missing, &mut self.counts);
+        // Before anything else, so that no way out of here leaves a header that only this filter may set.
+        if self.clear(call.exchange, &judged.edits).is_err() {
+            return self.refuse(&mut call, None, &Rejection::new(Cause::HeaderUnchangeable), Some(now));
+        }
+        self.advance(&mut call, judged.step, now)
+    }
+
+    /// What a request has been waiting for is there.
+    pub fn resume<H: Host, E: Exchange, D: Dispatch>(
+        &mut self,
+        stream: StreamId,
+        host: &mut H,
+        exchange: &mut E,
+        dispatch: &mut D,
+    ) -> Action {
+        let Some(phase) = self.phases.remove(&stream) else { return Action::Pause };
+        if !phase.waits() {
+            self.phases.insert(stream, phase);
+            return Action::Pause;
+        }
+        let Some(wake) = dispatch.with(|dispatcher| dispatcher.take(stream)) else {
+            self.phases.insert(stream, phase);
+            return Action::Pause;
+        };
+        let mut call = Call { stream, host, exchange, dispatch };
+        let Ok(now) = call.host.now() else {
+            return self.refuse(&mut call, phase.rule(), &Rejection::new(Cause::NoTime), None);
+        };
+        self.read_newest_keys();
+        let step = self.after(phase, wake, &*call.exchange, now);
+        self.advance(&mut call, step, now)
+    }
+
+    /// The request is over, with a reply or not.
+    pub fn gone(&mut self, stream: StreamId, dispatch: &mut impl Dispatch) {
+        // Most requests never wait, and to look each of them up would cost more than to judge it.
+        if !self.phases.is_empty() && self.phases.remove(&stream).is_some_and(|phase| phase.waits()) {
+            dispatch.with(|dispatcher| dispatcher.leave(stream));
+        }
+    }
+
+    /// Must its body and trailers be held?
+    pub fn is_held(&self, stream: StreamId) -> bool {
+        !self.phases.is_empty() && self.phases.get(&stream).is_some_and(Phase::is_held)
+    }
+
+    /// Headers to set in the answer to this request, in place of those of the same names.
+    pub fn on_response_headers(&mut self, stream: StreamId) -> &'static [(&'static str, &'static str)] {
+        if self.phases.is_empty() || !matches!(self.phases.get(&stream), Some(Phase::CookieSession)) {
+            return &[];
+        }
+        self.phases.remove(&stream);
+        &COOKIE_SESSION_HEADERS
+    }
+
+    /// Some upstreams take a trailer for a header. Is this one to be removed, since only this filter may set a header of
+    /// its name, in any spelling?
+    pub fn clears_trailer(&self, name: &[u8]) -> bool {
+        self.core.policy.is_cleared(name)
+    }
+
+    /// The names of trailers to remove where trailers cannot be read.
+    pub fn cleared(&self) -> impl Iterator<Item = &str> {
+        self.core.policy.cleared()
+    }
+
+    /// Reports what was counted, and what the log left out.
+    pub fn flush(&mut self, host: &mut impl Host) {
+        if let Ok(now) = host.now() {
+            self.log.on_time(host, now.monotonic);
+        }
+        self.counts.flush(host, |rule| self.core.rule_name(rule));
+    }
+
+    /// How many requests wait here.
+    pub fn waiting(&self) -> usize {
+        self.phases.values().filter(|phase| phase.waits()).count()
+    }
+
+    fn read_newest_keys(&mut self) {
+        if self.keys.0 != self.core.keys.version() {
+            self.keys = self.core.keys.newest();
+        }
+    }
+
+    fn clear(&mut self, exchange: &mut impl Exchange, edits: &[OwnedEdit]) -> Result<(), HostError> {
+        if edits.is_empty() {
+            return Ok(());
+        }
+        let mut cleared = Ok(());
+        for edit in edits {
+            if let OwnedEdit::Remove(_) = edit {
+                self.counts.count(Counter::SpoofedHeader);
+            }
+            // All of them are tried: what can be removed goes.
+            cleared = exchange.edit(edit.as_edit()).and(cleared);
+        }
+        // Routes can match the host, the path and any header.
+        cleared.and_then(|()| exchange.choose_route_anew())
+    }
+
+    /// Takes a request as far as it goes now.
+    fn advance<H: Host, E: Exchange, D: Dispatch>(
+        &mut self,
+        call: &mut Call<'_, H, E, D>,
+        mut step: Step,
+        now: Now,
+    ) -> Action {
+        loop {
+            let stream = call.stream;
+            let (wake, phase) = match step {
+                Step::Refuse { rule, rejection } => return self.refuse(call, rule, &rejection, Some(now)),
+                Step::Open { rule, removals } => return self.open(call, rule, &removals, now),
+                Step::Probe { rule } => return self.answer_probe(call, rule),
+                Step::Admit { admission, cookie_session } => {
+                    if let Some(query) = admission.refresh() {
+                        call.dispatch.with(|dispatcher| dispatcher.refresh(call.host, query, now));
+                    }
+                    return self.forward(call, &admission, cookie_session, now);
+                }
+                Step::Check { asking, cookie_session } => {
+                    let wake = call.dispatch.with(|it| it.check(call.host, stream, asking.query(), now));
+                    (wake, Phase::Checking { asking, cookie_session })
+                }
+                Step::AwaitKeys { entered, issuer, rejection } => {
+                    let generation = self.keys.1.source(issuer).map_or(0, |source| source.generation());
+                    let is_mismatch = rejection.cause == Cause::SignatureMismatch;
+                    let wanted = KeysWanted { issuer, generation, is_mismatch };
+                    let wake = call.dispatch.with(|it| it.await_keys(call.host, stream, wanted, now));
+                    self.read_newest_keys();
+                    (wake, Phase::AwaitingKeys { entered, rejection })
+                }
+                Step::Introspect { issuer, subject } => {
+                    let wake = self.introspect(call, issuer, &subject, now);
+                    (wake, Phase::Introspecting { subject })
+                }
+            };
+            match wake {
+                Some(wake) => step = self.after(phase, wake, &*call.exchange, now),
+                None => {
+                    self.phases.insert(stream, phase);
+                    return Action::Pause;
+                }
+            }
+        }
+    }
+
+    fn introspect<H: Host, E: Exchange, D: Dispatch>(
+        &mut self,
+        call: &mut Call<'_, H, E, D>,
+        issuer: usize,
+        subject: &Introspected,
+        now: Now,
+    ) -> Option<Wake> {
+        let (token, jwt) = (subject.token(), subject.jwt());
+        // What a JWT will be asked about is known before the answer, and of an opaque token what was known earlier.
+        let earlier = jwt.map(Arc::clone).or_else(|| self.core.active_token(token, issuer));
+        let next = earlier.and_then(|earlier| self.core.policy.worth_asking(&earlier, subject.rule(), now));
+        let asked = Introspect { issuer, token, jwt, next };
+        call.dispatch.with(|it| it.introspect(call.host, call.stream, asked, now))
+    }
+
+    fn open<H: Host, E: Exchange, D: Dispatch>(
+        &mut self,
+        call: &mut Call<'_, H, E, D>,
+        rule: usize,
+        removals: &[Removal],
+        now: Now,
+    ) -> Action {
+        // A token that nothing has looked at: an upstream must not take it for checked.
+        if removals.iter().any(|removal| remove(call.exchange, removal).is_err()) {
+            return self.refuse(call, Some(rule), &Rejection::new(Cause::TokenUnremovable), Some(now));
+        }
+        self.counts.request(Outcome::Open, Some(rule));
+        Action::Continue
+    }
+
+    /// Writes what the upstream is told. A request must not be forwarded with only some headers set.
+    fn forward<H: Host, E: Exchange, D: Dispatch>(
+        &mut self,
+        call: &mut Call<'_, H, E, D>,
+        admission: &Admission,
+        cookie_session: bool,
+        now: Now,
+    ) -> Action {
+        let set = admission
+            .headers()
+            .iter()
+            .try_for_each(|(name, value)| call.exchange.edit(Edit::Set(name.as_bytes(), value.as_bytes())));
+        if set.and_then(|()| remove(call.exchange, admission.removal())).is_err() {
+            return self.refuse(call, Some(admission.rule()), &Rejection::new(Cause::HeaderUnwritable), Some(now));
+        }
+        if admission.mismatch_reported {
+            self.counts.count(Counter::BindingReported);
+        }
+        let outcome = if admission.unchecked { Outcome::AdmittedUnchecked } else { Outcome::Admitted };
+        self.counts.request(outcome, Some(admission.rule()));
+        if cookie_session {
+            self.phases.insert(call.stream, Phase::CookieSession);
+        }
+        Action::Continue
+    }
+
+    /// Says that the filter is there and judges. Whether it could ask anything is not said: a probe that fails with the
+    /// service or an issuer would take every proxy out at once.
+    fn answer_probe<H: Host, E: Exchange, D: Dispatch>(&mut self, call: &mut Call<'_, H, E, D>, rule: usize) -> Action {
+        self.counts.request(Outcome::Answered, Some(rule));
+        let headers: [Pair<'_>; 2] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")];
+        let body = br#"{"portcullis":"ready"}"#;
+        self.reply(call, &LocalReply { status: 200, details: "PROBE_ANSWERED", headers: &headers, body })
+    }
+
+    fn refuse<H: Host, E: Exchange, D: Dispatch>(
+        &mut self,
+        call: &mut Call<'_, H, E, D>,
+        rule: Option<usize>,
+        rejection: &Rejection,
+        now: Option<Now>,
+    ) -> Action {
+        self.counts.request(Outcome::Rejected(rejection.reason), rule);
+        let rule_name = rule.map_or("none", |rule| self.core.rule_name(rule));
+        self.log.rejected(call.host, rule_name, rejection, now.map(|now| now.monotonic));
+        let refusal = self.core.policy.refusal(rejection.reason, rule);
+        let headers: Vec<Pair<'_>> =
+            refusal.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        let (status, details) = (refusal.status, rejection.reason.code());
+        self.reply(call, &LocalReply { status, details, headers: &headers, body: refusal.body.as_bytes() })
+    }
+
+    fn reply<H: Host, E: Exchange, D: Dispatch>(
+        &mut self,
+        call: &mut Call<'_, H, E, D>,
+        reply: &LocalReply<'_>,
+    ) -> Action {
+        if call.exchange.reply(reply).is_err() {
+            // It stays paused until the proxy's own timeout: closed, if not politely. Its body must not release it.
+            self.phases.insert(call.stream, Phase::Unanswered);
+            call.host.log(Level::Error, format_args!("portcullis: the host would not send a reply"));
+        }
+        Action::Replied
+    }
+}
+
+fn remove(exchange: &mut impl Exchange, removal: &Removal) -> Result<(), HostError> {
+    let edit = match removal {
+        Removal::Nothing => return Ok(()),
+        Removal::Header(name) => Edit::Remove(name),
+        Removal::Cookie(None) => Edit::Remove(b"cookie"),
+        Removal::Cookie(Some(rest)) => Edit::Set(b"cookie", rest),
+        Removal::Subprotocols(None) => Edit::Remove(b"sec-websocket-protocol"),
+        Removal::Subprotocols(Some(rest)) => Edit::Set(b"sec-websocket-protocol", rest),
+    };
+    exchange.edit(edit)
+}
+
+/// As [`Edit`], free of the headers that it was found in.
+enum OwnedEdit {
+    Remove(Vec<u8>),
+    Set(&'static str, Vec<u8>),
+}
+
+impl OwnedEdit {
+    fn as_edit(&self) -> Edit<'_> {
+        match self {
+            OwnedEdit::Remove(name) => Edit::Remove(name),
+            OwnedEdit::Set(name, value) => Edit::Set(name.as_bytes(), value),
+        }
+    }
+}
+
+impl From<clear::Edit<'_>> for OwnedEdit {
+    fn from(edit: clear::Edit<'_>) -> Self {
+        match edit {
+            clear::Edit::Remove(name) => OwnedEdit::Remove(name.to_vec()),
+            clear::Edit::Set(name, value) => OwnedEdit::Set(name, value),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Judging, without an effect: what a request's headers say, and what the end of a wait says, is made into the next step.
+use super::*;
+
+/// What is to be done with a request.
+pub enum Step {
+    Refuse {
+        rule: Option<usize>,
+        rejection: Rejection,
+    },
+    /// Forwarded without identity. Tokens that nothing has looked at are removed.
+    Open {
+        rule: usize,
+        removals: Vec<Removal>,
+    },
+    /// The filter itself replies.
+    Probe {
+        rule: usize,
+    },
+    Admit {
+        admission: Admission,
+        cookie_session: bool,
+    },
+    Check {
+        asking: Asking,
+        cookie_session: bool,
+    },
+    AwaitKeys {
+        entered: Entered<'static>,
+        issuer: usize,
+        rejection: Rejection,
+    },
+    Introspect {
+        issuer: usize,
+        subject: Introspected,
+    },
+}
+
+/// What a request's headers have led to.
+pub struct Judged {
+    pub edits: Vec<OwnedEdit>,
+    pub missing: Settings,
+    pub step: Step,
+}
+
+/// Has the request waited for its issuer already?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RetryState {
+    /// It may wait once.
+    First,
+    /// It has waited for keys: a key that is still unknown is not waited for again.
+    KeysAwaited,
+}
+
+impl Worker {
+    pub(super) fn judge(&mut self, pairs: &[Pair<'_>], body_follows: bool, peer: &dyn Peer, now: Now) -> Judged {
+        let core = Arc::clone(&self.core);
+        let request = match Request::from_pairs(pairs) {
+            Ok(request) => request.with_body_to_follow(body_follows),
+            Err(rejection) => {
+                let step = Step::Refuse { rule: None, rejection };
+                return Judged { edits: Vec::new(), missing: Settings::default(), step };
+            }
+        };
+        let edits: Vec<OwnedEdit> = core.policy.clear(&request).into_iter().map(OwnedEdit::from).collect();
+        let mut missing = core.policy.missing_proxy_settings(&request);
+        let step = match core.policy.enter(&request) {
+            Entry::Open { rule, .. } if core.policy.answers(rule) => Step::Probe { rule },
+            Entry::Open { rule, removals } => Step::Open { rule, removals },
+            Entry::Denied { rule, rejection } => {
+                if rejection.reason == RejectReason::PathSuspicious {
+                    missing = missing.union(missing_by_path(request.path()));
+                }
+                Step::Refuse { rule, rejection }
+            }
+            Entry::Token(entered) => self.judge_token(entered, RetryState::First, peer, now),
+        };
+        Judged { edits, missing, step }
+    }
+
+    /// What the end of a wait leads to.
+    pub(super) fn after(&mut self, phase: Phase, wake: Wake, peer: &dyn Peer, now: Now) -> Step {
+        match (phase, wake) {
+            (Phase::Checking { asking, cookie_session }, Wake::Verdict { sent, verdict }) => {
+                let rule = asking.rule();
+                admitted(rule, asking.on_verdict(&self.core.policy, sent, verdict, now), cookie_session)
+            }
+            (Phase::Checking { asking, cookie_session }, Wake::CannotTell(reason, cause)) => {
+                let rule = asking.rule();
+                admitted(rule, asking.on_cannot_tell(reason, cause), cookie_session)
+            }
+            (Phase::Introspecting { subject }, Wake::Introspected(Err(rejection))) => {
+                Step::Refuse { rule: Some(subject.rule()), rejection }
+            }
+            (Phase::Introspecting { subject }, Wake::Introspected(Ok(verified))) => {
+                self.after_introspection(subject, verified, peer, now)
+            }
+            (Phase::AwaitingKeys { entered, .. }, Wake::Keys { is_judged_anew: true }) => {
+                self.judge_token(entered, RetryState::KeysAwaited, peer, now)
+            }
+            (Phase::AwaitingKeys { entered, rejection }, Wake::Keys { is_judged_anew: false }) => {
+                Step::Refuse { rule: Some(entered.rule()), rejection }
+            }
+            // An event that does not fit what the request waits for.
+            (phase, _) => Step::Refuse { rule: phase.rule(), rejection: Rejection::new(Cause::AnswerLate) },
+        }
+    }
+
+    fn after_introspection(
+        &mut self,
+        subject: Introspected,
+        verified: Arc<Verified>,
+        peer: &dyn Peer,
+        now: Now,
+    ) -> Step {
+        let rule = subject.rule();
+        let refused = |rejection| Step::Refuse { rule: Some(rule), rejection };
+        // Its key may have left while the request waited.
+        if let Err(unverifiable) = self.core.policy.check_still_trusts(&verified, &self.keys.1, now) {
+            return refused(unverifiable.rejection);
+        }
+        let (status, cookie_session) = match subject {
+            Introspected::Opaque(entered) => {
+                let cookie_session = entered.is_cookie_session();
+                let accepted = self.core.policy.accept(verified, entered, now, peer);
+                (accepted.and_then(|accepted| self.core.policy.revocation_status(accepted, now)), cookie_session)
+            }
+            Introspected::Jwt { accepted, cookie_session } => {
+                (self.core.policy.status_after_introspection(accepted, now), cookie_session)
+            }
+        };
+        match status {
+            Ok(RevocationStatus::MustIntrospect(_)) => refused(Rejection::new(Cause::IntrospectionTimeout)),
+            status => by_status(rule, status, cookie_session),
+        }
+    }
+
+    fn judge_token(&mut self, entered: Entered<'_>, retry: RetryState, peer: &dyn Peer, now: Now) -> Step {
+        let (rule, cookie_session) = (entered.rule(), entered.is_cookie_session());
+        let verified = match self.verified(&entered, now) {
+            Ok(verified) => verified,
+            Err(Unverifiable { introspect: Some(issuer), .. }) => {
+                return Step::Introspect { issuer, subject: Introspected::Opaque(entered.into_owned()) };
+            }
+            Err(Unverifiable { rejection, awaits_keys_of: Some(issuer), .. }) if retry == RetryState::First => {
+                return Step::AwaitKeys { entered: entered.into_owned(), issuer, rejection };
+            }
+            Err(Unverifiable { rejection, .. }) => return Step::Refuse { rule: Some(rule), rejection },
+        };
+        let accepted = self.core.policy.accept(verified, entered, now, peer);
+        let status = accepted.and_then(|accepted| self.core.policy.revocation_status(accepted, now));
+        by_status(rule, status, cookie_session)
+    }
+
+    /// From the token cache, or verified now.
+    fn verified(&mut self, entered: &Entered<'_>, now: Now) -> Result<Arc<Verified>, Unverifiable> {
+        let (policy, keys) = (&self.core.policy, &self.keys.1);
+        if let Some(verified) = self.core.tokens.find(entered.token())
+            && policy.is_for_rule(&verified, entered.rule())
+            && policy.still_trusts(&verified, keys, now)?
+        {
+            self.counts.count(Counter::TokenHit);
+            return Ok(verified);
+        }
+        self.counts.count(Counter::TokenMiss);
+        if let Some(issuer) = policy.introspecting(entered.rule(), entered.token()) {
+            return Err(Unverifiable::opaque(issuer));
+        }
+        let verified = Arc::new(policy.verify(self.core.engine.as_ref(), keys, entered, now)?);
+        self.core.tokens.insert(Arc::clone(&verified));
+        Ok(verified)
+    }
+}
+
+fn by_status(rule: usize, status: Result<RevocationStatus, Rejection>, cookie_session: bool) -> Step {
+    match status {
+        Ok(RevocationStatus::Admitted(admission)) => Step::Admit { admission, cookie_session },
+        Ok(RevocationStatus::MustAsk(asking)) => Step::Check { asking, cookie_session },
+        Ok(RevocationStatus::MustIntrospect(accepted)) => {
+            let issuer = accepted.verified().issuer();
+            Step::Introspect { issuer, subject: Introspected::Jwt { accepted, cookie_session } }
+        }
+        Err(rejection) => Step::Refuse { rule: Some(rule), rejection },
+    }
+}
+
+fn admitted(rule: usize, judged: Result<Admission, Rejection>, cookie_session: bool) -> Step {
+    match judged {
+        Ok(admission) => Step::Admit { admission, cookie_session },
+        Err(rejection) => Step::Refuse { rule: Some(rule), rejection },
+    }
+}

@@ -1,0 +1,112 @@
+//! One configuration in one virtual machine: its worker, its dispatcher, and the callbacks of its requests.
+use driver::{Action, CallId, Configured, Dispatcher, HostError, StreamId, TICK, Worker};
+
+use crate::backend::{Backend, Effective, Reply};
+use crate::exchange::Request;
+use crate::host::{self, MapType};
+use crate::pairs;
+
+pub struct PluginContext {
+    root: u32,
+    backend: Backend,
+    worker: Worker,
+    dispatcher: Dispatcher,
+}
+
+impl PluginContext {
+    /// # Errors
+    /// What is wrong with the configuration or the host, in words for the log.
+    pub fn configure(root: u32, text: Vec<u8>) -> Result<Self, String> {
+        let mut backend =
+            Backend::new(root).map_err(|HostError(status)| format!("the host gives no time: status {status}"))?;
+        let effective = Effective::new(root);
+        let Configured { core, dispatcher } = {
+            let mut setup = backend.calling(&effective, true);
+            driver::configure(&mut setup, text)?
+        };
+        host::set_tick_period(TICK).map_err(|HostError(status)| format!("the host gives no ticks: status {status}"))?;
+        Ok(Self { root, backend, worker: Worker::new(core), dispatcher })
+    }
+
+    pub fn on_request_headers(&mut self, context: u32, ends: bool) -> Action {
+        let effective = Effective::new(context);
+        let mut request = Request::new(context, &effective);
+        let mut calling = self.backend.calling(&effective, false);
+        let stream = StreamId::from(context);
+        let action = self.worker.begin(stream, ends, &mut calling, &mut request, &mut self.dispatcher);
+        self.resume(&effective);
+        action
+    }
+
+    pub fn on_callout_answered(&mut self, call: u32) {
+        let effective = Effective::new(self.root);
+        let mut calling = self.backend.calling(&effective, true);
+        self.dispatcher.answered(&mut calling, CallId(u64::from(call)), &Reply);
+        self.resume(&effective);
+    }
+
+    pub fn on_tick(&mut self) {
+        let effective = Effective::new(self.root);
+        let mut calling = self.backend.calling(&effective, true);
+        self.worker.flush(&mut calling);
+        self.dispatcher.tick(&mut calling);
+        self.resume(&effective);
+    }
+
+    /// Resumes the requests whose waiting is over.
+    fn resume(&mut self, effective: &Effective) {
+        while let Some(stream) = self.dispatcher.poll_wake() {
+            let Ok(context) = u32::try_from(stream) else { continue };
+            let mut request = Request::new(context, effective);
+            // The host does not know it any more.
+            if effective.set(context).is_err() {
+                self.worker.gone(stream, &mut self.dispatcher);
+                continue;
+            }
+            let mut calling = self.backend.calling(effective, false);
+            let action = self.worker.resume(stream, &mut calling, &mut request, &mut self.dispatcher);
+            if action == Action::Continue {
+                let _ = request.resume();
+            }
+        }
+    }
+
+    /// Must its body and trailers be held?
+    pub fn is_held(&self, context: u32) -> bool {
+        self.worker.is_held(StreamId::from(context))
+    }
+
+    pub fn on_request_trailers(&mut self) {
+        let trailers = host::header_map(MapType::HttpRequestTrailers);
+        let Some(pairs) = trailers.as_deref().ok().and_then(pairs::read) else {
+            // They cannot be read: at least the names themselves go.
+            for name in self.worker.cleared() {
+                let _ = host::remove_header(MapType::HttpRequestTrailers, name.as_bytes());
+            }
+            return;
+        };
+        for (name, _) in pairs {
+            if self.worker.clears_trailer(name) {
+                let _ = host::remove_header(MapType::HttpRequestTrailers, name);
+            }
+        }
+    }
+
+    pub fn on_response_headers(&mut self, context: u32) {
+        for (name, value) in self.worker.on_response_headers(StreamId::from(context)) {
+            let _ = host::set_header(MapType::HttpResponseHeaders, name.as_bytes(), value.as_bytes());
+        }
+    }
+
+    pub fn on_request_gone(&mut self, context: u32) {
+        self.worker.gone(StreamId::from(context), &mut self.dispatcher);
+    }
+
+    /// This configuration is over.
+    pub fn end(&mut self) {
+        let effective = Effective::new(self.root);
+        let mut calling = self.backend.calling(&effective, true);
+        self.worker.flush(&mut calling);
+        self.dispatcher.end(&mut calling);
+    }
+}

@@ -1,0 +1,184 @@
+//! Where Redis is and how it is reached, for every verb that speaks to it.
+use std::path::PathBuf;
+
+use clap::Args;
+use store_redis::{Mode, RedisOptions};
+
+#[derive(Clone, Args)]
+pub struct Redis {
+    /// Where Redis is; rediss:// for TLS. Repeat it for more nodes of a Cluster, or for each Sentinel. A user and password
+    /// in it hold for all of the servers; better give them by file.
+    #[arg(
+        long = "redis",
+        env = "PORTCULLIS_REDIS",
+        value_name = "URL",
+        default_value = "redis://127.0.0.1:6379",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    urls: Vec<String>,
+    /// How the servers are found: `single` is the one of the URL; `cluster`: the URLs are of some nodes of a Cluster;
+    /// `sentinel`: they are of Sentinels.
+    #[arg(long, env = "PORTCULLIS_REDIS_MODE", value_name = "MODE", default_value = "single")]
+    redis_mode: Mode,
+    /// The name that the Sentinels know the primary by.
+    #[arg(long, env = "PORTCULLIS_SENTINEL_MASTER", value_name = "NAME")]
+    sentinel_master: Option<String>,
+    /// The ACL user, in place of the URL's.
+    #[arg(long, env = "PORTCULLIS_REDIS_USERNAME", value_name = "NAME")]
+    redis_username: Option<String>,
+    /// A file with the password, in place of the URL's. Read again for each connection, so it may be replaced.
+    #[arg(long, env = "PORTCULLIS_REDIS_PASSWORD_FILE", value_name = "PATH")]
+    redis_password_file: Option<PathBuf>,
+    /// The ACL user of the Sentinels, which know none of Redis's.
+    #[arg(long, env = "PORTCULLIS_SENTINEL_USERNAME", value_name = "NAME")]
+    sentinel_username: Option<String>,
+    /// A file with the password of the Sentinels.
+    #[arg(long, env = "PORTCULLIS_SENTINEL_PASSWORD_FILE", value_name = "PATH")]
+    sentinel_password_file: Option<PathBuf>,
+    /// The only authorities whose certificates are good (PEM); without it, the system's. Read again for each connection.
+    #[arg(long, env = "PORTCULLIS_REDIS_CA_FILE", value_name = "PATH")]
+    redis_ca_file: Option<PathBuf>,
+    /// Our certificate and what signed it (PEM), for servers that ask for one. Read again for each connection.
+    #[arg(long, env = "PORTCULLIS_REDIS_CERT_FILE", value_name = "PATH")]
+    redis_cert_file: Option<PathBuf>,
+    /// The key of our certificate (PEM).
+    #[arg(long, env = "PORTCULLIS_REDIS_KEY_FILE", value_name = "PATH")]
+    redis_key_file: Option<PathBuf>,
+}
+
+impl From<Redis> for RedisOptions {
+    fn from(redis: Redis) -> Self {
+        Self {
+            urls: redis.urls,
+            mode: redis.redis_mode,
+            sentinel_master: redis.sentinel_master,
+            username: redis.redis_username,
+            password_file: redis.redis_password_file,
+            sentinel_username: redis.sentinel_username,
+            sentinel_password_file: redis.sentinel_password_file,
+            ca_file: redis.redis_ca_file,
+            certificate_file: redis.redis_cert_file,
+            key_file: redis.redis_key_file,
+        }
+    }
+}
+
+/// The same options for another Redis, each under a name that begins with `$flag`.
+macro_rules! other_redis {
+    ($(#[$doc:meta])* $name:ident, $flag:literal, $env:literal $(, $required:ident = $when:literal)?) => {
+        $(#[$doc])*
+        #[derive(Clone, Args)]
+        pub struct $name {
+            /// Where that Redis is; rediss:// for TLS. As --redis of `serve`, and so are the following.
+            #[arg(
+                id = $flag, long = $flag, env = $env, value_name = "URL", value_delimiter = ',',
+                hide_env_values = true $(, $required = $when)?
+            )]
+            urls: Vec<String>,
+            /// `single`, `cluster` or `sentinel`.
+            #[arg(
+                id = concat!($flag, "-mode"), long = concat!($flag, "-mode"), env = concat!($env, "_MODE"),
+                value_name = "MODE", default_value = "single"
+            )]
+            mode: Mode,
+            /// The name that the Sentinels know the primary by.
+            #[arg(
+                id = concat!($flag, "-sentinel-master"), long = concat!($flag, "-sentinel-master"),
+                env = concat!($env, "_SENTINEL_MASTER"), value_name = "NAME"
+            )]
+            sentinel_master: Option<String>,
+            /// The ACL user.
+            #[arg(
+                id = concat!($flag, "-username"), long = concat!($flag, "-username"),
+                env = concat!($env, "_USERNAME"), value_name = "NAME"
+            )]
+            username: Option<String>,
+            /// A file with the password.
+            #[arg(
+                id = concat!($flag, "-password-file"), long = concat!($flag, "-password-file"),
+                env = concat!($env, "_PASSWORD_FILE"), value_name = "PATH"
+            )]
+            password_file: Option<PathBuf>,
+            /// The ACL user of the Sentinels.
+            #[arg(
+                id = concat!($flag, "-sentinel-username"), long = concat!($flag, "-sentinel-username"),
+                env = concat!($env, "_SENTINEL_USERNAME"), value_name = "NAME"
+            )]
+            sentinel_username: Option<String>,
+            /// A file with the password of the Sentinels.
+            #[arg(
+                id = concat!($flag, "-sentinel-password-file"), long = concat!($flag, "-sentinel-password-file"),
+                env = concat!($env, "_SENTINEL_PASSWORD_FILE"), value_name = "PATH"
+            )]
+            sentinel_password_file: Option<PathBuf>,
+            /// The only authorities whose certificates are good (PEM).
+            #[arg(
+                id = concat!($flag, "-ca-file"), long = concat!($flag, "-ca-file"),
+                env = concat!($env, "_CA_FILE"), value_name = "PATH"
+            )]
+            ca_file: Option<PathBuf>,
+            /// Our certificate and what signed it (PEM).
+            #[arg(
+                id = concat!($flag, "-cert-file"), long = concat!($flag, "-cert-file"),
+                env = concat!($env, "_CERT_FILE"), value_name = "PATH"
+            )]
+            certificate_file: Option<PathBuf>,
+            /// The key of our certificate (PEM).
+            #[arg(
+                id = concat!($flag, "-key-file"), long = concat!($flag, "-key-file"),
+                env = concat!($env, "_KEY_FILE"), value_name = "PATH"
+            )]
+            key_file: Option<PathBuf>,
+        }
+
+        impl From<$name> for RedisOptions {
+            fn from(redis: $name) -> Self {
+                Self {
+                    urls: redis.urls,
+                    mode: redis.mode,
+                    sentinel_master: redis.sentinel_master,
+                    username: redis.username,
+                    password_file: redis.password_file,
+                    sentinel_username: redis.sentinel_username,
+                    sentinel_password_file: redis.sentinel_password_file,
+                    ca_file: redis.ca_file,
+                    certificate_file: redis.certificate_file,
+                    key_file: redis.key_file,
+                }
+            }
+        }
+    };
+}
+
+other_redis!(
+    /// The store that every write goes to as well, while a store moves (docs/migration.md). Nothing is read from it for an
+    /// answer.
+    MirrorRedis, "mirror-redis", "PORTCULLIS_MIRROR_REDIS"
+);
+other_redis!(
+    /// What is copied.
+    FromRedis, "from", "PORTCULLIS_FROM", required_unless_present = "prepare"
+);
+other_redis!(
+    /// Where it is copied to.
+    ToRedis, "to", "PORTCULLIS_TO", required = true
+);
+
+impl MirrorRedis {
+    /// `None`: no URL was given. Options without it would have no effect, and are refused as a `redis` without one.
+    pub fn options(self) -> Option<RedisOptions> {
+        let options = RedisOptions::from(self);
+        let is_given = !options.urls.is_empty()
+            || options.mode != Mode::Single
+            || options.sentinel_master.is_some()
+            || options.username.is_some()
+            || options.password_file.is_some()
+            || options.sentinel_username.is_some()
+            || options.sentinel_password_file.is_some()
+            || options.ca_file.is_some()
+            || options.certificate_file.is_some()
+            || options.key_file.is_some();
+        is_given.then_some(options)
+    }
+}

@@ -1,0 +1,99 @@
+//! Values of options: each parser says what the value must be.
+use std::time::Duration;
+
+use wire::parse_duration;
+
+use crate::base::limits::{MAX_DURATION, MAX_SKEW};
+
+/// Each session of a token is a thread while it signs.
+const MAX_SIGNING_SESSIONS: usize = 64;
+/// The data listener answers within 5 s.
+const MAX_SIGNING_TIMEOUT: Duration = Duration::from_secs(4);
+/// For so long a thief cannot be told from a race.
+const MAX_REFRESH_GRACE: Duration = Duration::from_secs(60);
+
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    match duration.is_zero() || duration > MAX_DURATION {
+        true => Err("must be longer than nothing and at most ten years".to_owned()),
+        false => Ok(duration),
+    }
+}
+
+/// Whole seconds, at least one.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    match duration.subsec_nanos() {
+        0 => Ok(duration),
+        _ => Err("must be whole seconds, at least one".to_owned()),
+    }
+}
+
+/// How far clocks may differ.
+pub fn skew(text: &str) -> Result<Duration, String> {
+    at_most(parse_duration(text)?, MAX_SKEW)
+}
+
+pub fn refresh_grace(text: &str) -> Result<Duration, String> {
+    at_most(parse_duration(text)?, MAX_REFRESH_GRACE)
+}
+
+pub fn signing_timeout(text: &str) -> Result<Duration, String> {
+    at_most(duration(text)?, MAX_SIGNING_TIMEOUT)
+}
+
+pub fn count(text: &str) -> Result<usize, String> {
+    number(text, usize::MAX)
+}
+
+pub fn signing_sessions(text: &str) -> Result<usize, String> {
+    number(text, MAX_SIGNING_SESSIONS)
+}
+
+/// `URL=CLAIM,…`. An issuer may have `=` in its query; the name of a claim here may not.
+pub fn token_claims(text: &str) -> Result<(String, Vec<String>), String> {
+    let (issuer, names) = text.rsplit_once('=').ok_or("write it as URL=CLAIM,CLAIM")?;
+    let names: Vec<_> = names.split(',').map(str::to_owned).collect();
+    match issuer.is_empty() || names.iter().any(String::is_empty) {
+        true => Err("must have an issuer and claims".to_owned()),
+        false => Ok((issuer.to_owned(), names)),
+    }
+}
+
+fn at_most(duration: Duration, most: Duration) -> Result<Duration, String> {
+    if duration > most { Err(format!("must be at most {}s", most.as_secs())) } else { Ok(duration) }
+}
+
+fn number(text: &str, most: usize) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=most).contains(&number) => Ok(number),
+        _ if most == usize::MAX => Err("must be a whole number, at least 1".to_owned()),
+        _ => Err(format!("must be a whole number from 1 to {most}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_value_has_its_bounds() {
+        assert!(duration("0s").is_err() && duration("3661d").is_err() && duration("1ms").is_ok());
+        assert!(seconds("1500ms").is_err() && seconds("1s").is_ok());
+        assert!(skew("301s").is_err() && skew("300s").is_ok() && skew("0s").is_ok());
+        assert!(refresh_grace("61s").is_err() && refresh_grace("60s").is_ok());
+        assert!(signing_timeout("0s").is_err() && signing_timeout("4001ms").is_err() && signing_timeout("4s").is_ok());
+        assert!(count("0").is_err() && count("1").is_ok() && signing_sessions("65").is_err());
+    }
+
+    #[test]
+    fn token_claims_have_an_issuer_and_claims() {
+        assert_eq!(
+            token_claims("https://i?a=b=jti,uti"),
+            Ok(("https://i?a=b".into(), vec!["jti".into(), "uti".into()]))
+        );
+        for bad in ["", "i", "i=", "=jti", "i=jti,"] {
+            assert!(token_claims(bad).is_err(), "{bad}");
+        }
+    }
+}

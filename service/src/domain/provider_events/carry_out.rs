@@ -1,0 +1,131 @@
+//! A verified token is carried out: claimed so that it works once, revoked, and marked as done.
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::sync::oneshot;
+use wire::Kind;
+use wire::check::StoreError;
+
+use super::claims::Claims;
+use super::error::{EventError, RejectReason, Unavailable};
+use super::pending::PendingToken;
+use super::provider_state::{PendingFor, ProviderState};
+use super::{Endpoint, Judgement, Outcome, ProviderEvents, Step, WAIT, Waiting, events, logout};
+use crate::base::clock::unix_seconds;
+use crate::domain::revocations::{RevokeRequest, Subject};
+use store::Claim;
+
+impl ProviderEvents {
+    /// Judges a token, and carries it out or holds it.
+    pub(super) async fn judge_and_carry_out(&self, endpoint: Endpoint, text: String) -> Step {
+        let (arrived, arrived_at) = (Instant::now(), unix_seconds());
+        let token = PendingToken { endpoint, text, arrived, arrived_at, judged: None, waiter: None };
+        match self.judge(endpoint, &token.text, arrived) {
+            Err(rejected) => Step::Done(Err(rejected.into())),
+            Ok(Judgement::Good(state, claims)) => {
+                let outcome = self.carry_out(endpoint, state, &claims, None).await;
+                if let Err(EventError::Unavailable(_)) = &outcome {
+                    self.hold(state, PendingFor::Store, token);
+                }
+                Step::Done(outcome)
+            }
+            Ok(Judgement::Undecided(state, judged)) => {
+                let due = state.source.due(arrived, true).saturating_duration_since(arrived);
+                let unavailable = state.source.unavailable(due);
+                let place = Arc::clone(&self.waiting).try_acquire_owned().ok().filter(|_| due <= WAIT);
+                let Some(place) = place else {
+                    self.hold(state, PendingFor::Keys, PendingToken { judged, ..token });
+                    return Step::Done(Err(unavailable.into()));
+                };
+                let (waiter, outcome) = oneshot::channel();
+                self.hold(state, PendingFor::Keys, PendingToken { judged, waiter: Some(waiter), ..token });
+                Step::Waits(Waiting { outcome, unavailable, _place: place })
+            }
+        }
+    }
+
+    /// `asked`: when the token arrived, if that was before now.
+    pub(super) async fn carry_out(
+        &self,
+        endpoint: Endpoint,
+        state: &ProviderState,
+        claims: &Claims,
+        asked: Option<u64>,
+    ) -> Result<Outcome, EventError> {
+        let provider = &state.provider;
+        let ending = match endpoint {
+            Endpoint::Logout => Some(logout::ending(claims, &provider.issuer)?),
+            Endpoint::Events => {
+                let given = provider.events.as_ref();
+                let issuer = given.and_then(|events| events.subject_issuer.as_ref()).unwrap_or(&provider.issuer);
+                let opaque = given.map(|events| events.opaque).unwrap_or_default();
+                events::ending(claims, events::Scope { issuer, opaque })?
+            }
+        };
+        let Some(ending) = ending else {
+            // Such an event can be sent again and again.
+            if let Some(more) = self.stream_events.pass(Instant::now()) {
+                tracing::info!(issuer = provider.issuer, more, "an event about its stream");
+            }
+            return Ok(Outcome::Noted);
+        };
+        let digest = digest(endpoint, claims);
+        let unconfirmed =
+            |what: &str, error: StoreError| EventError::from(Unavailable::store(format!("{what}: {}", error.name())));
+        match self.replay_guard.claim(&digest, self.limit).await {
+            Ok(Claim::Claimed) => {}
+            Ok(Claim::Pending) => return Err(Unavailable::busy("the same token is being worked on").into()),
+            Ok(Claim::Done) => {
+                return match endpoint {
+                    // Its sender asks again, as the 503 told it to.
+                    Endpoint::Logout if asked.is_none() && self.acknowledge(&digest) => Ok(Outcome::Noted),
+                    Endpoint::Logout => Err(RejectReason::Replayed.into()),
+                    // A transmitter that missed our answer sends the event again, and must be told to stop.
+                    Endpoint::Events => Ok(Outcome::Noted),
+                };
+            }
+            Err(error) => return Err(unconfirmed("the token was not claimed", error)),
+        }
+        let by = format!("{} of {}", endpoint.name(), provider.issuer);
+        let policy = self.revocations.policy();
+        let subjects = ending.ids.iter().map(|id| Subject::known(ending.kind, &ending.issuer, id));
+        let requests: Vec<_> = subjects.map(|subject| RevokeRequest::internal(subject, None, policy)).collect();
+        let keys = match self.revocations.revoke_all(&requests, &by, asked).await {
+            Ok(keys) => keys,
+            Err(error) => {
+                // Else the provider's next attempt would be a replay, and the session would live on. If this fails too, the
+                // claim ends by itself.
+                let _ = self.replay_guard.release(&digest).await;
+                return Err(Unavailable::store(error.to_string()).into());
+            }
+        };
+        for key in keys {
+            audit(&by, ending.kind, &key.to_string());
+        }
+        // As long as it would be young enough, and our clocks may differ by as much as the provider's.
+        let young = endpoint.max_age(provider).unwrap_or_default() + provider.skew * 3 + Duration::from_secs(1);
+        self.replay_guard
+            .complete(&digest, young)
+            .await
+            .map_err(|error| unconfirmed("the token was not remembered", error))?;
+        Ok(Outcome::Ended(ending.kind))
+    }
+}
+
+/// Identifies a token in the store. No secret plays a part, so services that rotate theirs agree on it.
+pub fn digest(endpoint: Endpoint, claims: &Claims) -> String {
+    let mut context = Context::new(&SHA256);
+    for part in [endpoint.name(), &claims.iss, &claims.jti] {
+        context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    URL_SAFE_NO_PAD.encode(context.finish())
+}
+
+/// The one log line about what providers ended.
+fn audit(by: &str, kind: Kind, key: &str) {
+    tracing::info!(target: "portcullis::audit", by, kind = kind.name(), key, "revoked");
+}

@@ -1,0 +1,100 @@
+//! One provider: its keys, its client secret, and its pending tokens.
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::algorithm::Family;
+use super::error::RejectReason;
+use super::jws::Unverified;
+use super::keys::Judged;
+use super::secret::ClientSecret;
+use super::source::Source;
+use super::{Endpoint, PendingTokens, Provider, ProvidersError};
+
+#[derive(Debug)]
+pub struct ProviderState {
+    pub provider: Provider,
+    pub source: Source,
+    secret: Option<ClientSecret>,
+    /// Not verified, for want of keys.
+    undecided: Mutex<PendingTokens>,
+    /// Verified, and not written or not confirmed yet.
+    unwritten: Mutex<PendingTokens>,
+    /// To the provider's task: a token is pending.
+    pub wake: Notify,
+}
+
+/// What a pending token waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PendingFor {
+    Keys,
+    Store,
+}
+
+impl ProviderState {
+    /// `max_bytes`: of pending tokens, for each thing that they may wait for.
+    ///
+    /// # Errors
+    /// A file that the provider names cannot be used.
+    pub fn new(provider: &Provider, max_bytes: usize) -> Result<Self, ProvidersError> {
+        let [undecided, unwritten] = [(); 2].map(|()| Mutex::new(PendingTokens::new(max_bytes)));
+        Ok(Self {
+            provider: provider.clone(),
+            source: Source::new(provider)?,
+            secret: provider.secret_file.as_deref().map(ClientSecret::read).transpose()?,
+            undecided,
+            unwritten,
+            wake: Notify::new(),
+        })
+    }
+
+    /// `None`: the signature is good. Else it is undecided, with the generation of keys that it was judged with, if there
+    /// are any.
+    ///
+    /// # Errors
+    /// It is rejected, and no other keys change that.
+    #[allow(clippy::type_complexity)]
+    pub fn judge_signature(
+        &self,
+        endpoint: Endpoint,
+        token: &Unverified<'_>,
+        arrived: Instant,
+    ) -> Result<Option<Option<(u64, RejectReason)>>, RejectReason> {
+        let (algorithm, input) = (token.algorithm, token.input.as_bytes());
+        // The algorithm says which kind its key is of, so neither kind is ever used as the other.
+        if algorithm.family() == Family::Secret {
+            // The secret is a client's, and a client has nothing to do with streams of events.
+            let secret =
+                self.secret.as_ref().filter(|_| endpoint == Endpoint::Logout).ok_or(RejectReason::Algorithm)?;
+            return match secret.verifies(algorithm, input, &token.signature) {
+                true => Ok(None),
+                false => Err(RejectReason::Signature),
+            };
+        }
+        let Some(held) = self.source.held(Instant::now()) else { return Ok(Some(None)) };
+        let rejected = match held.keys.judge(token.kid.as_deref(), algorithm, input, &token.signature) {
+            Judged::Good => return Ok(None),
+            // Each may be of a key that we do not have yet: a provider can publish a new one under the id of an old one.
+            Judged::Bad => RejectReason::Signature,
+            Judged::OtherAlgorithm => RejectReason::Algorithm,
+            Judged::UnknownKey => RejectReason::UnknownKey,
+        };
+        match held.fetched >= arrived {
+            true => Err(rejected),
+            false => Ok(Some(Some((held.generation, rejected)))),
+        }
+    }
+
+    pub fn pending(&self, what: PendingFor) -> MutexGuard<'_, PendingTokens> {
+        let pending = match what {
+            PendingFor::Keys => &self.undecided,
+            PendingFor::Store => &self.unwritten,
+        };
+        pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn waits_for_keys(&self) -> bool {
+        !self.pending(PendingFor::Keys).is_empty()
+    }
+}

@@ -1,0 +1,226 @@
+//! Revocations: made, listed, shown and lifted, for operators, sessions and provider events alike.
+mod policy;
+mod request;
+mod subject;
+mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wire::check::StoreError;
+use wire::{Answer, DerivedKeys, Kind, RevocationKey};
+
+use crate::base::clock::unix_seconds;
+use crate::base::metrics::Counters;
+use crate::domain::issuers::{Issuers, Unknown};
+use crate::model::note::{Note, NoteCipher};
+pub use policy::Policy;
+pub use request::{NEVER, RevokeRequest, Terms};
+use store::{Durability, Ends, ListError, Revocation, RevocationStore, StoredRevocation, WriteError};
+pub use subject::Subject;
+
+#[derive(Debug)]
+pub struct Revocations {
+    store: Arc<dyn RevocationStore>,
+    secrets: Arc<[DerivedKeys]>,
+    cipher: NoteCipher,
+    issuers: Arc<Issuers>,
+    policy: Policy,
+    written: Counters,
+}
+
+/// What is in force after a revocation was written.
+#[derive(Debug)]
+pub struct Revoked {
+    /// Under the primary secret.
+    pub key: RevocationKey,
+    /// What is stored now, which may be an earlier and stronger revocation.
+    pub answer: Answer,
+    /// `None`: it does not expire.
+    pub expires_in: Option<Duration>,
+    pub durability: Durability,
+}
+
+/// A stored revocation and its note, if a live secret opens it.
+#[derive(Debug)]
+pub struct Shown {
+    pub stored: StoredRevocation,
+    pub note: Option<Note>,
+}
+
+#[derive(Debug)]
+pub struct Page {
+    pub revocations: Vec<Shown>,
+    /// `None`: this is the last page.
+    pub cursor: Option<String>,
+}
+
+/// What was lifted.
+#[derive(Debug)]
+pub struct Lifted {
+    pub keys: Vec<RevocationKey>,
+    pub durability: Durability,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RevokeError {
+    /// It would end nothing.
+    #[error("`{}` {}", .0.field(), .0.detail())]
+    Unknown(Unknown),
+    /// Nothing was written: the store could not be asked which issuers are known.
+    #[error("{}", .0.name())]
+    Unchecked(StoreError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("the note could not be encrypted")]
+    Note,
+}
+
+/// Revocations written, by kind.
+pub fn counters() -> Counters {
+    Counters::new("kind", Kind::ALL.map(Kind::name))
+}
+
+impl Revocations {
+    pub fn new(
+        store: Arc<dyn RevocationStore>,
+        secrets: Arc<[DerivedKeys]>,
+        cipher: NoteCipher,
+        issuers: Arc<Issuers>,
+        policy: Policy,
+        written: Counters,
+    ) -> Self {
+        Self { store, secrets, cipher, issuers, policy, written }
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Writes a revocation, under its key of each live secret.
+    ///
+    /// # Errors
+    /// See [`RevokeError`]. A revocation for a mistyped issuer would succeed and end nothing, so it is refused.
+    pub async fn revoke(&self, request: &RevokeRequest, by: &str) -> Result<Revoked, RevokeError> {
+        if !request.new_issuer {
+            let subject = &request.subject;
+            let known = self.issuers.check(subject.issuer(), subject.kind).await.map_err(RevokeError::Unchecked)?;
+            known.map_err(RevokeError::Unknown)?;
+        }
+        self.write(request, by).await
+    }
+
+    /// As [`Revocations::revoke`], for an issuer that is known to this service.
+    ///
+    /// # Errors
+    /// See [`RevokeError`].
+    pub async fn revoke_known(&self, request: &RevokeRequest, by: &str) -> Result<Revoked, RevokeError> {
+        self.write(request, by).await
+    }
+
+    async fn write(&self, request: &RevokeRequest, by: &str) -> Result<Revoked, RevokeError> {
+        let revocations = self.prepare(request, by, None)?;
+        let key = revocations.first().map(|revocation| revocation.key).ok_or(RevokeError::Note)?;
+        let written = self.store.revoke(revocations).await?;
+        self.written.count(request.subject.kind.name());
+        let in_force = written.in_force.first().ok_or(WriteError::Unknown(StoreError::StoreFailed))?;
+        Ok(Revoked {
+            key,
+            answer: in_force.ending.into(),
+            expires_in: in_force.expires_in,
+            durability: written.durability,
+        })
+    }
+
+    /// Writes several revocations at once: all of them are acknowledged, or it is an error. `asked` is when they were asked
+    /// for, in Unix seconds, if that was before now.
+    ///
+    /// # Errors
+    /// See [`RevokeError`].
+    pub async fn revoke_all(
+        &self,
+        requests: &[RevokeRequest],
+        by: &str,
+        asked: Option<u64>,
+    ) -> Result<Vec<RevocationKey>, RevokeError> {
+        let (mut revocations, mut keys) = (Vec::new(), Vec::new());
+        for request in requests {
+            let of_one = self.prepare(request, by, asked)?;
+            keys.push(of_one.first().map(|revocation| revocation.key).ok_or(RevokeError::Note)?);
+            revocations.extend(of_one);
+        }
+        self.store.revoke(revocations).await?;
+        for request in requests {
+            self.written.count(request.subject.kind.name());
+        }
+        Ok(keys)
+    }
+
+    /// Ends a session that this service made, for `ttl`, which covers all of its tokens.
+    ///
+    /// # Errors
+    /// As for [`RevocationStore::revoke`].
+    pub async fn end_session(
+        &self,
+        issuer: &str,
+        sid: &str,
+        reason: Option<&str>,
+        by: &str,
+        ttl: Duration,
+    ) -> Result<(), WriteError> {
+        let subject = Subject::known(Kind::Session, issuer, sid);
+        let request = RevokeRequest { ttl: Some(ttl), ..RevokeRequest::internal(subject, reason, &self.policy) };
+        match self.revoke_all(&[request], by, None).await {
+            Ok(_) => Ok(()),
+            Err(RevokeError::Write(error)) => Err(error),
+            Err(_) => Err(WriteError::NotWritten(StoreError::StoreFailed)),
+        }
+    }
+
+    /// # Errors
+    /// See [`ListError`].
+    pub async fn list(&self, cursor: Option<&str>, limit: usize) -> Result<Page, ListError> {
+        let page = self.store.list(cursor, limit).await?;
+        let revocations = page.revocations.into_iter().map(|stored| self.open(stored)).collect();
+        Ok(Page { revocations, cursor: page.cursor })
+    }
+
+    /// # Errors
+    /// As for [`RevocationStore::check`].
+    pub async fn show(&self, key: RevocationKey) -> Result<Option<Shown>, StoreError> {
+        Ok(self.store.show(key).await?.map(|stored| self.open(stored)))
+    }
+
+    /// Lifts a revocation under its key of every live secret, as far as its note names its subject. `None`: it is gone.
+    ///
+    /// # Errors
+    /// As for [`RevocationStore::revoke`].
+    pub async fn lift(&self, shown: &Shown) -> Result<Option<Lifted>, WriteError> {
+        let subject = shown.note.as_ref().and_then(Subject::from_note);
+        let mut keys = subject.map(|subject| subject.keys(&self.secrets)).unwrap_or_default();
+        if !keys.contains(&shown.stored.key) {
+            keys.push(shown.stored.key);
+        }
+        let written = self.store.lift(keys.clone()).await?;
+        Ok((written.removed > 0).then_some(Lifted { keys, durability: written.durability }))
+    }
+
+    fn open(&self, stored: StoredRevocation) -> Shown {
+        let note = self.cipher.open(stored.key, &stored.sealed);
+        Shown { stored, note }
+    }
+
+    fn prepare(&self, request: &RevokeRequest, by: &str, asked: Option<u64>) -> Result<Vec<Revocation>, RevokeError> {
+        let note = request.note(unix_seconds(), by);
+        let ends = match (request.ends(), asked) {
+            (Ends::IssuedUntilNow, Some(asked)) => Ends::IssuedUntil(asked),
+            (ends, _) => ends,
+        };
+        let keys = request.subject.keys(&self.secrets).into_iter().enumerate();
+        let revocations = keys.map(|(secret, key)| {
+            let sealed = self.cipher.seal(secret, key, &note).map_err(|_| RevokeError::Note)?;
+            Ok(Revocation { key, ends, sealed, ttl: request.ttl })
+        });
+        revocations.collect()
+    }
+}

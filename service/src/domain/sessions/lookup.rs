@@ -1,0 +1,166 @@
+//! The session of a token: found, checked against revocations, and its use noted.
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use wire::check::StoreError;
+use wire::opaque_token::{OpaqueToken, Purpose};
+use wire::{DerivedKeys, Kind, RevocationKey, token_id_from_jti};
+
+use super::Sessions;
+use super::records::{SessionRecords, StoredSession, step};
+use crate::base::clock::{unix_millis, unix_seconds};
+use crate::model::session::{AccessRecord, Data, SessionClaims};
+use crate::model::session_keys::Sid;
+
+/// An access token that is good: its claims (RFC 7662 section 2.2).
+#[derive(Serialize, ToSchema)]
+pub struct ActiveToken {
+    #[serde(flatten)]
+    pub claims: SessionClaims,
+    /// `Bearer`
+    pub token_type: &'static str,
+    pub jti: String,
+    /// Unix seconds, as `iat` is.
+    pub exp: u64,
+    pub iat: u64,
+}
+
+/// An access token and its session.
+pub(super) struct Found {
+    kept: StoredSession,
+    jti: String,
+    iat: Option<u64>,
+    exp: u64,
+    scopes: u64,
+    /// Of the key that signed it.
+    thumbprint: Option<String>,
+}
+
+impl Sessions {
+    /// The claims of an active access token. `None`: it is not active.
+    ///
+    /// # Errors
+    /// The store could not be asked.
+    pub async fn introspect(&self, token: &str) -> Result<Option<ActiveToken>, StoreError> {
+        let Some(found) = self.find(token).await?.filter(|found| found.kept.ended.is_none()) else {
+            self.tell_ended(token);
+            return Ok(None);
+        };
+        let kept = &found.kept;
+        if self.revoked(&kept.data, Some((&found.jti, found.thumbprint.as_deref()))).await? {
+            return Ok(None);
+        }
+        self.note_use(kept);
+        Ok(Some(ActiveToken {
+            claims: kept.data.to_claims(found.scopes),
+            token_type: "Bearer",
+            iat: found.iat.unwrap_or(kept.data.created),
+            jti: found.jti,
+            exp: found.exp,
+        }))
+    }
+
+    /// The session that a token belongs to, as RFC 7009 needs it: also by a refresh token, current or not, and also if it is
+    /// marked as ended, since its revocation may have failed.
+    ///
+    /// # Errors
+    /// The store could not be asked.
+    pub async fn session_of(&self, token: &str) -> Result<Option<StoredSession>, StoreError> {
+        if let Some(token) = OpaqueToken::parse(Purpose::Refresh, token.as_bytes()) {
+            let Some(at) = self.ring.maker_of(&token) else { return Ok(None) };
+            return self.store().read(at, Sid(token.sid)).await;
+        }
+        Ok(self.find(token).await?.map(|found| found.kept))
+    }
+
+    /// An access token of ours that has not expired, and its session, which may be marked as ended. Nothing is said of
+    /// revocations.
+    async fn find(&self, token: &str) -> Result<Option<Found>, StoreError> {
+        let (store, now) = (self.store(), unix_seconds());
+        let found = match OpaqueToken::parse(Purpose::Access, token.as_bytes()) {
+            Some(token) => {
+                // A token of others causes no read of the store.
+                let Some(at) = self.ring.maker_of(&token) else { return Ok(None) };
+                let Some(kept) = store.read(at, Sid(token.sid)).await? else { return Ok(None) };
+                let mac = self.ring.token_mac(at, &token);
+                let Some(record) = AccessRecord::find(&kept.access, mac) else { return Ok(None) };
+                let jti = self.ring.token_id(at, &token);
+                Found { kept, jti, iat: None, exp: record.exp, scopes: record.scopes, thumbprint: None }
+            }
+            None => {
+                let Some(verified) = self.signing.verify(token) else { return Ok(None) };
+                let text = |name: &str| verified.claims.get(name).and_then(Value::as_str);
+                let number = |name: &str| verified.claims.get(name).and_then(Value::as_u64);
+                let (Some(jti), Some(exp)) = (text("jti"), number("exp")) else { return Ok(None) };
+                let Some(sid) = text("sid").and_then(|sid| sid.parse().ok()) else { return Ok(None) };
+                if text("iss") != Some(&self.config.issuer) || exp <= now {
+                    return Ok(None);
+                }
+                let Some(kept) = store.find(sid).await? else { return Ok(None) };
+                let scope = text("scope").unwrap_or_default();
+                let scopes = kept.data.mask_of(scope.split(' ').filter(|word| !word.is_empty())).unwrap_or(0);
+                let iat = number("iat");
+                Found { kept, jti: jti.to_owned(), iat, exp, scopes, thumbprint: Some(verified.thumbprint) }
+            }
+        };
+        let lives = found.exp > now && found.kept.data.ends > now;
+        Ok(lives.then_some(found))
+    }
+
+    /// Has a revocation ended the session, or the token with this jti that was signed by this key?
+    pub(super) async fn revoked(&self, data: &Data, token: Option<(&str, Option<&str>)>) -> Result<bool, StoreError> {
+        let mut keys: Vec<RevocationKey> = Vec::new();
+        // While secrets rotate, earlier revocations are under the old secret alone, wherever it stands in the list.
+        for derived in self.secrets.iter() {
+            let mut name = |kind, id: &[u8]| keys.push(derived.revocation_key(kind, &data.iss, id));
+            name(Kind::Session, data.sid.as_bytes());
+            name(Kind::User, data.sub.as_bytes());
+            name(Kind::Issuer, b"");
+            if let Some(client_id) = &data.client_id {
+                name(Kind::Client, client_id.as_bytes());
+            }
+            if let Some((jti, thumbprint)) = token {
+                name(Kind::Token, &token_id_from_jti(jti));
+                if let Some(thumbprint) = thumbprint {
+                    name(Kind::SigningKey, thumbprint.as_bytes());
+                }
+            }
+        }
+        let answers = self.revocation_store.check(&keys).await?;
+        Ok(answers.into_iter().any(|answer| answer.ends(data.auth_time)))
+    }
+
+    /// An ended session is gone before its revocation is read, and the answer reports the end all the same: the store measures
+    /// the lag.
+    fn tell_ended(&self, token: &str) {
+        let Some(token) = OpaqueToken::parse(Purpose::Access, token.as_bytes()) else { return };
+        if self.ring.maker_of(&token).is_none() {
+            return;
+        }
+        let sid = Sid(token.sid).to_string();
+        let name = |derived: &DerivedKeys| derived.revocation_key(Kind::Session, &self.config.issuer, sid.as_bytes());
+        let keys: Vec<_> = self.secrets.iter().map(name).collect();
+        self.revocation_store.told_revoked(&keys);
+    }
+
+    /// Notes the use of a session with an idle timeout, in the background.
+    fn note_use(&self, kept: &StoredSession) {
+        let Some(idle) = kept.data.idle else { return };
+        let step = step(Duration::from_secs(idle));
+        if u128::from(unix_millis().abs_diff(kept.used)) < step.as_millis() {
+            return;
+        }
+        let Ok(place) = Arc::clone(&self.touches).try_acquire_owned() else { return };
+        let (store, ring, at, sid) = (Arc::clone(&self.session_store), Arc::clone(&self.ring), kept.at, kept.sid);
+        tokio::spawn(async move {
+            let _place = place;
+            let sessions = SessionRecords { store: &*store, ring: &ring };
+            if let Err(error) = sessions.touch(at, sid, step).await {
+                tracing::debug!(%error, "a use was not noted");
+            }
+        });
+    }
+}

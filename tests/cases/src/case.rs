@@ -1,0 +1,230 @@
+//! A case as the YAML files write it.
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::ISSUER;
+
+/// One request and the verdict on it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// A sentence.
+    pub name: String,
+    /// Which of the table's configurations judges it.
+    #[serde(default = "default_config")]
+    pub config: String,
+    #[serde(default)]
+    pub request: RequestSpec,
+    /// `{token}` in the request.
+    #[serde(default)]
+    pub token: TokenSpec,
+    /// `{other}` in the request.
+    pub other: Option<TokenSpec>,
+    /// What the introspection server says of the token. Without it, the server says of every token that it is active: a
+    /// case that expects a refusal then shows that it was not asked.
+    pub introspection: Option<IntrospectionSpec>,
+    /// Revoked before the request is sent.
+    #[serde(default)]
+    pub revoked: Vec<RevokedSpec>,
+    /// The state of the store while the request is sent.
+    #[serde(default)]
+    pub store: Store,
+    /// The real proxy is asked over HTTP/2: over HTTP/1.1 it refuses such a request itself, before any filter.
+    #[serde(default)]
+    pub http2: bool,
+    /// Why the real proxy cannot be asked: it refuses such a request itself, before any filter.
+    pub native_only: Option<String>,
+    pub expect: Expect,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestSpec {
+    #[serde(default = "default_method")]
+    pub method: String,
+    #[serde(default = "default_path")]
+    pub path: String,
+    #[serde(default = "default_authority")]
+    pub authority: String,
+    /// Name and value; `{token}` and `{other}` stand for the tokens, `{encoded}` for the first in base64url, and `{chunk0}`
+    /// to `{chunk2}` for the first in three parts.
+    #[serde(default = "default_headers")]
+    pub headers: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenSpec {
+    /// The name of the signing key; default `rs256`.
+    pub key: Option<String>,
+    /// Members of the header that differ from `alg`, `kid`, `typ: JWT`; null takes one away.
+    #[serde(default)]
+    pub header: Map<String, Value>,
+    /// The header's text as it is, in the place of `header`.
+    pub header_text: Option<String>,
+    /// Claims that differ from the default ones; null takes one away.
+    #[serde(default)]
+    pub claims: Map<String, Value>,
+    /// One more claim, of many values.
+    pub many: Option<ManySpec>,
+    /// The payload's text as it is, in the place of `claims`.
+    pub payload_text: Option<String>,
+    /// Header and payload are padded before they are signed, and the signature after.
+    #[serde(default)]
+    pub padded: bool,
+    /// What is done to the signed token.
+    #[serde(default)]
+    pub then: Vec<Then>,
+    /// The token's text as it is: nothing is signed.
+    pub raw: Option<String>,
+    /// An opaque token that begins so, and is of this case and moment alone.
+    pub opaque: Option<String>,
+}
+
+/// A claim of many values, as issuers write roles and groups.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManySpec {
+    pub claim: String,
+    pub count: usize,
+    pub form: ManyForm,
+    /// The characters of each value.
+    #[serde(default)]
+    pub length: usize,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ManyForm {
+    Array,
+    /// The values are the names of its members.
+    Object,
+}
+
+/// A reply of the introspection server.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IntrospectionSpec {
+    /// The path under which the server must be asked.
+    #[serde(default = "default_introspection_path")]
+    pub path: String,
+    /// Members that differ from the default ones; null takes one away.
+    #[serde(default)]
+    pub claims: Map<String, Value>,
+    /// The body as it is, in the place of `claims`.
+    pub body: Option<String>,
+    /// Default 200.
+    pub status: Option<u16>,
+    /// Default `application/json`.
+    pub content_type: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Then {
+    /// Text behind the token.
+    Append(String),
+    /// The signature's text, replaced.
+    Signature(String),
+    /// The payload's text (base64url), replaced after signing.
+    Payload(String),
+    /// The header's text (base64url of this), replaced after signing.
+    HeaderText(String),
+    /// The lowest bit of one byte of the decoded signature, counted from its start, turned.
+    FlipSignatureBit(usize),
+    /// The lowest of the unused bits of the signature's last character, set: another text of the same bytes.
+    LooseSignatureBits(bool),
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokedSpec {
+    /// `token`, `session`, `user`, `client`, `key` or `issuer`.
+    pub kind: String,
+    #[serde(default = "default_issuer")]
+    pub issuer: String,
+    /// The claim's value; for `key`, the name of a signing key.
+    #[serde(default)]
+    pub id: String,
+    /// For kinds that end what was issued before a time: that time relative to now, as the native runner answers it.
+    /// The service decides it in the real one: now, rounded up, and a second.
+    #[serde(default = "default_before")]
+    pub before: i64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Store {
+    #[default]
+    Up,
+    /// Redis is stopped: connections are refused.
+    Refused,
+    /// Redis is paused: connections open, and nothing answers.
+    Slow,
+    /// Redis was emptied.
+    Flushed,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Expect {
+    Pass {
+        /// What the upstream must receive, by lower-case name.
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
+        /// What it must not receive.
+        #[serde(default)]
+        absent: Vec<String>,
+        /// The path that it must receive, where it differs.
+        path: Option<String>,
+    },
+    Refuse {
+        code: String,
+        status: u16,
+    },
+}
+
+impl Default for RequestSpec {
+    fn default() -> Self {
+        Self {
+            method: default_method(),
+            path: default_path(),
+            authority: default_authority(),
+            headers: default_headers(),
+        }
+    }
+}
+
+fn default_config() -> String {
+    "main".into()
+}
+
+fn default_introspection_path() -> String {
+    "/introspect".into()
+}
+
+fn default_method() -> String {
+    "GET".into()
+}
+
+fn default_path() -> String {
+    "/api/things".into()
+}
+
+fn default_authority() -> String {
+    "api.example".into()
+}
+
+fn default_headers() -> Vec<(String, String)> {
+    vec![("authorization".into(), "Bearer {token}".into())]
+}
+
+fn default_issuer() -> String {
+    ISSUER.into()
+}
+
+fn default_before() -> i64 {
+    2
+}

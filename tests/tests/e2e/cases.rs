@@ -1,0 +1,283 @@
+//! The table of cases through the real Envoy, service and Redis. `authn/tests/cases.rs` judges the same table natively.
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cases::{Case, Expect, Introspection, Ready, Store, Table};
+use harness::{
+    Answer, Directory, Envoy, EnvoyOptions, H2Connection, Redis, Request, Response, Service, ServiceOptions, Upstream,
+    exchange, project, wait_until,
+};
+use serde_json::json;
+
+/// The proxies that the cases run through, one for each configuration, over one service.
+struct Stack {
+    redis: Redis,
+    service: Service,
+    envoys: BTreeMap<String, Envoy>,
+    introspection: IntrospectionServer,
+    _upstream: Upstream,
+}
+
+/// Says of each token what its case says, and of every other one that it is active.
+struct IntrospectionServer {
+    /// By the body of the question.
+    says: Arc<Mutex<HashMap<String, Introspection>>>,
+    server: Upstream,
+}
+
+impl IntrospectionServer {
+    async fn start() -> Self {
+        let says: Arc<Mutex<HashMap<String, Introspection>>> = Arc::default();
+        let (known, active) = (Arc::clone(&says), json!({ "active": true, "aud": "api", "sub": "never asked about" }));
+        let credentials = cases::CLIENT_SECRET.replace(' ', "+");
+        let credentials = STANDARD.encode(format!("{}:{credentials}", cases::CLIENT_ID));
+        let server = Upstream::answering(move |seen| {
+            let body = String::from_utf8_lossy(&seen.body).into_owned();
+            let Some(says) = known.lock().unwrap().get(&body).cloned() else { return Answer::json(200, &active) };
+            if seen.header("authorization") != Some(&format!("Basic {credentials}")) {
+                return Answer::new(401, "");
+            }
+            if seen.method != "POST" || says.path.is_some_and(|path| path != seen.path) {
+                return Answer::new(500, "");
+            }
+            Answer::new(says.status, says.body).header("content-type", &says.content_type)
+        });
+        Self { says, server: server.await }
+    }
+
+    fn say(&self, ready: &Ready) {
+        let question = format!("token={}&token_type_hint=access_token", ready.token);
+        self.says.lock().unwrap().insert(question, ready.introspection.clone());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_case_is_judged_by_the_real_proxy_as_the_table_says() {
+    judge_all("host").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_case_is_judged_alike_without_the_verifier_of_the_proxy() {
+    judge_all("portable").await;
+}
+
+async fn judge_all(engine: &str) {
+    let mut table = Table::read(&project().join("tests/cases")).unwrap();
+    for config in table.configs.values_mut() {
+        config["engine"] = json!(engine);
+    }
+    let directory = Directory::new(&format!("cases-{engine}"));
+    let mut stack = start(&directory, &table, engine).await;
+    let mut wrong = Vec::new();
+    let mut judged = 0;
+    for store in [Store::Up, Store::Refused, Store::Slow, Store::Flushed] {
+        enter(&mut stack, store).await;
+        for case in table.cases.iter().filter(|case| case.store == store && case.native_only.is_none()) {
+            judged += 1;
+            if let Some(difference) = run(&stack, &table, case).await {
+                wrong.push(format!("{}: {difference}", case.name));
+            }
+        }
+        leave(&mut stack, store).await;
+    }
+    assert!(wrong.is_empty(), "{} of {judged} cases:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(judged >= 120, "the table has shrunk to {judged} cases");
+
+    let docs = std::fs::read_to_string(project().join("docs/faults.md")).unwrap();
+    for envoy in stack.envoys.values_mut() {
+        let log = envoy.process().log();
+        for cause in log.split("cause=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(docs.contains(&format!("| {cause} |")), "docs/faults.md does not know the cause {cause:?}");
+        }
+    }
+    // Nothing that was refused took a virtual machine with it.
+    for envoy in stack.envoys.values() {
+        for kind in ["host", "portable"] {
+            let used = envoy.stat(&format!("wasmcustom.portcullis.engine.kind.{kind}")).await;
+            assert_eq!(used, u64::from(kind == engine), "the engine {kind}");
+        }
+        let response = exchange(envoy.address(), &Request::get("/nowhere")).await.unwrap();
+        assert_ne!(response.status, 0);
+        for (name, value) in envoy.stats("wasm").await {
+            assert!(!name.contains("vm_reload") || value == 0, "{name}: {value}");
+        }
+    }
+}
+
+async fn start(directory: &Directory, table: &Table, engine: &str) -> Stack {
+    let redis = Redis::start(directory).await;
+    let mut options = ServiceOptions::new(redis.url());
+    options.secret = cases::SHARED_SECRET.to_owned();
+    let service = Service::start(directory, options).await;
+    let upstream = Upstream::start().await;
+    let introspection = IntrospectionServer::start().await;
+    let mut envoys = BTreeMap::new();
+    for (name, config) in &table.configs {
+        // Each with a directory of its own for its files and log.
+        let place = Directory::new(&format!("cases-{engine}-{name}"));
+        let mut options = EnvoyOptions::new(upstream.address(), service.address(), Some(config.clone()));
+        options.environment = table.environment();
+        options.idp = introspection.server.address();
+        options.concurrency = 1;
+        options.edit = leave_requests_as_they_are;
+        envoys.insert(name.clone(), Envoy::start(&place, options).await);
+    }
+    Stack { redis, service, envoys, introspection, _upstream: upstream }
+}
+
+/// Envoy's own defences out of the way, so that it is the filter that is tested.
+fn leave_requests_as_they_are(bootstrap: String) -> String {
+    let changes = [
+        ("normalize_path: true", "normalize_path: false"),
+        ("merge_slashes: true", "merge_slashes: false"),
+        ("path_with_escaped_slashes_action: REJECT_REQUEST", "path_with_escaped_slashes_action: KEEP_UNCHANGED"),
+        ("headers_with_underscores_action: DROP_HEADER", "headers_with_underscores_action: ALLOW"),
+        ("strip_any_host_port: true", "strip_any_host_port: false"),
+        ("strip_trailing_host_dot: true", "strip_trailing_host_dot: false"),
+        // An upgrade that it does not offer would be refused by it.
+        ("codec_type: AUTO", "upgrade_configs: [{ upgrade_type: websocket }]\n                codec_type: AUTO"),
+    ];
+    changes.into_iter().fold(bootstrap, |bootstrap, (from, to)| {
+        assert!(bootstrap.contains(from), "envoy.yaml no longer says `{from}`");
+        bootstrap.replace(from, to)
+    })
+}
+
+async fn enter(stack: &mut Stack, store: Store) {
+    match store {
+        Store::Up => {}
+        Store::Refused => {
+            stack.redis.process().stop();
+        }
+        Store::Slow => stack.redis.process().pause(),
+        Store::Flushed => stack.redis.flush().await,
+    }
+}
+
+async fn leave(stack: &mut Stack, store: Store) {
+    match store {
+        Store::Up | Store::Flushed => return,
+        Store::Refused => stack.redis.restart().await,
+        Store::Slow => stack.redis.process().resume(),
+    }
+    let service = stack.service.address();
+    let ready = async || exchange(service, &Request::get("/readyz")).await.is_ok_and(|reply| reply.status == 200);
+    assert!(wait_until(Duration::from_secs(10), ready).await, "the service does not recover");
+}
+
+async fn run(stack: &Stack, table: &Table, case: &Case) -> Option<String> {
+    for revoked in &case.revoked {
+        if let Err(why) = revoke(stack, table, revoked).await {
+            return Some(why);
+        }
+    }
+    let envoy = &stack.envoys[&case.config];
+    // A case is minted and judged within one second of the clock, so that its boundaries are exact.
+    for _ in 0..10 {
+        early_in_a_second().await;
+        let now = seconds();
+        let ready = table.ready(case, now).unwrap();
+        stack.introspection.say(&ready);
+        let sent = match case.http2 {
+            true => async { H2Connection::open(envoy.address()).await?.send(&request(&ready)).await }.await,
+            false => exchange(envoy.address(), &request(&ready)).await,
+        };
+        let response = match sent {
+            Ok(response) => response,
+            Err(error) => return Some(format!("no response: {error}")),
+        };
+        if seconds() == now || case.store == Store::Slow {
+            return difference(case, &ready, &response);
+        }
+    }
+    Some("never judged within one second".into())
+}
+
+async fn revoke(stack: &Stack, table: &Table, revoked: &cases::RevokedSpec) -> Result<(), String> {
+    let mut body = json!({ "kind": revoked.kind, "issuer": revoked.issuer, "reason": "a case", "new_issuer": true });
+    if revoked.kind != "issuer" {
+        body["id"] = json!(table.revoked_id(revoked).map_err(|error| error.to_string())?);
+    }
+    let request = Request::new("POST", "/v1/revocations")
+        .bearer(&stack.service.options().admin_token)
+        .header("content-type", "application/json")
+        .body(body.to_string());
+    let response = exchange(stack.service.admin_address(), &request).await.map_err(|error| error.to_string())?;
+    if response.status == 201 { Ok(()) } else { Err(format!("not revoked: {} {}", response.status, response.text())) }
+}
+
+fn request(ready: &Ready) -> Request {
+    let mut request = Request::new(&ready.method, &ready.path).header("host", &ready.authority);
+    for (name, value) in &ready.headers {
+        if name == "content-length" {
+            request.body = vec![b'x'; value.parse().unwrap_or_default()];
+        }
+        request = request.header(name, value);
+    }
+    request
+}
+
+fn difference(case: &Case, ready: &Ready, response: &Response) -> Option<String> {
+    let seen = || format!("got {} {}", response.status, response.text());
+    match &case.expect {
+        Expect::Refuse { code, status } => {
+            let document = response.json();
+            if response.status != *status || document["code"] != code.as_str() || document["status"] != *status {
+                return Some(format!("expected {code} {status}, {}", seen()));
+            }
+            let types: Vec<&str> = response
+                .headers
+                .iter()
+                .filter(|(name, _)| name == "content-type")
+                .map(|(_, value)| value.as_str())
+                .collect();
+            if types != ["application/problem+json"] {
+                return Some(format!("its content-type is {types:?}"));
+            }
+            if *status == 401 && response.header("www-authenticate").is_none() {
+                return Some("a 401 without a challenge".into());
+            }
+            if *status == 503 && response.header("retry-after").is_none() {
+                return Some("a 503 without Retry-After".into());
+            }
+            None
+        }
+        Expect::Pass { headers, absent, path } => {
+            if response.status != 200 {
+                return Some(format!("expected to pass, {}", seen()));
+            }
+            // An answer to a HEAD has no body to look into.
+            if ready.method == "HEAD" {
+                return None;
+            }
+            for (name, value) in headers {
+                let found = response.upstream_saw(name);
+                if found != [value.as_str()] {
+                    return Some(format!("expected {name}: {value}, the upstream sees {found:?}"));
+                }
+            }
+            if let Some(name) = absent.iter().find(|name| !response.upstream_saw(name).is_empty()) {
+                return Some(format!("the upstream sees {name}: {:?}", response.upstream_saw(name)));
+            }
+            let expected = path.as_ref().unwrap_or(&ready.path);
+            let found = response.json()["path"].as_str().unwrap_or_default().to_owned();
+            (*expected != found).then(|| format!("expected the path {expected}, the upstream sees {found}"))
+        }
+    }
+}
+
+async fn early_in_a_second() {
+    let early = async || since_1970().subsec_millis() < 600;
+    wait_until(Duration::from_secs(2), early).await;
+}
+
+fn seconds() -> u64 {
+    since_1970().as_secs()
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970")
+}

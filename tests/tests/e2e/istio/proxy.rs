@@ -1,0 +1,228 @@
+//! The image that `make image` packs, unpacked as the agent does and run as istiod configures it.
+use super::*;
+
+/// What the agent in the proxy's pod does with `url` and `sha256`: compares the digest of the manifest, takes the last
+/// layer, which must be of this one media type, and looks in it for plugin.wasm.
+fn unpacked(into: &Path) -> PathBuf {
+    let layout = project().join("dist/filter-image");
+    let read = |path: PathBuf| std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let blob = |descriptor: &Value| {
+        let digest = descriptor["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:")).expect("a digest");
+        let path = layout.join("blobs/sha256").join(digest);
+        assert_eq!(sha256(&path), digest);
+        (read(path.clone()), digest.to_owned(), path)
+    };
+    let index: Value = serde_json::from_slice(&read(layout.join("index.json"))).expect("an index");
+    let (manifest, digest, _) = blob(&index["manifests"][0]);
+    assert_eq!(GATEWAY["spec"]["sha256"], digest, "istio/build is of another image");
+    let manifest: Value = serde_json::from_slice(&manifest).expect("a manifest");
+    let layer = manifest["layers"].as_array().and_then(|layers| layers.last()).expect("a layer");
+    assert_eq!(layer["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+    let (_, _, layer) = blob(layer);
+    let tar = Command::new("tar").arg("-xzf").arg(layer).arg("-C").arg(into).arg("plugin.wasm").status();
+    assert!(tar.expect("tar runs").success());
+    let module = into.join("plugin.wasm");
+    assert_eq!(sha256(&module), sha256(&project().join("dist/portcullis.wasm")), "the image is of another build");
+    module
+}
+
+fn sha256(path: &Path) -> String {
+    let output = Command::new("sha256sum").arg(path).output().expect("sha256sum runs");
+    String::from_utf8_lossy(&output.stdout).split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// envoy.yaml with the filter as istiod writes it: named by namespace and name (from 1.30 on with what marks a WasmPlugin
+/// that was translated), the root after `pluginName`, no vm_id, variables of its own beside ours, and clusters by the names
+/// that Istio gives them.
+fn as_istio(bootstrap: String) -> String {
+    let spec = &GATEWAY["spec"];
+    let name = |pointer: &str| spec.pointer(pointer).and_then(Value::as_str).expect("a name").to_owned();
+    let namespace = GATEWAY["metadata"]["namespace"].as_str().expect("a namespace");
+    let full = format!("{namespace}.portcullis~istio-translated-wasmplugin");
+    let mut edited = bootstrap;
+    let mut replace = |old: &str, new: &str| {
+        assert!(edited.contains(old), "the bootstrap has no `{old}`");
+        edited = edited.replace(old, new);
+    };
+    replace(
+        "config:\n                        name: portcullis\n",
+        &format!("config:\n                        name: {full}\n"),
+    );
+    replace("root_id: portcullis", &format!("root_id: {}", name("/pluginName")));
+    replace("failure_policy: FAIL_RELOAD", &format!("failure_policy: {}", name("/failStrategy")));
+    replace("                          vm_id: portcullis\n", "");
+    let own = "key_values: { ISTIO_META_WASM_PLUGIN_RESOURCE_VERSION: \"4711\", \
+               ISTIO_META_WASM_IMAGE_PULL_POLICY: IfNotPresent }\n                            host_env_keys:";
+    replace("host_env_keys:", own);
+    let ours = |old: &str, new: &str, edited: &mut dyn FnMut(&str, &str)| {
+        edited(&format!("- name: {old}\n"), &format!("- name: \"{new}\"\n"));
+        edited(&format!("cluster_name: {old}\n"), &format!("cluster_name: \"{new}\"\n"));
+    };
+    ours("session_service", &name("/pluginConfig/revocation/cluster"), &mut replace);
+    ours("idp", &name("/pluginConfig/issuers/0/jwks/cluster"), &mut replace);
+    edited
+}
+
+struct Stack {
+    envoy: Envoy,
+    service: Service,
+    key: SigningKey,
+    _redis: Redis,
+    _upstream: Upstream,
+    _login: Upstream,
+    directory: Directory,
+}
+
+impl Stack {
+    async fn start(name: &str) -> Self {
+        let directory = Directory::new(name);
+        let key = SigningKey::generate(Alg::ES256, "istio-1");
+        let keys = json!({ "keys": [key.public_jwk().expect("a public key")] });
+        let login = Upstream::answering(move |seen| {
+            let is_asked = seen.path == "/.well-known/jwks.json" && seen.header("host") == Some("login.example.com");
+            if is_asked { Answer::json(200, &keys) } else { Answer::new(404, "") }
+        })
+        .await;
+        let redis = Redis::start(&directory).await;
+        let mut options = ServiceOptions::new(redis.url());
+        options.secret = SECRET.to_owned();
+        // As the Deployment has it: no shorter than the filter's.
+        options.arguments = vec!["--max-lifetime=1h".to_owned()];
+        let service = Service::start(&directory, options).await;
+        let upstream = Upstream::start().await;
+        let spec = &GATEWAY["spec"];
+        let mut options = EnvoyOptions::new(upstream.address(), service.address(), Some(spec["pluginConfig"].clone()));
+        let host = spec["vmConfig"]["env"].as_array().into_iter().flatten();
+        for variable in host.filter(|variable| variable["valueFrom"] == "HOST") {
+            options.environment.push((variable["name"].as_str().expect("a name").to_owned(), SECRET.to_owned()));
+        }
+        options.idp = login.address();
+        options.host = FilterHost::Wasm { module: unpacked(directory.path()) };
+        options.edit = as_istio;
+        let envoy = Envoy::start(&directory, options).await;
+        Self { envoy, service, key, _redis: redis, _upstream: upstream, _login: login, directory }
+    }
+
+    fn token(&self, claims: &Value) -> String {
+        let now = unix_now();
+        let mut all = json!({
+            "iss": "https://login.example.com", "aud": "orders", "scope": "read orders", "sub": "alice",
+            "iat": now, "exp": now + 600, "jti": random_id(), "sid": random_id(),
+        });
+        for (name, value) in claims.as_object().into_iter().flatten() {
+            all[name] = value.clone();
+        }
+        self.key.mint(&all)
+    }
+
+    async fn get(&self, path: &str, token: &str) -> Response {
+        exchange(self.envoy.address(), &Request::get(path).bearer(token)).await.expect("Envoy answers")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_filter_runs_as_istio_would_run_it() {
+    let mut stack = Stack::start("istio").await;
+    let good = stack.token(&json!({}));
+    // The keys come through a cluster with a name of Istio's, in their own time.
+    // One worker has them sooner than another: so many connections reach both.
+    let all_have_keys = wait_until(LATEST, async || {
+        for _ in 0..16 {
+            if stack.get("/api/orders", &good).await.status != 200 {
+                return false;
+            }
+        }
+        true
+    });
+    assert!(all_have_keys.await);
+    let passed = stack.get("/api/orders", &good).await;
+    assert_eq!(passed.upstream_saw("x-user-id"), ["alice"]);
+    assert!(passed.upstream_saw("authorization").is_empty());
+
+    for (path, claims, status, code) in [
+        ("/api/admin", json!({}), 403, "CLAIM_INSUFFICIENT"),
+        ("/api/orders", json!({ "aud": "another" }), 401, "INVALID_AUDIENCE"),
+        ("/elsewhere", json!({}), 403, "ROUTE_UNMATCHED"),
+    ] {
+        let refused = stack.get(path, &stack.token(&claims)).await;
+        assert_eq!((refused.status, refused.json()["code"].as_str()), (status, Some(code)), "{}", refused.text());
+    }
+    let admin = stack.token(&json!({ "roles": ["admin"] }));
+    assert_eq!(stack.get("/api/admin/users", &admin).await.status, 200);
+
+    let session = random_id();
+    let ended = stack.token(&json!({ "sid": session }));
+    assert_eq!(stack.get("/api/orders", &ended).await.status, 200);
+    let service = format!("http://{}", stack.service.admin_address());
+    let file = stack.service.admin_token_file().display().to_string();
+    let issuer = "https://login.example.com";
+    let (output, errors, code) = Service::portcullis(&[
+        "revoke",
+        "session",
+        "--issuer",
+        issuer,
+        &format!("--id={session}"),
+        "--service",
+        &service,
+        "--token-file",
+        &file,
+    ]);
+    assert_eq!(code, 0, "{output}{errors}");
+    let refused = async || stack.get("/api/orders", &ended).await.json()["code"] == "SESSION_REVOKED";
+    assert!(wait_until(LATEST, refused).await, "the session lives on");
+    assert_eq!(stack.get("/api/orders", &good).await.status, 200);
+
+    // Labels as the shipped stats tags make them, and under Istio's longer name of the plugin too.
+    let metrics = stack.envoy.prometheus().await;
+    assert!(metrics.contains("portcullis_requests{outcome=\"admitted\",fault=\"none\",rule=\"api\""), "{metrics}");
+    let counter = "envoy_wasm_ingress_portcullis_istio_translated_wasmplugin_vm_reload";
+    assert!(metrics.contains(&format!("{counter}{{}} 0")), "the alert on restarts asks for {counter}: {metrics}");
+    stack.envoy.process().assert_running();
+    let log = stack.envoy.process().log();
+    assert!(!log.contains(SECRET), "the log tells the secret");
+    assert!(stack.directory.path().join("plugin.wasm").exists());
+}
+
+/// Two filters of ours, as where a TrafficExtension is applied before its WasmPlugin is taken away.
+fn twice(bootstrap: String) -> String {
+    edited(&bootstrap, |manager| {
+        let filters = manager["http_filters"].as_array_mut().expect("filters");
+        let mut second = filters[0].clone();
+        second["name"] = json!("ingress.portcullis");
+        second["typed_config"]["config"]["name"] = json!("ingress.portcullis");
+        filters.insert(1, second);
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_filter_may_run_twice_while_it_keeps_the_token() {
+    let key = SigningKey::generate(Alg::ES256, "istio-2");
+    let upstream = Upstream::start().await;
+    let now = unix_now();
+    let token = key.mint(&json!({
+        "iss": "https://login.example.com", "aud": "orders", "sub": "alice", "iat": now, "exp": now + 600,
+    }));
+    for (keep, status) in [("keep", 200), ("remove", 401)] {
+        let filter = json!({
+            "issuers": [{
+                "issuer": "https://login.example.com", "audiences": ["orders"], "algorithms": ["ES256"],
+                "keys": [{ "jwk": key.public_jwk().expect("a public key") }],
+            }],
+            "forward": { "claims": [{ "claim": "sub", "header": "x-user-id" }], "token": keep },
+            "rules": [{ "access": "required" }],
+        });
+        let directory = Directory::new("istio-twice");
+        let mut options = EnvoyOptions::new(upstream.address(), upstream.address(), Some(filter));
+        options.edit = twice;
+        let envoy = Envoy::start(&directory, options).await;
+        for _ in 0..4 {
+            let request = Request::get("/api").bearer(&token).header("x-user-id", "root");
+            let answer = exchange(envoy.address(), &request).await.expect("an answer");
+            assert_eq!(answer.status, status, "{keep}: {}", answer.text());
+            match keep {
+                "keep" => assert_eq!(answer.upstream_saw("x-user-id"), ["alice"]),
+                _ => assert_eq!(answer.json()["code"], "TOKEN_MISSING"),
+            }
+        }
+    }
+}

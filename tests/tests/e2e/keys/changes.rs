@@ -1,0 +1,138 @@
+//! Keys that are removed, replaced, or named before they are published.
+use super::*;
+
+// A forged token that named the next key before its issuer published it kept that key refused for minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_id_that_came_before_its_key_is_found_after_one_cool_down() {
+    let (old, next) = (key("old"), key("next"));
+    let provider = Provider::start(&[&old]).await;
+    let mesh =
+        Mesh::start_with("forged-kid", options(&provider, &json!({ "cool_down": "2s", "refresh": "10m" }))).await;
+    let mut connections = mesh.connections(4).await;
+    until_passes(&mut connections, &old).await;
+    for connection in &mut connections {
+        assert!(is(&connection.send(&get(&unknown("next"))).await.unwrap(), 401, "KEY_UNKNOWN"));
+    }
+    assert_eq!(provider.fetches(KEYS), 2, "the forged token caused one fetch");
+    provider.publish(KEYS, &[&old, &next]);
+    until_passes(&mut connections, &next).await;
+    assert_eq!(provider.fetches(KEYS), 3);
+}
+
+/// Takes a key away and measures until its tokens, verified and cached on both workers, pass nowhere. Returns the
+/// longest time from the provider's answer to the last pass.
+async fn measure_removal(mesh: &Mesh, provider: &Provider, removed: &SigningKey, kept: &SigningKey) -> Duration {
+    let mut connections = mesh.connections(2).await;
+    until_passes(&mut connections, removed).await;
+    until_passes(&mut connections, kept).await;
+    let (bad, good) = (removed.mint(&claims()), kept.mint(&claims()));
+    for connection in &mut connections {
+        for _ in 0..3 {
+            assert_eq!(connection.send(&get(&bad)).await.unwrap().status, 200, "cached");
+        }
+    }
+    let before = provider.fetches(KEYS);
+    provider.publish(KEYS, &[kept]);
+    // One worker learns of an unknown key; the others must follow.
+    connections[0].send(&get(&unknown(&mint::random_id()))).await.unwrap();
+    assert!(wait_until(PATIENCE, async || provider.fetches(KEYS) > before).await);
+    let fetched = provider.last_fetch();
+    let mut last_pass = Duration::ZERO;
+    for connection in &mut connections {
+        let refused = wait_until(PATIENCE, async || {
+            let response = connection.send(&get(&bad)).await.unwrap();
+            if response.status == 200 {
+                last_pass = last_pass.max(fetched.elapsed());
+            }
+            is(&response, 401, "KEY_UNKNOWN")
+        });
+        assert!(refused.await);
+        assert_eq!(connection.send(&get(&good)).await.unwrap().status, 200);
+    }
+    assert_eq!(provider.fetches(KEYS), before + 1, "one virtual machine fetched for all");
+    last_pass
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_keys_tokens_stop_on_all_workers_within_a_second_of_the_fetch() {
+    let (removed, kept) = (key("removed"), key("kept"));
+    let provider = Provider::start(&[&removed, &kept]).await;
+    let mesh = Mesh::start_with("removed", options(&provider, &json!({}))).await;
+    let lag = measure_removal(&mesh, &provider, &removed, &kept).await;
+    println!("removed key: the last token passed {lag:?} after the provider's answer");
+    assert!(lag < Duration::from_secs(1), "{lag:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_virtual_machine_fetches_for_all_without_a_vm_id_too() {
+    let (removed, kept) = (key("removed"), key("kept"));
+    let provider = Provider::start(&[&removed, &kept]).await;
+    let mut options = options(&provider, &json!({}));
+    options.edit = |bootstrap| {
+        assert!(bootstrap.contains("vm_id: portcullis"));
+        bootstrap.replace("vm_id: portcullis", "vm_id: \"\"")
+    };
+    let mesh = Mesh::start_with("no-vm-id", options).await;
+    let lag = measure_removal(&mesh, &provider, &removed, &kept).await;
+    println!("removed key, no vm_id: the last token passed {lag:?} after the provider's answer");
+    assert!(lag < Duration::from_secs(1), "{lag:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_keys_of_one_kid_are_tried_and_what_is_left_out_is_said_once() {
+    let keys: Vec<SigningKey> = (0..10).map(|_| key("same")).collect();
+    let provider = Provider::start(&[]).await;
+    let mut document = set(&keys.iter().collect::<Vec<_>>());
+    let mut encrypting = document["keys"][0].clone();
+    encrypting["use"] = "enc".into();
+    document["keys"].as_array_mut().unwrap().extend([json!({ "kty": "EC", "crv": "P-192", "kid": "odd" }), encrypting]);
+    provider.say(KEYS, Answer::json(200, &document).header("cache-control", "max-age=1"));
+    let mut mesh = Mesh::start_with("same-kid", options(&provider, &json!({ "min_refresh": "1s" }))).await;
+    let mut connections = mesh.connections(1).await;
+    for key in &keys[..8] {
+        until_passes(&mut connections, key).await;
+    }
+    for key in &keys[8..] {
+        let response = mesh.send(&get(&key.mint(&claims()))).await;
+        assert!(is(&response, 403, "SIG_MISMATCH"), "{}", response.text());
+    }
+    assert!(wait_until(PATIENCE, async || provider.fetches(KEYS) >= 3).await);
+    let log = mesh.envoy_log();
+    let said: Vec<&str> = log.lines().filter(|line| line.contains("left out")).collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("issuer=main 3 of 11 keys left out: keys[8] (kid same): "), "{said:?}");
+    assert!(said[0].contains("keys[10] (kid odd): "), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_the_place_of_another_is_found_by_its_first_token() {
+    let provider = Provider::start(&[]).await;
+    let publish = |key: &SigningKey, kid: Option<&str>| {
+        let mut document = set(&[key]);
+        match kid {
+            Some(kid) => document["keys"][0]["kid"] = kid.into(),
+            None => drop(document["keys"][0].as_object_mut().unwrap().remove("kid")),
+        }
+        provider.say(KEYS, Answer::json(200, &document));
+    };
+    let keys: Vec<SigningKey> = (0..4).map(|_| key("same")).collect();
+    publish(&keys[0], Some("same"));
+    let mesh = Mesh::start_with("replaced", options(&provider, &json!({ "cool_down": "2s", "refresh": "10m" }))).await;
+    let mut connections = mesh.connections(1).await;
+    until_passes(&mut connections, &keys[0]).await;
+    for (number, kid) in [(1, Some("same")), (2, None), (3, None)] {
+        publish(&keys[number], kid);
+        let before = provider.fetches(KEYS);
+        let response = mesh.send(&get(&keys[number].mint(&claims()))).await;
+        assert_eq!(response.status, 200, "{number}: {}", response.text());
+        assert_eq!(provider.fetches(KEYS), before + 1);
+        // What another key signed is a mismatch as soon as each worker has the set, and costs no further fetch.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for _ in 0..20 {
+            let response = mesh.send(&get(&keys[number - 1].mint(&claims()))).await;
+            assert!(is(&response, 403, "SIG_MISMATCH"), "{number}: {}", response.text());
+        }
+        assert_eq!(provider.fetches(KEYS), before + 1);
+        tokio::time::sleep(Duration::from_millis(2100)).await;
+    }
+}

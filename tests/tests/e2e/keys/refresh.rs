@@ -1,0 +1,142 @@
+//! When a key set is fetched again, and by which virtual machine.
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_max_age_brings_a_removal_without_anybody_asking() {
+    let (removed, kept) = (key("removed"), key("kept"));
+    let provider = Provider::start(&[]).await;
+    provider.say(KEYS, Answer::json(200, &set(&[&removed, &kept])).header("cache-control", "public, max-age=1"));
+    let mesh = Mesh::start_with("max-age", options(&provider, &json!({ "refresh": "1h" }))).await;
+    let mut connections = mesh.connections(1).await;
+    until_passes(&mut connections, &removed).await;
+    provider.publish(KEYS, &[&kept]);
+    let removed_at = Instant::now();
+    let token = removed.mint(&claims());
+    for connection in &mut connections {
+        let refused = wait_until(Duration::from_secs(12), async || {
+            is(&connection.send(&get(&token)).await.unwrap(), 401, "KEY_UNKNOWN")
+        });
+        assert!(refused.await);
+    }
+    println!("max-age 1 s: refused {:?} after the removal", removed_at.elapsed());
+    // A third one may come when it is refused: its key is an unknown one then.
+    let at: Vec<Instant> = provider.seen.lock().unwrap().iter().map(|(at, _)| *at).collect();
+    let between = at[1] - at[0];
+    assert!(between > Duration::from_secs(7) && between < Duration::from_millis(10_500), "{between:?}");
+    assert!(at.len() <= 3, "{}", at.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_secret_each_virtual_machine_fetches_for_itself() {
+    let good = key("good");
+    let provider = Provider::start(&[&good]).await;
+    let mut options = options(&provider, &json!({}));
+    options.filter.as_object_mut().unwrap().remove("revocation");
+    for rule in options.filter["rules"].as_array_mut().unwrap() {
+        rule.as_object_mut().unwrap().remove("revocation");
+    }
+    let mesh = Mesh::start_with("no-secret", options).await;
+    until_passes(&mut mesh.connections(1).await, &good).await;
+    let age = async || {
+        let text = mesh.envoy.prometheus().await;
+        let line = text.lines().find(|line| line.starts_with("portcullis_keys_age_seconds{issuer=\""))?;
+        line.rsplit(' ').next()?.parse::<u64>().ok()
+    };
+    assert!(wait_until(PATIENCE, async || age().await.is_some_and(|age| age >= 1)).await, "the keys do not age");
+    let all = wait_until(PATIENCE, async || provider.fetches(KEYS) as u64 >= VIRTUAL_MACHINES);
+    assert!(all.await, "{}", provider.fetches(KEYS));
+    assert_eq!(provider.fetches(KEYS) as u64, VIRTUAL_MACHINES);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_update_keeps_the_keys_that_are_held() {
+    let good = Arc::new(key("good"));
+    let provider = Provider::start(&[&good]).await;
+    let options = MeshOptions { listener_from_file: true, ..options(&provider, &json!({})) };
+    let mesh = Mesh::start_with("update", options).await;
+    let mut connections = mesh.connections(1).await;
+    until_passes(&mut connections, &good).await;
+
+    // A connection for each request: the old listener's stay with the old configuration.
+    let (address, stop) = (mesh.envoy.address(), Arc::new(AtomicBool::new(false)));
+    let (signer, stopped) = (Arc::clone(&good), Arc::clone(&stop));
+    let load = tokio::spawn(async move {
+        let mut seen: HashMap<(u16, bool), u64> = HashMap::new();
+        while !stopped.load(Ordering::SeqCst) {
+            let token = signer.mint(&claims_with(&json!({ "role": "r" })));
+            let response = harness::exchange(address, &get(&token)).await.unwrap();
+            let is_new = response.upstream_saw("x-new") == ["r"];
+            *seen.entry((response.status, is_new)).or_default() += 1;
+        }
+        seen
+    });
+    mesh.envoy.update_listener(r#"\"header\":\"x-role\""#, r#"\"header\":\"x-new\""#);
+    let updated = wait_until(PATIENCE, async || {
+        let token = good.mint(&claims_with(&json!({ "role": "r" })));
+        mesh.send(&get(&token)).await.upstream_saw("x-new") == ["r"]
+    });
+    assert!(updated.await);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stop.store(true, Ordering::SeqCst);
+    let seen = load.await.unwrap();
+    println!("update: {seen:?}, {} fetches", provider.fetches(KEYS));
+    assert!(seen.keys().all(|(status, _)| *status == 200), "{seen:?}");
+    assert_eq!(provider.fetches(KEYS), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_cache_does_not_hurry_and_max_age_not_more_than_min_refresh() {
+    let cases = [
+        ("no-cache", json!({ "refresh": "1h", "min_refresh": "1s" }), 1),
+        ("max-age=0, must-revalidate", json!({ "refresh": "1h", "min_refresh": "1s" }), 1),
+        ("max-age=1", json!({ "refresh": "1h", "min_refresh": "3s" }), 2),
+    ];
+    join_all(cases.map(async |(cache_control, jwks, most)| {
+        let good = key("good");
+        let provider = Provider::start(&[]).await;
+        provider.say(KEYS, Answer::json(200, &set(&[&good])).header("cache-control", cache_control));
+        let mesh = Mesh::start_with("no-cache", options(&provider, &jwks)).await;
+        until_passes(&mut mesh.connections(1).await, &good).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let fetches = provider.fetches(KEYS);
+        assert!(fetches <= most && (most == 1 || fetches == 2), "{cache_control}: {fetches}");
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_that_is_not_modified_stays_young_on_all_workers_and_the_document_is_read_once() {
+    let (good, next) = (key("good"), key("next"));
+    let provider = Provider::start(&[]).await;
+    let tagged = |keys: &[&SigningKey], etag: &str| {
+        Answer::json(200, &set(keys)).header("etag", etag).header("cache-control", "max-age=2")
+    };
+    provider.say(KEYS, tagged(&[&good], "\"1\""));
+    let document = json!({ "issuer": ISSUER, "jwks_uri": format!("https://idp.example{KEYS}") });
+    provider.say(DISCOVERY, Answer::json(200, &document));
+    let mut options =
+        options(&provider, &json!({ "refresh": "10s", "max_stale": "10s", "min_refresh": "2s", "discovery": true }));
+    options.filter["issuers"][0]["jwks"].as_object_mut().unwrap().remove("uri");
+    let mesh = Mesh::start_with("not-modified", options).await;
+    let mut connections = mesh.connections(2).await;
+    until_passes(&mut connections, &good).await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(14) {
+        for connection in &mut connections {
+            let response = connection.send(&get(&good.mint(&claims()))).await.unwrap();
+            assert_eq!(response.status, 200, "{:?}: {}", began.elapsed(), response.text());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (fetches, unchanged) = (provider.fetches(KEYS), provider.unchanged.load(Ordering::SeqCst));
+    println!("not modified: {fetches} fetches, {unchanged} times 304");
+    // Whichever virtual machine fetches for the first time has no tag.
+    assert!(
+        unchanged >= 3 && fetches - unchanged <= usize::try_from(VIRTUAL_MACHINES).unwrap(),
+        "{fetches} {unchanged}"
+    );
+    assert!(fetches <= 8, "one virtual machine fetches for all: {fetches}");
+    assert_eq!(provider.fetches(DISCOVERY), 1);
+    provider.say(KEYS, tagged(&[&good, &next], "\"2\""));
+    until_passes(&mut connections, &next).await;
+}

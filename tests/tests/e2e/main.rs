@@ -1,0 +1,33 @@
+//! The end-to-end tests, one binary: each test starts a stack of its own of real processes. tests/README.md says how to
+//! run one, and which tests run one at a time.
+
+mod behind_a_proxy;
+mod cases;
+mod cluster;
+mod compose;
+mod config;
+mod cost;
+mod example;
+mod hardened;
+mod harness;
+mod head;
+mod http;
+mod introspection;
+mod issuers;
+mod istio;
+mod keycloak;
+mod keys;
+mod oidc;
+mod opaque_sessions;
+mod openapi;
+mod pkcs11;
+mod providers;
+mod quickstart;
+mod revocation;
+mod service_tls;
+mod sessions;
+mod store;
+mod survival;
+mod tokens;
+mod under_load;
+mod upgrade;
