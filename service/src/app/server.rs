@@ -35,7 +35,7 @@ use crate::domain::revocations::Revocations;
 use crate::domain::sessions::{self, Sessions};
 use crate::http::admin::{self, Callers};
 use crate::http::gate::{self, Gate};
-use crate::http::{check, health, oauth2, provider_events as provider_endpoints};
+use crate::http::{check, health, oauth2, openapi, provider_events as provider_endpoints};
 use crate::model::note::{NoteCipher, NoteError};
 use crate::model::session_keys::Ring;
 use crate::signing::{self, Signing, TokenLimits};
@@ -189,7 +189,7 @@ impl Service {
             0 => {}
             names => tracing::error!(
                 names,
-                "stopped with writes that the mirror lacks: run `portcullis migrate` before the switch"
+                "stopped with writes that the mirror (mirror-redis) lacks: run `portcullis migrate` before the switch"
             ),
         }
         tracing::info!("stopped");
@@ -328,7 +328,7 @@ fn admin_routes(parts: &Parts, options: &Options, files: Files) -> Router {
         rate: options.admin.admin_rate,
         answer: options.write_limit() + Duration::from_secs(10),
     };
-    admin::routes(admin, limits)
+    admin::routes(admin, limits, openapi::admin_document().into())
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
