@@ -6,7 +6,7 @@ use crate::support::*;
 use wire::check::StoreError;
 use wire::{Answer, Kind};
 
-/// A recheck of the store's standing, its jitter, and room for a busy machine.
+/// A recheck of the servers' health, its jitter, and room for a busy machine.
 const NOTICED: Duration = Duration::from_secs(6);
 /// How soon it must be back once Redis is.
 const RECOVERED: Duration = Duration::from_secs(2);

@@ -71,7 +71,7 @@ pub async fn create_store(
 }
 
 /// Marks an empty Redis as a store that is to be filled from another, or completes a preparation that was interrupted. Until
-/// [`finish`], services write to it and do not answer from it.
+/// `finish`, services write to it and do not answer from it.
 ///
 /// # Errors
 /// See [`CreateError`].

@@ -11,7 +11,7 @@ use wire::{Answer, Kind};
 
 use crate::support::*;
 
-/// A recheck of the store's standing, its jitter, and room for a busy machine.
+/// A recheck of the servers' health, its jitter, and room for a busy machine.
 const NOTICED: Duration = Duration::from_secs(6);
 /// How soon it must be back once Redis is.
 const RECOVERED: Duration = Duration::from_secs(2);
