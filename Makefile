@@ -11,7 +11,7 @@ NATIVE := --locked --workspace --exclude noop
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check
+.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ build: setup ## build the native binaries
 
 wasm: setup ## build the filter into dist/portcullis.wasm
 	@scripts/wasm
+
+native: setup ## build the filter as a dynamic module into dist/libportcullis.so
+	@scripts/native
 
 image: wasm ## pack the filter into an OCI image for Istio, and its digest into istio/build (IMAGE=host/path:tag)
 	@scripts/image $(IMAGE)

@@ -6,8 +6,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::cause::Cause;
-use crate::hex;
+use crate::reject::Cause;
+use crate::request::hex;
 
 /// Envoy's `source.address`: `1.2.3.4:5678`, `[::1]:5678`. None for anything else, a Unix socket's path for one.
 pub fn client_address(property: &[u8]) -> Option<IpAddr> {

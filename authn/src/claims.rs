@@ -1,12 +1,16 @@
 //! The registered claims (RFC 7519 section 4.1) and what a rule asks of claims. Signatures are `verify`'s matter.
+use jose::Header;
+use jose::json::{Json, Number, Object};
 use wire::Kind;
 
-use crate::cause::Cause;
-use crate::fault::Rejection;
-use crate::json::{Json, Number, Object};
-use crate::jws::Header;
 use crate::policy::{ClaimMatcher, ClaimValue, Condition, Issuer};
+use crate::reject::{Cause, Rejection};
 use crate::time::UnixSeconds;
+
+pub(crate) mod identifiers;
+pub(crate) mod provider;
+pub(crate) mod tenants;
+pub(crate) mod token_kind;
 
 /// When the token counts, skew included: from (inclusive) to (exclusive).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +34,8 @@ impl Window {
         Self { from: UnixSeconds(0), until: UnixSeconds(u64::MAX), login_until: UnixSeconds(u64::MAX) };
 
     /// # Errors
-    /// [`crate::fault::RejectReason::JwtExpired`], [`crate::fault::RejectReason::JwtTooLongLived`] or
-    /// [`crate::fault::RejectReason::JwtNotYetValid`].
+    /// [`crate::reject::RejectReason::JwtExpired`], [`crate::reject::RejectReason::JwtTooLongLived`] or
+    /// [`crate::reject::RejectReason::JwtNotYetValid`].
     pub fn check(self, now: UnixSeconds) -> Result<(), Rejection> {
         // RFC 7519 section 4.1.4: the current time must be before `exp`.
         if now >= self.until {
@@ -261,7 +265,7 @@ fn check_times_until(
         issued: auth_time.or(iat).map(UnixSeconds),
     };
     times.window.check(now)?;
-    // Revocations are kept for just these times ([`crate::retention`]): what outlives them would come back to life.
+    // Revocations are kept for just these times ([`crate::revocation::retention`]): what outlives them would come back to life.
     if exp.saturating_sub(iat.or(auth_time).unwrap_or(now.0)) > issuer.max_lifetime {
         return Err(Rejection::new(Cause::TooLongLived));
     }
@@ -323,7 +327,7 @@ pub(crate) fn optional_string<'j>(payload: &'j Object<'_>, name: &'static str) -
 /// Does the token have every scope in `all`, and one of `any` if there are any?
 ///
 /// # Errors
-/// [`crate::fault::RejectReason::ScopeInsufficient`], or [`crate::fault::RejectReason::InvalidClaim`] for a scope claim of another shape.
+/// [`crate::reject::RejectReason::ScopeInsufficient`], or [`crate::reject::RejectReason::InvalidClaim`] for a scope claim of another shape.
 pub(crate) fn check_scopes(all: &[String], any: &[String], payload: &Object<'_>) -> Result<(), Rejection> {
     if all.is_empty() && any.is_empty() {
         return Ok(());
@@ -352,7 +356,7 @@ pub(crate) fn check_scopes(all: &[String], any: &[String], payload: &Object<'_>)
 }
 
 /// # Errors
-/// [`crate::fault::RejectReason::ClaimInsufficient`] when the condition does not hold: another token of the same user would not
+/// [`crate::reject::RejectReason::ClaimInsufficient`] when the condition does not hold: another token of the same user would not
 /// help.
 pub(crate) fn check_condition(condition: &Condition, payload: &Json<'_>) -> Result<(), Rejection> {
     let value = payload.path(&condition.claim);

@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 mod duration;
+mod invalid;
 mod one_or_many;
 
 pub use duration::ConfigDuration;
+pub use invalid::Invalid;
 pub use one_or_many::OneOrMany;
 
 macro_rules! document {

@@ -3,18 +3,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::cause::Cause;
-use crate::config::{CookieSource, HeaderSource, Sources};
-use crate::fault::Rejection;
-use crate::headers::{CONNECTION, HeaderName, HeaderNames, is_token, is_token_byte};
-use crate::invalid::Invalid;
-use crate::path::{PlainPath, split_query};
-use crate::request::Request;
-use crate::scan;
-
 use self::chunks::{Chunk, ChunkedCookie, Chunks};
 use self::spelling::{Reading, SourceName};
 use self::websocket::WebsocketTokens;
+use crate::config::{CookieSource, HeaderSource, Invalid, Sources};
+use crate::reject::{Cause, Rejection};
+use crate::request::headers::{CONNECTION, HeaderName, HeaderNames, is_token, is_token_byte};
+use crate::request::path::{PlainPath, split_query};
+use crate::request::{Request, scan};
 
 mod chunks;
 mod compatible;

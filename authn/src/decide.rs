@@ -5,33 +5,31 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use jose::json::{Json, Object};
+use jose::{Padding, Unverified};
 use wire::{Cidr, Kind, RevocationKey};
 
-use crate::binding;
-use crate::cause::Cause;
-use crate::claims;
+use crate::claims::identifiers::Identifiers;
 use crate::config::{Access, BindingMode, Encoding, RevocationMode};
 use crate::credentials::{Presented, Source};
-use crate::engine::Engine;
-use crate::fault::Rejection;
-use crate::headers;
-use crate::host::Host;
-use crate::identifiers::Identifiers;
-use crate::json::{Json, Object};
-use crate::jws::{Padding, Unverified};
-use crate::keyrings::Keyrings;
-use crate::keys::KeySet;
-use crate::path::PlainPath;
+use crate::engine::{Engine, KeySet};
+use crate::keys::rings::Keyrings;
 use crate::policy::{Forward, Issuer, Policy, Rule};
-use crate::request::Request;
+use crate::reject::{Cause, Rejection};
+use crate::request::host::Host;
+use crate::request::path::PlainPath;
+use crate::request::{Request, headers};
 use crate::revocation::{self, RevocationQuery, Verdict, Whose};
 use crate::time::{Monotonic, Now};
+use crate::{binding, claims};
 
 pub use crate::claims::Window;
 
+pub mod clear;
 mod confirmed;
 mod introspected;
 mod judgements;
+mod refusal;
 
 use judgements::Judgements;
 
@@ -291,7 +289,7 @@ impl Policy {
             true => Unverified::parse_perhaps_padded,
             false => Unverified::parse,
         };
-        parse(token, self.limits().token_bytes)
+        parse(token, self.limits().token_bytes).map_err(Rejection::from)
     }
 
     /// Checks a token's signature and its registered claims.
@@ -307,7 +305,7 @@ impl Policy {
     ) -> Result<Verified, Unverifiable> {
         let token = entered.token();
         let unverified = self.unverified(token)?;
-        let payload = unverified.parse_payload()?;
+        let payload = unverified.parse_payload().map_err(Rejection::from)?;
         let Json::Object(claims) = &payload else {
             return Err(Rejection::new(Cause::PayloadNotObject).into());
         };
@@ -382,7 +380,7 @@ impl Policy {
     /// Would the key that verified this token be tried again? What it is for may be narrower now.
     fn holds_key_of(&self, verified: &Verified, issuer: &Issuer, keys: &KeySet) -> Result<bool, Rejection> {
         let unverified = self.unverified(&verified.token)?;
-        let payload = unverified.parse_payload()?;
+        let payload = unverified.parse_payload().map_err(Rejection::from)?;
         let iss = claims::unverified_issuer(payload.as_object().ok_or(Cause::PayloadNotObject)?)?;
         let header = unverified.header();
         let mut candidates = keys.candidates(header.kid.as_deref(), header.alg)?;
@@ -420,7 +418,8 @@ impl Policy {
             let awaits_keys_of = issuer.published.is_some().then_some(place);
             Unverifiable { rejection, awaits_keys_of, introspect: None }
         };
-        let candidates = current.keys.candidates(header.kid.as_deref(), header.alg).map_err(awaiting)?;
+        let candidates =
+            current.keys.candidates(header.kid.as_deref(), header.alg).map_err(|none| awaiting(none.into()))?;
         // Before the signature, which costs a thousand times as much: an expired token that is sent again and again must
         // not buy that work. Nothing is admitted on the strength of a claim that nobody has verified.
         claims::check_unexpired(issuer, claims, now.wall)?;
@@ -446,7 +445,7 @@ impl Policy {
             return self.introspected_keys(revocation, verified);
         }
         let unverified = self.unverified(&verified.token)?;
-        let payload = unverified.parse_payload()?;
+        let payload = unverified.parse_payload().map_err(Rejection::from)?;
         let (Some(claims), Some(issuer)) = (payload.as_object(), self.issuers.get(verified.issuer)) else {
             return Err(unknown_issuer());
         };
@@ -760,7 +759,7 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
             Some(other) => other.to_text(),
         };
         let value = match claim.encoding {
-            Encoding::Base64url => crate::b64::encode(text.as_bytes()),
+            Encoding::Base64url => jose::base64url::encode(text.as_bytes()),
             Encoding::Plain if headers::is_safe_value(text.as_bytes()) => text,
             Encoding::Plain => {
                 return Err(Rejection::with_detail(Cause::ClaimNotHeader, claim.claim.join(".")));
@@ -769,7 +768,7 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
         forwarded.push((claim.header.as_str().to_owned(), value));
     }
     if let Some(header) = &forward.payload_header {
-        forwarded.push((header.as_str().to_owned(), crate::b64::encode(signed.raw)));
+        forwarded.push((header.as_str().to_owned(), jose::base64url::encode(signed.raw)));
     }
     Ok(forwarded)
 }

@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jose::json::{Json, JsonError};
 
-use crate::cause::Cause;
-use crate::config::{self, ClientAuth, ConfigDuration, IntrospectedTokens};
-use crate::fault::Rejection;
-use crate::invalid::Invalid;
-use crate::json::{Json, JsonError};
+use crate::config::{self, ClientAuth, ConfigDuration, IntrospectedTokens, Invalid};
 use crate::policy::{Environment, authority_or, check_range, secret_from};
+use crate::reject::{Cause, Rejection};
 use crate::time::Monotonic;
 
 mod format;

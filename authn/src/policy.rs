@@ -2,32 +2,30 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use jose::Algorithm;
+use jose::json::Number;
 use sha2::{Digest, Sha256};
 use wire::check::NamedIssuer;
 use wire::{DerivedKeys, Kind, Kinds, Retention, Secret};
 
-use crate::alg::Algorithm;
-use crate::config::{self, Access, Audiences, ConfigDuration, RevocationMode, Scalar};
+use crate::claims::identifiers::Identifiers;
+use crate::claims::provider::Preset;
+use crate::claims::tenants::{Issuers, Pattern};
+use crate::claims::token_kind::TokenKinds;
+use crate::config::{self, Access, Audiences, ConfigDuration, Invalid, RevocationMode, Scalar};
 use crate::credentials::Credentials;
-use crate::fault::RejectReason;
-use crate::headers::{HeaderName, HeaderNames};
-use crate::host::Host;
-use crate::identifiers::Identifiers;
+use crate::engine::{Key, KeySet};
 use crate::introspection::{Format, Introspection};
-use crate::invalid::Invalid;
-use crate::json::Number;
-use crate::jwks::Url;
-use crate::key_cache::KeyCache;
-use crate::key_source::Settings;
-use crate::keys::{Key, KeySet};
-use crate::origin::Origins;
-use crate::overrides;
-use crate::provider::Preset;
-use crate::retention;
-use crate::route::Router;
-use crate::tenants::{Issuers, Pattern};
+use crate::keys::discovery::Url;
+use crate::keys::source::Settings;
+use crate::reject::RejectReason;
+use crate::request::headers::{HeaderName, HeaderNames};
+use crate::request::host::Host;
+use crate::request::origin::Origins;
+use crate::request::overrides;
+use crate::request::route::Router;
+use crate::revocation::{KeyCache, retention};
 use crate::time::Monotonic;
-use crate::token_kind::TokenKinds;
 
 /// Gives the bytes of an environment variable of the VM.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
@@ -410,7 +408,7 @@ fn compile_issuer(
     for (i, name) in document.algorithms.iter().enumerate() {
         let field = format!("{at}.algorithms[{i}]");
         let algorithm = Algorithm::from_name(name).ok_or_else(|| {
-            let known: Vec<&str> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
+            let known = Algorithm::ALL.map(Algorithm::name);
             Invalid::new(&field, format!("`{name}` is not supported; use one of {}", known.join(", ")))
         })?;
         if document.algorithms.iter().take(i).any(|earlier| earlier == name) {
@@ -633,7 +631,7 @@ pub(crate) fn secret_from(
         .ok_or_else(|| Invalid::new(field, format!("the VM's environment has no variable `{variable}`")))?;
     match encoding {
         config::SecretEncoding::Raw => Ok(value),
-        config::SecretEncoding::Base64url => crate::b64::decode(value.trim_ascii())
+        config::SecretEncoding::Base64url => jose::base64url::decode(value.trim_ascii())
             .map_err(|_| Invalid::new(field, format!("`{variable}` does not hold base64url without padding"))),
     }
 }

@@ -1,4 +1,5 @@
 //! Published keys and tokens, and the signatures that tests make with them.
+use jose::{Algorithm, Family, base64url};
 use jwt_simple::algorithms::{P256KeyPair, P384KeyPair, RS256KeyPair, RSAKeyPairLike};
 use p256::ecdsa::signature::Signer as _;
 use serde_json::{Map, Value, json};
@@ -7,9 +8,7 @@ use superboring::pkey::PKey;
 use superboring::rsa::Padding;
 use superboring::sign::Signer;
 
-use crate::alg::{Algorithm, Family};
-use crate::b64;
-use crate::keys::Key;
+use crate::engine::Key;
 
 /// RFC 7515 appendix A.1.1.
 pub const A1_SECRET: &str = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
@@ -69,7 +68,7 @@ pub fn public_jwk(family: Family) -> Map<String, Value> {
         Family::P256 => ec_jwk("P-256", &p256_pair().public_key().to_bytes_uncompressed()),
         Family::P384 => ec_jwk("P-384", &p384_pair().public_key().to_bytes_uncompressed()),
         Family::P521 => ec_jwk("P-521", p521_pair().verifying_key().to_sec1_point(false).as_bytes()),
-        Family::Ed25519 => json!({"kty": "OKP", "crv": "Ed25519", "x": b64::encode(*ed25519_pair().pk)}),
+        Family::Ed25519 => json!({"kty": "OKP", "crv": "Ed25519", "x": base64url::encode(*ed25519_pair().pk)}),
     };
     text.as_object().unwrap().clone()
 }
@@ -77,13 +76,13 @@ pub fn public_jwk(family: Family) -> Map<String, Value> {
 /// That key, for every algorithm that fits it.
 pub fn key(family: Family) -> Key {
     match family {
-        Family::Hmac => Key::from_secret(&secret(), None, None, Algorithm::ALL).unwrap(),
-        _ => Key::from_jwk(&public_jwk(family), None, None, Algorithm::ALL).unwrap(),
+        Family::Hmac => Key::from_secret(&secret(), None, None, &Algorithm::ALL).unwrap(),
+        _ => Key::from_jwk(&public_jwk(family), None, None, &Algorithm::ALL).unwrap(),
     }
 }
 
 pub fn secret() -> Vec<u8> {
-    b64::decode(A1_SECRET).unwrap()
+    base64url::decode(A1_SECRET).unwrap()
 }
 
 /// The same key each time for all algorithms of a family.
@@ -97,28 +96,28 @@ pub fn sign(alg: Algorithm, message: &[u8]) -> Vec<u8> {
         signer.sign_to_vec().unwrap()
     };
     match alg {
-        Algorithm::Hs256 => hmac_sha2::<sha2::Sha256>(message),
-        Algorithm::Hs384 => hmac_sha2::<sha2::Sha384>(message),
-        Algorithm::Hs512 => hmac_sha2::<sha2::Sha512>(message),
-        Algorithm::Rs256 => rsa(MessageDigest::sha256(), Padding::PKCS1),
-        Algorithm::Rs384 => rsa(MessageDigest::sha384(), Padding::PKCS1),
-        Algorithm::Rs512 => rsa(MessageDigest::sha512(), Padding::PKCS1),
-        Algorithm::Ps256 => rsa(MessageDigest::sha256(), Padding::PKCS1_PSS),
-        Algorithm::Ps384 => rsa(MessageDigest::sha384(), Padding::PKCS1_PSS),
-        Algorithm::Ps512 => rsa(MessageDigest::sha512(), Padding::PKCS1_PSS),
-        Algorithm::Es256 => {
+        Algorithm::HS256 => hmac_sha2::<sha2::Sha256>(message),
+        Algorithm::HS384 => hmac_sha2::<sha2::Sha384>(message),
+        Algorithm::HS512 => hmac_sha2::<sha2::Sha512>(message),
+        Algorithm::RS256 => rsa(MessageDigest::sha256(), Padding::PKCS1),
+        Algorithm::RS384 => rsa(MessageDigest::sha384(), Padding::PKCS1),
+        Algorithm::RS512 => rsa(MessageDigest::sha512(), Padding::PKCS1),
+        Algorithm::PS256 => rsa(MessageDigest::sha256(), Padding::PKCS1_PSS),
+        Algorithm::PS384 => rsa(MessageDigest::sha384(), Padding::PKCS1_PSS),
+        Algorithm::PS512 => rsa(MessageDigest::sha512(), Padding::PKCS1_PSS),
+        Algorithm::ES256 => {
             let signature: p256::ecdsa::Signature = p256_pair().as_ref().sign(message);
             signature.to_bytes().to_vec()
         }
-        Algorithm::Es384 => {
+        Algorithm::ES384 => {
             let signature: p384::ecdsa::Signature = p384_pair().as_ref().sign(message);
             signature.to_bytes().to_vec()
         }
-        Algorithm::Es512 => {
+        Algorithm::ES512 => {
             let signature: p521::ecdsa::Signature = p521_pair().sign(message);
             signature.to_bytes().to_vec()
         }
-        Algorithm::EdDsa => ed25519_pair().sk.sign(message, None).to_vec(),
+        Algorithm::EdDSA => ed25519_pair().sk.sign(message, None).to_vec(),
     }
 }
 
@@ -134,7 +133,7 @@ where
 
 fn ec_jwk(crv: &str, point: &[u8]) -> Value {
     let (x, y) = point[1..].split_at(point.len() / 2);
-    json!({"kty": "EC", "crv": crv, "x": b64::encode(x), "y": b64::encode(y)})
+    json!({"kty": "EC", "crv": crv, "x": base64url::encode(x), "y": base64url::encode(y)})
 }
 
 fn p256_pair() -> P256KeyPair {

@@ -13,14 +13,13 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use authn::cause::Cause;
-use authn::clear::Edit;
 use authn::decide::Unavailable::{NotToBeTrusted, OutOfReach};
+use authn::decide::clear::Edit;
 use authn::decide::{Admission, Entry, Peer, Removal, RevocationStatus, Verified};
 use authn::engine::Portable;
-use authn::fault::{RejectReason, Rejection};
 use authn::introspection::Reply;
 use authn::policy::Policy;
+use authn::reject::{Cause, RejectReason, Rejection};
 use authn::request::Request;
 use authn::time::{Monotonic, Now, UnixSeconds};
 use cases::{Case, Expect, Ready, RevokedSpec, Store, Table};

@@ -14,8 +14,8 @@ use std::sync::OnceLock;
 
 use authn::decide::{Entry, Peer, RevocationStatus};
 use authn::engine::Portable;
-use authn::fault::Rejection;
 use authn::policy::Policy;
+use authn::reject::Rejection;
 use authn::request::Request;
 use authn::revocation::Verdict;
 use authn::time::{Monotonic, Now, UnixSeconds};

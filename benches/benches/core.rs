@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use authn::decide::{Accepted, Asking, Entered, Entry, Peer, RevocationStatus, Verified};
 use authn::engine::Portable;
-use authn::json::Json;
 use authn::policy::Policy;
 use authn::request::Request;
 use authn::revocation::RevocationQuery;
@@ -22,6 +21,7 @@ use authn::time::{Monotonic, Now, UnixSeconds};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use driver::checks::{Checks, Trigger};
 use driver::tokens::Tokens;
+use jose::json::Json;
 use mint::{Alg, SigningKey};
 use serde_json::{Value, json};
 use wire::check::Reply;

@@ -1,6 +1,6 @@
 //! Everything that is wrong with a configuration, and not only the first thing. The reader stops at the first one: it is
 //! noted and taken out, and the rest is read again.
-use authn::invalid::Invalid;
+use authn::config::Invalid;
 use serde_json::Value;
 
 /// More than anybody mends at once.

@@ -2,9 +2,9 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use authn::config::RevocationMode;
-use authn::config::{Audiences, BindingMode, Document, Match, OpaqueFormat, PathMatch, Rule, Tenants};
-use authn::invalid::Invalid;
+use authn::config::{
+    Audiences, BindingMode, Document, Invalid, Match, OpaqueFormat, PathMatch, RevocationMode, Rule, Tenants,
+};
 use clap::Args;
 use serde_json::json;
 

@@ -3,10 +3,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
-use authn::cause::Cause;
 use authn::config::Document;
-use authn::fault::RejectReason;
-use authn::overrides::Overrides;
+use authn::reject::{Cause, RejectReason};
+use authn::request::overrides::Overrides;
 use clap::{Args, Command};
 use serde_json::{Map, Value};
 use wire::check::StoreError;
@@ -84,7 +83,7 @@ word. In Envoy's log it is the cause. docs/operations.md says where to look.
 fn overrides() -> String {
     let mut text = format!("{GENERATED}{}", include_str!("docs/overrides.md"));
     text.push_str("\n| Header | Overrides | Known to read or set it |\n|---|---|---|\n");
-    for header in authn::overrides::ALL {
+    for header in authn::request::overrides::ALL {
         let what = match header.overrides {
             Overrides::Host => "host",
             Overrides::Path => "path",

@@ -5,8 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use authn::config::Document;
-use authn::invalid::Invalid;
+use authn::config::{Document, Invalid};
 use authn::policy::Policy;
 use clap::Args;
 use serde::Deserialize as _;
@@ -225,7 +224,7 @@ impl Environment<'_> {
 /// Long enough for every algorithm, raw or as the base64url that it also is, and another one for each name.
 fn placeholder(name: &str) -> Vec<u8> {
     let bytes: Vec<u8> = name.bytes().chain([0]).cycle().take(66).collect();
-    authn::b64::encode(bytes).into_bytes()
+    jose::base64url::encode(bytes).into_bytes()
 }
 
 /// The configuration of one Wasm filter, in a file for Envoy or Istio.

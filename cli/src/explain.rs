@@ -9,22 +9,20 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use authn::alg::Family;
-use authn::b64;
-use authn::cause::Cause;
-use authn::clear::Edit;
 use authn::config::{Document, OneOrMany};
 use authn::credentials::Source;
+use authn::decide::clear::Edit;
 use authn::decide::{Admission, Entry, Peer, Removal, RevocationStatus, Unavailable, Verified};
-use authn::engine::Portable;
-use authn::fault::Rejection;
+use authn::engine::{Material, Portable};
 use authn::introspection::Reply;
-use authn::json::{Json, Number};
-use authn::keyrings::Keyrings;
+use authn::keys::rings::Keyrings;
+use authn::reject::{Cause, Rejection};
 use authn::request::{Pair, Request};
 use authn::revocation::Verdict;
 use authn::time::{Monotonic, Now, UnixSeconds};
 use clap::Args;
+use jose::json::{Json, Number};
+use jose::{Family, base64url};
 use serde_json::{Value, json};
 
 use crate::document::{self, Compiled, Secrets};
@@ -119,7 +117,7 @@ impl Explain {
             let source = source.with_context(|| format!("no issuer `{name}` has `jwks` in the configuration"))?;
             let text = std::fs::read(file).with_context(|| format!("cannot read {file}"))?;
             let settings = source.settings();
-            let parsed = authn::jwks::parse(&text, &settings.algorithms, settings.symmetric);
+            let parsed = jose::jwks::parse::<Material>(&text, &settings.algorithms, settings.symmetric);
             parsed.with_context(|| format!("{file} is no key set"))?;
             source.adopt(&text, Monotonic(0), Monotonic(0), Monotonic(0), 0);
         }
@@ -507,7 +505,7 @@ impl Trace<'_> {
         let key = match header.alg.family() {
             Family::Hmac => "a shared secret".to_owned(),
             Family::Rsa | Family::P256 | Family::P384 | Family::P521 | Family::Ed25519 => {
-                format!("the key with thumbprint {}", b64::encode(signer.thumbprint))
+                format!("the key with thumbprint {}", base64url::encode(signer.thumbprint))
             }
         };
         self.step("signature", format!("verified with {key}"));

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use authn::alg::{Algorithm, Family};
-use authn::b64;
 use authn::config::Issuer;
-use authn::jwks::{self, Parsed, Url, printable};
-use authn::key_source;
-use authn::keys::Key;
+use authn::engine::{Key, Material, ParsedSet};
+use authn::keys::answer::max_age;
+use authn::keys::discovery::{self, Url};
+use authn::keys::source::KeySource;
 use clap::Args;
+use jose::{Algorithm, Family, base64url, jwks, printable};
 use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
@@ -82,7 +82,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The keys at a URL or in a file that the filter could use, whatever their algorithm. Each is read by itself, so that two
 /// of one key id are both there.
-pub fn read(source: &str, ca_file: Option<&Path>) -> Result<Vec<Parsed>> {
+pub fn read(source: &str, ca_file: Option<&Path>) -> Result<Vec<ParsedSet>> {
     let is_url = source.contains("://");
     let jwks = Jwks {
         config: None,
@@ -98,13 +98,15 @@ pub fn read(source: &str, ca_file: Option<&Path>) -> Result<Vec<Parsed>> {
     let text = jwks.text(&terms).map_err(|failed| match failed {
         Failed::Unreachable(why) | Failed::Refused(why) => anyhow::anyhow!("{why}"),
     })?;
-    let parsed = jwks::parse(&text.bytes, &terms.algorithms, terms.symmetric).with_context(|| source.to_owned())?;
+    let parsed: ParsedSet =
+        jwks::parse(&text.bytes, &terms.algorithms, terms.symmetric).with_context(|| source.to_owned())?;
     let set: Value = serde_json::from_slice(jwks::json_text(&text.bytes)?).with_context(|| source.to_owned())?;
     if !set["keys"].is_array() {
         // A map of certificates: no two of its keys have one id.
         return Ok(vec![parsed]);
     }
-    let alone = |jwk: &Value| jwks::parse(json!({ "keys": [jwk] }).to_string().as_bytes(), &terms.algorithms, true);
+    let alone =
+        |jwk: &Value| jwks::parse::<Material>(json!({ "keys": [jwk] }).to_string().as_bytes(), &terms.algorithms, true);
     Ok(set["keys"].as_array().into_iter().flatten().filter_map(|jwk| alone(jwk).ok()).collect())
 }
 
@@ -117,7 +119,7 @@ impl Jwks {
             (None, None) => wrong_usage("give one of --config, --url and --file"),
         };
         let judged = self.text(&terms).and_then(|text| {
-            let parsed = jwks::parse(&text.bytes, &terms.algorithms, terms.symmetric);
+            let parsed = jwks::parse::<Material>(&text.bytes, &terms.algorithms, terms.symmetric);
             let parsed = parsed.map_err(|refused| Failed::Refused(format!("{}: {refused}", text.source)))?;
             Ok((text, parsed))
         });
@@ -166,8 +168,7 @@ impl Jwks {
             bail!("{} has no issuer `{name}`", config.display());
         };
         let keyrings = compiled.policy.keyrings();
-        let (Some(settings), Some(document)) =
-            (keyrings.source(place).map(key_source::KeySource::settings), issuer.jwks.as_ref())
+        let (Some(settings), Some(document)) = (keyrings.source(place).map(KeySource::settings), issuer.jwks.as_ref())
         else {
             bail!("the keys of `{name}` stand in {} itself: see `portcullis check-config`", config.display());
         };
@@ -203,7 +204,7 @@ impl Jwks {
         let Some(issuer) = &fetch.discovery else { return get(&agent, &fetch.url) };
         let document = get(&agent, &fetch.url)?;
         let refused = |why: String| Failed::Refused(format!("{}: {why}", fetch.url));
-        jwks::parse_discovery(&document.bytes, issuer).map_err(|error| refused(error.to_string()))?;
+        discovery::parse(&document.bytes, issuer).map_err(|error| refused(error.to_string()))?;
         // Whole: the filter's own form of it has no scheme, since there the cluster decides on TLS.
         let text = jwks::json_text(&document.bytes).map_err(|error| refused(error.to_string()))?;
         let document: Value = serde_json::from_slice(text).map_err(|error| refused(error.to_string()))?;
@@ -258,7 +259,7 @@ fn get(agent: &Agent, url: &str) -> Result<Text, Failed> {
     Ok(Text { source: url.to_owned(), bytes, cache_control })
 }
 
-fn print(text: &Text, parsed: &Parsed) {
+fn print(text: &Text, parsed: &ParsedSet) {
     let (keys, left_out) = (parsed.keys.keys(), &parsed.left_out);
     let count = left_out.len().saturating_add(parsed.beyond);
     say(&format!("{}: {} keys, {count} left out", text.source, keys.len()));
@@ -279,7 +280,7 @@ fn print(text: &Text, parsed: &Parsed) {
     for name in &parsed.for_encryption {
         say(&format!("  for encryption, not for signatures: {name}"));
     }
-    if let Some(age) = text.cache_control.as_deref().and_then(jwks::max_age) {
+    if let Some(age) = text.cache_control.as_deref().and_then(max_age) {
         say(&match age.as_secs() {
             0 => "  not to be cached: the filter looks again after its own `refresh`".to_owned(),
             age => {
@@ -289,7 +290,7 @@ fn print(text: &Text, parsed: &Parsed) {
     }
 }
 
-fn as_json(text: &Text, parsed: &Parsed) -> Value {
+fn as_json(text: &Text, parsed: &ParsedSet) -> Value {
     let keys: Vec<_> = parsed
         .keys
         .keys()
@@ -303,7 +304,7 @@ fn as_json(text: &Text, parsed: &Parsed) -> Value {
             })
         })
         .collect();
-    let max_age = text.cache_control.as_deref().and_then(jwks::max_age).map(|age| age.as_secs());
+    let max_age = text.cache_control.as_deref().and_then(max_age).map(|age| age.as_secs());
     json!({
         "source": text.source, "ok": !keys.is_empty(), "keys": keys, "left_out": parsed.left_out, "beyond": parsed.beyond,
         "for_encryption": parsed.for_encryption, "max_age": max_age,
@@ -320,7 +321,7 @@ fn kind(key: &Key) -> String {
 
 /// `kty` and `crv` (RFC 7518 section 6, RFC 8037 section 2).
 fn names(key: &Key) -> (&'static str, Option<&'static str>) {
-    match key.material().family() {
+    match key.family() {
         Family::Hmac => ("oct", None),
         Family::Rsa => ("RSA", None),
         Family::P256 => ("EC", Some("P-256")),
@@ -332,12 +333,12 @@ fn names(key: &Key) -> (&'static str, Option<&'static str>) {
 
 /// As `portcullis revoke key --id` takes it. Not of a secret: it would help to guess that.
 fn thumbprint(key: &Key) -> Option<String> {
-    (key.material().family() != Family::Hmac).then(|| b64::encode(key.thumbprint()))
+    (key.family() != Family::Hmac).then(|| base64url::encode(key.thumbprint()))
 }
 
 fn algorithm(name: &str) -> Result<Algorithm, String> {
     Algorithm::from_name(name).ok_or_else(|| {
-        let known: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
+        let known = Algorithm::ALL.map(Algorithm::name);
         format!("is none of {}", known.join(", "))
     })
 }

@@ -3,12 +3,9 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use authn::alg::Algorithm;
-use authn::b64;
-use authn::engine::{Engine as _, Portable};
-use authn::jws::Unverified;
-use authn::keys::Key;
+use authn::engine::{Engine as _, Key, ParsedSet, Portable};
 use clap::{ArgGroup, Args};
+use jose::{Algorithm, Unverified, base64url};
 use serde_json::json;
 
 use crate::jwks;
@@ -53,8 +50,8 @@ impl SigningKeyArgs {
                 bail!("{} is a key set: give it as --jwks, with --kid", file.display());
             }
             let set = json!({ "keys": [jwk] }).to_string();
-            let parsed =
-                authn::jwks::parse(set.as_bytes(), Algorithm::ALL, true).with_context(|| file.display().to_string())?;
+            let parsed: ParsedSet =
+                jose::jwks::parse(set.as_bytes(), &Algorithm::ALL, true).with_context(|| file.display().to_string())?;
             let [key] = parsed.keys.keys() else {
                 bail!("{} is no key that the filter would use: {}", file.display(), parsed.left_out.join("; "));
             };
@@ -68,7 +65,7 @@ impl SigningKeyArgs {
             (None, Some(file)) => {
                 let token = read(file)?;
                 let unverified = Unverified::parse(token.as_bytes(), token.len())
-                    .map_err(|rejection| anyhow::anyhow!("{}: {}", file.display(), rejection.cause))?;
+                    .map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
                 let (alg, input, signature) =
                     (unverified.header().alg, unverified.signing_input(), unverified.signature());
                 keys().filter(|key| Portable.verify(key, alg, input, signature).is_ok()).collect()
@@ -90,7 +87,7 @@ impl SigningKeyArgs {
 }
 
 fn printed(key: &Key) -> String {
-    b64::encode(key.thumbprint())
+    base64url::encode(key.thumbprint())
 }
 
 fn read(file: &Path) -> Result<String> {

@@ -1,5 +1,5 @@
 //! Plain words for what the reader of a configuration says, with the name that was probably meant.
-use authn::invalid::Invalid;
+use authn::config::Invalid;
 
 /// The one of `names` that `name` is probably a misspelling of.
 pub fn closest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {

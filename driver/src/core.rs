@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use authn::decide::Verified;
 use authn::engine::Engine;
-use authn::keyrings::Keyrings;
+use authn::keys::rings::Keyrings;
 use authn::policy::Policy;
 
 use crate::dispatcher::Dispatcher;

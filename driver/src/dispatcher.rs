@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use authn::cause::Cause;
 use authn::decide::{Unavailable, Verified};
-use authn::fault::Rejection;
+use authn::reject::Cause;
+use authn::reject::Rejection;
 use authn::revocation::Verdict;
 use authn::time::{Monotonic, Now};
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::host::StreamId;
-use authn::fault::Rejection;
+use authn::reject::Rejection;
 use authn::time::Monotonic;
 
 /// Questions to one server under way at once.
@@ -429,7 +429,7 @@ mod tests {
     fn refusals_are_of_one_issuer_and_the_exact_token_and_never_more_than_their_places() {
         let mut refusals = Refusals::new(7);
         assert!(refusals.find(0, b"token").is_none());
-        let rejection = Rejection::new(authn::cause::Cause::NotActive);
+        let rejection = Rejection::new(authn::reject::Cause::NotActive);
         refusals.remember(0, b"token", at(3), rejection.clone());
         assert_eq!(refusals.find(0, b"token"), Some((at(3), &rejection)));
         assert!(refusals.find(1, b"token").is_none() && refusals.find(0, b"tokem").is_none());

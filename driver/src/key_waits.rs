@@ -1,7 +1,7 @@
 //! The requests that wait for their issuers' keys: how many may, and which of them newer keys could help.
 use std::collections::{HashMap, HashSet};
 
-use authn::key_source::KeySource;
+use authn::keys::source::KeySource;
 use authn::time::Monotonic;
 
 use crate::checks::Full;

@@ -1,8 +1,8 @@
 //! The metrics that the driver reports: their names, kinds and labels, and the counts that wait for the next flush.
 use std::time::Duration;
 
-use authn::fault::RejectReason;
-use authn::proxy_settings::Setting;
+use authn::reject::RejectReason;
+use authn::request::proxy_settings::Setting;
 use wire::check::StoreError;
 
 use crate::host::Host;

@@ -1,5 +1,5 @@
 //! Says once for the whole process which settings of the proxy are missing, and counts the requests that showed it.
-use authn::proxy_settings::{Setting, Settings};
+use authn::request::proxy_settings::{Setting, Settings};
 
 use crate::host::{Host, Level, PutError};
 use crate::metrics::{Counter, Counts};

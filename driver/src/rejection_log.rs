@@ -1,7 +1,7 @@
 //! Which rejections are logged: the first few of each moment with their cause, the others as a number.
 use std::time::Duration;
 
-use authn::fault::Rejection;
+use authn::reject::Rejection;
 use authn::time::Monotonic;
 
 use crate::host::{Host, Level};

@@ -3,7 +3,7 @@
 //! namespace) cannot forge an entry, since each carries a MAC over its place, its content and the configuration.
 use wire::DerivedKeys;
 
-use authn::key_source::Failures;
+use authn::keys::source::Failures;
 use authn::revocation::Verdict;
 use authn::time::Monotonic;
 
@@ -55,7 +55,7 @@ impl Namespace {
     pub fn new(derived: &DerivedKeys, config: &[u8; 32]) -> Self {
         // Of the secret alone: the host keeps every entry for as long as it runs, and a prefix for each configuration
         // would leave a ring behind at every update. What another configuration wrote is told by the MAC.
-        let prefix = authn::b64::encode(derived.cache_mac(&[b"prefix"]));
+        let prefix = jose::base64url::encode(derived.cache_mac(&[b"prefix"]));
         Self { prefix, derived: derived.clone(), config: *config }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use authn::decide::Verified;
-use authn::scan;
+use authn::request::scan;
 
 /// Entries that one hash value may choose from.
 const WAYS: usize = 4;

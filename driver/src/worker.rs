@@ -2,12 +2,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use authn::cause::Cause;
-use authn::clear;
+use authn::decide::clear;
 use authn::decide::{Admission, Asking, Entered, Entry, Peer, Removal, RevocationStatus, Unverifiable, Verified};
-use authn::fault::{RejectReason, Rejection};
-use authn::keyrings::Keyrings;
-use authn::proxy_settings::{Settings, missing_by_path};
+use authn::keys::rings::Keyrings;
+use authn::reject::Cause;
+use authn::reject::{RejectReason, Rejection};
+use authn::request::proxy_settings::{Settings, missing_by_path};
 use authn::request::{Pair, Request};
 use authn::time::Now;
 

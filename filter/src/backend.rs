@@ -5,7 +5,7 @@ use std::fmt;
 
 use authn::config;
 use authn::engine::{Chosen, host_call};
-use authn::proxy_settings::Setting;
+use authn::request::proxy_settings::Setting;
 use authn::time::Now;
 use driver::metrics::{MetricKind, WaitsFor};
 use driver::{CallId, Callout, CalloutReply, Cas, ChosenEngine, Host, HostError, Level, Metric, PutError, Setup};

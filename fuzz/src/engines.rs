@@ -2,13 +2,11 @@
 //! host's as aws-lc-rs, BoringSSL's sibling, would answer it.
 use std::sync::LazyLock;
 
-use authn::alg::Algorithm;
-use authn::b64;
-use authn::engine::{Engine, HostEngine, JwtSimple, Portable};
-use authn::keys::Key;
+use authn::engine::{Engine, HostEngine, JwtSimple, Key, Portable};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use jose::{Algorithm, base64url};
 use serde_json::{Map, Value, json};
 
 const MESSAGE: &[u8] = b"header.payload";
@@ -26,7 +24,7 @@ static STARTS: LazyLock<Vec<Start>> = LazyLock::new(|| {
     let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
     // RSAPublicKey (RFC 8017 appendix A.1.1): two headers and a zero, 2048 bits of n, five bytes of e.
     let n = &rsa.public_key().as_ref()[9..265];
-    let rsa_jwk = json!({"kty": "RSA", "e": "AQAB", "n": b64::encode(n)});
+    let rsa_jwk = json!({"kty": "RSA", "e": "AQAB", "n": base64url::encode(n)});
     let rsa_start = |alg, encoding: &'static dyn signature::RsaEncoding| {
         let mut signature = vec![0; rsa.public_modulus_len()];
         rsa.sign(encoding, &random, MESSAGE, &mut signature).unwrap();
@@ -36,24 +34,24 @@ static STARTS: LazyLock<Vec<Start>> = LazyLock::new(|| {
         let pair = EcdsaKeyPair::generate(algorithm).unwrap();
         let point = &pair.public_key().as_ref()[1..];
         let (x, y) = point.split_at(point.len() / 2);
-        let jwk = json!({"kty": "EC", "crv": crv, "x": b64::encode(x), "y": b64::encode(y)});
+        let jwk = json!({"kty": "EC", "crv": crv, "x": base64url::encode(x), "y": base64url::encode(y)});
         let signature = pair.sign(&random, MESSAGE).unwrap().as_ref().to_vec();
         Start { alg, jwk: jwk.as_object().unwrap().clone(), member: "y", signature }
     };
     let ed25519 = Ed25519KeyPair::generate().unwrap();
-    let okp = json!({"kty": "OKP", "crv": "Ed25519", "x": b64::encode(ed25519.public_key().as_ref())});
+    let okp = json!({"kty": "OKP", "crv": "Ed25519", "x": base64url::encode(ed25519.public_key().as_ref())});
     vec![
-        rsa_start(Algorithm::Rs256, &signature::RSA_PKCS1_SHA256),
-        rsa_start(Algorithm::Rs384, &signature::RSA_PKCS1_SHA384),
-        rsa_start(Algorithm::Rs512, &signature::RSA_PKCS1_SHA512),
-        rsa_start(Algorithm::Ps256, &signature::RSA_PSS_SHA256),
-        rsa_start(Algorithm::Ps384, &signature::RSA_PSS_SHA384),
-        rsa_start(Algorithm::Ps512, &signature::RSA_PSS_SHA512),
-        ec_start(Algorithm::Es256, "P-256", &signature::ECDSA_P256_SHA256_FIXED_SIGNING),
-        ec_start(Algorithm::Es384, "P-384", &signature::ECDSA_P384_SHA384_FIXED_SIGNING),
-        ec_start(Algorithm::Es512, "P-521", &signature::ECDSA_P521_SHA512_FIXED_SIGNING),
+        rsa_start(Algorithm::RS256, &signature::RSA_PKCS1_SHA256),
+        rsa_start(Algorithm::RS384, &signature::RSA_PKCS1_SHA384),
+        rsa_start(Algorithm::RS512, &signature::RSA_PKCS1_SHA512),
+        rsa_start(Algorithm::PS256, &signature::RSA_PSS_SHA256),
+        rsa_start(Algorithm::PS384, &signature::RSA_PSS_SHA384),
+        rsa_start(Algorithm::PS512, &signature::RSA_PSS_SHA512),
+        ec_start(Algorithm::ES256, "P-256", &signature::ECDSA_P256_SHA256_FIXED_SIGNING),
+        ec_start(Algorithm::ES384, "P-384", &signature::ECDSA_P384_SHA384_FIXED_SIGNING),
+        ec_start(Algorithm::ES512, "P-521", &signature::ECDSA_P521_SHA512_FIXED_SIGNING),
         Start {
-            alg: Algorithm::EdDsa,
+            alg: Algorithm::EdDSA,
             jwk: okp.as_object().unwrap().clone(),
             member: "x",
             signature: ed25519.sign(MESSAGE).as_ref().to_vec(),
@@ -68,7 +66,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
 pub fn engines(input: &[u8]) {
     let [start, rest @ ..] = input else { return };
     let start = &STARTS[usize::from(*start) % STARTS.len()];
-    let mut number = b64::decode(start.jwk[start.member].as_str().unwrap()).unwrap();
+    let mut number = base64url::decode(start.jwk[start.member].as_str().unwrap()).unwrap();
     let mut message = MESSAGE.to_vec();
     let mut signature = start.signature.clone();
     for change in rest.chunks_exact(4) {
@@ -91,7 +89,7 @@ pub fn engines(input: &[u8]) {
     }
     let unchanged = message == MESSAGE && signature == start.signature;
     let mut jwk = start.jwk.clone();
-    jwk.insert(start.member.into(), b64::encode(&number).into());
+    jwk.insert(start.member.into(), base64url::encode(&number).into());
     let Ok(key) = Key::from_jwk(&jwk, None, None, &[start.alg]) else { return };
     let says = |engine: &dyn Engine| engine.verify(&key, start.alg, &message, &signature).is_ok();
     let portable = says(&Portable);

@@ -2,7 +2,7 @@
 //! after it was cleared, in any spelling.
 use std::sync::LazyLock;
 
-use authn::clear::Edit;
+use authn::decide::clear::Edit;
 use authn::policy::Policy;
 use authn::request::{MAX_HEADERS, Pair, Request};
 use serde_json::json;

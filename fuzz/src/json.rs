@@ -1,5 +1,5 @@
 //! JSON that is accepted has one reading, and is what serde_json reads.
-use authn::json::{Json, JsonError, MAX_DEPTH, Number};
+use jose::json::{Json, JsonError, MAX_DEPTH, Number};
 use serde_json::Value;
 
 use crate::owned;

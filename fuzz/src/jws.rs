@@ -1,7 +1,7 @@
 //! A token of the right shape is the canonical text of its parts, and its header says what any JSON reader sees in it.
-use authn::jws::{Padding, Unverified};
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use jose::{Padding, Unverified};
 use serde_json::Value;
 
 const MAX_BYTES: usize = 4096;

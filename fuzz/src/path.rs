@@ -1,5 +1,5 @@
 //! A path that is accepted has one reading, whatever a backend does to it.
-use authn::path::PlainPath;
+use authn::request::path::PlainPath;
 
 use crate::owned;
 

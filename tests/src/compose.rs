@@ -216,7 +216,7 @@ impl Compose {
             }
         }
         text = text.replace("/run/secrets/", &format!("{}/", self.secret("").display()).replace("//", "/"));
-        let FilterHost::Wasm { module } = FilterHost::chosen();
+        let module = FilterHost::wasm_module();
         text = text.replace("/etc/portcullis/portcullis.wasm", &module.display().to_string());
         for volume in texts(&definition["volumes"]) {
             let (name, target) = volume.split_once(':').expect("name:path");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::native_filter::with_native_filter;
 use crate::template::{render, with_listener, with_transport_socket};
 use crate::{Directory, Process, Request, START_DEADLINE, exchange, project, wait_until};
 
@@ -54,8 +55,13 @@ pub struct ServiceTls {
 
 /// The host that runs the filter inside Envoy. The files in envoy/ are written for Wasm; [`bootstrap`] rewrites
 /// them for any other.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FilterHost {
-    Wasm { module: PathBuf },
+    Wasm {
+        module: PathBuf,
+    },
+    /// dist/libportcullis.so.
+    Native,
 }
 
 pub struct Envoy {
@@ -63,6 +69,7 @@ pub struct Envoy {
     admin: SocketAddr,
     address: SocketAddr,
     listener: PathBuf,
+    host: FilterHost,
 }
 
 impl EnvoyOptions {
@@ -85,19 +92,22 @@ impl EnvoyOptions {
 }
 
 impl FilterHost {
-    /// The one that the variable `HOST` names, by default `wasm`. The module is dist/portcullis.wasm, which ships, or the
-    /// file that `PORTCULLIS_WASM` names.
+    /// The one that the variable `HOST` names, by default `wasm`.
     ///
     /// # Panics
     /// There is no such host.
     pub fn chosen() -> Self {
         match std::env::var("HOST").as_deref() {
-            Ok("wasm") | Err(_) => {
-                let named = std::env::var_os("PORTCULLIS_WASM").map(PathBuf::from);
-                Self::Wasm { module: named.unwrap_or_else(|| project().join("dist/portcullis.wasm")) }
-            }
-            Ok(other) => panic!("HOST={other}: the hosts are `wasm`"),
+            Ok("wasm") | Err(_) => Self::Wasm { module: Self::wasm_module() },
+            Ok("native") => Self::Native,
+            Ok(other) => panic!("HOST={other}: the hosts are `wasm` and `native`"),
         }
+    }
+
+    /// dist/portcullis.wasm, which ships, or the file that `PORTCULLIS_WASM` names.
+    pub fn wasm_module() -> PathBuf {
+        let named = std::env::var_os("PORTCULLIS_WASM").map(PathBuf::from);
+        named.unwrap_or_else(|| project().join("dist/portcullis.wasm"))
     }
 }
 
@@ -136,8 +146,9 @@ impl Envoy {
             .arg("--admin-address-path")
             .arg(&admin_path)
             .args(["--concurrency", &options.concurrency.to_string(), "--disable-hot-restart"])
-            .args(["--log-level", "warning", "--component-log-level", "wasm:info", "--drain-time-s"])
-            .arg(options.drain.as_secs().to_string())
+            .args(["--log-level", "warning", "--component-log-level", "wasm:info,dynamic_modules:info"])
+            .args(["--drain-time-s", &options.drain.as_secs().to_string()])
+            .env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", project().join("dist"))
             .envs(options.environment);
         let mut process = Process::start("envoy", command, directory.path());
 
@@ -148,7 +159,7 @@ impl Envoy {
         })
         .await;
         match found {
-            Some((admin, address)) => Ok(Self { process, admin, address, listener }),
+            Some((admin, address)) => Ok(Self { process, admin, address, listener, host: options.host }),
             None => Err(process.log_tail()),
         }
     }
@@ -185,9 +196,13 @@ impl Envoy {
         admin(self.admin, method, path).await.unwrap_or_else(|| panic!("the admin interface has no {path}"))
     }
 
-    /// Every counter and gauge whose name contains `part`, with the labels still in the name.
+    /// Every counter and gauge whose name contains `part`, with the labels still in the name. The filter's have the same
+    /// names in both hosts.
     pub async fn stats(&self, part: &str) -> Vec<(String, u64)> {
-        let all = self.admin("GET", "/stats").await;
+        let mut all = self.admin("GET", "/stats").await;
+        if self.host == FilterHost::Native {
+            all = all.replace("dynamicmodulescustom.", "wasmcustom.");
+        }
         let pairs = all.lines().filter_map(|line| line.split_once(": "));
         let named = pairs.filter(|(name, _)| name.contains(part));
         named.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
@@ -250,9 +265,6 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         ("FILTER_CONFIG", json!(options.filter.as_ref().map(Value::to_string).unwrap_or_default())),
     ];
     let mut template = read("envoy.yaml");
-    match &options.host {
-        FilterHost::Wasm { module } => values.push(("WASM", json!(module))),
-    }
     if let Some(tls) = &options.tls {
         template = with_listener(&template, &read("listener-tls13.yaml"));
         values.push(("TLS_CERTIFICATE", json!(tls.certificate)));
@@ -272,8 +284,10 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         values.push(("SERVICE_NAME", json!(tls.name)));
         values.push(("SERVICE_CA", json!(tls.authority)));
     }
-    if options.filter.is_none() {
-        template = without_filter(&template);
+    match (&options.filter, &options.host) {
+        (None, _) => template = without_filter(&template),
+        (Some(_), FilterHost::Native) => template = with_native_filter(&template, &read("filter-native.yaml")),
+        (Some(_), FilterHost::Wasm { module }) => values.push(("WASM", json!(module))),
     }
     (options.edit)(render(&template, &values))
 }

@@ -13,6 +13,7 @@ mod compose;
 mod directory;
 mod envoy;
 pub mod mesh;
+mod native_filter;
 mod process;
 mod raw;
 mod redis;

@@ -1,8 +1,7 @@
 //! A token in several cookies, since browsers take 4 KiB in one: `name.0`, `name.1` and so on, or `name_0`, `name_1`.
 use super::spelling::{Reading, ends, folded};
-use crate::cause::Cause;
 use crate::config::ChunkSeparator;
-use crate::fault::Rejection;
+use crate::reject::{Cause, Rejection};
 
 /// The most cookies that one token may be in.
 pub(super) const MAX_CHUNKS: usize = 16;

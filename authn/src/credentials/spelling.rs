@@ -7,8 +7,8 @@
 use std::borrow::Cow;
 
 use super::compatible;
-use crate::hex;
-use crate::path::PercentDecoded;
+use crate::request::hex;
+use crate::request::path::PercentDecoded;
 
 /// The name of a query parameter or cookie that holds a token.
 #[derive(Debug)]

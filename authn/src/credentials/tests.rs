@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::{ChunkSeparator, WebsocketEncoding, WebsocketSource};
-use crate::fault::RejectReason;
+use crate::reject::RejectReason;
 use crate::request::Pair;
 
 const AMBIGUOUS: Result<Option<(Source, &str)>, RejectReason> = Err(RejectReason::TokenAmbiguous);

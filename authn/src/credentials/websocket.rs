@@ -2,13 +2,12 @@
 //! lets a page set. The rules are those of Kubernetes' API server, which began this.
 use std::borrow::Cow;
 
-use crate::b64;
-use crate::cause::Cause;
-use crate::config::{WebsocketEncoding, WebsocketSource};
-use crate::fault::Rejection;
-use crate::headers::is_token;
-use crate::invalid::Invalid;
+use jose::base64url;
+
+use crate::config::{Invalid, WebsocketEncoding, WebsocketSource};
+use crate::reject::{Cause, Rejection};
 use crate::request::Request;
+use crate::request::headers::is_token;
 
 /// In lower case.
 pub(super) const HEADER: &str = "sec-websocket-protocol";
@@ -72,7 +71,7 @@ impl WebsocketTokens {
         match self.0.get(place).map(|form| form.encoding) {
             Some(WebsocketEncoding::Plain) => Ok(Cow::Borrowed(written)),
             Some(WebsocketEncoding::Base64url) | None => {
-                let decoded = b64::decode(written);
+                let decoded = base64url::decode(written);
                 decoded.map(Cow::Owned).map_err(|_| Cause::SubprotocolNotBase64.into())
             }
         }
@@ -117,7 +116,7 @@ fn is_handshake(request: &Request<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::RejectReason;
+    use crate::reject::RejectReason;
     use crate::request::Pair;
 
     const KUBERNETES: &str = "base64url.bearer.authorization.k8s.io.";

@@ -3,14 +3,14 @@
 //! what counts and what is forwarded are the token's own claims.
 use std::sync::{Arc, PoisonError};
 
+use jose::json::Object;
+
 use super::{Accepted, Unverifiable, Verified, unknown_issuer};
-use crate::cause::Cause;
 use crate::claims::{self, Window};
-use crate::fault::Rejection;
 use crate::introspection::{Introspection, Reply, Unanswered};
-use crate::json::Object;
-use crate::keyrings::Keyrings;
+use crate::keys::rings::Keyrings;
 use crate::policy::{Issuer, Policy};
+use crate::reject::{Cause, Rejection};
 use crate::time::{Monotonic, Now};
 
 /// The server has called it active.

@@ -3,17 +3,17 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jose::json::Json;
+use wire::{Kind, RevocationKey};
+
 use super::{DEFAULT_FUTURE_IAT_TOLERANCE, Questions, Unverifiable, Verified, unknown_issuer};
-use crate::cause::Cause;
 use crate::claims;
 use crate::config::RevocationMode;
-use crate::fault::Rejection;
 use crate::introspection::{Failure, Introspection, Reply, Unanswered};
-use crate::json::Json;
 use crate::policy::{Issuer, Policy, Revocation};
+use crate::reject::{Cause, Rejection};
 use crate::revocation::{self, RevocationQuery, Whose};
 use crate::time::{Monotonic, Now, UnixSeconds};
-use wire::{Kind, RevocationKey};
 
 /// What stands in the place of a signature.
 #[derive(Debug)]

@@ -1,10 +1,10 @@
+use jose::{Algorithm, Family, base64url};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::alg::{Algorithm, Family};
 use crate::engine::Portable;
 use crate::time::UnixSeconds;
-use crate::{b64, vectors};
+use crate::vectors;
 
 const NOW: Now = Now { wall: UnixSeconds(1_750_000_000), monotonic: Monotonic(1_000_000_000) };
 const TENANT: &str = "https://login.example/a/v2.0";
@@ -34,8 +34,8 @@ fn fetched(keyrings: &mut Keyrings, second: u64, keys: &[Value]) {
 
 fn verified(policy: &Policy, keyrings: &Keyrings) -> Result<Verified, Unverifiable> {
     let payload = json!({ "iss": TENANT, "sub": "u", "iat": NOW.wall.0, "exp": NOW.wall.0 + 60 }).to_string();
-    let input = format!("{}.{}", b64::encode(r#"{"alg":"RS256","kid":"k"}"#), b64::encode(payload));
-    let bearer = format!("Bearer {input}.{}", b64::encode(vectors::sign(Algorithm::Rs256, input.as_bytes())));
+    let input = format!("{}.{}", base64url::encode(r#"{"alg":"RS256","kid":"k"}"#), base64url::encode(payload));
+    let bearer = format!("Bearer {input}.{}", base64url::encode(vectors::sign(Algorithm::RS256, input.as_bytes())));
     let pairs: [(&[u8], &[u8]); 4] =
         [(b":method", b"GET"), (b":path", b"/"), (b":authority", b"a"), (b"authorization", bearer.as_bytes())];
     let request = Request::from_pairs(&pairs).unwrap();

@@ -2,10 +2,10 @@
 //! Making the call is not here.
 //!
 //! The host takes the kind of key for the algorithm and accepts short ones, so both are checked here before it is asked.
+use jose::{Algorithm, base64url};
+
 use super::{BadSignature, Engine, Portable};
-use crate::alg::Algorithm;
-use crate::b64;
-use crate::keys::{Key, Material};
+use crate::engine::{Key, Material};
 
 /// The foreign function's name.
 pub const FUNCTION: &str = "verify_signature";
@@ -34,7 +34,7 @@ impl<F: Fn(&[u8]) -> Option<Vec<u8>>> HostEngine<F> {
         for &(alg, members, signature) in KNOWN_SIGNATURES {
             match (self.knows(alg, members, signature), alg) {
                 (true, _) => {}
-                (false, Algorithm::Es512) => self.es512 = false,
+                (false, Algorithm::ES512) => self.es512 = false,
                 (false, _) => return false,
             }
         }
@@ -43,7 +43,7 @@ impl<F: Fn(&[u8]) -> Option<Vec<u8>>> HostEngine<F> {
 
     fn knows(&self, alg: Algorithm, members: PublicJwk, signature: &str) -> bool {
         let jwk = members.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect();
-        let (Ok(key), Ok(signature)) = (Key::from_jwk(&jwk, None, None, &[alg]), b64::decode(signature)) else {
+        let (Ok(key), Ok(signature)) = (Key::from_jwk(&jwk, None, None, &[alg]), base64url::decode(signature)) else {
             return false;
         };
         let ask = |message: &[u8]| self.ask(&key, alg, message, &signature);
@@ -51,7 +51,7 @@ impl<F: Fn(&[u8]) -> Option<Vec<u8>>> HostEngine<F> {
     }
 
     fn ask(&self, key: &Key, alg: Algorithm, message: &[u8], signature: &[u8]) -> Asked {
-        if alg == Algorithm::Es512 && !self.es512 {
+        if alg == Algorithm::ES512 && !self.es512 {
             return Asked::NoAnswer;
         }
         let argument = match Argument::new(key, alg, message, signature) {
@@ -99,20 +99,20 @@ impl Argument {
     /// See [`NotAsked`].
     pub fn new(key: &Key, alg: Algorithm, message: &[u8], signature: &[u8]) -> Result<Self, NotAsked> {
         let hash = match alg {
-            Algorithm::Rs256 | Algorithm::Es256 => "sha256",
-            Algorithm::Rs384 | Algorithm::Es384 => "sha384",
-            Algorithm::Rs512 | Algorithm::Es512 => "sha512",
+            Algorithm::RS256 | Algorithm::ES256 => "sha256",
+            Algorithm::RS384 | Algorithm::ES384 => "sha384",
+            Algorithm::RS512 | Algorithm::ES512 => "sha512",
             // No PSS, no EdDSA and no HMAC there.
-            Algorithm::Ps256 | Algorithm::Ps384 | Algorithm::Ps512 => return Err(NotAsked::NotForTheHost),
-            Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => return Err(NotAsked::NotForTheHost),
-            Algorithm::EdDsa => return Err(NotAsked::NotForTheHost),
+            Algorithm::PS256 | Algorithm::PS384 | Algorithm::PS512 => return Err(NotAsked::NotForTheHost),
+            Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => return Err(NotAsked::NotForTheHost),
+            Algorithm::EdDSA => return Err(NotAsked::NotForTheHost),
         };
         if !key.verifies(alg) {
             return Err(NotAsked::Refused);
         }
         let spki = key.spki().ok_or(NotAsked::Refused)?;
         let mut der = Der::default();
-        let signature = match key.material() {
+        let signature = match key.verifying() {
             Material::Rsa(forms) if signature.len() == forms.portable.bytes() => signature,
             Material::P256(_) => der.write::<32>(signature, &P256_ORDER).ok_or(NotAsked::Refused)?,
             Material::P384(_) => der.write::<48>(signature, &P384_ORDER).ok_or(NotAsked::Refused)?,
@@ -260,7 +260,7 @@ const KNOWN_P521: PublicJwk = &[
 /// Signatures of [`KNOWN_MESSAGE`], one for each algorithm that the host is asked about.
 const KNOWN_SIGNATURES: &[(Algorithm, PublicJwk, &str)] = &[
     (
-        Algorithm::Rs256,
+        Algorithm::RS256,
         KNOWN_RSA,
         "j61170OnbseZcmmWhSMNoRvD7hrax2ytEnHLZiWkKxf-MygPSAqQODf2_BEQBjxL5EJ9lnK3mn0TxOmH3RexIpXabgjP1nMl-0FJ\
      NTyvarg-i1RwJtB9Cwxb41uLTCnHjZV4mO8NNnaFpaT8j_LM4pKCBLXppICNL4MamqSFTK5O4a2IeUHo9xPKPBlzxp6LC8MigZ6C\
@@ -268,7 +268,7 @@ const KNOWN_SIGNATURES: &[(Algorithm, PublicJwk, &str)] = &[
      inY00bm03nyJphAIFva4_kNbYHG6NockVkW6X5SydQ",
     ),
     (
-        Algorithm::Rs384,
+        Algorithm::RS384,
         KNOWN_RSA,
         "EsMSRH_vnWOZ8-pqflj0u4m5KaTrEdGp_IvXLVeCcMMitQbUKUFCtcW4FOhOGOBZKaRgfnV3edB_QVSE7SY5SqG7a4NBalFb-FZm\
      QFKtKKbQpNUPzLoeHouaAD4zyBgVUEeRgSW0JNxwanZ6uKHAaGbeoLH-7yCIOnrOY4mI7dIKnenFeZjhGDYlkVDlRw3KRa_6lFHX\
@@ -276,7 +276,7 @@ const KNOWN_SIGNATURES: &[(Algorithm, PublicJwk, &str)] = &[
      YK10-BCmDSIHGutQHAZkVTD2F2nslvlNCuoxli6aoQ",
     ),
     (
-        Algorithm::Rs512,
+        Algorithm::RS512,
         KNOWN_RSA,
         "NWfl8E_T68Zu-QfefwPW6b-vCnQkphV_SLQbTcH4duVG5U77t8R8TT7glHlpQEJTrweTJMpKhKTizuAAHfuk9ZDLFgu64mLyTafE\
      Y6XpSVlzr6-9U87PO7q2Wfo8NE1i9sNeQD5UFaf2z5wRAC7LI5Euh4zxvBoL-F8u_OjN_UJ0ZEGDBY3Kw06tNMV02RdjwVnbDLZZ\
@@ -284,18 +284,18 @@ const KNOWN_SIGNATURES: &[(Algorithm, PublicJwk, &str)] = &[
      k3-EnLLKn4bUU26ebTcgPUEXNtjjq5zuHxxXIbTTyw",
     ),
     (
-        Algorithm::Es256,
+        Algorithm::ES256,
         KNOWN_P256,
         "on0nELvRUfC2JDQiYxHf7r-TZ6kFH788SmiO_gD3PfNOUXRdCJhYhDtiaEUEDKr6CcdO3J-aRAdNmntAeydjRg",
     ),
     (
-        Algorithm::Es384,
+        Algorithm::ES384,
         KNOWN_P384,
         "HGsuuzwxiiLkgB456ZbmY1lfZFeR4g-QWZDk_umImtMmt5Yafa80rqrigPaHFYn80r-EufwEJqmnSOa8a2sa44E-i1OElHSSFslu\
      f9Cs3c0sC8T3tWaSmYnQNcpXXuIh",
     ),
     (
-        Algorithm::Es512,
+        Algorithm::ES512,
         KNOWN_P521,
         "AaEFSj7VA2E3YeGbjMbdFFFumMYG0b0h3WAz026smf_8jvRa2-DlzGR88sh1skg-4mEVVLStAKaYXt1Y-b5Zkb0gAer_YAwNKTOkMSRx\
      _W6-qFCYpU4umVV2tb-MkjA58LcBC-iSMsbweuw6G9z4T72UHmGNXsBwuOkSI8XRvQzK2fqX",

@@ -1,8 +1,7 @@
 //! What an issuer's opaque tokens look like, and whether two issuers' could be taken for each other.
 use wire::opaque_token;
 
-use crate::config::{self, OpaqueFormat, TokenAlphabet};
-use crate::invalid::Invalid;
+use crate::config::{self, Invalid, OpaqueFormat, TokenAlphabet};
 
 /// The longest token that a shape may have, so that a question stays small.
 const MAX_LENGTH: usize = 4096;

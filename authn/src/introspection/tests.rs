@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::Document;
-use crate::fault::RejectReason;
 use crate::policy::Policy;
+use crate::reject::RejectReason;
 
 const SECRET: &str = "s3cret:/&= ü";
 
@@ -267,14 +267,12 @@ mod over_time {
 
     #[test]
     fn a_jwt_waits_for_each_answer_anew_and_an_answer_shortens_its_time_and_never_prolongs_it() {
+        use jose::{Algorithm, Family, base64url};
         use serde_json::json;
 
-        use crate::alg::{Algorithm, Family};
-        use crate::b64;
         use crate::credentials::Source;
         use crate::decide::{Accepted, Entry, Peer, RevocationStatus};
-        use crate::engine::{BadSignature, Engine};
-        use crate::keys::Key;
+        use crate::engine::{BadSignature, Engine, Key};
         use crate::request::Request;
 
         struct Believes;
@@ -302,7 +300,8 @@ mod over_time {
         let policy = compile(json!({ "issuers": [issuer], "rules": [{ "access": "required" }] })).unwrap();
         let (from, until) = (at(0).wall.0, at(100).wall.0);
         let payload = json!({ "iss": "https://a", "sub": "u", "iat": from, "exp": until });
-        let token = format!("{}.{}.c2ln", b64::encode(r#"{"alg":"ES256"}"#), b64::encode(payload.to_string()));
+        let token =
+            format!("{}.{}.c2ln", base64url::encode(r#"{"alg":"ES256"}"#), base64url::encode(payload.to_string()));
         assert_eq!(policy.introspecting(0, token.as_bytes()), None, "it is no opaque token");
         let header = format!("Bearer {token}");
         let pairs: [(&[u8], &[u8]); 4] =
@@ -358,7 +357,7 @@ mod over_time {
     #[test]
     fn which_tokens_are_asked_about_and_their_format_must_fit() {
         use serde_json::json;
-        let jwk = crate::vectors::public_jwk(crate::alg::Family::P256);
+        let jwk = crate::vectors::public_jwk(jose::Family::P256);
         let compiled = |more: &serde_json::Value, keys: bool| {
             let mut issuer = json!({ "issuer": "https://a", "audiences": "any", "introspection": introspection(more) });
             if keys {

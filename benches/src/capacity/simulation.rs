@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use authn::decide::{Entry, Peer, RevocationStatus, Verified};
 use authn::engine::Portable;
-use authn::keyrings::Keyrings;
+use authn::keys::rings::Keyrings;
 use authn::policy::{Policy, Revocation};
 use authn::request::Request;
 use authn::revocation::{RevocationQuery, Verdict};

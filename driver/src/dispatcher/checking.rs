@@ -1,9 +1,9 @@
 //! Checks at the revocation service: from a query to a verdict, its own or another worker's.
 use std::sync::Arc;
 
-use authn::cause::Cause;
 use authn::decide::Unavailable;
 use authn::policy::{Policy, Revocation};
+use authn::reject::Cause;
 use authn::revocation::{RevocationQuery, Verdict};
 use authn::time::{Monotonic, Now, UnixSeconds};
 use wire::DerivedKeys;

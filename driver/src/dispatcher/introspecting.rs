@@ -2,11 +2,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use authn::cause::Cause;
 use authn::decide::Verified;
-use authn::fault::{RejectReason, Rejection};
 use authn::introspection::{Failure, MAX_REPLY_BYTES, Reply, Unanswered};
 use authn::policy::Policy;
+use authn::reject::Cause;
+use authn::reject::{RejectReason, Rejection};
 use authn::revocation::RevocationQuery;
 use authn::time::{Monotonic, Now};
 

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use authn::key_answer::Answer;
-use authn::key_source::{Fetch, KeySource, Occasion, Progress, Unknown};
-use authn::keyrings::Keyrings;
+use authn::keys::answer::Answer;
+use authn::keys::rings::Keyrings;
+use authn::keys::source::{Fetch, KeySource, Occasion, Progress, Unknown};
 use authn::policy::Policy;
 use authn::time::{Monotonic, Now};
 
@@ -152,7 +152,7 @@ impl KeyFetching {
         let (cache_control, etag) = (header(b"cache-control"), header(b"etag"));
         let (retry_after, date) = (header(b"retry-after"), header(b"date"));
         let (content_encoding, location) = (header(b"content-encoding"), header(b"location"));
-        let body = reply.body(authn::jwks::MAX_BYTES.saturating_add(1));
+        let body = reply.body(jose::jwks::MAX_BYTES.saturating_add(1));
         let reply = match (status, &body) {
             (Some(status), Ok(body)) => Ok(Answer {
                 status,

@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use authn::decide::{Accepted, Asking, Entered, Verified};
-use authn::fault::Rejection;
+use authn::reject::Rejection;
 
 /// A request has one phase, and waits for at most one thing.
 pub enum Phase {

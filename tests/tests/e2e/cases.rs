@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cases::{Case, Expect, Introspection, Ready, Store, Table};
 use harness::{
-    Answer, Directory, Envoy, EnvoyOptions, H2Connection, Redis, Request, Response, Service, ServiceOptions, Upstream,
-    exchange, project, wait_until,
+    Answer, Directory, Envoy, EnvoyOptions, FilterHost, H2Connection, Redis, Request, Response, Service,
+    ServiceOptions, Upstream, exchange, project, wait_until,
 };
 use serde_json::json;
 
@@ -255,6 +255,10 @@ fn difference(case: &Case, ready: &Ready, response: &Response) -> Option<String>
             }
             for (name, value) in headers {
                 let found = response.upstream_saw(name);
+                // Envoy gives a module no way to set an empty header: docs/decisions/0105.
+                if value.is_empty() && found.is_empty() && FilterHost::chosen() == FilterHost::Native {
+                    continue;
+                }
                 if found != [value.as_str()] {
                     return Some(format!("expected {name}: {value}, the upstream sees {found:?}"));
                 }

@@ -17,6 +17,7 @@ mod issuers;
 mod istio;
 mod keycloak;
 mod keys;
+mod native;
 mod oidc;
 mod opaque_sessions;
 mod openapi;

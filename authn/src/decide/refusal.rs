@@ -1,0 +1,80 @@
+//! What a refused client gets: status, headers and a problem document (RFC 9457), never the cause.
+use crate::policy::{Policy, Rule};
+use crate::reject::RejectReason;
+
+/// A local answer, ready to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: String,
+}
+
+impl Policy {
+    /// `rule` is the one that refused, where it got that far.
+    pub fn refusal(&self, reason: RejectReason, rule: Option<usize>) -> Refusal {
+        let status = self.faults.status(reason);
+        let mut headers = vec![
+            ("content-type", "application/problem+json".to_owned()),
+            // A refusal is about this moment: a cache must not serve it to the next login.
+            ("cache-control", "no-store".to_owned()),
+        ];
+        if status == 401 || reason.challenge_error().is_some() {
+            let rule = rule.and_then(|rule| self.rules.get(rule));
+            headers.push(("www-authenticate", self.challenge(reason, rule)));
+        }
+        if status == 503 {
+            headers.push(("retry-after", RETRY_AFTER_SECONDS.to_owned()));
+        }
+        let code = reason.code();
+        let kind = code.to_ascii_lowercase().replace('_', "-");
+        let body = format!(
+            r#"{{"type":"urn:portcullis:fault:{kind}","title":"{}","status":{status},"code":"{code}"}}"#,
+            reason.text()
+        );
+        Refusal { status, headers, body }
+    }
+
+    /// RFC 6750 section 3. Values are ours or validated at load: none needs quoting.
+    fn challenge(&self, reason: RejectReason, rule: Option<&Rule>) -> String {
+        let mut attributes = Vec::new();
+        if let Some(realm) = &self.faults.realm {
+            attributes.push(format!("realm=\"{realm}\""));
+        }
+        if let Some(error) = reason.challenge_error() {
+            attributes.push(format!("error=\"{error}\""));
+            attributes.push(format!("error_description=\"{}\"", reason.text()));
+        }
+        if let (RejectReason::ScopeInsufficient, Some(rule)) = (reason, rule) {
+            let scopes: Vec<&str> = rule.scopes.all.iter().chain(&rule.scopes.any).map(String::as_str).collect();
+            attributes.push(format!("scope=\"{}\"", scopes.join(" ")));
+        }
+        if attributes.is_empty() { "Bearer".to_owned() } else { format!("Bearer {}", attributes.join(", ")) }
+    }
+}
+
+/// Long enough not to add load, short enough to be of use after a failover.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A client that is told `insufficient_scope` asks for scopes, and one that is told `invalid_token` for a new token:
+    // neither brings a role, and both come back at once.
+    #[test]
+    fn a_claim_that_does_not_suffice_is_no_reason_to_fetch_a_token() {
+        for statuses in ["distinct", "rfc6750"] {
+            let text = format!(
+                r#"{{"issuers":[{{"issuer":"i","audiences":"any","algorithms":["HS256"],"keys":[{{"secret_env":"S"}}]}}],
+                "rules":[{{"access":"required"}}],"faults":{{"statuses":"{statuses}"}}}}"#
+            );
+            let policy = Policy::from_json(text.as_bytes(), &|_| Some(vec![1; 32])).unwrap();
+            let refusal = policy.refusal(RejectReason::ClaimInsufficient, Some(0));
+            assert_eq!(refusal.status, 403, "{statuses}");
+            assert!(refusal.headers.iter().all(|(name, _)| *name != "www-authenticate"), "{statuses}");
+            let scope = policy.refusal(RejectReason::ScopeInsufficient, Some(0));
+            assert!(scope.headers.iter().any(|(_, value)| value.contains("insufficient_scope")), "{statuses}");
+        }
+    }
+}

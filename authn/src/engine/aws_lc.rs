@@ -1,0 +1,65 @@
+//! The engine of native builds: aws-lc-rs for RSA and ECDSA, and [`Portable`] for the rest.
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
+
+use jose::Algorithm;
+
+use super::{BadSignature, Engine, Key, Material, Portable};
+
+/// Parsed keys kept. More than this many are parsed anew from time to time.
+const MAX_PARSED: usize = 256;
+
+/// HMAC is as quick in [`Portable`], whose keyed states are ready. So is Ed25519, and there aws-lc takes signatures with an
+/// R of small order, which no other engine takes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AwsLc;
+
+thread_local! {
+    /// By the key's thumbprint and the algorithm. Parsing costs as much as a part of the verification.
+    static PARSED: RefCell<HashMap<([u8; 32], Algorithm), ParsedPublicKey>> = RefCell::default();
+}
+
+impl Engine for AwsLc {
+    fn verify(&self, key: &Key, alg: Algorithm, signing_input: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
+        let Some(scheme) = scheme(alg) else { return Portable.verify(key, alg, signing_input, signature) };
+        if !key.verifies(alg) {
+            return Err(BadSignature);
+        }
+        // aws-lc checks lengths too. This is the one place where a key of another family could come by.
+        match key.verifying() {
+            Material::Rsa(forms) if signature.len() == forms.portable.bytes() => {}
+            Material::P256(_) | Material::P384(_) | Material::P521(_) => {}
+            Material::Rsa(_) | Material::Hmac(_) | Material::Ed25519(_) => return Err(BadSignature),
+        }
+        let name = (*key.thumbprint(), alg);
+        let verified = PARSED.with_borrow_mut(|parsed| {
+            if !parsed.contains_key(&name) {
+                let key = ParsedPublicKey::new(scheme, key.spki()?).ok()?;
+                if parsed.len() >= MAX_PARSED {
+                    parsed.clear();
+                }
+                parsed.insert(name, key);
+            }
+            parsed.get(&name)?.verify_sig(signing_input, signature).ok()
+        });
+        verified.ok_or(BadSignature)
+    }
+}
+
+/// RFC 7518 sections 3.3 to 3.5: the salt of PSS is as long as the hash, and ECDSA signatures are r and s side by side.
+fn scheme(alg: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
+    Some(match alg {
+        Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+        Algorithm::RS384 => &signature::RSA_PKCS1_2048_8192_SHA384,
+        Algorithm::RS512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+        Algorithm::PS256 => &signature::RSA_PSS_2048_8192_SHA256,
+        Algorithm::PS384 => &signature::RSA_PSS_2048_8192_SHA384,
+        Algorithm::PS512 => &signature::RSA_PSS_2048_8192_SHA512,
+        Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
+        Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
+        Algorithm::ES512 => &signature::ECDSA_P521_SHA512_FIXED,
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 | Algorithm::EdDSA => return None,
+    })
+}

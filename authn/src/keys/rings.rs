@@ -1,0 +1,56 @@
+//! The keys of all issuers as they are at this moment: those of the configuration, and those that were fetched.
+use crate::engine::KeySet;
+use crate::keys::source::KeySource;
+use crate::policy::Policy;
+use crate::reject::Rejection;
+use crate::time::Monotonic;
+
+/// By the issuer's place in the configuration.
+#[derive(Debug, Clone)]
+pub struct Keyrings(Vec<Option<KeySource>>);
+
+/// An issuer's keys, and which of its sets in a row they are.
+#[derive(Debug, Clone, Copy)]
+pub struct Current<'k> {
+    pub keys: &'k KeySet,
+    pub generation: u32,
+}
+
+impl Policy {
+    /// As they are before anything was fetched.
+    pub fn keyrings(&self) -> Keyrings {
+        Keyrings(self.issuers.iter().map(|issuer| issuer.published.clone().map(KeySource::new)).collect())
+    }
+}
+
+impl Keyrings {
+    /// # Errors
+    /// [`crate::reject::RejectReason::KeysUnavailable`] when there are none to be trusted now.
+    pub(crate) fn current<'k>(
+        &'k self,
+        configured: &'k KeySet,
+        issuer: usize,
+        now: Monotonic,
+    ) -> Result<Current<'k>, Rejection> {
+        match self.source(issuer) {
+            None => Ok(Current { keys: configured, generation: 0 }),
+            Some(source) => Ok(Current { keys: source.keys(now)?, generation: source.generation() }),
+        }
+    }
+
+    /// `None` for an issuer whose keys are in the configuration.
+    pub fn source(&self, issuer: usize) -> Option<&KeySource> {
+        self.0.get(issuer)?.as_ref()
+    }
+
+    pub fn source_mut(&mut self, issuer: usize) -> Option<&mut KeySource> {
+        self.0.get_mut(issuer)?.as_mut()
+    }
+
+    /// The issuers whose keys are fetched.
+    pub fn fetched(&self) -> impl Iterator<Item = usize> + use<> {
+        let places: Vec<usize> =
+            self.0.iter().enumerate().filter(|(_, source)| source.is_some()).map(|(place, _)| place).collect();
+        places.into_iter()
+    }
+}

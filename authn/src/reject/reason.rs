@@ -1,0 +1,161 @@
+//! Every reason for which a request is refused, and what each one looks like to the client.
+/// Declares [`RejectReason`] with its wire code, default status, RFC 6750 status, RFC 6750 error, short text and what
+/// to do about it, so that no fault can be added without all of them. `docs/faults.md` is generated from this table.
+macro_rules! faults {
+    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $status:literal, $rfc6750:literal, $error:expr, $text:literal,
+        $advice:literal;)+) => {
+        /// Why a request was refused.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum RejectReason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl RejectReason {
+            pub const ALL: &'static [RejectReason] = &[$(RejectReason::$name,)+];
+
+            /// Its place in [`RejectReason::ALL`].
+            pub const fn place(self) -> usize {
+                self as usize
+            }
+
+            /// The `code` of the problem document, the metric and the log word.
+            pub const fn code(self) -> &'static str {
+                match self { $(RejectReason::$name => $code,)+ }
+            }
+
+            /// The HTTP status under `statuses: distinct`.
+            pub const fn distinct_status(self) -> u16 {
+                match self { $(RejectReason::$name => $status,)+ }
+            }
+
+            /// The HTTP status under `statuses: rfc6750`: 401 wherever RFC 6750 section 3.1 says `invalid_token`.
+            pub const fn rfc6750_status(self) -> u16 {
+                match self { $(RejectReason::$name => $rfc6750,)+ }
+            }
+
+            /// The `error` attribute of the challenge (RFC 6750 section 3.1); none where the RFC gives none.
+            pub const fn challenge_error(self) -> Option<&'static str> {
+                match self { $(RejectReason::$name => $error,)+ }
+            }
+
+            /// What the client may read: no cause that would help to forge a better token.
+            pub const fn text(self) -> &'static str {
+                match self { $(RejectReason::$name => $text,)+ }
+            }
+
+            /// What to do about it at three in the morning, for `docs/faults.md`.
+            pub const fn advice(self) -> &'static str {
+                match self { $(RejectReason::$name => $advice,)+ }
+            }
+
+            /// When it happens, for `docs/faults.md`.
+            pub const fn when(self) -> &'static str {
+                match self { $(RejectReason::$name => concat!($($doc,)+),)+ }
+            }
+        }
+    };
+}
+
+const TOKEN: Option<&str> = Some("invalid_token");
+const REQUEST: Option<&str> = Some("invalid_request");
+
+faults! {
+    /// No token on a rule that requires one.
+    TokenMissing = "TOKEN_MISSING", 401, 401, None, "a token is required",
+        "The client sends no token, or sends it where `tokens` does not look. Look for a proxy in front that drops the header.";
+    /// What was presented is not a token of any kind that is accepted here.
+    TokenMalformed = "TOKEN_MALFORMED", 401, 401, TOKEN, "the token is malformed",
+        "Run `explain` on the token: the cause names what is wrong. Often an encrypted token, one cut by a header limit, or an opaque one that fits no `introspection.format` of the rule's issuers.";
+    /// The token is longer than `limits.token_bytes`.
+    TokenTooLong = "TOKEN_TOO_LONG", 401, 401, TOKEN, "the token is too long",
+        "Have the issuer put less into the token (often groups or roles), or raise `limits.token_bytes`, at most 65536, and Envoy's `max_request_headers_kb` with it.";
+    /// The token's JSON is nested too deeply: more than 16 objects and arrays within each other.
+    TokenTooDeep = "TOKEN_TOO_DEEP", 401, 401, TOKEN, "the token is nested too deeply",
+        "No issuer needs this depth: find the claim with `explain`, and have the issuer flatten it. The bound is not configurable.";
+    /// An object in the token's JSON has too many members: more than 1024.
+    TokenTooManyMembers = "TOKEN_TOO_MANY_MEMBERS", 401, 401, TOKEN, "the token has an object with too many members",
+        "The issuer writes a list as an object, often of roles: have it send an array, or fewer. Arrays are bounded by `limits.token_bytes` only. The bound is not configurable.";
+    /// More than one token, or one source twice.
+    TokenAmbiguous = "TOKEN_AMBIGUOUS", 400, 400, REQUEST, "more than one token was presented",
+        "Find out who adds the second token: often a browser's cookie beside an application's header.";
+    /// A cookie token on an unsafe method or an upgrade, without an Origin that the rule lists.
+    OriginNotAllowed = "ORIGIN_NOT_ALLOWED", 403, 403, None, "this origin may not use a session cookie here",
+        "If the site is yours, add its origin to the rule's `cookie_origins`. Otherwise it is a forged request, and was stopped.";
+    /// The token's algorithm is not one that its issuer's key uses.
+    AlgNotAllowed = "ALG_NOT_ALLOWED", 401, 401, TOKEN, "the token's algorithm is not allowed",
+        "If the issuer changed its algorithm, add it to `algorithms` with the new key. If it did not, somebody is trying.";
+    /// No key of the issuer has the token's key id.
+    KeyUnknown = "KEY_UNKNOWN", 401, 401, TOKEN, "the token's key is unknown",
+        "The issuer has probably changed its keys. With `keys`, add the new one; with `jwks`, see what `portcullis jwks` says of it. If it did not, somebody is trying.";
+    /// The signature does not match.
+    SigMismatch = "SIG_MISMATCH", 403, 401, TOKEN, "the token's signature does not match",
+        "Compare the configured key with the issuer's. A key that was replaced under the same `kid` looks like this; so does a forgery.";
+    /// `exp` has passed.
+    JwtExpired = "JWT_EXPIRED", 401, 401, TOKEN, "the token has expired",
+        "Usual now and then. If it is everybody, compare the clocks of Envoy's host and the issuer, and see whether clients refresh.";
+    /// `nbf`, `iat` or `auth_time` lies in the future.
+    JwtNotYetValid = "JWT_NOT_YET_VALID", 401, 401, TOKEN, "the token is not valid yet",
+        "Clocks differ: compare those of the issuer and of Envoy's host, then `skew` and `revocation.future_iat_tolerance`.";
+    /// The token lives longer than its issuer may grant, or than revocations are kept.
+    JwtTooLongLived = "JWT_TOO_LONG_LIVED", 401, 401, TOKEN, "the token lives too long",
+        "The log names which: for `max_lifetime`, have the issuer grant shorter tokens, or raise it here and `--max-lifetime` of the service together; for `max_session`, the login is too old: the user logs in anew, or raise it and `--max-session` together.";
+    /// `iss` is missing or not configured.
+    InvalidIssuer = "INVALID_ISSUER", 401, 401, TOKEN, "the token's issuer is not accepted",
+        "Compare `iss` byte by byte with `issuer` (a slash at the end counts), and see which `issuers` the rule accepts.";
+    /// `aud` is missing or names nobody here.
+    InvalidAudience = "INVALID_AUDIENCE", 401, 401, TOKEN, "the token is not meant for this audience",
+        "The token was meant for another service: compare its `aud` with the issuer's `audiences`.";
+    /// A claim that every token of the issuer must have is missing or not the one required, or one is of the wrong type.
+    InvalidClaim = "INVALID_CLAIM", 401, 401, TOKEN, "a claim of the token is not acceptable",
+        "The log's cause names the claim. Compare the issuer's `required_claims`, `types`, `token_kinds` and `access_types` with what it sends.";
+    /// The token lacks a scope that the rule requires.
+    ScopeInsufficient = "SCOPE_INSUFFICIENT", 403, 403, Some("insufficient_scope"), "the token's scope is insufficient",
+        "The challenge names the scopes that the rule wants: the client has to ask for them, and the issuer to grant them.";
+    /// The token is good, and the rule's `claims` ask for what it does not have (a role, a group, a tenant), or no revocation
+    /// that `revocable_by` demands could end it.
+    ClaimInsufficient = "CLAIM_INSUFFICIENT", 403, 403, None, "the token does not grant this",
+        "A new token would not help: the user or client has to be given the role, or the rule to ask for another. `explain` names the claim. No `error` is sent, since `insufficient_scope` would have clients ask for scopes.";
+    /// The token, or its session, user, client, key or issuer, was revoked.
+    SessionRevoked = "SESSION_REVOKED", 403, 401, TOKEN, "the session was ended",
+        "It was ended. `portcullis revoke list` shows each revocation with the caller that made it and the reason, if one was given; `portcullis audit` shows logouts and ended sessions too. `portcullis revoke lift` takes a revocation back.";
+    /// Introspection says that the token is not active.
+    SessionUnknown = "SESSION_UNKNOWN", 401, 401, TOKEN, "the session is unknown",
+        "The issuer no longer knows the token, or never did: the client has to log in again. If it is everybody, look at the issuer, and whether `introspection` asks the right one.";
+    /// The client's address, agent or certificate is not the one that the token is bound to.
+    BindingMismatch = "BINDING_MISMATCH", 403, 401, TOKEN, "the token is bound to another client",
+        "One client: a stolen token, or a change of network. Everybody: the proxy sees another address or certificate than the issuer; check `xff_num_trusted_hops`.";
+    /// No rule matches the request.
+    RouteUnmatched = "ROUTE_UNMATCHED", 403, 403, None, "no rule admits this request",
+        "No rule has this method, path and host. Run `explain` on the request, and add a rule if it is to be admitted.";
+    /// The path could be read in more than one way.
+    PathSuspicious = "PATH_SUSPICIOUS", 400, 400, None, "the path is not in plain form",
+        "Somebody probes, or an application builds odd URLs. Set Envoy's `normalize_path` and `merge_slashes`; there is no switch to let these pass.";
+    /// The request's headers cannot be read (not UTF-8 where needed, or more than the filter takes).
+    RequestMalformed = "REQUEST_MALFORMED", 400, 400, None, "the request's headers are malformed",
+        "Look at the log's cause. If it is everybody, a proxy in front adds headers that cannot be read.";
+    /// The service could not connect to Redis.
+    RedisConnRefused = "REDIS_CONN_REFUSED", 503, 503, None, "sessions cannot be checked now",
+        "Redis is down or moved: start it, or fail over. The service reconnects by itself.";
+    /// Redis answered too slowly.
+    SessionStoreLatency = "SESSION_STORE_LATENCY", 503, 503, None, "sessions cannot be checked now",
+        "Look at Redis's load, slow log and disk, and at the network between. Requests pass again by themselves once it is quick.";
+    /// No answer that can be trusted: service or introspection server unreachable, slow, not ready, or not ours.
+    StoreUnavailable = "STORE_UNAVAILABLE", 503, 503, None, "sessions cannot be checked now",
+        "The log's cause says which of these it is, and so does the metric `checks_failed` by reason: docs/operations.md has a row for each. `/readyz` of the service knows the state of its store, and nothing of secrets, clusters, lifetimes or clocks, which filter and service compare with each check. An emptied Redis stays shut on purpose. For opaque tokens, the cause says what the introspection server did.";
+    /// The issuer's keys could not be fetched, or are too old.
+    KeysUnavailable = "KEYS_UNAVAILABLE", 503, 503, None, "the issuer's keys cannot be had now",
+        "The issuer's key set cannot be fetched: look at the issuer, and at the cluster that leads to it.";
+}
+
+impl RejectReason {
+    /// "Cannot tell" as opposed to "no": only these ask the rule's failure policy.
+    pub const fn is_cannot_tell(self) -> bool {
+        matches!(
+            self,
+            RejectReason::RedisConnRefused
+                | RejectReason::SessionStoreLatency
+                | RejectReason::StoreUnavailable
+                | RejectReason::KeysUnavailable
+        )
+    }
+}

@@ -1,0 +1,203 @@
+//! What is asked about a token, and what the answers mean for it. Who asks, and when, is `checks`' matter.
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jose::json::Object;
+use wire::{Answer, DerivedKeys, Kind, Retention, RevocationKey, token_id_from_jti, token_id_from_signing_input};
+
+use crate::claims::identifiers::Identifiers;
+use crate::policy::Revocation;
+use crate::reject::{Cause, Rejection};
+use crate::time::{Monotonic, UnixSeconds};
+
+/// The keys that could end one token, and the moment that `before` answers are compared with.
+#[derive(Debug)]
+pub struct RevocationQuery {
+    /// Seldom more than one of each kind.
+    pub keys: Vec<RevocationKey>,
+    pub issued: UnixSeconds,
+    /// How long revocations must be kept for an answer to count.
+    pub needs: Retention,
+    /// Names exactly this question: all of its keys and `issued`. Two tokens may share a `jti`, and only the whole
+    /// says that they also share their fate.
+    pub digest: [u8; 16],
+    /// How many of the keys, the last ones, are of what few tokens differ in: client, signing key, issuer.
+    shared: usize,
+    /// The newest verdict, and when its question was sent.
+    verdict: NewestVerdict,
+    /// When it was last asked anew though a verdict was still fresh, in nanoseconds; 0 is never.
+    refreshed: AtomicU64,
+}
+
+/// Two queries are the same question; what is known of them is no part of it.
+impl PartialEq for RevocationQuery {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+            && self.keys == other.keys
+            && self.issued == other.issued
+            && self.needs == other.needs
+            && self.shared == other.shared
+    }
+}
+
+impl Eq for RevocationQuery {}
+
+/// The newest verdict and the time of its question, in one word: the time times four, a bit for dead, a bit for known.
+///
+/// The larger word is the newer verdict, and of two of the same moment the one that ends the token. So threads that
+/// learn at the same time agree, and an allow never replaces a newer revocation.
+#[derive(Debug, Default)]
+struct NewestVerdict(AtomicU64);
+
+impl NewestVerdict {
+    const KNOWN: u64 = 1;
+    const DEAD: u64 = 2;
+
+    fn get(&self) -> Option<(Monotonic, Verdict)> {
+        let word = self.0.load(Ordering::Relaxed);
+        let verdict = if word & Self::DEAD == 0 { Verdict::Live } else { Verdict::Dead };
+        (word & Self::KNOWN != 0).then_some((Monotonic(word >> 2), verdict))
+    }
+
+    fn learn(&self, sent: Monotonic, verdict: Verdict) {
+        let dead = if verdict == Verdict::Dead { Self::DEAD } else { 0 };
+        // 62 bits of nanoseconds are 146 years.
+        self.0.fetch_max((sent.0 << 2) | dead | Self::KNOWN, Ordering::Relaxed);
+    }
+}
+
+/// What a complete set of answers says about a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Live,
+    Dead,
+}
+
+/// Who issued a token.
+#[derive(Clone, Copy)]
+pub(crate) struct Whose<'w> {
+    /// Of the issuer in the document.
+    pub place: usize,
+    /// The token's `iss`.
+    pub issuer: &'w str,
+    /// The issuer as the document has it: for a tenant, the pattern that all tenants of its provider have.
+    pub entry: &'w str,
+    pub identifiers: &'w Identifiers,
+}
+
+impl RevocationQuery {
+    /// # Errors
+    /// [`crate::reject::RejectReason::InvalidClaim`] for a token that no revocation could be compared with, [`crate::reject::RejectReason::ClaimInsufficient`] for one that
+    /// none could name.
+    pub(crate) fn new(
+        revocation: &Revocation,
+        whose: Whose<'_>,
+        payload: &Object<'_>,
+        signing_input: &[u8],
+        thumbprint: Option<&[u8; 32]>,
+        issued: Option<UnixSeconds>,
+    ) -> Result<Self, Rejection> {
+        let Some(issued) = issued else {
+            return Err(Rejection::new(Cause::IssuedUnknown));
+        };
+        let place = whose.place;
+        let mut keys = keys(revocation, whose, payload, signing_input, thumbprint)?;
+        keys.sort_by_key(|(kind, _)| kind.is_shared());
+        let shared = keys.iter().filter(|(kind, _)| kind.is_shared()).count();
+        let keys: Vec<RevocationKey> = keys.into_iter().map(|(_, key)| key).collect();
+        if keys.is_empty() {
+            // Another token of the same issuer would have none either.
+            return Err(Rejection::new(Cause::NothingToRevoke));
+        }
+        let digest = digest(&revocation.derived, &keys, issued);
+        Ok(Self::of(keys, shared, issued, revocation.needs(place), digest))
+    }
+
+    pub fn of(
+        keys: Vec<RevocationKey>,
+        shared: usize,
+        issued: UnixSeconds,
+        needs: Retention,
+        digest: [u8; 16],
+    ) -> Self {
+        Self { keys, shared, issued, needs, digest, verdict: NewestVerdict::default(), refreshed: AtomicU64::new(0) }
+    }
+
+    /// The keys of this token alone, and those that many tokens have.
+    pub fn own_and_shared_keys(&self) -> (&[RevocationKey], &[RevocationKey]) {
+        self.keys.split_at_checked(self.keys.len().saturating_sub(self.shared)).unwrap_or((&self.keys, &[]))
+    }
+
+    pub fn verdict(&self) -> Option<(Monotonic, Verdict)> {
+        self.verdict.get()
+    }
+
+    /// Remembers a verdict, unless a newer one is known: an allow that was on its way must not overwrite a revocation
+    /// that was asked for after it.
+    pub fn learn(&self, sent: Monotonic, verdict: Verdict) {
+        self.verdict.learn(sent, verdict);
+    }
+
+    /// Is a verdict of that time to be asked for anew, before it is stale? If so, then once in a while and not by every
+    /// request that comes until the answer is there.
+    pub(crate) fn begins_refresh(&self, revocation: &Revocation, sent: Monotonic, now: Monotonic) -> bool {
+        if revocation.refresh_after.is_none() || revocation.is_young(sent, now) {
+            return false;
+        }
+        let last = self.refreshed.load(Ordering::Relaxed);
+        if last != 0 && now.since(Monotonic(last)) < revocation.timeout {
+            return false;
+        }
+        // Of those who see the same moment, one begins.
+        self.refreshed.compare_exchange(last, now.0.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The verdict of one answer for each of [`RevocationQuery::keys`].
+    pub fn judge(&self, answers: impl IntoIterator<Item = Answer>) -> Verdict {
+        if answers.into_iter().any(|answer| answer.ends(self.issued.0)) { Verdict::Dead } else { Verdict::Live }
+    }
+}
+
+/// The keys that could end one token. An opaque token is its own signing input, and no key has signed it.
+pub(crate) fn keys(
+    revocation: &Revocation,
+    Whose { issuer, entry, identifiers, .. }: Whose<'_>,
+    payload: &Object<'_>,
+    signing_input: &[u8],
+    thumbprint: Option<&[u8; 32]>,
+) -> Result<Vec<(Kind, RevocationKey)>, Rejection> {
+    let mut keys = Vec::with_capacity(revocation.kinds.len());
+    let mut add = |kind: Kind, issuer: &str, id: &[u8]| {
+        keys.push((kind, revocation.memo.derive(&revocation.derived, kind, issuer, id)));
+    };
+    // A provider signs for all of its tenants with the same keys: what ends these may end those of all tenants.
+    let entry = (entry != issuer).then_some(entry);
+    for &kind in &revocation.kinds {
+        match kind {
+            Kind::Token => match identifiers.find(kind, payload)? {
+                Some(jti) => add(kind, issuer, &token_id_from_jti(jti)),
+                None => add(kind, issuer, &token_id_from_signing_input(signing_input)),
+            },
+            Kind::Session => identifiers.sessions(payload)?.for_each(|id| add(kind, issuer, id.as_bytes())),
+            Kind::User | Kind::Client => {
+                if let Some(id) = identifiers.find(kind, payload)? {
+                    add(kind, issuer, id.as_bytes());
+                }
+            }
+            Kind::SigningKey => {
+                if let Some(id) = thumbprint.map(jose::base64url::encode) {
+                    [Some(issuer), entry].into_iter().flatten().for_each(|issuer| add(kind, issuer, id.as_bytes()));
+                }
+            }
+            Kind::Issuer => [Some(issuer), entry].into_iter().flatten().for_each(|issuer| add(kind, issuer, b"")),
+        }
+    }
+    Ok(keys)
+}
+
+fn digest(derived: &DerivedKeys, keys: &[RevocationKey], issued: UnixSeconds) -> [u8; 16] {
+    let mut parts: Vec<&[u8]> = Vec::with_capacity(keys.len().saturating_add(1));
+    let issued = issued.0.to_be_bytes();
+    parts.push(&issued);
+    parts.extend(keys.iter().map(|key| key.0.as_slice()));
+    derived.cache_mac(&parts)
+}

@@ -1,0 +1,54 @@
+//! The seam to the cryptography. This crate reads keys and tokens; an engine turns a key into its own form once, and
+//! checks signatures with it.
+use crate::alg::Algorithm;
+use crate::key::PublicKey;
+
+/// A key in the form in which an engine checks signatures with it. Engines differ in speed and in the keys that they take,
+/// never in the answer for a key that they took.
+pub trait VerifyingKey: Sized {
+    /// The longest RSA modulus that the engine takes.
+    const MAX_RSA_BITS: usize;
+
+    /// `None` for a key that is no good: an even modulus, a point that is not on its curve, one of small order.
+    fn from_public(public: &PublicKey) -> Option<Self>;
+
+    /// An HMAC secret, for each of `algorithms`. `None` in an engine that takes no secrets.
+    fn from_secret(secret: &[u8], algorithms: &[Algorithm]) -> Option<Self>;
+
+    /// # Errors
+    /// The signature does not match, is not of its algorithm's form (RFC 7518 section 3: r and s in full length for
+    /// ECDSA), or the key is of another family than `alg`.
+    fn verify(&self, alg: Algorithm, signing_input: &[u8], signature: &[u8]) -> Result<(), BadSignature>;
+}
+
+/// Deliberately without a reason: the client must not learn what is wrong with a forgery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the signature does not match")]
+pub struct BadSignature;
+
+#[cfg(test)]
+pub(crate) mod any {
+    use super::{BadSignature, VerifyingKey};
+    use crate::alg::Algorithm;
+    use crate::key::PublicKey;
+
+    /// Takes every key, and no signature.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Any;
+
+    impl VerifyingKey for Any {
+        const MAX_RSA_BITS: usize = 4096;
+
+        fn from_public(_: &PublicKey) -> Option<Self> {
+            Some(Self)
+        }
+
+        fn from_secret(_: &[u8], _: &[Algorithm]) -> Option<Self> {
+            Some(Self)
+        }
+
+        fn verify(&self, _: Algorithm, _: &[u8], _: &[u8]) -> Result<(), BadSignature> {
+            Err(BadSignature)
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! One request and its answer, for as long as a hook about it runs.
+use std::marker::PhantomData;
+
+use super::raw::{self, ABSENT, buffer};
+use super::{Meter, StreamScheduler};
+use crate::abi::{self, Attribute, EnvoyBuffer, EnvoyHeader, HeaderMap, StreamPtr};
+
+/// Not to be sent or shared: it belongs to one worker, and to one hook.
+pub struct Stream<'hook> {
+    stream: StreamPtr,
+    hook: PhantomData<&'hook mut ()>,
+}
+
+/// A local reply.
+pub struct Reply<'r> {
+    pub status: u16,
+    pub headers: &'r [(&'r [u8], &'r [u8])],
+    pub body: &'r [u8],
+    /// `%RESPONSE_CODE_DETAILS%` in access logs.
+    pub details: &'r [u8],
+}
+
+impl<'hook> Stream<'hook> {
+    /// # Safety
+    /// Envoy gave `stream` to the hook that runs, and the handle does not outlive that hook.
+    pub(crate) unsafe fn from_hook(stream: StreamPtr) -> Self {
+        Self { stream, hook: PhantomData }
+    }
+
+    /// Every header in order, or `None` where the map is not there.
+    pub fn headers(&self, map: HeaderMap) -> Option<Vec<(&[u8], &[u8])>> {
+        // SAFETY: the stream is alive; it takes no other pointer.
+        let count = unsafe { abi::get_headers_size(self.stream, map) };
+        let none = EnvoyHeader { name: std::ptr::null(), name_length: 0, value: std::ptr::null(), value_length: 0 };
+        let mut found = vec![none; count];
+        // SAFETY: the array has room for as many as Envoy has just counted, and nothing was set since.
+        let is_there = unsafe { abi::get_headers(self.stream, map, found.as_mut_ptr()) };
+        // SAFETY: the bytes stay until something is set, which needs `&mut self`, or the hook ends, which ends `self`.
+        is_there.then(|| found.iter().map(|header| unsafe { raw::pair(header) }).collect())
+    }
+
+    /// The first value under a name, and how many there are.
+    pub fn header(&self, map: HeaderMap, name: &[u8]) -> Option<(&[u8], usize)> {
+        let mut value = EnvoyBuffer { ptr: std::ptr::null(), length: 0 };
+        let mut count = 0usize;
+        // SAFETY: Envoy reads the name before it returns, and writes to both places while they are here.
+        let found = unsafe { abi::get_header(self.stream, map, buffer(name), &mut value, 0, &mut count) };
+        // SAFETY: as for `headers`.
+        (found && count > 0).then(|| (unsafe { raw::bytes(value) }, count))
+    }
+
+    /// Sets one value in the place of all that stand under this name. False where the map is not there.
+    #[must_use]
+    pub fn set(&mut self, map: HeaderMap, name: &[u8], value: &[u8]) -> bool {
+        // SAFETY: Envoy copies both before it returns. An empty value is not null, so it is set and not removed.
+        unsafe { abi::set_header(self.stream, map, buffer(name), buffer(value)) }
+    }
+
+    /// Adds a value beside those that stand under this name.
+    #[must_use]
+    pub fn add(&mut self, map: HeaderMap, name: &[u8], value: &[u8]) -> bool {
+        // SAFETY: as for `set`.
+        unsafe { abi::add_header(self.stream, map, buffer(name), buffer(value)) }
+    }
+
+    /// Removes all values under this name.
+    #[must_use]
+    pub fn remove(&mut self, map: HeaderMap, name: &[u8]) -> bool {
+        // SAFETY: as for `set`; a null value removes.
+        unsafe { abi::set_header(self.stream, map, buffer(name), ABSENT) }
+    }
+
+    /// Has the route chosen anew, by the request as it is now: Envoy chose one before this filter ran.
+    pub fn clear_route_cache(&mut self) {
+        // SAFETY: the stream is alive.
+        unsafe { abi::clear_route_cache(self.stream) }
+    }
+
+    pub fn attribute(&self, attribute: Attribute) -> Option<&[u8]> {
+        let mut value = EnvoyBuffer { ptr: std::ptr::null(), length: 0 };
+        // SAFETY: Envoy writes to `value` while it is here.
+        let found = unsafe { abi::get_attribute_string(self.stream, attribute, &mut value) };
+        // SAFETY: as for `headers`.
+        found.then(|| unsafe { raw::bytes(value) })
+    }
+
+    /// From 0 to one less than [`super::workers`].
+    pub fn worker(&self) -> u32 {
+        // SAFETY: the stream is alive.
+        unsafe { abi::get_worker_index(self.stream) }
+    }
+
+    /// What [`crate::hooks`] made of the configuration of this request's route, as it was given to Envoy; null is none.
+    pub(crate) fn route_config(&self) -> abi::OursPtr {
+        // SAFETY: the stream is alive.
+        unsafe { abi::get_most_specific_route_config(self.stream) }
+    }
+
+    /// Shows in `%RESPONSE_FLAGS%`. Without spaces.
+    pub fn flag(&mut self, flag: &str) {
+        // SAFETY: Envoy copies the flag.
+        unsafe { abi::add_custom_flag(self.stream, buffer(flag.as_bytes())) }
+    }
+
+    pub fn set_metadata(&mut self, namespace: &str, key: &str, value: &[u8]) {
+        // SAFETY: Envoy copies all three.
+        unsafe {
+            abi::set_metadata_string(self.stream, buffer(namespace.as_bytes()), buffer(key.as_bytes()), buffer(value));
+        }
+    }
+
+    pub fn set_metadata_number(&mut self, namespace: &str, key: &str, value: f64) {
+        // SAFETY: Envoy copies both names.
+        unsafe {
+            abi::set_metadata_number(self.stream, buffer(namespace.as_bytes()), buffer(key.as_bytes()), value);
+        }
+    }
+
+    /// Appends to a list, which the first call makes.
+    #[must_use]
+    pub fn add_to_metadata_list(&mut self, namespace: &str, key: &str, value: &[u8]) -> bool {
+        // SAFETY: Envoy copies all three.
+        unsafe {
+            abi::add_metadata_list_string(
+                self.stream,
+                buffer(namespace.as_bytes()),
+                buffer(key.as_bytes()),
+                buffer(value),
+            )
+        }
+    }
+
+    /// False where a read-only value stands there.
+    #[must_use]
+    pub fn set_filter_state(&mut self, key: &str, value: &[u8]) -> bool {
+        // SAFETY: Envoy copies both.
+        unsafe { abi::set_filter_state(self.stream, buffer(key.as_bytes()), buffer(value)) }
+    }
+
+    /// What counts in the name of this stream, beside the handle and for as long.
+    pub fn meter(&self) -> Meter<'hook> {
+        // SAFETY: the stream is alive until the hook ends or the handle is consumed. Metrics touch no header.
+        unsafe { Meter::of_stream(self.stream) }
+    }
+
+    /// What wakes this stream later, from any thread.
+    pub fn scheduler(&self) -> StreamScheduler {
+        // SAFETY: the stream is alive, and Envoy's scheduler holds it weakly.
+        StreamScheduler::own(unsafe { abi::scheduler_new(self.stream) })
+    }
+
+    /// Answers in the place of the upstream. The hook must return that iteration stops.
+    pub fn reply(self, reply: &Reply<'_>) {
+        let headers: Vec<_> = reply.headers.iter().map(|(name, value)| raw::header(name, value)).collect();
+        // SAFETY: Envoy copies what it keeps of all of these. The stream may be gone when this returns, and so is `self`.
+        unsafe {
+            abi::send_response(
+                self.stream,
+                u32::from(reply.status),
+                headers.as_ptr(),
+                headers.len(),
+                buffer(reply.body),
+                buffer(reply.details),
+            );
+        }
+    }
+
+    /// Lets a request that was held go on. Only in a hook that Envoy runs for no headers, body or trailers.
+    pub fn resume(self) {
+        // SAFETY: the stream is alive now; what follows may end it, and so `self` ends here.
+        unsafe { abi::continue_decoding(self.stream) }
+    }
+}

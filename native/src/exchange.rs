@@ -1,0 +1,67 @@
+//! The driver's view of one request, while a hook runs for it.
+use std::net::IpAddr;
+
+use authn::decide::Peer;
+use authn::request::Pair;
+use driver::{Edit, Exchange, HostError, LocalReply};
+
+use crate::envoy::{Attribute, HeaderMap, Stream};
+use crate::reply::OwnedReply;
+
+pub struct HookExchange<'s, 'hook> {
+    pub stream: &'s mut Stream<'hook>,
+    /// To be sent when the driver has returned: Envoy may end the stream within that call.
+    pub reply: Option<OwnedReply>,
+    /// Headers were changed after the route was last chosen.
+    pub edited: bool,
+}
+
+/// Envoy has no request headers.
+const NO_HEADERS: HostError = HostError(1);
+const NOT_EDITED: HostError = HostError(2);
+
+impl<'s, 'hook> HookExchange<'s, 'hook> {
+    pub fn new(stream: &'s mut Stream<'hook>) -> Self {
+        Self { stream, reply: None, edited: false }
+    }
+}
+
+impl Peer for HookExchange<'_, '_> {
+    /// Envoy's `source.address`: the socket's peer where `use_remote_address` is true, else derived from
+    /// X-Forwarded-For, which a client can write.
+    fn address(&self) -> Option<IpAddr> {
+        authn::binding::client_address(self.stream.attribute(Attribute::SourceAddress)?)
+    }
+
+    fn certificate_sha256(&self) -> Option<Vec<u8>> {
+        self.stream.attribute(Attribute::ConnectionSha256PeerCertificateDigest).map(<[u8]>::to_vec)
+    }
+}
+
+impl Exchange for HookExchange<'_, '_> {
+    fn with_headers<T>(&self, read: impl FnOnce(&[Pair<'_>]) -> T) -> Result<T, HostError> {
+        let headers = self.stream.headers(HeaderMap::Request).ok_or(NO_HEADERS)?;
+        Ok(read(&headers))
+    }
+
+    fn edit(&mut self, edit: Edit<'_>) -> Result<(), HostError> {
+        self.edited = true;
+        let is_done = match edit {
+            Edit::Remove(name) => self.stream.remove(HeaderMap::Request, name),
+            // Envoy removes the header where the value is empty: docs/decisions/0105.
+            Edit::Set(name, value) => self.stream.set(HeaderMap::Request, name, value),
+        };
+        if is_done { Ok(()) } else { Err(NOT_EDITED) }
+    }
+
+    fn choose_route_anew(&mut self) -> Result<(), HostError> {
+        self.stream.clear_route_cache();
+        self.edited = false;
+        Ok(())
+    }
+
+    fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError> {
+        self.reply = Some(OwnedReply::of(reply).for_request(self.stream));
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! One request under the module: its hooks, and its state between them.
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use driver::{Action, StreamId};
+
+use crate::abi::{BodyStatus, HeadersStatus, TrailersStatus};
+use crate::configuration::{Configuration, RESUME};
+use crate::envoy::{HeaderMap, Stream};
+use crate::exchange::HookExchange;
+use crate::reply::OwnedReply;
+
+/// What is done about the stream when everything else about it has been done, since it may end the stream.
+pub enum After {
+    Nothing,
+    /// The request was held and goes on.
+    Resume,
+    Reply(OwnedReply),
+}
+
+pub struct Filter {
+    configuration: Arc<Configuration>,
+    id: StreamId,
+    worker: u32,
+    state: Cell<State>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// No headers have come.
+    New,
+    Held,
+    Forwarded,
+    Replied,
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+impl Filter {
+    pub fn new(configuration: Arc<Configuration>, stream: &Stream<'_>) -> Self {
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { configuration, id, worker: stream.worker(), state: Cell::new(State::New) }
+    }
+
+    pub fn on_request_headers(&self, stream: &mut Stream<'_>, ends: bool) -> (HeadersStatus, After) {
+        let meter = stream.meter();
+        let mut gate = self.configuration.gate();
+        let mut exchange = HookExchange::new(stream);
+        let Some(mut worker) = self.configuration.worker(self.worker) else {
+            return (HeadersStatus::StopIteration, self.unavailable("NO_WORKER", stream));
+        };
+        let mut host = self.configuration.host(Some(meter));
+        let mut action = worker.begin(self.id, ends, &mut host, &mut exchange, &mut gate);
+        let is_parked = action == Action::Pause;
+        if is_parked {
+            self.configuration.park(self.id, exchange.stream.scheduler());
+            // What it waits for may have come before it was there to be woken.
+            action = worker.resume(self.id, &mut host, &mut exchange, &mut gate);
+        }
+        drop(worker);
+        if gate.was_used {
+            self.configuration.wake_ready();
+        }
+        let after = self.conclude(action, exchange, is_parked);
+        match action {
+            Action::Continue => (HeadersStatus::Continue, after),
+            Action::Pause => (HeadersStatus::StopAllIterationAndWatermark, after),
+            Action::Replied => (HeadersStatus::StopIteration, after),
+        }
+    }
+
+    pub fn on_request_body(&self) -> BodyStatus {
+        match self.state.get() {
+            State::New | State::Forwarded => BodyStatus::Continue,
+            State::Held => BodyStatus::StopIterationAndWatermark,
+            State::Replied => BodyStatus::StopIterationNoBuffer,
+        }
+    }
+
+    /// Some upstreams take a trailer for a header: those that only this filter may set are removed.
+    pub fn on_request_trailers(&self, stream: &mut Stream<'_>) -> (TrailersStatus, After) {
+        let Some(worker) = self.configuration.worker(self.worker) else {
+            return (TrailersStatus::StopIteration, After::Nothing);
+        };
+        let trailers = stream.headers(HeaderMap::RequestTrailers);
+        let cleared: Vec<Vec<u8>> = match trailers {
+            Some(trailers) => {
+                let names = trailers.iter().map(|(name, _)| *name).filter(|name| worker.clears_trailer(name));
+                names.map(<[u8]>::to_vec).collect()
+            }
+            None => worker.cleared().map(|name| name.as_bytes().to_vec()).collect(),
+        };
+        for name in cleared {
+            // Where there is no map of them, there is nothing to remove.
+            let _ = stream.remove(HeaderMap::RequestTrailers, &name);
+        }
+        match self.state.get() {
+            State::New | State::Forwarded => (TrailersStatus::Continue, After::Nothing),
+            State::Held | State::Replied => (TrailersStatus::StopIteration, After::Nothing),
+        }
+    }
+
+    pub fn on_response_headers(&self, stream: &mut Stream<'_>) -> (HeadersStatus, After) {
+        if let Some(mut worker) = self.configuration.worker(self.worker) {
+            for (name, value) in worker.on_response_headers(self.id) {
+                let _ = stream.set(HeaderMap::Response, name.as_bytes(), value.as_bytes());
+            }
+        }
+        (HeadersStatus::Continue, After::Nothing)
+    }
+
+    pub fn on_complete(&self, _stream: &mut Stream<'_>) {}
+
+    /// It was woken.
+    pub fn on_event(&self, stream: &mut Stream<'_>, event: u64) -> After {
+        if event != RESUME || self.state.get() != State::Held {
+            return After::Nothing;
+        }
+        let meter = stream.meter();
+        let mut gate = self.configuration.gate();
+        let mut exchange = HookExchange::new(stream);
+        let Some(mut worker) = self.configuration.worker(self.worker) else {
+            return self.unavailable("NO_WORKER", stream);
+        };
+        let mut host = self.configuration.host(Some(meter));
+        let action = worker.resume(self.id, &mut host, &mut exchange, &mut gate);
+        drop(worker);
+        if gate.was_used {
+            self.configuration.wake_ready();
+        }
+        match self.conclude(action, exchange, true) {
+            After::Nothing if action == Action::Continue => After::Resume,
+            after => after,
+        }
+    }
+
+    /// A hook of this request panicked: it is refused, whatever it was about to become.
+    pub fn on_fault(&self, stream: &mut Stream<'_>) -> After {
+        self.configuration.on_fault(stream.meter());
+        if self.state.get() == State::Replied { After::Nothing } else { self.unavailable("FAULT", stream) }
+    }
+
+    /// Envoy is done with this request.
+    pub fn on_gone(&self) {
+        if self.state.replace(State::Replied) == State::Held {
+            self.configuration.unpark(self.id);
+        }
+        let mut gate = self.configuration.gate();
+        if let Some(mut worker) = self.configuration.worker(self.worker) {
+            worker.gone(self.id, &mut gate);
+        }
+        if gate.was_used {
+            self.configuration.wake_ready();
+        }
+    }
+
+    /// Where the request stands when the driver has had its say.
+    fn conclude(&self, action: Action, exchange: HookExchange<'_, '_>, is_parked: bool) -> After {
+        match action {
+            Action::Continue => {
+                self.state.set(State::Forwarded);
+                // As in Wasm: a route can match a header that was set here.
+                if exchange.edited {
+                    exchange.stream.clear_route_cache();
+                }
+            }
+            Action::Pause => self.state.set(State::Held),
+            Action::Replied => self.state.set(State::Replied),
+        }
+        if action != Action::Pause && is_parked {
+            self.configuration.unpark(self.id);
+        }
+        exchange.reply.map_or(After::Nothing, After::Reply)
+    }
+
+    fn unavailable(&self, details: &str, stream: &Stream<'_>) -> After {
+        self.state.set(State::Replied);
+        After::Reply(OwnedReply::unavailable(details, "the filter cannot judge this request").for_request(stream))
+    }
+}

@@ -1,0 +1,100 @@
+//! The driver's host: what outlives any request, as a hook on a worker or on the main thread may use it.
+use std::fmt;
+
+use authn::config::Engine as EngineChoice;
+use authn::engine::Portable;
+use authn::engine::aws_lc::AwsLc;
+use authn::time::Now;
+use driver::{CallId, Callout, Cas, ChosenEngine, Host, HostError, Level, Metric, PutError, Setup};
+
+use crate::clock;
+use crate::envoy::{self, LogLevel, Meter};
+use crate::metrics::{self, Left, Metrics};
+use crate::outbox::Outbox;
+use crate::secret::secret;
+use crate::shared_data;
+
+/// For as long as a hook runs.
+pub struct HookHost<'h> {
+    /// `None` where Envoy's own objects are gone: what is reported then is left to another configuration.
+    pub meter: Option<Meter<'h>>,
+    pub metrics: &'h Metrics,
+    pub outbox: &'h Outbox,
+    /// How many there are.
+    pub workers: usize,
+}
+
+/// Parts of the token cache for each worker, so that two workers seldom meet at one lock.
+const TOKEN_SHARDS_PER_WORKER: usize = 8;
+
+/// The wall clock stands before 1970.
+const NO_TIME: HostError = HostError(1);
+const NO_RANDOMNESS: HostError = HostError(2);
+
+impl Host for HookHost<'_> {
+    fn now(&mut self) -> Result<Now, HostError> {
+        clock::now().ok_or(NO_TIME)
+    }
+
+    /// Only the main thread can send it, in a moment. Where Envoy will not, that is its answer.
+    fn call(&mut self, callout: &Callout<'_>) -> Result<CallId, HostError> {
+        Ok(self.outbox.post(callout))
+    }
+
+    fn shared_get(&mut self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError> {
+        Ok(shared_data::get(key))
+    }
+
+    fn shared_put(&mut self, key: &str, value: &[u8], cas: Cas) -> Result<(), PutError> {
+        shared_data::put(key, value, cas)
+    }
+
+    fn add(&mut self, metric: Metric, labels: &[&str], by: i64) {
+        match self.meter {
+            Some(meter) => self.metrics.add(meter, metric, labels, by),
+            None => metrics::leave_behind(metric, labels, Left::Add(by)),
+        }
+    }
+
+    fn record(&mut self, metric: Metric, labels: &[&str], value: u64) {
+        match self.meter {
+            Some(meter) => self.metrics.record(meter, metric, labels, value),
+            None => metrics::leave_behind(metric, labels, Left::Record(value)),
+        }
+    }
+
+    fn log(&mut self, level: Level, text: fmt::Arguments<'_>) {
+        let level = match level {
+            Level::Info => LogLevel::Info,
+            Level::Warn => LogLevel::Warn,
+            Level::Error => LogLevel::Error,
+        };
+        if envoy::logs(level) {
+            envoy::log(level, &text.to_string());
+        }
+    }
+}
+
+impl Setup for HookHost<'_> {
+    fn secret(&self, name: &str) -> Option<Vec<u8>> {
+        secret(name)
+    }
+
+    fn random(&mut self) -> Result<[u8; 32], HostError> {
+        let mut random = [0u8; 32];
+        getrandom::fill(&mut random).map_err(|_| NO_RANDOMNESS)?;
+        Ok(random)
+    }
+
+    fn token_shards(&self) -> usize {
+        self.workers.saturating_mul(TOKEN_SHARDS_PER_WORKER)
+    }
+
+    /// The host's verifier is the module's own: it is always there.
+    fn engine(&mut self, choice: EngineChoice) -> Result<ChosenEngine, String> {
+        Ok(match choice {
+            EngineChoice::Auto | EngineChoice::Host => ChosenEngine { engine: Box::new(AwsLc), name: "host" },
+            EngineChoice::Portable => ChosenEngine { engine: Box::new(Portable), name: "portable" },
+        })
+    }
+}

@@ -1,0 +1,24 @@
+//! The dynamic module: a shared object that Envoy loads, the back end of `driver` for it.
+#![deny(
+    unsafe_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+pub mod abi;
+mod clock;
+mod configuration;
+mod envoy;
+mod exchange;
+mod filter;
+pub mod hooks;
+mod host;
+mod metrics;
+mod outbox;
+mod reply;
+mod secret;
+mod shared_data;
+mod ticker;

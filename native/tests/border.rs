@@ -1,0 +1,52 @@
+//! The module's own behaviour at its border, against a host that this binary plays.
+mod host;
+
+use host::Config;
+use native::abi::HeadersStatus;
+
+/// The key is RFC 8037's.
+const DOCUMENT: &str = r#"{
+    "issuers": [{ "name": "main", "issuer": "https://issuer.example", "audiences": ["api"], "algorithms": ["EdDSA"],
+        "keys": [{ "jwk": { "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" } }] }],
+    "tokens": { "headers": [{ "name": "authorization", "scheme": "Bearer" }] },
+    "rules": [{ "name": "all", "match": { "path": { "prefix": "/" } }, "access": "required" }]
+}"#;
+const REQUEST: &[(&str, &str)] = &[(":method", "GET"), (":path", "/"), (":authority", "api.example")];
+
+#[test]
+fn a_document_that_is_not_right_is_refused() {
+    for document in ["", "{", "[]", r#"{ "issuers": 1 }"#] {
+        assert!(Config::load(document).is_none(), "{document}");
+    }
+    assert!(Config::load(DOCUMENT).is_some());
+}
+
+#[test]
+fn another_filter_of_the_module_is_refused() {
+    assert!(Config::load_as("other", DOCUMENT.as_bytes()).is_none());
+}
+
+#[test]
+fn a_filter_that_is_destroyed_by_its_own_reply_is_not_used_again() {
+    let config = Config::load(DOCUMENT).unwrap();
+    let stream = config.stream(REQUEST).destroys_at_once();
+    assert_eq!(stream.request_headers(true), HeadersStatus::StopIteration);
+    let reply = stream.reply().unwrap();
+    assert_eq!((reply.status, reply.details.as_str()), (401, "TOKEN_MISSING"));
+    stream.end();
+}
+
+#[test]
+fn a_refused_grpc_call_has_a_status_that_is_not_ok() {
+    let config = Config::load(DOCUMENT).unwrap();
+    for (content_type, expected) in [
+        ("application/grpc", Some("16")),
+        ("application/grpc+proto", Some("16")),
+        ("application/grpc-web", None),
+        ("application/json", None),
+    ] {
+        let stream = config.stream(&[REQUEST, &[("content-type", content_type)]].concat());
+        stream.request_headers(false);
+        assert_eq!(stream.reply().unwrap().header("grpc-status").as_deref(), expected, "{content_type}");
+    }
+}

@@ -1,0 +1,11 @@
+//! The shipped bootstrap with the dynamic module in place of the Wasm filter.
+
+/// The bootstrap with the filter of envoy/filter-native.yaml in the place of its own.
+pub(crate) fn with_native_filter(bootstrap: &str, filter: &str) -> String {
+    let (before, rest) = bootstrap.split_once("- name: portcullis\n").expect("a bootstrap with the filter");
+    let (_, router) = rest.split_once("- name: envoy.filters.http.router\n").expect("the router after the filter");
+    let indent = before.rsplit('\n').next().unwrap_or_default();
+    let filter = filter.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>();
+    let filter = filter.join(&format!("\n{indent}"));
+    format!("{before}{filter}\n{indent}- name: envoy.filters.http.router\n{router}")
+}
