@@ -131,9 +131,9 @@ fn tell(report: &Report, as_json: bool) {
             "from": report.from.to_string(),
             "to": report.to.to_string(),
             "contents": report.tallies.iter().map(tally).collect::<Vec<_>>(),
-            "not_understood": report.strange,
-            "only_in_to": report.lone,
-            "names": report.told,
+            "not_understood": report.not_understood,
+            "only_in_to": report.only_in_target,
+            "names": report.names,
             "verified": report.is_verified(),
             "complete": report.complete,
         });
@@ -142,15 +142,15 @@ fn tell(report: &Report, as_json: bool) {
     for (kind, tally) in &report.tallies {
         say(&format!("{kind}: {} found, {} copied now, {} differ", tally.found, tally.copied, tally.differing));
     }
-    if report.strange > 0 {
-        say(&format!("{} names are not understood, and were not copied", report.strange));
+    if report.not_understood > 0 {
+        say(&format!("{} names are not understood, and were not copied", report.not_understood));
     }
-    if report.lone > 0 {
+    if report.only_in_target > 0 {
         let what =
             "revocations are in `to` only, since they were lifted meanwhile; they will hold there until lifted again";
-        say(&format!("{} {what}", report.lone));
+        say(&format!("{} {what}", report.only_in_target));
     }
-    for line in &report.told {
+    for line in &report.names {
         say(&format!("  {line}"));
     }
     say(match (report.is_verified(), report.complete) {

@@ -138,11 +138,28 @@ pub trait Exchange: Peer {
     /// The proxy may route by what the client wrote.
     fn choose_route_anew(&mut self) -> Result<(), HostError>;
 
+    /// What became of the request, for the filters and access logs that come after this one. A host that has no place for
+    /// it does nothing.
+    fn conclude(&mut self, _conclusion: &Conclusion<'_>) {}
+
     /// Ends the request with a reply of the filter's own. Nothing may be asked of the request afterwards.
     ///
     /// # Errors
     /// Nothing was sent.
     fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError>;
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Conclusion<'c> {
+    /// `admitted`, `admitted_unchecked`, `open`, `answered`, `refused` or `cannot_tell`, as in the metrics.
+    pub outcome: &'c str,
+    /// The code of a refusal.
+    pub code: Option<&'c str>,
+    /// The rule's name, where one matched.
+    pub rule: Option<&'c str>,
+    /// The headers that an admitted request was given, each with what a verified claim says.
+    pub headers: &'c [(String, String)],
 }
 
 /// What is needed once, when a configuration is loaded.

@@ -16,8 +16,7 @@ mod signing;
 
 pub use app::options::{FromRedis, Options, OptionsError, Redis, SessionOptions, ToRedis};
 pub use app::server::{Addresses, ServeError, Service};
-pub use http::admin::api_document as admin_document;
-pub use http::openapi::data_document;
+pub use http::openapi::{admin_document, data_document};
 pub use store::{StoreId, StoreIdError};
 pub use store_redis::{
     Allow, CreateError, MigrateError, Migration, Mode, Progress, RedisOptions, RedisOptionsError, Report, Tally,

@@ -38,9 +38,3 @@ pub fn workers(_: &Config<'_>) -> u32 {
     // SAFETY: it takes no pointer, and this is the main thread.
     unsafe { abi::get_concurrency() }
 }
-
-/// `envoy --mode validate`: the configuration is judged and nothing will be asked to work.
-pub fn only_validates(_: &Config<'_>) -> bool {
-    // SAFETY: it takes no pointer, and this is the main thread.
-    unsafe { abi::is_validation_mode() }
-}

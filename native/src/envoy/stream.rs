@@ -56,13 +56,6 @@ impl<'hook> Stream<'hook> {
         unsafe { abi::set_header(self.stream, map, buffer(name), buffer(value)) }
     }
 
-    /// Adds a value beside those that stand under this name.
-    #[must_use]
-    pub fn add(&mut self, map: HeaderMap, name: &[u8], value: &[u8]) -> bool {
-        // SAFETY: as for `set`.
-        unsafe { abi::add_header(self.stream, map, buffer(name), buffer(value)) }
-    }
-
     /// Removes all values under this name.
     #[must_use]
     pub fn remove(&mut self, map: HeaderMap, name: &[u8]) -> bool {
@@ -90,51 +83,13 @@ impl<'hook> Stream<'hook> {
         unsafe { abi::get_worker_index(self.stream) }
     }
 
-    /// What [`crate::hooks`] made of the configuration of this request's route, as it was given to Envoy; null is none.
-    pub(crate) fn route_config(&self) -> abi::OursPtr {
-        // SAFETY: the stream is alive.
-        unsafe { abi::get_most_specific_route_config(self.stream) }
-    }
-
-    /// Shows in `%RESPONSE_FLAGS%`. Without spaces.
-    pub fn flag(&mut self, flag: &str) {
-        // SAFETY: Envoy copies the flag.
-        unsafe { abi::add_custom_flag(self.stream, buffer(flag.as_bytes())) }
-    }
-
-    pub fn set_metadata(&mut self, namespace: &str, key: &str, value: &[u8]) {
-        // SAFETY: Envoy copies all three.
+    /// Sets texts under a namespace of the request's dynamic metadata.
+    pub fn set_metadata<'e>(&mut self, namespace: &str, entries: impl Iterator<Item = (&'e str, &'e str)>) {
+        let entries: Vec<_> = entries.map(|(key, value)| raw::header(key.as_bytes(), value.as_bytes())).collect();
+        // SAFETY: Envoy copies all of them before it returns.
         unsafe {
-            abi::set_metadata_string(self.stream, buffer(namespace.as_bytes()), buffer(key.as_bytes()), buffer(value));
+            abi::set_metadata_strings(self.stream, buffer(namespace.as_bytes()), entries.as_ptr(), entries.len());
         }
-    }
-
-    pub fn set_metadata_number(&mut self, namespace: &str, key: &str, value: f64) {
-        // SAFETY: Envoy copies both names.
-        unsafe {
-            abi::set_metadata_number(self.stream, buffer(namespace.as_bytes()), buffer(key.as_bytes()), value);
-        }
-    }
-
-    /// Appends to a list, which the first call makes.
-    #[must_use]
-    pub fn add_to_metadata_list(&mut self, namespace: &str, key: &str, value: &[u8]) -> bool {
-        // SAFETY: Envoy copies all three.
-        unsafe {
-            abi::add_metadata_list_string(
-                self.stream,
-                buffer(namespace.as_bytes()),
-                buffer(key.as_bytes()),
-                buffer(value),
-            )
-        }
-    }
-
-    /// False where a read-only value stands there.
-    #[must_use]
-    pub fn set_filter_state(&mut self, key: &str, value: &[u8]) -> bool {
-        // SAFETY: Envoy copies both.
-        unsafe { abi::set_filter_state(self.stream, buffer(key.as_bytes()), buffer(value)) }
     }
 
     /// What counts in the name of this stream, beside the handle and for as long.

@@ -2,7 +2,12 @@
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{InfoBuilder, OpenApi};
 
-use crate::http::{check, health, oauth2, provider_events};
+use crate::http::{admin, check, health, oauth2, provider_events};
+
+/// The admin listener's, as JSON.
+pub fn admin_document() -> String {
+    document(admin::api())
+}
 
 /// The data listener's, as JSON.
 pub fn data_document() -> String {
@@ -22,8 +27,7 @@ fn data_api() -> OpenApi {
     api
 }
 
-/// As JSON, with what all of our descriptions say.
-pub fn document(mut api: OpenApi) -> String {
+fn document(mut api: OpenApi) -> String {
     api.info = InfoBuilder::new()
         .title("Portcullis")
         .version(env!("CARGO_PKG_VERSION"))

@@ -24,7 +24,7 @@ pub struct ConnectionError {
     pub reason: String,
 }
 
-/// A connection that all who hold it share. It ends with the last of them.
+/// A shared connection. It is closed with its last owner.
 #[derive(Debug)]
 pub struct Connection {
     connection: MultiplexedConnection,

@@ -1,8 +1,8 @@
-//! Making a store: a sentinel in each bucket, written once where there is none.
+//! Creating a store: a sentinel in each bucket, written once where there is none.
 //!
-//! In two steps, since a Cluster has no command for all of its servers. First every bucket gets `new:<id>`, that of
-//! bucket 00 first, so that of two who create at once one gives in. Only when all are there they become `<id>`, which
-//! is what services answer from. So a bucket without a sentinel beside one that is whole was not forgotten: it was lost.
+//! It takes two steps, since a Cluster has no command for all of its servers. First every bucket gets `new:<id>`, bucket 00
+//! before the others, so that of two concurrent creations one gives in. Only when all are there they become `<id>`, and only
+//! then services answer. So a bucket without a sentinel, beside one that is whole, has lost it.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use crate::topology::{self, MonitorConfig, MonitorHandle, Role};
 pub enum CreateError {
     #[error(transparent)]
     Options(#[from] RedisOptionsError),
-    /// Whether something was written is not known.
+    /// It is not known whether something was written.
     #[error("Redis cannot be used: {0}")]
     Redis(String),
     #[error("this Redis may not hold the store: {0}")]
@@ -42,10 +42,10 @@ pub enum CreateError {
     Lost { id: StoreId, missing: usize },
 }
 
-/// Makes a new store and returns its id, or ends what somebody began. An id is never used again: services that know the
-/// lost store must not take the new, empty one for it. So what is there is never replaced.
+/// Creates a store and returns its id, or completes a creation that was interrupted. An id is never used again: services that
+/// know the lost store must not take the new, empty one for it. So an existing sentinel is never replaced.
 ///
-/// `after_loss` names a store that lost sentinels, and says that what must hold was written again.
+/// `after_loss` names a store that lost sentinels, and confirms that all revocations that must hold were written again.
 ///
 /// # Errors
 /// See [`CreateError`].
@@ -70,8 +70,8 @@ pub async fn create_store(
     complete(&routes, after_loss, limit).await
 }
 
-/// Marks an empty Redis as a store that is to be filled from another, or ends what somebody began of that. Services write
-/// to it and do not answer from it, before `finish`.
+/// Marks an empty Redis as a store that is to be filled from another, or completes a preparation that was interrupted. Until
+/// [`finish`], services write to it and do not answer from it.
 ///
 /// # Errors
 /// See [`CreateError`].
@@ -109,13 +109,13 @@ pub async fn prepare_store(redis: &RedisOptions, limit: Duration, allow: Allow) 
     }
 }
 
-/// The store that was filled is whole now: services may answer from it.
+/// Declares a filled store whole: services may answer from it.
 ///
 /// # Errors
-/// See [`CreateError`]; then it may be so in a part of the buckets, and can be tried again.
+/// See [`CreateError`]. Some buckets may be whole then, and it can be tried again.
 pub async fn finish(routes: &Routes, id: StoreId, limit: Duration) -> Result<(), CreateError> {
     let all: Vec<_> = Bucket::all().collect();
-    // Only where there is one: what was lost meanwhile does not come back as whole.
+    // XX: a sentinel that was lost meanwhile is not written again.
     write(routes, &all, &id.to_string(), "XX", limit).await?;
     match read_all(routes, limit).await?.values().all(|sentinel| *sentinel == Sentinel::Whole(id)) {
         true => Ok(()),
@@ -140,7 +140,7 @@ pub async fn reached(topology: &MonitorHandle, limit: Duration) -> Result<Arc<Ro
     Ok(routes)
 }
 
-/// What may be done about what is there, for a store that is to be filled.
+/// What may be done about the sentinels of a store that is to be filled.
 fn filling(read: &BTreeMap<Bucket, Sentinel>) -> Result<Begun, CreateError> {
     let mut begun = Begun::NotYet;
     for (bucket, sentinel) in read {
@@ -184,7 +184,7 @@ pub async fn complete(routes: &Routes, after_loss: Option<StoreId>, limit: Durat
     Ok(id)
 }
 
-/// The id of a store that is begun now: that of whoever came first to the first bucket, as `there` finds it.
+/// The id of a store that is begun now. Of concurrent creations, the first one in the first bucket counts.
 async fn claim(
     routes: &Routes,
     sentinel: fn(StoreId) -> String,
@@ -197,7 +197,7 @@ async fn claim(
     read.get(&Bucket::FIRST).and_then(there).ok_or(nowhere(StoreError::StoreFailed))
 }
 
-/// `None` only if the system has no randomness to give.
+/// `None`: the system gave no randomness.
 fn random_id() -> Option<StoreId> {
     let mut id = [0; 16];
     rand::fill(&mut id).ok()?;
@@ -209,7 +209,7 @@ enum Begun {
     NotYet,
 }
 
-/// What may be done about what is there.
+/// What may be done about the sentinels that are there.
 fn judge(read: &BTreeMap<Bucket, Sentinel>, after_loss: Option<StoreId>) -> Result<Begun, CreateError> {
     let mut ids: Vec<StoreId> = Vec::new();
     let (mut missing, mut whole) = (0, 0);
@@ -221,7 +221,7 @@ fn judge(read: &BTreeMap<Bucket, Sentinel>, after_loss: Option<StoreId>) -> Resu
                 whole += 1;
                 ids.push(*id);
             }
-            // Nobody else knows when it is complete.
+            // Only the migration knows when it is complete.
             Sentinel::Filling(id) => return Err(CreateError::Filling(*id)),
             Sentinel::Strange => return Err(CreateError::Strange(*bucket)),
         }
@@ -235,17 +235,17 @@ fn judge(read: &BTreeMap<Bucket, Sentinel>, after_loss: Option<StoreId>) -> Resu
     if whole == read.len() {
         return Err(CreateError::Exists(id.to_string()));
     }
-    // With one that is whole, all were there once.
+    // One is whole, so all were there once.
     if whole > 0 && missing > 0 && after_loss != Some(id) {
         return Err(CreateError::Lost { id, missing });
     }
     Ok(Begun::By(id))
 }
 
-/// What the sentinels of `buckets` say. One whose bucket is on its way to another server is left out.
+/// The sentinels of `buckets`. A bucket that migrates to another server is left out.
 ///
 /// # Errors
-/// The server does not answer, or with an error.
+/// The server does not answer, or answers with an error.
 pub async fn read(
     connection: &Connection,
     buckets: &[Bucket],
@@ -270,7 +270,7 @@ pub async fn read(
     Ok(read)
 }
 
-/// The server is well, and has not or not any more what it was asked for.
+/// The server works, and does not have the slot, or not wholly.
 pub fn is_about_slots(error: &redis::RedisError) -> bool {
     matches!(error.code(), Some("MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN"))
 }

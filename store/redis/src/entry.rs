@@ -1,19 +1,19 @@
-//! How a revocation lies in Redis: its name, its value, and the sentinel beside all of them.
+//! The form of a revocation in Redis: its name, its value, and the sentinel of its bucket.
 //!
 //! ```text
 //! portcullis:{<bucket>}:sentinel  the store's id: 32 hexadecimal digits, no expiry; `new:` or `copy:` before it while
-//!                                 the store is made, or filled from another
+//!                                 the store is created, or filled from another
 //! portcullis:{<bucket>}:r:<key>   D;<sealed note>                dead
 //!                                 B<unix seconds>;<sealed note>  dead if issued before
 //! portcullis:{<bucket>}:m:<key>   see lag.rs
 //! ```
 //! A bucket is two hexadecimal digits, the first byte of the key. It is the name's hash tag: a Cluster keeps a bucket
-//! together wherever its slot goes, so one MGET asks for its sentinel and its entries on any server.
+//! together when its slot migrates, so one MGET asks for its sentinel and its entries on any server.
 //!
-//! A revocation of a signing key has no expiry unless one was asked for, since a stolen key signs for ever; every other
-//! revocation has one. So every name but the sentinel and the endless ones goes away by itself.
+//! A revocation of a signing key has no expiry unless one was asked for, since a stolen key can sign at any time. Every other
+//! revocation has one. So all names expire, except the sentinel and those revocations.
 //!
-//! Names carry no store id: who completes a store that lost sentinels keeps the revocations that were not lost.
+//! Names carry no store id: completing a store that lost sentinels keeps the revocations that were not lost.
 use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -32,14 +32,14 @@ pub const MAX_BEFORE: u64 = 1 << 53;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sentinel {
     Missing,
-    /// The store is being made: some of its sentinels may not be there yet.
+    /// The store is being created: some of its sentinels may not be there yet.
     New(StoreId),
-    /// The store is being filled from another: what it does not know was perhaps not copied yet. Written to, never
-    /// answered from.
+    /// The store is being filled from another: an absent entry may not have been copied yet. It is written to, and checks
+    /// are not answered from it.
     Filling(StoreId),
     /// All of the store's sentinels were there once.
     Whole(StoreId),
-    /// None of ours.
+    /// The value is not ours.
     Strange,
 }
 
@@ -49,25 +49,25 @@ pub struct Entry<'a> {
     pub sealed: &'a [u8],
 }
 
-/// A part of the store that stays together: all of its names have one hash tag. There are 256.
+/// A part of the store that stays on one server: all of its names have one hash tag. There are 256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bucket(u8);
 
 impl Bucket {
-    /// What is one of a kind is in this one: the audit stream, the sentinel that is made first.
+    /// The bucket of names that exist once: the audit log, the issuers. Its sentinel is written first.
     pub const FIRST: Self = Self(0);
 
     pub fn all() -> impl Iterator<Item = Bucket> {
         (0..=u8::MAX).map(Bucket)
     }
 
-    /// The bucket of what `digest` names. Only the first byte counts, which must be as good as random.
+    /// The bucket of a digest. Only the first byte counts, which must be as good as random.
     pub fn of(digest: [u8; 16]) -> Self {
         let [first, ..] = digest;
         Self(first)
     }
 
-    /// The bucket of something that is not named by a digest, or by one in some text.
+    /// The bucket of a name that is not a digest in binary form.
     pub fn of_text(text: &str) -> Self {
         Self(digest(&SHA256, text.as_bytes()).as_ref().first().copied().unwrap_or_default())
     }
@@ -76,7 +76,7 @@ impl Bucket {
         usize::from(self.0)
     }
 
-    /// The name of something in this bucket: `portcullis:{<bucket>}:<rest>`.
+    /// A name in this bucket: `portcullis:{<bucket>}:<rest>`.
     pub fn name(self, rest: impl fmt::Display) -> String {
         format!("portcullis:{{{self}}}:{rest}")
     }
@@ -96,7 +96,7 @@ impl fmt::Display for Bucket {
 /// The length of a revocation's name.
 pub const NAME_BYTES: usize = 40;
 
-/// Without the machinery of formatting: each key of each question needs one.
+/// Without `format!`, since every key of every check needs one.
 pub fn name(key: RevocationKey) -> String {
     let [first, ..] = key.0;
     let mut name = String::with_capacity(NAME_BYTES);
@@ -144,7 +144,7 @@ impl Sentinel {
 }
 
 impl<'a> Entry<'a> {
-    /// `None` for anything that we did not write: nobody may take that for "live".
+    /// `None` for a value that we did not write. It must not be taken for "live".
     pub fn parse(value: &'a [u8]) -> Option<Self> {
         if let Some(sealed) = value.strip_prefix(b"D;") {
             return Some(Self { ending: Ending::Dead, sealed });

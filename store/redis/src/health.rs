@@ -1,16 +1,16 @@
-//! Whether a Redis may be trusted with revocations at all, judged from what INFO says.
+//! Whether a server may be trusted with revocations, judged from INFO.
 use std::time::Duration;
 
 use crate::topology::routes::LEAST_FAILOVER_TIMEOUT;
 
-/// What an operator allows in so many words.
+/// What an operator allows explicitly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Allow {
     pub eviction: bool,
     pub replica: bool,
 }
 
-/// What we read of INFO. A field that Redis did not send is `None`, which no rule takes for good news.
+/// What we read of INFO. A field that Redis did not send is `None`, which is never taken as good.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServerHealth {
     pub version: Option<(u32, u32)>,
@@ -22,7 +22,7 @@ pub struct ServerHealth {
     pub failover_timeout: Option<Duration>,
 }
 
-/// Why its silence proves nothing.
+/// Why the absence of an entry proves nothing on this server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HealthError {
     #[error("its maxmemory-policy is `{0}`, which may evict revocations; set noeviction")]
@@ -75,7 +75,7 @@ impl ServerHealth {
                 Some(policy) => return Err(HealthError::Evicts(policy.to_owned())),
                 None => return Err(HealthError::Unsaid("maxmemory_policy")),
             }
-            // The policy may have been wrong for a moment that nobody watched.
+            // The policy may have been wrong between two of our checks.
             if let Some(evicted @ 1..) = self.evicted {
                 return Err(HealthError::Evicted(evicted));
             }

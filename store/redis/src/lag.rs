@@ -1,11 +1,11 @@
-//! How long a revocation takes until somebody who asks is told of it. Each is timed once, whichever instance made it and
-//! whichever tells it first, and by one clock: that of the Redis that has it.
+//! The lag of a revocation: the time until the first check is answered with it. Each is measured once, independent of the
+//! instance that wrote it and the instance that answers first, by one clock: that of the Redis that has it.
 //!
 //! ```text
 //! portcullis:{<bucket>}:m:<key>   when revoke.lua wrote a new entry, in microseconds of Redis's clock; for 10 s
 //! ```
-//! Whoever takes it away counts what has passed since. A mark that is lost is a revocation that is not timed; nothing
-//! else depends on it.
+//! The instance that deletes the mark counts the time that has passed. If a mark is lost, its revocation is not measured;
+//! nothing else depends on it.
 use std::collections::HashSet;
 use std::mem::take;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,19 +19,20 @@ use crate::reader::Reader;
 use crate::writer::Writer;
 use store::clock::unix_seconds;
 
-/// Twice the longest freshness. Later than that nobody was waiting for it: the session lay unused.
+/// Twice the longest freshness. After that no client was waiting: the session was not used.
 pub const MARK_TTL: Duration = Duration::from_secs(10);
-/// Keys that are looked up in [`MARK_TTL`]. Those beyond are not timed: somebody with many ended tokens costs no more.
+/// Keys that are looked up in one [`MARK_TTL`]. More are not measured, so that a client with many revoked tokens costs no
+/// more.
 const MAX_LOOKED_UP: usize = 1024;
-/// Answers whose keys are looked up at once.
+/// Concurrent lookups.
 const MAX_TASKS: usize = 4;
 
 #[derive(Debug)]
 pub struct Lag {
     reader: Arc<Reader>,
-    /// Takes the marks away.
+    /// Deletes the marks.
     writer: Arc<Writer>,
-    /// A replica takes nothing away.
+    /// Off on a replica, which cannot delete.
     is_on: bool,
     seen: Mutex<Seen>,
     places: Arc<Semaphore>,
@@ -55,7 +56,7 @@ impl Lag {
         Self { reader, writer, is_on, seen: Mutex::default(), places: Arc::new(Semaphore::new(MAX_TASKS)) }
     }
 
-    /// Takes note of what is being told. Nobody waits for it.
+    /// Notes the answers to a check. No answer waits for it.
     pub fn tell(&self, keys: &[RevocationKey], answers: &[Answer]) {
         if answers.iter().all(|answer| *answer == Answer::Live) {
             return;
@@ -70,7 +71,7 @@ impl Lag {
         self.tell_ended(ended);
     }
 
-    /// As [`Lag::tell`], for what is known to be ended.
+    /// As [`Lag::tell`], for keys that are known to be revoked.
     pub fn tell_ended(&self, keys: impl Iterator<Item = RevocationKey>) {
         if !self.is_on {
             return;
@@ -83,7 +84,7 @@ impl Lag {
         if new.is_empty() {
             return;
         }
-        // Left out, they are not looked up later either: that would count a repetition as the first answer.
+        // Keys that are left out are not looked up later either: that would count a later answer as the first one.
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return };
         let (reader, writer) = (Arc::clone(&self.reader), Arc::clone(&self.writer));
         tokio::spawn(async move {
@@ -97,16 +98,14 @@ impl Lag {
     }
 }
 
-/// How long ago `key` was revoked, if nobody has taken its mark.
+/// How long ago `key` was revoked, if its mark is still there.
 async fn passed(reader: &Reader, writer: &Writer, key: RevocationKey) -> Option<Duration> {
     let (bucket, name) = (Bucket::of(key.0), name(key));
     let get = redis::cmd("GET").arg(&name).clone();
-    // Nothing but reads on the connection of the checks: Redis can hold up writes, in a failover that is asked for say,
-    // and what comes after one on its connection waits with it.
     let mut replies = reader.read(bucket, &[get, redis::cmd("TIME")]).await.ok()?.into_iter();
     let mark = redis::from_redis_value::<Option<String>>(replies.next()?).ok()??;
     let (seconds, micros): (u64, u64) = redis::from_redis_value(replies.next()?).ok()?;
-    // Of all who read it, one takes it away.
+    // Of all instances that read it, one deletes it.
     let (taken, _) = writer.run(bucket, redis::cmd("DEL").arg(&name).clone()).await.ok()?;
     let is_ours = redis::from_redis_value::<u64>(taken).ok()? == 1;
     let (now, at) = (seconds.saturating_mul(1_000_000).saturating_add(micros), mark.parse().ok()?);

@@ -1,4 +1,4 @@
-//! How Redis is reached: what operators write, and what it means. Files are read at each connect, so that what rotates
+//! The options that say how Redis is reached. Files are read for each connection, so that a rotated password or certificate
 //! needs no restart.
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use redis::{ConnectionAddr, IntoConnectionInfo as _};
 
-/// How the servers are found, and who says which of them may be asked.
+/// How the servers are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
     /// One server, the one of the URL.
@@ -14,7 +14,7 @@ pub enum Mode {
     Single,
     /// The URLs are of Cluster nodes; the others are found through them.
     Cluster,
-    /// The URLs are of Sentinels, which say which server is the primary.
+    /// The URLs are of Sentinels, which name the primary.
     Sentinel,
 }
 
@@ -30,12 +30,12 @@ pub struct RedisOptions {
     /// In place of the URL's.
     pub username: Option<String>,
     pub password_file: Option<PathBuf>,
-    /// Of the Sentinels themselves, which know no user of Redis. Without it, none is given to them.
+    /// For the Sentinels, which have users of their own. Without it, no user is given to them.
     pub sentinel_username: Option<String>,
     pub sentinel_password_file: Option<PathBuf>,
-    /// The only authorities whose certificates are good; without it, the system's.
+    /// The certificate authorities to trust; without it, the system's.
     pub ca_file: Option<PathBuf>,
-    /// What we prove ourselves with: a certificate chain and its key, both or none.
+    /// The client certificate, a chain, and its key: both or none.
     pub certificate_file: Option<PathBuf>,
     pub key_file: Option<PathBuf>,
 }
@@ -78,14 +78,14 @@ pub struct Access {
     url_password: Option<String>,
 }
 
-/// A server's place. Not resolved: a name may lead elsewhere tomorrow.
+/// The address of a server, not resolved: a name may lead to another server later.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     pub host: String,
     pub port: u16,
 }
 
-/// Whose password is meant.
+/// The kind of server that is connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     Redis,
@@ -104,7 +104,7 @@ impl RedisOptions {
     }
 
     /// # Errors
-    /// See [`RedisOptionsError`]. Files are read, to be refused now and not later.
+    /// See [`RedisOptionsError`]. Files are read once here, so that an unreadable one is reported at start.
     pub fn access(&self) -> Result<Access, RedisOptionsError> {
         use RedisOptionsError as E;
         let mut infos = Vec::new();
@@ -279,8 +279,8 @@ mod tests {
         assert_eq!(refused(&half), E::HalfCertificate);
         let no_master = RedisOptions { mode: Mode::Sentinel, ..single("redis://a:1") };
         assert_eq!(refused(&no_master), E::Master);
-        let nobody = RedisOptions { username: Some("u".into()), ..single("redis://a:1") };
-        assert_eq!(refused(&nobody), E::NoPassword);
+        let no_password = RedisOptions { username: Some("u".into()), ..single("redis://a:1") };
+        assert_eq!(refused(&no_password), E::NoPassword);
         let no_file = RedisOptions { password_file: Some("/no/such/file".into()), ..single("redis://a:1") };
         assert!(refused(&no_file).to_string().contains("redis-password-file"));
     }

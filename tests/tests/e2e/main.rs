@@ -39,4 +39,3 @@ mod store;
 mod survival;
 mod tokens;
 mod under_load;
-mod upgrade;

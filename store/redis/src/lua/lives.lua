@@ -1,7 +1,7 @@
--- How long what is merged lives: as long as the longer of the two. Stands before the scripts that merge. In milliseconds;
--- -1 is for ever, -2 that nothing is there.
+-- Times to live of merged entries: the longer of the two. This is put before the scripts that merge. In milliseconds; -1: no
+-- expiry, -2: nothing is there.
 local function longer(keep, left)
-  -- An endless life is the longest, on either side.
+  -- No expiry is the longest, on either side.
   if keep ~= -1 and (left == -1 or left > keep) then
     return left
   end
@@ -14,7 +14,7 @@ local function set(name, value, keep)
     redis.call('SET', name, value, 'PX', keep)
   end
 end
--- `left`: what it has now, or -2 where it was not there before it was changed.
+-- `left`: the time that it has left, or -2 if it was absent before the change.
 local function prolong(name, keep, left)
   if keep ~= -1 and left ~= -1 and left < keep then
     redis.call('PEXPIRE', name, string.format('%.0f', keep))

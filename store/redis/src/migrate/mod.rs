@@ -17,19 +17,19 @@ use crate::health::Allow;
 use crate::options::{RedisOptions, RedisOptionsError};
 use run::{Run, Step};
 
-/// What is to be copied where.
+/// A source, a target, and how to copy.
 #[derive(Debug, Clone)]
 pub struct Migration {
     pub from: RedisOptions,
     pub to: RedisOptions,
     /// Bounds connecting and each round trip.
     pub redis_timeout: Duration,
-    /// Bounds the wait for what was written to be on disk and on replicas.
+    /// Bounds the wait for a write to be on disk and on replicas.
     pub confirm_timeout: Duration,
     pub min_replicas: u32,
     pub require_disk: bool,
     pub allow: Allow,
-    /// Must be given if the other store is complete already, as its owner's word that it is the one that is meant.
+    /// Required if the target is complete already: it confirms that this store is meant.
     pub to_store_id: Option<StoreId>,
     /// How long a difference may last before it counts: a service has written to one store and is about to write to the
     /// other.
@@ -42,17 +42,17 @@ pub struct Migration {
 pub struct Progress {
     pub verifying: bool,
     pub seen: u64,
-    /// About: names of others in the same Redis are counted too.
+    /// An estimate: names of other applications in the same Redis are counted too.
     pub of: u64,
 }
 
-/// What was found of one kind.
+/// The counts of one kind of name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
     pub found: u64,
-    /// Of those, copied by this run; the others were there.
+    /// Of those, how many this run copied. The target had the others.
     pub copied: u64,
-    /// Missing, weaker, older or shorter-lived in the other store when it was verified.
+    /// Missing, weaker, older or shorter-lived in the target when it was verified.
     pub differing: u64,
 }
 
@@ -60,15 +60,15 @@ pub struct Tally {
 pub struct Report {
     pub from: StoreId,
     pub to: StoreId,
-    /// By what it is, as [`Kind::name`] says.
+    /// By kind.
     pub tallies: Vec<(&'static str, Tally)>,
-    /// Names that are none of ours, or whose content is not; they were not copied.
-    pub strange: u64,
-    /// Revocations that only the other store has: they were lifted while they were copied, and hold there.
-    pub lone: u64,
-    /// Some of the names that differ, are strange or alone.
-    pub told: Vec<String>,
-    /// The other store may be answered from.
+    /// Names, or values, that are not ours. They were not copied.
+    pub not_understood: u64,
+    /// Revocations that only the target has: they were lifted while they were copied, and hold there.
+    pub only_in_target: u64,
+    /// Some of the names that differ, are not understood or are only in the target.
+    pub names: Vec<String>,
+    /// Services may answer from the target.
     pub complete: bool,
 }
 
@@ -79,7 +79,7 @@ pub enum MigrateError {
     #[error("`{0}` cannot be used: {1}")]
     Unusable(&'static str, String),
     #[error("`{0}`: {name}", name = .1.name())]
-    StoreError(&'static str, StoreError),
+    Store(&'static str, StoreError),
     #[error(
         "`to` is not prepared: `portcullis migrate --prepare`, then restart the services with `--mirror-redis`, then this"
     )]
@@ -109,23 +109,23 @@ const FROM: &str = "from";
 const TO: &str = "to";
 
 impl MigrateError {
-    /// Trying again may help, nothing was refused.
+    /// Trying again may help: nothing was refused.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unusable(..) | Self::StoreError(..) | Self::Moved(_) | Self::Write(_) | Self::Finish(_))
+        matches!(self, Self::Unusable(..) | Self::Store(..) | Self::Moved(_) | Self::Write(_) | Self::Finish(_))
     }
 }
 
 impl Report {
     pub fn is_verified(&self) -> bool {
-        self.strange == 0 && self.tallies.iter().all(|(_, tally)| tally.differing == 0)
+        self.not_understood == 0 && self.tallies.iter().all(|(_, tally)| tally.differing == 0)
     }
 }
 
-/// Copies, verifies, and declares the other store complete if nothing differs. Whoever drops this breaks it off; it is
-/// run again from the start, which is quick over what is there.
+/// Copies, verifies, and declares the target complete if nothing differs. Dropping the future interrupts it. Another run
+/// begins again, and is quick over what is there.
 ///
 /// # Errors
-/// See [`MigrateError`]. A difference is none: [`Report::is_verified`].
+/// See [`MigrateError`]. A difference is not an error: see [`Report::is_verified`].
 pub async fn migrate(plan: &Migration, say: impl Fn(Progress)) -> Result<Report, MigrateError> {
     let mut run = Run::open(plan, &say).await?;
     if !plan.verify_only {
@@ -134,7 +134,7 @@ pub async fn migrate(plan: &Migration, say: impl Fn(Progress)) -> Result<Report,
     }
     run.pass(Step::Verify).await?;
     run.verify_audit().await?;
-    run.find_lone().await?;
+    run.find_only_in_target().await?;
     let mut report = run.report();
     report.complete = run.is_complete;
     if !plan.verify_only && !run.is_complete && report.is_verified() {

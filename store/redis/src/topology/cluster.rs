@@ -1,5 +1,5 @@
-//! Who owns which bucket of a Cluster, judged from what its nodes say of it (CLUSTER NODES). No node is believed alone:
-//! one that was stopped and goes on, or that is cut off, still says that it is the primary.
+//! Which node owns which bucket of a Cluster, judged from what all nodes say (CLUSTER NODES). No node is believed alone: one
+//! that was stopped and continues, or that is partitioned, still says that it is the primary.
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ pub struct View {
 struct Told {
     address: Address,
     is_primary: bool,
-    /// It is silent, or so it seems to who tells.
+    /// The node that tells suspects it to have failed.
     is_doubtful: bool,
-    /// When a ping was sent that it has not answered yet, by the clock of who tells in Unix milliseconds; 0: none.
+    /// When a ping was sent that it has not answered yet, in Unix milliseconds by the clock of the node that tells; 0: none.
     pinged: u64,
     epoch: u64,
     /// Both ends included.
@@ -44,12 +44,12 @@ pub struct Agreement {
 /// Nodes are named by their ids.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Owner {
-    /// A majority says so, it itself among them.
+    /// A majority says so, and the node itself.
     Agreed(String),
-    /// By the newest view; it may be gone, or not know yet.
+    /// By the newest view. It may have failed, or may not know yet.
     Named(String),
     #[default]
-    Nobody,
+    Unknown,
 }
 
 /// The slot of a bucket's names: CRC-16/XMODEM of the hash tag.
@@ -115,7 +115,7 @@ impl View {
         self.nodes.get(id).is_some_and(|told| told.is_primary && !told.is_doubtful)
     }
 
-    /// The primaries that own slots: those who vote.
+    /// The primaries that own slots, which vote.
     fn voters(&self) -> impl Iterator<Item = &String> {
         self.nodes.iter().filter(|(_, told)| told.is_primary && !told.slots.is_empty()).map(|(id, _)| id)
     }
@@ -129,7 +129,7 @@ impl View {
             .unwrap_or(0)
     }
 
-    /// Who owns the slot, in doubt or not.
+    /// The owner of the slot, in doubt or not.
     fn named(&self, slot: u16) -> Option<(&str, &Told)> {
         let owns =
             |told: &Told| told.is_primary && told.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot));
@@ -147,7 +147,7 @@ fn address(place: &str, from: &Address) -> Option<Address> {
     let (ip, port) = parts.next()?.split('@').next()?.rsplit_once(':')?;
     let named = parts.next().filter(|name| !name.is_empty() && !name.contains('='));
     let host = match named {
-        // Certificates are made out for names.
+        // Certificates are issued for names.
         Some(name) => name,
         None if ip.is_empty() => &from.host,
         None => ip,
@@ -156,19 +156,19 @@ fn address(place: &str, from: &Address) -> Option<Address> {
     Some(Address { host: host.trim_matches(['[', ']']).to_owned(), port })
 }
 
-/// What follows from `views`, all taken after one moment. A failover raises the epoch, so the newest view says who votes;
-/// then a bucket's owner is who it names, if it says so itself and if more than half of the voters say so.
+/// Combines `views`, all taken after one moment. A failover raises the epoch, so the newest view names the voters and the
+/// owner of each bucket. The owner counts if it says so itself and if more than half of the voters say so.
 pub fn agree(views: &[View]) -> Agreement {
     let Some(newest) = views.iter().filter(|view| view.is_primary()).max_by_key(|view| view.epoch()).or(views.first())
     else {
-        let owners = vec![Owner::Nobody; Bucket::all().count()];
+        let owners = vec![Owner::Unknown; Bucket::all().count()];
         return Agreement { owners, primaries: Vec::new(), sound: Vec::new() };
     };
     let voters: Vec<_> = newest.voters().collect();
     let voting: Vec<_> = views.iter().filter(|view| view.is_primary() && voters.contains(&&view.me)).collect();
     let owner_of = |bucket| {
         let slot = slot_of(bucket);
-        let Some((owner, _)) = newest.named(slot) else { return Owner::Nobody };
+        let Some((owner, _)) = newest.named(slot) else { return Owner::Unknown };
         let votes = voting.iter().filter(|view| view.owner(slot) == Some(owner)).count();
         let says_so = voting.iter().any(|view| view.me == owner && view.owner(slot) == Some(owner));
         match says_so && votes * 2 > voters.len() {

@@ -1,4 +1,4 @@
-//! Where each bucket is asked for, and until when that may be believed. Published by the monitor.
+//! Which server each bucket is read from, and until when that may be believed. Published by the monitor.
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,35 +8,34 @@ use crate::health::HealthError;
 use crate::options::Address;
 use store::StoreError;
 
-/// How long after a question the answers of a primary count that a majority confirmed in reply to it. It must be shorter
-/// than the silence after which a primary is replaced: then no answer that comes within it can be older than what the
-/// next primary was told.
+/// How long a primary's answers count after a majority was asked and confirmed it. It must be shorter than the silence after
+/// which a primary is replaced: then no answer within it can be older than a write to the next primary.
 pub const LEASE: Duration = Duration::from_millis(1500);
 /// The shortest such silence that we work with (`cluster-node-timeout`, `down-after-milliseconds`).
 pub const LEAST_FAILOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
 pub struct Routes {
-    /// Goes up with each that is made.
+    /// Grows with each publication.
     pub number: u64,
     pub servers: Vec<Server>,
     /// One for each bucket.
     pub buckets: Vec<Route>,
-    /// Whether all of our sentinels are where they were looked for.
+    /// Whether all sentinels that were read are ours.
     pub whole: Result<(), StoreError>,
-    /// One server has all of the names, so one sentinel proves them all and one command asks for them all.
+    /// One server has all names, so one sentinel proves them all and one command reads them all.
     pub one_keyspace: bool,
     /// For the log: that all is well, or what is not.
     pub state: String,
 }
 
-/// A server that is asked.
+/// A server that is connected.
 #[derive(Debug, Clone)]
 pub struct Server {
     pub address: Address,
     pub connection: Arc<Connection>,
     pub health: Result<(), HealthError>,
-    /// In a Cluster: it is a primary until then at least, whatever it owns.
+    /// In a Cluster: it is a primary at least until then, with slots or without.
     pub sound_until: Option<Instant>,
 }
 
@@ -44,7 +43,7 @@ pub struct Server {
 pub enum Route {
     To {
         server: usize,
-        /// `None`: nobody else can become the primary without our being told.
+        /// `None`: a single server, which has no lease.
         until: Option<Instant>,
     },
     Nowhere(StoreError),
@@ -63,10 +62,10 @@ impl Routes {
         }
     }
 
-    /// Where `bucket` is now, whatever may be thought of it.
+    /// The index of the server that has `bucket` now, healthy or not.
     ///
     /// # Errors
-    /// Nobody is known to have it.
+    /// No server is known to have it.
     pub fn to(&self, bucket: Bucket) -> Result<usize, StoreError> {
         match self.buckets.get(bucket.index()) {
             Some(Route::To { server, until }) => {
@@ -83,7 +82,7 @@ impl Routes {
         }
     }
 
-    /// Where `bucket` can be asked for with an answer that counts.
+    /// The index of the server whose answers about `bucket` count.
     ///
     /// # Errors
     /// Why not.
@@ -96,7 +95,7 @@ impl Routes {
         }
     }
 
-    /// Whether everything can be asked for.
+    /// Whether answers about every bucket count.
     ///
     /// # Errors
     /// The first reason why not.
@@ -107,7 +106,7 @@ impl Routes {
     /// The buckets of each server that has some, as [`Routes::to`] says.
     ///
     /// # Errors
-    /// Some bucket is nowhere.
+    /// No server is known for some bucket.
     pub fn parts(&self) -> Result<Vec<(&Server, Vec<Bucket>)>, StoreError> {
         let mut parts: Vec<_> = self.servers.iter().map(|server| (server, Vec::new())).collect();
         for bucket in Bucket::all() {
@@ -117,12 +116,12 @@ impl Routes {
             }
         }
         parts.retain(|(_, buckets)| !buckets.is_empty());
-        // In the order of their buckets, so that a shard keeps its place when its primary changes.
+        // In the order of their buckets, so that a shard keeps its position when its primary changes.
         parts.sort_by_key(|(_, buckets)| buckets.first().copied());
         Ok(parts)
     }
 
-    /// The server of a Cluster to which a bucket is on its way, if what it answers counts.
+    /// The server of a Cluster to which a bucket migrates, if its answers count.
     pub fn importing(&self, host: &str, port: u16) -> Option<&Server> {
         self.servers.iter().find(|server| {
             let is_it = server.address.port == port && server.address.host == host;
@@ -130,7 +129,7 @@ impl Routes {
         })
     }
 
-    /// Whether `connection` is still where `bucket` is asked for: what it answered counts.
+    /// Whether `connection` is still the one for `bucket`, so that its answer counts.
     pub fn is_still(&self, bucket: Bucket, connection: &Arc<Connection>) -> bool {
         let server = self.to(bucket).ok().and_then(|to| self.servers.get(to));
         server.is_some_and(|server| Arc::ptr_eq(&server.connection, connection))

@@ -1,4 +1,4 @@
-//! Which server is the primary, by its Sentinels. Not one of them is believed alone.
+//! Which server is the primary, judged from what all Sentinels say. No Sentinel is believed alone.
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +22,11 @@ pub struct Sentinels {
 /// What one Sentinel says of the primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Said {
-    /// Of the Sentinel. One may be reached by two addresses.
+    /// The id of the Sentinel. One may be reached by two addresses.
     me: String,
     primary: Address,
     epoch: u64,
-    /// Up, in its eyes.
+    /// The Sentinel sees the primary up.
     is_up: bool,
     is_failing_over: bool,
     /// How long the primary must be silent before it is replaced.
@@ -39,9 +39,9 @@ struct Said {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Primary {
     Agreed(Address),
-    /// By the newest configuration; it may be gone, or others may not know yet.
+    /// By the newest configuration. It may have failed, or other Sentinels may not know yet.
     Named(Address),
-    Nobody(String),
+    Unknown(String),
 }
 
 impl Sentinels {
@@ -79,7 +79,7 @@ impl Sentinels {
                 self.contacts.entry(address).or_default();
             }
         }
-        agree(&said).unwrap_or(Primary::Nobody(why))
+        agree(&said).unwrap_or(Primary::Unknown(why))
     }
 }
 
@@ -130,9 +130,9 @@ fn said(me: String, fields: &HashMap<String, String>) -> Option<Said> {
     })
 }
 
-/// What follows from what they said, all after one moment. A failover raises the epoch, so who has the newest says which
-/// primary; it is agreed on if more than half of all Sentinels name it and see it up. One that may find it silent
-/// sooner than our lease ends is not counted: the primary may answer us and not the Sentinels. `None`: nobody said anything.
+/// Combines what the Sentinels said, all after one moment. A failover raises the epoch, so the newest configuration names the
+/// primary. It is agreed on if more than half of all Sentinels name it and see it up. A Sentinel that may declare it down before
+/// our lease ends is not counted: the primary may answer us and not the Sentinels. `None`: no Sentinel answered.
 fn agree(said: &[Said]) -> Option<Primary> {
     let newest = said.iter().max_by_key(|said| said.epoch)?;
     let all = said.iter().map(|said| said.others).max()?.saturating_add(1);
@@ -140,7 +140,7 @@ fn agree(said: &[Said]) -> Option<Primary> {
         |one: &Said| one.down_after >= LEAST_FAILOVER_TIMEOUT && one.owes.saturating_add(LEASE) <= one.down_after;
     let counts = |one: &&Said| one.is_up && one.primary == newest.primary && is_patient(one);
     let votes: BTreeSet<_> = said.iter().filter(counts).map(|said| &said.me).collect();
-    // A failover that an operator asked for leaves the old primary up for a while: who knows of it stops the rest of us.
+    // In a failover that an operator requested, the old primary stays up for a while. One Sentinel that tells of it is enough.
     let is_quiet = !said.iter().any(|one| one.is_failing_over);
     let primary = newest.primary.clone();
     Some(match is_quiet && votes.len() * 2 > all {
@@ -181,7 +181,11 @@ mod tests {
     #[test]
     fn the_newest_configuration_counts() {
         let said = [says("x", 1, 0), says("y", 1, 0), says("z", 2, 1)];
-        assert_eq!(agree(&said), Some(Primary::Named(at(2))), "and who has the old one does not agree with it");
+        assert_eq!(
+            agree(&said),
+            Some(Primary::Named(at(2))),
+            "a Sentinel with the old configuration does not agree with it"
+        );
         assert_eq!(agree(&[says("x", 1, 0), says("y", 2, 1), says("z", 2, 1)]), Some(Primary::Agreed(at(2))));
     }
 

@@ -10,7 +10,8 @@ async fn what_the_server_ends_is_refused_on_every_worker_within_the_freshness_an
         assert_eq!(connection.send(&Request::get("/api").bearer(&token)).await.unwrap().status, 200);
     }
     let asked = server.asked(&token);
-    assert!((2..=3).contains(&asked), "each of two workers asks once and remembers: {asked}");
+    let least = if FilterHost::is_native() { 1 } else { 2 };
+    assert!((least..=3).contains(&asked), "each of two workers asks once and remembers: {asked}");
 
     let response = server.state.lock().unwrap().active[&token].clone();
     server.end(&token);
@@ -48,8 +49,8 @@ async fn what_the_server_ends_is_refused_on_every_worker_within_the_freshness_an
     }
     let active = mesh.envoy.stats("portcullis.introspections").await;
     let count = |result: &str| active.iter().find(|(name, _)| name.ends_with(result)).map(|(_, count)| *count);
-    assert!(count("issuer.opaque.result.active") >= Some(4), "{active:?}");
-    assert!(count("issuer.opaque.result.inactive") >= Some(2), "{active:?}");
+    assert!(count("issuer.opaque.result.active") >= Some(2 * least as u64), "{active:?}");
+    assert!(count("issuer.opaque.result.inactive") >= Some(least as u64), "{active:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,7 +62,7 @@ async fn a_token_that_many_wait_for_is_asked_about_once_and_their_bodies_wait_wi
     let mut first = Connection::open(mesh.envoy.address()).await.unwrap();
     let gone = Request::get("/api").bearer(&token).to_bytes();
     tokio::time::timeout(Duration::from_millis(50), first.send_bytes(&gone, false)).await.unwrap_err();
-    assert!(wait_until(PATIENCE, async || server.asked(&token) == 1).await);
+    assert!(wait_until(DEADLINE, async || server.asked(&token) == 1).await);
     drop(first);
     let before = mesh.upstream.requests();
     let post = |_| Request::new("POST", "/api").bearer(&token).body("x".repeat(10_000));
@@ -120,7 +121,7 @@ async fn a_token_that_is_known_waits_for_introspection_and_check_at_once() {
     let request = Request::get("/api").bearer(&token);
     let address = mesh.envoy.address();
     let waiting = tokio::spawn(async move { harness::exchange(address, &request).await.unwrap() });
-    assert!(wait_until(PATIENCE, async || checks().await == 2).await);
+    assert!(wait_until(DEADLINE, async || checks().await == 2).await);
     assert!(!waiting.is_finished(), "the check went out before the introspection was answered");
     let response = waiting.await.unwrap();
     assert_eq!(response.status, 200, "{}", response.text());

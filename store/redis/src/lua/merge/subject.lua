@@ -1,5 +1,5 @@
--- Brings a subject's list of sessions from another store: both lists together. One that is named there and ended is pruned
--- some day; one that was missing could not be found by who ends all of them.
+-- Merges a subject's list of sessions from another store: the union of both. A session that has ended is pruned later. A missing
+-- one would not be found when all sessions of the subject are ended.
 -- KEYS[1] the list; ARGV[1] milliseconds to live, then scores and members.
 local keep = tonumber(ARGV[1])
 local is_there = redis.call('EXISTS', KEYS[1]) == 1

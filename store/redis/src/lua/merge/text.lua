@@ -1,6 +1,5 @@
--- Brings a revocation or the mark of a token from another store, and weakens nothing that is there: what ends more stays,
--- and lives at least as long as either.
--- KEYS[1] the name; ARGV[1] milliseconds to live (-1: for ever), ARGV[2] the other's value, ARGV[3] the kind: 'r' a
+-- Merges a revocation or the mark of a token from another store: the stronger one stays, and lives as long as the longer one.
+-- KEYS[1] the name; ARGV[1] milliseconds to live (-1: no expiry), ARGV[2] the other store's value, ARGV[3] the kind: 'r' a
 -- revocation, 'j' a mark.
 local function rank(value)
   if ARGV[3] == 'j' then
@@ -9,7 +8,7 @@ local function rank(value)
   if string.sub(value, 1, 2) == 'D;' then
     return math.huge
   end
-  -- Nonsense is more than nothing, since nobody may take it for "live".
+  -- A value that is not ours is higher than no entry, since it must not be taken for "live".
   return tonumber(string.match(value, '^B(%d+);')) or -1
 end
 local old = redis.call('GET', KEYS[1])

@@ -1,5 +1,5 @@
 -- Adds a session to those of its subject, unless there are too many.
--- KEYS[1] the subject's; ARGV: [1] sid, [2] milliseconds that it lives at the most, [3] the most sessions.
+-- KEYS[1] the subject's list; ARGV: [1] sid, [2] its lifetime in milliseconds, [3] the most sessions.
 local at = redis.call('TIME')
 local now = at[1] * 1000 + math.floor(at[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now))

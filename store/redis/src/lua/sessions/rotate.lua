@@ -1,4 +1,4 @@
--- Puts a new refresh token in the place of the presented one, if that is the current one. All of it or nothing.
+-- Replaces the refresh token, if the presented one is the current one. All of it or nothing.
 -- KEYS[1] the session; ARGV: [1] MAC of the presented token, [2] of the new one, [3] record of the new access token or
 -- '', [4] milliseconds of grace, [5] the most bytes of access records.
 -- 'rotated', or why not: 'gone', 'ended', 'raced' (it was replaced a moment ago), 'reused' (it was replaced before that;
