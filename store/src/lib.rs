@@ -6,7 +6,7 @@
 //! are HMACs, and notes are encrypted, before they come here: no store learns an identity.
 //!
 //! An empty store does not mean that nothing is revoked. A store proves its identity ([`StoreId`]) with each answer.
-#![cfg_attr(not(any(test, feature = "conformance")), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![allow(clippy::arithmetic_side_effects, reason = "sums of small numbers, and no code of the proxy")]
 #![forbid(unsafe_code)]
 
 mod audit;

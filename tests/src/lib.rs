@@ -3,6 +3,14 @@
 //! Each piece starts on ports from the kernel, stops when it is dropped, and writes its log into the stack's
 //! directory, which stays when the test fails. Nothing here knows the decisions of the filter. A harness that
 //! cannot do its work panics with the reason and the log.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "for tests: what cannot be done ends the process"
+)]
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

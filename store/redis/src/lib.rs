@@ -6,7 +6,7 @@
 //! [`create_store`] makes a new store.
 //!
 //! No public type of this crate names Redis, except options.
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+#![allow(clippy::arithmetic_side_effects, reason = "sums of small numbers, and no code of the proxy")]
 #![forbid(unsafe_code)]
 
 mod audit;

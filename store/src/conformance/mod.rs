@@ -2,6 +2,14 @@
 //! makes a [`Fixture`]; each case becomes a test of its own with a fixture of its own.
 //!
 //! Times are real and short, since a store's clock may be another machine's.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 pub mod audit;
 pub mod identity;
 pub mod issuers;

@@ -2,6 +2,14 @@
 //!
 //!     echo --listen ADDRESS      until SIGTERM or SIGINT
 //!     echo --check ADDRESS       exit code 0 when one answers there, for a health check without a shell
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "for tests: what cannot be done ends the process"
+)]
 use std::net::SocketAddr;
 use std::process::ExitCode;
 

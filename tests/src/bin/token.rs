@@ -6,6 +6,14 @@
 //! ```
 //! KIND is `rsa`, `p256`, `p384`, `ed25519`; `mute` for a P-256 key that may not sign, and `strange` for one whose
 //! public half belongs to another key. NAME becomes CKA_LABEL and CKA_ID.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "for tests: what cannot be done ends the process"
+)]
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::Attribute;

@@ -1,5 +1,13 @@
 //! The end-to-end tests, one binary: each test starts its own stack of real processes. tests/README.md says how to run
 //! one, and which tests run one at a time.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 
 mod behind_a_proxy;
 mod cases;

@@ -1,4 +1,12 @@
 //! The store on Redis passes the suite of the crate `store`, each case against a redis-server of its own.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 use std::sync::Arc;
 use std::time::Duration;
 

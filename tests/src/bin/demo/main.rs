@@ -1,6 +1,14 @@
 //! `make demo` and `make run`: the whole mesh on this machine, either walked through and judged, or left running.
 //!
 //! Exit codes of the walk: 0 if every step succeeded; 1 otherwise, with the logs kept and named.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "for tests: what cannot be done ends the process"
+)]
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
