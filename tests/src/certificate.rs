@@ -5,7 +5,7 @@ use std::process::Command;
 /// A self-signed certificate for `<name>.example`, and its key.
 ///
 /// # Panics
-/// openssl is missing or fails.
+/// There is no openssl, or it fails.
 pub fn certificate(directory: &Path, name: &str) -> (PathBuf, PathBuf) {
     let (certificate, key) = (directory.join(format!("{name}.pem")), directory.join(format!("{name}.key")));
     let made = Command::new("openssl")
@@ -20,7 +20,7 @@ pub fn certificate(directory: &Path, name: &str) -> (PathBuf, PathBuf) {
     (certificate, key)
 }
 
-/// A CA, and certificates that it signed for 127.0.0.1 and a name.
+/// A certificate authority, which signs certificates for 127.0.0.1 and a name.
 pub struct Authority {
     pub certificate: PathBuf,
     key: PathBuf,
@@ -28,7 +28,7 @@ pub struct Authority {
 
 impl Authority {
     /// # Panics
-    /// openssl is missing or fails.
+    /// There is no openssl, or it will not.
     pub fn new(directory: &Path, name: &str) -> Self {
         let (certificate, key) = certificate(directory, name);
         Self { certificate, key }

@@ -1,9 +1,10 @@
-//! The mesh of envoy/compose.yaml as processes of this machine: the same commands, environments, files, dependencies
-//! and health checks, without containers. What only a container engine does (users, read-only roots, limits, networks)
-//! is missing.
+//! The mesh of envoy/compose.yaml as processes of this machine: the same commands, environments, files, dependencies and
+//! health checks, without containers. Users, read-only roots, limits and networks need a container engine and are not
+//! here.
 //!
-//! Each service has its own loopback address, so that all keep their ports. Only three things are rewritten: names of
-//! services where an address is expected, a service's own `0.0.0.0` and `127.0.0.1`, and paths of files in a container.
+//! Each service has a loopback address of its own, so that all keep their ports. Three things are rewritten in the
+//! command, environment and files of a service, and nothing else: names of services where an address is meant, its own
+//! `0.0.0.0` and `127.0.0.1`, and paths at which a container has a file.
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use serde_json::Value;
 
 use crate::{Directory, FilterHost, Process, START_DEADLINE, Service, project, wait_until};
 
-/// The longest time of a service that ends by itself.
+/// The longest that a service which ends by itself may take.
 const ONCE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
 
 pub struct Compose {
@@ -25,7 +26,7 @@ pub struct Compose {
 }
 
 impl Compose {
-    /// Reads the file and creates the secrets with envoy/secrets.sh. Nothing runs yet.
+    /// Reads the file and makes the secrets with envoy/secrets.sh. Nothing runs yet.
     ///
     /// # Panics
     /// The file cannot be read, or the script fails.
@@ -38,7 +39,7 @@ impl Compose {
         document.apply_merge().expect("its `<<` can be merged");
         let document: Value = serde_json::to_value(document).expect("it is JSON too");
         let services = document["services"].as_object().expect("services").keys();
-        // Of a loopback network that only this process and this mesh use.
+        // Of a loopback network that this process and this mesh have to themselves.
         let [.., high, low] = std::process::id().to_be_bytes();
         let first = MESHES.fetch_add(1, Ordering::Relaxed) * 32 + 1;
         let addresses: BTreeMap<_, _> =
@@ -55,10 +56,10 @@ impl Compose {
         mesh
     }
 
-    /// Starts a service when its dependencies are healthy, and waits until it is healthy.
+    /// Starts a service when those it waits for are healthy, and waits until it is.
     ///
     /// # Panics
-    /// One does not become healthy; the message has its log.
+    /// One does not become healthy: with its log.
     pub async fn up(&mut self, service: &str) {
         if self.processes.contains_key(service) {
             return;
@@ -69,10 +70,10 @@ impl Compose {
         self.healthy(service).await;
     }
 
-    /// Runs a service that ends by itself, after its dependencies; returns its output.
+    /// Runs a service that ends by itself, after those it depends on. Returns its output.
     ///
     /// # Panics
-    /// It fails, or does not end; the message has its log.
+    /// It fails, or does not end: with its log.
     pub async fn run(&mut self, service: &str) -> String {
         Box::pin(self.depend(service)).await;
         let mut process = Process::start(service, self.command(service), self.directory.path());
@@ -92,10 +93,10 @@ impl Compose {
         }
     }
 
-    /// Waits until the service's own health check succeeds.
+    /// Waits until the service's own health check says so.
     ///
     /// # Panics
-    /// It does not; the message has its log.
+    /// It does not: with its log.
     pub async fn healthy(&mut self, service: &str) {
         let mut last = String::new();
         let test = texts(&self.service(service)["healthcheck"]["test"]);
@@ -114,7 +115,7 @@ impl Compose {
         assert!(healthy && process.is_running(), "{service} is not healthy: {last}\n{}", process.log_tail());
     }
 
-    /// Restarts a stopped service with its data.
+    /// Starts a service again that was stopped, with the data that it had.
     pub async fn restart(&mut self, service: &str) {
         self.processes.remove(service);
         self.up(service).await;
@@ -148,7 +149,7 @@ impl Compose {
         let definition = self.service(service);
         let mut arguments = match texts(&definition["entrypoint"]) {
             given if !given.is_empty() => given,
-            // What the image starts.
+            // The entry point of the image.
             _ => match definition["image"].as_str() {
                 Some("portcullis/service") => vec!["portcullis".to_owned()],
                 Some("portcullis/echo") => vec!["echo".to_owned()],
@@ -157,7 +158,7 @@ impl Compose {
             },
         };
         arguments.extend(texts(&definition["command"]));
-        // Except for the program, which may have the name of a service.
+        // But for the program, which may be called as a service is.
         for argument in arguments.iter_mut().skip(1) {
             *argument = self.native(service, argument);
         }
@@ -197,16 +198,16 @@ impl Compose {
         }
     }
 
-    /// The text of a service's configuration, for a process on this machine.
+    /// The text of a command, variable or file of a service, rewritten for a process on this machine.
     fn native(&self, service: &str, text: &str) -> String {
-        // Compose's escape for a dollar.
+        // Compose's own way to write a dollar.
         let mut text = text.replace("$$", "$");
         let definition = self.service(service);
         let own = self.addresses[service].to_string();
         text = text.replace("0.0.0.0", &own).replace("127.0.0.1", &own);
         for (name, address) in &self.addresses {
             let address = address.to_string();
-            // One that ends by itself has no address, and `store` is a command.
+            // A service that ends by itself has no address, and `store` is a verb of the tool.
             if self.service(name)["profiles"].is_null() {
                 text = at_addresses(&text, name, &address);
             }
@@ -249,7 +250,7 @@ impl Compose {
     }
 }
 
-/// `name` where an address is expected: alone, before a port, or after `address: `.
+/// `name` where an address is meant: alone, before a port, or after `address: `.
 fn at_addresses(text: &str, name: &str, address: &str) -> String {
     if text == name {
         return address.to_owned();
@@ -270,7 +271,7 @@ fn at_addresses(text: &str, name: &str, address: &str) -> String {
     made + rest
 }
 
-/// The path itself and paths below it, not one with this ending.
+/// The path itself and what is below it, not one that ends so.
 fn replace_path(text: &str, container: &str, host: &Path) -> String {
     let host = host.display().to_string();
     let mut made = String::new();

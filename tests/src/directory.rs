@@ -21,7 +21,7 @@ impl Directory {
         &self.path
     }
 
-    /// Keeps it at the end: the test failed without a panic.
+    /// Leaves it there at the end, as after a panic.
     pub fn keep(&mut self) {
         self.kept = true;
     }

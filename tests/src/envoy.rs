@@ -2,6 +2,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -9,11 +10,14 @@ use crate::native_filter::with_native_filter;
 use crate::template::{render, with_listener, with_transport_socket};
 use crate::{Directory, Process, Request, START_DEADLINE, exchange, project, wait_until};
 
+/// Short, so that tests see virtual machines go.
+pub(crate) const DRAIN: Duration = Duration::from_secs(3);
+
 pub struct EnvoyOptions {
     pub upstream: SocketAddr,
-    /// The revocation service. Nothing needs to listen there.
+    /// The revocation service. It need not run.
     pub service: SocketAddr,
-    /// The identity provider that publishes keys. Nothing needs to listen there.
+    /// The identity provider, which publishes keys. It need not run.
     pub idp: SocketAddr,
     /// The filter's configuration. None starts Envoy without the filter.
     pub filter: Option<Value>,
@@ -21,13 +25,15 @@ pub struct EnvoyOptions {
     pub environment: Vec<(String, String)>,
     /// Workers; each has a virtual machine of its own.
     pub concurrency: u32,
+    /// How long an old listener goes on after an update. A busy machine may need longer to answer what it has accepted.
+    pub drain: Duration,
     pub tls: Option<Tls>,
     /// How the service is reached, if it speaks TLS.
     pub service_tls: Option<ServiceTls>,
     pub host: FilterHost,
-    /// The listener is in a separate file that Envoy watches: see [`Envoy::update_listener`].
+    /// The listener stands in a file of its own that Envoy watches: see [`Envoy::update_listener`].
     pub listener_from_file: bool,
-    /// A last edit of the rendered bootstrap, for the needs of a single test.
+    /// Edits the rendered bootstrap, for the needs of one test.
     pub edit: fn(String) -> String,
 }
 
@@ -47,7 +53,8 @@ pub struct ServiceTls {
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
-/// The host of the filter inside Envoy. The files in envoy/ are for Wasm; [`bootstrap`] rewrites them for another host.
+/// The host that runs the filter inside Envoy. The files in envoy/ are written for Wasm; [`bootstrap`] rewrites
+/// them for any other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FilterHost {
     Wasm {
@@ -74,6 +81,7 @@ impl EnvoyOptions {
             filter,
             environment: Vec::new(),
             concurrency: 2,
+            drain: DRAIN,
             tls: None,
             service_tls: None,
             host: FilterHost::chosen(),
@@ -84,8 +92,7 @@ impl EnvoyOptions {
 }
 
 impl FilterHost {
-    /// The host in the variable `HOST`, by default `wasm`. The module is dist/portcullis.wasm, which ships, or the file
-    /// in `PORTCULLIS_WASM`.
+    /// The one that the variable `HOST` names, by default `wasm`.
     ///
     /// # Panics
     /// There is no such host.
@@ -117,7 +124,7 @@ impl Envoy {
     }
 
     /// # Errors
-    /// The end of the log, if Envoy ends instead of starting: it or the filter refuses the configuration.
+    /// The log's end, when Envoy ends instead of starting: a configuration that it or the filter refuses.
     pub async fn try_start(directory: &Directory, options: EnvoyOptions) -> Result<Self, String> {
         let mut config = bootstrap(&options);
         let listener = directory.path().join("listeners.yaml");
@@ -139,14 +146,8 @@ impl Envoy {
             .arg("--admin-address-path")
             .arg(&admin_path)
             .args(["--concurrency", &options.concurrency.to_string(), "--disable-hot-restart"])
-            .args([
-                "--log-level",
-                "warning",
-                "--component-log-level",
-                "wasm:info,dynamic_modules:info",
-                "--drain-time-s",
-                "3",
-            ])
+            .args(["--log-level", "warning", "--component-log-level", "wasm:info,dynamic_modules:info", "--drain-time-s"])
+            .arg(options.drain.as_secs().to_string())
             .env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", project().join("dist"))
             .envs(options.environment);
         let mut process = Process::start("envoy", command, directory.path());
@@ -178,7 +179,7 @@ impl Envoy {
     }
 
     /// Replaces a text in the file of an Envoy that was started with `listener_from_file`, and moves it into place,
-    /// which triggers Envoy.
+    /// which is what Envoy watches for.
     ///
     /// # Panics
     /// The text is not there.
@@ -190,7 +191,7 @@ impl Envoy {
         std::fs::rename(&moved, &self.listener).expect("the file can be moved");
     }
 
-    /// The admin interface's answer at a path.
+    /// The reply of the admin interface at a path.
     pub async fn admin(&self, method: &str, path: &str) -> String {
         admin(self.admin, method, path).await.unwrap_or_else(|| panic!("the admin interface has no {path}"))
     }
@@ -207,24 +208,24 @@ impl Envoy {
         named.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
     }
 
-    /// One of them by its full name; 0 if it does not exist yet.
+    /// One of them by its whole name; 0 where there is none yet.
     pub async fn stat(&self, name: &str) -> u64 {
         self.stats(name).await.into_iter().find(|(seen, _)| seen == name).map_or(0, |(_, value)| value)
     }
 
-    /// The Prometheus form, with labels.
+    /// As Prometheus sees them, labels and all.
     pub async fn prometheus(&self) -> String {
         self.admin("GET", "/stats/prometheus").await
     }
 
-    /// The bytes that Envoy's allocator has handed out. V8's memory is not included: see [`Process::resident_bytes`].
+    /// The bytes that Envoy's allocator has handed out. V8's memory is not among them: see [`Process::resident_bytes`].
     pub async fn allocated_bytes(&self) -> u64 {
         let memory: Value = serde_json::from_str(&self.admin("GET", "/memory").await).unwrap_or_default();
         memory["allocated"].as_str().and_then(|bytes| bytes.parse().ok()).expect("/memory has `allocated`")
     }
 }
 
-/// An address where nothing listens.
+/// An address that refuses connections.
 fn nobody() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 9))
 }

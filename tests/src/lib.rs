@@ -1,8 +1,8 @@
 //! The harness of the end-to-end tests: a stack of real processes for each test, and clients that may misbehave.
 //!
-//! Each piece starts on ports from the kernel, stops when it is dropped, and writes its log into the stack's directory,
-//! which stays if the test fails. Nothing here knows what the filter decides. If the harness cannot work, it panics
-//! with the reason and the log.
+//! Each piece starts on ports from the kernel, stops when it is dropped, and writes its log into the stack's
+//! directory, which stays when the test fails. Nothing here knows the decisions of the filter. A harness that
+//! cannot do its work panics with the reason and the log.
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ mod upstream;
 
 pub use certificate::{Authority, certificate};
 pub use client::{Connection, H2Connection, Request, Response, exchange, extended_connect};
-pub use cluster::{Cluster, PATIENCE, Sentinels};
+pub use cluster::{Cluster, NODE_TIMEOUT, Sentinels};
 pub use compose::Compose;
 pub use directory::Directory;
 pub use envoy::{Envoy, EnvoyOptions, FilterHost, ServiceTls, Tls};
@@ -39,7 +39,7 @@ pub use template::render;
 pub use turn::under_load;
 pub use upstream::{Answer, Seen, Upstream};
 
-/// The longest time for a process to start. Generous: the machine may be building something else.
+/// The longest that a process may take to start. Generous: the machine may be building something else.
 pub const START_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The root of the project.

@@ -1,4 +1,4 @@
-//! A Redis for one test, with its data on disk, so that it can be stopped and restarted.
+//! A Redis of the test's own, with its data on disk, so that it can be stopped and come back.
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Append-only with every write on disk, and no eviction: what the service requires.
+    /// Append-only with every write on disk, and no eviction, as the service requires.
     pub async fn start(directory: &Directory) -> Self {
         Self::start_with(directory, &[]).await
     }
@@ -31,12 +31,12 @@ impl Redis {
         Self::start_in(directory.path(), options).await
     }
 
-    /// One of several: with its files in its own directory, which is created if necessary.
+    /// One of several: with its files in a directory of its own, which is made if need be.
     pub async fn start_in(data: &Path, options: &[&str]) -> Self {
         Self::start_by(None, data, options).await
     }
 
-    /// From a configuration file, adding only its address and these options.
+    /// From a configuration file, with nothing added but its place and these options.
     pub async fn start_from(file: &str, data: &Path, options: &[&str]) -> Self {
         Self::start_by(Some(file.to_owned()), data, options).await
     }
@@ -46,7 +46,7 @@ impl Redis {
         std::fs::create_dir_all(&data).expect("the stack's directory takes another");
         for _ in 0..PORT_ATTEMPTS {
             let address = free_port();
-            // `{port}` and `{other-port}` stand for values that are known only now.
+            // `{port}` and `{other-port}` are filled in here: ports are known only now.
             let other = free_port().port().to_string();
             let place =
                 |text: &&str| text.replace("{port}", &address.port().to_string()).replace("{other-port}", &other);
@@ -124,17 +124,17 @@ impl Redis {
     }
 }
 
-/// One command, like [`Redis::command`].
+/// One command, as [`Redis::command`].
 ///
 /// # Errors
-/// Nothing listens there.
+/// The connection fails.
 pub async fn command(address: SocketAddr, arguments: &[&str]) -> io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     let mut request = format!("*{}\r\n", arguments.len());
     for argument in arguments {
         request.push_str(&format!("${}\r\n{argument}\r\n", argument.len()));
     }
-    // Redis answers in order, and closes after QUIT: everything read until then is the complete reply.
+    // Redis answers in order, and closes after QUIT: the bytes until then are the whole reply.
     request.push_str("*1\r\n$4\r\nQUIT\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut reply = Vec::new();
@@ -143,7 +143,7 @@ pub async fn command(address: SocketAddr, arguments: &[&str]) -> io::Result<Stri
     Ok(reply.strip_suffix("+OK\r\n").unwrap_or(&reply).to_owned())
 }
 
-/// Whether it answers: successfully, or that it requires a password first; over TLS, at all.
+/// Whether it answers: well, or that it wants a password first; over TLS, at all.
 async fn ping(address: SocketAddr, is_tls: bool) -> bool {
     let Ok(mut stream) = TcpStream::connect(address).await else { return false };
     let mut reply = [0; 5];

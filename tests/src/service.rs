@@ -1,4 +1,4 @@
-//! The revocation service: the normal `portcullis serve`.
+//! The revocation service: `portcullis serve`, the binary that ships.
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ pub struct ServiceOptions {
     pub secret: String,
     /// The admin interface's bearer secret.
     pub admin_token: String,
-    /// Known before a filter has reported them.
+    /// Known before a filter has told of them.
     pub issuers: Vec<String>,
     /// More of the command line.
     pub arguments: Vec<String>,
@@ -65,7 +65,7 @@ impl Service {
         Ok(Self { process, options, directory: directory.to_path_buf(), address, admin })
     }
 
-    /// The address for filters.
+    /// The data listener, which filters use.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -101,7 +101,7 @@ impl Service {
         self.restart().await;
     }
 
-    /// The command, beside this binary: of the same build.
+    /// The tool, beside this binary: of the same build.
     pub fn binary() -> PathBuf {
         if let Some(path) = std::env::var_os("PORTCULLIS") {
             return path.into();
@@ -110,7 +110,7 @@ impl Service {
         if built.exists() { built } else { project().join("target/debug/portcullis") }
     }
 
-    /// Runs `portcullis revoke … --json` and returns what it printed.
+    /// Runs `portcullis revoke … --json` and returns its output.
     ///
     /// # Panics
     /// It failed.
@@ -120,7 +120,7 @@ impl Service {
         output
     }
 
-    /// Runs `portcullis revoke … --json`: returns output, errors, exit code.
+    /// Runs `portcullis revoke … --json`: its output, its errors, its exit code.
     pub async fn try_revoke(&self, arguments: &[&str]) -> (Value, String, i32) {
         let url = format!("http://{}", self.admin_address());
         let file = self.admin_token_file().display().to_string();

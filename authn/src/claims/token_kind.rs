@@ -4,8 +4,9 @@
 //! the client (RFC 8725 section 3.11, cross-JWT confusion). It is determined by the header's `typ`, which `claims`
 //! judges first, by claims whose value names the type, and by claims that only some types have.
 use jose::json::{Json, Object};
+use jose::plain_type;
 
-use crate::claims::{optional_string, plain_type};
+use crate::claims::members::optional_string;
 use crate::config::TokenKind;
 use crate::reject::{Cause, Rejection};
 

@@ -1,29 +1,26 @@
-//! The current keys of all issuers: configured ones and fetched ones.
+//! The keys of all issuers as they are at this moment: those of the configuration, and those that were fetched.
 use crate::engine::KeySet;
-use crate::keys::source::KeySource;
-use crate::policy::Policy;
+use crate::keys::source::{KeySource, Settings};
 use crate::reject::Rejection;
 use crate::time::Monotonic;
 
-/// By the issuer's index in the configuration.
+/// By the issuer's place in the configuration.
 #[derive(Debug, Clone)]
 pub struct Keyrings(Vec<Option<KeySource>>);
 
-/// An issuer's keys, and the generation of the set.
+/// An issuer's keys, and which of its sets in a row they are.
 #[derive(Debug, Clone, Copy)]
 pub struct Current<'k> {
     pub keys: &'k KeySet,
     pub generation: u32,
 }
 
-impl Policy {
-    /// The keys before any fetch.
-    pub fn keyrings(&self) -> Keyrings {
-        Keyrings(self.issuers.iter().map(|issuer| issuer.published.clone().map(KeySource::new)).collect())
-    }
-}
-
 impl Keyrings {
+    /// Of each issuer in the document's order: the settings of its source, if its keys are fetched.
+    pub fn new(sources: impl Iterator<Item = Option<Settings>>) -> Self {
+        Self(sources.map(|settings| settings.map(KeySource::new)).collect())
+    }
+
     /// # Errors
     /// [`crate::reject::RejectReason::KeysUnavailable`] when there are none to be trusted now.
     pub(crate) fn current<'k>(

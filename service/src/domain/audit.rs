@@ -25,7 +25,7 @@ pub struct Audit {
     log: Arc<dyn AuditLog>,
     ring: Arc<Ring>,
     keep: Duration,
-    /// Throttles the log of entries that could not be written.
+    /// Entries that could not be written, as they are logged.
     lost: Throttle,
 }
 
@@ -34,14 +34,14 @@ pub struct Audit {
 pub struct Event {
     /// Unix seconds.
     pub at: u64,
-    /// `admin` for the admin token, `certificate:…` or `client:…`, `nobody` for an unauthenticated caller.
+    /// `admin` for the bearer secret, `certificate:…` or `client:…`, `nobody` for who did not say.
     pub by: String,
     /// The address that it came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// The action: `session.create`, `session.end`, `refresh.reuse`, `revoke`, `lift`, or method and route.
+    /// What was done or tried: `session.create`, `session.end`, `refresh.reuse`, `revoke`, `lift`, or method and route.
     pub action: String,
-    /// `done`, or the status or code of the refusal.
+    /// `done`, or the status or code with which it was refused.
     pub outcome: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
@@ -53,19 +53,19 @@ pub struct Event {
     pub sid: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
-    /// Other targets: a key of a revocation, a jti, a path.
+    /// Of another kind than those above: a key of a revocation, a jti, a path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// An entry as read: its position in the stream, and its content.
+/// An entry as it is read: where in the stream it is, and what it says.
 #[derive(Serialize, ToSchema)]
 pub struct Entry {
-    /// `<Unix milliseconds>-<number>`; the next page starts after it.
+    /// `<Unix milliseconds>-<number>`; a page goes on after it.
     pub id: String,
-    /// Absent if it can no longer be decrypted.
+    /// Absent if it cannot be decrypted any more.
     #[serde(flatten)]
     pub event: Option<Event>,
 }
@@ -88,7 +88,7 @@ impl Event {
         }
     }
 
-    /// Also what clients choose: the method at the start of an action can have any length.
+    /// Also what strangers choose: the method that begins an action can be of any length.
     fn shorten(&mut self) {
         let given = [
             &mut self.sub,
@@ -114,11 +114,11 @@ impl Audit {
         Self { log, ring, keep, lost: Throttle::default() }
     }
 
-    /// Adds an entry. If it cannot be written, the action itself stands, and the entry is logged instead.
+    /// Adds an entry. What was done stands if it cannot be written: the log then has what the stream has not.
     pub async fn write(&self, mut event: Event) {
         event.shorten();
         match self.add(&event).await {
-            // It does not wait for disks: a revocation must not fail because of a slow disk under its audit entry.
+            // Written is enough: a revocation must not fail for a slow disk under its audit entry.
             Ok(()) | Err(WriteError::Unconfirmed(_)) => {}
             Err(error) => {
                 if let Some(more) = self.lost.pass(Instant::now()) {
@@ -132,12 +132,12 @@ impl Audit {
     async fn add(&self, event: &Event) -> Result<(), WriteError> {
         let failed = |_| WriteError::NotWritten(StoreError::StoreFailed);
         let text = serde_json::to_vec(event).map_err(|_| WriteError::NotWritten(StoreError::StoreFailed))?;
-        let sealed = self.ring.seal(self.ring.first(), PLACE, text).map_err(failed)?;
+        let sealed = self.ring.seal(self.ring.first(), CONTEXT, text).map_err(failed)?;
         let bounds = AuditBounds { max_age: self.keep, max_entries: AuditBounds::MAX_ENTRIES };
         self.log.append(sealed, bounds).await
     }
 
-    /// At most `limit` entries, oldest first, without expired ones.
+    /// At most `limit` entries, oldest first. None that are too old.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -148,13 +148,13 @@ impl Audit {
     }
 
     fn open(&self, sealed: &[u8]) -> Option<Event> {
-        let text = self.ring.all().find_map(|at| self.ring.open(at, PLACE, sealed))?;
+        let text = self.ring.all().find_map(|at| self.ring.open(at, CONTEXT, sealed))?;
         serde_json::from_slice(&text).ok()
     }
 }
 
-/// The encryption context of entries; there is one stream.
-const PLACE: &str = "audit";
+/// The context that entries are encrypted for. There is one stream.
+const CONTEXT: &str = "audit";
 
 fn shorten(text: &mut String) {
     if text.len() > MAX_TEXT {

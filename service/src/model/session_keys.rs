@@ -14,7 +14,7 @@ use wire::opaque_token::{OpaqueToken, Purpose};
 const LABEL: &[u8] = b"sessions";
 const FORM: u8 = 1;
 
-/// 128 random bits. Prints as 22 characters of base64url; not secret.
+/// 128 random bits. Prints as 22 characters of base64url; no secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sid(pub [u8; 16]);
 
@@ -80,7 +80,7 @@ impl Ring {
         TokenMac(self.mac(at, Use::Token, &[&[purpose_code(token.purpose)], &token.sid, &token.random]))
     }
 
-    /// The token's `jti`: identifies it without revealing it.
+    /// The token's `jti`: names it without giving it away.
     pub fn token_id(&self, at: KeyAt, token: &OpaqueToken) -> String {
         let id = self.mac(at, Use::TokenId, &[&[purpose_code(token.purpose)], &token.sid, &token.random]);
         URL_SAFE_NO_PAD.encode(id.first_chunk::<16>().unwrap_or(&[0; 16]))
@@ -95,16 +95,16 @@ impl Ring {
         Name::of(&self.mac(at, Use::SubjectName, &[&length, issuer.as_bytes(), subject.as_bytes()]))
     }
 
-    /// Encrypts `text` for `place` only: moved to another place it cannot be decrypted.
+    /// Encrypts `text` for `context` alone: moved to another context it does not open.
     ///
-    /// `1 | nonce 12 | ciphertext and tag`, AES-256-GCM. Each place has its own key, so that random nonces stay far
-    /// below the number at which one might repeat.
-    pub fn seal(&self, at: KeyAt, place: &str, mut text: Vec<u8>) -> Result<Vec<u8>, NoRandomness> {
+    /// `1 | nonce 12 | ciphertext and tag`, AES-256-GCM. Each context has a key of its own, so that random nonces never
+    /// come near the number at which one might repeat.
+    pub fn seal(&self, at: KeyAt, context: &str, mut text: Vec<u8>) -> Result<Vec<u8>, NoRandomness> {
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).map_err(|_| NoRandomness)?;
-        let sealing = self.sealing(at, place).ok_or(NoRandomness)?;
+        let sealing = self.sealing(at, context).ok_or(NoRandomness)?;
         sealing
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(place), &mut text)
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context), &mut text)
             .map_err(|_| NoRandomness)?;
         let mut sealed = vec![FORM];
         sealed.extend_from_slice(&nonce);
@@ -112,19 +112,19 @@ impl Ring {
         Ok(sealed)
     }
 
-    /// `None`: encrypted under another key or for another place, or modified.
-    pub fn open(&self, at: KeyAt, place: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+    /// `None`: sealed under another key or for another context, or changed since.
+    pub fn open(&self, at: KeyAt, context: &str, sealed: &[u8]) -> Option<Vec<u8>> {
         let rest = sealed.strip_prefix(&[FORM])?;
         let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>()?;
         let mut text = text.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let length = self.sealing(at, place)?.open_in_place(nonce, Aad::from(place), &mut text).ok()?.len();
+        let length = self.sealing(at, context)?.open_in_place(nonce, Aad::from(context), &mut text).ok()?.len();
         text.truncate(length);
         Some(text)
     }
 
-    fn sealing(&self, at: KeyAt, place: &str) -> Option<LessSafeKey> {
-        let key = self.mac(at, Use::Seal, &[place.as_bytes()]);
+    fn sealing(&self, at: KeyAt, context: &str) -> Option<LessSafeKey> {
+        let key = self.mac(at, Use::Seal, &[context.as_bytes()]);
         UnboundKey::new(&AES_256_GCM, &key).ok().map(LessSafeKey::new)
     }
 
@@ -136,9 +136,9 @@ impl Ring {
         *self.mac(at, purpose, &[&token.sid, &token.random]).first_chunk().unwrap_or(&[0; 16])
     }
 
-    /// Every use has its own first byte, and parts of fixed length come before the variable one.
+    /// Every use has its own first byte, and parts of fixed length before the one that has not.
     fn mac(&self, at: KeyAt, of: Use, parts: &[&[u8]]) -> [u8; 32] {
-        // Only this ring creates an index, so there is a key at it.
+        // Only this ring makes an index, so there is a key at it.
         let Some(key) = self.0.get(at.0) else { return [0; 32] };
         let mut mac = hmac::Context::with_key(key);
         mac.update(&[1, of as u8]);

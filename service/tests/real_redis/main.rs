@@ -13,7 +13,7 @@ mod http;
 mod migration;
 mod provider;
 mod provider_events;
-#[path = "../../../store/redis/tests/support/redis.rs"]
+#[path = "../../../store/redis/tests/real_redis/redis.rs"]
 mod redis;
 mod sessions;
 mod store;

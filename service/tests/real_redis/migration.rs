@@ -261,13 +261,17 @@ fn verifying_fails_by_name_for_whatever_the_copy_lacks() {
     assert!(!report.is_verified(), "{report:?}");
     assert_eq!(*tally(&report, "revocations"), service::Tally { found: 5, copied: 0, differing: 3 });
     for id in ["gone", "weaker", "shorter"] {
-        assert!(report.told.iter().any(|line| line.contains(&named(id))), "{id}: {report:?}");
+        assert!(report.names.iter().any(|line| line.contains(&named(id))), "{id}: {report:?}");
     }
     // Copying mends it, and takes nothing away that only the copy has.
     new.ask(&["SET", &named("lifted"), "D;", "EX", "9999999"]);
     let again = Migration { to_store_id: Some(id), ..plan(&old, &new) };
     let report = block_on(migrate(&again, |_| {})).unwrap();
-    assert_eq!((report.is_verified(), tally(&report, "revocations").copied, report.lone), (true, 3, 1), "{report:?}");
+    assert_eq!(
+        (report.is_verified(), tally(&report, "revocations").copied, report.only_in_target),
+        (true, 3, 1),
+        "{report:?}"
+    );
     assert!(new.ask(&["GET", &named("lifted")]).contains("D;"));
     // Sessions, lists and audit entries count too.
     let session = names(&new).into_iter().find(|name| name.contains(":s:")).unwrap();
@@ -285,12 +289,12 @@ fn verifying_fails_by_name_for_whatever_the_copy_lacks() {
     // And plays no tricks on the terminal that it is shown on, wherever in a report.
     old.ask(&["SET", "portcullis:{07}:r:\u{1b}[2J", "D;"]);
     let report = verify();
-    assert!(report.told.iter().any(|line| line.contains("{07}:r:")), "{report:?}");
-    assert!(report.told.iter().all(|line| !line.contains('\u{1b}')), "{report:?}");
+    assert!(report.names.iter().any(|line| line.contains("{07}:r:")), "{report:?}");
+    assert!(report.names.iter().all(|line| !line.contains('\u{1b}')), "{report:?}");
     old.ask(&["SET", "portcullis:{07}:z:\u{1b}[2J", "x"]);
     let report = block_on(migrate(&again, |_| {})).unwrap();
-    assert_eq!((report.is_verified(), report.strange), (false, 3), "{report:?}");
-    assert!(report.told.iter().all(|line| !line.contains('\u{1b}')), "{report:?}");
+    assert_eq!((report.is_verified(), report.not_understood), (false, 3), "{report:?}");
+    assert!(report.names.iter().all(|line| !line.contains('\u{1b}')), "{report:?}");
 }
 
 // A copy that was on its way for a while must not undo what happened meanwhile.
@@ -370,7 +374,7 @@ fn a_logout_token_that_was_used_stays_used_in_the_new_store() {
     prepare(&new).unwrap();
     let service = Running::start(with_provider(both(&old, &new)));
     assert_eq!(log_out(&service, &tokens[1]).status, 200);
-    // What the other store does not confirm is not used up.
+    // What the mirror does not confirm is not used up.
     new.signal("STOP");
     assert_eq!(log_out(&service, &tokens[2]).status, 503);
     new.signal("CONT");
@@ -419,7 +423,7 @@ fn what_waits_for_the_other_store_is_counted_while_it_is_tried() {
     prepare(&new).unwrap();
     // Nobody is there to confirm, so each attempt takes its time and fails.
     let confirm_timeout = Duration::from_millis(500);
-    let service = Running::start(Options { mirror_min_replicas: Some(1), confirm_timeout, ..both(&old, &new) });
+    let service = Running::start(Options { mirror_redis_min_replicas: Some(1), confirm_timeout, ..both(&old, &new) });
     assert_eq!(service.admin("POST", "/v1/revocations", &asking(Kind::Session, "s")).0, 503);
     let begun = std::time::Instant::now();
     while begun.elapsed() < Duration::from_secs(3) {
@@ -434,7 +438,7 @@ fn a_service_that_stops_brings_first_what_the_other_store_lacks() {
     prepare(&new).unwrap();
     let service = Running::start(with_sessions(both(&old, &new)));
     let made = session(&service);
-    // Refreshing is acknowledged without the other store.
+    // Refreshing is acknowledged without the mirror.
     new.kill();
     assert_eq!(refresh(&service, &made).0, 200);
     new.restart();

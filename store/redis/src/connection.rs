@@ -1,4 +1,4 @@
-//! One connection to one server: TCP, TLS, credentials, and the meaning of failures.
+//! One connection to one server: TCP, TLS, credentials, and what its failures mean.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub struct ConnectionError {
     pub reason: String,
 }
 
-/// A shared connection. It ends with its last user.
+/// A shared connection. It is closed with its last owner.
 #[derive(Debug)]
 pub struct Connection {
     connection: MultiplexedConnection,
@@ -34,8 +34,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects, authenticates and switches to RESP3, all within `limit`. The kernel still accepts connections for a
-    /// stopped Redis.
+    /// Connects, authenticates and speaks RESP3, all of it within `limit`: a stopped Redis still lets the kernel accept.
     ///
     /// # Errors
     /// See [`ConnectionError`].
@@ -66,7 +65,7 @@ impl Connection {
         if let Some(password) = credentials.password {
             info = info.set_password(password);
         }
-        // Only our own limits apply: the client's defaults are too long for a check, and too short for WAITAOF.
+        // Our own limits are the only ones: the client's defaults are too long for a check, too short for WAITAOF.
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|error| refused(&error))?;
         tcp.set_nodelay(true).map_err(|error| refused(&error))?;
@@ -82,8 +81,9 @@ impl Connection {
         }
     }
 
-    /// One reply for each command. An error reply belongs to its command. When a reply is late, the connection is
-    /// closed, because the reply might be outdated when it comes.
+    /// One reply for each command; a reply that is an error of Redis is that command's.
+    ///
+    /// When a reply is late the connection is closed: what it would still say might be outdated by then.
     ///
     /// # Errors
     /// No replies within `limit`.
@@ -121,7 +121,7 @@ impl Connection {
         redis::from_redis_value(reply).map_err(|error| failed(&error))
     }
 
-    /// The server's own report of its state.
+    /// What the server says of itself now.
     ///
     /// # Errors
     /// As for [`Connection::ask_one`].
@@ -130,7 +130,7 @@ impl Connection {
         Ok(ServerHealth::parse(&info))
     }
 
-    /// Closes it. It is not used again.
+    /// From now on it is not used.
     pub fn close(&self, error: StoreError) {
         self.closed.store(error.code(), Ordering::Relaxed);
     }
@@ -148,14 +148,14 @@ impl Drop for Connection {
     }
 }
 
-/// Errors of single commands stay with them.
+/// Errors of single commands stay theirs.
 pub fn pipeline() -> Pipeline {
     let mut pipeline = redis::pipe();
     pipeline.ignore_errors();
     pipeline
 }
 
-/// Made for each connection, since the files may have changed.
+/// Made anew for each connection: the files may have changed.
 fn tls_config(access: &Access) -> Result<ClientConfig, ConnectionError> {
     let mut roots = RootCertStore::empty();
     match &access.options.ca_file {
@@ -166,10 +166,10 @@ fn tls_config(access: &Access) -> Result<ClientConfig, ConnectionError> {
                 roots.add(certificate).map_err(|error| failed(&format!("redis-ca-file: {error}")))?;
             }
             if roots.is_empty() {
-                return Err(failed(&"redis-ca-file: it contains no certificate"));
+                return Err(failed(&"redis-ca-file: it holds no certificate"));
             }
         }
-        // An unreadable one is skipped: another may be the right one.
+        // One that cannot be read is left out: another may be the one.
         None => {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }

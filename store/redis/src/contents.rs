@@ -1,7 +1,7 @@
-//! The contents of a store by name, and how they are copied to another store: read, compared, and merged by scripts
-//! that never weaken an entry (docs/decisions/0040).
+//! What a store has under each name, and how it is copied to another store: read, compared, and merged by scripts that let
+//! nothing go backwards (docs/decisions/0040).
 //!
-//! A new kind of entry in the store must be added here; otherwise it is not copied, and `migrate` reports it.
+//! A new kind of name must be added here. Otherwise it is not copied, and `migrate` reports it as not understood.
 use std::fmt;
 
 use redis::{Cmd, Value};
@@ -11,12 +11,12 @@ use crate::entry::{self, Bucket, Entry};
 
 /// All names of ours, for SCAN.
 pub const PATTERN: &str = "portcullis:{??}:*";
-/// How much shorter than the original a copy may live. Lives are relative and read one after the other, so delays of a
-/// busy machine show.
+/// How much shorter than the original a copy may live. Times to live are relative and are read one after the other, so the
+/// time in between shows.
 pub const TTL_TOLERANCE_MILLIS: i64 = 1000;
-/// All fields of a session's hash. `session::record` describes them.
+/// All fields of a session's hash; see [`crate::sessions`].
 pub const SESSION_FIELDS: [&str; 10] = ["d", "a", "r", "p", "t", "u", "e", "i", "x", "n"];
-/// The value of scripts and PTTL for no expiry.
+/// The scripts' and PTTL's value for no expiry.
 const FOR_EVER: i64 = -1;
 
 const TEXT: &str = concat!(include_str!("lua/lives.lua"), include_str!("lua/merge/text.lua"));
@@ -27,7 +27,7 @@ const AUDIT: &str = include_str!("lua/merge/audit.lua");
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     Revocation,
-    /// A single-use token was used.
+    /// A mark of [`store::ReplayGuard`].
     Mark,
     Session,
     /// The sessions of one subject.
@@ -46,15 +46,15 @@ pub struct Name {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     Sentinel,
-    /// When a revocation was made, for measuring its lag: expires in seconds, and has no use in another store.
+    /// When a revocation was written, for [`crate::lag`]. It expires in seconds and is not copied.
     Timing,
-    /// The issuers of filters: they report them to every store again.
+    /// The issuers that filters ask about. Filters announce them again, so they are not copied.
     Issuers,
     Ours(Name),
     Strange,
 }
 
-/// The content of a name. Milliseconds to live; -1: forever.
+/// What a store has under a name. `ttl` is in milliseconds; -1: no expiry.
 #[derive(Debug, Clone, PartialEq)]
 pub enum State {
     Absent,
@@ -118,13 +118,13 @@ impl Name {
         Self { kind: Kind::Subject, bucket, text: bucket.name(format_args!("u:{text}")) }
     }
 
-    /// The stream, of which there is one.
+    /// The audit log, of which there is one.
     pub fn of_audit() -> Self {
         let bucket = Bucket::FIRST;
         Self { kind: Kind::Audit, bucket, text: bucket.name("audit") }
     }
 
-    /// An entry of the stream, for the queue of names to copy.
+    /// An entry of the audit log, for the backlog of a mirror. The text is the entry's id.
     pub fn of_audit_entry(id: &str) -> Self {
         Self { text: id.to_owned(), ..Self::of_audit() }
     }
@@ -134,7 +134,7 @@ impl Name {
         Self { kind: Kind::Mark, bucket, text: bucket.name(format_args!("j:{digest}")) }
     }
 
-    /// Two commands, whose replies [`State::read`] takes. The stream is read by pages instead.
+    /// Two commands, whose replies [`State::read`] takes. The audit log is read by pages instead.
     pub fn asks(&self) -> [Cmd; 2] {
         let mut ask = match self.kind {
             Kind::Revocation | Kind::Mark | Kind::Audit => redis::cmd("GET"),
@@ -190,7 +190,7 @@ impl Name {
     }
 }
 
-/// Appends to the audit stream; see the script.
+/// The command that continues the audit log; see the script.
 pub fn merge_audit(most: usize, entries: &[(String, Vec<u8>)], even_if_passed: bool) -> Cmd {
     let mut eval = redis::cmd("EVAL");
     eval.arg(AUDIT).arg(1).arg(Name::of_audit().text).arg(most).arg(u8::from(even_if_passed));
@@ -201,10 +201,10 @@ pub fn merge_audit(most: usize, entries: &[(String, Vec<u8>)], even_if_passed: b
 }
 
 impl State {
-    /// `None`: such a name cannot have this content.
+    /// `None`: a name of this kind cannot have such a value.
     pub fn read(kind: Kind, values: Value, ttl: Value) -> Option<Self> {
         let ttl: i64 = redis::from_redis_value(ttl).ok()?;
-        // Expired in between, or about to expire.
+        // Expired in between, or just about to.
         if ttl != FOR_EVER && ttl <= 0 {
             return Some(State::Absent);
         }
@@ -235,7 +235,7 @@ impl State {
         *self == State::Absent
     }
 
-    /// Whether it is a revocation that ends at least what `ending` ends.
+    /// Whether it is a revocation that is at least as strong as `ending`.
     pub fn ends(&self, ending: Ending) -> bool {
         let least = match ending {
             Ending::Dead => i128::MAX,
@@ -244,7 +244,7 @@ impl State {
         matches!(self, State::Text { value, .. } if rank(Kind::Revocation, value) >= least)
     }
 
-    /// Whether this includes `original`: nothing of it is missing, weaker, older or shorter-lived here.
+    /// Whether this covers `original`: nothing of it is missing, weaker, older or shorter-lived here.
     pub fn covers(&self, kind: Kind, original: &State) -> bool {
         let lives = |ttl: &i64, original: &i64| {
             *ttl == FOR_EVER || (*original != FOR_EVER && ttl.saturating_add(TTL_TOLERANCE_MILLIS) >= *original)
@@ -273,7 +273,7 @@ impl State {
     }
 }
 
-/// Like text.lua: a stronger answer ranks higher, and an invalid value higher than none.
+/// The rank of text.lua: the stronger revocation is higher, and nonsense is higher than nothing.
 fn rank(kind: Kind, value: &[u8]) -> i128 {
     match kind {
         Kind::Mark => i128::from(value == b"d"),
@@ -367,7 +367,7 @@ mod tests {
         assert!(covers(&first, &first) && covers(&second, &first) && !covers(&first, &second));
         assert!(covers(&ended, &first) && !covers(&first, &ended) && !covers(&second, &ended));
         assert!(!covers(&session(&[("d", "other"), ("r", "1")]), &first));
-        // Refreshed by a release that did not count.
+        // Refreshed without being counted, by a release that did not.
         assert!(!covers(
             &session(&[("d", "D"), ("r", "3"), ("t", "4")]),
             &session(&[("d", "D"), ("r", "2"), ("t", "5")])

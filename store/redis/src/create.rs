@@ -1,8 +1,8 @@
 //! Creating a store: a sentinel in each bucket, written once where there is none.
 //!
-//! In two steps, since a Cluster has no command for all of its servers. First every bucket gets `new:<id>`, bucket 00
-//! first, so that of two concurrent creators one gives up. Only when all are there they become `<id>`, from which
-//! services answer. So a bucket without a sentinel beside a complete one was not forgotten: it was lost.
+//! It takes two steps, since a Cluster has no command for all of its servers. First every bucket gets `new:<id>`, bucket 00
+//! before the others, so that of two concurrent creations one gives in. Only when all are there they become `<id>`, and only
+//! then services answer. So a bucket without a sentinel, beside one that is whole, has lost it.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,16 +22,16 @@ use crate::topology::{self, MonitorConfig, MonitorHandle, Role};
 pub enum CreateError {
     #[error(transparent)]
     Options(#[from] RedisOptionsError),
-    /// It is not known whether anything was written.
+    /// It is not known whether something was written.
     #[error("Redis cannot be used: {0}")]
     Redis(String),
-    #[error("this Redis must not be used as a store: {0}")]
+    #[error("this Redis may not hold the store: {0}")]
     Unhealthy(#[from] HealthError),
-    #[error("there is a store already, and it is unchanged: {0}")]
+    #[error("there is a store already, and it stays as it is: {0}")]
     Exists(String),
     #[error("the store {0} is being filled from another: `portcullis migrate` completes it")]
     Filling(StoreId),
-    #[error("bucket {0} has a value that is not a sentinel")]
+    #[error("there is something else where sentinels should be, in bucket {0}")]
     Strange(Bucket),
     #[error("there are parts of two stores: {0} and {1}")]
     Two(StoreId, StoreId),
@@ -42,8 +42,8 @@ pub enum CreateError {
     Lost { id: StoreId, missing: usize },
 }
 
-/// Creates a new store and returns its id, or completes one that was begun. An id is never reused: services that know
-/// the lost store must not take the new, empty one for it. So existing sentinels are never replaced.
+/// Creates a store and returns its id, or completes a creation that was interrupted. An id is never used again: services that
+/// know the lost store must not take the new, empty one for it. So an existing sentinel is never replaced.
 ///
 /// `after_loss` names a store that lost sentinels, and confirms that all revocations that must hold were written again.
 ///
@@ -70,8 +70,8 @@ pub async fn create_store(
     complete(&routes, after_loss, limit).await
 }
 
-/// Marks an empty Redis as a store that is to be filled from another, or continues a fill that was interrupted. Until
-/// `finish`, services write to it and do not answer from it.
+/// Marks an empty Redis as a store that is to be filled from another, or completes a preparation that was interrupted. Until
+/// [`finish`], services write to it and do not answer from it.
 ///
 /// # Errors
 /// See [`CreateError`].
@@ -109,13 +109,13 @@ pub async fn prepare_store(redis: &RedisOptions, limit: Duration, allow: Allow) 
     }
 }
 
-/// The store is completely filled: services may answer from it.
+/// Declares a filled store whole: services may answer from it.
 ///
 /// # Errors
-/// See [`CreateError`]; then it may apply to a part of the buckets, and can be retried.
+/// See [`CreateError`]. Some buckets may be whole then, and it can be tried again.
 pub async fn finish(routes: &Routes, id: StoreId, limit: Duration) -> Result<(), CreateError> {
     let all: Vec<_> = Bucket::all().collect();
-    // Only where there is one: a sentinel that was lost meanwhile is not restored as complete.
+    // XX: a sentinel that was lost meanwhile is not written again.
     write(routes, &all, &id.to_string(), "XX", limit).await?;
     match read_all(routes, limit).await?.values().all(|sentinel| *sentinel == Sentinel::Whole(id)) {
         true => Ok(()),
@@ -140,7 +140,7 @@ pub async fn reached(topology: &MonitorHandle, limit: Duration) -> Result<Arc<Ro
     Ok(routes)
 }
 
-/// The permitted next step, for a store that is to be filled.
+/// What may be done about the sentinels of a store that is to be filled.
 fn filling(read: &BTreeMap<Bucket, Sentinel>) -> Result<Begun, CreateError> {
     let mut begun = Begun::NotYet;
     for (bucket, sentinel) in read {
@@ -184,7 +184,7 @@ pub async fn complete(routes: &Routes, after_loss: Option<StoreId>, limit: Durat
     Ok(id)
 }
 
-/// The id of a store that is begun now: that of the first creator of the first bucket, as `there` finds it.
+/// The id of a store that is begun now. Of concurrent creations, the first one in the first bucket counts.
 async fn claim(
     routes: &Routes,
     sentinel: fn(StoreId) -> String,
@@ -197,7 +197,7 @@ async fn claim(
     read.get(&Bucket::FIRST).and_then(there).ok_or(nowhere(StoreError::StoreFailed))
 }
 
-/// `None` only if the system has no randomness.
+/// `None`: the system gave no randomness.
 fn random_id() -> Option<StoreId> {
     let mut id = [0; 16];
     rand::fill(&mut id).ok()?;
@@ -209,7 +209,7 @@ enum Begun {
     NotYet,
 }
 
-/// The permitted next step.
+/// What may be done about the sentinels that are there.
 fn judge(read: &BTreeMap<Bucket, Sentinel>, after_loss: Option<StoreId>) -> Result<Begun, CreateError> {
     let mut ids: Vec<StoreId> = Vec::new();
     let (mut missing, mut whole) = (0, 0);
@@ -221,7 +221,7 @@ fn judge(read: &BTreeMap<Bucket, Sentinel>, after_loss: Option<StoreId>) -> Resu
                 whole += 1;
                 ids.push(*id);
             }
-            // Only this process knows when it is complete.
+            // Only the migration knows when it is complete.
             Sentinel::Filling(id) => return Err(CreateError::Filling(*id)),
             Sentinel::Strange => return Err(CreateError::Strange(*bucket)),
         }
@@ -235,14 +235,14 @@ fn judge(read: &BTreeMap<Bucket, Sentinel>, after_loss: Option<StoreId>) -> Resu
     if whole == read.len() {
         return Err(CreateError::Exists(id.to_string()));
     }
-    // If one is complete, all were present once.
+    // One is whole, so all were there once.
     if whole > 0 && missing > 0 && after_loss != Some(id) {
         return Err(CreateError::Lost { id, missing });
     }
     Ok(Begun::By(id))
 }
 
-/// The sentinels of `buckets`. One whose bucket is being moved is left out.
+/// The sentinels of `buckets`. A bucket that migrates to another server is left out.
 ///
 /// # Errors
 /// The server does not answer, or answers with an error.
@@ -270,7 +270,7 @@ pub async fn read(
     Ok(read)
 }
 
-/// The server works, but does not have the requested slot, or no longer.
+/// The server works, and does not have the slot, or not wholly.
 pub fn is_about_slots(error: &redis::RedisError) -> bool {
     matches!(error.code(), Some("MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN"))
 }

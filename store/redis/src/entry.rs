@@ -1,19 +1,19 @@
-//! The format of a revocation in Redis: its name, its value, and the sentinel beside all of them.
+//! The form of a revocation in Redis: its name, its value, and the sentinel of its bucket.
 //!
 //! ```text
 //! portcullis:{<bucket>}:sentinel  the store's id: 32 hexadecimal digits, no expiry; `new:` or `copy:` before it while
-//!                                 the store is made, or filled from another
-//! portcullis:{<bucket>}:r:<key>   D;<encrypted note>                dead
-//!                                 B<unix seconds>;<encrypted note>  dead if issued before
+//!                                 the store is created, or filled from another
+//! portcullis:{<bucket>}:r:<key>   D;<sealed note>                dead
+//!                                 B<unix seconds>;<sealed note>  dead if issued before
 //! portcullis:{<bucket>}:m:<key>   see lag.rs
 //! ```
 //! A bucket is two hexadecimal digits, the first byte of the key. It is the name's hash tag: a Cluster keeps a bucket
-//! together wherever its slot moves, so one MGET reads its sentinel and its entries on any server.
+//! together when its slot migrates, so one MGET asks for its sentinel and its entries on any server.
 //!
-//! A revocation of a signing key has no expiry unless one was requested, since a stolen key signs forever; every other
-//! revocation has one. So every name except the sentinels and the endless ones expires by itself.
+//! A revocation of a signing key has no expiry unless one was asked for, since a stolen key can sign at any time. Every other
+//! revocation has one. So all names expire, except the sentinel and those revocations.
 //!
-//! Names contain no store id: completing a store that lost sentinels keeps the remaining revocations.
+//! Names carry no store id: completing a store that lost sentinels keeps the revocations that were not lost.
 use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -28,17 +28,18 @@ pub const PATTERN: &str = "portcullis:{??}:r:*";
 /// Times must be exact in Redis's Lua, whose numbers are doubles.
 pub const MAX_BEFORE: u64 = 1 << 53;
 
-/// The content of a bucket's sentinel.
+/// What a bucket's sentinel says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sentinel {
     Missing,
-    /// The store is being created: some of its sentinels may be missing.
+    /// The store is being created: some of its sentinels may not be there yet.
     New(StoreId),
-    /// The store is being filled from another: a missing entry may not be copied yet. Written to, never answered from.
+    /// The store is being filled from another: an absent entry may not have been copied yet. It is written to, and checks
+    /// are not answered from it.
     Filling(StoreId),
-    /// All of the store's sentinels were present once.
+    /// All of the store's sentinels were there once.
     Whole(StoreId),
-    /// Not in our format.
+    /// The value is not ours.
     Strange,
 }
 
@@ -48,25 +49,25 @@ pub struct Entry<'a> {
     pub sealed: &'a [u8],
 }
 
-/// A part of the store that stays together: all of its names have one hash tag. There are 256.
+/// A part of the store that stays on one server: all of its names have one hash tag. There are 256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bucket(u8);
 
 impl Bucket {
-    /// The bucket of unique entries: the audit stream, and the sentinel that is written first.
+    /// The bucket of names that exist once: the audit log, the issuers. Its sentinel is written first.
     pub const FIRST: Self = Self(0);
 
     pub fn all() -> impl Iterator<Item = Bucket> {
         (0..=u8::MAX).map(Bucket)
     }
 
-    /// The bucket of a digest. Only the first byte counts, which must be uniformly distributed.
+    /// The bucket of a digest. Only the first byte counts, which must be as good as random.
     pub fn of(digest: [u8; 16]) -> Self {
         let [first, ..] = digest;
         Self(first)
     }
 
-    /// The bucket of an entry that is not named by a digest, or by one in some text.
+    /// The bucket of a name that is not a digest in binary form.
     pub fn of_text(text: &str) -> Self {
         Self(digest(&SHA256, text.as_bytes()).as_ref().first().copied().unwrap_or_default())
     }
@@ -75,7 +76,7 @@ impl Bucket {
         usize::from(self.0)
     }
 
-    /// The name of an entry in this bucket: `portcullis:{<bucket>}:<rest>`.
+    /// A name in this bucket: `portcullis:{<bucket>}:<rest>`.
     pub fn name(self, rest: impl fmt::Display) -> String {
         format!("portcullis:{{{self}}}:{rest}")
     }
@@ -95,7 +96,7 @@ impl fmt::Display for Bucket {
 /// The length of a revocation's name.
 pub const NAME_BYTES: usize = 40;
 
-/// Without the formatting machinery, since each key of each check needs one.
+/// Without `format!`, since every key of every check needs one.
 pub fn name(key: RevocationKey) -> String {
     let [first, ..] = key.0;
     let mut name = String::with_capacity(NAME_BYTES);
@@ -143,7 +144,7 @@ impl Sentinel {
 }
 
 impl<'a> Entry<'a> {
-    /// `None` for anything that we did not write: it must not count as "live".
+    /// `None` for a value that we did not write. It must not be taken for "live".
     pub fn parse(value: &'a [u8]) -> Option<Self> {
         if let Some(sealed) = value.strip_prefix(b"D;") {
             return Some(Self { ending: Ending::Dead, sealed });
@@ -163,7 +164,7 @@ impl<'a> Entry<'a> {
 mod tests {
     use super::*;
 
-    /// The part of the value before the encrypted note; revoke.lua writes it.
+    /// The part of the value before the sealed note; revoke.lua writes it.
     fn head(ending: Ending) -> String {
         match ending {
             Ending::Dead => "D;".to_owned(),

@@ -1,16 +1,16 @@
-//! Whether a Redis may be trusted with revocations at all, according to INFO.
+//! Whether a server may be trusted with revocations, judged from INFO.
 use std::time::Duration;
 
 use crate::topology::routes::LEAST_FAILOVER_TIMEOUT;
 
-/// What the operator explicitly allows.
+/// What an operator allows explicitly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Allow {
     pub eviction: bool,
     pub replica: bool,
 }
 
-/// The used fields of INFO. A missing field is `None`, which no rule accepts as good.
+/// What we read of INFO. A field that Redis did not send is `None`, which is never taken as good.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServerHealth {
     pub version: Option<(u32, u32)>,
@@ -18,22 +18,22 @@ pub struct ServerHealth {
     pub policy: Option<String>,
     pub evicted: Option<u64>,
     pub aof: bool,
-    /// `cluster-node-timeout`, if it may be read.
+    /// `cluster-node-timeout`, where it may be read.
     pub failover_timeout: Option<Duration>,
 }
 
-/// Why its absence of entries proves nothing.
+/// Why the absence of an entry proves nothing on this server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HealthError {
     #[error("its maxmemory-policy is `{0}`, which may evict revocations; set noeviction")]
     Evicts(String),
-    #[error("it has evicted {0} keys since it started, perhaps revocations; restore or recreate the store")]
+    #[error("it has evicted {0} keys since it started, perhaps revocations; restore or re-create the store")]
     Evicted(u64),
     #[error("it is a replica, which may lag behind its primary")]
     Replica,
     #[error("it replaces a primary that is silent for {0:?}; set cluster-node-timeout to 2000 or more")]
     FailsOverTooSoon(Duration),
-    #[error("INFO does not have its `{0}`")]
+    #[error("INFO does not say its `{0}`")]
     Unsaid(&'static str),
 }
 
@@ -75,7 +75,7 @@ impl ServerHealth {
                 Some(policy) => return Err(HealthError::Evicts(policy.to_owned())),
                 None => return Err(HealthError::Unsaid("maxmemory_policy")),
             }
-            // The policy may have been wrong for an unobserved moment.
+            // The policy may have been wrong between two of our checks.
             if let Some(evicted @ 1..) = self.evicted {
                 return Err(HealthError::Evicted(evicted));
             }
@@ -83,7 +83,7 @@ impl ServerHealth {
         Ok(())
     }
 
-    /// WAITAOF reports when a write is on disk; Redis 7.2 introduced it.
+    /// WAITAOF tells when a write is on disk; Redis 7.2 brought it.
     pub fn has_waitaof(&self) -> bool {
         self.aof && self.version.is_some_and(|version| version >= (7, 2))
     }

@@ -1,10 +1,10 @@
-//! Measures how long it takes until a revocation is first reported. Each is measured once, whichever instance made it
-//! and whichever reports it first, and by one clock: that of its Redis.
+//! The lag of a revocation: the time until the first check is answered with it. Each is measured once, independent of the
+//! instance that wrote it and the instance that answers first, by one clock: that of the Redis that has it.
 //!
 //! ```text
 //! portcullis:{<bucket>}:m:<key>   when revoke.lua wrote a new entry, in microseconds of Redis's clock; for 10 s
 //! ```
-//! The instance that deletes the mark records the time since then. If a mark is lost, the revocation is not measured;
+//! The instance that deletes the mark counts the time that has passed. If a mark is lost, its revocation is not measured;
 //! nothing else depends on it.
 use std::collections::HashSet;
 use std::mem::take;
@@ -19,12 +19,12 @@ use crate::reader::Reader;
 use crate::writer::Writer;
 use store::clock::unix_seconds;
 
-/// Twice the longest freshness. Anything reported later was not waited for: the session was not in use.
+/// Twice the longest freshness. After that no client was waiting: the session was not used.
 pub const MARK_TTL: Duration = Duration::from_secs(10);
-/// Keys that are looked up within [`MARK_TTL`]. Further ones are not timed, so a client with many revoked tokens costs
-/// no more.
+/// Keys that are looked up in one [`MARK_TTL`]. More are not measured, so that a client with many revoked tokens costs no
+/// more.
 const MAX_LOOKED_UP: usize = 1024;
-/// Answers whose keys are looked up concurrently.
+/// Concurrent lookups.
 const MAX_TASKS: usize = 4;
 
 #[derive(Debug)]
@@ -32,13 +32,13 @@ pub struct Lag {
     reader: Arc<Reader>,
     /// Deletes the marks.
     writer: Arc<Writer>,
-    /// A replica cannot delete.
+    /// Off on a replica, which cannot delete.
     is_on: bool,
     seen: Mutex<Seen>,
     places: Arc<Semaphore>,
 }
 
-/// Keys that were looked up recently.
+/// Keys that need no second look for a while.
 #[derive(Debug, Default)]
 struct Seen {
     since: Option<Instant>,
@@ -56,7 +56,7 @@ impl Lag {
         Self { reader, writer, is_on, seen: Mutex::default(), places: Arc::new(Semaphore::new(MAX_TASKS)) }
     }
 
-    /// Records that these answers are being reported. The caller does not wait.
+    /// Notes the answers to a check. No answer waits for it.
     pub fn tell(&self, keys: &[RevocationKey], answers: &[Answer]) {
         if answers.iter().all(|answer| *answer == Answer::Live) {
             return;
@@ -71,7 +71,7 @@ impl Lag {
         self.tell_ended(ended);
     }
 
-    /// Like [`Lag::tell`], for keys that are known to be revoked.
+    /// As [`Lag::tell`], for keys that are known to be revoked.
     pub fn tell_ended(&self, keys: impl Iterator<Item = RevocationKey>) {
         if !self.is_on {
             return;
@@ -84,7 +84,7 @@ impl Lag {
         if new.is_empty() {
             return;
         }
-        // Skipped keys are not looked up later either: that would count a repetition as the first answer.
+        // Keys that are left out are not looked up later either: that would count a later answer as the first one.
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return };
         let (reader, writer) = (Arc::clone(&self.reader), Arc::clone(&self.writer));
         tokio::spawn(async move {
@@ -98,16 +98,14 @@ impl Lag {
     }
 }
 
-/// How long ago `key` was revoked, if its mark still exists.
+/// How long ago `key` was revoked, if its mark is still there.
 async fn passed(reader: &Reader, writer: &Writer, key: RevocationKey) -> Option<Duration> {
     let (bucket, name) = (Bucket::of(key.0), name(key));
     let get = redis::cmd("GET").arg(&name).clone();
-    // Only reads on the connection of the checks: Redis can suspend writes, for example in a requested failover, and
-    // everything after one on its connection waits with it.
     let mut replies = reader.read(bucket, &[get, redis::cmd("TIME")]).await.ok()?.into_iter();
     let mark = redis::from_redis_value::<Option<String>>(replies.next()?).ok()??;
     let (seconds, micros): (u64, u64) = redis::from_redis_value(replies.next()?).ok()?;
-    // Of several readers, one deletes it.
+    // Of all instances that read it, one deletes it.
     let (taken, _) = writer.run(bucket, redis::cmd("DEL").arg(&name).clone()).await.ok()?;
     let is_ours = redis::from_redis_value::<u64>(taken).ok()? == 1;
     let (now, at) = (seconds.saturating_mul(1_000_000).saturating_add(micros), mark.parse().ok()?);
@@ -115,7 +113,7 @@ async fn passed(reader: &Reader, writer: &Writer, key: RevocationKey) -> Option<
 }
 
 impl Seen {
-    /// Whether it is new here, and there is room.
+    /// Whether it is new here, and fits.
     fn add(&mut self, key: RevocationKey, now: Instant) -> bool {
         let age = now.saturating_duration_since(*self.since.get_or_insert(now));
         if age >= MARK_TTL {

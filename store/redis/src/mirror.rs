@@ -90,7 +90,7 @@ impl Mirror {
             self.check_usable()?;
             let commands = names.iter().zip(commands).map(|(name, command)| (name.bucket, command)).collect();
             let removed = self.transfer.run(commands).await?;
-            self.transfer.bring(names, &[]).await?;
+            self.transfer.copy(names, &[]).await?;
             Ok(removed.map(|(_, durability)| durability))
         };
         let removed: Result<_, WriteError> = removing.await;
@@ -169,14 +169,14 @@ impl Mirror {
                 // From the backlog: the name of an entry is its id.
                 Change::Revoked(_) | Change::Other => (*name != log).then_some(name.text.as_str()),
             };
-            self.transfer.bring_audit(entry).await?;
+            self.transfer.copy_audit(entry).await?;
         }
         let names: Vec<_> = names.iter().filter(|name| name.kind != Kind::Audit).cloned().collect();
         let least = match change {
             Change::Revoked(least) => least,
             Change::Appended(_) | Change::Other => &[],
         };
-        self.transfer.bring(&names, least).await
+        self.transfer.copy(&names, least).await
     }
 
     /// No write waits for a mirror that is known to be unreachable.

@@ -1,12 +1,12 @@
-//! How to reach Redis: the operator's options, and their meaning. Files are read at each connect, so that rotations
-//! need no restart.
+//! The options that say how Redis is reached. Files are read for each connection, so that a rotated password or certificate
+//! needs no restart.
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use redis::{ConnectionAddr, IntoConnectionInfo as _};
 
-/// How servers are found, and what determines the primary.
+/// How the servers are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
     /// One server, the one of the URL.
@@ -14,28 +14,28 @@ pub enum Mode {
     Single,
     /// The URLs are of Cluster nodes; the others are found through them.
     Cluster,
-    /// The URLs name Sentinels, which determine the primary.
+    /// The URLs are of Sentinels, which name the primary.
     Sentinel,
 }
 
 /// `Debug` shows no URL, since it may hold a password.
 #[derive(Clone, Default)]
 pub struct RedisOptions {
-    /// `redis://[user:password@]host:port[/db]`, or `rediss://` for TLS. For Sentinel, those of the Sentinels; the
-    /// primary is reached by the same scheme, user, password and database.
+    /// `redis://[user:password@]host:port[/db]`, or `rediss://` for TLS. For Sentinel, theirs; the primary is reached by
+    /// the same scheme, user, password and database.
     pub urls: Vec<String>,
     pub mode: Mode,
-    /// The name of the primary in the Sentinels' configuration.
+    /// The name that the Sentinels know the primary by.
     pub sentinel_master: Option<String>,
-    /// Instead of the URL's.
+    /// In place of the URL's.
     pub username: Option<String>,
     pub password_file: Option<PathBuf>,
-    /// For the Sentinels themselves, which have separate users. Without it they get none.
+    /// For the Sentinels, which have users of their own. Without it, no user is given to them.
     pub sentinel_username: Option<String>,
     pub sentinel_password_file: Option<PathBuf>,
-    /// The only CAs to trust; default: the system's.
+    /// The certificate authorities to trust; without it, the system's.
     pub ca_file: Option<PathBuf>,
-    /// Our client certificate: a chain and its key, both or none.
+    /// The client certificate, a chain, and its key: both or none.
     pub certificate_file: Option<PathBuf>,
     pub key_file: Option<PathBuf>,
 }
@@ -45,7 +45,7 @@ pub struct RedisOptions {
 pub enum RedisOptionsError {
     #[error("`redis`: at least one URL is needed")]
     NoUrl,
-    #[error("`redis`: URL {0} cannot be used: use redis://[user:password@]host:port[/db], or rediss:// for TLS")]
+    #[error("`redis`: URL {0} cannot be used: write redis://[user:password@]host:port[/db], or rediss:// for TLS")]
     Url(usize),
     #[error("`redis`: the URLs must all have the same scheme, user, password and database")]
     Different,
@@ -55,9 +55,9 @@ pub enum RedisOptionsError {
     Database(i64),
     #[error("`sentinel-master` is needed with `redis-mode` sentinel, and only then")]
     Master,
-    #[error("`{0}` is for `redis-mode` sentinel only")]
+    #[error("`{0}` has a meaning with `redis-mode` sentinel only")]
     SentinelOnly(&'static str),
-    #[error("`{0}` is for rediss:// URLs only")]
+    #[error("`{0}` has a meaning with rediss:// URLs only")]
     TlsOnly(&'static str),
     #[error("`redis-cert-file` and `redis-key-file` belong together")]
     HalfCertificate,
@@ -67,7 +67,7 @@ pub enum RedisOptionsError {
     File { option: &'static str, path: String, why: String },
 }
 
-/// The parsed options.
+/// The options, taken apart.
 #[derive(Clone)]
 pub struct Access {
     pub seeds: Vec<Address>,
@@ -78,14 +78,14 @@ pub struct Access {
     url_password: Option<String>,
 }
 
-/// A server's address, unresolved: a name may lead elsewhere tomorrow.
+/// The address of a server, not resolved: a name may lead to another server later.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     pub host: String,
     pub port: u16,
 }
 
-/// The owner of the password.
+/// The kind of server that is connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     Redis,
@@ -104,12 +104,12 @@ impl RedisOptions {
     }
 
     /// # Errors
-    /// See [`RedisOptionsError`]. Files are read, so that errors show now and not later.
+    /// See [`RedisOptionsError`]. Files are read once here, so that an unreadable one is reported at start.
     pub fn access(&self) -> Result<Access, RedisOptionsError> {
         use RedisOptionsError as E;
         let mut infos = Vec::new();
         for (at, url) in self.urls.iter().enumerate() {
-            // The client's own TLS is not built in: certificates are checked here, and `#insecure` cannot be requested.
+            // The client's own TLS is not built in: a certificate is judged here, and `#insecure` cannot be asked for.
             let (tls, plain) = match url.strip_prefix("rediss://") {
                 Some(rest) => (true, format!("redis://{rest}")),
                 None => (false, url.clone()),
@@ -198,7 +198,7 @@ impl Access {
 }
 
 /// # Errors
-/// It cannot be read, or is not text.
+/// It cannot be read, or is no text.
 pub fn read(option: &'static str, path: &Path) -> Result<String, RedisOptionsError> {
     let wrong = |why| RedisOptionsError::File { option, path: path.display().to_string(), why };
     std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))
@@ -279,8 +279,8 @@ mod tests {
         assert_eq!(refused(&half), E::HalfCertificate);
         let no_master = RedisOptions { mode: Mode::Sentinel, ..single("redis://a:1") };
         assert_eq!(refused(&no_master), E::Master);
-        let nobody = RedisOptions { username: Some("u".into()), ..single("redis://a:1") };
-        assert_eq!(refused(&nobody), E::NoPassword);
+        let no_password = RedisOptions { username: Some("u".into()), ..single("redis://a:1") };
+        assert_eq!(refused(&no_password), E::NoPassword);
         let no_file = RedisOptions { password_file: Some("/no/such/file".into()), ..single("redis://a:1") };
         assert!(refused(&no_file).to_string().contains("redis-password-file"));
     }

@@ -1,5 +1,5 @@
-//! Copies names from one store to another. A copy that is not known to have arrived is an error. A copy that is made
-//! twice or late does no harm ([`crate::contents`]).
+//! Copies names from one store to another. A copy that is not confirmed is an error. A repeated or late copy does no harm
+//! ([`crate::contents`]).
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,25 +15,25 @@ use crate::writer::Writer;
 
 /// Entries of the audit stream in one command.
 pub const AUDIT_PAGE: usize = 200;
-/// The most entries of a range; there are fewer, since the service limits the rate of the requests that cause them.
+/// The most entries of a range; there are fewer where each is of a call to a service that limits their rate.
 const AUDIT_RANGE: usize = 20_000;
 
-/// An entry of the audit stream: its id, and its content.
+/// An entry of the audit stream: its id, and what it holds.
 pub type AuditEntry = (String, Vec<u8>);
 
-/// The source, and the destination.
+/// The source and the target.
 #[derive(Debug)]
 pub struct Transfer {
     pub from: Arc<Reader>,
     pub to: Writer,
-    /// Reads from the store of `to`.
+    /// Reads what `to` writes.
     pub there: Reader,
-    /// About how many entries of the audit stream are kept there.
+    /// About how many audit entries the target keeps.
     pub audit_entries: usize,
 }
 
-/// The states of `names` in order, each bucket's in one round trip that proves the store's identity. Unreadable ones
-/// are [`None`].
+/// The states of `names` in order, those of one bucket in one round trip that proves the store. A state that cannot be read
+/// is [`None`].
 ///
 /// # Errors
 /// As for [`Reader::read`].
@@ -45,7 +45,7 @@ pub async fn states(reader: &Reader, names: &[Name]) -> Result<Vec<Option<State>
     let reading = of.into_iter().map(async |(bucket, places)| {
         let some: Vec<_> = places.iter().filter_map(|at| names.get(*at)).collect();
         let states = match states_in(reader, bucket, &some).await {
-            // An entry of a wrong type would spoil the others' replies.
+            // A name of an unexpected type makes the whole read fail.
             Err(StoreError::StoreFailed) => {
                 let mut states = Vec::with_capacity(some.len());
                 for name in some {
@@ -82,14 +82,14 @@ async fn states_in(reader: &Reader, bucket: Bucket, names: &[&Name]) -> Result<V
 }
 
 impl Transfer {
-    /// Copies the current states of `names`. Missing names are skipped, and so is the audit stream.
+    /// Copies what the source has under `names` now. Absent names and the audit log are left out.
     ///
-    /// `least` is what was just written under each of the first names: a weaker state is not what was written, but
-    /// another server's, for example an old primary's, and is not acknowledged.
+    /// `least` is what was just written under each of the first names. A weaker state was read from another server, such as an
+    /// old primary, and is not acknowledged.
     ///
     /// # Errors
-    /// See [`WriteError`]; some may have been copied.
-    pub async fn bring(&self, names: &[Name], least: &[Ending]) -> Result<Option<Durability>, WriteError> {
+    /// See [`WriteError`]. Some may have been copied.
+    pub async fn copy(&self, names: &[Name], least: &[Ending]) -> Result<Option<Durability>, WriteError> {
         let read = states(&self.from, names).await.map_err(WriteError::NotWritten)?;
         for (state, least) in read.iter().zip(least) {
             if !state.as_ref().is_some_and(|state| state.ends(*least)) {
@@ -104,7 +104,7 @@ impl Transfer {
         self.run(merges).await.map(|done| done.map(|(_, confirmed)| confirmed))
     }
 
-    /// Runs `commands` on the other store. `None`: there were none.
+    /// Runs `commands` on the target. `None`: there were none.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -118,19 +118,19 @@ impl Transfer {
         let buckets: Vec<_> = commands.iter().map(|(bucket, _)| *bucket).collect();
         let written = self.to.run_all(commands).await?;
         if self.there.may_forget(&buckets) {
-            return Err(WriteError::Unconfirmed("the store may lose it (store_unsafe)".into()));
+            return Err(WriteError::Unconfirmed("the store may forget it (store_unsafe)".into()));
         }
         Ok(Some((written.replies, written.durability)))
     }
 
-    /// Copies the next entries of the audit stream, in order and under their ids, so that the copy is always a prefix.
-    /// Returns how many there were; 0: it is complete.
+    /// Copies the next entries of the audit log, in their order and under their ids, so that the target always has a prefix of
+    /// it. How many there were; 0: the target has all.
     ///
-    /// `own` is the id of an entry that must be there when this returns, if all before it are.
+    /// `own` is the id of an entry that must be in the target when this returns, if all entries before it are.
     ///
     /// # Errors
     /// See [`WriteError`].
-    pub async fn bring_audit(&self, own: Option<&str>) -> Result<usize, WriteError> {
+    pub async fn copy_audit(&self, own: Option<&str>) -> Result<usize, WriteError> {
         let not = WriteError::NotWritten;
         let top = audit_page(&self.there, AuditRange::Last).await.map_err(not)?.pop();
         let after = top.as_ref().map_or("0", |(id, _)| id.as_str()).to_owned();
@@ -141,9 +141,8 @@ impl Transfer {
         if !others.is_empty() {
             merges.push((bucket, contents::merge_audit(self.audit_entries, &others, false)));
         }
-        // Another writer may have come first, and may again until this arrives: one that copied it, or one that writes
-        // to both in the other direction. If it is not among the next because there are too many, it will be copied in
-        // its turn.
+        // Another instance may have copied it already, or an instance with the stores the other way round may have appended
+        // to the target. If it is not in the page because there are too many entries, a later page has it.
         let mine = match own {
             Some(own) if mine.is_empty() && next.len() < AUDIT_PAGE => {
                 audit_page(&self.from, AuditRange::Only(own)).await.map_err(not)?

@@ -1,4 +1,4 @@
-//! Claims with many values, and changes to a token after signing.
+//! Claims of many values, and changes to a token after it was signed.
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 

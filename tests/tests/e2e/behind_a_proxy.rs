@@ -1,8 +1,8 @@
-//! The service behind its own Envoy, as in a mesh: the filter's requests must be acceptable to a proxy.
+//! The service behind an Envoy of its own, as in a mesh: the requests of the filter must be acceptable to a proxy.
 use harness::{Directory, Envoy, EnvoyOptions, Mesh, MeshOptions};
 use serde_json::json;
 
-/// Istio's name for the cluster of a Service.
+/// As Istio names the cluster of a Service.
 const CLUSTER: &str = "outbound|7700||portcullis.portcullis.svc.cluster.local";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -13,7 +13,7 @@ async fn a_check_passes_the_proxy_in_front_of_the_service_under_istios_name_for_
     let nobody = "127.0.0.1:1".parse().unwrap();
     let front = Envoy::start(&directory, EnvoyOptions::new(service, nobody, None)).await;
 
-    let mut options = MeshOptions { asks: Some(front.address()), ..MeshOptions::default() };
+    let mut options = MeshOptions { check_address: Some(front.address()), ..MeshOptions::default() };
     options.filter["revocation"]["cluster"] = json!(CLUSTER);
     options.edit = |bootstrap| bootstrap.replace("session_service", &format!("\"{CLUSTER}\""));
     let mesh = Mesh::start_with("in-a-mesh", options).await;

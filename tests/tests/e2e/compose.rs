@@ -1,5 +1,5 @@
-//! The mesh of envoy/compose.yaml, run natively from the shipped files: edge with TLS 1.3, two instances of the
-//! service, a Redis Cluster with TLS and ACL, Prometheus. Only the container boundary is missing.
+//! The mesh of envoy/compose.yaml, run natively from the files that ship: edge with TLS 1.3, two instances of the
+//! service, a Redis Cluster with TLS and ACL, Prometheus. Only the container boundary is not here.
 use harness::{Compose, Connection, Request, Response, Service, project, wait_until};
 use serde_json::Value;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ async fn mesh(name: &str) -> Compose {
     mesh
 }
 
-/// A session created by an instance of the service: its id and its JWT.
+/// A session that an instance of the service makes: its id and its JWT.
 fn session(mesh: &Compose) -> (String, String) {
     let service = format!("http://{}", mesh.address("sessions-1", 7701));
     let token = mesh.secret("admin-token").display().to_string();
@@ -92,8 +92,7 @@ async fn the_edge_speaks_tls_1_3_alone_and_shows_no_more_of_itself_than_it_must(
     let quit = harness::exchange(mesh.address("edge", 9902), &Request::new("POST", "/stats/prometheus")).await;
     assert_eq!(quit.expect("an answer").status, 404);
 
-    // Redis: no access without a password or without TLS, and the service's user can neither empty it nor read the
-    // rest.
+    // Redis: no access without a password, nothing without TLS, and the service's user can neither empty nor read the rest.
     let password = std::fs::read_to_string(mesh.secret("redis-password")).expect("a password");
     let redis = |user: &[&str], command: &[&str]| {
         let output = std::process::Command::new("redis-cli")
@@ -119,7 +118,7 @@ async fn the_edge_speaks_tls_1_3_alone_and_shows_no_more_of_itself_than_it_must(
     mesh.process("edge").assert_running();
 }
 
-/// Every metric name in an expression: a word before a selector, a range or an end that is not a function.
+/// Every name of a metric of ours in an expression.
 fn metric_names(expression: &str) -> Vec<String> {
     let words = expression.split(|one: char| !(one.is_ascii_alphanumeric() || one == '_' || one == ':'));
     let ours = words.filter(|word| word.starts_with("portcullis_") || word.starts_with("envoy_") || *word == "up");
@@ -132,7 +131,7 @@ fn names_of_metrics_are_found_in_expressions() {
     assert_eq!(metric_names(expression), ["portcullis_redis_seconds_bucket", "up"]);
 }
 
-/// Where, and what is asked: of the dashboard and of the alerts.
+/// The expressions of the dashboard and of the alerts, each with its place.
 fn expressions(mesh: &Compose) -> Vec<(String, String)> {
     let dashboard = std::fs::read_to_string(project().join("envoy/grafana/dashboard.json")).expect("the dashboard");
     let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
@@ -167,7 +166,7 @@ async fn everything_on_the_dashboard_and_in_the_alerts_exists_on_a_running_mesh(
     assert_eq!(revoke(&mesh, "sessions-1", &ended), 0);
     assert!(wait_until(LATEST, async || get(&mesh, &token).await.status == 403).await);
     let (_, fresh) = session(&mesh);
-    // A failed check counts too: for a moment no instance answers.
+    // A failed check counts too: neither instance answers for a moment.
     for instance in ["sessions-1", "sessions-2"] {
         mesh.process(instance).pause();
     }
@@ -176,7 +175,7 @@ async fn everything_on_the_dashboard_and_in_the_alerts_exists_on_a_running_mesh(
         mesh.process(instance).resume();
     }
 
-    // By either instance, in a Cluster, as a user with few rights.
+    // By either instance, in a Cluster, as a user that may do little.
     let timed = async || {
         let asked = ask(&mesh, "/api/v1/query?query=sum(portcullis_revocation_lag_seconds_count)").await;
         asked["data"]["result"][0]["value"][1] == "1"
@@ -204,7 +203,7 @@ async fn everything_on_the_dashboard_and_in_the_alerts_exists_on_a_running_mesh(
             known.split(',').filter(|name| name.contains("portcullis") || name.contains("wasm")).collect();
         panic!("nobody counts {missing:#?}; there are {ours:#?}");
     }
-    // Prometheus accepts each unchanged, and has read the rules.
+    // Prometheus takes each as it stands, and has read the rules.
     for (place, expression) in &expressions {
         let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let answer = ask(&mesh, &format!("/api/v1/query?query={encoded}")).await;

@@ -21,9 +21,9 @@ async fn a_wrong_configuration_is_refused_with_the_path_of_its_field() {
         ("issuers[1].algorithms", |filter| filter["issuers"][1]["algorithms"] = json!(["none"])),
         ("issuers[0].keys[0].jwk", |filter| filter["issuers"][0]["keys"][0]["jwk"]["x"] = json!("AAAA")),
     ];
-    // The values of each field are tested natively; here, that Envoy applies the result.
+    // The values of fields are tested natively. Here: Envoy asks the filter, and refuses the configuration when it does.
     for (field, spoil) in cases {
-        let mut options = MeshOptions { asks: Some("127.0.0.1:9".parse().unwrap()), ..MeshOptions::default() };
+        let mut options = MeshOptions { check_address: Some("127.0.0.1:9".parse().unwrap()), ..MeshOptions::default() };
         spoil(&mut options.filter);
         let Err(log) = Mesh::try_start("wrong-config", options).await else { panic!("{field}: Envoy starts") };
         let line = log.lines().find(|line| line.contains("portcullis: the configuration is refused"));
@@ -54,7 +54,7 @@ async fn an_update_takes_over_when_it_is_right_and_leaves_the_old_one_when_it_is
     assert_eq!((get("/api").await, get("/next").await, get("/optional").await), (200, 403, 200));
     assert_eq!(mesh.get("garbage").await.status, 401);
 
-    // Requests of the old one are in flight, at the service and at the upstream, when the new one arrives.
+    // Requests of the old one are under way, at the service and at the upstream, when the new one comes.
     let ongoing = |path: &'static str, token: String| {
         tokio::spawn(async move {
             let request = Request::new("POST", path).bearer(&token).body("a body");
@@ -79,7 +79,7 @@ async fn an_update_takes_over_when_it_is_right_and_leaves_the_old_one_when_it_is
         }
     }
 
-    // One vm_id: the VMs are the same as before, except for the canary on which a configuration is tried.
+    // One vm_id: the machines are those of before, but for the canary on which a configuration is tried.
     let now = mesh.envoy.stat("wasm.envoy.wasm.runtime.v8.created").await;
     println!("{made} machines made before, {now} after; {running} running before");
     let still = async || mesh.envoy.stat("wasm.envoy.wasm.runtime.v8.active").await <= running;
@@ -92,14 +92,15 @@ async fn an_update_takes_over_when_it_is_right_and_leaves_the_old_one_when_it_is
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_waits_for_its_verdict_is_answered_under_the_configuration_that_it_came_under() {
     let derived = Secret::new(MeshOptions::secret().as_bytes()).unwrap().derive();
-    // Slow enough for an update to arrive between check and answer.
+    // Slow enough for an update to come between question and answer.
     let service = RawServer::start(move |question| {
         let asked = Asked::read(std::slice::from_ref(&derived), question).unwrap();
         let live = asked.answers(&derived, Retention::LONGEST, &vec![Live; asked.keys().len()]);
         Reply::http(200, &live).after(CHECK_TIMEOUT)
     })
     .await;
-    let mut options = MeshOptions { asks: Some(service.address()), listener_from_file: true, ..MeshOptions::default() };
+    let mut options =
+        MeshOptions { check_address: Some(service.address()), listener_from_file: true, ..MeshOptions::default() };
     options.filter["revocation"]["timeout"] = json!("3s");
     options.filter["revocation"]["freshness"] = json!("5s");
     let mut mesh = Mesh::start_with("updated-while-waiting", options).await;
@@ -111,7 +112,7 @@ async fn a_request_that_waits_for_its_verdict_is_answered_under_the_configuratio
     let asked = async || service.requests() >= 1;
     assert!(wait_until(UPDATE, asked).await);
     mesh.envoy.update_listener(r#"\"prefix\":\"/api\""#, r#"\"prefix\":\"/next\""#);
-    // Under the new configuration this path needs no check: it is refused at once.
+    // Under the new configuration nothing is asked for this path: it is refused at once.
     let updated = async || mesh.send(&Request::get("/api")).await.json()["code"] == "ROUTE_UNMATCHED";
     assert!(wait_until(UPDATE, updated).await);
     assert_eq!(mesh.upstream.requests(), 0, "the update came too late for this test");
@@ -125,7 +126,7 @@ async fn a_request_that_waits_for_its_verdict_is_answered_under_the_configuratio
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_written_as_yaml_in_the_bootstrap_counts_as_the_same_one_in_json() {
-    // Envoy passes a Struct as protobuf, although its documentation says JSON.
+    // Envoy hands a Struct over as protobuf, although its documentation says JSON.
     let as_struct = |bootstrap: String| {
         let (before, after) = bootstrap.split_once("google.protobuf.StringValue").expect("a StringValue");
         let (space, rest) = after.split_once("value: ").expect("its value");

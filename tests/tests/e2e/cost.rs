@@ -1,9 +1,7 @@
-//! Measures a check and a revocation. Prints the cost and asserts nothing. Run by hand, with an optimised binary:
+//! The cost of a check and of a revocation, printed and not judged. Run by hand, with an optimised binary:
 //!
-//! ```sh
-//! cargo build --profile native -p portcullis-cli
-//! PORTCULLIS=target/native/portcullis cargo test --profile native -p portcullis-e2e --test e2e cost:: -- --ignored --nocapture
-//! ```
+//!     cargo build --profile native -p portcullis-cli
+//!     PORTCULLIS=target/native/portcullis cargo test --profile native -p portcullis-e2e --test e2e cost:: -- --ignored --nocapture
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -33,14 +31,14 @@ fn entry(key: &RevocationKey) -> String {
     format!("portcullis:{{{:02x}}}:r:{key}", key.0[0])
 }
 
-/// The target: the service, or Redis for the same names.
+/// The server that is measured: the service, or Redis with the same names.
 enum Asked {
     Service(Connection),
     Redis(TcpStream),
 }
 
 impl Asked {
-    /// What is sent, made before its time is taken.
+    /// The request, made before the clock starts.
     fn question(&self, number: u64) -> Vec<u8> {
         let keys = keys(number);
         match self {
@@ -109,7 +107,7 @@ async fn latencies(service: Option<SocketAddr>, redis: SocketAddr) -> Vec<Durati
             while due < start + RUN {
                 let question = asked.question(number);
                 tokio::time::sleep_until(due.into()).await;
-                // Timers have a resolution of a millisecond, which costs nothing; a later send does.
+                // Timers are a millisecond coarse, which is nobody's cost; being later than that is.
                 let from = if due.elapsed() > Duration::from_millis(2) { due } else { Instant::now() };
                 number += 1;
                 asked.ask(question).await.unwrap();

@@ -1,4 +1,4 @@
-//! The filter's behaviour in a real proxy: repeated headers, spoofed ones, certificates, upgrades, logs.
+//! The filter's decisions as a real proxy carries them out: repeated headers, spoofed ones, certificates, upgrades, logs.
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -37,7 +37,7 @@ async fn two_authorization_headers_are_ambiguous_over_both_versions_of_http() {
         }
     }
     assert_eq!(mesh.upstream.requests(), 0);
-    // Envoy joins visible values with a comma, and drops an empty one: one token is left, for us and for all.
+    // Envoy joins repeated values with a comma and drops empty ones, so one token is left for every reader.
     let one = [Request::get("/api").bearer(&good), Request::get("/api").bearer(&good).header("authorization", "")];
     for request in &one {
         for response in both(&mesh, request).await {
@@ -99,7 +99,7 @@ async fn answers_to_a_cookie_session_are_never_stored() {
     let values = |response: &Response, wanted: &str| -> Vec<String> {
         response.headers.iter().filter(|(name, _)| name == wanted).map(|(_, value)| value.clone()).collect()
     };
-    // The first of them waits for its verdict, the second does not: both belong to a session.
+    // The first of them waits for its verdict, the second does not: both are a session's.
     for _ in 0..2 {
         for response in both(&mesh, &cookie).await {
             assert_eq!((response.status, values(&response, "cache-control")), (200, vec!["no-store".to_owned()]));
@@ -177,7 +177,7 @@ async fn a_token_bound_to_a_certificate_passes_with_that_certificate_alone() {
             ("/bound", &bound, Some(&wrong)),
             ("/bound", &bound, None),
             ("/bound", &unbound, Some(&right)),
-            // A rule that does not check certificates must not accept a bound token as a bearer token.
+            // A rule that does not look at certificates must not take a bound token for a bearer token.
             ("/api", &bound, Some(&right)),
         ] {
             let answer = get(path, token, client);
@@ -201,7 +201,7 @@ fn thumbprint(certificate: &Path) -> String {
     to_base64url(bytes)
 }
 
-/// One request over TLS 1.3, with or without a client certificate: the response as text.
+/// One request over TLS 1.3, as whom the client is: the response as text.
 fn over_tls(address: std::net::SocketAddr, request: &Request, client: Option<&(PathBuf, PathBuf)>) -> String {
     let mut command = Command::new("openssl");
     command.args(["s_client", "-quiet", "-tls1_3", "-connect", &address.to_string()]);
@@ -248,7 +248,7 @@ async fn a_websocket_is_refused_and_passed_by_the_same_rules_over_both_versions_
         for (name, value) in &headers {
             request = request.header(name, value);
         }
-        // The upstream of the test has no WebSocket: the test checks whether it is reached.
+        // The upstream of the test speaks no websocket: the test checks only whether it is asked.
         let response = exchange(mesh.envoy.address(), &request).await.unwrap();
         let passed = mesh.upstream.requests() - before;
         assert_eq!((response.status == status || status == 200, passed), (true, u64::from(status == 200)), "{path}");

@@ -1,5 +1,5 @@
-//! Opaque tokens over time: a real Envoy with a real RFC 7662 server, working, slow, broken and under a flood. The
-//! table of cases covers single answers.
+//! Opaque tokens over time: a real Envoy against a real RFC 7662 server, well, slow, broken and under a flood. The
+//! table of cases says what single replies mean.
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use harness::mesh::{CHECK_TIMEOUT, FRESHNESS, unix_now};
@@ -21,11 +21,11 @@ mod under_load;
 const OPAQUE_ISSUER: &str = "https://opaque.example";
 const CLIENT_ID: &str = "gateway";
 const CLIENT_SECRET: &str = "never-to-be-seen-in-a-log";
-/// How much longer than the freshness a change at the server may take.
+/// The longest that a change at the server may take beyond the freshness.
 const GRACE: Duration = Duration::from_millis(500);
-const PATIENCE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(10);
 
-/// An introspection server (RFC 7662) whose answer about each token can be changed at any time.
+/// An introspection server (RFC 7662) whose reply about each token can be changed at any time.
 struct Server {
     state: Arc<Mutex<State>>,
     http: Upstream,
@@ -35,11 +35,11 @@ struct Server {
 struct State {
     /// The response for each token that is active.
     active: HashMap<String, Value>,
-    /// The delay of an answer about a token that is, or is not, active.
+    /// Before an answer about a token that is, or is not, active.
     delay: (Duration, Duration),
-    /// Replaces every answer.
+    /// In the place of every answer.
     instead: Option<Answer>,
-    /// When each request came, how long its answer took, and its token.
+    /// When each question came, how long its answer took, and about which token it was.
     asked: Vec<(Instant, Duration, String)>,
 }
 
@@ -88,7 +88,7 @@ impl Server {
         self.state.lock().unwrap().asked.iter().filter(|(.., asked)| asked == token).count()
     }
 
-    /// The most requests that were open at one moment.
+    /// The most questions that were open at one moment.
     fn most_at_once(&self) -> usize {
         let state = self.state.lock().unwrap();
         let open_at =
@@ -118,7 +118,7 @@ fn answer(state: &mut State, seen: &Seen) -> Answer {
     Answer::json(200, &active.unwrap_or_else(|| json!({ "active": false }))).after(delay)
 }
 
-/// In the right form, but never issued.
+/// A token of the right form that the server does not know.
 fn made_up() -> String {
     format!("op_{}", random_id())
 }
@@ -148,7 +148,7 @@ async fn start(name: &str) -> (Server, Mesh) {
     (server, mesh)
 }
 
-/// With one worker: one VM does everything.
+/// With one worker, so that one virtual machine does everything.
 async fn start_alone(name: &str) -> (Server, Mesh) {
     let server = Server::start().await;
     let mesh = Mesh::start_with(name, MeshOptions { concurrency: 1, ..options(server.http.address()) }).await;

@@ -1,5 +1,5 @@
-//! Keys that an issuer publishes, and changes, while requests continue: a real Envoy with a provider that may
-//! misbehave. Figures are printed with `--nocapture`; docs/keys.md quotes them.
+//! Keys that an issuer publishes, and changes, while requests go on: a real Envoy against a provider that may misbehave.
+//! Figures are printed with `--nocapture`; docs/keys.md quotes them.
 use futures_util::future::join_all;
 use harness::mesh::{ISSUER, OTHER_ISSUER, claims, claims_with};
 use harness::{Answer, Connection, Directory, Mesh, MeshOptions, Request, Response, Upstream, wait_until};
@@ -18,21 +18,21 @@ mod outages;
 mod refresh;
 mod under_load;
 
-/// A rule without revocation: these tests are about keys alone.
+/// A rule without revocation checks: these tests are about keys alone.
 const PATH: &str = "/unchecked";
 const KEYS: &str = "/keys";
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 const TIMEOUT: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(10);
 /// Both workers and the main thread.
 const VIRTUAL_MACHINES: u64 = 3;
 
-/// An identity provider: its answer at each path can be changed at any time.
+/// An identity provider whose reply at each path can be changed at any time.
 struct Provider {
     address: SocketAddr,
     says: Arc<Mutex<HashMap<String, Answer>>>,
     seen: Arc<Mutex<Vec<(Instant, String)>>>,
-    /// How often it answered that the caller has the newest set already.
+    /// How often it said that the caller has the newest already.
     unchanged: Arc<AtomicUsize>,
     server: Option<Upstream>,
 }
@@ -45,9 +45,9 @@ impl Provider {
         provider
     }
 
-    /// With an address, and nobody there.
+    /// With an address where no server listens yet.
     fn absent() -> Self {
-        // Free again once it is known: the kernel does not give a port out again at once.
+        // Free again as soon as it is known: no other process takes a port that the kernel has just given out.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         Self { address, says: Arc::default(), seen: Arc::default(), unchanged: Arc::default(), server: None }
     }
@@ -103,10 +103,10 @@ fn key(kid: &str) -> SigningKey {
     SigningKey::generate(Alg::EdDSA, kid)
 }
 
-/// The first issuer's keys are fetched, the other one's are configured. Nothing answers checks.
+/// The first issuer's keys are fetched, the other one's are in the configuration. There is no revocation service.
 fn options(provider: &Provider, jwks: &Value) -> MeshOptions {
-    let asks = Some(SocketAddr::from(([127, 0, 0, 1], 9)));
-    let mut options = MeshOptions { asks, idp: Some(provider.address), ..MeshOptions::default() };
+    let check_address = Some(SocketAddr::from(([127, 0, 0, 1], 9)));
+    let mut options = MeshOptions { check_address, idp: Some(provider.address), ..MeshOptions::default() };
     options.filter["issuers"][0]["jwks"] = with(
         &json!({ "cluster": "idp", "uri": format!("http://idp.example{KEYS}"), "timeout": format!("{}ms", TIMEOUT.as_millis()) }),
         jwks,
@@ -141,7 +141,7 @@ fn is(response: &Response, status: u16, code: &str) -> bool {
 async fn until_passes(connections: &mut [Connection], key: &SigningKey) {
     let token = key.mint(&claims());
     for connection in connections {
-        let passes = wait_until(PATIENCE, async || connection.send(&get(&token)).await.unwrap().status == 200);
+        let passes = wait_until(DEADLINE, async || connection.send(&get(&token)).await.unwrap().status == 200);
         assert!(passes.await, "{}", connection.send(&get(&token)).await.unwrap().text());
     }
 }

@@ -1,5 +1,5 @@
-//! Logging in and out at a real OpenID provider, as `make oidc` sets it up. It needs Node and `oidc-provider`, so it is
-//! not part of `make test`.
+//! Logging in and out at a real OpenID provider, as `make oidc` sets it up: Node and `oidc-provider` are needed, so this
+//! is no part of `make test`.
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use harness::{
 };
 use serde_json::{Value, json};
 
-/// How long a logout may take to be visible: the freshness of a mesh's verdicts, and a slow machine.
+/// The longest that a logout may take to be seen: the freshness of a mesh's verdicts, and a slow machine.
 const SEEN: Duration = Duration::from_secs(5);
 /// Our client at the provider, and one whose logouts go to a service that does not trust the provider's certificate.
 const CLIENT: &str = "portcullis";
@@ -61,13 +61,13 @@ impl Provider {
         (text("session"), text("access_token"))
     }
 
-    /// The clients that the provider notified, and the results.
+    /// Whom the provider told, and how that went.
     async fn log_out(&self, session: &str) -> Value {
         self.step("/logout", &json!({ "session": session })).await["told"].clone()
     }
 }
 
-/// Self-signed for `localhost`, and not a CA, so that it works as a server's certificate.
+/// Self-signed for `localhost`, and no authority, so that it serves as a server's.
 fn certificate(directory: &Path, name: &str) -> (PathBuf, PathBuf) {
     let (certificate, key) = (directory.join(format!("{name}.pem")), directory.join(format!("{name}.key")));
     let made = Command::new("openssl")
@@ -111,7 +111,7 @@ async fn a_logout_at_the_provider_ends_the_session_at_the_proxy_and_no_other() {
     let uri = |service: &Service| format!("http://{}/oauth2/backchannel-logout", service.address());
     provider.step("/clients", &json!({ CLIENT: uri(&ours), DISTRUSTING: uri(&distrusting) })).await;
 
-    let mut options = MeshOptions { asks: Some(ours.address()), ..MeshOptions::default() };
+    let mut options = MeshOptions { check_address: Some(ours.address()), ..MeshOptions::default() };
     let keys: Vec<_> = provider.keys.iter().map(|jwk| json!({ "jwk": jwk })).collect();
     let issuer = json!({
         "name": "provider", "issuer": provider.issuer, "audiences": ["api"], "algorithms": ["RS256"], "keys": keys,
@@ -133,7 +133,7 @@ async fn a_logout_at_the_provider_ends_the_session_at_the_proxy_and_no_other() {
     for token in [&on_phone, &of_bob] {
         assert_eq!(mesh.get(token).await.status, 200, "another session ended");
     }
-    // On every worker, and permanently.
+    // On every worker, and for good.
     for mut connection in mesh.connections(1).await {
         assert!(is_revoked(&connection.send(&Request::get("/api").bearer(&on_desktop)).await.unwrap()));
     }
@@ -143,7 +143,7 @@ async fn a_logout_at_the_provider_ends_the_session_at_the_proxy_and_no_other() {
     assert_eq!(mesh.get(&of_bob).await.status, 200);
     drop(bobs);
 
-    // Keys behind an untrusted certificate do not count: 503, and no user is logged out.
+    // Keys behind an untrusted certificate are not taken: 503, and no session ends.
     let (elsewhere, of_carol) = provider.log_in(DISTRUSTING, "carol").await;
     assert_eq!(mesh.get(&of_carol).await.status, 200);
     let told = provider.log_out(&elsewhere).await;

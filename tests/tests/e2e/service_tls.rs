@@ -1,4 +1,4 @@
-//! TLS between Envoy and the service: only clients with our certificate, and only a server with its own.
+//! TLS between Envoy and the service: requires client certificates signed by our CA, and a certificate of the service.
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn text(path: &Path) -> String {
 }
 
 impl Stack {
-    /// The files of a service that speaks TLS, with or without client certificates.
+    /// The arguments of a service that speaks TLS, with client certificates or without.
     async fn new(name: &str, asks_for_certificates: bool) -> Self {
         let directory = Directory::new(name);
         let place = directory.path();
@@ -79,14 +79,13 @@ async fn checks_go_over_mutual_tls_and_nobody_else_gets_an_answer() {
     assert!(mesh.becomes_everywhere(&token, 403).await);
 
     let address = mesh.service.as_ref().unwrap().address();
-    // Without TLS, and without a certificate: TLS 1.3 lets a client finish before the server notices the missing
-    // certificate.
+    // Without TLS, and without a certificate: TLS 1.3 lets a client finish before the server has seen that none came.
     assert!(exchange(address, &Request::get("/healthz")).await.is_err());
     let unknown = Connection::open_tls(address, &stack.ours.certificate).await;
     if let Ok(mut unknown) = unknown {
         assert!(unknown.send(&Request::get("/healthz")).await.is_err());
     }
-    // Probes use the other listener.
+    // Probes have the other listener.
     let probed = exchange(mesh.service.as_ref().unwrap().admin_address(), &Request::get("/readyz")).await.unwrap();
     assert_eq!((probed.status, probed.json()), (200, json!({ "ready": true })));
 
@@ -124,14 +123,14 @@ async fn a_replaced_certificate_is_shown_without_a_restart_and_a_wrong_one_does_
         Err(_) => false,
     };
     assert!(shows(&stack.ours).await && !shows(&stack.theirs).await);
-    // Replaces the old files.
+    // In the place of the old files.
     stack.theirs.sign(stack.directory.path(), "service");
     assert!(wait_until(RELOAD, async || shows(&stack.theirs).await).await);
     assert!(!shows(&stack.ours).await);
 
-    // An unusable file changes nothing.
+    // A file that cannot be used changes nothing.
     stack.directory.write("service.key", "no key");
-    let said = async || service.process().log().contains("the certificates are unchanged");
+    let said = async || service.process().log().contains("the certificates stay as they were");
     assert!(wait_until(RELOAD, said).await, "{}", service.process().log_tail());
     assert!(shows(&stack.theirs).await);
     drop(service);

@@ -1,4 +1,4 @@
-//! Sessions that the service issues, through the real Envoy and the command: admitted until they are ended.
+//! Sessions that the service makes, through the real Envoy and the tool: admitted until they are ended.
 use std::time::Duration;
 
 use harness::mesh::FRESHNESS;
@@ -74,7 +74,7 @@ impl Sessions {
         self.mesh.get(made["access_token"].as_str().unwrap()).await.status
     }
 
-    /// Refused by every worker once the allowed delay is over.
+    /// Refused by every worker once the freshness is over.
     async fn ends(&self, made: &Value) {
         tokio::time::sleep(FRESHNESS + Duration::from_millis(500)).await;
         let token = made["access_token"].as_str().unwrap();

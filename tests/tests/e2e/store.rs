@@ -1,5 +1,4 @@
-//! A request that cannot be checked is refused with the reason, waits no longer than allowed, and passes again when the
-//! cause is gone.
+//! A request that cannot be checked is refused in time and with the reason, and passes again once the cause is gone.
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -8,16 +7,17 @@ use harness::{Mesh, MeshOptions, RawServer, Redis, Reply, Request, Response, wai
 use wire::check::{Asked, Question, StoreError};
 use wire::{Answer, DerivedKeys, Retention, RevocationKey, Secret};
 
-/// How much longer than the callout's timeout a request may take.
+/// The most that a request may take beyond the callout's timeout.
 const GRACE: Duration = Duration::from_millis(200);
-/// The machine may be busy for a moment: the best of this many volleys shows the filter.
+/// The machine may be busy with something else for a moment: the best of this many volleys counts.
 const VOLLEYS: usize = 5;
-/// Requests of one volley, all at once, each with its own token.
+/// Requests of one volley, all at once, each with a token of its own.
 const VOLLEY: usize = 10;
-/// How soon everything must work again. The service tries Redis every 200 ms; Envoy tries a cluster at each request.
+/// The longest that all may take to be well again. The service looks for Redis every 200 ms; Envoy tries a cluster at
+/// each request.
 const RECOVERY: Duration = Duration::from_secs(5);
 
-/// Many concurrent requests with tokens that were never queried.
+/// Many requests at once, each with a token that is new.
 async fn volley(mesh: &Mesh) -> Vec<Response> {
     let address = mesh.envoy.address();
     let requests = (0..VOLLEY)
@@ -30,7 +30,7 @@ async fn volley(mesh: &Mesh) -> Vec<Response> {
     responses
 }
 
-/// Every request is refused with one of these codes and the corresponding details, and in time.
+/// Every request is refused with one of these codes and the rest that belongs to it, and in time.
 async fn is_refused_in_time(mesh: &Mesh, what: &str, codes: &[&str]) {
     let passed = mesh.upstream.requests();
     let mut best = Duration::MAX;
@@ -55,7 +55,7 @@ async fn is_refused_in_time(mesh: &Mesh, what: &str, codes: &[&str]) {
     assert_eq!(mesh.upstream.requests(), passed, "{what}: a request passed");
 }
 
-/// It recovers automatically.
+/// It comes back by itself.
 async fn recovers(mesh: &Mesh, what: &str) {
     let start = Instant::now();
     let well = wait_until(RECOVERY, async || volley(mesh).await.iter().all(|response| response.status == 200)).await;
@@ -109,7 +109,7 @@ async fn a_flushed_redis_is_not_one_where_nobody_is_revoked() {
     }
     assert_eq!(mesh.upstream.requests(), passed);
 
-    // Another store's sentinel is the same as none.
+    // Another store's sentinel is as good as none.
     let write = async |value: &str| {
         let all = "for i = 0, 255 do redis.call('SET', string.format('portcullis:{%02x}:sentinel', i), ARGV[1]) end";
         redis.command(&["EVAL", all, "0", value]).await.unwrap();
@@ -170,7 +170,7 @@ async fn a_known_session_passes_until_its_freshness_is_over_and_not_later() {
     let answered = Instant::now();
     mesh.redis.as_mut().unwrap().process().kill();
 
-    // The check was sent between the two, and its answer counts from then.
+    // The question was sent between the two, and its answer counts from then.
     let (mut passed, mut refused, mut last) = (0, 0, Duration::ZERO);
     while answered.elapsed() < FRESHNESS + Duration::from_secs(1) {
         let sent = Instant::now();
@@ -194,7 +194,7 @@ async fn a_known_session_passes_until_its_freshness_is_over_and_not_later() {
     assert!(passed > 10 && refused > 10, "{passed} passed, {refused} refused");
 }
 
-/// A service emulated by the test. Its answers are changed as the test proceeds.
+/// A service that the test plays. Its reply to a query can be changed at any time.
 struct Fake {
     server: RawServer,
     says: Says,
@@ -232,7 +232,7 @@ fn honest(derived: &DerivedKeys, asked: &Asked, _: &[u8]) -> Reply {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_an_answer_that_proves_to_be_the_services_counts() {
     let fake = Fake::start().await;
-    let options = MeshOptions { asks: Some(fake.server.address()), ..MeshOptions::default() };
+    let options = MeshOptions { check_address: Some(fake.server.address()), ..MeshOptions::default() };
     let mesh = Mesh::start_with("fake-service", options).await;
     recovers(&mesh, "an honest service").await;
     let unavailable = &["STORE_UNAVAILABLE"][..];
@@ -283,7 +283,7 @@ async fn only_an_answer_that_proves_to_be_the_services_counts() {
                 match &*older {
                     Some(body) => Reply::http(200, body),
                     None => {
-                        // The first is stored for later, and answered wrongly now.
+                        // The first is kept for later, and told wrongly now.
                         *older = Some(live(d, a));
                         Reply::http(200, b"")
                     }

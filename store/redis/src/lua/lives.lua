@@ -1,7 +1,7 @@
--- How long a merged entry lives: the longer of the two times. Prepended to the merge scripts. In milliseconds; -1 is
--- forever, -2 means that there is no entry.
+-- Times to live of merged entries: the longer of the two. This is put before the scripts that merge. In milliseconds; -1: no
+-- expiry, -2: nothing is there.
 local function longer(keep, left)
-  -- Forever is the longest, on either side.
+  -- No expiry is the longest, on either side.
   if keep ~= -1 and (left == -1 or left > keep) then
     return left
   end
@@ -14,7 +14,7 @@ local function set(name, value, keep)
     redis.call('SET', name, value, 'PX', keep)
   end
 end
--- `left`: its current time, or -2 if it did not exist before the change.
+-- `left`: the time that it has left, or -2 if it was absent before the change.
 local function prolong(name, keep, left)
   if keep ~= -1 and left ~= -1 and left < keep then
     redis.call('PEXPIRE', name, string.format('%.0f', keep))

@@ -8,13 +8,13 @@ use crate::contents::Kind;
 use crate::transfer::{AUDIT_PAGE, AuditRange, audit_page};
 
 pub const POLL: Duration = Duration::from_millis(100);
-/// How far from its position in the source an audit entry is searched.
+/// How far from its time in the source an audit entry is looked for.
 const AUDIT_LATE_MILLIS: u64 = 10_000;
 
 impl Run<'_> {
     pub async fn copy_audit(&mut self) -> Result<(), MigrateError> {
         loop {
-            let brought = self.transfer.bring_audit(None).await.map_err(MigrateError::Write)?;
+            let brought = self.transfer.copy_audit(None).await.map_err(MigrateError::Write)?;
             self.tallies.entry(Kind::Audit).or_default().copied += brought as u64;
             if brought < AUDIT_PAGE {
                 return Ok(());
@@ -23,24 +23,24 @@ impl Run<'_> {
     }
 
     pub async fn verify_audit(&mut self) -> Result<(), MigrateError> {
-        let from = |trouble| MigrateError::StoreError(FROM, trouble);
+        let from = |error| MigrateError::Store(FROM, error);
         let mut after = "0".to_owned();
         loop {
             let page = audit_page(&self.transfer.from, AuditRange::After(&after)).await.map_err(from)?;
             let (Some((first, _)), Some((last, _))) = (page.first(), page.last()) else { return Ok(()) };
             let range = AuditRange::Between(first, last);
-            // An entry that came second to another got a later id, there or here.
+            // A concurrent entry may have got a later id in either store.
             let millis = |id: &str| id.split('-').next().and_then(|id| id.parse().ok()).unwrap_or(0_u64);
             let begin = millis(first).saturating_sub(AUDIT_LATE_MILLIS).to_string();
             let end = millis(last).saturating_add(AUDIT_LATE_MILLIS).to_string();
             let began = Instant::now();
             let mut missing;
             loop {
-                // Trimmed here meanwhile, it may be missing there.
+                // An entry that was trimmed here meanwhile may be missing there.
                 let here = audit_page(&self.transfer.from, range).await.map_err(from)?;
                 let there = audit_page(&self.transfer.there, AuditRange::Between(&begin, &end)).await;
-                let there = there.map_err(|trouble| MigrateError::StoreError(TO, trouble))?;
-                // Encrypted under a nonce of its own, each entry is unique.
+                let there = there.map_err(|error| MigrateError::Store(TO, error))?;
+                // Each entry is encrypted under a nonce of its own, so no two are equal.
                 let there: HashSet<_> = there.into_iter().map(|(_, value)| value).collect();
                 missing =
                     here.into_iter().filter(|(_, value)| !there.contains(value)).map(|(id, _)| id).collect::<Vec<_>>();
@@ -50,15 +50,15 @@ impl Run<'_> {
                 tokio::time::sleep(POLL).await;
             }
             if !missing.is_empty() {
-                self.patience = self.patience.saturating_sub(1);
+                self.settle_budget = self.settle_budget.saturating_sub(1);
             }
             let tally = self.tallies.entry(Kind::Audit).or_default();
             tally.found += page.len() as u64;
             tally.differing += missing.len() as u64;
             for id in missing {
-                self.tell(format!("differs: audit entry {id}"));
+                self.note(format!("differs: audit entry {id}"));
             }
-            // Services copy the entries from here on.
+            // Services mirror the entries that come after.
             if page.len() < AUDIT_PAGE {
                 return Ok(());
             }

@@ -1,6 +1,7 @@
-//! Copies a store to another while services write to both, verifies the copy, and only then declares the target
-//! complete. It keeps no state of its own: existing entries are compared and kept, so an interrupted run is simply
-//! repeated (docs/decisions/0041). It holds one page of names at a time.
+//! Copies a store to another while services write to both, verifies it, and only then declares the other one complete.
+//!
+//! It keeps no state of its own: what is there already is compared and left, so an interrupted run is simply repeated
+//! (docs/decisions/0041). It holds one page of names at a time.
 mod audit;
 mod only_in_target;
 mod run;
@@ -16,7 +17,7 @@ use crate::health::Allow;
 use crate::options::{RedisOptions, RedisOptionsError};
 use run::{Run, Step};
 
-/// The stores to copy from and to.
+/// A source, a target, and how to copy.
 #[derive(Debug, Clone)]
 pub struct Migration {
     pub from: RedisOptions,
@@ -28,9 +29,10 @@ pub struct Migration {
     pub min_replicas: u32,
     pub require_disk: bool,
     pub allow: Allow,
-    /// Required if the other store is complete already, as the owner's confirmation that it is the intended one.
+    /// Required if the target is complete already: it confirms that this store is meant.
     pub to_store_id: Option<StoreId>,
-    /// How long a difference may last before it counts: a service may be between its two writes.
+    /// How long a difference may last before it counts: a service has written to one store and is about to write to the
+    /// other.
     pub settle: Duration,
     /// Compare, and write nothing.
     pub verify_only: bool,
@@ -40,17 +42,17 @@ pub struct Migration {
 pub struct Progress {
     pub verifying: bool,
     pub seen: u64,
-    /// Approximate: other names in the same Redis are counted too.
+    /// An estimate: names of other applications in the same Redis are counted too.
     pub of: u64,
 }
 
-/// The result for one kind.
+/// The counts of one kind of name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
     pub found: u64,
-    /// Of those, copied by this run; the others existed already.
+    /// Of those, how many this run copied. The target had the others.
     pub copied: u64,
-    /// Missing, weaker, older or shorter-lived in the other store when it was verified.
+    /// Missing, weaker, older or shorter-lived in the target when it was verified.
     pub differing: u64,
 }
 
@@ -58,15 +60,15 @@ pub struct Tally {
 pub struct Report {
     pub from: StoreId,
     pub to: StoreId,
-    /// By [`Kind::name`].
+    /// By kind.
     pub tallies: Vec<(&'static str, Tally)>,
-    /// Names that are not ours, or whose content is not in our format; they were not copied.
-    pub strange: u64,
-    /// Revocations that only the other store has: they were lifted while they were copied, and are in force there.
-    pub lone: u64,
-    /// Some of the names that differ, are unknown or only in the other store.
-    pub told: Vec<String>,
-    /// The other store may be answered from.
+    /// Names, or values, that are not ours. They were not copied.
+    pub not_understood: u64,
+    /// Revocations that only the target has: they were lifted while they were copied, and hold there.
+    pub only_in_target: u64,
+    /// Some of the names that differ, are not understood or are only in the target.
+    pub names: Vec<String>,
+    /// Services may answer from the target.
     pub complete: bool,
 }
 
@@ -77,26 +79,28 @@ pub enum MigrateError {
     #[error("`{0}` cannot be used: {1}")]
     Unusable(&'static str, String),
     #[error("`{0}`: {name}", name = .1.name())]
-    StoreError(&'static str, StoreError),
+    Store(&'static str, StoreError),
     #[error(
         "`to` is not prepared: `portcullis migrate --prepare`, then restart the services with `--mirror-redis`, then this"
     )]
     NotPrepared,
-    #[error("`to` has contents that are not a store to be filled: {0}")]
+    #[error("`to` holds something that is no store to be filled: {0}")]
     Foreign(String),
-    #[error("`to` is already the complete store {0}; if that is intended, give `--to-store-id {0}`")]
+    #[error(
+        "`to` is the complete store {0} already; if that is the one that is meant, say so with `--to-store-id {0}`"
+    )]
     Complete(StoreId),
-    #[error("`to` is the store {0}, not the one of `--to-store-id`")]
+    #[error("`to` is the store {0}, and not the one of `--to-store-id`")]
     Another(StoreId),
-    #[error("`from` and `to` are the same store, {0}")]
+    #[error("`from` and `to` are one store, {0}")]
     Same(StoreId),
-    #[error("the clocks of the servers differ by {0} s, but sessions store times: synchronise them first")]
+    #[error("the clocks of the servers differ by {0} s, and sessions keep times: synchronise them first")]
     Clocks(u64),
     #[error("`{0}`: slots moved between its servers while it was read: run it again when they are in place")]
     Moved(&'static str),
     #[error("`to`: {0}")]
     Write(WriteError),
-    #[error("`to` was verified, but could not be declared complete: {0}; run it again")]
+    #[error("`to` was verified, and could not be declared complete: {0}; run it again")]
     Finish(CreateError),
 }
 
@@ -105,20 +109,20 @@ const FROM: &str = "from";
 const TO: &str = "to";
 
 impl MigrateError {
-    /// A retry may help; nothing was refused.
+    /// Trying again may help: nothing was refused.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unusable(..) | Self::StoreError(..) | Self::Moved(_) | Self::Write(_) | Self::Finish(_))
+        matches!(self, Self::Unusable(..) | Self::Store(..) | Self::Moved(_) | Self::Write(_) | Self::Finish(_))
     }
 }
 
 impl Report {
     pub fn is_verified(&self) -> bool {
-        self.strange == 0 && self.tallies.iter().all(|(_, tally)| tally.differing == 0)
+        self.not_understood == 0 && self.tallies.iter().all(|(_, tally)| tally.differing == 0)
     }
 }
 
-/// Copies, verifies, and declares the other store complete if nothing differs. Dropping this interrupts it; a new run
-/// starts from the beginning, which is fast for existing entries.
+/// Copies, verifies, and declares the target complete if nothing differs. Dropping the future interrupts it. Another run
+/// begins again, and is quick over what is there.
 ///
 /// # Errors
 /// See [`MigrateError`]. A difference is not an error: see [`Report::is_verified`].
@@ -130,7 +134,7 @@ pub async fn migrate(plan: &Migration, say: impl Fn(Progress)) -> Result<Report,
     }
     run.pass(Step::Verify).await?;
     run.verify_audit().await?;
-    run.find_lone().await?;
+    run.find_only_in_target().await?;
     let mut report = run.report();
     report.complete = run.is_complete;
     if !plan.verify_only && !run.is_complete && report.is_verified() {

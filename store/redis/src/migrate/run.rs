@@ -19,16 +19,16 @@ use crate::topology::{self, MonitorConfig, Role};
 use crate::transfer::{Transfer, states};
 use crate::writer::{WriteTerms, Writer};
 
-/// A run waits for this many lasting differences, each for `settle`; then for none.
-const PATIENCE: u32 = 6;
-/// Sessions store times of their server's clock, so the clocks must not differ by more.
+/// A run waits for so many pages with differences that stay, each for the `settle` time; then for none.
+const SETTLE_BUDGET: u32 = 6;
+/// Sessions have times by their server's clock, so the clocks must not differ by more.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
-/// The most names in a report.
-const MAX_TOLD: usize = 20;
+/// The most names that a report tells.
+const MAX_NAMES: usize = 20;
 /// The most characters of a name in it.
-const MAX_TOLD_NAME: usize = 200;
-/// Revocations only in the other store that are checked twice; further ones are counted at once.
-pub const MAX_LONE: usize = 1000;
+const MAX_NAME_CHARS: usize = 200;
+/// Revocations only in the target that are checked twice. More are counted as they are found.
+pub const MAX_ONLY_IN_TARGET: usize = 1000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -44,18 +44,18 @@ pub struct Run<'a> {
     pub to: StoreId,
     pub is_complete: bool,
     pub tallies: BTreeMap<Kind, Tally>,
-    strange: HashSet<String>,
-    more_strange: u64,
-    pub lone: u64,
-    told: Vec<String>,
-    pub patience: u32,
+    not_understood: HashSet<String>,
+    more_not_understood: u64,
+    pub only_in_target: u64,
+    names: Vec<String>,
+    pub settle_budget: u32,
 }
 
 impl<'a> Run<'a> {
     pub async fn open(plan: &'a Migration, say: &'a dyn Fn(Progress)) -> Result<Self, MigrateError> {
         let observer: Arc<dyn Observer> = Arc::new(Unobserved);
         let limit = plan.redis_timeout;
-        let keep = async |side, options: &RedisOptions, identity: StoreIdentity, role| {
+        let open_side = async |side, options: &RedisOptions, identity: StoreIdentity, role| {
             let access = options.access().map_err(|error| MigrateError::Options(side, error))?;
             let config = MonitorConfig {
                 access: access.clone(),
@@ -72,8 +72,8 @@ impl<'a> Run<'a> {
             Ok((access, topology))
         };
         let (from_identity, to_identity) = (StoreIdentity::default(), StoreIdentity::for_writing());
-        let (_, from_topology) = keep(FROM, &plan.from, from_identity.clone(), Role::Primary).await?;
-        let (to_access, to_topology) = keep(TO, &plan.to, to_identity.clone(), Role::Mirror).await?;
+        let (_, from_topology) = open_side(FROM, &plan.from, from_identity.clone(), Role::Primary).await?;
+        let (to_access, to_topology) = open_side(TO, &plan.to, to_identity.clone(), Role::Mirror).await?;
         let from = wait_until_usable(FROM, &from_topology, &from_identity, limit).await?;
         let (to, is_complete) = target(&to_topology, limit).await?;
         if to == from {
@@ -109,11 +109,11 @@ impl<'a> Run<'a> {
             to,
             is_complete,
             tallies: Kind::ALL.into_iter().map(|kind| (kind, Tally::default())).collect(),
-            strange: HashSet::new(),
-            more_strange: 0,
-            lone: 0,
-            told: Vec::new(),
-            patience: PATIENCE,
+            not_understood: HashSet::new(),
+            more_not_understood: 0,
+            only_in_target: 0,
+            names: Vec::new(),
+            settle_budget: SETTLE_BUDGET,
         };
         run.compare_clocks().await?;
         Ok(run)
@@ -125,12 +125,12 @@ impl<'a> Run<'a> {
             for server in servers_of(side, reader)? {
                 let asked = Instant::now();
                 let time = server.connection.ask_one::<(u64, u64)>(redis::cmd("TIME"), self.plan.redis_timeout).await;
-                let (seconds, micros) = time.map_err(|failure| MigrateError::StoreError(side, failure.error))?;
+                let (seconds, micros) = time.map_err(|failure| MigrateError::Store(side, failure.error))?;
                 times.push((Duration::from_secs(seconds) + Duration::from_micros(micros), asked));
             }
         }
         let Some((first, asked)) = times.first().copied() else { return Ok(()) };
-        // As if all had been asked at the time of the first.
+        // Each time is brought back to the moment of the first question.
         let distances = times.iter().map(|(time, at)| time.saturating_sub(at.duration_since(asked)).abs_diff(first));
         match distances.max() {
             Some(most) if most > MAX_CLOCK_DIFFERENCE => Err(MigrateError::Clocks(most.as_secs())),
@@ -159,7 +159,7 @@ impl<'a> Run<'a> {
                         Found::Sentinel | Found::Timing | Found::Issuers => {}
                         Found::Ours(name) if name.kind == Kind::Audit => {}
                         Found::Ours(name) => ours.push(name),
-                        Found::Strange => self.strange(&String::from_utf8_lossy(&name)),
+                        Found::Strange => self.not_understood(&String::from_utf8_lossy(&name)),
                     }
                 }
                 match step {
@@ -172,7 +172,7 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        // A name that moved from a server not read yet to one already read would have been missed.
+        // A slot that moved from a server that was not read yet to one that was read would have been missed.
         let servers = servers_of(FROM, &self.transfer.from)?;
         match layout(self.plan, &servers).await? == layout_before {
             true => Ok(()),
@@ -185,7 +185,7 @@ impl<'a> Run<'a> {
         let (mut merges, mut merged) = (Vec::new(), Vec::new());
         for (name, here, there) in compared {
             let tally = self.tallies.entry(name.kind).or_default();
-            // SCAN may return a name twice; the second time it exists already.
+            // SCAN may return a name twice. The second time it is in the target.
             tally.found += u64::from(!here.is_absent());
             if !there.covers(name.kind, &here) {
                 tally.copied += 1;
@@ -197,11 +197,10 @@ impl<'a> Run<'a> {
         self.forget_sessions_that_ended(&merged).await
     }
 
-    /// A session that a service deleted in both stores, between our read and our write, must not come back.
+    /// A session that a service deleted in both stores, after it was read and before it was written, must not come back.
     async fn forget_sessions_that_ended(&self, merged: &[Name]) -> Result<(), MigrateError> {
         let sessions: Vec<_> = merged.iter().filter(|name| name.kind == Kind::Session).cloned().collect();
-        let now =
-            states(&self.transfer.from, &sessions).await.map_err(|trouble| MigrateError::StoreError(FROM, trouble))?;
+        let now = states(&self.transfer.from, &sessions).await.map_err(|error| MigrateError::Store(FROM, error))?;
         let gone = sessions.iter().zip(now).filter(|(_, state)| state.as_ref().is_some_and(State::is_absent));
         let deletes: Vec<_> = gone.map(|(name, _)| (name.bucket, redis::cmd("DEL").arg(&name.text).clone())).collect();
         self.transfer.run(deletes).await.map(|_| ()).map_err(MigrateError::Write)
@@ -225,50 +224,48 @@ impl<'a> Run<'a> {
             differing = differ(self.compare(differing).await?);
         }
         if !differing.is_empty() {
-            self.patience = self.patience.saturating_sub(1);
+            self.settle_budget = self.settle_budget.saturating_sub(1);
         }
         for name in differing {
             self.tallies.entry(name.kind).or_default().differing += 1;
-            self.tell(format!("differs: {}", shown(&name.text)));
+            self.note(format!("differs: {}", shown(&name.text)));
         }
         Ok(())
     }
 
-    /// The content of each name on either side. Unreadable ones are skipped, and counted.
+    /// The states of each name in both stores. Names that cannot be read are left out, and counted.
     pub async fn compare(&mut self, names: Vec<Name>) -> Result<Vec<(Name, State, State)>, MigrateError> {
-        // The source first: an entry written in between is then in the other store too, and does not look missing.
-        let here =
-            states(&self.transfer.from, &names).await.map_err(|trouble| MigrateError::StoreError(FROM, trouble))?;
-        let there =
-            states(&self.transfer.there, &names).await.map_err(|trouble| MigrateError::StoreError(TO, trouble))?;
+        // The source first: what is written in between is then in the target too, and not missing there.
+        let here = states(&self.transfer.from, &names).await.map_err(|error| MigrateError::Store(FROM, error))?;
+        let there = states(&self.transfer.there, &names).await.map_err(|error| MigrateError::Store(TO, error))?;
         let mut compared = Vec::with_capacity(names.len());
         for ((name, here), there) in names.into_iter().zip(here).zip(there) {
             match (here, there) {
                 (Some(here), Some(there)) => compared.push((name, here, there)),
-                (_, _) => self.strange(&name.text),
+                (_, _) => self.not_understood(&name.text),
             }
         }
         Ok(compared)
     }
 
     pub fn settle(&self) -> Duration {
-        if self.patience == 0 { Duration::ZERO } else { self.plan.settle }
+        if self.settle_budget == 0 { Duration::ZERO } else { self.plan.settle }
     }
 
-    fn strange(&mut self, name: &str) {
+    fn not_understood(&mut self, name: &str) {
         let name = shown(name);
-        if self.strange.len() < MAX_LONE {
-            if self.strange.insert(name.clone()) {
-                self.tell(format!("not understood: {name}"));
+        if self.not_understood.len() < MAX_ONLY_IN_TARGET {
+            if self.not_understood.insert(name.clone()) {
+                self.note(format!("not understood: {name}"));
             }
-        } else if !self.strange.contains(&name) {
-            self.more_strange += 1;
+        } else if !self.not_understood.contains(&name) {
+            self.more_not_understood += 1;
         }
     }
 
-    pub fn tell(&mut self, what: String) {
-        if self.told.len() < MAX_TOLD {
-            self.told.push(what);
+    pub fn note(&mut self, what: String) {
+        if self.names.len() < MAX_NAMES {
+            self.names.push(what);
         }
     }
 
@@ -277,15 +274,15 @@ impl<'a> Run<'a> {
             from: self.from,
             to: self.to,
             tallies: self.tallies.iter().map(|(kind, tally)| (kind.name(), *tally)).collect(),
-            strange: self.strange.len() as u64 + self.more_strange,
-            lone: self.lone,
-            told: self.told.clone(),
+            not_understood: self.not_understood.len() as u64 + self.more_not_understood,
+            only_in_target: self.only_in_target,
+            names: self.names.clone(),
             complete: false,
         }
     }
 }
 
-/// The name may be written by others, whatever its beginning, and is shown on a terminal.
+/// Another application may have chosen the name, and it is shown on a terminal.
 pub fn shown(name: &str) -> String {
-    name.escape_debug().take(MAX_TOLD_NAME).collect()
+    name.escape_debug().take(MAX_NAME_CHARS).collect()
 }

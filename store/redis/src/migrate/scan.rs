@@ -1,4 +1,4 @@
-//! The servers of a store and their names.
+//! The servers of a store and the names that they have.
 use std::time::Duration;
 
 use super::{FROM, MigrateError, Migration};
@@ -6,13 +6,13 @@ use crate::options::{Address, Mode};
 use crate::reader::Reader;
 use crate::topology::routes::Server;
 
-/// Names requested from SCAN at once; it may return some more.
+/// Names that SCAN is asked for at once. It may return some more.
 const PAGE: usize = 1000;
 
 /// The servers that have buckets.
 pub fn servers_of(side: &'static str, reader: &Reader) -> Result<Vec<Server>, MigrateError> {
     let routes = reader.topology.routes();
-    let parts = routes.parts().map_err(|trouble| MigrateError::StoreError(side, trouble))?;
+    let parts = routes.parts().map_err(|error| MigrateError::Store(side, error))?;
     Ok(parts.into_iter().map(|(server, _)| server.clone()).collect())
 }
 
@@ -27,7 +27,7 @@ pub async fn scan(
     ask.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(PAGE);
     // Always over the same connection: a restarted server would not understand the cursor.
     let scanned = server.connection.ask_one(ask, limit).await;
-    scanned.map_err(|failure| MigrateError::StoreError(side, failure.error))
+    scanned.map_err(|failure| MigrateError::Store(side, failure.error))
 }
 
 /// About how many names a server has.
@@ -39,7 +39,7 @@ pub async fn keys(server: &Server, limit: Duration) -> Option<u64> {
     Some(text.lines().filter_map(keys).sum())
 }
 
-/// Which server has which part of the source, by the servers' own views; none may be moving.
+/// Which server of the source has which slots, by its own word. An error if a slot migrates.
 pub async fn layout(plan: &Migration, servers: &[Server]) -> Result<Vec<(Address, String)>, MigrateError> {
     let mut layout = Vec::with_capacity(servers.len());
     for server in servers {
@@ -48,8 +48,9 @@ pub async fn layout(plan: &Migration, servers: &[Server]) -> Result<Vec<(Address
             let mut ask = redis::cmd("CLUSTER");
             ask.arg("NODES");
             let told = server.connection.ask_one::<String>(ask, plan.redis_timeout).await;
-            let told = told.map_err(|failure| MigrateError::StoreError(FROM, failure.error))?;
-            // `<id> <address> myself,<flags> <primary> <ping> <pong> <epoch> <link> <slot>…`; moving slots in brackets.
+            let told = told.map_err(|failure| MigrateError::Store(FROM, failure.error))?;
+            // `<id> <address> myself,<flags> <primary> <ping> <pong> <epoch> <link> <slot>…`; in brackets what is on
+            // its way.
             let own = told.lines().find(|line| line.split(' ').nth(2).is_some_and(|flags| flags.contains("myself")));
             slots = own.unwrap_or_default().split(' ').skip(8).collect::<Vec<_>>().join(" ");
             if slots.contains('[') {

@@ -10,7 +10,7 @@ use crate::entry::Sentinel;
 use crate::identity::StoreIdentity;
 use crate::topology::MonitorHandle;
 
-/// Waits until the store of `pin` can be used.
+/// Waits until the store can be used.
 pub async fn wait_until_usable(
     side: &'static str,
     topology: &MonitorHandle,

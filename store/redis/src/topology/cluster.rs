@@ -1,5 +1,5 @@
-//! Determines the owner of each bucket of a Cluster from its nodes' views (CLUSTER NODES). No node is trusted alone:
-//! one that was paused and resumes, or that is cut off, still claims to be the primary.
+//! Which node owns which bucket of a Cluster, judged from what all nodes say (CLUSTER NODES). No node is believed alone: one
+//! that was stopped and continues, or that is partitioned, still says that it is the primary.
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use crate::topology::routes::LEASE;
 
 const SLOTS: u16 = 16_384;
 
-/// One node's view of itself and of the others.
+/// What one node says of itself and of the others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct View {
     pub me: String,
     nodes: HashMap<String, Told>,
 }
 
-/// A node in another's view.
+/// A node, as another tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Told {
     address: Address,
     is_primary: bool,
-    /// It is silent, according to the view.
+    /// The node that tells suspects it to have failed.
     is_doubtful: bool,
-    /// When an unanswered ping was sent, by the clock of the view's node in Unix milliseconds; 0: none.
+    /// When a ping was sent that it has not answered yet, in Unix milliseconds by the clock of the node that tells; 0: none.
     pinged: u64,
     epoch: u64,
     /// Both ends included.
@@ -35,21 +35,21 @@ struct Told {
 pub struct Agreement {
     /// One for each bucket.
     pub owners: Vec<Owner>,
-    /// The primaries in the newest view, agreed or not.
+    /// The primaries by the newest view, agreed on or not.
     pub primaries: Vec<(String, Address)>,
-    /// Those of them confirmed by a majority and by themselves, with buckets or without.
+    /// Those of them that are primaries by a majority and by themselves, with buckets or without.
     pub sound: Vec<String>,
 }
 
 /// Nodes are named by their ids.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Owner {
-    /// Confirmed by a majority, including itself.
+    /// A majority says so, and the node itself.
     Agreed(String),
-    /// By the newest view; it may be down, or not know yet.
+    /// By the newest view. It may have failed, or may not know yet.
     Named(String),
     #[default]
-    Nobody,
+    Unknown,
 }
 
 /// The slot of a bucket's names: CRC-16/XMODEM of the hash tag.
@@ -65,7 +65,7 @@ pub fn slot_of(bucket: Bucket) -> u16 {
 }
 
 impl View {
-    /// `from` is the address that reached the node, for one that does not know its own yet. `None`: it is not a reply
+    /// `from` is where the node was reached, for one that does not know its own address yet. `None`: it is not the reply
     /// of CLUSTER NODES.
     pub fn parse(text: &str, from: &Address) -> Option<Self> {
         let mut view = Self::default();
@@ -77,7 +77,7 @@ impl View {
             let flags: Vec<_> = flags.split(',').collect();
             let has = |flag: &str| flags.contains(&flag);
             let mut slots = Vec::new();
-            // In brackets: a slot that is being moved; it belongs to its old owner until it has arrived.
+            // In brackets: a slot that is on its way, and belongs to its old owner until it has arrived.
             for range in words.filter(|word| !word.starts_with('[')) {
                 let (first, last) = range.split_once('-').unwrap_or((range, range));
                 slots.push((first.parse().ok()?, last.parse().ok()?));
@@ -98,9 +98,8 @@ impl View {
         (!view.me.is_empty()).then_some(view)
     }
 
-    /// Marks as doubtful every node that this node may consider down before our lease is over. A server may answer us
-    /// and not the others. `now` is the node's clock in Unix milliseconds, `failover_timeout` its
-    /// `cluster-node-timeout`.
+    /// Doubts whom this node may find silent before our lease is over: a server may answer us and not the others. `now` is
+    /// its clock in Unix milliseconds, `failover_timeout` its `cluster-node-timeout`.
     pub fn doubt_the_silent(&mut self, now: u64, failover_timeout: Duration) {
         for told in self.nodes.values_mut().filter(|told| told.pinged > 0) {
             let owes = Duration::from_millis(now.saturating_sub(told.pinged));
@@ -130,7 +129,7 @@ impl View {
             .unwrap_or(0)
     }
 
-    /// The owner of the slot, doubtful or not.
+    /// The owner of the slot, in doubt or not.
     fn named(&self, slot: u16) -> Option<(&str, &Told)> {
         let owns =
             |told: &Told| told.is_primary && told.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot));
@@ -157,19 +156,19 @@ fn address(place: &str, from: &Address) -> Option<Address> {
     Some(Address { host: host.trim_matches(['[', ']']).to_owned(), port })
 }
 
-/// The conclusion from `views`, all taken after one moment. A failover raises the epoch, so the newest view says who
-/// votes. A bucket's owner is the node that it names, if that node agrees and if more than half of the voters agree.
+/// Combines `views`, all taken after one moment. A failover raises the epoch, so the newest view names the voters and the
+/// owner of each bucket. The owner counts if it says so itself and if more than half of the voters say so.
 pub fn agree(views: &[View]) -> Agreement {
     let Some(newest) = views.iter().filter(|view| view.is_primary()).max_by_key(|view| view.epoch()).or(views.first())
     else {
-        let owners = vec![Owner::Nobody; Bucket::all().count()];
+        let owners = vec![Owner::Unknown; Bucket::all().count()];
         return Agreement { owners, primaries: Vec::new(), sound: Vec::new() };
     };
     let voters: Vec<_> = newest.voters().collect();
     let voting: Vec<_> = views.iter().filter(|view| view.is_primary() && voters.contains(&&view.me)).collect();
     let owner_of = |bucket| {
         let slot = slot_of(bucket);
-        let Some((owner, _)) = newest.named(slot) else { return Owner::Nobody };
+        let Some((owner, _)) = newest.named(slot) else { return Owner::Unknown };
         let votes = voting.iter().filter(|view| view.owner(slot) == Some(owner)).count();
         let says_so = voting.iter().any(|view| view.me == owner && view.owner(slot) == Some(owner));
         match says_so && votes * 2 > voters.len() {
@@ -197,7 +196,7 @@ mod tests {
         Address { host: "seed".into(), port: 1 }
     }
 
-    /// Three primaries a, b and c; d is a's replica. The view of `me`.
+    /// Three primaries a, b and c; d is a's replica. `me` tells it.
     fn told_by(me: &str) -> String {
         let lines = [
             ("a", "master", "- 0 0 1 connected 0-5460"),
@@ -213,7 +212,7 @@ mod tests {
         format!("{id} 10.0.0.1:{}@9 {myself}{flags} {rest}\n", id.as_bytes()[0])
     }
 
-    /// d has replaced a.
+    /// d has taken a's place.
     fn told_after_failover(me: &str) -> String {
         let lines = [
             ("a", "master,fail", "- 0 0 1 disconnected"),
@@ -238,7 +237,7 @@ mod tests {
 
     #[test]
     fn slots_are_those_of_redis() {
-        // As in CLUSTER KEYSLOT.
+        // As CLUSTER KEYSLOT says.
         let slots: Vec<_> = Bucket::all().map(slot_of).collect();
         assert_eq!((slots[0x00], slots[0x7f], slots[0xff]), KNOWN_SLOTS);
     }
@@ -256,7 +255,7 @@ mod tests {
         // c is silent: its buckets have no owner, the others do.
         let [a, b, c, _, none] = counts(&agree(&views(&["a", "b"].map(told_by))));
         assert!(a > 0 && b > 0 && c == 0 && none > 0);
-        // One of three proves nothing, not even about itself.
+        // One of three proves nothing, not even of itself.
         assert_eq!(counts(&agree(&views(&["a"].map(told_by)))), [0, 0, 0, 0, 256]);
         assert_eq!(counts(&agree(&[])), [0, 0, 0, 0, 256]);
         // A replica has no vote.
@@ -271,7 +270,7 @@ mod tests {
             let [a, b, c, d, none] = counts(&agree(&views(&texts)));
             assert!(a == 0 && b > 0 && c > 0 && d > 0 && none == 0, "{a} {b} {c} {d} {none}");
         }
-        // With one of the others there is no majority either.
+        // With one of the others it is no majority either.
         let [a, ..] = counts(&agree(&views(&[told_by("a"), told_after_failover("b")])));
         assert_eq!(a, 0);
     }
@@ -298,7 +297,7 @@ mod tests {
         assert!(a > 0 && b > 0);
         let [a, b, ..] = counts(&agree(&[owes("a", 0), owes("b", 13_501), owes("c", 13_501)]));
         assert!(a == 0 && b > 0);
-        // A clock that went back proves nothing, and a node that is not pinged is not late.
+        // A clock that went back proves nothing, and one that is not asked is not late.
         let [a, ..] = counts(&agree(&["a", "b", "c"].map(|me| owes(me, 100_000))));
         assert!(a > 0);
     }

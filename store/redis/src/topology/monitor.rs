@@ -75,7 +75,7 @@ enum Owned {
     By(Address),
     /// There is one, but no majority confirms it.
     Perhaps(Address),
-    Nobody,
+    Unknown,
 }
 
 impl TopologyMonitor {
@@ -168,7 +168,7 @@ impl TopologyMonitor {
         self.servers.extend(probed);
         match (&self.authority, primary) {
             (Authority::Address, _) => {
-                let owned = self.wanted.first().cloned().map_or(Owned::Nobody, Owned::By);
+                let owned = self.wanted.first().cloned().map_or(Owned::Unknown, Owned::By);
                 Found { owners: of_all_buckets(&owned), sound: vec![], wanted: self.wanted.clone(), no_primary: None }
             }
             (_, Some(primary)) => self.found_by_sentinels(primary),
@@ -186,7 +186,7 @@ impl TopologyMonitor {
                 (owned, vec![address], None)
             }
             Primary::Named(address) => (Owned::Perhaps(address.clone()), vec![address], None),
-            Primary::Nobody(why) => (Owned::Nobody, self.wanted.clone(), Some(why)),
+            Primary::Unknown(why) => (Owned::Unknown, self.wanted.clone(), Some(why)),
         };
         Found { owners: of_all_buckets(&owned), sound: vec![], wanted, no_primary }
     }
@@ -207,9 +207,9 @@ impl TopologyMonitor {
             addresses.entry(id.clone()).or_insert_with(|| address.clone());
         }
         let owned = |owner: &Owner| match owner {
-            Owner::Agreed(id) => addresses.get(id).cloned().map_or(Owned::Nobody, Owned::By),
-            Owner::Named(id) => addresses.get(id).cloned().map_or(Owned::Nobody, Owned::Perhaps),
-            Owner::Nobody => Owned::Nobody,
+            Owner::Agreed(id) => addresses.get(id).cloned().map_or(Owned::Unknown, Owned::By),
+            Owner::Named(id) => addresses.get(id).cloned().map_or(Owned::Unknown, Owned::Perhaps),
+            Owner::Unknown => Owned::Unknown,
         };
         let owners = owners.iter().map(owned).collect();
         // The seeds stay: a replica today may be the only server left tomorrow.
@@ -308,7 +308,7 @@ impl TopologyMonitor {
             let (address, is_agreed) = match owned {
                 Owned::By(address) => (address, true),
                 Owned::Perhaps(address) => (address, false),
-                Owned::Nobody => return Route::Nowhere(StoreError::StoreRefused),
+                Owned::Unknown => return Route::Nowhere(StoreError::StoreRefused),
             };
             let server = match (indexes.get(address), self.servers.get(address)) {
                 (Some(server), _) => *server,

@@ -1,4 +1,4 @@
-//! Which server answers for each bucket, and how long that is trusted. Published by the monitor.
+//! Which server each bucket is read from, and until when that may be believed. Published by the monitor.
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,35 +8,34 @@ use crate::health::HealthError;
 use crate::options::Address;
 use store::StoreError;
 
-/// How long answers of a primary count after the request that a majority confirmed. It must be shorter than the silence
-/// after which a primary is replaced: then no answer within it can be older than a write that the next primary
-/// accepted.
+/// How long a primary's answers count after a majority was asked and confirmed it. It must be shorter than the silence after
+/// which a primary is replaced: then no answer within it can be older than a write to the next primary.
 pub const LEASE: Duration = Duration::from_millis(1500);
-/// The shortest such silence that is supported (`cluster-node-timeout`, `down-after-milliseconds`).
+/// The shortest such silence that we work with (`cluster-node-timeout`, `down-after-milliseconds`).
 pub const LEAST_FAILOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
 pub struct Routes {
-    /// Increases with each new table.
+    /// Grows with each publication.
     pub number: u64,
     pub servers: Vec<Server>,
     /// One for each bucket.
     pub buckets: Vec<Route>,
-    /// Whether all of our sentinels are where they should be.
+    /// Whether all sentinels that were read are ours.
     pub whole: Result<(), StoreError>,
     /// One server has all names, so one sentinel proves them all and one command reads them all.
     pub one_keyspace: bool,
-    /// For the log: that everything works, or what does not.
+    /// For the log: that all is well, or what is not.
     pub state: String,
 }
 
-/// A server.
+/// A server that is connected.
 #[derive(Debug, Clone)]
 pub struct Server {
     pub address: Address,
     pub connection: Arc<Connection>,
     pub health: Result<(), HealthError>,
-    /// In a Cluster: it is a primary at least until then, whatever it owns.
+    /// In a Cluster: it is a primary at least until then, with slots or without.
     pub sound_until: Option<Instant>,
 }
 
@@ -44,7 +43,7 @@ pub struct Server {
 pub enum Route {
     To {
         server: usize,
-        /// `None`: no other server can become the primary unnoticed.
+        /// `None`: a single server, which has no lease.
         until: Option<Instant>,
     },
     Nowhere(StoreError),
@@ -63,7 +62,7 @@ impl Routes {
         }
     }
 
-    /// Where `bucket` is now, trusted or not.
+    /// The index of the server that has `bucket` now, healthy or not.
     ///
     /// # Errors
     /// No server is known to have it.
@@ -83,7 +82,7 @@ impl Routes {
         }
     }
 
-    /// Where `bucket` can be read with an answer that counts.
+    /// The index of the server whose answers about `bucket` count.
     ///
     /// # Errors
     /// Why not.
@@ -96,7 +95,7 @@ impl Routes {
         }
     }
 
-    /// Whether all buckets can be read.
+    /// Whether answers about every bucket count.
     ///
     /// # Errors
     /// The first reason why not.
@@ -104,10 +103,10 @@ impl Routes {
         Bucket::all().try_for_each(|bucket| self.usable(bucket).map(|_| ()))
     }
 
-    /// The buckets of each server that has some, by [`Routes::to`].
+    /// The buckets of each server that has some, as [`Routes::to`] says.
     ///
     /// # Errors
-    /// Some bucket has no server.
+    /// No server is known for some bucket.
     pub fn parts(&self) -> Result<Vec<(&Server, Vec<Bucket>)>, StoreError> {
         let mut parts: Vec<_> = self.servers.iter().map(|server| (server, Vec::new())).collect();
         for bucket in Bucket::all() {
@@ -122,7 +121,7 @@ impl Routes {
         Ok(parts)
     }
 
-    /// The server of a Cluster to which a bucket is being moved, if its answers count.
+    /// The server of a Cluster to which a bucket migrates, if its answers count.
     pub fn importing(&self, host: &str, port: u16) -> Option<&Server> {
         self.servers.iter().find(|server| {
             let is_it = server.address.port == port && server.address.host == host;
@@ -130,7 +129,7 @@ impl Routes {
         })
     }
 
-    /// Whether `connection` is still the one for `bucket`. Only then do its answers count.
+    /// Whether `connection` is still the one for `bucket`, so that its answer counts.
     pub fn is_still(&self, bucket: Bucket, connection: &Arc<Connection>) -> bool {
         let server = self.to(bucket).ok().and_then(|to| self.servers.get(to));
         server.is_some_and(|server| Arc::ptr_eq(&server.connection, connection))

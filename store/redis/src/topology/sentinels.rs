@@ -1,4 +1,4 @@
-//! Determines the primary by its Sentinels. No single one of them is trusted alone.
+//! Which server is the primary, judged from what all Sentinels say. No Sentinel is believed alone.
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::connection::{Connection, ConnectionError, failed, pipeline};
 use crate::options::{Access, Address, Peer};
 use crate::topology::routes::{LEASE, LEAST_FAILOVER_TIMEOUT};
 
-/// The most Sentinels that are asked, including discovered ones.
+/// The most Sentinels that are asked, found ones included.
 const MOST: usize = 16;
 
 #[derive(Debug)]
@@ -19,20 +19,19 @@ pub struct Sentinels {
     contacts: BTreeMap<Address, Option<Arc<Connection>>>,
 }
 
-/// One Sentinel's view of the primary.
+/// What one Sentinel says of the primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Said {
     /// The id of the Sentinel. One may be reached by two addresses.
     me: String,
     primary: Address,
     epoch: u64,
-    /// Up, according to this Sentinel.
+    /// The Sentinel sees the primary up.
     is_up: bool,
     is_failing_over: bool,
     /// How long the primary must be silent before it is replaced.
     down_after: Duration,
-    /// How long the primary has owed this Sentinel an answer. If it still owes it when its down_after is over, the
-    /// Sentinel considers it down.
+    /// How long the primary has owed this Sentinel an answer. What it owes when its down_after is over makes it silent.
     owes: Duration,
     others: usize,
 }
@@ -40,9 +39,9 @@ struct Said {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Primary {
     Agreed(Address),
-    /// By the newest configuration; it may be down, or other Sentinels may not know yet.
+    /// By the newest configuration. It may have failed, or other Sentinels may not know yet.
     Named(Address),
-    Nobody(String),
+    Unknown(String),
 }
 
 impl Sentinels {
@@ -51,7 +50,7 @@ impl Sentinels {
         Self { name, contacts: access.seeds.iter().map(|seed| (seed.clone(), None)).collect() }
     }
 
-    /// Asks all of them, each for at most `limit`.
+    /// Asks all of them, each for no longer than `limit`.
     pub async fn ask(&mut self, access: &Access, limit: Duration) -> Primary {
         let name = &self.name;
         let asking = self.contacts.iter().map(async |(address, connection)| {
@@ -80,7 +79,7 @@ impl Sentinels {
                 self.contacts.entry(address).or_default();
             }
         }
-        agree(&said).unwrap_or(Primary::Nobody(why))
+        agree(&said).unwrap_or(Primary::Unknown(why))
     }
 }
 
@@ -102,7 +101,7 @@ async fn ask(
     let mut replies = connection.ask(&asks, limit).await?.into_iter();
     let mut next = || replies.next().ok_or_else(|| failed(&"no reply"))?.map_err(ConnectionError::from);
     let me: String = read(next()?)?;
-    let said = said(me, &read(next()?)?).ok_or_else(|| failed(&"the reply to SENTINEL MASTER cannot be parsed"))?;
+    let said = said(me, &read(next()?)?).ok_or_else(|| failed(&"SENTINEL MASTER is not understood"))?;
     let others: Vec<HashMap<String, String>> = read(next()?)?;
     let others = others.iter().filter_map(place).collect();
     Ok((connection, said, others))
@@ -131,10 +130,9 @@ fn said(me: String, fields: &HashMap<String, String>) -> Option<Said> {
     })
 }
 
-/// The conclusion from their views, all taken after one moment. A failover raises the epoch, so the newest view names
-/// the primary. It is agreed if more than half of all Sentinels name it and see it up. A Sentinel that may consider it
-/// down before our lease ends is not counted: the primary may answer us and not the Sentinels. `None`: there was no
-/// answer.
+/// Combines what the Sentinels said, all after one moment. A failover raises the epoch, so the newest configuration names the
+/// primary. It is agreed on if more than half of all Sentinels name it and see it up. A Sentinel that may declare it down before
+/// our lease ends is not counted: the primary may answer us and not the Sentinels. `None`: no Sentinel answered.
 fn agree(said: &[Said]) -> Option<Primary> {
     let newest = said.iter().max_by_key(|said| said.epoch)?;
     let all = said.iter().map(|said| said.others).max()?.saturating_add(1);
@@ -142,8 +140,7 @@ fn agree(said: &[Said]) -> Option<Primary> {
         |one: &Said| one.down_after >= LEAST_FAILOVER_TIMEOUT && one.owes.saturating_add(LEASE) <= one.down_after;
     let counts = |one: &&Said| one.is_up && one.primary == newest.primary && is_patient(one);
     let votes: BTreeSet<_> = said.iter().filter(counts).map(|said| &said.me).collect();
-    // In a failover that an operator requested the old primary stays up for a while: one Sentinel that knows of it is
-    // enough to stop us.
+    // In a failover that an operator requested, the old primary stays up for a while. One Sentinel that tells of it is enough.
     let is_quiet = !said.iter().any(|one| one.is_failing_over);
     let primary = newest.primary.clone();
     Some(match is_quiet && votes.len() * 2 > all {
@@ -184,7 +181,11 @@ mod tests {
     #[test]
     fn the_newest_configuration_counts() {
         let said = [says("x", 1, 0), says("y", 1, 0), says("z", 2, 1)];
-        assert_eq!(agree(&said), Some(Primary::Named(at(2))), "and who has the old one does not agree with it");
+        assert_eq!(
+            agree(&said),
+            Some(Primary::Named(at(2))),
+            "a Sentinel with the old configuration does not agree with it"
+        );
         assert_eq!(agree(&[says("x", 1, 0), says("y", 2, 1), says("z", 2, 1)]), Some(Primary::Agreed(at(2))));
     }
 

@@ -1,5 +1,4 @@
-//! The walk: six steps, each of which asks the running mesh and judges the answers. Each wait ends as soon as the
-//! effect is visible.
+//! The walk: six steps, each of which asks the running mesh and judges the answers. Nothing is waited for but seen.
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use harness::wait_until;
@@ -14,11 +13,11 @@ const ORDERS: &str = "/api/orders";
 const ADMIN: &str = "/api/admin/users";
 const PUBLIC: &str = "/healthz";
 
-/// How much later than the cache time a revocation may show: the transit to the service, and our polling.
+/// How much later than the cache time a revocation may show: the way to the service, and our looking.
 const GRACE: Duration = Duration::from_millis(500);
-/// The longest wait here.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// New connections go to any worker: after this many refusals in a row no worker can still admit it.
+/// The longest that anything here is waited for.
+const DEADLINE: Duration = Duration::from_secs(15);
+/// New connections go to any worker: so many refusals in a row that none of them can be the one that still passes.
 const REFUSALS_IN_A_ROW: u32 = 16;
 
 /// Returns whether every step did what it says.
@@ -39,7 +38,7 @@ struct Story<'a> {
     show: Show,
 }
 
-/// How a session that passed was refused, seen by polling. Times count from a given moment.
+/// How a session that passed ended, as seen by asking again and again. Times count from where the asker says.
 struct Ending {
     refusal: Reply,
     first_refused: Duration,
@@ -152,7 +151,7 @@ impl Story<'_> {
         let Some(before) = answer["before"].as_u64() else {
             return self.show.claim(false, "the service said which tokens it ended: those issued before when");
         };
-        let ready = wait_until(PATIENCE, async || unix_now() >= before).await;
+        let ready = wait_until(DEADLINE, async || unix_now() >= before).await;
         let again = self.session(RSA, "bob", "bob-phone-2");
         let reply = self.ask(&again).await;
         self.show.claim(ready && reply.passed(), format!("his next login, issued at {before} or later, passes"));
@@ -211,7 +210,7 @@ impl Story<'_> {
 
     async fn redis_is_lost_and_comes_back(&mut self, ended: &Ask) {
         self.show.heading("Redis stops, and comes back");
-        // This session was never queried, so the answer is new.
+        // Nobody has asked about this session yet, so the answer is new.
         let carol = self.session(EC, "carol", "carol-laptop");
         let asked = Instant::now();
         let reply = self.ask(&carol).await;
@@ -244,7 +243,7 @@ impl Story<'_> {
         self.mesh.redis.restart().await;
         let back = Instant::now();
         let (mut reply, mut strange) = (None, None);
-        let recovered = wait_until(PATIENCE, async || {
+        let recovered = wait_until(DEADLINE, async || {
             let now = self.mesh.send(&carol).await;
             let passed = now.passed();
             if !passed && now.status != 503 {
@@ -290,7 +289,7 @@ impl Story<'_> {
         self.show.typed(ask.curl(self.mesh.envoy.address()));
     }
 
-    /// Runs the real command; returns its answer, if the revocation is in force.
+    /// Runs the real command; its answer, when it says that the revocation holds.
     async fn revoke(&mut self, kind: &str, id: &str, reason: &str) -> Option<serde_json::Value> {
         let arguments = ["revoke", kind, "--issuer", &self.mesh.issuer.name, "--id", id, "--reason", reason];
         let typed =
@@ -317,11 +316,11 @@ impl Story<'_> {
         }
     }
 
-    /// Asks until it is refused, on both workers; none if that never happens.
+    /// Asks until it is refused, on both workers; none if that never comes.
     async fn until_refused(&self, ask: &Ask, since: Instant) -> Option<Ending> {
         let mut ending: Option<Ending> = None;
         let (mut last_passed, mut in_a_row) = (None, 0);
-        wait_until(PATIENCE, async || {
+        wait_until(DEADLINE, async || {
             let reply = self.mesh.send(ask).await;
             let after = since.elapsed();
             if reply.passed() {

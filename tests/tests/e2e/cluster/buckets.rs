@@ -13,7 +13,7 @@ async fn a_bucket_on_its_way_to_another_node_is_answered_and_a_lost_one_is_notic
     for other in others.iter().step_by(2) {
         end(&mesh, other).await;
     }
-    // From several servers, buckets and answers, one of them twice, and two of the same bucket that were never revoked.
+    // Keys of several servers, buckets and answers; one of them twice, and two live ones of the same bucket.
     let near = |last: u8| {
         let mut key = ended.key();
         key.0[15] ^= last;
@@ -33,7 +33,7 @@ async fn a_bucket_on_its_way_to_another_node_is_answered_and_a_lost_one_is_notic
     ];
     let (keys, each): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
 
-    // The bucket of the revoked one moves, name by name, to another primary.
+    // The bucket of the ended one goes, name by name, to another primary.
     let name = ended.entry();
     let (bucket, _) = name.rsplit_once(":r:").unwrap();
     let sentinel = format!("{bucket}:sentinel");
@@ -65,7 +65,7 @@ async fn a_bucket_on_its_way_to_another_node_is_answered_and_a_lost_one_is_notic
     end(&mesh, &later).await;
     all_are(&mesh, &[later], 403, "ended afterwards").await;
 
-    // A shard that lost a part reports it, and nothing is answered until an operator acts.
+    // A shard that lost a part says so, and nothing is answered until an operator decides.
     let id = cluster.ask(to, &["GET", &sentinel]).await.lines().nth(1).unwrap().to_owned();
     cluster.tell(to, &["DEL", &sentinel]).await;
     all_are(&mesh, &[live], 503, "a sentinel was lost").await;
@@ -86,7 +86,7 @@ async fn a_bucket_on_its_way_to_another_node_is_answered_and_a_lost_one_is_notic
     let (_, said, code) = tool(&[]);
     assert!(code == 1 && said.contains(&id), "there is a store already: {said}");
 
-    // A Cluster that replaces primaries before our lease ends is not used.
+    // A Cluster that replaces primaries sooner than our trust in them ends is not answered from.
     let patience = async |millis: &str| {
         for at in 0..3 {
             cluster.tell(at, &["CONFIG", "SET", "cluster-node-timeout", millis]).await;

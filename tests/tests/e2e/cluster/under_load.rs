@@ -1,4 +1,4 @@
-//! Primaries that fail under load.
+//! Primaries that are lost while requests come.
 use super::*;
 
 #[derive(Debug, Clone)]
@@ -9,7 +9,7 @@ struct Sent {
     code: String,
 }
 
-/// Repeated requests of all sessions, from a few clients, until stopped.
+/// Requests of all sessions, over and over, from a few clients, until it is stopped.
 struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<tokio::task::JoinHandle<Vec<Sent>>>,
@@ -42,8 +42,8 @@ impl Load {
         Self { stop, clients, sessions: Arc::clone(sessions) }
     }
 
-    /// Stops, and judges every answer: only 200, 403 and 503, and no 200 for a session revoked before. Returns the
-    /// codes of the refusals that blame the store.
+    /// Stops, and judges every answer: none but 200, 403 and 503, and no 200 for a session that was ended before. Returns
+    /// the codes of the refusals that blame the store.
     async fn judge(self, what: &str) -> BTreeSet<String> {
         self.stop.store(true, Ordering::SeqCst);
         let mut all = Vec::new();
@@ -73,7 +73,7 @@ impl Load {
     }
 }
 
-/// Ends a third of the sessions before the primary is lost, a third during it, and keeps the last.
+/// Ends a third of the sessions before the primary is lost, a third while it is, and keeps the last.
 async fn loses_a_primary(
     what: &str,
     mesh: &Mesh,
@@ -97,7 +97,7 @@ async fn loses_a_primary(
     for session in &sessions[..24] {
         session.ended.lock().unwrap().get_or_insert_with(Instant::now);
     }
-    // A server that comes back does not have the last of these.
+    // The server that comes back does not have the last of these.
     after().await;
     for session in &sessions[..24] {
         end(mesh, session).await;
@@ -145,8 +145,8 @@ async fn a_primary_that_was_stopped_and_goes_on_answers_for_nobody() {
         let session = [session];
         write_end(&mesh, &session[0]).await;
         all_are(&mesh, &session, 403, "ended at the successor").await;
-        // The old primary comes back unchanged, gets no updates, and still answers reads. Any old primary is like this
-        // for a moment; this one is for as long as the test looks.
+        // The old primary comes back as it was, without contact to the others, and answers reads all the same. Any old
+        // primary does so for a moment. This one does so during the whole check.
         let others: Vec<_> = (0..cluster.nodes.len()).filter(|at| *at != lost).collect();
         for at in &others {
             cluster.nodes[*at].process().pause();
@@ -155,7 +155,7 @@ async fn a_primary_that_was_stopped_and_goes_on_answers_for_nobody() {
         cluster.nodes[lost].restart_with(&["--cluster-allow-reads-when-down", "yes"]).await;
         let entry = session[0].entry();
         let (mut lies, mut refused) = (0, 0);
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + NODE_TIMEOUT;
         while Instant::now() < until {
             if cluster.ask(lost, &["GET", &entry]).await == "$-1\r\n" {
                 lies += 1;
@@ -197,13 +197,13 @@ async fn sentinels_are_followed_when_the_primary_is_silent() {
     all.lock().await.servers[0].process().pause();
     all_are(&mesh, &sessions[4..], 200, "sentinel, after the primary was paused").await;
     all_are(&mesh, &sessions[..4], 403, "sentinel, after the primary was paused").await;
-    // The only replica is the primary now, so nothing can be confirmed; writes are in force anyway.
+    // The only replica is the primary now, so nothing can be confirmed; what is written is in force all the same.
     let (status, answer) = try_to_end(&mesh, &sessions[4]).await;
     assert_eq!((status, answer["written"].as_str()), (503, Some("yes")), "{answer}");
     all_are(&mesh, &sessions[4..5], 403, "ended without a replica").await;
     let ended = Instant::now();
     sessions[4].ended.lock().unwrap().get_or_insert(ended);
-    // The old primary resumes, without knowing this.
+    // The old primary goes on, and has not heard of that.
     all.lock().await.servers[0].process().resume();
     write_end(&mesh, &sessions[5]).await;
     let until = Instant::now() + FRESHNESS * 2;

@@ -1,8 +1,8 @@
-//! The image of `make image`, unpacked like the agent does and run as istiod configures it.
+//! The image that `make image` packs, unpacked as the agent does and run as istiod configures it.
 use super::*;
 
-/// What the agent in the proxy's pod does with `url` and `sha256`: it compares the digest of the manifest, takes the
-/// last layer, which must have exactly this media type, and searches it for plugin.wasm.
+/// Does as the agent in the proxy's pod does with `url` and `sha256`: compares the digest of the manifest, takes the last
+/// layer, which must be of this one media type, and looks in it for plugin.wasm.
 fn unpacked(into: &Path) -> PathBuf {
     let layout = project().join("dist/filter-image");
     let read = |path: PathBuf| std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -31,9 +31,9 @@ fn sha256(path: &Path) -> String {
     String::from_utf8_lossy(&output.stdout).split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// envoy.yaml with the filter as istiod writes it: named by namespace and name (from 1.30 on with what marks a WasmPlugin
-/// that was translated), the root after `pluginName`, no vm_id, variables of its own beside ours, and clusters by the names
-/// that Istio gives them.
+/// envoy.yaml with the filter as istiod writes it: named by namespace and name (from 1.30 on with a mark that it was
+/// translated from a WasmPlugin), the root after `pluginName`, no vm_id, variables of its own beside ours, and clusters by
+/// the names that Istio gives them.
 fn as_istio(bootstrap: String) -> String {
     let spec = &GATEWAY["spec"];
     let name = |pointer: &str| spec.pointer(pointer).and_then(Value::as_str).expect("a name").to_owned();
@@ -124,8 +124,8 @@ impl Stack {
 async fn the_filter_runs_as_istio_would_run_it() {
     let mut stack = Stack::start("istio").await;
     let good = stack.token(&json!({}));
-    // The keys come through a cluster with a name of Istio's, asynchronously. One worker has them sooner than another:
-    // enough connections reach both.
+    // The keys come through a cluster with a name of Istio's, in their own time.
+    // One worker has them sooner than another: so many connections reach both.
     let all_have_keys = wait_until(LATEST, async || {
         for _ in 0..16 {
             if stack.get("/api/orders", &good).await.status != 200 {

@@ -1,10 +1,10 @@
 //! The steps of the test, in order.
 use super::*;
 
-/// How long a logout may take to be visible, from Keycloak's answer on: the freshness of verdicts, and a slow machine.
+/// The longest that a logout may take to be seen, from Keycloak's answer on: the freshness of verdicts, and a slow machine.
 const SEEN: Duration = Duration::from_secs(3);
 
-/// The same for events from Keycloak's queue, which it checks every half second here.
+/// The same for events that Keycloak sends from its queue, which it reads every half second here.
 const PUSHED: Duration = Duration::from_secs(10);
 
 fn code(response: &Response) -> String {
@@ -45,7 +45,7 @@ pub(super) fn say(step: &str, what: &str) {
     println!("keycloak: {step:<14} {what}");
 }
 
-/// Attacks: tokens with unknown key ids, at the proxy and as logout tokens.
+/// Tokens with unknown key ids, at the proxy and as logout tokens.
 async fn noise(mesh: &Mesh, service: &Service, issuer: &str, number: usize) {
     for _ in 0..number {
         let stranger = SigningKey::generate(Alg::ES256, &random_id());
@@ -91,7 +91,7 @@ pub(super) async fn kinds_of_tokens(keycloak: &Keycloak, mesh: &Mesh, service: &
     let claims = part(&light.access, 1);
     assert!(claims["sub"].is_null() && claims["sid"].is_string(), "{claims}");
     passes(mesh, &light.access, "a lightweight token").await;
-    // It does not identify its user, and the rule requires that.
+    // Its user cannot be told from it, and the rule asks for that.
     let refused = mesh.send(&Request::get("/admin").bearer(&light.access)).await;
     assert_eq!(code(&refused), "CLAIM_INSUFFICIENT", "{}", refused.text());
     let whole = keycloak.log_in("web", "alice", "openid").await;
@@ -126,7 +126,7 @@ pub(super) async fn kinds_of_tokens(keycloak: &Keycloak, mesh: &Mesh, service: &
     passes(mesh, &later.access, "an offline session after the browser's ended").await;
     service.revoke(&["session", "--issuer", &keycloak.issuer(), "--id", &format!("offline:{sid}")]).await;
     ends(mesh, &later.access, "SESSION_REVOKED", SEEN, "a token of the offline session").await;
-    // A client that refreshes it cannot choose another session id by requesting less scope.
+    // A refresh with less scope does not give it another name.
     let less = refreshed(&[("scope", "openid")]).await;
     is_refused(mesh, &less.access, "SESSION_REVOKED", "a token of the offline session with less scope").await;
     say(
@@ -163,7 +163,7 @@ pub(super) async fn introspection(keycloak: &Keycloak, service: &Service) {
     for tokens in [&bob, &light, &alice] {
         passes(&mesh, &tokens.access, "a token that is active").await;
     }
-    // Keycloak's own revocation (RFC 7009), which it reports to no one.
+    // Keycloak's own revocation (RFC 7009), of which it sends no notice.
     let fields = [("client_id", "light"), ("client_secret", SECRET), ("token", &light.access)];
     let revoked = keycloak.form(&format!("{REALM}/protocol/openid-connect/revoke"), &fields, &[]).await;
     assert_eq!(revoked.status, 200, "{}", revoked.text());
@@ -200,7 +200,7 @@ pub(super) async fn logouts(keycloak: &Keycloak, mesh: &Mesh) {
     );
 }
 
-/// Twice in a row, and once more to another algorithm, while attackers use unknown key ids. After each, the first
+/// Twice in a row, and once more to another algorithm, while forged tokens name unknown keys. After each, the first
 /// logout token with the new key must be carried out: Keycloak sends it once.
 pub(super) async fn rotations(keycloak: &Keycloak, mesh: &Mesh, service: &Service) {
     let issuer = keycloak.issuer();
@@ -236,14 +236,14 @@ pub(super) async fn rotations(keycloak: &Keycloak, mesh: &Mesh, service: &Servic
     }
 }
 
-/// Keycloak's Shared Signals transmitter, which is experimental there and must be enabled.
+/// Keycloak's Shared Signals transmitter, which is experimental there and has to be switched on.
 pub(super) async fn events(keycloak: &Keycloak, mesh: &Mesh, service: &Service) {
     let stream = json!({
         "delivery": { "method": "urn:ietf:rfc:8935", "endpoint_url": format!("http://{}/ssf/events", service.address()) },
         "events_requested": ["CaepSessionRevoked"],
     });
     keycloak.admin("POST", "/shop/ssf/clients/signals/stream", &stream).await;
-    // At a client that gets no notifications itself.
+    // At a client that is told nothing itself.
     let (one, two) =
         (keycloak.log_in("quiet", "carol", "openid").await, keycloak.log_in("quiet", "carol", "openid").await);
     let other = keycloak.log_in("quiet", "alice", "openid").await;
@@ -259,7 +259,7 @@ pub(super) async fn events(keycloak: &Keycloak, mesh: &Mesh, service: &Service) 
     assert!(metrics.lines().any(|line| line == ended), "{metrics}");
     ends(mesh, &two.access, "SESSION_REVOKED", SEEN, "the user's other session").await;
     passes(mesh, &other.access, "another user").await;
-    // A user can log in again from the next second on.
+    // A user comes back as of the next second.
     tokio::time::sleep(Duration::from_secs(8)).await;
     passes(mesh, &keycloak.log_in("quiet", "carol", "openid").await.access, "the next login").await;
     say(

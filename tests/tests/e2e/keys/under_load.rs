@@ -1,7 +1,7 @@
-//! Rotating keys, and unknown key ids, during continuous requests.
+//! Keys that rotate, and unknown key ids, while requests come without a pause.
 use super::*;
 
-/// Clients that continuously send new tokens until stopped.
+/// Clients that send new tokens without a pause until they are told to stop.
 struct Load {
     stop: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<Served>>,
@@ -10,7 +10,7 @@ struct Load {
 #[derive(Debug, Default)]
 struct Served {
     passed: u64,
-    /// Status and code of refused requests.
+    /// Status and code of each refusal.
     refused: Vec<String>,
     slowest: Duration,
 }
@@ -69,13 +69,13 @@ async fn a_rotation_refuses_no_good_token_under_constant_load() {
     let load_began = Instant::now();
     let mut watch = Connection::open(mesh.envoy.address()).await.unwrap();
 
-    // The hardest case: the new key signs as soon as it is published.
+    // The harshest provider: the new key signs in the moment in which it is published.
     provider.publish(KEYS, &[&old, &new]);
     signers.lock().unwrap().push(Arc::clone(&new));
     let first = watch.send(&get(&new.mint(&claims()))).await.unwrap();
     assert_eq!(first.status, 200, "{}", first.text());
-    assert!(wait_until(PATIENCE, async || provider.fetches(KEYS) >= 2).await);
-    // Both sign, then only the new one, then the old one is removed.
+    assert!(wait_until(DEADLINE, async || provider.fetches(KEYS) >= 2).await);
+    // Both sign, then the new one alone, then the old one leaves.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     *signers.lock().unwrap() = vec![Arc::clone(&new)];
     let last_of_old = watch.send(&get(&old.mint(&claims()))).await.unwrap();
@@ -83,7 +83,7 @@ async fn a_rotation_refuses_no_good_token_under_constant_load() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     provider.publish(KEYS, &[&new]);
     let old_token = old.mint(&claims());
-    let gone = wait_until(PATIENCE, async || {
+    let gone = wait_until(DEADLINE, async || {
         watch.send(&get(&unknown(&mint::random_id()))).await.unwrap();
         is(&watch.send(&get(&old_token)).await.unwrap(), 401, "KEY_UNKNOWN")
     });
@@ -148,7 +148,7 @@ async fn a_rotation_under_a_flood_of_unknown_kids_takes_one_cool_down() {
     let mut connections = mesh.connections(4).await;
     until_passes(&mut connections, &old).await;
 
-    // The next key's id comes first, and repeatedly among the others.
+    // The next key's id comes first of all, and again and again among the others.
     let sent = Arc::new(AtomicUsize::new(0));
     let flood: Vec<_> = mesh
         .connections(8)
@@ -162,7 +162,7 @@ async fn a_rotation_under_a_flood_of_unknown_kids_takes_one_cool_down() {
                     let number = sent.load(Ordering::Relaxed);
                     let kid = if number % 50 < 8 { "next".to_owned() } else { format!("{client}-{number}") };
                     let response = connection.send(&get(&unknown(&kid))).await.unwrap();
-                    // Once the key is known, the forged signature is the error.
+                    // Once the key is known, the signature is wrong.
                     assert!(
                         is(&response, 401, "KEY_UNKNOWN") || is(&response, 403, "SIG_MISMATCH"),
                         "{}",
@@ -173,7 +173,7 @@ async fn a_rotation_under_a_flood_of_unknown_kids_takes_one_cool_down() {
         })
         .collect();
     let flooded =
-        wait_until(PATIENCE, async || sent.load(Ordering::Relaxed) > FLOOD / 10 && provider.fetches(KEYS) > 1);
+        wait_until(DEADLINE, async || sent.load(Ordering::Relaxed) > FLOOD / 10 && provider.fetches(KEYS) > 1);
     assert!(flooded.await, "the flood caused no fetch");
 
     provider.publish(KEYS, &[&old, &next]);
@@ -203,7 +203,7 @@ async fn a_provider_that_hangs_keeps_no_good_token_waiting_and_a_new_kid_no_long
     let load = Load::start(mesh.connections(1).await, move || signer.mint(&claims()));
     let mut slowest_unknown = Duration::ZERO;
     for connection in &mut connections {
-        // The second of them may come during the first one's fetch, and wait for it.
+        // The second of them may come while the first one's fetch is still under way, and wait for that one.
         let response = connection.send(&get(&unknown(&mint::random_id()))).await.unwrap();
         assert!(is(&response, 401, "KEY_UNKNOWN"), "{}", response.text());
         slowest_unknown = slowest_unknown.max(response.took);
@@ -215,7 +215,7 @@ async fn a_provider_that_hangs_keeps_no_good_token_waiting_and_a_new_kid_no_long
     let at_most = TIMEOUT + Duration::from_millis(700);
     assert!(slowest_unknown > Duration::from_millis(500) && slowest_unknown < at_most, "{slowest_unknown:?}");
 
-    // Nobody's lease is left behind.
+    // No lease is left behind.
     provider.publish(KEYS, &[&next]);
     until_passes(&mut connections, &next).await;
 }

@@ -1,6 +1,6 @@
--- Appends entries to the audit stream after those of another store: same ids, same order. Existing entries are skipped.
--- KEYS[1] the stream; ARGV[1] about how many entries it keeps at most; ARGV[2] '1': an entry whose id is taken or
--- passed gets the next id, unless it exists already, or '0': the writer handles this; then ids and values.
+-- Continues the audit log as in another store: same ids, same order. An entry that is there already changes nothing.
+-- KEYS[1] the stream; ARGV[1] about how many entries it keeps at the most; ARGV[2] '1': an entry whose id is taken or passed
+-- gets the next id, unless the log has the entry; '0': such an entry is left out; then ids and values.
 for at = 3, #ARGV, 2 do
   local there = redis.call('XRANGE', KEYS[1], ARGV[at], ARGV[at])
   if not (there[1] and there[1][2][2] == ARGV[at + 1]) then

@@ -1,5 +1,6 @@
--- Copies a session from another store. An ended session stays ended, and of two states of its tokens the one after more
--- refreshes stays. KEYS[1] the session; ARGV[1] milliseconds to live, then names and values of its fields.
+-- Merges a session from another store. An ended session stays ended. Of two states of its tokens the one after more refreshes
+-- stays.
+-- KEYS[1] the session; ARGV[1] milliseconds to live, then names and values of its fields.
 local new = {}
 for at = 2, #ARGV, 2 do
   new[ARGV[at]] = ARGV[at + 1]

@@ -1,6 +1,6 @@
--- Copies a subject's list of sessions from another store: the union of both lists. A listed session that has ended is
--- pruned later; a missing one would not be found when all are ended. KEYS[1] the list; ARGV[1] milliseconds to live,
--- then scores and members.
+-- Merges a subject's list of sessions from another store: the union of both. A session that has ended is pruned later. A missing
+-- one would not be found when all sessions of the subject are ended.
+-- KEYS[1] the list; ARGV[1] milliseconds to live, then scores and members.
 local keep = tonumber(ARGV[1])
 local is_there = redis.call('EXISTS', KEYS[1]) == 1
 for at = 2, #ARGV, 2 do

@@ -1,6 +1,6 @@
--- Copies a revocation or the mark of a token from another store, without weakening the existing entry: the stronger one
--- stays, with the longer time to live. KEYS[1] the name; ARGV[1] milliseconds to live (-1: forever), ARGV[2] the
--- other's value, ARGV[3] the kind: 'r' a revocation, 'j' a mark.
+-- Merges a revocation or the mark of a token from another store: the stronger one stays, and lives as long as the longer one.
+-- KEYS[1] the name; ARGV[1] milliseconds to live (-1: no expiry), ARGV[2] the other store's value, ARGV[3] the kind: 'r' a
+-- revocation, 'j' a mark.
 local function rank(value)
   if ARGV[3] == 'j' then
     return value == 'd' and 1 or 0
@@ -8,7 +8,7 @@ local function rank(value)
   if string.sub(value, 1, 2) == 'D;' then
     return math.huge
   end
-  -- An invalid value ranks above none, since it must not count as "live".
+  -- A value that is not ours is higher than no entry, since it must not be taken for "live".
   return tonumber(string.match(value, '^B(%d+);')) or -1
 end
 local old = redis.call('GET', KEYS[1])

@@ -1,5 +1,6 @@
--- Writes a session that does not exist yet. KEYS[1] its name; ARGV: [1] encrypted data, [2] access records, [3] MAC of
--- the refresh token or '', [4] milliseconds to live, [5] idle timeout in milliseconds (0: none).
+-- Creates a session, if there is none.
+-- KEYS[1] its name; ARGV: [1] sealed data, [2] access records, [3] MAC of the refresh token or '', [4] its
+-- lifetime in milliseconds, [5] its idle timeout in milliseconds (0: none).
 local at = redis.call('TIME')
 local now = at[1] * 1000 + math.floor(at[2] / 1000)
 if redis.call('EXISTS', KEYS[1]) == 1 then

@@ -1,5 +1,5 @@
--- Adds a session to its subject's list, unless there are too many. KEYS[1] the list; ARGV: [1] sid, [2] milliseconds to
--- live, [3] the most sessions.
+-- Adds a session to those of its subject, unless there are too many.
+-- KEYS[1] the subject's list; ARGV: [1] sid, [2] its lifetime in milliseconds, [3] the most sessions.
 local at = redis.call('TIME')
 local now = at[1] * 1000 + math.floor(at[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now))

@@ -1,7 +1,8 @@
--- Replaces the presented refresh token by a new one, if it is the current one. Atomic. KEYS[1] the session; ARGV: [1]
--- MAC of the presented token, [2] of the new one, [3] record of the new access token or '', [4] grace period in
--- milliseconds, [5] the most bytes of access records. Returns 'rotated', or why not: 'gone', 'ended', 'raced' (it was
--- replaced a moment ago), 'reused' (it was replaced before that; this command ends the session).
+-- Replaces the refresh token, if the presented one is the current one. All of it or nothing.
+-- KEYS[1] the session; ARGV: [1] MAC of the presented token, [2] of the new one, [3] record of the new access token or
+-- '', [4] milliseconds of grace, [5] the most bytes of access records.
+-- 'rotated', or why not: 'gone', 'ended', 'raced' (it was replaced a moment ago), 'reused' (it was replaced before that;
+-- the session is ended by this very command).
 local s = redis.call('HMGET', KEYS[1], 'r', 'p', 't', 'x', 'e', 'i', 'a', 'n')
 if s[4] then
   return 'ended'
@@ -29,7 +30,7 @@ if s[1] == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], string.format('%.0f', left))
   return 'rotated'
 end
--- After a failover the clock may differ, so the distance counts and not the direction.
+-- After a failover the clock may be another, so the distance counts and not the direction.
 if s[2] == ARGV[1] and math.abs(now - tonumber(s[3])) <= tonumber(ARGV[4]) then
   return 'raced'
 end

@@ -1,5 +1,5 @@
--- Records the use of a session, at most once per step, and extends it. KEYS[1] the session; ARGV[1] milliseconds of a
--- step.
+-- Notes a use of a session, at most once in a step, and extends its idle timeout.
+-- KEYS[1] the session; ARGV[1] a step in milliseconds.
 local s = redis.call('HMGET', KEYS[1], 'u', 'e', 'i', 'x')
 if not s[2] or s[4] then
   return 0

@@ -2,29 +2,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::store::conformance::Fixture;
+use ::store::{Stores, Unobserved};
 use async_trait::async_trait;
-use store::conformance::Fixture;
-use store::{Stores, Unobserved};
 use store_redis::{Allow, Config, RedisOptions, RedisStore, create_store};
 
-#[allow(dead_code, reason = "this target needs a part of it")]
-#[path = "support/redis.rs"]
-mod redis;
-
-use redis::Redis;
+use crate::redis::Redis;
 
 const LIMIT: Duration = Duration::from_secs(2);
 const TOLERANCE_SECONDS: u64 = 3;
 
-impl Redis {
-    fn options(&self) -> RedisOptions {
-        RedisOptions::single(&self.url())
-    }
+fn options(redis: &Redis) -> RedisOptions {
+    RedisOptions::single(&redis.url())
 }
 
-async fn redis() -> Redis {
+pub async fn redis() -> Redis {
     let redis = Redis::start();
-    create_store(&redis.options(), LIMIT, Allow::default(), None).await.unwrap();
+    create_store(&options(&redis), LIMIT, Allow::default(), None).await.unwrap();
     redis
 }
 
@@ -32,7 +26,7 @@ async fn redis() -> Redis {
 impl Fixture for Redis {
     async fn open(&self) -> Stores {
         let config = Config {
-            redis: self.options(),
+            redis: options(self),
             store_id: None,
             create: false,
             allow: Allow::default(),
@@ -55,4 +49,4 @@ impl Fixture for Redis {
     }
 }
 
-store::conformance_tests!(crate::redis());
+::store::conformance_tests!(crate::conformance::redis());

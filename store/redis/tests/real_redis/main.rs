@@ -1,0 +1,7 @@
+//! The store against a real redis-server, which must be installed: each test owns one, on a port from the kernel, and stops
+//! it at its end.
+mod conformance;
+#[allow(dead_code, reason = "shared with the tests of the service")]
+mod redis;
+mod store;
+mod support;
