@@ -38,7 +38,7 @@ pub struct Policy {
     pub(crate) rules: Vec<Rule>,
     pub(crate) revocation: Option<Revocation>,
     pub(crate) faults: Faults,
-    /// Every header that any rule may set, and those that override what was matched: cleared on every route.
+    /// Every header that any rule may set, and headers that override what was matched: removed on every route.
     pub(crate) clear: HeaderNames,
     limits: config::Limits,
     engine: config::Engine,
@@ -49,7 +49,7 @@ impl Policy {
     /// Reads the document as JSON.
     ///
     /// # Errors
-    /// The first thing that is wrong, with the path of its field.
+    /// The first error, with the path of its field.
     pub fn from_json(text: &[u8], environment: Environment<'_>) -> Result<Self, Invalid> {
         let mut reader = serde_json::Deserializer::from_slice(text);
         let document: config::Document = serde_path_to_error::deserialize(&mut reader).map_err(|error| Invalid {
@@ -60,10 +60,10 @@ impl Policy {
         Self::compile(&document, environment, Sha256::digest(text).into())
     }
 
-    /// `digest` names this very document: cached answers of another one are not used.
+    /// `digest` identifies this document: cached answers of another one are not used.
     ///
     /// # Errors
-    /// The first thing that is wrong, with the path of its field.
+    /// The first error, with the path of its field.
     pub fn compile(
         document: &config::Document,
         environment: Environment<'_>,
@@ -131,7 +131,7 @@ impl Policy {
         &self.digest
     }
 
-    /// What the document wants signatures to be verified by.
+    /// The configured signature verifier.
     pub fn engine(&self) -> config::Engine {
         self.engine
     }
@@ -144,18 +144,18 @@ impl Policy {
         self.revocation.as_ref()
     }
 
-    /// The headers that are cleared on every route.
+    /// The headers that are removed on every route.
     pub fn cleared(&self) -> impl Iterator<Item = &str> {
         self.clear.iter().map(HeaderName::as_str)
     }
 
-    /// The place in the document of the issuer that this `iss` names; or that has it as its pattern.
+    /// The index of the issuer with this `iss`, or with this pattern.
     pub fn issuer_place(&self, iss: &str) -> Option<usize> {
         let is_pattern = || self.issuers.iter().position(|issuer| issuer.issuer == iss);
         self.by_issuer.find(iss).or_else(is_pattern)
     }
 
-    /// The name of the issuer at this place of the document.
+    /// The name of the issuer at this index.
     pub fn issuer_name(&self, place: usize) -> Option<&str> {
         self.issuers.get(place).map(|issuer| issuer.name.as_str())
     }
@@ -164,7 +164,7 @@ impl Policy {
         &self.rules
     }
 
-    /// The issuers about whose tokens some rule asks the service, for it to know them.
+    /// The issuers whose tokens some rule checks, to be reported to the service.
     pub fn issuers_asked_about(&self) -> Vec<NamedIssuer> {
         let Some(revocation) = &self.revocation else { return Vec::new() };
         let asks = |place: usize| {
@@ -200,12 +200,14 @@ fn overrides_to_remove(document: &config::Document) -> Result<impl Iterator<Item
     for (place, kept) in document.keep_override_headers.iter().enumerate() {
         let invalid = |message| Invalid::new(format!("keep_override_headers[{place}]"), message);
         if !document.remove_override_headers {
-            return Err(invalid("says nothing: `remove_override_headers` is false, so all of them stay".to_owned()));
+            return Err(invalid("has no effect: `remove_override_headers` is false, so all of them stay".to_owned()));
         }
         let before = all.len();
         all.retain(|name| !name.matches_loosely(kept.as_bytes()));
         if all.len() == before {
-            return Err(invalid(format!("`{kept}` is not removed, or stands here twice: see docs/overrides.md")));
+            return Err(invalid(format!(
+                "`{kept}` is not in the list of removed headers, or is listed twice: see docs/overrides.md"
+            )));
         }
     }
     Ok(all.into_iter().filter(|_| document.remove_override_headers))

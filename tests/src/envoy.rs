@@ -146,7 +146,13 @@ impl Envoy {
             .arg("--admin-address-path")
             .arg(&admin_path)
             .args(["--concurrency", &options.concurrency.to_string(), "--disable-hot-restart"])
-            .args(["--log-level", "warning", "--component-log-level", "wasm:info,dynamic_modules:info", "--drain-time-s"])
+            .args([
+                "--log-level",
+                "warning",
+                "--component-log-level",
+                "wasm:info,dynamic_modules:info",
+                "--drain-time-s",
+            ])
             .arg(options.drain.as_secs().to_string())
             .env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", project().join("dist"))
             .envs(options.environment);

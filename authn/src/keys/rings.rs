@@ -1,14 +1,14 @@
-//! The keys of all issuers as they are at this moment: those of the configuration, and those that were fetched.
+//! The current keys of all issuers: configured ones and fetched ones.
 use crate::engine::KeySet;
 use crate::keys::source::{KeySource, Settings};
 use crate::reject::Rejection;
 use crate::time::Monotonic;
 
-/// By the issuer's place in the configuration.
+/// By the issuer's index in the configuration.
 #[derive(Debug, Clone)]
 pub struct Keyrings(Vec<Option<KeySource>>);
 
-/// An issuer's keys, and which of its sets in a row they are.
+/// An issuer's keys, and the generation of the set.
 #[derive(Debug, Clone, Copy)]
 pub struct Current<'k> {
     pub keys: &'k KeySet,

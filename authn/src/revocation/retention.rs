@@ -1,4 +1,4 @@
-//! How long revocations must be kept so that no token which one of them ended comes back to life.
+//! How long revocations must be kept so that no revoked token passes again.
 use wire::{Kind, Retention};
 
 /// The bounds of an issuer's tokens, in seconds.
@@ -20,7 +20,7 @@ pub(crate) fn needed(bounds: &Lifetimes, future_iat_tolerance: u64, kinds: &[Kin
     };
     let asks = |wanted: fn(Kind) -> bool| kinds.iter().any(|kind| wanted(*kind));
     let token = asks(|kind| kind == Kind::Token);
-    // A signing key is revoked for ever.
+    // A signing key is revoked forever.
     let login = asks(|kind| matches!(kind, Kind::Session | Kind::User | Kind::Client | Kind::Issuer));
     Retention {
         token: if token { seconds(bounds.max_lifetime) } else { 0 },

@@ -30,23 +30,24 @@ pub use sessions::SessionOptions;
 
 #[derive(Clone, Args)]
 pub struct Options {
-    /// Where filters ask. Port 0 lets the kernel choose.
+    /// The listener for filters. Port 0 lets the kernel choose.
     #[arg(long, env = "PORTCULLIS_LISTEN", default_value = "127.0.0.1:7700")]
     pub listen: SocketAddr,
-    /// The certificate of --listen and what signed it (PEM): it speaks TLS then, and nothing else. Read again when it changes.
+    /// The certificate of --listen and its chain (PEM). It turns on TLS, and turns off plain HTTP. Read again when it
+    /// changes.
     #[arg(long, env = "PORTCULLIS_TLS_CERT", value_name = "PATH", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
-    /// The key of that certificate (PEM).
+    /// The private key of that certificate (PEM).
     #[arg(long, env = "PORTCULLIS_TLS_KEY", value_name = "PATH", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// Requires client certificates signed by this authority (PEM) on --listen, also from probes and OAuth clients. Read again
+    /// Require client certificates signed by this CA (PEM) on --listen, also from probes and OAuth clients. Read again
     /// when it changes.
     #[arg(long, env = "PORTCULLIS_CLIENT_CA", value_name = "PATH", requires = "tls_cert")]
     pub client_ca: Option<PathBuf>,
-    /// Where operators revoke. Keep it away from the mesh.
+    /// The listener for operators. Keep it away from the mesh.
     #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", default_value = "127.0.0.1:7701")]
     pub admin_listen: SocketAddr,
-    /// Write both addresses here once they are bound, as {"listen": "…", "admin": "…"}.
+    /// Write both addresses to this file once they are bound, as {"listen": "…", "admin": "…"}.
     #[arg(long, env = "PORTCULLIS_PORTS_FILE", value_name = "PATH")]
     pub ports_file: Option<PathBuf>,
     #[command(flatten)]
@@ -59,13 +60,14 @@ pub struct Options {
     /// As --min-replicas, for the mirror. Without it, the same number.
     #[arg(long, env = "PORTCULLIS_MIRROR_REDIS_MIN_REPLICAS", value_name = "N", requires = "mirror-redis")]
     pub mirror_redis_min_replicas: Option<u32>,
-    /// The longest that one connection attempt or one round trip may take.
+    /// The longest time for one connection attempt or one round trip.
     #[arg(long, env = "PORTCULLIS_REDIS_TIMEOUT", value_name = "TIME", default_value = "200ms", value_parser = values::duration)]
     pub redis_timeout: Duration,
-    /// How much longer a write may take to be on disk and on replicas.
+    /// The additional time that a write may take to be on disk and on replicas.
     #[arg(long, env = "PORTCULLIS_CONFIRM_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = values::duration)]
     pub confirm_timeout: Duration,
-    /// A file with a secret that filters share, at least 32 bytes. Repeat it while secrets rotate; the first is primary.
+    /// A file with a secret that filters share, at least 32 bytes. Repeat it during a rotation; the first is the
+    /// primary one.
     #[arg(
         long = "secret-file",
         env = "PORTCULLIS_SECRET_FILES",
@@ -74,64 +76,67 @@ pub struct Options {
         required = true
     )]
     pub secret_files: Vec<PathBuf>,
-    /// A file with the bearer secret of the admin listener, at least 32 bytes.
+    /// A file with the admin token, at least 32 bytes.
     #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN_FILE", value_name = "PATH")]
     pub admin_token_file: PathBuf,
-    /// Make the store if Redis holds none. For demos: a service that restarts with it after Redis lost its data answers
-    /// that nobody is revoked. Better make the store once, with `portcullis store create`; then an empty Redis is a lost
-    /// store, and nothing is answered from it.
+    /// Create the store if Redis holds none. For demos only: if Redis loses its data and the service restarts with this
+    /// option, revoked tokens pass. Otherwise create the store once with `portcullis store create`; then an empty Redis
+    /// counts as a lost store, and nothing is answered from it.
     #[arg(long, env = "PORTCULLIS_CREATE_STORE", conflicts_with = "store_id")]
     pub create_store: bool,
-    /// The only store to answer from. Without it, the first that is found.
+    /// The only store to answer from. Default: the first one found.
     #[arg(long, env = "PORTCULLIS_STORE_ID", value_name = "ID")]
     pub store_id: Option<StoreId>,
     /// Answer from a Redis that may evict revocations.
     #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_EVICTION")]
     pub dangerously_allow_eviction: bool,
-    /// Answer from a replica, which may lag behind.
+    /// Answer from a replica, which may lag.
     #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_REPLICA")]
     pub dangerously_allow_replica: bool,
-    /// How many replicas must have a revocation before it is acknowledged. With 0, a failover may lose revocations that
-    /// were acknowledged; what a reply says in `on_disk` and `replicas` is what was confirmed then.
+    /// How many replicas must have a revocation before it is acknowledged. With 0, a failover may lose acknowledged
+    /// revocations. `on_disk` and `replicas` in a reply say what was confirmed.
     #[arg(long, env = "PORTCULLIS_MIN_REPLICAS", value_name = "N", default_value_t = 0)]
     pub min_replicas: u32,
-    /// Acknowledge only what Redis says is on its disk: WAITAOF, or `appendfsync always` before Redis 7.2.
+    /// Acknowledge only writes that Redis confirms to be on its disk: WAITAOF, or `appendfsync always` before Redis
+    /// 7.2.
     #[arg(long, env = "PORTCULLIS_REQUIRE_DISK")]
     pub require_disk: bool,
-    /// The longest lifetime of a token that any filter accepts: revocations of single tokens are kept for so long.
+    /// The longest lifetime of a token that any filter accepts. Revocations of single tokens are kept this long.
     #[arg(long, env = "PORTCULLIS_MAX_LIFETIME", value_name = "TIME", default_value = "24h", value_parser = values::duration)]
     pub max_lifetime: Duration,
-    /// An issuer for whom revocations are taken though no filter has told of it; repeat it for each. Filters tell which
-    /// issuers they ask about, and revocations for others, mistyped perhaps, are refused. `{tenant}` stands for one segment
-    /// of the path, as in the filter's.
+    /// An issuer whose revocations are accepted although no filter has reported it. Repeatable. Filters report their
+    /// issuers, and revocations for others are refused, since they are probably misspelt. `{tenant}` stands for one
+    /// segment of the path, as in the filter's configuration.
     #[arg(long = "issuer", env = "PORTCULLIS_ISSUERS", value_name = "URL", value_delimiter = ',')]
     pub issuers: Vec<String>,
-    /// The claims that name an issuer's tokens, where its `revocation_claims.token` is not the default in the filters, as in
-    /// https://idp.example=token_id,jti. Repeat it for each issuer. Otherwise `revoke token` ends nothing there.
+    /// The claims that identify an issuer's tokens, if the filters' `revocation_claims.token` for it is not the
+    /// default, for example https://idp.example=token_id,jti. Repeat it for each issuer. Otherwise `revoke token` has
+    /// no effect for that issuer.
     #[arg(long = "token-claims", env = "PORTCULLIS_TOKEN_CLAIMS", value_name = "URL=CLAIM,…", value_delimiter = ' ', value_parser = values::token_claims)]
     pub token_claims: Vec<(String, Vec<String>)>,
-    /// A file, JSON or YAML, with the providers that may end sessions: by logout tokens at /oauth2/backchannel-logout and
-    /// by security events at /ssf/events, both on --listen. docs/logout.md has its fields. Without it nobody may.
+    /// A file, JSON or YAML, with the providers that may end sessions: by logout tokens at /oauth2/backchannel-logout
+    /// and by security events at /ssf/events, both on --listen. docs/logout.md has its fields. Without it no provider
+    /// may.
     #[arg(long, env = "PORTCULLIS_PROVIDERS_FILE", value_name = "PATH")]
     pub providers_file: Option<PathBuf>,
-    /// The longest from a login to the last use of a token of it that any filter accepts (its `max_session`): revocations
-    /// of sessions, users, clients and issuers are kept for so long. Revoked signing keys are kept for ever; so every name
-    /// in Redis has an expiry, but for the store's sentinel and revoked signing keys.
+    /// The longest time from a login to the last use of one of its tokens that any filter accepts (its `max_session`).
+    /// Revocations of sessions, users, clients and issuers are kept this long. Revoked signing keys are kept forever.
+    /// Every name in Redis has an expiry, except the store's sentinels and revoked signing keys.
     #[arg(long, visible_alias = "session-retention", env = "PORTCULLIS_MAX_SESSION", value_name = "TIME", default_value = "30d", value_parser = values::duration)]
     pub max_session: Duration,
     /// How far an issuer's clock may run ahead: at least the `future_iat_tolerance` of any filter.
     #[arg(long, env = "PORTCULLIS_FUTURE_IAT_TOLERANCE", value_name = "TIME", default_value = "5s", value_parser = values::skew)]
     pub future_iat_tolerance: Duration,
-    /// Requests in progress per listener, their bodies read; more are refused at once.
+    /// Requests in progress per listener, including reading their bodies; further ones are refused at once.
     #[arg(long, env = "PORTCULLIS_MAX_REQUESTS", value_name = "N", default_value = "1024", value_parser = values::count)]
     pub max_requests: usize,
-    /// Open connections per listener. One more closes the oldest unauthenticated one, and waits where there is none. Keep it
-    /// below the limit of open files.
+    /// Open connections per listener. One more closes the oldest unauthenticated connection, and waits if there is
+    /// none. Keep it below the limit of open files.
     #[arg(long, env = "PORTCULLIS_MAX_CONNECTIONS", value_name = "N", default_value = "4096", value_parser = values::count)]
     pub max_connections: usize,
-    /// Unauthenticated connections of one address (one /64 in IPv6): those that carried no request made with our secret yet. One
-    /// more closes the oldest of them, and those that stay so are closed after 10 s. Connections that proxies use do not
-    /// count, so the default is enough for a whole mesh behind one NAT address.
+    /// Unauthenticated connections per address (per /64 in IPv6), which are those that have carried no request made
+    /// with our secret yet. One more closes the oldest of them, and each is closed after 10 s. Connections that proxies
+    /// use do not count, so the default is enough for a whole mesh behind one NAT address.
     #[arg(long, env = "PORTCULLIS_MAX_UNAUTHENTICATED_PER_PEER", value_name = "N", default_value = "256", value_parser = values::count)]
     pub max_unauthenticated_per_peer: usize,
     #[command(flatten)]
@@ -143,23 +148,23 @@ pub struct Options {
 /// Options that cannot be used together, or a file of theirs that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OptionsError {
-    #[error("two files of `{0}` hold the same secret")]
+    #[error("two files of `{0}` contain the same secret")]
     SameSecretTwice(&'static str),
     #[error(transparent)]
     SecretFile(#[from] SecretFileError),
     #[error("the admin token file {path}")]
     AdminToken { path: PathBuf, source: AdminTokenError },
-    #[error("`max-session` must be at least `max-lifetime`, which is {0} s: a login lasts as long as a token of it")]
-    MaxSession(u64),
     #[error(
-        "`create-store` and `store-id` exclude each other: a lost store would come back empty under the id of the full one"
+        "`max-session` must be at least `max-lifetime`, which is {0} s: a login lasts at least as long as its tokens"
     )]
+    MaxSession(u64),
+    #[error("`create-store` and `store-id` exclude each other: a lost store could be created empty under its old id")]
     CreatePinned,
     #[error(transparent)]
     ProvidersFile(#[from] ProvidersFileError),
     #[error(transparent)]
     Providers(#[from] ProvidersError),
-    #[error("`token-claims` of `{0}` is there twice")]
+    #[error("`token-claims` of `{0}` is given twice")]
     TokenClaims(String),
     #[error("`{0}` must not be empty")]
     Empty(&'static str),
@@ -257,7 +262,7 @@ impl Options {
     pub fn write_limit(&self) -> Duration {
         let one = self.redis_timeout.saturating_add(self.confirm_timeout);
         match self.mirror_redis() {
-            // It is read back from the first in between, and removed names are looked at again.
+            // In between it is read back from the first store, and removed names are checked again.
             Some(_) => one.saturating_mul(3).saturating_add(self.redis_timeout.saturating_mul(2)),
             None => one,
         }

@@ -25,7 +25,7 @@ pub struct Audit {
     log: Arc<dyn AuditLog>,
     ring: Arc<Ring>,
     keep: Duration,
-    /// Entries that could not be written, as they are logged.
+    /// Throttles the log of entries that could not be written.
     lost: Throttle,
 }
 
@@ -34,14 +34,14 @@ pub struct Audit {
 pub struct Event {
     /// Unix seconds.
     pub at: u64,
-    /// `admin` for the bearer secret, `certificate:…` or `client:…`, `nobody` for who did not say.
+    /// `admin` for the admin token, `certificate:…` or `client:…`, `nobody` for an unauthenticated caller.
     pub by: String,
     /// The address that it came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// What was done or tried: `session.create`, `session.end`, `refresh.reuse`, `revoke`, `lift`, or method and route.
+    /// The action: `session.create`, `session.end`, `refresh.reuse`, `revoke`, `lift`, or method and route.
     pub action: String,
-    /// `done`, or the status or code with which it was refused.
+    /// `done`, or the status or code of the refusal.
     pub outcome: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
@@ -53,19 +53,19 @@ pub struct Event {
     pub sid: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
-    /// Of another kind than those above: a key of a revocation, a jti, a path.
+    /// Other targets: a key of a revocation, a jti, a path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// An entry as it is read: where in the stream it is, and what it says.
+/// An entry as read: its position in the stream, and its content.
 #[derive(Serialize, ToSchema)]
 pub struct Entry {
-    /// `<Unix milliseconds>-<number>`; a page goes on after it.
+    /// `<Unix milliseconds>-<number>`; the next page starts after it.
     pub id: String,
-    /// Absent if it cannot be decrypted any more.
+    /// Absent if it can no longer be decrypted.
     #[serde(flatten)]
     pub event: Option<Event>,
 }
@@ -88,7 +88,7 @@ impl Event {
         }
     }
 
-    /// Also what strangers choose: the method that begins an action can be of any length.
+    /// Also what clients choose: the method at the start of an action can have any length.
     fn shorten(&mut self) {
         let given = [
             &mut self.sub,
@@ -114,11 +114,11 @@ impl Audit {
         Self { log, ring, keep, lost: Throttle::default() }
     }
 
-    /// Adds an entry. What was done stands if it cannot be written: the log then has what the stream has not.
+    /// Adds an entry. If it cannot be written, the action itself stands, and the entry is logged instead.
     pub async fn write(&self, mut event: Event) {
         event.shorten();
         match self.add(&event).await {
-            // Written is enough: a revocation must not fail for a slow disk under its audit entry.
+            // It does not wait for disks: a revocation must not fail because of a slow disk under its audit entry.
             Ok(()) | Err(WriteError::Unconfirmed(_)) => {}
             Err(error) => {
                 if let Some(more) = self.lost.pass(Instant::now()) {
@@ -137,7 +137,7 @@ impl Audit {
         self.log.append(sealed, bounds).await
     }
 
-    /// At most `limit` entries, oldest first. None that are too old.
+    /// At most `limit` entries, oldest first, without expired ones.
     ///
     /// # Errors
     /// The log cannot be read.

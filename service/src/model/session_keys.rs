@@ -14,7 +14,7 @@ use wire::opaque_token::{OpaqueToken, Purpose};
 const LABEL: &[u8] = b"sessions";
 const FORM: u8 = 1;
 
-/// 128 random bits. Prints as 22 characters of base64url; no secret.
+/// 128 random bits. Prints as 22 characters of base64url; not secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sid(pub [u8; 16]);
 
@@ -80,7 +80,7 @@ impl Ring {
         TokenMac(self.mac(at, Use::Token, &[&[purpose_code(token.purpose)], &token.sid, &token.random]))
     }
 
-    /// The token's `jti`: names it without giving it away.
+    /// The token's `jti`: identifies it without revealing it.
     pub fn token_id(&self, at: KeyAt, token: &OpaqueToken) -> String {
         let id = self.mac(at, Use::TokenId, &[&[purpose_code(token.purpose)], &token.sid, &token.random]);
         URL_SAFE_NO_PAD.encode(id.first_chunk::<16>().unwrap_or(&[0; 16]))
@@ -136,7 +136,7 @@ impl Ring {
         *self.mac(at, purpose, &[&token.sid, &token.random]).first_chunk().unwrap_or(&[0; 16])
     }
 
-    /// Every use has its own first byte, and parts of fixed length before the one that has not.
+    /// Every use has its own first byte, and parts of fixed length come before the variable one.
     fn mac(&self, at: KeyAt, of: Use, parts: &[&[u8]]) -> [u8; 32] {
         // Only this ring makes an index, so there is a key at it.
         let Some(key) = self.0.get(at.0) else { return [0; 32] };

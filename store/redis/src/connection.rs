@@ -1,4 +1,4 @@
-//! One connection to one server: TCP, TLS, credentials, and what its failures mean.
+//! One connection to one server: TCP, TLS, credentials, and the meaning of failures.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -34,7 +34,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects, authenticates and speaks RESP3, all of it within `limit`: a stopped Redis still lets the kernel accept.
+    /// Connects, authenticates and switches to RESP3, all within `limit`. The kernel still accepts connections for a
+    /// stopped Redis.
     ///
     /// # Errors
     /// See [`ConnectionError`].
@@ -65,7 +66,7 @@ impl Connection {
         if let Some(password) = credentials.password {
             info = info.set_password(password);
         }
-        // Our own limits are the only ones: the client's defaults are too long for a check, too short for WAITAOF.
+        // Only our own limits apply: the client's defaults are too long for a check, and too short for WAITAOF.
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|error| refused(&error))?;
         tcp.set_nodelay(true).map_err(|error| refused(&error))?;
@@ -81,9 +82,8 @@ impl Connection {
         }
     }
 
-    /// One reply for each command; a reply that is an error of Redis is that command's.
-    ///
-    /// When a reply is late the connection is closed: what it would still say might be outdated by then.
+    /// One reply for each command. An error reply belongs to its command. When a reply is late, the connection is
+    /// closed, because the reply might be outdated when it comes.
     ///
     /// # Errors
     /// No replies within `limit`.
@@ -121,7 +121,7 @@ impl Connection {
         redis::from_redis_value(reply).map_err(|error| failed(&error))
     }
 
-    /// What the server says of itself now.
+    /// The server's own report of its state.
     ///
     /// # Errors
     /// As for [`Connection::ask_one`].
@@ -130,7 +130,7 @@ impl Connection {
         Ok(ServerHealth::parse(&info))
     }
 
-    /// From now on it is not used.
+    /// Closes it. It is not used again.
     pub fn close(&self, error: StoreError) {
         self.closed.store(error.code(), Ordering::Relaxed);
     }
@@ -148,14 +148,14 @@ impl Drop for Connection {
     }
 }
 
-/// Errors of single commands stay theirs.
+/// Errors of single commands stay with them.
 pub fn pipeline() -> Pipeline {
     let mut pipeline = redis::pipe();
     pipeline.ignore_errors();
     pipeline
 }
 
-/// Made anew for each connection: the files may have changed.
+/// Made for each connection, since the files may have changed.
 fn tls_config(access: &Access) -> Result<ClientConfig, ConnectionError> {
     let mut roots = RootCertStore::empty();
     match &access.options.ca_file {
@@ -166,10 +166,10 @@ fn tls_config(access: &Access) -> Result<ClientConfig, ConnectionError> {
                 roots.add(certificate).map_err(|error| failed(&format!("redis-ca-file: {error}")))?;
             }
             if roots.is_empty() {
-                return Err(failed(&"redis-ca-file: it holds no certificate"));
+                return Err(failed(&"redis-ca-file: it contains no certificate"));
             }
         }
-        // One that cannot be read is left out: another may be the one.
+        // An unreadable one is skipped: another may be the right one.
         None => {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }

@@ -204,7 +204,7 @@ impl State {
     /// `None`: a name of this kind cannot have such a value.
     pub fn read(kind: Kind, values: Value, ttl: Value) -> Option<Self> {
         let ttl: i64 = redis::from_redis_value(ttl).ok()?;
-        // Expired in between, or just about to.
+        // Expired in between, or about to expire.
         if ttl != FOR_EVER && ttl <= 0 {
             return Some(State::Absent);
         }
@@ -367,7 +367,7 @@ mod tests {
         assert!(covers(&first, &first) && covers(&second, &first) && !covers(&first, &second));
         assert!(covers(&ended, &first) && !covers(&first, &ended) && !covers(&second, &ended));
         assert!(!covers(&session(&[("d", "other"), ("r", "1")]), &first));
-        // Refreshed without being counted, by a release that did not.
+        // Refreshed by a release that did not count.
         assert!(!covers(
             &session(&[("d", "D"), ("r", "3"), ("t", "4")]),
             &session(&[("d", "D"), ("r", "2"), ("t", "5")])

@@ -25,13 +25,13 @@ pub enum CreateError {
     /// It is not known whether something was written.
     #[error("Redis cannot be used: {0}")]
     Redis(String),
-    #[error("this Redis may not hold the store: {0}")]
+    #[error("this Redis must not be used as a store: {0}")]
     Unhealthy(#[from] HealthError),
-    #[error("there is a store already, and it stays as it is: {0}")]
+    #[error("there is a store already, and it is unchanged: {0}")]
     Exists(String),
     #[error("the store {0} is being filled from another: `portcullis migrate` completes it")]
     Filling(StoreId),
-    #[error("there is something else where sentinels should be, in bucket {0}")]
+    #[error("bucket {0} has a value that is not a sentinel")]
     Strange(Bucket),
     #[error("there are parts of two stores: {0} and {1}")]
     Two(StoreId, StoreId),

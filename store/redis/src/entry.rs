@@ -28,7 +28,7 @@ pub const PATTERN: &str = "portcullis:{??}:r:*";
 /// Times must be exact in Redis's Lua, whose numbers are doubles.
 pub const MAX_BEFORE: u64 = 1 << 53;
 
-/// What a bucket's sentinel says.
+/// The content of a bucket's sentinel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sentinel {
     Missing,
@@ -37,7 +37,7 @@ pub enum Sentinel {
     /// The store is being filled from another: an absent entry may not have been copied yet. It is written to, and checks
     /// are not answered from it.
     Filling(StoreId),
-    /// All of the store's sentinels were there once.
+    /// All of the store's sentinels were present once.
     Whole(StoreId),
     /// The value is not ours.
     Strange,
@@ -164,7 +164,7 @@ impl<'a> Entry<'a> {
 mod tests {
     use super::*;
 
-    /// The part of the value before the sealed note; revoke.lua writes it.
+    /// The part of the value before the encrypted note; revoke.lua writes it.
     fn head(ending: Ending) -> String {
         match ending {
             Ending::Dead => "D;".to_owned(),

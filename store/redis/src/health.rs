@@ -18,7 +18,7 @@ pub struct ServerHealth {
     pub policy: Option<String>,
     pub evicted: Option<u64>,
     pub aof: bool,
-    /// `cluster-node-timeout`, where it may be read.
+    /// `cluster-node-timeout`, if it may be read.
     pub failover_timeout: Option<Duration>,
 }
 
@@ -27,13 +27,13 @@ pub struct ServerHealth {
 pub enum HealthError {
     #[error("its maxmemory-policy is `{0}`, which may evict revocations; set noeviction")]
     Evicts(String),
-    #[error("it has evicted {0} keys since it started, perhaps revocations; restore or re-create the store")]
+    #[error("it has evicted {0} keys since it started, perhaps revocations; restore or recreate the store")]
     Evicted(u64),
     #[error("it is a replica, which may lag behind its primary")]
     Replica,
     #[error("it replaces a primary that is silent for {0:?}; set cluster-node-timeout to 2000 or more")]
     FailsOverTooSoon(Duration),
-    #[error("INFO does not say its `{0}`")]
+    #[error("INFO does not have its `{0}`")]
     Unsaid(&'static str),
 }
 
@@ -83,7 +83,7 @@ impl ServerHealth {
         Ok(())
     }
 
-    /// WAITAOF tells when a write is on disk; Redis 7.2 brought it.
+    /// WAITAOF reports when a write is on disk; Redis 7.2 introduced it.
     pub fn has_waitaof(&self) -> bool {
         self.aof && self.version.is_some_and(|version| version >= (7, 2))
     }

@@ -38,7 +38,7 @@ pub struct Lag {
     places: Arc<Semaphore>,
 }
 
-/// Keys that need no second look for a while.
+/// Keys that were looked up recently.
 #[derive(Debug, Default)]
 struct Seen {
     since: Option<Instant>,
@@ -113,7 +113,7 @@ async fn passed(reader: &Reader, writer: &Writer, key: RevocationKey) -> Option<
 }
 
 impl Seen {
-    /// Whether it is new here, and fits.
+    /// Whether it is new here, and there is room.
     fn add(&mut self, key: RevocationKey, now: Instant) -> bool {
         let age = now.saturating_duration_since(*self.since.get_or_insert(now));
         if age >= MARK_TTL {

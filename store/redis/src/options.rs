@@ -21,13 +21,13 @@ pub enum Mode {
 /// `Debug` shows no URL, since it may hold a password.
 #[derive(Clone, Default)]
 pub struct RedisOptions {
-    /// `redis://[user:password@]host:port[/db]`, or `rediss://` for TLS. For Sentinel, theirs; the primary is reached by
-    /// the same scheme, user, password and database.
+    /// `redis://[user:password@]host:port[/db]`, or `rediss://` for TLS. For Sentinel, those of the Sentinels; the
+    /// primary is reached by the same scheme, user, password and database.
     pub urls: Vec<String>,
     pub mode: Mode,
-    /// The name that the Sentinels know the primary by.
+    /// The name of the primary in the Sentinels' configuration.
     pub sentinel_master: Option<String>,
-    /// In place of the URL's.
+    /// Instead of the URL's.
     pub username: Option<String>,
     pub password_file: Option<PathBuf>,
     /// For the Sentinels, which have users of their own. Without it, no user is given to them.
@@ -45,7 +45,7 @@ pub struct RedisOptions {
 pub enum RedisOptionsError {
     #[error("`redis`: at least one URL is needed")]
     NoUrl,
-    #[error("`redis`: URL {0} cannot be used: write redis://[user:password@]host:port[/db], or rediss:// for TLS")]
+    #[error("`redis`: URL {0} cannot be used: use redis://[user:password@]host:port[/db], or rediss:// for TLS")]
     Url(usize),
     #[error("`redis`: the URLs must all have the same scheme, user, password and database")]
     Different,
@@ -55,9 +55,9 @@ pub enum RedisOptionsError {
     Database(i64),
     #[error("`sentinel-master` is needed with `redis-mode` sentinel, and only then")]
     Master,
-    #[error("`{0}` has a meaning with `redis-mode` sentinel only")]
+    #[error("`{0}` is for `redis-mode` sentinel only")]
     SentinelOnly(&'static str),
-    #[error("`{0}` has a meaning with rediss:// URLs only")]
+    #[error("`{0}` is for rediss:// URLs only")]
     TlsOnly(&'static str),
     #[error("`redis-cert-file` and `redis-key-file` belong together")]
     HalfCertificate,
@@ -67,7 +67,7 @@ pub enum RedisOptionsError {
     File { option: &'static str, path: String, why: String },
 }
 
-/// The options, taken apart.
+/// The parsed options.
 #[derive(Clone)]
 pub struct Access {
     pub seeds: Vec<Address>,
@@ -109,7 +109,7 @@ impl RedisOptions {
         use RedisOptionsError as E;
         let mut infos = Vec::new();
         for (at, url) in self.urls.iter().enumerate() {
-            // The client's own TLS is not built in: a certificate is judged here, and `#insecure` cannot be asked for.
+            // The client's own TLS is not built in: certificates are checked here, and `#insecure` cannot be requested.
             let (tls, plain) = match url.strip_prefix("rediss://") {
                 Some(rest) => (true, format!("redis://{rest}")),
                 None => (false, url.clone()),
@@ -198,7 +198,7 @@ impl Access {
 }
 
 /// # Errors
-/// It cannot be read, or is no text.
+/// It cannot be read, or is not text.
 pub fn read(option: &'static str, path: &Path) -> Result<String, RedisOptionsError> {
     let wrong = |why| RedisOptionsError::File { option, path: path.display().to_string(), why };
     std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))

@@ -15,10 +15,10 @@ use crate::writer::Writer;
 
 /// Entries of the audit stream in one command.
 pub const AUDIT_PAGE: usize = 200;
-/// The most entries of a range; there are fewer where each is of a call to a service that limits their rate.
+/// The most entries of a range; there are fewer, since the service limits the rate of the requests that cause them.
 const AUDIT_RANGE: usize = 20_000;
 
-/// An entry of the audit stream: its id, and what it holds.
+/// An entry of the audit stream: its id, and its content.
 pub type AuditEntry = (String, Vec<u8>);
 
 /// The source and the target.
@@ -26,7 +26,7 @@ pub type AuditEntry = (String, Vec<u8>);
 pub struct Transfer {
     pub from: Arc<Reader>,
     pub to: Writer,
-    /// Reads what `to` writes.
+    /// Reads from the store of `to`.
     pub there: Reader,
     /// About how many audit entries the target keeps.
     pub audit_entries: usize,
@@ -118,7 +118,7 @@ impl Transfer {
         let buckets: Vec<_> = commands.iter().map(|(bucket, _)| *bucket).collect();
         let written = self.to.run_all(commands).await?;
         if self.there.may_forget(&buckets) {
-            return Err(WriteError::Unconfirmed("the store may forget it (store_unsafe)".into()));
+            return Err(WriteError::Unconfirmed("the store may lose it (store_unsafe)".into()));
         }
         Ok(Some((written.replies, written.durability)))
     }

@@ -53,7 +53,7 @@ async fn an_issuer_whose_tokens_live_too_long_is_named_and_the_others_pass() {
         (refused.status, refused.json()["code"].as_str().map(str::to_owned)),
         (503, Some("STORE_UNAVAILABLE".into()))
     );
-    assert!(mesh.envoy_log().contains("the service keeps revocations for less time than tokens live"));
+    assert!(mesh.envoy_log().contains("the service's retention is shorter than the tokens' lifetime"));
     // The same is said before a proxy has the document.
     let file = mesh.directory.write("filter.json", document.to_string());
     let url = format!("http://{}", mesh.service.as_ref().unwrap().address());

@@ -130,7 +130,7 @@ async fn a_replaced_certificate_is_shown_without_a_restart_and_a_wrong_one_does_
 
     // A file that cannot be used changes nothing.
     stack.directory.write("service.key", "no key");
-    let said = async || service.process().log().contains("the certificates stay as they were");
+    let said = async || service.process().log().contains("the certificates are unchanged");
     assert!(wait_until(RELOAD, said).await, "{}", service.process().log_tail());
     assert!(shows(&stack.theirs).await);
     drop(service);

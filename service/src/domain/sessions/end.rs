@@ -62,19 +62,20 @@ impl Sessions {
         marked?;
         // The record is marked as ended, and expires by itself.
         if let Err(error) = store.forget(kept.at, kept.sid, &kept.data).await {
-            tracing::debug!(%error, "an ended session stays in Redis until its time is over");
+            tracing::debug!(%error, "an ended session stays in Redis until it expires");
         }
         Ok(())
     }
 
-    /// Ends in the background a session that is marked as ended, until [`Sessions::end`] can. One that is not is left.
+    /// Ends a session that is marked as ended in the background, until [`Sessions::end`] succeeds. An unmarked one is
+    /// left.
     pub(super) fn end_later(self: &Arc<Self>, sid: Sid, stolen: Stolen) {
-        // Many may be in doubt while Redis is slow; they must not take the places of those that are not.
+        // Many may be in doubt while Redis is slow; they must not take the places of the certain ones.
         let permits = if stolen == Stolen::Yes { &self.ending } else { &self.doubted };
         let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
             // One in doubt ends when one of its refresh tokens is next seen.
             if stolen == Stolen::Yes {
-                tracing::error!(%sid, "too many sessions wait for their end: end this one by hand");
+                tracing::error!(%sid, "too many sessions are waiting to be ended: end this one by hand");
             }
             return;
         };
@@ -88,7 +89,7 @@ impl Sessions {
                     Ok(Some(kept)) if kept.ended.is_none() => return,
                     Ok(Some(kept)) => {
                         if sessions.end(&kept, Some("refresh token reused"), "service").await.is_ok() {
-                            tracing::info!(%sid, "ended at last");
+                            tracing::info!(%sid, "ended by a retry");
                             return;
                         }
                     }

@@ -1,5 +1,5 @@
-//! A key in a token that signs for us: so many signatures at once, each within its time, each verified before it is used,
-//! and found again after the token was lost.
+//! A key in a token that signs for us: a bounded number of concurrent signatures, each within its time, each verified
+//! before use, and found again after the token was lost.
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -20,13 +20,13 @@ use super::uri::Pkcs11Uri;
 use crate::base::throttle::Throttle;
 use crate::signing::public::{Alg, Public};
 
-/// Loading a module, logging in and finding the key; modules of devices in the network connect meanwhile.
+/// Loading a module, logging in and finding the key; modules of network devices connect meanwhile.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
-/// Signatures that wait for a session, beside those under way; more are refused at once.
+/// Signatures that wait for a session, beside those in progress; further ones are refused at once.
 const MAX_WAITING: usize = 64;
 /// How often an idle key is tried, so that its loss is seen before a signature is needed.
 const TRIED_EVERY: Duration = Duration::from_secs(10);
-/// The pauses between tries of one that failed: the first, each twice the one before, and the longest.
+/// The pauses between tests of a failed key: the first, each twice the one before, and the longest.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
 /// The text that a trial signs. It is no signing input of a JWS (RFC 7515 section 5.1), which has no spaces.
@@ -35,9 +35,9 @@ const TRIAL: &[u8] = b"portcullis tries whether this key signs";
 /// Of one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Open with its token: the most signatures at once.
+    /// Open sessions with its token: the number of concurrent signatures.
     pub sessions: usize,
-    /// For one signature, waiting included.
+    /// For one signature, including the wait.
     pub timeout: Duration,
 }
 
@@ -46,7 +46,8 @@ pub struct TokenKey {
     uri: Pkcs11Uri,
     public: Arc<Public>,
     limits: Limits,
-    /// Of sessions, held by the thread that uses one: a call that hangs keeps its place, so no more than these can.
+    /// Places of sessions, held by the thread that uses one: a call that hangs keeps its place, which bounds their
+    /// number.
     permits: Arc<Semaphore>,
     queue: Semaphore,
     idle: Mutex<Vec<Open>>,
@@ -65,7 +66,7 @@ struct Open {
 }
 
 impl TokenKey {
-    /// Loads the module, logs in, finds the key and has it sign once: what it signs must verify with its public half.
+    /// Loads the module, logs in, finds the key and makes a test signature, which must verify with its public half.
     ///
     /// # Errors
     /// See [`TokenError`].
@@ -100,15 +101,15 @@ impl TokenKey {
         &self.public
     }
 
-    /// By the last signature, or the last try.
+    /// By the last signature or test.
     pub fn is_well(&self) -> bool {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
-    /// In the form that JWS gives it.
+    /// In the JWS form.
     ///
     /// # Errors
-    /// See [`TokenError`]; it is in the log, too.
+    /// See [`TokenError`]; it is also logged.
     pub async fn sign(self: &Arc<Self>, input: &[u8]) -> Result<Vec<u8>, TokenError> {
         let Ok(_queued) = self.queue.try_acquire() else { return Err(TokenError::Busy) };
         let signing = async {
@@ -186,7 +187,7 @@ impl TokenKey {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let kid = self.public.kid();
         match error {
-            // It says nothing of the token.
+            // It says nothing about the token.
             Some(TokenError::Busy) => return,
             Some(error) => {
                 let error = error.to_string();
@@ -261,7 +262,7 @@ fn begin<T>(
 }
 
 impl Open {
-    /// Fails where it is lost already.
+    /// Fails if it is already lost.
     fn close(self) {
         let _ = self.session.close();
     }

@@ -1,7 +1,6 @@
-//! Copies a store to another while services write to both, verifies it, and only then declares the other one complete.
-//!
-//! It keeps no state of its own: what is there already is compared and left, so an interrupted run is simply repeated
-//! (docs/decisions/0041). It holds one page of names at a time.
+//! Copies a store to another while services write to both, verifies the copy, and only then declares the target
+//! complete. It keeps no state of its own: existing entries are compared and kept, so an interrupted run is simply
+//! repeated (docs/decisions/0041). It holds one page of names at a time.
 mod audit;
 mod only_in_target;
 mod run;
@@ -31,8 +30,7 @@ pub struct Migration {
     pub allow: Allow,
     /// Required if the target is complete already: it confirms that this store is meant.
     pub to_store_id: Option<StoreId>,
-    /// How long a difference may last before it counts: a service has written to one store and is about to write to the
-    /// other.
+    /// How long a difference may last before it counts: a service may be between its two writes.
     pub settle: Duration,
     /// Compare, and write nothing.
     pub verify_only: bool,
@@ -84,23 +82,21 @@ pub enum MigrateError {
         "`to` is not prepared: `portcullis migrate --prepare`, then restart the services with `--mirror-redis`, then this"
     )]
     NotPrepared,
-    #[error("`to` holds something that is no store to be filled: {0}")]
+    #[error("`to` has contents that are not a store to be filled: {0}")]
     Foreign(String),
-    #[error(
-        "`to` is the complete store {0} already; if that is the one that is meant, say so with `--to-store-id {0}`"
-    )]
+    #[error("`to` is already the complete store {0}; if that is intended, give `--to-store-id {0}`")]
     Complete(StoreId),
-    #[error("`to` is the store {0}, and not the one of `--to-store-id`")]
+    #[error("`to` is the store {0}, not the one of `--to-store-id`")]
     Another(StoreId),
-    #[error("`from` and `to` are one store, {0}")]
+    #[error("`from` and `to` are the same store, {0}")]
     Same(StoreId),
-    #[error("the clocks of the servers differ by {0} s, and sessions keep times: synchronise them first")]
+    #[error("the clocks of the servers differ by {0} s, but sessions store times: synchronise them first")]
     Clocks(u64),
     #[error("`{0}`: slots moved between its servers while it was read: run it again when they are in place")]
     Moved(&'static str),
     #[error("`to`: {0}")]
     Write(WriteError),
-    #[error("`to` was verified, and could not be declared complete: {0}; run it again")]
+    #[error("`to` was verified, but could not be declared complete: {0}; run it again")]
     Finish(CreateError),
 }
 

@@ -7,9 +7,9 @@ use super::{MigrateError, TO};
 use crate::contents::{Found, Name, State};
 use crate::entry;
 
-/// A revocation that is being lifted is gone in both stores after this.
+/// A revocation that is being lifted is gone from both stores after this time.
 const LIFTED: Duration = Duration::from_secs(1);
-/// What is about to expire need not be on both sides.
+/// An entry that is about to expire need not be on both sides.
 const ABOUT_TO_EXPIRE_MILLIS: i64 = 5000;
 
 impl Run<'_> {

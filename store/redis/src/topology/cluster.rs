@@ -9,14 +9,14 @@ use crate::topology::routes::LEASE;
 
 const SLOTS: u16 = 16_384;
 
-/// What one node says of itself and of the others.
+/// One node's view of itself and of the others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct View {
     pub me: String,
     nodes: HashMap<String, Told>,
 }
 
-/// A node, as another tells it.
+/// A node in another's view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Told {
     address: Address,
@@ -35,9 +35,9 @@ struct Told {
 pub struct Agreement {
     /// One for each bucket.
     pub owners: Vec<Owner>,
-    /// The primaries by the newest view, agreed on or not.
+    /// The primaries in the newest view, agreed or not.
     pub primaries: Vec<(String, Address)>,
-    /// Those of them that are primaries by a majority and by themselves, with buckets or without.
+    /// Those of them confirmed by a majority and by themselves, with buckets or without.
     pub sound: Vec<String>,
 }
 
@@ -65,7 +65,7 @@ pub fn slot_of(bucket: Bucket) -> u16 {
 }
 
 impl View {
-    /// `from` is where the node was reached, for one that does not know its own address yet. `None`: it is not the reply
+    /// `from` is the address that reached the node, for one that does not know its own yet. `None`: it is not a reply
     /// of CLUSTER NODES.
     pub fn parse(text: &str, from: &Address) -> Option<Self> {
         let mut view = Self::default();
@@ -77,7 +77,7 @@ impl View {
             let flags: Vec<_> = flags.split(',').collect();
             let has = |flag: &str| flags.contains(&flag);
             let mut slots = Vec::new();
-            // In brackets: a slot that is on its way, and belongs to its old owner until it has arrived.
+            // In brackets: a slot that is being moved; it belongs to its old owner until it has arrived.
             for range in words.filter(|word| !word.starts_with('[')) {
                 let (first, last) = range.split_once('-').unwrap_or((range, range));
                 slots.push((first.parse().ok()?, last.parse().ok()?));
@@ -98,8 +98,9 @@ impl View {
         (!view.me.is_empty()).then_some(view)
     }
 
-    /// Doubts whom this node may find silent before our lease is over: a server may answer us and not the others. `now` is
-    /// its clock in Unix milliseconds, `failover_timeout` its `cluster-node-timeout`.
+    /// Marks as doubtful every node that this node may consider down before our lease is over. A server may answer us
+    /// and not the others. `now` is the node's clock in Unix milliseconds, `failover_timeout` its
+    /// `cluster-node-timeout`.
     pub fn doubt_the_silent(&mut self, now: u64, failover_timeout: Duration) {
         for told in self.nodes.values_mut().filter(|told| told.pinged > 0) {
             let owes = Duration::from_millis(now.saturating_sub(told.pinged));
@@ -196,7 +197,7 @@ mod tests {
         Address { host: "seed".into(), port: 1 }
     }
 
-    /// Three primaries a, b and c; d is a's replica. `me` tells it.
+    /// Three primaries a, b and c; d is a's replica. The view of `me`.
     fn told_by(me: &str) -> String {
         let lines = [
             ("a", "master", "- 0 0 1 connected 0-5460"),
@@ -212,7 +213,7 @@ mod tests {
         format!("{id} 10.0.0.1:{}@9 {myself}{flags} {rest}\n", id.as_bytes()[0])
     }
 
-    /// d has taken a's place.
+    /// d has replaced a.
     fn told_after_failover(me: &str) -> String {
         let lines = [
             ("a", "master,fail", "- 0 0 1 disconnected"),
@@ -237,7 +238,7 @@ mod tests {
 
     #[test]
     fn slots_are_those_of_redis() {
-        // As CLUSTER KEYSLOT says.
+        // As in CLUSTER KEYSLOT.
         let slots: Vec<_> = Bucket::all().map(slot_of).collect();
         assert_eq!((slots[0x00], slots[0x7f], slots[0xff]), KNOWN_SLOTS);
     }
@@ -255,7 +256,7 @@ mod tests {
         // c is silent: its buckets have no owner, the others do.
         let [a, b, c, _, none] = counts(&agree(&views(&["a", "b"].map(told_by))));
         assert!(a > 0 && b > 0 && c == 0 && none > 0);
-        // One of three proves nothing, not even of itself.
+        // One of three proves nothing, not even about itself.
         assert_eq!(counts(&agree(&views(&["a"].map(told_by)))), [0, 0, 0, 0, 256]);
         assert_eq!(counts(&agree(&[])), [0, 0, 0, 0, 256]);
         // A replica has no vote.
@@ -270,7 +271,7 @@ mod tests {
             let [a, b, c, d, none] = counts(&agree(&views(&texts)));
             assert!(a == 0 && b > 0 && c > 0 && d > 0 && none == 0, "{a} {b} {c} {d} {none}");
         }
-        // With one of the others it is no majority either.
+        // With one of the others there is no majority either.
         let [a, ..] = counts(&agree(&views(&[told_by("a"), told_after_failover("b")])));
         assert_eq!(a, 0);
     }
@@ -297,7 +298,7 @@ mod tests {
         assert!(a > 0 && b > 0);
         let [a, b, ..] = counts(&agree(&[owes("a", 0), owes("b", 13_501), owes("c", 13_501)]));
         assert!(a == 0 && b > 0);
-        // A clock that went back proves nothing, and one that is not asked is not late.
+        // A clock that went back proves nothing, and a node that is not pinged is not late.
         let [a, ..] = counts(&agree(&["a", "b", "c"].map(|me| owes(me, 100_000))));
         assert!(a > 0);
     }

@@ -11,7 +11,7 @@ use store::StoreError;
 /// How long a primary's answers count after a majority was asked and confirmed it. It must be shorter than the silence after
 /// which a primary is replaced: then no answer within it can be older than a write to the next primary.
 pub const LEASE: Duration = Duration::from_millis(1500);
-/// The shortest such silence that we work with (`cluster-node-timeout`, `down-after-milliseconds`).
+/// The shortest such silence that is supported (`cluster-node-timeout`, `down-after-milliseconds`).
 pub const LEAST_FAILOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub struct Routes {
     pub whole: Result<(), StoreError>,
     /// One server has all names, so one sentinel proves them all and one command reads them all.
     pub one_keyspace: bool,
-    /// For the log: that all is well, or what is not.
+    /// For the log: that everything works, or what does not.
     pub state: String,
 }
 

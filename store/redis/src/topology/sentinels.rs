@@ -10,7 +10,7 @@ use crate::connection::{Connection, ConnectionError, failed, pipeline};
 use crate::options::{Access, Address, Peer};
 use crate::topology::routes::{LEASE, LEAST_FAILOVER_TIMEOUT};
 
-/// The most Sentinels that are asked, found ones included.
+/// The most Sentinels that are asked, including discovered ones.
 const MOST: usize = 16;
 
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Sentinels {
     contacts: BTreeMap<Address, Option<Arc<Connection>>>,
 }
 
-/// What one Sentinel says of the primary.
+/// One Sentinel's view of the primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Said {
     /// The id of the Sentinel. One may be reached by two addresses.
@@ -31,7 +31,8 @@ struct Said {
     is_failing_over: bool,
     /// How long the primary must be silent before it is replaced.
     down_after: Duration,
-    /// How long the primary has owed this Sentinel an answer. What it owes when its down_after is over makes it silent.
+    /// How long the primary has owed this Sentinel an answer. If it still owes it when its down_after is over, the
+    /// Sentinel considers it down.
     owes: Duration,
     others: usize,
 }
@@ -50,7 +51,7 @@ impl Sentinels {
         Self { name, contacts: access.seeds.iter().map(|seed| (seed.clone(), None)).collect() }
     }
 
-    /// Asks all of them, each for no longer than `limit`.
+    /// Asks all of them, each for at most `limit`.
     pub async fn ask(&mut self, access: &Access, limit: Duration) -> Primary {
         let name = &self.name;
         let asking = self.contacts.iter().map(async |(address, connection)| {
@@ -101,7 +102,7 @@ async fn ask(
     let mut replies = connection.ask(&asks, limit).await?.into_iter();
     let mut next = || replies.next().ok_or_else(|| failed(&"no reply"))?.map_err(ConnectionError::from);
     let me: String = read(next()?)?;
-    let said = said(me, &read(next()?)?).ok_or_else(|| failed(&"SENTINEL MASTER is not understood"))?;
+    let said = said(me, &read(next()?)?).ok_or_else(|| failed(&"the reply to SENTINEL MASTER cannot be parsed"))?;
     let others: Vec<HashMap<String, String>> = read(next()?)?;
     let others = others.iter().filter_map(place).collect();
     Ok((connection, said, others))

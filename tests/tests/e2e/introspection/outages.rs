@@ -82,5 +82,5 @@ async fn a_configuration_that_could_ask_two_servers_about_one_token_does_not_sta
     twin["issuer"] = json!("https://twin.example");
     options.filter["issuers"].as_array_mut().unwrap().push(twin);
     let log = Mesh::try_start("opaque-ambiguous", options).await.err().expect("it is refused");
-    assert!(log.contains("rules[1].issuers: an opaque token could be for `opaque` or for `twin`"), "{log}");
+    assert!(log.contains("rules[1].issuers: an opaque token could match `opaque` or `twin`"), "{log}");
 }

@@ -86,7 +86,7 @@ pub struct StoredRevocation {
 #[derive(Serialize, ToSchema)]
 pub struct RevocationPage {
     revocations: Vec<StoredRevocation>,
-    /// Give it as `cursor` to go on; null at the end.
+    /// Pass it as `cursor` to continue; null at the end.
     cursor: Option<String>,
 }
 
@@ -107,7 +107,7 @@ impl InForce {
             None => (AnswerWord::Unreadable, None),
         };
         let until = expires_in.map_or(Until::Never(NEVER), |expires_in| {
-            // Up: the entry's last fraction of a second counts as whole.
+            // Rounded up: the entry's last fraction of a second counts as whole.
             let seconds = expires_in.as_secs() + u64::from(expires_in.subsec_nanos() > 0);
             Until::Time(now.saturating_add(seconds))
         });

@@ -30,7 +30,7 @@ if s[1] == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], string.format('%.0f', left))
   return 'rotated'
 end
--- After a failover the clock may be another, so the distance counts and not the direction.
+-- After a failover the clock may differ, so the distance counts and not the direction.
 if s[2] == ARGV[1] and math.abs(now - tonumber(s[3])) <= tonumber(ARGV[4]) then
   return 'raced'
 end
