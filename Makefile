@@ -109,8 +109,8 @@ fuzz: ## search with cargo-fuzz for inputs that break a property, FUZZ_SECONDS=6
 	cd fuzz/libfuzzer && for target in path json jws headers check engines; do \
 		cargo +nightly fuzz run $$target --fuzz-dir . -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
-arrows: ## check the imports between crates and between modules
-	@python3 -m unittest -q scripts/test_arrows.py
+arrows: ## check the imports between crates and between modules, and the paths in CONTRIBUTING.md
+	@python3 -m unittest -q scripts/test_arrows.py scripts/test_contributing.py
 	@scripts/arrows
 
 msrv: setup ## check that everything compiles with the oldest Rust that Cargo.toml names

@@ -27,8 +27,8 @@ mod worker;
 pub use crate::core::{Configured, Core, configure};
 pub use crate::dispatcher::{Dispatch, Dispatcher, TICK, Wake};
 pub use crate::host::{
-    CallId, Callout, CalloutReply, Cas, ChosenEngine, Edit, Exchange, Host, HostError, Level, LocalReply, PutError,
-    Setup, StreamId,
+    CallId, Callout, CalloutReply, Cas, ChosenEngine, Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply,
+    PutError, Setup, StreamId,
 };
 pub use crate::metrics::Metric;
 pub use crate::worker::{Action, Worker};

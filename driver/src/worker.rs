@@ -13,7 +13,7 @@ use authn::time::Now;
 
 use crate::core::Core;
 use crate::dispatcher::{Dispatch, Introspect, KeysWanted, Wake};
-use crate::host::{Edit, Exchange, Host, HostError, Level, LocalReply, StreamId};
+use crate::host::{Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply, StreamId};
 use crate::metrics::{Counter, Counts, Outcome};
 use crate::missing_settings::MissingSettings;
 use crate::rejection_log::RejectionLog;
@@ -265,7 +265,7 @@ impl Worker {
         if removals.iter().any(|removal| remove(call.exchange, removal).is_err()) {
             return self.refuse(call, Some(rule), &Rejection::new(Cause::TokenUnremovable), Some(now));
         }
-        self.counts.request(Outcome::Open, Some(rule));
+        self.conclude(call.exchange, Outcome::Open, Some(rule), &[]);
         Action::Continue
     }
 
@@ -288,7 +288,7 @@ impl Worker {
             self.counts.count(Counter::BindingReported);
         }
         let outcome = if admission.unchecked { Outcome::AdmittedUnchecked } else { Outcome::Admitted };
-        self.counts.request(outcome, Some(admission.rule()));
+        self.conclude(call.exchange, outcome, Some(admission.rule()), admission.headers());
         if cookie_session {
             self.phases.insert(call.stream, Phase::CookieSession);
         }
@@ -298,7 +298,7 @@ impl Worker {
     /// The reply says that the filter is present and decides. It does not say whether callouts work: a probe that fails
     /// with the service or an issuer would take every proxy out of rotation at once.
     fn answer_probe<H: Host, E: Exchange, D: Dispatch>(&mut self, call: &mut Call<'_, H, E, D>, rule: usize) -> Action {
-        self.counts.request(Outcome::Answered, Some(rule));
+        self.conclude(call.exchange, Outcome::Answered, Some(rule), &[]);
         let headers: [Pair<'_>; 2] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")];
         let body = br#"{"portcullis":"ready"}"#;
         self.reply(call, &LocalReply { status: 200, details: "PROBE_ANSWERED", headers: &headers, body })
@@ -311,7 +311,7 @@ impl Worker {
         rejection: &Rejection,
         now: Option<Now>,
     ) -> Action {
-        self.counts.request(Outcome::Rejected(rejection.reason), rule);
+        self.conclude(call.exchange, Outcome::Rejected(rejection.reason), rule, &[]);
         let rule_name = rule.map_or("none", |rule| self.core.rule_name(rule));
         self.log.rejected(call.host, rule_name, rejection, now.map(|now| now.monotonic));
         let refusal = self.core.policy.refusal(rejection.reason, rule);
@@ -319,6 +319,23 @@ impl Worker {
             refusal.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         let (status, details) = (refusal.status, rejection.reason.code());
         self.reply(call, &LocalReply { status, details, headers: &headers, body: refusal.body.as_bytes() })
+    }
+
+    /// Counts what became of a request, and tells those who come after.
+    fn conclude(
+        &mut self,
+        exchange: &mut impl Exchange,
+        outcome: Outcome,
+        rule: Option<usize>,
+        headers: &[(String, String)],
+    ) {
+        self.counts.request(outcome, rule);
+        let code = match outcome {
+            Outcome::Rejected(reason) => Some(reason.code()),
+            Outcome::Open | Outcome::Admitted | Outcome::AdmittedUnchecked | Outcome::Answered => None,
+        };
+        let rule = rule.map(|rule| self.core.rule_name(rule));
+        exchange.conclude(&Conclusion { outcome: outcome.name(), code, rule, headers });
     }
 
     fn reply<H: Host, E: Exchange, D: Dispatch>(

@@ -1,7 +1,7 @@
 //! An accepted path has one reading, whatever a backend does to it.
 use authn::request::path::PlainPath;
 
-use crate::owned;
+use crate::target::owned;
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     owned(&[

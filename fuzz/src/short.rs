@@ -1,7 +1,7 @@
 //! The short run: a deterministic generator makes inputs from seeds.
 use std::panic::{self, AssertUnwindSafe};
 
-use crate::Target;
+use crate::target::Target;
 
 /// Runs `inputs` inputs of a target.
 ///

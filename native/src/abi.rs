@@ -79,7 +79,6 @@ pub enum LogLevel {
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attribute {
-    RequestProtocol = 10,
     SourceAddress = 24,
     ConnectionSha256PeerCertificateDigest = 38,
 }
@@ -140,8 +139,6 @@ unsafe extern "C" {
     pub fn log_enabled(level: LogLevel) -> bool;
     #[link_name = "envoy_dynamic_module_callback_get_concurrency"]
     pub fn get_concurrency() -> u32;
-    #[link_name = "envoy_dynamic_module_callback_is_validation_mode"]
-    pub fn is_validation_mode() -> bool;
 
     #[link_name = "envoy_dynamic_module_callback_http_filter_config_define_counter"]
     pub fn define_counter(
@@ -263,8 +260,6 @@ unsafe extern "C" {
     pub fn get_headers(stream: StreamPtr, map: HeaderMap, headers: *mut EnvoyHeader) -> bool;
     #[link_name = "envoy_dynamic_module_callback_http_set_header"]
     pub fn set_header(stream: StreamPtr, map: HeaderMap, name: ModuleBuffer, value: ModuleBuffer) -> bool;
-    #[link_name = "envoy_dynamic_module_callback_http_add_header"]
-    pub fn add_header(stream: StreamPtr, map: HeaderMap, name: ModuleBuffer, value: ModuleBuffer) -> bool;
     #[link_name = "envoy_dynamic_module_callback_http_send_response"]
     pub fn send_response(
         stream: StreamPtr,
@@ -282,17 +277,7 @@ unsafe extern "C" {
     pub fn get_attribute_string(stream: StreamPtr, attribute: Attribute, value: *mut EnvoyBuffer) -> bool;
     #[link_name = "envoy_dynamic_module_callback_http_filter_get_worker_index"]
     pub fn get_worker_index(stream: StreamPtr) -> u32;
-    #[link_name = "envoy_dynamic_module_callback_get_most_specific_route_config"]
-    pub fn get_most_specific_route_config(stream: StreamPtr) -> OursPtr;
-    #[link_name = "envoy_dynamic_module_callback_http_add_custom_flag"]
-    pub fn add_custom_flag(stream: StreamPtr, flag: ModuleBuffer);
 
-    #[link_name = "envoy_dynamic_module_callback_http_set_dynamic_metadata_string"]
-    pub fn set_metadata_string(stream: StreamPtr, namespace: ModuleBuffer, key: ModuleBuffer, value: ModuleBuffer);
-    #[link_name = "envoy_dynamic_module_callback_http_set_dynamic_metadata_number"]
-    pub fn set_metadata_number(stream: StreamPtr, namespace: ModuleBuffer, key: ModuleBuffer, value: f64);
-    #[link_name = "envoy_dynamic_module_callback_http_set_dynamic_metadata_bool"]
-    pub fn set_metadata_bool(stream: StreamPtr, namespace: ModuleBuffer, key: ModuleBuffer, value: bool);
     #[link_name = "envoy_dynamic_module_callback_http_set_dynamic_metadata_string_batch"]
     pub fn set_metadata_strings(
         stream: StreamPtr,
@@ -300,15 +285,6 @@ unsafe extern "C" {
         entries: *const ModuleHeader,
         entries_count: usize,
     );
-    #[link_name = "envoy_dynamic_module_callback_http_add_dynamic_metadata_list_string"]
-    pub fn add_metadata_list_string(
-        stream: StreamPtr,
-        namespace: ModuleBuffer,
-        key: ModuleBuffer,
-        value: ModuleBuffer,
-    ) -> bool;
-    #[link_name = "envoy_dynamic_module_callback_http_set_filter_state_bytes"]
-    pub fn set_filter_state(stream: StreamPtr, key: ModuleBuffer, value: ModuleBuffer) -> bool;
 
     #[link_name = "envoy_dynamic_module_callback_http_filter_scheduler_new"]
     pub fn scheduler_new(stream: StreamPtr) -> SchedulerPtr;

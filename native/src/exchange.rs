@@ -3,7 +3,7 @@ use std::net::IpAddr;
 
 use authn::decide::Peer;
 use authn::request::Pair;
-use driver::{Edit, Exchange, HostError, LocalReply};
+use driver::{Conclusion, Edit, Exchange, HostError, LocalReply};
 
 use crate::envoy::{Attribute, HeaderMap, Stream};
 use crate::reply::OwnedReply;
@@ -15,6 +15,9 @@ pub struct HookExchange<'s, 'hook> {
     /// Headers changed after the route was last chosen.
     pub edited: bool,
 }
+
+/// The namespace of what this filter says about a request.
+const METADATA: &str = "portcullis";
 
 /// Envoy has no request headers.
 const NO_HEADERS: HostError = HostError(1);
@@ -58,6 +61,14 @@ impl Exchange for HookExchange<'_, '_> {
         self.stream.clear_route_cache();
         self.edited = false;
         Ok(())
+    }
+
+    /// As dynamic metadata under `portcullis`, which access logs, RBAC and rate limits read.
+    fn conclude(&mut self, conclusion: &Conclusion<'_>) {
+        let facts = [("outcome", Some(conclusion.outcome)), ("code", conclusion.code), ("rule", conclusion.rule)];
+        let headers = conclusion.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let facts = facts.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
+        self.stream.set_metadata(METADATA, facts.chain(headers));
     }
 
     fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError> {

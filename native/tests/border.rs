@@ -1,4 +1,13 @@
-//! The module's behaviour at the ABI, against a host in this binary.
+//! The module's own behaviour at its border, against a host that this binary plays.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
+
 mod host;
 
 use host::Config;
@@ -33,6 +42,8 @@ fn a_filter_that_is_destroyed_by_its_own_reply_is_not_used_again() {
     assert_eq!(stream.request_headers(true), HeadersStatus::StopIteration);
     let reply = stream.reply().unwrap();
     assert_eq!((reply.status, reply.details.as_str()), (401, "TOKEN_MISSING"));
+    let seen = ["outcome", "code", "rule"].map(|key| stream.metadata(&format!("portcullis/{key}")));
+    assert_eq!(seen, ["refused", "TOKEN_MISSING", "all"].map(|text| Some(text.to_owned())));
     stream.end();
 }
 

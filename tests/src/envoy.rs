@@ -104,6 +104,11 @@ impl FilterHost {
         }
     }
 
+    /// Is it the dynamic module? It has one memory for all workers, and no virtual machines.
+    pub fn is_native() -> bool {
+        Self::chosen() == Self::Native
+    }
+
     /// dist/portcullis.wasm, which ships, or the file that `PORTCULLIS_WASM` names.
     pub fn wasm_module() -> PathBuf {
         let named = std::env::var_os("PORTCULLIS_WASM").map(PathBuf::from);

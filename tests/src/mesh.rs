@@ -6,8 +6,8 @@ use mint::{Alg, SigningKey, random_id};
 use serde_json::{Value, json};
 
 use crate::{
-    Connection, Directory, Envoy, EnvoyOptions, Redis, Request, Response, Service, ServiceOptions, ServiceTls, Tls,
-    Upstream, exchange, wait_until,
+    Connection, Directory, Envoy, EnvoyOptions, FilterHost, Redis, Request, Response, Service, ServiceOptions,
+    ServiceTls, Tls, Upstream, exchange, wait_until,
 };
 
 pub const ISSUER: &str = "https://issuer.example";
@@ -63,6 +63,8 @@ pub struct MeshOptions {
     /// As [`EnvoyOptions::drain`].
     pub drain: Duration,
     pub listener_from_file: bool,
+    /// In which form the filter runs.
+    pub host: FilterHost,
     pub edit: fn(String) -> String,
 }
 
@@ -83,6 +85,7 @@ impl Default for MeshOptions {
             concurrency: 2,
             drain: crate::envoy::DRAIN,
             listener_from_file: false,
+            host: FilterHost::chosen(),
             edit: |bootstrap| bootstrap,
         }
     }
@@ -145,6 +148,7 @@ impl Mesh {
         envoy.concurrency = options.concurrency;
         envoy.drain = options.drain;
         envoy.listener_from_file = options.listener_from_file;
+        envoy.host = options.host;
         envoy.edit = options.edit;
         let envoy = Envoy::try_start(&directory, envoy).await?;
         Ok(Self { envoy, service, redis, upstream, keys: options.keys, directory })

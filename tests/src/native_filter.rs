@@ -7,5 +7,8 @@ pub(crate) fn with_native_filter(bootstrap: &str, filter: &str) -> String {
     let indent = before.rsplit('\n').next().unwrap_or_default();
     let filter = filter.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>();
     let filter = filter.join(&format!("\n{indent}"));
-    format!("{before}{filter}\n{indent}- name: envoy.filters.http.router\n{router}")
+    // Without this, the names of the module's metrics have a prefix of Envoy's for Prometheus.
+    let runtime = "{ envoy.reloadable_features.dynamic_modules_strip_custom_stat_prefix: true }";
+    let runtime = format!("layered_runtime: {{ layers: [{{ name: static, static_layer: {runtime} }}] }}");
+    format!("{before}{filter}\n{indent}- name: envoy.filters.http.router\n{router}\n{runtime}\n")
 }

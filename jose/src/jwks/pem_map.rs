@@ -2,8 +2,8 @@
 //! public keys for its Identity-Aware Proxy. The document's shape tells it from a key set.
 use super::{MAX_MEMBERS, Parsed};
 use crate::alg::Algorithm;
-use crate::engine::VerifyingKey;
 use crate::json::{Json, Object};
+use crate::key::engine::VerifyingKey;
 use crate::key::{Key, KeyError};
 use crate::key_set::KeySet;
 use crate::printable::printable;

@@ -1,8 +1,8 @@
-//! Envoy's ABI as safe types. Every raw pointer that a callback takes or returns stays in here.
+//! Envoy's side of the border as safe types. Every raw pointer that a callback takes or gives is in here.
 //!
-//! The types enforce the rules of the ABI. Bytes that Envoy lends are valid until the hook ends or something is set:
-//! they borrow the handle, and setters take the handle mutably. Nothing may be touched after a call that can end the
-//! stream: such a call consumes the handle. A handle exists for one hook and cannot leave its thread.
+//! The rules of the ABI are rules of Rust here. Bytes that Envoy lends last until the hook ends or something is set: they
+//! borrow the handle, and what sets takes the handle mutably. Nothing may be touched after a call that can end the stream:
+//! such a call consumes the handle. A handle exists for one hook and cannot leave its thread.
 #![allow(unsafe_code)]
 
 mod config;
@@ -37,10 +37,4 @@ pub fn logs(level: LogLevel) -> bool {
 pub fn workers(_: &Config<'_>) -> u32 {
     // SAFETY: it takes no pointer, and this is the main thread.
     unsafe { abi::get_concurrency() }
-}
-
-/// `envoy --mode validate`: the configuration is checked, and no request will follow.
-pub fn only_validates(_: &Config<'_>) -> bool {
-    // SAFETY: it takes no pointer, and this is the main thread.
-    unsafe { abi::is_validation_mode() }
 }

@@ -1,4 +1,4 @@
-//! One request and its response, while a hook about it runs.
+//! One request and its answer, for as long as a hook about it runs.
 use std::marker::PhantomData;
 
 use super::raw::{self, ABSENT, buffer};
@@ -27,7 +27,7 @@ impl<'hook> Stream<'hook> {
         Self { stream, hook: PhantomData }
     }
 
-    /// Every header in order, or `None` if there is no such map.
+    /// Every header in order, or `None` where the map is not there.
     pub fn headers(&self, map: HeaderMap) -> Option<Vec<(&[u8], &[u8])>> {
         // SAFETY: the stream is alive; it takes no other pointer.
         let count = unsafe { abi::get_headers_size(self.stream, map) };
@@ -49,18 +49,11 @@ impl<'hook> Stream<'hook> {
         (found && count > 0).then(|| (unsafe { raw::bytes(value) }, count))
     }
 
-    /// Replaces all values of this name with one. False if there is no such map.
+    /// Sets one value in the place of all that stand under this name. False where the map is not there.
     #[must_use]
     pub fn set(&mut self, map: HeaderMap, name: &[u8], value: &[u8]) -> bool {
         // SAFETY: Envoy copies both before it returns. An empty value is not null, so it is set and not removed.
         unsafe { abi::set_header(self.stream, map, buffer(name), buffer(value)) }
-    }
-
-    /// Adds a value to those of this name.
-    #[must_use]
-    pub fn add(&mut self, map: HeaderMap, name: &[u8], value: &[u8]) -> bool {
-        // SAFETY: as for `set`.
-        unsafe { abi::add_header(self.stream, map, buffer(name), buffer(value)) }
     }
 
     /// Removes all values under this name.
@@ -70,7 +63,7 @@ impl<'hook> Stream<'hook> {
         unsafe { abi::set_header(self.stream, map, buffer(name), ABSENT) }
     }
 
-    /// Makes Envoy choose the route again from the changed request. Envoy chose one before this filter ran.
+    /// Has the route chosen anew, by the request as it is now: Envoy chose one before this filter ran.
     pub fn clear_route_cache(&mut self) {
         // SAFETY: the stream is alive.
         unsafe { abi::clear_route_cache(self.stream) }
@@ -90,66 +83,28 @@ impl<'hook> Stream<'hook> {
         unsafe { abi::get_worker_index(self.stream) }
     }
 
-    /// The object that [`crate::hooks`] made for the configuration of this request's route. Null: none.
-    pub(crate) fn route_config(&self) -> abi::OursPtr {
-        // SAFETY: the stream is alive.
-        unsafe { abi::get_most_specific_route_config(self.stream) }
-    }
-
-    /// Shows in `%RESPONSE_FLAGS%`. Without spaces.
-    pub fn flag(&mut self, flag: &str) {
-        // SAFETY: Envoy copies the flag.
-        unsafe { abi::add_custom_flag(self.stream, buffer(flag.as_bytes())) }
-    }
-
-    pub fn set_metadata(&mut self, namespace: &str, key: &str, value: &[u8]) {
-        // SAFETY: Envoy copies all three.
+    /// Sets texts under a namespace of the request's dynamic metadata.
+    pub fn set_metadata<'e>(&mut self, namespace: &str, entries: impl Iterator<Item = (&'e str, &'e str)>) {
+        let entries: Vec<_> = entries.map(|(key, value)| raw::header(key.as_bytes(), value.as_bytes())).collect();
+        // SAFETY: Envoy copies all of them before it returns.
         unsafe {
-            abi::set_metadata_string(self.stream, buffer(namespace.as_bytes()), buffer(key.as_bytes()), buffer(value));
+            abi::set_metadata_strings(self.stream, buffer(namespace.as_bytes()), entries.as_ptr(), entries.len());
         }
     }
 
-    pub fn set_metadata_number(&mut self, namespace: &str, key: &str, value: f64) {
-        // SAFETY: Envoy copies both names.
-        unsafe {
-            abi::set_metadata_number(self.stream, buffer(namespace.as_bytes()), buffer(key.as_bytes()), value);
-        }
-    }
-
-    /// Appends to a list, which the first call makes.
-    #[must_use]
-    pub fn add_to_metadata_list(&mut self, namespace: &str, key: &str, value: &[u8]) -> bool {
-        // SAFETY: Envoy copies all three.
-        unsafe {
-            abi::add_metadata_list_string(
-                self.stream,
-                buffer(namespace.as_bytes()),
-                buffer(key.as_bytes()),
-                buffer(value),
-            )
-        }
-    }
-
-    /// False if there is a read-only value of this name.
-    #[must_use]
-    pub fn set_filter_state(&mut self, key: &str, value: &[u8]) -> bool {
-        // SAFETY: Envoy copies both.
-        unsafe { abi::set_filter_state(self.stream, buffer(key.as_bytes()), buffer(value)) }
-    }
-
-    /// The meter of this stream, beside the handle and as long as it.
+    /// What counts in the name of this stream, beside the handle and for as long.
     pub fn meter(&self) -> Meter<'hook> {
         // SAFETY: the stream is alive until the hook ends or the handle is consumed. Metrics touch no header.
         unsafe { Meter::of_stream(self.stream) }
     }
 
-    /// A handle that wakes this stream later, from any thread.
+    /// What wakes this stream later, from any thread.
     pub fn scheduler(&self) -> StreamScheduler {
         // SAFETY: the stream is alive, and Envoy's scheduler holds it weakly.
         StreamScheduler::own(unsafe { abi::scheduler_new(self.stream) })
     }
 
-    /// Answers instead of the upstream. The hook must then return that iteration stops.
+    /// Answers in the place of the upstream. The hook must return that iteration stops.
     pub fn reply(self, reply: &Reply<'_>) {
         let headers: Vec<_> = reply.headers.iter().map(|(name, value)| raw::header(name, value)).collect();
         // SAFETY: Envoy copies what it keeps of all of these. The stream may be gone when this returns, and so is `self`.
@@ -165,7 +120,7 @@ impl<'hook> Stream<'hook> {
         }
     }
 
-    /// Resumes a held request. Only in a hook that Envoy does not run for headers, body or trailers.
+    /// Lets a request that was held go on. Only in a hook that Envoy runs for no headers, body or trailers.
     pub fn resume(self) {
         // SAFETY: the stream is alive now; what follows may end it, and so `self` ends here.
         unsafe { abi::continue_decoding(self.stream) }

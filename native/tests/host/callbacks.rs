@@ -291,43 +291,17 @@ pub unsafe extern "C" fn envoy_dynamic_module_callback_http_add_custom_flag(of: 
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_callback_http_set_dynamic_metadata_string(
+pub unsafe extern "C" fn envoy_dynamic_module_callback_http_set_dynamic_metadata_string_batch(
     of: *mut c_void,
     namespace: ModuleBuffer,
-    key: ModuleBuffer,
-    value: ModuleBuffer,
+    entries: *const ModuleHeader,
+    count: usize,
 ) {
-    unsafe {
-        let key = format!("{}/{}", text(namespace), text(key));
-        stream(of).metadata.borrow_mut().insert(key, text(value));
+    let (of, namespace) = unsafe { (stream(of), text(namespace)) };
+    for (key, value) in unsafe { pairs(entries, count) } {
+        let key = format!("{namespace}/{}", String::from_utf8(key).expect("text"));
+        of.metadata.borrow_mut().insert(key, String::from_utf8(value).expect("text"));
     }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_callback_http_set_dynamic_metadata_number(
-    of: *mut c_void,
-    namespace: ModuleBuffer,
-    key: ModuleBuffer,
-    value: f64,
-) {
-    unsafe {
-        let key = format!("{}/{}", text(namespace), text(key));
-        stream(of).metadata.borrow_mut().insert(key, value.to_string());
-    }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_callback_http_add_dynamic_metadata_list_string(
-    of: *mut c_void,
-    namespace: ModuleBuffer,
-    key: ModuleBuffer,
-    value: ModuleBuffer,
-) -> bool {
-    unsafe {
-        let key = format!("{}/{}", text(namespace), text(key));
-        stream(of).metadata.borrow_mut().entry(key).or_default().push_str(&format!("{},", text(value)));
-    }
-    true
 }
 
 #[unsafe(no_mangle)]

@@ -3,7 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use harness::mesh::{CHECK_TIMEOUT, FRESHNESS, unix_now};
-use harness::{Answer, Connection, Mesh, MeshOptions, RawServer, Reply, Request, Response, Seen, Upstream, wait_until};
+use harness::{
+    Answer, Connection, FilterHost, Mesh, MeshOptions, RawServer, Reply, Request, Response, Seen, Upstream, wait_until,
+};
 use mint::random_id;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use store::{Observer, StoreId, Unobserved};
 
-use super::audit::POLL;
 use super::scan::{keys, layout, scan, servers_of};
 use super::target::{target, wait_until_usable};
 use super::{FROM, MigrateError, Migration, Progress, Report, TO, Tally};
@@ -29,6 +28,8 @@ const MAX_NAMES: usize = 20;
 const MAX_NAME_CHARS: usize = 200;
 /// Revocations only in the target that are checked twice. More are counted as they are found.
 pub const MAX_ONLY_IN_TARGET: usize = 1000;
+/// Between two looks at a server that is not ready.
+pub const POLL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {

@@ -36,7 +36,8 @@ async fn a_verified_jwt_is_asked_about_and_what_the_server_ends_is_refused_on_ev
         }
     }
     let asked = server.asked(&token);
-    assert!((2..=4).contains(&asked), "each of two workers asks and remembers: {asked}");
+    let least = if FilterHost::is_native() { 1 } else { 2 };
+    assert!((least..=4).contains(&asked), "each of two workers asks and remembers: {asked}");
     server.end(&token);
     let ended = Instant::now();
     for connection in &mut connections {

@@ -10,7 +10,8 @@ async fn what_the_server_ends_is_refused_on_every_worker_within_the_freshness_an
         assert_eq!(connection.send(&Request::get("/api").bearer(&token)).await.unwrap().status, 200);
     }
     let asked = server.asked(&token);
-    assert!((2..=3).contains(&asked), "each of two workers asks once and remembers: {asked}");
+    let least = if FilterHost::is_native() { 1 } else { 2 };
+    assert!((least..=3).contains(&asked), "each of two workers asks once and remembers: {asked}");
 
     let response = server.state.lock().unwrap().active[&token].clone();
     server.end(&token);
@@ -48,8 +49,8 @@ async fn what_the_server_ends_is_refused_on_every_worker_within_the_freshness_an
     }
     let active = mesh.envoy.stats("portcullis.introspections").await;
     let count = |result: &str| active.iter().find(|(name, _)| name.ends_with(result)).map(|(_, count)| *count);
-    assert!(count("issuer.opaque.result.active") >= Some(4), "{active:?}");
-    assert!(count("issuer.opaque.result.inactive") >= Some(2), "{active:?}");
+    assert!(count("issuer.opaque.result.active") >= Some(2 * least as u64), "{active:?}");
+    assert!(count("issuer.opaque.result.inactive") >= Some(least as u64), "{active:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,7 +69,7 @@ async fn one_virtual_machine_fetches_for_all_without_a_vm_id_too() {
     let provider = Provider::start(&[&removed, &kept]).await;
     let mut options = options(&provider, &json!({}));
     options.edit = |bootstrap| {
-        assert!(bootstrap.contains("vm_id: portcullis"));
+        assert!(FilterHost::is_native() || bootstrap.contains("vm_id: portcullis"));
         bootstrap.replace("vm_id: portcullis", "vm_id: \"\"")
     };
     let mesh = Mesh::start_with("no-vm-id", options).await;

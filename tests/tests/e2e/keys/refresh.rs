@@ -43,9 +43,9 @@ async fn without_a_secret_each_virtual_machine_fetches_for_itself() {
         line.rsplit(' ').next()?.parse::<u64>().ok()
     };
     assert!(wait_until(DEADLINE, async || age().await.is_some_and(|age| age >= 1)).await, "the keys do not age");
-    let all = wait_until(DEADLINE, async || provider.fetches(KEYS) as u64 >= VIRTUAL_MACHINES);
+    let all = wait_until(DEADLINE, async || provider.fetches(KEYS) as u64 >= virtual_machines());
     assert!(all.await, "{}", provider.fetches(KEYS));
-    assert_eq!(provider.fetches(KEYS) as u64, VIRTUAL_MACHINES);
+    assert_eq!(provider.fetches(KEYS) as u64, virtual_machines());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +132,7 @@ async fn a_set_that_is_not_modified_stays_young_on_all_workers_and_the_document_
     println!("not modified: {fetches} fetches, {unchanged} times 304");
     // A VM that fetches for the first time has no tag.
     assert!(
-        unchanged >= 3 && fetches - unchanged <= usize::try_from(VIRTUAL_MACHINES).unwrap(),
+        unchanged >= 3 && fetches - unchanged <= usize::try_from(virtual_machines()).unwrap(),
         "{fetches} {unchanged}"
     );
     assert!(fetches <= 8, "one virtual machine fetches for all: {fetches}");
