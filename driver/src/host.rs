@@ -1,5 +1,5 @@
-//! What a host gives the driver: the clocks, callouts, shared data, metrics and the log ([`Host`]); one request
-//! ([`Exchange`]); and what is needed once, at configuration ([`Setup`]).
+//! The interface of a host: clocks, callouts, shared data, metrics and the log ([`Host`]); one request ([`Exchange`]);
+//! and what is needed once, at configuration ([`Setup`]).
 use std::fmt;
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use authn::time::Now;
 
 use crate::metrics::Metric;
 
-/// Names one request for as long as it lives, unique in the process that a [`crate::Dispatcher`] serves.
+/// Identifies one request while it lives, unique in the process that a [`crate::Dispatcher`] serves.
 pub type StreamId = u64;
 
-/// Names one callout for as long as it is in flight.
+/// Identifies one callout while it is in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CallId(pub u64);
 
@@ -30,7 +30,7 @@ pub enum PutError {
     Host(HostError),
 }
 
-/// The state of a shared entry that a compare-and-set compares with. 0 overwrites whatever is there.
+/// The version of a shared entry, for a compare-and-set. 0 overwrites any version.
 pub type Cas = u32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,11 +47,11 @@ pub struct Callout<'c> {
     /// Pseudo headers first.
     pub headers: &'c [Pair<'c>],
     pub body: &'c [u8],
-    /// Connecting included.
+    /// Includes the time to connect.
     pub timeout: Duration,
 }
 
-/// The reply to a callout. A reply that broke off, or never came, has no status.
+/// The reply to a callout. A reply that was cut off, or never came, has no status.
 pub trait CalloutReply {
     /// The first value under this name, pseudo headers included.
     fn header(&self, name: &[u8]) -> Option<Vec<u8>>;
@@ -80,21 +80,21 @@ pub struct LocalReply<'r> {
 /// One change to a request's headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edit<'e> {
-    /// All values under this name go.
+    /// Removes all values of this name.
     Remove(&'e [u8]),
-    /// One value replaces all values under this name.
+    /// Replaces all values of this name with one.
     Set(&'e [u8], &'e [u8]),
 }
 
-/// What outlives any request.
+/// Host calls that do not depend on a request.
 pub trait Host {
     /// Both clocks.
     ///
     /// # Errors
-    /// Without them nothing can be judged.
+    /// Without them no request can be decided.
     fn now(&mut self) -> Result<Now, HostError>;
 
-    /// Sends a callout. Its reply comes to [`crate::Dispatcher::answered`], also when the request that caused it is gone.
+    /// Sends a callout. Its reply comes to [`crate::Dispatcher::answered`], even if the request that caused it is gone.
     ///
     /// # Errors
     /// It was not sent, and no reply follows.
@@ -110,7 +110,7 @@ pub trait Host {
     /// [`PutError::Changed`] unless `cas` is 0 or the entry is still the one that was read with it.
     fn shared_put(&mut self, key: &str, value: &[u8], cas: Cas) -> Result<(), PutError>;
 
-    /// Adds to a counter, or to a gauge that is a sum over all who report. `labels` are the values of
+    /// Adds to a counter, or to a gauge that is the sum over all reporters. `labels` are the values of
     /// [`Metric::labels`], in order. `by` is not 0.
     fn add(&mut self, metric: Metric, labels: &[&str], by: i64);
 
@@ -120,36 +120,36 @@ pub trait Host {
     fn log(&mut self, level: Level, text: fmt::Arguments<'_>);
 }
 
-/// One request, while the host runs a callback for it.
+/// One request, during a callback of the host.
 pub trait Exchange: Peer {
-    /// The whole header map, for as long as `read` runs. Names are in lower case, pseudo headers included.
+    /// The whole header map, while `read` runs. Names are in lower case and include pseudo headers.
     ///
     /// # Errors
     /// The headers cannot be read.
     fn with_headers<T>(&self, read: impl FnOnce(&[Pair<'_>]) -> T) -> Result<T, HostError>;
 
     /// # Errors
-    /// The headers are as they were.
+    /// The headers did not change.
     fn edit(&mut self, edit: Edit<'_>) -> Result<(), HostError>;
 
-    /// Has the route chosen anew, by the request as it is now.
+    /// Makes the proxy choose the route again from the changed request.
     ///
     /// # Errors
-    /// The proxy may route by what the client wrote.
+    /// The proxy may use the route that it chose from the original request.
     fn choose_route_anew(&mut self) -> Result<(), HostError>;
 
     /// What became of the request, for the filters and access logs that come after this one. A host that has no place for
     /// it does nothing.
     fn conclude(&mut self, _conclusion: &Conclusion<'_>) {}
 
-    /// Ends the request with a reply of the filter's own. Nothing may be asked of the request afterwards.
+    /// Ends the request with a reply of the filter. The request must not be used afterwards.
     ///
     /// # Errors
     /// Nothing was sent.
     fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError>;
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Conclusion<'c> {
     /// `admitted`, `admitted_unchecked`, `open`, `answered`, `refused` or `cannot_tell`, as in the metrics.
@@ -164,14 +164,14 @@ pub struct Conclusion<'c> {
 
 /// What is needed once, when a configuration is loaded.
 pub trait Setup {
-    /// A secret by its name, from wherever this host has secrets.
+    /// A secret by its name, from the host's source of secrets.
     fn secret(&self, name: &str) -> Option<Vec<u8>>;
 
     /// # Errors
-    /// The host gives no randomness.
+    /// The host has no randomness.
     fn random(&mut self) -> Result<[u8; 32], HostError>;
 
-    /// In how many parts verified tokens are kept: 1 where one thread works, else several for each thread.
+    /// The number of shards of the verified tokens: 1 for a single thread, otherwise several for each thread.
     fn token_shards(&self) -> usize {
         1
     }
@@ -179,7 +179,7 @@ pub trait Setup {
     /// The engine that checks signatures.
     ///
     /// # Errors
-    /// In words for the log: the engine that the configuration asks for is not there.
+    /// The engine that the configuration requires is not available, as text for the log.
     fn engine(&mut self, choice: EngineChoice) -> Result<ChosenEngine, String>;
 }
 

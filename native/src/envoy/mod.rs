@@ -1,8 +1,8 @@
-//! Envoy's side of the border as safe types. Every raw pointer that a callback takes or gives is in here.
+//! Envoy's ABI as safe types. Every raw pointer that a callback takes or returns stays in here.
 //!
-//! The rules of the ABI are rules of Rust here. Bytes that Envoy lends last until the hook ends or something is set: they
-//! borrow the handle, and what sets takes the handle mutably. Nothing may be touched after a call that can end the stream:
-//! such a call consumes the handle. A handle exists for one hook and cannot leave its thread.
+//! The types enforce the rules of the ABI. Bytes that Envoy lends are valid until the hook ends or something is set:
+//! they borrow the handle, and setters take the handle mutably. Nothing may be touched after a call that can end the
+//! stream: such a call consumes the handle. A handle exists for one hook and cannot leave its thread.
 #![allow(unsafe_code)]
 
 mod config;

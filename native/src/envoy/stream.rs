@@ -1,4 +1,4 @@
-//! One request and its answer, for as long as a hook about it runs.
+//! One request and its response, while a hook about it runs.
 use std::marker::PhantomData;
 
 use super::raw::{self, ABSENT, buffer};
@@ -27,7 +27,7 @@ impl<'hook> Stream<'hook> {
         Self { stream, hook: PhantomData }
     }
 
-    /// Every header in order, or `None` where the map is not there.
+    /// Every header in order, or `None` if there is no such map.
     pub fn headers(&self, map: HeaderMap) -> Option<Vec<(&[u8], &[u8])>> {
         // SAFETY: the stream is alive; it takes no other pointer.
         let count = unsafe { abi::get_headers_size(self.stream, map) };
@@ -49,7 +49,7 @@ impl<'hook> Stream<'hook> {
         (found && count > 0).then(|| (unsafe { raw::bytes(value) }, count))
     }
 
-    /// Sets one value in the place of all that stand under this name. False where the map is not there.
+    /// Replaces all values of this name with one. False if there is no such map.
     #[must_use]
     pub fn set(&mut self, map: HeaderMap, name: &[u8], value: &[u8]) -> bool {
         // SAFETY: Envoy copies both before it returns. An empty value is not null, so it is set and not removed.
@@ -63,7 +63,7 @@ impl<'hook> Stream<'hook> {
         unsafe { abi::set_header(self.stream, map, buffer(name), ABSENT) }
     }
 
-    /// Has the route chosen anew, by the request as it is now: Envoy chose one before this filter ran.
+    /// Makes Envoy choose the route again from the changed request. Envoy chose one before this filter ran.
     pub fn clear_route_cache(&mut self) {
         // SAFETY: the stream is alive.
         unsafe { abi::clear_route_cache(self.stream) }
@@ -92,19 +92,19 @@ impl<'hook> Stream<'hook> {
         }
     }
 
-    /// What counts in the name of this stream, beside the handle and for as long.
+    /// The meter of this stream, beside the handle and as long as it.
     pub fn meter(&self) -> Meter<'hook> {
         // SAFETY: the stream is alive until the hook ends or the handle is consumed. Metrics touch no header.
         unsafe { Meter::of_stream(self.stream) }
     }
 
-    /// What wakes this stream later, from any thread.
+    /// A handle that wakes this stream later, from any thread.
     pub fn scheduler(&self) -> StreamScheduler {
         // SAFETY: the stream is alive, and Envoy's scheduler holds it weakly.
         StreamScheduler::own(unsafe { abi::scheduler_new(self.stream) })
     }
 
-    /// Answers in the place of the upstream. The hook must return that iteration stops.
+    /// Answers instead of the upstream. The hook must then return that iteration stops.
     pub fn reply(self, reply: &Reply<'_>) {
         let headers: Vec<_> = reply.headers.iter().map(|(name, value)| raw::header(name, value)).collect();
         // SAFETY: Envoy copies what it keeps of all of these. The stream may be gone when this returns, and so is `self`.
@@ -120,7 +120,7 @@ impl<'hook> Stream<'hook> {
         }
     }
 
-    /// Lets a request that was held go on. Only in a hook that Envoy runs for no headers, body or trailers.
+    /// Resumes a held request. Only in a hook that Envoy does not run for headers, body or trailers.
     pub fn resume(self) {
         // SAFETY: the stream is alive now; what follows may end it, and so `self` ends here.
         unsafe { abi::continue_decoding(self.stream) }
