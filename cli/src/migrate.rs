@@ -14,45 +14,46 @@ use wire::parse_duration;
 
 use crate::{Outcome, say};
 
-/// How often to redraw the bar, or to print a line without a terminal.
+/// How often the bar is drawn, or a line is written where there is no terminal.
 const DRAW: Duration = Duration::from_millis(100);
 const LINE: Duration = Duration::from_secs(5);
 
-/// Copies all entries with their remaining time to live, verifies all of it, and declares the new store complete. First
-/// run `--prepare`, then restart every service with `--redis-also`, then run this; docs/migration.md has each step. It
-/// can be interrupted and run again at any time.
+/// Copies what is there with its time to live, verifies all of it, and declares the new store complete. First `--prepare`,
+/// then restart every service with `--mirror-redis`, then this; docs/migration.md has each step. It may be broken off and
+/// run again at any time.
 #[derive(Args)]
 pub struct Migrate {
     #[command(flatten)]
     from: FromRedis,
     #[command(flatten)]
     to: ToRedis,
-    /// Only mark the new Redis, which must hold no store, as a store that is being filled, and print its id. Services
-    /// can then write to it, but none answers from it.
+    /// Only mark the new Redis, which must hold no store, as one that is to be filled, and print its id. Services can
+    /// write to it then, and none answers from it.
     #[arg(long, conflicts_with_all = ["verify", "to_store_id"])]
     prepare: bool,
     /// Only compare, and write nothing.
     #[arg(long)]
     verify: bool,
-    /// The only store to copy to. Needed to copy to, or verify, a store that is already complete.
+    /// The only store to copy to. Needed if it is complete already, to copy to it or verify it once more.
     #[arg(long, value_name = "ID")]
     to_store_id: Option<StoreId>,
-    /// How long a difference may last before it counts: a service may be between its two writes.
+    /// How long a difference may last before it counts: a service has written to the one and is about to write to the
+    /// other.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     settle: Duration,
-    /// The longest time for connecting or one round trip, on either side.
+    /// The longest that connecting or one round trip may take, on either side.
     #[arg(long, env = "PORTCULLIS_REDIS_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
     redis_timeout: Duration,
-    /// The additional time that a write may take to be on disk and on replicas.
+    /// How much longer a write may take to be on disk and on replicas.
     #[arg(long, env = "PORTCULLIS_CONFIRM_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
     confirm_timeout: Duration,
-    /// The number of replicas of the new store that must have each copied entry.
+    /// How many replicas of the new store must have what is copied.
     #[arg(long, env = "PORTCULLIS_MIN_REPLICAS", value_name = "N", default_value_t = 0)]
     min_replicas: u32,
-    /// Continue only when the new Redis confirms that writes are on its disk.
+    /// Go on only with what the new Redis says is on its disk.
     #[arg(long, env = "PORTCULLIS_REQUIRE_DISK")]
     require_disk: bool,
-    /// Accept a Redis that may evict revocations, on either side.
+    /// From and to a Redis that may evict revocations.
     #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_EVICTION")]
     dangerously_allow_eviction: bool,
     /// Print the report as JSON.
@@ -119,7 +120,7 @@ impl Migrate {
 }
 
 fn broken_off() -> Outcome {
-    eprintln!("portcullis: interrupted; copied entries stay, run it again to continue");
+    eprintln!("portcullis: broken off; what was copied stays, run it again to go on");
     Outcome::Unconfirmed
 }
 
@@ -155,11 +156,11 @@ fn tell(report: &Report, as_json: bool) {
     say(match (report.is_verified(), report.complete) {
         (true, true) => "verified: the new store has all of it, and is complete",
         (true, false) => "verified: the new store has all of it; it is not declared complete yet",
-        (false, _) => "the new store lacks entries: run this again; if it still does, a service does not write to both",
+        (false, _) => "the new store lacks something: run this again; if it stays so, a service does not write to both",
     });
 }
 
-/// Progress on standard error: a bar on a terminal, otherwise a line from time to time.
+/// Progress: a bar on a terminal, else a line now and then, on the error output.
 struct Shown {
     bar: ProgressBar,
     is_terminal: bool,

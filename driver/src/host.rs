@@ -149,7 +149,7 @@ pub trait Exchange: Peer {
     fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError>;
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Conclusion<'c> {
     /// `admitted`, `admitted_unchecked`, `open`, `answered`, `refused` or `cannot_tell`, as in the metrics.

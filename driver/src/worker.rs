@@ -2,7 +2,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use authn::decide::{Admission, Asking, Entered, Entry, Peer, Removal, RevocationStatus, Unverifiable, Verified, clear};
+use authn::decide::{
+    Admission, Asking, Entered, Entry, Peer, Removal, RevocationStatus, Unverifiable, Verified, clear,
+};
 use authn::keys::rings::Keyrings;
 use authn::reject::{Cause, RejectReason, Rejection};
 use authn::request::proxy_settings::{Settings, missing_by_path};

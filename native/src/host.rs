@@ -7,11 +7,11 @@ use authn::engine::aws_lc::AwsLc;
 use authn::time::Now;
 use driver::{CallId, Callout, Cas, ChosenEngine, Host, HostError, Level, Metric, PutError, Setup};
 
-use crate::{clock, shared_data};
 use crate::envoy::{self, LogLevel, Meter};
 use crate::metrics::{self, Left, Metrics};
 use crate::outbox::Outbox;
 use crate::secret::secret;
+use crate::{clock, shared_data};
 
 /// Exists during one hook.
 pub struct HookHost<'h> {

@@ -28,7 +28,7 @@ pub struct Authority {
 
 impl Authority {
     /// # Panics
-    /// openssl is missing or fails.
+    /// There is no openssl, or it will not.
     pub fn new(directory: &Path, name: &str) -> Self {
         let (certificate, key) = certificate(directory, name);
         Self { certificate, key }

@@ -1,4 +1,4 @@
-//! HTTP clients: one that sends any bytes over HTTP/1.1, and one for HTTP/2.
+//! HTTP clients: one that sends any bytes over HTTP/1.1, and one that speaks HTTP/2.
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,12 +18,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// The longest time for any answer; no tested request should come near it.
+/// The longest that any answer may take; nothing that is tested should come near it.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// The longest that the answer to an upgrade may take.
 const UPGRADE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A request that may be invalid: nothing is checked, added (except a missing `host`) or reordered.
+/// A request that may be wrong: nothing is checked, added (but `host`, where it is not given) or put in order.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub method: String,
@@ -115,7 +115,7 @@ impl Response {
         self.headers.iter().find(|(seen, _)| seen == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body as JSON; null if it is not JSON.
+    /// The body as JSON; null when it is none.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
@@ -142,7 +142,7 @@ impl Connection {
         Ok(Self { stream: Box::new(stream), unread: Vec::new() })
     }
 
-    /// Over TLS 1.3 only, to a server whose certificate for its address `authority` signed (PEM).
+    /// Over TLS 1.3 and nothing else, to a server whose certificate for its address `authority` signed (PEM).
     ///
     /// # Errors
     /// The connection is refused, or the handshake fails.
@@ -166,7 +166,7 @@ impl Connection {
         self.send_bytes(&request.to_bytes(), request.method == "HEAD").await
     }
 
-    /// Sends literal bytes and reads one response. `no_body`: the response is to HEAD, and has no body.
+    /// Sends bytes as they are and reads one response. `no_body`: it is to HEAD, and so has none.
     ///
     /// # Errors
     /// As [`Connection::send`].
@@ -176,7 +176,7 @@ impl Connection {
             self.stream.write_all(bytes).await?;
             let (status, headers) = loop {
                 let (status, headers) = self.read_head().await?;
-                // 100 Continue and similar precede the response.
+                // 100 Continue and its like come before the response.
                 if !(100..200).contains(&status) || status == 101 {
                     break (status, headers);
                 }
@@ -320,7 +320,7 @@ pub async fn extended_connect(address: SocketAddr, path: &str, headers: &[(&str,
     let (mut sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("Envoy speaks HTTP/2");
     tokio::spawn(connection);
-    // It may be sent only once the server's settings have arrived: another exchange brings them.
+    // Only once the server's settings are here may it be sent: another exchange brings them.
     let first = hyper::Request::builder()
         .uri("http://test.example/nowhere")
         .body(Empty::<Bytes>::new())

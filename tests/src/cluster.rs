@@ -1,4 +1,4 @@
-//! Several Redis servers that fail over: a Cluster, and a primary with its Sentinels.
+//! Several servers of Redis that fail over: a Cluster, and a primary with its Sentinels.
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -64,7 +64,7 @@ impl Cluster {
         found.expect("a node of this Cluster")
     }
 
-    /// Waits until another node has replaced the primary `lost`, and returns it.
+    /// Waits until another node has taken the place of the primary `lost`, and says which.
     ///
     /// # Panics
     /// None does.
@@ -174,7 +174,7 @@ impl Sentinels {
         }
         let all = Self { servers: vec![primary, replica], sentinels };
         for at in 0..3 {
-            // A Sentinel has no QUIT, so the tool asks it.
+            // A Sentinel knows no QUIT, so the tool asks it.
             let port = all.sentinels[at].1.port().to_string();
             let knows_all = async || {
                 let told = Command::new("redis-cli").args(["-p", &port, "SENTINEL", "MASTER", "main"]).output();

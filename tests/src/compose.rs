@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::{Directory, FilterHost, Process, START_DEADLINE, Service, project, wait_until};
 
-/// The longest time of a service that ends by itself.
+/// The longest that a service which ends by itself may take.
 const ONCE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
 
 pub struct Compose {
@@ -39,7 +39,7 @@ impl Compose {
         document.apply_merge().expect("its `<<` can be merged");
         let document: Value = serde_json::to_value(document).expect("it is JSON too");
         let services = document["services"].as_object().expect("services").keys();
-        // Of a loopback network that only this process and this mesh use.
+        // Of a loopback network that this process and this mesh have to themselves.
         let [.., high, low] = std::process::id().to_be_bytes();
         let first = MESHES.fetch_add(1, Ordering::Relaxed) * 32 + 1;
         let addresses: BTreeMap<_, _> =
@@ -56,10 +56,10 @@ impl Compose {
         mesh
     }
 
-    /// Starts a service when its dependencies are healthy, and waits until it is healthy.
+    /// Starts a service when those it waits for are healthy, and waits until it is.
     ///
     /// # Panics
-    /// One does not become healthy; the message has its log.
+    /// One does not become healthy: with its log.
     pub async fn up(&mut self, service: &str) {
         if self.processes.contains_key(service) {
             return;
@@ -73,7 +73,7 @@ impl Compose {
     /// Runs a service that ends by itself, after those it depends on. Returns its output.
     ///
     /// # Panics
-    /// It fails, or does not end; the message has its log.
+    /// It fails, or does not end: with its log.
     pub async fn run(&mut self, service: &str) -> String {
         Box::pin(self.depend(service)).await;
         let mut process = Process::start(service, self.command(service), self.directory.path());
@@ -93,10 +93,10 @@ impl Compose {
         }
     }
 
-    /// Waits until the service's own health check succeeds.
+    /// Waits until the service's own health check says so.
     ///
     /// # Panics
-    /// It does not; the message has its log.
+    /// It does not: with its log.
     pub async fn healthy(&mut self, service: &str) {
         let mut last = String::new();
         let test = texts(&self.service(service)["healthcheck"]["test"]);
@@ -115,7 +115,7 @@ impl Compose {
         assert!(healthy && process.is_running(), "{service} is not healthy: {last}\n{}", process.log_tail());
     }
 
-    /// Restarts a stopped service with its data.
+    /// Starts a service again that was stopped, with the data that it had.
     pub async fn restart(&mut self, service: &str) {
         self.processes.remove(service);
         self.up(service).await;
@@ -158,7 +158,7 @@ impl Compose {
             },
         };
         arguments.extend(texts(&definition["command"]));
-        // Except for the program, which may have the name of a service.
+        // But for the program, which may be called as a service is.
         for argument in arguments.iter_mut().skip(1) {
             *argument = self.native(service, argument);
         }
@@ -200,7 +200,7 @@ impl Compose {
 
     /// The text of a command, variable or file of a service, rewritten for a process on this machine.
     fn native(&self, service: &str, text: &str) -> String {
-        // Compose's escape for a dollar.
+        // Compose's own way to write a dollar.
         let mut text = text.replace("$$", "$");
         let definition = self.service(service);
         let own = self.addresses[service].to_string();
@@ -250,7 +250,7 @@ impl Compose {
     }
 }
 
-/// `name` where an address is expected: alone, before a port, or after `address: `.
+/// `name` where an address is meant: alone, before a port, or after `address: `.
 fn at_addresses(text: &str, name: &str, address: &str) -> String {
     if text == name {
         return address.to_owned();
@@ -271,7 +271,7 @@ fn at_addresses(text: &str, name: &str, address: &str) -> String {
     made + rest
 }
 
-/// The path itself and paths below it, not one with this ending.
+/// The path itself and what is below it, not one that ends so.
 fn replace_path(text: &str, container: &str, host: &Path) -> String {
     let host = host.display().to_string();
     let mut made = String::new();

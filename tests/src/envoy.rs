@@ -31,7 +31,7 @@ pub struct EnvoyOptions {
     /// How the service is reached, if it speaks TLS.
     pub service_tls: Option<ServiceTls>,
     pub host: FilterHost,
-    /// The listener is in a separate file that Envoy watches: see [`Envoy::update_listener`].
+    /// The listener stands in a file of its own that Envoy watches: see [`Envoy::update_listener`].
     pub listener_from_file: bool,
     /// Edits the rendered bootstrap, for the needs of one test.
     pub edit: fn(String) -> String,
@@ -92,8 +92,7 @@ impl EnvoyOptions {
 }
 
 impl FilterHost {
-    /// The host in the variable `HOST`, by default `wasm`. The module is dist/portcullis.wasm, which ships, or the file
-    /// in `PORTCULLIS_WASM`.
+    /// The one that the variable `HOST` names, by default `wasm`.
     ///
     /// # Panics
     /// There is no such host.
@@ -130,7 +129,7 @@ impl Envoy {
     }
 
     /// # Errors
-    /// The end of the log, if Envoy ends instead of starting: it or the filter refuses the configuration.
+    /// The log's end, when Envoy ends instead of starting: a configuration that it or the filter refuses.
     pub async fn try_start(directory: &Directory, options: EnvoyOptions) -> Result<Self, String> {
         let mut config = bootstrap(&options);
         let listener = directory.path().join("listeners.yaml");
@@ -185,7 +184,7 @@ impl Envoy {
     }
 
     /// Replaces a text in the file of an Envoy that was started with `listener_from_file`, and moves it into place,
-    /// which triggers Envoy.
+    /// which is what Envoy watches for.
     ///
     /// # Panics
     /// The text is not there.
@@ -214,17 +213,17 @@ impl Envoy {
         named.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
     }
 
-    /// One of them by its full name; 0 if it does not exist yet.
+    /// One of them by its whole name; 0 where there is none yet.
     pub async fn stat(&self, name: &str) -> u64 {
         self.stats(name).await.into_iter().find(|(seen, _)| seen == name).map_or(0, |(_, value)| value)
     }
 
-    /// The Prometheus form, with labels.
+    /// As Prometheus sees them, labels and all.
     pub async fn prometheus(&self) -> String {
         self.admin("GET", "/stats/prometheus").await
     }
 
-    /// The bytes that Envoy's allocator has handed out. V8's memory is not included: see [`Process::resident_bytes`].
+    /// The bytes that Envoy's allocator has handed out. V8's memory is not among them: see [`Process::resident_bytes`].
     pub async fn allocated_bytes(&self) -> u64 {
         let memory: Value = serde_json::from_str(&self.admin("GET", "/memory").await).unwrap_or_default();
         memory["allocated"].as_str().and_then(|bytes| bytes.parse().ok()).expect("/memory has `allocated`")

@@ -47,7 +47,7 @@ pub use template::render;
 pub use turn::under_load;
 pub use upstream::{Answer, Seen, Upstream};
 
-/// The longest time for a process to start. Generous: the machine may be building something else.
+/// The longest that a process may take to start. Generous: the machine may be building something else.
 pub const START_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The root of the project.

@@ -11,9 +11,9 @@ use crate::{
 };
 
 pub const ISSUER: &str = "https://issuer.example";
-/// A second issuer, for tests that revoke an issuer.
+/// A second issuer, for tests that end all that an issuer issued.
 pub const OTHER_ISSUER: &str = "https://other.example";
-/// How long an answer of the service counts in a mesh: the shortest that the filter allows.
+/// How long an answer of the service counts in a mesh: the shortest that the filter takes.
 pub const FRESHNESS: Duration = Duration::from_secs(1);
 /// How long a request of a mesh may wait for the service.
 pub const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
@@ -21,7 +21,7 @@ pub const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 const SECRET: &str = "PORTCULLIS_SECRET";
 /// Far more than a revocation may take.
 const EVERYWHERE: Duration = Duration::from_secs(10);
-/// A worker counts a connection a moment after it is made.
+/// A connection is counted by a worker a moment after it is made.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Fields drop in this order: the directory after the processes that write into it.
@@ -46,7 +46,7 @@ pub struct MeshOptions {
     pub keys: Keys,
     /// The filter's configuration, to be changed as a test needs it.
     pub filter: Value,
-    /// The service's options, for one on a Redis that the test runs itself.
+    /// The service's, for one on a Redis that the test runs itself.
     pub service: Option<ServiceOptions>,
     /// The service that filters ask, in place of a real one on a real Redis.
     pub check_address: Option<SocketAddr>,
@@ -92,7 +92,7 @@ impl Default for MeshOptions {
 }
 
 impl MeshOptions {
-    /// The secret that [`MeshOptions::filter`] shares with the service, for a service that a test emulates.
+    /// The secret that [`MeshOptions::filter`] shares with the service, for one that a test plays itself.
     pub fn secret() -> String {
         ServiceOptions::new(String::new()).secret
     }
@@ -117,7 +117,7 @@ impl Mesh {
         Self::try_start_in(Directory::new(name), options).await
     }
 
-    /// In a directory that the test has already written to.
+    /// In a directory where a test has begun to write.
     ///
     /// # Errors
     /// As for [`Mesh::try_start`].
@@ -163,7 +163,7 @@ impl Mesh {
         self.send(&Request::get("/api").bearer(token)).await
     }
 
-    /// A valid token with its own session, user and client.
+    /// A good token of its own session, user and client.
     pub fn token(&self) -> String {
         self.keys.first.mint(&claims())
     }
@@ -178,7 +178,7 @@ impl Mesh {
 
     /// New connections, at least `each` of them on every worker.
     pub async fn connections(&self, each: u64) -> Vec<Connection> {
-        // A total of all connections: others may close theirs meanwhile.
+        // A count of all that ever came: others may close theirs meanwhile.
         let accepted = async || -> Vec<u64> {
             let stats = self.envoy.stats(".downstream_cx_total").await;
             stats.into_iter().filter(|(name, _)| name.contains(".worker_")).map(|(_, value)| value).collect()
@@ -238,7 +238,7 @@ pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970").as_secs()
 }
 
-/// Claims that the filter accepts, each time with a new token, session, user and client.
+/// Claims that the filter accepts, each time of another token, session, user and client.
 pub fn claims() -> Value {
     let now = unix_now();
     json!({

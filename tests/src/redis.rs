@@ -1,4 +1,4 @@
-//! A Redis for one test, with its data on disk, so that it can be stopped and restarted.
+//! A Redis of the test's own, with its data on disk, so that it can be stopped and come back.
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -31,12 +31,12 @@ impl Redis {
         Self::start_in(directory.path(), options).await
     }
 
-    /// One of several: with its files in its own directory, which is created if necessary.
+    /// One of several: with its files in a directory of its own, which is made if need be.
     pub async fn start_in(data: &Path, options: &[&str]) -> Self {
         Self::start_by(None, data, options).await
     }
 
-    /// From a configuration file, adding only its address and these options.
+    /// From a configuration file, with nothing added but its place and these options.
     pub async fn start_from(file: &str, data: &Path, options: &[&str]) -> Self {
         Self::start_by(Some(file.to_owned()), data, options).await
     }
@@ -124,7 +124,7 @@ impl Redis {
     }
 }
 
-/// One command, like [`Redis::command`].
+/// One command, as [`Redis::command`].
 ///
 /// # Errors
 /// The connection fails.
@@ -143,7 +143,7 @@ pub async fn command(address: SocketAddr, arguments: &[&str]) -> io::Result<Stri
     Ok(reply.strip_suffix("+OK\r\n").unwrap_or(&reply).to_owned())
 }
 
-/// Whether it answers: successfully, or that it requires a password first; over TLS, at all.
+/// Whether it answers: well, or that it wants a password first; over TLS, at all.
 async fn ping(address: SocketAddr, is_tls: bool) -> bool {
     let Ok(mut stream) = TcpStream::connect(address).await else { return false };
     let mut reply = [0; 5];

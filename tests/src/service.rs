@@ -14,7 +14,7 @@ pub struct ServiceOptions {
     pub secret: String,
     /// The admin interface's bearer secret.
     pub admin_token: String,
-    /// Known before a filter has reported them.
+    /// Known before a filter has told of them.
     pub issuers: Vec<String>,
     /// More of the command line.
     pub arguments: Vec<String>,
@@ -101,7 +101,7 @@ impl Service {
         self.restart().await;
     }
 
-    /// The command, beside this binary: of the same build.
+    /// The tool, beside this binary: of the same build.
     pub fn binary() -> PathBuf {
         if let Some(path) = std::env::var_os("PORTCULLIS") {
             return path.into();

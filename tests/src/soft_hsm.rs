@@ -1,4 +1,4 @@
-//! SoftHSM with tokens for one test, which can be removed and restored.
+//! SoftHSM with tokens of a test's own, which can be taken away and come back.
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -35,7 +35,7 @@ impl SoftHsm {
         Self { configuration, tokens, module, faulty: None }
     }
 
-    /// For each process that must see these tokens.
+    /// For each process that shall see these tokens.
     pub fn environment(&self) -> Vec<(String, String)> {
         let configuration = ("SOFTHSM2_CONF".to_owned(), self.configuration.display().to_string());
         let of = |directory: &PathBuf| {
@@ -59,8 +59,8 @@ impl SoftHsm {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     }
 
-    /// Puts a module between the service and SoftHSM that behaves as its file says: see `faulty_module.c`, built here
-    /// with the C compiler that our dependencies need too.
+    /// Puts a module between the service and SoftHSM that does what its file says: see `faulty_module.c`, built here with
+    /// the C compiler that our dependencies need, too.
     pub fn make_faulty(&mut self, directory: &Directory) {
         let source = directory.write("faulty_module.c", include_str!("faulty_module.c"));
         let module = directory.path().join("libfaulty.so");
@@ -80,14 +80,14 @@ impl SoftHsm {
         std::fs::rename(directory.join("says.new"), directory.join("says")).expect("all or nothing of it");
     }
 
-    /// How often it was called in this way: a letter of `faulty_module.c`.
+    /// How often it was called so: a letter of `faulty_module.c`.
     pub fn calls(&self, letter: char) -> usize {
         let directory = self.faulty.as_ref().expect("it is faulty");
         let log = std::fs::read_to_string(directory.join("calls")).unwrap_or_default();
         log.chars().filter(|call| *call == letter).count()
     }
 
-    /// Removes all tokens, as if their device were gone.
+    /// Takes all tokens out, as if their device were gone.
     pub fn take_away(&self) {
         let away = self.tokens.with_extension("away");
         std::fs::rename(&self.tokens, away).expect("tokens can be moved");

@@ -1,4 +1,4 @@
-//! The comparison of a token's binding with the client: address, certificate, user agent.
+//! Compares a token's binding with the client: address, certificate, user agent.
 use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine as _;
@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq as _;
 use crate::reject::Cause;
 use crate::request::hex;
 
-/// Envoy's `source.address`: `1.2.3.4:5678`, `[::1]:5678`. None for anything else, a Unix socket's path for one.
+/// Envoy's `source.address`: `1.2.3.4:5678`, `[::1]:5678`. None for anything else, for example a Unix socket's path.
 pub fn client_address(property: &[u8]) -> Option<IpAddr> {
     let address: SocketAddr = std::str::from_utf8(property).ok()?.parse().ok()?;
     Some(address.ip().to_canonical())
@@ -26,7 +26,7 @@ pub fn certificate_matches(claim: &str, peer_digest: &[u8]) -> Result<(), Cause>
     if bool::from(expected.ct_eq(&presented)) { Ok(()) } else { Err(Cause::OtherCertificate) }
 }
 
-/// A claim that holds the base64url SHA-256 of the User-Agent's bytes.
+/// A claim with the base64url SHA-256 of the User-Agent's bytes.
 pub fn user_agent_matches(claim: &str, user_agent: Option<&[u8]>) -> Result<(), Cause> {
     let user_agent = user_agent.ok_or(Cause::NoUserAgent)?;
     let expected = parse_thumbprint(claim).ok_or(Cause::ThumbprintUnreadable)?;

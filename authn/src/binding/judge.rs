@@ -1,4 +1,4 @@
-//! The judgement of a binding: the claims that it compares, and what a mismatch means.
+//! Checks a binding: the claims that it compares, and the effect of a mismatch.
 use std::net::IpAddr;
 
 use jose::json::Json;
@@ -9,9 +9,9 @@ use crate::config;
 use crate::config::BindingMode;
 use crate::reject::{Cause, Rejection};
 
-/// What only the host knows of the client; asked for when a rule binds to it.
+/// Facts about the client that only the host knows; requested if a rule binds to them.
 pub trait Peer {
-    /// The address of the client, as the proxy trusts it.
+    /// The address of the client, as determined by the proxy.
     fn address(&self) -> Option<IpAddr>;
     /// The SHA-256 of the client's certificate in hexadecimal; `None` without a certificate.
     fn certificate_sha256(&self) -> Option<Vec<u8>>;
@@ -25,8 +25,8 @@ pub(crate) struct Bound {
     user_agent: Option<String>,
 }
 
-/// Takes out what the binding compares. A claim that is required and not there is a mismatch here already, and a `cnf`
-/// with a member that nobody checks is one on every rule (RFC 7800: a bound token used as a bearer token).
+/// Extracts what the binding compares. A required claim that is missing is a mismatch, and so is a `cnf` with a member
+/// that is not checked, on every rule (RFC 7800: a bound token used as a bearer token).
 pub(crate) fn bound(binding: &config::Binding, payload: &Json<'_>) -> Result<Bound, Rejection> {
     let mut bound = Bound::default();
     match payload.path(&["cnf".to_owned()]) {
@@ -87,8 +87,8 @@ pub(crate) fn bound(binding: &config::Binding, payload: &Json<'_>) -> Result<Bou
     Ok(bound)
 }
 
-/// One malformed block spoils the claim: it was to narrow the token's use, and nobody can tell how. Where mismatches are
-/// only reported, it is one: no block at all.
+/// One malformed block makes the claim a mismatch: it was meant to restrict the token's use, and its meaning is
+/// unknown. If mismatches are only reported, it counts as no block at all.
 fn parse_cidrs<'t>(mode: BindingMode, texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<Cidr>, Rejection> {
     let parsed: Option<Vec<Cidr>> = texts.into_iter().map(Cidr::parse).collect();
     match (parsed, mode) {
@@ -114,7 +114,7 @@ pub(crate) fn check(
         }
         (Err(cause), BindingMode::Enforce) => Err(Rejection::new(cause)),
     };
-    // A token without the claim reaches this only where the claim is not required, or in report mode.
+    // A token without the claim reaches this only if the claim is not required, or in report mode.
     let unbound = |required: bool| if required { Err(Cause::NoBindingClaim) } else { Ok(()) };
     if let Some(wanted) = &binding.certificate {
         judge(

@@ -74,7 +74,7 @@ impl ClaimValue {
     }
 }
 
-/// 1 and 1.0 are one number in JSON. Integers compare as integers: as floats, 2^53 and 2^53 + 1 would be equal.
+/// 1 and 1.0 are equal in JSON. Integers are compared as integers: as floats, 2^53 and 2^53 + 1 would be equal.
 fn same_number(a: Number, b: Number) -> bool {
     match (a, b) {
         (Number::Unsigned(a), Number::Unsigned(b)) => a == b,

@@ -3,7 +3,7 @@ use jose::json::{Json, Number, Object};
 
 use crate::reject::{Cause, Rejection};
 
-/// `iss` of a payload whose signature is yet to be checked: it only selects whose keys may check it.
+/// `iss` of a payload whose signature is not checked yet: it only selects the issuer whose keys check it.
 pub(crate) fn unverified_issuer<'j>(payload: &'j Object<'_>) -> Result<&'j str, Rejection> {
     match payload.claim("iss") {
         None => Err(Rejection::new(Cause::IssMissing)),
@@ -12,7 +12,7 @@ pub(crate) fn unverified_issuer<'j>(payload: &'j Object<'_>) -> Result<&'j str, 
     }
 }
 
-/// Absent and malformed are two cases: a `sub` that is a number must not be read as no `sub`.
+/// Absent and malformed are different: a `sub` that is a number must not be read as no `sub`.
 pub(crate) fn optional_string<'j>(payload: &'j Object<'_>, name: &'static str) -> Result<Option<&'j str>, Rejection> {
     match payload.claim(name) {
         None => Ok(None),
@@ -21,7 +21,7 @@ pub(crate) fn optional_string<'j>(payload: &'j Object<'_>, name: &'static str) -
     }
 }
 
-/// When the user logged in. Some issuers say 0 where they do not know.
+/// When the user logged in. Some issuers send 0 if they do not know.
 pub(crate) fn auth_time(payload: &Object<'_>) -> Result<Option<u64>, Rejection> {
     Ok(numeric_date(payload, "auth_time", Round::Down)?.filter(|auth_time| *auth_time != 0))
 }
@@ -32,11 +32,10 @@ pub(crate) enum Round {
     Up,
 }
 
-/// 9999-12-31T23:59:59Z: beyond it lies a unit error (milliseconds), never a date.
+/// 9999-12-31T23:59:59Z. Beyond it the value has a wrong unit (milliseconds).
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// A NumericDate (RFC 7519 section 2). A fraction is allowed; a negative or huge number is not a time that any token
-/// could mean.
+/// A NumericDate (RFC 7519 section 2). A fraction is allowed; a negative or huge number cannot be a token's time.
 pub(crate) fn numeric_date(payload: &Object<'_>, name: &'static str, round: Round) -> Result<Option<u64>, Rejection> {
     let refused = |cause| Rejection::with_detail(cause, name);
     let seconds = match payload.claim(name) {

@@ -3,16 +3,17 @@ use jose::json::{Json, Object};
 
 use crate::reject::{Cause, Rejection};
 
-/// Does the token have every scope in `all`, and one of `any` if there are any?
+/// True when the token has every scope in `all` and at least one of `any`, if `any` is not empty.
 ///
 /// # Errors
-/// [`crate::reject::RejectReason::ScopeInsufficient`], or [`crate::reject::RejectReason::InvalidClaim`] for a scope claim of another shape.
+/// [`crate::reject::RejectReason::ScopeInsufficient`], or [`crate::reject::RejectReason::InvalidClaim`] for a scope
+/// claim of another type.
 pub(crate) fn check_scopes(all: &[String], any: &[String], payload: &Object<'_>) -> Result<(), Rejection> {
     if all.is_empty() && any.is_empty() {
         return Ok(());
     }
     let malformed = || Rejection::new(Cause::ScopeNotStrings);
-    // Both are read: `scope` per RFC 8693 section 4.2, and the `scp` that some providers use in its place.
+    // Both are read: `scope` per RFC 8693 section 4.2, and `scp`, which some providers use instead.
     let mut granted: Vec<&str> = Vec::new();
     for name in ["scope", "scp"] {
         match payload.claim(name) {

@@ -2,7 +2,7 @@
 use crate::reject::{Cause, Rejection};
 use crate::time::UnixSeconds;
 
-/// When the token counts, skew included: from (inclusive) to (exclusive).
+/// When the token counts, including skew: from (inclusive) to (exclusive).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     pub from: UnixSeconds,
@@ -11,11 +11,11 @@ pub struct Window {
     pub login_until: UnixSeconds,
 }
 
-/// The claims that every token of an issuer is judged by, once, when it is verified.
+/// The claims by which every token of an issuer is judged, once, when it is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
     pub window: Window,
-    /// `auth_time` where present, else `iat`: the moment that revocations are compared with.
+    /// `auth_time` if present, otherwise `iat`: the time that revocations are compared with.
     pub issued: Option<UnixSeconds>,
 }
 

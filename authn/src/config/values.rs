@@ -3,7 +3,7 @@ use jose::base64url;
 
 use super::{ConfigDuration, Invalid, OneOrMany, SecretEncoding};
 
-/// Gives the bytes of an environment variable of the VM.
+/// Returns the bytes of an environment variable of the VM.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
 
 pub(crate) fn secret_from(
@@ -47,7 +47,7 @@ pub(crate) fn name_or(name: Option<&str>, what: &str, place: usize, at: &str) ->
     }
 }
 
-/// Claims are compared in whole seconds: a fraction would silently be dropped.
+/// Claims are compared in whole seconds: a fraction would be dropped silently.
 pub(crate) fn whole_seconds(
     value: ConfigDuration,
     least: ConfigDuration,

@@ -14,7 +14,7 @@ use crate::reject::{Cause, Rejection};
 use crate::request::headers;
 use crate::time::Now;
 
-/// A token that a rule accepts, apart from binding and revocation, and what is then forwarded.
+/// A token that a rule accepts, except for binding and revocation, and the headers to forward.
 #[derive(Debug)]
 pub(super) struct Judged {
     pub(super) rule: usize,
@@ -22,7 +22,7 @@ pub(super) struct Judged {
     pub(super) bound: Bound,
 }
 
-/// A request that its rule accepts, unless its session was ended.
+/// A request that its rule accepts, unless its session was revoked.
 #[derive(Debug)]
 pub struct Accepted {
     pub(super) verified: Arc<Verified>,
@@ -83,7 +83,7 @@ impl Accepted {
     }
 }
 
-/// What a verified signature stands for.
+/// The result of a verified signature.
 pub(super) struct Signed<'s> {
     pub(super) issuer: usize,
     pub(super) identifiers: &'s Identifiers,
@@ -121,7 +121,7 @@ fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, Stri
     let mut forwarded = Vec::with_capacity(forward.claims.len().saturating_add(1));
     for claim in &forward.claims {
         let text = match signed.payload.path(&claim.claim) {
-            // An absent claim sets nothing, and what the client sent under the name is already gone.
+            // An absent claim sets nothing, and the client's header of that name is already removed.
             None => continue,
             Some(Json::String(text)) => text.clone().into_owned(),
             Some(other) => other.to_text(),

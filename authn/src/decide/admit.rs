@@ -1,4 +1,4 @@
-//! Last step: what is known of revocations decides between admission, a question and a refusal.
+//! Last step: the known verdicts decide whether to admit, to ask, or to refuse.
 use std::sync::Arc;
 
 use super::{Accepted, Judged, Questions, Removal, Verified};
@@ -8,13 +8,13 @@ use crate::reject::{Cause, Rejection};
 use crate::revocation::{RevocationQuery, Verdict};
 use crate::time::{Monotonic, Now};
 
-/// Where an accepted request stands.
+/// The state of an accepted request.
 #[derive(Debug)]
 pub enum RevocationStatus {
     Admitted(Admission),
-    /// Its issuer's server is to be asked about this JWT: ask, and judge the request anew.
+    /// Its issuer's server must be asked about this JWT first; then judge the request again.
     MustIntrospect(Accepted),
-    /// Nothing fresh is known: ask, and come back with the answer.
+    /// There is no fresh verdict: query it, and return with the answer.
     MustAsk(Asking),
 }
 
@@ -26,25 +26,25 @@ pub struct Asking {
     pub(super) passes_when_unavailable: bool,
 }
 
-/// Why no verdict can be had.
+/// Why there is no verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unavailable {
-    /// The service, or the store behind it, cannot be reached or does not answer in time.
+    /// The service, or its store, is unreachable or does not answer in time.
     OutOfReach,
-    /// There is an answer, and it must not be believed: not the service's, or from a store that is not ours.
+    /// There is an answer that cannot be trusted: not from the service, or from a store that is not ours.
     NotToBeTrusted,
-    /// This proxy has too much to ask.
+    /// This proxy has reached its limit of queries.
     Overload,
 }
 
-/// Leave to forward, and how. Only this module makes one.
+/// Permission to forward, and how. Only this module creates one.
 #[derive(Debug)]
 pub struct Admission {
     pub(super) judged: Arc<Judged>,
     pub(super) removal: Removal,
     pub(super) rule: usize,
     pub mismatch_reported: bool,
-    /// Admitted though nothing could tell whether its session still lives: the rule says so in so many words.
+    /// Admitted although its session could not be checked: the rule allows it explicitly.
     pub unchecked: bool,
     pub(super) refresh: Option<Arc<RevocationQuery>>,
 }
@@ -59,7 +59,7 @@ impl Policy {
         self.revocation_status(accepted, now)
     }
 
-    /// Where an accepted request stands by what the cache knows.
+    /// The state of an accepted request according to the cache.
     ///
     /// # Errors
     /// `RejectReason::SessionRevoked` when a fresh verdict says so.
@@ -70,15 +70,6 @@ impl Policy {
         self.status_by_verdict(accepted, now)
     }
 
-    /// Judges a request again whose JWT was introspected meanwhile.
-    ///
-    /// # Errors
-    /// The token expired while the request waited, or the answer ended it.
-    pub fn status_after_introspection(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {
-        accepted.verified.window.check(now.wall)?;
-        self.revocation_status(accepted, now)
-    }
-
     pub(super) fn status_by_verdict(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {
         let mode = self.rules.get(accepted.judged.rule).map_or(RevocationMode::Check, |rule| rule.revocation);
         if mode == RevocationMode::Off {
@@ -87,7 +78,7 @@ impl Policy {
         let (revocation, ask) = match (self.revocation(), &accepted.verified.questions) {
             (Some(revocation), Questions::Query(ask)) => (revocation, ask),
             (_, Questions::Unaskable(rejection)) => return Err(rejection.clone()),
-            // A rule that asks does not compile without `revocation`.
+            // A rule that checks revocations does not compile without `revocation`.
             (None, _) | (_, Questions::None) => {
                 return Err(Rejection::new(Cause::NoService));
             }
@@ -122,10 +113,10 @@ impl Asking {
         &self.accepted.verified
     }
 
-    /// A verdict has come, from the service or from another worker's memory.
+    /// A verdict arrived, from the service or from another worker.
     ///
     /// # Errors
-    /// The session was ended, the token expired while it waited, or the verdict is no longer fresh.
+    /// The session was revoked, the token expired while it waited, or the verdict is no longer fresh.
     pub fn on_verdict(
         self,
         policy: &Policy,
@@ -135,7 +126,7 @@ impl Asking {
     ) -> Result<Admission, Rejection> {
         self.ask.learn(sent, verdict);
         self.accepted.verified.window.check(now.wall)?;
-        // What is known by now may be newer than what has just come.
+        // The cached verdict may be newer than the one that just arrived.
         match policy.status_by_verdict(self.accepted, now)? {
             RevocationStatus::Admitted(admission) => Ok(admission),
             RevocationStatus::MustAsk(_) | RevocationStatus::MustIntrospect(_) => {
@@ -144,14 +135,15 @@ impl Asking {
         }
     }
 
-    /// No verdict can be had.
+    /// There is no verdict.
     ///
     /// # Errors
-    /// The fault of `cause`, unless the rule lets pass what cannot be checked while the service or its store is out of reach. Any
-    /// other reason never passes: a client can cause an overload, and an impostor an answer that proves nothing.
+    /// The reason of `cause`, unless the rule admits unchecked requests while the service or its store is unreachable.
+    /// For any other reason the request is refused: a client can cause an overload, and an attacker an answer that
+    /// proves nothing.
     pub fn on_cannot_tell(self, reason: Unavailable, cause: Cause) -> Result<Admission, Rejection> {
         if self.passes_when_unavailable && reason == Unavailable::OutOfReach {
-            // What was seen to be ended stays ended while nobody can say otherwise.
+            // A token that was seen as revoked stays refused while there is no newer answer.
             return match self.ask.verdict() {
                 Some((_, Verdict::Dead)) => Err(revoked()),
                 Some((_, Verdict::Live)) | None => Ok(self.accepted.admit(true)),
@@ -162,12 +154,12 @@ impl Asking {
 }
 
 impl Admission {
-    /// Headers to set, name and value, each replacing all that the client sent under this name.
+    /// Headers to set, name and value; each replaces all that the client sent under this name.
     pub fn headers(&self) -> &[(String, String)] {
         &self.judged.headers
     }
 
-    /// What is to be asked anew, though the verdict still counts: soon it will not.
+    /// The query to refresh, although the verdict still counts: it will be stale soon.
     pub fn refresh(&self) -> Option<&Arc<RevocationQuery>> {
         self.refresh.as_ref()
     }

@@ -10,14 +10,14 @@ use crate::request::Request;
 use crate::request::host::Host;
 use crate::request::path::PlainPath;
 
-/// What the rules say of a request before any token is looked into.
+/// The result of the rules before any token is read.
 #[derive(Debug)]
 pub enum Entry<'r> {
-    /// Forwarded without identity: a public rule, an optional one without a token, or a CORS preflight that may pass. Or
-    /// not forwarded at all, and answered: see [`Policy::answers`].
+    /// Forwarded without identity: a public rule, an optional one without a token, or a CORS preflight that may pass.
+    /// Or answered by the filter and not forwarded: see [`Policy::answers`].
     Open {
         rule: usize,
-        /// Tokens that nobody looked at: an upstream must not take them for checked.
+        /// Unchecked tokens: an upstream must not treat them as checked.
         removals: Vec<Removal>,
     },
     Denied {
@@ -27,7 +27,7 @@ pub enum Entry<'r> {
     Token(Entered<'r>),
 }
 
-/// A request with one token, on a rule that looks at it.
+/// A request with one token, on a rule that reads it.
 #[derive(Debug)]
 pub struct Entered<'r> {
     pub(super) rule: usize,
@@ -36,7 +36,7 @@ pub struct Entered<'r> {
     pub(super) user_agent: Option<Cow<'r, [u8]>>,
 }
 
-/// How the upstream is kept from seeing the token. One in the query is gone already ([`Policy::clear`]).
+/// How the token is hidden from the upstream. One in the query is removed already ([`Policy::clear`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removal {
     Nothing,
@@ -81,13 +81,13 @@ impl Policy {
         Entry::Token(Entered { rule: place, presented, removal, user_agent })
     }
 
-    /// Does the filter itself answer what this rule matches?
+    /// Does the filter itself answer requests of this rule?
     pub fn answers(&self, rule: usize) -> bool {
         self.rules.get(rule).is_some_and(|rule| rule.access == Access::Probe)
     }
 
-    /// A browser sends a preflight without credentials, without a body (Fetch standard, section 4.8) and never to become
-    /// something else than HTTP: a request that has or does any of these is judged as any other one.
+    /// A browser sends a preflight without credentials, without a body (Fetch standard, section 4.8) and never to
+    /// switch protocols. A request with any of these is judged like any other.
     fn is_bare_preflight(&self, request: &Request<'_>, path: &PlainPath<'_>) -> bool {
         request.is_cors_preflight()
             && !request.is_upgrade()
@@ -95,7 +95,7 @@ impl Policy {
             && matches!(self.credentials.find(request, path), Ok(None))
     }
 
-    /// What could be taken for a token, on a rule that looks at none.
+    /// Possible tokens on a rule that reads none.
     fn unchecked_tokens(&self, rule: &Rule, request: &Request<'_>) -> Vec<Removal> {
         let subprotocols = self.credentials.subprotocols_without_tokens(request).map(Removal::Subprotocols);
         let mut removals: Vec<Removal> = subprotocols.into_iter().collect();
@@ -109,7 +109,7 @@ impl Policy {
         removals
     }
 
-    /// Set as one header, in the place of all: a second one could carry the token on.
+    /// Set as one header that replaces all: a second one could carry the token.
     fn without_cookie(&self, request: &Request<'_>) -> Removal {
         let whole = request.header_values(b"cookie").collect::<Vec<_>>().join(b"; ".as_slice());
         Removal::Cookie(self.credentials.without_cookie_token(&whole))
@@ -119,7 +119,7 @@ impl Policy {
         match presented.source {
             // Removed whatever `forward.token` says.
             Source::Query(_) => Removal::Nothing,
-            // A server that saw it could choose it, and so send the token back. Removed in every case too.
+            // A server that saw it could choose it and send the token back, so it is also removed in every case.
             Source::Websocket(_) => {
                 self.credentials.subprotocols_without_tokens(request).map_or(Removal::Nothing, Removal::Subprotocols)
             }
@@ -158,7 +158,7 @@ impl<'r> Entered<'r> {
         self.presented.source
     }
 
-    /// The token came in a cookie: a browser's session, whose answers must not be stored.
+    /// The token came in a cookie: a browser session, whose responses must not be stored.
     pub fn is_cookie_session(&self) -> bool {
         matches!(self.presented.source, Source::Cookie(_))
     }

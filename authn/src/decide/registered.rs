@@ -9,7 +9,7 @@ use crate::policy::Issuer;
 use crate::reject::{Cause, Rejection};
 use crate::time::UnixSeconds;
 
-/// Refuses what has expired, whoever signed it. What is no time at all is left for [`check_registered`].
+/// Refuses an expired token, before its signature is checked. A malformed time is left to [`check_registered`].
 pub(super) fn check_unexpired(issuer: &Issuer, payload: &Object<'_>, now: UnixSeconds) -> Result<(), Rejection> {
     match numeric_date(payload, "exp", Round::Down) {
         Ok(Some(exp)) => Window { until: UnixSeconds(exp.saturating_add(issuer.skew)), ..Window::ALWAYS }.check(now),
@@ -34,8 +34,8 @@ pub(super) fn check_registered(
     check_times(issuer, future_iat_tolerance, payload, now)
 }
 
-/// As [`check_registered`], of an active token's introspection response (RFC 7662 section 2.2). Its claims may be absent
-/// where a JWT's may not: the server has vouched for the token already, and only for a moment.
+/// Like [`check_registered`], for an active token's introspection response (RFC 7662 section 2.2). Claims may be absent
+/// that a JWT must have: the server has vouched for the token, and only for a short time.
 ///
 /// # Errors
 /// The first claim that is not acceptable.
@@ -50,7 +50,7 @@ pub(super) fn check_introspected(
         Some(Json::String(iss)) if *iss == issuer.issuer => {}
         Some(_) => return Err(Rejection::new(Cause::IssOfAnother)),
     }
-    // Servers answer `active` for refresh tokens too: RFC 7662 section 2.1 lets them.
+    // Servers also answer `active` for refresh tokens, which RFC 7662 section 2.1 allows.
     issuer.kinds.check_introspected(response)?;
     check_claims(issuer, response)?;
     check_introspected_times(issuer, future_iat_tolerance, response, now)
@@ -59,7 +59,7 @@ pub(super) fn check_introspected(
 /// An active JWT's introspection response. It must be about this token, and can shorten its time.
 ///
 /// # Errors
-/// It is about another token, another kind of token, or its time is over.
+/// It is about another token, another type of token, or its time is over.
 pub(super) fn check_confirmed(
     issuer: &Issuer,
     token: &Object<'_>,
@@ -71,10 +71,10 @@ pub(super) fn check_confirmed(
         check_same(name, optional_string(token, name)?, optional_string(response, name)?)?;
     }
     issuer.identifiers.check_same(token, response)?;
-    // RFC 7662 section 2.2 calls it so, whatever the token does.
+    // RFC 7662 section 2.2 uses this name, whatever the token uses.
     let client = optional_string(response, "client_id")?.or(optional_string(response, "azp")?);
     check_same("client_id", issuer.identifiers.find(Kind::Client, token)?, client)?;
-    // RFC 8705 section 3.2: the server may know of a binding that the token does not show, and nobody checked that one.
+    // RFC 8705 section 3.2: the server may report a binding that the token does not show, and that nothing has checked.
     if let Some(cnf) = response.claim("cnf")
         && token.claim("cnf") != Some(cnf)
     {
@@ -86,7 +86,7 @@ pub(super) fn check_confirmed(
     window.check(now).map(|()| window)
 }
 
-/// What one of both does not say contradicts nothing.
+/// A value that only one of them has contradicts nothing.
 fn check_same(name: &'static str, ours: Option<&str>, theirs: Option<&str>) -> Result<(), Rejection> {
     match (ours, theirs) {
         (Some(ours), Some(theirs)) if ours != theirs => Err(Rejection::with_detail(Cause::AnswerContradicts, name)),
@@ -98,7 +98,7 @@ fn check_claims(issuer: &Issuer, payload: &Object<'_>) -> Result<(), Rejection> 
     check_audience(issuer, payload)?;
     issuer.identifiers.check(payload)?;
     for name in &issuer.required_claims {
-        // A login whose time is 0 is none: a revocation would be compared with `iat` after all.
+        // A login time of 0 counts as absent: a revocation would be compared with `iat` after all.
         let is_there = match name.as_str() {
             "auth_time" => auth_time(payload)?.is_some(),
             name => payload.claim(name).is_some(),
@@ -162,7 +162,7 @@ fn check_times(
     check_times_until(issuer, future_iat_tolerance, payload, exp, now)
 }
 
-/// Without `exp` the token counts for as long as the server says so, and in no case longer than revocations are kept.
+/// Without `exp` the token counts as long as the server says so, and never longer than revocations are kept.
 fn check_introspected_times(
     issuer: &Issuer,
     future_iat_tolerance: u64,
@@ -205,7 +205,8 @@ fn check_times_until(
         issued: auth_time.or(iat).map(UnixSeconds),
     };
     times.window.check(now)?;
-    // Revocations are kept for just these times ([`crate::revocation::retention`]): what outlives them would come back to life.
+    // Revocations are kept for exactly these times ([`crate::revocation::retention`]). A token that outlived its
+    // revocation would become valid again.
     if exp.saturating_sub(iat.or(auth_time).unwrap_or(now.0)) > issuer.max_lifetime {
         return Err(Rejection::new(Cause::TooLongLived));
     }

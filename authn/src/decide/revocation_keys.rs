@@ -1,4 +1,4 @@
-//! The revocations that could end a verified token, for people to read.
+//! The revocations that match a verified token, in readable form.
 use wire::Kind;
 use wire::RevocationKey;
 
@@ -10,10 +10,10 @@ use crate::revocation;
 use crate::revocation::Whose;
 
 impl Policy {
-    /// What is asked about a token, each key with its kind, for people to read.
+    /// The revocation keys of a token, each with its kind, for display.
     ///
     /// # Errors
-    /// Why nothing can be asked.
+    /// Why there are none.
     pub fn revocation_keys(&self, verified: &Verified) -> Result<Vec<(Kind, RevocationKey)>, Rejection> {
         let Some(revocation) = self.revocation() else { return Ok(Vec::new()) };
         if verified.introspected.is_some() {
@@ -30,12 +30,12 @@ impl Policy {
         revocation::keys(revocation, whose, claims, input, Some(&verified.thumbprint))
     }
 
-    /// The claims by which an issuer's tokens are found for a revocation of this kind, in the order in which they count.
+    /// The claims that a revocation of this kind is compared with, in order of preference.
     pub fn revocation_claims(&self, issuer: usize, kind: Kind) -> Vec<String> {
         self.issuers.get(issuer).map(|issuer| issuer.identifiers.names(kind)).unwrap_or_default()
     }
 
-    /// The kinds that are asked about, and by which this token cannot be revoked.
+    /// The kinds that are checked, and by which this token cannot be revoked.
     ///
     /// # Errors
     /// As [`Policy::revocation_keys`].

@@ -20,43 +20,43 @@ use crate::reject::{Cause, Rejection};
 use crate::revocation::{RevocationQuery, Whose};
 use crate::time::Now;
 
-/// Whose key signed a token.
+/// The key that signed a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signer {
-    /// The issuer's place in the document.
+    /// The issuer's index in the document.
     pub issuer: usize,
     /// RFC 7638 thumbprint of the key.
     pub thumbprint: [u8; 32],
-    /// Which of the issuer's key sets in a row holds it.
+    /// The generation of the issuer's key set that contains it.
     pub(super) generation: u32,
 }
 
-/// A token whose signature and registered claims hold. Kept in the cache; what depends on the request or on time is
-/// judged again at every use.
+/// A token whose signature and registered claims are valid. Kept in the cache; everything that depends on the request
+/// or on time is judged again at every use.
 #[derive(Debug)]
 pub struct Verified {
     pub(super) token: Box<[u8]>,
     pub(super) payload: Box<[u8]>,
     pub(super) issuer: usize,
     pub(super) thumbprint: [u8; 32],
-    /// The last of the issuer's key sets that was seen to hold the key.
+    /// The last generation of the issuer's key set that was seen to contain the key.
     pub(super) generation: AtomicU32,
     pub(super) window: Window,
     pub(super) questions: Questions,
-    /// For an opaque token, in the place of key and signature.
+    /// For an opaque token, instead of key and signature.
     pub(super) introspected: Option<introspected::Introspected>,
-    /// For a JWT that is introspected too: the answer.
+    /// For a JWT that is also introspected: the answer.
     pub(super) confirmation: Mutex<Option<confirmed::Confirmation>>,
     pub(super) judged: Judgements,
 }
 
-/// What can be asked about a token.
+/// The revocation query of a token, if any.
 #[derive(Debug)]
 pub(super) enum Questions {
     /// The document has no `revocation`.
     None,
     Query(Arc<RevocationQuery>),
-    /// No revocation could be compared with it: refused by the rules that ask, admitted by those that do not.
+    /// No revocation could be compared with it: refused by rules that check revocations, admitted by others.
     Unaskable(Rejection),
 }
 
@@ -64,18 +64,18 @@ pub(super) enum Questions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unverifiable {
     pub rejection: Rejection,
-    /// No key of this issuer's published set, as it was last fetched, verifies it: a newer one may.
+    /// No key of this issuer's last fetched set verifies it: a newer set may.
     pub awaits_keys_of: Option<usize>,
-    /// It is opaque, and this issuer is to be asked about it.
+    /// It is opaque, and this issuer must be asked about it.
     pub introspect: Option<usize>,
 }
 
 impl Policy {
-    /// Takes a token apart. Padding is taken only where some issuer writes it, and compared with the token's own issuer by
-    /// [`Policy::signer`].
+    /// Parses a token. Padding is accepted only if some issuer uses it; [`Policy::signer`] compares it with the token's
+    /// own issuer.
     ///
     /// # Errors
-    /// Why it is no token.
+    /// Why it is not a token.
     pub fn unverified<'t>(&self, token: &'t [u8]) -> Result<Unverified<'t>, Rejection> {
         let parse = match self.issuers.iter().any(|issuer| issuer.padded) {
             true => Unverified::parse_perhaps_padded,
@@ -128,7 +128,7 @@ impl Policy {
                 }
             }
         };
-        // While the payload is at hand in its parsed form. A rule that does not take the token says so in `accept`.
+        // While the parsed payload is available. If the rule does not accept the token, `accept` says so.
         let judged = self.rules.get(entered.rule).and_then(|rule| {
             let identifiers = &issuer.identifiers;
             let signed = Signed { issuer: place, identifiers, raw: unverified.payload(), payload: &payload };
@@ -148,8 +148,8 @@ impl Policy {
         })
     }
 
-    /// Is the key that verified this token still one of its issuer's, and for such tokens? A key that has left the set, or is
-    /// now for another key id, algorithm or tenant, takes its tokens along, whatever the cache knows of them.
+    /// Is the key that verified this token still one of its issuer's, and for such tokens? If a key has left the set,
+    /// or is now for another key id, algorithm or tenant, its tokens are refused, whatever the cache contains.
     ///
     /// # Errors
     /// `RejectReason::KeysUnavailable` when nobody can tell.
@@ -169,7 +169,7 @@ impl Policy {
         Ok(holds)
     }
 
-    /// Would the key that verified this token be tried again? What it is for may be narrower now.
+    /// Would the key that verified this token be tried again? Its use may have been restricted since.
     fn holds_key_of(&self, verified: &Verified, issuer: &Issuer, keys: &KeySet) -> Result<bool, Rejection> {
         let unverified = self.unverified(&verified.token)?;
         let payload = unverified.parse_payload().map_err(Rejection::from)?;
@@ -179,8 +179,8 @@ impl Policy {
         Ok(candidates.any(|key| *key.thumbprint() == verified.thumbprint && issuer.may_be_signed_by(key, iss)))
     }
 
-    /// Whose key signed a token: the issuer that `iss` names, and the key of it that verifies the signature. Says nothing
-    /// of what the token claims.
+    /// The signer of a token: the issuer that `iss` names, and its key that verifies the signature. It does not judge
+    /// the claims.
     ///
     /// # Errors
     /// Why there is no such issuer or key.
@@ -205,15 +205,15 @@ impl Policy {
             return Err(Rejection::new(Cause::PaddingUnexpected).into());
         }
         let current = keyrings.current(&issuer.keys, place, now.monotonic)?;
-        // Another key may have taken the place of one, under the same kid or under none.
+        // A key may have been replaced, under the same kid or without one.
         let awaiting = |rejection| {
             let awaits_keys_of = issuer.published.is_some().then_some(place);
             Unverifiable { rejection, awaits_keys_of, introspect: None }
         };
         let candidates =
             current.keys.candidates(header.kid.as_deref(), header.alg).map_err(|none| awaiting(none.into()))?;
-        // Before the signature, which costs a thousand times as much: an expired token that is sent again and again must
-        // not buy that work. Nothing is admitted on the strength of a claim that nobody has verified.
+        // Before the signature, which costs a thousand times as much: an expired token that is sent repeatedly must not
+        // cause that work. Nothing is admitted because of an unverified claim.
         registered::check_unexpired(issuer, claims, now.wall)?;
         for key in candidates {
             if !issuer.may_be_signed_by(key, iss) {
@@ -235,9 +235,9 @@ impl From<Rejection> for Unverifiable {
 }
 
 impl Verified {
-    /// About how much memory it holds, what a rule adds to it included.
+    /// Its approximate memory, including what a rule adds.
     pub fn bytes(&self) -> usize {
-        // Forwarded headers are parts of the payload, at most doubled by encoding.
+        // Forwarded headers are parts of the payload; encoding at most doubles them.
         size_of::<Self>().saturating_add(self.token.len()).saturating_add(self.payload.len().saturating_mul(3))
     }
 
@@ -250,12 +250,12 @@ impl Verified {
         self.issuer
     }
 
-    /// When it counts, skew included.
+    /// When it counts, including skew.
     pub fn window(&self) -> Window {
         self.window
     }
 
-    /// RFC 7638 thumbprint of the key that verified it; of an opaque token, nothing.
+    /// RFC 7638 thumbprint of the key that verified it; meaningless for an opaque token.
     pub fn thumbprint(&self) -> &[u8; 32] {
         &self.thumbprint
     }

@@ -13,7 +13,7 @@ pub(crate) struct Faults {
 
 impl Faults {
     pub(crate) fn status(&self, reason: RejectReason) -> u16 {
-        // Every fault has an entry; 500 could only mean that this file is wrong, and it still refuses.
+        // Every reason has an entry. 500 would mean that this file is wrong, and it still refuses.
         self.statuses.get(&reason).copied().unwrap_or(500)
     }
 }
@@ -33,7 +33,7 @@ pub(super) fn compile_faults(document: &config::Faults) -> Result<Faults, Invali
             .find(|reason| reason.code() == code)
             .ok_or_else(|| Invalid::new(&at, format!("`{code}` is not a fault code")))?;
         if !(400..=599).contains(&status) {
-            return Err(Invalid::new(at, format!("{status} is not a status of refusal: use 400 to 599")));
+            return Err(Invalid::new(at, format!("{status} is not a status for refusals: use 400 to 599")));
         }
         statuses.insert(*reason, status);
     }

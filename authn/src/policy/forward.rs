@@ -26,7 +26,7 @@ pub(super) fn compile_forward(document: &config::Forward, at: &str) -> Result<Fo
         if headers.iter().any(|other| other.matches_loosely(header.as_bytes())) {
             return Err(Invalid::new(
                 field,
-                format!("`{}`, or a header that backends take for it, is set twice", claim.header),
+                format!("`{}`, or a header that backends read as it, is set twice", claim.header),
             ));
         }
         headers.push(header.clone());

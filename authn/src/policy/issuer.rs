@@ -1,4 +1,4 @@
-//! Issuers of the document, compiled: whose tokens are taken, and what they must look like.
+//! Issuers of the document, compiled: whose tokens are accepted, and what these must contain.
 use jose::{Algorithm, plain_type};
 
 use super::key::{compile_jwks, compile_key};
@@ -16,13 +16,13 @@ use crate::revocation::retention::Lifetimes;
 #[derive(Debug)]
 pub(crate) struct Issuer {
     pub(crate) name: String,
-    /// Of a provider with tenants, the pattern as it is written: each token's own `iss` is the issuer.
+    /// For a provider with tenants, the pattern as written: each token's own `iss` is the issuer.
     pub(crate) issuer: String,
     pub(crate) tenants: Option<Pattern>,
     pub(crate) audiences: Option<Vec<String>>,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) keys: KeySet,
-    /// Where its keys are fetched from, in the place of `keys`.
+    /// The source of fetched keys, instead of `keys`.
     pub(crate) published: Option<Settings>,
     pub(crate) skew: u64,
     pub(crate) max_lifetime: u64,
@@ -34,7 +34,7 @@ pub(crate) struct Issuer {
     pub(crate) padded: bool,
     pub(crate) required_header: Vec<(String, Vec<String>)>,
     pub(crate) required_claims: Vec<String>,
-    /// Who is asked about its opaque tokens.
+    /// The server for its opaque tokens.
     pub(crate) introspection: Option<Introspection>,
 }
 
@@ -43,7 +43,7 @@ impl Issuer {
         Lifetimes { skew: self.skew, max_lifetime: self.max_lifetime, max_session: self.max_session }
     }
 
-    /// A key of a provider with tenants may say for which of them it is.
+    /// A key of a provider with tenants may be restricted to some of them.
     pub(crate) fn may_be_signed_by(&self, key: &Key, iss: &str) -> bool {
         match (&self.tenants, key.issuer()) {
             (Some(tenants), Some(of)) => tenants.may_sign(of, iss),
@@ -102,7 +102,7 @@ fn compile_issuer(
         Audiences::These(these) if these.is_empty() => {
             return Err(Invalid::new(
                 format!("{at}.audiences"),
-                "name at least one audience, or write `any` to accept tokens that were meant for somebody else",
+                "name at least one audience, or write `any` to accept tokens for other audiences",
             ));
         }
         Audiences::These(these) => Some(these.clone()),
@@ -117,13 +117,13 @@ fn compile_issuer(
         if document.algorithms.iter().take(i).any(|earlier| earlier == name) {
             return Err(Invalid::new(field, format!("`{name}` is listed twice")));
         }
-        // EdDSA and Ed25519 are one.
+        // EdDSA and Ed25519 are the same.
         if !algorithms.contains(&algorithm) {
             algorithms.push(algorithm);
         }
     }
     let preset = document.provider.map(Preset::of);
-    // Then no JWT of this issuer can be verified, and what is for JWTs only is most likely a mistake.
+    // Then no JWT of this issuer can be verified, so fields for JWTs are probably a mistake.
     let asks_about_opaque_only =
         document.introspection.as_ref().is_some_and(|asked| asked.of == config::IntrospectedTokens::Opaque);
     let is_opaque_only = asks_about_opaque_only && document.keys.is_empty() && document.jwks.is_none();
@@ -135,7 +135,7 @@ fn compile_issuer(
             ("required_header", !document.required_header.is_empty()),
         ];
         if let Some((field, _)) = needless.iter().find(|(_, is_there)| *is_there) {
-            let message = "has no meaning where all tokens are opaque: give `keys` or `jwks` too, or leave it out";
+            let message = "has no effect if all tokens are opaque: give `keys` or `jwks` too, or leave it out";
             return Err(Invalid::new(format!("{at}.{field}"), message));
         }
     } else if let (true, Some(preset)) = (algorithms.is_empty(), &preset) {
@@ -210,7 +210,7 @@ fn token_kinds(document: &config::Issuer, preset: Option<&Preset>, at: &str) -> 
             return Err(Invalid::new(format!("{at}.{field}[{place}]"), "must not be empty"));
         }
         if !words.is_empty() && !accepted.contains(&config::TokenKind::Access) {
-            return Err(Invalid::new(format!("{at}.{field}"), "has no meaning: `token_kinds` has no access tokens"));
+            return Err(Invalid::new(format!("{at}.{field}"), "has no effect: `token_kinds` has no access tokens"));
         }
     }
     let access_claims = match (&document.access_claims, preset) {

@@ -8,7 +8,7 @@ use crate::config::{ConfigDuration, Environment, Invalid, check_range, secret_fr
 use crate::request::authority::authority_or;
 use crate::revocation::{KeyCache, Revocation, retention};
 
-/// The part of its freshness after which a verdict that is in use is asked for anew.
+/// The part of its freshness after which a verdict in use is refreshed.
 const REFRESH_AGE: f64 = 0.6;
 
 const ZERO: ConfigDuration = ConfigDuration::from_secs(0);
@@ -27,7 +27,7 @@ pub(super) fn compile_revocation(
     let authority = authority_or(document.authority.as_deref(), &document.cluster, &at("authority"))?;
     check_range(document.timeout, ConfigDuration::from_millis(10), ConfigDuration::from_secs(5), &at("timeout"))?;
     check_range(document.freshness, ConfigDuration::from_secs(1), ConfigDuration::from_secs(5), &at("freshness"))?;
-    // An answer that took longer than it counts could never be used.
+    // An answer that takes longer than it counts could never be used.
     if document.timeout > document.freshness {
         return Err(Invalid::new(at("timeout"), "must not be longer than `freshness`"));
     }

@@ -17,13 +17,13 @@ pub struct Rule {
     pub(crate) access: Access,
     /// By issuer index; `None` admits all.
     pub(crate) issuers: Option<Vec<usize>>,
-    /// Those of them that are asked about opaque tokens. No token fits two of them.
+    /// Those with introspection for opaque tokens. No token matches two of them.
     pub(crate) introspecting: Vec<usize>,
     pub(crate) scopes: config::Scopes,
     pub(crate) conditions: Vec<Condition>,
     pub(crate) binding: config::Binding,
     pub(crate) revocation: RevocationMode,
-    /// A token must have a claim that names each of these.
+    /// A token must have a claim for each of these.
     pub(crate) revocable_by: Vec<Kind>,
     pub(crate) forward: Forward,
     pub(crate) cors_preflight_passes: bool,
@@ -59,19 +59,19 @@ pub(super) fn compile_rule(
             ("revocable_by", !document.revocable_by.is_empty()),
             ("forward", document.forward.is_some()),
         ];
-        // A public rule with conditions is most likely meant to be a required one: refuse rather than guess.
+        // A public rule with conditions was probably meant to be a required one: refuse rather than guess.
         if let Some((field, _)) = needless.iter().find(|(_, is_there)| *is_there) {
             return Err(Invalid::new(
                 format!("{at}.{field}"),
-                format!("a {word} rule looks at no token, so this has no meaning"),
+                format!("a {word} rule reads no token, so this has no effect"),
             ));
         }
     }
     if document.access == Access::Probe && !matches!(document.matches.path, Some(config::PathMatch::Exact(_))) {
-        // With less, a typo would have the filter answer a whole API.
+        // Without an exact path, a typo would make the filter answer a whole API.
         return Err(Invalid::new(
             format!("{at}.match.path"),
-            "a probe rule needs an `exact` path: the filter answers all that it matches",
+            "a probe rule needs an `exact` path: the filter answers every request that it matches",
         ));
     }
     let revocation = match (document.revocation, asked.is_some()) {
@@ -79,7 +79,7 @@ pub(super) fn compile_rule(
         (None | Some(RevocationMode::Off), false) => RevocationMode::Off,
         (Some(mode), true) => mode,
         (Some(_), false) => {
-            return Err(Invalid::new(format!("{at}.revocation"), "the document has no `revocation` to ask"));
+            return Err(Invalid::new(format!("{at}.revocation"), "the document has no `revocation`"));
         }
     };
     let accepted = match &document.issuers {
@@ -100,7 +100,7 @@ pub(super) fn compile_rule(
     };
     for (field, scopes) in [("all", &document.scopes.all), ("any", &document.scopes.any)] {
         for (i, scope) in scopes.iter().enumerate() {
-            // RFC 6749 section 3.3; also keeps the challenge's quoted string whole.
+            // RFC 6749 section 3.3; also keeps the challenge's quoted string intact.
             if scope.is_empty() || !scope.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) {
                 return Err(Invalid::new(
                     format!("{at}.scopes.{field}[{i}]"),
@@ -133,7 +133,7 @@ pub(super) fn compile_rule(
         if of_rule.all(|(_, issuer)| issuer.identifiers.names(*kind).is_empty()) {
             return Err(Invalid::new(
                 format!("{at}.revocable_by[{place}]"),
-                format!("no token has a claim for its {kind}: name one in the issuer's `revocation_claims`"),
+                format!("no token has a claim for the {kind}: name one in the issuer's `revocation_claims`"),
             ));
         }
     }
@@ -153,7 +153,7 @@ pub(super) fn compile_rule(
     })
 }
 
-/// Those of the accepted issuers that are asked about opaque tokens, if no token could be for two of them.
+/// Those of the accepted issuers with introspection for opaque tokens, if no token could match two of them.
 fn introspecting(
     accepted: Option<&[usize]>,
     access: Access,
@@ -169,12 +169,12 @@ fn introspecting(
         if accepted.is_some_and(|accepted| !accepted.contains(&place)) {
             continue;
         }
-        // To ask both would show each server the other's tokens, and the first to say yes would decide.
+        // Asking both would show each server the other's tokens, and the first to say yes would decide.
         if let Some((_, other, _)) = found.iter().find(|(.., other)| other.overlaps(format)) {
             return Err(Invalid::new(
                 format!("{at}.issuers"),
                 format!(
-                    "an opaque token could be for `{other}` or for `{}`: tell their `introspection.format` apart, or name only one of them here",
+                    "an opaque token could match `{other}` or `{}`: make their `introspection.format` distinct, or name only one of them here",
                     issuer.name
                 ),
             ));
@@ -194,13 +194,13 @@ fn revocable_by(
     for (place, kind) in document.revocable_by.iter().map(|kind| kind_of(*kind)).enumerate() {
         let invalid = |message: &str| Err(Invalid::new(format!("{at}.revocable_by[{place}]"), message));
         if !matches!(kind, Kind::Session | Kind::User | Kind::Client) {
-            return invalid("use session, user or client: every token can be revoked by the others");
+            return invalid("use session, user or client: every token can be revoked by the other kinds");
         }
         if mode == RevocationMode::Off {
-            return invalid("the rule asks for no revocations");
+            return invalid("the rule does not check revocations");
         }
         if !asked.is_some_and(|asked| asked.contains(&kind)) {
-            return invalid("`revocation.kinds` has not this kind");
+            return invalid("`revocation.kinds` does not have this kind");
         }
         if kinds.contains(&kind) {
             return invalid("is there twice");

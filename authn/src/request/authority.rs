@@ -2,8 +2,8 @@
 use super::host::Host;
 use crate::config::Invalid;
 
-/// The `:authority` of a call; by default the cluster's name, or the host in it where Istio has made it. A proxy on the way
-/// answers 400 to an authority that is none.
+/// The `:authority` of a callout; by default the cluster's name, or the host in it if Istio created it. A proxy on the
+/// way answers 400 to an authority that is not a host.
 pub(crate) fn authority_or(authority: Option<&str>, cluster: &str, at: &str) -> Result<String, Invalid> {
     let chosen = authority.unwrap_or_else(|| istio_host(cluster).unwrap_or(cluster));
     match (Host::parse(chosen.as_bytes()), authority) {
@@ -13,9 +13,7 @@ pub(crate) fn authority_or(authority: Option<&str>, cluster: &str, at: &str) -> 
         }
         (Err(_), None) => Err(Invalid::new(
             at,
-            format!(
-                "is needed: the cluster's name `{cluster}` is no host name, so write the one that the server goes by"
-            ),
+            format!("is needed: the cluster's name `{cluster}` is not a host name, so give the server's host name"),
         )),
     }
 }

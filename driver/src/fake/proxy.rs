@@ -47,7 +47,8 @@ impl Request {
     /// A GET without a body. Names in lower case.
     pub fn get(path: &str, headers: &[(&str, &str)]) -> Self {
         let pseudo = [(":method", "GET"), (":path", path), (":authority", "localhost"), (":scheme", "http")];
-        let pairs = pseudo.iter().chain(headers).map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+        let pairs =
+            pseudo.iter().chain(headers).map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
         Self { exchange: FakeExchange::new(pairs.collect()), ends: true }
     }
 }
@@ -127,8 +128,13 @@ impl FakeProxy {
             let left = end.since(self.host.now.monotonic);
             self.host.advance(left.min(TICK));
             let now = self.host.now.monotonic;
-            let over: Vec<CallId> =
-                self.host.in_flight.iter().filter(|call| now.since(call.sent) >= call.timeout).map(|call| call.id).collect();
+            let over: Vec<CallId> = self
+                .host
+                .in_flight
+                .iter()
+                .filter(|call| now.since(call.sent) >= call.timeout)
+                .map(|call| call.id)
+                .collect();
             for call in over {
                 self.answer(call, &FakeReply::new(504, "text/plain", "upstream request timeout"));
             }

@@ -230,7 +230,7 @@ fn the_store_itself_is_no_other_store() {
     let refused = || {
         let (status, problem) = service.admin("POST", "/v1/revocations", &asking(Kind::Session, "s"));
         assert_eq!(status, 503, "{problem}");
-        problem["detail"].as_str().is_some_and(|detail| detail.contains("the very store")).then_some(())
+        problem["detail"].as_str().is_some_and(|detail| detail.contains("the same store")).then_some(())
     };
     eventually(WELL_AGAIN, refused);
     assert!(matches!(copy(&redis, &redis), Err(MigrateError::Same(_))));

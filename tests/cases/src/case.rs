@@ -1,4 +1,4 @@
-//! A case as written in the YAML files.
+//! A case as the YAML files write it.
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use crate::ISSUER;
 pub struct Case {
     /// A sentence.
     pub name: String,
-    /// The configuration of the table that judges it.
+    /// Which of the table's configurations judges it.
     #[serde(default = "default_config")]
     pub config: String,
     #[serde(default)]
@@ -59,17 +59,17 @@ pub struct RequestSpec {
 pub struct TokenSpec {
     /// The name of the signing key; default `rs256`.
     pub key: Option<String>,
-    /// Members of the header that differ from `alg`, `kid`, `typ: JWT`; null removes one.
+    /// Members of the header that differ from `alg`, `kid`, `typ: JWT`; null takes one away.
     #[serde(default)]
     pub header: Map<String, Value>,
-    /// The header's literal text, instead of `header`.
+    /// The header's text as it is, in the place of `header`.
     pub header_text: Option<String>,
-    /// Claims that differ from the default ones; null removes one.
+    /// Claims that differ from the default ones; null takes one away.
     #[serde(default)]
     pub claims: Map<String, Value>,
-    /// One more claim, with many values.
+    /// One more claim, of many values.
     pub many: Option<ManySpec>,
-    /// The payload's literal text, instead of `claims`.
+    /// The payload's text as it is, in the place of `claims`.
     pub payload_text: Option<String>,
     /// Header and payload are padded before they are signed, and the signature after.
     #[serde(default)]
@@ -77,13 +77,13 @@ pub struct TokenSpec {
     /// Changes to the signed token, in order.
     #[serde(default)]
     pub then: Vec<Then>,
-    /// The token's literal text: nothing is signed.
+    /// The token's text as it is: nothing is signed.
     pub raw: Option<String>,
-    /// An opaque token with this prefix, unique to this case and time.
+    /// An opaque token that begins so, and is of this case and moment alone.
     pub opaque: Option<String>,
 }
 
-/// A claim with many values, like issuers' roles and groups.
+/// A claim of many values, as issuers write roles and groups.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ManySpec {
@@ -107,13 +107,13 @@ pub enum ManyForm {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IntrospectionSpec {
-    /// The path that the request to the server must have.
+    /// The path under which the server must be asked.
     #[serde(default = "default_introspection_path")]
     pub path: String,
-    /// Members that differ from the default ones; null removes one.
+    /// Members that differ from the default ones; null takes one away.
     #[serde(default)]
     pub claims: Map<String, Value>,
-    /// The literal body, instead of `claims`.
+    /// The body as it is, in the place of `claims`.
     pub body: Option<String>,
     /// Default 200.
     pub status: Option<u16>,
@@ -124,7 +124,7 @@ pub struct IntrospectionSpec {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Then {
-    /// Text after the token.
+    /// Text behind the token.
     Append(String),
     /// The signature's text, replaced.
     Signature(String),
@@ -132,9 +132,9 @@ pub enum Then {
     Payload(String),
     /// The header's text (base64url of this), replaced after signing.
     HeaderText(String),
-    /// Flips the lowest bit of one byte of the decoded signature, counted from its start.
+    /// The lowest bit of one byte of the decoded signature, counted from its start, turned.
     FlipSignatureBit(usize),
-    /// Sets the lowest of the unused bits of the signature's last character: another text for the same bytes.
+    /// The lowest of the unused bits of the signature's last character, set: another text of the same bytes.
     LooseSignatureBits(bool),
 }
 

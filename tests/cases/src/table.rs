@@ -45,7 +45,7 @@ impl Table {
     /// Reads `cases/*.yaml` and `configs/*.yaml` below `folder`, and makes the keys that they name.
     ///
     /// # Errors
-    /// A file that cannot be read, a name used twice, a case with a missing configuration.
+    /// A file that cannot be read, a name used twice, a configuration that a case names and that is not there.
     pub fn read(folder: &Path) -> Result<Self> {
         let mut cases: Vec<Case> = Vec::new();
         for file in yaml_files(&folder.join("cases"))? {
@@ -102,7 +102,7 @@ impl Table {
         let encoded = mint::to_base64url(token.as_bytes());
         let fill = |text: &str| {
             let text = text.replace("{token}", &token).replace("{other}", &other).replace("{encoded}", &encoded);
-            // Cut at positions without a meaning in any alphabet.
+            // Cut at places that no alphabet has a reason to prefer.
             let cuts = [0, token.len() / 3, token.len() / 2, token.len()];
             (0..3).fold(text, |text, at| text.replace(&format!("{{chunk{at}}}"), &token[cuts[at]..cuts[at + 1]]))
         };
@@ -196,7 +196,7 @@ fn make_keys() -> BTreeMap<String, SigningKey> {
         let name = alg.name().to_lowercase();
         keys.insert(name.clone(), SigningKey::generate(alg, &name));
     }
-    // Keys that no issuer has, and keys that only one case may revoke.
+    // Keys that no issuer has, and keys that one case alone may end.
     for (name, alg) in [
         ("rs256-other", Alg::RS256),
         ("es256-other", Alg::ES256),

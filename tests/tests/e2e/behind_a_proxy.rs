@@ -2,7 +2,7 @@
 use harness::{Directory, Envoy, EnvoyOptions, Mesh, MeshOptions};
 use serde_json::json;
 
-/// Istio's name for the cluster of a Service.
+/// As Istio names the cluster of a Service.
 const CLUSTER: &str = "outbound|7700||portcullis.portcullis.svc.cluster.local";
 
 #[tokio::test(flavor = "multi_thread")]

@@ -93,7 +93,7 @@ async fn judge_all(engine: &str) {
             assert!(docs.contains(&format!("| {cause} |")), "docs/faults.md does not know the cause {cause:?}");
         }
     }
-    // No refused request made a VM trap.
+    // Nothing that was refused took a virtual machine with it.
     for envoy in stack.envoys.values() {
         for kind in ["host", "portable"] {
             let used = envoy.stat(&format!("wasmcustom.portcullis.engine.kind.{kind}")).await;
@@ -128,7 +128,7 @@ async fn start(directory: &Directory, table: &Table, engine: &str) -> Stack {
     Stack { redis, service, envoys, introspection, _upstream: upstream }
 }
 
-/// Disables Envoy's own defences, so that the filter is tested.
+/// Envoy's own defences out of the way, so that it is the filter that is tested.
 fn leave_requests_as_they_are(bootstrap: String) -> String {
     let changes = [
         ("normalize_path: true", "normalize_path: false"),
@@ -137,7 +137,7 @@ fn leave_requests_as_they_are(bootstrap: String) -> String {
         ("headers_with_underscores_action: DROP_HEADER", "headers_with_underscores_action: ALLOW"),
         ("strip_any_host_port: true", "strip_any_host_port: false"),
         ("strip_trailing_host_dot: true", "strip_trailing_host_dot: false"),
-        // Envoy would refuse an upgrade that it does not offer.
+        // An upgrade that it does not offer would be refused by it.
         ("codec_type: AUTO", "upgrade_configs: [{ upgrade_type: websocket }]\n                codec_type: AUTO"),
     ];
     changes.into_iter().fold(bootstrap, |bootstrap, (from, to)| {

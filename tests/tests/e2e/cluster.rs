@@ -1,5 +1,5 @@
-//! A Redis Cluster, and Sentinels, that lose a primary during requests: no revoked session passes, acknowledged
-//! revocations stay in force, and everything recovers automatically.
+//! A Redis Cluster, and Sentinels, that lose a primary while requests come: no ended session passes, what was
+//! acknowledged stays in force, and all of it recovers by itself.
 use harness::mesh::{FRESHNESS, ISSUER, claims, unix_now};
 use harness::{
     Cluster, Connection, Directory, Mesh, MeshOptions, NODE_TIMEOUT, Redis, Request, Sentinels, Service,
@@ -19,7 +19,7 @@ mod under_load;
 
 /// The longest that a revocation may take beyond the freshness, from its acknowledgement.
 const GRACE: Duration = Duration::from_millis(500);
-/// How soon everything must work again: the silence before a primary is replaced, the election, and a busy machine.
+/// How soon all must be well again: the silence after which a primary is replaced, the election, and a busy machine.
 const RECOVERY: Duration = Duration::from_secs(20);
 const CODES: [&str; 3] = ["REDIS_CONN_REFUSED", "SESSION_STORE_LATENCY", "STORE_UNAVAILABLE"];
 
@@ -43,7 +43,7 @@ impl Session {
         derived().revocation_key(Kind::Session, ISSUER, self.id.as_bytes())
     }
 
-    /// Where its revocation is stored, once there is one.
+    /// Where its revocation lies, once there is one.
     fn entry(&self) -> String {
         let key = self.key();
         format!("portcullis:{{{:02x}}}:r:{key}", key.0[0])
@@ -85,7 +85,7 @@ async fn mesh_on(directory: Directory, urls: String, arguments: &[&str]) -> Mesh
 async fn cluster(name: &str) -> (Cluster, Mesh) {
     let directory = Directory::new(name);
     let cluster = Cluster::start(directory.path(), 3).await;
-    // A shard without its replica confirms nothing, however long one waits.
+    // A shard without its replica confirms nothing, however long it is waited for.
     let arguments = ["--redis-mode", "cluster", "--min-replicas", "1", "--confirm-timeout", "300ms"];
     let mesh = mesh_on(directory, cluster.urls(), &arguments).await;
     (cluster, mesh)
@@ -103,8 +103,8 @@ async fn try_to_end(mesh: &Mesh, session: &Session) -> (u16, Value) {
     (answer.status, answer.json())
 }
 
-/// Until it is at least written: a shard that lost its only replica cannot confirm anything. Then it is not known from
-/// when it must be in force, but it must be in the end.
+/// Until it is written at least: a shard that lost its only replica cannot confirm anything. Then it is not known from
+/// when it must hold, but it must in the end.
 async fn write_end(mesh: &Mesh, session: &Session) {
     let mut last = Value::Null;
     let written = wait_until(RECOVERY, async || {

@@ -1,5 +1,5 @@
-//! The mesh of envoy/compose.yaml, run natively from the shipped files: edge with TLS 1.3, two instances of the
-//! service, a Redis Cluster with TLS and ACL, Prometheus. Only the container boundary is missing.
+//! The mesh of envoy/compose.yaml, run natively from the files that ship: edge with TLS 1.3, two instances of the
+//! service, a Redis Cluster with TLS and ACL, Prometheus. Only the container boundary is not here.
 use harness::{Compose, Connection, Request, Response, Service, project, wait_until};
 use serde_json::Value;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ async fn mesh(name: &str) -> Compose {
     mesh
 }
 
-/// A session created by an instance of the service: its id and its JWT.
+/// A session that an instance of the service makes: its id and its JWT.
 fn session(mesh: &Compose) -> (String, String) {
     let service = format!("http://{}", mesh.address("sessions-1", 7701));
     let token = mesh.secret("admin-token").display().to_string();
@@ -175,7 +175,7 @@ async fn everything_on_the_dashboard_and_in_the_alerts_exists_on_a_running_mesh(
         mesh.process(instance).resume();
     }
 
-    // By either instance, in a Cluster, as a user with few rights.
+    // By either instance, in a Cluster, as a user that may do little.
     let timed = async || {
         let asked = ask(&mesh, "/api/v1/query?query=sum(portcullis_revocation_lag_seconds_count)").await;
         asked["data"]["result"][0]["value"][1] == "1"
@@ -203,7 +203,7 @@ async fn everything_on_the_dashboard_and_in_the_alerts_exists_on_a_running_mesh(
             known.split(',').filter(|name| name.contains("portcullis") || name.contains("wasm")).collect();
         panic!("nobody counts {missing:#?}; there are {ours:#?}");
     }
-    // Prometheus accepts each unchanged, and has read the rules.
+    // Prometheus takes each as it stands, and has read the rules.
     for (place, expression) in &expressions {
         let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let answer = ask(&mesh, &format!("/api/v1/query?query={encoded}")).await;

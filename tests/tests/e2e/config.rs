@@ -54,7 +54,7 @@ async fn an_update_takes_over_when_it_is_right_and_leaves_the_old_one_when_it_is
     assert_eq!((get("/api").await, get("/next").await, get("/optional").await), (200, 403, 200));
     assert_eq!(mesh.get("garbage").await.status, 401);
 
-    // Requests of the old one are in flight, at the service and at the upstream, when the new one arrives.
+    // Requests of the old one are under way, at the service and at the upstream, when the new one comes.
     let ongoing = |path: &'static str, token: String| {
         tokio::spawn(async move {
             let request = Request::new("POST", path).bearer(&token).body("a body");
@@ -79,7 +79,7 @@ async fn an_update_takes_over_when_it_is_right_and_leaves_the_old_one_when_it_is
         }
     }
 
-    // One vm_id: the VMs are the same as before, except for the canary on which a configuration is tried.
+    // One vm_id: the machines are those of before, but for the canary on which a configuration is tried.
     let now = mesh.envoy.stat("wasm.envoy.wasm.runtime.v8.created").await;
     println!("{made} machines made before, {now} after; {running} running before");
     let still = async || mesh.envoy.stat("wasm.envoy.wasm.runtime.v8.active").await <= running;
@@ -92,7 +92,7 @@ async fn an_update_takes_over_when_it_is_right_and_leaves_the_old_one_when_it_is
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_waits_for_its_verdict_is_answered_under_the_configuration_that_it_came_under() {
     let derived = Secret::new(MeshOptions::secret().as_bytes()).unwrap().derive();
-    // Slow enough for an update to arrive between check and answer.
+    // Slow enough for an update to come between question and answer.
     let service = RawServer::start(move |question| {
         let asked = Asked::read(std::slice::from_ref(&derived), question).unwrap();
         let live = asked.answers(&derived, Retention::LONGEST, &vec![Live; asked.keys().len()]);
@@ -112,7 +112,7 @@ async fn a_request_that_waits_for_its_verdict_is_answered_under_the_configuratio
     let asked = async || service.requests() >= 1;
     assert!(wait_until(UPDATE, asked).await);
     mesh.envoy.update_listener(r#"\"prefix\":\"/api\""#, r#"\"prefix\":\"/next\""#);
-    // Under the new configuration this path needs no check: it is refused at once.
+    // Under the new configuration nothing is asked for this path: it is refused at once.
     let updated = async || mesh.send(&Request::get("/api")).await.json()["code"] == "ROUTE_UNMATCHED";
     assert!(wait_until(UPDATE, updated).await);
     assert_eq!(mesh.upstream.requests(), 0, "the update came too late for this test");

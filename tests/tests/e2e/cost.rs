@@ -1,9 +1,7 @@
 //! The cost of a check and of a revocation, printed and not judged. Run by hand, with an optimised binary:
 //!
-//! ```sh
-//! cargo build --profile native -p portcullis-cli
-//! PORTCULLIS=target/native/portcullis cargo test --profile native -p portcullis-e2e --test e2e cost:: -- --ignored --nocapture
-//! ```
+//!     cargo build --profile native -p portcullis-cli
+//!     PORTCULLIS=target/native/portcullis cargo test --profile native -p portcullis-e2e --test e2e cost:: -- --ignored --nocapture
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -109,7 +107,7 @@ async fn latencies(service: Option<SocketAddr>, redis: SocketAddr) -> Vec<Durati
             while due < start + RUN {
                 let question = asked.question(number);
                 tokio::time::sleep_until(due.into()).await;
-                // Timers have a resolution of a millisecond, which costs nothing; a later send does.
+                // Timers are a millisecond coarse, which is nobody's cost; being later than that is.
                 let from = if due.elapsed() > Duration::from_millis(2) { due } else { Instant::now() };
                 number += 1;
                 asked.ask(question).await.unwrap();

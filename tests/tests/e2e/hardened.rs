@@ -1,4 +1,4 @@
-//! The Redis that we ship a configuration for: over TLS, with users, and only the rights that the service needs.
+//! The Redis that we ship a configuration for: over TLS, with users, and nothing that the service does not need.
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -110,7 +110,7 @@ async fn ready(service: &Service) -> (u16, String) {
     (response.status, response.text())
 }
 
-/// It never was, and reports this reason: an attempt on a busy machine may have been slow before.
+/// It never was, and says so with this trouble: an attempt on a busy machine may have been slow before.
 async fn is_not_ready(service: &Service, trouble: &str) {
     let mut last = (0, String::new());
     let said = wait_until(RECOVERY, async || {
@@ -156,7 +156,7 @@ async fn the_redis_that_we_ship_lets_sessions_live_and_end() {
     let create = ["session", "create", "--subject", "alice", "--client-id", "app", "--refresh", "--idle-timeout", "2s"];
     let made = tool(&create);
     let text = |value: &serde_json::Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
-    // Used for longer than its idle timeout, so that its use is recorded.
+    // Used for longer than it may lie unused, so that its use is noted.
     let until = tokio::time::Instant::now() + Duration::from_secs(4);
     while tokio::time::Instant::now() < until {
         let said = ask("/oauth2/introspect", format!("token={}", text(&made, "access_token"))).await;
@@ -307,7 +307,7 @@ async fn a_wrong_authority_certificate_or_password_is_refused_and_said() {
     let (strange, strange_key) = stranger.sign(directory.path(), "strange-client");
     let wrong_password = directory.write("wrong-password", "not it");
 
-    // A server whose certificate another CA signed.
+    // A server whose certificate another authority signed.
     let wrong_ca = hardened.service_with("--redis-ca-file", &text(&stranger.certificate));
     let place = Directory::new("redis-tls-wrong-ca");
     let mut service = Service::start(&place, wrong_ca).await;
@@ -316,7 +316,7 @@ async fn a_wrong_authority_certificate_or_password_is_refused_and_said() {
     assert!(log.contains("store_refused") && log.contains("invalid peer certificate"), "{log}");
     drop(service);
 
-    // Our own certificate from another CA.
+    // Our own certificate from another authority.
     let mut wrong_client = hardened.service_with("--redis-cert-file", &text(&strange));
     let at = wrong_client.arguments.iter().position(|argument| argument == "--redis-key-file").unwrap();
     wrong_client.arguments[at + 1] = text(&strange_key);
@@ -326,7 +326,7 @@ async fn a_wrong_authority_certificate_or_password_is_refused_and_said() {
     assert!(service.process().log().contains("store_refused"), "{}", service.process().log());
     drop(service);
 
-    // Without TLS, at a server that requires it.
+    // Without TLS, a server that wants it.
     let mut plain = ServiceOptions::new(hardened.redis.url());
     plain.arguments = hardened.arguments[..4].to_vec();
     let place = Directory::new("redis-tls-plain");
@@ -344,8 +344,7 @@ async fn a_wrong_authority_certificate_or_password_is_refused_and_said() {
     directory.write("wrong-password", PASSWORDS[0].1);
     assert!(wait_until(RECOVERY, async || ready(&service).await.0 == 200).await, "{}", service.process().log());
 
-    // The password rotates: Redis accepts both for a while, then the old one is gone and with it all of its
-    // connections.
+    // The password rotates: Redis takes both for a while, then the old one is gone and with it every connection of it.
     let rotate =
         |words: &[&str]| hardened.says(Some("admin"), &[&["ACL", "SETUSER", "portcullis"][..], words].concat());
     assert!(rotate(&[">the-next-password"]).contains("OK"));

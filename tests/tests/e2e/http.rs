@@ -99,7 +99,7 @@ async fn answers_to_a_cookie_session_are_never_stored() {
     let values = |response: &Response, wanted: &str| -> Vec<String> {
         response.headers.iter().filter(|(name, _)| name == wanted).map(|(_, value)| value.clone()).collect()
     };
-    // The first of them waits for its verdict, the second does not: both belong to a session.
+    // The first of them waits for its verdict, the second does not: both are a session's.
     for _ in 0..2 {
         for response in both(&mesh, &cookie).await {
             assert_eq!((response.status, values(&response, "cache-control")), (200, vec!["no-store".to_owned()]));
@@ -177,7 +177,7 @@ async fn a_token_bound_to_a_certificate_passes_with_that_certificate_alone() {
             ("/bound", &bound, Some(&wrong)),
             ("/bound", &bound, None),
             ("/bound", &unbound, Some(&right)),
-            // A rule that does not check certificates must not accept a bound token as a bearer token.
+            // A rule that does not look at certificates must not take a bound token for a bearer token.
             ("/api", &bound, Some(&right)),
         ] {
             let answer = get(path, token, client);
@@ -201,7 +201,7 @@ fn thumbprint(certificate: &Path) -> String {
     to_base64url(bytes)
 }
 
-/// One request over TLS 1.3, with or without a client certificate: the response as text.
+/// One request over TLS 1.3, as whom the client is: the response as text.
 fn over_tls(address: std::net::SocketAddr, request: &Request, client: Option<&(PathBuf, PathBuf)>) -> String {
     let mut command = Command::new("openssl");
     command.args(["s_client", "-quiet", "-tls1_3", "-connect", &address.to_string()]);

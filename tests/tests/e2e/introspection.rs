@@ -37,11 +37,11 @@ struct Server {
 struct State {
     /// The response for each token that is active.
     active: HashMap<String, Value>,
-    /// The delay of an answer about a token that is, or is not, active.
+    /// Before an answer about a token that is, or is not, active.
     delay: (Duration, Duration),
-    /// Replaces every answer.
+    /// In the place of every answer.
     instead: Option<Answer>,
-    /// When each request came, how long its answer took, and its token.
+    /// When each question came, how long its answer took, and about which token it was.
     asked: Vec<(Instant, Duration, String)>,
 }
 
@@ -90,7 +90,7 @@ impl Server {
         self.state.lock().unwrap().asked.iter().filter(|(.., asked)| asked == token).count()
     }
 
-    /// The most requests that were open at one moment.
+    /// The most questions that were open at one moment.
     fn most_at_once(&self) -> usize {
         let state = self.state.lock().unwrap();
         let open_at =

@@ -29,7 +29,7 @@ async fn a_misspelt_issuer_is_refused_and_those_that_filters_ask_about_are_known
         service.try_revoke(&["user", "--issuer", "https://new.example", "--id", "alice", "--new-issuer"]).await;
     assert_eq!(code, 0, "{errors}");
     assert!(done["ends"].as_str().unwrap().contains("auth_time") && done["until"].is_u64(), "{done}");
-    // An instance without a report from a filter knows it from the store.
+    // An instance that no filter has told yet knows it from the store.
     mesh.envoy.process().stop();
     service.restart().await;
     assert!(known(service).await, "the store has lost it");
@@ -54,7 +54,7 @@ async fn an_issuer_whose_tokens_live_too_long_is_named_and_the_others_pass() {
         (503, Some("STORE_UNAVAILABLE".into()))
     );
     assert!(mesh.envoy_log().contains("the service's retention is shorter than the tokens' lifetime"));
-    // The same is reported before a proxy has the configuration.
+    // The same is said before a proxy has the document.
     let file = mesh.directory.write("filter.json", document.to_string());
     let url = format!("http://{}", mesh.service.as_ref().unwrap().address());
     let mut command = std::process::Command::new(Service::binary());

@@ -1,5 +1,5 @@
-//! Keys that an issuer publishes, and changes, while requests continue: a real Envoy with a provider that may
-//! misbehave. Figures are printed with `--nocapture`; docs/keys.md quotes them.
+//! Keys that an issuer publishes, and changes, while requests go on: a real Envoy against a provider that may misbehave.
+//! Figures are printed with `--nocapture`; docs/keys.md quotes them.
 use futures_util::future::join_all;
 use harness::mesh::{ISSUER, OTHER_ISSUER, claims, claims_with};
 use harness::{Answer, Connection, Directory, FilterHost, Mesh, MeshOptions, Request, Response, Upstream, wait_until};
@@ -34,7 +34,7 @@ struct Provider {
     address: SocketAddr,
     says: Arc<Mutex<HashMap<String, Answer>>>,
     seen: Arc<Mutex<Vec<(Instant, String)>>>,
-    /// How often it answered that the caller has the newest set already.
+    /// How often it said that the caller has the newest already.
     unchanged: Arc<AtomicUsize>,
     server: Option<Upstream>,
 }

@@ -1,5 +1,5 @@
-//! Logging in and out at a real OpenID provider, as `make oidc` sets it up. It needs Node and `oidc-provider`, so it is
-//! not part of `make test`.
+//! Logging in and out at a real OpenID provider, as `make oidc` sets it up: Node and `oidc-provider` are needed, so this
+//! is no part of `make test`.
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -61,13 +61,13 @@ impl Provider {
         (text("session"), text("access_token"))
     }
 
-    /// The clients that the provider notified, and the results.
+    /// Whom the provider told, and how that went.
     async fn log_out(&self, session: &str) -> Value {
         self.step("/logout", &json!({ "session": session })).await["told"].clone()
     }
 }
 
-/// Self-signed for `localhost`, and not a CA, so that it works as a server's certificate.
+/// Self-signed for `localhost`, and no authority, so that it serves as a server's.
 fn certificate(directory: &Path, name: &str) -> (PathBuf, PathBuf) {
     let (certificate, key) = (directory.join(format!("{name}.pem")), directory.join(format!("{name}.key")));
     let made = Command::new("openssl")
@@ -133,7 +133,7 @@ async fn a_logout_at_the_provider_ends_the_session_at_the_proxy_and_no_other() {
     for token in [&on_phone, &of_bob] {
         assert_eq!(mesh.get(token).await.status, 200, "another session ended");
     }
-    // On every worker, and permanently.
+    // On every worker, and for good.
     for mut connection in mesh.connections(1).await {
         assert!(is_revoked(&connection.send(&Request::get("/api").bearer(&on_desktop)).await.unwrap()));
     }

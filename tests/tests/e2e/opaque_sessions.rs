@@ -1,5 +1,5 @@
-//! Sessions of our own service in the real proxy: created over its admin interface, introspected by the filter,
-//! refreshed, and ended in every possible way.
+//! Sessions of our own service in the real proxy: made over its admin interface, introspected by the filter, refreshed, and
+//! ended in each way that there is.
 use std::time::Duration;
 
 use harness::mesh::{CHECK_TIMEOUT, FRESHNESS};
@@ -11,8 +11,8 @@ const CLIENT_SECRET: &str = "a-client-secret-of-the-tests-long-enough";
 /// The longest that an end may take beyond the freshness.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// The service issues sessions. Under the rule `/own` the filter only introspects their tokens: the service checks
-/// revocations before it calls a token active. `/api` also checks revocations itself.
+/// The service makes sessions, and the filter asks it about their tokens under the rule `/own`, which asks once: the
+/// service looks at revocations before it calls a token active. `/api` asks about revocations by itself as well.
 async fn start(name: &str) -> (Redis, Mesh) {
     let directory = Directory::new(name);
     let redis = Redis::start(&directory).await;
@@ -81,7 +81,7 @@ async fn seen(mesh: &Mesh, token: &str) -> [(u16, String); 2] {
     seen.try_into().expect("two")
 }
 
-/// Refused on both rules within the freshness. Which code comes first, the introspection's or the check's, is a race.
+/// Refused on both rules within the freshness. Which word comes first, the introspection's or the check's, is a race.
 async fn ends_in_time(mesh: &Mesh, token: &str) {
     let is_refused = |(status, code): &(u16, String)| {
         matches!((*status, code.as_str()), (401, "SESSION_UNKNOWN") | (403, "SESSION_REVOKED"))
@@ -109,11 +109,11 @@ async fn a_session_passes_until_it_is_ended_and_no_longer_than_the_freshness() {
             assert!(response.upstream_saw("authorization").is_empty());
         }
     }
-    // A refresh token is never accepted, and never reaches the service.
+    // A refresh token is none of the tokens that pass, and never reaches the service.
     let refused = mesh.get(text(&first, "refresh_token")).await;
     assert_eq!((refused.status, refused.json()["code"].as_str()), (401, Some("TOKEN_MALFORMED")));
 
-    // One by the admin interface, one by its client (RFC 7009), one by the command for all sessions.
+    // One by the admin interface, one by its client (RFC 7009), one by the command for everybody.
     let path = format!("/v1/sessions/{}", text(&first, "sid"));
     let response = admin(&mesh, "DELETE", &path, &json!({})).await;
     assert_eq!(response.status, 200, "{}", response.text());

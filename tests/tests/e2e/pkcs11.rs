@@ -1,4 +1,4 @@
-//! Sessions whose JWTs a SoftHSM token signs: the real service, the real module, and keys that never leave it.
+//! Sessions whose JWTs a token of SoftHSM signs: the real service, the real module, and keys that never leave it.
 use std::time::Duration;
 
 use harness::{Directory, Redis, Request, Response, Service, ServiceOptions, SoftHsm, exchange, wait_until};
@@ -33,7 +33,7 @@ impl Stack {
         stack
     }
 
-    /// The same with a module that misbehaves on request.
+    /// The same with a module that does as it is told.
     async fn faulty(name: &str) -> Self {
         let mut stack = Self::new(name, &["p256:p"]).await;
         stack.hsm.make_faulty(&stack.directory);
@@ -75,8 +75,8 @@ impl Stack {
         log.lines().last().unwrap_or_default().to_owned()
     }
 
-    /// The result of the filter's own code for the token, with the service's published keys: another library than the
-    /// service's verifier.
+    /// What the filter's own code says of the token, with what the service publishes: another library than the one that the
+    /// service verifies with.
     async fn admits(&self, service: &Service, token: &str) -> bool {
         let set = self.directory.write("jwks.json", jwks(service).await.to_string());
         let filter = json!({
@@ -271,7 +271,7 @@ async fn a_lost_token_is_503_for_jwts_alone_and_signs_again_when_it_is_back() {
     assert_eq!(ready(&service).await, json!({ "ready": true }), "{}", service.process().log_tail());
     assert_eq!(metric(&service, "portcullis_signing_ready").await, 1.0);
     assert!(stack.admits(&service, text(&created(&service).await, "access_token")).await);
-    // The failed refresh used nothing up.
+    // The refresh that failed used nothing up.
     assert!(stack.admits(&service, text(&refresh(&service, &made).await.json(), "access_token")).await);
 }
 
@@ -303,7 +303,7 @@ async fn a_wrong_pin_is_tried_once_and_never_when_it_is_the_last_try() {
     created(&service).await;
     let logins = stack.hsm.calls('L');
     stack.directory.write("pin", "0987654321");
-    // An existing login stays.
+    // Logged in is logged in.
     created(&service).await;
     // A failed session is closed, and with its last session the login ends.
     stack.hsm.says("fail");
@@ -372,7 +372,7 @@ async fn a_token_that_hangs_takes_so_many_sessions_and_so_long_and_nothing_else(
     recovers(&service).await;
     assert!(stack.hsm.calls('O') - stack.hsm.calls('C') <= 2);
 
-    // Nor does it delay the exit.
+    // Nor does it hold up the end.
     stack.hsm.says("hang");
     refused(&service).await;
     assert!(service.process().stop(), "{}", service.process().log_tail());

@@ -31,7 +31,7 @@ fn find<'a>(commands: &'a [String], part: &str) -> &'a str {
     commands.iter().find(|line| line.contains(part)).unwrap_or_else(|| panic!("README has no command with `{part}`"))
 }
 
-/// As typed into a shell in the reader's folder, with the command on the PATH.
+/// As typed into a shell in the reader's folder, with the tool on the PATH.
 fn shell(directory: &Directory, line: &str) -> Command {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let tool = Service::binary().parent().expect("a folder").to_path_buf();
@@ -82,7 +82,7 @@ async fn the_quick_start_for_ones_own_envoy_works_as_it_is_written() {
     let clusters = replaced(clusters, "port_value: 7700", &format!("port_value: {port}"));
     let upstream = Upstream::start().await;
 
-    // The reader's own Envoy, extended as the README says.
+    // The reader's own Envoy, to which the README says to add.
     let mut manager: Value = serde_norway::from_str(&manager).expect("YAML");
     manager["@type"] =
         json!("type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager");

@@ -40,7 +40,7 @@ async fn logging_out_everywhere_ends_older_tokens_and_not_the_next_login() {
     let before = revoked["before"].as_u64().expect("the answer gives `before`");
     assert!(wait_until(Duration::from_secs(10), async || unix_now() >= before).await);
     let next = mesh.keys.first.mint(&claims_with(&user));
-    // A refreshed token of an older login counts by that login.
+    // A refreshed token of an older login is as old as that login.
     let refreshed = mesh.keys.first.mint(&claims_with(&json!({ "sub": "alice", "auth_time": before - 1 })));
     for token in &older {
         assert!(mesh.becomes_everywhere(token, 403).await);
@@ -63,7 +63,7 @@ fn code(problem: &Value) -> String {
     problem["code"].as_str().unwrap_or_default().to_owned()
 }
 
-/// A key id is not a thumbprint: it was accepted once, and had no effect.
+/// A key id is no thumbprint: it was taken once, and ended nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_revoked_by_its_jwk_by_its_id_in_a_set_or_by_a_token_that_it_signed() {
     for way in ["jwk", "kid", "token"] {

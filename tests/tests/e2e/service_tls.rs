@@ -79,14 +79,13 @@ async fn checks_go_over_mutual_tls_and_nobody_else_gets_an_answer() {
     assert!(mesh.becomes_everywhere(&token, 403).await);
 
     let address = mesh.service.as_ref().unwrap().address();
-    // Without TLS, and without a certificate: TLS 1.3 lets a client finish before the server notices the missing
-    // certificate.
+    // Without TLS, and without a certificate: TLS 1.3 lets a client finish before the server has seen that none came.
     assert!(exchange(address, &Request::get("/healthz")).await.is_err());
     let unknown = Connection::open_tls(address, &stack.ours.certificate).await;
     if let Ok(mut unknown) = unknown {
         assert!(unknown.send(&Request::get("/healthz")).await.is_err());
     }
-    // Probes use the other listener.
+    // Probes have the other listener.
     let probed = exchange(mesh.service.as_ref().unwrap().admin_address(), &Request::get("/readyz")).await.unwrap();
     assert_eq!((probed.status, probed.json()), (200, json!({ "ready": true })));
 
@@ -124,7 +123,7 @@ async fn a_replaced_certificate_is_shown_without_a_restart_and_a_wrong_one_does_
         Err(_) => false,
     };
     assert!(shows(&stack.ours).await && !shows(&stack.theirs).await);
-    // Replaces the old files.
+    // In the place of the old files.
     stack.theirs.sign(stack.directory.path(), "service");
     assert!(wait_until(RELOAD, async || shows(&stack.theirs).await).await);
     assert!(!shows(&stack.ours).await);

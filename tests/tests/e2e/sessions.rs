@@ -1,4 +1,4 @@
-//! Sessions that the service issues, through the real Envoy and the command: admitted until they are ended.
+//! Sessions that the service makes, through the real Envoy and the tool: admitted until they are ended.
 use std::time::Duration;
 
 use harness::mesh::FRESHNESS;

@@ -7,13 +7,14 @@ use harness::{Mesh, MeshOptions, RawServer, Redis, Reply, Request, Response, wai
 use wire::check::{Asked, Question, StoreError};
 use wire::{Answer, DerivedKeys, Retention, RevocationKey, Secret};
 
-/// How much longer than the callout's timeout a request may take.
+/// The most that a request may take beyond the callout's timeout.
 const GRACE: Duration = Duration::from_millis(200);
 /// The machine may be busy with something else for a moment: the best of this many volleys counts.
 const VOLLEYS: usize = 5;
-/// Requests of one volley, all at once, each with its own token.
+/// Requests of one volley, all at once, each with a token of its own.
 const VOLLEY: usize = 10;
-/// How soon everything must work again. The service tries Redis every 200 ms; Envoy tries a cluster at each request.
+/// The longest that all may take to be well again. The service looks for Redis every 200 ms; Envoy tries a cluster at
+/// each request.
 const RECOVERY: Duration = Duration::from_secs(5);
 
 /// Many requests at once, each with a token that is new.
@@ -29,7 +30,7 @@ async fn volley(mesh: &Mesh) -> Vec<Response> {
     responses
 }
 
-/// Every request is refused with one of these codes and the corresponding details, and in time.
+/// Every request is refused with one of these codes and the rest that belongs to it, and in time.
 async fn is_refused_in_time(mesh: &Mesh, what: &str, codes: &[&str]) {
     let passed = mesh.upstream.requests();
     let mut best = Duration::MAX;
@@ -54,7 +55,7 @@ async fn is_refused_in_time(mesh: &Mesh, what: &str, codes: &[&str]) {
     assert_eq!(mesh.upstream.requests(), passed, "{what}: a request passed");
 }
 
-/// It recovers automatically.
+/// It comes back by itself.
 async fn recovers(mesh: &Mesh, what: &str) {
     let start = Instant::now();
     let well = wait_until(RECOVERY, async || volley(mesh).await.iter().all(|response| response.status == 200)).await;
@@ -108,7 +109,7 @@ async fn a_flushed_redis_is_not_one_where_nobody_is_revoked() {
     }
     assert_eq!(mesh.upstream.requests(), passed);
 
-    // Another store's sentinel is the same as none.
+    // Another store's sentinel is as good as none.
     let write = async |value: &str| {
         let all = "for i = 0, 255 do redis.call('SET', string.format('portcullis:{%02x}:sentinel', i), ARGV[1]) end";
         redis.command(&["EVAL", all, "0", value]).await.unwrap();
@@ -169,7 +170,7 @@ async fn a_known_session_passes_until_its_freshness_is_over_and_not_later() {
     let answered = Instant::now();
     mesh.redis.as_mut().unwrap().process().kill();
 
-    // The check was sent between the two, and its answer counts from then.
+    // The question was sent between the two, and its answer counts from then.
     let (mut passed, mut refused, mut last) = (0, 0, Duration::ZERO);
     while answered.elapsed() < FRESHNESS + Duration::from_secs(1) {
         let sent = Instant::now();
@@ -282,7 +283,7 @@ async fn only_an_answer_that_proves_to_be_the_services_counts() {
                 match &*older {
                     Some(body) => Reply::http(200, body),
                     None => {
-                        // The first is stored for later, and answered wrongly now.
+                        // The first is kept for later, and told wrongly now.
                         *older = Some(live(d, a));
                         Reply::http(200, b"")
                     }

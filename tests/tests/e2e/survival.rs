@@ -1,4 +1,4 @@
-//! No input of a client makes a VM trap, leaks out of one, or bypasses it.
+//! Nothing that a client sends or does ends a virtual machine, leaks out of one, or slips past it.
 use bytes::Bytes;
 use harness::mesh::{CHECK_TIMEOUT, ISSUER, claims, claims_with};
 use harness::{Connection, FilterHost, H2Connection, Mesh, MeshOptions, RawServer, Reply, Request, wait_until};
@@ -22,7 +22,7 @@ async fn machines(mesh: &Mesh) -> Vec<(String, u64)> {
     mesh.envoy.stats("wasm.").await.into_iter().filter(|(name, _)| !name.starts_with("wasmcustom.")).collect()
 }
 
-/// The same VMs as before, all workers serving, and no trap in the log.
+/// The same machines as before, all workers serving, and no trap in the log.
 async fn is_unharmed(mesh: &mut Mesh, before: &[(String, u64)]) {
     assert_eq!(machines(mesh).await, before);
     assert!(

@@ -22,7 +22,7 @@ use crate::writer::{WriteTerms, Writer};
 const SETTLE_BUDGET: u32 = 6;
 /// Sessions have times by their server's clock, so the clocks must not differ by more.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
-/// The most names that a report tells.
+/// The most names in a report.
 const MAX_NAMES: usize = 20;
 /// The most characters of a name in it.
 const MAX_NAME_CHARS: usize = 200;

@@ -103,7 +103,7 @@ impl Routes {
         Bucket::all().try_for_each(|bucket| self.usable(bucket).map(|_| ()))
     }
 
-    /// The buckets of each server that has some, by [`Routes::to`].
+    /// The buckets of each server that has some, as [`Routes::to`] says.
     ///
     /// # Errors
     /// No server is known for some bucket.

@@ -1,5 +1,4 @@
-//! The walk: six steps, each of which asks the running mesh and judges the answers. Each wait ends as soon as the
-//! effect is visible.
+//! The walk: six steps, each of which asks the running mesh and judges the answers. Nothing is waited for but seen.
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use harness::wait_until;
@@ -14,7 +13,7 @@ const ORDERS: &str = "/api/orders";
 const ADMIN: &str = "/api/admin/users";
 const PUBLIC: &str = "/healthz";
 
-/// How much later than the cache time a revocation may show: the transit to the service, and our polling.
+/// How much later than the cache time a revocation may show: the way to the service, and our looking.
 const GRACE: Duration = Duration::from_millis(500);
 /// The longest that anything here is waited for.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -39,7 +38,7 @@ struct Story<'a> {
     show: Show,
 }
 
-/// How a session that passed was refused, seen by polling. Times count from a given moment.
+/// How a session that passed ended, as seen by asking again and again. Times count from where the asker says.
 struct Ending {
     refusal: Reply,
     first_refused: Duration,
@@ -211,7 +210,7 @@ impl Story<'_> {
 
     async fn redis_is_lost_and_comes_back(&mut self, ended: &Ask) {
         self.show.heading("Redis stops, and comes back");
-        // This session was never queried, so the answer is new.
+        // Nobody has asked about this session yet, so the answer is new.
         let carol = self.session(EC, "carol", "carol-laptop");
         let asked = Instant::now();
         let reply = self.ask(&carol).await;
@@ -290,7 +289,7 @@ impl Story<'_> {
         self.show.typed(ask.curl(self.mesh.envoy.address()));
     }
 
-    /// Runs the real command; returns its answer, if the revocation is in force.
+    /// Runs the real command; its answer, when it says that the revocation holds.
     async fn revoke(&mut self, kind: &str, id: &str, reason: &str) -> Option<serde_json::Value> {
         let arguments = ["revoke", kind, "--issuer", &self.mesh.issuer.name, "--id", id, "--reason", reason];
         let typed =
@@ -317,7 +316,7 @@ impl Story<'_> {
         }
     }
 
-    /// Asks until it is refused, on both workers; none if that never happens.
+    /// Asks until it is refused, on both workers; none if that never comes.
     async fn until_refused(&self, ask: &Ask, since: Instant) -> Option<Ending> {
         let mut ending: Option<Ending> = None;
         let (mut last_passed, mut in_a_row) = (None, 0);

@@ -33,7 +33,7 @@ async fn a_bucket_on_its_way_to_another_node_is_answered_and_a_lost_one_is_notic
     ];
     let (keys, each): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
 
-    // The bucket of the revoked one moves, name by name, to another primary.
+    // The bucket of the ended one goes, name by name, to another primary.
     let name = ended.entry();
     let (bucket, _) = name.rsplit_once(":r:").unwrap();
     let sentinel = format!("{bucket}:sentinel");
@@ -86,7 +86,7 @@ async fn a_bucket_on_its_way_to_another_node_is_answered_and_a_lost_one_is_notic
     let (_, said, code) = tool(&[]);
     assert!(code == 1 && said.contains(&id), "there is a store already: {said}");
 
-    // A Cluster that replaces primaries before our lease ends is not used.
+    // A Cluster that replaces primaries sooner than our trust in them ends is not answered from.
     let patience = async |millis: &str| {
         for at in 0..3 {
             cluster.tell(at, &["CONFIG", "SET", "cluster-node-timeout", millis]).await;

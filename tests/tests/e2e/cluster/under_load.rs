@@ -1,4 +1,4 @@
-//! Primaries that fail under load.
+//! Primaries that are lost while requests come.
 use super::*;
 
 #[derive(Debug, Clone)]
@@ -9,7 +9,7 @@ struct Sent {
     code: String,
 }
 
-/// Repeated requests of all sessions, from a few clients, until stopped.
+/// Requests of all sessions, over and over, from a few clients, until it is stopped.
 struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<tokio::task::JoinHandle<Vec<Sent>>>,
@@ -73,7 +73,7 @@ impl Load {
     }
 }
 
-/// Ends a third of the sessions before the primary is lost, a third during it, and keeps the last.
+/// Ends a third of the sessions before the primary is lost, a third while it is, and keeps the last.
 async fn loses_a_primary(
     what: &str,
     mesh: &Mesh,
@@ -197,13 +197,13 @@ async fn sentinels_are_followed_when_the_primary_is_silent() {
     all.lock().await.servers[0].process().pause();
     all_are(&mesh, &sessions[4..], 200, "sentinel, after the primary was paused").await;
     all_are(&mesh, &sessions[..4], 403, "sentinel, after the primary was paused").await;
-    // The only replica is the primary now, so nothing can be confirmed; writes are in force anyway.
+    // The only replica is the primary now, so nothing can be confirmed; what is written is in force all the same.
     let (status, answer) = try_to_end(&mesh, &sessions[4]).await;
     assert_eq!((status, answer["written"].as_str()), (503, Some("yes")), "{answer}");
     all_are(&mesh, &sessions[4..5], 403, "ended without a replica").await;
     let ended = Instant::now();
     sessions[4].ended.lock().unwrap().get_or_insert(ended);
-    // The old primary resumes, without knowing this.
+    // The old primary goes on, and has not heard of that.
     all.lock().await.servers[0].process().resume();
     write_end(&mesh, &sessions[5]).await;
     let until = Instant::now() + FRESHNESS * 2;

@@ -1,4 +1,4 @@
-//! Headers and trailers of the client that a backend could take for the filter's.
+//! Headers and trailers of the client that a backend could read as ours.
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]

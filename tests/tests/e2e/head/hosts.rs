@@ -1,4 +1,4 @@
-//! Hosts: the checked, the routed and the forwarded host are the same.
+//! Hosts: the judged one, the routed one and the forwarded one are the same.
 use super::*;
 
 /// As [`two_virtual_hosts`], in an Envoy that leaves the host as the client wrote it.

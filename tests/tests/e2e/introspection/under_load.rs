@@ -35,7 +35,7 @@ async fn a_flood_of_made_up_tokens_starves_no_good_one() {
     let mut slowest = Duration::ZERO;
     let start = Instant::now();
     let mut sent = 0;
-    // Each token must be introspected again during the flood, repeatedly.
+    // Each token has to be asked about again during the flood, and again.
     while good.iter().any(|token| server.asked(token) < 3) {
         assert!(start.elapsed() < DEADLINE, "they are not asked about");
         for token in &good {

@@ -90,7 +90,7 @@ async fn a_readiness_probe_is_200_only_where_the_filter_judges() {
     assert!(counted.await, "{}", envoy.prometheus().await);
     drop(envoy);
 
-    // A plugin that a running proxy does not have yet: everything passes, and the upstream answers 200 to any path.
+    // A plugin that a running proxy does not have yet: everything passes, and the upstream says 200 to any path.
     let directory = Directory::new("istio-probe-without");
     let envoy = start(&directory, None, with_probe_route).await;
     assert_eq!(asked(&envoy, probe()).await.status, 503);

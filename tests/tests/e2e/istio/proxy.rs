@@ -1,4 +1,4 @@
-//! The image of `make image`, unpacked like the agent does and run as istiod configures it.
+//! The image that `make image` packs, unpacked as the agent does and run as istiod configures it.
 use super::*;
 
 /// Does as the agent in the proxy's pod does with `url` and `sha256`: compares the digest of the manifest, takes the last
@@ -124,8 +124,8 @@ impl Stack {
 async fn the_filter_runs_as_istio_would_run_it() {
     let mut stack = Stack::start("istio").await;
     let good = stack.token(&json!({}));
-    // The keys come through a cluster with a name of Istio's, asynchronously. One worker has them sooner than another:
-    // enough connections reach both.
+    // The keys come through a cluster with a name of Istio's, in their own time.
+    // One worker has them sooner than another: so many connections reach both.
     let all_have_keys = wait_until(LATEST, async || {
         for _ in 0..16 {
             if stack.get("/api/orders", &good).await.status != 200 {

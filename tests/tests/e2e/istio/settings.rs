@@ -30,7 +30,7 @@ fn as_patched_listener(bootstrap: String) -> String {
     })
 }
 
-/// Like Protocol Buffers merge, without lists.
+/// As Protocol Buffers merge, where no list is involved.
 fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
@@ -102,7 +102,7 @@ async fn settings_that_istiod_leaves_out_are_said_once_and_our_envoy_filter_has_
     drop(envoy);
 
     let (mut envoy, statuses) = start(&directories[1], as_patched_listener).await;
-    // Envoy itself refuses the encoded slash now, and merges the path with two slashes.
+    // The encoded slash is Envoy's own to refuse now, and the path with two slashes is merged.
     let log = envoy.process().log();
     assert_eq!(statuses[..5], [200, 200, 400, 200, 200], "{log}");
     assert!(!log.contains("setting="), "{log}");

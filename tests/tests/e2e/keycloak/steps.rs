@@ -91,7 +91,7 @@ pub(super) async fn kinds_of_tokens(keycloak: &Keycloak, mesh: &Mesh, service: &
     let claims = part(&light.access, 1);
     assert!(claims["sub"].is_null() && claims["sid"].is_string(), "{claims}");
     passes(mesh, &light.access, "a lightweight token").await;
-    // It does not identify its user, and the rule requires that.
+    // Its user cannot be told from it, and the rule asks for that.
     let refused = mesh.send(&Request::get("/admin").bearer(&light.access)).await;
     assert_eq!(code(&refused), "CLAIM_INSUFFICIENT", "{}", refused.text());
     let whole = keycloak.log_in("web", "alice", "openid").await;
@@ -236,14 +236,14 @@ pub(super) async fn rotations(keycloak: &Keycloak, mesh: &Mesh, service: &Servic
     }
 }
 
-/// Keycloak's Shared Signals transmitter, which is experimental there and must be enabled.
+/// Keycloak's Shared Signals transmitter, which is experimental there and has to be switched on.
 pub(super) async fn events(keycloak: &Keycloak, mesh: &Mesh, service: &Service) {
     let stream = json!({
         "delivery": { "method": "urn:ietf:rfc:8935", "endpoint_url": format!("http://{}/ssf/events", service.address()) },
         "events_requested": ["CaepSessionRevoked"],
     });
     keycloak.admin("POST", "/shop/ssf/clients/signals/stream", &stream).await;
-    // At a client that gets no notifications itself.
+    // At a client that is told nothing itself.
     let (one, two) =
         (keycloak.log_in("quiet", "carol", "openid").await, keycloak.log_in("quiet", "carol", "openid").await);
     let other = keycloak.log_in("quiet", "alice", "openid").await;
@@ -259,7 +259,7 @@ pub(super) async fn events(keycloak: &Keycloak, mesh: &Mesh, service: &Service) 
     assert!(metrics.lines().any(|line| line == ended), "{metrics}");
     ends(mesh, &two.access, "SESSION_REVOKED", SEEN, "the user's other session").await;
     passes(mesh, &other.access, "another user").await;
-    // A user can log in again from the next second on.
+    // A user comes back as of the next second.
     tokio::time::sleep(Duration::from_secs(8)).await;
     passes(mesh, &keycloak.log_in("quiet", "carol", "openid").await.access, "the next login").await;
     say(

@@ -1,7 +1,7 @@
-//! Keys that are removed, replaced, or used before they are published.
+//! Keys that are removed, replaced, or named before they are published.
 use super::*;
 
-// Regression: a forged token with the next key's id, sent before it was published, kept that key refused for minutes.
+// A forged token that named the next key before its issuer published it kept that key refused for minutes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_id_that_came_before_its_key_is_found_after_one_cool_down() {
     let (old, next) = (key("old"), key("next"));
@@ -19,8 +19,8 @@ async fn a_key_id_that_came_before_its_key_is_found_after_one_cool_down() {
     assert_eq!(provider.fetches(KEYS), 3);
 }
 
-/// Removes a key and measures until its tokens, verified and cached on both workers, pass nowhere. Returns the longest
-/// time from the provider's answer to the last pass.
+/// Takes a key away and measures until its tokens, verified and cached on both workers, pass nowhere. Returns the
+/// longest time from the provider's answer to the last pass.
 async fn measure_removal(mesh: &Mesh, provider: &Provider, removed: &SigningKey, kept: &SigningKey) -> Duration {
     let mut connections = mesh.connections(2).await;
     until_passes(&mut connections, removed).await;

@@ -1,4 +1,4 @@
-//! A provider that is down, refuses, or answers with something other than a key set.
+//! A provider that is down, refuses, or answers with something else than a key set.
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,7 +156,7 @@ async fn is_asked_less_and_less(refusal: Answer) {
     assert!((2..=4).contains(&pauses.len()), "{status}: {pauses:?}");
     let log = mesh.envoy_log();
     assert!(log.contains(&format!("issuer=main keys not fetched: status {status}")), "{log}");
-    // A provider with a long refresh interval is asked again in time.
+    // A provider that was asked rarely is asked again in time.
     provider.publish(KEYS, &[&good]);
     until_passes(&mut mesh.connections(1).await, &good).await;
 }

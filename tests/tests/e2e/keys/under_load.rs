@@ -1,7 +1,7 @@
 //! Keys that rotate, and unknown key ids, while requests come without a pause.
 use super::*;
 
-/// Clients that continuously send new tokens until stopped.
+/// Clients that send new tokens without a pause until they are told to stop.
 struct Load {
     stop: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<Served>>,
@@ -69,7 +69,7 @@ async fn a_rotation_refuses_no_good_token_under_constant_load() {
     let load_began = Instant::now();
     let mut watch = Connection::open(mesh.envoy.address()).await.unwrap();
 
-    // The hardest case: the new key signs as soon as it is published.
+    // The harshest provider: the new key signs in the moment in which it is published.
     provider.publish(KEYS, &[&old, &new]);
     signers.lock().unwrap().push(Arc::clone(&new));
     let first = watch.send(&get(&new.mint(&claims()))).await.unwrap();
@@ -148,7 +148,7 @@ async fn a_rotation_under_a_flood_of_unknown_kids_takes_one_cool_down() {
     let mut connections = mesh.connections(4).await;
     until_passes(&mut connections, &old).await;
 
-    // The next key's id comes first, and repeatedly among the others.
+    // The next key's id comes first of all, and again and again among the others.
     let sent = Arc::new(AtomicUsize::new(0));
     let flood: Vec<_> = mesh
         .connections(8)
@@ -203,7 +203,7 @@ async fn a_provider_that_hangs_keeps_no_good_token_waiting_and_a_new_kid_no_long
     let load = Load::start(mesh.connections(1).await, move || signer.mint(&claims()));
     let mut slowest_unknown = Duration::ZERO;
     for connection in &mut connections {
-        // The second of them may come during the first one's fetch, and wait for it.
+        // The second of them may come while the first one's fetch is still under way, and wait for that one.
         let response = connection.send(&get(&unknown(&mint::random_id()))).await.unwrap();
         assert!(is(&response, 401, "KEY_UNKNOWN"), "{}", response.text());
         slowest_unknown = slowest_unknown.max(response.took);

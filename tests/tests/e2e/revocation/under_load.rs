@@ -1,4 +1,4 @@
-//! Revocations that take effect during continuous requests.
+//! Revocations that take effect while requests come without a pause.
 use super::*;
 
 /// The longest that a revocation may take beyond the freshness, from the return of the command.
@@ -14,7 +14,7 @@ struct Sent {
     code: String,
 }
 
-/// Repeats requests with one token on one connection until stopped.
+/// Asks with one token on one connection until it is told to stop.
 fn load(mut connection: Connection, token: &str, stop: &Arc<AtomicBool>) -> tokio::task::JoinHandle<Vec<Sent>> {
     let (request, stop) = (Request::get("/api").bearer(token), Arc::clone(stop));
     tokio::spawn(async move {
@@ -108,7 +108,7 @@ async fn whatever_is_revoked_ends_in_time_on_every_worker_under_load() {
         let all = one.await.unwrap();
         assert!(all.iter().all(|sent| sent.status == 200), "a token passes that nobody ended");
     }
-    // The service measured the same, each revocation once.
+    // The service timed the same, each revocation once.
     let admin = mesh.service.as_ref().expect("a service").admin_address();
     let metrics = harness::exchange(admin, &Request::get("/metrics")).await.expect("an answer").text();
     let value = |name: &str| {

@@ -1,10 +1,10 @@
-//! Requests that are invalid, large, or made for another parser.
+//! Requests that are wrong, large, or meant for another parser.
 use super::*;
 
-/// As much as Envoy accepts in all headers together, by default.
+/// As much as Envoy takes in all headers together, by default.
 const HEADERS: usize = 60 << 10;
 
-/// Headers that are invalid, large, or made for another parser.
+/// Headers that are wrong, large, or meant for another parser.
 fn bad_requests(key: &SigningKey) -> Vec<Request> {
     let get = || Request::get("/api");
     let header = json!({ "alg": key.alg().name(), "kid": key.kid(), "typ": "JWT" }).to_string();
@@ -179,7 +179,7 @@ async fn bad_input_never_ends_a_virtual_machine() {
     let (mut statuses, mut codes, mut count) = (BTreeSet::new(), BTreeSet::new(), 0);
     for _ in 0..2 {
         for request in &requests {
-            // One each: a connection that Envoy closes does no harm, and the kernel spreads them over the workers.
+            // One each: a connection that Envoy closes is no loss, and the kernel spreads them over the workers.
             let mut connection = Connection::open(mesh.envoy.address()).await.unwrap();
             if let Ok(response) = connection.send(request).await {
                 statuses.insert(response.status);
@@ -195,7 +195,7 @@ async fn bad_input_never_ends_a_virtual_machine() {
             let _ = tokio::time::timeout(Duration::from_secs(1), stream.read_to_end(&mut Vec::new())).await;
             count += 1;
         }
-        // The same over HTTP/2, where the client can express them.
+        // The same over HTTP/2, where the client can say them.
         let h2 = H2Connection::open(mesh.envoy.address()).await.unwrap();
         for request in requests.iter().filter(|request| request.to_bytes().len() < 50_000) {
             let Ok(response) = h2.send(request).await else { continue };

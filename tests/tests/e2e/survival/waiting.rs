@@ -9,7 +9,7 @@ async fn clients_that_leave_while_they_wait_leave_nothing_behind() {
     let before = machines(&mesh).await;
     assert_eq!(mesh.get(&mesh.token()).await.status, 200);
 
-    // Far more than may wait, in each of many rounds: a place that is not released is soon missed.
+    // Far more than may wait, on each of many rounds: a place that is not given back is missed soon.
     for _ in 0..8 {
         mesh.service.as_mut().unwrap().process().pause();
         let mut clients = Vec::new();
@@ -96,7 +96,7 @@ async fn a_body_waits_with_its_request_and_goes_nowhere_when_that_is_refused() {
     let mut mesh = Mesh::start("waiting-body").await;
     let large = "b".repeat(300_000);
     let post = |token: &str| Request::new("POST", "/api").bearer(token).body(&large);
-    // It passes completely when its request does.
+    // It passes whole when its request does.
     let response = mesh.send(&post(&mesh.token())).await;
     assert_eq!((response.status, response.json()["body_bytes"].as_u64()), (200, Some(300_000)));
     let h2 = H2Connection::open(mesh.envoy.address()).await.unwrap();
@@ -123,7 +123,7 @@ async fn a_body_waits_with_its_request_and_goes_nowhere_when_that_is_refused() {
     assert_eq!(mesh.upstream.requests(), 2, "a refused request reached the upstream");
     assert_eq!(mesh.envoy.stat("cluster.upstream.upstream_rq_total").await, touched);
     mesh.service.as_mut().unwrap().process().resume();
-    // And one that waits for long, but not too long, still passes completely.
+    // And one that waits for long, but not too long, still passes whole.
     assert!(wait_until(Duration::from_secs(5), async || mesh.get(&mesh.token()).await.status == 200).await);
     let (status, echo) = h2_with_trailers(&mesh, &mesh.token(), &large).await;
     assert_eq!((status, echo["body_bytes"].as_u64()), (200, Some(300_000)));

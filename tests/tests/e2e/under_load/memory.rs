@@ -1,4 +1,4 @@
-//! Memory does not grow with the number of presented tokens.
+//! Memory does not grow with the number of tokens that are offered.
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Each half: far more than the caches hold by default (4096 tokens per worker, 8192 verdicts), so that they are full.
+/// Each half: far more than the caches hold by default (4096 tokens a worker, 8192 verdicts), so that they are full.
 const HALF: usize = 50_000;
 const CONNECTIONS: usize = 64;
 const ALLOWED_GROWTH: u64 = 2 << 20;
@@ -35,7 +35,7 @@ async fn offer(
                 let token = make(&key, number);
                 let request = format!("GET /api HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n\r\n");
                 let mut status = String::new();
-                // On a busy machine Redis may be slow for a moment, and the filter reports it.
+                // On a busy machine Redis may be slow for a moment, and then the filter says so.
                 for _ in 0..RETRIES {
                     stream.write_all(request.as_bytes()).await.unwrap();
                     status = read_status(&mut stream).await;
@@ -129,7 +129,7 @@ fn valid(key: &SigningKey, number: usize) -> String {
     }))
 }
 
-/// All different, and each of another kind: all ways to be invalid, and to use memory.
+/// No two alike, and each of another sort: all the ways to be wrong, and to ask for memory.
 fn garbage(key: &SigningKey, number: usize) -> String {
     let header = format!(r#"{{"alg":"HS256","typ":"JWT","kid":"kid-{number}"}}"#);
     let known = r#"{"alg":"HS256","typ":"JWT","kid":"shared"}"#;

@@ -1,5 +1,5 @@
-//! A store moves from one Redis to a Cluster as docs/migration.md describes, while sessions are ended and refreshed and
-//! checks come: nothing acknowledged is lost, and nothing revoked comes back.
+//! A store moves from one Redis to a Cluster as docs/migration.md has it, while sessions are ended and refreshed and checks
+//! come: nothing that was acknowledged is lost, and nothing that was ended comes back.
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use wire::{Answer, DerivedKeys, Kind, RevocationKey, Secret};
 
 const ISSUER: &str = "https://sessions.example";
 const CLIENT_SECRET: &str = "a-client-secret-of-the-tests-long-enough";
-/// Revocations that exist at the beginning, so that copying takes a moment.
+/// Revocations that are there at the beginning, so that copying takes a moment.
 const EARLIER: usize = 10_000;
 const SESSIONS: usize = 24;
 const SOON: Duration = Duration::from_secs(20);
