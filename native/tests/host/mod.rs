@@ -19,6 +19,9 @@ pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 /// Metrics by name and labels.
 type Counts = BTreeMap<(String, Vec<String>), u64>;
 
+/// The headers and the body of an answer.
+pub type Answered<'a> = (&'a [(&'a str, &'a str)], &'a [u8]);
+
 /// One filter configuration. Envoy frees it when the last stream of it ends.
 pub struct Config {
     /// Boxed, since the module knows its address.
@@ -156,7 +159,7 @@ impl Config {
     }
 
     /// Answers a callout; `None` is a reset.
-    pub fn answer(&self, id: u64, answer: Option<(&[(&str, &str)], &[u8])>) {
+    pub fn answer(&self, id: u64, answer: Option<Answered<'_>>) {
         let mut headers: Vec<_> = Vec::new();
         let mut chunks = Vec::new();
         if let Some((pairs, body)) = answer {
