@@ -9,14 +9,14 @@ use super::audit::POLL;
 use super::scan::{keys, layout, scan, servers_of};
 use super::target::{target, wait_until_usable};
 use super::{FROM, MigrateError, Migration, Progress, Report, TO, Tally};
+use crate::bootstrap::CreateError;
 use crate::contents::{Found, Kind, Name, PATTERN, State};
-use crate::create::{CreateError, reached};
+use crate::create::reached;
 use crate::identity::StoreIdentity;
 use crate::options::RedisOptions;
 use crate::reader::Reader;
-use crate::redis_store::MAX_MIRRORED_AUDIT_ENTRIES;
 use crate::topology::{self, MonitorConfig, Role};
-use crate::transfer::{Transfer, states};
+use crate::transfer::{MAX_MIRRORED_AUDIT_ENTRIES, Transfer, states};
 use crate::writer::{WriteTerms, Writer};
 
 /// A run waits for so many pages with differences that stay, each for the `settle` time; then for none.

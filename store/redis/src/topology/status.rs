@@ -5,11 +5,11 @@ use store::{Observer, StoreError};
 
 use super::Role;
 use super::probe::Probe;
-use super::routes::Routes;
 use crate::connection::ConnectionError;
 use crate::entry::{Bucket, Sentinel};
 use crate::health::Allow;
 use crate::options::Address;
+use crate::routes::Routes;
 
 /// What a round found, as far as it matters when something is wrong.
 pub struct Findings<'a> {

@@ -15,7 +15,6 @@ use crate::connection::{Connection, ConnectionError, pipeline};
 use crate::entry::{self, Bucket, Sentinel};
 use crate::health::{HealthError, ServerHealth};
 use crate::identity::StoreIdentity;
-use crate::lag;
 use crate::options::{Access, Address, Mode, Peer};
 use crate::topology::MonitorHandle;
 
@@ -162,7 +161,7 @@ impl Lane {
                     pipeline.cmd("EVAL").arg(SCRIPT).arg(1).arg(entry::name(revocation.key));
                     pipeline.arg(&revocation.sealed).arg(form).arg(millis).arg(now).arg(tolerance).arg(max_delay);
                     // Not one of its KEYS: while a slot migrates, a script with two keys of which one has moved is refused.
-                    pipeline.arg(lag::name(revocation.key)).arg(lag::MARK_TTL.as_millis() as u64);
+                    pipeline.arg(entry::mark_name(revocation.key)).arg(entry::MARK_TTL.as_millis() as u64);
                 }
                 Work::Lift(key) => {
                     pipeline.cmd("DEL").arg(entry::name(*key));
