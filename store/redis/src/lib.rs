@@ -4,7 +4,7 @@
 //! says for how long each may be believed, `reader` reads with proof, `writer` writes and waits for disks and replicas,
 //! `mirror` copies each write to a second store while a store moves, and `migrate` copies what was written before.
 //! [`create_store`] makes a new store. Redis is not named in any type that leaves this crate, but for options.
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+#![allow(clippy::arithmetic_side_effects, reason = "sums of small numbers, and no code of the proxy")]
 #![forbid(unsafe_code)]
 
 mod audit;

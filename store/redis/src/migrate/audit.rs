@@ -1,13 +1,12 @@
 //! The audit log: its entries keep their ids and their order.
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::run::Run;
+use super::run::{POLL, Run};
 use super::{FROM, MigrateError, TO};
 use crate::contents::Kind;
 use crate::transfer::{AUDIT_PAGE, AuditRange, audit_page};
 
-pub const POLL: Duration = Duration::from_millis(100);
 /// How far from its time in the source an audit entry is looked for.
 const AUDIT_LATE_MILLIS: u64 = 10_000;
 

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use store::{Observer, StoreId, Unobserved};
 
-use super::audit::POLL;
 use super::scan::{keys, layout, scan, servers_of};
 use super::target::{target, wait_until_usable};
 use super::{FROM, MigrateError, Migration, Progress, Report, TO, Tally};
@@ -21,6 +20,8 @@ use crate::writer::{WriteTerms, Writer};
 
 /// A run waits for so many pages with differences that stay, each for the `settle` time; then for none.
 const SETTLE_BUDGET: u32 = 6;
+/// The pause between two looks at a difference.
+pub const POLL: Duration = Duration::from_millis(100);
 /// Sessions have times by their server's clock, so the clocks must not differ by more.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
 /// The most names that a report tells.
