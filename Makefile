@@ -109,8 +109,8 @@ fuzz: ## let cargo-fuzz look for inputs that break a property, FUZZ_SECONDS=60 a
 	cd fuzz/libfuzzer && for target in path json jws headers check engines; do \
 		cargo +nightly fuzz run $$target --fuzz-dir . -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
-arrows: ## check which crate uses which, and which module inside a crate
-	@python3 -m unittest -q scripts/test_arrows.py
+arrows: ## check which crate uses which, which module inside a crate, and the paths in CONTRIBUTING.md
+	@python3 -m unittest -q scripts/test_arrows.py scripts/test_contributing.py
 	@scripts/arrows
 
 msrv: setup ## check that everything compiles with the oldest Rust that Cargo.toml names

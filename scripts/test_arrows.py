@@ -75,6 +75,12 @@ class Arrows(unittest.TestCase):
         complaints = self.arrows(cellar=MODULES["house/src/cellar.rs"] + "use crate::Roof;")
         self.complains(complaints, "cellar -> attic goes up")
 
+    def test_an_exported_macro_counts_as_the_module_that_has_it(self):
+        roof = "pub struct Roof;\n#[macro_export]\nmacro_rules! roof { () => { $crate::attic::Roof } }\nfn f() { crate::roof!() }"
+        self.complains(self.arrows(attic=roof))
+        complaints = self.arrows(attic=roof, pantry="pub struct Shelf;\nfn f() { crate::roof!() }")
+        self.complains(complaints, "pantry -> attic goes up")
+
     def test_what_the_root_itself_defines_is_nobodys(self):
         complaints = self.arrows(lib=ROOT + "pub const FLOORS: u8 = 3;", attic="use crate::FLOORS; pub struct Roof;")
         self.complains(complaints, "house: attic uses the root of its crate")

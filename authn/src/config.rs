@@ -8,10 +8,13 @@ use serde::Deserialize;
 mod duration;
 mod invalid;
 mod one_or_many;
+mod values;
 
 pub use duration::ConfigDuration;
 pub use invalid::Invalid;
 pub use one_or_many::OneOrMany;
+pub use values::Environment;
+pub(crate) use values::{check_range, claim_path, name_or, secret_from, whole_seconds};
 
 macro_rules! document {
     ($($item:item)+) => {

@@ -7,9 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jose::json::{Json, JsonError};
 
-use crate::config::{self, ClientAuth, ConfigDuration, IntrospectedTokens, Invalid};
-use crate::policy::{Environment, authority_or, check_range, secret_from};
+use crate::config::{
+    self, ClientAuth, ConfigDuration, Environment, IntrospectedTokens, Invalid, check_range, secret_from,
+};
 use crate::reject::{Cause, Rejection};
+use crate::request::authority::authority_or;
 use crate::time::Monotonic;
 
 mod format;

@@ -1,4 +1,5 @@
 //! A request as the proxy received it: head, path, host, headers, origin, and the rule that it matches.
+pub(crate) mod authority;
 mod head;
 pub mod headers;
 pub(crate) mod hex;

@@ -1,7 +1,7 @@
 //! Asks a service how long it keeps revocations, and compares that with what each issuer's tokens need.
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use authn::policy::Revocation;
+use authn::revocation::Revocation;
 use ureq::Agent;
 use wire::check::{CONTENT_TYPE, MAX_REPLY_BYTES, Needs, PATH, Question, Reply, StoreError};
 use wire::{Retention, RevocationKey};

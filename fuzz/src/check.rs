@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use wire::check::{Asked, Needs, Question, Reply, StoreError};
 use wire::{Answer, DerivedKeys, Retention, RevocationKey, Secret};
 
-use crate::owned;
+use crate::target::owned;
 
 struct Secrets {
     ours: DerivedKeys,

@@ -7,7 +7,7 @@ use authn::policy::Policy;
 use authn::request::{MAX_HEADERS, Pair, Request};
 use serde_json::json;
 
-use crate::owned;
+use crate::target::owned;
 
 /// The filter's own, which is built as a Wasm module only.
 #[path = "../../filter/src/pairs.rs"]

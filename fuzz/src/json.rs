@@ -2,7 +2,7 @@
 use jose::json::{Json, JsonError, MAX_DEPTH, Number};
 use serde_json::Value;
 
-use crate::owned;
+use crate::target::owned;
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     owned(&[

@@ -17,6 +17,7 @@ mod json;
 mod jws;
 mod path;
 mod short;
+mod target;
 
 pub use check::check;
 pub use engines::engines;
@@ -25,15 +26,7 @@ pub use json::json;
 pub use jws::jws;
 pub use path::path;
 pub use short::run;
-
-/// A target, and inputs from which others are made.
-pub struct Target {
-    pub name: &'static str,
-    pub run: fn(&[u8]),
-    pub seeds: fn() -> Vec<Vec<u8>>,
-    /// Inputs in the short run: a few seconds for all targets together.
-    pub inputs: u32,
-}
+pub use target::Target;
 
 pub const TARGETS: [Target; 6] = [
     Target { name: "path", run: path::path, seeds: path::seeds, inputs: 200_000 },
@@ -43,7 +36,3 @@ pub const TARGETS: [Target; 6] = [
     Target { name: "check", run: check::check, seeds: check::seeds, inputs: 10_000 },
     Target { name: "engines", run: engines::engines, seeds: engines::seeds, inputs: 300 },
 ];
-
-fn owned(seeds: &[&[u8]]) -> Vec<Vec<u8>> {
-    seeds.iter().map(|seed| seed.to_vec()).collect()
-}

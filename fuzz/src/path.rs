@@ -1,7 +1,7 @@
 //! A path that is accepted has one reading, whatever a backend does to it.
 use authn::request::path::PlainPath;
 
-use crate::owned;
+use crate::target::owned;
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     owned(&[

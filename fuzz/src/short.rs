@@ -1,7 +1,7 @@
 //! The short run: inputs made from seeds by a generator that gives the same ones each time.
 use std::panic::{self, AssertUnwindSafe};
 
-use crate::Target;
+use crate::target::Target;
 
 /// Runs `inputs` inputs of a target.
 ///

@@ -1,4 +1,5 @@
 //! Each target for a short time, with the same inputs each time.
+#![allow(clippy::panic, reason = "a test fails by a panic")]
 use fuzz::{TARGETS, run};
 
 fn short(name: &str) {

@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use crate::alg::Algorithm;
 use crate::base64url;
-use crate::engine::VerifyingKey;
 use crate::json::Json;
+use crate::key::engine::VerifyingKey;
 use crate::key::{Key, KeyError, PRIVATE_MEMBERS, is_for_verifying};
 use crate::key_set::{KeySet, KeySetError};
 use crate::printable::printable;

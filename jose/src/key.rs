@@ -6,10 +6,11 @@ use sha2::{Digest, Sha256};
 
 use crate::alg::{Algorithm, Family};
 use crate::base64url;
-use crate::engine::{BadSignature, VerifyingKey};
 use crate::jws::MAX_KID_BYTES;
+use crate::key::engine::{BadSignature, VerifyingKey};
 
 mod certificate;
+pub mod engine;
 mod error;
 mod jwk;
 mod pem;

@@ -56,7 +56,6 @@
 
 mod alg;
 pub mod base64url;
-mod engine;
 pub mod json;
 pub mod jwks;
 mod jws;
@@ -66,8 +65,8 @@ mod media_type;
 mod printable;
 
 pub use alg::{Algorithm, Family, UnknownAlgorithm};
-pub use engine::{BadSignature, VerifyingKey};
 pub use jws::{Extension, Header, JwsError, MAX_KID_BYTES, Member, ObjectError, Padding, Segment, Unverified};
+pub use key::engine::{BadSignature, VerifyingKey};
 pub use key::{Curve, Key, KeyError, MIN_RSA_BITS, PublicKey};
 pub use key_set::{Candidates, KeySet, KeySetError, MAX_CANDIDATES, MAX_KEYS, MAX_KEYS_WITHOUT_KID, NoCandidate};
 pub use media_type::plain_type;

@@ -5,7 +5,7 @@ use std::process::Command;
 /// A self-signed certificate for `<name>.example`, and its key.
 ///
 /// # Panics
-/// There is no openssl, or it will not.
+/// There is no openssl, or it fails.
 pub fn certificate(directory: &Path, name: &str) -> (PathBuf, PathBuf) {
     let (certificate, key) = (directory.join(format!("{name}.pem")), directory.join(format!("{name}.key")));
     let made = Command::new("openssl")
@@ -20,7 +20,7 @@ pub fn certificate(directory: &Path, name: &str) -> (PathBuf, PathBuf) {
     (certificate, key)
 }
 
-/// An authority of its own, and what it signed for 127.0.0.1 and a name.
+/// A certificate authority, which signs certificates for 127.0.0.1 and a name.
 pub struct Authority {
     pub certificate: PathBuf,
     key: PathBuf,

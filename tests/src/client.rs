@@ -135,7 +135,7 @@ impl Response {
 
 impl Connection {
     /// # Errors
-    /// Nobody listens there.
+    /// The connection is refused.
     pub async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -145,7 +145,7 @@ impl Connection {
     /// Over TLS 1.3 and nothing else, to a server whose certificate for its address `authority` signed (PEM).
     ///
     /// # Errors
-    /// Nobody listens there, or the handshake fails.
+    /// The connection is refused, or the handshake fails.
     pub async fn open_tls(address: SocketAddr, authority: &Path) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -161,7 +161,7 @@ impl Connection {
     }
 
     /// # Errors
-    /// The connection broke, or what came is no response.
+    /// The connection broke, or the bytes are not a response.
     pub async fn send(&mut self, request: &Request) -> io::Result<Response> {
         self.send_bytes(&request.to_bytes(), request.method == "HEAD").await
     }
@@ -263,7 +263,7 @@ impl Connection {
 
 impl H2Connection {
     /// # Errors
-    /// Nobody listens there, or not in HTTP/2.
+    /// The connection is refused, or the server does not speak HTTP/2.
     pub async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;

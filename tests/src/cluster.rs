@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::{Process, Redis, START_DEADLINE, wait_until};
 
-/// How long a primary must be silent before it is replaced, as the service asks for it.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a primary must be silent before it is replaced; the service requires it.
+pub const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Primaries first, then as many replicas, in the order of their primaries.
 pub struct Cluster {
@@ -23,7 +23,7 @@ impl Cluster {
     pub async fn start(directory: &Path, primaries: usize) -> Self {
         let mut nodes = Vec::new();
         for at in 0..primaries * 2 {
-            let patience = PATIENCE.as_millis().to_string();
+            let patience = NODE_TIMEOUT.as_millis().to_string();
             let options = [
                 &["--cluster-enabled", "yes", "--cluster-port", "{other-port}"][..],
                 &["--cluster-node-timeout", &patience, "--cluster-require-full-coverage", "no"],
@@ -41,10 +41,10 @@ impl Cluster {
         self.nodes.iter().map(Redis::url).collect::<Vec<_>>().join(",")
     }
 
-    /// The node that owns the slot of `name` by the word of `of`.
+    /// The node that owns the slot of `name` according to the node `of`.
     ///
     /// # Panics
-    /// Nobody does.
+    /// No node owns it.
     pub async fn owner(&self, of: usize, name: &str) -> usize {
         let slot = self.ask(of, &["CLUSTER", "KEYSLOT", name]).await;
         let slot: u16 = slot.trim().trim_start_matches(':').parse().expect("a slot");
@@ -165,7 +165,7 @@ impl Sentinels {
                  sentinel down-after-milliseconds main {}\nsentinel failover-timeout main 6000\n",
                 address.port(),
                 place.display(),
-                PATIENCE.as_millis(),
+                NODE_TIMEOUT.as_millis(),
             );
             std::fs::write(&file, text).expect("a file in the stack's directory");
             let mut command = Command::new("redis-server");

@@ -1,10 +1,10 @@
 //! The mesh of envoy/compose.yaml as processes of this machine: the same commands, environments, files, dependencies and
-//! health checks, without containers. What only a container engine does (users, read-only roots, limits, networks) is
-//! not here.
+//! health checks, without containers. Users, read-only roots, limits and networks need a container engine and are not
+//! here.
 //!
-//! Each service has a loopback address of its own, so that all keep their ports. Three things are rewritten in what a
-//! service is told, and nothing else: names of services where an address is meant, its own `0.0.0.0` and `127.0.0.1`,
-//! and paths at which a container has a file.
+//! Each service has a loopback address of its own, so that all keep their ports. Three things are rewritten in the
+//! command, environment and files of a service, and nothing else: names of services where an address is meant, its own
+//! `0.0.0.0` and `127.0.0.1`, and paths at which a container has a file.
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub struct Compose {
 }
 
 impl Compose {
-    /// Reads the file and makes the secrets, as envoy/secrets.sh does for everybody. Nothing runs yet.
+    /// Reads the file and makes the secrets with envoy/secrets.sh. Nothing runs yet.
     ///
     /// # Panics
     /// The file cannot be read, or the script fails.
@@ -70,7 +70,7 @@ impl Compose {
         self.healthy(service).await;
     }
 
-    /// Runs a service that ends by itself, after those it waits for: what it printed.
+    /// Runs a service that ends by itself, after those it depends on. Returns its output.
     ///
     /// # Panics
     /// It fails, or does not end: with its log.
@@ -149,7 +149,7 @@ impl Compose {
         let definition = self.service(service);
         let mut arguments = match texts(&definition["entrypoint"]) {
             given if !given.is_empty() => given,
-            // What the image starts.
+            // The entry point of the image.
             _ => match definition["image"].as_str() {
                 Some("portcullis/service") => vec!["portcullis".to_owned()],
                 Some("portcullis/echo") => vec!["echo".to_owned()],
@@ -198,7 +198,7 @@ impl Compose {
         }
     }
 
-    /// What a service is told, for a process on this machine.
+    /// The text of a command, variable or file of a service, rewritten for a process on this machine.
     fn native(&self, service: &str, text: &str) -> String {
         // Compose's own way to write a dollar.
         let mut text = text.replace("$$", "$");
@@ -207,7 +207,7 @@ impl Compose {
         text = text.replace("0.0.0.0", &own).replace("127.0.0.1", &own);
         for (name, address) in &self.addresses {
             let address = address.to_string();
-            // Nobody asks one that ends by itself, and `store` is a verb of the tool.
+            // A service that ends by itself has no address, and `store` is a verb of the tool.
             if self.service(name)["profiles"].is_null() {
                 text = at_addresses(&text, name, &address);
             }

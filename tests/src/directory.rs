@@ -21,7 +21,7 @@ impl Directory {
         &self.path
     }
 
-    /// Leaves it there at the end: what ran in it went wrong, without a panic.
+    /// Leaves it there at the end, as after a panic.
     pub fn keep(&mut self) {
         self.kept = true;
     }

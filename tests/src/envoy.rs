@@ -2,6 +2,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -9,11 +10,14 @@ use crate::native_filter::with_native_filter;
 use crate::template::{render, with_listener, with_transport_socket};
 use crate::{Directory, Process, Request, START_DEADLINE, exchange, project, wait_until};
 
+/// Short, so that tests see virtual machines go.
+pub(crate) const DRAIN: Duration = Duration::from_secs(3);
+
 pub struct EnvoyOptions {
     pub upstream: SocketAddr,
-    /// The revocation service. Nobody need listen there.
+    /// The revocation service. It need not run.
     pub service: SocketAddr,
-    /// The identity provider, who publishes keys. Nobody need listen there.
+    /// The identity provider, which publishes keys. It need not run.
     pub idp: SocketAddr,
     /// The filter's configuration. None starts Envoy without the filter.
     pub filter: Option<Value>,
@@ -21,13 +25,15 @@ pub struct EnvoyOptions {
     pub environment: Vec<(String, String)>,
     /// Workers; each has a virtual machine of its own.
     pub concurrency: u32,
+    /// How long an old listener goes on after an update. A busy machine may need longer to answer what it has accepted.
+    pub drain: Duration,
     pub tls: Option<Tls>,
     /// How the service is reached, if it speaks TLS.
     pub service_tls: Option<ServiceTls>,
     pub host: FilterHost,
     /// The listener stands in a file of its own that Envoy watches: see [`Envoy::update_listener`].
     pub listener_from_file: bool,
-    /// The last word on the rendered bootstrap, for what a single test needs.
+    /// Edits the rendered bootstrap, for the needs of one test.
     pub edit: fn(String) -> String,
 }
 
@@ -47,7 +53,8 @@ pub struct ServiceTls {
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
-/// What runs the filter inside Envoy. The files in envoy/ are written for Wasm; [`bootstrap`] rewrites them for any other.
+/// The host that runs the filter inside Envoy. The files in envoy/ are written for Wasm; [`bootstrap`] rewrites
+/// them for any other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FilterHost {
     Wasm {
@@ -74,6 +81,7 @@ impl EnvoyOptions {
             filter,
             environment: Vec::new(),
             concurrency: 2,
+            drain: DRAIN,
             tls: None,
             service_tls: None,
             host: FilterHost::chosen(),
@@ -144,8 +152,8 @@ impl Envoy {
                 "--component-log-level",
                 "wasm:info,dynamic_modules:info",
                 "--drain-time-s",
-                "3",
             ])
+            .arg(options.drain.as_secs().to_string())
             .env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", project().join("dist"))
             .envs(options.environment);
         let mut process = Process::start("envoy", command, directory.path());
@@ -189,7 +197,7 @@ impl Envoy {
         std::fs::rename(&moved, &self.listener).expect("the file can be moved");
     }
 
-    /// What the admin interface says at a path.
+    /// The reply of the admin interface at a path.
     pub async fn admin(&self, method: &str, path: &str) -> String {
         admin(self.admin, method, path).await.unwrap_or_else(|| panic!("the admin interface has no {path}"))
     }
@@ -223,7 +231,7 @@ impl Envoy {
     }
 }
 
-/// An address where nobody listens.
+/// An address that refuses connections.
 fn nobody() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 9))
 }

@@ -1,8 +1,8 @@
 //! The harness of the end-to-end tests: a stack of real processes for each test, and clients that may misbehave.
 //!
 //! Each piece starts on ports from the kernel, stops when it is dropped, and writes its log into the stack's
-//! directory, which stays when the test fails. Nothing here knows what the filter decides. A harness that cannot do
-//! its work panics with the reason and the log.
+//! directory, which stays when the test fails. Nothing here knows the decisions of the filter. A harness that
+//! cannot do its work panics with the reason and the log.
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ mod upstream;
 
 pub use certificate::{Authority, certificate};
 pub use client::{Connection, H2Connection, Request, Response, exchange, extended_connect};
-pub use cluster::{Cluster, PATIENCE, Sentinels};
+pub use cluster::{Cluster, NODE_TIMEOUT, Sentinels};
 pub use compose::Compose;
 pub use directory::Directory;
 pub use envoy::{Envoy, EnvoyOptions, FilterHost, ServiceTls, Tls};

@@ -1,4 +1,4 @@
-//! The whole of it: Redis, the service, an upstream and Envoy with the filter, and tokens that the filter accepts.
+//! The whole stack: Redis, the service, an upstream and Envoy with the filter, and tokens that the filter accepts.
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -17,14 +17,14 @@ pub const OTHER_ISSUER: &str = "https://other.example";
 pub const FRESHNESS: Duration = Duration::from_secs(1);
 /// How long a request of a mesh may wait for the service.
 pub const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
-/// The environment variable that holds what filter and service share.
+/// The environment variable with the secret that filter and service share.
 const SECRET: &str = "PORTCULLIS_SECRET";
-/// Far more than an end may take.
+/// Far more than a revocation may take.
 const EVERYWHERE: Duration = Duration::from_secs(10);
 /// A connection is counted by a worker a moment after it is made.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Fields drop in this order: the directory after all who write into it.
+/// Fields drop in this order: the directory after the processes that write into it.
 pub struct Mesh {
     pub envoy: Envoy,
     pub service: Option<Service>,
@@ -48,18 +48,20 @@ pub struct MeshOptions {
     pub filter: Value,
     /// The service's, for one on a Redis that the test runs itself.
     pub service: Option<ServiceOptions>,
-    /// Who is asked in the place of a real service on a real Redis.
-    pub asks: Option<SocketAddr>,
-    /// Who publishes keys, or is asked about opaque tokens: the cluster `idp`.
+    /// The service that filters ask, in place of a real one on a real Redis.
+    pub check_address: Option<SocketAddr>,
+    /// The cluster `idp`: it publishes keys, or introspects tokens.
     pub idp: Option<SocketAddr>,
     /// More variables that the filter may read.
     pub environment: Vec<(String, String)>,
-    /// Who is protected in the place of an upstream that echoes.
+    /// The upstream, in place of one that echoes.
     pub upstream: Option<Upstream>,
     pub tls: Option<Tls>,
     /// How the service is reached, if it speaks TLS.
     pub service_tls: Option<ServiceTls>,
     pub concurrency: u32,
+    /// As [`EnvoyOptions::drain`].
+    pub drain: Duration,
     pub listener_from_file: bool,
     pub edit: fn(String) -> String,
 }
@@ -72,13 +74,14 @@ impl Default for MeshOptions {
             keys,
             filter,
             service: None,
-            asks: None,
+            check_address: None,
             idp: None,
             environment: Vec::new(),
             upstream: None,
             tls: None,
             service_tls: None,
             concurrency: 2,
+            drain: crate::envoy::DRAIN,
             listener_from_file: false,
             edit: |bootstrap| bootstrap,
         }
@@ -120,7 +123,7 @@ impl Mesh {
             Some(upstream) => upstream,
             None => Upstream::start().await,
         };
-        let (redis, service) = match (options.asks, options.service) {
+        let (redis, service) = match (options.check_address, options.service) {
             (Some(_), _) => (None, None),
             (None, Some(service)) => (None, Some(Service::start(&directory, service).await)),
             (None, None) => {
@@ -129,8 +132,8 @@ impl Mesh {
                 (Some(redis), Some(service))
             }
         };
-        let asked = options.asks.or(service.as_ref().map(Service::address)).expect("somebody to ask");
-        let mut envoy = EnvoyOptions::new(upstream.address(), asked, Some(options.filter));
+        let checked_at = options.check_address.or(service.as_ref().map(Service::address)).expect("a service");
+        let mut envoy = EnvoyOptions::new(upstream.address(), checked_at, Some(options.filter));
         envoy.environment = vec![
             (SECRET.to_owned(), MeshOptions::secret()),
             ("KEY_SHARED".to_owned(), mint::to_base64url(options.keys.shared.secret().unwrap_or_default())),
@@ -140,6 +143,7 @@ impl Mesh {
         envoy.tls = options.tls;
         envoy.service_tls = options.service_tls;
         envoy.concurrency = options.concurrency;
+        envoy.drain = options.drain;
         envoy.listener_from_file = options.listener_from_file;
         envoy.edit = options.edit;
         let envoy = Envoy::try_start(&directory, envoy).await?;
@@ -160,7 +164,7 @@ impl Mesh {
         self.keys.first.mint(&claims())
     }
 
-    /// Runs `portcullis revoke … --json` and returns what it printed.
+    /// Runs `portcullis revoke … --json` and returns its output.
     ///
     /// # Panics
     /// It failed.
@@ -194,8 +198,8 @@ impl Mesh {
         }
     }
 
-    /// Waits until every worker answers a request with this token so: one may hear of an end sooner than another, since
-    /// each asks anew when its own requests come.
+    /// Waits until every worker answers a request with this token by this status. Workers ask the service independently, so
+    /// one may see a revocation sooner than another.
     pub async fn becomes_everywhere(&self, token: &str, status: u16) -> bool {
         let request = Request::get("/api").bearer(token);
         wait_until(EVERYWHERE, async || {
@@ -209,7 +213,7 @@ impl Mesh {
         .await
     }
 
-    /// The whole of what Envoy wrote, access log and all.
+    /// Envoy's whole output, with the access log.
     pub fn envoy_log(&mut self) -> String {
         self.envoy.process().log()
     }

@@ -1,4 +1,4 @@
-//! An HTTP/1.1 server whose answers are bytes: for what no honest server would say.
+//! An HTTP/1.1 server whose replies are raw bytes, for replies that a correct server never sends.
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// What is said to one request.
+/// The reply to one request.
 #[derive(Debug, Clone, Default)]
 pub struct Reply {
     /// Waited before anything is sent.

@@ -21,7 +21,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Append-only with every write on disk, and no eviction: what the service asks for.
+    /// Append-only with every write on disk, and no eviction, as the service requires.
     pub async fn start(directory: &Directory) -> Self {
         Self::start_with(directory, &[]).await
     }
@@ -46,7 +46,7 @@ impl Redis {
         std::fs::create_dir_all(&data).expect("the stack's directory takes another");
         for _ in 0..PORT_ATTEMPTS {
             let address = free_port();
-            // `{port}` and `{other-port}` stand for what is known only now.
+            // `{port}` and `{other-port}` are filled in here: ports are known only now.
             let other = free_port().port().to_string();
             let place =
                 |text: &&str| text.replace("{port}", &address.port().to_string()).replace("{other-port}", &other);
@@ -127,14 +127,14 @@ impl Redis {
 /// One command, as [`Redis::command`].
 ///
 /// # Errors
-/// Nobody can be reached there.
+/// The connection fails.
 pub async fn command(address: SocketAddr, arguments: &[&str]) -> io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     let mut request = format!("*{}\r\n", arguments.len());
     for argument in arguments {
         request.push_str(&format!("${}\r\n{argument}\r\n", argument.len()));
     }
-    // Redis answers in order, and closes after QUIT: what was read until then is the whole reply.
+    // Redis answers in order, and closes after QUIT: the bytes until then are the whole reply.
     request.push_str("*1\r\n$4\r\nQUIT\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut reply = Vec::new();

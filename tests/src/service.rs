@@ -1,4 +1,4 @@
-//! The revocation service: `portcullis serve`, as it is built for everybody.
+//! The revocation service: `portcullis serve`, the binary that ships.
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -65,7 +65,7 @@ impl Service {
         Ok(Self { process, options, directory: directory.to_path_buf(), address, admin })
     }
 
-    /// What filters ask.
+    /// The data listener, which filters use.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -110,7 +110,7 @@ impl Service {
         if built.exists() { built } else { project().join("target/debug/portcullis") }
     }
 
-    /// Runs `portcullis revoke … --json` and returns what it printed.
+    /// Runs `portcullis revoke … --json` and returns its output.
     ///
     /// # Panics
     /// It failed.
@@ -120,7 +120,7 @@ impl Service {
         output
     }
 
-    /// Runs `portcullis revoke … --json`: what it printed, its errors, its exit code.
+    /// Runs `portcullis revoke … --json`: its output, its errors, its exit code.
     pub async fn try_revoke(&self, arguments: &[&str]) -> (Value, String, i32) {
         let url = format!("http://{}", self.admin_address());
         let file = self.admin_token_file().display().to_string();

@@ -46,7 +46,7 @@ impl SoftHsm {
         [vec![configuration], self.faulty.as_ref().map(of).unwrap_or_default()].concat()
     }
 
-    /// What the service shall load.
+    /// The module that the service loads.
     pub fn module(&self) -> String {
         let faulty = self.faulty.as_ref().map(|directory| directory.join("libfaulty.so").display().to_string());
         faulty.unwrap_or_else(|| self.module.to_owned())

@@ -1,4 +1,4 @@
-//! An HTTP server in the test's own process: an upstream that tells what reached it, or a service that misbehaves.
+//! An HTTP server in the test's own process: an upstream that echoes requests, or a service that misbehaves.
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub struct Seen {
     pub body: Bytes,
 }
 
-/// What a server says to one request.
+/// The reply to one request.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use jose::json::{Json, Object};
 use wire::{Kind, TOKEN_ID_CLAIMS};
 
-use crate::claims::optional_string;
+use crate::claims::members::optional_string;
 use crate::claims::provider::Preset;
 use crate::config::{self, Invalid, OfflineSessions, OneOrMany};
 use crate::reject::{Cause, Rejection};

@@ -4,8 +4,9 @@
 //! the client (RFC 8725 section 3.11, cross-JWT confusion). What tells is the header's `typ`, which `claims` judges first,
 //! claims whose value is a word for the kind, and claims that only some kinds have.
 use jose::json::{Json, Object};
+use jose::plain_type;
 
-use crate::claims::{optional_string, plain_type};
+use crate::claims::members::optional_string;
 use crate::config::TokenKind;
 use crate::reject::{Cause, Rejection};
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError};
 
 use jose::json::Object;
 
-use super::{Accepted, Unverifiable, Verified, unknown_issuer};
-use crate::claims::{self, Window};
+use super::{Accepted, Unverifiable, Verified, registered, unknown_issuer};
+use crate::claims::window::Window;
 use crate::introspection::{Introspection, Reply, Unanswered};
 use crate::keys::rings::Keyrings;
 use crate::policy::{Issuer, Policy};
@@ -70,7 +70,7 @@ impl Policy {
         let response = response.ok_or(Cause::ResponseNotObject)?;
         let payload = verified.parse_payload()?;
         let token = payload.as_object().ok_or(Cause::PayloadNotObject)?;
-        claims::check_confirmed(issuer, token, response, now.wall)
+        registered::check_confirmed(issuer, token, response, now.wall)
     }
 
     /// Is what was asked about still good, now that the answer is there? Its key may have left while the request waited.

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jose::json::Json;
 use wire::{Kind, RevocationKey};
 
-use super::{DEFAULT_FUTURE_IAT_TOLERANCE, Questions, Unverifiable, Verified, unknown_issuer};
-use crate::claims;
+use super::{DEFAULT_FUTURE_IAT_TOLERANCE, Questions, Unverifiable, Verified, registered, unknown_issuer};
 use crate::config::RevocationMode;
 use crate::introspection::{Failure, Introspection, Reply, Unanswered};
-use crate::policy::{Issuer, Policy, Revocation};
+use crate::policy::{Issuer, Policy};
 use crate::reject::{Cause, Rejection};
-use crate::revocation::{self, RevocationQuery, Whose};
+use crate::revocation::{self, Revocation, RevocationQuery, Whose};
 use crate::time::{Monotonic, Now, UnixSeconds};
 
 /// What stands in the place of a signature.
@@ -100,7 +99,7 @@ impl Policy {
         let claims = response.as_object().ok_or_else(|| Rejection::new(Cause::ResponseNotObject))?;
         let future_iat_tolerance =
             self.revocation().map_or(DEFAULT_FUTURE_IAT_TOLERANCE, |revocation| revocation.future_iat_tolerance);
-        let times = claims::check_introspected(issuer, future_iat_tolerance, claims, now.wall)?;
+        let times = registered::check_introspected(issuer, future_iat_tolerance, claims, now.wall)?;
         let questions = match self.revocation() {
             None => Questions::None,
             Some(revocation) => {

@@ -2,8 +2,11 @@ use jose::{Algorithm, Family, base64url};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::engine::Portable;
-use crate::time::UnixSeconds;
+use crate::engine::{Engine, Portable};
+use crate::keys::rings::Keyrings;
+use crate::policy::Policy;
+use crate::request::Request;
+use crate::time::{Monotonic, Now, UnixSeconds};
 use crate::vectors;
 
 const NOW: Now = Now { wall: UnixSeconds(1_750_000_000), monotonic: Monotonic(1_000_000_000) };

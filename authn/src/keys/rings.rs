@@ -1,7 +1,6 @@
 //! The keys of all issuers as they are at this moment: those of the configuration, and those that were fetched.
 use crate::engine::KeySet;
-use crate::keys::source::KeySource;
-use crate::policy::Policy;
+use crate::keys::source::{KeySource, Settings};
 use crate::reject::Rejection;
 use crate::time::Monotonic;
 
@@ -16,14 +15,12 @@ pub struct Current<'k> {
     pub generation: u32,
 }
 
-impl Policy {
-    /// As they are before anything was fetched.
-    pub fn keyrings(&self) -> Keyrings {
-        Keyrings(self.issuers.iter().map(|issuer| issuer.published.clone().map(KeySource::new)).collect())
-    }
-}
-
 impl Keyrings {
+    /// Of each issuer in the document's order: the settings of its source, if its keys are fetched.
+    pub fn new(sources: impl Iterator<Item = Option<Settings>>) -> Self {
+        Self(sources.map(|settings| settings.map(KeySource::new)).collect())
+    }
+
     /// # Errors
     /// [`crate::reject::RejectReason::KeysUnavailable`] when there are none to be trusted now.
     pub(crate) fn current<'k>(

@@ -5,8 +5,8 @@ use jose::json::Object;
 use wire::{Answer, DerivedKeys, Kind, Retention, RevocationKey, token_id_from_jti, token_id_from_signing_input};
 
 use crate::claims::identifiers::Identifiers;
-use crate::policy::Revocation;
 use crate::reject::{Cause, Rejection};
+use crate::revocation::Revocation;
 use crate::time::{Monotonic, UnixSeconds};
 
 /// The keys that could end one token, and the moment that `before` answers are compared with.

@@ -2,9 +2,9 @@
 use std::sync::Arc;
 
 use authn::decide::Unavailable;
-use authn::policy::{Policy, Revocation};
+use authn::policy::Policy;
 use authn::reject::Cause;
-use authn::revocation::{RevocationQuery, Verdict};
+use authn::revocation::{Revocation, RevocationQuery, Verdict};
 use authn::time::{Monotonic, Now, UnixSeconds};
 use wire::DerivedKeys;
 use wire::check::{self, Needs, Question, QuestionError, Reply, StoreError};

@@ -2,8 +2,8 @@
 //! for its Identity-Aware Proxy. Its shape tells it from a key set.
 use super::{MAX_MEMBERS, Parsed};
 use crate::alg::Algorithm;
-use crate::engine::VerifyingKey;
 use crate::json::{Json, Object};
+use crate::key::engine::VerifyingKey;
 use crate::key::{Key, KeyError};
 use crate::key_set::KeySet;
 use crate::printable::printable;

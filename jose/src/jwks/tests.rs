@@ -1,5 +1,5 @@
 use super::*;
-use crate::engine::any::Any;
+use crate::key::engine::any::Any;
 use crate::key_set::{MAX_CANDIDATES, MAX_KEYS};
 
 /// RFC 7638 section 3.1.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::alg::Family;
-use crate::engine::any::Any;
+use crate::key::engine::any::Any;
 
 type Key = crate::key::Key<Any>;
 type KeySet = super::KeySet<Any>;

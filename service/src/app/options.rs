@@ -54,11 +54,11 @@ pub struct Options {
     #[command(flatten)]
     pub mirror: MirrorRedis,
     /// The only store to accept as the mirror. Without it, the first that is found.
-    #[arg(long, env = "PORTCULLIS_MIRROR_STORE_ID", value_name = "ID", requires = "mirror-redis")]
-    pub mirror_store_id: Option<StoreId>,
+    #[arg(long, env = "PORTCULLIS_MIRROR_REDIS_STORE_ID", value_name = "ID", requires = "mirror-redis")]
+    pub mirror_redis_store_id: Option<StoreId>,
     /// As --min-replicas, for the mirror. Without it, the same number.
-    #[arg(long, env = "PORTCULLIS_MIRROR_MIN_REPLICAS", value_name = "N", requires = "mirror-redis")]
-    pub mirror_min_replicas: Option<u32>,
+    #[arg(long, env = "PORTCULLIS_MIRROR_REDIS_MIN_REPLICAS", value_name = "N", requires = "mirror-redis")]
+    pub mirror_redis_min_replicas: Option<u32>,
     /// The longest that one connection attempt or one round trip may take.
     #[arg(long, env = "PORTCULLIS_REDIS_TIMEOUT", value_name = "TIME", default_value = "200ms", value_parser = values::duration)]
     pub redis_timeout: Duration,

@@ -6,8 +6,8 @@ use crate::Options;
 pub fn config(options: &Options) -> Config {
     let mirror = options.mirror_redis().map(|redis| MirrorConfig {
         redis,
-        store_id: options.mirror_store_id,
-        min_replicas: options.mirror_min_replicas.unwrap_or(options.min_replicas),
+        store_id: options.mirror_redis_store_id,
+        min_replicas: options.mirror_redis_min_replicas.unwrap_or(options.min_replicas),
     });
     Config {
         redis: options.redis.clone().into(),

@@ -35,7 +35,7 @@ use crate::domain::revocations::Revocations;
 use crate::domain::sessions::{self, Sessions};
 use crate::http::admin::{self, Callers};
 use crate::http::gate::{self, Gate};
-use crate::http::{check, health, oauth2, provider_events as provider_endpoints};
+use crate::http::{check, health, oauth2, openapi, provider_events as provider_endpoints};
 use crate::model::note::{NoteCipher, NoteError};
 use crate::model::session_keys::Ring;
 use crate::signing::{self, Signing, TokenLimits};
@@ -132,8 +132,6 @@ impl Service {
         let keys = open_keys(&options, &metrics).await?;
         let data = listen(options.listen).await?;
         let admin = listen(options.admin_listen).await?;
-        let secrets: Arc<[DerivedKeys]> = files.secrets.iter().map(wire::Secret::derive).collect();
-        let cipher = NoteCipher::new(&secrets)?;
         let store = RedisStore::open(&redis_store::config(&options), Arc::new(metrics.store.clone())).await?;
         let addresses = Addresses { listen: data.1, admin: admin.1 };
         if let Some(path) = &options.ports_file {
@@ -141,7 +139,7 @@ impl Service {
         }
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "listening");
         let store = Arc::new(store);
-        let parts = parts(&options, &files, providers, &metrics, keys, secrets, cipher, Arc::clone(&store).into());
+        let parts = Parts::new(&options, &files, providers, &metrics, keys, Arc::clone(&store).into())?;
         let limits = Limits {
             connections: options.max_connections,
             unauthenticated_per_peer: options.max_unauthenticated_per_peer,
@@ -222,58 +220,58 @@ async fn open_keys(options: &Options, metrics: &Metrics) -> Result<Keys, ServeEr
     Ok(Some((config, signing, clients)))
 }
 
-#[allow(clippy::too_many_arguments)]
-fn parts(
-    options: &Options,
-    files: &Files,
-    providers: LoadedProviders,
-    metrics: &Metrics,
-    keys: Keys,
-    secrets: Arc<[DerivedKeys]>,
-    cipher: NoteCipher,
-    stores: Stores,
-) -> Parts {
-    let ring_secrets = if files.session_secrets.is_empty() { &files.secrets } else { &files.session_secrets };
-    let ring = Arc::new(Ring::new(ring_secrets));
-    let work = TaskTracker::new();
-    let configured = options.issuers.iter().chain(&options.sessions.session_issuer);
-    let configured = configured.chain(files.providers.subject_issuers()).cloned().collect();
-    let issuers = Arc::new(Issuers::new(Arc::clone(&stores.issuers), configured));
-    let audit = Arc::new(Audit::new(Arc::clone(&stores.audit), Arc::clone(&ring), options.admin.audit_retention));
-    let revocations = Arc::new(Revocations::new(
-        Arc::clone(&stores.revocations),
-        Arc::clone(&secrets),
-        cipher,
-        Arc::clone(&issuers),
-        options.revocation_policy(&files.providers),
-        metrics.revocations.clone(),
-    ));
-    let sessions = keys.map(|(config, signing, clients)| {
-        let parts = sessions::Parts {
-            signing,
-            clients,
-            ring,
-            session_store: Arc::clone(&stores.sessions),
-            revocation_store: Arc::clone(&stores.revocations),
-            secrets: Arc::clone(&secrets),
-            revocations: Arc::clone(&revocations),
-            audit: Arc::clone(&audit),
-            events: metrics.sessions.clone(),
-        };
-        Arc::new(Sessions::new(config, parts))
-    });
-    let event_parts = provider_events::Parts {
-        replay_guard: Arc::clone(&stores.replay_guard),
-        revocations: Arc::clone(&revocations),
-        work: work.clone(),
-        metrics: metrics.provider_events.clone(),
-    };
-    let events = Arc::new(ProviderEvents::new(providers, options.event_limit(), event_parts));
-    let registry = Arc::new(metrics.registry());
-    Parts { secrets, stores, issuers, revocations, audit, sessions, events, registry, work }
-}
-
 impl Parts {
+    /// Makes each part from the parts that it uses.
+    fn new(
+        options: &Options,
+        files: &Files,
+        providers: LoadedProviders,
+        metrics: &Metrics,
+        keys: Keys,
+        stores: Stores,
+    ) -> Result<Self, NoteError> {
+        let secrets: Arc<[DerivedKeys]> = files.secrets.iter().map(wire::Secret::derive).collect();
+        let cipher = NoteCipher::new(&secrets)?;
+        let ring_secrets = if files.session_secrets.is_empty() { &files.secrets } else { &files.session_secrets };
+        let ring = Arc::new(Ring::new(ring_secrets));
+        let work = TaskTracker::new();
+        let configured = options.issuers.iter().chain(&options.sessions.session_issuer);
+        let configured = configured.chain(files.providers.subject_issuers()).cloned().collect();
+        let issuers = Arc::new(Issuers::new(Arc::clone(&stores.issuers), configured));
+        let audit = Arc::new(Audit::new(Arc::clone(&stores.audit), Arc::clone(&ring), options.admin.audit_retention));
+        let revocations = Arc::new(Revocations::new(
+            Arc::clone(&stores.revocations),
+            Arc::clone(&secrets),
+            cipher,
+            Arc::clone(&issuers),
+            options.revocation_policy(&files.providers),
+            metrics.revocations.clone(),
+        ));
+        let sessions = keys.map(|(config, signing, clients)| {
+            let parts = sessions::Parts {
+                signing,
+                clients,
+                ring,
+                session_store: Arc::clone(&stores.sessions),
+                revocation_store: Arc::clone(&stores.revocations),
+                secrets: Arc::clone(&secrets),
+                revocations: Arc::clone(&revocations),
+                audit: Arc::clone(&audit),
+                events: metrics.sessions.clone(),
+            };
+            Arc::new(Sessions::new(config, parts))
+        });
+        let event_parts = provider_events::Parts {
+            replay_guard: Arc::clone(&stores.replay_guard),
+            revocations: Arc::clone(&revocations),
+            work: work.clone(),
+            metrics: metrics.provider_events.clone(),
+        };
+        let events = Arc::new(ProviderEvents::new(providers, options.event_limit(), event_parts));
+        let registry = Arc::new(metrics.registry());
+        Ok(Self { secrets, stores, issuers, revocations, audit, sessions, events, registry, work })
+    }
+
     fn health(&self) -> health::AppState {
         let signing = self.sessions.as_ref().map(|sessions| Arc::clone(&sessions.signing));
         health::AppState::new(Arc::clone(&self.stores.revocations), signing, Arc::clone(&self.registry))
@@ -330,7 +328,7 @@ fn admin_routes(parts: &Parts, options: &Options, files: Files) -> Router {
         rate: options.admin.admin_rate,
         answer: options.write_limit() + Duration::from_secs(10),
     };
-    admin::routes(admin, limits)
+    admin::routes(admin, limits, openapi::admin_document().into())
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {

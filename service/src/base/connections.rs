@@ -96,7 +96,7 @@ pub async fn accept(
         .initial_connection_window_size(WINDOW)
         .initial_stream_window_size(WINDOW / 2)
         .max_header_list_size(16 * 1024);
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let permits = Arc::new(Semaphore::new(limits.connections));
     let unauthenticated = Arc::new(Unauthenticated::default());
     let logged = Throttle::default();
     // Nothing is sent: the channel closes when the last connection is gone.
@@ -118,8 +118,8 @@ pub async fn accept(
         if made_room && let Some(more) = logged.pass(Instant::now()) {
             tracing::warn!(peer = %peer.ip(), more, "closed a connection: its address has too many unauthenticated ones");
         }
-        let place = match Arc::clone(&places).try_acquire_owned() {
-            Ok(place) => place,
+        let permit = match Arc::clone(&permits).try_acquire_owned() {
+            Ok(permit) => permit,
             Err(_) => {
                 let made_room = unauthenticated.close_oldest_except(&connection);
                 if made_room {
@@ -130,8 +130,8 @@ pub async fn accept(
                 }
                 tokio::select! {
                     _ = on_stop.wait_for(|stop| *stop) => break,
-                    place = Arc::clone(&places).acquire_owned() => match place {
-                        Ok(place) => place,
+                    permit = Arc::clone(&permits).acquire_owned() => match permit {
+                        Ok(permit) => permit,
                         Err(_) => break,
                     },
                 }
@@ -159,7 +159,7 @@ pub async fn accept(
                     }
                 }
             }
-            drop((place, alive));
+            drop((permit, alive));
         });
     }
     drop((listener, alive));

@@ -132,7 +132,7 @@ impl Audit {
     async fn add(&self, event: &Event) -> Result<(), WriteError> {
         let failed = |_| WriteError::NotWritten(StoreError::StoreFailed);
         let text = serde_json::to_vec(event).map_err(|_| WriteError::NotWritten(StoreError::StoreFailed))?;
-        let sealed = self.ring.seal(self.ring.first(), PLACE, text).map_err(failed)?;
+        let sealed = self.ring.seal(self.ring.first(), CONTEXT, text).map_err(failed)?;
         let bounds = AuditBounds { max_age: self.keep, max_entries: AuditBounds::MAX_ENTRIES };
         self.log.append(sealed, bounds).await
     }
@@ -148,13 +148,13 @@ impl Audit {
     }
 
     fn open(&self, sealed: &[u8]) -> Option<Event> {
-        let text = self.ring.all().find_map(|at| self.ring.open(at, PLACE, sealed))?;
+        let text = self.ring.all().find_map(|at| self.ring.open(at, CONTEXT, sealed))?;
         serde_json::from_slice(&text).ok()
     }
 }
 
-/// What entries are encrypted for; there is one stream.
-const PLACE: &str = "audit";
+/// The context that entries are encrypted for. There is one stream.
+const CONTEXT: &str = "audit";
 
 fn shorten(text: &mut String) {
     if text.len() > MAX_TEXT {

@@ -117,7 +117,7 @@ pub enum Step {
 pub struct Waiting {
     outcome: oneshot::Receiver<Result<Outcome, EventError>>,
     unavailable: Unavailable,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 enum Judgement<'s> {

@@ -239,7 +239,7 @@ impl Sessions {
         for some in store.sids_of(&self.config.issuer, subject).await?.chunks(AT_ONCE) {
             let found = join_all(some.iter().map(|(sid, at)| store.read(*at, *sid))).await;
             let absent = some.iter().zip(found).filter(|(_, found)| matches!(found, Ok(None)));
-            gone.extend(absent.map(|(place, _)| *place));
+            gone.extend(absent.map(|(permit, _)| *permit));
         }
         for at in self.ring.all() {
             let sids: Vec<Sid> = gone.iter().filter(|(_, of)| *of == at).map(|(sid, _)| *sid).collect();

@@ -28,7 +28,7 @@ use crate::domain::audit::Audit;
 use crate::domain::revocations::Revocations;
 use crate::domain::sessions::Sessions;
 use crate::http::gate::Gate;
-use crate::http::{health, openapi};
+use crate::http::health;
 pub use callers::{AdminToken, AdminTokenError, Callers, CertificateCallers};
 use guard::Guard;
 use problem::Problem;
@@ -56,7 +56,8 @@ pub struct Limits {
     pub answer: Duration,
 }
 
-pub fn routes(parts: Parts, limits: Limits) -> Router {
+/// `document` describes this listener, and is served by it.
+pub fn routes(parts: Parts, limits: Limits, document: Bytes) -> Router {
     let Parts { revocations, sessions, audit, callers, health, work } = parts;
     let guard = Arc::new(Guard::new(callers, limits.rate, Arc::clone(&audit), work.clone(), Instant::now()));
     let guarded = |routes: OpenApiRouter| {
@@ -71,7 +72,6 @@ pub fn routes(parts: Parts, limits: Limits) -> Router {
     let gate = Gate::new(limits.requests, revocations::MAX_BYTES);
     let time = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limits.answer);
     let bulk = bulk::routes().with_state(bulk::AppState::new(revocations, audit, work));
-    let document: Bytes = openapi::admin_document().into();
     let served = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
     // The time is of the answer. A request that was begun goes on, in its place.
     guarded(bounded.layer(middleware::from_fn_with_state(gate, limit)))
@@ -95,6 +95,6 @@ pub fn api() -> OpenApi {
 
 /// As [`crate::http::gate::limit`]; refusals are problem documents here.
 async fn limit(State(gate): State<Gate>, request: Request, next: Next) -> Result<Response, Problem> {
-    let (request, _place) = gate.admit(request).await?;
+    let (request, _permit) = gate.admit(request).await?;
     Ok(next.run(request).await)
 }

@@ -26,7 +26,7 @@ static UNAUTHENTICATED_CHECKS: Semaphore = Semaphore::const_new(16 * 1024 * 1024
 
 #[derive(Debug, Clone)]
 pub struct Gate {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     max_bytes: usize,
     unauthenticated: &'static Semaphore,
     /// How many may wait for a place, and how long. Without: none.
@@ -46,8 +46,8 @@ pub enum Refusal {
 }
 
 impl Gate {
-    pub fn new(places: usize, max_bytes: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(places)), max_bytes, unauthenticated: &UNAUTHENTICATED, queue: None }
+    pub fn new(permits: usize, max_bytes: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(permits)), max_bytes, unauthenticated: &UNAUTHENTICATED, queue: None }
     }
 
     /// For requests that may not be sent again: `waiting` more of them wait for a place, for `limit` at the most.
@@ -55,8 +55,8 @@ impl Gate {
         Self { queue: Some((Arc::new(Semaphore::new(waiting)), limit)), ..self }
     }
 
-    pub fn of_checks(places: usize, max_bytes: usize) -> Self {
-        Self { unauthenticated: &UNAUTHENTICATED_CHECKS, ..Self::new(places, max_bytes) }
+    pub fn of_checks(permits: usize, max_bytes: usize) -> Self {
+        Self { unauthenticated: &UNAUTHENTICATED_CHECKS, ..Self::new(permits, max_bytes) }
     }
 
     /// The request with its body in memory, and its place for as long as it is in progress.
@@ -72,20 +72,20 @@ impl Gate {
         let budget = (!is_authenticated).then_some(self.unauthenticated);
         let (body, _bytes) =
             timeout(BODY, read(body, self.max_bytes, budget)).await.unwrap_or(Err(Refusal::TooSlow))?;
-        let place = self.place().await.ok_or(Refusal::Busy)?;
-        Ok((Request::from_parts(head, Body::from(body)), place))
+        let permit = self.permit().await.ok_or(Refusal::Busy)?;
+        Ok((Request::from_parts(head, Body::from(body)), permit))
     }
 }
 
 impl Gate {
-    async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        let places = Arc::clone(&self.places);
-        match (Arc::clone(&places).try_acquire_owned(), &self.queue) {
-            (Ok(place), _) => Some(place),
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        let permits = Arc::clone(&self.permits);
+        match (Arc::clone(&permits).try_acquire_owned(), &self.queue) {
+            (Ok(permit), _) => Some(permit),
             (Err(_), None) => None,
             (Err(_), Some((queue, limit))) => {
                 let _queued = queue.try_acquire().ok()?;
-                timeout(*limit, places.acquire_owned()).await.ok()?.ok()
+                timeout(*limit, permits.acquire_owned()).await.ok()?.ok()
             }
         }
     }
@@ -132,7 +132,7 @@ impl Refusal {
 /// Middleware: refusals as plain text.
 pub async fn limit(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     match gate.admit(request).await {
-        Ok((request, _place)) => next.run(request).await,
+        Ok((request, _permit)) => next.run(request).await,
         Err(refusal) => refused(refusal),
     }
 }
@@ -145,9 +145,9 @@ pub async fn run_to_completion(
     next: Next,
 ) -> Response {
     match gate.admit(request).await {
-        Ok((request, place)) => {
+        Ok((request, permit)) => {
             let task = work.spawn(async move {
-                let _place = place;
+                let _permit = permit;
                 next.run(request).await
             });
             task.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())

@@ -21,6 +21,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -30,6 +31,7 @@ use crate::base::throttle::Throttle;
 use crate::domain::audit::{Audit, Event};
 use crate::domain::clients::{Client, May};
 use crate::domain::sessions::{ActiveToken, Sessions, Tokens};
+use crate::model::session::Audience;
 use crate::signing::JwkSet;
 use client::authenticate;
 use error::{NO_STORE, OAuthError, OAuthProblem};
@@ -66,13 +68,58 @@ struct TokenForm {
     client_secret: Option<String>,
 }
 
-/// RFC 7662 section 2.2.
-#[derive(Serialize, ToSchema)]
+/// RFC 7662 section 2.2. Only `active`, if it is false.
+#[derive(Serialize, ToSchema, Default)]
 struct Introspection {
     active: bool,
-    /// Absent if it is not active.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<Audience>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    /// `Bearer`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_type: Option<&'static str>,
+    /// Unix seconds, as `iat` and `auth_time` are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exp: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iat: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_time: Option<u64>,
+    /// The session's further claims.
     #[serde(flatten)]
-    token: Option<ActiveToken>,
+    further: Map<String, Value>,
+}
+
+impl From<ActiveToken> for Introspection {
+    fn from(token: ActiveToken) -> Self {
+        let claims = token.claims;
+        Self {
+            active: true,
+            iss: Some(claims.iss),
+            sub: Some(claims.sub),
+            aud: claims.aud,
+            sid: Some(claims.sid),
+            jti: Some(token.jti),
+            client_id: claims.client_id,
+            scope: claims.scope,
+            token_type: Some("Bearer"),
+            exp: Some(token.exp),
+            iat: Some(token.iat),
+            auth_time: Some(claims.auth_time),
+            further: claims.further,
+        }
+    }
 }
 
 /// What the endpoints for clients need.
@@ -144,8 +191,8 @@ async fn introspect(
         let (client, form) = read(&state, &connection, &headers, &body)?;
         must(&client, May::Introspect)?;
         let token = form.must("token", "`token` is missing")?;
-        let token = state.sessions.introspect(token).await?;
-        Ok((NO_STORE, Json(Introspection { active: token.is_some(), token })).into_response())
+        let active = state.sessions.introspect(token).await?;
+        Ok((NO_STORE, Json(active.map(Introspection::from).unwrap_or_default())).into_response())
     };
     finish(&state, "introspect", answer.await)
 }

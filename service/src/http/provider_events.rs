@@ -158,7 +158,7 @@ async fn serve(state: AppState, endpoint: Endpoint, request: Request) -> Respons
 }
 
 async fn work(state: &AppState, endpoint: Endpoint, request: Request) -> Result<Outcome, NotTaken> {
-    let (request, place) = state.gate.admit(request).await.map_err(NotTaken::Transport)?;
+    let (request, permit) = state.gate.admit(request).await.map_err(NotTaken::Transport)?;
     let headers = request.headers().clone();
     let body = Bytes::from_request(request, &()).await.map_err(|_| NotTaken::Transport(Refusal::CutShort))?;
     let token = match endpoint {
@@ -167,7 +167,7 @@ async fn work(state: &AppState, endpoint: Endpoint, request: Request) -> Result<
     };
     let token = token.map_err(|rejected| NotTaken::Token(rejected.into()))?;
     // A request that waits for keys has left its place to others.
-    state.events.take(endpoint, token, place).await.map_err(NotTaken::Token)
+    state.events.take(endpoint, token, permit).await.map_err(NotTaken::Token)
 }
 
 /// Back-Channel Logout 1.0 section 2.5. Other parameters are ignored, as it says.

@@ -55,7 +55,7 @@ pub struct Data {
 }
 
 /// The claims that name a session's subject and what it may do, as its JWTs and introspection have them.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize)]
 pub struct SessionClaims {
     pub iss: String,
     pub sub: String,

@@ -18,7 +18,7 @@ const FORM: u8 = 1;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sid(pub [u8; 16]);
 
-/// The place of a key in the ring.
+/// The index of a key in the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyAt(usize);
 
@@ -95,16 +95,16 @@ impl Ring {
         Name::of(&self.mac(at, Use::SubjectName, &[&length, issuer.as_bytes(), subject.as_bytes()]))
     }
 
-    /// Encrypts `text` for `place` alone: moved to another place it does not open.
+    /// Encrypts `text` for `context` alone: moved to another context it does not open.
     ///
-    /// `1 | nonce 12 | ciphertext and tag`, AES-256-GCM. Each place has a key of its own, so that random nonces never
+    /// `1 | nonce 12 | ciphertext and tag`, AES-256-GCM. Each context has a key of its own, so that random nonces never
     /// come near the number at which one might repeat.
-    pub fn seal(&self, at: KeyAt, place: &str, mut text: Vec<u8>) -> Result<Vec<u8>, NoRandomness> {
+    pub fn seal(&self, at: KeyAt, context: &str, mut text: Vec<u8>) -> Result<Vec<u8>, NoRandomness> {
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).map_err(|_| NoRandomness)?;
-        let sealing = self.sealing(at, place).ok_or(NoRandomness)?;
+        let sealing = self.sealing(at, context).ok_or(NoRandomness)?;
         sealing
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(place), &mut text)
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context), &mut text)
             .map_err(|_| NoRandomness)?;
         let mut sealed = vec![FORM];
         sealed.extend_from_slice(&nonce);
@@ -112,19 +112,19 @@ impl Ring {
         Ok(sealed)
     }
 
-    /// `None`: sealed under another key or for another place, or changed since.
-    pub fn open(&self, at: KeyAt, place: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+    /// `None`: sealed under another key or for another context, or changed since.
+    pub fn open(&self, at: KeyAt, context: &str, sealed: &[u8]) -> Option<Vec<u8>> {
         let rest = sealed.strip_prefix(&[FORM])?;
         let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>()?;
         let mut text = text.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let length = self.sealing(at, place)?.open_in_place(nonce, Aad::from(place), &mut text).ok()?.len();
+        let length = self.sealing(at, context)?.open_in_place(nonce, Aad::from(context), &mut text).ok()?.len();
         text.truncate(length);
         Some(text)
     }
 
-    fn sealing(&self, at: KeyAt, place: &str) -> Option<LessSafeKey> {
-        let key = self.mac(at, Use::Seal, &[place.as_bytes()]);
+    fn sealing(&self, at: KeyAt, context: &str) -> Option<LessSafeKey> {
+        let key = self.mac(at, Use::Seal, &[context.as_bytes()]);
         UnboundKey::new(&AES_256_GCM, &key).ok().map(LessSafeKey::new)
     }
 
@@ -138,7 +138,7 @@ impl Ring {
 
     /// Every use has its own first byte, and parts of fixed length before the one that has not.
     fn mac(&self, at: KeyAt, of: Use, parts: &[&[u8]]) -> [u8; 32] {
-        // A place is only made by this ring, so there is a key at it.
+        // Only this ring makes an index, so there is a key at it.
         let Some(key) = self.0.get(at.0) else { return [0; 32] };
         let mut mac = hmac::Context::with_key(key);
         mac.update(&[1, of as u8]);

@@ -423,7 +423,7 @@ fn what_waits_for_the_other_store_is_counted_while_it_is_tried() {
     prepare(&new).unwrap();
     // Nobody is there to confirm, so each attempt takes its time and fails.
     let confirm_timeout = Duration::from_millis(500);
-    let service = Running::start(Options { mirror_min_replicas: Some(1), confirm_timeout, ..both(&old, &new) });
+    let service = Running::start(Options { mirror_redis_min_replicas: Some(1), confirm_timeout, ..both(&old, &new) });
     assert_eq!(service.admin("POST", "/v1/revocations", &asking(Kind::Session, "s")).0, 503);
     let begun = std::time::Instant::now();
     while begun.elapsed() < Duration::from_secs(3) {

@@ -22,7 +22,7 @@ pub struct Case {
     pub token: TokenSpec,
     /// `{other}` in the request.
     pub other: Option<TokenSpec>,
-    /// What the introspection server says of the token. Without it, the server says of every token that it is active: a
+    /// The reply of the introspection server about the token. Without it, the server calls every token active: a
     /// case that expects a refusal then shows that it was not asked.
     pub introspection: Option<IntrospectionSpec>,
     /// Revoked before the request is sent.
@@ -74,7 +74,7 @@ pub struct TokenSpec {
     /// Header and payload are padded before they are signed, and the signature after.
     #[serde(default)]
     pub padded: bool,
-    /// What is done to the signed token.
+    /// Changes to the signed token, in order.
     #[serde(default)]
     pub then: Vec<Then>,
     /// The token's text as it is: nothing is signed.
@@ -148,7 +148,7 @@ pub struct RevokedSpec {
     /// The claim's value; for `key`, the name of a signing key.
     #[serde(default)]
     pub id: String,
-    /// For kinds that end what was issued before a time: that time relative to now, as the native runner answers it.
+    /// For kinds that end tokens issued before a time: that time relative to now, as the native runner answers it.
     /// The service decides it in the real one: now, rounded up, and a second.
     #[serde(default = "default_before")]
     pub before: i64,
@@ -171,10 +171,10 @@ pub enum Store {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Expect {
     Pass {
-        /// What the upstream must receive, by lower-case name.
+        /// Headers that the upstream must receive, by lower-case name.
         #[serde(default)]
         headers: BTreeMap<String, String>,
-        /// What it must not receive.
+        /// Headers that it must not receive.
         #[serde(default)]
         absent: Vec<String>,
         /// The path that it must receive, where it differs.

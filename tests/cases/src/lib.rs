@@ -35,7 +35,7 @@ pub use table::{Introspection, Ready, Table};
 pub const ISSUER: &str = "https://issuer.example";
 /// The VM's environment, apart from the secret shared with the service.
 pub const SHARED_SECRET_ENV: &str = "PORTCULLIS_SECRET";
-/// Who the filter is to the introspection server.
+/// The filter's client id at the introspection server.
 pub const CLIENT_ID: &str = "gateway";
 pub const CLIENT_SECRET_ENV: &str = "CLIENT_SECRET";
 pub const CLIENT_SECRET: &str = "a client secret of the tests";

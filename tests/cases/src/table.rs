@@ -31,7 +31,7 @@ pub struct Ready {
     pub introspection: Introspection,
 }
 
-/// What the introspection server says to whoever asks about the case's token.
+/// The reply of the introspection server about the case's token.
 #[derive(Debug, Clone)]
 pub struct Introspection {
     /// Only under this path, where there is one.
@@ -88,7 +88,7 @@ impl Table {
         environment
     }
 
-    /// What identifies a revocation's id in bytes of text: for keys, the RFC 7638 thumbprint.
+    /// The id of a revocation as text: for keys, the RFC 7638 thumbprint.
     pub fn revoked_id(&self, revoked: &RevokedSpec) -> Result<String> {
         if revoked.kind == "key" {
             return Ok(self.key(&revoked.id)?.thumbprint());

@@ -1,4 +1,4 @@
-//! Claims of many values, and what is done to a token after it was signed.
+//! Claims of many values, and changes to a token after it was signed.
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! The service behind an Envoy of its own, as in a mesh: what the filter sends must be a request that a proxy takes.
+//! The service behind an Envoy of its own, as in a mesh: the requests of the filter must be acceptable to a proxy.
 use harness::{Directory, Envoy, EnvoyOptions, Mesh, MeshOptions};
 use serde_json::json;
 
@@ -13,7 +13,7 @@ async fn a_check_passes_the_proxy_in_front_of_the_service_under_istios_name_for_
     let nobody = "127.0.0.1:1".parse().unwrap();
     let front = Envoy::start(&directory, EnvoyOptions::new(service, nobody, None)).await;
 
-    let mut options = MeshOptions { asks: Some(front.address()), ..MeshOptions::default() };
+    let mut options = MeshOptions { check_address: Some(front.address()), ..MeshOptions::default() };
     options.filter["revocation"]["cluster"] = json!(CLUSTER);
     options.edit = |bootstrap| bootstrap.replace("session_service", &format!("\"{CLUSTER}\""));
     let mesh = Mesh::start_with("in-a-mesh", options).await;

@@ -21,7 +21,7 @@ struct Stack {
     _upstream: Upstream,
 }
 
-/// Says of each token what its case says, and of every other one that it is active.
+/// Replies about each token as its case says, and calls every other token active.
 struct IntrospectionServer {
     /// By the body of the question.
     says: Arc<Mutex<HashMap<String, Introspection>>>,

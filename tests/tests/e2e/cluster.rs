@@ -2,8 +2,8 @@
 //! acknowledged stays in force, and all of it recovers by itself.
 use harness::mesh::{FRESHNESS, ISSUER, claims, unix_now};
 use harness::{
-    Cluster, Connection, Directory, Mesh, MeshOptions, PATIENCE, Redis, Request, Sentinels, Service, ServiceOptions,
-    exchange, wait_until,
+    Cluster, Connection, Directory, Mesh, MeshOptions, NODE_TIMEOUT, Redis, Request, Sentinels, Service,
+    ServiceOptions, exchange, wait_until,
 };
 use mint::random_id;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use wire::{Answer, DerivedKeys, Kind, RevocationKey, Secret};
 mod buckets;
 mod under_load;
 
-/// What a revocation may take beyond the freshness, from its acknowledgement.
+/// The longest that a revocation may take beyond the freshness, from its acknowledgement.
 const GRACE: Duration = Duration::from_millis(500);
 /// How soon all must be well again: the silence after which a primary is replaced, the election, and a busy machine.
 const RECOVERY: Duration = Duration::from_secs(20);
@@ -49,13 +49,14 @@ impl Session {
         format!("portcullis:{{{:02x}}}:r:{key}", key.0[0])
     }
 
-    /// What the service says of it alone. A filter asks of its user and more with it, which lie on other servers.
+    /// The answer of the service about this session alone. A filter also asks about its user and more, which lie on other
+    /// servers.
     async fn check(&self, mesh: &Mesh) -> Result<Answer, StoreError> {
         answers(mesh, &[self.key()]).await.map(|answers| answers[0])
     }
 }
 
-/// What the service says of these, in one question.
+/// The answers of the service about these keys, in one query.
 async fn answers(mesh: &Mesh, keys: &[RevocationKey]) -> Result<Vec<Answer>, StoreError> {
     let needs = Needs { future_iat_tolerance_seconds: 1, now_seconds: unix_now() };
     let question = Question::new(&derived(), nonce(), needs, keys).unwrap();

@@ -92,7 +92,7 @@ async fn the_edge_speaks_tls_1_3_alone_and_shows_no_more_of_itself_than_it_must(
     let quit = harness::exchange(mesh.address("edge", 9902), &Request::new("POST", "/stats/prometheus")).await;
     assert_eq!(quit.expect("an answer").status, 404);
 
-    // Redis: nobody without a password, nothing without TLS, and the service's user can neither empty nor read the rest.
+    // Redis: no access without a password, nothing without TLS, and the service's user can neither empty nor read the rest.
     let password = std::fs::read_to_string(mesh.secret("redis-password")).expect("a password");
     let redis = |user: &[&str], command: &[&str]| {
         let output = std::process::Command::new("redis-cli")
@@ -118,7 +118,7 @@ async fn the_edge_speaks_tls_1_3_alone_and_shows_no_more_of_itself_than_it_must(
     mesh.process("edge").assert_running();
 }
 
-/// Every name of a metric in an expression: what is followed by a selector, a range or an end, and is no function.
+/// Every name of a metric of ours in an expression.
 fn metric_names(expression: &str) -> Vec<String> {
     let words = expression.split(|one: char| !(one.is_ascii_alphanumeric() || one == '_' || one == ':'));
     let ours = words.filter(|word| word.starts_with("portcullis_") || word.starts_with("envoy_") || *word == "up");
@@ -131,7 +131,7 @@ fn names_of_metrics_are_found_in_expressions() {
     assert_eq!(metric_names(expression), ["portcullis_redis_seconds_bucket", "up"]);
 }
 
-/// Where, and what is asked: of the dashboard and of the alerts.
+/// The expressions of the dashboard and of the alerts, each with its place.
 fn expressions(mesh: &Compose) -> Vec<(String, String)> {
     let dashboard = std::fs::read_to_string(project().join("envoy/grafana/dashboard.json")).expect("the dashboard");
     let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
@@ -166,7 +166,7 @@ async fn everything_on_the_dashboard_and_in_the_alerts_exists_on_a_running_mesh(
     assert_eq!(revoke(&mesh, "sessions-1", &ended), 0);
     assert!(wait_until(LATEST, async || get(&mesh, &token).await.status == 403).await);
     let (_, fresh) = session(&mesh);
-    // A failed check counts too: nobody answers for a moment.
+    // A failed check counts too: neither instance answers for a moment.
     for instance in ["sessions-1", "sessions-2"] {
         mesh.process(instance).pause();
     }

@@ -21,9 +21,9 @@ async fn a_wrong_configuration_is_refused_with_the_path_of_its_field() {
         ("issuers[1].algorithms", |filter| filter["issuers"][1]["algorithms"] = json!(["none"])),
         ("issuers[0].keys[0].jwk", |filter| filter["issuers"][0]["keys"][0]["jwk"]["x"] = json!("AAAA")),
     ];
-    // What each field may be is tested natively; here, that Envoy asks and listens.
+    // The values of fields are tested natively. Here: Envoy asks the filter, and refuses the configuration when it does.
     for (field, spoil) in cases {
-        let mut options = MeshOptions { asks: Some("127.0.0.1:9".parse().unwrap()), ..MeshOptions::default() };
+        let mut options = MeshOptions { check_address: Some("127.0.0.1:9".parse().unwrap()), ..MeshOptions::default() };
         spoil(&mut options.filter);
         let Err(log) = Mesh::try_start("wrong-config", options).await else { panic!("{field}: Envoy starts") };
         let line = log.lines().find(|line| line.contains("portcullis: the configuration is refused"));
@@ -99,7 +99,8 @@ async fn a_request_that_waits_for_its_verdict_is_answered_under_the_configuratio
         Reply::http(200, &live).after(CHECK_TIMEOUT)
     })
     .await;
-    let mut options = MeshOptions { asks: Some(service.address()), listener_from_file: true, ..MeshOptions::default() };
+    let mut options =
+        MeshOptions { check_address: Some(service.address()), listener_from_file: true, ..MeshOptions::default() };
     options.filter["revocation"]["timeout"] = json!("3s");
     options.filter["revocation"]["freshness"] = json!("5s");
     let mut mesh = Mesh::start_with("updated-while-waiting", options).await;
@@ -125,7 +126,7 @@ async fn a_request_that_waits_for_its_verdict_is_answered_under_the_configuratio
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_written_as_yaml_in_the_bootstrap_counts_as_the_same_one_in_json() {
-    // Envoy hands a Struct over as protobuf, whatever its documentation says of JSON.
+    // Envoy hands a Struct over as protobuf, although its documentation says JSON.
     let as_struct = |bootstrap: String| {
         let (before, after) = bootstrap.split_once("google.protobuf.StringValue").expect("a StringValue");
         let (space, rest) = after.split_once("value: ").expect("its value");

@@ -1,4 +1,4 @@
-//! What a check and a revocation cost, printed and not judged. By hand, with a binary that is built to be fast:
+//! The cost of a check and of a revocation, printed and not judged. Run by hand, with an optimised binary:
 //!
 //!     cargo build --profile native -p portcullis-cli
 //!     PORTCULLIS=target/native/portcullis cargo test --profile native -p portcullis-e2e --test e2e cost:: -- --ignored --nocapture
@@ -17,7 +17,7 @@ use wire::{Kind, RevocationKey, Secret};
 const RATE: u32 = 2000;
 const CLIENTS: u32 = 16;
 const RUN: Duration = Duration::from_secs(10);
-/// Token, session, user, client, signing key, issuer: what one JWT is asked about.
+/// Token, session, user, client, signing key, issuer: the keys of one JWT.
 const KEYS: usize = 6;
 const REVOCATIONS: usize = 1_000_000;
 const BULK: usize = 5000;
@@ -31,14 +31,14 @@ fn entry(key: &RevocationKey) -> String {
     format!("portcullis:{{{:02x}}}:r:{key}", key.0[0])
 }
 
-/// Who is asked: the service, or Redis for the same names.
+/// The server that is measured: the service, or Redis with the same names.
 enum Asked {
     Service(Connection),
     Redis(TcpStream),
 }
 
 impl Asked {
-    /// What is sent, made before its time is taken.
+    /// The request, made before the clock starts.
     fn question(&self, number: u64) -> Vec<u8> {
         let keys = keys(number);
         match self {

@@ -21,7 +21,7 @@ struct Hardened {
 }
 
 impl Hardened {
-    /// From `envoy/redis.conf` as it is, with what it asks for: places, passwords, certificates.
+    /// From `envoy/redis.conf` as it is, with the paths, passwords and certificates that it needs.
     async fn start(directory: &Directory) -> Self {
         let place = directory.path();
         let mut users = std::fs::read_to_string(project().join("envoy/users.acl")).unwrap();
@@ -72,7 +72,7 @@ impl Hardened {
         service
     }
 
-    /// What Redis says to a user, by its own tool.
+    /// The reply of Redis to a user, through redis-cli.
     fn says(&self, user: Option<&str>, words: &[&str]) -> String {
         let value = |name: &str| {
             let at = self.arguments.iter().position(|argument| argument == name).unwrap();
@@ -121,7 +121,7 @@ async fn is_not_ready(service: &Service, trouble: &str) {
     assert!(said.await, "never {trouble}: {last:?}");
 }
 
-/// Whatever sessions and the audit stream ask of Redis: all of it must be among the user's rights.
+/// Sessions and the audit stream need more commands of Redis: the user must have the rights for all of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_redis_that_we_ship_lets_sessions_live_and_end() {
     let directory = Directory::new("redis-conf-sessions");
@@ -173,7 +173,7 @@ async fn the_redis_that_we_ship_lets_sessions_live_and_end() {
     assert_eq!(tool(&["audit", "--since", "1h"])["action"], "GET /v1/audit");
 }
 
-/// What the old store's user needs for a move; docs/migration.md has this very line.
+/// The rights that the old store's user needs for a move, as in docs/migration.md.
 const READS_ONLY: &str = "%R~portcullis:* resetchannels -@all +info +role +cluster|nodes +config|get +time +scan +get \
                           +pttl +hmget +zrange +xrange";
 

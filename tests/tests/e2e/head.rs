@@ -1,5 +1,5 @@
-//! Requests whose head can be read in two ways, through two virtual hosts of a real Envoy: what the rules judged must be
-//! what is routed and what the upstream gets.
+//! Requests whose head can be read in two ways, through two virtual hosts of a real Envoy: the rules, the route and the
+//! upstream must see the same request.
 use bytes::Bytes;
 use harness::mesh::{claims, claims_with};
 use harness::{Answer, Connection, H2Connection, Mesh, MeshOptions, Request, Response, Upstream, exchange, wait_until};
@@ -18,7 +18,7 @@ mod hosts;
 mod methods;
 mod tokens;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// `public.example.com` is public and has a route of its own; every other host needs a token.
 fn options() -> MeshOptions {

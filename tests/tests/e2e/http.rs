@@ -1,4 +1,4 @@
-//! What the filter's words become in a real proxy: repeated headers, spoofed ones, certificates, upgrades, logs.
+//! The filter's decisions as a real proxy carries them out: repeated headers, spoofed ones, certificates, upgrades, logs.
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -37,7 +37,7 @@ async fn two_authorization_headers_are_ambiguous_over_both_versions_of_http() {
         }
     }
     assert_eq!(mesh.upstream.requests(), 0);
-    // Envoy joins with a comma what it can see, and an empty value it drops: one token is left, for us and for all.
+    // Envoy joins repeated values with a comma and drops empty ones, so one token is left for every reader.
     let one = [Request::get("/api").bearer(&good), Request::get("/api").bearer(&good).header("authorization", "")];
     for request in &one {
         for response in both(&mesh, request).await {
@@ -248,7 +248,7 @@ async fn a_websocket_is_refused_and_passed_by_the_same_rules_over_both_versions_
         for (name, value) in &headers {
             request = request.header(name, value);
         }
-        // The upstream of the test speaks no websocket: what matters is whether it is asked.
+        // The upstream of the test speaks no websocket: the test checks only whether it is asked.
         let response = exchange(mesh.envoy.address(), &request).await.unwrap();
         let passed = mesh.upstream.requests() - before;
         assert_eq!((response.status == status || status == 200, passed), (true, u64::from(status == 200)), "{path}");

@@ -1,5 +1,5 @@
-//! Opaque tokens over time: a real Envoy against a real RFC 7662 server, well, slow, broken and under a flood. What single
-//! answers mean is in the table of cases.
+//! Opaque tokens over time: a real Envoy against a real RFC 7662 server, well, slow, broken and under a flood. The
+//! table of cases says what single replies mean.
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use harness::mesh::{CHECK_TIMEOUT, FRESHNESS, unix_now};
@@ -21,11 +21,11 @@ mod under_load;
 const OPAQUE_ISSUER: &str = "https://opaque.example";
 const CLIENT_ID: &str = "gateway";
 const CLIENT_SECRET: &str = "never-to-be-seen-in-a-log";
-/// What a change at the server may take beyond the freshness.
+/// The longest that a change at the server may take beyond the freshness.
 const GRACE: Duration = Duration::from_millis(500);
-const PATIENCE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(10);
 
-/// An introspection server (RFC 7662): what it says of each token can be changed at any time.
+/// An introspection server (RFC 7662) whose reply about each token can be changed at any time.
 struct Server {
     state: Arc<Mutex<State>>,
     http: Upstream,
@@ -118,7 +118,7 @@ fn answer(state: &mut State, seen: &Seen) -> Answer {
     Answer::json(200, &active.unwrap_or_else(|| json!({ "active": false }))).after(delay)
 }
 
-/// Of the right form, and nobody's.
+/// A token of the right form that the server does not know.
 fn made_up() -> String {
     format!("op_{}", random_id())
 }
@@ -148,7 +148,7 @@ async fn start(name: &str) -> (Server, Mesh) {
     (server, mesh)
 }
 
-/// With one worker: what it does is done by one virtual machine.
+/// With one worker, so that one virtual machine does everything.
 async fn start_alone(name: &str) -> (Server, Mesh) {
     let server = Server::start().await;
     let mesh = Mesh::start_with(name, MeshOptions { concurrency: 1, ..options(server.http.address()) }).await;

@@ -1,4 +1,4 @@
-//! What the service and the filter know of each other's issuers: whom a revocation may name, and whose tokens live longer
+//! Issuers as service and filter tell each other: which ones a revocation may name, and which ones' tokens live longer
 //! than revocations are kept.
 use std::time::Duration;
 

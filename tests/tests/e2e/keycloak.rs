@@ -39,7 +39,7 @@ async fn service(directory: &Directory, redis: &Redis, keycloak: &Keycloak) -> S
 /// An Envoy in front of the API. `introspects`: Keycloak is asked about each token as well.
 async fn mesh(name: &str, keycloak: &Keycloak, service: &Service, introspects: bool) -> Mesh {
     let mut options =
-        MeshOptions { asks: Some(service.address()), idp: Some(keycloak.address), ..MeshOptions::default() };
+        MeshOptions { check_address: Some(service.address()), idp: Some(keycloak.address), ..MeshOptions::default() };
     let mut issuer = json!({
         "name": "keycloak", "provider": "keycloak", "issuer": keycloak.issuer(), "audiences": ["api"],
         "algorithms": ["RS256", "ES256"],

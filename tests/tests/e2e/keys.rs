@@ -18,16 +18,16 @@ mod outages;
 mod refresh;
 mod under_load;
 
-/// A rule that asks nobody about sessions: these tests are about keys alone.
+/// A rule without revocation checks: these tests are about keys alone.
 const PATH: &str = "/unchecked";
 const KEYS: &str = "/keys";
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 const TIMEOUT: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(10);
 /// Both workers and the main thread.
 const VIRTUAL_MACHINES: u64 = 3;
 
-/// An identity provider: what it says at each path can be changed at any time.
+/// An identity provider whose reply at each path can be changed at any time.
 struct Provider {
     address: SocketAddr,
     says: Arc<Mutex<HashMap<String, Answer>>>,
@@ -45,9 +45,9 @@ impl Provider {
         provider
     }
 
-    /// With an address, and nobody there.
+    /// With an address where no server listens yet.
     fn absent() -> Self {
-        // Free again as soon as it is known: nobody else takes a port that the kernel has just given out.
+        // Free again as soon as it is known: no other process takes a port that the kernel has just given out.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         Self { address, says: Arc::default(), seen: Arc::default(), unchanged: Arc::default(), server: None }
     }
@@ -103,10 +103,10 @@ fn key(kid: &str) -> SigningKey {
     SigningKey::generate(Alg::EdDSA, kid)
 }
 
-/// The first issuer's keys are fetched, the other one's stand in the configuration. Nobody answers for sessions.
+/// The first issuer's keys are fetched, the other one's are in the configuration. There is no revocation service.
 fn options(provider: &Provider, jwks: &Value) -> MeshOptions {
-    let asks = Some(SocketAddr::from(([127, 0, 0, 1], 9)));
-    let mut options = MeshOptions { asks, idp: Some(provider.address), ..MeshOptions::default() };
+    let check_address = Some(SocketAddr::from(([127, 0, 0, 1], 9)));
+    let mut options = MeshOptions { check_address, idp: Some(provider.address), ..MeshOptions::default() };
     options.filter["issuers"][0]["jwks"] = with(
         &json!({ "cluster": "idp", "uri": format!("http://idp.example{KEYS}"), "timeout": format!("{}ms", TIMEOUT.as_millis()) }),
         jwks,
@@ -127,7 +127,7 @@ fn get(token: &str) -> Request {
     Request::get(PATH).bearer(token)
 }
 
-/// A token that names a key which nobody has.
+/// A token with an unknown key id.
 fn unknown(kid: &str) -> String {
     let part = |value: Value| to_base64url(value.to_string());
     format!("{}.{}.{}", part(json!({ "alg": "EdDSA", "kid": kid })), part(claims()), to_base64url([1; 64]))
@@ -141,7 +141,7 @@ fn is(response: &Response, status: u16, code: &str) -> bool {
 async fn until_passes(connections: &mut [Connection], key: &SigningKey) {
     let token = key.mint(&claims());
     for connection in connections {
-        let passes = wait_until(PATIENCE, async || connection.send(&get(&token)).await.unwrap().status == 200);
+        let passes = wait_until(DEADLINE, async || connection.send(&get(&token)).await.unwrap().status == 200);
         assert!(passes.await, "{}", connection.send(&get(&token)).await.unwrap().text());
     }
 }

@@ -31,4 +31,3 @@ mod store;
 mod survival;
 mod tokens;
 mod under_load;
-mod upgrade;

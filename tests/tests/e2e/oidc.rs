@@ -11,7 +11,7 @@ use harness::{
 };
 use serde_json::{Value, json};
 
-/// What a logout may take to be seen: the freshness of a mesh's verdicts, and a slow machine.
+/// The longest that a logout may take to be seen: the freshness of a mesh's verdicts, and a slow machine.
 const SEEN: Duration = Duration::from_secs(5);
 /// Our client at the provider, and one whose logouts go to a service that does not trust the provider's certificate.
 const CLIENT: &str = "portcullis";
@@ -111,7 +111,7 @@ async fn a_logout_at_the_provider_ends_the_session_at_the_proxy_and_no_other() {
     let uri = |service: &Service| format!("http://{}/oauth2/backchannel-logout", service.address());
     provider.step("/clients", &json!({ CLIENT: uri(&ours), DISTRUSTING: uri(&distrusting) })).await;
 
-    let mut options = MeshOptions { asks: Some(ours.address()), ..MeshOptions::default() };
+    let mut options = MeshOptions { check_address: Some(ours.address()), ..MeshOptions::default() };
     let keys: Vec<_> = provider.keys.iter().map(|jwk| json!({ "jwk": jwk })).collect();
     let issuer = json!({
         "name": "provider", "issuer": provider.issuer, "audiences": ["api"], "algorithms": ["RS256"], "keys": keys,
@@ -143,7 +143,7 @@ async fn a_logout_at_the_provider_ends_the_session_at_the_proxy_and_no_other() {
     assert_eq!(mesh.get(&of_bob).await.status, 200);
     drop(bobs);
 
-    // Keys behind a certificate that nobody vouches for are no keys: 503, and nobody is logged out.
+    // Keys behind an untrusted certificate are not taken: 503, and no session ends.
     let (elsewhere, of_carol) = provider.log_in(DISTRUSTING, "carol").await;
     assert_eq!(mesh.get(&of_carol).await.status, 200);
     let told = provider.log_out(&elsewhere).await;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 const ISSUER: &str = "https://sessions.example";
 const CLIENT_SECRET: &str = "a-client-secret-of-the-tests-long-enough";
-/// What an end may take beyond the freshness.
+/// The longest that an end may take beyond the freshness.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// The service makes sessions, and the filter asks it about their tokens under the rule `/own`, which asks once: the

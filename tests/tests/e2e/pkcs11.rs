@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 const ISSUER: &str = "https://sessions.example";
 const SECRET: &str = "a-client-secret-of-at-least-32-bytes";
 const PIN: &str = "1234567890";
-/// For what the service does about a lost token: it is seen at once, and tried again after 1, 2, 4 … seconds.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The service sees a lost token at once, and tries again after 1, 2, 4 … seconds.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Fields drop in this order.
 struct Stack {
@@ -198,7 +198,7 @@ async fn a_key_in_a_file_and_one_in_a_token_take_each_other_over() {
     // The file is replaced while the token's key signs: the token's stays, both files' are published.
     let next = mint::SigningKey::generate(mint::Alg::RS256, "x");
     stack.directory.write("signing.pem", next.private_pem().unwrap());
-    wait_until(PATIENCE, async || kids(&jwks(&service).await).len() == 3).await;
+    wait_until(DEADLINE, async || kids(&jwks(&service).await).len() == 3).await;
     let set = jwks(&service).await;
     assert_eq!(kids(&set).len(), 3, "{set}");
     assert!(stack.admits(&service, text(&created(&service).await, "access_token")).await);
@@ -225,7 +225,7 @@ async fn what_cannot_sign_is_refused_at_the_start_with_the_name_of_what_is_wrong
         let why = stack.refusal(&key).await;
         assert!(words.iter().all(|word| why.contains(word)), "{key} gave {why}");
     }
-    // What clap would show is not shown.
+    // The default help text of clap is not shown.
     let why = stack.refusal(&format!("{}&pin-value={PIN}", stack.uri("p"))).await;
     assert!(why.contains("`pin-value`") && !why.contains(PIN), "{why}");
     for (pin, word) in [("0987654321", "refused this PIN"), ("", "one line"), ("1\n2", "one line")] {
@@ -257,7 +257,7 @@ async fn a_lost_token_is_503_for_jwts_alone_and_signs_again_when_it_is_back() {
     assert_eq!(ready(&service).await, json!({ "ready": true, "signing": "unavailable" }));
     assert_eq!(metric(&service, "portcullis_signing_ready").await, 0.0);
     assert!(metric(&service, "portcullis_signatures_total{result=\"failed\"}").await >= 2.0);
-    // All else goes on: what was issued verifies, opaque sessions are made.
+    // All else goes on: issued tokens verify, opaque sessions are made.
     let token = text(&made, "access_token");
     assert!(stack.admits(&service, token).await);
     let introspected = as_client(&service, "/oauth2/introspect", &format!("token={token}")).await;
@@ -267,7 +267,7 @@ async fn a_lost_token_is_503_for_jwts_alone_and_signs_again_when_it_is_back() {
     assert!(log.contains("a token does not sign") && !log.contains(PIN), "{log}");
 
     stack.hsm.bring_back();
-    wait_until(PATIENCE, async || ready(&service).await == json!({ "ready": true })).await;
+    wait_until(DEADLINE, async || ready(&service).await == json!({ "ready": true })).await;
     assert_eq!(ready(&service).await, json!({ "ready": true }), "{}", service.process().log_tail());
     assert_eq!(metric(&service, "portcullis_signing_ready").await, 1.0);
     assert!(stack.admits(&service, text(&created(&service).await, "access_token")).await);
@@ -286,7 +286,7 @@ async fn refused(service: &Service) {
 }
 
 async fn recovers(service: &Service) {
-    wait_until(PATIENCE, async || create(service, "jwt").await.status == 201).await;
+    wait_until(DEADLINE, async || create(service, "jwt").await.status == 201).await;
     created(service).await;
 }
 
@@ -305,7 +305,7 @@ async fn a_wrong_pin_is_tried_once_and_never_when_it_is_the_last_try() {
     stack.directory.write("pin", "0987654321");
     // Logged in is logged in.
     created(&service).await;
-    // What fails is closed, and with its last session the login ends.
+    // A failed session is closed, and with its last session the login ends.
     stack.hsm.says("fail");
     refused(&service).await;
     stack.hsm.says("");
@@ -327,12 +327,12 @@ async fn two_wrong_pins_of_one_token_do_not_take_turns() {
     let other = stack.uri("q").replace("/pin", "/other-pin");
     let service = stack.start(&[&stack.uri("p"), &other]).await;
     created(&service).await;
-    // What fails makes the module begin anew, which ends the login of both keys; then each finds its wrong PIN.
+    // A failure restarts the module, which ends the login of both keys; then each finds its wrong PIN.
     stack.directory.write("pin", "0987654321");
     stack.directory.write("other-pin", "1111111111");
     for (tries, word) in [(1, "fail"), (2, "")] {
         stack.hsm.says(word);
-        wait_until(PATIENCE, async || {
+        wait_until(DEADLINE, async || {
             refused(&service).await;
             stack.hsm.calls('W') >= tries
         })

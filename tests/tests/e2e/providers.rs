@@ -8,7 +8,7 @@ use harness::{Mesh, MeshOptions, Request, project, wait_until};
 use mint::random_id;
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A copy of a page's token, with ids that no other one has.
 struct Copy {
@@ -18,7 +18,7 @@ struct Copy {
 }
 
 impl Copy {
-    /// With what each of these claims has, and all that is like it, made another one.
+    /// With the value of each of these claims, and every text like it, replaced by another.
     fn new(page: &ProviderPage, token: &ProviderToken, claims: &[&[String]], key: &ProviderKey) -> Self {
         let mut text = token.claims.to_string();
         for id in claims.iter().filter_map(|claims| token.first(claims)) {
@@ -70,7 +70,7 @@ async fn each_provider_s_token_passes_and_is_ended_by_what_its_page_says() {
 
     // Clients last: other tokens have the same.
     for round in [["token", "session", "user"].as_slice(), ["client"].as_slice()] {
-        let (mut ended, mut others) = (Vec::new(), Vec::new());
+        let (mut copies, mut ended, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for page in &pages {
             for token in page.tokens.iter().filter(|token| token.refused.is_none()) {
                 for kind in round.iter().copied() {
@@ -81,24 +81,29 @@ async fn each_provider_s_token_passes_and_is_ended_by_what_its_page_says() {
                     }
                     let copy = Copy::new(page, token, &unique, &key);
                     assert_eq!(copy.answer(&mesh).await, (200, String::new()), "{}: {}", copy.path, copy.token.claims);
-                    match claims.map(|claims| copy.token.first(claims)) {
-                        None => {
-                            mesh.revoke(&["token", &copy.jwt]).await;
-                            others.push(Copy::new(page, token, &unique, &key));
-                        }
-                        Some(Some(id)) => {
-                            mesh.revoke(&[kind, "--issuer", copy.token.issuer(), "--id", &id]).await;
-                        }
-                        Some(None) => continue,
-                    }
-                    ended.push((kind, copy));
+                    let other = Copy::new(page, token, &unique, &key);
+                    copies.push((kind, claims, copy, other));
                 }
             }
+        }
+        // Not before all of them have passed: tokens of one page may have the same client.
+        for (kind, claims, copy, other) in copies {
+            match claims.map(|claims| copy.token.first(claims)) {
+                None => {
+                    mesh.revoke(&["token", &copy.jwt]).await;
+                    others.push(other);
+                }
+                Some(Some(id)) => {
+                    mesh.revoke(&[kind, "--issuer", copy.token.issuer(), "--id", &id]).await;
+                }
+                Some(None) => continue,
+            }
+            ended.push((kind, copy));
         }
         assert!(ended.len() >= 8, "{} revocations", ended.len());
         for (kind, copy) in &ended {
             let revoked = (403, "SESSION_REVOKED".to_owned());
-            let is_ended = wait_until(PATIENCE, async || copy.answer(&mesh).await == revoked).await;
+            let is_ended = wait_until(DEADLINE, async || copy.answer(&mesh).await == revoked).await;
             assert!(is_ended, "{} by {kind}: {}", copy.path, copy.token.claims);
         }
         for copy in others {

@@ -1,5 +1,5 @@
-//! The quick start for one's own Envoy, executed from README.md's own text. What a reader fills in is filled in here:
-//! the places in angle brackets, and ports, so that tests do not meet.
+//! The quick start for one's own Envoy, executed from README.md's own text. The places in
+//! angle brackets are filled in, and ports, so that tests do not collide.
 use std::process::Command;
 use std::time::Duration;
 

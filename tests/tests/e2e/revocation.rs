@@ -1,4 +1,4 @@
-//! What was ended stays out, everywhere and in time.
+//! A revoked token is refused on every worker, in time.
 use harness::mesh::{FRESHNESS, ISSUER, OTHER_ISSUER, claims, claims_with, unix_now};
 use harness::{Connection, Mesh, Request, wait_until};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ async fn a_lifted_revocation_passes_again() {
     assert!(becomes(403).await, "revoked: {revoked}");
     mesh.revoke(&["lift", revoked["key"].as_str().unwrap()]).await;
     assert!(becomes(200).await, "lifted");
-    // One worker may keep what it knew until that is no longer fresh, and then no worker may.
+    // A worker may use its verdict while it is fresh. After that every worker has asked again.
     tokio::time::sleep_until((Instant::now() + FRESHNESS).into()).await;
     for mut connection in mesh.connections(1).await {
         let response = connection.send(&Request::get("/api").bearer(&token)).await.unwrap();

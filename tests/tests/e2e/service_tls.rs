@@ -1,4 +1,4 @@
-//! TLS between Envoy and the service: asked only by who has our certificate, and only where the service has its own.
+//! TLS between Envoy and the service: requires client certificates signed by our CA, and a certificate of the service.
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn text(path: &Path) -> String {
 }
 
 impl Stack {
-    /// What a service needs that speaks TLS, to anybody or to who has a certificate of ours.
+    /// The arguments of a service that speaks TLS, with client certificates or without.
     async fn new(name: &str, asks_for_certificates: bool) -> Self {
         let directory = Directory::new(name);
         let place = directory.path();
@@ -128,7 +128,7 @@ async fn a_replaced_certificate_is_shown_without_a_restart_and_a_wrong_one_does_
     assert!(wait_until(RELOAD, async || shows(&stack.theirs).await).await);
     assert!(!shows(&stack.ours).await);
 
-    // What cannot be used changes nothing.
+    // A file that cannot be used changes nothing.
     stack.directory.write("service.key", "no key");
     let said = async || service.process().log().contains("the certificates stay as they were");
     assert!(wait_until(RELOAD, said).await, "{}", service.process().log_tail());

@@ -74,7 +74,7 @@ impl Sessions {
         self.mesh.get(made["access_token"].as_str().unwrap()).await.status
     }
 
-    /// Refused by every worker once what the design allows is over.
+    /// Refused by every worker once the freshness is over.
     async fn ends(&self, made: &Value) {
         tokio::time::sleep(FRESHNESS + Duration::from_millis(500)).await;
         let token = made["access_token"].as_str().unwrap();

@@ -1,4 +1,4 @@
-//! What cannot be checked does not pass, says why, makes nobody wait, and is over when its cause is.
+//! A request that cannot be checked is refused in time and with the reason, and passes again once the cause is gone.
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use wire::{Answer, DerivedKeys, Retention, RevocationKey, Secret};
 
 /// The most that a request may take beyond the callout's timeout.
 const GRACE: Duration = Duration::from_millis(200);
-/// The machine may be busy with something else for a moment: the best of this many volleys is what the filter does.
+/// The machine may be busy with something else for a moment: the best of this many volleys counts.
 const VOLLEYS: usize = 5;
 /// Requests of one volley, all at once, each with a token of its own.
 const VOLLEY: usize = 10;
@@ -17,7 +17,7 @@ const VOLLEY: usize = 10;
 /// each request.
 const RECOVERY: Duration = Duration::from_secs(5);
 
-/// Many requests at once with tokens that nobody has asked about yet.
+/// Many requests at once, each with a token that is new.
 async fn volley(mesh: &Mesh) -> Vec<Response> {
     let address = mesh.envoy.address();
     let requests = (0..VOLLEY)
@@ -194,7 +194,7 @@ async fn a_known_session_passes_until_its_freshness_is_over_and_not_later() {
     assert!(passed > 10 && refused > 10, "{passed} passed, {refused} refused");
 }
 
-/// A service that the test plays. What it says to a question is changed as it goes.
+/// A service that the test plays. Its reply to a query can be changed at any time.
 struct Fake {
     server: RawServer,
     says: Says,
@@ -232,7 +232,7 @@ fn honest(derived: &DerivedKeys, asked: &Asked, _: &[u8]) -> Reply {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_an_answer_that_proves_to_be_the_services_counts() {
     let fake = Fake::start().await;
-    let options = MeshOptions { asks: Some(fake.server.address()), ..MeshOptions::default() };
+    let options = MeshOptions { check_address: Some(fake.server.address()), ..MeshOptions::default() };
     let mesh = Mesh::start_with("fake-service", options).await;
     recovers(&mesh, "an honest service").await;
     let unavailable = &["STORE_UNAVAILABLE"][..];

@@ -17,7 +17,7 @@ use wire::{Answer, Retention, Secret};
 mod bad_input;
 mod waiting;
 
-/// What Envoy counts of its virtual machines: how many were made, are there, and were made again after a trap.
+/// Envoy's counters of its virtual machines: created, active, and reloaded after a trap.
 async fn machines(mesh: &Mesh) -> Vec<(String, u64)> {
     mesh.envoy.stats("wasm.").await.into_iter().filter(|(name, _)| !name.starts_with("wasmcustom.")).collect()
 }

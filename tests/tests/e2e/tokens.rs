@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(10);
 const KUBERNETES: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// The same over both versions.
@@ -53,7 +53,7 @@ async fn a_token_with_many_roles_passes_and_the_bound_that_one_breaks_is_named()
         "code=TOKEN_TOO_MANY_MEMBERS rule=api cause=\"the payload has an object of more than 1024 members\"",
         "code=TOKEN_TOO_DEEP rule=api cause=\"the payload is nested more than 16 levels deep\"",
     ] {
-        let is_logged = wait_until(PATIENCE, async || mesh.envoy_log().contains(cause)).await;
+        let is_logged = wait_until(DEADLINE, async || mesh.envoy_log().contains(cause)).await;
         assert!(is_logged, "{cause}: {}", mesh.envoy_log());
     }
 }
@@ -128,7 +128,7 @@ async fn a_token_among_the_subprotocols_opens_a_websocket_and_stays_here() {
         assert_eq!(request.header("sec-websocket-protocol"), Some("chat, superchat"));
         assert!(request.header("x-user-id").is_some() && !format!("{request:?}").contains(token.as_str()));
 
-        // No upstream of the test can end this as it should: what matters is what it was asked.
+        // No upstream of the test can end this as it should: the test checks only its request.
         extended_connect(mesh.envoy.address(), "/api", &[("sec-websocket-protocol", &offered), elsewhere]).await;
         let request = seen.lock().unwrap().pop().expect("it was forwarded");
         assert_eq!(request.header("sec-websocket-protocol"), Some("chat, superchat"));
@@ -170,7 +170,7 @@ async fn handshake(mesh: &Mesh, path: &str, headers: &[(&str, &str)]) -> String 
     let mut stream = TcpStream::connect(mesh.envoy.address()).await.unwrap();
     stream.write_all(&request.to_bytes()).await.unwrap();
     let mut read = Vec::new();
-    let whole = tokio::time::timeout(PATIENCE, async {
+    let whole = tokio::time::timeout(DEADLINE, async {
         while !read.windows(4).any(|window| window == b"\r\n\r\n") {
             assert!(stream.read_buf(&mut read).await.unwrap() > 0, "it was closed");
         }

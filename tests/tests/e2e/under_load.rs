@@ -2,3 +2,4 @@
 mod memory;
 mod migration;
 mod strangers;
+mod upgrade;

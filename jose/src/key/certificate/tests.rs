@@ -2,7 +2,7 @@
 use super::*;
 use crate::alg::{Algorithm, Family};
 use crate::base64url;
-use crate::engine::any::Any;
+use crate::key::engine::any::Any;
 
 type Key = crate::key::Key<Any>;
 

@@ -26,12 +26,12 @@ fn parse(text: &str) -> Result<Providers, String> {
     let reader = serde_norway::Deserializer::from_str(text);
     let reader = serde_path_to_error::Deserializer::new(reader, &mut track);
     let read: Result<Providers, _> = serde::Deserialize::deserialize(reader);
-    read.or_else(|error| {
+    read.map_err(|error| {
         let message = error.to_string();
         // YAML's errors begin with the path too, in a spelling of their own.
         let field = track.path().to_string();
         let message = message.strip_prefix(&format!("{field}: ")).unwrap_or(&message).to_owned();
-        if field == "." { Err(message) } else { Err(format!("`{field}`: {message}")) }
+        if field == "." { message } else { format!("`{field}`: {message}") }
     })
 }
 

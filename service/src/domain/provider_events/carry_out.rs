@@ -35,14 +35,14 @@ impl ProviderEvents {
             Ok(Judgement::Undecided(state, judged)) => {
                 let due = state.source.due(arrived, true).saturating_duration_since(arrived);
                 let unavailable = state.source.unavailable(due);
-                let place = Arc::clone(&self.waiting).try_acquire_owned().ok().filter(|_| due <= WAIT);
-                let Some(place) = place else {
+                let permit = Arc::clone(&self.waiting).try_acquire_owned().ok().filter(|_| due <= WAIT);
+                let Some(permit) = permit else {
                     self.hold(state, PendingFor::Keys, PendingToken { judged, ..token });
                     return Step::Done(Err(unavailable.into()));
                 };
                 let (waiter, outcome) = oneshot::channel();
                 self.hold(state, PendingFor::Keys, PendingToken { judged, waiter: Some(waiter), ..token });
-                Step::Waits(Waiting { outcome, unavailable, _place: place })
+                Step::Waits(Waiting { outcome, unavailable, _permit: permit })
             }
         }
     }

@@ -125,9 +125,9 @@ async fn decide(events: &Arc<ProviderEvents>, state: &ProviderState, until: Inst
 
 /// Begins to carry out as many verified tokens as there are free places. The others stay pending, where they are bounded.
 fn write_again(events: &Arc<ProviderEvents>, state: &ProviderState) {
-    while let Ok(place) = Arc::clone(&events.carrying_out).try_acquire_owned() {
+    while let Ok(permit) = Arc::clone(&events.carrying_out).try_acquire_owned() {
         let Some(token) = next(events, state) else { return };
-        carry(events, state, token, place);
+        carry(events, state, token, permit);
     }
 }
 
@@ -135,9 +135,9 @@ fn write_again(events: &Arc<ProviderEvents>, state: &ProviderState) {
 async fn write_all(events: &Arc<ProviderEvents>, state: &ProviderState) {
     let tokens = state.pending(PendingFor::Store).len();
     for _ in 0..tokens {
-        let Ok(place) = Arc::clone(&events.carrying_out).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&events.carrying_out).acquire_owned().await else { return };
         let Some(token) = next(events, state) else { return };
-        carry(events, state, token, place);
+        carry(events, state, token, permit);
     }
 }
 
@@ -149,11 +149,11 @@ fn next(events: &ProviderEvents, state: &ProviderState) -> Option<PendingToken> 
 
 /// Carries out a token in a task of its own, which the end of the service waits for; then others in the same place, until
 /// there are none or one is not confirmed.
-fn carry(events: &Arc<ProviderEvents>, state: &ProviderState, token: PendingToken, place: OwnedSemaphorePermit) {
+fn carry(events: &Arc<ProviderEvents>, state: &ProviderState, token: PendingToken, permit: OwnedSemaphorePermit) {
     let (carrying, issuer) = (Arc::clone(events), state.provider.issuer.clone());
     events.work.spawn(async move {
         let events = carrying;
-        let _place = place;
+        let _permit = permit;
         let Some(state) = events.providers.get(&issuer) else { return };
         let mut following = Some(token);
         while let Some(token) = following {

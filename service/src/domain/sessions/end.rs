@@ -70,8 +70,8 @@ impl Sessions {
     /// Ends in the background a session that is marked as ended, until [`Sessions::end`] can. One that is not is left.
     pub(super) fn end_later(self: &Arc<Self>, sid: Sid, stolen: Stolen) {
         // Many may be in doubt while Redis is slow; they must not take the places of those that are not.
-        let places = if stolen == Stolen::Yes { &self.ending } else { &self.doubted };
-        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+        let permits = if stolen == Stolen::Yes { &self.ending } else { &self.doubted };
+        let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
             // One in doubt ends when one of its refresh tokens is next seen.
             if stolen == Stolen::Yes {
                 tracing::error!(%sid, "too many sessions wait for their end: end this one by hand");
@@ -80,7 +80,7 @@ impl Sessions {
         };
         let sessions = Arc::clone(self);
         tokio::spawn(async move {
-            let _place = place;
+            let _permit = permit;
             for _ in 0..RETRIES {
                 tokio::time::sleep(PAUSE).await;
                 match sessions.store().find(sid).await {

@@ -2,9 +2,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use serde_json::Value;
-use utoipa::ToSchema;
 use wire::check::StoreError;
 use wire::opaque_token::{OpaqueToken, Purpose};
 use wire::{DerivedKeys, Kind, RevocationKey, token_id_from_jti};
@@ -15,15 +13,10 @@ use crate::base::clock::{unix_millis, unix_seconds};
 use crate::model::session::{AccessRecord, Data, SessionClaims};
 use crate::model::session_keys::Sid;
 
-/// An access token that is good: its claims (RFC 7662 section 2.2).
-#[derive(Serialize, ToSchema)]
+/// An access token that is good. Times are Unix seconds.
 pub struct ActiveToken {
-    #[serde(flatten)]
     pub claims: SessionClaims,
-    /// `Bearer`
-    pub token_type: &'static str,
     pub jti: String,
-    /// Unix seconds, as `iat` is.
     pub exp: u64,
     pub iat: u64,
 }
@@ -56,7 +49,6 @@ impl Sessions {
         self.note_use(kept);
         Ok(Some(ActiveToken {
             claims: kept.data.to_claims(found.scopes),
-            token_type: "Bearer",
             iat: found.iat.unwrap_or(kept.data.created),
             jti: found.jti,
             exp: found.exp,
@@ -153,10 +145,10 @@ impl Sessions {
         if u128::from(unix_millis().abs_diff(kept.used)) < step.as_millis() {
             return;
         }
-        let Ok(place) = Arc::clone(&self.touches).try_acquire_owned() else { return };
+        let Ok(permit) = Arc::clone(&self.touches).try_acquire_owned() else { return };
         let (store, ring, at, sid) = (Arc::clone(&self.session_store), Arc::clone(&self.ring), kept.at, kept.sid);
         tokio::spawn(async move {
-            let _place = place;
+            let _permit = permit;
             let sessions = SessionRecords { store: &*store, ring: &ring };
             if let Err(error) = sessions.touch(at, sid, step).await {
                 tracing::debug!(%error, "a use was not noted");

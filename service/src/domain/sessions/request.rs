@@ -129,19 +129,19 @@ impl NewSession {
             Some(Audience::Many(many)) => many,
         };
         if aud.is_empty() || aud.len() > MAX_AUDIENCES {
-            return Err(FieldError::new("audience", &format!("must be 1 to {MAX_AUDIENCES} audiences")));
+            return Err(FieldError::new("audience", format!("must be 1 to {MAX_AUDIENCES} audiences")));
         }
         let aud = aud.into_iter().map(|one| text("audience", one)).collect::<Result<_, _>>()?;
         let scopes = scopes(asked.scope.as_deref().unwrap_or_default())?;
         if let Some(name) = asked.claims.keys().find(|name| OURS.contains(&name.as_str())) {
-            return Err(FieldError::new("claims", &format!("has `{name}`, which the service sets itself")));
+            return Err(FieldError::new("claims", format!("has `{name}`, which the service sets itself")));
         }
         if serde_json::to_string(&asked.claims).map_or(usize::MAX, |claims| claims.len()) > MAX_CLAIMS_BYTES {
-            return Err(FieldError::new("claims", &format!("must have at most {MAX_CLAIMS_BYTES} bytes as JSON")));
+            return Err(FieldError::new("claims", format!("must have at most {MAX_CLAIMS_BYTES} bytes as JSON")));
         }
         let reason = match asked.reason {
             Some(reason) if reason.len() > MAX_REASON => {
-                return Err(FieldError::new("reason", &format!("must have at most {MAX_REASON} bytes")));
+                return Err(FieldError::new("reason", format!("must have at most {MAX_REASON} bytes")));
             }
             reason => reason,
         };
@@ -153,7 +153,7 @@ impl NewSession {
         // Longer, and the filter refuses its tokens (JWT_TOO_LONG_LIVED), and a revocation is forgotten before them.
         if lifetime > config.max_lifetime {
             let most = config.max_lifetime.as_secs();
-            return Err(FieldError::new("lifetime", &format!("must be at most {most}s, the service's --max-lifetime")));
+            return Err(FieldError::new("lifetime", format!("must be at most {most}s, the service's --max-lifetime")));
         }
         let ends = auth_time.saturating_add(lifetime.as_secs());
         if ends <= now {
@@ -194,7 +194,7 @@ fn binding(asked: CreateBinding) -> Result<Map<String, Value>, FieldError> {
     let mut claims = Map::new();
     if !asked.addresses.is_empty() {
         if asked.addresses.len() > MAX_ADDRESSES {
-            return Err(FieldError::new("binding.addresses", &format!("must be at most {MAX_ADDRESSES}")));
+            return Err(FieldError::new("binding.addresses", format!("must be at most {MAX_ADDRESSES}")));
         }
         if let Some(bad) = asked.addresses.iter().find(|block| Cidr::parse(block).is_none()) {
             let what = format!("has `{bad}`, which is no address or CIDR block without bits beyond its prefix");
@@ -238,7 +238,7 @@ pub fn scopes(text: &str) -> Result<Vec<String>, FieldError> {
 
 fn text(field: &str, value: String) -> Result<String, FieldError> {
     if value.is_empty() || value.len() > MAX_TEXT {
-        return Err(FieldError::new(field, &format!("must have 1 to {MAX_TEXT} bytes")));
+        return Err(FieldError::new(field, format!("must have 1 to {MAX_TEXT} bytes")));
     }
     Ok(value)
 }
@@ -246,8 +246,7 @@ fn text(field: &str, value: String) -> Result<String, FieldError> {
 /// At least a second, and whole seconds.
 fn duration(field: &str, asked: Option<String>, default: Duration) -> Result<Duration, FieldError> {
     let Some(text) = asked else { return Ok(default) };
-    let duration =
-        wire::parse_duration(&text).map_err(|error| FieldError::new(field, &format!("is wrong: {error}")))?;
+    let duration = wire::parse_duration(&text).map_err(|error| FieldError::new(field, format!("is wrong: {error}")))?;
     let is_whole = duration >= Duration::from_secs(1) && duration.subsec_nanos() == 0;
     if !is_whole || duration > MAX_DURATION {
         return Err(FieldError::new(field, "must be whole seconds, at least one, at most ten years"));

@@ -40,7 +40,7 @@ pub struct AppState {
     revocations: Arc<Revocations>,
     audit: Arc<Audit>,
     /// Held until the answers of a request end.
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     work: TaskTracker,
 }
 
@@ -76,7 +76,7 @@ struct Summary {
 
 impl AppState {
     pub fn new(revocations: Arc<Revocations>, audit: Arc<Audit>, work: TaskTracker) -> Self {
-        Self { revocations, audit, places: Arc::new(Semaphore::new(MAX_IN_PROGRESS)), work }
+        Self { revocations, audit, permits: Arc::new(Semaphore::new(MAX_IN_PROGRESS)), work }
     }
 }
 
@@ -98,12 +98,12 @@ async fn revoke(
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let place = Arc::clone(&state.places).try_acquire_owned().map_err(|_| Problem::from(Refusal::Busy))?;
+    let permit = Arc::clone(&state.permits).try_acquire_owned().map_err(|_| Problem::from(Refusal::Busy))?;
     let (answers, read) = mpsc::channel::<Bytes>(4);
     let work = state.work.clone();
     work.spawn(async move {
         run(state, caller, Lines::new(body.into_data_stream()), answers).await;
-        drop(place);
+        drop(permit);
     });
     let body =
         stream::unfold(read, async |mut read| read.recv().await.map(|line| (Ok::<_, std::io::Error>(line), read)));

@@ -47,7 +47,7 @@ pub struct TokenKey {
     public: Arc<Public>,
     limits: Limits,
     /// Of sessions, held by the thread that uses one: a call that hangs keeps its place, so no more than these can.
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     queue: Semaphore,
     idle: Mutex<Vec<Open>>,
     /// Why the last signature failed, if it did.
@@ -85,7 +85,7 @@ impl TokenKey {
             uri,
             public: Arc::new(public),
             limits,
-            places: Arc::new(Semaphore::new(limits.sessions)),
+            permits: Arc::new(Semaphore::new(limits.sessions)),
             queue: Semaphore::new(limits.sessions.saturating_add(MAX_WAITING)),
             idle: Mutex::new(vec![open]),
             trouble: Mutex::default(),
@@ -112,10 +112,10 @@ impl TokenKey {
     pub async fn sign(self: &Arc<Self>, input: &[u8]) -> Result<Vec<u8>, TokenError> {
         let Ok(_queued) = self.queue.try_acquire() else { return Err(TokenError::Busy) };
         let signing = async {
-            let place = Arc::clone(&self.places).acquire_owned().await;
+            let permit = Arc::clone(&self.permits).acquire_owned().await;
             let (key, input) = (Arc::clone(self), input.to_vec());
             let signed = spawn_blocking(move || {
-                let _place = place;
+                let _permit = permit;
                 key.sign_now(&input)
             });
             signed.await.unwrap_or(Err(TokenError::Unfit("the module panicked")))

@@ -20,8 +20,6 @@ use crate::writer::{WriteTerms, Writer};
 
 /// A run waits for so many pages with differences that stay, each for the `settle` time; then for none.
 const SETTLE_BUDGET: u32 = 6;
-/// The pause between two looks at a difference.
-pub const POLL: Duration = Duration::from_millis(100);
 /// Sessions have times by their server's clock, so the clocks must not differ by more.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
 /// The most names that a report tells.
@@ -30,6 +28,8 @@ const MAX_NAMES: usize = 20;
 const MAX_NAME_CHARS: usize = 200;
 /// Revocations only in the target that are checked twice. More are counted as they are found.
 pub const MAX_ONLY_IN_TARGET: usize = 1000;
+/// The pause between two looks at a difference.
+pub const POLL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {

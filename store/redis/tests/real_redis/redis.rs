@@ -70,8 +70,11 @@ fn spawn(port: u16, dir: &tempfile::TempDir) -> Option<Child> {
         .spawn()
         .expect("redis-server must be installed");
     let deadline = Instant::now() + Duration::from_secs(5);
+    // Another test's server may have the port, and answers there until ours has ended for it.
+    let own = format!("process_id:{}\r\n", child.id());
+    let says = |words: &[&str], expected: &str| ask(port, words).is_ok_and(|reply| reply.contains(expected));
     loop {
-        if ask(port, &["PING"]).is_ok_and(|reply| reply.starts_with("+PONG")) {
+        if says(&["INFO", "server"], &own) && says(&["PING"], "+PONG") {
             return Some(child);
         }
         if child.try_wait().unwrap().is_some() {

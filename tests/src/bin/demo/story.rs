@@ -16,7 +16,7 @@ const PUBLIC: &str = "/healthz";
 /// How much later than the cache time a revocation may show: the way to the service, and our looking.
 const GRACE: Duration = Duration::from_millis(500);
 /// The longest that anything here is waited for.
-const PATIENCE: Duration = Duration::from_secs(15);
+const DEADLINE: Duration = Duration::from_secs(15);
 /// New connections go to any worker: so many refusals in a row that none of them can be the one that still passes.
 const REFUSALS_IN_A_ROW: u32 = 16;
 
@@ -151,7 +151,7 @@ impl Story<'_> {
         let Some(before) = answer["before"].as_u64() else {
             return self.show.claim(false, "the service said which tokens it ended: those issued before when");
         };
-        let ready = wait_until(PATIENCE, async || unix_now() >= before).await;
+        let ready = wait_until(DEADLINE, async || unix_now() >= before).await;
         let again = self.session(RSA, "bob", "bob-phone-2");
         let reply = self.ask(&again).await;
         self.show.claim(ready && reply.passed(), format!("his next login, issued at {before} or later, passes"));
@@ -243,7 +243,7 @@ impl Story<'_> {
         self.mesh.redis.restart().await;
         let back = Instant::now();
         let (mut reply, mut strange) = (None, None);
-        let recovered = wait_until(PATIENCE, async || {
+        let recovered = wait_until(DEADLINE, async || {
             let now = self.mesh.send(&carol).await;
             let passed = now.passed();
             if !passed && now.status != 503 {
@@ -320,7 +320,7 @@ impl Story<'_> {
     async fn until_refused(&self, ask: &Ask, since: Instant) -> Option<Ending> {
         let mut ending: Option<Ending> = None;
         let (mut last_passed, mut in_a_row) = (None, 0);
-        wait_until(PATIENCE, async || {
+        wait_until(DEADLINE, async || {
             let reply = self.mesh.send(ask).await;
             let after = since.elapsed();
             if reply.passed() {

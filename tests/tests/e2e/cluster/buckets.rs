@@ -13,7 +13,7 @@ async fn a_bucket_on_its_way_to_another_node_is_answered_and_a_lost_one_is_notic
     for other in others.iter().step_by(2) {
         end(&mesh, other).await;
     }
-    // Of several servers, buckets and answers, one of them twice, and two of the same bucket that nobody ended.
+    // Keys of several servers, buckets and answers; one of them twice, and two live ones of the same bucket.
     let near = |last: u8| {
         let mut key = ended.key();
         key.0[15] ^= last;
@@ -65,7 +65,7 @@ async fn a_bucket_on_its_way_to_another_node_is_answered_and_a_lost_one_is_notic
     end(&mesh, &later).await;
     all_are(&mesh, &[later], 403, "ended afterwards").await;
 
-    // A shard that lost a part says so, and nothing is answered until somebody decides.
+    // A shard that lost a part says so, and nothing is answered until an operator decides.
     let id = cluster.ask(to, &["GET", &sentinel]).await.lines().nth(1).unwrap().to_owned();
     cluster.tell(to, &["DEL", &sentinel]).await;
     all_are(&mesh, &[live], 503, "a sentinel was lost").await;

@@ -42,8 +42,8 @@ impl Load {
         Self { stop, clients, sessions: Arc::clone(sessions) }
     }
 
-    /// Stops, and judges every answer: none but 200, 403 and 503, and no 200 for who was ended before. Returns the codes
-    /// of the refusals that blame the store.
+    /// Stops, and judges every answer: none but 200, 403 and 503, and no 200 for a session that was ended before. Returns
+    /// the codes of the refusals that blame the store.
     async fn judge(self, what: &str) -> BTreeSet<String> {
         self.stop.store(true, Ordering::SeqCst);
         let mut all = Vec::new();
@@ -97,7 +97,7 @@ async fn loses_a_primary(
     for session in &sessions[..24] {
         session.ended.lock().unwrap().get_or_insert_with(Instant::now);
     }
-    // What comes back has not heard of the last of these.
+    // The server that comes back does not have the last of these.
     after().await;
     for session in &sessions[..24] {
         end(mesh, session).await;
@@ -145,8 +145,8 @@ async fn a_primary_that_was_stopped_and_goes_on_answers_for_nobody() {
         let session = [session];
         write_end(&mesh, &session[0]).await;
         all_are(&mesh, &session, 403, "ended at the successor").await;
-        // The old primary comes back as it was, hears of nobody, and answers reads all the same. For a moment any old
-        // primary is so, before it has heard; this one is for as long as we look.
+        // The old primary comes back as it was, without contact to the others, and answers reads all the same. Any old
+        // primary does so for a moment. This one does so during the whole check.
         let others: Vec<_> = (0..cluster.nodes.len()).filter(|at| *at != lost).collect();
         for at in &others {
             cluster.nodes[*at].process().pause();
@@ -155,7 +155,7 @@ async fn a_primary_that_was_stopped_and_goes_on_answers_for_nobody() {
         cluster.nodes[lost].restart_with(&["--cluster-allow-reads-when-down", "yes"]).await;
         let entry = session[0].entry();
         let (mut lies, mut refused) = (0, 0);
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + NODE_TIMEOUT;
         while Instant::now() < until {
             if cluster.ask(lost, &["GET", &entry]).await == "$-1\r\n" {
                 lies += 1;

@@ -49,7 +49,7 @@ fn authn_overrides() -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connection_options_cannot_make_the_next_proxy_drop_our_headers() {
-    // The answer to an upgrade has no body, so what was seen is kept.
+    // The answer to an upgrade has no body, so the request is kept.
     let seen = Arc::new(Mutex::new(Vec::new()));
     let upstream = Upstream::answering({
         let seen = Arc::clone(&seen);
@@ -79,7 +79,7 @@ async fn connection_options_cannot_make_the_next_proxy_drop_our_headers() {
     }
 }
 
-/// Speaks HTTP/2 to the upstream, which is what carries trailers there.
+/// Speaks HTTP/2 to the upstream, so that trailers reach it.
 fn http2_upstream(bootstrap: String) -> String {
     let edited = two_virtual_hosts(bootstrap);
     let cluster = edited.find("    - name: upstream\n      type: STRICT_DNS\n").expect("the cluster");
@@ -111,7 +111,7 @@ async fn trailers_of_one_request(listener: tokio::net::TcpListener) -> Vec<Strin
     tokio::spawn(
         hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service),
     );
-    tokio::time::timeout(PATIENCE, seen.recv()).await.expect("a request comes").unwrap()
+    tokio::time::timeout(DEADLINE, seen.recv()).await.expect("a request comes").unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

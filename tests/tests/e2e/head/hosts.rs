@@ -73,7 +73,7 @@ async fn the_host_that_was_judged_is_the_one_that_is_routed_and_forwarded() {
             let mut seen = vec![mesh.send(&request).await];
             seen.extend(over_h2(&mesh, &request).await);
             for response in seen {
-                // Where Envoy strips what comes after the colon, whatever it is, there is one reading left.
+                // Where Envoy strips everything after the colon, only one reading is left.
                 let one_reading = response.upstream_saw("x-routed-by") == ["public"]
                     && response.upstream_saw("host") == ["public.example.com"];
                 assert!(response.status == 400 || (strips && one_reading), "{host:?}: {}", response.text());

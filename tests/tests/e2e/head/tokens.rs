@@ -124,7 +124,7 @@ async fn a_token_in_the_query_is_in_no_access_log_whatever_becomes_of_the_reques
     let ready = mint(fetched.clone());
     let request = Request::get("/x").header("host", "other.example.com").bearer(&ready);
     for mut connection in mesh.connections(2).await {
-        let has_keys = wait_until(PATIENCE, async || connection.send(&request).await.unwrap().status == 200);
+        let has_keys = wait_until(DEADLINE, async || connection.send(&request).await.unwrap().status == 200);
         assert!(has_keys.await, "every worker has the first key");
     }
     has_second.store(true, Ordering::SeqCst);
@@ -152,7 +152,7 @@ async fn a_token_in_the_query_is_in_no_access_log_whatever_becomes_of_the_reques
         assert!(sent[at].iter().all(|status| *status == 401), "{at}: {sent:?}");
     }
     let lines = sent.iter().map(Vec::len).sum::<usize>();
-    let logged = wait_until(PATIENCE, async || mesh.envoy_log().matches("/logged").count() >= lines);
+    let logged = wait_until(DEADLINE, async || mesh.envoy_log().matches("/logged").count() >= lines);
     assert!(logged.await, "{}", mesh.envoy_log());
     let log = mesh.envoy_log();
     for token in [&good, &waits_and_passes, &unknown, &expired, &refused] {

@@ -61,7 +61,7 @@ async fn a_token_that_many_wait_for_is_asked_about_once_and_their_bodies_wait_wi
     let mut first = Connection::open(mesh.envoy.address()).await.unwrap();
     let gone = Request::get("/api").bearer(&token).to_bytes();
     tokio::time::timeout(Duration::from_millis(50), first.send_bytes(&gone, false)).await.unwrap_err();
-    assert!(wait_until(PATIENCE, async || server.asked(&token) == 1).await);
+    assert!(wait_until(DEADLINE, async || server.asked(&token) == 1).await);
     drop(first);
     let before = mesh.upstream.requests();
     let post = |_| Request::new("POST", "/api").bearer(&token).body("x".repeat(10_000));
@@ -120,7 +120,7 @@ async fn a_token_that_is_known_waits_for_introspection_and_check_at_once() {
     let request = Request::get("/api").bearer(&token);
     let address = mesh.envoy.address();
     let waiting = tokio::spawn(async move { harness::exchange(address, &request).await.unwrap() });
-    assert!(wait_until(PATIENCE, async || checks().await == 2).await);
+    assert!(wait_until(DEADLINE, async || checks().await == 2).await);
     assert!(!waiting.is_finished(), "the check went out before the introspection was answered");
     let response = waiting.await.unwrap();
     assert_eq!(response.status, 200, "{}", response.text());

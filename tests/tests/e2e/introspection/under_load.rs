@@ -12,7 +12,7 @@ async fn a_flood_of_made_up_tokens_starves_no_good_one() {
     for token in &good {
         assert_eq!(mesh.get(token).await.status, 200);
     }
-    // A server that takes its time over what it does not know.
+    // A server that is slow about tokens that it does not know.
     server.delay(Duration::from_millis(5), Duration::from_millis(300));
     let stop = Arc::new(AtomicBool::new(false));
     let mut flood = JoinSet::new();
@@ -29,15 +29,15 @@ async fn a_flood_of_made_up_tokens_starves_no_good_one() {
             seen
         });
     }
-    // Full, so that what comes now has to have a place of its own.
+    // The queue is full, so known tokens need places of their own.
     let overload = "wasmcustom.portcullis.introspections.issuer.opaque.result.overload";
-    assert!(wait_until(PATIENCE, async || mesh.envoy.stat(overload).await > 0).await);
+    assert!(wait_until(DEADLINE, async || mesh.envoy.stat(overload).await > 0).await);
     let mut slowest = Duration::ZERO;
     let start = Instant::now();
     let mut sent = 0;
     // Each token has to be asked about again during the flood, and again.
     while good.iter().any(|token| server.asked(token) < 3) {
-        assert!(start.elapsed() < PATIENCE, "they are not asked about");
+        assert!(start.elapsed() < DEADLINE, "they are not asked about");
         for token in &good {
             let response = mesh.get(token).await;
             assert_eq!(response.status, 200, "{}", response.text());

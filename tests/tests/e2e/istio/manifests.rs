@@ -1,4 +1,4 @@
-//! What kustomize builds from the overlays.
+//! The manifests that kustomize builds from the overlays.
 use super::*;
 
 #[test]

@@ -17,7 +17,7 @@ fn with_probe_route(bootstrap: String) -> String {
     })
 }
 
-/// The filter by extension configuration discovery, as istiod writes it. What is discovered stands in a file.
+/// The filter by extension configuration discovery, as istiod writes it. The discovered configuration is in a file.
 fn by_discovery(bootstrap: String) -> String {
     let file = DISCOVERED.get().expect("a file");
     let mut bootstrap: Value = serde_norway::from_str(&with_probe_route(bootstrap)).expect("YAML");
@@ -30,7 +30,7 @@ fn by_discovery(bootstrap: String) -> String {
     let rbac = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
     let discovered = match std::fs::read_to_string(file).expect("which one").as_str() {
         "no secret" => config,
-        // What the agent puts in the place of a module that it cannot fetch.
+        // The agent puts this in place of a module that it cannot fetch.
         "no module" => json!({ "@type": rbac, "rules": {}, "rules_stat_prefix": "wasm-default-deny" }),
         other => panic!("{other}"),
     };
@@ -85,7 +85,7 @@ async fn a_readiness_probe_is_200_only_where_the_filter_judges() {
     }
     assert_eq!(asked(&envoy, Request::get("/portcullis%2fready")).await.status, 400);
     let counted = wait_until(LATEST, async || {
-        envoy.stat("wasmcustom.portcullis.requests.outcome.answered.reason.none.rule.ready").await == 3
+        envoy.stat("wasmcustom.portcullis.requests.outcome.answered.fault.none.rule.ready").await == 3
     });
     assert!(counted.await, "{}", envoy.prometheus().await);
     drop(envoy);

@@ -1,7 +1,7 @@
 //! The image that `make image` packs, unpacked as the agent does and run as istiod configures it.
 use super::*;
 
-/// What the agent in the proxy's pod does with `url` and `sha256`: compares the digest of the manifest, takes the last
+/// Does as the agent in the proxy's pod does with `url` and `sha256`: compares the digest of the manifest, takes the last
 /// layer, which must be of this one media type, and looks in it for plugin.wasm.
 fn unpacked(into: &Path) -> PathBuf {
     let layout = project().join("dist/filter-image");
@@ -31,9 +31,9 @@ fn sha256(path: &Path) -> String {
     String::from_utf8_lossy(&output.stdout).split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// envoy.yaml with the filter as istiod writes it: named by namespace and name (from 1.30 on with what marks a WasmPlugin
-/// that was translated), the root after `pluginName`, no vm_id, variables of its own beside ours, and clusters by the names
-/// that Istio gives them.
+/// envoy.yaml with the filter as istiod writes it: named by namespace and name (from 1.30 on with a mark that it was
+/// translated from a WasmPlugin), the root after `pluginName`, no vm_id, variables of its own beside ours, and clusters by
+/// the names that Istio gives them.
 fn as_istio(bootstrap: String) -> String {
     let spec = &GATEWAY["spec"];
     let name = |pointer: &str| spec.pointer(pointer).and_then(Value::as_str).expect("a name").to_owned();

@@ -1,7 +1,7 @@
 //! Settings of the connection manager that istiod leaves out, and our EnvoyFilter that adds them.
 use super::*;
 
-/// What istiod writes into a connection manager by itself (`pathNormalization: BASE`, its default).
+/// The connection manager as istiod writes it by itself (`pathNormalization: BASE`, its default).
 fn as_istiods_listener(bootstrap: String) -> String {
     edited(&bootstrap, |manager| {
         let manager = manager.as_object_mut().expect("a connection manager");

@@ -16,7 +16,7 @@ pub(super) struct Keycloak {
     pub(super) address: SocketAddr,
 }
 
-/// What the token endpoint answers.
+/// The answer of the token endpoint.
 pub(super) struct Tokens {
     pub(super) access: String,
     pub(super) refresh: String,

@@ -1,10 +1,10 @@
 //! The steps of the test, in order.
 use super::*;
 
-/// What a logout may take to be seen, from Keycloak's answer on: the freshness of verdicts, and a slow machine.
+/// The longest that a logout may take to be seen, from Keycloak's answer on: the freshness of verdicts, and a slow machine.
 const SEEN: Duration = Duration::from_secs(3);
 
-/// The same for what Keycloak sends from its queue, which it looks at each half second here.
+/// The same for events that Keycloak sends from its queue, which it reads every half second here.
 const PUSHED: Duration = Duration::from_secs(10);
 
 fn code(response: &Response) -> String {
@@ -45,7 +45,7 @@ pub(super) fn say(step: &str, what: &str) {
     println!("keycloak: {step:<14} {what}");
 }
 
-/// Strangers: tokens with key ids that nobody has, at the proxy and as logout tokens.
+/// Tokens with unknown key ids, at the proxy and as logout tokens.
 async fn noise(mesh: &Mesh, service: &Service, issuer: &str, number: usize) {
     for _ in 0..number {
         let stranger = SigningKey::generate(Alg::ES256, &random_id());
@@ -126,7 +126,7 @@ pub(super) async fn kinds_of_tokens(keycloak: &Keycloak, mesh: &Mesh, service: &
     passes(mesh, &later.access, "an offline session after the browser's ended").await;
     service.revoke(&["session", "--issuer", &keycloak.issuer(), "--id", &format!("offline:{sid}")]).await;
     ends(mesh, &later.access, "SESSION_REVOKED", SEEN, "a token of the offline session").await;
-    // Whoever refreshes it cannot choose another name for it by asking for less scope.
+    // A refresh with less scope does not give it another name.
     let less = refreshed(&[("scope", "openid")]).await;
     is_refused(mesh, &less.access, "SESSION_REVOKED", "a token of the offline session with less scope").await;
     say(
@@ -163,7 +163,7 @@ pub(super) async fn introspection(keycloak: &Keycloak, service: &Service) {
     for tokens in [&bob, &light, &alice] {
         passes(&mesh, &tokens.access, "a token that is active").await;
     }
-    // Its own revocation (RFC 7009), of which it tells nobody.
+    // Keycloak's own revocation (RFC 7009), of which it sends no notice.
     let fields = [("client_id", "light"), ("client_secret", SECRET), ("token", &light.access)];
     let revoked = keycloak.form(&format!("{REALM}/protocol/openid-connect/revoke"), &fields, &[]).await;
     assert_eq!(revoked.status, 200, "{}", revoked.text());
@@ -200,7 +200,7 @@ pub(super) async fn logouts(keycloak: &Keycloak, mesh: &Mesh) {
     );
 }
 
-/// Twice in a row, and once more to another algorithm, while strangers name keys that nobody has. After each, the first
+/// Twice in a row, and once more to another algorithm, while forged tokens name unknown keys. After each, the first
 /// logout token with the new key must be carried out: Keycloak sends it once.
 pub(super) async fn rotations(keycloak: &Keycloak, mesh: &Mesh, service: &Service) {
     let issuer = keycloak.issuer();

@@ -35,11 +35,11 @@ async fn measure_removal(mesh: &Mesh, provider: &Provider, removed: &SigningKey,
     provider.publish(KEYS, &[kept]);
     // One worker learns of an unknown key; the others must follow.
     connections[0].send(&get(&unknown(&mint::random_id()))).await.unwrap();
-    assert!(wait_until(PATIENCE, async || provider.fetches(KEYS) > before).await);
+    assert!(wait_until(DEADLINE, async || provider.fetches(KEYS) > before).await);
     let fetched = provider.last_fetch();
     let mut last_pass = Duration::ZERO;
     for connection in &mut connections {
-        let refused = wait_until(PATIENCE, async || {
+        let refused = wait_until(DEADLINE, async || {
             let response = connection.send(&get(&bad)).await.unwrap();
             if response.status == 200 {
                 last_pass = last_pass.max(fetched.elapsed());
@@ -96,7 +96,7 @@ async fn all_keys_of_one_kid_are_tried_and_what_is_left_out_is_said_once() {
         let response = mesh.send(&get(&key.mint(&claims()))).await;
         assert!(is(&response, 403, "SIG_MISMATCH"), "{}", response.text());
     }
-    assert!(wait_until(PATIENCE, async || provider.fetches(KEYS) >= 3).await);
+    assert!(wait_until(DEADLINE, async || provider.fetches(KEYS) >= 3).await);
     let log = mesh.envoy_log();
     let said: Vec<&str> = log.lines().filter(|line| line.contains("left out")).collect();
     assert_eq!(said.len(), 1, "{said:?}");
@@ -126,7 +126,7 @@ async fn a_key_in_the_place_of_another_is_found_by_its_first_token() {
         let response = mesh.send(&get(&keys[number].mint(&claims()))).await;
         assert_eq!(response.status, 200, "{number}: {}", response.text());
         assert_eq!(provider.fetches(KEYS), before + 1);
-        // What another key signed is a mismatch as soon as each worker has the set, and costs no further fetch.
+        // A signature of the former key is a mismatch as soon as each worker has the set, and costs no further fetch.
         tokio::time::sleep(Duration::from_millis(500)).await;
         for _ in 0..20 {
             let response = mesh.send(&get(&keys[number - 1].mint(&claims()))).await;

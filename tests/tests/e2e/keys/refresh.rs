@@ -42,8 +42,8 @@ async fn without_a_secret_each_virtual_machine_fetches_for_itself() {
         let line = text.lines().find(|line| line.starts_with("portcullis_keys_age_seconds{issuer=\""))?;
         line.rsplit(' ').next()?.parse::<u64>().ok()
     };
-    assert!(wait_until(PATIENCE, async || age().await.is_some_and(|age| age >= 1)).await, "the keys do not age");
-    let all = wait_until(PATIENCE, async || provider.fetches(KEYS) as u64 >= VIRTUAL_MACHINES);
+    assert!(wait_until(DEADLINE, async || age().await.is_some_and(|age| age >= 1)).await, "the keys do not age");
+    let all = wait_until(DEADLINE, async || provider.fetches(KEYS) as u64 >= VIRTUAL_MACHINES);
     assert!(all.await, "{}", provider.fetches(KEYS));
     assert_eq!(provider.fetches(KEYS) as u64, VIRTUAL_MACHINES);
 }
@@ -71,7 +71,7 @@ async fn a_configuration_update_keeps_the_keys_that_are_held() {
         seen
     });
     mesh.envoy.update_listener(r#"\"header\":\"x-role\""#, r#"\"header\":\"x-new\""#);
-    let updated = wait_until(PATIENCE, async || {
+    let updated = wait_until(DEADLINE, async || {
         let token = good.mint(&claims_with(&json!({ "role": "r" })));
         mesh.send(&get(&token)).await.upstream_saw("x-new") == ["r"]
     });

@@ -1,4 +1,4 @@
-//! Keys that rotate, and key ids that nobody has, while requests come without a pause.
+//! Keys that rotate, and unknown key ids, while requests come without a pause.
 use super::*;
 
 /// Clients that send new tokens without a pause until they are told to stop.
@@ -10,7 +10,7 @@ struct Load {
 #[derive(Debug, Default)]
 struct Served {
     passed: u64,
-    /// Status and code of what did not pass.
+    /// Status and code of each refusal.
     refused: Vec<String>,
     slowest: Duration,
 }
@@ -74,7 +74,7 @@ async fn a_rotation_refuses_no_good_token_under_constant_load() {
     signers.lock().unwrap().push(Arc::clone(&new));
     let first = watch.send(&get(&new.mint(&claims()))).await.unwrap();
     assert_eq!(first.status, 200, "{}", first.text());
-    assert!(wait_until(PATIENCE, async || provider.fetches(KEYS) >= 2).await);
+    assert!(wait_until(DEADLINE, async || provider.fetches(KEYS) >= 2).await);
     // Both sign, then the new one alone, then the old one leaves.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     *signers.lock().unwrap() = vec![Arc::clone(&new)];
@@ -83,7 +83,7 @@ async fn a_rotation_refuses_no_good_token_under_constant_load() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     provider.publish(KEYS, &[&new]);
     let old_token = old.mint(&claims());
-    let gone = wait_until(PATIENCE, async || {
+    let gone = wait_until(DEADLINE, async || {
         watch.send(&get(&unknown(&mint::random_id()))).await.unwrap();
         is(&watch.send(&get(&old_token)).await.unwrap(), 401, "KEY_UNKNOWN")
     });
@@ -162,7 +162,7 @@ async fn a_rotation_under_a_flood_of_unknown_kids_takes_one_cool_down() {
                     let number = sent.load(Ordering::Relaxed);
                     let kid = if number % 50 < 8 { "next".to_owned() } else { format!("{client}-{number}") };
                     let response = connection.send(&get(&unknown(&kid))).await.unwrap();
-                    // Once the key is known, the forged signature is what is wrong.
+                    // Once the key is known, the signature is wrong.
                     assert!(
                         is(&response, 401, "KEY_UNKNOWN") || is(&response, 403, "SIG_MISMATCH"),
                         "{}",
@@ -173,7 +173,7 @@ async fn a_rotation_under_a_flood_of_unknown_kids_takes_one_cool_down() {
         })
         .collect();
     let flooded =
-        wait_until(PATIENCE, async || sent.load(Ordering::Relaxed) > FLOOD / 10 && provider.fetches(KEYS) > 1);
+        wait_until(DEADLINE, async || sent.load(Ordering::Relaxed) > FLOOD / 10 && provider.fetches(KEYS) > 1);
     assert!(flooded.await, "the flood caused no fetch");
 
     provider.publish(KEYS, &[&old, &next]);
@@ -215,7 +215,7 @@ async fn a_provider_that_hangs_keeps_no_good_token_waiting_and_a_new_kid_no_long
     let at_most = TIMEOUT + Duration::from_millis(700);
     assert!(slowest_unknown > Duration::from_millis(500) && slowest_unknown < at_most, "{slowest_unknown:?}");
 
-    // Nobody's lease is left behind.
+    // No lease is left behind.
     provider.publish(KEYS, &[&next]);
     until_passes(&mut connections, &next).await;
 }

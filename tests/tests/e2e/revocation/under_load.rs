@@ -1,13 +1,13 @@
 //! Revocations that take effect while requests come without a pause.
 use super::*;
 
-/// What a revocation may take beyond the freshness, from the return of the command.
+/// The longest that a revocation may take beyond the freshness, from the return of the command.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// How long the load goes on after that.
 const AFTERWARDS: Duration = Duration::from_secs(1);
 
-/// One request of the load: when it was sent, and what came of it.
+/// One request of the load, and its result.
 struct Sent {
     at: Instant,
     status: u16,

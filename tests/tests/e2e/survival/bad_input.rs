@@ -26,7 +26,7 @@ fn bad_requests(key: &SigningKey) -> Vec<Request> {
         format!("{good}, Bearer {good}").into_bytes(),
         format!("{good}\t{good}").into_bytes(),
     ];
-    // Signed by the right key: these reach what parses payloads.
+    // Signed by the right key, so these reach the parser of payloads.
     for payload in [
         "",
         " ",
@@ -146,7 +146,7 @@ fn bad_requests(key: &SigningKey) -> Vec<Request> {
     requests
 }
 
-/// What is no request at all, or not a whole one.
+/// Bytes that are not a request, or not a whole one.
 fn raw_bytes() -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> = vec![
         b"\r\n\r\n".to_vec(),

@@ -138,7 +138,7 @@ async fn a_body_larger_than_any_buffer_waits_for_a_slow_verdict_and_passes_whole
             .after(CHECK_TIMEOUT / 2)
     })
     .await;
-    let options = MeshOptions { asks: Some(service.address()), ..MeshOptions::default() };
+    let options = MeshOptions { check_address: Some(service.address()), ..MeshOptions::default() };
     let mesh = Mesh::start_with("slow-verdict", options).await;
     // More than Envoy holds for a connection, which is 1 MiB, and for a stream, which is 64 KiB.
     let large = "b".repeat(3 << 20);
@@ -181,7 +181,7 @@ async fn grpc_is_refused_in_its_own_way_and_passes_when_it_may() {
     let call = |token: &str| {
         Request::new("POST", "/api").header("content-type", "application/grpc").header("te", "trailers").bearer(token)
     };
-    // Envoy says a refusal to gRPC as 200 with a grpc-status; what counts is that nothing reached the upstream.
+    // Envoy says a refusal to gRPC as 200 with a grpc-status; the test checks that nothing reached the upstream.
     let response = h2.send(&call("garbage")).await.unwrap();
     let unauthenticated = Some("16");
     assert_eq!((response.status, response.header("grpc-status")), (200, unauthenticated), "{:?}", response.headers);

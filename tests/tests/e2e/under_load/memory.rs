@@ -82,7 +82,7 @@ async fn resident(mesh: &mut Mesh) -> u64 {
     least
 }
 
-/// A whole mesh, but for the upstream: Envoy itself answers what passes, so that the load takes less time.
+/// A whole mesh, but for the upstream: Envoy itself answers requests that pass, so that the load takes less time.
 async fn mesh(name: &str) -> (Mesh, Vec<u8>) {
     let options = MeshOptions {
         edit: |bootstrap| {

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use harness::mesh::unix_now;
-use harness::{Cluster, Directory, Redis, Request, Service, ServiceOptions, exchange, wait_until};
 use mint::random_id;
 use serde_json::{Value, json};
+use tests::mesh::unix_now;
+use tests::{Cluster, Directory, Redis, Request, Service, ServiceOptions, exchange, wait_until};
 use wire::check::{CONTENT_TYPE, Needs, PATH, Question};
 use wire::{Answer, DerivedKeys, Kind, RevocationKey, Secret};
 
@@ -28,7 +28,7 @@ fn key(id: &str) -> RevocationKey {
     derived().revocation_key(Kind::Session, ISSUER, id.as_bytes())
 }
 
-/// A replica of the service, at the same place whatever it is restarted with.
+/// A replica of the service, at the same addresses after each restart.
 struct Replica {
     service: Service,
     _directory: Directory,
@@ -60,7 +60,7 @@ impl Replica {
     async fn restart(&mut self, redis: &str, stores: &[&str]) {
         self.service
             .restart_with(|options| {
-                let is_of_stores = |word: &String| word.starts_with("--redis");
+                let is_of_stores = |word: &String| ["--redis", "--mirror"].iter().any(|part| word.starts_with(part));
                 if let Some(first) = options.arguments.iter().position(is_of_stores) {
                     options.arguments.truncate(first);
                 }
@@ -122,7 +122,7 @@ impl Place {
 /// Sids, and their newest refresh tokens. `None`: it was ended, or a reply with the next token was lost.
 type Sessions = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
-/// What goes on all the time.
+/// The load, from the first step to the last.
 struct Load {
     stop: Arc<AtomicBool>,
     tasks: Vec<tokio::task::JoinHandle<u64>>,
@@ -145,7 +145,7 @@ impl Load {
         }
         let sessions = Arc::new(Mutex::new(sessions));
         let mut tasks = Vec::new();
-        // Who ends: at one, then at the other.
+        // Revokes at one replica, then at the other.
         for task in 0..2 {
             let (stop, ended) = (Arc::clone(&stop), Arc::clone(&ended));
             tasks.push(tokio::spawn(async move {
@@ -162,7 +162,7 @@ impl Load {
                 count
             }));
         }
-        // Who checks what was ended, at both: it must never be alive.
+        // Checks revoked sessions at both: none may be live.
         for place in places {
             let (stop, ended) = (Arc::clone(&stop), Arc::clone(&ended));
             tasks.push(tokio::spawn(async move {
@@ -186,7 +186,7 @@ impl Load {
                 count as u64
             }));
         }
-        // Whose sessions are refreshed, at one and then the other, and ended now and then.
+        // Refreshes sessions at one replica and then the other, and ends some.
         {
             let (stop, ended, sessions) = (Arc::clone(&stop), Arc::clone(&ended), Arc::clone(&sessions));
             tasks.push(tokio::spawn(async move {
@@ -210,7 +210,7 @@ impl Load {
                     } else {
                         match place.refresh(&token).await {
                             Some((200, next)) => Some(next["refresh_token"].as_str().unwrap().to_owned()),
-                            // What it was answered with may have been lost with the connection.
+                            // The answer may have been lost with the connection.
                             None => None,
                             Some((status, refused)) => panic!("{sid} was not refreshed: {status} {refused}"),
                         }
@@ -227,7 +227,7 @@ impl Load {
         self.ended.lock().unwrap().len()
     }
 
-    /// Until so many more are acknowledged: whatever was changed before is in use.
+    /// Until 20 more are acknowledged, so that an earlier change is in use.
     async fn goes_on(&self, what: &str) {
         let before = self.acknowledged();
         let more = wait_until(SOON, async || self.acknowledged() > before + 20).await;
@@ -267,7 +267,6 @@ async fn names_in(cluster: &Cluster) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
-    let _turn = harness::under_load().await;
     let old_directory = Directory::new("migration-old");
     let mut old = Redis::start(&old_directory).await;
     let new_directory = Directory::new("migration-new");
@@ -288,7 +287,7 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
     // 1: the new store is prepared, and every replica writes to both.
     let to = ["--to", &new_urls, "--to-mode", "cluster", "--min-replicas", "1"];
     let id = run(&[&["--prepare"][..], &to].concat());
-    let also_new = ["--mirror-redis", &new_urls, "--mirror-redis-mode", "cluster", "--mirror-min-replicas", "1"];
+    let also_new = ["--mirror-redis", &new_urls, "--mirror-redis-mode", "cluster", "--mirror-redis-min-replicas", "1"];
     for replica in &mut replicas {
         replica.restart(&old_url, &also_new).await;
         load.goes_on("a replica writes to both").await;
@@ -322,8 +321,16 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
     assert!(of("sessions")["found"].as_u64().unwrap() > 0 && of("audit entries")["found"].as_u64().unwrap() > 0);
 
     // 3: reads switch, one replica after the other, and both stores are written to.
-    let also_old =
-        ["--redis-mode", "cluster", "--min-replicas", "1", "--mirror-redis", &old_url, "--mirror-min-replicas", "0"];
+    let also_old = [
+        "--redis-mode",
+        "cluster",
+        "--min-replicas",
+        "1",
+        "--mirror-redis",
+        &old_url,
+        "--mirror-redis-min-replicas",
+        "0",
+    ];
     for replica in &mut replicas {
         replica.restart(&new_urls, &also_old).await;
         load.goes_on("a replica answers from the new store").await;
@@ -368,7 +375,7 @@ async fn a_store_moves_to_a_cluster_under_load_and_no_revocation_is_lost() {
         assert_eq!(places[0].check(*key).await, Some(Answer::Dead));
     }
     assert_eq!(places[0].check(key("nobody")).await, Some(Answer::Live));
-    // Who was not ended goes on, with the token that came last.
+    // Sessions that were not ended go on, with their last token.
     let sessions = load.sessions.lock().unwrap().clone();
     let mut alive = 0;
     for (at, (sid, token)) in sessions.iter().enumerate() {

@@ -17,7 +17,7 @@ const IDLE: usize = 500;
 const CONNECTIONS: usize = 16;
 const BODIES: usize = 250;
 const BODY: usize = 190_000;
-/// What the service may hold under all of it.
+/// The most memory that the service may take under all of it.
 const MEMORY: u64 = 96 * 1024 * 1024;
 
 /// The service has sessions, so it takes long bodies at its OAuth endpoints.
@@ -80,7 +80,7 @@ async fn a_new_proxy_is_answered_while_strangers_hold_connections_and_send_bodie
         assert_eq!(ready.status, 200, "{}", ready.text());
         probes += 1;
         if probes == 10 {
-            let options = MeshOptions { asks: Some(address), ..MeshOptions::default() };
+            let options = MeshOptions { check_address: Some(address), ..MeshOptions::default() };
             let new = Mesh::start_with("new-proxy", options).await;
             for _ in 0..20 {
                 let response = new.get(&new.token()).await;
@@ -89,7 +89,8 @@ async fn a_new_proxy_is_answered_while_strangers_hold_connections_and_send_bodie
         }
     }
     attack.join_all().await;
-    assert!(probes > 10, "{probes} probes");
+    // With the tenth came the new proxy.
+    assert!(probes >= 10, "{probes} probes");
     println!("strangers: at most {} MB, {probes} probes", most / 1024 / 1024);
     assert!(most < MEMORY, "{most} bytes");
     // The proxy that was there before has its connection still.

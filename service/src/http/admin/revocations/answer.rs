@@ -6,7 +6,6 @@ use utoipa::ToSchema;
 use wire::{Answer, RevocationKey};
 
 use crate::domain::revocations::{Lifted, NEVER, Page, RevokeRequest, Revoked, Shown};
-use crate::model::note::Note;
 use store::Durability;
 
 /// What filters are told about the key.
@@ -59,22 +58,16 @@ pub struct RevocationDone {
     safety: Safety,
 }
 
-/// A revocation as it is stored.
+/// A revocation as it is stored. From `kind` on it is the note, which is absent if it cannot be decrypted any more.
 #[derive(Serialize, ToSchema)]
 pub struct StoredRevocation {
     key: String,
     #[serde(flatten)]
     in_force: InForce,
-    /// Absent if it cannot be decrypted any more.
-    #[serde(flatten)]
-    note: Option<NoteView>,
-}
-
-/// The subject of the revocation, its author and its reason.
-#[derive(Serialize, ToSchema)]
-pub struct NoteView {
-    kind: String,
-    issuer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     /// Of a token without jti.
@@ -82,8 +75,12 @@ pub struct NoteView {
     signing_input_sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    by: String,
-    at: u64,
+    /// The author: `admin`, `certificate:…`, `client:…` or a provider.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
+    /// When it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<u64>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -139,24 +136,27 @@ impl RevocationDone {
 
 impl StoredRevocation {
     pub fn new(shown: Shown, now: u64) -> Self {
-        Self {
+        let stored = Self {
             key: shown.stored.key.to_string(),
             in_force: InForce::new(shown.stored.answer, shown.stored.expires_in, now),
-            note: shown.note.map(NoteView::from),
-        }
-    }
-}
-
-impl From<Note> for NoteView {
-    fn from(note: Note) -> Self {
+            kind: None,
+            issuer: None,
+            id: None,
+            signing_input_sha256: None,
+            reason: None,
+            by: None,
+            at: None,
+        };
+        let Some(note) = shown.note else { return stored };
         Self {
-            kind: note.kind,
-            issuer: note.iss,
+            kind: Some(note.kind),
+            issuer: Some(note.iss),
             id: note.id,
             signing_input_sha256: note.signing_input_sha256,
             reason: note.reason,
-            by: note.by,
-            at: note.at,
+            by: Some(note.by),
+            at: Some(note.at),
+            ..stored
         }
     }
 }

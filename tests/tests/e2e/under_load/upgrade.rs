@@ -11,7 +11,8 @@ const NEXT: &[u8] = b"\0\x05\x04next";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_filter_takes_over_and_gives_back_under_load_without_a_gap() {
-    let options = MeshOptions { listener_from_file: true, ..MeshOptions::default() };
+    let _turn = harness::under_load().await;
+    let options = MeshOptions { listener_from_file: true, drain: UPDATE, ..MeshOptions::default() };
     let mut mesh = Mesh::start_with("upgraded", options).await;
     let old = project().join("dist/portcullis.wasm");
     let code = std::fs::read(&old).expect("the filter is built");
@@ -46,7 +47,7 @@ async fn another_filter_takes_over_and_gives_back_under_load_without_a_gap() {
         let more = async || answered.load(Ordering::SeqCst) > before + 60 || load.iter().any(|one| one.is_finished());
         wait_until(UPDATE, more).await && !load.iter().any(|one| one.is_finished())
     };
-    // What Envoy itself says that it uses. The machines do not tell: those of the old one may be there yet, and serve again.
+    // By the listeners that Envoy reports. Its virtual machines do not tell: those of the old filter may still be there.
     let uses = async |path: &std::path::Path| {
         let dump = mesh.envoy.admin("GET", "/config_dump?resource=dynamic_listeners").await;
         let dump: serde_json::Value = serde_json::from_str(&dump).expect("JSON");

@@ -1,0 +1,151 @@
+//! The judgement of a binding: the claims that it compares, and what a mismatch means.
+use std::net::IpAddr;
+
+use jose::json::Json;
+use wire::Cidr;
+
+use super::client;
+use crate::config;
+use crate::config::BindingMode;
+use crate::reject::{Cause, Rejection};
+
+/// What only the host knows of the client; asked for when a rule binds to it.
+pub trait Peer {
+    /// The address of the client, as the proxy trusts it.
+    fn address(&self) -> Option<IpAddr>;
+    /// The SHA-256 of the client's certificate in hexadecimal; `None` without a certificate.
+    fn certificate_sha256(&self) -> Option<Vec<u8>>;
+}
+
+/// The claims that a rule's binding compares.
+#[derive(Debug, Default)]
+pub(crate) struct Bound {
+    certificate: Option<String>,
+    addresses: Option<Vec<Cidr>>,
+    user_agent: Option<String>,
+}
+
+/// Takes out what the binding compares. A claim that is required and not there is a mismatch here already, and a `cnf`
+/// with a member that nobody checks is one on every rule (RFC 7800: a bound token used as a bearer token).
+pub(crate) fn bound(binding: &config::Binding, payload: &Json<'_>) -> Result<Bound, Rejection> {
+    let mut bound = Bound::default();
+    match payload.path(&["cnf".to_owned()]) {
+        None => {}
+        Some(Json::Object(cnf)) => {
+            for (member, value) in cnf.iter() {
+                match (member, value, &binding.certificate) {
+                    ("x5t#S256", Json::String(print), Some(_)) => bound.certificate = Some(print.clone().into_owned()),
+                    (_, Json::Null, _) => {}
+                    _ => return Err(Cause::CnfUnchecked.into()),
+                }
+            }
+            if bound.certificate.is_none() {
+                return Err(Cause::CnfEmpty.into());
+            }
+        }
+        Some(_) => return Err(Rejection::new(Cause::CnfNotObject)),
+    }
+    if let Some(wanted) = &binding.certificate
+        && wanted.mode == BindingMode::Enforce
+        && wanted.required
+        && bound.certificate.is_none()
+    {
+        return Err(Cause::NoCertificateClaim.into());
+    }
+    if let Some(wanted) = &binding.address {
+        bound.addresses = match payload.path(wanted.claim.as_slice()) {
+            None => None,
+            Some(Json::String(one)) => Some(parse_cidrs(wanted.mode, [one.as_ref()])?),
+            Some(Json::Array(many)) => {
+                let mut texts = Vec::with_capacity(many.len());
+                for one in many {
+                    let Json::String(text) = one else {
+                        return Err(Rejection::new(Cause::AddressMemberNotString));
+                    };
+                    texts.push(text.as_ref());
+                }
+                Some(parse_cidrs(wanted.mode, texts)?)
+            }
+            Some(_) => {
+                return Err(Rejection::new(Cause::AddressNotStrings));
+            }
+        };
+        if bound.addresses.is_none() && wanted.mode == BindingMode::Enforce && wanted.required {
+            return Err(Cause::NoAddressClaim.into());
+        }
+    }
+    if let Some(wanted) = &binding.user_agent {
+        bound.user_agent = match payload.path(wanted.claim.as_slice()) {
+            None => None,
+            Some(Json::String(hash)) => Some(hash.clone().into_owned()),
+            Some(_) => return Err(Rejection::new(Cause::AgentNotString)),
+        };
+        if bound.user_agent.is_none() && wanted.mode == BindingMode::Enforce && wanted.required {
+            return Err(Cause::NoAgentClaim.into());
+        }
+    }
+    Ok(bound)
+}
+
+/// One malformed block spoils the claim: it was to narrow the token's use, and nobody can tell how. Where mismatches are
+/// only reported, it is one: no block at all.
+fn parse_cidrs<'t>(mode: BindingMode, texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<Cidr>, Rejection> {
+    let parsed: Option<Vec<Cidr>> = texts.into_iter().map(Cidr::parse).collect();
+    match (parsed, mode) {
+        (Some(blocks), _) => Ok(blocks),
+        (None, BindingMode::Report) => Ok(Vec::new()),
+        (None, BindingMode::Enforce) => Err(Rejection::new(Cause::AddressNotCidr)),
+    }
+}
+
+/// Returns whether a mismatch was only reported.
+pub(crate) fn check(
+    binding: &config::Binding,
+    bound: &Bound,
+    user_agent: Option<&[u8]>,
+    peer: &dyn Peer,
+) -> Result<bool, Rejection> {
+    let mut reported = false;
+    let mut judge = |mode: BindingMode, compared: Result<(), Cause>| match (compared, mode) {
+        (Ok(()), _) => Ok(()),
+        (Err(_), BindingMode::Report) => {
+            reported = true;
+            Ok(())
+        }
+        (Err(cause), BindingMode::Enforce) => Err(Rejection::new(cause)),
+    };
+    // A token without the claim reaches this only where the claim is not required, or in report mode.
+    let unbound = |required: bool| if required { Err(Cause::NoBindingClaim) } else { Ok(()) };
+    if let Some(wanted) = &binding.certificate {
+        judge(
+            wanted.mode,
+            match &bound.certificate {
+                Some(print) => {
+                    client::certificate_matches(print, peer.certificate_sha256().unwrap_or_default().as_slice())
+                }
+                None => unbound(wanted.required),
+            },
+        )?;
+    }
+    if let Some(wanted) = &binding.address {
+        judge(
+            wanted.mode,
+            match (&bound.addresses, peer.address()) {
+                (Some(blocks), Some(address)) if blocks.iter().any(|block| block.contains(address)) => Ok(()),
+                (Some(_), Some(_)) => Err(Cause::OtherAddress),
+                (Some(_), None) => Err(Cause::AddressUnknown),
+                (None, _) => unbound(wanted.required),
+            },
+        )?;
+    }
+    if let Some(wanted) = &binding.user_agent {
+        judge(
+            wanted.mode,
+            match &bound.user_agent {
+                Some(hash) => client::user_agent_matches(hash, user_agent),
+                None => unbound(wanted.required),
+            },
+        )?;
+    }
+    Ok(reported)
+}

@@ -1,0 +1,142 @@
+//! Third step: a verified token against the rule of the request, and the headers that are forwarded for it.
+use std::sync::Arc;
+
+use jose::json::Json;
+
+use super::{Admission, Entered, Removal, Verified, unknown_issuer};
+use crate::binding;
+use crate::binding::{Bound, Peer};
+use crate::claims::identifiers::Identifiers;
+use crate::claims::{condition, scopes};
+use crate::config::Encoding;
+use crate::policy::{Forward, Policy, Rule};
+use crate::reject::{Cause, Rejection};
+use crate::request::headers;
+use crate::time::Now;
+
+/// A token that a rule accepts, apart from binding and revocation, and what is then forwarded.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub(super) rule: usize,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) bound: Bound,
+}
+
+/// A request that its rule accepts, unless its session was ended.
+#[derive(Debug)]
+pub struct Accepted {
+    pub(super) verified: Arc<Verified>,
+    pub(super) judged: Arc<Judged>,
+    pub(super) removal: Removal,
+    pub(super) mismatch_reported: bool,
+}
+
+impl Policy {
+    /// Judges a verified token by the request's rule, its time and its binding: at every use, cached or not.
+    ///
+    /// # Errors
+    /// Why the request is refused.
+    pub fn accept(
+        &self,
+        verified: Arc<Verified>,
+        entered: Entered<'_>,
+        now: Now,
+        peer: &dyn Peer,
+    ) -> Result<Accepted, Rejection> {
+        verified.window.check(now.wall)?;
+        let rule = self.rules.get(entered.rule).ok_or_else(|| Rejection::new(Cause::RuleGone))?;
+        let judged = match verified.judged.of_rule(entered.rule) {
+            Some(judged) => judged,
+            None => {
+                let issuer = self.issuers.get(verified.issuer).ok_or_else(unknown_issuer)?;
+                let judged = Arc::new(verified.judge(rule, entered.rule, &issuer.identifiers)?);
+                verified.judged.remember(&judged);
+                judged
+            }
+        };
+        let mismatch_reported = binding::check(&rule.binding, &judged.bound, entered.user_agent.as_deref(), peer)?;
+        Ok(Accepted { verified, judged, removal: entered.removal, mismatch_reported })
+    }
+}
+
+impl Verified {
+    fn judge(&self, rule: &Rule, place: usize, identifiers: &Identifiers) -> Result<Judged, Rejection> {
+        let payload = self.parse_payload()?;
+        judge(rule, place, &Signed { issuer: self.issuer, identifiers, raw: &self.payload, payload: &payload })
+    }
+}
+
+impl Accepted {
+    pub fn rule(&self) -> usize {
+        self.judged.rule
+    }
+
+    pub(super) fn admit(self, unchecked: bool) -> Admission {
+        Admission {
+            rule: self.judged.rule,
+            judged: self.judged,
+            removal: self.removal,
+            mismatch_reported: self.mismatch_reported,
+            unchecked,
+            refresh: None,
+        }
+    }
+}
+
+/// What a verified signature stands for.
+pub(super) struct Signed<'s> {
+    pub(super) issuer: usize,
+    pub(super) identifiers: &'s Identifiers,
+    pub(super) raw: &'s [u8],
+    pub(super) payload: &'s Json<'s>,
+}
+
+pub(super) fn judge(rule: &Rule, place: usize, signed: &Signed<'_>) -> Result<Judged, Rejection> {
+    let payload = signed.payload;
+    let Json::Object(claims) = payload else {
+        return Err(Rejection::new(Cause::PayloadNotObject));
+    };
+    if let Some(accepted) = &rule.issuers
+        && !accepted.contains(&signed.issuer)
+    {
+        return Err(Rejection::new(Cause::IssNotOfRule));
+    }
+    scopes::check_scopes(&rule.scopes.all, &rule.scopes.any, claims)?;
+    for condition in &rule.conditions {
+        condition::check_condition(condition, payload)?;
+    }
+    for kind in &rule.revocable_by {
+        if signed.identifiers.find(*kind, claims)?.is_none() {
+            return Err(Rejection::with_detail(Cause::NotRevocable, kind.name()));
+        }
+    }
+    Ok(Judged {
+        rule: place,
+        headers: forwarded(&rule.forward, signed)?,
+        bound: binding::bound(&rule.binding, payload)?,
+    })
+}
+
+fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, String)>, Rejection> {
+    let mut forwarded = Vec::with_capacity(forward.claims.len().saturating_add(1));
+    for claim in &forward.claims {
+        let text = match signed.payload.path(&claim.claim) {
+            // An absent claim sets nothing, and what the client sent under the name is already gone.
+            None => continue,
+            Some(Json::String(text)) => text.clone().into_owned(),
+            Some(other) => other.to_text(),
+        };
+        let value = match claim.encoding {
+            Encoding::Base64url => jose::base64url::encode(text.as_bytes()),
+            Encoding::Plain if headers::is_safe_value(text.as_bytes()) => text,
+            Encoding::Plain => {
+                return Err(Rejection::with_detail(Cause::ClaimNotHeader, claim.claim.join(".")));
+            }
+        };
+        forwarded.push((claim.header.as_str().to_owned(), value));
+    }
+    if let Some(header) = &forward.payload_header {
+        forwarded.push((header.as_str().to_owned(), jose::base64url::encode(signed.raw)));
+    }
+    Ok(forwarded)
+}

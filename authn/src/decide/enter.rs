@@ -1,0 +1,165 @@
+//! First step: the rule, and the one token of the request.
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::config::Access;
+use crate::credentials::{Presented, Source};
+use crate::policy::{Policy, Rule};
+use crate::reject::{Cause, Rejection};
+use crate::request::Request;
+use crate::request::host::Host;
+use crate::request::path::PlainPath;
+
+/// What the rules say of a request before any token is looked into.
+#[derive(Debug)]
+pub enum Entry<'r> {
+    /// Forwarded without identity: a public rule, an optional one without a token, or a CORS preflight that may pass. Or
+    /// not forwarded at all, and answered: see [`Policy::answers`].
+    Open {
+        rule: usize,
+        /// Tokens that nobody looked at: an upstream must not take them for checked.
+        removals: Vec<Removal>,
+    },
+    Denied {
+        rule: Option<usize>,
+        rejection: Rejection,
+    },
+    Token(Entered<'r>),
+}
+
+/// A request with one token, on a rule that looks at it.
+#[derive(Debug)]
+pub struct Entered<'r> {
+    pub(super) rule: usize,
+    pub(super) presented: Presented<'r>,
+    pub(super) removal: Removal,
+    pub(super) user_agent: Option<Cow<'r, [u8]>>,
+}
+
+/// How the upstream is kept from seeing the token. One in the query is gone already ([`Policy::clear`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    Nothing,
+    Header(Arc<[u8]>),
+    /// The Cookie header's new value; `None` removes it.
+    Cookie(Option<Vec<u8>>),
+    /// The new value of Sec-WebSocket-Protocol; `None` removes it.
+    Subprotocols(Option<Vec<u8>>),
+}
+
+impl Policy {
+    pub fn enter<'r>(&self, request: &Request<'r>) -> Entry<'r> {
+        let denied = |rule, rejection| Entry::Denied { rule, rejection };
+        let (path, host) = match (request.plain_path(), Host::parse(request.authority())) {
+            (Ok(path), Ok(host)) => (path, host),
+            (Err(rejection), _) | (_, Err(rejection)) => return denied(None, rejection),
+        };
+        let found = self.router.find(request.method(), &path, &host);
+        let Some((place, rule)) = found.and_then(|place| Some((place, self.rules.get(place)?))) else {
+            return denied(None, Rejection::new(Cause::NoRule));
+        };
+        if rule.access == Access::Probe {
+            return Entry::Open { rule: place, removals: Vec::new() };
+        }
+        if rule.access == Access::Public || (rule.cors_preflight_passes && self.is_bare_preflight(request, &path)) {
+            return Entry::Open { rule: place, removals: self.unchecked_tokens(rule, request) };
+        }
+        let presented = match self.credentials.find(request, &path) {
+            Err(rejection) => return denied(Some(place), rejection),
+            Ok(Some(presented)) => presented,
+            Ok(None) if rule.access == Access::Optional => return Entry::Open { rule: place, removals: Vec::new() },
+            Ok(None) => return denied(Some(place), Rejection::new(Cause::NoToken)),
+        };
+        if let Source::Cookie(_) = presented.source
+            && !rule.cookie_origins.admit(request)
+        {
+            return denied(Some(place), Rejection::new(Cause::OriginNotListed));
+        }
+        let removal = self.removal(rule, request, &presented);
+        let user_agent =
+            rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent")).map(Cow::Borrowed);
+        Entry::Token(Entered { rule: place, presented, removal, user_agent })
+    }
+
+    /// Does the filter itself answer what this rule matches?
+    pub fn answers(&self, rule: usize) -> bool {
+        self.rules.get(rule).is_some_and(|rule| rule.access == Access::Probe)
+    }
+
+    /// A browser sends a preflight without credentials, without a body (Fetch standard, section 4.8) and never to become
+    /// something else than HTTP: a request that has or does any of these is judged as any other one.
+    fn is_bare_preflight(&self, request: &Request<'_>, path: &PlainPath<'_>) -> bool {
+        request.is_cors_preflight()
+            && !request.is_upgrade()
+            && !request.may_have_body()
+            && matches!(self.credentials.find(request, path), Ok(None))
+    }
+
+    /// What could be taken for a token, on a rule that looks at none.
+    fn unchecked_tokens(&self, rule: &Rule, request: &Request<'_>) -> Vec<Removal> {
+        let subprotocols = self.credentials.subprotocols_without_tokens(request).map(Removal::Subprotocols);
+        let mut removals: Vec<Removal> = subprotocols.into_iter().collect();
+        if rule.forward.keep_token {
+            return removals;
+        }
+        removals.extend(self.credentials.token_headers(request).map(Removal::Header));
+        if self.credentials.has_cookie_token(request) {
+            removals.push(self.without_cookie(request));
+        }
+        removals
+    }
+
+    /// Set as one header, in the place of all: a second one could carry the token on.
+    fn without_cookie(&self, request: &Request<'_>) -> Removal {
+        let whole = request.header_values(b"cookie").collect::<Vec<_>>().join(b"; ".as_slice());
+        Removal::Cookie(self.credentials.without_cookie_token(&whole))
+    }
+
+    fn removal(&self, rule: &Rule, request: &Request<'_>, presented: &Presented<'_>) -> Removal {
+        match presented.source {
+            // Removed whatever `forward.token` says.
+            Source::Query(_) => Removal::Nothing,
+            // A server that saw it could choose it, and so send the token back. Removed in every case too.
+            Source::Websocket(_) => {
+                self.credentials.subprotocols_without_tokens(request).map_or(Removal::Nothing, Removal::Subprotocols)
+            }
+            _ if rule.forward.keep_token => Removal::Nothing,
+            Source::Header(_) => match self.credentials.header_to_remove(presented.source) {
+                Some(name) => Removal::Header(name),
+                None => Removal::Nothing,
+            },
+            Source::Cookie(_) => self.without_cookie(request),
+        }
+    }
+}
+
+impl<'r> Entered<'r> {
+    /// Freed from the request's headers, so that it can wait.
+    pub fn into_owned(self) -> Entered<'static> {
+        let Presented { token, source } = self.presented;
+        Entered {
+            rule: self.rule,
+            presented: Presented { token: Cow::Owned(token.into_owned()), source },
+            removal: self.removal,
+            user_agent: self.user_agent.map(|agent| Cow::Owned(agent.into_owned())),
+        }
+    }
+
+    pub fn token(&self) -> &[u8] {
+        &self.presented.token
+    }
+
+    pub fn rule(&self) -> usize {
+        self.rule
+    }
+
+    /// Where the token was found.
+    pub fn source(&self) -> Source {
+        self.presented.source
+    }
+
+    /// The token came in a cookie: a browser's session, whose answers must not be stored.
+    pub fn is_cookie_session(&self) -> bool {
+        matches!(self.presented.source, Source::Cookie(_))
+    }
+}

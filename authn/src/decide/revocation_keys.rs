@@ -1,0 +1,48 @@
+//! The revocations that could end a verified token, for people to read.
+use wire::Kind;
+use wire::RevocationKey;
+
+use super::{Verified, unknown_issuer};
+use crate::claims::members;
+use crate::policy::Policy;
+use crate::reject::Rejection;
+use crate::revocation;
+use crate::revocation::Whose;
+
+impl Policy {
+    /// What is asked about a token, each key with its kind, for people to read.
+    ///
+    /// # Errors
+    /// Why nothing can be asked.
+    pub fn revocation_keys(&self, verified: &Verified) -> Result<Vec<(Kind, RevocationKey)>, Rejection> {
+        let Some(revocation) = self.revocation() else { return Ok(Vec::new()) };
+        if verified.introspected.is_some() {
+            return self.introspected_keys(revocation, verified);
+        }
+        let unverified = self.unverified(&verified.token)?;
+        let payload = unverified.parse_payload().map_err(Rejection::from)?;
+        let (Some(claims), Some(issuer)) = (payload.as_object(), self.issuers.get(verified.issuer)) else {
+            return Err(unknown_issuer());
+        };
+        let (name, input) = (members::unverified_issuer(claims)?, unverified.signing_input());
+        let whose =
+            Whose { place: verified.issuer, issuer: name, entry: &issuer.issuer, identifiers: &issuer.identifiers };
+        revocation::keys(revocation, whose, claims, input, Some(&verified.thumbprint))
+    }
+
+    /// The claims by which an issuer's tokens are found for a revocation of this kind, in the order in which they count.
+    pub fn revocation_claims(&self, issuer: usize, kind: Kind) -> Vec<String> {
+        self.issuers.get(issuer).map(|issuer| issuer.identifiers.names(kind)).unwrap_or_default()
+    }
+
+    /// The kinds that are asked about, and by which this token cannot be revoked.
+    ///
+    /// # Errors
+    /// As [`Policy::revocation_keys`].
+    pub fn not_revocable_by(&self, verified: &Verified) -> Result<Vec<Kind>, Rejection> {
+        let Some(revocation) = self.revocation() else { return Ok(Vec::new()) };
+        let keys = self.revocation_keys(verified)?;
+        let has = |kind: &Kind| keys.iter().any(|(other, _)| other == kind);
+        Ok(revocation.kinds.iter().filter(|kind| !has(kind)).copied().collect())
+    }
+}

@@ -1,0 +1,73 @@
+//! Revocation, compiled.
+use wire::Kind;
+use wire::Secret;
+
+use super::Issuer;
+use crate::config;
+use crate::config::{ConfigDuration, Environment, Invalid, check_range, secret_from, whole_seconds};
+use crate::request::authority::authority_or;
+use crate::revocation::{KeyCache, Revocation, retention};
+
+/// The part of its freshness after which a verdict that is in use is asked for anew.
+const REFRESH_AGE: f64 = 0.6;
+
+const ZERO: ConfigDuration = ConfigDuration::from_secs(0);
+
+const MAX_FUTURE_IAT_TOLERANCE: ConfigDuration = ConfigDuration::from_secs(60);
+
+pub(super) fn compile_revocation(
+    document: &config::Revocation,
+    issuers: &[Issuer],
+    environment: Environment<'_>,
+) -> Result<Revocation, Invalid> {
+    let at = |field: &str| format!("revocation.{field}");
+    if document.cluster.is_empty() {
+        return Err(Invalid::new(at("cluster"), "must not be empty"));
+    }
+    let authority = authority_or(document.authority.as_deref(), &document.cluster, &at("authority"))?;
+    check_range(document.timeout, ConfigDuration::from_millis(10), ConfigDuration::from_secs(5), &at("timeout"))?;
+    check_range(document.freshness, ConfigDuration::from_secs(1), ConfigDuration::from_secs(5), &at("freshness"))?;
+    // An answer that took longer than it counts could never be used.
+    if document.timeout > document.freshness {
+        return Err(Invalid::new(at("timeout"), "must not be longer than `freshness`"));
+    }
+    let future_iat_tolerance =
+        whole_seconds(document.future_iat_tolerance, ZERO, MAX_FUTURE_IAT_TOLERANCE, &at("future_iat_tolerance"))?;
+    let secret = secret_from(environment, &document.secret_env, config::SecretEncoding::Raw, &at("secret_env"))?;
+    let secret = Secret::new(&secret).map_err(|error| Invalid::new(at("secret_env"), error.to_string()))?;
+    let mut kinds = Vec::new();
+    for kind in document.kinds.iter().map(|kind| kind_of(*kind)) {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    if kinds.is_empty() {
+        return Err(Invalid::new(at("kinds"), "name at least one kind"));
+    }
+    Ok(Revocation {
+        cluster: document.cluster.clone(),
+        authority,
+        timeout: document.timeout.0,
+        freshness: document.freshness.0,
+        refresh_after: document.refresh_ahead.then(|| document.freshness.0.mul_f64(REFRESH_AGE)),
+        derived: secret.derive(),
+        needs: issuers
+            .iter()
+            .map(|issuer| retention::needed(&issuer.lifetimes(), future_iat_tolerance, &kinds))
+            .collect(),
+        kinds,
+        memo: KeyCache::default(),
+        future_iat_tolerance,
+    })
+}
+
+pub(super) fn kind_of(kind: config::RevocationKind) -> Kind {
+    match kind {
+        config::RevocationKind::Token => Kind::Token,
+        config::RevocationKind::Session => Kind::Session,
+        config::RevocationKind::User => Kind::User,
+        config::RevocationKind::Client => Kind::Client,
+        config::RevocationKind::Key => Kind::SigningKey,
+        config::RevocationKind::Issuer => Kind::Issuer,
+    }
+}

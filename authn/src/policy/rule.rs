@@ -1,0 +1,211 @@
+//! Rules of the document, compiled.
+use wire::Kind;
+
+use super::Issuer;
+use super::condition::compile_condition;
+use super::forward::{Forward, compile_forward};
+use super::revocation::kind_of;
+use crate::claims::condition::Condition;
+use crate::config;
+use crate::config::{Access, Invalid, RevocationMode, claim_path, name_or};
+use crate::introspection::{Format, Introspection};
+use crate::request::origin::Origins;
+
+#[derive(Debug)]
+pub struct Rule {
+    pub name: String,
+    pub(crate) access: Access,
+    /// By issuer index; `None` admits all.
+    pub(crate) issuers: Option<Vec<usize>>,
+    /// Those of them that are asked about opaque tokens. No token fits two of them.
+    pub(crate) introspecting: Vec<usize>,
+    pub(crate) scopes: config::Scopes,
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) binding: config::Binding,
+    pub(crate) revocation: RevocationMode,
+    /// A token must have a claim that names each of these.
+    pub(crate) revocable_by: Vec<Kind>,
+    pub(crate) forward: Forward,
+    pub(crate) cors_preflight_passes: bool,
+    pub(crate) cookie_origins: Origins,
+}
+
+pub(super) fn compile_rule(
+    document: &config::Rule,
+    place: usize,
+    at: &str,
+    issuers: &[Issuer],
+    asked: Option<&[Kind]>,
+    default_forward: &config::Forward,
+) -> Result<Rule, Invalid> {
+    let name = name_or(document.name.as_deref(), "rule", place, at)?;
+    let looks_at_no_token = match document.access {
+        Access::Public => Some("public"),
+        Access::Probe => Some("probe"),
+        Access::Optional | Access::Required => None,
+    };
+    if let Some(word) = looks_at_no_token {
+        let needless = [
+            ("issuers", document.issuers.is_some()),
+            ("scopes", !document.scopes.all.is_empty() || !document.scopes.any.is_empty()),
+            ("claims", !document.claims.is_empty()),
+            (
+                "binding",
+                document.binding.certificate.is_some()
+                    || document.binding.address.is_some()
+                    || document.binding.user_agent.is_some(),
+            ),
+            ("revocation", document.revocation.is_some()),
+            ("revocable_by", !document.revocable_by.is_empty()),
+            ("forward", document.forward.is_some()),
+        ];
+        // A public rule with conditions is most likely meant to be a required one: refuse rather than guess.
+        if let Some((field, _)) = needless.iter().find(|(_, is_there)| *is_there) {
+            return Err(Invalid::new(
+                format!("{at}.{field}"),
+                format!("a {word} rule looks at no token, so this has no meaning"),
+            ));
+        }
+    }
+    if document.access == Access::Probe && !matches!(document.matches.path, Some(config::PathMatch::Exact(_))) {
+        // With less, a typo would have the filter answer a whole API.
+        return Err(Invalid::new(
+            format!("{at}.match.path"),
+            "a probe rule needs an `exact` path: the filter answers all that it matches",
+        ));
+    }
+    let revocation = match (document.revocation, asked.is_some()) {
+        (None, true) => RevocationMode::Check,
+        (None | Some(RevocationMode::Off), false) => RevocationMode::Off,
+        (Some(mode), true) => mode,
+        (Some(_), false) => {
+            return Err(Invalid::new(format!("{at}.revocation"), "the document has no `revocation` to ask"));
+        }
+    };
+    let accepted = match &document.issuers {
+        None => None,
+        Some(names) if names.is_empty() => {
+            return Err(Invalid::new(format!("{at}.issuers"), "name at least one issuer, or leave the field out"));
+        }
+        Some(names) => {
+            let mut accepted = Vec::new();
+            for (i, wanted) in names.iter().enumerate() {
+                let index = issuers.iter().position(|issuer| &issuer.name == wanted).ok_or_else(|| {
+                    Invalid::new(format!("{at}.issuers[{i}]"), format!("no issuer is named `{wanted}`"))
+                })?;
+                accepted.push(index);
+            }
+            Some(accepted)
+        }
+    };
+    for (field, scopes) in [("all", &document.scopes.all), ("any", &document.scopes.any)] {
+        for (i, scope) in scopes.iter().enumerate() {
+            // RFC 6749 section 3.3; also keeps the challenge's quoted string whole.
+            if scope.is_empty() || !scope.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) {
+                return Err(Invalid::new(
+                    format!("{at}.scopes.{field}[{i}]"),
+                    "is not a scope token (RFC 6749 section 3.3)",
+                ));
+            }
+        }
+    }
+    let mut conditions = Vec::new();
+    for (i, condition) in document.claims.iter().enumerate() {
+        conditions.push(compile_condition(condition, &format!("{at}.claims[{i}]"))?);
+    }
+    for (field, binding) in [("address", &document.binding.address), ("user_agent", &document.binding.user_agent)] {
+        if let Some(binding) = binding {
+            claim_path(&binding.claim, &format!("{at}.binding.{field}.claim"))?;
+        }
+    }
+    let cookie_origins = Origins::compile(&document.cookie_origins).map_err(|invalid| invalid.within(at))?;
+    let forward = match &document.forward {
+        Some(forward) => compile_forward(forward, &format!("{at}.forward"))?,
+        None => compile_forward(default_forward, "forward")?,
+    };
+    let introspecting = introspecting(accepted.as_deref(), document.access, at, issuers)?;
+    let revocable_by = revocable_by(document, revocation, asked, at)?;
+    for (place, kind) in revocable_by.iter().enumerate() {
+        let mut of_rule = issuers
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| accepted.as_ref().is_none_or(|accepted| accepted.contains(place)));
+        if of_rule.all(|(_, issuer)| issuer.identifiers.names(*kind).is_empty()) {
+            return Err(Invalid::new(
+                format!("{at}.revocable_by[{place}]"),
+                format!("no token has a claim for its {kind}: name one in the issuer's `revocation_claims`"),
+            ));
+        }
+    }
+    Ok(Rule {
+        name,
+        access: document.access,
+        issuers: accepted,
+        introspecting,
+        scopes: document.scopes.clone(),
+        conditions,
+        binding: document.binding.clone(),
+        revocation,
+        revocable_by,
+        forward,
+        cors_preflight_passes: document.cors_preflight == config::CorsPreflight::Pass,
+        cookie_origins,
+    })
+}
+
+/// Those of the accepted issuers that are asked about opaque tokens, if no token could be for two of them.
+fn introspecting(
+    accepted: Option<&[usize]>,
+    access: Access,
+    at: &str,
+    issuers: &[Issuer],
+) -> Result<Vec<usize>, Invalid> {
+    if matches!(access, Access::Public | Access::Probe) {
+        return Ok(Vec::new());
+    }
+    let mut found: Vec<(usize, &str, &Format)> = Vec::new();
+    for (place, issuer) in issuers.iter().enumerate() {
+        let Some(format) = issuer.introspection.as_ref().and_then(Introspection::format) else { continue };
+        if accepted.is_some_and(|accepted| !accepted.contains(&place)) {
+            continue;
+        }
+        // To ask both would show each server the other's tokens, and the first to say yes would decide.
+        if let Some((_, other, _)) = found.iter().find(|(.., other)| other.overlaps(format)) {
+            return Err(Invalid::new(
+                format!("{at}.issuers"),
+                format!(
+                    "an opaque token could be for `{other}` or for `{}`: tell their `introspection.format` apart, or name only one of them here",
+                    issuer.name
+                ),
+            ));
+        }
+        found.push((place, &issuer.name, format));
+    }
+    Ok(found.into_iter().map(|(place, ..)| place).collect())
+}
+
+fn revocable_by(
+    document: &config::Rule,
+    mode: RevocationMode,
+    asked: Option<&[Kind]>,
+    at: &str,
+) -> Result<Vec<Kind>, Invalid> {
+    let mut kinds = Vec::new();
+    for (place, kind) in document.revocable_by.iter().map(|kind| kind_of(*kind)).enumerate() {
+        let invalid = |message: &str| Err(Invalid::new(format!("{at}.revocable_by[{place}]"), message));
+        if !matches!(kind, Kind::Session | Kind::User | Kind::Client) {
+            return invalid("use session, user or client: every token can be revoked by the others");
+        }
+        if mode == RevocationMode::Off {
+            return invalid("the rule asks for no revocations");
+        }
+        if !asked.is_some_and(|asked| asked.contains(&kind)) {
+            return invalid("`revocation.kinds` has not this kind");
+        }
+        if kinds.contains(&kind) {
+            return invalid("is there twice");
+        }
+        kinds.push(kind);
+    }
+    Ok(kinds)
+}
