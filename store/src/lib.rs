@@ -36,3 +36,76 @@ pub use revocations::{
 };
 pub use sessions::{IndexEntry, NewSession, Rotated, Rotation, SessionName, SessionRecord, SessionStore, SubjectName};
 pub use stores::Stores;
+
+/// Makes a test of each case of the suite. `$fixture` is awaited and gives a [`conformance::Fixture`].
+#[cfg(feature = "conformance")]
+#[macro_export]
+macro_rules! conformance_tests {
+    ($fixture:expr) => {
+        $crate::conformance_tests!(@module $fixture, revocations:
+            an_unknown_key_is_live,
+            answers_come_in_the_order_of_the_keys,
+            before_covers_the_moment_of_the_write_and_the_tolerance,
+            a_revocation_asked_for_earlier_does_not_end_what_came_later,
+            dead_stays_over_before_and_a_larger_before_over_a_smaller,
+            an_entry_expires_and_lives_as_long_as_the_longest_write_asked_for,
+            an_endless_entry_stays_endless,
+            the_note_of_what_is_in_force_is_kept,
+            lifting_removes_and_counts,
+            every_entry_is_listed,
+            a_cursor_of_another_kind_is_refused,
+            a_batch_is_written_and_read_as_one,
+            what_is_acknowledged_is_readable_by_every_instance,
+            concurrent_writes_leave_the_strongest,
+        );
+        $crate::conformance_tests!(@module $fixture, identity:
+            an_empty_store_is_not_nobody_revoked,
+            a_lost_store_is_not_read_written_or_listed,
+        );
+        $crate::conformance_tests!(@module $fixture, sessions:
+            a_session_is_read_as_it_was_created,
+            a_name_is_created_once,
+            a_session_ends_with_its_lifetime,
+            an_unused_session_ends_with_its_idle_timeout_and_a_used_one_does_not,
+            a_use_within_a_step_is_not_noted_again,
+            a_rotation_replaces_the_token_and_puts_its_record_first,
+            a_replaced_token_is_a_race_within_the_grace_and_a_theft_after_it,
+            an_unknown_token_is_a_theft,
+            of_concurrent_rotations_one_is_done,
+            an_ended_session_stays_ended,
+            a_deleted_session_is_gone,
+            a_subject_lists_its_sessions_up_to_the_bound,
+            an_expired_index_entry_makes_room,
+        );
+        $crate::conformance_tests!(@module $fixture, replay_guard:
+            a_token_is_claimed_once,
+            of_concurrent_claims_one_succeeds,
+            a_released_or_expired_claim_can_be_claimed_again,
+            a_completed_token_is_done_for_its_time,
+        );
+        $crate::conformance_tests!(@module $fixture, audit:
+            entries_are_paged_in_the_order_of_appending,
+            the_newest_page_is_in_order_too,
+            old_entries_are_not_listed,
+            the_number_of_entries_is_bounded,
+            concurrent_entries_are_all_kept,
+        );
+        $crate::conformance_tests!(@module $fixture, issuers:
+            announced_issuers_are_known_to_every_instance,
+            the_registry_is_bounded_and_forgets,
+        );
+    };
+    (@module $fixture:expr, $module:ident: $($case:ident,)+) => {
+        mod $module {
+            #[allow(unused_imports)]
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let fixture = $fixture.await;
+                    $crate::conformance::$module::$case(&fixture).await;
+                }
+            )+
+        }
+    };
+}

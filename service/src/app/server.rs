@@ -189,7 +189,7 @@ impl Service {
             0 => {}
             names => tracing::error!(
                 names,
-                "stopped with writes that the mirror (mirror-redis) lacks: run `portcullis migrate` before the switch"
+                "stopped with writes that the mirror lacks: run `portcullis migrate` before the switch"
             ),
         }
         tracing::info!("stopped");

@@ -59,6 +59,7 @@ fn an_eviction_policy_set_while_running_makes_the_store_unsafe() {
     eventually(NOTICED, || service.check(&keys).ok());
 }
 
+/// docs/operations.md, "Regions".
 #[test]
 fn a_revocation_holds_in_the_regions_that_were_told_and_may_be_repeated() {
     let ((here, home), (there, away)) = (started(), started());
@@ -80,6 +81,7 @@ fn a_revocation_holds_in_the_regions_that_were_told_and_may_be_repeated() {
     assert_ne!(sentinel(&here), sentinel(&there));
 }
 
+/// docs/operations.md, "Capacity", and benches/src/capacity/measured.rs.
 #[test]
 fn a_revocation_takes_the_memory_that_capacity_is_planned_with() {
     const COUNT: u64 = 8_000;

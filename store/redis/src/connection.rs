@@ -192,6 +192,11 @@ fn tls_config(access: &Access) -> Result<ClientConfig, ConnectionError> {
     config.with_client_auth_cert(chain, key).map_err(|error| failed(&format!("redis-cert-file: {error}")))
 }
 
+/// The server works, and does not have the slot, or not wholly.
+pub fn is_about_slots(error: &RedisError) -> bool {
+    matches!(error.code(), Some("MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN"))
+}
+
 fn refused(reason: &impl ToString) -> ConnectionError {
     ConnectionError { error: StoreError::StoreRefused, reason: reason.to_string() }
 }

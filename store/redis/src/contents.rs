@@ -60,7 +60,7 @@ pub enum State {
     Absent,
     Text { value: Vec<u8>, ttl: i64 },
     Session { fields: Vec<Option<Vec<u8>>>, ttl: i64 },
-    Subject { servers: Vec<(Vec<u8>, f64)>, ttl: i64 },
+    Subject { members: Vec<(Vec<u8>, f64)>, ttl: i64 },
 }
 
 impl Kind {
@@ -87,7 +87,7 @@ impl Found {
             let kind = match rest.split_once(':') {
                 None if rest == "sentinel" => return Some(Found::Sentinel),
                 None if text == Name::of_audit().text => Kind::Audit,
-                None if text == crate::issuers::name() => return Some(Found::Issuers),
+                None if text == Name::of_issuers() => return Some(Found::Issuers),
                 Some(("m", _)) => return Some(Found::Timing),
                 Some(("r", _)) => Kind::Revocation,
                 Some(("j", _)) => Kind::Mark,
@@ -116,6 +116,11 @@ impl Name {
     pub fn of_subject(digest: [u8; 16], text: impl fmt::Display) -> Self {
         let bucket = Bucket::of(digest);
         Self { kind: Kind::Subject, bucket, text: bucket.name(format_args!("u:{text}")) }
+    }
+
+    /// The set of [`crate::issuers`].
+    pub fn of_issuers() -> String {
+        Bucket::FIRST.name("issuers")
     }
 
     /// The audit log, of which there is one.
@@ -179,10 +184,10 @@ impl Name {
                 }
                 eval
             }
-            State::Subject { servers, ttl } => {
+            State::Subject { members, ttl } => {
                 let mut eval = eval(SUBJECT, ttl);
-                for (server, score) in servers {
-                    eval.arg(format!("{score:.0}")).arg(server);
+                for (member, score) in members {
+                    eval.arg(format!("{score:.0}")).arg(member);
                 }
                 eval
             }
@@ -222,10 +227,10 @@ impl State {
                 is_whole.then_some(State::Session { fields, ttl })
             }
             Kind::Subject => {
-                let servers: Vec<(Vec<u8>, f64)> = redis::from_redis_value(values).ok()?;
-                Some(match servers.is_empty() {
+                let members: Vec<(Vec<u8>, f64)> = redis::from_redis_value(values).ok()?;
+                Some(match members.is_empty() {
                     true => State::Absent,
-                    false => State::Subject { servers, ttl },
+                    false => State::Subject { members, ttl },
                 })
             }
         }
@@ -262,10 +267,10 @@ impl State {
                 let is_same = ["d", "e", "i"].iter().all(|name| here.get(name) == there.get(name));
                 is_later && is_same && (here.get("x").is_some() || there.get("x").is_none()) && lives(ttl, other_ttl)
             }
-            (State::Subject { servers, ttl }, State::Subject { servers: other, ttl: other_ttl }) => {
+            (State::Subject { members, ttl }, State::Subject { members: other, ttl: other_ttl }) => {
                 let scores: std::collections::HashMap<_, _> =
-                    servers.iter().map(|(server, score)| (server, *score)).collect();
-                other.iter().all(|(server, score)| scores.get(server).is_some_and(|here| here >= score))
+                    members.iter().map(|(member, score)| (member, *score)).collect();
+                other.iter().all(|(member, score)| scores.get(member).is_some_and(|here| here >= score))
                     && lives(ttl, other_ttl)
             }
             (_, _) => false,
@@ -320,7 +325,7 @@ mod tests {
         assert_eq!(kind("portcullis:{ff}:u:abc"), Some(Kind::Subject));
         assert_eq!(kind("portcullis:{00}:audit"), Some(Kind::Audit));
         assert_eq!(Found::parse(b"portcullis:{0a}:sentinel"), Found::Sentinel);
-        assert_eq!(Found::parse(crate::lag::name(wire::RevocationKey([10; 16])).as_bytes()), Found::Timing);
+        assert_eq!(Found::parse(entry::mark_name(wire::RevocationKey([10; 16])).as_bytes()), Found::Timing);
         assert_eq!(Found::parse(b"portcullis:{00}:issuers"), Found::Issuers);
         for strange in [
             "",

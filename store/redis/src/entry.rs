@@ -15,6 +15,7 @@
 //!
 //! Names carry no store id: completing a store that lost sentinels keeps the revocations that were not lost.
 use std::fmt;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -91,6 +92,13 @@ impl fmt::Display for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:02x}", self.0)
     }
+}
+
+/// Twice the longest freshness. After that no client was waiting: the session was not used.
+pub const MARK_TTL: Duration = Duration::from_secs(10);
+/// The name of the mark beside `key`'s entry.
+pub fn mark_name(key: RevocationKey) -> String {
+    Bucket::of(key.0).name(format_args!("m:{key}"))
 }
 
 /// The length of a revocation's name.

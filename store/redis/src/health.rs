@@ -1,7 +1,7 @@
 //! Whether a server may be trusted with revocations, judged from INFO.
 use std::time::Duration;
 
-use crate::topology::routes::LEAST_FAILOVER_TIMEOUT;
+use crate::lease::LEAST_FAILOVER_TIMEOUT;
 
 /// What an operator allows explicitly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

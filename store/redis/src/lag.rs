@@ -14,13 +14,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use wire::{Answer, RevocationKey};
 
-use crate::entry::Bucket;
+use crate::entry::{Bucket, MARK_TTL, mark_name};
 use crate::reader::Reader;
 use crate::writer::Writer;
 use store::clock::unix_seconds;
 
-/// Twice the longest freshness. After that no client was waiting: the session was not used.
-pub const MARK_TTL: Duration = Duration::from_secs(10);
 /// Keys that are looked up in one [`MARK_TTL`]. More are not measured, so that a client with many revoked tokens costs no
 /// more.
 const MAX_LOOKED_UP: usize = 1024;
@@ -44,11 +42,6 @@ struct Seen {
     since: Option<Instant>,
     now: HashSet<RevocationKey>,
     before: HashSet<RevocationKey>,
-}
-
-/// The name of the mark beside `key`'s entry.
-pub fn name(key: RevocationKey) -> String {
-    Bucket::of(key.0).name(format_args!("m:{key}"))
 }
 
 impl Lag {
@@ -100,7 +93,7 @@ impl Lag {
 
 /// How long ago `key` was revoked, if its mark is still there.
 async fn passed(reader: &Reader, writer: &Writer, key: RevocationKey) -> Option<Duration> {
-    let (bucket, name) = (Bucket::of(key.0), name(key));
+    let (bucket, name) = (Bucket::of(key.0), mark_name(key));
     let get = redis::cmd("GET").arg(&name).clone();
     let mut replies = reader.read(bucket, &[get, redis::cmd("TIME")]).await.ok()?.into_iter();
     let mark = redis::from_redis_value::<Option<String>>(replies.next()?).ok()??;

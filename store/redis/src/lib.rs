@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod bootstrap;
 mod config;
 mod connection;
 mod contents;
@@ -19,6 +20,7 @@ mod health;
 mod identity;
 mod issuers;
 mod lag;
+mod lease;
 mod migrate;
 mod mirror;
 mod options;
@@ -26,13 +28,15 @@ mod reader;
 mod redis_store;
 mod replay_guard;
 mod revocations;
+mod routes;
 mod sessions;
 mod topology;
 mod transfer;
 mod writer;
 
+pub use bootstrap::CreateError;
 pub use config::{Config, MirrorConfig};
-pub use create::{CreateError, create_store, prepare_store};
+pub use create::{create_store, prepare_store};
 pub use health::{Allow, HealthError};
 pub use migrate::{MigrateError, Migration, Progress, Report, Tally, migrate};
 pub use options::{Mode, RedisOptions, RedisOptionsError};

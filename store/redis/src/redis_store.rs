@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use redis::{Cmd, Value};
-use store::{AuditBounds, Durability, Observer, StoreError, WriteError};
+use store::{Durability, Observer, StoreError, WriteError};
 
 use crate::config::Config;
 use crate::contents::Name;
@@ -15,12 +15,8 @@ use crate::mirror::{Change, Mirror, MirrorWrite};
 use crate::options::{Access, Mode, RedisOptionsError};
 use crate::reader::Reader;
 use crate::topology::{self, MonitorConfig, Role};
-use crate::transfer::Transfer;
+use crate::transfer::{MAX_MIRRORED_AUDIT_ENTRIES, Transfer};
 use crate::writer::{WriteTerms, Writer};
-
-/// The most entries in a mirror's audit log. More than in the primary store, which is also trimmed by age: the mirror
-/// must not be trimmed first.
-pub const MAX_MIRRORED_AUDIT_ENTRIES: usize = AuditBounds::MAX_ENTRIES + AuditBounds::MAX_ENTRIES / 10;
 
 /// Reads and writes have connections of their own: a write waits for disks, and a check must not wait for a write.
 #[derive(Debug)]

@@ -9,9 +9,12 @@ use redis::Value;
 use crate::contents::{self, Name, State};
 use crate::entry::Bucket;
 use crate::reader::Reader;
-use store::{Durability, Ending, StoreError, WriteError};
+use store::{AuditBounds, Durability, Ending, StoreError, WriteError};
 
 use crate::writer::Writer;
+
+/// In the audit log of a mirror. More than in ours, which is trimmed by age too: nothing is trimmed in the mirror first.
+pub const MAX_MIRRORED_AUDIT_ENTRIES: usize = AuditBounds::MAX_ENTRIES + AuditBounds::MAX_ENTRIES / 10;
 
 /// Entries of the audit stream in one command.
 pub const AUDIT_PAGE: usize = 200;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use store::{StoreError, StoreId, WriteError};
 
-use crate::create::{self, CreateError};
+use crate::bootstrap::{self, CreateError};
 use crate::health::Allow;
 use crate::options::{RedisOptions, RedisOptionsError};
 use run::{Run, Step};
@@ -135,7 +135,7 @@ pub async fn migrate(plan: &Migration, say: impl Fn(Progress)) -> Result<Report,
     report.complete = run.is_complete;
     if !plan.verify_only && !run.is_complete && report.is_verified() {
         let routes = run.transfer.there.topology.routes();
-        create::finish(&routes, run.to, plan.redis_timeout).await.map_err(MigrateError::Finish)?;
+        bootstrap::finish(&routes, run.to, plan.redis_timeout).await.map_err(MigrateError::Finish)?;
         report.complete = true;
     }
     Ok(report)

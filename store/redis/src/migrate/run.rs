@@ -8,14 +8,14 @@ use store::{Observer, StoreId, Unobserved};
 use super::scan::{keys, layout, scan, servers_of};
 use super::target::{target, wait_until_usable};
 use super::{FROM, MigrateError, Migration, Progress, Report, TO, Tally};
+use crate::bootstrap::CreateError;
 use crate::contents::{Found, Kind, Name, PATTERN, State};
-use crate::create::{CreateError, reached};
+use crate::create::reached;
 use crate::identity::StoreIdentity;
 use crate::options::RedisOptions;
 use crate::reader::Reader;
-use crate::redis_store::MAX_MIRRORED_AUDIT_ENTRIES;
 use crate::topology::{self, MonitorConfig, Role};
-use crate::transfer::{Transfer, states};
+use crate::transfer::{MAX_MIRRORED_AUDIT_ENTRIES, Transfer, states};
 use crate::writer::{WriteTerms, Writer};
 
 /// A run waits for so many pages with differences that stay, each for the `settle` time; then for none.
@@ -28,7 +28,7 @@ const MAX_NAMES: usize = 20;
 const MAX_NAME_CHARS: usize = 200;
 /// Revocations only in the target that are checked twice. More are counted as they are found.
 pub const MAX_ONLY_IN_TARGET: usize = 1000;
-/// Between two looks at a server that is not ready.
+/// The pause between two looks at a difference.
 pub const POLL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::{FROM, MigrateError, Migration};
 use crate::options::{Address, Mode};
 use crate::reader::Reader;
-use crate::topology::routes::Server;
+use crate::routes::Server;
 
 /// Names that SCAN is asked for at once. It may return some more.
 const PAGE: usize = 1000;

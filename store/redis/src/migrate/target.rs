@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use store::StoreId;
 
 use super::{MigrateError, TO};
-use crate::create;
+use crate::bootstrap;
 use crate::entry::Sentinel;
 use crate::identity::StoreIdentity;
 use crate::topology::MonitorHandle;
@@ -32,7 +32,7 @@ pub async fn wait_until_usable(
 
 /// The store to fill, and whether it was declared complete.
 pub async fn target(topology: &MonitorHandle, limit: Duration) -> Result<(StoreId, bool), MigrateError> {
-    let read = create::read_all(&topology.routes(), limit).await;
+    let read = bootstrap::read_all(&topology.routes(), limit).await;
     let read = read.map_err(|error| MigrateError::Unusable(TO, error.to_string()))?;
     let mut ids = HashSet::new();
     let mut is_complete = true;

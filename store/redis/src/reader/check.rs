@@ -9,10 +9,10 @@ use store::StoreError;
 use wire::{Answer, RevocationKey};
 
 use super::Reader;
+use crate::connection::is_about_slots;
 use crate::connection::{Connection, pipeline};
-use crate::create::is_about_slots;
 use crate::entry::{self, Bucket, Entry};
-use crate::topology::routes::Routes;
+use crate::routes::Routes;
 
 /// Why an attempt had no answers.
 enum CheckError {

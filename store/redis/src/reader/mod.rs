@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, Pipeline, RedisError, Value};
 use store::{Observer, StoreError};
 
+use crate::connection::is_about_slots;
 use crate::connection::{Connection, ConnectionError, pipeline};
-use crate::create::is_about_slots;
 use crate::entry::{Bucket, Sentinel};
 use crate::identity::StoreIdentity;
 use crate::topology::MonitorHandle;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::entry::Bucket;
+use crate::lease::LEASE;
 use crate::options::Address;
-use crate::topology::routes::LEASE;
 
 const SLOTS: u16 = 16_384;
 

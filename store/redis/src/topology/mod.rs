@@ -3,7 +3,6 @@
 pub mod cluster;
 mod monitor;
 mod probe;
-pub mod routes;
 mod sentinels;
 mod status;
 
@@ -17,8 +16,8 @@ use tokio::time::timeout;
 use crate::health::Allow;
 use crate::identity::StoreIdentity;
 use crate::options::Access;
+use crate::routes::Routes;
 use monitor::TopologyMonitor;
-use routes::Routes;
 
 pub struct MonitorConfig {
     pub access: Access,

@@ -13,15 +13,16 @@ use tokio::time::sleep;
 
 use super::cluster::{self, Agreement, Owner};
 use super::probe::{Claim, Probe, RECHECK, probe};
-use super::routes::{LEASE, Route, Routes, Server};
 use super::sentinels::{Primary, Sentinels};
 use super::status::{Findings, StatusLog};
 use super::{MonitorConfig, Role};
+use crate::bootstrap;
 use crate::connection::ConnectionError;
-use crate::create;
 use crate::entry::{Bucket, Sentinel};
 use crate::health::HealthError;
+use crate::lease::LEASE;
 use crate::options::{Address, Mode};
+use crate::routes::{Route, Routes, Server};
 
 /// The pause after a failure, while waiting for a sentinel, and between rounds if leases must be renewed.
 const RETRY: Duration = Duration::from_millis(200);
@@ -241,7 +242,7 @@ impl TopologyMonitor {
             is_due(probe, &buckets).then(|| (address.clone(), buckets, Arc::clone(&probe.connection)))
         });
         let reading = reading.map(async |(address, buckets, connection)| {
-            let read = create::read(&connection, &buckets, step).await;
+            let read = bootstrap::read(&connection, &buckets, step).await;
             (address, buckets, read)
         });
         for (address, buckets, read) in join_all(reading).await {
@@ -345,7 +346,7 @@ impl TopologyMonitor {
     }
 
     async fn create(&mut self, routes: &Routes) {
-        match create::complete(routes, None, self.step()).await {
+        match bootstrap::complete(routes, None, self.step()).await {
             Ok(id) => tracing::warn!(
                 store = %id,
                 "made a new store, since --create-store is given and there was none: revocations made before are gone if \

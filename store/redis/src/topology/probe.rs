@@ -8,10 +8,10 @@ use store::StoreError;
 use tokio::time::timeout;
 
 use super::cluster::View;
-use super::routes::LEAST_FAILOVER_TIMEOUT;
 use crate::connection::{Connection, ConnectionError, failed, pipeline};
 use crate::entry::Bucket;
 use crate::health::ServerHealth;
+use crate::lease::LEAST_FAILOVER_TIMEOUT;
 use crate::options::{Access, Address, Mode, Peer};
 
 /// How often the health and the sentinels of a server are read: its policy and role can change at any time.

@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use redis::Value;
 
 use crate::connection::{Connection, ConnectionError, failed, pipeline};
+use crate::lease::{LEASE, LEAST_FAILOVER_TIMEOUT};
 use crate::options::{Access, Address, Peer};
-use crate::topology::routes::{LEASE, LEAST_FAILOVER_TIMEOUT};
 
 /// The most Sentinels that are asked, including discovered ones.
 const MOST: usize = 16;

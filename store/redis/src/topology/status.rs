@@ -5,11 +5,11 @@ use store::{Observer, StoreError};
 
 use super::Role;
 use super::probe::Probe;
-use super::routes::Routes;
 use crate::connection::ConnectionError;
 use crate::entry::{Bucket, Sentinel};
 use crate::health::Allow;
 use crate::options::Address;
+use crate::routes::Routes;
 
 /// The result of a round, reduced to what explains a failure.
 pub struct Findings<'a> {

@@ -15,7 +15,6 @@ use crate::connection::{Connection, ConnectionError, pipeline};
 use crate::entry::{self, Bucket, Sentinel};
 use crate::health::{HealthError, ServerHealth};
 use crate::identity::StoreIdentity;
-use crate::lag;
 use crate::options::{Access, Address, Mode, Peer};
 use crate::topology::MonitorHandle;
 
@@ -163,9 +162,8 @@ impl Lane {
                     };
                     pipeline.cmd("EVAL").arg(SCRIPT).arg(1).arg(entry::name(revocation.key));
                     pipeline.arg(&revocation.sealed).arg(form).arg(millis).arg(now).arg(tolerance).arg(max_delay);
-                    // Passed as an argument and not in KEYS: while a slot migrates, a script with two keys of which one
-                    // has moved is refused.
-                    pipeline.arg(lag::name(revocation.key)).arg(lag::MARK_TTL.as_millis() as u64);
+                    // Not one of its KEYS: while a slot migrates, a script with two keys of which one has moved is refused.
+                    pipeline.arg(entry::mark_name(revocation.key)).arg(entry::MARK_TTL.as_millis() as u64);
                 }
                 Work::Lift(key) => {
                     pipeline.cmd("DEL").arg(entry::name(*key));

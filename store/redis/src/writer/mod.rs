@@ -13,13 +13,13 @@ use tokio::sync::{mpsc, oneshot};
 use wire::RevocationKey;
 
 use crate::config::Config;
-use crate::create::is_about_slots;
+use crate::connection::is_about_slots;
 use crate::entry::{Bucket, Entry};
 use crate::health::Allow;
 use crate::identity::StoreIdentity;
 use crate::options::{Access, Address, Mode};
+use crate::routes::Routes;
 use crate::topology::MonitorHandle;
-use crate::topology::routes::Routes;
 use lane::Lane;
 
 /// The most writes that queue up for a server before senders wait.

@@ -249,7 +249,6 @@ fn a_connection_that_leads_to_another_store_is_left_after_a_while() {
 }
 
 // A login while the write waits must not outlive "log out everywhere".
-
 #[test]
 fn before_is_that_of_the_writing_and_not_of_the_asking() {
     let (redis, instance) = started();
@@ -298,12 +297,7 @@ fn a_store_is_made_once_and_never_in_place_of_another() {
     assert_eq!(instance.check(&[key(Kind::Session, "s")]), Err(StoreError::StoreChanged));
 }
 
-/// docs/operations.md, "Regions".
-
-/// docs/operations.md, "Capacity", and benches/src/capacity/measured.rs.
-
 // As in a failover that somebody asked for. What is read goes on then, and what times revocations must not stop it.
-
 #[test]
 fn checks_of_ended_keys_are_answered_while_redis_takes_no_writes() {
     let (redis, instance) = started();

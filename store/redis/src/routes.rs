@@ -1,18 +1,12 @@
 //! Which server each bucket is read from, and until when that may be believed. Published by the monitor.
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::connection::Connection;
 use crate::entry::Bucket;
 use crate::health::HealthError;
 use crate::options::Address;
 use store::StoreError;
-
-/// How long a primary's answers count after a majority was asked and confirmed it. It must be shorter than the silence after
-/// which a primary is replaced: then no answer within it can be older than a write to the next primary.
-pub const LEASE: Duration = Duration::from_millis(1500);
-/// The shortest such silence that is supported (`cluster-node-timeout`, `down-after-milliseconds`).
-pub const LEAST_FAILOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
 pub struct Routes {
