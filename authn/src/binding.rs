@@ -1,4 +1,4 @@
-//! Bindings: tokens that are valid only for one client, by address, certificate or user agent.
+//! Bindings: tokens that count only for one client, by address, certificate or user agent.
 mod client;
 mod judge;
 

@@ -1,4 +1,4 @@
-//! Checks of claims: members, times, scopes, conditions, token types, identifiers. Independent of the issuer.
+//! Claims and their judgement: members, times, scopes, conditions, kinds of tokens, identifiers. Independent of the issuer.
 pub(crate) mod condition;
 pub(crate) mod identifiers;
 pub(crate) mod members;

@@ -12,6 +12,8 @@ pub mod checks;
 mod core;
 mod dispatcher;
 mod document;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod host;
 mod introspections;
 mod key_waits;

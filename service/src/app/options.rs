@@ -60,7 +60,7 @@ pub struct Options {
     /// As --min-replicas, for the mirror. Without it, the same number.
     #[arg(long, env = "PORTCULLIS_MIRROR_REDIS_MIN_REPLICAS", value_name = "N", requires = "mirror-redis")]
     pub mirror_redis_min_replicas: Option<u32>,
-    /// The longest time for one connection attempt or one round trip.
+    /// The longest that one connection attempt or one round trip may take.
     #[arg(long, env = "PORTCULLIS_REDIS_TIMEOUT", value_name = "TIME", default_value = "200ms", value_parser = values::duration)]
     pub redis_timeout: Duration,
     /// The additional time that a write may take to be on disk and on replicas.

@@ -70,7 +70,7 @@ impl Sessions {
     /// Ends a session that is marked as ended in the background, until [`Sessions::end`] succeeds. An unmarked one is
     /// left.
     pub(super) fn end_later(self: &Arc<Self>, sid: Sid, stolen: Stolen) {
-        // Many may be in doubt while Redis is slow; they must not take the places of the certain ones.
+        // Many may be in doubt while Redis is slow; they must not take the places of those that are not.
         let permits = if stolen == Stolen::Yes { &self.ending } else { &self.doubted };
         let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
             // One in doubt ends when one of its refresh tokens is next seen.

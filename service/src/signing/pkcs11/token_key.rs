@@ -46,8 +46,7 @@ pub struct TokenKey {
     uri: Pkcs11Uri,
     public: Arc<Public>,
     limits: Limits,
-    /// Places of sessions, held by the thread that uses one: a call that hangs keeps its place, which bounds their
-    /// number.
+    /// Of sessions, held by the thread that uses one: a call that hangs keeps its place, so no more than these can.
     permits: Arc<Semaphore>,
     queue: Semaphore,
     idle: Mutex<Vec<Open>>,

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use harness::mesh::unix_now;
+use harness::{Cluster, Directory, Redis, Request, Service, ServiceOptions, exchange, wait_until};
 use mint::random_id;
 use serde_json::{Value, json};
-use tests::mesh::unix_now;
-use tests::{Cluster, Directory, Redis, Request, Service, ServiceOptions, exchange, wait_until};
 use wire::check::{CONTENT_TYPE, Needs, PATH, Question};
 use wire::{Answer, DerivedKeys, Kind, RevocationKey, Secret};
 

@@ -1,0 +1,109 @@
+//! One request: its headers as they are edited, and the reply that the filter gives.
+use std::net::IpAddr;
+
+use authn::decide::Peer;
+use authn::request::Pair;
+
+use crate::host::{Edit, Exchange, HostError, LocalReply};
+
+/// A reply of the filter's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    pub status: u16,
+    /// The code of the rejection.
+    pub details: String,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct FakeExchange {
+    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
+    pub address: Option<IpAddr>,
+    pub certificate_sha256: Option<Vec<u8>>,
+    pub reply: Option<Sent>,
+    /// How often the route was chosen anew.
+    pub routes_chosen: usize,
+    /// The host cannot read the headers.
+    pub is_unreadable: bool,
+    /// The host refuses to change headers of this name.
+    pub refuses_edits_of: Option<Vec<u8>>,
+    /// The host refuses to send replies.
+    pub refuses_replies: bool,
+}
+
+impl FakeExchange {
+    /// Names in lower case, pseudo headers included, as a proxy hands them over.
+    pub fn new(headers: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
+        Self {
+            headers,
+            address: Some(IpAddr::from([127, 0, 0, 1])),
+            certificate_sha256: None,
+            reply: None,
+            routes_chosen: 0,
+            is_unreadable: false,
+            refuses_edits_of: None,
+            refuses_replies: false,
+        }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|(other, _)| other == name.as_bytes()).map(|(_, value)| value.as_slice())
+    }
+}
+
+impl Exchange for FakeExchange {
+    fn with_headers<T>(&self, read: impl FnOnce(&[Pair<'_>]) -> T) -> Result<T, HostError> {
+        assert!(self.reply.is_none(), "a request that has its reply is asked");
+        if self.is_unreadable {
+            return Err(HostError(10));
+        }
+        let pairs: Vec<Pair<'_>> =
+            self.headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect();
+        Ok(read(&pairs))
+    }
+
+    fn edit(&mut self, edit: Edit<'_>) -> Result<(), HostError> {
+        assert!(self.reply.is_none(), "a request that has its reply is changed");
+        let (name, value) = match edit {
+            Edit::Remove(name) => (name, None),
+            Edit::Set(name, value) => (name, Some(value)),
+        };
+        if self.refuses_edits_of.as_deref() == Some(name) {
+            return Err(HostError(10));
+        }
+        self.headers.retain(|(other, _)| other != name);
+        self.headers.extend(value.map(|value| (name.to_vec(), value.to_vec())));
+        Ok(())
+    }
+
+    fn choose_route_anew(&mut self) -> Result<(), HostError> {
+        self.routes_chosen += 1;
+        Ok(())
+    }
+
+    fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError> {
+        assert!(self.reply.is_none(), "a request has two replies");
+        if self.refuses_replies {
+            return Err(HostError(10));
+        }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        self.reply = Some(Sent {
+            status: reply.status,
+            details: reply.details.to_owned(),
+            headers: reply.headers.iter().map(|(name, value)| (text(name), text(value))).collect(),
+            body: text(reply.body),
+        });
+        Ok(())
+    }
+}
+
+impl Peer for FakeExchange {
+    fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    fn certificate_sha256(&self) -> Option<Vec<u8>> {
+        self.certificate_sha256.clone()
+    }
+}

@@ -1,0 +1,177 @@
+//! A process with one configuration: its threads, their requests, and the loop that a back end runs.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{FakeExchange, FakeHost, FakeReply, InFlight, Sent};
+use crate::core::{Configured, Core, configure};
+use crate::dispatcher::{Dispatcher, TICK};
+use crate::host::{CallId, StreamId};
+use crate::worker::{Action, Worker};
+
+pub struct FakeProxy {
+    pub host: FakeHost,
+    pub core: Arc<Core>,
+    pub dispatcher: Dispatcher,
+    pub workers: Vec<Worker>,
+    requests: BTreeMap<StreamId, Running>,
+    next: StreamId,
+}
+
+/// A request to send.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub exchange: FakeExchange,
+    /// It has no body.
+    pub ends: bool,
+}
+
+/// What a client or an upstream sees of a request.
+#[derive(Debug, Clone)]
+pub enum Seen {
+    Waiting,
+    /// With the headers that the upstream gets.
+    Forwarded(FakeExchange),
+    Replied(Sent),
+    /// The host would not send the reply: the client waits for the proxy's own timeout.
+    Unanswered,
+}
+
+struct Running {
+    worker: usize,
+    exchange: FakeExchange,
+    seen: Option<Action>,
+}
+
+impl Request {
+    /// A GET without a body. Names in lower case.
+    pub fn get(path: &str, headers: &[(&str, &str)]) -> Self {
+        let pseudo = [(":method", "GET"), (":path", path), (":authority", "localhost"), (":scheme", "http")];
+        let pairs = pseudo.iter().chain(headers).map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+        Self { exchange: FakeExchange::new(pairs.collect()), ends: true }
+    }
+}
+
+impl FakeProxy {
+    /// # Errors
+    /// The configuration is refused, in words.
+    pub fn start(mut host: FakeHost, document: &[u8], workers: usize) -> Result<Self, String> {
+        let Configured { core, dispatcher } = configure(&mut host, document.to_vec())?;
+        let workers = (0..workers.max(1)).map(|_| Worker::new(Arc::clone(&core))).collect();
+        Ok(Self { host, core, dispatcher, workers, requests: BTreeMap::new(), next: 0 })
+    }
+
+    /// The headers of a request arrive at a worker.
+    pub fn send(&mut self, worker: usize, request: Request) -> StreamId {
+        self.next += 1;
+        let stream = self.next;
+        let Request { mut exchange, ends } = request;
+        let action = match self.workers.get_mut(worker) {
+            Some(worker) => worker.begin(stream, ends, &mut self.host, &mut exchange, &mut self.dispatcher),
+            None => panic!("there is no worker {worker}"),
+        };
+        self.requests.insert(stream, Running { worker, exchange, seen: None });
+        self.note(stream, action);
+        self.resume();
+        stream
+    }
+
+    pub fn seen(&self, stream: StreamId) -> Seen {
+        let Some(running) = self.requests.get(&stream) else { panic!("there is no request {stream}") };
+        match running.seen {
+            None => Seen::Waiting,
+            Some(Action::Continue) => Seen::Forwarded(running.exchange.clone()),
+            Some(Action::Replied | Action::Pause) => match &running.exchange.reply {
+                Some(reply) => Seen::Replied(reply.clone()),
+                None => Seen::Unanswered,
+            },
+        }
+    }
+
+    /// The client is gone.
+    pub fn reset(&mut self, stream: StreamId) {
+        if let Some(running) = self.requests.remove(&stream)
+            && let Some(worker) = self.workers.get_mut(running.worker)
+        {
+            worker.gone(stream, &mut self.dispatcher);
+        }
+        self.resume();
+    }
+
+    /// A callout has its reply. One that is not in flight is replied to as well: a host may be late.
+    pub fn answer(&mut self, call: CallId, reply: &FakeReply) {
+        self.host.take(call);
+        self.dispatcher.answered(&mut self.host, call, reply);
+        self.resume();
+    }
+
+    /// Answers callouts until none is in flight, those that answers cause included. `None` leaves one in flight.
+    pub fn answer_all(&mut self, mut answer: impl FnMut(&InFlight) -> Option<FakeReply>) {
+        let mut left = Vec::new();
+        while let Some(at) = self.host.in_flight.iter().position(|call| !left.contains(&call.id)) {
+            let call = self.host.in_flight.remove(at);
+            match answer(&call) {
+                Some(reply) => self.answer(call.id, &reply),
+                None => {
+                    left.push(call.id);
+                    self.host.in_flight.push(call);
+                }
+            }
+        }
+    }
+
+    /// Time passes, tick by tick. Callouts that are not answered end by their timeouts, with what Envoy answers then.
+    pub fn advance(&mut self, by: Duration) {
+        let end = self.host.now.monotonic.plus(by);
+        while self.host.now.monotonic < end {
+            let left = end.since(self.host.now.monotonic);
+            self.host.advance(left.min(TICK));
+            let now = self.host.now.monotonic;
+            let over: Vec<CallId> =
+                self.host.in_flight.iter().filter(|call| now.since(call.sent) >= call.timeout).map(|call| call.id).collect();
+            for call in over {
+                self.answer(call, &FakeReply::new(504, "text/plain", "upstream request timeout"));
+            }
+            self.tick();
+        }
+    }
+
+    pub fn tick(&mut self) {
+        for worker in &mut self.workers {
+            worker.flush(&mut self.host);
+        }
+        self.dispatcher.tick(&mut self.host);
+        self.resume();
+    }
+
+    /// A counter or gauge, by name and labels.
+    pub fn metric(&mut self, series: &str) -> i64 {
+        for worker in &mut self.workers {
+            worker.flush(&mut self.host);
+        }
+        self.host.metrics.get(series).copied().unwrap_or_default()
+    }
+
+    fn resume(&mut self) {
+        while let Some(stream) = self.dispatcher.poll_wake() {
+            let Some(running) = self.requests.get_mut(&stream) else { panic!("a request that is gone is woken") };
+            let Some(worker) = self.workers.get_mut(running.worker) else { panic!("a request without a worker") };
+            let action = worker.resume(stream, &mut self.host, &mut running.exchange, &mut self.dispatcher);
+            self.note(stream, action);
+        }
+    }
+
+    fn note(&mut self, stream: StreamId, action: Action) {
+        let Some(running) = self.requests.get_mut(&stream) else { return };
+        let is_held = self.workers.get(running.worker).is_some_and(|worker| worker.is_held(stream));
+        match action {
+            Action::Pause => assert!(is_held, "a request that waits lets its body pass"),
+            Action::Continue => assert!(!is_held, "a request that is forwarded holds its body"),
+            Action::Replied => {}
+        }
+        if action != Action::Pause {
+            assert!(running.seen.is_none(), "a request is decided twice");
+            running.seen = Some(action);
+        }
+    }
+}
