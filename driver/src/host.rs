@@ -142,14 +142,14 @@ pub trait Exchange: Peer {
     /// it does nothing.
     fn conclude(&mut self, _conclusion: &Conclusion<'_>) {}
 
-    /// Ends the request with a reply of the filter's own. Nothing may be asked of the request afterwards.
+    /// Ends the request with a reply of the filter. The request must not be used afterwards.
     ///
     /// # Errors
     /// Nothing was sent.
     fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError>;
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Conclusion<'c> {
     /// `admitted`, `admitted_unchecked`, `open`, `answered`, `refused` or `cannot_tell`, as in the metrics.

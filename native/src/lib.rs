@@ -1,4 +1,4 @@
-//! The dynamic module: a shared object that Envoy loads, the back end of `driver` for it.
+//! The dynamic module: a shared object that Envoy loads, as a back end of `driver`.
 #![deny(unsafe_code)]
 
 pub mod abi;

@@ -1,4 +1,4 @@
-//! The module's own behaviour at its border, against a host that this binary plays.
+//! The module's behaviour at the ABI, against a host in this binary.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,

@@ -92,7 +92,7 @@ impl<'hook> Stream<'hook> {
         }
     }
 
-    /// What counts in the name of this stream, beside the handle and for as long.
+    /// The meter of this stream, beside the handle and as long as it.
     pub fn meter(&self) -> Meter<'hook> {
         // SAFETY: the stream is alive until the hook ends or the handle is consumed. Metrics touch no header.
         unsafe { Meter::of_stream(self.stream) }

@@ -49,8 +49,7 @@ pub async fn layout(plan: &Migration, servers: &[Server]) -> Result<Vec<(Address
             ask.arg("NODES");
             let told = server.connection.ask_one::<String>(ask, plan.redis_timeout).await;
             let told = told.map_err(|failure| MigrateError::Store(FROM, failure.error))?;
-            // `<id> <address> myself,<flags> <primary> <ping> <pong> <epoch> <link> <slot>…`; in brackets what is on
-            // its way.
+            // `<id> <address> myself,<flags> <primary> <ping> <pong> <epoch> <link> <slot>…`; moving slots in brackets.
             let own = told.lines().find(|line| line.split(' ').nth(2).is_some_and(|flags| flags.contains("myself")));
             slots = own.unwrap_or_default().split(' ').skip(8).collect::<Vec<_>>().join(" ");
             if slots.contains('[') {
