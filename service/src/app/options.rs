@@ -54,10 +54,10 @@ pub struct Options {
     pub redis: Redis,
     #[command(flatten)]
     pub mirror: MirrorRedis,
-    /// The only store to accept as the mirror. Without it, the first that is found.
+    /// The only mirror store to accept. Default: the first one found.
     #[arg(long, env = "PORTCULLIS_MIRROR_REDIS_STORE_ID", value_name = "ID", requires = "mirror-redis")]
     pub mirror_redis_store_id: Option<StoreId>,
-    /// As --min-replicas, for the mirror. Without it, the same number.
+    /// Like --min-replicas, for the mirror. Default: the same number.
     #[arg(long, env = "PORTCULLIS_MIRROR_REDIS_MIN_REPLICAS", value_name = "N", requires = "mirror-redis")]
     pub mirror_redis_min_replicas: Option<u32>,
     /// The longest that one connection attempt or one round trip may take.
