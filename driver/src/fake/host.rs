@@ -13,7 +13,9 @@ use crate::metrics::Metric;
 
 /// What all virtual machines of a simulated process share.
 #[derive(Debug, Clone, Default)]
-pub struct SharedData(Arc<Mutex<BTreeMap<String, (Vec<u8>, Cas)>>>);
+pub struct SharedData(Arc<Mutex<Entries>>);
+
+type Entries = BTreeMap<String, (Vec<u8>, Cas)>;
 
 /// A callout that has no reply yet.
 #[derive(Debug, Clone)]
