@@ -172,7 +172,8 @@ impl Dispatcher {
         }
     }
 
-    fn flush(&mut self, host: &mut impl Host) {
+    /// Reports what was counted since the last tick.
+    pub fn flush(&mut self, host: &mut impl Host) {
         self.counts.flush(host, |rule| self.core.rule_name(rule));
     }
 

@@ -155,6 +155,7 @@ impl FakeProxy {
         for worker in &mut self.workers {
             worker.flush(&mut self.host);
         }
+        self.dispatcher.flush(&mut self.host);
         self.host.metrics.get(series).copied().unwrap_or_default()
     }
 

@@ -1,0 +1,238 @@
+//! Random histories of events against what must always hold: no request is admitted whose token was not verified or whose
+//! session was known to be ended for longer than freshness allows; each is decided once, by its deadline; every bound is
+//! kept; no wake is lost. `FakeProxy` itself fails on a second decision, on a reply after a reply, and on a wake of a
+//! request that is gone.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use authn::time::Monotonic;
+use driver::StreamId;
+use driver::fake::{FakeReply, InFlight, Request, Seen};
+use proptest::prelude::*;
+use support::{Fixture, NOW, bearer, token};
+use wire::Kind;
+use wire::check::StoreError;
+
+const FRESHNESS: Duration = Duration::from_secs(2);
+/// `revocation.timeout`, the longest fetch of keys, and a tick for each of the two waits.
+const DEADLINE: Duration = Duration::from_millis(500 + 1500 + 300);
+const WAITING: usize = 8;
+const SUBJECTS: [&str; 3] = ["alice", "bob", "carol"];
+
+#[derive(Debug, Clone)]
+enum Event {
+    /// A request with the subject's token, signed by the published key, the next one, or one that nobody publishes.
+    Send {
+        subject: usize,
+        jti: u8,
+        signer: Signer,
+    },
+    Anonymous,
+    Reset(usize),
+    /// One callout in flight is answered, well or badly.
+    Answer(usize, Quality),
+    Revoke(usize),
+    Pass(u16),
+    Rotate,
+    Break(bool),
+    Deaf(bool),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signer {
+    Published,
+    Next,
+    Forged,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Quality {
+    Good,
+    BrokenOff,
+    Unavailable,
+    Forged,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let signer = prop_oneof![6 => Just(Signer::Published), 2 => Just(Signer::Next), 1 => Just(Signer::Forged)];
+    let quality = prop_oneof![
+        8 => Just(Quality::Good), 1 => Just(Quality::BrokenOff), 1 => Just(Quality::Unavailable), 1 => Just(Quality::Forged)
+    ];
+    prop_oneof![
+        8 => (0..SUBJECTS.len(), 0..3u8, signer).prop_map(|(subject, jti, signer)| Event::Send { subject, jti, signer }),
+        1 => Just(Event::Anonymous),
+        2 => any::<usize>().prop_map(Event::Reset),
+        8 => (any::<usize>(), quality).prop_map(|(call, quality)| Event::Answer(call, quality)),
+        1 => (0..SUBJECTS.len()).prop_map(Event::Revoke),
+        6 => (1..700u16).prop_map(Event::Pass),
+        1 => Just(Event::Rotate),
+        1 => any::<bool>().prop_map(Event::Break),
+        1 => any::<bool>().prop_map(Event::Deaf),
+    ]
+}
+
+/// What the test knows of a request, without asking the driver.
+struct Known {
+    subject: Option<usize>,
+    signer: Signer,
+    sent: Monotonic,
+}
+
+struct History {
+    at: Fixture,
+    requests: BTreeMap<StreamId, Known>,
+    /// When each subject was ended.
+    ended: [Option<Monotonic>; SUBJECTS.len()],
+    rotated: bool,
+}
+
+impl History {
+    fn new(document: impl FnOnce(&mut serde_json::Value)) -> Self {
+        let mut at = Fixture::with_published_keys();
+        at.edit(|config| {
+            config["limits"]["waiting_requests"] = WAITING.into();
+            document(config);
+        });
+        at.publish(&["one"]);
+        at.proxy.tick();
+        at.answer_all();
+        Self { at, requests: BTreeMap::new(), ended: [None; SUBJECTS.len()], rotated: false }
+    }
+
+    fn happen(&mut self, event: &Event) {
+        let at = &mut self.at;
+        match event {
+            Event::Send { subject, jti, signer } => {
+                let kid = if *signer == Signer::Next { "two" } else { "one" };
+                let mut text = token(kid, &format!("{subject} {jti}"), SUBJECTS[*subject], NOW);
+                if *signer == Signer::Forged {
+                    let end = text.len() - 20;
+                    let other = if text.as_bytes()[end] == b'A' { "B" } else { "A" };
+                    text.replace_range(end..=end, other);
+                }
+                let sent = at.proxy.host.now.monotonic;
+                let stream = at.proxy.send(0, Request::get("/api", &[("authorization", &bearer(&text))]));
+                self.requests.insert(stream, Known { subject: Some(*subject), signer: *signer, sent });
+            }
+            Event::Anonymous => {
+                let sent = at.proxy.host.now.monotonic;
+                let stream = at.proxy.send(0, Request::get("/api", &[]));
+                self.requests.insert(stream, Known { subject: None, signer: Signer::Forged, sent });
+            }
+            Event::Reset(number) => {
+                if let Some(stream) = pick(self.requests.keys().copied(), *number) {
+                    self.at.proxy.reset(stream);
+                    self.requests.remove(&stream);
+                }
+            }
+            Event::Answer(number, quality) => {
+                if let Some(call) = pick(at.proxy.host.in_flight.iter().cloned(), *number) {
+                    let reply = reply(at, &call, *quality);
+                    at.proxy.answer(call.id, &reply);
+                }
+            }
+            Event::Revoke(subject) => {
+                at.revoke(Kind::User, SUBJECTS[*subject]);
+                self.ended[*subject].get_or_insert(at.proxy.host.now.monotonic);
+            }
+            Event::Pass(millis) => at.proxy.advance(Duration::from_millis(u64::from(*millis))),
+            Event::Rotate => {
+                at.publish(&["one", "two"]);
+                self.rotated = true;
+            }
+            Event::Break(broken) => at.service.fails = broken.then_some(StoreError::StoreSlow),
+            Event::Deaf(deaf) => at.proxy.host.refuses_calls = *deaf,
+        }
+        self.judge();
+    }
+
+    fn judge(&mut self) {
+        let now = self.at.proxy.host.now.monotonic;
+        let mut waiting = 0;
+        let mut decided = Vec::new();
+        for (stream, known) in &self.requests {
+            match self.at.proxy.seen(*stream) {
+                Seen::Waiting => {
+                    waiting += 1;
+                    assert!(now.since(known.sent) <= DEADLINE, "{stream} waits for {:?}", now.since(known.sent));
+                }
+                Seen::Forwarded(exchange) => {
+                    let subject = known.subject.expect("a request without a token is forwarded");
+                    assert_ne!(known.signer, Signer::Forged, "a forged token is admitted");
+                    assert!(known.signer != Signer::Next || self.rotated, "a key that nobody has published");
+                    assert_eq!(exchange.header("x-user"), Some(SUBJECTS[subject].as_bytes()));
+                    assert!(exchange.header("authorization").is_none(), "the token is kept");
+                    // Of a subject that was ended before: only by an answer that was asked for before, and is still fresh.
+                    if let Some(ended) = self.ended[subject] {
+                        assert!(now.since(ended) < FRESHNESS, "admitted {:?} after its end", now.since(ended));
+                    }
+                    decided.push(*stream);
+                }
+                Seen::Replied(_) => decided.push(*stream),
+                Seen::Unanswered => panic!("a reply was not sent"),
+            }
+        }
+        // Each kind of waiting has its own room.
+        assert!(waiting <= 2 * WAITING, "{waiting} requests wait");
+        assert_eq!(self.at.proxy.workers[0].waiting(), waiting, "a phase is left behind");
+        assert!(self.at.proxy.host.in_flight.len() <= 2 + 2 + 2, "{} callouts", self.at.proxy.host.in_flight.len());
+        for stream in decided {
+            self.at.proxy.reset(stream);
+            self.requests.remove(&stream);
+        }
+    }
+}
+
+fn pick<T>(mut items: impl ExactSizeIterator<Item = T>, number: usize) -> Option<T> {
+    let count = items.len();
+    if count == 0 { None } else { items.nth(number % count) }
+}
+
+fn reply(at: &Fixture, call: &InFlight, quality: Quality) -> FakeReply {
+    match quality {
+        Quality::Good => at.reply(call),
+        Quality::BrokenOff => FakeReply::broken_off(),
+        Quality::Unavailable => FakeReply::new(503, "text/plain", "no healthy upstream"),
+        Quality::Forged => {
+            FakeReply::new(200, wire::check::CONTENT_TYPE, at.service.answer(&at.question_about_nothing()).body)
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_nothing_passes_that_must_not_and_all_are_answered(
+        events in proptest::collection::vec(event(), 1..80),
+        refresh_ahead in any::<bool>(),
+    ) {
+        let mut history = History::new(|config| config["revocation"]["refresh_ahead"] = refresh_ahead.into());
+        for event in &events {
+            history.happen(event);
+        }
+        // When nothing more comes, everything ends.
+        history.at.proxy.advance(DEADLINE + Duration::from_secs(1));
+        history.judge();
+        prop_assert!(history.requests.is_empty(), "requests without an end");
+        // And when all is well again, a good token passes.
+        history.at.service.fails = None;
+        history.at.service.revoked.clear();
+        history.at.proxy.host.refuses_calls = false;
+        history.at.run(Duration::from_secs(120));
+        let stream = history.at.send("afterwards");
+        history.at.answer_all();
+        let passes = matches!(history.at.proxy.seen(stream), Seen::Forwarded(_));
+        prop_assert!(passes, "{:?}", history.at.proxy.seen(stream));
+    }
+}
