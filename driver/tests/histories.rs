@@ -414,3 +414,18 @@ fn answers_of_two_workers_about_one_token_wake_each_its_own_request() {
     at.answer_all();
     assert!(streams.iter().all(|stream| is_forwarded(&at.proxy, *stream)));
 }
+
+#[test]
+fn a_callout_that_the_host_loses_ends_by_the_requests_own_deadline_and_blocks_no_other() {
+    let mut at = Fixture::start(1);
+    let lost = [at.send("one"), at.send("two")];
+    at.proxy.host.in_flight.clear();
+    let third = at.send("three");
+    assert!(is_waiting(&at.proxy, third), "two batches are in flight as far as anyone knows");
+    at.proxy.advance(MS(600));
+    assert!(lost.iter().chain([&third]).all(|stream| code(&at.proxy, *stream) == "STORE_UNAVAILABLE"));
+    at.proxy.advance(MS(600));
+    let next = at.send("four");
+    at.answer_all();
+    assert!(is_forwarded(&at.proxy, next));
+}

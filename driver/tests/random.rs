@@ -41,6 +41,8 @@ enum Event {
     Reset(usize),
     /// One callout in flight is answered, well or badly.
     Answer(usize, Quality),
+    /// The host loses a callout: it never answers.
+    Lose(usize),
     Revoke(usize),
     Pass(u16),
     Rotate,
@@ -73,6 +75,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Anonymous),
         2 => any::<usize>().prop_map(Event::Reset),
         8 => (any::<usize>(), quality).prop_map(|(call, quality)| Event::Answer(call, quality)),
+        1 => any::<usize>().prop_map(Event::Lose),
         1 => (0..SUBJECTS.len()).prop_map(Event::Revoke),
         6 => (1..700u16).prop_map(Event::Pass),
         1 => Just(Event::Rotate),
@@ -139,6 +142,11 @@ impl History {
                 if let Some(call) = pick(at.proxy.host.in_flight.iter().cloned(), *number) {
                     let reply = reply(at, &call, *quality);
                     at.proxy.answer(call.id, &reply);
+                }
+            }
+            Event::Lose(number) => {
+                if let Some(call) = pick(at.proxy.host.in_flight.iter().map(|call| call.id), *number) {
+                    at.proxy.host.take(call);
                 }
             }
             Event::Revoke(subject) => {
