@@ -11,7 +11,7 @@ NATIVE := --locked --workspace --exclude noop
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native
+.PHONY: help coverage setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -108,6 +108,9 @@ FUZZ_SECONDS := 60
 fuzz: ## search with cargo-fuzz for inputs that break a property, FUZZ_SECONDS=60 per target (needs nightly and cargo-fuzz)
 	cd fuzz/libfuzzer && for target in path json jws headers check engines; do \
 		cargo +nightly fuzz run $$target --fuzz-dir . -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+coverage: setup ## lines of the driver that its tests without Envoy reach; fails below 90 %
+	@scripts/coverage
 
 arrows: ## check which crate uses which, which module inside a crate, and the paths in CONTRIBUTING.md
 	@python3 -m unittest -q scripts/test_arrows.py scripts/test_contributing.py

@@ -44,7 +44,10 @@ pub fn configure<S: Setup + Host>(host: &mut S, text: Vec<u8>) -> Result<Configu
     let random = host.random().map_err(|HostError(status)| format!("the host gives no randomness: status {status}"))?;
     let ChosenEngine { engine, name } = host.engine(policy.engine())?;
     host.log(Level::Info, format_args!("portcullis: signatures are verified by engine={name}"));
-    host.record(Metric::Engine, &[name], 1);
+    // Of an earlier configuration, another one may be at 1.
+    for kind in host.engines() {
+        host.record(Metric::Engine, &[kind], u64::from(*kind == name));
+    }
     let now = host.now().map_err(|HostError(status)| format!("the host gives no time: status {status}"))?;
     missing_settings::prepare(host);
     let [a, b, c, d, e, f, g, h, rest @ ..] = random;

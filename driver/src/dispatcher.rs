@@ -134,8 +134,11 @@ impl Dispatcher {
         self.tick_introspections(host, now);
         self.tick_checks(host, now);
         for call in self.calls.overdue(now.monotonic) {
-            if let Owner::Keys { issuer } = call {
-                self.on_keys_lost(host, issuer, now);
+            match call {
+                Owner::Keys { issuer } => self.on_keys_lost(host, issuer, now),
+                Owner::Announcement { .. } => self.announcing.not_told(now.monotonic),
+                // They have deadlines of their own.
+                Owner::Check { .. } | Owner::Introspection { .. } => {}
             }
         }
         self.report_levels(host, now);

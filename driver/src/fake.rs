@@ -32,6 +32,12 @@ impl FakeReply {
         Self { headers, body: body.into() }
     }
 
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// What the host reports when a connection breaks off.
     pub fn broken_off() -> Self {
         Self::default()

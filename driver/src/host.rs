@@ -176,6 +176,9 @@ pub trait Setup {
         1
     }
 
+    /// The names of all engines that this host can choose.
+    fn engines(&self) -> &'static [&'static str];
+
     /// The engine that checks signatures.
     ///
     /// # Errors

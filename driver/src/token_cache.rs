@@ -7,8 +7,6 @@ use authn::request::scan;
 
 /// Slots that one hash value may use.
 const WAYS: usize = 4;
-/// A token larger than this part of the whole is not cached.
-const LARGEST_SHARE: usize = 64;
 
 /// A fixed number of sets of four; a new entry replaces the least recently used one of its set. Also bounded in bytes:
 /// with long tokens, sets are emptied in turn until the rest fits.
@@ -19,6 +17,7 @@ pub struct TokenCache {
     uses: u32,
     bytes: usize,
     most_bytes: usize,
+    largest: usize,
     /// The next set to empty when bytes run out.
     hand: usize,
 }
@@ -32,12 +31,23 @@ struct Entry {
 }
 
 impl TokenCache {
-    /// Holds about `tokens` (rounded up to a power of two of sets), none for 0, of at most `most_bytes` together.
-    pub fn new(tokens: usize, most_bytes: usize) -> Self {
+    /// Holds about `tokens` (rounded up to a power of two of sets), none for 0, of at most `most_bytes` together and
+    /// `largest` each.
+    pub fn new(tokens: usize, most_bytes: usize, largest: usize) -> Self {
         let count = if tokens == 0 { 0 } else { tokens.div_ceil(WAYS).next_power_of_two() };
         let sets = (0..count).map(|_| Default::default()).collect();
         let mask = u64::try_from(count).unwrap_or(0).wrapping_sub(1);
-        Self { sets, mask, uses: 0, bytes: 0, most_bytes, hand: 0 }
+        Self { sets, mask, uses: 0, bytes: 0, most_bytes, largest, hand: 0 }
+    }
+
+    #[cfg(test)]
+    pub fn largest(&self) -> usize {
+        self.largest
+    }
+
+    #[cfg(test)]
+    pub fn most_bytes(&self) -> usize {
+        self.most_bytes
     }
 
     pub fn find(&mut self, hash: u64, token: &[u8]) -> Option<&Arc<Verified>> {
@@ -52,8 +62,7 @@ impl TokenCache {
 
     pub fn insert(&mut self, hash: u64, verified: Arc<Verified>) {
         let size = verified.bytes();
-        // One token must not displace a large part of all others.
-        if size > self.most_bytes.checked_div(LARGEST_SHARE).unwrap_or(0) {
+        if size > self.largest {
             return;
         }
         let uses = self.uses;

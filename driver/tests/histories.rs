@@ -429,3 +429,28 @@ fn a_callout_that_the_host_loses_ends_by_the_requests_own_deadline_and_blocks_no
     at.answer_all();
     assert!(is_forwarded(&at.proxy, next));
 }
+
+#[test]
+fn an_announcement_that_the_host_loses_is_made_again() {
+    let mut at = Fixture::start(1);
+    at.proxy.tick();
+    at.proxy.host.in_flight.clear();
+    at.proxy.advance(Duration::from_secs(5));
+    let announced = |at: &Fixture| at.proxy.host.in_flight.iter().any(|call| call.body.starts_with(b"PCI"));
+    let mut is_announced = announced(&at);
+    for _ in 0..20 {
+        at.proxy.advance(MS(100));
+        is_announced = is_announced || announced(&at);
+    }
+    assert!(is_announced, "the service would refuse revocations of this issuer");
+}
+
+#[test]
+fn the_engine_in_use_is_told_by_a_gauge_only_when_the_configuration_is_accepted() {
+    let mut at = Fixture::start(1);
+    assert_eq!(at.proxy.metric("engine{portable}"), 1);
+    let host = at.another_virtual_machine().proxy.host;
+    let mut fresh = driver::fake::FakeHost::new(host.now, host.secrets.clone(), Default::default(), 1);
+    assert!(driver::configure(&mut fresh, b"{}".to_vec()).is_err());
+    assert!(fresh.metrics.is_empty(), "{:?}", fresh.metrics);
+}

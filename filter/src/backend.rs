@@ -122,6 +122,10 @@ impl Setup for Calling<'_> {
         Ok(random)
     }
 
+    fn engines(&self) -> &'static [&'static str] {
+        &["host", "portable"]
+    }
+
     fn engine(&mut self, choice: config::Engine) -> Result<ChosenEngine, String> {
         let verifies = |argument: &[u8]| host::call_foreign(host_call::FUNCTION, argument).ok();
         let Chosen { engine, kind } = authn::engine::choose(choice, verifies).map_err(|error| error.to_string())?;
@@ -143,11 +147,6 @@ impl Metrics {
     /// Defined at 0 from the start: a rate over a counter must not miss the first event, and a gauge of an earlier
     /// configuration may have another value.
     fn define_from_the_start(&mut self) {
-        for kind in ["host", "portable"] {
-            if let Some(id) = self.id(Metric::Engine, &[kind]) {
-                let _ = host::record_metric(id, 0);
-            }
-        }
         for setting in Setting::ALL {
             self.id(Metric::MissingProxySettings, &[setting.name()]);
         }

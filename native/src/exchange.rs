@@ -68,7 +68,8 @@ impl Exchange for HookExchange<'_, '_> {
         let facts = [("outcome", Some(conclusion.outcome)), ("code", conclusion.code), ("rule", conclusion.rule)];
         let headers = conclusion.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let facts = facts.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
-        self.stream.set_metadata(METADATA, facts.chain(headers));
+        // Facts last: a claim that is forwarded under one of their names must not replace them.
+        self.stream.set_metadata(METADATA, headers.chain(facts));
     }
 
     fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError> {

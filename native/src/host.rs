@@ -89,6 +89,10 @@ impl Setup for HookHost<'_> {
         self.workers.saturating_mul(TOKEN_SHARDS_PER_WORKER)
     }
 
+    fn engines(&self) -> &'static [&'static str] {
+        &["host", "portable"]
+    }
+
     /// The host's verifier is in the module, so it is always available.
     fn engine(&mut self, choice: EngineChoice) -> Result<ChosenEngine, String> {
         Ok(match choice {

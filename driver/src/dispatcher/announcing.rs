@@ -36,7 +36,7 @@ impl Announcing {
         pieces(self.issuers.get(self.told..)?).first().map(|piece| piece.to_vec())
     }
 
-    fn not_told(&mut self, now: Monotonic) {
+    pub(super) fn not_told(&mut self, now: Monotonic) {
         self.in_flight_since = None;
         self.told = 0;
         self.due = now.plus(RETRY);

@@ -28,7 +28,7 @@ impl Dispatcher {
     ) -> Option<Wake> {
         let KeysWanted { issuer, generation, is_mismatch } = wanted;
         let held = self.keys.rings.source(issuer).map(|source| (source.generation(), source.longest_fetch()));
-        let (current, longest_fetch) = held?;
+        let Some((current, longest_fetch)) = held else { return Some(Wake::Keys { is_judged_anew: false }) };
         if current != generation {
             return Some(Wake::Keys { is_judged_anew: true });
         }

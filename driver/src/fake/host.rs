@@ -155,6 +155,10 @@ impl Setup for FakeHost {
         Ok(random)
     }
 
+    fn engines(&self) -> &'static [&'static str] {
+        &["portable"]
+    }
+
     fn engine(&mut self, _: config::Engine) -> Result<ChosenEngine, String> {
         Ok(ChosenEngine { engine: Box::new(Portable), name: "portable" })
     }

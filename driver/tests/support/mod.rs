@@ -23,6 +23,10 @@ pub struct Fixture {
     shared: SharedData,
     workers: usize,
     published: Option<Value>,
+    /// What the provider says in place of its set.
+    pub says: Option<FakeReply>,
+    /// When the provider was asked, by path.
+    pub asked: Vec<(Monotonic, String)>,
     introspection: BTreeMap<String, Value>,
     machines: u64,
 }
@@ -34,7 +38,12 @@ pub fn start_of_time() -> Now {
 pub fn key(kid: &str) -> &'static SigningKey {
     static ONE: OnceLock<SigningKey> = OnceLock::new();
     static TWO: OnceLock<SigningKey> = OnceLock::new();
-    let cell = if kid == "one" { &ONE } else { &TWO };
+    static FORGER: OnceLock<SigningKey> = OnceLock::new();
+    let cell = match kid {
+        "one" => &ONE,
+        "two" => &TWO,
+        _ => &FORGER,
+    };
     cell.get_or_init(|| SigningKey::generate(Alg::EdDSA, kid))
 }
 
@@ -108,7 +117,18 @@ impl Fixture {
         let mut service = FakeService::new(keys);
         service.keeps = wire::Retention::LONGEST;
         let proxy = proxy(&document, shared.clone(), workers, 1, start_of_time());
-        Self { proxy, service, document, shared, workers, published: None, introspection: BTreeMap::new(), machines: 1 }
+        Self {
+            proxy,
+            service,
+            document,
+            shared,
+            workers,
+            published: None,
+            says: None,
+            asked: Vec::new(),
+            introspection: BTreeMap::new(),
+            machines: 1,
+        }
     }
 
     /// Starts anew with another configuration, in a process of its own.
@@ -128,6 +148,8 @@ impl Fixture {
             shared: self.shared.clone(),
             workers: self.workers,
             published: self.published.clone(),
+            says: self.says.clone(),
+            asked: Vec::new(),
             introspection: self.introspection.clone(),
             machines: self.machines,
         }
@@ -189,6 +211,7 @@ impl Fixture {
         match call.cluster.as_str() {
             "session_service" => self.service.answer(&call.body),
             "idp" => match &self.published {
+                _ if self.says.is_some() => self.says.clone().unwrap_or_default(),
                 Some(set) => FakeReply::new(200, "application/json", set.to_string()),
                 None => FakeReply::new(503, "text/plain", "no keys yet"),
             },
@@ -215,6 +238,9 @@ impl Fixture {
     pub fn answer_all(&mut self) {
         while let Some(call) = self.proxy.host.in_flight.first().cloned() {
             let reply = self.reply(&call);
+            if call.cluster == "idp" {
+                self.asked.push((self.proxy.host.now.monotonic, call.header(":path").to_owned()));
+            }
             self.proxy.answer(call.id, &reply);
         }
     }
