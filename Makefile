@@ -52,7 +52,7 @@ check: fmt-check lint unit ## check format, lints and unit tests: run this while
 # Cheap checks that fail often come first. Wasm and native code are built into separate folders, so lints and the module
 # run at the same time.
 test: setup checkers fmt-check arrows ## run all checks: format, lints, unit tests, end-to-end tests with a real Envoy and Redis
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint image
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint image native
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory files
 	@$(MAKE) --no-print-directory e2e
@@ -61,12 +61,17 @@ test: setup checkers fmt-check arrows ## run all checks: format, lints, unit tes
 unit: ## run unit tests and case tables, natively
 	RUST_TEST_THREADS=$$(($$(nproc) * 6)) $(CARGO) test $(NATIVE)
 
+# The host of the filter inside Envoy, for end-to-end tests: wasm or native.
+HOST ?= wasm
 ifdef TEST
-e2e: setup ## run end-to-end tests, each with a real Envoy, service and Redis (TEST=text: tests whose name contains it)
-	@scripts/e2e $(TEST)
+e2e: setup ## run end-to-end tests, each with a real Envoy, service and Redis (TEST=text: only those with it; HOST=native)
+	@HOST=$(HOST) scripts/e2e $(TEST)
+else ifeq ($(HOST),native)
+e2e: native
+	@HOST=native scripts/e2e
 else
-e2e: image checkers
-	@scripts/e2e
+e2e: image native checkers
+	@HOST=$(HOST) scripts/e2e
 endif
 
 oidc: wasm ## log in and out at a real OpenID provider (needs Node 20; installs oidc-provider from npm)

@@ -19,6 +19,8 @@ struct Stack {
     envoys: BTreeMap<String, Envoy>,
     introspection: IntrospectionServer,
     _upstream: Upstream,
+    /// One for each proxy: its log is read at the end.
+    _places: Vec<Directory>,
 }
 
 /// Replies about each token as its case says, and calls every other token active.
@@ -89,6 +91,7 @@ async fn judge_all(engine: &str) {
     let docs = std::fs::read_to_string(project().join("docs/faults.md")).unwrap();
     for envoy in stack.envoys.values_mut() {
         let log = envoy.process().log();
+        assert!(log.contains("signatures are verified by"), "a log without the filter's first line: {log}");
         for cause in log.split("cause=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
             assert!(docs.contains(&format!("| {cause} |")), "docs/faults.md does not know the cause {cause:?}");
         }
@@ -115,6 +118,7 @@ async fn start(directory: &Directory, table: &Table, engine: &str) -> Stack {
     let upstream = Upstream::start().await;
     let introspection = IntrospectionServer::start().await;
     let mut envoys = BTreeMap::new();
+    let mut places = Vec::new();
     for (name, config) in &table.configs {
         // Each with a directory of its own for its files and log.
         let place = Directory::new(&format!("cases-{engine}-{name}"));
@@ -124,8 +128,9 @@ async fn start(directory: &Directory, table: &Table, engine: &str) -> Stack {
         options.concurrency = 1;
         options.edit = leave_requests_as_they_are;
         envoys.insert(name.clone(), Envoy::start(&place, options).await);
+        places.push(place);
     }
-    Stack { redis, service, envoys, introspection, _upstream: upstream }
+    Stack { redis, service, envoys, introspection, _upstream: upstream, _places: places }
 }
 
 /// Envoy's own defences out of the way, so that it is the filter that is tested.
