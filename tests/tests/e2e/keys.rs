@@ -1,6 +1,5 @@
 //! Keys that an issuer publishes, and changes, while requests go on: a real Envoy against a provider that may misbehave.
 //! Figures are printed with `--nocapture`; docs/keys.md quotes them.
-use futures_util::future::join_all;
 use harness::mesh::{ISSUER, OTHER_ISSUER, claims, claims_with};
 use harness::{Answer, Connection, Directory, FilterHost, Mesh, MeshOptions, Request, Response, Upstream, wait_until};
 use mint::{Alg, SigningKey, to_base64url};
@@ -83,13 +82,6 @@ impl Provider {
 
     fn fetches(&self, path: &str) -> usize {
         self.seen.lock().unwrap().iter().filter(|(_, seen)| seen == path).count()
-    }
-
-    /// The time from each fetch to the next.
-    fn pauses(&self, path: &str) -> Vec<Duration> {
-        let seen = self.seen.lock().unwrap();
-        let at: Vec<Instant> = seen.iter().filter(|(_, seen)| seen == path).map(|(at, _)| *at).collect();
-        at.windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
 
     fn last_fetch(&self) -> Instant {

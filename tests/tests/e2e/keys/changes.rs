@@ -1,24 +1,6 @@
 //! Keys that are removed, replaced, or named before they are published.
 use super::*;
 
-// A forged token that named the next key before its issuer published it kept that key refused for minutes.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_id_that_came_before_its_key_is_found_after_one_cool_down() {
-    let (old, next) = (key("old"), key("next"));
-    let provider = Provider::start(&[&old]).await;
-    let mesh =
-        Mesh::start_with("forged-kid", options(&provider, &json!({ "cool_down": "2s", "refresh": "10m" }))).await;
-    let mut connections = mesh.connections(4).await;
-    until_passes(&mut connections, &old).await;
-    for connection in &mut connections {
-        assert!(is(&connection.send(&get(&unknown("next"))).await.unwrap(), 401, "KEY_UNKNOWN"));
-    }
-    assert_eq!(provider.fetches(KEYS), 2, "the forged token caused one fetch");
-    provider.publish(KEYS, &[&old, &next]);
-    until_passes(&mut connections, &next).await;
-    assert_eq!(provider.fetches(KEYS), 3);
-}
-
 /// Takes a key away and measures until its tokens, verified and cached on both workers, pass nowhere. Returns the
 /// longest time from the provider's answer to the last pass.
 async fn measure_removal(mesh: &Mesh, provider: &Provider, removed: &SigningKey, kept: &SigningKey) -> Duration {
@@ -102,37 +84,4 @@ async fn all_keys_of_one_kid_are_tried_and_what_is_left_out_is_said_once() {
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("issuer=main 3 of 11 keys left out: keys[8] (kid same): "), "{said:?}");
     assert!(said[0].contains("keys[10] (kid odd): "), "{said:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_in_the_place_of_another_is_found_by_its_first_token() {
-    let provider = Provider::start(&[]).await;
-    let publish = |key: &SigningKey, kid: Option<&str>| {
-        let mut document = set(&[key]);
-        match kid {
-            Some(kid) => document["keys"][0]["kid"] = kid.into(),
-            None => drop(document["keys"][0].as_object_mut().unwrap().remove("kid")),
-        }
-        provider.say(KEYS, Answer::json(200, &document));
-    };
-    let keys: Vec<SigningKey> = (0..4).map(|_| key("same")).collect();
-    publish(&keys[0], Some("same"));
-    let mesh = Mesh::start_with("replaced", options(&provider, &json!({ "cool_down": "2s", "refresh": "10m" }))).await;
-    let mut connections = mesh.connections(1).await;
-    until_passes(&mut connections, &keys[0]).await;
-    for (number, kid) in [(1, Some("same")), (2, None), (3, None)] {
-        publish(&keys[number], kid);
-        let before = provider.fetches(KEYS);
-        let response = mesh.send(&get(&keys[number].mint(&claims()))).await;
-        assert_eq!(response.status, 200, "{number}: {}", response.text());
-        assert_eq!(provider.fetches(KEYS), before + 1);
-        // A signature of the former key is a mismatch as soon as each worker has the set, and costs no further fetch.
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        for _ in 0..20 {
-            let response = mesh.send(&get(&keys[number - 1].mint(&claims()))).await;
-            assert!(is(&response, 403, "SIG_MISMATCH"), "{number}: {}", response.text());
-        }
-        assert_eq!(provider.fetches(KEYS), before + 1);
-        tokio::time::sleep(Duration::from_millis(2100)).await;
-    }
 }
