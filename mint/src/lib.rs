@@ -10,10 +10,9 @@
     clippy::unwrap_used,
     reason = "for tests and the demo: what it cannot sign is a mistake of its caller"
 )]
-mod alg;
 mod base64url;
 mod key;
 
-pub use alg::Alg;
 pub use base64url::{from_base64url, to_base64url};
+pub use jose::Algorithm as Alg;
 pub use key::{KeyError, SigningKey, random_id};

@@ -1,9 +1,10 @@
-//! What every other layer stands on: clocks, throttles, connections, counters, bounds. It knows no session and no
+//! What every other layer stands on: clocks, throttles, connections, counters, bounds, signatures. It knows no session and no
 //! revocation.
 pub mod certificate;
 pub mod connections;
 pub mod limits;
 pub mod metrics;
+pub mod signature;
 pub mod token_bucket;
 
 // The store has them too: one wall clock, one form of throttled log lines.

@@ -4,6 +4,32 @@
 //! Two listeners. The data listener has `POST /v1/check`, `/healthz` and `/readyz`, since those are what a proxy asks,
 //! and takes provider events.
 //! The admin listener has the revocations behind a bearer secret, and `/healthz`, `/readyz` and `/metrics` without.
+//!
+//! ```no_run
+//! use clap::Parser;
+//! use service::{Options, ServeError, Service};
+//!
+//! #[derive(Parser)]
+//! struct Command {
+//!     #[command(flatten)]
+//!     options: Options,
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), ServeError> {
+//!     let service = Service::bind(Command::parse().options).await?;
+//!     println!("filters ask {}", service.addresses().listen);
+//!     service.run(async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The descriptions of both APIs need no running service:
+//!
+//! ```
+//! assert!(service::data_document().contains("/v1/check"));
+//! assert!(service::admin_document().contains("/v1/revocations"));
+//! ```
 #![allow(clippy::arithmetic_side_effects, reason = "sums of small numbers, and no code of the proxy")]
 #![forbid(unsafe_code)]
 

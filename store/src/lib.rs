@@ -6,6 +6,31 @@
 //! are HMACs, and notes are encrypted, before they come here: no store learns an identity.
 //!
 //! An empty store does not mean that nothing is revoked. A store proves its identity ([`StoreId`]) with each answer.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use store::memory::{Contents, MemoryStore};
+//! use store::{Ends, Revocation, RevocationStore, StoreError, StoreId};
+//! use wire::{Answer, RevocationKey};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let contents = Contents::default();
+//! contents.create(StoreId::new([7; 16]));
+//! let store = MemoryStore::open(&contents, Duration::ZERO);
+//!
+//! let key = RevocationKey([1; 16]);
+//! assert_eq!(store.check(&[key]).await?, [Answer::Live]);
+//! let ttl = Some(Duration::from_secs(3600));
+//! store.revoke(vec![Revocation { key, ends: Ends::ForGood, sealed: Vec::new(), ttl }]).await?;
+//! assert_eq!(store.check(&[key]).await?, [Answer::Dead]);
+//!
+//! contents.lose();
+//! assert_eq!(store.check(&[key]).await, Err(StoreError::StoreChanged));
+//! # Ok(())
+//! # }
+//! ```
 #![allow(clippy::arithmetic_side_effects, reason = "sums of small numbers, and no code of the proxy")]
 #![forbid(unsafe_code)]
 

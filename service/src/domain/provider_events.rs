@@ -5,7 +5,6 @@
 //! Anybody can send tokens, so nothing is written for a token whose signature is not good. A token that cannot be decided
 //! yet, because keys or the store cannot be reached, is pending (`pending`) and carried out when it can be (`watch`): most
 //! providers send a logout once.
-mod algorithm;
 mod carry_out;
 mod claims;
 pub mod error;
@@ -35,7 +34,6 @@ use crate::domain::revocations::Revocations;
 use claims::Claims;
 use error::{EventError, RejectReason, Unavailable};
 pub use jws::MAX_TOKEN_BYTES;
-use jws::Unverified;
 pub use metrics::Metrics;
 use pending::{PendingToken, PendingTokens};
 use provider_state::{PendingFor, ProviderState};
@@ -207,12 +205,12 @@ impl ProviderEvents {
     /// # Errors
     /// It is rejected, and no other keys change that.
     fn judge(&self, endpoint: Endpoint, token: &str, arrived: Instant) -> Result<Judgement<'_>, RejectReason> {
-        let token = Unverified::read(token)?;
-        let issuer = Claims::issuer_of(&token.payload)?;
+        let token = jws::parse(token)?;
+        let issuer = Claims::issuer_of(token.payload())?;
         let state = self.providers.get(&issuer).ok_or(RejectReason::Issuer)?;
         let provider = &state.provider;
         let max_age = endpoint.max_age(provider).ok_or(RejectReason::Issuer)?;
-        if !provider.algorithms.contains(&token.algorithm) {
+        if !provider.algorithms.contains(&token.header().alg) {
             return Err(RejectReason::Algorithm);
         }
         if let Some(undecided) = state.judge_signature(endpoint, &token, arrived)? {
@@ -222,7 +220,7 @@ impl ProviderEvents {
             Endpoint::Logout => logout::judge_type(&token)?,
             Endpoint::Events => events::judge_type(&token)?,
         }
-        let claims = Claims::read(&token.payload)?;
+        let claims = Claims::read(token.payload())?;
         // The issuer that was looked up is the one that counts: a second reader of `iss` could have read another.
         if claims.iss != provider.issuer {
             return Err(RejectReason::Issuer);

@@ -3,13 +3,14 @@
 //!
 //! A subject is understood in full, or the event is refused. A member that narrows it down must not be ignored, and a subject
 //! that names no session or user here must not be acknowledged. docs/logout.md has the forms, and a test reads them there.
+use jose::Unverified;
 use serde_json::{Map, Value};
 use wire::Kind;
 
 use super::Ending;
 use super::claims::{Claims, Members, judge_id};
 use super::error::RejectReason;
-use super::jws::Unverified;
+use super::jws::is_typed;
 use super::providers::Opaque;
 
 const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
@@ -44,7 +45,7 @@ const ALL_SESSIONS: [&str; 2] = ["ALL", "*"];
 /// # Errors
 /// It is of another type. Events must have theirs (Shared Signals Framework 1.0 section 4.1.1).
 pub fn judge_type(token: &Unverified<'_>) -> Result<(), RejectReason> {
-    if token.is_typed(&["secevent+jwt"]) { Ok(()) } else { Err(RejectReason::Type("`secevent+jwt`")) }
+    if is_typed(token, &["secevent+jwt"]) { Ok(()) } else { Err(RejectReason::Type("`secevent+jwt`")) }
 }
 
 /// The issuer and the ids of this transmitter's subjects.

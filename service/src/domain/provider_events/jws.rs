@@ -1,105 +1,42 @@
-//! One signed token in compact form (RFC 7515 section 7.1), parsed but not verified.
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny};
+//! The tokens of providers, as JWSs: how long they may be, and why one is refused.
+use jose::{JwsError, Unverified, plain_type};
 
-use super::algorithm::Algorithm;
 use super::error::RejectReason;
 
 /// The longest token that is read, in bytes. Logout tokens and events have a few hundred.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
-pub struct Unverified<'t> {
-    pub algorithm: Algorithm,
-    pub kid: Option<String>,
-    pub typ: Option<String>,
-    pub payload: Vec<u8>,
-    pub signature: Vec<u8>,
-    /// `header.payload` as it was sent.
-    pub input: &'t str,
+/// # Errors
+/// It is no signed token in compact form, or needs a feature that is not supported.
+pub fn parse(token: &str) -> Result<Unverified<'_>, RejectReason> {
+    Unverified::parse(token.as_bytes(), MAX_TOKEN_BYTES).map_err(|error| match error {
+        JwsError::AlgNone | JwsError::AlgUnknown => RejectReason::Algorithm,
+        JwsError::TooLong => RejectReason::Malformed(format!("the token has more than {MAX_TOKEN_BYTES} bytes")),
+        error => RejectReason::Malformed(error.to_string()),
+    })
 }
 
-/// A duplicate member of the header is an error here, as RFC 7515 section 4 allows.
-#[derive(Deserialize)]
-struct Header {
-    alg: String,
-    #[serde(default)]
-    kid: Option<String>,
-    #[serde(default)]
-    typ: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    crit: Option<()>,
-    #[serde(default, deserialize_with = "present")]
-    b64: Option<()>,
-    #[serde(default, deserialize_with = "present")]
-    zip: Option<()>,
-    #[serde(default, deserialize_with = "present")]
-    enc: Option<()>,
-}
-
-impl<'t> Unverified<'t> {
-    /// # Errors
-    /// It is no such token, or needs a feature that is not supported.
-    pub fn read(token: &'t str) -> Result<Self, RejectReason> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(RejectReason::Malformed(format!("the token has more than {MAX_TOKEN_BYTES} bytes")));
-        }
-        let malformed = |what: &str| RejectReason::Malformed(format!("the token {what}"));
-        let (input, signature) =
-            token.rsplit_once('.').ok_or_else(|| malformed("is not a signed JWT in compact form"))?;
-        let (header, payload) =
-            input.split_once('.').ok_or_else(|| malformed("is not a signed JWT in compact form"))?;
-        if payload.contains('.') {
-            return Err(malformed("has more than three parts; encrypted tokens are not accepted"));
-        }
-        let bytes = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed("is not base64url"));
-        let header: Header = serde_json::from_slice(&bytes(header)?)
-            .map_err(|error| malformed(&format!("has a bad header: {error}")))?;
-        for (name, given) in [("crit", header.crit), ("b64", header.b64), ("zip", header.zip), ("enc", header.enc)] {
-            if given.is_some() {
-                return Err(malformed(&format!("has `{name}` in its header, which is not accepted")));
-            }
-        }
-        Ok(Self {
-            // `none` is not among them.
-            algorithm: Algorithm::from_name(&header.alg).ok_or(RejectReason::Algorithm)?,
-            kid: header.kid,
-            typ: header.typ,
-            payload: bytes(payload)?,
-            signature: bytes(signature)?,
-            input,
-        })
-    }
-
-    /// Whether `typ` is one of `types`, in any case and with or without `application/` (RFC 7515 section 4.1.9).
-    pub fn is_typed(&self, types: &[&str]) -> bool {
-        let Some(typ) = &self.typ else { return false };
-        let typ = typ.to_ascii_lowercase();
-        types.contains(&typ.strip_prefix("application/").unwrap_or(&typ))
-    }
-}
-
-/// Present with any value, including null.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<()>, D::Error> {
-    IgnoredAny::deserialize(deserializer).map(|_| Some(()))
+/// Whether `typ` is one of `types`, in any case and with or without `application/` (RFC 7515 section 4.1.9).
+pub fn is_typed(token: &Unverified<'_>, types: &[&str]) -> bool {
+    token.header().typ.as_deref().is_some_and(|typ| types.contains(&plain_type(typ).as_str()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jose::{Algorithm, base64url};
 
     fn token(header: &str, payload: &str) -> String {
-        format!("{}.{}.c2ln", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload))
+        format!("{}.{}.c2ln", base64url::encode(header), base64url::encode(payload))
     }
 
     #[test]
     fn a_signed_token_is_taken_apart() {
         let text = token(r#"{"alg":"RS256","kid":"k","typ":"application/Logout+JWT"}"#, "{}");
-        let token = Unverified::read(&text).unwrap();
-        assert_eq!((token.algorithm, token.kid.as_deref()), (Algorithm::RS256, Some("k")));
-        assert_eq!((token.payload.as_slice(), token.signature.as_slice()), (b"{}".as_slice(), b"sig".as_slice()));
-        assert!(token.is_typed(&["logout+jwt"]) && !token.is_typed(&["jwt"]));
+        let token = parse(&text).unwrap();
+        assert_eq!((token.header().alg, token.header().kid.as_deref()), (Algorithm::RS256, Some("k")));
+        assert_eq!((token.payload(), token.signature()), (b"{}".as_slice(), b"sig".as_slice()));
+        assert!(is_typed(&token, &["logout+jwt"]) && !is_typed(&token, &["jwt"]));
     }
 
     #[test]
@@ -120,11 +57,11 @@ mod tests {
             token(r#"{"alg":"RS256","enc":"A128GCM"}"#, "{}"),
             token(r#"{"alg":"RS256"}"#, &"x".repeat(MAX_TOKEN_BYTES)),
         ] {
-            assert!(matches!(Unverified::read(&bad), Err(RejectReason::Malformed(_))), "{bad}");
+            assert!(matches!(parse(&bad), Err(RejectReason::Malformed(_))), "{bad}");
         }
         for alg in ["none", "None", "hs256", "rs256", ""] {
             let text = token(&format!(r#"{{"alg":"{alg}"}}"#), "{}");
-            assert!(matches!(Unverified::read(&text), Err(RejectReason::Algorithm)), "{alg}");
+            assert!(matches!(parse(&text), Err(RejectReason::Algorithm)), "{alg}");
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The form of a logout token (OpenID Connect Back-Channel Logout 1.0 sections 2.4 and 2.6), and the session or user that it
 //! ends.
+use jose::Unverified;
 use serde_json::Value;
 use wire::Kind;
 
 use super::Ending;
 use super::claims::Claims;
 use super::error::RejectReason;
-use super::jws::Unverified;
+use super::jws::is_typed;
 
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 /// Keycloak's member beside the event that ends offline sessions too (its client's “Backchannel logout revoke offline
@@ -21,7 +22,7 @@ const TYPES: [&str; 2] = ["logout+jwt", "jwt"];
 /// # Errors
 /// It is of another type.
 pub fn judge_type(token: &Unverified<'_>) -> Result<(), RejectReason> {
-    match token.typ.is_none() || token.is_typed(&TYPES) {
+    match token.header().typ.is_none() || is_typed(token, &TYPES) {
         true => Ok(()),
         false => Err(RejectReason::Type("`logout+jwt`, `JWT` or absent")),
     }

@@ -2,12 +2,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use jose::Unverified;
 use tokio::sync::Notify;
 
-use super::algorithm::Family;
 use super::error::RejectReason;
-use super::jws::Unverified;
-use super::keys::Judged;
+use super::keys::{self, Judged};
 use super::secret::ClientSecret;
 use super::source::Source;
 use super::{Endpoint, PendingTokens, Provider, ProvidersError};
@@ -61,19 +60,20 @@ impl ProviderState {
         token: &Unverified<'_>,
         arrived: Instant,
     ) -> Result<Option<Option<(u64, RejectReason)>>, RejectReason> {
-        let (algorithm, input) = (token.algorithm, token.input.as_bytes());
+        let (header, input) = (token.header(), token.signing_input());
+        let algorithm = header.alg;
         // The algorithm says which kind its key is of, so neither kind is ever used as the other.
-        if algorithm.family() == Family::Secret {
+        if algorithm.is_hmac() {
             // The secret is a client's, and a client has nothing to do with streams of events.
             let secret =
                 self.secret.as_ref().filter(|_| endpoint == Endpoint::Logout).ok_or(RejectReason::Algorithm)?;
-            return match secret.verifies(algorithm, input, &token.signature) {
+            return match secret.verifies(algorithm, input, token.signature()) {
                 true => Ok(None),
                 false => Err(RejectReason::Signature),
             };
         }
         let Some(held) = self.source.held(Instant::now()) else { return Ok(Some(None)) };
-        let rejected = match held.keys.judge(token.kid.as_deref(), algorithm, input, &token.signature) {
+        let rejected = match keys::judge(&held.keys, header.kid.as_deref(), algorithm, input, token.signature()) {
             Judged::Good => return Ok(None),
             // Each may be of a key that we do not have yet: a provider can publish a new one under the id of an old one.
             Judged::Bad => RejectReason::Signature,

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::Uri;
+use jose::Algorithm;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use wire::issuer_matches;
 
-use super::algorithm::{Algorithm, Family};
 use crate::base::limits::MAX_SKEW;
 
 /// The most providers of one service: each has a key set in memory.
@@ -217,12 +217,12 @@ impl Provider {
 
     /// Whether it signs with published keys.
     pub fn has_keys(&self) -> bool {
-        self.algorithms.iter().any(|algorithm| algorithm.family() != Family::Secret)
+        self.algorithms.iter().any(|algorithm| !algorithm.is_hmac())
     }
 
     fn check_secret(&self) -> Result<(), ProvidersError> {
         let wrong = |field: &str, message: &str| Err(ProvidersError::new(field, message));
-        let has_secret = self.algorithms.iter().any(|algorithm| algorithm.family() == Family::Secret);
+        let has_secret = self.algorithms.iter().any(|algorithm| algorithm.is_hmac());
         match (has_secret, &self.secret_file) {
             (true, None) => wrong("secret_file", "is missing: HS256, HS384 and HS512 need our client's secret"),
             (false, Some(_)) => {

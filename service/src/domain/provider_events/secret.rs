@@ -6,11 +6,11 @@ use std::path::Path;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jose::Algorithm;
 use serde_json::Value;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use super::algorithm::Algorithm;
 use super::providers::ProvidersError;
 
 /// The shortest accepted secret, and the shortest without a warning (RFC 7518 section 3.2), in bytes.

@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use jose::jwks::{MAX_BYTES, Parsed};
 use serde::Deserialize;
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
 use super::error::Unavailable;
-use super::keys::{KeySet, MAX_SET_BYTES};
+use super::keys::{self, KeySet};
 use super::providers::{Discovery, Provider, ProvidersError};
+use crate::base::signature::AwsLcKey;
 use crate::base::token_bucket::Bucket;
 
 /// The pause after a failed fetch. It doubles with each further failure.
@@ -123,14 +125,15 @@ impl Source {
         let issuer = &self.fetcher.provider.issuer;
         let mut state = self.state();
         match fetched.unwrap_or_else(|_| Err("the fetch failed".to_owned())) {
-            Ok(keys) => {
-                let before = state.held.take().filter(|held| *held.keys == keys);
+            Ok(parsed) => {
+                let before = state.held.take().filter(|held| keys::are_same(&held.keys, &parsed.keys));
                 let held = match before {
                     Some(before) => Held { fetched: started, ..before },
                     None => {
-                        tracing::info!(issuer, keys = keys.len(), "a provider has new keys");
+                        let left_out = parsed.summary();
+                        tracing::info!(issuer, keys = parsed.keys.keys().len(), left_out, "a provider has new keys");
                         state.generation = state.generation.wrapping_add(1);
-                        Held { keys: Arc::new(keys), generation: state.generation, fetched: started }
+                        Held { keys: Arc::new(parsed.keys), generation: state.generation, fetched: started }
                     }
                 };
                 state.held = Some(held.clone());
@@ -157,13 +160,13 @@ fn pause(times: u32) -> Duration {
 }
 
 impl Fetcher {
-    fn fetch(&self) -> Result<KeySet, String> {
+    fn fetch(&self) -> Result<Parsed<AwsLcKey>, String> {
         let uri = match (&self.provider.jwks_uri, self.provider.discovery) {
             (Some(uri), _) => uri.clone(),
             (None, discovery) => self.discover(discovery.unwrap_or(Discovery::OpenidConfiguration))?,
         };
         let bytes = self.get(&uri)?;
-        KeySet::parse(&bytes).map_err(|why| format!("{uri}: {why}"))
+        keys::parse(&bytes).map_err(|why| format!("{uri}: {why}"))
     }
 
     fn discover(&self, discovery: Discovery) -> Result<String, String> {
@@ -189,7 +192,7 @@ impl Fetcher {
         if answer.status() != 200 {
             return Err(format!("{url}: status {}", answer.status().as_u16()));
         }
-        let most = u64::try_from(MAX_SET_BYTES).unwrap_or(u64::MAX);
+        let most = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX);
         answer.body_mut().with_config().limit(most).read_to_vec().map_err(failed)
     }
 }

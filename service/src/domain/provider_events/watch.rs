@@ -9,7 +9,7 @@ use tokio::sync::watch::Receiver;
 use super::carry_out::digest;
 use super::claims::Claims;
 use super::error::{EventError, RejectReason};
-use super::jws::Unverified;
+use super::jws;
 use super::metrics::LaterResult;
 use super::pending::PendingToken;
 use super::provider_state::{PendingFor, ProviderState};
@@ -172,7 +172,7 @@ async fn carry_one(events: &ProviderEvents, state: &ProviderState, mut token: Pe
         let max_age = token.endpoint.max_age(&state.provider).unwrap_or_default();
         claims.judge_times(unix_seconds(), max_age, state.provider.skew).map(|()| claims)
     };
-    let claims = Unverified::read(&token.text).and_then(|read| Claims::read(&read.payload)).and_then(young);
+    let claims = jws::parse(&token.text).and_then(|read| Claims::read(read.payload())).and_then(young);
     let Ok(claims) = claims else {
         // It became too old.
         events.drop_pending(token);
