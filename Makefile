@@ -89,7 +89,7 @@ bench-quick: bench-built ## the same in under 3 minutes, with fewer and shorter 
 bench-growth: bench-built ## measure how the cost grows with tokens, workers, rules, issuers, keys and revocations
 	@$(BENCH) growth
 
-bench-built: setup wasm
+bench-built: setup wasm native
 	@scripts/wasm --noop
 	@$(CARGO) build --quiet --locked --profile native -p portcullis-cli -p benches
 

@@ -16,6 +16,7 @@ mod authorizer;
 mod capacity;
 mod chart;
 mod compare;
+mod filters;
 mod growth;
 mod load;
 mod machine;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use mint::Alg;
 use serde_json::{Value, json};
 
+use crate::filters::{AUTHORIZER, Http, cluster, dynamic_module, ext_authz, jwt_authn, lua, wasm, with_claims};
 use crate::sessions;
 use crate::tokens::{AUDIENCE, ISSUER, Keys, Tokens};
 
@@ -21,12 +22,11 @@ pub struct Setup {
     pub loads: Vec<Tokens>,
 }
 
-/// The protocol of a cluster.
+/// The host of Portcullis inside Envoy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Http {
-    One,
-    /// With prior knowledge, without TLS.
-    Two,
+pub enum Host {
+    Wasm,
+    Native,
 }
 
 /// The parts of all setups.
@@ -40,9 +40,8 @@ pub struct Parts<'k> {
 }
 
 const UNIQUE: Tokens = Tokens::Unique(Alg::RS256);
-/// Portcullis's default. The unique tokens are five times as many, and are sent in turn.
-const CACHED_TOKENS: u32 = 4096;
-const AUTHORIZER: &str = "authorizer";
+/// The claims that go into headers, with those headers.
+const FORWARDED: [(&str, &str); 2] = [("sub", "x-user-id"), ("scope", "x-user-scope")];
 pub const SERVICE: &str = "session_service";
 pub const SECRET: &str = "PORTCULLIS_SECRET";
 /// As in envoy/envoy.yaml.
@@ -63,33 +62,58 @@ pub fn all(parts: &Parts<'_>) -> Vec<Setup> {
         native(
             "jwt_authn",
             "jwt_authn",
-            vec![jwt_authn(parts.keys, false)],
+            vec![jwt_authn(&parts.keys.jwks(), false)],
             vec![Tokens::Repeated, UNIQUE, Tokens::Unique(Alg::ES256), Tokens::Unique(Alg::EdDSA)],
         ),
-        native("jwt_authn-cached", "jwt_authn, token cache", vec![jwt_authn(parts.keys, true)], repeated_and_unique()),
+        native(
+            "jwt_authn-cached",
+            "jwt_authn, token cache",
+            vec![jwt_authn(&parts.keys.jwks(), true)],
+            repeated_and_unique(),
+        ),
+        native(
+            "jwt_authn-claims",
+            "jwt_authn, token cache, 2 claims",
+            vec![with_claims(jwt_authn(&parts.keys.jwks(), true), &FORWARDED)],
+            vec![Tokens::Repeated],
+        ),
         native("ext_authz", "ext_authz, HTTP", vec![ext_authz()], repeated_and_unique()),
         native("lua", "Lua httpCall", vec![lua()], repeated_and_unique()),
         native(
             "jwt_authn-ext_authz",
             "jwt_authn + ext_authz",
-            vec![jwt_authn(parts.keys, false), ext_authz()],
+            vec![jwt_authn(&parts.keys.jwks(), false), ext_authz()],
             repeated_and_unique(),
         ),
         native(
             "jwt_authn-cached-ext_authz",
             "jwt_authn, token cache + ext_authz",
-            vec![jwt_authn(parts.keys, true), ext_authz()],
+            vec![jwt_authn(&parts.keys.jwks(), true), ext_authz()],
             repeated_and_unique(),
         ),
     ];
-    let forward = json!({ "claims": [
-        { "claim": "sub", "header": "x-user-id" },
-        { "claim": "scope", "header": "x-user-scope" },
-    ] });
+    let claims = FORWARDED.map(|(claim, header)| json!({ "claim": claim, "header": header }));
+    let forward = json!({ "claims": claims });
     let ask = |more: Value| with(json!({ "revocation": revocation(), "forward": forward }), &more);
     let cold = |name, title, more: &Value, alg| parts.portcullis(name, title, more, Tokens::Unique(alg));
     let never_asks = json!({ "forward": forward });
+    let module = |name, title, more: &Value, load| parts.on(Host::Native, name, title, more, load);
     setups.extend([
+        module("native-warm", "Portcullis native, warm", &ask(json!({})), Tokens::Repeated),
+        module(
+            "native-warm-unforwarded",
+            "Portcullis native, warm, no claims forwarded",
+            &json!({ "revocation": revocation() }),
+            Tokens::Repeated,
+        ),
+        module("native-rs256", "Portcullis native, cold RS256, revocation off", &never_asks, UNIQUE),
+        module(
+            "native-es256",
+            "Portcullis native, cold ES256, revocation off",
+            &never_asks,
+            Tokens::Unique(Alg::ES256),
+        ),
+        module("native-rs256-asked", "Portcullis native, cold RS256, revocation", &ask(json!({})), UNIQUE),
         parts.portcullis("warm", "Portcullis, warm", &ask(json!({})), Tokens::Repeated),
         parts.portcullis(
             "warm-unforwarded",
@@ -149,6 +173,7 @@ pub fn bare(name: &str, title: &'static str, filters: Vec<Value>, loads: Vec<Tok
 
 /// An Envoy with Portcullis, which may read all of `environment`.
 pub fn portcullis(
+    host: Host,
     name: &str,
     title: &'static str,
     config: &Value,
@@ -156,19 +181,36 @@ pub fn portcullis(
     service: SocketAddr,
     loads: Vec<Tokens>,
 ) -> Setup {
-    let module = harness::project().join("dist/portcullis.wasm");
-    let names: Vec<&str> = environment.iter().map(|(name, _)| name.as_str()).collect();
-    let filters = vec![wasm("portcullis", &module, &config.to_string(), &names)];
+    let folder = harness::project().join("dist");
+    let document = config.to_string();
+    let mut environment = environment;
+    let (module, filter) = match host {
+        Host::Wasm => {
+            let module = folder.join("portcullis.wasm");
+            let names: Vec<&str> = environment.iter().map(|(name, _)| name.as_str()).collect();
+            let filter = wasm("portcullis", &module, &document, &names);
+            (module, filter)
+        }
+        Host::Native => {
+            let module = folder.join("libportcullis.so");
+            environment.push(("ENVOY_DYNAMIC_MODULES_SEARCH_PATH".to_owned(), folder.display().to_string()));
+            (module, dynamic_module("portcullis", &document))
+        }
+    };
     Setup {
         clusters: vec![cluster(SERVICE, service, SERVICE_IDLE, Http::One)],
         module: Some(module),
         environment,
-        ..bare(name, title, filters, loads)
+        ..bare(name, title, vec![filter], loads)
     }
 }
 
 impl Parts<'_> {
     fn portcullis(&self, name: &str, title: &'static str, more: &Value, load: Tokens) -> Setup {
+        self.on(Host::Wasm, name, title, more, load)
+    }
+
+    fn on(&self, host: Host, name: &str, title: &'static str, more: &Value, load: Tokens) -> Setup {
         let mut keys: Vec<Value> = [Alg::RS256, Alg::ES256, Alg::EdDSA]
             .iter()
             .map(|alg| json!({ "jwk": self.keys.of(*alg).public_jwk().expect("a public key") }))
@@ -189,7 +231,7 @@ impl Parts<'_> {
         let shared = self.keys.of(Alg::HS256).secret().unwrap_or_default();
         let environment =
             vec![(SECRET.to_owned(), self.secret.clone()), (SHARED_KEY.to_owned(), mint::to_base64url(shared))];
-        portcullis(name, title, &config, environment, self.service, vec![load])
+        portcullis(host, name, title, &config, environment, self.service, vec![load])
     }
 }
 
@@ -208,7 +250,7 @@ impl Parts<'_> {
             "rules": [{ "name": "api", "match": { "path": { "prefix": "/api" } }, "access": "required" }],
         });
         let environment = vec![(CLIENT_SECRET.to_owned(), sessions::CLIENT_SECRET.to_owned())];
-        portcullis(name, title, &config, environment, self.service, vec![load])
+        portcullis(Host::Wasm, name, title, &config, environment, self.service, vec![load])
     }
 }
 
@@ -221,98 +263,6 @@ fn noop() -> Setup {
 pub fn revocation() -> Value {
     // The core that answers also generates the load, so the timeout is the longest allowed one: freshness.
     json!({ "cluster": SERVICE, "secret_env": SECRET, "freshness": "1s", "timeout": "1s" })
-}
-
-fn wasm(name: &str, module: &std::path::Path, config: &str, environment: &[&str]) -> Value {
-    json!({
-        "name": name,
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
-            "config": {
-                "name": name, "root_id": name, "failure_policy": "FAIL_RELOAD",
-                "allow_on_headers_stop_iteration": false,
-                "configuration": { "@type": "type.googleapis.com/google.protobuf.StringValue", "value": config },
-                "vm_config": {
-                    "vm_id": name, "runtime": "envoy.wasm.runtime.v8",
-                    "code": { "local": { "filename": module } },
-                    "environment_variables": { "host_env_keys": environment },
-                },
-            },
-        },
-    })
-}
-
-fn jwt_authn(keys: &Keys, cached: bool) -> Value {
-    let mut provider = json!({
-        "issuer": ISSUER, "audiences": [AUDIENCE], "local_jwks": { "inline_string": keys.jwks().to_string() },
-    });
-    if cached {
-        provider["jwt_cache_config"] = json!({ "jwt_cache_size": CACHED_TOKENS });
-    }
-    json!({
-        "name": "envoy.filters.http.jwt_authn",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
-            "providers": { "login": provider },
-            "rules": [{ "match": { "prefix": "/" }, "requires": { "provider_name": "login" } }],
-        },
-    })
-}
-
-fn ext_authz() -> Value {
-    json!({
-        "name": "envoy.filters.http.ext_authz",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
-            "transport_api_version": "V3",
-            "http_service": {
-                "server_uri": { "uri": format!("http://{AUTHORIZER}"), "cluster": AUTHORIZER, "timeout": "5s" },
-            },
-        },
-    })
-}
-
-fn lua() -> Value {
-    let code = format!(
-        r#"function envoy_on_request(request)
-  local headers = request:httpCall("{AUTHORIZER}", {{
-    [":method"] = "GET", [":path"] = "/", [":authority"] = "{AUTHORIZER}",
-    ["authorization"] = request:headers():get("authorization"),
-  }}, nil, 5000)
-  if headers[":status"] ~= "200" then
-    request:respond({{ [":status"] = "403" }}, "")
-  end
-end
-"#
-    );
-    json!({
-        "name": "envoy.filters.http.lua",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
-            "default_source_code": { "inline_string": code },
-        },
-    })
-}
-
-fn cluster(name: &str, address: SocketAddr, idle_timeout: Option<&str>, http: Http) -> Value {
-    let endpoint = json!({ "endpoint": { "address": { "socket_address": {
-        "address": address.ip(), "port_value": address.port(),
-    } } } });
-    let mut options = json!({
-        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": match http {
-            Http::One => json!({ "http_protocol_options": {} }),
-            Http::Two => json!({ "http2_protocol_options": {} }),
-        },
-    });
-    if let Some(timeout) = idle_timeout {
-        options["common_http_protocol_options"] = json!({ "idle_timeout": timeout });
-    }
-    json!({
-        "name": name, "type": "STATIC", "connect_timeout": "1s",
-        "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": [endpoint] }] },
-        "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options },
-    })
 }
 
 /// An object with the members of another added.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::store::Stack;
 use crate::machine::Cores;
-use crate::scenario::{self, SECRET, Setup, bare, portcullis, with};
+use crate::scenario::{self, Host, SECRET, Setup, bare, portcullis, with};
 use crate::tokens::{AUDIENCE, ISSUER, now, on_both, small};
 
 /// The reference curve.
@@ -174,7 +174,7 @@ impl Beside {
         }
         let rule = json!({ "name": "api", "match": { "path": { "prefix": "/api" } }, "access": "required" });
         let config = with(json!({ "issuers": described, "rules": [rule] }), more);
-        portcullis(name, "Portcullis", &config, environment, self.service, Vec::new())
+        portcullis(Host::Wasm, name, "Portcullis", &config, environment, self.service, Vec::new())
     }
 }
 
