@@ -105,7 +105,7 @@ impl Signing {
         if current == Some(first.kid()) || (current.is_some() && now.saturating_duration_since(*seen) < PUBLISH_LEAD) {
             return;
         }
-        tracing::info!(kid = first.kid(), alg = first.public().alg().name(), "this key signs from now on");
+        tracing::info!(kid = first.kid(), alg = first.public().algorithm().name(), "this key signs from now on");
         if let Some(last) = state.signer.replace(Arc::clone(first)) {
             // It signed until this moment, whenever it was removed.
             state.retired.retain(|(key, _)| key.kid() != last.kid());
@@ -132,7 +132,7 @@ impl Signing {
     /// See [`SignError`].
     pub async fn sign(&self, claims: &impl Serialize) -> Result<String, SignError> {
         let signer = self.read().signer.clone().ok_or(SignError::NoKey)?;
-        let header = json!({ "alg": signer.public().alg().name(), "kid": signer.kid(), "typ": TYPE });
+        let header = json!({ "alg": signer.public().algorithm().name(), "kid": signer.kid(), "typ": TYPE });
         let payload = serde_json::to_string(claims).map_err(|_| SignError::Failed)?;
         let mut token = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(payload));
         let signature = signer.sign(token.as_bytes()).await;
@@ -150,7 +150,7 @@ impl Signing {
         let text = |name: &str| header.get(name).and_then(Value::as_str);
         let key = self.published().into_iter().find(|key| Some(key.kid()) == text("kid"))?;
         // The key decides the algorithm. Our headers have three members, so a token with others is not ours.
-        if text("alg") != Some(key.public().alg().name()) || text("typ") != Some(TYPE) || header.len() != 3 {
+        if text("alg") != Some(key.public().algorithm().name()) || text("typ") != Some(TYPE) || header.len() != 3 {
             return None;
         }
         if !key.public().verifies(input.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).ok()?) {

@@ -30,7 +30,7 @@ enum Material {
 pub enum KeyError {
     #[error("it is not one PEM block `{LABEL}` (PKCS#8)")]
     Pem,
-    #[error("it is not an RSA key of 2048 to 8192 bits, P-256 key or Ed25519 key in PKCS#8")]
+    #[error("it is not an RSA key of 2048 to 8192 bits with the exponent 65537, P-256 key or Ed25519 key in PKCS#8")]
     Kind,
 }
 
@@ -105,7 +105,7 @@ impl SigningKey {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningKey({}, {})", self.public.alg().name(), self.kid())
+        write!(f, "SigningKey({}, {})", self.public.algorithm().name(), self.kid())
     }
 }
 

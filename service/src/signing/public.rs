@@ -1,77 +1,53 @@
 //! The public half of a signing key: the key that verifies, its thumbprint, its JWK.
 use std::fmt;
 
-use aws_lc_rs::digest;
-use aws_lc_rs::signature::{self, ParsedPublicKey, RsaPublicKeyComponents};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Map, Value, json};
+use aws_lc_rs::signature::ParsedPublicKey;
+use jose::{Algorithm, Curve, Key, PublicKey, base64url};
+use serde_json::{Map, Value};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Alg {
-    Rs256,
-    Es256,
-    EdDsa,
-}
+use crate::base::signature::{self, AwsLcKey};
 
 pub struct Public {
-    alg: Alg,
-    key: ParsedPublicKey,
+    key: PublicKey,
+    algorithm: Algorithm,
+    verifying: ParsedPublicKey,
     kid: String,
     jwk: Map<String, Value>,
 }
 
-impl Alg {
-    /// As in RFC 7518 section 3.1 and RFC 8037.
-    pub fn name(self) -> &'static str {
-        match self {
-            Alg::Rs256 => "RS256",
-            Alg::Es256 => "ES256",
-            Alg::EdDsa => "EdDSA",
-        }
-    }
-}
-
 impl Public {
-    /// Big-endian, without leading zeros. `None`: not 2048 to 8192 bits, or invalid numbers.
+    /// Big-endian. `None`: not 2048 to 8192 bits, another exponent than 65537, or invalid numbers.
     pub fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<Self> {
-        let components = RsaPublicKeyComponents { n: modulus, e: exponent };
-        let key = components.to_parsed_public_key(&signature::RSA_PKCS1_2048_8192_SHA256).ok()?;
-        // The library accepts a smaller key, but nothing verifies with it.
-        if !(2048 / 8..=8192 / 8).contains(&modulus.len()) {
-            return None;
-        }
-        Self::of(Alg::Rs256, key, json!({ "e": encoded(exponent), "kty": "RSA", "n": encoded(modulus) }))
+        Self::of(PublicKey::rsa(modulus, exponent).ok()?, Algorithm::RS256)
     }
 
     /// The uncompressed point: 4, x, y (SEC 1 section 2.3.3).
     pub fn p256(point: &[u8]) -> Option<Self> {
-        let (x, y) = point.strip_prefix(&[4]).filter(|rest| rest.len() == 64)?.split_at_checked(32)?;
-        let key = ParsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point).ok()?;
-        Self::of(Alg::Es256, key, json!({ "crv": "P-256", "kty": "EC", "x": encoded(x), "y": encoded(y) }))
+        Self::of(PublicKey::ec_point(Curve::P256, point).ok()?, Algorithm::ES256)
     }
 
     /// RFC 8032 section 5.1.2.
     pub fn ed25519(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; 32] = bytes.try_into().ok()?;
-        let key = ParsedPublicKey::new(&signature::ED25519, bytes).ok()?;
-        Self::of(Alg::EdDsa, key, json!({ "crv": "Ed25519", "kty": "OKP", "x": encoded(bytes) }))
+        Self::of(PublicKey::ed25519(bytes).ok()?, Algorithm::EdDSA)
     }
 
-    /// `names` are the members for the thumbprint by RFC 7638 section 3.2.
-    fn of(alg: Alg, key: ParsedPublicKey, names: Value) -> Option<Self> {
-        let Value::Object(mut jwk) = names else { return None };
-        // serde_json's map is sorted, as the thumbprint requires.
-        let canonical = serde_json::to_string(&jwk).ok()?;
-        let kid = encoded(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
-        jwk.insert("alg".into(), alg.name().into());
+    fn of(key: PublicKey, algorithm: Algorithm) -> Option<Self> {
+        // Whether it may verify at all, by its size for example.
+        let checked: Key<AwsLcKey> = Key::from_public(&key, None, Some(algorithm), &[algorithm]).ok()?;
+        let kid = base64url::encode(checked.thumbprint());
+        let mut jwk = key.to_jwk();
+        jwk.insert("alg".into(), algorithm.name().into());
         jwk.insert("kid".into(), kid.as_str().into());
         jwk.insert("use".into(), "sig".into());
-        Some(Self { alg, key, kid, jwk })
+        Some(Self { verifying: signature::parse(&key, algorithm)?, key, algorithm, kid, jwk })
     }
 
-    pub fn alg(&self) -> Alg {
-        self.alg
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
     }
 
     /// The RFC 7638 thumbprint. A revocation of it ends every token that this key signed.
@@ -86,16 +62,12 @@ impl Public {
 
     /// The signature in the JWS form (RFC 7518 section 3.4: r‖s for ECDSA).
     pub fn verifies(&self, input: &[u8], signature: &[u8]) -> bool {
-        self.key.verify_sig(input, signature).is_ok()
+        self.verifying.verify_sig(input, signature).is_ok()
     }
 }
 
 impl fmt::Debug for Public {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Public({}, {})", self.alg.name(), self.kid)
+        write!(f, "Public({}, {})", self.algorithm, self.kid)
     }
-}
-
-fn encoded(bytes: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
 }

@@ -65,7 +65,7 @@ pub async fn open(given: &[KeySource], limits: Limits) -> Result<Vec<Source>, Re
                 let key = opened.map_err(|source| ReadError::Token { nth: at + 1, source })?;
                 tracing::info!(
                     kid = key.public().kid(),
-                    alg = key.public().alg().name(),
+                    alg = key.public().algorithm().name(),
                     "a token signs with this key"
                 );
                 tokio::spawn(pkcs11::tend(Arc::downgrade(&key)));

@@ -26,7 +26,7 @@ async fn each_kind_of_key_signs_what_it_verifies_and_is_named_by_its_thumbprint(
     for alg in [Alg::RS256, Alg::ES256, Alg::EdDSA] {
         let minted = Minted::generate(alg, "x");
         let ours = read(&minted);
-        assert_eq!((ours.kid(), ours.public().alg().name()), (minted.thumbprint().as_str(), alg.name()));
+        assert_eq!((ours.kid(), ours.public().algorithm().name()), (minted.thumbprint().as_str(), alg.name()));
         let signing = of(vec![ours], Duration::ZERO, Instant::now());
         let token = signing.sign(&claims()).await.unwrap();
         let verified = signing.verify(&token).unwrap();

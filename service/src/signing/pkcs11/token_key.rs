@@ -9,6 +9,7 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::object::ObjectHandle;
 use cryptoki::session::Session;
+use jose::PublicKey;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -18,7 +19,7 @@ use super::module::{Context, Module};
 use super::object;
 use super::uri::Pkcs11Uri;
 use crate::base::throttle::Throttle;
-use crate::signing::public::{Alg, Public};
+use crate::signing::public::Public;
 
 /// Loading a module, logging in and finding the key; modules of network devices connect meanwhile.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -154,14 +155,14 @@ impl TokenKey {
 
     /// A faulty signature, or one of another key, is never returned: a faulty RSA signature could reveal the key.
     fn sign_in(&self, open: &Open, input: &[u8]) -> Result<Vec<u8>, TokenError> {
-        let signature = match self.public.alg() {
-            Alg::Rs256 => open.session.sign(&Mechanism::Sha256RsaPkcs, open.key, input),
+        let signature = match self.public.key() {
+            PublicKey::Rsa { .. } => open.session.sign(&Mechanism::Sha256RsaPkcs, open.key, input),
             // Not every token hashes for ECDSA.
-            Alg::Es256 => {
+            PublicKey::Ec { .. } => {
                 let hash = digest::digest(&digest::SHA256, input);
                 open.session.sign(&Mechanism::Ecdsa, open.key, hash.as_ref())
             }
-            Alg::EdDsa => {
+            PublicKey::Ed25519(_) => {
                 let pure = Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Pure));
                 open.session.sign(&pure, open.key, input)
             }

@@ -91,6 +91,44 @@ fn keys_that_must_not_verify_are_left_out() {
     }
 }
 
+/// Only a known key id proves that the algorithm is wrong. Otherwise the key may be one that we do not have yet.
+#[test]
+fn a_key_of_another_algorithm_is_unknown_unless_the_token_names_it() {
+    let rsa = jwk(&SigningKey::generate(Algorithm::RS256, "k"));
+    let mut nameless = rsa.clone();
+    nameless.as_object_mut().unwrap().remove("kid");
+    let (input, signature) = signed(&SigningKey::generate(Algorithm::ES256, "k"));
+    for (key, kid, expected) in [
+        (&rsa, Some("k"), Judged::OtherAlgorithm),
+        (&rsa, Some("other"), Judged::UnknownKey),
+        (&rsa, None, Judged::UnknownKey),
+        (&nameless, Some("k"), Judged::UnknownKey),
+        (&nameless, None, Judged::UnknownKey),
+    ] {
+        let keys = set(std::slice::from_ref(key));
+        assert_eq!(judge(&keys, kid, Algorithm::ES256, input.as_bytes(), &signature), expected, "{kid:?}");
+    }
+}
+
+#[test]
+fn sets_are_the_same_by_their_usable_keys() {
+    let [one, two] = ["a", "b"].map(|kid| jwk(&SigningKey::generate(Algorithm::ES256, kid)));
+    let mut renamed = one.clone();
+    renamed["kid"] = json!("c");
+    let both = set(&[one.clone(), two.clone()]);
+    assert!(are_same(&both, &set(&[one.clone(), json!({ "kty": "oct" }), two.clone()])));
+    for other in [vec![], vec![one.clone()], vec![one, two.clone(), renamed.clone()], vec![renamed, two]] {
+        assert!(!are_same(&both, &set(&other)));
+    }
+}
+
+#[test]
+fn an_rsa_key_of_8192_bits_verifies() {
+    let key = SigningKey::generate_rsa(Algorithm::PS512, "k", 8192).unwrap();
+    let (input, signature) = signed(&key);
+    assert_eq!(judge(&set(&[jwk(&key)]), Some("k"), Algorithm::PS512, input.as_bytes(), &signature), Judged::Good);
+}
+
 #[test]
 fn what_is_no_key_set_or_too_large_is_refused() {
     for bad in ["", "[]", "{}", r#"{"keys":{}}"#, "<html>"] {
