@@ -44,7 +44,7 @@ demo: demo-built ## run the whole mesh on this machine and print each request, i
 run: demo-built ## run the same mesh until Ctrl-C, with commands to try
 	@$(DEMO) --stay
 
-demo-built: setup wasm
+demo-built: setup $(if $(filter native,$(HOST)),native,wasm)
 	@$(CARGO) build --quiet $(NATIVE) --bin portcullis --bin demo
 
 check: fmt-check lint unit ## check format, lints and unit tests: run this while working

@@ -230,11 +230,11 @@ impl Story<'_> {
             let after = first_refused.as_millis();
             self.show.claim(
                 in_time && refusal.is(503, "REDIS_CONN_REFUSED"),
-                format!("{after} ms after it was last checked, nobody can tell any more: 503 REDIS_CONN_REFUSED"),
+                format!("{after} ms after it was last checked, the session cannot be checked any more: 503 REDIS_CONN_REFUSED"),
             );
             self.show.measured(format!("503 after {after} ms"));
         } else {
-            self.show.claim(false, "her session is refused once nobody can tell any more");
+            self.show.claim(false, "her session is refused once the session cannot be checked any more");
         }
         let reply = self.ask(&Ask::get(PUBLIC)).await;
         self.show.claim(reply.passed(), "the public route answers all the while");
