@@ -62,14 +62,25 @@ mod tests {
         render("port: ${PORT}", &[]);
     }
 
+    /// The lines without indentation. Each comment is one line: its breaks depend on the indentation.
+    fn content(text: &str) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            match (lines.last_mut(), line.strip_prefix('#')) {
+                (Some(last), Some(more)) if last.starts_with('#') => last.push_str(more),
+                _ => lines.push(line.to_owned()),
+            }
+        }
+        lines
+    }
+
     /// The listeners differ only in TLS.
     #[test]
     fn both_listeners_have_the_same_connection_manager() {
         let manager = |file: &str, until: &str| {
             let text = std::fs::read_to_string(crate::project().join("envoy").join(file)).unwrap();
             let from = text.find("- name: envoy.filters.network.http_connection_manager").unwrap();
-            let text = text[from..].split(until).next().unwrap().to_owned();
-            text.lines().map(|line| line.trim_start().to_owned()).filter(|line| !line.is_empty()).collect::<Vec<_>>()
+            content(text[from..].split(until).next().unwrap())
         };
         assert_eq!(manager("envoy.yaml", "\n  clusters:\n"), manager("listener-tls13.yaml", "\u{0}"));
     }
@@ -83,15 +94,11 @@ mod tests {
             let (before, after) = text[from..].split_once(" configuration:\n").unwrap();
             let (_, after) = after.split_once(" vm_config:\n").unwrap();
             let (after, _) = after.split_once("filters.http.router.v3.Router\n").unwrap();
-            format!("{before}{after}")
-                .lines()
-                .map(|line| line.trim().to_owned())
-                .filter(|line| !line.is_empty())
-                .collect()
+            content(&format!("{before}{after}"))
         };
-        let edge: Vec<String> = manager("edge.yaml");
+        let edge = manager("edge.yaml");
         let wasm = "/etc/portcullis/portcullis.wasm";
-        let ours: Vec<String> = manager("listener-tls13.yaml");
+        let ours = manager("listener-tls13.yaml");
         let filled =
             ours.iter().map(|line| line.replace("${WASM}", wasm).replace("${SECRET_ENV}", "[PORTCULLIS_SECRET]"));
         assert_eq!(edge, filled.collect::<Vec<_>>());

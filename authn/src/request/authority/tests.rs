@@ -20,7 +20,11 @@ fn a_default_that_is_no_authority_is_an_error_that_says_what_to_write() {
     {
         let invalid = authority_or(None, cluster, "revocation.authority").unwrap_err();
         assert_eq!(invalid.field, "revocation.authority");
-        assert!(invalid.message.contains(cluster) && invalid.message.contains("write"), "{}", invalid.message);
+        assert!(
+            invalid.message.contains(cluster) && invalid.message.contains("give the server's host name"),
+            "{}",
+            invalid.message
+        );
         assert_eq!(authority_or(Some("a.example:80"), cluster, "at").as_deref(), Ok("a.example:80"));
     }
 }

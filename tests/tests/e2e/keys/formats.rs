@@ -53,7 +53,7 @@ async fn certificates_by_key_id_are_fetched_and_rotate_as_a_key_set_does() {
         let is_refused = wait_until(DEADLINE, async || is(&mesh.send(&get(&token)).await, 401, "KEY_UNKNOWN")).await;
         assert!(is_refused, "its certificate has left the map");
     }
-    assert!(mesh.envoy_log().contains("1 of 2 keys left out: kid broken: it is no single X.509 certificate"));
+    assert!(mesh.envoy_log().contains("1 of 2 keys left out: kid broken: it is not a single X.509 certificate"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
