@@ -64,8 +64,8 @@ impl Router {
         if hosts.is_empty() {
             return Err(Invalid::new("hosts", "an empty list matches nothing; leave it out to match every host"));
         }
-        for (index, host) in hosts.iter().enumerate() {
-            let invalid = |message| Invalid::new(format!("hosts[{index}]"), message);
+        for (at, host) in hosts.iter().enumerate() {
+            let invalid = |message| Invalid::new(format!("hosts[{at}]"), message);
             let (map, name) = match host.strip_prefix("*.") {
                 Some(suffix) => (&mut self.by_suffix, suffix),
                 None => (&mut self.by_host, host.as_str()),
