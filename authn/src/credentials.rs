@@ -4,16 +4,20 @@ use std::fmt;
 use std::sync::Arc;
 
 use self::chunks::{Chunk, ChunkedCookie, Chunks};
+use self::header::HeaderToken;
+use self::parts::{Kept, without_parts};
 use self::spelling::{Reading, SourceName};
 use self::websocket::WebsocketTokens;
-use crate::config::{CookieSource, HeaderSource, Invalid, Sources};
 use crate::reject::{Cause, Rejection};
-use crate::request::headers::{CONNECTION, HeaderName, HeaderNames, is_token, is_token_byte};
+use crate::request::headers::HeaderNames;
 use crate::request::path::{PlainPath, split_query};
 use crate::request::{Request, scan};
 
 mod chunks;
 mod compatible;
+mod compile;
+mod header;
+mod parts;
 mod spelling;
 mod websocket;
 
@@ -50,72 +54,6 @@ pub enum Source {
 }
 
 impl Credentials {
-    pub fn compile(sources: &Sources) -> Result<Self, Invalid> {
-        let Sources { headers, cookies, query, websocket } = sources;
-        let counts = [
-            ("headers", headers.len()),
-            ("cookies", cookies.len()),
-            ("query", query.len()),
-            ("websocket", websocket.len()),
-        ];
-        if counts.iter().all(|(_, count)| *count == 0) {
-            return Err(Invalid::new("headers", "no place for tokens is left"));
-        }
-        for (field, count) in counts {
-            if count > MAX_SOURCES {
-                return Err(Invalid::new(field, format!("has more than {MAX_SOURCES} entries")));
-            }
-        }
-        let mut compiled = Self {
-            headers: Vec::new(),
-            header_names: HeaderNames::default(),
-            cookies: Vec::new(),
-            query: Vec::new(),
-            removed_query: Vec::new(),
-            chunked: compile_chunked(cookies)?,
-            websocket: WebsocketTokens::compile(websocket)?,
-        };
-        if !websocket.is_empty() {
-            let name = HeaderName::of_request(websocket::HEADER);
-            name.into_iter().for_each(|name| compiled.header_names.insert(name));
-        }
-        for (place, source) in headers.iter().enumerate() {
-            let header = HeaderToken::compile(source).map_err(|error| error.within(format!("headers[{place}]")))?;
-            if compiled.headers.iter().any(|earlier| earlier.overlaps(&header)) {
-                return Err(Invalid::new(format!("headers[{place}]"), "repeats an earlier one"));
-            }
-            HeaderName::of_request(&source.name).into_iter().for_each(|name| compiled.header_names.insert(name));
-            compiled.headers.push(header);
-        }
-        for (place, CookieSource { name, .. }) in cookies.iter().enumerate() {
-            let wrong = (!is_token(name.as_bytes())).then_some("is not a cookie name (RFC 6265 section 4.1.1)");
-            push_name(&mut compiled.cookies, name, wrong)
-                .map_err(|message| Invalid::new(format!("cookies[{place}].name"), message))?;
-        }
-        for (place, name) in query.iter().enumerate() {
-            push_name(&mut compiled.query, name, wrong_parameter(name))
-                .map_err(|message| Invalid::new(format!("query[{place}]"), message))?;
-        }
-        Ok(compiled)
-    }
-
-    /// Adds parameters that are removed from every query although they contain no token.
-    pub fn removing_parameters(mut self, names: &[String]) -> Result<Self, Invalid> {
-        const FIELD: &str = "remove_query_parameters";
-        if names.len() > MAX_SOURCES {
-            return Err(Invalid::new(FIELD, format!("has more than {MAX_SOURCES} entries")));
-        }
-        for (place, name) in names.iter().enumerate() {
-            let invalid = |message| Invalid::new(format!("{FIELD}[{place}]"), message);
-            let reading = Reading::of(name.as_bytes());
-            if self.query.iter().any(|own| own.is_read_as(&reading)) {
-                return Err(invalid("could be read as one of `tokens.query`, which is removed anyway"));
-            }
-            push_name(&mut self.removed_query, name, wrong_parameter(name)).map_err(invalid)?;
-        }
-        Ok(self)
-    }
-
     /// None: no token anywhere. TOKEN_AMBIGUOUS: more than one, equal or not, valid or not, or a repeated header.
     /// TOKEN_MALFORMED: one place is used, and its value cannot be a token.
     pub fn find<'a>(&self, request: &Request<'a>, path: &PlainPath<'a>) -> Result<Option<Presented<'a>>, Rejection> {
@@ -127,33 +65,33 @@ impl Credentials {
                 continue;
             }
             if self.websocket.is_header(name) {
-                for (place, written) in self.websocket.tokens(value) {
-                    seen.add(Source::Websocket(place), written)?;
+                for (index, written) in self.websocket.tokens(value) {
+                    seen.add(Source::Websocket(index), written)?;
                 }
             }
-            for (place, header) in self.headers.iter().enumerate().filter(|(_, header)| header.is_named(name)) {
+            for (index, header) in self.headers.iter().enumerate().filter(|(_, header)| header.is_named(name)) {
                 if pairs.clone().any(|(other, _)| header.is_named(other)) {
                     return Err(Rejection::new(Cause::HeaderTwice));
                 }
                 if let Some(found) = header.look(value)? {
-                    seen.add(Source::Header(place), found)?;
+                    seen.add(Source::Header(index), found)?;
                 }
             }
         }
         if !self.query.is_empty() {
             for parameter in path.query().unwrap_or_default().split(|byte| *byte == b'&') {
-                if let Some(place) = self.query_place(parameter) {
-                    seen.add(Source::Query(place), query_value(parameter))?;
+                if let Some(index) = self.query_index(parameter) {
+                    seen.add(Source::Query(index), query_value(parameter))?;
                 }
             }
         }
         let (source, token) = match seen {
             Seen::Nothing => return Ok(None),
-            Seen::One(source @ Source::Websocket(place), written) => {
-                (source, self.websocket.decode(place, written, request)?)
+            Seen::One(source @ Source::Websocket(index), written) => {
+                (source, self.websocket.decode(index, written, request)?)
             }
             Seen::One(source, token) => (source, Cow::Borrowed(token)),
-            Seen::Chunks(chunks) => (Source::Cookie(chunks.place), Cow::Owned(chunks.join()?)),
+            Seen::Chunks(chunks) => (Source::Cookie(chunks.index), Cow::Owned(chunks.join()?)),
         };
         check_token(&token, source).map(|()| Some(Presented { token, source }))
     }
@@ -217,7 +155,7 @@ impl Credentials {
         let is_alias = |reading: &Reading<'_>| self.cookies.iter().any(|own| own.is_read_as(reading));
         without_parts(value, b';', |cookie| {
             let (name, _) = split_cookie(cookie);
-            let is_token = self.whole_cookie_place(name).is_some() || {
+            let is_token = self.whole_cookie_index(name).is_some() || {
                 let reading = Reading::of(name);
                 if is_alias(&reading) {
                     return Kept::Nothing;
@@ -247,7 +185,7 @@ impl Credentials {
     /// cookie or parameter is cut out instead.
     pub fn header_to_remove(&self, source: Source) -> Option<Arc<[u8]>> {
         match source {
-            Source::Header(place) => self.headers.get(place).map(|header| Arc::clone(&header.name)),
+            Source::Header(index) => self.headers.get(index).map(|header| Arc::clone(&header.name)),
             Source::Cookie(_) | Source::Query(_) | Source::Websocket(_) => None,
         }
     }
@@ -271,7 +209,7 @@ impl Credentials {
             && request
                 .header_values(b"cookie")
                 .flat_map(|value| value.split(|byte| *byte == b';'))
-                .any(|cookie| self.cookie_place(split_cookie(cookie).0).is_some())
+                .any(|cookie| self.cookie_index(split_cookie(cookie).0).is_some())
     }
 
     fn look_in_cookies<'a>(&self, value: &'a [u8], seen: &mut Seen<'a>) -> Result<(), Rejection> {
@@ -281,7 +219,7 @@ impl Credentials {
         for cookie in value.split(|byte| *byte == b';') {
             let (name, value) = split_cookie(cookie);
             match self.chunk_of(name) {
-                Some((place, Chunk::Number(number))) => seen.add_chunk(place, number, value)?,
+                Some((index, Chunk::Number(number))) => seen.add_chunk(index, number, value)?,
                 Some((_, Chunk::Misspelt)) => {
                     return Err(Rejection::new(Cause::ChunkMisspelt));
                 }
@@ -294,16 +232,16 @@ impl Credentials {
                 }
                 None => {}
             }
-            if let Some(place) = self.whole_cookie_place(name) {
-                seen.add(Source::Cookie(place), value)?;
+            if let Some(index) = self.whole_cookie_index(name) {
+                seen.add(Source::Cookie(index), value)?;
             }
         }
         Ok(())
     }
 
     /// Of a token, or of a chunk of one.
-    fn cookie_place(&self, name: &[u8]) -> Option<usize> {
-        self.whole_cookie_place(name).or_else(|| self.chunk_of(name).map(|(place, _)| place))
+    fn cookie_index(&self, name: &[u8]) -> Option<usize> {
+        self.whole_cookie_index(name).or_else(|| self.chunk_of(name).map(|(index, _)| index))
     }
 
     fn chunk_of(&self, name: &[u8]) -> Option<(usize, Chunk)> {
@@ -311,15 +249,15 @@ impl Credentials {
     }
 
     fn chunk(&self, name: &Reading<'_>) -> Option<(usize, Chunk)> {
-        self.chunked.iter().find_map(|chunked| Some((chunked.place, chunked.chunk(name)?)))
+        self.chunked.iter().find_map(|chunked| Some((chunked.index, chunked.chunk(name)?)))
     }
 
-    fn whole_cookie_place(&self, name: &[u8]) -> Option<usize> {
+    fn whole_cookie_index(&self, name: &[u8]) -> Option<usize> {
         self.cookies.iter().position(|own| own.is(name))
     }
 
     /// Names are compared decoded, as a backend reads them: `access%5ftoken` is `access_token`.
-    fn query_place(&self, parameter: &[u8]) -> Option<usize> {
+    fn query_index(&self, parameter: &[u8]) -> Option<usize> {
         let name = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
         self.query.iter().position(|own| own.is_encoded(name))
     }
@@ -348,97 +286,15 @@ impl<'a> Seen<'a> {
         Ok(())
     }
 
-    fn add_chunk(&mut self, place: usize, number: usize, value: &'a [u8]) -> Result<(), Rejection> {
+    fn add_chunk(&mut self, index: usize, number: usize, value: &'a [u8]) -> Result<(), Rejection> {
         if matches!(self, Seen::Nothing) {
-            *self = Seen::Chunks(Chunks::new(place));
+            *self = Seen::Chunks(Chunks::new(index));
         }
         let is_added = match self {
-            Seen::Chunks(chunks) => chunks.place == place && chunks.add(number, value),
+            Seen::Chunks(chunks) => chunks.index == index && chunks.add(number, value),
             Seen::Nothing | Seen::One(..) => false,
         };
         if is_added { Ok(()) } else { Err(Rejection::new(Cause::SeveralTokens)) }
-    }
-}
-
-#[derive(Debug)]
-struct HeaderToken {
-    /// Lower case.
-    name: Arc<[u8]>,
-    scheme: Option<Box<[u8]>>,
-}
-
-impl HeaderToken {
-    fn compile(source: &HeaderSource) -> Result<Self, Invalid> {
-        let name = source.name.to_ascii_lowercase();
-        if !is_token(name.as_bytes()) {
-            return Err(Invalid::new("name", "is not a header name (RFC 9110 section 5.1)"));
-        }
-        if name == "cookie" || name == "set-cookie" {
-            return Err(Invalid::new("name", "tokens in cookies are configured under `cookies`"));
-        }
-        if CONNECTION.contains(&name.as_str()) {
-            return Err(Invalid::new("name", "belongs to the connection and never contains a token"));
-        }
-        let scheme = source.scheme.as_deref().map(str::as_bytes);
-        if scheme.is_some_and(|scheme| !is_token(scheme)) {
-            return Err(Invalid::new("scheme", "is not an authentication scheme (RFC 9110 section 11.1)"));
-        }
-        Ok(Self { name: name.into_bytes().into(), scheme: scheme.map(Box::from) })
-    }
-
-    /// Could both find a token in one header's value?
-    fn overlaps(&self, other: &Self) -> bool {
-        let same_scheme = match (&self.scheme, &other.scheme) {
-            (Some(one), Some(other)) => one.eq_ignore_ascii_case(other),
-            _ => true,
-        };
-        self.name == other.name && same_scheme
-    }
-
-    fn is_named(&self, name: &[u8]) -> bool {
-        self.name.eq_ignore_ascii_case(name)
-    }
-
-    /// Could a reader take this value for a token, valid or not?
-    fn may_hold(&self, value: &[u8]) -> bool {
-        !matches!(self.look(value), Ok(None))
-    }
-
-    /// The value in the token's place, not judged. None: this header is about something else.
-    fn look<'a>(&self, value: &'a [u8]) -> Result<Option<&'a [u8]>, Rejection> {
-        // Envoy joins a repeated header with commas (RFC 9110 section 5.3), which no token contains.
-        let has_comma = scan::has_byte(value, b',');
-        let first = match self.scheme {
-            None => Some(value),
-            Some(_) => self.after_scheme(value),
-        };
-        let is_ours = |part: &[u8]| self.after_scheme(part).is_some();
-        match first {
-            None if !has_comma || !value.split(|byte| *byte == b',').any(is_ours) => return Ok(None),
-            _ if has_comma => {
-                return Err(Rejection::new(Cause::HeaderSeveralValues));
-            }
-            _ => {}
-        }
-        let after = first.unwrap_or_default();
-        if self.scheme.is_none() {
-            return Ok(Some(after));
-        }
-        // RFC 9110 section 11.4: 1*SP, and no other delimiter. Only blanks may precede the scheme.
-        let begins = value.trim_ascii_start().first().is_some_and(|byte| is_token_byte(*byte));
-        let is_spaced = begins && after.first() == Some(&b' ');
-        let start = after.iter().position(|byte| *byte != b' ');
-        Ok(Some(start.filter(|_| is_spaced).and_then(|start| after.get(start..)).unwrap_or_default()))
-    }
-
-    /// The text after the scheme, if the value begins with it as a whole word. Characters before the scheme do not hide
-    /// it unless they are part of a word: a backend may trim characters that we do not, such as a no-break space.
-    fn after_scheme<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
-        let scheme = self.scheme.as_deref()?;
-        let start = value.iter().position(|byte| is_token_byte(*byte))?;
-        let (word, after) = value.get(start..)?.split_at_checked(scheme.len())?;
-        let ends = after.first().is_none_or(|byte| !is_token_byte(*byte));
-        (ends && word.eq_ignore_ascii_case(scheme)).then_some(after)
     }
 }
 
@@ -474,86 +330,10 @@ fn query_value(parameter: &[u8]) -> &[u8] {
     parameter.splitn(2, |byte| *byte == b'=').nth(1).unwrap_or_default()
 }
 
-/// The remainder of a part of a list.
-enum Kept {
-    All,
-    Nothing,
-    Part(Vec<u8>),
-}
-
-/// The list without the parts that are not kept, and without the separators before removed parts. None: all is kept.
-fn without_parts(list: &[u8], separator: u8, mut keep: impl FnMut(&[u8]) -> Kept) -> Option<Vec<u8>> {
-    let mut result: Option<Vec<u8>> = None;
-    let mut at = 0usize;
-    let mut is_first = true;
-    for part in list.split(|byte| *byte == separator) {
-        let kept = keep(part);
-        if result.is_none() && !matches!(kept, Kept::All) {
-            // Everything up to here was kept.
-            result = Some(list.get(..at.saturating_sub(1)).unwrap_or_default().to_vec());
-            is_first = at == 0;
-        }
-        if let Some(result) = &mut result {
-            let bytes = match &kept {
-                Kept::All => Some(part),
-                Kept::Part(part) => Some(part.as_slice()),
-                Kept::Nothing => None,
-            };
-            if let Some(bytes) = bytes {
-                if !is_first {
-                    result.push(separator);
-                }
-                result.extend_from_slice(bytes);
-                is_first = false;
-            }
-        }
-        at = at.saturating_add(part.len()).saturating_add(1);
-    }
-    result
-}
-
 fn left_of_cookies(value: &[u8]) -> Option<Vec<u8>> {
     let kept = value.trim_ascii_start();
     kept.iter().any(|byte| !b"; \t".contains(byte)).then(|| kept.to_vec())
 }
-
-/// No name may be read as a chunk of another, nor have the same chunks in some reading.
-fn compile_chunked(cookies: &[CookieSource]) -> Result<Vec<ChunkedCookie>, Invalid> {
-    let chunked: Vec<ChunkedCookie> = cookies
-        .iter()
-        .enumerate()
-        .filter_map(|(place, cookie)| Some(ChunkedCookie::new(place, &cookie.name, cookie.chunks?)))
-        .collect();
-    for (place, CookieSource { name, .. }) in cookies.iter().enumerate() {
-        let mut others = chunked.iter().filter(|chunked| chunked.place != place);
-        if others.any(|chunked| chunked.chunk(&Reading::of(name.as_bytes())).is_some() || chunked.is_read_as(name)) {
-            return Err(Invalid::new(
-                format!("cookies[{place}].name"),
-                "could be read as another one, or as a chunk of it",
-            ));
-        }
-    }
-    Ok(chunked)
-}
-
-fn wrong_parameter(name: &str) -> Option<&'static str> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    (name.is_empty() || !name.bytes().all(plain)).then_some("has characters other than A–Z a–z 0–9 - . _ ~")
-}
-
-fn push_name(names: &mut Vec<SourceName>, name: &str, wrong: Option<&'static str>) -> Result<(), &'static str> {
-    if let Some(message) = wrong {
-        return Err(message);
-    }
-    if names.iter().any(|earlier| earlier.is(name.as_bytes())) {
-        return Err("repeats an earlier one");
-    }
-    names.push(SourceName::new(name));
-    Ok(())
-}
-
-/// The most sources of one kind, since each is looked up in every request.
-const MAX_SOURCES: usize = 16;
 
 #[cfg(test)]
 mod tests;

@@ -85,17 +85,17 @@ impl Policy {
         }
         let mut rules = Vec::with_capacity(document.rules.len());
         let mut names = HashSet::new();
-        for (place, rule) in document.rules.iter().enumerate() {
-            let at = format!("rules[{place}]");
+        for (index, rule) in document.rules.iter().enumerate() {
+            let at = format!("rules[{index}]");
             let asked = revocation.as_ref().map(|revocation| revocation.kinds.as_slice());
-            let compiled = rule::compile_rule(rule, place, &at, &issuers, asked, &document.forward)?;
+            let compiled = rule::compile_rule(rule, index, &at, &issuers, asked, &document.forward)?;
             if !names.insert(compiled.name.clone()) {
                 return Err(Invalid::new(format!("{at}.name"), format!("two rules are named `{}`", compiled.name)));
             }
             rules.push(compiled);
         }
         let router = Router::compile(document.rules.iter().map(|rule| &rule.matches))
-            .map_err(|(place, invalid)| invalid.within(format!("rules[{place}].match")))?;
+            .map_err(|(index, invalid)| invalid.within(format!("rules[{index}].match")))?;
         let mut clear = HeaderNames::default();
         for forward in rules.iter().map(|rule| &rule.forward).chain([&default_forward]) {
             for header in forward.claims.iter().map(|claim| &claim.header).chain(&forward.payload_header) {
@@ -103,10 +103,10 @@ impl Policy {
             }
         }
         overrides_to_remove(document)?.for_each(|name| clear.insert(name));
-        for (place, header) in document.tokens.headers.iter().enumerate() {
+        for (index, header) in document.tokens.headers.iter().enumerate() {
             if clear.has_loosely(header.name.as_bytes()) {
                 return Err(Invalid::new(
-                    format!("tokens.headers[{place}].name"),
+                    format!("tokens.headers[{index}].name"),
                     format!("`{}` is also set by `forward`: the token would be cleared before it is read", header.name),
                 ));
             }
@@ -150,14 +150,14 @@ impl Policy {
     }
 
     /// The index of the issuer with this `iss`, or with this pattern.
-    pub fn issuer_place(&self, iss: &str) -> Option<usize> {
+    pub fn issuer_index(&self, iss: &str) -> Option<usize> {
         let is_pattern = || self.issuers.iter().position(|issuer| issuer.issuer == iss);
         self.by_issuer.find(iss).or_else(is_pattern)
     }
 
     /// The name of the issuer at this index.
-    pub fn issuer_name(&self, place: usize) -> Option<&str> {
-        self.issuers.get(place).map(|issuer| issuer.name.as_str())
+    pub fn issuer_name(&self, index: usize) -> Option<&str> {
+        self.issuers.get(index).map(|issuer| issuer.name.as_str())
     }
 
     pub fn rules(&self) -> &[Rule] {
@@ -167,14 +167,14 @@ impl Policy {
     /// The issuers whose tokens some rule checks, to be reported to the service.
     pub fn issuers_asked_about(&self) -> Vec<NamedIssuer> {
         let Some(revocation) = &self.revocation else { return Vec::new() };
-        let asks = |place: usize| {
+        let asks = |index: usize| {
             let mut rules = self.rules.iter().filter(|rule| rule.revocation != RevocationMode::Off);
             rules.any(|rule| {
                 !matches!(rule.access, Access::Public | Access::Probe)
-                    && rule.issuers.as_ref().is_none_or(|issuers| issuers.contains(&place))
+                    && rule.issuers.as_ref().is_none_or(|issuers| issuers.contains(&index))
             })
         };
-        let issuers = self.issuers.iter().zip(&revocation.needs).enumerate().filter(|(place, _)| asks(*place));
+        let issuers = self.issuers.iter().zip(&revocation.needs).enumerate().filter(|(index, _)| asks(*index));
         let mut named = Vec::new();
         for (_, (issuer, needs)) in issuers {
             let kinds = revocation.kinds.iter().copied().filter(|kind| issuer.identifiers.can_name(*kind));
@@ -197,8 +197,8 @@ impl Policy {
 fn overrides_to_remove(document: &config::Document) -> Result<impl Iterator<Item = HeaderName>, Invalid> {
     let mut all: Vec<HeaderName> =
         overrides::ALL.iter().filter_map(|header| HeaderName::of_request(header.name)).collect();
-    for (place, kept) in document.keep_override_headers.iter().enumerate() {
-        let invalid = |message| Invalid::new(format!("keep_override_headers[{place}]"), message);
+    for (index, kept) in document.keep_override_headers.iter().enumerate() {
+        let invalid = |message| Invalid::new(format!("keep_override_headers[{index}]"), message);
         if !document.remove_override_headers {
             return Err(invalid("has no effect: `remove_override_headers` is false, so all of them stay".to_owned()));
         }

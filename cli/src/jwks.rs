@@ -164,7 +164,7 @@ impl Jwks {
         let is_it = |(place, issuer): &(usize, &Issuer)| {
             compiled.policy.issuer_name(*place) == Some(name)
                 || issuer.issuer == name
-                || compiled.policy.issuer_place(name) == Some(*place)
+                || compiled.policy.issuer_index(name) == Some(*place)
         };
         let Some((place, issuer)) = compiled.document.issuers.iter().enumerate().find(is_it) else {
             bail!("{} has no issuer `{name}`", config.display());

@@ -59,7 +59,7 @@ fn ask(revocation: &Revocation, url: &str) -> Result<Result<Reply, StoreError>, 
 fn too_short(compiled: &Compiled, keeps: Retention) -> Vec<Remark> {
     let mut remarks = Vec::new();
     for named in compiled.policy.issuers_asked_about() {
-        let Some(place) = compiled.policy.issuer_place(&named.issuer) else { continue };
+        let Some(place) = compiled.policy.issuer_index(&named.issuer) else { continue };
         let mut compare = |field: &str, flag: &str, needs: u32, keeps: u32| {
             if needs > keeps {
                 remarks.push(Remark {

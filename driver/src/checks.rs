@@ -32,7 +32,7 @@ pub struct Checks {
     pending: MacMap<[u8; 16], Pending>,
     /// Those of `pending` that are not in flight, in order of arrival. May contain entries that are gone.
     queue: VecDeque<[u8; 16]>,
-    /// Queries for which no request waits yet: sent along with others, or at [`Why::Tick`].
+    /// Queries for which no request waits yet: sent along with others, or at [`Trigger::Tick`].
     refreshes: VecDeque<[u8; 16]>,
     in_flight: Vec<BatchInFlight>,
     /// The query that each request waits for.
@@ -124,7 +124,7 @@ impl Checks {
         self.waiters.len()
     }
 
-    /// `waiter` waits for the answer to `ask`.
+    /// `waiter` waits for the answer to `query`.
     ///
     /// # Errors
     /// [`Full`]: the request must be refused.
@@ -170,7 +170,7 @@ impl Checks {
         }
     }
 
-    /// Queues a refresh of `ask`; no request waits for it. If too many refreshes are queued already, it is dropped: the
+    /// Queues a refresh of `query`; no request waits for it. If too many refreshes are queued already, it is dropped: the
     /// next request will wait.
     pub fn refresh(&mut self, query: Arc<RevocationQuery>) {
         let digest = query.digest;

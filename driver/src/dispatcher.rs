@@ -9,10 +9,11 @@ use authn::reject::{Cause, Rejection};
 use authn::revocation::Verdict;
 use authn::time::{Monotonic, Now};
 
-use crate::core::Core;
+use crate::counts::{Counts, PartOfGauge};
 use crate::host::{CallId, CalloutReply, Host, StreamId};
 use crate::key_waits::KeyWaits;
-use crate::metrics::{Counts, Metric, PartOfGauge, WaitsFor};
+use crate::metrics::{Metric, WaitsFor};
+use crate::state::Core;
 
 mod announcing;
 mod calls;

@@ -254,7 +254,7 @@ impl Introspections {
 /// displaces a valid one.
 #[derive(Debug)]
 pub struct Refusals {
-    places: Vec<Option<Refusal>>,
+    slots: Vec<Option<Refusal>>,
     seed: u64,
 }
 
@@ -272,25 +272,25 @@ pub const MAX_REFUSALS: usize = 1024;
 impl Refusals {
     /// `seed` is random, so that an attacker cannot choose tokens that displace each other.
     pub fn new(seed: u64) -> Self {
-        Self { places: Vec::new(), seed }
+        Self { slots: Vec::new(), seed }
     }
 
     /// Why the token was refused, and when the request was sent.
     pub fn find(&self, issuer: usize, token: &[u8]) -> Option<(Monotonic, &Rejection)> {
-        if self.places.is_empty() {
+        if self.slots.is_empty() {
             return None;
         }
         let (digest, index) = self.index(issuer, token);
-        let refused = self.places.get(index)?.as_ref().filter(|refused| refused.digest == digest)?;
+        let refused = self.slots.get(index)?.as_ref().filter(|refused| refused.digest == digest)?;
         Some((refused.sent, &refused.rejection))
     }
 
     pub fn remember(&mut self, issuer: usize, token: &[u8], sent: Monotonic, rejection: Rejection) {
-        if self.places.is_empty() {
-            self.places.resize_with(MAX_REFUSALS, || None);
+        if self.slots.is_empty() {
+            self.slots.resize_with(MAX_REFUSALS, || None);
         }
         let (digest, index) = self.index(issuer, token);
-        if let Some(index) = self.places.get_mut(index) {
+        if let Some(index) = self.slots.get_mut(index) {
             *index = Some(Refusal { digest, sent, rejection });
         }
     }

@@ -5,11 +5,39 @@
 //! thread. It passes each request's headers to [`Worker::begin`] and replies to callouts to [`Dispatcher::answered`],
 //! and calls [`Dispatcher::tick`] every [`TICK`]. After each of these it polls [`Dispatcher::poll_wake`] and passes
 //! each stream that is named there to [`Worker::resume`] of its worker.
+//!
+//! The feature `fake` has a back end in memory:
+//!
+//! ```
+//! # #[cfg(feature = "fake")]
+//! # {
+//! use std::collections::BTreeMap;
+//!
+//! use authn::time::{Monotonic, Now, UnixSeconds};
+//! use driver::fake::{FakeHost, FakeProxy, Request, Seen, SharedData};
+//!
+//! let document = br#"{
+//!     "issuers": [{
+//!         "issuer": "https://login.example", "audiences": ["orders"], "algorithms": ["RS256"],
+//!         "jwks": { "uri": "https://login.example/keys", "cluster": "idp" }
+//!     }],
+//!     "rules": [{ "access": "required" }]
+//! }"#;
+//! let now = Now { wall: UnixSeconds(1_750_000_000), monotonic: Monotonic(1_000_000_000) };
+//! let host = FakeHost::new(now, BTreeMap::new(), SharedData::default(), 1);
+//! let mut proxy = FakeProxy::start(host, document, 1).unwrap();
+//!
+//! let stream = proxy.send(0, Request::get("/orders", &[]));
+//! let Seen::Replied(reply) = proxy.seen(stream) else { panic!("it has no token") };
+//! assert_eq!(reply.status, 401);
+//! # }
+//! ```
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 #![forbid(unsafe_code)]
 
 pub mod checks;
 mod core;
+mod counts;
 mod dispatcher;
 mod document;
 #[cfg(feature = "fake")]
@@ -22,6 +50,7 @@ pub mod metrics;
 mod missing_settings;
 mod rejection_log;
 pub mod shared;
+mod state;
 mod token_cache;
 pub mod tokens;
 mod worker;

@@ -1,8 +1,8 @@
 //! Logs missing proxy settings, once for the whole process, and counts the requests that show them.
 use authn::request::proxy_settings::{Setting, Settings};
 
+use crate::counts::{Counter, Counts};
 use crate::host::{Host, Level, PutError};
-use crate::metrics::{Counter, Counts};
 
 /// One byte for all workers and configurations of the process: the warnings that were logged. Others can write it too,
 /// since shared data of Istio's plugins is one namespace. At most that makes a worker repeat a warning, or omit it.

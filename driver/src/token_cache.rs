@@ -53,7 +53,7 @@ impl TokenCache {
     pub fn find(&mut self, hash: u64, token: &[u8]) -> Option<&Arc<Verified>> {
         self.uses = self.uses.wrapping_add(1);
         let uses = self.uses;
-        let set = self.sets.get_mut(place(self.mask, hash))?;
+        let set = self.sets.get_mut(index(self.mask, hash))?;
         let is_same = |entry: &&mut Entry| entry.hash == hash && scan::are_equal(entry.verified.token(), token);
         let entry = set.iter_mut().flatten().find(is_same)?;
         entry.used = uses;
@@ -66,7 +66,7 @@ impl TokenCache {
             return;
         }
         let uses = self.uses;
-        let at = place(self.mask, hash);
+        let at = index(self.mask, hash);
         let Some(set) = self.sets.get_mut(at) else { return };
         let age = |slot: &Option<Entry>| slot.as_ref().map_or(u32::MAX, |entry| uses.wrapping_sub(entry.used));
         let is_same = |slot: &Option<Entry>| {
@@ -74,8 +74,8 @@ impl TokenCache {
             entry.is_some_and(|entry| scan::are_equal(entry.verified.token(), verified.token()))
         };
         let same = set.iter().position(is_same);
-        let oldest = set.iter().enumerate().max_by_key(|(_, slot)| age(slot)).map(|(place, _)| place);
-        let Some(slot) = same.or(oldest).and_then(|place| set.get_mut(place)) else { return };
+        let oldest = set.iter().enumerate().max_by_key(|(_, slot)| age(slot)).map(|(index, _)| index);
+        let Some(slot) = same.or(oldest).and_then(|index| set.get_mut(index)) else { return };
         let left = slot.replace(Entry { hash, verified, used: uses }).map_or(0, |entry| entry.verified.bytes());
         self.bytes = self.bytes.saturating_add(size).saturating_sub(left);
         self.make_room(at);
@@ -98,7 +98,7 @@ impl TokenCache {
 }
 
 /// The set of a token; an index beyond all sets if there are none.
-fn place(mask: u64, hash: u64) -> usize {
+fn index(mask: u64, hash: u64) -> usize {
     usize::try_from(hash & mask).unwrap_or(usize::MAX)
 }
 

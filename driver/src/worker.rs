@@ -11,12 +11,12 @@ use authn::request::proxy_settings::{Settings, missing_by_path};
 use authn::request::{Pair, Request};
 use authn::time::Now;
 
-use crate::core::Core;
+use crate::counts::{Counter, Counts, Outcome};
 use crate::dispatcher::{Dispatch, Introspect, KeysWanted, Wake};
 use crate::host::{Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply, StreamId};
-use crate::metrics::{Counter, Counts, Outcome};
 use crate::missing_settings::MissingSettings;
 use crate::rejection_log::RejectionLog;
+use crate::state::Core;
 
 mod phase;
 mod step;

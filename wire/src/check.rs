@@ -149,7 +149,7 @@ pub enum ReplyError {
 
 impl StoreError {
     /// Its index in [`StoreError::ALL`].
-    pub const fn place(self) -> usize {
+    pub const fn index(self) -> usize {
         self as usize
     }
 

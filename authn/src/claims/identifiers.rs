@@ -86,8 +86,8 @@ impl Identifiers {
             },
         };
         // The service finds the id of a token by the same claims (`--token-claims`), which are names only.
-        if let Some(place) = this.token.iter().position(|claim| claim.path.len() != 1) {
-            return Err(Invalid::new(format!("{}[{place}]", field("token")), "must be a claim of the token itself"));
+        if let Some(index) = this.token.iter().position(|claim| claim.path.len() != 1) {
+            return Err(Invalid::new(format!("{}[{index}]", field("token")), "must be a claim of the token itself"));
         }
         Ok(this)
     }
@@ -209,12 +209,12 @@ fn compile(names: &config::ClaimNames, at: &str) -> Result<Vec<Claim>, Invalid> 
         return Err(Invalid::new(at, format!("name 1 to {MAX_CLAIMS} claims, or leave the field out")));
     }
     let mut claims: Vec<Claim> = Vec::with_capacity(paths.len());
-    for (place, path) in paths.into_iter().enumerate() {
+    for (index, path) in paths.into_iter().enumerate() {
         if path.is_empty() || path.iter().any(String::is_empty) {
-            return Err(Invalid::new(format!("{at}[{place}]"), "name a claim"));
+            return Err(Invalid::new(format!("{at}[{index}]"), "name a claim"));
         }
         if claims.iter().any(|other| other.path == path) {
-            return Err(Invalid::new(format!("{at}[{place}]"), "is there twice"));
+            return Err(Invalid::new(format!("{at}[{index}]"), "is there twice"));
         }
         claims.push(Claim { path: path.to_vec(), is_certain: true });
     }
@@ -320,7 +320,7 @@ mod tests {
     fn a_rule_may_demand_only_what_can_be_had() {
         let none = json!({});
         assert_eq!(invalid(&none, &json!({ "revocable_by": ["session", "user"] })), None);
-        for (place, rule) in [
+        for (index, rule) in [
             (0, json!({ "revocable_by": ["token"] })),
             (0, json!({ "revocable_by": ["issuer"] })),
             (1, json!({ "revocable_by": ["session", "session"] })),
@@ -328,7 +328,7 @@ mod tests {
             // `revocation.kinds` has none.
             (0, json!({ "revocable_by": ["client"] })),
         ] {
-            assert_eq!(invalid(&none, &rule), Some(format!("rules[0].revocable_by[{place}]")), "{rule}");
+            assert_eq!(invalid(&none, &rule), Some(format!("rules[0].revocable_by[{index}]")), "{rule}");
         }
         let google = json!({ "provider": "google" });
         let rule = json!({ "revocable_by": ["user", "session"] });

@@ -30,21 +30,21 @@ pub(crate) struct Pattern {
 impl Issuers {
     /// An issuer written in full takes precedence over matching patterns, and no two patterns match one issuer.
     pub(crate) fn find(&self, iss: &str) -> Option<usize> {
-        if let Some(place) = self.exact.get(iss) {
-            return Some(*place);
+        if let Some(index) = self.exact.get(iss) {
+            return Some(*index);
         }
-        self.patterns.iter().find(|(pattern, _)| pattern.fits(iss)).map(|(_, place)| *place)
+        self.patterns.iter().find(|(pattern, _)| pattern.fits(iss)).map(|(_, index)| *index)
     }
 
     /// # Errors
     /// Two entries would match one issuer.
-    pub(crate) fn add(&mut self, issuer: &str, pattern: Option<&Pattern>, place: usize) -> Result<(), String> {
+    pub(crate) fn add(&mut self, issuer: &str, pattern: Option<&Pattern>, index: usize) -> Result<(), String> {
         let Some(pattern) = pattern else {
             let listed = |(pattern, _): &&(Pattern, usize)| pattern.tenants.is_some() && pattern.fits(issuer);
             if let Some((_, other)) = self.patterns.iter().find(listed) {
                 return Err(format!("this issuer is among the `tenants` of issuers[{other}] too"));
             }
-            return match self.exact.insert(issuer.to_owned(), place) {
+            return match self.exact.insert(issuer.to_owned(), index) {
                 None => Ok(()),
                 Some(_) => Err("this issuer is listed twice: put all of its keys under one entry".to_owned()),
             };
@@ -57,7 +57,7 @@ impl Issuers {
         if let Some((_, other)) = self.patterns.iter().find(|(other, _)| other.overlaps(pattern)) {
             return Err(format!("a tenant's issuer could match this entry or issuers[{other}]"));
         }
-        self.patterns.push((pattern.clone(), place));
+        self.patterns.push((pattern.clone(), index));
         Ok(())
     }
 }
@@ -163,8 +163,8 @@ fn tenants(document: Option<&config::Tenants>, at: &str) -> Result<Option<HashSe
         return Err(Invalid::new(at, format!("name 1 to {MAX_TENANTS} tenants, or write `any`")));
     }
     let mut tenants = HashSet::new();
-    for (place, name) in names.iter().enumerate() {
-        let at = format!("{at}[{place}]");
+    for (index, name) in names.iter().enumerate() {
+        let at = format!("{at}[{index}]");
         if !is_tenant(name) {
             let message = format!("must be 1 to {MAX_TENANT_BYTES} characters of A-Z, a-z, 0-9, `-`, `.`, `_`, `~`");
             return Err(Invalid::new(at, message));
@@ -279,8 +279,8 @@ mod tests {
     fn no_issuer_belongs_to_two_entries() {
         let add = |entries: &[(&str, Option<Pattern>)]| {
             let mut issuers = Issuers::default();
-            for (place, (issuer, pattern)) in entries.iter().enumerate() {
-                issuers.add(issuer, pattern.as_ref(), place)?;
+            for (index, (issuer, pattern)) in entries.iter().enumerate() {
+                issuers.add(issuer, pattern.as_ref(), index)?;
             }
             Ok::<_, String>(issuers)
         };

@@ -30,9 +30,9 @@ pub(crate) fn claim_path(claim: &OneOrMany<String>, at: &str) -> Result<Vec<Stri
     Ok(path.to_vec())
 }
 
-pub(crate) fn name_or(name: Option<&str>, what: &str, place: usize, at: &str) -> Result<String, Invalid> {
+pub(crate) fn name_or(name: Option<&str>, what: &str, index: usize, at: &str) -> Result<String, Invalid> {
     match name {
-        None => Ok(format!("{what}-{place}")),
+        None => Ok(format!("{what}-{index}")),
         Some(name)
             if !name.is_empty()
                 && name.len() <= 64

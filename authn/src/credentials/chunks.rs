@@ -10,7 +10,7 @@ pub(super) const MAX_CHUNKS: usize = 16;
 #[derive(Debug)]
 pub(super) struct ChunkedCookie {
     /// Its index among the cookies.
-    pub place: usize,
+    pub index: usize,
     name: Box<[u8]>,
     /// The name and a separator, in the form for comparing spellings.
     folded: Box<[u8]>,
@@ -28,17 +28,17 @@ pub(super) enum Chunk {
 
 /// The chunks of one token, in order of arrival.
 pub(super) struct Chunks<'a> {
-    pub place: usize,
+    pub index: usize,
     found: Vec<(usize, &'a [u8])>,
 }
 
 impl ChunkedCookie {
-    pub fn new(place: usize, name: &str, separator: ChunkSeparator) -> Self {
+    pub fn new(index: usize, name: &str, separator: ChunkSeparator) -> Self {
         let separator = match separator {
             ChunkSeparator::Dot => b'.',
             ChunkSeparator::Underscore => b'_',
         };
-        Self { place, name: name.as_bytes().into(), folded: folded(&format!("{name}_")), separator }
+        Self { index, name: name.as_bytes().into(), folded: folded(&format!("{name}_")), separator }
     }
 
     /// None: the cookie is not a chunk in any reading.
@@ -68,8 +68,8 @@ impl ChunkedCookie {
 }
 
 impl<'a> Chunks<'a> {
-    pub fn new(place: usize) -> Self {
-        Self { place, found: Vec::new() }
+    pub fn new(index: usize) -> Self {
+        Self { index, found: Vec::new() }
     }
 
     /// Returns whether it is the first of its number.

@@ -4,13 +4,13 @@
 
 /// In lower case. None: there is no such text.
 pub(super) fn ascii(code_point: u32) -> Option<&'static str> {
-    if let Ok(place) = SEVERAL.binary_search_by_key(&code_point, |(from, _)| *from) {
-        return SEVERAL.get(place).map(|(_, text)| *text);
+    if let Ok(index) = SEVERAL.binary_search_by_key(&code_point, |(from, _)| *from) {
+        return SEVERAL.get(index).map(|(_, text)| *text);
     }
     let run = ONE.partition_point(|(first, _)| *first <= code_point).checked_sub(1)?;
     let (first, letters) = ONE.get(run)?;
-    let place = usize::try_from(code_point.checked_sub(*first)?).ok()?;
-    letters.get(place..place.checked_add(1)?).filter(|letter| *letter != "?")
+    let index = usize::try_from(code_point.checked_sub(*first)?).ok()?;
+    letters.get(index..index.checked_add(1)?).filter(|letter| *letter != "?")
 }
 
 /// Combining marks, and characters that Unicode tells readers to ignore.

@@ -1,5 +1,6 @@
+use super::compile::MAX_SOURCES;
 use super::*;
-use crate::config::{ChunkSeparator, WebsocketEncoding, WebsocketSource};
+use crate::config::{ChunkSeparator, CookieSource, HeaderSource, Sources, WebsocketEncoding, WebsocketSource};
 use crate::reject::RejectReason;
 use crate::request::Pair;
 
@@ -513,7 +514,7 @@ fn chunks_are_cut_out_with_the_cookie() {
 fn a_name_is_decoded_once_however_many_are_configured() {
     let readings = |count: usize| {
         let chunked =
-            |place: usize| CookieSource { chunks: Some(ChunkSeparator::Dot), ..cookie(&format!("session-{place}-s")) };
+            |index: usize| CookieSource { chunks: Some(ChunkSeparator::Dot), ..cookie(&format!("session-{index}-s")) };
         let cookies = (0..count).map(chunked).collect();
         let credentials = Credentials::compile(&Sources { cookies, ..Sources::default() }).unwrap();
         let pairs: [Pair<'_>; 4] =

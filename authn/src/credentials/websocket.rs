@@ -26,8 +26,8 @@ pub(super) struct WebsocketTokens(Vec<Form>);
 impl WebsocketTokens {
     pub fn compile(sources: &[WebsocketSource]) -> Result<Self, Invalid> {
         let mut forms: Vec<Form> = Vec::new();
-        for (place, WebsocketSource { prefix, encoding }) in sources.iter().enumerate() {
-            let invalid = |message| Err(Invalid::new(format!("websocket[{place}].prefix"), message));
+        for (index, WebsocketSource { prefix, encoding }) in sources.iter().enumerate() {
+            let invalid = |message| Err(Invalid::new(format!("websocket[{index}].prefix"), message));
             if !is_token(prefix.as_bytes()) {
                 return invalid("is not the beginning of a subprotocol's name (RFC 6455 section 4.1)");
             }
@@ -56,7 +56,7 @@ impl WebsocketTokens {
     /// `TokenMalformed` outside a handshake, without another subprotocol, and if the encoding is wrong.
     pub fn decode<'a>(
         &self,
-        place: usize,
+        index: usize,
         written: &'a [u8],
         request: &Request<'_>,
     ) -> Result<Cow<'a, [u8]>, Rejection> {
@@ -68,7 +68,7 @@ impl WebsocketTokens {
         if !all.any(|subprotocol| self.token(subprotocol).is_none()) {
             return Err(Cause::SubprotocolAlone.into());
         }
-        match self.0.get(place).map(|form| form.encoding) {
+        match self.0.get(index).map(|form| form.encoding) {
             Some(WebsocketEncoding::Plain) => Ok(Cow::Borrowed(written)),
             Some(WebsocketEncoding::Base64url) | None => {
                 let decoded = base64url::decode(written);
@@ -93,7 +93,7 @@ impl WebsocketTokens {
 
     fn token<'a>(&self, subprotocol: &'a [u8]) -> Option<(usize, &'a [u8])> {
         let mut forms = self.0.iter().enumerate();
-        forms.find_map(|(place, form)| strip(subprotocol, &form.prefix).map(|token| (place, token)))
+        forms.find_map(|(index, form)| strip(subprotocol, &form.prefix).map(|token| (index, token)))
     }
 }
 
@@ -151,12 +151,12 @@ mod tests {
     #[test]
     fn it_is_decoded_only_beside_another_subprotocol_and_in_a_handshake() {
         let tokens = tokens();
-        let decode = |place, written: &'static str, values: &[&str], without: &[u8]| {
+        let decode = |index, written: &'static str, values: &[&str], without: &[u8]| {
             let mut pairs = pairs(values);
             pairs.retain(|(name, _)| *name != without);
             let request = Request::from_pairs(&pairs).unwrap();
             tokens
-                .decode(place, written.as_bytes(), &request)
+                .decode(index, written.as_bytes(), &request)
                 .map(Cow::into_owned)
                 .map_err(|rejection| rejection.reason)
         };

@@ -60,9 +60,9 @@ impl Policy {
 }
 
 impl Verified {
-    fn judge(&self, rule: &Rule, place: usize, identifiers: &Identifiers) -> Result<Judged, Rejection> {
+    fn judge(&self, rule: &Rule, index: usize, identifiers: &Identifiers) -> Result<Judged, Rejection> {
         let payload = self.parse_payload()?;
-        judge(rule, place, &Signed { issuer: self.issuer, identifiers, raw: &self.payload, payload: &payload })
+        judge(rule, index, &Signed { issuer: self.issuer, identifiers, raw: &self.payload, payload: &payload })
     }
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Signed<'s> {
     pub(super) payload: &'s Json<'s>,
 }
 
-pub(super) fn judge(rule: &Rule, place: usize, signed: &Signed<'_>) -> Result<Judged, Rejection> {
+pub(super) fn judge(rule: &Rule, index: usize, signed: &Signed<'_>) -> Result<Judged, Rejection> {
     let payload = signed.payload;
     let Json::Object(claims) = payload else {
         return Err(Rejection::new(Cause::PayloadNotObject));
@@ -111,7 +111,7 @@ pub(super) fn judge(rule: &Rule, place: usize, signed: &Signed<'_>) -> Result<Ju
         }
     }
     Ok(Judged {
-        rule: place,
+        rule: index,
         headers: forwarded(&rule.forward, signed)?,
         bound: binding::bound(&rule.binding, payload)?,
     })

@@ -55,30 +55,30 @@ impl Policy {
             (Err(rejection), _) | (_, Err(rejection)) => return denied(None, rejection),
         };
         let found = self.router.find(request.method(), &path, &host);
-        let Some((place, rule)) = found.and_then(|place| Some((place, self.rules.get(place)?))) else {
+        let Some((index, rule)) = found.and_then(|index| Some((index, self.rules.get(index)?))) else {
             return denied(None, Rejection::new(Cause::NoRule));
         };
         if rule.access == Access::Probe {
-            return Entry::Open { rule: place, removals: Vec::new() };
+            return Entry::Open { rule: index, removals: Vec::new() };
         }
         if rule.access == Access::Public || (rule.cors_preflight_passes && self.is_bare_preflight(request, &path)) {
-            return Entry::Open { rule: place, removals: self.unchecked_tokens(rule, request) };
+            return Entry::Open { rule: index, removals: self.unchecked_tokens(rule, request) };
         }
         let presented = match self.credentials.find(request, &path) {
-            Err(rejection) => return denied(Some(place), rejection),
+            Err(rejection) => return denied(Some(index), rejection),
             Ok(Some(presented)) => presented,
-            Ok(None) if rule.access == Access::Optional => return Entry::Open { rule: place, removals: Vec::new() },
-            Ok(None) => return denied(Some(place), Rejection::new(Cause::NoToken)),
+            Ok(None) if rule.access == Access::Optional => return Entry::Open { rule: index, removals: Vec::new() },
+            Ok(None) => return denied(Some(index), Rejection::new(Cause::NoToken)),
         };
         if let Source::Cookie(_) = presented.source
             && !rule.cookie_origins.admit(request)
         {
-            return denied(Some(place), Rejection::new(Cause::OriginNotListed));
+            return denied(Some(index), Rejection::new(Cause::OriginNotListed));
         }
         let removal = self.removal(rule, request, &presented);
         let user_agent =
             rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent")).map(Cow::Borrowed);
-        Entry::Token(Entered { rule: place, presented, removal, user_agent })
+        Entry::Token(Entered { rule: index, presented, removal, user_agent })
     }
 
     /// Does the filter itself answer requests of this rule?

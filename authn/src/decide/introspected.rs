@@ -46,7 +46,7 @@ impl Policy {
 
     /// The issuers with introspection.
     pub fn introspected_issuers(&self) -> impl Iterator<Item = usize> + use<'_> {
-        let is_asked = |(place, issuer): (usize, &Issuer)| issuer.introspection.is_some().then_some(place);
+        let is_asked = |(index, issuer): (usize, &Issuer)| issuer.introspection.is_some().then_some(index);
         self.issuers.iter().enumerate().filter_map(is_asked)
     }
 
@@ -88,14 +88,14 @@ impl Policy {
 
     fn active(
         &self,
-        place: usize,
+        index: usize,
         token: &[u8],
         response: &Json<'_>,
         text: &[u8],
         sent: Monotonic,
         now: Now,
     ) -> Result<Verified, Rejection> {
-        let issuer = self.issuers.get(place).ok_or_else(unknown_issuer)?;
+        let issuer = self.issuers.get(index).ok_or_else(unknown_issuer)?;
         let claims = response.as_object().ok_or_else(|| Rejection::new(Cause::ResponseNotObject))?;
         let future_iat_tolerance =
             self.revocation().map_or(DEFAULT_FUTURE_IAT_TOLERANCE, |revocation| revocation.future_iat_tolerance);
@@ -107,7 +107,7 @@ impl Policy {
                 // that a later login would survive.
                 let issued = times.issued.unwrap_or(UnixSeconds(0));
                 let whose =
-                    Whose { place, issuer: &issuer.issuer, entry: &issuer.issuer, identifiers: &issuer.identifiers };
+                    Whose { index, issuer: &issuer.issuer, entry: &issuer.issuer, identifiers: &issuer.identifiers };
                 match RevocationQuery::new(revocation, whose, claims, token, None, Some(issued)) {
                     Ok(ask) => Questions::Query(ask.into()),
                     Err(rejection) => Questions::Unaskable(rejection),
@@ -117,7 +117,7 @@ impl Policy {
         Ok(Verified {
             token: token.into(),
             payload: text.into(),
-            issuer: place,
+            issuer: index,
             thumbprint: [0; 32],
             generation: AtomicU32::new(0),
             window: times.window,
@@ -138,7 +138,7 @@ impl Policy {
             return Err(unknown_issuer());
         };
         let (name, identifiers) = (issuer.issuer.as_str(), &issuer.identifiers);
-        let whose = Whose { place: verified.issuer, issuer: name, entry: name, identifiers };
+        let whose = Whose { index: verified.issuer, issuer: name, entry: name, identifiers };
         revocation::keys(revocation, whose, claims, &verified.token, None)
     }
 }

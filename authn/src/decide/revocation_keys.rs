@@ -26,7 +26,7 @@ impl Policy {
         };
         let (name, input) = (members::unverified_issuer(claims)?, unverified.signing_input());
         let whose =
-            Whose { place: verified.issuer, issuer: name, entry: &issuer.issuer, identifiers: &issuer.identifiers };
+            Whose { index: verified.issuer, issuer: name, entry: &issuer.issuer, identifiers: &issuer.identifiers };
         revocation::keys(revocation, whose, claims, input, Some(&verified.thumbprint))
     }
 

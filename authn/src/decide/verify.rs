@@ -101,9 +101,9 @@ impl Policy {
         let Json::Object(claims) = &payload else {
             return Err(Rejection::new(Cause::PayloadNotObject).into());
         };
-        let Signer { issuer: place, thumbprint, generation } =
+        let Signer { issuer: index, thumbprint, generation } =
             self.signer(engine, keyrings, &unverified, claims, now)?;
-        let issuer = self.issuers.get(place).ok_or_else(unknown_issuer)?;
+        let issuer = self.issuers.get(index).ok_or_else(unknown_issuer)?;
         for (name, values) in &issuer.required_header {
             if !unverified.header_has(name, values) {
                 return Err(Rejection::with_detail(Cause::HeaderMemberNotRequired, name.clone()).into());
@@ -116,7 +116,7 @@ impl Policy {
             None => Questions::None,
             Some(revocation) => {
                 let whose = Whose {
-                    place,
+                    index,
                     issuer: members::unverified_issuer(claims)?,
                     identifiers: &issuer.identifiers,
                     entry: &issuer.issuer,
@@ -131,13 +131,13 @@ impl Policy {
         // While the parsed payload is available. If the rule does not accept the token, `accept` says so.
         let judged = self.rules.get(entered.rule).and_then(|rule| {
             let identifiers = &issuer.identifiers;
-            let signed = Signed { issuer: place, identifiers, raw: unverified.payload(), payload: &payload };
+            let signed = Signed { issuer: index, identifiers, raw: unverified.payload(), payload: &payload };
             judge(rule, entered.rule, &signed).ok().map(Arc::new)
         });
         Ok(Verified {
             token: token.into(),
             payload: unverified.payload().into(),
-            issuer: place,
+            issuer: index,
             thumbprint,
             generation: AtomicU32::new(generation),
             window: times.window,
@@ -193,7 +193,7 @@ impl Policy {
         now: Now,
     ) -> Result<Signer, Unverifiable> {
         let iss = members::unverified_issuer(claims)?;
-        let Some((place, issuer)) = self.by_issuer.find(iss).and_then(|place| Some((place, self.issuers.get(place)?)))
+        let Some((index, issuer)) = self.by_issuer.find(iss).and_then(|index| Some((index, self.issuers.get(index)?)))
         else {
             return Err(unknown_issuer().into());
         };
@@ -204,10 +204,10 @@ impl Policy {
         if unverified.padding() == if issuer.padded { Padding::Without } else { Padding::With } {
             return Err(Rejection::new(Cause::PaddingUnexpected).into());
         }
-        let current = keyrings.current(&issuer.keys, place, now.monotonic)?;
+        let current = keyrings.current(&issuer.keys, index, now.monotonic)?;
         // A key may have been replaced, under the same kid or without one.
         let awaiting = |rejection| {
-            let awaits_keys_of = issuer.published.is_some().then_some(place);
+            let awaits_keys_of = issuer.published.is_some().then_some(index);
             Unverifiable { rejection, awaits_keys_of, introspect: None }
         };
         let candidates =
@@ -221,7 +221,7 @@ impl Policy {
             }
             if engine.verify(key, header.alg, unverified.signing_input(), unverified.signature()).is_ok() {
                 let (thumbprint, generation) = (*key.thumbprint(), current.generation);
-                return Ok(Signer { issuer: place, thumbprint, generation });
+                return Ok(Signer { issuer: index, thumbprint, generation });
             }
         }
         Err(awaiting(Rejection::new(Cause::SignatureMismatch)))

@@ -46,8 +46,8 @@ impl Keyrings {
 
     /// The issuers whose keys are fetched.
     pub fn fetched(&self) -> impl Iterator<Item = usize> + use<> {
-        let places: Vec<usize> =
-            self.0.iter().enumerate().filter(|(_, source)| source.is_some()).map(|(place, _)| place).collect();
-        places.into_iter()
+        let indices: Vec<usize> =
+            self.0.iter().enumerate().filter(|(_, source)| source.is_some()).map(|(index, _)| index).collect();
+        indices.into_iter()
     }
 }

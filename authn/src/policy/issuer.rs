@@ -72,14 +72,14 @@ pub(super) fn compile_issuers(
     }
     let mut issuers: Vec<Issuer> = Vec::with_capacity(documents.len());
     let mut by_issuer = Issuers::default();
-    for (place, document) in documents.iter().enumerate() {
-        let at = format!("issuers[{place}]");
-        let issuer = compile_issuer(document, place, &at, limits, environment)?;
+    for (index, document) in documents.iter().enumerate() {
+        let at = format!("issuers[{index}]");
+        let issuer = compile_issuer(document, index, &at, limits, environment)?;
         if issuers.iter().any(|other| other.name == issuer.name) {
             return Err(Invalid::new(format!("{at}.name"), format!("two issuers are named `{}`", issuer.name)));
         }
         by_issuer
-            .add(&issuer.issuer, issuer.tenants.as_ref(), place)
+            .add(&issuer.issuer, issuer.tenants.as_ref(), index)
             .map_err(|why| Invalid::new(format!("{at}.issuer"), why))?;
         issuers.push(issuer);
     }
@@ -88,7 +88,7 @@ pub(super) fn compile_issuers(
 
 fn compile_issuer(
     document: &config::Issuer,
-    place: usize,
+    index: usize,
     at: &str,
     limits: &config::Limits,
     environment: Environment<'_>,
@@ -175,7 +175,7 @@ fn compile_issuer(
         Some(types) => Some(types.iter().map(|name| plain_type(name)).collect()),
     };
     Ok(Issuer {
-        name: name_or(document.name.as_deref(), "issuer", place, at)?,
+        name: name_or(document.name.as_deref(), "issuer", index, at)?,
         issuer: document.issuer.clone(),
         tenants,
         audiences,
@@ -206,8 +206,8 @@ fn token_kinds(document: &config::Issuer, preset: Option<&Preset>, at: &str) -> 
     }
     let written = document.access_claims.as_deref().unwrap_or_default();
     for (field, words) in [("access_types", document.access_types.as_slice()), ("access_claims", written)] {
-        if let Some(place) = words.iter().position(String::is_empty) {
-            return Err(Invalid::new(format!("{at}.{field}[{place}]"), "must not be empty"));
+        if let Some(index) = words.iter().position(String::is_empty) {
+            return Err(Invalid::new(format!("{at}.{field}[{index}]"), "must not be empty"));
         }
         if !words.is_empty() && !accepted.contains(&config::TokenKind::Access) {
             return Err(Invalid::new(format!("{at}.{field}"), "has no effect: `token_kinds` has no access tokens"));

@@ -32,13 +32,13 @@ pub struct Rule {
 
 pub(super) fn compile_rule(
     document: &config::Rule,
-    place: usize,
+    index: usize,
     at: &str,
     issuers: &[Issuer],
     asked: Option<&[Kind]>,
     default_forward: &config::Forward,
 ) -> Result<Rule, Invalid> {
-    let name = name_or(document.name.as_deref(), "rule", place, at)?;
+    let name = name_or(document.name.as_deref(), "rule", index, at)?;
     let looks_at_no_token = match document.access {
         Access::Public => Some("public"),
         Access::Probe => Some("probe"),
@@ -125,14 +125,14 @@ pub(super) fn compile_rule(
     };
     let introspecting = introspecting(accepted.as_deref(), document.access, at, issuers)?;
     let revocable_by = revocable_by(document, revocation, asked, at)?;
-    for (place, kind) in revocable_by.iter().enumerate() {
+    for (index, kind) in revocable_by.iter().enumerate() {
         let mut of_rule = issuers
             .iter()
             .enumerate()
-            .filter(|(place, _)| accepted.as_ref().is_none_or(|accepted| accepted.contains(place)));
+            .filter(|(index, _)| accepted.as_ref().is_none_or(|accepted| accepted.contains(index)));
         if of_rule.all(|(_, issuer)| issuer.identifiers.names(*kind).is_empty()) {
             return Err(Invalid::new(
-                format!("{at}.revocable_by[{place}]"),
+                format!("{at}.revocable_by[{index}]"),
                 format!("no token has a claim for the {kind}: name one in the issuer's `revocation_claims`"),
             ));
         }
@@ -164,9 +164,9 @@ fn introspecting(
         return Ok(Vec::new());
     }
     let mut found: Vec<(usize, &str, &Format)> = Vec::new();
-    for (place, issuer) in issuers.iter().enumerate() {
+    for (index, issuer) in issuers.iter().enumerate() {
         let Some(format) = issuer.introspection.as_ref().and_then(Introspection::format) else { continue };
-        if accepted.is_some_and(|accepted| !accepted.contains(&place)) {
+        if accepted.is_some_and(|accepted| !accepted.contains(&index)) {
             continue;
         }
         // Asking both would show each server the other's tokens, and the first to say yes would decide.
@@ -179,9 +179,9 @@ fn introspecting(
                 ),
             ));
         }
-        found.push((place, &issuer.name, format));
+        found.push((index, &issuer.name, format));
     }
-    Ok(found.into_iter().map(|(place, ..)| place).collect())
+    Ok(found.into_iter().map(|(index, ..)| index).collect())
 }
 
 fn revocable_by(
@@ -191,8 +191,8 @@ fn revocable_by(
     at: &str,
 ) -> Result<Vec<Kind>, Invalid> {
     let mut kinds = Vec::new();
-    for (place, kind) in document.revocable_by.iter().map(|kind| kind_of(*kind)).enumerate() {
-        let invalid = |message: &str| Err(Invalid::new(format!("{at}.revocable_by[{place}]"), message));
+    for (index, kind) in document.revocable_by.iter().map(|kind| kind_of(*kind)).enumerate() {
+        let invalid = |message: &str| Err(Invalid::new(format!("{at}.revocable_by[{index}]"), message));
         if !matches!(kind, Kind::Session | Kind::User | Kind::Client) {
             return invalid("use session, user or client: every token can be revoked by the other kinds");
         }

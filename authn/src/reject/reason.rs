@@ -14,7 +14,7 @@ macro_rules! faults {
             pub const ALL: &'static [RejectReason] = &[$(RejectReason::$name,)+];
 
             /// Its index in [`RejectReason::ALL`].
-            pub const fn place(self) -> usize {
+            pub const fn index(self) -> usize {
                 self as usize
             }
 

@@ -12,8 +12,8 @@ impl Origins {
     /// Each as a browser would send it (RFC 6454 section 6.2): `scheme://host[:port]`, without the scheme's default
     /// port.
     pub fn compile(origins: &[String]) -> Result<Self, Invalid> {
-        let compile = |(place, origin): (usize, &String)| {
-            compile_origin(origin).map_err(|message| Invalid::new(format!("cookie_origins[{place}]"), message))
+        let compile = |(index, origin): (usize, &String)| {
+            compile_origin(origin).map_err(|message| Invalid::new(format!("cookie_origins[{index}]"), message))
         };
         Ok(Self(origins.iter().enumerate().map(compile).collect::<Result<_, _>>()?))
     }

@@ -155,10 +155,10 @@ mod tests {
 
     #[test]
     fn each_header_is_named_once_in_lower_case() {
-        for (place, header) in ALL.iter().enumerate() {
+        for (index, header) in ALL.iter().enumerate() {
             let name = HeaderName::of_request(header.name).unwrap();
             assert_eq!(name.as_str(), header.name);
-            assert!(ALL[..place].iter().all(|other| !name.matches_loosely(other.name.as_bytes())), "{}", header.name);
+            assert!(ALL[..index].iter().all(|other| !name.matches_loosely(other.name.as_bytes())), "{}", header.name);
             assert!(!header.read_by.is_empty());
         }
     }

@@ -27,7 +27,7 @@ impl Setting {
     ];
 
     /// Its index in [`Self::ALL`].
-    pub fn place(self) -> usize {
+    pub fn index(self) -> usize {
         self as usize
     }
 
@@ -223,10 +223,10 @@ mod tests {
 
     #[test]
     fn a_set_is_what_its_bits_say() {
-        for (place, setting) in Setting::ALL.into_iter().enumerate() {
+        for (index, setting) in Setting::ALL.into_iter().enumerate() {
             let one = Settings::default().with(setting);
             assert!(!one.is_empty() && Settings::from_bits(one.bits()) == one);
-            assert_eq!(setting.place(), place);
+            assert_eq!(setting.index(), index);
             assert_eq!(one.iter().collect::<Vec<_>>(), [setting]);
         }
     }

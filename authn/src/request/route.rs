@@ -64,8 +64,8 @@ impl Router {
         if hosts.is_empty() {
             return Err(Invalid::new("hosts", "an empty list matches nothing; leave it out to match every host"));
         }
-        for (place, host) in hosts.iter().enumerate() {
-            let invalid = |message| Invalid::new(format!("hosts[{place}]"), message);
+        for (at, host) in hosts.iter().enumerate() {
+            let invalid = |message| Invalid::new(format!("hosts[{at}]"), message);
             let (map, name) = match host.strip_prefix("*.") {
                 Some(suffix) => (&mut self.by_suffix, suffix),
                 None => (&mut self.by_host, host.as_str()),
@@ -194,8 +194,8 @@ fn compile_methods(methods: &[String]) -> Result<Vec<Box<[u8]>>, Invalid> {
     if methods.is_empty() {
         return Err(Invalid::new("methods", "an empty list matches nothing; leave it out to match every method"));
     }
-    let compile = |(place, method): (usize, &String)| {
-        let invalid = |message| Err(Invalid::new(format!("methods[{place}]"), message));
+    let compile = |(index, method): (usize, &String)| {
+        let invalid = |message| Err(Invalid::new(format!("methods[{index}]"), message));
         let bytes = method.as_bytes();
         if !is_method(bytes) {
             return invalid("is not a method of A-Z 0-9 - _; requests with other methods are refused");

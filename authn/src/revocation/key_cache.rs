@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use wire::{DerivedKeys, Kind, RevocationKey};
 
-const PLACES: usize = 256;
+const SLOTS: usize = 256;
 /// Longer ids are rare, and would displace others.
 const LONGEST: usize = 128;
 
@@ -23,15 +23,15 @@ struct Known {
 impl KeyCache {
     pub fn derive(&self, derived: &DerivedKeys, kind: Kind, issuer: &str, id: &[u8]) -> RevocationKey {
         let fresh = || derived.revocation_key(kind, issuer, id);
-        let Ok(mut places) = self.0.try_lock() else { return fresh() };
+        let Ok(mut slots) = self.0.try_lock() else { return fresh() };
         if !kind.is_shared() || id.len() > LONGEST {
             return fresh();
         }
-        if places.is_empty() {
-            places.resize(PLACES, None);
+        if slots.is_empty() {
+            slots.resize(SLOTS, None);
         }
-        let Some(place) = places.get_mut(place(kind, id)) else { return fresh() };
-        if let Some(known) = place
+        let Some(slot) = slots.get_mut(index(kind, id)) else { return fresh() };
+        if let Some(known) = slot
             && known.kind == kind
             && *known.id == *id
             && *known.issuer == *issuer
@@ -39,12 +39,12 @@ impl KeyCache {
             return known.key;
         }
         let key = fresh();
-        *place = Some(Known { kind, issuer: issuer.into(), id: id.into(), key });
+        *slot = Some(Known { kind, issuer: issuer.into(), id: id.into(), key });
         key
     }
 }
 
-fn place(kind: Kind, id: &[u8]) -> usize {
+fn index(kind: Kind, id: &[u8]) -> usize {
     // FNV-1a. An attacker who makes ids collide only causes them to be derived again.
     let hash = id.iter().fold(0x811c_9dc5 ^ u32::from(kind.code()), |hash: u32, byte| {
         (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
@@ -71,7 +71,7 @@ mod tests {
                 }
             }
         }
-        assert!(memo.0.lock().unwrap().len() <= PLACES);
+        assert!(memo.0.lock().unwrap().len() <= SLOTS);
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub enum Verdict {
 #[derive(Clone, Copy)]
 pub(crate) struct Whose<'w> {
     /// Index of the issuer in the document.
-    pub place: usize,
+    pub index: usize,
     /// The token's `iss`.
     pub issuer: &'w str,
     /// The issuer as in the document: for a tenant, the pattern of its provider.
@@ -99,7 +99,7 @@ impl RevocationQuery {
         let Some(issued) = issued else {
             return Err(Rejection::new(Cause::IssuedUnknown));
         };
-        let place = whose.place;
+        let index = whose.index;
         let mut keys = keys(revocation, whose, payload, signing_input, thumbprint)?;
         keys.sort_by_key(|(kind, _)| kind.is_shared());
         let shared = keys.iter().filter(|(kind, _)| kind.is_shared()).count();
@@ -109,7 +109,7 @@ impl RevocationQuery {
             return Err(Rejection::new(Cause::NothingToRevoke));
         }
         let digest = digest(&revocation.derived, &keys, issued);
-        Ok(Self::of(keys, shared, issued, revocation.needs(place), digest))
+        Ok(Self::of(keys, shared, issued, revocation.needs(index), digest))
     }
 
     pub fn of(

@@ -41,8 +41,8 @@ impl Revocation {
     }
 
     /// The retention that the tokens of the issuer at this index need.
-    pub(crate) fn needs(&self, place: usize) -> Retention {
-        self.needs.get(place).copied().unwrap_or(Retention::LONGEST)
+    pub(crate) fn needs(&self, index: usize) -> Retention {
+        self.needs.get(index).copied().unwrap_or(Retention::LONGEST)
     }
 
     /// Is it so fresh that no refresh is needed?

@@ -7,8 +7,8 @@ use wire::check::{NamedIssuer, Question, StoreError, pieces};
 use wire::{DerivedKeys, Retention};
 
 use super::{Dispatcher, Owner};
+use crate::counts::{CheckFailure, Counter};
 use crate::host::{CalloutReply, Host, Level};
-use crate::metrics::{CheckFailure, Counter};
 
 /// Repeated, so that a restarted service, or a new store, soon knows the issuers again.
 const EVERY: Duration = Duration::from_secs(600);

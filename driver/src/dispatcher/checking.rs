@@ -11,8 +11,9 @@ use wire::check::{self, Needs, Question, QuestionError, Reply, StoreError};
 
 use super::{Dispatcher, Owner, Wake};
 use crate::checks::{BatchId, Checks, Resolved, Trigger};
+use crate::counts::{CheckFailure, Counter, microseconds};
 use crate::host::{Callout, CalloutReply, Host, PutError, StreamId};
-use crate::metrics::{CheckFailure, Counter, Metric, microseconds};
+use crate::metrics::Metric;
 use crate::shared::{Namespace, SharedVerdicts};
 
 /// How often another worker may change a slot between our read and our write before we give up.

@@ -10,10 +10,11 @@ use authn::revocation::RevocationQuery;
 use authn::time::{Monotonic, Now};
 
 use super::{Dispatcher, Owner, Wake};
-use crate::core::Core;
+use crate::counts::microseconds;
 use crate::host::{Callout, CalloutReply, Host, StreamId};
 use crate::introspections::{Introspections, Over, QueryId, Refusals, TokenHistory};
-use crate::metrics::{Metric, microseconds};
+use crate::metrics::Metric;
+use crate::state::Core;
 
 pub struct Introspecting {
     /// By issuer.

@@ -10,9 +10,9 @@ use authn::policy::Policy;
 use authn::time::{Monotonic, Now};
 
 use super::{Calls, Owner};
-use crate::core::Core;
 use crate::host::{Callout, CalloutReply, Host, Level};
 use crate::shared::{Lease, SharedKeys};
+use crate::state::Core;
 
 pub struct KeyFetching {
     pub rings: Keyrings,

@@ -126,5 +126,5 @@ fn refusals_are_of_one_issuer_and_the_exact_token_and_never_more_than_their_plac
     for number in 0..100_000 {
         refusals.remember(0, &name(number), at(4), rejection.clone());
     }
-    assert_eq!(refusals.places.len(), MAX_REFUSALS);
+    assert_eq!(refusals.slots.len(), MAX_REFUSALS);
 }

@@ -1,3 +1,5 @@
+use jose::Algorithm;
+
 use super::*;
 use crate::reject::RejectReason;
 use crate::vectors;

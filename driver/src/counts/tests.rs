@@ -1,4 +1,5 @@
 use super::*;
+use crate::metrics::WaitsFor;
 
 fn counters() -> Vec<Counter> {
     let failures = [CheckFailure::NotSent, CheckFailure::NoAnswer, CheckFailure::NoProof]

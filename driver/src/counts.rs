@@ -1,0 +1,219 @@
+//! The counts that wait for the next flush, by outcome, code and rule, and the shares of gauges.
+use std::time::Duration;
+
+use authn::reject::RejectReason;
+use authn::request::proxy_settings::Setting;
+use wire::check::StoreError;
+
+use crate::host::Host;
+use crate::metrics::Metric;
+
+/// The outcome of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing was checked: a public rule, an optional one without a token, or a CORS preflight.
+    Open,
+    Admitted,
+    /// Admitted although its session could not be checked, because its rule says so.
+    AdmittedUnchecked,
+    /// A probe rule: the filter itself replied.
+    Answered,
+    Rejected(RejectReason),
+}
+
+/// A counter whose labels are fixed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counter {
+    TokenHit,
+    TokenMiss,
+    SharedHit,
+    SharedMiss,
+    CheckSent,
+    /// Refreshed while the verdict was still fresh, so that no request waits.
+    RefreshedAhead,
+    CheckFailed(CheckFailure),
+    BindingReported,
+    SpoofedHeader,
+    /// A request shows that the proxy lacks this setting.
+    MissingProxySetting(Setting),
+}
+
+/// Why a check gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckFailure {
+    /// The host refused to send it.
+    NotSent,
+    /// Timeout, refused connection, or a reply that was cut off.
+    NoAnswer,
+    /// A reply that is not from the service: another server, a forged or replayed reply.
+    NoProof,
+    /// The service says that it cannot tell.
+    Service(StoreError),
+}
+
+/// Counts since the last flush. One host call for each request and counter would cost more than the counting.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// By rule, with those without a rule first, and then by outcome.
+    requests: Vec<u32>,
+    counters: [u32; Counter::COUNT],
+    changed: Vec<Changed>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Changed {
+    Request(Outcome, Option<usize>),
+    Counter(Counter),
+}
+
+impl Counts {
+    pub fn request(&mut self, outcome: Outcome, rule: Option<usize>) {
+        let index = request_index(outcome, rule);
+        if index >= self.requests.len() {
+            self.requests.resize(index.saturating_add(1), 0);
+        }
+        if self.requests.get_mut(index).is_some_and(is_first) {
+            self.changed.push(Changed::Request(outcome, rule));
+        }
+    }
+
+    pub fn count(&mut self, counter: Counter) {
+        if self.counters.get_mut(counter.index()).is_some_and(is_first) {
+            self.changed.push(Changed::Counter(counter));
+        }
+    }
+
+    /// Reports to the host. `rule_name` gives the name of the rule with this index.
+    pub fn flush<'r>(&mut self, host: &mut impl Host, rule_name: impl Fn(usize) -> &'r str) {
+        for changed in self.changed.drain(..) {
+            match changed {
+                Changed::Counter(counter) => {
+                    let count = self.counters.get_mut(counter.index()).map(std::mem::take).unwrap_or_default();
+                    let (metric, label) = counter.describe();
+                    host.add(metric, label.as_slice(), i64::from(count));
+                }
+                Changed::Request(outcome, rule) => {
+                    let index = request_index(outcome, rule);
+                    let count = self.requests.get_mut(index).map(std::mem::take).unwrap_or_default();
+                    let reason = match outcome {
+                        Outcome::Rejected(reason) => reason.code(),
+                        Outcome::Open | Outcome::Admitted | Outcome::AdmittedUnchecked | Outcome::Answered => "none",
+                    };
+                    let rule = rule.map_or("none", &rule_name);
+                    host.add(Metric::Requests, &[outcome.name(), reason, rule], i64::from(count));
+                }
+            }
+        }
+    }
+}
+
+/// Counts one more, and says whether it is the first since the last flush.
+fn is_first(count: &mut u32) -> bool {
+    let is_first = *count == 0;
+    *count = count.saturating_add(1);
+    is_first
+}
+
+fn request_index(outcome: Outcome, rule: Option<usize>) -> usize {
+    let row = rule.map_or(0, |rule| rule.saturating_add(1));
+    row.saturating_mul(Outcome::COUNT).saturating_add(outcome.index())
+}
+
+/// A gauge that is a sum over all threads and VMs. Each reports the change of its own share.
+#[derive(Debug, Default)]
+pub struct PartOfGauge {
+    told: i64,
+}
+
+impl PartOfGauge {
+    pub fn set(&mut self, host: &mut impl Host, metric: Metric, label: &str, value: usize) {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        let by = value.saturating_sub(self.told);
+        if by != 0 {
+            host.add(metric, &[label], by);
+            self.told = value;
+        }
+    }
+}
+
+pub(crate) fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Outcome {
+    const COUNT: usize = RejectReason::ALL.len().saturating_add(4);
+
+    fn index(self) -> usize {
+        match self {
+            Outcome::Admitted => 0,
+            Outcome::AdmittedUnchecked => 1,
+            Outcome::Open => 2,
+            Outcome::Answered => 3,
+            Outcome::Rejected(reason) => reason.index().saturating_add(4),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Open => "open",
+            Outcome::Admitted => "admitted",
+            Outcome::AdmittedUnchecked => "admitted_unchecked",
+            Outcome::Answered => "answered",
+            Outcome::Rejected(reason) if reason.is_cannot_tell() => "cannot_tell",
+            Outcome::Rejected(_) => "refused",
+        }
+    }
+}
+
+impl Counter {
+    const SETTINGS: usize = StoreError::ALL.len().saturating_add(11);
+    const COUNT: usize = Self::SETTINGS.saturating_add(Setting::ALL.len());
+
+    fn index(self) -> usize {
+        match self {
+            Counter::TokenHit => 0,
+            Counter::TokenMiss => 1,
+            Counter::SharedHit => 2,
+            Counter::SharedMiss => 3,
+            Counter::CheckSent => 4,
+            Counter::BindingReported => 5,
+            Counter::SpoofedHeader => 6,
+            Counter::CheckFailed(CheckFailure::NotSent) => 7,
+            Counter::CheckFailed(CheckFailure::NoAnswer) => 8,
+            Counter::CheckFailed(CheckFailure::NoProof) => 9,
+            Counter::RefreshedAhead => 10,
+            Counter::CheckFailed(CheckFailure::Service(error)) => error.index().saturating_add(11),
+            Counter::MissingProxySetting(setting) => setting.index().saturating_add(Self::SETTINGS),
+        }
+    }
+
+    /// Its family, and the value of its label, if it has one.
+    fn describe(self) -> (Metric, Option<&'static str>) {
+        match self {
+            Counter::TokenHit => (Metric::TokenCache, Some("hit")),
+            Counter::TokenMiss => (Metric::TokenCache, Some("miss")),
+            Counter::SharedHit => (Metric::SharedVerdicts, Some("hit")),
+            Counter::SharedMiss => (Metric::SharedVerdicts, Some("miss")),
+            Counter::CheckSent => (Metric::ChecksSent, None),
+            Counter::RefreshedAhead => (Metric::RefreshedAhead, None),
+            Counter::CheckFailed(failure) => (Metric::ChecksFailed, Some(failure.name())),
+            Counter::BindingReported => (Metric::BindingMismatchesReported, None),
+            Counter::SpoofedHeader => (Metric::SpoofedHeadersRemoved, None),
+            Counter::MissingProxySetting(setting) => (Metric::MissingProxySettings, Some(setting.name())),
+        }
+    }
+}
+
+impl CheckFailure {
+    fn name(self) -> &'static str {
+        match self {
+            CheckFailure::NotSent => "not_sent",
+            CheckFailure::NoAnswer => "no_answer",
+            CheckFailure::NoProof => "no_proof",
+            CheckFailure::Service(error) => error.name(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
