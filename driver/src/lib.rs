@@ -26,11 +26,11 @@ mod token_cache;
 pub mod tokens;
 mod worker;
 
-pub use crate::core::{Configured, Core, configure};
+pub use crate::core::{Configured, Core, activate, configure};
 pub use crate::dispatcher::{Dispatch, Dispatcher, TICK, Wake};
 pub use crate::host::{
     CallId, Callout, CalloutReply, Cas, ChosenEngine, Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply,
-    PutError, Setup, StreamId,
+    PutError, Setup, Stage, StreamId,
 };
 pub use crate::metrics::Metric;
 pub use crate::worker::{Action, Worker};
