@@ -24,6 +24,14 @@ pub struct Configured {
 pub fn configure<S: Setup + Host>(host: &mut S, text: Vec<u8>) -> Result<Configured, String> {
     let text = document::as_json(text);
     let policy = Policy::from_json(&text, &|name| host.secret(name)).map_err(|error| error.to_string())?;
+    activate(host, policy)
+}
+
+/// Makes the state of a compiled configuration.
+///
+/// # Errors
+/// What the host lacks, as text for the log.
+pub fn activate<S: Setup + Host>(host: &mut S, policy: Policy) -> Result<Configured, String> {
     let random = host.random().map_err(|HostError(status)| format!("the host gives no randomness: status {status}"))?;
     let ChosenEngine { engine, name } = host.engine(policy.engine())?;
     host.log(Level::Info, format_args!("portcullis: signatures are verified by engine={name}"));

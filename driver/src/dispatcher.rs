@@ -4,16 +4,16 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use authn::decide::{Unavailable, Verified};
-use authn::reject::{Cause, Rejection};
-use authn::revocation::Verdict;
-use authn::time::{Monotonic, Now};
+use authn::decide::Unavailable;
+use authn::reject::Cause;
+use authn::time::Now;
 
 use crate::counts::{Counts, PartOfGauge};
 use crate::host::{CallId, CalloutReply, Host, StreamId};
 use crate::key_waits::KeyWaits;
 use crate::metrics::{Metric, WaitsFor};
 use crate::state::Core;
+use crate::wake::Wake;
 
 mod announcing;
 mod calls;
@@ -48,22 +48,6 @@ pub struct Dispatcher {
     waiting: [PartOfGauge; WaitsFor::ALL.len()],
     /// The last reported ages of key sets in seconds, by issuer.
     key_ages: HashMap<usize, u64>,
-}
-
-/// The event that a waiting request waits for.
-#[derive(Debug, Clone)]
-pub enum Wake {
-    Verdict {
-        /// When the oldest check behind it was sent. Its freshness counts from then.
-        sent: Monotonic,
-        verdict: Verdict,
-    },
-    CannotTell(Unavailable, Cause),
-    Introspected(Result<Arc<Verified>, Rejection>),
-    Keys {
-        /// There is a newer key set than the one that the token was verified with.
-        is_judged_anew: bool,
-    },
 }
 
 /// How a worker reaches the dispatcher: directly if both run in one thread, otherwise through a lock.

@@ -1,15 +1,18 @@
 //! The interface of a host: clocks, callouts, shared data, metrics and the log ([`Host`]); one request ([`Exchange`]);
 //! and what is needed once, at configuration ([`Setup`]).
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use authn::config::Engine as EngineChoice;
-use authn::decide::Peer;
+use authn::decide::{Admission, Asking, Entered, Peer, Verified};
 use authn::engine::Engine;
+use authn::reject::Rejection;
 use authn::request::Pair;
 use authn::time::Now;
 
 use crate::metrics::Metric;
+use crate::wake::Wake;
 
 /// Identifies one request while it lives, unique in the process that a [`crate::Dispatcher`] serves.
 pub type StreamId = u64;
@@ -138,6 +141,9 @@ pub trait Exchange: Peer {
     /// The proxy may use the route that it chose from the original request.
     fn choose_route_anew(&mut self) -> Result<(), HostError>;
 
+    /// The request has reached this stage. A host that does not explain decisions does nothing.
+    fn observe(&self, _stage: Stage<'_>) {}
+
     /// What became of the request, for the filters and access logs that come after this one. A host that has no place for
     /// it does nothing.
     fn conclude(&mut self, _conclusion: &Conclusion<'_>) {}
@@ -147,6 +153,38 @@ pub trait Exchange: Peer {
     /// # Errors
     /// Nothing was sent.
     fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError>;
+}
+
+/// How far a request has come: what `portcullis explain` prints.
+#[derive(Debug, Clone, Copy)]
+pub enum Stage<'s> {
+    /// A rule matched, and a token was found.
+    Entered(&'s Entered<'s>),
+    Verified(&'s Arc<Verified>),
+    /// The rule accepts the token.
+    Accepted,
+    /// The issuer's server is asked about the token.
+    Introspecting {
+        issuer: usize,
+    },
+    /// A verdict is needed.
+    Asking(&'s Asking),
+    /// The event that the request waited for.
+    Woken(&'s Wake),
+    /// From here on, edits are those of the admission.
+    Admitted(&'s Admission),
+    /// It passes without identity. From here on, edits remove tokens that were not checked.
+    Open {
+        rule: usize,
+    },
+    /// The filter itself answers.
+    Answered {
+        rule: usize,
+    },
+    Refused {
+        rule: Option<usize>,
+        rejection: &'s Rejection,
+    },
 }
 
 /// The outcome of a request.

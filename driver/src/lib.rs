@@ -53,13 +53,15 @@ pub mod shared;
 mod state;
 mod token_cache;
 pub mod tokens;
+mod wake;
 mod worker;
 
-pub use crate::core::{Configured, Core, configure};
-pub use crate::dispatcher::{Dispatch, Dispatcher, TICK, Wake};
+pub use crate::core::{Configured, Core, activate, configure};
+pub use crate::dispatcher::{Dispatch, Dispatcher, TICK};
 pub use crate::host::{
     CallId, Callout, CalloutReply, Cas, ChosenEngine, Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply,
-    PutError, Setup, StreamId,
+    PutError, Setup, Stage, StreamId,
 };
 pub use crate::metrics::Metric;
+pub use crate::wake::Wake;
 pub use crate::worker::{Action, Worker};

@@ -25,6 +25,11 @@ pub(crate) struct KeyBoard {
 }
 
 impl Core {
+    /// The key sets as they are now.
+    pub fn keyrings(&self) -> Arc<Keyrings> {
+        self.keys.newest().1
+    }
+
     pub(crate) fn rule_name(&self, rule: usize) -> &str {
         self.policy.rules().get(rule).map_or("none", |rule| rule.name.as_str())
     }

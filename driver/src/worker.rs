@@ -2,9 +2,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use authn::decide::{
-    Admission, Asking, Entered, Entry, Peer, Removal, RevocationStatus, Unverifiable, Verified, clear,
-};
+use authn::decide::{Admission, Asking, Entered, Entry, Removal, RevocationStatus, Unverifiable, Verified, clear};
 use authn::keys::rings::Keyrings;
 use authn::reject::{Cause, RejectReason, Rejection};
 use authn::request::proxy_settings::{Settings, missing_by_path};
@@ -12,11 +10,12 @@ use authn::request::{Pair, Request};
 use authn::time::Now;
 
 use crate::counts::{Counter, Counts, Outcome};
-use crate::dispatcher::{Dispatch, Introspect, KeysWanted, Wake};
-use crate::host::{Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply, StreamId};
+use crate::dispatcher::{Dispatch, Introspect, KeysWanted};
+use crate::host::{Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply, Stage, StreamId};
 use crate::missing_settings::MissingSettings;
 use crate::rejection_log::RejectionLog;
 use crate::state::Core;
+use crate::wake::Wake;
 
 mod phase;
 mod step;
@@ -212,6 +211,7 @@ impl Worker {
                     return self.forward(call, &admission, cookie_session, now);
                 }
                 Step::Check { asking, cookie_session } => {
+                    call.exchange.observe(Stage::Asking(&asking));
                     let wake = call.dispatch.with(|it| it.check(call.host, stream, asking.query(), now));
                     (wake, Phase::Checking { asking, cookie_session })
                 }
@@ -224,6 +224,7 @@ impl Worker {
                     (wake, Phase::AwaitingKeys { entered, rejection })
                 }
                 Step::Introspect { issuer, subject } => {
+                    call.exchange.observe(Stage::Introspecting { issuer });
                     let wake = self.introspect(call, issuer, &subject, now);
                     (wake, Phase::Introspecting { subject })
                 }
@@ -261,6 +262,7 @@ impl Worker {
         removals: &[Removal],
         now: Now,
     ) -> Action {
+        call.exchange.observe(Stage::Open { rule });
         // This token was not checked. An upstream must not take it for a checked one.
         if removals.iter().any(|removal| remove(call.exchange, removal).is_err()) {
             return self.refuse(call, Some(rule), &Rejection::new(Cause::TokenUnremovable), Some(now));
@@ -277,6 +279,7 @@ impl Worker {
         cookie_session: bool,
         now: Now,
     ) -> Action {
+        call.exchange.observe(Stage::Admitted(admission));
         let set = admission
             .headers()
             .iter()
@@ -298,6 +301,7 @@ impl Worker {
     /// The reply says that the filter is present and decides. It does not say whether callouts work: a probe that fails
     /// with the service or an issuer would take every proxy out of rotation at once.
     fn answer_probe<H: Host, E: Exchange, D: Dispatch>(&mut self, call: &mut Call<'_, H, E, D>, rule: usize) -> Action {
+        call.exchange.observe(Stage::Answered { rule });
         self.conclude(call.exchange, Outcome::Answered, Some(rule), &[]);
         let headers: [Pair<'_>; 2] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")];
         let body = br#"{"portcullis":"ready"}"#;
@@ -311,6 +315,7 @@ impl Worker {
         rejection: &Rejection,
         now: Option<Now>,
     ) -> Action {
+        call.exchange.observe(Stage::Refused { rule, rejection });
         self.conclude(call.exchange, Outcome::Rejected(rejection.reason), rule, &[]);
         let rule_name = rule.map_or("none", |rule| self.core.rule_name(rule));
         self.log.rejected(call.host, rule_name, rejection, now.map(|now| now.monotonic));

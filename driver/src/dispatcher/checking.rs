@@ -9,12 +9,13 @@ use authn::time::{Monotonic, Now, UnixSeconds};
 use wire::DerivedKeys;
 use wire::check::{self, Needs, Question, QuestionError, Reply, StoreError};
 
-use super::{Dispatcher, Owner, Wake};
+use super::{Dispatcher, Owner};
 use crate::checks::{BatchId, Checks, Resolved, Trigger};
 use crate::counts::{CheckFailure, Counter, microseconds};
 use crate::host::{Callout, CalloutReply, Host, PutError, StreamId};
 use crate::metrics::Metric;
 use crate::shared::{Namespace, SharedVerdicts};
+use crate::wake::Wake;
 
 /// How often another worker may change a slot between our read and our write before we give up.
 const CAS_TRIES: u32 = 3;

@@ -9,12 +9,13 @@ use authn::reject::{Cause, RejectReason, Rejection};
 use authn::revocation::RevocationQuery;
 use authn::time::{Monotonic, Now};
 
-use super::{Dispatcher, Owner, Wake};
+use super::{Dispatcher, Owner};
 use crate::counts::microseconds;
 use crate::host::{Callout, CalloutReply, Host, StreamId};
 use crate::introspections::{Introspections, Over, QueryId, Refusals, TokenHistory};
 use crate::metrics::Metric;
 use crate::state::Core;
+use crate::wake::Wake;
 
 pub struct Introspecting {
     /// By issuer.

@@ -1,11 +1,12 @@
 //! Requests with unknown keys: which of them wait for a fetch, and when they are resumed.
 use authn::time::Now;
 
-use super::{Dispatcher, Wake};
+use super::Dispatcher;
 use crate::dispatcher::key_fetching::{Outcome, Waiting};
 use crate::host::{CalloutReply, Host, StreamId};
 use crate::key_waits::KeyWait;
 use crate::metrics::Metric;
+use crate::wake::Wake;
 
 /// A token that does not verify with its issuer's keys as the worker knows them.
 #[derive(Debug, Clone, Copy)]

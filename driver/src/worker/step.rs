@@ -52,7 +52,13 @@ enum RetryState {
 }
 
 impl Worker {
-    pub(super) fn judge(&mut self, pairs: &[Pair<'_>], body_follows: bool, peer: &dyn Peer, now: Now) -> Judged {
+    pub(super) fn judge<E: Exchange>(
+        &mut self,
+        pairs: &[Pair<'_>],
+        body_follows: bool,
+        exchange: &E,
+        now: Now,
+    ) -> Judged {
         let core = Arc::clone(&self.core);
         let request = match Request::from_pairs(pairs) {
             Ok(request) => request.with_body_to_follow(body_follows),
@@ -72,13 +78,17 @@ impl Worker {
                 }
                 Step::Refuse { rule, rejection }
             }
-            Entry::Token(entered) => self.judge_token(entered, RetryState::First, peer, now),
+            Entry::Token(entered) => {
+                exchange.observe(Stage::Entered(&entered));
+                self.judge_token(entered, RetryState::First, exchange, now)
+            }
         };
         Judged { edits, missing, step }
     }
 
     /// The step after a wait.
-    pub(super) fn after(&mut self, phase: Phase, wake: Wake, peer: &dyn Peer, now: Now) -> Step {
+    pub(super) fn after<E: Exchange>(&mut self, phase: Phase, wake: Wake, exchange: &E, now: Now) -> Step {
+        exchange.observe(Stage::Woken(&wake));
         match (phase, wake) {
             (Phase::Checking { asking, cookie_session }, Wake::Verdict { sent, verdict }) => {
                 let rule = asking.rule();
@@ -92,10 +102,10 @@ impl Worker {
                 Step::Refuse { rule: Some(subject.rule()), rejection }
             }
             (Phase::Introspecting { subject }, Wake::Introspected(Ok(verified))) => {
-                self.after_introspection(subject, verified, peer, now)
+                self.after_introspection(subject, verified, exchange, now)
             }
             (Phase::AwaitingKeys { entered, .. }, Wake::Keys { is_judged_anew: true }) => {
-                self.judge_token(entered, RetryState::KeysAwaited, peer, now)
+                self.judge_token(entered, RetryState::KeysAwaited, exchange, now)
             }
             (Phase::AwaitingKeys { entered, rejection }, Wake::Keys { is_judged_anew: false }) => {
                 Step::Refuse { rule: Some(entered.rule()), rejection }
@@ -105,11 +115,11 @@ impl Worker {
         }
     }
 
-    fn after_introspection(
+    fn after_introspection<E: Exchange>(
         &mut self,
         subject: Introspected,
         verified: Arc<Verified>,
-        peer: &dyn Peer,
+        exchange: &E,
         now: Now,
     ) -> Step {
         let rule = subject.rule();
@@ -121,8 +131,7 @@ impl Worker {
         let (status, cookie_session) = match subject {
             Introspected::Opaque(entered) => {
                 let cookie_session = entered.is_cookie_session();
-                let accepted = self.core.policy.accept(verified, entered, now, peer);
-                (accepted.and_then(|accepted| self.core.policy.revocation_status(accepted, now)), cookie_session)
+                (self.accept(verified, entered, exchange, now), cookie_session)
             }
             Introspected::Jwt { accepted, cookie_session } => {
                 (self.core.policy.status_after_introspection(accepted, now), cookie_session)
@@ -134,7 +143,7 @@ impl Worker {
         }
     }
 
-    fn judge_token(&mut self, entered: Entered<'_>, retry: RetryState, peer: &dyn Peer, now: Now) -> Step {
+    fn judge_token<E: Exchange>(&mut self, entered: Entered<'_>, retry: RetryState, exchange: &E, now: Now) -> Step {
         let (rule, cookie_session) = (entered.rule(), entered.is_cookie_session());
         let verified = match self.verified(&entered, now) {
             Ok(verified) => verified,
@@ -146,9 +155,20 @@ impl Worker {
             }
             Err(Unverifiable { rejection, .. }) => return Step::Refuse { rule: Some(rule), rejection },
         };
-        let accepted = self.core.policy.accept(verified, entered, now, peer);
-        let status = accepted.and_then(|accepted| self.core.policy.revocation_status(accepted, now));
-        by_status(rule, status, cookie_session)
+        by_status(rule, self.accept(verified, entered, exchange, now), cookie_session)
+    }
+
+    fn accept<E: Exchange>(
+        &self,
+        verified: Arc<Verified>,
+        entered: Entered<'_>,
+        exchange: &E,
+        now: Now,
+    ) -> Result<RevocationStatus, Rejection> {
+        exchange.observe(Stage::Verified(&verified));
+        let accepted = self.core.policy.accept(verified, entered, now, exchange)?;
+        exchange.observe(Stage::Accepted);
+        self.core.policy.revocation_status(accepted, now)
     }
 
     /// From the token cache, or just verified.

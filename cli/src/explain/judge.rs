@@ -1,0 +1,82 @@
+//! Sends the request through the driver, and answers its callouts at once: no time passes.
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, anyhow};
+use authn::config::Document;
+use authn::policy::Policy;
+use authn::reject::{Cause, Rejection};
+use authn::time::Now;
+use driver::fake::{FakeHost, SharedData};
+use driver::{Action, Configured, Worker};
+
+use super::callouts::Callouts;
+use super::exchange::{ExplainedRequest, Seen};
+use super::report::{Judged, Verdict};
+use super::steps::{NOW, Steps};
+use super::{Explain, Sent};
+
+const STREAM: driver::StreamId = 1;
+
+pub fn judge(
+    explain: &Explain,
+    document: &Document,
+    assumed: &[String],
+    policy: Policy,
+    sent: &Sent,
+    callouts: Callouts,
+) -> Result<Judged> {
+    let now = Now { wall: explain.at, monotonic: NOW };
+    let mut host = FakeHost::new(now, BTreeMap::new(), SharedData::default(), 0);
+    let Configured { core, mut dispatcher } =
+        driver::activate(&mut host, policy).map_err(|error| anyhow!("the configuration is not usable: {error}"))?;
+    let mut request = ExplainedRequest {
+        headers: sent.pairs(explain),
+        address: explain.client_address,
+        certificate_sha256: explain.client_certificate_sha256.as_ref().map(|hex| hex.clone().into_bytes()),
+        reply: None,
+        changes: Vec::new(),
+        seen: RefCell::new(Seen::new(Steps::new(explain, Arc::clone(&core), document, assumed))),
+    };
+    let steps = &mut request.seen.get_mut().steps;
+    for name in assumed {
+        steps.step("note", format!("the secret `{name}` is a placeholder: no real token verifies with it"));
+    }
+    // Without the query, which may contain a token.
+    let path = sent.path.split('?').next().unwrap_or_default();
+    let text = format!("{} {path} on {}, at {} seconds since 1970", explain.method, explain.host, explain.at.0);
+    steps.step("request", text.escape_debug().to_string());
+
+    // Keys are fetched before the first request, as in a proxy that has just started.
+    dispatcher.tick(&mut host);
+    callouts.answer_all(&core, &mut host, &mut dispatcher, &mut request.seen.get_mut().steps);
+    let mut worker = Worker::new(Arc::clone(&core));
+    let mut action = worker.begin(STREAM, true, &mut host, &mut request, &mut dispatcher);
+    while action == Action::Pause {
+        callouts.answer_all(&core, &mut host, &mut dispatcher, &mut request.seen.get_mut().steps);
+        let stream = dispatcher.poll_wake().context("the request waits for nothing")?;
+        action = worker.resume(stream, &mut host, &mut request, &mut dispatcher);
+    }
+
+    let ExplainedRequest { reply, changes, seen, .. } = request;
+    let Seen { steps, rule, rejection, .. } = seen.into_inner();
+    let verdict = match (rejection, reply) {
+        (Some(rejection), Some(reply)) => Verdict::Refused { rejection: hinted(rejection, &callouts), reply },
+        (None, Some(_)) => Verdict::Answered,
+        (_, None) => Verdict::Admitted(changes),
+    };
+    let rule = rule.and_then(|rule| core.policy.rules().get(rule)).map(|rule| rule.name.clone());
+    Ok(Judged { rule, steps: steps.taken, verdict })
+}
+
+/// Names the option that would have changed the verdict.
+fn hinted(rejection: Rejection, callouts: &Callouts) -> Rejection {
+    match rejection.cause {
+        Cause::IntrospectionUnanswered if callouts.introspection.is_none() => {
+            let detail = "here it counts as unavailable; give its response by --introspection";
+            Rejection { detail: Some(detail.into()), ..rejection }
+        }
+        _ => rejection,
+    }
+}

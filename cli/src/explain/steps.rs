@@ -1,0 +1,315 @@
+//! What is printed of each step. The driver takes the steps; these are the words for them.
+use std::mem;
+use std::sync::Arc;
+
+use authn::config::{Document, OneOrMany};
+use authn::credentials::Source;
+use authn::decide::{Admission, Asking, Entered, Verified};
+use authn::engine::Portable;
+use authn::introspection::Reply;
+use authn::revocation::Verdict;
+use authn::time::{Monotonic, Now, UnixSeconds};
+use driver::{Core, Stage, Wake};
+use jose::json::{Json, Number, Object};
+use jose::{Family, base64url};
+
+use super::Answer;
+
+/// The monotonic clock does not move while a request is explained.
+pub const NOW: Monotonic = Monotonic(1_000_000_000_000);
+
+pub struct Steps<'e> {
+    pub core: Arc<Core>,
+    pub document: &'e Document,
+    /// Secrets with a placeholder.
+    pub assumed: &'e [String],
+    pub at: UnixSeconds,
+    /// The service's, if it is asked.
+    pub answer: Answer,
+    pub show_claims: bool,
+    pub taken: Vec<(&'static str, String)>,
+    progress: Progress,
+}
+
+/// What the earlier steps were about.
+#[derive(Default)]
+struct Progress {
+    rule: Option<usize>,
+    verified: Option<Arc<Verified>>,
+    /// Its query's `issued`.
+    asked: Option<u64>,
+}
+
+impl<'e> Steps<'e> {
+    pub fn new(explain: &super::Explain, core: Arc<Core>, document: &'e Document, assumed: &'e [String]) -> Self {
+        let super::Explain { at, answer, show_claims, .. } = *explain;
+        Self { core, document, assumed, at, answer, show_claims, taken: Vec::new(), progress: Progress::default() }
+    }
+
+    pub fn step(&mut self, step: &'static str, says: impl Into<String>) {
+        self.taken.push((step, says.into()));
+    }
+
+    pub fn on_stage(&mut self, stage: Stage<'_>) {
+        match stage {
+            Stage::Entered(entered) => self.entered(entered),
+            Stage::Verified(verified) => self.verified(verified),
+            Stage::Accepted => self.accepted(),
+            Stage::Introspecting { issuer } => self.introspecting(issuer),
+            Stage::Asking(asking) => self.asking(asking),
+            Stage::Woken(wake) => self.woken(wake),
+            Stage::Admitted(admission) => self.admitted(admission),
+            Stage::Open { rule } => {
+                self.rule(rule);
+                self.step("token", "none is looked at");
+            }
+            Stage::Answered { rule } => {
+                self.rule(rule);
+                self.step("token", "none is looked at");
+                self.step("answer", "200, from the filter itself; nothing is forwarded");
+            }
+            Stage::Refused { rule, .. } => {
+                if let Some(rule) = rule {
+                    self.rule(rule);
+                }
+            }
+        }
+    }
+
+    /// The response of an introspection server.
+    pub fn introspected(&mut self, reply: &Reply<'_>) {
+        if let Ok(Ok(Json::Object(claims))) = reply.read() {
+            self.claims(&claims);
+        }
+    }
+
+    fn entered(&mut self, entered: &Entered<'_>) {
+        self.rule(entered.rule());
+        self.step("token", format!("{} bytes, in {}", entered.token().len(), self.source(entered.source())));
+        if self.core.policy.introspecting(entered.rule(), entered.token()).is_none() {
+            self.signature(entered.token());
+        }
+    }
+
+    fn verified(&mut self, verified: &Arc<Verified>) {
+        let lifetime = self.document.issuers.get(verified.issuer()).map_or_else(String::new, |issuer| {
+            format!(
+                ", its lifetime is at most {:?} and its clock may differ by {:?}",
+                issuer.max_lifetime.0, issuer.skew.0
+            )
+        });
+        let kind = if verified.is_opaque() { "kind" } else { "typ, kind" };
+        self.step("claims", format!("{kind}, aud, required claims and times are accepted{lifetime}"));
+        let window = verified.window();
+        let until = window.until.0.min(window.login_until.0);
+        let (from, until) = (self.relative(window.from.0), self.relative(until));
+        self.step("window", format!("counts from {from} until {until}, clock skew included"));
+        self.progress.verified = Some(Arc::clone(verified));
+    }
+
+    fn introspecting(&mut self, issuer: usize) {
+        let server = self.server(issuer);
+        if self.progress.verified.is_some() {
+            self.step("introspect", format!("{server} is asked about it too"));
+        } else {
+            let name = self.core.policy.issuer_name(issuer).unwrap_or_default();
+            self.step("opaque", format!("has the format of {name}; {server} is asked about it"));
+        }
+    }
+
+    fn asking(&mut self, asking: &Asking) {
+        self.progress.asked = Some(asking.query().issued.0);
+        self.revocation_keys(asking.verified());
+    }
+
+    fn woken(&mut self, wake: &Wake) {
+        match wake {
+            Wake::Verdict { verdict, .. } => {
+                let answered = match self.answer {
+                    Answer::Service(wire::Answer::Live) => "live".to_owned(),
+                    Answer::Service(wire::Answer::Dead) => "dead".to_owned(),
+                    Answer::Service(wire::Answer::Before(time)) => format!("before:{time}"),
+                    Answer::Unavailable => "unavailable".to_owned(),
+                };
+                let means = match verdict {
+                    Verdict::Live => "lives",
+                    Verdict::Dead => "was ended",
+                };
+                let issued = self.relative(self.progress.asked.unwrap_or_default());
+                let says = format!("taken for answered {answered} to each; issued {issued}, the token {means}");
+                self.step("revocation", says);
+            }
+            Wake::CannotTell(..) => self.step("revocation", "taken for unavailable"),
+            Wake::Introspected(Ok(_)) if self.progress.verified.is_some() => {
+                self.step("introspect", "active, and the answer does not contradict the token");
+            }
+            Wake::Introspected(_) | Wake::Keys { .. } => {}
+        }
+    }
+
+    fn admitted(&mut self, admission: &Admission) {
+        if self.progress.asked.is_none() {
+            self.step("revocation", "not asked for");
+        }
+        if admission.mismatch_reported {
+            self.step("binding", "a mismatch, which this rule only reports");
+        }
+        if admission.unchecked {
+            self.step("revocation", "this rule admits requests that cannot be checked");
+        }
+    }
+
+    fn rule(&mut self, place: usize) {
+        if mem::replace(&mut self.progress.rule, Some(place)).is_some() {
+            return;
+        }
+        let (Some(rule), Some(written)) = (self.core.policy.rules().get(place), self.document.rules.get(place)) else {
+            return;
+        };
+        self.step("rule", format!("{} (rules[{place}]), access {}", rule.name, word(&written.access)));
+    }
+
+    fn source(&self, source: Source) -> String {
+        let sources = &self.document.tokens;
+        let found = match source {
+            Source::Header(place) => sources.headers.get(place).map(|header| match &header.scheme {
+                Some(scheme) => format!("the header {}, scheme {scheme}", header.name),
+                None => format!("the header {}", header.name),
+            }),
+            Source::Cookie(place) => sources.cookies.get(place).map(|cookie| format!("the cookie {}", cookie.name)),
+            Source::Websocket(place) => sources
+                .websocket
+                .get(place)
+                .map(|websocket| format!("a WebSocket subprotocol that begins with {}", websocket.prefix)),
+            Source::Query(place) => sources.query.get(place).map(|name| format!("the query parameter {name}")),
+        };
+        found.unwrap_or_default()
+    }
+
+    /// The token's header, claims and signing key, as far as they can be read.
+    fn signature(&mut self, token: &[u8]) -> Option<()> {
+        let core = Arc::clone(&self.core);
+        let policy = &core.policy;
+        let unverified = policy.unverified(token).ok()?;
+        let header = unverified.header();
+        let quoted =
+            |text: &Option<String>| text.as_ref().map_or_else(|| "absent".to_owned(), |text| format!("{text:?}"));
+        self.step("header", format!("alg {}, kid {}, typ {}", header.alg, quoted(&header.kid), quoted(&header.typ)));
+        let payload = unverified.parse_payload().ok()?;
+        let Json::Object(claims) = &payload else { return None };
+        self.claims(claims);
+        let now = Now { wall: self.at, monotonic: NOW };
+        let signer = policy.signer(&Portable, &core.keyrings(), &unverified, claims, now).ok()?;
+        let name = policy.issuer_name(signer.issuer).unwrap_or_default();
+        let iss = claims.get("iss").and_then(Json::as_str).unwrap_or_default();
+        let written = self.document.issuers.get(signer.issuer).map(|issuer| issuer.issuer.as_str()).unwrap_or_default();
+        let tenant = if written == iss { String::new() } else { format!(", a tenant of {written:?}") };
+        self.step("issuer", format!("{name}, {iss:?}{tenant}"));
+        // The thumbprint of a secret would allow others to test guesses of the secret.
+        let key = match header.alg.family() {
+            Family::Hmac => "a shared secret".to_owned(),
+            Family::Rsa | Family::P256 | Family::P384 | Family::P521 | Family::Ed25519 => {
+                format!("the key with thumbprint {}", base64url::encode(signer.thumbprint))
+            }
+        };
+        self.step("signature", format!("verified with {key}"));
+        Some(())
+    }
+
+    /// The server to ask about an issuer's tokens.
+    fn server(&self, issuer: usize) -> String {
+        let asked = self.document.issuers.get(issuer).and_then(|issuer| issuer.introspection.as_ref());
+        asked.map_or_else(String::new, |asked| format!("{} of cluster {}", asked.path, asked.cluster))
+    }
+
+    fn claims(&mut self, claims: &Object<'_>) {
+        for (name, value) in claims.iter() {
+            let says = self.claim(name, value);
+            self.step("says", says);
+        }
+    }
+
+    fn claim(&self, name: &str, value: &Json<'_>) -> String {
+        let shown = match value {
+            _ if !REGISTERED.contains(&name) && !TIMES.contains(&name) && !self.show_claims => {
+                return format!("{name:?} (its value with --show-claims)");
+            }
+            Json::Number(Number::Unsigned(seconds)) if TIMES.contains(&name) => self.relative(*seconds),
+            Json::String(text) => format!("{text:?}"),
+            other => other.to_text().escape_debug().to_string(),
+        };
+        format!("{name:?} {shown}")
+    }
+
+    /// Seconds since 1970, and the distance from the time of the request.
+    fn relative(&self, seconds: u64) -> String {
+        let at = self.at.0;
+        match seconds.checked_sub(at) {
+            Some(0) => format!("{seconds} (now)"),
+            Some(ahead) => format!("{seconds} (in {ahead}s)"),
+            None => format!("{seconds} ({}s ago)", at.saturating_sub(seconds)),
+        }
+    }
+
+    /// The rule's requirements that the token meets.
+    fn accepted(&mut self) {
+        let Some(rule) = self.progress.rule.and_then(|place| self.document.rules.get(place)) else { return };
+        if !rule.scopes.all.is_empty() || !rule.scopes.any.is_empty() {
+            let mut wanted = Vec::new();
+            for (how, scopes) in [("all of", &rule.scopes.all), ("one of", &rule.scopes.any)] {
+                if !scopes.is_empty() {
+                    wanted.push(format!("{how} {}", scopes.join(", ")));
+                }
+            }
+            self.step("scopes", format!("has {}", wanted.join(" and ")));
+        }
+        for condition in &rule.claims {
+            self.step("condition", format!("the claim {} meets the rule's condition", path(&condition.claim)));
+        }
+        let binding = &rule.binding;
+        if let Some(certificate) = &binding.certificate {
+            self.step("binding", format!("certificate, {}", word(&certificate.mode)));
+        }
+        for (what, claim) in [("address", &binding.address), ("user agent", &binding.user_agent)] {
+            if let Some(claim) = claim {
+                self.step("binding", format!("{what} by the claim {}, {}", path(&claim.claim), word(&claim.mode)));
+            }
+        }
+        self.step("accepted", "the rule accepts the token");
+    }
+
+    fn revocation_keys(&mut self, verified: &Verified) -> Option<()> {
+        let core = Arc::clone(&self.core);
+        let policy = &core.policy;
+        let revocation = self.document.revocation.as_ref();
+        let is_assumed = revocation.is_some_and(|revocation| self.assumed.contains(&revocation.secret_env));
+        for (kind, key) in policy.revocation_keys(verified).ok()? {
+            // Keys are derived from the secret: with a placeholder they would be meaningless.
+            let key = if is_assumed { String::new() } else { format!(" {key}") };
+            self.step("asks", format!("{kind}{key}"));
+        }
+        for kind in policy.not_revocable_by(verified).ok()? {
+            let claims = policy.revocation_claims(verified.issuer(), kind);
+            let why = match kind {
+                wire::Kind::SigningKey => "no key has signed it".to_owned(),
+                _ if claims.is_empty() => "this issuer's tokens have no claim for it".to_owned(),
+                _ => format!("the token has none of {}", claims.join(", ")),
+            };
+            self.step("unreachable", format!("a revocation by {kind} does not end it: {why}"));
+        }
+        Some(())
+    }
+}
+
+/// RFC 7519 section 4.1.
+const REGISTERED: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
+const TIMES: [&str; 4] = ["exp", "nbf", "iat", "auth_time"];
+
+/// As written in a configuration.
+fn word(choice: &impl serde::Serialize) -> String {
+    serde_json::to_value(choice).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn path(claim: &OneOrMany<String>) -> String {
+    claim.as_slice().join(".")
+}
