@@ -160,7 +160,7 @@ impl<'e> Steps<'e> {
     }
 
     fn rule(&mut self, place: usize) {
-        if mem::replace(&mut self.progress.rule, Some(place)).is_some() {
+        if self.progress.rule.replace(place).is_some() {
             return;
         }
         let (Some(rule), Some(written)) = (self.core.policy.rules().get(place), self.document.rules.get(place)) else {
