@@ -1,5 +1,4 @@
 //! What is printed of each step. The driver takes the steps; these are the words for them.
-use std::mem;
 use std::sync::Arc;
 
 use authn::config::{Document, OneOrMany};
