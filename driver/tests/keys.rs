@@ -312,7 +312,7 @@ fn forged_signatures_have_an_eighth_of_the_room_and_keep_no_good_key_from_coming
         token.replace_range(end..=end, other);
         token
     };
-    let forged: Vec<_> = (0..10).map(|number| forged(number)).map(|token| at.send_token(&token)).collect();
+    let forged: Vec<_> = (0..10).map(forged).map(|token| at.send_token(&token)).collect();
     assert_eq!(forged.iter().filter(|stream| is_waiting(&at.proxy, **stream)).count(), 2);
     at.publish(&["one", "two"]);
     let next = at.send_signed("two", "next");
