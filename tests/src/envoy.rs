@@ -53,7 +53,7 @@ pub struct ServiceTls {
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
-/// The host that runs the filter inside Envoy. The files in envoy/ are written for Wasm; [`bootstrap`] rewrites
+/// The host that runs the filter inside Envoy. The files in envoy/ are written for Wasm; `bootstrap` rewrites
 /// them for any other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FilterHost {
