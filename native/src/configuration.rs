@@ -1,13 +1,16 @@
 //! One active filter configuration: the state that all of its requests share, on every worker and on the main thread.
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
-use driver::{Configured, Dispatch, Dispatcher, StreamId, Worker};
+use driver::{CallId, Configured, Dispatch, Dispatcher, StreamId, Worker};
 
 use crate::envoy::{self, Config, Meter, StreamScheduler};
 use crate::host::HookHost;
+use crate::live;
 use crate::metrics::{self, Metrics};
-use crate::outbox::{Answer, Outbox};
+use crate::outbox::{Answer, Outbox, Ticket};
 use crate::ticker::{Bell, Event};
 
 /// The `filter_name` that Envoy's configuration must have.
@@ -22,6 +25,8 @@ pub struct Configuration {
     outbox: Outbox,
     bell: Arc<Bell>,
     metrics: Metrics,
+    /// The requests that Envoy has under this configuration.
+    requests: AtomicU64,
 }
 
 /// A worker's access to the dispatcher.
@@ -33,6 +38,9 @@ pub struct Gate<'c> {
 
 /// The only event that a stream is woken with.
 pub const RESUME: u64 = 1;
+
+/// How long a worker waits for the callouts of a replaced configuration: most are answered in far less.
+const LAST_CALLOUTS: Duration = Duration::from_secs(2);
 
 impl Configuration {
     /// # Errors
@@ -48,18 +56,27 @@ impl Configuration {
         let workers = usize::try_from(envoy::workers(config)).unwrap_or(1).max(1);
         let mut host = HookHost { meter: Some(config.meter()), metrics: &metrics, outbox: &outbox, workers };
         let Configured { core, dispatcher } = driver::configure(&mut host, document.to_vec())?;
-        Ok(Arc::new(Self {
+        let configuration = Arc::new(Self {
             workers: (0..workers).map(|_| Mutex::new(Worker::new(Arc::clone(&core)))).collect(),
             dispatcher: Mutex::new(dispatcher),
             parked: Mutex::default(),
             outbox,
             bell,
             metrics,
-        }))
+            requests: AtomicU64::new(0),
+        });
+        live::add(&configuration);
+        Ok(configuration)
     }
 
     /// Envoy does not use it any more, and its requests are over. Runs on any thread.
     pub fn retire(&self) {
+        live::remove(self);
+        for Ticket { owner, call } in self.outbox.close() {
+            if let Some(owner) = owner.as_ref().and_then(Weak::upgrade) {
+                owner.answered(call, &Answer::NONE, None);
+            }
+        }
         let mut host = self.host(None);
         for worker in &self.workers {
             lock(worker).flush(&mut host);
@@ -68,7 +85,7 @@ impl Configuration {
     }
 
     /// On the main thread.
-    pub fn on_event(&self, config: &mut Config<'_>, event: u64) {
+    pub fn on_event(self: &Arc<Self>, config: &mut Config<'_>, event: u64) {
         let Some(event) = Event::of(event) else { return };
         self.bell.heard(event);
         if event == Event::Tick {
@@ -78,13 +95,28 @@ impl Configuration {
     }
 
     /// On the main thread. An answer that never came has no headers.
-    pub fn on_answer(&self, config: &mut Config<'_>, callout: u64, answer: &Answer<'_>) {
-        if let Some(call) = self.outbox.answered(callout) {
-            let mut host = self.host(Some(config.meter()));
-            lock(&self.dispatcher).answered(&mut host, call, answer);
-            self.wake_ready();
+    pub fn on_answer(self: &Arc<Self>, config: &mut Config<'_>, callout: u64, answer: &Answer<'_>) {
+        if let Some(ticket) = self.outbox.answered(callout) {
+            self.deliver(&ticket, answer, config.meter());
         }
         self.send(config);
+    }
+
+    /// Envoy has a new request under this configuration.
+    pub fn enter(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// On a worker, before Envoy gives up this request and its share of the configuration.
+    ///
+    /// With extension discovery, Envoy destroys a replaced configuration where its last request ends, and cancels the
+    /// configuration's callouts there, although the main thread works with them. So the worker waits for their answers.
+    pub fn leave(&self) {
+        let is_last = self.requests.fetch_sub(1, Ordering::AcqRel) == 1;
+        // Envoy itself holds the newest one.
+        if is_last && !live::is_newest(self) {
+            self.outbox.wait(LAST_CALLOUTS);
+        }
     }
 
     /// A hook panicked.
@@ -139,18 +171,38 @@ impl Configuration {
     }
 
     /// Sends callouts until there are no more: a refused callout can cause the next one.
-    fn send(&self, config: &mut Config<'_>) {
+    fn send(self: &Arc<Self>, config: &mut Config<'_>) {
+        // Callouts of a configuration that may have been replaced belong to the newest one: see `leave`.
+        let newest = live::newest().filter(|newest| !Arc::ptr_eq(newest, self));
+        if newest.is_some_and(|newest| self.outbox.hand_over(&newest.outbox, &Arc::downgrade(self))) {
+            return;
+        }
         loop {
             let unsent = self.outbox.send(config);
             if unsent.is_empty() {
                 return;
             }
-            let mut host = self.host(Some(config.meter()));
-            for call in unsent {
-                lock(&self.dispatcher).answered(&mut host, call, &Answer::NONE);
+            for ticket in unsent {
+                self.deliver(&ticket, &Answer::NONE, config.meter());
             }
-            self.wake_ready();
         }
+    }
+
+    fn deliver(&self, ticket: &Ticket, answer: &Answer<'_>, meter: Meter<'_>) {
+        match &ticket.owner {
+            None => self.answered(ticket.call, answer, Some(meter)),
+            Some(owner) => {
+                if let Some(owner) = owner.upgrade() {
+                    owner.answered(ticket.call, answer, None);
+                }
+            }
+        }
+    }
+
+    fn answered<'h>(&'h self, call: CallId, answer: &Answer<'_>, meter: Option<Meter<'h>>) {
+        let mut host = self.host(meter);
+        lock(&self.dispatcher).answered(&mut host, call, answer);
+        self.wake_ready();
     }
 }
 

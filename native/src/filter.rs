@@ -40,6 +40,7 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 impl Filter {
     pub fn new(configuration: Arc<Configuration>, stream: &Stream<'_>) -> Self {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        configuration.enter();
         Self { configuration, id, worker: stream.worker(), state: Cell::new(State::New) }
     }
 
@@ -139,6 +140,11 @@ impl Filter {
     pub fn on_fault(&self, stream: &mut Stream<'_>) -> After {
         self.configuration.on_fault(stream.meter());
         if self.state.get() == State::Replied { After::Nothing } else { self.unavailable("FAULT", stream) }
+    }
+
+    /// Envoy destroys its side of this request when this returns.
+    pub fn on_destroy(&self) {
+        self.configuration.leave();
     }
 
     /// Envoy is done with this request.

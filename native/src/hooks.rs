@@ -126,6 +126,7 @@ pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_destroy(ours: OursP
     // SAFETY: `ours` came from `filter_new`, and Envoy gives it back once.
     let in_hook = unsafe {
         let slot = &*ours.cast::<Slot>();
+        let _ = caught(|| slot.filter.on_destroy());
         slot.gone.set(true);
         slot.hooks.get() > 0
     };

@@ -9,6 +9,7 @@ mod exchange;
 mod filter;
 pub mod hooks;
 mod host;
+mod live;
 mod metrics;
 mod outbox;
 mod reply;

@@ -1,11 +1,12 @@
-//! Callouts queued for the main thread, which alone can send them, and their answers.
+//! Callouts queued for the main thread, which alone can send them, and the owners of their answers.
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use driver::{CallId, Callout, CalloutReply, HostError};
 
+use crate::configuration::Configuration;
 use crate::envoy::{self, Config};
 use crate::ticker::{Bell, Event};
 
@@ -14,13 +15,24 @@ pub struct Outbox {
     bell: Arc<Bell>,
     next: AtomicU64,
     calls: Mutex<Calls>,
+    /// None is in flight any more.
+    answered: Condvar,
 }
 
 #[derive(Default)]
 struct Calls {
-    waiting: Vec<(CallId, OwnedCallout)>,
+    waiting: Vec<(Ticket, OwnedCallout)>,
     /// By Envoy's number.
-    in_flight: HashMap<u64, CallId>,
+    in_flight: HashMap<u64, Ticket>,
+    /// Envoy's configuration is gone, so nothing can be sent.
+    closed: bool,
+}
+
+/// A callout, and the configuration that wants its answer.
+pub struct Ticket {
+    /// `None`: the configuration that has this outbox.
+    pub owner: Option<Weak<Configuration>>,
+    pub call: CallId,
 }
 
 struct OwnedCallout {
@@ -39,7 +51,7 @@ pub struct Answer<'h> {
 
 impl Outbox {
     pub fn new(bell: Arc<Bell>) -> Self {
-        Self { bell, next: AtomicU64::new(1), calls: Mutex::default() }
+        Self { bell, next: AtomicU64::new(1), calls: Mutex::default(), answered: Condvar::new() }
     }
 
     /// From any thread.
@@ -52,16 +64,16 @@ impl Outbox {
             body: callout.body.to_vec(),
             timeout: callout.timeout,
         };
-        self.calls().waiting.push((id, callout));
+        self.calls().waiting.push((Ticket { owner: None, call: id }, callout));
         self.bell.ring(Event::Work);
         id
     }
 
     /// Sends the posted callouts, on the main thread. Returns those that Envoy refuses.
-    pub fn send(&self, config: &mut Config<'_>) -> Vec<CallId> {
+    pub fn send(&self, config: &mut Config<'_>) -> Vec<Ticket> {
         let waiting = std::mem::take(&mut self.calls().waiting);
         let mut unsent = Vec::new();
-        for (id, callout) in waiting {
+        for (ticket, callout) in waiting {
             let headers: Vec<_> =
                 callout.headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect();
             // Envoy can answer within this call, and the answer's hook takes the lock.
@@ -73,13 +85,13 @@ impl Outbox {
             });
             match sent {
                 Ok(number) => {
-                    self.calls().in_flight.insert(number, id);
+                    self.calls().in_flight.insert(number, ticket);
                 }
                 Err(refused) => {
                     let why = refused.reason();
                     let text = format!("portcullis: no callout to cluster `{}`: {why}", callout.cluster);
                     envoy::log(envoy::LogLevel::Warn, &text);
-                    unsent.push(id);
+                    unsent.push(ticket);
                 }
             }
         }
@@ -87,12 +99,55 @@ impl Outbox {
     }
 
     /// The owner of the answer with this number.
-    pub fn answered(&self, number: u64) -> Option<CallId> {
-        self.calls().in_flight.remove(&number)
+    pub fn answered(&self, number: u64) -> Option<Ticket> {
+        let mut calls = self.calls();
+        let ticket = calls.in_flight.remove(&number);
+        if calls.in_flight.is_empty() {
+            self.answered.notify_all();
+        }
+        ticket
+    }
+
+    /// Leaves the posted callouts of `owner`, which has this outbox, to another configuration. False if Envoy has removed
+    /// that one.
+    pub fn hand_over(&self, to: &Self, owner: &Weak<Configuration>) -> bool {
+        // The locks are taken one after the other, never nested.
+        let mut waiting = std::mem::take(&mut self.calls().waiting);
+        if waiting.is_empty() {
+            return true;
+        }
+        for (ticket, _) in &mut waiting {
+            ticket.owner.get_or_insert_with(|| Weak::clone(owner));
+        }
+        let mut theirs = to.calls();
+        if theirs.closed {
+            drop(theirs);
+            self.calls().waiting.append(&mut waiting);
+            return false;
+        }
+        theirs.waiting.append(&mut waiting);
+        drop(theirs);
+        to.bell.ring(Event::Work);
+        true
+    }
+
+    /// Waits until no callout is in flight, but not longer than `limit`.
+    pub fn wait(&self, limit: Duration) {
+        let is_any = |calls: &mut Calls| !calls.in_flight.is_empty();
+        drop(self.answered.wait_timeout_while(self.calls(), limit, is_any));
+    }
+
+    /// Envoy's configuration is gone. Returns the callouts that will have no answer.
+    pub fn close(&self) -> Vec<Ticket> {
+        let mut calls = self.calls();
+        calls.closed = true;
+        let waiting = std::mem::take(&mut calls.waiting);
+        let in_flight = std::mem::take(&mut calls.in_flight);
+        waiting.into_iter().map(|(ticket, _)| ticket).chain(in_flight.into_values()).collect()
     }
 
     fn calls(&self) -> MutexGuard<'_, Calls> {
-        // Both collections are consistent after every step.
+        // All of it is consistent after every step.
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
