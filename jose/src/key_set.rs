@@ -3,8 +3,10 @@ use std::fmt;
 
 use crate::alg::Algorithm;
 use crate::key::Key;
+use crate::key::engine::VerifyingKey;
 use crate::printable::printable;
 
+/// The most keys of one set, unless an engine has its own bound.
 pub const MAX_KEYS: usize = 64;
 /// The most signatures checked for one token.
 pub const MAX_CANDIDATES: usize = 8;
@@ -22,8 +24,8 @@ pub struct KeySet<V> {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeySetError {
-    #[error("more than {MAX_KEYS} keys are not supported")]
-    TooMany,
+    #[error("more than {0} keys are not supported")]
+    TooMany(usize),
     #[error("this key is listed twice, with the same key id (`kid`), algorithms and `issuer`")]
     DuplicateKey,
     #[error(
@@ -51,7 +53,7 @@ pub enum NoCandidate {
     OtherAlgorithm,
 }
 
-impl<V> KeySet<V> {
+impl<V: VerifyingKey> KeySet<V> {
     /// # Errors
     /// See [`KeySetError`]. An empty set is valid: an issuer may have no keys for a time.
     pub fn new(keys: Vec<Key<V>>) -> Result<Self, KeySetError> {
@@ -67,8 +69,8 @@ impl<V> KeySet<V> {
     /// # Errors
     /// See [`KeySetError`]. The set does not change.
     pub fn add(&mut self, key: Key<V>) -> Result<(), KeySetError> {
-        if self.keys.len() >= MAX_KEYS {
-            return Err(KeySetError::TooMany);
+        if self.keys.len() >= V::MAX_KEYS {
+            return Err(KeySetError::TooMany(V::MAX_KEYS));
         }
         if self.keys.iter().any(|other| other.is_same(&key)) {
             return Err(KeySetError::DuplicateKey);
@@ -95,7 +97,9 @@ impl<V> KeySet<V> {
         self.keys.push(key);
         Ok(())
     }
+}
 
+impl<V> KeySet<V> {
     pub fn keys(&self) -> &[Key<V>] {
         &self.keys
     }

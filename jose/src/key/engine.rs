@@ -8,6 +8,8 @@ use crate::key::PublicKey;
 pub trait VerifyingKey: Sized {
     /// The longest RSA modulus that the engine supports.
     const MAX_RSA_BITS: usize;
+    /// The most keys of one set that are kept in this form.
+    const MAX_KEYS: usize = crate::key_set::MAX_KEYS;
 
     /// `None` for an unusable key: an even modulus, a point that is not on its curve, or a point of small order.
     fn from_public(public: &PublicKey) -> Option<Self>;

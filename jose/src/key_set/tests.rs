@@ -95,7 +95,7 @@ fn keys_of_other_algorithms_do_not_use_up_the_candidates() {
 fn refuses_more_than_64_keys() {
     let keys = |count: u8| (0..count).map(|i| secret(i, Some(&format!("k{i}")))).collect::<Vec<_>>();
     assert!(KeySet::new(keys(64)).is_ok());
-    assert_eq!(KeySet::new(keys(65)).unwrap_err(), KeySetError::TooMany);
+    assert_eq!(KeySet::new(keys(65)).unwrap_err(), KeySetError::TooMany(64));
 }
 
 #[test]

@@ -10,6 +10,8 @@ pub struct AwsLcKey(PublicKey);
 impl VerifyingKey for AwsLcKey {
     /// Larger keys would take too long for each signature.
     const MAX_RSA_BITS: usize = 8192;
+    /// Every member that is read.
+    const MAX_KEYS: usize = jose::jwks::MAX_MEMBERS;
 
     fn from_public(public: &PublicKey) -> Option<Self> {
         let algorithm = match public {

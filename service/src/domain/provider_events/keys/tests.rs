@@ -123,6 +123,13 @@ fn sets_are_the_same_by_their_usable_keys() {
 }
 
 #[test]
+fn every_key_of_the_largest_set_is_used() {
+    let keys: Vec<Value> =
+        (0..MAX_MEMBERS).map(|n| jwk(&SigningKey::generate(Algorithm::EdDSA, &n.to_string()))).collect();
+    assert_eq!(set(&keys).keys().len(), MAX_MEMBERS);
+}
+
+#[test]
 fn an_rsa_key_of_8192_bits_verifies() {
     let key = SigningKey::generate_rsa(Algorithm::PS512, "k", 8192).unwrap();
     let (input, signature) = signed(&key);
