@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use harness::mesh::{ISSUER, OTHER_ISSUER, claims_with};
-use harness::{FilterHost, Mesh, MeshOptions, Request, exchange, wait_until};
+use harness::{Answer, FilterHost, Mesh, MeshOptions, Request, Upstream, exchange, wait_until};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+mod lifetimes;
 mod under_load;
 
 fn native() -> MeshOptions {
