@@ -11,7 +11,7 @@ NATIVE := --locked --workspace --exclude noop
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help coverage setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native
+.PHONY: help coverage setup checkers build wasm image files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ oidc: wasm ## log in and out at a real OpenID provider (needs Node 20; installs 
 
 keycloak: wasm ## the same with a real Keycloak: logins, rotations, logouts, its token types (needs Java 17 and Maven)
 	@scripts/keycloak
+
+soak: native build ## many requests to the dynamic module with resets, reloads and a failing store (SOAK_REQUESTS=1000000)
+	@SOAK_REQUESTS=$${SOAK_REQUESTS:-1000000} PORTCULLIS_WASM=none scripts/e2e native::under_load
 
 bench: bench-built ## measure the cost of a request, beside Envoy's own filters: benches/README.md
 	@$(BENCH)

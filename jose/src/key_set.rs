@@ -6,8 +6,6 @@ use crate::key::Key;
 use crate::key::engine::VerifyingKey;
 use crate::printable::printable;
 
-/// The most keys of one set, unless an engine has its own bound.
-pub const MAX_KEYS: usize = 64;
 /// The most signatures checked for one token.
 pub const MAX_CANDIDATES: usize = 8;
 /// The most keys of one algorithm without a key id. Together with one key that has the token's kid, all of them are

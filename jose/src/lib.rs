@@ -66,8 +66,8 @@ mod printable;
 
 pub use alg::{Algorithm, Family, UnknownAlgorithm};
 pub use jws::{Extension, Header, JwsError, MAX_KID_BYTES, Member, ObjectError, Padding, Segment, Unverified};
-pub use key::engine::{BadSignature, VerifyingKey};
+pub use key::engine::{BadSignature, MAX_KEYS, VerifyingKey};
 pub use key::{Curve, Key, KeyError, MIN_RSA_BITS, PublicKey};
-pub use key_set::{Candidates, KeySet, KeySetError, MAX_CANDIDATES, MAX_KEYS, MAX_KEYS_WITHOUT_KID, NoCandidate};
+pub use key_set::{Candidates, KeySet, KeySetError, MAX_CANDIDATES, MAX_KEYS_WITHOUT_KID, NoCandidate};
 pub use media_type::plain_type;
 pub use printable::printable;

@@ -1,6 +1,7 @@
 use super::*;
+use crate::MAX_KEYS;
 use crate::key::engine::any::Any;
-use crate::key_set::{MAX_CANDIDATES, MAX_KEYS};
+use crate::key_set::MAX_CANDIDATES;
 
 /// RFC 7638 section 3.1.
 const RSA: &str = r#"{"kty":"RSA",

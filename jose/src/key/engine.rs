@@ -3,13 +3,16 @@
 use crate::alg::Algorithm;
 use crate::key::PublicKey;
 
+/// The most keys of one set, unless an engine has its own bound.
+pub const MAX_KEYS: usize = 64;
+
 /// A key in the form that an engine uses to check signatures. Engines differ in speed and in the keys that they
 /// support. For a supported key they all give the same answer.
 pub trait VerifyingKey: Sized {
     /// The longest RSA modulus that the engine supports.
     const MAX_RSA_BITS: usize;
     /// The most keys of one set that are kept in this form.
-    const MAX_KEYS: usize = crate::key_set::MAX_KEYS;
+    const MAX_KEYS: usize = MAX_KEYS;
 
     /// `None` for an unusable key: an even modulus, a point that is not on its curve, or a point of small order.
     fn from_public(public: &PublicKey) -> Option<Self>;

@@ -103,8 +103,8 @@ fn no_byte_of_a_certificate_makes_it_panic_and_none_makes_another_key() {
 fn a_map_of_key_ids_to_pem_is_a_key_set() {
     use serde_json::json;
 
+    use crate::MAX_KEYS;
     use crate::jwks::{self, JwksError, MAX_MEMBERS, Parsed};
-    use crate::key_set::MAX_KEYS;
 
     let parse = |map: &serde_json::Value| -> Result<Parsed<Any>, JwksError> {
         jwks::parse(map.to_string().as_bytes(), &Algorithm::ALL, false)
