@@ -1,4 +1,4 @@
-//! The functions that Envoy calls. Each converts pointers to the types of [`crate::envoy`], stops panics, and leaves
+//! The functions that Envoy calls. Each converts pointers to the types of `crate::envoy`, stops panics, and leaves
 //! the work to `Configuration` and `Filter`.
 #![allow(unsafe_code)]
 #![allow(clippy::missing_safety_doc, reason = "only Envoy calls these, by the rules of its ABI")]
