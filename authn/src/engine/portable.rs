@@ -14,7 +14,7 @@ impl Engine for Portable {
 }
 
 impl VerifyingKey for Material {
-    /// The largest modulus that the arithmetic of [`rsa`] supports.
+    /// The largest modulus that the arithmetic of `rsa` supports.
     const MAX_RSA_BITS: usize = 4096;
 
     fn from_public(public: &PublicKey) -> Option<Self> {

@@ -1,5 +1,7 @@
 //! The options of `portcullis serve`. Each is stated once, here or in a part that is flattened in: its flag, environment
 //! variable, default, bounds and help. `make docs` writes docs/cli.md from it.
+#![allow(rustdoc::bare_urls, reason = "the doc comment of an option is its help text")]
+
 mod admin;
 mod providers_file;
 mod redis;

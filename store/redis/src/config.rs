@@ -1,4 +1,4 @@
-//! The configuration of a [`crate::Store`].
+//! The configuration of a [`crate::RedisStore`].
 use std::time::Duration;
 
 use store::StoreId;
