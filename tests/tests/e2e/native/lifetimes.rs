@@ -54,7 +54,7 @@ impl Late {
     }
 
     /// It lives, decides, and nothing is left behind.
-    async fn is_unharmed(mut self) {
+    async fn assert_unharmed(mut self) {
         assert_eq!(self.mesh.get("garbage").await.status, 401);
         assert_eq!(self.mesh.send(&Request::get("/public")).await.status, 200);
         let idle = wait_until(SOON, async || {
@@ -80,7 +80,7 @@ async fn requests_that_wait_while_their_configuration_is_replaced_are_answered()
     assert_eq!(late.active().await, u64::try_from(WAITING).expect("small"), "the update came too late for this test");
     let statuses = requests.join_all().await;
     assert_eq!(statuses, [Some(503); WAITING]);
-    late.is_unharmed().await;
+    late.assert_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,7 +92,7 @@ async fn a_request_that_is_reset_during_its_callout_leaves_nothing_behind() {
     assert!(wait_until(SOON, async || late.active().await == 0).await, "Envoy keeps requests without a client");
     // The answers come to nobody.
     sleep(LATE).await;
-    late.is_unharmed().await;
+    late.assert_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +104,7 @@ async fn an_answer_may_come_after_its_configuration_has_gone() {
     late.replace().await;
     assert!(late.drained().await, "the old listener does not drain");
     sleep(LATE * 2).await;
-    late.is_unharmed().await;
+    late.assert_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +115,7 @@ async fn a_listener_that_has_drained_ends_the_requests_that_still_wait() {
     assert!(late.drained().await, "the old listener does not drain");
     let statuses = timeout(SOON, requests.join_all()).await.expect("every request ends");
     assert!(statuses.iter().all(|status| matches!(status, None | Some(503))), "{statuses:?}");
-    late.is_unharmed().await;
+    late.assert_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
