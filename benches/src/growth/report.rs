@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::cases::NONE;
-use super::store::StoreSample;
+use super::store::StoreRow;
 use crate::chart::{Line, Panel, lines};
 use crate::machine::Machine;
 use crate::measure::Sample;
@@ -54,21 +54,6 @@ pub struct Row {
     requests: u64,
     failed: u64,
     resident_megabytes: f64,
-}
-
-/// CPU µs per key.
-#[derive(Debug, Serialize)]
-pub struct StoreRow {
-    revocations: usize,
-    keys_per_question: usize,
-    service_micros: Quartiles,
-    redis_micros: Quartiles,
-    redis_benchmark_micros: Quartiles,
-    redis_benchmark_pipelined_micros: Quartiles,
-    /// The service's divided by that of Redis under `redis-benchmark`, without and with pipelining, round by round.
-    ratio: f64,
-    ratio_pipelined: f64,
-    questions_per_second: f64,
 }
 
 impl Growth {
@@ -241,23 +226,6 @@ impl Row {
             requests,
             failed: samples.iter().map(|sample| sample.failed).sum(),
             resident_megabytes: resident_bytes as f64 / 1e6,
-        }
-    }
-}
-
-impl StoreRow {
-    pub fn new(revocations: usize, keys_per_question: usize, samples: &[StoreSample]) -> Self {
-        let each = |of: fn(&StoreSample) -> f64| Quartiles::of(samples.iter().map(of));
-        Self {
-            revocations,
-            keys_per_question,
-            service_micros: each(|sample| sample.service),
-            redis_micros: each(|sample| sample.redis),
-            redis_benchmark_micros: each(|sample| sample.together),
-            redis_benchmark_pipelined_micros: each(|sample| sample.pipelined),
-            ratio: each(|sample| sample.service / sample.together).median,
-            ratio_pipelined: each(|sample| sample.service / sample.pipelined).median,
-            questions_per_second: each(|sample| sample.questions_per_second).median,
         }
     }
 }

@@ -8,15 +8,16 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use harness::{Directory, Redis, Request, Service, ServiceOptions, exchange};
 use mint::random_id;
+use serde::Serialize;
 use tokio::runtime::Runtime;
 use wire::check::{CONTENT_TYPE, Needs, PATH, Question};
 use wire::{Answer, DerivedKeys, Kind, Secret};
 
 use super::Bench;
-use super::report::StoreRow;
 use crate::load::Generator;
 use crate::machine;
 use crate::measure::{SETTLE, is_interrupted};
+use crate::statistics::Quartiles;
 use crate::tokens::now;
 
 /// Keys in one check, as the goal is defined.
@@ -139,6 +140,38 @@ impl Stack {
         std::thread::sleep(SETTLE);
         let spent = machine::cpu_of(redis)?.checked_sub(before).context("a thread of Redis ended")?;
         Ok(spent.as_secs_f64() * 1e6)
+    }
+}
+
+/// CPU µs per key.
+#[derive(Debug, Serialize)]
+pub struct StoreRow {
+    pub revocations: usize,
+    pub keys_per_question: usize,
+    pub service_micros: Quartiles,
+    pub redis_micros: Quartiles,
+    pub redis_benchmark_micros: Quartiles,
+    pub redis_benchmark_pipelined_micros: Quartiles,
+    /// The service's divided by that of Redis under `redis-benchmark`, without and with pipelining, round by round.
+    pub ratio: f64,
+    pub ratio_pipelined: f64,
+    pub questions_per_second: f64,
+}
+
+impl StoreRow {
+    fn new(revocations: usize, keys_per_question: usize, samples: &[StoreSample]) -> Self {
+        let each = |of: fn(&StoreSample) -> f64| Quartiles::of(samples.iter().map(of));
+        Self {
+            revocations,
+            keys_per_question,
+            service_micros: each(|sample| sample.service),
+            redis_micros: each(|sample| sample.redis),
+            redis_benchmark_micros: each(|sample| sample.together),
+            redis_benchmark_pipelined_micros: each(|sample| sample.pipelined),
+            ratio: each(|sample| sample.service / sample.together).median,
+            ratio_pipelined: each(|sample| sample.service / sample.pipelined).median,
+            questions_per_second: each(|sample| sample.questions_per_second).median,
+        }
     }
 }
 
