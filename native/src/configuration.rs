@@ -8,10 +8,12 @@ use driver::{CallId, Configured, Dispatch, Dispatcher, StreamId, Worker};
 
 use crate::envoy::{self, Config, Meter, StreamScheduler};
 use crate::host::HookHost;
-use crate::live;
+use crate::live::Live;
 use crate::metrics::{self, Metrics};
 use crate::outbox::{Answer, Outbox, Ticket};
 use crate::ticker::{Bell, Event};
+
+static LIVE: Live<Configuration> = Live::new();
 
 /// The `filter_name` that Envoy's configuration must have.
 const FILTER_NAME: &[u8] = b"portcullis";
@@ -22,7 +24,7 @@ pub struct Configuration {
     dispatcher: Mutex<Dispatcher>,
     /// The schedulers that wake the waiting requests.
     parked: Mutex<HashMap<StreamId, StreamScheduler>>,
-    outbox: Outbox,
+    outbox: Outbox<Self>,
     bell: Arc<Bell>,
     metrics: Metrics,
     /// The requests that Envoy has under this configuration.
@@ -65,13 +67,13 @@ impl Configuration {
             metrics,
             requests: AtomicU64::new(0),
         });
-        live::add(&configuration);
+        LIVE.add(&configuration);
         Ok(configuration)
     }
 
     /// Envoy does not use it any more, and its requests are over. Runs on any thread.
     pub fn retire(&self) {
-        live::remove(self);
+        LIVE.remove(self);
         for Ticket { owner, call } in self.outbox.close() {
             if let Some(owner) = owner.as_ref().and_then(Weak::upgrade) {
                 owner.answered(call, &Answer::NONE, None);
@@ -114,7 +116,7 @@ impl Configuration {
     pub fn leave(&self) {
         let is_last = self.requests.fetch_sub(1, Ordering::AcqRel) == 1;
         // Envoy itself holds the newest one.
-        if is_last && !live::is_newest(self) {
+        if is_last && !LIVE.is_newest(self) {
             self.outbox.wait(LAST_CALLOUTS);
         }
     }
@@ -128,7 +130,7 @@ impl Configuration {
         self.workers.get(usize::try_from(number).ok()?).map(lock)
     }
 
-    pub fn host<'h>(&'h self, meter: Option<Meter<'h>>) -> HookHost<'h> {
+    pub fn host<'h>(&'h self, meter: Option<Meter<'h>>) -> HookHost<'h, Self> {
         HookHost { meter, metrics: &self.metrics, outbox: &self.outbox, workers: self.workers.len() }
     }
 
@@ -173,7 +175,7 @@ impl Configuration {
     /// Sends callouts until there are no more: a refused callout can cause the next one.
     fn send(self: &Arc<Self>, config: &mut Config<'_>) {
         // Callouts of a configuration that may have been replaced belong to the newest one: see `leave`.
-        let newest = live::newest().filter(|newest| !Arc::ptr_eq(newest, self));
+        let newest = LIVE.newest().filter(|newest| !Arc::ptr_eq(newest, self));
         if newest.is_some_and(|newest| self.outbox.hand_over(&newest.outbox, &Arc::downgrade(self))) {
             return;
         }
@@ -188,7 +190,7 @@ impl Configuration {
         }
     }
 
-    fn deliver(&self, ticket: &Ticket, answer: &Answer<'_>, meter: Meter<'_>) {
+    fn deliver(&self, ticket: &Ticket<Self>, answer: &Answer<'_>, meter: Meter<'_>) {
         match &ticket.owner {
             None => self.answered(ticket.call, answer, Some(meter)),
             Some(owner) => {

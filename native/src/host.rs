@@ -13,12 +13,12 @@ use crate::outbox::Outbox;
 use crate::secret::secret;
 use crate::{clock, shared_data};
 
-/// Exists during one hook.
-pub struct HookHost<'h> {
+/// Exists during one hook. `C` is the type of configurations.
+pub struct HookHost<'h, C> {
     /// `None` if Envoy's objects are gone. Reports are then left to another configuration.
     pub meter: Option<Meter<'h>>,
     pub metrics: &'h Metrics,
-    pub outbox: &'h Outbox,
+    pub outbox: &'h Outbox<C>,
     /// The number of workers.
     pub workers: usize,
 }
@@ -30,7 +30,7 @@ const TOKEN_SHARDS_PER_WORKER: usize = 8;
 const NO_TIME: HostError = HostError(1);
 const NO_RANDOMNESS: HostError = HostError(2);
 
-impl Host for HookHost<'_> {
+impl<C> Host for HookHost<'_, C> {
     fn now(&mut self) -> Result<Now, HostError> {
         clock::now().ok_or(NO_TIME)
     }
@@ -74,7 +74,7 @@ impl Host for HookHost<'_> {
     }
 }
 
-impl Setup for HookHost<'_> {
+impl<C> Setup for HookHost<'_, C> {
     fn secret(&self, name: &str) -> Option<Vec<u8>> {
         secret(name)
     }

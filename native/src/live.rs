@@ -1,28 +1,32 @@
-//! The configurations that Envoy has, oldest first.
+//! The configurations that Envoy has, oldest first. `C` is their type.
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::configuration::Configuration;
+pub struct Live<C>(Mutex<Vec<Weak<C>>>);
 
-static LIVE: Mutex<Vec<Weak<Configuration>>> = Mutex::new(Vec::new());
+impl<C> Live<C> {
+    pub const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
 
-pub fn add(configuration: &Arc<Configuration>) {
-    live().push(Arc::downgrade(configuration));
-}
+    pub fn add(&self, configuration: &Arc<C>) {
+        self.all().push(Arc::downgrade(configuration));
+    }
 
-/// Envoy does not have it any more.
-pub fn remove(configuration: &Configuration) {
-    live().retain(|live| !std::ptr::eq(live.as_ptr(), configuration));
-}
+    /// Envoy does not have it any more.
+    pub fn remove(&self, configuration: &C) {
+        self.all().retain(|live| !std::ptr::eq(live.as_ptr(), configuration));
+    }
 
-/// The one that Envoy got last. It is not one that was replaced.
-pub fn newest() -> Option<Arc<Configuration>> {
-    live().last().and_then(Weak::upgrade)
-}
+    /// The one that Envoy got last. It is not one that was replaced.
+    pub fn newest(&self) -> Option<Arc<C>> {
+        self.all().last().and_then(Weak::upgrade)
+    }
 
-pub fn is_newest(configuration: &Configuration) -> bool {
-    live().last().is_some_and(|newest| std::ptr::eq(newest.as_ptr(), configuration))
-}
+    pub fn is_newest(&self, configuration: &C) -> bool {
+        self.all().last().is_some_and(|newest| std::ptr::eq(newest.as_ptr(), configuration))
+    }
 
-fn live() -> MutexGuard<'static, Vec<Weak<Configuration>>> {
-    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
+    fn all(&self) -> MutexGuard<'_, Vec<Weak<C>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

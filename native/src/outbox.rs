@@ -6,32 +6,30 @@ use std::time::Duration;
 
 use driver::{CallId, Callout, CalloutReply, HostError};
 
-use crate::configuration::Configuration;
 use crate::envoy::{self, Config};
 use crate::ticker::{Bell, Event};
 
-/// One configuration's callouts. The driver bounds how many there are at once.
-pub struct Outbox {
+/// One configuration's callouts. The driver bounds how many there are at once. `C` is the type of configurations.
+pub struct Outbox<C> {
     bell: Arc<Bell>,
     next: AtomicU64,
-    calls: Mutex<Calls>,
+    calls: Mutex<Calls<C>>,
     /// None is in flight any more.
     answered: Condvar,
 }
 
-#[derive(Default)]
-struct Calls {
-    waiting: Vec<(Ticket, OwnedCallout)>,
+struct Calls<C> {
+    waiting: Vec<(Ticket<C>, OwnedCallout)>,
     /// By Envoy's number.
-    in_flight: HashMap<u64, Ticket>,
+    in_flight: HashMap<u64, Ticket<C>>,
     /// Envoy's configuration is gone, so nothing can be sent.
     closed: bool,
 }
 
 /// A callout, and the configuration that wants its answer.
-pub struct Ticket {
+pub struct Ticket<C> {
     /// `None`: the configuration that has this outbox.
-    pub owner: Option<Weak<Configuration>>,
+    pub owner: Option<Weak<C>>,
     pub call: CallId,
 }
 
@@ -49,9 +47,10 @@ pub struct Answer<'h> {
     pub body: Vec<&'h [u8]>,
 }
 
-impl Outbox {
+impl<C> Outbox<C> {
     pub fn new(bell: Arc<Bell>) -> Self {
-        Self { bell, next: AtomicU64::new(1), calls: Mutex::default(), answered: Condvar::new() }
+        let calls = Calls { waiting: Vec::new(), in_flight: HashMap::new(), closed: false };
+        Self { bell, next: AtomicU64::new(1), calls: Mutex::new(calls), answered: Condvar::new() }
     }
 
     /// From any thread.
@@ -70,7 +69,7 @@ impl Outbox {
     }
 
     /// Sends the posted callouts, on the main thread. Returns those that Envoy refuses.
-    pub fn send(&self, config: &mut Config<'_>) -> Vec<Ticket> {
+    pub fn send(&self, config: &mut Config<'_>) -> Vec<Ticket<C>> {
         let waiting = std::mem::take(&mut self.calls().waiting);
         let mut unsent = Vec::new();
         for (ticket, callout) in waiting {
@@ -99,7 +98,7 @@ impl Outbox {
     }
 
     /// The owner of the answer with this number.
-    pub fn answered(&self, number: u64) -> Option<Ticket> {
+    pub fn answered(&self, number: u64) -> Option<Ticket<C>> {
         let mut calls = self.calls();
         let ticket = calls.in_flight.remove(&number);
         if calls.in_flight.is_empty() {
@@ -110,7 +109,7 @@ impl Outbox {
 
     /// Leaves the posted callouts of `owner`, which has this outbox, to another configuration. False if Envoy has removed
     /// that one.
-    pub fn hand_over(&self, to: &Self, owner: &Weak<Configuration>) -> bool {
+    pub fn hand_over(&self, to: &Self, owner: &Weak<C>) -> bool {
         // The locks are taken one after the other, never nested.
         let mut waiting = std::mem::take(&mut self.calls().waiting);
         if waiting.is_empty() {
@@ -133,12 +132,12 @@ impl Outbox {
 
     /// Waits until no callout is in flight, but not longer than `limit`.
     pub fn wait(&self, limit: Duration) {
-        let is_any = |calls: &mut Calls| !calls.in_flight.is_empty();
+        let is_any = |calls: &mut Calls<C>| !calls.in_flight.is_empty();
         drop(self.answered.wait_timeout_while(self.calls(), limit, is_any));
     }
 
     /// Envoy's configuration is gone. Returns the callouts that will have no answer.
-    pub fn close(&self) -> Vec<Ticket> {
+    pub fn close(&self) -> Vec<Ticket<C>> {
         let mut calls = self.calls();
         calls.closed = true;
         let waiting = std::mem::take(&mut calls.waiting);
@@ -146,7 +145,7 @@ impl Outbox {
         waiting.into_iter().map(|(ticket, _)| ticket).chain(in_flight.into_values()).collect()
     }
 
-    fn calls(&self) -> MutexGuard<'_, Calls> {
+    fn calls(&self) -> MutexGuard<'_, Calls<C>> {
         // All of it is consistent after every step.
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
