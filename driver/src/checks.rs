@@ -12,6 +12,7 @@ use wire::{
 use authn::revocation::{RevocationQuery, Verdict};
 use authn::time::Monotonic;
 
+use crate::deadlines::Deadlines;
 use crate::host::StreamId;
 use crate::mac_hash::{MacMap, MacSet};
 
@@ -37,8 +38,7 @@ pub struct Checks {
     in_flight: Vec<BatchInFlight>,
     /// The query that each request waits for.
     waiters: HashMap<StreamId, [u8; 16]>,
-    /// In the order of their deadlines, since all requests have the same timeout. May contain entries that are gone.
-    deadlines: VecDeque<(Monotonic, StreamId)>,
+    deadlines: Deadlines,
     recent: Recent,
 }
 
@@ -115,7 +115,7 @@ impl Checks {
             refreshes: VecDeque::new(),
             in_flight: Vec::new(),
             waiters: HashMap::new(),
-            deadlines: VecDeque::new(),
+            deadlines: Deadlines::default(),
             recent: Recent { answers: MacMap::default(), serves, swept: Monotonic::default() },
         }
     }
@@ -134,7 +134,7 @@ impl Checks {
         }
         let digest = query.digest;
         self.waiters.insert(waiter, digest);
-        self.deadlines.push_back((now.plus(self.timeout), waiter));
+        self.deadlines.push(now.plus(self.timeout), waiter);
         // A check that is already in flight may have been sent before a revocation that precedes this request. Its
         // answer counts only while it is fresh, from the time of sending: joining it is equivalent to a cache hit.
         match self.pending.get_mut(&digest) {
@@ -282,11 +282,7 @@ impl Checks {
     /// that a missing callback cannot block the next batch forever.
     pub fn expire(&mut self, now: Monotonic) -> Vec<StreamId> {
         let mut over = Vec::new();
-        while let Some((deadline, waiter)) = self.deadlines.front().copied() {
-            if deadline > now {
-                break;
-            }
-            self.deadlines.pop_front();
+        while let Some(waiter) = self.deadlines.pop_due(now) {
             if self.waiters.contains_key(&waiter) {
                 self.leave(waiter);
                 over.push(waiter);
@@ -322,9 +318,7 @@ impl Checks {
     /// Requests that come and go without answers must not accumulate in the queues.
     fn forget_the_gone(&mut self) {
         let most = self.limit.saturating_mul(2).saturating_add(64);
-        if self.deadlines.len() > most {
-            self.deadlines.retain(|(_, waiter)| self.waiters.contains_key(waiter));
-        }
+        self.deadlines.shrink(most, |waiter| self.waiters.contains_key(&waiter));
         if self.queue.len() > most {
             self.queue.retain(|digest| self.pending.get(digest).is_some_and(|pending| pending.batch.is_none()));
         }

@@ -6,7 +6,7 @@ use authn::policy::Policy;
 use crate::dispatcher::Dispatcher;
 use crate::host::{ChosenEngine, Host, HostError, Level, Setup};
 use crate::metrics::Metric;
-pub use crate::state::Core;
+use crate::state::Core;
 use crate::state::KeyBoard;
 use crate::tokens::Tokens;
 use crate::{document, missing_settings};

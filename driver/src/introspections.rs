@@ -3,12 +3,13 @@
 //!
 //! RFC 7662 asks about one token at a time, so a flood of made-up tokens causes a flood of requests. Tokens that were
 //! active before have a reserved share of requests and waiting slots.
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use crate::deadlines::Deadlines;
 use crate::host::StreamId;
 use authn::reject::Rejection;
 use authn::time::Monotonic;
@@ -44,8 +45,7 @@ pub struct Introspections {
     unknown_in_flight: usize,
     waiters: HashMap<StreamId, Waiting>,
     unknown_waiters: usize,
-    /// In the order of their deadlines, since all requests have the same timeout. May contain entries that are gone.
-    deadlines: VecDeque<(Monotonic, StreamId)>,
+    deadlines: Deadlines,
 }
 
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl Introspections {
             unknown_in_flight: 0,
             waiters: HashMap::new(),
             unknown_waiters: 0,
-            deadlines: VecDeque::new(),
+            deadlines: Deadlines::default(),
         }
     }
 
@@ -131,7 +131,7 @@ impl Introspections {
             self.unknown_waiters = self.unknown_waiters.saturating_add(1);
         }
         self.waiters.insert(waiter, Waiting { token, history });
-        self.deadlines.push_back((now.plus(self.timeout), waiter));
+        self.deadlines.push(now.plus(self.timeout), waiter);
         Ok(())
     }
 
@@ -188,11 +188,7 @@ impl Introspections {
     /// so that a missing callback cannot occupy a place forever.
     pub fn expire(&mut self, now: Monotonic) -> Vec<StreamId> {
         let mut late = Vec::new();
-        while let Some((deadline, waiter)) = self.deadlines.front().copied() {
-            if deadline > now {
-                break;
-            }
-            self.deadlines.pop_front();
+        while let Some(waiter) = self.deadlines.pop_due(now) {
             if self.waiters.contains_key(&waiter) {
                 self.leave(waiter);
                 late.push(waiter);
@@ -235,9 +231,7 @@ impl Introspections {
     /// Requests that come and go without answers must not accumulate in the queues.
     fn forget_the_gone(&mut self) {
         let most = self.limit.saturating_mul(2).saturating_add(64);
-        if self.deadlines.len() > most {
-            self.deadlines.retain(|(_, waiter)| self.waiters.contains_key(waiter));
-        }
+        self.deadlines.shrink(most, |waiter| self.waiters.contains_key(&waiter));
         let (pending, waits) = (&self.pending, |pending: &Pending| !pending.is_under_way);
         for queue in [&mut self.were_active, &mut self.unknown] {
             if queue.len() > most {

@@ -36,8 +36,9 @@
 #![forbid(unsafe_code)]
 
 pub mod checks;
-mod core;
+mod configure;
 mod counts;
+mod deadlines;
 mod dispatcher;
 mod document;
 #[cfg(feature = "fake")]
@@ -56,12 +57,13 @@ pub mod tokens;
 mod wake;
 mod worker;
 
-pub use crate::core::{Configured, Core, activate, configure};
+pub use crate::configure::{Configured, activate, configure};
 pub use crate::dispatcher::{Dispatch, Dispatcher, TICK};
 pub use crate::host::{
     CallId, Callout, CalloutReply, Cas, ChosenEngine, Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply,
     PutError, Setup, Stage, StreamId,
 };
 pub use crate::metrics::Metric;
+pub use crate::state::Core;
 pub use crate::wake::Wake;
 pub use crate::worker::{Action, Worker};

@@ -105,15 +105,11 @@ impl Worker {
         exchange: &mut E,
         dispatch: &mut D,
     ) -> Action {
-        let Some(phase) = self.phases.remove(&stream) else { return Action::Pause };
-        if !phase.waits() {
-            self.phases.insert(stream, phase);
+        if !self.phases.get(&stream).is_some_and(Phase::waits) {
             return Action::Pause;
         }
-        let Some(wake) = dispatch.with(|dispatcher| dispatcher.take(stream)) else {
-            self.phases.insert(stream, phase);
-            return Action::Pause;
-        };
+        let Some(wake) = dispatch.with(|dispatcher| dispatcher.take(stream)) else { return Action::Pause };
+        let Some(phase) = self.phases.remove(&stream) else { return Action::Pause };
         let mut call = Call { stream, host, exchange, dispatch };
         let Ok(now) = call.host.now() else {
             return self.refuse(&mut call, phase.rule(), &Rejection::new(Cause::NoTime), None);
@@ -249,9 +245,10 @@ impl Worker {
         let (token, jwt) = (subject.token(), subject.jwt());
         // The revocation query of a JWT is known before the answer. That of an opaque token is known if an earlier
         // answer is.
-        let earlier = jwt.map(Arc::clone).or_else(|| self.core.active_token(token, issuer));
-        let next = earlier.and_then(|earlier| self.core.policy.worth_asking(&earlier, subject.rule(), now));
-        let asked = Introspect { issuer, token, jwt, next };
+        let earlier = self.core.active_token(token, issuer);
+        let next = jwt.or(earlier.as_ref());
+        let next = next.and_then(|known| self.core.policy.worth_asking(known, subject.rule(), now));
+        let asked = Introspect { issuer, token, was_active: earlier.is_some(), jwt, next };
         call.dispatch.with(|it| it.introspect(call.host, call.stream, asked, now))
     }
 

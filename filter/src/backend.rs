@@ -60,6 +60,11 @@ impl Backend {
         Ok(backend)
     }
 
+    /// The context of the configuration.
+    pub fn root(&self) -> u32 {
+        self.root
+    }
+
     pub fn calling<'b>(&'b mut self, effective: &'b Effective, reads_wall_clock: bool) -> Calling<'b> {
         Calling { backend: self, effective, reads_wall_clock }
     }

@@ -7,7 +7,6 @@ use crate::host::{self, MapType};
 use crate::pairs;
 
 pub struct PluginContext {
-    root: u32,
     backend: Backend,
     worker: Worker,
     dispatcher: Dispatcher,
@@ -25,7 +24,7 @@ impl PluginContext {
             driver::configure(&mut setup, text)?
         };
         host::set_tick_period(TICK).map_err(|HostError(status)| format!("the host gives no ticks: status {status}"))?;
-        Ok(Self { root, backend, worker: Worker::new(core), dispatcher })
+        Ok(Self { backend, worker: Worker::new(core), dispatcher })
     }
 
     pub fn on_request_headers(&mut self, context: u32, ends: bool) -> Action {
@@ -39,14 +38,14 @@ impl PluginContext {
     }
 
     pub fn on_callout_answered(&mut self, call: u32) {
-        let effective = Effective::new(self.root);
+        let effective = Effective::new(self.backend.root());
         let mut calling = self.backend.calling(&effective, true);
         self.dispatcher.answered(&mut calling, CallId(u64::from(call)), &Reply);
         self.resume(&effective);
     }
 
     pub fn on_tick(&mut self) {
-        let effective = Effective::new(self.root);
+        let effective = Effective::new(self.backend.root());
         let mut calling = self.backend.calling(&effective, true);
         self.worker.flush(&mut calling);
         self.dispatcher.tick(&mut calling);
@@ -104,7 +103,7 @@ impl PluginContext {
 
     /// This configuration is over.
     pub fn end(&mut self) {
-        let effective = Effective::new(self.root);
+        let effective = Effective::new(self.backend.root());
         let mut calling = self.backend.calling(&effective, true);
         self.worker.flush(&mut calling);
         self.dispatcher.end(&mut calling);

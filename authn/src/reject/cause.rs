@@ -344,8 +344,6 @@ causes! {
             "The host refused to remove or set a header that must not be forwarded unchanged.";
         TokenUnremovable = "a token cannot be removed",
             "The host refused to remove it, and it must not reach the upstream.";
-        RequestChanged = "the request changed while it waited",
-            "Another filter changed the token of a request that waited.";
         TooManyHeaders = "too many headers",
             "More than 256 are not read.";
         PseudoHeaderUnknown = "a pseudo header is unknown",

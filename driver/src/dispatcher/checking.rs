@@ -81,9 +81,8 @@ impl Dispatcher {
     pub(crate) fn refresh(&mut self, host: &mut impl Host, query: &Arc<RevocationQuery>, now: Now) {
         if let Some((sent, verdict)) = self.shared_verdict(host, &query.digest) {
             query.learn(sent, verdict);
-            let core = Arc::clone(&self.core);
-            let is_young = core.policy.revocation().is_some_and(|revocation| revocation.is_young(sent, now.monotonic));
-            if is_young {
+            let revocation = self.core.policy.revocation();
+            if revocation.is_some_and(|revocation| revocation.is_young(sent, now.monotonic)) {
                 self.counts.count(Counter::SharedHit);
                 return;
             }

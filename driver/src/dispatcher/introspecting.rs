@@ -34,6 +34,8 @@ struct Waits {
 pub(crate) struct Introspect<'t> {
     pub issuer: usize,
     pub token: &'t [u8],
+    /// It was active when its issuer was last asked.
+    pub was_active: bool,
     /// The verified token, if it is a JWT.
     pub jwt: Option<&'t Arc<Verified>>,
     /// The revocation query that the request will make, as far as it is known before the answer.
@@ -83,15 +85,12 @@ impl Dispatcher {
         asked: Introspect<'_>,
         now: Now,
     ) -> Option<Wake> {
-        let Introspect { issuer, token, jwt, next } = asked;
+        let Introspect { issuer, token, was_active, jwt, next } = asked;
         let core = Arc::clone(&self.core);
         if let Some(rejection) = self.introspecting.refusal(&core.policy, issuer, token, now) {
             return Some(Wake::Introspected(Err(rejection)));
         }
-        let history = match core.active_token(token, issuer) {
-            Some(_) => TokenHistory::WasActive,
-            None => TokenHistory::Unknown,
-        };
+        let history = if was_active { TokenHistory::WasActive } else { TokenHistory::Unknown };
         let server = self.introspecting.servers.get_mut(&issuer);
         let joined = server.map(|server| server.join(stream, token, history, now.monotonic));
         if !matches!(joined, Some(Ok(()))) {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{FakeExchange, FakeHost, FakeReply, InFlight, Sent};
-use crate::core::{Configured, Core, configure};
+use crate::configure::{Configured, configure};
 use crate::dispatcher::{Dispatcher, TICK};
 use crate::host::{CallId, StreamId};
+use crate::state::Core;
 use crate::worker::{Action, Worker};
 
 pub struct FakeProxy {
