@@ -1,13 +1,5 @@
 //! The table of cases, decided by the driver in a proxy in memory, at a literal time. The same table runs through the real
 //! Envoy in `tests/tests/e2e/cases.rs`.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by a panic"
-)]
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;

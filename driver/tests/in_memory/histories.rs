@@ -1,21 +1,11 @@
 //! Histories of requests that wait: checks, outages, key sets, introspection, restart and reconfiguration, in simulated
 //! time.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by a panic"
-)]
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Fixture, bearer, code, is_forwarded, is_waiting};
 use driver::fake::{FakeReply, Request, Seen};
 use driver::{CallId, Level};
 use serde_json::json;
-use support::{Fixture, bearer, code, is_forwarded, is_waiting};
 use wire::check::StoreError;
 use wire::{Kind, Retention};
 
@@ -299,7 +289,7 @@ fn an_opaque_token_is_asked_about_once_for_all_who_wait_and_its_end_is_seen() {
     let mut at = Fixture::with_introspection();
     at.active(
         "opaque_0123456789abcdef0123456789",
-        Some(json!({ "active": true, "sub": "alice", "iat": support::NOW - 10 })),
+        Some(json!({ "active": true, "sub": "alice", "iat": crate::support::NOW - 10 })),
     );
     let waiting: Vec<_> = (0..3).map(|_| at.send_token("opaque_0123456789abcdef0123456789")).collect();
     let asked = at.proxy.host.in_flight.iter().filter(|call| call.cluster == "as").count();

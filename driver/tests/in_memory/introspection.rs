@@ -1,19 +1,9 @@
 //! Introspection over time: opaque tokens, JWTs that are introspected too, floods, and clients that leave.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by a panic"
-)]
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Fixture, NOW, code, is_forwarded, is_waiting};
 use driver::fake::FakeReply;
 use serde_json::{Value, json};
-use support::{Fixture, NOW, code, is_forwarded, is_waiting};
 use wire::Kind;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -63,9 +53,9 @@ fn a_jwt_that_is_not_good_by_itself_is_never_sent_to_the_server() {
         [("aud", json!("another")), ("exp", json!(NOW - 3600)), ("iss", json!("https://other.example"))]
     {
         let mut claims =
-            json!({ "iss": support::ISSUER, "aud": "api", "sub": "alice", "iat": NOW - 4000, "exp": NOW + 60 });
+            json!({ "iss": crate::support::ISSUER, "aud": "api", "sub": "alice", "iat": NOW - 4000, "exp": NOW + 60 });
         claims[claim] = value;
-        let token = support::key("one").mint(&claims);
+        let token = crate::support::key("one").mint(&claims);
         let stream = at.send_token(&token);
         assert!(!is_waiting(&at.proxy, stream) && !is_forwarded(&at.proxy, stream), "{claim}");
     }
@@ -75,7 +65,7 @@ fn a_jwt_that_is_not_good_by_itself_is_never_sent_to_the_server() {
 #[test]
 fn a_jwt_is_asked_about_within_the_freshness_and_what_the_server_ends_is_refused() {
     let mut at = introspected_jwts();
-    let token = support::token("one", "one", "alice", NOW);
+    let token = crate::support::token("one", "one", "alice", NOW);
     at.active(&token, Some(json!({ "active": true })));
     let first = at.send_token(&token);
     assert_eq!((questions(&at), at.checks()), (1, 1));
@@ -113,7 +103,7 @@ fn a_server_that_says_something_else_is_cannot_tell() {
     for reply in replies {
         for mut at in [Fixture::with_introspection(), introspected_jwts()] {
             let opaque_token = opaque(1);
-            let jwt = support::token("one", "one", "alice", NOW);
+            let jwt = crate::support::token("one", "one", "alice", NOW);
             let stream = at.send_token(if at.proxy.core.policy.introspection(0).unwrap().asks_about_jwts() {
                 &jwt
             } else {

@@ -1,19 +1,9 @@
 //! Key sets over time: providers that are down, refuse, or hurry; rotations, removals, and key ids that come too early.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by a panic"
-)]
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Fixture, code, is_forwarded, is_waiting, key};
 use driver::fake::FakeReply;
 use serde_json::{Value, json};
-use support::{Fixture, code, is_forwarded, is_waiting, key};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -182,7 +172,7 @@ fn a_set_that_is_not_modified_stays_young_on_all_virtual_machines_and_the_docume
     let mut other = at.another_virtual_machine();
     let provider = |call: &driver::fake::InFlight| match (call.header(":path"), call.header("if-none-match")) {
         ("/.well-known/openid-configuration", _) => {
-            let document = json!({ "issuer": support::ISSUER, "jwks_uri": "https://idp.example/keys" });
+            let document = json!({ "issuer": crate::support::ISSUER, "jwks_uri": "https://idp.example/keys" });
             FakeReply::new(200, "application/json", document.to_string())
         }
         (_, "\"1\"") => FakeReply::new(304, "application/json", "").header("cache-control", "max-age=2"),
@@ -239,9 +229,9 @@ fn a_flood_of_unknown_kids_takes_one_fetch_in_each_cool_down_and_bounded_room() 
     at.run(SECOND);
     let (mut waiting, mut most) = (Vec::new(), 0);
     for number in 0..1000 {
-        let token = support::key("one").sign(
+        let token = crate::support::key("one").sign(
             &format!(r#"{{"alg":"EdDSA","kid":"kid {number}"}}"#),
-            &json!({ "iss": support::ISSUER, "aud": "api", "iat": support::NOW, "exp": support::NOW + 60 }).to_string(),
+            &json!({ "iss": crate::support::ISSUER, "aud": "api", "iat": crate::support::NOW, "exp": crate::support::NOW + 60 }).to_string(),
         );
         waiting.push(at.send_token(&token));
         most = most.max(waiting.iter().filter(|stream| is_waiting(&at.proxy, **stream)).count());
@@ -263,9 +253,9 @@ fn a_key_in_the_place_of_another_is_found_by_its_first_token() {
     at.run(SECOND);
     assert!(passes(&mut at, "one"));
     at.says = Some(as_kid("two"));
-    let token = support::key("two").sign(
+    let token = crate::support::key("two").sign(
         r#"{"alg":"EdDSA","kid":"one"}"#,
-        &json!({ "iss": support::ISSUER, "aud": "api", "sub": "alice", "iat": support::NOW, "exp": support::NOW + 60 })
+        &json!({ "iss": crate::support::ISSUER, "aud": "api", "sub": "alice", "iat": crate::support::NOW, "exp": crate::support::NOW + 60 })
             .to_string(),
     );
     let stream = at.send_token(&token);
@@ -306,7 +296,7 @@ fn forged_signatures_have_an_eighth_of_the_room_and_keep_no_good_key_from_coming
     at.edit(|document| document["limits"]["waiting_requests"] = 16.into());
     at.run(3 * SECOND);
     let forged = |number: u32| {
-        let mut token = support::token("one", &number.to_string(), "alice", support::NOW);
+        let mut token = crate::support::token("one", &number.to_string(), "alice", crate::support::NOW);
         let end = token.len() - 10;
         let other = if &token[end..=end] == "A" { "B" } else { "A" };
         token.replace_range(end..=end, other);

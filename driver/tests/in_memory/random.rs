@@ -2,24 +2,14 @@
 //! session was known to be ended for longer than freshness allows; each is decided once, by its deadline; every bound is
 //! kept; no wake is lost. `FakeProxy` itself fails on a second decision, on a reply after a reply, and on a wake of a
 //! request that is gone.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by a panic"
-)]
-mod support;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::support::{Fixture, NOW, bearer, token};
 use authn::time::Monotonic;
 use driver::StreamId;
 use driver::fake::{FakeReply, InFlight, Request, Seen};
 use proptest::prelude::*;
-use support::{Fixture, NOW, bearer, token};
 use wire::Kind;
 use wire::check::StoreError;
 

@@ -1,5 +1,4 @@
 //! A proxy in memory with one rule, its revocation service, its issuer, and tokens for it.
-#![allow(dead_code, reason = "each test binary uses a part")]
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::Duration;

@@ -1,0 +1,16 @@
+//! The driver in a proxy in memory, with simulated time and network: no test here needs Envoy.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
+
+mod cases;
+mod histories;
+mod introspection;
+mod keys;
+mod random;
+mod support;
