@@ -1,7 +1,7 @@
 //! The life of a request around the core, and everything that waits: checks, introspection, key sets. No I/O: events go
 //! in, effects go out through [`Host`] and [`Exchange`], and requests to resume are polled.
 //!
-//! A back end makes a [`Core`] and a [`Dispatcher`] for each configuration ([`configure`]) and a [`Worker`] for each
+//! A back end makes a [`Core`] and a [`Dispatcher`] for each configuration ([`configure()`]) and a [`Worker`] for each
 //! thread. It passes each request's headers to [`Worker::begin`] and replies to callouts to [`Dispatcher::answered`],
 //! and calls [`Dispatcher::tick`] every [`TICK`]. After each of these it polls [`Dispatcher::poll_wake`] and passes
 //! each stream that is named there to [`Worker::resume`] of its worker.
