@@ -1,7 +1,7 @@
 //! One active filter configuration: the state that all of its requests share, on every worker and on the main thread.
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
 use driver::{CallId, Configured, Dispatch, Dispatcher, StreamId, Worker};
@@ -163,9 +163,11 @@ impl Configuration {
         metrics::report_left_behind(&self.metrics, meter);
         let mut host = self.host(Some(meter));
         for worker in &self.workers {
-            // A busy worker is flushed the next time.
-            if let Ok(mut worker) = worker.try_lock() {
-                worker.flush(&mut host);
+            // A busy worker is flushed the next time. One whose request panicked is used as it is: see `lock`.
+            match worker.try_lock() {
+                Ok(mut worker) => worker.flush(&mut host),
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().flush(&mut host),
+                Err(TryLockError::WouldBlock) => {}
             }
         }
         lock(&self.dispatcher).tick(&mut host);
