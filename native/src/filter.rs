@@ -111,8 +111,6 @@ impl Filter {
         (HeadersStatus::Continue, After::Nothing)
     }
 
-    pub fn on_complete(&self, _stream: &mut Stream<'_>) {}
-
     /// It was woken.
     pub fn on_event(&self, stream: &mut Stream<'_>, event: u64) -> After {
         if event != RESUME || self.state.get() != State::Held {

@@ -195,9 +195,7 @@ pub extern "C" fn envoy_dynamic_module_on_http_filter_response_trailers(_: Strea
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_stream_complete(stream: StreamPtr, ours: OursPtr) {
-    // SAFETY: as the ABI says.
-    unsafe { on_stream(stream, ours, (), |filter, stream| (filter.on_complete(stream), After::Nothing)) }
+pub extern "C" fn envoy_dynamic_module_on_http_filter_stream_complete(_: StreamPtr, _: OursPtr) {}
 }
 
 #[unsafe(no_mangle)]
