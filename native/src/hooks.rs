@@ -196,7 +196,6 @@ pub extern "C" fn envoy_dynamic_module_on_http_filter_response_trailers(_: Strea
 
 #[unsafe(no_mangle)]
 pub extern "C" fn envoy_dynamic_module_on_http_filter_stream_complete(_: StreamPtr, _: OursPtr) {}
-}
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_scheduled(stream: StreamPtr, ours: OursPtr, event: u64) {

@@ -263,9 +263,7 @@ impl Stream<'_> {
         }
         assert!(!self.envoy.used_after_end.get(), "the module used a stream that had ended");
         if !self.envoy.destroyed.get() {
-            unsafe {
-                hooks::envoy_dynamic_module_on_http_filter_stream_complete(pointer(&*self.envoy), self.ours);
-            }
+            hooks::envoy_dynamic_module_on_http_filter_stream_complete(pointer(&*self.envoy), self.ours);
             self.envoy.destroy();
         }
     }
