@@ -180,22 +180,6 @@ unsafe extern "C" {
         labels_count: usize,
         to: u64,
     ) -> MetricsResult;
-    #[link_name = "envoy_dynamic_module_callback_http_filter_config_increment_gauge"]
-    pub fn config_increment_gauge(
-        config: ConfigPtr,
-        id: usize,
-        labels: *const ModuleBuffer,
-        labels_count: usize,
-        by: u64,
-    ) -> MetricsResult;
-    #[link_name = "envoy_dynamic_module_callback_http_filter_config_decrement_gauge"]
-    pub fn config_decrement_gauge(
-        config: ConfigPtr,
-        id: usize,
-        labels: *const ModuleBuffer,
-        labels_count: usize,
-        by: u64,
-    ) -> MetricsResult;
     #[link_name = "envoy_dynamic_module_callback_http_filter_config_record_histogram_value"]
     pub fn config_record_histogram(
         config: ConfigPtr,
@@ -219,22 +203,6 @@ unsafe extern "C" {
         labels: *const ModuleBuffer,
         labels_count: usize,
         to: u64,
-    ) -> MetricsResult;
-    #[link_name = "envoy_dynamic_module_callback_http_filter_increment_gauge"]
-    pub fn increment_gauge(
-        stream: StreamPtr,
-        id: usize,
-        labels: *const ModuleBuffer,
-        labels_count: usize,
-        by: u64,
-    ) -> MetricsResult;
-    #[link_name = "envoy_dynamic_module_callback_http_filter_decrement_gauge"]
-    pub fn decrement_gauge(
-        stream: StreamPtr,
-        id: usize,
-        labels: *const ModuleBuffer,
-        labels_count: usize,
-        by: u64,
     ) -> MetricsResult;
     #[link_name = "envoy_dynamic_module_callback_http_filter_record_histogram_value"]
     pub fn record_histogram(

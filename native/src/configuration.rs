@@ -29,17 +29,24 @@ pub struct Configuration {
     metrics: Metrics,
     /// The requests that Envoy has under this configuration.
     requests: AtomicU64,
+    /// Panics that may have lost who waits for what.
+    losses: AtomicU64,
 }
 
 /// A worker's access to the dispatcher.
 pub struct Gate<'c> {
     dispatcher: &'c Mutex<Dispatcher>,
+    losses: &'c AtomicU64,
     /// Requests may be ready to resume.
     pub was_used: bool,
+    /// [`Configuration::losses`] when it was first used.
+    losses_before: u64,
 }
 
-/// The only event that a stream is woken with.
+/// A stream is woken with it when its event has come.
 pub const RESUME: u64 = 1;
+/// A stream is woken with it when its event may have been lost.
+pub const LOST: u64 = 2;
 
 /// How long a worker waits for the callouts of a replaced configuration: most are answered in far less.
 const LAST_CALLOUTS: Duration = Duration::from_secs(2);
@@ -66,6 +73,7 @@ impl Configuration {
             bell,
             metrics,
             requests: AtomicU64::new(0),
+            losses: AtomicU64::new(0),
         });
         LIVE.add(&configuration);
         Ok(configuration)
@@ -121,9 +129,27 @@ impl Configuration {
         }
     }
 
-    /// A hook panicked.
-    pub fn on_fault(&self, meter: Meter<'_>) {
-        self.metrics.fault(meter);
+    /// A hook panicked. `meter`: unless Envoy's objects are gone.
+    ///
+    /// If that was in the dispatcher, it may have taken requests out of its lists and told nobody. Which ones, nobody
+    /// knows, so every request that waits is refused: docs/decisions/0128. What the dispatcher has in flight is given up
+    /// by its own time limits.
+    pub fn on_fault(&self, meter: Option<Meter<'_>>) {
+        if let Some(meter) = meter {
+            self.metrics.fault(meter);
+        }
+        if self.dispatcher.is_poisoned() {
+            self.dispatcher.clear_poison();
+            // Before looking: a request that parks later sees it.
+            self.losses.fetch_add(1, Ordering::AcqRel);
+            lock(&self.parked).values().for_each(|scheduler| scheduler.wake(LOST));
+        }
+    }
+
+    /// Nothing is to be done for this request any more, whatever it waited for.
+    pub fn forget(&self, stream: StreamId) {
+        self.unpark(stream);
+        lock(&self.dispatcher).leave(stream);
     }
 
     pub fn worker(&self, number: u32) -> Option<MutexGuard<'_, Worker>> {
@@ -135,12 +161,17 @@ impl Configuration {
     }
 
     pub fn gate(&self) -> Gate<'_> {
-        Gate { dispatcher: &self.dispatcher, was_used: false }
+        Gate { dispatcher: &self.dispatcher, losses: &self.losses, was_used: false, losses_before: 0 }
     }
 
-    /// This request waits. Its event may have come already, and then nothing wakes it: check once more after this.
-    pub fn park(&self, stream: StreamId, scheduler: StreamScheduler) {
-        lock(&self.parked).insert(stream, scheduler);
+    /// This request waits since it used `gate`. Its event may have come already, and then nothing wakes it: check once
+    /// more after this.
+    pub fn park(&self, stream: StreamId, scheduler: StreamScheduler, gate: &Gate<'_>) {
+        let mut parked = lock(&self.parked);
+        if self.losses.load(Ordering::Acquire) != gate.losses_before {
+            scheduler.wake(LOST);
+        }
+        parked.insert(stream, scheduler);
     }
 
     pub fn unpark(&self, stream: StreamId) {
@@ -172,6 +203,7 @@ impl Configuration {
         }
         lock(&self.dispatcher).tick(&mut host);
         self.wake_ready();
+        self.outbox.tick();
     }
 
     /// Sends callouts until there are no more: a refused callout can cause the next one.
@@ -212,13 +244,16 @@ impl Configuration {
 
 impl Dispatch for Gate<'_> {
     fn with<T>(&mut self, work: impl FnOnce(&mut Dispatcher) -> T) -> T {
-        self.was_used = true;
-        work(&mut lock(self.dispatcher))
+        let mut dispatcher = lock(self.dispatcher);
+        if !std::mem::replace(&mut self.was_used, true) {
+            self.losses_before = self.losses.load(Ordering::Acquire);
+        }
+        work(&mut dispatcher)
     }
 }
 
 /// State after a panic is used as it is: the request that caused the panic was refused, and the others must be
-/// answered.
+/// answered. See [`Configuration::on_fault`].
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }

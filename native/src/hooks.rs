@@ -303,7 +303,8 @@ unsafe fn on_stream<S>(
     // SAFETY: the caller's promise; the handle ends with this hook.
     let mut handle = unsafe { Stream::from_hook(stream) };
     let (status, after) = caught(|| work(&slot.filter, &mut handle)).unwrap_or_else(|| {
-        let after = caught(|| slot.filter.on_fault(&mut handle)).unwrap_or(After::Nothing);
+        let after = caught(|| slot.filter.refuse_for_fault(&handle)).unwrap_or(After::Nothing);
+        let _ = caught(|| slot.filter.clean_up_after_fault(Some(handle.meter())));
         (closed, after)
     });
     // What follows may run other hooks about this stream before it returns, and end it.
@@ -333,7 +334,7 @@ unsafe fn on_config(config: ConfigPtr, ours: OursPtr, work: impl FnOnce(&Arc<Con
         (Arc::from_raw(ours.cast::<Configuration>()), Config::from_hook(config))
     };
     if caught(|| work(&configuration, &mut config)).is_none() {
-        let _ = caught(|| configuration.on_fault(config.meter()));
+        let _ = caught(|| configuration.on_fault(Some(config.meter())));
     }
 }
 
@@ -342,10 +343,10 @@ unsafe fn on_config(config: ConfigPtr, ours: OursPtr, work: impl FnOnce(&Arc<Con
 unsafe fn free(ours: OursPtr) {
     // SAFETY: the caller's promise.
     let slot = unsafe { Box::from_raw(ours.cast::<Slot>().cast_mut()) };
-    let _ = caught(|| {
-        slot.filter.on_gone();
-        drop(slot);
-    });
+    if caught(|| slot.filter.on_gone()).is_none() {
+        let _ = caught(|| slot.filter.clean_up_after_fault(None));
+    }
+    let _ = caught(|| drop(slot));
 }
 
 /// `None` after a panic. The panic hook has logged where. The state is then used only by code that fails closed.

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
+mod callout_log;
 mod clock;
 mod configuration;
 mod envoy;
@@ -9,6 +10,7 @@ mod exchange;
 mod filter;
 pub mod hooks;
 mod host;
+pub mod injection;
 mod live;
 mod metrics;
 mod outbox;
