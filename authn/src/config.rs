@@ -28,6 +28,7 @@ macro_rules! choice {
 mod binding;
 mod defaults;
 mod duration;
+mod expose;
 mod faults;
 mod forward;
 mod introspection;
@@ -43,6 +44,7 @@ mod values;
 
 pub use binding::{Binding, BindingMode, CertificateBinding, ClaimBinding};
 pub use duration::ConfigDuration;
+pub use expose::{Expose, ExposedClaim, SubjectForm};
 pub use faults::{Faults, Statuses};
 pub use forward::{Encoding, Forward, ForwardClaim, TokenForwarding};
 pub use introspection::{ClientAuth, IntrospectedTokens, Introspection, OpaqueFormat, TokenAlphabet, TokenShape};
@@ -74,6 +76,9 @@ document! {
         /// What is forwarded to the upstream about the token, unless a rule says otherwise.
         #[serde(default)]
         pub forward: Forward,
+        /// What the proxy's other filters and its access log may read about a request. Default: nothing.
+        #[serde(default)]
+        pub expose: Expose,
         /// Remove request headers by which some backends take another host, path, prefix, method or scheme than that of
         /// the request: X-Forwarded-Host, X-Original-URL, X-HTTP-Method-Override and those that docs/overrides.md
         /// lists. Default true.

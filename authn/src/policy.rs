@@ -16,6 +16,7 @@ use crate::request::route::Router;
 use crate::revocation::Revocation;
 
 mod condition;
+mod expose;
 mod faults;
 mod forward;
 mod issuer;
@@ -24,6 +25,8 @@ mod limits;
 mod revocation;
 mod rule;
 
+pub(crate) use expose::Exposure;
+pub use expose::Targets;
 pub(crate) use faults::Faults;
 pub(crate) use forward::Forward;
 pub(crate) use issuer::Issuer;
@@ -38,6 +41,8 @@ pub struct Policy {
     pub(crate) rules: Vec<Rule>,
     pub(crate) revocation: Option<Revocation>,
     pub(crate) faults: Faults,
+    /// `None` if nothing is exposed.
+    pub(crate) exposure: Option<Exposure>,
     /// Every header that any rule may set, and headers that override what was matched: removed on every route.
     pub(crate) clear: HeaderNames,
     limits: config::Limits,
@@ -112,6 +117,7 @@ impl Policy {
             }
         }
         let faults = faults::compile_faults(&document.faults)?;
+        let exposure = expose::compile_exposure(&document.expose).map_err(|invalid| invalid.within("expose"))?;
         Ok(Self {
             issuers,
             by_issuer,
@@ -120,11 +126,17 @@ impl Policy {
             rules,
             revocation,
             faults,
+            exposure,
             clear,
             limits,
             engine: document.engine,
             digest,
         })
+    }
+
+    /// Where facts about requests are exposed.
+    pub fn exposes_to(&self) -> Option<Targets> {
+        self.exposure.as_ref().map(|exposure| exposure.to)
     }
 
     pub fn digest(&self) -> &[u8; 32] {
