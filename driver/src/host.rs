@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authn::config::Engine as EngineChoice;
-use authn::decide::{Admission, Asking, Entered, Peer, Verified};
+use authn::decide::{Admission, Asking, Entered, Exposed, Fact, Peer, Verified};
 use authn::engine::Engine;
+use authn::policy::Targets;
 use authn::reject::Rejection;
 use authn::request::Pair;
 use authn::time::Now;
@@ -198,6 +199,28 @@ pub struct Conclusion<'c> {
     pub rule: Option<&'c str>,
     /// The headers that an admitted request was given, each with what a verified claim says.
     pub headers: &'c [(String, String)],
+    /// What is exposed of the verified token. `None` if there is none.
+    pub token: Option<&'c Exposed>,
+    /// Where it is exposed. `None` if the document exposes nothing.
+    pub to: Option<Targets>,
+}
+
+impl<'c> Conclusion<'c> {
+    /// What the token says and what became of the request, as text by name.
+    pub fn texts(&self) -> impl Iterator<Item = (&'c str, &'c str)> + use<'c> {
+        self.facts().map(|(name, fact)| (name, fact.text.as_str())).chain(self.verdict())
+    }
+
+    /// What the token says.
+    pub fn facts(&self) -> impl Iterator<Item = (&'c str, &'c Fact)> + use<'c> {
+        self.token.into_iter().flat_map(Exposed::facts)
+    }
+
+    /// What became of the request.
+    pub fn verdict(&self) -> impl Iterator<Item = (&'c str, &'c str)> + use<'c> {
+        let all = [("outcome", Some(self.outcome)), ("code", self.code), ("rule", self.rule)];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?)))
+    }
 }
 
 /// What is needed once, when a configuration is loaded.

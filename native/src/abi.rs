@@ -286,6 +286,16 @@ unsafe extern "C" {
         entries_count: usize,
     );
 
+    #[link_name = "envoy_dynamic_module_callback_http_add_dynamic_metadata_list_string"]
+    pub fn add_metadata_list_string(
+        stream: StreamPtr,
+        namespace: ModuleBuffer,
+        key: ModuleBuffer,
+        value: ModuleBuffer,
+    ) -> bool;
+    #[link_name = "envoy_dynamic_module_callback_http_set_filter_state_bytes"]
+    pub fn set_filter_state_bytes(stream: StreamPtr, key: ModuleBuffer, value: ModuleBuffer) -> bool;
+
     #[link_name = "envoy_dynamic_module_callback_http_filter_scheduler_new"]
     pub fn scheduler_new(stream: StreamPtr) -> SchedulerPtr;
     #[link_name = "envoy_dynamic_module_callback_http_filter_scheduler_commit"]

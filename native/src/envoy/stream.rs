@@ -92,6 +92,21 @@ impl<'hook> Stream<'hook> {
         }
     }
 
+    /// Sets a list of texts under a namespace of the request's dynamic metadata. The key must be new.
+    pub fn set_metadata_list<'m>(&mut self, namespace: &str, key: &str, members: impl Iterator<Item = &'m String>) {
+        let (namespace, key) = (buffer(namespace.as_bytes()), buffer(key.as_bytes()));
+        for member in members {
+            // SAFETY: Envoy copies all of them before it returns.
+            let _ = unsafe { abi::add_metadata_list_string(self.stream, namespace, key, buffer(member.as_bytes())) };
+        }
+    }
+
+    /// Sets filter state of the request, as text.
+    pub fn set_filter_state(&mut self, key: &str, value: &[u8]) {
+        // SAFETY: Envoy copies both before it returns.
+        let _ = unsafe { abi::set_filter_state_bytes(self.stream, buffer(key.as_bytes()), buffer(value)) };
+    }
+
     /// What counts in the name of this stream, beside the handle and for as long.
     pub fn meter(&self) -> Meter<'hook> {
         // SAFETY: the stream is alive until the hook ends or the handle is consumed. Metrics touch no header.
