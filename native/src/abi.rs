@@ -296,6 +296,9 @@ unsafe extern "C" {
     #[link_name = "envoy_dynamic_module_callback_http_set_filter_state_bytes"]
     pub fn set_filter_state_bytes(stream: StreamPtr, key: ModuleBuffer, value: ModuleBuffer) -> bool;
 
+    #[link_name = "envoy_dynamic_module_callback_http_add_custom_flag"]
+    pub fn add_custom_flag(stream: StreamPtr, flag: ModuleBuffer);
+
     #[link_name = "envoy_dynamic_module_callback_http_filter_scheduler_new"]
     pub fn scheduler_new(stream: StreamPtr) -> SchedulerPtr;
     #[link_name = "envoy_dynamic_module_callback_http_filter_scheduler_commit"]

@@ -6,6 +6,7 @@ use authn::request::Pair;
 use driver::{Conclusion, Edit, Exchange, HostError, LocalReply};
 
 use crate::envoy::{Attribute, HeaderMap, Stream};
+use crate::flags::flag;
 use crate::reply::OwnedReply;
 
 pub struct HookExchange<'s, 'hook> {
@@ -63,8 +64,11 @@ impl Exchange for HookExchange<'_, '_> {
         Ok(())
     }
 
-    /// As dynamic metadata and filter state under `portcullis`, which access logs, RBAC and rate limits read.
+    /// As a flag, and as dynamic metadata and filter state under `portcullis`, which access logs, RBAC and rate limits read.
     fn conclude(&mut self, conclusion: &Conclusion<'_>) {
+        if let Some(flag) = flag(conclusion.outcome, conclusion.code) {
+            self.stream.add_flag(flag);
+        }
         let Some(to) = conclusion.to else { return };
         if to.metadata {
             let headers = conclusion.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));

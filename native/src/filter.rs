@@ -9,6 +9,7 @@ use crate::abi::{BodyStatus, HeadersStatus, TrailersStatus};
 use crate::configuration::{Configuration, RESUME};
 use crate::envoy::{HeaderMap, Stream};
 use crate::exchange::HookExchange;
+use crate::flags::FAULT;
 use crate::reply::OwnedReply;
 
 /// The last step for the stream, because it may end the stream.
@@ -137,6 +138,7 @@ impl Filter {
     /// A hook of this request panicked. The request is refused in any state.
     pub fn on_fault(&self, stream: &mut Stream<'_>) -> After {
         self.configuration.on_fault(stream.meter());
+        stream.add_flag(FAULT);
         if self.state.get() == State::Replied { After::Nothing } else { self.unavailable("FAULT", stream) }
     }
 

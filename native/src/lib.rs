@@ -7,6 +7,7 @@ mod configuration;
 mod envoy;
 mod exchange;
 mod filter;
+mod flags;
 pub mod hooks;
 mod host;
 mod live;

@@ -107,6 +107,12 @@ impl<'hook> Stream<'hook> {
         let _ = unsafe { abi::set_filter_state_bytes(self.stream, buffer(key.as_bytes()), buffer(value)) };
     }
 
+    /// Adds a flag for access logs. It has no space and no comma.
+    pub fn add_flag(&mut self, flag: &str) {
+        // SAFETY: Envoy copies the flag before it returns.
+        unsafe { abi::add_custom_flag(self.stream, buffer(flag.as_bytes())) }
+    }
+
     /// What counts in the name of this stream, beside the handle and for as long.
     pub fn meter(&self) -> Meter<'hook> {
         // SAFETY: the stream is alive until the hook ends or the handle is consumed. Metrics touch no header.
