@@ -53,7 +53,7 @@ impl Exchange for Request<'_> {
             return;
         }
         for (name, value) in conclusion.texts() {
-            // Whoever reads it must take an absent fact for a reason to refuse: docs/hosts.md.
+            // Whoever reads it must take an absent fact for a reason to refuse: docs/exposed.md.
             let _ = host::set_property(&format!("portcullis.{name}"), value.as_bytes());
         }
     }

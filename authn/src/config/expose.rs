@@ -5,7 +5,7 @@ use super::OneOrMany;
 
 document! {
     /// What the proxy's other filters and its access log may read about a request: `outcome`, `code`, `rule`, and of a
-    /// verified token `issuer`, `subject`, `session`, `client` and the listed claims. docs/hosts.md says how to read
+    /// verified token `issuer`, `subject`, `session`, `client` and the listed claims. docs/exposed.md says how to read
     /// them.
     #[derive(Default)]
     pub struct Expose {

@@ -32,12 +32,7 @@ enum Name {
 
 impl Policy {
     /// Only for verified claims. `None` if nothing is exposed.
-    pub(super) fn expose(
-        &self,
-        issuer: &str,
-        identifiers: &Identifiers,
-        claims: &Object<'_>,
-    ) -> Option<Arc<Exposed>> {
+    pub(super) fn expose(&self, issuer: &str, identifiers: &Identifiers, claims: &Object<'_>) -> Option<Arc<Exposed>> {
         let exposure = self.exposure.as_ref()?;
         let mut facts = vec![(Name::Fixed("issuer"), Fact::text(issuer))];
         // Claims of another type were refused before, or are not this issuer's identifiers.

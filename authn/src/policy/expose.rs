@@ -56,3 +56,43 @@ pub(super) fn compile_exposure(document: &config::Expose) -> Result<Option<Expos
     }
     Ok(Some(Exposure { to, subject: document.subject, claims }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiled(document: &str) -> Result<Option<Exposure>, String> {
+        let document = serde_json::from_str(document).map_err(|error| error.to_string())?;
+        compile_exposure(&document).map_err(|invalid| invalid.to_string())
+    }
+
+    #[test]
+    fn nothing_is_exposed_by_default() {
+        assert!(compiled("{}").unwrap().is_none());
+        assert!(compiled(r#"{"metadata":false,"filter_state":false}"#).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_name_is_the_last_of_the_claims_unless_it_is_given() {
+        let text = r#"{"metadata":true,"claims":[{"claim":["a","roles"]},{"claim":"org id","name":"org"}]}"#;
+        let names: Vec<_> = compiled(text).unwrap().unwrap().claims.iter().map(|(name, _)| name.to_string()).collect();
+        assert_eq!(names, ["claim.roles", "claim.org"]);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_its_field() {
+        let many = vec![r#"{"claim":"a"}"#; 17].join(",");
+        for (text, field) in [
+            (r#"{"claims":[{"claim":"a"}]}"#, "claims: has no effect"),
+            (r#"{"subject":"plain"}"#, "subject: has no effect"),
+            (r#"{"metadata":true,"claims":[{"claim":"a b"}]}"#, "claims[0].name: `a b`"),
+            (r#"{"metadata":true,"claims":[{"claim":[]}]}"#, "claims[0].claim: name a claim"),
+            (r#"{"metadata":true,"claims":[{"claim":"a"},{"claim":["b","a"]}]}"#, "claims[1].name: two claims"),
+            (&format!(r#"{{"metadata":true,"claims":[{many}]}}"#), "claims: at most 16"),
+            (r#"{"meta":true}"#, "unknown field `meta`"),
+        ] {
+            let error = compiled(text).unwrap_err();
+            assert!(error.starts_with(field), "{text}: {error}");
+        }
+    }
+}

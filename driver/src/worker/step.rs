@@ -216,12 +216,7 @@ fn by_status(
     }
 }
 
-fn admitted(
-    rule: usize,
-    verified: &Verified,
-    judged: Result<Admission, Rejection>,
-    cookie_session: bool,
-) -> Step {
+fn admitted(rule: usize, verified: &Verified, judged: Result<Admission, Rejection>, cookie_session: bool) -> Step {
     match judged {
         Ok(admission) => Step::Admit { admission, cookie_session },
         Err(rejection) => Refused::new(Some(rule), rejection).about(verified.exposed()).into(),
