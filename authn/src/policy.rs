@@ -56,12 +56,7 @@ impl Policy {
     /// # Errors
     /// The first error, with the path of its field.
     pub fn from_json(text: &[u8], environment: Environment<'_>) -> Result<Self, Invalid> {
-        let mut reader = serde_json::Deserializer::from_slice(text);
-        let document: config::Document = serde_path_to_error::deserialize(&mut reader).map_err(|error| Invalid {
-            field: error.path().to_string().trim_matches('.').to_owned(),
-            message: error.into_inner().to_string(),
-        })?;
-        reader.end().map_err(|error| Invalid::new("", error.to_string()))?;
+        let document = config::read_json(text)?;
         Self::compile(&document, environment, Sha256::digest(text).into())
     }
 
@@ -99,8 +94,9 @@ impl Policy {
             }
             rules.push(compiled);
         }
-        let router = Router::compile(document.rules.iter().map(|rule| &rule.matches))
-            .map_err(|(index, invalid)| invalid.within(format!("rules[{index}].match")))?;
+        let matches = document.rules.iter().map(|rule| (!rule.for_routes).then_some(&rule.matches));
+        let router =
+            Router::compile(matches).map_err(|(index, invalid)| invalid.within(format!("rules[{index}].match")))?;
         let mut clear = HeaderNames::default();
         for forward in rules.iter().map(|rule| &rule.forward).chain([&default_forward]) {
             for header in forward.claims.iter().map(|claim| &claim.header).chain(&forward.payload_header) {
@@ -174,6 +170,19 @@ impl Policy {
 
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The rule that routes of the proxy select by this name.
+    pub fn rule_for_routes(&self, name: &str) -> Option<usize> {
+        self.rules.iter().position(|rule| rule.for_routes && rule.name == name)
+    }
+
+    /// May a request that this rule has judged be forwarded on this route, which selects a rule by name or none?
+    pub fn is_rule_of_route(&self, rule: usize, selected: Option<&str>) -> bool {
+        match selected {
+            Some(name) => self.rule_for_routes(name) == Some(rule),
+            None => self.rules.get(rule).is_some_and(|rule| !rule.for_routes),
+        }
     }
 
     /// The issuers whose tokens some rule checks, to be reported to the service.

@@ -142,6 +142,12 @@ pub trait Exchange: Peer {
     /// The proxy may use the route that it chose from the original request.
     fn choose_route_anew(&mut self) -> Result<(), HostError>;
 
+    /// The rule that the request's route selects by name. Changed headers can change the route. A host whose routes select
+    /// no rules does nothing.
+    fn route_rule(&mut self) -> Option<Arc<str>> {
+        None
+    }
+
     /// The request has reached this stage. A host that does not explain decisions does nothing.
     fn observe(&self, _stage: Stage<'_>) {}
 

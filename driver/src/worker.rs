@@ -87,14 +87,26 @@ impl Worker {
             return self.refuse(&mut call, &Refused::new(None, Rejection::new(Cause::NoTime)), None);
         };
         self.read_newest_keys();
-        let judged = call.exchange.with_headers(|pairs| self.judge(pairs, !ends, &*call.exchange, now));
-        let Ok(judged) = judged else {
+        let selected = call.exchange.route_rule();
+        let judge = |this: &mut Self, exchange: &E, selected: Option<&str>| {
+            exchange.with_headers(|pairs| this.judge(pairs, selected, !ends, exchange, now))
+        };
+        let Ok(mut judged) = judge(self, call.exchange, selected.as_deref()) else {
             return self.refuse(&mut call, &Refused::new(None, Rejection::new(Cause::HeadersUnreadable)), Some(now));
         };
         self.missing_settings.on_request(call.host, judged.missing, &mut self.counts);
         // Before anything else, so that every exit removes the headers that only this filter may set.
         if self.clear(call.exchange, &judged.edits).is_err() {
             return self.refuse(&mut call, &Refused::new(None, Rejection::new(Cause::HeaderUnchangeable)), Some(now));
+        }
+        // What was removed may have led to the route. A route that the client chose so must not choose the rule.
+        let route_rule = if judged.edits.is_empty() { selected.clone() } else { call.exchange.route_rule() };
+        if route_rule != selected {
+            let Ok(again) = judge(self, call.exchange, route_rule.as_deref()) else {
+                let refused = Refused::new(None, Rejection::new(Cause::HeadersUnreadable));
+                return self.refuse(&mut call, &refused, Some(now));
+            };
+            judged = again;
         }
         self.advance(&mut call, judged.step, now)
     }
@@ -267,6 +279,10 @@ impl Worker {
             let refused = Refused::new(Some(rule), Rejection::new(Cause::TokenUnremovable));
             return self.refuse(call, &refused, Some(now));
         }
+        if !self.core.policy.is_rule_of_route(rule, call.exchange.route_rule().as_deref()) {
+            let refused = Refused::new(Some(rule), Rejection::new(Cause::RouteChanged));
+            return self.refuse(call, &refused, Some(now));
+        }
         self.conclude(call.exchange, Outcome::Open, Some(rule), &[], None);
         Action::Continue
     }
@@ -286,6 +302,11 @@ impl Worker {
             .try_for_each(|(name, value)| call.exchange.edit(Edit::Set(name.as_bytes(), value.as_bytes())));
         if set.and_then(|()| remove(call.exchange, admission.removal())).is_err() {
             let refused = Refused::new(Some(admission.rule()), Rejection::new(Cause::HeaderUnwritable));
+            return self.refuse(call, &refused, Some(now));
+        }
+        // A header that was just set may lead to another route.
+        if !self.core.policy.is_rule_of_route(admission.rule(), call.exchange.route_rule().as_deref()) {
+            let refused = Refused::new(Some(admission.rule()), Rejection::new(Cause::RouteChanged));
             return self.refuse(call, &refused, Some(now));
         }
         if admission.mismatch_reported {

@@ -273,6 +273,8 @@ unsafe extern "C" {
     pub fn continue_decoding(stream: StreamPtr);
     #[link_name = "envoy_dynamic_module_callback_http_clear_route_cache"]
     pub fn clear_route_cache(stream: StreamPtr);
+    #[link_name = "envoy_dynamic_module_callback_get_most_specific_route_config"]
+    pub fn get_route_config(stream: StreamPtr) -> OursPtr;
     #[link_name = "envoy_dynamic_module_callback_http_filter_get_attribute_string"]
     pub fn get_attribute_string(stream: StreamPtr, attribute: Attribute, value: *mut EnvoyBuffer) -> bool;
     #[link_name = "envoy_dynamic_module_callback_http_filter_get_worker_index"]

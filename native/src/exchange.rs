@@ -1,5 +1,6 @@
 //! The driver's exchange for one request, during a hook.
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use authn::decide::Peer;
 use authn::request::Pair;
@@ -8,6 +9,7 @@ use driver::{Conclusion, Edit, Exchange, HostError, LocalReply};
 use crate::envoy::{Attribute, HeaderMap, Stream};
 use crate::flags::flag;
 use crate::reply::OwnedReply;
+use crate::routes;
 
 pub struct HookExchange<'s, 'hook> {
     pub stream: &'s mut Stream<'hook>,
@@ -62,6 +64,16 @@ impl Exchange for HookExchange<'_, '_> {
         self.stream.clear_route_cache();
         self.edited = false;
         Ok(())
+    }
+
+    fn route_rule(&mut self) -> Option<Arc<str>> {
+        if !routes::exist() {
+            return None;
+        }
+        if std::mem::take(&mut self.edited) {
+            self.stream.clear_route_cache();
+        }
+        self.stream.route_rule().map(|route| Arc::clone(route.name()))
     }
 
     /// As a flag, and as dynamic metadata and filter state under `portcullis`, which access logs, RBAC and rate limits read.

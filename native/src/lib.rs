@@ -14,6 +14,7 @@ mod live;
 mod metrics;
 mod outbox;
 mod reply;
+mod routes;
 mod secret;
 mod shared_data;
 mod ticker;

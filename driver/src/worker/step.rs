@@ -60,6 +60,7 @@ impl Worker {
     pub(super) fn judge<E: Exchange>(
         &mut self,
         pairs: &[Pair<'_>],
+        selected: Option<&str>,
         body_follows: bool,
         exchange: &E,
         now: Now,
@@ -74,7 +75,7 @@ impl Worker {
         };
         let edits: Vec<OwnedEdit> = core.policy.clear(&request).into_iter().map(OwnedEdit::from).collect();
         let mut missing = core.policy.missing_proxy_settings(&request);
-        let step = match core.policy.enter(&request) {
+        let step = match core.policy.enter_by(&request, selected) {
             Entry::Open { rule, .. } if core.policy.answers(rule) => Step::Probe { rule },
             Entry::Open { rule, removals } => Step::Open { rule, removals },
             Entry::Denied { rule, rejection } => {

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 
 mod exposed;
 mod lifetimes;
+mod routes;
 mod under_load;
 
 fn native() -> MeshOptions {
