@@ -4,21 +4,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
-use driver::{CallId, Configured, Dispatch, Dispatcher, StreamId, Worker};
+use driver::{CallId, Configured, Core, Dispatch, Dispatcher, StreamId, Worker};
 
-use crate::envoy::{self, Config, Meter, StreamScheduler};
+use crate::envoy::{self, Config, LogLevel, Meter, StreamScheduler};
 use crate::host::HookHost;
 use crate::live::Live;
 use crate::metrics::{self, Metrics};
 use crate::outbox::{Answer, Outbox, Ticket};
+use crate::routes;
 use crate::ticker::{Bell, Event};
 
 static LIVE: Live<Configuration> = Live::new();
 
-/// The `filter_name` that Envoy's configuration must have.
+/// The `filter_name` and `per_route_config_name` that Envoy's configuration must have.
 const FILTER_NAME: &[u8] = b"portcullis";
 
 pub struct Configuration {
+    core: Arc<Core>,
     /// By the worker's number. Only the worker's own thread works with it; the main thread reports its counts.
     workers: Vec<Mutex<Worker>>,
     dispatcher: Mutex<Dispatcher>,
@@ -55,17 +57,19 @@ impl Configuration {
     /// # Errors
     /// What is wrong with the configuration, as text for the log.
     pub fn new(config: &mut Config<'_>, name: &[u8], document: &[u8]) -> Result<Arc<Self>, String> {
-        if name != FILTER_NAME {
-            let name = String::from_utf8_lossy(name);
-            return Err(format!("filter_name is `{name}`: this module has the filter `portcullis` only"));
-        }
+        check_name("filter_name", name)?;
         let metrics = Metrics::define(config)?;
         let bell = Bell::start(config.scheduler()).map_err(|error| format!("the system gives no thread: {error}"))?;
         let outbox = Outbox::new(Arc::clone(&bell));
         let workers = usize::try_from(envoy::workers(config)).unwrap_or(1).max(1);
         let mut host = HookHost { meter: Some(config.meter()), metrics: &metrics, outbox: &outbox, workers };
         let Configured { core, dispatcher } = driver::configure(&mut host, document.to_vec())?;
+        let has = |rule: &str| core.policy.rule_for_routes(rule).is_some();
+        if let Some(rule) = routes::unknown(has).first() {
+            return Err(format!("a route of Envoy selects the rule `{rule}`: there is no such rule with `for_routes`"));
+        }
         let configuration = Arc::new(Self {
+            core: Arc::clone(&core),
             workers: (0..workers).map(|_| Mutex::new(Worker::new(Arc::clone(&core)))).collect(),
             dispatcher: Mutex::new(dispatcher),
             parked: Mutex::default(),
@@ -192,6 +196,7 @@ impl Configuration {
 
     fn tick(&self, meter: Meter<'_>) {
         metrics::report_left_behind(&self.metrics, meter);
+        warn_of_unknown_rules();
         let mut host = self.host(Some(meter));
         for worker in &self.workers {
             // A busy worker is flushed the next time. One whose request panicked is used as it is: see `lock`.
@@ -249,6 +254,25 @@ impl Dispatch for Gate<'_> {
             self.losses_before = self.losses.load(Ordering::Acquire);
         }
         work(&mut dispatcher)
+    }
+}
+
+/// # Errors
+/// It is not the one filter of this module.
+pub fn check_name(field: &str, name: &[u8]) -> Result<(), String> {
+    if name == FILTER_NAME {
+        return Ok(());
+    }
+    let name = String::from_utf8_lossy(name);
+    Err(format!("{field} is `{name}`: this module has the filter `portcullis` only"))
+}
+
+/// Of routes that came after the configurations: their requests are refused.
+fn warn_of_unknown_rules() {
+    let has = |rule: &str| LIVE.any(|live| live.core.policy.rule_for_routes(rule).is_some());
+    for rule in routes::unknown(has) {
+        let text = "which no configuration has with `for_routes`: its requests are refused";
+        envoy::log(LogLevel::Error, &format!("portcullis: a route of Envoy selects the rule `{rule}`, {text}"));
     }
 }
 

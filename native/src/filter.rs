@@ -9,6 +9,7 @@ use crate::abi::{BodyStatus, HeadersStatus, TrailersStatus};
 use crate::configuration::{Configuration, LOST, RESUME};
 use crate::envoy::{HeaderMap, Meter, Stream};
 use crate::exchange::HookExchange;
+use crate::flags::FAULT;
 use crate::reply::OwnedReply;
 
 /// The last step for the stream, because it may end the stream.
@@ -141,7 +142,8 @@ impl Filter {
     }
 
     /// A hook of this request panicked. The request is refused in any state.
-    pub fn refuse_for_fault(&self, stream: &Stream<'_>) -> After {
+    pub fn refuse_for_fault(&self, stream: &mut Stream<'_>) -> After {
+        stream.add_flag(FAULT);
         if self.state.get() == State::Replied { After::Nothing } else { self.unavailable("FAULT", stream) }
     }
 

@@ -2,6 +2,8 @@
 
 /// The bootstrap, with its filter replaced by the one of envoy/filter-native.yaml.
 pub(crate) fn with_native_filter(bootstrap: &str, filter: &str) -> String {
+    // Only the Wasm host puts this prefix before the names of filter state.
+    let bootstrap = bootstrap.replace("%FILTER_STATE(wasm.", "%FILTER_STATE(");
     let (before, rest) = bootstrap.split_once("- name: portcullis\n").expect("a bootstrap with the filter");
     let (_, router) = rest.split_once("- name: envoy.filters.http.router\n").expect("the router after the filter");
     let indent = before.rsplit('\n').next().unwrap_or_default();
