@@ -34,7 +34,7 @@ image: wasm ## pack the filter into an OCI image for Istio, and write its digest
 checkers: setup
 	@scripts/checkers
 
-files: image checkers ## load or validate every YAML, JSON and Dockerfile in git
+files: image native checkers ## load or validate every YAML, JSON and Dockerfile in git
 	@$(CARGO) build --quiet $(NATIVE) --bin portcullis
 	@scripts/check-files
 
