@@ -44,7 +44,8 @@ def shipped():
     if listed.returncode == 0:
         files = [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
     else:
-        out = {"target", "dist", ".venv", ".stack", ".git", "fuzz/target", "istio/build", "envoy/secrets"}
+        out = {"target", "dist", ".venv", ".stack", ".git", "fuzz/target", "istio/build", "istio/build-native", "envoy/secrets",
+               "envoy/gateway/build", "envoy/gateway/build-native"}
         files = []
         for directory, below, names in os.walk(ROOT):
             here = os.path.relpath(directory, ROOT)
