@@ -56,3 +56,25 @@ def bootstraps_to_fill(files):
         elif not refusal(bootstrap, secret=None):
             wrong(file, "Envoy takes it without the filter's secret")
         filter_configuration(file, bootstrap)
+
+
+def around(filter_, clusters=(), is_off=False):
+    """A bootstrap with this HTTP filter. If it is off, the route enables it."""
+    extensions = "type.googleapis.com/envoy.extensions.filters"
+    route = {"match": {"prefix": "/"}, "direct_response": {"status": 503}}
+    if is_off:
+        on = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}
+        route["typed_per_filter_config"] = {"portcullis": on}
+    manager = {
+        "@type": f"{extensions}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "main",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [
+            {"name": "portcullis", "disabled": is_off, "typed_config": filter_},
+            {"name": "router", "typed_config": {"@type": f"{extensions}.http.router.v3.Router"}},
+        ],
+    }
+    return {"static_resources": {"clusters": list(clusters), "listeners": [{
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "filter_chains": [{"filters": [{"name": "manager", "typed_config": manager}]}],
+    }]}}

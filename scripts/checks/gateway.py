@@ -5,7 +5,7 @@ import os
 import yaml
 
 from .common import BIN, ROOT, load, run, wrong
-from .envoy import refusal
+from .envoy import around, refusal
 from .istio import envoy_stats_tags, is_built
 from .kubernetes import filter_configuration, resource
 
@@ -129,40 +129,25 @@ def as_envoy_gateway_writes_it(filter_, clusters):
     """A bootstrap with the static clusters, and the filter as a listener of Envoy Gateway 1.9 has it: off, and enabled
     by each route. With this machine's build of the module."""
     text = {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": json.dumps(filter_["config"])}
-    extensions = "type.googleapis.com/envoy.extensions.filters"
+    extensions = "type.googleapis.com/envoy.extensions.filters.http"
     if "code" in filter_:
         environment = {"host_env_keys": filter_["env"]["hostKeys"]}
         code = {"local": {"filename": str(ROOT / "dist/portcullis.wasm")}}
         vm = {"vm_id": "a", "runtime": "envoy.wasm.runtime.v8", "code": code, "environment_variables": environment}
         config = {"name": filter_["name"], "root_id": filter_["rootID"], "configuration": text, "vm_config": vm}
-        typed = {"@type": f"{extensions}.http.wasm.v3.Wasm", "config": config}
+        typed = {"@type": f"{extensions}.wasm.v3.Wasm", "config": config}
     else:
         local = {"filename": str(ROOT / "dist/libportcullis.so")}
         typed = {
-            "@type": f"{extensions}.http.dynamic_modules.v3.DynamicModuleFilter",
+            "@type": f"{extensions}.dynamic_modules.v3.DynamicModuleFilter",
             "dynamic_module_config": {"do_not_close": True, "module": {"local": local}},
             "filter_name": filter_["filterName"],
             "filter_config": text,
         }
-    enabled = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}
-    manager = {
-        "@type": f"{extensions}.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "a",
-        "route_config": {"virtual_hosts": [{"name": "a", "domains": ["*"], "routes": [{
-            "match": {"prefix": "/"}, "direct_response": {"status": 503}, "typed_per_filter_config": {"a": enabled},
-        }]}]},
-        "http_filters": [
-            {"name": "a", "disabled": True, "typed_config": typed},
-            {"name": "r", "typed_config": {"@type": f"{extensions}.http.router.v3.Router"}},
-        ],
-    }
     # The proxy's image has them; this machine may have them elsewhere.
     if not os.path.exists(AUTHORITIES):
         clusters = [{**cluster, "transport_socket": None} for cluster in clusters]
-    return {"static_resources": {"clusters": clusters, "listeners": [{
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
-        "filter_chains": [{"filters": [{"name": "m", "typed_config": manager}]}],
-    }]}}
+    return around(typed, clusters, is_off=True)
 
 
 def addresses(cluster):
