@@ -97,10 +97,6 @@ pub fn of_module(filter: &Value, place: &str) -> Vec<Remark> {
         let message = "lets every request pass unchecked while Envoy has not fetched the module; use a file";
         remark(true, "dynamic_module_config.module.remote", message);
     }
-    if module["do_not_close"] != true {
-        let message = "is not true: Envoy may unload the module while its thread runs";
-        remark(false, "dynamic_module_config.do_not_close", message);
-    }
     if filter["filter_name"] != "portcullis" {
         remark(true, "filter_name", "is not `portcullis`, the only filter of the module");
     }

@@ -288,7 +288,7 @@ fn a_configuration_for_the_dynamic_module_is_found_and_a_module_that_lets_reques
             "dynamic_module_config": module, "filter_name": "portcullis",
             "filter_config": { "@type": "type.googleapis.com/google.protobuf.Struct", "value": document } } }] })
     };
-    let (code, said) = check("module.yaml", &filter(json!({ "name": "portcullis", "do_not_close": true })));
+    let (code, said) = check("module.yaml", &filter(json!({ "name": "portcullis" })));
     assert!(code == Some(0) && said.contains("typed_config.filter_config: ok: 1 issuers"), "{said}");
     assert!(!said.contains("warning"), "{said}");
     let (code, said) = check("module.yaml", &filter(json!({ "module": { "remote": {} } })));
