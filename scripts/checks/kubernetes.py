@@ -1,5 +1,7 @@
 """Documents for a cluster, against the schemas of Kubernetes and of the CRDs in schemas/."""
 import json
+import re
+import textwrap
 
 import jsonschema
 import kubernetes_validate
@@ -72,6 +74,16 @@ def patch(place, name, text):
         "kind": "Deployment", "name": "patched"}}, "podDisruptionBudget": {}}[name]
     document["spec"] = {**required, **document["spec"]}
     resource(place, document)
+
+
+def snippets(file):
+    """The patches of Deployments in a document for people: indented, from `spec:` on."""
+    text = (ROOT / file).read_text()
+    found = re.findall(r"^    spec:\n(?:(?:     .*)?\n)+", text, re.MULTILINE)
+    for number, snippet in enumerate(found, 1):
+        patch(f"{file}: patch {number}", "deployment", textwrap.dedent(snippet))
+    if not found:
+        wrong(file, "has no patch of a Deployment")
 
 
 def filter_configuration(place, text):
