@@ -7,7 +7,7 @@ import yaml
 from .common import BIN, ROOT, load, run, wrong
 from .envoy import around, refusal
 from .istio import envoy_stats_tags, is_built
-from .kubernetes import filter_configuration, resource
+from .kubernetes import filter_configuration, patch, resource
 
 OVERLAYS = ("native", "native-init-container", "wasm")
 # Where the module is in the proxy.
@@ -76,7 +76,7 @@ def connected(place, documents):
             wrong(place, "its stats_tags are not those of envoy/envoy.yaml")
     else:
         module(place, filter_, proxy, deployment)
-    probe(place, configuration, documents)
+    probe(place, configuration, documents, deployment)
 
     clusters = [patch["value"] for patch in patches if patch["path"] == "/static_resources/clusters/-"]
     named = [configuration["revocation"]["cluster"]]
@@ -115,14 +115,23 @@ def module(place, filter_, proxy, deployment):
         wrong(place, "the init container copies to elsewhere")
 
 
-def probe(place, configuration, documents):
-    """One path: the filter answers it, and the route refuses it."""
+def probe(place, configuration, documents, deployment):
+    """One path: the filter answers it, the route refuses it, and the pod's probe asks for it."""
     paths = [rule["match"]["path"]["exact"] for rule in configuration["rules"] if rule["access"] == "probe"]
     [route] = of_kind(documents, "HTTPRoute")
     matches = [match["path"] for rule in route["spec"]["rules"] for match in rule["matches"]]
     [answer] = of_kind(documents, "HTTPRouteFilter")
-    if matches != [{"type": "Exact", "value": path} for path in paths] or answer["spec"]["directResponse"]["statusCode"] < 400:
+    status = answer["spec"]["directResponse"]["statusCode"]
+    if matches != [{"type": "Exact", "value": path} for path in paths] or status < 400:
         wrong(place, f"the filter answers {paths}, and the route does not refuse just that")
+    patched = deployment["patch"]["value"]
+    patch(f"{place}: EnvoyProxy", "deployment", json.dumps(patched))
+    [container] = patched["spec"]["template"]["spec"]["containers"]
+    [entrance] = of_kind(documents, "Gateway")
+    port = 10000 + entrance["spec"]["listeners"][0]["port"]
+    asked = container["readinessProbe"]["httpGet"]
+    if container["name"] != "envoy" or [asked["path"]] != paths or asked["port"] != port:
+        wrong(place, f"the readiness probe does not ask for {paths} at port {port}")
 
 
 def as_envoy_gateway_writes_it(filter_, clusters):
