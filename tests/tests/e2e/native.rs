@@ -1,15 +1,17 @@
 //! The dynamic module in a real Envoy: what its lifetimes and its own host ask of it. `HOST=native` runs the other tests
 //! with it too.
+use std::process::Command;
 use std::time::Duration;
 
 use harness::mesh::{ISSUER, OTHER_ISSUER, claims_with};
-use harness::{Answer, FilterHost, Mesh, MeshOptions, Request, Upstream, exchange, wait_until};
+use harness::{Answer, FilterHost, Mesh, MeshOptions, Request, Upstream, exchange, image, project, wait_until};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 mod exposed;
 mod lifetimes;
+mod loaded;
 mod routes;
 mod under_load;
 
