@@ -18,7 +18,8 @@ pub struct Log(VecDeque<LogEntry>);
 /// Different in each history: no two entries of this process have the same.
 fn next_chain() -> [u8; 8] {
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes()
+    // Spread over all bits, as a hash is.
+    NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()
 }
 
 impl Default for Log {

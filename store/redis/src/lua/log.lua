@@ -19,9 +19,10 @@ local function append(kind, keep)
   local entry = table.concat({kind, chain, left, string.match(KEYS[1], ':r:(.*)$') or ''}, ';')
   local added = redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', MAX_ENTRIES, id, 'e', entry)
   if type(added) == 'table' and added.err then
-    -- What is there is not the log of this head.
+    -- What is there is not the log of this head, or the user may not write streams. Readers of the log notice that the entry
+    -- is not there, and read the bucket anew.
     redis.call('DEL', KEYS[3])
-    redis.call('XADD', KEYS[3], id, 'e', entry)
+    redis.pcall('XADD', KEYS[3], id, 'e', entry)
   end
   redis.call('SET', KEYS[2], id .. ':' .. chain)
 end
