@@ -6,7 +6,7 @@ use wire::RevocationKey;
 use wire::feed::{Cursor, MAX_KEYS};
 
 use super::cursor::{self, Parsed, Step};
-use super::history::{Found, History, Mark};
+use super::history::{Found, History};
 use super::live::{Epoch, Live};
 
 /// A shard with more keys is not sent to followers when it was read anew: they get a snapshot.

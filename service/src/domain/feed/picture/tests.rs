@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use store::LogEntry;
 
+use super::super::history::Mark;
 use super::*;
 
 fn place(sequence: u64) -> Place {
