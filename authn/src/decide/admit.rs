@@ -48,6 +48,8 @@ pub struct Admission {
     pub mismatch_reported: bool,
     /// Admitted although its session could not be checked: the rule allows it explicitly.
     pub unchecked: bool,
+    /// Admitted since the feed of revocations proves that none of the token's keys is revoked.
+    pub by_feed: bool,
     pub(super) refresh: Option<Arc<RevocationQuery>>,
 }
 
@@ -118,7 +120,7 @@ impl Policy {
             };
         }
         if word == FeedWord::Clear {
-            return Ok(RevocationStatus::Admitted(accepted.admit(false)));
+            return Ok(RevocationStatus::Admitted(Admission { by_feed: true, ..accepted.admit(false) }));
         }
         let ask = Arc::clone(ask);
         let passes_when_unavailable = mode == RevocationMode::DangerouslyPassWhenUnavailable;

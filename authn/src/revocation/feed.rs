@@ -109,6 +109,11 @@ impl Picture {
         self.chunks.get(number).map_or(&[], |chunk| &chunk.keys)
     }
 
+    /// When the snapshot was taken over.
+    pub fn taken(&self) -> Monotonic {
+        self.taken
+    }
+
     pub fn pieces(&self) -> &[Membership] {
         &self.pieces
     }
