@@ -50,6 +50,15 @@ impl FakeService {
 
     /// The reply to a poll that was received this long ago. `None` if there is no news, and the poll may be held longer.
     pub fn poll(&self, body: &[u8], held: Duration) -> Option<FakeReply> {
+        self.poll_held(body, held, true)
+    }
+
+    /// The same, for a service that does not hold it.
+    pub fn poll_now(&self, body: &[u8], held: Duration) -> FakeReply {
+        self.poll_held(body, held, false).unwrap_or_default()
+    }
+
+    fn poll_held(&self, body: &[u8], held: Duration, may_hold: bool) -> Option<FakeReply> {
         let Ok(polled) = Polled::read(std::slice::from_ref(&self.keys), body) else {
             return Some(FakeReply::new(400, "text/plain", "not a poll of ours"));
         };
@@ -60,7 +69,7 @@ impl FakeService {
             Some((None, from)) => {
                 let end = self.log.len().min(from.saturating_add(MAX_KEYS));
                 let keys = self.log.get(from..end).unwrap_or_default().to_vec();
-                if keys.is_empty() && held < polled.wait() {
+                if keys.is_empty() && may_hold && held < polled.wait() {
                     return None;
                 }
                 let held = i32::try_from(held.as_millis()).unwrap_or(i32::MAX);
