@@ -74,7 +74,7 @@ impl Policy {
         let revocation = document
             .revocation
             .as_ref()
-            .map(|revocation| revocation::compile_revocation(revocation, &issuers, environment))
+            .map(|revocation| revocation::compile_revocation(revocation, &issuers, &document.limits, environment))
             .transpose()?;
         let credentials = Credentials::compile(&document.tokens)
             .map_err(|invalid| invalid.within("tokens"))?

@@ -50,6 +50,8 @@ struct Recent {
     answers: MacMap<RevocationKey, (Monotonic, Answer)>,
     serves: Duration,
     swept: Monotonic,
+    /// An older answer may lack a revocation that is known meanwhile.
+    not_before: Monotonic,
 }
 
 /// One token's query, and all requests that wait for it.
@@ -118,7 +120,12 @@ impl Checks {
             in_flight: Vec::new(),
             waiters: HashMap::new(),
             deadlines: Deadlines::default(),
-            recent: Recent { answers: MacMap::default(), serves, swept: Monotonic::default() },
+            recent: Recent {
+                answers: MacMap::default(),
+                serves,
+                swept: Monotonic::default(),
+                not_before: Monotonic::default(),
+            },
         }
     }
 
@@ -284,6 +291,12 @@ impl Checks {
         }
     }
 
+    /// Revocations became known in another way: earlier answers are not reused for other tokens.
+    pub fn forget_answers(&mut self, now: Monotonic) {
+        self.recent.answers.clear();
+        self.recent.not_before = now;
+    }
+
     /// The request is gone, or was answered in another way. A batch in flight continues: its answer is worth caching.
     pub fn leave(&mut self, waiter: StreamId) {
         let Some(digest) = self.waiters.remove(&waiter) else { return };
@@ -347,11 +360,14 @@ const MAX_RECENT: usize = 256;
 
 impl Recent {
     fn get(&self, key: &RevocationKey, now: Monotonic) -> Option<(Monotonic, Answer)> {
-        self.answers.get(key).copied().filter(|(sent, _)| *sent <= now && now.since(*sent) < self.serves)
+        self.answers
+            .get(key)
+            .copied()
+            .filter(|(sent, _)| *sent <= now && *sent >= self.not_before && now.since(*sent) < self.serves)
     }
 
     fn learn(&mut self, key: RevocationKey, (sent, answer): (Monotonic, Answer)) {
-        if self.serves.is_zero() {
+        if self.serves.is_zero() || sent < self.not_before {
             return;
         }
         if let Some(known) = self.answers.get_mut(&key) {

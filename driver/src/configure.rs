@@ -5,6 +5,7 @@ use authn::config::Route;
 use authn::policy::Policy;
 
 use crate::dispatcher::Dispatcher;
+use crate::feed_board::FeedBoard;
 use crate::host::{ChosenEngine, Host, HostError, Level, Setup};
 use crate::metrics::Metric;
 use crate::state::Core;
@@ -54,12 +55,14 @@ pub fn activate<S: Setup + Host>(host: &mut S, policy: Policy) -> Result<Configu
     let [a, b, c, d, e, f, g, h, rest @ ..] = random;
     let limits = policy.limits();
     let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    let shares_feed = !host.is_the_only_dispatcher();
     let core = Arc::new(Core {
         engine,
         tokens: Tokens::new(limits.cached_tokens, limits.cached_token_bytes, seed, host.token_shards()),
         keys: KeyBoard::new(policy.keyrings()),
+        feed: FeedBoard::default(),
         policy,
     });
-    let dispatcher = Dispatcher::new(Arc::clone(&core), host, rest, now);
+    let dispatcher = Dispatcher::new(Arc::clone(&core), host, rest, shares_feed, now);
     Ok(Configured { core, dispatcher })
 }

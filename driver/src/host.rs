@@ -243,6 +243,12 @@ pub trait Setup {
         1
     }
 
+    /// True if one dispatcher serves all threads of a configuration. Otherwise the dispatchers of a process share the feed
+    /// of revocations, of which one of them follows.
+    fn is_the_only_dispatcher(&self) -> bool {
+        false
+    }
+
     /// The names of all engines that this host can choose.
     fn engines(&self) -> &'static [&'static str];
 

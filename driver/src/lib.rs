@@ -43,6 +43,8 @@ mod dispatcher;
 mod document;
 #[cfg(feature = "fake")]
 pub mod fake;
+mod feed_board;
+mod following;
 mod host;
 mod introspections;
 mod key_waits;
@@ -51,6 +53,7 @@ pub mod metrics;
 mod missing_settings;
 mod rejection_log;
 pub mod shared;
+mod shared_feed;
 mod state;
 mod token_cache;
 pub mod tokens;

@@ -9,10 +9,12 @@ use authn::keys::rings::Keyrings;
 use authn::reject::{Cause, RejectReason, Rejection};
 use authn::request::proxy_settings::{Settings, missing_by_path};
 use authn::request::{Pair, Request};
+use authn::revocation::Known;
 use authn::time::Now;
 
-use crate::counts::{Counter, Counts, Outcome};
+use crate::counts::{Counter, Counts, FeedAnswer, Outcome};
 use crate::dispatcher::{Dispatch, Introspect, KeysWanted};
+use crate::feed_board::FeedReader;
 use crate::host::{Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply, Stage, StreamId};
 use crate::missing_settings::MissingSettings;
 use crate::rejection_log::RejectionLog;
@@ -41,6 +43,8 @@ pub struct Worker {
     core: Arc<Core>,
     /// The last published key sets, and the number of that publication.
     keys: (u64, Arc<Keyrings>),
+    /// The last published picture of revocations. `None`: the feed is not followed.
+    feed: Option<FeedReader>,
     /// Requests that wait, and those that need work at their end. Most requests are never here.
     phases: HashMap<StreamId, Phase>,
     missing_settings: MissingSettings,
@@ -63,9 +67,11 @@ struct Call<'c, H, E, D> {
 impl Worker {
     pub fn new(core: Arc<Core>) -> Self {
         let keys = core.keys.newest();
+        let feed = core.policy.revocation().and_then(|revocation| revocation.feed).map(|_| FeedReader::default());
         Self {
             core,
             keys,
+            feed,
             phases: HashMap::new(),
             missing_settings: MissingSettings::default(),
             log: RejectionLog::default(),
@@ -87,6 +93,7 @@ impl Worker {
             return self.refuse(&mut call, &Refused::new(None, Rejection::new(Cause::NoTime)), None);
         };
         self.read_newest_keys();
+        self.read_newest_feed(call.host, call.dispatch, now);
         let selected = call.exchange.route_rule();
         let judge = |this: &mut Self, exchange: &E, selected: Option<&str>| {
             exchange.with_headers(|pairs| this.judge(pairs, selected, !ends, exchange, now))
@@ -129,6 +136,7 @@ impl Worker {
             return self.refuse(&mut call, &Refused::new(phase.rule(), Rejection::new(Cause::NoTime)), None);
         };
         self.read_newest_keys();
+        self.read_newest_feed(call.host, call.dispatch, now);
         let step = self.after(phase, wake, &*call.exchange, now);
         self.advance(&mut call, step, now)
     }
@@ -185,6 +193,20 @@ impl Worker {
         }
     }
 
+    fn read_newest_feed(&mut self, host: &mut impl Host, dispatch: &mut impl Dispatch, now: Now) {
+        let Some(feed) = &mut self.feed else { return };
+        feed.read(&self.core.feed);
+        let lag = self.core.policy.revocation().and_then(|revocation| revocation.feed).map(|feed| feed.lag);
+        if lag.is_some_and(|lag| !feed.known().is_fresh(lag, now.monotonic)) {
+            dispatch.with(|dispatcher| dispatcher.catch_up(host, now));
+            feed.read(&self.core.feed);
+        }
+    }
+
+    fn known(&self) -> Option<Known<'_>> {
+        self.feed.as_ref().map(FeedReader::known)
+    }
+
     fn clear(&mut self, exchange: &mut impl Exchange, edits: &[OwnedEdit]) -> Result<(), HostError> {
         if edits.is_empty() {
             return Ok(());
@@ -222,7 +244,8 @@ impl Worker {
                 }
                 Step::Check { asking, cookie_session } => {
                     call.exchange.observe(Stage::Asking(&asking));
-                    let wake = call.dispatch.with(|it| it.check(call.host, stream, asking.query(), now));
+                    let question = (asking.query(), asking.not_before());
+                    let wake = call.dispatch.with(|it| it.check(call.host, stream, question, now));
                     (wake, Phase::Checking { asking, cookie_session })
                 }
                 Step::AwaitKeys { entered, issuer, rejection } => {
@@ -261,7 +284,7 @@ impl Worker {
         // answer is.
         let earlier = self.core.active_token(token, issuer);
         let next = jwt.or(earlier.as_ref());
-        let next = next.and_then(|known| self.core.policy.worth_asking(known, subject.rule(), now));
+        let next = next.and_then(|known| self.core.policy.worth_asking(known, subject.rule(), self.known(), now));
         let asked = Introspect { issuer, token, was_active: earlier.is_some(), jwt, next };
         call.dispatch.with(|it| it.introspect(call.host, call.stream, asked, now))
     }

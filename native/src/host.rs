@@ -93,6 +93,10 @@ impl<C> Setup for HookHost<'_, C> {
         self.workers.saturating_mul(TOKEN_SHARDS_PER_WORKER)
     }
 
+    fn is_the_only_dispatcher(&self) -> bool {
+        true
+    }
+
     fn engines(&self) -> &'static [&'static str] {
         &["host", "portable"]
     }

@@ -48,6 +48,15 @@ impl Checking {
         self.checks.waiting()
     }
 
+    pub fn next_nonce(&mut self) -> [u8; 16] {
+        self.nonces.next()
+    }
+
+    /// The feed has brought revocations.
+    pub fn forget_answers(&mut self, now: Monotonic) {
+        self.checks.forget_answers(now);
+    }
+
     pub fn leave(&mut self, stream: StreamId) {
         self.checks.leave(stream);
     }
@@ -59,10 +68,11 @@ impl Dispatcher {
         &mut self,
         host: &mut impl Host,
         stream: StreamId,
-        query: &Arc<RevocationQuery>,
+        (query, not_before): (&Arc<RevocationQuery>, Monotonic),
         now: Now,
     ) -> Option<Wake> {
-        let Some((sent, verdict)) = self.fresh_shared_verdict(host, query, now) else {
+        let shared = self.fresh_shared_verdict(host, query, now).filter(|(sent, _)| *sent >= not_before);
+        let Some((sent, verdict)) = shared else {
             self.counts.count(Counter::SharedMiss);
             let joined = self.checking.as_mut().map(|it| it.checks.join(stream, Arc::clone(query), now.monotonic));
             if !matches!(joined, Some(Ok(()))) {
@@ -289,7 +299,7 @@ impl Nonces {
     }
 }
 
-fn needs(revocation: &Revocation, wall: UnixSeconds) -> Needs {
+pub(super) fn needs(revocation: &Revocation, wall: UnixSeconds) -> Needs {
     Needs {
         // The policy caps it far below.
         future_iat_tolerance_seconds: u16::try_from(revocation.future_iat_tolerance).unwrap_or(u16::MAX),

@@ -1,4 +1,6 @@
 //! Decides without side effects: turns a request's headers, or the end of a wait, into the next step.
+use authn::revocation::Verdict;
+
 use super::*;
 
 /// The next step of a request.
@@ -96,6 +98,11 @@ impl Worker {
     pub(super) fn after<E: Exchange>(&mut self, phase: Phase, wake: Wake, exchange: &E, now: Now) -> Step {
         exchange.observe(Stage::Woken(&wake));
         match (phase, wake) {
+            (Phase::Checking { asking, cookie_session }, Wake::Verdict { sent, verdict: Verdict::Live })
+                if asking.needs_newer(sent) =>
+            {
+                Step::Check { asking, cookie_session }
+            }
             (Phase::Checking { asking, cookie_session }, Wake::Verdict { sent, verdict }) => {
                 let (rule, verified) = (asking.rule(), Arc::clone(asking.verified()));
                 admitted(rule, &verified, asking.on_verdict(&self.core.policy, sent, verdict, now), cookie_session)
@@ -142,7 +149,7 @@ impl Worker {
                 (self.accept(verified, entered, exchange, now), cookie_session)
             }
             Introspected::Jwt { accepted, cookie_session } => {
-                (self.core.policy.status_after_introspection(accepted, now), cookie_session)
+                (self.core.policy.status_after_introspection(accepted, self.known(), now), cookie_session)
             }
         };
         match status {
@@ -168,7 +175,7 @@ impl Worker {
     }
 
     fn accept<E: Exchange>(
-        &self,
+        &mut self,
         verified: Arc<Verified>,
         entered: Entered<'_>,
         exchange: &E,
@@ -177,7 +184,23 @@ impl Worker {
         exchange.observe(Stage::Verified(&verified));
         let accepted = self.core.policy.accept(verified, entered, now, exchange)?;
         exchange.observe(Stage::Accepted);
-        self.core.policy.revocation_status(accepted, now)
+        let status = self.core.policy.revocation_status(accepted, self.known(), now);
+        self.count_feed(&status, now);
+        status
+    }
+
+    fn count_feed(&mut self, status: &Result<RevocationStatus, Rejection>, now: Now) {
+        let (Some(known), Some(feed)) = (self.known(), self.core.policy.revocation().and_then(|it| it.feed)) else {
+            return;
+        };
+        let answer = match status {
+            Ok(RevocationStatus::Admitted(admission)) if admission.by_feed => FeedAnswer::Clear,
+            Ok(RevocationStatus::MustAsk(_)) if known.is_fresh(feed.lag, now.monotonic) => FeedAnswer::Asked,
+            Ok(RevocationStatus::MustAsk(_)) => FeedAnswer::Silent,
+            // A cached verdict, or no question of revocation.
+            Ok(RevocationStatus::Admitted(_) | RevocationStatus::MustIntrospect(_)) | Err(_) => return,
+        };
+        self.counts.count(Counter::FeedAnswer(answer));
     }
 
     /// From the token cache, or just verified.
