@@ -17,6 +17,7 @@ mod config;
 mod cost;
 mod example;
 mod exposed;
+mod feed;
 mod hardened;
 mod harness;
 mod head;
