@@ -35,7 +35,7 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 #![forbid(unsafe_code)]
 
-pub mod checks;
+mod checks;
 mod configure;
 mod counts;
 mod deadlines;
@@ -50,13 +50,14 @@ mod mac_hash;
 pub mod metrics;
 mod missing_settings;
 mod rejection_log;
-pub mod shared;
+mod shared;
 mod state;
 mod token_cache;
-pub mod tokens;
+mod tokens;
 mod wake;
 mod worker;
 
+pub use crate::checks::MAX_BATCHES_IN_FLIGHT;
 pub use crate::configure::{Configured, activate, configure};
 pub use crate::dispatcher::{Dispatch, Dispatcher, TICK};
 pub use crate::host::{
