@@ -12,3 +12,13 @@ pub(crate) fn with_native_filter(bootstrap: &str, filter: &str) -> String {
     let runtime = format!("layered_runtime: {{ layers: [{{ name: static, static_layer: {runtime} }}] }}");
     format!("{before}{filter}\n{indent}- name: envoy.filters.http.router\n{router}\n{runtime}\n")
 }
+
+/// The bootstrap, with a second listener that has this filter.
+pub(crate) fn with_native_listener(bootstrap: &str, filter: &str) -> String {
+    let native = with_native_filter(bootstrap, filter);
+    let (_, rest) = native.split_once("  listeners:\n").expect("listeners");
+    let (listener, _) = rest.split_once("\n  clusters:\n").expect("clusters after the listeners");
+    let listener = listener.replacen("- name: main\n", "- name: native\n", 1);
+    let (before, after) = bootstrap.split_once("\n  clusters:\n").expect("clusters after the listeners");
+    format!("{before}\n{listener}\n  clusters:\n{after}")
+}
