@@ -11,7 +11,7 @@ NATIVE := --locked --workspace --exclude noop
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help coverage setup checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak
+.PHONY: help coverage setup checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak sanitize differential nightly
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,23 @@ oidc: wasm ## log in and out at a real OpenID provider (needs Node 20; installs 
 
 keycloak: wasm ## the same with a real Keycloak: logins, rotations, logouts, its token types (needs Java 17 and Maven)
 	@scripts/keycloak
+
+sanitize: setup ## the module's own tests with AddressSanitizer, and under Miri if it is installed
+	@scripts/sanitize
+
+# In memory with an optimised build, then in a real Envoy.
+DIFFERENTIAL_IN_MEMORY := 1000000
+DIFFERENTIAL_IN_ENVOY := 100000
+differential: image native build ## random requests to both hosts, whose answers must not differ (DIFFERENTIAL_SEED=…)
+	@export DIFFERENTIAL_SEED=$${DIFFERENTIAL_SEED:-$$(date +%s)}; echo "DIFFERENTIAL_SEED=$$DIFFERENTIAL_SEED"; \
+	DIFFERENTIAL_REQUESTS=$(DIFFERENTIAL_IN_MEMORY) $(CARGO) test --quiet --locked --profile native -p native --test differential -- --nocapture && \
+	DIFFERENTIAL_REQUESTS=$(DIFFERENTIAL_IN_ENVOY) PORTCULLIS_WASM=dist/portcullis.wasm scripts/e2e differential::
+
+# What takes too long for each change. One step that fails does not keep the others from running.
+nightly: setup ## all end-to-end tests on both hosts, differential, soak, fuzzers (FUZZ_SECONDS=60 each) and sanitizers
+	@failed=; for step in test 'e2e HOST=native' sanitize differential soak fuzz; do \
+		echo "nightly: make $$step"; $(MAKE) --no-print-directory $$step || failed="$$failed '$$step'"; done; \
+	[ -z "$$failed" ] || { echo "nightly: failed:$$failed"; exit 1; }
 
 soak: native build ## many requests to the dynamic module with resets, reloads and a failing store (SOAK_REQUESTS=1000000)
 	@SOAK_REQUESTS=$${SOAK_REQUESTS:-1000000} PORTCULLIS_WASM=none scripts/e2e native::under_load
