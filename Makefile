@@ -51,15 +51,21 @@ run: demo-built ## run the same mesh until Ctrl-C, with commands to try
 demo-built: setup $(if $(filter native,$(HOST)),native,wasm)
 	@$(CARGO) build --quiet $(NATIVE) --bin portcullis --bin demo
 
-check: fmt-check lint unit ## check format, lints and unit tests: run this while working
+# Makes targets, and prints how long they took.
+stage = @SECONDS=0; $(MAKE) --no-print-directory $(1) && echo "make $@: $$SECONDS s for $(2)"
+
+check: ## check format, lints and unit tests: run this while working
+	$(call stage,fmt-check,the format)
+	$(call stage,lint,lints)
+	$(call stage,unit,unit tests)
 
 # Cheap checks that fail often come first. Wasm and native code are built into separate folders, so lints and the module
 # run at the same time.
 test: setup checkers fmt-check arrows ## run all checks: format, lints, unit tests, end-to-end tests with a real Envoy and Redis
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint image-wasm image-native
-	@$(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory files
-	@$(MAKE) --no-print-directory e2e
+	$(call stage,--jobs 2 --output-sync=target lint image-wasm image-native,lints and both modules)
+	$(call stage,unit,unit tests)
+	$(call stage,files,files)
+	$(call stage,e2e,end-to-end tests)
 
 # Tests with a real Redis mostly wait, so more of them run at once than there are cores.
 unit: ## run unit tests and case tables, natively
