@@ -84,14 +84,11 @@ impl Filter {
         let Some(worker) = self.configuration.worker(self.worker) else {
             return (TrailersStatus::StopIteration, After::Nothing);
         };
-        let trailers = stream.headers(HeaderMap::RequestTrailers);
-        let cleared: Vec<Vec<u8>> = match trailers {
-            Some(trailers) => {
-                let names = trailers.iter().map(|(name, _)| *name).filter(|name| worker.clears_trailer(name));
-                names.map(<[u8]>::to_vec).collect()
-            }
-            None => worker.cleared().map(|name| name.as_bytes().to_vec()).collect(),
-        };
+        let cleared: Option<Vec<Vec<u8>>> = stream.with_headers(HeaderMap::RequestTrailers, |trailers| {
+            let names = trailers.iter().map(|(name, _)| *name).filter(|name| worker.clears_trailer(name));
+            names.map(<[u8]>::to_vec).collect()
+        });
+        let cleared = cleared.unwrap_or_else(|| worker.cleared().map(|name| name.as_bytes().to_vec()).collect());
         for name in cleared {
             // Without trailers there is nothing to remove.
             let _ = stream.remove(HeaderMap::RequestTrailers, &name);
