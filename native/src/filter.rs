@@ -24,6 +24,8 @@ pub struct Filter {
     id: StreamId,
     worker: u32,
     state: Cell<State>,
+    /// The worker has something about this request. It has not for most requests, and then it is not locked again.
+    is_known: Cell<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +43,7 @@ impl Filter {
     pub fn new(configuration: Arc<Configuration>, stream: &Stream<'_>) -> Self {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         configuration.enter();
-        Self { configuration, id, worker: stream.worker(), state: Cell::new(State::New) }
+        Self { configuration, id, worker: stream.worker(), state: Cell::new(State::New), is_known: Cell::new(false) }
     }
 
     pub fn on_request_headers(&self, stream: &mut Stream<'_>, ends: bool) -> (HeadersStatus, After) {
@@ -52,6 +54,8 @@ impl Filter {
             return (HeadersStatus::StopIteration, self.unavailable("NO_WORKER", stream));
         };
         let mut host = self.configuration.host(Some(meter));
+        // Also if what follows panics.
+        self.is_known.set(true);
         let mut action = worker.begin(self.id, ends, &mut host, &mut exchange, &mut gate);
         let is_parked = action == Action::Pause;
         if is_parked {
@@ -59,6 +63,7 @@ impl Filter {
             // The event may have come before the request could be woken.
             action = worker.resume(self.id, &mut host, &mut exchange, &mut gate);
         }
+        self.is_known.set(worker.knows(self.id));
         drop(worker);
         if gate.was_used {
             self.configuration.wake_ready();
@@ -100,7 +105,9 @@ impl Filter {
     }
 
     pub fn on_response_headers(&self, stream: &mut Stream<'_>) -> (HeadersStatus, After) {
-        if let Some(mut worker) = self.configuration.worker(self.worker) {
+        if self.is_known.get()
+            && let Some(mut worker) = self.configuration.worker(self.worker)
+        {
             for (name, value) in worker.on_response_headers(self.id) {
                 let _ = stream.set(HeaderMap::Response, name.as_bytes(), value.as_bytes());
             }
@@ -121,6 +128,7 @@ impl Filter {
         };
         let mut host = self.configuration.host(Some(meter));
         let action = worker.resume(self.id, &mut host, &mut exchange, &mut gate);
+        self.is_known.set(worker.knows(self.id));
         drop(worker);
         if gate.was_used {
             self.configuration.wake_ready();
@@ -146,6 +154,9 @@ impl Filter {
     pub fn on_gone(&self) {
         if self.state.replace(State::Replied) == State::Held {
             self.configuration.unpark(self.id);
+        }
+        if !self.is_known.get() {
+            return;
         }
         let mut gate = self.configuration.gate();
         if let Some(mut worker) = self.configuration.worker(self.worker) {
