@@ -180,9 +180,14 @@ impl Checks {
         }
     }
 
+    /// False while as many batches are in flight as may be.
+    pub fn may_send(&self) -> bool {
+        self.in_flight.len() < MAX_BATCHES_IN_FLIGHT
+    }
+
     /// The next batch, if one may be sent. Call this until it returns none.
     pub fn next_batch(&mut self, trigger: Trigger, now: Monotonic) -> Option<Batch> {
-        if self.in_flight.len() >= MAX_BATCHES_IN_FLIGHT || (trigger == Trigger::Waiters && self.queue.is_empty()) {
+        if !self.may_send() || (trigger == Trigger::Waiters && self.queue.is_empty()) {
             return None;
         }
         let id = BatchId(self.next_batch_id);
