@@ -75,7 +75,7 @@ fn warm(criterion: &mut Criterion) {
             let verified = cache.find(entered.token()).expect("a cached token");
             assert!(policy.still_trusts(&verified, &keyrings, NOW).expect("keys"));
             let accepted = policy.accept(verified, entered, NOW, &Loopback).expect("accepted");
-            match policy.revocation_status(accepted, NOW).expect("no rejection") {
+            match policy.revocation_status(accepted, None, NOW).expect("no rejection") {
                 RevocationStatus::Admitted(admission) => admission.headers().len(),
                 RevocationStatus::MustAsk(_) | RevocationStatus::MustIntrospect(_) => unreachable!("a fresh verdict"),
             }
@@ -242,7 +242,7 @@ fn accept(policy: &Policy, request: &Request<'_>, verified: &Arc<Verified>) -> A
 }
 
 fn must_ask(policy: &Policy, accepted: Accepted) -> Asking {
-    match policy.revocation_status(accepted, NOW).expect("no rejection") {
+    match policy.revocation_status(accepted, None, NOW).expect("no rejection") {
         RevocationStatus::MustAsk(asking) => asking,
         RevocationStatus::Admitted(_) | RevocationStatus::MustIntrospect(_) => panic!("nothing was asked yet"),
     }

@@ -43,6 +43,8 @@ mod dispatcher;
 mod document;
 #[cfg(feature = "fake")]
 pub mod fake;
+mod feed_board;
+mod following;
 mod host;
 mod introspections;
 mod key_waits;
@@ -51,13 +53,14 @@ pub mod metrics;
 mod missing_settings;
 mod rejection_log;
 pub mod shared;
+mod shared_feed;
 mod state;
 mod token_cache;
 pub mod tokens;
 mod wake;
 mod worker;
 
-pub use crate::configure::{Configured, activate, configure};
+pub use crate::configure::{Configured, activate, configure, route_rule};
 pub use crate::dispatcher::{Dispatch, Dispatcher, TICK};
 pub use crate::host::{
     CallId, Callout, CalloutReply, Cas, ChosenEngine, Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply,

@@ -8,6 +8,7 @@ use authn::time::Now;
 use driver::{CallId, Callout, Cas, ChosenEngine, Host, HostError, Level, Metric, PutError, Setup};
 
 use crate::envoy::{self, LogLevel, Meter};
+use crate::injection::{self, Point};
 use crate::metrics::{self, Left, Metrics};
 use crate::outbox::Outbox;
 use crate::secret::secret;
@@ -42,11 +43,13 @@ const NO_RANDOMNESS: HostError = HostError(2);
 
 impl<C> Host for HookHost<'_, C> {
     fn now(&mut self) -> Result<Now, HostError> {
+        injection::point(Point::Now);
         clock::now().ok_or(NO_TIME)
     }
 
     /// Only the main thread can send it, a moment later. If Envoy refuses, the refusal is the answer.
     fn call(&mut self, callout: &Callout<'_>) -> Result<CallId, HostError> {
+        injection::point(Point::Call);
         let call = self.outbox.post(callout);
         if self.thread == Thread::Other {
             self.outbox.ring();
@@ -54,8 +57,9 @@ impl<C> Host for HookHost<'_, C> {
         Ok(call)
     }
 
-    /// The main thread sends them. While it wakes, more requests come, and their checks are sent together.
+    /// Those of workers: the main thread sends them. While it wakes, more requests come, and their checks are sent together.
     fn sends_checks_later(&mut self) -> bool {
+        injection::point(Point::Call);
         if self.thread == Thread::Other {
             self.outbox.ring();
         }
@@ -71,6 +75,7 @@ impl<C> Host for HookHost<'_, C> {
     }
 
     fn add(&mut self, metric: Metric, labels: &[&str], by: i64) {
+        injection::point(Point::Add);
         match self.meter {
             Some(meter) => self.metrics.add(meter, metric, labels, by),
             None => metrics::leave_behind(metric, labels, Left::Add(by)),
@@ -109,6 +114,10 @@ impl<C> Setup for HookHost<'_, C> {
 
     fn token_shards(&self) -> usize {
         self.workers.saturating_mul(TOKEN_SHARDS_PER_WORKER)
+    }
+
+    fn is_the_only_dispatcher(&self) -> bool {
+        true
     }
 
     fn engines(&self) -> &'static [&'static str] {

@@ -265,7 +265,8 @@ impl Simulation<'_> {
             }
         };
         let revocation_status = self.policy.accept(verified, entered, now, &Nobody);
-        let revocation_status = revocation_status.and_then(|accepted| self.policy.revocation_status(accepted, now));
+        let revocation_status =
+            revocation_status.and_then(|accepted| self.policy.revocation_status(accepted, None, now));
         match revocation_status.map_err(|rejection| anyhow::anyhow!("{rejection:?}"))? {
             RevocationStatus::Admitted(admission) => {
                 if let Some(ask) = admission.refresh() {

@@ -15,6 +15,13 @@ use crate::metrics::Metric;
 #[derive(Debug, Clone, Default)]
 pub struct SharedData(Arc<Mutex<Entries>>);
 
+impl SharedData {
+    /// Another writer changes every entry.
+    pub fn change_all(&self, change: impl Fn(&mut Vec<u8>)) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values_mut().for_each(|(bytes, _)| change(bytes));
+    }
+}
+
 type Entries = BTreeMap<String, (Vec<u8>, Cas)>;
 
 /// A callout that has no reply yet.
