@@ -7,7 +7,7 @@ use std::time::Duration;
 use driver::{CallId, Configured, Core, Dispatch, Dispatcher, StreamId, Worker};
 
 use crate::envoy::{self, Config, LogLevel, Meter, StreamScheduler};
-use crate::host::HookHost;
+use crate::host::{HookHost, Thread};
 use crate::live::Live;
 use crate::metrics::{self, Metrics};
 use crate::outbox::{Answer, Outbox, Ticket};
@@ -62,7 +62,8 @@ impl Configuration {
         let bell = Bell::start(config.scheduler()).map_err(|error| format!("the system gives no thread: {error}"))?;
         let outbox = Outbox::new(Arc::clone(&bell));
         let workers = usize::try_from(envoy::workers(config)).unwrap_or(1).max(1);
-        let mut host = HookHost { meter: Some(config.meter()), metrics: &metrics, outbox: &outbox, workers };
+        let (meter, thread) = (Some(config.meter()), Thread::Other);
+        let mut host = HookHost { meter, metrics: &metrics, outbox: &outbox, workers, thread };
         let Configured { core, dispatcher } = driver::configure(&mut host, document.to_vec())?;
         let has = |rule: &str| core.policy.rule_for_routes(rule).is_some();
         if let Some(rule) = routes::unknown(has).first() {
@@ -102,8 +103,13 @@ impl Configuration {
     pub fn on_event(self: &Arc<Self>, config: &mut Config<'_>, event: u64) {
         let Some(event) = Event::of(event) else { return };
         self.bell.heard(event);
-        if event == Event::Tick {
-            self.tick(config.meter());
+        match event {
+            Event::Tick => self.tick(config.meter()),
+            Event::Work => {
+                lock(&self.dispatcher).send_waiting(&mut self.main_host(config.meter()));
+                // A check that could not even be made is answered at once.
+                self.wake_ready();
+            }
         }
         self.send(config);
     }
@@ -161,7 +167,13 @@ impl Configuration {
     }
 
     pub fn host<'h>(&'h self, meter: Option<Meter<'h>>) -> HookHost<'h, Self> {
-        HookHost { meter, metrics: &self.metrics, outbox: &self.outbox, workers: self.workers.len() }
+        let (metrics, outbox, workers) = (&self.metrics, &self.outbox, self.workers.len());
+        HookHost { meter, metrics, outbox, workers, thread: Thread::Other }
+    }
+
+    /// For a hook about this configuration on the main thread, which ends with `send`.
+    fn main_host<'h>(&'h self, meter: Meter<'h>) -> HookHost<'h, Self> {
+        HookHost { thread: Thread::Main, ..self.host(Some(meter)) }
     }
 
     pub fn gate(&self) -> Gate<'_> {
@@ -197,7 +209,7 @@ impl Configuration {
     fn tick(&self, meter: Meter<'_>) {
         metrics::report_left_behind(&self.metrics, meter);
         warn_of_unknown_rules();
-        let mut host = self.host(Some(meter));
+        let mut host = self.main_host(meter);
         for worker in &self.workers {
             // A busy worker is flushed the next time. One whose request panicked is used as it is: see `lock`.
             match worker.try_lock() {
@@ -241,7 +253,10 @@ impl Configuration {
     }
 
     fn answered<'h>(&'h self, call: CallId, answer: &Answer<'_>, meter: Option<Meter<'h>>) {
-        let mut host = self.host(meter);
+        let mut host = match meter {
+            Some(meter) => self.main_host(meter),
+            None => self.host(None),
+        };
         lock(&self.dispatcher).answered(&mut host, call, answer);
         self.wake_ready();
     }
