@@ -1,6 +1,7 @@
 //! The filter of a bootstrap, and the dynamic module in place of the Wasm filter.
 
 const FILTER: &str = "- name: portcullis\n";
+const WASM_STATE: &str = "%FILTER_STATE(wasm.";
 const ROUTER: &str = "- name: envoy.filters.http.router\n";
 
 /// A template in three parts: before the filter, the filter, and from the router on.
@@ -21,7 +22,10 @@ pub(crate) fn with_filter_of(template: &str, other: &str) -> String {
     let (others_before, filter, _) = split(other);
     let (from, to) = (format!("\n{}", indent(others_before)), format!("\n{}", indent(before)));
     let filter = filter.replace(&from, &to);
-    format!("{before}{}\n{}{router}", filter.trim_end(), indent(before))
+    // Only the Wasm host puts this prefix before the names of filter state.
+    let state = if filter.contains("DynamicModuleFilter") { "%FILTER_STATE(" } else { WASM_STATE };
+    let (before, router) = (before.replace(WASM_STATE, state), router.replace(WASM_STATE, state));
+    format!("{before}{}\n{}{router}", filter.trim_end(), indent(&before))
 }
 
 #[cfg(test)]
@@ -40,12 +44,12 @@ mod tests {
         assert_eq!(with_filter_of(template, other), moved);
     }
 
-    /// Nobody has to compare the two by hand: after the comment at their top they differ in the filter and in what its
-    /// metrics need.
+    /// Nobody has to compare the two by hand: after the comment at their top they differ in the filter, in the
+    /// names of its filter state, and in what its metrics need.
     #[test]
     fn both_bootstraps_are_the_same_around_the_filter() {
         let around = |name: &str, metrics: &str| {
-            let text = read(name);
+            let text = read(name).replace(WASM_STATE, "%FILTER_STATE(");
             let (_, text) = text.split_once("\nadmin:\n").unwrap();
             let (before, _, after) = split(text);
             let (clusters, rest) = after.split_once(metrics).unwrap();

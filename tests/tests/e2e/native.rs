@@ -9,8 +9,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+mod exposed;
 mod lifetimes;
 mod loaded;
+mod routes;
 mod under_load;
 
 fn native() -> MeshOptions {
@@ -40,7 +42,7 @@ async fn a_session_is_admitted_revoked_and_refused_on_every_worker() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_became_of_a_request_is_dynamic_metadata_for_access_logs() {
-    let options = MeshOptions {
+    let mut options = MeshOptions {
         edit: |bootstrap| {
             let facts =
                 ["outcome", "code", "rule", "x-user-id"].map(|key| format!("%DYNAMIC_METADATA(portcullis:{key})%"));
@@ -48,6 +50,7 @@ async fn what_became_of_a_request_is_dynamic_metadata_for_access_logs() {
         },
         ..native()
     };
+    options.filter["expose"] = json!({ "metadata": true });
     let mut mesh = Mesh::start_with("native-metadata", options).await;
     let token = mesh.keys.first.mint(&claims_with(&json!({ "sub": "alice" })));
     assert_eq!(mesh.get(&token).await.status, 200);
