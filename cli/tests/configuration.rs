@@ -274,6 +274,41 @@ fn a_configuration_inside_a_file_for_envoy_is_found_with_the_environment_that_it
 }
 
 #[test]
+fn a_configuration_for_the_dynamic_module_is_found_and_a_module_that_lets_requests_pass_is_an_error() {
+    let desk = Desk::new();
+    let document: Value = serde_json::from_str(&std::fs::read_to_string(desk.configuration(|_| {})).unwrap()).unwrap();
+    let check = |name: &str, file: &Value| {
+        let file = desk.write(name, &serde_norway::to_string(file).unwrap());
+        let out = portcullis(&["check-config", &file], &[SECRET]);
+        (out.status.code(), format!("{}{}", stdout(&out), stderr(&out)))
+    };
+    let filter = |module: Value| {
+        json!({ "http_filters": [{ "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+            "dynamic_module_config": module, "filter_name": "portcullis",
+            "filter_config": { "@type": "type.googleapis.com/google.protobuf.Struct", "value": document } } }] })
+    };
+    let (code, said) = check("module.yaml", &filter(json!({ "name": "portcullis" })));
+    assert!(code == Some(0) && said.contains("typed_config.filter_config: ok: 1 issuers"), "{said}");
+    assert!(!said.contains("warning"), "{said}");
+    let (code, said) = check("module.yaml", &filter(json!({ "module": { "remote": {} } })));
+    assert!(code == Some(1) && said.contains("module.remote") && said.contains("unchecked"), "{said}");
+
+    let policy = |spec: Value| json!({ "kind": "EnvoyExtensionPolicy", "spec": spec });
+    let module = |name: &str| policy(json!({ "dynamicModule": [{ "filterName": name, "config": document }] }));
+    let (code, said) = check("policy.yaml", &module("portcullis"));
+    assert!(code == Some(0) && said.contains("spec.dynamicModule[0].config: ok: 1 issuers"), "{said}");
+    assert!(check("policy.yaml", &module("")).1.contains("spec.dynamicModule[0].filterName"));
+    let wasm = |open: bool, keys: &[&str]| {
+        policy(json!({ "wasm": [{ "failOpen": open, "env": { "hostKeys": keys }, "config": document }] }))
+    };
+    assert_eq!(check("policy.yaml", &wasm(false, &[SECRET.0])).0, Some(0));
+    assert!(check("policy.yaml", &wasm(true, &[SECRET.0])).1.contains("error: spec.wasm[0].failOpen"));
+    // Wasm has only the variables that the policy passes on.
+    assert!(check("policy.yaml", &wasm(false, &[])).1.contains("revocation.secret_env"));
+}
+
+#[test]
 fn explains_an_admitted_request_without_showing_the_token() {
     let desk = Desk::new();
     let config = desk.configuration(|_| {});

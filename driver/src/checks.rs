@@ -90,6 +90,8 @@ pub struct Batch {
     pub id: BatchId,
     pub keys: Vec<RevocationKey>,
     pub tokens: usize,
+    /// Those of the tokens for which no request waits.
+    pub refreshes: usize,
 }
 
 /// The result for one token.
@@ -180,6 +182,19 @@ impl Checks {
         }
     }
 
+    /// Forgets the queued refreshes that `is_needed` denies. A query that a request waits for stays.
+    pub fn retain_refreshes(&mut self, mut is_needed: impl FnMut(&RevocationQuery) -> bool) {
+        let Self { pending, refreshes, .. } = self;
+        refreshes.retain(|digest| {
+            let Some(queued) = pending.get(digest) else { return false };
+            if queued.batch.is_some() || !queued.waiters.is_empty() || is_needed(&queued.query) {
+                return true;
+            }
+            pending.remove(digest);
+            false
+        });
+    }
+
     /// The next batch, if one may be sent. Call this until it returns none.
     pub fn next_batch(&mut self, trigger: Trigger, now: Monotonic) -> Option<Batch> {
         if self.in_flight.len() >= MAX_BATCHES_IN_FLIGHT || (trigger == Trigger::Waiters && self.queue.is_empty()) {
@@ -190,6 +205,7 @@ impl Checks {
         let mut seen: MacSet<RevocationKey> = MacSet::default();
         let mut known = Vec::new();
         let mut tokens: Vec<[u8; 16]> = Vec::new();
+        let mut refreshes: usize = 0;
         // Queries with waiting requests come first.
         while let Some(digest) = self.queue.front().or(self.refreshes.front()).copied() {
             let waiting = self.pending.get_mut(&digest).filter(|pending| pending.batch.is_none());
@@ -209,6 +225,7 @@ impl Checks {
                 }
                 pending.batch = Some(id);
                 tokens.push(digest);
+                refreshes = refreshes.saturating_add(usize::from(self.queue.is_empty()));
             }
             if self.queue.pop_front().is_none() {
                 self.refreshes.pop_front();
@@ -218,7 +235,7 @@ impl Checks {
             return None;
         }
         self.next_batch_id = self.next_batch_id.wrapping_add(1);
-        let batch = Batch { id, keys: keys.clone(), tokens: tokens.len() };
+        let batch = Batch { id, keys: keys.clone(), tokens: tokens.len(), refreshes };
         self.in_flight.push(BatchInFlight { id, sent: now, keys, known, tokens });
         Some(batch)
     }

@@ -1,6 +1,7 @@
 //! Makes a [`Core`] and a [`Dispatcher`] from the text of a configuration.
 use std::sync::Arc;
 
+use authn::config::Route;
 use authn::policy::Policy;
 
 use crate::dispatcher::Dispatcher;
@@ -25,6 +26,15 @@ pub fn configure<S: Setup + Host>(host: &mut S, text: Vec<u8>) -> Result<Configu
     let text = document::as_json(text);
     let policy = Policy::from_json(&text, &|name| host.secret(name)).map_err(|error| error.to_string())?;
     activate(host, policy)
+}
+
+/// The name of the rule that a route selects: JSON text, or a protobuf Struct as Envoy passes it.
+///
+/// # Errors
+/// What is wrong with the route's configuration, as text for the log.
+pub fn route_rule(text: Vec<u8>) -> Result<Arc<str>, String> {
+    let route = Route::from_json(&document::as_json(text)).map_err(|error| error.to_string())?;
+    Ok(route.rule.into())
 }
 
 /// Makes the state of a compiled configuration.

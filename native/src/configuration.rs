@@ -4,21 +4,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
-use driver::{CallId, Configured, Dispatch, Dispatcher, StreamId, Worker};
+use driver::{CallId, Configured, Core, Dispatch, Dispatcher, StreamId, Worker};
 
-use crate::envoy::{self, Config, Meter, StreamScheduler};
+use crate::envoy::{self, Config, LogLevel, Meter, StreamScheduler};
 use crate::host::HookHost;
 use crate::live::Live;
 use crate::metrics::{self, Metrics};
 use crate::outbox::{Answer, Outbox, Ticket};
+use crate::routes;
 use crate::ticker::{Bell, Event};
 
 static LIVE: Live<Configuration> = Live::new();
 
-/// The `filter_name` that Envoy's configuration must have.
+/// The `filter_name` and `per_route_config_name` that Envoy's configuration must have.
 const FILTER_NAME: &[u8] = b"portcullis";
 
 pub struct Configuration {
+    core: Arc<Core>,
     /// By the worker's number. Only the worker's own thread works with it; the main thread reports its counts.
     workers: Vec<Mutex<Worker>>,
     dispatcher: Mutex<Dispatcher>,
@@ -29,17 +31,24 @@ pub struct Configuration {
     metrics: Metrics,
     /// The requests that Envoy has under this configuration.
     requests: AtomicU64,
+    /// Panics that may have lost who waits for what.
+    losses: AtomicU64,
 }
 
 /// A worker's access to the dispatcher.
 pub struct Gate<'c> {
     dispatcher: &'c Mutex<Dispatcher>,
+    losses: &'c AtomicU64,
     /// Requests may be ready to resume.
     pub was_used: bool,
+    /// [`Configuration::losses`] when it was first used.
+    losses_before: u64,
 }
 
-/// The only event that a stream is woken with.
+/// A stream is woken with it when its event has come.
 pub const RESUME: u64 = 1;
+/// A stream is woken with it when its event may have been lost.
+pub const LOST: u64 = 2;
 
 /// How long a worker waits for the callouts of a replaced configuration: most are answered in far less.
 const LAST_CALLOUTS: Duration = Duration::from_secs(2);
@@ -48,17 +57,19 @@ impl Configuration {
     /// # Errors
     /// What is wrong with the configuration, as text for the log.
     pub fn new(config: &mut Config<'_>, name: &[u8], document: &[u8]) -> Result<Arc<Self>, String> {
-        if name != FILTER_NAME {
-            let name = String::from_utf8_lossy(name);
-            return Err(format!("filter_name is `{name}`: this module has the filter `portcullis` only"));
-        }
+        check_name("filter_name", name)?;
         let metrics = Metrics::define(config)?;
         let bell = Bell::start(config.scheduler()).map_err(|error| format!("the system gives no thread: {error}"))?;
         let outbox = Outbox::new(Arc::clone(&bell));
         let workers = usize::try_from(envoy::workers(config)).unwrap_or(1).max(1);
         let mut host = HookHost { meter: Some(config.meter()), metrics: &metrics, outbox: &outbox, workers };
         let Configured { core, dispatcher } = driver::configure(&mut host, document.to_vec())?;
+        let has = |rule: &str| core.policy.rule_for_routes(rule).is_some();
+        if let Some(rule) = routes::unknown(has).first() {
+            return Err(format!("a route of Envoy selects the rule `{rule}`: there is no such rule with `for_routes`"));
+        }
         let configuration = Arc::new(Self {
+            core: Arc::clone(&core),
             workers: (0..workers).map(|_| Mutex::new(Worker::new(Arc::clone(&core)))).collect(),
             dispatcher: Mutex::new(dispatcher),
             parked: Mutex::default(),
@@ -66,6 +77,7 @@ impl Configuration {
             bell,
             metrics,
             requests: AtomicU64::new(0),
+            losses: AtomicU64::new(0),
         });
         LIVE.add(&configuration);
         Ok(configuration)
@@ -121,9 +133,27 @@ impl Configuration {
         }
     }
 
-    /// A hook panicked.
-    pub fn on_fault(&self, meter: Meter<'_>) {
-        self.metrics.fault(meter);
+    /// A hook panicked. `meter`: unless Envoy's objects are gone.
+    ///
+    /// If that was in the dispatcher, it may have taken requests out of its lists and told nobody. Which ones, nobody
+    /// knows, so every request that waits is refused: docs/decisions/0128. What the dispatcher has in flight is given up
+    /// by its own time limits.
+    pub fn on_fault(&self, meter: Option<Meter<'_>>) {
+        if let Some(meter) = meter {
+            self.metrics.fault(meter);
+        }
+        if self.dispatcher.is_poisoned() {
+            self.dispatcher.clear_poison();
+            // Before looking: a request that parks later sees it.
+            self.losses.fetch_add(1, Ordering::AcqRel);
+            lock(&self.parked).values().for_each(|scheduler| scheduler.wake(LOST));
+        }
+    }
+
+    /// Nothing is to be done for this request any more, whatever it waited for.
+    pub fn forget(&self, stream: StreamId) {
+        self.unpark(stream);
+        lock(&self.dispatcher).leave(stream);
     }
 
     pub fn worker(&self, number: u32) -> Option<MutexGuard<'_, Worker>> {
@@ -135,12 +165,17 @@ impl Configuration {
     }
 
     pub fn gate(&self) -> Gate<'_> {
-        Gate { dispatcher: &self.dispatcher, was_used: false }
+        Gate { dispatcher: &self.dispatcher, losses: &self.losses, was_used: false, losses_before: 0 }
     }
 
-    /// This request waits. Its event may have come already, and then nothing wakes it: check once more after this.
-    pub fn park(&self, stream: StreamId, scheduler: StreamScheduler) {
-        lock(&self.parked).insert(stream, scheduler);
+    /// This request waits since it used `gate`. Its event may have come already, and then nothing wakes it: check once
+    /// more after this.
+    pub fn park(&self, stream: StreamId, scheduler: StreamScheduler, gate: &Gate<'_>) {
+        let mut parked = lock(&self.parked);
+        if self.losses.load(Ordering::Acquire) != gate.losses_before {
+            scheduler.wake(LOST);
+        }
+        parked.insert(stream, scheduler);
     }
 
     pub fn unpark(&self, stream: StreamId) {
@@ -161,6 +196,7 @@ impl Configuration {
 
     fn tick(&self, meter: Meter<'_>) {
         metrics::report_left_behind(&self.metrics, meter);
+        warn_of_unknown_rules();
         let mut host = self.host(Some(meter));
         for worker in &self.workers {
             // A busy worker is flushed the next time. One whose request panicked is used as it is: see `lock`.
@@ -172,6 +208,7 @@ impl Configuration {
         }
         lock(&self.dispatcher).tick(&mut host);
         self.wake_ready();
+        self.outbox.tick();
     }
 
     /// Sends callouts until there are no more: a refused callout can cause the next one.
@@ -212,13 +249,35 @@ impl Configuration {
 
 impl Dispatch for Gate<'_> {
     fn with<T>(&mut self, work: impl FnOnce(&mut Dispatcher) -> T) -> T {
-        self.was_used = true;
-        work(&mut lock(self.dispatcher))
+        let mut dispatcher = lock(self.dispatcher);
+        if !std::mem::replace(&mut self.was_used, true) {
+            self.losses_before = self.losses.load(Ordering::Acquire);
+        }
+        work(&mut dispatcher)
+    }
+}
+
+/// # Errors
+/// It is not the one filter of this module.
+pub fn check_name(field: &str, name: &[u8]) -> Result<(), String> {
+    if name == FILTER_NAME {
+        return Ok(());
+    }
+    let name = String::from_utf8_lossy(name);
+    Err(format!("{field} is `{name}`: this module has the filter `portcullis` only"))
+}
+
+/// Of routes that came after the configurations: their requests are refused.
+fn warn_of_unknown_rules() {
+    let has = |rule: &str| LIVE.any(|live| live.core.policy.rule_for_routes(rule).is_some());
+    for rule in routes::unknown(has) {
+        let text = "which no configuration has with `for_routes`: its requests are refused";
+        envoy::log(LogLevel::Error, &format!("portcullis: a route of Envoy selects the rule `{rule}`, {text}"));
     }
 }
 
 /// State after a panic is used as it is: the request that caused the panic was refused, and the others must be
-/// answered.
+/// answered. See [`Configuration::on_fault`].
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }

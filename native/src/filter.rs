@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use driver::{Action, StreamId};
 
 use crate::abi::{BodyStatus, HeadersStatus, TrailersStatus};
-use crate::configuration::{Configuration, RESUME};
-use crate::envoy::{HeaderMap, Stream};
+use crate::configuration::{Configuration, LOST, RESUME};
+use crate::envoy::{HeaderMap, Meter, Stream};
 use crate::exchange::HookExchange;
+use crate::flags::FAULT;
 use crate::reply::OwnedReply;
 
 /// The last step for the stream, because it may end the stream.
@@ -55,7 +56,7 @@ impl Filter {
         let mut action = worker.begin(self.id, ends, &mut host, &mut exchange, &mut gate);
         let is_parked = action == Action::Pause;
         if is_parked {
-            self.configuration.park(self.id, exchange.stream.scheduler());
+            self.configuration.park(self.id, exchange.stream.scheduler(), &gate);
             // The event may have come before the request could be woken.
             action = worker.resume(self.id, &mut host, &mut exchange, &mut gate);
         }
@@ -113,8 +114,14 @@ impl Filter {
 
     /// It was woken.
     pub fn on_event(&self, stream: &mut Stream<'_>, event: u64) -> After {
-        if event != RESUME || self.state.get() != State::Held {
-            return After::Nothing;
+        match event {
+            _ if self.state.get() != State::Held => return After::Nothing,
+            RESUME => {}
+            LOST => {
+                self.configuration.forget(self.id);
+                return self.unavailable("FAULT", stream);
+            }
+            _ => return After::Nothing,
         }
         let meter = stream.meter();
         let mut gate = self.configuration.gate();
@@ -135,9 +142,15 @@ impl Filter {
     }
 
     /// A hook of this request panicked. The request is refused in any state.
-    pub fn on_fault(&self, stream: &mut Stream<'_>) -> After {
-        self.configuration.on_fault(stream.meter());
+    pub fn refuse_for_fault(&self, stream: &mut Stream<'_>) -> After {
+        stream.add_flag(FAULT);
         if self.state.get() == State::Replied { After::Nothing } else { self.unavailable("FAULT", stream) }
+    }
+
+    /// The same, about what the panic left behind. `meter`: unless Envoy's objects are gone.
+    pub fn clean_up_after_fault(&self, meter: Option<Meter<'_>>) {
+        self.configuration.on_fault(meter);
+        self.configuration.forget(self.id);
     }
 
     /// Envoy destroys its side of this request when this returns.

@@ -8,6 +8,7 @@ use authn::time::Now;
 use driver::{CallId, Callout, Cas, ChosenEngine, Host, HostError, Level, Metric, PutError, Setup};
 
 use crate::envoy::{self, LogLevel, Meter};
+use crate::injection::{self, Point};
 use crate::metrics::{self, Left, Metrics};
 use crate::outbox::Outbox;
 use crate::secret::secret;
@@ -32,11 +33,13 @@ const NO_RANDOMNESS: HostError = HostError(2);
 
 impl<C> Host for HookHost<'_, C> {
     fn now(&mut self) -> Result<Now, HostError> {
+        injection::point(Point::Now);
         clock::now().ok_or(NO_TIME)
     }
 
     /// Only the main thread can send it, a moment later. If Envoy refuses, the refusal is the answer.
     fn call(&mut self, callout: &Callout<'_>) -> Result<CallId, HostError> {
+        injection::point(Point::Call);
         Ok(self.outbox.post(callout))
     }
 
@@ -49,6 +52,7 @@ impl<C> Host for HookHost<'_, C> {
     }
 
     fn add(&mut self, metric: Metric, labels: &[&str], by: i64) {
+        injection::point(Point::Add);
         match self.meter {
             Some(meter) => self.metrics.add(meter, metric, labels, by),
             None => metrics::leave_behind(metric, labels, Left::Add(by)),

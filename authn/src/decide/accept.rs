@@ -79,6 +79,7 @@ impl Accepted {
             mismatch_reported: self.mismatch_reported,
             unchecked,
             refresh: None,
+            exposed: self.verified.exposed.clone(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Last step: the known verdicts decide whether to admit, to ask, or to refuse.
 use std::sync::Arc;
 
-use super::{Accepted, Judged, Questions, Removal, Verified};
+use super::{Accepted, Exposed, Judged, Questions, Removal, Verified};
 use crate::config::RevocationMode;
 use crate::policy::Policy;
 use crate::reject::{Cause, Rejection};
@@ -47,6 +47,7 @@ pub struct Admission {
     /// Admitted although its session could not be checked: the rule allows it explicitly.
     pub unchecked: bool,
     pub(super) refresh: Option<Arc<RevocationQuery>>,
+    pub(super) exposed: Option<Arc<Exposed>>,
 }
 
 impl Policy {
@@ -162,6 +163,11 @@ impl Admission {
     /// The query to refresh, although the verdict still counts: it will be stale soon.
     pub fn refresh(&self) -> Option<&Arc<RevocationQuery>> {
         self.refresh.as_ref()
+    }
+
+    /// What is exposed of its token.
+    pub fn exposed(&self) -> Option<&Exposed> {
+        self.exposed.as_deref()
     }
 
     pub fn removal(&self) -> &Removal {

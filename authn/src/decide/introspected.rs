@@ -125,6 +125,7 @@ impl Policy {
             introspected: Some(Introspected { sent, ended: AtomicBool::new(false) }),
             confirmation: Mutex::default(),
             judged: Default::default(),
+            exposed: self.expose(&issuer.issuer, &issuer.identifiers, claims),
         })
     }
 

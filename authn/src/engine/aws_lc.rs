@@ -29,7 +29,7 @@ impl Engine for AwsLc {
         }
         // aws-lc checks lengths too. This checks that the key is of the algorithm's family.
         match key.verifying() {
-            Material::Rsa(forms) if signature.len() == forms.portable.bytes() => {}
+            Material::Rsa(modulus) if signature.len() == modulus.bytes() => {}
             Material::P256(_) | Material::P384(_) | Material::P521(_) => {}
             Material::Rsa(_) | Material::Hmac(_) | Material::Ed25519(_) => return Err(BadSignature),
         }

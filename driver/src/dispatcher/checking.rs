@@ -87,7 +87,6 @@ impl Dispatcher {
                 return;
             }
         }
-        self.counts.count(Counter::RefreshedAhead);
         if let Some(checking) = &mut self.checking {
             checking.checks.refresh(Arc::clone(query));
         }
@@ -112,6 +111,7 @@ impl Dispatcher {
             let asking = |derived: &DerivedKeys, nonce, needs| Question::new(derived, nonce, needs, &batch.keys);
             if self.ask_service(host, asking, owner, now) {
                 self.counts.count(Counter::CheckSent);
+                (0..batch.refreshes).for_each(|_| self.counts.count(Counter::RefreshedAhead));
             } else {
                 self.counts.count(Counter::CheckFailed(CheckFailure::NotSent));
                 self.checks_failed(batch.id, Unavailable::OutOfReach, Cause::CheckNotSent);
@@ -192,7 +192,20 @@ impl Dispatcher {
     pub(super) fn tick_checks(&mut self, host: &mut impl Host, now: Now) {
         let late = self.checking.as_mut().map(|it| it.checks.expire(now.monotonic)).unwrap_or_default();
         self.cannot_tell(late, Unavailable::OutOfReach, Cause::CheckTimeout);
+        self.drop_refreshes(host, now);
         self.send_checks(host, Trigger::Tick, now);
+    }
+
+    /// Several workers may queue a refresh of one token, each for its own tick. Those whose tick comes after the first
+    /// answer take that answer.
+    fn drop_refreshes(&mut self, host: &mut impl Host, now: Now) {
+        let (Some(revocation), Some(checking)) = (self.core.policy.revocation(), &mut self.checking) else { return };
+        let Checking { checks, shared, .. } = checking;
+        checks.retain_refreshes(|query| {
+            let Some((sent, verdict)) = shared_verdict(shared.as_ref(), host, &query.digest) else { return true };
+            query.learn(sent, verdict);
+            !revocation.is_young(sent, now.monotonic)
+        });
     }
 
     pub(super) fn checks_failed(&mut self, batch: BatchId, reason: Unavailable, cause: Cause) {
@@ -232,9 +245,7 @@ impl Dispatcher {
     }
 
     fn shared_verdict(&self, host: &mut impl Host, digest: &[u8; 16]) -> Option<(Monotonic, Verdict)> {
-        let shared = self.checking.as_ref()?.shared.as_ref()?;
-        let (bytes, _) = host.shared_get(&shared.key(digest)).ok()??;
-        shared.read(digest, &bytes)
+        shared_verdict(self.checking.as_ref()?.shared.as_ref(), host, digest)
     }
 
     /// Offers a verdict to the other workers, and returns theirs if it is newer.
@@ -256,6 +267,15 @@ impl Dispatcher {
         }
         ours
     }
+}
+
+fn shared_verdict(
+    shared: Option<&SharedVerdicts>,
+    host: &mut impl Host,
+    digest: &[u8; 16],
+) -> Option<(Monotonic, Verdict)> {
+    let (bytes, _) = host.shared_get(&shared?.key(digest)).ok()??;
+    shared?.read(digest, &bytes)
 }
 
 impl Nonces {

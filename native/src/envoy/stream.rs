@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use super::raw::{self, ABSENT, buffer};
 use super::{Meter, StreamScheduler};
 use crate::abi::{self, Attribute, EnvoyBuffer, EnvoyHeader, HeaderMap, StreamPtr};
+use crate::routes::RouteRule;
 
 /// Not to be sent or shared: it belongs to one worker, and to one hook.
 pub struct Stream<'hook> {
@@ -69,6 +70,15 @@ impl<'hook> Stream<'hook> {
         unsafe { abi::clear_route_cache(self.stream) }
     }
 
+    /// What `per_route_config_new` of [`crate::hooks`] returned for the request's route.
+    pub fn route_rule(&self) -> Option<&RouteRule> {
+        // SAFETY: the stream is alive.
+        let ours = unsafe { abi::get_route_config(self.stream) };
+        // SAFETY: the pointer came from `per_route_config_new`. The stream's route holds it until another is chosen, which
+        // needs `&mut self`.
+        unsafe { ours.cast::<RouteRule>().as_ref() }
+    }
+
     pub fn attribute(&self, attribute: Attribute) -> Option<&[u8]> {
         let mut value = EnvoyBuffer { ptr: std::ptr::null(), length: 0 };
         // SAFETY: Envoy writes to `value` while it is here.
@@ -90,6 +100,27 @@ impl<'hook> Stream<'hook> {
         unsafe {
             abi::set_metadata_strings(self.stream, buffer(namespace.as_bytes()), entries.as_ptr(), entries.len());
         }
+    }
+
+    /// Sets a list of texts under a namespace of the request's dynamic metadata. The key must be new.
+    pub fn set_metadata_list<'m>(&mut self, namespace: &str, key: &str, members: impl Iterator<Item = &'m String>) {
+        let (namespace, key) = (buffer(namespace.as_bytes()), buffer(key.as_bytes()));
+        for member in members {
+            // SAFETY: Envoy copies all of them before it returns.
+            let _ = unsafe { abi::add_metadata_list_string(self.stream, namespace, key, buffer(member.as_bytes())) };
+        }
+    }
+
+    /// Sets filter state of the request, as text.
+    pub fn set_filter_state(&mut self, key: &str, value: &[u8]) {
+        // SAFETY: Envoy copies both before it returns.
+        let _ = unsafe { abi::set_filter_state_bytes(self.stream, buffer(key.as_bytes()), buffer(value)) };
+    }
+
+    /// Adds a flag for access logs. It has no space and no comma.
+    pub fn add_flag(&mut self, flag: &str) {
+        // SAFETY: Envoy copies the flag before it returns.
+        unsafe { abi::add_custom_flag(self.stream, buffer(flag.as_bytes())) }
     }
 
     /// What counts in the name of this stream, beside the handle and for as long.

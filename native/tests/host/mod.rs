@@ -22,6 +22,14 @@ type Counts = BTreeMap<(String, Vec<String>), u64>;
 /// The headers and the body of an answer.
 pub type Answered<'a> = (&'a [(&'a str, &'a str)], &'a [u8]);
 
+/// What the module has logged in this process.
+static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// The lines that contain `part`.
+pub fn logged(part: &str) -> Vec<String> {
+    LOG.lock().unwrap().iter().filter(|line| line.contains(part)).cloned().collect()
+}
+
 /// One filter configuration. Envoy frees it when the last stream of it ends.
 pub struct Config {
     /// Boxed, since the module knows its address.
@@ -150,6 +158,11 @@ impl Config {
         }
     }
 
+    /// An event on the main thread that nothing posted.
+    pub fn main_event(&self, event: u64) {
+        unsafe { hooks::envoy_dynamic_module_on_http_filter_config_scheduled(pointer(&*self.envoy), self.ours, event) }
+    }
+
     pub fn callouts(&self) -> Vec<SentCallout> {
         std::mem::take(&mut *self.envoy.callouts.borrow_mut())
     }
@@ -232,6 +245,11 @@ impl Stream<'_> {
                 }
             }
         }
+    }
+
+    /// The module keeps a scheduler for it.
+    pub fn is_parked(&self) -> bool {
+        Arc::weak_count(&self.envoy.posted) > 0
     }
 
     pub fn reply(&self) -> Option<SentReply> {

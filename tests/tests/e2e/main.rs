@@ -16,6 +16,7 @@ mod compose;
 mod config;
 mod cost;
 mod example;
+mod exposed;
 mod hardened;
 mod harness;
 mod head;
