@@ -28,6 +28,7 @@ macro_rules! choice {
 mod binding;
 mod defaults;
 mod duration;
+mod expose;
 mod faults;
 mod forward;
 mod introspection;
@@ -43,6 +44,7 @@ mod values;
 
 pub use binding::{Binding, BindingMode, CertificateBinding, ClaimBinding};
 pub use duration::ConfigDuration;
+pub use expose::{Expose, ExposedClaim, SubjectForm};
 pub use faults::{Faults, Statuses};
 pub use forward::{Encoding, Forward, ForwardClaim, TokenForwarding};
 pub use introspection::{ClientAuth, IntrospectedTokens, Introspection, OpaqueFormat, TokenAlphabet, TokenShape};
@@ -52,7 +54,7 @@ pub use keys::{Jwks, Key, SecretEncoding};
 pub use limits::Limits;
 pub use one_or_many::OneOrMany;
 pub use revocation::{Revocation, RevocationKind, RevocationMode};
-pub use rule::{Access, Condition, CorsPreflight, Match, PathMatch, Rule, Scalar, Scopes};
+pub use rule::{Access, Condition, CorsPreflight, Match, PathMatch, Route, Rule, Scalar, Scopes};
 pub use sources::{ChunkSeparator, CookieSource, HeaderSource, Sources, WebsocketEncoding, WebsocketSource};
 pub use values::Environment;
 pub(crate) use values::{check_range, claim_path, name_or, secret_from, whole_seconds};
@@ -74,6 +76,9 @@ document! {
         /// What is forwarded to the upstream about the token, unless a rule says otherwise.
         #[serde(default)]
         pub forward: Forward,
+        /// What the proxy's other filters and its access log may read about a request. Default: nothing.
+        #[serde(default)]
+        pub expose: Expose,
         /// Remove request headers by which some backends take another host, path, prefix, method or scheme than that of
         /// the request: X-Forwarded-Host, X-Original-URL, X-HTTP-Method-Override and those that docs/overrides.md
         /// lists. Default true.
@@ -112,6 +117,17 @@ choice! {
         /// This filter's own code, for every algorithm.
         Portable,
     }
+}
+
+/// Reads the whole text. An error has the path of its field.
+pub(crate) fn read_json<'t, T: Deserialize<'t>>(text: &'t [u8]) -> Result<T, Invalid> {
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| Invalid {
+        field: error.path().to_string().trim_matches('.').to_owned(),
+        message: error.into_inner().to_string(),
+    })?;
+    reader.end().map_err(|error| Invalid::new("", error.to_string()))?;
+    Ok(read)
 }
 
 /// The value `any`.

@@ -1,9 +1,11 @@
 //! Makes a [`Core`] and a [`Dispatcher`] from the text of a configuration.
 use std::sync::Arc;
 
+use authn::config::Route;
 use authn::policy::Policy;
 
 use crate::dispatcher::Dispatcher;
+use crate::feed_board::FeedBoard;
 use crate::host::{ChosenEngine, Host, HostError, Level, Setup};
 use crate::metrics::Metric;
 use crate::state::Core;
@@ -27,6 +29,15 @@ pub fn configure<S: Setup + Host>(host: &mut S, text: Vec<u8>) -> Result<Configu
     activate(host, policy)
 }
 
+/// The name of the rule that a route selects: JSON text, or a protobuf Struct as Envoy passes it.
+///
+/// # Errors
+/// What is wrong with the route's configuration, as text for the log.
+pub fn route_rule(text: Vec<u8>) -> Result<Arc<str>, String> {
+    let route = Route::from_json(&document::as_json(text)).map_err(|error| error.to_string())?;
+    Ok(route.rule.into())
+}
+
 /// Makes the state of a compiled configuration.
 ///
 /// # Errors
@@ -44,12 +55,14 @@ pub fn activate<S: Setup + Host>(host: &mut S, policy: Policy) -> Result<Configu
     let [a, b, c, d, e, f, g, h, rest @ ..] = random;
     let limits = policy.limits();
     let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    let shares_feed = !host.is_the_only_dispatcher();
     let core = Arc::new(Core {
         engine,
         tokens: Tokens::new(limits.cached_tokens, limits.cached_token_bytes, seed, host.token_shards()),
         keys: KeyBoard::new(policy.keyrings()),
+        feed: FeedBoard::default(),
         policy,
     });
-    let dispatcher = Dispatcher::new(Arc::clone(&core), host, rest, now);
+    let dispatcher = Dispatcher::new(Arc::clone(&core), host, rest, shares_feed, now);
     Ok(Configured { core, dispatcher })
 }

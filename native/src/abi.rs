@@ -241,6 +241,8 @@ unsafe extern "C" {
     pub fn continue_decoding(stream: StreamPtr);
     #[link_name = "envoy_dynamic_module_callback_http_clear_route_cache"]
     pub fn clear_route_cache(stream: StreamPtr);
+    #[link_name = "envoy_dynamic_module_callback_get_most_specific_route_config"]
+    pub fn get_route_config(stream: StreamPtr) -> OursPtr;
     #[link_name = "envoy_dynamic_module_callback_http_filter_get_attribute_string"]
     pub fn get_attribute_string(stream: StreamPtr, attribute: Attribute, value: *mut EnvoyBuffer) -> bool;
     #[link_name = "envoy_dynamic_module_callback_http_filter_get_worker_index"]
@@ -253,6 +255,19 @@ unsafe extern "C" {
         entries: *const ModuleHeader,
         entries_count: usize,
     );
+
+    #[link_name = "envoy_dynamic_module_callback_http_add_dynamic_metadata_list_string"]
+    pub fn add_metadata_list_string(
+        stream: StreamPtr,
+        namespace: ModuleBuffer,
+        key: ModuleBuffer,
+        value: ModuleBuffer,
+    ) -> bool;
+    #[link_name = "envoy_dynamic_module_callback_http_set_filter_state_bytes"]
+    pub fn set_filter_state_bytes(stream: StreamPtr, key: ModuleBuffer, value: ModuleBuffer) -> bool;
+
+    #[link_name = "envoy_dynamic_module_callback_http_add_custom_flag"]
+    pub fn add_custom_flag(stream: StreamPtr, flag: ModuleBuffer);
 
     #[link_name = "envoy_dynamic_module_callback_http_filter_scheduler_new"]
     pub fn scheduler_new(stream: StreamPtr) -> SchedulerPtr;

@@ -4,21 +4,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
-use driver::{CallId, Configured, Dispatch, Dispatcher, StreamId, Worker};
+use driver::{CallId, Configured, Core, Dispatch, Dispatcher, StreamId, Worker};
 
-use crate::envoy::{self, Config, Meter, StreamScheduler};
-use crate::host::HookHost;
+use crate::envoy::{self, Config, LogLevel, Meter, StreamScheduler};
+use crate::host::{HookHost, Thread};
 use crate::live::Live;
 use crate::metrics::{self, Metrics};
 use crate::outbox::{Answer, Outbox, Ticket};
+use crate::routes;
 use crate::ticker::{Bell, Event};
 
 static LIVE: Live<Configuration> = Live::new();
 
-/// The `filter_name` that Envoy's configuration must have.
+/// The `filter_name` and `per_route_config_name` that Envoy's configuration must have.
 const FILTER_NAME: &[u8] = b"portcullis";
 
 pub struct Configuration {
+    core: Arc<Core>,
     /// By the worker's number. Only the worker's own thread works with it; the main thread reports its counts.
     workers: Vec<Mutex<Worker>>,
     dispatcher: Mutex<Dispatcher>,
@@ -55,17 +57,20 @@ impl Configuration {
     /// # Errors
     /// What is wrong with the configuration, as text for the log.
     pub fn new(config: &mut Config<'_>, name: &[u8], document: &[u8]) -> Result<Arc<Self>, String> {
-        if name != FILTER_NAME {
-            let name = String::from_utf8_lossy(name);
-            return Err(format!("filter_name is `{name}`: this module has the filter `portcullis` only"));
-        }
+        check_name("filter_name", name)?;
         let metrics = Metrics::define(config)?;
         let bell = Bell::start(config.scheduler()).map_err(|error| format!("the system gives no thread: {error}"))?;
         let outbox = Outbox::new(Arc::clone(&bell));
         let workers = usize::try_from(envoy::workers(config)).unwrap_or(1).max(1);
-        let mut host = HookHost { meter: Some(config.meter()), metrics: &metrics, outbox: &outbox, workers };
+        let (meter, thread) = (Some(config.meter()), Thread::Other);
+        let mut host = HookHost { meter, metrics: &metrics, outbox: &outbox, workers, thread };
         let Configured { core, dispatcher } = driver::configure(&mut host, document.to_vec())?;
+        let has = |rule: &str| core.policy.rule_for_routes(rule).is_some();
+        if let Some(rule) = routes::unknown(has).first() {
+            return Err(format!("a route of Envoy selects the rule `{rule}`: there is no such rule with `for_routes`"));
+        }
         let configuration = Arc::new(Self {
+            core: Arc::clone(&core),
             workers: (0..workers).map(|_| Mutex::new(Worker::new(Arc::clone(&core)))).collect(),
             dispatcher: Mutex::new(dispatcher),
             parked: Mutex::default(),
@@ -98,8 +103,13 @@ impl Configuration {
     pub fn on_event(self: &Arc<Self>, config: &mut Config<'_>, event: u64) {
         let Some(event) = Event::of(event) else { return };
         self.bell.heard(event);
-        if event == Event::Tick {
-            self.tick(config.meter());
+        match event {
+            Event::Tick => self.tick(config.meter()),
+            Event::Work => {
+                lock(&self.dispatcher).send_waiting(&mut self.main_host(config.meter()));
+                // A check that could not even be made is answered at once.
+                self.wake_ready();
+            }
         }
         self.send(config);
     }
@@ -157,7 +167,13 @@ impl Configuration {
     }
 
     pub fn host<'h>(&'h self, meter: Option<Meter<'h>>) -> HookHost<'h, Self> {
-        HookHost { meter, metrics: &self.metrics, outbox: &self.outbox, workers: self.workers.len() }
+        let (metrics, outbox, workers) = (&self.metrics, &self.outbox, self.workers.len());
+        HookHost { meter, metrics, outbox, workers, thread: Thread::Other }
+    }
+
+    /// For a hook about this configuration on the main thread, which ends with `send`.
+    fn main_host<'h>(&'h self, meter: Meter<'h>) -> HookHost<'h, Self> {
+        HookHost { thread: Thread::Main, ..self.host(Some(meter)) }
     }
 
     pub fn gate(&self) -> Gate<'_> {
@@ -192,7 +208,8 @@ impl Configuration {
 
     fn tick(&self, meter: Meter<'_>) {
         metrics::report_left_behind(&self.metrics, meter);
-        let mut host = self.host(Some(meter));
+        warn_of_unknown_rules();
+        let mut host = self.main_host(meter);
         for worker in &self.workers {
             // A busy worker is flushed the next time. One whose request panicked is used as it is: see `lock`.
             match worker.try_lock() {
@@ -236,7 +253,10 @@ impl Configuration {
     }
 
     fn answered<'h>(&'h self, call: CallId, answer: &Answer<'_>, meter: Option<Meter<'h>>) {
-        let mut host = self.host(meter);
+        let mut host = match meter {
+            Some(meter) => self.main_host(meter),
+            None => self.host(None),
+        };
         lock(&self.dispatcher).answered(&mut host, call, answer);
         self.wake_ready();
     }
@@ -249,6 +269,25 @@ impl Dispatch for Gate<'_> {
             self.losses_before = self.losses.load(Ordering::Acquire);
         }
         work(&mut dispatcher)
+    }
+}
+
+/// # Errors
+/// It is not the one filter of this module.
+pub fn check_name(field: &str, name: &[u8]) -> Result<(), String> {
+    if name == FILTER_NAME {
+        return Ok(());
+    }
+    let name = String::from_utf8_lossy(name);
+    Err(format!("{field} is `{name}`: this module has the filter `portcullis` only"))
+}
+
+/// Of routes that came after the configurations: their requests are refused.
+fn warn_of_unknown_rules() {
+    let has = |rule: &str| LIVE.any(|live| live.core.policy.rule_for_routes(rule).is_some());
+    for rule in routes::unknown(has) {
+        let text = "which no configuration has with `for_routes`: its requests are refused";
+        envoy::log(LogLevel::Error, &format!("portcullis: a route of Envoy selects the rule `{rule}`, {text}"));
     }
 }
 

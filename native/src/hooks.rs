@@ -12,10 +12,11 @@ use crate::abi::{
     self, BodyStatus, ConfigPtr, EnvoyBuffer, EnvoyHeader, HeadersStatus, LocalReplyStatus, LogLevel, OursPtr,
     StreamPtr, TrailersStatus,
 };
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, check_name};
 use crate::envoy::{self, Config, Stream};
 use crate::filter::{After, Filter};
 use crate::outbox::Answer;
+use crate::routes::RouteRule;
 
 /// A filter and its lifetime. A call of ours can end the stream, and Envoy 1.39 then destroys the filter before that
 /// call returns. Later releases wait.
@@ -69,6 +70,34 @@ pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_destroy(ours
         configuration.retire();
         drop(configuration);
     });
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_per_route_config_new(
+    name: EnvoyBuffer,
+    document: EnvoyBuffer,
+) -> OursPtr {
+    let made = caught(|| {
+        // SAFETY: Envoy gives both for the time of this hook, which runs on the main thread.
+        let (name, document) = unsafe { (envoy::bytes(name), envoy::bytes(document)) };
+        check_name("per_route_config_name", name)?;
+        RouteRule::new(document)
+    });
+    let why = match made {
+        Some(Ok(route)) => return Arc::into_raw(route).cast(),
+        Some(Err(why)) => why,
+        None => "a fault in the module".to_owned(),
+    };
+    envoy::log(LogLevel::Error, &format!("portcullis: the configuration of a route is refused: {why}"));
+    std::ptr::null()
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_per_route_config_destroy(ours: OursPtr) {
+    if !ours.is_null() {
+        // SAFETY: `ours` came from `per_route_config_new`, and Envoy gives it back once.
+        drop(unsafe { Arc::from_raw(ours.cast::<RouteRule>()) });
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -303,7 +332,7 @@ unsafe fn on_stream<S>(
     // SAFETY: the caller's promise; the handle ends with this hook.
     let mut handle = unsafe { Stream::from_hook(stream) };
     let (status, after) = caught(|| work(&slot.filter, &mut handle)).unwrap_or_else(|| {
-        let after = caught(|| slot.filter.refuse_for_fault(&handle)).unwrap_or(After::Nothing);
+        let after = caught(|| slot.filter.refuse_for_fault(&mut handle)).unwrap_or(After::Nothing);
         let _ = caught(|| slot.filter.clean_up_after_fault(Some(handle.meter())));
         (closed, after)
     });

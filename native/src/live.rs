@@ -22,6 +22,10 @@ impl<C> Live<C> {
         self.all().last().and_then(Weak::upgrade)
     }
 
+    pub fn any(&self, is: impl Fn(&C) -> bool) -> bool {
+        self.all().iter().filter_map(Weak::upgrade).any(|live| is(&live))
+    }
+
     pub fn is_newest(&self, configuration: &C) -> bool {
         self.all().last().is_some_and(|newest| std::ptr::eq(newest.as_ptr(), configuration))
     }

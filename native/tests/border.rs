@@ -18,7 +18,8 @@ const DOCUMENT: &str = r#"{
     "issuers": [{ "name": "main", "issuer": "https://issuer.example", "audiences": ["api"], "algorithms": ["EdDSA"],
         "keys": [{ "jwk": { "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" } }] }],
     "tokens": { "headers": [{ "name": "authorization", "scheme": "Bearer" }] },
-    "rules": [{ "name": "all", "match": { "path": { "prefix": "/" } }, "access": "required" }]
+    "rules": [{ "name": "all", "match": { "path": { "prefix": "/" } }, "access": "required" }],
+    "expose": { "metadata": true, "filter_state": true }
 }"#;
 const REQUEST: &[(&str, &str)] = &[(":method", "GET"), (":path", "/"), (":authority", "api.example")];
 
@@ -44,6 +45,7 @@ fn a_filter_that_is_destroyed_by_its_own_reply_is_not_used_again() {
     assert_eq!((reply.status, reply.details.as_str()), (401, "TOKEN_MISSING"));
     let seen = ["outcome", "code", "rule"].map(|key| stream.metadata(&format!("portcullis/{key}")));
     assert_eq!(seen, ["refused", "TOKEN_MISSING", "all"].map(|text| Some(text.to_owned())));
+    assert_eq!(stream.metadata("flag").as_deref(), Some("PCR"));
     stream.end();
 }
 

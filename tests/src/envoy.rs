@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::native_filter::{with_native_filter, with_native_listener};
+use crate::native_filter::{split, with_filter_of, with_native_listener};
 use crate::template::{render, with_listener, with_transport_socket};
 use crate::{Directory, Process, Request, START_DEADLINE, exchange, project, wait_until};
 
@@ -70,8 +70,8 @@ pub struct ServiceTls {
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
-/// The host that runs the filter inside Envoy. The files in envoy/ are written for Wasm; `bootstrap` rewrites
-/// them for any other.
+/// The host that runs the filter inside Envoy. Each has a bootstrap in envoy/; the other files there are written for
+/// Wasm, and `bootstrap` puts the dynamic module into them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FilterHost {
     Wasm {
@@ -120,6 +120,14 @@ impl FilterHost {
             Ok("wasm") | Err(_) => Self::Wasm { module: Self::wasm_module() },
             Ok("native") => Self::Native,
             Ok(other) => panic!("HOST={other}: the hosts are `wasm` and `native`"),
+        }
+    }
+
+    /// Its bootstrap in envoy/.
+    pub fn bootstrap(&self) -> &'static str {
+        match self {
+            Self::Wasm { .. } => "envoy.yaml",
+            Self::Native => "envoy-native.yaml",
         }
     }
 
@@ -308,9 +316,9 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         ("SECRET_ENV", json!(names)),
         ("FILTER_CONFIG", json!(options.filter.as_ref().map(Value::to_string).unwrap_or_default())),
     ];
-    let mut template = read("envoy.yaml");
+    let mut template = read(options.host.bootstrap());
     if let Some(tls) = &options.tls {
-        template = with_listener(&template, &read("listener-tls13.yaml"));
+        template = with_listener(&template, &with_filter_of(&read("listener-tls13.yaml"), &template));
         values.push(("TLS_CERTIFICATE", json!(tls.certificate)));
         values.push(("TLS_KEY", json!(tls.key)));
         values.push(("CLIENT_CA", json!(tls.client_ca)));
@@ -329,11 +337,11 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         values.push(("SERVICE_CA", json!(tls.authority)));
     }
     if options.beside_native {
-        template = with_native_listener(&template, &read("filter-native.yaml"));
+        template = with_native_listener(&template, &read(FilterHost::Native.bootstrap()));
     }
     match (&options.filter, &options.host) {
         (None, _) => template = without_filter(&template),
-        (Some(_), FilterHost::Native) => template = with_native_filter(&template, &read("filter-native.yaml")),
+        (Some(_), FilterHost::Native) => {}
         (Some(_), FilterHost::Wasm { module }) => values.push(("WASM", json!(module))),
     }
     (options.edit)(render(&template, &values))
@@ -360,7 +368,6 @@ fn without_client(socket: &str) -> String {
 }
 
 fn without_filter(template: &str) -> String {
-    let (before, rest) = template.split_once("- name: portcullis\n").expect("envoy.yaml has the filter");
-    let (_, router) = rest.split_once("- name: envoy.filters.http.router\n").expect("envoy.yaml ends with the router");
-    format!("{before}- name: envoy.filters.http.router\n{router}")
+    let (before, _, router) = split(template);
+    format!("{before}{router}")
 }

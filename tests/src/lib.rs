@@ -20,6 +20,7 @@ mod cluster;
 mod compose;
 mod directory;
 mod envoy;
+pub mod image;
 pub mod mesh;
 mod native_filter;
 mod process;

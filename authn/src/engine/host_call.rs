@@ -114,7 +114,7 @@ impl Argument {
         let spki = key.spki().ok_or(NotAsked::Refused)?;
         let mut der = Der::default();
         let signature = match key.verifying() {
-            Material::Rsa(forms) if signature.len() == forms.portable.bytes() => signature,
+            Material::Rsa(modulus) if signature.len() == modulus.bytes() => signature,
             Material::P256(_) => der.write::<32>(signature, &P256_ORDER).ok_or(NotAsked::Refused)?,
             Material::P384(_) => der.write::<48>(signature, &P384_ORDER).ok_or(NotAsked::Refused)?,
             Material::P521(_) => der.write::<66>(signature, &P521_ORDER).ok_or(NotAsked::Refused)?,

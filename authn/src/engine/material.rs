@@ -2,33 +2,20 @@
 use ed25519_dalek::VerifyingKey as DalekKey;
 use hmac::{Hmac, KeyInit};
 use jose::{Algorithm, Curve, Family, PublicKey};
-use jwt_simple::algorithms::{Edwards25519PublicKey, P256PublicKey, P384PublicKey, RSAPublicKey};
+use jwt_simple::algorithms::{P256PublicKey, P384PublicKey};
 use sha2::{Sha256, Sha384, Sha512};
-use superboring::pkey::{PKey, Public};
 
 use super::rsa::Modulus;
 
 #[derive(Clone)]
 pub enum Material {
     Hmac(Box<HmacStates>),
-    Rsa(Box<RsaForms>),
+    Rsa(Box<Modulus>),
     P256(P256PublicKey),
     P384(P384PublicKey),
     P521(Box<p521::ecdsa::VerifyingKey>),
-    Ed25519(Box<Ed25519Forms>),
-}
-
-#[derive(Clone)]
-pub struct RsaForms {
-    pub jwt_simple: PKey<Public>,
-    pub portable: Modulus,
-}
-
-#[derive(Clone)]
-pub struct Ed25519Forms {
-    pub jwt_simple: Edwards25519PublicKey,
     /// With its point already decompressed.
-    pub portable: DalekKey,
+    Ed25519(Box<DalekKey>),
 }
 
 /// HMAC states that have absorbed the secret; cloned for each use. Only those for the key's own algorithms are present.
@@ -57,23 +44,14 @@ impl Material {
     /// order.
     pub(super) fn from_public(public: &PublicKey) -> Option<Self> {
         Some(match public {
-            PublicKey::Rsa { n, e } => {
-                let key = RSAPublicKey::from_components(n, e).ok()?;
-                Material::Rsa(Box::new(RsaForms {
-                    jwt_simple: PKey::from_rsa(key.as_ref().clone()).ok()?,
-                    portable: Modulus::new(n)?,
-                }))
-            }
+            // The exponent is always 65537.
+            PublicKey::Rsa { n, e: _ } => Material::Rsa(Box::new(Modulus::new(n)?)),
             PublicKey::Ec { curve: Curve::P256, point } => Material::P256(P256PublicKey::from_bytes(point).ok()?),
             PublicKey::Ec { curve: Curve::P384, point } => Material::P384(P384PublicKey::from_bytes(point).ok()?),
             PublicKey::Ec { curve: Curve::P521, point } => {
                 Material::P521(Box::new(p521::ecdsa::VerifyingKey::from_sec1_bytes(point).ok()?))
             }
-            PublicKey::Ed25519(point) => Material::Ed25519(Box::new(Ed25519Forms {
-                // This constructor also refuses points of small order and encodings that are not canonical.
-                jwt_simple: Edwards25519PublicKey::from_bytes(point).ok()?,
-                portable: DalekKey::from_bytes(point).ok()?,
-            })),
+            PublicKey::Ed25519(point) => Material::Ed25519(Box::new(ed25519(point)?)),
         })
     }
 
@@ -91,6 +69,14 @@ impl Material {
         }
         Some(Material::Hmac(Box::new(states)))
     }
+}
+
+/// `None` also for a point of small order, for which anybody can sign, and for an encoding that is not canonical: one key
+/// must not have two thumbprints.
+fn ed25519(encoded: &[u8; 32]) -> Option<DalekKey> {
+    let key = DalekKey::from_bytes(encoded).ok()?;
+    let canonical = key.to_edwards().compress().to_bytes() == *encoded;
+    (canonical && !key.is_weak()).then_some(key)
 }
 
 #[cfg(test)]

@@ -305,6 +305,18 @@ pub unsafe extern "C" fn envoy_dynamic_module_callback_http_set_dynamic_metadata
 }
 
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn envoy_dynamic_module_callback_http_add_dynamic_metadata_list_string(
+    of: *mut c_void,
+    namespace: ModuleBuffer,
+    key: ModuleBuffer,
+    value: ModuleBuffer,
+) -> bool {
+    let key = unsafe { format!("{}/{}[]", text(namespace), text(key)) };
+    unsafe { stream(of).metadata.borrow_mut().entry(key).or_default().push_str(&format!("{},", text(value))) };
+    true
+}
+
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn envoy_dynamic_module_callback_http_set_filter_state_bytes(
     of: *mut c_void,
     key: ModuleBuffer,

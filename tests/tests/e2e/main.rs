@@ -17,6 +17,8 @@ mod config;
 mod cost;
 mod differential;
 mod example;
+mod exposed;
+mod feed;
 mod hardened;
 mod harness;
 mod head;

@@ -1,34 +1,15 @@
 //! The image that `make image` packs, unpacked as the agent does and run as istiod configures it.
 use super::*;
 
-/// Does as the agent in the proxy's pod does with `url` and `sha256`: compares the digest of the manifest, takes the last
-/// layer, which must be of this one media type, and looks in it for plugin.wasm.
+/// Does as the agent in the proxy's pod does with `url` and `sha256`: compares the digest of the manifest, and looks in the
+/// last layer for plugin.wasm.
 fn unpacked(into: &Path) -> PathBuf {
-    let layout = project().join("dist/filter-image");
-    let read = |path: PathBuf| std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let blob = |descriptor: &Value| {
-        let digest = descriptor["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:")).expect("a digest");
-        let path = layout.join("blobs/sha256").join(digest);
-        assert_eq!(sha256(&path), digest);
-        (read(path.clone()), digest.to_owned(), path)
-    };
-    let index: Value = serde_json::from_slice(&read(layout.join("index.json"))).expect("an index");
-    let (manifest, digest, _) = blob(&index["manifests"][0]);
+    let digest = image::unpack("filter-image", into);
     assert_eq!(GATEWAY["spec"]["sha256"], digest, "istio/build is of another image");
-    let manifest: Value = serde_json::from_slice(&manifest).expect("a manifest");
-    let layer = manifest["layers"].as_array().and_then(|layers| layers.last()).expect("a layer");
-    assert_eq!(layer["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
-    let (_, _, layer) = blob(layer);
-    let tar = Command::new("tar").arg("-xzf").arg(layer).arg("-C").arg(into).arg("plugin.wasm").status();
-    assert!(tar.expect("tar runs").success());
     let module = into.join("plugin.wasm");
-    assert_eq!(sha256(&module), sha256(&project().join("dist/portcullis.wasm")), "the image is of another build");
+    let built = project().join("dist/portcullis.wasm");
+    assert_eq!(image::sha256(&module), image::sha256(&built), "the image is of another build");
     module
-}
-
-fn sha256(path: &Path) -> String {
-    let output = Command::new("sha256sum").arg(path).output().expect("sha256sum runs");
-    String::from_utf8_lossy(&output.stdout).split(' ').next().unwrap_or_default().to_owned()
 }
 
 /// envoy.yaml with the filter as istiod writes it: named by namespace and name (from 1.30 on with a mark that it was
