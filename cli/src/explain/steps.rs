@@ -113,7 +113,7 @@ impl<'e> Steps<'e> {
             // The service is asked at the same time.
             let now = Now { wall: self.at, monotonic: NOW };
             let rule = self.progress.rule.unwrap_or_default();
-            if let Some(query) = self.core.policy.worth_asking(&verified, rule, now) {
+            if let Some(query) = self.core.policy.worth_asking(&verified, rule, None, now) {
                 self.asked(&verified, query);
             }
         } else {
