@@ -38,7 +38,11 @@ struct Counts {
 #[tokio::test(flavor = "multi_thread")]
 async fn resets_replaced_configurations_and_a_failing_service_leave_nothing_behind() {
     let requests = std::env::var("SOAK_REQUESTS").ok().and_then(|requests| requests.parse().ok()).unwrap_or(REQUESTS);
-    let mut mesh = Mesh::start_with("native-soak", MeshOptions { listener_from_file: true, ..native() }).await;
+    let mut mesh = Mesh::start_with(
+        "native-soak",
+        MeshOptions { listener_from_file: true, host: FilterHost::Native, ..MeshOptions::timed() },
+    )
+    .await;
     // Everything that is made once is made.
     run(&mut mesh, requests.min(REQUESTS)).await;
     let before = settled(&mut mesh).await;
