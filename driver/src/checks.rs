@@ -189,6 +189,11 @@ impl Checks {
         }
     }
 
+    /// False while as many batches are in flight as may be.
+    pub fn may_send(&self) -> bool {
+        self.in_flight.len() < MAX_BATCHES_IN_FLIGHT
+    }
+
     /// Forgets the queued refreshes that `is_needed` denies. A query that a request waits for stays.
     pub fn retain_refreshes(&mut self, mut is_needed: impl FnMut(&RevocationQuery) -> bool) {
         let Self { pending, refreshes, .. } = self;
@@ -204,7 +209,7 @@ impl Checks {
 
     /// The next batch, if one may be sent. Call this until it returns none.
     pub fn next_batch(&mut self, trigger: Trigger, now: Monotonic) -> Option<Batch> {
-        if self.in_flight.len() >= MAX_BATCHES_IN_FLIGHT || (trigger == Trigger::Waiters && self.queue.is_empty()) {
+        if !self.may_send() || (trigger == Trigger::Waiters && self.queue.is_empty()) {
             return None;
         }
         let id = BatchId(self.next_batch_id);

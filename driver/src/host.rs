@@ -104,6 +104,12 @@ pub trait Host {
     /// It was not sent, and no reply follows.
     fn call(&mut self, callout: &Callout<'_>) -> Result<CallId, HostError>;
 
+    /// A check can be sent. True if the host will call [`crate::Dispatcher::send_waiting`] soon: checks that come before
+    /// that call are sent with it.
+    fn sends_checks_later(&mut self) -> bool {
+        false
+    }
+
     /// An entry that all workers of the process share.
     ///
     /// # Errors

@@ -149,6 +149,11 @@ impl Worker {
         }
     }
 
+    /// False for most requests: nothing happens in [`Worker::on_response_headers`] and [`Worker::gone`] then.
+    pub fn knows(&self, stream: StreamId) -> bool {
+        !self.phases.is_empty() && self.phases.contains_key(&stream)
+    }
+
     /// True when its body and trailers must be held.
     pub fn is_held(&self, stream: StreamId) -> bool {
         !self.phases.is_empty() && self.phases.get(&stream).is_some_and(Phase::is_held)

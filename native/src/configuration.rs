@@ -8,7 +8,7 @@ use authn::policy::Policy;
 use driver::{CallId, Configured, Core, Dispatch, Dispatcher, StreamId, Worker};
 
 use crate::envoy::{self, Config, LogLevel, Meter, StreamScheduler};
-use crate::host::HookHost;
+use crate::host::{HookHost, Thread};
 use crate::live::Live;
 use crate::metrics::{self, Metrics};
 use crate::outbox::{Answer, Outbox, Ticket};
@@ -69,8 +69,8 @@ impl Configuration {
     ) -> Result<Arc<Self>, String> {
         let outbox = Outbox::new(Arc::clone(bell));
         let workers = usize::try_from(envoy::workers(config)).unwrap_or(1).max(1);
-        let mut host =
-            HookHost { meter: Some(config.meter()), metrics: &metrics, outbox: &outbox, secrets: &secrets, workers };
+        let (meter, thread) = (Some(config.meter()), Thread::Other);
+        let mut host = HookHost { meter, metrics: &metrics, outbox: &outbox, secrets: &secrets, workers, thread };
         let Configured { core, dispatcher } = driver::configure(&mut host, document.to_vec())?;
         let configuration = Arc::new(Self {
             core: Arc::clone(&core),
@@ -109,8 +109,13 @@ impl Configuration {
 
     /// On the main thread.
     pub fn on_event(self: &Arc<Self>, config: &mut Config<'_>, event: Event) {
-        if event == Event::Tick {
-            self.tick(config.meter());
+        match event {
+            Event::Tick => self.tick(config.meter()),
+            Event::Work => {
+                lock(&self.dispatcher).send_waiting(&mut self.main_host(config.meter()));
+                // A check that could not even be made is answered at once.
+                self.wake_ready();
+            }
         }
         self.send(config);
     }
@@ -179,7 +184,12 @@ impl Configuration {
 
     pub fn host<'h>(&'h self, meter: Option<Meter<'h>>) -> HookHost<'h, Self> {
         let (metrics, outbox, secrets) = (&*self.metrics, &self.outbox, &self.secrets);
-        HookHost { meter, metrics, outbox, secrets, workers: self.workers.len() }
+        HookHost { meter, metrics, outbox, secrets, workers: self.workers.len(), thread: Thread::Other }
+    }
+
+    /// For a hook about this configuration on the main thread, which ends with `send`.
+    fn main_host<'h>(&'h self, meter: Meter<'h>) -> HookHost<'h, Self> {
+        HookHost { thread: Thread::Main, ..self.host(Some(meter)) }
     }
 
     pub fn gate(&self) -> Gate<'_> {
@@ -215,7 +225,7 @@ impl Configuration {
     fn tick(&self, meter: Meter<'_>) {
         metrics::report_left_behind(&self.metrics, meter);
         warn_of_unknown_rules();
-        let mut host = self.host(Some(meter));
+        let mut host = self.main_host(meter);
         for worker in &self.workers {
             // A busy worker is flushed the next time. One whose request panicked is used as it is: see `lock`.
             match worker.try_lock() {
@@ -259,7 +269,10 @@ impl Configuration {
     }
 
     fn answered<'h>(&'h self, call: CallId, answer: &Answer<'_>, meter: Option<Meter<'h>>) {
-        let mut host = self.host(meter);
+        let mut host = match meter {
+            Some(meter) => self.main_host(meter),
+            None => self.host(None),
+        };
         lock(&self.dispatcher).answered(&mut host, call, answer);
         self.wake_ready();
     }

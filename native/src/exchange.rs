@@ -46,8 +46,7 @@ impl Peer for HookExchange<'_, '_> {
 
 impl Exchange for HookExchange<'_, '_> {
     fn with_headers<T>(&self, read: impl FnOnce(&[Pair<'_>]) -> T) -> Result<T, HostError> {
-        let headers = self.stream.headers(HeaderMap::Request).ok_or(NO_HEADERS)?;
-        Ok(read(&headers))
+        self.stream.with_headers(HeaderMap::Request, read).ok_or(NO_HEADERS)
     }
 
     fn edit(&mut self, edit: Edit<'_>) -> Result<(), HostError> {

@@ -25,6 +25,8 @@ pub struct Filter {
     id: StreamId,
     worker: u32,
     state: Cell<State>,
+    /// The worker has something about this request. It has not for most requests, and then it is not locked again.
+    is_known: Cell<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +44,7 @@ impl Filter {
     /// The request has entered the configuration.
     pub fn new(configuration: Arc<Configuration>, stream: &Stream<'_>) -> Self {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { configuration, id, worker: stream.worker(), state: Cell::new(State::New) }
+        Self { configuration, id, worker: stream.worker(), state: Cell::new(State::New), is_known: Cell::new(false) }
     }
 
     pub fn on_request_headers(&self, stream: &mut Stream<'_>, ends: bool) -> (HeadersStatus, After) {
@@ -53,6 +55,8 @@ impl Filter {
             return (HeadersStatus::StopIteration, self.unavailable("NO_WORKER", stream));
         };
         let mut host = self.configuration.host(Some(meter));
+        // Also if what follows panics.
+        self.is_known.set(true);
         let mut action = worker.begin(self.id, ends, &mut host, &mut exchange, &mut gate);
         let is_parked = action == Action::Pause;
         if is_parked {
@@ -60,6 +64,7 @@ impl Filter {
             // The event may have come before the request could be woken.
             action = worker.resume(self.id, &mut host, &mut exchange, &mut gate);
         }
+        self.is_known.set(worker.knows(self.id));
         drop(worker);
         if gate.was_used {
             self.configuration.wake_ready();
@@ -85,14 +90,11 @@ impl Filter {
         let Some(worker) = self.configuration.worker(self.worker) else {
             return (TrailersStatus::StopIteration, After::Nothing);
         };
-        let trailers = stream.headers(HeaderMap::RequestTrailers);
-        let cleared: Vec<Vec<u8>> = match trailers {
-            Some(trailers) => {
-                let names = trailers.iter().map(|(name, _)| *name).filter(|name| worker.clears_trailer(name));
-                names.map(<[u8]>::to_vec).collect()
-            }
-            None => worker.cleared().map(|name| name.as_bytes().to_vec()).collect(),
-        };
+        let cleared: Option<Vec<Vec<u8>>> = stream.with_headers(HeaderMap::RequestTrailers, |trailers| {
+            let names = trailers.iter().map(|(name, _)| *name).filter(|name| worker.clears_trailer(name));
+            names.map(<[u8]>::to_vec).collect()
+        });
+        let cleared = cleared.unwrap_or_else(|| worker.cleared().map(|name| name.as_bytes().to_vec()).collect());
         for name in cleared {
             // Without trailers there is nothing to remove.
             let _ = stream.remove(HeaderMap::RequestTrailers, &name);
@@ -104,7 +106,9 @@ impl Filter {
     }
 
     pub fn on_response_headers(&self, stream: &mut Stream<'_>) -> (HeadersStatus, After) {
-        if let Some(mut worker) = self.configuration.worker(self.worker) {
+        if self.is_known.get()
+            && let Some(mut worker) = self.configuration.worker(self.worker)
+        {
             for (name, value) in worker.on_response_headers(self.id) {
                 let _ = stream.set(HeaderMap::Response, name.as_bytes(), value.as_bytes());
             }
@@ -131,6 +135,7 @@ impl Filter {
         };
         let mut host = self.configuration.host(Some(meter));
         let action = worker.resume(self.id, &mut host, &mut exchange, &mut gate);
+        self.is_known.set(worker.knows(self.id));
         drop(worker);
         if gate.was_used {
             self.configuration.wake_ready();
@@ -162,6 +167,9 @@ impl Filter {
     pub fn on_gone(&self) {
         if self.state.replace(State::Replied) == State::Held {
             self.configuration.unpark(self.id);
+        }
+        if !self.is_known.get() {
+            return;
         }
         let mut gate = self.configuration.gate();
         if let Some(mut worker) = self.configuration.worker(self.worker) {

@@ -24,6 +24,16 @@ pub struct HookHost<'h, C> {
     pub secrets: &'h Secrets,
     /// The number of workers.
     pub workers: usize,
+    pub thread: Thread,
+}
+
+/// Where a hook runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thread {
+    /// At its end, the hook sends what was posted.
+    Main,
+    /// The main thread must be woken to send.
+    Other,
 }
 
 /// Shards of the token cache for each worker, so that workers rarely contend for one lock.
@@ -42,7 +52,20 @@ impl<C> Host for HookHost<'_, C> {
     /// Only the main thread can send it, a moment later. If Envoy refuses, the refusal is the answer.
     fn call(&mut self, callout: &Callout<'_>) -> Result<CallId, HostError> {
         injection::point(Point::Call);
-        Ok(self.outbox.post(callout))
+        let call = self.outbox.post(callout);
+        if self.thread == Thread::Other {
+            self.outbox.ring();
+        }
+        Ok(call)
+    }
+
+    /// Those of workers: the main thread sends them. While it wakes, more requests come, and their checks are sent together.
+    fn sends_checks_later(&mut self) -> bool {
+        injection::point(Point::Call);
+        if self.thread == Thread::Other {
+            self.outbox.ring();
+        }
+        self.thread == Thread::Other
     }
 
     fn shared_get(&mut self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError> {

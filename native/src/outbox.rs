@@ -61,7 +61,12 @@ impl<C> Outbox<C> {
         }
     }
 
-    /// From any thread.
+    /// Wakes the main thread to send, from any thread.
+    pub fn ring(&self) {
+        self.bell.ring(Event::Work);
+    }
+
+    /// From any thread. Somebody must [`Outbox::send`] it.
     pub fn post(&self, callout: &Callout<'_>) -> CallId {
         let id = CallId(self.next.fetch_add(1, Ordering::Relaxed));
         let headers = callout.headers.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
@@ -72,7 +77,6 @@ impl<C> Outbox<C> {
             timeout: callout.timeout,
         };
         self.calls().waiting.push((Ticket { owner: None, call: id }, callout));
-        self.bell.ring(Event::Work);
         id
     }
 

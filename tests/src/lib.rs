@@ -37,7 +37,7 @@ pub use client::{Connection, H2Connection, Request, Response, exchange, extended
 pub use cluster::{Cluster, NODE_TIMEOUT, Sentinels};
 pub use compose::Compose;
 pub use directory::Directory;
-pub use envoy::{Envoy, EnvoyOptions, FilterHost, ServiceTls, Tls};
+pub use envoy::{Envoy, EnvoyOptions, FilterHost, HotRestart, ServiceTls, Tls};
 pub use mesh::{Mesh, MeshOptions};
 pub use process::Process;
 pub use raw::{RawServer, Reply};

@@ -78,7 +78,10 @@ impl Dispatcher {
             if !matches!(joined, Some(Ok(()))) {
                 return Some(Wake::CannotTell(Unavailable::Overload, Cause::ChecksFull));
             }
-            self.send_checks(host, Trigger::Waiters, now);
+            let is_ready = self.checking.as_ref().is_some_and(|it| it.checks.may_send());
+            if is_ready && !host.sends_checks_later() {
+                self.send_checks(host, Trigger::Waiters, now);
+            }
             // The host may refuse the callout at once.
             return self.take(stream);
         };
@@ -108,6 +111,14 @@ impl Dispatcher {
             && let Some(checking) = &mut self.checking
         {
             checking.checks.anticipate(query);
+            self.send_checks(host, Trigger::Waiters, now);
+        }
+    }
+
+    /// Sends the checks that the host was told of by [`Host::sends_checks_later`].
+    pub fn send_waiting(&mut self, host: &mut impl Host) {
+        // Without the time, nothing is sent: the deadlines of the requests end their wait.
+        if let Ok(now) = host.now() {
             self.send_checks(host, Trigger::Waiters, now);
         }
     }

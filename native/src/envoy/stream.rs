@@ -12,6 +12,11 @@ pub struct Stream<'hook> {
     hook: PhantomData<&'hook mut ()>,
 }
 
+/// Name and value.
+type Header<'h> = (&'h [u8], &'h [u8]);
+
+const FEW_HEADERS: usize = 32;
+
 /// A local reply.
 pub struct Reply<'r> {
     pub status: u16,
@@ -28,16 +33,35 @@ impl<'hook> Stream<'hook> {
         Self { stream, hook: PhantomData }
     }
 
-    /// Every header in order, or `None` if there is no such map.
-    pub fn headers(&self, map: HeaderMap) -> Option<Vec<(&[u8], &[u8])>> {
+    /// Reads every header in order. `None` if there is no such map.
+    pub fn with_headers<T>(&self, map: HeaderMap, read: impl FnOnce(&[Header<'_>]) -> T) -> Option<T> {
         // SAFETY: the stream is alive; it takes no other pointer.
         let count = unsafe { abi::get_headers_size(self.stream, map) };
         let none = EnvoyHeader { name: std::ptr::null(), name_length: 0, value: std::ptr::null(), value_length: 0 };
-        let mut found = vec![none; count];
+        // Most requests have few headers, and then nothing is allocated.
+        let (mut few, mut many) = ([none; FEW_HEADERS], Vec::new());
+        let found = match few.get_mut(..count) {
+            Some(found) => found,
+            None => {
+                many.resize(count, none);
+                many.as_mut_slice()
+            }
+        };
         // SAFETY: the array has room for as many as Envoy has just counted, and nothing was set since.
         let is_there = unsafe { abi::get_headers(self.stream, map, found.as_mut_ptr()) };
+        if !is_there {
+            return None;
+        }
         // SAFETY: the bytes stay until something is set, which needs `&mut self`, or the hook ends, which ends `self`.
-        is_there.then(|| found.iter().map(|header| unsafe { raw::pair(header) }).collect())
+        let pairs = found.iter().map(|header| unsafe { raw::pair(header) });
+        let mut few: [Header<'_>; FEW_HEADERS] = [(&[], &[]); FEW_HEADERS];
+        match few.get_mut(..count) {
+            Some(few) => {
+                few.iter_mut().zip(pairs).for_each(|(place, pair)| *place = pair);
+                Some(read(few))
+            }
+            None => Some(read(&pairs.collect::<Vec<_>>())),
+        }
     }
 
     /// The first value under a name, and how many there are.
@@ -46,7 +70,7 @@ impl<'hook> Stream<'hook> {
         let mut count = 0usize;
         // SAFETY: Envoy reads the name before it returns, and writes to both places while they are here.
         let found = unsafe { abi::get_header(self.stream, map, buffer(name), &mut value, 0, &mut count) };
-        // SAFETY: as for `headers`.
+        // SAFETY: as for `with_headers`.
         (found && count > 0).then(|| (unsafe { raw::bytes(value) }, count))
     }
 
@@ -83,7 +107,7 @@ impl<'hook> Stream<'hook> {
         let mut value = EnvoyBuffer { ptr: std::ptr::null(), length: 0 };
         // SAFETY: Envoy writes to `value` while it is here.
         let found = unsafe { abi::get_attribute_string(self.stream, attribute, &mut value) };
-        // SAFETY: as for `headers`.
+        // SAFETY: as for `with_headers`.
         found.then(|| unsafe { raw::bytes(value) })
     }
 

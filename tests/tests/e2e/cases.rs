@@ -24,14 +24,14 @@ struct Stack {
 }
 
 /// Replies about each token as its case says, and calls every other token active.
-struct IntrospectionServer {
+pub(crate) struct IntrospectionServer {
     /// By the body of the question.
     says: Arc<Mutex<HashMap<String, Introspection>>>,
-    server: Upstream,
+    pub(crate) server: Upstream,
 }
 
 impl IntrospectionServer {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let says: Arc<Mutex<HashMap<String, Introspection>>> = Arc::default();
         let (known, active) = (Arc::clone(&says), json!({ "active": true, "aud": "api", "sub": "never asked about" }));
         let credentials = cases::CLIENT_SECRET.replace(' ', "+");
@@ -50,7 +50,7 @@ impl IntrospectionServer {
         Self { says, server: server.await }
     }
 
-    fn say(&self, ready: &Ready) {
+    pub(crate) fn say(&self, ready: &Ready) {
         let question = format!("token={}&token_type_hint=access_token", ready.token);
         self.says.lock().unwrap().insert(question, ready.introspection.clone());
     }
@@ -134,7 +134,7 @@ async fn start(directory: &Directory, table: &Table, engine: &str) -> Stack {
 }
 
 /// Envoy's own defences out of the way, so that it is the filter that is tested.
-fn leave_requests_as_they_are(bootstrap: String) -> String {
+pub(crate) fn leave_requests_as_they_are(bootstrap: String) -> String {
     let changes = [
         ("normalize_path: true", "normalize_path: false"),
         ("merge_slashes: true", "merge_slashes: false"),
@@ -175,7 +175,7 @@ async fn leave(stack: &mut Stack, store: Store) {
 
 async fn run(stack: &Stack, table: &Table, case: &Case) -> Option<String> {
     for revoked in &case.revoked {
-        if let Err(why) = revoke(stack, table, revoked).await {
+        if let Err(why) = revoke(&stack.service, table, revoked).await {
             return Some(why);
         }
     }
@@ -203,16 +203,16 @@ async fn run(stack: &Stack, table: &Table, case: &Case) -> Option<String> {
     Some("never judged within one second".into())
 }
 
-async fn revoke(stack: &Stack, table: &Table, revoked: &cases::RevokedSpec) -> Result<(), String> {
+pub(crate) async fn revoke(service: &Service, table: &Table, revoked: &cases::RevokedSpec) -> Result<(), String> {
     let mut body = json!({ "kind": revoked.kind, "issuer": revoked.issuer, "reason": "a case", "new_issuer": true });
     if revoked.kind != "issuer" {
         body["id"] = json!(table.revoked_id(revoked).map_err(|error| error.to_string())?);
     }
     let request = Request::new("POST", "/v1/revocations")
-        .bearer(&stack.service.options().admin_token)
+        .bearer(&service.options().admin_token)
         .header("content-type", "application/json")
         .body(body.to_string());
-    let response = exchange(stack.service.admin_address(), &request).await.map_err(|error| error.to_string())?;
+    let response = exchange(service.admin_address(), &request).await.map_err(|error| error.to_string())?;
     if response.status == 201 { Ok(()) } else { Err(format!("not revoked: {} {}", response.status, response.text())) }
 }
 
@@ -285,7 +285,7 @@ async fn early_in_a_second() {
     wait_until(Duration::from_secs(2), early).await;
 }
 
-fn seconds() -> u64 {
+pub(crate) fn seconds() -> u64 {
     since_1970().as_secs()
 }
 
