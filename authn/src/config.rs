@@ -39,6 +39,7 @@ mod limits;
 mod one_or_many;
 mod revocation;
 mod rule;
+mod sds;
 mod sources;
 mod values;
 
@@ -55,6 +56,7 @@ pub use limits::Limits;
 pub use one_or_many::OneOrMany;
 pub use revocation::{Revocation, RevocationKind, RevocationMode};
 pub use rule::{Access, Condition, CorsPreflight, Match, PathMatch, Route, Rule, Scalar, Scopes};
+pub use sds::SdsSecret;
 pub use sources::{ChunkSeparator, CookieSource, HeaderSource, Sources, WebsocketEncoding, WebsocketSource};
 pub use values::Environment;
 pub(crate) use values::{check_range, claim_path, name_or, secret_from, whole_seconds};
@@ -79,6 +81,10 @@ document! {
         /// What the proxy's other filters and its access log may read about a request. Default: nothing.
         #[serde(default)]
         pub expose: Expose,
+        /// Secrets that the proxy gets by SDS. Only the dynamic module in Envoy 1.40 and later has them (docs/secrets.md).
+        /// At most 16.
+        #[serde(default)]
+        pub sds: Vec<SdsSecret>,
         /// Remove request headers by which some backends take another host, path, prefix, method or scheme than that of
         /// the request: X-Forwarded-Host, X-Original-URL, X-HTTP-Method-Override and those that docs/overrides.md
         /// lists. Default true.
@@ -116,6 +122,16 @@ choice! {
         Host,
         /// This filter's own code, for every algorithm.
         Portable,
+    }
+}
+
+impl Document {
+    /// # Errors
+    /// What is wrong with its form, with the field.
+    pub fn from_json(text: &[u8]) -> Result<Self, Invalid> {
+        let document: Self = read_json(text)?;
+        SdsSecret::check_all(&document.sds)?;
+        Ok(document)
     }
 }
 

@@ -61,7 +61,7 @@ mod wake;
 mod worker;
 
 pub use crate::checks::MAX_BATCHES_IN_FLIGHT;
-pub use crate::configure::{Configured, activate, configure, route_rule};
+pub use crate::configure::{Configured, activate, compile, configure, route_rule, sds_secrets};
 pub use crate::dispatcher::{Dispatch, Dispatcher, TICK};
 pub use crate::host::{
     CallId, Callout, CalloutReply, Cas, ChosenEngine, Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply,
