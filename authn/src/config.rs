@@ -39,6 +39,7 @@ mod one_or_many;
 mod revocation;
 mod rule;
 mod sources;
+mod tree;
 mod values;
 
 pub use binding::{Binding, BindingMode, CertificateBinding, ClaimBinding};
@@ -54,6 +55,7 @@ pub use one_or_many::OneOrMany;
 pub use revocation::{Revocation, RevocationKind, RevocationMode};
 pub use rule::{Access, Condition, CorsPreflight, Match, PathMatch, Rule, Scalar, Scopes};
 pub use sources::{ChunkSeparator, CookieSource, HeaderSource, Sources, WebsocketEncoding, WebsocketSource};
+pub(crate) use tree::from_json;
 pub use values::Environment;
 pub(crate) use values::{check_range, claim_path, name_or, secret_from, whole_seconds};
 

@@ -51,12 +51,7 @@ impl Policy {
     /// # Errors
     /// The first error, with the path of its field.
     pub fn from_json(text: &[u8], environment: Environment<'_>) -> Result<Self, Invalid> {
-        let mut reader = serde_json::Deserializer::from_slice(text);
-        let document: config::Document = serde_path_to_error::deserialize(&mut reader).map_err(|error| Invalid {
-            field: error.path().to_string().trim_matches('.').to_owned(),
-            message: error.into_inner().to_string(),
-        })?;
-        reader.end().map_err(|error| Invalid::new("", error.to_string()))?;
+        let document: config::Document = config::from_json(text)?;
         Self::compile(&document, environment, Sha256::digest(text).into())
     }
 
