@@ -183,7 +183,7 @@ async fn no_admission_comes_later_than_the_lag_whatever_fails() {
     for task in tasks {
         task.await.expect("no panic");
     }
-    let notes = shared.notes.lock().expect("no panic");
+    let notes = std::mem::take(&mut *shared.notes.lock().expect("no panic"));
     eprintln!(
         "{turn} faults, {} sessions ended, {} requests admitted, {} refused as revoked, {} cannot tell",
         notes.ended.len(),
@@ -195,6 +195,5 @@ async fn no_admission_comes_later_than_the_lag_whatever_fails() {
     assert!(notes.wrongly_refused.is_empty(), "{:#?}", notes.wrongly_refused);
     // The test must have seen what it is about.
     assert!(notes.ended.len() > 20 && notes.admitted > 200 && notes.refused_as_revoked > 20, "too little happened");
-    drop(notes);
     follows(&mesh).await;
 }
