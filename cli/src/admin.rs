@@ -11,7 +11,7 @@ use ureq::Agent;
 use ureq::http::{Method, Request};
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
-use crate::{Outcome, say};
+use crate::outcome::{Outcome, say, wrong_usage};
 
 /// Longer than the service itself waits for Redis.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ impl Admin {
                     .to_owned(),
             ),
             None if self.admin_cert_file.is_some() => None,
-            None => crate::wrong_usage("--token-file or PORTCULLIS_ADMIN_TOKEN_FILE is needed"),
+            None => wrong_usage("--token-file or PORTCULLIS_ADMIN_TOKEN_FILE is needed"),
         };
         let mut tls = TlsConfig::builder();
         if let Some(path) = &self.admin_ca_file {

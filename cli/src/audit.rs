@@ -7,7 +7,7 @@ use serde_json::Value;
 use ureq::http::Method;
 
 use crate::admin::{Admin, Client, date};
-use crate::{Outcome, say};
+use crate::outcome::{Outcome, say};
 
 /// How often to ask for new entries.
 const PAUSE: Duration = Duration::from_millis(500);

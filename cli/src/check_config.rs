@@ -9,8 +9,9 @@ use clap::Args;
 use serde_json::json;
 
 use crate::document::{self, Compiled, Found, Secrets};
+use crate::outcome::{Outcome, say};
 use crate::surroundings::Remark;
-use crate::{Outcome, kept_long_enough, known_issuers, say};
+use crate::{kept_long_enough, known_issuers};
 
 #[derive(Args)]
 pub struct CheckConfig {

@@ -10,7 +10,7 @@ use clap::{Args, Command};
 use serde_json::{Map, Value};
 use wire::check::StoreError;
 
-use crate::Outcome;
+use crate::outcome::Outcome;
 
 #[derive(Args)]
 pub struct Docs {

@@ -15,7 +15,8 @@ use clap::Args;
 use wire::check::StoreError;
 
 use crate::document::{self, Compiled, Secrets};
-use crate::{Outcome, instant, say, wrong_usage};
+use crate::instant;
+use crate::outcome::{Outcome, say, wrong_usage};
 
 mod callouts;
 mod exchange;

@@ -20,7 +20,7 @@ use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
 use crate::document::{self, Secrets};
-use crate::{Outcome, say, wrong_usage};
+use crate::outcome::{Outcome, say, wrong_usage};
 
 #[derive(Args)]
 #[command(group = clap::ArgGroup::new("whose").required(true).multiple(true).args(["config", "url", "file"]))]

@@ -23,6 +23,7 @@ mod known_issuers;
 mod log_filter;
 mod migrate;
 mod mint;
+mod outcome;
 mod ready;
 mod revoke;
 mod serve;
@@ -32,11 +33,11 @@ mod store;
 mod suggest;
 mod surroundings;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+
+use outcome::Outcome;
 
 /// API session management for Envoy.
 #[derive(Parser)]
@@ -101,14 +102,6 @@ const EXPLAIN_CODES: &str = "Exit codes:
   1  refused, or the configuration cannot be used
   2  wrong usage";
 
-/// The result of a command that did not fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Done,
-    Refused,
-    Unconfirmed,
-}
-
 fn main() -> ExitCode {
     // For every https:// URL. It fails only if one is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -137,16 +130,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// Exits like clap does for its own errors.
-fn wrong_usage(what: &str) -> ! {
-    Cli::command().error(ErrorKind::MissingRequiredArgument, what).exit()
-}
-
-/// A closed output pipe (`| head`) is not an error.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +137,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_is_told_as_clap_tells_it() {
+        let by_clap = Cli::command().error(clap::error::ErrorKind::MissingRequiredArgument, "give a sid");
+        assert_eq!(outcome::usage_error("give a sid").to_string(), by_clap.to_string());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use service::{
 use tokio::signal::unix::{SignalKind, signal};
 use wire::parse_duration;
 
-use crate::{Outcome, say};
+use crate::outcome::{Outcome, say};
 
 /// How often the bar is drawn, or a line is written where there is no terminal.
 const DRAW: Duration = Duration::from_millis(100);

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use ureq::Agent;
 
-use crate::{Outcome, say};
+use crate::outcome::{Outcome, say};
 
 /// Longer than the service waits for Redis.
 const TIMEOUT: Duration = Duration::from_secs(2);

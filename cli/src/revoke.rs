@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
 use crate::admin::{Admin, Client, parsed, reason};
+use crate::outcome::{Outcome, say, wrong_usage};
 use crate::signing_key::SigningKeyArgs;
-use crate::{Outcome, say};
 
 /// Lines of a bulk file per request: few enough that all answers fit the sockets' buffers while the rest is still being
 /// sent.
@@ -129,7 +129,7 @@ impl Revoke {
             }
             What::Token { jwt: None, issuer, id, terms } => {
                 let (Some(issuer), Some(id)) = (issuer, id) else {
-                    crate::wrong_usage("give the JWT, or --issuer and --id");
+                    wrong_usage("give the JWT, or --issuer and --id");
                 };
                 service.revoke(terms.with([("kind", "token"), ("issuer", &issuer), ("id", &id)]))
             }
@@ -270,7 +270,7 @@ fn take_new_issuer(line: &mut String) {
 
 fn path_of(key: &str) -> String {
     if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
-        crate::wrong_usage("a key of a revocation is 22 characters of base64url");
+        wrong_usage("a key of a revocation is 22 characters of base64url");
     }
     format!("/v1/revocations/{key}")
 }

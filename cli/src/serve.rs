@@ -7,7 +7,8 @@ use clap::Args;
 use service::{Options, Service};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{Outcome, log_filter};
+use crate::log_filter;
+use crate::outcome::Outcome;
 
 /// For calls that cannot be cancelled, once everything else has stopped.
 const STOP: Duration = Duration::from_secs(1);

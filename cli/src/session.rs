@@ -6,8 +6,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
-use crate::Outcome;
 use crate::admin::{Admin, Client, escaped};
+use crate::outcome::{Outcome, wrong_usage};
 
 #[derive(Args)]
 pub struct Session {
@@ -121,7 +121,7 @@ impl Session {
                     (None, Some(subject), Some(sid)) => {
                         format!("/v1/subjects/{}/sessions?except={}", escaped(&subject), escaped(&sid))
                     }
-                    (None, None, _) => crate::wrong_usage("give a sid, or --subject"),
+                    (None, None, _) => wrong_usage("give a sid, or --subject"),
                 };
                 let body = reason.map(|reason| json!({ "reason": reason }).to_string()).unwrap_or_default();
                 Ok(client.tell(client.send(Method::DELETE, &path, body)))

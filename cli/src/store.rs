@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use service::{Allow, CreateError, Redis, StoreId, create_store};
 use wire::parse_duration;
 
-use crate::Outcome;
+use crate::outcome::Outcome;
 
 #[derive(Args)]
 pub struct Store {

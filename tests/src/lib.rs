@@ -21,6 +21,7 @@ mod compose;
 mod directory;
 mod envoy;
 pub mod image;
+mod issuers;
 pub mod mesh;
 mod native_filter;
 mod process;

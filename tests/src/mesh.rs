@@ -11,9 +11,8 @@ use crate::{
     ServiceTls, Tls, Upstream, exchange, wait_until,
 };
 
-pub const ISSUER: &str = "https://issuer.example";
-/// A second issuer, for tests that end all that an issuer issued.
-pub const OTHER_ISSUER: &str = "https://other.example";
+pub use crate::issuers::{ISSUER, OTHER_ISSUER};
+
 /// How long an answer of the service counts in a mesh of [`MeshOptions::timed`]: the shortest that the filter takes.
 pub const FRESHNESS: Duration = Duration::from_secs(1);
 /// How long a request of such a mesh may wait for the service.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::mesh::{ISSUER, OTHER_ISSUER};
+use crate::issuers::{ISSUER, OTHER_ISSUER};
 use crate::{Directory, Process, START_DEADLINE, project, wait_until};
 
 /// Less than a mesh waits for a check, so that the service still says that Redis is slow.

@@ -12,7 +12,7 @@ use wire::check::{self, Asked};
 
 use super::steps::Steps;
 use super::{Answer, Explain};
-use crate::wrong_usage;
+use crate::outcome::wrong_usage;
 
 pub struct Callouts {
     answer: Answer,

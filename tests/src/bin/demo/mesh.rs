@@ -1,6 +1,5 @@
 //! Redis, the service, an upstream that echoes and Envoy with envoy/filter.yaml; and the issuers: `mint`, and a partner
 //! that publishes keys.
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -212,10 +211,6 @@ impl<'a> Login<'a> {
 pub fn short(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).display().to_string()
-}
-
-pub fn url(address: SocketAddr, path: &str) -> String {
-    format!("http://{address}{path}")
 }
 
 fn filter_configuration() -> Value {

@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 
 use harness::{Request, Response};
 
-use crate::mesh::url;
-
 pub struct Ask {
     pub path: &'static str,
     pub token: Option<String>,
@@ -144,4 +142,8 @@ impl fmt::Display for Reply {
             }
         }
     }
+}
+
+pub fn url(address: SocketAddr, path: &str) -> String {
+    format!("http://{address}{path}")
 }

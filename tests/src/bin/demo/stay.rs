@@ -6,7 +6,8 @@ use harness::Service;
 use serde_json::json;
 
 use crate::Stop;
-use crate::mesh::{EC, Login, Mesh, RSA, WORKERS, short, url};
+use crate::mesh::{EC, Login, Mesh, RSA, WORKERS, short};
+use crate::reply::url;
 
 /// How soon the end of a part of the mesh is noticed.
 const GLANCE: Duration = Duration::from_millis(500);

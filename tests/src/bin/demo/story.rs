@@ -4,9 +4,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use harness::{FilterHost, wait_until};
 use serde_json::json;
 
-use crate::mesh::{EC, Login, Mesh, RSA, WORKERS, url};
+use crate::mesh::{EC, Login, Mesh, RSA, WORKERS};
 use crate::partner::{MAX_AGE, Partner};
-use crate::reply::{Ask, Reply};
+use crate::reply::{Ask, Reply, url};
 use crate::show::Show;
 
 const ORDERS: &str = "/api/orders";

@@ -152,10 +152,7 @@ async fn break_things(mesh: &mut Mesh, turn: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_admission_comes_later_than_the_lag_whatever_fails() {
     let _turn = harness::under_load().await;
-    let mut options = options();
-    // Without a proof the promise is that of checks.
-    options.filter["revocation"]["freshness"] = json!("1s");
-    let mut mesh = Mesh::start_with("feed-promise", options).await;
+    let mut mesh = Mesh::start_with("feed-promise", options()).await;
     follows(&mesh).await;
     let key = std::mem::replace(&mut mesh.keys.shared, harness::mesh::Keys::generate().shared);
     let mint = move |session: usize| {
