@@ -8,7 +8,7 @@
 //! The digest is over all places in full. So a cursor is understood only if each of its places is in this instance's history.
 use aws_lc_rs::digest::{SHA256, digest};
 use store::Place;
-use wire::feed::Cursor;
+use wire::feed::{Cursor, MAX_PIECES};
 
 use super::history::Mark;
 
@@ -41,6 +41,9 @@ impl Parsed {
             1 => {
                 let ([a, b, c, d], rest) = rest.split_first_chunk::<4>()?;
                 let (piece, pieces) = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
+                if piece >= pieces || pieces > MAX_PIECES {
+                    return None;
+                }
                 (Step::Piece { piece, pieces }, rest)
             }
             _ => return None,
