@@ -97,7 +97,7 @@ DIFFERENTIAL_IN_ENVOY := 100000
 differential: image native build ## random requests to both hosts, whose answers must not differ (DIFFERENTIAL_SEED=…)
 	@export DIFFERENTIAL_SEED=$${DIFFERENTIAL_SEED:-$$(date +%s)}; echo "DIFFERENTIAL_SEED=$$DIFFERENTIAL_SEED"; \
 	DIFFERENTIAL_REQUESTS=$(DIFFERENTIAL_IN_MEMORY) $(CARGO) test --quiet --locked --profile native -p native --test differential -- --nocapture && \
-	DIFFERENTIAL_REQUESTS=$(DIFFERENTIAL_IN_ENVOY) PORTCULLIS_WASM=dist/portcullis.wasm scripts/e2e differential::
+	DIFFERENTIAL_REQUESTS=$(DIFFERENTIAL_IN_ENVOY) PORTCULLIS_WASM=$$PWD/dist/portcullis.wasm scripts/e2e differential::
 
 # What takes too long for each change. One step that fails does not keep the others from running.
 nightly: setup ## all end-to-end tests on both hosts, differential, soak, fuzzers (FUZZ_SECONDS=60 each) and sanitizers

@@ -41,6 +41,7 @@ mod revocation;
 mod rule;
 mod sds;
 mod sources;
+mod tree;
 mod values;
 
 pub use binding::{Binding, BindingMode, CertificateBinding, ClaimBinding};
@@ -129,21 +130,10 @@ impl Document {
     /// # Errors
     /// What is wrong with its form, with the field.
     pub fn from_json(text: &[u8]) -> Result<Self, Invalid> {
-        let document: Self = read_json(text)?;
+        let document: Self = tree::from_json(text)?;
         SdsSecret::check_all(&document.sds)?;
         Ok(document)
     }
-}
-
-/// Reads the whole text. An error has the path of its field.
-pub(crate) fn read_json<'t, T: Deserialize<'t>>(text: &'t [u8]) -> Result<T, Invalid> {
-    let mut reader = serde_json::Deserializer::from_slice(text);
-    let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| Invalid {
-        field: error.path().to_string().trim_matches('.').to_owned(),
-        message: error.into_inner().to_string(),
-    })?;
-    reader.end().map_err(|error| Invalid::new("", error.to_string()))?;
-    Ok(read)
 }
 
 /// The value `any`.

@@ -27,14 +27,17 @@ use wire::check::StoreError;
 use wire::{Answer, DerivedKeys, Kind, RevocationKey, Secret, token_id_from_jti};
 
 const REQUESTS: u64 = 3000;
-/// The clocks stand still for each request. One comes a millisecond after the other.
+/// The clocks stand still for each request. One comes a millisecond after the other, and an outage after a pause.
 const NOW: u64 = 1_750_000_000;
 /// Requests for which the same tokens are used: these live for minutes.
-const ROUND: u64 = 120_000;
+const ROUND: u64 = 40_000;
 /// Requests between two ticks.
 const TICK: u64 = 100;
-/// Of each thousand requests, those for which the store fails.
+/// Of each thousand requests, those for which the store fails: the first ones.
 const OUTAGE: u64 = 50;
+/// Before each outage, in seconds: no verdict is fresh then. Which ones the caches still have may differ, since their places
+/// are random.
+const PAUSE: u64 = 10;
 /// Envoy's number of the event that is not a tick.
 const WORK: u64 = 2;
 
@@ -278,7 +281,8 @@ fn texts(headers: &[(Vec<u8>, Vec<u8>)]) -> Vec<(String, String)> {
 }
 
 fn now(request: u64) -> Now {
-    Now { wall: UnixSeconds(NOW + request / 1000), monotonic: Monotonic(1_000_000_000_000 + request * 1_000_000) }
+    let millis = request + request / 1000 * PAUSE * 1000;
+    Now { wall: UnixSeconds(NOW + millis / 1000), monotonic: Monotonic(1_000_000_000_000 + millis * 1_000_000) }
 }
 
 fn number(name: &str) -> Option<u64> {

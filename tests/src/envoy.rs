@@ -136,6 +136,12 @@ impl FilterHost {
         Self::chosen() == Self::Native
     }
 
+    /// The directory with libportcullis.so: dist, or the one that `PORTCULLIS_MODULES` names.
+    pub fn native_modules() -> PathBuf {
+        let named = std::env::var_os("PORTCULLIS_MODULES").map(PathBuf::from);
+        named.unwrap_or_else(|| project().join("dist"))
+    }
+
     /// dist/portcullis.wasm, which ships, or the file that `PORTCULLIS_WASM` names.
     pub fn wasm_module() -> PathBuf {
         let named = std::env::var_os("PORTCULLIS_WASM").map(PathBuf::from);
@@ -180,7 +186,7 @@ impl Envoy {
             .args(["--concurrency", &options.concurrency.to_string()])
             .args(["--log-level", "warning", "--component-log-level", "wasm:info,dynamic_modules:info"])
             .args(["--drain-time-s", &options.drain.as_secs().to_string()])
-            .env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", project().join("dist"))
+            .env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", FilterHost::native_modules())
             .envs(options.environment);
         match options.hot_restart {
             None => command.arg("--disable-hot-restart"),

@@ -49,7 +49,7 @@ pub use turn::under_load;
 pub use upstream::{Answer, Seen, Upstream};
 
 /// The longest that a process may take to start. Generous: the machine may be building something else.
-pub const START_DEADLINE: Duration = Duration::from_secs(20);
+pub const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The root of the project.
 pub fn project() -> PathBuf {

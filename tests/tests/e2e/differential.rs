@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use crate::cases::{IntrospectionServer, leave_requests_as_they_are, revoke, seconds};
 
-const REQUESTS: u64 = 8000;
+const REQUESTS: u64 = 4000;
 /// A run of at least so many is over all configurations.
 const LONG: u64 = 10_000;
 const SHORT_CONFIGS: [&str; 3] = ["main", "opaque", "tokens"];

@@ -5,6 +5,8 @@ use harness::mesh::{ISSUER, MeshOptions, claims};
 use harness::{Mesh, Request, wait_until};
 use serde_json::{Value, json};
 
+mod under_load;
+
 const LAG: Duration = Duration::from_secs(1);
 /// Far more than a filter needs to follow again.
 const SOON: Duration = Duration::from_secs(15);
