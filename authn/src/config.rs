@@ -28,6 +28,7 @@ macro_rules! choice {
 mod binding;
 mod defaults;
 mod duration;
+mod expose;
 mod faults;
 mod forward;
 mod introspection;
@@ -38,12 +39,14 @@ mod limits;
 mod one_or_many;
 mod revocation;
 mod rule;
+mod sds;
 mod sources;
 mod tree;
 mod values;
 
 pub use binding::{Binding, BindingMode, CertificateBinding, ClaimBinding};
 pub use duration::ConfigDuration;
+pub use expose::{Expose, ExposedClaim, SubjectForm};
 pub use faults::{Faults, Statuses};
 pub use forward::{Encoding, Forward, ForwardClaim, TokenForwarding};
 pub use introspection::{ClientAuth, IntrospectedTokens, Introspection, OpaqueFormat, TokenAlphabet, TokenShape};
@@ -53,9 +56,9 @@ pub use keys::{Jwks, Key, SecretEncoding};
 pub use limits::Limits;
 pub use one_or_many::OneOrMany;
 pub use revocation::{Revocation, RevocationKind, RevocationMode};
-pub use rule::{Access, Condition, CorsPreflight, Match, PathMatch, Rule, Scalar, Scopes};
+pub use rule::{Access, Condition, CorsPreflight, Match, PathMatch, Route, Rule, Scalar, Scopes};
+pub use sds::SdsSecret;
 pub use sources::{ChunkSeparator, CookieSource, HeaderSource, Sources, WebsocketEncoding, WebsocketSource};
-pub(crate) use tree::from_json;
 pub use values::Environment;
 pub(crate) use values::{check_range, claim_path, name_or, secret_from, whole_seconds};
 
@@ -76,6 +79,13 @@ document! {
         /// What is forwarded to the upstream about the token, unless a rule says otherwise.
         #[serde(default)]
         pub forward: Forward,
+        /// What the proxy's other filters and its access log may read about a request. Default: nothing.
+        #[serde(default)]
+        pub expose: Expose,
+        /// Secrets that the proxy gets by SDS. Only the dynamic module in Envoy 1.40 and later has them (docs/secrets.md).
+        /// At most 16.
+        #[serde(default)]
+        pub sds: Vec<SdsSecret>,
         /// Remove request headers by which some backends take another host, path, prefix, method or scheme than that of
         /// the request: X-Forwarded-Host, X-Original-URL, X-HTTP-Method-Override and those that docs/overrides.md
         /// lists. Default true.
@@ -113,6 +123,16 @@ choice! {
         Host,
         /// This filter's own code, for every algorithm.
         Portable,
+    }
+}
+
+impl Document {
+    /// # Errors
+    /// What is wrong with its form, with the field.
+    pub fn from_json(text: &[u8]) -> Result<Self, Invalid> {
+        let document: Self = tree::from_json(text)?;
+        SdsSecret::check_all(&document.sds)?;
+        Ok(document)
     }
 }
 

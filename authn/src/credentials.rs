@@ -98,9 +98,11 @@ impl Credentials {
 
     /// Could a backend read this header as a token header, although it is not one of the configured ones?
     pub fn is_header_alias(&self, name: &[u8]) -> bool {
-        self.header_names.has_loosely(name)
-            && !self.websocket.is_header(name)
+        // In the order of cost: every request has the header that is configured.
+        self.header_names.may_have_loosely(name)
             && !self.headers.iter().any(|header| header.is_named(name))
+            && !self.websocket.is_header(name)
+            && self.header_names.has_loosely(name)
     }
 
     /// The path for the backend: without every parameter that holds a token, that is listed for removal, or that some

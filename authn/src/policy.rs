@@ -16,6 +16,7 @@ use crate::request::route::Router;
 use crate::revocation::Revocation;
 
 mod condition;
+mod expose;
 mod faults;
 mod forward;
 mod issuer;
@@ -24,6 +25,8 @@ mod limits;
 mod revocation;
 mod rule;
 
+pub(crate) use expose::Exposure;
+pub use expose::Targets;
 pub(crate) use faults::Faults;
 pub(crate) use forward::Forward;
 pub(crate) use issuer::Issuer;
@@ -38,6 +41,8 @@ pub struct Policy {
     pub(crate) rules: Vec<Rule>,
     pub(crate) revocation: Option<Revocation>,
     pub(crate) faults: Faults,
+    /// `None` if nothing is exposed.
+    pub(crate) exposure: Option<Exposure>,
     /// Every header that any rule may set, and headers that override what was matched: removed on every route.
     pub(crate) clear: HeaderNames,
     limits: config::Limits,
@@ -51,8 +56,19 @@ impl Policy {
     /// # Errors
     /// The first error, with the path of its field.
     pub fn from_json(text: &[u8], environment: Environment<'_>) -> Result<Self, Invalid> {
-        let document: config::Document = config::from_json(text)?;
-        Self::compile(&document, environment, Sha256::digest(text).into())
+        Self::from_document(&config::Document::from_json(text)?, text, environment)
+    }
+
+    /// The document that was read from this text.
+    ///
+    /// # Errors
+    /// The first error, with the path of its field.
+    pub fn from_document(
+        document: &config::Document,
+        text: &[u8],
+        environment: Environment<'_>,
+    ) -> Result<Self, Invalid> {
+        Self::compile(document, environment, Sha256::digest(text).into())
     }
 
     /// `digest` identifies this document: cached answers of another one are not used.
@@ -69,7 +85,7 @@ impl Policy {
         let revocation = document
             .revocation
             .as_ref()
-            .map(|revocation| revocation::compile_revocation(revocation, &issuers, environment))
+            .map(|revocation| revocation::compile_revocation(revocation, &issuers, &document.limits, environment))
             .transpose()?;
         let credentials = Credentials::compile(&document.tokens)
             .map_err(|invalid| invalid.within("tokens"))?
@@ -89,8 +105,9 @@ impl Policy {
             }
             rules.push(compiled);
         }
-        let router = Router::compile(document.rules.iter().map(|rule| &rule.matches))
-            .map_err(|(index, invalid)| invalid.within(format!("rules[{index}].match")))?;
+        let matches = document.rules.iter().map(|rule| (!rule.for_routes).then_some(&rule.matches));
+        let router =
+            Router::compile(matches).map_err(|(index, invalid)| invalid.within(format!("rules[{index}].match")))?;
         let mut clear = HeaderNames::default();
         for forward in rules.iter().map(|rule| &rule.forward).chain([&default_forward]) {
             for header in forward.claims.iter().map(|claim| &claim.header).chain(&forward.payload_header) {
@@ -107,6 +124,7 @@ impl Policy {
             }
         }
         let faults = faults::compile_faults(&document.faults)?;
+        let exposure = expose::compile_exposure(&document.expose).map_err(|invalid| invalid.within("expose"))?;
         Ok(Self {
             issuers,
             by_issuer,
@@ -115,11 +133,17 @@ impl Policy {
             rules,
             revocation,
             faults,
+            exposure,
             clear,
             limits,
             engine: document.engine,
             digest,
         })
+    }
+
+    /// Where facts about requests are exposed.
+    pub fn exposes_to(&self) -> Option<Targets> {
+        self.exposure.as_ref().map(|exposure| exposure.to)
     }
 
     pub fn digest(&self) -> &[u8; 32] {
@@ -157,6 +181,19 @@ impl Policy {
 
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The rule that routes of the proxy select by this name.
+    pub fn rule_for_routes(&self, name: &str) -> Option<usize> {
+        self.rules.iter().position(|rule| rule.for_routes && rule.name == name)
+    }
+
+    /// May a request that this rule has judged be forwarded on this route, which selects a rule by name or none?
+    pub fn is_rule_of_route(&self, rule: usize, selected: Option<&str>) -> bool {
+        match selected {
+            Some(name) => self.rule_for_routes(name) == Some(rule),
+            None => self.rules.get(rule).is_some_and(|rule| !rule.for_routes),
+        }
     }
 
     /// The issuers whose tokens some rule checks, to be reported to the service.

@@ -65,7 +65,9 @@ fn judge(policy: &Policy, token: &ProviderToken, revoked: Option<(Kind, &str)>) 
     let verified = Arc::new(verified);
     let unreachable = policy.not_revocable_by(&verified)?;
     let accepted = policy.accept(verified, entered, now, &Nobody)?;
-    let RevocationStatus::MustAsk(asking) = policy.revocation_status(accepted, now)? else { panic!("nobody is asked") };
+    let RevocationStatus::MustAsk(asking) = policy.revocation_status(accepted, None, now)? else {
+        panic!("nobody is asked")
+    };
     let derived = Secret::new(SECRET).unwrap().derive();
     let ended = revoked.map(|(kind, id)| derived.revocation_key(kind, token.issuer(), id.as_bytes()));
     let answers = asking.query().keys.iter().map(|key| if Some(*key) == ended { Answer::Dead } else { Answer::Live });

@@ -14,8 +14,8 @@ use crate::{Outcome, kept_long_enough, known_issuers, say};
 
 #[derive(Args)]
 pub struct CheckConfig {
-    /// JSON or YAML: the configuration itself, or an Envoy bootstrap, a WasmPlugin or a TrafficExtension that contains
-    /// it; `-` for standard input.
+    /// JSON or YAML: the configuration itself, or an Envoy bootstrap, an EnvoyExtensionPolicy of Envoy Gateway, or a
+    /// WasmPlugin, TrafficExtension or EnvoyFilter of Istio that contains it; `-` for standard input.
     file: PathBuf,
     #[command(flatten)]
     secrets: Secrets,

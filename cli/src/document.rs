@@ -1,6 +1,6 @@
-//! Reading the filter's configuration from a file of JSON or YAML, or from a file for Envoy or Istio that contains it.
+//! Reading the filter's configuration from a file of JSON or YAML, or from a file for Envoy, Envoy Gateway or Istio
+//! that contains it.
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -11,7 +11,8 @@ use clap::Args;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::surroundings::{self, IstioKind, Remark};
+use crate::embedded::{self, Configuration, Plugin, Vm};
+use crate::surroundings::Remark;
 use crate::{all_errors, suggest};
 
 /// The source of the secrets that a configuration names.
@@ -59,7 +60,7 @@ pub struct Compiled {
 /// The configurations in a file, or in standard input for `-`; at least one.
 ///
 /// # Errors
-/// The file cannot be read, or is one for Envoy or Istio without a configuration in it.
+/// The file cannot be read, or is one for a proxy without a configuration in it.
 pub fn read(file: &Path, secrets: &Secrets) -> Result<Vec<Found>> {
     let text = if file == Path::new("-") {
         let mut text = String::new();
@@ -75,15 +76,12 @@ pub fn read(file: &Path, secrets: &Secrets) -> Result<Vec<Found>> {
     };
     let trees = if is_json { json_trees(&text) } else { yaml_trees(&text) };
     if let Ok(trees) = &trees {
-        let mut plugins = Vec::new();
-        for tree in trees {
-            search(tree, &mut String::new(), None, tree, &mut plugins);
-        }
+        let plugins: Vec<_> = trees.iter().flat_map(embedded::plugins).collect();
         if !plugins.is_empty() {
             let ours: Vec<Found> =
-                plugins.into_iter().filter(Plugin::is_ours).map(|plugin| plugin.compile(secrets)).collect();
+                plugins.iter().filter(|plugin| plugin.is_ours()).map(|plugin| compile(plugin, secrets)).collect();
             if ours.is_empty() {
-                bail!("{} has no Wasm filter with `issuers` or `rules` in its configuration", file.display());
+                bail!("{} has no filter with `issuers` or `rules` in its configuration", file.display());
             }
             return Ok(ours);
         }
@@ -165,6 +163,18 @@ fn from_tree(tree: &Value, environment: &Environment<'_>) -> Result<(Document, P
     })
 }
 
+fn compile(plugin: &Plugin<'_>, secrets: &Secrets) -> Found {
+    let environment =
+        Environment { secrets, vm: plugin.vm.as_ref(), assumed: RefCell::default(), missing: RefCell::default() };
+    let (compiled, tree) = match &plugin.configuration {
+        Configuration::Text(text) => (from_json(text, &environment), serde_json::from_str(text).ok()),
+        Configuration::Tree(tree) => (from_tree(tree, &environment), Some(tree.clone())),
+    };
+    let mut found = environment.found(Some(plugin.place.clone()), compiled, tree.as_ref());
+    found.remarks = plugin.remarks(found.compiled.as_ref().ok().map(|compiled| &compiled.document));
+    found
+}
+
 /// The values of `secret_env`.
 struct Environment<'s> {
     secrets: &'s Secrets,
@@ -225,169 +235,4 @@ impl Environment<'_> {
 fn placeholder(name: &str) -> Vec<u8> {
     let bytes: Vec<u8> = name.bytes().chain([0]).cycle().take(66).collect();
     jose::base64url::encode(bytes).into_bytes()
-}
-
-/// The configuration of one Wasm filter, in a file for Envoy or Istio.
-struct Plugin<'f> {
-    place: String,
-    configuration: Configuration,
-    vm: Vm,
-    around: Around<'f>,
-}
-
-/// The part of the file around a configuration.
-enum Around<'f> {
-    Envoy {
-        config: &'f Value,
-        place: String,
-        /// The connection manager, and its position.
-        manager: Option<(&'f Value, String)>,
-        bootstrap: &'f Value,
-    },
-    Istio {
-        kind: IstioKind,
-        spec: &'f Value,
-    },
-}
-
-enum Configuration {
-    /// JSON text, passed unchanged.
-    Text(String),
-    /// Passed as JSON.
-    Tree(Value),
-}
-
-#[derive(Default)]
-struct Vm {
-    values: BTreeMap<String, String>,
-    from_host: Vec<String>,
-}
-
-impl<'f> Plugin<'f> {
-    /// From `envoy.extensions.filters.http.wasm.v3.Wasm`. Envoy passes a Struct as JSON and a StringValue unchanged.
-    fn of_envoy(config: &'f Value, place: &str, around: Around<'f>) -> Option<Self> {
-        let variables = &config["vm_config"]["environment_variables"];
-        let vm = Vm {
-            values: variables["key_values"].as_object().into_iter().flatten().filter_map(text_pair).collect(),
-            from_host: texts(&variables["host_env_keys"]),
-        };
-        let place = format!("{place}.config.configuration");
-        let configuration = match &config["configuration"]["value"] {
-            Value::String(text) => Configuration::Text(text.clone()),
-            tree @ Value::Object(_) => Configuration::Tree(tree.clone()),
-            _ => return None,
-        };
-        Some(Self { place, configuration, vm, around })
-    }
-
-    /// From the `spec` of a WasmPlugin or TrafficExtension.
-    fn of_istio(kind: IstioKind, spec: &'f Value, place: &str) -> Option<Self> {
-        let is_plugin_config =
-            |(name, _): &(&String, &Value)| name.replace('_', "").eq_ignore_ascii_case("pluginConfig");
-        let found = |object: &'f Value| object.as_object()?.iter().find(is_plugin_config);
-        // A configuration in the wrong one of the two places is still checked, and the place is reported.
-        let (module, path, (name, configuration)) = [kind.module(spec), (spec, "spec"), (&spec["wasm"], "spec.wasm")]
-            .into_iter()
-            .find_map(|(module, path)| Some((module, path, found(module)?)))?;
-        let mut vm = Vm::default();
-        for variable in module["vmConfig"]["env"].as_array().into_iter().flatten() {
-            let Some(name) = variable["name"].as_str().map(str::to_owned) else { continue };
-            match (variable["value"].as_str(), variable["valueFrom"].as_str()) {
-                (_, Some("HOST")) => vm.from_host.push(name),
-                (Some(value), _) => drop(vm.values.insert(name, value.to_owned())),
-                (None, _) => {}
-            }
-        }
-        let configuration = Configuration::Tree(configuration.clone());
-        Some(Self { place: format!("{place}{path}.{name}"), configuration, vm, around: Around::Istio { kind, spec } })
-    }
-
-    /// A file may have other Wasm filters too.
-    fn is_ours(&self) -> bool {
-        ["issuers", "rules"].iter().any(|field| match &self.configuration {
-            Configuration::Text(text) => text.contains(&format!("\"{field}\"")),
-            Configuration::Tree(tree) => tree.get(field).is_some(),
-        })
-    }
-
-    fn compile(self, secrets: &Secrets) -> Found {
-        let environment =
-            Environment { secrets, vm: Some(&self.vm), assumed: RefCell::default(), missing: RefCell::default() };
-        let (compiled, tree) = match &self.configuration {
-            Configuration::Text(text) => (from_json(text, &environment), serde_json::from_str(text).ok()),
-            Configuration::Tree(tree) => (from_tree(tree, &environment), Some(tree.clone())),
-        };
-        let mut found = environment.found(Some(self.place.clone()), compiled, tree.as_ref());
-        found.remarks = self.remarks(found.compiled.as_ref().ok().map(|compiled| &compiled.document));
-        found
-    }
-
-    fn remarks(&self, document: Option<&Document>) -> Vec<Remark> {
-        match &self.around {
-            Around::Istio { kind, spec } => surroundings::of_istio(*kind, spec),
-            Around::Envoy { config, place, manager, bootstrap } => {
-                let mut remarks = surroundings::of_envoy(config, place);
-                if let Some(document) = document {
-                    if let Some((manager, place)) = manager {
-                        remarks.extend(surroundings::of_manager(manager, place, document));
-                    }
-                    remarks.extend(surroundings::of_clusters(bootstrap, &self.place, document));
-                }
-                remarks
-            }
-        }
-    }
-}
-
-/// `manager` is the connection manager that contains `value`, with its position; `root` is the whole document.
-fn search<'f>(
-    value: &'f Value,
-    place: &mut String,
-    manager: Option<(&'f Value, &str)>,
-    root: &'f Value,
-    plugins: &mut Vec<Plugin<'f>>,
-) {
-    const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
-    const MANAGER: &str = "network.http_connection_manager.v3.HttpConnectionManager";
-    let end = place.len();
-    match value {
-        Value::Object(members) => {
-            let is_of = |name: &str| value["@type"].as_str().is_some_and(|own| own.ends_with(name));
-            if is_of(WASM) {
-                let config = &value["config"];
-                let manager = manager.map(|(manager, place)| (manager, place.to_owned()));
-                let around = Around::Envoy { config, place: place.clone(), manager, bootstrap: root };
-                plugins.extend(Plugin::of_envoy(config, place, around));
-            } else if let Some(kind) = IstioKind::of(&value["kind"]) {
-                plugins.extend(Plugin::of_istio(kind, &value["spec"], place));
-            } else {
-                let own = place.clone();
-                let manager = if is_of(MANAGER) { Some((value, own.as_str())) } else { manager };
-                for (name, member) in members {
-                    if end > 0 {
-                        place.push('.');
-                    }
-                    place.push_str(name);
-                    search(member, place, manager, root, plugins);
-                    place.truncate(end);
-                }
-            }
-        }
-        Value::Array(members) => {
-            for (index, member) in members.iter().enumerate() {
-                place.push_str(&format!("[{index}]"));
-                search(member, place, manager, root, plugins);
-                place.truncate(end);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}
-
-fn texts(list: &Value) -> Vec<String> {
-    list.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
-}
-
-fn text_pair((name, value): (&String, &Value)) -> Option<(String, String)> {
-    Some((name.clone(), value.as_str()?.to_owned()))
 }

@@ -14,6 +14,7 @@ mod audit;
 mod check_config;
 mod docs;
 mod document;
+mod embedded;
 mod explain;
 mod instant;
 mod jwks;

@@ -1,4 +1,4 @@
-//! Checks the file for Envoy or Istio around a configuration for settings that weaken the filter.
+//! Checks the file for Envoy, Envoy Gateway or Istio around a configuration for settings that weaken the filter.
 use authn::config::Document;
 use serde_json::Value;
 
@@ -82,6 +82,41 @@ pub fn of_envoy(config: &Value, place: &str) -> Vec<Remark> {
     {
         let message = "is empty, and so is `name`: Envoy's log and statistics cannot tell this filter from another one";
         remark(false, ".root_id", message);
+    }
+    remarks
+}
+
+/// `envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter`, at `place`.
+pub fn of_module(filter: &Value, place: &str) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    let mut remark = |is_error, field: &str, message: &str| {
+        remarks.push(Remark { is_error, field: format!("{place}.{field}"), message: message.to_owned() });
+    };
+    let module = &filter["dynamic_module_config"];
+    if !module["module"]["remote"].is_null() {
+        let message = "lets every request pass unchecked while Envoy has not fetched the module; use a file";
+        remark(true, "dynamic_module_config.module.remote", message);
+    }
+    if filter["filter_name"] != "portcullis" {
+        remark(true, "filter_name", "is not `portcullis`, the only filter of the module");
+    }
+    remarks
+}
+
+/// A filter in `wasm` or `dynamicModule` of an EnvoyExtensionPolicy (gateway.envoyproxy.io/v1alpha1), at `place`.
+pub fn of_envoy_gateway(filter: &Value, place: &str) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    let mut error = |field: &str, message: &str| {
+        remarks.push(Remark { is_error: true, field: format!("{place}.{field}"), message: message.to_owned() });
+    };
+    if filter["failOpen"] == true {
+        error("failOpen", "true lets every request pass unchecked when the module or its configuration is not right");
+    }
+    if filter["terminalFilter"] == true {
+        error("terminalFilter", "true keeps admitted requests from reaching any route");
+    }
+    if place.contains("dynamicModule") && filter["filterName"] != "portcullis" {
+        error("filterName", "is not `portcullis`, the only filter of the module");
     }
     remarks
 }

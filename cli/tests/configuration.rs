@@ -274,6 +274,41 @@ fn a_configuration_inside_a_file_for_envoy_is_found_with_the_environment_that_it
 }
 
 #[test]
+fn a_configuration_for_the_dynamic_module_is_found_and_a_module_that_lets_requests_pass_is_an_error() {
+    let desk = Desk::new();
+    let document: Value = serde_json::from_str(&std::fs::read_to_string(desk.configuration(|_| {})).unwrap()).unwrap();
+    let check = |name: &str, file: &Value| {
+        let file = desk.write(name, &serde_norway::to_string(file).unwrap());
+        let out = portcullis(&["check-config", &file], &[SECRET]);
+        (out.status.code(), format!("{}{}", stdout(&out), stderr(&out)))
+    };
+    let filter = |module: Value| {
+        json!({ "http_filters": [{ "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+            "dynamic_module_config": module, "filter_name": "portcullis",
+            "filter_config": { "@type": "type.googleapis.com/google.protobuf.Struct", "value": document } } }] })
+    };
+    let (code, said) = check("module.yaml", &filter(json!({ "name": "portcullis" })));
+    assert!(code == Some(0) && said.contains("typed_config.filter_config: ok: 1 issuers"), "{said}");
+    assert!(!said.contains("warning"), "{said}");
+    let (code, said) = check("module.yaml", &filter(json!({ "module": { "remote": {} } })));
+    assert!(code == Some(1) && said.contains("module.remote") && said.contains("unchecked"), "{said}");
+
+    let policy = |spec: Value| json!({ "kind": "EnvoyExtensionPolicy", "spec": spec });
+    let module = |name: &str| policy(json!({ "dynamicModule": [{ "filterName": name, "config": document }] }));
+    let (code, said) = check("policy.yaml", &module("portcullis"));
+    assert!(code == Some(0) && said.contains("spec.dynamicModule[0].config: ok: 1 issuers"), "{said}");
+    assert!(check("policy.yaml", &module("")).1.contains("spec.dynamicModule[0].filterName"));
+    let wasm = |open: bool, keys: &[&str]| {
+        policy(json!({ "wasm": [{ "failOpen": open, "env": { "hostKeys": keys }, "config": document }] }))
+    };
+    assert_eq!(check("policy.yaml", &wasm(false, &[SECRET.0])).0, Some(0));
+    assert!(check("policy.yaml", &wasm(true, &[SECRET.0])).1.contains("error: spec.wasm[0].failOpen"));
+    // Wasm has only the variables that the policy passes on.
+    assert!(check("policy.yaml", &wasm(false, &[])).1.contains("revocation.secret_env"));
+}
+
+#[test]
 fn explains_an_admitted_request_without_showing_the_token() {
     let desk = Desk::new();
     let config = desk.configuration(|_| {});
@@ -331,6 +366,7 @@ fn explains_refusals_with_code_status_and_cause() {
     assert_eq!(refused(&["--token", &token, "--answer", "dead"]), is("SESSION_REVOKED", 403));
     assert_eq!(refused(&["--token", &token, "--answer", "before:2099-01-01T00:00:00Z"]), is("SESSION_REVOKED", 403));
     assert_eq!(refused(&["--token", &token, "--answer", "unavailable"]), is("STORE_UNAVAILABLE", 503));
+    assert_eq!(refused(&["--token", &token, "--answer", "store_slow"]), is("SESSION_STORE_LATENCY", 503));
     assert_eq!(refused(&["--token", &token, "--at", "1750000000"]), is("JWT_NOT_YET_VALID", 401));
     let (code, _) = desk.explain(&config, &["--token", &token, "--answer", "before:1750000000"]);
     assert_eq!(code, 0);
@@ -355,6 +391,11 @@ fn explains_a_jwt_that_is_introspected_by_what_its_server_would_answer() {
     let (code, answer) = with(r#"{"active":true}"#);
     assert_eq!(code, 0, "{answer:#}");
     assert!(answer.to_string().contains("/introspect of cluster keycloak is asked about it too"), "{answer:#}");
+    // The service is asked at the same time.
+    let steps = answer["steps"].as_array().unwrap();
+    let of = |name: &str| steps.iter().find(|step| step["step"] == name).unwrap_or_else(|| panic!("{answer:#}"));
+    assert!(of("asks")["says"].as_str().is_some(), "{answer:#}");
+    assert!(of("revocation")["says"].as_str().unwrap().starts_with("taken for answered live"), "{answer:#}");
     assert_eq!(with(r#"{"active":false}"#).1["code"], "SESSION_UNKNOWN");
     let (_, answer) = with(r#"{"active":true,"iss":"https://other.test"}"#);
     assert_eq!(answer["cause"], "the introspection answer contradicts the token: iss", "{answer:#}");

@@ -50,6 +50,8 @@ struct Recent {
     answers: MacMap<RevocationKey, (Monotonic, Answer)>,
     serves: Duration,
     swept: Monotonic,
+    /// An older answer may lack a revocation that is known meanwhile.
+    not_before: Monotonic,
 }
 
 /// One token's query, and all requests that wait for it.
@@ -90,6 +92,8 @@ pub struct Batch {
     pub id: BatchId,
     pub keys: Vec<RevocationKey>,
     pub tokens: usize,
+    /// Those of the tokens for which no request waits.
+    pub refreshes: usize,
 }
 
 /// The result for one token.
@@ -116,7 +120,12 @@ impl Checks {
             in_flight: Vec::new(),
             waiters: HashMap::new(),
             deadlines: Deadlines::default(),
-            recent: Recent { answers: MacMap::default(), serves, swept: Monotonic::default() },
+            recent: Recent {
+                answers: MacMap::default(),
+                serves,
+                swept: Monotonic::default(),
+                not_before: Monotonic::default(),
+            },
         }
     }
 
@@ -180,9 +189,27 @@ impl Checks {
         }
     }
 
+    /// False while as many batches are in flight as may be.
+    pub fn may_send(&self) -> bool {
+        self.in_flight.len() < MAX_BATCHES_IN_FLIGHT
+    }
+
+    /// Forgets the queued refreshes that `is_needed` denies. A query that a request waits for stays.
+    pub fn retain_refreshes(&mut self, mut is_needed: impl FnMut(&RevocationQuery) -> bool) {
+        let Self { pending, refreshes, .. } = self;
+        refreshes.retain(|digest| {
+            let Some(queued) = pending.get(digest) else { return false };
+            if queued.batch.is_some() || !queued.waiters.is_empty() || is_needed(&queued.query) {
+                return true;
+            }
+            pending.remove(digest);
+            false
+        });
+    }
+
     /// The next batch, if one may be sent. Call this until it returns none.
     pub fn next_batch(&mut self, trigger: Trigger, now: Monotonic) -> Option<Batch> {
-        if self.in_flight.len() >= MAX_BATCHES_IN_FLIGHT || (trigger == Trigger::Waiters && self.queue.is_empty()) {
+        if !self.may_send() || (trigger == Trigger::Waiters && self.queue.is_empty()) {
             return None;
         }
         let id = BatchId(self.next_batch_id);
@@ -190,6 +217,7 @@ impl Checks {
         let mut seen: MacSet<RevocationKey> = MacSet::default();
         let mut known = Vec::new();
         let mut tokens: Vec<[u8; 16]> = Vec::new();
+        let mut refreshes: usize = 0;
         // Queries with waiting requests come first.
         while let Some(digest) = self.queue.front().or(self.refreshes.front()).copied() {
             let waiting = self.pending.get_mut(&digest).filter(|pending| pending.batch.is_none());
@@ -209,6 +237,7 @@ impl Checks {
                 }
                 pending.batch = Some(id);
                 tokens.push(digest);
+                refreshes = refreshes.saturating_add(usize::from(self.queue.is_empty()));
             }
             if self.queue.pop_front().is_none() {
                 self.refreshes.pop_front();
@@ -218,7 +247,7 @@ impl Checks {
             return None;
         }
         self.next_batch_id = self.next_batch_id.wrapping_add(1);
-        let batch = Batch { id, keys: keys.clone(), tokens: tokens.len() };
+        let batch = Batch { id, keys: keys.clone(), tokens: tokens.len(), refreshes };
         self.in_flight.push(BatchInFlight { id, sent: now, keys, known, tokens });
         Some(batch)
     }
@@ -265,6 +294,12 @@ impl Checks {
             Some(done) => self.release(done.tokens),
             None => Vec::new(),
         }
+    }
+
+    /// Revocations became known in another way: earlier answers are not reused for other tokens.
+    pub fn forget_answers(&mut self, now: Monotonic) {
+        self.recent.answers.clear();
+        self.recent.not_before = now;
     }
 
     /// The request is gone, or was answered in another way. A batch in flight continues: its answer is worth caching.
@@ -330,11 +365,14 @@ const MAX_RECENT: usize = 256;
 
 impl Recent {
     fn get(&self, key: &RevocationKey, now: Monotonic) -> Option<(Monotonic, Answer)> {
-        self.answers.get(key).copied().filter(|(sent, _)| *sent <= now && now.since(*sent) < self.serves)
+        self.answers
+            .get(key)
+            .copied()
+            .filter(|(sent, _)| *sent <= now && *sent >= self.not_before && now.since(*sent) < self.serves)
     }
 
     fn learn(&mut self, key: RevocationKey, (sent, answer): (Monotonic, Answer)) {
-        if self.serves.is_zero() {
+        if self.serves.is_zero() || sent < self.not_before {
             return;
         }
         if let Some(known) = self.answers.get_mut(&key) {

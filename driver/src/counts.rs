@@ -4,6 +4,7 @@ use std::time::Duration;
 use authn::reject::RejectReason;
 use authn::request::proxy_settings::Setting;
 use wire::check::StoreError;
+use wire::feed::Trouble;
 
 use crate::host::Host;
 use crate::metrics::Metric;
@@ -36,6 +37,37 @@ pub enum Counter {
     SpoofedHeader,
     /// A request shows that the proxy lacks this setting.
     MissingProxySetting(Setting),
+    FeedPoll(FeedResult),
+    FeedAnswer(FeedAnswer),
+}
+
+/// The result of a poll of the feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedResult {
+    /// Nothing new, and a newer proof.
+    Proof,
+    /// Keys, or the end of a snapshot.
+    News,
+    /// A piece of a snapshot.
+    Piece,
+    /// It is more than `limits.feed_bytes` allows.
+    TooLarge,
+    NotSent,
+    NoAnswer,
+    NoProof,
+    /// The service has nothing for this follower.
+    Trouble(Trouble),
+}
+
+/// What the feed was worth for one token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedAnswer {
+    /// Admitted without a check.
+    Clear,
+    /// It may be revoked, and the service is asked.
+    Asked,
+    /// There is no proof that is new enough, and the service is asked.
+    Silent,
 }
 
 /// Why a check gave no answer.
@@ -52,7 +84,7 @@ pub enum CheckFailure {
 }
 
 /// Counts since the last flush. One host call for each request and counter would cost more than the counting.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counts {
     /// By rule, with those without a rule first, and then by outcome.
     requests: Vec<u32>,
@@ -64,6 +96,12 @@ pub struct Counts {
 enum Changed {
     Request(Outcome, Option<usize>),
     Counter(Counter),
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { requests: Vec::new(), counters: [0; Counter::COUNT], changed: Vec::new() }
+    }
 }
 
 impl Counts {
@@ -167,7 +205,8 @@ impl Outcome {
 
 impl Counter {
     const SETTINGS: usize = StoreError::ALL.len().saturating_add(11);
-    const COUNT: usize = Self::SETTINGS.saturating_add(Setting::ALL.len());
+    const FEED: usize = Self::SETTINGS.saturating_add(Setting::ALL.len());
+    const COUNT: usize = Self::FEED.saturating_add(Trouble::ALL.len()).saturating_add(10);
 
     fn index(self) -> usize {
         match self {
@@ -184,6 +223,23 @@ impl Counter {
             Counter::RefreshedAhead => 10,
             Counter::CheckFailed(CheckFailure::Service(error)) => error.index().saturating_add(11),
             Counter::MissingProxySetting(setting) => setting.index().saturating_add(Self::SETTINGS),
+            Counter::FeedAnswer(answer) => Self::FEED.saturating_add(match answer {
+                FeedAnswer::Clear => 0,
+                FeedAnswer::Asked => 1,
+                FeedAnswer::Silent => 2,
+            }),
+            Counter::FeedPoll(result) => Self::FEED.saturating_add(match result {
+                FeedResult::Proof => 3,
+                FeedResult::News => 4,
+                FeedResult::Piece => 5,
+                FeedResult::TooLarge => 6,
+                FeedResult::NotSent => 7,
+                FeedResult::NoAnswer => 8,
+                FeedResult::NoProof => 9,
+                FeedResult::Trouble(trouble) => {
+                    Trouble::ALL.iter().position(|other| *other == trouble).unwrap_or(0).saturating_add(10)
+                }
+            }),
         }
     }
 
@@ -200,6 +256,33 @@ impl Counter {
             Counter::BindingReported => (Metric::BindingMismatchesReported, None),
             Counter::SpoofedHeader => (Metric::SpoofedHeadersRemoved, None),
             Counter::MissingProxySetting(setting) => (Metric::MissingProxySettings, Some(setting.name())),
+            Counter::FeedPoll(result) => (Metric::FeedPolls, Some(result.name())),
+            Counter::FeedAnswer(answer) => (Metric::FeedAnswers, Some(answer.name())),
+        }
+    }
+}
+
+impl FeedResult {
+    fn name(self) -> &'static str {
+        match self {
+            FeedResult::Proof => "proof",
+            FeedResult::News => "news",
+            FeedResult::Piece => "piece",
+            FeedResult::TooLarge => "too_large",
+            FeedResult::NotSent => "not_sent",
+            FeedResult::NoAnswer => "no_answer",
+            FeedResult::NoProof => "no_proof",
+            FeedResult::Trouble(trouble) => trouble.name(),
+        }
+    }
+}
+
+impl FeedAnswer {
+    fn name(self) -> &'static str {
+        match self {
+            FeedAnswer::Clear => "clear",
+            FeedAnswer::Asked => "asked",
+            FeedAnswer::Silent => "silent",
         }
     }
 }

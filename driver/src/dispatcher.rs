@@ -1,4 +1,5 @@
-//! Everything that requests wait for, for all threads of a configuration: batches of checks, introspection, key sets.
+//! Everything that requests wait for, for all threads of a configuration: batches of checks, introspection, key sets,
+//! the feed of revocations.
 //! It sends callouts, reads their replies, enforces deadlines, and says which requests are to be resumed and with what.
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ use crate::wake::Wake;
 mod announcing;
 mod calls;
 mod checking;
+mod following;
 mod introspecting;
 mod key_fetching;
 mod waiting_for_keys;
@@ -25,6 +27,7 @@ mod waiting_for_keys;
 use announcing::Announcing;
 use calls::{Calls, Owner};
 use checking::Checking;
+use following::Feed;
 pub(crate) use introspecting::Introspect;
 use introspecting::Introspecting;
 use key_fetching::KeyFetching;
@@ -39,6 +42,7 @@ pub struct Dispatcher {
     calls: Calls,
     checking: Option<Checking>,
     announcing: Announcing,
+    feed: Option<Feed>,
     introspecting: Introspecting,
     keys: KeyFetching,
     /// Requests that wait for a fetch in flight, which may bring the key for their tokens.
@@ -64,7 +68,7 @@ struct Wakes {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(core: Arc<Core>, host: &mut impl Host, random: [u8; 24], now: Now) -> Self {
+    pub(crate) fn new(core: Arc<Core>, host: &mut impl Host, random: [u8; 24], shares_feed: bool, now: Now) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, nonce @ ..] = random;
         let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
         let jitter = u64::from_le_bytes([i, j, k, l, m, n, o, p]) | 1;
@@ -72,9 +76,14 @@ impl Dispatcher {
         let mut keys = KeyFetching::new(policy, jitter);
         keys.on_configured(host, now.monotonic);
         core.keys.publish(&keys.rings);
+        let feed = policy.revocation().and_then(|revocation| Feed::new(revocation, shares_feed, seed ^ jitter));
+        if let Some(feed) = &feed {
+            feed.on_configured(host);
+        }
         Self {
             calls: Calls::default(),
             checking: policy.revocation().map(|revocation| Checking::new(policy, revocation, nonce)),
+            feed,
             announcing: Announcing::new(policy.issuers_asked_about(), now.monotonic),
             introspecting: Introspecting::new(policy, seed),
             keys,
@@ -108,6 +117,7 @@ impl Dispatcher {
                 self.on_introspection_answered(host, issuer, query, sent, reply, now)
             }
             Owner::Keys { issuer } => self.on_keys_answered(host, issuer, reply, now),
+            Owner::Feed { poll } => self.on_feed_answered(host, &poll, sent, reply, now),
         }
     }
 
@@ -116,12 +126,14 @@ impl Dispatcher {
         self.flush(host);
         let Ok(now) = host.now() else { return };
         self.tick_keys(host, now);
+        self.tick_feed(host, now);
         self.tick_introspections(host, now);
         self.tick_checks(host, now);
         for call in self.calls.overdue(now.monotonic) {
             match call {
                 Owner::Keys { issuer } => self.on_keys_lost(host, issuer, now),
                 Owner::Announcement { .. } => self.announcing.not_told(now.monotonic),
+                Owner::Feed { .. } => self.on_feed_lost(now.monotonic),
                 // They have deadlines of their own.
                 Owner::Check { .. } | Owner::Introspection { .. } => {}
             }
@@ -152,6 +164,7 @@ impl Dispatcher {
     /// This configuration ends. Its share of every gauge is removed.
     pub fn end(&mut self, host: &mut impl Host) {
         self.flush(host);
+        self.end_feed(host);
         for (what, gauge) in WaitsFor::ALL.iter().zip(&mut self.waiting) {
             gauge.set(host, Metric::WaitingRequests, what.name(), 0);
         }

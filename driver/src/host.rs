@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authn::config::Engine as EngineChoice;
-use authn::decide::{Admission, Asking, Entered, Peer, Verified};
+use authn::decide::{Admission, Asking, Entered, Exposed, Fact, Peer, Verified};
 use authn::engine::Engine;
+use authn::policy::Targets;
 use authn::reject::Rejection;
 use authn::request::Pair;
 use authn::time::Now;
@@ -103,6 +104,12 @@ pub trait Host {
     /// It was not sent, and no reply follows.
     fn call(&mut self, callout: &Callout<'_>) -> Result<CallId, HostError>;
 
+    /// A check can be sent. True if the host will call [`crate::Dispatcher::send_waiting`] soon: checks that come before
+    /// that call are sent with it.
+    fn sends_checks_later(&mut self) -> bool {
+        false
+    }
+
     /// An entry that all workers of the process share.
     ///
     /// # Errors
@@ -140,6 +147,12 @@ pub trait Exchange: Peer {
     /// # Errors
     /// The proxy may use the route that it chose from the original request.
     fn choose_route_anew(&mut self) -> Result<(), HostError>;
+
+    /// The rule that the request's route selects by name. Changed headers can change the route. A host whose routes select
+    /// no rules does nothing.
+    fn route_rule(&mut self) -> Option<Arc<str>> {
+        None
+    }
 
     /// The request has reached this stage. A host that does not explain decisions does nothing.
     fn observe(&self, _stage: Stage<'_>) {}
@@ -198,12 +211,39 @@ pub struct Conclusion<'c> {
     pub rule: Option<&'c str>,
     /// The headers that an admitted request was given, each with what a verified claim says.
     pub headers: &'c [(String, String)],
+    /// What is exposed of the verified token. `None` if there is none.
+    pub token: Option<&'c Exposed>,
+    /// Where it is exposed. `None` if the document exposes nothing.
+    pub to: Option<Targets>,
+}
+
+impl<'c> Conclusion<'c> {
+    /// What the token says and what became of the request, as text by name.
+    pub fn texts(&self) -> impl Iterator<Item = (&'c str, &'c str)> + use<'c> {
+        self.facts().map(|(name, fact)| (name, fact.text.as_str())).chain(self.verdict())
+    }
+
+    /// What the token says.
+    pub fn facts(&self) -> impl Iterator<Item = (&'c str, &'c Fact)> + use<'c> {
+        self.token.into_iter().flat_map(Exposed::facts)
+    }
+
+    /// What became of the request.
+    pub fn verdict(&self) -> impl Iterator<Item = (&'c str, &'c str)> + use<'c> {
+        let all = [("outcome", Some(self.outcome)), ("code", self.code), ("rule", self.rule)];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?)))
+    }
 }
 
 /// What is needed once, when a configuration is loaded.
 pub trait Setup {
     /// A secret by its name, from the host's source of secrets.
     fn secret(&self, name: &str) -> Option<Vec<u8>>;
+
+    /// Does [`Setup::secret`] know the secrets that the document takes from SDS?
+    fn has_sds(&self) -> bool {
+        false
+    }
 
     /// # Errors
     /// The host has no randomness.
@@ -212,6 +252,12 @@ pub trait Setup {
     /// The number of shards of the verified tokens: 1 for a single thread, otherwise several for each thread.
     fn token_shards(&self) -> usize {
         1
+    }
+
+    /// True if one dispatcher serves all threads of a configuration. Otherwise the dispatchers of a process share the feed
+    /// of revocations, of which one of them follows.
+    fn is_the_only_dispatcher(&self) -> bool {
+        false
     }
 
     /// The names of all engines that this host can choose.

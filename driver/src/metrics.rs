@@ -19,6 +19,10 @@ pub enum Metric {
     CheckMicroseconds,
     CheckTokens,
     IntrospectionMicroseconds,
+    FeedPolls,
+    FeedAnswers,
+    FeedAgeMilliseconds,
+    FeedBytes,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +33,7 @@ pub enum MetricKind {
 }
 
 impl Metric {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 21] = [
         Self::Requests,
         Self::TokenCache,
         Self::SharedVerdicts,
@@ -47,6 +51,10 @@ impl Metric {
         Self::CheckMicroseconds,
         Self::CheckTokens,
         Self::IntrospectionMicroseconds,
+        Self::FeedPolls,
+        Self::FeedAnswers,
+        Self::FeedAgeMilliseconds,
+        Self::FeedBytes,
     ];
 
     /// Without the prefix `portcullis`, which every back end adds.
@@ -83,6 +91,10 @@ impl Metric {
             Self::CheckMicroseconds => ("check_microseconds", Histogram, &[]),
             Self::CheckTokens => ("check_tokens", Histogram, &[]),
             Self::IntrospectionMicroseconds => ("introspection_microseconds", Histogram, &[]),
+            Self::FeedPolls => ("feed_polls", Counter, &["result"]),
+            Self::FeedAnswers => ("feed_answers", Counter, &["result"]),
+            Self::FeedAgeMilliseconds => ("feed_age_milliseconds", Gauge, &[]),
+            Self::FeedBytes => ("feed_bytes", Gauge, &[]),
         }
     }
 }

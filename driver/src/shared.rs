@@ -58,17 +58,17 @@ impl Namespace {
         Self { prefix, derived: derived.clone(), config: *config }
     }
 
-    fn key(&self, place: &str) -> String {
+    pub(crate) fn key(&self, place: &str) -> String {
         format!("{}.{place}", self.prefix)
     }
 
-    fn seal(&self, place: &str, mut content: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn seal(&self, place: &str, mut content: Vec<u8>) -> Vec<u8> {
         let mac = self.mac(place, &content);
         content.extend_from_slice(&mac);
         content
     }
 
-    fn open<'b>(&self, place: &str, bytes: &'b [u8]) -> Option<&'b [u8]> {
+    pub(crate) fn open<'b>(&self, place: &str, bytes: &'b [u8]) -> Option<&'b [u8]> {
         let (content, mac) = bytes.split_last_chunk::<MAC>()?;
         let expected = self.mac(place, content);
         bool::from(subtle::ConstantTimeEq::ct_eq(expected.as_slice(), mac.as_slice())).then_some(content)

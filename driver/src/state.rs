@@ -1,5 +1,5 @@
 //! The shared state of one configuration, made once: the compiled policy, the engine that checks signatures, the
-//! verified tokens and the newest key sets.
+//! verified tokens, the newest key sets and the newest picture of revocations.
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,6 +8,7 @@ use authn::engine::Engine;
 use authn::keys::rings::Keyrings;
 use authn::policy::Policy;
 
+use crate::feed_board::FeedBoard;
 use crate::tokens::Tokens;
 
 /// An active configuration. `Send` and `Sync`: one for each configuration of the process, or of a VM.
@@ -16,6 +17,7 @@ pub struct Core {
     pub(crate) engine: Box<dyn Engine>,
     pub(crate) tokens: Tokens,
     pub(crate) keys: KeyBoard,
+    pub(crate) feed: FeedBoard,
 }
 
 /// The key sets that the dispatcher published last. Threads look for a newer one with one atomic read.

@@ -2,15 +2,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use authn::decide::{Admission, Asking, Entered, Entry, Removal, RevocationStatus, Unverifiable, Verified, clear};
+use authn::decide::{
+    Admission, Asking, Entered, Entry, Exposed, Removal, RevocationStatus, Unverifiable, Verified, clear,
+};
 use authn::keys::rings::Keyrings;
 use authn::reject::{Cause, RejectReason, Rejection};
 use authn::request::proxy_settings::{Settings, missing_by_path};
 use authn::request::{Pair, Request};
+use authn::revocation::Known;
 use authn::time::Now;
 
-use crate::counts::{Counter, Counts, Outcome};
+use crate::counts::{Counter, Counts, FeedAnswer, Outcome};
 use crate::dispatcher::{Dispatch, Introspect, KeysWanted};
+use crate::feed_board::FeedReader;
 use crate::host::{Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply, Stage, StreamId};
 use crate::missing_settings::MissingSettings;
 use crate::rejection_log::RejectionLog;
@@ -21,7 +25,7 @@ mod phase;
 mod step;
 
 use phase::{Introspected, Phase};
-use step::Step;
+use step::{Refused, Step};
 
 /// What the host must do with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub struct Worker {
     core: Arc<Core>,
     /// The last published key sets, and the number of that publication.
     keys: (u64, Arc<Keyrings>),
+    /// The last published picture of revocations. `None`: the feed is not followed.
+    feed: Option<FeedReader>,
     /// Requests that wait, and those that need work at their end. Most requests are never here.
     phases: HashMap<StreamId, Phase>,
     missing_settings: MissingSettings,
@@ -61,9 +67,11 @@ struct Call<'c, H, E, D> {
 impl Worker {
     pub fn new(core: Arc<Core>) -> Self {
         let keys = core.keys.newest();
+        let feed = core.policy.revocation().and_then(|revocation| revocation.feed).map(|_| FeedReader::default());
         Self {
             core,
             keys,
+            feed,
             phases: HashMap::new(),
             missing_settings: MissingSettings::default(),
             log: RejectionLog::default(),
@@ -82,17 +90,30 @@ impl Worker {
     ) -> Action {
         let mut call = Call { stream, host, exchange, dispatch };
         let Ok(now) = call.host.now() else {
-            return self.refuse(&mut call, None, &Rejection::new(Cause::NoTime), None);
+            return self.refuse(&mut call, &Refused::new(None, Rejection::new(Cause::NoTime)), None);
         };
         self.read_newest_keys();
-        let judged = call.exchange.with_headers(|pairs| self.judge(pairs, !ends, &*call.exchange, now));
-        let Ok(judged) = judged else {
-            return self.refuse(&mut call, None, &Rejection::new(Cause::HeadersUnreadable), Some(now));
+        self.read_newest_feed(call.host, call.dispatch, now);
+        let selected = call.exchange.route_rule();
+        let judge = |this: &mut Self, exchange: &E, selected: Option<&str>| {
+            exchange.with_headers(|pairs| this.judge(pairs, selected, !ends, exchange, now))
+        };
+        let Ok(mut judged) = judge(self, call.exchange, selected.as_deref()) else {
+            return self.refuse(&mut call, &Refused::new(None, Rejection::new(Cause::HeadersUnreadable)), Some(now));
         };
         self.missing_settings.on_request(call.host, judged.missing, &mut self.counts);
         // Before anything else, so that every exit removes the headers that only this filter may set.
         if self.clear(call.exchange, &judged.edits).is_err() {
-            return self.refuse(&mut call, None, &Rejection::new(Cause::HeaderUnchangeable), Some(now));
+            return self.refuse(&mut call, &Refused::new(None, Rejection::new(Cause::HeaderUnchangeable)), Some(now));
+        }
+        // What was removed may have led to the route. A route that the client chose so must not choose the rule.
+        let route_rule = if judged.edits.is_empty() { selected.clone() } else { call.exchange.route_rule() };
+        if route_rule != selected {
+            let Ok(again) = judge(self, call.exchange, route_rule.as_deref()) else {
+                let refused = Refused::new(None, Rejection::new(Cause::HeadersUnreadable));
+                return self.refuse(&mut call, &refused, Some(now));
+            };
+            judged = again;
         }
         self.advance(&mut call, judged.step, now)
     }
@@ -112,9 +133,10 @@ impl Worker {
         let Some(phase) = self.phases.remove(&stream) else { return Action::Pause };
         let mut call = Call { stream, host, exchange, dispatch };
         let Ok(now) = call.host.now() else {
-            return self.refuse(&mut call, phase.rule(), &Rejection::new(Cause::NoTime), None);
+            return self.refuse(&mut call, &Refused::new(phase.rule(), Rejection::new(Cause::NoTime)), None);
         };
         self.read_newest_keys();
+        self.read_newest_feed(call.host, call.dispatch, now);
         let step = self.after(phase, wake, &*call.exchange, now);
         self.advance(&mut call, step, now)
     }
@@ -125,6 +147,11 @@ impl Worker {
         if !self.phases.is_empty() && self.phases.remove(&stream).is_some_and(|phase| phase.waits()) {
             dispatch.with(|dispatcher| dispatcher.leave(stream));
         }
+    }
+
+    /// False for most requests: nothing happens in [`Worker::on_response_headers`] and [`Worker::gone`] then.
+    pub fn knows(&self, stream: StreamId) -> bool {
+        !self.phases.is_empty() && self.phases.contains_key(&stream)
     }
 
     /// True when its body and trailers must be held.
@@ -171,6 +198,20 @@ impl Worker {
         }
     }
 
+    fn read_newest_feed(&mut self, host: &mut impl Host, dispatch: &mut impl Dispatch, now: Now) {
+        let Some(feed) = &mut self.feed else { return };
+        feed.read(&self.core.feed);
+        let lag = self.core.policy.revocation().and_then(|revocation| revocation.feed).map(|feed| feed.lag);
+        if lag.is_some_and(|lag| !feed.known().is_fresh(lag, now.monotonic)) {
+            dispatch.with(|dispatcher| dispatcher.catch_up(host, now));
+            feed.read(&self.core.feed);
+        }
+    }
+
+    fn known(&self) -> Option<Known<'_>> {
+        self.feed.as_ref().map(FeedReader::known)
+    }
+
     fn clear(&mut self, exchange: &mut impl Exchange, edits: &[OwnedEdit]) -> Result<(), HostError> {
         if edits.is_empty() {
             return Ok(());
@@ -197,7 +238,7 @@ impl Worker {
         loop {
             let stream = call.stream;
             let (wake, phase) = match step {
-                Step::Refuse { rule, rejection } => return self.refuse(call, rule, &rejection, Some(now)),
+                Step::Refuse(refused) => return self.refuse(call, &refused, Some(now)),
                 Step::Open { rule, removals } => return self.open(call, rule, &removals, now),
                 Step::Probe { rule } => return self.answer_probe(call, rule),
                 Step::Admit { admission, cookie_session } => {
@@ -208,7 +249,8 @@ impl Worker {
                 }
                 Step::Check { asking, cookie_session } => {
                     call.exchange.observe(Stage::Asking(&asking));
-                    let wake = call.dispatch.with(|it| it.check(call.host, stream, asking.query(), now));
+                    let question = (asking.query(), asking.not_before());
+                    let wake = call.dispatch.with(|it| it.check(call.host, stream, question, now));
                     (wake, Phase::Checking { asking, cookie_session })
                 }
                 Step::AwaitKeys { entered, issuer, rejection } => {
@@ -247,7 +289,7 @@ impl Worker {
         // answer is.
         let earlier = self.core.active_token(token, issuer);
         let next = jwt.or(earlier.as_ref());
-        let next = next.and_then(|known| self.core.policy.worth_asking(known, subject.rule(), now));
+        let next = next.and_then(|known| self.core.policy.worth_asking(known, subject.rule(), self.known(), now));
         let asked = Introspect { issuer, token, was_active: earlier.is_some(), jwt, next };
         call.dispatch.with(|it| it.introspect(call.host, call.stream, asked, now))
     }
@@ -262,9 +304,14 @@ impl Worker {
         call.exchange.observe(Stage::Open { rule });
         // This token was not checked. An upstream must not take it for a checked one.
         if removals.iter().any(|removal| remove(call.exchange, removal).is_err()) {
-            return self.refuse(call, Some(rule), &Rejection::new(Cause::TokenUnremovable), Some(now));
+            let refused = Refused::new(Some(rule), Rejection::new(Cause::TokenUnremovable));
+            return self.refuse(call, &refused, Some(now));
         }
-        self.conclude(call.exchange, Outcome::Open, Some(rule), &[]);
+        if !self.core.policy.is_rule_of_route(rule, call.exchange.route_rule().as_deref()) {
+            let refused = Refused::new(Some(rule), Rejection::new(Cause::RouteChanged));
+            return self.refuse(call, &refused, Some(now));
+        }
+        self.conclude(call.exchange, Outcome::Open, Some(rule), &[], None);
         Action::Continue
     }
 
@@ -282,13 +329,19 @@ impl Worker {
             .iter()
             .try_for_each(|(name, value)| call.exchange.edit(Edit::Set(name.as_bytes(), value.as_bytes())));
         if set.and_then(|()| remove(call.exchange, admission.removal())).is_err() {
-            return self.refuse(call, Some(admission.rule()), &Rejection::new(Cause::HeaderUnwritable), Some(now));
+            let refused = Refused::new(Some(admission.rule()), Rejection::new(Cause::HeaderUnwritable));
+            return self.refuse(call, &refused, Some(now));
+        }
+        // A header that was just set may lead to another route.
+        if !self.core.policy.is_rule_of_route(admission.rule(), call.exchange.route_rule().as_deref()) {
+            let refused = Refused::new(Some(admission.rule()), Rejection::new(Cause::RouteChanged));
+            return self.refuse(call, &refused, Some(now));
         }
         if admission.mismatch_reported {
             self.counts.count(Counter::BindingReported);
         }
         let outcome = if admission.unchecked { Outcome::AdmittedUnchecked } else { Outcome::Admitted };
-        self.conclude(call.exchange, outcome, Some(admission.rule()), admission.headers());
+        self.conclude(call.exchange, outcome, Some(admission.rule()), admission.headers(), admission.exposed());
         if cookie_session {
             self.phases.insert(call.stream, Phase::CookieSession);
         }
@@ -299,7 +352,7 @@ impl Worker {
     /// with the service or an issuer would take every proxy out of rotation at once.
     fn answer_probe<H: Host, E: Exchange, D: Dispatch>(&mut self, call: &mut Call<'_, H, E, D>, rule: usize) -> Action {
         call.exchange.observe(Stage::Answered { rule });
-        self.conclude(call.exchange, Outcome::Answered, Some(rule), &[]);
+        self.conclude(call.exchange, Outcome::Answered, Some(rule), &[], None);
         let headers: [Pair<'_>; 2] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")];
         let body = br#"{"portcullis":"ready"}"#;
         self.reply(call, &LocalReply { status: 200, details: "PROBE_ANSWERED", headers: &headers, body })
@@ -308,12 +361,12 @@ impl Worker {
     fn refuse<H: Host, E: Exchange, D: Dispatch>(
         &mut self,
         call: &mut Call<'_, H, E, D>,
-        rule: Option<usize>,
-        rejection: &Rejection,
+        Refused { rule, rejection, exposed }: &Refused,
         now: Option<Now>,
     ) -> Action {
+        let rule = *rule;
         call.exchange.observe(Stage::Refused { rule, rejection });
-        self.conclude(call.exchange, Outcome::Rejected(rejection.reason), rule, &[]);
+        self.conclude(call.exchange, Outcome::Rejected(rejection.reason), rule, &[], exposed.as_deref());
         let rule_name = rule.map_or("none", |rule| self.core.rule_name(rule));
         self.log.rejected(call.host, rule_name, rejection, now.map(|now| now.monotonic));
         let refusal = self.core.policy.refusal(rejection.reason, rule);
@@ -330,6 +383,7 @@ impl Worker {
         outcome: Outcome,
         rule: Option<usize>,
         headers: &[(String, String)],
+        token: Option<&Exposed>,
     ) {
         self.counts.request(outcome, rule);
         let code = match outcome {
@@ -337,7 +391,8 @@ impl Worker {
             Outcome::Open | Outcome::Admitted | Outcome::AdmittedUnchecked | Outcome::Answered => None,
         };
         let rule = rule.map(|rule| self.core.rule_name(rule));
-        exchange.conclude(&Conclusion { outcome: outcome.name(), code, rule, headers });
+        let to = self.core.policy.exposes_to();
+        exchange.conclude(&Conclusion { outcome: outcome.name(), code, rule, headers, token, to });
     }
 
     fn reply<H: Host, E: Exchange, D: Dispatch>(

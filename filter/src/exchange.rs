@@ -3,7 +3,7 @@ use std::net::IpAddr;
 
 use authn::decide::Peer;
 use authn::request::Pair;
-use driver::{Edit, Exchange, HostError, LocalReply};
+use driver::{Conclusion, Edit, Exchange, HostError, LocalReply};
 
 use crate::backend::Effective;
 use crate::host::{self, MapType};
@@ -45,6 +45,17 @@ impl Exchange for Request<'_> {
     fn choose_route_anew(&mut self) -> Result<(), HostError> {
         self.effective.set(self.context)?;
         host::clear_route_cache()
+    }
+
+    /// As filter state, which Envoy names `wasm.portcullis.NAME`. This host has no dynamic metadata.
+    fn conclude(&mut self, conclusion: &Conclusion<'_>) {
+        if !conclusion.to.is_some_and(|to| to.filter_state) || self.effective.set(self.context).is_err() {
+            return;
+        }
+        for (name, value) in conclusion.texts() {
+            // Whoever reads it must take an absent fact for a reason to refuse: docs/exposed.md.
+            let _ = host::set_property(&format!("portcullis.{name}"), value.as_bytes());
+        }
     }
 
     fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError> {

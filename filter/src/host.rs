@@ -44,6 +44,7 @@ mod imports {
         ) -> u32;
         pub fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
         pub fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+        pub fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, value_size: usize) -> u32;
         pub fn proxy_get_shared_data(
             key: *const u8,
             key_size: usize,
@@ -115,6 +116,7 @@ mod imports {
     pub unsafe fn proxy_replace_header_map_value(_: u32, _: *const u8, _: usize, _: *const u8, _: usize) -> u32 { NO_HOST }
     pub unsafe fn proxy_remove_header_map_value(_: u32, _: *const u8, _: usize) -> u32 { NO_HOST }
     pub unsafe fn proxy_get_property(_: *const u8, _: usize, _: *mut *mut u8, _: *mut usize) -> u32 { NO_HOST }
+    pub unsafe fn proxy_set_property(_: *const u8, _: usize, _: *const u8, _: usize) -> u32 { NO_HOST }
     pub unsafe fn proxy_get_shared_data(_: *const u8, _: usize, _: *mut *mut u8, _: *mut usize, _: *mut u32) -> u32 { NO_HOST }
     pub unsafe fn proxy_set_shared_data(_: *const u8, _: usize, _: *const u8, _: usize, _: u32) -> u32 { NO_HOST }
     #[allow(clippy::too_many_arguments)]
@@ -221,6 +223,11 @@ pub fn remove_header(map: MapType, name: &[u8]) -> Result<()> {
 pub fn property(path: &[&str]) -> Result<Option<Vec<u8>>> {
     let path = path.join("\0");
     returned(|data, size| unsafe { imports::proxy_get_property(path.as_ptr(), path.len(), data, size) })
+}
+
+/// Sets filter state of the effective context's request. Its name is not split at dots.
+pub fn set_property(name: &str, value: &[u8]) -> Result<()> {
+    check(unsafe { imports::proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
 }
 
 /// A shared entry and the number for a compare-and-set of it.

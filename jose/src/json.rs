@@ -12,6 +12,8 @@ pub const MAX_DEPTH: usize = 16;
 pub const MAX_MEMBERS: usize = 1024;
 /// Up to this number each member of an object is compared with each other.
 const FEW_MEMBERS: usize = 24;
+/// Room for the members of a usual payload: growing step by step costs three allocations more.
+const USUAL_MEMBERS: usize = 16;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Json<'a> {
@@ -240,7 +242,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let seed = self.deeper()?;
-        let mut object = Object::default();
+        let mut object = Object { members: Vec::with_capacity(if self.depth == 0 { USUAL_MEMBERS } else { 0 }) };
         while let Some(name) = map.next_key_seed(NameSeed)? {
             if object.len() == MAX_MEMBERS {
                 return Err(self.refuse(JsonError::TooManyMembers));

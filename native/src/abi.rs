@@ -5,7 +5,7 @@
 //! keeps the module from loading. A callback of later releases is looked up at run time.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, c_char, c_void};
 
 /// The return value of `on_program_init` in [`crate::hooks`]. Envoy warns about an unknown version, and accepts a
 /// module of the release before its own.
@@ -132,7 +132,20 @@ pub const CALLOUT_INIT_RESULTS: [&str; 5] = [
     "no request can be made: the cluster has no endpoint, or its limits are reached",
 ];
 
+/// `envoy_dynamic_module_callback_http_filter_config_generic_secret_subscribe`, since Envoy 1.40: configuration, name of the
+/// secret, `ConfigSource` as JSON or nothing. Returns the number of the secret, or 0.
+pub type SubscribeSecret = unsafe extern "C" fn(ConfigPtr, ModuleBuffer, ModuleBuffer) -> usize;
+/// `envoy_dynamic_module_callback_http_filter_config_get_generic_secret`, since Envoy 1.40: configuration, number, value.
+pub type GetSecret = unsafe extern "C" fn(ConfigPtr, usize, *mut EnvoyBuffer) -> bool;
+
+/// Their names.
+pub const SUBSCRIBE_SECRET: &CStr = c"envoy_dynamic_module_callback_http_filter_config_generic_secret_subscribe";
+pub const GET_SECRET: &CStr = c"envoy_dynamic_module_callback_http_filter_config_get_generic_secret";
+
 unsafe extern "C" {
+    /// The C library's. With a null handle it looks in the program and everything that it loaded.
+    pub fn dlsym(handle: *mut c_void, symbol: *const c_char) -> *mut c_void;
+
     #[link_name = "envoy_dynamic_module_callback_log"]
     pub fn log(level: LogLevel, message: ModuleBuffer);
     #[link_name = "envoy_dynamic_module_callback_log_enabled"]
@@ -180,22 +193,6 @@ unsafe extern "C" {
         labels_count: usize,
         to: u64,
     ) -> MetricsResult;
-    #[link_name = "envoy_dynamic_module_callback_http_filter_config_increment_gauge"]
-    pub fn config_increment_gauge(
-        config: ConfigPtr,
-        id: usize,
-        labels: *const ModuleBuffer,
-        labels_count: usize,
-        by: u64,
-    ) -> MetricsResult;
-    #[link_name = "envoy_dynamic_module_callback_http_filter_config_decrement_gauge"]
-    pub fn config_decrement_gauge(
-        config: ConfigPtr,
-        id: usize,
-        labels: *const ModuleBuffer,
-        labels_count: usize,
-        by: u64,
-    ) -> MetricsResult;
     #[link_name = "envoy_dynamic_module_callback_http_filter_config_record_histogram_value"]
     pub fn config_record_histogram(
         config: ConfigPtr,
@@ -219,22 +216,6 @@ unsafe extern "C" {
         labels: *const ModuleBuffer,
         labels_count: usize,
         to: u64,
-    ) -> MetricsResult;
-    #[link_name = "envoy_dynamic_module_callback_http_filter_increment_gauge"]
-    pub fn increment_gauge(
-        stream: StreamPtr,
-        id: usize,
-        labels: *const ModuleBuffer,
-        labels_count: usize,
-        by: u64,
-    ) -> MetricsResult;
-    #[link_name = "envoy_dynamic_module_callback_http_filter_decrement_gauge"]
-    pub fn decrement_gauge(
-        stream: StreamPtr,
-        id: usize,
-        labels: *const ModuleBuffer,
-        labels_count: usize,
-        by: u64,
     ) -> MetricsResult;
     #[link_name = "envoy_dynamic_module_callback_http_filter_record_histogram_value"]
     pub fn record_histogram(
@@ -273,6 +254,8 @@ unsafe extern "C" {
     pub fn continue_decoding(stream: StreamPtr);
     #[link_name = "envoy_dynamic_module_callback_http_clear_route_cache"]
     pub fn clear_route_cache(stream: StreamPtr);
+    #[link_name = "envoy_dynamic_module_callback_get_most_specific_route_config"]
+    pub fn get_route_config(stream: StreamPtr) -> OursPtr;
     #[link_name = "envoy_dynamic_module_callback_http_filter_get_attribute_string"]
     pub fn get_attribute_string(stream: StreamPtr, attribute: Attribute, value: *mut EnvoyBuffer) -> bool;
     #[link_name = "envoy_dynamic_module_callback_http_filter_get_worker_index"]
@@ -285,6 +268,19 @@ unsafe extern "C" {
         entries: *const ModuleHeader,
         entries_count: usize,
     );
+
+    #[link_name = "envoy_dynamic_module_callback_http_add_dynamic_metadata_list_string"]
+    pub fn add_metadata_list_string(
+        stream: StreamPtr,
+        namespace: ModuleBuffer,
+        key: ModuleBuffer,
+        value: ModuleBuffer,
+    ) -> bool;
+    #[link_name = "envoy_dynamic_module_callback_http_set_filter_state_bytes"]
+    pub fn set_filter_state_bytes(stream: StreamPtr, key: ModuleBuffer, value: ModuleBuffer) -> bool;
+
+    #[link_name = "envoy_dynamic_module_callback_http_add_custom_flag"]
+    pub fn add_custom_flag(stream: StreamPtr, flag: ModuleBuffer);
 
     #[link_name = "envoy_dynamic_module_callback_http_filter_scheduler_new"]
     pub fn scheduler_new(stream: StreamPtr) -> SchedulerPtr;

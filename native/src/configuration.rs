@@ -1,45 +1,58 @@
 //! One active filter configuration: the state that all of its requests share, on every worker and on the main thread.
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
-use driver::{CallId, Configured, Dispatch, Dispatcher, StreamId, Worker};
+use authn::policy::Policy;
+use driver::{CallId, Configured, Core, Dispatch, Dispatcher, StreamId, Worker};
 
-use crate::envoy::{self, Config, Meter, StreamScheduler};
-use crate::host::HookHost;
+use crate::envoy::{self, Config, LogLevel, Meter, StreamScheduler};
+use crate::host::{HookHost, Thread};
 use crate::live::Live;
 use crate::metrics::{self, Metrics};
 use crate::outbox::{Answer, Outbox, Ticket};
+use crate::routes;
+use crate::sds::Secrets;
 use crate::ticker::{Bell, Event};
 
 static LIVE: Live<Configuration> = Live::new();
 
-/// The `filter_name` that Envoy's configuration must have.
+/// The `filter_name` and `per_route_config_name` that Envoy's configuration must have.
 const FILTER_NAME: &[u8] = b"portcullis";
 
 pub struct Configuration {
+    core: Arc<Core>,
     /// By the worker's number. Only the worker's own thread works with it; the main thread reports its counts.
     workers: Vec<Mutex<Worker>>,
     dispatcher: Mutex<Dispatcher>,
     /// The schedulers that wake the waiting requests.
     parked: Mutex<HashMap<StreamId, StreamScheduler>>,
     outbox: Outbox<Self>,
-    bell: Arc<Bell>,
-    metrics: Metrics,
+    /// Secrets were rotated, and Envoy's configuration goes on with another of ours.
+    is_followed: AtomicBool,
+    metrics: Arc<Metrics>,
+    secrets: Secrets,
     /// The requests that Envoy has under this configuration.
     requests: AtomicU64,
+    /// Panics that may have lost who waits for what.
+    losses: AtomicU64,
 }
 
 /// A worker's access to the dispatcher.
 pub struct Gate<'c> {
     dispatcher: &'c Mutex<Dispatcher>,
+    losses: &'c AtomicU64,
     /// Requests may be ready to resume.
     pub was_used: bool,
+    /// [`Configuration::losses`] when it was first used.
+    losses_before: u64,
 }
 
-/// The only event that a stream is woken with.
+/// A stream is woken with it when its event has come.
 pub const RESUME: u64 = 1;
+/// A stream is woken with it when its event may have been lost.
+pub const LOST: u64 = 2;
 
 /// How long a worker waits for the callouts of a replaced configuration: most are answered in far less.
 const LAST_CALLOUTS: Duration = Duration::from_secs(2);
@@ -47,28 +60,36 @@ const LAST_CALLOUTS: Duration = Duration::from_secs(2);
 impl Configuration {
     /// # Errors
     /// What is wrong with the configuration, as text for the log.
-    pub fn new(config: &mut Config<'_>, name: &[u8], document: &[u8]) -> Result<Arc<Self>, String> {
-        if name != FILTER_NAME {
-            let name = String::from_utf8_lossy(name);
-            return Err(format!("filter_name is `{name}`: this module has the filter `portcullis` only"));
-        }
-        let metrics = Metrics::define(config)?;
-        let bell = Bell::start(config.scheduler()).map_err(|error| format!("the system gives no thread: {error}"))?;
-        let outbox = Outbox::new(Arc::clone(&bell));
+    pub fn new(
+        config: &Config<'_>,
+        document: &[u8],
+        metrics: Arc<Metrics>,
+        bell: &Arc<Bell>,
+        secrets: Secrets,
+    ) -> Result<Arc<Self>, String> {
+        let outbox = Outbox::new(Arc::clone(bell));
         let workers = usize::try_from(envoy::workers(config)).unwrap_or(1).max(1);
-        let mut host = HookHost { meter: Some(config.meter()), metrics: &metrics, outbox: &outbox, workers };
+        let (meter, thread) = (Some(config.meter()), Thread::Other);
+        let mut host = HookHost { meter, metrics: &metrics, outbox: &outbox, secrets: &secrets, workers, thread };
         let Configured { core, dispatcher } = driver::configure(&mut host, document.to_vec())?;
         let configuration = Arc::new(Self {
+            core: Arc::clone(&core),
             workers: (0..workers).map(|_| Mutex::new(Worker::new(Arc::clone(&core)))).collect(),
             dispatcher: Mutex::new(dispatcher),
             parked: Mutex::default(),
             outbox,
-            bell,
             metrics,
+            secrets,
+            is_followed: AtomicBool::new(false),
             requests: AtomicU64::new(0),
+            losses: AtomicU64::new(0),
         });
         LIVE.add(&configuration);
         Ok(configuration)
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.core.policy
     }
 
     /// Envoy does not use it any more, and its requests are over. Runs on any thread.
@@ -87,11 +108,14 @@ impl Configuration {
     }
 
     /// On the main thread.
-    pub fn on_event(self: &Arc<Self>, config: &mut Config<'_>, event: u64) {
-        let Some(event) = Event::of(event) else { return };
-        self.bell.heard(event);
-        if event == Event::Tick {
-            self.tick(config.meter());
+    pub fn on_event(self: &Arc<Self>, config: &mut Config<'_>, event: Event) {
+        match event {
+            Event::Tick => self.tick(config.meter()),
+            Event::Work => {
+                lock(&self.dispatcher).send_waiting(&mut self.main_host(config.meter()));
+                // A check that could not even be made is answered at once.
+                self.wake_ready();
+            }
         }
         self.send(config);
     }
@@ -102,6 +126,16 @@ impl Configuration {
             self.deliver(&ticket, answer, config.meter());
         }
         self.send(config);
+    }
+
+    /// `new` is the same with other secrets.
+    pub fn follow(&self, new: &Arc<Self>) {
+        self.is_followed.store(true, Ordering::Relaxed);
+        LIVE.move_behind(new, self);
+    }
+
+    pub fn has_requests(&self) -> bool {
+        self.requests.load(Ordering::Acquire) != 0
     }
 
     /// Envoy has a new request under this configuration.
@@ -116,14 +150,32 @@ impl Configuration {
     pub fn leave(&self) {
         let is_last = self.requests.fetch_sub(1, Ordering::AcqRel) == 1;
         // Envoy itself holds the newest one.
-        if is_last && !LIVE.is_newest(self) {
+        if is_last && !self.is_followed.load(Ordering::Relaxed) && !LIVE.is_newest(self) {
             self.outbox.wait(LAST_CALLOUTS);
         }
     }
 
-    /// A hook panicked.
-    pub fn on_fault(&self, meter: Meter<'_>) {
-        self.metrics.fault(meter);
+    /// A hook panicked. `meter`: unless Envoy's objects are gone.
+    ///
+    /// If that was in the dispatcher, it may have taken requests out of its lists and told nobody. Which ones, nobody
+    /// knows, so every request that waits is refused: docs/decisions/0128. What the dispatcher has in flight is given up
+    /// by its own time limits.
+    pub fn on_fault(&self, meter: Option<Meter<'_>>) {
+        if let Some(meter) = meter {
+            self.metrics.fault(meter);
+        }
+        if self.dispatcher.is_poisoned() {
+            self.dispatcher.clear_poison();
+            // Before looking: a request that parks later sees it.
+            self.losses.fetch_add(1, Ordering::AcqRel);
+            lock(&self.parked).values().for_each(|scheduler| scheduler.wake(LOST));
+        }
+    }
+
+    /// Nothing is to be done for this request any more, whatever it waited for.
+    pub fn forget(&self, stream: StreamId) {
+        self.unpark(stream);
+        lock(&self.dispatcher).leave(stream);
     }
 
     pub fn worker(&self, number: u32) -> Option<MutexGuard<'_, Worker>> {
@@ -131,16 +183,27 @@ impl Configuration {
     }
 
     pub fn host<'h>(&'h self, meter: Option<Meter<'h>>) -> HookHost<'h, Self> {
-        HookHost { meter, metrics: &self.metrics, outbox: &self.outbox, workers: self.workers.len() }
+        let (metrics, outbox, secrets) = (&*self.metrics, &self.outbox, &self.secrets);
+        HookHost { meter, metrics, outbox, secrets, workers: self.workers.len(), thread: Thread::Other }
+    }
+
+    /// For a hook about this configuration on the main thread, which ends with `send`.
+    fn main_host<'h>(&'h self, meter: Meter<'h>) -> HookHost<'h, Self> {
+        HookHost { thread: Thread::Main, ..self.host(Some(meter)) }
     }
 
     pub fn gate(&self) -> Gate<'_> {
-        Gate { dispatcher: &self.dispatcher, was_used: false }
+        Gate { dispatcher: &self.dispatcher, losses: &self.losses, was_used: false, losses_before: 0 }
     }
 
-    /// This request waits. Its event may have come already, and then nothing wakes it: check once more after this.
-    pub fn park(&self, stream: StreamId, scheduler: StreamScheduler) {
-        lock(&self.parked).insert(stream, scheduler);
+    /// This request waits since it used `gate`. Its event may have come already, and then nothing wakes it: check once
+    /// more after this.
+    pub fn park(&self, stream: StreamId, scheduler: StreamScheduler, gate: &Gate<'_>) {
+        let mut parked = lock(&self.parked);
+        if self.losses.load(Ordering::Acquire) != gate.losses_before {
+            scheduler.wake(LOST);
+        }
+        parked.insert(stream, scheduler);
     }
 
     pub fn unpark(&self, stream: StreamId) {
@@ -161,7 +224,8 @@ impl Configuration {
 
     fn tick(&self, meter: Meter<'_>) {
         metrics::report_left_behind(&self.metrics, meter);
-        let mut host = self.host(Some(meter));
+        warn_of_unknown_rules();
+        let mut host = self.main_host(meter);
         for worker in &self.workers {
             // A busy worker is flushed the next time. One whose request panicked is used as it is: see `lock`.
             match worker.try_lock() {
@@ -172,6 +236,7 @@ impl Configuration {
         }
         lock(&self.dispatcher).tick(&mut host);
         self.wake_ready();
+        self.outbox.tick();
     }
 
     /// Sends callouts until there are no more: a refused callout can cause the next one.
@@ -204,7 +269,10 @@ impl Configuration {
     }
 
     fn answered<'h>(&'h self, call: CallId, answer: &Answer<'_>, meter: Option<Meter<'h>>) {
-        let mut host = self.host(meter);
+        let mut host = match meter {
+            Some(meter) => self.main_host(meter),
+            None => self.host(None),
+        };
         lock(&self.dispatcher).answered(&mut host, call, answer);
         self.wake_ready();
     }
@@ -212,13 +280,35 @@ impl Configuration {
 
 impl Dispatch for Gate<'_> {
     fn with<T>(&mut self, work: impl FnOnce(&mut Dispatcher) -> T) -> T {
-        self.was_used = true;
-        work(&mut lock(self.dispatcher))
+        let mut dispatcher = lock(self.dispatcher);
+        if !std::mem::replace(&mut self.was_used, true) {
+            self.losses_before = self.losses.load(Ordering::Acquire);
+        }
+        work(&mut dispatcher)
+    }
+}
+
+/// # Errors
+/// It is not the one filter of this module.
+pub fn check_name(field: &str, name: &[u8]) -> Result<(), String> {
+    if name == FILTER_NAME {
+        return Ok(());
+    }
+    let name = String::from_utf8_lossy(name);
+    Err(format!("{field} is `{name}`: this module has the filter `portcullis` only"))
+}
+
+/// Of routes that came after the configurations: their requests are refused.
+fn warn_of_unknown_rules() {
+    let has = |rule: &str| LIVE.any(|live| live.core.policy.rule_for_routes(rule).is_some());
+    for rule in routes::unknown(has) {
+        let text = "which no configuration has with `for_routes`: its requests are refused";
+        envoy::log(LogLevel::Error, &format!("portcullis: a route of Envoy selects the rule `{rule}`, {text}"));
     }
 }
 
 /// State after a panic is used as it is: the request that caused the panic was refused, and the others must be
-/// answered.
+/// answered. See [`Configuration::on_fault`].
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,12 +1,15 @@
 //! The driver's exchange for one request, during a hook.
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use authn::decide::Peer;
 use authn::request::Pair;
 use driver::{Conclusion, Edit, Exchange, HostError, LocalReply};
 
 use crate::envoy::{Attribute, HeaderMap, Stream};
+use crate::flags::flag;
 use crate::reply::OwnedReply;
+use crate::routes;
 
 pub struct HookExchange<'s, 'hook> {
     pub stream: &'s mut Stream<'hook>,
@@ -17,7 +20,7 @@ pub struct HookExchange<'s, 'hook> {
 }
 
 /// The namespace of what this filter says about a request.
-const METADATA: &str = "portcullis";
+const NAMESPACE: &str = "portcullis";
 
 /// Envoy has no request headers.
 const NO_HEADERS: HostError = HostError(1);
@@ -43,8 +46,7 @@ impl Peer for HookExchange<'_, '_> {
 
 impl Exchange for HookExchange<'_, '_> {
     fn with_headers<T>(&self, read: impl FnOnce(&[Pair<'_>]) -> T) -> Result<T, HostError> {
-        let headers = self.stream.headers(HeaderMap::Request).ok_or(NO_HEADERS)?;
-        Ok(read(&headers))
+        self.stream.with_headers(HeaderMap::Request, read).ok_or(NO_HEADERS)
     }
 
     fn edit(&mut self, edit: Edit<'_>) -> Result<(), HostError> {
@@ -63,13 +65,37 @@ impl Exchange for HookExchange<'_, '_> {
         Ok(())
     }
 
-    /// As dynamic metadata under `portcullis`, which access logs, RBAC and rate limits read.
+    fn route_rule(&mut self) -> Option<Arc<str>> {
+        if !routes::exist() {
+            return None;
+        }
+        if std::mem::take(&mut self.edited) {
+            self.stream.clear_route_cache();
+        }
+        self.stream.route_rule().map(|route| Arc::clone(route.name()))
+    }
+
+    /// As a flag, and as dynamic metadata and filter state under `portcullis`, which access logs, RBAC and rate limits read.
     fn conclude(&mut self, conclusion: &Conclusion<'_>) {
-        let facts = [("outcome", Some(conclusion.outcome)), ("code", conclusion.code), ("rule", conclusion.rule)];
-        let headers = conclusion.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let facts = facts.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
-        // Facts last: a claim that is forwarded under one of their names must not replace them.
-        self.stream.set_metadata(METADATA, headers.chain(facts));
+        if let Some(flag) = flag(conclusion.outcome, conclusion.code) {
+            self.stream.add_flag(flag);
+        }
+        let Some(to) = conclusion.to else { return };
+        if to.metadata {
+            let headers = conclusion.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            let texts = conclusion.facts().filter(|(_, fact)| fact.list.is_none());
+            let texts = texts.map(|(name, fact)| (name, fact.text.as_str()));
+            // Ours last: a claim that is forwarded under one of these names must not replace them.
+            self.stream.set_metadata(NAMESPACE, headers.chain(texts).chain(conclusion.verdict()));
+            for (name, fact) in conclusion.facts() {
+                self.stream.set_metadata_list(NAMESPACE, name, fact.list.iter().flatten());
+            }
+        }
+        if to.filter_state {
+            for (name, value) in conclusion.texts() {
+                self.stream.set_filter_state(&format!("{NAMESPACE}.{name}"), value.as_bytes());
+            }
+        }
     }
 
     fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError> {

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use driver::{Action, StreamId};
 
 use crate::abi::{BodyStatus, HeadersStatus, TrailersStatus};
-use crate::configuration::{Configuration, RESUME};
-use crate::envoy::{HeaderMap, Stream};
+use crate::configuration::{Configuration, LOST, RESUME};
+use crate::envoy::{HeaderMap, Meter, Stream};
 use crate::exchange::HookExchange;
+use crate::flags::FAULT;
 use crate::reply::OwnedReply;
 
 /// The last step for the stream, because it may end the stream.
@@ -24,6 +25,8 @@ pub struct Filter {
     id: StreamId,
     worker: u32,
     state: Cell<State>,
+    /// The worker has something about this request. It has not for most requests, and then it is not locked again.
+    is_known: Cell<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +41,10 @@ enum State {
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Filter {
+    /// The request has entered the configuration.
     pub fn new(configuration: Arc<Configuration>, stream: &Stream<'_>) -> Self {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        configuration.enter();
-        Self { configuration, id, worker: stream.worker(), state: Cell::new(State::New) }
+        Self { configuration, id, worker: stream.worker(), state: Cell::new(State::New), is_known: Cell::new(false) }
     }
 
     pub fn on_request_headers(&self, stream: &mut Stream<'_>, ends: bool) -> (HeadersStatus, After) {
@@ -52,13 +55,16 @@ impl Filter {
             return (HeadersStatus::StopIteration, self.unavailable("NO_WORKER", stream));
         };
         let mut host = self.configuration.host(Some(meter));
+        // Also if what follows panics.
+        self.is_known.set(true);
         let mut action = worker.begin(self.id, ends, &mut host, &mut exchange, &mut gate);
         let is_parked = action == Action::Pause;
         if is_parked {
-            self.configuration.park(self.id, exchange.stream.scheduler());
+            self.configuration.park(self.id, exchange.stream.scheduler(), &gate);
             // The event may have come before the request could be woken.
             action = worker.resume(self.id, &mut host, &mut exchange, &mut gate);
         }
+        self.is_known.set(worker.knows(self.id));
         drop(worker);
         if gate.was_used {
             self.configuration.wake_ready();
@@ -84,14 +90,11 @@ impl Filter {
         let Some(worker) = self.configuration.worker(self.worker) else {
             return (TrailersStatus::StopIteration, After::Nothing);
         };
-        let trailers = stream.headers(HeaderMap::RequestTrailers);
-        let cleared: Vec<Vec<u8>> = match trailers {
-            Some(trailers) => {
-                let names = trailers.iter().map(|(name, _)| *name).filter(|name| worker.clears_trailer(name));
-                names.map(<[u8]>::to_vec).collect()
-            }
-            None => worker.cleared().map(|name| name.as_bytes().to_vec()).collect(),
-        };
+        let cleared: Option<Vec<Vec<u8>>> = stream.with_headers(HeaderMap::RequestTrailers, |trailers| {
+            let names = trailers.iter().map(|(name, _)| *name).filter(|name| worker.clears_trailer(name));
+            names.map(<[u8]>::to_vec).collect()
+        });
+        let cleared = cleared.unwrap_or_else(|| worker.cleared().map(|name| name.as_bytes().to_vec()).collect());
         for name in cleared {
             // Without trailers there is nothing to remove.
             let _ = stream.remove(HeaderMap::RequestTrailers, &name);
@@ -103,7 +106,9 @@ impl Filter {
     }
 
     pub fn on_response_headers(&self, stream: &mut Stream<'_>) -> (HeadersStatus, After) {
-        if let Some(mut worker) = self.configuration.worker(self.worker) {
+        if self.is_known.get()
+            && let Some(mut worker) = self.configuration.worker(self.worker)
+        {
             for (name, value) in worker.on_response_headers(self.id) {
                 let _ = stream.set(HeaderMap::Response, name.as_bytes(), value.as_bytes());
             }
@@ -113,8 +118,14 @@ impl Filter {
 
     /// It was woken.
     pub fn on_event(&self, stream: &mut Stream<'_>, event: u64) -> After {
-        if event != RESUME || self.state.get() != State::Held {
-            return After::Nothing;
+        match event {
+            _ if self.state.get() != State::Held => return After::Nothing,
+            RESUME => {}
+            LOST => {
+                self.configuration.forget(self.id);
+                return self.unavailable("FAULT", stream);
+            }
+            _ => return After::Nothing,
         }
         let meter = stream.meter();
         let mut gate = self.configuration.gate();
@@ -124,6 +135,7 @@ impl Filter {
         };
         let mut host = self.configuration.host(Some(meter));
         let action = worker.resume(self.id, &mut host, &mut exchange, &mut gate);
+        self.is_known.set(worker.knows(self.id));
         drop(worker);
         if gate.was_used {
             self.configuration.wake_ready();
@@ -135,9 +147,15 @@ impl Filter {
     }
 
     /// A hook of this request panicked. The request is refused in any state.
-    pub fn on_fault(&self, stream: &mut Stream<'_>) -> After {
-        self.configuration.on_fault(stream.meter());
+    pub fn refuse_for_fault(&self, stream: &mut Stream<'_>) -> After {
+        stream.add_flag(FAULT);
         if self.state.get() == State::Replied { After::Nothing } else { self.unavailable("FAULT", stream) }
+    }
+
+    /// The same, about what the panic left behind. `meter`: unless Envoy's objects are gone.
+    pub fn clean_up_after_fault(&self, meter: Option<Meter<'_>>) {
+        self.configuration.on_fault(meter);
+        self.configuration.forget(self.id);
     }
 
     /// Envoy destroys its side of this request when this returns.
@@ -149,6 +167,9 @@ impl Filter {
     pub fn on_gone(&self) {
         if self.state.replace(State::Replied) == State::Held {
             self.configuration.unpark(self.id);
+        }
+        if !self.is_known.get() {
+            return;
         }
         let mut gate = self.configuration.gate();
         if let Some(mut worker) = self.configuration.worker(self.worker) {

@@ -8,8 +8,10 @@ use authn::time::Now;
 use driver::{CallId, Callout, Cas, ChosenEngine, Host, HostError, Level, Metric, PutError, Setup};
 
 use crate::envoy::{self, LogLevel, Meter};
+use crate::injection::{self, Point};
 use crate::metrics::{self, Left, Metrics};
 use crate::outbox::Outbox;
+use crate::sds::Secrets;
 use crate::secret::secret;
 use crate::{clock, shared_data};
 
@@ -19,8 +21,19 @@ pub struct HookHost<'h, C> {
     pub meter: Option<Meter<'h>>,
     pub metrics: &'h Metrics,
     pub outbox: &'h Outbox<C>,
+    pub secrets: &'h Secrets,
     /// The number of workers.
     pub workers: usize,
+    pub thread: Thread,
+}
+
+/// Where a hook runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thread {
+    /// At its end, the hook sends what was posted.
+    Main,
+    /// The main thread must be woken to send.
+    Other,
 }
 
 /// Shards of the token cache for each worker, so that workers rarely contend for one lock.
@@ -32,12 +45,27 @@ const NO_RANDOMNESS: HostError = HostError(2);
 
 impl<C> Host for HookHost<'_, C> {
     fn now(&mut self) -> Result<Now, HostError> {
+        injection::point(Point::Now);
         clock::now().ok_or(NO_TIME)
     }
 
     /// Only the main thread can send it, a moment later. If Envoy refuses, the refusal is the answer.
     fn call(&mut self, callout: &Callout<'_>) -> Result<CallId, HostError> {
-        Ok(self.outbox.post(callout))
+        injection::point(Point::Call);
+        let call = self.outbox.post(callout);
+        if self.thread == Thread::Other {
+            self.outbox.ring();
+        }
+        Ok(call)
+    }
+
+    /// Those of workers: the main thread sends them. While it wakes, more requests come, and their checks are sent together.
+    fn sends_checks_later(&mut self) -> bool {
+        injection::point(Point::Call);
+        if self.thread == Thread::Other {
+            self.outbox.ring();
+        }
+        self.thread == Thread::Other
     }
 
     fn shared_get(&mut self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError> {
@@ -49,6 +77,7 @@ impl<C> Host for HookHost<'_, C> {
     }
 
     fn add(&mut self, metric: Metric, labels: &[&str], by: i64) {
+        injection::point(Point::Add);
         match self.meter {
             Some(meter) => self.metrics.add(meter, metric, labels, by),
             None => metrics::leave_behind(metric, labels, Left::Add(by)),
@@ -76,7 +105,11 @@ impl<C> Host for HookHost<'_, C> {
 
 impl<C> Setup for HookHost<'_, C> {
     fn secret(&self, name: &str) -> Option<Vec<u8>> {
-        secret(name)
+        self.secrets.get(name).map(<[u8]>::to_vec).or_else(|| secret(name))
+    }
+
+    fn has_sds(&self) -> bool {
+        true
     }
 
     fn random(&mut self) -> Result<[u8; 32], HostError> {
@@ -87,6 +120,10 @@ impl<C> Setup for HookHost<'_, C> {
 
     fn token_shards(&self) -> usize {
         self.workers.saturating_mul(TOKEN_SHARDS_PER_WORKER)
+    }
+
+    fn is_the_only_dispatcher(&self) -> bool {
+        true
     }
 
     fn engines(&self) -> &'static [&'static str] {

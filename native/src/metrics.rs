@@ -1,5 +1,6 @@
 //! The driver's metrics in Envoy: each family is one metric with labels.
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use driver::Metric as Family;
 use driver::metrics::MetricKind;
@@ -36,11 +37,16 @@ impl Metrics {
     /// Adds to a counter or a gauge. A metric that Envoy refuses is ignored.
     pub fn add(&self, meter: Meter<'_>, family: Family, labels: &[&str], by: i64) {
         let Some(metric) = self.number(family) else { return };
-        let _ = match family.kind() {
-            MetricKind::Gauge if by < 0 => meter.lower(metric, labels, by.unsigned_abs()),
-            MetricKind::Gauge => meter.raise(metric, labels, by.unsigned_abs()),
-            MetricKind::Counter | MetricKind::Histogram => meter.count(metric, labels, by.unsigned_abs()),
-        };
+        match family.kind() {
+            MetricKind::Gauge => {
+                let mut levels = levels();
+                raise(&mut levels, family, labels, by);
+                self.set_level(meter, &levels, family, labels);
+            }
+            MetricKind::Counter | MetricKind::Histogram => {
+                let _ = meter.count(metric, labels, by.unsigned_abs());
+            }
+        }
     }
 
     /// Sets a gauge, or records into a histogram.
@@ -52,6 +58,13 @@ impl Metrics {
         };
     }
 
+    /// Under the lock, so that of two threads the later level is the one that Envoy keeps.
+    fn set_level(&self, meter: Meter<'_>, levels: &Levels, family: Family, labels: &[&str]) {
+        let Some(metric) = self.number(family) else { return };
+        let level = levels.get(&series(family, labels)).copied().unwrap_or(0);
+        let _ = meter.set(metric, labels, u64::try_from(level).unwrap_or(0));
+    }
+
     pub fn fault(&self, meter: Meter<'_>) {
         let _ = meter.count(self.faults, &[], 1);
     }
@@ -61,11 +74,32 @@ impl Metrics {
     }
 }
 
+/// Gauges that are sums over all configurations of the process, by family and labels. Envoy does not keep the sum: it
+/// drops a gauge with the last configuration that has set it, and the next one would subtract from 0.
+type Levels = BTreeMap<(&'static str, Vec<String>), i64>;
+
+static LEVELS: Mutex<Levels> = Mutex::new(Levels::new());
+
+fn levels() -> MutexGuard<'static, Levels> {
+    LEVELS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn series(family: Family, labels: &[&str]) -> (&'static str, Vec<String>) {
+    (family.name(), labels.iter().map(|&label| label.to_owned()).collect())
+}
+
+fn raise(levels: &mut Levels, family: Family, labels: &[&str], by: i64) {
+    let level = levels.entry(series(family, labels)).or_default();
+    *level = level.saturating_add(by);
+}
+
 /// A report of a configuration that Envoy has removed.
 #[derive(Debug, Clone, Copy)]
 pub enum Left {
     Add(i64),
     Record(u64),
+    /// The sum has changed.
+    Level,
 }
 
 /// Reports of configurations that ended. The next configuration that ticks reports them, because the metrics belong to
@@ -75,6 +109,13 @@ static LEFT_BEHIND: Mutex<Vec<(Family, Vec<String>, Left)>> = Mutex::new(Vec::ne
 const MAX_LEFT_BEHIND: usize = 4096;
 
 pub fn leave_behind(family: Family, labels: &[&str], left: Left) {
+    let left = match left {
+        Left::Add(by) if family.kind() == MetricKind::Gauge => {
+            raise(&mut levels(), family, labels, by);
+            Left::Level
+        }
+        left => left,
+    };
     let mut all = LEFT_BEHIND.lock().unwrap_or_else(PoisonError::into_inner);
     if all.len() < MAX_LEFT_BEHIND {
         all.push((family, labels.iter().map(|&label| label.to_owned()).collect(), left));
@@ -88,6 +129,7 @@ pub fn report_left_behind(metrics: &Metrics, meter: Meter<'_>) {
         match left {
             Left::Add(by) => metrics.add(meter, family, &labels, by),
             Left::Record(value) => metrics.record(meter, family, &labels, value),
+            Left::Level => metrics.set_level(meter, &levels(), family, &labels),
         }
     }
 }

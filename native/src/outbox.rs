@@ -2,10 +2,11 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use driver::{CallId, Callout, CalloutReply, HostError};
 
+use crate::callout_log::CalloutLog;
 use crate::envoy::{self, Config};
 use crate::ticker::{Bell, Event};
 
@@ -14,6 +15,7 @@ pub struct Outbox<C> {
     bell: Arc<Bell>,
     next: AtomicU64,
     calls: Mutex<Calls<C>>,
+    log: Mutex<CalloutLog>,
     /// None is in flight any more.
     answered: Condvar,
 }
@@ -50,10 +52,21 @@ pub struct Answer<'h> {
 impl<C> Outbox<C> {
     pub fn new(bell: Arc<Bell>) -> Self {
         let calls = Calls { waiting: Vec::new(), in_flight: HashMap::new(), closed: false };
-        Self { bell, next: AtomicU64::new(1), calls: Mutex::new(calls), answered: Condvar::new() }
+        Self {
+            bell,
+            next: AtomicU64::new(1),
+            calls: Mutex::new(calls),
+            log: Mutex::default(),
+            answered: Condvar::new(),
+        }
     }
 
-    /// From any thread.
+    /// Wakes the main thread to send, from any thread.
+    pub fn ring(&self) {
+        self.bell.ring(Event::Work);
+    }
+
+    /// From any thread. Somebody must [`Outbox::send`] it.
     pub fn post(&self, callout: &Callout<'_>) -> CallId {
         let id = CallId(self.next.fetch_add(1, Ordering::Relaxed));
         let headers = callout.headers.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
@@ -64,7 +77,6 @@ impl<C> Outbox<C> {
             timeout: callout.timeout,
         };
         self.calls().waiting.push((Ticket { owner: None, call: id }, callout));
-        self.bell.ring(Event::Work);
         id
     }
 
@@ -87,14 +99,17 @@ impl<C> Outbox<C> {
                     self.calls().in_flight.insert(number, ticket);
                 }
                 Err(refused) => {
-                    let why = refused.reason();
-                    let text = format!("portcullis: no callout to cluster `{}`: {why}", callout.cluster);
-                    envoy::log(envoy::LogLevel::Warn, &text);
+                    self.log().refused(&callout.cluster, refused.reason(), Instant::now());
                     unsent.push(ticket);
                 }
             }
         }
         unsent
+    }
+
+    /// On the main thread, every tick: says how many refused callouts were not logged.
+    pub fn tick(&self) {
+        self.log().on_time(Instant::now());
     }
 
     /// The owner of the answer with this number.
@@ -138,11 +153,16 @@ impl<C> Outbox<C> {
 
     /// Envoy's configuration is gone. Returns the callouts that will have no answer.
     pub fn close(&self) -> Vec<Ticket<C>> {
+        self.log().end();
         let mut calls = self.calls();
         calls.closed = true;
         let waiting = std::mem::take(&mut calls.waiting);
         let in_flight = std::mem::take(&mut calls.in_flight);
         waiting.into_iter().map(|(ticket, _)| ticket).chain(in_flight.into_values()).collect()
+    }
+
+    fn log(&self) -> MutexGuard<'_, CalloutLog> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn calls(&self) -> MutexGuard<'_, Calls<C>> {

@@ -18,7 +18,8 @@ const DOCUMENT: &str = r#"{
     "issuers": [{ "name": "main", "issuer": "https://issuer.example", "audiences": ["api"], "algorithms": ["EdDSA"],
         "keys": [{ "jwk": { "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" } }] }],
     "tokens": { "headers": [{ "name": "authorization", "scheme": "Bearer" }] },
-    "rules": [{ "name": "all", "match": { "path": { "prefix": "/" } }, "access": "required" }]
+    "rules": [{ "name": "all", "match": { "path": { "prefix": "/" } }, "access": "required" }],
+    "expose": { "metadata": true, "filter_state": true }
 }"#;
 const REQUEST: &[(&str, &str)] = &[(":method", "GET"), (":path", "/"), (":authority", "api.example")];
 
@@ -28,6 +29,13 @@ fn a_document_that_is_not_right_is_refused() {
         assert!(Config::load(document).is_none(), "{document}");
     }
     assert!(Config::load(DOCUMENT).is_some());
+}
+
+// The Envoy of these tests has no secrets of SDS, like 1.39.
+#[test]
+fn a_document_with_secrets_of_sds_is_refused_by_an_envoy_without_them() {
+    assert!(Config::load(&DOCUMENT.replacen('{', r#"{ "sds": [{ "name": "S" }],"#, 1)).is_none());
+    assert!(Config::load(&DOCUMENT.replacen('{', r#"{ "sds": [],"#, 1)).is_some());
 }
 
 #[test]
@@ -44,6 +52,7 @@ fn a_filter_that_is_destroyed_by_its_own_reply_is_not_used_again() {
     assert_eq!((reply.status, reply.details.as_str()), (401, "TOKEN_MISSING"));
     let seen = ["outcome", "code", "rule"].map(|key| stream.metadata(&format!("portcullis/{key}")));
     assert_eq!(seen, ["refused", "TOKEN_MISSING", "all"].map(|text| Some(text.to_owned())));
+    assert_eq!(stream.metadata("flag").as_deref(), Some("PCR"));
     stream.end();
 }
 

@@ -1,6 +1,8 @@
-//! What the service does, without HTTP: revocations, known issuers, sessions, clients, provider events, the audit log.
+//! What the service does, without HTTP: revocations, the feed of
+//! revocations, known issuers, sessions, clients, provider events, the audit log.
 pub mod audit;
 pub mod clients;
+pub mod feed;
 pub mod issuers;
 pub mod provider_events;
 pub mod revocations;

@@ -1,6 +1,7 @@
 //! The endpoints: parsing of requests, and the answer for each result.
 pub mod admin;
 pub mod check;
+pub mod feed;
 pub mod gate;
 pub mod health;
 pub mod oauth2;

@@ -1,7 +1,7 @@
 //! The store seen from the service: model types, one trait for each use, errors, and a conformance suite. Nothing here
 //! knows a database.
 //!
-//! A store implements [`RevocationStore`], [`SessionStore`], [`AuditLog`], [`ReplayGuard`] and [`IssuerRegistry`], usually
+//! A store implements [`RevocationStore`], [`RevocationLog`], [`SessionStore`], [`AuditLog`], [`ReplayGuard`] and [`IssuerRegistry`], usually
 //! with one type, and passes the suite in `conformance` (feature `conformance`). `store-redis` is the first. Keys and names
 //! are HMACs, and notes are encrypted, before they come here: no store learns an identity.
 //!
@@ -44,6 +44,7 @@ mod issuers;
 pub mod memory;
 mod observer;
 mod replay_guard;
+mod revocation_log;
 mod revocations;
 mod sessions;
 mod stores;
@@ -55,6 +56,7 @@ pub use identity::{StoreId, StoreIdError};
 pub use issuers::{IssuerBounds, IssuerRegistry, KnownIssuer};
 pub use observer::{Observer, Unobserved};
 pub use replay_guard::{Claim, ReplayGuard};
+pub use revocation_log::{Change, LogEntry, Place, RevocationLog, ShardNews};
 pub use revocations::{
     Durability, Ending, Ends, InForce, Lifted, ListError, Page, Revocation, RevocationStore, StoredRevocation, Written,
 };
@@ -81,6 +83,16 @@ macro_rules! conformance_tests {
             a_batch_is_written_and_read_as_one,
             what_is_acknowledged_is_readable_by_every_instance,
             concurrent_writes_leave_the_strongest,
+        );
+        $crate::conformance_tests!(@module $fixture, revocation_log:
+            what_is_acknowledged_before_a_call_is_in_its_news,
+            entries_come_in_the_order_of_the_writes,
+            a_repeated_revocation_and_a_lift_are_entries_too,
+            what_has_expired_or_was_lifted_is_not_read_anew,
+            a_follower_that_is_far_behind_reads_anew,
+            a_place_of_another_history_is_a_gap,
+            a_lost_store_is_not_followed,
+            concurrent_writers_are_all_followed,
         );
         $crate::conformance_tests!(@module $fixture, identity:
             an_empty_store_is_not_nobody_revoked,

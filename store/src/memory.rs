@@ -3,14 +3,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+mod log;
+
 use async_trait::async_trait;
 use wire::{Answer, Kinds, RevocationKey};
 
 use crate::clock::{unix_millis, unix_seconds};
 use crate::{
-    AuditBounds, AuditEntry, AuditFrom, AuditId, AuditLog, Claim, Durability, Ending, Ends, InForce, IndexEntry,
-    IssuerBounds, IssuerRegistry, KnownIssuer, Lifted, ListError, NewSession, Page, ReplayGuard, Revocation,
-    RevocationStore, Rotated, Rotation, SessionName, SessionRecord, SessionStore, StoreError, StoreId,
+    AuditBounds, AuditEntry, AuditFrom, AuditId, AuditLog, Change, Claim, Durability, Ending, Ends, InForce,
+    IndexEntry, IssuerBounds, IssuerRegistry, KnownIssuer, Lifted, ListError, NewSession, Page, ReplayGuard,
+    Revocation, RevocationStore, Rotated, Rotation, SessionName, SessionRecord, SessionStore, StoreError, StoreId,
     StoredRevocation, SubjectName, WriteError, Written,
 };
 
@@ -34,6 +36,7 @@ struct State {
     marks: HashMap<String, (Claim, Instant)>,
     audit: BTreeMap<AuditId, Vec<u8>>,
     issuers: BTreeMap<(String, u8), u64>,
+    log: log::Log,
 }
 
 #[derive(Debug, Clone)]
@@ -165,7 +168,9 @@ impl RevocationStore for MemoryStore {
                 }
                 entry.expires = expires;
             }
-            all.push(in_force(&entry));
+            let now_in_force = in_force(&entry);
+            state.log.append(Change::Revoked { key: revocation.key, expires_in: now_in_force.expires_in });
+            all.push(now_in_force);
             state.revocations.insert(revocation.key.0, entry);
         }
         Ok(Written { in_force: all, durability: Durability::default() })
@@ -173,8 +178,14 @@ impl RevocationStore for MemoryStore {
 
     async fn lift(&self, keys: Vec<RevocationKey>) -> Result<Lifted, WriteError> {
         let mut state = self.write()?;
-        let removed = keys.iter().filter(|key| state.revocations.remove(&key.0).is_some()).count();
-        Ok(Lifted { removed: removed as u64, durability: Durability::default() })
+        let mut removed = 0;
+        for key in keys {
+            if state.revocations.remove(&key.0).is_some() {
+                state.log.append(Change::Lifted { key });
+                removed += 1;
+            }
+        }
+        Ok(Lifted { removed, durability: Durability::default() })
     }
 }
 

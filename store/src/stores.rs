@@ -1,12 +1,13 @@
 //! Everything that the service needs from a store, by use.
 use std::sync::Arc;
 
-use crate::{AuditLog, IssuerRegistry, ReplayGuard, RevocationStore, SessionStore};
+use crate::{AuditLog, IssuerRegistry, ReplayGuard, RevocationLog, RevocationStore, SessionStore};
 
 /// The parts may come from different stores.
 #[derive(Debug, Clone)]
 pub struct Stores {
     pub revocations: Arc<dyn RevocationStore>,
+    pub log: Arc<dyn RevocationLog>,
     pub sessions: Arc<dyn SessionStore>,
     pub audit: Arc<dyn AuditLog>,
     pub replay_guard: Arc<dyn ReplayGuard>,
@@ -15,11 +16,12 @@ pub struct Stores {
 
 impl<S> From<Arc<S>> for Stores
 where
-    S: RevocationStore + SessionStore + AuditLog + ReplayGuard + IssuerRegistry + 'static,
+    S: RevocationStore + RevocationLog + SessionStore + AuditLog + ReplayGuard + IssuerRegistry + 'static,
 {
     fn from(store: Arc<S>) -> Self {
         Self {
             revocations: store.clone(),
+            log: store.clone(),
             sessions: store.clone(),
             audit: store.clone(),
             replay_guard: store.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::native_filter::with_native_filter;
+use crate::native_filter::{split, with_filter_of, with_native_listener};
 use crate::template::{render, with_listener, with_transport_socket};
 use crate::{Directory, Process, Request, START_DEADLINE, exchange, project, wait_until};
 
@@ -31,10 +31,27 @@ pub struct EnvoyOptions {
     /// How the service is reached, if it speaks TLS.
     pub service_tls: Option<ServiceTls>,
     pub host: FilterHost,
+    /// With a second listener `native`, which differs from the Wasm filter's only in its host.
+    pub beside_native: bool,
+    /// Take part in a hot restart.
+    pub hot_restart: Option<HotRestart>,
     /// The listener stands in a file of its own that Envoy watches: see [`Envoy::update_listener`].
     pub listener_from_file: bool,
     /// Edits the rendered bootstrap, for the needs of one test.
     pub edit: fn(String) -> String,
+}
+
+/// One of several Envoys of which each takes over from the one before.
+#[derive(Debug, Clone, Copy)]
+pub struct HotRestart {
+    /// The same for all of them. Envoy uses up to ten numbers from ten times this one.
+    pub base_id: u32,
+    /// 0 for the first.
+    pub epoch: u32,
+    /// Of the listener: sockets are handed over by their addresses.
+    pub port: u16,
+    /// When the one before ends, from the start of this one.
+    pub parent_ends_after: Duration,
 }
 
 /// Files in PEM, for the TLS 1.3 listener.
@@ -53,8 +70,8 @@ pub struct ServiceTls {
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
-/// The host that runs the filter inside Envoy. The files in envoy/ are written for Wasm; `bootstrap` rewrites
-/// them for any other.
+/// The host that runs the filter inside Envoy. Each has a bootstrap in envoy/; the other files there are written for
+/// Wasm, and `bootstrap` puts the dynamic module into them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FilterHost {
     Wasm {
@@ -85,6 +102,8 @@ impl EnvoyOptions {
             tls: None,
             service_tls: None,
             host: FilterHost::chosen(),
+            beside_native: false,
+            hot_restart: None,
             listener_from_file: false,
             edit: |bootstrap| bootstrap,
         }
@@ -104,9 +123,23 @@ impl FilterHost {
         }
     }
 
+    /// Its bootstrap in envoy/.
+    pub fn bootstrap(&self) -> &'static str {
+        match self {
+            Self::Wasm { .. } => "envoy.yaml",
+            Self::Native => "envoy-native.yaml",
+        }
+    }
+
     /// Is it the dynamic module? It has one memory for all workers, and no virtual machines.
     pub fn is_native() -> bool {
         Self::chosen() == Self::Native
+    }
+
+    /// The directory with libportcullis.so: dist, or the one that `PORTCULLIS_MODULES` names.
+    pub fn native_modules() -> PathBuf {
+        let named = std::env::var_os("PORTCULLIS_MODULES").map(PathBuf::from);
+        named.unwrap_or_else(|| project().join("dist"))
     }
 
     /// dist/portcullis.wasm, which ships, or the file that `PORTCULLIS_WASM` names.
@@ -150,11 +183,17 @@ impl Envoy {
             .arg(config)
             .arg("--admin-address-path")
             .arg(&admin_path)
-            .args(["--concurrency", &options.concurrency.to_string(), "--disable-hot-restart"])
+            .args(["--concurrency", &options.concurrency.to_string()])
             .args(["--log-level", "warning", "--component-log-level", "wasm:info,dynamic_modules:info"])
             .args(["--drain-time-s", &options.drain.as_secs().to_string()])
-            .env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", project().join("dist"))
+            .env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", FilterHost::native_modules())
             .envs(options.environment);
+        match options.hot_restart {
+            None => command.arg("--disable-hot-restart"),
+            Some(HotRestart { base_id, epoch, parent_ends_after, .. }) => command
+                .args(["--base-id", &base_id.to_string(), "--restart-epoch", &epoch.to_string()])
+                .args(["--parent-shutdown-time-s", &parent_ends_after.as_secs().to_string()]),
+        };
         let mut process = Process::start("envoy", command, directory.path());
 
         let mut found = None;
@@ -172,6 +211,15 @@ impl Envoy {
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where clients connect to another of its listeners.
+    ///
+    /// # Panics
+    /// It has no such listener.
+    pub async fn address_of(&self, listener: &str) -> SocketAddr {
+        let listeners: Value = serde_json::from_str(&self.admin("GET", "/listeners?format=json").await).expect("JSON");
+        address_of(&listeners, listener).unwrap_or_else(|| panic!("there is no listener `{listener}`"))
     }
 
     /// Its admin interface.
@@ -240,9 +288,14 @@ async fn ready(admin_path: &PathBuf) -> Option<(SocketAddr, SocketAddr)> {
     let address = std::fs::read_to_string(admin_path).ok()?.trim().parse().ok()?;
     admin(address, "GET", "/ready").await?;
     let listeners: Value = serde_json::from_str(&admin(address, "GET", "/listeners?format=json").await?).ok()?;
-    let socket = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
+    Some((address, address_of(&listeners, "main")?))
+}
+
+fn address_of(listeners: &Value, name: &str) -> Option<SocketAddr> {
+    let listener = listeners["listener_statuses"].as_array()?.iter().find(|listener| listener["name"] == name)?;
+    let socket = &listener["local_address"]["socket_address"];
     let port = u16::try_from(socket["port_value"].as_u64()?).ok()?;
-    Some((address, SocketAddr::new(socket["address"].as_str()?.parse().ok()?, port)))
+    Some(SocketAddr::new(socket["address"].as_str()?.parse().ok()?, port))
 }
 
 async fn admin(address: SocketAddr, method: &str, path: &str) -> Option<String> {
@@ -258,7 +311,7 @@ fn bootstrap(options: &EnvoyOptions) -> String {
     let names: Vec<_> = options.environment.iter().map(|(name, _)| name).collect();
     let mut values = vec![
         ("LISTEN_ADDRESS", json!("127.0.0.1")),
-        ("LISTEN_PORT", json!(0)),
+        ("LISTEN_PORT", json!(options.hot_restart.map_or(0, |restart| restart.port))),
         ("ADMIN_PORT", json!(0)),
         ("UPSTREAM_ADDRESS", json!(options.upstream.ip())),
         ("UPSTREAM_PORT", json!(options.upstream.port())),
@@ -269,9 +322,9 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         ("SECRET_ENV", json!(names)),
         ("FILTER_CONFIG", json!(options.filter.as_ref().map(Value::to_string).unwrap_or_default())),
     ];
-    let mut template = read("envoy.yaml");
+    let mut template = read(options.host.bootstrap());
     if let Some(tls) = &options.tls {
-        template = with_listener(&template, &read("listener-tls13.yaml"));
+        template = with_listener(&template, &with_filter_of(&read("listener-tls13.yaml"), &template));
         values.push(("TLS_CERTIFICATE", json!(tls.certificate)));
         values.push(("TLS_KEY", json!(tls.key)));
         values.push(("CLIENT_CA", json!(tls.client_ca)));
@@ -289,9 +342,12 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         values.push(("SERVICE_NAME", json!(tls.name)));
         values.push(("SERVICE_CA", json!(tls.authority)));
     }
+    if options.beside_native {
+        template = with_native_listener(&template, &read(FilterHost::Native.bootstrap()));
+    }
     match (&options.filter, &options.host) {
         (None, _) => template = without_filter(&template),
-        (Some(_), FilterHost::Native) => template = with_native_filter(&template, &read("filter-native.yaml")),
+        (Some(_), FilterHost::Native) => {}
         (Some(_), FilterHost::Wasm { module }) => values.push(("WASM", json!(module))),
     }
     (options.edit)(render(&template, &values))
@@ -318,7 +374,6 @@ fn without_client(socket: &str) -> String {
 }
 
 fn without_filter(template: &str) -> String {
-    let (before, rest) = template.split_once("- name: portcullis\n").expect("envoy.yaml has the filter");
-    let (_, router) = rest.split_once("- name: envoy.filters.http.router\n").expect("envoy.yaml ends with the router");
-    format!("{before}- name: envoy.filters.http.router\n{router}")
+    let (before, _, router) = split(template);
+    format!("{before}{router}")
 }

@@ -139,7 +139,7 @@ impl Retention {
         Some(Self { token: u32::from_be_bytes(read.take()?), login: u32::from_be_bytes(read.take()?) })
     }
 
-    fn write(self, bytes: &mut Vec<u8>) {
+    pub(crate) fn write(self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.token.to_be_bytes());
         bytes.extend_from_slice(&self.login.to_be_bytes());
     }

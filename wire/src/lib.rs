@@ -1,4 +1,4 @@
-//! The formats shared by filter and service: the shared secret, the names of revocations, the check, and the service's
+//! The formats shared by filter and service: the shared secret, the names of revocations, the check, the feed, and the service's
 //! tokens as far as both read them. No I/O, no clock, no randomness: bytes in, bytes out.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 #![forbid(unsafe_code)]
@@ -6,6 +6,7 @@
 pub mod check;
 mod cidr;
 mod duration;
+pub mod feed;
 mod key;
 pub mod opaque_token;
 mod secret;

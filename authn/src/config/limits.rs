@@ -22,6 +22,10 @@ document! {
         /// As many may wait for keys, and for each introspection server.
         #[serde(default = "default_waiting")]
         pub waiting_requests: usize,
+        /// The memory of the revocations that the feed brings, in each VM; 65536 to 268435456 bytes. With more of them, each
+        /// token is asked about.
+        #[serde(default = "default_feed_bytes")]
+        pub feed_bytes: usize,
     }
 }
 
@@ -33,6 +37,7 @@ impl Default for Limits {
             cached_token_bytes: default_cached_token_bytes(),
             shared_verdicts: default_shared_verdicts(),
             waiting_requests: default_waiting(),
+            feed_bytes: default_feed_bytes(),
         }
     }
 }
@@ -52,6 +57,10 @@ fn default_cached_token_bytes() -> usize {
 
 fn default_shared_verdicts() -> usize {
     8192
+}
+
+fn default_feed_bytes() -> usize {
+    64 * 1024 * 1024
 }
 
 fn default_waiting() -> usize {

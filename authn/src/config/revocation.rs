@@ -31,6 +31,17 @@ document! {
         /// most the service's `--future-iat-tolerance`, and at most 60s.
         #[serde(default = "default_future_iat_tolerance")]
         pub future_iat_tolerance: ConfigDuration,
+        /// Follow the service's feed of revocations, so that only a token that may be revoked is asked about. Default:
+        /// each token is asked about.
+        pub feed: Option<Feed>,
+    }
+
+    /// How the feed of revocations is followed.
+    pub struct Feed {
+        /// The longest time from the acknowledgement of a revocation to the last admission of a token that it ends; 250ms
+        /// to 5s. While the proxy cannot prove that it knows every revocation that is older, each token is asked about.
+        #[serde(default = "default_feed_lag")]
+        pub lag: ConfigDuration,
     }
 }
 
@@ -62,6 +73,10 @@ choice! {
         /// All tokens of this `iss`.
         Issuer,
     }
+}
+
+fn default_feed_lag() -> ConfigDuration {
+    ConfigDuration::from_secs(1)
 }
 
 fn default_refresh_ahead() -> bool {

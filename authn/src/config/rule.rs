@@ -1,7 +1,8 @@
 //! Rules: the requests that they match, and their requirements.
 use serde::Deserialize;
 
-use super::{Binding, Forward, OneOrMany, RevocationKind, RevocationMode};
+use super::tree::from_json;
+use super::{Binding, Forward, Invalid, OneOrMany, RevocationKind, RevocationMode};
 
 document! {
     /// The requests of a rule, and what they need.
@@ -13,6 +14,11 @@ document! {
         pub matches: Match,
         /// Which requests are admitted.
         pub access: Access,
+        /// This rule has no `match`. It applies to the requests whose Envoy route selects it by its name, in place of the
+        /// first rule that matches (docs/routes.md). Needs `access: required` and a `name`. Only the dynamic module knows
+        /// routes. Default false.
+        #[serde(default)]
+        pub for_routes: bool,
         /// Names of the issuers that are accepted here. Default: all.
         pub issuers: Option<Vec<String>>,
         /// Scopes that the token must have (`scope` as a string per RFC 8693 section 4.2 or an array, or `scp`).
@@ -42,7 +48,7 @@ document! {
     }
 
     /// The requests that a rule applies to. All fields that are given must match.
-    #[derive(Default)]
+    #[derive(Default, PartialEq, Eq)]
     pub struct Match {
         /// The path, plain and case-sensitive.
         pub path: Option<PathMatch>,
@@ -81,6 +87,22 @@ document! {
     }
 }
 
+document! {
+    /// What one route of Envoy says to the filter.
+    pub struct Route {
+        /// The name of a rule with `for_routes`.
+        pub rule: String,
+    }
+}
+
+impl Route {
+    /// # Errors
+    /// What is wrong with it, with the field.
+    pub fn from_json(text: &[u8]) -> Result<Self, Invalid> {
+        from_json(text)
+    }
+}
+
 choice! {
     /// Which requests are admitted.
     pub enum Access {
@@ -107,7 +129,7 @@ choice! {
 }
 
 /// Exactly one of the two.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum PathMatch {

@@ -78,7 +78,9 @@ impl Accepted {
             removal: self.removal,
             mismatch_reported: self.mismatch_reported,
             unchecked,
+            by_feed: false,
             refresh: None,
+            exposed: self.verified.exposed.clone(),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Last step: the known verdicts decide whether to admit, to ask, or to refuse.
 use std::sync::Arc;
 
-use super::{Accepted, Judged, Questions, Removal, Verified};
+use super::{Accepted, Exposed, Judged, Questions, Removal, Verified};
 use crate::config::RevocationMode;
 use crate::policy::Policy;
 use crate::reject::{Cause, Rejection};
-use crate::revocation::{RevocationQuery, Verdict};
+use crate::revocation::{FeedWord, Known, RevocationQuery, Verdict};
 use crate::time::{Monotonic, Now};
 
 /// The state of an accepted request.
@@ -24,6 +24,8 @@ pub struct Asking {
     pub(super) accepted: Accepted,
     pub(super) ask: Arc<RevocationQuery>,
     pub(super) passes_when_unavailable: bool,
+    /// A check that was sent earlier may lack a revocation that the feed has brought.
+    pub(super) not_before: Monotonic,
 }
 
 /// Why there is no verdict.
@@ -46,7 +48,10 @@ pub struct Admission {
     pub mismatch_reported: bool,
     /// Admitted although its session could not be checked: the rule allows it explicitly.
     pub unchecked: bool,
+    /// Admitted since the feed of revocations proves that none of the token's keys is revoked.
+    pub by_feed: bool,
     pub(super) refresh: Option<Arc<RevocationQuery>>,
+    pub(super) exposed: Option<Arc<Exposed>>,
 }
 
 impl Policy {
@@ -54,23 +59,38 @@ impl Policy {
     ///
     /// # Errors
     /// The token expired while the request waited, or the answer ended it.
-    pub fn status_after_introspection(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {
+    pub fn status_after_introspection(
+        &self,
+        accepted: Accepted,
+        known: Option<Known<'_>>,
+        now: Now,
+    ) -> Result<RevocationStatus, Rejection> {
         accepted.verified.window.check(now.wall)?;
-        self.revocation_status(accepted, now)
+        self.revocation_status(accepted, known, now)
     }
 
-    /// The state of an accepted request according to the cache.
+    /// The state of an accepted request according to the feed and the cache.
     ///
     /// # Errors
     /// `RejectReason::SessionRevoked` when a fresh verdict says so.
-    pub fn revocation_status(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {
+    pub fn revocation_status(
+        &self,
+        accepted: Accepted,
+        known: Option<Known<'_>>,
+        now: Now,
+    ) -> Result<RevocationStatus, Rejection> {
         if self.lacks_confirmation(&accepted.verified, now)? {
             return Ok(RevocationStatus::MustIntrospect(accepted));
         }
-        self.status_by_verdict(accepted, now)
+        self.status_by_verdict(accepted, known, now)
     }
 
-    pub(super) fn status_by_verdict(&self, accepted: Accepted, now: Now) -> Result<RevocationStatus, Rejection> {
+    pub(super) fn status_by_verdict(
+        &self,
+        accepted: Accepted,
+        known: Option<Known<'_>>,
+        now: Now,
+    ) -> Result<RevocationStatus, Rejection> {
         let mode = self.rules.get(accepted.judged.rule).map_or(RevocationMode::Check, |rule| rule.revocation);
         if mode == RevocationMode::Off {
             return Ok(RevocationStatus::Admitted(accepted.admit(false)));
@@ -83,8 +103,14 @@ impl Policy {
                 return Err(Rejection::new(Cause::NoService));
             }
         };
+        let word = revocation.word(known, ask, now.monotonic);
+        let not_before = match word {
+            FeedWord::Perhaps { since } => since,
+            FeedWord::Clear | FeedWord::Silent => Monotonic(0),
+        };
         if let Some((sent, verdict)) = ask.verdict()
             && revocation.is_fresh(sent, now.monotonic)
+            && (verdict == Verdict::Dead || (sent >= not_before && word != FeedWord::Clear))
         {
             return match verdict {
                 Verdict::Live => {
@@ -94,9 +120,12 @@ impl Policy {
                 Verdict::Dead => Err(revoked()),
             };
         }
+        if word == FeedWord::Clear {
+            return Ok(RevocationStatus::Admitted(Admission { by_feed: true, ..accepted.admit(false) }));
+        }
         let ask = Arc::clone(ask);
         let passes_when_unavailable = mode == RevocationMode::DangerouslyPassWhenUnavailable;
-        Ok(RevocationStatus::MustAsk(Asking { accepted, ask, passes_when_unavailable }))
+        Ok(RevocationStatus::MustAsk(Asking { accepted, ask, passes_when_unavailable, not_before }))
     }
 }
 
@@ -113,6 +142,16 @@ impl Asking {
         &self.accepted.verified
     }
 
+    /// Would a verdict be too old, whose check was sent at this time? Then it must be asked for again.
+    pub fn needs_newer(&self, sent: Monotonic) -> bool {
+        sent < self.not_before
+    }
+
+    /// A verdict must be of this time or newer.
+    pub fn not_before(&self) -> Monotonic {
+        self.not_before
+    }
+
     /// A verdict arrived, from the service or from another worker.
     ///
     /// # Errors
@@ -127,7 +166,7 @@ impl Asking {
         self.ask.learn(sent, verdict);
         self.accepted.verified.window.check(now.wall)?;
         // The cached verdict may be newer than the one that just arrived.
-        match policy.status_by_verdict(self.accepted, now)? {
+        match policy.status_by_verdict(self.accepted, None, now)? {
             RevocationStatus::Admitted(admission) => Ok(admission),
             RevocationStatus::MustAsk(_) | RevocationStatus::MustIntrospect(_) => {
                 Err(Rejection::new(Cause::AnswerLate))
@@ -162,6 +201,11 @@ impl Admission {
     /// The query to refresh, although the verdict still counts: it will be stale soon.
     pub fn refresh(&self) -> Option<&Arc<RevocationQuery>> {
         self.refresh.as_ref()
+    }
+
+    /// What is exposed of its token.
+    pub fn exposed(&self) -> Option<&Exposed> {
+        self.exposed.as_deref()
     }
 
     pub fn removal(&self) -> &Removal {

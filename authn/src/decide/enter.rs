@@ -6,9 +6,9 @@ use crate::config::Access;
 use crate::credentials::{Presented, Source};
 use crate::policy::{Policy, Rule};
 use crate::reject::{Cause, Rejection};
-use crate::request::Request;
 use crate::request::host::Host;
 use crate::request::path::PlainPath;
+use crate::request::{CONNECT, Request};
 
 /// The result of the rules before any token is read.
 #[derive(Debug)]
@@ -48,13 +48,25 @@ pub enum Removal {
 }
 
 impl Policy {
+    /// By the first rule that matches.
     pub fn enter<'r>(&self, request: &Request<'r>) -> Entry<'r> {
+        self.enter_by(request, None)
+    }
+
+    /// `selected`: the name of the rule that the request's route selects.
+    pub fn enter_by<'r>(&self, request: &Request<'r>, selected: Option<&str>) -> Entry<'r> {
         let denied = |rule, rejection| Entry::Denied { rule, rejection };
         let (path, host) = match (request.plain_path(), Host::parse(request.authority())) {
             (Ok(path), Ok(host)) => (path, host),
             (Err(rejection), _) | (_, Err(rejection)) => return denied(None, rejection),
         };
-        let found = self.router.find(request.method(), &path, &host);
+        let found = match selected {
+            Some(name) if request.method() != CONNECT => match self.rule_for_routes(name) {
+                None => return denied(None, Rejection::new(Cause::RouteRuleUnknown)),
+                found => found,
+            },
+            Some(_) | None => self.router.find(request.method(), &path, &host),
+        };
         let Some((index, rule)) = found.and_then(|index| Some((index, self.rules.get(index)?))) else {
             return denied(None, Rejection::new(Cause::NoRule));
         };

@@ -11,7 +11,7 @@ use crate::config::RevocationMode;
 use crate::introspection::{Failure, Introspection, Reply, Unanswered};
 use crate::policy::{Issuer, Policy};
 use crate::reject::{Cause, Rejection};
-use crate::revocation::{self, Revocation, RevocationQuery, Whose};
+use crate::revocation::{self, FeedWord, Known, Revocation, RevocationQuery, Whose};
 use crate::time::{Monotonic, Now, UnixSeconds};
 
 /// Replaces the signature.
@@ -52,10 +52,17 @@ impl Policy {
 
     /// The revocation query of a token that is known from an earlier answer, unless there is a verdict: sent while the
     /// introspection is in flight, so that the request waits once and not twice.
-    pub fn worth_asking(&self, earlier: &Verified, rule: usize, now: Now) -> Option<Arc<RevocationQuery>> {
+    pub fn worth_asking(
+        &self,
+        earlier: &Verified,
+        rule: usize,
+        known: Option<Known<'_>>,
+        now: Now,
+    ) -> Option<Arc<RevocationQuery>> {
         let (revocation, ask) = (self.revocation()?, earlier.ask()?);
         let asks = self.rules.get(rule)?.revocation != RevocationMode::Off;
-        let knows = ask.verdict().is_some_and(|(sent, _)| revocation.is_fresh(sent, now.monotonic));
+        let is_clear = known.is_some_and(|known| revocation.word(Some(known), ask, now.monotonic) == FeedWord::Clear);
+        let knows = is_clear || ask.verdict().is_some_and(|(sent, _)| revocation.is_fresh(sent, now.monotonic));
         (asks && !knows).then(|| Arc::clone(ask))
     }
 
@@ -125,6 +132,7 @@ impl Policy {
             introspected: Some(Introspected { sent, ended: AtomicBool::new(false) }),
             confirmation: Mutex::default(),
             judged: Default::default(),
+            exposed: self.expose(&issuer.issuer, &issuer.identifiers, claims),
         })
     }
 

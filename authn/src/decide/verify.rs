@@ -9,7 +9,7 @@ use jose::{Padding, Unverified};
 
 use super::judgements::Judgements;
 use super::{
-    DEFAULT_FUTURE_IAT_TOLERANCE, Entered, Signed, confirmed, introspected, judge, registered, unknown_issuer,
+    DEFAULT_FUTURE_IAT_TOLERANCE, Entered, Exposed, Signed, confirmed, introspected, judge, registered, unknown_issuer,
 };
 use crate::claims::members;
 use crate::claims::window::Window;
@@ -48,6 +48,7 @@ pub struct Verified {
     /// For a JWT that is also introspected: the answer.
     pub(super) confirmation: Mutex<Option<confirmed::Confirmation>>,
     pub(super) judged: Judgements,
+    pub(super) exposed: Option<Arc<Exposed>>,
 }
 
 /// The revocation query of a token, if any.
@@ -145,6 +146,7 @@ impl Policy {
             introspected: None,
             confirmation: Mutex::default(),
             judged: Judgements::of(judged),
+            exposed: self.expose(members::unverified_issuer(claims)?, &issuer.identifiers, claims),
         })
     }
 
@@ -237,8 +239,9 @@ impl From<Rejection> for Unverifiable {
 impl Verified {
     /// Its approximate memory, including what a rule adds.
     pub fn bytes(&self) -> usize {
-        // Forwarded headers are parts of the payload; encoding at most doubles them.
-        size_of::<Self>().saturating_add(self.token.len()).saturating_add(self.payload.len().saturating_mul(3))
+        // Forwarded headers are parts of the payload; encoding at most doubles them. So are exposed facts.
+        let copies = if self.exposed.is_some() { 5 } else { 3 };
+        size_of::<Self>().saturating_add(self.token.len()).saturating_add(self.payload.len().saturating_mul(copies))
     }
 
     /// The exact bytes that were verified.

@@ -315,7 +315,7 @@ mod over_time {
         let verified = std::sync::Arc::new(policy.verify(&Believes, &policy.keyrings(), &enter(), at(0)).unwrap());
         let revocation_status = |now: Now| -> Result<RevocationStatus, Rejection> {
             let accepted: Accepted = policy.accept(std::sync::Arc::clone(&verified), enter(), now, &Nobody)?;
-            policy.revocation_status(accepted, now)
+            policy.revocation_status(accepted, None, now)
         };
         let must_introspect = |now: Now| matches!(revocation_status(now), Ok(RevocationStatus::MustIntrospect(_)));
         let is_admitted = |now: Now| matches!(revocation_status(now), Ok(RevocationStatus::Admitted(_)));

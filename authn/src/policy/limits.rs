@@ -9,6 +9,7 @@ pub(super) fn check_limits(limits: &config::Limits) -> Result<config::Limits, In
         ("cached_token_bytes", limits.cached_token_bytes, 65_536, 268_435_456),
         ("shared_verdicts", limits.shared_verdicts, 0, 65_536),
         ("waiting_requests", limits.waiting_requests, 1, 16_384),
+        ("feed_bytes", limits.feed_bytes, 65_536, 268_435_456),
     ];
     for (field, value, least, most) in bounds {
         if !(least..=most).contains(&value) {

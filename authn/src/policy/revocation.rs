@@ -6,18 +6,22 @@ use super::Issuer;
 use crate::config;
 use crate::config::{ConfigDuration, Environment, Invalid, check_range, secret_from, whole_seconds};
 use crate::request::authority::authority_or;
-use crate::revocation::{KeyCache, Revocation, retention};
+use crate::revocation::{FeedSettings, KeyCache, Revocation, retention};
 
 /// The part of its freshness after which a verdict in use is refreshed.
 const REFRESH_AGE: f64 = 0.6;
 
 const ZERO: ConfigDuration = ConfigDuration::from_secs(0);
 
+/// A proof must make the way from the store to the filter in this time, again and again.
+const SHORTEST_FEED_LAG: ConfigDuration = ConfigDuration::from_millis(250);
+
 const MAX_FUTURE_IAT_TOLERANCE: ConfigDuration = ConfigDuration::from_secs(60);
 
 pub(super) fn compile_revocation(
     document: &config::Revocation,
     issuers: &[Issuer],
+    limits: &config::Limits,
     environment: Environment<'_>,
 ) -> Result<Revocation, Invalid> {
     let at = |field: &str| format!("revocation.{field}");
@@ -44,7 +48,15 @@ pub(super) fn compile_revocation(
     if kinds.is_empty() {
         return Err(Invalid::new(at("kinds"), "name at least one kind"));
     }
+    let feed = match &document.feed {
+        None => None,
+        Some(feed) => {
+            check_range(feed.lag, SHORTEST_FEED_LAG, ConfigDuration::from_secs(5), &at("feed.lag"))?;
+            Some(FeedSettings { lag: feed.lag.0, max_bytes: limits.feed_bytes })
+        }
+    };
     Ok(Revocation {
+        feed,
         cluster: document.cluster.clone(),
         authority,
         timeout: document.timeout.0,

@@ -15,6 +15,8 @@ use crate::request::origin::Origins;
 pub struct Rule {
     pub name: String,
     pub(crate) access: Access,
+    /// Only routes of the proxy select it.
+    pub(crate) for_routes: bool,
     /// By issuer index; `None` admits all.
     pub(crate) issuers: Option<Vec<usize>>,
     /// Those with introspection for opaque tokens. No token matches two of them.
@@ -66,6 +68,9 @@ pub(super) fn compile_rule(
                 format!("a {word} rule reads no token, so this has no effect"),
             ));
         }
+    }
+    if document.for_routes {
+        check_for_routes(document, at)?;
     }
     if document.access == Access::Probe && !matches!(document.matches.path, Some(config::PathMatch::Exact(_))) {
         // Without an exact path, a typo would make the filter answer a whole API.
@@ -140,6 +145,7 @@ pub(super) fn compile_rule(
     Ok(Rule {
         name,
         access: document.access,
+        for_routes: document.for_routes,
         issuers: accepted,
         introspecting,
         scopes: document.scopes.clone(),
@@ -208,4 +214,61 @@ fn revocable_by(
         kinds.push(kind);
     }
     Ok(kinds)
+}
+
+/// A route must not be a way to turn the check off, and its rule must not apply to any other request.
+fn check_for_routes(document: &config::Rule, at: &str) -> Result<(), Invalid> {
+    if document.access != Access::Required {
+        let message = "needs `access: required`: a route of the proxy must not turn the check off";
+        return Err(Invalid::new(format!("{at}.for_routes"), message));
+    }
+    if document.name.is_none() {
+        return Err(Invalid::new(
+            format!("{at}.name"),
+            "a rule `for_routes` needs a name: routes select it by the name",
+        ));
+    }
+    if document.matches != config::Match::default() {
+        let message = "has no effect: the rule applies to the requests whose route selects it";
+        return Err(Invalid::new(format!("{at}.match"), message));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::Policy;
+
+    fn compiled(rules: &str) -> Result<Policy, String> {
+        let issuer = r#"{"issuer":"i","audiences":"any","algorithms":["HS256"],"keys":[{"secret_env":"S"}]}"#;
+        let text = format!(r#"{{"issuers":[{issuer}],"rules":{rules}}}"#);
+        Policy::from_json(text.as_bytes(), &|_| Some(vec![1; 32])).map_err(|invalid| invalid.to_string())
+    }
+
+    #[test]
+    fn only_a_rule_for_routes_can_be_selected_by_one() {
+        let rules = r#"[{"name":"all","access":"required"},{"name":"admin","access":"required","for_routes":true}]"#;
+        let policy = compiled(rules).unwrap();
+        assert_eq!(policy.rule_for_routes("admin"), Some(1));
+        assert_eq!(policy.rule_for_routes("all"), None);
+        assert!(policy.is_rule_of_route(0, None) && policy.is_rule_of_route(1, Some("admin")));
+        assert!(!policy.is_rule_of_route(1, None), "the document never matches it");
+        assert!(!policy.is_rule_of_route(0, Some("admin")) && !policy.is_rule_of_route(0, Some("all")));
+    }
+
+    #[test]
+    fn a_rule_for_routes_cannot_turn_the_check_off() {
+        for (rule, error) in [
+            (r#"{"name":"a","access":"public","for_routes":true}"#, "rules[0].for_routes: needs"),
+            (r#"{"name":"a","access":"optional","for_routes":true}"#, "rules[0].for_routes: needs"),
+            (r#"{"access":"required","for_routes":true}"#, "rules[0].name: a rule"),
+            (
+                r#"{"name":"a","access":"required","for_routes":true,"match":{"path":{"prefix":"/"}}}"#,
+                "rules[0].match: has no effect",
+            ),
+        ] {
+            let refused = compiled(&format!("[{rule}]")).unwrap_err();
+            assert!(refused.starts_with(error), "{rule}: {refused}");
+        }
+    }
 }

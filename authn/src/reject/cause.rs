@@ -304,6 +304,10 @@ causes! {
             "Run `explain` with method, path and host.";
         Connect = "CONNECT is never admitted",
             "It asks for a tunnel.";
+        RouteRuleUnknown = "the route selects a rule that the configuration does not have",
+            "Correct `rule` in the route's configuration, or add a rule of this name with `for_routes`.";
+        RouteChanged = "the request's route changed after its rule was chosen",
+            "A header that the filter removed or set made Envoy choose a route with another rule. Let such routes not match headers that the filter sets.";
         RuleGone = "the rule is gone",
             "Report it: the configuration cannot change under a request.";
     }

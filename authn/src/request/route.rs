@@ -18,10 +18,13 @@ pub struct Router {
 }
 
 impl Router {
-    /// The error says which rule, and which field of its `match`.
-    pub fn compile<'c>(rules: impl IntoIterator<Item = &'c Match>) -> Result<Self, (usize, Invalid)> {
+    /// A rule without a `Match` is never found. The error says which rule, and which field of its `match`.
+    pub fn compile<'c>(
+        rules: impl IntoIterator<Item = impl Into<Option<&'c Match>>>,
+    ) -> Result<Self, (usize, Invalid)> {
         let mut router = Self::default();
         for (index, rule) in rules.into_iter().enumerate() {
+            let Some(rule) = rule.into() else { continue };
             router.add(index, rule).map_err(|error| (index, error))?;
         }
         Ok(router)

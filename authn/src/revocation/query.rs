@@ -26,6 +26,8 @@ pub struct RevocationQuery {
     verdict: NewestVerdict,
     /// When it was last refreshed while a verdict was still fresh, in nanoseconds; 0 is never.
     refreshed: AtomicU64,
+    /// None of the keys is among those of the feed with a smaller number.
+    clear: AtomicU64,
 }
 
 /// Two queries are equal if they ask the same; their verdicts are not compared.
@@ -119,7 +121,8 @@ impl RevocationQuery {
         needs: Retention,
         digest: [u8; 16],
     ) -> Self {
-        Self { keys, shared, issued, needs, digest, verdict: NewestVerdict::default(), refreshed: AtomicU64::new(0) }
+        let (verdict, refreshed, clear) = (NewestVerdict::default(), AtomicU64::new(0), AtomicU64::new(0));
+        Self { keys, shared, issued, needs, digest, verdict, refreshed, clear }
     }
 
     /// The keys of this token alone, and those that many tokens share.
@@ -148,6 +151,16 @@ impl RevocationQuery {
         }
         // Of several threads at the same moment, one starts.
         self.refreshed.compare_exchange(last, now.0.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The number of the first key of the feed that was not yet compared with this token's.
+    pub(super) fn clear_until(&self) -> u64 {
+        self.clear.load(Ordering::Relaxed)
+    }
+
+    /// A thread with an older picture does not undo what one with a newer picture found.
+    pub(super) fn is_clear_until(&self, number: u64) {
+        self.clear.fetch_max(number, Ordering::Relaxed);
     }
 
     /// The verdict from one answer for each of [`RevocationQuery::keys`].

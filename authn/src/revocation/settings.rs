@@ -5,7 +5,7 @@ use wire::DerivedKeys;
 use wire::Kind;
 use wire::Retention;
 
-use super::KeyCache;
+use super::{FeedSettings, FeedWord, KeyCache, Known, RevocationQuery};
 use crate::time::Monotonic;
 
 /// How checks are sent to the session service.
@@ -22,6 +22,8 @@ pub struct Revocation {
     pub(crate) needs: Vec<Retention>,
     pub(crate) kinds: Vec<Kind>,
     pub(crate) memo: KeyCache,
+    /// `None`: each token is asked about.
+    pub feed: Option<FeedSettings>,
     /// How far ahead of our clock a token may be issued. Seconds.
     pub future_iat_tolerance: u64,
 }
@@ -38,6 +40,22 @@ impl Revocation {
     /// the verdicts lose little of their freshness.
     pub fn shared_answers_serve(&self) -> Duration {
         self.freshness.mul_f64(SHARED_AGE)
+    }
+
+    /// What the feed says about a token, if it is followed.
+    pub(crate) fn word(&self, known: Option<Known<'_>>, query: &RevocationQuery, now: Monotonic) -> FeedWord {
+        match (known, &self.feed) {
+            (Some(known), Some(feed)) => known.word(query, feed.lag, now),
+            (None, _) | (_, None) => FeedWord::Silent,
+        }
+    }
+
+    /// The retention that the tokens of every issuer need.
+    pub fn longest_needs(&self) -> Retention {
+        self.needs.iter().fold(Retention::default(), |longest, needs| Retention {
+            token: longest.token.max(needs.token),
+            login: longest.login.max(needs.login),
+        })
     }
 
     /// The retention that the tokens of the issuer at this index need.

@@ -117,6 +117,22 @@ fn who_comes_while_its_token_is_to_be_refreshed_does_not_wait_for_a_tick() {
 }
 
 #[test]
+fn a_refresh_that_is_no_longer_needed_is_not_sent_unless_a_request_waits_for_it() {
+    let mut checks = checks();
+    (1..=3).for_each(|name| checks.refresh(query(name)));
+    checks.join(7, query(2), at(0)).unwrap();
+    checks.retain_refreshes(|query| query.digest[0] == 3);
+    let batch = checks.next_batch(Trigger::Tick, at(0)).unwrap();
+    assert_eq!((batch.tokens, batch.refreshes), (2, 1));
+    // It is in flight.
+    checks.retain_refreshes(|_| false);
+    let resolved = checks.answered(batch.id, &reply(&[Answer::Live; 3])).unwrap();
+    let seen: Vec<_> = resolved.iter().map(|one| (one.query.digest[0], one.waiters.as_slice())).collect();
+    assert_eq!(seen, [(2, [7].as_slice()), (3, [].as_slice())]);
+    assert!(checks.pending.is_empty() && checks.queue.is_empty() && checks.refreshes.is_empty());
+}
+
+#[test]
 fn what_is_to_be_refreshed_is_bounded() {
     let mut checks = checks();
     (0..100).for_each(|name| checks.refresh(query(name)));

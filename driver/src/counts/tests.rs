@@ -16,7 +16,19 @@ fn counters() -> Vec<Counter> {
         Counter::BindingReported,
         Counter::SpoofedHeader,
     ];
-    failures.chain(others).chain(Setting::ALL.map(Counter::MissingProxySetting)).collect()
+    let polls = [
+        FeedResult::Proof,
+        FeedResult::News,
+        FeedResult::Piece,
+        FeedResult::TooLarge,
+        FeedResult::NotSent,
+        FeedResult::NoAnswer,
+        FeedResult::NoProof,
+    ];
+    let polls = polls.into_iter().chain(Trouble::ALL.map(FeedResult::Trouble)).map(Counter::FeedPoll);
+    let answers = [FeedAnswer::Clear, FeedAnswer::Asked, FeedAnswer::Silent].map(Counter::FeedAnswer);
+    let settings = Setting::ALL.map(Counter::MissingProxySetting);
+    failures.chain(others).chain(settings).chain(polls).chain(answers).collect()
 }
 
 fn outcomes() -> Vec<Outcome> {

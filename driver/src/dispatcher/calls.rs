@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use authn::time::{Monotonic, Now};
 use wire::check::Question;
+use wire::feed::Poll;
 
 use crate::checks::BatchId;
 use crate::host::CallId;
@@ -21,6 +22,9 @@ pub enum Owner {
     },
     Keys {
         issuer: usize,
+    },
+    Feed {
+        poll: Poll,
     },
     /// It named `issuers` issuers.
     Announcement {

@@ -48,6 +48,15 @@ impl Checking {
         self.checks.waiting()
     }
 
+    pub fn next_nonce(&mut self) -> [u8; 16] {
+        self.nonces.next()
+    }
+
+    /// The feed has brought revocations.
+    pub fn forget_answers(&mut self, now: Monotonic) {
+        self.checks.forget_answers(now);
+    }
+
     pub fn leave(&mut self, stream: StreamId) {
         self.checks.leave(stream);
     }
@@ -59,16 +68,20 @@ impl Dispatcher {
         &mut self,
         host: &mut impl Host,
         stream: StreamId,
-        query: &Arc<RevocationQuery>,
+        (query, not_before): (&Arc<RevocationQuery>, Monotonic),
         now: Now,
     ) -> Option<Wake> {
-        let Some((sent, verdict)) = self.fresh_shared_verdict(host, query, now) else {
+        let shared = self.fresh_shared_verdict(host, query, now).filter(|(sent, _)| *sent >= not_before);
+        let Some((sent, verdict)) = shared else {
             self.counts.count(Counter::SharedMiss);
             let joined = self.checking.as_mut().map(|it| it.checks.join(stream, Arc::clone(query), now.monotonic));
             if !matches!(joined, Some(Ok(()))) {
                 return Some(Wake::CannotTell(Unavailable::Overload, Cause::ChecksFull));
             }
-            self.send_checks(host, Trigger::Waiters, now);
+            let is_ready = self.checking.as_ref().is_some_and(|it| it.checks.may_send());
+            if is_ready && !host.sends_checks_later() {
+                self.send_checks(host, Trigger::Waiters, now);
+            }
             // The host may refuse the callout at once.
             return self.take(stream);
         };
@@ -87,7 +100,6 @@ impl Dispatcher {
                 return;
             }
         }
-        self.counts.count(Counter::RefreshedAhead);
         if let Some(checking) = &mut self.checking {
             checking.checks.refresh(Arc::clone(query));
         }
@@ -103,6 +115,14 @@ impl Dispatcher {
         }
     }
 
+    /// Sends the checks that the host was told of by [`Host::sends_checks_later`].
+    pub fn send_waiting(&mut self, host: &mut impl Host) {
+        // Without the time, nothing is sent: the deadlines of the requests end their wait.
+        if let Ok(now) = host.now() {
+            self.send_checks(host, Trigger::Waiters, now);
+        }
+    }
+
     pub(super) fn send_checks(&mut self, host: &mut impl Host, trigger: Trigger, now: Now) {
         // An operator who sees a first token pass may want to revoke it at once.
         self.announce(host, now);
@@ -112,6 +132,7 @@ impl Dispatcher {
             let asking = |derived: &DerivedKeys, nonce, needs| Question::new(derived, nonce, needs, &batch.keys);
             if self.ask_service(host, asking, owner, now) {
                 self.counts.count(Counter::CheckSent);
+                (0..batch.refreshes).for_each(|_| self.counts.count(Counter::RefreshedAhead));
             } else {
                 self.counts.count(Counter::CheckFailed(CheckFailure::NotSent));
                 self.checks_failed(batch.id, Unavailable::OutOfReach, Cause::CheckNotSent);
@@ -192,7 +213,20 @@ impl Dispatcher {
     pub(super) fn tick_checks(&mut self, host: &mut impl Host, now: Now) {
         let late = self.checking.as_mut().map(|it| it.checks.expire(now.monotonic)).unwrap_or_default();
         self.cannot_tell(late, Unavailable::OutOfReach, Cause::CheckTimeout);
+        self.drop_refreshes(host, now);
         self.send_checks(host, Trigger::Tick, now);
+    }
+
+    /// Several workers may queue a refresh of one token, each for its own tick. Those whose tick comes after the first
+    /// answer take that answer.
+    fn drop_refreshes(&mut self, host: &mut impl Host, now: Now) {
+        let (Some(revocation), Some(checking)) = (self.core.policy.revocation(), &mut self.checking) else { return };
+        let Checking { checks, shared, .. } = checking;
+        checks.retain_refreshes(|query| {
+            let Some((sent, verdict)) = shared_verdict(shared.as_ref(), host, &query.digest) else { return true };
+            query.learn(sent, verdict);
+            !revocation.is_young(sent, now.monotonic)
+        });
     }
 
     pub(super) fn checks_failed(&mut self, batch: BatchId, reason: Unavailable, cause: Cause) {
@@ -232,9 +266,7 @@ impl Dispatcher {
     }
 
     fn shared_verdict(&self, host: &mut impl Host, digest: &[u8; 16]) -> Option<(Monotonic, Verdict)> {
-        let shared = self.checking.as_ref()?.shared.as_ref()?;
-        let (bytes, _) = host.shared_get(&shared.key(digest)).ok()??;
-        shared.read(digest, &bytes)
+        shared_verdict(self.checking.as_ref()?.shared.as_ref(), host, digest)
     }
 
     /// Offers a verdict to the other workers, and returns theirs if it is newer.
@@ -258,6 +290,15 @@ impl Dispatcher {
     }
 }
 
+fn shared_verdict(
+    shared: Option<&SharedVerdicts>,
+    host: &mut impl Host,
+    digest: &[u8; 16],
+) -> Option<(Monotonic, Verdict)> {
+    let (bytes, _) = host.shared_get(&shared?.key(digest)).ok()??;
+    shared?.read(digest, &bytes)
+}
+
 impl Nonces {
     fn next(&mut self) -> [u8; 16] {
         self.count = self.count.wrapping_add(1);
@@ -269,7 +310,7 @@ impl Nonces {
     }
 }
 
-fn needs(revocation: &Revocation, wall: UnixSeconds) -> Needs {
+pub(super) fn needs(revocation: &Revocation, wall: UnixSeconds) -> Needs {
     Needs {
         // The policy caps it far below.
         future_iat_tolerance_seconds: u16::try_from(revocation.future_iat_tolerance).unwrap_or(u16::MAX),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use authn::decide::Peer;
 use authn::request::Pair;
 
-use crate::host::{Edit, Exchange, HostError, LocalReply};
+use crate::host::{Conclusion, Edit, Exchange, HostError, LocalReply};
 
 /// A reply of the filter's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct FakeExchange {
     pub address: Option<IpAddr>,
     pub certificate_sha256: Option<Vec<u8>>,
     pub reply: Option<Sent>,
+    /// What was exposed of the request, by name.
+    pub exposed: Vec<(String, String)>,
     /// How often the route was chosen anew.
     pub routes_chosen: usize,
     /// The host cannot read the headers.
@@ -40,6 +42,7 @@ impl FakeExchange {
             address: Some(IpAddr::from([127, 0, 0, 1])),
             certificate_sha256: None,
             reply: None,
+            exposed: Vec::new(),
             routes_chosen: 0,
             is_unreadable: false,
             refuses_edits_of: None,
@@ -80,6 +83,10 @@ impl Exchange for FakeExchange {
     fn choose_route_anew(&mut self) -> Result<(), HostError> {
         self.routes_chosen += 1;
         Ok(())
+    }
+
+    fn conclude(&mut self, conclusion: &Conclusion<'_>) {
+        self.exposed = conclusion.texts().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     }
 
     fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError> {

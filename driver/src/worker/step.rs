@@ -1,12 +1,11 @@
 //! Decides without side effects: turns a request's headers, or the end of a wait, into the next step.
+use authn::revocation::Verdict;
+
 use super::*;
 
 /// The next step of a request.
 pub enum Step {
-    Refuse {
-        rule: Option<usize>,
-        rejection: Rejection,
-    },
+    Refuse(Refused),
     /// Forwarded without identity. Unchecked tokens are removed.
     Open {
         rule: usize,
@@ -35,6 +34,14 @@ pub enum Step {
     },
 }
 
+/// A request that is refused.
+pub struct Refused {
+    pub rule: Option<usize>,
+    pub rejection: Rejection,
+    /// What is exposed of its token, if the token was verified.
+    pub exposed: Option<Arc<Exposed>>,
+}
+
 /// The result of a request's headers.
 pub struct Judged {
     pub edits: Vec<OwnedEdit>,
@@ -55,6 +62,7 @@ impl Worker {
     pub(super) fn judge<E: Exchange>(
         &mut self,
         pairs: &[Pair<'_>],
+        selected: Option<&str>,
         body_follows: bool,
         exchange: &E,
         now: Now,
@@ -63,20 +71,20 @@ impl Worker {
         let request = match Request::from_pairs(pairs) {
             Ok(request) => request.with_body_to_follow(body_follows),
             Err(rejection) => {
-                let step = Step::Refuse { rule: None, rejection };
+                let step = Refused::new(None, rejection).into();
                 return Judged { edits: Vec::new(), missing: Settings::default(), step };
             }
         };
         let edits: Vec<OwnedEdit> = core.policy.clear(&request).into_iter().map(OwnedEdit::from).collect();
         let mut missing = core.policy.missing_proxy_settings(&request);
-        let step = match core.policy.enter(&request) {
+        let step = match core.policy.enter_by(&request, selected) {
             Entry::Open { rule, .. } if core.policy.answers(rule) => Step::Probe { rule },
             Entry::Open { rule, removals } => Step::Open { rule, removals },
             Entry::Denied { rule, rejection } => {
                 if rejection.reason == RejectReason::PathSuspicious {
                     missing = missing.union(missing_by_path(request.path()));
                 }
-                Step::Refuse { rule, rejection }
+                Refused::new(rule, rejection).into()
             }
             Entry::Token(entered) => {
                 exchange.observe(Stage::Entered(&entered));
@@ -90,16 +98,22 @@ impl Worker {
     pub(super) fn after<E: Exchange>(&mut self, phase: Phase, wake: Wake, exchange: &E, now: Now) -> Step {
         exchange.observe(Stage::Woken(&wake));
         match (phase, wake) {
+            (Phase::Checking { asking, cookie_session }, Wake::Verdict { sent, verdict: Verdict::Live })
+                if asking.needs_newer(sent) =>
+            {
+                Step::Check { asking, cookie_session }
+            }
             (Phase::Checking { asking, cookie_session }, Wake::Verdict { sent, verdict }) => {
-                let rule = asking.rule();
-                admitted(rule, asking.on_verdict(&self.core.policy, sent, verdict, now), cookie_session)
+                let (rule, verified) = (asking.rule(), Arc::clone(asking.verified()));
+                admitted(rule, &verified, asking.on_verdict(&self.core.policy, sent, verdict, now), cookie_session)
             }
             (Phase::Checking { asking, cookie_session }, Wake::CannotTell(reason, cause)) => {
-                let rule = asking.rule();
-                admitted(rule, asking.on_cannot_tell(reason, cause), cookie_session)
+                let (rule, verified) = (asking.rule(), Arc::clone(asking.verified()));
+                admitted(rule, &verified, asking.on_cannot_tell(reason, cause), cookie_session)
             }
             (Phase::Introspecting { subject }, Wake::Introspected(Err(rejection))) => {
-                Step::Refuse { rule: Some(subject.rule()), rejection }
+                let refused = Refused::new(Some(subject.rule()), rejection);
+                refused.about(subject.jwt().and_then(|jwt| jwt.exposed())).into()
             }
             (Phase::Introspecting { subject }, Wake::Introspected(Ok(verified))) => {
                 self.after_introspection(subject, verified, exchange, now)
@@ -108,10 +122,10 @@ impl Worker {
                 self.judge_token(entered, RetryState::KeysAwaited, exchange, now)
             }
             (Phase::AwaitingKeys { entered, rejection }, Wake::Keys { is_judged_anew: false }) => {
-                Step::Refuse { rule: Some(entered.rule()), rejection }
+                Refused::new(Some(entered.rule()), rejection).into()
             }
             // An event that does not match the request's phase.
-            (phase, _) => Step::Refuse { rule: phase.rule(), rejection: Rejection::new(Cause::AnswerLate) },
+            (phase, _) => Refused::new(phase.rule(), Rejection::new(Cause::AnswerLate)).into(),
         }
     }
 
@@ -123,23 +137,24 @@ impl Worker {
         now: Now,
     ) -> Step {
         let rule = subject.rule();
-        let refused = |rejection| Step::Refuse { rule: Some(rule), rejection };
+        let refused = |rejection| Step::from(Refused::new(Some(rule), rejection));
         // Its key may have been removed while the request waited.
         if let Err(unverifiable) = self.core.policy.check_still_trusts(&verified, &self.keys.1, now) {
             return refused(unverifiable.rejection);
         }
+        let exposed = verified.exposed().cloned();
         let (status, cookie_session) = match subject {
             Introspected::Opaque(entered) => {
                 let cookie_session = entered.is_cookie_session();
                 (self.accept(verified, entered, exchange, now), cookie_session)
             }
             Introspected::Jwt { accepted, cookie_session } => {
-                (self.core.policy.status_after_introspection(accepted, now), cookie_session)
+                (self.core.policy.status_after_introspection(accepted, self.known(), now), cookie_session)
             }
         };
         match status {
             Ok(RevocationStatus::MustIntrospect(_)) => refused(Rejection::new(Cause::IntrospectionTimeout)),
-            status => by_status(rule, status, cookie_session),
+            status => by_status(rule, exposed, status, cookie_session),
         }
     }
 
@@ -153,13 +168,14 @@ impl Worker {
             Err(Unverifiable { rejection, awaits_keys_of: Some(issuer), .. }) if retry == RetryState::First => {
                 return Step::AwaitKeys { entered: entered.into_owned(), issuer, rejection };
             }
-            Err(Unverifiable { rejection, .. }) => return Step::Refuse { rule: Some(rule), rejection },
+            Err(Unverifiable { rejection, .. }) => return Refused::new(Some(rule), rejection).into(),
         };
-        by_status(rule, self.accept(verified, entered, exchange, now), cookie_session)
+        let exposed = verified.exposed().cloned();
+        by_status(rule, exposed, self.accept(verified, entered, exchange, now), cookie_session)
     }
 
     fn accept<E: Exchange>(
-        &self,
+        &mut self,
         verified: Arc<Verified>,
         entered: Entered<'_>,
         exchange: &E,
@@ -168,7 +184,23 @@ impl Worker {
         exchange.observe(Stage::Verified(&verified));
         let accepted = self.core.policy.accept(verified, entered, now, exchange)?;
         exchange.observe(Stage::Accepted);
-        self.core.policy.revocation_status(accepted, now)
+        let status = self.core.policy.revocation_status(accepted, self.known(), now);
+        self.count_feed(&status, now);
+        status
+    }
+
+    fn count_feed(&mut self, status: &Result<RevocationStatus, Rejection>, now: Now) {
+        let (Some(known), Some(feed)) = (self.known(), self.core.policy.revocation().and_then(|it| it.feed)) else {
+            return;
+        };
+        let answer = match status {
+            Ok(RevocationStatus::Admitted(admission)) if admission.by_feed => FeedAnswer::Clear,
+            Ok(RevocationStatus::MustAsk(_)) if known.is_fresh(feed.lag, now.monotonic) => FeedAnswer::Asked,
+            Ok(RevocationStatus::MustAsk(_)) => FeedAnswer::Silent,
+            // A cached verdict, or no question of revocation.
+            Ok(RevocationStatus::Admitted(_) | RevocationStatus::MustIntrospect(_)) | Err(_) => return,
+        };
+        self.counts.count(Counter::FeedAnswer(answer));
     }
 
     /// From the token cache, or just verified.
@@ -191,7 +223,12 @@ impl Worker {
     }
 }
 
-fn by_status(rule: usize, status: Result<RevocationStatus, Rejection>, cookie_session: bool) -> Step {
+fn by_status(
+    rule: usize,
+    exposed: Option<Arc<Exposed>>,
+    status: Result<RevocationStatus, Rejection>,
+    cookie_session: bool,
+) -> Step {
     match status {
         Ok(RevocationStatus::Admitted(admission)) => Step::Admit { admission, cookie_session },
         Ok(RevocationStatus::MustAsk(asking)) => Step::Check { asking, cookie_session },
@@ -199,13 +236,29 @@ fn by_status(rule: usize, status: Result<RevocationStatus, Rejection>, cookie_se
             let issuer = accepted.verified().issuer();
             Step::Introspect { issuer, subject: Introspected::Jwt { accepted, cookie_session } }
         }
-        Err(rejection) => Step::Refuse { rule: Some(rule), rejection },
+        Err(rejection) => Step::Refuse(Refused { rule: Some(rule), rejection, exposed }),
     }
 }
 
-fn admitted(rule: usize, judged: Result<Admission, Rejection>, cookie_session: bool) -> Step {
+fn admitted(rule: usize, verified: &Verified, judged: Result<Admission, Rejection>, cookie_session: bool) -> Step {
     match judged {
         Ok(admission) => Step::Admit { admission, cookie_session },
-        Err(rejection) => Step::Refuse { rule: Some(rule), rejection },
+        Err(rejection) => Refused::new(Some(rule), rejection).about(verified.exposed()).into(),
+    }
+}
+
+impl Refused {
+    pub fn new(rule: Option<usize>, rejection: Rejection) -> Self {
+        Self { rule, rejection, exposed: None }
+    }
+
+    fn about(self, exposed: Option<&Arc<Exposed>>) -> Self {
+        Self { exposed: exposed.cloned(), ..self }
+    }
+}
+
+impl From<Refused> for Step {
+    fn from(refused: Refused) -> Self {
+        Self::Refuse(refused)
     }
 }

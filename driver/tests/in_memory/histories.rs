@@ -395,6 +395,29 @@ fn a_verdict_that_is_in_use_is_asked_for_again_before_it_is_stale_and_no_request
 }
 
 #[test]
+fn a_refresh_that_another_virtual_machine_has_made_meanwhile_is_not_sent() {
+    let mut at = Fixture::start(1);
+    at.edit(|document| document["revocation"]["refresh_ahead"] = true.into());
+    let mut other = at.another_virtual_machine();
+    at.send("one");
+    at.answer_all();
+    for machine in [&mut at, &mut other] {
+        machine.proxy.host.advance(MS(1500));
+        let stream = machine.send("one");
+        assert!(is_forwarded(&machine.proxy, stream), "by a verdict that is soon stale");
+    }
+    at.proxy.tick();
+    at.answer_all();
+    other.proxy.tick();
+    assert_eq!((at.proxy.metric("refreshed_ahead"), other.proxy.metric("refreshed_ahead")), (1, 0));
+    other.proxy.host.advance(MS(1000));
+    let stream = other.send("one");
+    assert!(is_forwarded(&other.proxy, stream), "by the verdict of the other machine");
+    other.proxy.tick();
+    assert_eq!(other.checks(), 0, "it is still young");
+}
+
+#[test]
 fn answers_of_two_workers_about_one_token_wake_each_its_own_request() {
     let mut at = Fixture::start(2);
     let token = at.token("one");
@@ -443,4 +466,13 @@ fn the_engine_in_use_is_told_by_a_gauge_only_when_the_configuration_is_accepted(
     let mut fresh = driver::fake::FakeHost::new(host.now, host.secrets.clone(), Default::default(), 1);
     assert!(driver::configure(&mut fresh, b"{}".to_vec()).is_err());
     assert!(fresh.metrics.is_empty(), "{:?}", fresh.metrics);
+}
+
+#[test]
+fn a_host_without_sds_refuses_a_document_that_takes_secrets_from_it() {
+    let host = Fixture::start(1).proxy.host;
+    let mut fresh = driver::fake::FakeHost::new(host.now, host.secrets.clone(), Default::default(), 1);
+    let document = r#"{"issuers":[],"rules":[],"sds":[{"name":"PORTCULLIS_SECRET"}]}"#;
+    let refused = driver::configure(&mut fresh, document.into()).map(|_| ()).unwrap_err();
+    assert_eq!(refused, "sds: only the dynamic module has secrets of SDS");
 }

@@ -9,6 +9,7 @@
 )]
 
 mod cases;
+mod feed;
 mod histories;
 mod introspection;
 mod keys;

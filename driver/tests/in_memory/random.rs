@@ -13,7 +13,8 @@ use proptest::prelude::*;
 use wire::Kind;
 use wire::check::StoreError;
 
-const FRESHNESS: Duration = Duration::from_secs(2);
+/// `revocation.freshness`, and `revocation.feed.lag`: a request is admitted by one or the other.
+const FRESHNESS: Duration = Duration::from_secs(1);
 /// `revocation.timeout`, the longest fetch of keys, and a tick for each of the two waits.
 const DEADLINE: Duration = Duration::from_millis(500 + 1500 + 300);
 const WAITING: usize = 8;
@@ -94,6 +95,7 @@ impl History {
         let mut at = Fixture::with_published_keys();
         at.edit(|config| {
             config["limits"]["waiting_requests"] = WAITING.into();
+            config["revocation"]["freshness"] = "1s".into();
             document(config);
         });
         at.publish(&["one"]);
@@ -183,7 +185,7 @@ impl History {
         // Each kind of waiting has its own room.
         assert!(waiting <= 2 * WAITING, "{waiting} requests wait");
         assert_eq!(self.at.proxy.workers[0].waiting(), waiting, "a phase is left behind");
-        assert!(self.at.proxy.host.in_flight.len() <= 2 + 2 + 2, "{} callouts", self.at.proxy.host.in_flight.len());
+        assert!(self.at.proxy.host.in_flight.len() <= 2 + 2 + 2 + 1, "{} callouts", self.at.proxy.host.in_flight.len());
         for stream in decided {
             self.at.proxy.reset(stream);
             self.requests.remove(&stream);
@@ -198,6 +200,11 @@ fn pick<T>(mut items: impl ExactSizeIterator<Item = T>, number: usize) -> Option
 
 fn reply(at: &Fixture, call: &InFlight, quality: Quality) -> FakeReply {
     match quality {
+        // The service may answer a poll that it could hold.
+        Quality::Good if call.header(":path") == wire::feed::PATH => {
+            let held = at.proxy.host.now.monotonic.since(call.sent);
+            at.service.poll(&call.body, held).unwrap_or_else(|| at.service.poll_now(&call.body, held))
+        }
         Quality::Good => at.reply(call),
         Quality::BrokenOff => FakeReply::broken_off(),
         Quality::Unavailable => FakeReply::new(503, "text/plain", "no healthy upstream"),
@@ -214,8 +221,14 @@ proptest! {
     fn whatever_happens_nothing_passes_that_must_not_and_all_are_answered(
         events in proptest::collection::vec(event(), 1..80),
         refresh_ahead in any::<bool>(),
+        feed in any::<bool>(),
     ) {
-        let mut history = History::new(|config| config["revocation"]["refresh_ahead"] = refresh_ahead.into());
+        let mut history = History::new(|config| {
+            config["revocation"]["refresh_ahead"] = refresh_ahead.into();
+            if feed {
+                config["revocation"]["feed"] = serde_json::json!({ "lag": "1s" });
+            }
+        });
         for event in &events {
             history.happen(event);
         }

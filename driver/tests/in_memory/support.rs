@@ -174,7 +174,7 @@ impl Fixture {
     pub fn revoke(&mut self, kind: Kind, id: &str) {
         let key = self.service.keys.revocation_key(kind, ISSUER, id.as_bytes());
         let answer = if kind.is_simply_dead() { Answer::Dead } else { Answer::Before(NOW + 3600) };
-        self.service.revoked.insert(key, answer);
+        self.service.revoke(key, answer);
     }
 
     /// The provider's set from now on.
@@ -234,9 +234,33 @@ impl Fixture {
         }
     }
 
+    /// The polls of the feed in flight.
+    pub fn polls(&self) -> Vec<InFlight> {
+        let is_poll = |call: &&InFlight| call.header(":path") == wire::feed::PATH;
+        self.proxy.host.in_flight.iter().filter(is_poll).cloned().collect()
+    }
+
+    /// Answers the poll in flight, if there is news.
+    pub fn answer_poll(&mut self) {
+        for call in self.polls() {
+            if let Some(reply) = self.answer_to(&call) {
+                self.proxy.answer(call.id, &reply);
+            }
+        }
+    }
+
+    /// What answers this callout. `None` for a poll of the feed that is still held.
+    fn answer_to(&self, call: &InFlight) -> Option<FakeReply> {
+        match call.header(":path") == wire::feed::PATH {
+            true => self.service.poll(&call.body, self.proxy.host.now.monotonic.since(call.sent)),
+            false => Some(self.reply(call)),
+        }
+    }
+
     pub fn answer_all(&mut self) {
-        while let Some(call) = self.proxy.host.in_flight.first().cloned() {
-            let reply = self.reply(&call);
+        let answerable =
+            |it: &Self| it.proxy.host.in_flight.iter().find_map(|call| Some((call.clone(), it.answer_to(call)?)));
+        while let Some((call, reply)) = answerable(self) {
             if call.cluster == "idp" {
                 self.asked.push((self.proxy.host.now.monotonic, call.header(":path").to_owned()));
             }

@@ -50,14 +50,6 @@ impl Meter<'_> {
         self.call(abi::increment_counter, abi::config_increment_counter, counter, labels, by)
     }
 
-    pub fn raise(self, gauge: Metric, labels: &[&str], by: u64) -> Result<(), MetricRefused> {
-        self.call(abi::increment_gauge, abi::config_increment_gauge, gauge, labels, by)
-    }
-
-    pub fn lower(self, gauge: Metric, labels: &[&str], by: u64) -> Result<(), MetricRefused> {
-        self.call(abi::decrement_gauge, abi::config_decrement_gauge, gauge, labels, by)
-    }
-
     pub fn set(self, gauge: Metric, labels: &[&str], to: u64) -> Result<(), MetricRefused> {
         self.call(abi::set_gauge, abi::config_set_gauge, gauge, labels, to)
     }

@@ -4,12 +4,18 @@ use std::marker::PhantomData;
 use super::raw::{self, ABSENT, buffer};
 use super::{Meter, StreamScheduler};
 use crate::abi::{self, Attribute, EnvoyBuffer, EnvoyHeader, HeaderMap, StreamPtr};
+use crate::routes::RouteRule;
 
 /// Not to be sent or shared: it belongs to one worker, and to one hook.
 pub struct Stream<'hook> {
     stream: StreamPtr,
     hook: PhantomData<&'hook mut ()>,
 }
+
+/// Name and value.
+type Header<'h> = (&'h [u8], &'h [u8]);
+
+const FEW_HEADERS: usize = 32;
 
 /// A local reply.
 pub struct Reply<'r> {
@@ -27,16 +33,35 @@ impl<'hook> Stream<'hook> {
         Self { stream, hook: PhantomData }
     }
 
-    /// Every header in order, or `None` if there is no such map.
-    pub fn headers(&self, map: HeaderMap) -> Option<Vec<(&[u8], &[u8])>> {
+    /// Reads every header in order. `None` if there is no such map.
+    pub fn with_headers<T>(&self, map: HeaderMap, read: impl FnOnce(&[Header<'_>]) -> T) -> Option<T> {
         // SAFETY: the stream is alive; it takes no other pointer.
         let count = unsafe { abi::get_headers_size(self.stream, map) };
         let none = EnvoyHeader { name: std::ptr::null(), name_length: 0, value: std::ptr::null(), value_length: 0 };
-        let mut found = vec![none; count];
+        // Most requests have few headers, and then nothing is allocated.
+        let (mut few, mut many) = ([none; FEW_HEADERS], Vec::new());
+        let found = match few.get_mut(..count) {
+            Some(found) => found,
+            None => {
+                many.resize(count, none);
+                many.as_mut_slice()
+            }
+        };
         // SAFETY: the array has room for as many as Envoy has just counted, and nothing was set since.
         let is_there = unsafe { abi::get_headers(self.stream, map, found.as_mut_ptr()) };
+        if !is_there {
+            return None;
+        }
         // SAFETY: the bytes stay until something is set, which needs `&mut self`, or the hook ends, which ends `self`.
-        is_there.then(|| found.iter().map(|header| unsafe { raw::pair(header) }).collect())
+        let pairs = found.iter().map(|header| unsafe { raw::pair(header) });
+        let mut few: [Header<'_>; FEW_HEADERS] = [(&[], &[]); FEW_HEADERS];
+        match few.get_mut(..count) {
+            Some(few) => {
+                few.iter_mut().zip(pairs).for_each(|(place, pair)| *place = pair);
+                Some(read(few))
+            }
+            None => Some(read(&pairs.collect::<Vec<_>>())),
+        }
     }
 
     /// The first value under a name, and how many there are.
@@ -45,7 +70,7 @@ impl<'hook> Stream<'hook> {
         let mut count = 0usize;
         // SAFETY: Envoy reads the name before it returns, and writes to both places while they are here.
         let found = unsafe { abi::get_header(self.stream, map, buffer(name), &mut value, 0, &mut count) };
-        // SAFETY: as for `headers`.
+        // SAFETY: as for `with_headers`.
         (found && count > 0).then(|| (unsafe { raw::bytes(value) }, count))
     }
 
@@ -69,11 +94,20 @@ impl<'hook> Stream<'hook> {
         unsafe { abi::clear_route_cache(self.stream) }
     }
 
+    /// What `per_route_config_new` of [`crate::hooks`] returned for the request's route.
+    pub fn route_rule(&self) -> Option<&RouteRule> {
+        // SAFETY: the stream is alive.
+        let ours = unsafe { abi::get_route_config(self.stream) };
+        // SAFETY: the pointer came from `per_route_config_new`. The stream's route holds it until another is chosen, which
+        // needs `&mut self`.
+        unsafe { ours.cast::<RouteRule>().as_ref() }
+    }
+
     pub fn attribute(&self, attribute: Attribute) -> Option<&[u8]> {
         let mut value = EnvoyBuffer { ptr: std::ptr::null(), length: 0 };
         // SAFETY: Envoy writes to `value` while it is here.
         let found = unsafe { abi::get_attribute_string(self.stream, attribute, &mut value) };
-        // SAFETY: as for `headers`.
+        // SAFETY: as for `with_headers`.
         found.then(|| unsafe { raw::bytes(value) })
     }
 
@@ -90,6 +124,27 @@ impl<'hook> Stream<'hook> {
         unsafe {
             abi::set_metadata_strings(self.stream, buffer(namespace.as_bytes()), entries.as_ptr(), entries.len());
         }
+    }
+
+    /// Sets a list of texts under a namespace of the request's dynamic metadata. The key must be new.
+    pub fn set_metadata_list<'m>(&mut self, namespace: &str, key: &str, members: impl Iterator<Item = &'m String>) {
+        let (namespace, key) = (buffer(namespace.as_bytes()), buffer(key.as_bytes()));
+        for member in members {
+            // SAFETY: Envoy copies all of them before it returns.
+            let _ = unsafe { abi::add_metadata_list_string(self.stream, namespace, key, buffer(member.as_bytes())) };
+        }
+    }
+
+    /// Sets filter state of the request, as text.
+    pub fn set_filter_state(&mut self, key: &str, value: &[u8]) {
+        // SAFETY: Envoy copies both before it returns.
+        let _ = unsafe { abi::set_filter_state_bytes(self.stream, buffer(key.as_bytes()), buffer(value)) };
+    }
+
+    /// Adds a flag for access logs. It has no space and no comma.
+    pub fn add_flag(&mut self, flag: &str) {
+        // SAFETY: Envoy copies the flag before it returns.
+        unsafe { abi::add_custom_flag(self.stream, buffer(flag.as_bytes())) }
     }
 
     /// What counts in the name of this stream, beside the handle and for as long.

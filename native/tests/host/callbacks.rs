@@ -1,5 +1,6 @@
 //! The callbacks, by their names in the ABI. A pointer is one of the host's own objects.
 use std::ffi::c_void;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use native::abi::{EnvoyBuffer, EnvoyHeader, ModuleBuffer, ModuleHeader, SchedulerPtr};
@@ -46,7 +47,12 @@ unsafe fn stream<'s>(stream: *mut c_void) -> &'s EnvoyStream {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn envoy_dynamic_module_callback_log(level: u32, message: ModuleBuffer) {
-    eprintln!("log {level}: {}", unsafe { text(message) });
+    if super::QUIET.load(Ordering::Relaxed) {
+        return;
+    }
+    let message = unsafe { text(message) };
+    eprintln!("log {level}: {message}");
+    super::LOG.lock().unwrap().push(message);
 }
 
 #[unsafe(no_mangle)]
@@ -96,7 +102,6 @@ defines! {
 #[derive(Clone, Copy)]
 enum Does {
     Add,
-    Subtract,
     Set,
 }
 
@@ -112,7 +117,6 @@ unsafe fn counted(of: &EnvoyConfig, id: usize, labels: *const ModuleBuffer, coun
     let value = counts.entry((name.clone(), labels)).or_default();
     *value = match does {
         Does::Add => *value + by,
-        Does::Subtract => value.checked_sub(by).expect("a gauge does not go below 0"),
         Does::Set => by,
     };
     0
@@ -139,13 +143,9 @@ unsafe fn of_stream<'c>(of: *mut c_void) -> &'c EnvoyConfig {
 
 counts! {
     envoy_dynamic_module_callback_http_filter_config_increment_counter config Add
-    envoy_dynamic_module_callback_http_filter_config_increment_gauge config Add
-    envoy_dynamic_module_callback_http_filter_config_decrement_gauge config Subtract
     envoy_dynamic_module_callback_http_filter_config_set_gauge config Set
     envoy_dynamic_module_callback_http_filter_config_record_histogram_value config Add
     envoy_dynamic_module_callback_http_filter_increment_counter of_stream Add
-    envoy_dynamic_module_callback_http_filter_increment_gauge of_stream Add
-    envoy_dynamic_module_callback_http_filter_decrement_gauge of_stream Subtract
     envoy_dynamic_module_callback_http_filter_set_gauge of_stream Set
     envoy_dynamic_module_callback_http_filter_record_histogram_value of_stream Add
 }
@@ -302,6 +302,18 @@ pub unsafe extern "C" fn envoy_dynamic_module_callback_http_set_dynamic_metadata
         let key = format!("{namespace}/{}", String::from_utf8(key).expect("text"));
         of.metadata.borrow_mut().insert(key, String::from_utf8(value).expect("text"));
     }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn envoy_dynamic_module_callback_http_add_dynamic_metadata_list_string(
+    of: *mut c_void,
+    namespace: ModuleBuffer,
+    key: ModuleBuffer,
+    value: ModuleBuffer,
+) -> bool {
+    let key = unsafe { format!("{}/{}[]", text(namespace), text(key)) };
+    unsafe { stream(of).metadata.borrow_mut().entry(key).or_default().push_str(&format!("{},", text(value))) };
+    true
 }
 
 #[unsafe(no_mangle)]

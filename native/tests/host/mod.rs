@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use native::abi::{EnvoyBuffer, EnvoyHeader, HeadersStatus, OursPtr};
@@ -21,6 +22,21 @@ type Counts = BTreeMap<(String, Vec<String>), u64>;
 
 /// The headers and the body of an answer.
 pub type Answered<'a> = (&'a [(&'a str, &'a str)], &'a [u8]);
+
+/// What the module has logged in this process.
+static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on, nothing is logged.
+pub fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// The lines that contain `part`.
+pub fn logged(part: &str) -> Vec<String> {
+    LOG.lock().unwrap().iter().filter(|line| line.contains(part)).cloned().collect()
+}
 
 /// One filter configuration. Envoy frees it when the last stream of it ends.
 pub struct Config {
@@ -142,12 +158,22 @@ impl Config {
 
     /// Runs what was posted to the main thread.
     pub fn run_main(&self) {
+        self.run_main_events(|_| true);
+    }
+
+    /// Runs those events, and drops the others.
+    pub fn run_main_events(&self, is_wanted: impl Fn(u64) -> bool) {
         let events = std::mem::take(&mut *self.envoy.posted.lock().unwrap());
-        for event in events {
+        for event in events.into_iter().filter(|event| is_wanted(*event)) {
             unsafe {
                 hooks::envoy_dynamic_module_on_http_filter_config_scheduled(pointer(&*self.envoy), self.ours, event);
             }
         }
+    }
+
+    /// An event on the main thread that nothing posted.
+    pub fn main_event(&self, event: u64) {
+        unsafe { hooks::envoy_dynamic_module_on_http_filter_config_scheduled(pointer(&*self.envoy), self.ours, event) }
     }
 
     pub fn callouts(&self) -> Vec<SentCallout> {
@@ -234,12 +260,22 @@ impl Stream<'_> {
         }
     }
 
+    /// The module keeps a scheduler for it.
+    pub fn is_parked(&self) -> bool {
+        Arc::weak_count(&self.envoy.posted) > 0
+    }
+
     pub fn reply(&self) -> Option<SentReply> {
         self.envoy.reply.borrow().clone()
     }
 
     pub fn resumed(&self) -> u32 {
         self.envoy.resumed.get()
+    }
+
+    /// The request as the upstream gets it.
+    pub fn headers(&self) -> Pairs {
+        self.envoy.maps.borrow()[0].clone().unwrap_or_default()
     }
 
     pub fn header(&self, name: &str) -> Option<String> {

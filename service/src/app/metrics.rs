@@ -8,13 +8,14 @@ use store::{Observer, WriteError};
 
 use crate::base::connections;
 use crate::base::metrics::{Counters, Gauge};
-use crate::domain::{provider_events, revocations, sessions};
+use crate::domain::{feed, provider_events, revocations, sessions};
 use crate::{http, signing};
 
 /// The counters of every part, to be handed out.
 #[derive(Debug)]
 pub struct Metrics {
     pub checks: http::check::Metrics,
+    pub feed: feed::Metrics,
     pub oauth: http::oauth2::Metrics,
     pub provider_requests: http::provider_events::Metrics,
     pub provider_events: provider_events::Metrics,
@@ -42,6 +43,7 @@ impl Metrics {
     pub fn new() -> Self {
         Self {
             checks: http::check::Metrics::default(),
+            feed: feed::Metrics::default(),
             oauth: http::oauth2::Metrics::default(),
             provider_requests: http::provider_events::Metrics::default(),
             provider_events: provider_events::Metrics::default(),
@@ -56,6 +58,7 @@ impl Metrics {
     pub fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix("portcullis");
         self.checks.register(&mut registry);
+        self.feed.register(&mut registry);
         self.revocations.register(&mut registry, "revocations", "Revocations written, by kind");
         self.store.register(&mut registry);
         self.oauth.register(&mut registry);

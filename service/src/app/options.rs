@@ -20,6 +20,7 @@ use wire::{Retention, Secret};
 
 use crate::app::tls::ListenerTls;
 use crate::base::limits::MAX_SKEW;
+use crate::domain::feed;
 use crate::domain::provider_events::{Providers, ProvidersError};
 use crate::domain::revocations::Policy;
 use crate::http::admin::{AdminToken, AdminTokenError};
@@ -141,6 +142,13 @@ pub struct Options {
     /// use do not count, so the default is enough for a whole mesh behind one NAT address.
     #[arg(long, env = "PORTCULLIS_MAX_UNAUTHENTICATED_PER_PEER", value_name = "N", default_value = "256", value_parser = values::count)]
     pub max_unauthenticated_per_peer: usize,
+    /// Filters that may follow the feed of revocations at the same time, at POST /v1/feed. Further ones are told to wait, and
+    /// ask about each token meanwhile. 0 turns the feed off. Nothing is read for it while no filter follows.
+    #[arg(long, env = "PORTCULLIS_MAX_FOLLOWERS", value_name = "N", default_value = "2000", value_parser = values::followers)]
+    pub max_followers: usize,
+    /// How often the feed reads what is new in Redis, while filters follow it.
+    #[arg(long, env = "PORTCULLIS_FEED_ROUND", value_name = "TIME", default_value = "50ms", value_parser = values::feed_round)]
+    pub feed_round: Duration,
     #[command(flatten)]
     pub admin: AdminOptions,
     #[command(flatten)]
@@ -274,6 +282,10 @@ impl Options {
     pub fn event_limit(&self) -> Duration {
         let writes = if self.mirror_redis().is_some() { 5 } else { 3 };
         self.redis_timeout * 6 + self.write_limit() * writes + Duration::from_secs(2)
+    }
+
+    pub fn feed_config(&self) -> feed::Config {
+        feed::Config { round: self.feed_round, max_followers: self.max_followers }
     }
 
     pub fn allow(&self) -> Allow {

@@ -20,6 +20,7 @@ use tower_http::timeout::TimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
 use wire::DerivedKeys;
 use wire::check::MAX_QUESTION_BYTES;
+use wire::feed::MAX_POLL_BYTES;
 
 use crate::app::metrics::Metrics;
 use crate::app::options::{Files, Options, OptionsError};
@@ -29,13 +30,14 @@ use crate::base::connections::{self, Limits};
 use crate::base::metrics::Counters;
 use crate::domain::audit::Audit;
 use crate::domain::clients::{self, Clients, ClientsError};
+use crate::domain::feed::Feed;
 use crate::domain::issuers::Issuers;
 use crate::domain::provider_events::{self, LoadedProviders, ProviderEvents, ProvidersError};
 use crate::domain::revocations::Revocations;
 use crate::domain::sessions::{self, Sessions};
 use crate::http::admin::{self, Callers};
 use crate::http::gate::{self, Gate};
-use crate::http::{check, health, oauth2, openapi, provider_events as provider_endpoints};
+use crate::http::{check, feed, health, oauth2, openapi, provider_events as provider_endpoints};
 use crate::model::note::{NoteCipher, NoteError};
 use crate::model::session_keys::Ring;
 use crate::signing::{self, Signing, TokenLimits};
@@ -59,6 +61,7 @@ pub struct Service {
     closed_connections: Counters,
     store: Arc<RedisStore>,
     events: Arc<ProviderEvents>,
+    feed: Arc<Feed>,
     work: TaskTracker,
 }
 
@@ -106,6 +109,7 @@ struct Parts {
     secrets: Arc<[DerivedKeys]>,
     stores: Stores,
     issuers: Arc<Issuers>,
+    feed: Arc<Feed>,
     revocations: Arc<Revocations>,
     audit: Arc<Audit>,
     sessions: Option<Arc<Sessions>>,
@@ -153,6 +157,7 @@ impl Service {
             closed_connections: metrics.closed_connections,
             store,
             events: parts.events,
+            feed: parts.feed,
             work: parts.work,
         })
     }
@@ -164,7 +169,7 @@ impl Service {
     /// Serves until `stop` is done. Then requests in progress may take ten seconds more, those whose senders are gone five
     /// more, and the mirror another five to get what it lacks.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { data, admin, limits, closed_connections, store, events, work } = self;
+        let Self { data, admin, limits, closed_connections, store, events, feed, work } = self;
         let (say_stop, on_stop) = watch::channel(false);
         let accept = |bound: Bound, idle| {
             let (closed, on_stop) = (closed_connections.clone(), on_stop.clone());
@@ -175,10 +180,13 @@ impl Service {
             stop.await;
             tracing::info!("stopping");
             say_stop.send_replace(true);
+            // Polls are held for longer than a stop may take.
+            feed.stop();
         };
         // The start does not wait for the providers' keys.
         let (say_end, on_end) = watch::channel(false);
         events.start(&on_end);
+        feed.start(&on_end);
         tokio::join!(serving, stopping);
         say_end.send_replace(true);
         work.close();
@@ -238,6 +246,7 @@ impl Parts {
         let configured = options.issuers.iter().chain(&options.sessions.session_issuer);
         let configured = configured.chain(files.providers.subject_issuers()).cloned().collect();
         let issuers = Arc::new(Issuers::new(Arc::clone(&stores.issuers), configured));
+        let feed = Feed::new(Arc::clone(&stores.log), options.feed_config(), metrics.feed.clone());
         let audit = Arc::new(Audit::new(Arc::clone(&stores.audit), Arc::clone(&ring), options.admin.audit_retention));
         let revocations = Arc::new(Revocations::new(
             Arc::clone(&stores.revocations),
@@ -246,6 +255,7 @@ impl Parts {
             Arc::clone(&issuers),
             options.revocation_policy(&files.providers),
             metrics.revocations.clone(),
+            feed.nudge(),
         ));
         let sessions = keys.map(|(config, signing, clients)| {
             let parts = sessions::Parts {
@@ -269,7 +279,7 @@ impl Parts {
         };
         let events = Arc::new(ProviderEvents::new(providers, options.event_limit(), event_parts));
         let registry = Arc::new(metrics.registry());
-        Ok(Self { secrets, stores, issuers, revocations, audit, sessions, events, registry, work })
+        Ok(Self { secrets, stores, issuers, feed, revocations, audit, sessions, events, registry, work })
     }
 
     fn health(&self) -> health::AppState {
@@ -307,10 +317,30 @@ fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Router {
     let routes = routes
         .merge(health::probes().with_state(parts.health()))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST));
+    let routes = routes.merge(feed_routes(parts, options, metrics));
     // They have limits of their own: keys may have to be fetched, and a revocation waits for disks.
     let state = provider_endpoints::AppState::new(Arc::clone(&parts.events), metrics.provider_requests.clone());
     let events = provider_endpoints::routes(|endpoint| parts.events.serves(endpoint)).with_state(state);
     routes.merge(events.layer(middleware::from_fn(connections::protect))).into()
+}
+
+/// Polls are held, so they do not take the places of checks, and may take longer.
+fn feed_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> OpenApiRouter {
+    let state = feed::AppState {
+        secrets: Arc::clone(&parts.secrets),
+        feed: Arc::clone(&parts.feed),
+        keeps: options.retention(),
+        future_iat_tolerance_seconds: options.future_iat_tolerance_seconds(),
+        metrics: metrics.feed.clone(),
+        refused: Arc::default(),
+        pieces: feed::AppState::pieces(),
+    };
+    // More than may follow: those that are too many get an answer that says so.
+    let gate = Gate::of_checks(options.max_followers.saturating_add(options.max_requests), MAX_POLL_BYTES);
+    feed::routes()
+        .with_state(state)
+        .layer(middleware::from_fn_with_state(gate, gate::limit))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, feed::REQUEST))
 }
 
 fn admin_routes(parts: &Parts, options: &Options, files: Files) -> Router {

@@ -12,6 +12,7 @@ use wire::{Answer, DerivedKeys, Kind, RevocationKey};
 
 use crate::base::clock::unix_seconds;
 use crate::base::metrics::Counters;
+use crate::domain::feed::Nudge;
 use crate::domain::issuers::{Issuers, Unknown};
 use crate::model::note::{Note, NoteCipher};
 pub use policy::Policy;
@@ -27,6 +28,7 @@ pub struct Revocations {
     issuers: Arc<Issuers>,
     policy: Policy,
     written: Counters,
+    feed: Nudge,
 }
 
 /// What is in force after a revocation was written.
@@ -89,8 +91,9 @@ impl Revocations {
         issuers: Arc<Issuers>,
         policy: Policy,
         written: Counters,
+        feed: Nudge,
     ) -> Self {
-        Self { store, secrets, cipher, issuers, policy, written }
+        Self { store, secrets, cipher, issuers, policy, written, feed }
     }
 
     pub fn policy(&self) -> &Policy {
@@ -122,6 +125,7 @@ impl Revocations {
         let revocations = self.prepare(request, by, None)?;
         let key = revocations.first().map(|revocation| revocation.key).ok_or(RevokeError::Note)?;
         let written = self.store.revoke(revocations).await?;
+        self.feed.written();
         self.written.count(request.subject.kind.name());
         let in_force = written.in_force.first().ok_or(WriteError::Unknown(StoreError::StoreFailed))?;
         Ok(Revoked {
@@ -150,6 +154,7 @@ impl Revocations {
             revocations.extend(of_one);
         }
         self.store.revoke(revocations).await?;
+        self.feed.written();
         for request in requests {
             self.written.count(request.subject.kind.name());
         }

@@ -104,7 +104,7 @@ fn note_issuers(state: &AppState, told: &[NamedIssuer]) {
 }
 
 /// Whether a revocation that is made at `now` ends everything that this filter would let pass.
-fn meets(needs: &Needs, tolerance_seconds: u64, now: u64) -> Result<(), StoreError> {
+pub fn meets(needs: &Needs, tolerance_seconds: u64, now: u64) -> Result<(), StoreError> {
     if u64::from(needs.future_iat_tolerance_seconds) > tolerance_seconds {
         return Err(StoreError::ToleranceTooShort);
     }
@@ -115,7 +115,7 @@ fn meets(needs: &Needs, tolerance_seconds: u64, now: u64) -> Result<(), StoreErr
     Ok(())
 }
 
-fn status_of(error: QuestionError) -> StatusCode {
+pub fn status_of(error: QuestionError) -> StatusCode {
     match error {
         QuestionError::Malformed | QuestionError::Count | QuestionError::Issuers => StatusCode::BAD_REQUEST,
         QuestionError::UnknownSecret | QuestionError::Forged => StatusCode::UNAUTHORIZED,

@@ -9,10 +9,12 @@
     reason = "a test fails by a panic"
 )]
 mod admin;
+mod feed;
 mod http;
 mod migration;
 mod provider;
 mod provider_events;
+#[allow(dead_code, reason = "shared with the tests of the store")]
 #[path = "../../../store/redis/tests/real_redis/redis.rs"]
 mod redis;
 mod sessions;

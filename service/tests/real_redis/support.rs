@@ -140,7 +140,11 @@ impl Running {
     }
 
     pub fn post_check(&self, body: &[u8]) -> (u16, Vec<u8>) {
-        let url = format!("http://{}/v1/check", self.at.listen);
+        self.post_bytes(wire::check::PATH, body)
+    }
+
+    pub fn post_bytes(&self, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        let url = format!("http://{}{path}", self.at.listen);
         let mut answer = self.agent.post(url).send(body).unwrap();
         (answer.status().as_u16(), answer.body_mut().read_to_vec().unwrap())
     }
@@ -224,7 +228,7 @@ pub fn entry(key: RevocationKey) -> String {
 }
 
 /// Different for each question of this process, which is all that a test needs.
-fn nonce() -> [u8; 16] {
+pub fn nonce() -> [u8; 16] {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(1);
     u128::from(NEXT.fetch_add(1, Ordering::Relaxed)).to_be_bytes()

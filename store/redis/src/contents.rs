@@ -19,7 +19,8 @@ pub const SESSION_FIELDS: [&str; 10] = ["d", "a", "r", "p", "t", "u", "e", "i", 
 /// The scripts' and PTTL's value for no expiry.
 const FOR_EVER: i64 = -1;
 
-const TEXT: &str = concat!(include_str!("lua/lives.lua"), include_str!("lua/merge/text.lua"));
+const TEXT: &str =
+    concat!(include_str!("lua/lives.lua"), include_str!("lua/log.lua"), include_str!("lua/merge/text.lua"));
 const SESSION: &str = concat!(include_str!("lua/lives.lua"), include_str!("lua/merge/session.lua"));
 const SUBJECT: &str = concat!(include_str!("lua/lives.lua"), include_str!("lua/merge/subject.lua"));
 const AUDIT: &str = include_str!("lua/merge/audit.lua");
@@ -46,6 +47,8 @@ pub struct Name {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     Sentinel,
+    /// The log of a bucket, or its head, for [`crate::log`]. Each store has its own, so they are not copied.
+    Log,
     /// When a revocation was written, for [`crate::lag`]. It expires in seconds and is not copied.
     Timing,
     /// The issuers that filters ask about. Filters announce them again, so they are not copied.
@@ -86,6 +89,7 @@ impl Found {
             let bucket = Bucket::all().find(|bucket| bucket.to_string() == tag)?;
             let kind = match rest.split_once(':') {
                 None if rest == "sentinel" => return Some(Found::Sentinel),
+                None if rest == "head" || rest == "log" => return Some(Found::Log),
                 None if text == Name::of_audit().text => Kind::Audit,
                 None if text == Name::of_issuers() => return Some(Found::Issuers),
                 Some(("m", _)) => return Some(Found::Timing),
@@ -165,7 +169,15 @@ impl Name {
     pub fn merge(&self, state: &State) -> Option<Cmd> {
         let eval = |script: &str, ttl: &i64| {
             let mut eval = redis::cmd("EVAL");
-            eval.arg(script).arg(1).arg(&self.text).arg(*ttl);
+            match self.kind {
+                Kind::Revocation => {
+                    eval.arg(script).arg(3).arg(&self.text).arg(self.bucket.head()).arg(self.bucket.log());
+                }
+                _ => {
+                    eval.arg(script).arg(1).arg(&self.text);
+                }
+            }
+            eval.arg(*ttl);
             eval
         };
         Some(match state {
@@ -317,7 +329,7 @@ mod tests {
     fn names_are_known_by_their_letter_and_bucket() {
         let kind = |name: &str| match Found::parse(name.as_bytes()) {
             Found::Ours(name) => Some(name.kind),
-            Found::Sentinel | Found::Timing | Found::Issuers | Found::Strange => None,
+            Found::Sentinel | Found::Log | Found::Timing | Found::Issuers | Found::Strange => None,
         };
         assert_eq!(kind("portcullis:{0a}:r:abc"), Some(Kind::Revocation));
         assert_eq!(kind("portcullis:{0a}:j:abc"), Some(Kind::Mark));
@@ -325,6 +337,8 @@ mod tests {
         assert_eq!(kind("portcullis:{ff}:u:abc"), Some(Kind::Subject));
         assert_eq!(kind("portcullis:{00}:audit"), Some(Kind::Audit));
         assert_eq!(Found::parse(b"portcullis:{0a}:sentinel"), Found::Sentinel);
+        assert_eq!(Found::parse(Bucket::of_text("x").head().as_bytes()), Found::Log);
+        assert_eq!(Found::parse(Bucket::of_text("x").log().as_bytes()), Found::Log);
         assert_eq!(Found::parse(entry::mark_name(wire::RevocationKey([10; 16])).as_bytes()), Found::Timing);
         assert_eq!(Found::parse(b"portcullis:{00}:issuers"), Found::Issuers);
         for strange in [

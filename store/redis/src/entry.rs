@@ -5,13 +5,22 @@
 //!                                 the store is created, or filled from another
 //! portcullis:{<bucket>}:r:<key>   D;<sealed note>                dead
 //!                                 B<unix seconds>;<sealed note>  dead if issued before
+//! portcullis:{<bucket>}:head      <sequence>:<chain> of the last entry of the log
+//! portcullis:{<bucket>}:log       a stream of about the last 1,024 changes. The id is the sequence. The entry has one field:
+//!                                 R;<chain>;<milliseconds to live, -1: no expiry>;<key>   revoked
+//!                                 L;<chain>;-1;<key>                                      lifted
+//!                                 N;<chain>;-1;                                           the log begins
 //! portcullis:{<bucket>}:m:<key>   see lag.rs
 //! ```
 //! A bucket is two hexadecimal digits, the first byte of the key. It is the name's hash tag: a Cluster keeps a bucket
 //! together when its slot migrates, so one MGET asks for its sentinel and its entries on any server.
 //!
 //! A revocation of a signing key has no expiry unless one was asked for, since a stolen key can sign at any time. Every other
-//! revocation has one. So all names expire, except the sentinel and those revocations.
+//! revocation has one. So all names expire, except those revocations and the sentinel, head and log of each bucket.
+//!
+//! A chain is 16 hexadecimal digits of a hash over the head before, the entry and the time. So equal heads have the same
+//! past: if a failover loses entries, the next one may have the same sequence, and it has another chain. A log that is lost
+//! begins again, and readers read the bucket anew. Changes to revocations, and only they, are appended, in the same script.
 //!
 //! Names carry no store id: completing a store that lost sentinels keeps the revocations that were not lost.
 use std::fmt;
@@ -84,6 +93,14 @@ impl Bucket {
 
     pub fn sentinel(self) -> String {
         self.name("sentinel")
+    }
+
+    pub fn head(self) -> String {
+        self.name("head")
+    }
+
+    pub fn log(self) -> String {
+        self.name("log")
     }
 }
 

@@ -21,6 +21,7 @@ mod identity;
 mod issuers;
 mod lag;
 mod lease;
+mod log;
 mod migrate;
 mod mirror;
 mod options;

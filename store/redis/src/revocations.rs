@@ -6,6 +6,7 @@ use wire::{Answer, RevocationKey};
 
 use crate::RedisStore;
 use crate::contents::Name;
+use crate::log;
 use crate::mirror::Change;
 use crate::redis_store::finish;
 
@@ -36,11 +37,11 @@ impl RevocationStore for RedisStore {
 
     async fn lift(&self, keys: Vec<RevocationKey>) -> Result<Lifted, WriteError> {
         let names: Vec<_> = keys.iter().map(|key| Name::of_revocation(*key)).collect();
+        let lifts = keys.iter().map(|key| log::lift(*key)).collect();
         let lifted = self.writer.lift(keys).await?;
         let mut durability = lifted.durability;
         if let Some(mirror) = &self.mirror {
-            let deletes = names.iter().map(|name| redis::cmd("DEL").arg(&name.text).clone()).collect();
-            durability = durability.and(mirror.remove(&names, deletes).await?);
+            durability = durability.and(mirror.remove(&names, lifts).await?);
         }
         self.check_durable(&names)?;
         Ok(Lifted { removed: lifted.removed, durability })

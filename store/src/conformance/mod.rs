@@ -15,6 +15,7 @@ pub mod audit;
 pub mod identity;
 pub mod issuers;
 pub mod replay_guard;
+pub mod revocation_log;
 pub mod revocations;
 pub mod sessions;
 
@@ -56,6 +57,7 @@ mod tests {
             include_str!("identity.rs"),
             include_str!("issuers.rs"),
             include_str!("replay_guard.rs"),
+            include_str!("revocation_log.rs"),
             include_str!("revocations.rs"),
             include_str!("sessions.rs"),
         ];

@@ -3,7 +3,7 @@
 use harness::mesh::unix_now;
 use harness::{
     Answer, Directory, Envoy, EnvoyOptions, FilterHost, Redis, Request, Response, Service, ServiceOptions, Upstream,
-    exchange, project, wait_until,
+    exchange, image, project, wait_until,
 };
 use mint::{Alg, SigningKey, random_id};
 use serde::Deserialize as _;

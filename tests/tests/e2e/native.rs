@@ -1,14 +1,19 @@
 //! The dynamic module in a real Envoy: what its lifetimes and its own host ask of it. `HOST=native` runs the other tests
 //! with it too.
+use std::process::Command;
 use std::time::Duration;
 
 use harness::mesh::{ISSUER, OTHER_ISSUER, claims_with};
-use harness::{Answer, FilterHost, Mesh, MeshOptions, Request, Upstream, exchange, wait_until};
+use harness::{Answer, FilterHost, Mesh, MeshOptions, Request, Upstream, exchange, image, project, wait_until};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+mod exposed;
 mod lifetimes;
+mod loaded;
+mod routes;
+mod sds;
 mod under_load;
 
 fn native() -> MeshOptions {
@@ -38,7 +43,7 @@ async fn a_session_is_admitted_revoked_and_refused_on_every_worker() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_became_of_a_request_is_dynamic_metadata_for_access_logs() {
-    let options = MeshOptions {
+    let mut options = MeshOptions {
         edit: |bootstrap| {
             let facts =
                 ["outcome", "code", "rule", "x-user-id"].map(|key| format!("%DYNAMIC_METADATA(portcullis:{key})%"));
@@ -46,6 +51,7 @@ async fn what_became_of_a_request_is_dynamic_metadata_for_access_logs() {
         },
         ..native()
     };
+    options.filter["expose"] = json!({ "metadata": true });
     let mut mesh = Mesh::start_with("native-metadata", options).await;
     let token = mesh.keys.first.mint(&claims_with(&json!({ "sub": "alice" })));
     assert_eq!(mesh.get(&token).await.status, 200);

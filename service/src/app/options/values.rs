@@ -9,6 +9,11 @@ use crate::base::limits::{MAX_DURATION, MAX_SKEW};
 const MAX_SIGNING_SESSIONS: usize = 64;
 /// The data listener answers within 5 s.
 const MAX_SIGNING_TIMEOUT: Duration = Duration::from_secs(4);
+/// Less would only cost, and more would not fit the lags that filters may have.
+const MIN_FEED_ROUND: Duration = Duration::from_millis(10);
+const MAX_FEED_ROUND: Duration = Duration::from_secs(1);
+/// Each is a connection, or a part of one.
+const MAX_FOLLOWERS: usize = 100_000;
 /// For so long a thief cannot be told from a race.
 const MAX_REFRESH_GRACE: Duration = Duration::from_secs(60);
 
@@ -36,6 +41,22 @@ pub fn skew(text: &str) -> Result<Duration, String> {
 
 pub fn refresh_grace(text: &str) -> Result<Duration, String> {
     at_most(parse_duration(text)?, MAX_REFRESH_GRACE)
+}
+
+pub fn feed_round(text: &str) -> Result<Duration, String> {
+    let round = parse_duration(text)?;
+    match (MIN_FEED_ROUND..=MAX_FEED_ROUND).contains(&round) {
+        true => Ok(round),
+        false => Err("must be 10ms to 1s".to_owned()),
+    }
+}
+
+/// 0: none.
+pub fn followers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number <= MAX_FOLLOWERS => Ok(number),
+        _ => Err(format!("must be a whole number, at most {MAX_FOLLOWERS}")),
+    }
 }
 
 pub fn signing_timeout(text: &str) -> Result<Duration, String> {
@@ -82,6 +103,8 @@ mod tests {
         assert!(seconds("1500ms").is_err() && seconds("1s").is_ok());
         assert!(skew("301s").is_err() && skew("300s").is_ok() && skew("0s").is_ok());
         assert!(refresh_grace("61s").is_err() && refresh_grace("60s").is_ok());
+        assert!(feed_round("9ms").is_err() && feed_round("1001ms").is_err() && feed_round("10ms").is_ok());
+        assert!(followers("100001").is_err() && followers("-1").is_err() && followers("0").is_ok());
         assert!(signing_timeout("0s").is_err() && signing_timeout("4001ms").is_err() && signing_timeout("4s").is_ok());
         assert!(count("0").is_err() && count("1").is_ok() && signing_sessions("65").is_err());
     }

@@ -165,8 +165,8 @@ fn a_stolen_session_ends_also_when_redis_never_said_that_it_was_stolen() {
     stack.ask_and_hang_up(stack.service.at.listen, "POST /oauth2/token", &body);
     // In one piece: what waited is done after all of it, when nobody listens for its reply any more.
     let mut busy = std::net::TcpStream::connect(("127.0.0.1", stack.redis.port)).unwrap();
-    std::io::Write::write_all(&mut busy, b"CLIENT UNPAUSE\r\nEVAL \"for i = 1, 4e8 do end\" 0\r\n").unwrap();
-    eventually(SOON * 2, || stack.dead_for_filters(text(&made, "sid")).then_some(()));
+    std::io::Write::write_all(&mut busy, b"CLIENT UNPAUSE\r\nEVAL \"for i = 1, 15e7 do end\" 0\r\n").unwrap();
+    eventually(SOON * 6, || stack.dead_for_filters(text(&made, "sid")).then_some(()));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 -- Writes one revocation without weakening the one that may be there: dead stays dead, a later `before` stays, and the entry
 -- lives at least as long as before.
--- KEYS[1] the name; ARGV[1] the encrypted note, ARGV[2] 'D' or 'B', ARGV[3] milliseconds to live (-1: no expiry).
+-- KEYS as in log.lua; ARGV[1] the encrypted note, ARGV[2] 'D' or 'B', ARGV[3] milliseconds to live (-1: no expiry).
 -- For 'B': ARGV[4] the sender's time, ARGV[5] how far issuers' clocks may run ahead, ARGV[6] the most seconds that the command
 -- can have been on its way. ARGV[7] the name of the mark for lag.rs, ARGV[8] its milliseconds to live.
 -- `before` is made here, so that a token which was issued while the command waited is dead too.
@@ -25,6 +25,7 @@ if old then
   end
   keep = longer(keep, redis.call('PTTL', KEYS[1]))
 end
+append('R', keep)
 set(KEYS[1], value, keep)
 if not old then
   -- By pcall: a revocation must not fail because its lag cannot be measured.

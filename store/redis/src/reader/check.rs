@@ -9,23 +9,10 @@ use store::StoreError;
 use wire::{Answer, RevocationKey};
 
 use super::Reader;
-use crate::connection::is_about_slots;
+use super::moving::ReadError;
 use crate::connection::{Connection, pipeline};
 use crate::entry::{self, Bucket, Entry};
 use crate::routes::Routes;
-
-/// Why an attempt had no answers.
-enum CheckError {
-    Error(StoreError),
-    /// The bucket is migrating to another server, or has arrived there.
-    Moved(Bucket),
-}
-
-impl From<StoreError> for CheckError {
-    fn from(error: StoreError) -> Self {
-        CheckError::Error(error)
-    }
-}
 
 impl Reader {
     pub async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, StoreError> {
@@ -42,8 +29,8 @@ impl Reader {
         loop {
             let moved = match self.try_answers(&routes, keys, deadline).await {
                 Ok(answers) => return Ok(answers),
-                Err(CheckError::Error(error)) => return Err(error),
-                Err(CheckError::Moved(bucket)) => bucket,
+                Err(ReadError::Error(error)) => return Err(error),
+                Err(ReadError::Moved(bucket)) => bucket,
             };
             tracing::debug!(bucket = %moved, "a bucket has moved");
             let left = deadline.saturating_duration_since(Instant::now());
@@ -56,7 +43,7 @@ impl Reader {
         routes: &Routes,
         keys: &[RevocationKey],
         deadline: Instant,
-    ) -> Result<Vec<Answer>, CheckError> {
+    ) -> Result<Vec<Answer>, ReadError> {
         let asking = split(routes, keys)?.into_iter().map(async |(server, parts)| {
             let server = routes.servers.get(server).ok_or(StoreError::StoreFailed)?;
             self.ask_parts(&server.connection, parts, deadline).await
@@ -74,7 +61,7 @@ impl Reader {
         connection: &Arc<Connection>,
         parts: Vec<Part>,
         deadline: Instant,
-    ) -> Result<Vec<(usize, Answer)>, CheckError> {
+    ) -> Result<Vec<(usize, Answer)>, ReadError> {
         let mut asks = pipeline();
         for part in &parts {
             let mut ask = Cmd::with_capacity(part.keys.len() + 2, 64 + part.keys.len() * entry::NAME_BYTES);
@@ -107,68 +94,18 @@ impl Reader {
         Ok(all)
     }
 
-    /// Handles a refused command. Returns the values of the sentinel and the keys, if they could be read.
-    ///
-    /// While a slot migrates, some of its names are on this server and some on the other, and no MGET is answered. Then
-    /// each name is read on its own, first from this server. The sentinel comes last, so that an earlier loss is
-    /// noticed.
+    /// Handles a refused command. Returns the values of the sentinel and the keys, if they could be read. The sentinel
+    /// is read last, so that an earlier loss is noticed.
     async fn after_refusal(
         &self,
         connection: &Arc<Connection>,
         part: &Part,
         error: &RedisError,
         deadline: Instant,
-    ) -> Result<Vec<Value>, CheckError> {
-        if !is_about_slots(error) {
-            tracing::warn!(code = error.code(), "Redis refused a read");
-            return Err(StoreError::StoreFailed.into());
-        }
-        if !matches!(error.code(), Some("ASK" | "TRYAGAIN")) {
-            return Err(CheckError::Moved(part.bucket));
-        }
-        let names: Vec<_> =
-            part.keys.iter().map(|(_, key)| entry::name(*key)).chain(std::iter::once(part.bucket.sentinel())).collect();
-        let mut asks = pipeline();
-        for name in &names {
-            asks.cmd("GET").arg(name);
-        }
-        let mut values = vec![Value::Nil; names.len()];
-        let mut there: BTreeMap<(String, u16), Vec<usize>> = BTreeMap::new();
-        for (at, reply) in self.ask(connection, &asks, deadline).await?.into_iter().enumerate() {
-            match (reply, values.get_mut(at)) {
-                (Ok(value), Some(topology)) => *topology = value,
-                (Err(error), _) if error.code() == Some("ASK") => {
-                    let address = error.redirect_node().and_then(|(address, _slot)| address.rsplit_once(':'));
-                    let address = address.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
-                    there.entry(address.ok_or(StoreError::StoreFailed)?).or_default().push(at);
-                }
-                _ => return Err(CheckError::Moved(part.bucket)),
-            }
-        }
-        for ((host, port), indexes) in there {
-            let routes = self.topology.routes();
-            let Some(other) = routes.importing(&host, port) else { return Err(CheckError::Moved(part.bucket)) };
-            let mut asks = pipeline();
-            for name in indexes.iter().filter_map(|at| names.get(*at)) {
-                asks.cmd("ASKING");
-                asks.cmd("GET").arg(name);
-            }
-            let replies = self.ask(&other.connection, &asks, deadline).await?;
-            if self
-                .topology
-                .routes()
-                .importing(&host, port)
-                .is_none_or(|now| !Arc::ptr_eq(&now.connection, &other.connection))
-            {
-                return Err(CheckError::Moved(part.bucket));
-            }
-            for (at, reply) in indexes.iter().zip(replies.into_iter().skip(1).step_by(2)) {
-                let value = reply.map_err(|_| CheckError::Moved(part.bucket))?;
-                if let Some(topology) = values.get_mut(*at) {
-                    *topology = value;
-                }
-            }
-        }
+    ) -> Result<Vec<Value>, ReadError> {
+        let names = part.keys.iter().map(|(_, key)| entry::name(*key)).chain([part.bucket.sentinel()]);
+        let asks: Vec<_> = names.map(|name| redis::cmd("GET").arg(name).clone()).collect();
+        let mut values = self.read_moving(connection, part.bucket, &asks, error, deadline).await?;
         values.rotate_right(1);
         Ok(values)
     }
@@ -211,7 +148,7 @@ fn split(routes: &Routes, keys: &[RevocationKey]) -> Result<BTreeMap<usize, Vec<
 }
 
 /// A string, or `None` for nil.
-fn text(value: &Value) -> Result<Option<&[u8]>, StoreError> {
+pub fn text(value: &Value) -> Result<Option<&[u8]>, StoreError> {
     match value {
         Value::Nil => Ok(None),
         Value::BulkString(text) => Ok(Some(text)),

@@ -1,7 +1,10 @@
 //! Reads. Each comes with proof, in the same round trip, that our store answered, from a server that holds the lease of
 //! the bucket.
 mod check;
+mod follow;
 mod list;
+mod moving;
+mod scan;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -15,6 +15,7 @@ use crate::connection::{Connection, ConnectionError, pipeline};
 use crate::entry::{self, Bucket, Sentinel};
 use crate::health::{HealthError, ServerHealth};
 use crate::identity::StoreIdentity;
+use crate::log;
 use crate::options::{Access, Address, Mode, Peer};
 use crate::topology::MonitorHandle;
 
@@ -22,7 +23,8 @@ use crate::topology::MonitorHandle;
 const BATCH: usize = 512;
 /// The script's and PTTL's value for no expiry.
 const FOR_EVER: i64 = -1;
-const SCRIPT: &str = concat!(include_str!("../lua/lives.lua"), include_str!("../lua/revoke.lua"));
+const SCRIPT: &str =
+    concat!(include_str!("../lua/lives.lua"), include_str!("../lua/log.lua"), include_str!("../lua/revoke.lua"));
 
 pub struct Lane {
     address: Address,
@@ -160,13 +162,15 @@ impl Lane {
                         Some(ttl) => i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX),
                         None => FOR_EVER,
                     };
-                    pipeline.cmd("EVAL").arg(SCRIPT).arg(1).arg(entry::name(revocation.key));
+                    let bucket = job.work.bucket();
+                    pipeline.cmd("EVAL").arg(SCRIPT).arg(3).arg(entry::name(revocation.key));
+                    pipeline.arg(bucket.head()).arg(bucket.log());
                     pipeline.arg(&revocation.sealed).arg(form).arg(millis).arg(now).arg(tolerance).arg(max_delay);
-                    // Not one of its KEYS: while a slot migrates, a script with two keys of which one has moved is refused.
+                    // Not one of its KEYS: while a slot migrates, a script is refused if one of them has moved.
                     pipeline.arg(entry::mark_name(revocation.key)).arg(entry::MARK_TTL.as_millis() as u64);
                 }
                 Work::Lift(key) => {
-                    pipeline.cmd("DEL").arg(entry::name(*key));
+                    pipeline.add_command(log::lift(*key));
                 }
                 Work::Run(_, command) => {
                     pipeline.add_command(command.clone());

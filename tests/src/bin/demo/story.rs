@@ -1,7 +1,7 @@
 //! The walk: six steps, each of which asks the running mesh and judges the answers. Nothing is waited for but seen.
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use harness::wait_until;
+use harness::{FilterHost, wait_until};
 use serde_json::json;
 
 use crate::mesh::{EC, Login, Mesh, RSA, WORKERS, url};
@@ -50,8 +50,9 @@ impl Story<'_> {
         let (mesh, show) = (&self.mesh, &self.show);
         println!("Portcullis at work. All of it runs on this machine, for as long as this takes:");
         show.say(format!(
-            "Envoy      {}, {WORKERS} workers, envoy/envoy.yaml and envoy/filter.yaml",
-            url(mesh.envoy.address(), "")
+            "Envoy      {}, {WORKERS} workers, envoy/{} and envoy/filter.yaml",
+            url(mesh.envoy.address(), ""),
+            FilterHost::chosen().bootstrap()
         ));
         show.say(format!("service    {}, and for operators {}", mesh.service.address(), mesh.service.admin_address()));
         show.say(format!("Redis      {}, every write on disk", mesh.redis.address()));

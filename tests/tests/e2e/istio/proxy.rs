@@ -1,34 +1,16 @@
-//! The image that `make image` packs, unpacked as the agent does and run as istiod configures it.
+//! The filter as istiod configures it: from the image that `make image` packs, unpacked as the agent does, and as the
+//! dynamic module that the EnvoyFilter inserts.
 use super::*;
 
-/// Does as the agent in the proxy's pod does with `url` and `sha256`: compares the digest of the manifest, takes the last
-/// layer, which must be of this one media type, and looks in it for plugin.wasm.
+/// Does as the agent in the proxy's pod does with `url` and `sha256`: compares the digest of the manifest, and looks in the
+/// last layer for plugin.wasm.
 fn unpacked(into: &Path) -> PathBuf {
-    let layout = project().join("dist/filter-image");
-    let read = |path: PathBuf| std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let blob = |descriptor: &Value| {
-        let digest = descriptor["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:")).expect("a digest");
-        let path = layout.join("blobs/sha256").join(digest);
-        assert_eq!(sha256(&path), digest);
-        (read(path.clone()), digest.to_owned(), path)
-    };
-    let index: Value = serde_json::from_slice(&read(layout.join("index.json"))).expect("an index");
-    let (manifest, digest, _) = blob(&index["manifests"][0]);
+    let digest = image::unpack("filter-image", into);
     assert_eq!(GATEWAY["spec"]["sha256"], digest, "istio/build is of another image");
-    let manifest: Value = serde_json::from_slice(&manifest).expect("a manifest");
-    let layer = manifest["layers"].as_array().and_then(|layers| layers.last()).expect("a layer");
-    assert_eq!(layer["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
-    let (_, _, layer) = blob(layer);
-    let tar = Command::new("tar").arg("-xzf").arg(layer).arg("-C").arg(into).arg("plugin.wasm").status();
-    assert!(tar.expect("tar runs").success());
     let module = into.join("plugin.wasm");
-    assert_eq!(sha256(&module), sha256(&project().join("dist/portcullis.wasm")), "the image is of another build");
+    let built = project().join("dist/portcullis.wasm");
+    assert_eq!(image::sha256(&module), image::sha256(&built), "the image is of another build");
     module
-}
-
-fn sha256(path: &Path) -> String {
-    let output = Command::new("sha256sum").arg(path).output().expect("sha256sum runs");
-    String::from_utf8_lossy(&output.stdout).split(' ').next().unwrap_or_default().to_owned()
 }
 
 /// envoy.yaml with the filter as istiod writes it: named by namespace and name (from 1.30 on with a mark that it was
@@ -54,13 +36,33 @@ fn as_istio(bootstrap: String) -> String {
     let own = "key_values: { ISTIO_META_WASM_PLUGIN_RESOURCE_VERSION: \"4711\", \
                ISTIO_META_WASM_IMAGE_PULL_POLICY: IfNotPresent }\n                            host_env_keys:";
     replace("host_env_keys:", own);
-    let ours = |old: &str, new: &str, edited: &mut dyn FnMut(&str, &str)| {
-        edited(&format!("- name: {old}\n"), &format!("- name: \"{new}\"\n"));
-        edited(&format!("cluster_name: {old}\n"), &format!("cluster_name: \"{new}\"\n"));
-    };
-    ours("session_service", &name("/pluginConfig/revocation/cluster"), &mut replace);
-    ours("idp", &name("/pluginConfig/issuers/0/jwks/cluster"), &mut replace);
-    edited
+    with_istios_clusters(edited)
+}
+
+fn with_istios_clusters(mut bootstrap: String) -> String {
+    let config = &GATEWAY["spec"]["pluginConfig"];
+    let names =
+        [("session_service", &config["revocation"]["cluster"]), ("idp", &config["issuers"][0]["jwks"]["cluster"])];
+    for (old, new) in names {
+        for field in ["- name", "cluster_name"] {
+            let line = format!("{field}: {old}\n");
+            assert!(bootstrap.contains(&line), "the bootstrap has no `{line}`");
+            bootstrap = bootstrap.replace(&line, &format!("{field}: {new}\n"));
+        }
+    }
+    bootstrap
+}
+
+/// envoy-native.yaml with the filter that the EnvoyFilter inserts.
+fn as_envoy_filter(bootstrap: String) -> String {
+    let documents = built("gateway-native");
+    let of_kind = |kind: &str| documents.iter().filter(|one| one["kind"] == kind).collect::<Vec<_>>();
+    assert_eq!(of_kind("WasmPlugin").len(), 0, "the filter would run twice");
+    let patches = of_kind("EnvoyFilter")[0]["spec"]["configPatches"].as_array().expect("patches").clone();
+    let filter = patches.iter().find(|patch| patch["applyTo"] == "HTTP_FILTER").expect("the filter");
+    let value = &filter["patch"]["value"];
+    assert_eq!(value["typed_config"]["filter_config"]["value"], GATEWAY["spec"]["pluginConfig"]);
+    edited(&with_istios_clusters(bootstrap), |manager| manager["http_filters"][0] = value.clone())
 }
 
 struct Stack {
@@ -74,7 +76,7 @@ struct Stack {
 }
 
 impl Stack {
-    async fn start(name: &str) -> Self {
+    async fn start(name: &str, is_native: bool) -> Self {
         let directory = Directory::new(name);
         let key = SigningKey::generate(Alg::ES256, "istio-1");
         let keys = json!({ "keys": [key.public_jwk().expect("a public key")] });
@@ -97,8 +99,11 @@ impl Stack {
             options.environment.push((variable["name"].as_str().expect("a name").to_owned(), SECRET.to_owned()));
         }
         options.idp = login.address();
-        options.host = FilterHost::Wasm { module: unpacked(directory.path()) };
-        options.edit = as_istio;
+        let (host, edit): (_, fn(String) -> String) = match is_native {
+            true => (FilterHost::Native, as_envoy_filter),
+            false => (FilterHost::Wasm { module: unpacked(directory.path()) }, as_istio),
+        };
+        (options.host, options.edit) = (host, edit);
         let envoy = Envoy::start(&directory, options).await;
         Self { envoy, service, key, _redis: redis, _upstream: upstream, _login: login, directory }
     }
@@ -115,6 +120,12 @@ impl Stack {
         self.key.mint(&all)
     }
 
+    /// It runs, and its log does not tell the secret.
+    fn ends_well(&mut self) {
+        self.envoy.process().assert_running();
+        assert!(!self.envoy.process().log().contains(SECRET), "the log tells the secret");
+    }
+
     async fn get(&self, path: &str, token: &str) -> Response {
         exchange(self.envoy.address(), &Request::get(path).bearer(token)).await.expect("Envoy answers")
     }
@@ -122,7 +133,27 @@ impl Stack {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_filter_runs_as_istio_would_run_it() {
-    let mut stack = Stack::start("istio").await;
+    let mut stack = Stack::start("istio", false).await;
+    admits_and_refuses(&stack).await;
+    // Labels as the shipped stats tags make them, and under Istio's longer name of the plugin too.
+    let metrics = stack.envoy.prometheus().await;
+    assert!(metrics.contains("portcullis_requests{outcome=\"admitted\",fault=\"none\",rule=\"api\""), "{metrics}");
+    let counter = "envoy_wasm_ingress_portcullis_istio_translated_wasmplugin_vm_reload";
+    assert!(metrics.contains(&format!("{counter}{{}} 0")), "the alert on restarts asks for {counter}: {metrics}");
+    stack.ends_well();
+    assert!(stack.directory.path().join("plugin.wasm").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_module_runs_as_the_envoy_filter_inserts_it() {
+    let mut stack = Stack::start("istio-native", true).await;
+    admits_and_refuses(&stack).await;
+    let metrics = stack.envoy.prometheus().await;
+    assert!(metrics.contains("portcullis_requests{outcome=\"admitted\",fault=\"none\",rule=\"api\""), "{metrics}");
+    stack.ends_well();
+}
+
+async fn admits_and_refuses(stack: &Stack) {
     let good = stack.token(&json!({}));
     // The keys come through a cluster with a name of Istio's, in their own time.
     // One worker has them sooner than another: so many connections reach both.
@@ -171,16 +202,6 @@ async fn the_filter_runs_as_istio_would_run_it() {
     let refused = async || stack.get("/api/orders", &ended).await.json()["code"] == "SESSION_REVOKED";
     assert!(wait_until(LATEST, refused).await, "the session lives on");
     assert_eq!(stack.get("/api/orders", &good).await.status, 200);
-
-    // Labels as the shipped stats tags make them, and under Istio's longer name of the plugin too.
-    let metrics = stack.envoy.prometheus().await;
-    assert!(metrics.contains("portcullis_requests{outcome=\"admitted\",fault=\"none\",rule=\"api\""), "{metrics}");
-    let counter = "envoy_wasm_ingress_portcullis_istio_translated_wasmplugin_vm_reload";
-    assert!(metrics.contains(&format!("{counter}{{}} 0")), "the alert on restarts asks for {counter}: {metrics}");
-    stack.envoy.process().assert_running();
-    let log = stack.envoy.process().log();
-    assert!(!log.contains(SECRET), "the log tells the secret");
-    assert!(stack.directory.path().join("plugin.wasm").exists());
 }
 
 /// Two filters of ours, as where a TrafficExtension is applied before its WasmPlugin is taken away.

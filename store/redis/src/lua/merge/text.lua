@@ -1,5 +1,5 @@
 -- Merges a revocation or the mark of a token from another store: the stronger one stays, and lives as long as the longer one.
--- KEYS[1] the name; ARGV[1] milliseconds to live (-1: no expiry), ARGV[2] the other store's value, ARGV[3] the kind: 'r' a
+-- KEYS[1] the name, for a revocation the others of log.lua too; ARGV[1] milliseconds to live (-1: no expiry), ARGV[2] the other store's value, ARGV[3] the kind: 'r' a
 -- revocation, 'j' a mark.
 local function rank(value)
   if ARGV[3] == 'j' then
@@ -18,6 +18,9 @@ if old then
     value = old
   end
   keep = longer(keep, redis.call('PTTL', KEYS[1]))
+end
+if ARGV[3] == 'r' then
+  append('R', keep)
 end
 set(KEYS[1], value, keep)
 return 1

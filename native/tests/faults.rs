@@ -1,0 +1,195 @@
+//! What a panic, an ended configuration and refused callouts leave behind. One test at a time: configurations of one
+//! process carry each other's callouts and reports.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
+
+mod host;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::Duration;
+
+use host::{Config, Stream, logged};
+use native::abi::HeadersStatus;
+use native::injection::{Point, panic_at};
+
+const DOCUMENT: &str = r#"{
+    "issuers": [{ "name": "main", "issuer": "https://issuer.example", "audiences": ["api"],
+        "introspection": { "cluster": "idp", "path": "/introspect", "client_id": "edge", "client_secret_env": "PATH",
+            "format": { "shape": { "prefix": "op_" } },
+            "timeout": "5s", "freshness": "5s" } }],
+    "tokens": { "headers": [{ "name": "authorization", "scheme": "Bearer" }] },
+    "rules": [{ "name": "all", "match": { "path": { "prefix": "/" } }, "access": "required" }]
+}"#;
+const WAITING: (&str, &[&str]) = ("portcullis.waiting_requests", &["introspection"]);
+/// Envoy's event for a tick.
+const TICK: u64 = 1;
+
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A request with this token.
+fn request<'c>(config: &'c Config, token: &str) -> Stream<'c> {
+    let token = format!("Bearer op_{token}-of-some-length");
+    config.stream(&[(":method", "GET"), (":path", "/"), (":authority", "api.example"), ("authorization", &token)])
+}
+
+fn held<'c>(config: &'c Config, token: &str) -> Stream<'c> {
+    let stream = request(config, token);
+    assert_eq!(stream.request_headers(true), HeadersStatus::StopAllIterationAndWatermark);
+    stream
+}
+
+fn refused_for_fault(stream: &Stream<'_>) -> bool {
+    stream.reply().is_some_and(|reply| (reply.status, reply.details.as_str()) == (503, "FAULT"))
+}
+
+fn waiting(config: &Config) -> u64 {
+    config.main_event(TICK);
+    config.count(WAITING.0, WAITING.1)
+}
+
+/// The configuration decides as if nothing had been.
+fn assert_unharmed(config: &Config) {
+    assert_eq!(waiting(config), 0);
+    let stream = held(config, "last");
+    config.run_main();
+    let callout = config.callouts().pop().unwrap();
+    config
+        .answer(callout.id, Some((&[(":status", "200"), ("content-type", "application/json")], b"{\"active\":false}")));
+    stream.run_worker();
+    assert_eq!(stream.reply().map(|reply| reply.details), Some("SESSION_UNKNOWN".to_owned()));
+    assert!(!stream.is_parked());
+}
+
+#[test]
+fn a_panic_before_the_decision_refuses_this_request_only() {
+    let _alone = alone();
+    let config = Config::load(DOCUMENT).unwrap();
+    let other = held(&config, "other");
+    let stream = request(&config, "first");
+    panic_at(Point::Now);
+    assert_eq!(stream.request_headers(true), HeadersStatus::StopIteration);
+    assert!(refused_for_fault(&stream));
+    other.run_worker();
+    assert!(other.reply().is_none(), "it waits for its own answer");
+    drop((stream, other));
+    assert_eq!(config.count("portcullis.faults", &[]), 1);
+    assert_unharmed(&config);
+}
+
+#[test]
+fn a_request_that_panics_as_it_begins_to_wait_waits_no_more() {
+    let _alone = alone();
+    let config = Config::load(DOCUMENT).unwrap();
+    let stream = request(&config, "first");
+    panic_at(Point::Call);
+    assert_eq!(stream.request_headers(true), HeadersStatus::StopIteration);
+    assert!(refused_for_fault(&stream) && !stream.is_parked());
+    // Before the request ends, too.
+    assert_eq!(waiting(&config), 0);
+    drop(stream);
+    assert_unharmed(&config);
+}
+
+#[test]
+fn when_an_answer_is_lost_in_a_panic_all_who_wait_are_refused() {
+    let _alone = alone();
+    let config = Config::load(DOCUMENT).unwrap();
+    let (first, second, other) = (held(&config, "first"), held(&config, "first"), held(&config, "other"));
+    config.run_main();
+    let callouts = config.callouts();
+    assert_eq!(callouts.len(), 2);
+    panic_at(Point::Add);
+    config.answer(callouts[0].id, None);
+    for stream in [&first, &second, &other] {
+        stream.run_worker();
+        assert!(refused_for_fault(stream) && !stream.is_parked());
+    }
+    assert_eq!(waiting(&config), 0);
+    drop((first, second, other));
+    // The other answer comes for nobody.
+    config.answer(callouts[1].id, None);
+    assert_unharmed(&config);
+}
+
+#[test]
+fn a_request_that_panics_when_it_is_resumed_is_refused() {
+    let _alone = alone();
+    let config = Config::load(DOCUMENT).unwrap();
+    let stream = held(&config, "first");
+    config.run_main();
+    config.answer(config.callouts()[0].id, None);
+    panic_at(Point::Now);
+    stream.run_worker();
+    assert!(refused_for_fault(&stream));
+    assert!(!stream.is_parked());
+    drop(stream);
+    assert_unharmed(&config);
+}
+
+#[test]
+fn refused_callouts_are_logged_a_few_times_and_then_as_a_number() {
+    let _alone = alone();
+    let document = DOCUMENT.replace("\"idp\"", "\"nowhere\"");
+    let config = Config::load(&document).unwrap();
+    config.refuse_callouts(2);
+    for number in 0..10 {
+        let stream = held(&config, &format!("token{number}"));
+        config.run_main();
+        stream.run_worker();
+        assert_eq!(stream.reply().unwrap().status, 503);
+    }
+    assert_eq!(logged("no callout to cluster `nowhere`: there is no such cluster").len(), 3);
+    assert!(logged("callouts were refused, and not logged").is_empty());
+    sleep(Duration::from_millis(1100));
+    config.main_event(TICK);
+    assert_eq!(logged("7 more callouts were refused, and not logged").len(), 1);
+    config.main_event(TICK);
+    assert_eq!(logged("callouts were refused, and not logged").len(), 1);
+}
+
+#[test]
+fn no_gauge_falls_below_zero_when_its_configuration_has_ended() {
+    let _alone = alone();
+    let old = Config::load(DOCUMENT).unwrap();
+    let stream = held(&old, "first");
+    assert_eq!(waiting(&old), 1);
+    stream.end();
+    // Its last report says 1. Envoy forgets the gauge with the last configuration that has set it.
+    drop(old);
+    let new = Config::load(DOCUMENT).unwrap();
+    assert_eq!(waiting(&new), 0);
+    let stream = held(&new, "second");
+    assert_eq!(waiting(&new), 1);
+    stream.end();
+    assert_eq!(waiting(&new), 0);
+}
+
+#[test]
+fn a_check_takes_as_long_as_the_main_thread_lets_it_wait() {
+    let _alone = alone();
+    let config = Config::load(DOCUMENT).unwrap();
+    let stream = held(&config, "first");
+    sleep(Duration::from_millis(50));
+    // Nothing is sent, and nothing is given up, until the main thread runs.
+    assert!(config.callouts().is_empty());
+    stream.run_worker();
+    assert!(stream.reply().is_none());
+    config.run_main();
+    config.answer(config.callouts()[0].id, None);
+    stream.run_worker();
+    assert_eq!(stream.reply().unwrap().status, 503);
+    assert!(
+        config.count("portcullis.introspection_microseconds", &[]) >= 50_000,
+        "the wait is part of the measurement"
+    );
+}

@@ -1,0 +1,1 @@
+"""What scripts/check-files asks of each kind of file. It runs in the Python of .venv."""
