@@ -11,7 +11,7 @@ NATIVE := --locked --workspace --exclude noop
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help coverage setup checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak
+.PHONY: help coverage setup checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak sanitize differential nightly
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,15 +51,21 @@ run: demo-built ## run the same mesh until Ctrl-C, with commands to try
 demo-built: setup $(if $(filter native,$(HOST)),native,wasm)
 	@$(CARGO) build --quiet $(NATIVE) --bin portcullis --bin demo
 
-check: fmt-check lint unit ## check format, lints and unit tests: run this while working
+# Makes targets, and prints how long they took.
+stage = @SECONDS=0; $(MAKE) --no-print-directory $(1) && echo "make $@: $$SECONDS s for $(2)"
+
+check: ## check format, lints and unit tests: run this while working
+	$(call stage,fmt-check,the format)
+	$(call stage,lint,lints)
+	$(call stage,unit,unit tests)
 
 # Cheap checks that fail often come first. Wasm and native code are built into separate folders, so lints and the module
 # run at the same time.
 test: setup checkers fmt-check arrows ## run all checks: format, lints, unit tests, end-to-end tests with a real Envoy and Redis
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint image-wasm image-native
-	@$(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory files
-	@$(MAKE) --no-print-directory e2e
+	$(call stage,--jobs 2 --output-sync=target lint image-wasm image-native,lints and both modules)
+	$(call stage,unit,unit tests)
+	$(call stage,files,files)
+	$(call stage,e2e,end-to-end tests)
 
 # Tests with a real Redis mostly wait, so more of them run at once than there are cores.
 unit: ## run unit tests and case tables, natively
@@ -81,6 +87,23 @@ oidc: wasm ## log in and out at a real OpenID provider (needs Node 20; installs 
 
 keycloak: wasm ## the same with a real Keycloak: logins, rotations, logouts, its token types (needs Java 17 and Maven)
 	@scripts/keycloak
+
+sanitize: setup ## the module's own tests with AddressSanitizer, and under Miri if it is installed
+	@scripts/sanitize
+
+# In memory with an optimised build, then in a real Envoy.
+DIFFERENTIAL_IN_MEMORY := 1000000
+DIFFERENTIAL_IN_ENVOY := 100000
+differential: image native build ## random requests to both hosts, whose answers must not differ (DIFFERENTIAL_SEED=…)
+	@export DIFFERENTIAL_SEED=$${DIFFERENTIAL_SEED:-$$(date +%s)}; echo "DIFFERENTIAL_SEED=$$DIFFERENTIAL_SEED"; \
+	DIFFERENTIAL_REQUESTS=$(DIFFERENTIAL_IN_MEMORY) $(CARGO) test --quiet --locked --profile native -p native --test differential -- --nocapture && \
+	DIFFERENTIAL_REQUESTS=$(DIFFERENTIAL_IN_ENVOY) PORTCULLIS_WASM=$$PWD/dist/portcullis.wasm scripts/e2e differential::
+
+# What takes too long for each change. One step that fails does not keep the others from running.
+nightly: setup ## all end-to-end tests on both hosts, differential, soak, fuzzers (FUZZ_SECONDS=60 each) and sanitizers
+	@failed=; for step in test 'e2e HOST=native' sanitize differential soak fuzz; do \
+		echo "nightly: make $$step"; $(MAKE) --no-print-directory $$step || failed="$$failed '$$step'"; done; \
+	[ -z "$$failed" ] || { echo "nightly: failed:$$failed"; exit 1; }
 
 soak: native build ## many requests to the dynamic module with resets, reloads and a failing store (SOAK_REQUESTS=1000000)
 	@SOAK_REQUESTS=$${SOAK_REQUESTS:-1000000} PORTCULLIS_WASM=none scripts/e2e native::under_load

@@ -39,7 +39,9 @@ mod limits;
 mod one_or_many;
 mod revocation;
 mod rule;
+mod sds;
 mod sources;
+mod tree;
 mod values;
 
 pub use binding::{Binding, BindingMode, CertificateBinding, ClaimBinding};
@@ -55,6 +57,7 @@ pub use limits::Limits;
 pub use one_or_many::OneOrMany;
 pub use revocation::{Revocation, RevocationKind, RevocationMode};
 pub use rule::{Access, Condition, CorsPreflight, Match, PathMatch, Route, Rule, Scalar, Scopes};
+pub use sds::SdsSecret;
 pub use sources::{ChunkSeparator, CookieSource, HeaderSource, Sources, WebsocketEncoding, WebsocketSource};
 pub use values::Environment;
 pub(crate) use values::{check_range, claim_path, name_or, secret_from, whole_seconds};
@@ -79,6 +82,10 @@ document! {
         /// What the proxy's other filters and its access log may read about a request. Default: nothing.
         #[serde(default)]
         pub expose: Expose,
+        /// Secrets that the proxy gets by SDS. Only the dynamic module in Envoy 1.40 and later has them (docs/secrets.md).
+        /// At most 16.
+        #[serde(default)]
+        pub sds: Vec<SdsSecret>,
         /// Remove request headers by which some backends take another host, path, prefix, method or scheme than that of
         /// the request: X-Forwarded-Host, X-Original-URL, X-HTTP-Method-Override and those that docs/overrides.md
         /// lists. Default true.
@@ -119,15 +126,14 @@ choice! {
     }
 }
 
-/// Reads the whole text. An error has the path of its field.
-pub(crate) fn read_json<'t, T: Deserialize<'t>>(text: &'t [u8]) -> Result<T, Invalid> {
-    let mut reader = serde_json::Deserializer::from_slice(text);
-    let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| Invalid {
-        field: error.path().to_string().trim_matches('.').to_owned(),
-        message: error.into_inner().to_string(),
-    })?;
-    reader.end().map_err(|error| Invalid::new("", error.to_string()))?;
-    Ok(read)
+impl Document {
+    /// # Errors
+    /// What is wrong with its form, with the field.
+    pub fn from_json(text: &[u8]) -> Result<Self, Invalid> {
+        let document: Self = tree::from_json(text)?;
+        SdsSecret::check_all(&document.sds)?;
+        Ok(document)
+    }
 }
 
 /// The value `any`.

@@ -56,8 +56,19 @@ impl Policy {
     /// # Errors
     /// The first error, with the path of its field.
     pub fn from_json(text: &[u8], environment: Environment<'_>) -> Result<Self, Invalid> {
-        let document = config::read_json(text)?;
-        Self::compile(&document, environment, Sha256::digest(text).into())
+        Self::from_document(&config::Document::from_json(text)?, text, environment)
+    }
+
+    /// The document that was read from this text.
+    ///
+    /// # Errors
+    /// The first error, with the path of its field.
+    pub fn from_document(
+        document: &config::Document,
+        text: &[u8],
+        environment: Environment<'_>,
+    ) -> Result<Self, Invalid> {
+        Self::compile(document, environment, Sha256::digest(text).into())
     }
 
     /// `digest` identifies this document: cached answers of another one are not used.

@@ -1,4 +1,5 @@
-//! The core alone, natively: what of a request's cost is ours, without Envoy, Wasm and host calls. `cargo bench -p benches`.
+//! Core and driver alone, natively: what of a request's cost is ours, without Envoy, Wasm and host calls.
+//! `cargo bench -p benches`.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,
@@ -7,25 +8,21 @@
     clippy::unwrap_used,
     reason = "a measurement that cannot be made ends"
 )]
+use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use authn::decide::{Accepted, Asking, Entered, Entry, Peer, RevocationStatus, Verified};
+use authn::decide::{Entered, Entry, Verified};
 use authn::engine::Portable;
 use authn::policy::Policy;
 use authn::request::Request;
-use authn::revocation::RevocationQuery;
 use authn::time::{Monotonic, Now, UnixSeconds};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
-use driver::checks::{Checks, Trigger};
-use driver::tokens::Tokens;
+use driver::Action;
+use driver::fake::{self, FakeExchange, FakeHost, FakeProxy, FakeService, SharedData};
 use jose::json::Json;
 use mint::{Alg, SigningKey};
 use serde_json::{Value, json};
-use wire::check::Reply;
-use wire::{Answer, Retention};
 
 criterion_group!(benches, warm, cold, routes, parse, checks);
 criterion_main!(benches);
@@ -35,33 +32,15 @@ const NOW: Now = Now { wall: UnixSeconds(ISSUED + 60), monotonic: Monotonic(1_00
 const ALGS: [Alg; 8] = [Alg::HS256, Alg::RS256, Alg::RS512, Alg::PS256, Alg::ES256, Alg::ES384, Alg::EdDSA, Alg::HS512];
 const SECRET: &str = "SECRET";
 
-struct Loopback;
-
-impl Peer for Loopback {
-    fn address(&self) -> Option<IpAddr> {
-        Some(IpAddr::from([127, 0, 0, 1]))
-    }
-
-    fn certificate_sha256(&self) -> Option<Vec<u8>> {
-        None
-    }
-}
-
 /// A token that the cache holds and whose verdict is fresh: what most requests are.
 fn warm(criterion: &mut Criterion) {
     let keys = keys(&[Alg::RS256]);
     let policy = policy(&keys, one_rule());
-    let token = keys[0].mint(&claims("one"));
-    let bearer = format!("Bearer {token}");
+    let bearer = format!("Bearer {}", keys[0].mint(&claims("one")));
     let pairs = pairs(b"/api/orders/1", &bearer);
-    let request = Request::from_pairs(&pairs).expect("a request");
-    let verified = Arc::new(verify(&policy, &request));
-    let asking = must_ask(&policy, accept(&policy, &request, &verified));
-    let live = asking.query().judge([Answer::Live]);
-    asking.query().learn(NOW.monotonic, live);
-    let cache = Tokens::new(4096, 64 << 20, 7, 1);
-    cache.insert(verified);
-    let keyrings = policy.keyrings();
+    let mut proxy = proxy(&keys);
+    let exchange = exchange(&bearer);
+    send(&mut proxy, std::slice::from_ref(&exchange));
     let mut group = criterion.benchmark_group("warm");
     group.bench_function("request from pairs, headers to clear", |bencher| {
         bencher.iter(|| {
@@ -69,20 +48,14 @@ fn warm(criterion: &mut Criterion) {
             policy.clear(&request).len()
         });
     });
-    group.bench_function("enter, find, accept, admit", |bencher| {
-        bencher.iter(|| {
-            let Entry::Token(entered) = policy.enter(black_box(&request)) else { unreachable!("a token") };
-            let verified = cache.find(entered.token()).expect("a cached token");
-            assert!(policy.still_trusts(&verified, &keyrings, NOW).expect("keys"));
-            let accepted = policy.accept(verified, entered, NOW, &Loopback).expect("accepted");
-            match policy.revocation_status(accepted, None, NOW).expect("no rejection") {
-                RevocationStatus::Admitted(admission) => admission.headers().len(),
-                RevocationStatus::MustAsk(_) | RevocationStatus::MustIntrospect(_) => unreachable!("a fresh verdict"),
-            }
-        });
-    });
-    group.bench_function("find", |bencher| {
-        bencher.iter(|| cache.find(black_box(token.as_bytes())).is_some());
+    group.bench_function("headers to admission, by the driver", |bencher| {
+        let FakeProxy { host, dispatcher, workers, .. } = &mut proxy;
+        let worker = &mut workers[0];
+        bencher.iter_batched_ref(
+            || exchange.clone(),
+            |exchange| assert_eq!(worker.begin(0, true, host, exchange, dispatcher), Action::Continue),
+            BatchSize::SmallInput,
+        );
     });
     group.finish();
 }
@@ -135,32 +108,43 @@ fn parse(criterion: &mut Criterion) {
     });
 }
 
-/// Requests that wait, one question for all of them, and its answers.
+/// Cached tokens whose verdicts are stale: requests that wait, the questions for them, and the answers. One tick and
+/// the service's part are included.
 fn checks(criterion: &mut Criterion) {
     let keys = keys(&[Alg::HS256]);
-    let policy = policy(&keys, one_rule());
     let mut group = criterion.benchmark_group("checks, joined, sent and answered");
     for count in [1usize, 8, 32] {
-        let asks: Vec<Arc<RevocationQuery>> =
-            (0..count).map(|number| ask(&policy, &keys[0], &number.to_string())).collect();
+        let requests: Vec<FakeExchange> = (0..count)
+            .map(|number| exchange(&format!("Bearer {}", keys[0].mint(&claims(&number.to_string())))))
+            .collect();
+        let mut proxy = proxy(&keys);
+        send(&mut proxy, &requests);
         group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
-            bencher.iter_batched_ref(
-                || Checks::new(1024, Duration::from_millis(500), Duration::from_millis(100)),
-                |checks| {
-                    for (waiter, ask) in (1..).zip(&asks) {
-                        checks.join(waiter, Arc::clone(ask), NOW.monotonic).expect("room");
-                    }
-                    let batch = checks.next_batch(Trigger::Waiters, NOW.monotonic).expect("a batch");
-                    let answers = vec![Answer::Live; batch.keys.len()];
-                    let reply = Reply { keeps: Retention::LONGEST, answers };
-                    let resolved = checks.answered(batch.id, &reply).expect("answers");
-                    assert_eq!(resolved.len(), count);
-                },
-                BatchSize::SmallInput,
-            );
+            bencher.iter(|| {
+                // Beyond the freshness. The tokens do not expire.
+                proxy.host.now.monotonic = proxy.host.now.monotonic.plus(Duration::from_secs(3));
+                proxy.tick();
+                send(&mut proxy, black_box(&requests));
+            });
         });
     }
     group.finish();
+}
+
+/// Sends requests, answers what they ask, and ends them.
+fn send(proxy: &mut FakeProxy, requests: &[FakeExchange]) {
+    let service = FakeService::new(proxy.core.policy.revocation().expect("revocation").derived.clone());
+    let request = |exchange: &FakeExchange| fake::Request { exchange: exchange.clone(), ends: true };
+    let streams: Vec<driver::StreamId> = requests.iter().map(|exchange| proxy.send(0, request(exchange))).collect();
+    proxy.answer_all(|call| Some(service.answer(&call.body)));
+    for stream in streams {
+        assert!(matches!(proxy.seen(stream), fake::Seen::Forwarded(_)), "{:?}", proxy.seen(stream));
+        proxy.reset(stream);
+    }
+}
+
+fn exchange(bearer: &str) -> FakeExchange {
+    FakeExchange::new(pairs(b"/api/orders/1", bearer).map(|(name, value)| (name.to_vec(), value.to_vec())).to_vec())
 }
 
 fn keys(algs: &[Alg]) -> Vec<SigningKey> {
@@ -172,7 +156,26 @@ fn one_rule() -> Value {
 }
 
 fn policy(keys: &[SigningKey], rules: Value) -> Policy {
-    let variable = |key: &SigningKey| format!("KEY_{}", key.alg());
+    let secrets = secrets(keys);
+    let secret = |name: &str| secrets.get(name).cloned();
+    Policy::from_json(configuration(keys, rules).to_string().as_bytes(), &secret).expect("a configuration")
+}
+
+fn proxy(keys: &[SigningKey]) -> FakeProxy {
+    let host = FakeHost::new(NOW, secrets(keys), SharedData::default(), 7);
+    FakeProxy::start(host, configuration(keys, one_rule()).to_string().as_bytes(), 1).expect("a configuration")
+}
+
+fn variable(key: &SigningKey) -> String {
+    format!("KEY_{}", key.alg())
+}
+
+fn secrets(keys: &[SigningKey]) -> BTreeMap<String, Vec<u8>> {
+    let of_keys = keys.iter().filter_map(|key| Some((variable(key), mint::to_base64url(key.secret()?).into_bytes())));
+    of_keys.chain([(SECRET.to_owned(), vec![b's'; 32])]).collect()
+}
+
+fn configuration(keys: &[SigningKey], rules: Value) -> Value {
     let described: Vec<Value> = keys
         .iter()
         .map(|key| match key.public_jwk() {
@@ -183,7 +186,7 @@ fn policy(keys: &[SigningKey], rules: Value) -> Policy {
         })
         .collect();
     let algorithms: Vec<&str> = keys.iter().map(|key| key.alg().name()).collect();
-    let config = json!({
+    json!({
         "issuers": [{
             "name": "login", "issuer": "https://login.example.com", "audiences": ["orders"],
             "algorithms": algorithms, "keys": described,
@@ -194,15 +197,7 @@ fn policy(keys: &[SigningKey], rules: Value) -> Policy {
             { "claim": "scope", "header": "x-user-scope" },
         ] },
         "rules": rules,
-    });
-    let environment = |name: &str| {
-        let key = keys.iter().find(|key| variable(key) == name);
-        match key.and_then(SigningKey::secret) {
-            Some(secret) => Some(mint::to_base64url(secret).into_bytes()),
-            None => (name == SECRET).then(|| vec![b's'; 32]),
-        }
-    };
-    Policy::from_json(config.to_string().as_bytes(), &environment).expect("a configuration")
+    })
 }
 
 fn claims(id: &str) -> Value {
@@ -235,23 +230,4 @@ fn entered<'r>(policy: &Policy, request: &Request<'r>) -> Entered<'r> {
 
 fn verify(policy: &Policy, request: &Request<'_>) -> Verified {
     policy.verify(&Portable, &policy.keyrings(), &entered(policy, request), NOW).expect("a good token")
-}
-
-fn accept(policy: &Policy, request: &Request<'_>, verified: &Arc<Verified>) -> Accepted {
-    policy.accept(Arc::clone(verified), entered(policy, request), NOW, &Loopback).expect("accepted")
-}
-
-fn must_ask(policy: &Policy, accepted: Accepted) -> Asking {
-    match policy.revocation_status(accepted, None, NOW).expect("no rejection") {
-        RevocationStatus::MustAsk(asking) => asking,
-        RevocationStatus::Admitted(_) | RevocationStatus::MustIntrospect(_) => panic!("nothing was asked yet"),
-    }
-}
-
-fn ask(policy: &Policy, key: &SigningKey, id: &str) -> Arc<RevocationQuery> {
-    let bearer = format!("Bearer {}", key.mint(&claims(id)));
-    let pairs = pairs(b"/api/orders/1", &bearer);
-    let request = Request::from_pairs(&pairs).expect("a request");
-    let verified = Arc::new(verify(policy, &request));
-    Arc::clone(must_ask(policy, accept(policy, &request, &verified)).query())
 }

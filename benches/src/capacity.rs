@@ -204,8 +204,10 @@ mod tests {
     use super::formula::Estimate;
     use super::*;
 
-    /// How far the formulas may be from the simulation, as docs/operations.md states.
-    const TOLERANCE: f64 = 0.3;
+    /// How far the simulation may be from the formulas, as docs/operations.md states.
+    const TOLERANCE: f64 = 0.1;
+    /// The same for the example, where more tokens share slots.
+    const TOLERANCE_OF_EXAMPLE: f64 = 0.25;
 
     fn proxy() -> Proxy {
         Proxy {
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_formulas_are_near_what_the_core_does() {
+    fn the_formulas_are_near_what_the_driver_does() {
         let seconds = |seconds| Duration::from_secs(seconds);
         let mut wrong = 0;
         for proxy in [
@@ -238,6 +240,8 @@ mod tests {
             Proxy { workers: 1, ..proxy() },
             Proxy { workers: 16, ..proxy() },
             Proxy { sessions: 50, ..proxy() },
+            Proxy { sessions: 50, workers: 16, ..proxy() },
+            Proxy { sessions: 50, workers: 8, requests_per_second: 200.0, ..proxy() },
             Proxy { sessions: 2000, ..proxy() },
             Proxy { activity: Activity::Zipf, ..proxy() },
             Proxy { callout: Duration::from_millis(20), ..proxy() },
@@ -285,7 +289,7 @@ mod tests {
         let rows = simulated(example()).unwrap();
         for (case, seen) in &rows {
             let said = formula::estimate(&case.proxy).checks;
-            assert!((seen.checks / said - 1.0).abs() <= TOLERANCE, "{}: {seen:?} {said}", case.name);
+            assert!((seen.checks / said - 1.0).abs() <= TOLERANCE_OF_EXAMPLE, "{}: {seen:?} {said}", case.name);
         }
         let table = table(&rows).unwrap();
         assert!(docs.contains(&table), "docs/operations.md, Capacity: put this there:\n{table}");

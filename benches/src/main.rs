@@ -32,7 +32,7 @@ mod tokens;
 /// Measures the cost of each request, and writes benches/results/latest.json and latest.svg.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
-struct Options {
+struct Arguments {
     #[command(subcommand)]
     what: Option<What>,
     #[command(flatten)]
@@ -48,7 +48,7 @@ enum What {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = Arguments::parse();
     let run = match &options.what {
         None => compare::run(&options.compare),
         Some(What::Growth(growth)) => growth::run(growth),

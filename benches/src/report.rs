@@ -83,7 +83,7 @@ pub struct Promise {
 }
 
 /// The rows by which every row is divided, if they have one with the same tokens.
-const PEERS: [&str; 7] = [
+const PEERS: [&str; 11] = [
     "noop",
     "jwt_authn-cached",
     "jwt_authn-claims",
@@ -91,6 +91,10 @@ const PEERS: [&str; 7] = [
     "ext_authz",
     "jwt_authn-cached-ext_authz",
     "jwt_authn-ext_authz",
+    "native-warm",
+    "native-rs256",
+    "warm",
+    "cold-rs256",
 ];
 
 impl Report {
@@ -317,6 +321,10 @@ fn promises(rows: &[Row]) -> Vec<Promise> {
         ("warm, as a part of cached jwt_authn, both with 2 claims", "warm", None, "jwt_authn-claims", 1.6),
         ("cold RS256 as a part of jwt_authn", "cold-rs256", rs, "jwt_authn", 0.85),
         ("cold RS256 with revocation as a part of jwt_authn", "cold-rs256-asked", rs, "jwt_authn", 1.0),
+        ("native cold RS256 with the feed, as a part of no revocation", "native-rs256-feed", rs, "native-rs256", 1.05),
+        ("native warm with the feed, as a part of checks", "native-warm-feed", None, "native-warm", 1.0),
+        ("cold RS256 with the feed, as a part of no revocation", "cold-rs256-feed", rs, "cold-rs256", 1.05),
+        ("warm with the feed, as a part of checks", "warm-feed", None, "warm", 1.0),
         (
             "cold RS256 with revocation as a part of jwt_authn + ext_authz",
             "cold-rs256-asked",

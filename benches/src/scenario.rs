@@ -97,6 +97,8 @@ pub fn all(parts: &Parts<'_>) -> Vec<Setup> {
     let ask = |more: Value| with(json!({ "revocation": revocation(), "forward": forward }), &more);
     let cold = |name, title, more: &Value, alg| parts.portcullis(name, title, more, Tokens::Unique(alg));
     let never_asks = json!({ "forward": forward });
+    // The feed: no token of these loads is revoked, so none is asked about.
+    let feed = ask(json!({ "revocation": with(revocation(), &json!({ "feed": { "lag": "1s" } })) }));
     let module = |name, title, more: &Value, load| parts.on(Host::Native, name, title, more, load);
     setups.extend([
         module("native-warm", "Portcullis native, warm", &ask(json!({})), Tokens::Repeated),
@@ -113,6 +115,8 @@ pub fn all(parts: &Parts<'_>) -> Vec<Setup> {
             &never_asks,
             Tokens::Unique(Alg::ES256),
         ),
+        module("native-warm-feed", "Portcullis native, warm, feed", &feed, Tokens::Repeated),
+        module("native-rs256-feed", "Portcullis native, cold RS256, feed", &feed, UNIQUE),
         module("native-rs256-asked", "Portcullis native, cold RS256, revocation", &ask(json!({})), UNIQUE),
         parts.portcullis("warm", "Portcullis, warm", &ask(json!({})), Tokens::Repeated),
         parts.portcullis(
@@ -125,6 +129,8 @@ pub fn all(parts: &Parts<'_>) -> Vec<Setup> {
         cold("cold-rs256", "Portcullis, cold RS256, revocation off", &never_asks, Alg::RS256),
         cold("cold-es256", "Portcullis, cold ES256, revocation off", &never_asks, Alg::ES256),
         cold("cold-eddsa", "Portcullis, cold EdDSA, revocation off", &never_asks, Alg::EdDSA),
+        parts.portcullis("warm-feed", "Portcullis, warm, feed", &feed, Tokens::Repeated),
+        cold("cold-rs256-feed", "Portcullis, cold RS256, feed", &feed, Alg::RS256),
         cold("cold-rs256-asked", "Portcullis, cold RS256, revocation", &ask(json!({})), Alg::RS256),
         parts.portcullis("active", "Portcullis, sessions in use", &ask(json!({})), Tokens::Active),
         parts.portcullis(

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use authn::config::Document;
 use authn::time::UnixSeconds;
 use clap::Args;
+use wire::check::StoreError;
 
 use crate::document::{self, Compiled, Secrets};
 use crate::{Outcome, instant, say, wrong_usage};
@@ -21,9 +22,11 @@ mod exchange;
 mod judge;
 mod report;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use callouts::Callouts;
-use report::Verdict;
+use report::{Judged, Verdict};
 
 #[derive(Args)]
 pub struct Explain {
@@ -51,8 +54,8 @@ pub struct Explain {
     /// The time of the request: seconds since 1970, a time such as 2026-01-31T23:59:59Z, or now.
     #[arg(long, value_name = "TIME", default_value = "now", value_parser = instant::parse)]
     at: UnixSeconds,
-    /// The session service's answer, if it is asked: live, dead, before:TIME (revoked if issued before), or
-    /// unavailable.
+    /// The session service's answer, if it is asked: live, dead, before:TIME (revoked if issued before), unavailable
+    /// (no answer), or the reason that the service gives for not answering, such as store_slow (see docs/faults.md).
     #[arg(long, value_name = "ANSWER", default_value = "live")]
     answer: Answer,
     /// A file with the introspection server's JSON response (RFC 7662 section 2.2), if it is asked. Without it, the
@@ -81,6 +84,8 @@ pub struct Explain {
 #[derive(Debug, Clone, Copy)]
 enum Answer {
     Service(wire::Answer),
+    /// The service says that it cannot tell.
+    Fails(StoreError),
     Unavailable,
 }
 
@@ -93,7 +98,13 @@ impl FromStr for Answer {
             "dead" => Ok(Self::Service(wire::Answer::Dead)),
             "unavailable" => Ok(Self::Unavailable),
             _ => {
-                let time = text.strip_prefix("before:").ok_or("use live, dead, before:TIME or unavailable")?;
+                if let Some(error) = StoreError::ALL.iter().find(|error| error.name() == text) {
+                    return Ok(Self::Fails(*error));
+                }
+                let time = text.strip_prefix("before:").ok_or_else(|| {
+                    let reasons = StoreError::ALL.map(StoreError::name).join(", ");
+                    format!("use live, dead, before:TIME, unavailable, or one of {reasons}")
+                })?;
                 instant::parse(time).map(|time| Self::Service(wire::Answer::Before(time.0)))
             }
         }
@@ -102,6 +113,16 @@ impl FromStr for Answer {
 
 impl Explain {
     pub fn run(self) -> Result<Outcome> {
+        let judged = self.judge()?;
+        let refused = matches!(judged.verdict, Verdict::Refused { .. });
+        match self.json {
+            true => say(&judged.as_json().to_string()),
+            false => judged.lines().iter().for_each(|line| say(line)),
+        }
+        Ok(if refused { Outcome::Refused } else { Outcome::Done })
+    }
+
+    fn judge(&self) -> Result<Judged> {
         let headers: Vec<(String, String)> = self.headers.iter().map(|header| name_and_value(header)).collect();
         if self.config == Path::new("-") && self.token.as_deref() == Some("-") {
             wrong_usage("standard input can be the configuration or the token, not both");
@@ -115,15 +136,9 @@ impl Explain {
             given => given.map(str::to_owned),
         };
         let Compiled { document, policy, assumed } = document::read_one(&self.config, &self.secrets)?;
-        let sent = Sent::new(&self, headers, token.as_deref(), &document);
-        let callouts = Callouts::new(&self, &policy)?;
-        let judged = judge::judge(&self, &document, &assumed, policy, &sent, callouts)?;
-        let refused = matches!(judged.verdict, Verdict::Refused { .. });
-        match self.json {
-            true => say(&judged.as_json().to_string()),
-            false => judged.lines().iter().for_each(|line| say(line)),
-        }
-        Ok(if refused { Outcome::Refused } else { Outcome::Done })
+        let sent = Sent::new(self, headers, token.as_deref(), &document);
+        let callouts = Callouts::new(self, &policy)?;
+        judge::judge(self, &document, &assumed, policy, &sent, callouts)
     }
 }
 

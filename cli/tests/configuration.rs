@@ -366,6 +366,7 @@ fn explains_refusals_with_code_status_and_cause() {
     assert_eq!(refused(&["--token", &token, "--answer", "dead"]), is("SESSION_REVOKED", 403));
     assert_eq!(refused(&["--token", &token, "--answer", "before:2099-01-01T00:00:00Z"]), is("SESSION_REVOKED", 403));
     assert_eq!(refused(&["--token", &token, "--answer", "unavailable"]), is("STORE_UNAVAILABLE", 503));
+    assert_eq!(refused(&["--token", &token, "--answer", "store_slow"]), is("SESSION_STORE_LATENCY", 503));
     assert_eq!(refused(&["--token", &token, "--at", "1750000000"]), is("JWT_NOT_YET_VALID", 401));
     let (code, _) = desk.explain(&config, &["--token", &token, "--answer", "before:1750000000"]);
     assert_eq!(code, 0);
@@ -390,6 +391,11 @@ fn explains_a_jwt_that_is_introspected_by_what_its_server_would_answer() {
     let (code, answer) = with(r#"{"active":true}"#);
     assert_eq!(code, 0, "{answer:#}");
     assert!(answer.to_string().contains("/introspect of cluster keycloak is asked about it too"), "{answer:#}");
+    // The service is asked at the same time.
+    let steps = answer["steps"].as_array().unwrap();
+    let of = |name: &str| steps.iter().find(|step| step["step"] == name).unwrap_or_else(|| panic!("{answer:#}"));
+    assert!(of("asks")["says"].as_str().is_some(), "{answer:#}");
+    assert!(of("revocation")["says"].as_str().unwrap().starts_with("taken for answered live"), "{answer:#}");
     assert_eq!(with(r#"{"active":false}"#).1["code"], "SESSION_UNKNOWN");
     let (_, answer) = with(r#"{"active":true,"iss":"https://other.test"}"#);
     assert_eq!(answer["cause"], "the introspection answer contradicts the token: iss", "{answer:#}");

@@ -1,7 +1,7 @@
 //! Makes a [`Core`] and a [`Dispatcher`] from the text of a configuration.
 use std::sync::Arc;
 
-use authn::config::Route;
+use authn::config::{Document, Route, SdsSecret};
 use authn::policy::Policy;
 
 use crate::dispatcher::Dispatcher;
@@ -25,8 +25,30 @@ pub struct Configured {
 /// What is wrong with the configuration or the host, as text for the log.
 pub fn configure<S: Setup + Host>(host: &mut S, text: Vec<u8>) -> Result<Configured, String> {
     let text = document::as_json(text);
-    let policy = Policy::from_json(&text, &|name| host.secret(name)).map_err(|error| error.to_string())?;
+    let document = Document::from_json(&text).map_err(|error| error.to_string())?;
+    if !document.sds.is_empty() && !host.has_sds() {
+        return Err("sds: only the dynamic module has secrets of SDS".to_owned());
+    }
+    let policy = Policy::from_document(&document, &text, &|name| host.secret(name));
+    let policy = policy.map_err(|error| error.to_string())?;
     activate(host, policy)
+}
+
+/// Compiles a configuration with these secrets, to find what is wrong with it.
+///
+/// # Errors
+/// What is wrong with the configuration, as text for the log.
+pub fn compile(text: Vec<u8>, secret: &dyn Fn(&str) -> Option<Vec<u8>>) -> Result<Policy, String> {
+    Policy::from_json(&document::as_json(text), secret).map_err(|error| error.to_string())
+}
+
+/// The secrets that the document takes from SDS.
+///
+/// # Errors
+/// What is wrong with the document, as text for the log.
+pub fn sds_secrets(text: Vec<u8>) -> Result<Vec<SdsSecret>, String> {
+    let document = Document::from_json(&document::as_json(text)).map_err(|error| error.to_string())?;
+    Ok(document.sds)
 }
 
 /// The name of the rule that a route selects: JSON text, or a protobuf Struct as Envoy passes it.

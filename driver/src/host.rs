@@ -242,6 +242,11 @@ pub trait Setup {
     /// A secret by its name, from the host's source of secrets.
     fn secret(&self, name: &str) -> Option<Vec<u8>>;
 
+    /// Does [`Setup::secret`] know the secrets that the document takes from SDS?
+    fn has_sds(&self) -> bool {
+        false
+    }
+
     /// # Errors
     /// The host has no randomness.
     fn random(&mut self) -> Result<[u8; 32], HostError>;

@@ -35,7 +35,7 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 #![forbid(unsafe_code)]
 
-pub mod checks;
+mod checks;
 mod configure;
 mod counts;
 mod deadlines;
@@ -52,15 +52,16 @@ mod mac_hash;
 pub mod metrics;
 mod missing_settings;
 mod rejection_log;
-pub mod shared;
+mod shared;
 mod shared_feed;
 mod state;
 mod token_cache;
-pub mod tokens;
+mod tokens;
 mod wake;
 mod worker;
 
-pub use crate::configure::{Configured, activate, configure, route_rule};
+pub use crate::checks::MAX_BATCHES_IN_FLIGHT;
+pub use crate::configure::{Configured, activate, compile, configure, route_rule, sds_secrets};
 pub use crate::dispatcher::{Dispatch, Dispatcher, TICK};
 pub use crate::host::{
     CallId, Callout, CalloutReply, Cas, ChosenEngine, Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply,

@@ -5,7 +5,7 @@
 //! keeps the module from loading. A callback of later releases is looked up at run time.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, c_char, c_void};
 
 /// The return value of `on_program_init` in [`crate::hooks`]. Envoy warns about an unknown version, and accepts a
 /// module of the release before its own.
@@ -132,7 +132,20 @@ pub const CALLOUT_INIT_RESULTS: [&str; 5] = [
     "no request can be made: the cluster has no endpoint, or its limits are reached",
 ];
 
+/// `envoy_dynamic_module_callback_http_filter_config_generic_secret_subscribe`, since Envoy 1.40: configuration, name of the
+/// secret, `ConfigSource` as JSON or nothing. Returns the number of the secret, or 0.
+pub type SubscribeSecret = unsafe extern "C" fn(ConfigPtr, ModuleBuffer, ModuleBuffer) -> usize;
+/// `envoy_dynamic_module_callback_http_filter_config_get_generic_secret`, since Envoy 1.40: configuration, number, value.
+pub type GetSecret = unsafe extern "C" fn(ConfigPtr, usize, *mut EnvoyBuffer) -> bool;
+
+/// Their names.
+pub const SUBSCRIBE_SECRET: &CStr = c"envoy_dynamic_module_callback_http_filter_config_generic_secret_subscribe";
+pub const GET_SECRET: &CStr = c"envoy_dynamic_module_callback_http_filter_config_get_generic_secret";
+
 unsafe extern "C" {
+    /// The C library's. With a null handle it looks in the program and everything that it loaded.
+    pub fn dlsym(handle: *mut c_void, symbol: *const c_char) -> *mut c_void;
+
     #[link_name = "envoy_dynamic_module_callback_log"]
     pub fn log(level: LogLevel, message: ModuleBuffer);
     #[link_name = "envoy_dynamic_module_callback_log_enabled"]

@@ -1,9 +1,10 @@
 //! One active filter configuration: the state that all of its requests share, on every worker and on the main thread.
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
+use authn::policy::Policy;
 use driver::{CallId, Configured, Core, Dispatch, Dispatcher, StreamId, Worker};
 
 use crate::envoy::{self, Config, LogLevel, Meter, StreamScheduler};
@@ -12,6 +13,7 @@ use crate::live::Live;
 use crate::metrics::{self, Metrics};
 use crate::outbox::{Answer, Outbox, Ticket};
 use crate::routes;
+use crate::sds::Secrets;
 use crate::ticker::{Bell, Event};
 
 static LIVE: Live<Configuration> = Live::new();
@@ -27,8 +29,10 @@ pub struct Configuration {
     /// The schedulers that wake the waiting requests.
     parked: Mutex<HashMap<StreamId, StreamScheduler>>,
     outbox: Outbox<Self>,
-    bell: Arc<Bell>,
-    metrics: Metrics,
+    /// Secrets were rotated, and Envoy's configuration goes on with another of ours.
+    is_followed: AtomicBool,
+    metrics: Arc<Metrics>,
+    secrets: Secrets,
     /// The requests that Envoy has under this configuration.
     requests: AtomicU64,
     /// Panics that may have lost who waits for what.
@@ -56,32 +60,36 @@ const LAST_CALLOUTS: Duration = Duration::from_secs(2);
 impl Configuration {
     /// # Errors
     /// What is wrong with the configuration, as text for the log.
-    pub fn new(config: &mut Config<'_>, name: &[u8], document: &[u8]) -> Result<Arc<Self>, String> {
-        check_name("filter_name", name)?;
-        let metrics = Metrics::define(config)?;
-        let bell = Bell::start(config.scheduler()).map_err(|error| format!("the system gives no thread: {error}"))?;
-        let outbox = Outbox::new(Arc::clone(&bell));
+    pub fn new(
+        config: &Config<'_>,
+        document: &[u8],
+        metrics: Arc<Metrics>,
+        bell: &Arc<Bell>,
+        secrets: Secrets,
+    ) -> Result<Arc<Self>, String> {
+        let outbox = Outbox::new(Arc::clone(bell));
         let workers = usize::try_from(envoy::workers(config)).unwrap_or(1).max(1);
         let (meter, thread) = (Some(config.meter()), Thread::Other);
-        let mut host = HookHost { meter, metrics: &metrics, outbox: &outbox, workers, thread };
+        let mut host = HookHost { meter, metrics: &metrics, outbox: &outbox, secrets: &secrets, workers, thread };
         let Configured { core, dispatcher } = driver::configure(&mut host, document.to_vec())?;
-        let has = |rule: &str| core.policy.rule_for_routes(rule).is_some();
-        if let Some(rule) = routes::unknown(has).first() {
-            return Err(format!("a route of Envoy selects the rule `{rule}`: there is no such rule with `for_routes`"));
-        }
         let configuration = Arc::new(Self {
             core: Arc::clone(&core),
             workers: (0..workers).map(|_| Mutex::new(Worker::new(Arc::clone(&core)))).collect(),
             dispatcher: Mutex::new(dispatcher),
             parked: Mutex::default(),
             outbox,
-            bell,
             metrics,
+            secrets,
+            is_followed: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             losses: AtomicU64::new(0),
         });
         LIVE.add(&configuration);
         Ok(configuration)
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.core.policy
     }
 
     /// Envoy does not use it any more, and its requests are over. Runs on any thread.
@@ -100,9 +108,7 @@ impl Configuration {
     }
 
     /// On the main thread.
-    pub fn on_event(self: &Arc<Self>, config: &mut Config<'_>, event: u64) {
-        let Some(event) = Event::of(event) else { return };
-        self.bell.heard(event);
+    pub fn on_event(self: &Arc<Self>, config: &mut Config<'_>, event: Event) {
         match event {
             Event::Tick => self.tick(config.meter()),
             Event::Work => {
@@ -122,6 +128,16 @@ impl Configuration {
         self.send(config);
     }
 
+    /// `new` is the same with other secrets.
+    pub fn follow(&self, new: &Arc<Self>) {
+        self.is_followed.store(true, Ordering::Relaxed);
+        LIVE.move_behind(new, self);
+    }
+
+    pub fn has_requests(&self) -> bool {
+        self.requests.load(Ordering::Acquire) != 0
+    }
+
     /// Envoy has a new request under this configuration.
     pub fn enter(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
@@ -134,7 +150,7 @@ impl Configuration {
     pub fn leave(&self) {
         let is_last = self.requests.fetch_sub(1, Ordering::AcqRel) == 1;
         // Envoy itself holds the newest one.
-        if is_last && !LIVE.is_newest(self) {
+        if is_last && !self.is_followed.load(Ordering::Relaxed) && !LIVE.is_newest(self) {
             self.outbox.wait(LAST_CALLOUTS);
         }
     }
@@ -167,8 +183,8 @@ impl Configuration {
     }
 
     pub fn host<'h>(&'h self, meter: Option<Meter<'h>>) -> HookHost<'h, Self> {
-        let (metrics, outbox, workers) = (&self.metrics, &self.outbox, self.workers.len());
-        HookHost { meter, metrics, outbox, workers, thread: Thread::Other }
+        let (metrics, outbox, secrets) = (&*self.metrics, &self.outbox, &self.secrets);
+        HookHost { meter, metrics, outbox, secrets, workers: self.workers.len(), thread: Thread::Other }
     }
 
     /// For a hook about this configuration on the main thread, which ends with `send`.

@@ -41,9 +41,9 @@ enum State {
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Filter {
+    /// The request has entered the configuration.
     pub fn new(configuration: Arc<Configuration>, stream: &Stream<'_>) -> Self {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        configuration.enter();
         Self { configuration, id, worker: stream.worker(), state: Cell::new(State::New), is_known: Cell::new(false) }
     }
 

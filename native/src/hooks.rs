@@ -12,19 +12,24 @@ use crate::abi::{
     self, BodyStatus, ConfigPtr, EnvoyBuffer, EnvoyHeader, HeadersStatus, LocalReplyStatus, LogLevel, OursPtr,
     StreamPtr, TrailersStatus,
 };
-use crate::configuration::{Configuration, check_name};
+use crate::configuration::check_name;
 use crate::envoy::{self, Config, Stream};
 use crate::filter::{After, Filter};
+use crate::generations::Generations;
 use crate::outbox::Answer;
+use crate::reply::OwnedReply;
 use crate::routes::RouteRule;
 
 /// A filter and its lifetime. A call of ours can end the stream, and Envoy 1.39 then destroys the filter before that
 /// call returns. Later releases wait.
 struct Slot {
-    filter: Filter,
+    /// `None`: no configuration can be made, because a secret is missing.
+    filter: Option<Filter>,
     /// Hooks nest: a local reply runs the hooks for response headers before it returns.
     hooks: Cell<u32>,
     gone: Cell<bool>,
+    /// Without a configuration: the reply was given.
+    refused: Cell<bool>,
 }
 
 #[unsafe(no_mangle)]
@@ -47,10 +52,10 @@ pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_new(
         // SAFETY: Envoy gives all three for the time of this hook, which runs on the main thread.
         let (mut config, name, document) =
             unsafe { (Config::from_hook(config), envoy::bytes(name), envoy::bytes(document)) };
-        Configuration::new(&mut config, name, document)
+        Generations::new(&mut config, name, document)
     });
     let why = match made {
-        Some(Ok(configuration)) => return Arc::into_raw(configuration).cast(),
+        Some(Ok(generations)) => return Arc::into_raw(Arc::new(generations)).cast(),
         Some(Err(why)) => why,
         None => "a fault in the module".to_owned(),
     };
@@ -65,10 +70,10 @@ pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_destroy(ours
     }
     // On any thread: the last request of a configuration that was replaced ends on its worker.
     // SAFETY: `ours` came from `config_new`, and Envoy gives it back once.
-    let configuration = unsafe { Arc::from_raw(ours.cast::<Configuration>()) };
+    let generations = unsafe { Arc::from_raw(ours.cast::<Generations>()) };
     let _ = caught(|| {
-        configuration.retire();
-        drop(configuration);
+        generations.retire();
+        drop(generations);
     });
 }
 
@@ -136,15 +141,14 @@ pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_http_callout
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_new(ours: OursPtr, stream: StreamPtr) -> OursPtr {
-    // SAFETY: `ours` came from `config_new` and is alive while Envoy makes filters of it; this adds one owner to it.
-    let configuration = unsafe {
-        Arc::increment_strong_count(ours.cast::<Configuration>());
-        Arc::from_raw(ours.cast::<Configuration>())
-    };
+    // SAFETY: `ours` came from `config_new` and is alive while Envoy makes filters of it.
+    let generations = unsafe { &*ours.cast::<Generations>() };
     // SAFETY: Envoy gave `stream` to this hook.
     let stream = unsafe { Stream::from_hook(stream) };
-    let filter = Filter::new(configuration, &stream);
-    Box::into_raw(Box::new(Slot { filter, hooks: Cell::new(0), gone: Cell::new(false) })).cast_const().cast()
+    let filter = generations.enter().map(|configuration| Filter::new(configuration, &stream));
+    Box::into_raw(Box::new(Slot { filter, hooks: Cell::new(0), gone: Cell::new(false), refused: Cell::new(false) }))
+        .cast_const()
+        .cast()
 }
 
 #[unsafe(no_mangle)]
@@ -155,7 +159,7 @@ pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_destroy(ours: OursP
     // SAFETY: `ours` came from `filter_new`, and Envoy gives it back once.
     let in_hook = unsafe {
         let slot = &*ours.cast::<Slot>();
-        let _ = caught(|| slot.filter.on_destroy());
+        let _ = caught(|| slot.filter.as_ref().map(Filter::on_destroy));
         slot.gone.set(true);
         slot.hooks.get() > 0
     };
@@ -209,6 +213,11 @@ pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_response_headers(
     ours: OursPtr,
     _end_of_stream: bool,
 ) -> HeadersStatus {
+    // SAFETY: `ours` came from `filter_new`, and is freed after this hook.
+    if unsafe { (*ours.cast::<Slot>()).filter.is_none() } {
+        // A reply of ours, or of another filter.
+        return HeadersStatus::Continue;
+    }
     // SAFETY: as the ABI says.
     unsafe { on_stream(stream, ours, HeadersStatus::StopIteration, Filter::on_response_headers) }
 }
@@ -331,11 +340,14 @@ unsafe fn on_stream<S>(
     slot.hooks.set(slot.hooks.get().saturating_add(1));
     // SAFETY: the caller's promise; the handle ends with this hook.
     let mut handle = unsafe { Stream::from_hook(stream) };
-    let (status, after) = caught(|| work(&slot.filter, &mut handle)).unwrap_or_else(|| {
-        let after = caught(|| slot.filter.refuse_for_fault(&mut handle)).unwrap_or(After::Nothing);
-        let _ = caught(|| slot.filter.clean_up_after_fault(Some(handle.meter())));
-        (closed, after)
-    });
+    let (status, after) = match &slot.filter {
+        Some(filter) => caught(|| work(filter, &mut handle)).unwrap_or_else(|| {
+            let after = caught(|| filter.refuse_for_fault(&mut handle)).unwrap_or(After::Nothing);
+            let _ = caught(|| filter.clean_up_after_fault(Some(handle.meter())));
+            (closed, after)
+        }),
+        None => (closed, unconfigured(slot, &handle)),
+    };
     // What follows may run other hooks about this stream before it returns, and end it.
     match after {
         After::Nothing => {}
@@ -352,15 +364,24 @@ unsafe fn on_stream<S>(
     status
 }
 
+/// The first hook of a request without a configuration refuses it.
+fn unconfigured(slot: &Slot, stream: &Stream<'_>) -> After {
+    if slot.refused.replace(true) {
+        return After::Nothing;
+    }
+    let title = "a secret of the filter is missing";
+    After::Reply(OwnedReply::unavailable("SECRET_MISSING", title).for_request(stream))
+}
+
 /// Runs `work` about a configuration.
 ///
 /// # Safety
 /// Envoy gave both pointers to the hook that runs on the main thread, and `ours` came from `config_new`.
-unsafe fn on_config(config: ConfigPtr, ours: OursPtr, work: impl FnOnce(&Arc<Configuration>, &mut Config<'_>)) {
+unsafe fn on_config(config: ConfigPtr, ours: OursPtr, work: impl FnOnce(&Generations, &mut Config<'_>)) {
     // SAFETY: the caller's promise. One more owner for the time of the hook: a worker may give the last one back.
     let (configuration, mut config) = unsafe {
-        Arc::increment_strong_count(ours.cast::<Configuration>());
-        (Arc::from_raw(ours.cast::<Configuration>()), Config::from_hook(config))
+        Arc::increment_strong_count(ours.cast::<Generations>());
+        (Arc::from_raw(ours.cast::<Generations>()), Config::from_hook(config))
     };
     if caught(|| work(&configuration, &mut config)).is_none() {
         let _ = caught(|| configuration.on_fault(Some(config.meter())));
@@ -372,8 +393,10 @@ unsafe fn on_config(config: ConfigPtr, ours: OursPtr, work: impl FnOnce(&Arc<Con
 unsafe fn free(ours: OursPtr) {
     // SAFETY: the caller's promise.
     let slot = unsafe { Box::from_raw(ours.cast::<Slot>().cast_mut()) };
-    if caught(|| slot.filter.on_gone()).is_none() {
-        let _ = caught(|| slot.filter.clean_up_after_fault(None));
+    if let Some(filter) = &slot.filter
+        && caught(|| filter.on_gone()).is_none()
+    {
+        let _ = caught(|| filter.clean_up_after_fault(None));
     }
     let _ = caught(|| drop(slot));
 }

@@ -11,6 +11,7 @@ use crate::envoy::{self, LogLevel, Meter};
 use crate::injection::{self, Point};
 use crate::metrics::{self, Left, Metrics};
 use crate::outbox::Outbox;
+use crate::sds::Secrets;
 use crate::secret::secret;
 use crate::{clock, shared_data};
 
@@ -20,6 +21,7 @@ pub struct HookHost<'h, C> {
     pub meter: Option<Meter<'h>>,
     pub metrics: &'h Metrics,
     pub outbox: &'h Outbox<C>,
+    pub secrets: &'h Secrets,
     /// The number of workers.
     pub workers: usize,
     pub thread: Thread,
@@ -103,7 +105,11 @@ impl<C> Host for HookHost<'_, C> {
 
 impl<C> Setup for HookHost<'_, C> {
     fn secret(&self, name: &str) -> Option<Vec<u8>> {
-        secret(name)
+        self.secrets.get(name).map(<[u8]>::to_vec).or_else(|| secret(name))
+    }
+
+    fn has_sds(&self) -> bool {
+        true
     }
 
     fn random(&mut self) -> Result<[u8; 32], HostError> {

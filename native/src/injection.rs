@@ -1,4 +1,5 @@
-//! Panics that tests cause on purpose. Without the feature `injection`, none.
+//! Panics and times that tests choose. Without the feature `injection`, none.
+use authn::time::Now;
 
 /// The calls of the driver that can be made to panic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,18 +16,34 @@ pub enum Point {
 #[inline(always)]
 pub fn point(_: Point) {}
 
+#[cfg(not(feature = "injection"))]
+#[inline(always)]
+pub fn now() -> Option<Now> {
+    None
+}
+
 #[cfg(feature = "injection")]
-pub use on::{panic_at, point};
+pub use on::{now, panic_at, point, set_now};
 
 #[cfg(feature = "injection")]
 mod on {
     #![allow(clippy::panic, reason = "its purpose")]
     use std::cell::Cell;
 
-    use super::Point;
+    use super::{Now, Point};
 
     thread_local! {
+        static NOW: Cell<Option<Now>> = const { Cell::new(None) };
         static NEXT: Cell<Option<Point>> = const { Cell::new(None) };
+    }
+
+    /// The clocks stand at `now` for this thread, until they are set again.
+    pub fn set_now(now: Now) {
+        NOW.set(Some(now));
+    }
+
+    pub fn now() -> Option<Now> {
+        NOW.get()
     }
 
     /// The next time that this thread comes to `point`, it panics.

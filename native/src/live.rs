@@ -12,6 +12,15 @@ impl<C> Live<C> {
         self.all().push(Arc::downgrade(configuration));
     }
 
+    /// Puts `new` right after `old`: it is as new as that one, and not newer than what came after.
+    pub fn move_behind(&self, new: &Arc<C>, old: &C) {
+        let mut all = self.all();
+        all.retain(|live| !std::ptr::eq(live.as_ptr(), Arc::as_ptr(new)));
+        let place = all.iter().position(|live| std::ptr::eq(live.as_ptr(), old));
+        let place = place.map_or(all.len(), |place| place.saturating_add(1));
+        all.insert(place, Arc::downgrade(new));
+    }
+
     /// Envoy does not have it any more.
     pub fn remove(&self, configuration: &C) {
         self.all().retain(|live| !std::ptr::eq(live.as_ptr(), configuration));

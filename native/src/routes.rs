@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use authn::policy::Policy;
+
 /// One route's configuration.
 pub struct RouteRule {
     name: Arc<str>,
@@ -39,6 +41,19 @@ impl Drop for RouteRule {
 /// Does any route select a rule? Most proxies have none, and nothing is asked of Envoy then.
 pub fn exist() -> bool {
     LIVE.load(Ordering::Relaxed) != 0
+}
+
+/// Compares the new routes with a document that is new too.
+///
+/// # Errors
+/// One selects a rule that the document does not have.
+pub fn check(policy: &Policy) -> Result<(), String> {
+    match unknown(|rule| policy.rule_for_routes(rule).is_some()).first() {
+        None => Ok(()),
+        Some(rule) => {
+            Err(format!("a route of Envoy selects the rule `{rule}`, and no rule `for_routes` has this name"))
+        }
+    }
 }
 
 /// The names that new routes select and `is_known` does not know. They are not new any more.

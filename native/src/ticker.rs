@@ -8,6 +8,7 @@ use crate::envoy::ConfigScheduler;
 
 /// Often enough that a request's own deadline is kept to within this.
 const PERIOD: Duration = Duration::from_millis(100);
+const SHORT_PERIOD: Duration = Duration::from_millis(10);
 
 /// Why a configuration was woken on the main thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,15 +42,23 @@ pub struct Bell {
     /// An event that is already posted is not posted again. A slow main thread must not get a pile of them.
     ticks: AtomicBool,
     works: AtomicBool,
+    /// It waits for something that only a tick finds out.
+    hurries: AtomicBool,
 }
 
 impl Bell {
     /// # Errors
     /// The system cannot start a thread.
-    pub fn start(scheduler: ConfigScheduler) -> Result<Arc<Self>, std::io::Error> {
-        let bell = Arc::new(Self { scheduler, ticks: AtomicBool::new(false), works: AtomicBool::new(false) });
+    pub fn start(scheduler: ConfigScheduler, hurries: bool) -> Result<Arc<Self>, std::io::Error> {
+        let [ticks, works, hurries] = [false, false, hurries].map(AtomicBool::new);
+        let bell = Arc::new(Self { scheduler, ticks, works, hurries });
         Ticker::add(&bell)?;
         Ok(bell)
+    }
+
+    /// Whether it needs ticks more often.
+    pub fn hurry(&self, hurries: bool) {
+        self.hurries.store(hurries, Ordering::Relaxed);
     }
 
     pub fn ring(&self, event: Event) {
@@ -91,10 +100,19 @@ impl Ticker {
 
     /// Until no configuration is left.
     fn run() {
+        let mut period = SHORT_PERIOD;
         loop {
-            thread::sleep(PERIOD);
+            thread::sleep(period);
             let mut ticker = TICKER.lock().unwrap_or_else(PoisonError::into_inner);
-            ticker.bells.retain(|bell| bell.upgrade().inspect(|bell| bell.ring(Event::Tick)).is_some());
+            period = PERIOD;
+            ticker.bells.retain(|bell| {
+                let Some(bell) = bell.upgrade() else { return false };
+                bell.ring(Event::Tick);
+                if bell.hurries.load(Ordering::Relaxed) {
+                    period = SHORT_PERIOD;
+                }
+                true
+            });
             if ticker.bells.is_empty() {
                 ticker.runs = false;
                 return;

@@ -31,6 +31,13 @@ fn a_document_that_is_not_right_is_refused() {
     assert!(Config::load(DOCUMENT).is_some());
 }
 
+// The Envoy of these tests has no secrets of SDS, like 1.39.
+#[test]
+fn a_document_with_secrets_of_sds_is_refused_by_an_envoy_without_them() {
+    assert!(Config::load(&DOCUMENT.replacen('{', r#"{ "sds": [{ "name": "S" }],"#, 1)).is_none());
+    assert!(Config::load(&DOCUMENT.replacen('{', r#"{ "sds": [],"#, 1)).is_some());
+}
+
 #[test]
 fn another_filter_of_the_module_is_refused() {
     assert!(Config::load_as("other", DOCUMENT.as_bytes()).is_none());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::native_filter::{split, with_filter_of};
+use crate::native_filter::{split, with_filter_of, with_native_listener};
 use crate::template::{render, with_listener, with_transport_socket};
 use crate::{Directory, Process, Request, START_DEADLINE, exchange, project, wait_until};
 
@@ -31,10 +31,27 @@ pub struct EnvoyOptions {
     /// How the service is reached, if it speaks TLS.
     pub service_tls: Option<ServiceTls>,
     pub host: FilterHost,
+    /// With a second listener `native`, which differs from the Wasm filter's only in its host.
+    pub beside_native: bool,
+    /// Take part in a hot restart.
+    pub hot_restart: Option<HotRestart>,
     /// The listener stands in a file of its own that Envoy watches: see [`Envoy::update_listener`].
     pub listener_from_file: bool,
     /// Edits the rendered bootstrap, for the needs of one test.
     pub edit: fn(String) -> String,
+}
+
+/// One of several Envoys of which each takes over from the one before.
+#[derive(Debug, Clone, Copy)]
+pub struct HotRestart {
+    /// The same for all of them. Envoy uses up to ten numbers from ten times this one.
+    pub base_id: u32,
+    /// 0 for the first.
+    pub epoch: u32,
+    /// Of the listener: sockets are handed over by their addresses.
+    pub port: u16,
+    /// When the one before ends, from the start of this one.
+    pub parent_ends_after: Duration,
 }
 
 /// Files in PEM, for the TLS 1.3 listener.
@@ -85,6 +102,8 @@ impl EnvoyOptions {
             tls: None,
             service_tls: None,
             host: FilterHost::chosen(),
+            beside_native: false,
+            hot_restart: None,
             listener_from_file: false,
             edit: |bootstrap| bootstrap,
         }
@@ -115,6 +134,12 @@ impl FilterHost {
     /// Is it the dynamic module? It has one memory for all workers, and no virtual machines.
     pub fn is_native() -> bool {
         Self::chosen() == Self::Native
+    }
+
+    /// The directory with libportcullis.so: dist, or the one that `PORTCULLIS_MODULES` names.
+    pub fn native_modules() -> PathBuf {
+        let named = std::env::var_os("PORTCULLIS_MODULES").map(PathBuf::from);
+        named.unwrap_or_else(|| project().join("dist"))
     }
 
     /// dist/portcullis.wasm, which ships, or the file that `PORTCULLIS_WASM` names.
@@ -158,11 +183,17 @@ impl Envoy {
             .arg(config)
             .arg("--admin-address-path")
             .arg(&admin_path)
-            .args(["--concurrency", &options.concurrency.to_string(), "--disable-hot-restart"])
+            .args(["--concurrency", &options.concurrency.to_string()])
             .args(["--log-level", "warning", "--component-log-level", "wasm:info,dynamic_modules:info"])
             .args(["--drain-time-s", &options.drain.as_secs().to_string()])
-            .env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", project().join("dist"))
+            .env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", FilterHost::native_modules())
             .envs(options.environment);
+        match options.hot_restart {
+            None => command.arg("--disable-hot-restart"),
+            Some(HotRestart { base_id, epoch, parent_ends_after, .. }) => command
+                .args(["--base-id", &base_id.to_string(), "--restart-epoch", &epoch.to_string()])
+                .args(["--parent-shutdown-time-s", &parent_ends_after.as_secs().to_string()]),
+        };
         let mut process = Process::start("envoy", command, directory.path());
 
         let mut found = None;
@@ -180,6 +211,15 @@ impl Envoy {
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where clients connect to another of its listeners.
+    ///
+    /// # Panics
+    /// It has no such listener.
+    pub async fn address_of(&self, listener: &str) -> SocketAddr {
+        let listeners: Value = serde_json::from_str(&self.admin("GET", "/listeners?format=json").await).expect("JSON");
+        address_of(&listeners, listener).unwrap_or_else(|| panic!("there is no listener `{listener}`"))
     }
 
     /// Its admin interface.
@@ -248,9 +288,14 @@ async fn ready(admin_path: &PathBuf) -> Option<(SocketAddr, SocketAddr)> {
     let address = std::fs::read_to_string(admin_path).ok()?.trim().parse().ok()?;
     admin(address, "GET", "/ready").await?;
     let listeners: Value = serde_json::from_str(&admin(address, "GET", "/listeners?format=json").await?).ok()?;
-    let socket = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
+    Some((address, address_of(&listeners, "main")?))
+}
+
+fn address_of(listeners: &Value, name: &str) -> Option<SocketAddr> {
+    let listener = listeners["listener_statuses"].as_array()?.iter().find(|listener| listener["name"] == name)?;
+    let socket = &listener["local_address"]["socket_address"];
     let port = u16::try_from(socket["port_value"].as_u64()?).ok()?;
-    Some((address, SocketAddr::new(socket["address"].as_str()?.parse().ok()?, port)))
+    Some(SocketAddr::new(socket["address"].as_str()?.parse().ok()?, port))
 }
 
 async fn admin(address: SocketAddr, method: &str, path: &str) -> Option<String> {
@@ -266,7 +311,7 @@ fn bootstrap(options: &EnvoyOptions) -> String {
     let names: Vec<_> = options.environment.iter().map(|(name, _)| name).collect();
     let mut values = vec![
         ("LISTEN_ADDRESS", json!("127.0.0.1")),
-        ("LISTEN_PORT", json!(0)),
+        ("LISTEN_PORT", json!(options.hot_restart.map_or(0, |restart| restart.port))),
         ("ADMIN_PORT", json!(0)),
         ("UPSTREAM_ADDRESS", json!(options.upstream.ip())),
         ("UPSTREAM_PORT", json!(options.upstream.port())),
@@ -296,6 +341,9 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         template = with_transport_socket(&template, "session_service", &socket);
         values.push(("SERVICE_NAME", json!(tls.name)));
         values.push(("SERVICE_CA", json!(tls.authority)));
+    }
+    if options.beside_native {
+        template = with_native_listener(&template, &read(FilterHost::Native.bootstrap()));
     }
     match (&options.filter, &options.host) {
         (None, _) => template = without_filter(&template),

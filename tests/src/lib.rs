@@ -37,7 +37,7 @@ pub use client::{Connection, H2Connection, Request, Response, exchange, extended
 pub use cluster::{Cluster, NODE_TIMEOUT, Sentinels};
 pub use compose::Compose;
 pub use directory::Directory;
-pub use envoy::{Envoy, EnvoyOptions, FilterHost, ServiceTls, Tls};
+pub use envoy::{Envoy, EnvoyOptions, FilterHost, HotRestart, ServiceTls, Tls};
 pub use mesh::{Mesh, MeshOptions};
 pub use process::Process;
 pub use raw::{RawServer, Reply};
@@ -49,7 +49,7 @@ pub use turn::under_load;
 pub use upstream::{Answer, Seen, Upstream};
 
 /// The longest that a process may take to start. Generous: the machine may be building something else.
-pub const START_DEADLINE: Duration = Duration::from_secs(20);
+pub const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The root of the project.
 pub fn project() -> PathBuf {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use mint::{Alg, SigningKey, random_id};
 use serde_json::{Value, json};
 
+use crate::service::REDIS_PATIENCE;
 use crate::{
     Connection, Directory, Envoy, EnvoyOptions, FilterHost, Redis, Request, Response, Service, ServiceOptions,
     ServiceTls, Tls, Upstream, exchange, wait_until,
@@ -13,10 +14,13 @@ use crate::{
 pub const ISSUER: &str = "https://issuer.example";
 /// A second issuer, for tests that end all that an issuer issued.
 pub const OTHER_ISSUER: &str = "https://other.example";
-/// How long an answer of the service counts in a mesh: the shortest that the filter takes.
+/// How long an answer of the service counts in a mesh of [`MeshOptions::timed`]: the shortest that the filter takes.
 pub const FRESHNESS: Duration = Duration::from_secs(1);
-/// How long a request of a mesh may wait for the service.
+/// How long a request of such a mesh may wait for the service.
 pub const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
+/// Freshness and timeout of any other mesh: a busy machine may take hundreds of milliseconds for a check, and that is not
+/// what its test is about.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// The environment variable with the secret that filter and service share.
 const SECRET: &str = "PORTCULLIS_SECRET";
 /// Far more than a revocation may take.
@@ -48,6 +52,8 @@ pub struct MeshOptions {
     pub filter: Value,
     /// The service's, for one on a Redis that the test runs itself.
     pub service: Option<ServiceOptions>,
+    /// As [`ServiceOptions::redis_timeout`], for a service that the mesh runs.
+    pub redis_timeout: Option<Duration>,
     /// The service that filters ask, in place of a real one on a real Redis.
     pub check_address: Option<SocketAddr>,
     /// The cluster `idp`: it publishes keys, or introspects tokens.
@@ -71,11 +77,12 @@ pub struct MeshOptions {
 impl Default for MeshOptions {
     fn default() -> Self {
         let keys = Keys::generate();
-        let filter = filter(&keys);
+        let filter = filter(&keys, PATIENCE, PATIENCE);
         Self {
             keys,
             filter,
             service: None,
+            redis_timeout: Some(REDIS_PATIENCE),
             check_address: None,
             idp: None,
             environment: Vec::new(),
@@ -92,6 +99,13 @@ impl Default for MeshOptions {
 }
 
 impl MeshOptions {
+    /// For tests about time: [`FRESHNESS`], [`CHECK_TIMEOUT`], and the service's own limit for Redis.
+    pub fn timed() -> Self {
+        let keys = Keys::generate();
+        let filter = filter(&keys, FRESHNESS, CHECK_TIMEOUT);
+        Self { keys, filter, redis_timeout: None, ..Self::default() }
+    }
+
     /// The secret that [`MeshOptions::filter`] shares with the service, for one that a test plays itself.
     pub fn secret() -> String {
         ServiceOptions::new(String::new()).secret
@@ -102,6 +116,11 @@ impl Mesh {
     /// `name` is the test's.
     pub async fn start(name: &str) -> Self {
         Self::start_with(name, MeshOptions::default()).await
+    }
+
+    /// With [`MeshOptions::timed`].
+    pub async fn start_timed(name: &str) -> Self {
+        Self::start_with(name, MeshOptions::timed()).await
     }
 
     pub async fn start_with(name: &str, options: MeshOptions) -> Self {
@@ -131,7 +150,9 @@ impl Mesh {
             (None, Some(service)) => (None, Some(Service::start(&directory, service).await)),
             (None, None) => {
                 let redis = Redis::start(&directory).await;
-                let service = Service::start(&directory, ServiceOptions::new(redis.url())).await;
+                let service =
+                    ServiceOptions { redis_timeout: options.redis_timeout, ..ServiceOptions::new(redis.url()) };
+                let service = Service::start(&directory, service).await;
                 (Some(redis), Some(service))
             }
         };
@@ -256,7 +277,7 @@ pub fn claims_with(members: &Value) -> Value {
     claims
 }
 
-fn filter(keys: &Keys) -> Value {
+fn filter(keys: &Keys, freshness: Duration, timeout: Duration) -> Value {
     let issuer = |name: &str, issuer: &str| {
         let jwk = |key: &SigningKey| json!({ "jwk": key.public_jwk().expect("a public key") });
         let shared =
@@ -281,7 +302,7 @@ fn filter(keys: &Keys) -> Value {
         },
         "revocation": {
             "cluster": "session_service", "secret_env": SECRET,
-            "freshness": format!("{}ms", FRESHNESS.as_millis()), "timeout": format!("{}ms", CHECK_TIMEOUT.as_millis()),
+            "freshness": format!("{}ms", freshness.as_millis()), "timeout": format!("{}ms", timeout.as_millis()),
         },
         "forward": { "claims": [{ "claim": "sub", "header": "x-user-id" }, { "claim": "role", "header": "x-role" }] },
         "rules": [

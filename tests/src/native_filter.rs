@@ -28,6 +28,16 @@ pub(crate) fn with_filter_of(template: &str, other: &str) -> String {
     format!("{before}{}\n{}{router}", filter.trim_end(), indent(&before))
 }
 
+/// The bootstrap, with a second listener that has the filter of the other one.
+pub(crate) fn with_native_listener(bootstrap: &str, other: &str) -> String {
+    let native = with_filter_of(bootstrap, other);
+    let (_, rest) = native.split_once("  listeners:\n").expect("listeners");
+    let (listener, _) = rest.split_once("\n  clusters:\n").expect("clusters after the listeners");
+    let listener = listener.replacen("- name: main\n", "- name: native\n", 1);
+    let (before, after) = bootstrap.split_once("\n  clusters:\n").expect("clusters after the listeners");
+    format!("{before}\n{listener}\n  clusters:\n{after}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,11 +2,15 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::mesh::{ISSUER, OTHER_ISSUER};
 use crate::{Directory, Process, START_DEADLINE, project, wait_until};
+
+/// Less than a mesh waits for a check, so that the service still says that Redis is slow.
+pub(crate) const REDIS_PATIENCE: Duration = Duration::from_secs(2);
 
 pub struct ServiceOptions {
     pub redis_url: String,
@@ -16,6 +20,8 @@ pub struct ServiceOptions {
     pub admin_token: String,
     /// Known before a filter has told of them.
     pub issuers: Vec<String>,
+    /// How long Redis may take. None: the service's default, which a busy machine can exceed.
+    pub redis_timeout: Option<Duration>,
     /// More of the command line.
     pub arguments: Vec<String>,
     /// More variables.
@@ -37,6 +43,7 @@ impl ServiceOptions {
             secret: "a-shared-secret-of-the-tests-long-enough".to_owned(),
             admin_token: "an-admin-secret-of-the-tests-long-enough".to_owned(),
             issuers: vec![ISSUER.to_owned(), OTHER_ISSUER.to_owned()],
+            redis_timeout: Some(REDIS_PATIENCE),
             arguments: Vec::new(),
             environment: Vec::new(),
         }
@@ -161,6 +168,7 @@ async fn spawn(
         .arg("--admin-token-file")
         .arg(directory.join("admin-token"))
         .args(arguments)
+        .args(options.redis_timeout.map(|timeout| format!("--redis-timeout={}ms", timeout.as_millis())))
         .args(options.issuers.iter().flat_map(|issuer| ["--issuer", issuer]))
         .args(&options.arguments)
         .envs(options.environment.iter().map(|(name, value)| (name, value)));

@@ -1,7 +1,8 @@
 //! Rules: the requests that they match, and their requirements.
 use serde::Deserialize;
 
-use super::{Binding, Forward, Invalid, OneOrMany, RevocationKind, RevocationMode, read_json};
+use super::tree::from_json;
+use super::{Binding, Forward, Invalid, OneOrMany, RevocationKind, RevocationMode};
 
 document! {
     /// The requests of a rule, and what they need.
@@ -98,7 +99,7 @@ impl Route {
     /// # Errors
     /// What is wrong with it, with the field.
     pub fn from_json(text: &[u8]) -> Result<Self, Invalid> {
-        read_json(text)
+        from_json(text)
     }
 }
 

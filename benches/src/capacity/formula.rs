@@ -4,7 +4,7 @@ use super::Proxy;
 /// How often a tick sends refreshes.
 const TICKS_PER_SECOND: f64 = 10.0;
 /// Checks that a worker has in flight at once.
-const FLIGHTS: f64 = driver::checks::MAX_BATCHES_IN_FLIGHT as f64;
+const FLIGHTS: f64 = driver::MAX_BATCHES_IN_FLIGHT as f64;
 
 /// The queries of one proxy, per second.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,34 +16,27 @@ pub struct Estimate {
     pub checks: f64,
 }
 
+/// The part of its freshness that a verdict has lost when it arrives: it counts from its oldest answer, and answers about
+/// an issuer, a signing key or a client are reused for a tenth of the freshness.
+const LOST: f64 = 0.05;
+
 /// For sessions of `rate` requests per second each; the sum over sessions if they differ.
 pub fn estimate(proxy: &Proxy) -> Estimate {
     let freshness = proxy.freshness.as_secs_f64();
-    let workers = proxy.workers as f64;
-    let mut asked = 0.0;
-    let mut waited = 0.0;
+    let (mut asked, mut waited) = (0.0, 0.0);
     for rate in proxy.rates() {
-        let unrefreshed = if proxy.refresh_ahead { unrefreshed(rate, freshness, workers) } else { 1.0 };
-        let refreshed = 0.6 * freshness + (0.2 * freshness).min(1.0 / rate);
-        let cycle = (1.0 - unrefreshed) * refreshed + unrefreshed * (freshness + 1.0 / rate);
-        asked += (1.0 + (1.0 - unrefreshed) * doubled(rate, workers)) / cycle;
+        // The share of verdicts without a request in the last two fifths of their freshness.
+        let unrefreshed = if proxy.refresh_ahead { (-0.4 * freshness * rate).exp() } else { 1.0 };
+        let serves = if proxy.refresh_ahead { 0.6 } else { 1.0 };
+        // The first request after this time causes the next query.
+        let cycle = (serves - LOST) * freshness + 1.0 / rate;
+        asked += 1.0 / cycle;
         waited += unrefreshed / cycle;
     }
+    let workers = proxy.workers as f64;
     let most = FLIGHTS * workers / proxy.callout.as_secs_f64();
-    // Ticks that have something to send.
     let ticks = TICKS_PER_SECOND * workers;
-    let checks = waited.min(most) + ticks * (1.0 - (-(asked - waited) / ticks).exp());
+    // A check for a waiting request takes the queued refreshes along. These ticks have some left.
+    let checks = waited.min(most) + ticks * (1.0 - waited / asked) * (1.0 - (-asked / ticks).exp());
     Estimate { asked, waited, checks }
-}
-
-/// D: workers that query a token that another one queries with its next tick, half a tick later.
-fn doubled(rate: f64, workers: f64) -> f64 {
-    (workers - 1.0) * (1.0 - (-rate / workers / TICKS_PER_SECOND / 2.0).exp())
-}
-
-/// Q: the share of verdicts that no worker refreshes before they are stale. A worker refreshes a verdict that it has
-/// seen if it gets a request in the last two fifths; requests go to any worker.
-fn unrefreshed(rate: f64, freshness: f64, workers: f64) -> f64 {
-    let (a, b) = (0.6 * freshness * rate / workers, 0.4 * freshness * rate / workers);
-    (-b).exp() * ((-b).exp() * (1.0 + b * (-a).exp())).powf(workers - 1.0)
 }

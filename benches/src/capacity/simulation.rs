@@ -1,31 +1,21 @@
-//! One proxy under a simulated clock: the filter's own core (`authn`) in as many VMs as there are workers. Simulated
-//! are the clients, the host's shared data, and a service that answers `live` after a fixed time.
+//! One proxy under a simulated clock: the filter's own driver in as many VMs as there are workers. Simulated are the
+//! clients, the host's shared data, and a service that answers `live` after a fixed time.
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use authn::decide::{Entry, Peer, RevocationStatus, Verified};
-use authn::engine::Portable;
-use authn::keys::rings::Keyrings;
-use authn::policy::Policy;
-use authn::request::Request;
-use authn::revocation::{Revocation, RevocationQuery, Verdict};
 use authn::time::{Monotonic, Now, UnixSeconds};
-use driver::checks::{BatchId, Checks, Resolved, Trigger};
-use driver::shared::{Namespace, SharedVerdicts};
-use driver::tokens::Tokens;
+use driver::fake::{FakeHost, FakeProxy, FakeService, Request, SharedData};
+use driver::{CallId, StreamId, TICK, fake};
 use mint::{Alg, SigningKey};
-use serde_json::json;
-use wire::check::Reply;
-use wire::{Answer, Retention};
+use serde_json::{Value, json};
+use wire::check::Asked;
 
 use super::Proxy;
 
 const ISSUED: u64 = 1_750_000_000;
-const TICK: Duration = Duration::from_millis(100);
+const SECOND: u64 = 1_000_000_000;
 const SECRET: &str = "SECRET";
 const KEY: &str = "KEY";
 
@@ -46,25 +36,21 @@ pub struct Seen {
 enum Event {
     Request,
     Tick { worker: usize },
-    Answer { worker: usize, call: usize },
+    Answer { worker: usize, call: u64 },
 }
 
-/// A VM.
-struct Worker {
-    tokens: Tokens,
-    checks: Checks,
-    /// Checks in flight: the batch, and the number of its keys.
-    calls: Vec<Option<(BatchId, usize)>>,
+/// A VM with one worker.
+struct Vm {
+    proxy: FakeProxy,
+    waiting: Vec<StreamId>,
+    /// The last callout whose answer is scheduled.
+    last_call: u64,
 }
 
 struct Simulation<'s> {
     proxy: &'s Proxy,
-    policy: &'s Policy,
-    revocation: &'s Revocation,
-    keyrings: Keyrings,
-    verdicts: Option<SharedVerdicts>,
-    shared: HashMap<String, Vec<u8>>,
-    workers: Vec<Worker>,
+    service: FakeService,
+    vms: Vec<Vm>,
     bearers: Vec<String>,
     /// When each session begins. If all began at once, their checks would be synchronised for a long time.
     begins: Vec<u64>,
@@ -73,7 +59,6 @@ struct Simulation<'s> {
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     sequence: u64,
     random: Random,
-    waiter: u64,
     counted: Counted,
 }
 
@@ -87,32 +72,22 @@ struct Counted {
     cached: u64,
 }
 
-struct Nobody;
-
-impl Peer for Nobody {
-    fn address(&self) -> Option<IpAddr> {
-        None
-    }
-
-    fn certificate_sha256(&self) -> Option<Vec<u8>> {
-        None
-    }
-}
-
 /// # Errors
-/// The core refuses a request, which must never happen in this simulation.
+/// The driver refuses a request, which must never happen in this simulation.
 pub fn simulate(proxy: &Proxy, warm_up: Duration, window: Duration, seed: u64) -> anyhow::Result<Seen> {
     // The same each time, since its thumbprint selects the slots.
     let key = SigningKey::from_secret(Alg::HS256, Some("k"), &[7; 32])?;
-    let policy = policy(proxy, &key)?;
-    let revocation = policy.revocation().context("a policy with revocation")?;
-    let limits = policy.limits();
-    let space = Namespace::new(&revocation.derived, policy.digest());
-    let worker = || Worker {
-        tokens: Tokens::new(limits.cached_tokens, limits.cached_token_bytes, 7, 1),
-        checks: Checks::new(limits.waiting_requests, revocation.timeout, revocation.shared_answers_serve()),
-        calls: Vec::new(),
+    let secret = mint::to_base64url(key.secret().context("an HMAC key")?).into_bytes();
+    let secrets = BTreeMap::from([(KEY.to_owned(), secret), (SECRET.to_owned(), vec![b's'; 32])]);
+    let (document, shared) = (configuration(proxy, &key).to_string(), SharedData::default());
+    let vm = |number: usize| -> anyhow::Result<Vm> {
+        let host = FakeHost::new(at(0), secrets.clone(), shared.clone(), number as u64);
+        let proxy = FakeProxy::start(host, document.as_bytes(), 1).map_err(anyhow::Error::msg)?;
+        Ok(Vm { proxy, waiting: Vec::new(), last_call: 0 })
     };
+    let vms: Vec<Vm> = (0..proxy.workers).map(vm).collect::<anyhow::Result<_>>()?;
+    let policy = &vms.first().context("a worker")?.proxy.core.policy;
+    let derived = policy.revocation().context("a policy with revocation")?.derived.clone();
     let mut sum = 0.0;
     let upto = proxy.rates().map(|rate| {
         sum += rate;
@@ -122,27 +97,22 @@ pub fn simulate(proxy: &Proxy, warm_up: Duration, window: Duration, seed: u64) -
     let mut random = Random(seed);
     let mut simulation = Simulation {
         proxy,
-        policy: &policy,
-        revocation,
-        keyrings: policy.keyrings(),
-        verdicts: SharedVerdicts::new(space, limits.shared_verdicts),
-        shared: HashMap::new(),
-        workers: (0..proxy.workers).map(|_| worker()).collect(),
+        service: FakeService::new(derived),
+        vms,
         bearers: (0..proxy.sessions).map(|session| format!("Bearer {}", token(&key, session))).collect(),
         begins: (0..proxy.sessions).map(|_| random.below(nanos(proxy.freshness * 2))).collect(),
         upto,
         events: BinaryHeap::new(),
         sequence: 0,
         random,
-        waiter: 0,
         counted: Counted::default(),
     };
     simulation.run(warm_up, window)
 }
 
-fn policy(proxy: &Proxy, key: &SigningKey) -> anyhow::Result<Policy> {
+fn configuration(proxy: &Proxy, key: &SigningKey) -> Value {
     let millis = |duration: Duration| format!("{}ms", duration.as_millis());
-    let config = json!({
+    json!({
         "issuers": [{
             "name": "login", "issuer": "https://login.example.com", "audiences": ["orders"], "algorithms": ["HS256"],
             "keys": [{ "kid": key.kid(), "alg": "HS256", "secret_env": KEY, "secret_encoding": "base64url" }],
@@ -155,14 +125,12 @@ fn policy(proxy: &Proxy, key: &SigningKey) -> anyhow::Result<Policy> {
             "cached_tokens": proxy.cached_tokens, "shared_verdicts": proxy.shared_verdicts, "waiting_requests": 16_384,
         },
         "rules": [{ "name": "api", "match": { "path": { "prefix": "/api" } }, "access": "required" }],
-    });
-    let secret = key.secret().context("an HMAC key")?;
-    let environment = |name: &str| match name {
-        KEY => Some(mint::to_base64url(secret).into_bytes()),
-        SECRET => Some(vec![b's'; 32]),
-        _ => None,
-    };
-    Policy::from_json(config.to_string().as_bytes(), &environment).map_err(|error| anyhow::anyhow!("{error:?}"))
+    })
+}
+
+/// A moment of the simulation.
+fn at(nanos: u64) -> Now {
+    Now { wall: UnixSeconds(ISSUED + 60), monotonic: Monotonic(1_000 * SECOND + nanos) }
 }
 
 /// A session with its own user, in one of a few clients.
@@ -186,12 +154,11 @@ impl Simulation<'_> {
         let mut before = None;
         while let Some(Reverse((at, _, event))) = self.events.pop() {
             if at >= warm_up && before.is_none() {
-                before = Some(self.counted);
+                before = Some(self.counted());
             }
             if at >= end {
                 break;
             }
-            let now = Now { wall: UnixSeconds(ISSUED + 60), monotonic: Monotonic(1_000_000_000_000 + at) };
             match event {
                 Event::Request => {
                     let total = self.upto.last().copied().unwrap_or_default();
@@ -203,30 +170,24 @@ impl Simulation<'_> {
                     if at < self.begins[session] {
                         continue;
                     }
-                    self.on_request(worker, session, now, at)?;
+                    self.on_request(worker, session, at)?;
                 }
                 Event::Tick { worker } => {
                     self.push(at + nanos(TICK), Event::Tick { worker });
-                    if !self.workers[worker].checks.expire(now.monotonic).is_empty() {
-                        bail!("a request was refused for waiting too long");
-                    }
-                    self.send(worker, Trigger::Tick, now, at);
+                    self.vm(worker, at).proxy.tick();
+                    self.follow(worker, at)?;
                 }
                 Event::Answer { worker, call } => {
-                    let of = &mut self.workers[worker];
-                    let Some((flight, keys)) = of.calls[call].take() else { continue };
-                    let reply = Reply { keeps: Retention::LONGEST, answers: vec![Answer::Live; keys] };
-                    let resolved = of.checks.answered(flight, &reply);
-                    for resolved in resolved.map_err(|_| anyhow::anyhow!("the answers do not fit"))? {
-                        let verdict = resolved.verdict.context("the service keeps revocations for long enough")?;
-                        let (sent, verdict) = self.share(&resolved, verdict);
-                        resolved.query.learn(sent, verdict);
-                    }
-                    self.send(worker, Trigger::Waiters, now, at);
+                    let in_flight = &self.vms[worker].proxy.host.in_flight;
+                    let question =
+                        in_flight.iter().find(|sent| sent.id == CallId(call)).context("a callout in flight")?;
+                    let reply = self.service.answer(&question.body);
+                    self.vm(worker, at).proxy.answer(CallId(call), &reply);
+                    self.follow(worker, at)?;
                 }
             }
         }
-        let (before, after) = (before.context("no time was measured")?, self.counted);
+        let (before, after) = (before.context("no time was measured")?, self.counted());
         let each = |of: fn(&Counted) -> u64| (of(&after) - of(&before)) as f64;
         let seconds = window.as_secs_f64();
         let (requests, checks) = (each(|counted| counted.requests), each(|counted| counted.checks));
@@ -240,97 +201,55 @@ impl Simulation<'_> {
         })
     }
 
-    /// As filter/src/root.rs does it.
-    fn on_request(&mut self, worker: usize, session: usize, now: Now, at: u64) -> anyhow::Result<()> {
+    fn on_request(&mut self, worker: usize, session: usize, at: u64) -> anyhow::Result<()> {
         self.counted.requests += 1;
-        let bearer = self.bearers[session].clone();
-        let pairs: [(&[u8], &[u8]); 5] = [
-            (b":authority", b"api.example.com"),
-            (b":path", b"/api/orders/1"),
-            (b":method", b"GET"),
-            (b":scheme", b"http"),
-            (b"authorization", bearer.as_bytes()),
-        ];
-        let request = Request::from_pairs(&pairs).map_err(|rejection| anyhow::anyhow!("{rejection:?}"))?;
-        let Entry::Token(entered) = self.policy.enter(&request) else { bail!("a request without a token") };
-        let known = self.workers[worker].tokens.find(entered.token());
-        self.counted.cached += u64::from(known.is_some());
-        let verified: Arc<Verified> = match known {
-            Some(verified) => verified,
-            None => {
-                let verified = self.policy.verify(&Portable, &self.keyrings, &entered, now);
-                let verified = Arc::new(verified.map_err(|rejection| anyhow::anyhow!("{rejection:?}"))?);
-                self.workers[worker].tokens.insert(Arc::clone(&verified));
-                verified
+        let request = Request::get("/api/orders/1", &[("authorization", self.bearers[session].as_str())]);
+        let vm = self.vm(worker, at);
+        let stream = vm.proxy.send(0, request);
+        vm.waiting.push(stream);
+        let waits = matches!(vm.proxy.seen(stream), fake::Seen::Waiting);
+        self.counted.waited += u64::from(waits);
+        self.follow(worker, at)
+    }
+
+    /// A VM, at this moment.
+    fn vm(&mut self, worker: usize, now: u64) -> &mut Vm {
+        let vm = &mut self.vms[worker];
+        vm.proxy.host.now = at(now);
+        vm
+    }
+
+    /// Ends the requests that no longer wait, and schedules the answers to new callouts.
+    fn follow(&mut self, worker: usize, at: u64) -> anyhow::Result<()> {
+        let vm = &mut self.vms[worker];
+        for stream in std::mem::take(&mut vm.waiting) {
+            match vm.proxy.seen(stream) {
+                fake::Seen::Waiting => vm.waiting.push(stream),
+                fake::Seen::Forwarded(_) => vm.proxy.reset(stream),
+                refused => bail!("a request was refused: {refused:?}"),
             }
-        };
-        let revocation_status = self.policy.accept(verified, entered, now, &Nobody);
-        let revocation_status =
-            revocation_status.and_then(|accepted| self.policy.revocation_status(accepted, None, now));
-        match revocation_status.map_err(|rejection| anyhow::anyhow!("{rejection:?}"))? {
-            RevocationStatus::Admitted(admission) => {
-                if let Some(ask) = admission.refresh() {
-                    self.refresh(worker, ask, now);
-                }
-            }
-            RevocationStatus::MustIntrospect(_) => anyhow::bail!("no issuer is asked"),
-            RevocationStatus::MustAsk(asking) => {
-                if let Some((sent, verdict)) = self.shared_verdict(asking.query().digest)
-                    && self.revocation.is_fresh(sent, now.monotonic)
-                {
-                    let judged = asking.on_verdict(self.policy, sent, verdict, now);
-                    judged.map_err(|rejection| anyhow::anyhow!("{rejection:?}"))?;
-                    return Ok(());
-                }
-                self.counted.waited += 1;
-                self.waiter = self.waiter.wrapping_add(1);
-                let joined = self.workers[worker].checks.join(self.waiter, Arc::clone(asking.query()), now.monotonic);
-                joined.map_err(|_| anyhow::anyhow!("too many requests wait"))?;
-                self.send(worker, Trigger::Waiters, now, at);
-            }
+        }
+        let mut calls = Vec::new();
+        for call in vm.proxy.host.in_flight.iter().filter(|call| call.id.0 > vm.last_call) {
+            let asked = Asked::read(std::slice::from_ref(&self.service.keys), &call.body);
+            let keys = asked.map_err(|_| anyhow::anyhow!("not a check"))?.keys().len() as u64;
+            // The others report issuers.
+            self.counted.checks += u64::from(keys > 0);
+            self.counted.keys += keys;
+            calls.push(call.id.0);
+        }
+        vm.last_call = calls.last().copied().unwrap_or(vm.last_call);
+        for call in calls {
+            self.push(at + nanos(self.proxy.callout), Event::Answer { worker, call });
         }
         Ok(())
     }
 
-    fn refresh(&mut self, worker: usize, ask: &Arc<RevocationQuery>, now: Now) {
-        if let Some((sent, verdict)) = self.shared_verdict(ask.digest) {
-            ask.learn(sent, verdict);
-            if self.revocation.is_young(sent, now.monotonic) {
-                return;
-            }
-        }
-        self.workers[worker].checks.refresh(Arc::clone(ask));
-    }
-
-    fn send(&mut self, worker: usize, why: Trigger, now: Now, at: u64) {
-        while let Some(batch) = self.workers[worker].checks.next_batch(why, now.monotonic) {
-            self.counted.checks += 1;
-            self.counted.asked += batch.tokens as u64;
-            self.counted.keys += batch.keys.len() as u64;
-            let calls = &mut self.workers[worker].calls;
-            let call = calls.iter().position(Option::is_none).unwrap_or_else(|| {
-                calls.push(None);
-                calls.len() - 1
-            });
-            calls[call] = Some((batch.id, batch.keys.len()));
-            self.push(at + nanos(self.proxy.callout), Event::Answer { worker, call });
-        }
-    }
-
-    fn shared_verdict(&self, digest: [u8; 16]) -> Option<(Monotonic, Verdict)> {
-        let verdicts = self.verdicts.as_ref()?;
-        verdicts.read(&digest, self.shared.get(&verdicts.key(&digest))?)
-    }
-
-    fn share(&mut self, resolved: &Resolved, verdict: Verdict) -> (Monotonic, Verdict) {
-        let (ours, digest) = ((resolved.sent, verdict), resolved.query.digest);
-        if let Some(theirs) = self.shared_verdict(digest).filter(|theirs| theirs.0 > ours.0) {
-            return theirs;
-        }
-        if let Some(verdicts) = &self.verdicts {
-            self.shared.insert(verdicts.key(&digest), verdicts.write(&digest, ours.0, ours.1));
-        }
-        ours
+    /// The counts until now, of which the driver's metrics are a part.
+    fn counted(&mut self) -> Counted {
+        let mut metric =
+            |series: &str| -> u64 { self.vms.iter_mut().map(|vm| vm.proxy.metric(series).unsigned_abs()).sum() };
+        Counted { asked: metric("check_tokens"), cached: metric("token_cache{hit}"), ..self.counted }
     }
 
     fn push(&mut self, at: u64, event: Event) {

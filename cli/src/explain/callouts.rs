@@ -1,5 +1,4 @@
 //! The replies to the driver's callouts: what the options say, and no reply where they say nothing.
-use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use authn::engine::Material;
@@ -72,11 +71,15 @@ impl Callouts {
 
     /// The same answer about each key.
     fn check(&self, core: &Core, question: &[u8]) -> Option<FakeReply> {
-        let Answer::Service(answer) = self.answer else { return None };
         let mut service = FakeService::new(core.policy.revocation()?.derived.clone());
-        let asked = Asked::read(std::slice::from_ref(&service.keys), question).ok()?;
-        let revoked: BTreeMap<_, _> = asked.keys().iter().map(|key| (*key, answer)).collect();
-        service.revoked = revoked;
+        match self.answer {
+            Answer::Service(answer) => {
+                let asked = Asked::read(std::slice::from_ref(&service.keys), question).ok()?;
+                service.revoked = asked.keys().iter().map(|key| (*key, answer)).collect();
+            }
+            Answer::Fails(error) => service.fails = Some(error),
+            Answer::Unavailable => return None,
+        }
         Some(service.answer(question))
     }
 }

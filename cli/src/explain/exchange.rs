@@ -73,6 +73,12 @@ impl Exchange for ExplainedRequest<'_> {
     }
 
     fn edit(&mut self, edit: Edit<'_>) -> Result<(), HostError> {
+        let (name, value) = match edit {
+            Edit::Remove(name) => (name, None),
+            Edit::Set(name, value) => (name, Some(value)),
+        };
+        self.headers.retain(|(other, _)| other != name);
+        self.headers.extend(value.map(|value| (name.to_vec(), value.to_vec())));
         let seen = self.seen.get_mut();
         self.changes.push(if seen.is_decided { seen.decided(edit) } else { Seen::cleared(edit) });
         Ok(())

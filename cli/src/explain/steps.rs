@@ -6,7 +6,7 @@ use authn::credentials::Source;
 use authn::decide::{Admission, Asking, Entered, Verified};
 use authn::engine::Portable;
 use authn::introspection::Reply;
-use authn::revocation::Verdict;
+use authn::revocation::{RevocationQuery, Verdict};
 use authn::time::{Monotonic, Now, UnixSeconds};
 use driver::{Core, Stage, Wake};
 use jose::json::{Json, Number, Object};
@@ -35,8 +35,8 @@ pub struct Steps<'e> {
 struct Progress {
     rule: Option<usize>,
     verified: Option<Arc<Verified>>,
-    /// Its query's `issued`.
-    asked: Option<u64>,
+    /// The revocation query, once it is sent.
+    asked: Option<Arc<RevocationQuery>>,
 }
 
 impl<'e> Steps<'e> {
@@ -108,8 +108,14 @@ impl<'e> Steps<'e> {
 
     fn introspecting(&mut self, issuer: usize) {
         let server = self.server(issuer);
-        if self.progress.verified.is_some() {
+        if let Some(verified) = self.progress.verified.clone() {
             self.step("introspect", format!("{server} is asked about it too"));
+            // The service is asked at the same time.
+            let now = Now { wall: self.at, monotonic: NOW };
+            let rule = self.progress.rule.unwrap_or_default();
+            if let Some(query) = self.core.policy.worth_asking(&verified, rule, None, now) {
+                self.asked(&verified, query);
+            }
         } else {
             let name = self.core.policy.issuer_name(issuer).unwrap_or_default();
             self.step("opaque", format!("has the format of {name}; {server} is asked about it"));
@@ -117,33 +123,49 @@ impl<'e> Steps<'e> {
     }
 
     fn asking(&mut self, asking: &Asking) {
-        self.progress.asked = Some(asking.query().issued.0);
-        self.revocation_keys(asking.verified());
+        self.asked(asking.verified(), Arc::clone(asking.query()));
+    }
+
+    fn asked(&mut self, verified: &Verified, query: Arc<RevocationQuery>) {
+        if self.progress.asked.replace(query).is_none() {
+            self.revocation_keys(verified);
+        }
     }
 
     fn woken(&mut self, wake: &Wake) {
         match wake {
-            Wake::Verdict { verdict, .. } => {
+            Wake::Verdict { verdict, .. } => self.verdict(*verdict),
+            Wake::CannotTell(..) => {
                 let answered = match self.answer {
-                    Answer::Service(wire::Answer::Live) => "live".to_owned(),
-                    Answer::Service(wire::Answer::Dead) => "dead".to_owned(),
-                    Answer::Service(wire::Answer::Before(time)) => format!("before:{time}"),
-                    Answer::Unavailable => "unavailable".to_owned(),
+                    Answer::Fails(error) => error.name(),
+                    Answer::Service(_) | Answer::Unavailable => "unavailable",
                 };
-                let means = match verdict {
-                    Verdict::Live => "lives",
-                    Verdict::Dead => "was ended",
-                };
-                let issued = self.relative(self.progress.asked.unwrap_or_default());
-                let says = format!("taken for answered {answered} to each; issued {issued}, the token {means}");
-                self.step("revocation", says);
+                self.step("revocation", format!("taken for {answered}"));
             }
-            Wake::CannotTell(..) => self.step("revocation", "taken for unavailable"),
             Wake::Introspected(Ok(_)) if self.progress.verified.is_some() => {
                 self.step("introspect", "active, and the answer does not contradict the token");
+                if let Some((_, verdict)) = self.progress.asked.as_ref().and_then(|query| query.verdict()) {
+                    self.verdict(verdict);
+                }
             }
             Wake::Introspected(_) | Wake::Keys { .. } => {}
         }
+    }
+
+    fn verdict(&mut self, verdict: Verdict) {
+        let answered = match self.answer {
+            Answer::Service(wire::Answer::Live) => "live".to_owned(),
+            Answer::Service(wire::Answer::Dead) => "dead".to_owned(),
+            Answer::Service(wire::Answer::Before(time)) => format!("before:{time}"),
+            Answer::Fails(error) => error.name().to_owned(),
+            Answer::Unavailable => "unavailable".to_owned(),
+        };
+        let means = match verdict {
+            Verdict::Live => "lives",
+            Verdict::Dead => "was ended",
+        };
+        let issued = self.relative(self.progress.asked.as_ref().map_or(0, |query| query.issued.0));
+        self.step("revocation", format!("taken for answered {answered} to each; issued {issued}, the token {means}"));
     }
 
     fn admitted(&mut self, admission: &Admission) {

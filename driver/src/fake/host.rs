@@ -9,7 +9,7 @@ use authn::engine::Portable;
 use authn::time::{Monotonic, Now, UnixSeconds};
 
 use crate::host::{CallId, Callout, Cas, ChosenEngine, Host, HostError, Level, PutError, Setup};
-use crate::metrics::Metric;
+use crate::metrics::{Metric, MetricKind};
 
 /// What all virtual machines of a simulated process share.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +51,7 @@ pub struct FakeHost {
     pub refuses_calls: bool,
     pub in_flight: Vec<InFlight>,
     pub shared: SharedData,
-    /// By name and labels, as `requests{admitted,none,api}`.
+    /// By name and labels, as `requests{admitted,none,api}`. A histogram is the sum of its values.
     pub metrics: BTreeMap<String, i64>,
     pub log: Vec<(Level, String)>,
     pub secrets: BTreeMap<String, Vec<u8>>,
@@ -140,7 +140,12 @@ impl Host for FakeHost {
     }
 
     fn record(&mut self, metric: Metric, labels: &[&str], value: u64) {
-        self.metrics.insert(Self::series(metric, labels), i64::try_from(value).unwrap_or(i64::MAX));
+        let (value, entry) =
+            (i64::try_from(value).unwrap_or(i64::MAX), self.metrics.entry(Self::series(metric, labels)));
+        match metric.kind() {
+            MetricKind::Histogram => *entry.or_default() += value,
+            MetricKind::Counter | MetricKind::Gauge => *entry.or_default() = value,
+        }
     }
 
     fn log(&mut self, level: Level, text: fmt::Arguments<'_>) {

@@ -467,3 +467,12 @@ fn the_engine_in_use_is_told_by_a_gauge_only_when_the_configuration_is_accepted(
     assert!(driver::configure(&mut fresh, b"{}".to_vec()).is_err());
     assert!(fresh.metrics.is_empty(), "{:?}", fresh.metrics);
 }
+
+#[test]
+fn a_host_without_sds_refuses_a_document_that_takes_secrets_from_it() {
+    let host = Fixture::start(1).proxy.host;
+    let mut fresh = driver::fake::FakeHost::new(host.now, host.secrets.clone(), Default::default(), 1);
+    let document = r#"{"issuers":[],"rules":[],"sds":[{"name":"PORTCULLIS_SECRET"}]}"#;
+    let refused = driver::configure(&mut fresh, document.into()).map(|_| ()).unwrap_err();
+    assert_eq!(refused, "sds: only the dynamic module has secrets of SDS");
+}

@@ -4,10 +4,20 @@
 //! every callback that it finds. Ours replace them, but two symbols of one name do not link, so ours are exported as
 //! `portcullis_on_…` and get their real names here. Code that only the SDK's dispatchers used is removed.
 use anyhow::{Context, bail, ensure};
-use walrus::{ExportItem, Module, ModuleConfig};
+use walrus::{ExportItem, FunctionBuilder, FunctionKind, Module, ModuleConfig, ValType};
 
 const OURS: &str = "portcullis_";
 const HOST: &str = "proxy_";
+
+/// Parts of the names, in both manglings, of the functions of the standard library that print a frame of a backtrace and
+/// demangle its name. There never is a frame: this target cannot walk its stack. But the compiler cannot know.
+const PRINTS_FRAMES: [&str; 5] = [
+    "17BacktraceFrameFmt",
+    "9symbolizeNtB5_10SymbolName",
+    "9backtrace15output_filename",
+    "14rustc_demangle2v0",
+    "14rustc_demangle13DemangleStyle",
+];
 
 /// What the host needs of any module, besides callbacks.
 const KEPT: [&str; 4] = ["memory", "_initialize", "proxy_abi_version_0_2_1", "proxy_on_memory_allocate"];
@@ -79,12 +89,35 @@ pub fn rewrite(wasm: &[u8], names: bool) -> anyhow::Result<Vec<u8>> {
         }
     }
 
+    drop_printing_of_frames(&mut module);
     let sections: Vec<_> = module.customs.iter().map(|(id, _)| id).collect();
     for section in sections {
         module.customs.delete(section);
     }
     walrus::passes::gc::run(&mut module);
     Ok(module.emit_wasm())
+}
+
+/// Replaces the functions that print frames by some that do nothing and succeed. They are in the table of functions that
+/// are called by pointer, so none counts as unused. With a standard library that has other names, only the size differs.
+fn drop_printing_of_frames(module: &mut Module) {
+    let functions = module.funcs.iter_local().map(|(id, _)| id).filter(|id| {
+        let name = module.funcs.get(*id).name.as_deref().unwrap_or_default();
+        PRINTS_FRAMES.iter().any(|part| name.contains(part))
+    });
+    for id in functions.collect::<Vec<_>>() {
+        let ty = module.funcs.get(id).ty();
+        let (params, results) = (module.types.params(ty).to_vec(), module.types.results(ty).to_vec());
+        if !results.iter().all(|result| *result == ValType::I32) {
+            continue;
+        }
+        let arguments = params.iter().map(|param| module.locals.add(*param)).collect();
+        let mut body = FunctionBuilder::new(&mut module.types, &params, &results);
+        for _ in results {
+            body.func_body().i32_const(0);
+        }
+        module.funcs.get_mut(id).kind = FunctionKind::Local(body.local_func(arguments));
+    }
 }
 
 /// The host would refuse a callback of another type only when it loads the module; here the build fails.
@@ -110,7 +143,11 @@ mod tests {
 
     /// A module with the usual exports, each line of `more` added to it.
     fn module(more: &str) -> Vec<u8> {
-        let text = format!(
+        wat::parse_str(module_text(more)).unwrap()
+    }
+
+    fn module_text(more: &str) -> String {
+        format!(
             r#"(module
                 (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
                 (import "env" "proxy_done" (func $sdk_only (result i32)))
@@ -124,8 +161,7 @@ mod tests {
                 (func (export "proxy_on_tick") (param i32) call $dispatch drop)
                 (func (export "portcullis_on_configure") (param i32 i32) (result i32) i32.const 1)
                 {more})"#
-        );
-        wat::parse_str(text).unwrap()
+        )
     }
 
     const HEADERS: &str = r#"(func $ours (export "portcullis_on_request_headers") (param i32 i32 i32) (result i32)
@@ -156,6 +192,21 @@ mod tests {
         assert!(linked.imports.iter().any(|import| import.name == "proxy_log"));
         // Only the SDK's dispatcher used it.
         assert!(!linked.imports.iter().any(|import| import.name == "proxy_done"));
+    }
+
+    #[test]
+    fn drops_what_prints_frames_of_backtraces() {
+        let more = format!(
+            r#"{HEADERS}
+            (func $_RNvCs_17BacktraceFrameFmt21print_raw_with_column (param i32) (result i32) local.get 0 call $print)
+            (func (export "portcullis_on_tick") (param i32)
+                local.get 0 call $_RNvCs_17BacktraceFrameFmt21print_raw_with_column drop)"#
+        );
+        let import = r#"(module (import "wasi_snapshot_preview1" "fd_write" (func $print (param i32) (result i32)))"#;
+        let wasm = wat::parse_str(module_text(&more).replacen("(module", import, 1)).unwrap();
+        let linked = Module::from_buffer(&rewrite(&wasm, false).unwrap()).unwrap();
+        assert!(!linked.imports.iter().any(|import| import.name == "fd_write"));
+        assert!(linked.exports.iter().any(|export| export.name == "proxy_on_tick"));
     }
 
     #[test]

@@ -41,6 +41,10 @@ impl<'hook> Config<'hook> {
         Self { config, hook: PhantomData }
     }
 
+    pub(super) fn raw(&self) -> ConfigPtr {
+        self.config
+    }
+
     /// Only while the configuration is being made. Envoy refuses it later.
     pub fn define_counter(&mut self, name: &str, labels: &[&str]) -> Result<Metric, MetricRefused> {
         self.define(abi::define_counter, name, labels)

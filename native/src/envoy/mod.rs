@@ -9,12 +9,14 @@ mod config;
 mod meter;
 mod raw;
 mod scheduler;
+mod secrets;
 mod stream;
 
 pub use config::{Callout, Config};
 pub use meter::{Meter, Metric, MetricRefused};
 pub(crate) use raw::{bytes, chunks, headers};
 pub use scheduler::{ConfigScheduler, StreamScheduler};
+pub use secrets::{SecretId, has_secrets};
 pub use stream::{Reply, Stream};
 
 use crate::abi;

@@ -1,5 +1,6 @@
 //! The callbacks, by their names in the ABI. A pointer is one of the host's own objects.
 use std::ffi::c_void;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use native::abi::{EnvoyBuffer, EnvoyHeader, ModuleBuffer, ModuleHeader, SchedulerPtr};
@@ -46,6 +47,9 @@ unsafe fn stream<'s>(stream: *mut c_void) -> &'s EnvoyStream {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn envoy_dynamic_module_callback_log(level: u32, message: ModuleBuffer) {
+    if super::QUIET.load(Ordering::Relaxed) {
+        return;
+    }
     let message = unsafe { text(message) };
     eprintln!("log {level}: {message}");
     super::LOG.lock().unwrap().push(message);

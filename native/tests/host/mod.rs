@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use native::abi::{EnvoyBuffer, EnvoyHeader, HeadersStatus, OursPtr};
@@ -24,6 +25,13 @@ pub type Answered<'a> = (&'a [(&'a str, &'a str)], &'a [u8]);
 
 /// What the module has logged in this process.
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on, nothing is logged.
+pub fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
 
 /// The lines that contain `part`.
 pub fn logged(part: &str) -> Vec<String> {
@@ -150,8 +158,13 @@ impl Config {
 
     /// Runs what was posted to the main thread.
     pub fn run_main(&self) {
+        self.run_main_events(|_| true);
+    }
+
+    /// Runs those events, and drops the others.
+    pub fn run_main_events(&self, is_wanted: impl Fn(u64) -> bool) {
         let events = std::mem::take(&mut *self.envoy.posted.lock().unwrap());
-        for event in events {
+        for event in events.into_iter().filter(|event| is_wanted(*event)) {
             unsafe {
                 hooks::envoy_dynamic_module_on_http_filter_config_scheduled(pointer(&*self.envoy), self.ours, event);
             }
@@ -258,6 +271,11 @@ impl Stream<'_> {
 
     pub fn resumed(&self) -> u32 {
         self.envoy.resumed.get()
+    }
+
+    /// The request as the upstream gets it.
+    pub fn headers(&self) -> Pairs {
+        self.envoy.maps.borrow()[0].clone().unwrap_or_default()
     }
 
     pub fn header(&self, name: &str) -> Option<String> {

@@ -28,6 +28,7 @@ mod options;
 mod reader;
 mod redis_store;
 mod replay_guard;
+mod revocation_log;
 mod revocations;
 mod routes;
 mod sessions;

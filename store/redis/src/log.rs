@@ -1,32 +1,14 @@
 //! The log of a bucket's revocations on Redis: its names and entries ([`crate::entry`]), and the scripts that write it.
 use std::time::Duration;
 
-use async_trait::async_trait;
 use redis::{Cmd, Value};
-use store::{Change, LogEntry, Place, RevocationLog, ShardNews, StoreError};
+use store::{Change, LogEntry, Place};
 use wire::RevocationKey;
 
-use crate::RedisStore;
 use crate::entry::{self, Bucket};
 
 const LIFT: &str = concat!(include_str!("lua/log.lua"), include_str!("lua/lift.lua"));
 const BEGIN: &str = concat!(include_str!("lua/log.lua"), include_str!("lua/begin_log.lua"));
-
-/// A shard is a bucket.
-#[async_trait]
-impl RevocationLog for RedisStore {
-    fn shards(&self) -> usize {
-        Bucket::all().count()
-    }
-
-    fn shard_of(&self, key: &RevocationKey) -> usize {
-        Bucket::of(key.0).index()
-    }
-
-    async fn follow(&self, places: &[Option<Place>]) -> Result<Vec<ShardNews>, StoreError> {
-        self.reader.follow(places, &self.quick_writer).await
-    }
-}
 
 /// Removes the revocation of `key`. Replies with how many there were.
 pub fn lift(key: RevocationKey) -> Cmd {

@@ -26,11 +26,13 @@ mod provider_page;
 mod table;
 mod tampering;
 mod times;
+mod variation;
 
 pub use case::{Case, Expect, IntrospectionSpec, ManyForm, ManySpec, RequestSpec, RevokedSpec, Store, Then, TokenSpec};
 pub use mint::SigningKey as ProviderKey;
 pub use provider_page::{ProviderPage, ProviderToken, provider_key};
 pub use table::{Introspection, Ready, Table};
+pub use variation::{Variation, Variations};
 
 pub const ISSUER: &str = "https://issuer.example";
 /// The VM's environment, apart from the secret shared with the service.

@@ -76,9 +76,9 @@ fn nonce() -> [u8; 16] {
 }
 
 async fn mesh_on(directory: Directory, urls: String, arguments: &[&str]) -> Mesh {
-    let mut service = ServiceOptions::new(urls);
+    let mut service = ServiceOptions { redis_timeout: None, ..ServiceOptions::new(urls) };
     service.arguments = arguments.iter().map(ToString::to_string).collect();
-    let options = MeshOptions { service: Some(service), ..MeshOptions::default() };
+    let options = MeshOptions { service: Some(service), ..MeshOptions::timed() };
     Mesh::try_start_in(directory, options).await.unwrap_or_else(|log| panic!("envoy does not start:\n{log}"))
 }
 

@@ -111,6 +111,9 @@ async fn a_request_that_waits_for_its_verdict_is_answered_under_the_configuratio
         .collect();
     let asked = async || service.requests() >= 1;
     assert!(wait_until(UPDATE, asked).await);
+    // The others wait for the same callout, or the next.
+    let all_are_in = async || mesh.envoy.stat("http.main.downstream_rq_active").await >= 8;
+    assert!(wait_until(UPDATE, all_are_in).await);
     mesh.envoy.update_listener(r#"\"prefix\":\"/api\""#, r#"\"prefix\":\"/next\""#);
     // Under the new configuration nothing is asked for this path: it is refused at once.
     let updated = async || mesh.send(&Request::get("/api")).await.json()["code"] == "ROUTE_UNMATCHED";

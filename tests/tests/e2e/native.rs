@@ -13,6 +13,7 @@ mod exposed;
 mod lifetimes;
 mod loaded;
 mod routes;
+mod sds;
 mod under_load;
 
 fn native() -> MeshOptions {

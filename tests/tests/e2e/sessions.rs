@@ -1,7 +1,6 @@
 //! Sessions that the service makes, through the real Envoy and the tool: admitted until they are ended.
 use std::time::Duration;
 
-use harness::mesh::FRESHNESS;
 use harness::{Directory, Mesh, MeshOptions, Redis, Request, Service, ServiceOptions, exchange};
 use mint::{Alg, SigningKey};
 use serde_json::{Value, json};
@@ -74,10 +73,10 @@ impl Sessions {
         self.mesh.get(made["access_token"].as_str().unwrap()).await.status
     }
 
-    /// Refused by every worker once the freshness is over.
+    /// Every worker comes to refuse it.
     async fn ends(&self, made: &Value) {
-        tokio::time::sleep(FRESHNESS + Duration::from_millis(500)).await;
         let token = made["access_token"].as_str().unwrap();
+        assert!(self.mesh.becomes_everywhere(token, 403).await);
         for mut connection in self.mesh.connections(1).await {
             let response = connection.send(&Request::get("/api").bearer(token)).await.unwrap();
             assert_eq!(response.status, 403, "{}", response.text());

@@ -70,7 +70,7 @@ async fn becomes(mesh: &Mesh, what: &str, code: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_stopped_is_a_connection_refused_until_it_is_back() {
-    let mut mesh = Mesh::start("redis-stopped").await;
+    let mut mesh = Mesh::start_timed("redis-stopped").await;
     recovers(&mesh, "redis started").await;
     mesh.redis.as_mut().unwrap().process().kill();
     is_refused_in_time(&mesh, "redis stopped", &["REDIS_CONN_REFUSED"]).await;
@@ -80,7 +80,7 @@ async fn redis_stopped_is_a_connection_refused_until_it_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_paused_is_latency_until_it_goes_on() {
-    let mut mesh = Mesh::start("redis-paused").await;
+    let mut mesh = Mesh::start_timed("redis-paused").await;
     recovers(&mesh, "redis started").await;
     mesh.redis.as_mut().unwrap().process().pause();
     is_refused_in_time(&mesh, "redis paused", &["SESSION_STORE_LATENCY"]).await;
@@ -90,7 +90,7 @@ async fn redis_paused_is_latency_until_it_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flushed_redis_is_not_one_where_nobody_is_revoked() {
-    let mesh = Mesh::start("redis-flushed").await;
+    let mesh = Mesh::start_timed("redis-flushed").await;
     let claims = claims();
     let token = mesh.keys.first.mint(&claims);
     assert_eq!(mesh.get(&token).await.status, 200);
@@ -122,7 +122,7 @@ async fn a_flushed_redis_is_not_one_where_nobody_is_revoked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_restarted_empty_is_not_one_where_nobody_is_revoked() {
-    let mut mesh = Mesh::start("redis-emptied").await;
+    let mut mesh = Mesh::start_timed("redis-emptied").await;
     recovers(&mesh, "redis started").await;
     let redis = mesh.redis.as_mut().unwrap();
     redis.process().kill();
@@ -134,7 +134,7 @@ async fn redis_restarted_empty_is_not_one_where_nobody_is_revoked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_may_evict_is_not_trusted() {
-    let mesh = Mesh::start("redis-evicts").await;
+    let mesh = Mesh::start_timed("redis-evicts").await;
     recovers(&mesh, "redis started").await;
     let redis: &Redis = mesh.redis.as_ref().unwrap();
     redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await.unwrap();
@@ -146,7 +146,7 @@ async fn a_redis_that_may_evict_is_not_trusted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_stopped_or_paused_is_a_store_unavailable_until_it_is_back() {
-    let mut mesh = Mesh::start("service-gone").await;
+    let mut mesh = Mesh::start_timed("service-gone").await;
     recovers(&mesh, "service started").await;
     mesh.service.as_mut().unwrap().process().kill();
     is_refused_in_time(&mesh, "service killed", &["STORE_UNAVAILABLE"]).await;
@@ -161,7 +161,7 @@ async fn the_service_stopped_or_paused_is_a_store_unavailable_until_it_is_back()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_known_session_passes_until_its_freshness_is_over_and_not_later() {
-    let mut mesh = Mesh::start("known-session").await;
+    let mut mesh = Mesh::start_timed("known-session").await;
     let token = mesh.token();
     let request = Request::get("/api").bearer(&token);
     let mut connection = mesh.connections(1).await.pop().unwrap();
@@ -232,7 +232,7 @@ fn honest(derived: &DerivedKeys, asked: &Asked, _: &[u8]) -> Reply {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_an_answer_that_proves_to_be_the_services_counts() {
     let fake = Fake::start().await;
-    let options = MeshOptions { check_address: Some(fake.server.address()), ..MeshOptions::default() };
+    let options = MeshOptions { check_address: Some(fake.server.address()), ..MeshOptions::timed() };
     let mesh = Mesh::start_with("fake-service", options).await;
     recovers(&mesh, "an honest service").await;
     let unavailable = &["STORE_UNAVAILABLE"][..];

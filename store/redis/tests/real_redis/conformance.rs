@@ -1,4 +1,5 @@
-//! The store on Redis passes the suite of the crate `store`, each case against a redis-server of its own.
+//! The store on Redis passes the suite of the crate `store`, each case against a redis-server of its own, alone and as a
+//! Cluster.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,
@@ -13,28 +14,26 @@ use std::time::Duration;
 use ::store::conformance::Fixture;
 use ::store::{Stores, Unobserved};
 use async_trait::async_trait;
-use store_redis::{Allow, Config, RedisOptions, RedisStore, create_store};
+use store_redis::{Allow, Config, Mode, RedisOptions, RedisStore, create_store};
 
 use crate::redis::Redis;
 
 const LIMIT: Duration = Duration::from_secs(2);
 const TOLERANCE_SECONDS: u64 = 3;
 
-fn options(redis: &Redis) -> RedisOptions {
-    RedisOptions::single(&redis.url())
-}
+pub struct Store(Redis, RedisOptions);
 
-pub async fn redis() -> Redis {
-    let redis = Redis::start();
-    create_store(&options(&redis), LIMIT, Allow::default(), None).await.unwrap();
-    redis
+pub async fn created(redis: Redis, mode: Mode) -> Store {
+    let options = RedisOptions { mode, ..RedisOptions::single(&redis.url()) };
+    create_store(&options, LIMIT, Allow::default(), None).await.unwrap();
+    Store(redis, options)
 }
 
 #[async_trait]
-impl Fixture for Redis {
+impl Fixture for Store {
     async fn open(&self) -> Stores {
         let config = Config {
-            redis: options(self),
+            redis: self.1.clone(),
             store_id: None,
             create: false,
             allow: Allow::default(),
@@ -49,7 +48,7 @@ impl Fixture for Redis {
     }
 
     async fn lose(&self) {
-        self.ask(&["FLUSHALL"]);
+        self.0.ask(&["FLUSHALL"]);
     }
 
     fn future_iat_tolerance(&self) -> Duration {
@@ -57,4 +56,14 @@ impl Fixture for Redis {
     }
 }
 
-::store::conformance_tests!(crate::conformance::redis());
+mod single {
+    ::store::conformance_tests!(crate::conformance::created(crate::redis::Redis::start(), store_redis::Mode::Single));
+}
+
+/// One primary, which is read as one of many is: bucket by bucket.
+mod cluster {
+    ::store::conformance_tests!(crate::conformance::created(
+        crate::redis::Redis::start_cluster(),
+        store_redis::Mode::Cluster
+    ));
+}

@@ -9,6 +9,7 @@
     reason = "a test fails by a panic"
 )]
 mod conformance;
+mod log;
 #[allow(dead_code, reason = "shared with the tests of the service")]
 mod redis;
 mod store;

@@ -5,20 +5,54 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+const CLUSTER: [&str; 6] =
+    ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-announce-ip", "127.0.0.1"];
+
 pub struct Redis {
     child: Child,
     pub port: u16,
     dir: tempfile::TempDir,
+    arguments: &'static [&'static str],
 }
 
 impl Redis {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// A Cluster of one primary, which has all slots.
+    pub fn start_cluster() -> Self {
+        let redis = Self::start_with(&CLUSTER);
+        redis.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+        redis.await_cluster();
+        redis
+    }
+
+    /// A Cluster of two primaries with half of the slots each.
+    pub fn start_cluster_of_two() -> [Self; 2] {
+        let [one, other] = [Self::start_with(&CLUSTER), Self::start_with(&CLUSTER)];
+        one.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]);
+        other.ask(&["CLUSTER", "ADDSLOTSRANGE", "8192", "16383"]);
+        other.ask(&["CLUSTER", "SET-CONFIG-EPOCH", "2"]);
+        one.ask(&["CLUSTER", "MEET", "127.0.0.1", &other.port.to_string()]);
+        one.await_cluster();
+        other.await_cluster();
+        [one, other]
+    }
+
+    fn await_cluster(&self) {
+        eventually(Duration::from_secs(10), || {
+            self.ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok").then_some(())
+        });
+    }
+
+    fn start_with(arguments: &'static [&'static str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Somebody may take the port between our letting go and Redis's binding.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if let Some(child) = spawn(port, &dir) {
-                return Self { child, port, dir };
+            if let Some(child) = spawn(port, &dir, arguments) {
+                return Self { child, port, dir, arguments };
             }
         }
         panic!("redis-server did not start");
@@ -44,7 +78,9 @@ impl Redis {
 
     /// On the same port, from what it had written.
     pub fn restart(&mut self) {
-        eventually(Duration::from_secs(5), || spawn(self.port, &self.dir).map(|child| self.child = child));
+        eventually(Duration::from_secs(5), || {
+            spawn(self.port, &self.dir, self.arguments).map(|child| self.child = child)
+        });
     }
 
     pub fn signal(&self, name: &str) {
@@ -61,11 +97,12 @@ impl Drop for Redis {
     }
 }
 
-fn spawn(port: u16, dir: &tempfile::TempDir) -> Option<Child> {
+fn spawn(port: u16, dir: &tempfile::TempDir, arguments: &[&str]) -> Option<Child> {
     let mut child = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
         .arg(dir.path())
         .args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
+        .args(arguments)
         .stdout(Stdio::null())
         .spawn()
         .expect("redis-server must be installed");

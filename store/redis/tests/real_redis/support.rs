@@ -3,7 +3,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::store::{
-    Ending, Ends, InForce, Revocation, RevocationStore, StoreError, StoredRevocation, Unobserved, WriteError,
+    Ending, Ends, InForce, Place, Revocation, RevocationLog as _, RevocationStore, ShardNews, StoreError,
+    StoredRevocation, Unobserved, WriteError,
 };
 use store_redis::{Allow, Config, RedisOptions, RedisStore};
 use tokio::runtime::Runtime;
@@ -50,6 +51,10 @@ impl Instance {
 
     pub fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, StoreError> {
         self.runtime.block_on(self.store.check(keys))
+    }
+
+    pub fn follow(&self, places: &[Option<Place>]) -> Result<Vec<ShardNews>, StoreError> {
+        self.runtime.block_on(self.store.follow(places))
     }
 
     pub fn show(&self, key: RevocationKey) -> Option<StoredRevocation> {

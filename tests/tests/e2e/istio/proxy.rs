@@ -1,4 +1,5 @@
-//! The image that `make image` packs, unpacked as the agent does and run as istiod configures it.
+//! The filter as istiod configures it: from the image that `make image` packs, unpacked as the agent does, and as the
+//! dynamic module that the EnvoyFilter inserts.
 use super::*;
 
 /// Does as the agent in the proxy's pod does with `url` and `sha256`: compares the digest of the manifest, and looks in the
@@ -35,13 +36,33 @@ fn as_istio(bootstrap: String) -> String {
     let own = "key_values: { ISTIO_META_WASM_PLUGIN_RESOURCE_VERSION: \"4711\", \
                ISTIO_META_WASM_IMAGE_PULL_POLICY: IfNotPresent }\n                            host_env_keys:";
     replace("host_env_keys:", own);
-    let ours = |old: &str, new: &str, edited: &mut dyn FnMut(&str, &str)| {
-        edited(&format!("- name: {old}\n"), &format!("- name: \"{new}\"\n"));
-        edited(&format!("cluster_name: {old}\n"), &format!("cluster_name: \"{new}\"\n"));
-    };
-    ours("session_service", &name("/pluginConfig/revocation/cluster"), &mut replace);
-    ours("idp", &name("/pluginConfig/issuers/0/jwks/cluster"), &mut replace);
-    edited
+    with_istios_clusters(edited)
+}
+
+fn with_istios_clusters(mut bootstrap: String) -> String {
+    let config = &GATEWAY["spec"]["pluginConfig"];
+    let names =
+        [("session_service", &config["revocation"]["cluster"]), ("idp", &config["issuers"][0]["jwks"]["cluster"])];
+    for (old, new) in names {
+        for field in ["- name", "cluster_name"] {
+            let line = format!("{field}: {old}\n");
+            assert!(bootstrap.contains(&line), "the bootstrap has no `{line}`");
+            bootstrap = bootstrap.replace(&line, &format!("{field}: {new}\n"));
+        }
+    }
+    bootstrap
+}
+
+/// envoy-native.yaml with the filter that the EnvoyFilter inserts.
+fn as_envoy_filter(bootstrap: String) -> String {
+    let documents = built("gateway-native");
+    let of_kind = |kind: &str| documents.iter().filter(|one| one["kind"] == kind).collect::<Vec<_>>();
+    assert_eq!(of_kind("WasmPlugin").len(), 0, "the filter would run twice");
+    let patches = of_kind("EnvoyFilter")[0]["spec"]["configPatches"].as_array().expect("patches").clone();
+    let filter = patches.iter().find(|patch| patch["applyTo"] == "HTTP_FILTER").expect("the filter");
+    let value = &filter["patch"]["value"];
+    assert_eq!(value["typed_config"]["filter_config"]["value"], GATEWAY["spec"]["pluginConfig"]);
+    edited(&with_istios_clusters(bootstrap), |manager| manager["http_filters"][0] = value.clone())
 }
 
 struct Stack {
@@ -55,7 +76,7 @@ struct Stack {
 }
 
 impl Stack {
-    async fn start(name: &str) -> Self {
+    async fn start(name: &str, is_native: bool) -> Self {
         let directory = Directory::new(name);
         let key = SigningKey::generate(Alg::ES256, "istio-1");
         let keys = json!({ "keys": [key.public_jwk().expect("a public key")] });
@@ -78,8 +99,11 @@ impl Stack {
             options.environment.push((variable["name"].as_str().expect("a name").to_owned(), SECRET.to_owned()));
         }
         options.idp = login.address();
-        options.host = FilterHost::Wasm { module: unpacked(directory.path()) };
-        options.edit = as_istio;
+        let (host, edit): (_, fn(String) -> String) = match is_native {
+            true => (FilterHost::Native, as_envoy_filter),
+            false => (FilterHost::Wasm { module: unpacked(directory.path()) }, as_istio),
+        };
+        (options.host, options.edit) = (host, edit);
         let envoy = Envoy::start(&directory, options).await;
         Self { envoy, service, key, _redis: redis, _upstream: upstream, _login: login, directory }
     }
@@ -96,6 +120,12 @@ impl Stack {
         self.key.mint(&all)
     }
 
+    /// It runs, and its log does not tell the secret.
+    fn ends_well(&mut self) {
+        self.envoy.process().assert_running();
+        assert!(!self.envoy.process().log().contains(SECRET), "the log tells the secret");
+    }
+
     async fn get(&self, path: &str, token: &str) -> Response {
         exchange(self.envoy.address(), &Request::get(path).bearer(token)).await.expect("Envoy answers")
     }
@@ -103,7 +133,27 @@ impl Stack {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_filter_runs_as_istio_would_run_it() {
-    let mut stack = Stack::start("istio").await;
+    let mut stack = Stack::start("istio", false).await;
+    admits_and_refuses(&stack).await;
+    // Labels as the shipped stats tags make them, and under Istio's longer name of the plugin too.
+    let metrics = stack.envoy.prometheus().await;
+    assert!(metrics.contains("portcullis_requests{outcome=\"admitted\",fault=\"none\",rule=\"api\""), "{metrics}");
+    let counter = "envoy_wasm_ingress_portcullis_istio_translated_wasmplugin_vm_reload";
+    assert!(metrics.contains(&format!("{counter}{{}} 0")), "the alert on restarts asks for {counter}: {metrics}");
+    stack.ends_well();
+    assert!(stack.directory.path().join("plugin.wasm").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_module_runs_as_the_envoy_filter_inserts_it() {
+    let mut stack = Stack::start("istio-native", true).await;
+    admits_and_refuses(&stack).await;
+    let metrics = stack.envoy.prometheus().await;
+    assert!(metrics.contains("portcullis_requests{outcome=\"admitted\",fault=\"none\",rule=\"api\""), "{metrics}");
+    stack.ends_well();
+}
+
+async fn admits_and_refuses(stack: &Stack) {
     let good = stack.token(&json!({}));
     // The keys come through a cluster with a name of Istio's, in their own time.
     // One worker has them sooner than another: so many connections reach both.
@@ -152,16 +202,6 @@ async fn the_filter_runs_as_istio_would_run_it() {
     let refused = async || stack.get("/api/orders", &ended).await.json()["code"] == "SESSION_REVOKED";
     assert!(wait_until(LATEST, refused).await, "the session lives on");
     assert_eq!(stack.get("/api/orders", &good).await.status, 200);
-
-    // Labels as the shipped stats tags make them, and under Istio's longer name of the plugin too.
-    let metrics = stack.envoy.prometheus().await;
-    assert!(metrics.contains("portcullis_requests{outcome=\"admitted\",fault=\"none\",rule=\"api\""), "{metrics}");
-    let counter = "envoy_wasm_ingress_portcullis_istio_translated_wasmplugin_vm_reload";
-    assert!(metrics.contains(&format!("{counter}{{}} 0")), "the alert on restarts asks for {counter}: {metrics}");
-    stack.envoy.process().assert_running();
-    let log = stack.envoy.process().log();
-    assert!(!log.contains(SECRET), "the log tells the secret");
-    assert!(stack.directory.path().join("plugin.wasm").exists());
 }
 
 /// Two filters of ours, as where a TrafficExtension is applied before its WasmPlugin is taken away.

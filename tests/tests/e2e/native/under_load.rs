@@ -3,6 +3,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use harness::mesh::unix_now;
+
 use super::*;
 
 /// How many requests are answered at least; `SOAK_REQUESTS` says another number.
@@ -12,6 +14,8 @@ const SHORTEST: Duration = Duration::from_secs(8);
 const CLIENTS: u64 = 24;
 /// Tokens of each client, in turn.
 const TOKENS: u64 = 40;
+/// Of the tokens, in seconds: longer than any run.
+const LIFETIME: u64 = 20 * 3600;
 /// Longer than any time limit of the filter.
 const ANSWERED: Duration = Duration::from_secs(10);
 /// Of Envoy's allocator and of its resident memory, between the first round and the end, when all that was replaced is gone.
@@ -34,7 +38,11 @@ struct Counts {
 #[tokio::test(flavor = "multi_thread")]
 async fn resets_replaced_configurations_and_a_failing_service_leave_nothing_behind() {
     let requests = std::env::var("SOAK_REQUESTS").ok().and_then(|requests| requests.parse().ok()).unwrap_or(REQUESTS);
-    let mut mesh = Mesh::start_with("native-soak", MeshOptions { listener_from_file: true, ..native() }).await;
+    let mut mesh = Mesh::start_with(
+        "native-soak",
+        MeshOptions { listener_from_file: true, host: FilterHost::Native, ..MeshOptions::timed() },
+    )
+    .await;
     // Everything that is made once is made.
     run(&mut mesh, requests.min(REQUESTS)).await;
     let before = settled(&mut mesh).await;
@@ -77,7 +85,8 @@ async fn run(mesh: &mut Mesh, requests: u64) -> (Counts, u32) {
     let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
-        let tokens: Vec<String> = (0..TOKENS).map(|_| mesh.token()).collect();
+        let claims = || claims_with(&json!({ "exp": unix_now() + LIFETIME }));
+        let tokens: Vec<String> = (0..TOKENS).map(|_| mesh.keys.first.mint(&claims())).collect();
         let (stop, counts) = (Arc::clone(&stop), Arc::clone(&counts));
         let address = mesh.envoy.address();
         clients.spawn(async move {

@@ -33,7 +33,7 @@ fn load(mut connection: Connection, token: &str, stop: &Arc<AtomicBool>) -> toki
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_revoked_ends_in_time_on_every_worker_under_load() {
     let _turn = harness::under_load().await;
-    let mesh = Mesh::start("revoked-under-load").await;
+    let mesh = Mesh::start_timed("revoked-under-load").await;
     let named = claims();
     let name = |claim: &str| named[claim].as_str().unwrap().to_owned();
     let only = |claim: &str| mesh.keys.first.mint(&claims_with(&json!({ claim: named[claim] })));
@@ -125,7 +125,7 @@ async fn whatever_is_revoked_ends_in_time_on_every_worker_under_load() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_active_session_is_asked_about_before_its_verdict_is_stale_and_shut_when_no_answer_comes() {
     let _turn = harness::under_load().await;
-    let mut mesh = Mesh::start("refreshed-ahead").await;
+    let mut mesh = Mesh::start_timed("refreshed-ahead").await;
     let token = mesh.token();
     let stop = Arc::new(AtomicBool::new(false));
     let loads: Vec<_> =

@@ -3,7 +3,7 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_leave_while_they_wait_leave_nothing_behind() {
-    let mut options = MeshOptions::default();
+    let mut options = MeshOptions::timed();
     options.filter["limits"] = json!({ "waiting_requests": 20 });
     let mut mesh = Mesh::start_with("leaving-clients", options).await;
     let before = machines(&mesh).await;
@@ -52,7 +52,7 @@ async fn clients_that_leave_while_they_wait_leave_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_requests_than_may_wait_are_refused_at_once() {
-    let mut options = MeshOptions { concurrency: 1, ..MeshOptions::default() };
+    let mut options = MeshOptions { concurrency: 1, ..MeshOptions::timed() };
     options.filter["limits"] = json!({ "waiting_requests": 5 });
     let mut mesh = Mesh::start_with("too-many-wait", options).await;
     mesh.service.as_mut().unwrap().process().pause();
@@ -93,7 +93,7 @@ async fn more_requests_than_may_wait_are_refused_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_waits_with_its_request_and_goes_nowhere_when_that_is_refused() {
-    let mut mesh = Mesh::start("waiting-body").await;
+    let mut mesh = Mesh::start_timed("waiting-body").await;
     let large = "b".repeat(300_000);
     let post = |token: &str| Request::new("POST", "/api").bearer(token).body(&large);
     // It passes whole when its request does.
@@ -138,7 +138,7 @@ async fn a_body_larger_than_any_buffer_waits_for_a_slow_verdict_and_passes_whole
             .after(CHECK_TIMEOUT / 2)
     })
     .await;
-    let options = MeshOptions { check_address: Some(service.address()), ..MeshOptions::default() };
+    let options = MeshOptions { check_address: Some(service.address()), ..MeshOptions::timed() };
     let mesh = Mesh::start_with("slow-verdict", options).await;
     // More than Envoy holds for a connection, which is 1 MiB, and for a stream, which is 64 KiB.
     let large = "b".repeat(3 << 20);

@@ -36,10 +36,6 @@ async fn another_filter_takes_over_and_gives_back_under_load_without_a_gap() {
             tokio::spawn(async move {
                 while !stop.load(Ordering::SeqCst) {
                     let response = harness::exchange(address, &request).await.expect("Envoy answers");
-                    // On a busy machine Redis may be slow for a moment, and then the filter says so.
-                    if response.json()["code"] == "SESSION_STORE_LATENCY" {
-                        continue;
-                    }
                     assert_eq!(response.status, expected, "{}", response.text());
                     answered.fetch_add(1, Ordering::SeqCst);
                 }
