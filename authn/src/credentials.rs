@@ -9,7 +9,7 @@ use self::parts::{Kept, without_parts};
 use self::spelling::{Reading, SourceName};
 use self::websocket::WebsocketTokens;
 use crate::reject::{Cause, Rejection};
-use crate::request::headers::HeaderNames;
+use crate::request::headers::{HeaderNames, Shape};
 use crate::request::path::{PlainPath, split_query};
 use crate::request::{Request, scan};
 
@@ -97,9 +97,9 @@ impl Credentials {
     }
 
     /// Could a backend read this header as a token header, although it is not one of the configured ones?
-    pub fn is_header_alias(&self, name: &[u8]) -> bool {
+    pub fn is_header_alias(&self, name: &[u8], shape: Shape) -> bool {
         // In the order of cost: every request has the header that is configured.
-        self.header_names.may_have_loosely(name)
+        self.header_names.may_have(shape)
             && !self.headers.iter().any(|header| header.is_named(name))
             && !self.websocket.is_header(name)
             && self.header_names.has_loosely(name)

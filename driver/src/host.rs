@@ -88,6 +88,8 @@ pub enum Edit<'e> {
     Remove(&'e [u8]),
     /// Replaces all values of this name with one.
     Set(&'e [u8], &'e [u8]),
+    /// The same for a name that the request does not have. It costs less, since nothing is searched.
+    Add(&'e [u8], &'e [u8]),
 }
 
 /// Host calls that do not depend on a request.

@@ -327,7 +327,8 @@ impl Worker {
         let set = admission
             .headers()
             .iter()
-            .try_for_each(|(name, value)| call.exchange.edit(Edit::Set(name.as_bytes(), value.as_bytes())));
+            // The client's headers of these names were removed before the rules were matched.
+            .try_for_each(|(name, value)| call.exchange.edit(Edit::Add(name.as_bytes(), value.as_bytes())));
         if set.and_then(|()| remove(call.exchange, admission.removal())).is_err() {
             let refused = Refused::new(Some(admission.rule()), Rejection::new(Cause::HeaderUnwritable));
             return self.refuse(call, &refused, Some(now));

@@ -38,7 +38,9 @@ impl Exchange for Request<'_> {
         self.effective.set(self.context)?;
         match edit {
             Edit::Remove(name) => host::remove_header(MapType::HttpRequestHeaders, name),
-            Edit::Set(name, value) => host::set_header(MapType::HttpRequestHeaders, name, value),
+            Edit::Set(name, value) | Edit::Add(name, value) => {
+                host::set_header(MapType::HttpRequestHeaders, name, value)
+            }
         }
     }
 

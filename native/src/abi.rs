@@ -241,6 +241,8 @@ unsafe extern "C" {
     pub fn get_headers(stream: StreamPtr, map: HeaderMap, headers: *mut EnvoyHeader) -> bool;
     #[link_name = "envoy_dynamic_module_callback_http_set_header"]
     pub fn set_header(stream: StreamPtr, map: HeaderMap, name: ModuleBuffer, value: ModuleBuffer) -> bool;
+    #[link_name = "envoy_dynamic_module_callback_http_add_header"]
+    pub fn add_header(stream: StreamPtr, map: HeaderMap, name: ModuleBuffer, value: ModuleBuffer) -> bool;
     #[link_name = "envoy_dynamic_module_callback_http_send_response"]
     pub fn send_response(
         stream: StreamPtr,

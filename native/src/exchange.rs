@@ -55,6 +55,8 @@ impl Exchange for HookExchange<'_, '_> {
             Edit::Remove(name) => self.stream.remove(HeaderMap::Request, name),
             // Envoy removes a header if its value is empty: docs/decisions/0105.
             Edit::Set(name, value) => self.stream.set(HeaderMap::Request, name, value),
+            Edit::Add(_, []) => true,
+            Edit::Add(name, value) => self.stream.add(HeaderMap::Request, name, value),
         };
         if is_done { Ok(()) } else { Err(NOT_EDITED) }
     }

@@ -2,7 +2,7 @@
 //! override the request line, and names that a backend could read as a token source; normalises the host.
 use crate::policy::Policy;
 use crate::request::Request;
-use crate::request::headers::is_token;
+use crate::request::headers::{Shape, is_token};
 use crate::request::host::Host;
 use crate::request::proxy_settings::{self, Settings};
 
@@ -49,7 +49,8 @@ impl Policy {
 
     /// Is a header of this name removed from every request, whatever its value?
     pub fn is_cleared(&self, name: &[u8]) -> bool {
-        self.clear.has_loosely(name) || self.credentials.is_header_alias(name)
+        let shape = Shape::of(name);
+        (self.clear.may_have(shape) && self.clear.has_loosely(name)) || self.credentials.is_header_alias(name, shape)
     }
 
     /// Proxy settings that are missing according to headers and host of this request, as received.

@@ -58,7 +58,7 @@ impl HeaderName {
 pub struct HeaderNames {
     names: Vec<HeaderName>,
     folded: HashSet<Vec<u8>>,
-    /// Whether any name has the [`shape`]. Most headers have another one, and cost only one look-up.
+    /// Whether any name has the [`Shape`]. Most headers have another one, and cost only one look-up.
     shapes: Box<[bool]>,
 }
 
@@ -69,7 +69,7 @@ impl HeaderNames {
     pub fn insert(&mut self, name: HeaderName) {
         if !self.names.contains(&name) {
             self.folded.insert(name.as_bytes().iter().map(fold).collect());
-            if let Some(seen) = self.shapes.get_mut(shape(name.as_bytes())) {
+            if let Some(seen) = self.shapes.get_mut(Shape::of(name.as_bytes()).0) {
                 *seen = true;
             }
             self.names.push(name);
@@ -81,13 +81,13 @@ impl HeaderNames {
     }
 
     /// False for most names that [`HeaderNames::has_loosely`] does not find; costs less.
-    pub fn may_have_loosely(&self, other: &[u8]) -> bool {
-        self.shapes.get(shape(other)).is_some_and(|seen| *seen)
+    pub fn may_have(&self, shape: Shape) -> bool {
+        self.shapes.get(shape.0).is_some_and(|seen| *seen)
     }
 
     /// Could a backend read `other` as one of these? See [`HeaderName::matches_loosely`].
     pub fn has_loosely(&self, other: &[u8]) -> bool {
-        self.may_have_loosely(other) && self.folded.contains(&other.iter().map(fold).collect::<Vec<u8>>())
+        self.may_have(Shape::of(other)) && self.folded.contains(&other.iter().map(fold).collect::<Vec<u8>>())
     }
 }
 
@@ -97,12 +97,17 @@ impl Default for HeaderNames {
     }
 }
 
-/// Of length, third and last byte, below [`SHAPES`]: the same for all names that fold to the same.
-fn shape(name: &[u8]) -> usize {
-    let byte = |byte: Option<&u8>| usize::from(byte.map_or(0, fold));
-    let mixed =
-        name.len().wrapping_mul(37).wrapping_add(byte(name.last()).wrapping_mul(11)).wrapping_add(byte(name.get(2)));
-    mixed & 0xfff
+/// Of length, third and last byte of a name, below [`SHAPES`]: the same for all names that fold to the same.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape(usize);
+
+impl Shape {
+    pub fn of(name: &[u8]) -> Self {
+        let byte = |byte: Option<&u8>| usize::from(byte.map_or(0, fold));
+        let (last, third) = (byte(name.last()), byte(name.get(2)));
+        let mixed = name.len().wrapping_mul(37).wrapping_add(last.wrapping_mul(11)).wrapping_add(third);
+        Self(mixed & 0xfff)
+    }
 }
 
 /// Bytes 0x20 to 0x7e, no space at either end: nothing that a parser on the way would trim, split or decode.
@@ -120,7 +125,23 @@ pub(crate) fn is_token_byte(byte: u8) -> bool {
 }
 
 fn fold(byte: &u8) -> u8 {
-    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'_' }
+    const FOLDED: [u8; 256] = folded();
+    // Every byte has a place.
+    FOLDED.get(usize::from(*byte)).copied().unwrap_or(b'_')
+}
+
+/// A table, since this is asked for bytes of every header.
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated by the compiler")]
+const fn folded() -> [u8; 256] {
+    let mut table = [b'_'; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        if byte.is_ascii_alphanumeric() {
+            table[byte as usize] = byte.to_ascii_lowercase();
+        }
+        byte += 1;
+    }
+    table
 }
 
 fn folds_to_same(one: &str, other: &str) -> bool {

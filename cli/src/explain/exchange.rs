@@ -38,7 +38,9 @@ impl<'e> Seen<'e> {
             Edit::Remove(name) => Change::Clear(text(name)),
             Edit::Set(b":path", _) => Change::Cut("the query parameters for tokens"),
             Edit::Set(b"cookie", _) => Change::Cut("cookies that could be read as the token's"),
-            Edit::Set(name, value) => Change::Set { name: text(name), value: Some(text(value)) },
+            Edit::Set(name, value) | Edit::Add(name, value) => {
+                Change::Set { name: text(name), value: Some(text(value)) }
+            }
         }
     }
 
@@ -54,10 +56,12 @@ impl<'e> Seen<'e> {
             }
             Edit::Remove(name) => Change::Clear(text(name)),
             // The payload segment is a part of the token.
-            Edit::Set(name, _) if name.eq_ignore_ascii_case(payload_header.as_bytes()) => {
+            Edit::Set(name, _) | Edit::Add(name, _) if name.eq_ignore_ascii_case(payload_header.as_bytes()) => {
                 Change::SetPayload(text(name))
             }
-            Edit::Set(name, value) => Change::Set { name: text(name), value: show_claims.then(|| text(value)) },
+            Edit::Set(name, value) | Edit::Add(name, value) => {
+                Change::Set { name: text(name), value: show_claims.then(|| text(value)) }
+            }
         }
     }
 }

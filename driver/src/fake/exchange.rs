@@ -71,6 +71,10 @@ impl Exchange for FakeExchange {
         let (name, value) = match edit {
             Edit::Remove(name) => (name, None),
             Edit::Set(name, value) => (name, Some(value)),
+            Edit::Add(name, value) => {
+                assert!(self.headers.iter().all(|(other, _)| !other.eq_ignore_ascii_case(name)), "a second value");
+                (name, Some(value))
+            }
         };
         if self.refuses_edits_of.as_deref() == Some(name) {
             return Err(HostError(10));

@@ -81,6 +81,13 @@ impl<'hook> Stream<'hook> {
         unsafe { abi::set_header(self.stream, map, buffer(name), buffer(value)) }
     }
 
+    /// Adds a value, beside those under this name if there are any. False if there is no such map, or the value is empty.
+    #[must_use]
+    pub fn add(&mut self, map: HeaderMap, name: &[u8], value: &[u8]) -> bool {
+        // SAFETY: Envoy copies both before it returns.
+        unsafe { abi::add_header(self.stream, map, buffer(name), buffer(value)) }
+    }
+
     /// Removes all values under this name.
     #[must_use]
     pub fn remove(&mut self, map: HeaderMap, name: &[u8]) -> bool {
