@@ -94,7 +94,7 @@ sanitize: setup ## the module's own tests with AddressSanitizer, and under Miri 
 # In memory with an optimised build, then in a real Envoy.
 DIFFERENTIAL_IN_MEMORY := 1000000
 DIFFERENTIAL_IN_ENVOY := 100000
-differential: image native build ## random requests to both hosts, whose answers must not differ (DIFFERENTIAL_SEED=…)
+differential: wasm native build ## random requests to both hosts, whose answers must not differ (DIFFERENTIAL_SEED=…)
 	@export DIFFERENTIAL_SEED=$${DIFFERENTIAL_SEED:-$$(date +%s)}; echo "DIFFERENTIAL_SEED=$$DIFFERENTIAL_SEED"; \
 	DIFFERENTIAL_REQUESTS=$(DIFFERENTIAL_IN_MEMORY) $(CARGO) test --quiet --locked --profile native -p native --test differential -- --nocapture && \
 	DIFFERENTIAL_REQUESTS=$(DIFFERENTIAL_IN_ENVOY) PORTCULLIS_WASM=$$PWD/dist/portcullis.wasm scripts/e2e differential::

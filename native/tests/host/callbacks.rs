@@ -3,7 +3,7 @@ use std::ffi::c_void;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use native::abi::{EnvoyBuffer, EnvoyHeader, ModuleBuffer, ModuleHeader, SchedulerPtr};
+use native::abi::{Attribute, EnvoyBuffer, EnvoyHeader, HeaderMap, LogLevel, ModuleBuffer, ModuleHeader, SchedulerPtr};
 
 use super::{EnvoyConfig, EnvoyStream, Pairs, Scheduler, SentCallout, SentReply, lend};
 
@@ -46,17 +46,17 @@ unsafe fn stream<'s>(stream: *mut c_void) -> &'s EnvoyStream {
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_callback_log(level: u32, message: ModuleBuffer) {
+pub unsafe extern "C" fn envoy_dynamic_module_callback_log(level: LogLevel, message: ModuleBuffer) {
     if super::QUIET.load(Ordering::Relaxed) {
         return;
     }
     let message = unsafe { text(message) };
-    eprintln!("log {level}: {message}");
+    eprintln!("log {level:?}: {message}");
     super::LOG.lock().unwrap().push(message);
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn envoy_dynamic_module_callback_log_enabled(_level: u32) -> bool {
+pub extern "C" fn envoy_dynamic_module_callback_log_enabled(_level: LogLevel) -> bool {
     true
 }
 
@@ -153,7 +153,7 @@ counts! {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn envoy_dynamic_module_callback_http_get_header(
     of: *mut c_void,
-    map: u32,
+    map: HeaderMap,
     name: ModuleBuffer,
     value: *mut EnvoyBuffer,
     index: usize,
@@ -170,14 +170,14 @@ pub unsafe extern "C" fn envoy_dynamic_module_callback_http_get_header(
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn envoy_dynamic_module_callback_http_get_headers_size(of: *mut c_void, map: u32) -> usize {
+pub unsafe extern "C" fn envoy_dynamic_module_callback_http_get_headers_size(of: *mut c_void, map: HeaderMap) -> usize {
     unsafe { stream(of).maps.borrow()[map as usize].as_ref().map_or(0, Vec::len) }
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn envoy_dynamic_module_callback_http_get_headers(
     of: *mut c_void,
-    map: u32,
+    map: HeaderMap,
     found: *mut EnvoyHeader,
 ) -> bool {
     let maps = unsafe { stream(of).maps.borrow() };
@@ -195,7 +195,7 @@ pub unsafe extern "C" fn envoy_dynamic_module_callback_http_get_headers(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn envoy_dynamic_module_callback_http_set_header(
     of: *mut c_void,
-    map: u32,
+    map: HeaderMap,
     name: ModuleBuffer,
     value: ModuleBuffer,
 ) -> bool {
@@ -214,7 +214,7 @@ pub unsafe extern "C" fn envoy_dynamic_module_callback_http_set_header(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn envoy_dynamic_module_callback_http_add_header(
     of: *mut c_void,
-    map: u32,
+    map: HeaderMap,
     name: ModuleBuffer,
     value: ModuleBuffer,
 ) -> bool {
@@ -266,11 +266,11 @@ pub unsafe extern "C" fn envoy_dynamic_module_callback_http_clear_route_cache(of
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn envoy_dynamic_module_callback_http_filter_get_attribute_string(
     of: *mut c_void,
-    attribute: u32,
+    attribute: Attribute,
     value: *mut EnvoyBuffer,
 ) -> bool {
     let attributes = unsafe { stream(of).attributes.borrow() };
-    let Some(found) = attributes.get(&attribute) else { return false };
+    let Some(found) = attributes.get(&(attribute as u32)) else { return false };
     unsafe { *value = lend(found) };
     true
 }
