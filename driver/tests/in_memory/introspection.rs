@@ -42,8 +42,18 @@ fn a_token_that_is_known_waits_for_introspection_and_check_at_once() {
     at.proxy.host.advance(MS(2100));
     let second = at.send_token(&opaque(1));
     assert_eq!((questions(&at), at.checks()), (1, 1), "and now it is");
-    at.answer_all();
+    while let Some(call) = at.proxy.host.in_flight.first().cloned() {
+        let reply = at.reply(&call);
+        at.proxy.answer(call.id, &reply);
+        assert!(questions(&at) + at.checks() <= 1, "neither is asked again");
+    }
     assert!(is_forwarded(&at.proxy, second));
+}
+
+/// The first segment of a token of the key `one`.
+fn header_of_one() -> String {
+    let token = crate::support::token("one", "any", "alice", NOW);
+    token.split('.').next().unwrap().to_owned()
 }
 
 #[test]
@@ -59,7 +69,24 @@ fn a_jwt_that_is_not_good_by_itself_is_never_sent_to_the_server() {
         let stream = at.send_token(&token);
         assert!(!is_waiting(&at.proxy, stream) && !is_forwarded(&at.proxy, stream), "{claim}");
     }
+    let mut bound = json!({ "iss": crate::support::ISSUER, "aud": "api", "sub": "alice", "iat": NOW, "exp": NOW + 60 });
+    bound["cnf"] = json!({ "jkt": "AAAA" });
+    let forged = crate::support::token("forger", "forged", "alice", NOW);
+    let forged = forged.replacen(&forged[..forged.find('.').unwrap()], header_of_one().as_str(), 1);
+    for (token, expected) in [(crate::support::key("one").mint(&bound), "BINDING_MISMATCH"), (forged, "SIG_MISMATCH")] {
+        let stream = at.send_token(&token);
+        assert_eq!(code(&at.proxy, stream), expected);
+    }
     assert_eq!(questions(&at), 0);
+
+    // A good one is asked about, and the server's refusal is remembered.
+    let good = crate::support::token("one", "good", "alice", NOW);
+    for asked in [1, 0] {
+        let stream = at.send_token(&good);
+        assert_eq!(questions(&at), asked);
+        at.answer_all();
+        assert_eq!(code(&at.proxy, stream), "SESSION_UNKNOWN");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use crate::support::{Fixture, code, is_forwarded, is_waiting, key};
-use driver::fake::FakeReply;
+use driver::fake::{FakeReply, Seen};
 use serde_json::{Value, json};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -46,9 +46,24 @@ fn pauses(at: &Fixture) -> Vec<f64> {
 #[test]
 fn a_provider_that_is_down_costs_503_before_the_first_set_and_after_max_stale_and_nothing_between() {
     let mut at = published(&json!({ "refresh": "10s", "max_stale": "10s" }));
+    at.edit(|document| {
+        document["issuers"].as_array_mut().unwrap().push(json!({
+            "name": "other", "issuer": "https://other.example", "audiences": ["api"], "algorithms": ["EdDSA"],
+            "keys": [{ "jwk": jwk("two") }],
+        }));
+    });
     at.says = Some(FakeReply::broken_off());
     at.run(2 * SECOND);
     assert_eq!(refused(&mut at, "one"), "KEYS_UNAVAILABLE");
+    let stream = at.send_signed("one", "another token");
+    at.answer_all();
+    let Seen::Replied(reply) = at.proxy.seen(stream) else { panic!("the request is not refused") };
+    assert!(reply.status == 503 && reply.headers.iter().any(|(name, _)| name == "retry-after"), "{reply:?}");
+    let now = crate::support::NOW;
+    let claims = json!({ "iss": "https://other.example", "aud": "api", "sub": "a", "iat": now, "exp": now + 60 });
+    let of_other = at.send_token(&crate::support::key("two").mint(&claims));
+    at.answer_all();
+    assert!(is_forwarded(&at.proxy, of_other), "another issuer is not touched: {}", code(&at.proxy, of_other));
     at.says = None;
     at.run(3 * SECOND);
     assert!(passes(&mut at, "one"), "up again");
@@ -170,12 +185,16 @@ fn a_set_that_is_not_modified_stays_young_on_all_virtual_machines_and_the_docume
         jwks.insert("discovery".into(), true.into());
     });
     let mut other = at.another_virtual_machine();
+    let is_changed = std::cell::Cell::new(false);
     let provider = |call: &driver::fake::InFlight| match (call.header(":path"), call.header("if-none-match")) {
         ("/.well-known/openid-configuration", _) => {
             let document = json!({ "issuer": crate::support::ISSUER, "jwks_uri": "https://idp.example/keys" });
             FakeReply::new(200, "application/json", document.to_string())
         }
-        (_, "\"1\"") => FakeReply::new(304, "application/json", "").header("cache-control", "max-age=2"),
+        (_, tag) if is_changed.get() && tag != "\"2\"" => {
+            FakeReply::new(200, "application/json", set(&[jwk("one"), jwk("two")])).header("etag", "\"2\"")
+        }
+        (_, "\"1\"" | "\"2\"") => FakeReply::new(304, "application/json", "").header("cache-control", "max-age=2"),
         _ => FakeReply::new(200, "application/json", set(&[jwk("one")]))
             .header("etag", "\"1\"")
             .header("cache-control", "max-age=2"),
@@ -204,6 +223,19 @@ fn a_set_that_is_not_modified_stays_young_on_all_virtual_machines_and_the_docume
     // A machine that fetches for the first time has no tag.
     assert!(unchanged >= 5 && whole <= 2 && unchanged + whole <= 11, "{unchanged} {whole}");
     assert!(documents <= 2, "{documents}");
+
+    is_changed.set(true);
+    for _ in 0..40 {
+        for machine in [&mut at, &mut other] {
+            machine.proxy.advance(Duration::from_millis(100));
+            machine.proxy.answer_all(|call| (call.cluster == "idp").then(|| provider(call)));
+        }
+    }
+    for machine in [&mut at, &mut other] {
+        let stream = machine.send_signed("two", "a token of the new key");
+        machine.answer_all();
+        assert!(is_forwarded(&machine.proxy, stream), "{}", code(&machine.proxy, stream));
+    }
 }
 
 // A forged token that named the next key before its issuer published it kept that key refused for minutes.

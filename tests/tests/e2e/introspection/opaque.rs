@@ -101,29 +101,3 @@ async fn revocations_end_opaque_tokens_that_the_server_still_calls_active() {
     }
     assert_eq!(mesh.get(&server.token()).await.status, 200);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_known_waits_for_introspection_and_check_at_once() {
-    let (server, mesh) = start_alone("opaque-anticipated").await;
-    let token = server.token();
-    assert_eq!(mesh.get(&token).await.status, 200);
-    // The service counts what it has answered, and at once.
-    let admin = mesh.service.as_ref().unwrap().admin_address();
-    let checks = async || {
-        let metrics = harness::exchange(admin, &Request::get("/metrics")).await.unwrap().text();
-        let answered = "portcullis_checks_total{result=\"answered\"} ";
-        metrics.lines().find_map(|line| line.strip_prefix(answered)?.parse::<u64>().ok()).expect("a counter")
-    };
-    assert_eq!((server.asked(&token), checks().await), (1, 1), "a new one has to wait for one and then the other");
-    // Both answers are stale then.
-    tokio::time::sleep(FRESHNESS).await;
-    server.delay(CHECK_TIMEOUT - Duration::from_millis(100), Duration::ZERO);
-    let request = Request::get("/api").bearer(&token);
-    let address = mesh.envoy.address();
-    let waiting = tokio::spawn(async move { harness::exchange(address, &request).await.unwrap() });
-    assert!(wait_until(DEADLINE, async || checks().await == 2).await);
-    assert!(!waiting.is_finished(), "the check went out before the introspection was answered");
-    let response = waiting.await.unwrap();
-    assert_eq!(response.status, 200, "{}", response.text());
-    assert_eq!((server.asked(&token), checks().await), (2, 2), "and was not asked again");
-}
