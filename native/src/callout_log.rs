@@ -1,5 +1,7 @@
 //! Which callouts that Envoy refused to send are logged: the first few of each second, the others as a number.
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use authn::time::Monotonic;
 
 use crate::envoy::{self, LogLevel};
 
@@ -8,13 +10,13 @@ const LOGGED_PER_WINDOW: u32 = 3;
 
 #[derive(Debug, Default)]
 pub struct CalloutLog {
-    began: Option<Instant>,
+    began: Option<Monotonic>,
     logged: u32,
     left_out: u64,
 }
 
 impl CalloutLog {
-    pub fn refused(&mut self, cluster: &str, why: &str, now: Instant) {
+    pub fn refused(&mut self, cluster: &str, why: &str, now: Monotonic) {
         self.on_time(now);
         self.began.get_or_insert(now);
         if self.logged >= LOGGED_PER_WINDOW {
@@ -26,8 +28,8 @@ impl CalloutLog {
     }
 
     /// When the window is over, the number of callouts that were left out is logged.
-    pub fn on_time(&mut self, now: Instant) {
-        if self.began.is_some_and(|began| now.duration_since(began) >= WINDOW) {
+    pub fn on_time(&mut self, now: Monotonic) {
+        if self.began.is_some_and(|began| now.since(began) >= WINDOW) {
             self.end();
         }
     }

@@ -2,11 +2,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use authn::time::Monotonic;
 use driver::{CallId, Callout, CalloutReply, HostError};
 
 use crate::callout_log::CalloutLog;
+use crate::clock;
 use crate::envoy::{self, Config};
 use crate::ticker::{Bell, Event};
 
@@ -99,7 +101,7 @@ impl<C> Outbox<C> {
                     self.calls().in_flight.insert(number, ticket);
                 }
                 Err(refused) => {
-                    self.log().refused(&callout.cluster, refused.reason(), Instant::now());
+                    self.log().refused(&callout.cluster, refused.reason(), now());
                     unsent.push(ticket);
                 }
             }
@@ -109,7 +111,7 @@ impl<C> Outbox<C> {
 
     /// On the main thread, every tick: says how many refused callouts were not logged.
     pub fn tick(&self) {
-        self.log().on_time(Instant::now());
+        self.log().on_time(now());
     }
 
     /// The owner of the answer with this number.
@@ -169,6 +171,10 @@ impl<C> Outbox<C> {
         // All of it is consistent after every step.
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn now() -> Monotonic {
+    clock::now().map(|now| now.monotonic).unwrap_or_default()
 }
 
 impl Answer<'_> {

@@ -15,9 +15,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
+use authn::time::{Monotonic, Now, UnixSeconds};
 use host::{Config, Stream, logged};
 use native::abi::HeadersStatus;
-use native::injection::{Point, panic_at};
+use native::injection::{Point, panic_at, set_now};
 
 const DOCUMENT: &str = r#"{
     "issuers": [{ "name": "main", "issuer": "https://issuer.example", "audiences": ["api"],
@@ -50,6 +51,10 @@ fn held<'c>(config: &'c Config, token: &str) -> Stream<'c> {
 
 fn refused_for_fault(stream: &Stream<'_>) -> bool {
     stream.reply().is_some_and(|reply| (reply.status, reply.details.as_str()) == (503, "FAULT"))
+}
+
+fn second(number: u64) -> Now {
+    Now { wall: UnixSeconds(1_750_000_000 + number), monotonic: Monotonic(number * 1_000_000_000) }
 }
 
 fn waiting(config: &Config) -> u64 {
@@ -142,6 +147,7 @@ fn refused_callouts_are_logged_a_few_times_and_then_as_a_number() {
     let document = DOCUMENT.replace("\"idp\"", "\"nowhere\"");
     let config = Config::load(&document).unwrap();
     config.refuse_callouts(2);
+    set_now(second(1));
     for number in 0..10 {
         let stream = held(&config, &format!("token{number}"));
         config.run_main();
@@ -150,7 +156,7 @@ fn refused_callouts_are_logged_a_few_times_and_then_as_a_number() {
     }
     assert_eq!(logged("no callout to cluster `nowhere`: there is no such cluster").len(), 3);
     assert!(logged("callouts were refused, and not logged").is_empty());
-    sleep(Duration::from_millis(1100));
+    set_now(second(2));
     config.main_event(TICK);
     assert_eq!(logged("7 more callouts were refused, and not logged").len(), 1);
     config.main_event(TICK);
