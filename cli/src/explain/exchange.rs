@@ -75,7 +75,7 @@ impl Exchange for ExplainedRequest<'_> {
     fn edit(&mut self, edit: Edit<'_>) -> Result<(), HostError> {
         let (name, value) = match edit {
             Edit::Remove(name) => (name, None),
-            Edit::Set(name, value) => (name, Some(value)),
+            Edit::Set(name, value) | Edit::Add(name, value) => (name, Some(value)),
         };
         self.headers.retain(|(other, _)| other != name);
         self.headers.extend(value.map(|value| (name.to_vec(), value.to_vec())));
