@@ -97,7 +97,7 @@ impl Default for HeaderNames {
     }
 }
 
-/// Of length, third and last byte of a name, below [`SHAPES`]: the same for all names that fold to the same.
+/// Of length, third and last byte of a name, below `SHAPES`: the same for all names that fold to the same.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape(usize);
 
