@@ -57,6 +57,12 @@ pub fn sds_secrets(text: Vec<u8>) -> Result<Vec<SdsSecret>, String> {
 /// What is wrong with the route's configuration, as text for the log.
 pub fn route_rule(text: Vec<u8>) -> Result<Arc<str>, String> {
     let route = Route::from_json(&document::as_json(text)).map_err(|error| error.to_string())?;
+    // As for the names of rules, so that no other name comes into the log.
+    let is_name =
+        |text: &str| text.len() <= 64 && text.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_".contains(&it));
+    if route.rule.is_empty() || !is_name(&route.rule) {
+        return Err("rule: must be the name of a rule, 1 to 64 letters, digits, `-` and `_`".to_owned());
+    }
     Ok(route.rule.into())
 }
 

@@ -95,10 +95,13 @@ impl Worker {
         self.read_newest_keys();
         self.read_newest_feed(call.host, call.dispatch, now);
         let selected = call.exchange.route_rule();
-        let judge = |this: &mut Self, exchange: &E, selected: Option<&str>| {
-            exchange.with_headers(|pairs| this.judge(pairs, selected, !ends, exchange, now))
-        };
-        let Ok(mut judged) = judge(self, call.exchange, selected.as_deref()) else {
+        let judged = call.exchange.with_headers(|pairs| {
+            let judged = self.judge(pairs, selected.as_deref(), !ends, &*call.exchange, now);
+            // For a second judgement, which must see the request as received.
+            let received = (!judged.edits.is_empty()).then(|| owned(pairs));
+            (judged, received)
+        });
+        let Ok((mut judged, received)) = judged else {
             return self.refuse(&mut call, &Refused::new(None, Rejection::new(Cause::HeadersUnreadable)), Some(now));
         };
         self.missing_settings.on_request(call.host, judged.missing, &mut self.counts);
@@ -107,13 +110,12 @@ impl Worker {
             return self.refuse(&mut call, &Refused::new(None, Rejection::new(Cause::HeaderUnchangeable)), Some(now));
         }
         // What was removed may have led to the route. A route that the client chose so must not choose the rule.
-        let route_rule = if judged.edits.is_empty() { selected.clone() } else { call.exchange.route_rule() };
-        if route_rule != selected {
-            let Ok(again) = judge(self, call.exchange, route_rule.as_deref()) else {
-                let refused = Refused::new(None, Rejection::new(Cause::HeadersUnreadable));
-                return self.refuse(&mut call, &refused, Some(now));
-            };
-            judged = again;
+        if let Some(received) = received {
+            let route_rule = call.exchange.route_rule();
+            if route_rule != selected {
+                let pairs: Vec<Pair<'_>> = received.iter().map(|(name, value)| (&**name, &**value)).collect();
+                judged = self.judge(&pairs, route_rule.as_deref(), !ends, &*call.exchange, now);
+            }
         }
         self.advance(&mut call, judged.step, now)
     }
@@ -408,6 +410,10 @@ impl Worker {
         }
         Action::Replied
     }
+}
+
+fn owned(pairs: &[Pair<'_>]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pairs.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
 }
 
 fn remove(exchange: &mut impl Exchange, removal: &Removal) -> Result<(), HostError> {

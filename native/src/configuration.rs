@@ -88,6 +88,11 @@ impl Configuration {
         Ok(configuration)
     }
 
+    /// Callouts of other configurations are in flight in this one's name.
+    pub fn carries(&self) -> bool {
+        self.outbox.carries()
+    }
+
     pub fn policy(&self) -> &Policy {
         &self.core.policy
     }

@@ -74,7 +74,7 @@ impl Exchange for HookExchange<'_, '_> {
         if std::mem::take(&mut self.edited) {
             self.stream.clear_route_cache();
         }
-        self.stream.route_rule().map(|route| Arc::clone(route.name()))
+        self.stream.route_config().map(routes::name_of)
     }
 
     /// As a flag, and as dynamic metadata and filter state under `portcullis`, which access logs, RBAC and rate limits read.

@@ -160,10 +160,11 @@ impl Rotating {
         envoy::log(LogLevel::Error, &format!("portcullis: Envoy has no secret `{missing}` from SDS: {effect}"));
     }
 
-    /// An older configuration without requests has nothing left to do.
+    /// An older configuration without requests has nothing left to do, unless it waits for answers to callouts of others.
     fn retire_unused(&self) {
-        let (unused, used) =
-            std::mem::take(&mut self.state().older).into_iter().partition(|older: &Arc<_>| !older.has_requests());
+        let (unused, used) = std::mem::take(&mut self.state().older)
+            .into_iter()
+            .partition(|older: &Arc<_>| !older.has_requests() && !older.carries());
         self.state().older = used;
         let unused: Vec<Arc<Configuration>> = unused;
         unused.iter().for_each(|older| older.retire());

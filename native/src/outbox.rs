@@ -109,6 +109,12 @@ impl<C> Outbox<C> {
         unsent
     }
 
+    /// Has another configuration a callout here that is not answered?
+    pub fn carries(&self) -> bool {
+        let calls = self.calls();
+        calls.in_flight.values().chain(calls.waiting.iter().map(|(ticket, _)| ticket)).any(|it| it.owner.is_some())
+    }
+
     /// On the main thread, every tick: says how many refused callouts were not logged.
     pub fn tick(&self) {
         self.log().on_time(now());

@@ -3,8 +3,9 @@
 //! Envoy gives a route's configuration without the filter's. Where a listener contains its routes, Envoy reads the routes
 //! first and then the filter. So a configuration of the filter refuses the routes that were read just before it and select
 //! a rule that it does not have. Routes that come later (RDS) are looked at in the next tick.
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use authn::policy::Policy;
 
@@ -14,6 +15,9 @@ pub struct RouteRule {
 }
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
+/// The names of all, by the address that Envoy has of each. What Envoy gives for a route is looked up here and never read: a
+/// route's configuration may be another module's, and Envoy does not tell.
+static NAMES: RwLock<BTreeMap<usize, Arc<str>>> = RwLock::new(BTreeMap::new());
 /// Those that no configuration was compared with.
 static NEW: Mutex<Vec<Weak<RouteRule>>> = Mutex::new(Vec::new());
 
@@ -22,25 +26,31 @@ impl RouteRule {
     /// What is wrong with it, as text for the log.
     pub fn new(document: &[u8]) -> Result<Arc<Self>, String> {
         let rule = Arc::new(Self { name: driver::route_rule(document.to_vec())? });
+        let address = Arc::as_ptr(&rule).addr();
+        NAMES.write().unwrap_or_else(PoisonError::into_inner).insert(address, Arc::clone(&rule.name));
         LIVE.fetch_add(1, Ordering::Relaxed);
         new_ones().push(Arc::downgrade(&rule));
         Ok(rule)
-    }
-
-    pub fn name(&self) -> &Arc<str> {
-        &self.name
     }
 }
 
 impl Drop for RouteRule {
     fn drop(&mut self) {
         LIVE.fetch_sub(1, Ordering::Relaxed);
+        NAMES.write().unwrap_or_else(PoisonError::into_inner).remove(&std::ptr::from_ref(self).addr());
     }
 }
 
 /// Does any route select a rule? Most proxies have none, and nothing is asked of Envoy then.
 pub fn exist() -> bool {
     LIVE.load(Ordering::Relaxed) != 0
+}
+
+/// The rule that the route with this address selects. A name that no rule has if the address is not ours: such a request is
+/// refused.
+pub fn name_of(address: usize) -> Arc<str> {
+    let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+    names.get(&address).map_or_else(|| Arc::from(""), Arc::clone)
 }
 
 /// Compares the new routes with a document that is new too.

@@ -210,7 +210,15 @@ impl<'de> Deserializer<'de> for &'de Tree {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PathError> {
         match self {
-            Tree::Object(members) => visitor.visit_map(Members { members, current: None }),
+            Tree::Object(members) => {
+                // A map takes the last of two values. A struct has its own message.
+                for (at, (name, _)) in members.iter().enumerate() {
+                    if members.iter().take(at).any(|(earlier, _)| earlier == name) {
+                        return Err(de::Error::custom(format_args!("duplicate field `{name}`")));
+                    }
+                }
+                visitor.visit_map(Members { members, current: None })
+            }
             other => Err(other.mistyped(&visitor)),
         }
     }

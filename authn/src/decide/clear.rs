@@ -25,7 +25,8 @@ impl Policy {
         let mut edits = Vec::new();
         let (mut has_connection, mut has_cookie) = (false, false);
         for (name, _) in request.headers() {
-            if self.is_cleared(name) {
+            // A pseudo header cannot be removed, and is never taken for another.
+            if name.first() != Some(&b':') && self.is_cleared(name) {
                 edits.push(Edit::Remove(name));
             }
             has_connection = has_connection || name.eq_ignore_ascii_case(b"connection");

@@ -4,7 +4,6 @@ use std::marker::PhantomData;
 use super::raw::{self, ABSENT, buffer};
 use super::{Meter, StreamScheduler};
 use crate::abi::{self, Attribute, EnvoyBuffer, EnvoyHeader, HeaderMap, StreamPtr};
-use crate::routes::RouteRule;
 
 /// Not to be sent or shared: it belongs to one worker, and to one hook.
 pub struct Stream<'hook> {
@@ -101,13 +100,11 @@ impl<'hook> Stream<'hook> {
         unsafe { abi::clear_route_cache(self.stream) }
     }
 
-    /// What `per_route_config_new` of [`crate::hooks`] returned for the request's route.
-    pub fn route_rule(&self) -> Option<&RouteRule> {
+    /// The address of what a module returned for the configuration of the request's route. It may be another module's.
+    pub fn route_config(&self) -> Option<usize> {
         // SAFETY: the stream is alive.
-        let ours = unsafe { abi::get_route_config(self.stream) };
-        // SAFETY: the pointer came from `per_route_config_new`. The stream's route holds it until another is chosen, which
-        // needs `&mut self`.
-        unsafe { ours.cast::<RouteRule>().as_ref() }
+        let config = unsafe { abi::get_route_config(self.stream) };
+        (!config.is_null()).then(|| config.addr())
     }
 
     pub fn attribute(&self, attribute: Attribute) -> Option<&[u8]> {
