@@ -15,6 +15,7 @@
 use hmac::Mac;
 use sha2::{Digest, Sha256};
 
+use crate::message::{Reader, sign};
 use crate::{Answer, DerivedKeys, Kinds, RevocationKey, SecretId};
 
 mod store_error;
@@ -135,7 +136,7 @@ impl Retention {
         self.token >= needed.token && self.login >= needed.login
     }
 
-    fn read(read: &mut Reader<'_>) -> Option<Self> {
+    pub(crate) fn read(read: &mut Reader<'_>) -> Option<Self> {
         Some(Self { token: u32::from_be_bytes(read.take()?), login: u32::from_be_bytes(read.take()?) })
     }
 
@@ -267,7 +268,9 @@ impl Question {
             // Answers count only under status 200, even with a valid MAC.
             Some(0) if status == 200 => {
                 let keeps = Retention::read(&mut read).ok_or(ReplyError::Malformed)?;
-                read.answers(self.count).map(|answers| Ok(Reply { keeps, answers })).ok_or(ReplyError::Answers)
+                read_answers(&mut read, self.count)
+                    .map(|answers| Ok(Reply { keeps, answers }))
+                    .ok_or(ReplyError::Answers)
             }
             Some(1) => {
                 let code = read.byte().ok_or(ReplyError::Malformed)?;
@@ -321,7 +324,7 @@ impl Asked {
         for _ in 0..count {
             match is_about_issuers {
                 false => keys.push(RevocationKey(read.take().ok_or(QuestionError::Malformed)?)),
-                true => issuers.push(read.issuer().ok_or(QuestionError::Malformed)?),
+                true => issuers.push(read_issuer(&mut read).ok_or(QuestionError::Malformed)?),
             }
         }
         if !read.0.is_empty() {
@@ -404,54 +407,33 @@ fn begin(
     Ok(bytes)
 }
 
-fn sign(derived: &DerivedKeys, mut reply: Vec<u8>) -> Vec<u8> {
-    let mut mac = derived.reply_mac();
-    mac.update(&reply);
-    reply.extend_from_slice(&mac.finalize().into_bytes());
-    reply
+/// An issuer as [`NamedIssuer`] has it.
+fn read_issuer(read: &mut Reader<'_>) -> Option<NamedIssuer> {
+    let needs = Retention::read(read)?;
+    let kinds = Kinds::from_byte(read.byte()?);
+    let length = usize::from(u16::from_be_bytes(read.take()?));
+    let issuer = read.slice(length)?;
+    if issuer.is_empty() || length > MAX_ISSUER_BYTES {
+        return None;
+    }
+    Some(NamedIssuer { issuer: std::str::from_utf8(issuer).ok()?.to_owned(), needs, kinds })
 }
 
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*head)
+/// Exactly `count` answers and nothing after them.
+fn read_answers(read: &mut Reader<'_>, count: usize) -> Option<Vec<Answer>> {
+    if usize::from(u16::from_be_bytes(read.take()?)) != count {
+        return None;
     }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[byte]| byte)
+    let mut answers = Vec::with_capacity(count);
+    for _ in 0..count {
+        answers.push(match read.byte()? {
+            0 => Answer::Live,
+            1 => Answer::Dead,
+            2 => Answer::Before(u64::from_be_bytes(read.take()?)),
+            _ => return None,
+        });
     }
-
-    fn issuer(&mut self) -> Option<NamedIssuer> {
-        let needs = Retention::read(self)?;
-        let kinds = Kinds::from_byte(self.byte()?);
-        let length = usize::from(u16::from_be_bytes(self.take()?));
-        let (issuer, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        if issuer.is_empty() || length > MAX_ISSUER_BYTES {
-            return None;
-        }
-        Some(NamedIssuer { issuer: std::str::from_utf8(issuer).ok()?.to_owned(), needs, kinds })
-    }
-
-    /// Exactly `count` answers and nothing after them.
-    fn answers(&mut self, count: usize) -> Option<Vec<Answer>> {
-        if usize::from(u16::from_be_bytes(self.take()?)) != count {
-            return None;
-        }
-        let mut answers = Vec::with_capacity(count);
-        for _ in 0..count {
-            answers.push(match self.byte()? {
-                0 => Answer::Live,
-                1 => Answer::Dead,
-                2 => Answer::Before(u64::from_be_bytes(self.take()?)),
-                _ => return None,
-            });
-        }
-        self.0.is_empty().then_some(answers)
-    }
+    read.0.is_empty().then_some(answers)
 }
 
 #[cfg(test)]

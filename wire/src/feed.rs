@@ -24,6 +24,7 @@ use hmac::Mac as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::check::{Needs, QuestionError, ReplyError, StoreError};
+use crate::message::{Reader, sign};
 use crate::{DerivedKeys, Retention, RevocationKey, SecretId};
 
 mod membership;
@@ -200,7 +201,7 @@ impl Poll {
         }
         match read.byte() {
             // News counts only under status 200, even with a valid MAC.
-            Some(form @ (0 | 1)) if status == 200 => read.reply(form).map(Ok).ok_or(ReplyError::Malformed),
+            Some(form @ (0 | 1)) if status == 200 => read_reply(&mut read, form).map(Ok).ok_or(ReplyError::Malformed),
             Some(2) => {
                 let code = read.byte().ok_or(ReplyError::Malformed)?;
                 let trouble = Trouble::ALL.into_iter().find(|trouble| trouble.code() == code);
@@ -344,62 +345,35 @@ impl Trouble {
     }
 }
 
-fn sign(derived: &DerivedKeys, mut reply: Vec<u8>) -> Vec<u8> {
-    let mut mac = derived.reply_mac();
-    mac.update(&reply);
-    reply.extend_from_slice(&mac.finalize().into_bytes());
-    reply
+/// Exactly one reply of this form, and nothing after it.
+fn read_reply(read: &mut Reader<'_>, form: u8) -> Option<Reply> {
+    let keeps = Retention::read(read)?;
+    let cursor = Cursor::read(read)?;
+    let news = if form == 0 { read_keys(read)? } else { read_piece(read)? };
+    read.0.is_empty().then_some(Reply { keeps, cursor, news })
 }
 
-struct Reader<'a>(&'a [u8]);
+fn read_keys(read: &mut Reader<'_>) -> Option<News> {
+    let complete_millis = i32::from_be_bytes(read.take()?);
+    let more = match read.byte()? {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    let count = usize::from(u16::from_be_bytes(read.take()?));
+    let (keys, rest) = read.slice(count.checked_mul(16)?)?.as_chunks::<16>();
+    (count <= MAX_KEYS && rest.is_empty()).then(|| News::Keys {
+        complete_millis,
+        more,
+        keys: keys.iter().copied().map(RevocationKey).collect(),
+    })
+}
 
-impl<'a> Reader<'a> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*head)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[byte]| byte)
-    }
-
-    fn slice(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    /// Exactly one reply of this form, and nothing after it.
-    fn reply(&mut self, form: u8) -> Option<Reply> {
-        let keeps = Retention { token: u32::from_be_bytes(self.take()?), login: u32::from_be_bytes(self.take()?) };
-        let cursor = Cursor::read(self)?;
-        let news = if form == 0 { self.keys()? } else { self.piece()? };
-        self.0.is_empty().then_some(Reply { keeps, cursor, news })
-    }
-
-    fn keys(&mut self) -> Option<News> {
-        let complete_millis = i32::from_be_bytes(self.take()?);
-        let more = match self.byte()? {
-            0 => false,
-            1 => true,
-            _ => return None,
-        };
-        let count = usize::from(u16::from_be_bytes(self.take()?));
-        let (keys, rest) = self.slice(count.checked_mul(16)?)?.as_chunks::<16>();
-        (count <= MAX_KEYS && rest.is_empty()).then(|| News::Keys {
-            complete_millis,
-            more,
-            keys: keys.iter().copied().map(RevocationKey).collect(),
-        })
-    }
-
-    fn piece(&mut self) -> Option<News> {
-        let piece = u16::from_be_bytes(self.take()?);
-        let pieces = u16::from_be_bytes(self.take()?);
-        let membership = Membership::read(std::mem::take(&mut self.0)).ok()?;
-        (piece < pieces && pieces <= MAX_PIECES).then_some(News::Piece { piece, pieces, membership })
-    }
+fn read_piece(read: &mut Reader<'_>) -> Option<News> {
+    let piece = u16::from_be_bytes(read.take()?);
+    let pieces = u16::from_be_bytes(read.take()?);
+    let membership = Membership::read(std::mem::take(&mut read.0)).ok()?;
+    (piece < pieces && pieces <= MAX_PIECES).then_some(News::Piece { piece, pieces, membership })
 }
 
 #[cfg(test)]

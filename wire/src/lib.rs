@@ -8,6 +8,7 @@ mod cidr;
 mod duration;
 pub mod feed;
 mod key;
+mod message;
 pub mod opaque_token;
 mod secret;
 mod tenant;
