@@ -130,7 +130,7 @@ fn what_is_wrong_is_named_with_its_field() {
     assert!(field.starts_with("issuers[0]") && message.contains("unknown field `audience`"), "{field}: {message}");
     let (field, message) = wrong(|document| document["issuers"][0]["skew"] = json!("30"));
     assert_eq!(field, "issuers[0].skew");
-    assert!(message.contains("a whole number and a unit") && message.contains("line 1 column"), "{message}");
+    assert!(message.contains("a whole number and a unit"), "{message}");
     let (field, message) = wrong(|document| document["issuers"][0]["audiences"] = json!("api.test"));
     assert_eq!(field, "issuers[0].audiences");
     assert!(message.contains("the word `any`, or a list"), "{message}");

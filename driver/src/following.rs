@@ -25,6 +25,8 @@ pub struct Following {
     polling: Option<Monotonic>,
     due: Monotonic,
     failures: u32,
+    /// When the snapshot in use is replaced.
+    outdated: Monotonic,
     jitter: u64,
 }
 
@@ -51,7 +53,7 @@ pub enum Change {
 
 /// So many keys after a snapshot, and a new snapshot is taken: revoked keys that have expired leave with it.
 const MOST_LATER: usize = 16 * CHUNK;
-/// A snapshot this old is replaced.
+/// A snapshot is replaced after half of this to the whole.
 const SNAPSHOT_SERVES: Duration = Duration::from_secs(600);
 /// After a failure. Doubled with each further one.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -74,6 +76,7 @@ impl Following {
             polling: None,
             due: Monotonic(0),
             failures: 0,
+            outdated: Monotonic(0),
             jitter: seed | 1,
         }
     }
@@ -165,6 +168,7 @@ impl Following {
         self.building = None;
         self.cursor = Cursor::default();
         self.failed(now);
+        self.due = now.plus(self.spread(FIRST_RETRY));
         Change::Piece
     }
 
@@ -179,6 +183,8 @@ impl Following {
             self.named = self.named.wrapping_add(1).max(1);
             self.generation = self.named;
             self.complete = complete.unwrap_or_default();
+            // Followers that began together do not take the next one together.
+            self.outdated = now.plus(self.spread(SNAPSHOT_SERVES));
             return Change::Snapshot;
         }
         if self.generation == 0 {
@@ -202,8 +208,7 @@ impl Following {
             self.due = now.plus(LONG_RETRY);
             return Change::TooLarge;
         }
-        let is_old = now.since(self.picture.taken()) >= SNAPSHOT_SERVES;
-        if self.picture.later() >= MOST_LATER || is_old {
+        if self.picture.later() >= MOST_LATER || now >= self.outdated {
             // The picture stays in use meanwhile, and grows no more.
             self.cursor = Cursor::default();
         }
@@ -245,6 +250,9 @@ impl Following {
 
     /// Takes over what another VM knows.
     pub fn adopt(&mut self, generation: u64, picture: Arc<Picture>, complete: Monotonic) {
+        if generation != self.generation {
+            self.outdated = picture.taken().plus(self.spread(SNAPSHOT_SERVES));
+        }
         self.generation = generation;
         self.picture = picture;
         self.complete = complete;
@@ -254,6 +262,10 @@ impl Following {
     /// Goes on from where another VM stopped. `None`: from a snapshot.
     pub fn take_over(&mut self, cursor: Option<Cursor>, now: Monotonic) {
         self.cursor = cursor.unwrap_or_default();
+        if self.generation != 0 {
+            self.named = self.named.wrapping_add(1).max(1);
+            self.generation = self.named;
+        }
         self.building = None;
         self.polling = None;
         self.failures = 0;

@@ -13,7 +13,12 @@ use crate::shared::Namespace;
 #[derive(Debug)]
 pub struct SharedFeed {
     space: Namespace,
+    /// Which set of slots: feeds that differ have different ones, mostly.
+    set: u8,
 }
+
+/// Sets of slots. The host keeps every entry as long as it runs, so their number is bounded.
+const SETS: u8 = 32;
 
 /// Which VM follows, and until when it may be believed to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,36 +42,41 @@ impl SharedFeed {
     /// `service` identifies the service and how it is asked: another configuration that follows the same feed finds the
     /// picture.
     pub fn new(derived: &DerivedKeys, service: &[u8; 32]) -> Self {
-        Self { space: Namespace::new(derived, service) }
+        let [first, ..] = *service;
+        Self { space: Namespace::new(derived, service), set: first.checked_rem(SETS).unwrap_or(0) }
+    }
+
+    fn place(&self, rest: impl std::fmt::Display) -> String {
+        format!("f{}.{rest}", self.set)
     }
 
     pub fn lease_key(&self) -> String {
-        self.space.key("fl")
+        self.space.key(&self.place("l"))
     }
 
     pub fn write_lease(&self, lease: FeedLease) -> Vec<u8> {
         let content = [lease.owner.to_be_bytes(), lease.until.0.to_be_bytes()].concat();
-        self.space.seal("fl", content)
+        self.space.seal(&self.place("l"), content)
     }
 
     pub fn read_lease(&self, bytes: &[u8]) -> Option<FeedLease> {
-        let (owner, until) = self.space.open("fl", bytes)?.split_first_chunk::<8>()?;
+        let (owner, until) = self.space.open(&self.place("l"), bytes)?.split_first_chunk::<8>()?;
         let until = u64::from_be_bytes(until.try_into().ok()?);
         Some(FeedLease { owner: u64::from_be_bytes(*owner), until: Monotonic(until) })
     }
 
     pub fn head_key(&self) -> String {
-        self.space.key("fh")
+        self.space.key(&self.place("h"))
     }
 
     pub fn write_head(&self, head: Head) -> Vec<u8> {
         let later = u64::try_from(head.later).unwrap_or(u64::MAX);
         let numbers = [head.generation, head.pieces.into(), later, head.complete.0];
-        self.space.seal("fh", numbers.iter().flat_map(|number| number.to_be_bytes()).collect())
+        self.space.seal(&self.place("h"), numbers.iter().flat_map(|number| number.to_be_bytes()).collect())
     }
 
     pub fn read_head(&self, bytes: &[u8]) -> Option<Head> {
-        let (numbers, []) = self.space.open("fh", bytes)?.as_chunks::<8>() else { return None };
+        let (numbers, []) = self.space.open(&self.place("h"), bytes)?.as_chunks::<8>() else { return None };
         let [generation, pieces, later, complete] = numbers else { return None };
         let number = |bytes: &[u8; 8]| u64::from_be_bytes(*bytes);
         Some(Head {
@@ -78,43 +88,52 @@ impl SharedFeed {
     }
 
     pub fn cursor_key(&self) -> String {
-        self.space.key("fc")
+        self.space.key(&self.place("c"))
     }
 
-    pub fn write_cursor(&self, generation: u64, cursor: &Cursor) -> Vec<u8> {
-        self.space.seal("fc", [&generation.to_be_bytes(), cursor.bytes()].concat())
+    /// `later`: how many keys of the picture came before this cursor.
+    pub fn write_cursor(&self, generation: u64, later: usize, cursor: &Cursor) -> Vec<u8> {
+        let later = u64::try_from(later).unwrap_or(u64::MAX);
+        let content = [&generation.to_be_bytes()[..], &later.to_be_bytes(), cursor.bytes()].concat();
+        self.space.seal(&self.place("c"), content)
     }
 
-    pub fn read_cursor(&self, bytes: &[u8], generation: u64) -> Option<Cursor> {
-        Cursor::new(self.of_generation("fc", bytes, generation)?.to_vec()).ok()
+    /// A cursor that is newer than a picture with so many keys is none: the keys between would never come.
+    pub fn read_cursor(&self, bytes: &[u8], generation: u64, later: usize) -> Option<Cursor> {
+        let content = self.of_generation(&self.place("c"), bytes, generation)?;
+        let (before, cursor) = content.split_first_chunk::<8>()?;
+        let before = usize::try_from(u64::from_be_bytes(*before)).ok()?;
+        (before <= later).then(|| Cursor::new(cursor.to_vec()).ok())?
     }
 
     pub fn piece_key(&self, number: usize) -> String {
-        self.space.key(&format!("fp{number}"))
+        self.space.key(&self.place(format_args!("p{number}")))
     }
 
     pub fn write_piece(&self, number: usize, generation: u64, piece: &Membership) -> Vec<u8> {
         let mut content = generation.to_be_bytes().to_vec();
         piece.write(&mut content);
-        self.space.seal(&format!("fp{number}"), content)
+        self.space.seal(&self.place(format_args!("p{number}")), content)
     }
 
     pub fn read_piece(&self, number: usize, bytes: &[u8], generation: u64) -> Option<Membership> {
-        Membership::read(self.of_generation(&format!("fp{number}"), bytes, generation)?).ok()
+        Membership::read(self.of_generation(&self.place(format_args!("p{number}")), bytes, generation)?).ok()
     }
 
     pub fn chunk_key(&self, number: usize) -> String {
-        self.space.key(&format!("fk{number}"))
+        self.space.key(&self.place(format_args!("k{number}")))
     }
 
     pub fn write_chunk(&self, number: usize, generation: u64, keys: &[RevocationKey]) -> Vec<u8> {
         let mut content = generation.to_be_bytes().to_vec();
         content.extend(keys.iter().flat_map(|key| key.0));
-        self.space.seal(&format!("fk{number}"), content)
+        self.space.seal(&self.place(format_args!("k{number}")), content)
     }
 
     pub fn read_chunk(&self, number: usize, bytes: &[u8], generation: u64) -> Option<Vec<RevocationKey>> {
-        let (keys, []) = self.of_generation(&format!("fk{number}"), bytes, generation)?.as_chunks::<16>() else {
+        let (keys, []) =
+            self.of_generation(&self.place(format_args!("k{number}")), bytes, generation)?.as_chunks::<16>()
+        else {
             return None;
         };
         (keys.len() <= CHUNK).then(|| keys.iter().copied().map(RevocationKey).collect())
@@ -145,7 +164,7 @@ mod tests {
         let written = [
             ours.write_lease(lease),
             ours.write_head(head),
-            ours.write_cursor(3, &cursor),
+            ours.write_cursor(3, 5, &cursor),
             ours.write_piece(1, 3, &piece),
             ours.write_chunk(1, 3, &keys),
         ];
@@ -154,7 +173,7 @@ mod tests {
             [
                 feed.read_lease(bytes) == Some(lease),
                 feed.read_head(bytes) == Some(head),
-                feed.read_cursor(bytes, 3).as_ref() == Some(&cursor),
+                feed.read_cursor(bytes, 3, 5).as_ref() == Some(&cursor),
                 feed.read_piece(1, bytes, 3).as_ref() == Some(&piece),
                 feed.read_chunk(1, bytes, 3).as_ref() == Some(&keys),
             ]
@@ -170,7 +189,9 @@ mod tests {
                 assert_eq!(reads(&ours, &bytes[..at]), [false; 5], "entry {number}, cut at {at}");
             }
         }
-        assert_eq!(ours.read_cursor(&written[2], 4), None);
+        assert_eq!(ours.read_cursor(&written[2], 4, 5), None);
+        assert_eq!(ours.read_cursor(&written[2], 3, 4), None);
+        assert_eq!(ours.read_cursor(&written[2], 3, 6).as_ref(), Some(&cursor));
         assert_eq!(ours.read_piece(2, &written[3], 3), None);
         assert_eq!(ours.read_piece(1, &written[3], 4), None);
         assert_eq!(ours.read_chunk(2, &written[4], 3), None);

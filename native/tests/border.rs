@@ -38,6 +38,33 @@ fn a_document_with_secrets_of_sds_is_refused_by_an_envoy_without_them() {
     assert!(Config::load(&DOCUMENT.replacen('{', r#"{ "sds": [],"#, 1)).is_some());
 }
 
+/// Envoy gives the configuration of a route whichever module made it.
+#[test]
+fn a_route_that_another_module_configured_selects_no_rule_and_is_not_read() {
+    let document = DOCUMENT.replace(
+        r#""access": "required" }]"#,
+        r#""access": "required" },
+        { "name": "admin", "for_routes": true, "access": "required" }]"#,
+    );
+    let config = Config::load(&document).unwrap();
+    let ours = Config::route_config(r#"{ "rule": "admin" }"#);
+    assert!(!ours.is_null());
+    let code = |route: *const std::ffi::c_void| {
+        let stream = config.stream(REQUEST).route(route);
+        assert_eq!(stream.request_headers(true), HeadersStatus::StopIteration);
+        let code = stream.reply().unwrap().details;
+        stream.end();
+        code
+    };
+    let theirs = 1usize;
+    assert_eq!(code(ours), "TOKEN_MISSING");
+    assert_eq!(code((&raw const theirs).cast()), "ROUTE_UNMATCHED");
+    assert_eq!(code(std::ptr::without_provenance(1)), "ROUTE_UNMATCHED");
+    for wrong in [r#"{ "rule": "" }"#, "{ \"rule\": \"a\\nb\" }", "{}"] {
+        assert!(Config::route_config(wrong).is_null(), "{wrong}");
+    }
+}
+
 #[test]
 fn another_filter_of_the_module_is_refused() {
     assert!(Config::load_as("other", DOCUMENT.as_bytes()).is_none());

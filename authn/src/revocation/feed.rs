@@ -58,7 +58,7 @@ pub struct Known<'k> {
 /// What the feed says about one token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeedWord {
-    /// Nothing: the feed is not followed, or the proof is too old.
+    /// Nothing: the feed is not followed, or the proof is too old, and none of the keys is known.
     Silent,
     /// None of its keys is revoked.
     Clear,
@@ -135,7 +135,8 @@ impl Picture {
 
     /// Is none of these keys among those that came from this number on? False if it would take long to tell.
     fn lacks_since(&self, keys: &[RevocationKey], from: u64) -> bool {
-        if from < self.first || self.end().saturating_sub(from) > COMPARED {
+        // Beyond the end: another thread has a newer picture, and this one is looked up.
+        if from < self.first || from > self.end() || self.end().saturating_sub(from) > COMPARED {
             return false;
         }
         let at = |number: u64| {
@@ -156,7 +157,9 @@ impl Known<'_> {
     /// What the feed says about a token now.
     pub(crate) fn word(&self, query: &RevocationQuery, lag: Duration, now: Monotonic) -> FeedWord {
         if !self.is_fresh(lag, now) {
-            return FeedWord::Silent;
+            // Nothing is proved, but a key that came is known: an answer from before does not count.
+            let came = query.keys.iter().filter_map(|key| self.picture.came(key)).max();
+            return came.map_or(FeedWord::Silent, |since| FeedWord::Perhaps { since });
         }
         let end = self.picture.end();
         let clear = query.clear_until();

@@ -40,6 +40,13 @@ impl Feed {
             service.update(u64::try_from(part.len()).unwrap_or(0).to_be_bytes());
             service.update(part.as_bytes());
         }
+        // What the follower requires of the service, since the others take its picture over without asking themselves.
+        let needs = revocation.longest_needs();
+        let numbers = [needs.token.into(), needs.login.into(), revocation.future_iat_tolerance];
+        for number in numbers {
+            service.update(number.to_be_bytes());
+        }
+        service.update(settings.max_bytes.to_be_bytes());
         service.update(settings.lag.as_nanos().to_be_bytes());
         let shared = is_shared.then(|| SharedFeed::new(&revocation.derived, &service.finalize().into()));
         Some(Self {
@@ -52,12 +59,19 @@ impl Feed {
         })
     }
 
-    fn lease(&self, host: &mut impl Host) -> (FeedLease, u32) {
-        let Some(shared) = &self.shared else { return Default::default() };
+    /// `None`: it cannot be read.
+    fn lease(&self, host: &mut impl Host) -> Option<(FeedLease, u32)> {
+        let shared = self.shared.as_ref()?;
         match host.shared_get(&shared.lease_key()) {
-            Ok(Some((bytes, cas))) => (shared.read_lease(&bytes).unwrap_or_default(), cas),
-            Ok(None) | Err(_) => Default::default(),
+            Ok(Some((bytes, cas))) => Some((shared.read_lease(&bytes).unwrap_or_default(), cas)),
+            Ok(None) => Some(Default::default()),
+            Err(_) => None,
         }
+    }
+
+    /// Does another VM follow meanwhile? A reply that comes late must not change what that one has shared.
+    fn is_deposed(&self, host: &mut impl Host) -> bool {
+        self.shared.is_some() && self.lease(host).is_none_or(|(lease, _)| lease.owner != self.owner)
     }
 
     /// Makes the entry that a compare-and-set needs. The host configures one VM before it makes the others.
@@ -72,7 +86,7 @@ impl Feed {
     /// Is this the VM that follows, now and until a poll that is sent now has its reply?
     fn holds_lease(&mut self, host: &mut impl Host, now: Monotonic) -> bool {
         let Some(shared) = &self.shared else { return true };
-        let (lease, cas) = self.lease(host);
+        let Some((lease, cas)) = self.lease(host) else { return false };
         let until = now.plus(self.following.timing().1.saturating_add(super::TICK.saturating_mul(3)));
         // A time far ahead was not written on this clock.
         let is_taken = lease.owner != self.owner && lease.until > now && lease.until <= now.plus(LONGEST_LEASE);
@@ -186,16 +200,25 @@ impl Feed {
         let pieces = u16::try_from(picture.pieces().len()).unwrap_or(0);
         let head = Head { generation, pieces, later: picture.later(), complete: following.complete() };
         let _ = host.shared_put(&shared.head_key(), &shared.write_head(head), 0);
-        let _ = host.shared_put(&shared.cursor_key(), &shared.write_cursor(generation, following.cursor()), 0);
+        let _ = host.shared_put(
+            &shared.cursor_key(),
+            &shared.write_cursor(generation, picture.later(), following.cursor()),
+            0,
+        );
     }
 
-    /// This VM follows from now on, from where the last one was.
+    /// This VM follows from now on, from where the last one was. Its picture gets a name of its own: a VM that still believes
+    /// to follow may append other keys to the earlier one.
     fn take_over(&mut self, host: &mut impl Host, now: Monotonic) {
         let cursor = self.shared.as_ref().and_then(|shared| {
             let (bytes, _) = host.shared_get(&shared.cursor_key()).ok()??;
-            shared.read_cursor(&bytes, self.following.generation())
+            shared.read_cursor(&bytes, self.following.generation(), self.following.picture().later())
         });
+        let goes_on = cursor.is_some();
         self.following.take_over(cursor, now);
+        if goes_on {
+            self.share(host, &Change::Snapshot);
+        }
     }
 }
 
@@ -209,8 +232,10 @@ impl Dispatcher {
         if feed.follows {
             self.poll_feed(host, now);
         } else {
-            let changed = feed.adopt(host, now.monotonic);
+            let mut changed = feed.adopt(host, now.monotonic);
             if feed.holds_lease(host, now.monotonic) {
+                // Once more: the last one may have shared something before its lease ended.
+                changed |= feed.adopt(host, now.monotonic);
                 feed.follows = true;
                 feed.take_over(host, now.monotonic);
             }
@@ -279,6 +304,11 @@ impl Dispatcher {
         let read = self.read_feed(poll, reply);
         let Some(feed) = &mut self.feed else { return };
         if !feed.follows {
+            return;
+        }
+        if feed.is_deposed(host) {
+            feed.follows = false;
+            feed.following.stop(now.monotonic);
             return;
         }
         match read {
@@ -377,8 +407,8 @@ impl Dispatcher {
     /// Another VM may follow at once.
     pub(super) fn end_feed(&mut self, host: &mut impl Host) {
         let Some(feed) = &mut self.feed else { return };
-        let (lease, cas) = feed.lease(host);
         if let Some(shared) = &feed.shared
+            && let Some((lease, cas)) = feed.lease(host)
             && lease.owner == feed.owner
         {
             let _ = host.shared_put(&shared.lease_key(), &shared.write_lease(FeedLease::default()), cas);

@@ -264,6 +264,30 @@ fn one_virtual_machine_of_a_process_follows_and_the_others_have_its_picture() {
 }
 
 #[test]
+fn a_late_reply_to_a_machine_that_no_longer_follows_changes_nothing() {
+    let mut first = following();
+    first.run(LAG);
+    let mut second = first.another_virtual_machine();
+    let held = first.polls().pop().unwrap();
+    // The first stalls with its poll in flight, and the second follows.
+    second.run(Duration::from_secs(4));
+    assert_eq!(second.polls().len(), 1);
+    end(&mut first, "late");
+    let reply = first.service.poll(&held.body, Duration::ZERO).unwrap();
+    first.proxy.answer(held.id, &reply);
+    assert!(first.polls().is_empty(), "it does not poll again");
+    assert!(passes(&mut second, "other"));
+    let mut third = second.another_virtual_machine();
+    third.run(TICK * 2);
+    second.service = first.service.clone();
+    second.run(LAG);
+    third.proxy.host.now = second.proxy.host.now;
+    third.run(TICK);
+    third.service = second.service.clone();
+    assert_eq!(asked(&mut third, "late").as_deref(), Some("SESSION_REVOKED"));
+}
+
+#[test]
 fn shared_data_that_another_writer_changed_is_not_believed() {
     let mut first = following();
     let mut second = first.another_virtual_machine();

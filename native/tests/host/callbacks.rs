@@ -281,8 +281,10 @@ pub extern "C" fn envoy_dynamic_module_callback_http_filter_get_worker_index(_: 
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn envoy_dynamic_module_callback_get_most_specific_route_config(_: *mut c_void) -> *const c_void {
-    std::ptr::null()
+pub unsafe extern "C" fn envoy_dynamic_module_callback_get_most_specific_route_config(
+    of: *mut c_void,
+) -> *const c_void {
+    unsafe { stream(of).route.get() }
 }
 
 #[unsafe(no_mangle)]

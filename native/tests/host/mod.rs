@@ -83,6 +83,8 @@ pub struct EnvoyStream {
     metadata: RefCell<BTreeMap<String, String>>,
     filter_state: RefCell<BTreeMap<String, Vec<u8>>>,
     attributes: RefCell<BTreeMap<u32, Vec<u8>>>,
+    /// The configuration of its route.
+    route: Cell<*const c_void>,
     posted: Arc<Mutex<Vec<u64>>>,
     /// As Envoy 1.39: a call that ends the stream destroys the filter before it returns.
     destroys_at_once: Cell<bool>,
@@ -133,6 +135,12 @@ impl Config {
         (!ours.is_null()).then_some(Self { envoy, ours })
     }
 
+    /// What the module makes of a route's configuration. Null if it refuses it.
+    pub fn route_config(document: &str) -> *const c_void {
+        let document = document.as_bytes().to_vec();
+        unsafe { hooks::envoy_dynamic_module_on_http_filter_per_route_config_new(lend(b"portcullis"), lend(&document)) }
+    }
+
     pub fn stream(&self, headers: &[(&str, &str)]) -> Stream<'_> {
         let pairs = headers.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect();
         let envoy = Box::new(EnvoyStream {
@@ -144,6 +152,7 @@ impl Config {
             metadata: RefCell::default(),
             filter_state: RefCell::default(),
             attributes: RefCell::default(),
+            route: Cell::new(ptr::null()),
             posted: Arc::default(),
             destroys_at_once: Cell::default(),
             ours: Cell::new(ptr::null()),
@@ -228,6 +237,12 @@ impl Drop for Config {
 impl Stream<'_> {
     pub fn destroys_at_once(self) -> Self {
         self.envoy.destroys_at_once.set(true);
+        self
+    }
+
+    /// The configuration of its route, as a module made it.
+    pub fn route(self, config: *const c_void) -> Self {
+        self.envoy.route.set(config);
         self
     }
 

@@ -128,6 +128,13 @@ fn says_which_field_is_there_twice() {
 }
 
 #[test]
+fn a_map_has_each_name_once() {
+    let issuer = r#"{"issuer": "a", "audiences": "any", "required_header": {"typ": ["a"], "typ": ["a", "b"]}}"#;
+    let error = read(&format!(r#"{{"issuers": [{issuer}], "rules": []}}"#)).unwrap_err();
+    assert_eq!(error.to_string(), "issuers[0].required_header: duplicate field `typ`");
+}
+
+#[test]
 fn says_where_the_text_is_not_json() {
     let error = read("{\n  \"issuers\": [,]}").unwrap_err();
     assert_eq!(error.to_string(), "expected value at line 2 column 15");

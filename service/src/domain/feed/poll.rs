@@ -19,6 +19,7 @@ pub const MAX_WAIT: Duration = Duration::from_secs(30);
 const TROUBLE_WAIT: Duration = Duration::from_secs(1);
 /// For so long a cursor of another instance may be ahead of this one.
 const AHEAD: Duration = Duration::from_millis(500);
+const AHEAD_AT_LEAST: Duration = Duration::from_millis(150);
 /// A picture that is older is of no use to a follower: the longest lag that it can have is 5 s.
 const MAX_AGE: Duration = Duration::from_secs(5);
 
@@ -66,7 +67,9 @@ impl Feed {
             let held = match &look {
                 Look::Now(..) | Look::Piece { .. } | Look::NewSnapshot => None,
                 Look::Nothing(..) => Some(until(MAX_WAIT)),
-                Look::Ahead => Some(until(AHEAD)),
+                // Also for a follower that does not wait: this instance has what it lacks after a round or two, and a
+                // snapshot for each follower of an instance that is gone would cost much more.
+                Look::Ahead => Some(until(AHEAD).max(received + (self.config.round * 3).min(AHEAD_AT_LEAST))),
                 // A follower that waits for news is told at once that there is none.
                 Look::Trouble(_) if was_answerable => None,
                 Look::Trouble(_) => Some(until(TROUBLE_WAIT)),
