@@ -123,8 +123,12 @@ fn everything_is_copied_with_its_time_and_the_copy_is_complete_only_then() {
     assert!(tally(&report, "audit entries").found >= 4, "{report:?}");
     // Name by name, and what lies under them.
     let mut ours = names(&old);
-    ours.retain(|name| name != "somebody:else");
-    assert_eq!(names(&new), ours);
+    // The logs of the feed are made anew by the writes.
+    let is_of_log = |name: &String| name.ends_with(":head") || name.ends_with(":log");
+    ours.retain(|name| name != "somebody:else" && !is_of_log(name));
+    let mut theirs = names(&new);
+    theirs.retain(|name| !is_of_log(name));
+    assert_eq!(theirs, ours);
     assert_eq!(ours.len(), 7, "{ours:?}");
     for name in &ours {
         let dump = |redis: &Redis| redis.ask(&["EVAL", DUMP, "1", name]);
