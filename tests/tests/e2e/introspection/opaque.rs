@@ -82,7 +82,12 @@ async fn a_token_that_many_wait_for_is_asked_about_once_and_their_bodies_wait_wi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn revocations_end_opaque_tokens_that_the_server_still_calls_active() {
-    let (server, mesh) = start("opaque-revoked").await;
+    let server = Server::start().await;
+    let mut options = options(server.http.address());
+    for (field, time) in [("freshness", FRESHNESS), ("timeout", CHECK_TIMEOUT)] {
+        options.filter["revocation"][field] = json!(format!("{}ms", time.as_millis()));
+    }
+    let mesh = Mesh::start_with("opaque-revoked", options).await;
     let (session, user) = (random_id(), random_id());
     let tokens = [
         server.token_with(&json!({ "sid": session })),
