@@ -12,11 +12,13 @@
 //! ```
 //! Integers are big-endian. The reply's digest covers the question with its nonce, so a reply fits only one question: it
 //! cannot be replayed, moved to other keys, or given another HTTP status.
-use hmac::Mac;
-use sha2::{Digest, Sha256};
+use crate::message::{
+    Form, MAC, REQUEST_HEAD, Reader, Request, RequestError, begin_reply, begin_request, open_reply, open_request,
+    sign_reply, sign_request,
+};
+use crate::{Answer, DerivedKeys, Kinds, RevocationKey};
 
-use crate::message::{Reader, sign};
-use crate::{Answer, DerivedKeys, Kinds, RevocationKey, SecretId};
+pub use crate::message::{Needs, ReplyError};
 
 mod store_error;
 
@@ -34,12 +36,11 @@ pub const MAX_REPLY_BYTES: usize = 57 + 9 * MAX_KEYS + MAC;
 /// The longest issuer that can be named.
 pub const MAX_ISSUER_BYTES: usize = 2048;
 
-/// The bytes before the count.
-const HEAD: usize = 40;
-const MAC: usize = 32;
-const QUESTION: &[u8; 4] = b"PCQ3";
-const ISSUERS: &[u8; 4] = b"PCI1";
-const REPLY: &[u8; 4] = b"PCR2";
+/// The bytes before the keys or issuers.
+const HEAD: usize = REQUEST_HEAD + 2;
+const QUESTION: &Form = b"PCQ3";
+const ISSUERS: &Form = b"PCI1";
+const REPLY: &Form = b"PCR2";
 
 /// How long revocations are kept, or must be, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,15 +60,6 @@ pub struct NamedIssuer {
     pub needs: Retention,
     /// The kinds that are checked and that their claims allow: a revocation of another kind has no effect.
     pub kinds: Kinds,
-}
-
-/// The filter's assumptions. The service refuses the check if it cannot meet them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Needs {
-    /// How far in the filter's future a token may be issued.
-    pub future_iat_tolerance_seconds: u16,
-    /// The filter's wall clock, in whole seconds since 1970.
-    pub now_seconds: u64,
 }
 
 /// A check, as the filter sends it.
@@ -111,21 +103,14 @@ pub enum QuestionError {
     Issuers,
 }
 
-/// Why a reply cannot be trusted. Any of these fails the whole batch closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ReplyError {
-    #[error("the reply is malformed")]
-    Malformed,
-    #[error("the reply was made with another secret")]
-    OtherSecret,
-    #[error("the reply's MAC does not match")]
-    Forged,
-    #[error("the reply answers another check")]
-    OtherQuestion,
-    #[error("the reply was made for another HTTP status")]
-    OtherStatus,
-    #[error("the reply's answers do not match the keys of the check")]
-    Answers,
+impl From<RequestError> for QuestionError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Malformed => QuestionError::Malformed,
+            RequestError::UnknownSecret => QuestionError::UnknownSecret,
+            RequestError::Forged => QuestionError::Forged,
+        }
+    }
 }
 
 impl Retention {
@@ -221,11 +206,8 @@ impl Question {
         Ok(Self::signed(derived, bytes, 0))
     }
 
-    fn signed(derived: &DerivedKeys, mut bytes: Vec<u8>, count: usize) -> Self {
-        let mut mac = derived.request_mac();
-        mac.update(&bytes);
-        bytes.extend_from_slice(&mac.finalize().into_bytes());
-        let digest = Sha256::digest(&bytes).into();
+    fn signed(derived: &DerivedKeys, bytes: Vec<u8>, count: usize) -> Self {
+        let (bytes, digest) = sign_request(derived, bytes);
         Self { bytes, digest, count }
     }
 
@@ -247,23 +229,7 @@ impl Question {
         if body.len() > MAX_REPLY_BYTES {
             return Err(ReplyError::Malformed);
         }
-        let (signed, mac) = body.split_last_chunk::<MAC>().ok_or(ReplyError::Malformed)?;
-        let mut read = Reader(signed);
-        if &read.take::<4>().ok_or(ReplyError::Malformed)? != REPLY {
-            return Err(ReplyError::Malformed);
-        }
-        if SecretId(read.take().ok_or(ReplyError::Malformed)?) != derived.id() {
-            return Err(ReplyError::OtherSecret);
-        }
-        let mut expected = derived.reply_mac();
-        expected.update(signed);
-        expected.verify_slice(mac).map_err(|_| ReplyError::Forged)?;
-        if read.take::<32>().ok_or(ReplyError::Malformed)? != self.digest {
-            return Err(ReplyError::OtherQuestion);
-        }
-        if u16::from_be_bytes(read.take().ok_or(ReplyError::Malformed)?) != status {
-            return Err(ReplyError::OtherStatus);
-        }
+        let mut read = open_reply(REPLY, derived, &self.digest, status, body)?;
         match read.byte() {
             // Answers count only under status 200, even with a valid MAC.
             Some(0) if status == 200 => {
@@ -294,24 +260,9 @@ impl Asked {
         if body.len() > MAX_QUESTION_BYTES {
             return Err(QuestionError::Malformed);
         }
-        let (signed, mac) = body.split_last_chunk::<MAC>().ok_or(QuestionError::Malformed)?;
-        let mut read = Reader(signed);
-        let is_about_issuers = match &read.take::<4>().ok_or(QuestionError::Malformed)? {
-            QUESTION => false,
-            ISSUERS => true,
-            _ => return Err(QuestionError::Malformed),
-        };
-        let id = SecretId(read.take().ok_or(QuestionError::Malformed)?);
-        let (secret, derived) =
-            secrets.iter().enumerate().find(|(_, derived)| derived.id() == id).ok_or(QuestionError::UnknownSecret)?;
-        let mut expected = derived.request_mac();
-        expected.update(signed);
-        expected.verify_slice(mac).map_err(|_| QuestionError::Forged)?;
-        let _nonce: [u8; 16] = read.take().ok_or(QuestionError::Malformed)?;
-        let needs = Needs {
-            future_iat_tolerance_seconds: u16::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?),
-            now_seconds: u64::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?),
-        };
+        let Request { form, secret, digest, needs, content: mut read } =
+            open_request(&[QUESTION, ISSUERS], secrets, body)?;
+        let is_about_issuers = form == *ISSUERS;
         let count = usize::from(u16::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?));
         if count == 0 || count > MAX_KEYS {
             return Err(QuestionError::Count);
@@ -330,7 +281,7 @@ impl Asked {
         if !read.0.is_empty() {
             return Err(QuestionError::Malformed);
         }
-        Ok(Self { secret, digest: Sha256::digest(body).into(), needs, keys, issuers })
+        Ok(Self { secret, digest, needs, keys, issuers })
     }
 
     /// Which of the secrets given to [`Asked::read`] made the check: the reply must use the same.
@@ -367,29 +318,25 @@ impl Asked {
                 }
             }
         }
-        sign(derived, reply)
+        sign_reply(derived, reply)
     }
 
     /// The body to send with `status` if there are no answers.
     pub fn error(&self, derived: &DerivedKeys, status: u16, error: StoreError) -> Vec<u8> {
         let mut reply = self.begin(derived, status, 1, 1);
         reply.push(error.code());
-        sign(derived, reply)
+        sign_reply(derived, reply)
     }
 
     fn begin(&self, derived: &DerivedKeys, status: u16, form: u8, more: usize) -> Vec<u8> {
-        let mut reply = Vec::with_capacity(more.saturating_add(81));
-        reply.extend_from_slice(REPLY);
-        reply.extend_from_slice(&derived.id().0);
-        reply.extend_from_slice(&self.digest);
-        reply.extend_from_slice(&status.to_be_bytes());
+        let mut reply = begin_reply(REPLY, derived, &self.digest, status, more.saturating_add(1));
         reply.push(form);
         reply
     }
 }
 
 fn begin(
-    form: &[u8; 4],
+    form: &Form,
     derived: &DerivedKeys,
     nonce: [u8; 16],
     needs: Needs,
@@ -397,12 +344,8 @@ fn begin(
     size: usize,
 ) -> Result<Vec<u8>, QuestionError> {
     let count = u16::try_from(count).map_err(|_| QuestionError::Count)?;
-    let mut bytes = Vec::with_capacity(MAX_QUESTION_BYTES.min(size.saturating_add(HEAD).saturating_add(MAC)));
-    bytes.extend_from_slice(form);
-    bytes.extend_from_slice(&derived.id().0);
-    bytes.extend_from_slice(&nonce);
-    bytes.extend_from_slice(&needs.future_iat_tolerance_seconds.to_be_bytes());
-    bytes.extend_from_slice(&needs.now_seconds.to_be_bytes());
+    let most = MAX_QUESTION_BYTES.saturating_sub(HEAD).saturating_sub(MAC);
+    let mut bytes = begin_request(form, derived, nonce, needs, size.min(most).saturating_add(2));
     bytes.extend_from_slice(&count.to_be_bytes());
     Ok(bytes)
 }

@@ -20,12 +20,12 @@
 //! monotonic clock, claims no more than the service proved. No wall clock is compared.
 use std::time::Duration;
 
-use hmac::Mac as _;
-use sha2::{Digest as _, Sha256};
-
 use crate::check::{Needs, QuestionError, ReplyError, StoreError};
-use crate::message::{Reader, sign};
-use crate::{DerivedKeys, Retention, RevocationKey, SecretId};
+use crate::message::{
+    Form, MAC, REPLY_HEAD, REQUEST_HEAD, Reader, Request, begin_reply, begin_request, open_reply, open_request,
+    sign_reply, sign_request,
+};
+use crate::{DerivedKeys, Retention, RevocationKey};
 
 mod membership;
 
@@ -37,7 +37,7 @@ pub const CONTENT_TYPE: &str = "application/vnd.portcullis.feed";
 /// The longest cursor.
 pub const MAX_CURSOR_BYTES: usize = 4096;
 /// The most bytes of a poll that a service needs to read.
-pub const MAX_POLL_BYTES: usize = 42 + MAX_CURSOR_BYTES + MAC;
+pub const MAX_POLL_BYTES: usize = REQUEST_HEAD + 4 + MAX_CURSOR_BYTES + MAC;
 /// The most keys in one reply. If there are more, `more` is set, and the follower polls again at once.
 pub const MAX_KEYS: usize = 8192;
 /// The most bytes of one piece's membership: little enough that a thread which serves requests can take it at once.
@@ -45,11 +45,10 @@ pub const MAX_MEMBERSHIP_BYTES: usize = 256 * 1024;
 /// The most pieces of a snapshot.
 pub const MAX_PIECES: u16 = 1024;
 /// The most bytes of a reply that a filter needs to read.
-pub const MAX_REPLY_BYTES: usize = 71 + MAX_CURSOR_BYTES + MAX_MEMBERSHIP_BYTES + MAC;
+pub const MAX_REPLY_BYTES: usize = REPLY_HEAD + 25 + MAX_CURSOR_BYTES + MAX_MEMBERSHIP_BYTES + MAC;
 
-const MAC: usize = 32;
-const POLL: &[u8; 4] = b"PCF1";
-const REPLY: &[u8; 4] = b"PFR1";
+const POLL: &Form = b"PCF1";
+const REPLY: &Form = b"PFR1";
 
 /// A follower's place in the feed, made by a service.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -150,18 +149,10 @@ impl Poll {
     /// `nonce` must never repeat under one secret. The service may hold the poll for up to `wait` (at most 65 s) if it has
     /// no news.
     pub fn new(derived: &DerivedKeys, nonce: [u8; 16], needs: Needs, wait: Duration, cursor: &Cursor) -> Self {
-        let mut bytes = Vec::with_capacity(cursor.0.len().saturating_add(74));
-        bytes.extend_from_slice(POLL);
-        bytes.extend_from_slice(&derived.id().0);
-        bytes.extend_from_slice(&nonce);
-        bytes.extend_from_slice(&needs.future_iat_tolerance_seconds.to_be_bytes());
-        bytes.extend_from_slice(&needs.now_seconds.to_be_bytes());
+        let mut bytes = begin_request(POLL, derived, nonce, needs, cursor.0.len().saturating_add(4));
         bytes.extend_from_slice(&u16::try_from(wait.as_millis()).unwrap_or(u16::MAX).to_be_bytes());
         cursor.write(&mut bytes);
-        let mut mac = derived.request_mac();
-        mac.update(&bytes);
-        bytes.extend_from_slice(&mac.finalize().into_bytes());
-        let digest = Sha256::digest(&bytes).into();
+        let (bytes, digest) = sign_request(derived, bytes);
         Self { bytes, digest }
     }
 
@@ -182,23 +173,7 @@ impl Poll {
         if body.len() > MAX_REPLY_BYTES {
             return Err(ReplyError::Malformed);
         }
-        let (signed, mac) = body.split_last_chunk::<MAC>().ok_or(ReplyError::Malformed)?;
-        let mut read = Reader(signed);
-        if &read.take::<4>().ok_or(ReplyError::Malformed)? != REPLY {
-            return Err(ReplyError::Malformed);
-        }
-        if SecretId(read.take().ok_or(ReplyError::Malformed)?) != derived.id() {
-            return Err(ReplyError::OtherSecret);
-        }
-        let mut expected = derived.reply_mac();
-        expected.update(signed);
-        expected.verify_slice(mac).map_err(|_| ReplyError::Forged)?;
-        if read.take::<32>().ok_or(ReplyError::Malformed)? != self.digest {
-            return Err(ReplyError::OtherQuestion);
-        }
-        if u16::from_be_bytes(read.take().ok_or(ReplyError::Malformed)?) != status {
-            return Err(ReplyError::OtherStatus);
-        }
+        let mut read = open_reply(REPLY, derived, &self.digest, status, body)?;
         match read.byte() {
             // News counts only under status 200, even with a valid MAC.
             Some(form @ (0 | 1)) if status == 200 => read_reply(&mut read, form).map(Ok).ok_or(ReplyError::Malformed),
@@ -221,28 +196,13 @@ impl Polled {
         if body.len() > MAX_POLL_BYTES {
             return Err(QuestionError::Malformed);
         }
-        let (signed, mac) = body.split_last_chunk::<MAC>().ok_or(QuestionError::Malformed)?;
-        let mut read = Reader(signed);
-        if &read.take::<4>().ok_or(QuestionError::Malformed)? != POLL {
-            return Err(QuestionError::Malformed);
-        }
-        let id = SecretId(read.take().ok_or(QuestionError::Malformed)?);
-        let (secret, derived) =
-            secrets.iter().enumerate().find(|(_, derived)| derived.id() == id).ok_or(QuestionError::UnknownSecret)?;
-        let mut expected = derived.request_mac();
-        expected.update(signed);
-        expected.verify_slice(mac).map_err(|_| QuestionError::Forged)?;
-        let _nonce: [u8; 16] = read.take().ok_or(QuestionError::Malformed)?;
-        let needs = Needs {
-            future_iat_tolerance_seconds: u16::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?),
-            now_seconds: u64::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?),
-        };
+        let Request { secret, digest, needs, content: mut read, .. } = open_request(&[POLL], secrets, body)?;
         let wait = Duration::from_millis(u16::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?).into());
         let cursor = Cursor::read(&mut read).ok_or(QuestionError::Malformed)?;
         if !read.0.is_empty() {
             return Err(QuestionError::Malformed);
         }
-        Ok(Self { secret, digest: Sha256::digest(body).into(), needs, wait, cursor })
+        Ok(Self { secret, digest, needs, wait, cursor })
     }
 
     /// Which of the secrets given to [`Polled::read`] made the poll: the reply must use the same.
@@ -288,22 +248,18 @@ impl Polled {
                 membership.write(&mut bytes);
             }
         }
-        sign(derived, bytes)
+        sign_reply(derived, bytes)
     }
 
     /// The body to send with `status` if there is no news.
     pub fn trouble(&self, derived: &DerivedKeys, status: u16, trouble: Trouble) -> Vec<u8> {
         let mut reply = self.begin(derived, status, 2, 1);
         reply.push(trouble.code());
-        sign(derived, reply)
+        sign_reply(derived, reply)
     }
 
     fn begin(&self, derived: &DerivedKeys, status: u16, form: u8, more: usize) -> Vec<u8> {
-        let mut reply = Vec::with_capacity(more.saturating_add(81));
-        reply.extend_from_slice(REPLY);
-        reply.extend_from_slice(&derived.id().0);
-        reply.extend_from_slice(&self.digest);
-        reply.extend_from_slice(&status.to_be_bytes());
+        let mut reply = begin_reply(REPLY, derived, &self.digest, status, more.saturating_add(1));
         reply.push(form);
         reply
     }

@@ -92,7 +92,7 @@ fn a_wrong_count_or_an_unknown_answer_is_refused_though_signed() {
     let mut odd = asked.begin(&ours, 200, 0, 0);
     odd.extend_from_slice(&[0; 8]);
     odd.extend_from_slice(&[0, 2, 0, 3]);
-    let odd = sign(&ours, odd);
+    let odd = sign_reply(&ours, odd);
     assert_eq!(question.read_reply(&ours, 200, &odd), Err(ReplyError::Answers));
 }
 
