@@ -2,7 +2,7 @@
 //! of them follows, and the others take the picture over from shared data.
 use std::sync::Arc;
 
-use authn::revocation::{CHUNK, Revocation};
+use authn::revocation::{CHUNK, FeedSettings, Revocation};
 use authn::time::{Monotonic, Now};
 use sha2::{Digest as _, Sha256};
 use wire::check::StoreError;
@@ -35,20 +35,7 @@ const PIECES_A_TICK: usize = 2;
 impl Feed {
     pub fn new(revocation: &Revocation, is_shared: bool, seed: u64) -> Option<Self> {
         let settings = revocation.feed?;
-        let mut service = Sha256::new();
-        for part in [&revocation.cluster, &revocation.authority] {
-            service.update(u64::try_from(part.len()).unwrap_or(0).to_be_bytes());
-            service.update(part.as_bytes());
-        }
-        // What the follower requires of the service, since the others take its picture over without asking themselves.
-        let needs = revocation.longest_needs();
-        let numbers = [needs.token.into(), needs.login.into(), revocation.future_iat_tolerance];
-        for number in numbers {
-            service.update(number.to_be_bytes());
-        }
-        service.update(settings.max_bytes.to_be_bytes());
-        service.update(settings.lag.as_nanos().to_be_bytes());
-        let shared = is_shared.then(|| SharedFeed::new(&revocation.derived, &service.finalize().into()));
+        let shared = is_shared.then(|| SharedFeed::new(&revocation.derived, &identity(revocation, &settings)));
         Some(Self {
             following: Following::new(settings, seed),
             follows: shared.is_none(),
@@ -57,6 +44,12 @@ impl Feed {
             adopting: None,
             told_too_large: false,
         })
+    }
+
+    /// Another VM follows from now on.
+    fn stop(&mut self, now: Monotonic) {
+        self.follows = false;
+        self.following.stop(now);
     }
 
     /// `None`: it cannot be read.
@@ -222,6 +215,23 @@ impl Feed {
     }
 }
 
+/// Of what is followed, and of what the follower requires of the service: the others take its picture over without asking
+/// themselves.
+fn identity(revocation: &Revocation, settings: &FeedSettings) -> [u8; 32] {
+    let mut identity = Sha256::new();
+    for part in [&revocation.cluster, &revocation.authority] {
+        identity.update(u64::try_from(part.len()).unwrap_or(0).to_be_bytes());
+        identity.update(part.as_bytes());
+    }
+    let needs = revocation.longest_needs();
+    for number in [needs.token.into(), needs.login.into(), revocation.future_iat_tolerance] {
+        identity.update(number.to_be_bytes());
+    }
+    identity.update(settings.max_bytes.to_be_bytes());
+    identity.update(settings.lag.as_nanos().to_be_bytes());
+    identity.finalize().into()
+}
+
 /// No lease is longer: a poll's timeout, and a few ticks.
 const LONGEST_LEASE: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -266,9 +276,7 @@ impl Dispatcher {
             return;
         }
         if !feed.holds_lease(host, now.monotonic) {
-            feed.follows = false;
-            feed.following.stop(now.monotonic);
-            return;
+            return feed.stop(now.monotonic);
         }
         let (wait, timeout) = feed.following.timing();
         let needs = needs(revocation, now.wall);
@@ -301,16 +309,15 @@ impl Dispatcher {
         reply: &impl CalloutReply,
         now: Now,
     ) {
-        let read = self.read_feed(poll, reply);
         let Some(feed) = &mut self.feed else { return };
         if !feed.follows {
             return;
         }
         if feed.is_deposed(host) {
-            feed.follows = false;
-            feed.following.stop(now.monotonic);
-            return;
+            return feed.stop(now.monotonic);
         }
+        let read = self.read_feed(poll, reply);
+        let Some(feed) = &mut self.feed else { return };
         match read {
             Err(result) => {
                 self.counts.count(Counter::FeedPoll(result));
