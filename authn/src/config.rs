@@ -27,6 +27,7 @@ macro_rules! choice {
 
 mod binding;
 mod defaults;
+mod dpop;
 mod duration;
 mod expose;
 mod faults;
@@ -45,6 +46,7 @@ mod tree;
 mod values;
 
 pub use binding::{Binding, BindingMode, CertificateBinding, ClaimBinding};
+pub use dpop::{Dpop, DpopNonce, DpopReplay, RuleDpop};
 pub use duration::ConfigDuration;
 pub use expose::{Expose, ExposedClaim, SubjectForm};
 pub use faults::{Faults, Statuses};
@@ -76,6 +78,8 @@ document! {
         pub rules: Vec<Rule>,
         /// How revocations are checked. Absent: no rule may check revocations, and none are checked.
         pub revocation: Option<Revocation>,
+        /// Tokens that are bound to a key of their client. Absent: a token with `cnf.jkt` is refused.
+        pub dpop: Option<Dpop>,
         /// What is forwarded to the upstream about the token, unless a rule says otherwise.
         #[serde(default)]
         pub forward: Forward,

@@ -9,6 +9,7 @@ use crate::claims::tenants::{Issuers, Pattern};
 use crate::config;
 use crate::config::{Access, Environment, Invalid, RevocationMode};
 use crate::credentials::Credentials;
+use crate::dpop::Dpop;
 use crate::keys::rings::Keyrings;
 use crate::request::headers::{HeaderName, HeaderNames};
 use crate::request::overrides;
@@ -16,6 +17,7 @@ use crate::request::route::Router;
 use crate::revocation::Revocation;
 
 mod condition;
+mod dpop;
 mod expose;
 mod faults;
 mod forward;
@@ -40,6 +42,7 @@ pub struct Policy {
     pub(crate) router: Router,
     pub(crate) rules: Vec<Rule>,
     pub(crate) revocation: Option<Revocation>,
+    pub(crate) dpop: Option<Dpop>,
     pub(crate) faults: Faults,
     /// `None` if nothing is exposed.
     pub(crate) exposure: Option<Exposure>,
@@ -87,7 +90,13 @@ impl Policy {
             .as_ref()
             .map(|revocation| revocation::compile_revocation(revocation, &issuers, &document.limits, environment))
             .transpose()?;
-        let credentials = Credentials::compile(&document.tokens)
+        let dpop = document
+            .dpop
+            .as_ref()
+            .map(|dpop| dpop::compile_dpop(dpop, revocation.as_ref(), environment))
+            .transpose()?;
+        let sources = if dpop.is_some() { dpop::with_scheme(&document.tokens) } else { document.tokens.clone() };
+        let credentials = Credentials::compile(&sources)
             .map_err(|invalid| invalid.within("tokens"))?
             .removing_parameters(&document.remove_query_parameters)?;
         let default_forward = forward::compile_forward(&document.forward, "forward")?;
@@ -99,7 +108,10 @@ impl Policy {
         for (index, rule) in document.rules.iter().enumerate() {
             let at = format!("rules[{index}]");
             let asked = revocation.as_ref().map(|revocation| revocation.kinds.as_slice());
+            let settings = dpop::RuleSettings { has_dpop: dpop.is_some(), has_service: revocation.is_some() };
+            let rule_dpop = dpop::rule_dpop(rule, settings, &at)?;
             let compiled = rule::compile_rule(rule, index, &at, &issuers, asked, &document.forward)?;
+            let compiled = Rule { dpop: rule_dpop, ..compiled };
             if !names.insert(compiled.name.clone()) {
                 return Err(Invalid::new(format!("{at}.name"), format!("two rules are named `{}`", compiled.name)));
             }
@@ -132,6 +144,7 @@ impl Policy {
             router,
             rules,
             revocation,
+            dpop,
             faults,
             exposure,
             clear,
@@ -157,6 +170,10 @@ impl Policy {
 
     pub fn limits(&self) -> &config::Limits {
         &self.limits
+    }
+
+    pub fn dpop(&self) -> Option<&Dpop> {
+        self.dpop.as_ref()
     }
 
     pub fn revocation(&self) -> Option<&Revocation> {

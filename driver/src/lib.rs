@@ -36,6 +36,7 @@
 #![forbid(unsafe_code)]
 
 mod checks;
+mod claims;
 mod configure;
 mod counts;
 mod deadlines;
@@ -57,6 +58,7 @@ mod shared_feed;
 mod state;
 mod token_cache;
 mod tokens;
+mod used_proofs;
 mod wake;
 mod worker;
 

@@ -1,16 +1,19 @@
 //! The requests of one thread, from their headers to a decision. The dispatcher does what they wait for.
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use authn::decide::{
-    Admission, Asking, Entered, Entry, Exposed, Removal, RevocationStatus, Unverifiable, Verified, clear,
+    Accepted, Admission, Asking, Entered, Entry, Exposed, Removal, RevocationStatus, Unverifiable, Verified, clear,
 };
+use authn::dpop;
 use authn::keys::rings::Keyrings;
 use authn::reject::{Cause, RejectReason, Rejection};
 use authn::request::proxy_settings::{Settings, missing_by_path};
 use authn::request::{Pair, Request};
 use authn::revocation::Known;
 use authn::time::Now;
+use wire::check::UsedProof;
 
 use crate::counts::{Counter, Counts, FeedAnswer, Outcome};
 use crate::dispatcher::{Dispatch, Introspect, KeysWanted};
@@ -19,6 +22,7 @@ use crate::host::{Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply
 use crate::missing_settings::MissingSettings;
 use crate::rejection_log::RejectionLog;
 use crate::state::Core;
+use crate::used_proofs::UsedProofs;
 use crate::wake::Wake;
 
 mod phase;
@@ -55,6 +59,9 @@ pub struct Worker {
 /// The headers of a response to a browser session, whatever the upstream says, so that no cache keeps it.
 const COOKIE_SESSION_HEADERS: [(&str, &str); 3] =
     [("cache-control", "no-store"), ("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin")];
+
+/// RFC 9449 section 8.1.
+const NONCE: &str = "dpop-nonce";
 
 /// One callback for one request.
 struct Call<'c, H, E, D> {
@@ -162,12 +169,16 @@ impl Worker {
     }
 
     /// Headers to set in the response to this request. They replace those of the same names.
-    pub fn on_response_headers(&mut self, stream: StreamId) -> &'static [(&'static str, &'static str)] {
-        if self.phases.is_empty() || !matches!(self.phases.get(&stream), Some(Phase::CookieSession)) {
-            return &[];
+    pub fn on_response_headers(&mut self, stream: StreamId) -> Vec<(&'static str, Cow<'static, str>)> {
+        if self.phases.is_empty() || !matches!(self.phases.get(&stream), Some(Phase::Forwarded { .. })) {
+            return Vec::new();
         }
-        self.phases.remove(&stream);
-        &COOKIE_SESSION_HEADERS
+        let Some(Phase::Forwarded { cookie_session, next_nonce }) = self.phases.remove(&stream) else {
+            return Vec::new();
+        };
+        let own = COOKIE_SESSION_HEADERS.iter().filter(|_| cookie_session);
+        let own = own.map(|(name, value)| (*name, Cow::Borrowed(*value)));
+        own.chain(next_nonce.map(|nonce| (NONCE, Cow::Owned(nonce)))).collect()
     }
 
     /// Some upstreams take a trailer for a header. True when this trailer must be removed, because only this filter may
@@ -255,6 +266,11 @@ impl Worker {
                     let wake = call.dispatch.with(|it| it.check(call.host, stream, question, now));
                     (wake, Phase::Checking { asking, cookie_session })
                 }
+                Step::Claim { accepted, proof, cookie_session } => {
+                    let next = self.core.policy.worth_asking(accepted.verified(), accepted.rule(), self.known(), now);
+                    let wake = call.dispatch.with(|it| it.claim(call.host, stream, proof, next, now));
+                    (wake, Phase::Claiming { accepted, cookie_session })
+                }
                 Step::AwaitKeys { entered, issuer, rejection } => {
                     let generation = self.keys.1.source(issuer).map_or(0, |source| source.generation());
                     let is_mismatch = rejection.cause == Cause::SignatureMismatch;
@@ -325,13 +341,22 @@ impl Worker {
         cookie_session: bool,
         now: Now,
     ) -> Action {
+        if let (Some(proven), Some(proofs)) = (admission.proven(), &self.core.used_proofs)
+            && let Err(cause) = proofs.use_up(call.host, proven, now.wall)
+        {
+            return self.refuse(call, &Refused::new(Some(admission.rule()), Rejection::new(cause)), Some(now));
+        }
         call.exchange.observe(Stage::Admitted(admission));
         let set = admission
             .headers()
             .iter()
             // The client's headers of these names were removed before the rules were matched.
             .try_for_each(|(name, value)| call.exchange.edit(Edit::Add(name.as_bytes(), value.as_bytes())));
-        if set.and_then(|()| remove(call.exchange, admission.removal())).is_err() {
+        let removed = set.and_then(|()| remove(call.exchange, admission.removal())).and_then(|()| {
+            let has_proof = admission.removes_proof();
+            if has_proof { call.exchange.edit(Edit::Remove(dpop::HEADER.as_bytes())) } else { Ok(()) }
+        });
+        if removed.is_err() {
             let refused = Refused::new(Some(admission.rule()), Rejection::new(Cause::HeaderUnwritable));
             return self.refuse(call, &refused, Some(now));
         }
@@ -345,8 +370,9 @@ impl Worker {
         }
         let outcome = if admission.unchecked { Outcome::AdmittedUnchecked } else { Outcome::Admitted };
         self.conclude(call.exchange, outcome, Some(admission.rule()), admission.headers(), admission.exposed());
-        if cookie_session {
-            self.phases.insert(call.stream, Phase::CookieSession);
+        let next_nonce = admission.proven().and_then(|proven| proven.next_nonce.clone());
+        if cookie_session || next_nonce.is_some() {
+            self.phases.insert(call.stream, Phase::Forwarded { cookie_session, next_nonce });
         }
         Action::Continue
     }
@@ -364,7 +390,7 @@ impl Worker {
     fn refuse<H: Host, E: Exchange, D: Dispatch>(
         &mut self,
         call: &mut Call<'_, H, E, D>,
-        Refused { rule, rejection, exposed }: &Refused,
+        Refused { rule, rejection, exposed, nonce }: &Refused,
         now: Option<Now>,
     ) -> Action {
         let rule = *rule;
@@ -373,8 +399,9 @@ impl Worker {
         let rule_name = rule.map_or("none", |rule| self.core.rule_name(rule));
         self.log.rejected(call.host, rule_name, rejection, now.map(|now| now.monotonic));
         let refusal = self.core.policy.refusal(rejection.reason, rule);
-        let headers: Vec<Pair<'_>> =
+        let mut headers: Vec<Pair<'_>> =
             refusal.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        headers.extend(nonce.iter().map(|nonce| (NONCE.as_bytes(), nonce.as_bytes())));
         let (status, details) = (refusal.status, rejection.reason.code());
         self.reply(call, &LocalReply { status, details, headers: &headers, body: refusal.body.as_bytes() })
     }

@@ -56,6 +56,7 @@
 
 mod alg;
 pub mod base64url;
+pub mod dpop;
 pub mod json;
 pub mod jwks;
 mod jws;

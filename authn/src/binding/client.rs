@@ -34,7 +34,7 @@ pub fn user_agent_matches(claim: &str, user_agent: Option<&[u8]>) -> Result<(), 
     if bool::from(expected.ct_eq(&presented)) { Ok(()) } else { Err(Cause::OtherUserAgent) }
 }
 
-fn parse_thumbprint(text: &str) -> Option<[u8; 32]> {
+pub fn parse_thumbprint(text: &str) -> Option<[u8; 32]> {
     let mut digest = [0; 32];
     // 43 characters are 32 bytes and two bits, which must be zero: base64 checks that.
     (text.len() == 43 && URL_SAFE_NO_PAD.decode_slice(text, &mut digest) == Ok(32)).then_some(digest)

@@ -23,11 +23,14 @@ pub(crate) struct Bound {
     certificate: Option<String>,
     addresses: Option<Vec<Cidr>>,
     user_agent: Option<String>,
+    /// The key of `cnf.jkt`, which `dpop` compares.
+    pub(crate) jkt: Option<[u8; 32]>,
 }
 
 /// Extracts what the binding compares. A required claim that is missing is a mismatch, and so is a `cnf` with a member
-/// that is not checked, on every rule (RFC 7800: a bound token used as a bearer token).
-pub(crate) fn bound(binding: &config::Binding, payload: &Json<'_>) -> Result<Bound, Rejection> {
+/// that is not checked, on every rule (RFC 7800: a bound token used as a bearer token). `jkt` is checked if the document
+/// has `dpop`.
+pub(crate) fn bound(binding: &config::Binding, has_dpop: bool, payload: &Json<'_>) -> Result<Bound, Rejection> {
     let mut bound = Bound::default();
     match payload.path(&["cnf".to_owned()]) {
         None => {}
@@ -35,11 +38,14 @@ pub(crate) fn bound(binding: &config::Binding, payload: &Json<'_>) -> Result<Bou
             for (member, value) in cnf.iter() {
                 match (member, value, &binding.certificate) {
                     ("x5t#S256", Json::String(print), Some(_)) => bound.certificate = Some(print.clone().into_owned()),
+                    ("jkt", Json::String(print), _) if has_dpop => {
+                        bound.jkt = Some(client::parse_thumbprint(print).ok_or(Cause::JktUnreadable)?);
+                    }
                     (_, Json::Null, _) => {}
                     _ => return Err(Cause::CnfUnchecked.into()),
                 }
             }
-            if bound.certificate.is_none() {
+            if bound.certificate.is_none() && bound.jkt.is_none() {
                 return Err(Cause::CnfEmpty.into());
             }
         }

@@ -2,7 +2,7 @@
 use serde::Deserialize;
 
 use super::tree::from_json;
-use super::{Binding, Forward, Invalid, OneOrMany, RevocationKind, RevocationMode};
+use super::{Binding, Forward, Invalid, OneOrMany, RevocationKind, RevocationMode, RuleDpop};
 
 document! {
     /// The requests of a rule, and what they need.
@@ -30,6 +30,8 @@ document! {
         /// What the token must be bound to.
         #[serde(default)]
         pub binding: Binding,
+        /// What is asked of proofs of possession. Default: a bound token needs one, and others pass without.
+        pub dpop: Option<RuleDpop>,
         /// Kinds by which a token must be revocable here: it must have a claim for each. `session`, `user`, `client`.
         /// Otherwise it is CLAIM_INSUFFICIENT.
         #[serde(default)]

@@ -8,7 +8,9 @@ use crate::binding;
 use crate::binding::{Bound, Peer};
 use crate::claims::identifiers::Identifiers;
 use crate::claims::{condition, scopes};
-use crate::config::Encoding;
+use crate::config::{DpopReplay, Encoding};
+use crate::dpop::Proven;
+use crate::engine::Engine;
 use crate::policy::{Forward, Policy, Rule};
 use crate::reject::{Cause, Rejection};
 use crate::request::headers;
@@ -29,6 +31,10 @@ pub struct Accepted {
     pub(super) judged: Arc<Judged>,
     pub(super) removal: Removal,
     pub(super) mismatch_reported: bool,
+    /// `None` for a bearer token.
+    pub(super) proven: Option<Box<Proven>>,
+    /// The request has a proof that the upstream must not get.
+    pub(super) removes_proof: bool,
 }
 
 impl Policy {
@@ -41,6 +47,7 @@ impl Policy {
         verified: Arc<Verified>,
         entered: Entered<'_>,
         now: Now,
+        engine: &dyn Engine,
         peer: &dyn Peer,
     ) -> Result<Accepted, Rejection> {
         verified.window.check(now.wall)?;
@@ -55,7 +62,23 @@ impl Policy {
             }
         };
         let mismatch_reported = binding::check(&rule.binding, &judged.bound, entered.user_agent.as_deref(), peer)?;
-        Ok(Accepted { verified, judged, removal: entered.removal, mismatch_reported })
+        let shown = entered.dpop.as_deref();
+        let proven = match (&self.dpop, &rule.dpop) {
+            (Some(dpop), Some(asked)) => {
+                let (jkt, token) = (judged.bound.jkt.as_ref(), verified.token());
+                dpop.judge(asked.required, jkt, shown, token, engine, now.wall)?.map(Box::new)
+            }
+            // Without `dpop` a token with `cnf.jkt` has no judgement.
+            (None, _) | (_, None) => None,
+        };
+        let removes_proof = shown.is_some() && !rule.forwards_proof();
+        Ok(Accepted { verified, judged, removal: entered.removal, mismatch_reported, proven, removes_proof })
+    }
+
+    /// A nonce for the client whose proof lacked one.
+    pub fn nonce_for(&self, verified: &Verified, rule: usize, now: Now) -> Option<String> {
+        let judged = verified.judged.of_rule(rule)?;
+        self.dpop.as_ref()?.new_nonce(judged.bound.jkt.as_ref()?, now.wall)
     }
 }
 
@@ -71,6 +94,12 @@ impl Accepted {
         self.judged.rule
     }
 
+    /// The proof that the service must not have seen before, as the rule asks.
+    pub fn claim<'a>(&'a self, policy: &Policy) -> Option<&'a Proven> {
+        let asked = policy.rules.get(self.judged.rule)?.dpop.as_ref()?;
+        self.proven.as_deref().filter(|_| asked.replay == DpopReplay::Fleet)
+    }
+
     pub(super) fn admit(self, unchecked: bool) -> Admission {
         Admission {
             rule: self.judged.rule,
@@ -81,6 +110,8 @@ impl Accepted {
             by_feed: false,
             refresh: None,
             exposed: self.verified.exposed.clone(),
+            proven: self.proven,
+            removes_proof: self.removes_proof,
         }
     }
 }
@@ -115,7 +146,7 @@ pub(super) fn judge(rule: &Rule, index: usize, signed: &Signed<'_>) -> Result<Ju
     Ok(Judged {
         rule: index,
         headers: forwarded(&rule.forward, signed)?,
-        bound: binding::bound(&rule.binding, payload)?,
+        bound: binding::bound(&rule.binding, rule.dpop.is_some(), payload)?,
     })
 }
 

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use super::{Accepted, Exposed, Judged, Questions, Removal, Verified};
 use crate::config::RevocationMode;
+use crate::dpop::Proven;
 use crate::policy::Policy;
 use crate::reject::{Cause, Rejection};
 use crate::revocation::{FeedWord, Known, RevocationQuery, Verdict};
@@ -52,6 +53,8 @@ pub struct Admission {
     pub by_feed: bool,
     pub(super) refresh: Option<Arc<RevocationQuery>>,
     pub(super) exposed: Option<Arc<Exposed>>,
+    pub(super) proven: Option<Box<Proven>>,
+    pub(super) removes_proof: bool,
 }
 
 impl Policy {
@@ -206,6 +209,16 @@ impl Admission {
     /// What is exposed of its token.
     pub fn exposed(&self) -> Option<&Exposed> {
         self.exposed.as_deref()
+    }
+
+    /// The proof of possession that this admission uses up. `None` for a bearer token.
+    pub fn proven(&self) -> Option<&Proven> {
+        self.proven.as_deref()
+    }
+
+    /// Must the header with the proof be removed?
+    pub fn removes_proof(&self) -> bool {
+        self.removes_proof
     }
 
     pub fn removal(&self) -> &Removal {

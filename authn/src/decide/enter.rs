@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::config::Access;
 use crate::credentials::{Presented, Source};
+use crate::dpop::{self, Shown};
 use crate::policy::{Policy, Rule};
 use crate::reject::{Cause, Rejection};
 use crate::request::host::Host;
@@ -34,6 +35,8 @@ pub struct Entered<'r> {
     pub(super) presented: Presented<'r>,
     pub(super) removal: Removal,
     pub(super) user_agent: Option<Cow<'r, [u8]>>,
+    /// `None`: neither the scheme `DPoP` nor a proof, or the document has no `dpop`.
+    pub(super) dpop: Option<Box<Shown<'r>>>,
 }
 
 /// How the token is hidden from the upstream. One in the query is removed already ([`Policy::clear`]).
@@ -79,7 +82,9 @@ impl Policy {
         let presented = match self.credentials.find(request, &path) {
             Err(rejection) => return denied(Some(index), rejection),
             Ok(Some(presented)) => presented,
-            Ok(None) if rule.access == Access::Optional => return Entry::Open { rule: index, removals: Vec::new() },
+            Ok(None) if rule.access == Access::Optional => {
+                return Entry::Open { rule: index, removals: self.unused_proof(rule, request).into_iter().collect() };
+            }
             Ok(None) => return denied(Some(index), Rejection::new(Cause::NoToken)),
         };
         if let Source::Cookie(_) = presented.source
@@ -90,7 +95,14 @@ impl Policy {
         let removal = self.removal(rule, request, &presented);
         let user_agent =
             rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent")).map(Cow::Borrowed);
-        Entry::Token(Entered { rule: index, presented, removal, user_agent })
+        let dpop = match &self.dpop {
+            None => None,
+            Some(dpop) => match dpop.show(request, &path, &host, self.credentials.is_dpop(presented.source)) {
+                Ok(shown) => shown,
+                Err(rejection) => return denied(Some(index), rejection),
+            },
+        };
+        Entry::Token(Entered { rule: index, presented, removal, user_agent, dpop })
     }
 
     /// Does the filter itself answer requests of this rule?
@@ -111,6 +123,7 @@ impl Policy {
     fn unchecked_tokens(&self, rule: &Rule, request: &Request<'_>) -> Vec<Removal> {
         let subprotocols = self.credentials.subprotocols_without_tokens(request).map(Removal::Subprotocols);
         let mut removals: Vec<Removal> = subprotocols.into_iter().collect();
+        removals.extend(self.unused_proof(rule, request));
         if rule.forward.keep_token {
             return removals;
         }
@@ -119,6 +132,12 @@ impl Policy {
             removals.push(self.without_cookie(request));
         }
         removals
+    }
+
+    /// A proof that was not judged.
+    fn unused_proof(&self, rule: &Rule, request: &Request<'_>) -> Option<Removal> {
+        let has_proof = self.dpop.is_some() && request.header_values(dpop::HEADER.as_bytes()).next().is_some();
+        (has_proof && !rule.forwards_proof()).then(|| Removal::Header(dpop::HEADER.as_bytes().into()))
     }
 
     /// Set as one header that replaces all: a second one could carry the token.
@@ -154,6 +173,7 @@ impl<'r> Entered<'r> {
             presented: Presented { token: Cow::Owned(token.into_owned()), source },
             removal: self.removal,
             user_agent: self.user_agent.map(|agent| Cow::Owned(agent.into_owned())),
+            dpop: self.dpop.map(|shown| Box::new(shown.into_owned())),
         }
     }
 

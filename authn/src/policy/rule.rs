@@ -25,11 +25,19 @@ pub struct Rule {
     pub(crate) conditions: Vec<Condition>,
     pub(crate) binding: config::Binding,
     pub(crate) revocation: RevocationMode,
+    /// `None`: it reads no token, or the document has no `dpop`.
+    pub(crate) dpop: Option<config::RuleDpop>,
     /// A token must have a claim for each of these.
     pub(crate) revocable_by: Vec<Kind>,
     pub(crate) forward: Forward,
     pub(crate) cors_preflight_passes: bool,
     pub(crate) cookie_origins: Origins,
+}
+
+impl Rule {
+    pub(crate) fn forwards_proof(&self) -> bool {
+        self.dpop.as_ref().is_some_and(|dpop| dpop.forward_proof)
+    }
 }
 
 pub(super) fn compile_rule(
@@ -152,6 +160,7 @@ pub(super) fn compile_rule(
         conditions,
         binding: document.binding.clone(),
         revocation,
+        dpop: None,
         revocable_by,
         forward,
         cors_preflight_passes: document.cors_preflight == config::CorsPreflight::Pass,

@@ -10,12 +10,19 @@ pub enum Phase {
     Checking { asking: Asking, cookie_session: bool },
     /// It waits for its issuer's introspection server.
     Introspecting { subject: Introspected },
+    /// It waits for the service to say that its proof was not used before.
+    Claiming { accepted: Accepted, cookie_session: bool },
     /// It waits for a key that may verify its token. `rejection` is the result without one.
     AwaitingKeys { entered: Entered<'static>, rejection: Rejection },
     /// It was refused, but the host did not send the refusal.
     Unanswered,
-    /// It was forwarded, and its response belongs to a browser session.
-    CookieSession,
+    /// It was forwarded, and its response gets headers.
+    Forwarded {
+        /// The response belongs to a browser session.
+        cookie_session: bool,
+        /// For the client's next proofs.
+        next_nonce: Option<String>,
+    },
 }
 
 /// The token that is being introspected.
@@ -31,8 +38,11 @@ pub enum Introspected {
 impl Phase {
     pub fn waits(&self) -> bool {
         match self {
-            Phase::Checking { .. } | Phase::Introspecting { .. } | Phase::AwaitingKeys { .. } => true,
-            Phase::Unanswered | Phase::CookieSession => false,
+            Phase::Checking { .. }
+            | Phase::Introspecting { .. }
+            | Phase::Claiming { .. }
+            | Phase::AwaitingKeys { .. } => true,
+            Phase::Unanswered | Phase::Forwarded { .. } => false,
         }
     }
 
@@ -45,8 +55,9 @@ impl Phase {
         match self {
             Phase::Checking { asking, .. } => Some(asking.rule()),
             Phase::Introspecting { subject } => Some(subject.rule()),
+            Phase::Claiming { accepted, .. } => Some(accepted.rule()),
             Phase::AwaitingKeys { entered, .. } => Some(entered.rule()),
-            Phase::Unanswered | Phase::CookieSession => None,
+            Phase::Unanswered | Phase::Forwarded { .. } => None,
         }
     }
 }

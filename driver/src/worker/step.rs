@@ -23,6 +23,12 @@ pub enum Step {
         asking: Asking,
         cookie_session: bool,
     },
+    /// The service must not have seen its proof before.
+    Claim {
+        accepted: Accepted,
+        proof: UsedProof,
+        cookie_session: bool,
+    },
     AwaitKeys {
         entered: Entered<'static>,
         issuer: usize,
@@ -40,6 +46,8 @@ pub struct Refused {
     pub rejection: Rejection,
     /// What is exposed of its token, if the token was verified.
     pub exposed: Option<Arc<Exposed>>,
+    /// For the client's next proof.
+    pub nonce: Option<String>,
 }
 
 /// The result of a request's headers.
@@ -111,6 +119,13 @@ impl Worker {
                 let (rule, verified) = (asking.rule(), Arc::clone(asking.verified()));
                 admitted(rule, &verified, asking.on_cannot_tell(reason, cause), cookie_session)
             }
+            (Phase::Claiming { accepted, cookie_session }, Wake::Claimed(Ok(()))) => {
+                self.status_after_wait(accepted, cookie_session, now)
+            }
+            (Phase::Claiming { accepted, .. }, Wake::Claimed(Err(cause))) => {
+                let refused = Refused::new(Some(accepted.rule()), Rejection::new(cause));
+                refused.about(accepted.verified().exposed()).into()
+            }
             (Phase::Introspecting { subject }, Wake::Introspected(Err(rejection))) => {
                 let refused = Refused::new(Some(subject.rule()), rejection);
                 refused.about(subject.jwt().and_then(|jwt| jwt.exposed())).into()
@@ -142,24 +157,25 @@ impl Worker {
         if let Err(unverifiable) = self.core.policy.check_still_trusts(&verified, &self.keys.1, now) {
             return refused(unverifiable.rejection);
         }
-        let exposed = verified.exposed().cloned();
-        let (status, cookie_session) = match subject {
-            Introspected::Opaque(entered) => {
-                let cookie_session = entered.is_cookie_session();
-                (self.accept(verified, entered, exchange, now), cookie_session)
-            }
-            Introspected::Jwt { accepted, cookie_session } => {
-                (self.core.policy.status_after_introspection(accepted, self.known(), now), cookie_session)
-            }
+        let step = match subject {
+            Introspected::Opaque(entered) => self.accept(verified, entered, exchange, now),
+            Introspected::Jwt { accepted, cookie_session } => self.status_after_wait(accepted, cookie_session, now),
         };
-        match status {
-            Ok(RevocationStatus::MustIntrospect(_)) => refused(Rejection::new(Cause::IntrospectionTimeout)),
-            status => by_status(rule, exposed, status, cookie_session),
+        match step {
+            Step::Introspect { .. } => refused(Rejection::new(Cause::IntrospectionTimeout)),
+            step => step,
         }
     }
 
+    /// An accepted request has waited for something else than a verdict.
+    fn status_after_wait(&mut self, accepted: Accepted, cookie_session: bool, now: Now) -> Step {
+        let (rule, exposed) = (accepted.rule(), accepted.verified().exposed().cloned());
+        let status = self.core.policy.status_after_introspection(accepted, self.known(), now);
+        by_status(rule, exposed, status, cookie_session)
+    }
+
     fn judge_token<E: Exchange>(&mut self, entered: Entered<'_>, retry: RetryState, exchange: &E, now: Now) -> Step {
-        let (rule, cookie_session) = (entered.rule(), entered.is_cookie_session());
+        let rule = entered.rule();
         let verified = match self.verified(&entered, now) {
             Ok(verified) => verified,
             Err(Unverifiable { introspect: Some(issuer), .. }) => {
@@ -170,23 +186,32 @@ impl Worker {
             }
             Err(Unverifiable { rejection, .. }) => return Refused::new(Some(rule), rejection).into(),
         };
-        let exposed = verified.exposed().cloned();
-        by_status(rule, exposed, self.accept(verified, entered, exchange, now), cookie_session)
+        self.accept(verified, entered, exchange, now)
     }
 
-    fn accept<E: Exchange>(
-        &mut self,
-        verified: Arc<Verified>,
-        entered: Entered<'_>,
-        exchange: &E,
-        now: Now,
-    ) -> Result<RevocationStatus, Rejection> {
+    fn accept<E: Exchange>(&mut self, verified: Arc<Verified>, entered: Entered<'_>, exchange: &E, now: Now) -> Step {
         exchange.observe(Stage::Verified(&verified));
-        let accepted = self.core.policy.accept(verified, entered, now, exchange)?;
+        let (rule, cookie_session) = (entered.rule(), entered.is_cookie_session());
+        let exposed = verified.exposed().cloned();
+        let core = Arc::clone(&self.core);
+        let asks_for_nonces = core.policy.dpop().map(|_| Arc::clone(&verified));
+        let accepted = match core.policy.accept(verified, entered, now, core.engine.as_ref(), exchange) {
+            Ok(accepted) => accepted,
+            Err(rejection) => {
+                let verified = asks_for_nonces.filter(|_| rejection.reason == RejectReason::DpopNonceRequired);
+                let nonce = verified.and_then(|verified| core.policy.nonce_for(&verified, rule, now));
+                return Refused { rule: Some(rule), rejection, exposed, nonce }.into();
+            }
+        };
         exchange.observe(Stage::Accepted);
-        let status = self.core.policy.revocation_status(accepted, self.known(), now);
+        if let Some(proven) = accepted.claim(&core.policy) {
+            let seconds = UsedProofs::remembered_seconds(proven, now.wall);
+            let proof = UsedProof { digest: proven.digest, seconds };
+            return Step::Claim { accepted, proof, cookie_session };
+        }
+        let status = core.policy.revocation_status(accepted, self.known(), now);
         self.count_feed(&status, now);
-        status
+        by_status(rule, exposed, status, cookie_session)
     }
 
     fn count_feed(&mut self, status: &Result<RevocationStatus, Rejection>, now: Now) {
@@ -236,7 +261,7 @@ fn by_status(
             let issuer = accepted.verified().issuer();
             Step::Introspect { issuer, subject: Introspected::Jwt { accepted, cookie_session } }
         }
-        Err(rejection) => Step::Refuse(Refused { rule: Some(rule), rejection, exposed }),
+        Err(rejection) => Step::Refuse(Refused { rule: Some(rule), rejection, exposed, nonce: None }),
     }
 }
 
@@ -249,7 +274,7 @@ fn admitted(rule: usize, verified: &Verified, judged: Result<Admission, Rejectio
 
 impl Refused {
     pub fn new(rule: Option<usize>, rejection: Rejection) -> Self {
-        Self { rule, rejection, exposed: None }
+        Self { rule, rejection, exposed: None, nonce: None }
     }
 
     fn about(self, exposed: Option<&Arc<Exposed>>) -> Self {

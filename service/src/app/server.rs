@@ -293,6 +293,7 @@ fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Router {
     let checks = check::AppState {
         secrets: Arc::clone(&parts.secrets),
         revocations: Arc::clone(&parts.stores.revocations),
+        replay_guard: Arc::clone(&parts.stores.replay_guard),
         issuers: Arc::clone(&parts.issuers),
         keeps: options.retention(),
         future_iat_tolerance_seconds: options.future_iat_tolerance_seconds(),

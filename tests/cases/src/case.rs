@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::ISSUER;
+use crate::{ISSUER, ProofSpec};
 
 /// One request and the verdict on it.
 #[derive(Debug, Clone, Deserialize)]
@@ -22,6 +22,12 @@ pub struct Case {
     pub token: TokenSpec,
     /// `{other}` in the request.
     pub other: Option<TokenSpec>,
+    /// `{proof}` in the request.
+    #[serde(default)]
+    pub proof: ProofSpec,
+    /// The request is sent twice, and the second answer is judged.
+    #[serde(default)]
+    pub again: bool,
     /// The reply of the introspection server about the token. Without it, the server calls every token active: a
     /// case that expects a refusal then shows that it was not asked.
     pub introspection: Option<IntrospectionSpec>,

@@ -22,6 +22,7 @@
     reason = "for tests: a case that cannot be built is a failed test"
 )]
 mod case;
+mod proof;
 mod provider_page;
 mod table;
 mod tampering;
@@ -30,6 +31,7 @@ mod variation;
 
 pub use case::{Case, Expect, IntrospectionSpec, ManyForm, ManySpec, RequestSpec, RevokedSpec, Store, Then, TokenSpec};
 pub use mint::SigningKey as ProviderKey;
+pub use proof::{NonceSpec, ProofSpec};
 pub use provider_page::{ProviderPage, ProviderToken, provider_key};
 pub use table::{Introspection, Ready, Table};
 pub use variation::{Variation, Variations};
