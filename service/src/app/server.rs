@@ -306,6 +306,7 @@ fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Router {
     if let Some(sessions) = &parts.sessions {
         let state = oauth2::AppState {
             sessions: Arc::clone(sessions),
+            replay_guard: Arc::clone(&parts.stores.replay_guard),
             audit: Arc::clone(&parts.audit),
             metrics: metrics.oauth.clone(),
             refused,

@@ -16,6 +16,7 @@ mod compose;
 mod config;
 mod cost;
 mod differential;
+mod dpop;
 mod example;
 mod exposed;
 mod feed;
