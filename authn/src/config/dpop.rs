@@ -24,8 +24,8 @@ document! {
         /// The environment variable of the VM that holds the secret behind nonces and the memory of used proofs (32 bytes or
         /// more). Default: the secret of `revocation`; required without it. All proxies of a service need the same.
         pub secret_env: Option<String>,
-        /// The used proofs that each Envoy process remembers for its rules, at least; 1024 to 524288. Beyond about three
-        /// times this number within `max_age`, proofs are refused with 503.
+        /// The used proofs that each Envoy process remembers, for `max_age` and 30 seconds more; 1024 to 524288. Beyond about
+        /// three times this number, proofs are refused with 503.
         #[serde(default = "default_remembered_proofs")]
         pub remembered_proofs: usize,
     }
