@@ -46,6 +46,8 @@ struct Notes {
     wrongly_refused: Vec<String>,
     /// By who decided, and how.
     counts: BTreeMap<(&'static str, Outcome), u64>,
+    /// From the acknowledgement to the last admission after it, by who admitted.
+    latest: BTreeMap<&'static str, Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,8 +119,10 @@ impl Record {
         *notes.counts.entry((by, outcome)).or_default() += 1;
         match outcome {
             Outcome::Admitted => {
-                let late = ended.map(|ended| sent.duration_since(ended)).filter(|late| *late > self.lag);
-                if let Some(late) = late {
+                let late = ended.map(|ended| sent.duration_since(ended)).unwrap_or_default();
+                let latest = notes.latest.entry(by).or_default();
+                *latest = late.max(*latest);
+                if late > self.lag {
                     notes.violations.push(format!("{by}: session {session} was admitted {late:?} after its end"));
                 }
             }
@@ -197,6 +201,9 @@ impl Record {
         for ((by, outcome), count) in &notes.counts {
             let _ = writeln!(text, "{by}: {outcome:?} {count}");
         }
+        for (by, latest) in &notes.latest {
+            let _ = writeln!(text, "{by}: the latest admission was {} ms after the end", latest.as_millis());
+        }
         eprintln!("{text}");
         let few = |all: &[String]| all.iter().take(SHOWN).cloned().collect::<Vec<_>>();
         assert!(notes.violations.is_empty(), "{}: {:#?}", notes.violations.len(), few(&notes.violations));
@@ -225,4 +232,15 @@ impl Record {
 /// The `sid` of a session.
 pub fn name(number: usize) -> String {
     format!("s{number}")
+}
+
+#[test]
+#[should_panic(expected = "was admitted")]
+fn an_admission_after_the_lag_is_found() {
+    let record = Record::new(Duration::from_secs(1), SigningKey::generate(mint::Alg::HS256, "shared"));
+    let ended = Instant::now();
+    record.note("wasm", 1, Some(ended), ended + Duration::from_millis(1000), Outcome::Admitted);
+    assert!(record.notes().violations.is_empty(), "not later than the lag");
+    record.note("wasm", 1, Some(ended), ended + Duration::from_millis(1001), Outcome::Admitted);
+    record.judge();
 }
