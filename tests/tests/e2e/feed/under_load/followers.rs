@@ -142,7 +142,7 @@ impl Followers {
         let key = self.secrets[secret].revocation_key(Kind::Session, ISSUER, name(session.number).as_bytes());
         let at = Instant::now();
         let known = Known { picture: following.picture(), complete: following.complete() };
-        let is_clear = known.is_fresh(self.settings.lag * 4, self.now()) && !known.picture.may_contain(&key);
+        let is_clear = known.is_fresh(self.settings.lag, self.now()) && !known.picture.may_contain(&key);
         let outcome = if is_clear { Outcome::Admitted } else { Outcome::Asks };
         record.note("followers", session.number, ended, at, outcome);
     }
