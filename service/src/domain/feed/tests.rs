@@ -1,7 +1,8 @@
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicU32;
 
 use store::memory::{Contents, MemoryStore};
-use store::{Ends, Revocation, RevocationStore, StoreId};
+use store::{Ends, Place, Revocation, RevocationStore, ShardNews, StoreId};
 use wire::RevocationKey;
 use wire::feed::{Cursor, Membership, News, Trouble};
 
@@ -243,6 +244,52 @@ async fn a_lost_log_makes_the_picture_incomplete_until_it_was_read_anew() {
     follower.catch_up(&feed).await;
     assert!(follower.may_contain(&key(1)) && follower.may_contain(&key(2)));
     assert_eq!(follower.snapshots, 1, "a small shard is sent as keys");
+}
+
+/// A store that takes a while to read a shard anew, and loses its log each time.
+#[derive(Debug)]
+struct Forgetful {
+    store: MemoryStore,
+    contents: Contents,
+    read_anew: AtomicU32,
+}
+
+#[async_trait::async_trait]
+impl RevocationLog for Forgetful {
+    fn shards(&self) -> usize {
+        1
+    }
+
+    fn shard_of(&self, key: &RevocationKey) -> usize {
+        self.store.shard_of(key)
+    }
+
+    async fn follow(&self, places: &[Option<Place>]) -> Result<Vec<ShardNews>, StoreError> {
+        let news = self.store.follow(places).await;
+        if places == [None] {
+            self.read_anew.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(SOON).await;
+            self.contents.drop_log();
+        }
+        news
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_lost_again_and_again_is_not_read_anew_all_the_time() {
+    let Store { contents, .. } = Store::new();
+    let store = MemoryStore::open(&contents, Duration::ZERO);
+    let log = Arc::new(Forgetful { store, contents, read_anew: AtomicU32::new(0) });
+    let feed = Feed::new(log.clone(), Config { round: SOON, max_followers: 10 }, Metrics::default());
+    let (_end, on_end) = watch::channel(false);
+    feed.start(&on_end);
+    let began = Instant::now();
+    while began.elapsed() < SOON * 50 {
+        let _ = Follower::default().poll(&feed, SOON).await;
+    }
+    let most = began.elapsed().as_millis() / (SOON * 10).as_millis() + 1;
+    let times = log.read_anew.load(Ordering::Relaxed);
+    assert!(times >= 2 && u128::from(times) <= most, "{times} of {most}");
 }
 
 #[tokio::test]
