@@ -51,6 +51,7 @@ mod key_waits;
 mod mac_hash;
 pub mod metrics;
 mod missing_settings;
+mod refusal_line;
 mod rejection_log;
 mod shared;
 mod shared_feed;
