@@ -27,6 +27,8 @@ mod log_filter;
 mod migrate;
 mod mint;
 mod outcome;
+mod peers;
+mod question;
 mod ready;
 mod revoke;
 mod serve;
