@@ -38,7 +38,7 @@ image-wasm image-native: image-%: %
 checkers: setup
 	@scripts/checkers
 
-files: image-wasm image-native checkers ## load or validate every YAML, JSON and Dockerfile in git
+files: image-wasm image-native checkers ## load or validate every YAML, JSON, chart and Dockerfile in git, and check links
 	@$(CARGO) build --quiet $(NATIVE) --bin portcullis
 	@scripts/check-files
 
