@@ -157,8 +157,8 @@ site: checkers ## build the documentation as a searchable site into dist/site, a
 coverage: setup ## lines of the driver that its tests without Envoy reach; fails below 90 %
 	@scripts/coverage
 
-arrows: ## check which crate uses which, which module inside a crate, and the paths in CONTRIBUTING.md
-	@python3 -m unittest -q scripts/test_arrows.py scripts/test_contributing.py
+arrows: ## check which crate uses which, which module inside a crate, the paths in CONTRIBUTING.md, and scripts/install
+	@python3 -m unittest -q scripts/test_arrows.py scripts/test_contributing.py scripts/test_install.py
 	@scripts/arrows
 
 msrv: setup ## check that everything compiles with the oldest Rust that Cargo.toml names
