@@ -14,7 +14,7 @@ BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 .PHONY: help install release-build release-files site coverage setup checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak sanitize differential nightly
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: Envoy, Redis, the Wasm target
 	@scripts/setup
