@@ -34,7 +34,13 @@ pub struct Followers {
 }
 
 impl Followers {
-    pub fn start(count: usize, lag: Duration, address: SocketAddr, secrets: &[&str], record: &Arc<Record>) -> Arc<Self> {
+    pub fn start(
+        count: usize,
+        lag: Duration,
+        address: SocketAddr,
+        secrets: &[&str],
+        record: &Arc<Record>,
+    ) -> Arc<Self> {
         let derive = |secret: &&str| Secret::new(secret.as_bytes()).expect("long enough").derive();
         let all = Arc::new(Self {
             settings: FeedSettings { lag, max_bytes: 1 << 20 },

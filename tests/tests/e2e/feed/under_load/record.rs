@@ -208,7 +208,8 @@ impl Record {
         let few = |all: &[String]| all.iter().take(SHOWN).cloned().collect::<Vec<_>>();
         assert!(notes.violations.is_empty(), "{}: {:#?}", notes.violations.len(), few(&notes.violations));
         assert!(notes.wrongly_refused.is_empty(), "{:#?}", few(&notes.wrongly_refused));
-        let count = |outcome| notes.counts.iter().filter(|((_, seen), _)| *seen == outcome).map(|(_, n)| n).sum::<u64>();
+        let count =
+            |outcome| notes.counts.iter().filter(|((_, seen), _)| *seen == outcome).map(|(_, n)| n).sum::<u64>();
         assert!(
             notes.ended.len() > 20 && count(Outcome::Admitted) > 200 && count(Outcome::Revoked) > 20,
             "too little happened"
