@@ -12,6 +12,7 @@ mod admin;
 mod all_errors;
 mod audit;
 mod check_config;
+mod dev;
 mod docs;
 mod document;
 mod embedded;
@@ -49,6 +50,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Try it: Envoy, the service with a store in a file, an issuer and an upstream on this machine, with lines to paste.
+    #[command(after_help = EXIT_CODES)]
+    Dev(Box<dev::Dev>),
     /// Run the revocation service.
     Serve(Box<serve::Serve>),
     /// Revoke a token, session, user, client, key or issuer; list and lift revocations.
@@ -106,6 +110,7 @@ fn main() -> ExitCode {
     // For every https:// URL. It fails only if one is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let done = match Cli::parse().verb {
+        Verb::Dev(dev) => dev.run(),
         Verb::Serve(serve) => serve.run(),
         Verb::Revoke(revoke) => revoke.run(),
         Verb::Session(session) => session.run(),
