@@ -2,6 +2,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use authn::config::RefusalLog;
 use authn::decide::{
     Admission, Asking, Entered, Entry, Exposed, Removal, RevocationStatus, Unverifiable, Verified, clear,
 };
@@ -17,6 +18,7 @@ use crate::dispatcher::{Dispatch, Introspect, KeysWanted};
 use crate::feed_board::FeedReader;
 use crate::host::{Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply, Stage, StreamId};
 use crate::missing_settings::MissingSettings;
+use crate::refusal_line::{RefusalLine, RequestFacts};
 use crate::rejection_log::RejectionLog;
 use crate::state::Core;
 use crate::wake::Wake;
@@ -25,7 +27,7 @@ mod phase;
 mod step;
 
 use phase::{Introspected, Phase};
-use step::{Refused, Step};
+use step::{Refused, RefusedToken, Step};
 
 /// What the host must do with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,10 +183,12 @@ impl Worker {
         self.core.policy.cleared()
     }
 
-    /// Reports the counts, and the number of rejections that were not logged.
+    /// Reports the counts, and the number of refusals that were not logged.
     pub fn flush(&mut self, host: &mut impl Host) {
-        if let Ok(now) = host.now() {
-            self.log.on_time(host, now.monotonic);
+        if let Ok(now) = host.now()
+            && let Some(level) = refusal_level(self.core.policy.refusal_log())
+        {
+            self.log.on_time(host, level, now.monotonic);
         }
         self.counts.flush(host, |rule| self.core.rule_name(rule));
     }
@@ -313,7 +317,7 @@ impl Worker {
             let refused = Refused::new(Some(rule), Rejection::new(Cause::RouteChanged));
             return self.refuse(call, &refused, Some(now));
         }
-        self.conclude(call.exchange, Outcome::Open, Some(rule), &[], None);
+        self.conclude(call.exchange, Outcome::Open, Some(rule), &[], None, None);
         Action::Continue
     }
 
@@ -344,7 +348,7 @@ impl Worker {
             self.counts.count(Counter::BindingReported);
         }
         let outcome = if admission.unchecked { Outcome::AdmittedUnchecked } else { Outcome::Admitted };
-        self.conclude(call.exchange, outcome, Some(admission.rule()), admission.headers(), admission.exposed());
+        self.conclude(call.exchange, outcome, Some(admission.rule()), admission.headers(), admission.exposed(), None);
         if cookie_session {
             self.phases.insert(call.stream, Phase::CookieSession);
         }
@@ -355,7 +359,7 @@ impl Worker {
     /// with the service or an issuer would take every proxy out of rotation at once.
     fn answer_probe<H: Host, E: Exchange, D: Dispatch>(&mut self, call: &mut Call<'_, H, E, D>, rule: usize) -> Action {
         call.exchange.observe(Stage::Answered { rule });
-        self.conclude(call.exchange, Outcome::Answered, Some(rule), &[], None);
+        self.conclude(call.exchange, Outcome::Answered, Some(rule), &[], None, None);
         let headers: [Pair<'_>; 2] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")];
         let body = br#"{"portcullis":"ready"}"#;
         self.reply(call, &LocalReply { status: 200, details: "PROBE_ANSWERED", headers: &headers, body })
@@ -364,15 +368,25 @@ impl Worker {
     fn refuse<H: Host, E: Exchange, D: Dispatch>(
         &mut self,
         call: &mut Call<'_, H, E, D>,
-        Refused { rule, rejection, exposed }: &Refused,
+        Refused { rule, rejection, token }: &Refused,
         now: Option<Now>,
     ) -> Action {
         let rule = *rule;
+        let policy = &self.core.policy;
+        let request = call.exchange.with_headers(RequestFacts::of).unwrap_or_default();
+        let refusal = policy.refusal(rejection.reason, rule, request.id.as_deref());
         call.exchange.observe(Stage::Refused { rule, rejection });
-        self.conclude(call.exchange, Outcome::Rejected(rejection.reason), rule, &[], exposed.as_deref());
-        let rule_name = rule.map_or("none", |rule| self.core.rule_name(rule));
-        self.log.rejected(call.host, rule_name, rejection, now.map(|now| now.monotonic));
-        let refusal = self.core.policy.refusal(rejection.reason, rule);
+        if let Some(level) = refusal_level(policy.refusal_log()) {
+            self.log.rejected(call.host, level, now.map(|now| now.monotonic), || {
+                let at = now.map(|now| now.wall);
+                let token = token.as_ref().zip(at).map(|(token, at)| token.presented(policy, at));
+                let rule = rule.map(|rule| self.core.rule_name(rule));
+                RefusalLine { at, request: &request, rule, status: refusal.status, rejection, token }.text()
+            });
+        }
+        let exposed = token.as_ref().and_then(RefusedToken::exposed);
+        let outcome = Outcome::Rejected(rejection.reason);
+        self.conclude(call.exchange, outcome, rule, &[], exposed.map(|it| &**it), Some(rejection.cause));
         let headers: Vec<Pair<'_>> =
             refusal.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         let (status, details) = (refusal.status, rejection.reason.code());
@@ -387,6 +401,7 @@ impl Worker {
         rule: Option<usize>,
         headers: &[(String, String)],
         token: Option<&Exposed>,
+        cause: Option<Cause>,
     ) {
         self.counts.request(outcome, rule);
         let code = match outcome {
@@ -395,7 +410,8 @@ impl Worker {
         };
         let rule = rule.map(|rule| self.core.rule_name(rule));
         let to = self.core.policy.exposes_to();
-        exchange.conclude(&Conclusion { outcome: outcome.name(), code, rule, headers, token, to });
+        let cause = cause.map(Cause::text);
+        exchange.conclude(&Conclusion { outcome: outcome.name(), code, cause, rule, headers, token, to });
     }
 
     fn reply<H: Host, E: Exchange, D: Dispatch>(
@@ -409,6 +425,15 @@ impl Worker {
             call.host.log(Level::Error, format_args!("portcullis: the host would not send a reply"));
         }
         Action::Replied
+    }
+}
+
+/// `None`: refusals are not logged.
+fn refusal_level(log: RefusalLog) -> Option<Level> {
+    match log {
+        RefusalLog::Warning => Some(Level::Warn),
+        RefusalLog::Info => Some(Level::Info),
+        RefusalLog::Off => None,
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Folder {
     path: PathBuf,
     key: SigningKey,
     /// `None`: the folder was named, and stays.
-    temporary: std::cell::Cell<Option<tempfile::TempDir>>,
+    temporary: Option<tempfile::TempDir>,
 }
 
 /// A session of alice, with a token.
@@ -51,7 +51,7 @@ impl Folder {
             SigningKey::generate(Alg::ES256, KEY_ID).to_file_text().context("a key of the issuer")
         })?;
         let key = SigningKey::from_file_text(Alg::ES256, Some(KEY_ID), &text).context("key.pem")?;
-        Ok(Self { path, key, temporary: std::cell::Cell::new(temporary) })
+        Ok(Self { path, key, temporary })
     }
 
     pub fn path(&self) -> &Path {
@@ -67,8 +67,8 @@ impl Folder {
     }
 
     /// Not removed at the end: somebody must read the logs.
-    pub fn keep(&self) {
-        if let Some(folder) = self.temporary.take() {
+    pub fn keep(self) {
+        if let Some(folder) = self.temporary {
             eprintln!("portcullis: the logs stay in {}", folder.keep().display());
         }
     }
