@@ -14,6 +14,7 @@ mod refusal;
 mod registered;
 mod revocation_keys;
 mod verify;
+mod watched;
 
 pub use crate::binding::Peer;
 pub use crate::claims::window::Window;
@@ -25,6 +26,7 @@ pub use exposed::{Exposed, Fact};
 pub use refusal::Refusal;
 use verify::Questions;
 pub use verify::{Signer, Unverifiable, Verified};
+pub use watched::Watched;
 
 const DEFAULT_FUTURE_IAT_TOLERANCE: u64 = 5;
 

@@ -1,9 +1,10 @@
-//! Which rejections are logged: the first few of each window with their cause, the others as a number.
+//! Which rejections and ends of streams are logged: the first few of each window with their cause, the others as a number.
 use std::time::Duration;
 
 use authn::reject::Rejection;
 use authn::time::Monotonic;
 
+use crate::counts::EndCause;
 use crate::host::{Host, Level};
 
 const WINDOW: Duration = Duration::from_millis(100);
@@ -36,6 +37,19 @@ impl RejectionLog {
                 format_args!("portcullis: refused code={code} rule={rule} cause=\"{cause}\" detail={detail:?}"),
             ),
         }
+    }
+
+    /// An open stream was ended.
+    pub fn ended(&mut self, host: &mut impl Host, rule: &str, cause: EndCause, now: Monotonic) {
+        self.on_time(host, now);
+        if self.logged >= LOGGED_PER_WINDOW {
+            self.left_out = self.left_out.saturating_add(1);
+            return;
+        }
+        self.logged = self.logged.saturating_add(1);
+        let level = if cause == EndCause::CannotTell { Level::Warn } else { Level::Info };
+        let (cause, code) = (cause.name(), cause.reason().code());
+        host.log(level, format_args!("portcullis: ended a stream code={code} rule={rule} cause={cause}"));
     }
 
     /// A new window begins when the last one is over. Then the number of omitted rejections is logged.

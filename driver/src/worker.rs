@@ -146,7 +146,9 @@ impl Worker {
     /// The request is over, with or without a reply.
     pub fn gone(&mut self, stream: StreamId, dispatch: &mut impl Dispatch) {
         // Most requests never wait, and looking each of them up would cost more than deciding it.
-        if !self.phases.is_empty() && self.phases.remove(&stream).is_some_and(|phase| phase.waits()) {
+        if !self.phases.is_empty()
+            && self.phases.remove(&stream).is_some_and(|phase| phase.waits() || matches!(phase, Phase::Open { .. }))
+        {
             dispatch.with(|dispatcher| dispatcher.leave(stream));
         }
     }
@@ -163,11 +165,53 @@ impl Worker {
 
     /// Headers to set in the response to this request. They replace those of the same names.
     pub fn on_response_headers(&mut self, stream: StreamId) -> &'static [(&'static str, &'static str)] {
-        if self.phases.is_empty() || !matches!(self.phases.get(&stream), Some(Phase::CookieSession)) {
+        if self.phases.is_empty() {
             return &[];
         }
+        let of_cookie_session = match self.phases.get_mut(&stream) {
+            Some(Phase::Open { cookie_session, is_answered }) => {
+                *is_answered = true;
+                std::mem::take(cookie_session)
+            }
+            Some(Phase::CookieSession) => {
+                self.phases.remove(&stream);
+                true
+            }
+            _ => false,
+        };
+        if of_cookie_session { &COOKIE_SESSION_HEADERS } else { &[] }
+    }
+
+    /// True for a stream that may have to be ended: it is named by [`crate::Dispatcher::poll_end`] then.
+    pub fn watches(&self, stream: StreamId) -> bool {
+        !self.phases.is_empty() && matches!(self.phases.get(&stream), Some(Phase::Open { .. }))
+    }
+
+    /// Ends a stream whose session or token has ended. A client that has no response yet gets the refusal.
+    pub fn end<H: Host, E: Exchange, D: Dispatch>(
+        &mut self,
+        stream: StreamId,
+        host: &mut H,
+        exchange: &mut E,
+        dispatch: &mut D,
+    ) {
+        let Some(Phase::Open { is_answered, .. }) = self.phases.get(&stream) else { return };
+        let is_answered = *is_answered;
+        let Some((rule, cause)) = dispatch.with(|it| it.ending(stream)) else { return };
+        let ended = match is_answered {
+            true => exchange.reset(),
+            false => self.send_refusal(exchange, cause.reason(), Some(rule)),
+        };
+        if let Err(HostError(status)) = ended {
+            // It is named again at the next tick.
+            return host.log(Level::Error, format_args!("portcullis: the host did not end a stream: status {status}"));
+        }
         self.phases.remove(&stream);
-        &COOKIE_SESSION_HEADERS
+        dispatch.with(|it| it.leave(stream));
+        self.counts.count(Counter::StreamEnded(cause));
+        if let Ok(now) = host.now() {
+            self.log.ended(host, self.core.rule_name(rule), cause, now.monotonic);
+        }
     }
 
     /// Some upstreams take a trailer for a header. True when this trailer must be removed, because only this filter may
@@ -340,12 +384,23 @@ impl Worker {
             let refused = Refused::new(Some(admission.rule()), Rejection::new(Cause::RouteChanged));
             return self.refuse(call, &refused, Some(now));
         }
+        let watched = self.core.policy.watched(admission);
+        let is_watched = watched.is_some();
+        if let Some(watched) = watched {
+            let entered = call.dispatch.with(|it| it.enter_stream(call.stream, admission.rule(), watched, now));
+            if entered.is_err() {
+                let refused = Refused::new(Some(admission.rule()), Rejection::new(Cause::StreamsFull));
+                return self.refuse(call, &refused, Some(now));
+            }
+        }
         if admission.mismatch_reported {
             self.counts.count(Counter::BindingReported);
         }
         let outcome = if admission.unchecked { Outcome::AdmittedUnchecked } else { Outcome::Admitted };
         self.conclude(call.exchange, outcome, Some(admission.rule()), admission.headers(), admission.exposed());
-        if cookie_session {
+        if is_watched {
+            self.phases.insert(call.stream, Phase::Open { cookie_session, is_answered: false });
+        } else if cookie_session {
             self.phases.insert(call.stream, Phase::CookieSession);
         }
         Action::Continue
@@ -358,7 +413,8 @@ impl Worker {
         self.conclude(call.exchange, Outcome::Answered, Some(rule), &[], None);
         let headers: [Pair<'_>; 2] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")];
         let body = br#"{"portcullis":"ready"}"#;
-        self.reply(call, &LocalReply { status: 200, details: "PROBE_ANSWERED", headers: &headers, body })
+        let sent = call.exchange.reply(&LocalReply { status: 200, details: "PROBE_ANSWERED", headers: &headers, body });
+        self.replied(call, sent)
     }
 
     fn refuse<H: Host, E: Exchange, D: Dispatch>(
@@ -372,11 +428,21 @@ impl Worker {
         self.conclude(call.exchange, Outcome::Rejected(rejection.reason), rule, &[], exposed.as_deref());
         let rule_name = rule.map_or("none", |rule| self.core.rule_name(rule));
         self.log.rejected(call.host, rule_name, rejection, now.map(|now| now.monotonic));
-        let refusal = self.core.policy.refusal(rejection.reason, rule);
+        let sent = self.send_refusal(call.exchange, rejection.reason, rule);
+        self.replied(call, sent)
+    }
+
+    fn send_refusal(
+        &self,
+        exchange: &mut impl Exchange,
+        reason: RejectReason,
+        rule: Option<usize>,
+    ) -> Result<(), HostError> {
+        let refusal = self.core.policy.refusal(reason, rule);
         let headers: Vec<Pair<'_>> =
             refusal.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
-        let (status, details) = (refusal.status, rejection.reason.code());
-        self.reply(call, &LocalReply { status, details, headers: &headers, body: refusal.body.as_bytes() })
+        let (status, details) = (refusal.status, reason.code());
+        exchange.reply(&LocalReply { status, details, headers: &headers, body: refusal.body.as_bytes() })
     }
 
     /// Counts what became of a request, and tells those who come after.
@@ -398,12 +464,12 @@ impl Worker {
         exchange.conclude(&Conclusion { outcome: outcome.name(), code, rule, headers, token, to });
     }
 
-    fn reply<H: Host, E: Exchange, D: Dispatch>(
+    fn replied<H: Host, E: Exchange, D: Dispatch>(
         &mut self,
         call: &mut Call<'_, H, E, D>,
-        reply: &LocalReply<'_>,
+        sent: Result<(), HostError>,
     ) -> Action {
-        if call.exchange.reply(reply).is_err() {
+        if sent.is_err() {
             // It stays paused until the proxy's own timeout, which fails closed. Its body must not release it.
             self.phases.insert(call.stream, Phase::Unanswered);
             call.host.log(Level::Error, format_args!("portcullis: the host would not send a reply"));
