@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -43,10 +43,16 @@ pub enum Form {
 
 /// A stream that a client holds open.
 pub struct OpenStream {
-    messages: Arc<AtomicU64>,
-    /// Returns when the stream ended.
-    end: JoinHandle<Instant>,
+    messages: Messages,
+    /// Returns when the stream is over.
+    end: JoinHandle<()>,
+    /// The connection's own task, over HTTP/2.
+    connection: Option<JoinHandle<()>>,
 }
+
+/// How many messages have come, and when the last one came.
+#[derive(Clone, Default)]
+struct Messages(Arc<Mutex<(u64, Option<Instant>)>>);
 
 /// A body that does not end. Without a message it is empty.
 struct Ticks(Option<(Interval, &'static [u8])>);
@@ -130,13 +136,12 @@ impl OpenStream {
     /// # Panics
     /// It is refused.
     pub async fn open(form: Form, address: SocketAddr, token: &str) -> Self {
-        let messages = Arc::new(AtomicU64::new(0));
-        let (count, token) = (Arc::clone(&messages), format!("Bearer {token}"));
-        let end = match form {
-            Form::WebSocket | Form::Events => over_http1(form, address, &token, count).await,
-            Form::Grpc => over_http2(address, &token, count).await,
+        let token = format!("Bearer {token}");
+        let stream = match form {
+            Form::WebSocket | Form::Events => over_http1(form, address, &token).await,
+            Form::Grpc => over_http2(address, &token).await,
         };
-        let stream = Self { messages, end: end.expect("Envoy answers") };
+        let stream = stream.expect("Envoy answers");
         let begun = wait_until(BEGIN, async || stream.messages() > 0 || stream.is_over()).await;
         assert!(begun && !stream.is_over(), "{form:?}: {} messages", stream.messages());
         stream
@@ -144,16 +149,17 @@ impl OpenStream {
 
     /// How many messages, or pieces of some, have come.
     pub fn messages(&self) -> u64 {
-        self.messages.load(Ordering::SeqCst)
+        self.messages.get().0
     }
 
     pub fn is_over(&self) -> bool {
         self.end.is_finished()
     }
 
-    /// When it was ended. `None`: it is open after this time.
+    /// When its last message came. `None`: it is not over after this time.
     pub async fn ended(&mut self, within: Duration) -> Option<Instant> {
-        tokio::time::timeout(within, &mut self.end).await.ok().map(|end| end.expect("no panic"))
+        tokio::time::timeout(within, &mut self.end).await.ok()?.expect("no panic");
+        self.messages.get().1
     }
 
     /// Do messages come?
@@ -166,15 +172,24 @@ impl OpenStream {
 impl Drop for OpenStream {
     fn drop(&mut self) {
         self.end.abort();
+        if let Some(connection) = &self.connection {
+            connection.abort();
+        }
     }
 }
 
-async fn over_http1(
-    form: Form,
-    address: SocketAddr,
-    token: &str,
-    count: Arc<AtomicU64>,
-) -> io::Result<JoinHandle<Instant>> {
+impl Messages {
+    fn came(&self) {
+        let mut messages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *messages = (messages.0 + 1, Some(Instant::now()));
+    }
+
+    fn get(&self) -> (u64, Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn over_http1(form: Form, address: SocketAddr, token: &str) -> io::Result<OpenStream> {
     let mut stream = TcpStream::connect(address).await?;
     let mut request = format!("GET /api/stream HTTP/1.1\r\nhost: test.example\r\nauthorization: {token}\r\n");
     let mut wanted = "HTTP/1.1 200 ";
@@ -190,20 +205,22 @@ async fn over_http1(
     }
     let head = String::from_utf8_lossy(&head).into_owned();
     assert!(head.starts_with(wanted), "{form:?}: {head}");
-    Ok(tokio::spawn(async move {
+    let messages = Messages::default();
+    let count = messages.clone();
+    let end = tokio::spawn(async move {
         let mut piece = [0; 1024];
         while let Ok(1..) = stream.read(&mut piece).await {
-            count.fetch_add(1, Ordering::SeqCst);
+            count.came();
         }
-        Instant::now()
-    }))
+    });
+    Ok(OpenStream { messages, end, connection: None })
 }
 
-async fn over_http2(address: SocketAddr, token: &str, count: Arc<AtomicU64>) -> io::Result<JoinHandle<Instant>> {
+async fn over_http2(address: SocketAddr, token: &str) -> io::Result<OpenStream> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    tokio::spawn(connection);
+    let connection = tokio::spawn(async move { connection.await.unwrap_or_default() });
     let request = hyper::Request::post("http://test.example/api/Service/Method")
         .header("authorization", token)
         .header("content-type", "application/grpc")
@@ -212,13 +229,15 @@ async fn over_http2(address: SocketAddr, token: &str, count: Arc<AtomicU64>) -> 
         .map_err(io::Error::other)?;
     let response = sender.send_request(request).await.map_err(io::Error::other)?;
     assert_eq!((response.status(), response.headers().get("grpc-status")), (hyper::StatusCode::OK, None));
-    Ok(tokio::spawn(async move {
+    let messages = Messages::default();
+    let count = messages.clone();
+    let end = tokio::spawn(async move {
         // Without it the connection would be closed.
         let _sender = sender;
         let mut body = response.into_body();
         while let Some(Ok(_)) = body.frame().await {
-            count.fetch_add(1, Ordering::SeqCst);
+            count.came();
         }
-        Instant::now()
-    }))
+    });
+    Ok(OpenStream { messages, end, connection: Some(connection) })
 }

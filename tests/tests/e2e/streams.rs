@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 const LAG: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(100);
+/// Envoy stops a stream at once, and closes its HTTP/1.1 connection after `delayed_close_timeout` or earlier.
+const CLOSING: Duration = Duration::from_secs(1);
 /// What a busy machine may add.
 const MARGIN: Duration = Duration::from_millis(400);
 const SOON: Duration = Duration::from_secs(15);
@@ -85,9 +87,9 @@ async fn each_ends(mesh: &Mesh, within: Duration) {
     let acknowledged = end_session(mesh, &ended).await;
     for (form, one, other) in &mut streams {
         let end = one.ended(SOON).await.unwrap_or_else(|| panic!("{form:?} goes on"));
-        let took = end.saturating_duration_since(acknowledged);
-        eprintln!("{form:?} ended after {took:?}");
-        assert!(took <= within, "{form:?} ended after {took:?}");
+        let (took, closed) = (end.saturating_duration_since(acknowledged), acknowledged.elapsed());
+        eprintln!("{form:?}: the last message came after {took:?}, and it was closed after {closed:?}");
+        assert!(took <= within && closed <= within + CLOSING, "{form:?} ended after {took:?}, closed after {closed:?}");
         assert!(other.goes_on().await, "{form:?} of another session");
     }
     assert!(wait_until(SOON, async || metric(mesh, "streams_ended.reason.revoked").await == 3).await);
