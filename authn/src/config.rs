@@ -48,7 +48,7 @@ mod values;
 pub use binding::{Binding, BindingMode, CertificateBinding, ClaimBinding};
 pub use duration::ConfigDuration;
 pub use expose::{Expose, ExposedClaim, SubjectForm};
-pub use faults::{Faults, Statuses};
+pub use faults::{Faults, RefusalLog, Statuses};
 pub use forward::{Encoding, Forward, ForwardClaim, TokenForwarding};
 pub use introspection::{ClientAuth, IntrospectedTokens, Introspection, OpaqueFormat, TokenAlphabet, TokenShape};
 pub use invalid::Invalid;

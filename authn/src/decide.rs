@@ -13,6 +13,7 @@ mod judgements;
 mod refusal;
 mod registered;
 mod revocation_keys;
+mod summary;
 mod verify;
 mod watched;
 
@@ -24,6 +25,7 @@ pub use admit::{Admission, Asking, RevocationStatus, Unavailable};
 pub use enter::{Entered, Entry, Removal};
 pub use exposed::{Exposed, Fact};
 pub use refusal::Refusal;
+pub use summary::TokenSummary;
 use verify::Questions;
 pub use verify::{Signer, Unverifiable, Verified};
 pub use watched::Watched;

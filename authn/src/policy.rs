@@ -149,6 +149,11 @@ impl Policy {
         self.exposure.as_ref().map(|exposure| exposure.to)
     }
 
+    /// The level of the lines about refused requests.
+    pub fn refusal_log(&self) -> config::RefusalLog {
+        self.faults.log
+    }
+
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
     }

@@ -255,7 +255,7 @@ impl Session {
         }
         match self.query.verdict() {
             // An older one does not count: the revocation was lifted since.
-            Some((sent, Verdict::Dead)) => sent > self.lived,
+            Some((sent, Verdict::Dead { .. })) => sent > self.lived,
             Some((sent, Verdict::Live)) => {
                 if self.came.is_none_or(|came| sent >= came) {
                     self.lived = self.lived.max(sent);

@@ -1,10 +1,16 @@
 use super::*;
+use authn::revocation::KeyPosition;
 use authn::time::UnixSeconds;
 use wire::Retention;
 
 const LIMIT: usize = 8;
+
 const TIMEOUT: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_millis(1200);
+
+fn dead() -> Verdict {
+    Verdict::Dead { by: KeyPosition::new(0) }
+}
 
 fn at(millis: u64) -> Monotonic {
     Monotonic((10_000 + millis) * 1_000_000)
@@ -66,7 +72,7 @@ fn without_a_feed_each_session_is_asked_about_again_and_again() {
     streams.learn(&[1; 16], at(1200), Verdict::Live);
     assert_eq!(due(&mut streams, asking(), 2399), []);
     assert_eq!(due(&mut streams, asking(), 2400), [(1, Urgency::Soon)]);
-    streams.learn(&[1; 16], at(2400), Verdict::Dead);
+    streams.learn(&[1; 16], at(2400), dead());
     assert_eq!(ends(&mut streams), [(10, EndCause::Revoked), (11, EndCause::Revoked)]);
 }
 
@@ -94,7 +100,7 @@ fn with_a_proof_nothing_is_asked_until_a_key_comes_and_then_at_once() {
     assert_eq!(due(&mut streams, following(10_000), 10_000), []);
     // Its key stays in the picture, so the proof says nothing about it.
     assert_eq!(due(&mut streams, following(10_900), 10_900), [(1, Urgency::Soon)]);
-    streams.learn(&[1; 16], at(10_900), Verdict::Dead);
+    streams.learn(&[1; 16], at(10_900), dead());
     assert_eq!(ends(&mut streams), [(10, EndCause::Revoked)]);
 }
 
@@ -128,7 +134,7 @@ fn a_revocation_that_was_lifted_before_a_stream_began_does_not_end_it() {
     let mut streams = OpenStreams::new(LIMIT);
     let picture = Picture::default().replaced(Vec::new(), at(0));
     let one = query(1);
-    one.learn(at(0), Verdict::Dead);
+    one.learn(at(0), dead());
     let known = Some(Known { picture: &picture, complete: at(5000) });
     streams.enter(10, (0, revocable(&one)), known, following(5000), at(5100)).unwrap();
     assert_eq!(due(&mut streams, following(5200), 5200), []);
@@ -204,7 +210,7 @@ fn streams_that_end_by_themselves_while_they_are_to_be_ended_do_not_accumulate()
     for turn in 0..1000u64 {
         let one = query(1);
         streams.enter(turn, (0, revocable(&one)), None, asking(), at(0)).unwrap();
-        streams.learn(&[1; 16], at(turn + 1), Verdict::Dead);
+        streams.learn(&[1; 16], at(turn + 1), dead());
         streams.leave(turn);
     }
     assert!(streams.ending.len() <= 2 * LIMIT + 1);

@@ -58,7 +58,7 @@ fn a_stream_ends_with_its_session_and_another_goes_on() {
         at.run(Duration::from_secs(60));
         assert!(at.proxy.is_open(other));
         assert_eq!((at.proxy.metric("streams_ended{revoked}"), at.proxy.metric("streams_open")), (1, 1));
-        let line = "portcullis: ended a stream code=SESSION_REVOKED rule=api cause=revoked";
+        let line = r#"portcullis: ended {"code":"SESSION_REVOKED","rule":"api","cause":"revoked"}"#;
         assert!(at.proxy.host.log.iter().any(|(_, text)| text == line));
     }
 }
