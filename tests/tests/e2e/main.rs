@@ -42,6 +42,7 @@ mod revocation;
 mod service_tls;
 mod sessions;
 mod store;
+mod streams;
 mod survival;
 mod tokens;
 mod under_load;
