@@ -109,9 +109,9 @@ impl Accepted {
             unchecked,
             by_feed: false,
             refresh: None,
-            exposed: self.verified.exposed.clone(),
             proven: self.proven,
             removes_proof: self.removes_proof,
+            verified: self.verified,
         }
     }
 }

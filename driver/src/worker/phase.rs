@@ -23,6 +23,13 @@ pub enum Phase {
         /// For the client's next proofs.
         next_nonce: Option<String>,
     },
+    /// It was forwarded, and its stream is ended with its session or token.
+    Open {
+        cookie_session: bool,
+        next_nonce: Option<String>,
+        /// Its response has begun.
+        is_answered: bool,
+    },
 }
 
 /// The token that is being introspected.
@@ -42,7 +49,7 @@ impl Phase {
             | Phase::Introspecting { .. }
             | Phase::Claiming { .. }
             | Phase::AwaitingKeys { .. } => true,
-            Phase::Unanswered | Phase::Forwarded { .. } => false,
+            Phase::Unanswered | Phase::Forwarded { .. } | Phase::Open { .. } => false,
         }
     }
 
@@ -57,7 +64,7 @@ impl Phase {
             Phase::Introspecting { subject } => Some(subject.rule()),
             Phase::Claiming { accepted, .. } => Some(accepted.rule()),
             Phase::AwaitingKeys { entered, .. } => Some(entered.rule()),
-            Phase::Unanswered | Phase::Forwarded { .. } => None,
+            Phase::Unanswered | Phase::Forwarded { .. } | Phase::Open { .. } => None,
         }
     }
 }

@@ -1,5 +1,9 @@
 //! Decides without side effects: turns a request's headers, or the end of a wait, into the next step.
+use authn::policy::Policy;
 use authn::revocation::Verdict;
+use authn::time::UnixSeconds;
+
+use crate::refusal_line::PresentedToken;
 
 use super::*;
 
@@ -44,10 +48,15 @@ pub enum Step {
 pub struct Refused {
     pub rule: Option<usize>,
     pub rejection: Rejection,
-    /// What is exposed of its token, if the token was verified.
-    pub exposed: Option<Arc<Exposed>>,
+    /// Its token, as far as one was found.
+    pub token: Option<RefusedToken>,
     /// For the client's next proof.
     pub nonce: Option<String>,
+}
+
+pub enum RefusedToken {
+    Unverified(Box<[u8]>),
+    Verified(Arc<Verified>),
 }
 
 /// The result of a request's headers.
@@ -113,22 +122,25 @@ impl Worker {
             }
             (Phase::Checking { asking, cookie_session }, Wake::Verdict { sent, verdict }) => {
                 let (rule, verified) = (asking.rule(), Arc::clone(asking.verified()));
-                admitted(rule, &verified, asking.on_verdict(&self.core.policy, sent, verdict, now), cookie_session)
+                admitted(rule, verified, asking.on_verdict(&self.core.policy, sent, verdict, now), cookie_session)
             }
             (Phase::Checking { asking, cookie_session }, Wake::CannotTell(reason, cause)) => {
                 let (rule, verified) = (asking.rule(), Arc::clone(asking.verified()));
-                admitted(rule, &verified, asking.on_cannot_tell(reason, cause), cookie_session)
+                admitted(rule, verified, asking.on_cannot_tell(reason, cause), cookie_session)
             }
             (Phase::Claiming { accepted, cookie_session }, Wake::Claimed(Ok(()))) => {
                 self.status_after_wait(accepted, cookie_session, now)
             }
             (Phase::Claiming { accepted, .. }, Wake::Claimed(Err(cause))) => {
-                let refused = Refused::new(Some(accepted.rule()), Rejection::new(cause));
-                refused.about(accepted.verified().exposed()).into()
+                let token = RefusedToken::Verified(Arc::clone(accepted.verified()));
+                Refused::new(Some(accepted.rule()), Rejection::new(cause)).about(token).into()
             }
             (Phase::Introspecting { subject }, Wake::Introspected(Err(rejection))) => {
-                let refused = Refused::new(Some(subject.rule()), rejection);
-                refused.about(subject.jwt().and_then(|jwt| jwt.exposed())).into()
+                let token = match subject.jwt() {
+                    Some(jwt) => RefusedToken::Verified(Arc::clone(jwt)),
+                    None => RefusedToken::Unverified(subject.token().into()),
+                };
+                Refused::new(Some(subject.rule()), rejection).about(token).into()
             }
             (Phase::Introspecting { subject }, Wake::Introspected(Ok(verified))) => {
                 self.after_introspection(subject, verified, exchange, now)
@@ -137,7 +149,7 @@ impl Worker {
                 self.judge_token(entered, RetryState::KeysAwaited, exchange, now)
             }
             (Phase::AwaitingKeys { entered, rejection }, Wake::Keys { is_judged_anew: false }) => {
-                Refused::new(Some(entered.rule()), rejection).into()
+                Refused::unverified(&entered, rejection).into()
             }
             // An event that does not match the request's phase.
             (phase, _) => Refused::new(phase.rule(), Rejection::new(Cause::AnswerLate)).into(),
@@ -152,30 +164,31 @@ impl Worker {
         now: Now,
     ) -> Step {
         let rule = subject.rule();
-        let refused = |rejection| Step::from(Refused::new(Some(rule), rejection));
+        let token = Arc::clone(&verified);
+        let refused =
+            |rejection, token| Step::from(Refused::new(Some(rule), rejection).about(RefusedToken::Verified(token)));
         // Its key may have been removed while the request waited.
         if let Err(unverifiable) = self.core.policy.check_still_trusts(&verified, &self.keys.1, now) {
-            return refused(unverifiable.rejection);
+            return refused(unverifiable.rejection, token);
         }
         let step = match subject {
             Introspected::Opaque(entered) => self.accept(verified, entered, exchange, now),
             Introspected::Jwt { accepted, cookie_session } => self.status_after_wait(accepted, cookie_session, now),
         };
         match step {
-            Step::Introspect { .. } => refused(Rejection::new(Cause::IntrospectionTimeout)),
+            Step::Introspect { .. } => refused(Rejection::new(Cause::IntrospectionTimeout), token),
             step => step,
         }
     }
 
     /// An accepted request has waited for something else than a verdict.
     fn status_after_wait(&mut self, accepted: Accepted, cookie_session: bool, now: Now) -> Step {
-        let (rule, exposed) = (accepted.rule(), accepted.verified().exposed().cloned());
+        let (rule, token) = (accepted.rule(), Arc::clone(accepted.verified()));
         let status = self.core.policy.status_after_introspection(accepted, self.known(), now);
-        by_status(rule, exposed, status, cookie_session)
+        by_status(rule, token, status, cookie_session)
     }
 
     fn judge_token<E: Exchange>(&mut self, entered: Entered<'_>, retry: RetryState, exchange: &E, now: Now) -> Step {
-        let rule = entered.rule();
         let verified = match self.verified(&entered, now) {
             Ok(verified) => verified,
             Err(Unverifiable { introspect: Some(issuer), .. }) => {
@@ -184,7 +197,7 @@ impl Worker {
             Err(Unverifiable { rejection, awaits_keys_of: Some(issuer), .. }) if retry == RetryState::First => {
                 return Step::AwaitKeys { entered: entered.into_owned(), issuer, rejection };
             }
-            Err(Unverifiable { rejection, .. }) => return Refused::new(Some(rule), rejection).into(),
+            Err(Unverifiable { rejection, .. }) => return Refused::unverified(&entered, rejection).into(),
         };
         self.accept(verified, entered, exchange, now)
     }
@@ -192,15 +205,17 @@ impl Worker {
     fn accept<E: Exchange>(&mut self, verified: Arc<Verified>, entered: Entered<'_>, exchange: &E, now: Now) -> Step {
         exchange.observe(Stage::Verified(&verified));
         let (rule, cookie_session) = (entered.rule(), entered.is_cookie_session());
-        let exposed = verified.exposed().cloned();
+        let token = Arc::clone(&verified);
         let core = Arc::clone(&self.core);
-        let asks_for_nonces = core.policy.dpop().map(|_| Arc::clone(&verified));
         let accepted = match core.policy.accept(verified, entered, now, core.engine.as_ref(), exchange) {
             Ok(accepted) => accepted,
             Err(rejection) => {
-                let verified = asks_for_nonces.filter(|_| rejection.reason == RejectReason::DpopNonceRequired);
-                let nonce = verified.and_then(|verified| core.policy.nonce_for(&verified, rule, now));
-                return Refused { rule: Some(rule), rejection, exposed, nonce }.into();
+                let nonce = match rejection.reason {
+                    RejectReason::DpopNonceRequired => core.policy.nonce_for(&token, rule, now),
+                    _ => None,
+                };
+                let refused = Refused::new(Some(rule), rejection).about(RefusedToken::Verified(token));
+                return Refused { nonce, ..refused }.into();
             }
         };
         exchange.observe(Stage::Accepted);
@@ -211,7 +226,7 @@ impl Worker {
         }
         let status = core.policy.revocation_status(accepted, self.known(), now);
         self.count_feed(&status, now);
-        by_status(rule, exposed, status, cookie_session)
+        by_status(rule, token, status, cookie_session)
     }
 
     fn count_feed(&mut self, status: &Result<RevocationStatus, Rejection>, now: Now) {
@@ -233,7 +248,8 @@ impl Worker {
         let (policy, keys) = (&self.core.policy, &self.keys.1);
         if let Some(verified) = self.core.tokens.find(entered.token())
             && policy.is_for_rule(&verified, entered.rule())
-            && policy.still_trusts(&verified, keys, now)?
+            && (policy.still_trusts(&verified, keys, now)?
+                || policy.keeps(&verified, entered.rule(), self.known(), now))
         {
             self.counts.count(Counter::TokenHit);
             return Ok(verified);
@@ -250,7 +266,7 @@ impl Worker {
 
 fn by_status(
     rule: usize,
-    exposed: Option<Arc<Exposed>>,
+    token: Arc<Verified>,
     status: Result<RevocationStatus, Rejection>,
     cookie_session: bool,
 ) -> Step {
@@ -261,24 +277,50 @@ fn by_status(
             let issuer = accepted.verified().issuer();
             Step::Introspect { issuer, subject: Introspected::Jwt { accepted, cookie_session } }
         }
-        Err(rejection) => Step::Refuse(Refused { rule: Some(rule), rejection, exposed, nonce: None }),
+        Err(rejection) => Refused::new(Some(rule), rejection).about(RefusedToken::Verified(token)).into(),
     }
 }
 
-fn admitted(rule: usize, verified: &Verified, judged: Result<Admission, Rejection>, cookie_session: bool) -> Step {
+fn admitted(rule: usize, verified: Arc<Verified>, judged: Result<Admission, Rejection>, cookie_session: bool) -> Step {
     match judged {
         Ok(admission) => Step::Admit { admission, cookie_session },
-        Err(rejection) => Refused::new(Some(rule), rejection).about(verified.exposed()).into(),
+        Err(rejection) => Refused::new(Some(rule), rejection).about(RefusedToken::Verified(verified)).into(),
     }
 }
 
 impl Refused {
     pub fn new(rule: Option<usize>, rejection: Rejection) -> Self {
-        Self { rule, rejection, exposed: None, nonce: None }
+        Self { rule, rejection, token: None, nonce: None }
     }
 
-    fn about(self, exposed: Option<&Arc<Exposed>>) -> Self {
-        Self { exposed: exposed.cloned(), ..self }
+    fn unverified(entered: &Entered<'_>, rejection: Rejection) -> Self {
+        Self::new(Some(entered.rule()), rejection).about(RefusedToken::Unverified(entered.token().into()))
+    }
+
+    fn about(self, token: RefusedToken) -> Self {
+        Self { token: Some(token), ..self }
+    }
+}
+
+impl RefusedToken {
+    /// What is exposed of it, if it was verified.
+    pub fn exposed(&self) -> Option<&Arc<Exposed>> {
+        match self {
+            RefusedToken::Unverified(_) => None,
+            RefusedToken::Verified(verified) => verified.exposed(),
+        }
+    }
+
+    /// What it says about itself.
+    pub fn presented(&self, policy: &Policy, now: UnixSeconds) -> PresentedToken {
+        match self {
+            RefusedToken::Unverified(token) => {
+                PresentedToken { is_verified: false, summary: policy.summary_of_unverified(token, now) }
+            }
+            RefusedToken::Verified(verified) => {
+                PresentedToken { is_verified: true, summary: policy.summary_of(verified, now) }
+            }
+        }
     }
 }
 

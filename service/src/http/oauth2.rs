@@ -98,6 +98,9 @@ struct Introspection {
     iat: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     auth_time: Option<u64>,
+    /// For so many seconds a filter that follows the feed of revocations may keep this answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    portcullis_keep_for: Option<u64>,
     /// The session's further claims.
     #[serde(flatten)]
     further: Map<String, Value>,
@@ -105,7 +108,9 @@ struct Introspection {
 
 impl From<ActiveToken> for Introspection {
     fn from(token: ActiveToken) -> Self {
-        let claims = token.claims;
+        let mut claims = token.claims;
+        claims.further.remove("portcullis_keep_for");
+        let token_type = claims.token_type();
         Self {
             active: true,
             iss: Some(claims.iss),
@@ -115,10 +120,11 @@ impl From<ActiveToken> for Introspection {
             jti: Some(token.jti),
             client_id: claims.client_id,
             scope: claims.scope,
-            token_type: Some(claims.token_type()),
+            token_type: Some(token_type),
             exp: Some(token.exp),
             iat: Some(token.iat),
             auth_time: Some(claims.auth_time),
+            portcullis_keep_for: Some(token.keep_for),
             further: claims.further,
         }
     }

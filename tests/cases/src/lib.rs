@@ -29,9 +29,11 @@ mod tampering;
 mod times;
 mod variation;
 
-pub use case::{Case, Expect, IntrospectionSpec, ManyForm, ManySpec, RequestSpec, RevokedSpec, Store, Then, TokenSpec};
+pub use case::{
+    Case, Expect, IntrospectionSpec, ManyForm, ManySpec, NonceSpec, ProofSpec, RequestSpec, RevokedSpec, Store, Then,
+    TokenSpec,
+};
 pub use mint::SigningKey as ProviderKey;
-pub use proof::{NonceSpec, ProofSpec};
 pub use provider_page::{ProviderPage, ProviderToken, provider_key};
 pub use table::{Introspection, Ready, Table};
 pub use variation::{Variation, Variations};

@@ -1,49 +1,11 @@
-//! Proofs of possession as the cases write them: what differs from a good one.
+//! Makes the proofs of possession of the cases.
 use std::hash::{Hash as _, Hasher as _};
 
 use anyhow::Result;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::times::{at, merge};
-use crate::{Case, Table, Then};
-
-/// `{proof}` in a request.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProofSpec {
-    /// The name of the signing key; default `es256-proof`. `{jkt}` in claims of the token is its thumbprint, and
-    /// `{jkt:NAME}` that of another.
-    pub key: Option<String>,
-    /// The name of the key in the header, if it is not the signing key.
-    pub jwk_of: Option<String>,
-    /// Members of the embedded key that differ; null takes one away.
-    #[serde(default)]
-    pub jwk: Map<String, Value>,
-    /// Members of the header that differ; null takes one away.
-    #[serde(default)]
-    pub header: Map<String, Value>,
-    pub header_text: Option<String>,
-    /// Claims that differ; null takes one away. `{ath}` in a claim is the hash of the token, `{ath-other}` of the other.
-    #[serde(default)]
-    pub claims: Map<String, Value>,
-    pub payload_text: Option<String>,
-    #[serde(default)]
-    pub then: Vec<Then>,
-    pub raw: Option<String>,
-    /// The nonce is asked for first, by a request without one.
-    #[serde(default)]
-    pub nonce: Option<NonceSpec>,
-}
-
-/// Whose nonce a proof has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NonceSpec {
-    Own,
-    /// It was given to the key `es256-other`.
-    OfAnotherKey,
-}
+use crate::{Case, NonceSpec, ProofSpec, Table};
 
 const KEY: &str = "es256-proof";
 const OTHER_KEY: &str = "es256-other";
