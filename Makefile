@@ -11,7 +11,7 @@ NATIVE := --locked --workspace --exclude noop
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help install release-build release-files site coverage setup checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak sanitize differential nightly
+.PHONY: help install release-build release-files site coverage setup checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak sanitize differential nightly kill-loop
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,6 +104,10 @@ nightly: setup ## all end-to-end tests on both hosts, differential, soak, fuzzer
 	@failed=; for step in test 'e2e HOST=native' sanitize differential soak fuzz; do \
 		echo "nightly: make $$step"; $(MAKE) --no-print-directory $$step || failed="$$failed '$$step'"; done; \
 	[ -z "$$failed" ] || { echo "nightly: failed:$$failed"; exit 1; }
+
+KILL_ROUNDS := 200
+kill-loop: setup ## kill a process that writes to a file store, KILL_ROUNDS=200 times; no acknowledged write may be lost
+	KILL_ROUNDS=$(KILL_ROUNDS) $(CARGO) test $(NATIVE) --test kill -- --nocapture
 
 soak: native build ## many requests to the dynamic module with resets, reloads and a failing store (SOAK_REQUESTS=1000000)
 	@SOAK_REQUESTS=$${SOAK_REQUESTS:-1000000} PORTCULLIS_WASM=none scripts/e2e native::under_load
