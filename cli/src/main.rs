@@ -1,7 +1,7 @@
 //! `portcullis`: the one native binary. Each command is a module; this file only lists them.
 //!
 //! Exit codes, the same for every command: 0 done; 1 refused or failed; 2 wrong usage; 3 the service cannot be reached,
-//! or could not confirm.
+//! or could not confirm; 4 only warnings were found (`doctor`).
 #![allow(rustdoc::bare_urls, reason = "the doc comment of an option is its help text")]
 #![allow(
     clippy::arithmetic_side_effects,
@@ -13,6 +13,7 @@ mod all_errors;
 mod audit;
 mod check_config;
 mod docs;
+mod doctor;
 mod document;
 mod embedded;
 mod explain;
@@ -62,6 +63,9 @@ enum Verb {
     /// Show the audit stream: who did what, when and why.
     #[command(after_help = EXIT_CODES)]
     Audit(audit::Audit),
+    /// Look for faults in this machine, the store, the service, the issuers, a token and a running Envoy.
+    #[command(after_help = DOCTOR_CODES)]
+    Doctor(Box<doctor::Doctor>),
     /// Judge one request as the filter would, and print each step.
     #[command(after_help = EXPLAIN_CODES)]
     Explain(Box<explain::Explain>),
@@ -93,6 +97,12 @@ const EXIT_CODES: &str = "Exit codes:
   2  wrong usage
   3  the service cannot be reached, or could not confirm what it was asked to do";
 
+const DOCTOR_CODES: &str = "Exit codes:
+  0  nothing found
+  1  an error was found, or the doctor cannot look
+  2  wrong usage
+  4  only warnings were found";
+
 const JWKS_CODES: &str = "Exit codes:
   0  there are keys that the filter would use
   1  there are none, or it is no key set
@@ -112,6 +122,7 @@ fn main() -> ExitCode {
         Verb::Revoke(revoke) => revoke.run(),
         Verb::Session(session) => session.run(),
         Verb::Audit(audit) => audit.run(),
+        Verb::Doctor(doctor) => doctor.run(),
         Verb::Explain(explain) => explain.run(),
         Verb::CheckConfig(check) => check.run(),
         Verb::Jwks(jwks) => jwks.run(),
@@ -125,6 +136,7 @@ fn main() -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Refused) => ExitCode::from(1),
         Ok(Outcome::Unconfirmed) => ExitCode::from(3),
+        Ok(Outcome::Warned) => ExitCode::from(4),
         Err(error) => {
             eprintln!("portcullis: {error:#}");
             ExitCode::from(1)

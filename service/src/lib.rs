@@ -40,11 +40,11 @@ mod http;
 mod model;
 mod signing;
 
-pub use app::options::{FromRedis, Options, OptionsError, Redis, SessionOptions, ToRedis};
+pub use app::options::{FromRedis, InspectedRedis, Options, OptionsError, Redis, SessionOptions, ToRedis};
 pub use app::server::{Addresses, ServeError, Service};
 pub use http::openapi::{admin_document, data_document};
 pub use store::{StoreId, StoreIdError};
 pub use store_redis::{
-    Allow, CreateError, MigrateError, Migration, Mode, Progress, RedisOptions, RedisOptionsError, Report, Tally,
-    create_store, migrate, prepare_store,
+    Allow, CreateError, Effort, Inspection, MigrateError, Migration, Mode, Progress, RedisOptions, RedisOptionsError,
+    Report, ServerReport, Tally, create_store, inspect, migrate, prepare_store,
 };

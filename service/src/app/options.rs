@@ -27,7 +27,7 @@ use crate::http::admin::{AdminToken, AdminTokenError};
 use crate::signing::UriError;
 pub use admin::AdminOptions;
 pub use providers_file::ProvidersFileError;
-pub use redis::{FromRedis, MirrorRedis, Redis, ToRedis};
+pub use redis::{FromRedis, InspectedRedis, MirrorRedis, Redis, ToRedis};
 pub use secret_files::SecretFileError;
 pub use sessions::SessionOptions;
 

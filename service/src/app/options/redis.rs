@@ -164,6 +164,19 @@ other_redis!(
     ToRedis, "to", "PORTCULLIS_TO", required = true
 );
 
+other_redis!(
+    /// The Redis that is looked at.
+    InspectedRedis, "redis", "PORTCULLIS_REDIS"
+);
+
+impl InspectedRedis {
+    /// `None`: no URL was given.
+    pub fn options(self) -> Option<RedisOptions> {
+        let options = RedisOptions::from(self);
+        (!options.urls.is_empty()).then_some(options)
+    }
+}
+
 impl MirrorRedis {
     /// `None`: no URL was given. Options without it would have no effect, so they are refused like a `redis` without
     /// one.
