@@ -21,6 +21,7 @@ mod instant;
 mod jwks;
 mod kept_long_enough;
 mod known_issuers;
+mod listing;
 mod log_filter;
 mod migrate;
 mod mint;
