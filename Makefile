@@ -11,7 +11,7 @@ NATIVE := --locked --workspace --exclude noop
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help coverage setup checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak sanitize differential nightly
+.PHONY: help install release-build release-files site coverage setup checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak sanitize differential nightly
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -141,6 +141,18 @@ FUZZ_SECONDS := 60
 fuzz: ## search with cargo-fuzz for inputs that break a property, FUZZ_SECONDS=60 per target (needs nightly and cargo-fuzz)
 	cd fuzz/libfuzzer && for target in path json jws headers check engines; do \
 		cargo +nightly fuzz run $$target --fuzz-dir . -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+release-build: wasm native ## build what a release has: both forms of the filter, and the optimised command
+	@$(CARGO) build --quiet --locked --profile native -p portcullis-cli
+
+release-files: ## pack what was built into dist/release: archives, packages, images, chart, checksums; compiles nothing
+	@scripts/release
+
+install: ## build and install below PREFIX=/usr/local; scripts/install --from DIRECTORY takes a release's files
+	@scripts/install --prefix $(or $(PREFIX),/usr/local)
+
+site: checkers ## build the documentation as a searchable site into dist/site, and check its links
+	@scripts/site
 
 coverage: setup ## lines of the driver that its tests without Envoy reach; fails below 90 %
 	@scripts/coverage

@@ -39,8 +39,6 @@ pub struct Doctor {
     secrets: Secrets,
     #[command(flatten)]
     peers: PeerArgs,
-    #[command(flatten)]
-    redis: InspectedRedis,
     /// The service's --redis-timeout: slower answers of Redis are faults.
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
     redis_timeout: Duration,
@@ -57,6 +55,8 @@ pub struct Doctor {
     /// "skipped"}`.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    redis: InspectedRedis,
 }
 
 /// For a key set.

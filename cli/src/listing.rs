@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::admin::{Client, date};
+use crate::admin::{Client, TIMES, date};
 use crate::outcome::say;
 
 #[derive(Args)]
@@ -59,8 +59,6 @@ struct Names {
 }
 
 const NAMES: Names = Names { issuer: ["issuer", "iss"], at: ["at", "created", "time"] };
-/// Members that are times, in seconds since 1970.
-const TIMES: [&str; 8] = ["at", "until", "before", "created", "auth_time", "ends", "last_used", "time"];
 /// The most characters of one cell.
 const MAX_CELL: usize = 60;
 

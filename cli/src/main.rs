@@ -12,11 +12,14 @@ mod admin;
 mod all_errors;
 mod audit;
 mod check_config;
+mod completions;
+mod config_file;
 mod docs;
 mod doctor;
 mod document;
 mod embedded;
 mod explain;
+mod help;
 mod instant;
 mod jwks;
 mod kept_long_enough;
@@ -35,11 +38,14 @@ mod session;
 mod signing_key;
 mod store;
 mod suggest;
+mod supervisor;
 mod surroundings;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use anyhow::Result;
+use clap::{CommandFactory, FromArgMatches as _, Parser, Subcommand};
 
 use outcome::Outcome;
 
@@ -54,6 +60,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Run the revocation service.
+    #[command(after_help = EXIT_CODES)]
     Serve(Box<serve::Serve>),
     /// Revoke a token, session, user, client, key or issuer; list and lift revocations.
     #[command(after_help = EXIT_CODES)]
@@ -87,7 +94,9 @@ enum Verb {
     Ready(ready::Ready),
     /// Create keys and sign tokens, for tests and demos.
     Mint(mint::MintArgs),
-    /// Write the generated files of docs/.
+    /// Print a shell's completion script.
+    Completions(completions::Completions),
+    /// Write the generated files of docs/, or man pages.
     #[command(hide = true)]
     Docs(docs::Docs),
 }
@@ -118,21 +127,7 @@ const EXPLAIN_CODES: &str = "Exit codes:
 fn main() -> ExitCode {
     // For every https:// URL. It fails only if one is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let done = match Cli::parse().verb {
-        Verb::Serve(serve) => serve.run(),
-        Verb::Revoke(revoke) => revoke.run(),
-        Verb::Session(session) => session.run(),
-        Verb::Audit(audit) => audit.run(),
-        Verb::Doctor(doctor) => doctor.run(),
-        Verb::Explain(explain) => explain.run(),
-        Verb::CheckConfig(check) => check.run(),
-        Verb::Jwks(jwks) => jwks.run(),
-        Verb::Docs(docs) => docs.run(Cli::command()),
-        Verb::Store(store) => store.run(),
-        Verb::Migrate(migrate) => migrate.run(),
-        Verb::Ready(store) => store.run(),
-        Verb::Mint(args) => mint::run(args).map(|()| Outcome::Done),
-    };
+    let done = parse().and_then(run);
     match done {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Refused) => ExitCode::from(1),
@@ -142,6 +137,44 @@ fn main() -> ExitCode {
             eprintln!("portcullis: {error:#}");
             ExitCode::from(1)
         }
+    }
+}
+
+/// The command line, with the values of a configuration file. Wrong usage exits here, as clap does it.
+fn parse() -> Result<Cli> {
+    let command = help::arranged(Cli::command());
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let (mut note, serve) = (None, words.get(1).is_some_and(|verb| verb == "serve"));
+    if serve && let Some(serve) = command.find_subcommand("serve") {
+        let given = words.split_off(2);
+        note = config_file::note(serve, &given);
+        words.extend(config_file::with_file(serve, &given)?);
+    }
+    let parsed = command.try_get_matches_from(words).and_then(|matches| Cli::from_arg_matches(&matches));
+    Ok(parsed.unwrap_or_else(|error| {
+        if let Some(note) = note.filter(|_| error.use_stderr()) {
+            eprintln!("portcullis: {note}");
+        }
+        error.exit()
+    }))
+}
+
+fn run(cli: Cli) -> Result<Outcome> {
+    match cli.verb {
+        Verb::Serve(serve) => serve.run(),
+        Verb::Revoke(revoke) => revoke.run(),
+        Verb::Session(session) => session.run(),
+        Verb::Audit(audit) => audit.run(),
+        Verb::Doctor(doctor) => doctor.run(),
+        Verb::Explain(explain) => explain.run(),
+        Verb::CheckConfig(check) => check.run(),
+        Verb::Jwks(jwks) => jwks.run(),
+        Verb::Completions(completions) => Ok(completions.run(Cli::command())),
+        Verb::Docs(docs) => docs.run(help::arranged(Cli::command())),
+        Verb::Store(store) => store.run(),
+        Verb::Migrate(migrate) => migrate.run(),
+        Verb::Ready(store) => store.run(),
+        Verb::Mint(args) => mint::run(args).map(|()| Outcome::Done),
     }
 }
 

@@ -185,10 +185,10 @@ impl Worker {
 
     /// Reports the counts, and the number of refusals that were not logged.
     pub fn flush(&mut self, host: &mut impl Host) {
-        if let Ok(now) = host.now() {
-            if let Some(level) = refusal_level(self.core.policy.refusal_log()) {
-                self.log.on_time(host, level, now.monotonic);
-            }
+        if let Ok(now) = host.now()
+            && let Some(level) = refusal_level(self.core.policy.refusal_log())
+        {
+            self.log.on_time(host, level, now.monotonic);
         }
         self.counts.flush(host, |rule| self.core.rule_name(rule));
     }

@@ -303,10 +303,14 @@ pub fn check_name(field: &str, name: &[u8]) -> Result<(), String> {
     Err(format!("{field} is `{name}`: this module has the filter `portcullis` only"))
 }
 
+/// Has any configuration this rule, for routes?
+pub fn has_rule_for_routes(rule: &str) -> bool {
+    LIVE.any(|live| live.core.policy.rule_for_routes(rule).is_some())
+}
+
 /// Of routes that came after the configurations: their requests are refused.
 fn warn_of_unknown_rules() {
-    let has = |rule: &str| LIVE.any(|live| live.core.policy.rule_for_routes(rule).is_some());
-    for rule in routes::unknown(has) {
+    for rule in routes::unknown(has_rule_for_routes) {
         let text = "which no configuration has with `for_routes`: its requests are refused";
         envoy::log(LogLevel::Error, &format!("portcullis: a route of Envoy selects the rule `{rule}`, {text}"));
     }

@@ -124,6 +124,10 @@ impl Picture {
         snapshot.saturating_add(self.later().saturating_mul(BYTES_OF_KEY))
     }
 
+    pub fn may_contain(&self, key: &RevocationKey) -> bool {
+        self.came(key).is_some()
+    }
+
     /// When a key came that may be this one. `None`: it is not revoked.
     fn came(&self, key: &RevocationKey) -> Option<Monotonic> {
         let later = self.chunks.iter().rev().find_map(|chunk| chunk.came.get(key).copied());

@@ -137,6 +137,21 @@ impl<'e> Steps<'e> {
     fn asked(&mut self, verified: &Verified, query: Arc<RevocationQuery>) {
         if self.progress.asked.replace(query).is_none() {
             self.revocation_keys(verified);
+            self.feed();
+        }
+    }
+
+    /// No feed is followed here, so the token is asked about.
+    fn feed(&mut self) {
+        if let Some(feed) = self.core.policy.revocation().and_then(|revocation| revocation.feed) {
+            let lag = feed.lag;
+            self.step(
+                "feed",
+                format!(
+                    "with a proof that is not older than {lag:?}, and if none of these keys may be revoked, the token \
+                     passes without a check; otherwise the service is asked, as here"
+                ),
+            );
         }
     }
 

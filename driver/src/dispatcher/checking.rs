@@ -19,8 +19,11 @@ use crate::wake::Wake;
 
 /// How often another worker may change a slot between our read and our write before we give up.
 const CAS_TRIES: u32 = 3;
-/// Retries of one check, all within `revocation.timeout`: enough until Envoy ejects a dead instance.
-const CHECK_RETRIES: &[u8] = b"6";
+/// For Envoy's router: an instance that cannot be reached, or that resets the connection, is no answer. A 503 is not retried:
+/// it is the service's own statement about its store.
+pub const RETRY_ON: &[u8] = b"connect-failure,refused-stream,reset";
+/// Retries of one callout, all within its timeout: enough until Envoy ejects a dead instance.
+pub const RETRIES: &[u8] = b"6";
 
 pub struct Checking {
     checks: Checks,
@@ -159,11 +162,9 @@ impl Dispatcher {
             (b":authority", revocation.authority.as_bytes()),
             (b":scheme", b"http"),
             (b"content-type", check::CONTENT_TYPE.as_bytes()),
-            // Headers for Envoy's router, which removes them. If an instance cannot be reached, or resets the
-            // connection, another one is tried. A 503 is not retried: it is the service's own statement about its
-            // store.
-            (b"x-envoy-retry-on", b"connect-failure,refused-stream,reset"),
-            (b"x-envoy-max-retries", CHECK_RETRIES),
+            // Envoy's router removes them.
+            (b"x-envoy-retry-on", RETRY_ON),
+            (b"x-envoy-max-retries", RETRIES),
         ];
         let (cluster, body, timeout) = (revocation.cluster.as_str(), question.bytes(), revocation.timeout);
         let Ok(call) = host.call(&Callout { cluster, headers: &headers, body, timeout }) else { return false };

@@ -301,3 +301,30 @@ fn shared_data_that_another_writer_changed_is_not_believed() {
     second.proxy.advance(LAG * 2);
     assert!(!passes(&mut second, "one"));
 }
+
+#[test]
+fn a_follower_that_waits_before_its_next_poll_is_not_replaced_by_another_virtual_machine() {
+    let mut first = not_yet_following();
+    first.service.feed_trouble = Some(Trouble::TooManyFollowers);
+    let mut machines: Vec<_> = (0..3).map(|_| first.another_virtual_machine()).collect();
+    machines.push(first);
+    let (mut polls, mut time) = (0, Duration::ZERO);
+    while time < Duration::from_secs(60) {
+        for at in &mut machines {
+            at.proxy.advance(TICK);
+            polls += at.polls().len();
+            at.answer_all();
+        }
+        time += TICK;
+    }
+    // One in 5 s to 10 s.
+    assert!((6..=13).contains(&polls), "{polls}");
+}
+
+#[test]
+fn a_poll_that_reaches_a_dead_instance_is_retried_by_envoy() {
+    let at = following();
+    let poll = at.polls().pop().unwrap();
+    assert_eq!(poll.header("x-envoy-retry-on"), "connect-failure,refused-stream,reset");
+    assert_eq!(poll.header("x-envoy-max-retries"), "6");
+}

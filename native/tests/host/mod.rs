@@ -141,6 +141,11 @@ impl Config {
         unsafe { hooks::envoy_dynamic_module_on_http_filter_per_route_config_new(lend(b"portcullis"), lend(&document)) }
     }
 
+    /// Envoy has no route with it any more.
+    pub fn forget_route_config(ours: *const c_void) {
+        unsafe { hooks::envoy_dynamic_module_on_http_filter_per_route_config_destroy(ours) };
+    }
+
     pub fn stream(&self, headers: &[(&str, &str)]) -> Stream<'_> {
         let pairs = headers.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect();
         let envoy = Box::new(EnvoyStream {

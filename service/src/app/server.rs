@@ -162,6 +162,26 @@ impl Service {
         })
     }
 
+    /// Checks the options, and that the files and keys that they name can be used. Neither binds a listener nor asks Redis.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub async fn check(options: &Options) -> Result<(), ServeError> {
+        options.check()?;
+        let files = options.read_files()?;
+        store_redis::RedisOptions::from(options.redis.clone()).access()?;
+        if let Some(mirror) = options.mirror_redis() {
+            mirror.access().map_err(ServeError::Mirror)?;
+        }
+        LoadedProviders::load(&files.providers)?;
+        for (tls, listener) in [(options.tls(), Listener::Data), (options.admin.tls(), Listener::Admin)] {
+            if let Some(tls) = tls {
+                tls.config(listener)?;
+            }
+        }
+        read_keys(options).await.map(drop)
+    }
+
     pub fn addresses(&self) -> Addresses {
         Addresses { listen: self.data.address, admin: self.admin.address }
     }
@@ -207,22 +227,41 @@ impl Service {
 /// The keys of JWTs and the clients, which sessions need. `None`: no sessions are made.
 type Keys = Option<(sessions::Config, Arc<Signing>, Arc<Clients>)>;
 
-/// Opens the keys and reads the files that sessions need, and again when they change.
-async fn open_keys(options: &Options, metrics: &Metrics) -> Result<Keys, ServeError> {
+/// What sessions need, as it was read.
+struct ReadKeys {
+    config: sessions::Config,
+    sources: Vec<signing::Source>,
+    texts: Vec<String>,
+    keys: Vec<Arc<signing::SigningKey>>,
+    clients: Clients,
+}
+
+/// Opens the keys and reads the files that sessions need. `None`: no sessions are made.
+async fn read_keys(options: &Options) -> Result<Option<ReadKeys>, ServeError> {
     let Some(config) = options.session_config()? else { return Ok(None) };
     let given = &options.sessions;
     let limits = TokenLimits { sessions: given.signing_sessions, timeout: given.signing_timeout };
     let sources = signing::open(&given.keys()?, limits).await?;
     let (texts, keys) = signing::read(&sources).await?;
+    let clients = Clients::default();
+    if let Some(path) = &given.clients_file {
+        clients.load(path).await?;
+    }
+    Ok(Some(ReadKeys { config, sources, texts, keys, clients }))
+}
+
+/// Opens the keys and reads the files that sessions need, and again when they change.
+async fn open_keys(options: &Options, metrics: &Metrics) -> Result<Keys, ServeError> {
+    let Some(read) = read_keys(options).await? else { return Ok(None) };
+    let ReadKeys { config, sources, texts, keys, clients } = read;
     // The longest time that one of our tokens is valid anywhere.
     let overlap = Duration::from_secs(options.retention().token.into());
     let signing = Arc::new(Signing::new(keys, overlap, metrics.signing.clone(), Instant::now()));
     if !sources.is_empty() {
         tokio::spawn(signing::watch(Arc::clone(&signing), sources, texts));
     }
-    let clients = Arc::new(Clients::default());
-    if let Some(path) = given.clients_file.clone() {
-        clients.load(&path).await?;
+    let clients = Arc::new(clients);
+    if let Some(path) = options.sessions.clients_file.clone() {
         tokio::spawn(clients::watch(Arc::clone(&clients), path));
     }
     Ok(Some((config, signing, clients)))

@@ -5,6 +5,7 @@ use clap::Args;
 use store_redis::{Mode, RedisOptions};
 
 #[derive(Clone, Args)]
+#[command(next_help_heading = "Redis")]
 pub struct Redis {
     /// The URL of Redis; rediss:// for TLS. Repeat it for more nodes of a Cluster, or for each Sentinel. A user and
     /// password in it apply to all servers; a password file is safer.
@@ -66,9 +67,10 @@ impl From<Redis> for RedisOptions {
 
 /// The same options for another Redis, each under a name that begins with `$flag`.
 macro_rules! other_redis {
-    ($(#[$doc:meta])* $name:ident, $flag:literal, $env:literal $(, $required:ident = $when:literal)?) => {
+    ($(#[$doc:meta])* $name:ident, $heading:literal, $flag:literal, $env:literal $(, $required:ident = $when:literal)?) => {
         $(#[$doc])*
         #[derive(Clone, Args)]
+        #[command(next_help_heading = $heading)]
         pub struct $name {
             /// The URL of this Redis; rediss:// for TLS. Like --redis of `serve`, and so are the following.
             #[arg(
@@ -153,20 +155,20 @@ macro_rules! other_redis {
 
 other_redis!(
     /// The mirror: the other store that is written to while a store moves.
-    MirrorRedis, "mirror-redis", "PORTCULLIS_MIRROR_REDIS"
+    MirrorRedis, "Mirror: the other Redis while a store moves", "mirror-redis", "PORTCULLIS_MIRROR_REDIS"
 );
 other_redis!(
     /// The store to copy from.
-    FromRedis, "from", "PORTCULLIS_FROM", required_unless_present = "prepare"
+    FromRedis, "Redis to copy from", "from", "PORTCULLIS_FROM", required_unless_present = "prepare"
 );
 other_redis!(
     /// The store to copy to.
-    ToRedis, "to", "PORTCULLIS_TO", required = true
+    ToRedis, "Redis to copy to", "to", "PORTCULLIS_TO", required = true
 );
 
 other_redis!(
     /// The Redis that is looked at.
-    InspectedRedis, "redis", "PORTCULLIS_REDIS"
+    InspectedRedis, "Redis", "redis", "PORTCULLIS_REDIS"
 );
 
 impl InspectedRedis {
