@@ -71,7 +71,7 @@ enum Verb {
     /// Show the audit stream: who did what, when and why.
     #[command(after_help = EXIT_CODES)]
     Audit(audit::Audit),
-    /// Look for faults in this machine, the store, the service, the issuers, a token and a running Envoy.
+    /// Look for faults: this machine, the store, the service, issuers, a token, Envoy.
     #[command(after_help = DOCTOR_CODES)]
     Doctor(Box<doctor::Doctor>),
     /// Judge one request as the filter would, and print each step.

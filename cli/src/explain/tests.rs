@@ -183,7 +183,7 @@ fn difference(case: &Case, ready: &Ready, said: &Value) -> Option<String> {
             (seen != (&code.as_str().into(), &(*status).into(), &code.as_str().into()))
                 .then(|| format!("expected {code} {status}"))
         }
-        (Expect::Pass { headers, absent, .. }, "admitted") => {
+        (Expect::Pass { headers, absent, .. }, "admitted" | "admitted_unchecked") => {
             let forwarded = forwarded(ready, said);
             // Of these, what is removed is printed in words.
             let is_cut = |name: &str| matches!(name, "cookie" | "sec-websocket-protocol");
