@@ -41,6 +41,7 @@ mod revocation;
 mod rule;
 mod sds;
 mod sources;
+mod streams;
 mod tree;
 mod values;
 
@@ -59,6 +60,7 @@ pub use revocation::{Revocation, RevocationKind, RevocationMode};
 pub use rule::{Access, Condition, CorsPreflight, Match, PathMatch, Route, Rule, Scalar, Scopes};
 pub use sds::SdsSecret;
 pub use sources::{ChunkSeparator, CookieSource, HeaderSource, Sources, WebsocketEncoding, WebsocketSource};
+pub use streams::{EndOn, Streams};
 pub use values::Environment;
 pub(crate) use values::{check_range, claim_path, name_or, secret_from, whole_seconds};
 

@@ -15,6 +15,7 @@ mod registered;
 mod revocation_keys;
 mod summary;
 mod verify;
+mod watched;
 
 pub use crate::binding::Peer;
 pub use crate::claims::window::Window;
@@ -27,6 +28,7 @@ pub use refusal::Refusal;
 pub use summary::TokenSummary;
 use verify::Questions;
 pub use verify::{Signer, Unverifiable, Verified};
+pub use watched::Watched;
 
 const DEFAULT_FUTURE_IAT_TOLERANCE: u64 = 5;
 

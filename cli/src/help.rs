@@ -13,7 +13,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
 ];
 
 /// A command and its examples. A test parses each line.
-const EXAMPLES: [(&str, &str); 9] = [
+const EXAMPLES: [(&str, &str); 10] = [
     (
         "portcullis",
         "  portcullis serve --config /etc/portcullis/serve.toml
@@ -23,8 +23,15 @@ const EXAMPLES: [(&str, &str); 9] = [
     (
         "serve",
         "  portcullis serve --secret-file shared-secret --admin-token-file admin-token
+  portcullis serve --store file:store --create-store --secret-file shared-secret --admin-token-file admin-token
   portcullis serve --config /etc/portcullis/serve.toml --check
   portcullis serve --config /etc/portcullis/serve.toml --listen 0.0.0.0:7700",
+    ),
+    (
+        "dev",
+        "  portcullis dev
+  portcullis dev --dir try-it --listen 127.0.0.1:8080
+  portcullis dev --host native --filter dist/libportcullis.so --envoy .venv/bin/envoy",
     ),
     (
         "revoke",

@@ -14,6 +14,7 @@ mod audit;
 mod check_config;
 mod completions;
 mod config_file;
+mod dev;
 mod docs;
 mod doctor;
 mod document;
@@ -59,6 +60,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Try it: Envoy, the service with a store in a file, an issuer and an upstream on this machine, with lines to paste.
+    #[command(after_help = EXIT_CODES)]
+    Dev(Box<dev::Dev>),
     /// Run the revocation service.
     #[command(after_help = EXIT_CODES)]
     Serve(Box<serve::Serve>),
@@ -161,6 +165,7 @@ fn parse() -> Result<Cli> {
 
 fn run(cli: Cli) -> Result<Outcome> {
     match cli.verb {
+        Verb::Dev(dev) => dev.run(),
         Verb::Serve(serve) => serve.run(),
         Verb::Revoke(revoke) => revoke.run(),
         Verb::Session(session) => session.run(),

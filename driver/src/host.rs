@@ -168,6 +168,12 @@ pub trait Exchange: Peer {
     /// # Errors
     /// Nothing was sent.
     fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError>;
+
+    /// Ends the request's stream, whose response has begun. Nothing may be asked of the request afterwards.
+    ///
+    /// # Errors
+    /// The stream is still open.
+    fn reset(&mut self) -> Result<(), HostError>;
 }
 
 /// How far a request has come: what `portcullis explain` prints.

@@ -56,6 +56,7 @@ mod rejection_log;
 mod shared;
 mod shared_feed;
 mod state;
+mod streams;
 mod token_cache;
 mod tokens;
 mod wake;

@@ -51,7 +51,7 @@ pub struct Admission {
     /// Admitted since the feed of revocations proves that none of the token's keys is revoked.
     pub by_feed: bool,
     pub(super) refresh: Option<Arc<RevocationQuery>>,
-    pub(super) exposed: Option<Arc<Exposed>>,
+    pub(super) verified: Arc<Verified>,
 }
 
 impl Policy {
@@ -205,7 +205,7 @@ impl Admission {
 
     /// What is exposed of its token.
     pub fn exposed(&self) -> Option<&Exposed> {
-        self.exposed.as_deref()
+        self.verified.exposed.as_deref()
     }
 
     pub fn removal(&self) -> &Removal {

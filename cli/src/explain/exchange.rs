@@ -116,6 +116,11 @@ impl Exchange for ExplainedRequest<'_> {
         self.reply = Some(Reply { status: reply.status, headers, body: text(reply.body) });
         Ok(())
     }
+
+    /// There is no stream.
+    fn reset(&mut self) -> Result<(), HostError> {
+        Ok(())
+    }
 }
 
 impl Peer for ExplainedRequest<'_> {

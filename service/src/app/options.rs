@@ -3,6 +3,7 @@
 #![allow(rustdoc::bare_urls, reason = "the doc comment of an option is its help text")]
 
 mod admin;
+mod file_store;
 mod providers_file;
 mod redis;
 mod secret_files;
@@ -26,6 +27,7 @@ use crate::domain::revocations::Policy;
 use crate::http::admin::{AdminToken, AdminTokenError};
 use crate::signing::UriError;
 pub use admin::AdminOptions;
+pub use file_store::{FileStore, ONLY_REDIS_TO_CREATE};
 pub use providers_file::ProvidersFileError;
 pub use redis::{FromRedis, InspectedRedis, MirrorRedis, Redis, ToRedis};
 pub use secret_files::SecretFileError;
@@ -53,6 +55,14 @@ pub struct Options {
     /// Write both addresses to this file once they are bound, as {"listen": "…", "admin": "…"}.
     #[arg(long, env = "PORTCULLIS_PORTS_FILE", value_name = "PATH", help_heading = "Listeners")]
     pub ports_file: Option<PathBuf>,
+    /// Keep the store in a file on a local disk, for this instance alone, in place of Redis: file:PATH. It has everything
+    /// that Redis would have. docs/stores.md says what it promises.
+    #[arg(long, env = "PORTCULLIS_STORE", value_name = "file:PATH", conflicts_with_all = file_store::ONLY_REDIS, help_heading = "Store")]
+    pub store: Option<FileStore>,
+    /// The most contents of the file; the file may become about three times as large. Beyond it nothing is added; the last
+    /// tenth is for revocations.
+    #[arg(long, env = "PORTCULLIS_STORE_MAX_SIZE", value_name = "SIZE", default_value = "1GiB", requires = "store", value_parser = file_store::size, help_heading = "Store")]
+    pub store_max_size: u64,
     #[command(flatten)]
     pub redis: Redis,
     #[command(flatten)]
@@ -95,9 +105,10 @@ pub struct Options {
     /// A file with the admin token, at least 32 bytes.
     #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN_FILE", value_name = "PATH", help_heading = "Secrets")]
     pub admin_token_file: PathBuf,
-    /// Create the store if Redis holds none. For demos only: if Redis loses its data and the service restarts with this
-    /// option, revoked tokens pass. Otherwise create the store once with `portcullis store create`; then an empty Redis
-    /// counts as a lost store, and nothing is answered from it.
+    /// Create the store if Redis holds none, or if the file is missing. For demos only: if Redis loses its data, or the file
+    /// its disk, and the service restarts with this option, revoked tokens pass. Otherwise create the store once with
+    /// `portcullis store create`; then an empty Redis, or a missing file, counts as a lost store, and nothing is answered from
+    /// it.
     #[arg(long, env = "PORTCULLIS_CREATE_STORE", conflicts_with = "store_id", help_heading = "Store")]
     pub create_store: bool,
     /// The only store to answer from. Default: the first one found.
@@ -289,6 +300,9 @@ impl Options {
 
     /// The longest that one write and its confirmation may take, in the mirror as well if there is one.
     pub fn write_limit(&self) -> Duration {
+        if self.store.is_some() {
+            return store_embedded::WRITE_LIMIT;
+        }
         let one = self.redis_timeout.saturating_add(self.confirm_timeout);
         match self.mirror_redis() {
             // In between it is read back from the first store, and removed names are checked again.

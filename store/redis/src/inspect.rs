@@ -141,8 +141,8 @@ impl Names {
                 self.foreign += 1;
                 false
             }
-            // A revoked signing key has none.
-            Found::Ours(name) => name.kind != Kind::Revocation,
+            // A revoked signing key has none, and the audit log is trimmed.
+            Found::Ours(name) => !matches!(name.kind, Kind::Revocation | Kind::Audit),
             Found::Timing => true,
             Found::Sentinel | Found::Log | Found::Issuers => false,
         };

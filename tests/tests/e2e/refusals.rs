@@ -111,7 +111,8 @@ impl Stack {
         wait_until(DEADLINE, async || {
             let log = self.mesh.envoy_log();
             found = log.lines().find_map(|line| {
-                let (_, rest) = line.split_once("portcullis: refused {")?;
+                let (head, rest) = line.split_once("portcullis: refused {")?;
+                assert!(head.contains("[warning]"), "Istio's proxies would not log it: {line}");
                 let text = format!("{{{rest}");
                 let line: Value = serde_json::Deserializer::from_str(&text).into_iter().next()?.ok()?;
                 (line["request_id"] == id).then_some((line, log.clone()))

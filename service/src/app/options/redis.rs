@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use clap::Args;
 use store_redis::{Mode, RedisOptions};
 
+use super::file_store::FileStore;
+
 #[derive(Clone, Args)]
 #[command(next_help_heading = "Redis")]
 pub struct Redis {
@@ -158,7 +160,7 @@ other_redis!(
     MirrorRedis, "Mirror: the other Redis while a store moves", "mirror-redis", "PORTCULLIS_MIRROR_REDIS"
 );
 other_redis!(
-    /// The store to copy from.
+    /// The store to copy from. In place of Redis: file:PATH, the file of a service that is stopped.
     FromRedis, "Redis to copy from", "from", "PORTCULLIS_FROM", required_unless_present = "prepare"
 );
 other_redis!(
@@ -176,6 +178,34 @@ impl InspectedRedis {
     pub fn options(self) -> Option<RedisOptions> {
         let options = RedisOptions::from(self);
         (!options.urls.is_empty()).then_some(options)
+    }
+}
+
+impl FromRedis {
+    /// The file, if one is named in place of Redis.
+    ///
+    /// # Errors
+    /// It is not well named, or has options of Redis beside it.
+    pub fn file(&self) -> Result<Option<FileStore>, String> {
+        let [url] = &self.urls[..] else { return Ok(None) };
+        if !url.starts_with("file:") {
+            return Ok(None);
+        }
+        let beside = [
+            ("from-mode", self.mode != Mode::Single),
+            ("from-sentinel-master", self.sentinel_master.is_some()),
+            ("from-username", self.username.is_some()),
+            ("from-password-file", self.password_file.is_some()),
+            ("from-sentinel-username", self.sentinel_username.is_some()),
+            ("from-sentinel-password-file", self.sentinel_password_file.is_some()),
+            ("from-ca-file", self.ca_file.is_some()),
+            ("from-cert-file", self.certificate_file.is_some()),
+            ("from-key-file", self.key_file.is_some()),
+        ];
+        match beside.iter().find(|(_, is_given)| *is_given) {
+            Some((name, _)) => Err(format!("--{name} is for Redis, and --from names a file")),
+            None => url.parse().map(Some),
+        }
     }
 }
 
