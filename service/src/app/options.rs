@@ -29,7 +29,7 @@ use crate::signing::UriError;
 pub use admin::AdminOptions;
 pub use file_store::{FileStore, ONLY_REDIS_TO_CREATE};
 pub use providers_file::ProvidersFileError;
-pub use redis::{FromRedis, MirrorRedis, Redis, ToRedis};
+pub use redis::{FromRedis, InspectedRedis, MirrorRedis, Redis, ToRedis};
 pub use secret_files::SecretFileError;
 pub use sessions::SessionOptions;
 
