@@ -9,6 +9,8 @@ pub enum Metric {
     ChecksFailed,
     RefreshedAhead,
     BindingMismatchesReported,
+    Reported,
+    SetCookies,
     SpoofedHeadersRemoved,
     MissingProxySettings,
     KeyFetches,
@@ -33,7 +35,7 @@ pub enum MetricKind {
 }
 
 impl Metric {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Requests,
         Self::TokenCache,
         Self::SharedVerdicts,
@@ -41,6 +43,8 @@ impl Metric {
         Self::ChecksFailed,
         Self::RefreshedAhead,
         Self::BindingMismatchesReported,
+        Self::Reported,
+        Self::SetCookies,
         Self::SpoofedHeadersRemoved,
         Self::MissingProxySettings,
         Self::KeyFetches,
@@ -81,6 +85,8 @@ impl Metric {
             Self::ChecksFailed => ("checks_failed", Counter, &["reason"]),
             Self::RefreshedAhead => ("refreshed_ahead", Counter, &[]),
             Self::BindingMismatchesReported => ("binding_mismatches_reported", Counter, &[]),
+            Self::Reported => ("reported", Counter, &["fault", "rule"]),
+            Self::SetCookies => ("set_cookies", Counter, &["result"]),
             Self::SpoofedHeadersRemoved => ("spoofed_headers_removed", Counter, &[]),
             Self::MissingProxySettings => ("missing_proxy_settings", Counter, &["reason"]),
             Self::KeyFetches => ("key_fetches", Counter, &["issuer", "result"]),

@@ -19,6 +19,15 @@ pub struct RejectionLog {
 
 impl RejectionLog {
     pub fn rejected(&mut self, host: &mut impl Host, rule: &str, rejection: &Rejection, now: Option<Monotonic>) {
+        self.log(host, "refused", rule, rejection, now);
+    }
+
+    /// It would be a rejection if it were enforced.
+    pub fn reported(&mut self, host: &mut impl Host, rule: &str, rejection: &Rejection, now: Monotonic) {
+        self.log(host, "reported", rule, rejection, Some(now));
+    }
+
+    fn log(&mut self, host: &mut impl Host, word: &str, rule: &str, rejection: &Rejection, now: Option<Monotonic>) {
         if let Some(now) = now {
             self.on_time(host, now);
         }
@@ -30,10 +39,10 @@ impl RejectionLog {
         let level = if rejection.reason.is_cannot_tell() { Level::Warn } else { Level::Info };
         let (code, cause) = (rejection.reason.code(), rejection.cause);
         match &rejection.detail {
-            None => host.log(level, format_args!("portcullis: refused code={code} rule={rule} cause=\"{cause}\"")),
+            None => host.log(level, format_args!("portcullis: {word} code={code} rule={rule} cause=\"{cause}\"")),
             Some(detail) => host.log(
                 level,
-                format_args!("portcullis: refused code={code} rule={rule} cause=\"{cause}\" detail={detail:?}"),
+                format_args!("portcullis: {word} code={code} rule={rule} cause=\"{cause}\" detail={detail:?}"),
             ),
         }
     }

@@ -2,6 +2,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use authn::browser::Answer;
 use authn::decide::{
     Admission, Asking, Entered, Entry, Exposed, Removal, RevocationStatus, Unverifiable, Verified, clear,
 };
@@ -21,6 +22,7 @@ use crate::rejection_log::RejectionLog;
 use crate::state::Core;
 use crate::wake::Wake;
 
+mod answering;
 mod phase;
 mod step;
 
@@ -51,10 +53,6 @@ pub struct Worker {
     log: RejectionLog,
     counts: Counts,
 }
-
-/// The headers of a response to a browser session, whatever the upstream says, so that no cache keeps it.
-const COOKIE_SESSION_HEADERS: [(&str, &str); 3] =
-    [("cache-control", "no-store"), ("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin")];
 
 /// One callback for one request.
 struct Call<'c, H, E, D> {
@@ -161,15 +159,6 @@ impl Worker {
         !self.phases.is_empty() && self.phases.get(&stream).is_some_and(Phase::is_held)
     }
 
-    /// Headers to set in the response to this request. They replace those of the same names.
-    pub fn on_response_headers(&mut self, stream: StreamId) -> &'static [(&'static str, &'static str)] {
-        if self.phases.is_empty() || !matches!(self.phases.get(&stream), Some(Phase::CookieSession)) {
-            return &[];
-        }
-        self.phases.remove(&stream);
-        &COOKIE_SESSION_HEADERS
-    }
-
     /// Some upstreams take a trailer for a header. True when this trailer must be removed, because only this filter may
     /// set a header of its name, in any spelling.
     pub fn clears_trailer(&self, name: &[u8]) -> bool {
@@ -240,7 +229,12 @@ impl Worker {
         loop {
             let stream = call.stream;
             let (wake, phase) = match step {
-                Step::Refuse(refused) => return self.refuse(call, &refused, Some(now)),
+                Step::Refuse(refused) => {
+                    return match &refused.reported {
+                        Some(removals) => self.forward_reported(call, &refused, removals, now),
+                        None => self.refuse(call, &refused, Some(now)),
+                    };
+                }
                 Step::Open { rule, removals } => return self.open(call, rule, &removals, now),
                 Step::Probe { rule } => return self.answer_probe(call, rule),
                 Step::Admit { admission, cookie_session } => {
@@ -309,11 +303,16 @@ impl Worker {
             let refused = Refused::new(Some(rule), Rejection::new(Cause::TokenUnremovable));
             return self.refuse(call, &refused, Some(now));
         }
+        let nonce = match self.give_nonce(call, rule) {
+            Ok(nonce) => nonce,
+            Err(cause) => return self.refuse(call, &Refused::new(Some(rule), cause.into()), Some(now)),
+        };
         if !self.core.policy.is_rule_of_route(rule, call.exchange.route_rule().as_deref()) {
             let refused = Refused::new(Some(rule), Rejection::new(Cause::RouteChanged));
             return self.refuse(call, &refused, Some(now));
         }
         self.conclude(call.exchange, Outcome::Open, Some(rule), &[], None);
+        self.expect_answer(call.stream, Some(rule), Answer { nonce, ..Answer::default() });
         Action::Continue
     }
 
@@ -335,19 +334,22 @@ impl Worker {
             let refused = Refused::new(Some(admission.rule()), Rejection::new(Cause::HeaderUnwritable));
             return self.refuse(call, &refused, Some(now));
         }
+        let nonce = match self.give_nonce(call, admission.rule()) {
+            Ok(nonce) => nonce,
+            Err(cause) => return self.refuse(call, &Refused::new(Some(admission.rule()), cause.into()), Some(now)),
+        };
         // A header that was just set may lead to another route.
         if !self.core.policy.is_rule_of_route(admission.rule(), call.exchange.route_rule().as_deref()) {
             let refused = Refused::new(Some(admission.rule()), Rejection::new(Cause::RouteChanged));
             return self.refuse(call, &refused, Some(now));
         }
-        if admission.mismatch_reported {
-            self.counts.count(Counter::BindingReported);
+        for rejection in admission.reported() {
+            self.report_condition(call.host, admission.rule(), rejection, now);
         }
         let outcome = if admission.unchecked { Outcome::AdmittedUnchecked } else { Outcome::Admitted };
         self.conclude(call.exchange, outcome, Some(admission.rule()), admission.headers(), admission.exposed());
-        if cookie_session {
-            self.phases.insert(call.stream, Phase::CookieSession);
-        }
+        let answer = Answer { is_authenticated: true, is_cookie_session: cookie_session, nonce, ..Answer::default() };
+        self.expect_answer(call.stream, Some(admission.rule()), answer);
         Action::Continue
     }
 
@@ -358,13 +360,14 @@ impl Worker {
         self.conclude(call.exchange, Outcome::Answered, Some(rule), &[], None);
         let headers: [Pair<'_>; 2] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")];
         let body = br#"{"portcullis":"ready"}"#;
+        self.expect_answer(call.stream, Some(rule), Answer { is_ours: true, ..Answer::default() });
         self.reply(call, &LocalReply { status: 200, details: "PROBE_ANSWERED", headers: &headers, body })
     }
 
     fn refuse<H: Host, E: Exchange, D: Dispatch>(
         &mut self,
         call: &mut Call<'_, H, E, D>,
-        Refused { rule, rejection, exposed }: &Refused,
+        Refused { rule, rejection, exposed, .. }: &Refused,
         now: Option<Now>,
     ) -> Action {
         let rule = *rule;
@@ -376,7 +379,17 @@ impl Worker {
         let headers: Vec<Pair<'_>> =
             refusal.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         let (status, details) = (refusal.status, rejection.reason.code());
+        self.expect_answer(call.stream, rule, Answer { is_ours: true, ..Answer::default() });
         self.reply(call, &LocalReply { status, details, headers: &headers, body: refusal.body.as_bytes() })
+    }
+
+    /// A rule does not enforce this.
+    fn report_condition(&mut self, host: &mut impl Host, rule: usize, rejection: &Rejection, now: Now) {
+        if rejection.reason == RejectReason::BindingMismatch {
+            self.counts.count(Counter::BindingReported);
+        }
+        self.counts.reported(rejection.reason, rule);
+        self.log.reported(host, self.core.rule_name(rule), rejection, now.monotonic);
     }
 
     /// Counts what became of a request, and tells those who come after.
@@ -390,7 +403,7 @@ impl Worker {
     ) {
         self.counts.request(outcome, rule);
         let code = match outcome {
-            Outcome::Rejected(reason) => Some(reason.code()),
+            Outcome::Rejected(reason) | Outcome::Reported(reason) => Some(reason.code()),
             Outcome::Open | Outcome::Admitted | Outcome::AdmittedUnchecked | Outcome::Answered => None,
         };
         let rule = rule.map(|rule| self.core.rule_name(rule));

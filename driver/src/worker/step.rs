@@ -40,6 +40,8 @@ pub struct Refused {
     pub rejection: Rejection,
     /// What is exposed of its token, if the token was verified.
     pub exposed: Option<Arc<Exposed>>,
+    /// It is only reported: how its tokens are hidden from the upstream, to which it is forwarded without identity.
+    pub reported: Option<Vec<Removal>>,
 }
 
 /// The result of a request's headers.
@@ -84,11 +86,13 @@ impl Worker {
                 if rejection.reason == RejectReason::PathSuspicious {
                     missing = missing.union(missing_by_path(request.path()));
                 }
-                Refused::new(rule, rejection).into()
+                let reported = core.policy.only_reports(rule).then(|| core.policy.reported_tokens(rule, &request));
+                Step::from(Refused::new(rule, rejection)).reported_by(reported)
             }
             Entry::Token(entered) => {
                 exchange.observe(Stage::Entered(&entered));
-                self.judge_token(entered, RetryState::First, exchange, now)
+                let reported = self.reported(entered.rule(), entered.removal());
+                self.judge_token(entered, RetryState::First, exchange, now).reported_by(reported)
             }
         };
         Judged { edits, missing, step }
@@ -96,6 +100,16 @@ impl Worker {
 
     /// The step after a wait.
     pub(super) fn after<E: Exchange>(&mut self, phase: Phase, wake: Wake, exchange: &E, now: Now) -> Step {
+        let reported = phase.rule().zip(phase.removal()).and_then(|(rule, removal)| self.reported(rule, removal));
+        self.after_wake(phase, wake, exchange, now).reported_by(reported)
+    }
+
+    /// How the token is hidden if the rule only reports.
+    fn reported(&self, rule: usize, removal: &Removal) -> Option<Vec<Removal>> {
+        self.core.policy.only_reports(Some(rule)).then(|| vec![removal.clone()])
+    }
+
+    fn after_wake<E: Exchange>(&mut self, phase: Phase, wake: Wake, exchange: &E, now: Now) -> Step {
         exchange.observe(Stage::Woken(&wake));
         match (phase, wake) {
             (Phase::Checking { asking, cookie_session }, Wake::Verdict { sent, verdict: Verdict::Live })
@@ -236,7 +250,7 @@ fn by_status(
             let issuer = accepted.verified().issuer();
             Step::Introspect { issuer, subject: Introspected::Jwt { accepted, cookie_session } }
         }
-        Err(rejection) => Step::Refuse(Refused { rule: Some(rule), rejection, exposed }),
+        Err(rejection) => Step::Refuse(Refused { exposed, ..Refused::new(Some(rule), rejection) }),
     }
 }
 
@@ -247,9 +261,19 @@ fn admitted(rule: usize, verified: &Verified, judged: Result<Admission, Rejectio
     }
 }
 
+impl Step {
+    /// A refusal is only reported if there is a way to forward the request.
+    fn reported_by(self, reported: Option<Vec<Removal>>) -> Self {
+        match self {
+            Step::Refuse(refused) => Step::Refuse(Refused { reported, ..refused }),
+            step => step,
+        }
+    }
+}
+
 impl Refused {
     pub fn new(rule: Option<usize>, rejection: Rejection) -> Self {
-        Self { rule, rejection, exposed: None }
+        Self { rule, rejection, exposed: None, reported: None }
     }
 
     fn about(self, exposed: Option<&Arc<Exposed>>) -> Self {
