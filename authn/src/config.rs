@@ -44,6 +44,7 @@ mod rule;
 mod sds;
 mod sources;
 mod step_up;
+mod streams;
 mod tree;
 mod values;
 
@@ -53,7 +54,7 @@ pub use browser::{
 };
 pub use duration::ConfigDuration;
 pub use expose::{Expose, ExposedClaim, SubjectForm};
-pub use faults::{Faults, Statuses};
+pub use faults::{Faults, RefusalLog, Statuses};
 pub use forward::{Encoding, Forward, ForwardClaim, TokenForwarding};
 pub use introspection::{ClientAuth, IntrospectedTokens, Introspection, OpaqueFormat, TokenAlphabet, TokenShape};
 pub use invalid::Invalid;
@@ -67,6 +68,7 @@ pub use rule::{Access, Condition, CorsPreflight, Match, PathMatch, Route, Rule, 
 pub use sds::SdsSecret;
 pub use sources::{ChunkSeparator, CookieSource, HeaderSource, Sources, WebsocketEncoding, WebsocketSource};
 pub use step_up::StepUp;
+pub use streams::{EndOn, Streams};
 pub use values::Environment;
 pub(crate) use values::{check_range, claim_path, name_or, secret_from, whole_seconds};
 

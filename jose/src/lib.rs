@@ -55,6 +55,8 @@
 #![forbid(unsafe_code)]
 
 mod alg;
+#[cfg(feature = "aws-lc")]
+pub mod aws_lc;
 pub mod base64url;
 pub mod json;
 pub mod jwks;

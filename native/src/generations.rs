@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use crate::configuration::{Configuration, check_name};
+use crate::configuration::{Configuration, check_name, has_rule_for_routes};
 use crate::envoy::{self, Config, LogLevel, Meter};
 use crate::metrics::Metrics;
 use crate::outbox::Answer;
@@ -54,7 +54,7 @@ impl Generations {
         let bell = bell.map_err(|error| format!("the system gives no thread: {error}"))?;
         let Some(sds) = sds else {
             let configuration = Configuration::new(config, document, metrics, &bell, Secrets::default())?;
-            routes::check(configuration.policy()).inspect_err(|_| configuration.retire())?;
+            routes::check(configuration.policy(), has_rule_for_routes).inspect_err(|_| configuration.retire())?;
             return Ok(Self { bell, kind: Kind::Fixed(configuration) });
         };
         let (current, state) = (RwLock::default(), Mutex::default());
@@ -62,7 +62,7 @@ impl Generations {
         // Now, since it cannot be refused later: the secrets come when Envoy has this configuration already.
         let secret_or = |name: &str| rotating.sds.placeholder(name).or_else(|| secret::secret(name));
         let policy = driver::compile(document.to_vec(), &secret_or)?;
-        routes::check(&policy)?;
+        routes::check(&policy, has_rule_for_routes)?;
         rotating.rotate(config, &bell)?;
         Ok(Self { bell, kind: Kind::Rotating(Box::new(rotating)) })
     }

@@ -2,7 +2,8 @@
 //!
 //! Envoy gives a route's configuration without the filter's. Where a listener contains its routes, Envoy reads the routes
 //! first and then the filter. So a configuration of the filter refuses the routes that were read just before it and select
-//! a rule that it does not have. Routes that come later (RDS) are looked at in the next tick.
+//! a rule that neither it nor another configuration has: they can be another listener's. Routes that come later (RDS) are
+//! looked at in the next tick.
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -53,12 +54,12 @@ pub fn name_of(address: usize) -> Arc<str> {
     names.get(&address).map_or_else(|| Arc::from(""), Arc::clone)
 }
 
-/// Compares the new routes with a document that is new too.
+/// Compares the new routes with a document that is new too. `others`: does another configuration have this rule?
 ///
 /// # Errors
-/// One selects a rule that the document does not have.
-pub fn check(policy: &Policy) -> Result<(), String> {
-    match unknown(|rule| policy.rule_for_routes(rule).is_some()).first() {
+/// One selects a rule that none has.
+pub fn check(policy: &Policy, others: impl Fn(&str) -> bool) -> Result<(), String> {
+    match unknown(|rule| policy.rule_for_routes(rule).is_some() || others(rule)).first() {
         None => Ok(()),
         Some(rule) => {
             Err(format!("a route of Envoy selects the rule `{rule}`, and no rule `for_routes` has this name"))

@@ -7,6 +7,7 @@ use super::condition::compile_condition;
 use super::forward::{Forward, compile_forward};
 use super::revocation::kind_of;
 use super::step_up::compile_step_up;
+use super::streams::{Streams, compile_streams};
 use crate::browser::Browser;
 use crate::claims::condition::Condition;
 use crate::claims::step_up::StepUp;
@@ -34,6 +35,8 @@ pub struct Rule {
     pub(crate) revocation: RevocationMode,
     /// A token must have a claim for each of these.
     pub(crate) revocable_by: Vec<Kind>,
+    /// `None`: streams end only by themselves.
+    pub(crate) streams: Option<Streams>,
     pub(crate) forward: Forward,
     pub(crate) cors_preflight_passes: bool,
     pub(crate) cookie_origins: Origins,
@@ -69,6 +72,7 @@ pub(super) fn compile_rule(
             ("step_up", document.step_up.is_some()),
             ("revocation", document.revocation.is_some()),
             ("revocable_by", !document.revocable_by.is_empty()),
+            ("streams", document.streams.is_some()),
             ("forward", document.forward.is_some()),
         ];
         // A public rule with conditions was probably meant to be a required one: refuse rather than guess.
@@ -143,6 +147,8 @@ pub(super) fn compile_rule(
         None => compile_forward(default_forward, "forward")?,
     };
     let introspecting = introspecting(accepted.as_deref(), document.access, at, issuers)?;
+    let streams = document.streams.as_ref();
+    let streams = streams.map(|it| compile_streams(it, revocation, &format!("{at}.streams"))).transpose()?;
     let revocable_by = revocable_by(document, revocation, asked, at)?;
     for (index, kind) in revocable_by.iter().enumerate() {
         let mut of_rule = issuers
@@ -169,6 +175,7 @@ pub(super) fn compile_rule(
         step_up,
         revocation,
         revocable_by,
+        streams,
         forward,
         cors_preflight_passes: document.cors_preflight == config::CorsPreflight::Pass,
         cookie_origins,

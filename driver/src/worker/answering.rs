@@ -1,5 +1,6 @@
 //! Answers on their way to the client: headers for browsers are added, cookies of the upstream are protected. Also requests
 //! that are forwarded although they would be refused.
+use super::outcome::remove;
 use super::*;
 use crate::host::Response;
 
@@ -9,14 +10,21 @@ impl Worker {
         if self.phases.is_empty() {
             return;
         }
-        let Some(Phase::Answering { rule, answer }) = self.phases.get(&stream) else { return };
+        let (rule, answer) = match self.phases.get_mut(&stream) {
+            Some(Phase::Answering { rule, answer }) => (rule, &*answer),
+            Some(Phase::Open { rule, answer, is_answered }) => {
+                *is_answered = true;
+                (Some(rule), &*answer)
+            }
+            Some(_) | None => return,
+        };
         let policy = &self.core.policy;
-        let changes = match policy.changes_answers(*rule) {
+        let changes = match policy.changes_answers(rule) {
             // The same for every answer, so it need not be read.
-            false => policy.changes(*rule, answer, &[]),
-            true => response.with_headers(|headers| policy.changes(*rule, answer, headers)).unwrap_or_else(|_| {
+            false => policy.changes(rule, answer, &[]),
+            true => response.with_headers(|headers| policy.changes(rule, answer, headers)).unwrap_or_else(|_| {
                 host.log(Level::Error, format_args!("portcullis: the host gives no headers of an answer"));
-                policy.changes_unread(*rule)
+                policy.changes_unread(rule)
             }),
         };
         let mut is_changed = true;
@@ -26,7 +34,8 @@ impl Worker {
         if !is_changed {
             host.log(Level::Error, format_args!("portcullis: the host did not change the headers of an answer"));
         }
-        if !policy.changes_trailers(*rule) {
+        // An open stream is known until its end.
+        if !policy.changes_trailers(rule) && !self.watches(stream) {
             self.phases.remove(&stream);
         }
         (0..changes.repaired).for_each(|_| self.counts.count(Counter::CookieRepaired));
@@ -37,6 +46,7 @@ impl Worker {
     pub fn removes_response_trailer(&self, stream: StreamId, name: &[u8]) -> bool {
         match self.phases.get(&stream) {
             Some(Phase::Answering { rule, .. }) => self.core.policy.removes_trailer(*rule, name),
+            Some(Phase::Open { rule, .. }) => self.core.policy.removes_trailer(Some(*rule), name),
             Some(_) | None => false,
         }
     }
@@ -87,10 +97,42 @@ impl Worker {
         if !is_of_route {
             return self.refuse(call, &Refused::new(rule, Rejection::new(Cause::RouteChanged)), Some(now));
         }
-        self.conclude(call.exchange, Outcome::Reported(rejection.reason), rule, &[], None);
-        let rule_name = rule.map_or("none", |rule| self.core.rule_name(rule));
-        self.log.reported(call.host, rule_name, rejection, now.monotonic);
+        self.log_reported(call, refused, now);
+        let outcome = Outcome::Reported(rejection.reason);
+        self.conclude(call.exchange, outcome, rule, &[], None, Some(rejection.cause));
         self.expect_answer(call.stream, rule, Answer { nonce, ..Answer::default() });
         Action::Continue
+    }
+
+    /// A condition that the rule does not enforce does not hold.
+    pub(super) fn report_condition<H: Host, E: Exchange, D: Dispatch>(
+        &mut self,
+        call: &mut Call<'_, H, E, D>,
+        rule: usize,
+        rejection: &Rejection,
+        now: Now,
+    ) {
+        if rejection.reason == RejectReason::BindingMismatch {
+            self.counts.count(Counter::BindingReported);
+        }
+        self.counts.reported(rejection.reason, rule);
+        self.log_reported(call, &Refused::new(Some(rule), rejection.clone()), now);
+    }
+
+    fn log_reported<H: Host, E: Exchange, D: Dispatch>(
+        &mut self,
+        call: &mut Call<'_, H, E, D>,
+        Refused { rule, rejection, token, .. }: &Refused,
+        now: Now,
+    ) {
+        let policy = &self.core.policy;
+        let Some(level) = refusal_level(policy.refusal_log()) else { return };
+        let request = call.exchange.with_headers(RequestFacts::of).unwrap_or_default();
+        self.log.reported(call.host, level, now.monotonic, || {
+            let token = token.as_ref().map(|token| token.presented(policy, now.wall));
+            let status = policy.refusal(rejection.reason, *rule, None).status;
+            let rule = rule.map(|rule| self.core.rule_name(rule));
+            RefusalLine { at: Some(now.wall), request: &request, rule, status, rejection, token }.text()
+        });
     }
 }

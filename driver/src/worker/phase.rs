@@ -17,6 +17,13 @@ pub enum Phase {
     Unanswered,
     /// It was forwarded or has its reply, and something must be done about its answer.
     Answering { rule: Option<usize>, answer: Answer },
+    /// It was forwarded, and its stream is ended with its session or token.
+    Open {
+        rule: usize,
+        answer: Answer,
+        /// Its response has begun.
+        is_answered: bool,
+    },
 }
 
 /// The token that is being introspected.
@@ -33,7 +40,7 @@ impl Phase {
     pub fn waits(&self) -> bool {
         match self {
             Phase::Checking { .. } | Phase::Introspecting { .. } | Phase::AwaitingKeys { .. } => true,
-            Phase::Unanswered | Phase::Answering { .. } => false,
+            Phase::Unanswered | Phase::Answering { .. } | Phase::Open { .. } => false,
         }
     }
 
@@ -47,7 +54,7 @@ impl Phase {
             Phase::Checking { asking, .. } => Some(asking.rule()),
             Phase::Introspecting { subject } => Some(subject.rule()),
             Phase::AwaitingKeys { entered, .. } => Some(entered.rule()),
-            Phase::Unanswered | Phase::Answering { .. } => None,
+            Phase::Unanswered | Phase::Answering { .. } | Phase::Open { .. } => None,
         }
     }
 }
@@ -61,7 +68,7 @@ impl Phase {
                 Some(entered.removal())
             }
             Phase::Introspecting { subject: Introspected::Jwt { accepted, .. } } => Some(accepted.removal()),
-            Phase::Unanswered | Phase::Answering { .. } => None,
+            Phase::Unanswered | Phase::Answering { .. } | Phase::Open { .. } => None,
         }
     }
 }

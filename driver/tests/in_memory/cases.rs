@@ -89,7 +89,7 @@ fn decide(proxy: &mut FakeProxy, table: &Table, case: &Case, ready: &Ready) -> O
             let status = upstream.map_or(200, |upstream| upstream.status);
             let mut answer = vec![(":status".to_owned(), status.to_string())];
             answer.extend(upstream.into_iter().flat_map(|upstream| upstream.headers.iter().cloned()));
-            Outcome::Passed { path, headers, answer: proxy.respond(stream, answer) }
+            Outcome::Passed { path, headers, answer: proxy.respond_with(stream, answer) }
         }
         Seen::Replied(reply) if reply.details == "PROBE_ANSWERED" => {
             Outcome::Refused { code: reply.details, status: reply.status, answer: reply.headers }
@@ -99,7 +99,7 @@ fn decide(proxy: &mut FakeProxy, table: &Table, case: &Case, ready: &Ready) -> O
             assert_eq!((&body["code"], &body["status"]), (&reply.details.as_str().into(), &reply.status.into()));
             Outcome::Refused { code: reply.details, status: reply.status, answer: reply.headers }
         }
-        Seen::Waiting | Seen::Unanswered => panic!("{}: the request has no answer", case.name),
+        Seen::Waiting | Seen::Unanswered | Seen::Ended(_) => panic!("{}: the request has no answer", case.name),
     }
 }
 

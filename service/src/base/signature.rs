@@ -39,19 +39,9 @@ impl VerifyingKey for AwsLcKey {
 
 /// The key for one algorithm. `None`: it is unusable, or of another family.
 pub fn parse(public: &PublicKey, alg: Algorithm) -> Option<ParsedPublicKey> {
-    // RFC 7518 sections 3.3 to 3.5: the salt of PSS is as long as the hash, and an ECDSA signature is r followed by s.
     let scheme: &'static dyn VerificationAlgorithm = match alg {
-        Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
-        Algorithm::RS384 => &signature::RSA_PKCS1_2048_8192_SHA384,
-        Algorithm::RS512 => &signature::RSA_PKCS1_2048_8192_SHA512,
-        Algorithm::PS256 => &signature::RSA_PSS_2048_8192_SHA256,
-        Algorithm::PS384 => &signature::RSA_PSS_2048_8192_SHA384,
-        Algorithm::PS512 => &signature::RSA_PSS_2048_8192_SHA512,
-        Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
-        Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
-        Algorithm::ES512 => &signature::ECDSA_P521_SHA512_FIXED,
         Algorithm::EdDSA => &signature::ED25519,
-        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => return None,
+        _ => jose::aws_lc::scheme(alg)?.0,
     };
     if public.family() != alg.family() {
         return None;

@@ -1,7 +1,8 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use store::memory::{Contents, MemoryStore};
-use store::{Ends, Revocation, RevocationStore, StoreId};
+use store::{Ends, Place, Revocation, RevocationStore, ShardNews, StoreId};
 use wire::RevocationKey;
 use wire::feed::{Cursor, Membership, News, Trouble};
 
@@ -245,6 +246,84 @@ async fn a_lost_log_makes_the_picture_incomplete_until_it_was_read_anew() {
     assert_eq!(follower.snapshots, 1, "a small shard is sent as keys");
 }
 
+/// A store that takes a while to read a shard anew, and may lose its log each time or fail.
+#[derive(Debug)]
+struct Troubled {
+    store: MemoryStore,
+    contents: Contents,
+    loses_log: bool,
+    fails: AtomicBool,
+    read_anew: AtomicU32,
+}
+
+impl Troubled {
+    fn new(contents: &Contents, loses_log: bool) -> Arc<Self> {
+        let (store, contents) = (MemoryStore::open(contents, Duration::ZERO), contents.clone());
+        Arc::new(Self { store, contents, loses_log, fails: AtomicBool::new(false), read_anew: AtomicU32::new(0) })
+    }
+}
+
+#[async_trait::async_trait]
+impl RevocationLog for Troubled {
+    fn shards(&self) -> usize {
+        1
+    }
+
+    fn shard_of(&self, key: &RevocationKey) -> usize {
+        self.store.shard_of(key)
+    }
+
+    async fn follow(&self, places: &[Option<Place>]) -> Result<Vec<ShardNews>, StoreError> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(StoreError::StoreSlow);
+        }
+        let news = self.store.follow(places).await;
+        if places == [None] {
+            self.read_anew.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(SOON).await;
+            if self.loses_log {
+                self.contents.drop_log();
+            }
+        }
+        news
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_lost_again_and_again_is_not_read_anew_all_the_time() {
+    let log = Troubled::new(&Store::new().contents, true);
+    let feed = Feed::new(log.clone(), Config { round: SOON, max_followers: 10 }, Metrics::default());
+    let (_end, on_end) = watch::channel(false);
+    feed.start(&on_end);
+    let began = Instant::now();
+    while began.elapsed() < SOON * 50 {
+        let _ = Follower::default().poll(&feed, SOON).await;
+    }
+    let most = began.elapsed().as_millis() / (SOON * 10).as_millis() + 1;
+    let times = log.read_anew.load(Ordering::Relaxed);
+    assert!(times >= 2 && u128::from(times) <= most, "{times} of {most}");
+}
+
+#[tokio::test]
+async fn an_instance_that_fails_has_no_old_snapshot_for_a_follower_that_knows_more() {
+    let (store, mut follower) = (Store::new(), Follower::default());
+    let (one, log) = (store.feed(), Troubled::new(&store.contents, false));
+    let other = Feed::new(log.clone(), Config { round: SOON, max_followers: 10 }, Metrics::default());
+    one.round(Instant::now()).await.unwrap();
+    other.round(Instant::now()).await.unwrap();
+    store.revoke([key(1)]).await;
+    one.round(Instant::now()).await.unwrap();
+    follower.catch_up(&one).await;
+    log.fails.store(true, Ordering::Relaxed);
+    other.round(Instant::now()).await.unwrap_err();
+    let trouble = Trouble::Store(StoreError::StoreSlow);
+    assert_eq!(follower.poll(&other, Duration::ZERO).await, Err(trouble));
+    log.fails.store(false, Ordering::Relaxed);
+    other.round(Instant::now()).await.unwrap();
+    follower.catch_up(&other).await;
+    assert_eq!(follower.snapshots, 1);
+}
+
 #[tokio::test]
 async fn a_held_poll_is_told_at_once_that_the_store_was_replaced() {
     let (store, mut follower) = (Store::new(), Follower::default());
@@ -310,44 +389,49 @@ impl Random {
 /// The promise: everything that was acknowledged before the moment of a proof is in the picture.
 #[tokio::test]
 async fn whatever_happens_a_proof_covers_what_was_acknowledged_before_it() {
-    for seed in 0..25 {
-        let mut random = Random(seed);
-        let store = Store::new();
-        let feeds: Vec<_> = (0..3).map(|_| store.feed()).collect();
-        let mut followers: Vec<_> = (0..3).map(|_| Follower::default()).collect();
-        let mut acknowledged: Vec<(RevocationKey, Instant)> = Vec::new();
-        let mut proofs = 0;
-        for step in 0..400 {
-            let feed = &feeds[random.below(3) as usize];
-            match random.below(100) {
-                0..35 => {
-                    let count = if random.below(40) == 0 { 1500 } else { 1 + random.below(3) };
-                    let keys: Vec<_> = (0..count).map(|_| key(random.below(5000))).collect();
-                    store.revoke(keys.iter().copied()).await;
-                    let now = Instant::now();
-                    acknowledged.retain(|(key, _)| !keys.contains(key));
-                    acknowledged.extend(keys.into_iter().map(|key| (key, now)));
+    // At once: they mostly wait for rounds.
+    let mut histories: tokio::task::JoinSet<()> = (0..25).map(history).collect();
+    while let Some(ended) = histories.join_next().await {
+        ended.unwrap();
+    }
+}
+
+async fn history(seed: u64) {
+    let mut random = Random(seed);
+    let store = Store::new();
+    let feeds: Vec<_> = (0..3).map(|_| store.feed()).collect();
+    let mut followers: Vec<_> = (0..3).map(|_| Follower::default()).collect();
+    let mut acknowledged: HashMap<RevocationKey, Instant> = HashMap::new();
+    let mut proofs = 0;
+    for step in 0..400 {
+        let feed = &feeds[random.below(3) as usize];
+        match random.below(100) {
+            0..35 => {
+                let count = if random.below(40) == 0 { 1500 } else { 1 + random.below(3) };
+                let keys: Vec<_> = (0..count).map(|_| key(random.below(5000))).collect();
+                store.revoke(keys.iter().copied()).await;
+                let now = Instant::now();
+                acknowledged.extend(keys.into_iter().map(|key| (key, now)));
+            }
+            35..38 => {
+                let key = key(random.below(5000));
+                if acknowledged.remove(&key).is_some() {
+                    store.store.lift(vec![key]).await.unwrap();
                 }
-                35..38 => {
-                    if let Some((key, _)) = acknowledged.pop() {
-                        acknowledged.retain(|(other, _)| *other != key);
-                        store.store.lift(vec![key]).await.unwrap();
-                    }
-                }
-                38..40 => store.contents.drop_log(),
-                40..65 => drop(feed.round(Instant::now()).await.unwrap()),
-                _ => {
-                    let follower = &mut followers[random.below(3) as usize];
-                    if follower.poll(feed, Duration::ZERO).await == Ok(true) {
-                        proofs += 1;
-                        let complete = follower.complete.unwrap();
-                        for (key, at) in acknowledged.iter().filter(|(_, at)| *at < complete) {
-                            assert!(follower.may_contain(key), "seed {seed}, step {step}: {:?} before", complete - *at);
-                        }
+            }
+            38..40 => store.contents.drop_log(),
+            40..65 => drop(feed.round(Instant::now()).await.unwrap()),
+            _ => {
+                let follower = &mut followers[random.below(3) as usize];
+                if follower.poll(feed, Duration::ZERO).await == Ok(true) {
+                    proofs += 1;
+                    let complete = follower.complete.unwrap();
+                    for (key, at) in acknowledged.iter().filter(|(_, at)| **at < complete) {
+                        assert!(follower.may_contain(key), "seed {seed}, step {step}: {:?} before", complete - *at);
                     }
                 }
             }
         }
-        assert!(proofs > 10, "seed {seed}: {proofs}");
     }
+    assert!(proofs > 10, "seed {seed}: {proofs}");
 }
