@@ -11,10 +11,10 @@ impl Worker {
             return;
         }
         let (rule, answer) = match self.phases.get_mut(&stream) {
-            Some(Phase::Answering { rule, answer }) => (rule, &*answer),
+            Some(Phase::Answering { rule, answer }) => (*rule, &*answer),
             Some(Phase::Open { rule, answer, is_answered }) => {
                 *is_answered = true;
-                (Some(rule), &*answer)
+                (Some(*rule), &*answer)
             }
             Some(_) | None => return,
         };

@@ -55,7 +55,9 @@ impl Worker {
             let refused = Refused::new(Some(admission.rule()), Rejection::new(Cause::RouteChanged));
             return self.refuse(call, &refused, Some(now));
         }
-        let watched = self.core.policy.watched(admission);
+        // A rule that only reports ends nothing.
+        let watched =
+            self.core.policy.watched(admission).filter(|_| !self.core.policy.only_reports(Some(admission.rule())));
         let is_watched = watched.is_some();
         if let Some(watched) = watched {
             let entered = call.dispatch.with(|it| it.enter_stream(call.stream, admission.rule(), watched, now));
