@@ -88,6 +88,8 @@ impl Dev {
             service: addresses.listen,
         };
         let done = tokio::select! {
+            // First, because Ctrl-C in a terminal reaches Envoy too, which ends.
+            biased;
             () = stop.told() => Ok(Outcome::Done),
             ended = stay(&folder, options, addresses.admin) => ended,
         };
