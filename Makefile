@@ -14,7 +14,7 @@ BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 .PHONY: help install release-build release-files site coverage setup checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak sanitize differential nightly kill-loop
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: Envoy, Redis, the Wasm target
 	@scripts/setup
@@ -38,7 +38,7 @@ image-wasm image-native: image-%: %
 checkers: setup
 	@scripts/checkers
 
-files: image-wasm image-native checkers ## load or validate every YAML, JSON and Dockerfile in git
+files: image-wasm image-native checkers ## load or validate every YAML, JSON, chart and Dockerfile in git, and check links
 	@$(CARGO) build --quiet $(NATIVE) --bin portcullis
 	@scripts/check-files
 
@@ -161,8 +161,8 @@ site: checkers ## build the documentation as a searchable site into dist/site, a
 coverage: setup ## lines of the driver that its tests without Envoy reach; fails below 90 %
 	@scripts/coverage
 
-arrows: ## check which crate uses which, which module inside a crate, and the paths in CONTRIBUTING.md
-	@python3 -m unittest -q scripts/test_arrows.py scripts/test_contributing.py
+arrows: ## check which crate uses which, which module inside a crate, the paths in CONTRIBUTING.md, and scripts/install
+	@python3 -m unittest -q scripts/test_arrows.py scripts/test_contributing.py scripts/test_install.py
 	@scripts/arrows
 
 msrv: setup ## check that everything compiles with the oldest Rust that Cargo.toml names

@@ -4,6 +4,7 @@ use crate::reject::{Cause, Rejection};
 
 mod accept;
 mod admit;
+mod answering;
 pub mod clear;
 mod confirmed;
 mod enter;
@@ -15,6 +16,7 @@ mod registered;
 mod revocation_keys;
 mod summary;
 mod verify;
+mod watched;
 
 pub use crate::binding::Peer;
 pub use crate::claims::window::Window;
@@ -27,6 +29,7 @@ pub use refusal::Refusal;
 pub use summary::TokenSummary;
 use verify::Questions;
 pub use verify::{Signer, Unverifiable, Verified};
+pub use watched::Watched;
 
 const DEFAULT_FUTURE_IAT_TOLERANCE: u64 = 5;
 

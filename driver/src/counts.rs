@@ -20,6 +20,8 @@ pub enum Outcome {
     /// A probe rule: the filter itself replied.
     Answered,
     Rejected(RejectReason),
+    /// It would be refused, but its rule is not enforced.
+    Reported(RejectReason),
 }
 
 /// A counter whose labels are fixed.
@@ -39,6 +41,19 @@ pub enum Counter {
     MissingProxySetting(Setting),
     FeedPoll(FeedResult),
     FeedAnswer(FeedAnswer),
+    /// A Set-Cookie of the upstream was repaired.
+    CookieRepaired,
+    CookieRemoved,
+    StreamEnded(EndCause),
+}
+
+/// Why an open stream is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndCause {
+    Revoked,
+    Expired,
+    /// Nobody could tell for too long whether it was revoked.
+    CannotTell,
 }
 
 /// The result of a poll of the feed.
@@ -88,6 +103,8 @@ pub enum CheckFailure {
 pub struct Counts {
     /// By rule, with those without a rule first, and then by outcome.
     requests: Vec<u32>,
+    /// What was only reported, by rule and then by reason.
+    reported: Vec<u32>,
     counters: [u32; Counter::COUNT],
     changed: Vec<Changed>,
 }
@@ -96,11 +113,12 @@ pub struct Counts {
 enum Changed {
     Request(Outcome, Option<usize>),
     Counter(Counter),
+    Reported(RejectReason, usize),
 }
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { requests: Vec::new(), counters: [0; Counter::COUNT], changed: Vec::new() }
+        Self { requests: Vec::new(), reported: Vec::new(), counters: [0; Counter::COUNT], changed: Vec::new() }
     }
 }
 
@@ -112,6 +130,17 @@ impl Counts {
         }
         if self.requests.get_mut(index).is_some_and(is_first) {
             self.changed.push(Changed::Request(outcome, rule));
+        }
+    }
+
+    /// The rule does not enforce this.
+    pub fn reported(&mut self, reason: RejectReason, rule: usize) {
+        let index = reported_index(reason, rule);
+        if index >= self.reported.len() {
+            self.reported.resize(index.saturating_add(1), 0);
+        }
+        if self.reported.get_mut(index).is_some_and(is_first) {
+            self.changed.push(Changed::Reported(reason, rule));
         }
     }
 
@@ -130,11 +159,16 @@ impl Counts {
                     let (metric, label) = counter.describe();
                     host.add(metric, label.as_slice(), i64::from(count));
                 }
+                Changed::Reported(reason, rule) => {
+                    let count = self.reported.get_mut(reported_index(reason, rule)).map(std::mem::take);
+                    let count = i64::from(count.unwrap_or_default());
+                    host.add(Metric::Reported, &[reason.code(), rule_name(rule)], count);
+                }
                 Changed::Request(outcome, rule) => {
                     let index = request_index(outcome, rule);
                     let count = self.requests.get_mut(index).map(std::mem::take).unwrap_or_default();
                     let reason = match outcome {
-                        Outcome::Rejected(reason) => reason.code(),
+                        Outcome::Rejected(reason) | Outcome::Reported(reason) => reason.code(),
                         Outcome::Open | Outcome::Admitted | Outcome::AdmittedUnchecked | Outcome::Answered => "none",
                     };
                     let rule = rule.map_or("none", &rule_name);
@@ -157,6 +191,10 @@ fn request_index(outcome: Outcome, rule: Option<usize>) -> usize {
     row.saturating_mul(Outcome::COUNT).saturating_add(outcome.index())
 }
 
+fn reported_index(reason: RejectReason, rule: usize) -> usize {
+    rule.saturating_mul(RejectReason::ALL.len()).saturating_add(reason.index())
+}
+
 /// A gauge that is a sum over all threads and VMs. Each reports the change of its own share.
 #[derive(Debug, Default)]
 pub struct PartOfGauge {
@@ -164,11 +202,11 @@ pub struct PartOfGauge {
 }
 
 impl PartOfGauge {
-    pub fn set(&mut self, host: &mut impl Host, metric: Metric, label: &str, value: usize) {
+    pub fn set(&mut self, host: &mut impl Host, metric: Metric, labels: &[&str], value: usize) {
         let value = i64::try_from(value).unwrap_or(i64::MAX);
         let by = value.saturating_sub(self.told);
         if by != 0 {
-            host.add(metric, &[label], by);
+            host.add(metric, labels, by);
             self.told = value;
         }
     }
@@ -179,7 +217,7 @@ pub(crate) fn microseconds(duration: Duration) -> u64 {
 }
 
 impl Outcome {
-    const COUNT: usize = RejectReason::ALL.len().saturating_add(4);
+    const COUNT: usize = RejectReason::ALL.len().saturating_mul(2).saturating_add(4);
 
     fn index(self) -> usize {
         match self {
@@ -188,6 +226,7 @@ impl Outcome {
             Outcome::Open => 2,
             Outcome::Answered => 3,
             Outcome::Rejected(reason) => reason.index().saturating_add(4),
+            Outcome::Reported(reason) => RejectReason::ALL.len().saturating_add(reason.index()).saturating_add(4),
         }
     }
 
@@ -197,6 +236,7 @@ impl Outcome {
             Outcome::Admitted => "admitted",
             Outcome::AdmittedUnchecked => "admitted_unchecked",
             Outcome::Answered => "answered",
+            Outcome::Reported(_) => "reported",
             Outcome::Rejected(reason) if reason.is_cannot_tell() => "cannot_tell",
             Outcome::Rejected(_) => "refused",
         }
@@ -204,9 +244,10 @@ impl Outcome {
 }
 
 impl Counter {
-    const SETTINGS: usize = StoreError::ALL.len().saturating_add(11);
+    const SETTINGS: usize = StoreError::ALL.len().saturating_add(13);
     const FEED: usize = Self::SETTINGS.saturating_add(Setting::ALL.len());
-    const COUNT: usize = Self::FEED.saturating_add(Trouble::ALL.len()).saturating_add(10);
+    const STREAMS: usize = Self::FEED.saturating_add(Trouble::ALL.len()).saturating_add(10);
+    const COUNT: usize = Self::STREAMS.saturating_add(3);
 
     fn index(self) -> usize {
         match self {
@@ -221,12 +262,19 @@ impl Counter {
             Counter::CheckFailed(CheckFailure::NoAnswer) => 8,
             Counter::CheckFailed(CheckFailure::NoProof) => 9,
             Counter::RefreshedAhead => 10,
-            Counter::CheckFailed(CheckFailure::Service(error)) => error.index().saturating_add(11),
+            Counter::CheckFailed(CheckFailure::Service(error)) => error.index().saturating_add(13),
+            Counter::CookieRepaired => 11,
+            Counter::CookieRemoved => 12,
             Counter::MissingProxySetting(setting) => setting.index().saturating_add(Self::SETTINGS),
             Counter::FeedAnswer(answer) => Self::FEED.saturating_add(match answer {
                 FeedAnswer::Clear => 0,
                 FeedAnswer::Asked => 1,
                 FeedAnswer::Silent => 2,
+            }),
+            Counter::StreamEnded(cause) => Self::STREAMS.saturating_add(match cause {
+                EndCause::Revoked => 0,
+                EndCause::Expired => 1,
+                EndCause::CannotTell => 2,
             }),
             Counter::FeedPoll(result) => Self::FEED.saturating_add(match result {
                 FeedResult::Proof => 3,
@@ -254,10 +302,32 @@ impl Counter {
             Counter::RefreshedAhead => (Metric::RefreshedAhead, None),
             Counter::CheckFailed(failure) => (Metric::ChecksFailed, Some(failure.name())),
             Counter::BindingReported => (Metric::BindingMismatchesReported, None),
+            Counter::CookieRepaired => (Metric::SetCookies, Some("repaired")),
+            Counter::CookieRemoved => (Metric::SetCookies, Some("removed")),
             Counter::SpoofedHeader => (Metric::SpoofedHeadersRemoved, None),
             Counter::MissingProxySetting(setting) => (Metric::MissingProxySettings, Some(setting.name())),
             Counter::FeedPoll(result) => (Metric::FeedPolls, Some(result.name())),
             Counter::FeedAnswer(answer) => (Metric::FeedAnswers, Some(answer.name())),
+            Counter::StreamEnded(cause) => (Metric::StreamsEnded, Some(cause.name())),
+        }
+    }
+}
+
+impl EndCause {
+    pub fn name(self) -> &'static str {
+        match self {
+            EndCause::Revoked => "revoked",
+            EndCause::Expired => "expired",
+            EndCause::CannotTell => "cannot_tell",
+        }
+    }
+
+    /// What a client is told that has no response yet.
+    pub fn reason(self) -> RejectReason {
+        match self {
+            EndCause::Revoked => RejectReason::SessionRevoked,
+            EndCause::Expired => RejectReason::JwtExpired,
+            EndCause::CannotTell => RejectReason::StoreUnavailable,
         }
     }
 }

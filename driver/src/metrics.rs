@@ -9,6 +9,8 @@ pub enum Metric {
     ChecksFailed,
     RefreshedAhead,
     BindingMismatchesReported,
+    Reported,
+    SetCookies,
     SpoofedHeadersRemoved,
     MissingProxySettings,
     KeyFetches,
@@ -23,6 +25,8 @@ pub enum Metric {
     FeedAnswers,
     FeedAgeMilliseconds,
     FeedBytes,
+    StreamsOpen,
+    StreamsEnded,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +37,7 @@ pub enum MetricKind {
 }
 
 impl Metric {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 25] = [
         Self::Requests,
         Self::TokenCache,
         Self::SharedVerdicts,
@@ -41,6 +45,8 @@ impl Metric {
         Self::ChecksFailed,
         Self::RefreshedAhead,
         Self::BindingMismatchesReported,
+        Self::Reported,
+        Self::SetCookies,
         Self::SpoofedHeadersRemoved,
         Self::MissingProxySettings,
         Self::KeyFetches,
@@ -55,6 +61,8 @@ impl Metric {
         Self::FeedAnswers,
         Self::FeedAgeMilliseconds,
         Self::FeedBytes,
+        Self::StreamsOpen,
+        Self::StreamsEnded,
     ];
 
     /// Without the prefix `portcullis`, which every back end adds.
@@ -81,6 +89,8 @@ impl Metric {
             Self::ChecksFailed => ("checks_failed", Counter, &["reason"]),
             Self::RefreshedAhead => ("refreshed_ahead", Counter, &[]),
             Self::BindingMismatchesReported => ("binding_mismatches_reported", Counter, &[]),
+            Self::Reported => ("reported", Counter, &["fault", "rule"]),
+            Self::SetCookies => ("set_cookies", Counter, &["result"]),
             Self::SpoofedHeadersRemoved => ("spoofed_headers_removed", Counter, &[]),
             Self::MissingProxySettings => ("missing_proxy_settings", Counter, &["reason"]),
             Self::KeyFetches => ("key_fetches", Counter, &["issuer", "result"]),
@@ -95,6 +105,8 @@ impl Metric {
             Self::FeedAnswers => ("feed_answers", Counter, &["result"]),
             Self::FeedAgeMilliseconds => ("feed_age_milliseconds", Gauge, &[]),
             Self::FeedBytes => ("feed_bytes", Gauge, &[]),
+            Self::StreamsOpen => ("streams_open", Gauge, &[]),
+            Self::StreamsEnded => ("streams_ended", Counter, &["reason"]),
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Which refusals are logged: the first few of each window, the others as a number.
+//! Which refusals and ends of streams are logged: the first few of each window, the others as a number.
 use std::time::Duration;
 
 use authn::time::Monotonic;
 
+use crate::counts::EndCause;
 use crate::host::{Host, Level};
 
 const WINDOW: Duration = Duration::from_millis(100);
@@ -25,15 +26,40 @@ impl RejectionLog {
         now: Option<Monotonic>,
         line: impl FnOnce() -> String,
     ) {
+        if self.has_room(host, level, now) {
+            host.log(level, format_args!("portcullis: refused {}", line()));
+        }
+    }
+
+    /// The same for what is not enforced.
+    pub fn reported<H: Host>(&mut self, host: &mut H, level: Level, now: Monotonic, line: impl FnOnce() -> String) {
+        if self.has_room(host, level, Some(now)) {
+            host.log(level, format_args!("portcullis: reported {}", line()));
+        }
+    }
+
+    /// An open stream was ended.
+    pub fn ended(&mut self, host: &mut impl Host, rule: &str, cause: EndCause, level: Level, now: Option<Monotonic>) {
+        let (cause, code) = (cause.name(), cause.reason().code());
+        if self.has_room(host, level, now) {
+            host.log(
+                level,
+                format_args!("portcullis: ended {{\"code\":\"{code}\",\"rule\":\"{rule}\",\"cause\":\"{cause}\"}}"),
+            );
+        }
+    }
+
+    /// May one more line be logged in this window?
+    fn has_room(&mut self, host: &mut impl Host, level: Level, now: Option<Monotonic>) -> bool {
         if let Some(now) = now {
             self.on_time(host, level, now);
         }
-        if self.logged >= LOGGED_PER_WINDOW {
-            self.left_out = self.left_out.saturating_add(1);
-            return;
+        let has_room = self.logged < LOGGED_PER_WINDOW;
+        match has_room {
+            true => self.logged = self.logged.saturating_add(1),
+            false => self.left_out = self.left_out.saturating_add(1),
         }
-        self.logged = self.logged.saturating_add(1);
-        host.log(level, format_args!("portcullis: refused {}", line()));
+        has_room
     }
 
     /// A new window begins when the last one is over. Then the number of omitted refusals is logged.

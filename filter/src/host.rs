@@ -42,6 +42,13 @@ mod imports {
             value: *const u8,
             value_size: usize,
         ) -> u32;
+        pub fn proxy_add_header_map_value(
+            map: u32,
+            name: *const u8,
+            name_size: usize,
+            value: *const u8,
+            value_size: usize,
+        ) -> u32;
         pub fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
         pub fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
         pub fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, value_size: usize) -> u32;
@@ -72,6 +79,7 @@ mod imports {
             call: *mut u32,
         ) -> u32;
         pub fn proxy_continue_stream(stream: u32) -> u32;
+        pub fn proxy_close_stream(stream: u32) -> u32;
         pub fn proxy_send_local_response(
             status: u32,
             details: *const u8,
@@ -114,6 +122,7 @@ mod imports {
     pub unsafe fn proxy_get_header_map_pairs(_: u32, _: *mut *mut u8, _: *mut usize) -> u32 { NO_HOST }
     pub unsafe fn proxy_get_header_map_value(_: u32, _: *const u8, _: usize, _: *mut *mut u8, _: *mut usize) -> u32 { NO_HOST }
     pub unsafe fn proxy_replace_header_map_value(_: u32, _: *const u8, _: usize, _: *const u8, _: usize) -> u32 { NO_HOST }
+    pub unsafe fn proxy_add_header_map_value(_: u32, _: *const u8, _: usize, _: *const u8, _: usize) -> u32 { NO_HOST }
     pub unsafe fn proxy_remove_header_map_value(_: u32, _: *const u8, _: usize) -> u32 { NO_HOST }
     pub unsafe fn proxy_get_property(_: *const u8, _: usize, _: *mut *mut u8, _: *mut usize) -> u32 { NO_HOST }
     pub unsafe fn proxy_set_property(_: *const u8, _: usize, _: *const u8, _: usize) -> u32 { NO_HOST }
@@ -122,6 +131,7 @@ mod imports {
     #[allow(clippy::too_many_arguments)]
     pub unsafe fn proxy_http_call(_: *const u8, _: usize, _: *const u8, _: usize, _: *const u8, _: usize, _: *const u8, _: usize, _: u32, _: *mut u32) -> u32 { NO_HOST }
     pub unsafe fn proxy_continue_stream(_: u32) -> u32 { NO_HOST }
+    pub unsafe fn proxy_close_stream(_: u32) -> u32 { NO_HOST }
     #[allow(clippy::too_many_arguments)]
     pub unsafe fn proxy_send_local_response(_: u32, _: *const u8, _: usize, _: *const u8, _: usize, _: *const u8, _: usize, _: i32) -> u32 { NO_HOST }
     pub unsafe fn proxy_define_metric(_: u32, _: *const u8, _: usize, _: *mut u32) -> u32 { NO_HOST }
@@ -214,6 +224,13 @@ pub fn set_header(map: MapType, name: &[u8], value: &[u8]) -> Result<()> {
     })
 }
 
+/// Adds a value, beside those under this name if there are any.
+pub fn add_header(map: MapType, name: &[u8], value: &[u8]) -> Result<()> {
+    check(unsafe {
+        imports::proxy_add_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+    })
+}
+
 /// Removes all values under this name.
 pub fn remove_header(map: MapType, name: &[u8]) -> Result<()> {
     check(unsafe { imports::proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
@@ -275,6 +292,11 @@ pub fn call(cluster: &str, headers: &[(&[u8], &[u8])], body: &[u8], timeout: Dur
 /// Lets the paused request of the effective context continue.
 pub fn resume_request() -> Result<()> {
     check(unsafe { imports::proxy_continue_stream(StreamType::HttpRequest as u32) })
+}
+
+/// Resets the stream of the effective context, after this callback. Call it once for a stream.
+pub fn reset_stream() -> Result<()> {
+    check(unsafe { imports::proxy_close_stream(StreamType::HttpRequest as u32) })
 }
 
 /// Ends the request of the effective context. `details` shows in access logs as RESPONSE_CODE_DETAILS.

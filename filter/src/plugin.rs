@@ -5,6 +5,7 @@ use crate::backend::{Backend, Effective, Reply};
 use crate::exchange::Request;
 use crate::host::{self, MapType};
 use crate::pairs;
+use crate::response::Response;
 
 pub struct PluginContext {
     backend: Backend,
@@ -52,7 +53,7 @@ impl PluginContext {
         self.resume(&effective);
     }
 
-    /// Resumes the requests whose wait is over.
+    /// Resumes the requests whose wait is over, and ends the streams whose session or token has ended.
     fn resume(&mut self, effective: &Effective) {
         while let Some(stream) = self.dispatcher.poll_wake() {
             let Ok(context) = u32::try_from(stream) else { continue };
@@ -67,6 +68,17 @@ impl PluginContext {
             if action == Action::Continue {
                 let _ = request.resume();
             }
+        }
+        while let Some(stream) = self.dispatcher.poll_end() {
+            let Ok(context) = u32::try_from(stream) else { continue };
+            // The host no longer knows it.
+            if effective.set(context).is_err() {
+                self.worker.gone(stream, &mut self.dispatcher);
+                continue;
+            }
+            let mut request = Request::new(context, effective);
+            let mut calling = self.backend.calling(effective, false);
+            self.worker.end(stream, &mut calling, &mut request, &mut self.dispatcher);
         }
     }
 
@@ -92,8 +104,21 @@ impl PluginContext {
     }
 
     pub fn on_response_headers(&mut self, context: u32) {
-        for (name, value) in self.worker.on_response_headers(StreamId::from(context)) {
-            let _ = host::set_header(MapType::HttpResponseHeaders, name.as_bytes(), value.as_bytes());
+        let effective = Effective::new(context);
+        let mut calling = self.backend.calling(&effective, false);
+        self.worker.on_response_headers(StreamId::from(context), &mut calling, &mut Response);
+    }
+
+    pub fn on_response_trailers(&mut self, context: u32) {
+        let stream = StreamId::from(context);
+        if !self.worker.knows(stream) {
+            return;
+        }
+        let Ok(trailers) = host::header_map(MapType::HttpResponseTrailers) else { return };
+        for (name, _) in pairs::read(&trailers).unwrap_or_default() {
+            if self.worker.removes_response_trailer(stream, name) {
+                let _ = host::remove_header(MapType::HttpResponseTrailers, name);
+            }
         }
     }
 

@@ -6,17 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use driver::{Action, StreamId};
 
 use crate::abi::{BodyStatus, HeadersStatus, TrailersStatus};
-use crate::configuration::{Configuration, LOST, RESUME};
+use crate::configuration::{Configuration, END, Gate, LOST, RESUME};
 use crate::envoy::{HeaderMap, Meter, Stream};
 use crate::exchange::HookExchange;
-use crate::flags::FAULT;
+use crate::flags::{ENDED, FAULT};
 use crate::reply::OwnedReply;
+use crate::response::HookResponse;
 
 /// The last step for the stream, because it may end the stream.
 pub enum After {
     Nothing,
     /// The request was held and goes on.
     Resume,
+    /// The stream ends after its response has begun.
+    Reset,
     Reply(OwnedReply),
 }
 
@@ -35,6 +38,8 @@ enum State {
     New,
     Held,
     Forwarded,
+    /// Forwarded, and ended with its session or token.
+    Watched,
     Replied,
 }
 
@@ -65,11 +70,12 @@ impl Filter {
             action = worker.resume(self.id, &mut host, &mut exchange, &mut gate);
         }
         self.is_known.set(worker.knows(self.id));
+        let is_watched = worker.watches(self.id);
         drop(worker);
         if gate.was_used {
             self.configuration.wake_ready();
         }
-        let after = self.conclude(action, exchange, is_parked);
+        let after = self.conclude(action, exchange, is_parked, is_watched.then_some(&gate));
         match action {
             Action::Continue => (HeadersStatus::Continue, after),
             Action::Pause => (HeadersStatus::StopAllIterationAndWatermark, after),
@@ -79,7 +85,7 @@ impl Filter {
 
     pub fn on_request_body(&self) -> BodyStatus {
         match self.state.get() {
-            State::New | State::Forwarded => BodyStatus::Continue,
+            State::New | State::Forwarded | State::Watched => BodyStatus::Continue,
             State::Held => BodyStatus::StopIterationAndWatermark,
             State::Replied => BodyStatus::StopIterationNoBuffer,
         }
@@ -100,7 +106,7 @@ impl Filter {
             let _ = stream.remove(HeaderMap::RequestTrailers, &name);
         }
         match self.state.get() {
-            State::New | State::Forwarded => (TrailersStatus::Continue, After::Nothing),
+            State::New | State::Forwarded | State::Watched => (TrailersStatus::Continue, After::Nothing),
             State::Held | State::Replied => (TrailersStatus::StopIteration, After::Nothing),
         }
     }
@@ -109,21 +115,41 @@ impl Filter {
         if self.is_known.get()
             && let Some(mut worker) = self.configuration.worker(self.worker)
         {
-            for (name, value) in worker.on_response_headers(self.id) {
-                let _ = stream.set(HeaderMap::Response, name.as_bytes(), value.as_bytes());
-            }
+            let mut host = self.configuration.host(Some(stream.meter()));
+            worker.on_response_headers(self.id, &mut host, &mut HookResponse { stream });
         }
         (HeadersStatus::Continue, After::Nothing)
     }
 
+    pub fn on_response_trailers(&self, stream: &mut Stream<'_>) -> (TrailersStatus, After) {
+        if self.is_known.get()
+            && let Some(worker) = self.configuration.worker(self.worker)
+        {
+            let removed: Option<Vec<Vec<u8>>> = stream.with_headers(HeaderMap::ResponseTrailers, |trailers| {
+                let names = trailers.iter().map(|(name, _)| *name);
+                names.filter(|name| worker.removes_response_trailer(self.id, name)).map(<[u8]>::to_vec).collect()
+            });
+            for name in removed.unwrap_or_default() {
+                let _ = stream.remove(HeaderMap::ResponseTrailers, &name);
+            }
+        }
+        (TrailersStatus::Continue, After::Nothing)
+    }
+
     /// It was woken.
     pub fn on_event(&self, stream: &mut Stream<'_>, event: u64) -> After {
-        match event {
-            _ if self.state.get() != State::Held => return After::Nothing,
-            RESUME => {}
-            LOST => {
+        match (self.state.get(), event) {
+            (State::Held, RESUME) => {}
+            (State::Watched, END) => return self.end(stream),
+            (State::Held, LOST) => {
                 self.configuration.forget(self.id);
                 return self.unavailable("FAULT", stream);
+            }
+            // Nobody knows whether it would still be ended.
+            (State::Watched, LOST) => {
+                self.configuration.forget(self.id);
+                self.state.set(State::Replied);
+                return After::Reset;
             }
             _ => return After::Nothing,
         }
@@ -136,13 +162,35 @@ impl Filter {
         let mut host = self.configuration.host(Some(meter));
         let action = worker.resume(self.id, &mut host, &mut exchange, &mut gate);
         self.is_known.set(worker.knows(self.id));
+        let is_watched = worker.watches(self.id);
         drop(worker);
         if gate.was_used {
             self.configuration.wake_ready();
         }
-        match self.conclude(action, exchange, true) {
+        match self.conclude(action, exchange, true, is_watched.then_some(&gate)) {
             After::Nothing if action == Action::Continue => After::Resume,
             after => after,
+        }
+    }
+
+    /// Its session or token has ended.
+    fn end(&self, stream: &mut Stream<'_>) -> After {
+        let meter = stream.meter();
+        let mut gate = self.configuration.gate();
+        let mut exchange = HookExchange::new(stream);
+        let Some(mut worker) = self.configuration.worker(self.worker) else { return After::Reset };
+        let mut host = self.configuration.host(Some(meter));
+        worker.end(self.id, &mut host, &mut exchange, &mut gate);
+        drop(worker);
+        match (exchange.reply, exchange.is_reset) {
+            // It was named for an end that has come already.
+            (None, false) => return After::Nothing,
+            (reply, _) => {
+                stream.add_flag(ENDED);
+                self.state.set(State::Replied);
+                self.configuration.unwatch(self.id);
+                reply.map_or(After::Reset, After::Reply)
+            }
         }
     }
 
@@ -165,8 +213,10 @@ impl Filter {
 
     /// Envoy is done with this request.
     pub fn on_gone(&self) {
-        if self.state.replace(State::Replied) == State::Held {
-            self.configuration.unpark(self.id);
+        match self.state.replace(State::Replied) {
+            State::Held => self.configuration.unpark(self.id),
+            State::Watched => self.configuration.unwatch(self.id),
+            State::New | State::Forwarded | State::Replied => {}
         }
         if !self.is_known.get() {
             return;
@@ -181,10 +231,19 @@ impl Filter {
     }
 
     /// The state of the request after the driver's decision.
-    fn conclude(&self, action: Action, exchange: HookExchange<'_, '_>, is_parked: bool) -> After {
+    fn conclude(
+        &self,
+        action: Action,
+        exchange: HookExchange<'_, '_>,
+        is_parked: bool,
+        watched: Option<&Gate<'_>>,
+    ) -> After {
         match action {
             Action::Continue => {
-                self.state.set(State::Forwarded);
+                self.state.set(if watched.is_some() { State::Watched } else { State::Forwarded });
+                if let Some(gate) = watched {
+                    self.configuration.watch(self.id, exchange.stream.scheduler(), gate);
+                }
                 // As in Wasm: a route can match a header that was set here.
                 if exchange.edited {
                     exchange.stream.clear_route_cache();

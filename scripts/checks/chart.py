@@ -7,19 +7,20 @@ import kubernetes_validate
 import yaml
 
 from .common import BIN, ROOT, Loader, load, portcullis, run, wrong
-from .kubernetes import KUBERNETES, resource, strict
+from .kubernetes import KUBERNETES, filter_configuration, resource, strict
 
 CHART = "charts/portcullis"
 # Where kustomize has the same: a file of values, what kustomize builds, and the kinds that only one of them has.
 SAME = (("istio", "istio/base"), ("envoy-gateway", "envoy/gateway/base"))
-# What is not a part of what is compared: the namespace is Helm's own option.
-APART = {"Namespace"}
+# Overlays that docs/release.md names for use beside the chart.
+BESIDE = ("istio/overlays/gateway", "envoy/gateway/native")
 
 
 def chart(files):
     for file in files:
         if "/templates/" not in file:
             load(file)
+    without_service()
     if not (BIN / "helm").exists():
         print("check-files: no helm here: the chart is not checked")
         return
@@ -42,6 +43,26 @@ def chart(files):
     for what in ("optoins.max-lifetime=1h", "options.listen=1", "replicas=none", "istio.filterPrincipals[0]=anybody"):
         if template("--set", what) is not None:
             wrong(CHART, f"values.schema.json takes {what}")
+
+
+def without_service():
+    """What is applied beside the chart is the filter, and nothing of the service."""
+    directory = ROOT / "dist/beside-helm"
+    directory.mkdir(parents=True, exist_ok=True)
+    for overlay in BESIDE:
+        (directory / "kustomization.yaml").write_text(
+            f"resources: [../../{overlay}]\ncomponents: [../../istio/without-service]\n"
+        )
+        code, output, errors = run([BIN / "kubectl", "kustomize", directory])
+        if code != 0:
+            wrong(f"istio/without-service with {overlay}", errors)
+            continue
+        documents = [document for document in yaml.load_all(output, Loader) if document]
+        for document in documents:
+            if "portcullis" in (document["metadata"].get("namespace"), document["kind"] == "Namespace" and
+                                document["metadata"]["name"]):
+                wrong(f"istio/without-service with {overlay}", f"{key(document)} stays")
+        filter_configuration(f"istio/without-service with {overlay}", output)
 
 
 def template(*arguments):

@@ -31,6 +31,7 @@ mod redis;
 mod service;
 mod soft_hsm;
 mod template;
+mod ticking;
 mod turn;
 mod upstream;
 
@@ -48,6 +49,7 @@ pub use redis::Redis;
 pub use service::{Service, ServiceOptions};
 pub use soft_hsm::SoftHsm;
 pub use template::render;
+pub use ticking::{Form, OpenStream};
 pub use turn::under_load;
 pub use upstream::{Answer, Seen, Upstream};
 

@@ -45,13 +45,13 @@ pub struct Admission {
     pub(super) judged: Arc<Judged>,
     pub(super) removal: Removal,
     pub(super) rule: usize,
-    pub mismatch_reported: bool,
+    pub(super) reported: Vec<Rejection>,
     /// Admitted although its session could not be checked: the rule allows it explicitly.
     pub unchecked: bool,
     /// Admitted since the feed of revocations proves that none of the token's keys is revoked.
     pub by_feed: bool,
     pub(super) refresh: Option<Arc<RevocationQuery>>,
-    pub(super) exposed: Option<Arc<Exposed>>,
+    pub(super) verified: Arc<Verified>,
 }
 
 impl Policy {
@@ -65,7 +65,7 @@ impl Policy {
         known: Option<Known<'_>>,
         now: Now,
     ) -> Result<RevocationStatus, Rejection> {
-        accepted.verified.window.check(now.wall)?;
+        accepted.check_times(now.wall)?;
         self.revocation_status(accepted, known, now)
     }
 
@@ -138,6 +138,10 @@ impl Asking {
         self.accepted.judged.rule
     }
 
+    pub fn removal(&self) -> &Removal {
+        &self.accepted.removal
+    }
+
     pub fn verified(&self) -> &Arc<Verified> {
         &self.accepted.verified
     }
@@ -164,7 +168,7 @@ impl Asking {
         now: Now,
     ) -> Result<Admission, Rejection> {
         self.ask.learn(sent, verdict);
-        self.accepted.verified.window.check(now.wall)?;
+        self.accepted.check_times(now.wall)?;
         // The cached verdict may be newer than the one that just arrived.
         match policy.status_by_verdict(self.accepted, None, now)? {
             RevocationStatus::Admitted(admission) => Ok(admission),
@@ -203,9 +207,14 @@ impl Admission {
         self.refresh.as_ref()
     }
 
+    /// What the rule would refuse if it enforced all of its conditions.
+    pub fn reported(&self) -> impl Iterator<Item = &Rejection> {
+        self.judged.reported.iter().chain(&self.reported)
+    }
+
     /// What is exposed of its token.
     pub fn exposed(&self) -> Option<&Exposed> {
-        self.exposed.as_deref()
+        self.verified.exposed.as_deref()
     }
 
     pub fn removal(&self) -> &Removal {

@@ -171,7 +171,7 @@ impl RevocationQuery {
     /// Must a verdict of that time be refreshed before it is stale? True only once in a while, not for every request
     /// until the answer arrives.
     pub(crate) fn begins_refresh(&self, revocation: &Revocation, sent: Monotonic, now: Monotonic) -> bool {
-        if revocation.refresh_after.is_none() || revocation.is_young(sent, now) {
+        if !revocation.refreshes_ahead || revocation.is_young(sent, now) {
             return false;
         }
         let last = self.refreshed.load(Ordering::Relaxed);

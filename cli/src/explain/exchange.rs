@@ -99,6 +99,7 @@ impl Exchange for ExplainedRequest<'_> {
                 seen.admitted = Some(admission.unchecked);
             }
             Stage::Open { rule } => (seen.rule, seen.is_decided) = (Some(rule), true),
+            Stage::Reported { rule, .. } => (seen.rule, seen.is_decided) = (rule, true),
             Stage::Answered { rule } => seen.rule = Some(rule),
             Stage::Refused { rule, rejection } => (seen.rule, seen.rejection) = (rule, Some(rejection.clone())),
             Stage::Entered(_)
@@ -114,6 +115,11 @@ impl Exchange for ExplainedRequest<'_> {
     fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError> {
         let headers = reply.headers.iter().map(|(name, value)| (text(name), text(value))).collect();
         self.reply = Some(Reply { status: reply.status, headers, body: text(reply.body) });
+        Ok(())
+    }
+
+    /// There is no stream.
+    fn reset(&mut self) -> Result<(), HostError> {
         Ok(())
     }
 }

@@ -125,7 +125,7 @@ fn who_comes_while_its_token_is_to_be_refreshed_does_not_wait_for_a_tick() {
 #[test]
 fn a_refresh_that_is_no_longer_needed_is_not_sent_unless_a_request_waits_for_it() {
     let mut checks = checks();
-    (1..=3).for_each(|name| checks.refresh(query(name)));
+    assert!((1..=3).all(|name| checks.refresh(query(name))));
     checks.join(7, query(2), at(0)).unwrap();
     checks.retain_refreshes(|query| query.digest[0] == 3);
     let batch = checks.next_batch(Trigger::Tick, at(0)).unwrap();
@@ -141,7 +141,8 @@ fn a_refresh_that_is_no_longer_needed_is_not_sent_unless_a_request_waits_for_it(
 #[test]
 fn what_is_to_be_refreshed_is_bounded() {
     let mut checks = checks();
-    (0..100).for_each(|name| checks.refresh(query(name)));
+    let kept = (0..100).filter(|name| checks.refresh(query(*name))).count();
+    assert_eq!(kept, 10);
     assert_eq!((checks.refreshes.len(), checks.pending.len()), (10, 10));
     assert_eq!(checks.join(1, query(1), at(0)), Ok(()));
     assert_eq!(checks.next_batch(Trigger::Waiters, at(0)).unwrap().tokens, 10);

@@ -15,6 +15,8 @@ fn counters() -> Vec<Counter> {
         Counter::RefreshedAhead,
         Counter::BindingReported,
         Counter::SpoofedHeader,
+        Counter::CookieRepaired,
+        Counter::CookieRemoved,
     ];
     let polls = [
         FeedResult::Proof,
@@ -28,12 +30,17 @@ fn counters() -> Vec<Counter> {
     let polls = polls.into_iter().chain(Trouble::ALL.map(FeedResult::Trouble)).map(Counter::FeedPoll);
     let answers = [FeedAnswer::Clear, FeedAnswer::Asked, FeedAnswer::Silent].map(Counter::FeedAnswer);
     let settings = Setting::ALL.map(Counter::MissingProxySetting);
-    failures.chain(others).chain(settings).chain(polls).chain(answers).collect()
+    let ends = [EndCause::Revoked, EndCause::Expired, EndCause::CannotTell].map(Counter::StreamEnded);
+    failures.chain(others).chain(settings).chain(polls).chain(answers).chain(ends).collect()
 }
 
 fn outcomes() -> Vec<Outcome> {
     let rejected = RejectReason::ALL.iter().map(|reason| Outcome::Rejected(*reason));
-    rejected.chain([Outcome::Open, Outcome::Admitted, Outcome::AdmittedUnchecked, Outcome::Answered]).collect()
+    let reported = RejectReason::ALL.iter().map(|reason| Outcome::Reported(*reason));
+    rejected
+        .chain(reported)
+        .chain([Outcome::Open, Outcome::Admitted, Outcome::AdmittedUnchecked, Outcome::Answered])
+        .collect()
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::counts::{CheckFailure, Counter, microseconds};
 use crate::host::{Callout, CalloutReply, Host, PutError, StreamId};
 use crate::metrics::Metric;
 use crate::shared::{Namespace, SharedVerdicts};
+use crate::streams::Urgency;
 use crate::wake::Wake;
 
 /// How often another worker may change a slot between our read and our write before we give up.
@@ -53,6 +54,15 @@ impl Checking {
 
     pub fn next_nonce(&mut self) -> [u8; 16] {
         self.nonces.next()
+    }
+
+    /// Asks about the session of an open stream. False if there is no room for the question now.
+    pub fn ask_about_stream(&mut self, query: &Arc<RevocationQuery>, urgency: Urgency) -> bool {
+        let query = Arc::clone(query);
+        match urgency {
+            Urgency::AtOnce => self.checks.anticipate(query),
+            Urgency::Soon => self.checks.refresh(query),
+        }
     }
 
     /// The feed has brought revocations.
@@ -222,10 +232,15 @@ impl Dispatcher {
     /// answer take that answer.
     fn drop_refreshes(&mut self, host: &mut impl Host, now: Now) {
         let (Some(revocation), Some(checking)) = (self.core.policy.revocation(), &mut self.checking) else { return };
-        let Checking { checks, shared, .. } = checking;
+        let (Checking { checks, shared, .. }, streams) = (checking, &mut self.streams);
+        let again_after = revocation.ask_again_after();
         checks.retain_refreshes(|query| {
             let Some((sent, verdict)) = shared_verdict(shared.as_ref(), host, &query.digest) else { return true };
             query.learn(sent, verdict);
+            streams.learn(&query.digest, sent, verdict);
+            if streams.needs_newer(&query.digest, sent, again_after, now.monotonic) {
+                return true;
+            }
             !revocation.is_young(sent, now.monotonic)
         });
     }
@@ -251,6 +266,7 @@ impl Dispatcher {
         // Another worker may have learned of a revocation since: the newer of the two counts here too.
         let (sent, verdict) = self.share(host, &resolved.query.digest, (resolved.sent, verdict));
         resolved.query.learn(sent, verdict);
+        self.streams.learn(&resolved.query.digest, sent, verdict);
         for stream in resolved.waiters {
             self.wakes.wake(stream, Wake::Verdict { sent, verdict });
         }

@@ -2,7 +2,7 @@
 //! of them follows, and the others take the picture over from shared data.
 use std::sync::Arc;
 
-use authn::revocation::{CHUNK, FeedSettings, Revocation};
+use authn::revocation::{CHUNK, FeedSettings, Known, Revocation};
 use authn::time::{Monotonic, Now};
 use sha2::{Digest as _, Sha256};
 use wire::check::StoreError;
@@ -47,6 +47,11 @@ impl Feed {
             waits_until: Monotonic(0),
             told_too_large: false,
         })
+    }
+
+    /// What is known now.
+    pub fn known(&self) -> Known<'_> {
+        Known { picture: self.following.picture(), complete: self.following.complete() }
     }
 
     /// Another VM follows from now on.
@@ -357,6 +362,9 @@ impl Dispatcher {
                     Change::TooLarge => FeedResult::TooLarge,
                 }));
                 self.take_news(host, &change, now.monotonic);
+                if matches!(change, Change::Keys(_) | Change::Snapshot) {
+                    self.judge_streams(host, now);
+                }
             }
         }
         self.poll_feed(host, now);
@@ -391,6 +399,7 @@ impl Dispatcher {
                     checking.forget_answers(now);
                 }
                 self.core.feed.publish(feed.following.picture(), feed.following.complete());
+                self.compare_streams(now);
             }
             false => self.core.feed.prove(feed.following.complete()),
         }

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{FakeExchange, FakeHost, FakeReply, InFlight, Sent};
+use super::{FakeExchange, FakeHost, FakeReply, FakeResponse, InFlight, Sent};
 use crate::configure::{Configured, configure};
 use crate::dispatcher::{Dispatcher, TICK};
 use crate::host::{CallId, StreamId};
@@ -36,12 +36,16 @@ pub enum Seen {
     Replied(Sent),
     /// The host would not send the reply: the client waits for the proxy's own timeout.
     Unanswered,
+    /// It was forwarded, and its stream was ended: with a reply if its response had not begun.
+    Ended(Option<Sent>),
 }
 
 struct Running {
     worker: usize,
     exchange: FakeExchange,
     seen: Option<Action>,
+    /// Its stream was ended.
+    is_ended: bool,
 }
 
 impl Request {
@@ -72,14 +76,27 @@ impl FakeProxy {
             Some(worker) => worker.begin(stream, ends, &mut self.host, &mut exchange, &mut self.dispatcher),
             None => panic!("there is no worker {worker}"),
         };
-        self.requests.insert(stream, Running { worker, exchange, seen: None });
+        self.requests.insert(stream, Running { worker, exchange, seen: None, is_ended: false });
         self.note(stream, action);
         self.resume();
         stream
     }
 
+    /// The upstream answers a request with these headers: those that the client gets.
+    pub fn respond_with(&mut self, stream: StreamId, headers: Vec<(String, String)>) -> Vec<(String, String)> {
+        let Some(running) = self.requests.get(&stream) else { panic!("there is no request {stream}") };
+        let mut response = FakeResponse(headers);
+        if let Some(worker) = self.workers.get_mut(running.worker) {
+            worker.on_response_headers(stream, &mut self.host, &mut response);
+        }
+        response.0
+    }
+
     pub fn seen(&self, stream: StreamId) -> Seen {
         let Some(running) = self.requests.get(&stream) else { panic!("there is no request {stream}") };
+        if running.is_ended {
+            return Seen::Ended(running.exchange.reply.clone());
+        }
         match running.seen {
             None => Seen::Waiting,
             Some(Action::Continue) => Seen::Forwarded(running.exchange.clone()),
@@ -88,6 +105,16 @@ impl FakeProxy {
                 None => Seen::Unanswered,
             },
         }
+    }
+
+    /// The upstream begins to respond.
+    pub fn respond(&mut self, stream: StreamId) {
+        self.respond_with(stream, Vec::new());
+    }
+
+    /// Has it been forwarded, and is its stream open?
+    pub fn is_open(&self, stream: StreamId) -> bool {
+        matches!(self.seen(stream), Seen::Forwarded(_))
     }
 
     /// The client is gone.
@@ -167,6 +194,16 @@ impl FakeProxy {
             let action = worker.resume(stream, &mut self.host, &mut running.exchange, &mut self.dispatcher);
             self.note(stream, action);
         }
+        while let Some(stream) = self.dispatcher.poll_end() {
+            let Some(running) = self.requests.get_mut(&stream) else { panic!("a stream that is gone is ended") };
+            let Some(worker) = self.workers.get_mut(running.worker) else { panic!("a stream without a worker") };
+            assert_eq!(running.seen, Some(Action::Continue), "a request that was not forwarded is ended");
+            worker.end(stream, &mut self.host, &mut running.exchange, &mut self.dispatcher);
+            running.is_ended = running.exchange.is_reset || running.exchange.reply.is_some();
+            if running.is_ended {
+                worker.gone(stream, &mut self.dispatcher);
+            }
+        }
     }
 
     fn note(&mut self, stream: StreamId, action: Action) {
@@ -180,6 +217,12 @@ impl FakeProxy {
         if action != Action::Pause {
             assert!(running.seen.is_none(), "a request is decided twice");
             running.seen = Some(action);
+        }
+        // A reply of the filter's own passes the filter too.
+        if let (Some(reply), Some(worker)) = (&mut running.exchange.reply, self.workers.get_mut(running.worker)) {
+            let mut response = FakeResponse(std::mem::take(&mut reply.headers));
+            worker.on_response_headers(stream, &mut self.host, &mut response);
+            reply.headers = response.0;
         }
     }
 }

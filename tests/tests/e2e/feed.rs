@@ -5,6 +5,7 @@ use harness::mesh::{ISSUER, MeshOptions, claims};
 use harness::{Mesh, Request, wait_until};
 use serde_json::{Value, json};
 
+mod measured;
 mod under_load;
 
 const LAG: Duration = Duration::from_secs(1);

@@ -22,7 +22,7 @@ const RESTS: u32 = 9;
 const LONGEST_REST: Duration = Duration::from_secs(5);
 /// Replies to all followers in a second, while there is always something new. More of it is sent at once then, up to
 /// [`MOST_HELD`] later.
-const REPLIES: u32 = 5000;
+const REPLIES: u32 = 12_500;
 const MOST_HELD: Duration = Duration::from_millis(250);
 
 impl Feed {

@@ -1,4 +1,5 @@
-//! Measurements, not tests: `cargo test --release -p service --test real_redis -- --ignored --nocapture --test-threads 1`.
+//! Measurements, not tests: `cargo test --profile native -p portcullis-cli -p benches -p service --test real_redis -- --ignored --nocapture
+//! --test-threads 1 feed::load`.
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +15,7 @@ fn numbered(number: u64) -> RevocationKey {
 
 /// Writes revocations into Redis directly, as a store of an older version has them.
 fn fill(redis: &Redis, count: u64) {
-    redis.ask(&["CONFIG", "SET", "appendonly", "no"]);
+    redis.ask(&["CONFIG", "SET", "appendfsync", "no"]);
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", redis.port)).unwrap();
     for begin in (0..count).step_by(10_000) {
         let mut text = String::new();
@@ -28,6 +29,7 @@ fn fill(redis: &Redis, count: u64) {
         stream.write_all(text.as_bytes()).unwrap();
         stream.read_exact(&mut vec![0; "+OK\r\n".len() * 10_000]).unwrap();
     }
+    redis.ask(&["CONFIG", "SET", "appendfsync", "always"]);
 }
 
 fn memory() -> String {

@@ -94,7 +94,13 @@ impl Nemesis {
                 if is_clock && !self.stack.can_set_clock() {
                     continue;
                 }
+                // Sometimes a link is slow at the same time.
+                if self.below(3) == 0 {
+                    let links: Vec<_> = self.stack.links().collect();
+                    links[self.below(links.len())].set(Line::Slow(self.between(10, 100)));
+                }
                 self.inflict(fault).await;
+                self.stack.links().for_each(|link| link.set(Line::Open));
                 let healed = Instant::now();
                 self.recover(&format!("{fault:?}")).await;
                 let took = healed.elapsed();
