@@ -175,10 +175,10 @@ fn answer(revoked: &RevokedSpec) -> String {
 
 fn difference(case: &Case, ready: &Ready, said: &Value) -> Option<String> {
     match (&case.expect, said["verdict"].as_str().unwrap()) {
-        (Expect::Refuse { code, status }, "answered") => {
+        (Expect::Refuse { code, status, .. }, "answered") => {
             (code != "PROBE_ANSWERED" || *status != 200).then(|| format!("expected {code} {status}"))
         }
-        (Expect::Refuse { code, status }, "refused") => {
+        (Expect::Refuse { code, status, .. }, "refused") => {
             let seen = (&said["code"], &said["status"], &said["refusal"]["body"]["code"]);
             (seen != (&code.as_str().into(), &(*status).into(), &code.as_str().into()))
                 .then(|| format!("expected {code} {status}"))
