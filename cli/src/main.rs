@@ -124,7 +124,7 @@ const JWKS_CODES: &str = "Exit codes:
   3  the provider cannot be reached, or does not answer 200";
 
 const EXPLAIN_CODES: &str = "Exit codes:
-  0  admitted
+  0  admitted, or admitted unless revoked
   1  refused, or the configuration cannot be used
   2  wrong usage";
 
