@@ -71,6 +71,9 @@ pub enum Use {
     Others,
 }
 
+/// An entry's name and its value.
+pub type Found = (Vec<u8>, Vec<u8>);
+
 /// The bounds of one transaction.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -156,7 +159,7 @@ impl<'txn> Tables<'txn> {
     }
 
     /// Entries that have not expired, by a prefix of their names.
-    pub fn with_prefix(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    pub fn with_prefix(&self, prefix: &[u8]) -> Result<Vec<Found>, Error> {
         within(&self.entries, prefix, self.now)
     }
 
@@ -199,7 +202,7 @@ pub fn within(
     entries: &impl ReadableTable<&'static [u8], &'static [u8]>,
     prefix: &[u8],
     now: u64,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+) -> Result<Vec<Found>, Error> {
     let mut all = Vec::new();
     for found in entries.range::<&[u8]>(prefix..)? {
         let (entry, value) = found?;
