@@ -60,7 +60,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Try it: Envoy, the service with a store in a file, an issuer and an upstream on this machine, with lines to paste.
+    /// Try it: Envoy, service, issuer and upstream on this machine, with lines to paste.
     #[command(after_help = EXIT_CODES)]
     Dev(Box<dev::Dev>),
     /// Run the revocation service.
