@@ -60,7 +60,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Try it: a whole mesh on this machine, without Redis, with lines to paste.
+    /// Try it: Envoy, service, issuer and upstream on this machine, with lines to paste.
     #[command(after_help = EXIT_CODES)]
     Dev(Box<dev::Dev>),
     /// Run the revocation service.
