@@ -1,5 +1,5 @@
-//! Measurements, not tests: `cargo test --profile native -p portcullis-cli -p benches -p service --test real_redis -- --ignored --nocapture
-//! --test-threads 1 feed::load`.
+//! Measurements, not tests. To run them: `cargo test --profile native -p portcullis-cli -p benches -p service --test
+//! real_redis -- --ignored --nocapture --test-threads 1 feed::load`.
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
