@@ -11,7 +11,7 @@ NATIVE := --locked --workspace --exclude noop
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help install release-build release-files site coverage setup checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak sanitize differential nightly kill-loop
+.PHONY: help first-use install release-build release-files site coverage setup checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak sanitize differential nightly kill-loop
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,8 +45,8 @@ files: image-wasm image-native checkers ## load or validate every YAML, JSON, ch
 demo: demo-built ## run the whole mesh on this machine and print each request, its answer and what it shows
 	@$(DEMO)
 
-run: demo-built ## run the same mesh until Ctrl-C, with commands to try
-	@$(DEMO) --stay
+run: demo-built ## run a small mesh without Redis until Ctrl-C, with commands to try (HOST=native)
+	@$${CARGO_TARGET_DIR:-target}/debug/portcullis dev --host $(HOST)
 
 demo-built: setup $(if $(filter native,$(HOST)),native,wasm)
 	@$(CARGO) build --quiet $(NATIVE) --bin portcullis --bin demo
@@ -151,6 +151,9 @@ release-build: wasm native ## build what a release has: both forms of the filter
 
 release-files: ## pack what was built into dist/release: archives, packages, images, chart, checksums; compiles nothing
 	@scripts/release
+
+first-use: release-files ## time a first use from the release's files: install, portcullis dev, first 200, first 403
+	@scripts/first-use
 
 install: ## build and install below PREFIX=/usr/local; scripts/install --from DIRECTORY takes a release's files
 	@scripts/install --prefix $(or $(PREFIX),/usr/local)

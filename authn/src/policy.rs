@@ -5,6 +5,7 @@ use sha2::{Digest as _, Sha256};
 use wire::Kinds;
 use wire::check::NamedIssuer;
 
+use crate::browser::Browser;
 use crate::claims::tenants::{Issuers, Pattern};
 use crate::config;
 use crate::config::{Access, Environment, Invalid, RevocationMode};
@@ -16,6 +17,8 @@ use crate::request::overrides;
 use crate::request::route::Router;
 use crate::revocation::Revocation;
 
+mod binding;
+mod browser;
 mod condition;
 mod dpop;
 mod expose;
@@ -27,6 +30,7 @@ mod key;
 mod limits;
 mod revocation;
 mod rule;
+mod step_up;
 mod streams;
 
 pub(crate) use expose::Exposure;
@@ -46,6 +50,12 @@ pub struct Policy {
     pub(crate) revocation: Option<Revocation>,
     pub(crate) dpop: Option<Dpop>,
     pub(crate) faults: Faults,
+    /// Of answers to requests without a rule, and of rules without a section of their own.
+    pub(crate) browser: Option<Browser>,
+    /// No rule is enforced.
+    pub(crate) reports: bool,
+    /// For requests without a rule.
+    pub(crate) default_forward: Forward,
     /// `None` if nothing is exposed.
     pub(crate) exposure: Option<Exposure>,
     /// Every header that any rule may set, and headers that override what was matched: removed on every route.
@@ -103,18 +113,25 @@ impl Policy {
             .map_err(|invalid| invalid.within("tokens"))?
             .removing_parameters(&document.remove_query_parameters)?;
         let default_forward = forward::compile_forward(&document.forward, "forward")?;
+        let browser = document.browser.as_ref().map(browser::compile_browser).transpose();
+        let browser = browser.map_err(|invalid| invalid.within("browser"))?;
         if document.rules.is_empty() {
             return Err(Invalid::new("rules", "at least one rule is needed: a request that matches none is refused"));
         }
+        let given = rule::Given {
+            issuers: &issuers,
+            asked: revocation.as_ref().map(|revocation| revocation.kinds.as_slice()),
+            default_forward: &document.forward,
+            forwarded_for: binding::forwarded_for(document.client_address.as_ref())?,
+            environment,
+        };
         let mut rules = Vec::with_capacity(document.rules.len());
         let mut names = HashSet::new();
         for (index, rule) in document.rules.iter().enumerate() {
             let at = format!("rules[{index}]");
-            let asked = revocation.as_ref().map(|revocation| revocation.kinds.as_slice());
+            let compiled = rule::compile_rule(rule, index, &at, &given)?;
             let settings = dpop::RuleSettings { has_dpop: dpop.is_some(), has_service: revocation.is_some() };
-            let rule_dpop = dpop::rule_dpop(rule, settings, &at)?;
-            let compiled = rule::compile_rule(rule, index, &at, &issuers, asked, &document.forward)?;
-            let compiled = Rule { dpop: rule_dpop, ..compiled };
+            let compiled = Rule { dpop: dpop::rule_dpop(rule, settings, &at)?, ..compiled };
             if !names.insert(compiled.name.clone()) {
                 return Err(Invalid::new(format!("{at}.name"), format!("two rules are named `{}`", compiled.name)));
             }
@@ -129,12 +146,23 @@ impl Policy {
                 clear.insert(header.clone());
             }
         }
+        let sections = rules.iter().filter_map(|rule| rule.browser.as_ref()).chain(&browser);
+        let nonces: Vec<_> = sections.filter_map(|browser| browser.nonce_header.clone()).collect();
+        // One header must not say two things.
+        if let Some(both) = nonces.iter().find(|header| clear.has_loosely(header.as_bytes())) {
+            let message = format!("`{}` is also set by `forward`", both.as_str());
+            return Err(Invalid::new("browser.nonce_header", message));
+        }
+        nonces.into_iter().for_each(|header| clear.insert(header));
         overrides_to_remove(document)?.for_each(|name| clear.insert(name));
         for (index, header) in document.tokens.headers.iter().enumerate() {
             if clear.has_loosely(header.name.as_bytes()) {
                 return Err(Invalid::new(
                     format!("tokens.headers[{index}].name"),
-                    format!("`{}` is also set by `forward`: the token would be cleared before it is read", header.name),
+                    format!(
+                        "`{}` is also set by the filter: the token would be cleared before it is read",
+                        header.name
+                    ),
                 ));
             }
         }
@@ -149,12 +177,21 @@ impl Policy {
             revocation,
             dpop,
             faults,
+            browser,
+            reports: document.mode == config::Mode::Report,
+            default_forward,
             exposure,
             clear,
             limits,
             engine: document.engine,
             digest,
         })
+    }
+
+    /// The section for answers to requests of this rule, or of no rule.
+    pub(crate) fn browser_of(&self, rule: Option<usize>) -> Option<&Browser> {
+        let own = rule.and_then(|rule| self.rules.get(rule)?.browser.as_ref());
+        own.or(self.browser.as_ref())
     }
 
     /// Where facts about requests are exposed.

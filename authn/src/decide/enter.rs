@@ -2,6 +2,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::binding::ClientHeaders;
 use crate::config::Access;
 use crate::credentials::{Presented, Source};
 use crate::dpop::{self, Shown};
@@ -34,7 +35,7 @@ pub struct Entered<'r> {
     pub(super) rule: usize,
     pub(super) presented: Presented<'r>,
     pub(super) removal: Removal,
-    pub(super) user_agent: Option<Cow<'r, [u8]>>,
+    pub(super) client: ClientHeaders<'r>,
     /// `None`: neither the scheme `DPoP` nor a proof, or the document has no `dpop`.
     pub(super) dpop: Option<Box<Shown<'r>>>,
 }
@@ -77,7 +78,9 @@ impl Policy {
             return Entry::Open { rule: index, removals: Vec::new() };
         }
         if rule.access == Access::Public || (rule.cors_preflight_passes && self.is_bare_preflight(request, &path)) {
-            return Entry::Open { rule: index, removals: self.unchecked_tokens(rule, request) };
+            let mut removals = self.unchecked_tokens(rule.forward.keep_token, request);
+            removals.extend(self.unused_proof(rule, request));
+            return Entry::Open { rule: index, removals };
         }
         let presented = match self.credentials.find(request, &path) {
             Err(rejection) => return denied(Some(index), rejection),
@@ -93,8 +96,7 @@ impl Policy {
             return denied(Some(index), Rejection::new(Cause::OriginNotListed));
         }
         let removal = self.removal(rule, request, &presented);
-        let user_agent =
-            rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent")).map(Cow::Borrowed);
+        let client = ClientHeaders::read(&rule.binding, request);
         let dpop = match &self.dpop {
             None => None,
             Some(dpop) => match dpop.show(request, &path, &host, self.credentials.is_dpop(presented.source)) {
@@ -102,7 +104,7 @@ impl Policy {
                 Err(rejection) => return denied(Some(index), rejection),
             },
         };
-        Entry::Token(Entered { rule: index, presented, removal, user_agent, dpop })
+        Entry::Token(Entered { rule: index, presented, removal, client, dpop })
     }
 
     /// Does the filter itself answer requests of this rule?
@@ -119,12 +121,27 @@ impl Policy {
             && matches!(self.credentials.find(request, path), Ok(None))
     }
 
-    /// Possible tokens on a rule that reads none.
-    fn unchecked_tokens(&self, rule: &Rule, request: &Request<'_>) -> Vec<Removal> {
+    /// Is a request of this rule, or of no rule, forwarded without identity where it would be refused?
+    pub fn only_reports(&self, rule: Option<usize>) -> bool {
+        self.reports || rule.and_then(|rule| self.rules.get(rule)).is_some_and(|rule| rule.reports)
+    }
+
+    /// How its tokens are hidden from the upstream then.
+    pub fn reported_tokens(&self, rule: Option<usize>, request: &Request<'_>) -> Vec<Removal> {
+        let forward = rule.and_then(|rule| self.rules.get(rule)).map_or(&self.default_forward, |rule| &rule.forward);
+        self.unchecked_tokens(forward.keep_token, request)
+    }
+
+    /// May a request without a rule be forwarded on this route?
+    pub fn is_no_rule_of_route(&self, selected: Option<&str>) -> bool {
+        selected.is_none_or(|name| self.rule_for_routes(name).is_none())
+    }
+
+    /// Possible tokens of a request that are not checked.
+    fn unchecked_tokens(&self, keep_token: bool, request: &Request<'_>) -> Vec<Removal> {
         let subprotocols = self.credentials.subprotocols_without_tokens(request).map(Removal::Subprotocols);
         let mut removals: Vec<Removal> = subprotocols.into_iter().collect();
-        removals.extend(self.unused_proof(rule, request));
-        if rule.forward.keep_token {
+        if keep_token {
             return removals;
         }
         removals.extend(self.credentials.token_headers(request).map(Removal::Header));
@@ -132,6 +149,12 @@ impl Policy {
             removals.push(self.without_cookie(request));
         }
         removals
+    }
+
+    /// Is the header with a proof removed from requests of this rule, or of none, that are forwarded without identity?
+    pub fn removes_proofs(&self, rule: Option<usize>) -> bool {
+        let rule = rule.and_then(|rule| self.rules.get(rule));
+        self.dpop.is_some() && !rule.is_some_and(Rule::forwards_proof)
     }
 
     /// A proof that was not judged.
@@ -172,7 +195,7 @@ impl<'r> Entered<'r> {
             rule: self.rule,
             presented: Presented { token: Cow::Owned(token.into_owned()), source },
             removal: self.removal,
-            user_agent: self.user_agent.map(|agent| Cow::Owned(agent.into_owned())),
+            client: self.client.into_owned(),
             dpop: self.dpop.map(|shown| Box::new(shown.into_owned())),
         }
     }
@@ -183,6 +206,10 @@ impl<'r> Entered<'r> {
 
     pub fn rule(&self) -> usize {
         self.rule
+    }
+
+    pub fn removal(&self) -> &Removal {
+        &self.removal
     }
 
     /// Where the token was found.

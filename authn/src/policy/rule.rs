@@ -2,13 +2,19 @@
 use wire::Kind;
 
 use super::Issuer;
+use super::binding::compile_binding;
+use super::browser::compile_browser;
 use super::condition::compile_condition;
 use super::forward::{Forward, compile_forward};
 use super::revocation::kind_of;
+use super::step_up::compile_step_up;
 use super::streams::{Streams, compile_streams};
+use crate::binding::Binding;
+use crate::browser::Browser;
 use crate::claims::condition::Condition;
+use crate::claims::step_up::StepUp;
 use crate::config;
-use crate::config::{Access, Invalid, RevocationMode, claim_path, name_or};
+use crate::config::{Access, Environment, Invalid, RevocationMode, name_or};
 use crate::introspection::{Format, Introspection};
 use crate::request::origin::Origins;
 
@@ -16,6 +22,8 @@ use crate::request::origin::Origins;
 pub struct Rule {
     pub name: String,
     pub(crate) access: Access,
+    /// It is not enforced.
+    pub(crate) reports: bool,
     /// Only routes of the proxy select it.
     pub(crate) for_routes: bool,
     /// By issuer index; `None` admits all.
@@ -24,7 +32,8 @@ pub struct Rule {
     pub(crate) introspecting: Vec<usize>,
     pub(crate) scopes: config::Scopes,
     pub(crate) conditions: Vec<Condition>,
-    pub(crate) binding: config::Binding,
+    pub(crate) binding: Binding,
+    pub(crate) step_up: Option<StepUp>,
     pub(crate) revocation: RevocationMode,
     /// `None`: it reads no token, or the document has no `dpop`.
     pub(crate) dpop: Option<config::RuleDpop>,
@@ -35,6 +44,17 @@ pub struct Rule {
     pub(crate) forward: Forward,
     pub(crate) cors_preflight_passes: bool,
     pub(crate) cookie_origins: Origins,
+    pub(crate) browser: Option<Browser>,
+}
+
+/// What all rules of a document are compiled with.
+pub(super) struct Given<'d> {
+    pub(super) issuers: &'d [Issuer],
+    /// The kinds of revocations that are checked.
+    pub(super) asked: Option<&'d [Kind]>,
+    pub(super) default_forward: &'d config::Forward,
+    pub(super) forwarded_for: Option<usize>,
+    pub(super) environment: Environment<'d>,
 }
 
 impl Rule {
@@ -47,10 +67,9 @@ pub(super) fn compile_rule(
     document: &config::Rule,
     index: usize,
     at: &str,
-    issuers: &[Issuer],
-    asked: Option<&[Kind]>,
-    default_forward: &config::Forward,
+    given: &Given<'_>,
 ) -> Result<Rule, Invalid> {
+    let Given { issuers, asked, default_forward, forwarded_for, environment } = *given;
     let name = name_or(document.name.as_deref(), "rule", index, at)?;
     let looks_at_no_token = match document.access {
         Access::Public => Some("public"),
@@ -59,6 +78,7 @@ pub(super) fn compile_rule(
     };
     if let Some(word) = looks_at_no_token {
         let needless = [
+            ("mode", document.mode != config::Mode::default()),
             ("issuers", document.issuers.is_some()),
             ("scopes", !document.scopes.all.is_empty() || !document.scopes.any.is_empty()),
             ("claims", !document.claims.is_empty()),
@@ -68,6 +88,7 @@ pub(super) fn compile_rule(
                     || document.binding.address.is_some()
                     || document.binding.user_agent.is_some(),
             ),
+            ("step_up", document.step_up.is_some()),
             ("revocation", document.revocation.is_some()),
             ("revocable_by", !document.revocable_by.is_empty()),
             ("streams", document.streams.is_some()),
@@ -130,12 +151,13 @@ pub(super) fn compile_rule(
     for (i, condition) in document.claims.iter().enumerate() {
         conditions.push(compile_condition(condition, &format!("{at}.claims[{i}]"))?);
     }
-    for (field, binding) in [("address", &document.binding.address), ("user_agent", &document.binding.user_agent)] {
-        if let Some(binding) = binding {
-            claim_path(&binding.claim, &format!("{at}.binding.{field}.claim"))?;
-        }
-    }
-    let cookie_origins = Origins::compile(&document.cookie_origins).map_err(|invalid| invalid.within(at))?;
+    let binding = compile_binding(&document.binding, forwarded_for, environment)
+        .map_err(|invalid| invalid.within(format!("{at}.binding")))?;
+    let step_up = document.step_up.as_ref().map(compile_step_up).transpose().map_err(|invalid| invalid.within(at))?;
+    let cookie_origins = Origins::compile(&document.cookie_origins, document.cookie_same_origin)
+        .map_err(|invalid| invalid.within(at))?;
+    let browser = document.browser.as_ref().map(compile_browser).transpose();
+    let browser = browser.map_err(|invalid| invalid.within(format!("{at}.browser")))?;
     let forward = match &document.forward {
         Some(forward) => compile_forward(forward, &format!("{at}.forward"))?,
         None => compile_forward(default_forward, "forward")?,
@@ -159,12 +181,14 @@ pub(super) fn compile_rule(
     Ok(Rule {
         name,
         access: document.access,
+        reports: document.mode == config::Mode::Report,
         for_routes: document.for_routes,
         issuers: accepted,
         introspecting,
         scopes: document.scopes.clone(),
         conditions,
-        binding: document.binding.clone(),
+        binding,
+        step_up,
         revocation,
         dpop: None,
         revocable_by,
@@ -172,6 +196,7 @@ pub(super) fn compile_rule(
         forward,
         cors_preflight_passes: document.cors_preflight == config::CorsPreflight::Pass,
         cookie_origins,
+        browser,
     })
 }
 

@@ -261,6 +261,16 @@ causes! {
         NotRevocable = "the token cannot be revoked by a kind that the rule requires",
             "The log's detail names the kind: the token has none of the claims for it. See the rule's `revocable_by`.";
     }
+    StepUpRequired {
+        AcrMissing = "acr is missing",
+            "The rule's `step_up.acr_values` are compared with it. Have the issuer add it to the token.";
+        AcrNotAccepted = "acr is none of the values that the rule accepts",
+            "The user logged in another way: see the rule's `step_up.acr_values`.";
+        LoginTimeMissing = "auth_time is missing",
+            "The rule's `step_up.max_age` is counted from it. Have the issuer add it to the token.";
+        LoginNotRecent = "auth_time is longer ago than the rule's max_age",
+            "The user has to log in again: see the rule's `step_up.max_age`.";
+    }
     SessionRevoked {
         Revoked = "the service says that it was revoked",
             "`portcullis revoke list` shows the caller.";
@@ -284,6 +294,12 @@ causes! {
             "The rule requires a binding that the token does not have.";
         NoClientCertificate = "the client presented no certificate",
             "The listener must request client certificates.";
+        HopNotTrusted = "the request does not come from the trusted hop",
+            "`binding.certificate.forwarded_by` is not the URI in the certificate of the connection.";
+        CertificateNotForwarded = "the trusted hop names no client certificate",
+            "X-Forwarded-Client-Cert has no element of the hop: see `forward_client_cert_details` here and there.";
+        ForwardedCertificateUnreadable = "X-Forwarded-Client-Cert cannot be read",
+            "A quote is not closed, or the hop's element has not exactly one Hash.";
         CertificateUnreadable = "the host's certificate digest is not SHA-256 in hexadecimal",
             "Envoy gave an unexpected digest.";
         ThumbprintUnreadable = "the claim is not a SHA-256 in base64url",
@@ -295,9 +311,9 @@ causes! {
         OtherUserAgent = "the client's User-Agent is another",
             "The token was issued to another browser, or the browser was updated.";
         OtherAddress = "the client's address is not among the claim's",
-            "A change of network, or a proxy's address is taken for the client's: see `xff_num_trusted_hops`.";
+            "A change of network, or a proxy's address is taken for the client's: see `xff_num_trusted_hops`, or `client_address`.";
         AddressUnknown = "the client's address is unknown",
-            "Envoy gives no address, for example for a Unix socket.";
+            "Envoy gives no address, for example for a Unix socket; or X-Forwarded-For has fewer entries than `client_address.forwarded_for`, or no address there.";
     }
     DpopBindingMismatch {
         BoundUnderBearer = "the token is bound to a key and came as a bearer token",
@@ -452,6 +468,8 @@ causes! {
     StoreUnavailable {
         NoTime = "the host gives no time",
             "Report it with the version of Envoy.";
+        NoRandomness = "the host gives no random bytes",
+            "They are needed for the nonce of a content security policy. Report it with the version of Envoy.";
         HeaderUnwritable = "the host did not set a header",
             "A request must not go on with only some headers set. Check Envoy's limits for headers.";
         NoService = "there is no service to ask",

@@ -1,7 +1,7 @@
 //! What is printed of each step. The driver takes the steps; these are the words for them.
 use std::sync::Arc;
 
-use authn::config::{Document, OneOrMany};
+use authn::config::{Document, Mode, OneOrMany};
 use authn::credentials::Source;
 use authn::decide::{Admission, Asking, Entered, Verified};
 use authn::engine::Portable;
@@ -74,6 +74,13 @@ impl<'e> Steps<'e> {
                 self.rule(rule);
                 self.step("token", "none is looked at");
                 self.step("answer", "200, from the filter itself; nothing is forwarded");
+            }
+            Stage::Reported { rule, rejection } => {
+                if let Some(rule) = rule {
+                    self.rule(rule);
+                }
+                let code = rejection.reason.code();
+                self.step("reported", format!("{code}: {rejection}; it is not enforced, and no identity is forwarded"));
             }
             Stage::Refused { rule, .. } => {
                 if let Some(rule) = rule {
@@ -225,8 +232,8 @@ impl<'e> Steps<'e> {
         if self.progress.asked.is_none() {
             self.step("revocation", "not asked for");
         }
-        if admission.mismatch_reported {
-            self.step("binding", "a mismatch, which this rule only reports");
+        for rejection in admission.reported() {
+            self.step("reported", format!("{}: {rejection}; the rule does not enforce this", rejection.reason.code()));
         }
         if admission.unchecked {
             self.step("revocation", "this rule admits requests that cannot be checked");
@@ -329,7 +336,8 @@ impl<'e> Steps<'e> {
     /// The rule's requirements that the token meets.
     fn accepted(&mut self) {
         let Some(rule) = self.progress.rule.and_then(|place| self.document.rules.get(place)) else { return };
-        if !rule.scopes.all.is_empty() || !rule.scopes.any.is_empty() {
+        // What is only reported follows with the verdict.
+        if rule.scopes.mode == Mode::Enforce && !(rule.scopes.all.is_empty() && rule.scopes.any.is_empty()) {
             let mut wanted = Vec::new();
             for (how, scopes) in [("all of", &rule.scopes.all), ("one of", &rule.scopes.any)] {
                 if !scopes.is_empty() {
@@ -338,17 +346,20 @@ impl<'e> Steps<'e> {
             }
             self.step("scopes", format!("has {}", wanted.join(" and ")));
         }
-        for condition in &rule.claims {
+        for condition in rule.claims.iter().filter(|condition| condition.mode == Mode::Enforce) {
             self.step("condition", format!("the claim {} meets the rule's condition", path(&condition.claim)));
+        }
+        if rule.step_up.as_ref().is_some_and(|step_up| step_up.mode == Mode::Enforce) {
+            self.step("step-up", "the login is of the kind and the age that the rule requires");
         }
         let binding = &rule.binding;
         if let Some(certificate) = &binding.certificate {
             self.step("binding", format!("certificate, {}", word(&certificate.mode)));
         }
-        for (what, claim) in [("address", &binding.address), ("user agent", &binding.user_agent)] {
-            if let Some(claim) = claim {
-                self.step("binding", format!("{what} by the claim {}, {}", path(&claim.claim), word(&claim.mode)));
-            }
+        let address = binding.address.as_ref().map(|binding| ("address", &binding.claim, binding.mode));
+        let agent = binding.user_agent.as_ref().map(|binding| ("user agent", &binding.claim, binding.mode));
+        for (what, claim, mode) in address.into_iter().chain(agent) {
+            self.step("binding", format!("{what} by the claim {}, {}", path(claim), word(&mode)));
         }
         self.step("accepted", "the rule accepts the token");
     }

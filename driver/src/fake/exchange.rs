@@ -1,10 +1,11 @@
 //! One request: its headers as they are edited, and the reply that the filter gives.
 use std::net::IpAddr;
 
+use authn::browser;
 use authn::decide::Peer;
 use authn::request::Pair;
 
-use crate::host::{Conclusion, Edit, Exchange, HostError, LocalReply};
+use crate::host::{Conclusion, Edit, Exchange, HostError, LocalReply, Response};
 
 /// A reply of the filter's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,11 +17,37 @@ pub struct Sent {
     pub body: String,
 }
 
+/// The headers of an answer, as they are edited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FakeResponse(pub Vec<(String, String)>);
+
+impl Response for FakeResponse {
+    fn with_headers<T>(&self, read: impl FnOnce(&[Pair<'_>]) -> T) -> Result<T, HostError> {
+        let pairs: Vec<Pair<'_>> = self.0.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        Ok(read(&pairs))
+    }
+
+    fn edit(&mut self, edit: &browser::Edit) -> Result<(), HostError> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match edit {
+            browser::Edit::Remove(name) => self.0.retain(|(other, _)| other.as_bytes() != name),
+            browser::Edit::Set(name, value) => {
+                self.0.retain(|(other, _)| other != name);
+                self.0.push(((*name).to_owned(), text(value)));
+            }
+            browser::Edit::Append(name, value) => self.0.push(((*name).to_owned(), text(value))),
+        }
+        Ok(())
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct FakeExchange {
     pub headers: Vec<(Vec<u8>, Vec<u8>)>,
     pub address: Option<IpAddr>,
     pub certificate_sha256: Option<Vec<u8>>,
+    /// Of whoever opened the connection.
+    pub certificate_uri: Option<Vec<u8>>,
     pub reply: Option<Sent>,
     /// What was exposed of the request, by name.
     pub exposed: Vec<(String, String)>,
@@ -43,6 +70,7 @@ impl FakeExchange {
             headers,
             address: Some(IpAddr::from([127, 0, 0, 1])),
             certificate_sha256: None,
+            certificate_uri: None,
             reply: None,
             exposed: Vec::new(),
             routes_chosen: 0,
@@ -128,5 +156,9 @@ impl Peer for FakeExchange {
 
     fn certificate_sha256(&self) -> Option<Vec<u8>> {
         self.certificate_sha256.clone()
+    }
+
+    fn certificate_uri(&self) -> Option<Vec<u8>> {
+        self.certificate_uri.clone()
     }
 }

@@ -1,7 +1,8 @@
 //! The phase of a request that was not simply forwarded or refused.
 use std::sync::Arc;
 
-use authn::decide::{Accepted, Asking, Entered, Verified};
+use authn::browser::Answer;
+use authn::decide::{Accepted, Asking, Entered, Removal, Verified};
 use authn::reject::Rejection;
 
 /// A request has one phase, and waits for at most one thing.
@@ -16,17 +17,12 @@ pub enum Phase {
     AwaitingKeys { entered: Entered<'static>, rejection: Rejection },
     /// It was refused, but the host did not send the refusal.
     Unanswered,
-    /// It was forwarded, and its response gets headers.
-    Forwarded {
-        /// The response belongs to a browser session.
-        cookie_session: bool,
-        /// For the client's next proofs.
-        next_nonce: Option<String>,
-    },
+    /// It was forwarded or has its reply, and something must be done about its answer.
+    Answering { rule: Option<usize>, answer: Answer },
     /// It was forwarded, and its stream is ended with its session or token.
     Open {
-        cookie_session: bool,
-        next_nonce: Option<String>,
+        rule: usize,
+        answer: Answer,
         /// Its response has begun.
         is_answered: bool,
     },
@@ -49,7 +45,7 @@ impl Phase {
             | Phase::Introspecting { .. }
             | Phase::Claiming { .. }
             | Phase::AwaitingKeys { .. } => true,
-            Phase::Unanswered | Phase::Forwarded { .. } | Phase::Open { .. } => false,
+            Phase::Unanswered | Phase::Answering { .. } | Phase::Open { .. } => false,
         }
     }
 
@@ -64,7 +60,23 @@ impl Phase {
             Phase::Introspecting { subject } => Some(subject.rule()),
             Phase::Claiming { accepted, .. } => Some(accepted.rule()),
             Phase::AwaitingKeys { entered, .. } => Some(entered.rule()),
-            Phase::Unanswered | Phase::Forwarded { .. } | Phase::Open { .. } => None,
+            Phase::Unanswered | Phase::Answering { .. } | Phase::Open { .. } => None,
+        }
+    }
+}
+
+impl Phase {
+    /// How the token of a waiting request is hidden from the upstream.
+    pub fn removal(&self) -> Option<&Removal> {
+        match self {
+            Phase::Checking { asking, .. } => Some(asking.removal()),
+            Phase::Introspecting { subject: Introspected::Opaque(entered) } | Phase::AwaitingKeys { entered, .. } => {
+                Some(entered.removal())
+            }
+            Phase::Claiming { accepted, .. } | Phase::Introspecting { subject: Introspected::Jwt { accepted, .. } } => {
+                Some(accepted.removal())
+            }
+            Phase::Unanswered | Phase::Answering { .. } | Phase::Open { .. } => None,
         }
     }
 }

@@ -31,7 +31,7 @@ mod variation;
 
 pub use case::{
     Case, Expect, IntrospectionSpec, ManyForm, ManySpec, NonceSpec, ProofSpec, RequestSpec, RevokedSpec, Store, Then,
-    TokenSpec,
+    TokenSpec, UpstreamSpec,
 };
 pub use mint::SigningKey as ProviderKey;
 pub use provider_page::{ProviderPage, ProviderToken, provider_key};

@@ -10,6 +10,7 @@
 )]
 
 mod behind_a_proxy;
+mod browser;
 mod cases;
 mod cluster;
 mod compose;
@@ -17,6 +18,7 @@ mod config;
 mod cost;
 mod dev;
 mod differential;
+mod doctor;
 mod dpop;
 mod embedded;
 mod example;
@@ -32,6 +34,7 @@ mod issuers;
 mod istio;
 mod keycloak;
 mod keys;
+mod lists;
 mod native;
 mod oidc;
 mod opaque_sessions;
@@ -39,6 +42,7 @@ mod openapi;
 mod pkcs11;
 mod providers;
 mod quickstart;
+mod refusals;
 mod revocation;
 mod service_tls;
 mod sessions;
