@@ -7,6 +7,7 @@ use std::time::Duration;
 use authn::reject::RejectReason;
 use authn::time::{Monotonic, Now, UnixSeconds};
 use cases::{Case, Expect, Ready, RevokedSpec, Store, Table};
+use driver::StreamId;
 use driver::fake::{FakeExchange, FakeHost, FakeProxy, FakeReply, FakeService, InFlight, Request, Seen, SharedData};
 use wire::check::StoreError;
 use wire::{Answer, DerivedKeys, Kind, RevocationKey, Secret, token_id_from_jti};
@@ -65,14 +66,17 @@ fn every_fault_that_can_occur_is_in_the_table() {
 
 /// What the proxy gives to a client whose proof has no nonce.
 fn nonce(proxy: &mut FakeProxy, table: &Table, case: &Case, ready: &Ready) -> String {
-    let Seen::Replied(reply) = seen(proxy, table, case, ready) else { panic!("{}: no nonce was asked for", case.name) };
+    let Seen::Replied(reply) = seen(proxy, table, case, ready).1 else {
+        panic!("{}: no nonce was asked for", case.name)
+    };
     assert_eq!(reply.details, "DPOP_NONCE_REQUIRED", "{}", case.name);
     let nonce = reply.headers.into_iter().find(|(name, _)| name == "dpop-nonce");
     nonce.map(|(_, value)| value).unwrap_or_else(|| panic!("{}: the answer has no nonce", case.name))
 }
 
 fn decide(proxy: &mut FakeProxy, table: &Table, case: &Case, ready: &Ready) -> Outcome {
-    match seen(proxy, table, case, ready) {
+    let (stream, seen) = seen(proxy, table, case, ready);
+    match seen {
         Seen::Forwarded(exchange) => {
             let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
             let headers: Vec<(String, String)> =
@@ -97,7 +101,7 @@ fn decide(proxy: &mut FakeProxy, table: &Table, case: &Case, ready: &Ready) -> O
     }
 }
 
-fn seen(proxy: &mut FakeProxy, table: &Table, case: &Case, ready: &Ready) -> Seen {
+fn seen(proxy: &mut FakeProxy, table: &Table, case: &Case, ready: &Ready) -> (StreamId, Seen) {
     let derived = Secret::new(cases::SHARED_SECRET.as_bytes()).unwrap().derive();
     let mut service = FakeService::new(derived.clone());
     service.revoked = case.revoked.iter().map(|revoked| revocation(&derived, table, revoked)).collect();
@@ -116,7 +120,7 @@ fn seen(proxy: &mut FakeProxy, table: &Table, case: &Case, ready: &Ready) -> See
     let exchange = FakeExchange::new(pseudo.into_iter().chain([scheme]).chain(headers).collect());
     let stream = proxy.send(0, Request { exchange, ends: true });
     proxy.answer_all(|call| Some(answer(call, &service, ready)));
-    proxy.seen(stream)
+    (stream, proxy.seen(stream))
 }
 
 /// As the service, and the introspection server of `tests/tests/e2e/cases.rs`.
