@@ -184,7 +184,7 @@ impl Filter {
         drop(worker);
         match (exchange.reply, exchange.is_reset) {
             // It was named for an end that has come already.
-            (None, false) => return After::Nothing,
+            (None, false) => After::Nothing,
             (reply, _) => {
                 stream.add_flag(ENDED);
                 self.state.set(State::Replied);

@@ -124,7 +124,7 @@ impl Worker {
     }
 
     /// Counts what became of a request, and tells those who come after.
-    fn conclude(
+    pub(super) fn conclude(
         &mut self,
         exchange: &mut impl Exchange,
         outcome: Outcome,

@@ -99,7 +99,7 @@ fn shim(directory: &Directory) -> PathBuf {
     library
 }
 
-/// A way to a server on which every other answer is slow.
+/// A way to a server on which one of four answers is slow.
 async fn slow_way(to: SocketAddr, delay: Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -117,7 +117,7 @@ async fn slow_way(to: SocketAddr, delay: Duration) -> SocketAddr {
                         if count == 0 {
                             break;
                         }
-                        if number % 2 == 1 {
+                        if number % 4 == 3 {
                             tokio::time::sleep(delay).await;
                         }
                         to_client.write_all(&bytes[..count]).await?;
@@ -190,7 +190,7 @@ async fn nothing_is_found_on_a_healthy_mesh_and_each_planted_fault_is() {
     shimmed().set("SHIM_RANDOM", empty.display().to_string()).finds("entropy", "error");
 
     // Redis.
-    let way = slow_way(redis, Duration::from_millis(120)).await;
+    let way = slow_way(redis, Duration::from_millis(200)).await;
     Run::new(&filter).envoy(&mesh.envoy).redis(way, "400ms").finds("latency_jitter", "warning");
     let store = mesh.redis.as_ref().unwrap();
     store.command(&["SET", "portcullis:{00}:s:forgotten", "x"]).await.unwrap();

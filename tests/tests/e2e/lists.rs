@@ -14,7 +14,8 @@ impl Desk {
         let directory = Directory::new(name);
         let redis = Redis::start(&directory).await;
         let mut options = ServiceOptions::new(redis.url());
-        options.arguments = vec!["--session-issuer".into(), "https://sessions.example".into()];
+        options.arguments =
+            ["--session-issuer", "https://sessions.example", "--session-audience", "api"].map(str::to_owned).into();
         let service = Service::start(&directory, options).await;
         Self { service, _redis: redis, directory }
     }
