@@ -48,7 +48,7 @@ mod streams;
 mod tree;
 mod values;
 
-pub use binding::{Binding, CertificateBinding, ClaimBinding};
+pub use binding::{AddressBinding, AddressPrefix, AgentBinding, Binding, CertificateBinding, ClientAddress};
 pub use browser::{
     Browser, CacheControl, CookieAction, ReferrerPolicy, SameSite, SetCookieRule, StrictTransportSecurity,
 };
@@ -95,6 +95,9 @@ document! {
         /// What the proxy's other filters and its access log may read about a request. Default: nothing.
         #[serde(default)]
         pub expose: Expose,
+        /// How the client's address is determined, for bindings. Default: as Envoy does, by `use_remote_address` and
+        /// `xff_num_trusted_hops` of its connection manager.
+        pub client_address: Option<ClientAddress>,
         /// What answers to browsers have, unless a rule says otherwise. Default: what the upstream sets.
         pub browser: Option<Browser>,
         /// Secrets that the proxy gets by SDS. Only the dynamic module in Envoy 1.40 and later has them (docs/secrets.md).

@@ -16,6 +16,7 @@ use crate::request::overrides;
 use crate::request::route::Router;
 use crate::revocation::Revocation;
 
+mod binding;
 mod browser;
 mod condition;
 mod expose;
@@ -108,12 +109,18 @@ impl Policy {
         if document.rules.is_empty() {
             return Err(Invalid::new("rules", "at least one rule is needed: a request that matches none is refused"));
         }
+        let given = rule::Given {
+            issuers: &issuers,
+            asked: revocation.as_ref().map(|revocation| revocation.kinds.as_slice()),
+            default_forward: &document.forward,
+            forwarded_for: binding::forwarded_for(document.client_address.as_ref())?,
+            environment,
+        };
         let mut rules = Vec::with_capacity(document.rules.len());
         let mut names = HashSet::new();
         for (index, rule) in document.rules.iter().enumerate() {
             let at = format!("rules[{index}]");
-            let asked = revocation.as_ref().map(|revocation| revocation.kinds.as_slice());
-            let compiled = rule::compile_rule(rule, index, &at, &issuers, asked, &document.forward)?;
+            let compiled = rule::compile_rule(rule, index, &at, &given)?;
             if !names.insert(compiled.name.clone()) {
                 return Err(Invalid::new(format!("{at}.name"), format!("two rules are named `{}`", compiled.name)));
             }

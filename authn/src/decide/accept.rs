@@ -61,7 +61,7 @@ impl Policy {
             }
         };
         let mut reported = Vec::new();
-        binding::check(&rule.binding, &judged.bound, entered.user_agent.as_deref(), peer, &mut reported)?;
+        binding::check(&rule.binding, &judged.bound, &entered.client, peer, &mut reported)?;
         if let Some(login) = judged.login {
             refuse_or_report(login.mode, login.check(now.wall), &mut reported)?;
         }

@@ -2,6 +2,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::binding::ClientHeaders;
 use crate::config::Access;
 use crate::credentials::{Presented, Source};
 use crate::policy::{Policy, Rule};
@@ -33,7 +34,7 @@ pub struct Entered<'r> {
     pub(super) rule: usize,
     pub(super) presented: Presented<'r>,
     pub(super) removal: Removal,
-    pub(super) user_agent: Option<Cow<'r, [u8]>>,
+    pub(super) client: ClientHeaders<'r>,
 }
 
 /// How the token is hidden from the upstream. One in the query is removed already ([`Policy::clear`]).
@@ -88,9 +89,8 @@ impl Policy {
             return denied(Some(index), Rejection::new(Cause::OriginNotListed));
         }
         let removal = self.removal(rule, request, &presented);
-        let user_agent =
-            rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent")).map(Cow::Borrowed);
-        Entry::Token(Entered { rule: index, presented, removal, user_agent })
+        let client = ClientHeaders::read(&rule.binding, request);
+        Entry::Token(Entered { rule: index, presented, removal, client })
     }
 
     /// Does the filter itself answer requests of this rule?
@@ -169,7 +169,7 @@ impl<'r> Entered<'r> {
             rule: self.rule,
             presented: Presented { token: Cow::Owned(token.into_owned()), source },
             removal: self.removal,
-            user_agent: self.user_agent.map(|agent| Cow::Owned(agent.into_owned())),
+            client: self.client.into_owned(),
         }
     }
 

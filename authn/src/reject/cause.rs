@@ -294,6 +294,12 @@ causes! {
             "The rule requires a binding that the token does not have.";
         NoClientCertificate = "the client presented no certificate",
             "The listener must request client certificates.";
+        HopNotTrusted = "the request does not come from the trusted hop",
+            "`binding.certificate.forwarded_by` is not the URI in the certificate of the connection.";
+        CertificateNotForwarded = "the trusted hop names no client certificate",
+            "X-Forwarded-Client-Cert has no element of the hop: see `forward_client_cert_details` here and there.";
+        ForwardedCertificateUnreadable = "X-Forwarded-Client-Cert cannot be read",
+            "A quote is not closed, or the hop's element has not exactly one Hash.";
         CertificateUnreadable = "the host's certificate digest is not SHA-256 in hexadecimal",
             "Envoy gave an unexpected digest.";
         ThumbprintUnreadable = "the claim is not a SHA-256 in base64url",
@@ -305,9 +311,9 @@ causes! {
         OtherUserAgent = "the client's User-Agent is another",
             "The token was issued to another browser, or the browser was updated.";
         OtherAddress = "the client's address is not among the claim's",
-            "A change of network, or a proxy's address is taken for the client's: see `xff_num_trusted_hops`.";
+            "A change of network, or a proxy's address is taken for the client's: see `xff_num_trusted_hops`, or `client_address`.";
         AddressUnknown = "the client's address is unknown",
-            "Envoy gives no address, for example for a Unix socket.";
+            "Envoy gives no address, for example for a Unix socket; or X-Forwarded-For has fewer entries than `client_address.forwarded_for`, or no address there.";
     }
     RouteUnmatched {
         NoRule = "no rule matches the method, path and host",

@@ -349,10 +349,10 @@ impl<'e> Steps<'e> {
         if let Some(certificate) = &binding.certificate {
             self.step("binding", format!("certificate, {}", word(&certificate.mode)));
         }
-        for (what, claim) in [("address", &binding.address), ("user agent", &binding.user_agent)] {
-            if let Some(claim) = claim {
-                self.step("binding", format!("{what} by the claim {}, {}", path(&claim.claim), word(&claim.mode)));
-            }
+        let address = binding.address.as_ref().map(|binding| ("address", &binding.claim, binding.mode));
+        let agent = binding.user_agent.as_ref().map(|binding| ("user agent", &binding.claim, binding.mode));
+        for (what, claim, mode) in address.into_iter().chain(agent) {
+            self.step("binding", format!("{what} by the claim {}, {}", path(claim), word(&mode)));
         }
         self.step("accepted", "the rule accepts the token");
     }

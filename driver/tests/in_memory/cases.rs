@@ -72,8 +72,8 @@ fn decide(proxy: &mut FakeProxy, table: &Table, case: &Case, ready: &Ready) -> O
     let pseudo = [(":method", &ready.method), (":path", &ready.path), (":authority", &ready.authority)];
     let pseudo = pseudo.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
     // A proxy hands names over in lower case.
-    let headers =
-        ready.headers.iter().map(|(name, value)| (name.to_lowercase().into_bytes(), value.as_bytes().to_vec()));
+    let headers = ready.headers_in_envoy().into_iter();
+    let headers = headers.map(|(name, value)| (name.to_lowercase().into_bytes(), value.into_bytes()));
     let scheme = (b":scheme".to_vec(), b"http".to_vec());
     let exchange = FakeExchange::new(pseudo.into_iter().chain([scheme]).chain(headers).collect());
     let stream = proxy.send(0, Request { exchange, ends: true });

@@ -41,6 +41,19 @@ pub struct Introspection {
     pub body: String,
 }
 
+impl Ready {
+    /// The headers as Envoy passes them to the filter with `use_remote_address`: it appends the client's address, which is
+    /// the same for all cases.
+    pub fn headers_in_envoy(&self) -> Vec<(String, String)> {
+        let is_forwarded = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("x-forwarded-for");
+        let mut headers: Vec<_> = self.headers.iter().filter(|header| !is_forwarded(header)).cloned().collect();
+        let mut addresses: Vec<&str> = self.headers.iter().filter(is_forwarded).map(|(_, value)| &**value).collect();
+        addresses.push("127.0.0.1");
+        headers.push(("x-forwarded-for".to_owned(), addresses.join(",")));
+        headers
+    }
+}
+
 impl Table {
     /// Reads `cases/*.yaml` and `configs/*.yaml` below `folder`, and makes the keys that they name.
     ///

@@ -10,6 +10,7 @@
 )]
 
 mod behind_a_proxy;
+mod browser;
 mod cases;
 mod cluster;
 mod compose;
