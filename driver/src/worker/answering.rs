@@ -36,8 +36,9 @@ impl Worker {
         if !is_changed {
             host.log(Level::Error, format_args!("portcullis: the host did not change the headers of an answer"));
         }
+        let is_ours = answer.is_ours;
         // An open stream is known until its end.
-        if !policy.changes_trailers(rule) && !self.watches(stream) {
+        if is_ours || (!policy.changes_trailers(rule) && !self.watches(stream)) {
             self.phases.remove(&stream);
         }
         (0..changes.repaired).for_each(|_| self.counts.count(Counter::CookieRepaired));
