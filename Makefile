@@ -11,10 +11,10 @@ NATIVE := --locked --workspace --exclude noop
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help coverage setup checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak sanitize differential nightly
+.PHONY: help install release-build release-files site coverage setup checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak sanitize differential nightly kill-loop
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: Envoy, Redis, the Wasm target
 	@scripts/setup
@@ -38,7 +38,7 @@ image-wasm image-native: image-%: %
 checkers: setup
 	@scripts/checkers
 
-files: image-wasm image-native checkers ## load or validate every YAML, JSON and Dockerfile in git
+files: image-wasm image-native checkers ## load or validate every YAML, JSON, chart and Dockerfile in git, and check links
 	@$(CARGO) build --quiet $(NATIVE) --bin portcullis
 	@scripts/check-files
 
@@ -105,6 +105,10 @@ nightly: setup ## all end-to-end tests on both hosts, differential, soak, fuzzer
 		echo "nightly: make $$step"; $(MAKE) --no-print-directory $$step || failed="$$failed '$$step'"; done; \
 	[ -z "$$failed" ] || { echo "nightly: failed:$$failed"; exit 1; }
 
+KILL_ROUNDS := 200
+kill-loop: setup ## kill a process that writes to a file store, KILL_ROUNDS=200 times; no acknowledged write may be lost
+	KILL_ROUNDS=$(KILL_ROUNDS) $(CARGO) test $(NATIVE) --test kill -- --nocapture
+
 soak: native build ## many requests to the dynamic module with resets, reloads and a failing store (SOAK_REQUESTS=1000000)
 	@SOAK_REQUESTS=$${SOAK_REQUESTS:-1000000} PORTCULLIS_WASM=none scripts/e2e native::under_load
 
@@ -142,11 +146,23 @@ fuzz: ## search with cargo-fuzz for inputs that break a property, FUZZ_SECONDS=6
 	cd fuzz/libfuzzer && for target in path json jws headers check engines; do \
 		cargo +nightly fuzz run $$target --fuzz-dir . -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
+release-build: wasm native ## build what a release has: both forms of the filter, and the optimised command
+	@$(CARGO) build --quiet --locked --profile native -p portcullis-cli
+
+release-files: ## pack what was built into dist/release: archives, packages, images, chart, checksums; compiles nothing
+	@scripts/release
+
+install: ## build and install below PREFIX=/usr/local; scripts/install --from DIRECTORY takes a release's files
+	@scripts/install --prefix $(or $(PREFIX),/usr/local)
+
+site: checkers ## build the documentation as a searchable site into dist/site, and check its links
+	@scripts/site
+
 coverage: setup ## lines of the driver that its tests without Envoy reach; fails below 90 %
 	@scripts/coverage
 
-arrows: ## check which crate uses which, which module inside a crate, and the paths in CONTRIBUTING.md
-	@python3 -m unittest -q scripts/test_arrows.py scripts/test_contributing.py
+arrows: ## check which crate uses which, which module inside a crate, the paths in CONTRIBUTING.md, and scripts/install
+	@python3 -m unittest -q scripts/test_arrows.py scripts/test_contributing.py scripts/test_install.py
 	@scripts/arrows
 
 msrv: setup ## check that everything compiles with the oldest Rust that Cargo.toml names

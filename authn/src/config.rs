@@ -41,13 +41,14 @@ mod revocation;
 mod rule;
 mod sds;
 mod sources;
+mod streams;
 mod tree;
 mod values;
 
 pub use binding::{Binding, BindingMode, CertificateBinding, ClaimBinding};
 pub use duration::ConfigDuration;
 pub use expose::{Expose, ExposedClaim, SubjectForm};
-pub use faults::{Faults, Statuses};
+pub use faults::{Faults, RefusalLog, Statuses};
 pub use forward::{Encoding, Forward, ForwardClaim, TokenForwarding};
 pub use introspection::{ClientAuth, IntrospectedTokens, Introspection, OpaqueFormat, TokenAlphabet, TokenShape};
 pub use invalid::Invalid;
@@ -59,6 +60,7 @@ pub use revocation::{Revocation, RevocationKind, RevocationMode};
 pub use rule::{Access, Condition, CorsPreflight, Match, PathMatch, Route, Rule, Scalar, Scopes};
 pub use sds::SdsSecret;
 pub use sources::{ChunkSeparator, CookieSource, HeaderSource, Sources, WebsocketEncoding, WebsocketSource};
+pub use streams::{EndOn, Streams};
 pub use values::Environment;
 pub(crate) use values::{check_range, claim_path, name_or, secret_from, whole_seconds};
 

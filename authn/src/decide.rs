@@ -13,7 +13,9 @@ mod judgements;
 mod refusal;
 mod registered;
 mod revocation_keys;
+mod summary;
 mod verify;
+mod watched;
 
 pub use crate::binding::Peer;
 pub use crate::claims::window::Window;
@@ -23,8 +25,10 @@ pub use admit::{Admission, Asking, RevocationStatus, Unavailable};
 pub use enter::{Entered, Entry, Removal};
 pub use exposed::{Exposed, Fact};
 pub use refusal::Refusal;
+pub use summary::TokenSummary;
 use verify::Questions;
 pub use verify::{Signer, Unverifiable, Verified};
+pub use watched::Watched;
 
 const DEFAULT_FUTURE_IAT_TOLERANCE: u64 = 5;
 

@@ -20,6 +20,8 @@ pub use format::Format;
 
 /// The largest reply that is read, in bytes.
 pub const MAX_REPLY_BYTES: usize = 32 * 1024;
+/// How long an answer counts at most, unless the feed of revocations says more.
+pub(crate) const LONGEST_FRESHNESS: Duration = Duration::from_secs(5);
 /// The longest client id or secret, in bytes.
 const MAX_CREDENTIAL_BYTES: usize = 1024;
 
@@ -28,6 +30,8 @@ pub struct Introspection {
     pub cluster: String,
     pub timeout: Duration,
     freshness: Duration,
+    /// How long a positive answer about an opaque token counts while the feed says that the token was not revoked.
+    pub(crate) kept_for: Option<Duration>,
     format: Option<Format>,
     asks_about_jwts: bool,
     authority: String,
@@ -96,7 +100,8 @@ impl Introspection {
         }
         let millis = ConfigDuration::from_millis;
         check_range(document.timeout, millis(10), ConfigDuration::from_secs(5), &at("timeout"))?;
-        check_range(document.freshness, ConfigDuration::from_secs(1), ConfigDuration::from_secs(5), &at("freshness"))?;
+        // `policy` checks what more than the longest freshness needs.
+        check_range(document.freshness, ConfigDuration::from_secs(1), ConfigDuration::from_secs(60), &at("freshness"))?;
         // An answer that takes longer than it counts could never be used.
         if document.timeout > document.freshness {
             return Err(Invalid::new(at("timeout"), "must not be longer than `freshness`"));
@@ -104,7 +109,8 @@ impl Introspection {
         Ok(Self {
             cluster: document.cluster.clone(),
             timeout: document.timeout.0,
-            freshness: document.freshness.0,
+            freshness: document.freshness.0.min(LONGEST_FRESHNESS),
+            kept_for: Some(document.freshness.0).filter(|it| *it > LONGEST_FRESHNESS),
             format: compile_format(document, &at, limits)?,
             asks_about_jwts: document.of != IntrospectedTokens::Opaque,
             authority,

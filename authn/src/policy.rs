@@ -20,10 +20,12 @@ mod expose;
 mod faults;
 mod forward;
 mod issuer;
+mod kept;
 mod key;
 mod limits;
 mod revocation;
 mod rule;
+mod streams;
 
 pub(crate) use expose::Exposure;
 pub use expose::Targets;
@@ -87,6 +89,7 @@ impl Policy {
             .as_ref()
             .map(|revocation| revocation::compile_revocation(revocation, &issuers, &document.limits, environment))
             .transpose()?;
+        kept::check_kept(document, revocation.as_ref())?;
         let credentials = Credentials::compile(&document.tokens)
             .map_err(|invalid| invalid.within("tokens"))?
             .removing_parameters(&document.remove_query_parameters)?;
@@ -144,6 +147,11 @@ impl Policy {
     /// Where facts about requests are exposed.
     pub fn exposes_to(&self) -> Option<Targets> {
         self.exposure.as_ref().map(|exposure| exposure.to)
+    }
+
+    /// The level of the lines about refused requests.
+    pub fn refusal_log(&self) -> config::RefusalLog {
+        self.faults.log
     }
 
     pub fn digest(&self) -> &[u8; 32] {

@@ -9,6 +9,6 @@ mod settings;
 pub(crate) use feed::FeedWord;
 pub use feed::{CHUNK, FeedSettings, Known, Picture};
 pub(crate) use key_cache::KeyCache;
-pub use query::{RevocationQuery, Verdict};
+pub use query::{KeyPosition, RevocationQuery, Verdict};
 pub(crate) use query::{Whose, keys};
 pub use settings::Revocation;

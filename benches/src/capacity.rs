@@ -52,6 +52,10 @@ pub struct Proxy {
     pub callout: Duration,
     pub cached_tokens: usize,
     pub shared_verdicts: usize,
+    /// The lag of the feed, if it is followed.
+    pub feed: Option<Duration>,
+    /// It proves nothing from the beginning of the measurement on.
+    pub feed_ends: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +101,8 @@ fn example() -> Vec<Case> {
             callout: Duration::from_millis(2),
             cached_tokens: 65_536,
             shared_verdicts: 65_536,
+            feed: None,
+            feed_ends: false,
         },
     };
     vec![
@@ -106,6 +112,37 @@ fn example() -> Vec<Case> {
         case("200,000 sessions, `freshness: 2s`", 1_000, 2, true),
         case("the same, `refresh_ahead: false`", 1_000, 2, false),
     ]
+}
+
+/// The feed in some fleets of the example: what is asked with it, without it, and when it ends everywhere at once.
+fn example_of_feed() -> Vec<Case> {
+    let mut all = Vec::new();
+    for case in example().into_iter().filter(|case| case.name.ends_with("`freshness: 2s`")) {
+        for (name, feed, feed_ends, callout) in [
+            ("without the feed", false, false, 2),
+            ("with the feed", true, false, 2),
+            ("the feed ends", true, true, 2),
+            ("the feed ends, 20 ms to the service and back", true, true, 20),
+        ] {
+            let (feed, callout) = (feed.then_some(Duration::from_secs(1)), Duration::from_millis(callout));
+            let name = format!("{}, {name}", case.name);
+            all.push(Case { name, proxy: Proxy { feed, feed_ends, callout, ..case.proxy.clone() }, ..case });
+        }
+    }
+    all
+}
+
+/// As in docs/operations.md.
+fn table_of_feed(rows: &[(Case, Seen)]) -> anyhow::Result<String> {
+    let mut text = String::from(
+        "| fleet | polls /s, a proxy | checks /s, a proxy | the most in 0.1 s, as /s | requests that wait |\n|---|---|---|---|---|\n",
+    );
+    for (case, seen) in rows {
+        let waited = round(seen.waited * 100.0);
+        let (polls, checks, most) = (round(seen.polls), round(seen.checks), round(seen.most_checks));
+        writeln!(text, "| {} | {polls} | {checks} | {most} | {waited} % |", case.name)?;
+    }
+    Ok(text)
 }
 
 /// Returns the number of failed requests: 0, or there is an error.
@@ -131,12 +168,17 @@ pub fn run(options: &Options) -> anyhow::Result<u64> {
                     callout: Duration::from_millis(options.callout),
                     cached_tokens: 65_536,
                     shared_verdicts: 65_536,
+                    feed: None,
+                    feed_ends: false,
                 },
             }]
         }
         _ => example(),
     };
     print!("{}", table(&simulated(cases)?)?);
+    if options.requests.is_none() {
+        print!("\n{}\n", table_of_feed(&simulated(example_of_feed())?)?);
+    }
     for measured in measured::ALL {
         println!("{} {}: {}; {}", measured.value, measured.unit, measured.what, measured.by);
     }
@@ -220,6 +262,8 @@ mod tests {
             callout: Duration::from_millis(2),
             cached_tokens: 4096,
             shared_verdicts: 16_384,
+            feed: None,
+            feed_ends: false,
         }
     }
 
@@ -274,6 +318,24 @@ mod tests {
         assert!(small.cached < 0.5 && roomy.cached > 0.85, "{small:?} {roomy:?}");
     }
 
+    /// Each proxy has at most two checks in flight for each worker, shares verdicts among its workers, and asks about a token
+    /// once in its freshness: a feed that ends everywhere costs for a moment a few times the checks of a fleet without it.
+    #[test]
+    fn when_the_feed_ends_checks_are_bounded_and_soon_as_without_it() {
+        for proxy in [proxy(), Proxy { sessions: 2000, ..proxy() }, Proxy { activity: Activity::Zipf, ..proxy() }] {
+            let feed = Some(Duration::from_secs(1));
+            let seen =
+                |proxy: &Proxy| simulation::simulate(proxy, proxy.freshness * 4, Duration::from_secs(10), 3).unwrap();
+            let without = seen(&proxy);
+            let with = seen(&Proxy { feed, ..proxy.clone() });
+            let ended = seen(&Proxy { feed, feed_ends: true, ..proxy.clone() });
+            println!("{proxy:?}\n  {without:?}\n  {with:?}\n  {ended:?}");
+            assert!(with.checks == 0.0 && with.polls > 2.0 && with.waited == 0.0, "{with:?}");
+            assert!(ended.most_checks <= without.most_checks * 3.0, "{ended:?} {without:?}");
+            assert!(ended.checks <= without.checks * 1.1, "{ended:?} {without:?}");
+        }
+    }
+
     #[test]
     fn numbers_have_two_digits() {
         for (value, text) in
@@ -291,6 +353,8 @@ mod tests {
             let said = formula::estimate(&case.proxy).checks;
             assert!((seen.checks / said - 1.0).abs() <= TOLERANCE_OF_EXAMPLE, "{}: {seen:?} {said}", case.name);
         }
+        let feed = table_of_feed(&simulated(example_of_feed()).unwrap()).unwrap();
+        assert!(docs.contains(&feed), "docs/operations.md, Capacity: put this there:\n{feed}");
         let table = table(&rows).unwrap();
         assert!(docs.contains(&table), "docs/operations.md, Capacity: put this there:\n{table}");
         for measured in measured::ALL {

@@ -1,7 +1,7 @@
 //! Access to the service's admin listener, for every command that uses it: connecting, requests, and printing the
 //! answers.
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -9,9 +9,10 @@ use clap::Args;
 use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::http::{Method, Request};
-use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 use crate::outcome::{Outcome, say, wrong_usage};
+use crate::peers::certificates;
 
 /// Longer than the service itself waits for Redis.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -68,18 +69,6 @@ impl Admin {
             json: self.json,
         })
     }
-}
-
-fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
-    let pem = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut found = Vec::new();
-    for item in parse_pem(&pem) {
-        if let PemItem::Certificate(certificate) = item.with_context(|| format!("no PEM in {}", path.display()))? {
-            found.push(certificate);
-        }
-    }
-    anyhow::ensure!(!found.is_empty(), "no certificate in {}", path.display());
-    Ok(found)
 }
 
 pub struct Client {

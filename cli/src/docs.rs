@@ -13,13 +13,23 @@ use wire::check::StoreError;
 use crate::outcome::Outcome;
 
 #[derive(Args)]
+#[group(required = true)]
 pub struct Docs {
+    /// Write the generated files of docs/ here.
     #[arg(long)]
-    dir: PathBuf,
+    dir: Option<PathBuf>,
+    /// Write a man page for each command here.
+    #[arg(long)]
+    man: Option<PathBuf>,
 }
 
 impl Docs {
     pub fn run(self, command: Command) -> Result<Outcome> {
+        if let Some(directory) = &self.man {
+            std::fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+            clap_mangen::generate_to(without_values(command.clone()), directory).context("writing man pages")?;
+        }
+        let Some(directory) = self.dir else { return Ok(Outcome::Done) };
         let schema = schemars::schema_for!(Document).to_value();
         let files = [
             ("configuration.md", configuration(&schema)?),
@@ -31,7 +41,7 @@ impl Docs {
             ("openapi-data.json", format!("{}\n", service::data_document())),
         ];
         for (name, text) in files {
-            let path = self.dir.join(name);
+            let path = directory.join(name);
             std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         }
         Ok(Outcome::Done)
@@ -104,8 +114,7 @@ fn cli(mut command: Command) -> String {
 }
 
 fn help(command: &Command, text: &mut String) {
-    // Environment variables of the machine that generates this must not appear.
-    let mut shown = command.clone().mut_args(|argument| argument.hide_env_values(true)).term_width(100);
+    let mut shown = without_values(command.clone()).term_width(100);
     let name = shown.get_bin_name().unwrap_or(shown.get_name()).to_owned();
     let help = shown.render_long_help().to_string();
     let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
@@ -113,6 +122,11 @@ fn help(command: &Command, text: &mut String) {
     for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help") {
         self::help(verb, text);
     }
+}
+
+/// Values that environment variables have on the machine that generates this must not appear.
+fn without_values(command: Command) -> Command {
+    command.mut_args(|argument| argument.hide_env_values(true)).mut_subcommands(without_values)
 }
 
 /// Every type of the schema, the document first, each with a table of its fields or values.

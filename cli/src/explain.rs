@@ -1,5 +1,6 @@
 //! `portcullis explain`: sends one request through the filter's own driver, and prints each step. It makes no decision
-//! itself.
+//! itself. With `--live`, the servers that the filter asks give the answers; without, the options do. It can also begin
+//! with a refusal that was logged.
 //!
 //! Tokens, signatures and keys are never printed. Of claims, only the registered ones (RFC 7519 section 4.1) are
 //! printed with their values, unless `--show-claims` is given.
@@ -17,16 +18,19 @@ use wire::check::StoreError;
 use crate::document::{self, Compiled, Secrets};
 use crate::instant;
 use crate::outcome::{Outcome, say, wrong_usage};
+use crate::peers::PeerArgs;
 
 mod callouts;
 mod exchange;
 mod judge;
+mod logged;
 mod report;
 mod steps;
 #[cfg(test)]
 mod tests;
 
 use callouts::Callouts;
+use logged::Logged;
 use report::{Judged, Verdict};
 
 #[derive(Args)]
@@ -57,8 +61,24 @@ pub struct Explain {
     at: UnixSeconds,
     /// The session service's answer, if it is asked: live, dead, before:TIME (revoked if issued before), unavailable
     /// (no answer), or the reason that the service gives for not answering, such as store_slow (see docs/faults.md).
-    #[arg(long, value_name = "ANSWER", default_value = "live")]
-    answer: Answer,
+    /// Without it, a request that needs an answer is `admitted unless revoked`.
+    #[arg(long, value_name = "ANSWER")]
+    answer: Option<Answer>,
+    /// Ask the service, the introspection servers and the issuers, as the filter would.
+    #[arg(long, conflicts_with_all = ["answer", "introspection", "jwks"])]
+    live: bool,
+    #[command(flatten)]
+    peers: PeerArgs,
+    /// A file with the problem document that a client was given, `-` for standard input. Its `instance` names the
+    /// request. Without a token, the refusal itself is explained, from its line in --log.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "method", "host"])]
+    problem: Option<PathBuf>,
+    /// A file with Envoy's log or access log, to find the request in; `-` for standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "method", "host"])]
+    log: Option<PathBuf>,
+    /// The id of the request in --log, instead of that of --problem.
+    #[arg(long, value_name = "ID", requires = "log", conflicts_with = "problem")]
+    request_id: Option<String>,
     /// A file with the introspection server's JSON response (RFC 7662 section 2.2), if it is asked. Without it, the
     /// server counts as unavailable.
     #[arg(long, value_name = "FILE")]
@@ -77,7 +97,8 @@ pub struct Explain {
     #[arg(long)]
     show_claims: bool,
     /// One JSON document: `{"verdict", "rule", "steps", "forward" or "refusal"}`; neither of the last two if the filter
-    /// itself answers.
+    /// itself answers. The verdict is `admitted`, `admitted_unless_revoked`, `admitted_unchecked`, `answered` or
+    /// `refused`.
     #[arg(long)]
     json: bool,
 }
@@ -124,6 +145,7 @@ impl Explain {
     }
 
     fn judge(&self) -> Result<Judged> {
+        let logged = Logged::find(self.problem.as_deref(), self.log.as_deref(), self.request_id.as_deref())?;
         let headers: Vec<(String, String)> = self.headers.iter().map(|header| name_and_value(header)).collect();
         if self.config == Path::new("-") && self.token.as_deref() == Some("-") {
             wrong_usage("standard input can be the configuration or the token, not both");
@@ -137,21 +159,34 @@ impl Explain {
             given => given.map(str::to_owned),
         };
         let Compiled { document, policy, assumed } = document::read_one(&self.config, &self.secrets)?;
-        let sent = Sent::new(self, headers, token.as_deref(), &document);
-        let callouts = Callouts::new(self, &policy)?;
+        let callouts = Callouts::new(self, &document, &policy)?;
+        if let (Some(logged), None, true) = (&logged, &token, self.headers.is_empty()) {
+            return logged.explain(&document, policy, callouts.live.as_ref(), self.at);
+        }
+        let sent = Sent::new(self, logged.as_ref(), headers, token.as_deref(), &document);
         judge::judge(self, &document, &assumed, policy, &sent, callouts)
     }
 }
 
 /// The request as the filter would read it.
 struct Sent {
+    method: String,
+    host: String,
     path: String,
     headers: Vec<(String, String)>,
 }
 
 impl Sent {
-    fn new(explain: &Explain, mut headers: Vec<(String, String)>, token: Option<&str>, document: &Document) -> Self {
-        let mut path = explain.path.clone();
+    fn new(
+        explain: &Explain,
+        logged: Option<&Logged>,
+        mut headers: Vec<(String, String)>,
+        token: Option<&str>,
+        document: &Document,
+    ) -> Self {
+        let of_log = |name: &str, given: &str| logged.and_then(|it| it.text(name)).unwrap_or(given).to_owned();
+        let (method, host) = (of_log("method", &explain.method), of_log("host", &explain.host));
+        let mut path = of_log("path", &explain.path);
         let sources = &document.tokens;
         match (token, sources.headers.first(), sources.cookies.first(), sources.query.first()) {
             (Some(token), Some(header), _, _) => {
@@ -165,13 +200,13 @@ impl Sent {
             }
             (Some(_), None, None, None) | (None, ..) => {}
         }
-        Self { path, headers }
+        Self { method, host, path, headers }
     }
 
     /// With pseudo headers first, as a proxy passes them to the filter.
-    fn pairs(&self, explain: &Explain) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fn pairs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let pseudo =
-            [(":method", &*explain.method), (":path", &self.path), (":authority", &explain.host), (":scheme", "https")];
+            [(":method", &*self.method), (":path", &self.path), (":authority", &self.host), (":scheme", "https")];
         let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         pseudo.into_iter().chain(headers).map(|(name, value)| (name.into(), value.into())).collect()
     }

@@ -12,10 +12,14 @@ mod admin;
 mod all_errors;
 mod audit;
 mod check_config;
+mod completions;
+mod config_file;
+mod dev;
 mod docs;
 mod document;
 mod embedded;
 mod explain;
+mod help;
 mod instant;
 mod jwks;
 mod kept_long_enough;
@@ -24,6 +28,8 @@ mod log_filter;
 mod migrate;
 mod mint;
 mod outcome;
+mod peers;
+mod question;
 mod ready;
 mod revoke;
 mod serve;
@@ -31,11 +37,14 @@ mod session;
 mod signing_key;
 mod store;
 mod suggest;
+mod supervisor;
 mod surroundings;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use anyhow::Result;
+use clap::{CommandFactory, FromArgMatches as _, Parser, Subcommand};
 
 use outcome::Outcome;
 
@@ -49,7 +58,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Try it: Envoy, the service with a store in a file, an issuer and an upstream on this machine, with lines to paste.
+    #[command(after_help = EXIT_CODES)]
+    Dev(Box<dev::Dev>),
     /// Run the revocation service.
+    #[command(after_help = EXIT_CODES)]
     Serve(Box<serve::Serve>),
     /// Revoke a token, session, user, client, key or issuer; list and lift revocations.
     #[command(after_help = EXIT_CODES)]
@@ -80,7 +93,9 @@ enum Verb {
     Ready(ready::Ready),
     /// Create keys and sign tokens, for tests and demos.
     Mint(mint::MintArgs),
-    /// Write the generated files of docs/.
+    /// Print a shell's completion script.
+    Completions(completions::Completions),
+    /// Write the generated files of docs/, or man pages.
     #[command(hide = true)]
     Docs(docs::Docs),
 }
@@ -105,20 +120,7 @@ const EXPLAIN_CODES: &str = "Exit codes:
 fn main() -> ExitCode {
     // For every https:// URL. It fails only if one is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let done = match Cli::parse().verb {
-        Verb::Serve(serve) => serve.run(),
-        Verb::Revoke(revoke) => revoke.run(),
-        Verb::Session(session) => session.run(),
-        Verb::Audit(audit) => audit.run(),
-        Verb::Explain(explain) => explain.run(),
-        Verb::CheckConfig(check) => check.run(),
-        Verb::Jwks(jwks) => jwks.run(),
-        Verb::Docs(docs) => docs.run(Cli::command()),
-        Verb::Store(store) => store.run(),
-        Verb::Migrate(migrate) => migrate.run(),
-        Verb::Ready(store) => store.run(),
-        Verb::Mint(args) => mint::run(args).map(|()| Outcome::Done),
-    };
+    let done = parse().and_then(run);
     match done {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Refused) => ExitCode::from(1),
@@ -127,6 +129,44 @@ fn main() -> ExitCode {
             eprintln!("portcullis: {error:#}");
             ExitCode::from(1)
         }
+    }
+}
+
+/// The command line, with the values of a configuration file. Wrong usage exits here, as clap does it.
+fn parse() -> Result<Cli> {
+    let command = help::arranged(Cli::command());
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let (mut note, serve) = (None, words.get(1).is_some_and(|verb| verb == "serve"));
+    if serve && let Some(serve) = command.find_subcommand("serve") {
+        let given = words.split_off(2);
+        note = config_file::note(serve, &given);
+        words.extend(config_file::with_file(serve, &given)?);
+    }
+    let parsed = command.try_get_matches_from(words).and_then(|matches| Cli::from_arg_matches(&matches));
+    Ok(parsed.unwrap_or_else(|error| {
+        if let Some(note) = note.filter(|_| error.use_stderr()) {
+            eprintln!("portcullis: {note}");
+        }
+        error.exit()
+    }))
+}
+
+fn run(cli: Cli) -> Result<Outcome> {
+    match cli.verb {
+        Verb::Dev(dev) => dev.run(),
+        Verb::Serve(serve) => serve.run(),
+        Verb::Revoke(revoke) => revoke.run(),
+        Verb::Session(session) => session.run(),
+        Verb::Audit(audit) => audit.run(),
+        Verb::Explain(explain) => explain.run(),
+        Verb::CheckConfig(check) => check.run(),
+        Verb::Jwks(jwks) => jwks.run(),
+        Verb::Completions(completions) => Ok(completions.run(Cli::command())),
+        Verb::Docs(docs) => docs.run(help::arranged(Cli::command())),
+        Verb::Store(store) => store.run(),
+        Verb::Migrate(migrate) => migrate.run(),
+        Verb::Ready(store) => store.run(),
+        Verb::Mint(args) => mint::run(args).map(|()| Outcome::Done),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `portcullis migrate`: moves a store to another Redis while services run. docs/migration.md is the runbook.
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -7,12 +8,13 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use service::{
-    Allow, CreateError, FromRedis, MigrateError, Migration, Progress, Report, StoreId, ToRedis, prepare_store,
+    Allow, CreateError, FileExport, FromRedis, MigrateError, Migration, MigrationSource, Progress, Report, StoreId,
+    ToRedis, prepare_store,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use wire::parse_duration;
 
-use crate::outcome::{Outcome, say};
+use crate::outcome::{Outcome, say, wrong_usage};
 
 /// How often the bar is drawn, or a line is written where there is no terminal.
 const DRAW: Duration = Duration::from_millis(100);
@@ -20,7 +22,7 @@ const LINE: Duration = Duration::from_secs(5);
 
 /// Copies what is there with its time to live, verifies all of it, and declares the new store complete. First `--prepare`,
 /// then restart every service with `--mirror-redis`, then this; docs/migration.md has each step. It may be broken off and
-/// run again at any time.
+/// run again at any time. From a file (--from file:PATH) the service is stopped instead.
 #[derive(Args)]
 pub struct Migrate {
     #[command(flatten)]
@@ -88,8 +90,13 @@ impl Migrate {
                 }
             };
         }
+        let from = match self.from.file() {
+            Ok(None) => MigrationSource::Redis(self.from.into()),
+            Ok(Some(file)) => MigrationSource::Export(Arc::new(FileExport::open(&file.path())?)),
+            Err(wrong) => wrong_usage(&wrong),
+        };
         let plan = Migration {
-            from: self.from.into(),
+            from,
             to: self.to.into(),
             redis_timeout: self.redis_timeout,
             confirm_timeout: self.confirm_timeout,

@@ -1,49 +1,73 @@
 //! `portcullis serve`: runs the service, with its logs and its signals. The options are the service's own.
-use std::env::VarError;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
-use clap::Args;
+use anyhow::{Context as _, Result};
+use clap::{Args, Command};
 use service::{Options, Service};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
+use crate::config_file::Values;
 use crate::log_filter;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, say};
+use crate::supervisor::Supervisor;
 
 /// For calls that cannot be cancelled, once everything else has stopped.
 const STOP: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub struct Serve {
+    /// A TOML file with options: each key is an option's name without the dashes. The environment and the command line
+    /// replace its values. SIGHUP reads it again; only `log` then takes effect, and the log names what needs a restart.
+    #[arg(long, env = "PORTCULLIS_CONFIG", value_name = "FILE", help_heading = "Start")]
+    config: Option<PathBuf>,
+    /// Check the options, and the files that they name, and exit. Redis is not asked.
+    #[arg(long, help_heading = "Start")]
+    check: bool,
+    /// The level of the log: off, error, warn, info, debug or trace; or MODULE=LEVEL; or several with commas.
+    #[arg(long, env = "PORTCULLIS_LOG", value_name = "LEVEL", help_heading = "Start")]
+    log: Option<String>,
     #[command(flatten)]
     options: Options,
 }
 
 impl Serve {
     pub fn run(self) -> Result<Outcome> {
-        let wanted = match std::env::var("PORTCULLIS_LOG") {
-            Ok(wanted) => Some(wanted),
-            Err(VarError::NotPresent) => None,
-            Err(VarError::NotUnicode(_)) => bail!("PORTCULLIS_LOG is not UTF-8"),
-        };
-        let filter = log_filter::parse(wanted.as_deref())?;
-        tracing_subscriber::fmt()
+        let filter = log_filter::parse(self.log.as_deref())?;
+        let subscriber = tracing_subscriber::fmt()
             .json()
             .flatten_event(true)
-            .with_env_filter(filter)
             .with_writer(std::io::stderr)
-            .init();
+            .with_env_filter(filter)
+            .with_filter_reloading();
+        let handle = subscriber.reload_handle();
+        let set_log = move |filter: EnvFilter| handle.reload(filter).context("the log's level");
+        subscriber.init();
+        let supervisor = Supervisor::from_environment()?;
+        let has_file = self.config.is_some();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let outcome = runtime.block_on(async {
+            if self.check {
+                Service::check(&self.options).await?;
+                say("ok");
+                return Ok(Outcome::Done);
+            }
             let mut terminate = signal(SignalKind::terminate())?;
             let mut interrupt = signal(SignalKind::interrupt())?;
+            let reloads = has_file.then(Reloads::new).transpose()?;
             let service = Service::bind(self.options).await?;
+            supervisor.ready();
             service
                 .run(async {
                     tokio::select! {
                         _ = terminate.recv() => {}
                         _ = interrupt.recv() => {}
+                        () = reload(reloads, set_log) => {}
+                        () = supervisor.keep_alive() => {}
                     }
+                    supervisor.stopping();
                 })
                 .await;
             Ok(Outcome::Done)
@@ -52,4 +76,52 @@ impl Serve {
         runtime.shutdown_timeout(STOP);
         outcome
     }
+}
+
+/// SIGHUP, and what the options were before it. Without a file there is nothing to read again, and SIGHUP ends the
+/// process as it ends others.
+struct Reloads {
+    hangup: tokio::signal::unix::Signal,
+    command: Command,
+    words: Vec<OsString>,
+    values: Values,
+}
+
+impl Reloads {
+    fn new() -> Result<Self> {
+        let command = Serve::augment_args(Command::new("serve"));
+        let words: Vec<OsString> = std::env::args_os().skip(2).collect();
+        let values = Values::read(&command, &words)?;
+        Ok(Self { hangup: signal(SignalKind::hangup())?, command, words, values })
+    }
+}
+
+/// Never done.
+async fn reload(reloads: Option<Reloads>, set_log: impl Fn(EnvFilter) -> Result<()>) {
+    let Some(mut reloads) = reloads else { return std::future::pending().await };
+    while reloads.hangup.recv().await.is_some() {
+        let read = Values::read(&reloads.command, &reloads.words);
+        let applied = read.and_then(|values| {
+            set_log(log_filter::parse(values.one("log"))?)?;
+            Ok(values)
+        });
+        match applied {
+            Ok(values) => {
+                let waiting = reloads.values.changed(&values).into_iter().filter(|name| *name != "log");
+                let waiting: Vec<&str> = waiting.collect();
+                match waiting.is_empty() {
+                    true => tracing::info!("the configuration file was read again"),
+                    false => tracing::warn!(
+                        options = waiting.join(","),
+                        "the configuration file was read again; these options need a restart"
+                    ),
+                }
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "the configuration file cannot be used; nothing was changed");
+            }
+        }
+    }
+    std::future::pending().await
 }

@@ -1,9 +1,9 @@
-//! `portcullis store`: creates the store that services answer from, once.
+//! `portcullis store`: creates the store that services answer from, once; and compacts one in a file.
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use service::{Allow, CreateError, Redis, StoreId, create_store};
+use service::{Allow, CreateError, FileStore, OpenError, Redis, StoreId, create_file_store, create_store};
 use wire::parse_duration;
 
 use crate::outcome::Outcome;
@@ -16,9 +16,12 @@ pub struct Store {
 
 #[derive(Subcommand)]
 enum What {
-    /// Create a new store in a Redis that holds none, and print its id, for `serve --store-id`. Do it once. If there
-    /// was a store and it is gone, restore it: a new one has no revocations.
+    /// Create a new store in a Redis that holds none, or in a new file, and print its id, for `serve --store-id`. Do it
+    /// once. If there was a store and it is gone, restore it: a new one has no revocations.
     Create {
+        /// Create a file in place of a store in Redis: file:PATH. An existing file is never replaced.
+        #[arg(long, env = "PORTCULLIS_STORE", value_name = "file:PATH", conflicts_with_all = service::ONLY_REDIS_TO_CREATE)]
+        store: Option<FileStore>,
         #[command(flatten)]
         redis: Redis,
         /// The longest time for connecting or one round trip.
@@ -32,11 +35,28 @@ enum What {
         #[arg(long, value_name = "ID")]
         dangerously_complete: Option<StoreId>,
     },
+    /// Compact the file of a store: move what is used to its front, and cut off the rest. The service must be stopped. It
+    /// does the same at its start if most of the file is unused.
+    Compact {
+        #[arg(long, env = "PORTCULLIS_STORE", value_name = "file:PATH")]
+        store: FileStore,
+    },
 }
 
 impl Store {
     pub fn run(self) -> Result<Outcome> {
-        let What::Create { redis, redis_timeout, dangerously_allow_eviction, dangerously_complete } = self.what;
+        let (redis, redis_timeout, dangerously_allow_eviction, dangerously_complete) = match self.what {
+            What::Create { store: Some(file), .. } => {
+                return told(create_file_store(&file.path()).map(|id| id.to_string()));
+            }
+            What::Compact { store } => {
+                let sizes = |done: service::Compacted| format!("{} bytes, before {}", done.after, done.before);
+                return told(service::compact(&store.path()).map(sizes));
+            }
+            What::Create { redis, redis_timeout, dangerously_allow_eviction, dangerously_complete, store: None } => {
+                (redis, redis_timeout, dangerously_allow_eviction, dangerously_complete)
+            }
+        };
         let allow = Allow { eviction: dangerously_allow_eviction, replica: false };
         let made = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(create_store(
             &redis.into(),
@@ -63,5 +83,16 @@ impl Store {
                 })
             }
         }
+    }
+}
+
+/// Prints what was done to a file, or why nothing was.
+fn told(done: Result<String, OpenError>) -> Result<Outcome> {
+    match done {
+        Ok(text) => {
+            println!("{text}");
+            Ok(Outcome::Done)
+        }
+        Err(error) => Err(error.into()),
     }
 }

@@ -162,11 +162,11 @@ impl Checks {
         Ok(())
     }
 
-    /// Queries what a request will probably need soon, if there is room. No request waits for it.
-    pub fn anticipate(&mut self, query: Arc<RevocationQuery>) {
+    /// Queries what will probably be needed soon. No request waits for it. False if there is no room.
+    pub fn anticipate(&mut self, query: Arc<RevocationQuery>) -> bool {
         let digest = query.digest;
         if self.pending.len() >= self.limit || self.queue.len() >= self.limit {
-            return;
+            return false;
         }
         match self.pending.get(&digest) {
             None => {
@@ -177,16 +177,22 @@ impl Checks {
             Some(pending) if pending.batch.is_none() && pending.waiters.is_empty() => self.queue.push_back(digest),
             Some(_) => {}
         }
+        true
     }
 
-    /// Queues a refresh of `query`; no request waits for it. If too many refreshes are queued already, it is dropped: the
-    /// next request will wait.
-    pub fn refresh(&mut self, query: Arc<RevocationQuery>) {
+    /// Queues a refresh of `query`; no request waits for it. False if too many refreshes are queued already: it is dropped,
+    /// and the next request will wait.
+    pub fn refresh(&mut self, query: Arc<RevocationQuery>) -> bool {
         let digest = query.digest;
-        if self.refreshes.len() < self.limit && !self.pending.contains_key(&digest) {
+        if self.pending.contains_key(&digest) {
+            return true;
+        }
+        let has_room = self.refreshes.len() < self.limit;
+        if has_room {
             self.pending.insert(digest, Pending { query, waiters: Vec::new(), batch: None });
             self.refreshes.push_back(digest);
         }
+        has_room
     }
 
     /// False while as many batches are in flight as may be.

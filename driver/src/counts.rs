@@ -39,6 +39,16 @@ pub enum Counter {
     MissingProxySetting(Setting),
     FeedPoll(FeedResult),
     FeedAnswer(FeedAnswer),
+    StreamEnded(EndCause),
+}
+
+/// Why an open stream is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndCause {
+    Revoked,
+    Expired,
+    /// Nobody could tell for too long whether it was revoked.
+    CannotTell,
 }
 
 /// The result of a poll of the feed.
@@ -164,11 +174,11 @@ pub struct PartOfGauge {
 }
 
 impl PartOfGauge {
-    pub fn set(&mut self, host: &mut impl Host, metric: Metric, label: &str, value: usize) {
+    pub fn set(&mut self, host: &mut impl Host, metric: Metric, labels: &[&str], value: usize) {
         let value = i64::try_from(value).unwrap_or(i64::MAX);
         let by = value.saturating_sub(self.told);
         if by != 0 {
-            host.add(metric, &[label], by);
+            host.add(metric, labels, by);
             self.told = value;
         }
     }
@@ -206,7 +216,8 @@ impl Outcome {
 impl Counter {
     const SETTINGS: usize = StoreError::ALL.len().saturating_add(11);
     const FEED: usize = Self::SETTINGS.saturating_add(Setting::ALL.len());
-    const COUNT: usize = Self::FEED.saturating_add(Trouble::ALL.len()).saturating_add(10);
+    const STREAMS: usize = Self::FEED.saturating_add(Trouble::ALL.len()).saturating_add(10);
+    const COUNT: usize = Self::STREAMS.saturating_add(3);
 
     fn index(self) -> usize {
         match self {
@@ -227,6 +238,11 @@ impl Counter {
                 FeedAnswer::Clear => 0,
                 FeedAnswer::Asked => 1,
                 FeedAnswer::Silent => 2,
+            }),
+            Counter::StreamEnded(cause) => Self::STREAMS.saturating_add(match cause {
+                EndCause::Revoked => 0,
+                EndCause::Expired => 1,
+                EndCause::CannotTell => 2,
             }),
             Counter::FeedPoll(result) => Self::FEED.saturating_add(match result {
                 FeedResult::Proof => 3,
@@ -258,6 +274,26 @@ impl Counter {
             Counter::MissingProxySetting(setting) => (Metric::MissingProxySettings, Some(setting.name())),
             Counter::FeedPoll(result) => (Metric::FeedPolls, Some(result.name())),
             Counter::FeedAnswer(answer) => (Metric::FeedAnswers, Some(answer.name())),
+            Counter::StreamEnded(cause) => (Metric::StreamsEnded, Some(cause.name())),
+        }
+    }
+}
+
+impl EndCause {
+    pub fn name(self) -> &'static str {
+        match self {
+            EndCause::Revoked => "revoked",
+            EndCause::Expired => "expired",
+            EndCause::CannotTell => "cannot_tell",
+        }
+    }
+
+    /// What a client is told that has no response yet.
+    pub fn reason(self) -> RejectReason {
+        match self {
+            EndCause::Revoked => RejectReason::SessionRevoked,
+            EndCause::Expired => RejectReason::JwtExpired,
+            EndCause::CannotTell => RejectReason::StoreUnavailable,
         }
     }
 }

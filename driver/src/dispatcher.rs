@@ -1,5 +1,5 @@
 //! Everything that requests wait for, for all threads of a configuration: batches of checks, introspection, key sets,
-//! the feed of revocations.
+//! the feed of revocations, and the ends of open streams.
 //! It sends callouts, reads their replies, enforces deadlines, and says which requests are to be resumed and with what.
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,7 @@ use crate::host::{CallId, CalloutReply, Host, StreamId};
 use crate::key_waits::KeyWaits;
 use crate::metrics::{Metric, WaitsFor};
 use crate::state::Core;
+use crate::streams::OpenStreams;
 use crate::wake::Wake;
 
 mod announcing;
@@ -22,6 +23,7 @@ mod checking;
 mod following;
 mod introspecting;
 mod key_fetching;
+mod streaming;
 mod waiting_for_keys;
 
 use announcing::Announcing;
@@ -47,9 +49,11 @@ pub struct Dispatcher {
     keys: KeyFetching,
     /// Requests that wait for a fetch in flight, which may bring the key for their tokens.
     key_waits: KeyWaits,
+    streams: OpenStreams,
     wakes: Wakes,
     counts: Counts,
     waiting: [PartOfGauge; WaitsFor::ALL.len()],
+    open_streams: PartOfGauge,
     /// The last reported ages of key sets in seconds, by issuer.
     key_ages: HashMap<usize, u64>,
 }
@@ -88,9 +92,11 @@ impl Dispatcher {
             introspecting: Introspecting::new(policy, seed),
             keys,
             key_waits: KeyWaits::new(policy.limits().waiting_requests),
+            streams: OpenStreams::new(policy.limits().open_streams),
             wakes: Wakes::default(),
             counts: Counts::default(),
             waiting: Default::default(),
+            open_streams: PartOfGauge::default(),
             key_ages: HashMap::new(),
             core,
         }
@@ -128,6 +134,7 @@ impl Dispatcher {
         self.tick_keys(host, now);
         self.tick_feed(host, now);
         self.tick_introspections(host, now);
+        self.judge_streams(host, now);
         self.tick_checks(host, now);
         for call in self.calls.overdue(now.monotonic) {
             match call {
@@ -153,6 +160,7 @@ impl Dispatcher {
 
     /// The request is gone, or no longer waits.
     pub fn leave(&mut self, stream: StreamId) {
+        self.streams.leave(stream);
         self.wakes.ready.remove(&stream);
         self.key_waits.leave(stream);
         self.introspecting.leave(stream);
@@ -166,8 +174,9 @@ impl Dispatcher {
         self.flush(host);
         self.end_feed(host);
         for (what, gauge) in WaitsFor::ALL.iter().zip(&mut self.waiting) {
-            gauge.set(host, Metric::WaitingRequests, what.name(), 0);
+            gauge.set(host, Metric::WaitingRequests, &[what.name()], 0);
         }
+        self.open_streams.set(host, Metric::StreamsOpen, &[], 0);
         for issuer in self.key_ages.drain().map(|(issuer, _)| issuer) {
             host.record(Metric::KeysAgeSeconds, &[self.core.issuer_name(issuer)], 0);
         }
@@ -182,8 +191,9 @@ impl Dispatcher {
         let checks = self.checking.as_ref().map_or(0, Checking::waiting);
         let waiting = [checks, self.introspecting.waiting(), self.key_waits.len()];
         for ((what, gauge), count) in WaitsFor::ALL.iter().zip(&mut self.waiting).zip(waiting) {
-            gauge.set(host, Metric::WaitingRequests, what.name(), count);
+            gauge.set(host, Metric::WaitingRequests, &[what.name()], count);
         }
+        self.open_streams.set(host, Metric::StreamsOpen, &[], self.streams.len());
         for (issuer, fetched) in self.keys.fetched() {
             let age = now.monotonic.since(fetched).as_secs();
             if self.key_ages.insert(issuer, age) != Some(age) {

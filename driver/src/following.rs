@@ -101,6 +101,11 @@ impl Following {
         self.polling.is_none() && self.due <= now
     }
 
+    /// When it polls next. `None`: a poll is in flight.
+    pub fn waits_until(&self) -> Option<Monotonic> {
+        self.polling.is_none().then_some(self.due)
+    }
+
     /// How long the service may hold the next poll, and how long its reply may take.
     ///
     /// A proof must come again before the last one is too old, also after one poll was lost: 0.4 of the lag to hold it, 0.3

@@ -168,6 +168,12 @@ pub trait Exchange: Peer {
     /// # Errors
     /// Nothing was sent.
     fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError>;
+
+    /// Ends the request's stream, whose response has begun. Nothing may be asked of the request afterwards.
+    ///
+    /// # Errors
+    /// The stream is still open.
+    fn reset(&mut self) -> Result<(), HostError>;
 }
 
 /// How far a request has come: what `portcullis explain` prints.
@@ -209,6 +215,8 @@ pub struct Conclusion<'c> {
     pub outcome: &'c str,
     /// The code of a refusal.
     pub code: Option<&'c str>,
+    /// Its cause, as in the log.
+    pub cause: Option<&'c str>,
     /// The rule's name, where one matched.
     pub rule: Option<&'c str>,
     /// The headers that an admitted request was given, each with what a verified claim says.
@@ -232,7 +240,7 @@ impl<'c> Conclusion<'c> {
 
     /// What became of the request.
     pub fn verdict(&self) -> impl Iterator<Item = (&'c str, &'c str)> + use<'c> {
-        let all = [("outcome", Some(self.outcome)), ("code", self.code), ("rule", self.rule)];
+        let all = [("outcome", Some(self.outcome)), ("code", self.code), ("cause", self.cause), ("rule", self.rule)];
         all.into_iter().filter_map(|(name, value)| Some((name, value?)))
     }
 }

@@ -51,10 +51,12 @@ mod key_waits;
 mod mac_hash;
 pub mod metrics;
 mod missing_settings;
+mod refusal_line;
 mod rejection_log;
 mod shared;
 mod shared_feed;
 mod state;
+mod streams;
 mod token_cache;
 mod tokens;
 mod wake;
@@ -63,6 +65,8 @@ mod worker;
 pub use crate::checks::MAX_BATCHES_IN_FLIGHT;
 pub use crate::configure::{Configured, activate, compile, configure, route_rule, sds_secrets};
 pub use crate::dispatcher::{Dispatch, Dispatcher, TICK};
+#[cfg(feature = "fake")]
+pub use crate::following::{Change, Following};
 pub use crate::host::{
     CallId, Callout, CalloutReply, Cas, ChosenEngine, Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply,
     PutError, Setup, Stage, StreamId,

@@ -23,6 +23,8 @@ pub enum Metric {
     FeedAnswers,
     FeedAgeMilliseconds,
     FeedBytes,
+    StreamsOpen,
+    StreamsEnded,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +35,7 @@ pub enum MetricKind {
 }
 
 impl Metric {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Requests,
         Self::TokenCache,
         Self::SharedVerdicts,
@@ -55,6 +57,8 @@ impl Metric {
         Self::FeedAnswers,
         Self::FeedAgeMilliseconds,
         Self::FeedBytes,
+        Self::StreamsOpen,
+        Self::StreamsEnded,
     ];
 
     /// Without the prefix `portcullis`, which every back end adds.
@@ -95,6 +99,8 @@ impl Metric {
             Self::FeedAnswers => ("feed_answers", Counter, &["result"]),
             Self::FeedAgeMilliseconds => ("feed_age_milliseconds", Gauge, &[]),
             Self::FeedBytes => ("feed_bytes", Gauge, &[]),
+            Self::StreamsOpen => ("streams_open", Gauge, &[]),
+            Self::StreamsEnded => ("streams_ended", Counter, &["reason"]),
         }
     }
 }

@@ -1,13 +1,13 @@
-//! Which rejections are logged: the first few of each window with their cause, the others as a number.
+//! Which refusals and ends of streams are logged: the first few of each window, the others as a number.
 use std::time::Duration;
 
-use authn::reject::Rejection;
 use authn::time::Monotonic;
 
+use crate::counts::EndCause;
 use crate::host::{Host, Level};
 
 const WINDOW: Duration = Duration::from_millis(100);
-/// Rejections logged with their cause in one window.
+/// Refusals logged with their cause in one window.
 const LOGGED_PER_WINDOW: u32 = 10;
 
 #[derive(Debug, Default)]
@@ -18,28 +18,45 @@ pub struct RejectionLog {
 }
 
 impl RejectionLog {
-    pub fn rejected(&mut self, host: &mut impl Host, rule: &str, rejection: &Rejection, now: Option<Monotonic>) {
-        if let Some(now) = now {
-            self.on_time(host, now);
-        }
-        if self.logged >= LOGGED_PER_WINDOW {
-            self.left_out = self.left_out.saturating_add(1);
-            return;
-        }
-        self.logged = self.logged.saturating_add(1);
-        let level = if rejection.reason.is_cannot_tell() { Level::Warn } else { Level::Info };
-        let (code, cause) = (rejection.reason.code(), rejection.cause);
-        match &rejection.detail {
-            None => host.log(level, format_args!("portcullis: refused code={code} rule={rule} cause=\"{cause}\"")),
-            Some(detail) => host.log(
-                level,
-                format_args!("portcullis: refused code={code} rule={rule} cause=\"{cause}\" detail={detail:?}"),
-            ),
+    /// Logs a line at this level, which is made only if it is logged.
+    pub fn rejected<H: Host>(
+        &mut self,
+        host: &mut H,
+        level: Level,
+        now: Option<Monotonic>,
+        line: impl FnOnce() -> String,
+    ) {
+        if self.has_room(host, level, now) {
+            host.log(level, format_args!("portcullis: refused {}", line()));
         }
     }
 
-    /// A new window begins when the last one is over. Then the number of omitted rejections is logged.
-    pub fn on_time(&mut self, host: &mut impl Host, now: Monotonic) {
+    /// An open stream was ended.
+    pub fn ended(&mut self, host: &mut impl Host, rule: &str, cause: EndCause, level: Level, now: Option<Monotonic>) {
+        let (cause, code) = (cause.name(), cause.reason().code());
+        if self.has_room(host, level, now) {
+            host.log(
+                level,
+                format_args!("portcullis: ended {{\"code\":\"{code}\",\"rule\":\"{rule}\",\"cause\":\"{cause}\"}}"),
+            );
+        }
+    }
+
+    /// May one more line be logged in this window?
+    fn has_room(&mut self, host: &mut impl Host, level: Level, now: Option<Monotonic>) -> bool {
+        if let Some(now) = now {
+            self.on_time(host, level, now);
+        }
+        let has_room = self.logged < LOGGED_PER_WINDOW;
+        match has_room {
+            true => self.logged = self.logged.saturating_add(1),
+            false => self.left_out = self.left_out.saturating_add(1),
+        }
+        has_room
+    }
+
+    /// A new window begins when the last one is over. Then the number of omitted refusals is logged.
+    pub fn on_time(&mut self, host: &mut impl Host, level: Level, now: Monotonic) {
         if now.since(self.began) < WINDOW {
             return;
         }
@@ -47,7 +64,7 @@ impl RejectionLog {
         self.logged = 0;
         let left_out = std::mem::take(&mut self.left_out);
         if left_out > 0 {
-            host.log(Level::Info, format_args!("portcullis: {left_out} more refusals were not logged"));
+            host.log(level, format_args!("portcullis: refused {{\"left_out\":{left_out}}}"));
         }
     }
 }

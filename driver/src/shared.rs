@@ -4,7 +4,7 @@
 use wire::DerivedKeys;
 
 use authn::keys::source::Failures;
-use authn::revocation::Verdict;
+use authn::revocation::{KeyPosition, Verdict};
 use authn::time::Monotonic;
 
 const MAC: usize = 16;
@@ -91,14 +91,15 @@ impl SharedVerdicts {
         self.space.key(&self.place(digest))
     }
 
-    /// `digest 16 | sent u64 | verdict u8`, with a MAC.
+    /// `digest 16 | sent u64 | verdict u8`, with a MAC. The verdict is 0 for live, else one more than the position of the
+    /// key that ends the token.
     pub fn write(&self, digest: &[u8; 16], sent: Monotonic, verdict: Verdict) -> Vec<u8> {
         let mut content = Vec::with_capacity(25 + MAC);
         content.extend_from_slice(digest);
         content.extend_from_slice(&sent.0.to_be_bytes());
         content.push(match verdict {
             Verdict::Live => 0,
-            Verdict::Dead => 1,
+            Verdict::Dead { by } => by.as_byte().saturating_add(1),
         });
         self.space.seal(&self.place(digest), content)
     }
@@ -113,7 +114,7 @@ impl SharedVerdicts {
         let (sent, verdict) = content.get(16..)?.split_first_chunk::<8>()?;
         let verdict = match verdict {
             [0] => Verdict::Live,
-            [1] => Verdict::Dead,
+            [after] => Verdict::Dead { by: KeyPosition::new(usize::from(after.saturating_sub(1))) },
             _ => return None,
         };
         Some((Monotonic(u64::from_be_bytes(*sent)), verdict))
@@ -228,8 +229,9 @@ mod tests {
             other[3] = 1;
             other
         });
-        let bytes = shared.write(&digest, Monotonic(7), Verdict::Dead);
-        assert_eq!(shared.read(&digest, &bytes), Some((Monotonic(7), Verdict::Dead)));
+        let dead = Verdict::Dead { by: KeyPosition::new(3) };
+        let bytes = shared.write(&digest, Monotonic(7), dead);
+        assert_eq!(shared.read(&digest, &bytes), Some((Monotonic(7), dead)));
         assert_eq!(shared.read(&other_slot, &bytes), None);
         for at in 0..bytes.len() {
             let mut bad = bytes.clone();

@@ -2,8 +2,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use authn::config::RefusalLog;
 use authn::decide::{
-    Admission, Asking, Entered, Entry, Exposed, Removal, RevocationStatus, Unverifiable, Verified, clear,
+    Admission, Asking, Entered, Entry, Exposed, Refusal, Removal, RevocationStatus, Unverifiable, Verified, clear,
 };
 use authn::keys::rings::Keyrings;
 use authn::reject::{Cause, RejectReason, Rejection};
@@ -17,15 +18,18 @@ use crate::dispatcher::{Dispatch, Introspect, KeysWanted};
 use crate::feed_board::FeedReader;
 use crate::host::{Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply, Stage, StreamId};
 use crate::missing_settings::MissingSettings;
+use crate::refusal_line::{RefusalLine, RequestFacts};
 use crate::rejection_log::RejectionLog;
 use crate::state::Core;
 use crate::wake::Wake;
 
+mod outcome;
 mod phase;
 mod step;
 
+use outcome::{refusal_level, send};
 use phase::{Introspected, Phase};
-use step::{Refused, Step};
+use step::{Refused, RefusedToken, Step};
 
 /// What the host must do with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +150,9 @@ impl Worker {
     /// The request is over, with or without a reply.
     pub fn gone(&mut self, stream: StreamId, dispatch: &mut impl Dispatch) {
         // Most requests never wait, and looking each of them up would cost more than deciding it.
-        if !self.phases.is_empty() && self.phases.remove(&stream).is_some_and(|phase| phase.waits()) {
+        if !self.phases.is_empty()
+            && self.phases.remove(&stream).is_some_and(|phase| phase.waits() || matches!(phase, Phase::Open { .. }))
+        {
             dispatch.with(|dispatcher| dispatcher.leave(stream));
         }
     }
@@ -163,11 +169,54 @@ impl Worker {
 
     /// Headers to set in the response to this request. They replace those of the same names.
     pub fn on_response_headers(&mut self, stream: StreamId) -> &'static [(&'static str, &'static str)] {
-        if self.phases.is_empty() || !matches!(self.phases.get(&stream), Some(Phase::CookieSession)) {
+        if self.phases.is_empty() {
             return &[];
         }
+        let of_cookie_session = match self.phases.get_mut(&stream) {
+            Some(Phase::Open { cookie_session, is_answered }) => {
+                *is_answered = true;
+                std::mem::take(cookie_session)
+            }
+            Some(Phase::CookieSession) => {
+                self.phases.remove(&stream);
+                true
+            }
+            _ => false,
+        };
+        if of_cookie_session { &COOKIE_SESSION_HEADERS } else { &[] }
+    }
+
+    /// True for a stream that may have to be ended: it is named by [`crate::Dispatcher::poll_end`] then.
+    pub fn watches(&self, stream: StreamId) -> bool {
+        !self.phases.is_empty() && matches!(self.phases.get(&stream), Some(Phase::Open { .. }))
+    }
+
+    /// Ends a stream whose session or token has ended. A client that has no response yet gets the refusal.
+    pub fn end<H: Host, E: Exchange, D: Dispatch>(
+        &mut self,
+        stream: StreamId,
+        host: &mut H,
+        exchange: &mut E,
+        dispatch: &mut D,
+    ) {
+        let Some(Phase::Open { is_answered, .. }) = self.phases.get(&stream) else { return };
+        let is_answered = *is_answered;
+        let Some((rule, cause)) = dispatch.with(|it| it.ending(stream)) else { return };
+        let ended = match is_answered {
+            true => exchange.reset(),
+            false => send(exchange, &self.core.policy.refusal(cause.reason(), Some(rule), None), cause.reason()),
+        };
+        if let Err(HostError(status)) = ended {
+            // It is named again at the next tick.
+            return host.log(Level::Error, format_args!("portcullis: the host did not end a stream: status {status}"));
+        }
         self.phases.remove(&stream);
-        &COOKIE_SESSION_HEADERS
+        dispatch.with(|it| it.leave(stream));
+        self.counts.count(Counter::StreamEnded(cause));
+        if let Some(level) = refusal_level(self.core.policy.refusal_log()) {
+            let now = host.now().ok().map(|now| now.monotonic);
+            self.log.ended(host, self.core.rule_name(rule), cause, level, now);
+        }
     }
 
     /// Some upstreams take a trailer for a header. True when this trailer must be removed, because only this filter may
@@ -181,10 +230,12 @@ impl Worker {
         self.core.policy.cleared()
     }
 
-    /// Reports the counts, and the number of rejections that were not logged.
+    /// Reports the counts, and the number of refusals that were not logged.
     pub fn flush(&mut self, host: &mut impl Host) {
-        if let Ok(now) = host.now() {
-            self.log.on_time(host, now.monotonic);
+        if let Ok(now) = host.now()
+            && let Some(level) = refusal_level(self.core.policy.refusal_log())
+        {
+            self.log.on_time(host, level, now.monotonic);
         }
         self.counts.flush(host, |rule| self.core.rule_name(rule));
     }
@@ -295,137 +346,10 @@ impl Worker {
         let asked = Introspect { issuer, token, was_active: earlier.is_some(), jwt, next };
         call.dispatch.with(|it| it.introspect(call.host, call.stream, asked, now))
     }
-
-    fn open<H: Host, E: Exchange, D: Dispatch>(
-        &mut self,
-        call: &mut Call<'_, H, E, D>,
-        rule: usize,
-        removals: &[Removal],
-        now: Now,
-    ) -> Action {
-        call.exchange.observe(Stage::Open { rule });
-        // This token was not checked. An upstream must not take it for a checked one.
-        if removals.iter().any(|removal| remove(call.exchange, removal).is_err()) {
-            let refused = Refused::new(Some(rule), Rejection::new(Cause::TokenUnremovable));
-            return self.refuse(call, &refused, Some(now));
-        }
-        if !self.core.policy.is_rule_of_route(rule, call.exchange.route_rule().as_deref()) {
-            let refused = Refused::new(Some(rule), Rejection::new(Cause::RouteChanged));
-            return self.refuse(call, &refused, Some(now));
-        }
-        self.conclude(call.exchange, Outcome::Open, Some(rule), &[], None);
-        Action::Continue
-    }
-
-    /// Sets the headers for the upstream. A request must not be forwarded with only some of them.
-    fn forward<H: Host, E: Exchange, D: Dispatch>(
-        &mut self,
-        call: &mut Call<'_, H, E, D>,
-        admission: &Admission,
-        cookie_session: bool,
-        now: Now,
-    ) -> Action {
-        call.exchange.observe(Stage::Admitted(admission));
-        let set = admission
-            .headers()
-            .iter()
-            // The client's headers of these names were removed before the rules were matched.
-            .try_for_each(|(name, value)| call.exchange.edit(Edit::Add(name.as_bytes(), value.as_bytes())));
-        if set.and_then(|()| remove(call.exchange, admission.removal())).is_err() {
-            let refused = Refused::new(Some(admission.rule()), Rejection::new(Cause::HeaderUnwritable));
-            return self.refuse(call, &refused, Some(now));
-        }
-        // A header that was just set may lead to another route.
-        if !self.core.policy.is_rule_of_route(admission.rule(), call.exchange.route_rule().as_deref()) {
-            let refused = Refused::new(Some(admission.rule()), Rejection::new(Cause::RouteChanged));
-            return self.refuse(call, &refused, Some(now));
-        }
-        if admission.mismatch_reported {
-            self.counts.count(Counter::BindingReported);
-        }
-        let outcome = if admission.unchecked { Outcome::AdmittedUnchecked } else { Outcome::Admitted };
-        self.conclude(call.exchange, outcome, Some(admission.rule()), admission.headers(), admission.exposed());
-        if cookie_session {
-            self.phases.insert(call.stream, Phase::CookieSession);
-        }
-        Action::Continue
-    }
-
-    /// The reply says that the filter is present and decides. It does not say whether callouts work: a probe that fails
-    /// with the service or an issuer would take every proxy out of rotation at once.
-    fn answer_probe<H: Host, E: Exchange, D: Dispatch>(&mut self, call: &mut Call<'_, H, E, D>, rule: usize) -> Action {
-        call.exchange.observe(Stage::Answered { rule });
-        self.conclude(call.exchange, Outcome::Answered, Some(rule), &[], None);
-        let headers: [Pair<'_>; 2] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")];
-        let body = br#"{"portcullis":"ready"}"#;
-        self.reply(call, &LocalReply { status: 200, details: "PROBE_ANSWERED", headers: &headers, body })
-    }
-
-    fn refuse<H: Host, E: Exchange, D: Dispatch>(
-        &mut self,
-        call: &mut Call<'_, H, E, D>,
-        Refused { rule, rejection, exposed }: &Refused,
-        now: Option<Now>,
-    ) -> Action {
-        let rule = *rule;
-        call.exchange.observe(Stage::Refused { rule, rejection });
-        self.conclude(call.exchange, Outcome::Rejected(rejection.reason), rule, &[], exposed.as_deref());
-        let rule_name = rule.map_or("none", |rule| self.core.rule_name(rule));
-        self.log.rejected(call.host, rule_name, rejection, now.map(|now| now.monotonic));
-        let refusal = self.core.policy.refusal(rejection.reason, rule);
-        let headers: Vec<Pair<'_>> =
-            refusal.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
-        let (status, details) = (refusal.status, rejection.reason.code());
-        self.reply(call, &LocalReply { status, details, headers: &headers, body: refusal.body.as_bytes() })
-    }
-
-    /// Counts what became of a request, and tells those who come after.
-    fn conclude(
-        &mut self,
-        exchange: &mut impl Exchange,
-        outcome: Outcome,
-        rule: Option<usize>,
-        headers: &[(String, String)],
-        token: Option<&Exposed>,
-    ) {
-        self.counts.request(outcome, rule);
-        let code = match outcome {
-            Outcome::Rejected(reason) => Some(reason.code()),
-            Outcome::Open | Outcome::Admitted | Outcome::AdmittedUnchecked | Outcome::Answered => None,
-        };
-        let rule = rule.map(|rule| self.core.rule_name(rule));
-        let to = self.core.policy.exposes_to();
-        exchange.conclude(&Conclusion { outcome: outcome.name(), code, rule, headers, token, to });
-    }
-
-    fn reply<H: Host, E: Exchange, D: Dispatch>(
-        &mut self,
-        call: &mut Call<'_, H, E, D>,
-        reply: &LocalReply<'_>,
-    ) -> Action {
-        if call.exchange.reply(reply).is_err() {
-            // It stays paused until the proxy's own timeout, which fails closed. Its body must not release it.
-            self.phases.insert(call.stream, Phase::Unanswered);
-            call.host.log(Level::Error, format_args!("portcullis: the host would not send a reply"));
-        }
-        Action::Replied
-    }
 }
 
 fn owned(pairs: &[Pair<'_>]) -> Vec<(Vec<u8>, Vec<u8>)> {
     pairs.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
-}
-
-fn remove(exchange: &mut impl Exchange, removal: &Removal) -> Result<(), HostError> {
-    let edit = match removal {
-        Removal::Nothing => return Ok(()),
-        Removal::Header(name) => Edit::Remove(name),
-        Removal::Cookie(None) => Edit::Remove(b"cookie"),
-        Removal::Cookie(Some(rest)) => Edit::Set(b"cookie", rest),
-        Removal::Subprotocols(None) => Edit::Remove(b"sec-websocket-protocol"),
-        Removal::Subprotocols(Some(rest)) => Edit::Set(b"sec-websocket-protocol", rest),
-    };
-    exchange.edit(edit)
 }
 
 /// Like [`Edit`], but owned: it does not borrow the headers.

@@ -64,6 +64,11 @@ impl Exchange for Request<'_> {
         self.effective.set(self.context)?;
         host::answer(reply.status, reply.details, reply.headers, reply.body)
     }
+
+    fn reset(&mut self) -> Result<(), HostError> {
+        self.effective.set(self.context)?;
+        host::reset_stream()
+    }
 }
 
 impl Peer for Request<'_> {

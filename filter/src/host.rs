@@ -72,6 +72,7 @@ mod imports {
             call: *mut u32,
         ) -> u32;
         pub fn proxy_continue_stream(stream: u32) -> u32;
+        pub fn proxy_close_stream(stream: u32) -> u32;
         pub fn proxy_send_local_response(
             status: u32,
             details: *const u8,
@@ -122,6 +123,7 @@ mod imports {
     #[allow(clippy::too_many_arguments)]
     pub unsafe fn proxy_http_call(_: *const u8, _: usize, _: *const u8, _: usize, _: *const u8, _: usize, _: *const u8, _: usize, _: u32, _: *mut u32) -> u32 { NO_HOST }
     pub unsafe fn proxy_continue_stream(_: u32) -> u32 { NO_HOST }
+    pub unsafe fn proxy_close_stream(_: u32) -> u32 { NO_HOST }
     #[allow(clippy::too_many_arguments)]
     pub unsafe fn proxy_send_local_response(_: u32, _: *const u8, _: usize, _: *const u8, _: usize, _: *const u8, _: usize, _: i32) -> u32 { NO_HOST }
     pub unsafe fn proxy_define_metric(_: u32, _: *const u8, _: usize, _: *mut u32) -> u32 { NO_HOST }
@@ -275,6 +277,11 @@ pub fn call(cluster: &str, headers: &[(&[u8], &[u8])], body: &[u8], timeout: Dur
 /// Lets the paused request of the effective context continue.
 pub fn resume_request() -> Result<()> {
     check(unsafe { imports::proxy_continue_stream(StreamType::HttpRequest as u32) })
+}
+
+/// Resets the stream of the effective context, after this callback. Call it once for a stream.
+pub fn reset_stream() -> Result<()> {
+    check(unsafe { imports::proxy_close_stream(StreamType::HttpRequest as u32) })
 }
 
 /// Ends the request of the effective context. `details` shows in access logs as RESPONSE_CODE_DETAILS.

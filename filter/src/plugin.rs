@@ -52,7 +52,7 @@ impl PluginContext {
         self.resume(&effective);
     }
 
-    /// Resumes the requests whose wait is over.
+    /// Resumes the requests whose wait is over, and ends the streams whose session or token has ended.
     fn resume(&mut self, effective: &Effective) {
         while let Some(stream) = self.dispatcher.poll_wake() {
             let Ok(context) = u32::try_from(stream) else { continue };
@@ -67,6 +67,17 @@ impl PluginContext {
             if action == Action::Continue {
                 let _ = request.resume();
             }
+        }
+        while let Some(stream) = self.dispatcher.poll_end() {
+            let Ok(context) = u32::try_from(stream) else { continue };
+            // The host no longer knows it.
+            if effective.set(context).is_err() {
+                self.worker.gone(stream, &mut self.dispatcher);
+                continue;
+            }
+            let mut request = Request::new(context, effective);
+            let mut calling = self.backend.calling(effective, false);
+            self.worker.end(stream, &mut calling, &mut request, &mut self.dispatcher);
         }
     }
 

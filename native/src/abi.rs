@@ -115,6 +115,13 @@ pub enum LocalReplyStatus {
     Continue = 0,
 }
 
+/// Why a stream is reset.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetReason {
+    LocalReset = 0,
+}
+
 /// Results come as numbers: a value that this file does not know must not be undefined behaviour.
 pub type MetricsResult = u32;
 pub type CalloutInitResult = u32;
@@ -254,6 +261,8 @@ unsafe extern "C" {
     );
     #[link_name = "envoy_dynamic_module_callback_http_filter_continue_decoding"]
     pub fn continue_decoding(stream: StreamPtr);
+    #[link_name = "envoy_dynamic_module_callback_http_filter_reset_stream"]
+    pub fn reset_stream(stream: StreamPtr, reason: ResetReason, details: ModuleBuffer);
     #[link_name = "envoy_dynamic_module_callback_http_clear_route_cache"]
     pub fn clear_route_cache(stream: StreamPtr);
     #[link_name = "envoy_dynamic_module_callback_get_most_specific_route_config"]

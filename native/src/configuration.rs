@@ -28,6 +28,8 @@ pub struct Configuration {
     dispatcher: Mutex<Dispatcher>,
     /// The schedulers that wake the waiting requests.
     parked: Mutex<HashMap<StreamId, StreamScheduler>>,
+    /// The schedulers that end open streams.
+    watched: Mutex<HashMap<StreamId, StreamScheduler>>,
     outbox: Outbox<Self>,
     /// Secrets were rotated, and Envoy's configuration goes on with another of ours.
     is_followed: AtomicBool,
@@ -53,6 +55,8 @@ pub struct Gate<'c> {
 pub const RESUME: u64 = 1;
 /// A stream is woken with it when its event may have been lost.
 pub const LOST: u64 = 2;
+/// An open stream is woken with it when it must be ended.
+pub const END: u64 = 3;
 
 /// How long a worker waits for the callouts of a replaced configuration: most are answered in far less.
 const LAST_CALLOUTS: Duration = Duration::from_secs(2);
@@ -77,6 +81,7 @@ impl Configuration {
             workers: (0..workers).map(|_| Mutex::new(Worker::new(Arc::clone(&core)))).collect(),
             dispatcher: Mutex::new(dispatcher),
             parked: Mutex::default(),
+            watched: Mutex::default(),
             outbox,
             metrics,
             secrets,
@@ -174,12 +179,14 @@ impl Configuration {
             // Before looking: a request that parks later sees it.
             self.losses.fetch_add(1, Ordering::AcqRel);
             lock(&self.parked).values().for_each(|scheduler| scheduler.wake(LOST));
+            lock(&self.watched).values().for_each(|scheduler| scheduler.wake(LOST));
         }
     }
 
     /// Nothing is to be done for this request any more, whatever it waited for.
     pub fn forget(&self, stream: StreamId) {
         self.unpark(stream);
+        self.unwatch(stream);
         lock(&self.dispatcher).leave(stream);
     }
 
@@ -215,14 +222,34 @@ impl Configuration {
         lock(&self.parked).remove(&stream);
     }
 
-    /// Wakes the requests that no longer have to wait, each on its worker.
+    /// This stream may have to be ended, since it used `gate`.
+    pub fn watch(&self, stream: StreamId, scheduler: StreamScheduler, gate: &Gate<'_>) {
+        let mut watched = lock(&self.watched);
+        if self.losses.load(Ordering::Acquire) != gate.losses_before {
+            scheduler.wake(LOST);
+        }
+        watched.insert(stream, scheduler);
+    }
+
+    pub fn unwatch(&self, stream: StreamId) {
+        lock(&self.watched).remove(&stream);
+    }
+
+    /// Wakes the requests that no longer have to wait, and the streams that must be ended, each on its worker.
     pub fn wake_ready(&self) {
         loop {
             // The locks are taken one after the other, never nested.
             let ready = lock(&self.dispatcher).poll_wake();
-            let Some(stream) = ready else { return };
+            let Some(stream) = ready else { break };
             if let Some(scheduler) = lock(&self.parked).get(&stream) {
                 scheduler.wake(RESUME);
+            }
+        }
+        loop {
+            let ending = lock(&self.dispatcher).poll_end();
+            let Some(stream) = ending else { return };
+            if let Some(scheduler) = lock(&self.watched).get(&stream) {
+                scheduler.wake(END);
             }
         }
     }

@@ -17,6 +17,8 @@ pub struct HookExchange<'s, 'hook> {
     pub reply: Option<OwnedReply>,
     /// Headers changed after the route was last chosen.
     pub edited: bool,
+    /// The stream is to be reset, after the driver has returned, for the same reason.
+    pub is_reset: bool,
 }
 
 /// The namespace of what this filter says about a request.
@@ -28,7 +30,7 @@ const NOT_EDITED: HostError = HostError(2);
 
 impl<'s, 'hook> HookExchange<'s, 'hook> {
     pub fn new(stream: &'s mut Stream<'hook>) -> Self {
-        Self { stream, reply: None, edited: false }
+        Self { stream, reply: None, edited: false, is_reset: false }
     }
 }
 
@@ -102,6 +104,11 @@ impl Exchange for HookExchange<'_, '_> {
 
     fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError> {
         self.reply = Some(OwnedReply::of(reply).for_request(self.stream));
+        Ok(())
+    }
+
+    fn reset(&mut self) -> Result<(), HostError> {
+        self.is_reset = true;
         Ok(())
     }
 }

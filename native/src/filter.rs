@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use driver::{Action, StreamId};
 
 use crate::abi::{BodyStatus, HeadersStatus, TrailersStatus};
-use crate::configuration::{Configuration, LOST, RESUME};
+use crate::configuration::{Configuration, END, Gate, LOST, RESUME};
 use crate::envoy::{HeaderMap, Meter, Stream};
 use crate::exchange::HookExchange;
-use crate::flags::FAULT;
+use crate::flags::{ENDED, FAULT};
 use crate::reply::OwnedReply;
 
 /// The last step for the stream, because it may end the stream.
@@ -17,6 +17,8 @@ pub enum After {
     Nothing,
     /// The request was held and goes on.
     Resume,
+    /// The stream ends after its response has begun.
+    Reset,
     Reply(OwnedReply),
 }
 
@@ -35,6 +37,8 @@ enum State {
     New,
     Held,
     Forwarded,
+    /// Forwarded, and ended with its session or token.
+    Watched,
     Replied,
 }
 
@@ -65,11 +69,12 @@ impl Filter {
             action = worker.resume(self.id, &mut host, &mut exchange, &mut gate);
         }
         self.is_known.set(worker.knows(self.id));
+        let is_watched = worker.watches(self.id);
         drop(worker);
         if gate.was_used {
             self.configuration.wake_ready();
         }
-        let after = self.conclude(action, exchange, is_parked);
+        let after = self.conclude(action, exchange, is_parked, is_watched.then_some(&gate));
         match action {
             Action::Continue => (HeadersStatus::Continue, after),
             Action::Pause => (HeadersStatus::StopAllIterationAndWatermark, after),
@@ -79,7 +84,7 @@ impl Filter {
 
     pub fn on_request_body(&self) -> BodyStatus {
         match self.state.get() {
-            State::New | State::Forwarded => BodyStatus::Continue,
+            State::New | State::Forwarded | State::Watched => BodyStatus::Continue,
             State::Held => BodyStatus::StopIterationAndWatermark,
             State::Replied => BodyStatus::StopIterationNoBuffer,
         }
@@ -100,7 +105,7 @@ impl Filter {
             let _ = stream.remove(HeaderMap::RequestTrailers, &name);
         }
         match self.state.get() {
-            State::New | State::Forwarded => (TrailersStatus::Continue, After::Nothing),
+            State::New | State::Forwarded | State::Watched => (TrailersStatus::Continue, After::Nothing),
             State::Held | State::Replied => (TrailersStatus::StopIteration, After::Nothing),
         }
     }
@@ -118,12 +123,18 @@ impl Filter {
 
     /// It was woken.
     pub fn on_event(&self, stream: &mut Stream<'_>, event: u64) -> After {
-        match event {
-            _ if self.state.get() != State::Held => return After::Nothing,
-            RESUME => {}
-            LOST => {
+        match (self.state.get(), event) {
+            (State::Held, RESUME) => {}
+            (State::Watched, END) => return self.end(stream),
+            (State::Held, LOST) => {
                 self.configuration.forget(self.id);
                 return self.unavailable("FAULT", stream);
+            }
+            // Nobody knows whether it would still be ended.
+            (State::Watched, LOST) => {
+                self.configuration.forget(self.id);
+                self.state.set(State::Replied);
+                return After::Reset;
             }
             _ => return After::Nothing,
         }
@@ -136,13 +147,35 @@ impl Filter {
         let mut host = self.configuration.host(Some(meter));
         let action = worker.resume(self.id, &mut host, &mut exchange, &mut gate);
         self.is_known.set(worker.knows(self.id));
+        let is_watched = worker.watches(self.id);
         drop(worker);
         if gate.was_used {
             self.configuration.wake_ready();
         }
-        match self.conclude(action, exchange, true) {
+        match self.conclude(action, exchange, true, is_watched.then_some(&gate)) {
             After::Nothing if action == Action::Continue => After::Resume,
             after => after,
+        }
+    }
+
+    /// Its session or token has ended.
+    fn end(&self, stream: &mut Stream<'_>) -> After {
+        let meter = stream.meter();
+        let mut gate = self.configuration.gate();
+        let mut exchange = HookExchange::new(stream);
+        let Some(mut worker) = self.configuration.worker(self.worker) else { return After::Reset };
+        let mut host = self.configuration.host(Some(meter));
+        worker.end(self.id, &mut host, &mut exchange, &mut gate);
+        drop(worker);
+        match (exchange.reply, exchange.is_reset) {
+            // It was named for an end that has come already.
+            (None, false) => return After::Nothing,
+            (reply, _) => {
+                stream.add_flag(ENDED);
+                self.state.set(State::Replied);
+                self.configuration.unwatch(self.id);
+                reply.map_or(After::Reset, After::Reply)
+            }
         }
     }
 
@@ -165,8 +198,10 @@ impl Filter {
 
     /// Envoy is done with this request.
     pub fn on_gone(&self) {
-        if self.state.replace(State::Replied) == State::Held {
-            self.configuration.unpark(self.id);
+        match self.state.replace(State::Replied) {
+            State::Held => self.configuration.unpark(self.id),
+            State::Watched => self.configuration.unwatch(self.id),
+            State::New | State::Forwarded | State::Replied => {}
         }
         if !self.is_known.get() {
             return;
@@ -181,10 +216,19 @@ impl Filter {
     }
 
     /// The state of the request after the driver's decision.
-    fn conclude(&self, action: Action, exchange: HookExchange<'_, '_>, is_parked: bool) -> After {
+    fn conclude(
+        &self,
+        action: Action,
+        exchange: HookExchange<'_, '_>,
+        is_parked: bool,
+        watched: Option<&Gate<'_>>,
+    ) -> After {
         match action {
             Action::Continue => {
-                self.state.set(State::Forwarded);
+                self.state.set(if watched.is_some() { State::Watched } else { State::Forwarded });
+                if let Some(gate) = watched {
+                    self.configuration.watch(self.id, exchange.stream.scheduler(), gate);
+                }
                 // As in Wasm: a route can match a header that was set here.
                 if exchange.edited {
                     exchange.stream.clear_route_cache();

@@ -2,6 +2,8 @@
 
 /// A hook of the module panicked.
 pub const FAULT: &str = "PCF";
+/// The filter ended its stream.
+pub const ENDED: &str = "PCE";
 const REFUSED: &str = "PCR";
 const REVOKED: &str = "PCX";
 const CANNOT_TELL: &str = "PCU";

@@ -352,6 +352,7 @@ unsafe fn on_stream<S>(
     match after {
         After::Nothing => {}
         After::Resume => handle.resume(),
+        After::Reset => handle.reset("portcullis_ended"),
         After::Reply(reply) => {
             let _ = caught(|| reply.send(handle));
         }

@@ -199,3 +199,102 @@ fn a_check_takes_as_long_as_the_main_thread_lets_it_wait() {
         "the wait is part of the measurement"
     );
 }
+
+/// A stream under a rule with `streams`, whose token expires at second 41 with its skew.
+fn watched<'c>(config: &'c Config, token: &str) -> Stream<'c> {
+    let stream = held(config, token);
+    config.run_main();
+    let callout = config.callouts().pop().unwrap();
+    let body = br#"{"active":true,"aud":"api","sub":"alice","exp":1750000011}"#;
+    config.answer(callout.id, Some((&[(":status", "200"), ("content-type", "application/json")], body)));
+    stream.run_worker();
+    assert_eq!((stream.resumed(), stream.reply()), (1, None));
+    assert!(stream.is_parked(), "it can be woken");
+    stream
+}
+
+fn with_streams() -> Config {
+    let access = r#""access": "required""#;
+    let document = DOCUMENT.replace(access, &format!(r#"{access}, "streams": {{ "end_on": ["expired"] }}"#));
+    Config::load(&document).unwrap()
+}
+
+fn tick(config: &Config, stream: &Stream<'_>) {
+    config.main_event(TICK);
+    stream.run_worker();
+}
+
+#[test]
+fn a_stream_is_reset_once_when_its_token_expires() {
+    let _alone = alone();
+    for destroys_at_once in [false, true] {
+        set_now(second(1));
+        let config = with_streams();
+        let mut stream = watched(&config, "first");
+        stream.response_headers(&[(":status", "200")]);
+        if destroys_at_once {
+            stream = stream.destroys_at_once();
+        }
+        set_now(second(40));
+        tick(&config, &stream);
+        assert_eq!(stream.reset(), None);
+        set_now(second(41));
+        for _ in 0..3 {
+            tick(&config, &stream);
+            assert_eq!(stream.reset().as_deref(), Some("portcullis_ended"));
+        }
+        assert!(!stream.is_parked());
+        assert_eq!(config.count("portcullis.streams_ended", &["expired"]), 1);
+        stream.end();
+        config.main_event(TICK);
+        assert_eq!(config.count("portcullis.streams_open", &[]), 0);
+    }
+}
+
+#[test]
+fn a_stream_without_a_response_gets_the_refusal_and_no_reset() {
+    let _alone = alone();
+    set_now(second(1));
+    let config = with_streams();
+    let stream = watched(&config, "first");
+    set_now(second(41));
+    tick(&config, &stream);
+    let reply = stream.reply().unwrap();
+    assert_eq!((reply.status, reply.details.as_str()), (401, "JWT_EXPIRED"));
+    // Its headers pass, and later events find nothing to do.
+    stream.response_headers(&[(":status", "401")]);
+    tick(&config, &stream);
+    assert_eq!(stream.reset(), None);
+}
+
+#[test]
+fn a_stream_that_ends_while_its_end_is_posted_is_left_alone() {
+    let _alone = alone();
+    set_now(second(1));
+    let config = with_streams();
+    let stream = watched(&config, "first");
+    stream.response_headers(&[(":status", "200")]);
+    set_now(second(41));
+    config.main_event(TICK);
+    stream.end();
+    config.main_event(TICK);
+    assert_eq!(config.count("portcullis.streams_ended", &["expired"]), 0);
+}
+
+#[test]
+fn when_a_panic_may_have_lost_streams_all_watched_ones_are_reset() {
+    let _alone = alone();
+    set_now(second(1));
+    let config = with_streams();
+    let stream = watched(&config, "first");
+    stream.response_headers(&[(":status", "200")]);
+    let other = held(&config, "other");
+    config.run_main();
+    let callout = config.callouts().pop().unwrap();
+    panic_at(Point::Add);
+    config.answer(callout.id, None);
+    other.run_worker();
+    assert!(refused_for_fault(&other));
+    stream.run_worker();
+    assert!(stream.reset().is_some() && !stream.is_parked());
+}

@@ -40,11 +40,14 @@ mod http;
 mod model;
 mod signing;
 
-pub use app::options::{FromRedis, Options, OptionsError, Redis, SessionOptions, ToRedis};
+pub use app::options::{
+    FileStore, FromRedis, ONLY_REDIS_TO_CREATE, Options, OptionsError, Redis, SessionOptions, ToRedis,
+};
 pub use app::server::{Addresses, ServeError, Service};
 pub use http::openapi::{admin_document, data_document};
 pub use store::{StoreId, StoreIdError};
+pub use store_embedded::{Compacted, FileExport, OpenError, compact, create_store as create_file_store};
 pub use store_redis::{
-    Allow, CreateError, MigrateError, Migration, Mode, Progress, RedisOptions, RedisOptionsError, Report, Tally,
-    create_store, migrate, prepare_store,
+    Allow, CreateError, MigrateError, Migration, MigrationSource, Mode, Progress, RedisOptions, RedisOptionsError,
+    Report, Tally, create_store, migrate, prepare_store,
 };

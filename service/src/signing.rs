@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 pub use key::{KeyError, SigningKey};
 pub use metrics::Metrics;
 pub use pkcs11::{Failure, Limits as TokenLimits, UriError};
-pub use reload::{KeySource, ReadError, open, read, watch};
+pub use reload::{KeySource, ReadError, Source, open, read, watch};
 
 /// How long a new key is published before it signs, if another one can sign meanwhile.
 pub const PUBLISH_LEAD: Duration = Duration::from_secs(5);

@@ -2,7 +2,7 @@
 //! knows a database.
 //!
 //! A store implements [`RevocationStore`], [`RevocationLog`], [`SessionStore`], [`AuditLog`], [`ReplayGuard`] and [`IssuerRegistry`], usually
-//! with one type, and passes the suite in `conformance` (feature `conformance`). `store-redis` is the first. Keys and names
+//! with one type, and passes the suite in `conformance` (feature `conformance`). `store-redis` and `store-embedded` are two. Keys and names
 //! are HMACs, and notes are encrypted, before they come here: no store learns an identity.
 //!
 //! An empty store does not mean that nothing is revoked. A store proves its identity ([`StoreId`]) with each answer.
@@ -38,6 +38,7 @@ pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod export;
 mod identity;
 mod issuers;
 #[cfg(feature = "memory")]
@@ -52,6 +53,7 @@ pub mod throttle;
 
 pub use audit::{AuditBounds, AuditEntry, AuditFrom, AuditId, AuditIdError, AuditLog};
 pub use error::{StoreError, WriteError};
+pub use export::{Export, ExportName, Exported, ExportedSession};
 pub use identity::{StoreId, StoreIdError};
 pub use issuers::{IssuerBounds, IssuerRegistry, KnownIssuer};
 pub use observer::{Observer, Unobserved};

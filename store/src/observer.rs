@@ -21,6 +21,15 @@ pub trait Observer: Debug + Send + Sync {
     /// Entries that the servers have evicted since they started.
     fn evicted(&self, _entries: u64) {}
 
+    /// So many writes were committed to disk together, in this time.
+    fn committed(&self, _writes: usize, _took: Duration) {}
+
+    /// The size of the contents, and the most that they may take.
+    fn stored_bytes(&self, _bytes: u64, _most: u64) {}
+
+    /// The size of the store's file.
+    fn file_bytes(&self, _bytes: u64) {}
+
     /// Whether the mirror can be written to.
     fn mirror_ready(&self, _ready: bool) {}
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::{Process, Redis, START_DEADLINE, wait_until};
+use crate::{Link, Process, Redis, START_DEADLINE, wait_until};
 
 /// How long a primary must be silent before it is replaced; the service requires it.
 pub const NODE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -21,15 +21,32 @@ impl Cluster {
     /// # Panics
     /// It does not become one.
     pub async fn start(directory: &Path, primaries: usize) -> Self {
+        Self::start_behind(&[], directory, primaries).await
+    }
+
+    /// With a link in front of each node, which everybody uses but the nodes among themselves on their bus. Replicas
+    /// follow their primaries through them.
+    ///
+    /// # Panics
+    /// As [`Cluster::start`].
+    pub async fn start_behind(links: &[Link], directory: &Path, primaries: usize) -> Self {
         let mut nodes = Vec::new();
         for at in 0..primaries * 2 {
             let patience = NODE_TIMEOUT.as_millis().to_string();
+            let announced = links.get(at).map(|link| link.address().port().to_string());
+            let announced: Vec<_> =
+                announced.iter().flat_map(|port| ["--cluster-announce-port", port.as_str()]).collect();
             let options = [
                 &["--cluster-enabled", "yes", "--cluster-port", "{other-port}"][..],
                 &["--cluster-node-timeout", &patience, "--cluster-require-full-coverage", "no"],
                 &["--repl-diskless-sync-delay", "0"],
+                &announced,
             ];
-            nodes.push(Redis::start_in(&directory.join(format!("node-{at}")), &options.concat()).await);
+            let node = Redis::start_in(&directory.join(format!("node-{at}")), &options.concat()).await;
+            if let Some(link) = links.get(at) {
+                link.lead_to(vec![node.address()]);
+            }
+            nodes.push(node);
         }
         let cluster = Self { nodes, primaries };
         cluster.join().await;

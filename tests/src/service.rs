@@ -13,6 +13,7 @@ use crate::{Directory, Process, START_DEADLINE, project, wait_until};
 pub(crate) const REDIS_PATIENCE: Duration = Duration::from_secs(2);
 
 pub struct ServiceOptions {
+    /// Or `file:PATH`: a store in a file.
     pub redis_url: String,
     /// Shared with the filter.
     pub secret: String,
@@ -47,6 +48,14 @@ impl ServiceOptions {
             arguments: Vec::new(),
             environment: Vec::new(),
         }
+    }
+}
+
+impl ServiceOptions {
+    /// With its store in a file of this directory, and no Redis.
+    pub fn in_file(directory: &Directory) -> Self {
+        let file = format!("file:{}", directory.path().join("store").display());
+        Self { redis_timeout: None, ..Self::new(file) }
     }
 }
 
@@ -162,7 +171,7 @@ async fn spawn(
         .args(["serve", "--listen", &address.to_string(), "--admin-listen", &admin.to_string()])
         .arg("--ports-file")
         .arg(&ports_file)
-        .args(["--redis", &options.redis_url])
+        .args([if options.redis_url.starts_with("file:") { "--store" } else { "--redis" }, &options.redis_url])
         .arg("--secret-file")
         .arg(directory.join("shared-secret"))
         .arg("--admin-token-file")

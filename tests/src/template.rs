@@ -1,27 +1,12 @@
-//! Fills in the `${NAME}` of the files in envoy/.
+//! The bootstraps of envoy/ with other parts, for tests.
 use serde_json::Value;
 
-/// Each placeholder becomes one JSON value, which is YAML too. Comment lines are removed first, since they name
-/// placeholders.
+/// As [`bootstrap::render`].
 ///
 /// # Panics
 /// The template has a placeholder without a value.
 pub fn render(template: &str, values: &[(&str, Value)]) -> String {
-    let mut rendered = String::new();
-    for line in template.lines().filter(|line| !line.trim_start().starts_with('#')) {
-        let mut rest = line;
-        while let Some((before, after)) = rest.split_once("${") {
-            let (name, after) = after.split_once('}').unwrap_or_else(|| panic!("no `}}` in `{line}`"));
-            let (_, value) =
-                values.iter().find(|(given, _)| *given == name).unwrap_or_else(|| panic!("no value for ${{{name}}}"));
-            rendered.push_str(before);
-            rendered.push_str(&value.to_string());
-            rest = after;
-        }
-        rendered.push_str(rest);
-        rendered.push('\n');
-    }
-    rendered
+    bootstrap::render(template, values).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The bootstrap with another listener in the place of its own.
@@ -45,23 +30,6 @@ pub(crate) fn with_transport_socket(bootstrap: &str, cluster: &str, socket: &str
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn fills_in_json_values_and_drops_comments() {
-        let template = "# ${NAME}: told here\nname: ${NAME} # kept\nboth: [${PORT}, ${PORT}]\n";
-        let rendered = render(template, &[("NAME", json!("a \"b\" ${PORT}")), ("PORT", json!(1))]);
-        assert_eq!(rendered, "name: \"a \\\"b\\\" ${PORT}\" # kept\nboth: [1, 1]\n");
-    }
-
-    #[test]
-    #[should_panic(expected = "no value for ${PORT}")]
-    fn panics_at_a_placeholder_without_a_value() {
-        render("port: ${PORT}", &[]);
-    }
-
     /// The lines without indentation. Each comment is one line: its breaks depend on the indentation.
     fn content(text: &str) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();

@@ -62,6 +62,10 @@ impl Upstream {
         Self { address, requests, task }
     }
 
+    pub(crate) fn of(address: SocketAddr, requests: Arc<AtomicU64>, task: JoinHandle<()>) -> Self {
+        Self { address, requests, task }
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -13,8 +13,25 @@ document! {
         /// Status by code, 400 to 599.
         #[serde(default)]
         pub overrides: BTreeMap<String, u16>,
+        /// The level at which the proxy's log has a line about each refused request, at most ten per 100 ms and worker.
+        #[serde(default)]
+        pub log: RefusalLog,
         /// The `realm` of the challenge (RFC 6750 section 3). Default: none.
         pub realm: Option<String>,
+    }
+}
+
+choice! {
+    /// The level of the lines about refused requests.
+    #[derive(Default)]
+    pub enum RefusalLog {
+        /// Also in the log of Istio's proxies, whose level is `warning`.
+        #[default]
+        Warning,
+        /// In the log of an Envoy with its own default level, which is `info`.
+        Info,
+        /// No lines.
+        Off,
     }
 }
 

@@ -31,7 +31,9 @@ document! {
         /// The longest time to wait for an answer, including connecting and queueing; 10ms to 5s.
         #[serde(default = "default_check_timeout")]
         pub timeout: ConfigDuration,
-        /// How long an answer counts, positive or negative, from when the request was sent; 1s to 5s.
+        /// How long an answer counts, positive or negative, from when the request was sent; 1s to 5s. Up to 60s for our own
+        /// service (`format: portcullis`) with `revocation.feed`: an active token's answer then counts for so long on rules
+        /// that check revocations, while the feed proves that the token was not revoked, and every other answer for 5s.
         #[serde(default = "default_freshness")]
         pub freshness: ConfigDuration,
     }

@@ -26,6 +26,10 @@ document! {
         /// token is asked about.
         #[serde(default = "default_feed_bytes")]
         pub feed_bytes: usize,
+        /// Requests and streams under rules with `streams` that are open at once, in each VM; 1 to 65536. Further requests of
+        /// such rules are refused, and those of one token beyond a quarter of it.
+        #[serde(default = "default_open_streams")]
+        pub open_streams: usize,
     }
 }
 
@@ -38,6 +42,7 @@ impl Default for Limits {
             shared_verdicts: default_shared_verdicts(),
             waiting_requests: default_waiting(),
             feed_bytes: default_feed_bytes(),
+            open_streams: default_open_streams(),
         }
     }
 }
@@ -61,6 +66,10 @@ fn default_shared_verdicts() -> usize {
 
 fn default_feed_bytes() -> usize {
     64 * 1024 * 1024
+}
+
+fn default_open_streams() -> usize {
+    4096
 }
 
 fn default_waiting() -> usize {

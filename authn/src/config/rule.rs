@@ -2,7 +2,7 @@
 use serde::Deserialize;
 
 use super::tree::from_json;
-use super::{Binding, Forward, Invalid, OneOrMany, RevocationKind, RevocationMode};
+use super::{Binding, Forward, Invalid, OneOrMany, RevocationKind, RevocationMode, Streams};
 
 document! {
     /// The requests of a rule, and what they need.
@@ -36,6 +36,8 @@ document! {
         pub revocable_by: Vec<RevocationKind>,
         /// Whether revocations are checked. Default: `check` if the document has `revocation`, otherwise `off`.
         pub revocation: Option<RevocationMode>,
+        /// When streams that are open are ended. Default: no stream is ended, a request is checked when it begins.
+        pub streams: Option<Streams>,
         /// Replaces the document's `forward` for this rule.
         pub forward: Option<Forward>,
         /// How to treat a CORS preflight (an OPTIONS with Origin and Access-Control-Request-Method). `pass` admits it

@@ -80,7 +80,7 @@ impl Accepted {
             unchecked,
             by_feed: false,
             refresh: None,
-            exposed: self.verified.exposed.clone(),
+            verified: self.verified,
         }
     }
 }

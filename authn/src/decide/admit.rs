@@ -51,7 +51,7 @@ pub struct Admission {
     /// Admitted since the feed of revocations proves that none of the token's keys is revoked.
     pub by_feed: bool,
     pub(super) refresh: Option<Arc<RevocationQuery>>,
-    pub(super) exposed: Option<Arc<Exposed>>,
+    pub(super) verified: Arc<Verified>,
 }
 
 impl Policy {
@@ -110,14 +110,14 @@ impl Policy {
         };
         if let Some((sent, verdict)) = ask.verdict()
             && revocation.is_fresh(sent, now.monotonic)
-            && (verdict == Verdict::Dead || (sent >= not_before && word != FeedWord::Clear))
+            && (verdict != Verdict::Live || (sent >= not_before && word != FeedWord::Clear))
         {
             return match verdict {
                 Verdict::Live => {
                     let refresh = ask.begins_refresh(revocation, sent, now.monotonic).then(|| Arc::clone(ask));
                     Ok(RevocationStatus::Admitted(Admission { refresh, ..accepted.admit(false) }))
                 }
-                Verdict::Dead => Err(revoked()),
+                Verdict::Dead { .. } => Err(revoked()),
             };
         }
         if word == FeedWord::Clear {
@@ -184,7 +184,7 @@ impl Asking {
         if self.passes_when_unavailable && reason == Unavailable::OutOfReach {
             // A token that was seen as revoked stays refused while there is no newer answer.
             return match self.ask.verdict() {
-                Some((_, Verdict::Dead)) => Err(revoked()),
+                Some((_, Verdict::Dead { .. })) => Err(revoked()),
                 Some((_, Verdict::Live)) | None => Ok(self.accepted.admit(true)),
             };
         }
@@ -205,7 +205,7 @@ impl Admission {
 
     /// What is exposed of its token.
     pub fn exposed(&self) -> Option<&Exposed> {
-        self.exposed.as_deref()
+        self.verified.exposed.as_deref()
     }
 
     pub fn removal(&self) -> &Removal {

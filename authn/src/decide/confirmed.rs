@@ -19,7 +19,7 @@ pub(super) struct Confirmation {
     /// When the request was sent.
     sent: Monotonic,
     /// The time in which the token counts, restricted by the answer.
-    window: Window,
+    pub(super) window: Window,
 }
 
 impl Policy {

@@ -2,8 +2,9 @@
 //! also introspected.
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use jose::json::Json;
+use jose::json::{Json, Number, Object};
 use wire::{Kind, RevocationKey};
 
 use super::{DEFAULT_FUTURE_IAT_TOLERANCE, Questions, Unverifiable, Verified, registered, unknown_issuer};
@@ -14,6 +15,9 @@ use crate::reject::{Cause, Rejection};
 use crate::revocation::{self, FeedWord, Known, Revocation, RevocationQuery, Whose};
 use crate::time::{Monotonic, Now, UnixSeconds};
 
+/// How long our own service allows an answer to be kept, in seconds.
+const KEEP_FOR: &str = "portcullis_keep_for";
+
 /// Replaces the signature.
 #[derive(Debug)]
 pub(super) struct Introspected {
@@ -21,12 +25,19 @@ pub(super) struct Introspected {
     sent: Monotonic,
     /// The server has since said that it is not active.
     ended: AtomicBool,
+    /// How long it counts while the feed says that it was not revoked.
+    kept_for: Duration,
 }
 
 impl Introspected {
     pub(super) fn is_fresh(&self, issuer: &Issuer, now: Now) -> bool {
         !self.ended.load(Ordering::Relaxed)
             && issuer.introspection.as_ref().is_some_and(|server| server.is_fresh(self.sent, now.monotonic))
+    }
+
+    fn is_kept(&self, now: Now) -> bool {
+        let (sent, now) = (self.sent, now.monotonic);
+        !self.ended.load(Ordering::Relaxed) && sent <= now && now.since(sent) < self.kept_for
     }
 }
 
@@ -64,6 +75,17 @@ impl Policy {
         let is_clear = known.is_some_and(|known| revocation.word(Some(known), ask, now.monotonic) == FeedWord::Clear);
         let knows = is_clear || ask.verdict().is_some_and(|(sent, _)| revocation.is_fresh(sent, now.monotonic));
         (asks && !knows).then(|| Arc::clone(ask))
+    }
+
+    /// Does an answer that is no longer fresh still count, because the feed says that the token was not revoked?
+    pub fn keeps(&self, verified: &Verified, rule: usize, known: Option<Known<'_>>, now: Now) -> bool {
+        let (Some(introspected), Some(revocation), Some(ask)) =
+            (&verified.introspected, self.revocation(), verified.ask())
+        else {
+            return false;
+        };
+        let checks = self.rules.get(rule).is_some_and(|rule| rule.revocation != RevocationMode::Off);
+        checks && introspected.is_kept(now) && revocation.word(known, ask, now.monotonic) == FeedWord::Clear
     }
 
     /// Does the cached answer apply to this rule? An opaque token counts only by the answer of the server that the rule
@@ -129,7 +151,11 @@ impl Policy {
             generation: AtomicU32::new(0),
             window: times.window,
             questions,
-            introspected: Some(Introspected { sent, ended: AtomicBool::new(false) }),
+            introspected: Some(Introspected {
+                sent,
+                ended: AtomicBool::new(false),
+                kept_for: kept_for(issuer, claims),
+            }),
             confirmation: Mutex::default(),
             judged: Default::default(),
             exposed: self.expose(&issuer.issuer, &issuer.identifiers, claims),
@@ -149,6 +175,14 @@ impl Policy {
         let whose = Whose { index: verified.issuer, issuer: name, entry: name, identifiers };
         revocation::keys(revocation, whose, claims, &verified.token, None)
     }
+}
+
+/// As long as the issuer's server and the document both allow. Only our own service says it: while an answer is kept, it does
+/// not see that the session is in use.
+fn kept_for(issuer: &Issuer, claims: &Object<'_>) -> Duration {
+    let longest = issuer.introspection.as_ref().and_then(|server| server.kept_for).unwrap_or_default();
+    let Some(Json::Number(Number::Unsigned(said))) = claims.get(KEEP_FOR) else { return Duration::ZERO };
+    longest.min(Duration::from_secs(*said))
 }
 
 impl Unverifiable {

@@ -11,8 +11,9 @@ pub struct Refusal {
 }
 
 impl Policy {
-    /// `rule` is the one that refused, if a rule was reached.
-    pub fn refusal(&self, reason: RejectReason, rule: Option<usize>) -> Refusal {
+    /// `rule` is the one that refused, if a rule was reached. `request` identifies the request, in characters that a URN
+    /// may have; it becomes the document's `instance` (RFC 9457 section 3.1.5).
+    pub fn refusal(&self, reason: RejectReason, rule: Option<usize>, request: Option<&str>) -> Refusal {
         let status = self.faults.status(reason);
         let mut headers = vec![
             ("content-type", "application/problem+json".to_owned()),
@@ -28,8 +29,9 @@ impl Policy {
         }
         let code = reason.code();
         let kind = code.to_ascii_lowercase().replace('_', "-");
+        let instance = request.map(|id| format!(r#","instance":"urn:portcullis:request:{id}""#)).unwrap_or_default();
         let body = format!(
-            r#"{{"type":"urn:portcullis:fault:{kind}","title":"{}","status":{status},"code":"{code}"}}"#,
+            r#"{{"type":"urn:portcullis:fault:{kind}","title":"{}","status":{status},"code":"{code}"{instance}}}"#,
             reason.text()
         );
         Refusal { status, headers, body }
@@ -70,10 +72,11 @@ mod tests {
                 "rules":[{{"access":"required"}}],"faults":{{"statuses":"{statuses}"}}}}"#
             );
             let policy = Policy::from_json(text.as_bytes(), &|_| Some(vec![1; 32])).unwrap();
-            let refusal = policy.refusal(RejectReason::ClaimInsufficient, Some(0));
+            let refusal = policy.refusal(RejectReason::ClaimInsufficient, Some(0), None);
             assert_eq!(refusal.status, 403, "{statuses}");
             assert!(refusal.headers.iter().all(|(name, _)| *name != "www-authenticate"), "{statuses}");
-            let scope = policy.refusal(RejectReason::ScopeInsufficient, Some(0));
+            let scope = policy.refusal(RejectReason::ScopeInsufficient, Some(0), Some("r-1"));
+            assert!(scope.body.ends_with(r#""instance":"urn:portcullis:request:r-1"}"#), "{}", scope.body);
             assert!(scope.headers.iter().any(|(_, value)| value.contains("insufficient_scope")), "{statuses}");
         }
     }

@@ -9,6 +9,7 @@ use crate::reject::RejectReason;
 pub(crate) struct Faults {
     statuses: HashMap<RejectReason, u16>,
     pub(crate) realm: Option<String>,
+    pub(crate) log: config::RefusalLog,
 }
 
 impl Faults {
@@ -42,5 +43,5 @@ pub(super) fn compile_faults(document: &config::Faults) -> Result<Faults, Invali
     {
         return Err(Invalid::new("faults.realm", "must be printable ASCII without quotes and backslashes"));
     }
-    Ok(Faults { statuses, realm: document.realm.clone() })
+    Ok(Faults { statuses, realm: document.realm.clone(), log: document.log })
 }

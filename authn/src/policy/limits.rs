@@ -10,6 +10,7 @@ pub(super) fn check_limits(limits: &config::Limits) -> Result<config::Limits, In
         ("shared_verdicts", limits.shared_verdicts, 0, 65_536),
         ("waiting_requests", limits.waiting_requests, 1, 16_384),
         ("feed_bytes", limits.feed_bytes, 65_536, 268_435_456),
+        ("open_streams", limits.open_streams, 1, 65_536),
     ];
     for (field, value, least, most) in bounds {
         if !(least..=most).contains(&value) {

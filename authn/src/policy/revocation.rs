@@ -8,9 +8,6 @@ use crate::config::{ConfigDuration, Environment, Invalid, check_range, secret_fr
 use crate::request::authority::authority_or;
 use crate::revocation::{FeedSettings, KeyCache, Revocation, retention};
 
-/// The part of its freshness after which a verdict in use is refreshed.
-const REFRESH_AGE: f64 = 0.6;
-
 const ZERO: ConfigDuration = ConfigDuration::from_secs(0);
 
 /// A proof must make the way from the store to the filter in this time, again and again.
@@ -61,7 +58,7 @@ pub(super) fn compile_revocation(
         authority,
         timeout: document.timeout.0,
         freshness: document.freshness.0,
-        refresh_after: document.refresh_ahead.then(|| document.freshness.0.mul_f64(REFRESH_AGE)),
+        refreshes_ahead: document.refresh_ahead,
         derived: secret.derive(),
         needs: issuers
             .iter()

@@ -5,6 +5,7 @@ use super::Issuer;
 use super::condition::compile_condition;
 use super::forward::{Forward, compile_forward};
 use super::revocation::kind_of;
+use super::streams::{Streams, compile_streams};
 use crate::claims::condition::Condition;
 use crate::config;
 use crate::config::{Access, Invalid, RevocationMode, claim_path, name_or};
@@ -27,6 +28,8 @@ pub struct Rule {
     pub(crate) revocation: RevocationMode,
     /// A token must have a claim for each of these.
     pub(crate) revocable_by: Vec<Kind>,
+    /// `None`: streams end only by themselves.
+    pub(crate) streams: Option<Streams>,
     pub(crate) forward: Forward,
     pub(crate) cors_preflight_passes: bool,
     pub(crate) cookie_origins: Origins,
@@ -59,6 +62,7 @@ pub(super) fn compile_rule(
             ),
             ("revocation", document.revocation.is_some()),
             ("revocable_by", !document.revocable_by.is_empty()),
+            ("streams", document.streams.is_some()),
             ("forward", document.forward.is_some()),
         ];
         // A public rule with conditions was probably meant to be a required one: refuse rather than guess.
@@ -129,6 +133,8 @@ pub(super) fn compile_rule(
         None => compile_forward(default_forward, "forward")?,
     };
     let introspecting = introspecting(accepted.as_deref(), document.access, at, issuers)?;
+    let streams = document.streams.as_ref();
+    let streams = streams.map(|it| compile_streams(it, revocation, &format!("{at}.streams"))).transpose()?;
     let revocable_by = revocable_by(document, revocation, asked, at)?;
     for (index, kind) in revocable_by.iter().enumerate() {
         let mut of_rule = issuers
@@ -153,6 +159,7 @@ pub(super) fn compile_rule(
         binding: document.binding.clone(),
         revocation,
         revocable_by,
+        streams,
         forward,
         cors_preflight_passes: document.cors_preflight == config::CorsPreflight::Pass,
         cookie_origins,

@@ -402,6 +402,8 @@ causes! {
             "Report it: a rule that checks revocations cannot exist without `revocation`.";
         ChecksFull = "too many requests wait already",
             "More requests wait for the service than `limits.waiting_requests`: it is slow, or the bound is too low.";
+        StreamsFull = "too many streams are open already",
+            "`limits.open_streams` requests and streams of rules with `streams` are open, or one token has a quarter of them.";
         CheckNotSent = "the check could not be sent",
             "The cluster in `revocation.cluster` is unknown, has no endpoint, or is at its limits.";
         CheckUnanswered = "the service does not answer",

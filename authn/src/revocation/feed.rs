@@ -109,6 +109,14 @@ impl Picture {
         self.chunks.get(number).map_or(&[], |chunk| &chunk.keys)
     }
 
+    /// The keys that came from this number on. `None`: a snapshot came meanwhile.
+    pub fn keys_from(&self, from: u64) -> Option<impl Iterator<Item = &RevocationKey>> {
+        let place = usize::try_from(from.checked_sub(self.first)?).ok()?;
+        let chunks = self.chunks.get(place.checked_div(CHUNK)?..).unwrap_or_default();
+        let keys = chunks.iter().flat_map(|chunk| &chunk.keys).skip(place.checked_rem(CHUNK)?);
+        (place <= self.later()).then_some(keys)
+    }
+
     /// When the snapshot was taken over.
     pub fn taken(&self) -> Monotonic {
         self.taken
@@ -122,6 +130,10 @@ impl Picture {
     pub fn bytes(&self) -> usize {
         let snapshot = self.pieces.iter().map(Membership::len_bytes).fold(0, usize::saturating_add);
         snapshot.saturating_add(self.later().saturating_mul(BYTES_OF_KEY))
+    }
+
+    pub fn may_contain(&self, key: &RevocationKey) -> bool {
+        self.came(key).is_some()
     }
 
     /// When a key came that may be this one. `None`: it is not revoked.
@@ -152,6 +164,14 @@ impl Known<'_> {
     /// Has the picture every revocation that was acknowledged before the lag?
     pub fn is_fresh(&self, lag: Duration, now: Monotonic) -> bool {
         self.complete.0 != 0 && self.complete.plus(lag) >= now
+    }
+
+    /// When a key came that may be one of this query. `None`: none of them is in the picture.
+    pub fn came(&self, query: &RevocationQuery) -> Option<Monotonic> {
+        if query.clear_until() == self.picture.end() {
+            return None;
+        }
+        query.keys.iter().filter_map(|key| self.picture.came(key)).max()
     }
 
     /// What the feed says about a token now.

@@ -43,7 +43,8 @@ impl PartialEq for RevocationQuery {
 
 impl Eq for RevocationQuery {}
 
-/// The newest verdict and the time of its check, in one word: the time times four, a bit for dead, a bit for known.
+/// The newest verdict and the time of its check, in one word: the time times 64, a bit for dead, four for the key that
+/// ends it, a bit for known.
 ///
 /// The larger word is the newer verdict, and of two with the same time the one that ends the token. So threads that
 /// learn verdicts at the same time agree, and an allow never replaces a newer revocation.
@@ -52,18 +53,22 @@ struct NewestVerdict(AtomicU64);
 
 impl NewestVerdict {
     const KNOWN: u64 = 1;
-    const DEAD: u64 = 2;
+    const DEAD: u64 = 1 << 5;
 
     fn get(&self) -> Option<(Monotonic, Verdict)> {
         let word = self.0.load(Ordering::Relaxed);
-        let verdict = if word & Self::DEAD == 0 { Verdict::Live } else { Verdict::Dead };
-        (word & Self::KNOWN != 0).then_some((Monotonic(word >> 2), verdict))
+        let by = KeyPosition(((word >> 1) & u64::from(KeyPosition::BEYOND)) as u8);
+        let verdict = if word & Self::DEAD == 0 { Verdict::Live } else { Verdict::Dead { by } };
+        (word & Self::KNOWN != 0).then_some((Monotonic(word >> 6), verdict))
     }
 
     fn learn(&self, sent: Monotonic, verdict: Verdict) {
-        let dead = if verdict == Verdict::Dead { Self::DEAD } else { 0 };
-        // 62 bits of nanoseconds are 146 years.
-        self.0.fetch_max((sent.0 << 2) | dead | Self::KNOWN, Ordering::Relaxed);
+        let dead = match verdict {
+            Verdict::Live => 0,
+            Verdict::Dead { by } => Self::DEAD | (u64::from(by.0) << 1),
+        };
+        // 58 bits of nanoseconds are 9 years.
+        self.0.fetch_max((sent.0 << 6) | dead | Self::KNOWN, Ordering::Relaxed);
     }
 }
 
@@ -71,7 +76,31 @@ impl NewestVerdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Live,
-    Dead,
+    Dead {
+        /// The first key of the query that ends the token.
+        by: KeyPosition,
+    },
+}
+
+/// The position of a key in its query, for the log. Keys after the fifteenth are not told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyPosition(u8);
+
+impl KeyPosition {
+    const BEYOND: u8 = 15;
+
+    pub fn new(position: usize) -> Self {
+        Self(u8::try_from(position).map_or(Self::BEYOND, |position| position.min(Self::BEYOND)))
+    }
+
+    /// The position; `None` if it is not known.
+    pub fn get(self) -> Option<usize> {
+        (self.0 < Self::BEYOND).then_some(usize::from(self.0))
+    }
+
+    pub fn as_byte(self) -> u8 {
+        self.0
+    }
 }
 
 /// The issuer of a token.
@@ -142,7 +171,7 @@ impl RevocationQuery {
     /// Must a verdict of that time be refreshed before it is stale? True only once in a while, not for every request
     /// until the answer arrives.
     pub(crate) fn begins_refresh(&self, revocation: &Revocation, sent: Monotonic, now: Monotonic) -> bool {
-        if revocation.refresh_after.is_none() || revocation.is_young(sent, now) {
+        if !revocation.refreshes_ahead || revocation.is_young(sent, now) {
             return false;
         }
         let last = self.refreshed.load(Ordering::Relaxed);
@@ -165,7 +194,10 @@ impl RevocationQuery {
 
     /// The verdict from one answer for each of [`RevocationQuery::keys`].
     pub fn judge(&self, answers: impl IntoIterator<Item = Answer>) -> Verdict {
-        if answers.into_iter().any(|answer| answer.ends(self.issued.0)) { Verdict::Dead } else { Verdict::Live }
+        match answers.into_iter().position(|answer| answer.ends(self.issued.0)) {
+            Some(position) => Verdict::Dead { by: KeyPosition::new(position) },
+            None => Verdict::Live,
+        }
     }
 }
 

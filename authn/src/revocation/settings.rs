@@ -15,8 +15,8 @@ pub struct Revocation {
     pub authority: String,
     pub timeout: Duration,
     pub freshness: Duration,
-    /// A verdict in use is refreshed from this age on. `None`: only when it is stale, by a request that waits.
-    pub(crate) refresh_after: Option<Duration>,
+    /// A verdict in use is refreshed before it is stale. Otherwise a request waits for the next one.
+    pub(crate) refreshes_ahead: bool,
     pub derived: DerivedKeys,
     /// The retention that each issuer's tokens need, in the document's order.
     pub(crate) needs: Vec<Retention>,
@@ -29,11 +29,18 @@ pub struct Revocation {
 }
 
 const SHARED_AGE: f64 = 0.1;
+/// The part of its freshness after which a verdict in use is refreshed.
+const REFRESH_AGE: f64 = 0.6;
 
 impl Revocation {
     /// Does an answer still count, if its request was sent then? A time in the future is not from this clock.
     pub fn is_fresh(&self, sent: Monotonic, now: Monotonic) -> bool {
         sent <= now && now.since(sent) < self.freshness
+    }
+
+    /// A verdict that stays in use is asked for again at this age, so that the answer comes while it is fresh.
+    pub fn ask_again_after(&self) -> Duration {
+        self.freshness.mul_f64(REFRESH_AGE)
     }
 
     /// How long an answer about an issuer, a signing key or a client is reused for other tokens. It is so short that
@@ -63,8 +70,12 @@ impl Revocation {
         self.needs.get(index).copied().unwrap_or(Retention::LONGEST)
     }
 
+    fn young_for(&self) -> Duration {
+        if self.refreshes_ahead { self.ask_again_after() } else { self.freshness }
+    }
+
     /// Is it so fresh that no refresh is needed?
     pub fn is_young(&self, sent: Monotonic, now: Monotonic) -> bool {
-        sent <= now && now.since(sent) < self.refresh_after.unwrap_or(self.freshness)
+        sent <= now && now.since(sent) < self.young_for()
     }
 }

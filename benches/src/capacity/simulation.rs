@@ -11,6 +11,7 @@ use driver::{CallId, StreamId, TICK, fake};
 use mint::{Alg, SigningKey};
 use serde_json::{Value, json};
 use wire::check::Asked;
+use wire::feed::{self, Polled, Trouble};
 
 use super::Proxy;
 
@@ -30,13 +31,24 @@ pub struct Seen {
     pub waited: f64,
     /// Requests whose token their worker had verified before.
     pub cached: f64,
+    /// Polls of the feed.
+    pub polls: f64,
+    /// Of the tenth of a second with the most checks.
+    pub most_checks: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Request,
-    Tick { worker: usize },
-    Answer { worker: usize, call: u64 },
+    Tick {
+        worker: usize,
+    },
+    Answer {
+        worker: usize,
+        call: u64,
+    },
+    /// The feed has no proof from now on.
+    FeedEnds,
 }
 
 /// A VM with one worker.
@@ -60,6 +72,9 @@ struct Simulation<'s> {
     sequence: u64,
     random: Random,
     counted: Counted,
+    /// Checks in this tenth of a second, and the most of one.
+    tenth: (u64, u64),
+    most_in_a_tenth: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,6 +85,7 @@ struct Counted {
     keys: u64,
     waited: u64,
     cached: u64,
+    polls: u64,
 }
 
 /// # Errors
@@ -106,13 +122,15 @@ pub fn simulate(proxy: &Proxy, warm_up: Duration, window: Duration, seed: u64) -
         sequence: 0,
         random,
         counted: Counted::default(),
+        tenth: (0, 0),
+        most_in_a_tenth: 0,
     };
     simulation.run(warm_up, window)
 }
 
 fn configuration(proxy: &Proxy, key: &SigningKey) -> Value {
     let millis = |duration: Duration| format!("{}ms", duration.as_millis());
-    json!({
+    let mut document = json!({
         "issuers": [{
             "name": "login", "issuer": "https://login.example.com", "audiences": ["orders"], "algorithms": ["HS256"],
             "keys": [{ "kid": key.kid(), "alg": "HS256", "secret_env": KEY, "secret_encoding": "base64url" }],
@@ -125,7 +143,11 @@ fn configuration(proxy: &Proxy, key: &SigningKey) -> Value {
             "cached_tokens": proxy.cached_tokens, "shared_verdicts": proxy.shared_verdicts, "waiting_requests": 16_384,
         },
         "rules": [{ "name": "api", "match": { "path": { "prefix": "/api" } }, "access": "required" }],
-    })
+    });
+    if let Some(lag) = proxy.feed {
+        document["revocation"]["feed"] = json!({ "lag": millis(lag) });
+    }
+    document
 }
 
 /// A moment of the simulation.
@@ -151,10 +173,14 @@ impl Simulation<'_> {
             self.push(at, Event::Tick { worker });
         }
         self.push(0, Event::Request);
+        if self.proxy.feed_ends {
+            self.push(warm_up, Event::FeedEnds);
+        }
         let mut before = None;
         while let Some(Reverse((at, _, event))) = self.events.pop() {
             if at >= warm_up && before.is_none() {
                 before = Some(self.counted());
+                self.most_in_a_tenth = 0;
             }
             if at >= end {
                 break;
@@ -177,11 +203,17 @@ impl Simulation<'_> {
                     self.vm(worker, at).proxy.tick();
                     self.follow(worker, at)?;
                 }
+                Event::FeedEnds => self.service.feed_trouble = Some(Trouble::Incomplete),
                 Event::Answer { worker, call } => {
                     let in_flight = &self.vms[worker].proxy.host.in_flight;
                     let question =
                         in_flight.iter().find(|sent| sent.id == CallId(call)).context("a callout in flight")?;
-                    let reply = self.service.answer(&question.body);
+                    let is_poll = question.header(":path") == feed::PATH;
+                    let held = self::at(at).monotonic.since(question.sent).saturating_sub(self.proxy.callout);
+                    let reply = match is_poll {
+                        true => self.service.poll_now(&question.body, held),
+                        false => self.service.answer(&question.body),
+                    };
                     self.vm(worker, at).proxy.answer(CallId(call), &reply);
                     self.follow(worker, at)?;
                 }
@@ -195,9 +227,11 @@ impl Simulation<'_> {
             requests: requests / seconds,
             asked: each(|counted| counted.asked) / seconds,
             checks: checks / seconds,
-            keys_per_check: each(|counted| counted.keys) / checks,
+            keys_per_check: if checks > 0.0 { each(|counted| counted.keys) / checks } else { 0.0 },
             waited: each(|counted| counted.waited) / requests,
             cached: each(|counted| counted.cached) / requests,
+            polls: each(|counted| counted.polls) / seconds,
+            most_checks: self.most_in_a_tenth as f64 * 10.0,
         })
     }
 
@@ -231,16 +265,29 @@ impl Simulation<'_> {
         }
         let mut calls = Vec::new();
         for call in vm.proxy.host.in_flight.iter().filter(|call| call.id.0 > vm.last_call) {
+            if call.header(":path") == feed::PATH {
+                let polled = Polled::read(std::slice::from_ref(&self.service.keys), &call.body);
+                let wait = polled.map_err(|_| anyhow::anyhow!("not a poll"))?.wait();
+                // Nothing is revoked here, so it is held as long as it may be, if its follower has everything.
+                let is_held = self.service.poll(&call.body, Duration::ZERO).is_none();
+                self.counted.polls += 1;
+                calls.push((call.id.0, if is_held { wait } else { Duration::ZERO }));
+                continue;
+            }
             let asked = Asked::read(std::slice::from_ref(&self.service.keys), &call.body);
             let keys = asked.map_err(|_| anyhow::anyhow!("not a check"))?.keys().len() as u64;
             // The others report issuers.
             self.counted.checks += u64::from(keys > 0);
             self.counted.keys += keys;
-            calls.push(call.id.0);
+            let tenth = at / (SECOND / 10);
+            self.tenth = if self.tenth.0 == tenth { self.tenth } else { (tenth, 0) };
+            self.tenth.1 += u64::from(keys > 0);
+            self.most_in_a_tenth = self.most_in_a_tenth.max(self.tenth.1);
+            calls.push((call.id.0, Duration::ZERO));
         }
-        vm.last_call = calls.last().copied().unwrap_or(vm.last_call);
-        for call in calls {
-            self.push(at + nanos(self.proxy.callout), Event::Answer { worker, call });
+        vm.last_call = calls.last().map_or(vm.last_call, |(call, _)| *call);
+        for (call, held) in calls {
+            self.push(at + nanos(self.proxy.callout + held), Event::Answer { worker, call });
         }
         Ok(())
     }

@@ -23,13 +23,15 @@ pub struct Seen<'e> {
     pub steps: Steps<'e>,
     pub rule: Option<usize>,
     pub rejection: Option<Rejection>,
+    /// It is admitted by a token; true if it could not be checked.
+    pub admitted: Option<bool>,
     /// Changes now belong to the verdict. Earlier ones are made to every request.
     is_decided: bool,
 }
 
 impl<'e> Seen<'e> {
     pub fn new(steps: Steps<'e>) -> Self {
-        Self { steps, rule: None, rejection: None, is_decided: false }
+        Self { steps, rule: None, rejection: None, admitted: None, is_decided: false }
     }
 
     /// A change before the rules are matched.
@@ -92,7 +94,10 @@ impl Exchange for ExplainedRequest<'_> {
     fn observe(&self, stage: Stage<'_>) {
         let mut seen = self.seen.borrow_mut();
         match stage {
-            Stage::Admitted(admission) => (seen.rule, seen.is_decided) = (Some(admission.rule()), true),
+            Stage::Admitted(admission) => {
+                (seen.rule, seen.is_decided) = (Some(admission.rule()), true);
+                seen.admitted = Some(admission.unchecked);
+            }
             Stage::Open { rule } => (seen.rule, seen.is_decided) = (Some(rule), true),
             Stage::Answered { rule } => seen.rule = Some(rule),
             Stage::Refused { rule, rejection } => (seen.rule, seen.rejection) = (rule, Some(rejection.clone())),
@@ -109,6 +114,11 @@ impl Exchange for ExplainedRequest<'_> {
     fn reply(&mut self, reply: &LocalReply<'_>) -> Result<(), HostError> {
         let headers = reply.headers.iter().map(|(name, value)| (text(name), text(value))).collect();
         self.reply = Some(Reply { status: reply.status, headers, body: text(reply.body) });
+        Ok(())
+    }
+
+    /// There is no stream.
+    fn reset(&mut self) -> Result<(), HostError> {
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Sends the request through the driver, and answers its callouts at once: no time passes.
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -13,7 +14,7 @@ use driver::{Action, Configured, Worker};
 
 use super::callouts::Callouts;
 use super::exchange::{ExplainedRequest, Seen};
-use super::report::{Judged, Verdict};
+use super::report::{How, Judged, Verdict};
 use super::steps::{NOW, Steps};
 use super::{Explain, Sent};
 
@@ -28,11 +29,13 @@ pub fn judge(
     callouts: Callouts,
 ) -> Result<Judged> {
     let now = Now { wall: explain.at, monotonic: NOW };
-    let mut host = FakeHost::new(now, BTreeMap::new(), SharedData::default(), 0);
+    // The nonces of real checks must not repeat.
+    let seed = std::hash::RandomState::new().build_hasher().finish();
+    let mut host = FakeHost::new(now, BTreeMap::new(), SharedData::default(), seed);
     let Configured { core, mut dispatcher } =
         driver::activate(&mut host, policy).map_err(|error| anyhow!("the configuration is not usable: {error}"))?;
     let mut request = ExplainedRequest {
-        headers: sent.pairs(explain),
+        headers: sent.pairs(),
         address: explain.client_address,
         certificate_sha256: explain.client_certificate_sha256.as_ref().map(|hex| hex.clone().into_bytes()),
         reply: None,
@@ -45,7 +48,7 @@ pub fn judge(
     }
     // Without the query, which may contain a token.
     let path = sent.path.split('?').next().unwrap_or_default();
-    let text = format!("{} {path} on {}, at {} seconds since 1970", explain.method, explain.host, explain.at.0);
+    let text = format!("{} {path} on {}, at {} seconds since 1970", sent.method, sent.host, explain.at.0);
     steps.step("request", text.escape_debug().to_string());
 
     // Keys are fetched before the first request, as in a proxy that has just started.
@@ -60,20 +63,29 @@ pub fn judge(
     }
 
     let ExplainedRequest { reply, changes, seen, .. } = request;
-    let Seen { steps, rule, rejection, .. } = seen.into_inner();
+    let Seen { steps, rule, rejection, admitted, .. } = seen.into_inner();
     let verdict = match (rejection, reply) {
         (Some(rejection), Some(reply)) => Verdict::Refused { rejection: hinted(rejection, &callouts), reply },
         (None, Some(_)) => Verdict::Answered,
-        (_, None) => Verdict::Admitted(changes),
+        (_, None) => Verdict::Admitted { how: how(admitted, &steps), changes },
     };
     let rule = rule.and_then(|rule| core.policy.rules().get(rule)).map(|rule| rule.name.clone());
     Ok(Judged { rule, steps: steps.taken, verdict })
 }
 
+/// Only an answer of the service, given or real, says that a session was not revoked.
+fn how(admission: Option<bool>, steps: &Steps<'_>) -> How {
+    match admission {
+        Some(true) => How::Unchecked,
+        Some(false) if steps.asked_in_vain() => How::UnlessRevoked,
+        Some(false) | None => How::Plainly,
+    }
+}
+
 /// Names the option that would have changed the verdict.
 fn hinted(rejection: Rejection, callouts: &Callouts) -> Rejection {
     match rejection.cause {
-        Cause::IntrospectionUnanswered if callouts.introspection.is_none() => {
+        Cause::IntrospectionUnanswered if callouts.introspection.is_none() && callouts.live.is_none() => {
             let detail = "here it counts as unavailable; give its response by --introspection";
             Rejection { detail: Some(detail.into()), ..rejection }
         }

@@ -14,11 +14,40 @@ pub struct Judged {
 pub enum Verdict {
     /// By the filter itself.
     Answered,
-    Admitted(Vec<Change>),
+    Admitted {
+        how: How,
+        changes: Vec<Change>,
+    },
+    /// A refusal that was logged.
+    Logged {
+        code: String,
+        cause: Option<String>,
+        advice: Vec<String>,
+    },
     Refused {
         rejection: Rejection,
         reply: Reply,
     },
+}
+
+/// What an admission is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    Plainly,
+    /// The service was not asked.
+    UnlessRevoked,
+    /// The service could not answer, and the rule admits such requests.
+    Unchecked,
+}
+
+impl How {
+    fn verdict(self) -> &'static str {
+        match self {
+            How::Plainly => "admitted",
+            How::UnlessRevoked => "admitted_unless_revoked",
+            How::Unchecked => "admitted_unchecked",
+        }
+    }
 }
 
 /// A reply of the filter's own.
@@ -66,9 +95,14 @@ impl Judged {
         let mut lines: Vec<String> = self.steps.iter().map(|(step, says)| format!("{step:<12} {says}")).collect();
         match &self.verdict {
             Verdict::Answered => lines.push("answered".into()),
-            Verdict::Admitted(changes) => {
-                lines.push("admitted".into());
+            Verdict::Admitted { how, changes } => {
+                lines.push(how.verdict().replace('_', " "));
                 lines.extend(changes.iter().map(|change| format!("  {}", change.text())));
+            }
+            Verdict::Logged { code, cause, advice } => {
+                lines.push(format!("refused {code}"));
+                lines.extend(cause.iter().map(|cause| format!("  cause: {cause}")));
+                lines.extend(advice.iter().map(|advice| format!("  {advice}")));
             }
             Verdict::Refused { rejection, reply } => {
                 lines.push(format!("refused {} {}", rejection.reason.code(), reply.status));
@@ -86,10 +120,13 @@ impl Judged {
         let steps: Vec<Value> = steps.iter().map(|(step, says)| json!({ "step": step, "says": says })).collect();
         match verdict {
             Verdict::Answered => json!({ "verdict": "answered", "rule": rule, "steps": steps }),
-            Verdict::Admitted(changes) => {
+            Verdict::Admitted { how, changes } => {
                 let forward: Vec<Value> = changes.iter().map(Change::as_json).collect();
-                json!({ "verdict": "admitted", "rule": rule, "steps": steps, "forward": forward })
+                json!({ "verdict": how.verdict(), "rule": rule, "steps": steps, "forward": forward })
             }
+            Verdict::Logged { code, cause, advice } => json!({
+                "verdict": "refused", "rule": rule, "steps": steps, "code": code, "cause": cause, "advice": advice,
+            }),
             Verdict::Refused { rejection, reply } => {
                 let headers: Vec<Value> =
                     reply.headers.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();

@@ -23,8 +23,10 @@ pub struct Steps<'e> {
     /// Secrets with a placeholder.
     pub assumed: &'e [String],
     pub at: UnixSeconds,
-    /// The service's, if it is asked.
-    pub answer: Answer,
+    /// The service's, if it is asked. `None`: the option is not given.
+    pub answer: Option<Answer>,
+    /// The real servers are asked.
+    pub is_live: bool,
     pub show_claims: bool,
     pub taken: Vec<(&'static str, String)>,
     progress: Progress,
@@ -41,12 +43,18 @@ struct Progress {
 
 impl<'e> Steps<'e> {
     pub fn new(explain: &super::Explain, core: Arc<Core>, document: &'e Document, assumed: &'e [String]) -> Self {
-        let super::Explain { at, answer, show_claims, .. } = *explain;
-        Self { core, document, assumed, at, answer, show_claims, taken: Vec::new(), progress: Progress::default() }
+        let super::Explain { at, answer, live, show_claims, .. } = *explain;
+        let (taken, progress) = (Vec::new(), Progress::default());
+        Self { core, document, assumed, at, answer, is_live: live, show_claims, taken, progress }
     }
 
     pub fn step(&mut self, step: &'static str, says: impl Into<String>) {
         self.taken.push((step, says.into()));
+    }
+
+    /// The service was needed, and nothing is known of its answer.
+    pub fn asked_in_vain(&self) -> bool {
+        self.progress.asked.is_some() && self.answer.is_none() && !self.is_live
     }
 
     pub fn on_stage(&mut self, stage: Stage<'_>) {
@@ -129,16 +137,32 @@ impl<'e> Steps<'e> {
     fn asked(&mut self, verified: &Verified, query: Arc<RevocationQuery>) {
         if self.progress.asked.replace(query).is_none() {
             self.revocation_keys(verified);
+            self.feed();
+        }
+    }
+
+    /// No feed is followed here, so the token is asked about.
+    fn feed(&mut self) {
+        if let Some(feed) = self.core.policy.revocation().and_then(|revocation| revocation.feed) {
+            let lag = feed.lag;
+            self.step(
+                "feed",
+                format!(
+                    "with a proof that is not older than {lag:?}, and if none of these keys may be revoked, the token \
+                     passes without a check; otherwise the service is asked, as here"
+                ),
+            );
         }
     }
 
     fn woken(&mut self, wake: &Wake) {
         match wake {
             Wake::Verdict { verdict, .. } => self.verdict(*verdict),
+            Wake::CannotTell(_, cause) if self.is_live => self.step("revocation", format!("no answer: {cause}")),
             Wake::CannotTell(..) => {
                 let answered = match self.answer {
-                    Answer::Fails(error) => error.name(),
-                    Answer::Service(_) | Answer::Unavailable => "unavailable",
+                    Some(Answer::Fails(error)) => error.name(),
+                    Some(Answer::Service(_) | Answer::Unavailable) | None => "unavailable",
                 };
                 self.step("revocation", format!("taken for {answered}"));
             }
@@ -153,7 +177,13 @@ impl<'e> Steps<'e> {
     }
 
     fn verdict(&mut self, verdict: Verdict) {
-        let answered = match self.answer {
+        if self.is_live {
+            return self.real_verdict(verdict);
+        }
+        if self.answer.is_none() {
+            return self.step("revocation", "the service was not asked: use --live, or give its answer by --answer");
+        }
+        let answered = match self.answer.unwrap_or(Answer::Unavailable) {
             Answer::Service(wire::Answer::Live) => "live".to_owned(),
             Answer::Service(wire::Answer::Dead) => "dead".to_owned(),
             Answer::Service(wire::Answer::Before(time)) => format!("before:{time}"),
@@ -162,10 +192,27 @@ impl<'e> Steps<'e> {
         };
         let means = match verdict {
             Verdict::Live => "lives",
-            Verdict::Dead => "was ended",
+            Verdict::Dead { .. } => "was ended",
         };
         let issued = self.relative(self.progress.asked.as_ref().map_or(0, |query| query.issued.0));
         self.step("revocation", format!("taken for answered {answered} to each; issued {issued}, the token {means}"));
+    }
+
+    fn real_verdict(&mut self, verdict: Verdict) {
+        let issued = self.relative(self.progress.asked.as_ref().map_or(0, |query| query.issued.0));
+        let Verdict::Dead { by } = verdict else {
+            return self
+                .step("revocation", format!("the service says that none of the keys is revoked; issued {issued}"));
+        };
+        let position = by.get();
+        let key = self.progress.asked.as_ref().and_then(|query| query.keys.get(position?).copied());
+        let keys = self.progress.verified.as_ref().and_then(|it| self.core.policy.revocation_keys(it).ok());
+        let found = key.and_then(|key| keys?.into_iter().find(|(_, other)| *other == key));
+        let by = match found {
+            Some((kind, key)) => format!("by {kind} {key}: see `portcullis revoke show {key}`"),
+            None => "by one of the keys".to_owned(),
+        };
+        self.step("revocation", format!("the service says that it was revoked, {by}; issued {issued}"));
     }
 
     fn admitted(&mut self, admission: &Admission) {

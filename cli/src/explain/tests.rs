@@ -246,7 +246,7 @@ impl Published {
         let path = |file: &str| self.directory.path().join(file).display().to_string();
         let mut words =
             vec!["explain".to_owned(), format!("--config={}", path("config.json")), format!("--token={token}")];
-        words.push(format!("--at={NOW}"));
+        words.extend([format!("--at={NOW}"), "--assume-secrets".to_owned()]);
         words.extend(jwks.map(|(issuer, file)| format!("--jwks={issuer}={}", path(file))));
         Ok(Command::try_parse_from(words)?.explain.judge()?.as_json())
     }
@@ -287,4 +287,22 @@ fn a_key_set_that_cannot_be_used_is_an_error_that_names_it() {
     assert!(error(("main", "absent.json")).contains("absent.json"));
     let says = error(("main", "config.json"));
     assert!(says.contains("config.json is no key set"), "{says}");
+}
+
+#[test]
+fn what_the_feed_would_save_is_said_where_it_is_followed() {
+    let published = Published::new(&json!({ "cluster": "idp", "uri": "https://issuer.example/keys" }));
+    let claims = json!({ "iss": cases::ISSUER, "aud": "api", "sub": "alice", "iat": NOW, "exp": NOW + 60 });
+    let path = published.directory.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for (feed, is_said) in [(None, false), (Some(json!({ "lag": "750ms" })), true)] {
+        config["revocation"] = json!({ "cluster": "sessions", "secret_env": "SECRET" });
+        if let Some(feed) = feed {
+            config["revocation"]["feed"] = feed;
+        }
+        std::fs::write(&path, config.to_string()).unwrap();
+        let said = published.explain(Some(("main", "set.json")), &published.key.mint(&claims)).unwrap();
+        assert_eq!(said["verdict"], "admitted", "{said}");
+        assert_eq!(said["steps"].to_string().contains("with a proof that is not older than 750ms"), is_said, "{said}");
+    }
 }

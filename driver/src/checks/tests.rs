@@ -6,6 +6,7 @@ const NEEDS: Retention = Retention { token: 600, login: 3600 };
 fn reply(answers: &[Answer]) -> Reply {
     Reply { keeps: NEEDS, answers: answers.to_vec() }
 }
+use authn::revocation::KeyPosition;
 use authn::time::UnixSeconds;
 
 const MS: u64 = 1_000_000;
@@ -13,6 +14,11 @@ const MS: u64 = 1_000_000;
 fn query(name: u8) -> Arc<RevocationQuery> {
     let keys = vec![RevocationKey([name; 16]), RevocationKey([200; 16])];
     Arc::new(RevocationQuery::of(keys, 0, UnixSeconds(100), NEEDS, [name; 16]))
+}
+
+/// By the key at this position.
+fn dead(position: usize) -> Option<Verdict> {
+    Some(Verdict::Dead { by: KeyPosition::new(position) })
 }
 
 fn checks() -> Checks {
@@ -55,7 +61,7 @@ fn one_token_that_is_waited_for_twice_is_asked_once() {
     checks.join(3, query(1), at(1)).unwrap();
     assert_eq!(checks.next_batch(Trigger::Waiters, at(1)), None);
     let resolved = checks.answered(batch.id, &reply(&[Answer::Dead, Answer::Live])).unwrap();
-    assert_eq!((resolved[0].verdict, resolved[0].waiters.as_slice()), (Some(Verdict::Dead), [1, 2, 3].as_slice()));
+    assert_eq!((resolved[0].verdict, resolved[0].waiters.as_slice()), (dead(0), [1, 2, 3].as_slice()));
     assert_eq!(checks.waiting(), 0);
 }
 
@@ -88,7 +94,7 @@ fn what_is_to_be_refreshed_goes_along_with_others_or_with_a_tick() {
     assert_eq!(batch.tokens, 2);
     let resolved = checks.answered(batch.id, &reply(&[Answer::Live, Answer::Live, Answer::Dead])).unwrap();
     let seen: Vec<_> = resolved.iter().map(|one| (one.query.digest[0], one.verdict, one.waiters.as_slice())).collect();
-    assert_eq!(seen, [(2, Some(Verdict::Live), [7].as_slice()), (1, Some(Verdict::Dead), [].as_slice())]);
+    assert_eq!(seen, [(2, Some(Verdict::Live), [7].as_slice()), (1, dead(0), [].as_slice())]);
     checks.refresh(query(3));
     let batch = checks.next_batch(Trigger::Tick, at(1)).unwrap();
     assert_eq!(batch.tokens, 1);
@@ -119,7 +125,7 @@ fn who_comes_while_its_token_is_to_be_refreshed_does_not_wait_for_a_tick() {
 #[test]
 fn a_refresh_that_is_no_longer_needed_is_not_sent_unless_a_request_waits_for_it() {
     let mut checks = checks();
-    (1..=3).for_each(|name| checks.refresh(query(name)));
+    assert!((1..=3).all(|name| checks.refresh(query(name))));
     checks.join(7, query(2), at(0)).unwrap();
     checks.retain_refreshes(|query| query.digest[0] == 3);
     let batch = checks.next_batch(Trigger::Tick, at(0)).unwrap();
@@ -135,7 +141,8 @@ fn a_refresh_that_is_no_longer_needed_is_not_sent_unless_a_request_waits_for_it(
 #[test]
 fn what_is_to_be_refreshed_is_bounded() {
     let mut checks = checks();
-    (0..100).for_each(|name| checks.refresh(query(name)));
+    let kept = (0..100).filter(|name| checks.refresh(query(*name))).count();
+    assert_eq!(kept, 10);
     assert_eq!((checks.refreshes.len(), checks.pending.len()), (10, 10));
     assert_eq!(checks.join(1, query(1), at(0)), Ok(()));
     assert_eq!(checks.next_batch(Trigger::Waiters, at(0)).unwrap().tokens, 10);
@@ -164,12 +171,12 @@ fn what_many_tokens_share_is_not_asked_again_at_once_and_counts_from_its_own_que
     let batch = checks.next_batch(Trigger::Waiters, at(110)).unwrap();
     assert_eq!(batch.keys.len(), 2);
     let resolved = checks.answered(batch.id, &reply(&[Answer::Live, Answer::Before(101)])).unwrap();
-    assert_eq!((resolved[0].verdict, resolved[0].sent), (Some(Verdict::Dead), at(110)));
+    assert_eq!((resolved[0].verdict, resolved[0].sent), (dead(1), at(110)));
     // A revocation is reused as well.
     checks.join(4, sharing(4), at(120)).unwrap();
     let batch = checks.next_batch(Trigger::Waiters, at(120)).unwrap();
     let resolved = checks.answered(batch.id, &reply(&[Answer::Live])).unwrap();
-    assert_eq!((resolved[0].verdict, resolved[0].sent), (Some(Verdict::Dead), at(110)));
+    assert_eq!((resolved[0].verdict, resolved[0].sent), (dead(1), at(110)));
 }
 
 #[test]
@@ -183,7 +190,7 @@ fn an_older_answer_that_comes_late_does_not_replace_a_newer_one() {
     checks.answered(older.id, &reply(&[Answer::Live, Answer::Live])).unwrap();
     checks.join(3, sharing(3), at(2)).unwrap();
     let batch = checks.next_batch(Trigger::Waiters, at(2)).unwrap();
-    assert_eq!(checks.answered(batch.id, &reply(&[Answer::Live])).unwrap()[0].verdict, Some(Verdict::Dead));
+    assert_eq!(checks.answered(batch.id, &reply(&[Answer::Live])).unwrap()[0].verdict, dead(1));
 }
 
 #[test]

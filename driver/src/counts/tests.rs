@@ -28,7 +28,8 @@ fn counters() -> Vec<Counter> {
     let polls = polls.into_iter().chain(Trouble::ALL.map(FeedResult::Trouble)).map(Counter::FeedPoll);
     let answers = [FeedAnswer::Clear, FeedAnswer::Asked, FeedAnswer::Silent].map(Counter::FeedAnswer);
     let settings = Setting::ALL.map(Counter::MissingProxySetting);
-    failures.chain(others).chain(settings).chain(polls).chain(answers).collect()
+    let ends = [EndCause::Revoked, EndCause::Expired, EndCause::CannotTell].map(Counter::StreamEnded);
+    failures.chain(others).chain(settings).chain(polls).chain(answers).chain(ends).collect()
 }
 
 fn outcomes() -> Vec<Outcome> {

@@ -15,12 +15,16 @@ use crate::counts::{CheckFailure, Counter, microseconds};
 use crate::host::{Callout, CalloutReply, Host, PutError, StreamId};
 use crate::metrics::Metric;
 use crate::shared::{Namespace, SharedVerdicts};
+use crate::streams::Urgency;
 use crate::wake::Wake;
 
 /// How often another worker may change a slot between our read and our write before we give up.
 const CAS_TRIES: u32 = 3;
-/// Retries of one check, all within `revocation.timeout`: enough until Envoy ejects a dead instance.
-const CHECK_RETRIES: &[u8] = b"6";
+/// For Envoy's router: an instance that cannot be reached, or that resets the connection, is no answer. A 503 is not retried:
+/// it is the service's own statement about its store.
+pub const RETRY_ON: &[u8] = b"connect-failure,refused-stream,reset";
+/// Retries of one callout, all within its timeout: enough until Envoy ejects a dead instance.
+pub const RETRIES: &[u8] = b"6";
 
 pub struct Checking {
     checks: Checks,
@@ -50,6 +54,15 @@ impl Checking {
 
     pub fn next_nonce(&mut self) -> [u8; 16] {
         self.nonces.next()
+    }
+
+    /// Asks about the session of an open stream. False if there is no room for the question now.
+    pub fn ask_about_stream(&mut self, query: &Arc<RevocationQuery>, urgency: Urgency) -> bool {
+        let query = Arc::clone(query);
+        match urgency {
+            Urgency::AtOnce => self.checks.anticipate(query),
+            Urgency::Soon => self.checks.refresh(query),
+        }
     }
 
     /// The feed has brought revocations.
@@ -159,11 +172,9 @@ impl Dispatcher {
             (b":authority", revocation.authority.as_bytes()),
             (b":scheme", b"http"),
             (b"content-type", check::CONTENT_TYPE.as_bytes()),
-            // Headers for Envoy's router, which removes them. If an instance cannot be reached, or resets the
-            // connection, another one is tried. A 503 is not retried: it is the service's own statement about its
-            // store.
-            (b"x-envoy-retry-on", b"connect-failure,refused-stream,reset"),
-            (b"x-envoy-max-retries", CHECK_RETRIES),
+            // Envoy's router removes them.
+            (b"x-envoy-retry-on", RETRY_ON),
+            (b"x-envoy-max-retries", RETRIES),
         ];
         let (cluster, body, timeout) = (revocation.cluster.as_str(), question.bytes(), revocation.timeout);
         let Ok(call) = host.call(&Callout { cluster, headers: &headers, body, timeout }) else { return false };
@@ -221,10 +232,15 @@ impl Dispatcher {
     /// answer take that answer.
     fn drop_refreshes(&mut self, host: &mut impl Host, now: Now) {
         let (Some(revocation), Some(checking)) = (self.core.policy.revocation(), &mut self.checking) else { return };
-        let Checking { checks, shared, .. } = checking;
+        let (Checking { checks, shared, .. }, streams) = (checking, &mut self.streams);
+        let again_after = revocation.ask_again_after();
         checks.retain_refreshes(|query| {
             let Some((sent, verdict)) = shared_verdict(shared.as_ref(), host, &query.digest) else { return true };
             query.learn(sent, verdict);
+            streams.learn(&query.digest, sent, verdict);
+            if streams.needs_newer(&query.digest, sent, again_after, now.monotonic) {
+                return true;
+            }
             !revocation.is_young(sent, now.monotonic)
         });
     }
@@ -250,6 +266,7 @@ impl Dispatcher {
         // Another worker may have learned of a revocation since: the newer of the two counts here too.
         let (sent, verdict) = self.share(host, &resolved.query.digest, (resolved.sent, verdict));
         resolved.query.learn(sent, verdict);
+        self.streams.learn(&resolved.query.digest, sent, verdict);
         for stream in resolved.waiters {
             self.wakes.wake(stream, Wake::Verdict { sent, verdict });
         }

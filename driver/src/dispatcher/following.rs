@@ -2,13 +2,13 @@
 //! of them follows, and the others take the picture over from shared data.
 use std::sync::Arc;
 
-use authn::revocation::{CHUNK, FeedSettings, Revocation};
+use authn::revocation::{CHUNK, FeedSettings, Known, Revocation};
 use authn::time::{Monotonic, Now};
 use sha2::{Digest as _, Sha256};
 use wire::check::StoreError;
 use wire::feed::{self, MAX_REPLY_BYTES, Membership, Poll, Reply, Trouble};
 
-use super::checking::needs;
+use super::checking::{RETRIES, RETRY_ON, needs};
 use super::{Dispatcher, Owner};
 use crate::counts::{Counter, FeedResult};
 use crate::following::{Change, Following};
@@ -26,6 +26,8 @@ pub struct Feed {
     follows: bool,
     /// A picture of another VM of which not all pieces are read.
     adopting: Option<(u64, Vec<Membership>)>,
+    /// Until when this VM waits, as its lease says already.
+    waits_until: Monotonic,
     told_too_large: bool,
 }
 
@@ -42,8 +44,14 @@ impl Feed {
             shared,
             owner: seed | 1,
             adopting: None,
+            waits_until: Monotonic(0),
             told_too_large: false,
         })
+    }
+
+    /// What is known now.
+    pub fn known(&self) -> Known<'_> {
+        Known { picture: self.following.picture(), complete: self.following.complete() }
     }
 
     /// Another VM follows from now on.
@@ -85,6 +93,22 @@ impl Feed {
         let is_taken = lease.owner != self.owner && lease.until > now && lease.until <= now.plus(LONGEST_LEASE);
         let ours = shared.write_lease(FeedLease { owner: self.owner, until });
         !is_taken && host.shared_put(&shared.lease_key(), &ours, cas).is_ok()
+    }
+
+    /// While this VM waits before its next poll, its lease goes on: another VM would poll at once, and the service would
+    /// get polls of each VM in turn.
+    fn keep_lease(&mut self, host: &mut impl Host) {
+        let (Some(shared), Some(due)) = (&self.shared, self.following.waits_until()) else { return };
+        if due == self.waits_until {
+            return;
+        }
+        if let Some((lease, cas)) = self.lease(host)
+            && lease.owner == self.owner
+        {
+            let until = due.plus(super::TICK.saturating_mul(3));
+            let _ = host.shared_put(&shared.lease_key(), &shared.write_lease(FeedLease { until, ..lease }), cas);
+        }
+        self.waits_until = due;
     }
 
     fn head(&self, host: &mut impl Host) -> Option<Head> {
@@ -232,8 +256,8 @@ fn identity(revocation: &Revocation, settings: &FeedSettings) -> [u8; 32] {
     identity.finalize().into()
 }
 
-/// No lease is longer: a poll's timeout, and a few ticks.
-const LONGEST_LEASE: std::time::Duration = std::time::Duration::from_secs(10);
+/// No lease is longer: a poll's timeout or the longest wait before the next one, and a few ticks.
+const LONGEST_LEASE: std::time::Duration = std::time::Duration::from_secs(11);
 
 impl Dispatcher {
     /// Polls if it is time and this VM follows; otherwise takes over what another VM knows.
@@ -273,7 +297,7 @@ impl Dispatcher {
             return;
         };
         if !feed.following.is_due(now.monotonic) {
-            return;
+            return feed.keep_lease(host);
         }
         if !feed.holds_lease(host, now.monotonic) {
             return feed.stop(now.monotonic);
@@ -281,12 +305,15 @@ impl Dispatcher {
         let (wait, timeout) = feed.following.timing();
         let needs = needs(revocation, now.wall);
         let poll = Poll::new(&revocation.derived, checking.next_nonce(), needs, wait, feed.following.cursor());
-        let headers: [(&[u8], &[u8]); 5] = [
+        let headers: [(&[u8], &[u8]); 7] = [
             (b":method", b"POST"),
             (b":path", feed::PATH.as_bytes()),
             (b":authority", revocation.authority.as_bytes()),
             (b":scheme", b"http"),
             (b"content-type", feed::CONTENT_TYPE.as_bytes()),
+            // As for checks: another instance is tried.
+            (b"x-envoy-retry-on", RETRY_ON),
+            (b"x-envoy-max-retries", RETRIES),
         ];
         let callout = Callout { cluster: &revocation.cluster, headers: &headers, body: poll.bytes(), timeout };
         match host.call(&callout) {
@@ -335,6 +362,9 @@ impl Dispatcher {
                     Change::TooLarge => FeedResult::TooLarge,
                 }));
                 self.take_news(host, &change, now.monotonic);
+                if matches!(change, Change::Keys(_) | Change::Snapshot) {
+                    self.judge_streams(host, now);
+                }
             }
         }
         self.poll_feed(host, now);
@@ -369,6 +399,7 @@ impl Dispatcher {
                     checking.forget_answers(now);
                 }
                 self.core.feed.publish(feed.following.picture(), feed.following.complete());
+                self.compare_streams(now);
             }
             false => self.core.feed.prove(feed.following.complete()),
         }

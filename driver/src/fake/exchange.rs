@@ -30,8 +30,10 @@ pub struct FakeExchange {
     pub is_unreadable: bool,
     /// The host refuses to change headers of this name.
     pub refuses_edits_of: Option<Vec<u8>>,
-    /// The host refuses to send replies.
+    /// The host refuses to send replies, and to reset streams.
     pub refuses_replies: bool,
+    /// Its stream was ended after its response had begun.
+    pub is_reset: bool,
 }
 
 impl FakeExchange {
@@ -47,6 +49,7 @@ impl FakeExchange {
             is_unreadable: false,
             refuses_edits_of: None,
             refuses_replies: false,
+            is_reset: false,
         }
     }
 
@@ -105,6 +108,15 @@ impl Exchange for FakeExchange {
             headers: reply.headers.iter().map(|(name, value)| (text(name), text(value))).collect(),
             body: text(reply.body),
         });
+        Ok(())
+    }
+
+    fn reset(&mut self) -> Result<(), HostError> {
+        assert!(!self.is_reset, "a stream is reset twice");
+        if self.refuses_replies {
+            return Err(HostError(10));
+        }
+        self.is_reset = true;
         Ok(())
     }
 }

@@ -36,12 +36,16 @@ pub enum Seen {
     Replied(Sent),
     /// The host would not send the reply: the client waits for the proxy's own timeout.
     Unanswered,
+    /// It was forwarded, and its stream was ended: with a reply if its response had not begun.
+    Ended(Option<Sent>),
 }
 
 struct Running {
     worker: usize,
     exchange: FakeExchange,
     seen: Option<Action>,
+    /// Its stream was ended.
+    is_ended: bool,
 }
 
 impl Request {
@@ -72,7 +76,7 @@ impl FakeProxy {
             Some(worker) => worker.begin(stream, ends, &mut self.host, &mut exchange, &mut self.dispatcher),
             None => panic!("there is no worker {worker}"),
         };
-        self.requests.insert(stream, Running { worker, exchange, seen: None });
+        self.requests.insert(stream, Running { worker, exchange, seen: None, is_ended: false });
         self.note(stream, action);
         self.resume();
         stream
@@ -80,6 +84,9 @@ impl FakeProxy {
 
     pub fn seen(&self, stream: StreamId) -> Seen {
         let Some(running) = self.requests.get(&stream) else { panic!("there is no request {stream}") };
+        if running.is_ended {
+            return Seen::Ended(running.exchange.reply.clone());
+        }
         match running.seen {
             None => Seen::Waiting,
             Some(Action::Continue) => Seen::Forwarded(running.exchange.clone()),
@@ -88,6 +95,20 @@ impl FakeProxy {
                 None => Seen::Unanswered,
             },
         }
+    }
+
+    /// The upstream begins to respond.
+    pub fn respond(&mut self, stream: StreamId) {
+        if let Some(running) = self.requests.get(&stream)
+            && let Some(worker) = self.workers.get_mut(running.worker)
+        {
+            worker.on_response_headers(stream);
+        }
+    }
+
+    /// Has it been forwarded, and is its stream open?
+    pub fn is_open(&self, stream: StreamId) -> bool {
+        matches!(self.seen(stream), Seen::Forwarded(_))
     }
 
     /// The client is gone.
@@ -166,6 +187,16 @@ impl FakeProxy {
             let Some(worker) = self.workers.get_mut(running.worker) else { panic!("a request without a worker") };
             let action = worker.resume(stream, &mut self.host, &mut running.exchange, &mut self.dispatcher);
             self.note(stream, action);
+        }
+        while let Some(stream) = self.dispatcher.poll_end() {
+            let Some(running) = self.requests.get_mut(&stream) else { panic!("a stream that is gone is ended") };
+            let Some(worker) = self.workers.get_mut(running.worker) else { panic!("a stream without a worker") };
+            assert_eq!(running.seen, Some(Action::Continue), "a request that was not forwarded is ended");
+            worker.end(stream, &mut self.host, &mut running.exchange, &mut self.dispatcher);
+            running.is_ended = running.exchange.is_reset || running.exchange.reply.is_some();
+            if running.is_ended {
+                worker.gone(stream, &mut self.dispatcher);
+            }
         }
     }
 

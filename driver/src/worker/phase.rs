@@ -16,6 +16,12 @@ pub enum Phase {
     Unanswered,
     /// It was forwarded, and its response belongs to a browser session.
     CookieSession,
+    /// It was forwarded, and its stream is ended with its session or token.
+    Open {
+        cookie_session: bool,
+        /// Its response has begun.
+        is_answered: bool,
+    },
 }
 
 /// The token that is being introspected.
@@ -32,7 +38,7 @@ impl Phase {
     pub fn waits(&self) -> bool {
         match self {
             Phase::Checking { .. } | Phase::Introspecting { .. } | Phase::AwaitingKeys { .. } => true,
-            Phase::Unanswered | Phase::CookieSession => false,
+            Phase::Unanswered | Phase::CookieSession | Phase::Open { .. } => false,
         }
     }
 
@@ -46,7 +52,7 @@ impl Phase {
             Phase::Checking { asking, .. } => Some(asking.rule()),
             Phase::Introspecting { subject } => Some(subject.rule()),
             Phase::AwaitingKeys { entered, .. } => Some(entered.rule()),
-            Phase::Unanswered | Phase::CookieSession => None,
+            Phase::Unanswered | Phase::CookieSession | Phase::Open { .. } => None,
         }
     }
 }

@@ -1,5 +1,9 @@
 //! Decides without side effects: turns a request's headers, or the end of a wait, into the next step.
+use authn::policy::Policy;
 use authn::revocation::Verdict;
+use authn::time::UnixSeconds;
+
+use crate::refusal_line::PresentedToken;
 
 use super::*;
 
@@ -38,8 +42,13 @@ pub enum Step {
 pub struct Refused {
     pub rule: Option<usize>,
     pub rejection: Rejection,
-    /// What is exposed of its token, if the token was verified.
-    pub exposed: Option<Arc<Exposed>>,
+    /// Its token, as far as one was found.
+    pub token: Option<RefusedToken>,
+}
+
+pub enum RefusedToken {
+    Unverified(Box<[u8]>),
+    Verified(Arc<Verified>),
 }
 
 /// The result of a request's headers.
@@ -105,15 +114,18 @@ impl Worker {
             }
             (Phase::Checking { asking, cookie_session }, Wake::Verdict { sent, verdict }) => {
                 let (rule, verified) = (asking.rule(), Arc::clone(asking.verified()));
-                admitted(rule, &verified, asking.on_verdict(&self.core.policy, sent, verdict, now), cookie_session)
+                admitted(rule, verified, asking.on_verdict(&self.core.policy, sent, verdict, now), cookie_session)
             }
             (Phase::Checking { asking, cookie_session }, Wake::CannotTell(reason, cause)) => {
                 let (rule, verified) = (asking.rule(), Arc::clone(asking.verified()));
-                admitted(rule, &verified, asking.on_cannot_tell(reason, cause), cookie_session)
+                admitted(rule, verified, asking.on_cannot_tell(reason, cause), cookie_session)
             }
             (Phase::Introspecting { subject }, Wake::Introspected(Err(rejection))) => {
-                let refused = Refused::new(Some(subject.rule()), rejection);
-                refused.about(subject.jwt().and_then(|jwt| jwt.exposed())).into()
+                let token = match subject.jwt() {
+                    Some(jwt) => RefusedToken::Verified(Arc::clone(jwt)),
+                    None => RefusedToken::Unverified(subject.token().into()),
+                };
+                Refused::new(Some(subject.rule()), rejection).about(token).into()
             }
             (Phase::Introspecting { subject }, Wake::Introspected(Ok(verified))) => {
                 self.after_introspection(subject, verified, exchange, now)
@@ -122,7 +134,7 @@ impl Worker {
                 self.judge_token(entered, RetryState::KeysAwaited, exchange, now)
             }
             (Phase::AwaitingKeys { entered, rejection }, Wake::Keys { is_judged_anew: false }) => {
-                Refused::new(Some(entered.rule()), rejection).into()
+                Refused::unverified(&entered, rejection).into()
             }
             // An event that does not match the request's phase.
             (phase, _) => Refused::new(phase.rule(), Rejection::new(Cause::AnswerLate)).into(),
@@ -137,12 +149,13 @@ impl Worker {
         now: Now,
     ) -> Step {
         let rule = subject.rule();
-        let refused = |rejection| Step::from(Refused::new(Some(rule), rejection));
+        let token = Arc::clone(&verified);
+        let refused =
+            |rejection, token| Step::from(Refused::new(Some(rule), rejection).about(RefusedToken::Verified(token)));
         // Its key may have been removed while the request waited.
         if let Err(unverifiable) = self.core.policy.check_still_trusts(&verified, &self.keys.1, now) {
-            return refused(unverifiable.rejection);
+            return refused(unverifiable.rejection, token);
         }
-        let exposed = verified.exposed().cloned();
         let (status, cookie_session) = match subject {
             Introspected::Opaque(entered) => {
                 let cookie_session = entered.is_cookie_session();
@@ -153,8 +166,8 @@ impl Worker {
             }
         };
         match status {
-            Ok(RevocationStatus::MustIntrospect(_)) => refused(Rejection::new(Cause::IntrospectionTimeout)),
-            status => by_status(rule, exposed, status, cookie_session),
+            Ok(RevocationStatus::MustIntrospect(_)) => refused(Rejection::new(Cause::IntrospectionTimeout), token),
+            status => by_status(rule, token, status, cookie_session),
         }
     }
 
@@ -168,10 +181,10 @@ impl Worker {
             Err(Unverifiable { rejection, awaits_keys_of: Some(issuer), .. }) if retry == RetryState::First => {
                 return Step::AwaitKeys { entered: entered.into_owned(), issuer, rejection };
             }
-            Err(Unverifiable { rejection, .. }) => return Refused::new(Some(rule), rejection).into(),
+            Err(Unverifiable { rejection, .. }) => return Refused::unverified(&entered, rejection).into(),
         };
-        let exposed = verified.exposed().cloned();
-        by_status(rule, exposed, self.accept(verified, entered, exchange, now), cookie_session)
+        let token = Arc::clone(&verified);
+        by_status(rule, token, self.accept(verified, entered, exchange, now), cookie_session)
     }
 
     fn accept<E: Exchange>(
@@ -208,7 +221,8 @@ impl Worker {
         let (policy, keys) = (&self.core.policy, &self.keys.1);
         if let Some(verified) = self.core.tokens.find(entered.token())
             && policy.is_for_rule(&verified, entered.rule())
-            && policy.still_trusts(&verified, keys, now)?
+            && (policy.still_trusts(&verified, keys, now)?
+                || policy.keeps(&verified, entered.rule(), self.known(), now))
         {
             self.counts.count(Counter::TokenHit);
             return Ok(verified);
@@ -225,7 +239,7 @@ impl Worker {
 
 fn by_status(
     rule: usize,
-    exposed: Option<Arc<Exposed>>,
+    token: Arc<Verified>,
     status: Result<RevocationStatus, Rejection>,
     cookie_session: bool,
 ) -> Step {
@@ -236,24 +250,50 @@ fn by_status(
             let issuer = accepted.verified().issuer();
             Step::Introspect { issuer, subject: Introspected::Jwt { accepted, cookie_session } }
         }
-        Err(rejection) => Step::Refuse(Refused { rule: Some(rule), rejection, exposed }),
+        Err(rejection) => Refused::new(Some(rule), rejection).about(RefusedToken::Verified(token)).into(),
     }
 }
 
-fn admitted(rule: usize, verified: &Verified, judged: Result<Admission, Rejection>, cookie_session: bool) -> Step {
+fn admitted(rule: usize, verified: Arc<Verified>, judged: Result<Admission, Rejection>, cookie_session: bool) -> Step {
     match judged {
         Ok(admission) => Step::Admit { admission, cookie_session },
-        Err(rejection) => Refused::new(Some(rule), rejection).about(verified.exposed()).into(),
+        Err(rejection) => Refused::new(Some(rule), rejection).about(RefusedToken::Verified(verified)).into(),
     }
 }
 
 impl Refused {
     pub fn new(rule: Option<usize>, rejection: Rejection) -> Self {
-        Self { rule, rejection, exposed: None }
+        Self { rule, rejection, token: None }
     }
 
-    fn about(self, exposed: Option<&Arc<Exposed>>) -> Self {
-        Self { exposed: exposed.cloned(), ..self }
+    fn unverified(entered: &Entered<'_>, rejection: Rejection) -> Self {
+        Self::new(Some(entered.rule()), rejection).about(RefusedToken::Unverified(entered.token().into()))
+    }
+
+    fn about(self, token: RefusedToken) -> Self {
+        Self { token: Some(token), ..self }
+    }
+}
+
+impl RefusedToken {
+    /// What is exposed of it, if it was verified.
+    pub fn exposed(&self) -> Option<&Arc<Exposed>> {
+        match self {
+            RefusedToken::Unverified(_) => None,
+            RefusedToken::Verified(verified) => verified.exposed(),
+        }
+    }
+
+    /// What it says about itself.
+    pub fn presented(&self, policy: &Policy, now: UnixSeconds) -> PresentedToken {
+        match self {
+            RefusedToken::Unverified(token) => {
+                PresentedToken { is_verified: false, summary: policy.summary_of_unverified(token, now) }
+            }
+            RefusedToken::Verified(verified) => {
+                PresentedToken { is_verified: true, summary: policy.summary_of(verified, now) }
+            }
+        }
     }
 }
 

@@ -95,7 +95,7 @@ fn decide(proxy: &mut FakeProxy, table: &Table, case: &Case, ready: &Ready) -> O
             assert_eq!((&body["code"], &body["status"]), (&reply.details.as_str().into(), &reply.status.into()));
             Outcome::Refused { code: reply.details, status: reply.status }
         }
-        Seen::Waiting | Seen::Unanswered => panic!("{}: the request has no answer", case.name),
+        Seen::Waiting | Seen::Unanswered | Seen::Ended(_) => panic!("{}: the request has no answer", case.name),
     }
 }
 

@@ -3,12 +3,13 @@ use std::time::Duration;
 
 use driver::fake::FakeReply;
 use driver::{StreamId, TICK};
-use serde_json::json;
+use serde_json::{Value, json};
 use wire::check::StoreError;
 use wire::feed::Trouble;
+use wire::opaque_token::{OpaqueToken, Purpose};
 use wire::{Answer, Kind, RevocationKey};
 
-use crate::support::{Fixture, ISSUER, code, is_forwarded, is_waiting};
+use crate::support::{Fixture, ISSUER, NOW, code, is_forwarded, is_waiting};
 
 const LAG: Duration = Duration::from_secs(1);
 
@@ -300,4 +301,116 @@ fn shared_data_that_another_writer_changed_is_not_believed() {
     });
     second.proxy.advance(LAG * 2);
     assert!(!passes(&mut second, "one"));
+}
+
+#[test]
+fn a_follower_that_waits_before_its_next_poll_is_not_replaced_by_another_virtual_machine() {
+    let mut first = not_yet_following();
+    first.service.feed_trouble = Some(Trouble::TooManyFollowers);
+    let mut machines: Vec<_> = (0..3).map(|_| first.another_virtual_machine()).collect();
+    machines.push(first);
+    let (mut polls, mut time) = (0, Duration::ZERO);
+    while time < Duration::from_secs(60) {
+        for at in &mut machines {
+            at.proxy.advance(TICK);
+            polls += at.polls().len();
+            at.answer_all();
+        }
+        time += TICK;
+    }
+    // One in 5 s to 10 s.
+    assert!((6..=13).contains(&polls), "{polls}");
+}
+
+#[test]
+fn a_poll_that_reaches_a_dead_instance_is_retried_by_envoy() {
+    let at = following();
+    let poll = at.polls().pop().unwrap();
+    assert_eq!(poll.header("x-envoy-retry-on"), "connect-failure,refused-stream,reset");
+    assert_eq!(poll.header("x-envoy-max-retries"), "6");
+}
+
+/// An opaque token of our own service, which says that its answers may be kept for so long.
+fn own_token(keep_for: Option<u64>, edit: impl FnOnce(&mut Value)) -> (Fixture, String) {
+    let mut at = Fixture::with_introspection();
+    at.edit(|document| {
+        let introspection = &mut document["issuers"][0]["introspection"];
+        introspection["cluster"] = "session_service".into();
+        introspection["format"] = "portcullis".into();
+        introspection["freshness"] = "60s".into();
+        document["revocation"]["feed"] = json!({ "lag": "1s" });
+        edit(document);
+    });
+    at.run(TICK * 3);
+    let token = OpaqueToken { purpose: Purpose::Access, sid: [1; 16], random: [2; 32], tag: [3; 16] }.write();
+    let mut says =
+        json!({ "active": true, "sub": "alice", "sid": "s1", "jti": "t1", "iat": NOW - 10, "exp": NOW + 6000 });
+    if let Some(seconds) = keep_for {
+        says["portcullis_keep_for"] = seconds.into();
+    }
+    at.active(&token, Some(says));
+    (at, token)
+}
+
+/// How often the server is asked while the token is used for so long, four times a second.
+fn questions_within(at: &mut Fixture, token: &str, time: Duration) -> i64 {
+    let before = at.proxy.metric("introspections{as,active}");
+    let end = at.proxy.host.now.monotonic.plus(time);
+    while at.proxy.host.now.monotonic < end {
+        at.run(Duration::from_millis(250));
+        let stream = at.send_token(token);
+        at.answer_all();
+        assert!(is_forwarded(&at.proxy, stream), "{}", code(&at.proxy, stream));
+        at.proxy.reset(stream);
+    }
+    at.proxy.metric("introspections{as,active}") - before
+}
+
+#[test]
+fn answers_about_tokens_of_our_own_service_are_kept_while_their_end_is_pushed() {
+    let minutes = Duration::from_secs(300);
+    let (mut at, token) = own_token(Some(60), |_| ());
+    assert_eq!(questions_within(&mut at, &token, minutes), 5);
+    let (mut at, token) = own_token(Some(30), |_| ());
+    assert_eq!(questions_within(&mut at, &token, minutes), 10, "the service says less");
+    let (mut at, token) = own_token(Some(600), |_| ());
+    assert_eq!(questions_within(&mut at, &token, minutes), 5, "the document says less");
+    let (mut at, token) = own_token(None, |_| ());
+    assert!(questions_within(&mut at, &token, minutes) >= 57, "the service says nothing");
+    let (mut at, token) = own_token(Some(60), |document| document["rules"][0]["revocation"] = "off".into());
+    assert!(questions_within(&mut at, &token, minutes) >= 57, "the rule does not look at the feed");
+}
+
+#[test]
+fn a_session_of_our_own_service_that_ends_is_refused_at_once_though_its_answer_is_kept() {
+    let (mut at, token) = own_token(Some(60), |_| ());
+    assert_eq!(questions_within(&mut at, &token, Duration::from_secs(20)), 1);
+    let key = at.service.keys.revocation_key(Kind::Session, ISSUER, b"s1");
+    at.service.revoke(key, Answer::Dead);
+    at.active(&token, None);
+    at.run(TICK);
+    let stream = at.send_token(&token);
+    at.answer_all();
+    assert_eq!(code(&at.proxy, stream), "SESSION_UNKNOWN", "it is introspected anew");
+}
+
+#[test]
+fn without_a_proof_an_answer_counts_as_long_as_without_the_feed() {
+    let (mut at, token) = own_token(Some(60), |_| ());
+    assert_eq!(questions_within(&mut at, &token, Duration::from_secs(20)), 1);
+    at.service.feed_trouble = Some(Trouble::Incomplete);
+    at.run(LAG * 2);
+    let asked = questions_within(&mut at, &token, Duration::from_secs(30));
+    assert!((6..=7).contains(&asked), "{asked}");
+    // What the server no longer knows is refused within that bound.
+    at.active(&token, None);
+    at.run(Duration::from_secs(5));
+    let stream = at.send_token(&token);
+    at.answer_all();
+    assert_eq!(code(&at.proxy, stream), "SESSION_UNKNOWN");
+    at.service.feed_trouble = None;
+    at.run(Duration::from_secs(5));
+    let stream = at.send_token(&token);
+    at.answer_all();
+    assert_eq!(code(&at.proxy, stream), "SESSION_UNKNOWN", "an answer that ended the token is not forgotten");
 }

@@ -361,10 +361,10 @@ fn refusals_beyond_ten_in_a_moment_are_only_counted_in_the_log() {
         at.proxy.send(0, Request::get("/api", &[]));
     }
     let logged =
-        |at: &Fixture| at.proxy.host.log.iter().filter(|(_, line)| line.contains("code=TOKEN_MISSING")).count();
+        |at: &Fixture| at.proxy.host.log.iter().filter(|(_, line)| line.contains("\"code\":\"TOKEN_MISSING\"")).count();
     assert_eq!(logged(&at), 10);
     at.proxy.advance(MS(200));
-    assert!(at.proxy.host.log.iter().any(|(_, line)| line.contains("15 more refusals were not logged")));
+    assert!(at.proxy.host.log.iter().any(|(_, line)| line.contains("refused {\"left_out\":15}")));
     assert_eq!(at.proxy.metric("requests{refused,TOKEN_MISSING,api}"), 25);
 }
 

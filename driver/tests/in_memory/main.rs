@@ -14,4 +14,5 @@ mod histories;
 mod introspection;
 mod keys;
 mod random;
+mod streams;
 mod support;

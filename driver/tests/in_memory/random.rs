@@ -1,6 +1,6 @@
 //! Random histories of events against what must always hold: no request is admitted whose token was not verified or whose
 //! session was known to be ended for longer than freshness allows; each is decided once, by its deadline; every bound is
-//! kept; no wake is lost. `FakeProxy` itself fails on a second decision, on a reply after a reply, and on a wake of a
+//! kept; no wake is lost; a stream whose session was ended is ended, also when nobody can tell. `FakeProxy` itself fails on a second decision, on a reply after a reply, and on a wake of a
 //! request that is gone.
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,6 +18,9 @@ const FRESHNESS: Duration = Duration::from_secs(1);
 /// `revocation.timeout`, the longest fetch of keys, and a tick for each of the two waits.
 const DEADLINE: Duration = Duration::from_millis(500 + 1500 + 300);
 const WAITING: usize = 8;
+/// `limits.open_streams`, and `streams.cannot_tell_for` of the rule.
+const OPEN: usize = 6;
+const CANNOT_TELL_FOR: Duration = Duration::from_secs(5);
 const SUBJECTS: [&str; 3] = ["alice", "bob", "carol"];
 
 #[derive(Debug, Clone)]
@@ -30,6 +33,9 @@ enum Event {
     },
     Anonymous,
     Reset(usize),
+    /// The upstream begins to respond, or the client leaves an open stream.
+    Respond(usize),
+    Leave(usize),
     /// One callout in flight is answered, well or badly.
     Answer(usize, Quality),
     /// The host loses a callout: it never answers.
@@ -65,6 +71,8 @@ fn event() -> impl Strategy<Value = Event> {
         8 => (0..SUBJECTS.len(), 0..3u8, signer).prop_map(|(subject, jti, signer)| Event::Send { subject, jti, signer }),
         1 => Just(Event::Anonymous),
         2 => any::<usize>().prop_map(Event::Reset),
+        2 => any::<usize>().prop_map(Event::Respond),
+        1 => any::<usize>().prop_map(Event::Leave),
         8 => (any::<usize>(), quality).prop_map(|(call, quality)| Event::Answer(call, quality)),
         1 => any::<usize>().prop_map(Event::Lose),
         1 => (0..SUBJECTS.len()).prop_map(Event::Revoke),
@@ -85,6 +93,10 @@ struct Known {
 struct History {
     at: Fixture,
     requests: BTreeMap<StreamId, Known>,
+    /// The subjects of the streams that are open, if streams are watched.
+    open: Option<BTreeMap<StreamId, usize>>,
+    /// Streams of subjects that were ended, and that the filter ended.
+    rightly_ended: i64,
     /// When each subject was ended.
     ended: [Option<Monotonic>; SUBJECTS.len()],
     rotated: bool,
@@ -101,7 +113,14 @@ impl History {
         at.publish(&["one"]);
         at.proxy.tick();
         at.answer_all();
-        Self { at, requests: BTreeMap::new(), ended: [None; SUBJECTS.len()], rotated: false }
+        Self {
+            at,
+            requests: BTreeMap::new(),
+            open: None,
+            rightly_ended: 0,
+            ended: [None; SUBJECTS.len()],
+            rotated: false,
+        }
     }
 
     fn happen(&mut self, event: &Event) {
@@ -128,6 +147,19 @@ impl History {
                 if let Some(stream) = pick(self.requests.keys().copied(), *number) {
                     self.at.proxy.reset(stream);
                     self.requests.remove(&stream);
+                }
+            }
+            Event::Respond(number) => {
+                let open: Vec<StreamId> = self.open.iter().flatten().map(|(stream, _)| *stream).collect();
+                if let Some(stream) = pick(open.into_iter(), *number) {
+                    at.proxy.respond(stream);
+                }
+            }
+            Event::Leave(number) => {
+                let open: Vec<StreamId> = self.open.iter().flatten().map(|(stream, _)| *stream).collect();
+                if let Some(stream) = pick(open.into_iter(), *number) {
+                    at.proxy.reset(stream);
+                    self.open.as_mut().map(|open| open.remove(&stream));
                 }
             }
             Event::Answer(number, quality) => {
@@ -159,7 +191,7 @@ impl History {
     fn judge(&mut self) {
         let now = self.at.proxy.host.now.monotonic;
         let mut waiting = 0;
-        let mut decided = Vec::new();
+        let (mut decided, mut opened) = (Vec::new(), Vec::new());
         for (stream, known) in &self.requests {
             match self.at.proxy.seen(*stream) {
                 Seen::Waiting => {
@@ -176,10 +208,21 @@ impl History {
                     if let Some(ended) = self.ended[subject] {
                         assert!(now.since(ended) < FRESHNESS, "admitted {:?} after its end", now.since(ended));
                     }
-                    decided.push(*stream);
+                    if let Some(open) = &mut self.open {
+                        opened.push(*stream);
+                        open.insert(*stream, subject);
+                    } else {
+                        decided.push(*stream);
+                    }
                 }
                 Seen::Replied(_) => decided.push(*stream),
                 Seen::Unanswered => panic!("a reply was not sent"),
+                // Admitted and ended within one event.
+                Seen::Ended(_) => {
+                    let ended = known.subject.and_then(|subject| self.ended[subject]);
+                    self.rightly_ended += i64::from(ended.is_some());
+                    decided.push(*stream);
+                }
             }
         }
         // Each kind of waiting has its own room.
@@ -190,6 +233,30 @@ impl History {
             self.at.proxy.reset(stream);
             self.requests.remove(&stream);
         }
+        opened.iter().for_each(|stream| drop(self.requests.remove(stream)));
+        self.judge_streams(now);
+    }
+
+    fn judge_streams(&mut self, now: Monotonic) {
+        let Some(open) = &mut self.open else { return };
+        assert!(open.len() <= OPEN + 1, "{} streams are open", open.len());
+        open.retain(|stream, subject| match (self.at.proxy.seen(*stream), self.ended[*subject]) {
+            (Seen::Forwarded(_), None) => true,
+            (Seen::Forwarded(_), Some(ended)) => {
+                // It may have been admitted by an answer that was still fresh.
+                let longest = FRESHNESS + CANNOT_TELL_FOR + Duration::from_millis(200);
+                assert!(now.since(ended) <= longest, "open {:?} after its end", now.since(ended));
+                true
+            }
+            (Seen::Ended(_), ended) => {
+                self.rightly_ended += i64::from(ended.is_some());
+                self.at.proxy.reset(*stream);
+                false
+            }
+            (seen, _) => panic!("{seen:?}"),
+        });
+        let revoked = self.at.proxy.metric("streams_ended{revoked}");
+        assert!(revoked <= self.rightly_ended, "a stream of a session that lives was ended");
     }
 }
 
@@ -222,13 +289,19 @@ proptest! {
         events in proptest::collection::vec(event(), 1..80),
         refresh_ahead in any::<bool>(),
         feed in any::<bool>(),
+        streams in any::<bool>(),
     ) {
         let mut history = History::new(|config| {
             config["revocation"]["refresh_ahead"] = refresh_ahead.into();
             if feed {
                 config["revocation"]["feed"] = serde_json::json!({ "lag": "1s" });
             }
+            if streams {
+                config["rules"][0]["streams"] = serde_json::json!({ "end_on": ["revoked"], "cannot_tell_for": "5s" });
+                config["limits"]["open_streams"] = OPEN.into();
+            }
         });
+        history.open = streams.then(BTreeMap::new);
         for event in &events {
             history.happen(event);
         }
@@ -241,6 +314,11 @@ proptest! {
         history.at.service.revoked.clear();
         history.at.proxy.host.refuses_calls = false;
         history.at.run(Duration::from_secs(120));
+        for stream in history.open.take().into_iter().flatten().map(|(stream, _)| stream) {
+            history.at.proxy.reset(stream);
+        }
+        history.at.run(Duration::from_millis(100));
+        prop_assert_eq!(history.at.proxy.metric("streams_open"), 0);
         let stream = history.at.send("afterwards");
         history.at.answer_all();
         let passes = matches!(history.at.proxy.seen(stream), Seen::Forwarded(_));

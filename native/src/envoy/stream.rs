@@ -3,7 +3,7 @@ use std::marker::PhantomData;
 
 use super::raw::{self, ABSENT, buffer};
 use super::{Meter, StreamScheduler};
-use crate::abi::{self, Attribute, EnvoyBuffer, EnvoyHeader, HeaderMap, StreamPtr};
+use crate::abi::{self, Attribute, EnvoyBuffer, EnvoyHeader, HeaderMap, ResetReason, StreamPtr};
 
 /// Not to be sent or shared: it belongs to one worker, and to one hook.
 pub struct Stream<'hook> {
@@ -177,6 +177,12 @@ impl<'hook> Stream<'hook> {
                 buffer(reply.details),
             );
         }
+    }
+
+    /// Ends the stream. The client sees a reset, or over HTTP/1 that its connection is closed.
+    pub fn reset(self, details: &str) {
+        // SAFETY: Envoy copies the details before it returns. The stream may be gone then, and so is `self`.
+        unsafe { abi::reset_stream(self.stream, ResetReason::LocalReset, buffer(details.as_bytes())) }
     }
 
     /// Resumes a held request. Only in a hook that Envoy does not run for headers, body or trailers.

@@ -3,7 +3,9 @@ use std::ffi::c_void;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use native::abi::{Attribute, EnvoyBuffer, EnvoyHeader, HeaderMap, LogLevel, ModuleBuffer, ModuleHeader, SchedulerPtr};
+use native::abi::{
+    Attribute, EnvoyBuffer, EnvoyHeader, HeaderMap, LogLevel, ModuleBuffer, ModuleHeader, ResetReason, SchedulerPtr,
+};
 
 use super::{EnvoyConfig, EnvoyStream, Pairs, Scheduler, SentCallout, SentReply, lend};
 
@@ -252,6 +254,20 @@ pub unsafe extern "C" fn envoy_dynamic_module_callback_http_send_response(
 pub unsafe extern "C" fn envoy_dynamic_module_callback_http_filter_continue_decoding(of: *mut c_void) {
     let of = unsafe { stream(of) };
     of.resumed.set(of.resumed.get() + 1);
+    if of.destroys_at_once.get() {
+        of.destroy();
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn envoy_dynamic_module_callback_http_filter_reset_stream(
+    of: *mut c_void,
+    reason: ResetReason,
+    details: ModuleBuffer,
+) {
+    let of = unsafe { stream(of) };
+    assert_eq!(reason, ResetReason::LocalReset);
+    assert!(of.reset.borrow_mut().replace(unsafe { text(details) }).is_none(), "reset twice");
     if of.destroys_at_once.get() {
         of.destroy();
     }

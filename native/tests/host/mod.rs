@@ -78,6 +78,8 @@ pub struct EnvoyStream {
     /// 0 request, 1 request trailers, 2 response, 3 response trailers.
     maps: RefCell<[Option<Pairs>; 4]>,
     reply: RefCell<Option<SentReply>>,
+    /// The details of its reset.
+    reset: RefCell<Option<String>>,
     resumed: Cell<u32>,
     route_cleared: Cell<u32>,
     metadata: RefCell<BTreeMap<String, String>>,
@@ -152,6 +154,7 @@ impl Config {
             config: &raw const *self.envoy,
             maps: RefCell::new([Some(pairs), None, None, None]),
             reply: RefCell::default(),
+            reset: RefCell::default(),
             resumed: Cell::default(),
             route_cleared: Cell::default(),
             metadata: RefCell::default(),
@@ -287,6 +290,11 @@ impl Stream<'_> {
 
     pub fn reply(&self) -> Option<SentReply> {
         self.envoy.reply.borrow().clone()
+    }
+
+    /// The details of its reset.
+    pub fn reset(&self) -> Option<String> {
+        self.envoy.reset.borrow().clone()
     }
 
     pub fn resumed(&self) -> u32 {

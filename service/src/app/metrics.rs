@@ -2,6 +2,7 @@
 //! one text that Prometheus reads.
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use store::{Observer, WriteError};
@@ -34,6 +35,11 @@ pub struct StoreMetrics {
     revocation_lag_seconds: Histogram,
     evicted: Gauge,
     ready: Gauge,
+    commit_seconds: Histogram,
+    committed: Counter,
+    stored_bytes: Gauge,
+    max_stored_bytes: Gauge,
+    file_bytes: Gauge,
     mirror_writes: Counters,
     mirror_ready: Gauge,
     mirror_behind: Gauge,
@@ -82,6 +88,11 @@ impl StoreMetrics {
             ]),
             evicted: Gauge::default(),
             ready: Gauge::default(),
+            commit_seconds: Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0]),
+            committed: Counter::default(),
+            stored_bytes: Gauge::default(),
+            max_stored_bytes: Gauge::default(),
+            file_bytes: Gauge::default(),
             mirror_writes: Counters::new("result", ["confirmed", "failed"]),
             mirror_ready: Gauge::default(),
             mirror_behind: Gauge::default(),
@@ -90,11 +101,21 @@ impl StoreMetrics {
 
     fn register(&self, registry: &mut Registry) {
         self.revocations_failed.register(registry, "revocations_failed", "Revocations not acknowledged, by reason");
-        registry.register("redis_seconds", "Round trips to Redis for reads", self.read_seconds.clone());
+        registry.register(
+            "redis_seconds",
+            "Round trips to Redis for reads, or reads of the file",
+            self.read_seconds.clone(),
+        );
         let help = "From a revocation to the first answer that reports it";
         registry.register("revocation_lag_seconds", help, self.revocation_lag_seconds.clone());
         registry.register("redis_evicted_keys", "Keys that Redis has evicted since it started", self.evicted.clone());
         registry.register("store_ready", "1 while checks can be answered from the store", self.ready.clone());
+        let help = "Commits to the file, of all writes that waited for one";
+        registry.register("store_commit_seconds", help, self.commit_seconds.clone());
+        registry.register("store_writes", "Writes in these commits", self.committed.clone());
+        registry.register("store_bytes", "Contents of the file", self.stored_bytes.clone());
+        registry.register("store_max_bytes", "The most contents of the file", self.max_stored_bytes.clone());
+        registry.register("store_file_bytes", "The size of the file", self.file_bytes.clone());
         self.mirror_writes.register(registry, "mirror_writes", "Writes to the mirror by how they ended");
         let help = "1 while the mirror can be written to";
         registry.register("mirror_ready", help, self.mirror_ready.clone());
@@ -126,6 +147,20 @@ impl Observer for StoreMetrics {
 
     fn evicted(&self, entries: u64) {
         self.evicted.set(entries);
+    }
+
+    fn committed(&self, writes: usize, took: Duration) {
+        self.commit_seconds.observe(took.as_secs_f64());
+        self.committed.inc_by(writes as u64);
+    }
+
+    fn stored_bytes(&self, bytes: u64, most: u64) {
+        self.stored_bytes.set(bytes);
+        self.max_stored_bytes.set(most);
+    }
+
+    fn file_bytes(&self, bytes: u64) {
+        self.file_bytes.set(bytes);
     }
 
     fn mirror_ready(&self, ready: bool) {

@@ -3,6 +3,7 @@
 #![allow(rustdoc::bare_urls, reason = "the doc comment of an option is its help text")]
 
 mod admin;
+mod file_store;
 mod providers_file;
 mod redis;
 mod secret_files;
@@ -26,6 +27,7 @@ use crate::domain::revocations::Policy;
 use crate::http::admin::{AdminToken, AdminTokenError};
 use crate::signing::UriError;
 pub use admin::AdminOptions;
+pub use file_store::{FileStore, ONLY_REDIS_TO_CREATE};
 pub use providers_file::ProvidersFileError;
 pub use redis::{FromRedis, MirrorRedis, Redis, ToRedis};
 pub use secret_files::SecretFileError;
@@ -34,40 +36,60 @@ pub use sessions::SessionOptions;
 #[derive(Clone, Args)]
 pub struct Options {
     /// The listener for filters. Port 0 lets the kernel choose.
-    #[arg(long, env = "PORTCULLIS_LISTEN", default_value = "127.0.0.1:7700")]
+    #[arg(long, env = "PORTCULLIS_LISTEN", default_value = "127.0.0.1:7700", help_heading = "Listeners")]
     pub listen: SocketAddr,
     /// The certificate of --listen and its chain (PEM). It turns on TLS, and turns off plain HTTP. Read again when it
     /// changes.
-    #[arg(long, env = "PORTCULLIS_TLS_CERT", value_name = "PATH", requires = "tls_key")]
+    #[arg(long, env = "PORTCULLIS_TLS_CERT", value_name = "PATH", requires = "tls_key", help_heading = "Listeners")]
     pub tls_cert: Option<PathBuf>,
     /// The private key of that certificate (PEM).
-    #[arg(long, env = "PORTCULLIS_TLS_KEY", value_name = "PATH", requires = "tls_cert")]
+    #[arg(long, env = "PORTCULLIS_TLS_KEY", value_name = "PATH", requires = "tls_cert", help_heading = "Listeners")]
     pub tls_key: Option<PathBuf>,
     /// Require client certificates signed by this CA (PEM) on --listen, also from probes and OAuth clients. Read again
     /// when it changes.
-    #[arg(long, env = "PORTCULLIS_CLIENT_CA", value_name = "PATH", requires = "tls_cert")]
+    #[arg(long, env = "PORTCULLIS_CLIENT_CA", value_name = "PATH", requires = "tls_cert", help_heading = "Listeners")]
     pub client_ca: Option<PathBuf>,
     /// The listener for operators. Keep it away from the mesh.
-    #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", default_value = "127.0.0.1:7701")]
+    #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", default_value = "127.0.0.1:7701", help_heading = "Listeners")]
     pub admin_listen: SocketAddr,
     /// Write both addresses to this file once they are bound, as {"listen": "…", "admin": "…"}.
-    #[arg(long, env = "PORTCULLIS_PORTS_FILE", value_name = "PATH")]
+    #[arg(long, env = "PORTCULLIS_PORTS_FILE", value_name = "PATH", help_heading = "Listeners")]
     pub ports_file: Option<PathBuf>,
+    /// Keep the store in a file on a local disk, for this instance alone, in place of Redis: file:PATH. It has everything
+    /// that Redis would have. docs/stores.md says what it promises.
+    #[arg(long, env = "PORTCULLIS_STORE", value_name = "file:PATH", conflicts_with_all = file_store::ONLY_REDIS, help_heading = "Store")]
+    pub store: Option<FileStore>,
+    /// The most contents of the file; the file may become about three times as large. Beyond it nothing is added; the last
+    /// tenth is for revocations.
+    #[arg(long, env = "PORTCULLIS_STORE_MAX_SIZE", value_name = "SIZE", default_value = "1GiB", requires = "store", value_parser = file_store::size, help_heading = "Store")]
+    pub store_max_size: u64,
     #[command(flatten)]
     pub redis: Redis,
     #[command(flatten)]
     pub mirror: MirrorRedis,
     /// The only mirror store to accept. Default: the first one found.
-    #[arg(long, env = "PORTCULLIS_MIRROR_REDIS_STORE_ID", value_name = "ID", requires = "mirror-redis")]
+    #[arg(
+        long,
+        env = "PORTCULLIS_MIRROR_REDIS_STORE_ID",
+        value_name = "ID",
+        requires = "mirror-redis",
+        help_heading = "Store"
+    )]
     pub mirror_redis_store_id: Option<StoreId>,
     /// Like --min-replicas, for the mirror. Default: the same number.
-    #[arg(long, env = "PORTCULLIS_MIRROR_REDIS_MIN_REPLICAS", value_name = "N", requires = "mirror-redis")]
+    #[arg(
+        long,
+        env = "PORTCULLIS_MIRROR_REDIS_MIN_REPLICAS",
+        value_name = "N",
+        requires = "mirror-redis",
+        help_heading = "Store"
+    )]
     pub mirror_redis_min_replicas: Option<u32>,
     /// The longest that one connection attempt or one round trip may take.
-    #[arg(long, env = "PORTCULLIS_REDIS_TIMEOUT", value_name = "TIME", default_value = "200ms", value_parser = values::duration)]
+    #[arg(long, env = "PORTCULLIS_REDIS_TIMEOUT", value_name = "TIME", default_value = "200ms", value_parser = values::duration, help_heading = "Store")]
     pub redis_timeout: Duration,
     /// The additional time that a write may take to be on disk and on replicas.
-    #[arg(long, env = "PORTCULLIS_CONFIRM_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = values::duration)]
+    #[arg(long, env = "PORTCULLIS_CONFIRM_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = values::duration, help_heading = "Store")]
     pub confirm_timeout: Duration,
     /// A file with a secret that filters share, at least 32 bytes. Repeat it during a rotation; the first is the
     /// primary one.
@@ -76,78 +98,86 @@ pub struct Options {
         env = "PORTCULLIS_SECRET_FILES",
         value_name = "PATH",
         value_delimiter = ',',
-        required = true
+        required = true,
+        help_heading = "Secrets"
     )]
     pub secret_files: Vec<PathBuf>,
     /// A file with the admin token, at least 32 bytes.
-    #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN_FILE", value_name = "PATH")]
+    #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN_FILE", value_name = "PATH", help_heading = "Secrets")]
     pub admin_token_file: PathBuf,
-    /// Create the store if Redis holds none. For demos only: if Redis loses its data and the service restarts with this
-    /// option, revoked tokens pass. Otherwise create the store once with `portcullis store create`; then an empty Redis
-    /// counts as a lost store, and nothing is answered from it.
-    #[arg(long, env = "PORTCULLIS_CREATE_STORE", conflicts_with = "store_id")]
+    /// Create the store if Redis holds none, or if the file is missing. For demos only: if Redis loses its data, or the file
+    /// its disk, and the service restarts with this option, revoked tokens pass. Otherwise create the store once with
+    /// `portcullis store create`; then an empty Redis, or a missing file, counts as a lost store, and nothing is answered from
+    /// it.
+    #[arg(long, env = "PORTCULLIS_CREATE_STORE", conflicts_with = "store_id", help_heading = "Store")]
     pub create_store: bool,
     /// The only store to answer from. Default: the first one found.
-    #[arg(long, env = "PORTCULLIS_STORE_ID", value_name = "ID")]
+    #[arg(long, env = "PORTCULLIS_STORE_ID", value_name = "ID", help_heading = "Store")]
     pub store_id: Option<StoreId>,
     /// Answer from a Redis that may evict revocations.
-    #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_EVICTION")]
+    #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_EVICTION", help_heading = "Store")]
     pub dangerously_allow_eviction: bool,
     /// Answer from a replica, which may lag.
-    #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_REPLICA")]
+    #[arg(long, env = "PORTCULLIS_DANGEROUSLY_ALLOW_REPLICA", help_heading = "Store")]
     pub dangerously_allow_replica: bool,
     /// How many replicas must have a revocation before it is acknowledged. With 0, a failover may lose acknowledged
     /// revocations. `on_disk` and `replicas` in a reply say what was confirmed.
-    #[arg(long, env = "PORTCULLIS_MIN_REPLICAS", value_name = "N", default_value_t = 0)]
+    #[arg(long, env = "PORTCULLIS_MIN_REPLICAS", value_name = "N", default_value_t = 0, help_heading = "Store")]
     pub min_replicas: u32,
     /// Acknowledge only writes that Redis confirms to be on its disk: WAITAOF, or `appendfsync always` before Redis
     /// 7.2.
-    #[arg(long, env = "PORTCULLIS_REQUIRE_DISK")]
+    #[arg(long, env = "PORTCULLIS_REQUIRE_DISK", help_heading = "Store")]
     pub require_disk: bool,
     /// The longest lifetime of a token that any filter accepts. Revocations of single tokens are kept this long.
-    #[arg(long, env = "PORTCULLIS_MAX_LIFETIME", value_name = "TIME", default_value = "24h", value_parser = values::duration)]
+    #[arg(long, env = "PORTCULLIS_MAX_LIFETIME", value_name = "TIME", default_value = "24h", value_parser = values::duration, help_heading = "Revocations")]
     pub max_lifetime: Duration,
     /// An issuer whose revocations are accepted although no filter has reported it. Repeatable. Filters report their
     /// issuers, and revocations for others are refused, since they are probably misspelt. `{tenant}` stands for one
     /// segment of the path, as in the filter's configuration.
-    #[arg(long = "issuer", env = "PORTCULLIS_ISSUERS", value_name = "URL", value_delimiter = ',')]
+    #[arg(
+        long = "issuer",
+        env = "PORTCULLIS_ISSUERS",
+        value_name = "URL",
+        value_delimiter = ',',
+        help_heading = "Revocations"
+    )]
     pub issuers: Vec<String>,
     /// The claims that identify an issuer's tokens, if the filters' `revocation_claims.token` for it is not the
     /// default, for example https://idp.example=token_id,jti. Repeat it for each issuer. Otherwise `revoke token` has
     /// no effect for that issuer.
-    #[arg(long = "token-claims", env = "PORTCULLIS_TOKEN_CLAIMS", value_name = "URL=CLAIM,…", value_delimiter = ' ', value_parser = values::token_claims)]
+    #[arg(long = "token-claims", env = "PORTCULLIS_TOKEN_CLAIMS", value_name = "URL=CLAIM,…", value_delimiter = ' ', value_parser = values::token_claims, help_heading = "Revocations")]
     pub token_claims: Vec<(String, Vec<String>)>,
     /// A file, JSON or YAML, with the providers that may end sessions: by logout tokens at /oauth2/backchannel-logout,
     /// by security events at /ssf/events or fetched from them, and by requests at /oauth2/global-token-revocation, all
     /// on --listen. docs/logout.md and docs/events.md have its fields. Without it no provider may.
-    #[arg(long, env = "PORTCULLIS_PROVIDERS_FILE", value_name = "PATH")]
+    #[arg(long, env = "PORTCULLIS_PROVIDERS_FILE", value_name = "PATH", help_heading = "Revocations")]
     pub providers_file: Option<PathBuf>,
     /// The longest time from a login to the last use of one of its tokens that any filter accepts (its `max_session`).
     /// Revocations of sessions, users, clients and issuers are kept this long. Revoked signing keys are kept forever.
     /// Every name in Redis has an expiry, except the store's sentinels and revoked signing keys.
-    #[arg(long, visible_alias = "session-retention", env = "PORTCULLIS_MAX_SESSION", value_name = "TIME", default_value = "30d", value_parser = values::duration)]
+    #[arg(long, visible_alias = "session-retention", env = "PORTCULLIS_MAX_SESSION", value_name = "TIME", default_value = "30d", value_parser = values::duration, help_heading = "Revocations")]
     pub max_session: Duration,
     /// How far an issuer's clock may run ahead: at least the `future_iat_tolerance` of any filter.
-    #[arg(long, env = "PORTCULLIS_FUTURE_IAT_TOLERANCE", value_name = "TIME", default_value = "5s", value_parser = values::skew)]
+    #[arg(long, env = "PORTCULLIS_FUTURE_IAT_TOLERANCE", value_name = "TIME", default_value = "5s", value_parser = values::skew, help_heading = "Revocations")]
     pub future_iat_tolerance: Duration,
     /// Requests in progress per listener, including reading their bodies; further ones are refused at once.
-    #[arg(long, env = "PORTCULLIS_MAX_REQUESTS", value_name = "N", default_value = "1024", value_parser = values::count)]
+    #[arg(long, env = "PORTCULLIS_MAX_REQUESTS", value_name = "N", default_value = "1024", value_parser = values::count, help_heading = "Listeners")]
     pub max_requests: usize,
     /// Open connections per listener. One more closes the oldest unauthenticated connection, and waits if there is
     /// none. Keep it below the limit of open files.
-    #[arg(long, env = "PORTCULLIS_MAX_CONNECTIONS", value_name = "N", default_value = "4096", value_parser = values::count)]
+    #[arg(long, env = "PORTCULLIS_MAX_CONNECTIONS", value_name = "N", default_value = "4096", value_parser = values::count, help_heading = "Listeners")]
     pub max_connections: usize,
     /// Unauthenticated connections per address (per /64 in IPv6), which are those that have carried no request made
     /// with our secret yet. One more closes the oldest of them, and each is closed after 10 s. Connections that proxies
     /// use do not count, so the default is enough for a whole mesh behind one NAT address.
-    #[arg(long, env = "PORTCULLIS_MAX_UNAUTHENTICATED_PER_PEER", value_name = "N", default_value = "256", value_parser = values::count)]
+    #[arg(long, env = "PORTCULLIS_MAX_UNAUTHENTICATED_PER_PEER", value_name = "N", default_value = "256", value_parser = values::count, help_heading = "Listeners")]
     pub max_unauthenticated_per_peer: usize,
     /// Filters that may follow the feed of revocations at the same time, at POST /v1/feed. Further ones are told to wait, and
     /// ask about each token meanwhile. 0 turns the feed off. Nothing is read for it while no filter follows.
-    #[arg(long, env = "PORTCULLIS_MAX_FOLLOWERS", value_name = "N", default_value = "2000", value_parser = values::followers)]
+    #[arg(long, env = "PORTCULLIS_MAX_FOLLOWERS", value_name = "N", default_value = "2000", value_parser = values::followers, help_heading = "Revocations")]
     pub max_followers: usize,
     /// How often the feed reads what is new in Redis, while filters follow it.
-    #[arg(long, env = "PORTCULLIS_FEED_ROUND", value_name = "TIME", default_value = "50ms", value_parser = values::feed_round)]
+    #[arg(long, env = "PORTCULLIS_FEED_ROUND", value_name = "TIME", default_value = "50ms", value_parser = values::feed_round, help_heading = "Revocations")]
     pub feed_round: Duration,
     #[command(flatten)]
     pub admin: AdminOptions,
@@ -270,6 +300,9 @@ impl Options {
 
     /// The longest that one write and its confirmation may take, in the mirror as well if there is one.
     pub fn write_limit(&self) -> Duration {
+        if self.store.is_some() {
+            return store_embedded::WRITE_LIMIT;
+        }
         let one = self.redis_timeout.saturating_add(self.confirm_timeout);
         match self.mirror_redis() {
             // In between it is read back from the first store, and removed names are checked again.

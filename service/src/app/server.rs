@@ -11,7 +11,7 @@ use axum::middleware;
 use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
 use store::Stores;
-use store_redis::{RedisOptionsError, RedisStore};
+use store_redis::RedisOptionsError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -23,8 +23,8 @@ use wire::check::MAX_QUESTION_BYTES;
 use wire::feed::MAX_POLL_BYTES;
 
 use crate::app::metrics::Metrics;
+use crate::app::opened_store::{OpenStoreError, OpenedStore};
 use crate::app::options::{Files, Options, OptionsError};
-use crate::app::redis_store;
 use crate::app::tls::{Listener, TlsError};
 use crate::base::connections::{self, Limits};
 use crate::base::metrics::Counters;
@@ -52,14 +52,14 @@ const DATA_REQUEST: Duration = Duration::from_secs(5);
 /// writes that it lacks.
 const LAST_WORK: Duration = Duration::from_secs(5);
 
-/// Both listeners bound, and Redis tried once.
+/// Both listeners bound, and the store opened; Redis was tried once.
 #[derive(Debug)]
 pub struct Service {
     data: Bound,
     admin: Bound,
     limits: Limits,
     closed_connections: Counters,
-    store: Arc<RedisStore>,
+    store: OpenedStore,
     events: Arc<ProviderEvents>,
     feed: Arc<Feed>,
     work: TaskTracker,
@@ -89,7 +89,7 @@ pub enum ServeError {
     #[error("cannot write the ports file")]
     PortsFile(#[source] io::Error),
     #[error(transparent)]
-    Redis(#[from] RedisOptionsError),
+    Store(#[from] OpenStoreError),
     #[error("for `mirror-redis`")]
     Mirror(#[source] RedisOptionsError),
     #[error(transparent)]
@@ -136,14 +136,13 @@ impl Service {
         let keys = open_keys(&options, &metrics).await?;
         let data = listen(options.listen).await?;
         let admin = listen(options.admin_listen).await?;
-        let store = RedisStore::open(&redis_store::config(&options), Arc::new(metrics.store.clone())).await?;
+        let store = OpenedStore::open(&options, Arc::new(metrics.store.clone())).await?;
         let addresses = Addresses { listen: data.1, admin: admin.1 };
         if let Some(path) = &options.ports_file {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
         }
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "listening");
-        let store = Arc::new(store);
-        let parts = Parts::new(&options, &files, providers, &metrics, keys, Arc::clone(&store).into())?;
+        let parts = Parts::new(&options, &files, providers, &metrics, keys, store.stores())?;
         let limits = Limits {
             connections: options.max_connections,
             unauthenticated_per_peer: options.max_unauthenticated_per_peer,
@@ -160,6 +159,28 @@ impl Service {
             feed: parts.feed,
             work: parts.work,
         })
+    }
+
+    /// Checks the options, and that the files and keys that they name can be used. Neither binds a listener nor asks Redis.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub async fn check(options: &Options) -> Result<(), ServeError> {
+        options.check()?;
+        let files = options.read_files()?;
+        if options.store.is_none() {
+            store_redis::RedisOptions::from(options.redis.clone()).access().map_err(OpenStoreError::from)?;
+        }
+        if let Some(mirror) = options.mirror_redis() {
+            mirror.access().map_err(ServeError::Mirror)?;
+        }
+        LoadedProviders::load(&files.providers)?;
+        for (tls, listener) in [(options.tls(), Listener::Data), (options.admin.tls(), Listener::Admin)] {
+            if let Some(tls) = tls {
+                tls.config(listener)?;
+            }
+        }
+        read_keys(options).await.map(drop)
     }
 
     pub fn addresses(&self) -> Addresses {
@@ -209,22 +230,41 @@ impl Service {
 /// The keys of JWTs and the clients, which sessions need. `None`: no sessions are made.
 type Keys = Option<(sessions::Config, Arc<Signing>, Arc<Clients>)>;
 
-/// Opens the keys and reads the files that sessions need, and again when they change.
-async fn open_keys(options: &Options, metrics: &Metrics) -> Result<Keys, ServeError> {
+/// What sessions need, as it was read.
+struct ReadKeys {
+    config: sessions::Config,
+    sources: Vec<signing::Source>,
+    texts: Vec<String>,
+    keys: Vec<Arc<signing::SigningKey>>,
+    clients: Clients,
+}
+
+/// Opens the keys and reads the files that sessions need. `None`: no sessions are made.
+async fn read_keys(options: &Options) -> Result<Option<ReadKeys>, ServeError> {
     let Some(config) = options.session_config()? else { return Ok(None) };
     let given = &options.sessions;
     let limits = TokenLimits { sessions: given.signing_sessions, timeout: given.signing_timeout };
     let sources = signing::open(&given.keys()?, limits).await?;
     let (texts, keys) = signing::read(&sources).await?;
+    let clients = Clients::default();
+    if let Some(path) = &given.clients_file {
+        clients.load(path).await?;
+    }
+    Ok(Some(ReadKeys { config, sources, texts, keys, clients }))
+}
+
+/// Opens the keys and reads the files that sessions need, and again when they change.
+async fn open_keys(options: &Options, metrics: &Metrics) -> Result<Keys, ServeError> {
+    let Some(read) = read_keys(options).await? else { return Ok(None) };
+    let ReadKeys { config, sources, texts, keys, clients } = read;
     // The longest time that one of our tokens is valid anywhere.
     let overlap = Duration::from_secs(options.retention().token.into());
     let signing = Arc::new(Signing::new(keys, overlap, metrics.signing.clone(), Instant::now()));
     if !sources.is_empty() {
         tokio::spawn(signing::watch(Arc::clone(&signing), sources, texts));
     }
-    let clients = Arc::new(Clients::default());
-    if let Some(path) = given.clients_file.clone() {
-        clients.load(&path).await?;
+    let clients = Arc::new(clients);
+    if let Some(path) = options.sessions.clients_file.clone() {
         tokio::spawn(clients::watch(Arc::clone(&clients), path));
     }
     Ok(Some((config, signing, clients)))

@@ -64,7 +64,7 @@ impl ListenerTls {
 
     /// # Errors
     /// The file that cannot be used.
-    fn config(&self, listener: Listener) -> Result<ServerConfig, TlsError> {
+    pub fn config(&self, listener: Listener) -> Result<ServerConfig, TlsError> {
         let pair = |source| TlsError::Pair { listener, source };
         let authority = |why: String| TlsError::ClientCa { listener, why };
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| unreadable(&self.key, &error))?;

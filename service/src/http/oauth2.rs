@@ -96,6 +96,9 @@ struct Introspection {
     iat: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     auth_time: Option<u64>,
+    /// For so many seconds a filter that follows the feed of revocations may keep this answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    portcullis_keep_for: Option<u64>,
     /// The session's further claims.
     #[serde(flatten)]
     further: Map<String, Value>,
@@ -103,7 +106,8 @@ struct Introspection {
 
 impl From<ActiveToken> for Introspection {
     fn from(token: ActiveToken) -> Self {
-        let claims = token.claims;
+        let mut claims = token.claims;
+        claims.further.remove("portcullis_keep_for");
         Self {
             active: true,
             iss: Some(claims.iss),
@@ -117,6 +121,7 @@ impl From<ActiveToken> for Introspection {
             exp: Some(token.exp),
             iat: Some(token.iat),
             auth_time: Some(claims.auth_time),
+            portcullis_keep_for: Some(token.keep_for),
             further: claims.further,
         }
     }

@@ -1,4 +1,6 @@
 //! The feed over HTTP: what a follower gets, from one instance or several, while Redis works, loses its log or its data.
+mod load;
+
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -322,59 +324,4 @@ fn a_proof_covers_what_was_acknowledged_before_it() {
         }
     });
     assert!(acknowledged.lock().unwrap().len() > 100);
-}
-
-/// A measurement, not a test: `cargo test --release -p service --test real_redis -- --ignored --nocapture a_million`.
-#[test]
-#[ignore = "a measurement"]
-fn a_million_revocations_are_followed() {
-    use std::io::{Read as _, Write as _};
-    const COUNT: u64 = 1_000_000;
-    let (redis, service) = started();
-    let key = |number: u64| {
-        RevocationKey((u128::from(number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)).to_be_bytes())
-    };
-    redis.ask(&["CONFIG", "SET", "appendonly", "no"]);
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", redis.port)).unwrap();
-    for begin in (0..COUNT).step_by(10_000) {
-        let mut text = String::new();
-        for number in begin..begin + 10_000 {
-            let name = entry(key(number));
-            text.push_str(&format!(
-                "*5\r\n$3\r\nSET\r\n${}\r\n{name}\r\n$2\r\nD;\r\n$2\r\nEX\r\n$5\r\n80000\r\n",
-                name.len()
-            ));
-        }
-        stream.write_all(text.as_bytes()).unwrap();
-        stream.read_exact(&mut vec![0; "+OK\r\n".len() * 10_000]).unwrap();
-    }
-    let memory = || {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        status.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned()
-    };
-    println!("before: {}", memory());
-    let mut follower = Follower::new(1);
-    let began = Instant::now();
-    while follower.poll(&service, Duration::from_secs(5)) == Err(Trouble::Incomplete) {}
-    println!("the service read them, and made a snapshot: {:?}", began.elapsed());
-    follower.catch_up(&service);
-    println!("the first follower has them after: {:?}", began.elapsed());
-    println!("after: {}", memory());
-    let began = Instant::now();
-    let mut other = Follower::new(1);
-    other.catch_up(&service);
-    println!("another follower: {:?}", began.elapsed());
-    let bytes: usize = other.pieces.iter().map(Membership::len_bytes).sum();
-    println!("its picture: {bytes} bytes in {} pieces", other.pieces.len());
-    assert!((0..COUNT).all(|number| other.may_contain(&key(number))));
-    let others = (COUNT..2 * COUNT).filter(|number| other.may_contain(&key(*number))).count();
-    println!("of {COUNT} other keys {others} may be contained");
-    let (_, metrics) = service.admin_text("GET", "/metrics", None, "");
-    for line in metrics.lines().filter(|line| line.contains("feed_") && !line.starts_with('#')) {
-        println!("{line}");
-    }
-    let began = Instant::now();
-    service.revoke(Kind::User, "alice");
-    other.poll(&service, HELD).unwrap();
-    println!("a revocation, made and told: {:?}", began.elapsed());
 }

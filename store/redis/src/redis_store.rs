@@ -14,6 +14,7 @@ use crate::lag::Lag;
 use crate::mirror::{Change, Mirror, MirrorWrite};
 use crate::options::{Access, Mode, RedisOptionsError};
 use crate::reader::Reader;
+use crate::source::Source;
 use crate::topology::{self, MonitorConfig, Role};
 use crate::transfer::{MAX_MIRRORED_AUDIT_ENTRIES, Transfer};
 use crate::writer::{WriteTerms, Writer};
@@ -149,7 +150,8 @@ async fn open_mirror(
     let there = open_reader(config, &access, &identity, Role::Mirror, &observer).await;
     let terms = WriteTerms { min_replicas: mirror.min_replicas, ..WriteTerms::from(config) };
     let to = Writer::new(access, Arc::clone(&there.topology), identity.clone(), terms);
-    let transfer = Transfer { from: Arc::clone(reader), to, there, audit_entries: MAX_MIRRORED_AUDIT_ENTRIES };
+    let transfer =
+        Transfer { from: Source::Redis(Arc::clone(reader)), to, there, audit_entries: MAX_MIRRORED_AUDIT_ENTRIES };
     Ok(Some(Mirror::new(transfer, reader.identity.clone(), identity, observer)))
 }
 

@@ -93,7 +93,7 @@ async fn judge_all(engine: &str) {
     for envoy in stack.envoys.values_mut() {
         let log = envoy.process().log();
         assert!(log.contains("signatures are verified by"), "a log without the filter's first line: {log}");
-        for cause in log.split("cause=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+        for cause in log.split("\"cause\":\"").skip(1).filter_map(|rest| rest.split('"').next()) {
             assert!(docs.contains(&format!("| {cause} |")), "docs/faults.md does not know the cause {cause:?}");
         }
     }

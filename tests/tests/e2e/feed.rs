@@ -5,6 +5,7 @@ use harness::mesh::{ISSUER, MeshOptions, claims};
 use harness::{Mesh, Request, wait_until};
 use serde_json::{Value, json};
 
+mod measured;
 mod under_load;
 
 const LAG: Duration = Duration::from_secs(1);
@@ -76,6 +77,11 @@ async fn tokens_pass_without_a_question_and_a_revoked_session_is_refused_on_ever
     assert!(late.is_empty(), "admitted after the lag: {late:?}");
     assert_eq!(mesh.get(&mesh.keys.first.mint(&other)).await.status, 200);
     assert!(wait_until(SOON, async || counted(&mesh, "asked").await >= 1).await);
+    // As the alerts and the dashboard name them.
+    let metrics = mesh.envoy.prometheus().await;
+    for name in ["portcullis_feed_answers{result=\"silent\"", "portcullis_feed_age_milliseconds"] {
+        assert!(metrics.contains(name), "{name}: {metrics}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Sessions of our own service in the real proxy: made over its admin interface, introspected by the filter, refreshed, and
 //! ended in each way that there is.
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::mesh::{CHECK_TIMEOUT, FRESHNESS};
 use harness::{Directory, Mesh, MeshOptions, Redis, Request, Response, ServiceOptions, exchange, wait_until};
@@ -8,12 +8,18 @@ use serde_json::{Value, json};
 
 const ISSUER: &str = "https://sessions.example";
 const CLIENT_SECRET: &str = "a-client-secret-of-the-tests-long-enough";
+/// The longest that the filter may take until it follows.
+const START: Duration = Duration::from_secs(15);
 /// The longest that an end may take beyond the freshness.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// The service makes sessions, and the filter asks it about their tokens under the rule `/own`, which asks once: the
 /// service looks at revocations before it calls a token active. `/api` asks about revocations by itself as well.
 async fn start(name: &str) -> (Redis, Mesh) {
+    start_with(name, |_| ()).await
+}
+
+async fn start_with(name: &str, edit: impl FnOnce(&mut Value)) -> (Redis, Mesh) {
     let directory = Directory::new(name);
     let redis = Redis::start(&directory).await;
     directory.write("client-secret", CLIENT_SECRET);
@@ -43,6 +49,7 @@ async fn start(name: &str) -> (Redis, Mesh) {
         "revocation": "off",
     });
     options.filter["rules"].as_array_mut().unwrap().insert(0, rule);
+    edit(&mut options.filter);
     options.environment = vec![("CLIENT_SECRET".into(), CLIENT_SECRET.into())];
     let mesh = match Mesh::try_start_in(directory, options).await {
         Ok(mesh) => mesh,
@@ -130,6 +137,40 @@ async fn a_session_passes_until_it_is_ended_and_no_longer_than_the_freshness() {
     assert_eq!(seen(&mesh, text(&third, "access_token")).await.map(|(status, _)| status), [200, 200]);
     mesh.revoke(&["user", "--issuer", ISSUER, "--id", "carol"]).await;
     ends_in_time(&mesh, text(&third, "access_token")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_feed_an_answer_is_kept_and_the_end_of_its_session_is_pushed() {
+    let (_redis, mesh) = start_with("own-sessions-fed", |filter| {
+        let own = filter["issuers"].as_array_mut().unwrap().last_mut().unwrap();
+        own["introspection"]["freshness"] = "60s".into();
+        filter["revocation"]["feed"] = json!({ "lag": "1s" });
+    })
+    .await;
+    let tokens = create(&mesh, "alice").await;
+    let token = text(&tokens, "access_token");
+    let asked = async || {
+        let results = mesh.envoy.stats("portcullis.introspections").await;
+        results.iter().map(|(_, count)| count).sum::<u64>()
+    };
+    let is_clear = async || {
+        mesh.get(token).await;
+        mesh.envoy.stat("wasmcustom.portcullis.feed_answers.result.clear").await > 0
+    };
+    assert!(wait_until(START, is_clear).await, "no proof");
+    // Longer than any answer counts without the feed.
+    let until = Instant::now() + Duration::from_secs(8);
+    while Instant::now() < until {
+        let response = mesh.get(token).await;
+        assert_eq!(response.status, 200, "{}", response.text());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let questions = asked().await;
+    // Each of two workers, once before there was a proof and once after it.
+    assert!(questions <= 4, "{questions}");
+    let path = format!("/v1/sessions/{}", text(&tokens, "sid"));
+    assert_eq!(admin(&mesh, "DELETE", &path, &json!({})).await.status, 200);
+    ends_in_time(&mesh, token).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,7 +50,7 @@ fn replaced(text: &str, old: &str, new: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_quick_start_for_ones_own_envoy_works_as_it_is_written() {
     let directory = Directory::new("quickstart");
-    let (use_it, end_it) = (section("Use it in your own Envoy"), section("End a session"));
+    let (use_it, end_it) = (section("In your Envoy"), section("End a session"));
     for secret in ["> shared-secret", "> admin-token"] {
         let line = find(&use_it.commands, secret);
         let made = Command::new("/bin/sh").args(["-c", line]).current_dir(directory.path()).status().expect("sh runs");
@@ -78,7 +78,7 @@ async fn the_quick_start_for_ones_own_envoy_works_as_it_is_written() {
     manager = replaced(&manager, "<x>", &part("x"));
     manager = replaced(&manager, "<y>", &part("y"));
     let wasm = project().join("dist/portcullis.wasm").display().to_string();
-    manager = replaced(&manager, "/etc/envoy/portcullis.wasm", &wasm);
+    manager = replaced(&manager, "/usr/local/lib/portcullis.wasm", &wasm);
     let clusters = replaced(clusters, "port_value: 7700", &format!("port_value: {port}"));
     let upstream = Upstream::start().await;
 

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use clap::Args;
 use store_redis::{Mode, RedisOptions};
 
+use super::file_store::FileStore;
+
 #[derive(Clone, Args)]
+#[command(next_help_heading = "Redis")]
 pub struct Redis {
     /// The URL of Redis; rediss:// for TLS. Repeat it for more nodes of a Cluster, or for each Sentinel. A user and
     /// password in it apply to all servers; a password file is safer.
@@ -66,9 +69,10 @@ impl From<Redis> for RedisOptions {
 
 /// The same options for another Redis, each under a name that begins with `$flag`.
 macro_rules! other_redis {
-    ($(#[$doc:meta])* $name:ident, $flag:literal, $env:literal $(, $required:ident = $when:literal)?) => {
+    ($(#[$doc:meta])* $name:ident, $heading:literal, $flag:literal, $env:literal $(, $required:ident = $when:literal)?) => {
         $(#[$doc])*
         #[derive(Clone, Args)]
+        #[command(next_help_heading = $heading)]
         pub struct $name {
             /// The URL of this Redis; rediss:// for TLS. Like --redis of `serve`, and so are the following.
             #[arg(
@@ -153,16 +157,44 @@ macro_rules! other_redis {
 
 other_redis!(
     /// The mirror: the other store that is written to while a store moves.
-    MirrorRedis, "mirror-redis", "PORTCULLIS_MIRROR_REDIS"
+    MirrorRedis, "Mirror: the other Redis while a store moves", "mirror-redis", "PORTCULLIS_MIRROR_REDIS"
 );
 other_redis!(
-    /// The store to copy from.
-    FromRedis, "from", "PORTCULLIS_FROM", required_unless_present = "prepare"
+    /// The store to copy from. In place of Redis: file:PATH, the file of a service that is stopped.
+    FromRedis, "Redis to copy from", "from", "PORTCULLIS_FROM", required_unless_present = "prepare"
 );
 other_redis!(
     /// The store to copy to.
-    ToRedis, "to", "PORTCULLIS_TO", required = true
+    ToRedis, "Redis to copy to", "to", "PORTCULLIS_TO", required = true
 );
+
+impl FromRedis {
+    /// The file, if one is named in place of Redis.
+    ///
+    /// # Errors
+    /// It is not well named, or has options of Redis beside it.
+    pub fn file(&self) -> Result<Option<FileStore>, String> {
+        let [url] = &self.urls[..] else { return Ok(None) };
+        if !url.starts_with("file:") {
+            return Ok(None);
+        }
+        let beside = [
+            ("from-mode", self.mode != Mode::Single),
+            ("from-sentinel-master", self.sentinel_master.is_some()),
+            ("from-username", self.username.is_some()),
+            ("from-password-file", self.password_file.is_some()),
+            ("from-sentinel-username", self.sentinel_username.is_some()),
+            ("from-sentinel-password-file", self.sentinel_password_file.is_some()),
+            ("from-ca-file", self.ca_file.is_some()),
+            ("from-cert-file", self.certificate_file.is_some()),
+            ("from-key-file", self.key_file.is_some()),
+        ];
+        match beside.iter().find(|(_, is_given)| *is_given) {
+            Some((name, _)) => Err(format!("--{name} is for Redis, and --from names a file")),
+            None => url.parse().map(Some),
+        }
+    }
+}
 
 impl MirrorRedis {
     /// `None`: no URL was given. Options without it would have no effect, so they are refused like a `redis` without

@@ -104,6 +104,8 @@ mod tests {
                 assert!(cut.is_none_or(|cut| cut.marks.len() < 256));
             }
         }
+        let beyond = write(Step::Piece { piece: 16, pieces: 16 }, &places).unwrap();
+        assert_eq!(Parsed::read(&beyond), None);
         assert_eq!(Parsed::read(&Cursor::default()), None);
         assert_eq!(Parsed::read(&Cursor::new(vec![2; 100]).unwrap()), None);
     }

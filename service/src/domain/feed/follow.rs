@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::Feed;
-use super::picture::{Changed, Picture};
+use super::picture::Changed;
 
 /// Rounds end when nobody has polled for so long. The next poll begins anew.
 const IDLE: Duration = Duration::from_secs(120);
@@ -16,9 +16,13 @@ const IDLE: Duration = Duration::from_secs(120);
 const LEAST_PAUSE: Duration = Duration::from_millis(5);
 /// Between two rounds that failed.
 const RETRY: Duration = Duration::from_millis(200);
+/// After a shard was read anew, none is for so many times as long as that took, and at most [`LONGEST_REST`]: a log that is
+/// lost again and again must not cost Redis more.
+const RESTS: u32 = 9;
+const LONGEST_REST: Duration = Duration::from_secs(5);
 /// Replies to all followers in a second, while there is always something new. More of it is sent at once then, up to
 /// [`MOST_HELD`] later.
-const REPLIES: u32 = 5000;
+const REPLIES: u32 = 12_500;
 const MOST_HELD: Duration = Duration::from_millis(250);
 
 impl Feed {
@@ -31,22 +35,30 @@ impl Feed {
 
     async fn follow(&self) {
         let (mut announced, mut is_news) = (Instant::now(), false);
+        let mut rests_until = Instant::now();
         loop {
             if !self.is_polled() {
                 self.forget().await;
                 self.wake.notified().await;
                 continue;
             }
+            let reads_anew = self.state().picture.here().is_none();
+            if reads_anew {
+                sleep(rests_until.saturating_duration_since(Instant::now())).await;
+            }
             let began = Instant::now();
             let pause = match self.round(began).await {
                 Ok(changed) => {
+                    if reads_anew {
+                        rests_until = Instant::now() + (began.elapsed() * RESTS).min(LONGEST_REST);
+                    }
                     is_news |= changed.entries > 0;
                     let is_due = began.saturating_duration_since(announced) >= self.held();
                     if changed.gaps > 0 || (is_news && is_due) {
                         self.announce();
                         (announced, is_news) = (began, false);
                     }
-                    // A gap is read anew at once.
+                    // A gap is read anew at once, if there was none a moment ago.
                     if changed.gaps > 0 { Duration::ZERO } else { self.config.round }
                 }
                 Err(_) => self.config.round.max(RETRY),
@@ -99,7 +111,7 @@ impl Feed {
     async fn forget(&self) {
         {
             let mut state = self.state();
-            state.picture = Picture::new(self.log.shards(), Instant::now());
+            state.picture.forget(Instant::now());
             state.error = None;
         }
         self.metrics.forgotten();

@@ -61,9 +61,14 @@ impl History {
 
     /// Begins anew at `place`: no older place is understood.
     pub fn restart(&mut self, place: Place) {
+        self.forget();
+        self.append(Entry { place, key: None });
+    }
+
+    /// Forgets everything. The numbers go on, so that none ever names two places.
+    pub fn forget(&mut self) {
         self.dropped += self.entries.len() as u64;
         self.entries = VecDeque::new();
-        self.append(Entry { place, key: None });
     }
 
     /// Continues at `place`, where the shard has `keys`, although the log does not lead there. A follower with an older

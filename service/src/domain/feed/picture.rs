@@ -1,4 +1,5 @@
 //! All revocations in force, as this instance has read them: as of when they are complete, and what came after a place.
+use std::mem::take;
 use std::time::Instant;
 
 use store::{Change, Place, ShardNews};
@@ -63,6 +64,17 @@ impl Picture {
     pub fn new(shards: usize, now: Instant) -> Self {
         let shards = (0..shards).map(|_| Shard::default()).collect();
         Self { epoch: Epoch::new(now), shards, complete: None, newest: None, purged: 0 }
+    }
+
+    /// Nothing is known any longer.
+    pub fn forget(&mut self, now: Instant) {
+        let forgotten = |shard: &mut Shard| {
+            let mut history = take(&mut shard.history);
+            history.forget();
+            Shard { history, ..Shard::default() }
+        };
+        self.shards = self.shards.iter_mut().map(forgotten).collect();
+        (self.epoch, self.complete, self.newest) = (Epoch::new(now), None, None);
     }
 
     pub fn places(&self) -> Vec<Option<Place>> {

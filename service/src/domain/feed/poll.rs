@@ -128,10 +128,12 @@ impl Feed {
             Err(trouble) => return Look::Trouble(trouble),
         };
         let Some(parsed) = parsed else { return Look::NewSnapshot };
+        let error = state.error;
         let picture = &mut state.picture;
         match (picture.understand(parsed), parsed.step) {
             (Understood::Unknown, _) => Look::NewSnapshot,
-            (Understood::Ahead, _) => Look::Ahead,
+            // An older snapshot would be of no use: another instance knows more.
+            (Understood::Ahead, _) => error.map_or(Look::Ahead, |error| Look::Trouble(Trouble::Store(error))),
             (Understood::At(from), Step::Piece { piece, pieces }) => Look::Piece { piece, pieces, from },
             (Understood::At(numbers), Step::Following) => match picture.since(&numbers) {
                 Some(Lacking { keys: lacking, cursor, more }) => {

@@ -1,7 +1,8 @@
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use store::memory::{Contents, MemoryStore};
-use store::{Ends, Revocation, RevocationStore, StoreId};
+use store::{Ends, Place, Revocation, RevocationStore, ShardNews, StoreId};
 use wire::RevocationKey;
 use wire::feed::{Cursor, Membership, News, Trouble};
 
@@ -243,6 +244,84 @@ async fn a_lost_log_makes_the_picture_incomplete_until_it_was_read_anew() {
     follower.catch_up(&feed).await;
     assert!(follower.may_contain(&key(1)) && follower.may_contain(&key(2)));
     assert_eq!(follower.snapshots, 1, "a small shard is sent as keys");
+}
+
+/// A store that takes a while to read a shard anew, and may lose its log each time or fail.
+#[derive(Debug)]
+struct Troubled {
+    store: MemoryStore,
+    contents: Contents,
+    loses_log: bool,
+    fails: AtomicBool,
+    read_anew: AtomicU32,
+}
+
+impl Troubled {
+    fn new(contents: &Contents, loses_log: bool) -> Arc<Self> {
+        let (store, contents) = (MemoryStore::open(contents, Duration::ZERO), contents.clone());
+        Arc::new(Self { store, contents, loses_log, fails: AtomicBool::new(false), read_anew: AtomicU32::new(0) })
+    }
+}
+
+#[async_trait::async_trait]
+impl RevocationLog for Troubled {
+    fn shards(&self) -> usize {
+        1
+    }
+
+    fn shard_of(&self, key: &RevocationKey) -> usize {
+        self.store.shard_of(key)
+    }
+
+    async fn follow(&self, places: &[Option<Place>]) -> Result<Vec<ShardNews>, StoreError> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(StoreError::StoreSlow);
+        }
+        let news = self.store.follow(places).await;
+        if places == [None] {
+            self.read_anew.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(SOON).await;
+            if self.loses_log {
+                self.contents.drop_log();
+            }
+        }
+        news
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_lost_again_and_again_is_not_read_anew_all_the_time() {
+    let log = Troubled::new(&Store::new().contents, true);
+    let feed = Feed::new(log.clone(), Config { round: SOON, max_followers: 10 }, Metrics::default());
+    let (_end, on_end) = watch::channel(false);
+    feed.start(&on_end);
+    let began = Instant::now();
+    while began.elapsed() < SOON * 50 {
+        let _ = Follower::default().poll(&feed, SOON).await;
+    }
+    let most = began.elapsed().as_millis() / (SOON * 10).as_millis() + 1;
+    let times = log.read_anew.load(Ordering::Relaxed);
+    assert!(times >= 2 && u128::from(times) <= most, "{times} of {most}");
+}
+
+#[tokio::test]
+async fn an_instance_that_fails_has_no_old_snapshot_for_a_follower_that_knows_more() {
+    let (store, mut follower) = (Store::new(), Follower::default());
+    let (one, log) = (store.feed(), Troubled::new(&store.contents, false));
+    let other = Feed::new(log.clone(), Config { round: SOON, max_followers: 10 }, Metrics::default());
+    one.round(Instant::now()).await.unwrap();
+    other.round(Instant::now()).await.unwrap();
+    store.revoke([key(1)]).await;
+    one.round(Instant::now()).await.unwrap();
+    follower.catch_up(&one).await;
+    log.fails.store(true, Ordering::Relaxed);
+    other.round(Instant::now()).await.unwrap_err();
+    let trouble = Trouble::Store(StoreError::StoreSlow);
+    assert_eq!(follower.poll(&other, Duration::ZERO).await, Err(trouble));
+    log.fails.store(false, Ordering::Relaxed);
+    other.round(Instant::now()).await.unwrap();
+    follower.catch_up(&other).await;
+    assert_eq!(follower.snapshots, 1);
 }
 
 #[tokio::test]

@@ -13,12 +13,17 @@ use crate::base::clock::{unix_millis, unix_seconds};
 use crate::model::session::{AccessRecord, Data, SessionClaims};
 use crate::model::session_keys::Sid;
 
+/// Seconds for which an answer about a session without an idle timeout may be kept.
+const LONGEST_KEPT: u64 = 60;
+
 /// An access token that is good. Times are Unix seconds.
 pub struct ActiveToken {
     pub claims: SessionClaims,
     pub jti: String,
     pub exp: u64,
     pub iat: u64,
+    /// For so many seconds a filter may keep this answer, while it knows of every revocation. Uses in this time are not seen.
+    pub keep_for: u64,
 }
 
 /// An access token and its session.
@@ -52,6 +57,7 @@ impl Sessions {
             iat: found.iat.unwrap_or(kept.data.created),
             jti: found.jti,
             exp: found.exp,
+            keep_for: keep_for(kept.data.idle),
         }))
     }
 
@@ -140,7 +146,7 @@ impl Sessions {
     /// Notes the use of a session with an idle timeout, in the background.
     fn note_use(&self, kept: &StoredSession) {
         let Some(idle) = kept.data.idle else { return };
-        let step = step(Duration::from_secs(idle));
+        let step = step(Duration::from_secs(idle)) / 2;
         if u128::from(unix_millis().abs_diff(kept.used)) < step.as_millis() {
             return;
         }
@@ -154,4 +160,9 @@ impl Sessions {
             }
         });
     }
+}
+
+/// Half of a step of the idle timeout: the last use that is recorded is at most one step before the last use.
+fn keep_for(idle: Option<u64>) -> u64 {
+    idle.map_or(LONGEST_KEPT, |idle| (step(Duration::from_secs(idle)) / 2).as_secs())
 }

@@ -140,8 +140,8 @@ impl SessionRecords<'_> {
     }
 }
 
-/// A use is recorded at most once in this time: a sixteenth of the idle timeout, from a second to a minute. A session
-/// lives for its idle timeout and up to one step longer.
+/// A sixteenth of the idle timeout, from a second to a minute. A session lives for its idle timeout and up to one step
+/// longer: a use is recorded at most once in half of a step, and a filter may keep an answer for the other half.
 pub fn step(idle: Duration) -> Duration {
     (idle / 16).clamp(Duration::from_secs(1), Duration::from_secs(60))
 }

@@ -39,6 +39,7 @@ const OURS: &[&str] = &[
     "scope",
     "scp",
     "client_id",
+    "portcullis_keep_for",
     "azp",
     "cnf",
     "active",

@@ -42,6 +42,22 @@ fn an_opaque_session_is_introspected_until_it_is_ended() {
     assert_eq!(stack.service.admin("GET", &format!("/v1/sessions/{sid}"), "").0, 404);
 }
 
+/// Half of a step, so that the idle timeout stays exact to within one: docs/decisions/0138.
+#[test]
+fn an_answer_says_how_long_it_may_be_kept() {
+    let stack = stack();
+    for (idle, seconds) in [(None, 60), (Some("2h"), 30), (Some("320s"), 10), (Some("64s"), 2), (Some("16s"), 0)] {
+        let mut session = json!({ "subject": "alice" });
+        if let Some(idle) = idle {
+            session["idle_timeout"] = idle.into();
+        }
+        let made = stack.create(session);
+        assert_eq!(stack.introspect(text(&made, "access_token"))["portcullis_keep_for"], seconds, "{idle:?}");
+    }
+    let claims = json!({ "subject": "alice", "claims": { "portcullis_keep_for": 600 } });
+    assert_eq!(stack.service.admin("POST", "/v1/sessions", &claims.to_string()).0, 400);
+}
+
 #[test]
 fn a_jwt_session_is_verified_by_the_published_keys_and_dies_with_its_session() {
     let stack = stack();

@@ -18,7 +18,10 @@ local function append(kind, keep)
   local id = string.format('%.0f', sequence)
   local entry = table.concat({kind, chain, left, string.match(KEYS[1], ':r:(.*)$') or ''}, ';')
   local added = redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', MAX_ENTRIES, id, 'e', entry)
-  if type(added) == 'table' and added.err then
+  if type(added) == 'table' and added.err and string.find(added.err, 'OOM', 1, true) then
+    -- Nothing is written yet, so the whole script can be refused. After any write Redis would let the rest exceed its limit.
+    redis.call('XADD', KEYS[3], id, 'e', entry)
+  elseif type(added) == 'table' and added.err then
     -- What is there is not the log of this head, or the user may not write streams. Readers of the log notice that the entry
     -- is not there, and read the bucket anew.
     redis.call('DEL', KEYS[3])

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::run::{POLL, Run};
 use super::{FROM, MigrateError, TO};
 use crate::contents::Kind;
-use crate::transfer::{AUDIT_PAGE, AuditRange, audit_page};
+use crate::states::{AUDIT_PAGE, AuditRange, audit_page};
 
 /// How far from its time in the source an audit entry is looked for.
 const AUDIT_LATE_MILLIS: u64 = 10_000;
@@ -25,7 +25,7 @@ impl Run<'_> {
         let from = |error| MigrateError::Store(FROM, error);
         let mut after = "0".to_owned();
         loop {
-            let page = audit_page(&self.transfer.from, AuditRange::After(&after)).await.map_err(from)?;
+            let page = self.transfer.from.audit_page(AuditRange::After(&after)).await.map_err(from)?;
             let (Some((first, _)), Some((last, _))) = (page.first(), page.last()) else { return Ok(()) };
             let range = AuditRange::Between(first, last);
             // A concurrent entry may have got a later id in either store.
@@ -36,7 +36,7 @@ impl Run<'_> {
             let mut missing;
             loop {
                 // An entry that was trimmed here meanwhile may be missing there.
-                let here = audit_page(&self.transfer.from, range).await.map_err(from)?;
+                let here = self.transfer.from.audit_page(range).await.map_err(from)?;
                 let there = audit_page(&self.transfer.there, AuditRange::Between(&begin, &end)).await;
                 let there = there.map_err(|error| MigrateError::Store(TO, error))?;
                 // Each entry is encrypted under a nonce of its own, so no two are equal.

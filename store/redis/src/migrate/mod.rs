@@ -7,19 +7,28 @@ mod run;
 mod scan;
 mod target;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use store::{StoreError, StoreId, WriteError};
+use store::{Export, StoreError, StoreId, WriteError};
 
 use crate::bootstrap::{self, CreateError};
 use crate::health::Allow;
 use crate::options::{RedisOptions, RedisOptionsError};
 use run::{Run, Step};
 
+/// The store to copy from.
+#[derive(Debug, Clone)]
+pub enum MigrationSource {
+    Redis(RedisOptions),
+    /// A store of another kind, which no service uses meanwhile.
+    Export(Arc<dyn Export>),
+}
+
 /// A source, a target, and how to copy.
 #[derive(Debug, Clone)]
 pub struct Migration {
-    pub from: RedisOptions,
+    pub from: MigrationSource,
     pub to: RedisOptions,
     /// Bounds connecting and each round trip.
     pub redis_timeout: Duration,

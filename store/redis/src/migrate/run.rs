@@ -3,19 +3,22 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use store::{Observer, StoreId, Unobserved};
+use store::clock::unix_millis;
+use store::{Export, Observer, StoreError, StoreId, Unobserved};
 
-use super::scan::{keys, layout, scan, servers_of};
+use super::scan::{PAGE, keys, layout, scan, servers_of};
 use super::target::{target, wait_until_usable};
-use super::{FROM, MigrateError, Migration, Progress, Report, TO, Tally};
+use super::{FROM, MigrateError, Migration, MigrationSource, Progress, Report, TO, Tally};
 use crate::bootstrap::CreateError;
 use crate::contents::{Found, Kind, Name, PATTERN, State};
 use crate::create::reached;
 use crate::identity::StoreIdentity;
-use crate::options::RedisOptions;
+use crate::options::{Mode, RedisOptions};
 use crate::reader::Reader;
+use crate::source::{Source, name};
+use crate::states::states;
 use crate::topology::{self, MonitorConfig, Role};
-use crate::transfer::{MAX_MIRRORED_AUDIT_ENTRIES, Transfer, states};
+use crate::transfer::{MAX_MIRRORED_AUDIT_ENTRIES, Transfer};
 use crate::writer::{WriteTerms, Writer};
 
 /// A run waits for so many pages with differences that stay, each for the `settle` time; then for none.
@@ -73,9 +76,21 @@ impl<'a> Run<'a> {
             Ok((access, topology))
         };
         let (from_identity, to_identity) = (StoreIdentity::default(), StoreIdentity::for_writing());
-        let (_, from_topology) = open_side(FROM, &plan.from, from_identity.clone(), Role::Primary).await?;
+        let reader = |topology, identity| Reader { topology, identity, limit, observer: Arc::clone(&observer) };
+        let (source, from_servers) = match &plan.from {
+            MigrationSource::Export(export) => (Source::Export(Arc::clone(export)), None),
+            MigrationSource::Redis(options) => {
+                let (_, topology) = open_side(FROM, options, from_identity.clone(), Role::Primary).await?;
+                let source = Source::Redis(Arc::new(reader(Arc::clone(&topology), from_identity.clone())));
+                (source, Some(topology))
+            }
+        };
         let (to_access, to_topology) = open_side(TO, &plan.to, to_identity.clone(), Role::Mirror).await?;
-        let from = wait_until_usable(FROM, &from_topology, &from_identity, limit).await?;
+        let from = match (&source, from_servers) {
+            (Source::Export(export), _) => export.id(),
+            (Source::Redis(_), Some(topology)) => wait_until_usable(FROM, &topology, &from_identity, limit).await?,
+            (Source::Redis(_), None) => return Err(MigrateError::Store(FROM, StoreError::StoreFailed)),
+        };
         let (to, is_complete) = target(&to_topology, limit).await?;
         if to == from {
             return Err(MigrateError::Same(to));
@@ -95,9 +110,8 @@ impl<'a> Run<'a> {
             future_iat_tolerance_seconds: 0,
             allow: plan.allow,
         };
-        let reader = |topology, identity| Reader { topology, identity, limit, observer: Arc::clone(&observer) };
         let transfer = Transfer {
-            from: Arc::new(reader(from_topology, from_identity)),
+            from: source,
             there: reader(Arc::clone(&to_topology), to_identity.clone()),
             to: Writer::new(to_access, to_topology, to_identity, terms),
             audit_entries: MAX_MIRRORED_AUDIT_ENTRIES,
@@ -122,13 +136,21 @@ impl<'a> Run<'a> {
 
     async fn compare_clocks(&self) -> Result<(), MigrateError> {
         let mut times = Vec::new();
-        for (side, reader) in [(FROM, &*self.transfer.from), (TO, &self.transfer.there)] {
-            for server in servers_of(side, reader)? {
-                let asked = Instant::now();
-                let time = server.connection.ask_one::<(u64, u64)>(redis::cmd("TIME"), self.plan.redis_timeout).await;
-                let (seconds, micros) = time.map_err(|failure| MigrateError::Store(side, failure.error))?;
-                times.push((Duration::from_secs(seconds) + Duration::from_micros(micros), asked));
+        let from = match &self.transfer.from {
+            Source::Redis(reader) => {
+                servers_of(FROM, reader)?.into_iter().map(|server| (FROM, server)).collect::<Vec<_>>()
             }
+            Source::Export(_) => {
+                times.push((Duration::from_millis(unix_millis()), Instant::now()));
+                Vec::new()
+            }
+        };
+        let to = servers_of(TO, &self.transfer.there)?.into_iter().map(|server| (TO, server));
+        for (side, server) in from.into_iter().chain(to) {
+            let asked = Instant::now();
+            let time = server.connection.ask_one::<(u64, u64)>(redis::cmd("TIME"), self.plan.redis_timeout).await;
+            let (seconds, micros) = time.map_err(|failure| MigrateError::Store(side, failure.error))?;
+            times.push((Duration::from_secs(seconds) + Duration::from_micros(micros), asked));
         }
         let Some((first, asked)) = times.first().copied() else { return Ok(()) };
         // Each time is brought back to the moment of the first question.
@@ -141,8 +163,40 @@ impl<'a> Run<'a> {
 
     /// Every name of the source, page by page.
     pub async fn pass(&mut self, step: Step) -> Result<(), MigrateError> {
-        let servers = servers_of(FROM, &self.transfer.from)?;
-        let layout_before = layout(self.plan, &servers).await?;
+        match (self.transfer.from.clone(), &self.plan.from) {
+            (Source::Redis(reader), MigrationSource::Redis(options)) => {
+                self.pass_servers(step, &reader, options.mode).await
+            }
+            (Source::Export(export), _) => self.pass_export(step, export.as_ref()).await,
+            (Source::Redis(_), MigrationSource::Export(_)) => Err(MigrateError::Store(FROM, StoreError::StoreFailed)),
+        }
+    }
+
+    async fn pass_export(&mut self, step: Step, export: &dyn Export) -> Result<(), MigrateError> {
+        let failed = |error| MigrateError::Store(FROM, error);
+        let (of, mut seen, mut after) = (export.count().map_err(failed)?, 0, None);
+        loop {
+            let (names, last) = export.names(after.as_deref(), PAGE).map_err(failed)?;
+            seen += names.len() as u64;
+            self.step(step, names.iter().map(name).collect()).await?;
+            (self.say)(Progress { verifying: step == Step::Verify, seen, of: of.max(seen) });
+            match last {
+                Some(last) => after = Some(last),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn step(&mut self, step: Step, names: Vec<Name>) -> Result<(), MigrateError> {
+        match step {
+            Step::Copy => self.copy(names).await,
+            Step::Verify => self.verify(names).await,
+        }
+    }
+
+    async fn pass_servers(&mut self, step: Step, reader: &Reader, mode: Mode) -> Result<(), MigrateError> {
+        let servers = servers_of(FROM, reader)?;
+        let layout_before = layout(mode, &servers, self.plan.redis_timeout).await?;
         let mut of = 0;
         for server in &servers {
             of += keys(server, self.plan.redis_timeout).await.unwrap_or(0);
@@ -163,10 +217,7 @@ impl<'a> Run<'a> {
                         Found::Strange => self.not_understood(&String::from_utf8_lossy(&name)),
                     }
                 }
-                match step {
-                    Step::Copy => self.copy(ours).await?,
-                    Step::Verify => self.verify(ours).await?,
-                }
+                self.step(step, ours).await?;
                 (self.say)(Progress { verifying: step == Step::Verify, seen, of: of.max(seen) });
                 if cursor == 0 {
                     break;
@@ -174,8 +225,8 @@ impl<'a> Run<'a> {
             }
         }
         // A slot that moved from a server that was not read yet to one that was read would have been missed.
-        let servers = servers_of(FROM, &self.transfer.from)?;
-        match layout(self.plan, &servers).await? == layout_before {
+        let servers = servers_of(FROM, reader)?;
+        match layout(mode, &servers, self.plan.redis_timeout).await? == layout_before {
             true => Ok(()),
             false => Err(MigrateError::Moved(FROM)),
         }
@@ -201,7 +252,7 @@ impl<'a> Run<'a> {
     /// A session that a service deleted in both stores, after it was read and before it was written, must not come back.
     async fn forget_sessions_that_ended(&self, merged: &[Name]) -> Result<(), MigrateError> {
         let sessions: Vec<_> = merged.iter().filter(|name| name.kind == Kind::Session).cloned().collect();
-        let now = states(&self.transfer.from, &sessions).await.map_err(|error| MigrateError::Store(FROM, error))?;
+        let now = self.transfer.from.states(&sessions).await.map_err(|error| MigrateError::Store(FROM, error))?;
         let gone = sessions.iter().zip(now).filter(|(_, state)| state.as_ref().is_some_and(State::is_absent));
         let deletes: Vec<_> = gone.map(|(name, _)| (name.bucket, redis::cmd("DEL").arg(&name.text).clone())).collect();
         self.transfer.run(deletes).await.map(|_| ()).map_err(MigrateError::Write)
@@ -237,7 +288,7 @@ impl<'a> Run<'a> {
     /// The states of each name in both stores. Names that cannot be read are left out, and counted.
     pub async fn compare(&mut self, names: Vec<Name>) -> Result<Vec<(Name, State, State)>, MigrateError> {
         // The source first: what is written in between is then in the target too, and not missing there.
-        let here = states(&self.transfer.from, &names).await.map_err(|error| MigrateError::Store(FROM, error))?;
+        let here = self.transfer.from.states(&names).await.map_err(|error| MigrateError::Store(FROM, error))?;
         let there = states(&self.transfer.there, &names).await.map_err(|error| MigrateError::Store(TO, error))?;
         let mut compared = Vec::with_capacity(names.len());
         for ((name, here), there) in names.into_iter().zip(here).zip(there) {

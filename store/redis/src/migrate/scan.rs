@@ -1,13 +1,13 @@
 //! The servers of a store and their names.
 use std::time::Duration;
 
-use super::{FROM, MigrateError, Migration};
+use super::{FROM, MigrateError};
 use crate::options::{Address, Mode};
 use crate::reader::Reader;
 use crate::routes::Server;
 
 /// Names that SCAN is asked for at once. It may return some more.
-const PAGE: usize = 1000;
+pub const PAGE: usize = 1000;
 
 /// The servers that have buckets.
 pub fn servers_of(side: &'static str, reader: &Reader) -> Result<Vec<Server>, MigrateError> {
@@ -40,14 +40,14 @@ pub async fn keys(server: &Server, limit: Duration) -> Option<u64> {
 }
 
 /// Which server of the source has which slots, by its own word. An error if a slot migrates.
-pub async fn layout(plan: &Migration, servers: &[Server]) -> Result<Vec<(Address, String)>, MigrateError> {
+pub async fn layout(mode: Mode, servers: &[Server], limit: Duration) -> Result<Vec<(Address, String)>, MigrateError> {
     let mut layout = Vec::with_capacity(servers.len());
     for server in servers {
         let mut slots = String::new();
-        if plan.from.mode == Mode::Cluster {
+        if mode == Mode::Cluster {
             let mut ask = redis::cmd("CLUSTER");
             ask.arg("NODES");
-            let told = server.connection.ask_one::<String>(ask, plan.redis_timeout).await;
+            let told = server.connection.ask_one::<String>(ask, limit).await;
             let told = told.map_err(|failure| MigrateError::Store(FROM, failure.error))?;
             // `<id> <address> myself,<flags> <primary> <ping> <pong> <epoch> <link> <slot>…`; in brackets what is on
             // its way.

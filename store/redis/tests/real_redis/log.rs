@@ -99,6 +99,24 @@ fn a_user_without_the_right_to_streams_revokes_as_before() {
     assert!(redis.ask(&["GET", &name(key(Kind::Session, "s"), "head")]).contains("1:"));
 }
 
+#[test]
+fn a_redis_without_memory_refuses_a_revocation_as_a_whole_and_keeps_its_log() {
+    let (redis, instance) = started();
+    instance.revoke(Kind::Session, "0");
+    let of = key(Kind::Session, "0");
+    let seen = places(&instance.follow(&[None; 256]).unwrap());
+    let (log, head) = (name(of, "log"), name(of, "head"));
+    let before = [redis.ask(&["XRANGE", &log, "-", "+"]), redis.ask(&["GET", &head])];
+    redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    let id = in_one_bucket().nth(1).unwrap();
+    assert!(instance.try_revoke(Kind::Session, &id).is_err());
+    assert_eq!([redis.ask(&["XRANGE", &log, "-", "+"]), redis.ask(&["GET", &head])], before);
+    assert_eq!(redis.ask(&["GET", &entry(key(Kind::Session, &id))]), "$-1\r\n");
+    redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    instance.revoke(Kind::Session, &id);
+    assert!(has(&instance.follow(&seen).unwrap()[usize::from(of.0[0])], key(Kind::Session, &id)), "without a gap");
+}
+
 /// Until a change of slots is known to the instance.
 const KNOWN: Duration = Duration::from_secs(5);
 

@@ -98,7 +98,9 @@ impl Drop for Redis {
 }
 
 fn spawn(port: u16, dir: &tempfile::TempDir, arguments: &[&str]) -> Option<Child> {
-    let mut child = Command::new("redis-server")
+    // Another server that speaks the same protocol, or another version.
+    let server = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+    let mut child = Command::new(server)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
         .arg(dir.path())
         .args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"])

@@ -147,3 +147,22 @@ fn a_lifted_key_leaves_the_picture_and_a_prolonged_one_stays() {
     picture.purge(later);
     assert_eq!(picture.keys(), 1);
 }
+
+/// A poll that waits for a piece of a snapshot has numbers from before.
+#[test]
+fn numbers_are_not_used_again_after_everything_was_forgotten() {
+    let start = Instant::now();
+    let mut picture = Picture::new(1, start);
+    picture.apply(vec![whole([1], 1)], start, start);
+    picture.apply(vec![ShardNews::Entries(vec![revoked(2), revoked(3)])], start, start);
+    let before = picture.here().unwrap();
+    picture.forget(start);
+    assert_eq!((picture.complete(), picture.here(), picture.keys()), (None, None, 0));
+    assert!(!picture.is_at_least(&before, &before));
+    picture.apply(vec![whole([1, 2, 3, 4], 4)], start, start);
+    for _ in 0..10 {
+        let next = picture.places()[0].unwrap().sequence + 1;
+        picture.apply(vec![ShardNews::Entries(vec![revoked(next)])], start, start);
+        assert!(!picture.is_at_least(&before, &before) && picture.cursor(Step::Following, &before).is_none());
+    }
+}
