@@ -45,8 +45,8 @@ files: image-wasm image-native checkers ## load or validate every YAML, JSON, ch
 demo: demo-built ## run the whole mesh on this machine and print each request, its answer and what it shows
 	@$(DEMO)
 
-run: demo-built ## run the same mesh until Ctrl-C, with commands to try
-	@$(DEMO) --stay
+run: demo-built ## run a small mesh without Redis until Ctrl-C, with commands to try (HOST=native)
+	@$${CARGO_TARGET_DIR:-target}/debug/portcullis dev --host $(HOST)
 
 demo-built: setup $(if $(filter native,$(HOST)),native,wasm)
 	@$(CARGO) build --quiet $(NATIVE) --bin portcullis --bin demo

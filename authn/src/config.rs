@@ -26,6 +26,7 @@ macro_rules! choice {
 }
 
 mod binding;
+mod browser;
 mod defaults;
 mod duration;
 mod expose;
@@ -36,16 +37,21 @@ mod invalid;
 mod issuer;
 mod keys;
 mod limits;
+mod mode;
 mod one_or_many;
 mod revocation;
 mod rule;
 mod sds;
 mod sources;
+mod step_up;
 mod streams;
 mod tree;
 mod values;
 
-pub use binding::{Binding, BindingMode, CertificateBinding, ClaimBinding};
+pub use binding::{Binding, CertificateBinding, ClaimBinding};
+pub use browser::{
+    Browser, CacheControl, CookieAction, ReferrerPolicy, SameSite, SetCookieRule, StrictTransportSecurity,
+};
 pub use duration::ConfigDuration;
 pub use expose::{Expose, ExposedClaim, SubjectForm};
 pub use faults::{Faults, RefusalLog, Statuses};
@@ -55,11 +61,13 @@ pub use invalid::Invalid;
 pub use issuer::{Audiences, ClaimNames, Issuer, OfflineSessions, Provider, RevocationClaims, Tenants, TokenKind};
 pub use keys::{Jwks, Key, SecretEncoding};
 pub use limits::Limits;
+pub use mode::Mode;
 pub use one_or_many::OneOrMany;
 pub use revocation::{Revocation, RevocationKind, RevocationMode};
 pub use rule::{Access, Condition, CorsPreflight, Match, PathMatch, Route, Rule, Scalar, Scopes};
 pub use sds::SdsSecret;
 pub use sources::{ChunkSeparator, CookieSource, HeaderSource, Sources, WebsocketEncoding, WebsocketSource};
+pub use step_up::StepUp;
 pub use streams::{EndOn, Streams};
 pub use values::Environment;
 pub(crate) use values::{check_range, claim_path, name_or, secret_from, whole_seconds};
@@ -76,6 +84,9 @@ document! {
         pub tokens: Sources,
         /// What each request needs. The first rule that matches decides, and a request that matches none is refused.
         pub rules: Vec<Rule>,
+        /// Whether rules are enforced. `report` makes all of them report (docs/rollout.md). Default: `enforce`.
+        #[serde(default)]
+        pub mode: Mode,
         /// How revocations are checked. Absent: no rule may check revocations, and none are checked.
         pub revocation: Option<Revocation>,
         /// What is forwarded to the upstream about the token, unless a rule says otherwise.
@@ -84,6 +95,8 @@ document! {
         /// What the proxy's other filters and its access log may read about a request. Default: nothing.
         #[serde(default)]
         pub expose: Expose,
+        /// What answers to browsers have, unless a rule says otherwise. Default: what the upstream sets.
+        pub browser: Option<Browser>,
         /// Secrets that the proxy gets by SDS. Only the dynamic module in Envoy 1.40 and later has them (docs/secrets.md).
         /// At most 16.
         #[serde(default)]

@@ -4,6 +4,7 @@ use crate::reject::{Cause, Rejection};
 
 mod accept;
 mod admit;
+mod answering;
 pub mod clear;
 mod confirmed;
 mod enter;

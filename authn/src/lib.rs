@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 pub mod binding;
+pub mod browser;
 mod claims;
 pub mod config;
 pub mod credentials;

@@ -5,6 +5,7 @@ use sha2::{Digest as _, Sha256};
 use wire::Kinds;
 use wire::check::NamedIssuer;
 
+use crate::browser::Browser;
 use crate::claims::tenants::{Issuers, Pattern};
 use crate::config;
 use crate::config::{Access, Environment, Invalid, RevocationMode};
@@ -15,6 +16,7 @@ use crate::request::overrides;
 use crate::request::route::Router;
 use crate::revocation::Revocation;
 
+mod browser;
 mod condition;
 mod expose;
 mod faults;
@@ -25,6 +27,7 @@ mod key;
 mod limits;
 mod revocation;
 mod rule;
+mod step_up;
 mod streams;
 
 pub(crate) use expose::Exposure;
@@ -43,6 +46,12 @@ pub struct Policy {
     pub(crate) rules: Vec<Rule>,
     pub(crate) revocation: Option<Revocation>,
     pub(crate) faults: Faults,
+    /// Of answers to requests without a rule, and of rules without a section of their own.
+    pub(crate) browser: Option<Browser>,
+    /// No rule is enforced.
+    pub(crate) reports: bool,
+    /// For requests without a rule.
+    pub(crate) default_forward: Forward,
     /// `None` if nothing is exposed.
     pub(crate) exposure: Option<Exposure>,
     /// Every header that any rule may set, and headers that override what was matched: removed on every route.
@@ -94,6 +103,8 @@ impl Policy {
             .map_err(|invalid| invalid.within("tokens"))?
             .removing_parameters(&document.remove_query_parameters)?;
         let default_forward = forward::compile_forward(&document.forward, "forward")?;
+        let browser = document.browser.as_ref().map(browser::compile_browser).transpose();
+        let browser = browser.map_err(|invalid| invalid.within("browser"))?;
         if document.rules.is_empty() {
             return Err(Invalid::new("rules", "at least one rule is needed: a request that matches none is refused"));
         }
@@ -117,12 +128,23 @@ impl Policy {
                 clear.insert(header.clone());
             }
         }
+        let sections = rules.iter().filter_map(|rule| rule.browser.as_ref()).chain(&browser);
+        let nonces: Vec<_> = sections.filter_map(|browser| browser.nonce_header.clone()).collect();
+        // One header must not say two things.
+        if let Some(both) = nonces.iter().find(|header| clear.has_loosely(header.as_bytes())) {
+            let message = format!("`{}` is also set by `forward`", both.as_str());
+            return Err(Invalid::new("browser.nonce_header", message));
+        }
+        nonces.into_iter().for_each(|header| clear.insert(header));
         overrides_to_remove(document)?.for_each(|name| clear.insert(name));
         for (index, header) in document.tokens.headers.iter().enumerate() {
             if clear.has_loosely(header.name.as_bytes()) {
                 return Err(Invalid::new(
                     format!("tokens.headers[{index}].name"),
-                    format!("`{}` is also set by `forward`: the token would be cleared before it is read", header.name),
+                    format!(
+                        "`{}` is also set by the filter: the token would be cleared before it is read",
+                        header.name
+                    ),
                 ));
             }
         }
@@ -136,12 +158,21 @@ impl Policy {
             rules,
             revocation,
             faults,
+            browser,
+            reports: document.mode == config::Mode::Report,
+            default_forward,
             exposure,
             clear,
             limits,
             engine: document.engine,
             digest,
         })
+    }
+
+    /// The section for answers to requests of this rule, or of no rule.
+    pub(crate) fn browser_of(&self, rule: Option<usize>) -> Option<&Browser> {
+        let own = rule.and_then(|rule| self.rules.get(rule)?.browser.as_ref());
+        own.or(self.browser.as_ref())
     }
 
     /// Where facts about requests are exposed.

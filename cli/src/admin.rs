@@ -14,6 +14,8 @@ use ureq::tls::{ClientCert, PrivateKey, RootCerts, TlsConfig};
 use crate::outcome::{Outcome, say, wrong_usage};
 use crate::peers::certificates;
 
+/// Members of answers that are times, in seconds since 1970. Text has them as dates in UTC.
+pub const TIMES: [&str; 7] = ["at", "until", "created", "auth_time", "ends", "last_used", "time"];
 /// Longer than the service itself waits for Redis.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -118,6 +120,9 @@ impl Client {
         });
         let rest = members.iter().filter(|(name, _)| *name != "until").map(|(name, value)| match value {
             Value::String(text) => format!("{name}={text}"),
+            Value::Number(seconds) if TIMES.contains(&name.as_str()) => {
+                format!("{name}={}", seconds.as_u64().map_or_else(|| seconds.to_string(), date))
+            }
             other => format!("{name}={other}"),
         });
         say(&until.into_iter().chain(rest).collect::<Vec<_>>().join("  "));

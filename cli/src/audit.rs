@@ -7,7 +7,8 @@ use serde_json::Value;
 use ureq::http::Method;
 
 use crate::admin::{Admin, Client, date};
-use crate::outcome::{Outcome, say};
+use crate::listing::{Listing, Wanted};
+use crate::outcome::{Outcome, say, wrong_usage};
 
 /// How often to ask for new entries.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -22,10 +23,22 @@ pub struct Audit {
     /// Start this long ago, for example 24h. Default: the newest 100 entries.
     #[arg(long, value_name = "TIME", value_parser = wire::parse_duration)]
     since: Option<Duration>,
+    /// Only entries about this user.
+    #[arg(long, value_name = "SUB")]
+    subject: Option<String>,
+    #[command(flatten)]
+    listing: Listing,
 }
+
+const COLUMNS: [&str; 9] = ["at", "by", "action", "outcome", "kind", "iss", "sub", "id", "reason"];
 
 impl Audit {
     pub fn run(self) -> Result<Outcome> {
+        if self.follow && self.listing.is_whole() {
+            wrong_usage("--follow prints entries as they come: use --output text or jsonl");
+        }
+        let wanted = Wanted { subject: self.subject.as_deref(), ..Wanted::default() };
+        let (listing, mut kept, mut printed) = (&self.listing, Vec::new(), 0_usize);
         let client = self.admin.client()?;
         let mut after = self.since.map(|since| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -44,13 +57,25 @@ impl Audit {
                 other => return Ok(client.tell(other)),
             };
             let entries = page["entries"].as_array().map(Vec::as_slice).unwrap_or_default();
-            for entry in entries {
-                print(&client, entry);
+            for entry in entries.iter().filter(|entry| listing.wants(entry, &wanted)) {
+                if printed < listing.limit() {
+                    printed += 1;
+                    match listing.is_text() {
+                        true => print(&client, entry),
+                        false => kept.push(entry.clone()),
+                    }
+                }
+            }
+            if self.follow && !listing.is_text() {
+                kept.drain(..).for_each(|entry| say(&entry.to_string()));
             }
             let newest = after.is_none();
             after = Some(page["next"].as_str().unwrap_or("0-0").to_owned());
             if entries.is_empty() || newest {
                 if !self.follow {
+                    if !listing.is_text() || printed == 0 {
+                        listing.print(&client, &kept, &COLUMNS);
+                    }
                     return Ok(Outcome::Done);
                 }
                 std::thread::sleep(PAUSE);

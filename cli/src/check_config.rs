@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use authn::config::{
-    Audiences, BindingMode, Document, Invalid, Match, OpaqueFormat, PathMatch, RevocationMode, Rule, Tenants,
+    Audiences, Document, Invalid, Match, Mode, OpaqueFormat, PathMatch, RevocationMode, Rule, Tenants,
 };
 use clap::Args;
 use serde_json::json;
@@ -177,6 +177,9 @@ fn warnings(document: &Document) -> Vec<Warning> {
     if document.revocation.is_none() {
         warn("revocation".to_owned(), "is absent: a revoked session passes until its token expires".to_owned());
     }
+    if document.mode == Mode::Report {
+        warn("mode".to_owned(), "no rule is enforced: requests that would be refused pass without identity".to_owned());
+    }
     for (place, rule) in document.rules.iter().enumerate() {
         let at = |field: &str| format!("rules[{place}]{field}");
         if let Some(earlier) =
@@ -188,24 +191,29 @@ fn warnings(document: &Document) -> Vec<Warning> {
             let message = "revoked sessions pass while the service or its store is unreachable";
             warn(at(".revocation"), message.to_owned());
         }
-        for (field, mode) in binding_modes(rule) {
-            if mode == BindingMode::Report {
-                warn(at(&format!(".binding.{field}")), "a mismatch is reported and passes".to_owned());
+        if rule.mode == Mode::Report {
+            warn(at(".mode"), "requests that the rule refuses are reported and pass without identity".to_owned());
+        }
+        for (field, mode) in condition_modes(rule) {
+            if mode == Mode::Report {
+                warn(at(&format!(".{field}")), "a mismatch is reported and passes".to_owned());
             }
         }
     }
     warnings
 }
 
-fn binding_modes(rule: &Rule) -> impl Iterator<Item = (&'static str, BindingMode)> {
+fn condition_modes(rule: &Rule) -> impl Iterator<Item = (String, Mode)> {
     let binding = &rule.binding;
-    [
-        ("certificate", binding.certificate.as_ref().map(|binding| binding.mode)),
-        ("address", binding.address.as_ref().map(|binding| binding.mode)),
-        ("user_agent", binding.user_agent.as_ref().map(|binding| binding.mode)),
-    ]
-    .into_iter()
-    .filter_map(|(field, mode)| Some((field, mode?)))
+    let named = [
+        ("scopes", Some(rule.scopes.mode)),
+        ("step_up", rule.step_up.as_ref().map(|step_up| step_up.mode)),
+        ("binding.certificate", binding.certificate.as_ref().map(|binding| binding.mode)),
+        ("binding.address", binding.address.as_ref().map(|binding| binding.mode)),
+        ("binding.user_agent", binding.user_agent.as_ref().map(|binding| binding.mode)),
+    ];
+    let named = named.into_iter().filter_map(|(field, mode)| Some((field.to_owned(), mode?)));
+    named.chain(rule.claims.iter().enumerate().map(|(index, claim)| (format!("claims[{index}]"), claim.mode)))
 }
 
 /// Does `wide` match everything that `narrow` matches? True is certain. It does not detect several rules that only

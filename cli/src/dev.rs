@@ -30,7 +30,7 @@ pub struct Dev {
     /// What runs the filter inside Envoy.
     #[arg(long, value_enum, default_value_t = Host::Wasm)]
     host: Host,
-    /// The filter: portcullis.wasm, or libportcullis.so for --host native. Default: beside this binary, then in dist/.
+    /// The filter: portcullis.wasm, or libportcullis.so for --host native. Default: beside this binary, in ../lib as a release installs it, then in dist/.
     #[arg(long, value_name = "PATH")]
     filter: Option<PathBuf>,
     /// Envoy. Default: the one of the PATH, then .venv/bin/envoy.
@@ -88,6 +88,8 @@ impl Dev {
             service: addresses.listen,
         };
         let done = tokio::select! {
+            // First, because Ctrl-C in a terminal reaches Envoy too, which ends.
+            biased;
             () = stop.told() => Ok(Outcome::Done),
             ended = stay(&folder, options, addresses.admin) => ended,
         };

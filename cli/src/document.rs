@@ -100,6 +100,37 @@ pub fn read(file: &Path, secrets: &Secrets) -> Result<Vec<Found>> {
     Ok(vec![environment.found(None, compiled, tree)])
 }
 
+/// The configuration of a filter that was found elsewhere.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn of_plugin(plugin: &Plugin<'_>, secrets: &Secrets) -> Result<Compiled> {
+    let Found { compiled, missing, .. } = compile(plugin, secrets);
+    compiled.with_context(|| match missing.is_empty() {
+        true => plugin.place.clone(),
+        false => format!("{} (set {} here, or use --assume-secrets)", plugin.place, missing.join(", ")),
+    })
+}
+
+/// The one configuration in a file, as JSON.
+///
+/// # Errors
+/// The file cannot be read, or has none.
+pub fn tree(file: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    // JSON is YAML too, except for tabs.
+    let trees = if text.trim_start().starts_with('{') { json_trees(&text)? } else { yaml_trees(&text)? };
+    let plugins: Vec<_> = trees.iter().flat_map(embedded::plugins).filter(Plugin::is_ours).collect();
+    match (plugins.first(), trees.first().cloned()) {
+        (Some(plugin), _) => Ok(match &plugin.configuration {
+            Configuration::Text(text) => serde_json::from_str(text)?,
+            Configuration::Tree(tree) => tree.clone(),
+        }),
+        (None, Some(tree)) => Ok(tree),
+        (None, None) => bail!("{} is empty", file.display()),
+    }
+}
+
 /// The configuration that the filter would use, or its errors.
 ///
 /// # Errors

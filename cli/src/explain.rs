@@ -11,14 +11,15 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
 use authn::config::Document;
+use authn::reject::Rejection;
 use authn::time::UnixSeconds;
-use clap::Args;
+use clap::{Args, Parser};
 use wire::check::StoreError;
 
 use crate::document::{self, Compiled, Secrets};
 use crate::instant;
 use crate::outcome::{Outcome, say, wrong_usage};
-use crate::peers::PeerArgs;
+use crate::peers::{PeerArgs, Peers};
 
 mod callouts;
 mod exchange;
@@ -159,13 +160,45 @@ impl Explain {
             given => given.map(str::to_owned),
         };
         let Compiled { document, policy, assumed } = document::read_one(&self.config, &self.secrets)?;
-        let callouts = Callouts::new(self, &document, &policy)?;
+        let live = self.live.then(|| self.peers.peers()).transpose()?;
+        let callouts = Callouts::new(self, &document, &policy, live)?;
         if let (Some(logged), None, true) = (&logged, &token, self.headers.is_empty()) {
             return logged.explain(&document, policy, callouts.live.as_ref(), self.at);
         }
         let sent = Sent::new(self, logged.as_ref(), headers, token.as_deref(), &document);
         judge::judge(self, &document, &assumed, policy, &sent, callouts)
     }
+}
+
+/// A token that the filter refuses, and what to do.
+pub struct Refused {
+    pub rejection: Rejection,
+    pub advice: String,
+}
+
+/// Judges a GET with this token, as `explain --live` does. `None`: it is not refused.
+///
+/// # Errors
+/// It cannot be judged.
+pub fn refusal_of(compiled: Compiled, peers: Peers, token: &str, path: &str) -> Result<Option<Refused>> {
+    #[derive(Parser)]
+    struct Words {
+        #[command(flatten)]
+        explain: Explain,
+    }
+    let words = ["explain", "--config=-", "--live", &format!("--path={path}")].map(str::to_owned);
+    let Words { explain } = Words::try_parse_from(words)?;
+    let Compiled { document, policy, assumed } = compiled;
+    let sent = Sent::new(&explain, None, Vec::new(), Some(token), &document);
+    let callouts = Callouts::new(&explain, &document, &policy, Some(peers))?;
+    let judged = judge::judge(&explain, &document, &assumed, policy, &sent, callouts)?;
+    Ok(match judged.verdict {
+        Verdict::Refused { rejection, .. } => {
+            let advice = format!("{} {}", rejection.cause.advice(), rejection.reason.advice());
+            Some(Refused { rejection, advice })
+        }
+        Verdict::Answered | Verdict::Admitted { .. } | Verdict::Logged { .. } => None,
+    })
 }
 
 /// The request as the filter would read it.

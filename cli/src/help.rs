@@ -13,7 +13,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
 ];
 
 /// A command and its examples. A test parses each line.
-const EXAMPLES: [(&str, &str); 8] = [
+const EXAMPLES: [(&str, &str); 10] = [
     (
         "portcullis",
         "  portcullis serve --config /etc/portcullis/serve.toml
@@ -37,7 +37,18 @@ const EXAMPLES: [(&str, &str); 8] = [
         "revoke",
         "  portcullis revoke session --issuer https://idp.example --id 6c1f --reason 'laptop stolen'
   portcullis revoke token - < token.jwt
-  portcullis revoke list --json",
+  portcullis revoke list --subject alice --since 24h --output table
+  portcullis revoke bulk revocations.jsonl --resume finished",
+    ),
+    (
+        "audit",
+        "  portcullis audit --subject alice --since 24h --output table
+  portcullis audit --follow",
+    ),
+    (
+        "doctor",
+        "  portcullis doctor --envoy http://127.0.0.1:9901 --redis redis://127.0.0.1:6379
+  portcullis doctor --config envoy.yaml --cluster session_service=http://127.0.0.1:7700 --token - < token.jwt",
     ),
     (
         "session",
@@ -48,7 +59,9 @@ const EXAMPLES: [(&str, &str); 8] = [
     (
         "explain",
         "  portcullis explain --config envoy.yaml --path /api/orders --token - < token.jwt
-  portcullis explain --config envoy.yaml --path /api/orders --token - --answer dead < token.jwt",
+  portcullis explain --config envoy.yaml --path /api/orders --token - --answer dead < token.jwt
+  portcullis explain --config envoy.yaml --live --envoy http://127.0.0.1:9901 --token - < token.jwt
+  portcullis explain --config envoy.yaml --problem problem.json --log envoy.log",
     ),
     (
         "jwks",

@@ -1,7 +1,7 @@
 //! `portcullis`: the one native binary. Each command is a module; this file only lists them.
 //!
 //! Exit codes, the same for every command: 0 done; 1 refused or failed; 2 wrong usage; 3 the service cannot be reached,
-//! or could not confirm.
+//! or could not confirm; 4 only warnings were found (`doctor`).
 #![allow(rustdoc::bare_urls, reason = "the doc comment of an option is its help text")]
 #![allow(
     clippy::arithmetic_side_effects,
@@ -16,6 +16,7 @@ mod completions;
 mod config_file;
 mod dev;
 mod docs;
+mod doctor;
 mod document;
 mod embedded;
 mod explain;
@@ -24,6 +25,7 @@ mod instant;
 mod jwks;
 mod kept_long_enough;
 mod known_issuers;
+mod listing;
 mod log_filter;
 mod migrate;
 mod mint;
@@ -58,7 +60,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Try it: Envoy, the service with a store in a file, an issuer and an upstream on this machine, with lines to paste.
+    /// Try it: Envoy, service, issuer and upstream on this machine, with lines to paste.
     #[command(after_help = EXIT_CODES)]
     Dev(Box<dev::Dev>),
     /// Run the revocation service.
@@ -73,6 +75,9 @@ enum Verb {
     /// Show the audit stream: who did what, when and why.
     #[command(after_help = EXIT_CODES)]
     Audit(audit::Audit),
+    /// Look for faults: this machine, the store, the service, issuers, a token, Envoy.
+    #[command(after_help = DOCTOR_CODES)]
+    Doctor(Box<doctor::Doctor>),
     /// Judge one request as the filter would, and print each step.
     #[command(after_help = EXPLAIN_CODES)]
     Explain(Box<explain::Explain>),
@@ -106,6 +111,12 @@ const EXIT_CODES: &str = "Exit codes:
   2  wrong usage
   3  the service cannot be reached, or could not confirm what it was asked to do";
 
+const DOCTOR_CODES: &str = "Exit codes:
+  0  nothing found
+  1  an error was found, or the doctor cannot look
+  2  wrong usage
+  4  only warnings were found";
+
 const JWKS_CODES: &str = "Exit codes:
   0  there are keys that the filter would use
   1  there are none, or it is no key set
@@ -125,6 +136,7 @@ fn main() -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Refused) => ExitCode::from(1),
         Ok(Outcome::Unconfirmed) => ExitCode::from(3),
+        Ok(Outcome::Warned) => ExitCode::from(4),
         Err(error) => {
             eprintln!("portcullis: {error:#}");
             ExitCode::from(1)
@@ -158,6 +170,7 @@ fn run(cli: Cli) -> Result<Outcome> {
         Verb::Revoke(revoke) => revoke.run(),
         Verb::Session(session) => session.run(),
         Verb::Audit(audit) => audit.run(),
+        Verb::Doctor(doctor) => doctor.run(),
         Verb::Explain(explain) => explain.run(),
         Verb::CheckConfig(check) => check.run(),
         Verb::Jwks(jwks) => jwks.run(),

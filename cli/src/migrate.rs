@@ -91,7 +91,7 @@ impl Migrate {
             };
         }
         let from = match self.from.file() {
-            Ok(None) => MigrationSource::Redis(self.from.into()),
+            Ok(None) => MigrationSource::Redis(Box::new(self.from.into())),
             Ok(Some(file)) => MigrationSource::Export(Arc::new(FileExport::open(&file.path())?)),
             Err(wrong) => wrong_usage(&wrong),
         };

@@ -9,6 +9,8 @@ use clap::error::ErrorKind;
 pub enum Outcome {
     Done,
     Refused,
+    /// Only warnings were found.
+    Warned,
     Unconfirmed,
 }
 

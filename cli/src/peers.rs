@@ -39,6 +39,7 @@ pub struct PeerArgs {
 /// The longest body that is read, larger than any that the filter reads.
 const MAX_BODY: u64 = 4 << 20;
 
+#[derive(Clone)]
 pub struct Peers {
     urls: BTreeMap<String, String>,
     tls: TlsConfig,
@@ -80,6 +81,10 @@ impl PeerArgs {
 impl Peers {
     pub fn url(&self, cluster: &str) -> Option<&str> {
         self.urls.get(cluster).map(String::as_str)
+    }
+
+    pub fn urls(&self) -> impl Iterator<Item = &str> {
+        self.urls.values().map(String::as_str)
     }
 
     /// The clusters of a configuration that have no known server, of those that are asked about tokens.

@@ -1,12 +1,15 @@
 //! `portcullis session`: creates, shows and ends sessions at the service's admin listener.
 //!
 //! Exit codes: 0 done; 1 refused; 2 wrong usage; 3 the service cannot be reached, or could not confirm.
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
 use crate::admin::{Admin, Client, escaped};
+use crate::listing::{self, Listing, Order, Wanted};
 use crate::outcome::{Outcome, wrong_usage};
 
 #[derive(Args)]
@@ -25,6 +28,13 @@ enum What {
     List {
         #[arg(long)]
         subject: String,
+        #[command(flatten)]
+        listing: Listing,
+        /// Only those that began since this long ago, for example 24h.
+        #[arg(long, value_name = "TIME", value_parser = wire::parse_duration)]
+        since: Option<Duration>,
+        #[arg(long, value_enum)]
+        sort: Option<Order>,
     },
     /// One session.
     Show {
@@ -46,6 +56,9 @@ enum What {
         /// A reason, shown in the audit log.
         #[arg(long)]
         reason: Option<String>,
+        /// Show the sessions that would be ended, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -113,8 +126,33 @@ impl Session {
                 Ok(client.tell(client.send(Method::POST, "/v1/sessions", body)))
             }
             What::Show { sid } => client.one(Method::GET, &format!("/v1/sessions/{}", escaped(&sid))),
-            What::List { subject } => list(&client, &subject),
-            What::End { sid, subject, except, reason } => {
+            What::List { subject, listing, since, sort } => {
+                let mut found = match sessions(&client, &subject)? {
+                    Ok(found) => found,
+                    Err(outcome) => return Ok(outcome),
+                };
+                found.retain(|it| listing.wants(it, &Wanted { since, ..Wanted::default() }));
+                if let Some(order) = sort {
+                    listing::sort(&mut found, order);
+                }
+                found.truncate(listing.limit());
+                listing.print(&client, &found, &COLUMNS);
+                Ok(Outcome::Done)
+            }
+            What::End { sid: Some(sid), dry_run: true, .. } => {
+                client.one(Method::GET, &format!("/v1/sessions/{}", escaped(&sid)))
+            }
+            What::End { subject: Some(subject), except, dry_run: true, .. } => {
+                let mut found = match sessions(&client, &subject)? {
+                    Ok(found) => found,
+                    Err(outcome) => return Ok(outcome),
+                };
+                found.retain(|it| except.as_deref().is_none_or(|sid| it["sid"] != sid));
+                found.iter().for_each(|session| client.print(session));
+                eprintln!("portcullis: {} sessions would be ended", found.len());
+                Ok(Outcome::Done)
+            }
+            What::End { sid, subject, except, reason, .. } => {
                 let path = match (sid, subject, except) {
                     (Some(sid), ..) => format!("/v1/sessions/{}", escaped(&sid)),
                     (None, Some(subject), None) => format!("/v1/subjects/{}/sessions", escaped(&subject)),
@@ -124,7 +162,13 @@ impl Session {
                     (None, None, _) => wrong_usage("give a sid, or --subject"),
                 };
                 let body = reason.map(|reason| json!({ "reason": reason }).to_string()).unwrap_or_default();
-                Ok(client.tell(client.send(Method::DELETE, &path, body)))
+                let answer = client.send(Method::DELETE, &path, body);
+                if let Ok((200, ended)) = &answer
+                    && ended["ended"].as_array().is_some_and(Vec::is_empty)
+                {
+                    eprintln!("portcullis: nothing matched: the subject has no session to end");
+                }
+                Ok(client.tell(answer))
             }
         }
     }
@@ -172,21 +216,23 @@ impl Create {
     }
 }
 
-fn list(client: &Client, subject: &str) -> Result<Outcome> {
+const COLUMNS: [&str; 7] = ["sid", "client_id", "created", "last_used", "ends", "by", "reason"];
+
+/// All of a subject; or how the attempt ended.
+fn sessions(client: &Client, subject: &str) -> Result<std::result::Result<Vec<Value>, Outcome>> {
     let mut cursor: Option<String> = None;
+    let mut found = Vec::new();
     loop {
         let after = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
         let path = format!("/v1/subjects/{}/sessions?limit=200{after}", escaped(subject));
         let page = match client.send(Method::GET, &path, String::new()) {
             Ok((200, page)) => page,
-            other => return Ok(client.tell(other)),
+            other => return Ok(Err(client.tell(other))),
         };
-        for session in page["sessions"].as_array().into_iter().flatten() {
-            client.print(session);
-        }
+        found.extend(page["sessions"].as_array().into_iter().flatten().cloned());
         match page["cursor"].as_str() {
             Some(next) => cursor = Some(escaped(next)),
-            None => return Ok(Outcome::Done),
+            None => return Ok(Ok(found)),
         }
     }
 }

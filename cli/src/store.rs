@@ -14,6 +14,7 @@ pub struct Store {
     what: What,
 }
 
+#[expect(clippy::large_enum_variant, reason = "it is made once, from the command line")]
 #[derive(Subcommand)]
 enum What {
     /// Create a new store in a Redis that holds none, or in a new file, and print its id, for `serve --store-id`. Do it

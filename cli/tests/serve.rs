@@ -7,7 +7,9 @@
     clippy::unwrap_used,
     reason = "a test fails by a panic"
 )]
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -23,6 +25,7 @@ impl Desk {
         let desk = Self { directory: tempfile::tempdir().unwrap() };
         for name in ["shared-secret", "admin-token"] {
             std::fs::write(desk.path(name), name.repeat(4)).unwrap();
+            desk.set_mode(name, 0o600);
         }
         desk.configure(more);
         desk
@@ -30,6 +33,10 @@ impl Desk {
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    fn set_mode(&self, name: &str, mode: u32) {
+        std::fs::set_permissions(self.path(name), Permissions::from_mode(mode)).unwrap();
     }
 
     fn configure(&self, more: &str) {
@@ -96,6 +103,20 @@ fn the_environment_replaces_the_file_and_the_command_line_both() {
     let mut by_environment = portcullis();
     by_environment.env("PORTCULLIS_CONFIG", desk.path("serve.toml")).args(["serve", "--check", "--max-session", "30d"]);
     assert_eq!(by_environment.output().unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn a_secret_that_every_user_can_read_is_refused_unless_it_is_allowed() {
+    let desk = Desk::new("");
+    desk.set_mode("admin-token", 0o644);
+    let out = desk.serve().arg("--check").output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(stderr(&out).contains("admin-token") && stderr(&out).contains("chmod o-r"), "{}", stderr(&out));
+    assert!(!stderr(&out).contains("shared-secret"), "{}", stderr(&out));
+    let allowed = desk.serve().args(["--check", "--allow-readable-secrets"]).output().unwrap();
+    assert_eq!(allowed.status.code(), Some(0), "{}", stderr(&allowed));
+    desk.set_mode("admin-token", 0o640);
+    assert_eq!(desk.serve().arg("--check").output().unwrap().status.code(), Some(0));
 }
 
 struct Running(Child);

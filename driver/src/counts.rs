@@ -20,6 +20,8 @@ pub enum Outcome {
     /// A probe rule: the filter itself replied.
     Answered,
     Rejected(RejectReason),
+    /// It would be refused, but its rule is not enforced.
+    Reported(RejectReason),
 }
 
 /// A counter whose labels are fixed.
@@ -39,6 +41,9 @@ pub enum Counter {
     MissingProxySetting(Setting),
     FeedPoll(FeedResult),
     FeedAnswer(FeedAnswer),
+    /// A Set-Cookie of the upstream was repaired.
+    CookieRepaired,
+    CookieRemoved,
     StreamEnded(EndCause),
 }
 
@@ -98,6 +103,8 @@ pub enum CheckFailure {
 pub struct Counts {
     /// By rule, with those without a rule first, and then by outcome.
     requests: Vec<u32>,
+    /// What was only reported, by rule and then by reason.
+    reported: Vec<u32>,
     counters: [u32; Counter::COUNT],
     changed: Vec<Changed>,
 }
@@ -106,11 +113,12 @@ pub struct Counts {
 enum Changed {
     Request(Outcome, Option<usize>),
     Counter(Counter),
+    Reported(RejectReason, usize),
 }
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { requests: Vec::new(), counters: [0; Counter::COUNT], changed: Vec::new() }
+        Self { requests: Vec::new(), reported: Vec::new(), counters: [0; Counter::COUNT], changed: Vec::new() }
     }
 }
 
@@ -122,6 +130,17 @@ impl Counts {
         }
         if self.requests.get_mut(index).is_some_and(is_first) {
             self.changed.push(Changed::Request(outcome, rule));
+        }
+    }
+
+    /// The rule does not enforce this.
+    pub fn reported(&mut self, reason: RejectReason, rule: usize) {
+        let index = reported_index(reason, rule);
+        if index >= self.reported.len() {
+            self.reported.resize(index.saturating_add(1), 0);
+        }
+        if self.reported.get_mut(index).is_some_and(is_first) {
+            self.changed.push(Changed::Reported(reason, rule));
         }
     }
 
@@ -140,11 +159,16 @@ impl Counts {
                     let (metric, label) = counter.describe();
                     host.add(metric, label.as_slice(), i64::from(count));
                 }
+                Changed::Reported(reason, rule) => {
+                    let count = self.reported.get_mut(reported_index(reason, rule)).map(std::mem::take);
+                    let count = i64::from(count.unwrap_or_default());
+                    host.add(Metric::Reported, &[reason.code(), rule_name(rule)], count);
+                }
                 Changed::Request(outcome, rule) => {
                     let index = request_index(outcome, rule);
                     let count = self.requests.get_mut(index).map(std::mem::take).unwrap_or_default();
                     let reason = match outcome {
-                        Outcome::Rejected(reason) => reason.code(),
+                        Outcome::Rejected(reason) | Outcome::Reported(reason) => reason.code(),
                         Outcome::Open | Outcome::Admitted | Outcome::AdmittedUnchecked | Outcome::Answered => "none",
                     };
                     let rule = rule.map_or("none", &rule_name);
@@ -165,6 +189,10 @@ fn is_first(count: &mut u32) -> bool {
 fn request_index(outcome: Outcome, rule: Option<usize>) -> usize {
     let row = rule.map_or(0, |rule| rule.saturating_add(1));
     row.saturating_mul(Outcome::COUNT).saturating_add(outcome.index())
+}
+
+fn reported_index(reason: RejectReason, rule: usize) -> usize {
+    rule.saturating_mul(RejectReason::ALL.len()).saturating_add(reason.index())
 }
 
 /// A gauge that is a sum over all threads and VMs. Each reports the change of its own share.
@@ -189,7 +217,7 @@ pub(crate) fn microseconds(duration: Duration) -> u64 {
 }
 
 impl Outcome {
-    const COUNT: usize = RejectReason::ALL.len().saturating_add(4);
+    const COUNT: usize = RejectReason::ALL.len().saturating_mul(2).saturating_add(4);
 
     fn index(self) -> usize {
         match self {
@@ -198,6 +226,7 @@ impl Outcome {
             Outcome::Open => 2,
             Outcome::Answered => 3,
             Outcome::Rejected(reason) => reason.index().saturating_add(4),
+            Outcome::Reported(reason) => RejectReason::ALL.len().saturating_add(reason.index()).saturating_add(4),
         }
     }
 
@@ -207,6 +236,7 @@ impl Outcome {
             Outcome::Admitted => "admitted",
             Outcome::AdmittedUnchecked => "admitted_unchecked",
             Outcome::Answered => "answered",
+            Outcome::Reported(_) => "reported",
             Outcome::Rejected(reason) if reason.is_cannot_tell() => "cannot_tell",
             Outcome::Rejected(_) => "refused",
         }
@@ -214,7 +244,7 @@ impl Outcome {
 }
 
 impl Counter {
-    const SETTINGS: usize = StoreError::ALL.len().saturating_add(11);
+    const SETTINGS: usize = StoreError::ALL.len().saturating_add(13);
     const FEED: usize = Self::SETTINGS.saturating_add(Setting::ALL.len());
     const STREAMS: usize = Self::FEED.saturating_add(Trouble::ALL.len()).saturating_add(10);
     const COUNT: usize = Self::STREAMS.saturating_add(3);
@@ -232,7 +262,9 @@ impl Counter {
             Counter::CheckFailed(CheckFailure::NoAnswer) => 8,
             Counter::CheckFailed(CheckFailure::NoProof) => 9,
             Counter::RefreshedAhead => 10,
-            Counter::CheckFailed(CheckFailure::Service(error)) => error.index().saturating_add(11),
+            Counter::CheckFailed(CheckFailure::Service(error)) => error.index().saturating_add(13),
+            Counter::CookieRepaired => 11,
+            Counter::CookieRemoved => 12,
             Counter::MissingProxySetting(setting) => setting.index().saturating_add(Self::SETTINGS),
             Counter::FeedAnswer(answer) => Self::FEED.saturating_add(match answer {
                 FeedAnswer::Clear => 0,
@@ -270,6 +302,8 @@ impl Counter {
             Counter::RefreshedAhead => (Metric::RefreshedAhead, None),
             Counter::CheckFailed(failure) => (Metric::ChecksFailed, Some(failure.name())),
             Counter::BindingReported => (Metric::BindingMismatchesReported, None),
+            Counter::CookieRepaired => (Metric::SetCookies, Some("repaired")),
+            Counter::CookieRemoved => (Metric::SetCookies, Some("removed")),
             Counter::SpoofedHeader => (Metric::SpoofedHeadersRemoved, None),
             Counter::MissingProxySetting(setting) => (Metric::MissingProxySettings, Some(setting.name())),
             Counter::FeedPoll(result) => (Metric::FeedPolls, Some(result.name())),

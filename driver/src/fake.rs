@@ -10,7 +10,7 @@ mod host;
 mod proxy;
 mod service;
 
-pub use exchange::{FakeExchange, Sent};
+pub use exchange::{FakeExchange, FakeResponse, Sent};
 pub use host::{FakeHost, InFlight, SharedData};
 pub use proxy::{FakeProxy, Request, Seen};
 pub use service::FakeService;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authn::browser;
 use authn::config::Engine as EngineChoice;
 use authn::decide::{Admission, Asking, Entered, Exposed, Fact, Peer, Verified};
 use authn::engine::Engine;
@@ -100,6 +101,12 @@ pub trait Host {
     /// Without them no request can be decided.
     fn now(&mut self) -> Result<Now, HostError>;
 
+    /// Random bytes for one answer.
+    ///
+    /// # Errors
+    /// The host has no randomness.
+    fn nonce(&mut self) -> Result<[u8; 16], HostError>;
+
     /// Sends a callout. Its reply comes to [`crate::Dispatcher::answered`], even if the request that caused it is gone.
     ///
     /// # Errors
@@ -176,6 +183,19 @@ pub trait Exchange: Peer {
     fn reset(&mut self) -> Result<(), HostError>;
 }
 
+/// The answer to a request, during a callback of the host.
+pub trait Response {
+    /// The whole header map, while `read` runs. Names are in lower case and include `:status`.
+    ///
+    /// # Errors
+    /// The headers cannot be read.
+    fn with_headers<T>(&self, read: impl FnOnce(&[Pair<'_>]) -> T) -> Result<T, HostError>;
+
+    /// # Errors
+    /// The headers did not change.
+    fn edit(&mut self, edit: &browser::Edit) -> Result<(), HostError>;
+}
+
 /// How far a request has come: what `portcullis explain` prints.
 #[derive(Debug, Clone, Copy)]
 pub enum Stage<'s> {
@@ -206,14 +226,19 @@ pub enum Stage<'s> {
         rule: Option<usize>,
         rejection: &'s Rejection,
     },
+    /// It would be refused if its rule were enforced. From here on, edits remove tokens that are not accepted.
+    Reported {
+        rule: Option<usize>,
+        rejection: &'s Rejection,
+    },
 }
 
 /// The outcome of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Conclusion<'c> {
-    /// `admitted`, `admitted_unchecked`, `open`, `answered`, `refused` or `cannot_tell`, as in the metrics.
+    /// `admitted`, `admitted_unchecked`, `open`, `answered`, `reported`, `refused` or `cannot_tell`, as in the metrics.
     pub outcome: &'c str,
-    /// The code of a refusal.
+    /// The code of a refusal, or of what is only reported.
     pub code: Option<&'c str>,
     /// Its cause, as in the log.
     pub cause: Option<&'c str>,

@@ -69,7 +69,7 @@ pub use crate::dispatcher::{Dispatch, Dispatcher, TICK};
 pub use crate::following::{Change, Following};
 pub use crate::host::{
     CallId, Callout, CalloutReply, Cas, ChosenEngine, Conclusion, Edit, Exchange, Host, HostError, Level, LocalReply,
-    PutError, Setup, Stage, StreamId,
+    PutError, Response, Setup, Stage, StreamId,
 };
 pub use crate::metrics::Metric;
 pub use crate::state::Core;

@@ -9,6 +9,8 @@ pub enum Metric {
     ChecksFailed,
     RefreshedAhead,
     BindingMismatchesReported,
+    Reported,
+    SetCookies,
     SpoofedHeadersRemoved,
     MissingProxySettings,
     KeyFetches,
@@ -35,7 +37,7 @@ pub enum MetricKind {
 }
 
 impl Metric {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Requests,
         Self::TokenCache,
         Self::SharedVerdicts,
@@ -43,6 +45,8 @@ impl Metric {
         Self::ChecksFailed,
         Self::RefreshedAhead,
         Self::BindingMismatchesReported,
+        Self::Reported,
+        Self::SetCookies,
         Self::SpoofedHeadersRemoved,
         Self::MissingProxySettings,
         Self::KeyFetches,
@@ -85,6 +89,8 @@ impl Metric {
             Self::ChecksFailed => ("checks_failed", Counter, &["reason"]),
             Self::RefreshedAhead => ("refreshed_ahead", Counter, &[]),
             Self::BindingMismatchesReported => ("binding_mismatches_reported", Counter, &[]),
+            Self::Reported => ("reported", Counter, &["fault", "rule"]),
+            Self::SetCookies => ("set_cookies", Counter, &["result"]),
             Self::SpoofedHeadersRemoved => ("spoofed_headers_removed", Counter, &[]),
             Self::MissingProxySettings => ("missing_proxy_settings", Counter, &["reason"]),
             Self::KeyFetches => ("key_fetches", Counter, &["issuer", "result"]),

@@ -31,6 +31,13 @@ impl RejectionLog {
         }
     }
 
+    /// The same for what is not enforced.
+    pub fn reported<H: Host>(&mut self, host: &mut H, level: Level, now: Monotonic, line: impl FnOnce() -> String) {
+        if self.has_room(host, level, Some(now)) {
+            host.log(level, format_args!("portcullis: reported {}", line()));
+        }
+    }
+
     /// An open stream was ended.
     pub fn ended(&mut self, host: &mut impl Host, rule: &str, cause: EndCause, level: Level, now: Option<Monotonic>) {
         let (cause, code) = (cause.name(), cause.reason().code());

@@ -2,6 +2,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use authn::browser::Answer;
 use authn::config::RefusalLog;
 use authn::decide::{
     Admission, Asking, Entered, Entry, Exposed, Refusal, Removal, RevocationStatus, Unverifiable, Verified, clear,
@@ -23,6 +24,7 @@ use crate::rejection_log::RejectionLog;
 use crate::state::Core;
 use crate::wake::Wake;
 
+mod answering;
 mod outcome;
 mod phase;
 mod step;
@@ -55,10 +57,6 @@ pub struct Worker {
     log: RejectionLog,
     counts: Counts,
 }
-
-/// The headers of a response to a browser session, whatever the upstream says, so that no cache keeps it.
-const COOKIE_SESSION_HEADERS: [(&str, &str); 3] =
-    [("cache-control", "no-store"), ("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin")];
 
 /// One callback for one request.
 struct Call<'c, H, E, D> {
@@ -167,25 +165,6 @@ impl Worker {
         !self.phases.is_empty() && self.phases.get(&stream).is_some_and(Phase::is_held)
     }
 
-    /// Headers to set in the response to this request. They replace those of the same names.
-    pub fn on_response_headers(&mut self, stream: StreamId) -> &'static [(&'static str, &'static str)] {
-        if self.phases.is_empty() {
-            return &[];
-        }
-        let of_cookie_session = match self.phases.get_mut(&stream) {
-            Some(Phase::Open { cookie_session, is_answered }) => {
-                *is_answered = true;
-                std::mem::take(cookie_session)
-            }
-            Some(Phase::CookieSession) => {
-                self.phases.remove(&stream);
-                true
-            }
-            _ => false,
-        };
-        if of_cookie_session { &COOKIE_SESSION_HEADERS } else { &[] }
-    }
-
     /// True for a stream that may have to be ended: it is named by [`crate::Dispatcher::poll_end`] then.
     pub fn watches(&self, stream: StreamId) -> bool {
         !self.phases.is_empty() && matches!(self.phases.get(&stream), Some(Phase::Open { .. }))
@@ -211,6 +190,9 @@ impl Worker {
             return host.log(Level::Error, format_args!("portcullis: the host did not end a stream: status {status}"));
         }
         self.phases.remove(&stream);
+        if !is_answered {
+            self.expect_answer(stream, Some(rule), Answer { is_ours: true, ..Answer::default() });
+        }
         dispatch.with(|it| it.leave(stream));
         self.counts.count(Counter::StreamEnded(cause));
         if let Some(level) = refusal_level(self.core.policy.refusal_log()) {
@@ -291,7 +273,12 @@ impl Worker {
         loop {
             let stream = call.stream;
             let (wake, phase) = match step {
-                Step::Refuse(refused) => return self.refuse(call, &refused, Some(now)),
+                Step::Refuse(refused) => {
+                    return match &refused.reported {
+                        Some(removals) => self.forward_reported(call, &refused, removals, now),
+                        None => self.refuse(call, &refused, Some(now)),
+                    };
+                }
                 Step::Open { rule, removals } => return self.open(call, rule, &removals, now),
                 Step::Probe { rule } => return self.answer_probe(call, rule),
                 Step::Admit { admission, cookie_session } => {

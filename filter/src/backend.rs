@@ -75,6 +75,10 @@ impl Host for Calling<'_> {
         if self.reads_wall_clock { self.backend.clock.set() } else { self.backend.clock.now() }
     }
 
+    fn nonce(&mut self) -> Result<[u8; 16], HostError> {
+        random()
+    }
+
     fn call(&mut self, callout: &Callout<'_>) -> Result<CallId, HostError> {
         // A callout belongs to the context that is effective when it is sent, and its reply is lost when that context
         // goes. Other requests may wait for it, so it is sent from the root context.
@@ -116,15 +120,19 @@ impl Host for Calling<'_> {
     }
 }
 
+fn random<const BYTES: usize>() -> Result<[u8; BYTES], HostError> {
+    let mut random = [0u8; BYTES];
+    getrandom::fill(&mut random).map_err(|_| host::INTERNAL_FAILURE)?;
+    Ok(random)
+}
+
 impl Setup for Calling<'_> {
     fn secret(&self, name: &str) -> Option<Vec<u8>> {
         std::env::var_os(name).map(|value| value.into_encoded_bytes())
     }
 
     fn random(&mut self) -> Result<[u8; 32], HostError> {
-        let mut random = [0u8; 32];
-        getrandom::fill(&mut random).map_err(|_| host::INTERNAL_FAILURE)?;
-        Ok(random)
+        random()
     }
 
     fn engines(&self) -> &'static [&'static str] {

@@ -49,10 +49,16 @@ extern "C" fn portcullis_on_request_trailers(context: u32, _trailers: usize) -> 
     if contexts::is_held(context) { Action::Pause } else { Action::Continue }
 }
 
-/// Responses to a browser's session must stay out of every cache, whatever the upstream says.
+/// The filter's own replies come here too.
 #[unsafe(no_mangle)]
 extern "C" fn portcullis_on_response_headers(context: u32, _headers: usize, _end: bool) -> Action {
     contexts::with_plugin_of(context, |plugin| plugin.on_response_headers(context));
+    Action::Continue
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn portcullis_on_response_trailers(context: u32, _trailers: usize) -> Action {
+    contexts::with_plugin_of(context, |plugin| plugin.on_response_trailers(context));
     Action::Continue
 }
 

@@ -9,6 +9,7 @@ mod exchange;
 mod host;
 mod pairs;
 mod plugin;
+mod response;
 
 // Gives the module its `_initialize`. The rest of the SDK's dispatcher is replaced after linking: see
 // docs/decisions/0001-own-dispatcher.md.

@@ -5,6 +5,7 @@ use crate::backend::{Backend, Effective, Reply};
 use crate::exchange::Request;
 use crate::host::{self, MapType};
 use crate::pairs;
+use crate::response::Response;
 
 pub struct PluginContext {
     backend: Backend,
@@ -103,8 +104,21 @@ impl PluginContext {
     }
 
     pub fn on_response_headers(&mut self, context: u32) {
-        for (name, value) in self.worker.on_response_headers(StreamId::from(context)) {
-            let _ = host::set_header(MapType::HttpResponseHeaders, name.as_bytes(), value.as_bytes());
+        let effective = Effective::new(context);
+        let mut calling = self.backend.calling(&effective, false);
+        self.worker.on_response_headers(StreamId::from(context), &mut calling, &mut Response);
+    }
+
+    pub fn on_response_trailers(&mut self, context: u32) {
+        let stream = StreamId::from(context);
+        if !self.worker.knows(stream) {
+            return;
+        }
+        let Ok(trailers) = host::header_map(MapType::HttpResponseTrailers) else { return };
+        for (name, _) in pairs::read(&trailers).unwrap_or_default() {
+            if self.worker.removes_response_trailer(stream, name) {
+                let _ = host::remove_header(MapType::HttpResponseTrailers, name);
+            }
         }
     }
 

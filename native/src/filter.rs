@@ -11,6 +11,7 @@ use crate::envoy::{HeaderMap, Meter, Stream};
 use crate::exchange::HookExchange;
 use crate::flags::{ENDED, FAULT};
 use crate::reply::OwnedReply;
+use crate::response::HookResponse;
 
 /// The last step for the stream, because it may end the stream.
 pub enum After {
@@ -114,11 +115,25 @@ impl Filter {
         if self.is_known.get()
             && let Some(mut worker) = self.configuration.worker(self.worker)
         {
-            for (name, value) in worker.on_response_headers(self.id) {
-                let _ = stream.set(HeaderMap::Response, name.as_bytes(), value.as_bytes());
-            }
+            let mut host = self.configuration.host(Some(stream.meter()));
+            worker.on_response_headers(self.id, &mut host, &mut HookResponse { stream });
         }
         (HeadersStatus::Continue, After::Nothing)
+    }
+
+    pub fn on_response_trailers(&self, stream: &mut Stream<'_>) -> (TrailersStatus, After) {
+        if self.is_known.get()
+            && let Some(worker) = self.configuration.worker(self.worker)
+        {
+            let removed: Option<Vec<Vec<u8>>> = stream.with_headers(HeaderMap::ResponseTrailers, |trailers| {
+                let names = trailers.iter().map(|(name, _)| *name);
+                names.filter(|name| worker.removes_response_trailer(self.id, name)).map(<[u8]>::to_vec).collect()
+            });
+            for name in removed.unwrap_or_default() {
+                let _ = stream.remove(HeaderMap::ResponseTrailers, &name);
+            }
+        }
+        (TrailersStatus::Continue, After::Nothing)
     }
 
     /// It was woken.
@@ -169,7 +184,7 @@ impl Filter {
         drop(worker);
         match (exchange.reply, exchange.is_reset) {
             // It was named for an end that has come already.
-            (None, false) => return After::Nothing,
+            (None, false) => After::Nothing,
             (reply, _) => {
                 stream.add_flag(ENDED);
                 self.state.set(State::Replied);

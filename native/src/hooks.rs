@@ -228,8 +228,16 @@ pub extern "C" fn envoy_dynamic_module_on_http_filter_response_body(_: StreamPtr
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn envoy_dynamic_module_on_http_filter_response_trailers(_: StreamPtr, _: OursPtr) -> TrailersStatus {
-    TrailersStatus::Continue
+pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_response_trailers(
+    stream: StreamPtr,
+    ours: OursPtr,
+) -> TrailersStatus {
+    // SAFETY: as for the hook for response headers.
+    if unsafe { (*ours.cast::<Slot>()).filter.is_none() } {
+        return TrailersStatus::Continue;
+    }
+    // SAFETY: as the ABI says.
+    unsafe { on_stream(stream, ours, TrailersStatus::Continue, Filter::on_response_trailers) }
 }
 
 #[unsafe(no_mangle)]

@@ -49,6 +49,10 @@ impl<C> Host for HookHost<'_, C> {
         clock::now().ok_or(NO_TIME)
     }
 
+    fn nonce(&mut self) -> Result<[u8; 16], HostError> {
+        random()
+    }
+
     /// Only the main thread can send it, a moment later. If Envoy refuses, the refusal is the answer.
     fn call(&mut self, callout: &Callout<'_>) -> Result<CallId, HostError> {
         injection::point(Point::Call);
@@ -103,6 +107,12 @@ impl<C> Host for HookHost<'_, C> {
     }
 }
 
+fn random<const BYTES: usize>() -> Result<[u8; BYTES], HostError> {
+    let mut random = [0u8; BYTES];
+    getrandom::fill(&mut random).map_err(|_| NO_RANDOMNESS)?;
+    Ok(random)
+}
+
 impl<C> Setup for HookHost<'_, C> {
     fn secret(&self, name: &str) -> Option<Vec<u8>> {
         self.secrets.get(name).map(<[u8]>::to_vec).or_else(|| secret(name))
@@ -113,9 +123,7 @@ impl<C> Setup for HookHost<'_, C> {
     }
 
     fn random(&mut self) -> Result<[u8; 32], HostError> {
-        let mut random = [0u8; 32];
-        getrandom::fill(&mut random).map_err(|_| NO_RANDOMNESS)?;
-        Ok(random)
+        random()
     }
 
     fn token_shards(&self) -> usize {

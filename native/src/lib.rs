@@ -17,6 +17,7 @@ mod live;
 mod metrics;
 mod outbox;
 mod reply;
+mod response;
 mod routes;
 mod sds;
 mod secret;

@@ -78,12 +78,14 @@ fn the_module_and_the_portable_filter_answer_alike() {
     set_now(now(0));
     let mut pairs = start_pairs(&table);
     let mut network = Network::new(&table);
-    let mut variations = Variations::new(&table, |_| true, NOW, seed).unwrap();
+    // With a nonce, no two requests are alike.
+    let is_wanted = |config: &str| config != "browser";
+    let mut variations = Variations::new(&table, is_wanted, NOW, seed).unwrap();
     let (mut forwarded, mut emptied) = (0, 0u64);
     let mut codes: BTreeMap<String, u64> = BTreeMap::new();
     for number in 0..requests {
         if number % ROUND == 0 {
-            variations = Variations::new(&table, |_| true, now(number).wall.0, seed + number).unwrap();
+            variations = Variations::new(&table, is_wanted, now(number).wall.0, seed + number).unwrap();
             network.learn(&variations);
         }
         set_now(now(number));

@@ -65,6 +65,17 @@ def tests_named(page):
         wrong(page, "names no test")
 
 
+def every_code(page):
+    """A page about fault codes has all of them."""
+    codes = re.findall(r"^\| \[`([A-Z_]+)`\]", (ROOT / "docs/faults.md").read_text(), re.MULTILINE)
+    text = (ROOT / page).read_text()
+    for code in codes:
+        if code not in text:
+            wrong(page, f"leaves out {code}")
+    if not codes:
+        wrong("docs/faults.md", "has no codes")
+
+
 def configurations(page, check):
     """The filter's configurations in a page."""
     found = re.findall(r"^```yaml\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)

@@ -41,13 +41,13 @@ mod model;
 mod signing;
 
 pub use app::options::{
-    FileStore, FromRedis, ONLY_REDIS_TO_CREATE, Options, OptionsError, Redis, SessionOptions, ToRedis,
+    FileStore, FromRedis, InspectedRedis, ONLY_REDIS_TO_CREATE, Options, OptionsError, Redis, SessionOptions, ToRedis,
 };
 pub use app::server::{Addresses, ServeError, Service};
 pub use http::openapi::{admin_document, data_document};
 pub use store::{StoreId, StoreIdError};
 pub use store_embedded::{Compacted, FileExport, OpenError, compact, create_store as create_file_store};
 pub use store_redis::{
-    Allow, CreateError, MigrateError, Migration, MigrationSource, Mode, Progress, RedisOptions, RedisOptionsError,
-    Report, Tally, create_store, migrate, prepare_store,
+    Allow, CreateError, Effort, Inspection, MigrateError, Migration, MigrationSource, Mode, Progress, RedisOptions,
+    RedisOptionsError, Report, ServerReport, Tally, create_store, inspect, migrate, prepare_store,
 };

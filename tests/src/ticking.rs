@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -46,16 +46,19 @@ pub struct OpenStream {
     messages: Messages,
     /// Returns when the stream is over.
     end: JoinHandle<()>,
-    /// The connection's own task, over HTTP/2.
-    connection: Option<JoinHandle<()>>,
+    /// Ends the request's body, over HTTP/2: as long as it goes on, hyper keeps the connection open.
+    is_dropped: Arc<AtomicBool>,
 }
 
 /// How many messages have come, and when the last one came.
 #[derive(Clone, Default)]
 struct Messages(Arc<Mutex<(u64, Option<Instant>)>>);
 
-/// A body that does not end. Without a message it is empty.
-struct Ticks(Option<(Interval, &'static [u8])>);
+/// A body that ends when somebody says so. Without a message it is empty.
+struct Ticks {
+    messages: Option<(Interval, &'static [u8])>,
+    is_over: Arc<AtomicBool>,
+}
 
 impl Upstream {
     /// Sends a message every [`TICK`] to whoever asks. `/hang` in a path: it does not answer.
@@ -97,7 +100,7 @@ async fn tick(mut request: hyper::Request<Incoming>) -> Result<hyper::Response<T
                 tokio::time::sleep(TICK).await;
             }
         });
-        response.status(101).header("connection", "upgrade").header("upgrade", "websocket").body(Ticks(None))
+        response.status(101).header("connection", "upgrade").header("upgrade", "websocket").body(Ticks::none())
     } else if header("content-type") == "application/grpc" {
         response.header("content-type", "application/grpc").body(Ticks::of(GRPC_MESSAGE))
     } else {
@@ -107,8 +110,12 @@ async fn tick(mut request: hyper::Request<Incoming>) -> Result<hyper::Response<T
 }
 
 impl Ticks {
+    fn none() -> Self {
+        Self { messages: None, is_over: Arc::default() }
+    }
+
     fn of(message: &'static [u8]) -> Self {
-        Self(Some((tokio::time::interval(TICK), message)))
+        Self { messages: Some((tokio::time::interval(TICK), message)), ..Self::none() }
     }
 }
 
@@ -120,13 +127,15 @@ impl Body for Ticks {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some((interval, message)) = &mut self.0 else { return Poll::Ready(None) };
+        let Some((interval, message)) = &mut self.messages else { return Poll::Ready(None) };
         ready!(interval.poll_tick(context));
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(message)))))
+        let message = Bytes::from_static(message);
+        let goes_on = !self.is_over.load(Ordering::SeqCst);
+        Poll::Ready(goes_on.then(|| Ok(Frame::data(message))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_none()
+        self.messages.is_none()
     }
 }
 
@@ -172,9 +181,7 @@ impl OpenStream {
 impl Drop for OpenStream {
     fn drop(&mut self) {
         self.end.abort();
-        if let Some(connection) = &self.connection {
-            connection.abort();
-        }
+        self.is_dropped.store(true, Ordering::SeqCst);
     }
 }
 
@@ -213,19 +220,21 @@ async fn over_http1(form: Form, address: SocketAddr, token: &str) -> io::Result<
             count.came();
         }
     });
-    Ok(OpenStream { messages, end, connection: None })
+    Ok(OpenStream { messages, end, is_dropped: Arc::default() })
 }
 
 async fn over_http2(address: SocketAddr, token: &str) -> io::Result<OpenStream> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let connection = tokio::spawn(async move { connection.await.unwrap_or_default() });
+    tokio::spawn(connection);
+    let body = Ticks::of(GRPC_MESSAGE);
+    let is_dropped = Arc::clone(&body.is_over);
     let request = hyper::Request::post("http://test.example/api/Service/Method")
         .header("authorization", token)
         .header("content-type", "application/grpc")
         .header("te", "trailers")
-        .body(Ticks::of(GRPC_MESSAGE))
+        .body(body)
         .map_err(io::Error::other)?;
     let response = sender.send_request(request).await.map_err(io::Error::other)?;
     assert_eq!((response.status(), response.headers().get("grpc-status")), (hyper::StatusCode::OK, None));
@@ -239,5 +248,5 @@ async fn over_http2(address: SocketAddr, token: &str) -> io::Result<OpenStream> 
             count.came();
         }
     });
-    Ok(OpenStream { messages, end, connection: Some(connection) })
+    Ok(OpenStream { messages, end, is_dropped })
 }

@@ -6,7 +6,7 @@ use wire::Cidr;
 
 use super::client;
 use crate::config;
-use crate::config::BindingMode;
+use crate::config::Mode;
 use crate::reject::{Cause, Rejection};
 
 /// Facts about the client that only the host knows; requested if a rule binds to them.
@@ -46,7 +46,7 @@ pub(crate) fn bound(binding: &config::Binding, payload: &Json<'_>) -> Result<Bou
         Some(_) => return Err(Rejection::new(Cause::CnfNotObject)),
     }
     if let Some(wanted) = &binding.certificate
-        && wanted.mode == BindingMode::Enforce
+        && wanted.mode == Mode::Enforce
         && wanted.required
         && bound.certificate.is_none()
     {
@@ -70,7 +70,7 @@ pub(crate) fn bound(binding: &config::Binding, payload: &Json<'_>) -> Result<Bou
                 return Err(Rejection::new(Cause::AddressNotStrings));
             }
         };
-        if bound.addresses.is_none() && wanted.mode == BindingMode::Enforce && wanted.required {
+        if bound.addresses.is_none() && wanted.mode == Mode::Enforce && wanted.required {
             return Err(Cause::NoAddressClaim.into());
         }
     }
@@ -80,7 +80,7 @@ pub(crate) fn bound(binding: &config::Binding, payload: &Json<'_>) -> Result<Bou
             Some(Json::String(hash)) => Some(hash.clone().into_owned()),
             Some(_) => return Err(Rejection::new(Cause::AgentNotString)),
         };
-        if bound.user_agent.is_none() && wanted.mode == BindingMode::Enforce && wanted.required {
+        if bound.user_agent.is_none() && wanted.mode == Mode::Enforce && wanted.required {
             return Err(Cause::NoAgentClaim.into());
         }
     }
@@ -89,30 +89,30 @@ pub(crate) fn bound(binding: &config::Binding, payload: &Json<'_>) -> Result<Bou
 
 /// One malformed block makes the claim a mismatch: it was meant to restrict the token's use, and its meaning is
 /// unknown. If mismatches are only reported, it counts as no block at all.
-fn parse_cidrs<'t>(mode: BindingMode, texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<Cidr>, Rejection> {
+fn parse_cidrs<'t>(mode: Mode, texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<Cidr>, Rejection> {
     let parsed: Option<Vec<Cidr>> = texts.into_iter().map(Cidr::parse).collect();
     match (parsed, mode) {
         (Some(blocks), _) => Ok(blocks),
-        (None, BindingMode::Report) => Ok(Vec::new()),
-        (None, BindingMode::Enforce) => Err(Rejection::new(Cause::AddressNotCidr)),
+        (None, Mode::Report) => Ok(Vec::new()),
+        (None, Mode::Enforce) => Err(Rejection::new(Cause::AddressNotCidr)),
     }
 }
 
-/// Returns whether a mismatch was only reported.
+/// Mismatches that are not enforced are added to `reported`.
 pub(crate) fn check(
     binding: &config::Binding,
     bound: &Bound,
     user_agent: Option<&[u8]>,
     peer: &dyn Peer,
-) -> Result<bool, Rejection> {
-    let mut reported = false;
-    let mut judge = |mode: BindingMode, compared: Result<(), Cause>| match (compared, mode) {
+    reported: &mut Vec<Rejection>,
+) -> Result<(), Rejection> {
+    let mut judge = |mode: Mode, compared: Result<(), Cause>| match (compared, mode) {
         (Ok(()), _) => Ok(()),
-        (Err(_), BindingMode::Report) => {
-            reported = true;
+        (Err(cause), Mode::Report) => {
+            reported.push(Rejection::new(cause));
             Ok(())
         }
-        (Err(cause), BindingMode::Enforce) => Err(Rejection::new(cause)),
+        (Err(cause), Mode::Enforce) => Err(Rejection::new(cause)),
     };
     // A token without the claim reaches this only if the claim is not required, or in report mode.
     let unbound = |required: bool| if required { Err(Cause::NoBindingClaim) } else { Ok(()) };
@@ -147,5 +147,5 @@ pub(crate) fn check(
             },
         )?;
     }
-    Ok(reported)
+    Ok(())
 }

@@ -1,13 +1,14 @@
 //! Conditions of a rule on single claims.
 use jose::json::{Json, Number};
 
-use crate::config::Scalar;
+use crate::config::{Mode, Scalar};
 use crate::reject::{Cause, Rejection};
 
 #[derive(Debug)]
 pub(crate) struct Condition {
     pub(crate) claim: Vec<String>,
     pub(crate) matcher: ClaimMatcher,
+    pub(crate) mode: Mode,
 }
 
 #[derive(Debug)]

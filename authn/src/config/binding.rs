@@ -1,8 +1,8 @@
 //! The binding of a token to its client.
 use serde::Deserialize;
 
-use super::OneOrMany;
 use super::defaults::default_true;
+use super::{Mode, OneOrMany};
 
 document! {
     /// What a token must be bound to. An absent field requires no binding.
@@ -19,7 +19,7 @@ document! {
     /// How a token's certificate is compared with the client's.
     pub struct CertificateBinding {
         /// The effect of a mismatch.
-        pub mode: BindingMode,
+        pub mode: Mode,
         /// Refuse a token without `cnf.x5t#S256`. Default true.
         #[serde(default = "default_true")]
         pub required: bool,
@@ -28,21 +28,11 @@ document! {
     /// How a claim is compared with the client.
     pub struct ClaimBinding {
         /// The effect of a mismatch.
-        pub mode: BindingMode,
+        pub mode: Mode,
         /// The claim: a name, or a list of names that selects a member of nested objects.
         pub claim: OneOrMany<String>,
         /// Refuse a token without the claim. Default true.
         #[serde(default = "default_true")]
         pub required: bool,
-    }
-}
-
-choice! {
-    /// The effect of a mismatch.
-    pub enum BindingMode {
-        /// The request is refused.
-        Enforce,
-        /// The mismatch is only counted and logged.
-        Report,
     }
 }

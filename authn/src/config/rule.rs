@@ -2,7 +2,7 @@
 use serde::Deserialize;
 
 use super::tree::from_json;
-use super::{Binding, Forward, Invalid, OneOrMany, RevocationKind, RevocationMode, Streams};
+use super::{Binding, Browser, Forward, Invalid, Mode, OneOrMany, RevocationKind, RevocationMode, StepUp, Streams};
 
 document! {
     /// The requests of a rule, and what they need.
@@ -14,6 +14,10 @@ document! {
         pub matches: Match,
         /// Which requests are admitted.
         pub access: Access,
+        /// Whether the rule is enforced. With `report`, a request that it would refuse is counted, logged and forwarded
+        /// without identity (docs/rollout.md). Default: `enforce`.
+        #[serde(default)]
+        pub mode: Mode,
         /// This rule has no `match`. It applies to the requests whose Envoy route selects it by its name, in place of the
         /// first rule that matches (docs/routes.md). Needs `access: required` and a `name`. Only the dynamic module knows
         /// routes. Default false.
@@ -30,6 +34,8 @@ document! {
         /// What the token must be bound to.
         #[serde(default)]
         pub binding: Binding,
+        /// How and when the user must have logged in. Default: any login.
+        pub step_up: Option<StepUp>,
         /// Kinds by which a token must be revocable here: it must have a claim for each. `session`, `user`, `client`.
         /// Otherwise it is CLAIM_INSUFFICIENT.
         #[serde(default)]
@@ -47,6 +53,12 @@ document! {
         /// Origins (`scheme://host[:port]`) from which a token in a cookie is accepted on unsafe methods and upgrades.
         #[serde(default)]
         pub cookie_origins: Vec<String>,
+        /// Also accept such a token if the browser says, by `Sec-Fetch-Site: same-origin` or `none`, that no other site caused
+        /// the request. Default false.
+        #[serde(default)]
+        pub cookie_same_origin: bool,
+        /// Replaces the document's `browser` for this rule.
+        pub browser: Option<Browser>,
     }
 
     /// The requests that a rule applies to. All fields that are given must match.
@@ -70,6 +82,9 @@ document! {
         /// At least one of these, if the list is not empty.
         #[serde(default)]
         pub any: Vec<String>,
+        /// The effect of a missing scope. Default: `enforce`.
+        #[serde(default)]
+        pub mode: Mode,
     }
 
     /// A condition on one claim. Exactly one of `equals`, `one_of`, `contains`, `contains_any`, `present`.
@@ -86,6 +101,9 @@ document! {
         pub contains_any: Option<Vec<Scalar>>,
         /// The claim is present (true) or absent (false), with any value. A null claim is absent.
         pub present: Option<bool>,
+        /// The effect of a claim that does not meet this condition. Default: `enforce`.
+        #[serde(default)]
+        pub mode: Mode,
     }
 }
 

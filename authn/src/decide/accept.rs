@@ -7,12 +7,13 @@ use super::{Admission, Entered, Removal, Verified, unknown_issuer};
 use crate::binding;
 use crate::binding::{Bound, Peer};
 use crate::claims::identifiers::Identifiers;
+use crate::claims::step_up::Login;
 use crate::claims::{condition, scopes};
-use crate::config::Encoding;
+use crate::config::{Encoding, Mode};
 use crate::policy::{Forward, Policy, Rule};
 use crate::reject::{Cause, Rejection};
 use crate::request::headers;
-use crate::time::Now;
+use crate::time::{Now, UnixSeconds};
 
 /// A token that a rule accepts, except for binding and revocation, and the headers to forward.
 #[derive(Debug)]
@@ -20,6 +21,10 @@ pub(super) struct Judged {
     pub(super) rule: usize,
     pub(super) headers: Vec<(String, String)>,
     pub(super) bound: Bound,
+    /// When the login becomes too old for the rule.
+    pub(super) login: Option<Login>,
+    /// What the rule does not enforce.
+    pub(super) reported: Vec<Rejection>,
 }
 
 /// A request that its rule accepts, unless its session was revoked.
@@ -28,7 +33,8 @@ pub struct Accepted {
     pub(super) verified: Arc<Verified>,
     pub(super) judged: Arc<Judged>,
     pub(super) removal: Removal,
-    pub(super) mismatch_reported: bool,
+    /// What the rule does not enforce, beside what its judgement of the token says.
+    pub(super) reported: Vec<Rejection>,
 }
 
 impl Policy {
@@ -54,8 +60,12 @@ impl Policy {
                 judged
             }
         };
-        let mismatch_reported = binding::check(&rule.binding, &judged.bound, entered.user_agent.as_deref(), peer)?;
-        Ok(Accepted { verified, judged, removal: entered.removal, mismatch_reported })
+        let mut reported = Vec::new();
+        binding::check(&rule.binding, &judged.bound, entered.user_agent.as_deref(), peer, &mut reported)?;
+        if let Some(login) = judged.login {
+            refuse_or_report(login.mode, login.check(now.wall), &mut reported)?;
+        }
+        Ok(Accepted { verified, judged, removal: entered.removal, reported })
     }
 }
 
@@ -71,12 +81,25 @@ impl Accepted {
         self.judged.rule
     }
 
+    pub fn removal(&self) -> &Removal {
+        &self.removal
+    }
+
+    /// What may have passed while the request waited.
+    pub(super) fn check_times(&self, now: UnixSeconds) -> Result<(), Rejection> {
+        self.verified.window.check(now)?;
+        match self.judged.login {
+            Some(login) if login.mode == Mode::Enforce => login.check(now),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     pub(super) fn admit(self, unchecked: bool) -> Admission {
         Admission {
             rule: self.judged.rule,
             judged: self.judged,
             removal: self.removal,
-            mismatch_reported: self.mismatch_reported,
+            reported: self.reported,
             unchecked,
             by_feed: false,
             refresh: None,
@@ -103,20 +126,39 @@ pub(super) fn judge(rule: &Rule, index: usize, signed: &Signed<'_>) -> Result<Ju
     {
         return Err(Rejection::new(Cause::IssNotOfRule));
     }
-    scopes::check_scopes(&rule.scopes.all, &rule.scopes.any, claims)?;
+    let mut reported = Vec::new();
+    let scopes = scopes::check_scopes(&rule.scopes.all, &rule.scopes.any, claims);
+    refuse_or_report(rule.scopes.mode, scopes, &mut reported)?;
     for condition in &rule.conditions {
-        condition::check_condition(condition, payload)?;
+        refuse_or_report(condition.mode, condition::check_condition(condition, payload), &mut reported)?;
     }
     for kind in &rule.revocable_by {
         if signed.identifiers.find(*kind, claims)?.is_none() {
             return Err(Rejection::with_detail(Cause::NotRevocable, kind.name()));
         }
     }
+    let mut login = None;
+    if let Some(step_up) = &rule.step_up {
+        let found = step_up.check_acr(claims).and_then(|()| step_up.login(claims)).map(|found| login = found);
+        refuse_or_report(step_up.mode, found, &mut reported)?;
+    }
     Ok(Judged {
         rule: index,
         headers: forwarded(&rule.forward, signed)?,
         bound: binding::bound(&rule.binding, payload)?,
+        login,
+        reported,
     })
+}
+
+fn refuse_or_report(mode: Mode, judged: Result<(), Rejection>, reported: &mut Vec<Rejection>) -> Result<(), Rejection> {
+    match (judged, mode) {
+        (Err(rejection), Mode::Report) => {
+            reported.push(rejection);
+            Ok(())
+        }
+        (judged, _) => judged,
+    }
 }
 
 fn forwarded(forward: &Forward, signed: &Signed<'_>) -> Result<Vec<(String, String)>, Rejection> {

@@ -45,7 +45,7 @@ pub struct Admission {
     pub(super) judged: Arc<Judged>,
     pub(super) removal: Removal,
     pub(super) rule: usize,
-    pub mismatch_reported: bool,
+    pub(super) reported: Vec<Rejection>,
     /// Admitted although its session could not be checked: the rule allows it explicitly.
     pub unchecked: bool,
     /// Admitted since the feed of revocations proves that none of the token's keys is revoked.
@@ -65,7 +65,7 @@ impl Policy {
         known: Option<Known<'_>>,
         now: Now,
     ) -> Result<RevocationStatus, Rejection> {
-        accepted.verified.window.check(now.wall)?;
+        accepted.check_times(now.wall)?;
         self.revocation_status(accepted, known, now)
     }
 
@@ -138,6 +138,10 @@ impl Asking {
         self.accepted.judged.rule
     }
 
+    pub fn removal(&self) -> &Removal {
+        &self.accepted.removal
+    }
+
     pub fn verified(&self) -> &Arc<Verified> {
         &self.accepted.verified
     }
@@ -164,7 +168,7 @@ impl Asking {
         now: Now,
     ) -> Result<Admission, Rejection> {
         self.ask.learn(sent, verdict);
-        self.accepted.verified.window.check(now.wall)?;
+        self.accepted.check_times(now.wall)?;
         // The cached verdict may be newer than the one that just arrived.
         match policy.status_by_verdict(self.accepted, None, now)? {
             RevocationStatus::Admitted(admission) => Ok(admission),
@@ -201,6 +205,11 @@ impl Admission {
     /// The query to refresh, although the verdict still counts: it will be stale soon.
     pub fn refresh(&self) -> Option<&Arc<RevocationQuery>> {
         self.refresh.as_ref()
+    }
+
+    /// What the rule would refuse if it enforced all of its conditions.
+    pub fn reported(&self) -> impl Iterator<Item = &Rejection> {
+        self.judged.reported.iter().chain(&self.reported)
     }
 
     /// What is exposed of its token.

@@ -74,7 +74,7 @@ impl Policy {
             return Entry::Open { rule: index, removals: Vec::new() };
         }
         if rule.access == Access::Public || (rule.cors_preflight_passes && self.is_bare_preflight(request, &path)) {
-            return Entry::Open { rule: index, removals: self.unchecked_tokens(rule, request) };
+            return Entry::Open { rule: index, removals: self.unchecked_tokens(rule.forward.keep_token, request) };
         }
         let presented = match self.credentials.find(request, &path) {
             Err(rejection) => return denied(Some(index), rejection),
@@ -107,11 +107,27 @@ impl Policy {
             && matches!(self.credentials.find(request, path), Ok(None))
     }
 
-    /// Possible tokens on a rule that reads none.
-    fn unchecked_tokens(&self, rule: &Rule, request: &Request<'_>) -> Vec<Removal> {
+    /// Is a request of this rule, or of no rule, forwarded without identity where it would be refused?
+    pub fn only_reports(&self, rule: Option<usize>) -> bool {
+        self.reports || rule.and_then(|rule| self.rules.get(rule)).is_some_and(|rule| rule.reports)
+    }
+
+    /// How its tokens are hidden from the upstream then.
+    pub fn reported_tokens(&self, rule: Option<usize>, request: &Request<'_>) -> Vec<Removal> {
+        let forward = rule.and_then(|rule| self.rules.get(rule)).map_or(&self.default_forward, |rule| &rule.forward);
+        self.unchecked_tokens(forward.keep_token, request)
+    }
+
+    /// May a request without a rule be forwarded on this route?
+    pub fn is_no_rule_of_route(&self, selected: Option<&str>) -> bool {
+        selected.is_none_or(|name| self.rule_for_routes(name).is_none())
+    }
+
+    /// Possible tokens of a request that are not checked.
+    fn unchecked_tokens(&self, keep_token: bool, request: &Request<'_>) -> Vec<Removal> {
         let subprotocols = self.credentials.subprotocols_without_tokens(request).map(Removal::Subprotocols);
         let mut removals: Vec<Removal> = subprotocols.into_iter().collect();
-        if rule.forward.keep_token {
+        if keep_token {
             return removals;
         }
         removals.extend(self.credentials.token_headers(request).map(Removal::Header));
@@ -163,6 +179,10 @@ impl<'r> Entered<'r> {
 
     pub fn rule(&self) -> usize {
         self.rule
+    }
+
+    pub fn removal(&self) -> &Removal {
+        &self.removal
     }
 
     /// Where the token was found.

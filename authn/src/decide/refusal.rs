@@ -1,4 +1,5 @@
 //! The answer to a refused client: status, headers and a problem document (RFC 9457), never the cause.
+use crate::claims::step_up::StepUp;
 use crate::policy::{Policy, Rule};
 use crate::reject::RejectReason;
 
@@ -45,7 +46,11 @@ impl Policy {
         }
         if let Some(error) = reason.challenge_error() {
             attributes.push(format!("error=\"{error}\""));
-            attributes.push(format!("error_description=\"{}\"", reason.text()));
+            let step_up =
+                rule.filter(|_| reason == RejectReason::StepUpRequired).and_then(|rule| rule.step_up.as_ref());
+            let description = step_up.map_or(reason.text(), StepUp::description);
+            attributes.push(format!("error_description=\"{description}\""));
+            attributes.extend(step_up.into_iter().flat_map(StepUp::parameters));
         }
         if let (RejectReason::ScopeInsufficient, Some(rule)) = (reason, rule) {
             let scopes: Vec<&str> = rule.scopes.all.iter().chain(&rule.scopes.any).map(String::as_str).collect();

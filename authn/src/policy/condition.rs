@@ -64,5 +64,5 @@ pub(super) fn compile_condition(document: &config::Condition, at: &str) -> Resul
             ));
         }
     };
-    Ok(Condition { claim, matcher })
+    Ok(Condition { claim, matcher, mode: document.mode })
 }

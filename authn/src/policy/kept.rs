@@ -64,7 +64,8 @@ mod tests {
     fn only_answers_whose_end_is_pushed_are_kept_for_longer() {
         assert_eq!(refused(|_| ()), None);
         let at = "issuers[0].introspection.freshness: ";
-        let edits: [(fn(&mut Value), &str); 6] = [
+        type Edit = fn(&mut Value);
+        let edits: [(Edit, &str); 6] = [
             (|it| it["issuers"][0]["introspection"]["freshness"] = "61s".into(), ""),
             (
                 |it| it["issuers"][0]["introspection"]["format"] = json!({ "shape": { "prefix": "op_" } }),

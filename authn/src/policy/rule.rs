@@ -2,11 +2,15 @@
 use wire::Kind;
 
 use super::Issuer;
+use super::browser::compile_browser;
 use super::condition::compile_condition;
 use super::forward::{Forward, compile_forward};
 use super::revocation::kind_of;
+use super::step_up::compile_step_up;
 use super::streams::{Streams, compile_streams};
+use crate::browser::Browser;
 use crate::claims::condition::Condition;
+use crate::claims::step_up::StepUp;
 use crate::config;
 use crate::config::{Access, Invalid, RevocationMode, claim_path, name_or};
 use crate::introspection::{Format, Introspection};
@@ -16,6 +20,8 @@ use crate::request::origin::Origins;
 pub struct Rule {
     pub name: String,
     pub(crate) access: Access,
+    /// It is not enforced.
+    pub(crate) reports: bool,
     /// Only routes of the proxy select it.
     pub(crate) for_routes: bool,
     /// By issuer index; `None` admits all.
@@ -25,6 +31,7 @@ pub struct Rule {
     pub(crate) scopes: config::Scopes,
     pub(crate) conditions: Vec<Condition>,
     pub(crate) binding: config::Binding,
+    pub(crate) step_up: Option<StepUp>,
     pub(crate) revocation: RevocationMode,
     /// A token must have a claim for each of these.
     pub(crate) revocable_by: Vec<Kind>,
@@ -33,6 +40,7 @@ pub struct Rule {
     pub(crate) forward: Forward,
     pub(crate) cors_preflight_passes: bool,
     pub(crate) cookie_origins: Origins,
+    pub(crate) browser: Option<Browser>,
 }
 
 pub(super) fn compile_rule(
@@ -51,6 +59,7 @@ pub(super) fn compile_rule(
     };
     if let Some(word) = looks_at_no_token {
         let needless = [
+            ("mode", document.mode != config::Mode::default()),
             ("issuers", document.issuers.is_some()),
             ("scopes", !document.scopes.all.is_empty() || !document.scopes.any.is_empty()),
             ("claims", !document.claims.is_empty()),
@@ -60,6 +69,7 @@ pub(super) fn compile_rule(
                     || document.binding.address.is_some()
                     || document.binding.user_agent.is_some(),
             ),
+            ("step_up", document.step_up.is_some()),
             ("revocation", document.revocation.is_some()),
             ("revocable_by", !document.revocable_by.is_empty()),
             ("streams", document.streams.is_some()),
@@ -127,7 +137,11 @@ pub(super) fn compile_rule(
             claim_path(&binding.claim, &format!("{at}.binding.{field}.claim"))?;
         }
     }
-    let cookie_origins = Origins::compile(&document.cookie_origins).map_err(|invalid| invalid.within(at))?;
+    let step_up = document.step_up.as_ref().map(compile_step_up).transpose().map_err(|invalid| invalid.within(at))?;
+    let cookie_origins = Origins::compile(&document.cookie_origins, document.cookie_same_origin)
+        .map_err(|invalid| invalid.within(at))?;
+    let browser = document.browser.as_ref().map(compile_browser).transpose();
+    let browser = browser.map_err(|invalid| invalid.within(format!("{at}.browser")))?;
     let forward = match &document.forward {
         Some(forward) => compile_forward(forward, &format!("{at}.forward"))?,
         None => compile_forward(default_forward, "forward")?,
@@ -151,18 +165,21 @@ pub(super) fn compile_rule(
     Ok(Rule {
         name,
         access: document.access,
+        reports: document.mode == config::Mode::Report,
         for_routes: document.for_routes,
         issuers: accepted,
         introspecting,
         scopes: document.scopes.clone(),
         conditions,
         binding: document.binding.clone(),
+        step_up,
         revocation,
         revocable_by,
         streams,
         forward,
         cors_preflight_passes: document.cors_preflight == config::CorsPreflight::Pass,
         cookie_origins,
+        browser,
     })
 }
 

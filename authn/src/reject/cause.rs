@@ -261,6 +261,16 @@ causes! {
         NotRevocable = "the token cannot be revoked by a kind that the rule requires",
             "The log's detail names the kind: the token has none of the claims for it. See the rule's `revocable_by`.";
     }
+    StepUpRequired {
+        AcrMissing = "acr is missing",
+            "The rule's `step_up.acr_values` are compared with it. Have the issuer add it to the token.";
+        AcrNotAccepted = "acr is none of the values that the rule accepts",
+            "The user logged in another way: see the rule's `step_up.acr_values`.";
+        LoginTimeMissing = "auth_time is missing",
+            "The rule's `step_up.max_age` is counted from it. Have the issuer add it to the token.";
+        LoginNotRecent = "auth_time is longer ago than the rule's max_age",
+            "The user has to log in again: see the rule's `step_up.max_age`.";
+    }
     SessionRevoked {
         Revoked = "the service says that it was revoked",
             "`portcullis revoke list` shows the caller.";
@@ -396,6 +406,8 @@ causes! {
     StoreUnavailable {
         NoTime = "the host gives no time",
             "Report it with the version of Envoy.";
+        NoRandomness = "the host gives no random bytes",
+            "They are needed for the nonce of a content security policy. Report it with the version of Envoy.";
         HeaderUnwritable = "the host did not set a header",
             "A request must not go on with only some headers set. Check Envoy's limits for headers.";
         NoService = "there is no service to ask",

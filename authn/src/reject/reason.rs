@@ -115,6 +115,10 @@ faults! {
     /// by a kind in `revocable_by`.
     ClaimInsufficient = "CLAIM_INSUFFICIENT", 403, 403, None, "the token does not grant this",
         "A new token would not help: give the user or client the role, or change the rule. `explain` names the claim. No `error` is sent, since `insufficient_scope` would make clients ask for scopes.";
+    /// The rule's `step_up` requires a login of another `acr`, or a more recent one (RFC 9470).
+    StepUpRequired = "STEP_UP_REQUIRED", 401, 401, Some("insufficient_user_authentication"),
+        "another or a more recent login is required",
+        "The challenge names the accepted `acr` values and the age: the client must send the user to the issuer with them as `acr_values` and `max_age`. If users come back with the same login, check that the issuer puts `acr` and `auth_time` into the token.";
     /// The token, or its session, user, client, key or issuer, was revoked.
     SessionRevoked = "SESSION_REVOKED", 403, 401, TOKEN, "the session was revoked",
         "It was revoked. `portcullis revoke list` shows each revocation with its caller and reason; `portcullis audit` also shows logouts and ended sessions. `portcullis revoke lift` undoes a revocation.";

@@ -6,26 +6,34 @@ use crate::request::host::{Host, split_port};
 
 /// The origins that a rule lists.
 #[derive(Debug, Clone, Default)]
-pub struct Origins(Vec<Box<[u8]>>);
+pub struct Origins {
+    listed: Vec<Box<[u8]>>,
+    /// Browsers that say what caused a request are believed: no script can set Sec-Fetch-Site (Fetch Metadata, W3C).
+    by_fetch_site: bool,
+}
 
 impl Origins {
     /// Each as a browser would send it (RFC 6454 section 6.2): `scheme://host[:port]`, without the scheme's default
     /// port.
-    pub fn compile(origins: &[String]) -> Result<Self, Invalid> {
+    pub fn compile(origins: &[String], by_fetch_site: bool) -> Result<Self, Invalid> {
         let compile = |(index, origin): (usize, &String)| {
             compile_origin(origin).map_err(|message| Invalid::new(format!("cookie_origins[{index}]"), message))
         };
-        Ok(Self(origins.iter().enumerate().map(compile).collect::<Result<_, _>>()?))
+        let listed = origins.iter().enumerate().map(compile).collect::<Result<_, _>>()?;
+        Ok(Self { listed, by_fetch_site })
     }
 
     /// May a token in a cookie authorise this request? On safe methods always; otherwise only with exactly one Origin
-    /// that is listed. `null`, which sandboxed frames and redirects send, is never listed.
+    /// that is listed, or if the browser says that no other site caused it. `null`, which sandboxed frames and redirects
+    /// send, is never listed.
     pub fn admit(&self, request: &Request<'_>) -> bool {
-        !needs_origin(request) || request.sole_value(b"origin").is_some_and(|origin| self.contains(origin))
+        !needs_origin(request)
+            || request.sole_value(b"origin").is_some_and(|origin| self.contains(origin))
+            || (self.by_fetch_site && matches!(request.sole_value(b"sec-fetch-site"), Some(b"same-origin" | b"none")))
     }
 
     fn contains(&self, origin: &[u8]) -> bool {
-        self.0.iter().any(|own| own.eq_ignore_ascii_case(origin))
+        self.listed.iter().any(|own| own.eq_ignore_ascii_case(origin))
     }
 }
 
@@ -63,7 +71,7 @@ mod tests {
     use super::*;
 
     fn compile(origins: &[&str]) -> Result<Origins, Invalid> {
-        Origins::compile(&origins.iter().map(|origin| origin.to_string()).collect::<Vec<_>>())
+        Origins::compile(&origins.iter().map(|origin| origin.to_string()).collect::<Vec<_>>(), false)
     }
 
     fn admits(method: &[u8], more: &[(&[u8], &[u8])]) -> bool {
@@ -135,6 +143,22 @@ mod tests {
         let pairs: [(&[u8], &[u8]); 4] =
             [(b":method", b"POST"), (b":path", b"/"), (b":authority", b"a"), (b"origin", b"https://a")];
         assert!(!Origins::default().admit(&Request::from_pairs(&pairs).unwrap()));
+    }
+
+    #[test]
+    fn a_browser_that_names_its_own_site_is_believed_only_where_the_rule_says_so() {
+        let admits = |by_fetch_site: bool, values: &[&'static [u8]]| {
+            let mut pairs: Vec<(&[u8], &[u8])> = vec![(b":method", b"POST"), (b":path", b"/"), (b":authority", b"a")];
+            pairs.extend(values.iter().map(|value| (&b"sec-fetch-site"[..], *value)));
+            Origins::compile(&[], by_fetch_site).unwrap().admit(&Request::from_pairs(&pairs).unwrap())
+        };
+        assert!(admits(true, &[b"same-origin"]) && admits(true, &[b"none"]));
+        assert!(!admits(false, &[b"same-origin"]) && !admits(false, &[b"none"]));
+        assert!(!admits(true, &[]));
+        for value in [&b"same-site"[..], b"cross-site", b"", b"same-origin, cross-site", b"Same-Origin"] {
+            assert!(!admits(true, &[value]), "{}", value.escape_ascii());
+        }
+        assert!(!admits(true, &[b"same-origin", b"same-origin"]), "a browser sends one");
     }
 
     #[test]

@@ -69,10 +69,13 @@ pub fn find_filter(host: Host, given: Option<&Path>) -> Result<PathBuf> {
         Host::Wasm => ("portcullis.wasm", "wasm"),
         Host::Native => (MODULE, "native"),
     };
-    let beside = std::env::current_exe().ok().and_then(|tool| Some(tool.parent()?.join(name)));
-    let found = beside.into_iter().chain([Path::new("dist").join(name)]).find(|path| path.is_file());
+    let tool = std::env::current_exe().unwrap_or_default();
+    let beside = tool.parent().unwrap_or(Path::new("."));
+    // Beside it in a folder; where scripts/install and the Debian package put it; in a checkout.
+    let places = [beside.to_owned(), beside.join("../lib"), beside.join("../lib/portcullis"), "dist".into()];
+    let found = places.iter().map(|place| place.join(name)).find(|path| path.is_file());
     found.map(|path| absolute(&path)).with_context(|| {
-        format!("no {name} beside this binary or in dist/. Give --filter PATH, or build it: `make {target}`")
+        format!("no {name} beside this binary, in ../lib or in dist/. Give --filter PATH, or build it: `make {target}`")
     })
 }
 

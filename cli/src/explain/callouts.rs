@@ -44,7 +44,7 @@ const DISCOVERED_HOST: &str = "jwks.invalid";
 impl Callouts {
     /// # Errors
     /// A file that cannot be read, or is not what it should be.
-    pub fn new(explain: &Explain, document: &Document, policy: &Policy) -> Result<Self> {
+    pub fn new(explain: &Explain, document: &Document, policy: &Policy, live: Option<Peers>) -> Result<Self> {
         let mut key_sets = Vec::new();
         for pair in &explain.jwks {
             let Some((name, file)) = pair.split_once('=') else { wrong_usage("--jwks takes ISSUER=FILE") };
@@ -53,7 +53,6 @@ impl Callouts {
         let file = explain.introspection.as_ref();
         let read =
             |file: &std::path::PathBuf| std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
-        let live = explain.live.then(|| explain.peers.peers()).transpose()?;
         if let Some([missing, ..]) = live.as_ref().map(|peers| peers.missing(document)).as_deref() {
             wrong_usage(&format!(
                 "--live needs the server of the cluster {missing}: --cluster {missing}=URL, or --envoy"

@@ -99,6 +99,7 @@ impl Exchange for ExplainedRequest<'_> {
                 seen.admitted = Some(admission.unchecked);
             }
             Stage::Open { rule } => (seen.rule, seen.is_decided) = (Some(rule), true),
+            Stage::Reported { rule, .. } => (seen.rule, seen.is_decided) = (rule, true),
             Stage::Answered { rule } => seen.rule = Some(rule),
             Stage::Refused { rule, rejection } => (seen.rule, seen.rejection) = (rule, Some(rejection.clone())),
             Stage::Entered(_)

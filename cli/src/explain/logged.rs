@@ -196,8 +196,10 @@ impl Logged {
         let says = match question::key_set(issuer, peers, FETCH) {
             None => return,
             Some(Err(why)) => format!("the key set cannot be fetched now: {why}"),
-            Some(Ok(kids)) if kids.iter().any(|other| other == kid) => format!("publishes the key {kid:?} now"),
-            Some(Ok(kids)) => format!("does not publish the key {kid:?} now; it publishes {}", kids.join(", ")),
+            Some(Ok(found)) if found.kids.iter().any(|other| other == kid) => format!("publishes the key {kid:?} now"),
+            Some(Ok(found)) => {
+                format!("does not publish the key {kid:?} now; it publishes {}", found.kids.join(", "))
+            }
         };
         steps.push(("keys", says));
     }

@@ -1,7 +1,7 @@
 //! What is printed of each step. The driver takes the steps; these are the words for them.
 use std::sync::Arc;
 
-use authn::config::{Document, OneOrMany};
+use authn::config::{Document, Mode, OneOrMany};
 use authn::credentials::Source;
 use authn::decide::{Admission, Asking, Entered, Verified};
 use authn::engine::Portable;
@@ -74,6 +74,13 @@ impl<'e> Steps<'e> {
                 self.rule(rule);
                 self.step("token", "none is looked at");
                 self.step("answer", "200, from the filter itself; nothing is forwarded");
+            }
+            Stage::Reported { rule, rejection } => {
+                if let Some(rule) = rule {
+                    self.rule(rule);
+                }
+                let code = rejection.reason.code();
+                self.step("reported", format!("{code}: {rejection}; it is not enforced, and no identity is forwarded"));
             }
             Stage::Refused { rule, .. } => {
                 if let Some(rule) = rule {
@@ -219,8 +226,8 @@ impl<'e> Steps<'e> {
         if self.progress.asked.is_none() {
             self.step("revocation", "not asked for");
         }
-        if admission.mismatch_reported {
-            self.step("binding", "a mismatch, which this rule only reports");
+        for rejection in admission.reported() {
+            self.step("reported", format!("{}: {rejection}; the rule does not enforce this", rejection.reason.code()));
         }
         if admission.unchecked {
             self.step("revocation", "this rule admits requests that cannot be checked");
@@ -322,7 +329,8 @@ impl<'e> Steps<'e> {
     /// The rule's requirements that the token meets.
     fn accepted(&mut self) {
         let Some(rule) = self.progress.rule.and_then(|place| self.document.rules.get(place)) else { return };
-        if !rule.scopes.all.is_empty() || !rule.scopes.any.is_empty() {
+        // What is only reported follows with the verdict.
+        if rule.scopes.mode == Mode::Enforce && !(rule.scopes.all.is_empty() && rule.scopes.any.is_empty()) {
             let mut wanted = Vec::new();
             for (how, scopes) in [("all of", &rule.scopes.all), ("one of", &rule.scopes.any)] {
                 if !scopes.is_empty() {
@@ -331,8 +339,11 @@ impl<'e> Steps<'e> {
             }
             self.step("scopes", format!("has {}", wanted.join(" and ")));
         }
-        for condition in &rule.claims {
+        for condition in rule.claims.iter().filter(|condition| condition.mode == Mode::Enforce) {
             self.step("condition", format!("the claim {} meets the rule's condition", path(&condition.claim)));
+        }
+        if rule.step_up.as_ref().is_some_and(|step_up| step_up.mode == Mode::Enforce) {
+            self.step("step-up", "the login is of the kind and the age that the rule requires");
         }
         let binding = &rule.binding;
         if let Some(certificate) = &binding.certificate {

@@ -15,6 +15,8 @@ fn counters() -> Vec<Counter> {
         Counter::RefreshedAhead,
         Counter::BindingReported,
         Counter::SpoofedHeader,
+        Counter::CookieRepaired,
+        Counter::CookieRemoved,
     ];
     let polls = [
         FeedResult::Proof,
@@ -34,7 +36,11 @@ fn counters() -> Vec<Counter> {
 
 fn outcomes() -> Vec<Outcome> {
     let rejected = RejectReason::ALL.iter().map(|reason| Outcome::Rejected(*reason));
-    rejected.chain([Outcome::Open, Outcome::Admitted, Outcome::AdmittedUnchecked, Outcome::Answered]).collect()
+    let reported = RejectReason::ALL.iter().map(|reason| Outcome::Reported(*reason));
+    rejected
+        .chain(reported)
+        .chain([Outcome::Open, Outcome::Admitted, Outcome::AdmittedUnchecked, Outcome::Answered])
+        .collect()
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! One request: its headers as they are edited, and the reply that the filter gives.
 use std::net::IpAddr;
 
+use authn::browser;
 use authn::decide::Peer;
 use authn::request::Pair;
 
-use crate::host::{Conclusion, Edit, Exchange, HostError, LocalReply};
+use crate::host::{Conclusion, Edit, Exchange, HostError, LocalReply, Response};
 
 /// A reply of the filter's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +15,30 @@ pub struct Sent {
     pub details: String,
     pub headers: Vec<(String, String)>,
     pub body: String,
+}
+
+/// The headers of an answer, as they are edited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FakeResponse(pub Vec<(String, String)>);
+
+impl Response for FakeResponse {
+    fn with_headers<T>(&self, read: impl FnOnce(&[Pair<'_>]) -> T) -> Result<T, HostError> {
+        let pairs: Vec<Pair<'_>> = self.0.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        Ok(read(&pairs))
+    }
+
+    fn edit(&mut self, edit: &browser::Edit) -> Result<(), HostError> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match edit {
+            browser::Edit::Remove(name) => self.0.retain(|(other, _)| other.as_bytes() != name),
+            browser::Edit::Set(name, value) => {
+                self.0.retain(|(other, _)| other != name);
+                self.0.push(((*name).to_owned(), text(value)));
+            }
+            browser::Edit::Append(name, value) => self.0.push(((*name).to_owned(), text(value))),
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone)]

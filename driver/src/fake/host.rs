@@ -103,6 +103,10 @@ impl Host for FakeHost {
         if self.has_no_time { Err(HostError(10)) } else { Ok(self.now) }
     }
 
+    fn nonce(&mut self) -> Result<[u8; 16], HostError> {
+        self.random()?.first_chunk().copied().ok_or(HostError(10))
+    }
+
     fn call(&mut self, callout: &Callout<'_>) -> Result<CallId, HostError> {
         if self.refuses_calls {
             return Err(HostError(10));

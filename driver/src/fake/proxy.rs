@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{FakeExchange, FakeHost, FakeReply, InFlight, Sent};
+use super::{FakeExchange, FakeHost, FakeReply, FakeResponse, InFlight, Sent};
 use crate::configure::{Configured, configure};
 use crate::dispatcher::{Dispatcher, TICK};
 use crate::host::{CallId, StreamId};
@@ -82,6 +82,16 @@ impl FakeProxy {
         stream
     }
 
+    /// The upstream answers a request with these headers: those that the client gets.
+    pub fn respond_with(&mut self, stream: StreamId, headers: Vec<(String, String)>) -> Vec<(String, String)> {
+        let Some(running) = self.requests.get(&stream) else { panic!("there is no request {stream}") };
+        let mut response = FakeResponse(headers);
+        if let Some(worker) = self.workers.get_mut(running.worker) {
+            worker.on_response_headers(stream, &mut self.host, &mut response);
+        }
+        response.0
+    }
+
     pub fn seen(&self, stream: StreamId) -> Seen {
         let Some(running) = self.requests.get(&stream) else { panic!("there is no request {stream}") };
         if running.is_ended {
@@ -99,11 +109,7 @@ impl FakeProxy {
 
     /// The upstream begins to respond.
     pub fn respond(&mut self, stream: StreamId) {
-        if let Some(running) = self.requests.get(&stream)
-            && let Some(worker) = self.workers.get_mut(running.worker)
-        {
-            worker.on_response_headers(stream);
-        }
+        self.respond_with(stream, Vec::new());
     }
 
     /// Has it been forwarded, and is its stream open?
@@ -211,6 +217,12 @@ impl FakeProxy {
         if action != Action::Pause {
             assert!(running.seen.is_none(), "a request is decided twice");
             running.seen = Some(action);
+        }
+        // A reply of the filter's own passes the filter too.
+        if let (Some(reply), Some(worker)) = (&mut running.exchange.reply, self.workers.get_mut(running.worker)) {
+            let mut response = FakeResponse(std::mem::take(&mut reply.headers));
+            worker.on_response_headers(stream, &mut self.host, &mut response);
+            reply.headers = response.0;
         }
     }
 }

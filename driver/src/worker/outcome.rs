@@ -15,11 +15,16 @@ impl Worker {
             let refused = Refused::new(Some(rule), Rejection::new(Cause::TokenUnremovable));
             return self.refuse(call, &refused, Some(now));
         }
+        let nonce = match self.give_nonce(call, rule) {
+            Ok(nonce) => nonce,
+            Err(cause) => return self.refuse(call, &Refused::new(Some(rule), cause.into()), Some(now)),
+        };
         if !self.core.policy.is_rule_of_route(rule, call.exchange.route_rule().as_deref()) {
             let refused = Refused::new(Some(rule), Rejection::new(Cause::RouteChanged));
             return self.refuse(call, &refused, Some(now));
         }
         self.conclude(call.exchange, Outcome::Open, Some(rule), &[], None, None);
+        self.expect_answer(call.stream, Some(rule), Answer { nonce, ..Answer::default() });
         Action::Continue
     }
 
@@ -41,12 +46,18 @@ impl Worker {
             let refused = Refused::new(Some(admission.rule()), Rejection::new(Cause::HeaderUnwritable));
             return self.refuse(call, &refused, Some(now));
         }
+        let nonce = match self.give_nonce(call, admission.rule()) {
+            Ok(nonce) => nonce,
+            Err(cause) => return self.refuse(call, &Refused::new(Some(admission.rule()), cause.into()), Some(now)),
+        };
         // A header that was just set may lead to another route.
         if !self.core.policy.is_rule_of_route(admission.rule(), call.exchange.route_rule().as_deref()) {
             let refused = Refused::new(Some(admission.rule()), Rejection::new(Cause::RouteChanged));
             return self.refuse(call, &refused, Some(now));
         }
-        let watched = self.core.policy.watched(admission);
+        // A rule that only reports ends nothing.
+        let watched =
+            self.core.policy.watched(admission).filter(|_| !self.core.policy.only_reports(Some(admission.rule())));
         let is_watched = watched.is_some();
         if let Some(watched) = watched {
             let entered = call.dispatch.with(|it| it.enter_stream(call.stream, admission.rule(), watched, now));
@@ -55,15 +66,16 @@ impl Worker {
                 return self.refuse(call, &refused, Some(now));
             }
         }
-        if admission.mismatch_reported {
-            self.counts.count(Counter::BindingReported);
+        for rejection in admission.reported() {
+            self.report_condition(call, admission.rule(), rejection, now);
         }
         let outcome = if admission.unchecked { Outcome::AdmittedUnchecked } else { Outcome::Admitted };
         self.conclude(call.exchange, outcome, Some(admission.rule()), admission.headers(), admission.exposed(), None);
+        let answer = Answer { is_authenticated: true, is_cookie_session: cookie_session, nonce, ..Answer::default() };
         if is_watched {
-            self.phases.insert(call.stream, Phase::Open { cookie_session, is_answered: false });
-        } else if cookie_session {
-            self.phases.insert(call.stream, Phase::CookieSession);
+            self.phases.insert(call.stream, Phase::Open { rule: admission.rule(), answer, is_answered: false });
+        } else {
+            self.expect_answer(call.stream, Some(admission.rule()), answer);
         }
         Action::Continue
     }
@@ -79,6 +91,7 @@ impl Worker {
         self.conclude(call.exchange, Outcome::Answered, Some(rule), &[], None, None);
         let headers: [Pair<'_>; 2] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")];
         let body = br#"{"portcullis":"ready"}"#;
+        self.expect_answer(call.stream, Some(rule), Answer { is_ours: true, ..Answer::default() });
         let sent = call.exchange.reply(&LocalReply { status: 200, details: "PROBE_ANSWERED", headers: &headers, body });
         self.replied(call, sent)
     }
@@ -86,7 +99,7 @@ impl Worker {
     pub(super) fn refuse<H: Host, E: Exchange, D: Dispatch>(
         &mut self,
         call: &mut Call<'_, H, E, D>,
-        Refused { rule, rejection, token }: &Refused,
+        Refused { rule, rejection, token, .. }: &Refused,
         now: Option<Now>,
     ) -> Action {
         let rule = *rule;
@@ -105,12 +118,13 @@ impl Worker {
         let exposed = token.as_ref().and_then(RefusedToken::exposed);
         let outcome = Outcome::Rejected(rejection.reason);
         self.conclude(call.exchange, outcome, rule, &[], exposed.map(|it| &**it), Some(rejection.cause));
+        self.expect_answer(call.stream, rule, Answer { is_ours: true, ..Answer::default() });
         let sent = send(call.exchange, &refusal, rejection.reason);
         self.replied(call, sent)
     }
 
     /// Counts what became of a request, and tells those who come after.
-    fn conclude(
+    pub(super) fn conclude(
         &mut self,
         exchange: &mut impl Exchange,
         outcome: Outcome,
@@ -121,7 +135,7 @@ impl Worker {
     ) {
         self.counts.request(outcome, rule);
         let code = match outcome {
-            Outcome::Rejected(reason) => Some(reason.code()),
+            Outcome::Rejected(reason) | Outcome::Reported(reason) => Some(reason.code()),
             Outcome::Open | Outcome::Admitted | Outcome::AdmittedUnchecked | Outcome::Answered => None,
         };
         let rule = rule.map(|rule| self.core.rule_name(rule));
@@ -160,7 +174,7 @@ pub(super) fn send(exchange: &mut impl Exchange, refusal: &Refusal, reason: Reje
     exchange.reply(&LocalReply { status, details, headers: &headers, body: refusal.body.as_bytes() })
 }
 
-fn remove(exchange: &mut impl Exchange, removal: &Removal) -> Result<(), HostError> {
+pub(super) fn remove(exchange: &mut impl Exchange, removal: &Removal) -> Result<(), HostError> {
     let edit = match removal {
         Removal::Nothing => return Ok(()),
         Removal::Header(name) => Edit::Remove(name),

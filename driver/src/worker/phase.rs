@@ -1,7 +1,8 @@
 //! The phase of a request that was not simply forwarded or refused.
 use std::sync::Arc;
 
-use authn::decide::{Accepted, Asking, Entered, Verified};
+use authn::browser::Answer;
+use authn::decide::{Accepted, Asking, Entered, Removal, Verified};
 use authn::reject::Rejection;
 
 /// A request has one phase, and waits for at most one thing.
@@ -14,11 +15,12 @@ pub enum Phase {
     AwaitingKeys { entered: Entered<'static>, rejection: Rejection },
     /// It was refused, but the host did not send the refusal.
     Unanswered,
-    /// It was forwarded, and its response belongs to a browser session.
-    CookieSession,
+    /// It was forwarded or has its reply, and something must be done about its answer.
+    Answering { rule: Option<usize>, answer: Answer },
     /// It was forwarded, and its stream is ended with its session or token.
     Open {
-        cookie_session: bool,
+        rule: usize,
+        answer: Answer,
         /// Its response has begun.
         is_answered: bool,
     },
@@ -38,7 +40,7 @@ impl Phase {
     pub fn waits(&self) -> bool {
         match self {
             Phase::Checking { .. } | Phase::Introspecting { .. } | Phase::AwaitingKeys { .. } => true,
-            Phase::Unanswered | Phase::CookieSession | Phase::Open { .. } => false,
+            Phase::Unanswered | Phase::Answering { .. } | Phase::Open { .. } => false,
         }
     }
 
@@ -52,7 +54,21 @@ impl Phase {
             Phase::Checking { asking, .. } => Some(asking.rule()),
             Phase::Introspecting { subject } => Some(subject.rule()),
             Phase::AwaitingKeys { entered, .. } => Some(entered.rule()),
-            Phase::Unanswered | Phase::CookieSession | Phase::Open { .. } => None,
+            Phase::Unanswered | Phase::Answering { .. } | Phase::Open { .. } => None,
+        }
+    }
+}
+
+impl Phase {
+    /// How the token of a waiting request is hidden from the upstream.
+    pub fn removal(&self) -> Option<&Removal> {
+        match self {
+            Phase::Checking { asking, .. } => Some(asking.removal()),
+            Phase::Introspecting { subject: Introspected::Opaque(entered) } | Phase::AwaitingKeys { entered, .. } => {
+                Some(entered.removal())
+            }
+            Phase::Introspecting { subject: Introspected::Jwt { accepted, .. } } => Some(accepted.removal()),
+            Phase::Unanswered | Phase::Answering { .. } | Phase::Open { .. } => None,
         }
     }
 }

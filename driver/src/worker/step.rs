@@ -42,6 +42,8 @@ pub enum Step {
 pub struct Refused {
     pub rule: Option<usize>,
     pub rejection: Rejection,
+    /// It is only reported: how its tokens are hidden from the upstream, to which it is forwarded without identity.
+    pub reported: Option<Vec<Removal>>,
     /// Its token, as far as one was found.
     pub token: Option<RefusedToken>,
 }
@@ -93,11 +95,13 @@ impl Worker {
                 if rejection.reason == RejectReason::PathSuspicious {
                     missing = missing.union(missing_by_path(request.path()));
                 }
-                Refused::new(rule, rejection).into()
+                let reported = core.policy.only_reports(rule).then(|| core.policy.reported_tokens(rule, &request));
+                Step::from(Refused::new(rule, rejection)).reported_by(reported)
             }
             Entry::Token(entered) => {
                 exchange.observe(Stage::Entered(&entered));
-                self.judge_token(entered, RetryState::First, exchange, now)
+                let reported = self.reported(entered.rule(), entered.removal());
+                self.judge_token(entered, RetryState::First, exchange, now).reported_by(reported)
             }
         };
         Judged { edits, missing, step }
@@ -105,6 +109,16 @@ impl Worker {
 
     /// The step after a wait.
     pub(super) fn after<E: Exchange>(&mut self, phase: Phase, wake: Wake, exchange: &E, now: Now) -> Step {
+        let reported = phase.rule().zip(phase.removal()).and_then(|(rule, removal)| self.reported(rule, removal));
+        self.after_wake(phase, wake, exchange, now).reported_by(reported)
+    }
+
+    /// How the token is hidden if the rule only reports.
+    fn reported(&self, rule: usize, removal: &Removal) -> Option<Vec<Removal>> {
+        self.core.policy.only_reports(Some(rule)).then(|| vec![removal.clone()])
+    }
+
+    fn after_wake<E: Exchange>(&mut self, phase: Phase, wake: Wake, exchange: &E, now: Now) -> Step {
         exchange.observe(Stage::Woken(&wake));
         match (phase, wake) {
             (Phase::Checking { asking, cookie_session }, Wake::Verdict { sent, verdict: Verdict::Live })
@@ -261,9 +275,19 @@ fn admitted(rule: usize, verified: Arc<Verified>, judged: Result<Admission, Reje
     }
 }
 
+impl Step {
+    /// A refusal is only reported if there is a way to forward the request.
+    fn reported_by(self, reported: Option<Vec<Removal>>) -> Self {
+        match self {
+            Step::Refuse(refused) => Step::Refuse(Refused { reported, ..refused }),
+            step => step,
+        }
+    }
+}
+
 impl Refused {
     pub fn new(rule: Option<usize>, rejection: Rejection) -> Self {
-        Self { rule, rejection, token: None }
+        Self { rule, rejection, token: None, reported: None }
     }
 
     fn unverified(entered: &Entered<'_>, rejection: Rejection) -> Self {

@@ -16,8 +16,8 @@ const NOW: u64 = 1_750_000_000;
 /// The view of the client or the upstream.
 #[derive(Debug)]
 enum Outcome {
-    Passed { path: String, headers: Vec<(String, String)> },
-    Refused { code: String, status: u16 },
+    Passed { path: String, headers: Vec<(String, String)>, answer: Vec<(String, String)> },
+    Refused { code: String, status: u16, answer: Vec<(String, String)> },
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn every_fault_that_can_occur_is_in_the_table() {
     let table = Table::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases")).unwrap();
     for reason in RejectReason::ALL.iter().filter(|reason| !ELSEWHERE.contains(reason)) {
         let occurs = table.cases.iter().any(|case| {
-            matches!(&case.expect, Expect::Refuse { code, status }
+            matches!(&case.expect, Expect::Refuse { code, status, .. }
             if code == reason.code() && *status == reason.distinct_status())
         });
         assert!(occurs, "{} with its default status", reason.code());
@@ -85,15 +85,19 @@ fn decide(proxy: &mut FakeProxy, table: &Table, case: &Case, ready: &Ready) -> O
                 exchange.headers.into_iter().map(|(name, value)| (text(name), text(value))).collect();
             let path =
                 headers.iter().find(|(name, _)| name == ":path").map(|(_, path)| path.clone()).unwrap_or_default();
-            Outcome::Passed { path, headers }
+            let upstream = case.upstream.as_ref();
+            let status = upstream.map_or(200, |upstream| upstream.status);
+            let mut answer = vec![(":status".to_owned(), status.to_string())];
+            answer.extend(upstream.into_iter().flat_map(|upstream| upstream.headers.iter().cloned()));
+            Outcome::Passed { path, headers, answer: proxy.respond_with(stream, answer) }
         }
         Seen::Replied(reply) if reply.details == "PROBE_ANSWERED" => {
-            Outcome::Refused { code: reply.details, status: reply.status }
+            Outcome::Refused { code: reply.details, status: reply.status, answer: reply.headers }
         }
         Seen::Replied(reply) => {
             let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
             assert_eq!((&body["code"], &body["status"]), (&reply.details.as_str().into(), &reply.status.into()));
-            Outcome::Refused { code: reply.details, status: reply.status }
+            Outcome::Refused { code: reply.details, status: reply.status, answer: reply.headers }
         }
         Seen::Waiting | Seen::Unanswered | Seen::Ended(_) => panic!("{}: the request has no answer", case.name),
     }
@@ -124,10 +128,16 @@ fn revocation(derived: &DerivedKeys, table: &Table, revoked: &RevokedSpec) -> (R
 
 fn difference(case: &Case, seen: &Outcome) -> Option<String> {
     match (&case.expect, seen) {
-        (Expect::Refuse { code, status }, Outcome::Refused { code: seen_code, status: seen_status, .. }) => {
-            (code != seen_code || status != seen_status).then(|| format!("expected {code} {status}"))
+        (Expect::Refuse { code, status, .. }, Outcome::Refused { code: seen_code, status: seen_status, answer }) => {
+            if code != seen_code || status != seen_status {
+                return Some(format!("expected {code} {status}"));
+            }
+            case.expect.answer_difference("", answer)
         }
-        (Expect::Pass { headers: expected, absent, path }, Outcome::Passed { path: seen_path, headers }) => {
+        (
+            Expect::Pass { headers: expected, absent, path, .. },
+            Outcome::Passed { path: seen_path, headers, answer },
+        ) => {
             for (name, value) in expected {
                 let found: Vec<&str> =
                     headers.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str()).collect();
@@ -138,7 +148,11 @@ fn difference(case: &Case, seen: &Outcome) -> Option<String> {
             if let Some(name) = absent.iter().find(|name| headers.iter().any(|(other, _)| other == *name)) {
                 return Some(format!("the upstream sees {name}"));
             }
-            path.as_ref().filter(|path| *path != seen_path).map(|path| format!("expected the path {path}"))
+            if let Some(path) = path.as_ref().filter(|path| *path != seen_path) {
+                return Some(format!("expected the path {path}"));
+            }
+            let nonce = headers.iter().find(|(name, _)| name == "x-csp-nonce").map_or("", |(_, value)| value);
+            case.expect.answer_difference(nonce, answer)
         }
         (Expect::Pass { .. }, Outcome::Refused { .. }) => Some("expected to pass".into()),
         (Expect::Refuse { code, .. }, Outcome::Passed { .. }) => Some(format!("expected {code}")),

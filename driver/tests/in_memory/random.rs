@@ -233,7 +233,9 @@ impl History {
             self.at.proxy.reset(stream);
             self.requests.remove(&stream);
         }
-        opened.iter().for_each(|stream| drop(self.requests.remove(stream)));
+        for stream in &opened {
+            self.requests.remove(stream);
+        }
         self.judge_streams(now);
     }
 

@@ -8,7 +8,7 @@ use wire::check::StoreError;
 use wire::feed::Trouble;
 use wire::{Answer, Kind};
 
-use crate::support::{Fixture, ISSUER, code, is_waiting};
+use crate::support::{Fixture, ISSUER, NOW, code, is_waiting};
 
 const LAG: Duration = Duration::from_secs(1);
 const FRESHNESS: Duration = Duration::from_secs(2);
@@ -112,6 +112,30 @@ fn a_stream_ends_with_its_token() {
         assert!(is_reset(&at, stream));
         assert_eq!(at.proxy.metric("streams_ended{expired}"), 1);
     }
+}
+
+#[test]
+fn a_stream_of_an_opaque_token_ends_with_the_time_of_its_answer_or_by_a_revocation() {
+    let mut at = Fixture::with_introspection();
+    at.edit(|document| document["rules"][0]["streams"] = json!({ "end_on": ["revoked", "expired"] }));
+    let tokens = ["opaque_0123456789abcdef0123456789", "opaque_abcdef0123456789abcdef0123"];
+    let mut streams = Vec::new();
+    for (token, subject) in tokens.into_iter().zip(["alice", "bob"]) {
+        at.active(token, Some(json!({ "active": true, "sub": subject, "iat": NOW - 10, "exp": NOW + 100 })));
+        let stream = at.send_token(token);
+        at.answer_all();
+        assert!(at.proxy.is_open(stream), "{:?}", at.proxy.seen(stream));
+        at.proxy.respond(stream);
+        streams.push(stream);
+    }
+    at.run(Duration::from_secs(20));
+    at.revoke(Kind::User, "alice");
+    at.run(FRESHNESS + TICK);
+    assert!(is_reset(&at, streams[0]) && at.proxy.is_open(streams[1]));
+    at.run(Duration::from_secs(105));
+    assert!(at.proxy.is_open(streams[1]), "the skew is 30 s");
+    at.run(Duration::from_secs(5));
+    assert!(is_reset(&at, streams[1]));
 }
 
 #[test]

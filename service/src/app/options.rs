@@ -29,7 +29,7 @@ use crate::signing::UriError;
 pub use admin::AdminOptions;
 pub use file_store::{FileStore, ONLY_REDIS_TO_CREATE};
 pub use providers_file::ProvidersFileError;
-pub use redis::{FromRedis, MirrorRedis, Redis, ToRedis};
+pub use redis::{FromRedis, InspectedRedis, MirrorRedis, Redis, ToRedis};
 pub use secret_files::SecretFileError;
 pub use sessions::SessionOptions;
 
@@ -105,6 +105,10 @@ pub struct Options {
     /// A file with the admin token, at least 32 bytes.
     #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN_FILE", value_name = "PATH", help_heading = "Secrets")]
     pub admin_token_file: PathBuf,
+    /// Start although every user of this machine can read a file with a secret, and only log it. Without this it is an
+    /// error.
+    #[arg(long, env = "PORTCULLIS_ALLOW_READABLE_SECRETS", help_heading = "Secrets")]
+    pub allow_readable_secrets: bool,
     /// Create the store if Redis holds none, or if the file is missing. For demos only: if Redis loses its data, or the file
     /// its disk, and the service restarts with this option, revoked tokens pass. Otherwise create the store once with
     /// `portcullis store create`; then an empty Redis, or a missing file, counts as a lost store, and nothing is answered from
@@ -192,6 +196,8 @@ pub enum OptionsError {
     SameSecretTwice(&'static str),
     #[error(transparent)]
     SecretFile(#[from] SecretFileError),
+    #[error("every user of this machine can read the secrets in {0}: chmod o-r, or set `allow-readable-secrets`")]
+    Readable(String),
     #[error("the admin token file {path}")]
     AdminToken { path: PathBuf, source: AdminTokenError },
     #[error(
@@ -255,11 +261,17 @@ impl Options {
         let providers = self.providers_file.as_deref().map(providers_file::read).transpose()?.unwrap_or_default();
         providers.check(&[])?;
         let clients = providers.providers.iter().filter_map(|provider| provider.secret_file.as_deref());
-        let ours = self.secret_files.iter().chain([&self.admin_token_file]);
+        let ours = self.secret_files.iter().chain(&self.sessions.session_secret_files).chain([&self.admin_token_file]);
         secret_files::check_client_secrets(clients.clone(), ours.clone())?;
         let files = ours.chain(&self.tls_key).map(PathBuf::as_path).chain(clients);
-        for file in secret_files::readable_by_others(files) {
-            tracing::warn!(file = %file.display(), "every user of this machine can read a secret: chmod o-r");
+        let readable: Vec<String> =
+            secret_files::readable_by_others(files).iter().map(|file| file.display().to_string()).collect();
+        if !readable.is_empty() {
+            let files = readable.join(", ");
+            if !self.allow_readable_secrets {
+                return Err(OptionsError::Readable(files));
+            }
+            tracing::warn!(files, "every user of this machine can read a secret: chmod o-r");
         }
         let token = String::from_utf8(secret_files::read(&self.admin_token_file)?).unwrap_or_default();
         let admin_token = AdminToken::new(&token)

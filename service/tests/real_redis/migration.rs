@@ -27,7 +27,7 @@ fn prepare(redis: &Redis) -> Result<StoreId, CreateError> {
 
 fn plan(from: &Redis, to: &Redis) -> Migration {
     Migration {
-        from: service::MigrationSource::Redis(RedisOptions::single(&from.url())),
+        from: service::MigrationSource::Redis(Box::new(RedisOptions::single(&from.url()))),
         to: RedisOptions::single(&to.url()),
         redis_timeout: LIMIT,
         confirm_timeout: LIMIT,

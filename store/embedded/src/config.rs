@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use store::StoreId;
 
-/// Of contents. About 5 million revocations with short notes.
+/// Of contents. About 5 million revocations with notes of 100 bytes.
 pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
 /// Less would not hold a store that is used.
 pub const MIN_MAX_BYTES: u64 = 1 << 20;

@@ -19,7 +19,7 @@ pub struct EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Opens the file for this process alone, and verifies all of it. May take a second for each gigabyte.
+    /// Opens the file for this process alone, and reads and verifies all of it.
     ///
     /// # Errors
     /// See [`OpenError`].

@@ -156,7 +156,7 @@ impl<'txn> Tables<'txn> {
     }
 
     /// Entries that have not expired, by a prefix of their names.
-    pub fn with_prefix(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    pub fn with_prefix(&self, prefix: &[u8]) -> Result<Vec<Row>, Error> {
         within(&self.entries, prefix, self.now)
     }
 
@@ -194,12 +194,15 @@ impl<'txn> Tables<'txn> {
     }
 }
 
+/// An entry's name and value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
 /// Entries that have not expired, by a prefix of their names.
 pub fn within(
     entries: &impl ReadableTable<&'static [u8], &'static [u8]>,
     prefix: &[u8],
     now: u64,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+) -> Result<Vec<Row>, Error> {
     let mut all = Vec::new();
     for found in entries.range::<&[u8]>(prefix..)? {
         let (entry, value) = found?;

@@ -230,3 +230,28 @@ async fn a_file_of_which_most_is_unused_is_compacted() {
     let store = open(&path).unwrap();
     assert_eq!(store.check(&[key(0), key(39_500)]).await, Ok(vec![Answer::Live, Answer::Dead]));
 }
+
+/// docs/stores.md and the help of `--store-max-size` tell the ratio.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_file_is_at_most_four_times_as_large_as_its_contents() {
+    let (_folder, path) = new();
+    let max_bytes = 4 << 20;
+    let store = EmbeddedStore::open(&Config { max_bytes, ..config(&path) }, Arc::new(Unobserved)).unwrap();
+    let mut number = 0;
+    while store.revoke((0..100).map(|offset| revocation(number + offset)).collect()).await.is_ok() {
+        number += 100;
+    }
+    // Changes of what is there need no more room for ever.
+    for round in 0..50 {
+        let some = (0..100).map(|offset| key(round * 100 + offset));
+        store.lift(some.collect()).await.unwrap();
+        store.revoke((0..100).map(|offset| revocation(round * 100 + offset)).collect()).await.unwrap();
+    }
+    let size = fs::metadata(&path).unwrap().len();
+    println!("{number} revocations, {} bytes of file for each of the contents", size as f64 / max_bytes as f64);
+    assert!(size < 4 * max_bytes, "{size} bytes");
+    let began = std::time::Instant::now();
+    drop(store);
+    open(&path).unwrap();
+    println!("opened again in {:?}", began.elapsed());
+}

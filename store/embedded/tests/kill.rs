@@ -21,8 +21,12 @@ use wire::{Answer, RevocationKey};
 
 const DEFAULT_ROUNDS: u64 = 10;
 const TASKS: u64 = 8;
-/// The latest moment of a kill, from the start of the process.
+/// The latest moment of a kill: from the start of the process in every other round, since opening must survive it too, and in
+/// the others after so many lines of its output.
 const LATEST_MILLIS: u64 = 150;
+const LATEST_LINE: u64 = 60;
+/// A busy machine may need so long for these lines.
+const LONGEST: Duration = Duration::from_secs(20);
 const FILE: &str = "PORTCULLIS_KILL_FILE";
 const ROUND: &str = "PORTCULLIS_KILL_ROUND";
 
@@ -97,7 +101,11 @@ async fn what_was_acknowledged_survives_kill_9() {
     };
     let (mut expected, mut without) = (BTreeMap::new(), 0);
     for round in 0..rounds {
-        let acknowledged = run_and_kill(&path, round, Duration::from_millis(next() % LATEST_MILLIS));
+        let moment = match round % 2 {
+            0 => Moment::Line(next() % LATEST_LINE),
+            _ => Moment::Time(Duration::from_millis(next() % LATEST_MILLIS)),
+        };
+        let acknowledged = run_and_kill(&path, round, moment);
         without += u64::from(acknowledged.is_empty());
         expected.extend(acknowledged);
         let store = open(&path);
@@ -112,8 +120,13 @@ async fn what_was_acknowledged_survives_kill_9() {
     assert!(without < rounds, "nothing was acknowledged in any round");
 }
 
+enum Moment {
+    Time(Duration),
+    Line(u64),
+}
+
 /// What must be answered: `None` if the process was killed while it lifted.
-fn run_and_kill(path: &PathBuf, round: u64, after: Duration) -> BTreeMap<u64, Option<Answer>> {
+fn run_and_kill(path: &PathBuf, round: u64, moment: Moment) -> BTreeMap<u64, Option<Answer>> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "writes_until_it_is_killed", "--ignored", "--nocapture"])
         .env(FILE, path)
@@ -123,12 +136,24 @@ fn run_and_kill(path: &PathBuf, round: u64, after: Duration) -> BTreeMap<u64, Op
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap());
-    let reading = std::thread::spawn(move || lines.lines().map_while(Result::ok).collect::<Vec<_>>());
-    std::thread::sleep(after);
+    let (say, said) = std::sync::mpsc::channel();
+    let reading = std::thread::spawn(move || {
+        lines
+            .lines()
+            .map_while(Result::ok)
+            .filter(|line| line.starts_with('#'))
+            .for_each(|line| say.send(line).unwrap());
+    });
+    let mut read = Vec::new();
+    match moment {
+        Moment::Time(after) => std::thread::sleep(after),
+        Moment::Line(count) => (0..=count).for_each(|_| read.extend(said.recv_timeout(LONGEST).ok())),
+    }
     child.kill().unwrap();
     child.wait().unwrap();
+    reading.join().unwrap();
     let mut acknowledged = BTreeMap::new();
-    for line in reading.join().unwrap() {
+    for line in read.into_iter().chain(said.try_iter()) {
         // A line that was cut off by the kill is left out, since it ends the output.
         let Some((what, number)) = line.strip_prefix('#').and_then(|line| line.split_once(' ')) else { continue };
         let Ok(number) = number.parse() else { continue };

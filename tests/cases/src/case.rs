@@ -36,6 +36,8 @@ pub struct Case {
     pub http2: bool,
     /// Why the real proxy cannot be asked: it refuses such a request itself, before any filter.
     pub native_only: Option<String>,
+    /// What the upstream answers. Default: 200 with the echo of the request.
+    pub upstream: Option<UpstreamSpec>,
     pub expect: Expect,
 }
 
@@ -51,6 +53,17 @@ pub struct RequestSpec {
     /// Name and value; `{token}` and `{other}` stand for the tokens, `{encoded}` for the first in base64url, and `{chunk0}`
     /// to `{chunk2}` for the first in three parts.
     #[serde(default = "default_headers")]
+    pub headers: Vec<(String, String)>,
+}
+
+/// An answer of the upstream.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamSpec {
+    #[serde(default = "default_status")]
+    pub status: u16,
+    /// Name, in lower case, and value.
+    #[serde(default)]
     pub headers: Vec<(String, String)>,
 }
 
@@ -179,11 +192,32 @@ pub enum Expect {
         absent: Vec<String>,
         /// The path that it must receive, where it differs.
         path: Option<String>,
+        /// All values of headers of the answer, by lower-case name; an empty list if there must be none. `{nonce}` stands
+        /// for what the upstream got in `x-csp-nonce`.
+        #[serde(default)]
+        answer: BTreeMap<String, Vec<String>>,
     },
     Refuse {
         code: String,
         status: u16,
+        /// As above.
+        #[serde(default)]
+        answer: BTreeMap<String, Vec<String>>,
     },
+}
+
+impl Expect {
+    /// What the answer must have, and has not.
+    pub fn answer_difference(&self, nonce: &str, answer: &[(String, String)]) -> Option<String> {
+        let (Expect::Pass { answer: expected, .. } | Expect::Refuse { answer: expected, .. }) = self;
+        expected.iter().find_map(|(name, values)| {
+            let values: Vec<String> = values.iter().map(|value| value.replace("{nonce}", nonce)).collect();
+            let found: Vec<&String> =
+                answer.iter().filter(|(other, _)| other == name).map(|(_, value)| value).collect();
+            (values.iter().collect::<Vec<_>>() != found)
+                .then(|| format!("expected {name}: {values:?} in the answer, found {found:?}"))
+        })
+    }
 }
 
 impl Default for RequestSpec {
@@ -199,6 +233,10 @@ impl Default for RequestSpec {
 
 fn default_config() -> String {
     "main".into()
+}
+
+fn default_status() -> u16 {
+    200
 }
 
 fn default_introspection_path() -> String {

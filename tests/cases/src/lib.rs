@@ -28,7 +28,9 @@ mod tampering;
 mod times;
 mod variation;
 
-pub use case::{Case, Expect, IntrospectionSpec, ManyForm, ManySpec, RequestSpec, RevokedSpec, Store, Then, TokenSpec};
+pub use case::{
+    Case, Expect, IntrospectionSpec, ManyForm, ManySpec, RequestSpec, RevokedSpec, Store, Then, TokenSpec, UpstreamSpec,
+};
 pub use mint::SigningKey as ProviderKey;
 pub use provider_page::{ProviderPage, ProviderToken, provider_key};
 pub use table::{Introspection, Ready, Table};

@@ -116,7 +116,7 @@ async fn start(directory: &Directory, table: &Table, engine: &str) -> Stack {
     let mut options = ServiceOptions::new(redis.url());
     options.secret = cases::SHARED_SECRET.to_owned();
     let service = Service::start(directory, options).await;
-    let upstream = Upstream::start().await;
+    let upstream = upstream(table).await;
     let introspection = IntrospectionServer::start().await;
     let mut envoys = BTreeMap::new();
     let mut places = Vec::new();
@@ -133,6 +133,24 @@ async fn start(directory: &Directory, table: &Table, engine: &str) -> Stack {
     }
     Stack { redis, service, envoys, introspection, _upstream: upstream, _places: places }
 }
+
+/// Echoes a request, with what its case says of the answer.
+async fn upstream(table: &Table) -> Upstream {
+    let answers = table.cases.iter().filter_map(|case| Some((case.name.clone(), case.upstream.clone()?)));
+    let answers: HashMap<String, cases::UpstreamSpec> = answers.collect();
+    Upstream::answering(move |seen| {
+        let spec = seen.header(CASE).and_then(|name| answers.get(name));
+        let mut answer = Answer::json(spec.map_or(200, |spec| spec.status), &seen.to_json());
+        for (name, value) in spec.into_iter().flat_map(|spec| &spec.headers) {
+            answer = answer.header(name, value);
+        }
+        answer
+    })
+    .await
+}
+
+/// Tells the upstream which case a request is of, if the case says what it answers.
+const CASE: &str = "x-case";
 
 /// Envoy's own defences out of the way, so that it is the filter that is tested.
 pub(crate) fn leave_requests_as_they_are(bootstrap: String) -> String {
@@ -197,7 +215,10 @@ async fn run(stack: &Stack, table: &Table, case: &Case) -> Option<String> {
             early_in_a_second().await;
         }
         let now = seconds();
-        let ready = table.ready(case, now).unwrap();
+        let mut ready = table.ready(case, now).unwrap();
+        if case.upstream.is_some() {
+            ready.headers.push((CASE.to_owned(), case.name.clone()));
+        }
         stack.introspection.say(&ready);
         let sent = match case.http2 {
             true => async { H2Connection::open(envoy.address()).await?.send(&request(&ready)).await }.await,
@@ -241,7 +262,7 @@ fn request(ready: &Ready) -> Request {
 fn difference(case: &Case, ready: &Ready, response: &Response) -> Option<String> {
     let seen = || format!("got {} {}", response.status, response.text());
     match &case.expect {
-        Expect::Refuse { code, status } => {
+        Expect::Refuse { code, status, .. } => {
             let document = response.json();
             if response.status != *status || document["code"] != code.as_str() || document["status"] != *status {
                 return Some(format!("expected {code} {status}, {}", seen()));
@@ -261,14 +282,20 @@ fn difference(case: &Case, ready: &Ready, response: &Response) -> Option<String>
             if *status == 503 && response.header("retry-after").is_none() {
                 return Some("a 503 without Retry-After".into());
             }
-            None
+            case.expect.answer_difference("", &response.headers)
         }
-        Expect::Pass { headers, absent, path } => {
-            if response.status != 200 {
+        Expect::Pass { headers, absent, path, .. } => {
+            if response.status != case.upstream.as_ref().map_or(200, |upstream| upstream.status) {
                 return Some(format!("expected to pass, {}", seen()));
             }
-            // An answer to a HEAD has no body to look into.
-            if ready.method == "HEAD" {
+            let nonces = response.upstream_saw("x-csp-nonce");
+            if let Some(difference) =
+                case.expect.answer_difference(nonces.first().map_or("", String::as_str), &response.headers)
+            {
+                return Some(difference);
+            }
+            // An answer to a HEAD has no body to look into, and neither has a 304.
+            if ready.method == "HEAD" || response.status == 304 {
                 return None;
             }
             for (name, value) in headers {

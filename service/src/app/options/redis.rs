@@ -168,6 +168,19 @@ other_redis!(
     ToRedis, "Redis to copy to", "to", "PORTCULLIS_TO", required = true
 );
 
+other_redis!(
+    /// The Redis that is looked at.
+    InspectedRedis, "Redis", "redis", "PORTCULLIS_REDIS"
+);
+
+impl InspectedRedis {
+    /// `None`: no URL was given.
+    pub fn options(self) -> Option<RedisOptions> {
+        let options = RedisOptions::from(self);
+        (!options.urls.is_empty()).then_some(options)
+    }
+}
+
 impl FromRedis {
     /// The file, if one is named in place of Redis.
     ///

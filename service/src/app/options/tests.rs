@@ -56,3 +56,55 @@ fn keys_in_tokens_have_a_bound_on_threads() {
     assert!(keys(4).is_ok());
     assert!(matches!(keys(5), Err(OptionsError::TokenThreads(_))));
 }
+
+#[test]
+fn every_option_of_redis_is_refused_beside_a_file_by_its_name() {
+    let id = "000102030405060708090a0b0c0d0e0f";
+    let with_values = [
+        ("--redis", "redis://h:1"),
+        ("--redis-mode", "cluster"),
+        ("--sentinel-master", "m"),
+        ("--redis-username", "u"),
+        ("--redis-password-file", "/f"),
+        ("--sentinel-username", "u"),
+        ("--sentinel-password-file", "/f"),
+        ("--redis-ca-file", "/f"),
+        ("--redis-cert-file", "/f"),
+        ("--redis-key-file", "/f"),
+        ("--mirror-redis", "redis://h:1"),
+        ("--mirror-redis-mode", "cluster"),
+        ("--redis-timeout", "1s"),
+        ("--confirm-timeout", "1s"),
+        ("--min-replicas", "0"),
+    ];
+    let refused = |more: &[&str]| {
+        let needed = ["serve", "--secret-file", "/secret", "--admin-token-file", "/token", "--store", "file:/store"];
+        let parsed = Command::try_parse_from(needed.iter().chain(more));
+        parsed.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    assert_eq!(refused(&["--require-disk", "--store-max-size", "2MiB", "--store-id", id]), "");
+    for (name, value) in with_values {
+        assert!(refused(&[name, value]).contains(name), "{name}: {}", refused(&[name, value]));
+    }
+    for name in ["--dangerously-allow-eviction", "--dangerously-allow-replica"] {
+        assert!(refused(&[name]).contains(name), "{name}");
+    }
+    // Whatever has redis in its name is an option of Redis.
+    let command = <Command as clap::CommandFactory>::command();
+    let ids = command.get_arguments().filter(|option| option.get_long().is_some_and(|name| name.contains("redis")));
+    let missing: Vec<_> =
+        ids.map(|option| option.get_id().as_str()).filter(|id| !file_store::ONLY_REDIS.contains(id)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(
+        Command::try_parse_from([
+            "serve",
+            "--secret-file",
+            "/s",
+            "--admin-token-file",
+            "/t",
+            "--store-max-size",
+            "2MiB"
+        ])
+        .is_err()
+    );
+}

@@ -20,7 +20,7 @@ use run::{Run, Step};
 /// The store to copy from.
 #[derive(Debug, Clone)]
 pub enum MigrationSource {
-    Redis(RedisOptions),
+    Redis(Box<RedisOptions>),
     /// A store of another kind, which no service uses meanwhile.
     Export(Arc<dyn Export>),
 }

@@ -23,7 +23,7 @@ impl Redis {
     /// A Cluster of one primary, which has all slots.
     pub fn start_cluster() -> Self {
         let redis = Self::start_with(&CLUSTER);
-        redis.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+        redis.add_slots(0..16384);
         redis.await_cluster();
         redis
     }
@@ -31,13 +31,20 @@ impl Redis {
     /// A Cluster of two primaries with half of the slots each.
     pub fn start_cluster_of_two() -> [Self; 2] {
         let [one, other] = [Self::start_with(&CLUSTER), Self::start_with(&CLUSTER)];
-        one.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]);
-        other.ask(&["CLUSTER", "ADDSLOTSRANGE", "8192", "16383"]);
+        one.add_slots(0..8192);
+        other.add_slots(8192..16384);
         other.ask(&["CLUSTER", "SET-CONFIG-EPOCH", "2"]);
         one.ask(&["CLUSTER", "MEET", "127.0.0.1", &other.port.to_string()]);
         one.await_cluster();
         other.await_cluster();
         [one, other]
+    }
+
+    /// One by one: ADDSLOTSRANGE came with Redis 7.
+    fn add_slots(&self, slots: std::ops::Range<u16>) {
+        let slots: Vec<_> = slots.map(|slot| slot.to_string()).collect();
+        let words: Vec<_> = ["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect();
+        assert_eq!(self.ask(&words), "+OK\r\n");
     }
 
     fn await_cluster(&self) {

@@ -1,4 +1,4 @@
-//! `make demo` and `make run`: the whole mesh on this machine, either walked through and judged, or left running.
+//! `make demo`: the whole mesh on this machine, walked through and judged. `portcullis dev` leaves one running.
 //!
 //! Exit codes of the walk: 0 if every step succeeded; 1 otherwise, with the logs kept and named.
 #![allow(
@@ -19,21 +19,15 @@ mod mesh;
 mod partner;
 mod reply;
 mod show;
-mod stay;
 mod story;
 
 use mesh::Mesh;
 
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let stays = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => false,
-        ["--stay"] => true,
-        _ => {
-            eprintln!("usage: demo [--stay]");
-            return ExitCode::from(2);
-        }
-    };
+    if std::env::args().len() > 1 {
+        eprintln!("usage: demo");
+        return ExitCode::from(2);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -50,7 +44,7 @@ fn main() -> ExitCode {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
             let mut stop = Stop::new()?;
-            if stays { stay::stay(&mut stop).await } else { walk(&mut stop).await }
+            walk(&mut stop).await
         })
     }));
     match outcome {

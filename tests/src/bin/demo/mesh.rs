@@ -126,26 +126,8 @@ impl Mesh {
         ]
     }
 
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
     pub fn keep_logs(&mut self) {
         self.directory.keep();
-    }
-
-    /// The name of a part that has ended, if one has.
-    pub fn ended(&mut self) -> Option<&'static str> {
-        let parts =
-            [("envoy", self.envoy.process()), ("service", self.service.process()), ("redis", self.redis.process())];
-        parts.into_iter().find_map(|(name, process)| (!process.is_running()).then_some(name))
-    }
-
-    /// Each by its own id, clients before servers.
-    pub fn stop(mut self) {
-        self.envoy.process().stop();
-        self.service.process().stop();
-        self.redis.process().stop();
     }
 }
 
