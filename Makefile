@@ -11,7 +11,7 @@ NATIVE := --locked --workspace --exclude noop
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help install release-build release-files site coverage setup checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak sanitize differential nightly kill-loop
+.PHONY: help first-use install release-build release-files site coverage setup checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak sanitize differential nightly kill-loop
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -151,6 +151,9 @@ release-build: wasm native ## build what a release has: both forms of the filter
 
 release-files: ## pack what was built into dist/release: archives, packages, images, chart, checksums; compiles nothing
 	@scripts/release
+
+first-use: release-files ## time a first use from the release's files: install, portcullis dev, first 200, first 403
+	@scripts/first-use
 
 install: ## build and install below PREFIX=/usr/local; scripts/install --from DIRECTORY takes a release's files
 	@scripts/install --prefix $(or $(PREFIX),/usr/local)

@@ -28,6 +28,7 @@ macro_rules! choice {
 mod binding;
 mod browser;
 mod defaults;
+mod dpop;
 mod duration;
 mod expose;
 mod faults;
@@ -48,10 +49,11 @@ mod streams;
 mod tree;
 mod values;
 
-pub use binding::{Binding, CertificateBinding, ClaimBinding};
+pub use binding::{AddressBinding, AddressPrefix, AgentBinding, Binding, CertificateBinding, ClientAddress};
 pub use browser::{
     Browser, CacheControl, CookieAction, ReferrerPolicy, SameSite, SetCookieRule, StrictTransportSecurity,
 };
+pub use dpop::{Dpop, DpopNonce, DpopReplay, RuleDpop};
 pub use duration::ConfigDuration;
 pub use expose::{Expose, ExposedClaim, SubjectForm};
 pub use faults::{Faults, RefusalLog, Statuses};
@@ -89,12 +91,17 @@ document! {
         pub mode: Mode,
         /// How revocations are checked. Absent: no rule may check revocations, and none are checked.
         pub revocation: Option<Revocation>,
+        /// Tokens that are bound to a key of their client. Absent: a token with `cnf.jkt` is refused.
+        pub dpop: Option<Dpop>,
         /// What is forwarded to the upstream about the token, unless a rule says otherwise.
         #[serde(default)]
         pub forward: Forward,
         /// What the proxy's other filters and its access log may read about a request. Default: nothing.
         #[serde(default)]
         pub expose: Expose,
+        /// How the client's address is determined, for bindings. Default: as Envoy does, by `use_remote_address` and
+        /// `xff_num_trusted_hops` of its connection manager.
+        pub client_address: Option<ClientAddress>,
         /// What answers to browsers have, unless a rule says otherwise. Default: what the upstream sets.
         pub browser: Option<Browser>,
         /// Secrets that the proxy gets by SDS. Only the dynamic module in Envoy 1.40 and later has them (docs/secrets.md).

@@ -53,6 +53,9 @@ pub enum Source {
     Websocket(usize),
 }
 
+/// RFC 9449 section 7.1. `dpop` lies above this module.
+const DPOP_SCHEME: &[u8] = b"DPoP";
+
 impl Credentials {
     /// None: no token anywhere. TOKEN_AMBIGUOUS: more than one, equal or not, valid or not, or a repeated header.
     /// TOKEN_MALFORMED: one place is used, and its value cannot be a token.
@@ -196,6 +199,14 @@ impl Credentials {
     /// the header must be removed.
     pub fn subprotocols_without_tokens(&self, request: &Request<'_>) -> Option<Option<Vec<u8>>> {
         self.websocket.without_tokens(request)
+    }
+
+    /// Did the token come under the scheme of bound tokens?
+    pub fn is_dpop(&self, source: Source) -> bool {
+        match source {
+            Source::Header(index) => self.headers.get(index).is_some_and(|header| header.has_scheme(DPOP_SCHEME)),
+            Source::Cookie(_) | Source::Query(_) | Source::Websocket(_) => false,
+        }
     }
 
     /// The headers of this request with one of the configured schemes.

@@ -31,6 +31,7 @@ mod claims;
 pub mod config;
 pub mod credentials;
 pub mod decide;
+pub mod dpop;
 pub mod engine;
 pub mod introspection;
 pub mod keys;

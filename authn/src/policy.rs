@@ -10,14 +10,17 @@ use crate::claims::tenants::{Issuers, Pattern};
 use crate::config;
 use crate::config::{Access, Environment, Invalid, RevocationMode};
 use crate::credentials::Credentials;
+use crate::dpop::Dpop;
 use crate::keys::rings::Keyrings;
 use crate::request::headers::{HeaderName, HeaderNames};
 use crate::request::overrides;
 use crate::request::route::Router;
 use crate::revocation::Revocation;
 
+mod binding;
 mod browser;
 mod condition;
+mod dpop;
 mod expose;
 mod faults;
 mod forward;
@@ -45,6 +48,7 @@ pub struct Policy {
     pub(crate) router: Router,
     pub(crate) rules: Vec<Rule>,
     pub(crate) revocation: Option<Revocation>,
+    pub(crate) dpop: Option<Dpop>,
     pub(crate) faults: Faults,
     /// Of answers to requests without a rule, and of rules without a section of their own.
     pub(crate) browser: Option<Browser>,
@@ -99,7 +103,13 @@ impl Policy {
             .map(|revocation| revocation::compile_revocation(revocation, &issuers, &document.limits, environment))
             .transpose()?;
         kept::check_kept(document, revocation.as_ref())?;
-        let credentials = Credentials::compile(&document.tokens)
+        let dpop = document
+            .dpop
+            .as_ref()
+            .map(|dpop| dpop::compile_dpop(dpop, revocation.as_ref(), environment))
+            .transpose()?;
+        let sources = if dpop.is_some() { dpop::with_scheme(&document.tokens) } else { document.tokens.clone() };
+        let credentials = Credentials::compile(&sources)
             .map_err(|invalid| invalid.within("tokens"))?
             .removing_parameters(&document.remove_query_parameters)?;
         let default_forward = forward::compile_forward(&document.forward, "forward")?;
@@ -108,12 +118,20 @@ impl Policy {
         if document.rules.is_empty() {
             return Err(Invalid::new("rules", "at least one rule is needed: a request that matches none is refused"));
         }
+        let given = rule::Given {
+            issuers: &issuers,
+            asked: revocation.as_ref().map(|revocation| revocation.kinds.as_slice()),
+            default_forward: &document.forward,
+            forwarded_for: binding::forwarded_for(document.client_address.as_ref())?,
+            environment,
+        };
         let mut rules = Vec::with_capacity(document.rules.len());
         let mut names = HashSet::new();
         for (index, rule) in document.rules.iter().enumerate() {
             let at = format!("rules[{index}]");
-            let asked = revocation.as_ref().map(|revocation| revocation.kinds.as_slice());
-            let compiled = rule::compile_rule(rule, index, &at, &issuers, asked, &document.forward)?;
+            let compiled = rule::compile_rule(rule, index, &at, &given)?;
+            let settings = dpop::RuleSettings { has_dpop: dpop.is_some(), has_service: revocation.is_some() };
+            let compiled = Rule { dpop: dpop::rule_dpop(rule, settings, &at)?, ..compiled };
             if !names.insert(compiled.name.clone()) {
                 return Err(Invalid::new(format!("{at}.name"), format!("two rules are named `{}`", compiled.name)));
             }
@@ -157,6 +175,7 @@ impl Policy {
             router,
             rules,
             revocation,
+            dpop,
             faults,
             browser,
             reports: document.mode == config::Mode::Report,
@@ -196,6 +215,10 @@ impl Policy {
 
     pub fn limits(&self) -> &config::Limits {
         &self.limits
+    }
+
+    pub fn dpop(&self) -> Option<&Dpop> {
+        self.dpop.as_ref()
     }
 
     pub fn revocation(&self) -> Option<&Revocation> {

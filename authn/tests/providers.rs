@@ -64,7 +64,7 @@ fn judge(policy: &Policy, token: &ProviderToken, revoked: Option<(Kind, &str)>) 
     let verified = policy.verify(&Portable, &keyrings, &entered, now).map_err(|unverifiable| unverifiable.rejection)?;
     let verified = Arc::new(verified);
     let unreachable = policy.not_revocable_by(&verified)?;
-    let accepted = policy.accept(verified, entered, now, &Nobody)?;
+    let accepted = policy.accept(verified, entered, now, &authn::engine::Portable, &Nobody)?;
     let RevocationStatus::MustAsk(asking) = policy.revocation_status(accepted, None, now)? else {
         panic!("nobody is asked")
     };

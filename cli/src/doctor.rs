@@ -99,6 +99,10 @@ impl Doctor {
             report.skipped("service", format!("the secret {}, which is a placeholder", assumed.join(", ")));
         }
         match &redis {
+            // As `serve` takes it.
+            Some(redis) if redis.urls.iter().any(|url| url.starts_with("file:")) => {
+                report.skipped("redis", "the store is a file");
+            }
             Some(redis) => redis::look(&mut report, redis, self.redis_timeout, tolerance)?,
             None => report.skipped("redis", "--redis"),
         }

@@ -54,7 +54,7 @@ pub struct Explain {
     /// The host, with or without a port.
     #[arg(long, default_value = "localhost")]
     host: String,
-    /// A header of the request. Repeatable.
+    /// A header of the request. Repeatable. With the header `DPoP`, --token goes under the scheme of the same name.
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
     /// The time of the request: seconds since 1970, a time such as 2026-01-31T23:59:59Z, or now.
@@ -221,6 +221,12 @@ impl Sent {
         let (method, host) = (of_log("method", &explain.method), of_log("host", &explain.host));
         let mut path = of_log("path", &explain.path);
         let sources = &document.tokens;
+        // Beside a proof, the token is a bound one.
+        let is_bound = document.dpop.is_some() && headers.iter().any(|(name, _)| name == authn::dpop::HEADER);
+        if let Some(token) = token.filter(|_| is_bound) {
+            headers.push(("authorization".into(), format!("{} {token}", authn::dpop::SCHEME)));
+            return Self { method, host, path, headers };
+        }
         match (token, sources.headers.first(), sources.cookies.first(), sources.query.first()) {
             (Some(token), Some(header), _, _) => {
                 let scheme = header.scheme.as_ref().map(|scheme| format!("{scheme} ")).unwrap_or_default();

@@ -60,7 +60,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Try it: Envoy, service, issuer and upstream on this machine, with lines to paste.
+    /// Try it: a whole mesh on this machine, without Redis, with lines to paste.
     #[command(after_help = EXIT_CODES)]
     Dev(Box<dev::Dev>),
     /// Run the revocation service.
@@ -124,7 +124,7 @@ const JWKS_CODES: &str = "Exit codes:
   3  the provider cannot be reached, or does not answer 200";
 
 const EXPLAIN_CODES: &str = "Exit codes:
-  0  admitted
+  0  admitted, or admitted unless revoked
   1  refused, or the configuration cannot be used
   2  wrong usage";
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ::mint::{Alg, SigningKey};
+use ::mint::{Alg, Proof, SigningKey};
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 
@@ -22,6 +22,8 @@ enum What {
     Key(KeyArgs),
     /// Sign tokens, one per line.
     Token(TokenArgs),
+    /// Make a DPoP proof (RFC 9449) for one request.
+    Proof(ProofArgs),
 }
 
 #[derive(clap::Args)]
@@ -38,7 +40,8 @@ struct KeyArgs {
     /// The size of an RSA key in bits: 2048, 3072, 4096 or 8192.
     #[arg(long, default_value_t = 2048)]
     bits: usize,
-    /// One JSON document: `{"kid", "alg", "file", "jwk", "pem"}`.
+    /// One JSON document: `{"kid", "alg", "file", "jwk", "pem", "thumbprint"}`. `cnf.jkt` of tokens that are bound to the
+    /// key is its thumbprint.
     #[arg(long)]
     json: bool,
 }
@@ -82,6 +85,26 @@ struct TokenArgs {
     json: bool,
 }
 
+#[derive(clap::Args)]
+struct ProofArgs {
+    /// A file written by `portcullis mint key`, or any private key in PKCS#8 and PEM.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    #[arg(long)]
+    alg: Alg,
+    /// The URL of the request, as the client uses it.
+    #[arg(long)]
+    url: String,
+    #[arg(long, default_value = "GET")]
+    method: String,
+    /// The access token that the proof goes with. Without it, the proof is for a token request.
+    #[arg(long)]
+    token: Option<String>,
+    /// From the header `DPoP-Nonce` of the server's last answer.
+    #[arg(long)]
+    nonce: Option<String>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lifetime {
     Ahead(Duration),
@@ -95,6 +118,7 @@ pub fn run(args: MintArgs) -> anyhow::Result<()> {
     match args.what {
         What::Key(args) => key(&args, &mut out),
         What::Token(args) => tokens(&args, &mut out),
+        What::Proof(args) => proof(&args, &mut out),
     }
 }
 
@@ -122,7 +146,12 @@ fn key(args: &KeyArgs, out: &mut impl std::io::Write) -> anyhow::Result<()> {
     if args.json {
         let (jwk, pem) = public.unzip();
         let file = args.out.display().to_string();
-        writeln!(out, "{}", json!({ "kid": kid, "alg": args.alg.name(), "file": file, "jwk": jwk, "pem": pem }))?;
+        // That of a secret would help to guess it.
+        let thumbprint = jwk.as_ref().map(|_| key.thumbprint());
+        let document = json!({
+            "kid": kid, "alg": args.alg.name(), "file": file, "jwk": jwk, "pem": pem, "thumbprint": thumbprint,
+        });
+        writeln!(out, "{document}")?;
     } else if let Some((jwk, _)) = public {
         writeln!(out, "{}", Value::Object(jwk))?;
     } else {
@@ -132,8 +161,9 @@ fn key(args: &KeyArgs, out: &mut impl std::io::Write) -> anyhow::Result<()> {
 }
 
 fn tokens(args: &TokenArgs, out: &mut impl std::io::Write) -> anyhow::Result<()> {
-    let key = read_key(args)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
+    let kid = if args.no_kid { None } else { Some(args.kid.clone().unwrap_or_else(|| stem(&args.key))) };
+    let key = read_key(&args.key, args.alg, kid.as_deref())?;
+    let now = now()?;
     let given = match serde_json::from_str(&args.claims).context("--claims is not JSON")? {
         Value::Object(given) => given,
         _ => bail!("--claims is not a JSON object"),
@@ -184,10 +214,21 @@ fn options(args: &TokenArgs, now: u64) -> Map<String, Value> {
     claims
 }
 
-fn read_key(args: &TokenArgs) -> anyhow::Result<SigningKey> {
-    let text = std::fs::read_to_string(&args.key).with_context(|| format!("reading {}", args.key.display()))?;
-    let kid = if args.no_kid { None } else { Some(args.kid.clone().unwrap_or_else(|| stem(&args.key))) };
-    SigningKey::from_file_text(args.alg, kid.as_deref(), &text).with_context(|| args.key.display().to_string())
+fn proof(args: &ProofArgs, out: &mut impl std::io::Write) -> anyhow::Result<()> {
+    let key = read_key(&args.key, args.alg, None)?;
+    let ProofArgs { url, method, token, nonce, .. } = args;
+    let proof = Proof { method, url, token: token.as_deref(), nonce: nonce.as_deref(), iat: now()? };
+    writeln!(out, "{}", key.prove(&proof)?)?;
+    Ok(())
+}
+
+fn now() -> anyhow::Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs())
+}
+
+fn read_key(file: &Path, alg: Alg, kid: Option<&str>) -> anyhow::Result<SigningKey> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    SigningKey::from_file_text(alg, kid, &text).with_context(|| file.display().to_string())
 }
 
 fn stem(path: &Path) -> String {
@@ -227,6 +268,7 @@ mod tests {
         match cli.mint.what {
             What::Key(args) => key(&args, &mut out)?,
             What::Token(args) => tokens(&args, &mut out)?,
+            What::Proof(args) => proof(&args, &mut out)?,
         }
         Ok(String::from_utf8(out)?)
     }
@@ -252,6 +294,11 @@ mod tests {
         assert_eq!((&claims["sub"], &claims["aud"]), (&json!("bob"), &json!(["a", "b"])));
         assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 60);
         assert_ne!(claims["jti"], second["claims"]["jti"]);
+
+        let prove = ["proof", "--key", path, "--alg", "ES256", "--url", "https://a.example/b?c=d", "--token", "t"];
+        let proof = run_into(&[&prove[..], &["--nonce", "n"]].concat()).unwrap();
+        let read = jose::dpop::Proof::parse(proof.trim().as_bytes(), &[Alg::ES256]).unwrap();
+        assert_eq!((read.claims().htm.as_str(), read.claims().htu.as_str()), ("GET", "https://a.example/b"));
         std::fs::remove_file(file).unwrap();
     }
 

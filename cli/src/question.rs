@@ -70,7 +70,7 @@ pub fn ask(document: &Document, policy: &Policy, peers: &Peers, keys: &[Revocati
     let took = began.elapsed();
     let status = reply.status().unwrap_or_default();
     match question.read_reply(&revocation.derived, status, &reply.body) {
-        Ok(Ok(check::Reply { keeps, answers })) => Said::Answered { answers, keeps, took },
+        Ok(Ok(check::Reply { keeps, answers, .. })) => Said::Answered { answers, keeps, took },
         Ok(Err(error)) => Said::Fails(error),
         Err(error) => Said::NoProof { status, error },
     }

@@ -231,12 +231,13 @@ impl Service {
 
     fn list(&self, listing: &Listing, wanted: &Wanted<'_>, order: Option<Order>) -> Result<Outcome> {
         const COLUMNS: [&str; 7] = ["key", "kind", "issuer", "id", "at", "by", "reason"];
-        let mut cursor = "0".to_owned();
+        let mut cursor: Option<String> = None;
         let mut kept: Vec<Value> = Vec::new();
         let mut printed = 0;
         let waits = listing.is_whole() || order.is_some();
         loop {
-            let path = format!("/v1/revocations?limit=500&cursor={cursor}");
+            let after = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+            let path = format!("/v1/revocations?limit=500{after}");
             let page = match self.0.send(Method::GET, &path, String::new()) {
                 Ok((200, page)) => page,
                 other => return Ok(self.0.tell(other)),
@@ -250,7 +251,7 @@ impl Service {
                 kept.clear();
             }
             match page["cursor"].as_str() {
-                Some(next) if printed < listing.limit() => cursor = next.to_owned(),
+                Some(next) if printed < listing.limit() => cursor = Some(next.to_owned()),
                 Some(_) | None => break,
             }
         }

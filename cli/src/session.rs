@@ -102,6 +102,9 @@ struct Create {
     /// base64url SHA-256 of the client certificate that may use it.
     #[arg(long = "bind-certificate", value_name = "SHA256")]
     certificate: Option<String>,
+    /// RFC 7638 thumbprint (SHA-256, base64url) of the client's key for DPoP (RFC 9449), which its tokens are bound to.
+    #[arg(long = "bind-key", value_name = "THUMBPRINT")]
+    jkt: Option<String>,
     /// A reason, shown in the audit log.
     #[arg(long)]
     reason: Option<String>,
@@ -206,7 +209,8 @@ impl Create {
         if !self.addresses.is_empty() {
             binding.insert("addresses".into(), self.addresses.clone().into());
         }
-        for (name, value) in [("user_agent", &self.user_agent), ("certificate", &self.certificate)] {
+        for (name, value) in [("user_agent", &self.user_agent), ("certificate", &self.certificate), ("jkt", &self.jkt)]
+        {
             binding.extend(value.as_ref().map(|value| (name.to_owned(), value.as_str().into())));
         }
         if !binding.is_empty() {

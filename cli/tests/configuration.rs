@@ -314,7 +314,11 @@ fn explains_an_admitted_request_without_showing_the_token() {
     let config = desk.configuration(|_| {});
     let token = desk.token(&["--sid", "s-1", "--claims", r#"{"plan":"gold"}"#]);
     let (code, answer) = desk.explain(&config, &["--token", &token, "--path", "/x?y", "--header", "X-User-Id: root"]);
-    assert_eq!((code, &answer["verdict"], &answer["rule"]), (0, &json!("admitted"), &json!("rest")), "{answer:#}");
+    assert_eq!(
+        (code, &answer["verdict"], &answer["rule"]),
+        (0, &json!("admitted_unless_revoked"), &json!("rest")),
+        "{answer:#}"
+    );
     let said = answer.to_string();
     for part in token.split('.') {
         assert!(!said.contains(part), "{answer:#}");
@@ -395,7 +399,7 @@ fn explains_a_jwt_that_is_introspected_by_what_its_server_would_answer() {
     let steps = answer["steps"].as_array().unwrap();
     let of = |name: &str| steps.iter().find(|step| step["step"] == name).unwrap_or_else(|| panic!("{answer:#}"));
     assert!(of("asks")["says"].as_str().is_some(), "{answer:#}");
-    assert!(of("revocation")["says"].as_str().unwrap().starts_with("taken for answered live"), "{answer:#}");
+    assert!(of("revocation")["says"].as_str().unwrap().starts_with("the service was not asked"), "{answer:#}");
     assert_eq!(with(r#"{"active":false}"#).1["code"], "SESSION_UNKNOWN");
     let (_, answer) = with(r#"{"active":true,"iss":"https://other.test"}"#);
     assert_eq!(answer["cause"], "the introspection answer contradicts the token: iss", "{answer:#}");
@@ -423,7 +427,7 @@ fn explains_an_opaque_token_by_what_its_server_would_answer() {
         answer
     };
     let answer = with(r#"{"active":true,"sub":"alice","sid":"s-1"}"#, &[]);
-    assert_eq!(answer["verdict"], "admitted", "{answer:#}");
+    assert_eq!(answer["verdict"], "admitted_unless_revoked", "{answer:#}");
     assert!(answer["forward"].as_array().unwrap().contains(&json!({ "set_header": "x-user-id", "value": null })));
     for (response, code) in [
         (r#"{"active":false}"#, "SESSION_UNKNOWN"),

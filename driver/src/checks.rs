@@ -20,6 +20,13 @@ use crate::mac_hash::{MacMap, MacSet};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BatchId(u64);
 
+#[cfg(test)]
+impl BatchId {
+    pub fn for_test(id: u64) -> Self {
+        Self(id)
+    }
+}
+
 /// Batches in flight at once. With a second one, a request that just missed the first does not wait a whole round trip
 /// for its turn. More would only make batches smaller.
 pub const MAX_BATCHES_IN_FLIGHT: usize = 2;
@@ -213,9 +220,10 @@ impl Checks {
         });
     }
 
-    /// The next batch, if one may be sent. Call this until it returns none.
-    pub fn next_batch(&mut self, trigger: Trigger, now: Monotonic) -> Option<Batch> {
-        if !self.may_send() || (trigger == Trigger::Waiters && self.queue.is_empty()) {
+    /// The next batch, if one may be sent. Call this until it returns none. `has_more`: something else is to be sent with
+    /// it, so it may have no keys.
+    pub fn next_batch(&mut self, trigger: Trigger, has_more: bool, now: Monotonic) -> Option<Batch> {
+        if !self.may_send() || (trigger == Trigger::Waiters && self.queue.is_empty() && !has_more) {
             return None;
         }
         let id = BatchId(self.next_batch_id);
@@ -249,7 +257,7 @@ impl Checks {
                 self.refreshes.pop_front();
             }
         }
-        if tokens.is_empty() {
+        if tokens.is_empty() && !has_more {
             return None;
         }
         self.next_batch_id = self.next_batch_id.wrapping_add(1);

@@ -11,6 +11,7 @@ use crate::metrics::Metric;
 use crate::state::Core;
 use crate::state::KeyBoard;
 use crate::tokens::Tokens;
+use crate::used_proofs::UsedProofs;
 use crate::{document, missing_settings};
 
 /// A new configuration, ready for requests.
@@ -84,11 +85,17 @@ pub fn activate<S: Setup + Host>(host: &mut S, policy: Policy) -> Result<Configu
     let limits = policy.limits();
     let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
     let shares_feed = !host.is_the_only_dispatcher();
+    let used_proofs = policy.dpop().map(UsedProofs::new);
+    if let Some(proofs) = &used_proofs {
+        let why = |HostError(status)| format!("dpop: the host keeps no used proofs: status {status}");
+        proofs.prepare(host).map_err(why)?;
+    }
     let core = Arc::new(Core {
         engine,
         tokens: Tokens::new(limits.cached_tokens, limits.cached_token_bytes, seed, host.token_shards()),
         keys: KeyBoard::new(policy.keyrings()),
         feed: FeedBoard::default(),
+        used_proofs,
         policy,
     });
     let dispatcher = Dispatcher::new(Arc::clone(&core), host, rest, shares_feed, now);

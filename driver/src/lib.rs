@@ -36,6 +36,7 @@
 #![forbid(unsafe_code)]
 
 mod checks;
+mod claims;
 mod configure;
 mod counts;
 mod deadlines;
@@ -59,6 +60,7 @@ mod state;
 mod streams;
 mod token_cache;
 mod tokens;
+mod used_proofs;
 mod wake;
 mod worker;
 

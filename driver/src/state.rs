@@ -10,6 +10,7 @@ use authn::policy::Policy;
 
 use crate::feed_board::FeedBoard;
 use crate::tokens::Tokens;
+use crate::used_proofs::UsedProofs;
 
 /// An active configuration. `Send` and `Sync`: one for each configuration of the process, or of a VM.
 pub struct Core {
@@ -18,6 +19,8 @@ pub struct Core {
     pub(crate) tokens: Tokens,
     pub(crate) keys: KeyBoard,
     pub(crate) feed: FeedBoard,
+    /// `None`: the document has no `dpop`.
+    pub(crate) used_proofs: Option<UsedProofs>,
 }
 
 /// The key sets that the dispatcher published last. Threads look for a newer one with one atomic read.

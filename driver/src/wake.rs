@@ -15,6 +15,8 @@ pub enum Wake {
         verdict: Verdict,
     },
     CannotTell(Unavailable, Cause),
+    /// The service has not seen the request's proof before.
+    Claimed(Result<(), Cause>),
     Introspected(Result<Arc<Verified>, Rejection>),
     Keys {
         /// There is a newer key set than the one that the token was verified with.

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use authn::browser::Answer;
 use authn::config::RefusalLog;
 use authn::decide::{
-    Admission, Asking, Entered, Entry, Exposed, Refusal, Removal, RevocationStatus, Unverifiable, Verified, clear,
+    Accepted, Admission, Asking, Entered, Entry, Exposed, Refusal, Removal, RevocationStatus, Unverifiable, Verified,
+    clear,
 };
+use authn::dpop;
 use authn::keys::rings::Keyrings;
 use authn::reject::{Cause, RejectReason, Rejection};
 use authn::request::proxy_settings::{Settings, missing_by_path};
 use authn::request::{Pair, Request};
 use authn::revocation::Known;
 use authn::time::Now;
+use wire::check::UsedProof;
 
 use crate::counts::{Counter, Counts, FeedAnswer, Outcome};
 use crate::dispatcher::{Dispatch, Introspect, KeysWanted};
@@ -22,6 +25,7 @@ use crate::missing_settings::MissingSettings;
 use crate::refusal_line::{RefusalLine, RequestFacts};
 use crate::rejection_log::RejectionLog;
 use crate::state::Core;
+use crate::used_proofs::UsedProofs;
 use crate::wake::Wake;
 
 mod answering;
@@ -57,6 +61,9 @@ pub struct Worker {
     log: RejectionLog,
     counts: Counts,
 }
+
+/// RFC 9449 section 8.1.
+const NONCE: &str = "dpop-nonce";
 
 /// One callback for one request.
 struct Call<'c, H, E, D> {
@@ -292,6 +299,11 @@ impl Worker {
                     let question = (asking.query(), asking.not_before());
                     let wake = call.dispatch.with(|it| it.check(call.host, stream, question, now));
                     (wake, Phase::Checking { asking, cookie_session })
+                }
+                Step::Claim { accepted, proof, cookie_session } => {
+                    let next = self.core.policy.worth_asking(accepted.verified(), accepted.rule(), self.known(), now);
+                    let wake = call.dispatch.with(|it| it.claim(call.host, stream, proof, next, now));
+                    (wake, Phase::Claiming { accepted, cookie_session })
                 }
                 Step::AwaitKeys { entered, issuer, rejection } => {
                     let generation = self.keys.1.source(issuer).map_or(0, |source| source.generation());

@@ -84,4 +84,9 @@ impl Peer for Request<'_> {
         self.effective.set(self.context).ok()?;
         host::property(&["connection", "sha256_peer_certificate_digest"]).ok()?
     }
+
+    fn certificate_uri(&self) -> Option<Vec<u8>> {
+        self.effective.set(self.context).ok()?;
+        host::property(&["connection", "uri_san_peer_certificate"]).ok()?
+    }
 }

@@ -31,7 +31,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let question = Question::new(&SECRETS.ours, [9; 16], needs, &[RevocationKey([1; 16])]).expect("one key");
     seeds.push(question.bytes().to_vec());
     let asked = Asked::read(std::slice::from_ref(&SECRETS.ours), question.bytes()).expect("a question of ours");
-    seeds.push(asked.answers(&SECRETS.ours, Retention { token: 1, login: 2 }, &[Answer::Before(5)]));
+    seeds.push(asked.answers(&SECRETS.ours, Retention { token: 1, login: 2 }, &[Answer::Before(5)], &[]));
     seeds
 }
 
@@ -56,8 +56,8 @@ pub fn check(input: &[u8]) {
     let asked = Asked::read(&secrets, question.bytes()).expect("a question of ours");
     assert_eq!((asked.secret(), asked.needs(), asked.keys()), (1, needs, &keys[..]));
     assert!(asked.issuers().is_empty());
-    let reply = asked.answers(ours, keeps, &answers);
-    assert_eq!(question.read_reply(ours, 200, &reply), Ok(Ok(Reply { keeps, answers })));
+    let reply = asked.answers(ours, keeps, &answers, &[]);
+    assert_eq!(question.read_reply(ours, 200, &reply), Ok(Ok(Reply { keeps, answers, claims: Vec::new() })));
     let error = StoreError::ALL[usize::from(byte()) % StoreError::ALL.len()];
     assert_eq!(question.read_reply(ours, 503, &asked.error(ours, 503, error)), Ok(Err(error)));
 

@@ -103,6 +103,11 @@ impl<'t> Unverified<'t> {
         self.padding
     }
 
+    /// The header's bytes: a JSON object. [`Header`] has the members that every token uses.
+    pub fn header_json(&self) -> &[u8] {
+        &self.header_json
+    }
+
     /// True when the header has a member of this name that is one of these strings.
     pub fn header_has(&self, name: &str, values: &[String]) -> bool {
         let header = Json::parse(&self.header_json).ok();

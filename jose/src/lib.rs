@@ -58,6 +58,7 @@ mod alg;
 #[cfg(feature = "aws-lc")]
 pub mod aws_lc;
 pub mod base64url;
+pub mod dpop;
 pub mod json;
 pub mod jwks;
 mod jws;

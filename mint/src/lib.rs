@@ -12,7 +12,9 @@
 )]
 mod base64url;
 mod key;
+mod proof;
 
 pub use base64url::{from_base64url, to_base64url};
 pub use jose::Algorithm as Alg;
 pub use key::{KeyError, SigningKey, random_id};
+pub use proof::{Proof, ath};

@@ -80,6 +80,7 @@ pub enum LogLevel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attribute {
     SourceAddress = 24,
+    ConnectionUriSanPeerCertificate = 37,
     ConnectionSha256PeerCertificateDigest = 38,
 }
 

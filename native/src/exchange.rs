@@ -44,6 +44,10 @@ impl Peer for HookExchange<'_, '_> {
     fn certificate_sha256(&self) -> Option<Vec<u8>> {
         self.stream.attribute(Attribute::ConnectionSha256PeerCertificateDigest).map(<[u8]>::to_vec)
     }
+
+    fn certificate_uri(&self) -> Option<Vec<u8>> {
+        self.stream.attribute(Attribute::ConnectionUriSanPeerCertificate).map(<[u8]>::to_vec)
+    }
 }
 
 impl Exchange for HookExchange<'_, '_> {

@@ -69,6 +69,9 @@ impl Filter {
             // The event may have come before the request could be woken.
             action = worker.resume(self.id, &mut host, &mut exchange, &mut gate);
         }
+        if let Some(reply) = &mut exchange.reply {
+            worker.on_response_headers(self.id, &mut host, reply);
+        }
         self.is_known.set(worker.knows(self.id));
         let is_watched = worker.watches(self.id);
         drop(worker);
@@ -161,6 +164,9 @@ impl Filter {
         };
         let mut host = self.configuration.host(Some(meter));
         let action = worker.resume(self.id, &mut host, &mut exchange, &mut gate);
+        if let Some(reply) = &mut exchange.reply {
+            worker.on_response_headers(self.id, &mut host, reply);
+        }
         self.is_known.set(worker.knows(self.id));
         let is_watched = worker.watches(self.id);
         drop(worker);
@@ -181,6 +187,9 @@ impl Filter {
         let Some(mut worker) = self.configuration.worker(self.worker) else { return After::Reset };
         let mut host = self.configuration.host(Some(meter));
         worker.end(self.id, &mut host, &mut exchange, &mut gate);
+        if let Some(reply) = &mut exchange.reply {
+            worker.on_response_headers(self.id, &mut host, reply);
+        }
         drop(worker);
         match (exchange.reply, exchange.is_reset) {
             // It was named for an end that has come already.

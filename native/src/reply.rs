@@ -1,5 +1,7 @@
 //! A local reply that waits until everything else about its request is done.
-use driver::LocalReply;
+use authn::browser::Edit;
+use authn::request::Pair;
+use driver::{HostError, LocalReply, Response};
 
 use crate::envoy::{HeaderMap, Reply, Stream};
 
@@ -49,6 +51,27 @@ impl OwnedReply {
             body: &self.body,
             details: self.details.as_bytes(),
         });
+    }
+}
+
+/// Envoy does not run the hook for response headers for a reply of the module that sends it.
+impl Response for OwnedReply {
+    fn with_headers<T>(&self, read: impl FnOnce(&[Pair<'_>]) -> T) -> Result<T, HostError> {
+        let pairs: Vec<Pair<'_>> = self.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        Ok(read(&pairs))
+    }
+
+    fn edit(&mut self, edit: &Edit) -> Result<(), HostError> {
+        let mut remove = |name: &[u8]| self.headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+        match edit {
+            Edit::Remove(name) => remove(name),
+            Edit::Set(name, value) => {
+                remove(name.as_bytes());
+                self.headers.push((name.as_bytes().to_vec(), value.clone()));
+            }
+            Edit::Append(name, value) => self.headers.push((name.as_bytes().to_vec(), value.clone())),
+        }
+        Ok(())
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Response {
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    /// Over HTTP/2.
+    pub trailers: Vec<(String, String)>,
     /// From the first byte sent to the last received.
     pub took: Duration,
 }
@@ -186,7 +188,7 @@ impl Connection {
             } else {
                 self.read_body(&headers).await?
             };
-            Ok(Response { status, headers, body, took: start.elapsed() })
+            Ok(Response { status, headers, body, trailers: Vec::new(), took: start.elapsed() })
         })
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no response in time"))?
@@ -294,13 +296,14 @@ impl H2Connection {
             let start = Instant::now();
             let response = self.sender.clone().send_request(built).await.map_err(io::Error::other)?;
             let status = response.status().as_u16();
-            let headers = response
-                .headers()
-                .iter()
-                .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-                .collect();
-            let body = response.into_body().collect().await.map_err(io::Error::other)?.to_bytes().to_vec();
-            Ok(Response { status, headers, body, took: start.elapsed() })
+            let pairs = |headers: &hyper::HeaderMap| {
+                let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+                headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+            };
+            let headers = pairs(response.headers());
+            let body = response.into_body().collect().await.map_err(io::Error::other)?;
+            let trailers = body.trailers().map(pairs).unwrap_or_default();
+            Ok(Response { status, headers, body: body.to_bytes().to_vec(), trailers, took: start.elapsed() })
         })
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no response in time"))?

@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
+use hyper::HeaderMap;
 use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -32,6 +35,8 @@ pub struct Answer {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
+    /// Over HTTP/2.
+    pub trailers: Vec<(String, String)>,
     /// Waited before anything is sent.
     pub delay: Duration,
 }
@@ -96,7 +101,7 @@ impl Seen {
 
 impl Answer {
     pub fn new(status: u16, body: impl Into<Bytes>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), delay: Duration::ZERO }
+        Self { status, headers: Vec::new(), body: body.into(), trailers: Vec::new(), delay: Duration::ZERO }
     }
 
     pub fn json(status: u16, body: &Value) -> Self {
@@ -105,6 +110,11 @@ impl Answer {
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn trailer(mut self, name: &str, value: &str) -> Self {
+        self.trailers.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -138,7 +148,7 @@ async fn serve(
 async fn respond(
     answer: Arc<impl Fn(Seen) -> Answer>,
     request: hyper::Request<Incoming>,
-) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
+) -> Result<hyper::Response<BoxBody<Bytes, Infallible>>, Infallible> {
     let (parts, body) = request.into_parts();
     let seen = Seen {
         method: parts.method.to_string(),
@@ -156,5 +166,15 @@ async fn respond(
     for (name, value) in &answer.headers {
         response = response.header(name, value);
     }
-    Ok(response.body(Full::new(answer.body)).expect("the test's answer is valid HTTP"))
+    let trailers: HeaderMap = answer
+        .trailers
+        .iter()
+        .map(|(name, value)| Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?)))
+        .collect::<Option<_>>()
+        .expect("the test's trailers are valid");
+    let body = match trailers.is_empty() {
+        true => Full::new(answer.body).boxed(),
+        false => Full::new(answer.body).with_trailers(std::future::ready(Some(Ok(trailers)))).boxed(),
+    };
+    Ok(response.body(body).expect("the test's answer is valid HTTP"))
 }

@@ -3,13 +3,17 @@
 //!
 //! ```text
 //! question  "PCQ3" | secret id 8 | nonce 16 | future-iat tolerance u16 | now u64 | count u16 | key 16 × count | mac 32
+//!           "PCQ4" | … | key 16 × count | count u16 | proof × count | mac 32     proof: digest 16 | seconds u16
 //! issuers   "PCI1" | secret id 8 | nonce 16 | future-iat tolerance u16 | now u64 | count u16 | issuer × count | mac 32
 //!           issuer: retention | kinds u8 | length u16 | iss
 //! reply     "PCR2" | secret id 8 | SHA-256 of the question 32 | status u16 | form u8 | … | mac 32
 //!           form 0: retention | count u16 | answer × count     answer: 0 live, 1 dead, 2 before + seconds u64
+//!           "PCR3", to "PCQ4": … | count u16 | claim × count     claim: 0 first, 1 again, 2 cannot tell
 //!           form 1: trouble u8
 //! retention token u32 | login u32
 //! ```
+//! "PCQ4" also claims proofs of possession, each of which counts once. A service that does not know it refuses it, and the
+//! filter then refuses the requests.
 //! Integers are big-endian. The reply's digest covers the question with its nonce, so a reply fits only one question: it
 //! cannot be replayed, moved to other keys, or given another HTTP status.
 use crate::message::{
@@ -29,10 +33,14 @@ pub const CONTENT_TYPE: &str = "application/vnd.portcullis.check";
 
 /// The most keys in one check.
 pub const MAX_KEYS: usize = 512;
+/// The most proofs that one check claims.
+pub const MAX_PROOFS: usize = 256;
 /// The most bytes of a check that a service needs to read.
-pub const MAX_QUESTION_BYTES: usize = HEAD + 16 * MAX_KEYS + MAC;
+pub const MAX_QUESTION_BYTES: usize = MAX_BYTES_WITHOUT_PROOFS + 2 + 18 * MAX_PROOFS;
+/// The most bytes of a check without proofs, and of one that names issuers.
+const MAX_BYTES_WITHOUT_PROOFS: usize = HEAD + 16 * MAX_KEYS + MAC;
 /// The most bytes of a reply that a filter needs to read.
-pub const MAX_REPLY_BYTES: usize = 57 + 9 * MAX_KEYS + MAC;
+pub const MAX_REPLY_BYTES: usize = 57 + 9 * MAX_KEYS + 2 + MAX_PROOFS + MAC;
 /// The longest issuer that can be named.
 pub const MAX_ISSUER_BYTES: usize = 2048;
 
@@ -41,6 +49,8 @@ const HEAD: usize = REQUEST_HEAD + 2;
 const QUESTION: &Form = b"PCQ3";
 const ISSUERS: &Form = b"PCI1";
 const REPLY: &Form = b"PCR2";
+const QUESTION_WITH_PROOFS: &Form = b"PCQ4";
+const REPLY_WITH_CLAIMS: &Form = b"PCR3";
 
 /// How long revocations are kept, or must be, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,12 +72,31 @@ pub struct NamedIssuer {
     pub kinds: Kinds,
 }
 
+/// A proof of possession that must not have been used before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UsedProof {
+    /// Names the proof.
+    pub digest: [u8; 16],
+    /// How long its use must be remembered.
+    pub seconds: u16,
+}
+
+/// Was a proof used before?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claimed {
+    First,
+    Again,
+    /// The store could not be asked.
+    Unknown,
+}
+
 /// A check, as the filter sends it.
 #[derive(Debug, Clone)]
 pub struct Question {
     bytes: Vec<u8>,
     digest: [u8; 32],
     count: usize,
+    proofs: usize,
 }
 
 /// A check, as the service received it, with a valid MAC.
@@ -78,6 +107,7 @@ pub struct Asked {
     needs: Needs,
     keys: Vec<RevocationKey>,
     issuers: Vec<NamedIssuer>,
+    proofs: Vec<UsedProof>,
 }
 
 /// The service's reply.
@@ -87,6 +117,8 @@ pub struct Reply {
     pub keeps: Retention,
     /// One for each key, in order.
     pub answers: Vec<Answer>,
+    /// One for each proof, in order.
+    pub claims: Vec<Claimed>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -139,7 +171,7 @@ impl NamedIssuer {
 
 /// Splits `issuers` into parts that fit one message each.
 pub fn pieces(issuers: &[NamedIssuer]) -> Vec<&[NamedIssuer]> {
-    const ROOM: usize = MAX_QUESTION_BYTES - HEAD - MAC;
+    const ROOM: usize = MAX_BYTES_WITHOUT_PROOFS - HEAD - MAC;
     let mut pieces = Vec::new();
     let mut rest = issuers;
     while !rest.is_empty() {
@@ -175,7 +207,35 @@ impl Question {
         for key in keys {
             bytes.extend_from_slice(&key.0);
         }
-        Ok(Self::signed(derived, bytes, keys.len()))
+        Ok(Self::signed(derived, bytes, keys.len(), 0))
+    }
+
+    /// The same, and claims proofs. There may be no key.
+    ///
+    /// # Errors
+    /// [`QuestionError::Count`] for more than [`MAX_KEYS`] keys, no proof, or more than [`MAX_PROOFS`].
+    pub fn with_proofs(
+        derived: &DerivedKeys,
+        nonce: [u8; 16],
+        needs: Needs,
+        keys: &[RevocationKey],
+        proofs: &[UsedProof],
+    ) -> Result<Self, QuestionError> {
+        if keys.len() > MAX_KEYS || proofs.is_empty() || proofs.len() > MAX_PROOFS {
+            return Err(QuestionError::Count);
+        }
+        let size = keys.len().saturating_mul(16).saturating_add(proofs.len().saturating_mul(18)).saturating_add(2);
+        let mut bytes = begin(QUESTION_WITH_PROOFS, derived, nonce, needs, keys.len(), size)?;
+        for key in keys {
+            bytes.extend_from_slice(&key.0);
+        }
+        let count = u16::try_from(proofs.len()).map_err(|_| QuestionError::Count)?;
+        bytes.extend_from_slice(&count.to_be_bytes());
+        for proof in proofs {
+            bytes.extend_from_slice(&proof.digest);
+            bytes.extend_from_slice(&proof.seconds.to_be_bytes());
+        }
+        Ok(Self::signed(derived, bytes, keys.len(), proofs.len()))
     }
 
     /// Reports the issuers that are checked, one of the [`pieces`]; `nonce` as for [`Question::new`].
@@ -200,15 +260,15 @@ impl Question {
             bytes.extend_from_slice(&length.to_be_bytes());
             bytes.extend_from_slice(named.issuer.as_bytes());
         }
-        if bytes.len().saturating_add(MAC) > MAX_QUESTION_BYTES {
+        if bytes.len().saturating_add(MAC) > MAX_BYTES_WITHOUT_PROOFS {
             return Err(QuestionError::Issuers);
         }
-        Ok(Self::signed(derived, bytes, 0))
+        Ok(Self::signed(derived, bytes, 0, 0))
     }
 
-    fn signed(derived: &DerivedKeys, bytes: Vec<u8>, count: usize) -> Self {
+    fn signed(derived: &DerivedKeys, bytes: Vec<u8>, count: usize, proofs: usize) -> Self {
         let (bytes, digest) = sign_request(derived, bytes);
-        Self { bytes, digest, count }
+        Self { bytes, digest, count, proofs }
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -229,14 +289,18 @@ impl Question {
         if body.len() > MAX_REPLY_BYTES {
             return Err(ReplyError::Malformed);
         }
-        let mut read = open_reply(REPLY, derived, &self.digest, status, body)?;
+        let form = if self.proofs == 0 { REPLY } else { REPLY_WITH_CLAIMS };
+        let mut read = open_reply(form, derived, &self.digest, status, body)?;
         match read.byte() {
             // Answers count only under status 200, even with a valid MAC.
             Some(0) if status == 200 => {
                 let keeps = Retention::read(&mut read).ok_or(ReplyError::Malformed)?;
-                read_answers(&mut read, self.count)
-                    .map(|answers| Ok(Reply { keeps, answers }))
-                    .ok_or(ReplyError::Answers)
+                let answers = read_answers(&mut read, self.count).ok_or(ReplyError::Answers)?;
+                let claims = read_claims(&mut read, self.proofs).ok_or(ReplyError::Answers)?;
+                if !read.0.is_empty() {
+                    return Err(ReplyError::Answers);
+                }
+                Ok(Ok(Reply { keeps, answers, claims }))
             }
             Some(1) => {
                 let code = read.byte().ok_or(ReplyError::Malformed)?;
@@ -261,10 +325,10 @@ impl Asked {
             return Err(QuestionError::Malformed);
         }
         let Request { form, secret, digest, needs, content: mut read } =
-            open_request(&[QUESTION, ISSUERS], secrets, body)?;
-        let is_about_issuers = form == *ISSUERS;
+            open_request(&[QUESTION, QUESTION_WITH_PROOFS, ISSUERS], secrets, body)?;
+        let (is_about_issuers, has_proofs) = (form == *ISSUERS, form == *QUESTION_WITH_PROOFS);
         let count = usize::from(u16::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?));
-        if count == 0 || count > MAX_KEYS {
+        if (count == 0 && !has_proofs) || count > MAX_KEYS {
             return Err(QuestionError::Count);
         }
         let (mut keys, mut issuers) = (Vec::new(), Vec::new());
@@ -278,10 +342,16 @@ impl Asked {
                 true => issuers.push(read_issuer(&mut read).ok_or(QuestionError::Malformed)?),
             }
         }
+        let proofs = if has_proofs { read_proofs(&mut read)? } else { Vec::new() };
         if !read.0.is_empty() {
             return Err(QuestionError::Malformed);
         }
-        Ok(Self { secret, digest, needs, keys, issuers })
+        Ok(Self { secret, digest, needs, keys, issuers, proofs })
+    }
+
+    /// Proofs to be claimed.
+    pub fn proofs(&self) -> &[UsedProof] {
+        &self.proofs
     }
 
     /// Which of the secrets given to [`Asked::read`] made the check: the reply must use the same.
@@ -302,9 +372,11 @@ impl Asked {
         self.needs
     }
 
-    /// The body to send with status 200. `answers` are in the order of [`Asked::keys`].
-    pub fn answers(&self, derived: &DerivedKeys, keeps: Retention, answers: &[Answer]) -> Vec<u8> {
-        let mut reply = self.begin(derived, 200, 0, answers.len().saturating_mul(9).saturating_add(10));
+    /// The body to send with status 200. `answers` are in the order of [`Asked::keys`], `claims` in that of
+    /// [`Asked::proofs`].
+    pub fn answers(&self, derived: &DerivedKeys, keeps: Retention, answers: &[Answer], claims: &[Claimed]) -> Vec<u8> {
+        let size = answers.len().saturating_mul(9).saturating_add(claims.len()).saturating_add(12);
+        let mut reply = self.begin(derived, 200, 0, size);
         keeps.write(&mut reply);
         let count = u16::try_from(answers.len()).unwrap_or(u16::MAX);
         reply.extend_from_slice(&count.to_be_bytes());
@@ -318,6 +390,14 @@ impl Asked {
                 }
             }
         }
+        if !self.proofs.is_empty() {
+            reply.extend_from_slice(&u16::try_from(claims.len()).unwrap_or(u16::MAX).to_be_bytes());
+            reply.extend(claims.iter().map(|claim| match claim {
+                Claimed::First => 0,
+                Claimed::Again => 1,
+                Claimed::Unknown => 2,
+            }));
+        }
         sign_reply(derived, reply)
     }
 
@@ -329,7 +409,8 @@ impl Asked {
     }
 
     fn begin(&self, derived: &DerivedKeys, status: u16, form: u8, more: usize) -> Vec<u8> {
-        let mut reply = begin_reply(REPLY, derived, &self.digest, status, more.saturating_add(1));
+        let kind = if self.proofs.is_empty() { REPLY } else { REPLY_WITH_CLAIMS };
+        let mut reply = begin_reply(kind, derived, &self.digest, status, more.saturating_add(1));
         reply.push(form);
         reply
     }
@@ -362,7 +443,41 @@ fn read_issuer(read: &mut Reader<'_>) -> Option<NamedIssuer> {
     Some(NamedIssuer { issuer: std::str::from_utf8(issuer).ok()?.to_owned(), needs, kinds })
 }
 
-/// Exactly `count` answers and nothing after them.
+fn read_proofs(read: &mut Reader<'_>) -> Result<Vec<UsedProof>, QuestionError> {
+    let count = usize::from(u16::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?));
+    if count == 0 || count > MAX_PROOFS {
+        return Err(QuestionError::Count);
+    }
+    let mut proofs = Vec::with_capacity(count);
+    for _ in 0..count {
+        let digest = read.take().ok_or(QuestionError::Malformed)?;
+        let seconds = u16::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?);
+        proofs.push(UsedProof { digest, seconds });
+    }
+    Ok(proofs)
+}
+
+/// Exactly `count` claims; of none, not even their number.
+fn read_claims(read: &mut Reader<'_>, count: usize) -> Option<Vec<Claimed>> {
+    if count == 0 {
+        return Some(Vec::new());
+    }
+    if usize::from(u16::from_be_bytes(read.take()?)) != count {
+        return None;
+    }
+    let mut claims = Vec::with_capacity(count);
+    for _ in 0..count {
+        claims.push(match read.byte()? {
+            0 => Claimed::First,
+            1 => Claimed::Again,
+            2 => Claimed::Unknown,
+            _ => return None,
+        });
+    }
+    Some(claims)
+}
+
+/// Exactly `count` answers.
 fn read_answers(read: &mut Reader<'_>, count: usize) -> Option<Vec<Answer>> {
     if usize::from(u16::from_be_bytes(read.take()?)) != count {
         return None;
@@ -376,7 +491,7 @@ fn read_answers(read: &mut Reader<'_>, count: usize) -> Option<Vec<Answer>> {
             _ => return None,
         });
     }
-    read.0.is_empty().then_some(answers)
+    Some(answers)
 }
 
 #[cfg(test)]

@@ -30,6 +30,17 @@ impl Cidr {
         })
     }
 
+    /// The block around an address with so many bits of its family.
+    pub fn around(address: IpAddr, v4: u32, v6: u32) -> Self {
+        let address = address.to_canonical();
+        let prefix = if address.is_ipv4() { v4 } else { v6 }.min(width(address));
+        let network = match (address, first_bits(address, prefix)) {
+            (IpAddr::V4(_), bits) => IpAddr::V4(u32::try_from(bits).unwrap_or_default().into()),
+            (IpAddr::V6(_), bits) => IpAddr::V6(bits.into()),
+        };
+        Self { network, prefix }
+    }
+
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.network.is_ipv4() && first_bits(address, self.prefix) == bits(self.network)
@@ -99,6 +110,19 @@ mod tests {
         assert!(Cidr::parse("::ffff:10.1.2.3").unwrap().contains(ip("10.1.2.3")));
         assert!(!Cidr::parse("::ffff:10.1.2.3").unwrap().contains(ip("10.1.2.4")));
         assert_eq!(Cidr::parse("::ffff:0:0/96"), Cidr::parse("0.0.0.0/0"));
+    }
+
+    #[test]
+    fn a_block_around_an_address_has_the_bits_of_its_family() {
+        for (address, block) in [
+            ("10.1.2.3", "10.1.2.0/24"),
+            ("::ffff:10.1.2.3", "10.1.2.0/24"),
+            ("2001:db8:1:2ff::1", "2001:db8:1:200::/56"),
+        ] {
+            assert_eq!(Some(Cidr::around(ip(address), 24, 56)), Cidr::parse(block), "{address}");
+        }
+        assert!(!Cidr::around(ip("10.1.2.3"), 24, 56).contains(ip("10.1.3.3")));
+        assert!(!Cidr::around(ip("10.1.2.3"), 0, 0).contains(ip("::1")));
     }
 
     #[test]

@@ -3,9 +3,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use super::Fingerprint;
 use crate::reject::Cause;
 use crate::request::hex;
 
@@ -26,15 +26,15 @@ pub fn certificate_matches(claim: &str, peer_digest: &[u8]) -> Result<(), Cause>
     if bool::from(expected.ct_eq(&presented)) { Ok(()) } else { Err(Cause::OtherCertificate) }
 }
 
-/// A claim with the base64url SHA-256 of the User-Agent's bytes.
-pub fn user_agent_matches(claim: &str, user_agent: Option<&[u8]>) -> Result<(), Cause> {
+/// A claim with the base64url fingerprint of the User-Agent's bytes.
+pub fn user_agent_matches(claim: &str, user_agent: Option<&[u8]>, by: &Fingerprint) -> Result<(), Cause> {
     let user_agent = user_agent.ok_or(Cause::NoUserAgent)?;
     let expected = parse_thumbprint(claim).ok_or(Cause::ThumbprintUnreadable)?;
-    let presented: [u8; 32] = Sha256::digest(user_agent).into();
+    let presented = by.of(user_agent);
     if bool::from(expected.ct_eq(&presented)) { Ok(()) } else { Err(Cause::OtherUserAgent) }
 }
 
-fn parse_thumbprint(text: &str) -> Option<[u8; 32]> {
+pub fn parse_thumbprint(text: &str) -> Option<[u8; 32]> {
     let mut digest = [0; 32];
     // 43 characters are 32 bytes and two bits, which must be zero: base64 checks that.
     (text.len() == 43 && URL_SAFE_NO_PAD.decode_slice(text, &mut digest) == Ok(32)).then_some(digest)

@@ -5,7 +5,7 @@ use jose::json::Json;
 use wire::Cidr;
 
 use super::client;
-use crate::config;
+use super::{AddressBinding, Binding, ClientHeaders};
 use crate::config::Mode;
 use crate::reject::{Cause, Rejection};
 
@@ -15,6 +15,10 @@ pub trait Peer {
     fn address(&self) -> Option<IpAddr>;
     /// The SHA-256 of the client's certificate in hexadecimal; `None` without a certificate.
     fn certificate_sha256(&self) -> Option<Vec<u8>>;
+    /// The URI in the certificate of whoever opened the connection: the client, or a proxy before this one.
+    fn certificate_uri(&self) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// The claims that a rule's binding compares.
@@ -23,11 +27,14 @@ pub(crate) struct Bound {
     certificate: Option<String>,
     addresses: Option<Vec<Cidr>>,
     user_agent: Option<String>,
+    /// The key of `cnf.jkt`, which `dpop` compares.
+    pub(crate) jkt: Option<[u8; 32]>,
 }
 
 /// Extracts what the binding compares. A required claim that is missing is a mismatch, and so is a `cnf` with a member
-/// that is not checked, on every rule (RFC 7800: a bound token used as a bearer token).
-pub(crate) fn bound(binding: &config::Binding, payload: &Json<'_>) -> Result<Bound, Rejection> {
+/// that is not checked, on every rule (RFC 7800: a bound token used as a bearer token). `jkt` is checked if the document
+/// has `dpop`.
+pub(crate) fn bound(binding: &Binding, has_dpop: bool, payload: &Json<'_>) -> Result<Bound, Rejection> {
     let mut bound = Bound::default();
     match payload.path(&["cnf".to_owned()]) {
         None => {}
@@ -35,11 +42,14 @@ pub(crate) fn bound(binding: &config::Binding, payload: &Json<'_>) -> Result<Bou
             for (member, value) in cnf.iter() {
                 match (member, value, &binding.certificate) {
                     ("x5t#S256", Json::String(print), Some(_)) => bound.certificate = Some(print.clone().into_owned()),
+                    ("jkt", Json::String(print), _) if has_dpop => {
+                        bound.jkt = Some(client::parse_thumbprint(print).ok_or(Cause::JktUnreadable)?);
+                    }
                     (_, Json::Null, _) => {}
                     _ => return Err(Cause::CnfUnchecked.into()),
                 }
             }
-            if bound.certificate.is_none() {
+            if bound.certificate.is_none() && bound.jkt.is_none() {
                 return Err(Cause::CnfEmpty.into());
             }
         }
@@ -53,9 +63,9 @@ pub(crate) fn bound(binding: &config::Binding, payload: &Json<'_>) -> Result<Bou
         return Err(Cause::NoCertificateClaim.into());
     }
     if let Some(wanted) = &binding.address {
-        bound.addresses = match payload.path(wanted.claim.as_slice()) {
+        bound.addresses = match payload.path(&wanted.claim) {
             None => None,
-            Some(Json::String(one)) => Some(parse_cidrs(wanted.mode, [one.as_ref()])?),
+            Some(Json::String(one)) => Some(parse_cidrs(wanted, [one.as_ref()])?),
             Some(Json::Array(many)) => {
                 let mut texts = Vec::with_capacity(many.len());
                 for one in many {
@@ -64,7 +74,7 @@ pub(crate) fn bound(binding: &config::Binding, payload: &Json<'_>) -> Result<Bou
                     };
                     texts.push(text.as_ref());
                 }
-                Some(parse_cidrs(wanted.mode, texts)?)
+                Some(parse_cidrs(wanted, texts)?)
             }
             Some(_) => {
                 return Err(Rejection::new(Cause::AddressNotStrings));
@@ -75,7 +85,7 @@ pub(crate) fn bound(binding: &config::Binding, payload: &Json<'_>) -> Result<Bou
         }
     }
     if let Some(wanted) = &binding.user_agent {
-        bound.user_agent = match payload.path(wanted.claim.as_slice()) {
+        bound.user_agent = match payload.path(&wanted.claim) {
             None => None,
             Some(Json::String(hash)) => Some(hash.clone().into_owned()),
             Some(_) => return Err(Rejection::new(Cause::AgentNotString)),
@@ -89,9 +99,13 @@ pub(crate) fn bound(binding: &config::Binding, payload: &Json<'_>) -> Result<Bou
 
 /// One malformed block makes the claim a mismatch: it was meant to restrict the token's use, and its meaning is
 /// unknown. If mismatches are only reported, it counts as no block at all.
-fn parse_cidrs<'t>(mode: Mode, texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<Cidr>, Rejection> {
-    let parsed: Option<Vec<Cidr>> = texts.into_iter().map(Cidr::parse).collect();
-    match (parsed, mode) {
+fn parse_cidrs<'t>(wanted: &AddressBinding, texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<Cidr>, Rejection> {
+    let parse = |text: &str| match wanted.prefix {
+        Some((v4, v6)) if !text.contains('/') => Some(Cidr::around(text.parse().ok()?, v4, v6)),
+        _ => Cidr::parse(text),
+    };
+    let parsed: Option<Vec<Cidr>> = texts.into_iter().map(parse).collect();
+    match (parsed, wanted.mode) {
         (Some(blocks), _) => Ok(blocks),
         (None, Mode::Report) => Ok(Vec::new()),
         (None, Mode::Enforce) => Err(Rejection::new(Cause::AddressNotCidr)),
@@ -100,9 +114,9 @@ fn parse_cidrs<'t>(mode: Mode, texts: impl IntoIterator<Item = &'t str>) -> Resu
 
 /// Mismatches that are not enforced are added to `reported`.
 pub(crate) fn check(
-    binding: &config::Binding,
+    binding: &Binding,
     bound: &Bound,
-    user_agent: Option<&[u8]>,
+    client: &ClientHeaders<'_>,
     peer: &dyn Peer,
     reported: &mut Vec<Rejection>,
 ) -> Result<(), Rejection> {
@@ -121,7 +135,14 @@ pub(crate) fn check(
             wanted.mode,
             match &bound.certificate {
                 Some(print) => {
-                    client::certificate_matches(print, peer.certificate_sha256().unwrap_or_default().as_slice())
+                    let presented = match &wanted.forwarded_by {
+                        None => Ok(peer.certificate_sha256().unwrap_or_default()),
+                        Some(hop) if peer.certificate_uri().as_deref() == Some(hop.as_bytes()) => {
+                            client.certificate.clone().unwrap_or(Err(Cause::CertificateNotForwarded))
+                        }
+                        Some(_) => Err(Cause::HopNotTrusted),
+                    };
+                    presented.and_then(|digest| client::certificate_matches(print, &digest))
                 }
                 None => unbound(wanted.required),
             },
@@ -130,7 +151,7 @@ pub(crate) fn check(
     if let Some(wanted) = &binding.address {
         judge(
             wanted.mode,
-            match (&bound.addresses, peer.address()) {
+            match (&bound.addresses, wanted.forwarded_for.map_or_else(|| peer.address(), |_| client.address)) {
                 (Some(blocks), Some(address)) if blocks.iter().any(|block| block.contains(address)) => Ok(()),
                 (Some(_), Some(_)) => Err(Cause::OtherAddress),
                 (Some(_), None) => Err(Cause::AddressUnknown),
@@ -142,7 +163,7 @@ pub(crate) fn check(
         judge(
             wanted.mode,
             match &bound.user_agent {
-                Some(hash) => client::user_agent_matches(hash, user_agent),
+                Some(hash) => client::user_agent_matches(hash, client.user_agent.as_deref(), &wanted.fingerprint),
                 None => unbound(wanted.required),
             },
         )?;

@@ -15,6 +15,8 @@ pub struct Answer {
     pub is_cookie_session: bool,
     /// The nonce that the upstream was given.
     pub nonce: Option<String>,
+    /// For the client's next proofs of possession (RFC 9449 section 8.2).
+    pub dpop_nonce: Option<String>,
 }
 
 /// One change.

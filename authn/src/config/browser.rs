@@ -107,18 +107,26 @@ choice! {
     }
 }
 
-/// Referrer-Policy.
+/// Referrer-Policy: what a browser says, in Referer, of the page that a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "kebab-case")]
 pub enum ReferrerPolicy {
+    /// Nothing.
     NoReferrer,
+    /// The URL, but nothing from HTTPS to HTTP.
     NoReferrerWhenDowngrade,
+    /// The origin.
     Origin,
+    /// The URL to the same origin, the origin to others.
     OriginWhenCrossOrigin,
+    /// The URL to the same origin, nothing to others.
     SameOrigin,
+    /// The origin, but nothing from HTTPS to HTTP.
     StrictOrigin,
+    /// The URL to the same origin, the origin to others, but nothing from HTTPS to HTTP. Browsers do this by default.
     StrictOriginWhenCrossOrigin,
+    /// The URL.
     UnsafeUrl,
 }
 

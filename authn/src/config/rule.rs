@@ -2,7 +2,9 @@
 use serde::Deserialize;
 
 use super::tree::from_json;
-use super::{Binding, Browser, Forward, Invalid, Mode, OneOrMany, RevocationKind, RevocationMode, StepUp, Streams};
+use super::{
+    Binding, Browser, Forward, Invalid, Mode, OneOrMany, RevocationKind, RevocationMode, RuleDpop, StepUp, Streams,
+};
 
 document! {
     /// The requests of a rule, and what they need.
@@ -34,6 +36,8 @@ document! {
         /// What the token must be bound to.
         #[serde(default)]
         pub binding: Binding,
+        /// What is asked of proofs of possession. Default: a bound token needs one, and others pass without.
+        pub dpop: Option<RuleDpop>,
         /// How and when the user must have logged in. Default: any login.
         pub step_up: Option<StepUp>,
         /// Kinds by which a token must be revocable here: it must have a claim for each. `session`, `user`, `client`.

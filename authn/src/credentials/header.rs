@@ -45,6 +45,10 @@ impl HeaderToken {
         self.name.eq_ignore_ascii_case(name)
     }
 
+    pub fn has_scheme(&self, scheme: &[u8]) -> bool {
+        self.scheme.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(scheme))
+    }
+
     /// Could a reader take this value for a token, valid or not?
     pub fn may_hold(&self, value: &[u8]) -> bool {
         !matches!(self.look(value), Ok(None))

@@ -9,7 +9,9 @@ use crate::binding::{Bound, Peer};
 use crate::claims::identifiers::Identifiers;
 use crate::claims::step_up::Login;
 use crate::claims::{condition, scopes};
-use crate::config::{Encoding, Mode};
+use crate::config::{DpopReplay, Encoding, Mode};
+use crate::dpop::Proven;
+use crate::engine::Engine;
 use crate::policy::{Forward, Policy, Rule};
 use crate::reject::{Cause, Rejection};
 use crate::request::headers;
@@ -35,6 +37,10 @@ pub struct Accepted {
     pub(super) removal: Removal,
     /// What the rule does not enforce, beside what its judgement of the token says.
     pub(super) reported: Vec<Rejection>,
+    /// `None` for a bearer token.
+    pub(super) proven: Option<Box<Proven>>,
+    /// The request has a proof that the upstream must not get.
+    pub(super) removes_proof: bool,
 }
 
 impl Policy {
@@ -47,6 +53,7 @@ impl Policy {
         verified: Arc<Verified>,
         entered: Entered<'_>,
         now: Now,
+        engine: &dyn Engine,
         peer: &dyn Peer,
     ) -> Result<Accepted, Rejection> {
         verified.window.check(now.wall)?;
@@ -61,11 +68,27 @@ impl Policy {
             }
         };
         let mut reported = Vec::new();
-        binding::check(&rule.binding, &judged.bound, entered.user_agent.as_deref(), peer, &mut reported)?;
+        binding::check(&rule.binding, &judged.bound, &entered.client, peer, &mut reported)?;
         if let Some(login) = judged.login {
             refuse_or_report(login.mode, login.check(now.wall), &mut reported)?;
         }
-        Ok(Accepted { verified, judged, removal: entered.removal, reported })
+        let shown = entered.dpop.as_deref();
+        let proven = match (&self.dpop, &rule.dpop) {
+            (Some(dpop), Some(asked)) => {
+                let (jkt, token) = (judged.bound.jkt.as_ref(), verified.token());
+                dpop.judge(asked.required, jkt, shown, token, engine, now.wall)?.map(Box::new)
+            }
+            // Without `dpop` a token with `cnf.jkt` has no judgement.
+            (None, _) | (_, None) => None,
+        };
+        let removes_proof = shown.is_some() && !rule.forwards_proof();
+        Ok(Accepted { verified, judged, removal: entered.removal, reported, proven, removes_proof })
+    }
+
+    /// A nonce for the client whose proof lacked one.
+    pub fn nonce_for(&self, verified: &Verified, rule: usize, now: Now) -> Option<String> {
+        let judged = verified.judged.of_rule(rule)?;
+        self.dpop.as_ref()?.new_nonce(judged.bound.jkt.as_ref()?, now.wall)
     }
 }
 
@@ -79,6 +102,12 @@ impl Verified {
 impl Accepted {
     pub fn rule(&self) -> usize {
         self.judged.rule
+    }
+
+    /// The proof that the service must not have seen before, as the rule asks.
+    pub fn claim<'a>(&'a self, policy: &Policy) -> Option<&'a Proven> {
+        let asked = policy.rules.get(self.judged.rule)?.dpop.as_ref()?;
+        self.proven.as_deref().filter(|_| asked.replay == DpopReplay::Fleet)
     }
 
     pub fn removal(&self) -> &Removal {
@@ -103,6 +132,8 @@ impl Accepted {
             unchecked,
             by_feed: false,
             refresh: None,
+            proven: self.proven,
+            removes_proof: self.removes_proof,
             verified: self.verified,
         }
     }
@@ -145,7 +176,7 @@ pub(super) fn judge(rule: &Rule, index: usize, signed: &Signed<'_>) -> Result<Ju
     Ok(Judged {
         rule: index,
         headers: forwarded(&rule.forward, signed)?,
-        bound: binding::bound(&rule.binding, payload)?,
+        bound: binding::bound(&rule.binding, rule.dpop.is_some(), payload)?,
         login,
         reported,
     })

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use super::{Accepted, Exposed, Judged, Questions, Removal, Verified};
 use crate::config::RevocationMode;
+use crate::dpop::Proven;
 use crate::policy::Policy;
 use crate::reject::{Cause, Rejection};
 use crate::revocation::{FeedWord, Known, RevocationQuery, Verdict};
@@ -51,6 +52,8 @@ pub struct Admission {
     /// Admitted since the feed of revocations proves that none of the token's keys is revoked.
     pub by_feed: bool,
     pub(super) refresh: Option<Arc<RevocationQuery>>,
+    pub(super) proven: Option<Box<Proven>>,
+    pub(super) removes_proof: bool,
     pub(super) verified: Arc<Verified>,
 }
 
@@ -215,6 +218,16 @@ impl Admission {
     /// What is exposed of its token.
     pub fn exposed(&self) -> Option<&Exposed> {
         self.verified.exposed.as_deref()
+    }
+
+    /// The proof of possession that this admission uses up. `None` for a bearer token.
+    pub fn proven(&self) -> Option<&Proven> {
+        self.proven.as_deref()
+    }
+
+    /// Must the header with the proof be removed?
+    pub fn removes_proof(&self) -> bool {
+        self.removes_proof
     }
 
     pub fn removal(&self) -> &Removal {

@@ -2,8 +2,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::binding::ClientHeaders;
 use crate::config::Access;
 use crate::credentials::{Presented, Source};
+use crate::dpop::{self, Shown};
 use crate::policy::{Policy, Rule};
 use crate::reject::{Cause, Rejection};
 use crate::request::host::Host;
@@ -33,7 +35,9 @@ pub struct Entered<'r> {
     pub(super) rule: usize,
     pub(super) presented: Presented<'r>,
     pub(super) removal: Removal,
-    pub(super) user_agent: Option<Cow<'r, [u8]>>,
+    pub(super) client: ClientHeaders<'r>,
+    /// `None`: neither the scheme `DPoP` nor a proof, or the document has no `dpop`.
+    pub(super) dpop: Option<Box<Shown<'r>>>,
 }
 
 /// How the token is hidden from the upstream. One in the query is removed already ([`Policy::clear`]).
@@ -74,12 +78,16 @@ impl Policy {
             return Entry::Open { rule: index, removals: Vec::new() };
         }
         if rule.access == Access::Public || (rule.cors_preflight_passes && self.is_bare_preflight(request, &path)) {
-            return Entry::Open { rule: index, removals: self.unchecked_tokens(rule.forward.keep_token, request) };
+            let mut removals = self.unchecked_tokens(rule.forward.keep_token, request);
+            removals.extend(self.unused_proof(rule, request));
+            return Entry::Open { rule: index, removals };
         }
         let presented = match self.credentials.find(request, &path) {
             Err(rejection) => return denied(Some(index), rejection),
             Ok(Some(presented)) => presented,
-            Ok(None) if rule.access == Access::Optional => return Entry::Open { rule: index, removals: Vec::new() },
+            Ok(None) if rule.access == Access::Optional => {
+                return Entry::Open { rule: index, removals: self.unused_proof(rule, request).into_iter().collect() };
+            }
             Ok(None) => return denied(Some(index), Rejection::new(Cause::NoToken)),
         };
         if let Source::Cookie(_) = presented.source
@@ -88,9 +96,15 @@ impl Policy {
             return denied(Some(index), Rejection::new(Cause::OriginNotListed));
         }
         let removal = self.removal(rule, request, &presented);
-        let user_agent =
-            rule.binding.user_agent.as_ref().and_then(|_| request.sole_value(b"user-agent")).map(Cow::Borrowed);
-        Entry::Token(Entered { rule: index, presented, removal, user_agent })
+        let client = ClientHeaders::read(&rule.binding, request);
+        let dpop = match &self.dpop {
+            None => None,
+            Some(dpop) => match dpop.show(request, &path, &host, self.credentials.is_dpop(presented.source)) {
+                Ok(shown) => shown,
+                Err(rejection) => return denied(Some(index), rejection),
+            },
+        };
+        Entry::Token(Entered { rule: index, presented, removal, client, dpop })
     }
 
     /// Does the filter itself answer requests of this rule?
@@ -137,6 +151,18 @@ impl Policy {
         removals
     }
 
+    /// Is the header with a proof removed from requests of this rule, or of none, that are forwarded without identity?
+    pub fn removes_proofs(&self, rule: Option<usize>) -> bool {
+        let rule = rule.and_then(|rule| self.rules.get(rule));
+        self.dpop.is_some() && !rule.is_some_and(Rule::forwards_proof)
+    }
+
+    /// A proof that was not judged.
+    fn unused_proof(&self, rule: &Rule, request: &Request<'_>) -> Option<Removal> {
+        let has_proof = self.dpop.is_some() && request.header_values(dpop::HEADER.as_bytes()).next().is_some();
+        (has_proof && !rule.forwards_proof()).then(|| Removal::Header(dpop::HEADER.as_bytes().into()))
+    }
+
     /// Set as one header that replaces all: a second one could carry the token.
     fn without_cookie(&self, request: &Request<'_>) -> Removal {
         let whole = request.header_values(b"cookie").collect::<Vec<_>>().join(b"; ".as_slice());
@@ -169,7 +195,8 @@ impl<'r> Entered<'r> {
             rule: self.rule,
             presented: Presented { token: Cow::Owned(token.into_owned()), source },
             removal: self.removal,
-            user_agent: self.user_agent.map(|agent| Cow::Owned(agent.into_owned())),
+            client: self.client.into_owned(),
+            dpop: self.dpop.map(|shown| Box::new(shown.into_owned())),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The answer to a refused client: status, headers and a problem document (RFC 9457), never the cause.
 use crate::claims::step_up::StepUp;
+use crate::dpop::SCHEME;
 use crate::policy::{Policy, Rule};
 use crate::reject::RejectReason;
 
@@ -38,8 +39,25 @@ impl Policy {
         Refusal { status, headers, body }
     }
 
-    /// RFC 6750 section 3. Values are ours or validated at load: none needs quoting.
+    /// RFC 6750 section 3, RFC 9449 section 7.1. Values are ours or validated at load: none needs quoting.
     fn challenge(&self, reason: RejectReason, rule: Option<&Rule>) -> String {
+        let attributes = self.challenge_attributes(reason, rule);
+        let challenge = |scheme: &str, attributes: &[String]| match attributes {
+            [] => scheme.to_owned(),
+            attributes => format!("{scheme} {}", attributes.join(", ")),
+        };
+        let asked = rule.and_then(|rule| rule.dpop.as_ref());
+        let Some((dpop, asked)) = self.dpop.as_ref().zip(asked) else { return challenge("Bearer", &attributes) };
+        let algs = std::iter::once(format!("algs=\"{}\"", dpop.algs()));
+        let bound = challenge(SCHEME, &attributes.iter().cloned().chain(algs).collect::<Vec<_>>());
+        // A client that has a bearer token alone needs to know whether it can be used here.
+        if asked.required || reason.is_about_dpop() {
+            return bound;
+        }
+        format!("{}, {bound}", challenge("Bearer", &attributes))
+    }
+
+    fn challenge_attributes(&self, reason: RejectReason, rule: Option<&Rule>) -> Vec<String> {
         let mut attributes = Vec::new();
         if let Some(realm) = &self.faults.realm {
             attributes.push(format!("realm=\"{realm}\""));
@@ -56,7 +74,7 @@ impl Policy {
             let scopes: Vec<&str> = rule.scopes.all.iter().chain(&rule.scopes.any).map(String::as_str).collect();
             attributes.push(format!("scope=\"{}\"", scopes.join(" ")));
         }
-        if attributes.is_empty() { "Bearer".to_owned() } else { format!("Bearer {}", attributes.join(", ")) }
+        attributes
     }
 }
 

@@ -314,7 +314,8 @@ mod over_time {
         assert_eq!(enter().source(), Source::Header(0));
         let verified = std::sync::Arc::new(policy.verify(&Believes, &policy.keyrings(), &enter(), at(0)).unwrap());
         let revocation_status = |now: Now| -> Result<RevocationStatus, Rejection> {
-            let accepted: Accepted = policy.accept(std::sync::Arc::clone(&verified), enter(), now, &Nobody)?;
+            let accepted: Accepted =
+                policy.accept(std::sync::Arc::clone(&verified), enter(), now, &crate::engine::Portable, &Nobody)?;
             policy.revocation_status(accepted, None, now)
         };
         let must_introspect = |now: Now| matches!(revocation_status(now), Ok(RevocationStatus::MustIntrospect(_)));

@@ -2,17 +2,19 @@
 use wire::Kind;
 
 use super::Issuer;
+use super::binding::compile_binding;
 use super::browser::compile_browser;
 use super::condition::compile_condition;
 use super::forward::{Forward, compile_forward};
 use super::revocation::kind_of;
 use super::step_up::compile_step_up;
 use super::streams::{Streams, compile_streams};
+use crate::binding::Binding;
 use crate::browser::Browser;
 use crate::claims::condition::Condition;
 use crate::claims::step_up::StepUp;
 use crate::config;
-use crate::config::{Access, Invalid, RevocationMode, claim_path, name_or};
+use crate::config::{Access, Environment, Invalid, RevocationMode, name_or};
 use crate::introspection::{Format, Introspection};
 use crate::request::origin::Origins;
 
@@ -30,9 +32,11 @@ pub struct Rule {
     pub(crate) introspecting: Vec<usize>,
     pub(crate) scopes: config::Scopes,
     pub(crate) conditions: Vec<Condition>,
-    pub(crate) binding: config::Binding,
+    pub(crate) binding: Binding,
     pub(crate) step_up: Option<StepUp>,
     pub(crate) revocation: RevocationMode,
+    /// `None`: it reads no token, or the document has no `dpop`.
+    pub(crate) dpop: Option<config::RuleDpop>,
     /// A token must have a claim for each of these.
     pub(crate) revocable_by: Vec<Kind>,
     /// `None`: streams end only by themselves.
@@ -43,14 +47,29 @@ pub struct Rule {
     pub(crate) browser: Option<Browser>,
 }
 
+/// What all rules of a document are compiled with.
+pub(super) struct Given<'d> {
+    pub(super) issuers: &'d [Issuer],
+    /// The kinds of revocations that are checked.
+    pub(super) asked: Option<&'d [Kind]>,
+    pub(super) default_forward: &'d config::Forward,
+    pub(super) forwarded_for: Option<usize>,
+    pub(super) environment: Environment<'d>,
+}
+
+impl Rule {
+    pub(crate) fn forwards_proof(&self) -> bool {
+        self.dpop.as_ref().is_some_and(|dpop| dpop.forward_proof)
+    }
+}
+
 pub(super) fn compile_rule(
     document: &config::Rule,
     index: usize,
     at: &str,
-    issuers: &[Issuer],
-    asked: Option<&[Kind]>,
-    default_forward: &config::Forward,
+    given: &Given<'_>,
 ) -> Result<Rule, Invalid> {
+    let Given { issuers, asked, default_forward, forwarded_for, environment } = *given;
     let name = name_or(document.name.as_deref(), "rule", index, at)?;
     let looks_at_no_token = match document.access {
         Access::Public => Some("public"),
@@ -132,11 +151,8 @@ pub(super) fn compile_rule(
     for (i, condition) in document.claims.iter().enumerate() {
         conditions.push(compile_condition(condition, &format!("{at}.claims[{i}]"))?);
     }
-    for (field, binding) in [("address", &document.binding.address), ("user_agent", &document.binding.user_agent)] {
-        if let Some(binding) = binding {
-            claim_path(&binding.claim, &format!("{at}.binding.{field}.claim"))?;
-        }
-    }
+    let binding = compile_binding(&document.binding, forwarded_for, environment)
+        .map_err(|invalid| invalid.within(format!("{at}.binding")))?;
     let step_up = document.step_up.as_ref().map(compile_step_up).transpose().map_err(|invalid| invalid.within(at))?;
     let cookie_origins = Origins::compile(&document.cookie_origins, document.cookie_same_origin)
         .map_err(|invalid| invalid.within(at))?;
@@ -171,9 +187,10 @@ pub(super) fn compile_rule(
         introspecting,
         scopes: document.scopes.clone(),
         conditions,
-        binding: document.binding.clone(),
+        binding,
         step_up,
         revocation,
+        dpop: None,
         revocable_by,
         streams,
         forward,

@@ -294,6 +294,12 @@ causes! {
             "The rule requires a binding that the token does not have.";
         NoClientCertificate = "the client presented no certificate",
             "The listener must request client certificates.";
+        HopNotTrusted = "the request does not come from the trusted hop",
+            "`binding.certificate.forwarded_by` is not the URI in the certificate of the connection.";
+        CertificateNotForwarded = "the trusted hop names no client certificate",
+            "X-Forwarded-Client-Cert has no element of the hop: see `forward_client_cert_details` here and there.";
+        ForwardedCertificateUnreadable = "X-Forwarded-Client-Cert cannot be read",
+            "A quote is not closed, or the hop's element has not exactly one Hash.";
         CertificateUnreadable = "the host's certificate digest is not SHA-256 in hexadecimal",
             "Envoy gave an unexpected digest.";
         ThumbprintUnreadable = "the claim is not a SHA-256 in base64url",
@@ -305,9 +311,65 @@ causes! {
         OtherUserAgent = "the client's User-Agent is another",
             "The token was issued to another browser, or the browser was updated.";
         OtherAddress = "the client's address is not among the claim's",
-            "A change of network, or a proxy's address is taken for the client's: see `xff_num_trusted_hops`.";
+            "A change of network, or a proxy's address is taken for the client's: see `xff_num_trusted_hops`, or `client_address`.";
         AddressUnknown = "the client's address is unknown",
-            "Envoy gives no address, for example for a Unix socket.";
+            "Envoy gives no address, for example for a Unix socket; or X-Forwarded-For has fewer entries than `client_address.forwarded_for`, or no address there.";
+    }
+    DpopBindingMismatch {
+        BoundUnderBearer = "the token is bound to a key and came as a bearer token",
+            "A bound token counts only as `Authorization: DPoP`, with a proof.";
+        UnboundUnderDpop = "the token is bound to no key and came under the scheme DPoP",
+            "It has no `cnf.jkt`: the issuer did not bind it.";
+        ProofOfUnbound = "there is a proof, and the token is bound to no key",
+            "The client proves a key that the issuer does not know: it should have got a bound token.";
+        ProofOfOtherKey = "the proof's key is not the one that the token is bound to",
+            "`cnf.jkt` is the RFC 7638 thumbprint of another key. The token was stolen, or the client made a new key.";
+        BoundTokenRequired = "the rule requires a token that is bound to a key",
+            "See the rule's `dpop.required`.";
+        JktUnreadable = "cnf.jkt is not a SHA-256 in base64url",
+            "The issuer does not follow RFC 9449 section 6.1.";
+    }
+    DpopProofInvalid {
+        ProofMissing = "there is no proof",
+            "The token came under the scheme `DPoP`, without the header `DPoP`.";
+        ProofTwice = "there is more than one proof",
+            "The header `DPoP` is there twice, or has a comma.";
+        ProofTooLong = "the proof is too long",
+            "More than 8192 bytes are not read.";
+        ProofMalformed = "the proof is not a JWT of the type dpop+jwt",
+            "The log's detail says what is wrong.";
+        ProofAlg = "the proof's alg is not allowed, or not its key's",
+            "See `dpop.algorithms`. A symmetric algorithm is never allowed.";
+        ProofJwk = "the proof's key cannot be used",
+            "The log's detail says why. The header must have the public key as `jwk`, and no other way to name a key.";
+        ProofClaim = "a claim of the proof is missing or has the wrong form",
+            "The log's detail names it: `jti`, `htm`, `htu` and `iat` are required.";
+        ProofSignature = "the proof's signature does not match its key",
+            "The proof was changed, or made by a client without the private key.";
+        ProofHtm = "htm is not the request's method",
+            "A proof of another request.";
+        ProofHtu = "htu is not the request's URI",
+            "A proof of another request, or `dpop.origins` is not what clients use. Query and fragment do not count.";
+        ProofNoOrigin = "no origin of the configuration has the request's host",
+            "Add it to `dpop.origins`.";
+        ProofOld = "the proof is too old",
+            "`iat` is longer ago than `dpop.max_age`, or `exp` has passed. Compare the clocks of client and proxy.";
+        ProofFuture = "the proof is of the future",
+            "`iat` or `nbf` lies beyond `dpop.future_iat_tolerance`. Compare the clocks of client and proxy.";
+        ProofAth = "ath is not the hash of the token",
+            "A proof for another token, or `ath` is missing.";
+    }
+    DpopProofReplayed {
+        ProofReplayed = "the proof was used before",
+            "Its key and `jti` were seen while it still counts.";
+    }
+    DpopNonceRequired {
+        NonceMissing = "the proof has no nonce",
+            "The client takes it from `DPoP-Nonce` of this answer.";
+        NonceOld = "the proof's nonce has expired",
+            "The client takes the next one from `DPoP-Nonce` of this answer.";
+        NonceForeign = "the proof's nonce is not of ours for this key",
+            "It was given to another key, by another server, or by a proxy with another secret.";
     }
     RouteUnmatched {
         NoRule = "no rule matches the method, path and host",
@@ -412,6 +474,14 @@ causes! {
             "A request must not go on with only some headers set. Check Envoy's limits for headers.";
         NoService = "there is no service to ask",
             "Report it: a rule that checks revocations cannot exist without `revocation`.";
+        ProofsFull = "too many proofs were used to remember one more",
+            "More proofs than `dpop.remembered_proofs` allows came within `dpop.max_age`. Raise it, or limit the rate of each client.";
+        ProofsUnreachable = "the memory of used proofs cannot be read or written",
+            "Report it with the version of Envoy.";
+        ClaimFailed = "the service cannot tell whether the proof was used before",
+            "Its store did not answer: see the service's log.";
+        ClaimUnanswered = "no answer whether the proof was used before",
+            "The service is down, unreachable, or slower than `revocation.timeout`.";
         ChecksFull = "too many requests wait already",
             "More requests wait for the service than `limits.waiting_requests`: it is slow, or the bound is too low.";
         StreamsFull = "too many streams are open already",

@@ -57,6 +57,7 @@ macro_rules! faults {
 }
 
 const TOKEN: Option<&str> = Some("invalid_token");
+const PROOF: Option<&str> = Some("invalid_dpop_proof");
 const REQUEST: Option<&str> = Some("invalid_request");
 
 faults! {
@@ -128,6 +129,19 @@ faults! {
     /// The client's address, user agent or certificate differs from the one that the token is bound to.
     BindingMismatch = "BINDING_MISMATCH", 403, 401, TOKEN, "the token is bound to another client",
         "For one client: a stolen token, or a change of network. For all clients: the proxy sees another address or certificate than the issuer; check `xff_num_trusted_hops`.";
+    /// The token's binding to a key does not fit the request: a bound token as a bearer token, an unbound one under the
+    /// scheme `DPoP`, or a proof of another key (RFC 9449 section 7.1).
+    DpopBindingMismatch = "DPOP_BINDING_MISMATCH", 401, 401, TOKEN, "the token is not bound as this request shows it",
+        "A stolen token, or a client that does not send bound tokens with the scheme `DPoP` and a proof. The log's cause says which.";
+    /// The proof of possession is missing or does not count (RFC 9449 section 4.3).
+    DpopProofInvalid = "DPOP_PROOF_INVALID", 401, 401, PROOF, "the DPoP proof is not acceptable",
+        "The log's cause says why. For all clients: compare `dpop.origins` with the URL that clients use, and clocks for `iat`.";
+    /// The proof was used before.
+    DpopProofReplayed = "DPOP_PROOF_REPLAYED", 401, 401, PROOF, "the DPoP proof was used before",
+        "A client that sends one proof with two requests or retries, or an attack. Each request needs a new `jti`.";
+    /// The proof lacks a nonce of ours that counts (RFC 9449 section 9). The answer has one.
+    DpopNonceRequired = "DPOP_NONCE_REQUIRED", 401, 401, Some("use_dpop_nonce"), "the DPoP proof needs a nonce of this server",
+        "Normal for a client's first request and after a pause. If it never ends, the client ignores `DPoP-Nonce`, or proxies have different secrets.";
     /// No rule matches the request.
     RouteUnmatched = "ROUTE_UNMATCHED", 403, 403, None, "no rule admits this request",
         "No rule has this method, path and host. Run `explain` on the request, and add a rule if it should be admitted.";
@@ -153,6 +167,17 @@ faults! {
 }
 
 impl RejectReason {
+    /// The client must send bound tokens in another way: the scheme `Bearer` would not help.
+    pub const fn is_about_dpop(self) -> bool {
+        matches!(
+            self,
+            RejectReason::DpopBindingMismatch
+                | RejectReason::DpopProofInvalid
+                | RejectReason::DpopProofReplayed
+                | RejectReason::DpopNonceRequired
+        )
+    }
+
     /// "Cannot tell" as opposed to "no": only these use the rule's failure policy.
     pub const fn is_cannot_tell(self) -> bool {
         matches!(

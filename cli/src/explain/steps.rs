@@ -179,6 +179,8 @@ impl<'e> Steps<'e> {
                     self.verdict(verdict);
                 }
             }
+            Wake::Claimed(Ok(())) => self.step("proof", "the service counts as not having seen it before".to_owned()),
+            Wake::Claimed(Err(cause)) => self.step("proof", cause.to_string()),
             Wake::Introspected(_) | Wake::Keys { .. } => {}
         }
     }
@@ -223,6 +225,10 @@ impl<'e> Steps<'e> {
     }
 
     fn admitted(&mut self, admission: &Admission) {
+        if let Some(proven) = admission.proven() {
+            let until = self.relative(proven.until.0);
+            self.step("proof", format!("proves the key that the token is bound to; it counts once, until {until}"));
+        }
         if self.progress.asked.is_none() {
             self.step("revocation", "not asked for");
         }
@@ -258,7 +264,8 @@ impl<'e> Steps<'e> {
                 .map(|websocket| format!("a WebSocket subprotocol that begins with {}", websocket.prefix)),
             Source::Query(place) => sources.query.get(place).map(|name| format!("the query parameter {name}")),
         };
-        found.unwrap_or_default()
+        // Only the scheme of bound tokens is found without being written.
+        found.unwrap_or_else(|| "the header authorization, scheme DPoP".to_owned())
     }
 
     /// The token's header, claims and signing key, as far as they can be read.
@@ -349,10 +356,10 @@ impl<'e> Steps<'e> {
         if let Some(certificate) = &binding.certificate {
             self.step("binding", format!("certificate, {}", word(&certificate.mode)));
         }
-        for (what, claim) in [("address", &binding.address), ("user agent", &binding.user_agent)] {
-            if let Some(claim) = claim {
-                self.step("binding", format!("{what} by the claim {}, {}", path(&claim.claim), word(&claim.mode)));
-            }
+        let address = binding.address.as_ref().map(|binding| ("address", &binding.claim, binding.mode));
+        let agent = binding.user_agent.as_ref().map(|binding| ("user agent", &binding.claim, binding.mode));
+        for (what, claim, mode) in address.into_iter().chain(agent) {
+            self.step("binding", format!("{what} by the claim {}, {}", path(claim), word(&mode)));
         }
         self.step("accepted", "the rule accepts the token");
     }

@@ -147,7 +147,7 @@ impl Desk {
             "--client-address=127.0.0.1".to_owned(),
             "--show-claims".to_owned(),
         ];
-        words.extend(ready.headers.iter().map(|(name, value)| format!("--header={name}: {value}")));
+        words.extend(ready.headers_in_envoy().iter().map(|(name, value)| format!("--header={name}: {value}")));
         let command = Command::try_parse_from(words).unwrap_or_else(|error| panic!("{}: {error}", case.name));
         command.explain.judge().unwrap_or_else(|error| panic!("{}: {error:#}", case.name)).as_json()
     }

@@ -7,10 +7,11 @@ use authn::reject::Cause;
 use authn::revocation::{Revocation, RevocationQuery, Verdict};
 use authn::time::{Monotonic, Now, UnixSeconds};
 use wire::DerivedKeys;
-use wire::check::{self, Needs, Question, QuestionError, Reply, StoreError};
+use wire::check::{self, Claimed, Needs, Question, QuestionError, Reply, StoreError, UsedProof};
 
 use super::{Dispatcher, Owner};
-use crate::checks::{BatchId, Checks, Resolved, Trigger};
+use crate::checks::{Batch, BatchId, Checks, Resolved, Trigger};
+use crate::claims::Claims;
 use crate::counts::{CheckFailure, Counter, microseconds};
 use crate::host::{Callout, CalloutReply, Host, PutError, StreamId};
 use crate::metrics::Metric;
@@ -28,6 +29,7 @@ pub const RETRIES: &[u8] = b"6";
 
 pub struct Checking {
     checks: Checks,
+    claims: Claims,
     shared: Option<SharedVerdicts>,
     nonces: Nonces,
 }
@@ -43,13 +45,21 @@ impl Checking {
         let limits = policy.limits();
         Self {
             checks: Checks::new(limits.waiting_requests, revocation.timeout, revocation.shared_answers_serve()),
+            claims: Claims::new(limits.waiting_requests, revocation.timeout),
             shared: SharedVerdicts::new(Namespace::new(&revocation.derived, policy.digest()), limits.shared_verdicts),
             nonces: Nonces { random, count: 0 },
         }
     }
 
     pub fn waiting(&self) -> usize {
-        self.checks.waiting()
+        self.checks.waiting().saturating_add(self.claims.waiting())
+    }
+
+    /// The next batch of keys, with the proofs that wait.
+    fn next_batch(&mut self, trigger: Trigger, now: Monotonic) -> Option<(Batch, Vec<UsedProof>)> {
+        let batch = self.checks.next_batch(trigger, self.claims.are_queued(), now)?;
+        let proofs = self.claims.take(batch.id);
+        Some((batch, proofs))
     }
 
     pub fn next_nonce(&mut self) -> [u8; 16] {
@@ -72,6 +82,7 @@ impl Checking {
 
     pub fn leave(&mut self, stream: StreamId) {
         self.checks.leave(stream);
+        self.claims.leave(stream);
     }
 }
 
@@ -100,6 +111,37 @@ impl Dispatcher {
         };
         self.counts.count(Counter::SharedHit);
         Some(Wake::Verdict { sent, verdict })
+    }
+
+    /// A proof must not have been used before at any proxy. `next`: the revocation query that follows, which goes with it.
+    /// `None`: the request waits.
+    pub(crate) fn claim(
+        &mut self,
+        host: &mut impl Host,
+        stream: StreamId,
+        proof: UsedProof,
+        next: Option<Arc<RevocationQuery>>,
+        now: Now,
+    ) -> Option<Wake> {
+        let joined = self.checking.as_mut().map(|it| it.claims.join(stream, proof, now.monotonic));
+        if !matches!(joined, Some(Ok(()))) {
+            return Some(Wake::Claimed(Err(Cause::ChecksFull)));
+        }
+        if let Some(query) = next {
+            match self.fresh_shared_verdict(host, &query, now) {
+                Some((sent, verdict)) => query.learn(sent, verdict),
+                None => {
+                    if let Some(checking) = &mut self.checking {
+                        checking.checks.anticipate(query);
+                    }
+                }
+            }
+        }
+        let is_ready = self.checking.as_ref().is_some_and(|it| it.checks.may_send());
+        if is_ready && !host.sends_checks_later() {
+            self.send_checks(host, Trigger::Waiters, now);
+        }
+        self.take(stream)
     }
 
     /// A verdict in use will soon be stale. Takes a newer one of another worker, or asks the service again. No request
@@ -139,10 +181,13 @@ impl Dispatcher {
     pub(super) fn send_checks(&mut self, host: &mut impl Host, trigger: Trigger, now: Now) {
         // An operator who sees a first token pass may want to revoke it at once.
         self.announce(host, now);
-        while let Some(batch) = self.checking.as_mut().and_then(|it| it.checks.next_batch(trigger, now.monotonic)) {
+        while let Some((batch, proofs)) = self.checking.as_mut().and_then(|it| it.next_batch(trigger, now.monotonic)) {
             host.record(Metric::CheckTokens, &[], u64::try_from(batch.tokens).unwrap_or(u64::MAX));
             let owner = |question| Owner::Check { batch: batch.id, question };
-            let asking = |derived: &DerivedKeys, nonce, needs| Question::new(derived, nonce, needs, &batch.keys);
+            let asking = |derived: &DerivedKeys, nonce, needs| match proofs.as_slice() {
+                [] => Question::new(derived, nonce, needs, &batch.keys),
+                proofs => Question::with_proofs(derived, nonce, needs, &batch.keys, proofs),
+            };
             if self.ask_service(host, asking, owner, now) {
                 self.counts.count(Counter::CheckSent);
                 (0..batch.refreshes).for_each(|_| self.counts.count(Counter::RefreshedAhead));
@@ -193,11 +238,17 @@ impl Dispatcher {
         match self.read_reply(question, reply) {
             Ok(reply) => {
                 let Some(checking) = &mut self.checking else { return };
-                match checking.checks.answered(batch, &reply) {
+                let claims = checking.claims.answered(batch, &reply.claims);
+                let answered = checking.checks.answered(batch, &reply);
+                // What the service says of a token is known before the request that waits for its proof goes on.
+                match answered {
                     Ok(resolved) => resolved.into_iter().for_each(|resolved| self.resolve(host, resolved)),
                     Err(waiters) => {
                         self.cannot_tell(waiters, Unavailable::NotToBeTrusted, Cause::CheckMismatch);
                     }
+                }
+                for (stream, claimed) in claims {
+                    self.wakes.wake(stream, Wake::Claimed(outcome(claimed)));
                 }
             }
             Err(failure) => {
@@ -224,6 +275,8 @@ impl Dispatcher {
     pub(super) fn tick_checks(&mut self, host: &mut impl Host, now: Now) {
         let late = self.checking.as_mut().map(|it| it.checks.expire(now.monotonic)).unwrap_or_default();
         self.cannot_tell(late, Unavailable::OutOfReach, Cause::CheckTimeout);
+        let late = self.checking.as_mut().map(|it| it.claims.expire(now.monotonic)).unwrap_or_default();
+        self.refuse_claims(late, Cause::ClaimUnanswered);
         self.drop_refreshes(host, now);
         self.send_checks(host, Trigger::Tick, now);
     }
@@ -248,6 +301,14 @@ impl Dispatcher {
     pub(super) fn checks_failed(&mut self, batch: BatchId, reason: Unavailable, cause: Cause) {
         let waiters = self.checking.as_mut().map(|it| it.checks.failed(batch)).unwrap_or_default();
         self.cannot_tell(waiters, reason, cause);
+        let claims = self.checking.as_mut().map(|it| it.claims.failed(batch)).unwrap_or_default();
+        self.refuse_claims(claims, cause);
+    }
+
+    fn refuse_claims(&mut self, waiters: Vec<StreamId>, cause: Cause) {
+        for stream in waiters {
+            self.wakes.wake(stream, Wake::Claimed(Err(cause)));
+        }
     }
 
     fn cannot_tell(&mut self, waiters: Vec<StreamId>, reason: Unavailable, cause: Cause) {
@@ -324,6 +385,15 @@ impl Nonces {
             *to = *from;
         }
         nonce
+    }
+}
+
+fn outcome(claimed: Option<Claimed>) -> Result<(), Cause> {
+    match claimed {
+        Some(Claimed::First) => Ok(()),
+        Some(Claimed::Again) => Err(Cause::ProofReplayed),
+        Some(Claimed::Unknown) => Err(Cause::ClaimFailed),
+        None => Err(Cause::CheckMismatch),
     }
 }
 

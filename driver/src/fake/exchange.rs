@@ -46,6 +46,8 @@ pub struct FakeExchange {
     pub headers: Vec<(Vec<u8>, Vec<u8>)>,
     pub address: Option<IpAddr>,
     pub certificate_sha256: Option<Vec<u8>>,
+    /// Of whoever opened the connection.
+    pub certificate_uri: Option<Vec<u8>>,
     pub reply: Option<Sent>,
     /// What was exposed of the request, by name.
     pub exposed: Vec<(String, String)>,
@@ -68,6 +70,7 @@ impl FakeExchange {
             headers,
             address: Some(IpAddr::from([127, 0, 0, 1])),
             certificate_sha256: None,
+            certificate_uri: None,
             reply: None,
             exposed: Vec::new(),
             routes_chosen: 0,
@@ -153,5 +156,9 @@ impl Peer for FakeExchange {
 
     fn certificate_sha256(&self) -> Option<Vec<u8>> {
         self.certificate_sha256.clone()
+    }
+
+    fn certificate_uri(&self) -> Option<Vec<u8>> {
+        self.certificate_uri.clone()
     }
 }

@@ -1,8 +1,9 @@
 //! The revocation service, as far as a filter sees it: it answers checks from a table, and polls of the feed from a log.
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use wire::check::{Asked, StoreError};
+use wire::check::{Asked, Claimed, StoreError};
 use wire::feed::{self, Cursor, MAX_KEYS, Membership, News, Polled, Reply, Trouble, piece_of};
 use wire::{Answer, DerivedKeys, Retention, RevocationKey};
 
@@ -15,6 +16,8 @@ pub struct FakeService {
     pub keeps: Retention,
     /// It cannot tell.
     pub fails: Option<StoreError>,
+    /// Proofs that were claimed.
+    pub used_proofs: RefCell<BTreeSet<[u8; 16]>>,
     /// Every revocation, in order.
     pub log: Vec<RevocationKey>,
     /// How far the feed's picture is complete when a poll is answered, in milliseconds from then.
@@ -34,6 +37,7 @@ impl FakeService {
             revoked: BTreeMap::new(),
             keeps: Retention::LONGEST,
             fails: None,
+            used_proofs: RefCell::default(),
             log: Vec::new(),
             complete_millis: 0,
             pieces: 1,
@@ -115,7 +119,10 @@ impl FakeService {
             None => {
                 let answer = |key| self.revoked.get(key).copied().unwrap_or(Answer::Live);
                 let answers: Vec<Answer> = asked.keys().iter().map(answer).collect();
-                FakeReply::new(200, content_type, asked.answers(&self.keys, self.keeps, &answers))
+                let mut used = self.used_proofs.borrow_mut();
+                let mut claim = |digest| if used.insert(digest) { Claimed::First } else { Claimed::Again };
+                let claims: Vec<Claimed> = asked.proofs().iter().map(|proof| claim(proof.digest)).collect();
+                FakeReply::new(200, content_type, asked.answers(&self.keys, self.keeps, &answers, &claims))
             }
         }
     }

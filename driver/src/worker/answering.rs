@@ -27,15 +27,18 @@ impl Worker {
                 policy.changes_unread(rule)
             }),
         };
+        let dpop_nonce =
+            answer.dpop_nonce.as_ref().map(|nonce| authn::browser::Edit::Set(NONCE, nonce.as_bytes().to_vec()));
         let mut is_changed = true;
-        for edit in &changes.edits {
+        for edit in changes.edits.iter().chain(&dpop_nonce) {
             is_changed &= response.edit(edit).is_ok();
         }
         if !is_changed {
             host.log(Level::Error, format_args!("portcullis: the host did not change the headers of an answer"));
         }
+        let is_ours = answer.is_ours;
         // An open stream is known until its end.
-        if !policy.changes_trailers(rule) && !self.watches(stream) {
+        if is_ours || (!policy.changes_trailers(rule) && !self.watches(stream)) {
             self.phases.remove(&stream);
         }
         (0..changes.repaired).for_each(|_| self.counts.count(Counter::CookieRepaired));
@@ -53,7 +56,7 @@ impl Worker {
 
     /// Remembers a request whose answer must be changed.
     pub(super) fn expect_answer(&mut self, stream: StreamId, rule: Option<usize>, answer: Answer) {
-        if answer.is_cookie_session || self.core.policy.changes_answers(rule) {
+        if answer.is_cookie_session || answer.dpop_nonce.is_some() || self.core.policy.changes_answers(rule) {
             self.phases.insert(stream, Phase::Answering { rule, answer });
         }
     }
@@ -82,6 +85,10 @@ impl Worker {
         let (rule, rejection) = (refused.rule, &refused.rejection);
         call.exchange.observe(Stage::Reported { rule, rejection });
         if removals.iter().any(|removal| remove(call.exchange, removal).is_err()) {
+            return self.refuse(call, &Refused::new(rule, Rejection::new(Cause::TokenUnremovable)), Some(now));
+        }
+        // A proof that does not count is not the upstream's.
+        if self.core.policy.removes_proofs(rule) && call.exchange.edit(Edit::Remove(dpop::HEADER.as_bytes())).is_err() {
             return self.refuse(call, &Refused::new(rule, Rejection::new(Cause::TokenUnremovable)), Some(now));
         }
         let nonce = match rule.map_or(Ok(None), |rule| self.give_nonce(call, rule)) {

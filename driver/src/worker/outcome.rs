@@ -36,13 +36,26 @@ impl Worker {
         cookie_session: bool,
         now: Now,
     ) -> Action {
+        if let (Some(proven), Some(proofs)) = (admission.proven(), &self.core.used_proofs)
+            && let Err(cause) = proofs.use_up(call.host, proven, now.wall)
+        {
+            let refused = Refused::new(Some(admission.rule()), Rejection::new(cause));
+            return match self.core.policy.only_reports(refused.rule) {
+                true => self.forward_reported(call, &refused, std::slice::from_ref(admission.removal()), now),
+                false => self.refuse(call, &refused, Some(now)),
+            };
+        }
         call.exchange.observe(Stage::Admitted(admission));
         let set = admission
             .headers()
             .iter()
             // The client's headers of these names were removed before the rules were matched.
             .try_for_each(|(name, value)| call.exchange.edit(Edit::Add(name.as_bytes(), value.as_bytes())));
-        if set.and_then(|()| remove(call.exchange, admission.removal())).is_err() {
+        let removed = set.and_then(|()| remove(call.exchange, admission.removal())).and_then(|()| {
+            let has_proof = admission.removes_proof();
+            if has_proof { call.exchange.edit(Edit::Remove(dpop::HEADER.as_bytes())) } else { Ok(()) }
+        });
+        if removed.is_err() {
             let refused = Refused::new(Some(admission.rule()), Rejection::new(Cause::HeaderUnwritable));
             return self.refuse(call, &refused, Some(now));
         }
@@ -71,7 +84,14 @@ impl Worker {
         }
         let outcome = if admission.unchecked { Outcome::AdmittedUnchecked } else { Outcome::Admitted };
         self.conclude(call.exchange, outcome, Some(admission.rule()), admission.headers(), admission.exposed(), None);
-        let answer = Answer { is_authenticated: true, is_cookie_session: cookie_session, nonce, ..Answer::default() };
+        let dpop_nonce = admission.proven().and_then(|proven| proven.next_nonce.clone());
+        let answer = Answer {
+            is_authenticated: true,
+            is_cookie_session: cookie_session,
+            nonce,
+            dpop_nonce,
+            ..Answer::default()
+        };
         if is_watched {
             self.phases.insert(call.stream, Phase::Open { rule: admission.rule(), answer, is_answered: false });
         } else {
@@ -99,13 +119,14 @@ impl Worker {
     pub(super) fn refuse<H: Host, E: Exchange, D: Dispatch>(
         &mut self,
         call: &mut Call<'_, H, E, D>,
-        Refused { rule, rejection, token, .. }: &Refused,
+        Refused { rule, rejection, token, nonce, .. }: &Refused,
         now: Option<Now>,
     ) -> Action {
         let rule = *rule;
         let policy = &self.core.policy;
         let request = call.exchange.with_headers(RequestFacts::of).unwrap_or_default();
-        let refusal = policy.refusal(rejection.reason, rule, request.id.as_deref());
+        let mut refusal = policy.refusal(rejection.reason, rule, request.id.as_deref());
+        refusal.headers.extend(nonce.clone().map(|nonce| (NONCE, nonce)));
         call.exchange.observe(Stage::Refused { rule, rejection });
         if let Some(level) = refusal_level(policy.refusal_log()) {
             self.log.rejected(call.host, level, now.map(|now| now.monotonic), || {

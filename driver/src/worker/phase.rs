@@ -11,6 +11,8 @@ pub enum Phase {
     Checking { asking: Asking, cookie_session: bool },
     /// It waits for its issuer's introspection server.
     Introspecting { subject: Introspected },
+    /// It waits for the service to say that its proof was not used before.
+    Claiming { accepted: Accepted, cookie_session: bool },
     /// It waits for a key that may verify its token. `rejection` is the result without one.
     AwaitingKeys { entered: Entered<'static>, rejection: Rejection },
     /// It was refused, but the host did not send the refusal.
@@ -39,7 +41,10 @@ pub enum Introspected {
 impl Phase {
     pub fn waits(&self) -> bool {
         match self {
-            Phase::Checking { .. } | Phase::Introspecting { .. } | Phase::AwaitingKeys { .. } => true,
+            Phase::Checking { .. }
+            | Phase::Introspecting { .. }
+            | Phase::Claiming { .. }
+            | Phase::AwaitingKeys { .. } => true,
             Phase::Unanswered | Phase::Answering { .. } | Phase::Open { .. } => false,
         }
     }
@@ -53,6 +58,7 @@ impl Phase {
         match self {
             Phase::Checking { asking, .. } => Some(asking.rule()),
             Phase::Introspecting { subject } => Some(subject.rule()),
+            Phase::Claiming { accepted, .. } => Some(accepted.rule()),
             Phase::AwaitingKeys { entered, .. } => Some(entered.rule()),
             Phase::Unanswered | Phase::Answering { .. } | Phase::Open { .. } => None,
         }
@@ -67,7 +73,9 @@ impl Phase {
             Phase::Introspecting { subject: Introspected::Opaque(entered) } | Phase::AwaitingKeys { entered, .. } => {
                 Some(entered.removal())
             }
-            Phase::Introspecting { subject: Introspected::Jwt { accepted, .. } } => Some(accepted.removal()),
+            Phase::Claiming { accepted, .. } | Phase::Introspecting { subject: Introspected::Jwt { accepted, .. } } => {
+                Some(accepted.removal())
+            }
             Phase::Unanswered | Phase::Answering { .. } | Phase::Open { .. } => None,
         }
     }

@@ -27,6 +27,12 @@ pub enum Step {
         asking: Asking,
         cookie_session: bool,
     },
+    /// The service must not have seen its proof before.
+    Claim {
+        accepted: Accepted,
+        proof: UsedProof,
+        cookie_session: bool,
+    },
     AwaitKeys {
         entered: Entered<'static>,
         issuer: usize,
@@ -46,6 +52,8 @@ pub struct Refused {
     pub reported: Option<Vec<Removal>>,
     /// Its token, as far as one was found.
     pub token: Option<RefusedToken>,
+    /// For the client's next proof.
+    pub nonce: Option<String>,
 }
 
 pub enum RefusedToken {
@@ -134,6 +142,13 @@ impl Worker {
                 let (rule, verified) = (asking.rule(), Arc::clone(asking.verified()));
                 admitted(rule, verified, asking.on_cannot_tell(reason, cause), cookie_session)
             }
+            (Phase::Claiming { accepted, cookie_session }, Wake::Claimed(Ok(()))) => {
+                self.status_after_wait(accepted, cookie_session, now)
+            }
+            (Phase::Claiming { accepted, .. }, Wake::Claimed(Err(cause))) => {
+                let token = RefusedToken::Verified(Arc::clone(accepted.verified()));
+                Refused::new(Some(accepted.rule()), Rejection::new(cause)).about(token).into()
+            }
             (Phase::Introspecting { subject }, Wake::Introspected(Err(rejection))) => {
                 let token = match subject.jwt() {
                     Some(jwt) => RefusedToken::Verified(Arc::clone(jwt)),
@@ -170,23 +185,24 @@ impl Worker {
         if let Err(unverifiable) = self.core.policy.check_still_trusts(&verified, &self.keys.1, now) {
             return refused(unverifiable.rejection, token);
         }
-        let (status, cookie_session) = match subject {
-            Introspected::Opaque(entered) => {
-                let cookie_session = entered.is_cookie_session();
-                (self.accept(verified, entered, exchange, now), cookie_session)
-            }
-            Introspected::Jwt { accepted, cookie_session } => {
-                (self.core.policy.status_after_introspection(accepted, self.known(), now), cookie_session)
-            }
+        let step = match subject {
+            Introspected::Opaque(entered) => self.accept(verified, entered, exchange, now),
+            Introspected::Jwt { accepted, cookie_session } => self.status_after_wait(accepted, cookie_session, now),
         };
-        match status {
-            Ok(RevocationStatus::MustIntrospect(_)) => refused(Rejection::new(Cause::IntrospectionTimeout), token),
-            status => by_status(rule, token, status, cookie_session),
+        match step {
+            Step::Introspect { .. } => refused(Rejection::new(Cause::IntrospectionTimeout), token),
+            step => step,
         }
     }
 
+    /// An accepted request has waited for something else than a verdict.
+    fn status_after_wait(&mut self, accepted: Accepted, cookie_session: bool, now: Now) -> Step {
+        let (rule, token) = (accepted.rule(), Arc::clone(accepted.verified()));
+        let status = self.core.policy.status_after_introspection(accepted, self.known(), now);
+        by_status(rule, token, status, cookie_session)
+    }
+
     fn judge_token<E: Exchange>(&mut self, entered: Entered<'_>, retry: RetryState, exchange: &E, now: Now) -> Step {
-        let (rule, cookie_session) = (entered.rule(), entered.is_cookie_session());
         let verified = match self.verified(&entered, now) {
             Ok(verified) => verified,
             Err(Unverifiable { introspect: Some(issuer), .. }) => {
@@ -197,23 +213,34 @@ impl Worker {
             }
             Err(Unverifiable { rejection, .. }) => return Refused::unverified(&entered, rejection).into(),
         };
-        let token = Arc::clone(&verified);
-        by_status(rule, token, self.accept(verified, entered, exchange, now), cookie_session)
+        self.accept(verified, entered, exchange, now)
     }
 
-    fn accept<E: Exchange>(
-        &mut self,
-        verified: Arc<Verified>,
-        entered: Entered<'_>,
-        exchange: &E,
-        now: Now,
-    ) -> Result<RevocationStatus, Rejection> {
+    fn accept<E: Exchange>(&mut self, verified: Arc<Verified>, entered: Entered<'_>, exchange: &E, now: Now) -> Step {
         exchange.observe(Stage::Verified(&verified));
-        let accepted = self.core.policy.accept(verified, entered, now, exchange)?;
+        let (rule, cookie_session) = (entered.rule(), entered.is_cookie_session());
+        let token = Arc::clone(&verified);
+        let core = Arc::clone(&self.core);
+        let accepted = match core.policy.accept(verified, entered, now, core.engine.as_ref(), exchange) {
+            Ok(accepted) => accepted,
+            Err(rejection) => {
+                let nonce = match rejection.reason {
+                    RejectReason::DpopNonceRequired => core.policy.nonce_for(&token, rule, now),
+                    _ => None,
+                };
+                let refused = Refused::new(Some(rule), rejection).about(RefusedToken::Verified(token));
+                return Refused { nonce, ..refused }.into();
+            }
+        };
         exchange.observe(Stage::Accepted);
-        let status = self.core.policy.revocation_status(accepted, self.known(), now);
+        if let Some(proven) = accepted.claim(&core.policy) {
+            let seconds = UsedProofs::remembered_seconds(proven, now.wall);
+            let proof = UsedProof { digest: proven.digest, seconds };
+            return Step::Claim { accepted, proof, cookie_session };
+        }
+        let status = core.policy.revocation_status(accepted, self.known(), now);
         self.count_feed(&status, now);
-        status
+        by_status(rule, token, status, cookie_session)
     }
 
     fn count_feed(&mut self, status: &Result<RevocationStatus, Rejection>, now: Now) {
@@ -287,7 +314,7 @@ impl Step {
 
 impl Refused {
     pub fn new(rule: Option<usize>, rejection: Rejection) -> Self {
-        Self { rule, rejection, token: None, reported: None }
+        Self { rule, rejection, token: None, reported: None, nonce: None }
     }
 
     fn unverified(entered: &Entered<'_>, rejection: Rejection) -> Self {

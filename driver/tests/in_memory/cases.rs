@@ -7,6 +7,7 @@ use std::time::Duration;
 use authn::reject::RejectReason;
 use authn::time::{Monotonic, Now, UnixSeconds};
 use cases::{Case, Expect, Ready, RevokedSpec, Store, Table};
+use driver::StreamId;
 use driver::fake::{FakeExchange, FakeHost, FakeProxy, FakeReply, FakeService, InFlight, Request, Seen, SharedData};
 use wire::check::StoreError;
 use wire::{Answer, DerivedKeys, Kind, RevocationKey, Secret, token_id_from_jti};
@@ -35,7 +36,11 @@ fn every_case_is_decided_as_the_table_says() {
         for case in table.cases.iter().filter(|case| case.config == *name) {
             proxy.advance(Duration::from_secs(6));
             proxy.host.now.wall = UnixSeconds(NOW);
-            let ready = table.ready(case, NOW).unwrap();
+            let nonce = table.asking_for_nonce(case, NOW).unwrap().map(|ready| nonce(&mut proxy, &table, case, &ready));
+            let ready = table.ready_with(case, nonce.as_deref(), NOW).unwrap();
+            if case.again {
+                decide(&mut proxy, &table, case, &ready);
+            }
             let outcome = decide(&mut proxy, &table, case, &ready);
             if let Some(difference) = difference(case, &outcome) {
                 wrong.push(format!("{}: {difference}\n    {outcome:?}", case.name));
@@ -59,26 +64,19 @@ fn every_fault_that_can_occur_is_in_the_table() {
     }
 }
 
-fn decide(proxy: &mut FakeProxy, table: &Table, case: &Case, ready: &Ready) -> Outcome {
-    let derived = Secret::new(cases::SHARED_SECRET.as_bytes()).unwrap().derive();
-    let mut service = FakeService::new(derived.clone());
-    service.revoked = case.revoked.iter().map(|revoked| revocation(&derived, table, revoked)).collect();
-    service.fails = match case.store {
-        Store::Up => None,
-        Store::Refused => Some(StoreError::StoreRefused),
-        Store::Slow => Some(StoreError::StoreSlow),
-        Store::Flushed => Some(StoreError::StoreChanged),
+/// What the proxy gives to a client whose proof has no nonce.
+fn nonce(proxy: &mut FakeProxy, table: &Table, case: &Case, ready: &Ready) -> String {
+    let Seen::Replied(reply) = seen(proxy, table, case, ready).1 else {
+        panic!("{}: no nonce was asked for", case.name)
     };
-    let pseudo = [(":method", &ready.method), (":path", &ready.path), (":authority", &ready.authority)];
-    let pseudo = pseudo.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
-    // A proxy hands names over in lower case.
-    let headers =
-        ready.headers.iter().map(|(name, value)| (name.to_lowercase().into_bytes(), value.as_bytes().to_vec()));
-    let scheme = (b":scheme".to_vec(), b"http".to_vec());
-    let exchange = FakeExchange::new(pseudo.into_iter().chain([scheme]).chain(headers).collect());
-    let stream = proxy.send(0, Request { exchange, ends: true });
-    proxy.answer_all(|call| Some(answer(call, &service, ready)));
-    match proxy.seen(stream) {
+    assert_eq!(reply.details, "DPOP_NONCE_REQUIRED", "{}", case.name);
+    let nonce = reply.headers.into_iter().find(|(name, _)| name == "dpop-nonce");
+    nonce.map(|(_, value)| value).unwrap_or_else(|| panic!("{}: the answer has no nonce", case.name))
+}
+
+fn decide(proxy: &mut FakeProxy, table: &Table, case: &Case, ready: &Ready) -> Outcome {
+    let (stream, seen) = seen(proxy, table, case, ready);
+    match seen {
         Seen::Forwarded(exchange) => {
             let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
             let headers: Vec<(String, String)> =
@@ -101,6 +99,28 @@ fn decide(proxy: &mut FakeProxy, table: &Table, case: &Case, ready: &Ready) -> O
         }
         Seen::Waiting | Seen::Unanswered | Seen::Ended(_) => panic!("{}: the request has no answer", case.name),
     }
+}
+
+fn seen(proxy: &mut FakeProxy, table: &Table, case: &Case, ready: &Ready) -> (StreamId, Seen) {
+    let derived = Secret::new(cases::SHARED_SECRET.as_bytes()).unwrap().derive();
+    let mut service = FakeService::new(derived.clone());
+    service.revoked = case.revoked.iter().map(|revoked| revocation(&derived, table, revoked)).collect();
+    service.fails = match case.store {
+        Store::Up => None,
+        Store::Refused => Some(StoreError::StoreRefused),
+        Store::Slow => Some(StoreError::StoreSlow),
+        Store::Flushed => Some(StoreError::StoreChanged),
+    };
+    let pseudo = [(":method", &ready.method), (":path", &ready.path), (":authority", &ready.authority)];
+    let pseudo = pseudo.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+    // A proxy hands names over in lower case.
+    let headers = ready.headers_in_envoy().into_iter();
+    let headers = headers.map(|(name, value)| (name.to_lowercase().into_bytes(), value.into_bytes()));
+    let scheme = (b":scheme".to_vec(), b"http".to_vec());
+    let exchange = FakeExchange::new(pseudo.into_iter().chain([scheme]).chain(headers).collect());
+    let stream = proxy.send(0, Request { exchange, ends: true });
+    proxy.answer_all(|call| Some(answer(call, &service, ready)));
+    (stream, proxy.seen(stream))
 }
 
 /// As the service, and the introspection server of `tests/tests/e2e/cases.rs`.

@@ -8,6 +8,7 @@
     reason = "a test fails by a panic"
 )]
 
+mod answers;
 mod cases;
 mod feed;
 mod histories;

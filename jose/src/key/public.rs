@@ -70,6 +70,14 @@ impl Curve {
 }
 
 impl PublicKey {
+    /// From a JWK (RFC 7517), of which `kid`, `alg` and the like do not count.
+    ///
+    /// # Errors
+    /// See [`KeyError`]: also for a JWK with private members, and one that is not for verifying signatures.
+    pub fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, KeyError> {
+        super::jwk::read(jwk).map(|members| members.public)
+    }
+
     /// From big-endian integers.
     ///
     /// # Errors

@@ -335,6 +335,7 @@ fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Router {
     let checks = check::AppState {
         secrets: Arc::clone(&parts.secrets),
         revocations: Arc::clone(&parts.stores.revocations),
+        replay_guard: Arc::clone(&parts.stores.replay_guard),
         issuers: Arc::clone(&parts.issuers),
         keeps: options.retention(),
         future_iat_tolerance_seconds: options.future_iat_tolerance_seconds(),
@@ -347,6 +348,7 @@ fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Router {
     if let Some(sessions) = &parts.sessions {
         let state = oauth2::AppState {
             sessions: Arc::clone(sessions),
+            replay_guard: Arc::clone(&parts.stores.replay_guard),
             audit: Arc::clone(&parts.audit),
             metrics: metrics.oauth.clone(),
             refused,

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use jose::dpop::TargetUri;
 use tokio::sync::Semaphore;
 use wire::DerivedKeys;
 use wire::check::StoreError;
@@ -57,6 +58,8 @@ pub struct Config {
     pub refresh_grace: Duration,
     /// The longest lifetime of a token that any filter accepts.
     pub max_lifetime: Duration,
+    /// The URL of the token endpoint as clients use it. `None`: proofs by DPoP do not count.
+    pub token_url: Option<TargetUri>,
     /// How much longer than its session a revocation holds: filters' clocks differ from ours.
     pub revocation_margin: Duration,
 }
@@ -178,6 +181,10 @@ impl Sessions {
         if new.refresh && !new.client_id.as_deref().is_some_and(|id| self.clients.may_refresh(id)) {
             return Err(FieldError::new("client_id", "must be a client that may refresh").into());
         }
+        if new.refresh && new.is_bound_to_key() && self.config.token_url.is_none() {
+            let what = "needs --token-url for a session with a refresh token: each refresh proves the key";
+            return Err(FieldError::new("binding.jkt", what).into());
+        }
         let (now, at) = (unix_seconds(), self.ring.first());
         let sid = Sid::random().map_err(|_| SessionError::Randomness)?;
         let data = Data {
@@ -200,7 +207,7 @@ impl Sessions {
             reason: new.reason,
         };
         let life = Duration::from_secs(data.ends.saturating_sub(now));
-        let issued = self.issue(at, sid, &data, u64::MAX, now).await?;
+        let issued = self.issue(at, sid, &data, u64::MAX, None, now).await?;
         let refresh = match data.refresh {
             true => Some(self.ring.make_token(at, Purpose::Refresh, sid).map_err(|_| SessionError::Randomness)?),
             false => None,
@@ -216,7 +223,7 @@ impl Sessions {
             return Err(error);
         }
         self.events.count(SessionEvent::Created.name());
-        Ok(self.tokens(issued, refresh, &data, u64::MAX))
+        Ok(self.tokens(issued, refresh, &data, u64::MAX, None))
     }
 
     /// Adds it to its subject's list.

@@ -3,16 +3,18 @@
 mod metrics;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::future::{join, join_all};
+use jose::base64url;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use wire::check::{Asked, CONTENT_TYPE, NamedIssuer, Needs, QuestionError, StoreError};
+use wire::check::{Asked, CONTENT_TYPE, Claimed, NamedIssuer, Needs, QuestionError, StoreError, UsedProof};
 use wire::{DerivedKeys, Retention};
 
 use crate::base::clock::unix_seconds;
@@ -20,7 +22,7 @@ use crate::base::connections::Connection;
 use crate::base::throttle::Throttle;
 use crate::domain::issuers::Issuers;
 pub use metrics::Metrics;
-use store::RevocationStore;
+use store::{Claim, ReplayGuard, RevocationStore};
 
 const NO_STORE: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
 
@@ -29,6 +31,7 @@ const NO_STORE: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
 pub struct AppState {
     pub secrets: Arc<[DerivedKeys]>,
     pub revocations: Arc<dyn RevocationStore>,
+    pub replay_guard: Arc<dyn ReplayGuard>,
     pub issuers: Arc<Issuers>,
     /// How long revocations are kept, as filters are told.
     pub keeps: Retention,
@@ -72,20 +75,29 @@ async fn check(State(state): State<AppState>, Extension(connection): Extension<C
     let answered = match meets(&asked.needs(), state.future_iat_tolerance_seconds, unix_seconds()) {
         Ok(()) if !asked.issuers().is_empty() => {
             note_issuers(&state, asked.issuers());
-            Ok(Vec::new())
+            Ok((Vec::new(), Vec::new()))
         }
         Ok(()) => {
             state.metrics.keys(asked.keys().len());
-            state.revocations.check(asked.keys()).await
+            let claims = claim_all(&state, asked.proofs());
+            match asked.keys() {
+                [] => claims.await.into_iter().collect::<Result<_, _>>().map(|claims| (Vec::new(), claims)),
+                keys => {
+                    let (answers, claims) = join(state.revocations.check(keys), claims).await;
+                    // The other requests of the batch do not wait for a proof.
+                    let claims = claims.into_iter().map(|claim| claim.unwrap_or(Claimed::Unknown));
+                    answers.map(|answers| (answers, claims.collect()))
+                }
+            }
         }
         Err(error) => Err(error),
     };
     let (status, body) = match answered {
-        Ok(answers) => {
+        Ok((answers, claims)) => {
             if asked.issuers().is_empty() {
                 state.metrics.answered();
             }
-            (StatusCode::OK, asked.answers(derived, state.keeps, &answers))
+            (StatusCode::OK, asked.answers(derived, state.keeps, &answers, &claims))
         }
         Err(error) => {
             state.metrics.failed(error);
@@ -94,6 +106,19 @@ async fn check(State(state): State<AppState>, Extension(connection): Extension<C
         }
     };
     (status, [(header::CONTENT_TYPE, CONTENT_TYPE), NO_STORE], body).into_response()
+}
+
+/// Uses proofs up. No secret plays a part in their names, so proxies that rotate theirs agree on them.
+async fn claim_all(state: &AppState, proofs: &[UsedProof]) -> Vec<Result<Claimed, StoreError>> {
+    let claim = async |proof: &UsedProof| {
+        let name = format!("dpop-{}", base64url::encode(proof.digest));
+        // It is never completed: the claim lasts as long as the proof could be used.
+        Ok(match state.replay_guard.claim(&name, Duration::from_secs(proof.seconds.into())).await? {
+            Claim::Claimed => Claimed::First,
+            Claim::Pending | Claim::Done => Claimed::Again,
+        })
+    };
+    join_all(proofs.iter().map(claim)).await
 }
 
 /// Filters do not wait for the store here.

@@ -11,6 +11,7 @@ mod client;
 mod error;
 mod form;
 mod metrics;
+mod proof;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -37,6 +38,7 @@ use client::authenticate;
 use error::{NO_STORE, OAuthError, OAuthProblem};
 use form::{Form, takes_json};
 pub use metrics::Metrics;
+use store::ReplayGuard;
 
 /// The longest body: the longest token that a filter accepts, each byte escaped, and the other parameters.
 pub const MAX_BODY: usize = 3 * 64 * 1024 + 8 * 1024;
@@ -86,7 +88,7 @@ struct Introspection {
     client_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
-    /// `Bearer`
+    /// `Bearer`, or `DPoP` for a token that is bound to a key
     #[serde(skip_serializing_if = "Option::is_none")]
     token_type: Option<&'static str>,
     /// Unix seconds, as `iat` and `auth_time` are.
@@ -108,6 +110,7 @@ impl From<ActiveToken> for Introspection {
     fn from(token: ActiveToken) -> Self {
         let mut claims = token.claims;
         claims.further.remove("portcullis_keep_for");
+        let token_type = claims.token_type();
         Self {
             active: true,
             iss: Some(claims.iss),
@@ -117,7 +120,7 @@ impl From<ActiveToken> for Introspection {
             jti: Some(token.jti),
             client_id: claims.client_id,
             scope: claims.scope,
-            token_type: Some("Bearer"),
+            token_type: Some(token_type),
             exp: Some(token.exp),
             iat: Some(token.iat),
             auth_time: Some(claims.auth_time),
@@ -131,6 +134,7 @@ impl From<ActiveToken> for Introspection {
 #[derive(Debug, Clone)]
 pub struct AppState {
     pub sessions: Arc<Sessions>,
+    pub replay_guard: Arc<dyn ReplayGuard>,
     pub audit: Arc<Audit>,
     pub metrics: Metrics,
     /// Clients refused, as they are logged.
@@ -145,7 +149,8 @@ pub fn key_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(jwks))
 }
 
-/// Exchange a refresh token for the next one (RFC 6749 section 6).
+/// Exchange a refresh token for the next one (RFC 6749 section 6). With a proof in the header `DPoP`, the access token is bound
+/// to its key (RFC 9449 section 5).
 #[utoipa::path(
     post, path = "/oauth2/token", tag = "oauth2", security(("client" = [])),
     request_body(content_type = "application/x-www-form-urlencoded", content = RefreshForm),
@@ -169,7 +174,9 @@ async fn token(
         }
         must(&client, May::Refresh)?;
         let refresh_token = form.must("refresh_token", "`refresh_token` is missing")?;
-        let tokens = state.sessions.refresh(&client, refresh_token, form.get("scope")).await?;
+        let url = state.sessions.config.token_url.as_ref();
+        let key = proof::proved_key(url, &headers, &*state.replay_guard).await?;
+        let tokens = state.sessions.refresh(&client, refresh_token, form.get("scope"), key).await?;
         Ok((NO_STORE, Json(tokens)).into_response())
     };
     finish(&state, "token", answer.await)

@@ -8,6 +8,7 @@
 //! portcullis:{<bucket>}:u:<name>   a sorted set of the subject's sids by their end
 //! ```
 //! All of a session lies under one name, so that every change is one command in one bucket.
+use jose::base64url;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -17,6 +18,8 @@ use crate::model::session_keys::TokenMac;
 /// The valid access tokens of one session at a time: the newest, and those left by refreshes.
 pub const MAX_ACCESS_TOKENS: usize = 4;
 pub const RECORD_BYTES: usize = 48;
+/// In the place of expiry and scopes: the record is about the key of the next one. No token has it, since none expires in 1970.
+const BINDING: [u8; 16] = *b"\0\0\0\0\0\0\0\0dpop jkt";
 /// A scope is a bit in an access record.
 pub const MAX_SCOPES: usize = 64;
 
@@ -87,6 +90,8 @@ pub struct AccessRecord {
     pub mac: TokenMac,
     pub exp: u64,
     pub scopes: u64,
+    /// The key that it is bound to, apart from its session: in a record of its own, before the token's.
+    pub jkt: Option<[u8; 32]>,
 }
 
 impl Data {
@@ -107,11 +112,22 @@ impl Data {
         Some(mask)
     }
 
-    /// `mask`: the scopes that the token has.
-    pub fn to_claims(&self, mask: u64) -> SessionClaims {
+    /// The thumbprint of the key that the session is bound to (RFC 9449 section 6).
+    pub fn jkt(&self) -> Option<&str> {
+        self.binding.get("cnf")?.get("jkt")?.as_str()
+    }
+
+    /// `mask`: the scopes that the token has. `jkt`: the key that it is bound to, if not by its session.
+    pub fn to_claims(&self, mask: u64, jkt: Option<[u8; 32]>) -> SessionClaims {
         let scopes = self.scopes_of(mask);
         let mut further = self.claims.clone();
         further.extend(self.binding.clone());
+        if let Some(jkt) = jkt {
+            let cnf = further.entry("cnf").or_insert_with(|| Value::Object(Map::new()));
+            if let Value::Object(cnf) = cnf {
+                cnf.insert("jkt".to_owned(), base64url::encode(jkt).into());
+            }
+        }
         SessionClaims {
             iss: self.iss.clone(),
             sub: self.sub.clone(),
@@ -129,6 +145,14 @@ impl Data {
     }
 }
 
+impl SessionClaims {
+    /// `DPoP` for a token that is bound to a key (RFC 9449 sections 5 and 6.2).
+    pub fn token_type(&self) -> &'static str {
+        let is_bound = self.further.get("cnf").is_some_and(|cnf| cnf.get("jkt").is_some());
+        if is_bound { "DPoP" } else { "Bearer" }
+    }
+}
+
 impl std::fmt::Debug for Data {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Data").field("sid", &self.sid).finish_non_exhaustive()
@@ -137,7 +161,12 @@ impl std::fmt::Debug for Data {
 
 impl AccessRecord {
     pub fn to_bytes(self) -> Vec<u8> {
-        let mut bytes = self.mac.0.to_vec();
+        let mut bytes = Vec::new();
+        if let Some(jkt) = self.jkt {
+            bytes.extend_from_slice(&jkt);
+            bytes.extend_from_slice(&BINDING);
+        }
+        bytes.extend_from_slice(&self.mac.0);
         bytes.extend_from_slice(&self.exp.to_be_bytes());
         bytes.extend_from_slice(&self.scopes.to_be_bytes());
         bytes
@@ -145,12 +174,19 @@ impl AccessRecord {
 
     /// The record of the token with this MAC. Compared in constant time.
     pub fn find(records: &[u8], mac: TokenMac) -> Option<Self> {
+        let mut bound = None;
         records.chunks_exact(RECORD_BYTES).find_map(|record| {
             let (kept, rest) = record.split_first_chunk::<32>()?;
+            // The oldest records are dropped from the end: a token never without its binding.
+            let jkt = bound.take();
+            if rest == BINDING {
+                bound = Some(*kept);
+                return None;
+            }
             aws_lc_rs::constant_time::verify_slices_are_equal(kept, &mac.0).ok()?;
             let (exp, scopes) = rest.split_first_chunk::<8>()?;
             let scopes = u64::from_be_bytes(*scopes.first_chunk()?);
-            Some(Self { mac, exp: u64::from_be_bytes(*exp), scopes })
+            Some(Self { mac, exp: u64::from_be_bytes(*exp), scopes, jkt })
         })
     }
 }
@@ -160,7 +196,7 @@ mod tests {
     use super::*;
 
     fn record(byte: u8) -> AccessRecord {
-        AccessRecord { mac: TokenMac([byte; 32]), exp: u64::from(byte), scopes: u64::MAX }
+        AccessRecord { mac: TokenMac([byte; 32]), exp: u64::from(byte), scopes: u64::MAX, jkt: None }
     }
 
     #[test]
@@ -171,5 +207,16 @@ mod tests {
         assert!(AccessRecord::find(&records, TokenMac([3; 32])).is_none());
         assert!(AccessRecord::find(&records[..RECORD_BYTES - 1], TokenMac([1; 32])).is_none());
         assert!(AccessRecord::find(b"", TokenMac([1; 32])).is_none());
+    }
+
+    #[test]
+    fn a_token_is_never_found_without_the_key_that_it_is_bound_to() {
+        let bound = AccessRecord { jkt: Some([9; 32]), ..record(1) };
+        let records = [record(2).to_bytes(), bound.to_bytes(), record(3).to_bytes()].concat();
+        assert_eq!(records.len(), 4 * RECORD_BYTES);
+        for (byte, jkt) in [(1, Some([9; 32])), (2, None), (3, None)] {
+            assert_eq!(AccessRecord::find(&records, TokenMac([byte; 32])).map(|found| found.jkt), Some(jkt));
+        }
+        assert!(AccessRecord::find(&records[..2 * RECORD_BYTES], TokenMac([1; 32])).is_none(), "dropped with its key");
     }
 }

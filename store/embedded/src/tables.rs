@@ -244,3 +244,55 @@ fn number(value: Option<&[u8]>) -> Result<u64, Error> {
         Some(value) => value.try_into().map(u64::from_be_bytes).map_err(|_| not_ours()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+    use redb::{Builder, Database};
+
+    use super::*;
+    use crate::codec::Encoder;
+
+    const BOUNDS: Bounds = Bounds { max_bytes: 1 << 20, is_disk_full: false };
+
+    fn changed<T>(database: &Database, now: u64, change: impl FnOnce(&mut Tables<'_>) -> T) -> T {
+        let transaction = database.begin_write().unwrap();
+        let mut tables = Tables::open(&transaction, now, BOUNDS).unwrap();
+        let done = change(&mut tables);
+        tables.close().unwrap();
+        transaction.commit().unwrap();
+        done
+    }
+
+    fn expiring(at: u64) -> Vec<u8> {
+        Encoder::default().number(at).byte(1).end()
+    }
+
+    #[test]
+    fn an_expired_entry_counts_as_absent_and_leaves_the_file_later() {
+        let database = Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+        changed(&database, 1000, |tables| {
+            tables.put(b"r1", &expiring(2000)).unwrap();
+            tables.put(b"r2", &expiring(NEVER)).unwrap();
+        });
+        changed(&database, 2000, |tables| {
+            assert_eq!(tables.get(b"r1").unwrap(), None);
+            assert!(tables.get(b"r2").unwrap().is_some());
+            assert_eq!(tables.purge(2000 + REMOVED_AFTER_MILLIS, 10).unwrap(), 0);
+            let before = tables.bytes;
+            assert_eq!(tables.purge(2001 + REMOVED_AFTER_MILLIS, 10).unwrap(), 1);
+            assert!(tables.bytes < before);
+            assert_eq!(tables.entries.iter().unwrap().count(), 1);
+            assert!(tables.remove(b"r2").unwrap());
+            assert_eq!(tables.bytes, 0, "what was added is taken away again");
+        });
+    }
+
+    #[test]
+    fn the_time_of_writes_does_not_go_back_with_the_clock() {
+        let database = Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+        changed(&database, 5000, |tables| assert_eq!(tables.now, 5000));
+        changed(&database, 3000, |tables| assert_eq!(tables.now, 5000));
+        changed(&database, 6000, |tables| assert_eq!(tables.now, 6000));
+    }
+}

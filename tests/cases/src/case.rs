@@ -22,6 +22,12 @@ pub struct Case {
     pub token: TokenSpec,
     /// `{other}` in the request.
     pub other: Option<TokenSpec>,
+    /// `{proof}` in the request.
+    #[serde(default)]
+    pub proof: ProofSpec,
+    /// The request is sent twice, and the second answer is judged.
+    #[serde(default)]
+    pub again: bool,
     /// The reply of the introspection server about the token. Without it, the server calls every token active: a
     /// case that expects a refusal then shows that it was not asked.
     pub introspection: Option<IntrospectionSpec>,
@@ -94,6 +100,43 @@ pub struct TokenSpec {
     pub raw: Option<String>,
     /// An opaque token that begins so, and is of this case and moment alone.
     pub opaque: Option<String>,
+}
+
+/// `{proof}` in a request.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProofSpec {
+    /// The name of the signing key; default `es256-proof`. `{jkt}` in claims of the token is its thumbprint, and
+    /// `{jkt:NAME}` that of another.
+    pub key: Option<String>,
+    /// The name of the key in the header, if it is not the signing key.
+    pub jwk_of: Option<String>,
+    /// Members of the embedded key that differ; null takes one away.
+    #[serde(default)]
+    pub jwk: Map<String, Value>,
+    /// Members of the header that differ; null takes one away.
+    #[serde(default)]
+    pub header: Map<String, Value>,
+    pub header_text: Option<String>,
+    /// Claims that differ; null takes one away. `{ath}` in a claim is the hash of the token, `{ath-other}` of the other.
+    #[serde(default)]
+    pub claims: Map<String, Value>,
+    pub payload_text: Option<String>,
+    #[serde(default)]
+    pub then: Vec<Then>,
+    pub raw: Option<String>,
+    /// The nonce is asked for first, by a request without one.
+    #[serde(default)]
+    pub nonce: Option<NonceSpec>,
+}
+
+/// Whose nonce a proof has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NonceSpec {
+    Own,
+    /// It was given to the key `es256-other`.
+    OfAnotherKey,
 }
 
 /// A claim of many values, as issuers write roles and groups.

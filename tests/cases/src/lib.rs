@@ -22,6 +22,7 @@
     reason = "for tests: a case that cannot be built is a failed test"
 )]
 mod case;
+mod proof;
 mod provider_page;
 mod table;
 mod tampering;
@@ -29,7 +30,8 @@ mod times;
 mod variation;
 
 pub use case::{
-    Case, Expect, IntrospectionSpec, ManyForm, ManySpec, RequestSpec, RevokedSpec, Store, Then, TokenSpec, UpstreamSpec,
+    Case, Expect, IntrospectionSpec, ManyForm, ManySpec, NonceSpec, ProofSpec, RequestSpec, RevokedSpec, Store, Then,
+    TokenSpec, UpstreamSpec,
 };
 pub use mint::SigningKey as ProviderKey;
 pub use provider_page::{ProviderPage, ProviderToken, provider_key};

@@ -41,6 +41,19 @@ pub struct Introspection {
     pub body: String,
 }
 
+impl Ready {
+    /// The headers as Envoy passes them to the filter with `use_remote_address`: it appends the client's address, which is
+    /// the same for all cases.
+    pub fn headers_in_envoy(&self) -> Vec<(String, String)> {
+        let is_forwarded = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("x-forwarded-for");
+        let mut headers: Vec<_> = self.headers.iter().filter(|header| !is_forwarded(header)).cloned().collect();
+        let mut addresses: Vec<&str> = self.headers.iter().filter(is_forwarded).map(|(_, value)| &**value).collect();
+        addresses.push("127.0.0.1");
+        headers.push(("x-forwarded-for".to_owned(), addresses.join(",")));
+        headers
+    }
+}
+
 impl Table {
     /// Reads `cases/*.yaml` and `configs/*.yaml` below `folder`, and makes the keys that they name.
     ///
@@ -97,11 +110,18 @@ impl Table {
     }
 
     pub fn ready(&self, case: &Case, now: u64) -> Result<Ready> {
+        self.ready_with(case, None, now)
+    }
+
+    /// `nonce`: for its proof.
+    pub fn ready_with(&self, case: &Case, nonce: Option<&str>, now: u64) -> Result<Ready> {
         let token = self.token(case, &case.token, now).with_context(|| case.name.clone())?;
         let other = case.other.as_ref().map(|other| self.token(case, other, now)).transpose()?.unwrap_or_default();
+        let proof = self.proof(case, [&token, &other], nonce, now).with_context(|| case.name.clone())?;
         let encoded = mint::to_base64url(token.as_bytes());
         let fill = |text: &str| {
             let text = text.replace("{token}", &token).replace("{other}", &other).replace("{encoded}", &encoded);
+            let text = text.replace("{proof}", &proof);
             // Cut at places that no alphabet has a reason to prefer.
             let cuts = [0, token.len() / 3, token.len() / 2, token.len()];
             (0..3).fold(text, |text, at| text.replace(&format!("{{chunk{at}}}"), &token[cuts[at]..cuts[at + 1]]))
@@ -111,7 +131,10 @@ impl Table {
             path: fill(&case.request.path),
             authority: case.request.authority.clone(),
             headers: case.request.headers.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
-            introspection: introspection(case.introspection.as_ref(), now),
+            introspection: {
+                let says = introspection(case.introspection.as_ref(), now);
+                Introspection { body: self.thumbprints(case, &says.body)?, ..says }
+            },
             token,
         })
     }
@@ -149,7 +172,7 @@ impl Table {
                 if let Some(many) = &spec.many {
                     claims[&many.claim] = many.value();
                 }
-                claims.to_string()
+                self.thumbprints(case, &claims.to_string())?
             }
         };
         let mut token = match spec.padded {
@@ -169,7 +192,7 @@ impl Table {
         Ok(token)
     }
 
-    fn key(&self, name: &str) -> Result<&SigningKey> {
+    pub(crate) fn key(&self, name: &str) -> Result<&SigningKey> {
         self.keys.get(name).with_context(|| format!("there is no key `{name}`"))
     }
 }
@@ -200,6 +223,7 @@ fn make_keys() -> BTreeMap<String, SigningKey> {
     for (name, alg) in [
         ("rs256-other", Alg::RS256),
         ("es256-other", Alg::ES256),
+        ("es256-proof", Alg::ES256),
         ("rs256-doomed", Alg::RS256),
         ("es256-doomed", Alg::ES256),
     ] {

@@ -215,11 +215,23 @@ async fn run(stack: &Stack, table: &Table, case: &Case) -> Option<String> {
             early_in_a_second().await;
         }
         let now = seconds();
-        let mut ready = table.ready(case, now).unwrap();
+        let mut nonce = None;
+        if let Some(asking) = table.asking_for_nonce(case, now).unwrap() {
+            stack.introspection.say(&asking);
+            let answer = exchange(envoy.address(), &request(&asking)).await;
+            nonce = answer.ok().and_then(|answer| answer.header("dpop-nonce").map(str::to_owned));
+            if nonce.is_none() {
+                return Some("no nonce was asked for".into());
+            }
+        }
+        let mut ready = table.ready_with(case, nonce.as_deref(), now).unwrap();
         if case.upstream.is_some() {
             ready.headers.push((CASE.to_owned(), case.name.clone()));
         }
         stack.introspection.say(&ready);
+        if case.again {
+            let _ = exchange(envoy.address(), &request(&ready)).await;
+        }
         let sent = match case.http2 {
             true => async { H2Connection::open(envoy.address()).await?.send(&request(&ready)).await }.await,
             false => exchange(envoy.address(), &request(&ready)).await,

@@ -95,7 +95,7 @@ async fn a_request_that_waits_for_its_verdict_is_answered_under_the_configuratio
     // Slow enough for an update to come between question and answer.
     let service = RawServer::start(move |question| {
         let asked = Asked::read(std::slice::from_ref(&derived), question).unwrap();
-        let live = asked.answers(&derived, Retention::LONGEST, &vec![Live; asked.keys().len()]);
+        let live = asked.answers(&derived, Retention::LONGEST, &vec![Live; asked.keys().len()], &[]);
         Reply::http(200, &live).after(CHECK_TIMEOUT)
     })
     .await;

@@ -37,6 +37,8 @@ async fn a_revoked_session_is_refused_and_stays_so_when_the_service_is_killed() 
     let passes = async || mesh.get(&other).await.status == 200;
     assert!(wait_until(SOON, passes).await, "nobody else is concerned");
 
+    let listed = mesh.revoke(&["list"]).await.to_string();
+    assert!(listed.contains(ended["sid"].as_str().unwrap()), "{listed}");
     let admin = mesh.service.as_ref().unwrap().admin_address();
     let metrics = exchange(admin, &harness::Request::get("/metrics")).await.unwrap().text();
     let value = |name: &str| {

@@ -10,6 +10,7 @@
 )]
 
 mod behind_a_proxy;
+mod browser;
 mod cases;
 mod cluster;
 mod compose;
@@ -18,6 +19,7 @@ mod cost;
 mod dev;
 mod differential;
 mod doctor;
+mod dpop;
 mod embedded;
 mod example;
 mod exposed;

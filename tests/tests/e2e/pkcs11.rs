@@ -89,7 +89,17 @@ impl Stack {
         });
         let filter = self.directory.write("filter.json", filter.to_string());
         let set = format!("sessions={}", set.display());
-        let arguments = ["explain", "--json", "--config", filter.to_str().unwrap(), "--jwks", &set, "--token", token];
+        let arguments = [
+            "explain",
+            "--json",
+            "--answer=live",
+            "--config",
+            filter.to_str().unwrap(),
+            "--jwks",
+            &set,
+            "--token",
+            token,
+        ];
         let (out, err, _) = Service::portcullis(&arguments);
         let said: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"));
         assert!(["admitted", "refused"].contains(&said["verdict"].as_str().unwrap_or_default()), "{said}");

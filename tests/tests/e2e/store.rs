@@ -222,7 +222,7 @@ impl Fake {
 }
 
 fn live(derived: &DerivedKeys, asked: &Asked) -> Vec<u8> {
-    asked.answers(derived, Retention::LONGEST, &vec![Answer::Live; asked.keys().len()])
+    asked.answers(derived, Retention::LONGEST, &vec![Answer::Live; asked.keys().len()], &[])
 }
 
 fn honest(derived: &DerivedKeys, asked: &Asked, _: &[u8]) -> Reply {
@@ -269,7 +269,7 @@ async fn only_an_answer_that_proves_to_be_the_services_counts() {
         (
             "an answer changed under its MAC",
             Box::new(|d, a, _| {
-                let mut body = a.answers(d, Retention::LONGEST, &vec![Answer::Dead; a.keys().len()]);
+                let mut body = a.answers(d, Retention::LONGEST, &vec![Answer::Dead; a.keys().len()], &[]);
                 let first = body.len() - 32 - a.keys().len();
                 body[first] = 0;
                 Reply::http(200, &body)
@@ -301,11 +301,11 @@ async fn only_an_answer_that_proves_to_be_the_services_counts() {
         ),
         (
             "one answer too few",
-            Box::new(|d, a, _| Reply::http(200, &a.answers(d, Retention::LONGEST, &live_but_one(a)))),
+            Box::new(|d, a, _| Reply::http(200, &a.answers(d, Retention::LONGEST, &live_but_one(a), &[]))),
         ),
         (
             "one answer too many",
-            Box::new(|d, a, _| Reply::http(200, &a.answers(d, Retention::LONGEST, &live_and_one(a)))),
+            Box::new(|d, a, _| Reply::http(200, &a.answers(d, Retention::LONGEST, &live_and_one(a), &[]))),
         ),
         ("the question sent back", Box::new(|_, _, question| Reply::http(200, question))),
         ("an answer with status 201", Box::new(|d, a, _| Reply::http(201, &live(d, a)))),
@@ -369,7 +369,7 @@ async fn only_an_answer_that_proves_to_be_the_services_counts() {
         fake.says(move |d, a, _| Reply::http(503, &a.error(d, 503, trouble)));
         is_refused_in_time(&mesh, trouble.name(), &[code]).await;
     }
-    fake.says(|d, a, _| Reply::http(200, &a.answers(d, Retention::LONGEST, &vec![Answer::Dead; a.keys().len()])));
+    fake.says(|d, a, _| Reply::http(200, &a.answers(d, Retention::LONGEST, &vec![Answer::Dead; a.keys().len()], &[])));
     for response in volley(&mesh).await {
         assert_eq!((response.status, response.json()["code"].as_str()), (403, Some("SESSION_REVOKED")));
     }

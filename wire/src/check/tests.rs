@@ -19,7 +19,7 @@ fn exchange(answers: &[Answer]) -> (DerivedKeys, Question, Vec<u8>) {
     let asked = Asked::read(&secrets, question.bytes()).unwrap();
     assert_eq!((asked.secret(), asked.needs()), (1, NEEDS));
     assert_eq!(asked.keys(), keys(answers.len() as u8));
-    let reply = asked.answers(&secrets[1], KEEPS, answers);
+    let reply = asked.answers(&secrets[1], KEEPS, answers, &[]);
     (ours, question, reply)
 }
 
@@ -28,7 +28,10 @@ const MIXED: [Answer; 3] = [Answer::Live, Answer::Before(1_700_000_000), Answer:
 #[test]
 fn answers_come_back_in_order() {
     let (ours, question, reply) = exchange(&MIXED);
-    assert_eq!(question.read_reply(&ours, 200, &reply), Ok(Ok(Reply { keeps: KEEPS, answers: MIXED.to_vec() })));
+    assert_eq!(
+        question.read_reply(&ours, 200, &reply),
+        Ok(Ok(Reply { keeps: KEEPS, answers: MIXED.to_vec(), claims: vec![] }))
+    );
 }
 
 #[test]
@@ -87,7 +90,7 @@ fn a_wrong_count_or_an_unknown_answer_is_refused_though_signed() {
     let ours = derived(1);
     let question = Question::new(&ours, [9; 16], NEEDS, &keys(2)).unwrap();
     let asked = Asked::read(std::slice::from_ref(&ours), question.bytes()).unwrap();
-    let short = asked.answers(&ours, KEEPS, &[Answer::Live]);
+    let short = asked.answers(&ours, KEEPS, &[Answer::Live], &[]);
     assert_eq!(question.read_reply(&ours, 200, &short), Err(ReplyError::Answers));
     let mut odd = asked.begin(&ours, 200, 0, 0);
     odd.extend_from_slice(&[0; 8]);
@@ -125,8 +128,11 @@ fn issuers_are_told_in_questions_of_their_own_and_answered_with_what_is_kept() {
     let question = Question::about_issuers(&ours, [9; 16], NEEDS, &issuers).unwrap();
     let asked = Asked::read(std::slice::from_ref(&ours), question.bytes()).unwrap();
     assert_eq!((asked.issuers(), asked.keys()), (issuers.as_slice(), [].as_slice()));
-    let reply = asked.answers(&ours, KEEPS, &[]);
-    assert_eq!(question.read_reply(&ours, 200, &reply), Ok(Ok(Reply { keeps: KEEPS, answers: vec![] })));
+    let reply = asked.answers(&ours, KEEPS, &[], &[]);
+    assert_eq!(
+        question.read_reply(&ours, 200, &reply),
+        Ok(Ok(Reply { keeps: KEEPS, answers: vec![], claims: vec![] }))
+    );
     for at in 0..question.bytes().len() {
         let mut bad = question.bytes().to_vec();
         bad[at] ^= 1;
@@ -157,4 +163,35 @@ fn what_is_kept_covers_what_is_needed_only_if_it_does_for_tokens_and_for_logins(
     let of = |token, login| Retention { token, login };
     assert!(of(5, 9).covers(of(5, 9)) && of(5, 9).covers(of(0, 0)));
     assert!(!of(5, 9).covers(of(6, 0)) && !of(5, 9).covers(of(0, 10)));
+}
+
+#[test]
+fn proofs_are_claimed_with_keys_or_without() {
+    let ours = derived(1);
+    let proofs = [UsedProof { digest: [3; 16], seconds: 90 }, UsedProof { digest: [4; 16], seconds: 1 }];
+    for count in [0, 2] {
+        let question = Question::with_proofs(&ours, [9; 16], NEEDS, &keys(count), &proofs).unwrap();
+        let asked = Asked::read(std::slice::from_ref(&ours), question.bytes()).unwrap();
+        assert_eq!((asked.keys(), asked.proofs()), (keys(count).as_slice(), proofs.as_slice()));
+        let (answers, claims) = (vec![Answer::Live; count.into()], vec![Claimed::First, Claimed::Again]);
+        let reply = asked.answers(&ours, KEEPS, &answers, &claims);
+        assert_eq!(
+            question.read_reply(&ours, 200, &reply),
+            Ok(Ok(Reply { keeps: KEEPS, answers: answers.clone(), claims }))
+        );
+        for claims in [&[][..], &[Claimed::First], &[Claimed::First; 3]] {
+            let reply = asked.answers(&ours, KEEPS, &answers, claims);
+            assert_eq!(question.read_reply(&ours, 200, &reply), Err(ReplyError::Answers));
+        }
+        let error = asked.error(&ours, 503, StoreError::StoreSlow);
+        assert_eq!(question.read_reply(&ours, 503, &error), Ok(Err(StoreError::StoreSlow)));
+    }
+    for (keys, proofs) in [(keys(1), vec![]), (keys(1), vec![proofs[0]; MAX_PROOFS + 1])] {
+        assert!(Question::with_proofs(&ours, [9; 16], NEEDS, &keys, &proofs).is_err());
+    }
+    let largest =
+        Question::with_proofs(&ours, [9; 16], NEEDS, &vec![RevocationKey([1; 16]); MAX_KEYS], &[proofs[0]; MAX_PROOFS]);
+    let largest = largest.unwrap();
+    assert_eq!(largest.bytes().len(), MAX_QUESTION_BYTES);
+    assert!(Asked::read(std::slice::from_ref(&ours), largest.bytes()).is_ok());
 }

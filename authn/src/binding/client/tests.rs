@@ -48,8 +48,8 @@ fn a_thumbprint_has_one_spelling() {
 
 #[test]
 fn the_user_agent_is_compared_by_its_digest() {
-    assert_eq!(user_agent_matches(THUMBPRINT, Some(b"")), Ok(()));
-    assert!(user_agent_matches(THUMBPRINT, Some(b" ")).is_err());
-    assert!(user_agent_matches(THUMBPRINT, None).is_err());
-    assert!(user_agent_matches("", Some(b"")).is_err());
+    assert_eq!(user_agent_matches(THUMBPRINT, Some(b""), &Fingerprint::Sha256), Ok(()));
+    assert!(user_agent_matches(THUMBPRINT, Some(b" "), &Fingerprint::Sha256).is_err());
+    assert!(user_agent_matches(THUMBPRINT, None, &Fingerprint::Sha256).is_err());
+    assert!(user_agent_matches("", Some(b""), &Fingerprint::Sha256).is_err());
 }

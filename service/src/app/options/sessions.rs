@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use jose::dpop::TargetUri;
 use wire::Secret;
 
 use super::secret_files::read_secrets;
@@ -58,6 +59,10 @@ pub struct SessionOptions {
     /// The longest time for a signature of an HSM; after that the caller gets 503. At most 4s.
     #[arg(long, env = "PORTCULLIS_SIGNING_TIMEOUT", value_name = "TIME", default_value = "3s", value_parser = values::signing_timeout)]
     pub signing_timeout: Duration,
+    /// The URL of /oauth2/token as clients use it, such as https://login.example/oauth2/token. With it, a proof by DPoP (RFC
+    /// 9449) in a token request binds the new access token to its key. Without it, proofs are ignored.
+    #[arg(long, env = "PORTCULLIS_TOKEN_URL", value_name = "URL", requires = "session_issuer", value_parser = token_url)]
+    pub token_url: Option<TargetUri>,
     /// A JSON file with the clients that may introspect, refresh and revoke. Read again when it changes.
     #[arg(long, env = "PORTCULLIS_CLIENTS_FILE", value_name = "PATH", requires = "session_issuer")]
     pub clients_file: Option<PathBuf>,
@@ -96,6 +101,7 @@ impl SessionOptions {
             access_lifetime: self.access_lifetime,
             refresh_grace: self.refresh_grace,
             max_lifetime,
+            token_url: self.token_url.clone(),
             revocation_margin,
         }))
     }
@@ -123,4 +129,8 @@ impl SessionOptions {
     pub fn secrets(&self) -> Result<Vec<Secret>, OptionsError> {
         read_secrets("session-secret-file", &self.session_secret_files)
     }
+}
+
+fn token_url(text: &str) -> Result<TargetUri, String> {
+    TargetUri::parse(text).ok_or_else(|| "is not a URL of http or https".to_owned())
 }

@@ -16,7 +16,7 @@ use crate::signing::SignError;
 pub struct Tokens {
     /// Secret.
     pub access_token: String,
-    /// `Bearer`
+    /// `Bearer`, or `DPoP` for a token that is bound to a key (RFC 9449 section 5).
     pub token_type: &'static str,
     /// Seconds.
     pub expires_in: u64,
@@ -58,28 +58,36 @@ impl Sessions {
         sid: Sid,
         data: &Data,
         scopes: u64,
+        jkt: Option<[u8; 32]>,
         now: u64,
     ) -> Result<Issued, SignError> {
         let expires_in = data.access_lifetime.min(data.ends.saturating_sub(now));
         let exp = now.saturating_add(expires_in);
         if data.format == Format::Opaque {
             let token = self.ring.make_token(at, Purpose::Access, sid).map_err(|_| SignError::Failed)?;
-            let record = AccessRecord { mac: self.ring.token_mac(at, &token), exp, scopes }.to_bytes();
+            let record = AccessRecord { mac: self.ring.token_mac(at, &token), exp, scopes, jkt }.to_bytes();
             return Ok(Issued { token: token.write(), record, expires_in, jti: self.ring.token_id(at, &token) });
         }
         let mut random = [0; 16];
         rand::fill(&mut random).map_err(|_| SignError::Failed)?;
         let jti = URL_SAFE_NO_PAD.encode(random);
-        let claims = TokenClaims { claims: data.to_claims(scopes), iat: now, exp, jti: &jti };
+        let claims = TokenClaims { claims: data.to_claims(scopes, jkt), iat: now, exp, jti: &jti };
         let token = self.signing.sign(&claims).await?;
         Ok(Issued { token, record: Vec::new(), expires_in, jti })
     }
 
-    pub(super) fn tokens(&self, issued: Issued, refresh: Option<OpaqueToken>, data: &Data, scopes: u64) -> Tokens {
+    pub(super) fn tokens(
+        &self,
+        issued: Issued,
+        refresh: Option<OpaqueToken>,
+        data: &Data,
+        scopes: u64,
+        jkt: Option<[u8; 32]>,
+    ) -> Tokens {
         let scope = data.scopes_of(scopes).join(" ");
         Tokens {
             access_token: issued.token,
-            token_type: "Bearer",
+            token_type: data.to_claims(scopes, jkt).token_type(),
             expires_in: issued.expires_in,
             refresh_token: refresh.map(|token| token.write()),
             scope: (!scope.is_empty()).then_some(scope),

@@ -2,6 +2,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jose::base64url;
 use serde_json::Value;
 use wire::check::StoreError;
 use wire::opaque_token::{OpaqueToken, Purpose};
@@ -33,6 +34,8 @@ pub(super) struct Found {
     iat: Option<u64>,
     exp: u64,
     scopes: u64,
+    /// The key that this token is bound to, apart from its session.
+    jkt: Option<[u8; 32]>,
     /// The key that signed it.
     thumbprint: Option<String>,
 }
@@ -53,7 +56,7 @@ impl Sessions {
         }
         self.note_use(kept);
         Ok(Some(ActiveToken {
-            claims: kept.data.to_claims(found.scopes),
+            claims: kept.data.to_claims(found.scopes, found.jkt),
             iat: found.iat.unwrap_or(kept.data.created),
             jti: found.jti,
             exp: found.exp,
@@ -85,7 +88,15 @@ impl Sessions {
                 let mac = self.ring.token_mac(at, &token);
                 let Some(record) = AccessRecord::find(&kept.access, mac) else { return Ok(None) };
                 let jti = self.ring.token_id(at, &token);
-                Found { kept, jti, iat: None, exp: record.exp, scopes: record.scopes, thumbprint: None }
+                Found {
+                    kept,
+                    jti,
+                    iat: None,
+                    exp: record.exp,
+                    scopes: record.scopes,
+                    jkt: record.jkt,
+                    thumbprint: None,
+                }
             }
             None => {
                 let Some(verified) = self.signing.verify(token) else { return Ok(None) };
@@ -100,7 +111,10 @@ impl Sessions {
                 let scope = text("scope").unwrap_or_default();
                 let scopes = kept.data.mask_of(scope.split(' ').filter(|word| !word.is_empty())).unwrap_or(0);
                 let iat = number("iat");
-                Found { kept, jti: jti.to_owned(), iat, exp, scopes, thumbprint: Some(verified.thumbprint) }
+                let jkt = verified.claims.get("cnf").and_then(|cnf| cnf.get("jkt")?.as_str());
+                let jkt = jkt.and_then(|jkt| base64url::decode(jkt).ok()?.try_into().ok());
+                let thumbprint = Some(verified.thumbprint);
+                Found { kept, jti: jti.to_owned(), iat, exp, scopes, jkt, thumbprint }
             }
         };
         let lives = found.exp > now && found.kept.data.ends > now;

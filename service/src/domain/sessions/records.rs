@@ -91,7 +91,8 @@ impl SessionRecords<'_> {
             presented: self.ring.token_mac(at, presented).0,
             new: new.0,
             access: access.to_vec(),
-            max_access_bytes: MAX_ACCESS_TOKENS * RECORD_BYTES,
+            // A token that is bound to a key by itself has two records.
+            max_access_bytes: MAX_ACCESS_TOKENS * access.len().max(RECORD_BYTES),
             grace,
         };
         self.store.rotate(self.session(at, Sid(presented.sid)), rotation).await

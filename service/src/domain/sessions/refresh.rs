@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use jose::base64url;
 use wire::check::StoreError;
 use wire::opaque_token::{OpaqueToken, Purpose};
 
@@ -22,6 +23,8 @@ use store::WriteError;
 pub enum RefreshError {
     InvalidGrant(&'static str),
     InvalidScope,
+    /// The session is bound to a key that the client has not proved to have.
+    InvalidDpopProof(&'static str),
     /// The store could not be asked, or did not confirm.
     Unavailable(StoreError),
     Sign(SignError),
@@ -51,6 +54,8 @@ impl From<SignError> for RefreshError {
 }
 
 impl Sessions {
+    /// `proved`: the key that the client has proved to have. The new access token is bound to it.
+    ///
     /// # Errors
     /// See [`RefreshError`].
     pub async fn refresh(
@@ -58,6 +63,7 @@ impl Sessions {
         client: &Client,
         text: &str,
         scope: Option<&str>,
+        proved: Option<[u8; 32]>,
     ) -> Result<Tokens, RefreshError> {
         const GONE: RefreshError = RefreshError::InvalidGrant("the refresh token is invalid, or its session has ended");
         let token = OpaqueToken::parse(Purpose::Refresh, text.as_bytes()).ok_or(GONE)?;
@@ -78,6 +84,16 @@ impl Sessions {
             self.end(&kept, Some("refresh token reused"), "service").await?;
             return Err(GONE);
         }
+        let jkt = match (kept.data.jkt(), proved) {
+            (Some(bound), Some(proved)) if bound == base64url::encode(proved) => None,
+            (Some(_), Some(_)) => return Err(RefreshError::InvalidDpopProof("the session is bound to another key")),
+            (Some(_), None) => {
+                return Err(RefreshError::InvalidDpopProof(
+                    "the session is bound to a key, and there is no proof of it",
+                ));
+            }
+            (None, proved) => proved,
+        };
         let mask = match scope {
             None => u64::MAX,
             Some(scope) => {
@@ -88,12 +104,12 @@ impl Sessions {
         if self.revoked(&kept.data, None).await? {
             return Err(GONE);
         }
-        let issued = self.issue(at, sid, &kept.data, mask, unix_seconds()).await?;
+        let issued = self.issue(at, sid, &kept.data, mask, jkt, unix_seconds()).await?;
         let new = self.ring.make_token(at, Purpose::Refresh, sid).map_err(|_| RefreshError::Internal)?;
         let new_mac = self.ring.token_mac(at, &new);
         let rotated = store.rotate(at, &token, new_mac, &issued.record, self.config.refresh_grace).await;
         match rotated {
-            Ok(Rotated::Done) => Ok(self.tokens(issued, Some(new), &kept.data, mask)),
+            Ok(Rotated::Done) => Ok(self.tokens(issued, Some(new), &kept.data, mask, jkt)),
             Ok(Rotated::Gone | Rotated::Ended) => Err(GONE),
             Ok(Rotated::Raced) => Err(RefreshError::InvalidGrant(
                 "the refresh token was used a moment ago, perhaps by a concurrent request: use the token that it got",

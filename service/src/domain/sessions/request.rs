@@ -95,6 +95,9 @@ pub struct CreateBinding {
     pub user_agent: Option<String>,
     /// base64url SHA-256 of the client certificate's DER; the claim `cnf.x5t#S256` (RFC 8705 section 3.1).
     pub certificate: Option<String>,
+    /// The RFC 7638 thumbprint of a key of the client, SHA-256 in base64url; the claim `cnf.jkt` (RFC 9449 section 6). Its
+    /// tokens count with proofs of the key alone.
+    pub jkt: Option<String>,
 }
 
 /// What was asked for, with the defaults filled in.
@@ -116,6 +119,10 @@ pub struct NewSession {
 }
 
 impl NewSession {
+    pub fn is_bound_to_key(&self) -> bool {
+        self.binding.get("cnf").is_some_and(|cnf| cnf.get("jkt").is_some())
+    }
+
     /// # Errors
     /// The first field that is wrong.
     pub fn new(asked: CreateSession, now: u64, config: &Config) -> Result<Self, FieldError> {
@@ -208,11 +215,17 @@ fn binding(asked: CreateBinding) -> Result<Map<String, Value>, FieldError> {
         let hash = digest::digest(&digest::SHA256, agent.as_bytes());
         claims.insert(USER_AGENT.to_owned(), URL_SAFE_NO_PAD.encode(hash).into());
     }
-    if let Some(thumbprint) = asked.certificate {
-        if URL_SAFE_NO_PAD.decode(&thumbprint).map(|bytes| bytes.len()) != Ok(32) {
-            return Err(FieldError::new("binding.certificate", "must be a SHA-256 in base64url, 43 characters"));
+    let mut confirmed = Map::new();
+    for (field, member, digest) in [("certificate", "x5t#S256", asked.certificate), ("jkt", "jkt", asked.jkt)] {
+        let Some(digest) = digest else { continue };
+        if URL_SAFE_NO_PAD.decode(&digest).map(|bytes| bytes.len()) != Ok(32) {
+            let field = format!("binding.{field}");
+            return Err(FieldError::new(&field, "must be a SHA-256 in base64url, 43 characters"));
         }
-        claims.insert("cnf".to_owned(), serde_json::json!({ "x5t#S256": thumbprint }));
+        confirmed.insert(member.to_owned(), digest.into());
+    }
+    if !confirmed.is_empty() {
+        claims.insert("cnf".to_owned(), confirmed.into());
     }
     Ok(claims)
 }

@@ -9,6 +9,7 @@ pub fn config() -> Config {
         access_lifetime: Duration::from_secs(300),
         refresh_grace: Duration::from_secs(3),
         max_lifetime: Duration::from_secs(86_400),
+        token_url: None,
         revocation_margin: Duration::from_secs(301),
     }
 }

@@ -22,6 +22,8 @@ pub enum OAuthError {
     },
     InvalidGrant(&'static str),
     InvalidScope,
+    /// RFC 9449 section 5.
+    InvalidDpopProof(&'static str),
     UnauthorizedClient,
     UnsupportedGrantType,
     NotAcceptable,
@@ -47,6 +49,7 @@ impl OAuthError {
             OAuthError::InvalidClient { .. } => "invalid_client",
             OAuthError::InvalidGrant(_) => "invalid_grant",
             OAuthError::InvalidScope => "invalid_scope",
+            OAuthError::InvalidDpopProof(_) => "invalid_dpop_proof",
             OAuthError::UnauthorizedClient => "unauthorized_client",
             OAuthError::UnsupportedGrantType => "unsupported_grant_type",
             OAuthError::Unavailable(_) | OAuthError::SigningUnavailable => "temporarily_unavailable",
@@ -59,6 +62,7 @@ impl OAuthError {
             OAuthError::InvalidRequest(_)
             | OAuthError::InvalidGrant(_)
             | OAuthError::InvalidScope
+            | OAuthError::InvalidDpopProof(_)
             | OAuthError::UnauthorizedClient
             | OAuthError::UnsupportedGrantType => StatusCode::BAD_REQUEST,
             OAuthError::InvalidClient { .. } => StatusCode::UNAUTHORIZED,
@@ -70,7 +74,9 @@ impl OAuthError {
 
     fn description(self) -> &'static str {
         match self {
-            OAuthError::InvalidRequest(what) | OAuthError::InvalidGrant(what) => what,
+            OAuthError::InvalidRequest(what) | OAuthError::InvalidGrant(what) | OAuthError::InvalidDpopProof(what) => {
+                what
+            }
             OAuthError::InvalidClient { .. } => "the client is unknown, or did not authenticate",
             OAuthError::InvalidScope => "a scope is malformed, or was not granted to the session",
             OAuthError::UnauthorizedClient => "the client may not do this",
@@ -103,6 +109,7 @@ impl From<RefreshError> for OAuthError {
         match error {
             RefreshError::InvalidGrant(why) => OAuthError::InvalidGrant(why),
             RefreshError::InvalidScope => OAuthError::InvalidScope,
+            RefreshError::InvalidDpopProof(why) => OAuthError::InvalidDpopProof(why),
             RefreshError::Unavailable(error) => OAuthError::Unavailable(error),
             RefreshError::Sign(SignError::Token(_)) => OAuthError::SigningUnavailable,
             RefreshError::Sign(SignError::NoKey | SignError::Failed) | RefreshError::Internal => OAuthError::Internal,

@@ -134,7 +134,7 @@ async fn a_body_larger_than_any_buffer_waits_for_a_slow_verdict_and_passes_whole
     let derived = Secret::new(MeshOptions::secret().as_bytes()).unwrap().derive();
     let service = RawServer::start(move |question| {
         let asked = Asked::read(std::slice::from_ref(&derived), question).unwrap();
-        Reply::http(200, &asked.answers(&derived, Retention::LONGEST, &vec![Answer::Live; asked.keys().len()]))
+        Reply::http(200, &asked.answers(&derived, Retention::LONGEST, &vec![Answer::Live; asked.keys().len()], &[]))
             .after(CHECK_TIMEOUT / 2)
     })
     .await;
