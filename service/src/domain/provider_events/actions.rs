@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::error::RejectReason;
-use super::subjects::Extent;
 
 const PREFIX: &str = "https://schemas.openid.net/secevent/";
 const INFIX: &str = "/event-type/";
@@ -54,6 +53,17 @@ struct Deciding {
     /// The values that end something, unless `when` names others.
     ends: &'static [&'static str],
     missing: &'static str,
+}
+
+/// How much of a subject ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Exactly the subject: a session or a user.
+    Subject,
+    /// The user of an account, exactly. A session is no account.
+    Account,
+    /// The user that it names, even if it is narrowed down to a session, a device or an application.
+    User,
 }
 
 /// What an event means for this provider.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use wire::Kind;
 
 use super::Ending;
+use super::actions::Extent;
 use super::claims::{MAX_ID, Members};
 use super::error::{RejectReason, SubjectFault};
 use super::mappings::{Mapped, Mappings};
@@ -42,17 +43,6 @@ pub struct Scope<'p> {
     /// The meaning of a subject of the format `opaque` alone.
     pub opaque: Opaque,
     pub mappings: &'p Mappings,
-}
-
-/// How much of a subject ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
-    /// Exactly the subject: a session or a user.
-    Subject,
-    /// The user of an account, exactly. A session is no account.
-    Account,
-    /// The user that it names, even if it is narrowed down to a session, a device or an application.
-    User,
 }
 
 /// A simple subject that is complete and has no other members (RFC 9493 section 3).
