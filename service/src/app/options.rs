@@ -151,9 +151,9 @@ pub struct Options {
     /// no effect for that issuer.
     #[arg(long = "token-claims", env = "PORTCULLIS_TOKEN_CLAIMS", value_name = "URL=CLAIM,…", value_delimiter = ' ', value_parser = values::token_claims, help_heading = "Revocations")]
     pub token_claims: Vec<(String, Vec<String>)>,
-    /// A file, JSON or YAML, with the providers that may end sessions: by logout tokens at /oauth2/backchannel-logout
-    /// and by security events at /ssf/events, both on --listen. docs/logout.md has its fields. Without it no provider
-    /// may.
+    /// A file, JSON or YAML, with the providers that may end sessions: by logout tokens at /oauth2/backchannel-logout,
+    /// by security events at /ssf/events or fetched from them, and by requests at /oauth2/global-token-revocation, all
+    /// on --listen. docs/logout.md and docs/events.md have its fields. Without it no provider may.
     #[arg(long, env = "PORTCULLIS_PROVIDERS_FILE", value_name = "PATH", help_heading = "Revocations")]
     pub providers_file: Option<PathBuf>,
     /// The longest time from a login to the last use of one of its tokens that any filter accepts (its `max_session`).

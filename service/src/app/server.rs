@@ -207,6 +207,8 @@ impl Service {
         // The start does not wait for the providers' keys.
         let (say_end, on_end) = watch::channel(false);
         events.start(&on_end);
+        // Nothing is fetched any more once the service stops.
+        events.start_polls(&on_stop);
         feed.start(&on_end);
         tokio::join!(serving, stopping);
         say_end.send_replace(true);

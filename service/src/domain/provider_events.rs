@@ -1,23 +1,31 @@
-//! What providers send on their own initiative: logout tokens (OpenID Connect Back-Channel Logout 1.0) and security events
-//! (CAEP and RISC, pushed by RFC 8935). Each is verified, ends a session or a user, and is answered with success only when
-//! that revocation is acknowledged. docs/logout.md has the forms.
+//! What providers send on their own initiative: logout tokens (OpenID Connect Back-Channel Logout 1.0), security events
+//! (CAEP and RISC, pushed by RFC 8935 or fetched by RFC 8936), and requests to end all sessions of a user (Global Token
+//! Revocation). Each is verified, ends a session or a user, and is answered with success only when that revocation is
+//! acknowledged. docs/logout.md and docs/events.md have the forms.
 //!
 //! Anybody can send tokens, so nothing is written for a token whose signature is not good. A token that cannot be decided
 //! yet, because keys or the store cannot be reached, is pending (`pending`) and carried out when it can be (`watch`): most
 //! providers send a logout once.
+mod actions;
 mod carry_out;
 mod claims;
 pub mod error;
 mod events;
+mod global_revocation;
+mod http_agent;
 mod jws;
 mod keys;
 mod logout;
+mod mappings;
 mod metrics;
 mod pending;
+mod poll;
 mod provider_state;
 mod providers;
 mod secret;
 mod source;
+mod stream;
+mod subjects;
 mod watch;
 
 use std::collections::{HashMap, VecDeque};
@@ -61,9 +69,7 @@ pub struct ProviderEvents {
     /// What is finished though its sender hangs up.
     work: TaskTracker,
     metrics: Metrics,
-    /// Events about streams, as they are logged.
-    stream_events: Throttle,
-    /// Pending tokens that were dropped, likewise.
+    /// Pending tokens that were dropped, as they are logged.
     dropped: Throttle,
     /// The longest that a verified token takes.
     limit: Duration,
@@ -85,7 +91,18 @@ pub struct Parts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
     Logout,
+    /// Pushed or fetched: an event that comes both ways is one event.
     Events,
+    GlobalRevocation,
+}
+
+/// A token as it arrived.
+#[derive(Debug)]
+pub struct Message {
+    pub endpoint: Endpoint,
+    pub token: String,
+    /// The body of a revocation request, whose token is in a header.
+    pub body: Option<String>,
 }
 
 /// What a token ends: all of `ids`, or it is not acknowledged.
@@ -148,13 +165,15 @@ impl ProviderEvents {
     /// `limit` is the longest that a verified token takes.
     pub fn new(providers: LoadedProviders, limit: Duration, parts: Parts) -> Self {
         let Parts { replay_guard, revocations, work, metrics } = parts;
+        for state in providers.0.values() {
+            metrics.start_provider(&state.provider);
+        }
         Self {
             providers: providers.0,
             replay_guard,
             revocations,
             work,
             metrics,
-            stream_events: Throttle::default(),
             dropped: Throttle::default(),
             limit,
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
@@ -163,10 +182,23 @@ impl ProviderEvents {
         }
     }
 
-    /// Starts one task for each provider, which runs until `stop`.
+    /// Starts the tasks of each provider, which run until `stop`.
     pub fn start(self: &Arc<Self>, stop: &tokio::sync::watch::Receiver<bool>) {
-        for issuer in self.providers.keys() {
+        for (issuer, state) in &self.providers {
             self.work.spawn(watch::watch(Arc::clone(self), issuer.clone(), stop.clone()));
+            if state.mappings.has_files() {
+                self.work.spawn(mappings::watch(Arc::clone(self), issuer.clone(), stop.clone()));
+            }
+        }
+    }
+
+    /// Starts to fetch events where that is configured, until `stop`. It stops before the tasks of [`Self::start`], which
+    /// carry out what was fetched.
+    pub fn start_polls(self: &Arc<Self>, stop: &tokio::sync::watch::Receiver<bool>) {
+        for (issuer, state) in &self.providers {
+            if state.poller.is_some() {
+                self.work.spawn(poll::run(Arc::clone(self), issuer.clone(), stop.clone()));
+            }
         }
     }
 
@@ -180,15 +212,10 @@ impl ProviderEvents {
     ///
     /// # Errors
     /// It is rejected, or cannot be decided yet.
-    pub async fn take<H: Send + 'static>(
-        self: &Arc<Self>,
-        endpoint: Endpoint,
-        token: String,
-        held: H,
-    ) -> Result<Outcome, EventError> {
+    pub async fn take<H: Send + 'static>(self: &Arc<Self>, message: Message, held: H) -> Result<Outcome, EventError> {
         let events = Arc::clone(self);
         let task = self.work.spawn(async move {
-            let step = events.judge_and_carry_out(endpoint, token).await;
+            let step = events.judge_and_carry_out(message).await;
             drop(held);
             step
         });
@@ -204,7 +231,13 @@ impl ProviderEvents {
     ///
     /// # Errors
     /// It is rejected, and no other keys change that.
-    fn judge(&self, endpoint: Endpoint, token: &str, arrived: Instant) -> Result<Judgement<'_>, RejectReason> {
+    fn judge(
+        &self,
+        endpoint: Endpoint,
+        token: &str,
+        body: Option<&str>,
+        arrived: Instant,
+    ) -> Result<Judgement<'_>, RejectReason> {
         let token = jws::parse(token)?;
         let issuer = Claims::issuer_of(token.payload())?;
         let state = self.providers.get(&issuer).ok_or(RejectReason::Issuer)?;
@@ -218,14 +251,15 @@ impl ProviderEvents {
         }
         match endpoint {
             Endpoint::Logout => logout::judge_type(&token)?,
-            Endpoint::Events => events::judge_type(&token)?,
+            Endpoint::Events => events::judge_type(&token, provider.events.as_ref().is_some_and(|given| given.drafts))?,
+            Endpoint::GlobalRevocation => global_revocation::judge_type(&token)?,
         }
-        let claims = Claims::read(token.payload())?;
+        let claims = endpoint.read_claims(token.payload(), body)?;
         // The issuer that was looked up is the one that counts: a second reader of `iss` could have read another.
         if claims.iss != provider.issuer {
             return Err(RejectReason::Issuer);
         }
-        claims.judge_audience(&provider.audiences)?;
+        claims.judge_audience(endpoint.audiences(provider))?;
         claims.judge_times(unix_seconds(), max_age, provider.skew)?;
         Ok(Judgement::Good(state, claims))
     }
@@ -263,12 +297,13 @@ impl ProviderEvents {
 }
 
 impl Endpoint {
-    pub const ALL: [Endpoint; 2] = [Endpoint::Logout, Endpoint::Events];
+    pub const ALL: [Endpoint; 3] = [Endpoint::Logout, Endpoint::Events, Endpoint::GlobalRevocation];
 
     pub fn name(self) -> &'static str {
         match self {
             Endpoint::Logout => "backchannel-logout",
             Endpoint::Events => "caep",
+            Endpoint::GlobalRevocation => "global-token-revocation",
         }
     }
 
@@ -276,8 +311,27 @@ impl Endpoint {
     fn max_age(self, provider: &Provider) -> Option<Duration> {
         match self {
             Endpoint::Logout => provider.logout.as_ref().map(|logout| logout.max_age),
-            Endpoint::Events => provider.events.as_ref().map(|events| events.max_age),
+            Endpoint::Events => provider.events.as_ref().map(providers::Events::max_age),
+            Endpoint::GlobalRevocation => provider.global_revocation.as_ref().map(|global| global.max_age),
         }
+    }
+
+    fn audiences(self, provider: &Provider) -> &[String] {
+        match self {
+            Endpoint::Logout | Endpoint::Events => &provider.audiences,
+            Endpoint::GlobalRevocation => {
+                provider.global_revocation.as_ref().map_or(&[], |global| global.audiences.as_slice())
+            }
+        }
+    }
+
+    /// The claims of a token, with the subject that the body of its request names.
+    fn read_claims(self, payload: &[u8], body: Option<&str>) -> Result<Claims, RejectReason> {
+        let mut claims = Claims::read(payload)?;
+        if self == Endpoint::GlobalRevocation {
+            claims.sub_id = Some(global_revocation::read_body(body.unwrap_or_default())?);
+        }
+        Ok(claims)
     }
 }
 

@@ -1,22 +1,20 @@
-//! The two endpoints for providers: what is read of a request, and how each outcome is answered.
+//! The endpoints for providers: what is read of a request. `answers` has how each outcome is answered.
 //!
 //! ```text
-//! POST /oauth2/backchannel-logout   form, logout_token=…         200 | 400 | 503
-//! POST /ssf/events                  application/secevent+jwt     202 | 400 | 503
+//! POST /oauth2/backchannel-logout        form, logout_token=…              200 | 400 | 503
+//! POST /ssf/events                       application/secevent+jwt          202 | 400 | 503
+//! POST /oauth2/global-token-revocation   Bearer JWT, {"sub_id": …}         204 | 400 | 401 | 403 | 404 | 422 | 503
 //! ```
-//! Errors of the first are JSON `{error, error_description}` (Back-Channel Logout 1.0 section 2.8, RFC 6749 section 5.2),
-//! of the second `{err, description}` (RFC 8935 section 2.3). 503 comes with Retry-After. Nothing is ever cached.
+mod answers;
 mod metrics;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest as _, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -24,8 +22,9 @@ use utoipa_axum::routes;
 use crate::base::connections::Connection;
 use crate::base::throttle::Throttle;
 use crate::domain::provider_events::error::{EventError, RejectReason};
-use crate::domain::provider_events::{Endpoint, MAX_TOKEN_BYTES, Outcome, ProviderEvents};
+use crate::domain::provider_events::{Endpoint, MAX_TOKEN_BYTES, Message, Outcome, ProviderEvents};
 use crate::http::gate::{Gate, Refusal};
+use answers::{EventProblem, LogoutProblem, NotTaken};
 use metrics::EventResult;
 pub use metrics::Metrics;
 
@@ -38,9 +37,8 @@ const QUEUED: Duration = Duration::from_secs(3);
 const MAX_BODY_BYTES: usize = MAX_TOKEN_BYTES + 4096;
 const FORM: &str = "application/x-www-form-urlencoded";
 const SET: &str = "application/secevent+jwt";
+const JSON: &str = "application/json";
 const PARAMETER: &str = "logout_token";
-/// The longest description of an error, in characters.
-const MAX_DESCRIPTION: usize = 256;
 
 /// What the endpoints for providers need.
 #[derive(Debug, Clone)]
@@ -73,6 +71,9 @@ pub fn routes(serves: impl Fn(Endpoint) -> bool) -> OpenApiRouter<AppState> {
     if serves(Endpoint::Events) {
         routes = routes.routes(routes!(events));
     }
+    if serves(Endpoint::GlobalRevocation) {
+        routes = routes.routes(routes!(revoke_all));
+    }
     routes
 }
 
@@ -104,31 +105,38 @@ async fn events(State(state): State<AppState>, request: Request) -> Response {
     serve(state, Endpoint::Events, request).await
 }
 
+/// A provider asks to end all sessions of a user (draft-parecki-oauth-global-token-revocation section 3).
+#[utoipa::path(
+    post, path = "/oauth2/global-token-revocation", tag = "provider events",
+    request_body(content_type = "application/json", content = GlobalRevocationRequest),
+    security(("bearer" = [])),
+    responses(
+        (status = 204, description = "ended"),
+        (status = 400, body = LogoutProblem, description = "the body is wrong, or its format of subjects is not supported"),
+        (status = 401, body = LogoutProblem, description = "the JWT is missing or wrong, or was used before"),
+        (status = 403, body = LogoutProblem, description = "this caller may not end this user"),
+        (status = 404, body = LogoutProblem, description = "there is no such user"),
+        (status = 422, body = LogoutProblem, description = "the subject is understood, but cannot be ended"),
+        (status = 503, body = LogoutProblem, description = "it may not have ended: send it again with a new JWT"),
+    )
+)]
+async fn revoke_all(State(state): State<AppState>, request: Request) -> Response {
+    serve(state, Endpoint::GlobalRevocation, request).await
+}
+
+/// Section 3.2 of the draft.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "only described")]
+struct GlobalRevocationRequest {
+    /// A subject identifier (RFC 9493).
+    sub_id: std::collections::BTreeMap<String, String>,
+}
+
 /// Back-Channel Logout 1.0 section 2.5.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "only described")]
 struct LogoutForm {
     logout_token: String,
-}
-
-/// Back-Channel Logout 1.0 section 2.8.
-#[derive(Serialize, ToSchema)]
-struct LogoutProblem {
-    error: &'static str,
-    error_description: String,
-}
-
-/// RFC 8935 section 2.3.
-#[derive(Serialize, ToSchema)]
-struct EventProblem {
-    err: &'static str,
-    description: String,
-}
-
-/// Why there is no success: an error of the request, or of the token.
-enum NotTaken {
-    Transport(Refusal),
-    Token(EventError),
 }
 
 async fn serve(state: AppState, endpoint: Endpoint, request: Request) -> Response {
@@ -146,50 +154,62 @@ async fn serve(state: AppState, endpoint: Endpoint, request: Request) -> Respons
         Ok(Outcome::Noted) => {}
         Err(not_taken) => log(&state, endpoint, not_taken),
     }
-    let mut response = match outcome {
-        Ok(_) => match endpoint {
-            Endpoint::Logout => StatusCode::OK.into_response(),
-            Endpoint::Events => StatusCode::ACCEPTED.into_response(),
-        },
-        Err(not_taken) => refuse(endpoint, &not_taken),
-    };
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    answers::answer(endpoint, outcome)
 }
 
 async fn work(state: &AppState, endpoint: Endpoint, request: Request) -> Result<Outcome, NotTaken> {
     let (request, permit) = state.gate.admit(request).await.map_err(NotTaken::Transport)?;
     let headers = request.headers().clone();
     let body = Bytes::from_request(request, &()).await.map_err(|_| NotTaken::Transport(Refusal::CutShort))?;
-    let token = match endpoint {
+    let message = match endpoint {
         Endpoint::Logout => of_form(&headers, &body),
         Endpoint::Events => of_body(&headers, &body),
+        Endpoint::GlobalRevocation => of_header(&headers, &body)?,
     };
-    let token = token.map_err(|rejected| NotTaken::Token(rejected.into()))?;
+    let message = message.map_err(|rejected| NotTaken::Token(rejected.into()))?;
     // A request that waits for keys has left its place to others.
-    state.events.take(endpoint, token, permit).await.map_err(NotTaken::Token)
+    state.events.take(message, permit).await.map_err(NotTaken::Token)
 }
 
 /// Back-Channel Logout 1.0 section 2.5. Other parameters are ignored, as specified.
-fn of_form(headers: &HeaderMap, body: &[u8]) -> Result<String, RejectReason> {
+fn of_form(headers: &HeaderMap, body: &[u8]) -> Result<Message, RejectReason> {
     if !is_of_type(headers, FORM) {
         return Err(RejectReason::Malformed(format!("the content type must be {FORM}")));
     }
     let mut tokens = form_urlencoded::parse(body).filter(|(name, _)| name == PARAMETER);
     match (tokens.next(), tokens.next()) {
-        (Some((_, token)), None) => Ok(token.into_owned()),
+        (Some((_, token)), None) => Ok(message(Endpoint::Logout, &token, None)),
         (None, _) => Err(RejectReason::Malformed(format!("`{PARAMETER}` is missing"))),
         (Some(_), Some(_)) => Err(RejectReason::Malformed(format!("`{PARAMETER}` is given twice"))),
     }
 }
 
 /// RFC 8935 section 2.1.
-fn of_body(headers: &HeaderMap, body: &[u8]) -> Result<String, RejectReason> {
+fn of_body(headers: &HeaderMap, body: &[u8]) -> Result<Message, RejectReason> {
     if !is_of_type(headers, SET) {
         return Err(RejectReason::Malformed(format!("the content type must be {SET}")));
     }
     let token = std::str::from_utf8(body).map_err(|_| RejectReason::Malformed("the body is not a token".into()))?;
-    Ok(token.trim_ascii().to_owned())
+    Ok(message(Endpoint::Events, token.trim_ascii(), None))
+}
+
+/// The JWT is in the header, as in RFC 6750 section 2.1. Whether it is missing is told before the body is read.
+fn of_header(headers: &HeaderMap, body: &[u8]) -> Result<Result<Message, RejectReason>, NotTaken> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next().and_then(|value| value.to_str().ok()), values.next()) else {
+        return Err(NotTaken::Unauthenticated);
+    };
+    let Some((scheme, token)) = value.split_once(' ') else { return Err(NotTaken::Unauthenticated) };
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(NotTaken::Unauthenticated);
+    }
+    let body = std::str::from_utf8(body).ok().filter(|_| is_of_type(headers, JSON));
+    let body = body.ok_or(RejectReason::Body(format!("must be of the type {JSON}")));
+    Ok(body.map(|body| message(Endpoint::GlobalRevocation, token.trim_ascii(), Some(body.to_owned()))))
+}
+
+fn message(endpoint: Endpoint, token: &str, body: Option<String>) -> Message {
+    Message { endpoint, token: token.to_owned(), body }
 }
 
 fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
@@ -201,40 +221,6 @@ fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(wanted)
 }
 
-fn refuse(endpoint: Endpoint, not_taken: &NotTaken) -> Response {
-    let (status, code, text, retry_after) = match not_taken {
-        NotTaken::Transport(Refusal::Busy) => {
-            (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", Refusal::Busy.to_string(), Some(1))
-        }
-        NotTaken::Transport(refusal) => (refusal.status(), "invalid_request", refusal.to_string(), None),
-        NotTaken::Token(EventError::Rejected(refused)) => {
-            let code = match endpoint {
-                // Section 2.8 defines no codes of its own; RFC 6749 section 5.2 has this one for all of them.
-                Endpoint::Logout => "invalid_request",
-                Endpoint::Events => refused.set_code(),
-            };
-            (StatusCode::BAD_REQUEST, code, refused.to_string(), None)
-        }
-        NotTaken::Token(EventError::Unavailable(unavailable)) => {
-            let seconds = unavailable.retry_after.as_secs().saturating_add(1);
-            let text = unavailable.text.to_owned();
-            (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", text, Some(seconds))
-        }
-    };
-    let text = printable(&text);
-    let language = [(header::CONTENT_LANGUAGE, "en")];
-    let mut response = match endpoint {
-        Endpoint::Logout => {
-            (status, language, Json(LogoutProblem { error: code, error_description: text })).into_response()
-        }
-        Endpoint::Events => (status, language, Json(EventProblem { err: code, description: text })).into_response(),
-    };
-    if let Some(seconds) = retry_after {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    response
-}
-
 fn result_of(outcome: &Result<Outcome, NotTaken>) -> EventResult {
     match outcome {
         Ok(Outcome::Ended(_)) => EventResult::Ended,
@@ -242,14 +228,10 @@ fn result_of(outcome: &Result<Outcome, NotTaken>) -> EventResult {
         Err(NotTaken::Transport(Refusal::Busy) | NotTaken::Token(EventError::Unavailable(_))) => {
             EventResult::Unavailable
         }
-        Err(NotTaken::Transport(_) | NotTaken::Token(EventError::Rejected(_))) => EventResult::Refused,
+        Err(NotTaken::Transport(_) | NotTaken::Unauthenticated | NotTaken::Token(EventError::Rejected(_))) => {
+            EventResult::Refused
+        }
     }
-}
-
-/// In the characters of RFC 6749 section 5.2, and bounded: parts of it repeat what was sent.
-fn printable(text: &str) -> String {
-    let fit = |c: char| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\') { c } else { '?' };
-    text.chars().take(MAX_DESCRIPTION).map(fit).collect()
 }
 
 /// Without anything that the token says: its sender chose that.
@@ -258,7 +240,8 @@ fn log(state: &AppState, endpoint: Endpoint, not_taken: &NotTaken) {
     let endpoint = endpoint.name();
     match not_taken {
         NotTaken::Transport(refusal) => tracing::warn!(endpoint, why = %refusal, more, "refused a request"),
-        NotTaken::Token(EventError::Rejected(RejectReason::Malformed(_))) => {
+        NotTaken::Unauthenticated => tracing::warn!(endpoint, why = "no bearer token", more, "refused a request"),
+        NotTaken::Token(EventError::Rejected(RejectReason::Malformed(_) | RejectReason::Body(_))) => {
             tracing::warn!(endpoint, why = "malformed", more, "refused a token");
         }
         NotTaken::Token(EventError::Rejected(refused)) => {

@@ -20,3 +20,4 @@ mod redis;
 mod sessions;
 mod store;
 mod support;
+mod transmitter;

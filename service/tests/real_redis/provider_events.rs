@@ -1,14 +1,16 @@
-//! Logout tokens and security events, good and bad, as providers and attackers send them.
+//! Logout tokens, security events and revocation requests, good and bad, as providers and attackers send them.
 mod events;
+mod global_revocation;
 mod keys;
 mod logout;
 mod pending;
+mod poll;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use mint::{Alg, SigningKey, to_base64url};
+use mint::{Alg, SigningKey, random_id, to_base64url};
 use serde_json::{Value, json};
 use wire::{Answer, Kind};
 

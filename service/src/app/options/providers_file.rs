@@ -40,13 +40,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_example_of_the_documentation_is_taken() {
-        let page = include_str!("../../../../docs/logout.md");
-        let (_, rest) = page.split_once("```yaml\n").unwrap();
-        let (example, _) = rest.split_once("```").unwrap();
-        let providers = parse(example).unwrap();
-        assert_eq!(providers.providers.len(), 2);
-        providers.check(&[]).unwrap();
+    fn the_examples_of_the_documentation_are_taken() {
+        let pages = [include_str!("../../../../docs/logout.md"), include_str!("../../../../docs/events.md")];
+        let examples = pages.iter().flat_map(|page| page.split("```yaml\n").skip(1));
+        let numbers: Vec<usize> = examples
+            .map(|rest| {
+                let (example, _) = rest.split_once("```").unwrap();
+                let providers = parse(example).unwrap_or_else(|error| panic!("{example}: {error}"));
+                providers.check(&[]).unwrap_or_else(|error| panic!("{example}: {error}"));
+                providers.providers.len()
+            })
+            .collect();
+        assert_eq!(numbers, [2, 2, 1, 1]);
     }
 
     #[test]

@@ -11,19 +11,24 @@ use wire::check::StoreError;
 
 use super::claims::Claims;
 use super::error::{EventError, RejectReason, Unavailable};
+use super::events::{Meaning, Reading};
 use super::pending::PendingToken;
 use super::provider_state::{PendingFor, ProviderState};
-use super::{Endpoint, Judgement, Outcome, ProviderEvents, Step, WAIT, Waiting, events, logout};
+use super::providers::Opaque;
+use super::subjects::Scope;
+use super::{Endpoint, Judgement, Message, Outcome, ProviderEvents, Step, WAIT, Waiting};
+use super::{events, global_revocation, logout};
 use crate::base::clock::unix_seconds;
 use crate::domain::revocations::{RevokeRequest, Subject};
 use store::Claim;
 
 impl ProviderEvents {
     /// Judges a token, and carries it out or holds it.
-    pub(super) async fn judge_and_carry_out(&self, endpoint: Endpoint, text: String) -> Step {
+    pub(super) async fn judge_and_carry_out(&self, message: Message) -> Step {
         let (arrived, arrived_at) = (Instant::now(), unix_seconds());
-        let token = PendingToken { endpoint, text, arrived, arrived_at, judged: None, waiter: None };
-        match self.judge(endpoint, &token.text, arrived) {
+        let Message { endpoint, token: text, body } = message;
+        let token = PendingToken { endpoint, text, body, arrived, arrived_at, judged: None, waiter: None };
+        match self.judge(endpoint, &token.text, token.body.as_deref(), arrived) {
             Err(rejected) => Step::Done(Err(rejected.into())),
             Ok(Judgement::Good(state, claims)) => {
                 let outcome = self.carry_out(endpoint, state, &claims, None).await;
@@ -56,21 +61,13 @@ impl ProviderEvents {
         asked: Option<u64>,
     ) -> Result<Outcome, EventError> {
         let provider = &state.provider;
-        let ending = match endpoint {
-            Endpoint::Logout => Some(logout::ending(claims, &provider.issuer)?),
-            Endpoint::Events => {
-                let given = provider.events.as_ref();
-                let issuer = given.and_then(|events| events.subject_issuer.as_ref()).unwrap_or(&provider.issuer);
-                let opaque = given.map(|events| events.opaque).unwrap_or_default();
-                events::ending(claims, events::Scope { issuer, opaque })?
+        let ending = match self.meaning(endpoint, state, claims)? {
+            Meaning::Ends(ending) => ending,
+            Meaning::Nothing => return Ok(Outcome::Noted),
+            Meaning::OfStream(event) => {
+                state.stream.on(event, claims.iat, &provider.issuer, &self.metrics);
+                return Ok(Outcome::Noted);
             }
-        };
-        let Some(ending) = ending else {
-            // Such an event can be sent repeatedly.
-            if let Some(more) = self.stream_events.pass(Instant::now()) {
-                tracing::info!(issuer = provider.issuer, more, "an event about its stream");
-            }
-            return Ok(Outcome::Noted);
         };
         let digest = digest(endpoint, claims);
         let unconfirmed =
@@ -82,7 +79,8 @@ impl ProviderEvents {
                 return match endpoint {
                     // Its sender asks again, as the 503 told it to.
                     Endpoint::Logout if asked.is_none() && self.acknowledge(&digest) => Ok(Outcome::Noted),
-                    Endpoint::Logout => Err(RejectReason::Replayed.into()),
+                    // The JWT of a revocation request does not say which user the request before was about.
+                    Endpoint::Logout | Endpoint::GlobalRevocation => Err(RejectReason::Replayed.into()),
                     // A transmitter that missed our answer sends the event again, and must be told to stop.
                     Endpoint::Events => Ok(Outcome::Noted),
                 };
@@ -112,6 +110,36 @@ impl ProviderEvents {
             .await
             .map_err(|error| unconfirmed("the token was not marked as used", error))?;
         Ok(Outcome::Ended(ending.kind))
+    }
+
+    /// # Errors
+    /// It asks for something that cannot be done.
+    fn meaning(&self, endpoint: Endpoint, state: &ProviderState, claims: &Claims) -> Result<Meaning, RejectReason> {
+        let provider = &state.provider;
+        match endpoint {
+            Endpoint::Logout => logout::ending(claims, &provider.issuer).map(Meaning::Ends),
+            Endpoint::Events => {
+                let given = provider.events.as_ref().ok_or(RejectReason::Issuer)?;
+                let scope = Scope {
+                    issuer: given.subject_issuer.as_ref().unwrap_or(&provider.issuer),
+                    issuer_names: &given.subject_issuer_names,
+                    opaque: given.opaque,
+                    mappings: &state.mappings,
+                };
+                events::meaning(claims, Reading { scope, actions: &given.actions, drafts: given.drafts })
+            }
+            Endpoint::GlobalRevocation => {
+                let given = provider.global_revocation.as_ref().ok_or(RejectReason::Issuer)?;
+                // Such a request is always about a user.
+                let scope = Scope {
+                    issuer: given.subject_issuer.as_ref().unwrap_or(&provider.issuer),
+                    issuer_names: &[],
+                    opaque: Opaque::User,
+                    mappings: &state.mappings,
+                };
+                global_revocation::ending(claims, given.subject.as_deref(), scope).map(Meaning::Ends)
+            }
+        }
     }
 }
 

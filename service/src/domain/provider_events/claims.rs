@@ -18,11 +18,11 @@ const MAX_TIME: f64 = 9_007_199_254_740_992.0;
 pub struct Claims {
     pub iss: String,
     aud: Audience,
-    iat: f64,
+    pub iat: f64,
     exp: Option<f64>,
     nbf: Option<f64>,
     pub jti: String,
-    pub events: Members,
+    pub events: Option<Members>,
     pub sub: Option<String>,
     pub sid: Option<String>,
     pub nonce: Option<IgnoredAny>,
@@ -30,7 +30,7 @@ pub struct Claims {
 }
 
 /// The members of an object, in order; no duplicates, also in nested objects.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Members(pub Vec<(String, Value)>);
 
 /// Any JSON; a duplicate member is an error, since two readers could read different ones.
@@ -120,6 +120,11 @@ pub fn judge_id(name: &'static str, id: &str) -> Result<(), RejectReason> {
 impl Members {
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value)
+    }
+
+    /// In any order.
+    pub fn equals(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len() && self.0.iter().all(|(name, value)| other.get(name) == Some(value))
     }
 }
 

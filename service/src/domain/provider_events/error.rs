@@ -25,8 +25,28 @@ pub enum RejectReason {
     Replayed,
     #[error("`events` {0}")]
     Events(&'static str),
-    #[error("`sub_id` {0}")]
-    Subject(&'static str),
+    #[error("`sub_id` {1}")]
+    Subject(SubjectFault, &'static str),
+    /// Of the body of a revocation request.
+    #[error("the body {0}")]
+    Body(String),
+    /// The JWT is good, but not of the caller that may ask for this.
+    #[error("`sub` is not the caller that may do this")]
+    Caller,
+}
+
+/// Why a subject ends nothing here. A revocation request is answered accordingly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubjectFault {
+    Malformed,
+    /// Of a format that names no user or session here.
+    Unsupported,
+    /// Of another issuer.
+    Foreign,
+    /// A mapping does not have it.
+    Unknown,
+    /// It is understood, but the tokens of it cannot be ended alone.
+    Unending,
 }
 
 /// Cannot tell.
@@ -58,7 +78,9 @@ impl RejectReason {
             | RejectReason::Claim(..)
             | RejectReason::Replayed
             | RejectReason::Events(_)
-            | RejectReason::Subject(_) => "invalid_request",
+            | RejectReason::Subject(..)
+            | RejectReason::Body(_)
+            | RejectReason::Caller => "invalid_request",
         }
     }
 }

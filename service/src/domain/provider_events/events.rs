@@ -1,67 +1,61 @@
-//! The form of a security event (RFC 8417, Shared Signals Framework 1.0 section 4), the events that end sessions (CAEP 1.0
-//! section 3.1, RISC 1.0 section 2), and their subjects.
-//!
-//! A subject is understood in full, or the event is refused. A member that narrows it down must not be ignored, and a subject
-//! that names no session or user here must not be acknowledged. docs/logout.md has the forms, and a test reads them there.
+//! The form of a security event (RFC 8417, Shared Signals Framework 1.0 section 4), and what it means: it ends something,
+//! says something about its stream, or needs nothing to be done.
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use jose::Unverified;
 use serde_json::{Map, Value};
-use wire::Kind;
 
 use super::Ending;
-use super::claims::{Claims, Members, judge_id};
+use super::actions::{self, ActionConfig, Effect};
+use super::claims::{Claims, Members};
 use super::error::RejectReason;
 use super::jws::is_typed;
-use super::providers::Opaque;
+use super::stream::{StreamEvent, StreamStatus};
+use super::subjects::{self, Scope};
 
-const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
-/// Of accounts: everything that was issued for the account until now ends. CAEP's event replaced the last one.
-const OF_ACCOUNTS: [&str; 3] = [
-    "https://schemas.openid.net/secevent/risc/event-type/account-disabled",
-    "https://schemas.openid.net/secevent/risc/event-type/account-purged",
-    "https://schemas.openid.net/secevent/risc/event-type/sessions-revoked",
+/// About the stream itself (Shared Signals Framework 1.0 sections 8.1.4.1 and 8.1.5).
+const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
+const STREAM_UPDATED: &str = "https://schemas.openid.net/secevent/ssf/event-type/stream-updated";
+/// The same in earlier drafts.
+const DRAFT_VERIFICATIONS: [&str; 2] = [
+    "https://schemas.openid.net/secevent/risc/event-type/verification",
+    "https://schemas.openid.net/secevent/sse/event-type/verification",
 ];
-/// About the stream itself (Shared Signals Framework 1.0 sections 8.1.4.1 and 8.1.5): acknowledged without effect.
-const OF_THE_STREAM: [&str; 2] = [
-    "https://schemas.openid.net/secevent/ssf/event-type/verification",
-    "https://schemas.openid.net/secevent/ssf/event-type/stream-updated",
-];
-/// The simple formats and all members that each has (RFC 9493 section 3.2, Shared Signals Framework 1.0 section 3.4).
-const FORMATS: [(&str, &[&str]); 9] = [
-    ("account", &["uri"]),
-    ("did", &["url"]),
-    ("email", &["email"]),
-    ("iss_sub", &["iss", "sub"]),
-    ("jwt_id", &["iss", "jti"]),
-    ("opaque", &["id"]),
-    ("phone_number", &["phone_number"]),
-    ("saml_assertion_id", &["issuer", "assertion_id"]),
-    ("uri", &["uri"]),
-];
-/// Members of a complex subject that say where its user belongs, and do not change which user it is.
-const BELONGING: [&str; 3] = ["tenant", "org_unit", "group"];
-/// In the place of a session's id, all sessions of the user: Keycloak's `ALL`, in any case.
-const ALL_SESSIONS: [&str; 2] = ["ALL", "*"];
+const DRAFT_STREAM_UPDATED: &str = "https://schemas.openid.net/secevent/sse/event-type/stream-updated";
+const TYPE: &str = "secevent+jwt";
 
-/// # Errors
-/// It is of another type. Events must have theirs (Shared Signals Framework 1.0 section 4.1.1).
-pub fn judge_type(token: &Unverified<'_>) -> Result<(), RejectReason> {
-    if is_typed(token, &["secevent+jwt"]) { Ok(()) } else { Err(RejectReason::Type("`secevent+jwt`")) }
-}
-
-/// The issuer and the ids of this transmitter's subjects.
+/// How the events of a provider are understood.
 #[derive(Debug, Clone, Copy)]
-pub struct Scope<'p> {
-    /// The issuer of the tokens that they end.
-    pub issuer: &'p str,
-    /// The meaning of a subject of the format `opaque` alone.
-    pub opaque: Opaque,
+pub struct Reading<'p> {
+    pub scope: Scope<'p>,
+    pub actions: &'p BTreeMap<String, ActionConfig>,
+    /// The forms of earlier drafts are accepted too.
+    pub drafts: bool,
 }
 
-/// `None`: there is nothing to end.
-///
+/// What an event asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meaning {
+    Ends(Ending),
+    OfStream(StreamEvent),
+    Nothing,
+}
+
 /// # Errors
-/// The event is unknown, or its subject cannot be ended.
-pub fn ending(claims: &Claims, scope: Scope<'_>) -> Result<Option<Ending>, RejectReason> {
+/// It is of another type. Events must have theirs (Shared Signals Framework 1.0 section 4.1.1), which drafts did not
+/// require.
+pub fn judge_type(token: &Unverified<'_>, drafts: bool) -> Result<(), RejectReason> {
+    let is_untyped = token.header().typ.is_none() || is_typed(token, &["jwt"]);
+    match is_typed(token, &[TYPE]) || (drafts && is_untyped) {
+        true => Ok(()),
+        false => Err(RejectReason::Type("`secevent+jwt`")),
+    }
+}
+
+/// # Errors
+/// The event is refused, or its subject cannot be ended.
+pub fn meaning(claims: &Claims, reading: Reading<'_>) -> Result<Meaning, RejectReason> {
     // Both keep events apart from other tokens (sections 4.1.2 and 4.1.7).
     if claims.sub.is_some() {
         return Err(RejectReason::Claim("sub", "must not be in an event: `sub_id` names its subject"));
@@ -69,178 +63,87 @@ pub fn ending(claims: &Claims, scope: Scope<'_>) -> Result<Option<Ending>, Rejec
     if claims.has_exp() {
         return Err(RejectReason::Claim("exp", "must not be in an event"));
     }
-    let [(name, event)] = claims.events.0.as_slice() else {
+    let Some([(uri, event)]) = claims.events.as_ref().map(|events| events.0.as_slice()) else {
         return Err(RejectReason::Events("must have exactly one event"));
     };
     let Some(event) = event.as_object() else {
         return Err(RejectReason::Events("must have an object for its event"));
     };
-    let Some(sub_id) = &claims.sub_id else { return Err(RejectReason::Subject("is missing")) };
-    if OF_THE_STREAM.contains(&name.as_str()) {
-        return Ok(None);
-    }
-    // Drafts had the subject there. Two subjects would be ambiguous.
-    if event.contains_key("subject") || event.contains_key("sub_id") {
-        return Err(RejectReason::Events("has a subject within its event: `sub_id` names it"));
-    }
-    match name.as_str() {
-        SESSION_REVOKED => subject(sub_id, scope).map(Some),
-        name if OF_ACCOUNTS.contains(&name) => account(sub_id, scope.issuer).map(Some),
-        _ => Err(RejectReason::Events(
-            "has no supported event: session-revoked and events that end an account are supported",
-        )),
-    }
-}
-
-/// A simple subject that is complete and has no other members (RFC 9493 section 3).
-#[derive(Debug)]
-enum Simple {
-    Opaque(String),
-    IssSub {
-        iss: String,
-        sub: String,
-    },
-    /// A format that no token corresponds to.
-    Other,
-}
-
-/// The session or user to end.
-fn subject(sub_id: &Members, scope: Scope<'_>) -> Result<Ending, RejectReason> {
-    let Some(complex) = Complex::of(sub_id)? else {
-        return match (simple(sub_id.0.iter().map(|(name, value)| (name, value)))?, scope.opaque) {
-            (Simple::Opaque(id), Opaque::Session) => match is_all(&id) {
-                true => Err(RejectReason::Subject("means all sessions but names no user")),
-                false => session(&id, scope.issuer),
-            },
-            (Simple::Opaque(id), Opaque::User) => user(scope.issuer, &id, scope.issuer),
-            (Simple::IssSub { iss, sub }, _) => user(&iss, &sub, scope.issuer),
-            (Simple::Other, _) => Err(RejectReason::Subject("must be of the format opaque, iss_sub or complex")),
+    if let Some(of_stream) = of_stream(uri, event, reading.drafts) {
+        return match claims.sub_id.is_some() || reading.drafts {
+            true => Ok(Meaning::OfStream(of_stream)),
+            false => Err(missing()),
         };
-    };
-    match &complex.session {
-        Some(Simple::Opaque(id)) if !is_all(id) => complex.session_of(id, scope.issuer),
-        Some(Simple::Opaque(_)) | None => complex.user(scope.issuer),
-        Some(Simple::IssSub { .. } | Simple::Other) => {
-            Err(RejectReason::Subject("must have a `session` of the format opaque"))
-        }
     }
-}
-
-/// The user of the account. A single session is not an account.
-fn account(sub_id: &Members, issuer: &str) -> Result<Ending, RejectReason> {
-    let must = RejectReason::Subject("must be of the format iss_sub for an account");
-    match Complex::of(sub_id)? {
-        Some(complex) if complex.session.is_none() => complex.user(issuer),
-        Some(_) => Err(must),
-        None => match simple(sub_id.0.iter().map(|(name, value)| (name, value)))? {
-            Simple::IssSub { iss, sub } => user(&iss, &sub, issuer),
-            Simple::Opaque(_) | Simple::Other => Err(must),
-        },
-    }
-}
-
-/// A complex subject (Shared Signals Framework 1.0 section 3.2), which means the intersection of its members.
-struct Complex {
-    user: Option<Simple>,
-    session: Option<Simple>,
-    device: bool,
-}
-
-impl Complex {
-    /// `None`: it is a simple one.
-    fn of(sub_id: &Members) -> Result<Option<Self>, RejectReason> {
-        if sub_id.get("format").and_then(Value::as_str) != Some("complex") {
-            return Ok(None);
-        }
-        let mut complex = Self { user: None, session: None, device: false };
-        for (name, value) in &sub_id.0 {
-            if name == "format" {
-                continue;
-            }
-            let Some(value) = value.as_object() else {
-                return Err(RejectReason::Subject("has a member that is not a subject"));
-            };
-            let member = simple(value.iter())?;
-            match name.as_str() {
-                "user" => complex.user = Some(member),
-                "session" => complex.session = Some(member),
-                "device" => complex.device = true,
-                name if BELONGING.contains(&name) => {}
-                // An application has only a part of a session, and the meaning of a new member is unknown.
-                _ => return Err(RejectReason::Subject("is restricted by an unknown member")),
-            }
-        }
-        Ok(Some(complex))
-    }
-
-    /// A session is exact alone: it belongs to one user, on one device.
-    fn session_of(&self, id: &str, issuer: &str) -> Result<Ending, RejectReason> {
-        if let Some(Simple::IssSub { iss, sub }) = &self.user {
-            // But the user must be of the same issuer, or the session is another issuer's.
-            user(iss, sub, issuer)?;
-        }
-        session(id, issuer)
-    }
-
-    fn user(&self, issuer: &str) -> Result<Ending, RejectReason> {
-        if self.device {
-            return Err(RejectReason::Subject("is restricted to a device, which no token names"));
-        }
-        match &self.user {
-            Some(Simple::IssSub { iss, sub }) => user(iss, sub, issuer),
-            Some(Simple::Opaque(_) | Simple::Other) => {
-                Err(RejectReason::Subject("must have a `user` of the format iss_sub"))
-            }
-            None => Err(RejectReason::Subject("must have a `session` or a `user`")),
-        }
-    }
-}
-
-fn is_all(id: &str) -> bool {
-    ALL_SESSIONS.iter().any(|all| all.eq_ignore_ascii_case(id.trim()))
-}
-
-fn simple<'v>(members: impl Iterator<Item = (&'v String, &'v Value)>) -> Result<Simple, RejectReason> {
-    let mut texts = Map::new();
-    for (name, value) in members {
-        match value {
-            Value::String(text) if !text.is_empty() => drop(texts.insert(name.clone(), value.clone())),
-            _ => return Err(RejectReason::Subject("has a member that is not a string")),
-        }
-    }
-    let mut take = |name: &str| match texts.remove(name) {
-        Some(Value::String(text)) => Some(text),
-        _ => None,
-    };
-    let format = take("format").ok_or(RejectReason::Subject("has no `format`"))?;
-    let known = FORMATS.iter().find(|(name, _)| *name == format);
-    let (_, names) = known.ok_or(RejectReason::Subject("has an unknown format"))?;
-    let values: Option<Vec<String>> = names.iter().map(|name| take(name)).collect();
-    let values = values.ok_or(RejectReason::Subject("lacks a member of its format"))?;
-    // RFC 9493 section 3: a format has no other members. One could restrict the subject.
-    if !texts.is_empty() {
-        return Err(RejectReason::Subject("has a member that its format does not have"));
-    }
-    let mut values = values.into_iter();
-    Ok(match (format.as_str(), values.next(), values.next()) {
-        ("opaque", Some(id), None) => Simple::Opaque(id),
-        ("iss_sub", Some(iss), Some(sub)) => Simple::IssSub { iss, sub },
-        _ => Simple::Other,
+    let sub_id = subject(claims, event, reading.drafts)?;
+    Ok(match actions::effect(uri, event, reading.actions)? {
+        Effect::End(extent) => Meaning::Ends(subjects::ending(&sub_id, reading.scope, extent)?),
+        Effect::Nothing => Meaning::Nothing,
     })
 }
 
-fn session(id: &str, issuer: &str) -> Result<Ending, RejectReason> {
-    judge_id("sub_id", id)?;
-    Ok(Ending { kind: Kind::Session, issuer: issuer.to_owned(), ids: vec![id.to_owned()] })
+fn missing() -> RejectReason {
+    RejectReason::Subject(super::error::SubjectFault::Malformed, "is missing")
 }
 
-fn user(iss: &str, sub: &str, issuer: &str) -> Result<Ending, RejectReason> {
-    // A transmitter ends only subjects of its own issuer.
-    if iss != issuer {
-        return Err(RejectReason::Subject("is of an issuer whose users this transmitter may not end"));
+fn of_stream(uri: &str, event: &Map<String, Value>, drafts: bool) -> Option<StreamEvent> {
+    match uri {
+        VERIFICATION => Some(StreamEvent::Verified),
+        STREAM_UPDATED => Some(updated(event)),
+        uri if drafts && DRAFT_VERIFICATIONS.contains(&uri) => Some(StreamEvent::Verified),
+        DRAFT_STREAM_UPDATED if drafts => Some(updated(event)),
+        _ => None,
     }
-    judge_id("sub_id", sub)?;
-    Ok(Ending { kind: Kind::User, issuer: issuer.to_owned(), ids: vec![sub.to_owned()] })
+}
+
+fn updated(event: &Map<String, Value>) -> StreamEvent {
+    StreamEvent::Updated(event.get("status").and_then(Value::as_str).and_then(StreamStatus::named))
+}
+
+/// The one subject of an event. Two that differ would be ambiguous.
+fn subject<'c>(claims: &'c Claims, event: &Map<String, Value>, drafts: bool) -> Result<Cow<'c, Members>, RejectReason> {
+    let within = event.get("subject");
+    // Drafts had the subject there.
+    if event.contains_key("sub_id") || (within.is_some() && !drafts) {
+        return Err(RejectReason::Events("has a subject within its event: `sub_id` names it"));
+    }
+    match (&claims.sub_id, within) {
+        (Some(sub_id), None) => Ok(Cow::Borrowed(sub_id)),
+        (None, None) => Err(missing()),
+        (sub_id, Some(within)) => {
+            let within = within.as_object().ok_or(RejectReason::Events("has a `subject` that is not an object"))?;
+            let within = of_draft(within);
+            match sub_id {
+                Some(sub_id) if !sub_id.equals(&within) => {
+                    Err(RejectReason::Events("has a `subject` that differs from `sub_id`"))
+                }
+                _ => Ok(Cow::Owned(within)),
+            }
+        }
+    }
+}
+
+/// A subject as earlier drafts wrote it: `subject_type` for `format`, hyphens for underscores, and complex without saying
+/// so.
+fn of_draft(within: &Map<String, Value>) -> Members {
+    let mut members: Vec<(String, Value)> = Vec::new();
+    for (name, value) in within {
+        match (name.as_str(), value) {
+            ("subject_type", Value::String(format)) if !within.contains_key("format") => {
+                members.push(("format".into(), Value::String(format.replace('-', "_"))));
+            }
+            (_, Value::Object(member)) => {
+                let member = of_draft(member).0.into_iter().collect();
+                members.push((name.clone(), Value::Object(member)));
+            }
+            _ => members.push((name.clone(), value.clone())),
+        }
+    }
+    let is_complex = !members.is_empty() && members.iter().all(|(_, value)| value.is_object());
+    if is_complex {
+        members.push(("format".into(), Value::String("complex".into())));
+    }
+    Members(members)
 }
 
 #[cfg(test)]

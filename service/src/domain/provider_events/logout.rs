@@ -31,7 +31,7 @@ pub fn judge_type(token: &Unverified<'_>) -> Result<(), RejectReason> {
 /// # Errors
 /// It is no logout token, or has no subject.
 pub fn ending(claims: &Claims, issuer: &str) -> Result<Ending, RejectReason> {
-    match claims.events.get(EVENT) {
+    match claims.events.as_ref().and_then(|events| events.get(EVENT)) {
         Some(Value::Object(_)) => {}
         Some(_) => return Err(RejectReason::Events("must have an object for the logout event")),
         None => return Err(RejectReason::Events("must have the logout event")),
@@ -53,7 +53,7 @@ pub fn ending(claims: &Claims, issuer: &str) -> Result<Ending, RejectReason> {
 
 /// As Keycloak reads it: a string may also say it.
 fn ends_offline(claims: &Claims) -> bool {
-    match claims.events.get(OFFLINE_TOO) {
+    match claims.events.as_ref().and_then(|events| events.get(OFFLINE_TOO)) {
         Some(Value::Bool(said)) => *said,
         Some(Value::String(said)) => said.eq_ignore_ascii_case("true"),
         _ => false,

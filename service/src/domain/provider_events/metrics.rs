@@ -1,13 +1,25 @@
-//! What is counted of pending tokens.
+//! What is counted of pending tokens, of fetched events, and of the streams that providers keep.
+use std::time::Duration;
+
+use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use super::Endpoint;
-use crate::base::metrics::{Gauge, PairCounters};
+use super::providers::Provider;
+use crate::base::metrics::{Counters, Gauge, PairCounters};
+
+/// A gauge for each provider. Their number is bounded by the providers file.
+type OfProviders = Family<[(&'static str, String); 1], Gauge>;
 
 #[derive(Debug, Clone)]
 pub struct Metrics {
     pending: Gauge,
     later: PairCounters,
+    polls: Counters,
+    fetched: Counters,
+    polled_at: OfProviders,
+    stream_enabled: OfProviders,
+    verified_at: OfProviders,
 }
 
 /// How a pending token ended, after its sender was answered 503.
@@ -18,6 +30,23 @@ pub enum LaterResult {
     Refused,
     /// Never decided: it was dropped for others, or its time was over.
     Dropped,
+}
+
+/// How a request for events ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PollResult {
+    Answered,
+    Failed,
+}
+
+/// What became of an event that was fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchedResult {
+    Ended,
+    Noted,
+    Refused,
+    /// Not decided: it is not acknowledged, so the transmitter sends it again.
+    Unavailable,
 }
 
 impl LaterResult {
@@ -33,6 +62,29 @@ impl LaterResult {
     }
 }
 
+impl PollResult {
+    fn name(self) -> &'static str {
+        match self {
+            PollResult::Answered => "answered",
+            PollResult::Failed => "failed",
+        }
+    }
+}
+
+impl FetchedResult {
+    const ALL: [FetchedResult; 4] =
+        [FetchedResult::Ended, FetchedResult::Noted, FetchedResult::Refused, FetchedResult::Unavailable];
+
+    fn name(self) -> &'static str {
+        match self {
+            FetchedResult::Ended => "ended",
+            FetchedResult::Noted => "noted",
+            FetchedResult::Refused => "refused",
+            FetchedResult::Unavailable => "unavailable",
+        }
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let later = PairCounters::new(
@@ -40,7 +92,15 @@ impl Default for Metrics {
             Endpoint::ALL.map(Endpoint::name),
             LaterResult::ALL.map(LaterResult::name),
         );
-        Self { pending: Gauge::default(), later }
+        Self {
+            pending: Gauge::default(),
+            later,
+            polls: Counters::new("result", [PollResult::Answered, PollResult::Failed].map(PollResult::name)),
+            fetched: Counters::new("result", FetchedResult::ALL.map(FetchedResult::name)),
+            polled_at: OfProviders::default(),
+            stream_enabled: OfProviders::default(),
+            verified_at: OfProviders::default(),
+        }
     }
 }
 
@@ -50,6 +110,25 @@ impl Metrics {
         registry.register("provider_events_pending", help, self.pending.clone());
         let help = "Pending logout tokens and security events by how they ended, after their sender was answered 503";
         self.later.register(registry, "provider_events_later", help);
+        self.polls.register(registry, "provider_polls", "Requests to transmitters for events, by how they ended");
+        self.fetched.register(registry, "provider_polled_events", "Events that were fetched, by result");
+        let help = "When a transmitter last answered a request for events";
+        registry.register("provider_polled_timestamp_seconds", help, self.polled_at.clone());
+        let help = "0 while the transmitter says that it paused or disabled the stream of events";
+        registry.register("provider_stream_enabled", help, self.stream_enabled.clone());
+        let help =
+            "When the transmitter last sent a verification event, by the time in it; 0 if it did not since the start";
+        registry.register("provider_stream_verified_timestamp_seconds", help, self.verified_at.clone());
+    }
+
+    /// Its series, from the start.
+    pub fn start_provider(&self, provider: &Provider) {
+        let Some(events) = &provider.events else { return };
+        self.stream_status(&provider.issuer, true);
+        self.stream_verified(&provider.issuer, 0.0);
+        if events.poll.is_some() {
+            of(&self.polled_at, &provider.issuer, 0);
+        }
     }
 
     /// So many more are pending, and so many fewer.
@@ -61,4 +140,30 @@ impl Metrics {
     pub fn later(&self, endpoint: Endpoint, result: LaterResult) {
         self.later.count(endpoint.name(), result.name());
     }
+
+    /// `at`: in Unix seconds.
+    pub fn polled(&self, issuer: &str, result: PollResult, at: u64) {
+        self.polls.count(result.name());
+        if result == PollResult::Answered {
+            of(&self.polled_at, issuer, at);
+        }
+    }
+
+    pub fn fetched(&self, result: FetchedResult) {
+        self.fetched.count(result.name());
+    }
+
+    pub fn stream_status(&self, issuer: &str, enabled: bool) {
+        of(&self.stream_enabled, issuer, u64::from(enabled));
+    }
+
+    /// `at`: in Unix seconds.
+    pub fn stream_verified(&self, issuer: &str, at: f64) {
+        let at = Duration::try_from_secs_f64(at).unwrap_or_default();
+        of(&self.verified_at, issuer, at.as_secs());
+    }
+}
+
+fn of(family: &OfProviders, issuer: &str, value: u64) {
+    family.get_or_create(&[("issuer", issuer.to_owned())]).set(value);
 }

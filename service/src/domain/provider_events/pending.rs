@@ -24,6 +24,8 @@ pub type Waiter = oneshot::Sender<Result<Outcome, EventError>>;
 pub struct PendingToken {
     pub endpoint: Endpoint,
     pub text: String,
+    /// What came with it: the body of a revocation request.
+    pub body: Option<String>,
     pub arrived: Instant,
     /// In Unix seconds. It ends what was issued before.
     pub arrived_at: u64,
@@ -59,7 +61,7 @@ impl PendingTokens {
     /// Holds `token`, and returns those that were dropped for it. One that is there already stays, with its time, and the
     /// request that waits now gets its outcome.
     pub fn put(&mut self, token: PendingToken) -> Vec<PendingToken> {
-        let index = self.order.hash_one((token.endpoint.name(), &token.text));
+        let index = self.order.hash_one((token.endpoint.name(), &token.text, &token.body));
         let size = size_of(&token);
         if size > self.max_bytes {
             return vec![token];
@@ -121,7 +123,8 @@ impl PendingTokens {
 }
 
 fn size_of(token: &PendingToken) -> usize {
-    token.text.len().saturating_add(OVERHEAD)
+    let body = token.body.as_ref().map_or(0, String::len);
+    token.text.len().saturating_add(body).saturating_add(OVERHEAD)
 }
 
 #[cfg(test)]

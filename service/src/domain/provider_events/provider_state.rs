@@ -1,4 +1,4 @@
-//! One provider: its keys, its client secret, and its pending tokens.
+//! One provider: its keys, its client secret, its subjects, its stream of events, and its pending tokens.
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -7,14 +7,21 @@ use tokio::sync::Notify;
 
 use super::error::RejectReason;
 use super::keys::{self, Judged};
+use super::mappings::Mappings;
+use super::poll::Poller;
 use super::secret::ClientSecret;
 use super::source::Source;
+use super::stream::Stream;
 use super::{Endpoint, PendingTokens, Provider, ProvidersError};
 
 #[derive(Debug)]
 pub struct ProviderState {
     pub provider: Provider,
     pub source: Source,
+    pub mappings: Mappings,
+    pub stream: Stream,
+    /// Fetches its events, where that is configured.
+    pub poller: Option<Poller>,
     secret: Option<ClientSecret>,
     /// Not verified, for lack of keys.
     undecided: Mutex<PendingTokens>,
@@ -41,6 +48,9 @@ impl ProviderState {
         Ok(Self {
             provider: provider.clone(),
             source: Source::new(provider)?,
+            mappings: Mappings::load(provider)?,
+            stream: Stream::default(),
+            poller: Poller::new(provider)?,
             secret: provider.secret_file.as_deref().map(ClientSecret::read).transpose()?,
             undecided,
             unwritten,

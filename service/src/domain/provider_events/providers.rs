@@ -1,16 +1,26 @@
 //! The providers that may end sessions, as their file lists them. Errors name the field.
-use std::collections::HashSet;
+mod duration;
+mod events;
+mod global_revocation;
+mod mapping;
+mod poll;
+
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::Uri;
 use jose::Algorithm;
-use serde::de::{Deserializer, Error as _};
+use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 use wire::issuer_matches;
 
 use crate::base::limits::MAX_SKEW;
+pub use events::{Events, Opaque};
+pub use global_revocation::GlobalRevocation;
+pub use mapping::{MappedFormat, Mapping};
+pub use poll::Poll;
 
 /// The most providers of one service: each has a key set in memory.
 pub const MAX_PROVIDERS: usize = 64;
@@ -49,6 +59,12 @@ pub struct Provider {
     /// Accepts security events. Absent: it may send none.
     #[serde(default, deserialize_with = "present")]
     pub events: Option<Events>,
+    /// Accepts requests to end all sessions of a user. Absent: it may send none.
+    #[serde(default, deserialize_with = "present")]
+    pub global_revocation: Option<GlobalRevocation>,
+    /// How subjects that do not name a user as tokens do are mapped to one. A format that is absent is refused.
+    #[serde(default)]
+    pub subjects: BTreeMap<MappedFormat, Mapping>,
     /// It may give a new session the id of an ended one: a revocation of a session ends only what was issued until
     /// then.
     #[serde(default)]
@@ -93,29 +109,6 @@ pub struct Logout {
     pub max_age: Duration,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Events {
-    /// The oldest accepted event, by its `iat`. It must cover how long the transmitter retries.
-    #[serde(default = "events_max_age", with = "duration")]
-    pub max_age: Duration,
-    /// The issuer of the tokens that these events end, if it is not the transmitter.
-    #[serde(default, deserialize_with = "present")]
-    pub subject_issuer: Option<String>,
-    /// The meaning of a subject of the format `opaque`. RFC 9493 section 3.2.4 leaves it open.
-    #[serde(default)]
-    pub opaque: Opaque,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Opaque {
-    /// As in the examples of CAEP 1.0.
-    #[default]
-    Session,
-    User,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvidersError {
     pub field: String,
@@ -157,7 +150,7 @@ impl Provider {
     fn check(&self, issuers: &[String]) -> Result<(), ProvidersError> {
         let wrong = |field: &str, message: String| Err(ProvidersError::new(field, message));
         text("issuer", &self.issuer)?;
-        if self.audiences.is_empty() {
+        if self.audiences.is_empty() && (self.logout.is_some() || self.events.is_some()) {
             return wrong("audiences", "must name at least one".into());
         }
         for (index, audience) in self.audiences.iter().enumerate() {
@@ -180,8 +173,10 @@ impl Provider {
             (Some(uri), None) => self.check_url("jwks_uri", uri)?,
             (None, Some(_)) => self.check_url("issuer", &self.issuer)?,
         }
-        if self.logout.is_none() && self.events.is_none() {
-            return wrong("logout", "is missing, and so is `events`: say which of them this provider may send".into());
+        if self.logout.is_none() && self.events.is_none() && self.global_revocation.is_none() {
+            let message =
+                "is missing, and so are `events` and `global_revocation`: say which of them this provider may send";
+            return wrong("logout", message.into());
         }
         for issuer in self.subject_issuers() {
             if !issuers.is_empty() && !issuers.iter().any(|taken| issuer_matches(taken, issuer)) {
@@ -192,12 +187,6 @@ impl Provider {
                 return wrong("issuer", message);
             }
         }
-        let bounded = |field: &str, value: Duration, least: Duration, most: Duration| match value {
-            value if value < least || value > most => {
-                wrong(field, format!("must be from {} to {}", duration::show(least), duration::show(most)))
-            }
-            _ => Ok(()),
-        };
         bounded("skew", self.skew, Duration::ZERO, MAX_SKEW)?;
         bounded("timeout", self.timeout, Duration::from_millis(100), 10 * SECOND)?;
         bounded("refresh", self.refresh, SECOND, DAY)?;
@@ -206,13 +195,13 @@ impl Provider {
         if let Some(logout) = &self.logout {
             bounded("logout.max_age", logout.max_age, SECOND, DAY)?;
         }
-        if let Some(events) = &self.events {
-            bounded("events.max_age", events.max_age, SECOND, 30 * DAY)?;
-            if let Some(issuer) = &events.subject_issuer {
-                text("events.subject_issuer", issuer)?;
-            }
+        for (format, mapping) in &self.subjects {
+            mapping.check(*format)?;
         }
-        Ok(())
+        if let Some(events) = &self.events {
+            events.check(self)?;
+        }
+        self.global_revocation.as_ref().map_or(Ok(()), |global| global.check(self))
     }
 
     /// Whether it signs with published keys.
@@ -234,6 +223,9 @@ impl Provider {
             (true, Some(_)) if self.events.is_some() && !self.has_keys() => {
                 wrong("events", "are signed with published keys, but `algorithms` has no algorithm for them")
             }
+            (true, Some(_)) if self.global_revocation.is_some() && !self.has_keys() => {
+                wrong("global_revocation", "needs published keys, but `algorithms` has no algorithm for them")
+            }
             (true, Some(_)) | (false, None) => Ok(()),
         }
     }
@@ -241,7 +233,9 @@ impl Provider {
     /// The issuers whose tokens this provider can end.
     fn subject_issuers(&self) -> impl Iterator<Item = &String> {
         let of_events = self.events.as_ref().map(|events| events.subject_issuer.as_ref().unwrap_or(&self.issuer));
-        self.logout.as_ref().map(|_| &self.issuer).into_iter().chain(of_events)
+        let of_global = self.global_revocation.as_ref();
+        let of_global = of_global.map(|global| global.subject_issuer.as_ref().unwrap_or(&self.issuer));
+        self.logout.as_ref().map(|_| &self.issuer).into_iter().chain(of_events).chain(of_global)
     }
 
     fn check_url(&self, field: &str, url: &str) -> Result<(), ProvidersError> {
@@ -271,6 +265,16 @@ impl Provider {
 fn is_this_host(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn bounded(field: &str, value: Duration, least: Duration, most: Duration) -> Result<(), ProvidersError> {
+    match value {
+        value if value < least || value > most => {
+            let message = format!("must be from {} to {}", duration::show(least), duration::show(most));
+            Err(ProvidersError::new(field, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn text(field: &str, text: &str) -> Result<(), ProvidersError> {
@@ -324,33 +328,10 @@ fn logout_max_age() -> Duration {
     Duration::from_secs(120)
 }
 
-fn events_max_age() -> Duration {
-    Duration::from_secs(3600)
-}
-
 /// Null is not absent: `logout:` without a value does not mean "no". (In YAML it is the same as `{}`, in JSON an
 /// error.)
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
-}
-
-mod duration {
-    use super::*;
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        wire::parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
-    }
-
-    pub fn serialize<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&show(*duration))
-    }
-
-    pub fn show(duration: Duration) -> String {
-        match (duration.as_secs(), duration.subsec_millis()) {
-            (seconds, 0) => format!("{seconds}s"),
-            _ => format!("{}ms", duration.as_millis()),
-        }
-    }
 }
 
 #[cfg(test)]

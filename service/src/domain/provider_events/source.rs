@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use jose::jwks::{MAX_BYTES, Parsed};
 use serde::Deserialize;
 use ureq::Agent;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
 use super::error::Unavailable;
+use super::http_agent;
 use super::keys::{self, KeySet};
 use super::providers::{Discovery, Provider, ProvidersError};
 use crate::base::signature::AwsLcKey;
@@ -57,17 +57,7 @@ impl Source {
     /// # Errors
     /// The CA file cannot be used.
     pub fn new(provider: &Provider) -> Result<Self, ProvidersError> {
-        let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .root_certs(roots(provider)?);
-        let config = Agent::config_builder()
-            .timeout_global(Some(provider.timeout))
-            .http_status_as_error(false)
-            // A redirect could lead to a place that keys must not come from.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .tls_config(tls.build());
-        let fetcher = Fetcher { agent: Agent::new_with_config(config.build()), provider: provider.clone() };
+        let fetcher = Fetcher { agent: http_agent::new(provider, provider.timeout)?, provider: provider.clone() };
         let searches = Bucket::new(BURST, provider.cool_down);
         Ok(Self {
             fetcher: Arc::new(fetcher),
@@ -208,24 +198,6 @@ fn document_url(issuer: &str, discovery: Discovery) -> String {
             let (host, path) = issuer.split_at(path.unwrap_or(issuer.len()));
             format!("{host}/.well-known/ssf-configuration{path}")
         }
-    }
-}
-
-fn roots(provider: &Provider) -> Result<RootCerts, ProvidersError> {
-    let Some(file) = &provider.ca_file else { return Ok(RootCerts::WebPki) };
-    let wrong = |message: String| ProvidersError::new("ca_file", message);
-    let text = std::fs::read(file).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    let mut certificates: Vec<Certificate<'static>> = Vec::new();
-    for item in ureq::tls::parse_pem(&text) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
-            Ok(_) => {}
-            Err(error) => return Err(wrong(format!("is not PEM: {error}"))),
-        }
-    }
-    match certificates.is_empty() {
-        true => Err(wrong("has no certificate".into())),
-        false => Ok(RootCerts::from(certificates)),
     }
 }
 

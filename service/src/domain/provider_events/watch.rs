@@ -96,7 +96,7 @@ async fn decide(events: &Arc<ProviderEvents>, state: &ProviderState, until: Inst
                 (Err(refused.clone()), token)
             }
             _ => {
-                let judgement = judging.judge(token.endpoint, &token.text, token.arrived);
+                let judgement = judging.judge(token.endpoint, &token.text, token.body.as_deref(), token.arrived);
                 let is_good = judgement.map(|judgement| match judgement {
                     Judgement::Good(..) => true,
                     Judgement::Undecided(_, judged) => {
@@ -172,7 +172,9 @@ async fn carry_one(events: &ProviderEvents, state: &ProviderState, mut token: Pe
         let max_age = token.endpoint.max_age(&state.provider).unwrap_or_default();
         claims.judge_times(unix_seconds(), max_age, state.provider.skew).map(|()| claims)
     };
-    let claims = jws::parse(&token.text).and_then(|read| Claims::read(read.payload())).and_then(young);
+    let read =
+        jws::parse(&token.text).and_then(|read| token.endpoint.read_claims(read.payload(), token.body.as_deref()));
+    let claims = read.and_then(young);
     let Ok(claims) = claims else {
         // It became too old.
         events.drop_pending(token);

@@ -176,3 +176,74 @@ fn only_an_event_that_is_new_makes_its_connection_a_known_one() {
         assert_eq!(push_on(stream, &fresh()), 202);
     }
 }
+
+/// A pushed event of this type about a user, who may be narrowed down.
+fn of_type(profile: &str, name: &str, sub_id: &Value, event: Value) -> Value {
+    let uri = format!("https://schemas.openid.net/secevent/{profile}/event-type/{name}");
+    with(event_claims(sub_id), &json!({ "events": { uri: event } }))
+}
+
+#[test]
+fn changes_end_what_the_provider_is_configured_for_and_are_refused_otherwise() {
+    let iss_sub = |sub: &str| json!({ "format": "iss_sub", "iss": ISSUER, "sub": sub });
+    let device = json!({ "format": "opaque", "id": "d" });
+    let on_device = |sub: &str| json!({ "format": "complex", "user": iss_sub(sub), "device": device });
+    let changed = |sub: &str, value: &str| {
+        of_type(
+            "caep",
+            "credential-change",
+            &iss_sub(sub),
+            json!({ "change_type": value, "credential_type": "password" }),
+        )
+    };
+    let compliance = |sub: &str, value: &str| {
+        let event = json!({ "previous_status": "compliant", "current_status": value });
+        of_type("caep", "device-compliance-change", &on_device(sub), event)
+    };
+    let assurance = |sub: &str, value: &str| {
+        let event = json!({ "namespace": "NIST-AAL", "current_level": "nist-aal1", "change_direction": value });
+        of_type("caep", "assurance-level-change", &iss_sub(sub), event)
+    };
+    let compromise =
+        |sub: &str| of_type("risc", "credential-compromise", &iss_sub(sub), json!({ "credential_type": "password" }));
+    let end_user = json!({ "action": "end_user" });
+    let configured = stack_with(json!({ "events": { "actions": {
+        "credential-change": { "action": "end_user", "when": ["revoke", "delete", "update"] },
+        "device-compliance-change": end_user,
+        "assurance-level-change": { "action": "end_subject" },
+        "credential-compromise": end_user,
+        "account-enabled": { "action": "acknowledge" },
+        "account-purged": { "action": "refuse" },
+    } } }));
+    let told = |stack: &Stack, claims: &Value| push(&stack.service, &typed(&stack.key, "secevent+jwt", claims)).status;
+    for (claims, sub, ends) in [
+        (changed("a", "update"), "a", true),
+        (changed("b", "create"), "b", false),
+        (compliance("c", "not-compliant"), "c", true),
+        (compliance("d", "compliant"), "d", false),
+        (assurance("e", "decrease"), "e", true),
+        (assurance("f", "increase"), "f", false),
+        (compromise("g"), "g", true),
+        (of_type("risc", "account-enabled", &iss_sub("h"), json!({})), "h", false),
+    ] {
+        assert_eq!(told(&configured, &claims), 202, "{claims}");
+        assert_eq!(configured.is(Kind::User, sub) != Answer::Live, ends, "{claims}");
+    }
+    for refused in [
+        changed("i", "renewed"),
+        assurance("i", "sideways"),
+        of_type("risc", "account-purged", &iss_sub("i"), json!({})),
+        of_type("caep", "risk-level-change", &iss_sub("i"), json!({ "current_level": "HIGH" })),
+    ] {
+        assert_eq!(told(&configured, &refused), 400, "{refused}");
+    }
+    assert_eq!(configured.revocations(), 4);
+    let plain = stack();
+    for refused in
+        [changed("j", "revoke"), compliance("j", "not-compliant"), assurance("j", "decrease"), compromise("j")]
+    {
+        assert_eq!(told(&plain, &refused), 400, "{refused}");
+    }
+    assert_eq!(told(&plain, &of_type("risc", "account-purged", &iss_sub("j"), json!({}))), 202);
+    assert_eq!(plain.revocations(), 1);
+}

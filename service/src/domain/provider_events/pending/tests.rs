@@ -2,7 +2,7 @@ use super::*;
 
 fn token(text: &str, arrived: Instant) -> PendingToken {
     let endpoint = Endpoint::Logout;
-    PendingToken { endpoint, text: text.to_owned(), arrived, arrived_at: 0, judged: None, waiter: None }
+    PendingToken { endpoint, text: text.to_owned(), body: None, arrived, arrived_at: 0, judged: None, waiter: None }
 }
 
 fn texts(tokens: &[PendingToken]) -> Vec<&str> {

@@ -27,7 +27,9 @@ fn what_is_left_out_has_a_default() {
     let [provider] = providers.providers.as_slice() else { panic!() };
     assert_eq!(provider.algorithms, [Algorithm::RS256]);
     assert_eq!(provider.logout.as_ref().unwrap().max_age, Duration::from_secs(120));
-    assert_eq!(provider.events.as_ref().unwrap().max_age, Duration::from_secs(3600));
+    assert_eq!(provider.events.as_ref().unwrap().max_age(), Duration::from_secs(3600));
+    let polled = read(with("events", json!({ "poll": { "url": "https://op.example/poll" } }))).unwrap();
+    assert_eq!(polled.providers[0].events.as_ref().unwrap().max_age(), DAY);
     assert_eq!((provider.cool_down, provider.refresh), (Duration::from_secs(5), Duration::from_secs(300)));
 }
 
@@ -54,6 +56,25 @@ fn a_wrong_field_is_named() {
         ("timeout", with("timeout", json!("11s"))),
         ("logout.max_age", with("logout", json!({ "max_age": "25h" }))),
         ("events.subject_issuer", with("events", json!({ "subject_issuer": "" }))),
+        ("events.subject_issuer_names[0]", with("events", json!({ "subject_issuer_names": [""] }))),
+        ("events.actions.other", with("events", json!({ "actions": { "other": { "action": "refuse" } } }))),
+        ("end_subject", with("events", json!({ "actions": { "session-revoked": { "action": "end" } } }))),
+        ("null", with("events", json!({ "max_age": null }))),
+        ("url", with("events", json!({ "poll": {} }))),
+        ("events.poll.url", with("events", json!({ "poll": { "url": "http://op.example/poll" } }))),
+        ("events.poll.wait", with("events", json!({ "poll": { "url": "https://op.example/", "wait": "61s" } }))),
+        ("events.poll.interval", with("events", json!({ "poll": { "url": "https://op.example/", "interval": "0s" } }))),
+        (
+            "events.poll.max_events",
+            with("events", json!({ "poll": { "url": "https://op.example/", "max_events": 101 } })),
+        ),
+        ("subjects.email", with("subjects", json!({ "email": {} }))),
+        ("subjects.uri", with("subjects", json!({ "uri": { "is_sub": true, "file": "/users" } }))),
+        ("iss_sub", with("subjects", json!({ "iss_sub": { "is_sub": true } }))),
+        ("global_revocation.audiences", with("global_revocation", json!({ "audiences": [] }))),
+        ("global_revocation.audiences[0]", with("global_revocation", json!({ "audiences": ["client"] }))),
+        ("global_revocation.max_age", with("global_revocation", json!({ "audiences": ["x"], "max_age": "2h" }))),
+        ("global_revocation.subject", with("global_revocation", json!({ "audiences": ["x"], "subject": "" }))),
         ("colour", with("colour", json!("red"))),
         ("null", with("logout", Value::Null)),
     ] {
@@ -132,13 +153,20 @@ fn the_page_explains_each_field() {
     {
         provider[name] = value;
     }
-    provider["events"]["subject_issuer"] = json!("x");
+    provider["events"] =
+        json!({ "subject_issuer": "x", "max_age": "1h", "poll": { "url": "x", "token_file": "/token" } });
+    provider["global_revocation"] = json!({ "audiences": ["x"], "subject": "x", "subject_issuer": "x" });
+    let events = include_str!("../../../../../docs/events.md");
     let provider: Provider = serde_json::from_value(provider).unwrap();
     let shown = serde_json::to_value(&provider).unwrap();
     for (name, value) in shown.as_object().unwrap() {
         let inner = value.as_object().into_iter().flatten().map(|(inner, _)| format!("{name}.{inner}"));
         for field in std::iter::once(name.clone()).chain(inner) {
-            assert!(page.contains(&format!("| `{field}` |")), "{field}");
+            let row = format!("| `{field}` |");
+            assert!(page.contains(&row) || events.contains(&row), "{field}");
         }
+    }
+    for field in shown["events"]["poll"].as_object().unwrap().keys() {
+        assert!(events.contains(&format!("| `{field}` |")), "{field}");
     }
 }
