@@ -11,6 +11,7 @@ use authn::engine::Engine;
 use authn::policy::Targets;
 use authn::reject::Rejection;
 use authn::request::Pair;
+use authn::revocation::RevocationQuery;
 use authn::time::Now;
 
 use crate::metrics::Metric;
@@ -210,6 +211,11 @@ pub enum Stage<'s> {
     },
     /// A verdict is needed.
     Asking(&'s Asking),
+    /// The service must not have seen the proof before. The verdict about this token is asked for along with that.
+    Claiming {
+        verified: &'s Verified,
+        query: &'s Arc<RevocationQuery>,
+    },
     /// The event that the request waited for.
     Woken(&'s Wake),
     /// From here on, edits are those of the admission.

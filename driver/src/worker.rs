@@ -302,6 +302,9 @@ impl Worker {
                 }
                 Step::Claim { accepted, proof, cookie_session } => {
                     let next = self.core.policy.worth_asking(accepted.verified(), accepted.rule(), self.known(), now);
+                    if let Some(query) = &next {
+                        call.exchange.observe(Stage::Claiming { verified: accepted.verified(), query });
+                    }
                     let wake = call.dispatch.with(|it| it.claim(call.host, stream, proof, next, now));
                     (wake, Phase::Claiming { accepted, cookie_session })
                 }

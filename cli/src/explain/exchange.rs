@@ -107,6 +107,7 @@ impl Exchange for ExplainedRequest<'_> {
             | Stage::Accepted
             | Stage::Introspecting { .. }
             | Stage::Asking(_)
+            | Stage::Claiming { .. }
             | Stage::Woken(_) => {}
         }
         seen.steps.on_stage(stage);

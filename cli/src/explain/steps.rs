@@ -64,6 +64,7 @@ impl<'e> Steps<'e> {
             Stage::Accepted => self.accepted(),
             Stage::Introspecting { issuer } => self.introspecting(issuer),
             Stage::Asking(asking) => self.asking(asking),
+            Stage::Claiming { verified, query } => self.asked(verified, Arc::clone(query)),
             Stage::Woken(wake) => self.woken(wake),
             Stage::Admitted(admission) => self.admitted(admission),
             Stage::Open { rule } => {
@@ -179,7 +180,12 @@ impl<'e> Steps<'e> {
                     self.verdict(verdict);
                 }
             }
-            Wake::Claimed(Ok(())) => self.step("proof", "the service counts as not having seen it before".to_owned()),
+            Wake::Claimed(Ok(())) => {
+                self.step("proof", "the service counts as not having seen it before".to_owned());
+                if let Some((_, verdict)) = self.progress.asked.as_ref().and_then(|query| query.verdict()) {
+                    self.verdict(verdict);
+                }
+            }
             Wake::Claimed(Err(cause)) => self.step("proof", cause.to_string()),
             Wake::Introspected(_) | Wake::Keys { .. } => {}
         }

@@ -14,11 +14,13 @@ use super::Explain;
 
 const NOW: u64 = 1_750_000_000;
 /// Cases that its options cannot express, by reason. A new case must not join them unseen.
-const NOT_EXPRESSIBLE: [(&str, usize); 4] = [
+const NOT_EXPRESSIBLE: [(&str, usize); 6] = [
     ("the introspection server's status is not 200", 15),
     ("the introspection server's response is not application/json", 3),
     ("a header `host` beside the host", 1),
     ("a header's value begins or ends with white space, which HTTP does not transmit", 3),
+    ("a proof that a proxy has seen before", 3),
+    ("a nonce that was asked for before", 3),
 ];
 
 #[derive(Parser)]
@@ -64,7 +66,13 @@ fn it_agrees_with_every_case_of_the_table() {
     assert_eq!(not_expressible, BTreeMap::from(NOT_EXPRESSIBLE));
 }
 
-fn not_expressible_because(ready: &Ready) -> Option<&'static str> {
+fn not_expressible_because(case: &Case, ready: &Ready) -> Option<&'static str> {
+    if case.again {
+        return Some(NOT_EXPRESSIBLE[4].0);
+    }
+    if case.proof.nonce.is_some() {
+        return Some(NOT_EXPRESSIBLE[5].0);
+    }
     if ready.introspection.status != 200 {
         return Some(NOT_EXPRESSIBLE[0].0);
     }
@@ -103,7 +111,7 @@ impl Desk {
         let introspection = tempfile::NamedTempFile::new_in(self.directory.path()).unwrap();
         let attempt = |case: &Case| {
             let ready = self.table.ready(case, NOW).unwrap();
-            if let Some(reason) = not_expressible_because(&ready) {
+            if let Some(reason) = not_expressible_because(case, &ready) {
                 return Found::NotExpressible(reason);
             }
             std::fs::write(introspection.path(), &ready.introspection.body).unwrap();

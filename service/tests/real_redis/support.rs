@@ -41,6 +41,8 @@ pub fn secret(byte: u8) -> Secret {
 pub fn file(redis: &Redis, name: &str, content: &[u8]) -> PathBuf {
     let path = redis.directory().join(name);
     std::fs::write(&path, content).unwrap();
+    // The service refuses secrets that every user can read.
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     path
 }
 

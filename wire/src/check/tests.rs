@@ -106,7 +106,7 @@ fn a_question_takes_one_key_to_the_most_and_no_more() {
     let most = vec![RevocationKey([0; 16]); MAX_KEYS + 1];
     assert_eq!(Question::new(&ours, [0; 16], NEEDS, &most).unwrap_err(), QuestionError::Count);
     let question = Question::new(&ours, [0; 16], NEEDS, &most[..MAX_KEYS]).unwrap();
-    assert_eq!(question.bytes().len(), MAX_QUESTION_BYTES);
+    assert_eq!(question.bytes().len(), MAX_BYTES_WITHOUT_PROOFS);
     assert!(Asked::read(&[ours], question.bytes()).is_ok());
 }
 
