@@ -55,7 +55,7 @@ struct Command {
 fn session_secrets(dir: &tempfile::TempDir, bytes: &[u8]) -> Vec<PathBuf> {
     let write = |byte: &u8| {
         let path = dir.path().join(format!("session-secret-{byte}"));
-        std::fs::write(&path, [*byte; 32]).unwrap();
+        write_private(&path, &[*byte; 32]);
         path
     };
     bytes.iter().map(write).collect()

@@ -1,6 +1,6 @@
 //! A Redis and a service of a test's own, and what tests do to them.
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -40,10 +40,14 @@ pub fn secret(byte: u8) -> Secret {
 /// A file that lives as long as the Redis.
 pub fn file(redis: &Redis, name: &str, content: &[u8]) -> PathBuf {
     let path = redis.directory().join(name);
-    std::fs::write(&path, content).unwrap();
-    // The service refuses secrets that every user can read.
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    write_private(&path, content);
     path
+}
+
+/// The service refuses secrets that every user can read.
+pub fn write_private(path: &Path, content: &[u8]) {
+    std::fs::write(path, content).unwrap();
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 }
 
 /// Files with the secrets that [`secret`] makes of these bytes.

@@ -199,7 +199,7 @@ fn a_clients_secret_signs_logout_tokens_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("client-secret");
     let secret = b"the-secret-of-our-client-32-bytes";
-    std::fs::write(&file, [secret.as_slice(), b"\n"].concat()).unwrap();
+    write_private(&file, &[secret.as_slice(), b"\n"].concat());
     let (rsa, ed) = (key_of(Alg::RS256, "rsa"), key_of(Alg::EdDSA, "k"));
     let jwks = Jwks::publishing(&[&rsa, &ed]);
     let redis = Redis::start();
