@@ -190,8 +190,18 @@ async fn everything_on_the_dashboard_and_in_the_alerts_exists_on_a_running_mesh(
         for (place, expression) in &expressions {
             let names = metric_names(expression);
             assert!(!names.is_empty(), "{place} asks for nothing of ours: {expression}");
-            // This mesh does not follow the feed; `feed::` looks for these.
-            let is_off = |name: &str| ["portcullis_feed_answers", "portcullis_feed_age_milliseconds"].contains(&name);
+            // This mesh does not follow the feed, watches no streams and fetches no events.
+            let is_off = |name: &str| {
+                [
+                    "portcullis_feed_answers",
+                    "portcullis_feed_age_milliseconds",
+                    "portcullis_streams_open",
+                    "portcullis_streams_ended",
+                    "portcullis_provider_polled_timestamp_seconds",
+                    "portcullis_provider_stream_enabled",
+                ]
+                .contains(&name)
+            };
             for name in names.into_iter().filter(|name| !known.contains(&name.as_str()) && !is_off(name)) {
                 missing.push(format!("{place}: {name}"));
             }

@@ -246,7 +246,9 @@ impl Seen {
         let named = response.headers.iter().filter(|(name, _)| !volatile.contains(&name.as_str()));
         let mut headers: Vec<_> = named.cloned().collect();
         headers.sort();
-        let body = if forwarded.is_some() { String::new() } else { response.text() };
+        let body = if forwarded.is_some() { String::new() } else { without_id(&response.text()) };
+        // Of a refused gRPC call it is the message.
+        let headers = headers.into_iter().map(|(name, value)| (name, without_id(&value))).collect();
         Self { status: response.status, headers, forwarded, body }
     }
 
@@ -271,4 +273,9 @@ impl Counts {
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+}
+
+/// The last member of a problem document names the request by the id that each Envoy gave it.
+fn without_id(text: &str) -> String {
+    text.split_once(r#","instance":"#).map_or_else(|| text.to_owned(), |(before, _)| format!("{before}}}"))
 }

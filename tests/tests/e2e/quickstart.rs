@@ -52,8 +52,8 @@ async fn the_quick_start_for_ones_own_envoy_works_as_it_is_written() {
     let directory = Directory::new("quickstart");
     let (use_it, end_it) = (section("In your Envoy"), section("End a session"));
     for secret in ["> shared-secret", "> admin-token"] {
-        let line = find(&use_it.commands, secret);
-        let made = Command::new("/bin/sh").args(["-c", line]).current_dir(directory.path()).status().expect("sh runs");
+        let line = format!("{}\n{}", find(&use_it.commands, "umask"), find(&use_it.commands, secret));
+        let made = Command::new("/bin/sh").args(["-c", &line]).current_dir(directory.path()).status().expect("sh runs");
         assert!(made.success(), "{line}");
     }
     let redis = Redis::start(&directory).await;
