@@ -61,7 +61,7 @@ struct Ticks {
 }
 
 impl Upstream {
-    /// Sends a message every [`TICK`] to whoever asks. `/hang` in a path: it does not answer.
+    /// Answers each request with a message every 20 ms. `/hang` in a path: it does not answer.
     pub async fn ticking() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port on loopback");
         let address = listener.local_addr().expect("a bound socket has an address");

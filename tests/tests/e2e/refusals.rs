@@ -61,10 +61,10 @@ impl Stack {
         rules.push(rule("scoped", "scopes", json!({ "all": ["write"] })));
         rules.push(rule("admins", "claims", json!([{ "claim": "role", "one_of": ["admin"] }])));
         let filter = options.filter.to_string();
-        let environment = vec![("KEY_SHARED", mint::to_base64url(options.keys.shared.secret().unwrap_or_default()))];
+        let key_shared = mint::to_base64url(options.keys.shared.secret().unwrap_or_default());
         let mesh = Mesh::start_with(name, options).await;
         mesh.directory.write("filter.json", filter);
-        mesh.directory.write("key-shared", &environment[0].1);
+        mesh.directory.write("key-shared", key_shared);
         Self { mesh, idp, idp_is_slow, published }
     }
 
