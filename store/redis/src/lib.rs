@@ -3,7 +3,7 @@
 //! [`RedisStore`] implements the traits of the crate `store`, each in its own module. `topology` finds the servers and
 //! decides how long each is trusted. `reader` reads with proof. `writer` writes and waits for disks and replicas. While
 //! a store moves, `mirror` copies each write to a second store, and `migrate` copies the older entries.
-//! [`create_store`] makes a new store. [`inspect`] reads what an operator wants to know of the servers.
+//! [`create_store`] makes a new store. [`inspect()`] reads what an operator wants to know of the servers.
 //!
 //! No public type of this crate names Redis, except options.
 #![allow(clippy::arithmetic_side_effects, reason = "sums of small numbers, and no code of the proxy")]
