@@ -7,7 +7,7 @@ use crate::request::headers::{CONNECTION, HeaderName, is_safe_value, is_token};
 const MAX_COOKIES: usize = 32;
 const MAX_REMOVED: usize = 32;
 const MAX_HSTS: ConfigDuration = ConfigDuration::from_secs(1000 * DAY);
-/// What the lists of browsers ask for: https://hstspreload.org.
+/// What the lists of browsers ask for: <https://hstspreload.org>.
 const PRELOAD_HSTS: u64 = 365 * DAY;
 const DAY: u64 = 24 * 60 * 60;
 
