@@ -2,7 +2,6 @@
 //! what is wrong, why it matters and how to mend it. It changes nothing.
 //!
 //! Exit codes: 0 nothing found; 1 an error was found, or it cannot look; 2 wrong usage; 4 only warnings were found.
-use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use crate::explain::{self, Refused};
 use crate::outcome::{Outcome, say};
 use crate::peers::{PeerArgs, Peers};
 use crate::question;
+use crate::standard_input;
 use crate::suggest::closest;
 
 mod envoy;
@@ -106,14 +106,7 @@ impl Doctor {
             Some(redis) => redis::look(&mut report, redis, self.redis_timeout, tolerance)?,
             None => report.skipped("redis", "--redis"),
         }
-        let token = match self.token.as_deref() {
-            Some("-") => {
-                let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-                Some(text.trim_ascii().to_owned())
-            }
-            given => given.map(str::to_owned),
-        };
+        let token = self.token.as_deref().map(standard_input::argument).transpose()?;
         let presented = token.as_ref().map(|token| policy.summary_of_unverified(token.as_bytes(), now));
         let token_issuer = presented.as_ref().and_then(|it| it.issuer.as_deref());
         let kid = presented.as_ref().and_then(|it| it.kid.as_deref());

@@ -1,7 +1,6 @@
 //! Reading the filter's configuration from a file of JSON or YAML, or from a file for Envoy, Envoy Gateway or Istio
 //! that contains it.
 use std::cell::RefCell;
-use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,6 +11,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::embedded::{self, Configuration, Plugin, Vm};
+use crate::standard_input;
 use crate::surroundings::Remark;
 use crate::{all_errors, suggest};
 
@@ -62,13 +62,7 @@ pub struct Compiled {
 /// # Errors
 /// The file cannot be read, or is one for a proxy without a configuration in it.
 pub fn read(file: &Path, secrets: &Secrets) -> Result<Vec<Found>> {
-    let text = if file == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-        text
-    } else {
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
-    };
+    let text = standard_input::read_file(file)?;
     let is_json = match file.extension().and_then(|extension| extension.to_str()) {
         Some("json") => true,
         Some("yaml" | "yml") => false,

@@ -4,12 +4,11 @@
 //!
 //! Tokens, signatures and keys are never printed. Of claims, only the registered ones (RFC 7519 section 4.1) are
 //! printed with their values, unless `--show-claims` is given.
-use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use authn::config::Document;
 use authn::reject::Rejection;
 use authn::time::UnixSeconds;
@@ -20,6 +19,7 @@ use crate::document::{self, Compiled, Secrets};
 use crate::instant;
 use crate::outcome::{Outcome, say, wrong_usage};
 use crate::peers::{PeerArgs, Peers};
+use crate::standard_input;
 
 mod callouts;
 mod exchange;
@@ -151,14 +151,7 @@ impl Explain {
         if self.config == Path::new("-") && self.token.as_deref() == Some("-") {
             wrong_usage("standard input can be the configuration or the token, not both");
         }
-        let token = match self.token.as_deref() {
-            Some("-") => {
-                let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-                Some(text.trim_ascii().to_owned())
-            }
-            given => given.map(str::to_owned),
-        };
+        let token = self.token.as_deref().map(standard_input::argument).transpose()?;
         let Compiled { document, policy, assumed } = document::read_one(&self.config, &self.secrets)?;
         let live = self.live.then(|| self.peers.peers()).transpose()?;
         let callouts = Callouts::new(self, &document, &policy, live)?;

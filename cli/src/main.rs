@@ -37,6 +37,7 @@ mod revoke;
 mod serve;
 mod session;
 mod signing_key;
+mod standard_input;
 mod store;
 mod suggest;
 mod supervisor;

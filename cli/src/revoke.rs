@@ -17,6 +17,7 @@ use crate::admin::{Admin, Client, parsed, reason};
 use crate::listing::{self, Listing, Order, Wanted};
 use crate::outcome::{Outcome, say, wrong_usage};
 use crate::signing_key::SigningKeyArgs;
+use crate::standard_input;
 
 /// Lines of a bulk file per request: few enough that all answers fit the sockets' buffers while the rest is still being
 /// sent.
@@ -154,7 +155,7 @@ impl Revoke {
         let service = Service(self.admin.client()?);
         match self.what {
             What::Token { jwt: Some(jwt), terms, .. } => {
-                let jwt = if jwt == "-" { standard_input()? } else { jwt };
+                let jwt = if jwt == "-" { standard_input::read()? } else { jwt };
                 let mut body = terms.with([("token", jwt.trim_ascii())]);
                 if terms.dry_run {
                     // Never shown.
@@ -398,10 +399,4 @@ fn path_of(key: &str) -> String {
         wrong_usage("a key of a revocation is 22 characters of base64url");
     }
     format!("/v1/revocations/{key}")
-}
-
-fn standard_input() -> Result<String> {
-    let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-    Ok(text)
 }

@@ -1,5 +1,4 @@
 //! Identifies the signing key for `portcullis revoke key`: its thumbprint, from whatever the operator has.
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -9,6 +8,7 @@ use jose::{Algorithm, Unverified, base64url};
 use serde_json::json;
 
 use crate::jwks;
+use crate::standard_input;
 
 #[derive(Args)]
 #[command(group = ArgGroup::new("key").required(true).args(["id", "jwk", "kid", "signed_token"]))]
@@ -91,11 +91,5 @@ fn printed(key: &Key) -> String {
 }
 
 fn read(file: &Path) -> Result<String> {
-    let mut text = String::new();
-    if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-    } else {
-        text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    }
-    Ok(text.trim_ascii().to_owned())
+    Ok(standard_input::read_file(file)?.trim_ascii().to_owned())
 }
