@@ -21,7 +21,7 @@ enum What {
     /// once. If there was a store and it is gone, restore it: a new one has no revocations.
     Create {
         /// Create a file in place of a store in Redis: file:PATH. An existing file is never replaced.
-        #[arg(long, env = "PORTCULLIS_STORE", value_name = "file:PATH", conflicts_with_all = service::ONLY_REDIS_TO_CREATE)]
+        #[arg(long, env = "PORTCULLIS_STORE", value_name = "file:PATH", conflicts_with_all = service::only_redis_to_create())]
         store: Option<FileStore>,
         #[command(flatten)]
         redis: Redis,

@@ -41,7 +41,7 @@ mod model;
 mod signing;
 
 pub use app::options::{
-    FileStore, FromRedis, InspectedRedis, ONLY_REDIS_TO_CREATE, Options, OptionsError, Redis, SessionOptions, ToRedis,
+    FileStore, FromRedis, InspectedRedis, Options, OptionsError, Redis, SessionOptions, ToRedis, only_redis_to_create,
 };
 pub use app::server::{Addresses, ServeError, Service};
 pub use http::openapi::{admin_document, data_document};

@@ -27,7 +27,7 @@ use crate::domain::revocations::Policy;
 use crate::http::admin::{AdminToken, AdminTokenError};
 use crate::signing::UriError;
 pub use admin::AdminOptions;
-pub use file_store::{FileStore, ONLY_REDIS_TO_CREATE};
+pub use file_store::{FileStore, only_redis_to_create};
 pub use providers_file::ProvidersFileError;
 pub use redis::{FromRedis, InspectedRedis, MirrorRedis, Redis, ToRedis};
 pub use secret_files::SecretFileError;
@@ -57,7 +57,7 @@ pub struct Options {
     pub ports_file: Option<PathBuf>,
     /// Keep the store in a file on a local disk, for this instance alone, in place of Redis: file:PATH. It has everything
     /// that Redis would have. docs/stores.md says what it promises.
-    #[arg(long, env = "PORTCULLIS_STORE", value_name = "file:PATH", conflicts_with_all = file_store::ONLY_REDIS, help_heading = "Store")]
+    #[arg(long, env = "PORTCULLIS_STORE", value_name = "file:PATH", conflicts_with_all = file_store::only_redis(), help_heading = "Store")]
     pub store: Option<FileStore>,
     /// The most contents of the file; the file may become about three times as large. Beyond it nothing is added; the last
     /// tenth is for revocations.

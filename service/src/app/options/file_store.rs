@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use store_embedded::MIN_MAX_BYTES;
 
-/// What only Redis has. Each is refused beside a file.
-pub const ONLY_REDIS: [&str; 27] = [
+/// How Redis is reached.
+const CONNECTION: [&str; 11] = [
     "urls",
     "redis_mode",
     "sentinel_master",
@@ -16,41 +16,35 @@ pub const ONLY_REDIS: [&str; 27] = [
     "redis_ca_file",
     "redis_cert_file",
     "redis_key_file",
-    "mirror-redis",
-    "mirror-redis-mode",
-    "mirror-redis-sentinel-master",
-    "mirror-redis-username",
-    "mirror-redis-password-file",
-    "mirror-redis-sentinel-username",
-    "mirror-redis-sentinel-password-file",
-    "mirror-redis-ca-file",
-    "mirror-redis-cert-file",
-    "mirror-redis-key-file",
-    "mirror_redis_store_id",
-    "mirror_redis_min_replicas",
     "redis_timeout",
-    "confirm_timeout",
-    "dangerously_allow_eviction",
-    "dangerously_allow_replica",
-    "min_replicas",
 ];
 
+/// What only Redis has. Each is refused beside a file.
+pub fn only_redis() -> impl Iterator<Item = &'static str> {
+    CONNECTION.into_iter().chain([
+        "mirror-redis",
+        "mirror-redis-mode",
+        "mirror-redis-sentinel-master",
+        "mirror-redis-username",
+        "mirror-redis-password-file",
+        "mirror-redis-sentinel-username",
+        "mirror-redis-sentinel-password-file",
+        "mirror-redis-ca-file",
+        "mirror-redis-cert-file",
+        "mirror-redis-key-file",
+        "mirror_redis_store_id",
+        "mirror_redis_min_replicas",
+        "confirm_timeout",
+        "dangerously_allow_eviction",
+        "dangerously_allow_replica",
+        "min_replicas",
+    ])
+}
+
 /// The same, of `store create`.
-pub const ONLY_REDIS_TO_CREATE: [&str; 13] = [
-    "urls",
-    "redis_mode",
-    "sentinel_master",
-    "redis_username",
-    "redis_password_file",
-    "sentinel_username",
-    "sentinel_password_file",
-    "redis_ca_file",
-    "redis_cert_file",
-    "redis_key_file",
-    "redis_timeout",
-    "dangerously_allow_eviction",
-    "dangerously_complete",
-];
+pub fn only_redis_to_create() -> impl Iterator<Item = &'static str> {
+    CONNECTION.into_iter().chain(["dangerously_allow_eviction", "dangerously_complete"])
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStore(PathBuf);
