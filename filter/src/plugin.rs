@@ -34,7 +34,11 @@ impl PluginContext {
         let mut calling = self.backend.calling(&effective, false);
         let stream = StreamId::from(context);
         let action = self.worker.begin(stream, ends, &mut calling, &mut request, &mut self.dispatcher);
-        self.resume(&effective);
+        // A local reply holds the request that the host called back about, also if it is the reply to another one. So
+        // what waits is resumed by the next callback, at the latest by a tick.
+        if action != Action::Continue {
+            self.resume(&effective);
+        }
         action
     }
 

@@ -60,6 +60,44 @@ async fn one_virtual_machine_fetches_for_all_without_a_vm_id_too() {
     assert!(lag < Duration::from_secs(1), "{lag:?}");
 }
 
+/// In Wasm, the request that finds the keys that another worker fetched wakes those that wait on its own worker. Their
+/// refusals must not hold it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_finds_newer_keys_is_not_held_by_the_refusals_of_those_that_waited() {
+    const FETCH: Duration = Duration::from_millis(300);
+    let (old, next) = (key("old"), key("next"));
+    let provider = Provider::start(&[&old]).await;
+    let mesh = Mesh::start_with("newer-keys", options(&provider, &json!({ "cool_down": "1s" }))).await;
+    // On both workers: some that wait, and many that come one by one while the keys arrive.
+    let mut waiting = mesh.connections(2).await;
+    let mut coming = mesh.connections(20).await;
+    until_passes(&mut waiting, &old).await;
+
+    provider.say(KEYS, Answer::json(200, &set(&[&old, &next])).after(FETCH));
+    let waiting: Vec<_> = waiting
+        .into_iter()
+        .map(|mut connection| {
+            tokio::spawn(async move { connection.send(&get(&unknown(&mint::random_id()))).await.unwrap() })
+        })
+        .collect();
+    assert!(wait_until(DEADLINE, async || provider.fetches(KEYS) > 1).await, "no key was fetched");
+    let mut every = tokio::time::interval(2 * FETCH / u32::try_from(coming.len()).unwrap());
+    let mut answers = Vec::new();
+    for mut connection in coming.drain(..) {
+        every.tick().await;
+        let token = next.mint(&claims());
+        answers.push(tokio::spawn(async move { connection.send(&get(&token)).await.unwrap() }));
+    }
+    for answer in answers {
+        let response = answer.await.unwrap();
+        assert_eq!(response.status, 200, "{}", response.text());
+    }
+    for answer in waiting {
+        let response = answer.await.unwrap();
+        assert!(is(&response, 401, "KEY_UNKNOWN"), "{}", response.text());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn all_keys_of_one_kid_are_tried_and_what_is_left_out_is_said_once() {
     let keys: Vec<SigningKey> = (0..10).map(|_| key("same")).collect();
