@@ -21,7 +21,17 @@ pub fn dump(peers: &Peers, envoy: &str) -> Result<Value, String> {
 
 fn json(peers: &Peers, url: &str) -> Result<Value, String> {
     let answer = peers.get(url, WAIT)?;
-    serde_json::from_slice(&answer.body).map_err(|error| format!("{url}: {error}"))
+    let mut value: Value = serde_json::from_slice(&answer.body).map_err(|error| format!("{url}: {error}"))?;
+    // A dump has the listeners of the bootstrap once more, as they are in use.
+    let has_listeners = |section: &Value| !section["static_listeners"].is_null();
+    if value["configs"].as_array().is_some_and(|sections| sections.iter().any(has_listeners)) {
+        for section in value["configs"].as_array_mut().into_iter().flatten() {
+            if let Some(Value::Object(resources)) = section.pointer_mut("/bootstrap/static_resources") {
+                resources.remove("listeners");
+            }
+        }
+    }
+    Ok(value)
 }
 
 /// The configurations of our filters. Envoy lists a listener again while it warms or drains.
