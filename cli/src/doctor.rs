@@ -117,6 +117,14 @@ impl Doctor {
         for url in tls_urls(&document, &peers, redis.as_ref()) {
             tls::look(&mut report, &url, self.expiry);
         }
+        if let (Some(dump), None) = (&dump, &self.config)
+            && envoy::differ(dump)
+        {
+            report.skipped(
+                "configurations",
+                "--config: filters of this Envoy have different ones, and the first was taken",
+            );
+        }
         if let (Some(dump), Some(url)) = (&dump, &peers.envoy) {
             envoy::look(&mut report, dump, &document, source.written()?.as_ref());
             envoy::certificates(&mut report, &peers, url, self.expiry);
