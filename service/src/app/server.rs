@@ -161,15 +161,21 @@ impl Service {
         })
     }
 
-    /// Checks the options, and that the files and keys that they name can be used. Neither binds a listener nor asks Redis.
+    /// Checks the options, and that the files and keys that they name can be used. Neither binds a listener nor asks Redis. A store in a
+    /// file must be there, and is not read.
     ///
     /// # Errors
     /// See [`ServeError`].
     pub async fn check(options: &Options) -> Result<(), ServeError> {
         options.check()?;
         let files = options.read_files()?;
-        if options.store.is_none() {
-            store_redis::RedisOptions::from(options.redis.clone()).access().map_err(OpenStoreError::from)?;
+        match &options.store {
+            // A service may be using it.
+            Some(file) if !options.create_store => store_embedded::look(&file.path()).map_err(OpenStoreError::from)?,
+            Some(_) => {}
+            None => {
+                store_redis::RedisOptions::from(options.redis.clone()).access().map_err(OpenStoreError::from)?;
+            }
         }
         if let Some(mirror) = options.mirror_redis() {
             mirror.access().map_err(ServeError::Mirror)?;
