@@ -395,6 +395,7 @@ fn admin_routes(parts: &Parts, options: &Options, files: Files) -> Router {
         audit: Arc::clone(&parts.audit),
         callers,
         health: parts.health(),
+        page: options.admin.operator_page,
         work: parts.work.clone(),
     };
     let limits = admin::Limits {
