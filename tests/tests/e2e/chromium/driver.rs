@@ -108,6 +108,12 @@ impl Browser {
         self.command(&format!("/element/{id}/click"), &json!({})).await;
     }
 
+    /// For the host of the open page.
+    pub async fn set_cookie(&self, name: &str, value: &str) {
+        self.command("/cookie", &json!({ "cookie": { "name": name, "value": value, "path": "/", "sameSite": "Lax" } }))
+            .await;
+    }
+
     /// Sets `prefers-color-scheme`.
     pub async fn prefer(&self, scheme: &str) {
         let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });

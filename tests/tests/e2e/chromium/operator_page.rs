@@ -135,7 +135,8 @@ async fn an_operator_ends_one_session_by_keyboard_and_the_proxy_refuses_it() {
     // All of them, and what the trail says.
     browser.tab_to("#end-all").await;
     browser.press(ENTER).await;
-    browser.until_text("#confirm-reach", "This reaches 1 session:").await;
+    browser.until("document.querySelector('#confirm').open").await;
+    assert!(browser.text("#confirm-reach").await.contains("This reaches 1 session:"));
     browser.press(&format!("left the company{ENTER}")).await;
     browser.until_text("#status", "Ended 1 session. 0 sessions found.").await;
     stack.sessions.ends(&second).await;
@@ -149,10 +150,14 @@ async fn an_operator_ends_one_session_by_keyboard_and_the_proxy_refuses_it() {
     stack.section("health", "document.querySelector('#health-state table')").await;
     browser.until_text("#status", "The service is ready.").await;
 
-    // Signed out, nothing is left to read.
-    browser.tab_to("#sign-out").await;
+    // Signed out, nothing is left to read; not of a preview that is open, either.
+    stack.section("revocations", "document.querySelector('#revocation-list tbody tr')").await;
+    browser.tab_to("[aria-label^='Lift revocation']").await;
     browser.press(ENTER).await;
-    browser.until("document.activeElement.id === 'token'").await;
+    browser.until("document.querySelector('#confirm').open").await;
+    browser.script("document.querySelector('#sign-out').click()").await;
+    browser.until("document.activeElement.id === 'token' && !document.querySelector('#confirm').open").await;
+    browser.until_text("#status", "Signed out.").await;
     let left = browser.text("body").await;
     assert!(!left.contains(sid) && !left.contains("stolen laptop"), "{left}");
     // The browser says of each refused request that it failed. It complains about nothing else.
@@ -226,7 +231,6 @@ async fn no_page_can_frame_it_and_no_other_site_can_use_it() {
         assert_eq!(browser.script(framed).await, "SecurityError", "an error page of the browser");
         let console = browser.console().await.join("\n");
         assert!(console.contains("frame-ancestors 'none'"), "{console}");
-        // With what a certificate or a proxy would add, a form of this kind would revoke.
         let admin = stack.sessions.service().admin_address();
         let send = format!(
             "return fetch('http://{admin}/v1/revocations', {{ method: 'POST', mode: 'no-cors', credentials: 'include', \

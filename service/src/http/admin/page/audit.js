@@ -57,10 +57,13 @@ function render() {
     value(entry.reason),
   ]);
   byId("audit-entries").replaceChildren(table("Audit entries, newest first", ["At", "By", "From", "Action", "Outcome", "Target", "Reason"], rows));
-  say(`${rows.length} entries.`);
+  say(`Entries: ${rows.length}.`);
 }
 
 function target(entry) {
-  const named = ["kind", "iss", "sub", "sid", "client_id", "id"].filter((name) => entry[name] !== undefined);
+  // `id` is the entry's place in the stream, unless the entry has an id of its target.
+  const isPlace = /^\d+-\d+$/.test(entry.id);
+  const names = ["kind", "iss", "sub", "sid", "client_id", ...(isPlace ? [] : ["id"])];
+  const named = names.filter((name) => entry[name] !== undefined);
   return element("span", {}, ...named.flatMap((name) => [`${name} `, value(entry[name]), element("br")]));
 }

@@ -26,7 +26,13 @@ export function visible(value) {
 }
 
 // A value on its own, apart from the direction of the text round it.
-export const value = (given) => element("bdi", {}, given === undefined || given === null ? "–" : visible(given));
+export function value(given) {
+  if (given === undefined || given === null) {
+    return "–";
+  }
+  const isList = Array.isArray(given) && given.every((part) => typeof part === "string");
+  return element("bdi", {}, visible(isList ? given.join(", ") : given));
+}
 
 export function time(seconds) {
   const date = new Date(typeof seconds === "number" ? seconds * 1000 : NaN);
@@ -61,6 +67,14 @@ export function fail(text) {
   byId("failure").replaceChildren(text);
 }
 
+const LEFT = "left";
+
+// At a sign-out, which the action need not say anything of.
+export function leaveConfirmation() {
+  byId("confirm").close(LEFT);
+  byId("confirm-reach").replaceChildren();
+}
+
 // Shows what an action will do before it is done: the reason when it is confirmed, otherwise null.
 export function confirmed({ title, reach, yes, reason }) {
   const dialog = byId("confirm");
@@ -71,12 +85,14 @@ export function confirmed({ title, reach, yes, reason }) {
   const input = byId("reason");
   input.value = "";
   input.required = reason;
-  return new Promise((resolve) => {
+  dialog.returnValue = "";
+  return new Promise((resolve, reject) => {
     const open = new AbortController();
     const { signal } = open;
     const end = (answer) => {
       open.abort();
       dialog.close();
+      byId("confirm-reach").replaceChildren();
       resolve(answer);
     };
     byId("confirm-form").addEventListener("submit", (event) => {
@@ -84,8 +100,15 @@ export function confirmed({ title, reach, yes, reason }) {
       end(input.value);
     }, { signal });
     byId("confirm-no").addEventListener("click", () => end(null), { signal });
-    // Escape, and a sign-out.
-    dialog.addEventListener("close", () => end(null), { signal });
+    dialog.addEventListener("close", () => {
+      if (dialog.returnValue === LEFT) {
+        open.abort();
+        reject(new DOMException(LEFT, "AbortError"));
+      } else {
+        // Escape.
+        end(null);
+      }
+    }, { signal });
     dialog.showModal();
     (reason ? input : byId("confirm-no")).focus();
   });

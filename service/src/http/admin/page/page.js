@@ -1,6 +1,6 @@
 // Signing in and out, and which section is shown.
 import { call, describeError, forget, Refused, useToken } from "./api.js";
-import { byId, fail, say, visible } from "./dom.js";
+import { byId, fail, leaveConfirmation, say, visible } from "./dom.js";
 import * as audit from "./audit.js";
 import * as health from "./health.js";
 import * as revocations from "./revocations.js";
@@ -60,12 +60,11 @@ function signOut(why) {
   forget();
   isSignedIn = false;
   clearTimeout(idle);
-  byId("confirm").close();
+  leaveConfirmation();
   for (const form of document.forms) {
     form.reset();
   }
   Object.values(SECTIONS).forEach((section) => section.clear());
-  byId("confirm-reach").replaceChildren();
   byId("sections").hidden = true;
   byId("sign-out").hidden = true;
   say(why);

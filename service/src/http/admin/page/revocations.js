@@ -52,7 +52,7 @@ async function load(from, before = "") {
   byId("revocation-list").replaceChildren(table("Revocations in force", columns, rows));
   cursor = page.cursor ?? "";
   byId("revocations-next").hidden = cursor === "";
-  say(`${before}${rows.length} revocations${cursor === "" ? "" : ", and there are more"}.`);
+  say(`${before}Revocations on this page: ${rows.length}${cursor === "" ? "" : ", and there are more"}.`);
 }
 
 // Nothing says which tokens exist: issuers sign them, and nobody keeps a list. So the preview says what is meant.
