@@ -102,14 +102,14 @@ impl OpenStreams {
         now: Monotonic,
     ) -> Result<(), Full> {
         let Watched { query, until, cannot_tell_for } = watched;
-        let session = query.as_ref().map(|query| query.digest);
+        let session = query.as_ref().map(|query| *query.digest());
         let of_session = session.and_then(|digest| self.sessions.get(&digest)).map_or(0, |it| it.streams.len());
         if self.streams.len() >= self.limit || of_session >= self.limit.div_ceil(SHARE_OF_ONE) {
             return Err(Full);
         }
         if let Some(query) = query {
             let came = known.and_then(|known| known.came(&query));
-            let session = self.sessions.entry(query.digest).or_insert_with(|| Session {
+            let session = self.sessions.entry(*query.digest()).or_insert_with(|| Session {
                 query: Arc::clone(&query),
                 streams: Vec::new(),
                 lived: Monotonic(0),

@@ -46,7 +46,7 @@ fn following(complete: u64) -> Pace {
 fn due(streams: &mut OpenStreams, pace: Pace, millis: u64) -> Vec<(u8, Urgency)> {
     let mut due = Vec::new();
     streams.judge(pace, now(millis), |query, urgency| {
-        due.push((query.digest[0], urgency));
+        due.push((query.digest()[0], urgency));
         true
     });
     due
