@@ -142,6 +142,9 @@ impl Service {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
         }
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "listening");
+        if options.admin.operator_page && options.admin.tls().is_none() && !addresses.admin.ip().is_loopback() {
+            tracing::warn!("browsers reach the operator's page without TLS: admin tokens are sent in plain text");
+        }
         let parts = Parts::new(&options, &files, providers, &metrics, keys, store.stores())?;
         let limits = Limits {
             connections: options.max_connections,
@@ -401,6 +404,7 @@ fn admin_routes(parts: &Parts, options: &Options, files: Files) -> Router {
         audit: Arc::clone(&parts.audit),
         callers,
         health: parts.health(),
+        page: options.admin.operator_page,
         work: parts.work.clone(),
     };
     let limits = admin::Limits {
