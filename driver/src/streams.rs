@@ -103,7 +103,7 @@ impl OpenStreams {
         now: Monotonic,
     ) -> Result<(), Full> {
         let Watched { token, query, until, cannot_tell_for } = watched;
-        let session = query.as_ref().map(|query| query.digest);
+        let session = query.as_ref().map(|query| *query.digest());
         let of_token = match session {
             Some(digest) => self.sessions.get(&digest).map_or(0, |it| it.streams.len()),
             None => self.streams.values().filter(|open| open.token == token).count(),
@@ -113,7 +113,7 @@ impl OpenStreams {
         }
         if let Some(query) = query {
             let came = known.and_then(|known| known.came(&query));
-            let session = self.sessions.entry(query.digest).or_insert_with(|| Session {
+            let session = self.sessions.entry(*query.digest()).or_insert_with(|| Session {
                 query: Arc::clone(&query),
                 streams: Vec::new(),
                 lived: Monotonic(0),

@@ -39,7 +39,7 @@ impl Policy {
         if query.is_none() && until.is_none() {
             return None;
         }
-        let token = query.as_ref().map_or_else(|| digest(verified.token()), |query| query.digest);
+        let token = query.as_ref().map_or_else(|| digest(verified.token()), |query| *query.digest());
         Some(Watched { token, query, until, cannot_tell_for })
     }
 }

@@ -32,7 +32,7 @@ fn query(name: u8) -> Arc<RevocationQuery> {
 
 fn revocable(query: &Arc<RevocationQuery>) -> Watched {
     let cannot_tell_for = Some(Duration::from_secs(30));
-    Watched { token: query.digest, query: Some(Arc::clone(query)), until: None, cannot_tell_for }
+    Watched { token: *query.digest(), query: Some(Arc::clone(query)), until: None, cannot_tell_for }
 }
 
 fn asking() -> Pace {
@@ -47,7 +47,7 @@ fn following(complete: u64) -> Pace {
 fn due(streams: &mut OpenStreams, pace: Pace, millis: u64) -> Vec<(u8, Urgency)> {
     let mut due = Vec::new();
     streams.judge(pace, now(millis), |query, urgency| {
-        due.push((query.digest[0], urgency));
+        due.push((query.digest()[0], urgency));
         true
     });
     due
