@@ -35,7 +35,10 @@ pub struct RevocationQuery {
 enum Digest {
     Known([u8; 16]),
     /// Computed when it is needed first: never for a token that the feed alone decides about.
-    Lazy { derived: Arc<DerivedKeys>, once: OnceLock<[u8; 16]> },
+    Lazy {
+        derived: Arc<DerivedKeys>,
+        once: OnceLock<[u8; 16]>,
+    },
 }
 
 /// Two queries are equal if they ask the same; their verdicts are not compared.
@@ -161,13 +164,7 @@ impl RevocationQuery {
         Self::with(keys, shared, issued, needs, Digest::Known(digest))
     }
 
-    fn with(
-        keys: Vec<RevocationKey>,
-        shared: usize,
-        issued: UnixSeconds,
-        needs: Retention,
-        digest: Digest,
-    ) -> Self {
+    fn with(keys: Vec<RevocationKey>, shared: usize, issued: UnixSeconds, needs: Retention, digest: Digest) -> Self {
         let (verdict, refreshed, clear) = (NewestVerdict::default(), AtomicU64::new(0), AtomicU64::new(0));
         Self { keys, shared, issued, needs, digest, verdict, refreshed, clear }
     }

@@ -93,7 +93,8 @@ fn what_is_to_be_refreshed_goes_along_with_others_or_with_a_tick() {
     let batch = checks.next_batch(Trigger::Waiters, false, at(0)).unwrap();
     assert_eq!(batch.tokens, 2);
     let resolved = checks.answered(batch.id, &reply(&[Answer::Live, Answer::Live, Answer::Dead])).unwrap();
-    let seen: Vec<_> = resolved.iter().map(|one| (one.query.digest()[0], one.verdict, one.waiters.as_slice())).collect();
+    let seen: Vec<_> =
+        resolved.iter().map(|one| (one.query.digest()[0], one.verdict, one.waiters.as_slice())).collect();
     assert_eq!(seen, [(2, Some(Verdict::Live), [7].as_slice()), (1, dead(0), [].as_slice())]);
     checks.refresh(query(3));
     let batch = checks.next_batch(Trigger::Tick, false, at(1)).unwrap();
