@@ -19,7 +19,7 @@ const NOT_EXPRESSIBLE: [(&str, usize); 6] = [
     ("the introspection server's response is not application/json", 3),
     ("a header `host` beside the host", 1),
     ("a header's value begins or ends with white space, which HTTP does not transmit", 3),
-    ("a proof that a proxy has seen before", 3),
+    ("a proof that a proxy has seen before", 7),
     ("a nonce that was asked for before", 3),
 ];
 

@@ -123,19 +123,19 @@ impl Dispatcher {
         next: Option<Arc<RevocationQuery>>,
         now: Now,
     ) -> Option<Wake> {
+        let shared = next.as_ref().and_then(|query| self.fresh_shared_verdict(host, query, now));
+        if let (Some(query), Some((sent, verdict))) = (&next, shared) {
+            query.learn(sent, verdict);
+            if verdict != Verdict::Live {
+                return Some(Wake::Claimed(Err(Cause::Revoked)));
+            }
+        }
         let joined = self.checking.as_mut().map(|it| it.claims.join(stream, proof, now.monotonic));
         if !matches!(joined, Some(Ok(()))) {
             return Some(Wake::Claimed(Err(Cause::ChecksFull)));
         }
-        if let Some(query) = next {
-            match self.fresh_shared_verdict(host, &query, now) {
-                Some((sent, verdict)) => query.learn(sent, verdict),
-                None => {
-                    if let Some(checking) = &mut self.checking {
-                        checking.checks.anticipate(query);
-                    }
-                }
-            }
+        if let (Some(query), None, Some(checking)) = (next, shared, &mut self.checking) {
+            checking.checks.anticipate(query);
         }
         let is_ready = self.checking.as_ref().is_some_and(|it| it.checks.may_send());
         if is_ready && !host.sends_checks_later() {

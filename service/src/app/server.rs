@@ -35,9 +35,10 @@ use crate::domain::issuers::Issuers;
 use crate::domain::provider_events::{self, LoadedProviders, ProviderEvents, ProvidersError};
 use crate::domain::revocations::Revocations;
 use crate::domain::sessions::{self, Sessions};
+use crate::domain::status_lists::{self, StatusLists};
 use crate::http::admin::{self, Callers};
 use crate::http::gate::{self, Gate};
-use crate::http::{check, feed, health, oauth2, openapi, provider_events as provider_endpoints};
+use crate::http::{check, feed, health, oauth2, openapi, provider_events as provider_endpoints, status_list};
 use crate::model::note::{NoteCipher, NoteError};
 use crate::model::session_keys::Ring;
 use crate::signing::{self, Signing, TokenLimits};
@@ -309,7 +310,19 @@ impl Parts {
             feed.nudge(),
         ));
         let sessions = keys.map(|(config, signing, clients)| {
+            let status_lists = options.sessions.status_lists(&config.issuer).map(|config| {
+                let parts = status_lists::Parts {
+                    ring: Arc::clone(&ring),
+                    signing: Arc::clone(&signing),
+                    session_store: Arc::clone(&stores.sessions),
+                    replay_guard: Arc::clone(&stores.replay_guard),
+                    revocation_store: Arc::clone(&stores.revocations),
+                    events: metrics.status_lists.clone(),
+                };
+                Arc::new(StatusLists::new(config, parts))
+            });
             let parts = sessions::Parts {
+                status_lists,
                 signing,
                 clients,
                 ring,
@@ -366,6 +379,12 @@ fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Router {
         let gate = (Gate::new(options.max_requests, oauth2::MAX_BODY), parts.work.clone());
         let endpoints = oauth2::routes().layer(middleware::from_fn_with_state(gate, gate::run_to_completion));
         routes = routes.merge(endpoints.merge(oauth2::key_routes()).with_state(state));
+        if let Some(lists) = &sessions.status_lists {
+            // They are for strangers, who must not take the places of clients.
+            let gate = Gate::new(options.max_requests, 0);
+            let lists = status_list::routes().with_state(Arc::clone(lists));
+            routes = routes.merge(lists.layer(middleware::from_fn_with_state(gate, gate::limit)));
+        }
     }
     // Whether the process lives must be told when every place is taken, too.
     let routes = routes

@@ -4,6 +4,7 @@ mod ending;
 mod introspection;
 mod refresh;
 mod rotation;
+mod status_lists;
 
 use std::path::PathBuf;
 use std::time::Duration;
