@@ -338,6 +338,7 @@ impl Parts {
         let event_parts = provider_events::Parts {
             replay_guard: Arc::clone(&stores.replay_guard),
             revocations: Arc::clone(&revocations),
+            audit: Arc::clone(&audit),
             work: work.clone(),
             metrics: metrics.provider_events.clone(),
         };
