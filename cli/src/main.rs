@@ -132,7 +132,8 @@ const JWKS_CODES: &str = "Exit codes:
 const EXPLAIN_CODES: &str = "Exit codes:
   0  admitted, or admitted unless revoked
   1  refused, or the configuration cannot be used
-  2  wrong usage";
+  2  wrong usage
+  4  forwarded although it would be refused: the rule only reports";
 
 fn main() -> ExitCode {
     // For every https:// URL. It fails only if one is installed already.

@@ -64,6 +64,8 @@ impl PeerArgs {
         }
         for pair in &self.clusters {
             match pair.split_once('=') {
+                // It would be shown in errors.
+                Some((_, url)) if url.contains('@') => wrong_usage("--cluster takes no user or password"),
                 Some((name, url)) if url.contains("://") => {
                     peers.urls.insert(name.to_owned(), url.trim_end_matches('/').to_owned());
                 }

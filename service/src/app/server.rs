@@ -143,6 +143,9 @@ impl Service {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
         }
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "listening");
+        if options.admin.operator_page && options.admin.tls().is_none() && !addresses.admin.ip().is_loopback() {
+            tracing::warn!("browsers reach the operator's page without TLS: admin tokens are sent in plain text");
+        }
         let parts = Parts::new(&options, &files, providers, &metrics, keys, store.stores())?;
         let limits = Limits {
             connections: options.max_connections,
@@ -162,15 +165,21 @@ impl Service {
         })
     }
 
-    /// Checks the options, and that the files and keys that they name can be used. Neither binds a listener nor asks Redis.
+    /// Checks the options, and that the files and keys that they name can be used. Neither binds a listener nor asks Redis. A store in a
+    /// file must be there, and is not read.
     ///
     /// # Errors
     /// See [`ServeError`].
     pub async fn check(options: &Options) -> Result<(), ServeError> {
         options.check()?;
         let files = options.read_files()?;
-        if options.store.is_none() {
-            store_redis::RedisOptions::from(options.redis.clone()).access().map_err(OpenStoreError::from)?;
+        match &options.store {
+            // A service may be using it.
+            Some(file) if !options.create_store => store_embedded::look(&file.path()).map_err(OpenStoreError::from)?,
+            Some(_) => {}
+            None => {
+                store_redis::RedisOptions::from(options.redis.clone()).access().map_err(OpenStoreError::from)?;
+            }
         }
         if let Some(mirror) = options.mirror_redis() {
             mirror.access().map_err(ServeError::Mirror)?;
@@ -414,6 +423,7 @@ fn admin_routes(parts: &Parts, options: &Options, files: Files) -> Router {
         audit: Arc::clone(&parts.audit),
         callers,
         health: parts.health(),
+        page: options.admin.operator_page,
         work: parts.work.clone(),
     };
     let limits = admin::Limits {

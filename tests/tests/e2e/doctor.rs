@@ -199,7 +199,18 @@ async fn nothing_is_found_on_a_healthy_mesh_and_each_planted_fault_is() {
     with_token(&mint(json!({ "iat": now + 120, "exp": now + 600 }))).finds("clock_drift", "error");
     let revoked = claims();
     mesh.revoke(&["session", "--issuer", ISSUER, "--id", revoked["sid"].as_str().unwrap()]).await;
-    with_token(&mesh.keys.first.mint(&revoked)).finds("SESSION_REVOKED", "error");
+    let revoked = mesh.keys.first.mint(&revoked);
+    with_token(&revoked).finds("SESSION_REVOKED", "error");
+
+    // A rule that looks at no token says nothing about one.
+    let (code, said) = all().with(format!("--token={revoked}")).with("--path=/public").ask();
+    assert_eq!(code, 0, "{said}");
+    assert!(!said["passed"].to_string().contains("admit") && said["skipped"][0]["check"] == "token", "{said}");
+    // Nor do answers to a placeholder.
+    let mut assumed = with_token(&token).with("--assume-secrets");
+    assumed.environment.clear();
+    let (code, said) = assumed.ask();
+    assert_eq!((code, said["skipped"].as_array().unwrap().len()), (0, 2), "{said}");
 
     // What Envoy has loaded.
     let mut changed: Value = serde_json::from_str(&std::fs::read_to_string(&filter).unwrap()).unwrap();
