@@ -59,13 +59,13 @@ pub struct Sighting {
 }
 
 /// What a filter knows of the client of one request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Client {
     /// The prefix of its address.
     pub network: Option<Cidr>,
     /// An HMAC of User-Agent.
     pub agent: Option<[u8; 8]>,
-    /// The first bytes of the SHA-256 of its certificate.
+    /// The first characters of the SHA-256 of its certificate, in hexadecimal.
     pub certificate: Option<[u8; 8]>,
     /// ISO 3166-1, capital letters.
     pub country: Option<[u8; 2]>,
@@ -73,7 +73,7 @@ pub struct Client {
 }
 
 /// In hundredths of a degree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place {
     /// -9000 to 9000.
     pub latitude: i16,

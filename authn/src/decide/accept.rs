@@ -2,6 +2,7 @@
 use std::sync::Arc;
 
 use jose::json::Json;
+use wire::sightings::Client;
 
 use super::{Admission, Entered, Removal, Verified, unknown_issuer};
 use crate::binding;
@@ -41,6 +42,8 @@ pub struct Accepted {
     pub(super) proven: Option<Box<Proven>>,
     /// The request has a proof that the upstream must not get.
     pub(super) removes_proof: bool,
+    /// What is reported of its client.
+    pub(super) client: Option<Box<Client>>,
 }
 
 impl Policy {
@@ -82,7 +85,11 @@ impl Policy {
             (None, _) | (_, None) => None,
         };
         let removes_proof = shown.is_some() && !rule.forwards_proof();
-        Ok(Accepted { verified, judged, removal: entered.removal, reported, proven, removes_proof })
+        let mut client = entered.sighted;
+        if let (Some(sightings), Some(client)) = (&self.sightings, &mut client) {
+            sightings.complete(client, peer);
+        }
+        Ok(Accepted { verified, judged, removal: entered.removal, reported, proven, removes_proof, client })
     }
 
     /// A nonce for the client whose proof lacked one.
@@ -134,6 +141,7 @@ impl Accepted {
             refresh: None,
             proven: self.proven,
             removes_proof: self.removes_proof,
+            client: self.client,
             verified: self.verified,
         }
     }

@@ -206,24 +206,39 @@ impl Dispatcher {
         owner: impl FnOnce(Question) -> Owner,
         now: Now,
     ) -> bool {
+        let core = Arc::clone(&self.core);
+        let Some(revocation) = core.policy.revocation() else { return false };
+        let make = |nonce, needs| asking(&revocation.derived, nonce, needs).ok();
+        self.call_service(host, (check::PATH, check::CONTENT_TYPE), make, Question::bytes, owner, now)
+    }
+
+    /// Sends a message to the service. Returns false if it was not sent.
+    pub(super) fn call_service<M>(
+        &mut self,
+        host: &mut impl Host,
+        (path, content_type): (&str, &str),
+        make: impl FnOnce([u8; 16], Needs) -> Option<M>,
+        bytes: impl FnOnce(&M) -> &[u8],
+        owner: impl FnOnce(M) -> Owner,
+        now: Now,
+    ) -> bool {
         let (Some(revocation), Some(checking)) = (self.core.policy.revocation(), &mut self.checking) else {
             return false;
         };
-        let needs = needs(revocation, now.wall);
-        let Ok(question) = asking(&revocation.derived, checking.nonces.next(), needs) else { return false };
+        let Some(message) = make(checking.nonces.next(), needs(revocation, now.wall)) else { return false };
         let headers: [(&[u8], &[u8]); 7] = [
             (b":method", b"POST"),
-            (b":path", check::PATH.as_bytes()),
+            (b":path", path.as_bytes()),
             (b":authority", revocation.authority.as_bytes()),
             (b":scheme", b"http"),
-            (b"content-type", check::CONTENT_TYPE.as_bytes()),
+            (b"content-type", content_type.as_bytes()),
             // Envoy's router removes them.
             (b"x-envoy-retry-on", RETRY_ON),
             (b"x-envoy-max-retries", RETRIES),
         ];
-        let (cluster, body, timeout) = (revocation.cluster.as_str(), question.bytes(), revocation.timeout);
+        let (cluster, body, timeout) = (revocation.cluster.as_str(), bytes(&message), revocation.timeout);
         let Ok(call) = host.call(&Callout { cluster, headers: &headers, body, timeout }) else { return false };
-        self.calls.insert(call, owner(question), timeout, now);
+        self.calls.insert(call, owner(message), timeout, now);
         true
     }
 
