@@ -88,6 +88,9 @@ oidc: wasm ## log in and out at a real OpenID provider (needs Node 20; installs 
 keycloak: wasm ## the same with a real Keycloak: logins, rotations, logouts, its token types (needs Java 17 and Maven)
 	@scripts/keycloak
 
+hijack: ## print the signs of hijacked sessions on a simulated day: docs/hijack.md
+	$(CARGO) test $(NATIVE) --lib population -- --nocapture
+
 sanitize: setup ## the module's own tests with AddressSanitizer, and under Miri if it is installed
 	@scripts/sanitize
 

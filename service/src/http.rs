@@ -7,3 +7,4 @@ pub mod health;
 pub mod oauth2;
 pub mod openapi;
 pub mod provider_events;
+pub mod sightings;

@@ -2,7 +2,7 @@
 use std::net::IpAddr;
 
 /// An address block (RFC 4632, RFC 4291 section 2.3). A single address is a block of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cidr {
     /// Canonical: IPv4 if possible.
     network: IpAddr,

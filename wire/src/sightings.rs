@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! report    "PCS1" | secret id 8 | nonce 16 | future-iat tolerance u16 | now u64 | count u16 | sighting × count | mac 32
-//! sighting  flags u8 | kind u8 | session 16 | user 16 | age in milliseconds u32 | prefix u8 | network 16
-//!           | agent 8 | certificate 8 | country 2 | latitude i16 | longitude i16
+//! sighting  kind u8 | session 16 | 1 and user 16, or 17 zeros | age in milliseconds u32 | client
+//! client    flags u8 | prefix u8 | network 16 | agent 8 | certificate 8 | country 2 | latitude i16 | longitude i16
 //! reply     "PCS2" | secret id 8 | SHA-256 of the report 32 | status u16 | form u8 | mac 32
 //!           form 0: taken; 1: not taken
 //! ```
-//! A flag says which parts are there: 1 user, 2 network of IPv4 (its last 4 bytes), 4 network of IPv6, 8 agent, 16 certificate,
+//! A flag says which parts are there: 2 network of IPv4 (its last 4 bytes), 4 network of IPv6, 8 agent, 16 certificate,
 //! 32 country, 64 place. The others are zero.
 //!
 //! Names are HMACs, and the network is a prefix: no identity leaves the proxy.
@@ -34,9 +34,8 @@ pub const MAX_REPLY_BYTES: usize = REPLY_HEAD + 1 + MAC;
 
 const REPORT: &Form = b"PCS1";
 const REPLY: &Form = b"PCS2";
-const SIGHTING: usize = 77;
+const SIGHTING: usize = 78;
 
-const USER: u8 = 1;
 const V4: u8 = 2;
 const V6: u8 = 4;
 const AGENT: u8 = 8;
@@ -59,7 +58,7 @@ pub struct Sighting {
 }
 
 /// What a filter knows of the client of one request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Client {
     /// The prefix of its address.
     pub network: Option<Cidr>,
@@ -69,11 +68,12 @@ pub struct Client {
     pub certificate: Option<[u8; 8]>,
     /// ISO 3166-1, capital letters.
     pub country: Option<[u8; 2]>,
+    /// Envoy's geoip filter knows none, so that the filter sends none.
     pub place: Option<Place>,
 }
 
 /// In hundredths of a degree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// -9000 to 9000.
     pub latitude: i16,
@@ -182,9 +182,16 @@ impl Reported {
     }
 }
 
-impl Sighting {
+impl Client {
+    /// FNV-1a. The agent's HMAC is part of it, so a client cannot choose it.
+    pub fn hash(&self) -> u32 {
+        let mut bytes = Vec::with_capacity(SIGHTING);
+        self.write(&mut bytes);
+        bytes.iter().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    }
+
     fn write(&self, bytes: &mut Vec<u8>) {
-        let Client { network, agent, certificate, country, place } = self.client;
+        let Client { network, agent, certificate, country, place } = *self;
         let (family, prefix, address) = match network.map(|network| (network.network(), network.prefix())) {
             None => (0, 0, 0),
             Some((IpAddr::V4(address), prefix)) => (V4, prefix, u128::from(address.to_bits())),
@@ -193,16 +200,11 @@ impl Sighting {
         let flag = |is_there: bool, flag: u8| if is_there { flag } else { 0 };
         bytes.push(
             family
-                | flag(self.user.is_some(), USER)
                 | flag(agent.is_some(), AGENT)
                 | flag(certificate.is_some(), CERTIFICATE)
                 | flag(country.is_some(), COUNTRY)
                 | flag(place.is_some(), PLACE),
         );
-        bytes.push(self.kind.code());
-        bytes.extend_from_slice(&self.session.0);
-        bytes.extend_from_slice(&self.user.map(|user| user.0).unwrap_or_default());
-        bytes.extend_from_slice(&self.age_millis.to_be_bytes());
         bytes.push(u8::try_from(prefix).unwrap_or_default());
         bytes.extend_from_slice(&address.to_be_bytes());
         bytes.extend_from_slice(&agent.unwrap_or_default());
@@ -215,11 +217,6 @@ impl Sighting {
 
     fn read(read: &mut Reader<'_>) -> Option<Self> {
         let flags = read.byte()?;
-        let kind = read.byte()?;
-        let kind = [Kind::Session, Kind::Token].into_iter().find(|known| known.code() == kind)?;
-        let session = RevocationKey(read.take()?);
-        let user = RevocationKey(read.take()?);
-        let age_millis = u32::from_be_bytes(read.take()?);
         let prefix = u32::from(read.byte()?);
         let address = u128::from_be_bytes(read.take()?);
         let block = |address: IpAddr| Cidr::parse(&format!("{address}/{prefix}"));
@@ -235,14 +232,38 @@ impl Sighting {
         if flags & COUNTRY != 0 && !country.iter().all(u8::is_ascii_uppercase) {
             return None;
         }
-        let client = Client {
+        Some(Self {
             network,
             agent: (flags & AGENT != 0).then_some(agent),
             certificate: (flags & CERTIFICATE != 0).then_some(certificate),
             country: (flags & COUNTRY != 0).then_some(country),
             place,
+        })
+    }
+}
+
+impl Sighting {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.push(self.kind.code());
+        bytes.extend_from_slice(&self.session.0);
+        bytes.push(u8::from(self.user.is_some()));
+        bytes.extend_from_slice(&self.user.map(|user| user.0).unwrap_or_default());
+        bytes.extend_from_slice(&self.age_millis.to_be_bytes());
+        self.client.write(bytes);
+    }
+
+    fn read(read: &mut Reader<'_>) -> Option<Self> {
+        let kind = read.byte()?;
+        let kind = [Kind::Session, Kind::Token].into_iter().find(|known| known.code() == kind)?;
+        let session = RevocationKey(read.take()?);
+        let (has_user, user) = (read.byte()?, RevocationKey(read.take()?));
+        let user = match has_user {
+            0 => None,
+            1 => Some(user),
+            _ => return None,
         };
-        Some(Self { kind, session, user: (flags & USER != 0).then_some(user), age_millis, client })
+        let age_millis = u32::from_be_bytes(read.take()?);
+        Some(Self { kind, session, user, age_millis, client: Client::read(read)? })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the service is told about the clients of sessions.
 use serde::Deserialize;
 
-use super::{AddressPrefix, ConfigDuration};
+use super::ConfigDuration;
 
 document! {
     /// What the service is told about the clients of live sessions, so that it can find hijacked ones (docs/hijack.md). Only
@@ -13,9 +13,6 @@ document! {
         /// When a token that is used from the same place is reported again; 1s to 1h. A change is reported at once.
         #[serde(default = "default_again_after")]
         pub again_after: ConfigDuration,
-        /// How many bits of the client's address are reported. Default: 24 of IPv4, 56 of IPv6.
-        #[serde(default = "default_prefix")]
-        pub prefix: AddressPrefix,
         /// Whether the certificate of the connection counts as the client's. Not behind a proxy that ends the client's TLS.
         /// Default: false.
         #[serde(default)]
@@ -23,10 +20,6 @@ document! {
         /// The request header that has the client's country, two letters. Envoy's geoip filter before this one sets it. The
         /// proxy must remove it from what clients send (docs/hijack.md). Default: none.
         pub country_header: Option<String>,
-        /// As `country_header`, for degrees of latitude, such as `52.52`. Needs `longitude_header`.
-        pub latitude_header: Option<String>,
-        /// As `latitude_header`, for degrees of longitude.
-        pub longitude_header: Option<String>,
     }
 }
 
@@ -36,8 +29,4 @@ fn default_percent() -> u8 {
 
 fn default_again_after() -> ConfigDuration {
     ConfigDuration::from_secs(60)
-}
-
-fn default_prefix() -> AddressPrefix {
-    AddressPrefix { v4: 24, v6: 56 }
 }

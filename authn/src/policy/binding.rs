@@ -17,16 +17,6 @@ pub(super) fn forwarded_for(document: Option<&config::ClientAddress>) -> Result<
     }
 }
 
-/// Bits of IPv4 and of IPv6.
-pub(super) fn prefix(document: &config::AddressPrefix, at: &str) -> Result<(u32, u32), Invalid> {
-    let invalid = |field: &str, message: &str| Err(Invalid::new(format!("{at}.{field}"), message));
-    match document {
-        prefix if !(8..=32).contains(&prefix.v4) => invalid("v4", "must be within 8 to 32"),
-        prefix if !(16..=128).contains(&prefix.v6) => invalid("v6", "must be within 16 to 128"),
-        prefix => Ok((prefix.v4.into(), prefix.v6.into())),
-    }
-}
-
 pub(super) fn compile_binding(
     document: &config::Binding,
     forwarded_for: Option<usize>,
@@ -44,7 +34,16 @@ pub(super) fn compile_binding(
         }
     });
     let address = document.address.as_ref().map(|binding| {
-        let prefix = binding.prefix.as_ref().map(|bits| prefix(bits, "address.prefix")).transpose()?;
+        let prefix = match &binding.prefix {
+            None => None,
+            Some(prefix) if !(8..=32).contains(&prefix.v4) => {
+                return Err(Invalid::new("address.prefix.v4", "must be within 8 to 32"));
+            }
+            Some(prefix) if !(16..=128).contains(&prefix.v6) => {
+                return Err(Invalid::new("address.prefix.v6", "must be within 16 to 128"));
+            }
+            Some(prefix) => Some((u32::from(prefix.v4), u32::from(prefix.v6))),
+        };
         let claim = claim_path(&binding.claim, "address.claim")?;
         Ok(AddressBinding { mode: binding.mode, required: binding.required, claim, prefix, forwarded_for })
     });

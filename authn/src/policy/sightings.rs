@@ -22,27 +22,18 @@ pub(super) fn compile_sightings(
         return Err(invalid("percent", "must be within 1 to 100"));
     }
     check_range(document.again_after, ConfigDuration::from_secs(1), ConfigDuration::from_secs(3600), "again_after")?;
-    let header = |name: &Option<String>, field: &str| match name {
-        None => Ok(None),
-        Some(name) => {
-            let name = HeaderName::of_request(name);
-            name.map(Some).ok_or_else(|| invalid(field, "is not a header name (RFC 9110 section 5.1)"))
-        }
-    };
-    let latitude = header(&document.latitude_header, "latitude_header")?;
-    let place = match (latitude, header(&document.longitude_header, "longitude_header")?) {
-        (None, None) => None,
-        (Some(latitude), Some(longitude)) => Some((latitude, longitude)),
-        (Some(_), None) => return Err(invalid("latitude_header", "needs `longitude_header`")),
-        (None, Some(_)) => return Err(invalid("longitude_header", "needs `latitude_header`")),
+    let country = match &document.country_header {
+        None => None,
+        Some(name) => match HeaderName::of_request(name) {
+            None => return Err(invalid("country_header", "is not a header name (RFC 9110 section 5.1)")),
+            name => name,
+        },
     };
     Ok(Sightings {
         percent: document.percent,
         again_after: document.again_after.0,
-        prefix: super::binding::prefix(&document.prefix, "prefix")?,
         forwarded_for,
         certificate: document.certificate,
-        country: header(&document.country_header, "country_header")?,
-        place,
+        country,
     })
 }

@@ -2,6 +2,7 @@
 use authn::time::Now;
 use wire::sightings::{CONTENT_TYPE, MAX_REPLY_BYTES, PATH, Report, Sighting};
 
+use super::checking::call_service;
 use super::{Dispatcher, Owner};
 use crate::counts::{Counter, SightingResult};
 use crate::host::{CalloutReply, Host};
@@ -18,11 +19,11 @@ impl Dispatcher {
         let core = std::sync::Arc::clone(&self.core);
         let Some(revocation) = core.policy.revocation() else { return };
         let Some(sightings) = self.sightings.take(revocation.timeout, now.monotonic) else { return };
-        let make = |nonce, needs| Some(Report::new(&revocation.derived, nonce, needs, &sightings));
-        let count = sightings.len();
-        let owner = |report| Owner::Sightings { report, count };
-        if !self.call_service(host, (PATH, CONTENT_TYPE), make, Report::bytes, owner, now) {
-            self.not_reported(count);
+        let Some((nonce, needs)) = self.next_message(now) else { return };
+        let (report, count) = (Report::new(&revocation.derived, nonce, needs, &sightings), sightings.len());
+        match call_service(host, revocation, (PATH, CONTENT_TYPE), report.bytes()) {
+            Some(call) => self.calls.insert(call, Owner::Sightings { report, count }, revocation.timeout, now),
+            None => self.not_reported(count),
         }
     }
 

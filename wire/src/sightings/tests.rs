@@ -81,12 +81,12 @@ fn what_no_filter_writes_is_refused() {
         let bytes = resigned(&report(&[full()]), change);
         assert!(Reported::read(&[derived(1)], &bytes).is_err(), "{what}");
     };
-    refused("a kind that names no session", &|bytes| bytes[start + 1] = Kind::User.code());
-    refused("two families", &|bytes| bytes[start] |= V6);
-    refused("bits beyond the prefix", &|bytes| bytes[start + 54] = 1);
-    refused("a prefix that is too long", &|bytes| bytes[start + 38] = 33);
-    refused("a country in small letters", &|bytes| bytes[start + 71] = b'd');
-    refused("a place beyond the pole", &|bytes| bytes[start + 73..start + 75].copy_from_slice(&9001i16.to_be_bytes()));
+    refused("a kind that names no session", &|bytes| bytes[start] = Kind::User.code());
+    refused("two families", &|bytes| bytes[start + 38] |= V6);
+    refused("bits beyond the prefix", &|bytes| bytes[start + 55] = 1);
+    refused("a prefix that is too long", &|bytes| bytes[start + 39] = 33);
+    refused("a country in small letters", &|bytes| bytes[start + 72] = b'd');
+    refused("a place beyond the pole", &|bytes| bytes[start + 74..start + 76].copy_from_slice(&9001i16.to_be_bytes()));
     refused("a byte too many", &|bytes| bytes.push(0));
 }
 
