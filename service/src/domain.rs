@@ -8,3 +8,4 @@ pub mod issuers;
 pub mod provider_events;
 pub mod revocations;
 pub mod sessions;
+pub mod status_lists;

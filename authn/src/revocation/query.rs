@@ -1,5 +1,6 @@
 //! The revocation query of a token, and the meaning of the answers. `checks` decides when it is sent.
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use jose::json::Object;
 use wire::{Answer, DerivedKeys, Kind, Retention, RevocationKey, token_id_from_jti, token_id_from_signing_input};
@@ -17,9 +18,7 @@ pub struct RevocationQuery {
     pub issued: UnixSeconds,
     /// How long revocations must be kept for an answer to count.
     pub needs: Retention,
-    /// Identifies exactly this query: all of its keys and `issued`. Two tokens may share a `jti`, and only the whole
-    /// shows that they share a verdict.
-    pub digest: [u8; 16],
+    digest: Digest,
     /// Names the token's session in reports, or the token if it belongs to none.
     pub(crate) session: Option<(Kind, RevocationKey)>,
     /// Names its user.
@@ -36,11 +35,22 @@ pub struct RevocationQuery {
     clear: AtomicU64,
 }
 
+/// Identifies exactly one query: all of its keys and `issued`. Two tokens may share a `jti`, and only the whole shows that
+/// they share a verdict.
+#[derive(Debug)]
+enum Digest {
+    Known([u8; 16]),
+    /// Computed when it is needed first: never for a token that the feed alone decides about.
+    Lazy {
+        derived: Arc<DerivedKeys>,
+        once: OnceLock<[u8; 16]>,
+    },
+}
+
 /// Two queries are equal if they ask the same; their verdicts are not compared.
 impl PartialEq for RevocationQuery {
     fn eq(&self, other: &Self) -> bool {
-        self.digest == other.digest
-            && self.keys == other.keys
+        self.keys == other.keys
             && self.issued == other.issued
             && self.needs == other.needs
             && self.shared == other.shared
@@ -148,10 +158,11 @@ impl RevocationQuery {
             // Another token of the same issuer would have none either.
             return Err(Rejection::new(Cause::NothingToRevoke));
         }
-        let digest = digest(&revocation.derived, &keys, issued);
-        Ok(Self { session, user, ..Self::of(keys, shared, issued, revocation.needs(index), digest) })
+        let digest = Digest::Lazy { derived: Arc::clone(&revocation.derived), once: OnceLock::new() };
+        Ok(Self { session, user, ..Self::with(keys, shared, issued, revocation.needs(index), digest) })
     }
 
+    /// With a digest that stands for it.
     pub fn of(
         keys: Vec<RevocationKey>,
         shared: usize,
@@ -159,9 +170,21 @@ impl RevocationQuery {
         needs: Retention,
         digest: [u8; 16],
     ) -> Self {
+        Self::with(keys, shared, issued, needs, Digest::Known(digest))
+    }
+
+    fn with(keys: Vec<RevocationKey>, shared: usize, issued: UnixSeconds, needs: Retention, digest: Digest) -> Self {
         let [refreshed, sighted, clear] = [0, 0, 0].map(AtomicU64::new);
         let (verdict, session, user) = (NewestVerdict::default(), None, None);
         Self { keys, shared, issued, needs, digest, session, user, verdict, refreshed, sighted, clear }
+    }
+
+    /// Two queries with the same digest are the same.
+    pub fn digest(&self) -> &[u8; 16] {
+        match &self.digest {
+            Digest::Known(digest) => digest,
+            Digest::Lazy { derived, once } => once.get_or_init(|| digest(derived, &self.keys, self.issued)),
+        }
     }
 
     /// The keys of this token alone, and those that many tokens share.

@@ -37,9 +37,12 @@ use crate::domain::issuers::Issuers;
 use crate::domain::provider_events::{self, LoadedProviders, ProviderEvents, ProvidersError};
 use crate::domain::revocations::Revocations;
 use crate::domain::sessions::{self, Sessions};
+use crate::domain::status_lists::{self, StatusLists};
 use crate::http::admin::{self, Callers};
 use crate::http::gate::{self, Gate};
-use crate::http::{check, feed, health, oauth2, openapi, provider_events as provider_endpoints, sightings};
+use crate::http::{
+    check, feed, health, oauth2, openapi, provider_events as provider_endpoints, sightings, status_list,
+};
 use crate::model::note::{NoteCipher, NoteError};
 use crate::model::session_keys::Ring;
 use crate::signing::{self, Signing, TokenLimits};
@@ -149,6 +152,9 @@ impl Service {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
         }
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "listening");
+        if options.admin.operator_page && options.admin.tls().is_none() && !addresses.admin.ip().is_loopback() {
+            tracing::warn!("browsers reach the operator's page without TLS: admin tokens are sent in plain text");
+        }
         let parts = Parts::new(&options, &files, (providers, places), &metrics, keys, store.stores())?;
         let limits = Limits {
             connections: options.max_connections,
@@ -169,15 +175,21 @@ impl Service {
         })
     }
 
-    /// Checks the options, and that the files and keys that they name can be used. Neither binds a listener nor asks Redis.
+    /// Checks the options, and that the files and keys that they name can be used. Neither binds a listener nor asks Redis. A store in a
+    /// file must be there, and is not read.
     ///
     /// # Errors
     /// See [`ServeError`].
     pub async fn check(options: &Options) -> Result<(), ServeError> {
         options.check()?;
         let files = options.read_files()?;
-        if options.store.is_none() {
-            store_redis::RedisOptions::from(options.redis.clone()).access().map_err(OpenStoreError::from)?;
+        match &options.store {
+            // A service may be using it.
+            Some(file) if !options.create_store => store_embedded::look(&file.path()).map_err(OpenStoreError::from)?,
+            Some(_) => {}
+            None => {
+                store_redis::RedisOptions::from(options.redis.clone()).access().map_err(OpenStoreError::from)?;
+            }
         }
         if let Some(mirror) = options.mirror_redis() {
             mirror.access().map_err(ServeError::Mirror)?;
@@ -325,7 +337,19 @@ impl Parts {
             Arc::new(Hijack::new(settings, places, parts))
         });
         let sessions = keys.map(|(config, signing, clients)| {
+            let status_lists = options.sessions.status_lists(&config.issuer).map(|config| {
+                let parts = status_lists::Parts {
+                    ring: Arc::clone(&ring),
+                    signing: Arc::clone(&signing),
+                    session_store: Arc::clone(&stores.sessions),
+                    replay_guard: Arc::clone(&stores.replay_guard),
+                    revocation_store: Arc::clone(&stores.revocations),
+                    events: metrics.status_lists.clone(),
+                };
+                Arc::new(StatusLists::new(config, parts))
+            });
             let parts = sessions::Parts {
+                status_lists,
                 signing,
                 clients,
                 ring,
@@ -381,6 +405,12 @@ fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Router {
         let gate = (Gate::new(options.max_requests, oauth2::MAX_BODY), parts.work.clone());
         let endpoints = oauth2::routes().layer(middleware::from_fn_with_state(gate, gate::run_to_completion));
         routes = routes.merge(endpoints.merge(oauth2::key_routes()).with_state(state));
+        if let Some(lists) = &sessions.status_lists {
+            // They are for strangers, who must not take the places of clients.
+            let gate = Gate::new(options.max_requests, 0);
+            let lists = status_list::routes().with_state(Arc::clone(lists));
+            routes = routes.merge(lists.layer(middleware::from_fn_with_state(gate, gate::limit)));
+        }
     }
     // Whether the process lives must be told when every place is taken, too.
     let routes = routes
@@ -436,6 +466,7 @@ fn admin_routes(parts: &Parts, options: &Options, files: Files) -> Router {
         audit: Arc::clone(&parts.audit),
         callers,
         health: parts.health(),
+        page: options.admin.operator_page,
         work: parts.work.clone(),
     };
     let limits = admin::Limits {

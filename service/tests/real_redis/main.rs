@@ -13,6 +13,7 @@ mod feed;
 mod hijack;
 mod http;
 mod migration;
+mod page;
 mod provider;
 mod provider_events;
 #[allow(dead_code, reason = "shared with the tests of the store")]

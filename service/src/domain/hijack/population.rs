@@ -42,7 +42,7 @@ const HABITS: [(Habit, &str); 9] = [
     (Habit::MobileOnly, "mobile only"),
     (Habit::CompanyVpn, "a company's VPN now and then"),
     (Habit::PrivateVpn, "a private VPN now and then"),
-    (Habit::Traveller, "a flight"),
+    (Habit::Traveller, "a flight between two sessions"),
     (Habit::Update, "an update of the browser"),
 ];
 
@@ -65,7 +65,7 @@ enum Habit {
     CompanyVpn,
     /// A private VPN with exits in other countries, now and then. No operator lists it.
     PrivateVpn,
-    /// A flight.
+    /// A flight, longer than a session.
     Traveller,
     /// The browser is updated while the session goes on.
     Update,
@@ -165,8 +165,8 @@ fn seen(number: u32, user: &User, at: u64, begin: u64, random: &mut Random) -> C
             let exit = number % 20;
             client(0xc612_0000 + exit * 256, (exit as usize + 5) % 12, user.agent)
         }
-        Habit::Traveller if at > 15 * HOUR => client(0xb000_0000 + number * 256, (user.city + 4) % 12, user.agent),
-        // In flight from 8 to 15 h.
+        Habit::Traveller if at > 18 * HOUR => client(0xb000_0000 + number * 256, (user.city + 4) % 12, user.agent),
+        // In flight from 9 to 18 h.
         Habit::Traveller => home,
         Habit::Update if at > begin + HOUR => client(user.home, user.city, user.agent + 100),
         Habit::BothFamilies | Habit::NewAddress | Habit::CompanyVpn | Habit::PrivateVpn | Habit::Update => home,
@@ -199,7 +199,7 @@ fn sessions() -> Vec<Session> {
             let stolen = random.chance(1).then(|| begin + 20 * MINUTE + random.below(HOUR));
             let (mut at, mut sightings) = (begin, Vec::new());
             while at < end {
-                let flies = matches!(user.habit, Habit::Traveller) && (8 * HOUR..15 * HOUR).contains(&at);
+                let flies = matches!(user.habit, Habit::Traveller) && (9 * HOUR..18 * HOUR).contains(&at);
                 if !flies {
                     sightings.push((at, seen(number, &user, at, begin, &mut random)));
                 }
