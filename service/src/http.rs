@@ -8,4 +8,5 @@ pub mod health;
 pub mod oauth2;
 pub mod openapi;
 pub mod provider_events;
+pub mod sightings;
 pub mod status_list;

@@ -8,6 +8,7 @@ mod providers_file;
 mod redis;
 mod secret_files;
 mod sessions;
+mod sightings;
 mod values;
 
 use std::net::SocketAddr;
@@ -21,9 +22,9 @@ use wire::{Retention, Secret};
 
 use crate::app::tls::ListenerTls;
 use crate::base::limits::MAX_SKEW;
-use crate::domain::feed;
 use crate::domain::provider_events::{Provider, Providers, ProvidersError};
 use crate::domain::revocations::Policy;
+use crate::domain::{feed, hijack};
 use crate::http::admin::{AdminToken, AdminTokenError};
 use crate::signing::{KeySource, UriError};
 pub use admin::AdminOptions;
@@ -32,6 +33,7 @@ pub use providers_file::ProvidersFileError;
 pub use redis::{FromRedis, InspectedRedis, MirrorRedis, Redis, ToRedis};
 pub use secret_files::SecretFileError;
 pub use sessions::SessionOptions;
+pub use sightings::{SightingOptions, SightingsFileError};
 
 #[derive(Clone, Args)]
 pub struct Options {
@@ -187,6 +189,8 @@ pub struct Options {
     pub admin: AdminOptions,
     #[command(flatten)]
     pub sessions: SessionOptions,
+    #[command(flatten)]
+    pub sightings: SightingOptions,
 }
 
 /// Options that cannot be used together, or a file of theirs that cannot be used.
@@ -210,6 +214,8 @@ pub enum OptionsError {
     ProvidersFile(#[from] ProvidersFileError),
     #[error(transparent)]
     Providers(#[from] ProvidersError),
+    #[error(transparent)]
+    SightingsFile(#[from] SightingsFileError),
     #[error("`token-claims` of `{0}` is given twice")]
     TokenClaims(String),
     #[error("`{0}` must not be empty")]
@@ -233,6 +239,8 @@ pub struct Files {
     pub session_secrets: Vec<Secret>,
     pub admin_token: AdminToken,
     pub providers: Providers,
+    /// `None`: there is no hijack detection.
+    pub sightings: Option<hijack::Settings>,
 }
 
 impl Options {
@@ -282,6 +290,7 @@ impl Options {
             session_secrets: self.sessions.secrets()?,
             admin_token,
             providers,
+            sightings: self.sightings.settings()?,
         })
     }
 

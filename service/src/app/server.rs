@@ -21,6 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 use wire::DerivedKeys;
 use wire::check::MAX_QUESTION_BYTES;
 use wire::feed::MAX_POLL_BYTES;
+use wire::sightings::MAX_REPORT_BYTES;
 
 use crate::app::metrics::Metrics;
 use crate::app::opened_store::{OpenStoreError, OpenedStore};
@@ -31,6 +32,7 @@ use crate::base::metrics::Counters;
 use crate::domain::audit::Audit;
 use crate::domain::clients::{self, Clients, ClientsError};
 use crate::domain::feed::Feed;
+use crate::domain::hijack::{self, DatabaseError, Hijack, Places};
 use crate::domain::issuers::Issuers;
 use crate::domain::provider_events::{self, LoadedProviders, ProviderEvents, ProvidersError};
 use crate::domain::revocations::Revocations;
@@ -38,7 +40,9 @@ use crate::domain::sessions::{self, Sessions};
 use crate::domain::status_lists::{self, StatusLists};
 use crate::http::admin::{self, Callers};
 use crate::http::gate::{self, Gate};
-use crate::http::{check, feed, health, oauth2, openapi, provider_events as provider_endpoints, status_list};
+use crate::http::{
+    check, feed, health, oauth2, openapi, provider_events as provider_endpoints, sightings, status_list,
+};
 use crate::model::note::{NoteCipher, NoteError};
 use crate::model::session_keys::Ring;
 use crate::signing::{self, Signing, TokenLimits};
@@ -63,6 +67,7 @@ pub struct Service {
     store: OpenedStore,
     events: Arc<ProviderEvents>,
     feed: Arc<Feed>,
+    hijack: Option<Arc<Hijack>>,
     work: TaskTracker,
 }
 
@@ -103,6 +108,8 @@ pub enum ServeError {
     Clients(#[from] ClientsError),
     #[error(transparent)]
     Providers(#[from] ProvidersError),
+    #[error("--geo-database")]
+    GeoDatabase(#[from] DatabaseError),
 }
 
 /// What the routes of both listeners are made of.
@@ -115,6 +122,7 @@ struct Parts {
     audit: Arc<Audit>,
     sessions: Option<Arc<Sessions>>,
     events: Arc<ProviderEvents>,
+    hijack: Option<Arc<Hijack>>,
     registry: Arc<Registry>,
     work: TaskTracker,
 }
@@ -131,6 +139,7 @@ impl Service {
             mirror.access().map_err(ServeError::Mirror)?;
         }
         let providers = LoadedProviders::load(&files.providers)?;
+        let places = options.sightings.geo_database.as_deref().map(Places::open).transpose()?.map(Arc::new);
         let data_tls = options.tls().map(|tls| tls.serve(Listener::Data)).transpose()?;
         let admin_tls = options.admin.tls().map(|tls| tls.serve(Listener::Admin)).transpose()?;
         let metrics = Metrics::new();
@@ -146,7 +155,7 @@ impl Service {
         if options.admin.operator_page && options.admin.tls().is_none() && !addresses.admin.ip().is_loopback() {
             tracing::warn!("browsers reach the operator's page without TLS: admin tokens are sent in plain text");
         }
-        let parts = Parts::new(&options, &files, providers, &metrics, keys, store.stores())?;
+        let parts = Parts::new(&options, &files, (providers, places), &metrics, keys, store.stores())?;
         let limits = Limits {
             connections: options.max_connections,
             unauthenticated_per_peer: options.max_unauthenticated_per_peer,
@@ -161,6 +170,7 @@ impl Service {
             store,
             events: parts.events,
             feed: parts.feed,
+            hijack: parts.hijack,
             work: parts.work,
         })
     }
@@ -185,6 +195,7 @@ impl Service {
             mirror.access().map_err(ServeError::Mirror)?;
         }
         LoadedProviders::load(&files.providers)?;
+        options.sightings.geo_database.as_deref().map(Places::open).transpose()?;
         for (tls, listener) in [(options.tls(), Listener::Data), (options.admin.tls(), Listener::Admin)] {
             if let Some(tls) = tls {
                 tls.config(listener)?;
@@ -200,7 +211,7 @@ impl Service {
     /// Serves until `stop` is done. Then requests in progress may take ten seconds more, those whose senders are gone five
     /// more, and the mirror another five to get what it lacks.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { data, admin, limits, closed_connections, store, events, feed, work } = self;
+        let Self { data, admin, limits, closed_connections, store, events, feed, hijack, work } = self;
         let (say_stop, on_stop) = watch::channel(false);
         let accept = |bound: Bound, idle| {
             let (closed, on_stop) = (closed_connections.clone(), on_stop.clone());
@@ -220,6 +231,9 @@ impl Service {
         // Nothing is fetched any more once the service stops.
         events.start_polls(&on_stop);
         feed.start(&on_end);
+        if let Some(hijack) = &hijack {
+            hijack.start(&on_end);
+        }
         tokio::join!(serving, stopping);
         say_end.send_replace(true);
         work.close();
@@ -285,7 +299,7 @@ impl Parts {
     fn new(
         options: &Options,
         files: &Files,
-        providers: LoadedProviders,
+        (providers, places): (LoadedProviders, Option<Arc<Places>>),
         metrics: &Metrics,
         keys: Keys,
         stores: Stores,
@@ -309,6 +323,19 @@ impl Parts {
             metrics.revocations.clone(),
             feed.nudge(),
         ));
+        let hijack = files.sightings.clone().map(|settings| {
+            let parts = hijack::Parts {
+                secrets: Arc::clone(&secrets),
+                store: Arc::clone(&stores.sightings),
+                replay_guard: Arc::clone(&stores.replay_guard),
+                ring: Arc::clone(&ring),
+                revocations: Arc::clone(&revocations),
+                audit: Arc::clone(&audit),
+                metrics: metrics.hijack.clone(),
+                work: work.clone(),
+            };
+            Arc::new(Hijack::new(settings, places, parts))
+        });
         let sessions = keys.map(|(config, signing, clients)| {
             let status_lists = options.sessions.status_lists(&config.issuer).map(|config| {
                 let parts = status_lists::Parts {
@@ -344,7 +371,7 @@ impl Parts {
         };
         let events = Arc::new(ProviderEvents::new(providers, options.event_limit(), event_parts));
         let registry = Arc::new(metrics.registry());
-        Ok(Self { secrets, stores, issuers, feed, revocations, audit, sessions, events, registry, work })
+        Ok(Self { secrets, stores, issuers, feed, revocations, audit, sessions, events, hijack, registry, work })
     }
 
     fn health(&self) -> health::AppState {
@@ -390,7 +417,7 @@ fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Router {
     let routes = routes
         .merge(health::probes().with_state(parts.health()))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST));
-    let routes = routes.merge(feed_routes(parts, options, metrics));
+    let routes = routes.merge(feed_routes(parts, options, metrics)).merge(sighting_routes(parts, options, metrics));
     // They have limits of their own: keys may have to be fetched, and a revocation waits for disks.
     let state = provider_endpoints::AppState::new(Arc::clone(&parts.events), metrics.provider_requests.clone());
     let events = provider_endpoints::routes(|endpoint| parts.events.serves(endpoint)).with_state(state);
@@ -414,6 +441,22 @@ fn feed_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> OpenApiRo
         .with_state(state)
         .layer(middleware::from_fn_with_state(gate, gate::limit))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, feed::REQUEST))
+}
+
+/// Reports do not take the places of checks.
+fn sighting_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> OpenApiRouter {
+    let Some(hijack) = &parts.hijack else { return OpenApiRouter::new() };
+    let state = sightings::AppState {
+        secrets: Arc::clone(&parts.secrets),
+        hijack: Arc::clone(hijack),
+        metrics: metrics.hijack.clone(),
+        refused: Arc::default(),
+    };
+    let gate = Gate::of_checks(options.max_requests, MAX_REPORT_BYTES);
+    sightings::routes()
+        .with_state(state)
+        .layer(middleware::from_fn_with_state(gate, gate::limit))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST))
 }
 
 fn admin_routes(parts: &Parts, options: &Options, files: Files) -> Router {
