@@ -9,6 +9,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = ROOT / ".venv/bin"
+# Where the dynamic module is, as in scripts/image.
+MODULES = Path(os.environ.get("PORTCULLIS_MODULES", ROOT / "dist"))
 problems = []
 
 

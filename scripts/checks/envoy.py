@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from .common import BIN, ROOT, Loader, run, wrong
+from .common import BIN, MODULES, ROOT, Loader, run, wrong
 from .kubernetes import filter_configuration
 
 SECRET = "a-shared-secret-of-the-checks-long-enough"
@@ -15,7 +15,7 @@ SECRET = "a-shared-secret-of-the-checks-long-enough"
 
 def refusal(bootstrap, secret=SECRET):
     """Envoy's reason not to start from this text, or None. It loads the filter and its document, and opens no port."""
-    environment = {**os.environ, "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(ROOT / "dist")}
+    environment = {**os.environ, "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(MODULES)}
     environment.pop("PORTCULLIS_SECRET", None)
     if secret:
         environment["PORTCULLIS_SECRET"] = secret

@@ -4,7 +4,7 @@ import os
 
 import yaml
 
-from .common import BIN, ROOT, load, run, wrong
+from .common import BIN, MODULES, ROOT, load, run, wrong
 from .envoy import around, refusal
 from .istio import envoy_stats_tags, is_built
 from .kubernetes import filter_configuration, patch, resource
@@ -146,8 +146,7 @@ def as_envoy_gateway_writes_it(filter_, clusters):
         config = {"name": filter_["name"], "root_id": filter_["rootID"], "configuration": text, "vm_config": vm}
         typed = {"@type": f"{extensions}.wasm.v3.Wasm", "config": config}
     else:
-        modules = os.environ.get("PORTCULLIS_MODULES", ROOT / "dist")
-        local = {"filename": f"{modules}/libportcullis.so"}
+        local = {"filename": str(MODULES / "libportcullis.so")}
         typed = {
             "@type": f"{extensions}.dynamic_modules.v3.DynamicModuleFilter",
             "dynamic_module_config": {"do_not_close": True, "module": {"local": local}},
