@@ -4,15 +4,16 @@
 //! ```text
 //! request "PCJ1" | secret id 8 | nonce 16 | future-iat tolerance u16 | now u64 | kind u8 | … | mac 32
 //!         kind 0: wait u16 | length u16 | cursor        what changed since the cursor
-//!         kind 1: 0, or 1 and a key 16                  all revocations, page by page: the page after the key
+//!         kind 1: length u16 | cursor | 0, or 1 and a key 16
+//!                                                       all revocations up to the cursor at least: the page after the key
 //!         kind 2: count u16 | key 16 × count            the entries of these keys
 //! reply   "PJR1" | secret id 8 | SHA-256 of the request 32 | status u16 | kind u8 | … | mac 32
 //!         kind 0: facts | length u16 | cursor | complete i32 | more u8 | count u16 | entry × count
 //!         kind 1: facts | length u16 | cursor           the cursor is not understood: read all, then go on from this one
-//!         kind 2: facts | last u8 | count u16 | row × count
+//!         kind 2: facts | 0, or 1 and a key 16 | count u16 | row × count      the key that the next page comes after
 //!         kind 3: facts | count u16 | entry × count
 //!         kind 4: reason u8
-//! facts   retention 8 | future-iat tolerance u16 | now u64 | count u8 | secret id 8 × count
+//! facts   store 16 | retention 8 | future-iat tolerance u16 | now u64 | count u8 | secret id 8 × count
 //! row     key 16 | before u64 (all ones: dead) | milliseconds to live u64 (all ones: no expiry)
 //! entry   row | length u16 | encrypted note
 //! ```
@@ -32,7 +33,7 @@ pub const PATH: &str = "/v1/join";
 pub const CONTENT_TYPE: &str = "application/vnd.portcullis.join";
 
 /// The most entries of one reply, and keys of one request.
-pub const MAX_ENTRIES: usize = 512;
+pub const MAX_ENTRIES: usize = 1024;
 /// The most rows of a page.
 pub const MAX_ROWS: usize = 4096;
 /// The longest note. The service sends a longer one as an empty one.
@@ -43,12 +44,12 @@ pub const MAX_SECRETS: usize = 16;
 pub const MAX_REQUEST_BYTES: usize = REQUEST_HEAD + 5 + MAX_ENTRIES * 16 + MAC;
 /// The most bytes of a reply that a region needs to read.
 pub const MAX_REPLY_BYTES: usize =
-    REPLY_HEAD + FACTS + 10 + crate::feed::MAX_CURSOR_BYTES + MAX_ENTRIES * (ROW + 2 + MAX_NOTE_BYTES) + MAC;
+    REPLY_HEAD + FACTS + 24 + crate::feed::MAX_CURSOR_BYTES + MAX_ENTRIES * (ROW + 2 + MAX_NOTE_BYTES) + MAC;
 
 const REQUEST: &Form = b"PCJ1";
 const REPLY: &Form = b"PJR1";
 const ROW: usize = 32;
-const FACTS: usize = 20 + MAX_SECRETS * 8;
+const FACTS: usize = 36 + MAX_SECRETS * 8;
 /// Times must be exact in every store: Redis's numbers are doubles.
 const MAX_BEFORE: u64 = 1 << 53;
 /// 8,900 years.
@@ -83,8 +84,8 @@ pub enum Ends {
 pub enum Question {
     /// What changed since the cursor. The service may hold the request for up to `wait` (at most 65 s) if nothing did.
     Changes { cursor: Cursor, wait: Duration },
-    /// Rows after the key, or the first ones.
-    Page { after: Option<RevocationKey> },
+    /// Rows after the key, or the first ones. All pages together have at least everything up to the cursor.
+    Page { cursor: Cursor, after: Option<RevocationKey> },
     /// Entries of these keys, as far as there are some. At most [`MAX_ENTRIES`].
     Entries(Vec<RevocationKey>),
 }
@@ -92,6 +93,8 @@ pub enum Question {
 /// What a region says about itself in each reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
+    /// The id of its store. Zeros: it does not know it yet.
+    pub store: [u8; 16],
     pub keeps: Retention,
     pub future_iat_tolerance_seconds: u16,
     /// Its wall clock, in Unix seconds.
@@ -115,8 +118,8 @@ pub enum Content {
     Anew(Cursor),
     Page {
         rows: Vec<Row>,
-        /// There is no page after it.
-        last: bool,
+        /// The next page comes after this key. `None`: there is none.
+        next: Option<RevocationKey>,
     },
     Entries(Vec<Entry>),
 }
@@ -161,10 +164,10 @@ impl Asking {
                 bytes.extend_from_slice(&u16::try_from(wait.as_millis()).unwrap_or(u16::MAX).to_be_bytes());
                 cursor.write(&mut bytes);
             }
-            Question::Page { after } => {
+            Question::Page { cursor, after } => {
                 bytes.push(1);
-                bytes.push(after.is_some().into());
-                bytes.extend(after.iter().flat_map(|key| key.0));
+                cursor.write(&mut bytes);
+                write_key(*after, &mut bytes);
             }
             Question::Entries(keys) => {
                 bytes.push(2);
@@ -252,8 +255,8 @@ impl Asked {
                 write_entries(entries, &mut bytes);
             }
             Content::Anew(cursor) => cursor.write(&mut bytes),
-            Content::Page { rows, last } => {
-                bytes.push((*last).into());
+            Content::Page { rows, next } => {
+                write_key(*next, &mut bytes);
                 let rows = rows.get(..MAX_ROWS).unwrap_or(rows);
                 bytes.extend_from_slice(&u16::try_from(rows.len()).unwrap_or(0).to_be_bytes());
                 rows.iter().for_each(|row| row.write(&mut bytes));
@@ -279,6 +282,7 @@ impl Asked {
 
 impl Facts {
     fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.store);
         self.keeps.write(bytes);
         bytes.extend_from_slice(&self.future_iat_tolerance_seconds.to_be_bytes());
         bytes.extend_from_slice(&self.now_seconds.to_be_bytes());
@@ -288,6 +292,7 @@ impl Facts {
     }
 
     fn read(read: &mut Reader<'_>) -> Option<Self> {
+        let store = read.take()?;
         let keeps = Retention::read(read)?;
         let future_iat_tolerance_seconds = u16::from_be_bytes(read.take()?);
         let now_seconds = u64::from_be_bytes(read.take()?);
@@ -296,7 +301,7 @@ impl Facts {
             return None;
         }
         let secrets = (0..count).map(|_| read.take().map(SecretId)).collect::<Option<_>>()?;
-        Some(Self { keeps, future_iat_tolerance_seconds, now_seconds, secrets })
+        Some(Self { store, keeps, future_iat_tolerance_seconds, now_seconds, secrets })
     }
 }
 
@@ -363,10 +368,10 @@ fn read_reply(read: &mut Reader<'_>, kind: u8) -> Option<Reply> {
         }
         1 => Content::Anew(Cursor::read(read)?),
         2 => {
-            let last = read_flag(read)?;
+            let next = read_key(read)?;
             let count = usize::from(u16::from_be_bytes(read.take()?));
             let rows = (count <= MAX_ROWS).then_some(0..count)?.map(|_| Row::read(read)).collect::<Option<_>>()?;
-            Content::Page { rows, last }
+            Content::Page { rows, next }
         }
         3 => Content::Entries(read_entries(read)?),
         _ => return None,
@@ -381,8 +386,8 @@ fn read_question(read: &mut Reader<'_>) -> Option<Question> {
             Question::Changes { wait, cursor: Cursor::read(read)? }
         }
         1 => {
-            let after = if read_flag(read)? { Some(RevocationKey(read.take()?)) } else { None };
-            Question::Page { after }
+            let cursor = Cursor::read(read)?;
+            Question::Page { cursor, after: read_key(read)? }
         }
         2 => {
             let count = usize::from(u16::from_be_bytes(read.take()?));
@@ -394,6 +399,16 @@ fn read_question(read: &mut Reader<'_>) -> Option<Question> {
         }
         _ => return None,
     })
+}
+
+/// `None`: there is no key.
+fn write_key(key: Option<RevocationKey>, bytes: &mut Vec<u8>) {
+    bytes.push(key.is_some().into());
+    bytes.extend(key.iter().flat_map(|key| key.0));
+}
+
+fn read_key(read: &mut Reader<'_>) -> Option<Option<RevocationKey>> {
+    Some(if read_flag(read)? { Some(RevocationKey(read.take()?)) } else { None })
 }
 
 fn read_flag(read: &mut Reader<'_>) -> Option<bool> {

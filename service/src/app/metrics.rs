@@ -9,7 +9,7 @@ use store::{Observer, WriteError};
 
 use crate::base::connections;
 use crate::base::metrics::{Counters, Gauge};
-use crate::domain::{feed, provider_events, revocations, sessions};
+use crate::domain::{feed, provider_events, regions, revocations, sessions};
 use crate::{http, signing};
 
 /// The counters of every part, to be handed out.
@@ -17,6 +17,7 @@ use crate::{http, signing};
 pub struct Metrics {
     pub checks: http::check::Metrics,
     pub feed: feed::Metrics,
+    pub regions: regions::Metrics,
     pub oauth: http::oauth2::Metrics,
     pub provider_requests: http::provider_events::Metrics,
     pub provider_events: provider_events::Metrics,
@@ -50,6 +51,7 @@ impl Metrics {
         Self {
             checks: http::check::Metrics::default(),
             feed: feed::Metrics::default(),
+            regions: regions::Metrics::default(),
             oauth: http::oauth2::Metrics::default(),
             provider_requests: http::provider_events::Metrics::default(),
             provider_events: provider_events::Metrics::default(),
@@ -65,6 +67,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("portcullis");
         self.checks.register(&mut registry);
         self.feed.register(&mut registry);
+        self.regions.register(&mut registry);
         self.revocations.register(&mut registry, "revocations", "Revocations written, by kind");
         self.store.register(&mut registry);
         self.oauth.register(&mut registry);

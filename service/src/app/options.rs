@@ -4,6 +4,7 @@
 
 mod admin;
 mod file_store;
+mod join;
 mod providers_file;
 mod redis;
 mod secret_files;
@@ -23,11 +24,13 @@ use crate::app::tls::ListenerTls;
 use crate::base::limits::MAX_SKEW;
 use crate::domain::feed;
 use crate::domain::provider_events::{Providers, ProvidersError};
+use crate::domain::regions::{EXTRA_TTL, PeerError};
 use crate::domain::revocations::Policy;
 use crate::http::admin::{AdminToken, AdminTokenError};
 use crate::signing::UriError;
 pub use admin::AdminOptions;
 pub use file_store::{FileStore, only_redis_to_create};
+pub use join::JoinOptions;
 pub use providers_file::ProvidersFileError;
 pub use redis::{FromRedis, InspectedRedis, MirrorRedis, Redis, ToRedis};
 pub use secret_files::SecretFileError;
@@ -187,6 +190,8 @@ pub struct Options {
     pub admin: AdminOptions,
     #[command(flatten)]
     pub sessions: SessionOptions,
+    #[command(flatten)]
+    pub join: JoinOptions,
 }
 
 /// Options that cannot be used together, or a file of theirs that cannot be used.
@@ -220,6 +225,13 @@ pub enum OptionsError {
     SessionLifetime(u64),
     #[error("--signing-key, the {nth}. one")]
     SigningKey { nth: usize, source: UriError },
+    /// A filter, a provider or an operator could pose as a region.
+    #[error(
+        "--join-secret-file {join} contains the same secret as {other}, which others than our regions have; use two"
+    )]
+    JoinSecret { join: PathBuf, other: PathBuf },
+    #[error(transparent)]
+    Peer(#[from] PeerError),
     #[error("`signing-sessions` of all keys in tokens together must be at most {0}")]
     TokenThreads(usize),
 }
@@ -233,6 +245,8 @@ pub struct Files {
     pub session_secrets: Vec<Secret>,
     pub admin_token: AdminToken,
     pub providers: Providers,
+    /// What other regions are asked and answered with, the primary one first. Empty: none may ask.
+    pub join_secrets: Vec<Secret>,
 }
 
 impl Options {
@@ -262,8 +276,17 @@ impl Options {
         providers.check(&[])?;
         let clients = providers.providers.iter().filter_map(|provider| provider.secret_file.as_deref());
         let ours = self.secret_files.iter().chain(&self.sessions.session_secret_files).chain([&self.admin_token_file]);
+        for join in &self.join.join_secret_files {
+            let secret = secret_files::read(join)?;
+            for other in ours.clone() {
+                if secret_files::read(other)?.trim_ascii() == secret.trim_ascii() {
+                    return Err(OptionsError::JoinSecret { join: join.clone(), other: other.clone() });
+                }
+            }
+        }
+        let ours = ours.chain(&self.join.join_secret_files);
         secret_files::check_client_secrets(clients.clone(), ours.clone())?;
-        let files = ours.chain(&self.tls_key).map(PathBuf::as_path).chain(clients);
+        let files = ours.chain(&self.tls_key).chain(&self.join.join_key).map(PathBuf::as_path).chain(clients);
         let readable: Vec<String> =
             secret_files::readable_by_others(files).iter().map(|file| file.display().to_string()).collect();
         if !readable.is_empty() {
@@ -281,6 +304,7 @@ impl Options {
             session_secrets: self.sessions.secrets()?,
             admin_token,
             providers,
+            join_secrets: self.join.secrets()?,
         })
     }
 
@@ -307,6 +331,7 @@ impl Options {
             retention: self.retention(),
             token_claims: self.token_claims.clone(),
             reuse_session_ids: providers.reuse_session_ids().cloned().collect(),
+            extra_ttl: if self.join.join_secret_files.is_empty() { Duration::ZERO } else { EXTRA_TTL },
         }
     }
 
@@ -330,7 +355,11 @@ impl Options {
     }
 
     pub fn feed_config(&self) -> feed::Config {
-        feed::Config { round: self.feed_round, max_followers: self.max_followers }
+        feed::Config {
+            round: self.feed_round,
+            max_followers: self.max_followers,
+            serves_regions: !self.join.join_secret_files.is_empty(),
+        }
     }
 
     pub fn allow(&self) -> Allow {

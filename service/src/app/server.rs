@@ -21,6 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 use wire::DerivedKeys;
 use wire::check::MAX_QUESTION_BYTES;
 use wire::feed::MAX_POLL_BYTES;
+use wire::join::MAX_REQUEST_BYTES;
 
 use crate::app::metrics::Metrics;
 use crate::app::opened_store::{OpenStoreError, OpenedStore};
@@ -33,11 +34,12 @@ use crate::domain::clients::{self, Clients, ClientsError};
 use crate::domain::feed::Feed;
 use crate::domain::issuers::Issuers;
 use crate::domain::provider_events::{self, LoadedProviders, ProviderEvents, ProvidersError};
+use crate::domain::regions::{self, OurFacts, Peer, Regions, Serving};
 use crate::domain::revocations::Revocations;
 use crate::domain::sessions::{self, Sessions};
 use crate::http::admin::{self, Callers};
 use crate::http::gate::{self, Gate};
-use crate::http::{check, feed, health, oauth2, openapi, provider_events as provider_endpoints};
+use crate::http::{check, feed, health, join, oauth2, openapi, provider_events as provider_endpoints};
 use crate::model::note::{NoteCipher, NoteError};
 use crate::model::session_keys::Ring;
 use crate::signing::{self, Signing, TokenLimits};
@@ -62,6 +64,7 @@ pub struct Service {
     store: OpenedStore,
     events: Arc<ProviderEvents>,
     feed: Arc<Feed>,
+    regions: Arc<Regions>,
     work: TaskTracker,
 }
 
@@ -110,6 +113,9 @@ struct Parts {
     stores: Stores,
     issuers: Arc<Issuers>,
     feed: Arc<Feed>,
+    regions: Arc<Regions>,
+    /// What other regions are answered with, and what they get. `None`: none may ask.
+    joins: Option<(Arc<[DerivedKeys]>, Arc<Serving>)>,
     revocations: Arc<Revocations>,
     audit: Arc<Audit>,
     sessions: Option<Arc<Sessions>>,
@@ -130,6 +136,7 @@ impl Service {
             mirror.access().map_err(ServeError::Mirror)?;
         }
         let providers = LoadedProviders::load(&files.providers)?;
+        let peers = peers(&options, &files)?;
         let data_tls = options.tls().map(|tls| tls.serve(Listener::Data)).transpose()?;
         let admin_tls = options.admin.tls().map(|tls| tls.serve(Listener::Admin)).transpose()?;
         let metrics = Metrics::new();
@@ -142,7 +149,7 @@ impl Service {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
         }
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "listening");
-        let parts = Parts::new(&options, &files, providers, &metrics, keys, store.stores())?;
+        let parts = Parts::new(&options, &files, providers, peers, &metrics, keys, store.stores())?;
         let limits = Limits {
             connections: options.max_connections,
             unauthenticated_per_peer: options.max_unauthenticated_per_peer,
@@ -157,6 +164,7 @@ impl Service {
             store,
             events: parts.events,
             feed: parts.feed,
+            regions: parts.regions,
             work: parts.work,
         })
     }
@@ -175,6 +183,7 @@ impl Service {
             mirror.access().map_err(ServeError::Mirror)?;
         }
         LoadedProviders::load(&files.providers)?;
+        peers(options, &files)?;
         for (tls, listener) in [(options.tls(), Listener::Data), (options.admin.tls(), Listener::Admin)] {
             if let Some(tls) = tls {
                 tls.config(listener)?;
@@ -190,7 +199,7 @@ impl Service {
     /// Serves until `stop` is done. Then requests in progress may take ten seconds more, those whose senders are gone five
     /// more, and the mirror another five to get what it lacks.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { data, admin, limits, closed_connections, store, events, feed, work } = self;
+        let Self { data, admin, limits, closed_connections, store, events, feed, regions, work } = self;
         let (say_stop, on_stop) = watch::channel(false);
         let accept = |bound: Bound, idle| {
             let (closed, on_stop) = (closed_connections.clone(), on_stop.clone());
@@ -210,6 +219,7 @@ impl Service {
         // Nothing is fetched any more once the service stops.
         events.start_polls(&on_stop);
         feed.start(&on_end);
+        regions.start(&on_stop);
         tokio::join!(serving, stopping);
         say_end.send_replace(true);
         work.close();
@@ -276,6 +286,7 @@ impl Parts {
         options: &Options,
         files: &Files,
         providers: LoadedProviders,
+        peers: Vec<Peer>,
         metrics: &Metrics,
         keys: Keys,
         stores: Stores,
@@ -299,6 +310,25 @@ impl Parts {
             metrics.revocations.clone(),
             feed.nudge(),
         ));
+        let facts = OurFacts {
+            keeps: options.retention(),
+            future_iat_tolerance_seconds: options.future_iat_tolerance_seconds(),
+            secrets: secrets.iter().map(DerivedKeys::id).collect(),
+        };
+        let region_parts = regions::Parts {
+            store: Arc::clone(&stores.revocations),
+            facts: facts.clone(),
+            feed: feed.nudge(),
+            audit: Arc::clone(&audit),
+            metrics: metrics.regions.clone(),
+            compare: options.join.join_compare,
+        };
+        let regions = Arc::new(Regions::new(peers, region_parts));
+        let joins = (!files.join_secrets.is_empty()).then(|| {
+            let secrets = files.join_secrets.iter().map(wire::Secret::derive).collect();
+            let serving = Serving::new(Arc::clone(&feed), Arc::clone(&stores.revocations), facts);
+            (secrets, Arc::new(serving))
+        });
         let sessions = keys.map(|(config, signing, clients)| {
             let parts = sessions::Parts {
                 signing,
@@ -321,12 +351,26 @@ impl Parts {
         };
         let events = Arc::new(ProviderEvents::new(providers, options.event_limit(), event_parts));
         let registry = Arc::new(metrics.registry());
-        Ok(Self { secrets, stores, issuers, feed, revocations, audit, sessions, events, registry, work })
+        Ok(Self {
+            secrets,
+            stores,
+            issuers,
+            feed,
+            regions,
+            joins,
+            revocations,
+            audit,
+            sessions,
+            events,
+            registry,
+            work,
+        })
     }
 
     fn health(&self) -> health::AppState {
         let signing = self.sessions.as_ref().map(|sessions| Arc::clone(&sessions.signing));
-        health::AppState::new(Arc::clone(&self.stores.revocations), signing, Arc::clone(&self.registry))
+        let regions = Arc::clone(&self.regions);
+        health::AppState::new(Arc::clone(&self.stores.revocations), signing, regions, Arc::clone(&self.registry))
     }
 }
 
@@ -361,7 +405,7 @@ fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Router {
     let routes = routes
         .merge(health::probes().with_state(parts.health()))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST));
-    let routes = routes.merge(feed_routes(parts, options, metrics));
+    let routes = routes.merge(feed_routes(parts, options, metrics)).merge(join_routes(parts, metrics));
     // They have limits of their own: keys may have to be fetched, and a revocation waits for disks.
     let state = provider_endpoints::AppState::new(Arc::clone(&parts.events), metrics.provider_requests.clone());
     let events = provider_endpoints::routes(|endpoint| parts.events.serves(endpoint)).with_state(state);
@@ -387,6 +431,16 @@ fn feed_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> OpenApiRo
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, feed::REQUEST))
 }
 
+fn join_routes(parts: &Parts, metrics: &Metrics) -> OpenApiRouter {
+    let Some((secrets, serving)) = parts.joins.clone() else { return OpenApiRouter::new() };
+    let state = join::AppState { secrets, serving, metrics: metrics.regions.clone(), refused: Arc::default() };
+    let gate = Gate::of_checks(join::MAX_REQUESTS, MAX_REQUEST_BYTES);
+    join::routes()
+        .with_state(state)
+        .layer(middleware::from_fn_with_state(gate, gate::limit))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, join::REQUEST))
+}
+
 fn admin_routes(parts: &Parts, options: &Options, files: Files) -> Router {
     let callers = Callers { token: files.admin_token, certificates: options.admin.certificate_callers() };
     let admin = admin::Parts {
@@ -403,6 +457,14 @@ fn admin_routes(parts: &Parts, options: &Options, files: Files) -> Router {
         answer: options.write_limit() + Duration::from_secs(10),
     };
     admin::routes(admin, limits, openapi::admin_document().into())
+}
+
+/// The other regions that are followed.
+fn peers(options: &Options, files: &Files) -> Result<Vec<Peer>, OptionsError> {
+    match files.join_secrets.first() {
+        Some(secret) => Ok(options.join.peers(secret)?),
+        None => Ok(Vec::new()),
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {

@@ -43,6 +43,7 @@ mod pkcs11;
 mod providers;
 mod quickstart;
 mod refusals;
+mod regions;
 mod revocation;
 mod service_tls;
 mod sessions;

@@ -13,6 +13,7 @@ fn key(byte: u8) -> RevocationKey {
 
 fn facts() -> Facts {
     Facts {
+        store: [6; 16],
         keeps: Retention { token: 86_400, login: 2_592_000 },
         future_iat_tolerance_seconds: 5,
         now_seconds: 1_700_000_001,
@@ -43,8 +44,8 @@ fn contents() -> Vec<Content> {
         Content::Changes { cursor: cursor.clone(), complete_millis: -40, more: true, entries: entries() },
         Content::Changes { cursor: Cursor::default(), complete_millis: 320, more: false, entries: vec![] },
         Content::Anew(cursor),
-        Content::Page { rows: rows(), last: false },
-        Content::Page { rows: vec![], last: true },
+        Content::Page { rows: rows(), next: Some(key(3)) },
+        Content::Page { rows: vec![], next: None },
         Content::Entries(entries()),
     ]
 }
@@ -52,8 +53,8 @@ fn contents() -> Vec<Content> {
 fn questions() -> Vec<Question> {
     vec![
         Question::Changes { cursor: Cursor::new(vec![3; 530]).unwrap(), wait: Duration::from_secs(1) },
-        Question::Page { after: None },
-        Question::Page { after: Some(key(9)) },
+        Question::Page { cursor: Cursor::default(), after: None },
+        Question::Page { cursor: Cursor::new(vec![4; 200]).unwrap(), after: Some(key(9)) },
         Question::Entries(vec![]),
         Question::Entries((0..=255).map(key).collect()),
     ]
@@ -73,12 +74,12 @@ fn questions_and_replies_are_read_back_as_written() {
         assert_eq!((asked.secret(), asked.question()), (1, &question));
     }
     for content in contents() {
-        let (ours, asking, asked) = ask(&Question::Page { after: None });
+        let (ours, asking, asked) = ask(&Question::Page { cursor: Cursor::default(), after: None });
         let reply = Reply { facts: facts(), content };
         let body = asked.reply(&ours, &reply);
         assert_eq!(asking.read_reply(&ours, 200, &body), Ok(Ok(reply)));
     }
-    let (ours, asking, asked) = ask(&Question::Page { after: None });
+    let (ours, asking, asked) = ask(&Question::Page { cursor: Cursor::default(), after: None });
     for trouble in Trouble::ALL {
         let body = asked.trouble(&ours, 503, trouble);
         assert_eq!(asking.read_reply(&ours, 503, &body), Ok(Err(trouble)));
@@ -88,7 +89,7 @@ fn questions_and_replies_are_read_back_as_written() {
 #[test]
 fn every_changed_or_missing_byte_is_noticed() {
     for content in contents() {
-        let (ours, asking, asked) = ask(&Question::Page { after: None });
+        let (ours, asking, asked) = ask(&Question::Page { cursor: Cursor::default(), after: None });
         let body = asked.reply(&ours, &Reply { facts: facts(), content });
         for at in (0..body.len()).step_by(7) {
             let mut bad = body.clone();
@@ -109,10 +110,10 @@ fn every_changed_or_missing_byte_is_noticed() {
 
 #[test]
 fn a_reply_counts_for_its_own_request_status_and_secret_only() {
-    let (ours, asking, asked) = ask(&Question::Page { after: None });
-    let content = Content::Page { rows: rows(), last: true };
+    let (ours, asking, asked) = ask(&Question::Page { cursor: Cursor::default(), after: None });
+    let content = Content::Page { rows: rows(), next: None };
     let body = asked.reply(&ours, &Reply { facts: facts(), content });
-    let replayed = Asking::new(&ours, [8; 16], NEEDS, &Question::Page { after: None });
+    let replayed = Asking::new(&ours, [8; 16], NEEDS, &Question::Page { cursor: Cursor::default(), after: None });
     assert_eq!(replayed.read_reply(&ours, 200, &body), Err(ReplyError::OtherQuestion), "an old page again");
     assert_eq!(asking.read_reply(&ours, 503, &body), Err(ReplyError::OtherStatus));
     assert_eq!(asking.read_reply(&derived(2), 200, &body), Err(ReplyError::OtherSecret));
@@ -125,10 +126,10 @@ fn a_reply_counts_for_its_own_request_status_and_secret_only() {
 #[test]
 fn what_is_beyond_the_bounds_is_not_read() {
     let ours = derived(1);
-    let (_, asking, asked) = ask(&Question::Page { after: None });
+    let (_, asking, asked) = ask(&Question::Page { cursor: Cursor::default(), after: None });
     let read = |row: Row| {
         let body =
-            asked.reply(&ours, &Reply { facts: facts(), content: Content::Page { rows: vec![row], last: true } });
+            asked.reply(&ours, &Reply { facts: facts(), content: Content::Page { rows: vec![row], next: None } });
         asking.read_reply(&ours, 200, &body)
     };
     let row = Row { key: key(1), ends: Ends::Before(MAX_BEFORE + 1), ttl: None };
