@@ -22,11 +22,14 @@ setup: ## install what is missing: Envoy, Redis, the Wasm target
 build: setup ## build the native binaries
 	$(CARGO) build --locked
 
+# The dynamic module that `make test` builds.
+QUICK_MODULES := $(CURDIR)/dist/quick
+
 wasm: setup ## build the filter into dist/portcullis.wasm
 	@scripts/wasm
 
 native: setup ## build the filter as a dynamic module into dist/libportcullis.so
-	@scripts/native
+	@scripts/native $(if $(filter $(QUICK_MODULES),$(PORTCULLIS_MODULES)),--quick)
 
 # The host of the filter inside Envoy: wasm or native.
 HOST ?= wasm
@@ -39,7 +42,7 @@ checkers: setup
 	@scripts/checkers
 
 files: image-wasm image-native checkers ## load or validate every YAML, JSON, chart and Dockerfile in git, and check links
-	@$(CARGO) build --quiet $(NATIVE) --bin portcullis
+	@$(CARGO) build --quiet $(NATIVE) --bin portcullis --bin token --test e2e
 	@scripts/check-files
 
 demo: demo-built ## run the whole mesh on this machine and print each request, its answer and what it shows
@@ -59,20 +62,34 @@ check: ## check format, lints and unit tests: run this while working
 	$(call stage,lint,lints)
 	$(call stage,unit,unit tests)
 
-# Cheap checks that fail often come first. Wasm and native code are built into separate folders, so lints and the module
-# run at the same time.
-test: setup checkers fmt-check arrows ## run all checks: format, lints, unit tests, end-to-end tests with a real Envoy and Redis
-	$(call stage,--jobs 2 --output-sync=target lint image-wasm image-native,lints and both modules)
+# Clippy compiles the native code of this project, so that dependencies are compiled once: `cargo clippy` would check all
+# of them once more. CLIPPY_ARGS is what `cargo clippy -- -D warnings` sets. The dynamic module is built for tests from
+# the same code. Nothing that ships is built in this way.
+test: export RUSTC_WORKSPACE_WRAPPER := clippy-driver
+test: export CLIPPY_ARGS := -Dwarnings__CLIPPY_HACKERY__
+test: export PORTCULLIS_MODULES := $(QUICK_MODULES)
+# Cheap checks that fail often come first. Wasm and native code are built into separate folders, so both are built at the
+# same time.
+test: setup checkers fmt-check arrows deny ## run all checks: format, lints, unit tests, end-to-end tests with a real Envoy and Redis
+	$(call stage,--jobs 2 --output-sync=target build-for-tests lint-wasm,lints and all that tests need)
 	$(call stage,unit,unit tests)
 	$(call stage,files,files)
-	$(call stage,e2e,end-to-end tests)
+	$(call stage,e2e HOST=both,end-to-end tests)
+
+build-for-tests:
+	$(CARGO) test $(NATIVE) --all-targets --no-run
+	$(CARGO) build $(NATIVE) --bin portcullis --bin token --test e2e
+	@scripts/native --quick
+
+lint-wasm: wasm
+	@scripts/wasm --lint
 
 # Tests with a real Redis mostly wait, so more of them run at once than there are cores.
 unit: ## run unit tests and case tables, natively
 	RUST_TEST_THREADS=$$(($$(nproc) * 6)) $(CARGO) test $(NATIVE)
 
 ifdef TEST
-e2e: setup ## run end-to-end tests, each with a real Envoy, service and Redis (TEST=text: only those with it; HOST=native)
+e2e: setup ## run end-to-end tests, each with a real Envoy, service and Redis (TEST=text: only those with it; HOST=native or both)
 	@HOST=$(HOST) scripts/e2e $(TEST)
 else ifeq ($(HOST),native)
 e2e: image-native
@@ -101,7 +118,7 @@ differential: wasm native build ## random requests to both hosts, whose answers 
 
 # What takes too long for each change. One step that fails does not keep the others from running.
 nightly: setup ## all end-to-end tests on both hosts, differential, soak, regions, fuzzers (FUZZ_SECONDS=60 each) and sanitizers
-	@failed=; for step in test 'e2e HOST=native' sanitize differential soak regions fuzz; do \
+	@failed=; for step in test 'e2e HOST=wasm' 'e2e HOST=native' sanitize differential soak regions fuzz; do \
 		echo "nightly: make $$step"; $(MAKE) --no-print-directory $$step || failed="$$failed '$$step'"; done; \
 	[ -z "$$failed" ] || { echo "nightly: failed:$$failed"; exit 1; }
 
@@ -135,7 +152,6 @@ fmt-check:
 	$(CARGO) fmt --all --check
 
 lint: arrows deny ## check modules and dependencies, run clippy on everything, on the filter for its own target
-	@scripts/msrv --dependencies
 	$(CARGO) clippy $(NATIVE) --exclude filter --all-targets -- -D warnings
 	$(CARGO) clippy $(NATIVE) --exclude filter --test e2e -- -D warnings
 	@scripts/wasm --lint
@@ -174,8 +190,9 @@ arrows: ## check which crate uses which, which module inside a crate, the paths 
 msrv: setup ## check that everything compiles with the oldest Rust that Cargo.toml names
 	@scripts/msrv
 
-deny: setup ## check licences, sources and bans of dependencies with cargo-deny
+deny: setup ## check licences, sources, bans and the oldest Rust of dependencies
 	@scripts/deny
+	@scripts/msrv --dependencies
 
 advisories: setup ## check dependencies against the RustSec database, which is fetched
 	@scripts/deny --advisories

@@ -146,7 +146,8 @@ def as_envoy_gateway_writes_it(filter_, clusters):
         config = {"name": filter_["name"], "root_id": filter_["rootID"], "configuration": text, "vm_config": vm}
         typed = {"@type": f"{extensions}.wasm.v3.Wasm", "config": config}
     else:
-        local = {"filename": str(ROOT / "dist/libportcullis.so")}
+        modules = os.environ.get("PORTCULLIS_MODULES", ROOT / "dist")
+        local = {"filename": f"{modules}/libportcullis.so"}
         typed = {
             "@type": f"{extensions}.dynamic_modules.v3.DynamicModuleFilter",
             "dynamic_module_config": {"do_not_close": True, "module": {"local": local}},

@@ -132,6 +132,12 @@ impl RevocationStore for MemoryStore {
         Ok(self.state()?.revocations.get(&key.0).map(|entry| stored(key.0, entry)))
     }
 
+    async fn show_all(&self, keys: &[RevocationKey]) -> Result<Vec<StoredRevocation>, StoreError> {
+        let state = self.state()?;
+        let found = keys.iter().filter_map(|key| Some(stored(key.0, state.revocations.get(&key.0)?)));
+        Ok(found.collect())
+    }
+
     async fn list(&self, cursor: Option<&str>, limit: usize) -> Result<Page, ListError> {
         let after = match cursor {
             None => None,

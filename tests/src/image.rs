@@ -4,15 +4,12 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::project;
-
-/// Unpacks the last layer of an image layout in dist/ into a directory, and returns the digest of its manifest. Each blob
-/// has the digest that names it, and the layer has the one media type that Istio's agent accepts.
+/// Unpacks the last layer of an image layout into a directory, and returns the digest of its manifest. Each blob has the
+/// digest that names it, and the layer has the one media type that Istio's agent accepts.
 ///
 /// # Panics
 /// One of these is not so.
-pub fn unpack(layout: &str, into: &Path) -> String {
-    let layout = project().join("dist").join(layout);
+pub fn unpack(layout: &Path, into: &Path) -> String {
     let read = |path: PathBuf| std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let blob = |descriptor: &Value| {
         let digest = descriptor["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:")).expect("a digest");

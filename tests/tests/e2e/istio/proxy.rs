@@ -5,7 +5,7 @@ use super::*;
 /// Does as the agent in the proxy's pod does with `url` and `sha256`: compares the digest of the manifest, and looks in the
 /// last layer for plugin.wasm.
 fn unpacked(into: &Path) -> PathBuf {
-    let digest = image::unpack("filter-image", into);
+    let digest = image::unpack(&project().join("dist/filter-image"), into);
     assert_eq!(GATEWAY["spec"]["sha256"], digest, "istio/build is of another image");
     let module = into.join("plugin.wasm");
     let built = project().join("dist/portcullis.wasm");

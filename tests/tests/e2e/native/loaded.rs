@@ -19,8 +19,9 @@ async fn refused(mesh: &Mesh) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_image_has_this_build_and_copies_it_to_where_envoy_looks() {
     let directory = harness::Directory::new("native-image");
-    image::unpack("module-image", directory.path());
-    let build = image::sha256(&project().join("dist/libportcullis.so"));
+    let modules = FilterHost::native_modules();
+    image::unpack(&modules.join("module-image"), directory.path());
+    let build = image::sha256(&modules.join("libportcullis.so"));
     assert_eq!(image::sha256(&directory.path().join("libportcullis.so")), build, "run `make image HOST=native`");
     let into = directory.path().join("modules");
     std::fs::create_dir(&into).expect("a directory");
