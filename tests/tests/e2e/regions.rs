@@ -212,6 +212,7 @@ async fn a_region_is_told_apart_from_strangers_and_from_itself() {
     let other = Service::start(&stranger, options).await;
     link.lead_to(vec![other.address()]);
     link.set(Line::Cut);
+    assert!(wait_until(SOON, async || counted("unreachable").await > 0).await);
     link.set(Line::Open);
     assert!(wait_until(SOON, async || counted("refused").await > 0).await, "it has another secret");
 

@@ -25,9 +25,9 @@ use crate::domain::audit::Event;
 
 /// How long a region may hold a request if nothing changed. It is also how old the last proof is in quiet times.
 const WAIT: Duration = Duration::from_secs(1);
-/// Entries that are read from our store at once, and that are written at once: few, so that our own revocations pass.
+/// Entries that are read from our store at once, and that are written at once: not all, so that our own revocations pass.
 const READ: usize = 256;
-const WRITE: usize = 128;
+const WRITE: usize = 512;
 /// The most entries that are written in a second. A region that floods ours gives time to react.
 const WRITES_PER_SECOND: u32 = 5000;
 /// After a failure. Doubled with each further one.
