@@ -22,7 +22,7 @@ pub use crate::binding::Peer;
 pub use crate::claims::window::Window;
 pub use accept::Accepted;
 use accept::{Judged, Signed, judge};
-pub use admit::{Admission, Asking, RevocationStatus, Unavailable};
+pub use admit::{Admission, Asking, BeforeClaim, RevocationStatus, Unavailable};
 pub use enter::{Entered, Entry, Removal};
 pub use exposed::{Exposed, Fact};
 pub use refusal::Refusal;

@@ -133,7 +133,8 @@ fn checks(criterion: &mut Criterion) {
 
 /// Sends requests, answers what they ask, and ends them.
 fn send(proxy: &mut FakeProxy, requests: &[FakeExchange]) {
-    let service = FakeService::new(proxy.core.policy.revocation().expect("revocation").derived.clone());
+    let service =
+        FakeService::new(wire::DerivedKeys::clone(&proxy.core.policy.revocation().expect("revocation").derived));
     let request = |exchange: &FakeExchange| fake::Request { exchange: exchange.clone(), ends: true };
     let streams: Vec<driver::StreamId> = requests.iter().map(|exchange| proxy.send(0, request(exchange))).collect();
     proxy.answer_all(|call| Some(service.answer(&call.body)));

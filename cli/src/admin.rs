@@ -11,7 +11,7 @@ use ureq::Agent;
 use ureq::http::{Method, Request};
 use ureq::tls::{ClientCert, PrivateKey, RootCerts, TlsConfig};
 
-use crate::outcome::{Outcome, say, wrong_usage};
+use crate::outcome::{Outcome, printable, say, wrong_usage};
 use crate::peers::certificates;
 
 /// Members of answers that are times, in seconds since 1970. Text has them as dates in UTC.
@@ -119,7 +119,8 @@ impl Client {
             None => format!("until {}", until.as_str().unwrap_or("unknown")),
         });
         let rest = members.iter().filter(|(name, _)| *name != "until").map(|(name, value)| match value {
-            Value::String(text) => format!("{name}={text}"),
+            // Ids and reasons are text of others.
+            Value::String(text) => format!("{name}={}", printable(text)),
             Value::Number(seconds) if TIMES.contains(&name.as_str()) => {
                 format!("{name}={}", seconds.as_u64().map_or_else(|| seconds.to_string(), date))
             }
@@ -161,8 +162,8 @@ pub fn parsed(text: &str) -> Value {
 pub fn reason(problem: &Value) -> String {
     let part = |name: &str| problem[name].as_str();
     match (part("code"), part("detail")) {
-        (Some(code), Some(detail)) => format!("{code}: {detail}"),
-        (Some(only), None) | (None, Some(only)) => only.to_owned(),
+        (Some(code), Some(detail)) => printable(&format!("{code}: {detail}")),
+        (Some(only), None) | (None, Some(only)) => printable(only),
         (None, None) => "no reason given".to_owned(),
     }
 }

@@ -8,7 +8,7 @@ use ureq::http::Method;
 
 use crate::admin::{Admin, Client, date};
 use crate::listing::{Listing, Wanted};
-use crate::outcome::{Outcome, say, wrong_usage};
+use crate::outcome::{Outcome, printable, say, wrong_usage};
 
 /// How often to ask for new entries.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -76,6 +76,9 @@ impl Audit {
                     if !listing.is_text() || printed == 0 {
                         listing.print(&client, &kept, &COLUMNS);
                     }
+                    if newest && printed == 0 && !entries.is_empty() {
+                        eprintln!("portcullis: only the newest 100 entries were read; --since reads older ones");
+                    }
                     return Ok(Outcome::Done);
                 }
                 std::thread::sleep(PAUSE);
@@ -88,11 +91,11 @@ fn print(client: &Client, entry: &Value) {
     if client.json {
         return say(&entry.to_string());
     }
-    let text = |name: &str| entry[name].as_str().unwrap_or("-").to_owned();
+    let text = |name: &str| printable(entry[name].as_str().unwrap_or("-"));
     let at = entry["at"].as_u64().map_or_else(|| text("id"), date);
     let rest = ["kind", "iss", "sub", "sid", "client_id", "id", "from", "reason"].into_iter().filter_map(|name| {
         // Text from others must not start new lines.
-        let value = entry[name].as_str()?.escape_debug().to_string();
+        let value = printable(entry[name].as_str()?);
         Some(format!("  {name}={value}"))
     });
     say(&format!("{at}  {}  {}  {}{}", text("by"), text("action"), text("outcome"), rest.collect::<String>()));

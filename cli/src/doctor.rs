@@ -14,7 +14,7 @@ use serde_json::Value;
 use wire::parse_duration;
 
 use crate::document::{self, Compiled, Secrets};
-use crate::explain::{self, Refused};
+use crate::explain::{self, TokenVerdict};
 use crate::outcome::{Outcome, say};
 use crate::peers::{PeerArgs, Peers};
 use crate::question;
@@ -117,6 +117,14 @@ impl Doctor {
         for url in tls_urls(&document, &peers, redis.as_ref()) {
             tls::look(&mut report, &url, self.expiry);
         }
+        if let (Some(dump), None) = (&dump, &self.config)
+            && envoy::differ(dump)
+        {
+            report.skipped(
+                "configurations",
+                "--config: filters of this Envoy have different ones, and the first was taken",
+            );
+        }
         if let (Some(dump), Some(url)) = (&dump, &peers.envoy) {
             envoy::look(&mut report, dump, &document, source.written()?.as_ref());
             envoy::certificates(&mut report, &peers, url, self.expiry);
@@ -140,11 +148,13 @@ impl Doctor {
                         report.found(typo(name, other));
                     }
                 }
-                if let Some(missing) = peers.missing(&document).first() {
+                if !assumed.is_empty() {
+                    report.skipped("token", format!("the secret {}, which is a placeholder", assumed.join(", ")));
+                } else if let Some(missing) = peers.missing(&document).first() {
                     report.skipped("token", format!("--cluster {missing}=URL, or --envoy"));
                 } else {
-                    let refused = explain::refusal_of(source.compiled()?, peers, &token, &self.path)?;
-                    judged(&mut report, refused);
+                    let verdict = explain::verdict_on(source.compiled()?, peers, &token, &self.path)?;
+                    judged(&mut report, verdict, &self.path);
                 }
             }
             _ => report.skipped("token", "--token"),
@@ -228,10 +238,30 @@ fn typo(name: &str, other: &str) -> Finding {
     }
 }
 
-fn judged(report: &mut Report, refused: Option<Refused>) {
-    match refused {
-        None => report.passed("token", "the filter would admit it"),
-        Some(Refused { rejection, advice }) => report.found(Finding {
+fn judged(report: &mut Report, verdict: TokenVerdict, path: &str) {
+    match verdict {
+        TokenVerdict::Admitted => report.passed("token", "the filter would admit it"),
+        TokenVerdict::NotLookedAt(rule) => {
+            let rule = rule.unwrap_or_default();
+            report.skipped("token", format!("--path: the rule {rule}, which has {path}, looks at no token"));
+        }
+        TokenVerdict::Unchecked => report.found(Finding {
+            name: "token_unchecked",
+            severity: Severity::Warning,
+            what: "the filter admits the token, and cannot tell whether it was revoked".to_owned(),
+            why: "its rule has `dangerously_pass_when_unavailable`, and the service does not answer",
+            mend: "look at the service and its store: `explain --live` has each step".to_owned(),
+            link: "docs/operations.md#the-doctor".to_owned(),
+        }),
+        TokenVerdict::Reported { rejection, advice } => report.found(Finding {
+            name: rejection.reason.code(),
+            severity: Severity::Warning,
+            what: format!("the filter would refuse the token, and only reports it: {rejection}"),
+            why: "its rule is in report mode: the request is forwarded without identity",
+            mend: advice,
+            link: redis::link(rejection.reason.code()),
+        }),
+        TokenVerdict::Refused { rejection, advice } => report.found(Finding {
             name: rejection.reason.code(),
             severity: Severity::Error,
             what: format!("the filter refuses the token: {rejection}"),

@@ -82,6 +82,8 @@ pub fn read(file: &Path, secrets: &Secrets) -> Result<Vec<Found>> {
     }
     let environment = Environment { secrets, vm: None, assumed: RefCell::default(), missing: RefCell::default() };
     let compiled = match trees.as_deref() {
+        // Another error would show it, and a file that was named by mistake may hold a secret.
+        Ok([tree]) if !tree.is_object() => Err(Invalid::new("", "must be an object, in JSON or YAML")),
         _ if is_json => from_json(&text, &environment),
         Ok([tree]) => from_yaml(&text, tree, &environment),
         Ok(trees) => Err(Invalid::new("", format!("the file has {} documents, but must have one", trees.len()))),

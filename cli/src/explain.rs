@@ -32,7 +32,7 @@ mod tests;
 
 use callouts::Callouts;
 use logged::Logged;
-use report::{Judged, Verdict};
+use report::{How, Judged, Verdict};
 
 #[derive(Args)]
 pub struct Explain {
@@ -98,8 +98,8 @@ pub struct Explain {
     #[arg(long)]
     show_claims: bool,
     /// One JSON document: `{"verdict", "rule", "steps", "forward" or "refusal"}`; neither of the last two if the filter
-    /// itself answers. The verdict is `admitted`, `admitted_unless_revoked`, `admitted_unchecked`, `answered` or
-    /// `refused`.
+    /// itself answers. The verdict is `admitted`, `admitted_unless_revoked`, `admitted_unchecked`, `reported`, `answered`
+    /// or `refused`.
     #[arg(long)]
     json: bool,
 }
@@ -137,12 +137,16 @@ impl FromStr for Answer {
 impl Explain {
     pub fn run(self) -> Result<Outcome> {
         let judged = self.judge()?;
-        let refused = matches!(judged.verdict, Verdict::Refused { .. });
+        let outcome = match judged.verdict {
+            Verdict::Reported { .. } | Verdict::Logged { is_reported: true, .. } => Outcome::Warned,
+            Verdict::Refused { .. } | Verdict::Logged { .. } => Outcome::Refused,
+            Verdict::Admitted { .. } | Verdict::Answered => Outcome::Done,
+        };
         match self.json {
             true => say(&judged.as_json().to_string()),
             false => judged.lines().iter().for_each(|line| say(line)),
         }
-        Ok(if refused { Outcome::Refused } else { Outcome::Done })
+        Ok(outcome)
     }
 
     fn judge(&self) -> Result<Judged> {
@@ -163,17 +167,29 @@ impl Explain {
     }
 }
 
-/// A token that the filter refuses, and what to do.
-pub struct Refused {
-    pub rejection: Rejection,
-    pub advice: String,
+/// What the filter does with a token, and what to do about it.
+pub enum TokenVerdict {
+    Admitted,
+    /// The rule admits requests that cannot be checked.
+    Unchecked,
+    /// The rule of this name looks at no token, or the filter answers itself.
+    NotLookedAt(Option<String>),
+    /// The rule only reports what it would refuse.
+    Reported {
+        rejection: Rejection,
+        advice: String,
+    },
+    Refused {
+        rejection: Rejection,
+        advice: String,
+    },
 }
 
-/// Judges a GET with this token, as `explain --live` does. `None`: it is not refused.
+/// Judges a GET with this token, as `explain --live` does.
 ///
 /// # Errors
 /// It cannot be judged.
-pub fn refusal_of(compiled: Compiled, peers: Peers, token: &str, path: &str) -> Result<Option<Refused>> {
+pub fn verdict_on(compiled: Compiled, peers: Peers, token: &str, path: &str) -> Result<TokenVerdict> {
     #[derive(Parser)]
     struct Words {
         #[command(flatten)]
@@ -185,12 +201,16 @@ pub fn refusal_of(compiled: Compiled, peers: Peers, token: &str, path: &str) -> 
     let sent = Sent::new(&explain, None, Vec::new(), Some(token), &document);
     let callouts = Callouts::new(&explain, &document, &policy, Some(peers))?;
     let judged = judge::judge(&explain, &document, &assumed, policy, &sent, callouts)?;
+    let advice =
+        |rejection: &Rejection| format!("{} {}", rejection.cause.advice(), rejection.reason.advice()).trim().to_owned();
     Ok(match judged.verdict {
-        Verdict::Refused { rejection, .. } => {
-            let advice = format!("{} {}", rejection.cause.advice(), rejection.reason.advice());
-            Some(Refused { rejection, advice })
+        Verdict::Refused { rejection, .. } => TokenVerdict::Refused { advice: advice(&rejection), rejection },
+        Verdict::Reported { rejection, .. } => TokenVerdict::Reported { advice: advice(&rejection), rejection },
+        Verdict::Admitted { how: How::Unchecked, .. } => TokenVerdict::Unchecked,
+        Verdict::Admitted { how: How::Plainly | How::UnlessRevoked, .. } => TokenVerdict::Admitted,
+        Verdict::Admitted { how: How::Open, .. } | Verdict::Answered | Verdict::Logged { .. } => {
+            TokenVerdict::NotLookedAt(judged.rule)
         }
-        Verdict::Answered | Verdict::Admitted { .. } | Verdict::Logged { .. } => None,
     })
 }
 

@@ -13,7 +13,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
 ];
 
 /// A command and its examples. A test parses each line.
-const EXAMPLES: [(&str, &str); 10] = [
+const EXAMPLES: [(&str, &str); 11] = [
     (
         "portcullis",
         "  portcullis serve --config /etc/portcullis/serve.toml
@@ -67,6 +67,11 @@ const EXAMPLES: [(&str, &str); 10] = [
         "jwks",
         "  portcullis jwks --config envoy.yaml --issuer login
   portcullis jwks --url https://idp.example/.well-known/jwks.json",
+    ),
+    (
+        "top",
+        "  portcullis top --envoy http://127.0.0.1:9901 --service http://127.0.0.1:7701
+  portcullis top --envoy http://10.0.0.1:9901 --envoy http://10.0.0.2:9901 --once",
     ),
     (
         "completions",

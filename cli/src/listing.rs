@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::admin::{Client, TIMES, date};
-use crate::outcome::say;
+use crate::outcome::{printable, say};
 
 #[derive(Args)]
 pub struct Listing {
@@ -126,7 +126,7 @@ fn table(entries: &[Value], columns: &[&str]) -> Vec<String> {
         let text = match &entry[name] {
             Value::Null => "-".to_owned(),
             Value::Number(seconds) if TIMES.contains(&name) => seconds.as_u64().map_or("-".to_owned(), date),
-            Value::String(text) => text.escape_debug().to_string(),
+            Value::String(text) => printable(text),
             other => other.to_string(),
         };
         match text.char_indices().nth(MAX_CELL) {

@@ -42,6 +42,7 @@ mod store;
 mod suggest;
 mod supervisor;
 mod surroundings;
+mod top;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -88,6 +89,9 @@ enum Verb {
     /// Fetch an issuer's published keys and show them as the filter would see them.
     #[command(after_help = JWKS_CODES)]
     Jwks(jwks::Jwks),
+    /// Watch proxies and services live: decisions, faults, the feed, the store.
+    #[command(after_help = EXIT_CODES)]
+    Top(top::Top),
     /// Create the store that services answer from.
     #[command(after_help = EXIT_CODES)]
     Store(store::Store),
@@ -127,7 +131,8 @@ const JWKS_CODES: &str = "Exit codes:
 const EXPLAIN_CODES: &str = "Exit codes:
   0  admitted, or admitted unless revoked
   1  refused, or the configuration cannot be used
-  2  wrong usage";
+  2  wrong usage
+  4  forwarded although it would be refused: the rule only reports";
 
 fn main() -> ExitCode {
     // For every https:// URL. It fails only if one is installed already.
@@ -180,6 +185,7 @@ fn run(cli: Cli) -> Result<Outcome> {
         Verb::Store(store) => store.run(),
         Verb::Migrate(migrate) => migrate.run(),
         Verb::Ready(store) => store.run(),
+        Verb::Top(top) => top.run(),
         Verb::Mint(args) => mint::run(args).map(|()| Outcome::Done),
     }
 }

@@ -29,3 +29,29 @@ pub fn usage_error(what: &str) -> clap::Error {
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
+
+/// Text of others, which may not begin a line of its own or write to a terminal. What can be printed stays as it is, so that
+/// it can be copied.
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '"' | '\'' | '\\' => printable.push(character),
+            _ => printable.extend(character.escape_debug()),
+        }
+    }
+    printable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_others_stays_in_its_line_and_is_otherwise_unchanged() {
+        for plain in ["alice@example.com", r#"EXAMPLE\o'brien "x""#, "Zoë", "名前"] {
+            assert_eq!(printable(plain), plain);
+        }
+        assert_eq!(printable("a\nuntil never\r\u{1b}[2J\u{202e}\0"), r"a\nuntil never\r\u{1b}[2J\u{202e}\0");
+    }
+}

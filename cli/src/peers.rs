@@ -25,6 +25,12 @@ pub struct PeerArgs {
     /// The admin interface of an Envoy. It knows the addresses of its clusters.
     #[arg(long, value_name = "URL")]
     envoy: Option<String>,
+    #[command(flatten)]
+    tls: TlsArgs,
+}
+
+#[derive(Args, Default)]
+pub struct TlsArgs {
     /// Trust the CAs in this PEM file instead of those that browsers trust.
     #[arg(long, value_name = "PATH")]
     ca_file: Option<PathBuf>,
@@ -51,6 +57,31 @@ impl PeerArgs {
     /// # Errors
     /// A file cannot be read, or Envoy does not answer.
     pub fn peers(&self) -> Result<Peers> {
+        let envoy = self.envoy.as_ref().map(|url| url.trim_end_matches('/').to_owned());
+        let mut peers = Peers { envoy, ..self.tls.peers()? };
+        if let Some(envoy) = peers.envoy.clone() {
+            peers.urls = peers.of_envoy(&envoy)?;
+        }
+        for pair in &self.clusters {
+            match pair.split_once('=') {
+                // It would be shown in errors.
+                Some((_, url)) if url.contains('@') => wrong_usage("--cluster takes no user or password"),
+                Some((name, url)) if url.contains("://") => {
+                    peers.urls.insert(name.to_owned(), url.trim_end_matches('/').to_owned());
+                }
+                _ => wrong_usage("--cluster takes NAME=URL"),
+            }
+        }
+        Ok(peers)
+    }
+}
+
+impl TlsArgs {
+    /// Of which only URLs are asked.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn peers(&self) -> Result<Peers> {
         let mut tls = TlsConfig::builder();
         if let Some(path) = &self.ca_file {
             tls = tls.root_certs(RootCerts::from(certificates(path)?));
@@ -61,20 +92,7 @@ impl PeerArgs {
                 .with_context(|| format!("no private key in {}", key.display()))?;
             tls = tls.client_cert(Some(ClientCert::new_with_certs(&chain, key)));
         }
-        let envoy = self.envoy.as_ref().map(|url| url.trim_end_matches('/').to_owned());
-        let mut peers = Peers { urls: BTreeMap::new(), tls: tls.build(), envoy };
-        if let Some(envoy) = peers.envoy.clone() {
-            peers.urls = peers.of_envoy(&envoy)?;
-        }
-        for pair in &self.clusters {
-            match pair.split_once('=') {
-                Some((name, url)) if url.contains("://") => {
-                    peers.urls.insert(name.to_owned(), url.trim_end_matches('/').to_owned());
-                }
-                _ => wrong_usage("--cluster takes NAME=URL"),
-            }
-        }
-        Ok(peers)
+        Ok(Peers { urls: BTreeMap::new(), tls: tls.build(), envoy: None })
     }
 }
 

@@ -2,26 +2,21 @@
 //!
 //! Exit codes: 0 done; 1 refused, or some lines of a bulk file were; 2 wrong usage; 3 the service cannot be reached, or
 //! it could not confirm that the revocation is in force.
-use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
-use crate::admin::{Admin, Client, parsed, reason};
+mod bulk;
+
+use crate::admin::{Admin, Client};
 use crate::listing::{self, Listing, Order, Wanted};
 use crate::outcome::{Outcome, say, wrong_usage};
 use crate::signing_key::SigningKeyArgs;
 use crate::standard_input;
-
-/// Lines of a bulk file per request: few enough that all answers fit the sockets' buffers while the rest is still being
-/// sent.
-const BULK_LINES: usize = 500;
 
 #[derive(Args)]
 pub struct Revoke {
@@ -113,7 +108,8 @@ enum What {
         /// Read all lines, show how many would be sent, and change nothing.
         #[arg(long)]
         dry_run: bool,
-        /// Keep the number of finished lines in this file, and continue after them.
+        /// Keep in this file how many lines were revoked, and continue after them. A run begins at the first line that was
+        /// not revoked, and sends all that follow again, which does no harm.
         #[arg(long, value_name = "PATH")]
         resume: Option<PathBuf>,
     },
@@ -192,7 +188,7 @@ impl Revoke {
             What::Lift { key, dry_run: true } => service.0.one(Method::GET, &path_of(&key)),
             What::Lift { key, dry_run: false } => service.0.one(Method::DELETE, &path_of(&key)),
             What::Bulk { file, new_issuer, dry_run, resume } => {
-                service.bulk(&file, new_issuer, dry_run, resume.as_deref())
+                bulk::run(&service.0, &file, new_issuer, dry_run, resume.as_deref())
             }
         }
     }
@@ -234,7 +230,7 @@ impl Service {
         const COLUMNS: [&str; 7] = ["key", "kind", "issuer", "id", "at", "by", "reason"];
         let mut cursor: Option<String> = None;
         let mut kept: Vec<Value> = Vec::new();
-        let mut printed = 0;
+        let (mut printed, mut unread) = (0, 0_u64);
         let waits = listing.is_whole() || order.is_some();
         loop {
             let after = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
@@ -243,8 +239,13 @@ impl Service {
                 Ok((200, page)) => page,
                 other => return Ok(self.0.tell(other)),
             };
-            let found = page["revocations"].as_array().into_iter().flatten().filter(|it| listing.wants(it, wanted));
-            kept.extend(found.cloned());
+            for entry in page["revocations"].as_array().into_iter().flatten() {
+                if listing.wants(entry, wanted) {
+                    kept.push(entry.clone());
+                } else if entry["kind"].is_null() {
+                    unread += 1;
+                }
+            }
             if !waits && !kept.is_empty() {
                 kept.truncate(listing.limit().saturating_sub(printed));
                 printed = printed.saturating_add(kept.len());
@@ -263,134 +264,14 @@ impl Service {
         if waits || printed == 0 {
             listing.print(&self.0, &kept, &COLUMNS);
         }
+        if unread > 0 {
+            // One of them may be what the operator looks for.
+            eprintln!(
+                "portcullis: {unread} revocations are in force whose notes cannot be read: they were made with another \
+                 shared secret. Whom they end is not known, so they are left out"
+            );
+        }
         Ok(Outcome::Done)
-    }
-
-    /// Sends the file in parts and prints an answer for each line, numbered as in the file.
-    fn bulk(&self, file: &Path, new_issuer: bool, dry_run: bool, resume: Option<&Path>) -> Result<Outcome> {
-        let input: Box<dyn Read> = if file == Path::new("-") {
-            Box::new(std::io::stdin())
-        } else {
-            Box::new(fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?)
-        };
-        let done = resume.map(finished).transpose()?.unwrap_or_default();
-        let mut lines = BufReader::new(input).lines();
-        for _ in 0..done {
-            lines.next().transpose()?;
-        }
-        if dry_run {
-            return would_send(lines, done);
-        }
-        let bar = progress(file, done);
-        let (mut before, mut written, mut failed, mut unconfirmed) = (done, 0_u64, 0_u64, false);
-        loop {
-            let mut piece = lines.by_ref().take(BULK_LINES).collect::<std::io::Result<Vec<_>>>()?;
-            if new_issuer {
-                piece.iter_mut().for_each(take_new_issuer);
-            }
-            if piece.is_empty() {
-                break;
-            }
-            let answer = self.0.exchange(Method::POST, "/v1/revocations/bulk", piece.join("\n"));
-            let text = match answer {
-                Ok((200, text)) => text,
-                other => return Ok(self.0.tell(other.map(|(status, text)| (status, parsed(&text))))),
-            };
-            let mut summed = false;
-            for line in text.lines() {
-                let mut answer = parsed(line);
-                if let Some(summary) = answer.get("summary") {
-                    written += summary["written"].as_u64().unwrap_or(0);
-                    failed += summary["failed"].as_u64().unwrap_or(0);
-                    summed = summary.get("cut").is_none();
-                    continue;
-                }
-                let number = before + answer["line"].as_u64().unwrap_or(0);
-                answer["line"] = number.into();
-                unconfirmed |= answer["error"]["status"] == 503;
-                if self.0.json {
-                    say(&answer.to_string());
-                } else if let Some(error) = answer.get("error") {
-                    eprintln!("line {number}: {}", reason(error));
-                }
-            }
-            if !summed {
-                eprintln!("portcullis: the service's answer ended early, after line {before}");
-                return Ok(Outcome::Unconfirmed);
-            }
-            before += piece.len() as u64;
-            bar.set_position(before);
-            if let Some(resume) = resume {
-                fs::write(resume, before.to_string()).with_context(|| format!("cannot write {}", resume.display()))?;
-            }
-        }
-        bar.finish_and_clear();
-        if before == 0 {
-            eprintln!("portcullis: nothing matched: the file has no line");
-        }
-        if self.0.json {
-            say(&json!({ "summary": { "lines": before, "written": written, "failed": failed } }).to_string());
-        } else {
-            say(&format!("{written} revoked, {failed} failed"));
-        }
-        Ok(match (failed, unconfirmed) {
-            (0, _) => Outcome::Done,
-            (_, true) => Outcome::Unconfirmed,
-            (_, false) => Outcome::Refused,
-        })
-    }
-}
-
-/// The lines that an earlier run has finished.
-fn finished(resume: &Path) -> Result<u64> {
-    match fs::read_to_string(resume) {
-        Ok(text) => text.trim().parse().with_context(|| format!("{} holds no number of lines", resume.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", resume.display())),
-    }
-}
-
-/// Reads the lines as the service would, as far as that needs no service.
-fn would_send(lines: impl Iterator<Item = std::io::Result<String>>, done: u64) -> Result<Outcome> {
-    let (mut good, mut bad, mut number) = (0_u64, 0_u64, done);
-    for line in lines {
-        number += 1;
-        match serde_json::from_str::<Value>(&line?) {
-            Ok(Value::Object(_)) => good += 1,
-            Ok(_) => {
-                bad += 1;
-                eprintln!("line {number}: it is not a JSON object");
-            }
-            Err(error) => {
-                bad += 1;
-                eprintln!("line {number}: {error}");
-            }
-        }
-    }
-    say(&format!("{good} lines would be sent, {bad} cannot be read, {done} were finished before"));
-    Ok(if bad == 0 { Outcome::Done } else { Outcome::Refused })
-}
-
-/// Hidden where standard error is no terminal.
-fn progress(file: &Path, done: u64) -> ProgressBar {
-    let count = || Some(BufReader::new(fs::File::open(file).ok()?).lines().count() as u64);
-    let style = ProgressStyle::with_template("{bar:30} {pos} of {len} lines, {eta} left");
-    let bar = match count() {
-        Some(count) if file != Path::new("-") => ProgressBar::new(count),
-        _ => ProgressBar::no_length(),
-    };
-    bar.set_position(done);
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
-}
-
-/// A line that is not an object is sent unchanged, and the service reports its error.
-fn take_new_issuer(line: &mut String) {
-    if let Ok(Value::Object(mut members)) = serde_json::from_str(line) {
-        members.insert("new_issuer".to_owned(), true.into());
-        *line = Value::Object(members).to_string();
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Serve {
     /// replace its values. SIGHUP reads it again; only `log` then takes effect, and the log names what needs a restart.
     #[arg(long, env = "PORTCULLIS_CONFIG", value_name = "FILE", help_heading = "Start")]
     config: Option<PathBuf>,
-    /// Check the options, and the files that they name, and exit. Redis is not asked.
+    /// Check the options, and the files that they name, and exit. Redis is not asked, and a store in a file is not read.
     #[arg(long, help_heading = "Start")]
     check: bool,
     /// The level of the log: off, error, warn, info, debug or trace; or MODULE=LEVEL; or several with commas.

@@ -456,6 +456,19 @@ fn wrong_usage_of_explain_is_2_and_shows_no_header() {
 }
 
 #[test]
+fn a_file_that_holds_a_secret_and_no_configuration_is_not_shown() {
+    let desk = Desk::new();
+    for name in ["secret", "secret.json", "secret.yaml"] {
+        let file = desk.directory.path().join(name);
+        std::fs::write(&file, "\"2ff78b68e05ba016\"\n").unwrap();
+        let out = portcullis(&["check-config", file.to_str().unwrap()], &[]);
+        assert_eq!(out.status.code(), Some(1));
+        let said = format!("{}{}", stderr(&out), String::from_utf8_lossy(&out.stdout));
+        assert!(said.contains("must be an object") && !said.contains("2ff78b"), "{name}: {said}");
+    }
+}
+
+#[test]
 fn the_files_in_docs_are_what_the_code_generates() {
     let desk = Desk::new();
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");

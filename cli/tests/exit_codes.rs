@@ -133,3 +133,63 @@ fn a_key_that_is_not_found_or_found_twice_is_revoked_for_nobody() {
     assert_eq!(run(&["--jwk", set]).status.code(), Some(1));
     assert_eq!(run(&[]).status.code(), Some(2));
 }
+
+/// A service that answers one request with this, and gives what it was sent.
+fn answers_once(body: String) -> (String, std::thread::JoinHandle<String>) {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut sent, mut bytes) = (String::new(), [0; 4096]);
+        let is_whole = |sent: &str| {
+            let Some((head, body)) = sent.split_once("\r\n\r\n") else { return false };
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            body.len() >= length.map_or(0, |length| length.parse().unwrap())
+        };
+        while !is_whole(&sent) {
+            let count = stream.read(&mut bytes).unwrap();
+            sent.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+        }
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        sent.split_once("\r\n\r\n").unwrap().1.to_owned()
+    });
+    (url, asked)
+}
+
+/// What was neither revoked nor confirmed must not be skipped by the next run.
+#[test]
+fn a_bulk_that_is_resumed_sends_each_line_that_was_not_revoked() {
+    let (token, lines) = (file(&"t".repeat(32)), file("\"1\"\n\"2\"\n\n\"3\"\n\"4\"\n"));
+    let directory = tempfile::tempdir().unwrap();
+    let [token, lines] = [&token, &lines].map(|file| file.path().to_str().unwrap());
+    let done = directory.path().join("done");
+    let run = |url: &str, lines: &str| {
+        let common = ["revoke", "--service", url, "--token-file", token, "bulk", "--resume", done.to_str().unwrap()];
+        portcullis(&[&common[..], &[lines]].concat())
+    };
+    for (status, code, said_next) in [(503, 3, "begins at line 4"), (422, 1, "begins at line 4")] {
+        let _ = std::fs::remove_file(&done);
+        let failed = format!(r#"{{"line":4,"error":{{"status":{status},"code":"c"}}}}"#);
+        let summary = r#"{"summary":{"lines":5,"written":3,"failed":1}}"#;
+        let (url, asked) =
+            answers_once(format!("{{\"line\":1}}\n{{\"line\":2}}\n{failed}\n{{\"line\":5}}\n{summary}\n"));
+        let out = run(&url, lines);
+        assert_eq!(asked.join().unwrap(), "\"1\"\n\"2\"\n\n\"3\"\n\"4\"");
+        assert_eq!(out.status.code(), Some(code), "{}", said(&out));
+        assert!(said(&out).contains(said_next), "{}", said(&out));
+        let summary = r#"{"summary":{"lines":2,"written":2,"failed":0}}"#;
+        let (url, asked) = answers_once(format!("{{\"line\":1}}\n{{\"line\":2}}\n{summary}\n"));
+        let out = run(&url, lines);
+        assert_eq!(asked.join().unwrap(), "\"3\"\n\"4\"");
+        assert_eq!(out.status.code(), Some(0), "{}", said(&out));
+    }
+    // Another file, which begins differently or is shorter.
+    for other in ["\"1\"\n\"2\"\n\n\"3\"\n\"5\"\n\"6\"\n", "\"1\"\n"] {
+        let other = file(other);
+        let out = run("http://127.0.0.1:1", other.path().to_str().unwrap());
+        assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+        assert!(said(&out).contains("done"), "{}", said(&out));
+    }
+}

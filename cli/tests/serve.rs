@@ -119,6 +119,51 @@ fn a_secret_that_every_user_can_read_is_refused_unless_it_is_allowed() {
     assert_eq!(desk.serve().arg("--check").output().unwrap().status.code(), Some(0));
 }
 
+/// Whatever else is secret is no less so.
+#[test]
+fn keys_passwords_and_tokens_that_every_user_can_read_are_refused_too() {
+    let key = mint::SigningKey::generate(mint::Alg::ES256, "k").private_pem().unwrap();
+    let providers = "providers: [{ issuer: 'https://a.example', audiences: [a], jwks_uri: 'https://a.example/jwks', \
+                     events: { poll: { url: 'https://a.example/poll', token_file: 'PATH' } } }]";
+    for (more, content) in [
+        ("session-issuer = 'https://s.example'\nsession-audience = 'a'\nsigning-key = 'PATH'\n", key.as_str()),
+        ("redis-password-file = 'PATH'\n", "password"),
+        ("admin-tls-cert = 'PATH'\nadmin-tls-key = 'PATH'\n", key.as_str()),
+        ("providers-file = 'PROVIDERS'\n", "bearer-of-the-transmitter"),
+    ] {
+        let desk = Desk::new("");
+        let path = |text: &str| {
+            let of = |name: &str| desk.path(name).display().to_string();
+            text.replace("PATH", &of("secret")).replace("PROVIDERS", &of("providers.yaml"))
+        };
+        desk.configure(&path(more));
+        std::fs::write(desk.path("providers.yaml"), path(providers)).unwrap();
+        std::fs::write(desk.path("secret"), content).unwrap();
+        desk.set_mode("secret", 0o644);
+        let out = desk.serve().arg("--check").output().unwrap();
+        assert_eq!(out.status.code(), Some(1), "{more}");
+        assert!(stderr(&out).contains("/secret: chmod o-r"), "{more}: {}", stderr(&out));
+        desk.set_mode("secret", 0o600);
+        let out = desk.serve().arg("--check").output().unwrap();
+        assert!(!stderr(&out).contains("chmod"), "{more}: {}", stderr(&out));
+    }
+}
+
+/// A transmitter gets this token with each poll.
+#[test]
+fn a_secret_of_ours_is_not_sent_to_a_transmitter() {
+    let desk = Desk::new("");
+    desk.configure(&format!("providers-file = {:?}\n", desk.path("providers.yaml")));
+    let providers = serde_json::json!({ "providers": [{
+        "issuer": "https://a.example", "audiences": ["a"], "jwks_uri": "https://a.example/jwks",
+        "events": { "poll": { "url": "https://a.example/poll", "token_file": desk.path("admin-token") } },
+    }] });
+    std::fs::write(desk.path("providers.yaml"), providers.to_string()).unwrap();
+    let out = desk.serve().arg("--check").output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(stderr(&out).contains("the same secret"), "{}", stderr(&out));
+}
+
 struct Running(Child);
 
 impl Running {

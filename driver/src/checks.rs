@@ -148,7 +148,7 @@ impl Checks {
         if self.waiters.len() >= self.limit {
             return Err(Full);
         }
-        let digest = query.digest;
+        let digest = *query.digest();
         self.waiters.insert(waiter, digest);
         self.deadlines.push(now.plus(self.timeout), waiter);
         // A check that is already in flight may have been sent before a revocation that precedes this request. Its
@@ -171,7 +171,7 @@ impl Checks {
 
     /// Queries what will probably be needed soon. No request waits for it. False if there is no room.
     pub fn anticipate(&mut self, query: Arc<RevocationQuery>) -> bool {
-        let digest = query.digest;
+        let digest = *query.digest();
         if self.pending.len() >= self.limit || self.queue.len() >= self.limit {
             return false;
         }
@@ -190,7 +190,7 @@ impl Checks {
     /// Queues a refresh of `query`; no request waits for it. False if too many refreshes are queued already: it is dropped,
     /// and the next request will wait.
     pub fn refresh(&mut self, query: Arc<RevocationQuery>) -> bool {
-        let digest = query.digest;
+        let digest = *query.digest();
         if self.pending.contains_key(&digest) {
             return true;
         }

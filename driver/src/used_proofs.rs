@@ -5,7 +5,7 @@ use authn::reject::Cause;
 use authn::time::UnixSeconds;
 use wire::DerivedKeys;
 
-use crate::host::{Host, HostError, PutError};
+use crate::host::{Cas, Host, HostError, PutError};
 use crate::shared::Namespace;
 
 /// The proofs that a slot holds if the memory is as full as configured. Proofs spread unevenly, so a slot has room for
@@ -64,30 +64,10 @@ impl UsedProofs {
     /// # Errors
     /// It was used before, or nobody can tell: the request must be refused.
     pub fn use_up(&self, host: &mut impl Host, proven: &Proven, now: UnixSeconds) -> Result<(), Cause> {
-        // Keyed, so that no client can choose the slot.
-        let mac = self.derived.cache_mac(&[b"used proof", &proven.digest]);
-        let [a, b, c, d, e, f, g, h, ..] = mac;
-        let slot = u64::from_be_bytes([a, b, c, d, e, f, g, h]).checked_rem(self.slots).unwrap_or(0);
-        let place = self.place(slot);
+        let (mac, place) = self.mac_and_place(proven);
         let key = self.space.key(&place);
         for _ in 0..CAS_TRIES {
-            let Ok(Some((bytes, cas))) = host.shared_get(&key) else { return Err(Cause::ProofsUnreachable) };
-            let entries = self.space.open(&place, &bytes).ok_or(Cause::ProofsUnreachable)?;
-            let mut kept = Vec::with_capacity(entries.len().saturating_add(ENTRY));
-            for entry in entries.chunks_exact(ENTRY) {
-                let Some((own, until)) = entry.split_first_chunk::<16>() else { continue };
-                let until = until.try_into().map_or(u64::MAX, u64::from_be_bytes);
-                if now.0 > until.saturating_add(KEPT_LONGER) {
-                    continue;
-                }
-                if *own == mac {
-                    return Err(Cause::ProofReplayed);
-                }
-                kept.extend_from_slice(entry);
-            }
-            if kept.len() >= MAX_IN_SLOT.saturating_mul(ENTRY) {
-                return Err(Cause::ProofsFull);
-            }
+            let (mut kept, cas) = self.others(host, &mac, &place, now)?;
             kept.extend_from_slice(&mac);
             kept.extend_from_slice(&proven.until.0.to_be_bytes());
             match host.shared_put(&key, &self.space.seal(&place, kept), cas) {
@@ -97,6 +77,53 @@ impl UsedProofs {
             }
         }
         Err(Cause::ProofsUnreachable)
+    }
+
+    /// Could it be used up now? Another request may still be the first.
+    ///
+    /// # Errors
+    /// As for [`UsedProofs::use_up`].
+    pub fn may_be_used(&self, host: &mut impl Host, proven: &Proven, now: UnixSeconds) -> Result<(), Cause> {
+        let (mac, place) = self.mac_and_place(proven);
+        self.others(host, &mac, &place, now).map(drop)
+    }
+
+    /// Keyed, so that no client can choose the slot.
+    fn mac_and_place(&self, proven: &Proven) -> ([u8; 16], String) {
+        let mac = self.derived.cache_mac(&[b"used proof", &proven.digest]);
+        let [a, b, c, d, e, f, g, h, ..] = mac;
+        let slot = u64::from_be_bytes([a, b, c, d, e, f, g, h]).checked_rem(self.slots).unwrap_or(0);
+        (mac, self.place(slot))
+    }
+
+    /// The other proofs in a slot that has room for this one.
+    fn others(
+        &self,
+        host: &mut impl Host,
+        mac: &[u8; 16],
+        place: &str,
+        now: UnixSeconds,
+    ) -> Result<(Vec<u8>, Cas), Cause> {
+        let Ok(Some((bytes, cas))) = host.shared_get(&self.space.key(place)) else {
+            return Err(Cause::ProofsUnreachable);
+        };
+        let entries = self.space.open(place, &bytes).ok_or(Cause::ProofsUnreachable)?;
+        let mut kept = Vec::with_capacity(entries.len().saturating_add(ENTRY));
+        for entry in entries.chunks_exact(ENTRY) {
+            let Some((own, until)) = entry.split_first_chunk::<16>() else { continue };
+            let until = until.try_into().map_or(u64::MAX, u64::from_be_bytes);
+            if now.0 > until.saturating_add(KEPT_LONGER) {
+                continue;
+            }
+            if own == mac {
+                return Err(Cause::ProofReplayed);
+            }
+            kept.extend_from_slice(entry);
+        }
+        if kept.len() >= MAX_IN_SLOT.saturating_mul(ENTRY) {
+            return Err(Cause::ProofsFull);
+        }
+        Ok((kept, cas))
     }
 
     /// For how long a service must remember it.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use authn::browser::Answer;
 use authn::config::RefusalLog;
 use authn::decide::{
-    Accepted, Admission, Asking, Entered, Entry, Exposed, Refusal, Removal, RevocationStatus, Unverifiable, Verified,
-    clear,
+    Accepted, Admission, Asking, BeforeClaim, Entered, Entry, Exposed, Refusal, Removal, RevocationStatus,
+    Unverifiable, Verified, clear,
 };
 use authn::dpop;
 use authn::keys::rings::Keyrings;
@@ -301,6 +301,10 @@ impl Worker {
                     (wake, Phase::Checking { asking, cookie_session })
                 }
                 Step::Claim { accepted, proof, cookie_session } => {
+                    if let Err(cause) = self.may_be_used(call.host, &accepted, now) {
+                        step = self.refused_verified(&accepted, cause.into());
+                        continue;
+                    }
                     let next = self.core.policy.worth_asking(accepted.verified(), accepted.rule(), self.known(), now);
                     if let Some(query) = &next {
                         call.exchange.observe(Stage::Claiming { verified: accepted.verified(), query });
@@ -329,6 +333,14 @@ impl Worker {
                     return Action::Pause;
                 }
             }
+        }
+    }
+
+    /// What this process can tell of its proof alone.
+    fn may_be_used(&self, host: &mut impl Host, accepted: &Accepted, now: Now) -> Result<(), Cause> {
+        match (accepted.claim(&self.core.policy), &self.core.used_proofs) {
+            (Some(proven), Some(proofs)) => proofs.may_be_used(host, proven, now.wall),
+            (None, _) | (_, None) => Ok(()),
         }
     }
 

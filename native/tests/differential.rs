@@ -41,11 +41,43 @@ const PAUSE: u64 = 10;
 /// Envoy's number of the event that is not a tick.
 const WORK: u64 = 2;
 
+/// The header in which a page gets its nonce, which differs.
+const NONCE: &str = "x-csp-nonce";
+
+/// What upstreams answer, one after the other.
+const ANSWERS: [&[(&str, &str)]; 4] = [
+    &[(":status", "200")],
+    &[(":status", "304"), ("cache-control", "public, max-age=60"), ("set-cookie", "session=a; Path=/")],
+    &[
+        (":status", "200"),
+        ("content-security-policy", "default-src 'none'"),
+        ("x-frame-options", "DENY"),
+        ("set-cookie", "csrf=a; SameSite=None"),
+        ("set-cookie", "__Host-a=b; Domain=a.example"),
+        ("x-powered-by", "a"),
+        ("X_AspNet_Version", "1"),
+    ],
+    &[
+        (":status", "401"),
+        ("strict-transport-security", "max-age=1"),
+        ("referrer-policy", "no-referrer"),
+        ("set-cookie", "=session=b"),
+        ("cache-control", "private"),
+        ("dpop-nonce", "of the upstream"),
+    ],
+];
+
 /// What became of a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
-    Forwarded(Vec<(String, String)>),
-    Replied { status: u16, details: String, headers: Vec<(String, String)>, body: String },
+    /// What the upstream gets, and what the client gets of its answer.
+    Forwarded(Vec<(String, String)>, Vec<(String, String)>),
+    Replied {
+        status: u16,
+        details: String,
+        headers: Vec<(String, String)>,
+        body: String,
+    },
 }
 
 /// The two sides of one configuration.
@@ -78,14 +110,12 @@ fn the_module_and_the_portable_filter_answer_alike() {
     set_now(now(0));
     let mut pairs = start_pairs(&table);
     let mut network = Network::new(&table);
-    // With a nonce, no two requests are alike, and a proof passes once.
-    let is_wanted = |config: &str| !matches!(config, "browser" | "dpop" | "dpop-nonce");
-    let mut variations = Variations::new(&table, is_wanted, NOW, seed).unwrap();
+    let mut variations = Variations::new(&table, |_| true, NOW, seed).unwrap();
     let (mut forwarded, mut emptied) = (0, 0u64);
     let mut codes: BTreeMap<String, u64> = BTreeMap::new();
     for number in 0..requests {
         if number % ROUND == 0 {
-            variations = Variations::new(&table, is_wanted, now(number).wall.0, seed + number).unwrap();
+            variations = Variations::new(&table, |_| true, now(number).wall.0, seed + number).unwrap();
             network.learn(&variations);
         }
         set_now(now(number));
@@ -94,7 +124,7 @@ fn the_module_and_the_portable_filter_answer_alike() {
         }
         network.service.fails = (number % 1000 < OUTAGE).then_some(StoreError::StoreFailed);
         let variation = variations.next().unwrap();
-        let judged = pairs.get_mut(&variation.config).unwrap().judge(&variation, &network, now(number));
+        let judged = pairs.get_mut(&variation.config).unwrap().judge(&variation, &network, number);
         match compare(&judged) {
             Ok(difference) => emptied += u64::from(difference == Difference::EmptyClaim),
             Err(()) => panic!(
@@ -103,7 +133,7 @@ fn the_module_and_the_portable_filter_answer_alike() {
             ),
         }
         match judged.0 {
-            Outcome::Forwarded(_) => forwarded += 1,
+            Outcome::Forwarded(..) => forwarded += 1,
             Outcome::Replied { details, .. } => *codes.entry(details).or_default() += 1,
         }
     }
@@ -134,18 +164,22 @@ fn compare((native, portable): &(Outcome, Outcome)) -> Result<Difference, ()> {
     if native == portable {
         return Ok(Difference::None);
     }
-    let (Outcome::Forwarded(native), Outcome::Forwarded(portable)) = (native, portable) else { return Err(()) };
+    let (Outcome::Forwarded(native, by_native), Outcome::Forwarded(portable, by_portable)) = (native, portable) else {
+        return Err(());
+    };
     let named = |headers: &[(String, String)], name: &str| headers.iter().any(|(other, _)| other == name);
     let kept = portable.iter().filter(|(name, value)| !value.is_empty() || named(native, name));
-    if kept.eq(native.iter()) { Ok(Difference::EmptyClaim) } else { Err(()) }
+    if by_native == by_portable && kept.eq(native.iter()) { Ok(Difference::EmptyClaim) } else { Err(()) }
 }
 
 fn start_pairs(table: &Table) -> BTreeMap<String, Pair> {
     let secrets: BTreeMap<_, _> =
         table.environment().into_iter().map(|(name, value)| (name, value.into_bytes())).collect();
+    // As in one process: a proof that was used under one configuration does not pass under another.
+    let shared = SharedData::default();
     let pair = |(name, document): (&String, &serde_json::Value)| {
         let document = document.to_string();
-        let host = FakeHost::new(now(0), secrets.clone(), SharedData::default(), 7);
+        let host = FakeHost::new(now(0), secrets.clone(), shared.clone(), 7);
         let portable = FakeProxy::start(host, document.as_bytes(), 1).unwrap();
         (name.clone(), Pair { native: Config::load(&document).unwrap(), portable })
     };
@@ -153,7 +187,7 @@ fn start_pairs(table: &Table) -> BTreeMap<String, Pair> {
 }
 
 impl Pair {
-    fn judge(&mut self, variation: &Variation, network: &Network, now: Now) -> (Outcome, Outcome) {
+    fn judge(&mut self, variation: &Variation, network: &Network, number: u64) -> (Outcome, Outcome) {
         let ready = &variation.ready;
         let pseudo = [(":method", &ready.method), (":path", &ready.path), (":authority", &ready.authority)];
         let pseudo = pseudo.map(|(name, value)| (name.to_owned(), value.clone()));
@@ -161,7 +195,12 @@ impl Pair {
         // A proxy hands names over in lower case.
         let headers = ready.headers.iter().map(|(name, value)| (name.to_lowercase(), value.clone()));
         let headers: Vec<_> = pseudo.into_iter().chain([scheme]).chain(headers).collect();
-        (self.by_module(&headers, network), self.by_portable(&headers, network, now))
+        let answer = ANSWERS[usize::try_from(number).unwrap() % ANSWERS.len()];
+        // Each host has a service that saw no proof. It is the host's own memory that is compared.
+        network.service.used_proofs.borrow_mut().clear();
+        let native = self.by_module(&headers, network, answer);
+        network.service.used_proofs.borrow_mut().clear();
+        (native, self.by_portable(&headers, network, answer, now(number)))
     }
 
     /// Refreshes are sent.
@@ -180,7 +219,7 @@ impl Pair {
         network.carry();
     }
 
-    fn by_module(&mut self, headers: &[(String, String)], network: &Network) -> Outcome {
+    fn by_module(&mut self, headers: &[(String, String)], network: &Network, answer: &[(&str, &str)]) -> Outcome {
         let borrowed: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let stream = self.native.stream(&borrowed).attribute(Attribute::SourceAddress, b"127.0.0.1:40000");
         let mut status = stream.request_headers(true);
@@ -193,7 +232,10 @@ impl Pair {
             }
         }
         let outcome = match stream.reply() {
-            None => Outcome::Forwarded(texts(&stream.headers())),
+            None => {
+                stream.response_headers(answer);
+                forwarded(texts(&stream.headers()), texts(&stream.response()))
+            }
             Some(reply) => Outcome::Replied {
                 status: u16::try_from(reply.status).unwrap(),
                 details: reply.details,
@@ -206,16 +248,27 @@ impl Pair {
         outcome
     }
 
-    fn by_portable(&mut self, headers: &[(String, String)], network: &Network, now: Now) -> Outcome {
+    fn by_portable(
+        &mut self,
+        headers: &[(String, String)],
+        network: &Network,
+        answer: &[(&str, &str)],
+        now: Now,
+    ) -> Outcome {
         self.portable.host.now = now;
         let headers = headers.iter().map(|(name, value)| (name.clone().into_bytes(), value.clone().into_bytes()));
         let exchange = FakeExchange::new(headers.collect());
         let stream = self.portable.send(0, Request { exchange, ends: true });
         self.portable.answer_all(|call| Some(network.answer(call.header(":path"), &call.body)));
         let seen = self.portable.seen(stream);
+        let answer = answer.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let answer = match &seen {
+            Seen::Forwarded(_) => self.portable.respond_with(stream, answer),
+            _ => Vec::new(),
+        };
         self.portable.reset(stream);
         match seen {
-            Seen::Forwarded(exchange) => Outcome::Forwarded(texts(&exchange.headers)),
+            Seen::Forwarded(exchange) => forwarded(texts(&exchange.headers), answer),
             Seen::Replied(reply) => Outcome::Replied {
                 status: reply.status,
                 details: reply.details,
@@ -275,6 +328,16 @@ fn revocation(derived: &DerivedKeys, table: &Table, revoked: &RevokedSpec) -> (R
     let before = NOW.checked_add_signed(revoked.before).unwrap();
     let answer = if kind.is_simply_dead() { Answer::Dead } else { Answer::Before(before) };
     (derived.revocation_key(kind, &revoked.issuer, &id), answer)
+}
+
+/// Without the nonce of the page.
+fn forwarded(mut request: Vec<(String, String)>, mut answer: Vec<(String, String)>) -> Outcome {
+    if let Some((_, nonce)) = request.iter_mut().find(|(name, _)| name == NONCE) {
+        answer.iter_mut().for_each(|(_, value)| *value = value.replace(&*nonce, "{nonce}"));
+        "{nonce}".clone_into(nonce);
+    }
+    answer.sort();
+    Outcome::Forwarded(request, answer)
 }
 
 fn texts(headers: &[(Vec<u8>, Vec<u8>)]) -> Vec<(String, String)> {

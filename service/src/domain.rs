@@ -8,3 +8,4 @@ pub mod provider_events;
 pub mod regions;
 pub mod revocations;
 pub mod sessions;
+pub mod status_lists;

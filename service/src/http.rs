@@ -1,4 +1,5 @@
 //! The endpoints: parsing of requests, and the answer for each result.
+pub mod accept;
 pub mod admin;
 pub mod check;
 pub mod feed;
@@ -8,3 +9,4 @@ pub mod join;
 pub mod oauth2;
 pub mod openapi;
 pub mod provider_events;
+pub mod status_list;

@@ -4,3 +4,4 @@ pub mod json;
 pub mod note;
 pub mod session;
 pub mod session_keys;
+pub mod status_list;

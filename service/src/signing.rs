@@ -26,8 +26,10 @@ pub use reload::{KeySource, ReadError, Source, open, read, watch};
 pub const PUBLISH_LEAD: Duration = Duration::from_secs(5);
 /// Removed keys that are still published; the oldest is dropped for a new one.
 const MAX_RETIRED: usize = 8;
-/// RFC 9068 section 2.1.
-const TYPE: &str = "at+jwt";
+/// The `typ` of access tokens: RFC 9068 section 2.1.
+pub const ACCESS_TOKEN: &str = "at+jwt";
+/// The `typ` of Status List Tokens: draft-ietf-oauth-status-list section 5.1.
+pub const STATUS_LIST: &str = "statuslist+jwt";
 
 #[derive(Debug)]
 pub struct Signing {
@@ -43,6 +45,15 @@ struct State {
     loaded: Vec<(Arc<SigningKey>, Instant)>,
     signer: Option<Arc<SigningKey>>,
     retired: Vec<(Arc<SigningKey>, Instant)>,
+}
+
+/// A JWT and the key that signed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// A compact JWS (RFC 7515).
+    pub token: String,
+    /// RFC 7638.
+    pub thumbprint: String,
 }
 
 /// A JWT whose signature was checked, and nothing else.
@@ -126,23 +137,23 @@ impl Signing {
         self.read().signer.as_ref().is_some_and(|signer| !signer.can_sign())
     }
 
-    /// A compact JWS (RFC 7515) of these claims.
+    /// A JWT of these claims.
     ///
     /// # Errors
     /// See [`SignError`].
-    pub async fn sign(&self, claims: &impl Serialize) -> Result<String, SignError> {
+    pub async fn sign(&self, typ: &'static str, claims: &impl Serialize) -> Result<Signed, SignError> {
         let signer = self.read().signer.clone().ok_or(SignError::NoKey)?;
-        let header = json!({ "alg": signer.public().algorithm().name(), "kid": signer.kid(), "typ": TYPE });
+        let header = json!({ "alg": signer.public().algorithm().name(), "kid": signer.kid(), "typ": typ });
         let payload = serde_json::to_string(claims).map_err(|_| SignError::Failed)?;
         let mut token = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(payload));
         let signature = signer.sign(token.as_bytes()).await;
         self.metrics.signed(signature.as_ref().err().copied());
         token.push('.');
         token.push_str(&URL_SAFE_NO_PAD.encode(signature?));
-        Ok(token)
+        Ok(Signed { token, thumbprint: signer.kid().to_owned() })
     }
 
-    /// `None` if no published key of ours signed it as one of our tokens.
+    /// `None` if no published key of ours signed it as one of our access tokens.
     pub fn verify(&self, token: &str) -> Option<Verified> {
         let (input, signature) = token.rsplit_once('.')?;
         let (header, payload) = input.split_once('.')?;
@@ -150,7 +161,10 @@ impl Signing {
         let text = |name: &str| header.get(name).and_then(Value::as_str);
         let key = self.published().into_iter().find(|key| Some(key.kid()) == text("kid"))?;
         // The key decides the algorithm. Our headers have three members, so a token with others is not ours.
-        if text("alg") != Some(key.public().algorithm().name()) || text("typ") != Some(TYPE) || header.len() != 3 {
+        if text("alg") != Some(key.public().algorithm().name())
+            || text("typ") != Some(ACCESS_TOKEN)
+            || header.len() != 3
+        {
             return None;
         }
         if !key.public().verifies(input.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).ok()?) {

@@ -57,7 +57,7 @@ pub use export::{Export, ExportName, Exported, ExportedSession};
 pub use identity::{StoreId, StoreIdError};
 pub use issuers::{IssuerBounds, IssuerRegistry, KnownIssuer};
 pub use observer::{Observer, Unobserved};
-pub use replay_guard::{Claim, ReplayGuard};
+pub use replay_guard::{Claim, PROOF, ReplayGuard};
 pub use revocation_log::{Change, LogEntry, Place, RevocationLog, ShardNews};
 pub use revocations::{
     Durability, Ending, Ends, InForce, Lifted, ListError, MergedRevocation, Page, Revocation, RevocationStore,

@@ -46,7 +46,7 @@ pub trait SessionStore: Debug + Send + Sync {
     /// See [`WriteError`].
     async fn delete(&self, name: SessionName) -> Result<(), WriteError>;
 
-    /// Adds a session to its subject's index. False: the subject already has `max` sessions.
+    /// Adds a session to its subject's index, or a JWT to a page of a status list. False: it already has `max` entries.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -67,7 +67,7 @@ pub trait SessionStore: Debug + Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionName(pub [u8; 16]);
 
-/// A MAC over issuer and subject.
+/// A MAC over issuer and subject, or over a page of a status list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubjectName(pub [u8; 16]);
 
@@ -125,6 +125,7 @@ pub enum Rotated {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexEntry {
+    /// A session's id, or a text of the service.
     pub sid: String,
     /// The entry is gone after this.
     pub lifetime: Duration,

@@ -46,21 +46,32 @@ fn named<'p>(pairs: &'p [&'p [u8]], wanted: &'static [u8]) -> impl Iterator<Item
     })
 }
 
-/// The parts between separators outside of quotes. `None` if a quote is not closed.
+/// The parts between separators outside of quotes. `None` if a quote is not closed, or is not around a whole value: a client
+/// that leaves a quote open would else turn the quotes of the hop's element, and what is outside of them, round.
 fn split(text: &[u8], separator: u8) -> Option<Vec<&[u8]>> {
     let (mut parts, mut start) = (Vec::new(), 0usize);
     let (mut is_quoted, mut is_escaped) = (false, false);
+    let mut before = None;
     for (at, byte) in text.iter().enumerate() {
         match byte {
             _ if is_escaped => is_escaped = false,
             b'\\' if is_quoted => is_escaped = true,
-            b'"' => is_quoted = !is_quoted,
+            b'"' => {
+                let next = at.checked_add(1).and_then(|next| text.get(next));
+                let is_around_a_value =
+                    if is_quoted { next.is_none_or(|next| b",;".contains(next)) } else { before == Some(b'=') };
+                if !is_around_a_value {
+                    return None;
+                }
+                is_quoted = !is_quoted;
+            }
             byte if *byte == separator && !is_quoted => {
                 parts.push(text.get(start..at)?);
                 start = at.checked_add(1)?;
             }
             _ => {}
         }
+        before = Some(*byte);
     }
     parts.push(text.get(start..)?);
     (!is_quoted).then_some(parts)

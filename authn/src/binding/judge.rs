@@ -67,18 +67,13 @@ pub(crate) fn bound(binding: &Binding, has_dpop: bool, payload: &Json<'_>) -> Re
             None => None,
             Some(Json::String(one)) => Some(parse_cidrs(wanted, [one.as_ref()])?),
             Some(Json::Array(many)) => {
-                let mut texts = Vec::with_capacity(many.len());
-                for one in many {
-                    let Json::String(text) = one else {
-                        return Err(Rejection::new(Cause::AddressMemberNotString));
-                    };
-                    texts.push(text.as_ref());
+                let texts: Option<Vec<&str>> = many.iter().map(Json::as_str).collect();
+                match texts {
+                    Some(texts) => Some(parse_cidrs(wanted, texts)?),
+                    None => Some(no_block(wanted, Cause::AddressMemberNotString)?),
                 }
-                Some(parse_cidrs(wanted, texts)?)
             }
-            Some(_) => {
-                return Err(Rejection::new(Cause::AddressNotStrings));
-            }
+            Some(_) => Some(no_block(wanted, Cause::AddressNotStrings)?),
         };
         if bound.addresses.is_none() && wanted.mode == Mode::Enforce && wanted.required {
             return Err(Cause::NoAddressClaim.into());
@@ -88,7 +83,9 @@ pub(crate) fn bound(binding: &Binding, has_dpop: bool, payload: &Json<'_>) -> Re
         bound.user_agent = match payload.path(&wanted.claim) {
             None => None,
             Some(Json::String(hash)) => Some(hash.clone().into_owned()),
-            Some(_) => return Err(Rejection::new(Cause::AgentNotString)),
+            Some(_) if wanted.mode == Mode::Enforce => return Err(Rejection::new(Cause::AgentNotString)),
+            // No agent has it.
+            Some(_) => Some(String::new()),
         };
         if bound.user_agent.is_none() && wanted.mode == Mode::Enforce && wanted.required {
             return Err(Cause::NoAgentClaim.into());
@@ -98,17 +95,21 @@ pub(crate) fn bound(binding: &Binding, has_dpop: bool, payload: &Json<'_>) -> Re
 }
 
 /// One malformed block makes the claim a mismatch: it was meant to restrict the token's use, and its meaning is
-/// unknown. If mismatches are only reported, it counts as no block at all.
+/// unknown.
 fn parse_cidrs<'t>(wanted: &AddressBinding, texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<Cidr>, Rejection> {
     let parse = |text: &str| match wanted.prefix {
         Some((v4, v6)) if !text.contains('/') => Some(Cidr::around(text.parse().ok()?, v4, v6)),
         _ => Cidr::parse(text),
     };
     let parsed: Option<Vec<Cidr>> = texts.into_iter().map(parse).collect();
-    match (parsed, wanted.mode) {
-        (Some(blocks), _) => Ok(blocks),
-        (None, Mode::Report) => Ok(Vec::new()),
-        (None, Mode::Enforce) => Err(Rejection::new(Cause::AddressNotCidr)),
+    parsed.map_or_else(|| no_block(wanted, Cause::AddressNotCidr), Ok)
+}
+
+/// What a claim without a meaning stands for: nothing, if mismatches are only reported.
+fn no_block(wanted: &AddressBinding, cause: Cause) -> Result<Vec<Cidr>, Rejection> {
+    match wanted.mode {
+        Mode::Report => Ok(Vec::new()),
+        Mode::Enforce => Err(Rejection::new(cause)),
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Accepted {
     pub(super) reported: Vec<Rejection>,
     /// `None` for a bearer token.
     pub(super) proven: Option<Box<Proven>>,
+    /// The service has not seen its proof before.
+    is_claimed: bool,
     /// The request has a proof that the upstream must not get.
     pub(super) removes_proof: bool,
 }
@@ -58,15 +60,7 @@ impl Policy {
     ) -> Result<Accepted, Rejection> {
         verified.window.check(now.wall)?;
         let rule = self.rules.get(entered.rule).ok_or_else(|| Rejection::new(Cause::RuleGone))?;
-        let judged = match verified.judged.of_rule(entered.rule) {
-            Some(judged) => judged,
-            None => {
-                let issuer = self.issuers.get(verified.issuer).ok_or_else(unknown_issuer)?;
-                let judged = Arc::new(verified.judge(rule, entered.rule, &issuer.identifiers)?);
-                verified.judged.remember(&judged);
-                judged
-            }
-        };
+        let judged = self.judged(&verified, rule, entered.rule)?;
         let mut reported = Vec::new();
         binding::check(&rule.binding, &judged.bound, &entered.client, peer, &mut reported)?;
         if let Some(login) = judged.login {
@@ -82,13 +76,25 @@ impl Policy {
             (None, _) | (_, None) => None,
         };
         let removes_proof = shown.is_some() && !rule.forwards_proof();
-        Ok(Accepted { verified, judged, removal: entered.removal, reported, proven, removes_proof })
+        Ok(Accepted { verified, judged, removal: entered.removal, reported, proven, is_claimed: false, removes_proof })
     }
 
     /// A nonce for the client whose proof lacked one.
     pub fn nonce_for(&self, verified: &Verified, rule: usize, now: Now) -> Option<String> {
-        let judged = verified.judged.of_rule(rule)?;
+        // Another request may have replaced the cached judgement meanwhile.
+        let judged = self.judged(verified, self.rules.get(rule)?, rule).ok()?;
         self.dpop.as_ref()?.new_nonce(judged.bound.jkt.as_ref()?, now.wall)
+    }
+
+    /// From the cache, or judged now.
+    fn judged(&self, verified: &Verified, rule: &Rule, index: usize) -> Result<Arc<Judged>, Rejection> {
+        if let Some(judged) = verified.judged.of_rule(index) {
+            return Ok(judged);
+        }
+        let issuer = self.issuers.get(verified.issuer).ok_or_else(unknown_issuer)?;
+        let judged = Arc::new(verified.judge(rule, index, &issuer.identifiers)?);
+        verified.judged.remember(&judged);
+        Ok(judged)
     }
 }
 
@@ -104,10 +110,16 @@ impl Accepted {
         self.judged.rule
     }
 
-    /// The proof that the service must not have seen before, as the rule asks.
+    /// The proof that the service must not have seen before, as the rule asks. Once.
     pub fn claim<'a>(&'a self, policy: &Policy) -> Option<&'a Proven> {
         let asked = policy.rules.get(self.judged.rule)?.dpop.as_ref()?;
-        self.proven.as_deref().filter(|_| asked.replay == DpopReplay::Fleet)
+        self.proven.as_deref().filter(|_| asked.replay == DpopReplay::Fleet && !self.is_claimed)
+    }
+
+    /// The service has not seen its proof before.
+    #[must_use]
+    pub fn on_claimed(self) -> Self {
+        Self { is_claimed: true, ..self }
     }
 
     pub fn removal(&self) -> &Removal {

@@ -29,6 +29,14 @@ pub struct Asking {
     pub(super) not_before: Monotonic,
 }
 
+/// What comes before the claim of a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BeforeClaim {
+    Nothing,
+    /// Its issuer's server must be asked about the JWT.
+    Introspection,
+}
+
 /// Why there is no verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unavailable {
@@ -86,6 +94,31 @@ impl Policy {
             return Ok(RevocationStatus::MustIntrospect(accepted));
         }
         self.status_by_verdict(accepted, known, now)
+    }
+
+    /// What must come before the proof of an accepted request is claimed: the store of claims is not for requests that are
+    /// refused anyway.
+    ///
+    /// # Errors
+    /// It is refused by what is known already.
+    pub fn before_claim(&self, accepted: &Accepted, now: Now) -> Result<BeforeClaim, Rejection> {
+        if self.lacks_confirmation(&accepted.verified, now)? {
+            return Ok(BeforeClaim::Introspection);
+        }
+        let mode = self.rules.get(accepted.judged.rule).map_or(RevocationMode::Check, |rule| rule.revocation);
+        match (self.revocation(), &accepted.verified.questions) {
+            _ if mode == RevocationMode::Off => {}
+            (_, Questions::Unaskable(rejection)) => return Err(rejection.clone()),
+            (Some(revocation), Questions::Query(ask)) => {
+                if let Some((sent, Verdict::Dead { .. })) = ask.verdict()
+                    && revocation.is_fresh(sent, now.monotonic)
+                {
+                    return Err(revoked());
+                }
+            }
+            (None, _) | (_, Questions::None) => {}
+        }
+        Ok(BeforeClaim::Nothing)
     }
 
     pub(super) fn status_by_verdict(

@@ -223,7 +223,7 @@ impl Verified {
     /// Takes over the verdict of the same query: the session did not change because the token was introspected again.
     pub fn inherit(&self, earlier: &Verified) {
         if let (Some(ours), Some(theirs)) = (self.ask(), earlier.ask())
-            && ours.digest == theirs.digest
+            && ours == theirs
             && let Some((sent, verdict)) = theirs.verdict()
         {
             ours.learn(sent, verdict);

@@ -12,15 +12,18 @@ use crate::vectors;
 const NOW: Now = Now { wall: UnixSeconds(1_750_000_000), monotonic: Monotonic(1_000_000_000) };
 const TENANT: &str = "https://login.example/a/v2.0";
 
-fn policy() -> Policy {
-    let document = json!({
+fn document() -> Value {
+    json!({
         "issuers": [{
             "name": "entra", "issuer": "https://login.example/{tenant}/v2.0", "tenants": "any", "audiences": "any",
             "algorithms": ["RS256", "PS256"], "jwks": { "uri": "https://login.example/keys", "cluster": "idp" },
         }],
         "rules": [{ "access": "required" }],
-    });
-    Policy::from_json(document.to_string().as_bytes(), &|_| None).unwrap()
+    })
+}
+
+fn policy() -> Policy {
+    Policy::from_json(document().to_string().as_bytes(), &|_| None).unwrap()
 }
 
 /// The key of all of this test's tokens, with more members.
@@ -36,7 +39,13 @@ fn fetched(keyrings: &mut Keyrings, second: u64, keys: &[Value]) {
 }
 
 fn verified(policy: &Policy, keyrings: &Keyrings) -> Result<Verified, Unverifiable> {
-    let payload = json!({ "iss": TENANT, "sub": "u", "iat": NOW.wall.0, "exp": NOW.wall.0 + 60 }).to_string();
+    verified_with(policy, keyrings, json!({}))
+}
+
+fn verified_with(policy: &Policy, keyrings: &Keyrings, cnf: Value) -> Result<Verified, Unverifiable> {
+    let mut payload = json!({ "iss": TENANT, "sub": "u", "iat": NOW.wall.0, "exp": NOW.wall.0 + 60 });
+    cnf.as_object().unwrap().iter().for_each(|(name, value)| payload[name] = value.clone());
+    let payload = payload.to_string();
     let input = format!("{}.{}", base64url::encode(r#"{"alg":"RS256","kid":"k"}"#), base64url::encode(payload));
     let bearer = format!("Bearer {input}.{}", base64url::encode(vectors::sign(Algorithm::RS256, input.as_bytes())));
     let pairs: [(&[u8], &[u8]); 4] =
@@ -73,6 +82,29 @@ fn a_cached_token_passes_only_while_its_key_would_verify_it_again() {
         assert_eq!(policy.still_trusts(&cached, &keyrings, NOW).unwrap(), passes, "{keys:?}");
         assert_eq!(verified(&policy, &keyrings).is_ok(), passes, "{keys:?}");
     }
+}
+
+// Regression: of further rules the last judgement is cached. A request on another rule, at the same time, left a client without
+// the nonce that it was asked for.
+#[test]
+fn a_client_gets_its_nonce_although_the_judgement_of_its_rule_is_not_cached() {
+    let mut document = document();
+    document["dpop"] = json!({ "origins": ["https://api.example"], "nonce": {}, "secret_env": "S" });
+    document["rules"] = json!([
+        { "match": { "path": { "exact": "/" } }, "access": "required" },
+        { "match": { "path": { "prefix": "/b" } }, "access": "required" },
+        { "access": "public" },
+    ]);
+    let policy = Policy::from_json(document.to_string().as_bytes(), &|_| Some(vec![1; 32])).unwrap();
+    let mut keyrings = policy.keyrings();
+    fetched(&mut keyrings, 1, &[jwk(json!({ "kid": "k" }))]);
+    let bound = verified_with(&policy, &keyrings, json!({ "cnf": { "jkt": base64url::encode([7; 32]) } })).unwrap();
+    for rule in [0, 1, 0] {
+        assert!(policy.nonce_for(&bound, rule, NOW).is_some(), "{rule}");
+    }
+    assert_eq!(policy.nonce_for(&bound, 3, NOW), None);
+    let bearer = verified(&policy, &keyrings).unwrap();
+    assert_eq!(policy.nonce_for(&bearer, 1, NOW), None);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
+
 use super::{Admission, Questions};
 use crate::policy::Policy;
 use crate::revocation::RevocationQuery;
@@ -9,6 +11,8 @@ use crate::time::UnixSeconds;
 
 #[derive(Debug, Clone)]
 pub struct Watched {
+    /// Names its token among others.
+    pub token: [u8; 16],
     /// It ends when this is revoked.
     pub query: Option<Arc<RevocationQuery>>,
     /// It ends at this time.
@@ -32,6 +36,15 @@ impl Policy {
         let ends = windows.into_iter().flatten().map(|window| window.until.min(window.login_until)).min();
         let until = ends.filter(|until| streams.on_expired && until.0 != u64::MAX);
         let cannot_tell_for = streams.cannot_tell_for.filter(|_| query.is_some());
-        (query.is_some() || until.is_some()).then_some(Watched { query, until, cannot_tell_for })
+        if query.is_none() && until.is_none() {
+            return None;
+        }
+        let token = query.as_ref().map_or_else(|| digest(verified.token()), |query| *query.digest());
+        Some(Watched { token, query, until, cannot_tell_for })
     }
+}
+
+fn digest(token: &[u8]) -> [u8; 16] {
+    let digest: [u8; 32] = Sha256::digest(token).into();
+    digest.first_chunk().copied().unwrap_or_default()
 }

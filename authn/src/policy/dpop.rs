@@ -1,7 +1,7 @@
 //! DPoP, compiled: the document's settings and what each rule asks.
 use jose::Algorithm;
 use jose::dpop::Origin;
-use wire::Secret;
+use wire::{DerivedKeys, Secret};
 
 use crate::config;
 use crate::config::{Access, ConfigDuration, DpopReplay, Environment, Invalid, RuleDpop, secret_from, whole_seconds};
@@ -29,7 +29,7 @@ pub(super) fn compile_dpop(
             let secret = secret_from(environment, name, config::SecretEncoding::Raw, at)?;
             Secret::new(&secret).map_err(|error| Invalid::new(at, error.to_string()))?.derive()
         }
-        (None, Some(revocation)) => revocation.derived.clone(),
+        (None, Some(revocation)) => DerivedKeys::clone(&revocation.derived),
         (None, None) => return Err(Invalid::new("dpop.secret_env", "is needed without `revocation`")),
     };
     Ok(Dpop {

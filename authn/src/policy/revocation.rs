@@ -1,4 +1,6 @@
 //! Revocation, compiled.
+use std::sync::Arc;
+
 use wire::Kind;
 use wire::Secret;
 
@@ -59,7 +61,7 @@ pub(super) fn compile_revocation(
         timeout: document.timeout.0,
         freshness: document.freshness.0,
         refreshes_ahead: document.refresh_ahead,
-        derived: secret.derive(),
+        derived: Arc::new(secret.derive()),
         needs: issuers
             .iter()
             .map(|issuer| retention::needed(&issuer.lifetimes(), future_iat_tolerance, &kinds))

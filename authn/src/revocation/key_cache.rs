@@ -15,32 +15,37 @@ pub struct KeyCache(Mutex<Vec<Option<Known>>>);
 #[derive(Debug, Clone)]
 struct Known {
     kind: Kind,
-    issuer: Box<str>,
-    id: Box<[u8]>,
+    issuer: String,
+    id: Vec<u8>,
     key: RevocationKey,
 }
 
 impl KeyCache {
     pub fn derive(&self, derived: &DerivedKeys, kind: Kind, issuer: &str, id: &[u8]) -> RevocationKey {
         let fresh = || derived.revocation_key(kind, issuer, id);
-        let Ok(mut slots) = self.0.try_lock() else { return fresh() };
         if !kind.is_shared() || id.len() > LONGEST {
             return fresh();
         }
+        let Ok(mut slots) = self.0.try_lock() else { return fresh() };
         if slots.is_empty() {
             slots.resize(SLOTS, None);
         }
         let Some(slot) = slots.get_mut(index(kind, id)) else { return fresh() };
-        if let Some(known) = slot
-            && known.kind == kind
-            && *known.id == *id
-            && *known.issuer == *issuer
-        {
-            return known.key;
+        match slot {
+            Some(known) if known.kind == kind && known.id == id && known.issuer == issuer => known.key,
+            Some(known) => {
+                (known.kind, known.key) = (kind, fresh());
+                // In the memory of the entry that is displaced.
+                issuer.clone_into(&mut known.issuer);
+                id.clone_into(&mut known.id);
+                known.key
+            }
+            None => {
+                let key = fresh();
+                *slot = Some(Known { kind, issuer: issuer.to_owned(), id: id.to_owned(), key });
+                key
+            }
         }
-        let key = fresh();
-        *slot = Some(Known { kind, issuer: issuer.into(), id: id.into(), key });
-        key
     }
 }
 

@@ -1,5 +1,6 @@
 //! The revocation query of a token, and the meaning of the answers. `checks` decides when it is sent.
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use jose::json::Object;
 use wire::{Answer, DerivedKeys, Kind, Retention, RevocationKey, token_id_from_jti, token_id_from_signing_input};
@@ -17,9 +18,7 @@ pub struct RevocationQuery {
     pub issued: UnixSeconds,
     /// How long revocations must be kept for an answer to count.
     pub needs: Retention,
-    /// Identifies exactly this query: all of its keys and `issued`. Two tokens may share a `jti`, and only the whole
-    /// shows that they share a verdict.
-    pub digest: [u8; 16],
+    digest: Digest,
     /// How many of the keys, at the end of the list, are shared by many tokens: client, signing key, issuer.
     shared: usize,
     /// The newest verdict, and when its check was sent.
@@ -30,11 +29,22 @@ pub struct RevocationQuery {
     clear: AtomicU64,
 }
 
+/// Identifies exactly one query: all of its keys and `issued`. Two tokens may share a `jti`, and only the whole shows that
+/// they share a verdict.
+#[derive(Debug)]
+enum Digest {
+    Known([u8; 16]),
+    /// Computed when it is needed first: never for a token that the feed alone decides about.
+    Lazy {
+        derived: Arc<DerivedKeys>,
+        once: OnceLock<[u8; 16]>,
+    },
+}
+
 /// Two queries are equal if they ask the same; their verdicts are not compared.
 impl PartialEq for RevocationQuery {
     fn eq(&self, other: &Self) -> bool {
-        self.digest == other.digest
-            && self.keys == other.keys
+        self.keys == other.keys
             && self.issued == other.issued
             && self.needs == other.needs
             && self.shared == other.shared
@@ -139,10 +149,11 @@ impl RevocationQuery {
             // Another token of the same issuer would have none either.
             return Err(Rejection::new(Cause::NothingToRevoke));
         }
-        let digest = digest(&revocation.derived, &keys, issued);
-        Ok(Self::of(keys, shared, issued, revocation.needs(index), digest))
+        let digest = Digest::Lazy { derived: Arc::clone(&revocation.derived), once: OnceLock::new() };
+        Ok(Self::with(keys, shared, issued, revocation.needs(index), digest))
     }
 
+    /// With a digest that stands for it.
     pub fn of(
         keys: Vec<RevocationKey>,
         shared: usize,
@@ -150,8 +161,20 @@ impl RevocationQuery {
         needs: Retention,
         digest: [u8; 16],
     ) -> Self {
+        Self::with(keys, shared, issued, needs, Digest::Known(digest))
+    }
+
+    fn with(keys: Vec<RevocationKey>, shared: usize, issued: UnixSeconds, needs: Retention, digest: Digest) -> Self {
         let (verdict, refreshed, clear) = (NewestVerdict::default(), AtomicU64::new(0), AtomicU64::new(0));
         Self { keys, shared, issued, needs, digest, verdict, refreshed, clear }
+    }
+
+    /// Two queries with the same digest are the same.
+    pub fn digest(&self) -> &[u8; 16] {
+        match &self.digest {
+            Digest::Known(digest) => digest,
+            Digest::Lazy { derived, once } => once.get_or_init(|| digest(derived, &self.keys, self.issued)),
+        }
     }
 
     /// The keys of this token alone, and those that many tokens share.

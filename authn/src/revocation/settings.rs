@@ -1,4 +1,5 @@
 //! Settings of the callouts to the session service, and how long its answers are fresh.
+use std::sync::Arc;
 use std::time::Duration;
 
 use wire::DerivedKeys;
@@ -17,7 +18,7 @@ pub struct Revocation {
     pub freshness: Duration,
     /// A verdict in use is refreshed before it is stale. Otherwise a request waits for the next one.
     pub(crate) refreshes_ahead: bool,
-    pub derived: DerivedKeys,
+    pub derived: Arc<DerivedKeys>,
     /// The retention that each issuer's tokens need, in the document's order.
     pub(crate) needs: Vec<Retention>,
     pub(crate) kinds: Vec<Kind>,

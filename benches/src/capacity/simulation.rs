@@ -103,7 +103,7 @@ pub fn simulate(proxy: &Proxy, warm_up: Duration, window: Duration, seed: u64) -
     };
     let vms: Vec<Vm> = (0..proxy.workers).map(vm).collect::<anyhow::Result<_>>()?;
     let policy = &vms.first().context("a worker")?.proxy.core.policy;
-    let derived = policy.revocation().context("a policy with revocation")?.derived.clone();
+    let derived = wire::DerivedKeys::clone(&policy.revocation().context("a policy with revocation")?.derived);
     let mut sum = 0.0;
     let upto = proxy.rates().map(|rate| {
         sum += rate;

@@ -21,12 +21,35 @@ pub fn dump(peers: &Peers, envoy: &str) -> Result<Value, String> {
 
 fn json(peers: &Peers, url: &str) -> Result<Value, String> {
     let answer = peers.get(url, WAIT)?;
-    serde_json::from_slice(&answer.body).map_err(|error| format!("{url}: {error}"))
+    let mut value: Value = serde_json::from_slice(&answer.body).map_err(|error| format!("{url}: {error}"))?;
+    // A dump has the listeners of the bootstrap once more, as they are in use.
+    let has_listeners = |section: &Value| !section["static_listeners"].is_null();
+    if value["configs"].as_array().is_some_and(|sections| sections.iter().any(has_listeners)) {
+        for section in value["configs"].as_array_mut().into_iter().flatten() {
+            if let Some(Value::Object(resources)) = section.pointer_mut("/bootstrap/static_resources") {
+                resources.remove("listeners");
+            }
+        }
+    }
+    Ok(value)
 }
 
 /// The configurations of our filters. Envoy lists a listener again while it warms or drains.
 pub fn loaded(dump: &Value) -> Vec<Plugin<'_>> {
     embedded::plugins(dump).into_iter().filter(Plugin::is_ours).collect()
+}
+
+/// Whether our filters have different configurations.
+pub fn differ(dump: &Value) -> bool {
+    let trees: Vec<Value> = loaded(dump).iter().map(tree).collect();
+    trees.windows(2).any(|pair| matches!(pair, [one, other] if one != other))
+}
+
+fn tree(plugin: &Plugin<'_>) -> Value {
+    with_integers(match &plugin.configuration {
+        Configuration::Text(text) => serde_json::from_str(text).unwrap_or_default(),
+        Configuration::Tree(tree) => tree.clone(),
+    })
 }
 
 /// `wanted`: the configuration that it should have.
@@ -53,12 +76,8 @@ pub fn look(report: &mut Report, dump: &Value, document: &Document, wanted: Opti
                 link: "docs/operations.md#the-doctor".to_owned(),
             });
         }
-        let tree = match &plugin.configuration {
-            Configuration::Text(text) => serde_json::from_str(text).unwrap_or_default(),
-            Configuration::Tree(tree) => tree.clone(),
-        };
         match wanted {
-            Some(wanted) if with_integers(wanted.clone()) != with_integers(tree) => report.found(error(
+            Some(wanted) if with_integers(wanted.clone()) != tree(plugin) => report.found(error(
                 "configuration_differs",
                 format!("{}: Envoy has another configuration than the file", plugin.place),
                 "a change has not arrived, or was rejected",
@@ -191,4 +210,28 @@ fn with_integers(mut value: Value) -> Value {
 
 fn error(name: &'static str, what: String, why: &'static str, mend: &str, link: &str) -> Finding {
     Finding { name, severity: Severity::Error, what, why, mend: mend.to_owned(), link: link.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn dump(documents: &[Value]) -> Value {
+        let filter = |document: &Value| {
+            json!({ "name": "portcullis", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+                "config": { "configuration": { "value": document } },
+            }})
+        };
+        json!({ "http_filters": documents.iter().map(filter).collect::<Vec<_>>() })
+    }
+
+    #[test]
+    fn filters_with_different_configurations_are_noticed() {
+        let (one, other) = (json!({ "rules": [], "limits": 1.0 }), json!({ "rules": [1] }));
+        let same = json!({ "rules": [], "limits": 1 }).to_string();
+        assert!(!differ(&dump(&[])) && !differ(&dump(&[one.clone(), one.clone(), json!(same)])));
+        assert!(differ(&dump(&[one, other])));
+    }
 }

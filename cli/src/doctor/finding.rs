@@ -1,6 +1,8 @@
 //! What the doctor found, as text and as JSON.
 use serde_json::{Value, json};
 
+use crate::outcome::printable;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// It will fail, or protects less than it should.
@@ -63,17 +65,16 @@ impl Report {
 
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        let plain = |text: &str| text.escape_debug().to_string();
         for (check, says) in &self.passed {
-            lines.push(format!("ok       {check:<12} {}", plain(says)));
+            lines.push(format!("ok       {check:<12} {}", printable(says)));
         }
         for (check, needs) in &self.skipped {
-            lines.push(format!("skipped  {check:<12} {}", plain(needs)));
+            lines.push(format!("skipped  {check:<12} {}", printable(needs)));
         }
         for Finding { name, severity, what, why, mend, link } in &self.findings {
-            lines.push(format!("{:<8} {name}: {}", severity.name(), plain(what)));
+            lines.push(format!("{:<8} {name}: {}", severity.name(), printable(what)));
             lines.push(format!("           why:  {why}"));
-            lines.push(format!("           mend: {}", plain(mend)));
+            lines.push(format!("           mend: {}", printable(mend)));
             lines.push(format!("           see:  {link}"));
         }
         lines.push(match self.findings.len() {

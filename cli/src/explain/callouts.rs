@@ -10,6 +10,7 @@ use authn::policy::Policy;
 use driver::fake::{FakeHost, FakeReply, FakeService, InFlight};
 use driver::{CalloutReply, Core, Dispatcher};
 use serde_json::json;
+use wire::DerivedKeys;
 use wire::check::{self, Asked};
 use wire::feed;
 
@@ -130,7 +131,7 @@ impl Callouts {
 
     /// The same answer about each key.
     fn check(&self, core: &Core, question: &[u8]) -> Option<FakeReply> {
-        let mut service = FakeService::new(core.policy.revocation()?.derived.clone());
+        let mut service = FakeService::new(DerivedKeys::clone(&core.policy.revocation()?.derived));
         match self.answer {
             Answer::Service(answer) => {
                 let asked = Asked::read(std::slice::from_ref(&service.keys), question).ok()?;
@@ -145,7 +146,7 @@ impl Callouts {
 
 fn is_announcement(core: &Core, call: &InFlight) -> bool {
     let Some(revocation) = core.policy.revocation() else { return false };
-    Asked::read(std::slice::from_ref(&revocation.derived), &call.body).is_ok_and(|asked| asked.keys().is_empty())
+    Asked::read(std::slice::from_ref(&*revocation.derived), &call.body).is_ok_and(|asked| asked.keys().is_empty())
 }
 
 impl KeySet {

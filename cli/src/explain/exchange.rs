@@ -25,13 +25,17 @@ pub struct Seen<'e> {
     pub rejection: Option<Rejection>,
     /// It is admitted by a token; true if it could not be checked.
     pub admitted: Option<bool>,
+    /// Its rule looks at no token.
+    pub is_open: bool,
+    /// What a rule in report mode would refuse it for.
+    pub reported: Option<Rejection>,
     /// Changes now belong to the verdict. Earlier ones are made to every request.
     is_decided: bool,
 }
 
 impl<'e> Seen<'e> {
     pub fn new(steps: Steps<'e>) -> Self {
-        Self { steps, rule: None, rejection: None, admitted: None, is_decided: false }
+        Self { steps, rule: None, rejection: None, admitted: None, is_open: false, reported: None, is_decided: false }
     }
 
     /// A change before the rules are matched.
@@ -98,8 +102,10 @@ impl Exchange for ExplainedRequest<'_> {
                 (seen.rule, seen.is_decided) = (Some(admission.rule()), true);
                 seen.admitted = Some(admission.unchecked);
             }
-            Stage::Open { rule } => (seen.rule, seen.is_decided) = (Some(rule), true),
-            Stage::Reported { rule, .. } => (seen.rule, seen.is_decided) = (rule, true),
+            Stage::Open { rule } => (seen.rule, seen.is_open, seen.is_decided) = (Some(rule), true, true),
+            Stage::Reported { rule, rejection } => {
+                (seen.rule, seen.reported, seen.is_decided) = (rule, Some(rejection.clone()), true);
+            }
             Stage::Answered { rule } => seen.rule = Some(rule),
             Stage::Refused { rule, rejection } => (seen.rule, seen.rejection) = (rule, Some(rejection.clone())),
             Stage::Entered(_)

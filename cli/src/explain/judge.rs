@@ -17,6 +17,7 @@ use super::exchange::{ExplainedRequest, Seen};
 use super::report::{How, Judged, Verdict};
 use super::steps::{NOW, Steps};
 use super::{Explain, Sent};
+use crate::outcome::printable;
 
 const STREAM: driver::StreamId = 1;
 
@@ -49,7 +50,7 @@ pub fn judge(
     // Without the query, which may contain a token.
     let path = sent.path.split('?').next().unwrap_or_default();
     let text = format!("{} {path} on {}, at {} seconds since 1970", sent.method, sent.host, explain.at.0);
-    steps.step("request", text.escape_debug().to_string());
+    steps.step("request", printable(&text));
 
     // Keys are fetched before the first request, as in a proxy that has just started.
     dispatcher.tick(&mut host);
@@ -63,11 +64,12 @@ pub fn judge(
     }
 
     let ExplainedRequest { reply, changes, seen, .. } = request;
-    let Seen { steps, rule, rejection, admitted, .. } = seen.into_inner();
-    let verdict = match (rejection, reply) {
-        (Some(rejection), Some(reply)) => Verdict::Refused { rejection: hinted(rejection, &callouts), reply },
-        (None, Some(_)) => Verdict::Answered,
-        (_, None) => Verdict::Admitted { how: how(admitted, &steps), changes },
+    let Seen { steps, rule, rejection, admitted, is_open, reported, .. } = seen.into_inner();
+    let verdict = match (rejection, reply, reported) {
+        (Some(rejection), Some(reply), _) => Verdict::Refused { rejection: hinted(rejection, &callouts), reply },
+        (None, Some(_), _) => Verdict::Answered,
+        (_, None, Some(rejection)) => Verdict::Reported { rejection, changes },
+        (_, None, None) => Verdict::Admitted { how: if is_open { How::Open } else { how(admitted, &steps) }, changes },
     };
     let rule = rule.and_then(|rule| core.policy.rules().get(rule)).map(|rule| rule.name.clone());
     Ok(Judged { rule, steps: steps.taken, verdict })

@@ -18,8 +18,9 @@ use crate::peers::Peers;
 use crate::question::{self, Said};
 use crate::suggest::closest;
 
-/// What begins the line of a refused request.
-const LINE: &str = "portcullis: refused {";
+/// What begins the line of a refused request, and of one that a rule only reports.
+const REFUSED: &str = "portcullis: refused {";
+const REPORTED: &str = "portcullis: reported {";
 const INSTANCE: &str = "urn:portcullis:request:";
 const FETCH: Duration = Duration::from_secs(10);
 
@@ -27,6 +28,8 @@ const FETCH: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Logged {
     members: Map<String, Value>,
+    /// It was forwarded: its rule, or a condition of it, is not enforced.
+    is_reported: bool,
 }
 
 /// The steps of an explanation.
@@ -66,21 +69,22 @@ impl Logged {
 
     fn of_problem(problem: &Value) -> Self {
         let code = problem["code"].clone();
-        Self { members: Map::from_iter([("code".to_owned(), code)]) }
+        Self { members: Map::from_iter([("code".to_owned(), code)]), is_reported: false }
     }
 
     /// The line of the filter, else that of an access log.
     fn in_log(text: &str, id: &str) -> Option<Self> {
         let object = |text: &str| serde_json::from_str::<Map<String, Value>>(text).ok();
         let has_id = |members: &Map<String, Value>| members.get("request_id").is_some_and(|value| value == id);
-        let refusals = text.lines().filter_map(|line| {
-            let (_, rest) = line.split_once(LINE)?;
+        let ours = text.lines().filter_map(|line| {
+            let of = |begins: &str| line.split_once(begins).map(|(_, rest)| rest);
+            let (rest, is_reported) = of(REFUSED).map(|rest| (rest, false)).or(of(REPORTED).map(|rest| (rest, true)))?;
             // Something may follow the object, such as a thread's name.
             let mut values = serde_json::Deserializer::from_str(&line[line.len() - rest.len() - 1..]).into_iter();
-            values.next()?.ok()
+            Some(Self { members: values.next()?.ok()?, is_reported })
         });
-        if let Some(members) = refusals.into_iter().find(has_id) {
-            return Some(Self { members });
+        if let Some(found) = ours.into_iter().find(|line| has_id(&line.members)) {
+            return Some(found);
         }
         let mut lines = text.lines().filter_map(|line| object(line.trim()));
         let mut members = lines.find(|members| has_id(members) || members.values().any(|value| value == id))?;
@@ -91,7 +95,8 @@ impl Logged {
                 members.insert(theirs.to_owned(), value);
             }
         }
-        Some(Self { members })
+        let is_reported = members.get("outcome").is_some_and(|outcome| outcome == "reported");
+        Some(Self { members, is_reported })
     }
 
     pub fn text(&self, name: &str) -> Option<&str> {
@@ -127,7 +132,8 @@ impl Logged {
         let mut advice: Vec<String> = cause.iter().map(|cause| cause.advice().to_owned()).collect();
         advice.push(reason.advice().to_owned());
         advice.push(format!("see docs/faults.md#{}", code.to_ascii_lowercase()));
-        let verdict = Verdict::Logged { code: code.to_owned(), cause: self.text("cause").map(str::to_owned), advice };
+        let (code, cause) = (code.to_owned(), self.text("cause").map(str::to_owned));
+        let verdict = Verdict::Logged { code, cause, advice, is_reported: self.is_reported };
         Ok(Judged { rule: self.text("rule").map(str::to_owned), steps, verdict })
     }
 
@@ -229,6 +235,7 @@ mod tests {
 
     const ENVOY: &str = r#"[2026-11-28 20:00:00.000][7][warning][wasm] [x.cc:1] wasm log portcullis: portcullis: refused {"at":1,"request_id":"r-1","code":"JWT_EXPIRED","cause":"exp has passed"}
 [2026-11-28 20:00:00.000][7][warning][wasm] [x.cc:1] wasm log portcullis: portcullis: refused {"left_out":3}
+[2026-11-28 20:00:00.000][7][info][wasm] [x.cc:1] wasm log portcullis: portcullis: reported {"at":1,"request_id":"r-4","code":"SCOPE_INSUFFICIENT"}
 {"request_id":"r-2","status":403,"fault":"SESSION_REVOKED","details":"SESSION_REVOKED"}"#;
 
     #[test]
@@ -237,5 +244,7 @@ mod tests {
         assert_eq!(code("r-1").as_deref(), Some("JWT_EXPIRED"));
         assert_eq!(code("r-2").as_deref(), Some("SESSION_REVOKED"));
         assert_eq!(code("r-3"), None);
+        let is_reported = |id| Logged::in_log(ENVOY, id).unwrap().is_reported;
+        assert_eq!(["r-1", "r-2", "r-4"].map(is_reported), [false, false, true]);
     }
 }

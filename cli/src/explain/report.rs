@@ -18,11 +18,18 @@ pub enum Verdict {
         how: How,
         changes: Vec<Change>,
     },
+    /// Its rule would refuse it and only reports that. It is forwarded without identity.
+    Reported {
+        rejection: Rejection,
+        changes: Vec<Change>,
+    },
     /// A refusal that was logged.
     Logged {
         code: String,
         cause: Option<String>,
         advice: Vec<String>,
+        /// It was forwarded: its rule, or a condition of it, is not enforced.
+        is_reported: bool,
     },
     Refused {
         rejection: Rejection,
@@ -34,6 +41,8 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
     Plainly,
+    /// The rule looks at no token.
+    Open,
     /// The service was not asked.
     UnlessRevoked,
     /// The service could not answer, and the rule admits such requests.
@@ -43,7 +52,7 @@ pub enum How {
 impl How {
     fn verdict(self) -> &'static str {
         match self {
-            How::Plainly => "admitted",
+            How::Plainly | How::Open => "admitted",
             How::UnlessRevoked => "admitted_unless_revoked",
             How::Unchecked => "admitted_unchecked",
         }
@@ -99,8 +108,17 @@ impl Judged {
                 lines.push(how.verdict().replace('_', " "));
                 lines.extend(changes.iter().map(|change| format!("  {}", change.text())));
             }
-            Verdict::Logged { code, cause, advice } => {
-                lines.push(format!("refused {code}"));
+            Verdict::Reported { rejection, changes } => {
+                lines.push(format!("reported {}, and forwarded without identity", rejection.reason.code()));
+                lines.push(format!("  cause: {rejection}"));
+                lines.extend(changes.iter().map(|change| format!("  {}", change.text())));
+            }
+            Verdict::Logged { code, cause, advice, is_reported } => {
+                lines.push(if *is_reported {
+                    format!("reported {code}, and forwarded")
+                } else {
+                    format!("refused {code}")
+                });
                 lines.extend(cause.iter().map(|cause| format!("  cause: {cause}")));
                 lines.extend(advice.iter().map(|advice| format!("  {advice}")));
             }
@@ -124,8 +142,15 @@ impl Judged {
                 let forward: Vec<Value> = changes.iter().map(Change::as_json).collect();
                 json!({ "verdict": how.verdict(), "rule": rule, "steps": steps, "forward": forward })
             }
-            Verdict::Logged { code, cause, advice } => json!({
-                "verdict": "refused", "rule": rule, "steps": steps, "code": code, "cause": cause, "advice": advice,
+            Verdict::Reported { rejection, changes } => {
+                let forward: Vec<Value> = changes.iter().map(Change::as_json).collect();
+                json!({
+                    "verdict": "reported", "rule": rule, "steps": steps, "forward": forward,
+                    "code": rejection.reason.code(), "cause": rejection.to_string(),
+                })
+            }
+            Verdict::Logged { code, cause, advice, is_reported } => json!({
+                "verdict": if *is_reported { "reported" } else { "refused" }, "rule": rule, "steps": steps, "code": code, "cause": cause, "advice": advice,
             }),
             Verdict::Refused { rejection, reply } => {
                 let headers: Vec<Value> =

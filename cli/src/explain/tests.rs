@@ -19,7 +19,7 @@ const NOT_EXPRESSIBLE: [(&str, usize); 6] = [
     ("the introspection server's response is not application/json", 3),
     ("a header `host` beside the host", 1),
     ("a header's value begins or ends with white space, which HTTP does not transmit", 3),
-    ("a proof that a proxy has seen before", 3),
+    ("a proof that a proxy has seen before", 7),
     ("a nonce that was asked for before", 3),
 ];
 
@@ -191,7 +191,7 @@ fn difference(case: &Case, ready: &Ready, said: &Value) -> Option<String> {
             (seen != (&code.as_str().into(), &(*status).into(), &code.as_str().into()))
                 .then(|| format!("expected {code} {status}"))
         }
-        (Expect::Pass { headers, absent, .. }, "admitted" | "admitted_unchecked") => {
+        (Expect::Pass { headers, absent, .. }, "admitted" | "admitted_unchecked" | "reported") => {
             let forwarded = forwarded(ready, said);
             // Of these, what is removed is printed in words.
             let is_cut = |name: &str| matches!(name, "cookie" | "sec-websocket-protocol");
@@ -313,4 +313,23 @@ fn what_the_feed_would_save_is_said_where_it_is_followed() {
         assert_eq!(said["verdict"], "admitted_unless_revoked", "{said}");
         assert_eq!(said["steps"].to_string().contains("with a proof that is not older than 750ms"), is_said, "{said}");
     }
+}
+
+#[test]
+fn what_is_only_reported_is_not_called_admitted() {
+    let published = Published::new(&json!({ "cluster": "idp", "uri": "https://issuer.example/keys" }));
+    let path = published.directory.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["rules"][0]["mode"] = "report".into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let set = Some(("main", "set.json"));
+    let token = |age: u64| {
+        let claims =
+            json!({ "iss": cases::ISSUER, "aud": "api", "sub": "alice", "iat": NOW - age, "exp": NOW - age + 60 });
+        published.key.mint(&claims)
+    };
+    assert_eq!(published.verdict(set, &token(0)), "admitted");
+    let said = published.explain(set, &token(1000)).unwrap();
+    assert_eq!((&said["verdict"], &said["code"]), (&json!("reported"), &json!("JWT_EXPIRED")), "{said}");
+    assert!(!said["forward"].to_string().contains("set_header"), "{said}");
 }

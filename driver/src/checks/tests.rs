@@ -93,7 +93,8 @@ fn what_is_to_be_refreshed_goes_along_with_others_or_with_a_tick() {
     let batch = checks.next_batch(Trigger::Waiters, false, at(0)).unwrap();
     assert_eq!(batch.tokens, 2);
     let resolved = checks.answered(batch.id, &reply(&[Answer::Live, Answer::Live, Answer::Dead])).unwrap();
-    let seen: Vec<_> = resolved.iter().map(|one| (one.query.digest[0], one.verdict, one.waiters.as_slice())).collect();
+    let seen: Vec<_> =
+        resolved.iter().map(|one| (one.query.digest()[0], one.verdict, one.waiters.as_slice())).collect();
     assert_eq!(seen, [(2, Some(Verdict::Live), [7].as_slice()), (1, dead(0), [].as_slice())]);
     checks.refresh(query(3));
     let batch = checks.next_batch(Trigger::Tick, false, at(1)).unwrap();
@@ -127,13 +128,13 @@ fn a_refresh_that_is_no_longer_needed_is_not_sent_unless_a_request_waits_for_it(
     let mut checks = checks();
     assert!((1..=3).all(|name| checks.refresh(query(name))));
     checks.join(7, query(2), at(0)).unwrap();
-    checks.retain_refreshes(|query| query.digest[0] == 3);
+    checks.retain_refreshes(|query| query.digest()[0] == 3);
     let batch = checks.next_batch(Trigger::Tick, false, at(0)).unwrap();
     assert_eq!((batch.tokens, batch.refreshes), (2, 1));
     // It is in flight.
     checks.retain_refreshes(|_| false);
     let resolved = checks.answered(batch.id, &reply(&[Answer::Live; 3])).unwrap();
-    let seen: Vec<_> = resolved.iter().map(|one| (one.query.digest[0], one.waiters.as_slice())).collect();
+    let seen: Vec<_> = resolved.iter().map(|one| (one.query.digest()[0], one.waiters.as_slice())).collect();
     assert_eq!(seen, [(2, [7].as_slice()), (3, [].as_slice())]);
     assert!(checks.pending.is_empty() && checks.queue.is_empty() && checks.refreshes.is_empty());
 }

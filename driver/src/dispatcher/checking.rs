@@ -123,19 +123,19 @@ impl Dispatcher {
         next: Option<Arc<RevocationQuery>>,
         now: Now,
     ) -> Option<Wake> {
+        let shared = next.as_ref().and_then(|query| self.fresh_shared_verdict(host, query, now));
+        if let (Some(query), Some((sent, verdict))) = (&next, shared) {
+            query.learn(sent, verdict);
+            if verdict != Verdict::Live {
+                return Some(Wake::Claimed(Err(Cause::Revoked)));
+            }
+        }
         let joined = self.checking.as_mut().map(|it| it.claims.join(stream, proof, now.monotonic));
         if !matches!(joined, Some(Ok(()))) {
             return Some(Wake::Claimed(Err(Cause::ChecksFull)));
         }
-        if let Some(query) = next {
-            match self.fresh_shared_verdict(host, &query, now) {
-                Some((sent, verdict)) => query.learn(sent, verdict),
-                None => {
-                    if let Some(checking) = &mut self.checking {
-                        checking.checks.anticipate(query);
-                    }
-                }
-            }
+        if let (Some(query), None, Some(checking)) = (next, shared, &mut self.checking) {
+            checking.checks.anticipate(query);
         }
         let is_ready = self.checking.as_ref().is_some_and(|it| it.checks.may_send());
         if is_ready && !host.sends_checks_later() {
@@ -147,7 +147,7 @@ impl Dispatcher {
     /// A verdict in use will soon be stale. Takes a newer one of another worker, or asks the service again. No request
     /// waits for that.
     pub(crate) fn refresh(&mut self, host: &mut impl Host, query: &Arc<RevocationQuery>, now: Now) {
-        if let Some((sent, verdict)) = self.shared_verdict(host, &query.digest) {
+        if let Some((sent, verdict)) = self.shared_verdict(host, query.digest()) {
             query.learn(sent, verdict);
             let revocation = self.core.policy.revocation();
             if revocation.is_some_and(|revocation| revocation.is_young(sent, now.monotonic)) {
@@ -288,10 +288,10 @@ impl Dispatcher {
         let (Checking { checks, shared, .. }, streams) = (checking, &mut self.streams);
         let again_after = revocation.ask_again_after();
         checks.retain_refreshes(|query| {
-            let Some((sent, verdict)) = shared_verdict(shared.as_ref(), host, &query.digest) else { return true };
+            let Some((sent, verdict)) = shared_verdict(shared.as_ref(), host, query.digest()) else { return true };
             query.learn(sent, verdict);
-            streams.learn(&query.digest, sent, verdict);
-            if streams.needs_newer(&query.digest, sent, again_after, now.monotonic) {
+            streams.learn(query.digest(), sent, verdict);
+            if streams.needs_newer(query.digest(), sent, again_after, now.monotonic) {
                 return true;
             }
             !revocation.is_young(sent, now.monotonic)
@@ -325,9 +325,9 @@ impl Dispatcher {
             return self.cannot_tell(resolved.waiters, reason, cause);
         };
         // Another worker may have learned of a revocation since: the newer of the two counts here too.
-        let (sent, verdict) = self.share(host, &resolved.query.digest, (resolved.sent, verdict));
+        let (sent, verdict) = self.share(host, resolved.query.digest(), (resolved.sent, verdict));
         resolved.query.learn(sent, verdict);
-        self.streams.learn(&resolved.query.digest, sent, verdict);
+        self.streams.learn(resolved.query.digest(), sent, verdict);
         for stream in resolved.waiters {
             self.wakes.wake(stream, Wake::Verdict { sent, verdict });
         }
@@ -339,7 +339,7 @@ impl Dispatcher {
         query: &RevocationQuery,
         now: Now,
     ) -> Option<(Monotonic, Verdict)> {
-        let (sent, verdict) = self.shared_verdict(host, &query.digest)?;
+        let (sent, verdict) = self.shared_verdict(host, query.digest())?;
         self.core.policy.revocation()?.is_fresh(sent, now.monotonic).then_some((sent, verdict))
     }
 

@@ -31,7 +31,8 @@ fn query(name: u8) -> Arc<RevocationQuery> {
 }
 
 fn revocable(query: &Arc<RevocationQuery>) -> Watched {
-    Watched { query: Some(Arc::clone(query)), until: None, cannot_tell_for: Some(Duration::from_secs(30)) }
+    let cannot_tell_for = Some(Duration::from_secs(30));
+    Watched { token: *query.digest(), query: Some(Arc::clone(query)), until: None, cannot_tell_for }
 }
 
 fn asking() -> Pace {
@@ -46,7 +47,7 @@ fn following(complete: u64) -> Pace {
 fn due(streams: &mut OpenStreams, pace: Pace, millis: u64) -> Vec<(u8, Urgency)> {
     let mut due = Vec::new();
     streams.judge(pace, now(millis), |query, urgency| {
-        due.push((query.digest[0], urgency));
+        due.push((query.digest()[0], urgency));
         true
     });
     due
@@ -160,7 +161,7 @@ fn a_stream_ends_when_nobody_can_tell_for_too_long_and_not_before() {
 #[test]
 fn a_stream_ends_with_its_token_and_is_named_until_it_is_gone() {
     let mut streams = OpenStreams::new(LIMIT);
-    let watched = Watched { query: None, until: Some(UnixSeconds(1060)), cannot_tell_for: None };
+    let watched = Watched { token: [1; 16], query: None, until: Some(UnixSeconds(1060)), cannot_tell_for: None };
     streams.enter(10, (0, watched), None, asking(), at(0)).unwrap();
     due(&mut streams, asking(), 59_999);
     assert_eq!(ends(&mut streams), []);

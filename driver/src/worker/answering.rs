@@ -107,7 +107,9 @@ impl Worker {
         self.log_reported(call, refused, now);
         let outcome = Outcome::Reported(rejection.reason);
         self.conclude(call.exchange, outcome, rule, &[], None, Some(rejection.cause));
-        self.expect_answer(call.stream, rule, Answer { nonce, ..Answer::default() });
+        // Without it the client would never send what the rule asks for.
+        let dpop_nonce = refused.nonce.clone();
+        self.expect_answer(call.stream, rule, Answer { nonce, dpop_nonce, ..Answer::default() });
         Action::Continue
     }
 

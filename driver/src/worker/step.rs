@@ -143,11 +143,10 @@ impl Worker {
                 admitted(rule, verified, asking.on_cannot_tell(reason, cause), cookie_session)
             }
             (Phase::Claiming { accepted, cookie_session }, Wake::Claimed(Ok(()))) => {
-                self.status_after_wait(accepted, cookie_session, now)
+                self.status_after_wait(accepted.on_claimed(), cookie_session, now)
             }
             (Phase::Claiming { accepted, .. }, Wake::Claimed(Err(cause))) => {
-                let token = RefusedToken::Verified(Arc::clone(accepted.verified()));
-                Refused::new(Some(accepted.rule()), Rejection::new(cause)).about(token).into()
+                self.refused_verified(&accepted, cause.into())
             }
             (Phase::Introspecting { subject }, Wake::Introspected(Err(rejection))) => {
                 let token = match subject.jwt() {
@@ -195,8 +194,18 @@ impl Worker {
         }
     }
 
+    pub(super) fn refused_verified(&self, accepted: &Accepted, rejection: Rejection) -> Step {
+        let (rule, token) = (accepted.rule(), RefusedToken::Verified(Arc::clone(accepted.verified())));
+        let refused = Refused::new(Some(rule), rejection).about(token);
+        Step::from(refused).reported_by(self.reported(rule, accepted.removal()))
+    }
+
     /// An accepted request has waited for something else than a verdict.
     fn status_after_wait(&mut self, accepted: Accepted, cookie_session: bool, now: Now) -> Step {
+        let accepted = match self.claim(accepted, cookie_session, now) {
+            Ok(accepted) => accepted,
+            Err(step) => return *step,
+        };
         let (rule, token) = (accepted.rule(), Arc::clone(accepted.verified()));
         let status = self.core.policy.status_after_introspection(accepted, self.known(), now);
         by_status(rule, token, status, cookie_session)
@@ -233,14 +242,25 @@ impl Worker {
             }
         };
         exchange.observe(Stage::Accepted);
-        if let Some(proven) = accepted.claim(&core.policy) {
-            let seconds = UsedProofs::remembered_seconds(proven, now.wall);
-            let proof = UsedProof { digest: proven.digest, seconds };
-            return Step::Claim { accepted, proof, cookie_session };
-        }
+        let accepted = match self.claim(accepted, cookie_session, now) {
+            Ok(accepted) => accepted,
+            Err(step) => return *step,
+        };
         let status = core.policy.revocation_status(accepted, self.known(), now);
         self.count_feed(&status, now);
         by_status(rule, token, status, cookie_session)
+    }
+
+    /// The step by which its proof is claimed, or that comes before. `Ok`: it has no proof to claim any more.
+    fn claim(&self, accepted: Accepted, cookie_session: bool, now: Now) -> Result<Accepted, Box<Step>> {
+        let Some(proven) = accepted.claim(&self.core.policy) else { return Ok(accepted) };
+        let seconds = UsedProofs::remembered_seconds(proven, now.wall);
+        let proof = UsedProof { digest: proven.digest, seconds };
+        Err(Box::new(match self.core.policy.before_claim(&accepted, now) {
+            Ok(BeforeClaim::Nothing) => Step::Claim { accepted, proof, cookie_session },
+            Ok(BeforeClaim::Introspection) => introspect(accepted, cookie_session),
+            Err(rejection) => self.refused_verified(&accepted, rejection),
+        }))
     }
 
     fn count_feed(&mut self, status: &Result<RevocationStatus, Rejection>, now: Now) {
@@ -287,12 +307,14 @@ fn by_status(
     match status {
         Ok(RevocationStatus::Admitted(admission)) => Step::Admit { admission, cookie_session },
         Ok(RevocationStatus::MustAsk(asking)) => Step::Check { asking, cookie_session },
-        Ok(RevocationStatus::MustIntrospect(accepted)) => {
-            let issuer = accepted.verified().issuer();
-            Step::Introspect { issuer, subject: Introspected::Jwt { accepted, cookie_session } }
-        }
+        Ok(RevocationStatus::MustIntrospect(accepted)) => introspect(accepted, cookie_session),
         Err(rejection) => Refused::new(Some(rule), rejection).about(RefusedToken::Verified(token)).into(),
     }
+}
+
+fn introspect(accepted: Accepted, cookie_session: bool) -> Step {
+    let issuer = accepted.verified().issuer();
+    Step::Introspect { issuer, subject: Introspected::Jwt { accepted, cookie_session } }
 }
 
 fn admitted(rule: usize, verified: Arc<Verified>, judged: Result<Admission, Rejection>, cookie_session: bool) -> Step {

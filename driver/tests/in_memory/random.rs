@@ -1,11 +1,11 @@
 //! Random histories of events against what must always hold: no request is admitted whose token was not verified or whose
 //! session was known to be ended for longer than freshness allows; each is decided once, by its deadline; every bound is
-//! kept; no wake is lost; a stream whose session was ended is ended, also when nobody can tell. `FakeProxy` itself fails on a second decision, on a reply after a reply, and on a wake of a
+//! kept; no wake is lost; no proof of possession admits two requests; a stream whose session was ended is ended, also when nobody can tell. `FakeProxy` itself fails on a second decision, on a reply after a reply, and on a wake of a
 //! request that is gone.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::support::{Fixture, NOW, bearer, token};
+use crate::support::{Fixture, NOW, bearer, bound_token, dpop, proof, token};
 use authn::time::Monotonic;
 use driver::StreamId;
 use driver::fake::{FakeReply, InFlight, Request, Seen};
@@ -15,8 +15,8 @@ use wire::check::StoreError;
 
 /// `revocation.freshness`, and `revocation.feed.lag`: a request is admitted by one or the other.
 const FRESHNESS: Duration = Duration::from_secs(1);
-/// `revocation.timeout`, the longest fetch of keys, and a tick for each of the two waits.
-const DEADLINE: Duration = Duration::from_millis(500 + 1500 + 300);
+/// The longest fetch of keys, `revocation.timeout` for a proof and for a verdict, and a tick for each of the waits.
+const DEADLINE: Duration = Duration::from_millis(1500 + 2 * 500 + 400);
 const WAITING: usize = 8;
 /// `limits.open_streams`, and `streams.cannot_tell_for` of the rule.
 const OPEN: usize = 6;
@@ -32,6 +32,8 @@ enum Event {
         signer: Signer,
     },
     Anonymous,
+    /// A request with the token and the proof of an earlier one.
+    Again(usize),
     Reset(usize),
     /// The upstream begins to respond, or the client leaves an open stream.
     Respond(usize),
@@ -70,6 +72,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         8 => (0..SUBJECTS.len(), 0..3u8, signer).prop_map(|(subject, jti, signer)| Event::Send { subject, jti, signer }),
         1 => Just(Event::Anonymous),
+        2 => any::<usize>().prop_map(Event::Again),
         2 => any::<usize>().prop_map(Event::Reset),
         2 => any::<usize>().prop_map(Event::Respond),
         1 => any::<usize>().prop_map(Event::Leave),
@@ -88,6 +91,16 @@ struct Known {
     subject: Option<usize>,
     signer: Signer,
     sent: Monotonic,
+    /// Its number among all proofs.
+    proof: Option<usize>,
+}
+
+/// A request with a proof.
+struct Proved {
+    subject: usize,
+    signer: Signer,
+    token: String,
+    proof: String,
 }
 
 struct History {
@@ -100,6 +113,9 @@ struct History {
     /// When each subject was ended.
     ended: [Option<Monotonic>; SUBJECTS.len()],
     rotated: bool,
+    /// Tokens are bound to a key. All proofs, and those that have admitted a request.
+    proofs: Option<Vec<Proved>>,
+    used: BTreeSet<usize>,
 }
 
 impl History {
@@ -120,6 +136,8 @@ impl History {
             rightly_ended: 0,
             ended: [None; SUBJECTS.len()],
             rotated: false,
+            proofs: None,
+            used: BTreeSet::new(),
         }
     }
 
@@ -128,20 +146,33 @@ impl History {
         match event {
             Event::Send { subject, jti, signer } => {
                 let kid = if *signer == Signer::Next { "two" } else { "one" };
-                let mut text = token(kid, &format!("{subject} {jti}"), SUBJECTS[*subject], NOW);
+                let mint = if self.proofs.is_some() { bound_token } else { token };
+                let mut text = mint(kid, &format!("{subject} {jti}"), SUBJECTS[*subject], NOW);
                 if *signer == Signer::Forged {
                     let end = text.len() - 20;
                     let other = if text.as_bytes()[end] == b'A' { "B" } else { "A" };
                     text.replace_range(end..=end, other);
                 }
+                if let Some(proofs) = &mut self.proofs {
+                    let proof = proof(at, &text, None);
+                    proofs.push(Proved { subject: *subject, signer: *signer, token: text, proof });
+                    let last = proofs.len() - 1;
+                    return self.prove(last);
+                }
                 let sent = at.proxy.host.now.monotonic;
                 let stream = at.proxy.send(0, Request::get("/api", &[("authorization", &bearer(&text))]));
-                self.requests.insert(stream, Known { subject: Some(*subject), signer: *signer, sent });
+                self.requests.insert(stream, Known { subject: Some(*subject), signer: *signer, sent, proof: None });
+            }
+            Event::Again(number) => {
+                let count = self.proofs.as_ref().map_or(0, Vec::len);
+                if let Some(number) = pick(0..count, *number) {
+                    return self.prove(number);
+                }
             }
             Event::Anonymous => {
                 let sent = at.proxy.host.now.monotonic;
                 let stream = at.proxy.send(0, Request::get("/api", &[]));
-                self.requests.insert(stream, Known { subject: None, signer: Signer::Forged, sent });
+                self.requests.insert(stream, Known { subject: None, signer: Signer::Forged, sent, proof: None });
             }
             Event::Reset(number) => {
                 if let Some(stream) = pick(self.requests.keys().copied(), *number) {
@@ -188,6 +219,20 @@ impl History {
         self.judge();
     }
 
+    /// A request with this proof.
+    fn prove(&mut self, number: usize) {
+        let Some(Proved { subject, signer, token, proof }) = self.proofs.as_ref().and_then(|all| all.get(number))
+        else {
+            return;
+        };
+        let sent = self.at.proxy.host.now.monotonic;
+        let headers = [("authorization", &*format!("DPoP {token}")), ("dpop", proof.as_str())];
+        let stream = self.at.proxy.send(0, Request::get("/api", &headers));
+        let known = Known { subject: Some(*subject), signer: *signer, sent, proof: Some(number) };
+        self.requests.insert(stream, known);
+        self.judge();
+    }
+
     fn judge(&mut self) {
         let now = self.at.proxy.host.now.monotonic;
         let mut waiting = 0;
@@ -204,6 +249,10 @@ impl History {
                     assert!(known.signer != Signer::Next || self.rotated, "a key that nobody has published");
                     assert_eq!(exchange.header("x-user"), Some(SUBJECTS[subject].as_bytes()));
                     assert!(exchange.header("authorization").is_none(), "the token is kept");
+                    assert!(exchange.header("dpop").is_none(), "the proof is kept");
+                    if let Some(proof) = known.proof {
+                        assert!(self.used.insert(proof), "a proof admits two requests");
+                    }
                     // Of a subject that was ended before: only by an answer that was asked for before, and is still fresh.
                     if let Some(ended) = self.ended[subject] {
                         assert!(now.since(ended) < FRESHNESS, "admitted {:?} after its end", now.since(ended));
@@ -226,7 +275,7 @@ impl History {
             }
         }
         // Each kind of waiting has its own room.
-        assert!(waiting <= 2 * WAITING, "{waiting} requests wait");
+        assert!(waiting <= 3 * WAITING, "{waiting} requests wait");
         assert_eq!(self.at.proxy.workers[0].waiting(), waiting, "a phase is left behind");
         assert!(self.at.proxy.host.in_flight.len() <= 2 + 2 + 2 + 1, "{} callouts", self.at.proxy.host.in_flight.len());
         for stream in decided {
@@ -292,11 +341,16 @@ proptest! {
         refresh_ahead in any::<bool>(),
         feed in any::<bool>(),
         streams in any::<bool>(),
+        bound in any::<bool>(),
     ) {
         let mut history = History::new(|config| {
             config["revocation"]["refresh_ahead"] = refresh_ahead.into();
             if feed {
                 config["revocation"]["feed"] = serde_json::json!({ "lag": "1s" });
+            }
+            if bound {
+                config["dpop"] = dpop();
+                config["rules"][0]["dpop"] = serde_json::json!({ "replay": "fleet" });
             }
             if streams {
                 config["rules"][0]["streams"] = serde_json::json!({ "end_on": ["revoked"], "cannot_tell_for": "5s" });
@@ -304,6 +358,7 @@ proptest! {
             }
         });
         history.open = streams.then(BTreeMap::new);
+        history.proofs = bound.then(Vec::new);
         for event in &events {
             history.happen(event);
         }

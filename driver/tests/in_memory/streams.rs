@@ -258,6 +258,25 @@ fn more_streams_than_may_be_open_are_refused_and_those_of_other_rules_are_not() 
     open(&mut at, "five");
 }
 
+// Regression: only streams that end by a revocation were counted for their token.
+#[test]
+fn one_token_has_a_quarter_of_the_open_streams_however_they_end() {
+    for end_on in [json!(["revoked"]), json!(["expired"]), json!(["revoked", "expired"])] {
+        let mut at = start(true);
+        at.edit(|document| {
+            document["limits"] = json!({ "open_streams": 8 });
+            document["rules"][0]["streams"] = json!({ "end_on": end_on });
+        });
+        at.run(TICK * 3);
+        let streams = [open(&mut at, "one"), open(&mut at, "one")];
+        let third = at.send("one");
+        assert_eq!(code(&at.proxy, third), "STORE_UNAVAILABLE", "{end_on}");
+        open(&mut at, "two");
+        at.proxy.reset(streams[0]);
+        open(&mut at, "one");
+    }
+}
+
 #[test]
 fn a_rule_without_streams_ends_none() {
     let mut at = start(true);

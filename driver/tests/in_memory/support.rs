@@ -6,7 +6,7 @@ use std::time::Duration;
 use authn::time::{Monotonic, Now, UnixSeconds};
 use driver::fake::{FakeHost, FakeProxy, FakeReply, FakeService, InFlight, Request, Seen, SharedData};
 use driver::{StreamId, TICK};
-use mint::{Alg, SigningKey};
+use mint::{Alg, Proof, SigningKey};
 use serde_json::{Value, json};
 use wire::check::{Needs, Question};
 use wire::{Answer, Kind, RevocationKey, Secret};
@@ -277,6 +277,30 @@ impl Fixture {
 
 pub fn token(kid: &str, jti: &str, subject: &str, issued: u64) -> String {
     key(kid).mint(&json!({ "iss": ISSUER, "aud": "api", "sub": subject, "jti": jti, "iat": issued, "exp": NOW + 3600 }))
+}
+
+/// The key that tokens are bound to.
+pub fn client() -> &'static SigningKey {
+    static CLIENT: OnceLock<SigningKey> = OnceLock::new();
+    CLIENT.get_or_init(|| SigningKey::generate(Alg::EdDSA, "client"))
+}
+
+/// A token that is bound to the key of [`client`].
+pub fn bound_token(kid: &str, jti: &str, subject: &str, issued: u64) -> String {
+    key(kid).mint(&json!({ "iss": ISSUER, "aud": "api", "sub": subject, "jti": jti, "iat": issued, "exp": NOW + 3600,
+        "cnf": { "jkt": client().thumbprint() } }))
+}
+
+/// The section `dpop` for such tokens.
+pub fn dpop() -> Value {
+    json!({ "origins": ["https://api.example"], "algorithms": ["EdDSA"], "remembered_proofs": 1024 })
+}
+
+/// A proof for `GET /api`, of this moment.
+pub fn proof(at: &Fixture, token: &str, nonce: Option<&str>) -> String {
+    let UnixSeconds(iat) = at.proxy.host.now.wall;
+    let url = "https://api.example/api";
+    client().prove(&Proof { method: "GET", url, token: Some(token), nonce, iat }).unwrap()
 }
 
 fn proxy(document: &Value, shared: SharedData, workers: usize, seed: u64, now: Now) -> FakeProxy {

@@ -306,6 +306,11 @@ impl Stream<'_> {
         self.envoy.maps.borrow()[0].clone().unwrap_or_default()
     }
 
+    /// The answer as the client gets it.
+    pub fn response(&self) -> Pairs {
+        self.envoy.maps.borrow()[2].clone().unwrap_or_default()
+    }
+
     pub fn header(&self, name: &str) -> Option<String> {
         let maps = self.envoy.maps.borrow();
         let found = maps[0].as_ref()?.iter().find(|(given, _)| given == name.as_bytes())?;

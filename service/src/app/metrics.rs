@@ -9,7 +9,7 @@ use store::{Observer, WriteError};
 
 use crate::base::connections;
 use crate::base::metrics::{Counters, Gauge};
-use crate::domain::{feed, provider_events, regions, revocations, sessions};
+use crate::domain::{feed, provider_events, regions, revocations, sessions, status_lists};
 use crate::{http, signing};
 
 /// The counters of every part, to be handed out.
@@ -23,6 +23,7 @@ pub struct Metrics {
     pub provider_events: provider_events::Metrics,
     pub signing: signing::Metrics,
     pub sessions: Counters,
+    pub status_lists: Counters,
     pub revocations: Counters,
     pub closed_connections: Counters,
     pub store: StoreMetrics,
@@ -57,6 +58,7 @@ impl Metrics {
             provider_events: provider_events::Metrics::default(),
             signing: signing::Metrics::default(),
             sessions: sessions::event_counters(),
+            status_lists: status_lists::event_counters(),
             revocations: revocations::counters(),
             closed_connections: connections::closed_counters(),
             store: StoreMetrics::new(),
@@ -72,6 +74,7 @@ impl Metrics {
         self.store.register(&mut registry);
         self.oauth.register(&mut registry);
         self.sessions.register(&mut registry, "sessions", "Sessions by event");
+        self.status_lists.register(&mut registry, "status_lists", "Lists of revoked JWTs by event");
         self.provider_requests.register(&mut registry);
         self.provider_events.register(&mut registry);
         self.signing.register(&mut registry);

@@ -23,11 +23,11 @@ use wire::{Retention, Secret};
 use crate::app::tls::ListenerTls;
 use crate::base::limits::MAX_SKEW;
 use crate::domain::feed;
-use crate::domain::provider_events::{Providers, ProvidersError};
+use crate::domain::provider_events::{Provider, Providers, ProvidersError};
 use crate::domain::regions::{EXTRA_TTL, PeerError};
 use crate::domain::revocations::Policy;
 use crate::http::admin::{AdminToken, AdminTokenError};
-use crate::signing::UriError;
+use crate::signing::{KeySource, UriError};
 pub use admin::AdminOptions;
 pub use file_store::{FileStore, only_redis_to_create};
 pub use join::JoinOptions;
@@ -274,7 +274,8 @@ impl Options {
         secret_files::check_roles(&self.secret_files, &self.admin_token_file)?;
         let providers = self.providers_file.as_deref().map(providers_file::read).transpose()?.unwrap_or_default();
         providers.check(&[])?;
-        let clients = providers.providers.iter().filter_map(|provider| provider.secret_file.as_deref());
+        let more = self.key_files()?;
+        let theirs = providers.providers.iter().flat_map(Provider::secret_files);
         let ours = self.secret_files.iter().chain(&self.sessions.session_secret_files).chain([&self.admin_token_file]);
         for join in &self.join.join_secret_files {
             let secret = secret_files::read(join)?;
@@ -285,8 +286,8 @@ impl Options {
             }
         }
         let ours = ours.chain(&self.join.join_secret_files);
-        secret_files::check_client_secrets(clients.clone(), ours.clone())?;
-        let files = ours.chain(&self.tls_key).chain(&self.join.join_key).map(PathBuf::as_path).chain(clients);
+        secret_files::check_client_secrets(theirs.clone(), ours.clone())?;
+        let files = ours.chain(&more).chain(&self.join.join_key).map(PathBuf::as_path).chain(theirs);
         let readable: Vec<String> =
             secret_files::readable_by_others(files).iter().map(|file| file.display().to_string()).collect();
         if !readable.is_empty() {
@@ -306,6 +307,18 @@ impl Options {
             providers,
             join_secrets: self.join.secrets()?,
         })
+    }
+
+    /// The files with private keys, PINs, and passwords of Redis.
+    fn key_files(&self) -> Result<Vec<PathBuf>, OptionsError> {
+        let of_redis = |redis: RedisOptions| [redis.password_file, redis.sentinel_password_file, redis.key_file];
+        let redis = [Some(self.redis.clone().into()), self.mirror_redis()].into_iter().flatten().flat_map(of_redis);
+        let signing = self.sessions.keys()?.into_iter().map(|key| match key {
+            KeySource::File(path) => path,
+            KeySource::Token(uri) => uri.pin,
+        });
+        let listeners = [self.tls_key.clone(), self.admin.admin_tls_key.clone()];
+        Ok(redis.chain(listeners).flatten().chain(signing).collect())
     }
 
     pub fn tls(&self) -> Option<ListenerTls> {

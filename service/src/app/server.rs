@@ -37,9 +37,10 @@ use crate::domain::provider_events::{self, LoadedProviders, ProviderEvents, Prov
 use crate::domain::regions::{self, OurFacts, Peer, Regions, Serving};
 use crate::domain::revocations::Revocations;
 use crate::domain::sessions::{self, Sessions};
+use crate::domain::status_lists::{self, StatusLists};
 use crate::http::admin::{self, Callers};
 use crate::http::gate::{self, Gate};
-use crate::http::{check, feed, health, join, oauth2, openapi, provider_events as provider_endpoints};
+use crate::http::{check, feed, health, join, oauth2, openapi, provider_events as provider_endpoints, status_list};
 use crate::model::note::{NoteCipher, NoteError};
 use crate::model::session_keys::Ring;
 use crate::signing::{self, Signing, TokenLimits};
@@ -149,6 +150,9 @@ impl Service {
             write_ports(path, addresses).await.map_err(ServeError::PortsFile)?;
         }
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "listening");
+        if options.admin.operator_page && options.admin.tls().is_none() && !addresses.admin.ip().is_loopback() {
+            tracing::warn!("browsers reach the operator's page without TLS: admin tokens are sent in plain text");
+        }
         let parts = Parts::new(&options, &files, providers, peers, &metrics, keys, store.stores())?;
         let limits = Limits {
             connections: options.max_connections,
@@ -169,15 +173,21 @@ impl Service {
         })
     }
 
-    /// Checks the options, and that the files and keys that they name can be used. Neither binds a listener nor asks Redis.
+    /// Checks the options, and that the files and keys that they name can be used. Neither binds a listener nor asks Redis. A store in a
+    /// file must be there, and is not read.
     ///
     /// # Errors
     /// See [`ServeError`].
     pub async fn check(options: &Options) -> Result<(), ServeError> {
         options.check()?;
         let files = options.read_files()?;
-        if options.store.is_none() {
-            store_redis::RedisOptions::from(options.redis.clone()).access().map_err(OpenStoreError::from)?;
+        match &options.store {
+            // A service may be using it.
+            Some(file) if !options.create_store => store_embedded::look(&file.path()).map_err(OpenStoreError::from)?,
+            Some(_) => {}
+            None => {
+                store_redis::RedisOptions::from(options.redis.clone()).access().map_err(OpenStoreError::from)?;
+            }
         }
         if let Some(mirror) = options.mirror_redis() {
             mirror.access().map_err(ServeError::Mirror)?;
@@ -330,7 +340,19 @@ impl Parts {
             (secrets, Arc::new(serving))
         });
         let sessions = keys.map(|(config, signing, clients)| {
+            let status_lists = options.sessions.status_lists(&config.issuer).map(|config| {
+                let parts = status_lists::Parts {
+                    ring: Arc::clone(&ring),
+                    signing: Arc::clone(&signing),
+                    session_store: Arc::clone(&stores.sessions),
+                    replay_guard: Arc::clone(&stores.replay_guard),
+                    revocation_store: Arc::clone(&stores.revocations),
+                    events: metrics.status_lists.clone(),
+                };
+                Arc::new(StatusLists::new(config, parts))
+            });
             let parts = sessions::Parts {
+                status_lists,
                 signing,
                 clients,
                 ring,
@@ -400,6 +422,12 @@ fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Router {
         let gate = (Gate::new(options.max_requests, oauth2::MAX_BODY), parts.work.clone());
         let endpoints = oauth2::routes().layer(middleware::from_fn_with_state(gate, gate::run_to_completion));
         routes = routes.merge(endpoints.merge(oauth2::key_routes()).with_state(state));
+        if let Some(lists) = &sessions.status_lists {
+            // They are for strangers, who must not take the places of clients.
+            let gate = Gate::new(options.max_requests, 0);
+            let lists = status_list::routes().with_state(Arc::clone(lists));
+            routes = routes.merge(lists.layer(middleware::from_fn_with_state(gate, gate::limit)));
+        }
     }
     // Whether the process lives must be told when every place is taken, too.
     let routes = routes
@@ -449,6 +477,7 @@ fn admin_routes(parts: &Parts, options: &Options, files: Files) -> Router {
         audit: Arc::clone(&parts.audit),
         callers,
         health: parts.health(),
+        page: options.admin.operator_page,
         work: parts.work.clone(),
     };
     let limits = admin::Limits {

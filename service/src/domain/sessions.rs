@@ -25,11 +25,13 @@ use crate::base::throttle::Throttle;
 use crate::domain::audit::{Audit, REFUSALS_AUDITED_EVERY};
 use crate::domain::clients::Clients;
 use crate::domain::revocations::Revocations;
+use crate::domain::status_lists::StatusLists;
 use crate::model::field_error::FieldError;
 use crate::model::session::{Data, Format};
 use crate::model::session_keys::{KeyAt, Ring, Sid};
-use crate::signing::{SignError, Signing};
-pub use issue::Tokens;
+use crate::signing::Signing;
+use issue::STATUS;
+pub use issue::{IssueError, Tokens};
 pub use lookup::ActiveToken;
 use records::{MAX_SESSIONS_PER_SUBJECT, SessionRecords};
 pub use refresh::RefreshError;
@@ -79,6 +81,8 @@ pub struct Sessions {
     touches: Arc<Semaphore>,
     ending: Arc<Semaphore>,
     doubted: Arc<Semaphore>,
+    /// Of its JWTs, if lists are published.
+    pub status_lists: Option<Arc<StatusLists>>,
     /// Refresh tokens that another client presented, as they are written to the audit log.
     foreign_tokens: Throttle,
 }
@@ -94,6 +98,7 @@ pub struct Parts {
     pub secrets: Arc<[DerivedKeys]>,
     pub revocations: Arc<Revocations>,
     pub audit: Arc<Audit>,
+    pub status_lists: Option<Arc<StatusLists>>,
     pub events: Counters,
 }
 
@@ -117,7 +122,7 @@ pub enum SessionError {
     #[error(transparent)]
     Write(#[from] WriteError),
     #[error(transparent)]
-    Sign(#[from] SignError),
+    Issue(#[from] IssueError),
     #[error("the system gave no randomness")]
     Randomness,
 }
@@ -147,8 +152,18 @@ impl From<StoreError> for SessionError {
 
 impl Sessions {
     pub fn new(config: Config, parts: Parts) -> Self {
-        let Parts { signing, clients, ring, session_store, revocation_store, secrets, revocations, audit, events } =
-            parts;
+        let Parts {
+            signing,
+            clients,
+            ring,
+            session_store,
+            revocation_store,
+            secrets,
+            revocations,
+            audit,
+            status_lists,
+            events,
+        } = parts;
         let limit = |most| Arc::new(Semaphore::new(most));
         Self {
             config,
@@ -161,6 +176,7 @@ impl Sessions {
             revocations,
             audit,
             events,
+            status_lists,
             touches: limit(MAX_TOUCHES),
             ending: limit(MAX_ENDING),
             doubted: limit(MAX_ENDING),
@@ -184,6 +200,11 @@ impl Sessions {
         if new.refresh && new.is_bound_to_key() && self.config.token_url.is_none() {
             let what = "needs --token-url for a session with a refresh token: each refresh proves the key";
             return Err(FieldError::new("binding.jkt", what).into());
+        }
+        if self.status_lists.is_some() && new.claims.contains_key(STATUS) {
+            return Err(
+                FieldError::new("claims.status", "is set by the service, because it has --status-list-url").into()
+            );
         }
         let (now, at) = (unix_seconds(), self.ring.first());
         let sid = Sid::random().map_err(|_| SessionError::Randomness)?;

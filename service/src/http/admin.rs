@@ -3,7 +3,9 @@
 mod audit;
 mod bulk;
 mod callers;
+mod cross_site;
 mod guard;
+mod page;
 mod problem;
 mod query;
 mod rates;
@@ -42,6 +44,8 @@ pub struct Parts {
     pub audit: Arc<Audit>,
     pub callers: Callers,
     pub health: health::AppState,
+    /// Whether the operator's page is served.
+    pub page: bool,
     /// What is finished though its sender hangs up.
     pub work: TaskTracker,
 }
@@ -58,7 +62,7 @@ pub struct Limits {
 
 /// `document` describes this listener, and is served by it.
 pub fn routes(parts: Parts, limits: Limits, document: Bytes) -> Router {
-    let Parts { revocations, sessions, audit, callers, health, work } = parts;
+    let Parts { revocations, sessions, audit, callers, health, page, work } = parts;
     let guard = Arc::new(Guard::new(callers, limits.rate, Arc::clone(&audit), work.clone(), Instant::now()));
     let guarded = |routes: OpenApiRouter| {
         Router::from(routes)
@@ -74,13 +78,17 @@ pub fn routes(parts: Parts, limits: Limits, document: Bytes) -> Router {
     let bulk = bulk::routes().with_state(bulk::AppState::new(revocations, audit, work));
     let served = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
     // The time is of the answer. A request that was begun goes on, in its place.
-    guarded(bounded.layer(middleware::from_fn_with_state(gate, limit)))
+    let routes = guarded(bounded.layer(middleware::from_fn_with_state(gate, limit)))
         .layer(time)
         // It takes as long as its lines, and bounds each wait itself.
         .merge(guarded(bulk))
         .merge(Router::from(health::routes().with_state(health)))
         .route("/openapi.json", axum::routing::get(served))
-        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not_found"))
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not_found"));
+    match page {
+        true => routes.merge(page::routes()).layer(middleware::map_response(page::harden)),
+        false => routes,
+    }
 }
 
 /// The description of this listener, without the description's own endpoint.

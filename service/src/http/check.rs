@@ -22,7 +22,7 @@ use crate::base::connections::Connection;
 use crate::base::throttle::Throttle;
 use crate::domain::issuers::Issuers;
 pub use metrics::Metrics;
-use store::{Claim, ReplayGuard, RevocationStore};
+use store::{Claim, PROOF, ReplayGuard, RevocationStore};
 
 const NO_STORE: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
 
@@ -111,7 +111,7 @@ async fn check(State(state): State<AppState>, Extension(connection): Extension<C
 /// Uses proofs up. No secret plays a part in their names, so proxies that rotate theirs agree on them.
 async fn claim_all(state: &AppState, proofs: &[UsedProof]) -> Vec<Result<Claimed, StoreError>> {
     let claim = async |proof: &UsedProof| {
-        let name = format!("dpop-{}", base64url::encode(proof.digest));
+        let name = format!("{PROOF}{}", base64url::encode(proof.digest));
         // It is never completed: the claim lasts as long as the proof could be used.
         Ok(match state.replay_guard.claim(&name, Duration::from_secs(proof.seconds.into())).await? {
             Claim::Claimed => Claimed::First,

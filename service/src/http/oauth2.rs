@@ -32,11 +32,12 @@ use crate::base::throttle::Throttle;
 use crate::domain::audit::{Audit, Event};
 use crate::domain::clients::{Client, May};
 use crate::domain::sessions::{ActiveToken, Sessions, Tokens};
+use crate::http::accept::takes;
 use crate::model::session::Audience;
 use crate::signing::JwkSet;
 use client::authenticate;
 use error::{NO_STORE, OAuthError, OAuthProblem};
-use form::{Form, takes_json};
+use form::Form;
 pub use metrics::Metrics;
 use store::ReplayGuard;
 
@@ -268,7 +269,7 @@ fn read(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<(Client, Form), OAuthError> {
-    if !takes_json(headers) {
+    if !takes(headers, "application/json") {
         return Err(OAuthError::NotAcceptable);
     }
     let form = Form::read(headers, body)?;

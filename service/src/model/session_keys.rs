@@ -46,6 +46,7 @@ enum Use {
     Token = 5,
     TokenId = 6,
     Seal = 7,
+    StatusPage = 8,
 }
 
 impl Ring {
@@ -93,6 +94,12 @@ impl Ring {
     pub fn subject_name(&self, at: KeyAt, issuer: &str, subject: &str) -> Name {
         let length = (issuer.len() as u64).to_be_bytes();
         Name::of(&self.mac(at, Use::SubjectName, &[&length, issuer.as_bytes(), subject.as_bytes()]))
+    }
+
+    /// A page of a status list of this issuer.
+    pub fn status_page_name(&self, at: KeyAt, issuer: &str, list: u16, page: u32) -> Name {
+        let parts: [&[u8]; 3] = [&list.to_be_bytes(), &page.to_be_bytes(), issuer.as_bytes()];
+        Name::of(&self.mac(at, Use::StatusPage, &parts))
     }
 
     /// Encrypts `text` for `context` alone: moved to another context it does not open.

@@ -21,6 +21,10 @@ fn claims() -> Map<String, Value> {
     Map::from_iter([("sub".to_owned(), "alice".into())])
 }
 
+async fn signed(signing: &Signing) -> String {
+    signing.sign(ACCESS_TOKEN, &claims()).await.unwrap().token
+}
+
 #[tokio::test]
 async fn each_kind_of_key_signs_what_it_verifies_and_is_named_by_its_thumbprint() {
     for alg in [Alg::RS256, Alg::ES256, Alg::EdDSA] {
@@ -28,7 +32,7 @@ async fn each_kind_of_key_signs_what_it_verifies_and_is_named_by_its_thumbprint(
         let ours = read(&minted);
         assert_eq!((ours.kid(), ours.public().algorithm().name()), (minted.thumbprint().as_str(), alg.name()));
         let signing = of(vec![ours], Duration::ZERO, Instant::now());
-        let token = signing.sign(&claims()).await.unwrap();
+        let token = signed(&signing).await;
         let verified = signing.verify(&token).unwrap();
         assert_eq!((verified.claims, verified.thumbprint), (claims(), minted.thumbprint()));
         let mut jwk = minted.public_jwk().unwrap();
@@ -38,11 +42,19 @@ async fn each_kind_of_key_signs_what_it_verifies_and_is_named_by_its_thumbprint(
 }
 
 #[tokio::test]
+async fn a_status_list_is_no_access_token() {
+    let signing = of(vec![key(Alg::ES256)], Duration::ZERO, Instant::now());
+    let list = signing.sign(STATUS_LIST, &claims()).await.unwrap();
+    assert!(signing.verify(&list.token).is_none());
+    assert_eq!(list.thumbprint, kids(&signing)[0]);
+}
+
+#[tokio::test]
 async fn what_another_signed_or_somebody_changed_is_refused() {
     let minted = Minted::generate(Alg::ES256, "x");
     let signing = of(vec![read(&minted)], Duration::ZERO, Instant::now());
     let kid = minted.thumbprint();
-    let token = signing.sign(&claims()).await.unwrap();
+    let token = signed(&signing).await;
     let with = |header: Value| minted.sign(&header.to_string(), r#"{"sub":"alice"}"#);
     assert!(signing.verify(&with(json!({ "alg": "ES256", "kid": kid, "typ": "at+jwt" }))).is_some());
     for header in [
@@ -56,7 +68,7 @@ async fn what_another_signed_or_somebody_changed_is_refused() {
     ] {
         assert!(signing.verify(&with(header.clone())).is_none(), "{header}");
     }
-    let other = of(vec![key(Alg::ES256)], Duration::ZERO, Instant::now()).sign(&claims()).await.unwrap();
+    let other = signed(&of(vec![key(Alg::ES256)], Duration::ZERO, Instant::now())).await;
     let (input, signature) = token.rsplit_once('.').unwrap();
     let (header, _) = input.split_once('.').unwrap();
     let forged = format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(r#"{"sub":"mallory"}"#));
@@ -71,10 +83,10 @@ async fn a_new_key_is_published_before_it_signs_and_the_old_one_until_its_tokens
     let (old, new) = (key(Alg::EdDSA), key(Alg::EdDSA));
     let (old_kid, new_kid) = (old.kid().to_owned(), new.kid().to_owned());
     let signing = of(vec![old], overlap, start);
-    let old_token = signing.sign(&claims()).await.unwrap();
+    let old_token = signed(&signing).await;
     signing.load(vec![new], start);
     assert_eq!(kids(&signing), [old_kid.clone(), new_kid.clone()]);
-    let signer = async || signing.verify(&signing.sign(&claims()).await.unwrap()).unwrap().thumbprint;
+    let signer = async || signing.verify(&signed(&signing).await).unwrap().thumbprint;
     signing.advance(start + PUBLISH_LEAD - Duration::from_millis(1));
     assert_eq!(signer().await, old_kid);
     signing.advance(start + PUBLISH_LEAD);
@@ -101,6 +113,6 @@ fn no_more_than_so_many_old_keys_are_kept() {
 #[tokio::test]
 async fn without_a_key_nothing_is_signed() {
     let signing = of(vec![], Duration::ZERO, Instant::now());
-    assert_eq!((signing.has_key(), signing.sign(&claims()).await), (false, Err(SignError::NoKey)));
+    assert_eq!((signing.has_key(), signing.sign(ACCESS_TOKEN, &claims()).await), (false, Err(SignError::NoKey)));
     assert!(signing.jwks().keys.is_empty());
 }

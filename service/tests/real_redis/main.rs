@@ -12,6 +12,7 @@ mod admin;
 mod feed;
 mod http;
 mod migration;
+mod page;
 mod provider;
 mod provider_events;
 #[allow(dead_code, reason = "shared with the tests of the store")]

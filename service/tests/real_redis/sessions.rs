@@ -4,6 +4,7 @@ mod ending;
 mod introspection;
 mod refresh;
 mod rotation;
+mod status_lists;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,7 +66,7 @@ fn signing_key(dir: &tempfile::TempDir, name: &str, alg: Alg) -> (PathBuf, Strin
     let key = SigningKey::generate(alg, "x");
     let path = dir.path().join(name);
     // As careful operators do: the file is all there or not at all.
-    std::fs::write(dir.path().join("new"), key.private_pem().unwrap()).unwrap();
+    write_private(&dir.path().join("new"), key.private_pem().unwrap().as_bytes());
     std::fs::rename(dir.path().join("new"), &path).unwrap();
     (path, key.thumbprint())
 }

@@ -61,6 +61,20 @@ pub struct Opened {
     pub place: FilePlace,
 }
 
+/// What can be told of the file without opening it, which a running service would not allow.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn look(path: &Path) -> Result<(), OpenError> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => Err(OpenError::NotAStore(path.to_owned())),
+        Ok(metadata) if metadata.len() == 0 => Err(OpenError::Empty(path.to_owned())),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(OpenError::Missing(path.to_owned())),
+        Err(source) => Err(OpenError::Io { path: path.to_owned(), source }),
+    }
+}
+
 /// Opens the store, and verifies the checksum of every page.
 ///
 /// # Errors

@@ -28,5 +28,5 @@ mod writer;
 pub use config::{Config, DEFAULT_MAX_BYTES, MIN_MAX_BYTES};
 pub use embedded_store::EmbeddedStore;
 pub use export::FileExport;
-pub use file::{Compacted, OpenError, compact, create_store};
+pub use file::{Compacted, OpenError, compact, create_store, look};
 pub use writer::WRITE_LIMIT;

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redb::Error;
-use store::{Claim, ReplayGuard, StoreError, WriteError};
+use store::{Claim, PROOF, ReplayGuard, StoreError, WriteError};
 
 use crate::codec::{Decoder, Encoder};
 use crate::embedded_store::EmbeddedStore;
@@ -39,7 +39,10 @@ impl ReplayGuard for EmbeddedStore {
 }
 
 fn mark(tables: &mut Tables<'_>, entry: &[u8], state: u8, ttl: Duration) -> Result<Result<(), WriteError>, Error> {
-    if let Err(full) = tables.has_room(Use::Others, 1, 2 * entry.len()) {
+    // A store full of sessions can still end them, also by logouts and events.
+    let is_proof = entry.get(1..).is_some_and(|digest| digest.starts_with(PROOF.as_bytes()));
+    let usage = if is_proof { Use::Others } else { Use::Revocations };
+    if let Err(full) = tables.has_room(usage, 1, 2 * entry.len()) {
         return Ok(Err(full));
     }
     let value = Encoder::default().number(expiry(tables.now, Some(ttl))).byte(state).end();

@@ -31,7 +31,8 @@ pub const ISSUERS: TableDefinition<&[u8], u64> = TableDefinition::new("issuers")
 pub const FORM: u64 = 1;
 /// How long an expired entry stays in the file.
 pub const REMOVED_AFTER_MILLIS: u64 = 10 * 60 * 1000;
-/// The share of the room that only revocations may use: a store full of sessions can still revoke them.
+/// The share of the room that only revocations and the claims that lead to them may use: a store full of sessions can still
+/// revoke them.
 const RESERVED_SHARE: u64 = 10;
 /// What an entry takes beside its name and its value, about.
 const OVERHEAD: u64 = 64;

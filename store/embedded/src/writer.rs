@@ -26,8 +26,9 @@ const MAX_QUEUE: usize = 4096;
 const MAX_TOGETHER: usize = 1024;
 /// How often it looks after the file while nothing is written.
 const TICK: Duration = Duration::from_millis(500);
-/// Expired entries that are removed with a commit, and without other writes.
+/// Expired entries that are removed with a commit, at least, and for each of its writes; and without other writes.
 const PURGE_BESIDE: usize = 64;
+const PURGE_FOR_EACH: usize = 4;
 const PURGE_ALONE: usize = 2048;
 /// Between attempts to open the file again after a failure.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -142,7 +143,9 @@ impl Work {
                             Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                         }
                     }
-                    self.commit(together, PURGE_BESIDE);
+                    // More than the writes can add: else what has expired would fill a store that is never idle.
+                    let purge = PURGE_BESIDE.max(together.len().saturating_mul(PURGE_FOR_EACH));
+                    self.commit(together, purge);
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     if self.may_purge {

@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use store::{
-    AuditBounds, AuditLog as _, Durability, Ends, Observer, Revocation, RevocationStore as _, StoreError, Unobserved,
-    WriteError,
+    AuditBounds, AuditLog as _, Claim, Durability, Ends, Observer, ReplayGuard as _, Revocation, RevocationStore as _,
+    StoreError, Unobserved, WriteError,
 };
 use store_embedded::{Config, EmbeddedStore, MIN_MAX_BYTES, OpenError, compact, create_store};
 use tempfile::TempDir;
@@ -202,6 +202,10 @@ async fn a_full_store_takes_revocations_last_and_lifting_makes_room() {
     }
     assert!(entries > 100);
     store.revoke(vec![revocation(0)]).await.expect("the last tenth is for revocations");
+    // A logout is claimed before it is carried out. A client with a token can make any number of proofs.
+    assert_eq!(store.claim("a-logout", HOUR).await, Ok(Claim::Claimed));
+    store.complete("a-logout", HOUR).await.expect("as it was claimed");
+    assert_eq!(store.claim("dpop-a-proof", HOUR).await, Err(StoreError::StoreFailed));
     let mut revoked = 0;
     while store.revoke((1..=50).map(|number| revocation(revoked * 50 + number)).collect()).await.is_ok() {
         revoked += 1;

@@ -6,6 +6,8 @@ use crate::{Ready, Store, Table};
 #[derive(Clone)]
 pub struct Variations {
     bases: Vec<(String, Ready)>,
+    /// The first so many are the table's. The others are the same with another proof, since each proof counts once.
+    of_table: usize,
     /// The parts of all bases.
     headers: Vec<(String, String)>,
     paths: Vec<String>,
@@ -24,6 +26,8 @@ pub struct Variation {
 
 /// A request keeps its configuration in all but one of so many.
 const STRANGERS: usize = 8;
+/// How many more proofs a request with one has.
+const MORE_PROOFS: usize = 2;
 const METHODS: [&str; 9] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "get", "PROPFIND"];
 /// Bytes that mean something to one of the parsers.
 const BYTES: &[u8] = b"aZ09-_.~/%\\;:=,\"'{}[]()&?#@!$*+| \t\x7f";
@@ -49,8 +53,16 @@ impl Variations {
     /// A case cannot be made into a request.
     pub fn new(table: &Table, is_wanted: impl Fn(&str) -> bool, now: u64, seed: u64) -> anyhow::Result<Self> {
         let wanted = |case: &&crate::Case| case.store == Store::Up && is_wanted(&case.config);
-        let bases = table.cases.iter().filter(wanted).map(|case| Ok((case.config.clone(), table.ready(case, now)?)));
-        let bases = bases.collect::<anyhow::Result<Vec<_>>>()?;
+        let base = |case: &crate::Case| Ok((case.config.clone(), table.ready(case, now)?));
+        let mut bases = table.cases.iter().filter(wanted).map(base).collect::<anyhow::Result<Vec<_>>>()?;
+        let of_table = bases.len();
+        let has_proof = |case: &&crate::Case| case.request.headers.iter().any(|(_, value)| value.contains("{proof}"));
+        for more in 0..MORE_PROOFS {
+            // The name of a case is in the `jti` of its proof.
+            let renamed = |case: &crate::Case| crate::Case { name: format!("{} {more}", case.name), ..case.clone() };
+            let proving = table.cases.iter().filter(wanted).filter(has_proof).map(renamed);
+            bases.extend(proving.map(|case| base(&case)).collect::<anyhow::Result<Vec<_>>>()?);
+        }
         let all = |part: fn(&Ready) -> &String| {
             let mut parts: Vec<_> = bases.iter().map(|(_, ready)| part(ready).clone()).collect();
             parts.sort();
@@ -60,7 +72,7 @@ impl Variations {
         let (paths, authorities) = (all(|ready| &ready.path), all(|ready| &ready.authority));
         let mut headers: Vec<_> = bases.iter().flat_map(|(_, ready)| ready.headers.clone()).collect();
         headers.extend(HEADERS.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        Ok(Self { bases, headers, paths, authorities, random: Random(seed), given: 0 })
+        Ok(Self { bases, of_table, headers, paths, authorities, random: Random(seed), given: 0 })
     }
 
     /// Another sequence of the same parts, of changed requests only.
@@ -114,7 +126,7 @@ impl Iterator for Variations {
     type Item = Variation;
 
     fn next(&mut self) -> Option<Variation> {
-        if let Some((config, ready)) = self.bases.get(self.given) {
+        if let Some((config, ready)) = self.bases.get(self.given).filter(|_| self.given < self.of_table) {
             self.given += 1;
             return Some(Variation { config: config.clone(), ready: ready.clone() });
         }

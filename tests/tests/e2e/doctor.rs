@@ -1,7 +1,7 @@
 //! `portcullis doctor` on a healthy mesh, and on one with faults planted for real.
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use harness::mesh::{ISSUER, claims, claims_with};
@@ -139,6 +139,35 @@ async fn mesh(name: &str, options: MeshOptions) -> (Mesh, String) {
     (mesh, path)
 }
 
+/// `portcullis top` sees what this mesh does, by the metrics of either host, and says what is unreachable.
+async fn top_shows_requests(mesh: &Mesh, token: &str) {
+    let envoy = format!("http://{}", mesh.envoy.admin_address());
+    let service = format!("http://{}", mesh.service.as_ref().unwrap().admin_address());
+    let mut command = Command::new(Service::binary());
+    command.args(["top", "--once", "--interval", "1s", "--envoy", &envoy, "--service", &service]);
+    let mut running =
+        command.args(["--envoy", "http://127.0.0.1:1"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    while running.try_wait().unwrap().is_none() {
+        assert_eq!(mesh.get(token).await.status, 200);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let output = running.wait_with_output().expect("its output");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let row = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}: {text}"));
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let proxy = row(envoy.trim_start_matches("http://"));
+    assert_eq!(proxy.len(), 13, "{text}");
+    // All of them passed, with a token that was verified before.
+    assert!(proxy[1] != "0" && proxy[1] != "-" && proxy[1] == proxy[2] && proxy[6] == "100.0%", "{text}");
+    assert_eq!(proxy[3..6], ["0", "0", "0"], "{text}");
+    assert_eq!(row("api")[1..3], proxy[1..3], "{text}");
+    assert_eq!(row(service.trim_start_matches("http://")).last().map(String::as_str), Some("ready"), "{text}");
+    assert!(row("127.0.0.1:1 ").contains(&"unreachable:".to_owned()), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_found_on_a_healthy_mesh_and_each_planted_fault_is() {
     let (mut mesh, filter) = mesh("doctor", MeshOptions::default()).await;
@@ -155,6 +184,8 @@ async fn nothing_is_found_on_a_healthy_mesh_and_each_planted_fault_is() {
     let (code, said) = loaded.ask();
     assert_eq!((code, &said["findings"]), (0, &json!([])));
 
+    top_shows_requests(&mesh, &token).await;
+
     // Tokens.
     let now = harness::mesh::unix_now();
     let with_token = |token: &str| all().with(format!("--token={token}")).with("--path=/api");
@@ -167,7 +198,18 @@ async fn nothing_is_found_on_a_healthy_mesh_and_each_planted_fault_is() {
     with_token(&mint(json!({ "iat": now + 120, "exp": now + 600 }))).finds("clock_drift", "error");
     let revoked = claims();
     mesh.revoke(&["session", "--issuer", ISSUER, "--id", revoked["sid"].as_str().unwrap()]).await;
-    with_token(&mesh.keys.first.mint(&revoked)).finds("SESSION_REVOKED", "error");
+    let revoked = mesh.keys.first.mint(&revoked);
+    with_token(&revoked).finds("SESSION_REVOKED", "error");
+
+    // A rule that looks at no token says nothing about one.
+    let (code, said) = all().with(format!("--token={revoked}")).with("--path=/public").ask();
+    assert_eq!(code, 0, "{said}");
+    assert!(!said["passed"].to_string().contains("admit") && said["skipped"][0]["check"] == "token", "{said}");
+    // Nor do answers to a placeholder.
+    let mut assumed = with_token(&token).with("--assume-secrets");
+    assumed.environment.clear();
+    let (code, said) = assumed.ask();
+    assert_eq!((code, said["skipped"].as_array().unwrap().len()), (0, 2), "{said}");
 
     // What Envoy has loaded.
     let mut changed: Value = serde_json::from_str(&std::fs::read_to_string(&filter).unwrap()).unwrap();

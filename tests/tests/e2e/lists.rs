@@ -91,13 +91,13 @@ async fn a_dry_run_changes_nothing_and_a_bulk_that_stopped_goes_on() {
     let file = desk.directory.write("bulk.jsonl", format!("{lines}\n")).display().to_string();
     let done = desk.directory.write("done", "1").display().to_string();
     let said = desk.ok(&["revoke", "bulk", &file, "--dry-run", "--resume", &done]);
-    assert!(said.starts_with("2 lines would be sent, 0 cannot be read, 1 were finished before"), "{said}");
+    assert!(said.starts_with("2 lines would be sent, 0 cannot be read, 1 were revoked before"), "{said}");
     assert!(listed().is_empty());
     assert!(desk.ok(&["revoke", "bulk", &file, "--resume", &done]).starts_with("2 revoked, 0 failed"));
     assert_eq!(listed(), ["b", "c"]);
-    assert_eq!(std::fs::read_to_string(&done).unwrap(), "3");
+    assert!(std::fs::read_to_string(&done).unwrap().starts_with("3 "));
     let (_, errors, _) = desk.run(&["revoke", "bulk", &file, "--resume", &done]);
-    assert_eq!(errors, "");
+    assert!(errors.contains("nothing to do"), "{errors}");
 
     let key = desk.ok(&["revoke", "list", "--json", "--subject", "b"]);
     let key = serde_json::from_str::<Value>(&key).unwrap()["key"].as_str().unwrap().to_owned();

@@ -12,6 +12,7 @@
 mod behind_a_proxy;
 mod browser;
 mod cases;
+mod chromium;
 mod cluster;
 mod compose;
 mod config;

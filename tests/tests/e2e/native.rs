@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use harness::mesh::{ISSUER, OTHER_ISSUER, claims_with};
-use harness::{Answer, FilterHost, Mesh, MeshOptions, Request, Upstream, exchange, image, project, wait_until};
+use harness::{Answer, FilterHost, Mesh, MeshOptions, Request, Upstream, exchange, image, wait_until};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};

@@ -8,13 +8,18 @@ use serde_json::{Value, json};
 const ISSUER: &str = "https://sessions.example";
 const SECRET: &str = "a-client-secret-of-at-least-32-bytes";
 
-struct Sessions {
-    mesh: Mesh,
+pub struct Sessions {
+    pub mesh: Mesh,
     _redis: Redis,
 }
 
 impl Sessions {
     async fn start(name: &str) -> Self {
+        Self::start_with(name, &[]).await
+    }
+
+    /// `more`: of the service's command line.
+    pub async fn start_with(name: &str, more: &[&str]) -> Self {
         let directory = Directory::new(name);
         let redis = Redis::start(&directory).await;
         let key = SigningKey::generate(Alg::ES256, "x");
@@ -27,6 +32,7 @@ impl Sessions {
         service.arguments = ["--session-issuer", ISSUER, "--session-audience", "api", "--signing-key", &key_file]
             .into_iter()
             .chain(["--clients-file", &clients, "--refresh-grace", "0s"])
+            .chain(more.iter().copied())
             .map(str::to_owned)
             .collect();
         let mut jwk = key.public_jwk().unwrap();
@@ -40,12 +46,12 @@ impl Sessions {
         Self { mesh, _redis: redis }
     }
 
-    fn service(&self) -> &Service {
+    pub fn service(&self) -> &Service {
         self.mesh.service.as_ref().unwrap()
     }
 
     /// The tool's answers, one a line.
-    fn tool(&self, arguments: &[&str]) -> Vec<Value> {
+    pub fn tool(&self, arguments: &[&str]) -> Vec<Value> {
         let url = format!("http://{}", self.service().admin_address());
         let token_file = self.service().admin_token_file();
         let common = ["--json", "--service", &url, "--token-file", token_file.to_str().unwrap()];
@@ -69,12 +75,12 @@ impl Sessions {
         (answer.status, answer.json())
     }
 
-    async fn status(&self, made: &Value) -> u16 {
+    pub async fn status(&self, made: &Value) -> u16 {
         self.mesh.get(made["access_token"].as_str().unwrap()).await.status
     }
 
     /// Every worker comes to refuse it.
-    async fn ends(&self, made: &Value) {
+    pub async fn ends(&self, made: &Value) {
         let token = made["access_token"].as_str().unwrap();
         assert!(self.mesh.becomes_everywhere(token, 403).await);
         for mut connection in self.mesh.connections(1).await {

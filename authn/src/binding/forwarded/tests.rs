@@ -59,3 +59,19 @@ fn what_the_hop_did_not_say_does_not_count() {
         assert_eq!(hash(&[&header]), Err(Cause::ForwardedCertificateUnreadable), "{header}");
     }
 }
+
+#[test]
+fn a_quote_that_the_client_leaves_open_does_not_hide_what_the_hop_said() {
+    // The hop writes the subject of the client's own certificate, which may have quotes.
+    let hop = format!(r#"By={HOP};Hash=aa;Subject="CN=a\",O=b""#);
+    assert_eq!(hash(&[&hop]).as_deref(), Ok("aa"));
+    for client in [
+        format!(r#"By={HOP};Hash=ff;X=""#),
+        format!(r#"By={HOP};Hash=ff;X="\"#),
+        format!(r#"By={HOP};Hash=ff;""#),
+        format!(r#"By={HOP};Hash=ff;X=a""#),
+    ] {
+        assert_eq!(hash(&[&client, &hop]), Err(Cause::ForwardedCertificateUnreadable), "{client}");
+        assert_eq!(hash(&[&format!("{client},{hop}")]), Err(Cause::ForwardedCertificateUnreadable), "{client}");
+    }
+}

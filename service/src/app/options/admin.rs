@@ -33,6 +33,10 @@ pub struct AdminOptions {
     /// Refuse callers without a certificate, also those with the admin token.
     #[arg(long, env = "PORTCULLIS_ADMIN_REQUIRE_CERTIFICATE", requires = "admin_client_ca")]
     pub admin_require_certificate: bool,
+    /// Serve the operator's page at /operator/ on --admin-listen: users, sessions, revocations, audit entries and health, in a
+    /// browser. It calls the admin API as the signed-in operator. docs/operator-page.md describes it.
+    #[arg(long, env = "PORTCULLIS_OPERATOR_PAGE")]
+    pub operator_page: bool,
     /// Requests per second of one caller; more get 429.
     #[arg(long, env = "PORTCULLIS_ADMIN_RATE", value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub admin_rate: u32,

@@ -20,7 +20,7 @@ pub enum SecretFileError {
     )]
     SharedIsAdmin { shared: PathBuf, admin: PathBuf },
     /// The provider has it, and could end sessions beyond its own, or read checks.
-    #[error("`secret_file` {client} contains the same secret as {ours}, which the provider must not know; use two")]
+    #[error("{client} contains the same secret as {ours}, which the provider must not know; use two")]
     ClientIsOurs { client: PathBuf, ours: PathBuf },
 }
 
@@ -52,7 +52,7 @@ pub fn check_roles(shared: &[PathBuf], admin: &Path) -> Result<(), SecretFileErr
 }
 
 /// # Errors
-/// A provider's secret is one of this service.
+/// A secret that a provider knows is one of this service.
 pub fn check_client_secrets<'f>(
     clients: impl Iterator<Item = &'f Path>,
     ours: impl Iterator<Item = &'f PathBuf> + Clone,

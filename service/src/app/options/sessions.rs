@@ -9,6 +9,7 @@ use wire::Secret;
 use super::secret_files::read_secrets;
 use super::{OptionsError, values};
 use crate::domain::sessions::Config;
+use crate::domain::status_lists;
 use crate::signing::KeySource;
 
 /// For all keys: half of the threads for blocking work. A module that hangs may block these forever, and files and
@@ -63,6 +64,17 @@ pub struct SessionOptions {
     /// 9449) in a token request binds the new access token to its key. Without it, proofs are ignored.
     #[arg(long, env = "PORTCULLIS_TOKEN_URL", value_name = "URL", requires = "session_issuer", value_parser = token_url)]
     pub token_url: Option<TargetUri>,
+    /// Publish signed lists of revoked JWTs (Token Status List) under /status/ of the data listener, and name them in the claim
+    /// `status` of each JWT. The URL of this path as readers use it, such as https://login.example/status.
+    #[arg(long, env = "PORTCULLIS_STATUS_LIST_URL", value_name = "URL", requires = "signing_keys", value_parser = status_list_url)]
+    pub status_list_url: Option<String>,
+    /// The number of status lists, at most 256. Each has 65,536 indexes; give at least twice as many as JWTs are valid at
+    /// once. It may be raised, not lowered while JWTs of the lists are valid.
+    #[arg(long, env = "PORTCULLIS_STATUS_LISTS", value_name = "N", default_value = "1", value_parser = values::status_lists)]
+    pub status_lists: u16,
+    /// How old what a reader of a status list knows may be; 2s to 1h.
+    #[arg(long, env = "PORTCULLIS_STATUS_LIST_TTL", value_name = "TIME", default_value = "60s", value_parser = values::status_list_ttl)]
+    pub status_list_ttl: Duration,
     /// A JSON file with the clients that may introspect, refresh and revoke. Read again when it changes.
     #[arg(long, env = "PORTCULLIS_CLIENTS_FILE", value_name = "PATH", requires = "session_issuer")]
     pub clients_file: Option<PathBuf>,
@@ -106,6 +118,16 @@ impl SessionOptions {
         }))
     }
 
+    /// `None`: no status lists are published.
+    pub fn status_lists(&self, issuer: &str) -> Option<status_lists::Config> {
+        Some(status_lists::Config {
+            issuer: issuer.to_owned(),
+            url: self.status_list_url.clone()?,
+            lists: self.status_lists,
+            ttl: self.status_list_ttl,
+        })
+    }
+
     /// # Errors
     /// A URI that is none, or more sessions in tokens than there may be threads.
     pub fn keys(&self) -> Result<Vec<KeySource>, OptionsError> {
@@ -133,4 +155,11 @@ impl SessionOptions {
 
 fn token_url(text: &str) -> Result<TargetUri, String> {
     TargetUri::parse(text).ok_or_else(|| "is not a URL of http or https".to_owned())
+}
+
+fn status_list_url(text: &str) -> Result<String, String> {
+    match TargetUri::parse(text) {
+        Some(_) if !text.contains(['?', '#']) => Ok(text.trim_end_matches('/').to_owned()),
+        _ => Err("is not a URL of http or https without query and fragment".to_owned()),
+    }
 }

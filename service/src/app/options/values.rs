@@ -1,4 +1,5 @@
 //! Values of options: each parser says what the value must be.
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use wire::parse_duration;
@@ -16,6 +17,10 @@ const MAX_FEED_ROUND: Duration = Duration::from_secs(1);
 const MAX_FOLLOWERS: usize = 100_000;
 const MIN_COMPARE: Duration = Duration::from_secs(10);
 const MAX_COMPARE: Duration = Duration::from_secs(86_400);
+/// Each is 8 KB in memory, and less when it is sent.
+const MAX_STATUS_LISTS: usize = 256;
+/// Half of it is the `ttl` of a list, in whole seconds.
+const STATUS_LIST_TTL: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(3600);
 /// For so long a thief cannot be told from a race.
 const MAX_REFRESH_GRACE: Duration = Duration::from_secs(60);
 
@@ -82,6 +87,18 @@ pub fn signing_sessions(text: &str) -> Result<usize, String> {
     number(text, MAX_SIGNING_SESSIONS)
 }
 
+pub fn status_lists(text: &str) -> Result<u16, String> {
+    u16::try_from(number(text, MAX_STATUS_LISTS)?).map_err(|error| error.to_string())
+}
+
+pub fn status_list_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = seconds(text)?;
+    match STATUS_LIST_TTL.contains(&ttl) {
+        true => Ok(ttl),
+        false => Err("must be 2s to 1h".to_owned()),
+    }
+}
+
 /// `URL=CLAIM,…`. An issuer may have `=` in its query; the name of a claim here may not.
 pub fn token_claims(text: &str) -> Result<(String, Vec<String>), String> {
     let (issuer, names) = text.rsplit_once('=').ok_or("write it as URL=CLAIM,CLAIM")?;
@@ -119,6 +136,8 @@ mod tests {
         assert!(followers("100001").is_err() && followers("-1").is_err() && followers("0").is_ok());
         assert!(signing_timeout("0s").is_err() && signing_timeout("4001ms").is_err() && signing_timeout("4s").is_ok());
         assert!(count("0").is_err() && count("1").is_ok() && signing_sessions("65").is_err());
+        assert!(status_lists("257").is_err() && status_lists("0").is_err() && status_lists("256").is_ok());
+        assert!(status_list_ttl("1s").is_err() && status_list_ttl("3601s").is_err() && status_list_ttl("2s").is_ok());
     }
 
     #[test]

@@ -35,13 +35,13 @@ impl Unknown {
     pub fn detail(&self) -> String {
         match self {
             Unknown::Issuer { issuer, hint } => format!(
-                "is `{issuer}`, and no filter asks about such an issuer, so nothing would end{hint}. If it is right all the \
-                 same, say `new_issuer: true` (--new-issuer)"
+                "is `{issuer}`, and no filter asks about such an issuer, so nothing would end{hint} `new_issuer: true` \
+                 (--new-issuer) revokes it anyway"
             ),
             Unknown::Kind { issuer, kind } => format!(
                 "is `{kind}`, and no filter asks about the {kind} of tokens of `{issuer}`, so nothing would end: see \
-                 `revocation.kinds`, `provider` and `revocation_claims` of the filters. To revoke it all the same, say \
-                 `new_issuer: true` (--new-issuer)"
+                 `revocation.kinds`, `provider` and `revocation_claims` of the filters. `new_issuer: true` (--new-issuer) \
+                 revokes it anyway"
             ),
         }
     }
@@ -54,9 +54,9 @@ fn hint(issuer: &str, known: &[String]) -> String {
     let closest = alike.filter(|(alike, _)| *alike > 0.7).max_by(|(one, _), (other, _)| one.total_cmp(other));
     match (closest, known) {
         (Some((_, closest)), _) => format!("; did you mean `{closest}`?"),
-        (None, []) => "; no filter has reported any issuer to this service yet".to_owned(),
-        (None, known) if known.len() <= LISTED => format!("; known are {}", known.join(", ")),
-        (None, known) => format!("; {} others are known", known.len()),
+        (None, []) => "; no filter has reported any issuer to this service yet.".to_owned(),
+        (None, known) if known.len() <= LISTED => format!("; known are {}.", known.join(", ")),
+        (None, known) => format!("; {} others are known.", known.len()),
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
         for wrong in ["https://idp.example.com/", "http://idp.example.com", "https://idp.exmaple.com"] {
             assert!(detail(wrong, &known).contains("did you mean `https://idp.example.com`?"), "{wrong}");
         }
-        assert!(detail("me", &known).contains("known are https://idp.example.com, https://other.test/realms/x"));
+        assert!(detail("me", &known).contains("known are https://idp.example.com, https://other.test/realms/x. "));
         assert!(detail("me", &[]).contains("no filter has reported"));
     }
 }

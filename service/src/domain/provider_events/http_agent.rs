@@ -7,6 +7,18 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
 use super::providers::{Provider, ProvidersError};
 
+/// The most of an error about an answer that is logged, in characters: it can repeat what was sent.
+const MAX_ERROR: usize = 200;
+
+/// An error about an answer, for the log.
+pub fn bounded(error: impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    match text.char_indices().nth(MAX_ERROR) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
 /// `limit`: for one request and its answer.
 ///
 /// # Errors
@@ -40,5 +52,21 @@ fn roots(provider: &Provider) -> Result<RootCerts, ProvidersError> {
     match certificates.is_empty() {
         true => Err(wrong("has no certificate".into())),
         false => Ok(RootCerts::from(certificates)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_does_not_repeat_an_answer_of_any_length() {
+        let answer = format!("{:?}", "ä".repeat(1_000_000));
+        let error = serde_json::from_str::<Vec<u8>>(&answer).unwrap_err();
+        assert!(error.to_string().len() > 1_000_000);
+        let said = bounded(error);
+        assert!(said.starts_with("invalid type: string") && said.ends_with("ä..."), "{said}");
+        assert_eq!(said.chars().count(), MAX_ERROR + 3);
+        assert_eq!(bounded("short"), "short");
     }
 }

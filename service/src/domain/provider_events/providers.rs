@@ -7,7 +7,7 @@ mod poll;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::http::Uri;
@@ -202,6 +202,13 @@ impl Provider {
             events.check(self)?;
         }
         self.global_revocation.as_ref().map_or(Ok(()), |global| global.check(self))
+    }
+
+    /// The files with secrets that it knows too: our client's secret, and the bearer token of polls.
+    pub fn secret_files(&self) -> impl Iterator<Item = &Path> + Clone {
+        let poll = self.events.as_ref().and_then(|events| events.poll.as_ref());
+        let files = [self.secret_file.as_deref(), poll.and_then(|poll| poll.token_file.as_deref())];
+        files.into_iter().flatten()
     }
 
     /// Whether it signs with published keys.

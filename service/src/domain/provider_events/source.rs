@@ -156,7 +156,7 @@ impl Fetcher {
             (None, discovery) => self.discover(discovery.unwrap_or(Discovery::OpenidConfiguration))?,
         };
         let bytes = self.get(&uri)?;
-        keys::parse(&bytes).map_err(|why| format!("{uri}: {why}"))
+        keys::parse(&bytes).map_err(|why| format!("{uri}: {}", http_agent::bounded(why)))
     }
 
     fn discover(&self, discovery: Discovery) -> Result<String, String> {
@@ -167,7 +167,8 @@ impl Fetcher {
         }
         let url = document_url(&self.provider.issuer, discovery);
         let bytes = self.get(&url)?;
-        let document: Document = serde_json::from_slice(&bytes).map_err(|error| format!("{url}: {error}"))?;
+        let document: Document =
+            serde_json::from_slice(&bytes).map_err(|error| format!("{url}: {}", http_agent::bounded(error)))?;
         // OpenID Connect Discovery 1.0 section 4.3: else the document is another issuer's.
         if document.issuer != self.provider.issuer {
             return Err(format!("{url}: it has another issuer"));

@@ -7,9 +7,11 @@ use utoipa::ToSchema;
 use wire::opaque_token::{OpaqueToken, Purpose};
 
 use super::Sessions;
+use crate::domain::status_lists::PlaceError;
 use crate::model::session::{AccessRecord, Data, Format, SessionClaims};
 use crate::model::session_keys::{KeyAt, Sid};
-use crate::signing::SignError;
+use crate::model::status_list::StatusClaim;
+use crate::signing::{ACCESS_TOKEN, SignError};
 
 /// The answer to the creation or refresh of a session: RFC 6749 section 5.1 and members of this service.
 #[derive(Serialize, ToSchema)]
@@ -33,12 +35,24 @@ pub struct Tokens {
     pub session_ends: u64,
 }
 
+/// The claim that names a status list. Without lists, a session may have one of its own.
+pub(super) const STATUS: &str = "status";
+
 pub(super) struct Issued {
     token: String,
     /// Empty for a JWT.
     pub(super) record: Vec<u8>,
     expires_in: u64,
     jti: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IssueError {
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// The token would have no status.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
 }
 
 /// The payload of a JWT access token (RFC 9068 section 2.2).
@@ -49,6 +63,8 @@ struct TokenClaims<'j> {
     iat: u64,
     exp: u64,
     jti: &'j str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<StatusClaim>,
 }
 
 impl Sessions {
@@ -60,7 +76,7 @@ impl Sessions {
         scopes: u64,
         jkt: Option<[u8; 32]>,
         now: u64,
-    ) -> Result<Issued, SignError> {
+    ) -> Result<Issued, IssueError> {
         let expires_in = data.access_lifetime.min(data.ends.saturating_sub(now));
         let exp = now.saturating_add(expires_in);
         if data.format == Format::Opaque {
@@ -71,8 +87,26 @@ impl Sessions {
         let mut random = [0; 16];
         rand::fill(&mut random).map_err(|_| SignError::Failed)?;
         let jti = URL_SAFE_NO_PAD.encode(random);
-        let claims = TokenClaims { claims: data.to_claims(scopes, jkt), iat: now, exp, jti: &jti };
-        let token = self.signing.sign(&claims).await?;
+        let mut claims = TokenClaims { claims: data.to_claims(scopes, jkt), iat: now, exp, jti: &jti, status: None };
+        let token = match &self.status_lists {
+            None => self.signing.sign(ACCESS_TOKEN, &claims).await?.token,
+            Some(lists) => {
+                let place = lists.choose(exp).await?;
+                // Of a session from before the lists.
+                claims.claims.further.remove(STATUS);
+                claims.status = Some(lists.claim(place));
+                let signed = match self.signing.sign(ACCESS_TOKEN, &claims).await {
+                    Ok(signed) => signed,
+                    Err(error) => {
+                        lists.release(place).await;
+                        return Err(error.into());
+                    }
+                };
+                let keys = self.revocation_keys(data, Some((&jti, Some(&signed.thumbprint))));
+                lists.enter(place, exp, data.auth_time, keys).await?;
+                signed.token
+            }
+        };
         Ok(Issued { token, record: Vec::new(), expires_in, jti })
     }
 

@@ -123,6 +123,12 @@ impl Sessions {
 
     /// Has a revocation ended the session, or the token with this jti that was signed by this key?
     pub(super) async fn revoked(&self, data: &Data, token: Option<(&str, Option<&str>)>) -> Result<bool, StoreError> {
+        let answers = self.revocation_store.check(&self.revocation_keys(data, token)).await?;
+        Ok(answers.into_iter().any(|answer| answer.ends(data.auth_time)))
+    }
+
+    /// The revocations that end the session, or the token with this jti that was signed by this key.
+    pub(super) fn revocation_keys(&self, data: &Data, token: Option<(&str, Option<&str>)>) -> Vec<RevocationKey> {
         let mut keys: Vec<RevocationKey> = Vec::new();
         // While secrets rotate, earlier revocations are under the old secret alone, wherever it stands in the list.
         for derived in self.secrets.iter() {
@@ -140,8 +146,7 @@ impl Sessions {
                 }
             }
         }
-        let answers = self.revocation_store.check(&keys).await?;
-        Ok(answers.into_iter().any(|answer| answer.ends(data.auth_time)))
+        keys
     }
 
     /// An ended session is gone before its revocation is read, and the answer reports the end all the same: the store measures

@@ -8,11 +8,13 @@ use wire::check::StoreError;
 use wire::opaque_token::{OpaqueToken, Purpose};
 
 use super::end::Stolen;
+use super::issue::IssueError;
 use super::records::StoredSession;
 use super::{SessionEvent, Sessions, Tokens, request};
 use crate::base::clock::unix_seconds;
 use crate::domain::audit::Event;
 use crate::domain::clients::Client;
+use crate::domain::status_lists::PlaceError;
 use crate::model::session_keys::Sid;
 use store::Rotated;
 
@@ -28,6 +30,8 @@ pub enum RefreshError {
     /// The store could not be asked, or did not confirm.
     Unavailable(StoreError),
     Sign(SignError),
+    /// No status list has room for the new token.
+    ListsFull,
     /// The system gave no randomness.
     Internal,
 }
@@ -47,9 +51,13 @@ impl From<WriteError> for RefreshError {
     }
 }
 
-impl From<SignError> for RefreshError {
-    fn from(error: SignError) -> Self {
-        RefreshError::Sign(error)
+impl From<IssueError> for RefreshError {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Sign(error) => RefreshError::Sign(error),
+            IssueError::Place(PlaceError::Full) => RefreshError::ListsFull,
+            IssueError::Place(PlaceError::Store(error)) => RefreshError::Unavailable(error),
+        }
     }
 }
 

@@ -11,12 +11,16 @@ use axum::response::{IntoResponse, Response};
 use tokio_util::task::TaskTracker;
 
 use super::callers::Callers;
+use super::cross_site::is_cross_site;
 use super::problem::Problem;
 use super::rates::Rates;
 use crate::base::certificate::Certificate;
 use crate::base::connections::Connection;
 use crate::base::throttle::Throttle;
 use crate::domain::audit::{Audit, Event, REFUSALS_AUDITED_EVERY};
+
+/// The code of a request that another web site caused.
+const CROSS_SITE: &str = "cross_site";
 
 /// The name of the caller, after it was checked.
 #[derive(Debug, Clone)]
@@ -96,6 +100,16 @@ pub async fn guard(
             guard.audit.write(event).await;
         }
         return too_many();
+    }
+    if is_cross_site(request.uri(), request.headers()) {
+        if let Some(more) = guard.refused.pass(now) {
+            event.reason = left_out(more);
+            event.outcome = CROSS_SITE.to_owned();
+            guard.audit.write(event).await;
+        }
+        return Problem::new(StatusCode::FORBIDDEN, CROSS_SITE)
+            .detail("a browser sent this for a page of another origin".into())
+            .into_response();
     }
     let record = Record(Arc::new(Mutex::new(Some(event))));
     request.extensions_mut().insert(Caller(Arc::clone(&caller)));

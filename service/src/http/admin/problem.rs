@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 use wire::check::StoreError;
 
 use crate::domain::revocations::RevokeError;
-use crate::domain::sessions::SessionError;
+use crate::domain::sessions::{IssueError, SessionError};
+use crate::domain::status_lists::PlaceError;
 use crate::http::gate::Refusal;
 use crate::model::field_error::FieldError;
 use crate::model::json::JsonError;
@@ -152,11 +153,17 @@ impl From<SessionError> for Problem {
             SessionError::TooMany(_) => Self::new(StatusCode::CONFLICT, "too_many_sessions").detail(error.to_string()),
             SessionError::Store(error) => error.into(),
             SessionError::Write(error) => error.into(),
-            SessionError::Sign(SignError::Token(_)) => {
+            SessionError::Issue(IssueError::Place(PlaceError::Full)) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "status_lists_full").detail(error.to_string())
+            }
+            SessionError::Issue(IssueError::Place(PlaceError::Store(error))) => error.into(),
+            SessionError::Issue(IssueError::Sign(SignError::Token(_))) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "signing_unavailable")
                     .detail(format!("{error}; the service's log says why"))
             }
-            SessionError::Sign(SignError::NoKey | SignError::Failed) | SessionError::Randomness => Self::internal(),
+            SessionError::Issue(IssueError::Sign(SignError::NoKey | SignError::Failed)) | SessionError::Randomness => {
+                Self::internal()
+            }
         }
     }
 }

@@ -31,6 +31,8 @@ pub enum OAuthError {
     Unavailable(StoreError),
     /// The token (HSM) with the signing key does not sign now.
     SigningUnavailable,
+    /// No status list has room for the token.
+    ListsFull,
     Internal,
 }
 
@@ -52,7 +54,9 @@ impl OAuthError {
             OAuthError::InvalidDpopProof(_) => "invalid_dpop_proof",
             OAuthError::UnauthorizedClient => "unauthorized_client",
             OAuthError::UnsupportedGrantType => "unsupported_grant_type",
-            OAuthError::Unavailable(_) | OAuthError::SigningUnavailable => "temporarily_unavailable",
+            OAuthError::Unavailable(_) | OAuthError::SigningUnavailable | OAuthError::ListsFull => {
+                "temporarily_unavailable"
+            }
             OAuthError::Internal => "server_error",
         }
     }
@@ -67,7 +71,9 @@ impl OAuthError {
             | OAuthError::UnsupportedGrantType => StatusCode::BAD_REQUEST,
             OAuthError::InvalidClient { .. } => StatusCode::UNAUTHORIZED,
             OAuthError::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            OAuthError::Unavailable(_) | OAuthError::SigningUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            OAuthError::Unavailable(_) | OAuthError::SigningUnavailable | OAuthError::ListsFull => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             OAuthError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -84,6 +90,7 @@ impl OAuthError {
             OAuthError::NotAcceptable => "the answer is application/json, which `Accept` excludes",
             OAuthError::Unavailable(trouble) => trouble.name(),
             OAuthError::SigningUnavailable => "signing_unavailable",
+            OAuthError::ListsFull => "status_lists_full",
             OAuthError::Internal => "the service failed",
         }
     }
@@ -111,6 +118,7 @@ impl From<RefreshError> for OAuthError {
             RefreshError::InvalidScope => OAuthError::InvalidScope,
             RefreshError::InvalidDpopProof(why) => OAuthError::InvalidDpopProof(why),
             RefreshError::Unavailable(error) => OAuthError::Unavailable(error),
+            RefreshError::ListsFull => OAuthError::ListsFull,
             RefreshError::Sign(SignError::Token(_)) => OAuthError::SigningUnavailable,
             RefreshError::Sign(SignError::NoKey | SignError::Failed) | RefreshError::Internal => OAuthError::Internal,
         }
@@ -125,7 +133,7 @@ impl IntoResponse for OAuthError {
             let challenge = header::HeaderValue::from_static("Basic realm=\"portcullis\", charset=\"UTF-8\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if matches!(self, OAuthError::Unavailable(_) | OAuthError::SigningUnavailable) {
+        if matches!(self, OAuthError::Unavailable(_) | OAuthError::SigningUnavailable | OAuthError::ListsFull) {
             response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER));
         }
         response

@@ -52,29 +52,6 @@ impl Form {
     }
 }
 
-/// Whether the client accepts a JSON answer (RFC 9110 section 12.5.1).
-pub fn takes_json(headers: &HeaderMap) -> bool {
-    let mut named = false;
-    for value in headers.get_all(header::ACCEPT) {
-        let Ok(text) = value.to_str() else { continue };
-        for range in text.split(',') {
-            let mut parts = range.split(';').map(str::trim);
-            let kind = parts.next().unwrap_or_default();
-            named |= !kind.is_empty();
-            let refused = parts.any(|part| {
-                let weight = part.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
-                weight.is_some_and(|(_, weight)| weight.trim().parse::<f32>() == Ok(0.0))
-            });
-            if !refused
-                && ["*/*", "application/*", "application/json"].iter().any(|ours| kind.eq_ignore_ascii_case(ours))
-            {
-                return true;
-            }
-        }
-    }
-    !named
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,19 +78,5 @@ mod tests {
             assert!(Form::read(&with(header::CONTENT_TYPE, bad), b"a=b").is_err());
         }
         assert!(Form::read(&HeaderMap::new(), b"a=b").is_err());
-    }
-
-    #[test]
-    fn json_is_taken_unless_something_else_is_named() {
-        assert!(takes_json(&HeaderMap::new()));
-        for good in ["application/json", "*/*", "text/html, application/*;q=0.1", "", "APPLICATION/JSON; charset=utf-8"]
-        {
-            assert!(takes_json(&with(header::ACCEPT, good)), "{good}");
-        }
-        for bad in
-            ["text/html", "application/token-introspection+jwt", "application/json;q=0", "application/json; q=0.0"]
-        {
-            assert!(!takes_json(&with(header::ACCEPT, bad)), "{bad}");
-        }
     }
 }

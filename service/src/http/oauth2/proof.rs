@@ -5,7 +5,7 @@ use axum::http::HeaderMap;
 use jose::Algorithm;
 use jose::base64url;
 use jose::dpop::{Proof, TargetUri};
-use store::{Claim, ReplayGuard};
+use store::{Claim, PROOF, ReplayGuard};
 
 use super::error::OAuthError;
 use crate::base::clock::unix_seconds;
@@ -33,7 +33,7 @@ pub async fn proved_key(
         return Err(OAuthError::InvalidDpopProof("there is more than one proof"));
     }
     let proof = judge(url, text.as_bytes(), unix_seconds()).map_err(OAuthError::InvalidDpopProof)?;
-    let name = format!("dpop-{}", base64url::encode(proof.digest()));
+    let name = format!("{PROOF}{}", base64url::encode(proof.digest()));
     match replay_guard.claim(&name, Duration::from_secs(MAX_AGE.saturating_add(AHEAD).saturating_add(1))).await? {
         Claim::Claimed => Ok(Some(*proof.thumbprint())),
         Claim::Pending | Claim::Done => Err(OAuthError::InvalidDpopProof("the proof was used before")),

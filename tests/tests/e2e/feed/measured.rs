@@ -1,5 +1,7 @@
-//! A measurement, not a test: what a million revocations cost an Envoy. `make e2e TEST="feed::measured --ignored"`.
+//! Measurements, not tests: what a million revocations cost an Envoy, and how many commands Redis gets at which rate of
+//! requests. `make e2e TEST="feed::measured --ignored"`.
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use harness::{Envoy, EnvoyOptions, FilterHost, MeshOptions, Redis, Service, ServiceOptions, Upstream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -91,4 +93,59 @@ fn envoy_again(options: &EnvoyOptions) -> EnvoyOptions {
     (again.host, again.concurrency) = (options.host.clone(), options.concurrency);
     again.environment.clone_from(&options.environment);
     again
+}
+
+/// Requests per second. Each has a token of another session.
+const RATES: [u32; 5] = [50, 100, 200, 400, 800];
+const PACE_CONNECTIONS: u32 = 10;
+const PACE: Duration = Duration::from_secs(6);
+
+async fn commands(mesh: &Mesh) -> u64 {
+    let redis = mesh.redis.as_ref().expect("a Redis");
+    let info = redis.command(&["INFO", "stats"]).await.expect("Redis runs");
+    let count = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:")?.trim().parse().ok());
+    count.expect("a count")
+}
+
+/// Commands of Redis per second while requests come at this rate, and the requests that were sent per second.
+async fn at_rate(mesh: &Mesh, rate: u32) -> (f64, f64) {
+    let (began, before) = (Instant::now(), commands(mesh).await);
+    let every = Duration::from_secs(1) * PACE_CONNECTIONS / rate;
+    let secret = mesh.keys.shared.secret().expect("a shared key");
+    let signer = Arc::new(mint::SigningKey::from_secret(mint::Alg::HS256, Some("shared"), secret).expect("a key"));
+    let mut tasks = Vec::new();
+    for _ in 0..PACE_CONNECTIONS {
+        let mut connection = harness::Connection::open(mesh.envoy.address()).await.expect("Envoy listens");
+        let signer = Arc::clone(&signer);
+        tasks.push(tokio::spawn(async move {
+            let (mut due, mut sent) = (tokio::time::interval(every), 0u32);
+            while began.elapsed() < PACE {
+                due.tick().await;
+                let response = connection.send(&Request::get("/api").bearer(&signer.mint(&claims()))).await;
+                assert_eq!(response.expect("Envoy answers").status, 200);
+                sent += 1;
+            }
+            sent
+        }));
+    }
+    let mut sent = 0;
+    for task in tasks {
+        sent += task.await.expect("every request passes");
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    ((commands(mesh).await - before) as f64 / seconds, f64::from(sent) / seconds)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn commands_of_redis_at_each_rate_of_requests() {
+    let followed = Mesh::start_with("feed-rates", options()).await;
+    follows(&followed).await;
+    let asked = Mesh::start_with("asked-rates", MeshOptions::default()).await;
+    println!("requests/s, commands of Redis/s with the feed, and without it");
+    for rate in RATES {
+        let (with, sent) = at_rate(&followed, rate).await;
+        let (without, _) = at_rate(&asked, rate).await;
+        println!("{sent:.0} {with:.0} {without:.0}");
+    }
 }

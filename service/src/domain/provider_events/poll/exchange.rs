@@ -143,8 +143,9 @@ fn exchange(agent: &Agent, config: &Poll, body: &[u8], has_refusals: bool) -> Re
         return Err(PollError::Status { status, retry_after: retry_after.map(Duration::from_secs) });
     }
     let bytes = answer.body_mut().with_config().limit(max_body(config)).read_to_vec().map_err(failed)?;
-    let body: Body = serde_json::from_slice(&bytes)
-        .map_err(|error| PollError::Failed(format!("the answer is not as in RFC 8936 section 2.3: {error}")))?;
+    let body: Body = serde_json::from_slice(&bytes).map_err(|error| {
+        PollError::Failed(format!("the answer is not as in RFC 8936 section 2.3: {}", http_agent::bounded(error)))
+    })?;
     Ok(Answer { sets: body.sets.0, more_available: body.more_available })
 }
 
