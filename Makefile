@@ -105,6 +105,9 @@ oidc: wasm ## log in and out at a real OpenID provider (needs Node 20; installs 
 keycloak: wasm ## the same with a real Keycloak: logins, rotations, logouts, its token types (needs Java 17 and Maven)
 	@scripts/keycloak
 
+hijack: ## print the signs of hijacked sessions on a simulated day: docs/hijack.md
+	$(CARGO) test $(NATIVE) --lib population -- --nocapture
+
 chromium: wasm ## use the operator's page, and see the filter's answers, in headless Chromium (installs it by apt; SCREENSHOTS=1)
 	@scripts/chromium
 

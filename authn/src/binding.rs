@@ -1,6 +1,6 @@
 //! Bindings: tokens that count only for one client, by address, certificate or user agent.
 mod client;
-mod forwarded;
+pub(crate) mod forwarded;
 mod judge;
 mod required;
 

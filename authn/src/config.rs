@@ -43,6 +43,7 @@ mod one_or_many;
 mod revocation;
 mod rule;
 mod sds;
+mod sightings;
 mod sources;
 mod step_up;
 mod streams;
@@ -68,6 +69,7 @@ pub use one_or_many::OneOrMany;
 pub use revocation::{Revocation, RevocationKind, RevocationMode};
 pub use rule::{Access, Condition, CorsPreflight, Match, PathMatch, Route, Rule, Scalar, Scopes};
 pub use sds::SdsSecret;
+pub use sightings::Sightings;
 pub use sources::{ChunkSeparator, CookieSource, HeaderSource, Sources, WebsocketEncoding, WebsocketSource};
 pub use step_up::StepUp;
 pub use streams::{EndOn, Streams};
@@ -102,6 +104,8 @@ document! {
         /// How the client's address is determined, for bindings. Default: as Envoy does, by `use_remote_address` and
         /// `xff_num_trusted_hops` of its connection manager.
         pub client_address: Option<ClientAddress>,
+        /// What the service is told about the clients of sessions. Default: nothing.
+        pub sightings: Option<Sightings>,
         /// What answers to browsers have, unless a rule says otherwise. Default: what the upstream sets.
         pub browser: Option<Browser>,
         /// Secrets that the proxy gets by SDS. Only the dynamic module in Envoy 1.40 and later has them (docs/secrets.md).

@@ -14,6 +14,7 @@ mod judgements;
 mod refusal;
 mod registered;
 mod revocation_keys;
+mod sighted;
 mod summary;
 mod verify;
 mod watched;

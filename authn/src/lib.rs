@@ -39,6 +39,7 @@ pub mod policy;
 pub mod reject;
 pub mod request;
 pub mod revocation;
+mod sightings;
 pub mod time;
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::request::headers::{HeaderName, HeaderNames};
 use crate::request::overrides;
 use crate::request::route::Router;
 use crate::revocation::Revocation;
+use crate::sightings::Sightings;
 
 mod binding;
 mod browser;
@@ -30,6 +31,7 @@ mod key;
 mod limits;
 mod revocation;
 mod rule;
+mod sightings;
 mod step_up;
 mod streams;
 
@@ -49,6 +51,7 @@ pub struct Policy {
     pub(crate) rules: Vec<Rule>,
     pub(crate) revocation: Option<Revocation>,
     pub(crate) dpop: Option<Dpop>,
+    pub(crate) sightings: Option<Sightings>,
     pub(crate) faults: Faults,
     /// Of answers to requests without a rule, and of rules without a section of their own.
     pub(crate) browser: Option<Browser>,
@@ -108,6 +111,12 @@ impl Policy {
             .as_ref()
             .map(|dpop| dpop::compile_dpop(dpop, revocation.as_ref(), environment))
             .transpose()?;
+        let forwarded_for = binding::forwarded_for(document.client_address.as_ref())?;
+        let sightings = document.sightings.as_ref();
+        let sightings = sightings
+            .map(|document| sightings::compile_sightings(document, revocation.as_ref(), forwarded_for))
+            .transpose()
+            .map_err(|invalid| invalid.within("sightings"))?;
         let sources = if dpop.is_some() { dpop::with_scheme(&document.tokens) } else { document.tokens.clone() };
         let credentials = Credentials::compile(&sources)
             .map_err(|invalid| invalid.within("tokens"))?
@@ -122,7 +131,7 @@ impl Policy {
             issuers: &issuers,
             asked: revocation.as_ref().map(|revocation| revocation.kinds.as_slice()),
             default_forward: &document.forward,
-            forwarded_for: binding::forwarded_for(document.client_address.as_ref())?,
+            forwarded_for,
             environment,
         };
         let mut rules = Vec::with_capacity(document.rules.len());
@@ -176,6 +185,7 @@ impl Policy {
             rules,
             revocation,
             dpop,
+            sightings,
             faults,
             browser,
             reports: document.mode == config::Mode::Report,

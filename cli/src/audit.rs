@@ -1,4 +1,5 @@
 //! `portcullis audit`: prints the service's audit stream, and follows it.
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
@@ -26,6 +27,9 @@ pub struct Audit {
     /// Only entries about this user.
     #[arg(long, value_name = "SUB")]
     subject: Option<String>,
+    /// Only calls from this address.
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<IpAddr>,
     #[command(flatten)]
     listing: Listing,
 }
@@ -37,7 +41,7 @@ impl Audit {
         if self.follow && self.listing.is_whole() {
             wrong_usage("--follow prints entries as they come: use --output text or jsonl");
         }
-        let wanted = Wanted { subject: self.subject.as_deref(), ..Wanted::default() };
+        let wanted = Wanted { subject: self.subject.as_deref(), ip: self.ip, ..Wanted::default() };
         let (listing, mut kept, mut printed) = (&self.listing, Vec::new(), 0_usize);
         let client = self.admin.client()?;
         let mut after = self.since.map(|since| {

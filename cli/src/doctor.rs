@@ -26,6 +26,7 @@ mod finding;
 mod machine;
 mod redis;
 mod service_checks;
+mod service_metrics;
 mod tls;
 
 use finding::{Finding, Report, Severity};
@@ -39,6 +40,9 @@ pub struct Doctor {
     secrets: Secrets,
     #[command(flatten)]
     peers: PeerArgs,
+    /// The service's admin listener. Its version and its metrics are looked at.
+    #[arg(long, value_name = "URL")]
+    service: Option<String>,
     /// The service's --redis-timeout: slower answers of Redis are faults.
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
     redis_timeout: Duration,
@@ -97,6 +101,10 @@ impl Doctor {
             service_checks::look(&mut report, &document, &policy, &peers, now);
         } else {
             report.skipped("service", format!("the secret {}, which is a placeholder", assumed.join(", ")));
+        }
+        match &self.service {
+            Some(url) => service_metrics::look(&mut report, &peers, url.trim_end_matches('/'), now),
+            None => report.skipped("metrics", "--service"),
         }
         match &redis {
             // As `serve` takes it.

@@ -47,7 +47,7 @@ const EXAMPLES: [(&str, &str); 11] = [
     ),
     (
         "doctor",
-        "  portcullis doctor --envoy http://127.0.0.1:9901 --redis redis://127.0.0.1:6379
+        "  portcullis doctor --envoy http://127.0.0.1:9901 --service http://127.0.0.1:7701 --redis redis://127.0.0.1:6379
   portcullis doctor --config envoy.yaml --cluster session_service=http://127.0.0.1:7700 --token - < token.jwt",
     ),
     (

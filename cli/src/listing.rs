@@ -1,9 +1,11 @@
 //! What the commands that list have in common: which entries are printed, in what order and form. The service knows who
 //! is meant only after it has decrypted an entry, so they are chosen here.
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
+use wire::Cidr;
 
 use crate::admin::{Client, TIMES, date};
 use crate::outcome::{printable, say};
@@ -50,6 +52,8 @@ pub struct Wanted<'w> {
     pub subject: Option<&'w str>,
     pub kind: Option<&'w str>,
     pub since: Option<Duration>,
+    /// The caller's address (of an audit entry), or one that may use it (of a session that is bound to addresses).
+    pub ip: Option<IpAddr>,
 }
 
 /// Members of an entry under the names that lists give them.
@@ -77,6 +81,7 @@ impl Listing {
             && wanted.subject.is_none_or(|id| is(&["sub", "subject"], id) || is_kind_with_id("user", id))
             && wanted.kind.is_none_or(|kind| is(&["kind"], kind))
             && wanted.since.is_none_or(|since| at().is_some_and(|at| at >= seconds_ago(since)))
+            && wanted.ip.is_none_or(|ip| is_of_address(entry, ip))
     }
 
     /// Must all be known before the first is printed?
@@ -105,6 +110,15 @@ impl Listing {
             eprintln!("portcullis: nothing matched");
         }
     }
+}
+
+fn is_of_address(entry: &Value, ip: IpAddr) -> bool {
+    let from = entry["from"]
+        .as_str()
+        .and_then(|from| from.parse().ok().or_else(|| from.parse::<SocketAddr>().ok().map(|address| address.ip())));
+    let blocks = entry["binding"]["client_addresses"].as_array().into_iter().flatten();
+    let mut blocks = blocks.filter_map(|block| Cidr::parse(block.as_str()?));
+    from.is_some_and(|from: IpAddr| from.to_canonical() == ip.to_canonical()) || blocks.any(|block| block.contains(ip))
 }
 
 /// By the time of each.
@@ -167,6 +181,20 @@ mod tests {
         assert!(stolen.wants(&revoked, &Wanted::default()) && !stolen.wants(&audited, &Wanted::default()));
         let app = Listing { client: Some("app".into()), issuer: Some("i".into()), ..listing(Output::Text) };
         assert!(!app.wants(&revoked, &Wanted::default()) && app.wants(&audited, &Wanted::default()));
+        let bound = json!({ "binding": { "client_addresses": ["10.0.0.0/8", "2001:db8::/32"] } });
+        for (entry, ip, is_wanted) in [
+            (&bound, "10.1.2.3", true),
+            (&bound, "::ffff:10.1.2.3", true),
+            (&bound, "2001:db8::1", true),
+            (&bound, "11.0.0.1", false),
+            (&json!({ "from": "192.0.2.7" }), "192.0.2.7", true),
+            (&json!({ "from": "192.0.2.7:4711" }), "192.0.2.7", true),
+            (&json!({ "from": "192.0.2.70" }), "192.0.2.7", false),
+            (&json!({}), "192.0.2.7", false),
+        ] {
+            let of_address = Wanted { ip: ip.parse().ok(), ..Wanted::default() };
+            assert_eq!(all.wants(entry, &of_address), is_wanted, "{entry} {ip}");
+        }
         let of_kind = Wanted { kind: Some("session"), ..Wanted::default() };
         assert!(!all.wants(&revoked, &of_kind));
     }

@@ -20,6 +20,7 @@ mod doctor;
 mod document;
 mod embedded;
 mod explain;
+mod exposition;
 mod help;
 mod instant;
 mod jwks;

@@ -181,9 +181,11 @@ impl Revoke {
             What::Issuer { issuer, terms } => {
                 service.revoke(&terms, terms.with([("kind", "issuer"), ("issuer", &issuer)]))
             }
-            What::List { listing, subject, kind, since, sort } => {
-                service.list(&listing, &Wanted { subject: subject.as_deref(), kind: kind.as_deref(), since }, sort)
-            }
+            What::List { listing, subject, kind, since, sort } => service.list(
+                &listing,
+                &Wanted { subject: subject.as_deref(), kind: kind.as_deref(), since, ip: None },
+                sort,
+            ),
             What::Show { key } => service.0.one(Method::GET, &path_of(&key)),
             What::Lift { key, dry_run: true } => service.0.one(Method::GET, &path_of(&key)),
             What::Lift { key, dry_run: false } => service.0.one(Method::DELETE, &path_of(&key)),

@@ -1,6 +1,7 @@
 //! `portcullis session`: creates, shows and ends sessions at the service's admin listener.
 //!
 //! Exit codes: 0 done; 1 refused; 2 wrong usage; 3 the service cannot be reached, or could not confirm.
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -33,6 +34,9 @@ enum What {
         /// Only those that began since this long ago, for example 24h.
         #[arg(long, value_name = "TIME", value_parser = wire::parse_duration)]
         since: Option<Duration>,
+        /// Only those that are bound to addresses, and may be used from this one.
+        #[arg(long, value_name = "ADDRESS")]
+        ip: Option<IpAddr>,
         #[arg(long, value_enum)]
         sort: Option<Order>,
     },
@@ -129,12 +133,12 @@ impl Session {
                 Ok(client.tell(client.send(Method::POST, "/v1/sessions", body)))
             }
             What::Show { sid } => client.one(Method::GET, &format!("/v1/sessions/{}", escaped(&sid))),
-            What::List { subject, listing, since, sort } => {
+            What::List { subject, listing, since, ip, sort } => {
                 let mut found = match sessions(&client, &subject)? {
                     Ok(found) => found,
                     Err(outcome) => return Ok(outcome),
                 };
-                found.retain(|it| listing.wants(it, &Wanted { since, ..Wanted::default() }));
+                found.retain(|it| listing.wants(it, &Wanted { since, ip, ..Wanted::default() }));
                 if let Some(order) = sort {
                     listing::sort(&mut found, order);
                 }

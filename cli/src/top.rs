@@ -12,16 +12,15 @@ use driver::CalloutReply as _;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use wire::parse_duration;
 
+use crate::exposition::Scrape;
 use crate::outcome::{Outcome, say, wrong_usage};
 use crate::peers::{Peers, TlsArgs};
 
 mod between;
-mod exposition;
 mod model;
 mod plain;
 mod screen;
 
-use exposition::Scrape;
 use model::{Kind, Watched};
 use screen::View;
 

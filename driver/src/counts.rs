@@ -45,6 +45,18 @@ pub enum Counter {
     CookieRepaired,
     CookieRemoved,
     StreamEnded(EndCause),
+    Sighting(SightingResult),
+}
+
+/// What became of a sighting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SightingResult {
+    /// The service has taken it.
+    Sent,
+    /// There was no room for it in the next report.
+    Dropped,
+    /// The service did not take the report.
+    Lost,
 }
 
 /// Why an open stream is ended.
@@ -145,9 +157,16 @@ impl Counts {
     }
 
     pub fn count(&mut self, counter: Counter) {
-        if self.counters.get_mut(counter.index()).is_some_and(is_first) {
+        self.add(counter, 1);
+    }
+
+    /// Counts several, at least one.
+    pub fn add(&mut self, counter: Counter, by: usize) {
+        let Some(count) = self.counters.get_mut(counter.index()) else { return };
+        if is_first(count) {
             self.changed.push(Changed::Counter(counter));
         }
+        *count = count.saturating_add(u32::try_from(by.saturating_sub(1)).unwrap_or(u32::MAX));
     }
 
     /// Reports to the host. `rule_name` gives the name of the rule with this index.
@@ -247,7 +266,8 @@ impl Counter {
     const SETTINGS: usize = StoreError::ALL.len().saturating_add(13);
     const FEED: usize = Self::SETTINGS.saturating_add(Setting::ALL.len());
     const STREAMS: usize = Self::FEED.saturating_add(Trouble::ALL.len()).saturating_add(10);
-    const COUNT: usize = Self::STREAMS.saturating_add(3);
+    const SIGHTINGS: usize = Self::STREAMS.saturating_add(3);
+    const COUNT: usize = Self::SIGHTINGS.saturating_add(3);
 
     fn index(self) -> usize {
         match self {
@@ -275,6 +295,11 @@ impl Counter {
                 EndCause::Revoked => 0,
                 EndCause::Expired => 1,
                 EndCause::CannotTell => 2,
+            }),
+            Counter::Sighting(result) => Self::SIGHTINGS.saturating_add(match result {
+                SightingResult::Sent => 0,
+                SightingResult::Dropped => 1,
+                SightingResult::Lost => 2,
             }),
             Counter::FeedPoll(result) => Self::FEED.saturating_add(match result {
                 FeedResult::Proof => 3,
@@ -309,6 +334,7 @@ impl Counter {
             Counter::FeedPoll(result) => (Metric::FeedPolls, Some(result.name())),
             Counter::FeedAnswer(answer) => (Metric::FeedAnswers, Some(answer.name())),
             Counter::StreamEnded(cause) => (Metric::StreamsEnded, Some(cause.name())),
+            Counter::Sighting(result) => (Metric::Sightings, Some(result.name())),
         }
     }
 }
@@ -328,6 +354,16 @@ impl EndCause {
             EndCause::Revoked => RejectReason::SessionRevoked,
             EndCause::Expired => RejectReason::JwtExpired,
             EndCause::CannotTell => RejectReason::StoreUnavailable,
+        }
+    }
+}
+
+impl SightingResult {
+    fn name(self) -> &'static str {
+        match self {
+            SightingResult::Sent => "sent",
+            SightingResult::Dropped => "dropped",
+            SightingResult::Lost => "lost",
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Everything that requests wait for, for all threads of a configuration: batches of checks, introspection, key sets,
-//! the feed of revocations, and the ends of open streams.
+//! the feed of revocations, the ends of open streams, and reports of sightings.
 //! It sends callouts, reads their replies, enforces deadlines, and says which requests are to be resumed and with what.
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +13,7 @@ use crate::counts::{Counts, PartOfGauge};
 use crate::host::{CallId, CalloutReply, Host, StreamId};
 use crate::key_waits::KeyWaits;
 use crate::metrics::{Metric, WaitsFor};
+use crate::sightings::Sightings;
 use crate::state::Core;
 use crate::streams::OpenStreams;
 use crate::wake::Wake;
@@ -23,6 +24,7 @@ mod checking;
 mod following;
 mod introspecting;
 mod key_fetching;
+mod reporting;
 mod streaming;
 mod waiting_for_keys;
 
@@ -50,6 +52,7 @@ pub struct Dispatcher {
     /// Requests that wait for a fetch in flight, which may bring the key for their tokens.
     key_waits: KeyWaits,
     streams: OpenStreams,
+    sightings: Sightings,
     wakes: Wakes,
     counts: Counts,
     waiting: [PartOfGauge; WaitsFor::ALL.len()],
@@ -93,6 +96,7 @@ impl Dispatcher {
             keys,
             key_waits: KeyWaits::new(policy.limits().waiting_requests),
             streams: OpenStreams::new(policy.limits().open_streams),
+            sightings: Sightings::default(),
             wakes: Wakes::default(),
             counts: Counts::default(),
             waiting: Default::default(),
@@ -124,6 +128,7 @@ impl Dispatcher {
             }
             Owner::Keys { issuer } => self.on_keys_answered(host, issuer, reply, now),
             Owner::Feed { poll } => self.on_feed_answered(host, &poll, sent, reply, now),
+            Owner::Sightings { report, count } => self.on_reported(&report, count, reply),
         }
     }
 
@@ -136,11 +141,13 @@ impl Dispatcher {
         self.tick_introspections(host, now);
         self.judge_streams(host, now);
         self.tick_checks(host, now);
+        self.report_sightings(host, now);
         for call in self.calls.overdue(now.monotonic) {
             match call {
                 Owner::Keys { issuer } => self.on_keys_lost(host, issuer, now),
                 Owner::Announcement { .. } => self.announcing.not_told(now.monotonic),
                 Owner::Feed { .. } => self.on_feed_lost(now.monotonic),
+                Owner::Sightings { count, .. } => self.not_reported(count),
                 // They have deadlines of their own.
                 Owner::Check { .. } | Owner::Introspection { .. } => {}
             }

@@ -56,6 +56,7 @@ mod refusal_line;
 mod rejection_log;
 mod shared;
 mod shared_feed;
+mod sightings;
 mod state;
 mod streams;
 mod token_cache;

@@ -27,6 +27,7 @@ pub enum Metric {
     FeedBytes,
     StreamsOpen,
     StreamsEnded,
+    Sightings,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub enum MetricKind {
 }
 
 impl Metric {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Requests,
         Self::TokenCache,
         Self::SharedVerdicts,
@@ -63,6 +64,7 @@ impl Metric {
         Self::FeedBytes,
         Self::StreamsOpen,
         Self::StreamsEnded,
+        Self::Sightings,
     ];
 
     /// Without the prefix `portcullis`, which every back end adds.
@@ -107,6 +109,7 @@ impl Metric {
             Self::FeedBytes => ("feed_bytes", Gauge, &[]),
             Self::StreamsOpen => ("streams_open", Gauge, &[]),
             Self::StreamsEnded => ("streams_ended", Counter, &["reason"]),
+            Self::Sightings => ("sightings", Counter, &["result"]),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! The open streams that end with their sessions: which sessions must be asked about, and which streams must be ended. No
 //! host call, no clock, as in `checks`.
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +18,6 @@ use crate::mac_hash::{MacMap, MacSet};
 pub struct OpenStreams {
     limit: usize,
     streams: HashMap<StreamId, Open>,
-    /// How many streams each token has.
-    tokens: HashMap<[u8; 16], usize>,
     /// By the digest of their query. Several streams may have one token.
     sessions: MacMap<[u8; 16], Session>,
     /// The number of the first key of the feed that the sessions were not compared with.
@@ -82,14 +79,7 @@ const SHARE_OF_ONE: usize = 4;
 impl OpenStreams {
     /// At most `limit` are open.
     pub fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            streams: HashMap::new(),
-            tokens: HashMap::new(),
-            sessions: MacMap::default(),
-            compared: 0,
-            ending: VecDeque::new(),
-        }
+        Self { limit, streams: HashMap::new(), sessions: MacMap::default(), compared: 0, ending: VecDeque::new() }
     }
 
     pub fn len(&self) -> usize {
@@ -114,11 +104,13 @@ impl OpenStreams {
     ) -> Result<(), Full> {
         let Watched { token, query, until, cannot_tell_for } = watched;
         let session = query.as_ref().map(|query| *query.digest());
-        let of_token = self.tokens.get(&token).copied().unwrap_or(0);
+        let of_token = match session {
+            Some(digest) => self.sessions.get(&digest).map_or(0, |it| it.streams.len()),
+            None => self.streams.values().filter(|open| open.token == token).count(),
+        };
         if self.streams.len() >= self.limit || of_token >= self.limit.div_ceil(SHARE_OF_ONE) {
             return Err(Full);
         }
-        self.tokens.insert(token, of_token.saturating_add(1));
         if let Some(query) = query {
             let came = known.and_then(|known| known.came(&query));
             let session = self.sessions.entry(*query.digest()).or_insert_with(|| Session {
@@ -139,12 +131,6 @@ impl OpenStreams {
 
     pub fn leave(&mut self, stream: StreamId) {
         let Some(open) = self.streams.remove(&stream) else { return };
-        if let Entry::Occupied(mut of_token) = self.tokens.entry(open.token) {
-            match of_token.get().saturating_sub(1) {
-                0 => drop(of_token.remove()),
-                left => drop(of_token.insert(left)),
-            }
-        }
         if let Some(digest) = open.session
             && let Some(session) = self.sessions.get_mut(&digest)
         {

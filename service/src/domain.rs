@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod clients;
 pub mod feed;
+pub mod hijack;
 pub mod issuers;
 pub mod provider_events;
 pub mod regions;

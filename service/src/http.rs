@@ -9,4 +9,5 @@ pub mod join;
 pub mod oauth2;
 pub mod openapi;
 pub mod provider_events;
+pub mod sightings;
 pub mod status_list;

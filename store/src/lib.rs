@@ -1,8 +1,8 @@
 //! The store seen from the service: model types, one trait for each use, errors, and a conformance suite. Nothing here
 //! knows a database.
 //!
-//! A store implements [`RevocationStore`], [`RevocationLog`], [`SessionStore`], [`AuditLog`], [`ReplayGuard`] and [`IssuerRegistry`], usually
-//! with one type, and passes the suite in `conformance` (feature `conformance`). `store-redis` and `store-embedded` are two. Keys and names
+//! A store implements [`RevocationStore`], [`RevocationLog`], [`SessionStore`], [`AuditLog`], [`ReplayGuard`],
+//! [`IssuerRegistry`] and [`SightingStore`], usually with one type, and passes the suite in `conformance` (feature `conformance`). `store-redis` and `store-embedded` are two. Keys and names
 //! are HMACs, and notes are encrypted, before they come here: no store learns an identity.
 //!
 //! An empty store does not mean that nothing is revoked. A store proves its identity ([`StoreId`]) with each answer.
@@ -48,6 +48,7 @@ mod replay_guard;
 mod revocation_log;
 mod revocations;
 mod sessions;
+mod sightings;
 mod stores;
 pub mod throttle;
 
@@ -57,13 +58,14 @@ pub use export::{Export, ExportName, Exported, ExportedSession};
 pub use identity::{StoreId, StoreIdError};
 pub use issuers::{IssuerBounds, IssuerRegistry, KnownIssuer};
 pub use observer::{Observer, Unobserved};
-pub use replay_guard::{Claim, PROOF, ReplayGuard};
+pub use replay_guard::{Claim, PROOF, ReplayGuard, STATUS_INDEX};
 pub use revocation_log::{Change, LogEntry, Place, RevocationLog, ShardNews};
 pub use revocations::{
     Durability, Ending, Ends, InForce, Lifted, ListError, MergedRevocation, Page, Revocation, RevocationStore,
     StoredRevocation, Written,
 };
 pub use sessions::{IndexEntry, NewSession, Rotated, Rotation, SessionName, SessionRecord, SessionStore, SubjectName};
+pub use sightings::SightingStore;
 pub use stores::Stores;
 
 /// Makes a test of each case of the suite. `$fixture` is awaited and gives a [`conformance::Fixture`].
@@ -136,6 +138,12 @@ macro_rules! conformance_tests {
         $crate::conformance_tests!(@module $fixture, issuers:
             announced_issuers_are_known_to_every_instance,
             the_registry_is_bounded_and_forgets,
+        );
+        $crate::conformance_tests!(@module $fixture, sightings:
+            a_record_is_read_as_it_was_written_by_every_instance,
+            only_the_record_that_was_read_is_replaced,
+            a_record_expires,
+            of_concurrent_writers_one_replaces_the_record,
         );
     };
     (@module $fixture:expr, $module:ident: $($case:ident,)+) => {

@@ -12,8 +12,8 @@ use crate::clock::{unix_millis, unix_seconds};
 use crate::{
     AuditBounds, AuditEntry, AuditFrom, AuditId, AuditLog, Change, Claim, Durability, Ending, Ends, InForce,
     IndexEntry, IssuerBounds, IssuerRegistry, KnownIssuer, Lifted, ListError, MergedRevocation, NewSession, Page,
-    ReplayGuard, Revocation, RevocationStore, Rotated, Rotation, SessionName, SessionRecord, SessionStore, StoreError,
-    StoreId, StoredRevocation, SubjectName, WriteError, Written,
+    ReplayGuard, Revocation, RevocationStore, Rotated, Rotation, SessionName, SessionRecord, SessionStore,
+    SightingStore, StoreError, StoreId, StoredRevocation, SubjectName, WriteError, Written,
 };
 
 /// One instance's view of a store. Clones of [`Contents`] share the store; each view answers from one [`StoreId`] only.
@@ -36,6 +36,7 @@ struct State {
     marks: HashMap<String, (Claim, Instant)>,
     audit: BTreeMap<AuditId, Vec<u8>>,
     issuers: BTreeMap<(String, u8), u64>,
+    sightings: HashMap<[u8; 16], (Vec<u8>, Instant)>,
     log: log::Log,
 }
 
@@ -92,6 +93,7 @@ impl MemoryStore {
         state.revocations.retain(|_, entry| entry.expires.is_none_or(|expires| expires > now));
         state.sessions.retain(|_, session| session.expires > now);
         state.marks.retain(|_, (_, expires)| *expires > now);
+        state.sightings.retain(|_, (_, expires)| *expires > now);
         state.subjects.values_mut().for_each(|sids| sids.retain(|_, expires| *expires > now));
         Ok(state)
     }
@@ -397,5 +399,27 @@ impl IssuerRegistry for MemoryStore {
         let known =
             young.map(|((issuer, kinds), _)| KnownIssuer { issuer: issuer.clone(), kinds: Kinds::from_byte(*kinds) });
         Ok(known.collect())
+    }
+}
+
+#[async_trait]
+impl SightingStore for MemoryStore {
+    async fn sightings(&self, session: RevocationKey) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.state()?.sightings.get(&session.0).map(|(record, _)| record.clone()))
+    }
+
+    async fn replace_sightings(
+        &self,
+        session: RevocationKey,
+        earlier: Option<&[u8]>,
+        record: Vec<u8>,
+        ttl: Duration,
+    ) -> Result<bool, WriteError> {
+        let mut state = self.write()?;
+        let is_same = state.sightings.get(&session.0).map(|(record, _)| record.as_slice()) == earlier;
+        if is_same {
+            state.sightings.insert(session.0, (record, Instant::now() + ttl));
+        }
+        Ok(is_same)
     }
 }

@@ -10,6 +10,8 @@ use crate::StoreError;
 /// Begins the digest of a proof of possession. A client with a token can cause any number of these claims, so a store may
 /// leave them less room than the claims that lead to revocations.
 pub const PROOF: &str = "dpop-";
+/// Begins the digest of an index of a status list. Each JWT of a session claims one, so the same holds.
+pub const STATUS_INDEX: &str = "status-";
 
 /// A token is named by a digest of at most 64 printable ASCII characters. If a failover loses a claim, a young token
 /// can be used again. No revocation depends on a claim, so a store need not wait for disks or replicas.

@@ -1,7 +1,7 @@
 //! Everything that the service needs from a store, by use.
 use std::sync::Arc;
 
-use crate::{AuditLog, IssuerRegistry, ReplayGuard, RevocationLog, RevocationStore, SessionStore};
+use crate::{AuditLog, IssuerRegistry, ReplayGuard, RevocationLog, RevocationStore, SessionStore, SightingStore};
 
 /// The parts may come from different stores.
 #[derive(Debug, Clone)]
@@ -12,11 +12,19 @@ pub struct Stores {
     pub audit: Arc<dyn AuditLog>,
     pub replay_guard: Arc<dyn ReplayGuard>,
     pub issuers: Arc<dyn IssuerRegistry>,
+    pub sightings: Arc<dyn SightingStore>,
 }
 
 impl<S> From<Arc<S>> for Stores
 where
-    S: RevocationStore + RevocationLog + SessionStore + AuditLog + ReplayGuard + IssuerRegistry + 'static,
+    S: RevocationStore
+        + RevocationLog
+        + SessionStore
+        + AuditLog
+        + ReplayGuard
+        + IssuerRegistry
+        + SightingStore
+        + 'static,
 {
     fn from(store: Arc<S>) -> Self {
         Self {
@@ -25,7 +33,8 @@ where
             sessions: store.clone(),
             audit: store.clone(),
             replay_guard: store.clone(),
-            issuers: store,
+            issuers: store.clone(),
+            sightings: store,
         }
     }
 }

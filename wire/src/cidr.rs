@@ -41,6 +41,16 @@ impl Cidr {
         Self { network, prefix }
     }
 
+    /// Its first address.
+    pub fn network(&self) -> IpAddr {
+        self.network
+    }
+
+    /// How many bits its addresses share.
+    pub fn prefix(&self) -> u32 {
+        self.prefix
+    }
+
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.network.is_ipv4() && first_bits(address, self.prefix) == bits(self.network)

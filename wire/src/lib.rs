@@ -1,5 +1,5 @@
-//! The formats shared by filter and service: the shared secret, the names of revocations, the check, the feed, and the service's
-//! tokens as far as both read them. Also what the services of two regions say to each other. No I/O, no clock, no randomness: bytes in, bytes out.
+//! The formats shared by filter and service: the shared secret, the names of revocations, the check, the feed, sightings, and the
+//! service's tokens as far as both read them. Also what the services of two regions say to each other. No I/O, no clock, no randomness: bytes in, bytes out.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ mod key;
 mod message;
 pub mod opaque_token;
 mod secret;
+pub mod sightings;
 mod tenant;
 
 pub use check::Retention;

@@ -2,6 +2,7 @@
 use std::sync::Arc;
 
 use jose::json::Json;
+use wire::sightings::Client;
 
 use super::{Admission, Entered, Removal, Verified, unknown_issuer};
 use crate::binding;
@@ -43,6 +44,8 @@ pub struct Accepted {
     is_claimed: bool,
     /// The request has a proof that the upstream must not get.
     pub(super) removes_proof: bool,
+    /// What is reported of its client.
+    pub(super) client: Option<Box<Client>>,
 }
 
 impl Policy {
@@ -76,7 +79,20 @@ impl Policy {
             (None, _) | (_, None) => None,
         };
         let removes_proof = shown.is_some() && !rule.forwards_proof();
-        Ok(Accepted { verified, judged, removal: entered.removal, reported, proven, is_claimed: false, removes_proof })
+        let mut client = entered.sighted;
+        if let (Some(sightings), Some(client)) = (&self.sightings, &mut client) {
+            sightings.complete(client, peer);
+        }
+        Ok(Accepted {
+            verified,
+            judged,
+            removal: entered.removal,
+            reported,
+            proven,
+            is_claimed: false,
+            removes_proof,
+            client,
+        })
     }
 
     /// A nonce for the client whose proof lacked one.
@@ -146,6 +162,7 @@ impl Accepted {
             refresh: None,
             proven: self.proven,
             removes_proof: self.removes_proof,
+            client: self.client,
             verified: self.verified,
         }
     }

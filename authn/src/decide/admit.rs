@@ -1,6 +1,8 @@
 //! Last step: the known verdicts decide whether to admit, to ask, or to refuse.
 use std::sync::Arc;
 
+use wire::sightings::Client;
+
 use super::{Accepted, Exposed, Judged, Questions, Removal, Verified};
 use crate::config::RevocationMode;
 use crate::dpop::Proven;
@@ -62,6 +64,7 @@ pub struct Admission {
     pub(super) refresh: Option<Arc<RevocationQuery>>,
     pub(super) proven: Option<Box<Proven>>,
     pub(super) removes_proof: bool,
+    pub(super) client: Option<Box<Client>>,
     pub(super) verified: Arc<Verified>,
 }
 

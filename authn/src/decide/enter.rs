@@ -2,6 +2,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use wire::sightings::Client;
+
 use crate::binding::ClientHeaders;
 use crate::config::Access;
 use crate::credentials::{Presented, Source};
@@ -38,6 +40,8 @@ pub struct Entered<'r> {
     pub(super) client: ClientHeaders<'r>,
     /// `None`: neither the scheme `DPoP` nor a proof, or the document has no `dpop`.
     pub(super) dpop: Option<Box<Shown<'r>>>,
+    /// What is reported of its client. `None`: the document has no `sightings`.
+    pub(super) sighted: Option<Box<Client>>,
 }
 
 /// How the token is hidden from the upstream. One in the query is removed already ([`Policy::clear`]).
@@ -104,7 +108,9 @@ impl Policy {
                 Err(rejection) => return denied(Some(index), rejection),
             },
         };
-        Entry::Token(Entered { rule: index, presented, removal, client, dpop })
+        let sighted = self.sightings.as_ref().zip(self.revocation.as_ref());
+        let sighted = sighted.map(|(sightings, revocation)| sightings.of_headers(&revocation.derived, request).into());
+        Entry::Token(Entered { rule: index, presented, removal, client, dpop, sighted })
     }
 
     /// Does the filter itself answer requests of this rule?
@@ -197,6 +203,7 @@ impl<'r> Entered<'r> {
             removal: self.removal,
             client: self.client.into_owned(),
             dpop: self.dpop.map(|shown| Box::new(shown.into_owned())),
+            sighted: self.sighted,
         }
     }
 

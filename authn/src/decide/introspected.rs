@@ -220,13 +220,12 @@ impl Verified {
         }
     }
 
-    /// Takes over the verdict of the same query: the session did not change because the token was introspected again.
+    /// Takes over what is known of the same query: the session did not change because the token was introspected again.
     pub fn inherit(&self, earlier: &Verified) {
         if let (Some(ours), Some(theirs)) = (self.ask(), earlier.ask())
             && ours == theirs
-            && let Some((sent, verdict)) = theirs.verdict()
         {
-            ours.learn(sent, verdict);
+            ours.inherit(theirs);
         }
     }
 }

@@ -299,7 +299,7 @@ causes! {
         CertificateNotForwarded = "the trusted hop names no client certificate",
             "X-Forwarded-Client-Cert has no element of the hop: see `forward_client_cert_details` here and there.";
         ForwardedCertificateUnreadable = "X-Forwarded-Client-Cert cannot be read",
-            "A quote is not closed, or the hop's element has not exactly one Hash.";
+            "A quote is not around a whole value, or the hop's element has not exactly one Hash.";
         CertificateUnreadable = "the host's certificate digest is not SHA-256 in hexadecimal",
             "Envoy gave an unexpected digest.";
         ThumbprintUnreadable = "the claim is not a SHA-256 in base64url",

@@ -19,12 +19,18 @@ pub struct RevocationQuery {
     /// How long revocations must be kept for an answer to count.
     pub needs: Retention,
     digest: Digest,
+    /// Names the token's session in reports, or the token if it belongs to none.
+    pub(crate) session: Option<(Kind, RevocationKey)>,
+    /// Names its user.
+    pub(crate) user: Option<RevocationKey>,
     /// How many of the keys, at the end of the list, are shared by many tokens: client, signing key, issuer.
     shared: usize,
     /// The newest verdict, and when its check was sent.
     verdict: NewestVerdict,
     /// When it was last refreshed while a verdict was still fresh, in nanoseconds; 0 is never.
     refreshed: AtomicU64,
+    /// Where and when it was last reported; 0 is never.
+    sighted: AtomicU64,
     /// None of the keys is among those of the feed with a smaller number.
     clear: AtomicU64,
 }
@@ -144,13 +150,16 @@ impl RevocationQuery {
         let mut keys = keys(revocation, whose, payload, signing_input, thumbprint)?;
         keys.sort_by_key(|(kind, _)| kind.is_shared());
         let shared = keys.iter().filter(|(kind, _)| kind.is_shared()).count();
+        let first = |wanted| keys.iter().copied().find(|(kind, _)| *kind == wanted);
+        let session = first(Kind::Session).or_else(|| first(Kind::Token));
+        let user = first(Kind::User).map(|(_, user)| user);
         let keys: Vec<RevocationKey> = keys.into_iter().map(|(_, key)| key).collect();
         if keys.is_empty() {
             // Another token of the same issuer would have none either.
             return Err(Rejection::new(Cause::NothingToRevoke));
         }
         let digest = Digest::Lazy { derived: Arc::clone(&revocation.derived), once: OnceLock::new() };
-        Ok(Self::with(keys, shared, issued, revocation.needs(index), digest))
+        Ok(Self { session, user, ..Self::with(keys, shared, issued, revocation.needs(index), digest) })
     }
 
     /// With a digest that stands for it.
@@ -165,8 +174,9 @@ impl RevocationQuery {
     }
 
     fn with(keys: Vec<RevocationKey>, shared: usize, issued: UnixSeconds, needs: Retention, digest: Digest) -> Self {
-        let (verdict, refreshed, clear) = (NewestVerdict::default(), AtomicU64::new(0), AtomicU64::new(0));
-        Self { keys, shared, issued, needs, digest, verdict, refreshed, clear }
+        let [refreshed, sighted, clear] = [0, 0, 0].map(AtomicU64::new);
+        let (verdict, session, user) = (NewestVerdict::default(), None, None);
+        Self { keys, shared, issued, needs, digest, session, user, verdict, refreshed, sighted, clear }
     }
 
     /// Two queries with the same digest are the same.
@@ -203,6 +213,21 @@ impl RevocationQuery {
         }
         // Of several threads at the same moment, one starts.
         self.refreshed.compare_exchange(last, now.0.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Takes over the verdict and the mark of the last report of an equal query.
+    pub(crate) fn inherit(&self, earlier: &Self) {
+        if let Some((sent, verdict)) = earlier.verdict() {
+            self.learn(sent, verdict);
+        }
+        self.sighted.store(earlier.sighted.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Changes the mark of its last report. `None`: `change` keeps it, or another thread has changed it.
+    pub(crate) fn sighted(&self, change: impl FnOnce(u64) -> Option<u64>) -> Option<()> {
+        let last = self.sighted.load(Ordering::Relaxed);
+        let next = change(last)?;
+        self.sighted.compare_exchange(last, next, Ordering::Relaxed, Ordering::Relaxed).ok().map(drop)
     }
 
     /// The number of the first key of the feed that was not yet compared with this token's.

@@ -1,7 +1,7 @@
 //! What is printed of each step. The driver takes the steps; these are the words for them.
 use std::sync::Arc;
 
-use authn::config::{Document, Mode, OneOrMany};
+use authn::config::{Document, EndOn, Mode, OneOrMany, RevocationMode};
 use authn::credentials::Source;
 use authn::decide::{Admission, Asking, Entered, Verified};
 use authn::engine::Portable;
@@ -244,6 +244,26 @@ impl<'e> Steps<'e> {
         if admission.unchecked {
             self.step("revocation", "this rule admits requests that cannot be checked");
         }
+        self.streams();
+    }
+
+    /// What ends the admitted request, if it is still open then.
+    fn streams(&mut self) {
+        let rule = self.progress.rule.and_then(|rule| self.document.rules.get(rule));
+        let Some(streams) = rule.and_then(|rule| rule.streams.as_ref()) else { return };
+        let mut says: Vec<&str> = Vec::new();
+        for on in &streams.end_on {
+            says.push(match on {
+                EndOn::Revoked => "it is revoked",
+                EndOn::Expired => "it or its login expires",
+            });
+        }
+        let passes = rule.and_then(|rule| rule.revocation) == Some(RevocationMode::DangerouslyPassWhenUnavailable);
+        let cannot_tell = match streams.end_on.contains(&EndOn::Revoked) && !passes {
+            true => format!(", or nobody can tell for {:?} whether it was revoked", streams.cannot_tell_for.0),
+            false => String::new(),
+        };
+        self.step("streams", format!("it is ended if it is still open when {}{cannot_tell}", says.join(" or ")));
     }
 
     fn rule(&mut self, place: usize) {

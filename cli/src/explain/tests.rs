@@ -316,6 +316,24 @@ fn what_the_feed_would_save_is_said_where_it_is_followed() {
 }
 
 #[test]
+fn what_ends_an_open_stream_is_said_where_the_rule_ends_it() {
+    let published = Published::new(&json!({ "cluster": "idp", "uri": "https://issuer.example/keys" }));
+    let claims = json!({ "iss": cases::ISSUER, "aud": "api", "sub": "alice", "iat": NOW, "exp": NOW + 60 });
+    let path = published.directory.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["revocation"] = json!({ "cluster": "sessions", "secret_env": "SECRET" });
+    let mut says = |streams: Value| {
+        config["rules"][0]["streams"] = streams;
+        std::fs::write(&path, config.to_string()).unwrap();
+        published.explain(Some(("main", "set.json")), &published.key.mint(&claims)).unwrap()["steps"].to_string()
+    };
+    assert!(!says(Value::Null).contains("still open"));
+    let both = says(json!({ "end_on": ["revoked", "expired"], "cannot_tell_for": "20s" }));
+    let words = "when it is revoked or it or its login expires, or nobody can tell for 20s whether it was revoked";
+    assert!(both.contains(words), "{both}");
+}
+
+#[test]
 fn what_is_only_reported_is_not_called_admitted() {
     let published = Published::new(&json!({ "cluster": "idp", "uri": "https://issuer.example/keys" }));
     let path = published.directory.path().join("config.json");

@@ -1,7 +1,7 @@
 //! What happened between two scrapes: rates, shares and quantiles. A counter that went down began again at 0.
 use std::collections::BTreeMap;
 
-use super::exposition::{Labels, Scrape, label};
+use crate::exposition::{Labels, Scrape, label};
 
 #[derive(Clone, Copy)]
 pub struct Between<'s> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::between::Between;
-use super::exposition::{Scrape, label};
+use crate::exposition::{Scrape, label};
 
 /// A proxy's Envoy, or a service, and what it said.
 pub struct Watched {

@@ -28,9 +28,10 @@ pub fn draw(frame: &mut Frame<'_>, heading: &str, sections: &[Section], view: Vi
     let areas = Layout::vertical(constraints.chain([Constraint::Min(0), Constraint::Length(1)])).split(frame.area());
     let mut areas = areas.iter().copied();
     let strong = Style::new().add_modifier(Modifier::BOLD);
-    let state = if view.is_paused { "  PAUSED" } else { "" };
+    // First, so that a narrow terminal shows it too.
+    let state = if view.is_paused { "PAUSED  " } else { "" };
     if let Some(area) = areas.next() {
-        frame.render_widget(Text::styled(format!("{heading}{state}"), strong), area);
+        frame.render_widget(Text::styled(format!("{state}{heading}"), strong), area);
     }
     for section in sections.iter().filter(small) {
         if let Some(area) = areas.next() {
@@ -72,7 +73,7 @@ fn table(frame: &mut Frame<'_>, area: Rect, section: &Section, offset: usize, ha
         lines => format!("{} ({lines})", section.title),
     };
     let block = Block::new().borders(Borders::TOP).title(title);
-    frame.render_widget(Table::new(rows, constraints).header(header).column_spacing(2).block(block), area);
+    frame.render_widget(Table::new(rows, constraints).header(header).column_spacing(1).block(block), area);
     // A message is wider than its column.
     let below = section.lines.iter().skip(offset).filter(|line| !is_message(line)).count();
     let first = area.y.saturating_add(u16::try_from(below + 2).unwrap_or(u16::MAX));
@@ -120,11 +121,11 @@ mod tests {
         let (lines, terminal) = drawn(72, 14, View { has_color: true, ..View::default() });
         assert_eq!(lines[0], "portcullis top");
         assert!(lines[1].starts_with("Proxies (2)"), "{lines:#?}");
-        assert_eq!(lines[2], "PROXY   REQ/S  503");
-        assert_eq!(lines[3], "a:9901  12     0");
+        assert_eq!(lines[2], "PROXY  REQ/S 503");
+        assert_eq!(lines[3], "a:9901 12    0");
         assert_eq!(lines[4], "b:9901  unreachable: refused");
         assert!(lines[5].contains("Rules (9)") && lines[5].contains("Faults (1)"), "{lines:#?}");
-        assert!(lines[7].starts_with("rule0  3") && lines[7].contains("JWT_EXPIRED  1"), "{lines:#?}");
+        assert!(lines[7].starts_with("rule0 3") && lines[7].contains("JWT_EXPIRED 1"), "{lines:#?}");
         assert_eq!(lines[13], KEYS);
         let buffer = terminal.backend().buffer();
         assert_eq!([buffer[(0, 4)].fg, buffer[(0, 3)].fg, buffer[(0, 8)].fg], [Color::Red, Color::Reset, Color::Red]);
@@ -133,7 +134,7 @@ mod tests {
     #[test]
     fn the_rules_scroll_and_their_last_line_stays() {
         let (lines, _) = drawn(72, 14, View { offset: 7, is_paused: true, has_color: false });
-        assert!(lines[0].ends_with("PAUSED") && lines[7].starts_with("rule7"), "{lines:#?}");
+        assert!(lines[0].starts_with("PAUSED  portcullis") && lines[7].starts_with("rule7"), "{lines:#?}");
         let (lines, _) = drawn(72, 14, View { offset: 700, ..View::default() });
         assert!(lines[7].starts_with("rule8"), "{lines:#?}");
     }

@@ -31,7 +31,8 @@ fn counters() -> Vec<Counter> {
     let answers = [FeedAnswer::Clear, FeedAnswer::Asked, FeedAnswer::Silent].map(Counter::FeedAnswer);
     let settings = Setting::ALL.map(Counter::MissingProxySetting);
     let ends = [EndCause::Revoked, EndCause::Expired, EndCause::CannotTell].map(Counter::StreamEnded);
-    failures.chain(others).chain(settings).chain(polls).chain(answers).chain(ends).collect()
+    let sightings = [SightingResult::Sent, SightingResult::Dropped, SightingResult::Lost].map(Counter::Sighting);
+    failures.chain(others).chain(settings).chain(polls).chain(answers).chain(ends).chain(sightings).collect()
 }
 
 fn outcomes() -> Vec<Outcome> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use authn::time::{Monotonic, Now};
 use wire::check::Question;
 use wire::feed::Poll;
+use wire::sightings::Report;
 
 use crate::checks::BatchId;
 use crate::host::CallId;
@@ -25,6 +26,11 @@ pub enum Owner {
     },
     Feed {
         poll: Poll,
+    },
+    /// It has `count` sightings.
+    Sightings {
+        report: Report,
+        count: usize,
     },
     /// It named `issuers` issuers.
     Announcement {

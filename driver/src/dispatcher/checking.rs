@@ -13,7 +13,7 @@ use super::{Dispatcher, Owner};
 use crate::checks::{Batch, BatchId, Checks, Resolved, Trigger};
 use crate::claims::Claims;
 use crate::counts::{CheckFailure, Counter, microseconds};
-use crate::host::{Callout, CalloutReply, Host, PutError, StreamId};
+use crate::host::{CallId, Callout, CalloutReply, Host, PutError, StreamId};
 use crate::metrics::Metric;
 use crate::shared::{Namespace, SharedVerdicts};
 use crate::streams::Urgency;
@@ -206,25 +206,20 @@ impl Dispatcher {
         owner: impl FnOnce(Question) -> Owner,
         now: Now,
     ) -> bool {
-        let (Some(revocation), Some(checking)) = (self.core.policy.revocation(), &mut self.checking) else {
-            return false;
-        };
-        let needs = needs(revocation, now.wall);
-        let Ok(question) = asking(&revocation.derived, checking.nonces.next(), needs) else { return false };
-        let headers: [(&[u8], &[u8]); 7] = [
-            (b":method", b"POST"),
-            (b":path", check::PATH.as_bytes()),
-            (b":authority", revocation.authority.as_bytes()),
-            (b":scheme", b"http"),
-            (b"content-type", check::CONTENT_TYPE.as_bytes()),
-            // Envoy's router removes them.
-            (b"x-envoy-retry-on", RETRY_ON),
-            (b"x-envoy-max-retries", RETRIES),
-        ];
-        let (cluster, body, timeout) = (revocation.cluster.as_str(), question.bytes(), revocation.timeout);
-        let Ok(call) = host.call(&Callout { cluster, headers: &headers, body, timeout }) else { return false };
-        self.calls.insert(call, owner(question), timeout, now);
+        let core = Arc::clone(&self.core);
+        let Some(revocation) = core.policy.revocation() else { return false };
+        let Some((nonce, needs)) = self.next_message(now) else { return false };
+        let Ok(question) = asking(&revocation.derived, nonce, needs) else { return false };
+        let call = call_service(host, revocation, (check::PATH, check::CONTENT_TYPE), question.bytes());
+        let Some(call) = call else { return false };
+        self.calls.insert(call, owner(question), revocation.timeout, now);
         true
+    }
+
+    /// What each message to the service has.
+    pub(super) fn next_message(&mut self, now: Now) -> Option<([u8; 16], Needs)> {
+        let revocation = self.core.policy.revocation()?;
+        Some((self.checking.as_mut()?.next_nonce(), needs(revocation, now.wall)))
     }
 
     pub(super) fn on_check_answered(
@@ -395,6 +390,27 @@ fn outcome(claimed: Option<Claimed>) -> Result<(), Cause> {
         Some(Claimed::Unknown) => Err(Cause::ClaimFailed),
         None => Err(Cause::CheckMismatch),
     }
+}
+
+/// Sends a message to the service.
+pub(super) fn call_service(
+    host: &mut impl Host,
+    revocation: &Revocation,
+    (path, content_type): (&str, &str),
+    body: &[u8],
+) -> Option<CallId> {
+    let headers: [(&[u8], &[u8]); 7] = [
+        (b":method", b"POST"),
+        (b":path", path.as_bytes()),
+        (b":authority", revocation.authority.as_bytes()),
+        (b":scheme", b"http"),
+        (b"content-type", content_type.as_bytes()),
+        // Envoy's router removes them.
+        (b"x-envoy-retry-on", RETRY_ON),
+        (b"x-envoy-max-retries", RETRIES),
+    ];
+    let (cluster, timeout) = (revocation.cluster.as_str(), revocation.timeout);
+    host.call(&Callout { cluster, headers: &headers, body, timeout }).ok()
 }
 
 pub(super) fn needs(revocation: &Revocation, wall: UnixSeconds) -> Needs {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use wire::check::{Asked, Claimed, StoreError};
 use wire::feed::{self, Cursor, MAX_KEYS, Membership, News, Polled, Reply, Trouble, piece_of};
+use wire::sightings::{self, Reported, Sighting};
 use wire::{Answer, DerivedKeys, Retention, RevocationKey};
 
 use super::FakeReply;
@@ -109,7 +110,23 @@ impl FakeService {
         (*instance == self.instance).then_some(((piece != u16::MAX).then_some(piece), from))
     }
 
+    /// The sightings of a report.
+    pub fn sightings(&self, report: &[u8]) -> Vec<Sighting> {
+        let read = Reported::read(std::slice::from_ref(&self.keys), report);
+        read.map(|reported| reported.sightings().to_vec()).unwrap_or_default()
+    }
+
+    fn take_report(&self, report: &[u8]) -> Option<FakeReply> {
+        let reported = Reported::read(std::slice::from_ref(&self.keys), report).ok()?;
+        let status = if self.fails.is_some() { 503 } else { 200 };
+        let reply = reported.reply(&self.keys, status, self.fails.is_none());
+        Some(FakeReply::new(status, sightings::CONTENT_TYPE, reply))
+    }
+
     pub fn answer(&self, question: &[u8]) -> FakeReply {
+        if let Some(reply) = self.take_report(question) {
+            return reply;
+        }
         let Ok(asked) = Asked::read(std::slice::from_ref(&self.keys), question) else {
             return FakeReply::new(400, "text/plain", "not a check of ours");
         };

@@ -84,6 +84,9 @@ impl Worker {
         }
         let outcome = if admission.unchecked { Outcome::AdmittedUnchecked } else { Outcome::Admitted };
         self.conclude(call.exchange, outcome, Some(admission.rule()), admission.headers(), admission.exposed(), None);
+        if let Some(sighting) = self.core.policy.sighting(admission, now.monotonic) {
+            call.dispatch.with(|it| it.sighted(sighting, now));
+        }
         let dpop_nonce = admission.proven().and_then(|proven| proven.next_nonce.clone());
         let answer = Answer {
             is_authenticated: true,

@@ -16,5 +16,6 @@ mod histories;
 mod introspection;
 mod keys;
 mod random;
+mod sightings;
 mod streams;
 mod support;

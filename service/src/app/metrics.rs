@@ -9,7 +9,7 @@ use store::{Observer, WriteError};
 
 use crate::base::connections;
 use crate::base::metrics::{Counters, Gauge};
-use crate::domain::{feed, provider_events, regions, revocations, sessions, status_lists};
+use crate::domain::{feed, hijack, provider_events, regions, revocations, sessions, status_lists};
 use crate::{http, signing};
 
 /// The counters of every part, to be handed out.
@@ -18,6 +18,7 @@ pub struct Metrics {
     pub checks: http::check::Metrics,
     pub feed: feed::Metrics,
     pub regions: regions::Metrics,
+    pub hijack: hijack::Metrics,
     pub oauth: http::oauth2::Metrics,
     pub provider_requests: http::provider_events::Metrics,
     pub provider_events: provider_events::Metrics,
@@ -53,6 +54,7 @@ impl Metrics {
             checks: http::check::Metrics::default(),
             feed: feed::Metrics::default(),
             regions: regions::Metrics::default(),
+            hijack: hijack::Metrics::default(),
             oauth: http::oauth2::Metrics::default(),
             provider_requests: http::provider_events::Metrics::default(),
             provider_events: provider_events::Metrics::default(),
@@ -70,6 +72,7 @@ impl Metrics {
         self.checks.register(&mut registry);
         self.feed.register(&mut registry);
         self.regions.register(&mut registry);
+        self.hijack.register(&mut registry);
         self.revocations.register(&mut registry, "revocations", "Revocations written, by kind");
         self.store.register(&mut registry);
         self.oauth.register(&mut registry);

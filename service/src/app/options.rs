@@ -9,6 +9,7 @@ mod providers_file;
 mod redis;
 mod secret_files;
 mod sessions;
+mod sightings;
 mod values;
 
 use std::net::SocketAddr;
@@ -22,10 +23,10 @@ use wire::{Retention, Secret};
 
 use crate::app::tls::ListenerTls;
 use crate::base::limits::MAX_SKEW;
-use crate::domain::feed;
 use crate::domain::provider_events::{Provider, Providers, ProvidersError};
 use crate::domain::regions::{EXTRA_TTL, PeerError};
 use crate::domain::revocations::Policy;
+use crate::domain::{feed, hijack};
 use crate::http::admin::{AdminToken, AdminTokenError};
 use crate::signing::{KeySource, UriError};
 pub use admin::AdminOptions;
@@ -35,6 +36,7 @@ pub use providers_file::ProvidersFileError;
 pub use redis::{FromRedis, InspectedRedis, MirrorRedis, Redis, ToRedis};
 pub use secret_files::SecretFileError;
 pub use sessions::SessionOptions;
+pub use sightings::{SightingOptions, SightingsFileError};
 
 #[derive(Clone, Args)]
 pub struct Options {
@@ -192,6 +194,8 @@ pub struct Options {
     pub sessions: SessionOptions,
     #[command(flatten)]
     pub join: JoinOptions,
+    #[command(flatten)]
+    pub sightings: SightingOptions,
 }
 
 /// Options that cannot be used together, or a file of theirs that cannot be used.
@@ -215,6 +219,8 @@ pub enum OptionsError {
     ProvidersFile(#[from] ProvidersFileError),
     #[error(transparent)]
     Providers(#[from] ProvidersError),
+    #[error(transparent)]
+    SightingsFile(#[from] SightingsFileError),
     #[error("`token-claims` of `{0}` is given twice")]
     TokenClaims(String),
     #[error("`{0}` must not be empty")]
@@ -247,6 +253,8 @@ pub struct Files {
     pub providers: Providers,
     /// What other regions are asked and answered with, the primary one first. Empty: none may ask.
     pub join_secrets: Vec<Secret>,
+    /// `None`: there is no hijack detection.
+    pub sightings: Option<hijack::Settings>,
 }
 
 impl Options {
@@ -306,6 +314,7 @@ impl Options {
             admin_token,
             providers,
             join_secrets: self.join.secrets()?,
+            sightings: self.sightings.settings()?,
         })
     }
 

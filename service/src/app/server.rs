@@ -22,6 +22,7 @@ use wire::DerivedKeys;
 use wire::check::MAX_QUESTION_BYTES;
 use wire::feed::MAX_POLL_BYTES;
 use wire::join::MAX_REQUEST_BYTES;
+use wire::sightings::MAX_REPORT_BYTES;
 
 use crate::app::metrics::Metrics;
 use crate::app::opened_store::{OpenStoreError, OpenedStore};
@@ -32,6 +33,7 @@ use crate::base::metrics::Counters;
 use crate::domain::audit::Audit;
 use crate::domain::clients::{self, Clients, ClientsError};
 use crate::domain::feed::Feed;
+use crate::domain::hijack::{self, DatabaseError, Hijack, Places};
 use crate::domain::issuers::Issuers;
 use crate::domain::provider_events::{self, LoadedProviders, ProviderEvents, ProvidersError};
 use crate::domain::regions::{self, OurFacts, Peer, Regions, Serving};
@@ -40,7 +42,9 @@ use crate::domain::sessions::{self, Sessions};
 use crate::domain::status_lists::{self, StatusLists};
 use crate::http::admin::{self, Callers};
 use crate::http::gate::{self, Gate};
-use crate::http::{check, feed, health, join, oauth2, openapi, provider_events as provider_endpoints, status_list};
+use crate::http::{
+    check, feed, health, join, oauth2, openapi, provider_events as provider_endpoints, sightings, status_list,
+};
 use crate::model::note::{NoteCipher, NoteError};
 use crate::model::session_keys::Ring;
 use crate::signing::{self, Signing, TokenLimits};
@@ -66,6 +70,7 @@ pub struct Service {
     events: Arc<ProviderEvents>,
     feed: Arc<Feed>,
     regions: Arc<Regions>,
+    hijack: Option<Arc<Hijack>>,
     work: TaskTracker,
 }
 
@@ -106,6 +111,8 @@ pub enum ServeError {
     Clients(#[from] ClientsError),
     #[error(transparent)]
     Providers(#[from] ProvidersError),
+    #[error("--geo-database")]
+    GeoDatabase(#[from] DatabaseError),
 }
 
 /// What the routes of both listeners are made of.
@@ -121,6 +128,7 @@ struct Parts {
     audit: Arc<Audit>,
     sessions: Option<Arc<Sessions>>,
     events: Arc<ProviderEvents>,
+    hijack: Option<Arc<Hijack>>,
     registry: Arc<Registry>,
     work: TaskTracker,
 }
@@ -138,6 +146,7 @@ impl Service {
         }
         let providers = LoadedProviders::load(&files.providers)?;
         let peers = peers(&options, &files)?;
+        let places = options.sightings.geo_database.as_deref().map(Places::open).transpose()?.map(Arc::new);
         let data_tls = options.tls().map(|tls| tls.serve(Listener::Data)).transpose()?;
         let admin_tls = options.admin.tls().map(|tls| tls.serve(Listener::Admin)).transpose()?;
         let metrics = Metrics::new();
@@ -153,7 +162,8 @@ impl Service {
         if options.admin.operator_page && options.admin.tls().is_none() && !addresses.admin.ip().is_loopback() {
             tracing::warn!("browsers reach the operator's page without TLS: admin tokens are sent in plain text");
         }
-        let parts = Parts::new(&options, &files, providers, peers, &metrics, keys, store.stores())?;
+        let loaded = Loaded { providers, peers, places };
+        let parts = Parts::new(&options, &files, loaded, &metrics, keys, store.stores())?;
         let limits = Limits {
             connections: options.max_connections,
             unauthenticated_per_peer: options.max_unauthenticated_per_peer,
@@ -169,6 +179,7 @@ impl Service {
             events: parts.events,
             feed: parts.feed,
             regions: parts.regions,
+            hijack: parts.hijack,
             work: parts.work,
         })
     }
@@ -194,6 +205,7 @@ impl Service {
         }
         LoadedProviders::load(&files.providers)?;
         peers(options, &files)?;
+        options.sightings.geo_database.as_deref().map(Places::open).transpose()?;
         for (tls, listener) in [(options.tls(), Listener::Data), (options.admin.tls(), Listener::Admin)] {
             if let Some(tls) = tls {
                 tls.config(listener)?;
@@ -209,7 +221,7 @@ impl Service {
     /// Serves until `stop` is done. Then requests in progress may take ten seconds more, those whose senders are gone five
     /// more, and the mirror another five to get what it lacks.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { data, admin, limits, closed_connections, store, events, feed, regions, work } = self;
+        let Self { data, admin, limits, closed_connections, store, events, feed, regions, hijack, work } = self;
         let (say_stop, on_stop) = watch::channel(false);
         let accept = |bound: Bound, idle| {
             let (closed, on_stop) = (closed_connections.clone(), on_stop.clone());
@@ -230,6 +242,9 @@ impl Service {
         events.start_polls(&on_stop);
         feed.start(&on_end);
         regions.start(&on_stop);
+        if let Some(hijack) = &hijack {
+            hijack.start(&on_end);
+        }
         tokio::join!(serving, stopping);
         say_end.send_replace(true);
         work.close();
@@ -290,13 +305,19 @@ async fn open_keys(options: &Options, metrics: &Metrics) -> Result<Keys, ServeEr
     Ok(Some((config, signing, clients)))
 }
 
+/// What was read from files of options before anything is served.
+struct Loaded {
+    providers: LoadedProviders,
+    peers: Vec<Peer>,
+    places: Option<Arc<Places>>,
+}
+
 impl Parts {
     /// Makes each part from the parts that it uses.
     fn new(
         options: &Options,
         files: &Files,
-        providers: LoadedProviders,
-        peers: Vec<Peer>,
+        Loaded { providers, peers, places }: Loaded,
         metrics: &Metrics,
         keys: Keys,
         stores: Stores,
@@ -339,6 +360,19 @@ impl Parts {
             let serving = Serving::new(Arc::clone(&feed), Arc::clone(&stores.revocations), facts);
             (secrets, Arc::new(serving))
         });
+        let hijack = files.sightings.clone().map(|settings| {
+            let parts = hijack::Parts {
+                secrets: Arc::clone(&secrets),
+                store: Arc::clone(&stores.sightings),
+                replay_guard: Arc::clone(&stores.replay_guard),
+                ring: Arc::clone(&ring),
+                revocations: Arc::clone(&revocations),
+                audit: Arc::clone(&audit),
+                metrics: metrics.hijack.clone(),
+                work: work.clone(),
+            };
+            Arc::new(Hijack::new(settings, places, parts))
+        });
         let sessions = keys.map(|(config, signing, clients)| {
             let status_lists = options.sessions.status_lists(&config.issuer).map(|config| {
                 let parts = status_lists::Parts {
@@ -368,6 +402,7 @@ impl Parts {
         let event_parts = provider_events::Parts {
             replay_guard: Arc::clone(&stores.replay_guard),
             revocations: Arc::clone(&revocations),
+            audit: Arc::clone(&audit),
             work: work.clone(),
             metrics: metrics.provider_events.clone(),
         };
@@ -384,6 +419,7 @@ impl Parts {
             audit,
             sessions,
             events,
+            hijack,
             registry,
             work,
         })
@@ -433,7 +469,10 @@ fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Router {
     let routes = routes
         .merge(health::probes().with_state(parts.health()))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST));
-    let routes = routes.merge(feed_routes(parts, options, metrics)).merge(join_routes(parts, metrics));
+    let routes = routes
+        .merge(feed_routes(parts, options, metrics))
+        .merge(join_routes(parts, metrics))
+        .merge(sighting_routes(parts, options, metrics));
     // They have limits of their own: keys may have to be fetched, and a revocation waits for disks.
     let state = provider_endpoints::AppState::new(Arc::clone(&parts.events), metrics.provider_requests.clone());
     let events = provider_endpoints::routes(|endpoint| parts.events.serves(endpoint)).with_state(state);
@@ -467,6 +506,22 @@ fn join_routes(parts: &Parts, metrics: &Metrics) -> OpenApiRouter {
         .with_state(state)
         .layer(middleware::from_fn_with_state(gate, gate::limit))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, join::REQUEST))
+}
+
+/// Reports do not take the places of checks.
+fn sighting_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> OpenApiRouter {
+    let Some(hijack) = &parts.hijack else { return OpenApiRouter::new() };
+    let state = sightings::AppState {
+        secrets: Arc::clone(&parts.secrets),
+        hijack: Arc::clone(hijack),
+        metrics: metrics.hijack.clone(),
+        refused: Arc::default(),
+    };
+    let gate = Gate::of_checks(options.max_requests, MAX_REPORT_BYTES);
+    sightings::routes()
+        .with_state(state)
+        .layer(middleware::from_fn_with_state(gate, gate::limit))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST))
 }
 
 fn admin_routes(parts: &Parts, options: &Options, files: Files) -> Router {

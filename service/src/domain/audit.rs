@@ -34,7 +34,8 @@ pub struct Audit {
 pub struct Event {
     /// Unix seconds.
     pub at: u64,
-    /// `admin` for the admin token, `certificate:…` or `client:…`, `nobody` for an unauthenticated caller.
+    /// `admin` for the admin token, `certificate:…` or `client:…`, `backchannel-logout of …` and the like for what a provider
+    /// sent, `nobody` for an unauthenticated caller.
     pub by: String,
     /// The address that it came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]

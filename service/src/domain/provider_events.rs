@@ -38,6 +38,7 @@ use wire::Kind;
 
 use crate::base::clock::unix_seconds;
 use crate::base::throttle::Throttle;
+use crate::domain::audit::Audit;
 use crate::domain::revocations::Revocations;
 use claims::Claims;
 use error::{EventError, RejectReason, Unavailable};
@@ -66,6 +67,7 @@ pub struct ProviderEvents {
     providers: HashMap<String, ProviderState>,
     replay_guard: Arc<dyn ReplayGuard>,
     revocations: Arc<Revocations>,
+    audit: Arc<Audit>,
     /// What is finished though its sender hangs up.
     work: TaskTracker,
     metrics: Metrics,
@@ -84,6 +86,7 @@ pub struct ProviderEvents {
 pub struct Parts {
     pub replay_guard: Arc<dyn ReplayGuard>,
     pub revocations: Arc<Revocations>,
+    pub audit: Arc<Audit>,
     pub work: TaskTracker,
     pub metrics: Metrics,
 }
@@ -164,7 +167,7 @@ impl LoadedProviders {
 impl ProviderEvents {
     /// `limit` is the longest that a verified token takes.
     pub fn new(providers: LoadedProviders, limit: Duration, parts: Parts) -> Self {
-        let Parts { replay_guard, revocations, work, metrics } = parts;
+        let Parts { replay_guard, revocations, audit, work, metrics } = parts;
         for state in providers.0.values() {
             metrics.start_provider(&state.provider);
         }
@@ -172,6 +175,7 @@ impl ProviderEvents {
             providers: providers.0,
             replay_guard,
             revocations,
+            audit,
             work,
             metrics,
             dropped: Throttle::default(),

@@ -182,6 +182,40 @@ impl Revocations {
         }
     }
 
+    /// Ends the session, or the token, with this key. It is all that is known of it, so it ends for filters with the secret at
+    /// this index only.
+    ///
+    /// # Errors
+    /// See [`RevokeError`].
+    pub async fn revoke_key(
+        &self,
+        secret: usize,
+        kind: Kind,
+        key: RevocationKey,
+        reason: &str,
+        by: &str,
+    ) -> Result<(), RevokeError> {
+        let (now, ttl) = (unix_seconds(), self.policy.retention_of(kind));
+        let note = Note {
+            kind: kind.name().to_owned(),
+            iss: String::new(),
+            id: None,
+            signing_input_sha256: None,
+            reason: Some(reason.to_owned()),
+            by: by.to_owned(),
+            at: now,
+            until: ttl.map(|ttl| now.saturating_add(ttl.as_secs())),
+        };
+        let sealed = self.cipher.seal(secret, key, &note).map_err(|_| RevokeError::Note)?;
+        // Its issuer is not known, and may be one that gives the ids of ended sessions to new ones.
+        let is_reused = kind == Kind::Session && !self.policy.reuse_session_ids.is_empty();
+        let ends = if is_reused { Ends::IssuedUntilNow } else { Ends::ForGood };
+        self.store.revoke(vec![Revocation { key, ends, sealed, ttl }]).await?;
+        self.feed.written();
+        self.written.count(kind.name());
+        Ok(())
+    }
+
     /// # Errors
     /// See [`ListError`].
     pub async fn list(&self, cursor: Option<&str>, limit: usize) -> Result<Page, ListError> {

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::{digest, rand};
 use futures_util::future::try_join_all;
 use jose::base64url;
-use store::{Claim, IndexEntry, ReplayGuard, RevocationStore, SessionStore, StoreError, SubjectName, WriteError};
+use store::{
+    Claim, IndexEntry, ReplayGuard, RevocationStore, STATUS_INDEX, SessionStore, StoreError, SubjectName, WriteError,
+};
 use tokio::sync::Mutex;
 use wire::{Answer, RevocationKey};
 
@@ -303,7 +305,7 @@ impl StatusLists {
         hashed.update(&place.list.to_be_bytes());
         hashed.update(&place.index.to_be_bytes());
         hashed.update(self.config.issuer.as_bytes());
-        format!("status-{}", base64url::encode(hashed.finish()))
+        format!("{STATUS_INDEX}{}", base64url::encode(hashed.finish()))
     }
 }
 

@@ -10,6 +10,7 @@
 )]
 mod admin;
 mod feed;
+mod hijack;
 mod http;
 mod migration;
 mod page;

@@ -43,7 +43,9 @@ impl Export for FileExport {
             let (mut names, mut last) = (Vec::new(), None);
             for found in reading.table(ENTRIES)?.range::<&[u8]>(after.unwrap_or_default()..)? {
                 let (entry, value) = found?;
-                if Some(entry.value()) == after || !is_live(value.value(), reading.now) {
+                // Where sessions were used is not copied.
+                let is_left_out = entry.value().first() == Some(&Kind::Sightings.tag());
+                if Some(entry.value()) == after || is_left_out || !is_live(value.value(), reading.now) {
                     continue;
                 }
                 let name = name(entry.value()).ok_or_else(not_ours)?;
@@ -107,6 +109,7 @@ fn name(entry: &[u8]) -> Option<ExportName> {
         Kind::Session => ExportName::Session(SessionName(name.try_into().ok()?)),
         Kind::Subject => ExportName::Subject(SubjectName(*name.first_chunk()?)),
         Kind::Mark => ExportName::Mark(String::from_utf8(name.to_vec()).ok()?),
+        Kind::Sightings => return None,
     })
 }
 

@@ -22,6 +22,7 @@ mod revocation_log;
 mod revocations;
 mod session;
 mod sessions;
+mod sightings;
 mod tables;
 mod writer;
 

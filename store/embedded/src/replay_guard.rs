@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redb::Error;
-use store::{Claim, PROOF, ReplayGuard, StoreError, WriteError};
+use store::{Claim, PROOF, ReplayGuard, STATUS_INDEX, StoreError, WriteError};
 
 use crate::codec::{Decoder, Encoder};
 use crate::embedded_store::EmbeddedStore;
@@ -40,8 +40,8 @@ impl ReplayGuard for EmbeddedStore {
 
 fn mark(tables: &mut Tables<'_>, entry: &[u8], state: u8, ttl: Duration) -> Result<Result<(), WriteError>, Error> {
     // A store full of sessions can still end them, also by logouts and events.
-    let is_proof = entry.get(1..).is_some_and(|digest| digest.starts_with(PROOF.as_bytes()));
-    let usage = if is_proof { Use::Others } else { Use::Revocations };
+    let is_of = |prefix: &str| entry.get(1..).is_some_and(|digest| digest.starts_with(prefix.as_bytes()));
+    let usage = if is_of(PROOF) || is_of(STATUS_INDEX) { Use::Others } else { Use::Revocations };
     if let Err(full) = tables.has_room(usage, 1, 2 * entry.len()) {
         return Ok(Err(full));
     }

@@ -6,6 +6,7 @@
 //!           s <name>                    a session (session.rs)
 //!           u <subject> <sid>           a session of a subject
 //!           j <digest>                  the mark of a token that may be used once
+//!           w <session>                 from where a session was used
 //! expiries  <expiry> <entry>            for each entry that expires, to find those that have
 //! heads     <shard>                     the place after the last entry of the shard's log
 //! log       <shard> <sequence>          a change to a revocation (log.rs)
@@ -44,6 +45,7 @@ pub enum Kind {
     Session,
     Subject,
     Mark,
+    Sightings,
 }
 
 impl Kind {
@@ -53,6 +55,7 @@ impl Kind {
             Kind::Session => b's',
             Kind::Subject => b'u',
             Kind::Mark => b'j',
+            Kind::Sightings => b'w',
         }
     }
 

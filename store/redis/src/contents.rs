@@ -51,6 +51,8 @@ pub enum Found {
     Log,
     /// When a revocation was written, for [`crate::lag`]. It expires in seconds and is not copied.
     Timing,
+    /// From where a session was used, for [`crate::sightings`]. It is not copied.
+    Sightings,
     /// The issuers that filters ask about. Filters announce them again, so they are not copied.
     Issuers,
     Ours(Name),
@@ -93,6 +95,7 @@ impl Found {
                 None if text == Name::of_audit().text => Kind::Audit,
                 None if text == Name::of_issuers() => return Some(Found::Issuers),
                 Some(("m", _)) => return Some(Found::Timing),
+                Some(("w", _)) => return Some(Found::Sightings),
                 Some(("r", _)) => Kind::Revocation,
                 Some(("j", _)) => Kind::Mark,
                 Some(("s", _)) => Kind::Session,
@@ -125,6 +128,11 @@ impl Name {
     /// The set of [`crate::issuers`].
     pub fn of_issuers() -> String {
         Bucket::FIRST.name("issuers")
+    }
+
+    /// The record of [`crate::sightings`].
+    pub fn of_sightings(session: wire::RevocationKey) -> String {
+        Bucket::of(session.0).name(format_args!("w:{session}"))
     }
 
     /// The audit log, of which there is one.
@@ -338,7 +346,7 @@ mod tests {
     fn names_are_known_by_their_letter_and_bucket() {
         let kind = |name: &str| match Found::parse(name.as_bytes()) {
             Found::Ours(name) => Some(name.kind),
-            Found::Sentinel | Found::Log | Found::Timing | Found::Issuers | Found::Strange => None,
+            Found::Sentinel | Found::Log | Found::Timing | Found::Sightings | Found::Issuers | Found::Strange => None,
         };
         assert_eq!(kind("portcullis:{0a}:r:abc"), Some(Kind::Revocation));
         assert_eq!(kind("portcullis:{0a}:j:abc"), Some(Kind::Mark));
@@ -349,6 +357,7 @@ mod tests {
         assert_eq!(Found::parse(Bucket::of_text("x").head().as_bytes()), Found::Log);
         assert_eq!(Found::parse(Bucket::of_text("x").log().as_bytes()), Found::Log);
         assert_eq!(Found::parse(entry::mark_name(wire::RevocationKey([10; 16])).as_bytes()), Found::Timing);
+        assert_eq!(Found::parse(b"portcullis:{0a}:w:abc"), Found::Sightings);
         assert_eq!(Found::parse(b"portcullis:{00}:issuers"), Found::Issuers);
         for strange in [
             "",

@@ -143,7 +143,7 @@ impl Names {
             }
             // A revoked signing key has none, and the audit log is trimmed.
             Found::Ours(name) => !matches!(name.kind, Kind::Revocation | Kind::Audit),
-            Found::Timing => true,
+            Found::Timing | Found::Sightings => true,
             Found::Sentinel | Found::Log | Found::Issuers => false,
         };
         if must_expire && life == Some(-1) {

@@ -33,6 +33,7 @@ mod revocation_log;
 mod revocations;
 mod routes;
 mod sessions;
+mod sightings;
 mod source;
 mod states;
 mod topology;

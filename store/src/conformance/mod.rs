@@ -18,6 +18,7 @@ pub mod replay_guard;
 pub mod revocation_log;
 pub mod revocations;
 pub mod sessions;
+pub mod sightings;
 
 use std::time::Duration;
 
@@ -60,6 +61,7 @@ mod tests {
             include_str!("revocation_log.rs"),
             include_str!("revocations.rs"),
             include_str!("sessions.rs"),
+            include_str!("sightings.rs"),
         ];
         let list = include_str!("../lib.rs");
         let cases =

@@ -242,15 +242,14 @@ impl Seen {
     fn of(response: &Response) -> Self {
         let echo = response.json();
         let pair = |name: &str| (format!(":{name}"), echo[name].as_str().unwrap_or_default().to_owned());
-        // The nonce of the page, another one for each request.
-        let mut nonce = String::new();
         let forwarded = echo["headers"].as_array().map(|headers| {
             let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
             let headers = headers.iter().map(|header| (text(&header[0]), text(&header[1])));
             // Envoy's own, another one for each request.
             let mut headers: Vec<_> = headers.filter(|(name, _)| name != "x-request-id").collect();
+            // The nonce of the page, another one for each request.
             if let Some((_, value)) = headers.iter_mut().find(|(name, _)| name == "x-csp-nonce") {
-                nonce = std::mem::replace(value, "{nonce}".to_owned());
+                "{nonce}".clone_into(value);
             }
             headers.extend([pair("method"), pair("path")]);
             headers.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -262,11 +261,7 @@ impl Seen {
         headers.sort();
         let body = if forwarded.is_some() { String::new() } else { without_id(&response.text()) };
         // Of a refused gRPC call it is the message.
-        let headers = headers.into_iter().map(|(name, value)| match nonce.as_str() {
-            "" => (name, without_id(&value)),
-            nonce => (name, value.replace(nonce, "{nonce}")),
-        });
-        let headers = headers.collect();
+        let headers = headers.into_iter().map(|(name, value)| (name, without_nonces(&without_id(&value)))).collect();
         Self { status: response.status, headers, forwarded, body }
     }
 
@@ -296,4 +291,14 @@ fn number(name: &str) -> Option<u64> {
 /// The last member of a problem document names the request by the id that each Envoy gave it.
 fn without_id(text: &str) -> String {
     text.split_once(r#","instance":"#).map_or_else(|| text.to_owned(), |(before, _)| format!("{before}}}"))
+}
+
+/// In policies. An answer to HEAD does not show which nonce the upstream got.
+fn without_nonces(text: &str) -> String {
+    let mut parts = text.split("'nonce-");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |before, part| {
+        let after = part.find('\'').map_or("", |end| &part[end..]);
+        format!("{before}'nonce-{{nonce}}{after}")
+    })
 }

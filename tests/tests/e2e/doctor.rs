@@ -174,7 +174,8 @@ async fn nothing_is_found_on_a_healthy_mesh_and_each_planted_fault_is() {
     let redis = mesh.redis.as_ref().unwrap().address();
     let token = mesh.token();
     assert_eq!(mesh.get(&token).await.status, 200);
-    let all = || Run::new(&filter).envoy(&mesh.envoy).redis(redis, PATIENCE);
+    let admin = mesh.service.as_ref().unwrap().admin_address();
+    let all = || Run::new(&filter).envoy(&mesh.envoy).redis(redis, PATIENCE).with(format!("--service=http://{admin}"));
     let (code, said) = all().with(format!("--token={token}")).with("--path=/api").ask();
     assert_eq!((code, &said["ok"]), (0, &json!(true)), "{said}");
     assert_eq!(said["skipped"], json!([]), "{said}");

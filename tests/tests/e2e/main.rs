@@ -28,6 +28,7 @@ mod feed;
 mod hardened;
 mod harness;
 mod head;
+mod hijack;
 mod hot_restart;
 mod http;
 mod introspection;

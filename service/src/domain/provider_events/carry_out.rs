@@ -16,9 +16,10 @@ use super::pending::PendingToken;
 use super::provider_state::{PendingFor, ProviderState};
 use super::providers::Opaque;
 use super::subjects::Scope;
-use super::{Endpoint, Judgement, Message, Outcome, ProviderEvents, Step, WAIT, Waiting};
+use super::{Ending, Endpoint, Judgement, Message, Outcome, ProviderEvents, Step, WAIT, Waiting};
 use super::{events, global_revocation, logout};
 use crate::base::clock::unix_seconds;
+use crate::domain::audit::Event;
 use crate::domain::revocations::{RevokeRequest, Subject};
 use store::Claim;
 
@@ -103,6 +104,7 @@ impl ProviderEvents {
         for key in keys {
             audit(&by, ending.kind, &key.to_string());
         }
+        self.record(by, ending.clone());
         // As long as it would be young enough, plus the tolerated difference of clocks.
         let young = endpoint.max_age(provider).unwrap_or_default() + provider.skew * 3 + Duration::from_secs(1);
         self.replay_guard
@@ -110,6 +112,23 @@ impl ProviderEvents {
             .await
             .map_err(|error| unconfirmed("the token was not marked as used", error))?;
         Ok(Outcome::Ended(ending.kind))
+    }
+
+    /// Adds to the audit log who was ended. Its sender does not wait for that.
+    fn record(&self, by: String, ending: Ending) {
+        let audit = Arc::clone(&self.audit);
+        self.work.spawn(async move {
+            let Ending { kind, issuer, ids } = ending;
+            for id in ids {
+                let (sid, sub, id) = match kind {
+                    Kind::Session => (Some(id), None, None),
+                    Kind::User => (None, Some(id), None),
+                    Kind::Token | Kind::Client | Kind::SigningKey | Kind::Issuer => (None, None, Some(id)),
+                };
+                let (kind, iss) = (Some(kind.name().to_owned()), Some(issuer.clone()));
+                audit.write(Event { kind, iss, sid, sub, id, ..Event::new(&by, "revoke", "done") }).await;
+            }
+        });
     }
 
     /// # Errors

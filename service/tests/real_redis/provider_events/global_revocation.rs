@@ -59,6 +59,22 @@ fn a_request_ends_the_user_once() {
         assert!(challenge.unwrap().contains("error=\"invalid_token\""));
     }
     assert_eq!(stack.is(Kind::User, "five"), Answer::Live);
+    // Written after the answer.
+    let by = format!("global-token-revocation of {ISSUER}");
+    let recorded = || {
+        let (_, page) = stack.service.admin("GET", "/v1/audit?limit=1000", "");
+        let entries = page["entries"].as_array().unwrap().iter().filter(|entry| entry["by"] == by.as_str());
+        let is_whole = |entry: &Value| (&entry["kind"], &entry["iss"]) == (&json!("user"), &json!(ISSUER));
+        let subjects = entries.map(|entry| is_whole(entry).then(|| entry["sub"].as_str().unwrap().to_owned()));
+        subjects.collect::<Option<Vec<_>>>().unwrap()
+    };
+    let began = std::time::Instant::now();
+    while recorded().len() < 4 && began.elapsed() < std::time::Duration::from_secs(10) {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let mut recorded = recorded();
+    recorded.sort();
+    assert_eq!(recorded, ["four", "one", "three", "two"]);
     assert_eq!(stack.revocations(), 4);
     let (_, metrics) = stack.service.admin_text("GET", "/metrics", None, "");
     let line = r#"portcullis_provider_events_total{endpoint="global-token-revocation",result="ended"} 4"#;

@@ -24,7 +24,12 @@ impl Run<'_> {
                 cursor = next;
                 let names = names.iter().filter_map(|name| match Found::parse(name) {
                     Found::Ours(name) => Some(name),
-                    Found::Sentinel | Found::Log | Found::Timing | Found::Issuers | Found::Strange => None,
+                    Found::Sentinel
+                    | Found::Log
+                    | Found::Timing
+                    | Found::Sightings
+                    | Found::Issuers
+                    | Found::Strange => None,
                 });
                 let only_in_target = self.only_in_target(names.collect()).await?;
                 let room = MAX_ONLY_IN_TARGET.saturating_sub(suspects.len());

@@ -211,7 +211,7 @@ impl<'a> Run<'a> {
                 let mut ours = Vec::with_capacity(names.len());
                 for name in names {
                     match Found::parse(&name) {
-                        Found::Sentinel | Found::Log | Found::Timing | Found::Issuers => {}
+                        Found::Sentinel | Found::Log | Found::Timing | Found::Sightings | Found::Issuers => {}
                         Found::Ours(name) if name.kind == Kind::Audit => {}
                         Found::Ours(name) => ours.push(name),
                         Found::Strange => self.not_understood(&String::from_utf8_lossy(&name)),

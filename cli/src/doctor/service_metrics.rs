@@ -1,0 +1,159 @@
+//! The service's admin listener: which version runs, and what its metrics say.
+use std::time::Duration;
+
+use authn::time::UnixSeconds;
+use driver::CalloutReply as _;
+use serde_json::Value;
+
+use super::finding::{Finding, Report, Severity};
+use crate::exposition::{Scrape, label};
+use crate::peers::Peers;
+
+const WAIT: Duration = Duration::from_secs(5);
+/// Filters that follow the feed may accept proofs of this age.
+const FEED_SECONDS: f64 = 5.0;
+const OURS: &str = env!("CARGO_PKG_VERSION");
+const NOT_READY: &str = "docs/operations.md#store-not-ready";
+
+/// `url`: the admin listener.
+pub fn look(report: &mut Report, peers: &Peers, url: &str, now: UnixSeconds) {
+    let whose = format!("the service at {url}");
+    match get(peers, &format!("{url}/openapi.json")) {
+        Ok(body) => version(report, &whose, &body),
+        Err(why) => return report.found(unreachable(why)),
+    }
+    match get(peers, &format!("{url}/metrics")) {
+        Ok(body) => metrics(report, &whose, &Scrape::parse(&String::from_utf8_lossy(&body)), now),
+        Err(why) => report.found(unreachable(why)),
+    }
+}
+
+fn get(peers: &Peers, url: &str) -> Result<Vec<u8>, String> {
+    let answer = peers.get(url, WAIT)?;
+    match answer.status() {
+        Some(200) => Ok(answer.body),
+        status => Err(format!("{url}: HTTP status {}", status.unwrap_or_default())),
+    }
+}
+
+fn unreachable(why: String) -> Finding {
+    Finding {
+        name: "admin_unreachable",
+        severity: Severity::Error,
+        what: format!("the service's admin listener does not answer: {why}"),
+        why: "nothing can be revoked there",
+        mend: "give --service the admin listener (--admin-listen), and look whether the service runs".to_owned(),
+        link: "docs/operations.md#run-the-service".to_owned(),
+    }
+}
+
+fn version(report: &mut Report, whose: &str, document: &[u8]) {
+    let document: Value = serde_json::from_slice(document).unwrap_or_default();
+    match document["info"]["version"].as_str() {
+        Some(OURS) => report.passed("version", format!("{whose}: {OURS}, as this command")),
+        version => report.found(Finding {
+            name: "service_version",
+            severity: Severity::Warning,
+            what: format!("{whose} has version {}, this command has {OURS}", version.unwrap_or("unknown")),
+            why: "this command judges it by its own version",
+            mend: "use the command of the service's version, or finish the upgrade".to_owned(),
+            link: "docs/operations.md".to_owned(),
+        }),
+    }
+}
+
+fn metrics(report: &mut Report, whose: &str, scrape: &Scrape, now: UnixSeconds) {
+    let sum = |name: &str| scrape.of(name).map(|(_, value)| value).reduce(|sum, value| sum + value);
+    let before = report.findings.len();
+    let mut found = |name, severity, what: &str, why, mend: &str, link: &str| {
+        let what = format!("{whose}: {what}");
+        report.found(Finding { name, severity, what, why, mend: mend.to_owned(), link: link.to_owned() });
+    };
+    if sum("store_ready") == Some(0.0) {
+        let why = "it answers no check, and requests that need one get 503";
+        found("store_not_ready", Severity::Error, "its store is not ready", why, "look at its log", NOT_READY);
+    }
+    if sum("redis_evicted_keys").is_some_and(|keys| keys > 0.0) {
+        let why = "some of them may have been revocations, so the service refuses to answer from it";
+        let mend = "restore the store, or revoke again what must stay revoked";
+        found("redis_evicts", Severity::Error, "Redis has evicted keys", why, mend, NOT_READY);
+    }
+    if sum("signing_ready") == Some(0.0) {
+        let why = "no session with a JWT begins or is refreshed";
+        let mend = "look at its log, and at the HSM";
+        let link = "docs/sessions.md#keys-in-an-hsm-pkcs11";
+        found("signing_unavailable", Severity::Error, "its key does not sign", why, mend, link);
+    }
+    if let Some(failed) = sum("revocations_failed").filter(|failed| *failed > 0.0) {
+        let what = format!("{failed} revocations were not acknowledged since it started");
+        let why = "they may not be in force";
+        let mend = "look at its log and repeat them; `portcullis revoke list` shows those that are in force";
+        found("revocations_failed", Severity::Warning, &what, why, mend, "docs/metrics.md#the-service");
+    }
+    let is_full = |labels| label(labels, "event") == Some("full");
+    if scrape.of("status_lists").any(|(labels, value)| is_full(labels) && value > 0.0) {
+        let why = "JWTs without an index are not issued";
+        let what = "its status lists had no free index";
+        let link = "docs/sessions.md#status-lists";
+        found("status_lists_full", Severity::Warning, what, why, "raise --status-lists", link);
+    }
+    // Only while somebody follows.
+    let complete =
+        sum("feed_complete_timestamp_seconds").filter(|_| sum("feed_followers").is_some_and(|all| all > 0.0));
+    if let Some(age) = complete.map(|complete| now.0 as f64 - complete).filter(|age| *age > FEED_SECONDS) {
+        let what = format!("its feed was last complete {age:.0} s ago");
+        let why = "filters then ask about each token: more load, and no less safety";
+        let mend = "look at its metric portcullis_feed_rounds_total, and at Redis";
+        found("feed", Severity::Warning, &what, why, mend, "docs/feed.md");
+    }
+    if report.findings.len() == before {
+        report.passed("metrics", format!("{whose}: nothing in its metrics is wrong"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixSeconds = UnixSeconds(1_750_000_000);
+
+    fn found(text: &str) -> Vec<&'static str> {
+        let mut report = Report::default();
+        metrics(&mut report, "the service", &Scrape::parse(text), NOW);
+        report.findings.iter().map(|finding| finding.name).collect()
+    }
+
+    #[test]
+    fn each_metric_that_says_that_something_is_wrong_is_a_finding() {
+        let healthy = "portcullis_store_ready 1\nportcullis_redis_evicted_keys 0\nportcullis_signing_ready 1\n\
+                       portcullis_revocations_failed_total{reason=\"unknown\"} 0\n\
+                       portcullis_status_lists_total{event=\"full\"} 0\nportcullis_status_lists_total{event=\"built\"} 3\n\
+                       portcullis_feed_followers 2\nportcullis_feed_complete_timestamp_seconds 1749999998\n";
+        assert!(found(healthy).is_empty());
+        for (from, to, name) in [
+            ("store_ready 1", "store_ready 0", "store_not_ready"),
+            ("evicted_keys 0", "evicted_keys 7", "redis_evicts"),
+            ("signing_ready 1", "signing_ready 0", "signing_unavailable"),
+            ("\"unknown\"} 0", "\"unknown\"} 1", "revocations_failed"),
+            ("\"full\"} 0", "\"full\"} 1", "status_lists_full"),
+            ("1749999998", "1749999990", "feed"),
+            ("1749999998", "0", "feed"),
+        ] {
+            assert_eq!(found(&healthy.replace(from, to)), [name], "{to}");
+        }
+        assert!(found(&healthy.replace("followers 2", "followers 0").replace("1749999998", "0")).is_empty());
+    }
+
+    #[test]
+    fn another_version_is_a_warning() {
+        for (document, is_found) in [
+            (format!(r#"{{"info":{{"version":"{OURS}"}}}}"#), false),
+            (r#"{"info":{"version":"9.9.9"}}"#.to_owned(), true),
+            ("no JSON".to_owned(), true),
+        ] {
+            let mut report = Report::default();
+            version(&mut report, "the service", document.as_bytes());
+            assert_eq!(report.worst(), is_found.then_some(Severity::Warning), "{document}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What the signals of a session lead to: counts, entries, lines, requests to a webhook, or its end.
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::watch::Receiver;
+use tokio_util::task::TaskTracker;
+use wire::sightings::Client;
+
+use super::metrics::ActionResult;
+use super::settings::{Action, Settings};
+use super::webhook::Webhook;
+use super::{Alarm, Metrics, Signal};
+use crate::domain::audit::{Audit, Event};
+use crate::domain::revocations::Revocations;
+
+/// The author of entries and revocations.
+const BY: &str = "hijack detection";
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub struct Reaction {
+    settings: Settings,
+    revocations: Arc<Revocations>,
+    audit: Arc<Audit>,
+    webhook: Option<Webhook>,
+    /// When the current minute began, and the sessions that were ended in it.
+    ends: Mutex<(Option<Instant>, u32)>,
+    metrics: Metrics,
+}
+
+/// What a line, and a request to the webhook, say. Sessions and users are named by their revocation keys, as in access logs.
+#[derive(Debug, Serialize)]
+struct Message<'a> {
+    signals: Vec<&'static str>,
+    kind: &'static str,
+    session: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    /// Unix seconds.
+    at: u64,
+    before: Place<'a>,
+    now: Place<'a>,
+    /// It is being ended.
+    ends: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Place<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    country: Option<&'a str>,
+    /// Latitude and longitude.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<(f64, f64)>,
+}
+
+impl Reaction {
+    pub fn new(settings: &Settings, revocations: Arc<Revocations>, audit: Arc<Audit>, metrics: Metrics) -> Self {
+        let webhook = settings.webhook.clone().map(|settings| Webhook::new(settings, metrics.clone()));
+        Self { settings: settings.clone(), revocations, audit, webhook, ends: Mutex::default(), metrics }
+    }
+
+    pub fn start(&self, work: &TaskTracker, stop: &Receiver<bool>) {
+        if let Some(webhook) = &self.webhook {
+            webhook.start(work, stop);
+        }
+    }
+
+    pub async fn react(&self, alarm: Alarm) {
+        alarm.signals.iter().for_each(|signal| self.metrics.signal(*signal));
+        let wanted = alarm.signals.iter().flat_map(|signal| self.settings.actions(*signal));
+        let mut actions: BTreeSet<Action> = wanted.copied().collect();
+        if actions.contains(&Action::End) && !self.may_end(Instant::now()) {
+            actions.remove(&Action::End);
+            self.metrics.acted(ActionResult::TooMany);
+        }
+        let message = Message::new(&alarm, actions.contains(&Action::End));
+        let text = serde_json::to_string(&message).unwrap_or_default();
+        for action in actions {
+            let result = match action {
+                Action::Audit => {
+                    self.audit.write(entry(&alarm, &text)).await;
+                    ActionResult::Audited
+                }
+                Action::Log => {
+                    tracing::warn!(target: "portcullis::hijack", "{text}");
+                    ActionResult::Logged
+                }
+                // Counted when it was sent.
+                Action::Webhook => match self.webhook.as_ref().is_some_and(|webhook| webhook.enqueue(text.clone())) {
+                    true => continue,
+                    false => ActionResult::NotSent,
+                },
+                Action::End => self.end(&alarm).await,
+            };
+            self.metrics.acted(result);
+        }
+    }
+
+    async fn end(&self, alarm: &Alarm) -> ActionResult {
+        let reason = format!("signs of a hijacked session: {}", names(&alarm.signals).join(", "));
+        let ended = self.revocations.revoke_key(alarm.secret, alarm.kind, alarm.session, &reason, BY).await;
+        match ended {
+            Ok(()) => ActionResult::Ended,
+            Err(error) => {
+                tracing::error!(%error, session = %alarm.session, "a hijacked session could not be ended");
+                ActionResult::NotEnded
+            }
+        }
+    }
+
+    /// A wrong database of places, or a provider that changes its addresses, must not end everybody's session.
+    fn may_end(&self, now: Instant) -> bool {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        if ends.0.is_none_or(|begin| now.saturating_duration_since(begin) >= MINUTE) {
+            *ends = (Some(now), 0);
+        }
+        ends.1 = ends.1.saturating_add(1);
+        ends.1 <= self.settings.max_ends_per_minute
+    }
+}
+
+fn names(signals: &[Signal]) -> Vec<&'static str> {
+    signals.iter().map(|signal| signal.name()).collect()
+}
+
+fn entry(alarm: &Alarm, text: &str) -> Event {
+    let signals = names(&alarm.signals).join(",");
+    Event {
+        kind: Some(alarm.kind.name().to_owned()),
+        id: Some(alarm.session.to_string()),
+        reason: Some(text.to_owned()),
+        ..Event::new(BY, "session.hijack", &signals)
+    }
+}
+
+impl<'a> Message<'a> {
+    fn new(alarm: &'a Alarm, ends: bool) -> Self {
+        Self {
+            signals: names(&alarm.signals),
+            kind: alarm.kind.name(),
+            session: alarm.session.to_string(),
+            user: alarm.user.map(|user| user.to_string()),
+            at: alarm.at,
+            before: Place::of(&alarm.before),
+            now: Place::of(&alarm.now),
+            ends,
+        }
+    }
+}
+
+impl<'a> Place<'a> {
+    fn of(client: &'a Client) -> Self {
+        let degrees = |hundredths: i16| f64::from(hundredths) / 100.0;
+        Self {
+            network: client.network.map(|network| format!("{}/{}", network.network(), network.prefix())),
+            country: client.country.as_ref().and_then(|country| std::str::from_utf8(country).ok()),
+            place: client.place.map(|place| (degrees(place.latitude), degrees(place.longitude))),
+        }
+    }
+}
