@@ -11,7 +11,7 @@ NATIVE := --locked --workspace --exclude noop
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help first-use install release-build release-files site coverage setup chromium checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak sanitize differential nightly kill-loop
+.PHONY: help first-use install release-build release-files site coverage setup chromium checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e regions oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native soak sanitize differential nightly kill-loop
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -123,14 +123,17 @@ differential: wasm native build ## random requests to both hosts, whose answers 
 	DIFFERENTIAL_REQUESTS=$(DIFFERENTIAL_IN_ENVOY) PORTCULLIS_WASM=$$PWD/dist/portcullis.wasm scripts/e2e differential::
 
 # What takes too long for each change. One step that fails does not keep the others from running.
-nightly: setup ## all end-to-end tests on both hosts, Chromium, differential, soak, fuzzers (FUZZ_SECONDS=60 each), sanitizers
-	@failed=; for step in test 'e2e HOST=wasm' 'e2e HOST=native' chromium sanitize differential soak fuzz; do \
+nightly: setup ## all end-to-end tests on both hosts, Chromium, differential, soak, regions, fuzzers (FUZZ_SECONDS=60 each), sanitizers
+	@failed=; for step in test 'e2e HOST=wasm' 'e2e HOST=native' chromium sanitize differential soak regions fuzz; do \
 		echo "nightly: make $$step"; $(MAKE) --no-print-directory $$step || failed="$$failed '$$step'"; done; \
 	[ -z "$$failed" ] || { echo "nightly: failed:$$failed"; exit 1; }
 
 KILL_ROUNDS := 200
 kill-loop: setup ## kill a process that writes to a file store, KILL_ROUNDS=200 times; no acknowledged write may be lost
 	KILL_ROUNDS=$(KILL_ROUNDS) $(CARGO) test $(NATIVE) --test kill -- --nocapture
+
+regions: setup ## three regions, a cut of REGIONS_CUT=600 seconds with REGIONS_COUNT=10000 revocations in each; prints the lag
+	@PORTCULLIS_WASM=none scripts/e2e regions::after_a_long_cut --ignored
 
 soak: native build ## many requests to the dynamic module with resets, reloads and a failing store (SOAK_REQUESTS=1000000)
 	@SOAK_REQUESTS=$${SOAK_REQUESTS:-1000000} PORTCULLIS_WASM=none scripts/e2e native::under_load

@@ -5,6 +5,7 @@ pub mod check;
 pub mod feed;
 pub mod gate;
 pub mod health;
+pub mod join;
 pub mod oauth2;
 pub mod openapi;
 pub mod provider_events;

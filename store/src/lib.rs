@@ -61,7 +61,8 @@ pub use observer::{Observer, Unobserved};
 pub use replay_guard::{Claim, PROOF, ReplayGuard, STATUS_INDEX};
 pub use revocation_log::{Change, LogEntry, Place, RevocationLog, ShardNews};
 pub use revocations::{
-    Durability, Ending, Ends, InForce, Lifted, ListError, Page, Revocation, RevocationStore, StoredRevocation, Written,
+    Durability, Ending, Ends, InForce, Lifted, ListError, MergedRevocation, Page, Revocation, RevocationStore,
+    StoredRevocation, Written,
 };
 pub use sessions::{IndexEntry, NewSession, Rotated, Rotation, SessionName, SessionRecord, SessionStore, SubjectName};
 pub use sightings::SightingStore;
@@ -87,6 +88,9 @@ macro_rules! conformance_tests {
             a_batch_is_written_and_read_as_one,
             what_is_acknowledged_is_readable_by_every_instance,
             concurrent_writes_leave_the_strongest,
+            what_another_store_has_is_merged_in_any_order,
+            what_is_here_already_is_not_merged_again,
+            many_entries_are_shown_at_once,
         );
         $crate::conformance_tests!(@module $fixture, revocation_log:
             what_is_acknowledged_before_a_call_is_in_its_news,
@@ -94,6 +98,7 @@ macro_rules! conformance_tests {
             a_repeated_revocation_and_a_lift_are_entries_too,
             what_has_expired_or_was_lifted_is_not_read_anew,
             a_follower_that_is_far_behind_reads_anew,
+            shards_are_in_the_order_of_keys,
             a_place_of_another_history_is_a_gap,
             a_lost_store_is_not_followed,
             concurrent_writers_are_all_followed,

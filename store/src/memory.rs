@@ -11,9 +11,9 @@ use wire::{Answer, Kinds, RevocationKey};
 use crate::clock::{unix_millis, unix_seconds};
 use crate::{
     AuditBounds, AuditEntry, AuditFrom, AuditId, AuditLog, Change, Claim, Durability, Ending, Ends, InForce,
-    IndexEntry, IssuerBounds, IssuerRegistry, KnownIssuer, Lifted, ListError, NewSession, Page, ReplayGuard,
-    Revocation, RevocationStore, Rotated, Rotation, SessionName, SessionRecord, SessionStore, SightingStore,
-    StoreError, StoreId, StoredRevocation, SubjectName, WriteError, Written,
+    IndexEntry, IssuerBounds, IssuerRegistry, KnownIssuer, Lifted, ListError, MergedRevocation, NewSession, Page,
+    ReplayGuard, Revocation, RevocationStore, Rotated, Rotation, SessionName, SessionRecord, SessionStore,
+    SightingStore, StoreError, StoreId, StoredRevocation, SubjectName, WriteError, Written,
 };
 
 /// One instance's view of a store. Clones of [`Contents`] share the store; each view answers from one [`StoreId`] only.
@@ -114,15 +114,12 @@ fn stored(key: [u8; 16], entry: &Entry) -> StoredRevocation {
     StoredRevocation { key: RevocationKey(key), answer, sealed: entry.sealed.clone(), expires_in }
 }
 
-fn rank(ending: Ending) -> u64 {
-    match ending {
-        Ending::Dead => u64::MAX,
-        Ending::Before(before) => before,
-    }
-}
-
 #[async_trait]
 impl RevocationStore for MemoryStore {
+    fn id(&self) -> Option<StoreId> {
+        self.id
+    }
+
     async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, StoreError> {
         let state = self.state()?;
         let answer = |key: &RevocationKey| state.revocations.get(&key.0).map_or(Answer::Live, |e| e.ending.into());
@@ -135,6 +132,12 @@ impl RevocationStore for MemoryStore {
 
     async fn show(&self, key: RevocationKey) -> Result<Option<StoredRevocation>, StoreError> {
         Ok(self.state()?.revocations.get(&key.0).map(|entry| stored(key.0, entry)))
+    }
+
+    async fn show_all(&self, keys: &[RevocationKey]) -> Result<Vec<StoredRevocation>, StoreError> {
+        let state = self.state()?;
+        let found = keys.iter().filter_map(|key| Some(stored(key.0, state.revocations.get(&key.0)?)));
+        Ok(found.collect())
     }
 
     async fn list(&self, cursor: Option<&str>, limit: usize) -> Result<Page, ListError> {
@@ -165,7 +168,7 @@ impl RevocationStore for MemoryStore {
             if let Some(old) = state.revocations.remove(&revocation.key.0) {
                 // `None` never expires, so it is the latest.
                 let expires = old.expires.zip(entry.expires).map(|(one, other)| one.max(other));
-                if rank(old.ending) > rank(entry.ending) {
+                if old.ending > entry.ending {
                     entry = old;
                 }
                 entry.expires = expires;
@@ -176,6 +179,29 @@ impl RevocationStore for MemoryStore {
             state.revocations.insert(revocation.key.0, entry);
         }
         Ok(Written { in_force: all, durability: Durability::default() })
+    }
+
+    async fn merge(&self, entries: Vec<MergedRevocation>, slack: Duration) -> Result<u64, WriteError> {
+        let mut state = self.write()?;
+        let mut written = 0;
+        for MergedRevocation { key, ending, sealed, ttl } in entries {
+            let expires = ttl.map(|ttl| Instant::now() + ttl);
+            let mut entry = Entry { ending, sealed, expires };
+            if let Some(old) = state.revocations.get(&key.0) {
+                let lives = old.expires.zip(expires).map(|(old, new)| old + slack >= new);
+                if old.ending >= ending && lives.unwrap_or(old.expires.is_none()) {
+                    continue;
+                }
+                entry.expires = old.expires.zip(expires).map(|(one, other)| one.max(other));
+                if old.ending >= ending {
+                    (entry.ending, entry.sealed) = (old.ending, old.sealed.clone());
+                }
+            }
+            state.log.append(Change::Revoked { key, expires_in: in_force(&entry).expires_in });
+            state.revocations.insert(key.0, entry);
+            written += 1;
+        }
+        Ok(written)
     }
 
     async fn lift(&self, keys: Vec<RevocationKey>) -> Result<Lifted, WriteError> {

@@ -16,7 +16,7 @@ pub trait RevocationLog: Debug + Send + Sync {
     /// How many shards there are. It never changes.
     fn shards(&self) -> usize;
 
-    /// The shard of a key, below [`RevocationLog::shards`].
+    /// The shard of a key, below [`RevocationLog::shards`]. Of two keys, the smaller one is in the same shard or an earlier one.
     fn shard_of(&self, key: &RevocationKey) -> usize;
 
     /// What changed in each shard since the reader's place in it. `None`, or a place that is not given: the reader knows

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use wire::{Answer, RevocationKey};
 
-use crate::{StoreError, WriteError};
+use crate::{StoreError, StoreId, WriteError};
 
 /// Revocations under keys that name nobody.
 ///
@@ -15,6 +15,9 @@ use crate::{StoreError, WriteError};
 /// Only [`RevocationStore::lift`] takes something away.
 #[async_trait]
 pub trait RevocationStore: Debug + Send + Sync {
+    /// The store that this instance answers from. `None`: it has not found one yet.
+    fn id(&self) -> Option<StoreId>;
+
     /// One answer for each key, in order. Without keys, it reads whether the whole store can answer.
     ///
     /// The answers come with proof that the store is this instance's store and that it is complete. Every revocation
@@ -47,6 +50,26 @@ pub trait RevocationStore: Debug + Send + Sync {
     /// See [`WriteError`]. Some of several may have been written.
     async fn revoke(&self, revocations: Vec<Revocation>) -> Result<Written, WriteError>;
 
+    /// What there is under `keys`, in no order. Absent ones are left out.
+    ///
+    /// # Errors
+    /// As for [`RevocationStore::check`].
+    async fn show_all(&self, keys: &[RevocationKey]) -> Result<Vec<StoredRevocation>, StoreError> {
+        let mut all = Vec::new();
+        for key in keys {
+            all.extend(self.show(*key).await?);
+        }
+        Ok(all)
+    }
+
+    /// Merges entries of another store, and waits as [`RevocationStore::revoke`] does. What is here already is not written
+    /// again, and no log gets an entry for it: an entry that is not stronger, and that would live for at most `slack` longer.
+    /// It does not delay revocations more than it must. How many were written.
+    ///
+    /// # Errors
+    /// As for [`RevocationStore::revoke`]. Some may have been written.
+    async fn merge(&self, entries: Vec<MergedRevocation>, slack: Duration) -> Result<u64, WriteError>;
+
     /// Removes `keys`.
     ///
     /// # Errors
@@ -69,6 +92,16 @@ pub struct Revocation {
     pub ttl: Option<Duration>,
 }
 
+/// A revocation of another store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MergedRevocation {
+    pub key: RevocationKey,
+    pub ending: Ending,
+    pub sealed: Vec<u8>,
+    /// `None`: it does not expire.
+    pub ttl: Option<Duration>,
+}
+
 /// What a revocation ends. The store fills in the time when it writes, so that a token that was issued while the write
 /// was queued is revoked too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,12 +112,12 @@ pub enum Ends {
     IssuedUntil(u64),
 }
 
-/// What the store keeps for a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the store keeps for a key. The stronger one is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ending {
-    Dead,
     /// Dead if issued before these Unix seconds.
     Before(u64),
+    Dead,
 }
 
 /// The answer in force after a write. It may be an earlier and stronger revocation.

@@ -125,12 +125,12 @@ impl Cursor {
         self.0.is_empty()
     }
 
-    fn read(read: &mut Reader<'_>) -> Option<Self> {
+    pub(crate) fn read(read: &mut Reader<'_>) -> Option<Self> {
         let length = usize::from(u16::from_be_bytes(read.take()?));
         Self::new(read.slice(length)?.to_vec()).ok()
     }
 
-    fn write(&self, bytes: &mut Vec<u8>) {
+    pub(crate) fn write(&self, bytes: &mut Vec<u8>) {
         let length = u16::try_from(self.0.len()).unwrap_or(0);
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(&self.0);

@@ -1,5 +1,5 @@
 //! The formats shared by filter and service: the shared secret, the names of revocations, the check, the feed, sightings, and the
-//! service's tokens as far as both read them. No I/O, no clock, no randomness: bytes in, bytes out.
+//! service's tokens as far as both read them. Also what the services of two regions say to each other. No I/O, no clock, no randomness: bytes in, bytes out.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 #![forbid(unsafe_code)]
 
@@ -7,6 +7,7 @@ pub mod check;
 mod cidr;
 mod duration;
 pub mod feed;
+pub mod join;
 mod key;
 mod message;
 pub mod opaque_token;

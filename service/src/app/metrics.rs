@@ -9,7 +9,7 @@ use store::{Observer, WriteError};
 
 use crate::base::connections;
 use crate::base::metrics::{Counters, Gauge};
-use crate::domain::{feed, hijack, provider_events, revocations, sessions, status_lists};
+use crate::domain::{feed, hijack, provider_events, regions, revocations, sessions, status_lists};
 use crate::{http, signing};
 
 /// The counters of every part, to be handed out.
@@ -17,6 +17,7 @@ use crate::{http, signing};
 pub struct Metrics {
     pub checks: http::check::Metrics,
     pub feed: feed::Metrics,
+    pub regions: regions::Metrics,
     pub hijack: hijack::Metrics,
     pub oauth: http::oauth2::Metrics,
     pub provider_requests: http::provider_events::Metrics,
@@ -52,6 +53,7 @@ impl Metrics {
         Self {
             checks: http::check::Metrics::default(),
             feed: feed::Metrics::default(),
+            regions: regions::Metrics::default(),
             hijack: hijack::Metrics::default(),
             oauth: http::oauth2::Metrics::default(),
             provider_requests: http::provider_events::Metrics::default(),
@@ -69,6 +71,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("portcullis");
         self.checks.register(&mut registry);
         self.feed.register(&mut registry);
+        self.regions.register(&mut registry);
         self.hijack.register(&mut registry);
         self.revocations.register(&mut registry, "revocations", "Revocations written, by kind");
         self.store.register(&mut registry);

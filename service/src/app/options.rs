@@ -4,6 +4,7 @@
 
 mod admin;
 mod file_store;
+mod join;
 mod providers_file;
 mod redis;
 mod secret_files;
@@ -23,12 +24,14 @@ use wire::{Retention, Secret};
 use crate::app::tls::ListenerTls;
 use crate::base::limits::MAX_SKEW;
 use crate::domain::provider_events::{Provider, Providers, ProvidersError};
+use crate::domain::regions::{EXTRA_TTL, PeerError};
 use crate::domain::revocations::Policy;
 use crate::domain::{feed, hijack};
 use crate::http::admin::{AdminToken, AdminTokenError};
 use crate::signing::{KeySource, UriError};
 pub use admin::AdminOptions;
 pub use file_store::{FileStore, only_redis_to_create};
+pub use join::JoinOptions;
 pub use providers_file::ProvidersFileError;
 pub use redis::{FromRedis, InspectedRedis, MirrorRedis, Redis, ToRedis};
 pub use secret_files::SecretFileError;
@@ -190,6 +193,8 @@ pub struct Options {
     #[command(flatten)]
     pub sessions: SessionOptions,
     #[command(flatten)]
+    pub join: JoinOptions,
+    #[command(flatten)]
     pub sightings: SightingOptions,
 }
 
@@ -226,6 +231,13 @@ pub enum OptionsError {
     SessionLifetime(u64),
     #[error("--signing-key, the {nth}. one")]
     SigningKey { nth: usize, source: UriError },
+    /// A filter, a provider or an operator could pose as a region.
+    #[error(
+        "--join-secret-file {join} contains the same secret as {other}, which others than our regions have; use two"
+    )]
+    JoinSecret { join: PathBuf, other: PathBuf },
+    #[error(transparent)]
+    Peer(#[from] PeerError),
     #[error("`signing-sessions` of all keys in tokens together must be at most {0}")]
     TokenThreads(usize),
 }
@@ -239,6 +251,8 @@ pub struct Files {
     pub session_secrets: Vec<Secret>,
     pub admin_token: AdminToken,
     pub providers: Providers,
+    /// What other regions are asked and answered with, the primary one first. Empty: none may ask.
+    pub join_secrets: Vec<Secret>,
     /// `None`: there is no hijack detection.
     pub sightings: Option<hijack::Settings>,
 }
@@ -271,8 +285,17 @@ impl Options {
         let more = self.key_files()?;
         let theirs = providers.providers.iter().flat_map(Provider::secret_files);
         let ours = self.secret_files.iter().chain(&self.sessions.session_secret_files).chain([&self.admin_token_file]);
+        for join in &self.join.join_secret_files {
+            let secret = secret_files::read(join)?;
+            for other in ours.clone() {
+                if secret_files::read(other)?.trim_ascii() == secret.trim_ascii() {
+                    return Err(OptionsError::JoinSecret { join: join.clone(), other: other.clone() });
+                }
+            }
+        }
+        let ours = ours.chain(&self.join.join_secret_files);
         secret_files::check_client_secrets(theirs.clone(), ours.clone())?;
-        let files = ours.chain(&more).map(PathBuf::as_path).chain(theirs);
+        let files = ours.chain(&more).chain(&self.join.join_key).map(PathBuf::as_path).chain(theirs);
         let readable: Vec<String> =
             secret_files::readable_by_others(files).iter().map(|file| file.display().to_string()).collect();
         if !readable.is_empty() {
@@ -290,6 +313,7 @@ impl Options {
             session_secrets: self.sessions.secrets()?,
             admin_token,
             providers,
+            join_secrets: self.join.secrets()?,
             sightings: self.sightings.settings()?,
         })
     }
@@ -329,6 +353,7 @@ impl Options {
             retention: self.retention(),
             token_claims: self.token_claims.clone(),
             reuse_session_ids: providers.reuse_session_ids().cloned().collect(),
+            extra_ttl: if self.join.join_secret_files.is_empty() { Duration::ZERO } else { EXTRA_TTL },
         }
     }
 
@@ -352,7 +377,11 @@ impl Options {
     }
 
     pub fn feed_config(&self) -> feed::Config {
-        feed::Config { round: self.feed_round, max_followers: self.max_followers }
+        feed::Config {
+            round: self.feed_round,
+            max_followers: self.max_followers,
+            serves_regions: !self.join.join_secret_files.is_empty(),
+        }
     }
 
     pub fn allow(&self) -> Allow {

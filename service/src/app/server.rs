@@ -21,6 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 use wire::DerivedKeys;
 use wire::check::MAX_QUESTION_BYTES;
 use wire::feed::MAX_POLL_BYTES;
+use wire::join::MAX_REQUEST_BYTES;
 use wire::sightings::MAX_REPORT_BYTES;
 
 use crate::app::metrics::Metrics;
@@ -35,13 +36,14 @@ use crate::domain::feed::Feed;
 use crate::domain::hijack::{self, DatabaseError, Hijack, Places};
 use crate::domain::issuers::Issuers;
 use crate::domain::provider_events::{self, LoadedProviders, ProviderEvents, ProvidersError};
+use crate::domain::regions::{self, OurFacts, Peer, Regions, Serving};
 use crate::domain::revocations::Revocations;
 use crate::domain::sessions::{self, Sessions};
 use crate::domain::status_lists::{self, StatusLists};
 use crate::http::admin::{self, Callers};
 use crate::http::gate::{self, Gate};
 use crate::http::{
-    check, feed, health, oauth2, openapi, provider_events as provider_endpoints, sightings, status_list,
+    check, feed, health, join, oauth2, openapi, provider_events as provider_endpoints, sightings, status_list,
 };
 use crate::model::note::{NoteCipher, NoteError};
 use crate::model::session_keys::Ring;
@@ -67,6 +69,7 @@ pub struct Service {
     store: OpenedStore,
     events: Arc<ProviderEvents>,
     feed: Arc<Feed>,
+    regions: Arc<Regions>,
     hijack: Option<Arc<Hijack>>,
     work: TaskTracker,
 }
@@ -118,6 +121,9 @@ struct Parts {
     stores: Stores,
     issuers: Arc<Issuers>,
     feed: Arc<Feed>,
+    regions: Arc<Regions>,
+    /// What other regions are answered with, and what they get. `None`: none may ask.
+    joins: Option<(Arc<[DerivedKeys]>, Arc<Serving>)>,
     revocations: Arc<Revocations>,
     audit: Arc<Audit>,
     sessions: Option<Arc<Sessions>>,
@@ -139,6 +145,7 @@ impl Service {
             mirror.access().map_err(ServeError::Mirror)?;
         }
         let providers = LoadedProviders::load(&files.providers)?;
+        let peers = peers(&options, &files)?;
         let places = options.sightings.geo_database.as_deref().map(Places::open).transpose()?.map(Arc::new);
         let data_tls = options.tls().map(|tls| tls.serve(Listener::Data)).transpose()?;
         let admin_tls = options.admin.tls().map(|tls| tls.serve(Listener::Admin)).transpose()?;
@@ -155,7 +162,8 @@ impl Service {
         if options.admin.operator_page && options.admin.tls().is_none() && !addresses.admin.ip().is_loopback() {
             tracing::warn!("browsers reach the operator's page without TLS: admin tokens are sent in plain text");
         }
-        let parts = Parts::new(&options, &files, (providers, places), &metrics, keys, store.stores())?;
+        let loaded = Loaded { providers, peers, places };
+        let parts = Parts::new(&options, &files, loaded, &metrics, keys, store.stores())?;
         let limits = Limits {
             connections: options.max_connections,
             unauthenticated_per_peer: options.max_unauthenticated_per_peer,
@@ -170,6 +178,7 @@ impl Service {
             store,
             events: parts.events,
             feed: parts.feed,
+            regions: parts.regions,
             hijack: parts.hijack,
             work: parts.work,
         })
@@ -195,6 +204,7 @@ impl Service {
             mirror.access().map_err(ServeError::Mirror)?;
         }
         LoadedProviders::load(&files.providers)?;
+        peers(options, &files)?;
         options.sightings.geo_database.as_deref().map(Places::open).transpose()?;
         for (tls, listener) in [(options.tls(), Listener::Data), (options.admin.tls(), Listener::Admin)] {
             if let Some(tls) = tls {
@@ -211,7 +221,7 @@ impl Service {
     /// Serves until `stop` is done. Then requests in progress may take ten seconds more, those whose senders are gone five
     /// more, and the mirror another five to get what it lacks.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { data, admin, limits, closed_connections, store, events, feed, hijack, work } = self;
+        let Self { data, admin, limits, closed_connections, store, events, feed, regions, hijack, work } = self;
         let (say_stop, on_stop) = watch::channel(false);
         let accept = |bound: Bound, idle| {
             let (closed, on_stop) = (closed_connections.clone(), on_stop.clone());
@@ -231,6 +241,7 @@ impl Service {
         // Nothing is fetched any more once the service stops.
         events.start_polls(&on_stop);
         feed.start(&on_end);
+        regions.start(&on_stop);
         if let Some(hijack) = &hijack {
             hijack.start(&on_end);
         }
@@ -294,12 +305,19 @@ async fn open_keys(options: &Options, metrics: &Metrics) -> Result<Keys, ServeEr
     Ok(Some((config, signing, clients)))
 }
 
+/// What was read from files of options before anything is served.
+struct Loaded {
+    providers: LoadedProviders,
+    peers: Vec<Peer>,
+    places: Option<Arc<Places>>,
+}
+
 impl Parts {
     /// Makes each part from the parts that it uses.
     fn new(
         options: &Options,
         files: &Files,
-        (providers, places): (LoadedProviders, Option<Arc<Places>>),
+        Loaded { providers, peers, places }: Loaded,
         metrics: &Metrics,
         keys: Keys,
         stores: Stores,
@@ -323,6 +341,25 @@ impl Parts {
             metrics.revocations.clone(),
             feed.nudge(),
         ));
+        let facts = OurFacts {
+            keeps: options.retention(),
+            future_iat_tolerance_seconds: options.future_iat_tolerance_seconds(),
+            secrets: secrets.iter().map(DerivedKeys::id).collect(),
+        };
+        let region_parts = regions::Parts {
+            store: Arc::clone(&stores.revocations),
+            facts: facts.clone(),
+            feed: feed.nudge(),
+            audit: Arc::clone(&audit),
+            metrics: metrics.regions.clone(),
+            compare: options.join.join_compare,
+        };
+        let regions = Arc::new(Regions::new(peers, region_parts));
+        let joins = (!files.join_secrets.is_empty()).then(|| {
+            let secrets = files.join_secrets.iter().map(wire::Secret::derive).collect();
+            let serving = Serving::new(Arc::clone(&feed), Arc::clone(&stores.revocations), facts);
+            (secrets, Arc::new(serving))
+        });
         let hijack = files.sightings.clone().map(|settings| {
             let parts = hijack::Parts {
                 secrets: Arc::clone(&secrets),
@@ -371,12 +408,27 @@ impl Parts {
         };
         let events = Arc::new(ProviderEvents::new(providers, options.event_limit(), event_parts));
         let registry = Arc::new(metrics.registry());
-        Ok(Self { secrets, stores, issuers, feed, revocations, audit, sessions, events, hijack, registry, work })
+        Ok(Self {
+            secrets,
+            stores,
+            issuers,
+            feed,
+            regions,
+            joins,
+            revocations,
+            audit,
+            sessions,
+            events,
+            hijack,
+            registry,
+            work,
+        })
     }
 
     fn health(&self) -> health::AppState {
         let signing = self.sessions.as_ref().map(|sessions| Arc::clone(&sessions.signing));
-        health::AppState::new(Arc::clone(&self.stores.revocations), signing, Arc::clone(&self.registry))
+        let regions = Arc::clone(&self.regions);
+        health::AppState::new(Arc::clone(&self.stores.revocations), signing, regions, Arc::clone(&self.registry))
     }
 }
 
@@ -417,7 +469,10 @@ fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Router {
     let routes = routes
         .merge(health::probes().with_state(parts.health()))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST));
-    let routes = routes.merge(feed_routes(parts, options, metrics)).merge(sighting_routes(parts, options, metrics));
+    let routes = routes
+        .merge(feed_routes(parts, options, metrics))
+        .merge(join_routes(parts, metrics))
+        .merge(sighting_routes(parts, options, metrics));
     // They have limits of their own: keys may have to be fetched, and a revocation waits for disks.
     let state = provider_endpoints::AppState::new(Arc::clone(&parts.events), metrics.provider_requests.clone());
     let events = provider_endpoints::routes(|endpoint| parts.events.serves(endpoint)).with_state(state);
@@ -441,6 +496,16 @@ fn feed_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> OpenApiRo
         .with_state(state)
         .layer(middleware::from_fn_with_state(gate, gate::limit))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, feed::REQUEST))
+}
+
+fn join_routes(parts: &Parts, metrics: &Metrics) -> OpenApiRouter {
+    let Some((secrets, serving)) = parts.joins.clone() else { return OpenApiRouter::new() };
+    let state = join::AppState { secrets, serving, metrics: metrics.regions.clone(), refused: Arc::default() };
+    let gate = Gate::of_checks(join::MAX_REQUESTS, MAX_REQUEST_BYTES);
+    join::routes()
+        .with_state(state)
+        .layer(middleware::from_fn_with_state(gate, gate::limit))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, join::REQUEST))
 }
 
 /// Reports do not take the places of checks.
@@ -476,6 +541,14 @@ fn admin_routes(parts: &Parts, options: &Options, files: Files) -> Router {
         answer: options.write_limit() + Duration::from_secs(10),
     };
     admin::routes(admin, limits, openapi::admin_document().into())
+}
+
+/// The other regions that are followed.
+fn peers(options: &Options, files: &Files) -> Result<Vec<Peer>, OptionsError> {
+    match files.join_secrets.first() {
+        Some(secret) => Ok(options.join.peers(secret)?),
+        None => Ok(Vec::new()),
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {

@@ -1,6 +1,7 @@
 //! The feed: this instance's copy of all revocations, kept by following the store's log, and what followers get of it.
 //!
 //! Nothing is read from the store until a follower polls, and nothing is kept when none has polled for a while.
+mod changes;
 mod cursor;
 mod follow;
 mod history;
@@ -17,17 +18,20 @@ use std::time::{Duration, Instant};
 use store::{RevocationLog, StoreError};
 use tokio::sync::{Notify, Semaphore, watch};
 
+pub use changes::{Changes, KeyPage};
 pub use metrics::{Metrics, PollResult};
 use picture::Picture;
-pub use poll::MAX_WAIT;
+pub use poll::{MAX_WAIT, millis};
 use snapshot::Snapshots;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
     /// From the beginning of a round to the next one.
     pub round: Duration,
-    /// Polls that are served at the same time. 0: no feed is offered.
+    /// Polls that are served at the same time. 0: no feed is offered to filters.
     pub max_followers: usize,
+    /// Whether other regions may follow.
+    pub serves_regions: bool,
 }
 
 #[derive(Debug)]
@@ -78,7 +82,7 @@ impl Feed {
 
     /// Follows the store until `on_end` says so.
     pub fn start(self: &Arc<Self>, on_end: &watch::Receiver<bool>) {
-        if self.config.max_followers > 0 {
+        if self.config.max_followers > 0 || self.config.serves_regions {
             tokio::spawn(Arc::clone(self).run(on_end.clone()));
         }
     }

@@ -258,7 +258,8 @@ impl Revocations {
         let keys = request.subject.keys(&self.secrets).into_iter().enumerate();
         let revocations = keys.map(|(secret, key)| {
             let sealed = self.cipher.seal(secret, key, &note).map_err(|_| RevokeError::Note)?;
-            Ok(Revocation { key, ends, sealed, ttl: request.ttl })
+            let ttl = request.ttl.map(|ttl| ttl.saturating_add(self.policy.extra_ttl));
+            Ok(Revocation { key, ends, sealed, ttl })
         });
         revocations.collect()
     }

@@ -1,6 +1,6 @@
 //! `POST /v1/feed`: a follower's poll, held until there is something new. Every answer to a poll that was made with our
 //! secret has our MAC, also when nothing can be told.
-mod body;
+pub mod body;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::domain::regions::Regions;
 use crate::signing::Signing;
 use store::RevocationStore;
 
@@ -24,6 +25,7 @@ pub struct AppState {
     revocations: Arc<dyn RevocationStore>,
     /// Absent without sessions.
     signing: Option<Arc<Signing>>,
+    regions: Arc<Regions>,
     registry: Arc<Registry>,
     probes: Arc<Semaphore>,
 }
@@ -35,14 +37,22 @@ struct Readiness {
     /// `unavailable` while JWTs cannot be signed. Checks are answered all the same, so it stays in rotation.
     #[serde(skip_serializing_if = "Option::is_none")]
     signing: Option<&'static str>,
+    /// `joined`, or `cut_off` while one of the joined regions is. Checks are answered from our own store all the same, so it stays in rotation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    regions: Option<&'static str>,
     /// Why it is not ready, in a word of docs/operations.md.
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<&'static str>,
 }
 
 impl AppState {
-    pub fn new(revocations: Arc<dyn RevocationStore>, signing: Option<Arc<Signing>>, registry: Arc<Registry>) -> Self {
-        Self { revocations, signing, registry, probes: Arc::new(Semaphore::new(MAX_PROBES)) }
+    pub fn new(
+        revocations: Arc<dyn RevocationStore>,
+        signing: Option<Arc<Signing>>,
+        regions: Arc<Regions>,
+        registry: Arc<Registry>,
+    ) -> Self {
+        Self { revocations, signing, regions, registry, probes: Arc::new(Semaphore::new(MAX_PROBES)) }
     }
 
     fn cannot_sign(&self) -> bool {
@@ -81,7 +91,8 @@ async fn readyz(State(state): State<AppState>) -> Response {
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, Some(error.name())),
     };
     let signing = (ready.is_ok() && state.cannot_sign()).then_some("unavailable");
-    (status, Json(Readiness { ready: ready.is_ok(), signing, trouble })).into_response()
+    let regions = state.regions.are_joined().map(|joined| if joined { "joined" } else { "cut_off" });
+    (status, Json(Readiness { ready: ready.is_ok(), signing, regions, trouble })).into_response()
 }
 
 /// The metrics, for Prometheus.

@@ -2,7 +2,7 @@
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{InfoBuilder, OpenApi};
 
-use crate::http::{admin, check, feed, health, oauth2, provider_events, sightings, status_list};
+use crate::http::{admin, check, feed, health, join, oauth2, provider_events, sightings, status_list};
 
 /// The admin listener's, as JSON.
 pub fn admin_document() -> String {
@@ -18,6 +18,7 @@ fn data_api() -> OpenApi {
     let mut api = check::routes().into_openapi();
     for part in [
         feed::routes().into_openapi(),
+        join::routes().into_openapi(),
         sightings::routes().into_openapi(),
         oauth2::routes().into_openapi(),
         oauth2::key_routes().into_openapi(),

@@ -48,8 +48,16 @@ impl Entry {
     /// The stronger of the two, with the longer life. `other` is the newer one, and stays if both are the same.
     pub fn merge(self, other: Entry) -> Self {
         let expires = self.expires.max(other.expires);
-        let strongest = if rank(self.ending) > rank(other.ending) { self } else { other };
+        let strongest = if self.ending > other.ending { self } else { other };
         Self { expires, ..strongest }
+    }
+
+    /// Whether `other` is not stronger, and would live for at most `slack` longer.
+    pub fn covers(&self, other: &Entry, slack: Duration) -> bool {
+        let slack = u64::try_from(slack.as_millis()).unwrap_or(0);
+        let lives =
+            self.expires == NEVER || (other.expires != NEVER && self.expires.saturating_add(slack) >= other.expires);
+        self.ending >= other.ending && lives
     }
 
     pub fn in_force(&self, now: u64) -> InForce {
@@ -59,13 +67,6 @@ impl Entry {
     pub fn stored(self, key: RevocationKey, now: u64) -> StoredRevocation {
         let InForce { ending, expires_in } = self.in_force(now);
         StoredRevocation { key, answer: Some(ending.into()), sealed: self.sealed, expires_in }
-    }
-}
-
-fn rank(ending: Ending) -> u64 {
-    match ending {
-        Ending::Dead => u64::MAX,
-        Ending::Before(before) => before,
     }
 }
 

@@ -1,10 +1,10 @@
 //! Revocations in the file.
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use store::{
-    Change, Durability, Ending, Ends, InForce, Lifted, ListError, Page, Revocation, RevocationStore, StoreError,
-    StoredRevocation, WriteError, Written,
+    Change, Durability, Ending, Ends, InForce, Lifted, ListError, MergedRevocation, Page, Revocation, RevocationStore,
+    StoreError, StoreId, StoredRevocation, WriteError, Written,
 };
 use wire::{Answer, RevocationKey};
 
@@ -19,6 +19,10 @@ const ON_DISK: Durability = Durability { on_disk: true, replicas: 0 };
 
 #[async_trait]
 impl RevocationStore for EmbeddedStore {
+    fn id(&self) -> Option<StoreId> {
+        Some(self.engine.id)
+    }
+
     async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, StoreError> {
         let began = Instant::now();
         let asked = keys.to_vec();
@@ -104,6 +108,36 @@ impl RevocationStore for EmbeddedStore {
         }
     }
 
+    async fn show_all(&self, keys: &[RevocationKey]) -> Result<Vec<StoredRevocation>, StoreError> {
+        let keys = keys.to_vec();
+        let show = move |reading: &crate::engine::Reading| {
+            let entries = reading.table(ENTRIES)?;
+            let mut all = Vec::new();
+            for key in keys {
+                let found = entries.get(&Kind::Revocation.of(&key.0)[..])?;
+                let value = found.as_ref().map(redb::AccessGuard::value).filter(|value| is_live(value, reading.now));
+                all.extend(value.map(|value| stored(key, value, reading.now)));
+            }
+            Ok(all)
+        };
+        self.engine.ask(LONG_READ, show).await
+    }
+
+    async fn merge(&self, entries: Vec<MergedRevocation>, slack: Duration) -> Result<u64, WriteError> {
+        let merged = self.writer.write(move |tables| {
+            let bytes = entries.iter().map(|entry| 128 + entry.sealed.len()).sum();
+            if let Err(full) = tables.has_room(Use::Revocations, entries.len(), bytes) {
+                return Ok(Err(full));
+            }
+            let mut written = 0;
+            for entry in entries {
+                written += u64::from(merge(tables, entry, slack)?);
+            }
+            Ok(Ok(written))
+        });
+        merged.await.inspect_err(|error| self.observer.revocation_failed(error))
+    }
+
     async fn lift(&self, keys: Vec<RevocationKey>) -> Result<Lifted, WriteError> {
         let lift = move |tables: &mut Tables<'_>| {
             let mut removed = 0;
@@ -147,6 +181,27 @@ fn revoke(tables: &mut Tables<'_>, revocation: Revocation, tolerance: u64) -> Re
     let in_force = entry.in_force(tables.now);
     log::append(tables, Change::Revoked { key, expires_in: in_force.expires_in })?;
     Ok((in_force, is_new))
+}
+
+/// Whether it was written.
+fn merge(tables: &mut Tables<'_>, merged: MergedRevocation, slack: Duration) -> Result<bool, redb::Error> {
+    let MergedRevocation { key, ending, sealed, ttl } = merged;
+    let name = Kind::Revocation.of(&key.0);
+    let new = Entry { expires: expiry(tables.now, ttl), ending, sealed };
+    let entry = match tables.get(&name)? {
+        None => new,
+        Some(old) => {
+            let old = Entry::decode(&old).ok_or_else(not_ours)?;
+            if old.covers(&new, slack) {
+                return Ok(false);
+            }
+            // Of two that are equally strong, the note of the one that is here stays.
+            new.merge(old)
+        }
+    };
+    tables.put(&name, &entry.encode())?;
+    log::append(tables, Change::Revoked { key, expires_in: entry.in_force(tables.now).expires_in })?;
+    Ok(true)
 }
 
 fn stored(key: RevocationKey, value: &[u8], now: u64) -> StoredRevocation {

@@ -17,7 +17,7 @@ pub const TTL_TOLERANCE_MILLIS: i64 = 1000;
 /// All fields of a session's hash; see [`crate::sessions`].
 pub const SESSION_FIELDS: [&str; 10] = ["d", "a", "r", "p", "t", "u", "e", "i", "x", "n"];
 /// The scripts' and PTTL's value for no expiry.
-const FOR_EVER: i64 = -1;
+pub const FOR_EVER: i64 = -1;
 
 const TEXT: &str =
     concat!(include_str!("lua/lives.lua"), include_str!("lua/log.lua"), include_str!("lua/merge/text.lua"));
@@ -173,30 +173,39 @@ impl Name {
         [ask, ttl]
     }
 
+    /// The command that merges a revocation, unless what is there covers it: see the script. It replies with how many were
+    /// written.
+    pub fn merge_revocation(&self, value: Vec<u8>, ttl: i64, slack_millis: u64) -> Cmd {
+        let mut eval = self.eval(TEXT, ttl);
+        eval.arg(value).arg("r").arg(slack_millis);
+        eval
+    }
+
+    fn eval(&self, script: &str, ttl: i64) -> Cmd {
+        let mut eval = redis::cmd("EVAL");
+        match self.kind {
+            Kind::Revocation => {
+                eval.arg(script).arg(3).arg(&self.text).arg(self.bucket.head()).arg(self.bucket.log());
+            }
+            _ => {
+                eval.arg(script).arg(1).arg(&self.text);
+            }
+        }
+        eval.arg(ttl);
+        eval
+    }
+
     /// The command that merges `state` into the store where it runs. `None`: there is nothing to merge.
     pub fn merge(&self, state: &State) -> Option<Cmd> {
-        let eval = |script: &str, ttl: &i64| {
-            let mut eval = redis::cmd("EVAL");
-            match self.kind {
-                Kind::Revocation => {
-                    eval.arg(script).arg(3).arg(&self.text).arg(self.bucket.head()).arg(self.bucket.log());
-                }
-                _ => {
-                    eval.arg(script).arg(1).arg(&self.text);
-                }
-            }
-            eval.arg(*ttl);
-            eval
-        };
         Some(match state {
             State::Absent => return None,
             State::Text { value, ttl } => {
-                let mut eval = eval(TEXT, ttl);
+                let mut eval = self.eval(TEXT, *ttl);
                 eval.arg(value).arg(if self.kind == Kind::Mark { "j" } else { "r" });
                 eval
             }
             State::Session { fields, ttl } => {
-                let mut eval = eval(SESSION, ttl);
+                let mut eval = self.eval(SESSION, *ttl);
                 for (name, value) in SESSION_FIELDS.iter().zip(fields) {
                     if let Some(value) = value {
                         eval.arg(*name).arg(value);
@@ -205,7 +214,7 @@ impl Name {
                 eval
             }
             State::Subject { members, ttl } => {
-                let mut eval = eval(SUBJECT, ttl);
+                let mut eval = self.eval(SUBJECT, *ttl);
                 for (member, score) in members {
                     eval.arg(format!("{score:.0}")).arg(member);
                 }

@@ -24,6 +24,8 @@ use crate::writer::{WriteTerms, Writer};
 pub struct RedisStore {
     pub(crate) reader: Arc<Reader>,
     pub(crate) writer: Writer,
+    /// For revocations of other regions, so that ours do not queue up behind them. It connects when it is used.
+    pub(crate) merge_writer: Writer,
     /// For writes that may be lost. It waits for no disk, and no revocation waits for it.
     pub(crate) quick_writer: Arc<Writer>,
     pub(crate) lag: Lag,
@@ -52,9 +54,10 @@ impl RedisStore {
         let terms = WriteTerms::from(config);
         let writer = |terms| Writer::new(access.clone(), Arc::clone(&reader.topology), identity.clone(), terms);
         let quick_writer = Arc::new(writer(terms.fire_and_forget()));
+        let merge_writer = writer(terms);
         let writer = writer(terms);
         let lag = Lag::new(Arc::clone(&reader), Arc::clone(&quick_writer), !config.allow.replica);
-        Ok(Self { reader, writer, quick_writer, lag, mirror, appended: AtomicU32::new(0) })
+        Ok(Self { reader, writer, merge_writer, quick_writer, lag, mirror, appended: AtomicU32::new(0) })
     }
 
     /// Waits for at most `limit` until the mirror lacks none of this instance's writes. Returns how many names it still

@@ -1,17 +1,28 @@
 //! Revocations on Redis: read from the server that holds the bucket's lease, written to every server that must have
 //! them.
 use async_trait::async_trait;
-use store::{Lifted, ListError, Page, Revocation, RevocationStore, StoreError, StoredRevocation, WriteError, Written};
+use redis::Cmd;
+use std::time::Duration;
+
+use store::{
+    Ending, Lifted, ListError, MergedRevocation, Page, Revocation, RevocationStore, StoreError, StoreId,
+    StoredRevocation, WriteError, Written,
+};
 use wire::{Answer, RevocationKey};
 
 use crate::RedisStore;
-use crate::contents::Name;
+use crate::contents::{FOR_EVER, Name};
+use crate::entry::MAX_BEFORE;
 use crate::log;
 use crate::mirror::Change;
 use crate::redis_store::finish;
 
 #[async_trait]
 impl RevocationStore for RedisStore {
+    fn id(&self) -> Option<StoreId> {
+        self.reader.identity.id()
+    }
+
     async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, StoreError> {
         let answers = self.reader.check(keys).await?;
         self.lag.tell(keys, &answers);
@@ -35,6 +46,26 @@ impl RevocationStore for RedisStore {
         written.inspect_err(|error| self.reader.observer.revocation_failed(error))
     }
 
+    async fn show_all(&self, keys: &[RevocationKey]) -> Result<Vec<StoredRevocation>, StoreError> {
+        self.reader.stored(keys).await
+    }
+
+    async fn merge(&self, entries: Vec<MergedRevocation>, slack: Duration) -> Result<u64, WriteError> {
+        if entries.is_empty() {
+            return Ok(0);
+        }
+        let names: Vec<_> = entries.iter().map(|entry| Name::of_revocation(entry.key)).collect();
+        let commands = names.iter().zip(&entries).map(|(name, entry)| (name.bucket, merge(name, entry, slack)));
+        let mirrored = self.mirrored(&names);
+        let written = self.merge_writer.run_all(commands.collect()).await;
+        let (written, _) = finish(mirrored, written, Change::Other)
+            .await
+            .inspect_err(|error| self.reader.observer.revocation_failed(error))?;
+        self.check_durable(&names)?;
+        let count = |reply| redis::from_redis_value::<u64>(reply).unwrap_or(0);
+        Ok(written.replies.into_iter().map(count).sum())
+    }
+
     async fn lift(&self, keys: Vec<RevocationKey>) -> Result<Lifted, WriteError> {
         let names: Vec<_> = keys.iter().map(|key| Name::of_revocation(*key)).collect();
         let lifts = keys.iter().map(|key| log::lift(*key)).collect();
@@ -50,6 +81,18 @@ impl RevocationStore for RedisStore {
     fn told_revoked(&self, keys: &[RevocationKey]) {
         self.lag.tell_ended(keys.iter().copied());
     }
+}
+
+fn merge(name: &Name, entry: &MergedRevocation, slack: Duration) -> Cmd {
+    let mut value = match entry.ending {
+        Ending::Dead => b"D;".to_vec(),
+        Ending::Before(before) => format!("B{};", before.min(MAX_BEFORE)).into_bytes(),
+    };
+    value.extend_from_slice(&entry.sealed);
+    // Less than a millisecond would be no expiry.
+    let millis = |ttl: Duration| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).max(1);
+    let slack = u64::try_from(slack.as_millis()).unwrap_or(u64::MAX);
+    name.merge_revocation(value, entry.ttl.map_or(FOR_EVER, millis), slack)
 }
 
 impl RedisStore {

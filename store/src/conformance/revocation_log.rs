@@ -276,3 +276,16 @@ pub async fn concurrent_writers_are_all_followed(fixture: &impl Fixture) {
     follower.round().await.unwrap();
     assert_eq!((follower.keys.len(), follower.entries.len(), follower.gaps), (400, 400, 0));
 }
+
+pub async fn shards_are_in_the_order_of_keys(fixture: &impl Fixture) {
+    let log = fixture.open().await.log;
+    let shards: Vec<_> = (0..=u16::MAX)
+        .step_by(50)
+        .map(|number| {
+            let mut key = [0xa7; 16];
+            (key[0], key[1]) = (number.to_be_bytes()[0], number.to_be_bytes()[1]);
+            log.shard_of(&RevocationKey(key))
+        })
+        .collect();
+    assert!(shards.is_sorted() && shards.iter().all(|shard| *shard < log.shards()));
+}

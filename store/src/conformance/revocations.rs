@@ -1,12 +1,15 @@
 //! Revocations: merge rules, retention, batches, concurrency.
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use wire::{Answer, RevocationKey};
 
 use super::{Fixture, LONG, SHORT, after_short};
 use crate::clock::unix_seconds;
-use crate::{Ending, Ends, ListError, Revocation, RevocationStore, WriteError};
+use crate::{
+    Ending, Ends, ListError, MergedRevocation, Place, Revocation, RevocationStore, ShardNews, Stores, WriteError,
+};
 
 /// Spread over all shards of a store that uses the first byte.
 fn key(number: u16) -> RevocationKey {
@@ -191,4 +194,84 @@ pub async fn concurrent_writes_leave_the_strongest(fixture: &impl Fixture) {
     let store = fixture.open().await.revocations;
     let most = now - 1000 + 63 + 1 + fixture.future_iat_tolerance().as_secs();
     assert_eq!(store.check(&[key(1), key(2)]).await.unwrap(), [Answer::Before(most), Answer::Dead]);
+}
+
+const SLACK: Duration = Duration::from_secs(10);
+
+fn merged(number: u16, ending: Ending, ttl: Option<Duration>) -> MergedRevocation {
+    MergedRevocation { key: key(number), ending, sealed: b"theirs".to_vec(), ttl }
+}
+
+pub async fn what_another_store_has_is_merged_in_any_order(fixture: &impl Fixture) {
+    let store = fixture.open().await.revocations;
+    let entries = [
+        merged(1, Ending::Before(2000), Some(LONG)),
+        merged(1, Ending::Before(1000), Some(LONG * 2)),
+        merged(1, Ending::Dead, Some(LONG / 2)),
+        merged(2, Ending::Before(7), Some(LONG)),
+        merged(2, Ending::Before(9), None),
+    ];
+    for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0]] {
+        for at in order {
+            store.merge(vec![entries[at].clone()], SLACK).await.unwrap();
+        }
+        let one = store.show(key(1)).await.unwrap().unwrap();
+        assert_eq!((one.answer, &one.sealed[..]), (Some(Answer::Dead), &b"theirs"[..]));
+        let left = one.expires_in.unwrap();
+        assert!(left > LONG * 2 - SLACK && left <= LONG * 2, "{left:?}");
+        let two = store.show(key(2)).await.unwrap().unwrap();
+        assert_eq!((two.answer, two.expires_in), (Some(Answer::Before(9)), None));
+        store.lift(vec![key(1), key(2)]).await.unwrap();
+    }
+    assert_eq!(store.merge(entries.to_vec(), SLACK).await, Ok(5), "at once");
+    assert_eq!(answer(&*store, 1).await, Answer::Dead);
+}
+
+async fn places(stores: &Stores) -> Vec<Option<Place>> {
+    let news = stores.log.follow(&vec![None; stores.log.shards()]).await.unwrap();
+    let place = |news: ShardNews| match news {
+        ShardNews::Whole { place, .. } => Some(place),
+        other => panic!("{other:?}"),
+    };
+    news.into_iter().map(place).collect()
+}
+
+pub async fn what_is_here_already_is_not_merged_again(fixture: &impl Fixture) {
+    let stores = fixture.open().await;
+    let store = &stores.revocations;
+    store.revoke(vec![revocation(1, Ends::ForGood)]).await.unwrap();
+    store.merge(vec![merged(2, Ending::Before(50), Some(LONG)), merged(3, Ending::Dead, None)], SLACK).await.unwrap();
+    let before = places(&stores).await;
+    let known = vec![
+        merged(1, Ending::Dead, Some(LONG + SLACK / 2)),
+        merged(1, Ending::Before(u64::from(u32::MAX)), Some(LONG / 2)),
+        merged(2, Ending::Before(50), Some(LONG + SLACK / 2)),
+        merged(2, Ending::Before(49), Some(SHORT)),
+        merged(3, Ending::Dead, Some(LONG)),
+    ];
+    assert_eq!(store.merge(known, SLACK).await, Ok(0));
+    assert_eq!(places(&stores).await, before, "no other store would stop hearing of it");
+    assert_eq!(store.show(key(1)).await.unwrap().unwrap().sealed, 1_u16.to_be_bytes(), "the note that is in force");
+
+    let news = vec![merged(1, Ending::Before(3), Some(LONG * 2)), merged(2, Ending::Before(51), Some(SHORT))];
+    assert_eq!(store.merge(news, SLACK).await, Ok(2));
+    let one = store.show(key(1)).await.unwrap().unwrap();
+    assert!(one.answer == Some(Answer::Dead) && one.expires_in.unwrap() > LONG + SLACK, "it lives longer: {one:?}");
+    let two = store.show(key(2)).await.unwrap().unwrap();
+    assert!(
+        two.answer == Some(Answer::Before(51)) && two.expires_in.unwrap() > LONG - SLACK,
+        "and no shorter: {two:?}"
+    );
+    assert_ne!(places(&stores).await, before, "followers learn of it");
+}
+
+pub async fn many_entries_are_shown_at_once(fixture: &impl Fixture) {
+    let store = fixture.open().await.revocations;
+    store.revoke((0..300).map(|number| revocation(number, Ends::ForGood)).collect()).await.unwrap();
+    let asked: Vec<_> = (0..600).step_by(2).map(key).collect();
+    let shown = store.show_all(&asked).await.unwrap();
+    let found: BTreeSet<_> = shown.iter().map(|shown| shown.key).collect();
+    assert_eq!(found, (0..300).step_by(2).map(key).collect());
+    assert!(shown.iter().all(|shown| shown.answer == Some(Answer::Dead) && shown.sealed.len() == 2));
+    assert_eq!(store.show_all(&[]).await, Ok(vec![]));
 }

@@ -45,6 +45,7 @@ mod pkcs11;
 mod providers;
 mod quickstart;
 mod refusals;
+mod regions;
 mod revocation;
 mod service_tls;
 mod sessions;

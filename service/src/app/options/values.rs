@@ -15,6 +15,8 @@ const MIN_FEED_ROUND: Duration = Duration::from_millis(10);
 const MAX_FEED_ROUND: Duration = Duration::from_secs(1);
 /// Each is a connection, or a part of one.
 const MAX_FOLLOWERS: usize = 100_000;
+const MIN_COMPARE: Duration = Duration::from_secs(10);
+const MAX_COMPARE: Duration = Duration::from_secs(86_400);
 /// Each is 8 KB in memory, and less when it is sent.
 const MAX_STATUS_LISTS: usize = 256;
 /// Half of it is the `ttl` of a list, in whole seconds.
@@ -53,6 +55,15 @@ pub fn feed_round(text: &str) -> Result<Duration, String> {
     match (MIN_FEED_ROUND..=MAX_FEED_ROUND).contains(&round) {
         true => Ok(round),
         false => Err("must be 10ms to 1s".to_owned()),
+    }
+}
+
+/// Between two comparisons of regions. More often would only cost.
+pub fn compare(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    match (MIN_COMPARE..=MAX_COMPARE).contains(&interval) {
+        true => Ok(interval),
+        false => Err("must be 10s to 24h".to_owned()),
     }
 }
 
@@ -121,6 +132,7 @@ mod tests {
         assert!(skew("301s").is_err() && skew("300s").is_ok() && skew("0s").is_ok());
         assert!(refresh_grace("61s").is_err() && refresh_grace("60s").is_ok());
         assert!(feed_round("9ms").is_err() && feed_round("1001ms").is_err() && feed_round("10ms").is_ok());
+        assert!(compare("9s").is_err() && compare("25h").is_err() && compare("10m").is_ok());
         assert!(followers("100001").is_err() && followers("-1").is_err() && followers("0").is_ok());
         assert!(signing_timeout("0s").is_err() && signing_timeout("4001ms").is_err() && signing_timeout("4s").is_ok());
         assert!(count("0").is_err() && count("1").is_ok() && signing_sessions("65").is_err());

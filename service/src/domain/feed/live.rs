@@ -103,7 +103,13 @@ impl Live {
     }
 
     pub fn keys(&self, now: Seconds) -> impl Iterator<Item = RevocationKey> + '_ {
-        self.keys.iter().filter(move |(_, expires)| *expires > now).map(|(key, _)| *key)
+        self.keys_after(None, now)
+    }
+
+    /// In order.
+    pub fn keys_after(&self, after: Option<RevocationKey>, now: Seconds) -> impl Iterator<Item = RevocationKey> + '_ {
+        let from = after.map_or(0, |after| self.keys.partition_point(|(key, _)| *key <= after));
+        self.keys.iter().skip(from).filter(move |(_, expires)| *expires > now).map(|(key, _)| *key)
     }
 }
 

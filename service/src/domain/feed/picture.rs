@@ -4,14 +4,14 @@ use std::time::Instant;
 
 use store::{Change, Place, ShardNews};
 use wire::RevocationKey;
-use wire::feed::{Cursor, MAX_KEYS};
+use wire::feed::Cursor;
 
 use super::cursor::{self, Parsed, Step};
 use super::history::{Found, History};
 use super::live::{Epoch, Live};
 
 /// A shard with more keys is not sent to followers when it was read anew: they get a snapshot.
-const MAX_BRIDGE: usize = 1024;
+pub const MAX_BRIDGE: usize = 1024;
 
 #[derive(Debug)]
 pub struct Picture {
@@ -128,6 +128,27 @@ impl Picture {
         self.shards.get(shard).map(|shard| shard.live.keys(self.epoch.at(now)).collect()).unwrap_or_default()
     }
 
+    /// The keys in force after this one, or the first ones, in order: about `most`. Whether they are the last ones.
+    pub fn keys_after(
+        &self,
+        after: Option<(usize, RevocationKey)>,
+        most: usize,
+        now: Instant,
+    ) -> (Vec<RevocationKey>, bool) {
+        let (first, after) = after.map_or((0, None), |(shard, key)| (shard, Some(key)));
+        let mut keys = Vec::new();
+        for shard in self.shards.iter().skip(first) {
+            if keys.len() >= most {
+                return (keys, false);
+            }
+            let more = most.saturating_sub(keys.len()).saturating_add(1);
+            keys.extend(shard.live.keys_after(after, self.epoch.at(now)).take(more));
+        }
+        let is_last = keys.len() <= most;
+        keys.truncate(most);
+        (keys, is_last)
+    }
+
     pub fn understand(&self, parsed: &Parsed) -> Understood {
         if parsed.marks.len() != self.shards.len() {
             return Understood::Unknown;
@@ -190,11 +211,11 @@ impl Picture {
         self.newest.as_ref()
     }
 
-    /// The keys after `numbers`. `None`: there is none.
-    pub fn since(&mut self, numbers: &Numbers) -> Option<Lacking> {
+    /// At most `room` keys after `numbers`. `None`: there is none.
+    pub fn since(&mut self, numbers: &Numbers, room: usize) -> Option<Lacking> {
         let (mut keys, mut ends, mut more) = (Vec::new(), Vec::with_capacity(self.shards.len()), false);
         for (shard, number) in self.shards.iter().zip(&numbers.0) {
-            let (some, end) = shard.history.after(*number, MAX_KEYS.saturating_sub(keys.len()));
+            let (some, end) = shard.history.after(*number, room.saturating_sub(keys.len()));
             keys.extend(some);
             more |= end < shard.history.last();
             ends.push(end);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use store::StoreError;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout_at;
-use wire::feed::{Cursor, News, Trouble};
+use wire::feed::{Cursor, MAX_KEYS, News, Trouble};
 
 use super::cursor::{Parsed, Step};
 use super::picture::{Lacking, Numbers, Understood};
@@ -16,9 +16,9 @@ use super::{Feed, State};
 /// A poll is held for no longer, whatever it asks for.
 pub const MAX_WAIT: Duration = Duration::from_secs(30);
 /// A poll that cannot be answered is held for so long, so that followers do not poll all the time.
-const TROUBLE_WAIT: Duration = Duration::from_secs(1);
+pub(super) const TROUBLE_WAIT: Duration = Duration::from_secs(1);
 /// For so long a cursor of another instance may be ahead of this one.
-const AHEAD: Duration = Duration::from_millis(500);
+pub(super) const AHEAD: Duration = Duration::from_millis(500);
 const AHEAD_AT_LEAST: Duration = Duration::from_millis(150);
 /// A picture that is older is of no use to a follower: the longest lag that it can have is 5 s.
 const MAX_AGE: Duration = Duration::from_secs(5);
@@ -54,9 +54,7 @@ impl Feed {
         }
         let _follower = self.followers.try_acquire().map_err(|_| Trouble::TooManyFollowers)?;
         let _counted = self.metrics.follower();
-        if self.state().last_poll.replace(Instant::now()).is_none() || !self.is_followed.load(Ordering::Relaxed) {
-            self.wake.notify_one();
-        }
+        self.note_poll();
         let parsed = Parsed::read(cursor);
         let mut changes = self.changes.subscribe();
         let until = |longest: Duration| received + wait.min(longest);
@@ -84,6 +82,13 @@ impl Feed {
                 continue;
             }
             return self.finish(look, received).await;
+        }
+    }
+
+    /// Somebody follows: rounds must be read.
+    pub(super) fn note_poll(&self) {
+        if self.state().last_poll.replace(Instant::now()).is_none() || !self.is_followed.load(Ordering::Relaxed) {
+            self.wake.notify_one();
         }
     }
 
@@ -135,7 +140,7 @@ impl Feed {
             // An older snapshot would be of no use: another instance knows more.
             (Understood::Ahead, _) => error.map_or(Look::Ahead, |error| Look::Trouble(Trouble::Store(error))),
             (Understood::At(from), Step::Piece { piece, pieces }) => Look::Piece { piece, pieces, from },
-            (Understood::At(numbers), Step::Following) => match picture.since(&numbers) {
+            (Understood::At(numbers), Step::Following) => match picture.since(&numbers, MAX_KEYS) {
                 Some(Lacking { keys: lacking, cursor, more }) => {
                     Look::Now(cursor, keys(complete, received, lacking, more))
                 }
@@ -202,7 +207,7 @@ impl Feed {
 
 impl State {
     /// As of when the picture is complete.
-    fn usable(&self) -> Result<Instant, Trouble> {
+    pub(super) fn usable(&self) -> Result<Instant, Trouble> {
         match self.error {
             Some(error @ (StoreError::StoreChanged | StoreError::StoreUnsafe)) => return Err(Trouble::Store(error)),
             Some(error) if self.picture.complete().is_none_or(|complete| complete.elapsed() > MAX_AGE) => {
@@ -219,7 +224,7 @@ fn keys(complete: Instant, received: Instant, keys: Vec<wire::RevocationKey>, mo
 }
 
 /// Rounded down, to the older.
-fn millis(complete: Instant, received: Instant) -> i32 {
+pub fn millis(complete: Instant, received: Instant) -> i32 {
     match complete.checked_duration_since(received) {
         Some(after) => i32::try_from(after.as_millis()).unwrap_or(i32::MAX),
         None => {

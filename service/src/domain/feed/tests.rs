@@ -25,7 +25,7 @@ impl Store {
     }
 
     fn feed(&self) -> Arc<Feed> {
-        let config = Config { round: SOON, max_followers: 10 };
+        let config = Config { round: SOON, max_followers: 10, serves_regions: false };
         let store = Arc::new(MemoryStore::open(&self.contents, Duration::ZERO));
         Feed::new(store, config, Metrics::default())
     }
@@ -153,7 +153,7 @@ async fn a_held_poll_ends_with_the_next_revocation_or_with_a_newer_proof() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_of_this_instance_is_read_at_once() {
     let store = Store::new();
-    let config = Config { round: Duration::from_secs(1), max_followers: 10 };
+    let config = Config { round: Duration::from_secs(1), max_followers: 10, serves_regions: false };
     let feed = Feed::new(store.store.clone(), config, Metrics::default());
     let (_end, on_end) = watch::channel(false);
     feed.start(&on_end);
@@ -292,7 +292,8 @@ impl RevocationLog for Troubled {
 #[tokio::test]
 async fn a_log_that_is_lost_again_and_again_is_not_read_anew_all_the_time() {
     let log = Troubled::new(&Store::new().contents, true);
-    let feed = Feed::new(log.clone(), Config { round: SOON, max_followers: 10 }, Metrics::default());
+    let feed =
+        Feed::new(log.clone(), Config { round: SOON, max_followers: 10, serves_regions: false }, Metrics::default());
     let (_end, on_end) = watch::channel(false);
     feed.start(&on_end);
     let began = Instant::now();
@@ -308,7 +309,8 @@ async fn a_log_that_is_lost_again_and_again_is_not_read_anew_all_the_time() {
 async fn an_instance_that_fails_has_no_old_snapshot_for_a_follower_that_knows_more() {
     let (store, mut follower) = (Store::new(), Follower::default());
     let (one, log) = (store.feed(), Troubled::new(&store.contents, false));
-    let other = Feed::new(log.clone(), Config { round: SOON, max_followers: 10 }, Metrics::default());
+    let other =
+        Feed::new(log.clone(), Config { round: SOON, max_followers: 10, serves_regions: false }, Metrics::default());
     one.round(Instant::now()).await.unwrap();
     other.round(Instant::now()).await.unwrap();
     store.revoke([key(1)]).await;
@@ -371,7 +373,7 @@ async fn followers_are_bounded_and_a_stop_ends_their_polls() {
 #[tokio::test]
 async fn a_feed_that_is_turned_off_says_so() {
     let store = Store::new();
-    let config = Config { round: SOON, max_followers: 0 };
+    let config = Config { round: SOON, max_followers: 0, serves_regions: false };
     let feed = Feed::new(store.store.clone(), config, Metrics::default());
     assert_eq!(Follower::default().poll(&feed, LONG).await, Err(Trouble::Disabled));
 }

@@ -10,6 +10,8 @@ pub struct Policy {
     /// By issuer, the claims that name its tokens, in the order in which they count. Other issuers have
     /// `wire::TOKEN_ID_CLAIMS`.
     pub token_claims: Vec<(String, Vec<String>)>,
+    /// How much longer than asked for a revocation is kept. For joined regions, whose copies may live for a little less.
+    pub extra_ttl: Duration,
     /// Issuers that give the ids of ended sessions to new ones.
     pub reuse_session_ids: Vec<String>,
 }

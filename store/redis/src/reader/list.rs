@@ -58,7 +58,7 @@ impl Reader {
     }
 
     /// The entries of those of `keys` that have one.
-    async fn stored(&self, keys: &[RevocationKey]) -> Result<Vec<StoredRevocation>, StoreError> {
+    pub async fn stored(&self, keys: &[RevocationKey]) -> Result<Vec<StoredRevocation>, StoreError> {
         let mut of: BTreeMap<Bucket, Vec<RevocationKey>> = BTreeMap::new();
         for key in keys {
             of.entry(Bucket::of(key.0)).or_default().push(*key);

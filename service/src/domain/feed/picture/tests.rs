@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use store::LogEntry;
+use wire::feed::MAX_KEYS;
 
 use super::super::history::Mark;
 use super::*;
@@ -68,7 +69,7 @@ fn a_follower_gets_what_came_after_its_cursor_in_steps_of_the_most_keys() {
     let (mut cursor, mut got) = (first, Vec::new());
     for more in [true, false] {
         let Understood::At(numbers) = picture.understand(&parsed(&cursor)) else { panic!() };
-        let lacking = picture.since(&numbers).unwrap();
+        let lacking = picture.since(&numbers, MAX_KEYS).unwrap();
         assert!(lacking.keys.len() <= MAX_KEYS);
         assert_eq!(lacking.more, more);
         got.extend(lacking.keys);
@@ -112,7 +113,7 @@ fn a_small_shard_that_was_read_anew_is_sent_and_a_large_one_is_not() {
         picture.apply(vec![whole(0..count, 7)], start, start);
         match picture.understand(&before) {
             Understood::At(numbers) => {
-                let lacking = picture.since(&numbers).unwrap();
+                let lacking = picture.since(&numbers, MAX_KEYS).unwrap();
                 assert!(is_sent && !lacking.more);
                 assert_eq!(lacking.keys.len() as u64, count);
                 assert_eq!(Some(&lacking.cursor), picture.newest());

@@ -1,6 +1,8 @@
 -- Merges a revocation or the mark of a token from another store: the stronger one stays, and lives as long as the longer one.
 -- KEYS[1] the name, for a revocation the others of log.lua too; ARGV[1] milliseconds to live (-1: no expiry), ARGV[2] the other store's value, ARGV[3] the kind: 'r' a
--- revocation, 'j' a mark.
+-- revocation, 'j' a mark. ARGV[4], if it is there: write nothing where the entry is not stronger and would live for at most so
+-- many milliseconds longer.
+-- Returns how many were written.
 local function rank(value)
   if ARGV[3] == 'j' then
     return value == 'd' and 1 or 0
@@ -14,10 +16,14 @@ end
 local old = redis.call('GET', KEYS[1])
 local keep, value = tonumber(ARGV[1]), ARGV[2]
 if old then
+  local left, slack = redis.call('PTTL', KEYS[1]), tonumber(ARGV[4] or '')
   if rank(old) >= rank(value) then
+    if slack and (left == -1 or (keep ~= -1 and left + slack >= keep)) then
+      return 0
+    end
     value = old
   end
-  keep = longer(keep, redis.call('PTTL', KEYS[1]))
+  keep = longer(keep, left)
 end
 if ARGV[3] == 'r' then
   append('R', keep)
