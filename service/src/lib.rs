@@ -52,5 +52,6 @@ pub use store::{StoreId, StoreIdError};
 pub use store_embedded::{Compacted, FileExport, OpenError, compact, create_store as create_file_store};
 pub use store_redis::{
     Allow, CreateError, Effort, Inspection, MigrateError, Migration, MigrationSource, Mode, Progress, RedisOptions,
-    RedisOptionsError, Report, ServerReport, Tally, create_store, inspect, migrate, prepare_store,
+    RedisOptionsError, Report, SentinelReport, ServerReport, Tally, create_store, inspect, inspect_sentinels, migrate,
+    prepare_store,
 };
