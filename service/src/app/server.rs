@@ -36,7 +36,7 @@ use crate::domain::feed::Feed;
 use crate::domain::hijack::{self, DatabaseError, Hijack, Places};
 use crate::domain::issuers::Issuers;
 use crate::domain::provider_events::{self, LoadedProviders, ProviderEvents, ProvidersError};
-use crate::domain::regions::{self, OurFacts, Peer, Regions, Serving};
+use crate::domain::regions::{self, OurFacts, Peer, Regions, Serving, StoresSeen};
 use crate::domain::revocations::Revocations;
 use crate::domain::sessions::{self, Sessions};
 use crate::domain::status_lists::{self, StatusLists};
@@ -353,6 +353,7 @@ impl Parts {
             audit: Arc::clone(&audit),
             metrics: metrics.regions.clone(),
             compare: options.join.join_compare,
+            stores_seen: StoresSeen::default(),
         };
         let regions = Arc::new(Regions::new(peers, region_parts));
         let joins = (!files.join_secrets.is_empty()).then(|| {

@@ -10,7 +10,7 @@ mod serve;
 mod status;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use store::RevocationStore;
 use tokio::sync::watch;
@@ -24,6 +24,7 @@ pub use exchange::{AskError, Peer, PeerError, PeerTls};
 use follow::Follower;
 pub use metrics::{Metrics, ServedResult};
 pub use serve::Serving;
+pub use status::StoresSeen;
 
 /// How much longer a revocation is kept in joined regions than its tokens need. See [`merge`] for what this makes up for.
 pub const EXTRA_TTL: Duration = Duration::from_secs(120);
@@ -53,6 +54,7 @@ pub struct Parts {
     pub metrics: Metrics,
     /// From one comparison with all of a region to the next one.
     pub compare: Duration,
+    pub stores_seen: StoresSeen,
 }
 
 impl OurFacts {
@@ -74,6 +76,12 @@ impl Regions {
         for follower in &self.followers {
             tokio::spawn(Arc::clone(follower).run(on_stop.clone()));
         }
+    }
+
+    /// As of when every revocation of each region is in our store, under this secret. `None`: that cannot be said of some
+    /// region, or this instance follows none.
+    pub fn proven(&self, secret: SecretId) -> Option<Instant> {
+        self.followers.iter().map(|follower| follower.proven(secret)).min().flatten()
     }
 
     /// `None`: this instance follows no region. Otherwise whether it is up to date with each of them.

@@ -1,15 +1,25 @@
 //! What is known of one followed region: as of when it is merged here, and whether it is cut off.
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use wire::SecretId;
 
 /// A region is cut off when nothing of it was complete for so long.
 pub const CUT_OFF: Duration = Duration::from_secs(30);
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Status {
     /// When this instance began to follow.
     began: Instant,
     /// Everything that was acknowledged there before this is here. `None`: it was never all here.
     complete: Option<Instant>,
+    /// Of our store, when that was so.
+    epoch: Option<u64>,
+    /// The secrets that its revocations are written under, if they end what ours would. Otherwise none.
+    secrets: Vec<SecretId>,
+    /// Another region is found at the same store.
+    is_other: bool,
     /// Whether it was told that the region is cut off.
     said: bool,
 }
@@ -23,14 +33,28 @@ pub enum Turn {
 
 impl Status {
     pub fn new(now: Instant) -> Self {
-        Self { began: now, complete: None, said: false }
+        Self { began: now, complete: None, epoch: None, secrets: Vec::new(), is_other: false, said: false }
     }
 
     pub fn complete(&self) -> Option<Instant> {
         self.complete
     }
 
-    pub fn completed(&mut self, moment: Instant) {
+    /// What the last reply says of the region.
+    pub fn learn(&mut self, secrets: Vec<SecretId>, is_other: bool) {
+        (self.secrets, self.is_other) = (secrets, is_other);
+    }
+
+    /// As of when all of it is here, under this secret, while our store has this epoch.
+    pub fn proven(&self, secret: SecretId, epoch: u64) -> Option<Instant> {
+        self.complete.filter(|_| self.epoch == Some(epoch) && self.secrets.contains(&secret))
+    }
+
+    pub fn completed(&mut self, moment: Instant, epoch: Option<u64>) {
+        if self.is_other {
+            return;
+        }
+        self.epoch = epoch;
         // Another instance of the region may be behind. What is here stays here.
         self.complete = Some(self.complete.map_or(moment, |complete| complete.max(moment)));
     }
@@ -55,6 +79,20 @@ impl Status {
     }
 }
 
+/// Which store each region has, as of its last reply.
+#[derive(Debug, Default)]
+pub struct StoresSeen(Mutex<BTreeMap<String, [u8; 16]>>);
+
+impl StoresSeen {
+    /// Whether another region has the same one: a URL leads to the wrong region, or somebody in between sends requests to it.
+    pub fn see(&self, region: &str, store: [u8; 16]) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // First, so that two regions that change places are told apart again.
+        seen.insert(region.to_owned(), store);
+        seen.iter().any(|(other, seen)| other != region && *seen == store)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,13 +103,36 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut status = Status::new(start);
         assert_eq!((status.turn(at(30)), status.turn(at(31)), status.turn(at(32))), (None, Some(Turn::CutOff), None));
-        status.completed(at(40));
+        status.completed(at(40), Some(0));
         assert_eq!((status.turn(at(41)), status.turn(at(42))), (Some(Turn::Back), None));
-        status.completed(at(35));
+        status.completed(at(35), Some(0));
         assert_eq!(status.complete(), Some(at(40)), "an instance that is behind takes nothing back");
         status.doubt(at(50));
         assert_eq!((status.turn(at(80)), status.turn(at(81))), (None, Some(Turn::CutOff)));
         status.doubt(at(90));
         assert_eq!(status.turn(at(91)), None, "it is not back because it is doubted anew");
+    }
+
+    #[test]
+    fn a_region_is_proven_for_the_secrets_that_it_writes_under_and_this_store_only() {
+        let (start, ours, new) = (Instant::now(), SecretId([1; 8]), SecretId([2; 8]));
+        let mut status = Status::new(start);
+        status.completed(start, Some(3));
+        assert_eq!(status.proven(ours, 3), None, "nothing is known of its secrets");
+        status.learn(vec![ours], false);
+        assert_eq!((status.proven(ours, 3), status.proven(new, 3)), (Some(start), None));
+        assert_eq!(status.proven(ours, 4), None, "a server has taken the place of another one");
+        status.learn(vec![], false);
+        assert_eq!(status.proven(ours, 3), None);
+    }
+
+    #[test]
+    fn two_urls_that_lead_to_one_store_are_noticed_and_two_that_change_places_are_not() {
+        let seen = StoresSeen::default();
+        assert!(!seen.see("b", [2; 16]) && !seen.see("c", [3; 16]));
+        assert!(seen.see("b", [3; 16]) && seen.see("c", [3; 16]));
+        assert!(!seen.see("b", [2; 16]) && !seen.see("c", [3; 16]));
+        assert!(seen.see("c", [2; 16]), "for the moment");
+        assert!(!seen.see("b", [3; 16]) && !seen.see("c", [2; 16]));
     }
 }
