@@ -2,5 +2,7 @@
 pub mod metrics;
 pub mod opened_store;
 pub mod options;
+mod parts;
+mod routes;
 pub mod server;
 pub mod tls;
