@@ -32,6 +32,7 @@ pub fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Route
         revocations: Arc::clone(&parts.stores.revocations),
         replay_guard: Arc::clone(&parts.stores.replay_guard),
         issuers: Arc::clone(&parts.issuers),
+        regions: Arc::clone(&parts.regions),
         keeps: options.retention(),
         future_iat_tolerance_seconds: options.future_iat_tolerance_seconds(),
         metrics: metrics.checks.clone(),
@@ -77,6 +78,7 @@ fn feed_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> OpenApiRo
     let state = feed::AppState {
         secrets: Arc::clone(&parts.secrets),
         feed: Arc::clone(&parts.feed),
+        regions: Arc::clone(&parts.regions),
         keeps: options.retention(),
         future_iat_tolerance_seconds: options.future_iat_tolerance_seconds(),
         metrics: metrics.feed.clone(),

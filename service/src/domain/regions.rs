@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use store::RevocationStore;
 use tokio::sync::watch;
-use wire::check::Needs;
+use wire::check::{Needs, RegionsMoment};
 use wire::{Retention, SecretId};
 
 use crate::base::clock::unix_seconds;
 use crate::domain::audit::Audit;
-use crate::domain::feed::Nudge;
+use crate::domain::feed::{Nudge, millis};
 pub use exchange::{AskError, Peer, PeerError, PeerTls};
 use follow::Follower;
 pub use metrics::{Metrics, ServedResult};
@@ -78,10 +78,11 @@ impl Regions {
         }
     }
 
-    /// As of when every revocation of each region is in our store, under this secret. `None`: that cannot be said of some
-    /// region, or this instance follows none.
-    pub fn proven(&self, secret: SecretId) -> Option<Instant> {
-        self.followers.iter().map(|follower| follower.proven(secret)).min().flatten()
+    /// As of when everything that was acknowledged in each other region is in what was read of our store since `read`, for
+    /// filters with this secret.
+    pub fn proven(&self, secret: SecretId, read: Instant, received: Instant) -> RegionsMoment {
+        let least = self.followers.iter().map(|follower| follower.proven(secret, read)).min().flatten();
+        least.map_or(RegionsMoment::UNKNOWN, |moment| RegionsMoment::of(millis(moment, received)))
     }
 
     /// `None`: this instance follows no region. Otherwise whether it is up to date with each of them.

@@ -111,10 +111,10 @@ impl Follower {
         Reported(self.lock().clone())
     }
 
-    /// As of when every revocation that was acknowledged there is in our store, and ends what tokens of this secret's filters
-    /// it must. `None`: that cannot be said.
-    pub fn proven(&self, secret: SecretId) -> Option<Instant> {
-        self.lock().proven(secret, self.parts.store.epoch()).filter(|_| self.parts.store.health().is_ok())
+    /// As of when every revocation that was acknowledged there is in our store, and ends what it must for the filters with this
+    /// secret. `read`: when the reading of our store began. `None`: that cannot be said.
+    pub fn proven(&self, secret: SecretId, read: Instant) -> Option<Instant> {
+        self.lock().proven(secret, self.parts.store.epoch(), read).filter(|_| self.parts.store.health().is_ok())
     }
 
     fn lock(&self) -> MutexGuard<'_, Status> {
@@ -332,7 +332,7 @@ impl Follower {
             return;
         }
         let mut status = self.lock();
-        status.completed(moment, epoch);
+        status.completed(moment, epoch, Instant::now());
         self.parts.metrics.complete(self.region.name(), status.complete());
     }
 

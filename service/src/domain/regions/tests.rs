@@ -473,14 +473,14 @@ async fn a_failover_that_nobody_saw_is_followed_by_a_comparison() {
     let mut progress = Progress::new(Instant::now());
     there.revoke(0..20, Ends::ForGood).await;
     catch_up(&follower, &mut progress).await;
-    assert!(follower.proven(secret().id()).is_some());
+    assert!(follower.proven(secret().id(), Instant::now()).is_some());
     // Over before the next step: at no step is the store unhealthy.
     here.contents.lose();
     here.contents.create(StoreId::new([1; 16]));
-    assert_eq!(follower.proven(secret().id()), None, "it is not known that all is here");
+    assert_eq!(follower.proven(secret().id(), Instant::now()), None, "it is not known that all is here");
     catch_up(&follower, &mut progress).await;
     assert_eq!(here.all().await.len(), 20);
-    assert!(follower.proven(secret().id()).is_some());
+    assert!(follower.proven(secret().id(), Instant::now()).is_some());
 
     // During a step: after its request and before its claim.
     let (link, follower) = here.link_to(&there, &cut);
@@ -494,7 +494,7 @@ async fn a_failover_that_nobody_saw_is_followed_by_a_comparison() {
     }));
     let before = follower.status().complete();
     follower.step(&mut progress).await.unwrap();
-    assert_eq!((follower.status().complete(), follower.proven(secret().id())), (before, None));
+    assert_eq!((follower.status().complete(), follower.proven(secret().id(), Instant::now())), (before, None));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -530,10 +530,10 @@ async fn what_a_region_writes_too_weakly_is_merged_and_proves_nothing() {
         *link.bend.lock().unwrap() = Some(bend);
         let mut progress = Progress::new(Instant::now());
         catch_up(&follower, &mut progress).await;
-        assert_eq!((here.all().await.len(), follower.proven(secret().id())), (20, None), "{what}");
+        assert_eq!((here.all().await.len(), follower.proven(secret().id(), Instant::now())), (20, None), "{what}");
         *link.bend.lock().unwrap() = None;
         follower.step(&mut progress).await.unwrap();
-        assert!(follower.proven(secret().id()).is_some(), "{what}: mended");
+        assert!(follower.proven(secret().id(), Instant::now()).is_some(), "{what}: mended");
     }
     // A clock that is ahead revokes too much.
     let (link, follower) = here.link_to(&there, &cut);
@@ -542,7 +542,7 @@ async fn what_a_region_writes_too_weakly_is_merged_and_proves_nothing() {
         Ok(reply)
     }));
     catch_up(&follower, &mut Progress::new(Instant::now())).await;
-    assert!(follower.proven(secret().id()).is_some());
+    assert!(follower.proven(secret().id(), Instant::now()).is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -569,12 +569,18 @@ async fn a_link_that_leads_to_another_region_claims_nothing_for_its_own() {
     for _ in 0..20 {
         let _ = wrong.step(&mut progress).await;
     }
-    assert_eq!((wrong.status().complete(), wrong.proven(secret().id())), (None, None), "it is the second region");
+    assert_eq!(
+        (wrong.status().complete(), wrong.proven(secret().id(), Instant::now())),
+        (None, None),
+        "it is the second region"
+    );
     let (to_third, _) = here.link_to(&third, &cut);
     let right = named(&to_third, "third");
     catch_up(&right, &mut Progress::new(Instant::now())).await;
     catch_up(&second, &mut Progress::new(Instant::now())).await;
-    assert!(right.proven(secret().id()).is_some() && second.proven(secret().id()).is_some());
+    assert!(
+        right.proven(secret().id(), Instant::now()).is_some() && second.proven(secret().id(), Instant::now()).is_some()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
