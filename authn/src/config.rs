@@ -66,7 +66,7 @@ pub use keys::{Jwks, Key, SecretEncoding};
 pub use limits::Limits;
 pub use mode::Mode;
 pub use one_or_many::OneOrMany;
-pub use revocation::{Revocation, RevocationKind, RevocationMode};
+pub use revocation::{OnExceeded, Revocation, RevocationKind, RevocationMode};
 pub use rule::{Access, Condition, CorsPreflight, Match, PathMatch, Route, Rule, Scalar, Scopes};
 pub use sds::SdsSecret;
 pub use sightings::Sightings;

@@ -8,12 +8,16 @@ use super::Issuer;
 use crate::config;
 use crate::config::{ConfigDuration, Environment, Invalid, check_range, secret_from, whole_seconds};
 use crate::request::authority::authority_or;
-use crate::revocation::{FeedSettings, KeyCache, Revocation, retention};
+use crate::revocation::{FeedSettings, KeyCache, RegionSettings, Revocation, retention};
 
 const ZERO: ConfigDuration = ConfigDuration::from_secs(0);
 
 /// A proof must make the way from the store to the filter in this time, again and again.
 const SHORTEST_FEED_LAG: ConfigDuration = ConfigDuration::from_millis(250);
+
+/// In quiet times another region is asked once a second.
+const SHORTEST_REGIONS_LAG: ConfigDuration = ConfigDuration::from_secs(1);
+const LONGEST_REGIONS_LAG: ConfigDuration = ConfigDuration::from_secs(86_400);
 
 const MAX_FUTURE_IAT_TOLERANCE: ConfigDuration = ConfigDuration::from_secs(60);
 
@@ -54,8 +58,17 @@ pub(super) fn compile_revocation(
             Some(FeedSettings { lag: feed.lag.0, max_bytes: limits.feed_bytes })
         }
     };
+    let regions = match &document.regions {
+        None => None,
+        Some(regions) => {
+            check_range(regions.max_lag, SHORTEST_REGIONS_LAG, LONGEST_REGIONS_LAG, &at("regions.max_lag"))?;
+            let closes = regions.on_exceeded == config::OnExceeded::Close;
+            Some(RegionSettings { max_lag: regions.max_lag.0, closes })
+        }
+    };
     Ok(Revocation {
         feed,
+        regions,
         cluster: document.cluster.clone(),
         authority,
         timeout: document.timeout.0,

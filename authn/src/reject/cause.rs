@@ -508,6 +508,8 @@ causes! {
             "Set `--future-iat-tolerance` and `revocation.future_iat_tolerance` to the same value.";
         ClockBehind = "the service's clock is behind ours",
             "Compare the clocks of both hosts.";
+        RegionsBehind = "the service does not know the revocations of other regions that `revocation.regions` requires",
+            "A region is cut off, or is not joined: see `regions` in the service's /readyz, and docs/regions.md.";
         IntrospectionNotSent = "the introspection request could not be sent",
             "The cluster in `introspection.cluster` is unknown, has no endpoint, or is at its limits.";
         IntrospectionUnanswered = "the introspection server does not answer",
@@ -561,6 +563,7 @@ impl From<StoreError> for Cause {
             StoreError::RetentionTooShort => Cause::RetentionTooShort,
             StoreError::ToleranceTooShort => Cause::ToleranceTooShort,
             StoreError::ClockBehind => Cause::ClockBehind,
+            StoreError::RegionsBehind => Cause::RegionsBehind,
         }
     }
 }

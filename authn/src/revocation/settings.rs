@@ -25,8 +25,18 @@ pub struct Revocation {
     pub(crate) memo: KeyCache,
     /// `None`: each token is asked about.
     pub feed: Option<FeedSettings>,
+    /// `None`: nothing is asked about other regions.
+    pub regions: Option<RegionSettings>,
     /// How far ahead of our clock a token may be issued. Seconds.
     pub future_iat_tolerance: u64,
+}
+
+/// What is required of the service's knowledge of other regions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegionSettings {
+    pub max_lag: Duration,
+    /// An answer of a service that lags more does not count. Otherwise it is only reported.
+    pub closes: bool,
 }
 
 const SHARED_AGE: f64 = 0.1;
