@@ -1,8 +1,8 @@
 //! Revocation: the service that is asked, how, and about which kinds.
 use serde::Deserialize;
 
-use super::ConfigDuration;
 use super::defaults::{default_check_timeout, default_freshness};
+use super::{ConfigDuration, Demanded};
 
 document! {
     /// The service that stores revocations.
@@ -34,6 +34,8 @@ document! {
         /// Follow the service's feed of revocations, so that only a token that may be revoked is asked about. Default:
         /// each token is asked about.
         pub feed: Option<Feed>,
+        /// Ask also whether the user of the session must log in again (docs/hijack.md). Default: not asked.
+        pub step_up: Option<Demanded>,
     }
 
     /// How the feed of revocations is followed.
