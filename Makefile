@@ -84,9 +84,8 @@ build-for-tests:
 lint-wasm: wasm
 	@scripts/wasm --lint
 
-# Tests with a real Redis mostly wait, so more of them run at once than there are cores.
 unit: ## run unit tests and case tables, natively
-	RUST_TEST_THREADS=$$(($$(nproc) * 6)) $(CARGO) test $(NATIVE)
+	@scripts/unit
 
 ifdef TEST
 e2e: setup ## run end-to-end tests, each with a real Envoy, service and Redis (TEST=text: only those with it; HOST=native or both)

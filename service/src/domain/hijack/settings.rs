@@ -1,6 +1,6 @@
 //! The file of `--sightings-file`: which signals of a hijacked session lead to what. Errors name the field.
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
@@ -110,6 +110,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The secret that the webhook gets.
+    pub fn token_file(&self) -> Option<&Path> {
+        self.webhook.as_ref()?.token_file.as_deref()
+    }
+
     /// # Errors
     /// The first field that is wrong.
     pub fn check(&self) -> Result<(), SettingsError> {

@@ -66,7 +66,7 @@ struct Comparing {
 
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parts").field("facts", &self.facts).finish_non_exhaustive()
+        f.debug_struct("Parts").field("facts", &self.facts.get()).finish_non_exhaustive()
     }
 }
 
@@ -262,11 +262,11 @@ impl Follower {
     }
 
     fn bounds(&self, sent: Instant) -> Bounds {
-        Bounds::new(unix_seconds(), self.parts.facts.future_iat_tolerance_seconds, sent.elapsed())
+        Bounds::new(unix_seconds(), self.parts.facts.get().future_iat_tolerance_seconds, sent.elapsed())
     }
 
     async fn ask(&self, question: &Question) -> Result<(Content, Instant), AskError> {
-        let (Reply { facts, content }, sent) = self.region.ask(question, self.parts.facts.needs()).await?;
+        let (Reply { facts, content }, sent) = self.region.ask(question, self.parts.facts.get().needs()).await?;
         let ours = self.parts.store.id().map(StoreId::bytes).unwrap_or_default();
         if facts.store == ours && ours != [0; 16] {
             return Err(AskError::Ourselves);
@@ -276,7 +276,7 @@ impl Follower {
     }
 
     fn compare_facts(&self, theirs: &Facts) {
-        let ours = &self.parts.facts;
+        let ours = self.parts.facts.get();
         let is = |mismatch| match mismatch {
             Mismatch::Secrets => ours.secrets.iter().any(|id| !theirs.secrets.contains(id)),
             Mismatch::Retention => !theirs.keeps.covers(ours.keeps),
@@ -321,7 +321,7 @@ impl Follower {
     }
 
     async fn audit(&self, event: Event) {
-        self.parts.audit.write(Event { id: Some(self.region.name().to_owned()), ..event }).await;
+        self.parts.audit.get().write(Event { id: Some(self.region.name().to_owned()), ..event }).await;
     }
 }
 
