@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use driver::fake::{Request, Seen};
-use driver::{Level, StreamId};
+use driver::{Level, StreamId, TICK};
 use serde_json::{Value, json};
+use wire::check::StoreError;
+use wire::{Answer, Kind};
 
 use crate::support::{Fixture, ISSUER, NOW, bearer, code, is_forwarded, is_waiting, key};
 
