@@ -4,5 +4,6 @@ pub mod opened_store;
 pub mod options;
 mod parts;
 mod routes;
+mod serve_error;
 pub mod server;
 pub mod tls;

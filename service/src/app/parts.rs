@@ -9,7 +9,7 @@ use wire::DerivedKeys;
 
 use crate::app::metrics::Metrics;
 use crate::app::options::{Files, Options, OptionsError};
-use crate::app::server::ServeError;
+use crate::app::serve_error::ServeError;
 use crate::domain::audit::Audit;
 use crate::domain::clients::{self, Clients};
 use crate::domain::feed::Feed;

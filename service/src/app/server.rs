@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use axum::Router;
 use rustls::ServerConfig;
-use store_redis::RedisOptionsError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -15,19 +14,17 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::metrics::Metrics;
 use crate::app::opened_store::{OpenStoreError, OpenedStore};
-use crate::app::options::{Options, OptionsError};
+use crate::app::options::Options;
 use crate::app::parts::{Loaded, Parts, open_keys, peers, read_keys};
 use crate::app::routes::{admin_routes, data_routes};
-use crate::app::tls::{Listener, TlsError};
+pub use crate::app::serve_error::ServeError;
+use crate::app::tls::Listener;
 use crate::base::connections::{self, Limits};
 use crate::base::metrics::Counters;
-use crate::domain::clients::ClientsError;
 use crate::domain::feed::Feed;
-use crate::domain::hijack::{DatabaseError, Hijack, Places};
-use crate::domain::provider_events::{LoadedProviders, ProviderEvents, ProvidersError};
+use crate::domain::hijack::{Hijack, Places};
+use crate::domain::provider_events::{LoadedProviders, ProviderEvents};
 use crate::domain::regions::Regions;
-use crate::model::note::NoteError;
-use crate::signing;
 
 /// Longer than Envoy keeps an idle upstream connection (1 h): the side that closes first loses a request now and then, and
 /// on this listener that would be a client's.
@@ -65,32 +62,6 @@ struct Bound {
 pub struct Addresses {
     pub listen: SocketAddr,
     pub admin: SocketAddr,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    #[error(transparent)]
-    Options(#[from] OptionsError),
-    #[error("cannot listen on {address}")]
-    Listen { address: SocketAddr, source: io::Error },
-    #[error("cannot write the ports file")]
-    PortsFile(#[source] io::Error),
-    #[error(transparent)]
-    Store(#[from] OpenStoreError),
-    #[error("for `mirror-redis`")]
-    Mirror(#[source] RedisOptionsError),
-    #[error(transparent)]
-    Note(#[from] NoteError),
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error(transparent)]
-    SigningKeys(#[from] signing::ReadError),
-    #[error(transparent)]
-    Clients(#[from] ClientsError),
-    #[error(transparent)]
-    Providers(#[from] ProvidersError),
-    #[error("--geo-database")]
-    GeoDatabase(#[from] DatabaseError),
 }
 
 impl Service {
