@@ -71,7 +71,7 @@ pub use rule::{Access, Condition, CorsPreflight, Match, PathMatch, Route, Rule, 
 pub use sds::SdsSecret;
 pub use sightings::Sightings;
 pub use sources::{ChunkSeparator, CookieSource, HeaderSource, Sources, WebsocketEncoding, WebsocketSource};
-pub use step_up::StepUp;
+pub use step_up::{Demanded, StepUp};
 pub use streams::{EndOn, Streams};
 pub use values::Environment;
 pub(crate) use values::{check_range, claim_path, name_or, secret_from, whole_seconds};

@@ -1,8 +1,8 @@
 //! Revocation: the service that is asked, how, and about which kinds.
 use serde::Deserialize;
 
-use super::ConfigDuration;
 use super::defaults::{default_check_timeout, default_freshness};
+use super::{ConfigDuration, Demanded};
 
 document! {
     /// The service that stores revocations.
@@ -36,6 +36,8 @@ document! {
         pub feed: Option<Feed>,
         /// Whether the service knows the revocations of other regions (`serve --join`). Default: nothing is required.
         pub regions: Option<Regions>,
+        /// Ask also whether the user of the session must log in again (docs/hijack.md). Default: not asked.
+        pub step_up: Option<Demanded>,
     }
 
     /// What is required of the service's knowledge of other regions.

@@ -5,6 +5,7 @@ use wire::Kind;
 use wire::Secret;
 
 use super::Issuer;
+use super::step_up::compile_demanded;
 use crate::config;
 use crate::config::{ConfigDuration, Environment, Invalid, check_range, secret_from, whole_seconds};
 use crate::request::authority::authority_or;
@@ -51,6 +52,14 @@ pub(super) fn compile_revocation(
     if kinds.is_empty() {
         return Err(Invalid::new(at("kinds"), "name at least one kind"));
     }
+    let step_up = document.step_up.as_ref().map(compile_demanded).transpose();
+    let step_up = step_up.map_err(|invalid| invalid.within("revocation"))?;
+    if step_up.is_some() {
+        if !kinds.contains(&Kind::Session) {
+            return Err(Invalid::new(at("step_up"), "needs `session` in `kinds`: a login is demanded of a session"));
+        }
+        kinds.push(Kind::StepUp);
+    }
     let feed = match &document.feed {
         None => None,
         Some(feed) => {
@@ -80,6 +89,7 @@ pub(super) fn compile_revocation(
             .map(|issuer| retention::needed(&issuer.lifetimes(), future_iat_tolerance, &kinds))
             .collect(),
         kinds,
+        step_up,
         memo: KeyCache::default(),
         future_iat_tolerance,
     })

@@ -271,6 +271,10 @@ causes! {
         LoginNotRecent = "auth_time is longer ago than the rule's max_age",
             "The user has to log in again: see the rule's `step_up.max_age`.";
     }
+    StepUpDemanded {
+        LoginDemanded = "the service demands a login of this session, and auth_time is missing, is before the demand, or comes with an acr that is not accepted",
+            "`portcullis revoke list --kind step_up` shows the demands; `portcullis revoke lift` undoes one.";
+    }
     SessionRevoked {
         Revoked = "the service says that it was revoked",
             "`portcullis revoke list` shows the caller.";

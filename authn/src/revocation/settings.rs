@@ -7,6 +7,7 @@ use wire::Kind;
 use wire::Retention;
 
 use super::{FeedSettings, FeedWord, KeyCache, Known, RevocationQuery};
+use crate::claims::step_up::StepUp;
 use crate::time::Monotonic;
 
 /// How checks are sent to the session service.
@@ -22,6 +23,8 @@ pub struct Revocation {
     /// The retention that each issuer's tokens need, in the document's order.
     pub(crate) needs: Vec<Retention>,
     pub(crate) kinds: Vec<Kind>,
+    /// The login that counts after a demand. `None`: demands are not asked for.
+    pub(crate) step_up: Option<StepUp>,
     pub(crate) memo: KeyCache,
     /// `None`: each token is asked about.
     pub feed: Option<FeedSettings>,

@@ -1,4 +1,4 @@
-//! The routes of both listeners, and their limits.
+//! The routes of both listeners, made of the parts of the service.
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +12,10 @@ use wire::feed::MAX_POLL_BYTES;
 use wire::join::MAX_REQUEST_BYTES;
 use wire::sightings::MAX_REPORT_BYTES;
 
-use crate::app::metrics::Metrics;
-use crate::app::options::{Files, Options};
-use crate::app::parts::Parts;
+use super::options::Options;
+use super::parts::{Lasting, Parts, Tasks};
 use crate::base::connections;
-use crate::http::admin::{self, Callers};
+use crate::http::admin::{self, AdminToken, Callers};
 use crate::http::gate::{self, Gate};
 use crate::http::{
     check, feed, health, join, oauth2, openapi, provider_events as provider_endpoints, sightings, status_list,
@@ -25,14 +24,15 @@ use crate::http::{
 /// From a request's headers to its answer, including its body.
 const DATA_REQUEST: Duration = Duration::from_secs(5);
 
-pub fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Router {
+pub fn data(options: &Options, lasting: &Lasting, tasks: &Tasks, parts: &Parts) -> Router {
+    let metrics = &lasting.metrics;
     let refused = Arc::default();
     let checks = check::AppState {
         secrets: Arc::clone(&parts.secrets),
-        revocations: Arc::clone(&parts.stores.revocations),
-        replay_guard: Arc::clone(&parts.stores.replay_guard),
-        issuers: Arc::clone(&parts.issuers),
-        regions: Arc::clone(&parts.regions),
+        revocations: Arc::clone(&lasting.stores.revocations),
+        replay_guard: Arc::clone(&lasting.stores.replay_guard),
+        issuers: Arc::clone(&lasting.issuers),
+        regions: Arc::clone(&tasks.regions),
         keeps: options.retention(),
         future_iat_tolerance_seconds: options.future_iat_tolerance_seconds(),
         metrics: metrics.checks.clone(),
@@ -44,12 +44,12 @@ pub fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Route
     if let Some(sessions) = &parts.sessions {
         let state = oauth2::AppState {
             sessions: Arc::clone(sessions),
-            replay_guard: Arc::clone(&parts.stores.replay_guard),
+            replay_guard: Arc::clone(&lasting.stores.replay_guard),
             audit: Arc::clone(&parts.audit),
             metrics: metrics.oauth.clone(),
             refused,
         };
-        let gate = (Gate::new(options.max_requests, oauth2::MAX_BODY), parts.work.clone());
+        let gate = (Gate::new(options.max_requests, oauth2::MAX_BODY), lasting.work.clone());
         let endpoints = oauth2::routes().layer(middleware::from_fn_with_state(gate, gate::run_to_completion));
         routes = routes.merge(endpoints.merge(oauth2::key_routes()).with_state(state));
         if let Some(lists) = &sessions.status_lists {
@@ -61,27 +61,27 @@ pub fn data_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> Route
     }
     // Whether the process lives must be told when every place is taken, too.
     let routes = routes
-        .merge(health::probes().with_state(parts.health()))
+        .merge(health::probes().with_state(health(lasting, tasks)))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST));
     let routes = routes
-        .merge(feed_routes(parts, options, metrics))
-        .merge(join_routes(parts, metrics))
-        .merge(sighting_routes(parts, options, metrics));
+        .merge(feed_routes(options, lasting, tasks, parts))
+        .merge(join_routes(lasting, parts))
+        .merge(sighting_routes(options, lasting, parts));
     // They have limits of their own: keys may have to be fetched, and a revocation waits for disks.
-    let state = provider_endpoints::AppState::new(Arc::clone(&parts.events), metrics.provider_requests.clone());
-    let events = provider_endpoints::routes(|endpoint| parts.events.serves(endpoint)).with_state(state);
+    let state = provider_endpoints::AppState::new(Arc::clone(&tasks.events), metrics.provider_requests.clone());
+    let events = provider_endpoints::routes(|endpoint| tasks.events.serves(endpoint)).with_state(state);
     routes.merge(events.layer(middleware::from_fn(connections::protect))).into()
 }
 
 /// Polls are held, so they do not take the places of checks, and may take longer.
-fn feed_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> OpenApiRouter {
+fn feed_routes(options: &Options, lasting: &Lasting, tasks: &Tasks, parts: &Parts) -> OpenApiRouter {
     let state = feed::AppState {
         secrets: Arc::clone(&parts.secrets),
-        feed: Arc::clone(&parts.feed),
-        regions: Arc::clone(&parts.regions),
+        feed: Arc::clone(&lasting.feed),
+        regions: Arc::clone(&tasks.regions),
         keeps: options.retention(),
         future_iat_tolerance_seconds: options.future_iat_tolerance_seconds(),
-        metrics: metrics.feed.clone(),
+        metrics: lasting.metrics.feed.clone(),
         refused: Arc::default(),
         pieces: feed::AppState::pieces(),
     };
@@ -93,9 +93,9 @@ fn feed_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> OpenApiRo
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, feed::REQUEST))
 }
 
-fn join_routes(parts: &Parts, metrics: &Metrics) -> OpenApiRouter {
+fn join_routes(lasting: &Lasting, parts: &Parts) -> OpenApiRouter {
     let Some((secrets, serving)) = parts.joins.clone() else { return OpenApiRouter::new() };
-    let state = join::AppState { secrets, serving, metrics: metrics.regions.clone(), refused: Arc::default() };
+    let state = join::AppState { secrets, serving, metrics: lasting.metrics.regions.clone(), refused: Arc::default() };
     let gate = Gate::of_checks(join::MAX_REQUESTS, MAX_REQUEST_BYTES);
     join::routes()
         .with_state(state)
@@ -104,12 +104,12 @@ fn join_routes(parts: &Parts, metrics: &Metrics) -> OpenApiRouter {
 }
 
 /// Reports do not take the places of checks.
-fn sighting_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> OpenApiRouter {
+fn sighting_routes(options: &Options, lasting: &Lasting, parts: &Parts) -> OpenApiRouter {
     let Some(hijack) = &parts.hijack else { return OpenApiRouter::new() };
     let state = sightings::AppState {
         secrets: Arc::clone(&parts.secrets),
         hijack: Arc::clone(hijack),
-        metrics: metrics.hijack.clone(),
+        metrics: lasting.metrics.hijack.clone(),
         refused: Arc::default(),
     };
     let gate = Gate::of_checks(options.max_requests, MAX_REPORT_BYTES);
@@ -119,16 +119,16 @@ fn sighting_routes(parts: &Parts, options: &Options, metrics: &Metrics) -> OpenA
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST))
 }
 
-pub fn admin_routes(parts: &Parts, options: &Options, files: Files) -> Router {
-    let callers = Callers { token: files.admin_token, certificates: options.admin.certificate_callers() };
+pub fn admin(options: &Options, token: AdminToken, lasting: &Lasting, tasks: &Tasks, parts: &Parts) -> Router {
+    let callers = Callers { token, certificates: options.admin.certificate_callers() };
     let admin = admin::Parts {
         revocations: Arc::clone(&parts.revocations),
         sessions: parts.sessions.clone(),
         audit: Arc::clone(&parts.audit),
         callers,
-        health: parts.health(),
+        health: health(lasting, tasks),
         page: options.admin.operator_page,
-        work: parts.work.clone(),
+        work: lasting.work.clone(),
     };
     let limits = admin::Limits {
         requests: options.max_requests,
@@ -136,4 +136,9 @@ pub fn admin_routes(parts: &Parts, options: &Options, files: Files) -> Router {
         answer: options.write_limit() + Duration::from_secs(10),
     };
     admin::routes(admin, limits, openapi::admin_document().into())
+}
+
+fn health(lasting: &Lasting, tasks: &Tasks) -> health::AppState {
+    let (revocations, signing) = (Arc::clone(&lasting.stores.revocations), lasting.signing.clone());
+    health::AppState::new(revocations, signing, Arc::clone(&tasks.regions), Arc::clone(&lasting.registry))
 }

@@ -10,21 +10,18 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
 
-use crate::app::metrics::Metrics;
-use crate::app::opened_store::{OpenStoreError, OpenedStore};
-use crate::app::options::Options;
-use crate::app::parts::{Loaded, Parts, open_keys, peers, read_keys};
-use crate::app::routes::{admin_routes, data_routes};
-pub use crate::app::serve_error::ServeError;
-use crate::app::tls::Listener;
+use super::error::ServeError;
+use super::metrics::Metrics;
+use super::opened_store::OpenedStore;
+use super::options::{Options, peers};
+use super::parts::{Lasting, Parts, Tasks, open_keys, read_clients, read_keys, watch_clients};
+use super::reload::{Reloader, Served, check};
+use super::routes;
+use super::tls::{Listener, ListenerConfig, ListenerTls};
 use crate::base::connections::{self, Limits};
-use crate::base::metrics::Counters;
-use crate::domain::feed::Feed;
 use crate::domain::hijack::{Hijack, Places};
-use crate::domain::provider_events::{LoadedProviders, ProviderEvents};
-use crate::domain::regions::Regions;
+use crate::domain::provider_events::LoadedProviders;
 
 /// Longer than Envoy keeps an idle upstream connection (1 h): the side that closes first loses a request now and then, and
 /// on this listener that would be a client's.
@@ -40,13 +37,12 @@ pub struct Service {
     data: Bound,
     admin: Bound,
     limits: Limits,
-    closed_connections: Counters,
     store: OpenedStore,
-    events: Arc<ProviderEvents>,
-    feed: Arc<Feed>,
-    regions: Arc<Regions>,
+    lasting: Arc<Lasting>,
+    tasks: Arc<Tasks>,
     hijack: Option<Arc<Hijack>>,
-    work: TaskTracker,
+    reloader: Arc<Reloader>,
+    say_end: watch::Sender<bool>,
 }
 
 /// A listener and what it serves.
@@ -55,7 +51,7 @@ struct Bound {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<watch::Receiver<Arc<ServerConfig>>>,
-    routes: Router,
+    routes: watch::Receiver<Router>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,10 +74,12 @@ impl Service {
         let providers = LoadedProviders::load(&files.providers)?;
         let peers = peers(&options, &files)?;
         let places = options.sightings.geo_database.as_deref().map(Places::open).transpose()?.map(Arc::new);
-        let data_tls = options.tls().map(|tls| tls.serve(Listener::Data)).transpose()?;
-        let admin_tls = options.admin.tls().map(|tls| tls.serve(Listener::Admin)).transpose()?;
+        let tls = |tls: Option<ListenerTls>, listener| tls.map(|tls| ListenerConfig::of(tls, listener)).transpose();
+        let data_tls = tls(options.tls(), Listener::Data)?;
+        let admin_tls = tls(options.admin.tls(), Listener::Admin)?;
         let metrics = Metrics::new();
-        let keys = open_keys(&options, &metrics).await?;
+        let signing = open_keys(&options, &metrics).await?;
+        let clients = read_clients(&options).await?;
         let data = listen(options.listen).await?;
         let admin = listen(options.admin_listen).await?;
         let store = OpenedStore::open(&options, Arc::new(metrics.store.clone())).await?;
@@ -93,56 +91,42 @@ impl Service {
         if options.admin.operator_page && options.admin.tls().is_none() && !addresses.admin.ip().is_loopback() {
             tracing::warn!("browsers reach the operator's page without TLS: admin tokens are sent in plain text");
         }
-        let loaded = Loaded { providers, peers, places };
-        let parts = Parts::new(&options, &files, loaded, &metrics, keys, store.stores())?;
+        let lasting = Lasting::new(&options, &files, (store.stores(), metrics), signing, places);
+        let parts = Parts::new(&options, &files, Arc::clone(&clients), &lasting)?;
+        watch_clients(&options, &clients);
+        let tasks = Tasks::new(&options, &lasting, &parts, providers, peers);
         let limits = Limits {
             connections: options.max_connections,
             unauthenticated_per_peer: options.max_unauthenticated_per_peer,
             idle: DATA_IDLE,
         };
-        let bound = |(listener, address), tls, routes| Bound { listener, address, tls, routes };
-        Ok(Self {
-            data: bound(data, data_tls, data_routes(&parts, &options, &metrics)),
-            admin: bound(admin, admin_tls, admin_routes(&parts, &options, files)),
-            limits,
-            closed_connections: metrics.closed_connections,
-            store,
-            events: parts.events,
-            feed: parts.feed,
-            regions: parts.regions,
-            hijack: parts.hijack,
-            work: parts.work,
-        })
+        let data_routes = watch::Sender::new(routes::data(&options, &lasting, &tasks, &parts));
+        let token = files.admin_token.clone();
+        let admin_routes = watch::Sender::new(routes::admin(&options, token, &lasting, &tasks, &parts));
+        let data_served = Served { routes: data_routes, tls: data_tls };
+        let admin_served = Served { routes: admin_routes, tls: admin_tls };
+        let (say_end, on_end) = watch::channel(false);
+        let (lasting, tasks) = (Arc::new(lasting), Arc::new(tasks));
+        let lasts = (Arc::clone(&lasting), Arc::clone(&tasks));
+        let (data, admin) = (Bound::new(data, &data_served), Bound::new(admin, &admin_served));
+        let reloader = Reloader::new(lasts, (options, files), (data_served, admin_served), on_end);
+        let (hijack, reloader) = (parts.hijack, Arc::new(reloader));
+        Ok(Self { data, admin, limits, store, lasting, tasks, hijack, reloader, say_end })
     }
 
-    /// Checks the options, and that the files and keys that they name can be used. Neither binds a listener nor asks Redis. A store in a
-    /// file must be there, and is not read.
+    /// Checks the options, and that the files and keys that they name can be used. Neither binds a listener nor asks Redis. A
+    /// store in a file must be there, and is not read.
     ///
     /// # Errors
     /// See [`ServeError`].
     pub async fn check(options: &Options) -> Result<(), ServeError> {
-        options.check()?;
-        let files = options.read_files()?;
-        match &options.store {
-            // A service may be using it.
-            Some(file) if !options.create_store => store_embedded::look(&file.path()).map_err(OpenStoreError::from)?,
-            Some(_) => {}
-            None => {
-                store_redis::RedisOptions::from(options.redis.clone()).access().map_err(OpenStoreError::from)?;
-            }
-        }
-        if let Some(mirror) = options.mirror_redis() {
-            mirror.access().map_err(ServeError::Mirror)?;
-        }
-        LoadedProviders::load(&files.providers)?;
-        peers(options, &files)?;
-        options.sightings.geo_database.as_deref().map(Places::open).transpose()?;
-        for (tls, listener) in [(options.tls(), Listener::Data), (options.admin.tls(), Listener::Admin)] {
-            if let Some(tls) = tls {
-                tls.config(listener)?;
-            }
-        }
+        check(options).await?;
         read_keys(options).await.map(drop)
+    }
+
+    /// Takes new options while the service runs.
+    pub fn reloader(&self) -> Arc<Reloader> {
+        Arc::clone(&self.reloader)
     }
 
     pub fn addresses(&self) -> Addresses {
@@ -152,10 +136,11 @@ impl Service {
     /// Serves until `stop` is done. Then requests in progress may take ten seconds more, those whose senders are gone five
     /// more, and the mirror another five to get what it lacks.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { data, admin, limits, closed_connections, store, events, feed, regions, hijack, work } = self;
+        let Self { data, admin, limits, store, lasting, tasks, hijack, reloader: _reloader, say_end } = self;
+        let Lasting { feed, places, metrics, work, .. } = &*lasting;
         let (say_stop, on_stop) = watch::channel(false);
         let accept = |bound: Bound, idle| {
-            let (closed, on_stop) = (closed_connections.clone(), on_stop.clone());
+            let (closed, on_stop) = (metrics.closed_connections.clone(), on_stop.clone());
             connections::accept(bound.listener, bound.routes, Limits { idle, ..limits }, bound.tls, closed, on_stop)
         };
         let serving = async { tokio::join!(accept(data, DATA_IDLE), accept(admin, ADMIN_IDLE)) };
@@ -167,13 +152,16 @@ impl Service {
             feed.stop();
         };
         // The start does not wait for the providers' keys.
-        let (say_end, on_end) = watch::channel(false);
-        events.start(&on_end);
+        let on_end = say_end.subscribe();
+        tasks.events.start(&on_end);
         // Nothing is fetched any more once the service stops.
-        events.start_polls(&on_stop);
+        tasks.events.start_polls(&on_stop);
         feed.start(&on_end);
-        regions.start(&on_stop);
-        if let Some(hijack) = &hijack {
+        tasks.regions.start(&on_stop);
+        if let Some(places) = places {
+            work.spawn(Arc::clone(places).watch(on_end.clone()));
+        }
+        if let Some(hijack) = hijack {
             hijack.start(&on_end);
         }
         tokio::join!(serving, stopping);
@@ -190,6 +178,13 @@ impl Service {
             ),
         }
         tracing::info!("stopped");
+    }
+}
+
+impl Bound {
+    fn new((listener, address): (TcpListener, SocketAddr), served: &Served) -> Self {
+        let tls = served.tls.as_ref().map(ListenerConfig::subscribe);
+        Self { listener, address, tls, routes: served.routes.subscribe() }
     }
 }
 

@@ -18,6 +18,7 @@ use wire::check::{Needs, RegionsMoment};
 use wire::{Retention, SecretId};
 
 use crate::base::clock::unix_seconds;
+use crate::base::current::Current;
 use crate::domain::audit::Audit;
 use crate::domain::feed::{Nudge, millis};
 pub use exchange::{AskError, Peer, PeerError, PeerTls};
@@ -44,13 +45,14 @@ pub struct OurFacts {
 #[derive(Debug)]
 pub struct Regions {
     followers: Vec<Arc<Follower>>,
+    parts: Arc<Parts>,
 }
 
 pub struct Parts {
     pub store: Arc<dyn RevocationStore>,
-    pub facts: OurFacts,
+    pub facts: Current<OurFacts>,
     pub feed: Nudge,
-    pub audit: Arc<Audit>,
+    pub audit: Current<Audit>,
     pub metrics: Metrics,
     /// From one comparison with all of a region to the next one.
     pub compare: Duration,
@@ -68,7 +70,13 @@ impl Regions {
     pub fn new(peers: Vec<Peer>, parts: Parts) -> Self {
         let parts = Arc::new(parts);
         let follower = |peer: Peer| Arc::new(Follower::new(Box::new(peer), Arc::clone(&parts)));
-        Self { followers: peers.into_iter().map(follower).collect() }
+        Self { followers: peers.into_iter().map(follower).collect(), parts }
+    }
+
+    /// Goes on with these.
+    pub fn reconfigure(&self, facts: OurFacts, audit: Arc<Audit>) {
+        self.parts.facts.replace(Arc::new(facts));
+        self.parts.audit.replace(audit);
     }
 
     /// Follows all of them until `on_stop` says so.

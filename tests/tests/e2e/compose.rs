@@ -201,6 +201,8 @@ async fn everything_on_the_dashboard_and_in_the_alerts_exists_on_a_running_mesh(
                     "portcullis_provider_stream_enabled",
                     "portcullis_region_complete_timestamp_seconds",
                     "portcullis_region_mismatch",
+                    "portcullis_region_merged_total",
+                    "portcullis_region_requests_total",
                 ]
                 .contains(&name)
             };

@@ -167,7 +167,9 @@ async fn what_is_revoked_in_one_region_is_revoked_in_all_also_after_a_cut_and_a_
     // What envoy/alerts.yaml asks for.
     assert!(regions.metric("portcullis_region_complete_timestamp_seconds").await > 0.0);
     let text = exchange(regions.services[0].admin_address(), &Request::get("/metrics")).await.expect("metrics").text();
-    assert!(text.contains("\nportcullis_region_mismatch{"), "{text}");
+    for name in ["mismatch", "merged_total", "requests_total"] {
+        assert!(text.contains(&format!("\nportcullis_region_{name}{{")), "{name}: {text}");
+    }
 
     // Each goes on by itself. One is killed, and is back before the others are.
     regions.set(Line::Cut);

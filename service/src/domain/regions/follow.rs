@@ -75,7 +75,7 @@ struct Comparing {
 
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parts").field("facts", &self.facts).finish_non_exhaustive()
+        f.debug_struct("Parts").field("facts", &self.facts.get()).finish_non_exhaustive()
     }
 }
 
@@ -288,11 +288,11 @@ impl Follower {
     }
 
     fn bounds(&self, sent: Instant) -> Bounds {
-        Bounds::new(unix_seconds(), self.parts.facts.future_iat_tolerance_seconds, sent.elapsed())
+        Bounds::new(unix_seconds(), self.parts.facts.get().future_iat_tolerance_seconds, sent.elapsed())
     }
 
     async fn ask(&self, question: &Question) -> Result<(Content, Instant), AskError> {
-        let needs = self.parts.facts.needs();
+        let needs = self.parts.facts.get().needs();
         let (Reply { facts, content }, sent) = self.region.ask(question, needs).await?;
         if facts.store == [0; 16] {
             return Err(AskError::Protocol("it does not say which store it has"));
@@ -306,7 +306,7 @@ impl Follower {
 
     /// `needs`: what the request said.
     fn compare_facts(&self, theirs: Facts, needs: Needs) {
-        let (ours, region) = (&self.parts.facts, self.region.name());
+        let (ours, region) = (self.parts.facts.get(), self.region.name());
         let is_store_of_another = self.parts.stores_seen.see(region, theirs.store);
         let is = |mismatch| match mismatch {
             Mismatch::Secrets => ours.secrets.iter().any(|id| !theirs.secrets.contains(id)),
@@ -363,7 +363,7 @@ impl Follower {
     }
 
     async fn audit(&self, event: Event) {
-        self.parts.audit.write(Event { id: Some(self.region.name().to_owned()), ..event }).await;
+        self.parts.audit.get().write(Event { id: Some(self.region.name().to_owned()), ..event }).await;
     }
 }
 

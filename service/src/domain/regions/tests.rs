@@ -119,9 +119,9 @@ impl Region {
         let ring = Arc::new(Ring::new(&[Secret::new(&[1; 32]).unwrap()]));
         Parts {
             store: self.store.clone(),
-            facts: facts(),
+            facts: Arc::new(facts()).into(),
             feed: self.feed.nudge(),
-            audit: Arc::new(Audit::new(self.store.clone(), ring, LONG)),
+            audit: Arc::new(Audit::new(self.store.clone(), ring, LONG)).into(),
             metrics: Metrics::default(),
             compare: LONG,
             stores_seen: StoresSeen::default(),

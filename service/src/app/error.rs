@@ -1,12 +1,12 @@
-//! Why the service does not start.
+//! Why the service does not start, or does not take a new configuration.
 use std::io;
 use std::net::SocketAddr;
 
 use store_redis::RedisOptionsError;
 
-use crate::app::opened_store::OpenStoreError;
-use crate::app::options::OptionsError;
-use crate::app::tls::TlsError;
+use super::opened_store::OpenStoreError;
+use super::options::OptionsError;
+use super::tls::TlsError;
 use crate::domain::clients::ClientsError;
 use crate::domain::hijack::DatabaseError;
 use crate::domain::provider_events::ProvidersError;
