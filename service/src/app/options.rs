@@ -241,6 +241,10 @@ pub enum OptionsError {
         "--join-secret-file {join} contains the same secret as {other}, which others than our regions have; use two"
     )]
     JoinSecret { join: PathBuf, other: PathBuf },
+    #[error(
+        "`join-secret-file` and `dangerously-allow-replica` exclude each other: nobody knows whether a replica has every revocation"
+    )]
+    JoinReplica,
     #[error(transparent)]
     Peer(#[from] PeerError),
     #[error("`signing-sessions` of all keys in tokens together must be at most {0}")]
@@ -276,6 +280,9 @@ impl Options {
             if self.token_claims.iter().take(index).any(|(other, _)| other == issuer) {
                 return Err(OptionsError::TokenClaims(issuer.clone()));
             }
+        }
+        if self.dangerously_allow_replica && !self.join.join_secret_files.is_empty() {
+            return Err(OptionsError::JoinReplica);
         }
         self.sessions.keys()?;
         self.session_config().map(drop)

@@ -16,7 +16,7 @@ use crate::domain::feed::Feed;
 use crate::domain::hijack::{self, Hijack, Places};
 use crate::domain::issuers::Issuers;
 use crate::domain::provider_events::{self, LoadedProviders, ProviderEvents};
-use crate::domain::regions::{self, OurFacts, Peer, Regions, Serving};
+use crate::domain::regions::{self, OurFacts, Peer, Regions, Serving, StoresSeen};
 use crate::domain::revocations::Revocations;
 use crate::domain::sessions::{self, Sessions};
 use crate::domain::status_lists::{self, StatusLists};
@@ -94,6 +94,7 @@ impl Tasks {
             audit: Arc::clone(&parts.audit).into(),
             metrics: lasting.metrics.regions.clone(),
             compare: options.join.join_compare,
+            stores_seen: StoresSeen::default(),
         };
         let event_parts = provider_events::Parts {
             replay_guard: Arc::clone(&lasting.stores.replay_guard),

@@ -32,6 +32,7 @@ pub fn data(options: &Options, lasting: &Lasting, tasks: &Tasks, parts: &Parts) 
         revocations: Arc::clone(&lasting.stores.revocations),
         replay_guard: Arc::clone(&lasting.stores.replay_guard),
         issuers: Arc::clone(&lasting.issuers),
+        regions: Arc::clone(&tasks.regions),
         keeps: options.retention(),
         future_iat_tolerance_seconds: options.future_iat_tolerance_seconds(),
         metrics: metrics.checks.clone(),
@@ -63,7 +64,7 @@ pub fn data(options: &Options, lasting: &Lasting, tasks: &Tasks, parts: &Parts) 
         .merge(health::probes().with_state(health(lasting, tasks)))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, DATA_REQUEST));
     let routes = routes
-        .merge(feed_routes(options, lasting, parts))
+        .merge(feed_routes(options, lasting, tasks, parts))
         .merge(join_routes(lasting, parts))
         .merge(sighting_routes(options, lasting, parts));
     // They have limits of their own: keys may have to be fetched, and a revocation waits for disks.
@@ -73,10 +74,11 @@ pub fn data(options: &Options, lasting: &Lasting, tasks: &Tasks, parts: &Parts) 
 }
 
 /// Polls are held, so they do not take the places of checks, and may take longer.
-fn feed_routes(options: &Options, lasting: &Lasting, parts: &Parts) -> OpenApiRouter {
+fn feed_routes(options: &Options, lasting: &Lasting, tasks: &Tasks, parts: &Parts) -> OpenApiRouter {
     let state = feed::AppState {
         secrets: Arc::clone(&parts.secrets),
         feed: Arc::clone(&lasting.feed),
+        regions: Arc::clone(&tasks.regions),
         keeps: options.retention(),
         future_iat_tolerance_seconds: options.future_iat_tolerance_seconds(),
         metrics: lasting.metrics.feed.clone(),

@@ -106,6 +106,15 @@ impl Issuers {
         }))
     }
 
+    /// Does some filter ask about this kind?
+    ///
+    /// # Errors
+    /// The store could not be asked for reports to other instances.
+    pub async fn is_asked(&self, kind: Kind) -> Result<bool, StoreError> {
+        let is_asked = self.known.lock().values().any(|told| told.at >= oldest() && told.kinds.has(kind));
+        Ok(is_asked || self.stored().await?.iter().any(|known| known.kinds.has(kind)))
+    }
+
     async fn stored(&self) -> Result<Arc<Vec<KnownIssuer>>, StoreError> {
         let held = self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((_, stored)) = held.filter(|(read, _)| read.elapsed() < STORED_FOR) {

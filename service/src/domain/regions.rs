@@ -10,21 +10,22 @@ mod serve;
 mod status;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use store::RevocationStore;
 use tokio::sync::watch;
-use wire::check::Needs;
+use wire::check::{Needs, RegionsMoment};
 use wire::{Retention, SecretId};
 
 use crate::base::clock::unix_seconds;
 use crate::base::current::Current;
 use crate::domain::audit::Audit;
-use crate::domain::feed::Nudge;
+use crate::domain::feed::{Nudge, millis};
 pub use exchange::{AskError, Peer, PeerError, PeerTls};
 use follow::Follower;
 pub use metrics::{Metrics, ServedResult};
 pub use serve::Serving;
+pub use status::StoresSeen;
 
 /// How much longer a revocation is kept in joined regions than its tokens need. See [`merge`] for what this makes up for.
 pub const EXTRA_TTL: Duration = Duration::from_secs(120);
@@ -55,6 +56,7 @@ pub struct Parts {
     pub metrics: Metrics,
     /// From one comparison with all of a region to the next one.
     pub compare: Duration,
+    pub stores_seen: StoresSeen,
 }
 
 impl OurFacts {
@@ -82,6 +84,13 @@ impl Regions {
         for follower in &self.followers {
             tokio::spawn(Arc::clone(follower).run(on_stop.clone()));
         }
+    }
+
+    /// As of when everything that was acknowledged in each other region is in what was read of our store since `read`, for
+    /// filters with this secret.
+    pub fn proven(&self, secret: SecretId, read: Instant, received: Instant) -> RegionsMoment {
+        let least = self.followers.iter().map(|follower| follower.proven(secret, read)).min().flatten();
+        least.map_or(RegionsMoment::UNKNOWN, |moment| RegionsMoment::of(millis(moment, received)))
     }
 
     /// `None`: this instance follows no region. Otherwise whether it is up to date with each of them.

@@ -1,4 +1,6 @@
 //! Three regions, each with a service and a store of its own, that follow each other over links which can be cut.
+mod failover;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

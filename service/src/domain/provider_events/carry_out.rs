@@ -122,7 +122,7 @@ impl ProviderEvents {
             let Ending { kind, issuer, ids } = ending;
             for id in ids {
                 let (sid, sub, id) = match kind {
-                    Kind::Session => (Some(id), None, None),
+                    Kind::Session | Kind::StepUp => (Some(id), None, None),
                     Kind::User => (None, Some(id), None),
                     Kind::Token | Kind::Client | Kind::SigningKey | Kind::Issuer => (None, None, Some(id)),
                 };
