@@ -78,9 +78,10 @@ test: compiler fmt-check arrows ## run all checks: format, lints, unit tests, en
 compiler:
 	@scripts/setup --compiler
 
+# The end-to-end tests first: their one crate takes long, and the others fill the second core meanwhile.
 build-for-tests:
-	$(CARGO) test $(NATIVE) --all-targets --no-run
 	$(CARGO) build $(NATIVE) --bin portcullis --bin token --test e2e
+	$(CARGO) test $(NATIVE) --all-targets --no-run
 	@scripts/native --quick
 
 # The lint first: the last step of the build needs a native program, and waits until the native build is done.
