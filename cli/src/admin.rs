@@ -39,6 +39,9 @@ pub struct Admin {
     /// Print the service's answer as JSON, one object per line.
     #[arg(long, global = true)]
     json: bool,
+    /// Print the times in JSON as in 2026-01-31T23:59:59Z too, not as seconds since 1970.
+    #[arg(long, global = true)]
+    utc: bool,
 }
 
 impl Admin {
@@ -69,6 +72,7 @@ impl Admin {
             base: self.service.trim_end_matches('/').to_owned(),
             token,
             json: self.json,
+            utc: self.utc,
         })
     }
 }
@@ -78,6 +82,7 @@ pub struct Client {
     base: String,
     token: Option<String>,
     pub json: bool,
+    utc: bool,
 }
 
 /// The answer: a status and a JSON body, or no answer.
@@ -96,7 +101,7 @@ impl Client {
             }
             Ok((status, problem)) => {
                 if self.json {
-                    say(&problem.to_string());
+                    say(&self.in_json(&problem));
                 }
                 eprintln!("portcullis: {status}: {}", reason(&problem));
                 if status >= 500 { Outcome::Unconfirmed } else { Outcome::Refused }
@@ -110,7 +115,7 @@ impl Client {
 
     pub fn print(&self, body: &Value) {
         if self.json {
-            return say(&body.to_string());
+            return say(&self.in_json(body));
         }
         let Some(members) = body.as_object() else { return say(&body.to_string()) };
         // The most important part first: when it expires.
@@ -127,6 +132,15 @@ impl Client {
             other => format!("{name}={other}"),
         });
         say(&until.into_iter().chain(rest).collect::<Vec<_>>().join("  "));
+    }
+
+    /// As asked for, with dates or with seconds.
+    pub fn in_json(&self, body: &Value) -> String {
+        let mut body = body.clone();
+        if self.utc {
+            date_times(&mut body);
+        }
+        body.to_string()
     }
 
     pub fn send(&self, method: Method, path: &str, body: String) -> Answer {
@@ -168,6 +182,22 @@ pub fn reason(problem: &Value) -> String {
     }
 }
 
+/// Not those inside of members, such as claims, which have names of others.
+fn date_times(body: &mut Value) {
+    match body {
+        Value::Array(entries) => entries.iter_mut().for_each(date_times),
+        Value::Object(members) => {
+            let times = members.iter_mut().filter(|(name, _)| TIMES.contains(&name.as_str()));
+            for (_, value) in times {
+                if let Some(seconds) = value.as_u64() {
+                    *value = date(seconds).into();
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Unix seconds in RFC 3339 form, in UTC. Days to the civil calendar, after Hinnant.
 pub fn date(seconds: u64) -> String {
     let (days, of_day) = (seconds / 86_400 + 719_468, seconds % 86_400);
@@ -192,6 +222,15 @@ pub fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_in_json_become_dates_and_claims_stay_as_they_are() {
+        let mut body = json!([{ "at": 0, "until": "lifted", "claims": { "at": 0 }, "ends": 86_400 }]);
+        date_times(&mut body);
+        let expected =
+            json!([{ "at": date(0), "until": "lifted", "claims": { "at": 0 }, "ends": "1970-01-02T00:00:00Z" }]);
+        assert_eq!(body, expected);
+    }
 
     #[test]
     fn dates_are_those_of_the_calendar() {

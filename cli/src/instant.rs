@@ -1,4 +1,4 @@
-//! Points in time in the forms that users write: seconds since 1970, RFC 3339, or `now`.
+//! Points in time in the forms that users write: seconds since 1970, RFC 3339, `now`, or how long ago.
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use authn::time::UnixSeconds;
@@ -15,6 +15,18 @@ pub fn parse(text: &str) -> Result<UnixSeconds, String> {
         return Ok(UnixSeconds(seconds));
     }
     rfc3339(text).and_then(|seconds| u64::try_from(seconds).ok()).map(UnixSeconds).ok_or_else(wrong)
+}
+
+/// As [`parse`], or so long ago.
+///
+/// # Errors
+/// None of these forms.
+pub fn since(text: &str) -> Result<UnixSeconds, String> {
+    match wire::parse_duration(text) {
+        Ok(ago) => Ok(UnixSeconds(parse("now")?.0.saturating_sub(ago.as_secs()))),
+        Err(_) => parse(text)
+            .map_err(|_| format!("`{text}` is not a duration such as 24h, nor a time such as 2026-01-31T23:59:59Z")),
+    }
 }
 
 /// RFC 3339 section 5.6; a fraction of a second is dropped.
@@ -68,6 +80,15 @@ fn three(text: &str, separator: char) -> Option<(i64, i64, i64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn since_is_a_duration_or_a_time() {
+        let now = parse("now").unwrap().0;
+        let day_ago = since("24h").unwrap().0;
+        assert!((now - 86_400..now - 86_390).contains(&day_ago), "{day_ago}");
+        assert_eq!(since("2025-06-15T15:06:40Z").map(|time| time.0), Ok(1_750_000_000));
+        assert!(since("yesterday").unwrap_err().contains("24h"));
+    }
 
     #[test]
     fn reads_each_form_and_refuses_the_rest() {
