@@ -8,8 +8,8 @@ use clap::Args;
 use serde_json::Value;
 use ureq::http::Method;
 
-use crate::admin::{Admin, Client, date};
-use crate::instant;
+use crate::admin::{Admin, Client};
+use crate::instant::{self, date};
 use crate::listing::{self, Listing, Order, Wanted};
 use crate::outcome::{Outcome, printable, say, wrong_usage};
 

@@ -7,7 +7,8 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use wire::Cidr;
 
-use crate::admin::{Client, TIMES, date};
+use crate::admin::{Client, TIMES};
+use crate::instant::date;
 use crate::outcome::{printable, say};
 
 #[derive(Args)]
