@@ -26,7 +26,7 @@ use wire::sightings::MAX_REPORT_BYTES;
 
 use crate::app::metrics::Metrics;
 use crate::app::opened_store::{OpenStoreError, OpenedStore};
-use crate::app::options::{Files, Options, OptionsError};
+use crate::app::options::{Files, NamedStore, Options, OptionsError};
 use crate::app::tls::{Listener, TlsError};
 use crate::base::connections::{self, Limits};
 use crate::base::metrics::Counters;
@@ -194,7 +194,9 @@ impl Service {
         let files = options.read_files()?;
         match &options.store {
             // A service may be using it.
-            Some(file) if !options.create_store => store_embedded::look(&file.path()).map_err(OpenStoreError::from)?,
+            Some(NamedStore::File(file)) if !options.create_store => {
+                store_embedded::look(&file.path()).map_err(OpenStoreError::from)?
+            }
             Some(_) => {}
             None => {
                 store_redis::RedisOptions::from(options.redis.clone()).access().map_err(OpenStoreError::from)?;

@@ -23,12 +23,6 @@ const TRIM: usize = 100;
 const LAST: AuditId = AuditId { millis: u64::MAX, number: u64::MAX };
 const FIRST: AuditId = AuditId { millis: 0, number: 0 };
 
-/// Entries that this instance has appended.
-#[derive(Debug, Default)]
-pub struct Tail {
-    appended: u64,
-}
-
 fn sort(id: AuditId) -> String {
     format!("{:020}-{:020}", id.millis, id.number)
 }
@@ -67,7 +61,7 @@ impl AuditLog for DynamoStore {
 impl DynamoStore {
     async fn append_in_order(&self, sealed: Vec<u8>, bounds: AuditBounds) -> Result<(), WriteError> {
         // One at a time: entries of one instance would compete for the same id.
-        let mut tail = self.tail.lock().await;
+        let mut appended = self.appended.lock().await;
         let mut fail: fn(StoreError) -> WriteError = not_written;
         let count = loop {
             let newest = Range { from: sort(FIRST), to: sort(LAST), limit: 1, newest_first: true };
@@ -89,8 +83,8 @@ impl DynamoStore {
                 break count;
             }
         };
-        tail.appended = tail.appended.wrapping_add(1);
-        if tail.appended.is_multiple_of(TRIM_EVERY) {
+        *appended = appended.wrapping_add(1);
+        if appended.is_multiple_of(TRIM_EVERY) {
             self.trim(count, bounds).await;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Gives a table its identity, once. The table itself is made by its definition in `aws/`, not by us.
+//! Gives a table its identity, once. The table itself must be there.
 use std::sync::Arc;
 
 use store::{StoreError, StoreId, Unobserved};

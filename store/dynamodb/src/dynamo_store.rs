@@ -6,7 +6,6 @@ use store::{Observer, StoreId};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-use crate::audit::Tail;
 use crate::config::Config;
 use crate::create::{self, CreateError};
 use crate::lag::Lag;
@@ -21,7 +20,8 @@ pub struct DynamoStore {
     pub(crate) table: Arc<Table>,
     pub(crate) writer: Writer,
     pub(crate) lag: Lag,
-    pub(crate) tail: Mutex<Tail>,
+    /// Entries of the audit log that this instance has appended. Held while one is.
+    pub(crate) appended: Mutex<u64>,
     pub(crate) observer: Arc<dyn Observer>,
 }
 
@@ -52,7 +52,7 @@ impl DynamoStore {
             }
         });
         let writer = Writer::start(Arc::clone(&table), config.future_iat_tolerance_seconds);
-        Ok(Self { table, writer, lag: Lag::default(), tail: Mutex::default(), observer })
+        Ok(Self { table, writer, lag: Lag::default(), appended: Mutex::default(), observer })
     }
 
     pub fn id(&self) -> Option<StoreId> {

@@ -16,11 +16,14 @@ use crate::dynamo_store::DynamoStore;
 use crate::entry::{Together, left};
 use crate::item::{self, Item, Name, SHARDS, buckets};
 use crate::log::{self, Batch, Logged, MAX_BATCH, MAX_BEHIND};
-use crate::table::{CONCURRENT, Range, Table};
+use crate::table::{Range, Table};
 use crate::writer::{append, head};
 
 /// The longest that one call may take: with a shard that is read anew.
 const FOLLOW_LIMIT: Duration = Duration::from_secs(60);
+/// A store that is read anew must not slow down checks.
+const SHARDS_AT_ONCE: usize = 2;
+const BUCKETS_AT_ONCE: usize = 4;
 /// Entries of another region that are taken over in one call, of each shard.
 const MAX_IMPORT: usize = 2000;
 
@@ -67,7 +70,7 @@ async fn follow(table: &Table, places: &[Option<Place>]) -> Result<Vec<ShardNews
     let shards = ours.iter().enumerate();
     let news: Vec<_> =
         shards.map(|(shard, head)| news(table, shard, head, places.get(shard).copied().flatten())).collect();
-    let news: Vec<_> = stream::iter(news).buffered(SHARDS).try_collect().await?;
+    let news: Vec<_> = stream::iter(news).buffered(SHARDS_AT_ONCE).try_collect().await?;
     if news.iter().any(|news| !matches!(news, ShardNews::Nothing)) {
         // After everything that was read without the store's id.
         table.read(Vec::new()).await?;
@@ -120,7 +123,7 @@ async fn whole(table: &Table, shard: usize, head: &Batch) -> Result<ShardNews, S
         table.range_unproved(&item::bucket(bucket), all).await
     };
     let found: Vec<Vec<Item>> =
-        stream::iter(buckets(shard).map(bucket)).buffer_unordered(CONCURRENT).try_collect().await?;
+        stream::iter(buckets(shard).map(bucket)).buffer_unordered(BUCKETS_AT_ONCE).try_collect().await?;
     let now = unix_millis();
     let mut revocations = Vec::new();
     for items in found {

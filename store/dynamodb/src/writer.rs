@@ -25,7 +25,7 @@ use crate::log::{self, Batch, Logged, MAX_BATCH, MAX_BEHIND};
 use crate::table::{CONCURRENT, If, Range, Table};
 
 /// The longest that a write may take, with its time in the queue.
-pub const WRITE_LIMIT: Duration = Duration::from_secs(5);
+pub const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Writes that wait. Further ones are refused.
 const MAX_QUEUE: usize = 1024;
 /// Changes that are written together.

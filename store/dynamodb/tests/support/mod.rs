@@ -1,4 +1,4 @@
-//! A DynamoDB server of its own for each test: dynalite, which `scripts/dynamodb` installs. `DYNALITE` names its program.
+//! A DynamoDB server of its own for each test: dynalite. `DYNALITE` names its cli.js.
 #![allow(dead_code, reason = "each test uses a part")]
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
@@ -28,7 +28,7 @@ impl Server {
 
     /// With its data in a folder, so that it survives; on a port that it had before.
     pub async fn start_in(folder: Option<&str>, port: u16) -> Self {
-        let program = std::env::var("DYNALITE").expect("DYNALITE names dynalite's cli.js: use `make dynamodb`");
+        let program = std::env::var("DYNALITE").expect("DYNALITE names dynalite's cli.js");
         let mut command = Command::new("node");
         command.arg(program).args(["--host", "127.0.0.1", "--createTableMs", "0", "--deleteTableMs", "0"]);
         command.args([
