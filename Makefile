@@ -84,9 +84,8 @@ build-for-tests:
 lint-wasm: wasm
 	@scripts/wasm --lint
 
-# Tests with a real Redis mostly wait, so more of them run at once than there are cores.
 unit: ## run unit tests and case tables, natively
-	RUST_TEST_THREADS=$$(($$(nproc) * 6)) $(CARGO) test $(NATIVE)
+	@scripts/unit
 
 ifdef TEST
 e2e: setup ## run end-to-end tests, each with a real Envoy, service and Redis (TEST=text: only those with it; HOST=native or both)
@@ -132,8 +131,8 @@ KILL_ROUNDS := 200
 kill-loop: setup ## kill a process that writes to a file store, KILL_ROUNDS=200 times; no acknowledged write may be lost
 	KILL_ROUNDS=$(KILL_ROUNDS) $(CARGO) test $(NATIVE) --test kill -- --nocapture
 
-regions: setup ## three regions, a cut of REGIONS_CUT=600 seconds with REGIONS_COUNT=10000 revocations in each; prints the lag
-	@PORTCULLIS_WASM=none scripts/e2e regions::after_a_long_cut --ignored
+regions: setup ## a Redis that fails over in a joined region; three regions, a cut of REGIONS_CUT=600 seconds with REGIONS_COUNT=10000 revocations in each; prints the lag
+	@PORTCULLIS_WASM=none scripts/e2e regions:: --ignored
 
 soak: native build ## many requests to the dynamic module with resets, reloads and a failing store (SOAK_REQUESTS=1000000)
 	@SOAK_REQUESTS=$${SOAK_REQUESTS:-1000000} PORTCULLIS_WASM=none scripts/e2e native::under_load

@@ -11,4 +11,4 @@ pub use feed::{CHUNK, FeedSettings, Known, Picture};
 pub(crate) use key_cache::KeyCache;
 pub use query::{KeyPosition, RevocationQuery, Verdict};
 pub(crate) use query::{Whose, keys};
-pub use settings::Revocation;
+pub use settings::{RegionSettings, Revocation};

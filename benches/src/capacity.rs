@@ -7,12 +7,14 @@ use anyhow::ensure;
 
 mod formula;
 mod measured;
+mod regions;
 mod simulation;
 
 use simulation::Seen;
 
 /// The same for all users.
 const SEED: u64 = 1;
+const SECONDS_OF_REGIONS: f64 = 60.0;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -36,6 +38,9 @@ pub struct Options {
     /// Some sessions are far busier than others (Zipf)
     #[arg(long)]
     zipf: bool,
+    /// Print the plan of docs/regions.md instead: joined regions
+    #[arg(long)]
+    regions: bool,
 }
 
 /// One of several identical proxies.
@@ -147,6 +152,10 @@ fn table_of_feed(rows: &[(Case, Seen)]) -> anyhow::Result<String> {
 
 /// Returns the number of failed requests: 0, or there is an error.
 pub fn run(options: &Options) -> anyhow::Result<u64> {
+    if options.regions {
+        print!("{}", regions::table(SECONDS_OF_REGIONS)?);
+        return Ok(0);
+    }
     let cases = match (options.requests, options.sessions) {
         (Some(requests), Some(sessions)) => {
             let (proxies, workers) = (options.proxies, options.workers);

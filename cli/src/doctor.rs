@@ -25,6 +25,7 @@ mod envoy;
 mod finding;
 mod machine;
 mod redis;
+mod sentinels;
 mod service_checks;
 mod service_metrics;
 mod tls;
@@ -46,6 +47,9 @@ pub struct Doctor {
     /// The service's --redis-timeout: slower answers of Redis are faults.
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
     redis_timeout: Duration,
+    /// The service's --min-replicas: fewer replicas that are online are a fault.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    min_replicas: usize,
     /// A token that is refused; `-` reads it from standard input. It is judged as by `explain --live`.
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
@@ -111,7 +115,10 @@ impl Doctor {
             Some(redis) if redis.urls.iter().any(|url| url.starts_with("file:")) => {
                 report.skipped("redis", "the store is a file");
             }
-            Some(redis) => redis::look(&mut report, redis, self.redis_timeout, tolerance)?,
+            Some(redis) => {
+                let (limit, min_replicas) = (self.redis_timeout, self.min_replicas);
+                redis::look(&mut report, redis, &redis::Expected { limit, min_replicas, tolerance })?;
+            }
             None => report.skipped("redis", "--redis"),
         }
         let token = self.token.as_deref().map(standard_input::argument).transpose()?;

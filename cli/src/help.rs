@@ -13,7 +13,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
 ];
 
 /// A command and its examples. A test parses each line.
-const EXAMPLES: [(&str, &str); 11] = [
+const EXAMPLES: [(&str, &str); 16] = [
     (
         "portcullis",
         "  portcullis serve --config /etc/portcullis/serve.toml
@@ -72,6 +72,28 @@ const EXAMPLES: [(&str, &str); 11] = [
         "top",
         "  portcullis top --envoy http://127.0.0.1:9901 --service http://127.0.0.1:7701
   portcullis top --envoy http://10.0.0.1:9901 --envoy http://10.0.0.2:9901 --once",
+    ),
+    (
+        "store",
+        "  portcullis store create --redis rediss://redis.example:6379 --redis-password-file password
+  portcullis store create --store file:/var/lib/portcullis/store
+  portcullis store compact --store file:/var/lib/portcullis/store",
+    ),
+    (
+        "migrate",
+        "  portcullis migrate --from redis://old.example --to redis://new.example
+  portcullis migrate --from file:/var/lib/portcullis/store --to redis://new.example",
+    ),
+    ("ready", "  portcullis ready --service http://127.0.0.1:7701"),
+    (
+        "check-config",
+        "  portcullis check-config envoy.yaml
+  portcullis check-config filter.yaml --assume-secrets --json",
+    ),
+    (
+        "mint",
+        "  portcullis mint key --alg ES256 --out key.pem > key.jwk
+  portcullis mint token --key key.pem --alg ES256 --iss https://idp.example --sub alice --aud api",
     ),
     (
         "completions",

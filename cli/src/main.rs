@@ -103,6 +103,7 @@ enum Verb {
     #[command(after_help = EXIT_CODES)]
     Ready(ready::Ready),
     /// Create keys and sign tokens, for tests and demos.
+    #[command(after_help = LOCAL_CODES)]
     Mint(mint::MintArgs),
     /// Print a shell's completion script.
     Completions(completions::Completions),
@@ -116,6 +117,11 @@ const EXIT_CODES: &str = "Exit codes:
   1  refused or failed
   2  wrong usage
   3  the service cannot be reached, or could not confirm what it was asked to do";
+
+const LOCAL_CODES: &str = "Exit codes:
+  0  done
+  1  failed
+  2  wrong usage";
 
 const DOCTOR_CODES: &str = "Exit codes:
   0  nothing found

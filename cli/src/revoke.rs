@@ -49,6 +49,9 @@ enum What {
         #[arg(long)]
         until_now: bool,
     },
+    /// Demand a login of one session, by its sid: its tokens are refused until one comes whose auth_time is later. Filters
+    /// need `revocation.step_up`.
+    StepUp(Named),
     /// All current tokens of a user, by their sub, or by the issuer's claim for it. The next login works.
     User(Named),
     /// All current tokens of a client, by its client_id, azp, cid or appid.
@@ -76,8 +79,8 @@ enum What {
         /// Only those of this user.
         #[arg(long, value_name = "SUB")]
         subject: Option<String>,
-        /// Only those of this kind: token, session, user, client, key or issuer.
-        #[arg(long, value_name = "KIND", value_parser = ["token", "session", "user", "client", "key", "issuer"])]
+        /// Only those of this kind: token, session, step_up, user, client, key or issuer.
+        #[arg(long, value_name = "KIND", value_parser = ["token", "session", "step_up", "user", "client", "key", "issuer"])]
         kind: Option<String>,
         /// Only those made since this long ago, for example 24h.
         #[arg(long, value_name = "TIME", value_parser = wire::parse_duration)]
@@ -172,6 +175,7 @@ impl Revoke {
                 }
                 service.revoke(&named.terms, body)
             }
+            What::StepUp(named) => service.revoke(&named.terms, named.of("step_up")),
             What::User(named) => service.revoke(&named.terms, named.of("user")),
             What::Client(named) => service.revoke(&named.terms, named.of("client")),
             What::Key { issuer, key, terms } => {

@@ -1,11 +1,12 @@
 //! `portcullis serve`: runs the service, with its logs and its signals. The options are the service's own.
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Command};
-use service::{Options, Service};
+use clap::{Args, Command, FromArgMatches as _};
+use service::{Options, RELOADED_OPTIONS, Reloader, Service};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -20,7 +21,8 @@ const STOP: Duration = Duration::from_secs(1);
 #[derive(Args)]
 pub struct Serve {
     /// A TOML file with options: each key is an option's name without the dashes. The environment and the command line
-    /// replace its values. SIGHUP reads it again; only `log` then takes effect, and the log names what needs a restart.
+    /// replace its values. SIGHUP reads it again, and the files that it names. What can change while the service runs then takes
+    /// effect, and the log names what needs a restart. A file that cannot be used changes nothing.
     #[arg(long, env = "PORTCULLIS_CONFIG", value_name = "FILE", help_heading = "Start")]
     config: Option<PathBuf>,
     /// Check the options, and the files that they name, and exit. Redis is not asked, and a store in a file is not read.
@@ -59,12 +61,13 @@ impl Serve {
             let reloads = has_file.then(Reloads::new).transpose()?;
             let service = Service::bind(self.options).await?;
             supervisor.ready();
+            let reloader = service.reloader();
             service
                 .run(async {
                     tokio::select! {
                         _ = terminate.recv() => {}
                         _ = interrupt.recv() => {}
-                        () = reload(reloads, set_log) => {}
+                        () = reload(reloads, &reloader, &supervisor, set_log) => {}
                         () = supervisor.keep_alive() => {}
                     }
                     supervisor.stopping();
@@ -91,37 +94,51 @@ impl Reloads {
     fn new() -> Result<Self> {
         let command = Serve::augment_args(Command::new("serve"));
         let words: Vec<OsString> = std::env::args_os().skip(2).collect();
-        let values = Values::read(&command, &words)?;
+        let (values, _) = Values::read(&command, &words)?;
         Ok(Self { hangup: signal(SignalKind::hangup())?, command, words, values })
+    }
+
+    /// Reads everything again and has the service take it. Returns the options that have changed and need a restart.
+    async fn apply(&mut self, reloader: &Reloader, set_log: impl Fn(EnvFilter) -> Result<()>) -> Result<Vec<String>> {
+        let (values, matches) = Values::read(&self.command, &self.words)?;
+        let serve = Serve::from_arg_matches(&matches)?;
+        let log = log_filter::parse(serve.log.as_deref())?;
+        let held = reloader.reload(&serve.options).await?;
+        set_log(log)?;
+        let lives = |name: &str| name == "log" || RELOADED_OPTIONS.contains(&name) && !held.contains(&name);
+        let changed = self.values.changed(&values).into_iter().filter(|name| !lives(name));
+        // The name of a file may be the same, and its content not.
+        let files = held.iter().copied().filter(|name| !RELOADED_OPTIONS.contains(name));
+        let waiting: BTreeSet<&str> = changed.chain(files).collect();
+        let waiting = waiting.into_iter().map(str::to_owned).collect();
+        // What waits is named each time, until a restart.
+        self.values.take(values, lives);
+        Ok(waiting)
     }
 }
 
 /// Never done.
-async fn reload(reloads: Option<Reloads>, set_log: impl Fn(EnvFilter) -> Result<()>) {
+async fn reload(
+    reloads: Option<Reloads>,
+    reloader: &Reloader,
+    supervisor: &Supervisor,
+    set_log: impl Fn(EnvFilter) -> Result<()>,
+) {
     let Some(mut reloads) = reloads else { return std::future::pending().await };
     while reloads.hangup.recv().await.is_some() {
-        let read = Values::read(&reloads.command, &reloads.words);
-        let applied = read.and_then(|values| {
-            set_log(log_filter::parse(values.one("log"))?)?;
-            Ok(values)
-        });
-        match applied {
-            Ok(values) => {
-                let waiting = reloads.values.changed(&values).into_iter().filter(|name| *name != "log");
-                let waiting: Vec<&str> = waiting.collect();
-                match waiting.is_empty() {
-                    true => tracing::info!("the configuration file was read again"),
-                    false => tracing::warn!(
-                        options = waiting.join(","),
-                        "the configuration file was read again; these options need a restart"
-                    ),
-                }
-            }
+        supervisor.reloading();
+        match reloads.apply(reloader, &set_log).await {
+            Ok(waiting) if waiting.is_empty() => tracing::info!("the configuration was read again and applied"),
+            Ok(waiting) => tracing::warn!(
+                options = waiting.join(","),
+                "the configuration was read again and applied, except that these options need a restart"
+            ),
             Err(error) => {
                 let error = format!("{error:#}");
-                tracing::error!(error, "the configuration file cannot be used; nothing was changed");
+                tracing::error!(error, "the configuration cannot be used; nothing was changed");
             }
         }
+        supervisor.ready();
     }
     std::future::pending().await
 }

@@ -32,6 +32,11 @@ impl Supervisor {
         self.say("READY=1");
     }
 
+    /// A new configuration is being read. [`Self::ready`] says that this is over.
+    pub fn reloading(&self) {
+        self.say("RELOADING=1");
+    }
+
     pub fn stopping(&self) {
         self.say("STOPPING=1");
     }

@@ -7,6 +7,9 @@
     clippy::unwrap_used,
     reason = "a test fails by a panic"
 )]
+#[path = "serve/reload.rs"]
+mod reload;
+
 use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
@@ -127,6 +130,11 @@ fn keys_passwords_and_tokens_that_every_user_can_read_are_refused_too() {
                      events: { poll: { url: 'https://a.example/poll', token_file: 'PATH' } } }]";
     for (more, content) in [
         ("session-issuer = 'https://s.example'\nsession-audience = 'a'\nsigning-key = 'PATH'\n", key.as_str()),
+        (
+            "session-issuer = 'https://s.example'\nsession-audience = 'a'\nclients-file = 'CLIENTS'\n",
+            "secret-of-an-oauth-client-with-32-bytes",
+        ),
+        ("sightings-file = 'SIGHTINGS'\n", "bearer-of-the-webhook"),
         ("redis-password-file = 'PATH'\n", "password"),
         ("admin-tls-cert = 'PATH'\nadmin-tls-key = 'PATH'\n", key.as_str()),
         ("providers-file = 'PROVIDERS'\n", "bearer-of-the-transmitter"),
@@ -134,10 +142,18 @@ fn keys_passwords_and_tokens_that_every_user_can_read_are_refused_too() {
         let desk = Desk::new("");
         let path = |text: &str| {
             let of = |name: &str| desk.path(name).display().to_string();
-            text.replace("PATH", &of("secret")).replace("PROVIDERS", &of("providers.yaml"))
+            text.replace("PATH", &of("secret"))
+                .replace("PROVIDERS", &of("providers.yaml"))
+                .replace("CLIENTS", &of("clients"))
+                .replace("SIGHTINGS", &of("sightings"))
         };
         desk.configure(&path(more));
         std::fs::write(desk.path("providers.yaml"), path(providers)).unwrap();
+        // Named relative to the file.
+        let clients = r#"{"clients": [{"client_id": "a", "secret_files": ["secret"], "may": []}]}"#;
+        std::fs::write(desk.path("clients"), clients).unwrap();
+        let webhook = "webhook: { url: 'https://a.example/hook', token_file: 'PATH' }";
+        std::fs::write(desk.path("sightings"), path(webhook)).unwrap();
         std::fs::write(desk.path("secret"), content).unwrap();
         desk.set_mode("secret", 0o644);
         let out = desk.serve().arg("--check").output().unwrap();
@@ -200,14 +216,17 @@ fn systemd_is_told_and_a_hangup_reads_the_file_again() {
     desk.configure("log = 'info'\nmax-followers = 7\nissuer = 'https://i.example'\n");
     running.signal("-HUP");
     let line = log("these options need a restart");
-    assert!(line.contains(r#""options":"issuer,max-followers""#), "{line}");
+    assert!(line.contains(r#""options":"max-followers""#), "{line}");
+    assert_eq!([heard(), heard()], ["RELOADING=1", "READY=1"]);
     desk.configure("log = 'inof'\n");
     running.signal("-HUP");
     let line = log("nothing was changed");
     assert!(line.contains("inof"), "{line}");
-    desk.configure("log = 'info,portcullis=debug'\n");
+    desk.configure("log = 'info,portcullis=debug'\nmax-followers = 7\n");
     running.signal("-HUP");
-    log("the configuration file was read again");
+    let line = log("the configuration was read again");
+    assert!(line.contains("max-followers"), "{line}");
+    assert_eq!([heard(), heard(), heard(), heard()], ["RELOADING=1", "READY=1", "RELOADING=1", "READY=1"]);
 
     running.signal("-TERM");
     assert_eq!(heard(), "STOPPING=1");

@@ -46,6 +46,8 @@ pub enum Counter {
     CookieRemoved,
     StreamEnded(EndCause),
     Sighting(SightingResult),
+    /// The service lags more behind another region than allowed, or cannot tell.
+    RegionsExceeded,
 }
 
 /// What became of a sighting.
@@ -267,7 +269,7 @@ impl Counter {
     const FEED: usize = Self::SETTINGS.saturating_add(Setting::ALL.len());
     const STREAMS: usize = Self::FEED.saturating_add(Trouble::ALL.len()).saturating_add(10);
     const SIGHTINGS: usize = Self::STREAMS.saturating_add(3);
-    const COUNT: usize = Self::SIGHTINGS.saturating_add(3);
+    const COUNT: usize = Self::SIGHTINGS.saturating_add(4);
 
     fn index(self) -> usize {
         match self {
@@ -301,6 +303,7 @@ impl Counter {
                 SightingResult::Dropped => 1,
                 SightingResult::Lost => 2,
             }),
+            Counter::RegionsExceeded => Self::SIGHTINGS.saturating_add(3),
             Counter::FeedPoll(result) => Self::FEED.saturating_add(match result {
                 FeedResult::Proof => 3,
                 FeedResult::News => 4,
@@ -335,6 +338,7 @@ impl Counter {
             Counter::FeedAnswer(answer) => (Metric::FeedAnswers, Some(answer.name())),
             Counter::StreamEnded(cause) => (Metric::StreamsEnded, Some(cause.name())),
             Counter::Sighting(result) => (Metric::Sightings, Some(result.name())),
+            Counter::RegionsExceeded => (Metric::RegionsExceeded, None),
         }
     }
 }

@@ -24,6 +24,7 @@ mod checking;
 mod following;
 mod introspecting;
 mod key_fetching;
+mod regions;
 mod reporting;
 mod streaming;
 mod waiting_for_keys;
@@ -47,6 +48,8 @@ pub struct Dispatcher {
     checking: Option<Checking>,
     announcing: Announcing,
     feed: Option<Feed>,
+    /// Whether the last reply was of a service that lags too much behind another region.
+    regions_exceeded: bool,
     introspecting: Introspecting,
     keys: KeyFetching,
     /// Requests that wait for a fetch in flight, which may bring the key for their tokens.
@@ -91,6 +94,7 @@ impl Dispatcher {
             calls: Calls::default(),
             checking: policy.revocation().map(|revocation| Checking::new(policy, revocation, nonce)),
             feed,
+            regions_exceeded: false,
             announcing: Announcing::new(policy.issuers_asked_about(), now.monotonic),
             introspecting: Introspecting::new(policy, seed),
             keys,

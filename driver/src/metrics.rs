@@ -25,6 +25,8 @@ pub enum Metric {
     FeedAnswers,
     FeedAgeMilliseconds,
     FeedBytes,
+    RegionsLagMilliseconds,
+    RegionsExceeded,
     StreamsOpen,
     StreamsEnded,
     Sightings,
@@ -38,7 +40,7 @@ pub enum MetricKind {
 }
 
 impl Metric {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::Requests,
         Self::TokenCache,
         Self::SharedVerdicts,
@@ -62,6 +64,8 @@ impl Metric {
         Self::FeedAnswers,
         Self::FeedAgeMilliseconds,
         Self::FeedBytes,
+        Self::RegionsLagMilliseconds,
+        Self::RegionsExceeded,
         Self::StreamsOpen,
         Self::StreamsEnded,
         Self::Sightings,
@@ -107,6 +111,8 @@ impl Metric {
             Self::FeedAnswers => ("feed_answers", Counter, &["result"]),
             Self::FeedAgeMilliseconds => ("feed_age_milliseconds", Gauge, &[]),
             Self::FeedBytes => ("feed_bytes", Gauge, &[]),
+            Self::RegionsLagMilliseconds => ("regions_lag_milliseconds", Gauge, &[]),
+            Self::RegionsExceeded => ("regions_exceeded", Counter, &[]),
             Self::StreamsOpen => ("streams_open", Gauge, &[]),
             Self::StreamsEnded => ("streams_ended", Counter, &["reason"]),
             Self::Sightings => ("sightings", Counter, &["result"]),

@@ -57,7 +57,10 @@ pub fn check(input: &[u8]) {
     assert_eq!((asked.secret(), asked.needs(), asked.keys()), (1, needs, &keys[..]));
     assert!(asked.issuers().is_empty());
     let reply = asked.answers(ours, keeps, &answers, &[]);
-    assert_eq!(question.read_reply(ours, 200, &reply), Ok(Ok(Reply { keeps, answers, claims: Vec::new() })));
+    assert_eq!(
+        question.read_reply(ours, 200, &reply),
+        Ok(Ok(Reply { keeps, regions: wire::check::RegionsMoment::UNKNOWN, answers, claims: Vec::new() }))
+    );
     let error = StoreError::ALL[usize::from(byte()) % StoreError::ALL.len()];
     assert_eq!(question.read_reply(ours, 503, &asked.error(ours, 503, error)), Ok(Err(error)));
 

@@ -2,6 +2,7 @@
 //! revocation.
 pub mod certificate;
 pub mod connections;
+pub mod current;
 pub mod limits;
 pub mod metrics;
 pub mod signature;

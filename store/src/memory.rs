@@ -30,6 +30,7 @@ pub struct Contents(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     id: Option<StoreId>,
+    losses: u64,
     revocations: BTreeMap<[u8; 16], Entry>,
     sessions: HashMap<SessionName, Session>,
     subjects: HashMap<SubjectName, BTreeMap<String, Instant>>,
@@ -64,7 +65,9 @@ struct Session {
 impl Contents {
     /// Everything is lost, the identity included.
     pub fn lose(&self) {
-        *self.state() = State::default();
+        let mut state = self.state();
+        let losses = state.losses + 1;
+        *state = State { losses, ..State::default() };
     }
 
     /// Gives an empty store its identity.
@@ -128,6 +131,10 @@ impl RevocationStore for MemoryStore {
 
     fn health(&self) -> Result<(), StoreError> {
         self.state().map(|_| ())
+    }
+
+    fn epoch(&self) -> u64 {
+        self.contents.state().losses
     }
 
     async fn show(&self, key: RevocationKey) -> Result<Option<StoredRevocation>, StoreError> {

@@ -33,6 +33,12 @@ pub trait RevocationStore: Debug + Send + Sync {
     /// As for [`RevocationStore::check`].
     fn health(&self) -> Result<(), StoreError>;
 
+    /// Grows when what was acknowledged may be missing, where the configured durability allows that: a server has taken the
+    /// place of another one, or has come back. It also shows what was over before anybody asked for [`RevocationStore::health`].
+    fn epoch(&self) -> u64 {
+        0
+    }
+
     /// # Errors
     /// As for [`RevocationStore::check`].
     async fn show(&self, key: RevocationKey) -> Result<Option<StoredRevocation>, StoreError>;

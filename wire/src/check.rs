@@ -7,10 +7,11 @@
 //! issuers   "PCI1" | secret id 8 | nonce 16 | future-iat tolerance u16 | now u64 | count u16 | issuer × count | mac 32
 //!           issuer: retention | kinds u8 | length u16 | iss
 //! reply     "PCR2" | secret id 8 | SHA-256 of the question 32 | status u16 | form u8 | … | mac 32
-//!           form 0: retention | count u16 | answer × count     answer: 0 live, 1 dead, 2 before + seconds u64
+//!           form 0: retention | regions | count u16 | answer × count     answer: 0 live, 1 dead, 2 before + seconds u64
 //!           "PCR3", to "PCQ4": … | count u16 | claim × count     claim: 0 first, 1 again, 2 cannot tell
 //!           form 1: trouble u8
 //! retention token u32 | login u32
+//! regions   i32, only if the question asks for it: see [`RegionsMoment`] (its least value: unknown)
 //! ```
 //! "PCQ4" also claims proofs of possession, each of which counts once. A service that does not know it refuses it, and the
 //! filter then refuses the requests.
@@ -22,7 +23,7 @@ use crate::message::{
 };
 use crate::{Answer, DerivedKeys, Kinds, RevocationKey};
 
-pub use crate::message::{Needs, ReplyError};
+pub use crate::message::{Needs, RegionsMoment, ReplyError};
 
 mod store_error;
 
@@ -40,7 +41,7 @@ pub const MAX_QUESTION_BYTES: usize = MAX_BYTES_WITHOUT_PROOFS + 2 + 18 * MAX_PR
 /// The most bytes of a check without proofs, and of one that names issuers.
 const MAX_BYTES_WITHOUT_PROOFS: usize = HEAD + 16 * MAX_KEYS + MAC;
 /// The most bytes of a reply that a filter needs to read.
-pub const MAX_REPLY_BYTES: usize = 57 + 9 * MAX_KEYS + 2 + MAX_PROOFS + MAC;
+pub const MAX_REPLY_BYTES: usize = 61 + 9 * MAX_KEYS + 2 + MAX_PROOFS + MAC;
 /// The longest issuer that can be named.
 pub const MAX_ISSUER_BYTES: usize = 2048;
 
@@ -97,6 +98,7 @@ pub struct Question {
     digest: [u8; 32],
     count: usize,
     proofs: usize,
+    asks_about_regions: bool,
 }
 
 /// A check, as the service received it, with a valid MAC.
@@ -105,6 +107,8 @@ pub struct Asked {
     secret: usize,
     digest: [u8; 32],
     needs: Needs,
+    /// What the reply says of regions, if the question asks for it.
+    regions: Option<RegionsMoment>,
     keys: Vec<RevocationKey>,
     issuers: Vec<NamedIssuer>,
     proofs: Vec<UsedProof>,
@@ -115,6 +119,8 @@ pub struct Asked {
 pub struct Reply {
     /// Its retention.
     pub keeps: Retention,
+    /// Unknown also if the question did not ask for it.
+    pub regions: RegionsMoment,
     /// One for each key, in order.
     pub answers: Vec<Answer>,
     /// One for each proof, in order.
@@ -207,7 +213,7 @@ impl Question {
         for key in keys {
             bytes.extend_from_slice(&key.0);
         }
-        Ok(Self::signed(derived, bytes, keys.len(), 0))
+        Ok(Self::signed(derived, bytes, needs, (keys.len(), 0)))
     }
 
     /// The same, and claims proofs. There may be no key.
@@ -235,7 +241,7 @@ impl Question {
             bytes.extend_from_slice(&proof.digest);
             bytes.extend_from_slice(&proof.seconds.to_be_bytes());
         }
-        Ok(Self::signed(derived, bytes, keys.len(), proofs.len()))
+        Ok(Self::signed(derived, bytes, needs, (keys.len(), proofs.len())))
     }
 
     /// Reports the issuers that are checked, one of the [`pieces`]; `nonce` as for [`Question::new`].
@@ -263,12 +269,12 @@ impl Question {
         if bytes.len().saturating_add(MAC) > MAX_BYTES_WITHOUT_PROOFS {
             return Err(QuestionError::Issuers);
         }
-        Ok(Self::signed(derived, bytes, 0, 0))
+        Ok(Self::signed(derived, bytes, needs, (0, 0)))
     }
 
-    fn signed(derived: &DerivedKeys, bytes: Vec<u8>, count: usize, proofs: usize) -> Self {
+    fn signed(derived: &DerivedKeys, bytes: Vec<u8>, needs: Needs, (count, proofs): (usize, usize)) -> Self {
         let (bytes, digest) = sign_request(derived, bytes);
-        Self { bytes, digest, count, proofs }
+        Self { bytes, digest, count, proofs, asks_about_regions: needs.asks_about_regions() }
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -295,12 +301,13 @@ impl Question {
             // Answers count only under status 200, even with a valid MAC.
             Some(0) if status == 200 => {
                 let keeps = Retention::read(&mut read).ok_or(ReplyError::Malformed)?;
+                let regions = RegionsMoment::read(&mut read, self.asks_about_regions).ok_or(ReplyError::Malformed)?;
                 let answers = read_answers(&mut read, self.count).ok_or(ReplyError::Answers)?;
                 let claims = read_claims(&mut read, self.proofs).ok_or(ReplyError::Answers)?;
                 if !read.0.is_empty() {
                     return Err(ReplyError::Answers);
                 }
-                Ok(Ok(Reply { keeps, answers, claims }))
+                Ok(Ok(Reply { keeps, regions, answers, claims }))
             }
             Some(1) => {
                 let code = read.byte().ok_or(ReplyError::Malformed)?;
@@ -324,7 +331,7 @@ impl Asked {
         if body.len() > MAX_QUESTION_BYTES {
             return Err(QuestionError::Malformed);
         }
-        let Request { form, secret, digest, needs, content: mut read } =
+        let Request { form, secret, digest, needs, asks_about_regions, content: mut read } =
             open_request(&[QUESTION, QUESTION_WITH_PROOFS, ISSUERS], secrets, body)?;
         let (is_about_issuers, has_proofs) = (form == *ISSUERS, form == *QUESTION_WITH_PROOFS);
         let count = usize::from(u16::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?));
@@ -346,7 +353,8 @@ impl Asked {
         if !read.0.is_empty() {
             return Err(QuestionError::Malformed);
         }
-        Ok(Self { secret, digest, needs, keys, issuers, proofs })
+        let regions = asks_about_regions.then_some(RegionsMoment::UNKNOWN);
+        Ok(Self { secret, digest, needs, regions, keys, issuers, proofs })
     }
 
     /// Proofs to be claimed.
@@ -372,12 +380,25 @@ impl Asked {
         self.needs
     }
 
+    pub fn asks_about_regions(&self) -> bool {
+        self.regions.is_some()
+    }
+
+    /// What the reply says of regions. Without it, or if it was not asked for: unknown, or nothing.
+    #[must_use]
+    pub fn with_regions(self, moment: RegionsMoment) -> Self {
+        Self { regions: self.regions.map(|_| moment), ..self }
+    }
+
     /// The body to send with status 200. `answers` are in the order of [`Asked::keys`], `claims` in that of
     /// [`Asked::proofs`].
     pub fn answers(&self, derived: &DerivedKeys, keeps: Retention, answers: &[Answer], claims: &[Claimed]) -> Vec<u8> {
-        let size = answers.len().saturating_mul(9).saturating_add(claims.len()).saturating_add(12);
+        let size = answers.len().saturating_mul(9).saturating_add(claims.len()).saturating_add(16);
         let mut reply = self.begin(derived, 200, 0, size);
         keeps.write(&mut reply);
+        if let Some(regions) = self.regions {
+            regions.write(&mut reply);
+        }
         let count = u16::try_from(answers.len()).unwrap_or(u16::MAX);
         reply.extend_from_slice(&count.to_be_bytes());
         for answer in answers {

@@ -4,9 +4,10 @@
 //! ```text
 //! poll   "PCF1" | secret id 8 | nonce 16 | future-iat tolerance u16 | now u64 | wait u16 | length u16 | cursor | mac 32
 //! reply  "PFR1" | secret id 8 | SHA-256 of the poll 32 | status u16 | form u8 | … | mac 32
-//!        form 0: retention 8 | length u16 | cursor | complete i32 | more u8 | count u16 | key 16 × count
-//!        form 1: retention 8 | length u16 | cursor | piece u16 | pieces u16 | membership
+//!        form 0: retention 8 | regions | length u16 | cursor | complete i32 | more u8 | count u16 | key 16 × count
+//!        form 1: retention 8 | regions | length u16 | cursor | piece u16 | pieces u16 | membership
 //!        form 2: reason u8
+//! regions as in a check: i32, only if the poll asks for it
 //! ```
 //! Integers are big-endian.
 //!
@@ -20,7 +21,7 @@
 //! monotonic clock, claims no more than the service proved. No wall clock is compared.
 use std::time::Duration;
 
-use crate::check::{Needs, QuestionError, ReplyError, StoreError};
+use crate::check::{Needs, QuestionError, RegionsMoment, ReplyError, StoreError};
 use crate::message::{
     Form, MAC, REPLY_HEAD, REQUEST_HEAD, Reader, Request, begin_reply, begin_request, open_reply, open_request,
     sign_reply, sign_request,
@@ -45,7 +46,7 @@ pub const MAX_MEMBERSHIP_BYTES: usize = 256 * 1024;
 /// The most pieces of a snapshot.
 pub const MAX_PIECES: u16 = 1024;
 /// The most bytes of a reply that a filter needs to read.
-pub const MAX_REPLY_BYTES: usize = REPLY_HEAD + 25 + MAX_CURSOR_BYTES + MAX_MEMBERSHIP_BYTES + MAC;
+pub const MAX_REPLY_BYTES: usize = REPLY_HEAD + 29 + MAX_CURSOR_BYTES + MAX_MEMBERSHIP_BYTES + MAC;
 
 const POLL: &Form = b"PCF1";
 const REPLY: &Form = b"PFR1";
@@ -59,6 +60,7 @@ pub struct Cursor(Box<[u8]>);
 pub struct Poll {
     bytes: Vec<u8>,
     digest: [u8; 32],
+    asks_about_regions: bool,
 }
 
 /// A poll, as the service received it, with a valid MAC.
@@ -67,6 +69,7 @@ pub struct Polled {
     secret: usize,
     digest: [u8; 32],
     needs: Needs,
+    asks_about_regions: bool,
     wait: Duration,
     cursor: Cursor,
 }
@@ -76,6 +79,8 @@ pub struct Polled {
 pub struct Reply {
     /// The service's retention.
     pub keeps: Retention,
+    /// What the picture has of other regions, with this reply applied. Unknown also if the poll did not ask for it.
+    pub regions: RegionsMoment,
     /// Where the follower is after this reply.
     pub cursor: Cursor,
     pub news: News,
@@ -94,6 +99,13 @@ pub enum News {
     /// A part of a snapshot: the keys that [`piece_of`] assigns to it. It replaces what the follower has only when all
     /// pieces are there.
     Piece { piece: u16, pieces: u16, membership: Membership },
+}
+
+impl News {
+    /// Whether it says as of when the picture is complete.
+    pub fn is_proof(&self) -> bool {
+        matches!(self, News::Keys { more: false, .. })
+    }
 }
 
 /// Why a service has nothing for a follower. The follower asks about each token instead.
@@ -153,7 +165,7 @@ impl Poll {
         bytes.extend_from_slice(&u16::try_from(wait.as_millis()).unwrap_or(u16::MAX).to_be_bytes());
         cursor.write(&mut bytes);
         let (bytes, digest) = sign_request(derived, bytes);
-        Self { bytes, digest }
+        Self { bytes, digest, asks_about_regions: needs.asks_about_regions() }
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -176,7 +188,9 @@ impl Poll {
         let mut read = open_reply(REPLY, derived, &self.digest, status, body)?;
         match read.byte() {
             // News counts only under status 200, even with a valid MAC.
-            Some(form @ (0 | 1)) if status == 200 => read_reply(&mut read, form).map(Ok).ok_or(ReplyError::Malformed),
+            Some(form @ (0 | 1)) if status == 200 => {
+                read_reply(&mut read, form, self.asks_about_regions).map(Ok).ok_or(ReplyError::Malformed)
+            }
             Some(2) => {
                 let code = read.byte().ok_or(ReplyError::Malformed)?;
                 let trouble = Trouble::ALL.into_iter().find(|trouble| trouble.code() == code);
@@ -196,13 +210,14 @@ impl Polled {
         if body.len() > MAX_POLL_BYTES {
             return Err(QuestionError::Malformed);
         }
-        let Request { secret, digest, needs, content: mut read, .. } = open_request(&[POLL], secrets, body)?;
+        let Request { secret, digest, needs, asks_about_regions, content: mut read, .. } =
+            open_request(&[POLL], secrets, body)?;
         let wait = Duration::from_millis(u16::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?).into());
         let cursor = Cursor::read(&mut read).ok_or(QuestionError::Malformed)?;
         if !read.0.is_empty() {
             return Err(QuestionError::Malformed);
         }
-        Ok(Self { secret, digest, needs, wait, cursor })
+        Ok(Self { secret, digest, needs, asks_about_regions, wait, cursor })
     }
 
     /// Which of the secrets given to [`Polled::read`] made the poll: the reply must use the same.
@@ -212,6 +227,10 @@ impl Polled {
 
     pub fn needs(&self) -> Needs {
         self.needs
+    }
+
+    pub fn asks_about_regions(&self) -> bool {
+        self.asks_about_regions
     }
 
     pub fn wait(&self) -> Duration {
@@ -229,8 +248,11 @@ impl Polled {
             News::Keys { keys, .. } => (0, keys.len().saturating_mul(16)),
             News::Piece { membership, .. } => (1, membership.len_bytes()),
         };
-        let mut bytes = self.begin(derived, 200, form, size.saturating_add(reply.cursor.0.len()).saturating_add(20));
+        let mut bytes = self.begin(derived, 200, form, size.saturating_add(reply.cursor.0.len()).saturating_add(24));
         reply.keeps.write(&mut bytes);
+        if self.asks_about_regions {
+            reply.regions.write(&mut bytes);
+        }
         reply.cursor.write(&mut bytes);
         match &reply.news {
             News::Keys { complete_millis, more, keys } => {
@@ -266,7 +288,7 @@ impl Polled {
 }
 
 impl Trouble {
-    pub const ALL: [Trouble; 11] = [
+    pub const ALL: [Trouble; 12] = [
         Trouble::Store(StoreError::StoreRefused),
         Trouble::Store(StoreError::StoreSlow),
         Trouble::Store(StoreError::StoreFailed),
@@ -275,6 +297,7 @@ impl Trouble {
         Trouble::Store(StoreError::RetentionTooShort),
         Trouble::Store(StoreError::ToleranceTooShort),
         Trouble::Store(StoreError::ClockBehind),
+        Trouble::Store(StoreError::RegionsBehind),
         Trouble::Incomplete,
         Trouble::TooManyFollowers,
         Trouble::Disabled,
@@ -302,11 +325,12 @@ impl Trouble {
 }
 
 /// Exactly one reply of this form, and nothing after it.
-fn read_reply(read: &mut Reader<'_>, form: u8) -> Option<Reply> {
+fn read_reply(read: &mut Reader<'_>, form: u8, asks_about_regions: bool) -> Option<Reply> {
     let keeps = Retention::read(read)?;
+    let regions = RegionsMoment::read(read, asks_about_regions)?;
     let cursor = Cursor::read(read)?;
     let news = if form == 0 { read_keys(read)? } else { read_piece(read)? };
-    read.0.is_empty().then_some(Reply { keeps, cursor, news })
+    read.0.is_empty().then_some(Reply { keeps, regions, cursor, news })
 }
 
 fn read_keys(read: &mut Reader<'_>) -> Option<News> {

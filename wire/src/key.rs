@@ -21,6 +21,8 @@ pub enum Kind {
     SigningKey,
     /// iss alone.
     Issuer,
+    /// A session, whose user must log in again; or a token without session. See [`crate::DerivedKeys::step_up_key`].
+    StepUp,
 }
 
 /// 128 bits that name a revocation and contain no identity. Prints as 22 characters of base64url.
@@ -57,11 +59,12 @@ impl Kind {
     pub const fn is_shared(self) -> bool {
         match self {
             Kind::Client | Kind::SigningKey | Kind::Issuer => true,
-            Kind::Token | Kind::Session | Kind::User => false,
+            Kind::Token | Kind::Session | Kind::User | Kind::StepUp => false,
         }
     }
 
-    pub const ALL: [Kind; 6] = [Kind::Token, Kind::Session, Kind::User, Kind::Client, Kind::SigningKey, Kind::Issuer];
+    pub const ALL: [Kind; 7] =
+        [Kind::Token, Kind::Session, Kind::User, Kind::Client, Kind::SigningKey, Kind::Issuer, Kind::StepUp];
 
     pub fn code(self) -> u8 {
         match self {
@@ -71,6 +74,7 @@ impl Kind {
             Kind::Client => 4,
             Kind::SigningKey => 5,
             Kind::Issuer => 6,
+            Kind::StepUp => 7,
         }
     }
 
@@ -82,15 +86,16 @@ impl Kind {
             Kind::Client => "client",
             Kind::SigningKey => "key",
             Kind::Issuer => "issuer",
+            Kind::StepUp => "step_up",
         }
     }
 
     /// Tokens, sessions and signing keys end for good. A user, client or issuer continues with the next login, so only
-    /// tokens issued before the revocation are dead.
+    /// tokens issued before the revocation are dead. A step-up is about tokens whose login was before it.
     pub fn is_simply_dead(self) -> bool {
         match self {
             Kind::Token | Kind::Session | Kind::SigningKey => true,
-            Kind::User | Kind::Client | Kind::Issuer => false,
+            Kind::User | Kind::Client | Kind::Issuer | Kind::StepUp => false,
         }
     }
 }
@@ -100,7 +105,7 @@ impl Kind {
 pub struct Kinds(u8);
 
 impl Kinds {
-    pub const ALL: Self = Self(0x3f);
+    pub const ALL: Self = Self(0x7f);
 
     pub fn of(kinds: impl IntoIterator<Item = Kind>) -> Self {
         kinds.into_iter().fold(Self::default(), |all, kind| Self(all.0 | bit(kind)))
@@ -131,6 +136,7 @@ fn bit(kind: Kind) -> u8 {
         Kind::Client => 1 << 3,
         Kind::SigningKey => 1 << 4,
         Kind::Issuer => 1 << 5,
+        Kind::StepUp => 1 << 6,
     }
 }
 

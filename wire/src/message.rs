@@ -4,6 +4,9 @@
 //! request  form 4 | secret id 8 | nonce 16 | future-iat tolerance u16 | now u64 | content | mac 32
 //! reply    form 4 | secret id 8 | SHA-256 of the request 32 | status u16 | content | mac 32
 //! ```
+//! The highest bit of the tolerance asks how old the knowledge of other regions is. A service that does not know this bit takes
+//! it for a tolerance that is too long, and refuses.
+//!
 //! The form says which message it is, so that one is never taken for another.
 use hmac::Mac as _;
 use sha2::{Digest as _, Sha256};
@@ -27,6 +30,51 @@ pub struct Needs {
     pub now_seconds: u64,
 }
 
+const ASKS_ABOUT_REGIONS: u16 = 1 << 15;
+
+impl Needs {
+    /// The reply must say how old the service's knowledge of other regions is.
+    #[must_use]
+    pub fn asking_about_regions(self) -> Self {
+        let future_iat_tolerance_seconds = self.future_iat_tolerance_seconds | ASKS_ABOUT_REGIONS;
+        Self { future_iat_tolerance_seconds, ..self }
+    }
+
+    pub(crate) fn asks_about_regions(self) -> bool {
+        self.future_iat_tolerance_seconds & ASKS_ABOUT_REGIONS != 0
+    }
+}
+
+/// A moment as of which a service knows everything that was acknowledged in the other regions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegionsMoment(Option<i32>);
+
+impl RegionsMoment {
+    /// It cannot tell, or follows no region.
+    pub const UNKNOWN: Self = Self(None);
+
+    /// Milliseconds after the request was received, or before it if negative.
+    pub fn of(millis: i32) -> Self {
+        Self((millis != i32::MIN).then_some(millis))
+    }
+
+    pub fn millis(self) -> Option<i32> {
+        self.0
+    }
+
+    /// Reads it if the request asked for it.
+    pub(crate) fn read(read: &mut Reader<'_>, is_asked: bool) -> Option<Self> {
+        if !is_asked {
+            return Some(Self::UNKNOWN);
+        }
+        read.take().map(|bytes| Self::of(i32::from_be_bytes(bytes)))
+    }
+
+    pub(crate) fn write(self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.0.unwrap_or(i32::MIN).to_be_bytes());
+    }
+}
+
 /// A request whose MAC is valid.
 pub(crate) struct Request<'b> {
     pub(crate) form: Form,
@@ -34,6 +82,7 @@ pub(crate) struct Request<'b> {
     pub(crate) secret: usize,
     pub(crate) digest: [u8; 32],
     pub(crate) needs: Needs,
+    pub(crate) asks_about_regions: bool,
     pub(crate) content: Reader<'b>,
 }
 
@@ -97,11 +146,13 @@ pub(crate) fn open_request<'b>(
     expected.update(signed);
     expected.verify_slice(mac).map_err(|_| RequestError::Forged)?;
     let _nonce: [u8; 16] = content.take().ok_or(RequestError::Malformed)?;
-    let needs = Needs {
+    let mut needs = Needs {
         future_iat_tolerance_seconds: u16::from_be_bytes(content.take().ok_or(RequestError::Malformed)?),
         now_seconds: u64::from_be_bytes(content.take().ok_or(RequestError::Malformed)?),
     };
-    Ok(Request { form, secret, digest: Sha256::digest(body).into(), needs, content })
+    let asks_about_regions = needs.asks_about_regions();
+    needs.future_iat_tolerance_seconds &= !ASKS_ABOUT_REGIONS;
+    Ok(Request { form, secret, digest: Sha256::digest(body).into(), needs, asks_about_regions, content })
 }
 
 /// `digest`: of the request that it answers. `more`: the length of the content.

@@ -83,14 +83,28 @@ impl DerivedKeys {
     }
 
     /// The name under which a revocation is stored: `HMAC-SHA-256(pepper, version ‖ kind ‖ len ‖ iss ‖ len ‖ id)`, its
-    /// first 128 bits. `issuer` and `id` are the unescaped strings; lengths are 64-bit big-endian.
+    /// first 128 bits. `issuer` and `id` are the unescaped strings; lengths are 64-bit big-endian. A step-up is that of the
+    /// session with this id.
     pub fn revocation_key(&self, kind: Kind, issuer: &str, id: &[u8]) -> RevocationKey {
+        if kind == Kind::StepUp {
+            return self.step_up_key(self.revocation_key(Kind::Session, issuer, id));
+        }
         let mut mac = self.pepper.clone();
         mac.update(&[1, kind.code()]);
         mac.update(&(issuer.len() as u64).to_be_bytes());
         mac.update(issuer.as_bytes());
         mac.update(&(id.len() as u64).to_be_bytes());
         mac.update(id);
+        RevocationKey(truncated(mac))
+    }
+
+    /// The name of the demand that the user of a session logs in again, from the key of that session or token:
+    /// `HMAC-SHA-256(pepper, version ‖ kind ‖ key)`, its first 128 bits. A report that names a session by its key alone can
+    /// lead to a demand.
+    pub fn step_up_key(&self, session: RevocationKey) -> RevocationKey {
+        let mut mac = self.pepper.clone();
+        mac.update(&[1, Kind::StepUp.code()]);
+        mac.update(&session.0);
         RevocationKey(truncated(mac))
     }
 
@@ -178,6 +192,7 @@ mod tests {
             derived.revocation_key(Kind::User, "ab", b"c"),
             derived.revocation_key(Kind::User, "a", b"bc"),
             derived.revocation_key(Kind::Session, "ab", b"c"),
+            derived.revocation_key(Kind::StepUp, "ab", b"c"),
             Secret::new(&[2; 32]).unwrap().derive().revocation_key(Kind::User, "ab", b"c"),
         ];
         for (i, a) in names.iter().enumerate() {

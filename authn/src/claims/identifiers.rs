@@ -95,7 +95,7 @@ impl Identifiers {
     fn of(&self, kind: Kind) -> &[Claim] {
         match kind {
             Kind::Token => &self.token,
-            Kind::Session => &self.session,
+            Kind::Session | Kind::StepUp => &self.session,
             Kind::User => &self.user,
             Kind::Client => &self.client,
             Kind::SigningKey | Kind::Issuer => &[],
@@ -138,7 +138,7 @@ impl Identifiers {
     /// Could a token of this issuer have an id of this kind?
     pub(crate) fn can_name(&self, kind: Kind) -> bool {
         match kind {
-            Kind::Session | Kind::User | Kind::Client => !self.of(kind).is_empty(),
+            Kind::Session | Kind::StepUp | Kind::User | Kind::Client => !self.of(kind).is_empty(),
             // Without a claim, a token is identified by its signed part.
             Kind::Token | Kind::SigningKey | Kind::Issuer => true,
         }

@@ -1,4 +1,4 @@
-//! The login that a rule requires, by `acr` and `auth_time` (RFC 9470).
+//! The login that a rule requires, or that is demanded of a session, by `acr` and `auth_time` (RFC 9470).
 use jose::json::Object;
 
 use crate::claims::members::{auth_time, optional_string};
@@ -39,6 +39,12 @@ impl StepUp {
         let Some(max_age) = self.max_age else { return Ok(None) };
         let Some(auth_time) = auth_time(claims)? else { return Err(Cause::LoginTimeMissing.into()) };
         Ok(Some(Login { recent_until: UnixSeconds(auth_time.saturating_add(max_age)), mode: self.mode }))
+    }
+
+    /// When the user logged in, in a way that is accepted; 0 if that is not known.
+    pub(crate) fn time_of_login(&self, claims: &Object<'_>) -> UnixSeconds {
+        let accepted = self.check_acr(claims).and_then(|()| auth_time(claims));
+        UnixSeconds(accepted.ok().flatten().unwrap_or(0))
     }
 
     /// `error_description` of the challenge: the texts of RFC 9470 section 3.

@@ -1,8 +1,8 @@
 //! Revocation: the service that is asked, how, and about which kinds.
 use serde::Deserialize;
 
-use super::ConfigDuration;
 use super::defaults::{default_check_timeout, default_freshness};
+use super::{ConfigDuration, Demanded};
 
 document! {
     /// The service that stores revocations.
@@ -34,6 +34,20 @@ document! {
         /// Follow the service's feed of revocations, so that only a token that may be revoked is asked about. Default:
         /// each token is asked about.
         pub feed: Option<Feed>,
+        /// Whether the service knows the revocations of other regions (`serve --join`). Default: nothing is required.
+        pub regions: Option<Regions>,
+        /// Ask also whether the user of the session must log in again (docs/hijack.md). Default: not asked.
+        pub step_up: Option<Demanded>,
+    }
+
+    /// What is required of the service's knowledge of other regions.
+    pub struct Regions {
+        /// The most that the service may lag behind any other region when it answers; 1s to 1d. An answer then counts for
+        /// `freshness`, or the `lag` of the feed.
+        pub max_lag: ConfigDuration,
+        /// If it lags more, or cannot tell how much. Default: `report`.
+        #[serde(default)]
+        pub on_exceeded: OnExceeded,
     }
 
     /// How the feed of revocations is followed.
@@ -55,6 +69,16 @@ choice! {
         DangerouslyPassWhenUnavailable,
         /// Do not check.
         Off,
+    }
+
+    /// What a lag between regions does.
+    #[derive(Default)]
+    pub enum OnExceeded {
+        /// It is counted and logged.
+        #[default]
+        Report,
+        /// The service's answers do not count: requests that need one are refused with 503.
+        Close,
     }
 
     /// The kinds of revocations.

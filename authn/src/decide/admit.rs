@@ -86,7 +86,7 @@ impl Policy {
     /// The state of an accepted request according to the feed and the cache.
     ///
     /// # Errors
-    /// `RejectReason::SessionRevoked` when a fresh verdict says so.
+    /// `RejectReason::SessionRevoked` or `RejectReason::StepUpDemanded` when a fresh verdict says so.
     pub fn revocation_status(
         &self,
         accepted: Accepted,
@@ -113,10 +113,10 @@ impl Policy {
             _ if mode == RevocationMode::Off => {}
             (_, Questions::Unaskable(rejection)) => return Err(rejection.clone()),
             (Some(revocation), Questions::Query(ask)) => {
-                if let Some((sent, Verdict::Dead { .. })) = ask.verdict()
+                if let Some((sent, Verdict::Dead { by })) = ask.verdict()
                     && revocation.is_fresh(sent, now.monotonic)
                 {
-                    return Err(revoked());
+                    return Err(ask.cause(by).into());
                 }
             }
             (None, _) | (_, Questions::None) => {}
@@ -156,7 +156,7 @@ impl Policy {
                     let refresh = ask.begins_refresh(revocation, sent, now.monotonic).then(|| Arc::clone(ask));
                     Ok(RevocationStatus::Admitted(Admission { refresh, ..accepted.admit(false) }))
                 }
-                Verdict::Dead { .. } => Err(revoked()),
+                Verdict::Dead { by } => Err(ask.cause(by).into()),
             };
         }
         if word == FeedWord::Clear {
@@ -227,7 +227,7 @@ impl Asking {
         if self.passes_when_unavailable && reason == Unavailable::OutOfReach {
             // A token that was seen as revoked stays refused while there is no newer answer.
             return match self.ask.verdict() {
-                Some((_, Verdict::Dead { .. })) => Err(revoked()),
+                Some((_, Verdict::Dead { by })) => Err(self.ask.cause(by).into()),
                 Some((_, Verdict::Live)) | None => Ok(self.accepted.admit(true)),
             };
         }
@@ -273,8 +273,4 @@ impl Admission {
     pub fn rule(&self) -> usize {
         self.rule
     }
-}
-
-fn revoked() -> Rejection {
-    Rejection::new(Cause::Revoked)
 }

@@ -64,8 +64,11 @@ impl Policy {
         }
         if let Some(error) = reason.challenge_error() {
             attributes.push(format!("error=\"{error}\""));
-            let step_up =
-                rule.filter(|_| reason == RejectReason::StepUpRequired).and_then(|rule| rule.step_up.as_ref());
+            let step_up = match reason {
+                RejectReason::StepUpRequired => rule.and_then(|rule| rule.step_up.as_ref()),
+                RejectReason::StepUpDemanded => self.revocation().and_then(|revocation| revocation.step_up.as_ref()),
+                _ => None,
+            };
             let description = step_up.map_or(reason.text(), StepUp::description);
             attributes.push(format!("error_description=\"{description}\""));
             attributes.extend(step_up.into_iter().flat_map(StepUp::parameters));

@@ -23,7 +23,8 @@ pub(super) fn check_kept(document: &config::Document, revocation: Option<&Revoca
                 "the cluster of `revocation`, since another service's feed does not have these sessions",
             ),
             (
-                revocation.is_some_and(|it| Kind::ALL.iter().all(|kind| it.kinds.contains(kind))),
+                revocation
+                    .is_some_and(|it| Kind::ALL.iter().all(|kind| *kind == Kind::StepUp || it.kinds.contains(kind))),
                 "all of `revocation.kinds`",
             ),
             (issuer.revocation_claims.is_none(), "the default `revocation_claims`"),

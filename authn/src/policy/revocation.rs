@@ -5,15 +5,20 @@ use wire::Kind;
 use wire::Secret;
 
 use super::Issuer;
+use super::step_up::compile_demanded;
 use crate::config;
 use crate::config::{ConfigDuration, Environment, Invalid, check_range, secret_from, whole_seconds};
 use crate::request::authority::authority_or;
-use crate::revocation::{FeedSettings, KeyCache, Revocation, retention};
+use crate::revocation::{FeedSettings, KeyCache, RegionSettings, Revocation, retention};
 
 const ZERO: ConfigDuration = ConfigDuration::from_secs(0);
 
 /// A proof must make the way from the store to the filter in this time, again and again.
 const SHORTEST_FEED_LAG: ConfigDuration = ConfigDuration::from_millis(250);
+
+/// In quiet times another region is asked once a second.
+const SHORTEST_REGIONS_LAG: ConfigDuration = ConfigDuration::from_secs(1);
+const LONGEST_REGIONS_LAG: ConfigDuration = ConfigDuration::from_secs(86_400);
 
 const MAX_FUTURE_IAT_TOLERANCE: ConfigDuration = ConfigDuration::from_secs(60);
 
@@ -47,6 +52,14 @@ pub(super) fn compile_revocation(
     if kinds.is_empty() {
         return Err(Invalid::new(at("kinds"), "name at least one kind"));
     }
+    let step_up = document.step_up.as_ref().map(compile_demanded).transpose();
+    let step_up = step_up.map_err(|invalid| invalid.within("revocation"))?;
+    if step_up.is_some() {
+        if !kinds.contains(&Kind::Session) {
+            return Err(Invalid::new(at("step_up"), "needs `session` in `kinds`: a login is demanded of a session"));
+        }
+        kinds.push(Kind::StepUp);
+    }
     let feed = match &document.feed {
         None => None,
         Some(feed) => {
@@ -54,8 +67,17 @@ pub(super) fn compile_revocation(
             Some(FeedSettings { lag: feed.lag.0, max_bytes: limits.feed_bytes })
         }
     };
+    let regions = match &document.regions {
+        None => None,
+        Some(regions) => {
+            check_range(regions.max_lag, SHORTEST_REGIONS_LAG, LONGEST_REGIONS_LAG, &at("regions.max_lag"))?;
+            let closes = regions.on_exceeded == config::OnExceeded::Close;
+            Some(RegionSettings { max_lag: regions.max_lag.0, closes })
+        }
+    };
     Ok(Revocation {
         feed,
+        regions,
         cluster: document.cluster.clone(),
         authority,
         timeout: document.timeout.0,
@@ -67,6 +89,7 @@ pub(super) fn compile_revocation(
             .map(|issuer| retention::needed(&issuer.lifetimes(), future_iat_tolerance, &kinds))
             .collect(),
         kinds,
+        step_up,
         memo: KeyCache::default(),
         future_iat_tolerance,
     })

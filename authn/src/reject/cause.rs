@@ -271,6 +271,10 @@ causes! {
         LoginNotRecent = "auth_time is longer ago than the rule's max_age",
             "The user has to log in again: see the rule's `step_up.max_age`.";
     }
+    StepUpDemanded {
+        LoginDemanded = "the service demands a login of this session, and auth_time is missing, is before the demand, or comes with an acr that is not accepted",
+            "`portcullis revoke list --kind step_up` shows the demands; `portcullis revoke lift` undoes one.";
+    }
     SessionRevoked {
         Revoked = "the service says that it was revoked",
             "`portcullis revoke list` shows the caller.";
@@ -508,6 +512,8 @@ causes! {
             "Set `--future-iat-tolerance` and `revocation.future_iat_tolerance` to the same value.";
         ClockBehind = "the service's clock is behind ours",
             "Compare the clocks of both hosts.";
+        RegionsBehind = "the service does not know the revocations of other regions that `revocation.regions` requires",
+            "A region is cut off, or is not joined: see `regions` in the service's /readyz, and docs/regions.md.";
         IntrospectionNotSent = "the introspection request could not be sent",
             "The cluster in `introspection.cluster` is unknown, has no endpoint, or is at its limits.";
         IntrospectionUnanswered = "the introspection server does not answer",
@@ -561,6 +567,7 @@ impl From<StoreError> for Cause {
             StoreError::RetentionTooShort => Cause::RetentionTooShort,
             StoreError::ToleranceTooShort => Cause::ToleranceTooShort,
             StoreError::ClockBehind => Cause::ClockBehind,
+            StoreError::RegionsBehind => Cause::RegionsBehind,
         }
     }
 }

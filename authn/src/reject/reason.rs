@@ -120,6 +120,10 @@ faults! {
     StepUpRequired = "STEP_UP_REQUIRED", 401, 401, Some("insufficient_user_authentication"),
         "another or a more recent login is required",
         "The challenge names the accepted `acr` values and the age: the client must send the user to the issuer with them as `acr_values` and `max_age`. If users come back with the same login, check that the issuer puts `acr` and `auth_time` into the token.";
+    /// The service demands that the user of this session logs in again, by hijack detection or by an operator (RFC 9470).
+    StepUpDemanded = "STEP_UP_DEMANDED", 401, 401, Some("insufficient_user_authentication"),
+        "a login is demanded of this session",
+        "The challenge has `max_age` and the accepted `acr` values: the client must send the user to the issuer with them. If users come back and are refused again, check that the issuer puts a new `auth_time` into the token, and the `acr` of `revocation.step_up`. `portcullis revoke list --kind step_up` shows the demands with their reasons.";
     /// The token, or its session, user, client, key or issuer, was revoked.
     SessionRevoked = "SESSION_REVOKED", 403, 401, TOKEN, "the session was revoked",
         "It was revoked. `portcullis revoke list` shows each revocation with its caller and reason; `portcullis audit` also shows logouts and ended sessions. `portcullis revoke lift` undoes a revocation.";

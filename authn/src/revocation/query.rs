@@ -23,6 +23,10 @@ pub struct RevocationQuery {
     pub(crate) session: Option<(Kind, RevocationKey)>,
     /// Names its user.
     pub(crate) user: Option<RevocationKey>,
+    /// When the user logged in, compared with demands for a login; 0 if that is not known.
+    login: UnixSeconds,
+    /// How many of the keys, before the shared ones, are demands for a login.
+    demands: usize,
     /// How many of the keys, at the end of the list, are shared by many tokens: client, signing key, issuer.
     shared: usize,
     /// The newest verdict, and when its check was sent.
@@ -35,7 +39,7 @@ pub struct RevocationQuery {
     clear: AtomicU64,
 }
 
-/// Identifies exactly one query: all of its keys and `issued`. Two tokens may share a `jti`, and only the whole shows that
+/// Identifies exactly one query: all of its keys, `issued` and `login`. Two tokens may share a `jti`, and only the whole shows that
 /// they share a verdict.
 #[derive(Debug)]
 enum Digest {
@@ -52,6 +56,7 @@ impl PartialEq for RevocationQuery {
     fn eq(&self, other: &Self) -> bool {
         self.keys == other.keys
             && self.issued == other.issued
+            && self.login == other.login
             && self.needs == other.needs
             && self.shared == other.shared
     }
@@ -148,7 +153,9 @@ impl RevocationQuery {
         };
         let index = whose.index;
         let mut keys = keys(revocation, whose, payload, signing_input, thumbprint)?;
-        keys.sort_by_key(|(kind, _)| kind.is_shared());
+        keys.sort_by_key(|(kind, _)| (kind.is_shared(), *kind == Kind::StepUp));
+        let demands = keys.iter().filter(|(kind, _)| *kind == Kind::StepUp).count();
+        let login = revocation.step_up.as_ref().map_or(UnixSeconds(0), |step_up| step_up.time_of_login(payload));
         let shared = keys.iter().filter(|(kind, _)| kind.is_shared()).count();
         let first = |wanted| keys.iter().copied().find(|(kind, _)| *kind == wanted);
         let session = first(Kind::Session).or_else(|| first(Kind::Token));
@@ -159,7 +166,7 @@ impl RevocationQuery {
             return Err(Rejection::new(Cause::NothingToRevoke));
         }
         let digest = Digest::Lazy { derived: Arc::clone(&revocation.derived), once: OnceLock::new() };
-        Ok(Self { session, user, ..Self::with(keys, shared, issued, revocation.needs(index), digest) })
+        Ok(Self { session, user, login, demands, ..Self::with(keys, shared, issued, revocation.needs(index), digest) })
     }
 
     /// With a digest that stands for it.
@@ -176,14 +183,15 @@ impl RevocationQuery {
     fn with(keys: Vec<RevocationKey>, shared: usize, issued: UnixSeconds, needs: Retention, digest: Digest) -> Self {
         let [refreshed, sighted, clear] = [0, 0, 0].map(AtomicU64::new);
         let (verdict, session, user) = (NewestVerdict::default(), None, None);
-        Self { keys, shared, issued, needs, digest, session, user, verdict, refreshed, sighted, clear }
+        let (login, demands) = (UnixSeconds(0), 0);
+        Self { keys, login, demands, shared, issued, needs, digest, session, user, verdict, refreshed, sighted, clear }
     }
 
     /// Two queries with the same digest are the same.
     pub fn digest(&self) -> &[u8; 16] {
         match &self.digest {
             Digest::Known(digest) => digest,
-            Digest::Lazy { derived, once } => once.get_or_init(|| digest(derived, &self.keys, self.issued)),
+            Digest::Lazy { derived, once } => once.get_or_init(|| digest(derived, &self.keys, self.issued, self.login)),
         }
     }
 
@@ -242,10 +250,32 @@ impl RevocationQuery {
 
     /// The verdict from one answer for each of [`RevocationQuery::keys`].
     pub fn judge(&self, answers: impl IntoIterator<Item = Answer>) -> Verdict {
-        match answers.into_iter().position(|answer| answer.ends(self.issued.0)) {
-            Some(position) => Verdict::Dead { by: KeyPosition::new(position) },
-            None => Verdict::Live,
+        let mut demand = None;
+        for (position, answer) in answers.into_iter().enumerate() {
+            let is_demand = self.is_demand(position);
+            if answer.ends(if is_demand { self.login.0 } else { self.issued.0 }) {
+                let dead = Verdict::Dead { by: KeyPosition::new(position) };
+                if !is_demand {
+                    return dead;
+                }
+                demand = Some(dead);
+            }
         }
+        // A login does not help a token that was revoked: the client is told so first.
+        demand.unwrap_or(Verdict::Live)
+    }
+
+    /// Why a request is refused by a key of this query.
+    pub(crate) fn cause(&self, by: KeyPosition) -> Cause {
+        match by.get() {
+            Some(position) if self.is_demand(position) => Cause::LoginDemanded,
+            Some(_) | None => Cause::Revoked,
+        }
+    }
+
+    fn is_demand(&self, position: usize) -> bool {
+        let end = self.keys.len().saturating_sub(self.shared);
+        position < end && position >= end.saturating_sub(self.demands)
     }
 }
 
@@ -282,15 +312,24 @@ pub(crate) fn keys(
                 }
             }
             Kind::Issuer => [Some(issuer), entry].into_iter().flatten().for_each(|issuer| add(kind, issuer, b"")),
+            Kind::StepUp => {}
         }
+    }
+    if revocation.step_up.is_some() {
+        let of = |wanted: Kind| keys.iter().filter(move |(kind, _)| *kind == wanted).map(|(_, key)| *key);
+        let mut named: Vec<RevocationKey> = of(Kind::Session).collect();
+        if named.is_empty() {
+            named.extend(of(Kind::Token));
+        }
+        keys.extend(named.into_iter().map(|key| (Kind::StepUp, revocation.derived.step_up_key(key))));
     }
     Ok(keys)
 }
 
-fn digest(derived: &DerivedKeys, keys: &[RevocationKey], issued: UnixSeconds) -> [u8; 16] {
-    let mut parts: Vec<&[u8]> = Vec::with_capacity(keys.len().saturating_add(1));
-    let issued = issued.0.to_be_bytes();
-    parts.push(&issued);
+fn digest(derived: &DerivedKeys, keys: &[RevocationKey], issued: UnixSeconds, login: UnixSeconds) -> [u8; 16] {
+    let mut parts: Vec<&[u8]> = Vec::with_capacity(keys.len().saturating_add(2));
+    let (issued, login) = (issued.0.to_be_bytes(), login.0.to_be_bytes());
+    parts.extend([issued.as_slice(), &login]);
     parts.extend(keys.iter().map(|key| key.0.as_slice()));
     derived.cache_mac(&parts)
 }

@@ -21,7 +21,7 @@ pub(crate) fn needed(bounds: &Lifetimes, future_iat_tolerance: u64, kinds: &[Kin
     let asks = |wanted: fn(Kind) -> bool| kinds.iter().any(|kind| wanted(*kind));
     let token = asks(|kind| kind == Kind::Token);
     // A signing key is revoked forever.
-    let login = asks(|kind| matches!(kind, Kind::Session | Kind::User | Kind::Client | Kind::Issuer));
+    let login = asks(|kind| matches!(kind, Kind::Session | Kind::User | Kind::Client | Kind::Issuer | Kind::StepUp));
     Retention {
         token: if token { seconds(bounds.max_lifetime) } else { 0 },
         login: if login { seconds(bounds.max_lifetime.max(bounds.max_session)) } else { 0 },

@@ -7,6 +7,7 @@ use wire::Kind;
 use wire::Retention;
 
 use super::{FeedSettings, FeedWord, KeyCache, Known, RevocationQuery};
+use crate::claims::step_up::StepUp;
 use crate::time::Monotonic;
 
 /// How checks are sent to the session service.
@@ -22,11 +23,23 @@ pub struct Revocation {
     /// The retention that each issuer's tokens need, in the document's order.
     pub(crate) needs: Vec<Retention>,
     pub(crate) kinds: Vec<Kind>,
+    /// The login that counts after a demand. `None`: demands are not asked for.
+    pub(crate) step_up: Option<StepUp>,
     pub(crate) memo: KeyCache,
     /// `None`: each token is asked about.
     pub feed: Option<FeedSettings>,
+    /// `None`: nothing is asked about other regions.
+    pub regions: Option<RegionSettings>,
     /// How far ahead of our clock a token may be issued. Seconds.
     pub future_iat_tolerance: u64,
+}
+
+/// What is required of the service's knowledge of other regions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegionSettings {
+    pub max_lag: Duration,
+    /// An answer of a service that lags more does not count. Otherwise it is only reported.
+    pub closes: bool,
 }
 
 const SHARED_AGE: f64 = 0.1;

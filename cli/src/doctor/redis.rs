@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use authn::reject::Cause;
-use service::{Effort, Inspection, RedisOptions, ServerReport, inspect};
+use service::{Effort, Inspection, RedisOptions, ServerReport, inspect, inspect_sentinels};
 
 use super::finding::{Finding, Report, Severity};
-use super::machine;
+use super::{machine, sentinels};
 
 const EFFORT_PINGS: usize = 50;
 const EFFORT_NAMES: u64 = 50_000;
@@ -16,12 +16,23 @@ const MEMORY_WARNING: u64 = 80;
 /// Seconds since a replica last acknowledged; it does so every second.
 const REPLICA_LAG: u64 = 10;
 
-pub fn look(report: &mut Report, redis: &RedisOptions, limit: Duration, tolerance: Duration) -> Result<()> {
+/// What the service is started with.
+pub struct Expected {
+    /// For a round trip.
+    pub limit: Duration,
+    pub min_replicas: usize,
+    /// For clocks.
+    pub tolerance: Duration,
+}
+
+pub fn look(report: &mut Report, redis: &RedisOptions, expected: &Expected) -> Result<()> {
+    let limit = expected.limit;
     let effort = Effort { pings: EFFORT_PINGS, names: EFFORT_NAMES, limit };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    sentinels::look(report, &runtime.block_on(inspect_sentinels(redis, limit))?);
     for Inspection { address, state } in runtime.block_on(inspect(redis, effort))? {
         match state {
-            Ok(server) => look_at(report, &address, &server, limit, tolerance),
+            Ok(server) => look_at(report, &address, &server, expected),
             Err((error, reason)) => {
                 let cause = Cause::from(error);
                 report.found(Finding {
@@ -38,7 +49,7 @@ pub fn look(report: &mut Report, redis: &RedisOptions, limit: Duration, toleranc
     Ok(())
 }
 
-fn look_at(report: &mut Report, address: &str, server: &ServerReport, limit: Duration, tolerance: Duration) {
+fn look_at(report: &mut Report, address: &str, server: &ServerReport, expected: &Expected) {
     let info = &server.info;
     let text = |name: &str| info.get(name).map_or("", String::as_str);
     let mut found = |name, severity, what: String, why, mend: &str, link: &str| {
@@ -71,6 +82,14 @@ fn look_at(report: &mut Report, address: &str, server: &ServerReport, limit: Dur
         let mend = "name the primary, or use redis-mode sentinel or cluster";
         found("redis_replica", Severity::Error, "it is a replica".to_owned(), why, mend, "docs/faults.md");
     }
+    let is_online = |(_, replica): &(&String, &String)| replica.split(',').any(|part| part == "state=online");
+    let online = info.iter().filter(|(name, _)| is_replica(name)).filter(is_online).count();
+    if text("role") == "master" && online < expected.min_replicas {
+        let what = format!("{online} of its replicas are online, and the service waits for {}", expected.min_replicas);
+        let why = "no revocation is acknowledged";
+        let mend = "start the replicas, or lower --min-replicas of the service";
+        found("redis_few_replicas", Severity::Error, what, why, mend, "docs/operations.md");
+    }
     for (name, replica) in info.iter().filter(|(name, _)| is_replica(name)) {
         let field = |field: &str| replica.split(',').find_map(|part| part.strip_prefix(field)).unwrap_or("");
         let lag = field("lag=").parse::<u64>().unwrap_or(u64::MAX);
@@ -100,8 +119,8 @@ fn look_at(report: &mut Report, address: &str, server: &ServerReport, limit: Dur
         let mend = "look at what wrote them; delete those that are not needed";
         found("redis_names_stay", Severity::Warning, what, why, mend, "docs/operations.md#capacity");
     }
-    latency(report, address, server, limit);
-    machine::clock(report, &format!("Redis at {address}"), server.clock_ahead_millis, tolerance);
+    latency(report, address, server, expected.limit);
+    machine::clock(report, &format!("Redis at {address}"), server.clock_ahead_millis, expected.tolerance);
     let seen = if server.names.is_cut { "more than " } else { "" };
     report.passed(
         "redis",

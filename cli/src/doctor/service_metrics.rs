@@ -13,6 +13,9 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Filters that follow the feed may accept proofs of this age.
 const FEED_SECONDS: f64 = 5.0;
 const OURS: &str = env!("CARGO_PKG_VERSION");
+/// As the service judges it: a region is cut off after this time without a proof.
+const REGION_SECONDS: f64 = 30.0;
+const REGIONS: &str = "docs/regions.md";
 const NOT_READY: &str = "docs/operations.md#store-not-ready";
 
 /// `url`: the admin listener.
@@ -106,8 +109,40 @@ fn metrics(report: &mut Report, whose: &str, scrape: &Scrape, now: UnixSeconds) 
         let mend = "look at its metric portcullis_feed_rounds_total, and at Redis";
         found("feed", Severity::Warning, &what, why, mend, "docs/feed.md");
     }
+    regions(report, whose, scrape, now);
     if report.findings.len() == before {
         report.passed("metrics", format!("{whose}: nothing in its metrics is wrong"));
+    }
+}
+
+/// The other regions that it follows.
+fn regions(report: &mut Report, whose: &str, scrape: &Scrape, now: UnixSeconds) {
+    for (labels, complete) in scrape.of("region_complete_timestamp_seconds") {
+        let region = label(labels, "region").unwrap_or_default();
+        let age = now.0 as f64 - complete;
+        if age > REGION_SECONDS {
+            let since = if complete > 0.0 { format!("for {age:.0} s") } else { "since it started".to_owned() };
+            report.found(Finding {
+                name: "region_cut_off",
+                severity: Severity::Error,
+                what: format!("{whose}: it has not heard everything of the region {region} {since}"),
+                why: "revocations that were made there do not hold here",
+                mend: "look at portcullis_region_requests_total and the log of this service, and at the service there"
+                    .to_owned(),
+                link: REGIONS.to_owned(),
+            });
+        }
+    }
+    for (labels, _) in scrape.of("region_mismatch").filter(|(_, value)| *value > 0.0) {
+        let of = |name| label(labels, name).unwrap_or_default();
+        report.found(Finding {
+            name: "region_mismatch",
+            severity: Severity::Error,
+            what: format!("{whose}: the region {} differs in {}", of("region"), of("what")),
+            why: "revocations of one region may have no effect in the other, or end too early",
+            mend: "give the services of all regions the same secrets, lifetimes and tolerance, and synchronise their clocks".to_owned(),
+            link: REGIONS.to_owned(),
+        });
     }
 }
 
@@ -128,7 +163,9 @@ mod tests {
         let healthy = "portcullis_store_ready 1\nportcullis_redis_evicted_keys 0\nportcullis_signing_ready 1\n\
                        portcullis_revocations_failed_total{reason=\"unknown\"} 0\n\
                        portcullis_status_lists_total{event=\"full\"} 0\nportcullis_status_lists_total{event=\"built\"} 3\n\
-                       portcullis_feed_followers 2\nportcullis_feed_complete_timestamp_seconds 1749999998\n";
+                       portcullis_feed_followers 2\nportcullis_feed_complete_timestamp_seconds 1749999998\n\
+                       portcullis_region_complete_timestamp_seconds{region=\"eu\"} 1749999997\n\
+                       portcullis_region_mismatch{region=\"eu\",what=\"clock\"} 0\n";
         assert!(found(healthy).is_empty());
         for (from, to, name) in [
             ("store_ready 1", "store_ready 0", "store_not_ready"),
@@ -138,6 +175,9 @@ mod tests {
             ("\"full\"} 0", "\"full\"} 1", "status_lists_full"),
             ("1749999998", "1749999990", "feed"),
             ("1749999998", "0", "feed"),
+            ("1749999997", "1749999900", "region_cut_off"),
+            ("1749999997", "0", "region_cut_off"),
+            ("\"clock\"} 0", "\"clock\"} 1", "region_mismatch"),
         ] {
             assert_eq!(found(&healthy.replace(from, to)), [name], "{to}");
         }

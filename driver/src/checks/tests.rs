@@ -4,7 +4,7 @@ use wire::Retention;
 const NEEDS: Retention = Retention { token: 600, login: 3600 };
 
 fn reply(answers: &[Answer]) -> Reply {
-    Reply { keeps: NEEDS, answers: answers.to_vec(), claims: Vec::new() }
+    Reply { keeps: NEEDS, regions: wire::check::RegionsMoment::UNKNOWN, answers: answers.to_vec(), claims: Vec::new() }
 }
 use authn::revocation::KeyPosition;
 use authn::time::UnixSeconds;

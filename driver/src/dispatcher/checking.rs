@@ -230,8 +230,11 @@ impl Dispatcher {
         now: Now,
     ) {
         host.record(Metric::CheckMicroseconds, &[], microseconds(now.monotonic.since(sent)));
-        match self.read_reply(question, reply) {
-            Ok(reply) => {
+        let read = self.read_reply(question, reply);
+        let regions = read.as_ref().ok().map(|reply| reply.regions);
+        let may_count = regions.is_none_or(|regions| self.regions_allow(host, regions, sent, now));
+        match read {
+            Ok(reply) if may_count => {
                 let Some(checking) = &mut self.checking else { return };
                 let claims = checking.claims.answered(batch, &reply.claims);
                 let answered = checking.checks.answered(batch, &reply);
@@ -246,7 +249,8 @@ impl Dispatcher {
                     self.wakes.wake(stream, Wake::Claimed(outcome(claimed)));
                 }
             }
-            Err(failure) => {
+            read => {
+                let failure = read.err().unwrap_or(CheckFailure::Service(StoreError::RegionsBehind));
                 self.counts.count(Counter::CheckFailed(failure));
                 let (reason, cause) = meaning(failure);
                 self.checks_failed(batch, reason, cause);
@@ -414,11 +418,12 @@ pub(super) fn call_service(
 }
 
 pub(super) fn needs(revocation: &Revocation, wall: UnixSeconds) -> Needs {
-    Needs {
+    let needs = Needs {
         // The policy caps it far below.
         future_iat_tolerance_seconds: u16::try_from(revocation.future_iat_tolerance).unwrap_or(u16::MAX),
         now_seconds: wall.0,
-    }
+    };
+    if revocation.regions.is_some() { needs.asking_about_regions() } else { needs }
 }
 
 /// The result of a check without an answer, for the requests that wait for it.
@@ -435,7 +440,8 @@ fn meaning(failure: CheckFailure) -> (Unavailable, Cause) {
                 | StoreError::StoreUnsafe
                 | StoreError::RetentionTooShort
                 | StoreError::ToleranceTooShort
-                | StoreError::ClockBehind => NotToBeTrusted,
+                | StoreError::ClockBehind
+                | StoreError::RegionsBehind => NotToBeTrusted,
             };
             (reason, error.into())
         }

@@ -72,6 +72,10 @@ fn identity(revocation: &Revocation, settings: &FeedSettings) -> [u8; 32] {
     }
     identity.update(settings.max_bytes.to_be_bytes());
     identity.update(settings.lag.as_nanos().to_be_bytes());
+    if let Some(regions) = revocation.regions {
+        identity.update(regions.max_lag.as_nanos().to_be_bytes());
+        identity.update([u8::from(regions.closes)]);
+    }
     identity.finalize().into()
 }
 
@@ -160,16 +164,11 @@ impl Dispatcher {
             return feed.stop(now.monotonic);
         }
         let read = self.read_feed(poll, reply);
+        let proof = read.as_ref().ok().filter(|reply| reply.news.is_proof()).map(|reply| reply.regions);
+        let may_count = proof.is_none_or(|regions| self.regions_allow(host, regions, sent, now));
         let Some(feed) = &mut self.feed else { return };
         match read {
-            Err(result) => {
-                self.counts.count(Counter::FeedPoll(result));
-                match result {
-                    FeedResult::Trouble(trouble) => feed.following.refused(trouble, now.monotonic),
-                    _ => feed.following.failed(now.monotonic),
-                }
-            }
-            Ok(reply) => {
+            Ok(reply) if may_count => {
                 let change = feed.following.on_reply(reply, sent, now.monotonic);
                 self.counts.count(Counter::FeedPoll(match &change {
                     Change::Proof => FeedResult::Proof,
@@ -180,6 +179,15 @@ impl Dispatcher {
                 self.take_news(host, &change, now.monotonic);
                 if matches!(change, Change::Keys(_) | Change::Snapshot) {
                     self.judge_streams(host, now);
+                }
+            }
+            read => {
+                let behind = FeedResult::Trouble(Trouble::Store(StoreError::RegionsBehind));
+                let result = read.err().unwrap_or(behind);
+                self.counts.count(Counter::FeedPoll(result));
+                match result {
+                    FeedResult::Trouble(trouble) => feed.following.refused(trouble, now.monotonic),
+                    _ => feed.following.failed(now.monotonic),
                 }
             }
         }

@@ -3,7 +3,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use wire::check::{Asked, Claimed, StoreError};
+use wire::check::{Asked, Claimed, RegionsMoment, StoreError};
 use wire::feed::{self, Cursor, MAX_KEYS, Membership, News, Polled, Reply, Trouble, piece_of};
 use wire::sightings::{self, Reported, Sighting};
 use wire::{Answer, DerivedKeys, Retention, RevocationKey};
@@ -15,6 +15,8 @@ pub struct FakeService {
     pub keys: DerivedKeys,
     pub revoked: BTreeMap<RevocationKey, Answer>,
     pub keeps: Retention,
+    /// What it says of other regions.
+    pub regions: RegionsMoment,
     /// It cannot tell.
     pub fails: Option<StoreError>,
     /// Proofs that were claimed.
@@ -37,6 +39,7 @@ impl FakeService {
             keys,
             revoked: BTreeMap::new(),
             keeps: Retention::LONGEST,
+            regions: RegionsMoment::of(0),
             fails: None,
             used_proofs: RefCell::default(),
             log: Vec::new(),
@@ -85,7 +88,7 @@ impl FakeService {
             Some((Some(piece), from)) => self.piece(piece, from),
             None => self.piece(0, self.log.len()),
         };
-        let reply = Reply { keeps: self.keeps, cursor: news.0, news: news.1 };
+        let reply = Reply { keeps: self.keeps, regions: self.regions, cursor: news.0, news: news.1 };
         Some(FakeReply::new(200, feed::CONTENT_TYPE, polled.reply(&self.keys, &reply)))
     }
 
@@ -139,6 +142,7 @@ impl FakeService {
                 let mut used = self.used_proofs.borrow_mut();
                 let mut claim = |digest| if used.insert(digest) { Claimed::First } else { Claimed::Again };
                 let claims: Vec<Claimed> = asked.proofs().iter().map(|proof| claim(proof.digest)).collect();
+                let asked = asked.with_regions(self.regions);
                 FakeReply::new(200, content_type, asked.answers(&self.keys, self.keeps, &answers, &claims))
             }
         }

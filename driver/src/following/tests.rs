@@ -21,12 +21,17 @@ fn follower() -> Following {
 
 fn keys(keys: &[RevocationKey], complete_millis: i32, more: bool) -> Reply {
     let news = News::Keys { complete_millis, more, keys: keys.to_vec() };
-    Reply { keeps: Retention::LONGEST, cursor: cursor(9), news }
+    Reply { keeps: Retention::LONGEST, regions: wire::check::RegionsMoment::UNKNOWN, cursor: cursor(9), news }
 }
 
 fn piece(piece: u16, pieces: u16, inside: &[RevocationKey]) -> Reply {
     let membership = Membership::of(inside.iter().copied()).unwrap();
-    Reply { keeps: Retention::LONGEST, cursor: cursor(8), news: News::Piece { piece, pieces, membership } }
+    Reply {
+        keeps: Retention::LONGEST,
+        regions: wire::check::RegionsMoment::UNKNOWN,
+        cursor: cursor(8),
+        news: News::Piece { piece, pieces, membership },
+    }
 }
 
 /// With a snapshot of one piece, complete as of 1 s.

@@ -16,6 +16,7 @@ mod histories;
 mod introspection;
 mod keys;
 mod random;
+mod regions;
 mod sightings;
 mod streams;
 mod support;

@@ -3,6 +3,7 @@
 #![allow(rustdoc::bare_urls, reason = "the doc comment of an option is its help text")]
 
 mod admin;
+mod changes;
 mod file_store;
 mod join;
 mod named_store;
@@ -24,13 +25,15 @@ use wire::{Retention, Secret};
 
 use crate::app::tls::ListenerTls;
 use crate::base::limits::MAX_SKEW;
+use crate::domain::clients::{self, ClientsError};
 use crate::domain::provider_events::{Provider, Providers, ProvidersError};
-use crate::domain::regions::{EXTRA_TTL, PeerError};
+use crate::domain::regions::{EXTRA_TTL, Peer, PeerError};
 use crate::domain::revocations::Policy;
 use crate::domain::{feed, hijack};
 use crate::http::admin::{AdminToken, AdminTokenError};
 use crate::signing::{KeySource, UriError};
 pub use admin::AdminOptions;
+pub use changes::RELOADED_OPTIONS;
 pub use file_store::{FileStore, only_redis_to_create};
 pub use join::JoinOptions;
 pub use named_store::NamedStore;
@@ -223,6 +226,8 @@ pub enum OptionsError {
     Providers(#[from] ProvidersError),
     #[error(transparent)]
     SightingsFile(#[from] SightingsFileError),
+    #[error(transparent)]
+    Clients(#[from] ClientsError),
     #[error("`token-claims` of `{0}` is given twice")]
     TokenClaims(String),
     #[error("`{0}` must not be empty")]
@@ -238,6 +243,10 @@ pub enum OptionsError {
         "--join-secret-file {join} contains the same secret as {other}, which others than our regions have; use two"
     )]
     JoinSecret { join: PathBuf, other: PathBuf },
+    #[error(
+        "`join-secret-file` and `dangerously-allow-replica` exclude each other: nobody knows whether a replica has every revocation"
+    )]
+    JoinReplica,
     #[error(transparent)]
     Peer(#[from] PeerError),
     #[error("`signing-sessions` of all keys in tokens together must be at most {0}")]
@@ -274,6 +283,9 @@ impl Options {
                 return Err(OptionsError::TokenClaims(issuer.clone()));
             }
         }
+        if self.dangerously_allow_replica && !self.join.join_secret_files.is_empty() {
+            return Err(OptionsError::JoinReplica);
+        }
         self.sessions.keys()?;
         self.session_config().map(drop)
     }
@@ -285,7 +297,11 @@ impl Options {
         let providers = self.providers_file.as_deref().map(providers_file::read).transpose()?.unwrap_or_default();
         providers.check(&[])?;
         let more = self.key_files()?;
-        let theirs = providers.providers.iter().flat_map(Provider::secret_files);
+        let clients = self.sessions.clients_file.as_deref().map(clients::secret_files).transpose()?.unwrap_or_default();
+        let sightings = self.sightings.settings()?;
+        let webhook = sightings.as_ref().and_then(hijack::Settings::token_file);
+        let of_clients = clients.iter().map(PathBuf::as_path).chain(webhook);
+        let theirs = providers.providers.iter().flat_map(Provider::secret_files).chain(of_clients);
         let ours = self.secret_files.iter().chain(&self.sessions.session_secret_files).chain([&self.admin_token_file]);
         for join in &self.join.join_secret_files {
             let secret = secret_files::read(join)?;
@@ -316,7 +332,7 @@ impl Options {
             admin_token,
             providers,
             join_secrets: self.join.secrets()?,
-            sightings: self.sightings.settings()?,
+            sightings,
         })
     }
 
@@ -348,6 +364,12 @@ impl Options {
     /// The options about sessions do not fit together.
     pub fn session_config(&self) -> Result<Option<crate::domain::sessions::Config>, OptionsError> {
         self.sessions.config(self.max_lifetime, self.future_iat_tolerance.saturating_add(MAX_SKEW))
+    }
+
+    /// The issuers that are known without a filter that reports them.
+    pub fn known_issuers(&self, providers: &Providers) -> Vec<String> {
+        let own = self.issuers.iter().chain(&self.sessions.session_issuer);
+        own.chain(providers.subject_issuers()).cloned().collect()
     }
 
     pub fn revocation_policy(&self, providers: &Providers) -> Policy {
@@ -405,6 +427,17 @@ impl Options {
     /// Rounded up: a revocation rather ends one second of logins too many.
     pub fn future_iat_tolerance_seconds(&self) -> u64 {
         round_up(self.future_iat_tolerance)
+    }
+}
+
+/// The other regions that are followed.
+///
+/// # Errors
+/// A URL or a file that cannot be used.
+pub fn peers(options: &Options, files: &Files) -> Result<Vec<Peer>, OptionsError> {
+    match files.join_secrets.first() {
+        Some(secret) => Ok(options.join.peers(secret)?),
+        None => Ok(Vec::new()),
     }
 }
 

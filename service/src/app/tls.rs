@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 /// How often the files are checked for changes.
@@ -32,6 +33,14 @@ pub enum Listener {
     Admin,
 }
 
+/// What new connections of a listener use: a new one each time the files have changed, or others are named.
+#[derive(Debug)]
+pub struct ListenerConfig {
+    listener: Listener,
+    say: Arc<watch::Sender<Arc<ServerConfig>>>,
+    watching: JoinHandle<()>,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("cannot read {path}: {why}")]
@@ -52,16 +61,6 @@ impl fmt::Display for Listener {
 }
 
 impl ListenerTls {
-    /// The configuration of `listener`, and a new one each time the files have changed.
-    ///
-    /// # Errors
-    /// The file that cannot be used.
-    pub fn serve(self, listener: Listener) -> Result<watch::Receiver<Arc<ServerConfig>>, TlsError> {
-        let (say, hear) = watch::channel(Arc::new(self.config(listener)?));
-        tokio::spawn(self.watch(listener, say));
-        Ok(hear)
-    }
-
     /// # Errors
     /// The file that cannot be used.
     pub fn config(&self, listener: Listener) -> Result<ServerConfig, TlsError> {
@@ -93,7 +92,7 @@ impl ListenerTls {
     }
 
     /// Sends a new configuration each time the files have changed, until the receiver is gone.
-    async fn watch(self, listener: Listener, say: watch::Sender<Arc<ServerConfig>>) {
+    async fn watch(self, listener: Listener, say: Arc<watch::Sender<Arc<ServerConfig>>>) {
         let mut read = self.texts().await;
         loop {
             tokio::select! {
@@ -121,6 +120,27 @@ impl ListenerTls {
             texts.push(tokio::fs::read(path).await.ok());
         }
         texts
+    }
+}
+
+impl ListenerConfig {
+    /// # Errors
+    /// The file that cannot be used.
+    pub fn of(files: ListenerTls, listener: Listener) -> Result<Self, TlsError> {
+        let say = Arc::new(watch::Sender::new(Arc::new(files.config(listener)?)));
+        let watching = tokio::spawn(files.watch(listener, Arc::clone(&say)));
+        Ok(Self { listener, say, watching })
+    }
+
+    pub fn subscribe(&self) -> watch::Receiver<Arc<ServerConfig>> {
+        self.say.subscribe()
+    }
+
+    /// `config` is what was read from these files.
+    pub fn replace(&mut self, files: ListenerTls, config: ServerConfig) {
+        self.watching.abort();
+        self.say.send_replace(Arc::new(config));
+        self.watching = tokio::spawn(files.watch(self.listener, Arc::clone(&self.say)));
     }
 }
 

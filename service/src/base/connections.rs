@@ -78,10 +78,10 @@ pub fn closed_counters() -> Counters {
     Counters::new("reason", Closed::ALL.map(Closed::name))
 }
 
-/// HTTP/1.1 and HTTP/2 with prior knowledge on one port.
+/// HTTP/1.1 and HTTP/2 with prior knowledge on one port. A request is served by the newest routes.
 pub async fn accept(
     listener: TcpListener,
-    routes: Router,
+    routes: watch::Receiver<Router>,
     limits: Limits,
     tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     closed: Counters,
@@ -171,12 +171,11 @@ pub async fn accept(
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     http: &auto::Builder<TokioExecutor>,
     stream: S,
-    routes: Router,
+    routes: watch::Receiver<Router>,
     connection: Connection,
     certificate: Option<Certificate>,
     on_stop: watch::Receiver<bool>,
 ) {
-    let routes = TowerToHyperService::new(routes);
     let of_request = connection.clone();
     let slots = Arc::new(Semaphore::new(UNAUTHENTICATED_REQUESTS));
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -184,7 +183,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
         }
-        let (routes, connection, slots) = (routes.clone(), of_request.clone(), Arc::clone(&slots));
+        let routes = TowerToHyperService::new(routes.borrow().clone());
+        let (connection, slots) = (of_request.clone(), Arc::clone(&slots));
         async move {
             let _slot = if connection.is_authenticated() { None } else { slots.acquire_owned().await.ok() };
             routes.call(request).await

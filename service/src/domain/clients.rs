@@ -79,13 +79,8 @@ impl Clients {
     /// # Errors
     /// The first error.
     pub async fn load(&self, path: &Path) -> Result<(), ClientsError> {
-        let bytes = read(path).await?;
-        let form = |source| ClientsError::Form { path: path.to_path_buf(), source };
-        let file: File = serde_json::from_slice(&bytes).map_err(form)?;
-        if file.clients.len() > MAX_CLIENTS {
-            return Err(ClientsError::TooMany);
-        }
-        let directory = path.parent().unwrap_or(Path::new("."));
+        let file = parse(path, &read(path).await?)?;
+        let directory = directory_of(path);
         let mut clients = HashMap::new();
         for listed in file.clients {
             let id = listed.client_id.clone();
@@ -138,6 +133,16 @@ impl Clients {
     }
 }
 
+/// The files with secrets of clients that the file at `path` names.
+///
+/// # Errors
+/// As for [`Clients::load`].
+pub fn secret_files(path: &Path) -> Result<Vec<PathBuf>, ClientsError> {
+    let bytes = std::fs::read(path).map_err(|source| ClientsError::Read { path: path.to_path_buf(), source })?;
+    let files = parse(path, &bytes)?.clients.into_iter().flat_map(|client| client.secret_files);
+    Ok(files.map(|file| directory_of(path).join(file)).collect())
+}
+
 /// Reads the file again at intervals, as long as `clients` is in use elsewhere: secrets may be in other files.
 pub async fn watch(clients: Arc<Clients>, path: PathBuf) {
     let mut said = String::new();
@@ -160,6 +165,20 @@ impl fmt::Debug for Known {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Known").field("may", &self.may).finish_non_exhaustive()
     }
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<File, ClientsError> {
+    let form = |source| ClientsError::Form { path: path.to_path_buf(), source };
+    let file: File = serde_json::from_slice(bytes).map_err(form)?;
+    match file.clients.len() > MAX_CLIENTS {
+        true => Err(ClientsError::TooMany),
+        false => Ok(file),
+    }
+}
+
+/// Secrets may be named relative to the file.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
 }
 
 async fn read(path: &Path) -> Result<Vec<u8>, ClientsError> {

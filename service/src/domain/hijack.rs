@@ -100,11 +100,8 @@ impl Hijack {
         Self { settings, exempt, places, store, replay_guard, ring, reaction, metrics, judging, work }
     }
 
-    /// Reads the database of places again when it changes, and sends what goes to the webhook, until `stop`.
+    /// Sends what goes to the webhook, until `stop`, or until all is sent that was taken before another one took this one's place.
     pub fn start(&self, stop: &Receiver<bool>) {
-        if let Some(places) = &self.places {
-            self.work.spawn(Arc::clone(places).watch(stop.clone()));
-        }
         self.reaction.start(&self.work, stop);
     }
 

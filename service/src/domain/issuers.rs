@@ -12,6 +12,7 @@ use wire::check::{NamedIssuer, StoreError};
 use wire::{Kind, Kinds, Retention, TENANT_PLACEHOLDER, issuer_matches};
 
 use crate::base::clock::unix_seconds;
+use crate::base::current::Current;
 use store::{IssuerBounds, IssuerRegistry, KnownIssuer};
 pub use unknown::Unknown;
 
@@ -38,7 +39,7 @@ pub struct Issuers {
 #[derive(Debug)]
 struct Known {
     /// Of the options, of sessions and of providers. Which kinds are asked about is not known.
-    configured: Vec<String>,
+    configured: Current<Vec<String>>,
     told: Mutex<HashMap<String, Told>>,
 }
 
@@ -55,6 +56,11 @@ struct Told {
 impl Issuers {
     pub fn new(registry: Arc<dyn IssuerRegistry>, configured: Vec<String>) -> Self {
         Self { registry, known: Known::new(configured), stored: Mutex::default() }
+    }
+
+    /// Replaces the issuers of the options.
+    pub fn configure(&self, configured: Vec<String>) {
+        self.known.configured.replace(Arc::new(configured));
     }
 
     /// Notes the issuers that a filter sent, and sends on to the store those that it was not sent for a while, in the
@@ -100,6 +106,15 @@ impl Issuers {
         }))
     }
 
+    /// Does some filter ask about this kind?
+    ///
+    /// # Errors
+    /// The store could not be asked for reports to other instances.
+    pub async fn is_asked(&self, kind: Kind) -> Result<bool, StoreError> {
+        let is_asked = self.known.lock().values().any(|told| told.at >= oldest() && told.kinds.has(kind));
+        Ok(is_asked || self.stored().await?.iter().any(|known| known.kinds.has(kind)))
+    }
+
     async fn stored(&self) -> Result<Arc<Vec<KnownIssuer>>, StoreError> {
         let held = self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((_, stored)) = held.filter(|(read, _)| read.elapsed() < STORED_FOR) {
@@ -113,7 +128,7 @@ impl Issuers {
 
 impl Known {
     fn new(configured: Vec<String>) -> Self {
-        Self { configured, told: Mutex::default() }
+        Self { configured: Arc::new(configured).into(), told: Mutex::default() }
     }
 
     /// Returns those that the store is to be told of too.
@@ -164,7 +179,7 @@ impl Known {
 
     /// Adds every issuer that was told of recently enough, and those of the options.
     fn find(&self, matches: &mut Matches<'_>) {
-        self.configured.iter().for_each(|issuer| matches.add(issuer, None));
+        self.configured.get().iter().for_each(|issuer| matches.add(issuer, None));
         let oldest = oldest();
         let told = self.lock();
         let recent = told.iter().filter(|(_, told)| told.at >= oldest);
@@ -175,7 +190,7 @@ impl Known {
         let oldest = oldest();
         let told = self.lock();
         let recent = told.iter().filter(|(_, told)| told.at >= oldest).map(|(issuer, _)| issuer);
-        self.configured.iter().chain(recent).cloned().collect()
+        self.configured.get().iter().chain(recent).cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Told>> {

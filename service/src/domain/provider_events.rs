@@ -37,6 +37,7 @@ use tokio_util::task::TaskTracker;
 use wire::Kind;
 
 use crate::base::clock::unix_seconds;
+use crate::base::current::Current;
 use crate::base::throttle::Throttle;
 use crate::domain::audit::Audit;
 use crate::domain::revocations::Revocations;
@@ -66,8 +67,8 @@ pub struct ProviderEvents {
     /// By issuer. Empty: these endpoints are not served.
     providers: HashMap<String, ProviderState>,
     replay_guard: Arc<dyn ReplayGuard>,
-    revocations: Arc<Revocations>,
-    audit: Arc<Audit>,
+    revocations: Current<Revocations>,
+    audit: Current<Audit>,
     /// What is finished though its sender hangs up.
     work: TaskTracker,
     metrics: Metrics,
@@ -174,8 +175,8 @@ impl ProviderEvents {
         Self {
             providers: providers.0,
             replay_guard,
-            revocations,
-            audit,
+            revocations: revocations.into(),
+            audit: audit.into(),
             work,
             metrics,
             dropped: Throttle::default(),
@@ -184,6 +185,12 @@ impl ProviderEvents {
             carrying_out: Arc::new(Semaphore::new(MAX_CARRIED_OUT)),
             unacknowledged: Mutex::default(),
         }
+    }
+
+    /// Goes on with these.
+    pub fn reconfigure(&self, revocations: Arc<Revocations>, audit: Arc<Audit>) {
+        self.revocations.replace(revocations);
+        self.audit.replace(audit);
     }
 
     /// Starts the tasks of each provider, which run until `stop`.

@@ -10,20 +10,22 @@ mod serve;
 mod status;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use store::RevocationStore;
 use tokio::sync::watch;
-use wire::check::Needs;
+use wire::check::{Needs, RegionsMoment};
 use wire::{Retention, SecretId};
 
 use crate::base::clock::unix_seconds;
+use crate::base::current::Current;
 use crate::domain::audit::Audit;
-use crate::domain::feed::Nudge;
+use crate::domain::feed::{Nudge, millis};
 pub use exchange::{AskError, Peer, PeerError, PeerTls};
 use follow::Follower;
 pub use metrics::{Metrics, ServedResult};
 pub use serve::Serving;
+pub use status::StoresSeen;
 
 /// How much longer a revocation is kept in joined regions than its tokens need. See [`merge`] for what this makes up for.
 pub const EXTRA_TTL: Duration = Duration::from_secs(120);
@@ -43,16 +45,18 @@ pub struct OurFacts {
 #[derive(Debug)]
 pub struct Regions {
     followers: Vec<Arc<Follower>>,
+    parts: Arc<Parts>,
 }
 
 pub struct Parts {
     pub store: Arc<dyn RevocationStore>,
-    pub facts: OurFacts,
+    pub facts: Current<OurFacts>,
     pub feed: Nudge,
-    pub audit: Arc<Audit>,
+    pub audit: Current<Audit>,
     pub metrics: Metrics,
     /// From one comparison with all of a region to the next one.
     pub compare: Duration,
+    pub stores_seen: StoresSeen,
 }
 
 impl OurFacts {
@@ -66,7 +70,13 @@ impl Regions {
     pub fn new(peers: Vec<Peer>, parts: Parts) -> Self {
         let parts = Arc::new(parts);
         let follower = |peer: Peer| Arc::new(Follower::new(Box::new(peer), Arc::clone(&parts)));
-        Self { followers: peers.into_iter().map(follower).collect() }
+        Self { followers: peers.into_iter().map(follower).collect(), parts }
+    }
+
+    /// Goes on with these.
+    pub fn reconfigure(&self, facts: OurFacts, audit: Arc<Audit>) {
+        self.parts.facts.replace(Arc::new(facts));
+        self.parts.audit.replace(audit);
     }
 
     /// Follows all of them until `on_stop` says so.
@@ -74,6 +84,13 @@ impl Regions {
         for follower in &self.followers {
             tokio::spawn(Arc::clone(follower).run(on_stop.clone()));
         }
+    }
+
+    /// As of when everything that was acknowledged in each other region is in what was read of our store since `read`, for
+    /// filters with this secret.
+    pub fn proven(&self, secret: SecretId, read: Instant, received: Instant) -> RegionsMoment {
+        let least = self.followers.iter().map(|follower| follower.proven(secret, read)).min().flatten();
+        least.map_or(RegionsMoment::UNKNOWN, |moment| RegionsMoment::of(millis(moment, received)))
     }
 
     /// `None`: this instance follows no region. Otherwise whether it is up to date with each of them.

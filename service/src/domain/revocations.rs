@@ -74,6 +74,9 @@ pub enum RevokeError {
     Unchecked(StoreError),
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// No filter asks for demands of a login.
+    #[error("no filter has `revocation.step_up`, so a demand would have no effect")]
+    NotAsked,
     #[error("the note could not be encrypted")]
     Note,
 }
@@ -209,11 +212,30 @@ impl Revocations {
         let sealed = self.cipher.seal(secret, key, &note).map_err(|_| RevokeError::Note)?;
         // Its issuer is not known, and may be one that gives the ids of ended sessions to new ones.
         let is_reused = kind == Kind::Session && !self.policy.reuse_session_ids.is_empty();
-        let ends = if is_reused { Ends::IssuedUntilNow } else { Ends::ForGood };
+        let ends = if is_reused || !kind.is_simply_dead() { Ends::IssuedUntilNow } else { Ends::ForGood };
         self.store.revoke(vec![Revocation { key, ends, sealed, ttl }]).await?;
         self.feed.written();
         self.written.count(kind.name());
         Ok(())
+    }
+
+    /// Demands a login of the session, or the token, with this key, as [`Revocations::revoke_key`] would end it.
+    ///
+    /// # Errors
+    /// See [`RevokeError`].
+    pub async fn demand_login(
+        &self,
+        secret: usize,
+        session: RevocationKey,
+        reason: &str,
+        by: &str,
+    ) -> Result<(), RevokeError> {
+        // A filter that has started with an older version, or without the option, would go on admitting the session.
+        if !self.issuers.is_asked(Kind::StepUp).await.map_err(RevokeError::Unchecked)? {
+            return Err(RevokeError::NotAsked);
+        }
+        let derived = self.secrets.get(secret).ok_or(RevokeError::Note)?;
+        self.revoke_key(secret, Kind::StepUp, derived.step_up_key(session), reason, by).await
     }
 
     /// # Errors

@@ -21,6 +21,7 @@ use crate::base::clock::unix_seconds;
 use crate::base::connections::Connection;
 use crate::base::throttle::Throttle;
 use crate::domain::issuers::Issuers;
+use crate::domain::regions::Regions;
 pub use metrics::Metrics;
 use store::{Claim, PROOF, ReplayGuard, RevocationStore};
 
@@ -33,6 +34,7 @@ pub struct AppState {
     pub revocations: Arc<dyn RevocationStore>,
     pub replay_guard: Arc<dyn ReplayGuard>,
     pub issuers: Arc<Issuers>,
+    pub regions: Arc<Regions>,
     /// How long revocations are kept, as filters are told.
     pub keeps: Retention,
     pub future_iat_tolerance_seconds: u64,
@@ -57,11 +59,12 @@ pub fn routes() -> OpenApiRouter<AppState> {
     )
 )]
 async fn check(State(state): State<AppState>, Extension(connection): Extension<Connection>, body: Bytes) -> Response {
+    let received = Instant::now();
     let asked = match Asked::read(&state.secrets, &body) {
         Ok(asked) => asked,
         Err(error) => {
             state.metrics.refused();
-            if let Some(more) = state.refused.pass(Instant::now()) {
+            if let Some(more) = state.refused.pass(received) {
                 tracing::warn!(%error, more, "refused a check");
             }
             return (status_of(error), [NO_STORE], error.to_string()).into_response();
@@ -97,6 +100,11 @@ async fn check(State(state): State<AppState>, Extension(connection): Extension<C
             if asked.issuers().is_empty() {
                 state.metrics.answered();
             }
+            let asked = match asked.asks_about_regions() {
+                // The store was read after that.
+                true => asked.with_regions(state.regions.proven(derived.id(), received, received)),
+                false => asked,
+            };
             (StatusCode::OK, asked.answers(derived, state.keeps, &answers, &claims))
         }
         Err(error) => {

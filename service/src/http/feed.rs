@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use wire::check::RegionsMoment;
 use wire::feed::{CONTENT_TYPE, News, Polled, Reply, Trouble};
 use wire::{DerivedKeys, Retention};
 
@@ -20,6 +21,7 @@ use crate::base::clock::unix_seconds;
 use crate::base::connections::Connection;
 use crate::base::throttle::Throttle;
 use crate::domain::feed::{Feed, MAX_WAIT, Metrics, PollResult};
+use crate::domain::regions::Regions;
 use crate::http::check::{meets, status_of};
 
 const NO_STORE: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
@@ -33,6 +35,7 @@ pub const REQUEST: Duration = MAX_WAIT.saturating_add(Duration::from_secs(10));
 pub struct AppState {
     pub secrets: Arc<[DerivedKeys]>,
     pub feed: Arc<Feed>,
+    pub regions: Arc<Regions>,
     /// How long revocations are kept, as filters are told.
     pub keeps: Retention,
     pub future_iat_tolerance_seconds: u64,
@@ -100,7 +103,15 @@ async fn poll(State(state): State<AppState>, Extension(connection): Extension<Co
                 _ => None,
             };
             state.metrics.polled(result);
-            let reply = polled.reply(derived, &Reply { keeps: state.keeps, cursor, news });
+            let regions = match &news {
+                // The picture has what was in the store when the reading of it began.
+                News::Keys { complete_millis, more: false, .. } if polled.asks_about_regions() => {
+                    let read = complete(received, *complete_millis);
+                    read.map_or(RegionsMoment::UNKNOWN, |read| state.regions.proven(derived.id(), read, received))
+                }
+                _ => RegionsMoment::UNKNOWN,
+            };
+            let reply = polled.reply(derived, &Reply { keeps: state.keeps, regions, cursor, news });
             (headers, body::sent_in_time(reply.into(), place)).into_response()
         }
         Err(trouble) => {
@@ -110,4 +121,10 @@ async fn poll(State(state): State<AppState>, Extension(connection): Extension<Co
             (status, headers, [(header::RETRY_AFTER, "1")], body).into_response()
         }
     }
+}
+
+/// The moment that is so many milliseconds after `received`, or before it.
+fn complete(received: Instant, millis: i32) -> Option<Instant> {
+    let by = Duration::from_millis(millis.unsigned_abs().into());
+    if millis < 0 { received.checked_sub(by) } else { received.checked_add(by) }
 }

@@ -35,7 +35,7 @@ pub fn session_options(dir: &tempfile::TempDir) -> SessionOptions {
         { "client_id": "gateway", "secret_files": ["app"], "may": ["introspect"] },
         { "client_id": "mute", "secret_files": ["app"], "may": [] },
     ]});
-    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let write = |name: &str, text: &str| write_private(&dir.path().join(name), text.as_bytes());
     write("app", SECRET);
     write("other", OTHER_SECRET);
     write("clients.json", &clients.to_string());

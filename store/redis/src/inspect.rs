@@ -75,7 +75,55 @@ pub async fn inspect(redis: &RedisOptions, effort: Effort) -> Result<Vec<Inspect
             inspections.push(Inspection { address, state });
         }
     }
+    // One Sentinel is enough to find the primary. [`inspect_sentinels`] tells of those that do not answer.
+    if redis.mode == Mode::Sentinel && inspections.iter().any(|found| found.state.is_ok()) {
+        inspections.retain(|found| found.state.is_ok());
+    }
     Ok(inspections)
+}
+
+/// What one Sentinel says of the primary and its surroundings.
+#[derive(Debug, Default)]
+pub struct SentinelReport {
+    /// The fields of SENTINEL MASTER.
+    pub primary: BTreeMap<String, String>,
+    /// The fields of each replica.
+    pub replicas: Vec<BTreeMap<String, String>>,
+    /// Why a failover could not be decided now.
+    pub no_quorum: Option<String>,
+}
+
+/// The Sentinels that the options name, each with its report, or why there is none. Empty in other modes.
+///
+/// # Errors
+/// The options cannot be used.
+pub async fn inspect_sentinels(
+    redis: &RedisOptions,
+    limit: Duration,
+) -> Result<Vec<(String, Result<SentinelReport, String>)>, RedisOptionsError> {
+    let access = redis.access()?;
+    let mut reports = Vec::new();
+    if redis.mode == Mode::Sentinel {
+        for seed in &access.seeds {
+            let report = sentinel(&access, seed, limit).await.map_err(|failure| failure.reason);
+            reports.push((seed.to_string(), report));
+        }
+    }
+    Ok(reports)
+}
+
+async fn sentinel(access: &Access, seed: &Address, limit: Duration) -> Result<SentinelReport, ConnectionError> {
+    let connection = Connection::open(access, seed, Peer::Sentinel, limit).await?;
+    let name = access.options.sentinel_master.as_deref().unwrap_or_default();
+    let ask = |what: &str| {
+        let mut ask = redis::cmd("SENTINEL");
+        ask.arg(what).arg(name);
+        ask
+    };
+    let primary = connection.ask_one(ask("MASTER"), limit).await?;
+    let replicas = connection.ask_one(ask("REPLICAS"), limit).await?;
+    let quorum: Result<String, ConnectionError> = connection.ask_one(ask("CKQUORUM"), limit).await;
+    Ok(SentinelReport { primary, replicas, no_quorum: quorum.err().map(|failure| failure.reason) })
 }
 
 async fn primary(access: &Access, seed: &Address, limit: Duration) -> Result<Address, ConnectionError> {

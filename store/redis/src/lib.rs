@@ -44,7 +44,7 @@ pub use bootstrap::CreateError;
 pub use config::{Config, MirrorConfig};
 pub use create::{create_store, prepare_store};
 pub use health::{Allow, HealthError};
-pub use inspect::{Effort, Inspection, Names, ServerReport, inspect};
+pub use inspect::{Effort, Inspection, Names, SentinelReport, ServerReport, inspect, inspect_sentinels};
 pub use migrate::{MigrateError, Migration, MigrationSource, Progress, Report, Tally, migrate};
 pub use options::{Mode, RedisOptions, RedisOptionsError};
 pub use redis_store::RedisStore;

@@ -33,6 +33,10 @@ impl RevocationStore for RedisStore {
         self.reader.health()
     }
 
+    fn epoch(&self) -> u64 {
+        self.reader.topology.routes().epoch
+    }
+
     async fn show(&self, key: RevocationKey) -> Result<Option<StoredRevocation>, StoreError> {
         self.reader.show(key).await
     }

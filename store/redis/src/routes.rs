@@ -12,6 +12,8 @@ use store::StoreError;
 pub struct Routes {
     /// Grows with each publication.
     pub number: u64,
+    /// Grows when a bucket has no server any more, or has one that was no primary before.
+    pub epoch: u64,
     pub servers: Vec<Server>,
     /// One for each bucket.
     pub buckets: Vec<Route>,
@@ -48,6 +50,7 @@ impl Routes {
     pub fn none(error: StoreError) -> Self {
         Self {
             number: 0,
+            epoch: 0,
             servers: Vec::new(),
             buckets: Bucket::all().map(|_| Route::Nowhere(error)).collect(),
             whole: Ok(()),
@@ -95,6 +98,25 @@ impl Routes {
     /// The first reason why not.
     pub fn health(&self) -> Result<(), StoreError> {
         Bucket::all().try_for_each(|bucket| self.usable(bucket).map(|_| ()))
+    }
+
+    /// Whether what was acknowledged before `self` may be missing now, after `last`: see [`Routes::epoch`]. A bucket that
+    /// migrates to another primary of a Cluster loses nothing.
+    pub fn may_lack(&self, last: &Self) -> bool {
+        let was_primary = |server: &Server| {
+            let is_it = |was: &Server| Arc::ptr_eq(&was.connection, &server.connection);
+            let Some(at) = last.servers.iter().position(is_it) else { return false };
+            let is_sound = last.servers.get(at).is_some_and(|was| was.sound_until.is_some());
+            is_sound || last.buckets.iter().any(|route| matches!(route, Route::To { server, .. } if *server == at))
+        };
+        let mut new = vec![None; self.servers.len()];
+        self.buckets.iter().zip(&last.buckets).any(|(now, was)| match now {
+            Route::Nowhere(_) => matches!(was, Route::To { .. }),
+            Route::To { server, .. } => match (self.servers.get(*server), new.get_mut(*server)) {
+                (Some(found), Some(is_new)) => *is_new.get_or_insert_with(|| !was_primary(found)),
+                _ => true,
+            },
+        })
     }
 
     /// The buckets of each server that has some, as [`Routes::to`] says.

@@ -197,7 +197,7 @@ pub enum Then {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RevokedSpec {
-    /// `token`, `session`, `user`, `client`, `key` or `issuer`.
+    /// `token`, `session`, `user`, `client`, `key`, `issuer` or `step_up`.
     pub kind: String,
     #[serde(default = "default_issuer")]
     pub issuer: String,

@@ -160,8 +160,9 @@ async fn top_shows_requests(mesh: &Mesh, token: &str) {
     };
     let proxy = row(envoy.trim_start_matches("http://"));
     assert_eq!(proxy.len(), 13, "{text}");
-    // All of them passed, with a token that was verified before.
-    assert!(proxy[1] != "0" && proxy[1] != "-" && proxy[1] == proxy[2] && proxy[6] == "100.0%", "{text}");
+    // All of them passed, with a token that was verified before, though not by each worker.
+    let remembered: f64 = proxy[6].strip_suffix('%').and_then(|share| share.parse().ok()).expect("a share");
+    assert!(proxy[1] != "0" && proxy[1] != "-" && proxy[1] == proxy[2] && remembered > 50.0, "{text}");
     assert_eq!(proxy[3..6], ["0", "0", "0"], "{text}");
     assert_eq!(row("api")[1..3], proxy[1..3], "{text}");
     assert_eq!(row(service.trim_start_matches("http://")).last().map(String::as_str), Some("ready"), "{text}");

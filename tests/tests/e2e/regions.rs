@@ -1,4 +1,6 @@
 //! Three regions, each with a service and a store of its own, that follow each other over links which can be cut.
+mod failover;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -162,6 +164,12 @@ async fn what_is_revoked_in_one_region_is_revoked_in_all_also_after_a_cut_and_a_
         assert!(wait_until(SOON, async || regions.has(region, &first[0]).await).await, "{}", NAMES[region]);
     }
     assert_eq!(regions.state(0).await, json!("joined"));
+    // What envoy/alerts.yaml asks for.
+    assert!(regions.metric("portcullis_region_complete_timestamp_seconds").await > 0.0);
+    let text = exchange(regions.services[0].admin_address(), &Request::get("/metrics")).await.expect("metrics").text();
+    for name in ["mismatch", "merged_total", "requests_total"] {
+        assert!(text.contains(&format!("\nportcullis_region_{name}{{")), "{name}: {text}");
+    }
 
     // Each goes on by itself. One is killed, and is back before the others are.
     regions.set(Line::Cut);

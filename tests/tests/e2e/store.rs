@@ -363,6 +363,7 @@ async fn only_an_answer_that_proves_to_be_the_services_counts() {
             | StoreError::StoreChanged
             | StoreError::StoreUnsafe
             | StoreError::RetentionTooShort
+            | StoreError::RegionsBehind
             | StoreError::ToleranceTooShort
             | StoreError::ClockBehind => "STORE_UNAVAILABLE",
         };

@@ -22,6 +22,9 @@ pub enum StoreError {
     /// The service's clock is behind the filter's: it would treat tokens as issued after a revocation that were issued
     /// before it.
     ClockBehind,
+    /// It is not known whether the service has the revocations of other regions that the filter requires. The filter detects
+    /// this from the reply.
+    RegionsBehind,
 }
 
 impl StoreError {
@@ -30,7 +33,7 @@ impl StoreError {
         self as usize
     }
 
-    pub const ALL: [StoreError; 8] = [
+    pub const ALL: [StoreError; 9] = [
         StoreError::StoreRefused,
         StoreError::StoreSlow,
         StoreError::StoreFailed,
@@ -39,6 +42,7 @@ impl StoreError {
         StoreError::RetentionTooShort,
         StoreError::ToleranceTooShort,
         StoreError::ClockBehind,
+        StoreError::RegionsBehind,
     ];
 
     /// Codes are never reused.
@@ -52,6 +56,7 @@ impl StoreError {
             StoreError::RetentionTooShort => 6,
             StoreError::ToleranceTooShort => 7,
             StoreError::ClockBehind => 8,
+            StoreError::RegionsBehind => 9,
         }
     }
 
@@ -66,6 +71,7 @@ impl StoreError {
             StoreError::RetentionTooShort => "retention_too_short",
             StoreError::ToleranceTooShort => "tolerance_too_short",
             StoreError::ClockBehind => "clock_behind",
+            StoreError::RegionsBehind => "regions_behind",
         }
     }
 }

@@ -30,7 +30,7 @@ fn answers_come_back_in_order() {
     let (ours, question, reply) = exchange(&MIXED);
     assert_eq!(
         question.read_reply(&ours, 200, &reply),
-        Ok(Ok(Reply { keeps: KEEPS, answers: MIXED.to_vec(), claims: vec![] }))
+        Ok(Ok(Reply { keeps: KEEPS, regions: RegionsMoment::UNKNOWN, answers: MIXED.to_vec(), claims: vec![] }))
     );
 }
 
@@ -131,7 +131,7 @@ fn issuers_are_told_in_questions_of_their_own_and_answered_with_what_is_kept() {
     let reply = asked.answers(&ours, KEEPS, &[], &[]);
     assert_eq!(
         question.read_reply(&ours, 200, &reply),
-        Ok(Ok(Reply { keeps: KEEPS, answers: vec![], claims: vec![] }))
+        Ok(Ok(Reply { keeps: KEEPS, regions: RegionsMoment::UNKNOWN, answers: vec![], claims: vec![] }))
     );
     for at in 0..question.bytes().len() {
         let mut bad = question.bytes().to_vec();
@@ -177,7 +177,7 @@ fn proofs_are_claimed_with_keys_or_without() {
         let reply = asked.answers(&ours, KEEPS, &answers, &claims);
         assert_eq!(
             question.read_reply(&ours, 200, &reply),
-            Ok(Ok(Reply { keeps: KEEPS, answers: answers.clone(), claims }))
+            Ok(Ok(Reply { keeps: KEEPS, regions: RegionsMoment::UNKNOWN, answers: answers.clone(), claims }))
         );
         for claims in [&[][..], &[Claimed::First], &[Claimed::First; 3]] {
             let reply = asked.answers(&ours, KEEPS, &answers, claims);
@@ -194,4 +194,29 @@ fn proofs_are_claimed_with_keys_or_without() {
     let largest = largest.unwrap();
     assert_eq!(largest.bytes().len(), MAX_QUESTION_BYTES);
     assert!(Asked::read(std::slice::from_ref(&ours), largest.bytes()).is_ok());
+}
+
+#[test]
+fn a_moment_of_regions_comes_back_if_it_was_asked_for_and_is_under_the_mac() {
+    let ours = derived(1);
+    let moments = [RegionsMoment::UNKNOWN, RegionsMoment::of(0), RegionsMoment::of(-1500), RegionsMoment::of(i32::MAX)];
+    for moment in moments {
+        let question = Question::new(&ours, [9; 16], NEEDS.asking_about_regions(), &keys(3)).unwrap();
+        let asked = Asked::read(std::slice::from_ref(&ours), question.bytes()).unwrap();
+        assert!(asked.asks_about_regions());
+        assert_eq!(asked.needs(), NEEDS, "the tolerance is as before");
+        let reply = asked.with_regions(moment).answers(&ours, KEEPS, &MIXED, &[]);
+        let read = question.read_reply(&ours, 200, &reply).unwrap().unwrap();
+        assert_eq!((read.regions, read.keeps, read.answers), (moment, KEEPS, MIXED.to_vec()));
+        for at in 0..reply.len() {
+            let mut reply = reply.clone();
+            reply[at] ^= 1;
+            assert!(question.read_reply(&ours, 200, &reply).is_err(), "byte {at}");
+        }
+    }
+    let question = Question::new(&ours, [9; 16], NEEDS, &keys(3)).unwrap();
+    let asked = Asked::read(std::slice::from_ref(&ours), question.bytes()).unwrap();
+    let without = asked.answers(&ours, KEEPS, &MIXED, &[]);
+    assert!(!asked.asks_about_regions());
+    assert_eq!(asked.with_regions(RegionsMoment::of(5)).answers(&ours, KEEPS, &MIXED, &[]), without, "not asked for");
 }

@@ -40,7 +40,7 @@ fn exchange(news: News) -> (DerivedKeys, Poll, Vec<u8>, Reply) {
     let poll = Poll::new(&ours, [9; 16], NEEDS, WAIT, &cursor());
     let polled = Polled::read(&[derived(2), ours.clone()], poll.bytes()).unwrap();
     assert_eq!((polled.secret(), polled.needs(), polled.wait(), polled.cursor()), (1, NEEDS, WAIT, &cursor()));
-    let reply = Reply { keeps: KEEPS, cursor: Cursor::new(vec![5; 9]).unwrap(), news };
+    let reply = Reply { keeps: KEEPS, regions: RegionsMoment::UNKNOWN, cursor: Cursor::new(vec![5; 9]).unwrap(), news };
     let body = polled.reply(&ours, &reply);
     (ours, poll, body, reply)
 }
@@ -182,4 +182,21 @@ fn a_cursor_is_bounded() {
     let longest = Poll::new(&ours, [9; 16], NEEDS, WAIT, &Cursor::new(vec![0; MAX_CURSOR_BYTES]).unwrap());
     assert_eq!(longest.bytes().len(), MAX_POLL_BYTES);
     assert!(Polled::read(std::slice::from_ref(&ours), longest.bytes()).is_ok());
+}
+
+#[test]
+fn a_moment_of_regions_comes_with_news_if_it_was_asked_for() {
+    let ours = derived(1);
+    let secrets = std::slice::from_ref(&ours);
+    for (news, regions) in news().into_iter().zip([RegionsMoment::of(-20), RegionsMoment::UNKNOWN].into_iter().cycle())
+    {
+        let poll = Poll::new(&ours, [9; 16], NEEDS.asking_about_regions(), WAIT, &cursor());
+        let polled = Polled::read(secrets, poll.bytes()).unwrap();
+        assert_eq!((polled.asks_about_regions(), polled.needs()), (true, NEEDS));
+        let reply = Reply { keeps: KEEPS, regions, cursor: cursor(), news };
+        let body = polled.reply(&ours, &reply);
+        assert_eq!(poll.read_reply(&ours, 200, &body), Ok(Ok(reply)));
+        let other = Poll::new(&ours, [9; 16], NEEDS, WAIT, &cursor());
+        assert!(!Polled::read(secrets, other.bytes()).unwrap().asks_about_regions());
+    }
 }

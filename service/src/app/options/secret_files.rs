@@ -19,8 +19,8 @@ pub enum SecretFileError {
          second revokes sessions; use two"
     )]
     SharedIsAdmin { shared: PathBuf, admin: PathBuf },
-    /// The provider has it, and could end sessions beyond its own, or read checks.
-    #[error("{client} contains the same secret as {ours}, which the provider must not know; use two")]
+    /// A provider, an OAuth client or a webhook has it, and could end sessions beyond its own, or read checks.
+    #[error("{client} contains the same secret as {ours}, which its holder must not know; use two")]
     ClientIsOurs { client: PathBuf, ours: PathBuf },
 }
 
@@ -52,7 +52,7 @@ pub fn check_roles(shared: &[PathBuf], admin: &Path) -> Result<(), SecretFileErr
 }
 
 /// # Errors
-/// A secret that a provider knows is one of this service.
+/// A secret that a provider, a client or a webhook knows is one of this service.
 pub fn check_client_secrets<'f>(
     clients: impl Iterator<Item = &'f Path>,
     ours: impl Iterator<Item = &'f PathBuf> + Clone,

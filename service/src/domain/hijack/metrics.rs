@@ -36,6 +36,10 @@ pub enum ActionResult {
     Logged,
     Sent,
     NotSent,
+    /// A login was demanded.
+    Demanded,
+    /// The store did not acknowledge it, or no filter asks for demands.
+    NotDemanded,
     Ended,
     /// The store did not acknowledge it.
     NotEnded,
@@ -64,8 +68,17 @@ impl ReportResult {
 }
 
 impl ActionResult {
-    const ALL: [Self; 7] =
-        [Self::Audited, Self::Logged, Self::Sent, Self::NotSent, Self::Ended, Self::NotEnded, Self::TooMany];
+    const ALL: [Self; 9] = [
+        Self::Audited,
+        Self::Logged,
+        Self::Sent,
+        Self::NotSent,
+        Self::Demanded,
+        Self::NotDemanded,
+        Self::Ended,
+        Self::NotEnded,
+        Self::TooMany,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -73,6 +86,8 @@ impl ActionResult {
             Self::Logged => "logged",
             Self::Sent => "sent",
             Self::NotSent => "not_sent",
+            Self::Demanded => "demanded",
+            Self::NotDemanded => "not_demanded",
             Self::Ended => "ended",
             Self::NotEnded => "not_ended",
             Self::TooMany => "too_many",

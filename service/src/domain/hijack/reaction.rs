@@ -44,6 +44,8 @@ struct Message<'a> {
     now: Place<'a>,
     /// It is being ended.
     ends: bool,
+    /// A login is being demanded.
+    step_up: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -73,11 +75,16 @@ impl Reaction {
         alarm.signals.iter().for_each(|signal| self.metrics.signal(*signal));
         let wanted = alarm.signals.iter().flat_map(|signal| self.settings.actions(*signal));
         let mut actions: BTreeSet<Action> = wanted.copied().collect();
-        if actions.contains(&Action::End) && !self.may_end(Instant::now()) {
-            actions.remove(&Action::End);
+        if actions.contains(&Action::End) {
+            // After a login with the same session id it would still be ended.
+            actions.remove(&Action::StepUp);
+        }
+        let is_limited = |action: &Action| matches!(action, Action::End | Action::StepUp);
+        if actions.iter().any(is_limited) && !self.may_end(Instant::now()) {
+            actions.retain(|action| !is_limited(action));
             self.metrics.acted(ActionResult::TooMany);
         }
-        let message = Message::new(&alarm, actions.contains(&Action::End));
+        let message = Message::new(&alarm, &actions);
         let text = serde_json::to_string(&message).unwrap_or_default();
         for action in actions {
             let result = match action {
@@ -94,6 +101,7 @@ impl Reaction {
                     true => continue,
                     false => ActionResult::NotSent,
                 },
+                Action::StepUp => self.demand_login(&alarm).await,
                 Action::End => self.end(&alarm).await,
             };
             self.metrics.acted(result);
@@ -101,13 +109,23 @@ impl Reaction {
     }
 
     async fn end(&self, alarm: &Alarm) -> ActionResult {
-        let reason = format!("signs of a hijacked session: {}", names(&alarm.signals).join(", "));
+        let reason = reason(alarm);
         let ended = self.revocations.revoke_key(alarm.secret, alarm.kind, alarm.session, &reason, BY).await;
         match ended {
             Ok(()) => ActionResult::Ended,
             Err(error) => {
                 tracing::error!(%error, session = %alarm.session, "a hijacked session could not be ended");
                 ActionResult::NotEnded
+            }
+        }
+    }
+
+    async fn demand_login(&self, alarm: &Alarm) -> ActionResult {
+        match self.revocations.demand_login(alarm.secret, alarm.session, &reason(alarm), BY).await {
+            Ok(()) => ActionResult::Demanded,
+            Err(error) => {
+                tracing::error!(%error, session = %alarm.session, "a login could not be demanded of a hijacked session");
+                ActionResult::NotDemanded
             }
         }
     }
@@ -127,6 +145,10 @@ fn names(signals: &[Signal]) -> Vec<&'static str> {
     signals.iter().map(|signal| signal.name()).collect()
 }
 
+fn reason(alarm: &Alarm) -> String {
+    format!("signs of a hijacked session: {}", names(&alarm.signals).join(", "))
+}
+
 fn entry(alarm: &Alarm, text: &str) -> Event {
     let signals = names(&alarm.signals).join(",");
     Event {
@@ -138,7 +160,7 @@ fn entry(alarm: &Alarm, text: &str) -> Event {
 }
 
 impl<'a> Message<'a> {
-    fn new(alarm: &'a Alarm, ends: bool) -> Self {
+    fn new(alarm: &'a Alarm, actions: &BTreeSet<Action>) -> Self {
         Self {
             signals: names(&alarm.signals),
             kind: alarm.kind.name(),
@@ -147,7 +169,8 @@ impl<'a> Message<'a> {
             at: alarm.at,
             before: Place::of(&alarm.before),
             now: Place::of(&alarm.now),
-            ends,
+            ends: actions.contains(&Action::End),
+            step_up: actions.contains(&Action::StepUp),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The file of `--sightings-file`: which signals of a hijacked session lead to what. Errors name the field.
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
@@ -30,7 +30,7 @@ pub struct Settings {
     pub networks: Networks,
     /// Users whose sessions are not judged.
     pub subjects: Vec<Subject>,
-    /// Sessions that are ended in one minute at most.
+    /// Sessions that are ended, or whose users must log in again, in one minute at most.
     pub max_ends_per_minute: u32,
     /// Where signals with the action `webhook` go.
     pub webhook: Option<Webhook>,
@@ -46,6 +46,8 @@ pub enum Action {
     Log,
     /// A request to `webhook`.
     Webhook,
+    /// The user must log in again before the session is used further.
+    StepUp,
     /// The session is revoked.
     End,
 }
@@ -108,6 +110,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The secret that the webhook gets.
+    pub fn token_file(&self) -> Option<&Path> {
+        self.webhook.as_ref()?.token_file.as_deref()
+    }
+
     /// # Errors
     /// The first field that is wrong.
     pub fn check(&self) -> Result<(), SettingsError> {
@@ -145,8 +152,9 @@ impl Settings {
             }
             None | Some(_) => {}
         }
-        if self.max_ends_per_minute == 0 && self.signals.values().any(|actions| actions.contains(&Action::End)) {
-            return wrong("max_ends_per_minute", "must be at least 1: a signal leads to `end`".into());
+        let is_limited = |action: &Action| matches!(action, Action::End | Action::StepUp);
+        if self.max_ends_per_minute == 0 && self.signals.values().flatten().any(is_limited) {
+            return wrong("max_ends_per_minute", "must be at least 1: a signal leads to `end` or `step_up`".into());
         }
         Ok(())
     }
@@ -207,6 +215,7 @@ mod tests {
             ("webhook: { url: 'http://siem.example/' }", "`webhook.url` must begin"),
             ("webhook: { url: siem }", "`webhook.url` must begin"),
             ("signals: { travel: [end] }\nmax_ends_per_minute: 0", "`max_ends_per_minute` must be"),
+            ("signals: { travel: [step_up] }\nmax_ends_per_minute: 0", "`max_ends_per_minute` must be"),
         ] {
             let found = read(text).unwrap_err();
             assert!(found.contains(error), "{text}: {found}");

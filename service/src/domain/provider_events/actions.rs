@@ -25,7 +25,7 @@ pub enum Action {
 }
 
 /// The action of one type, as the providers file gives it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ActionConfig {
     pub action: Action,

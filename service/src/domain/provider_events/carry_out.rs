@@ -89,10 +89,11 @@ impl ProviderEvents {
             Err(error) => return Err(unconfirmed("the token was not claimed", error)),
         }
         let by = format!("{} of {}", endpoint.name(), provider.issuer);
-        let policy = self.revocations.policy();
+        let revocations = self.revocations.get();
+        let policy = revocations.policy();
         let subjects = ending.ids.iter().map(|id| Subject::known(ending.kind, &ending.issuer, id));
         let requests: Vec<_> = subjects.map(|subject| RevokeRequest::internal(subject, None, policy)).collect();
-        let keys = match self.revocations.revoke_all(&requests, &by, asked).await {
+        let keys = match revocations.revoke_all(&requests, &by, asked).await {
             Ok(keys) => keys,
             Err(error) => {
                 // Otherwise the provider's next attempt would be a replay, and the session would live on. If this fails
@@ -116,12 +117,12 @@ impl ProviderEvents {
 
     /// Adds to the audit log who was ended. Its sender does not wait for that.
     fn record(&self, by: String, ending: Ending) {
-        let audit = Arc::clone(&self.audit);
+        let audit = self.audit.get();
         self.work.spawn(async move {
             let Ending { kind, issuer, ids } = ending;
             for id in ids {
                 let (sid, sub, id) = match kind {
-                    Kind::Session => (Some(id), None, None),
+                    Kind::Session | Kind::StepUp => (Some(id), None, None),
                     Kind::User => (None, Some(id), None),
                     Kind::Token | Kind::Client | Kind::SigningKey | Kind::Issuer => (None, None, Some(id)),
                 };

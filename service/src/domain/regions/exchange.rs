@@ -1,7 +1,7 @@
 //! One request to another region and its reply, bounded in time and size. Only a reply with the region's MAC counts.
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -16,6 +16,8 @@ use wire::join::{Asking, CONTENT_TYPE, MAX_REPLY_BYTES, PATH, Question, Reply};
 
 /// For one request and its reply, of which the region may hold the request for a part.
 const LIMIT: Duration = Duration::from_secs(8);
+/// How often the files of TLS are read again.
+const REREAD: Duration = Duration::from_secs(60);
 /// The longest reason of a failure in a log line.
 const MAX_REASON: usize = 200;
 
@@ -75,7 +77,9 @@ pub enum PeerError {
 pub struct Peer {
     name: String,
     url: String,
-    agent: Agent,
+    tls: PeerTls,
+    /// And when the files of TLS were read for it.
+    agent: Mutex<(Agent, Instant)>,
     secret: DerivedKeys,
 }
 
@@ -92,11 +96,24 @@ impl Peer {
             if peers.iter().any(|peer| peer.name == name) {
                 return Err(PeerError::Twice(name.to_owned()));
             }
-            let (name, agent) = (name.to_owned(), tls.agent()?);
+            let (name, agent) = (name.to_owned(), Mutex::new((tls.agent()?, Instant::now())));
             let url = format!("{}{PATH}", url.trim_end_matches('/'));
-            peers.push(Self { name, url, agent, secret: secret.clone() });
+            peers.push(Self { name, url, tls: tls.clone(), agent, secret: secret.clone() });
         }
         Ok(peers)
+    }
+
+    /// Certificates are replaced while we run. Those that cannot be read do not take the place of the ones in use.
+    fn agent(&self) -> Agent {
+        let mut kept = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.tls.has_files() && kept.1.elapsed() > REREAD {
+            match self.tls.agent() {
+                Ok(agent) => kept.0 = agent,
+                Err(error) => tracing::warn!(region = self.name, %error, "the last files for TLS stay in use"),
+            }
+            kept.1 = Instant::now();
+        }
+        kept.0.clone()
     }
 }
 
@@ -111,7 +128,7 @@ impl Exchange for Peer {
         let mut nonce = [0; 16];
         rand::fill(&mut nonce).map_err(|_| failed("no randomness"))?;
         let asking = Asking::new(&self.secret, nonce, needs, question);
-        let (agent, url, secret) = (self.agent.clone(), self.url.clone(), self.secret.clone());
+        let (agent, url, secret) = (self.agent(), self.url.clone(), self.secret.clone());
         let sent = Instant::now();
         let (tell, told) = oneshot::channel();
         // A thread of its own, as for provider events: the end of the service must not wait for the region.
@@ -145,6 +162,10 @@ fn exchange(agent: &Agent, url: &str, secret: &DerivedKeys, asking: &Asking) -> 
 }
 
 impl PeerTls {
+    fn has_files(&self) -> bool {
+        self.ca.is_some() || self.certificate.is_some()
+    }
+
     fn agent(&self) -> Result<Agent, PeerError> {
         let roots = match &self.ca {
             None => RootCerts::WebPki,

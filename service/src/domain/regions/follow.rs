@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use store::StoreId;
 use tokio::sync::watch;
 use tokio::time::sleep;
-use wire::RevocationKey;
+use wire::check::Needs;
 use wire::feed::Cursor;
 use wire::join::{Content, Entry, Facts, MAX_ENTRIES, Question, Reply, Row};
+use wire::{RevocationKey, SecretId};
 
 use super::exchange::Exchange;
 use super::merge::{Bounds, SLACK, lacking};
@@ -30,6 +31,10 @@ const READ: usize = 256;
 const WRITE: usize = 512;
 /// The most entries that are written in a second. A region that floods ours gives time to react.
 const WRITES_PER_SECOND: u32 = 5000;
+/// From one step to the next one, so that a region whose replies lead nowhere does not keep us busy.
+const LEAST_STEP: Duration = Duration::from_millis(10);
+/// How often a region may give us a new cursor before a comparison was finished.
+const MAX_ANEW: u32 = 3;
 /// After a failure. Doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
@@ -56,6 +61,10 @@ pub struct Progress {
     is_whole: bool,
     compare_next: Instant,
     last_success: Instant,
+    /// Of our store, when this began.
+    epoch: Option<u64>,
+    /// How often the region began anew since the last comparison was finished.
+    anew: u32,
 }
 
 #[derive(Debug, Default)]
@@ -66,14 +75,14 @@ struct Comparing {
 
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parts").field("facts", &self.facts).finish_non_exhaustive()
+        f.debug_struct("Parts").field("facts", &self.facts.get()).finish_non_exhaustive()
     }
 }
 
 impl Progress {
     pub fn new(now: Instant) -> Self {
         let (cursor, comparing) = (Cursor::default(), None);
-        Self { cursor, comparing, is_whole: false, compare_next: now, last_success: now }
+        Self { cursor, comparing, is_whole: false, compare_next: now, last_success: now, epoch: None, anew: 0 }
     }
 
     /// All pages must be read before anything is complete again.
@@ -81,6 +90,13 @@ impl Progress {
         self.cursor = cursor;
         self.is_whole = false;
         self.comparing = Some(Comparing::default());
+    }
+
+    /// The region does not understand our cursor.
+    fn begin_anew_at(&mut self, cursor: Cursor) -> Result<(), AskError> {
+        self.begin_anew(cursor);
+        self.anew = self.anew.saturating_add(1);
+        if self.anew <= MAX_ANEW { Ok(()) } else { Err(AskError::Protocol("it does not understand its own cursors")) }
     }
 }
 
@@ -92,7 +108,13 @@ impl Follower {
     }
 
     pub fn status(&self) -> Reported {
-        Reported(*self.lock())
+        Reported(self.lock().clone())
+    }
+
+    /// As of when every revocation that was acknowledged there is in our store, and ends what it must for the filters with this
+    /// secret. `read`: when the reading of our store began. `None`: that cannot be said.
+    pub fn proven(&self, secret: SecretId, read: Instant) -> Option<Instant> {
+        self.lock().proven(secret, self.parts.store.epoch(), read).filter(|_| self.parts.store.health().is_ok())
     }
 
     fn lock(&self) -> MutexGuard<'_, Status> {
@@ -110,12 +132,14 @@ impl Follower {
         let mut progress = Progress::new(Instant::now());
         let mut failures = 0_u32;
         loop {
+            let began = Instant::now();
             let stepped = self.step(&mut progress).await;
             let region = self.region.name();
             self.parts.metrics.asked(region, stepped.as_ref().err());
             self.tell_turns().await;
             let Err(error) = stepped else {
                 failures = 0;
+                sleep(LEAST_STEP.saturating_sub(began.elapsed())).await;
                 continue;
             };
             if let Some(more) = self.failures.pass(Instant::now()) {
@@ -132,13 +156,15 @@ impl Follower {
     /// # Errors
     /// See [`AskError`]. What was merged stays, and the next step goes on from there.
     pub async fn step(&self, progress: &mut Progress) -> Result<(), AskError> {
-        if let Err(error) = self.parts.store.health() {
-            // A failover may lose what was merged: all of it is compared when the store is back.
+        let (health, epoch) = (self.parts.store.health(), self.parts.store.epoch());
+        let is_other = progress.epoch.replace(epoch).is_some_and(|last| last != epoch);
+        if is_other || health.is_err() {
+            // A failover may lose what was merged, also one that is over: all of it is compared.
             progress.begin_anew(progress.cursor.clone());
             self.lock().doubt(Instant::now());
             self.parts.metrics.complete(self.region.name(), None);
-            return Err(AskError::OurStore(error));
         }
+        health.map_err(AskError::OurStore)?;
         if progress.last_success.elapsed() > OUTAGE || (progress.is_whole && Instant::now() >= progress.compare_next) {
             progress.comparing.get_or_insert_default();
         }
@@ -155,7 +181,7 @@ impl Follower {
         let question = Question::Changes { cursor: progress.cursor.clone(), wait };
         let (content, sent) = self.ask(&question).await?;
         match content {
-            Content::Anew(cursor) => progress.begin_anew(cursor),
+            Content::Anew(cursor) => progress.begin_anew_at(cursor)?,
             Content::Changes { more: true, entries, cursor, .. } if entries.is_empty() && cursor == progress.cursor => {
                 return Err(AskError::Protocol("there is more, and nothing of it comes"));
             }
@@ -163,7 +189,7 @@ impl Follower {
                 self.merge(entries, sent).await?;
                 progress.cursor = cursor;
                 if let Some(moment) = moment(sent, complete_millis).filter(|_| !more && progress.is_whole) {
-                    self.complete(moment);
+                    self.complete(moment, progress.epoch);
                 }
             }
             Content::Page { .. } | Content::Entries(_) => return Err(AskError::Protocol("it answers another request")),
@@ -176,8 +202,7 @@ impl Follower {
         let question = Question::Page { cursor: progress.cursor.clone(), after: comparing.after };
         let (rows, next, sent) = match self.ask(&question).await? {
             (Content::Anew(cursor), _) => {
-                progress.begin_anew(cursor);
-                return Ok(());
+                return progress.begin_anew_at(cursor);
             }
             (Content::Page { rows, next }, sent) => (rows, next, sent),
             _ => return Err(AskError::Protocol("it answers another request")),
@@ -197,6 +222,7 @@ impl Follower {
             let written = comparing.written;
             progress.comparing = None;
             progress.is_whole = true;
+            progress.anew = 0;
             progress.compare_next = Instant::now() + jittered(self.parts.compare);
             self.compared(written).await;
         }
@@ -262,35 +288,51 @@ impl Follower {
     }
 
     fn bounds(&self, sent: Instant) -> Bounds {
-        Bounds::new(unix_seconds(), self.parts.facts.future_iat_tolerance_seconds, sent.elapsed())
+        Bounds::new(unix_seconds(), self.parts.facts.get().future_iat_tolerance_seconds, sent.elapsed())
     }
 
     async fn ask(&self, question: &Question) -> Result<(Content, Instant), AskError> {
-        let (Reply { facts, content }, sent) = self.region.ask(question, self.parts.facts.needs()).await?;
-        let ours = self.parts.store.id().map(StoreId::bytes).unwrap_or_default();
-        if facts.store == ours && ours != [0; 16] {
+        let needs = self.parts.facts.get().needs();
+        let (Reply { facts, content }, sent) = self.region.ask(question, needs).await?;
+        if facts.store == [0; 16] {
+            return Err(AskError::Protocol("it does not say which store it has"));
+        }
+        if facts.store == self.parts.store.id().map(StoreId::bytes).unwrap_or_default() {
             return Err(AskError::Ourselves);
         }
-        self.compare_facts(&facts);
+        self.compare_facts(facts, needs);
         Ok((content, sent))
     }
 
-    fn compare_facts(&self, theirs: &Facts) {
-        let ours = &self.parts.facts;
+    /// `needs`: what the request said.
+    fn compare_facts(&self, theirs: Facts, needs: Needs) {
+        let (ours, region) = (self.parts.facts.get(), self.region.name());
+        let is_store_of_another = self.parts.stores_seen.see(region, theirs.store);
         let is = |mismatch| match mismatch {
             Mismatch::Secrets => ours.secrets.iter().any(|id| !theirs.secrets.contains(id)),
             Mismatch::Retention => !theirs.keeps.covers(ours.keeps),
             Mismatch::Tolerance => u64::from(theirs.future_iat_tolerance_seconds) < ours.future_iat_tolerance_seconds,
             Mismatch::Clock => theirs.now_seconds.abs_diff(unix_seconds()) > CLOCK,
+            Mismatch::Store => is_store_of_another,
         };
         for mismatch in Mismatch::ALL {
-            self.parts.metrics.mismatch(self.region.name(), mismatch, is(mismatch));
+            self.parts.metrics.mismatch(region, mismatch, is(mismatch));
         }
+        // As for filters: its time is later than that of the request.
+        let latest = theirs.now_seconds.saturating_add(1).saturating_add(theirs.future_iat_tolerance_seconds.into());
+        let is_behind = needs.now_seconds > latest;
+        let ends_enough = !is(Mismatch::Retention) && !is(Mismatch::Tolerance) && !is_behind;
+        let secrets = if ends_enough { theirs.secrets } else { Vec::new() };
+        self.lock().learn(secrets, is_store_of_another);
     }
 
-    fn complete(&self, moment: Instant) {
+    fn complete(&self, moment: Instant, epoch: Option<u64>) {
+        // Since this step began, our store may have lost what was merged.
+        if self.parts.store.health().is_err() || epoch != Some(self.parts.store.epoch()) {
+            return;
+        }
         let mut status = self.lock();
-        status.completed(moment);
+        status.completed(moment, epoch, Instant::now());
         self.parts.metrics.complete(self.region.name(), status.complete());
     }
 
@@ -321,21 +363,21 @@ impl Follower {
     }
 
     async fn audit(&self, event: Event) {
-        self.parts.audit.write(Event { id: Some(self.region.name().to_owned()), ..event }).await;
+        self.parts.audit.get().write(Event { id: Some(self.region.name().to_owned()), ..event }).await;
     }
 }
 
 /// A copy for readers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Reported(Status);
 
 impl Reported {
-    pub fn is_cut_off(self) -> bool {
+    pub fn is_cut_off(&self) -> bool {
         self.0.is_cut_off(Instant::now())
     }
 
     #[cfg(test)]
-    pub fn complete(self) -> Option<Instant> {
+    pub fn complete(&self) -> Option<Instant> {
         self.0.complete()
     }
 }

@@ -40,6 +40,8 @@ pub enum Mismatch {
     Retention,
     Tolerance,
     Clock,
+    /// Another region has the same one.
+    Store,
 }
 
 impl ServedResult {
@@ -53,7 +55,8 @@ impl ServedResult {
 }
 
 impl Mismatch {
-    pub const ALL: [Mismatch; 4] = [Mismatch::Secrets, Mismatch::Retention, Mismatch::Tolerance, Mismatch::Clock];
+    pub const ALL: [Mismatch; 5] =
+        [Mismatch::Secrets, Mismatch::Retention, Mismatch::Tolerance, Mismatch::Clock, Mismatch::Store];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -61,6 +64,7 @@ impl Mismatch {
             Mismatch::Retention => "retention",
             Mismatch::Tolerance => "tolerance",
             Mismatch::Clock => "clock",
+            Mismatch::Store => "store",
         }
     }
 }

@@ -81,12 +81,13 @@ impl Serving {
     }
 }
 
-/// `None`: what is stored has an unknown form. Checks of the key fail here, and another region cannot use it.
+/// `None`: it is no revocation.
 fn entry(stored: StoredRevocation, elapsed: Duration) -> Option<Entry> {
-    let ends = match stored.answer? {
-        Answer::Dead => Ends::All,
-        Answer::Before(before) => Ends::Before(before),
-        Answer::Live => return None,
+    let ends = match stored.answer {
+        // In a form that this version does not know. Checks of the key fail here. Elsewhere they must not pass either.
+        None | Some(Answer::Dead) => Ends::All,
+        Some(Answer::Before(before)) => Ends::Before(before),
+        Some(Answer::Live) => return None,
     };
     let ttl = stored.expires_in.map(|left| left.saturating_add(elapsed));
     Some(Entry { row: Row { key: stored.key, ends, ttl }, sealed: stored.sealed })

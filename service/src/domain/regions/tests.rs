@@ -119,11 +119,12 @@ impl Region {
         let ring = Arc::new(Ring::new(&[Secret::new(&[1; 32]).unwrap()]));
         Parts {
             store: self.store.clone(),
-            facts: facts(),
+            facts: Arc::new(facts()).into(),
             feed: self.feed.nudge(),
-            audit: Arc::new(Audit::new(self.store.clone(), ring, LONG)),
+            audit: Arc::new(Audit::new(self.store.clone(), ring, LONG)).into(),
             metrics: Metrics::default(),
             compare: LONG,
+            stores_seen: StoresSeen::default(),
         }
     }
 
@@ -462,4 +463,142 @@ async fn a_flood_of_requests_is_told_so_and_an_outage_is_said() {
     assert_eq!((refused, all.iter().filter(|answer| answer.is_ok()).count()), (72, 128));
     let entries = here.store.page(AuditFrom::Last, 10, LONG).await.unwrap();
     assert!(entries.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_that_nobody_saw_is_followed_by_a_comparison() {
+    let (here, there) = (Region::new(1), Region::new(2));
+    let cut = watch::Sender::new(false);
+    let (_, follower) = here.link_to(&there, &cut);
+    let mut progress = Progress::new(Instant::now());
+    there.revoke(0..20, Ends::ForGood).await;
+    catch_up(&follower, &mut progress).await;
+    assert!(follower.proven(secret().id(), Instant::now()).is_some());
+    // Over before the next step: at no step is the store unhealthy.
+    here.contents.lose();
+    here.contents.create(StoreId::new([1; 16]));
+    assert_eq!(follower.proven(secret().id(), Instant::now()), None, "it is not known that all is here");
+    catch_up(&follower, &mut progress).await;
+    assert_eq!(here.all().await.len(), 20);
+    assert!(follower.proven(secret().id(), Instant::now()).is_some());
+
+    // During a step: after its request and before its claim.
+    let (link, follower) = here.link_to(&there, &cut);
+    let mut progress = Progress::new(Instant::now());
+    catch_up(&follower, &mut progress).await;
+    let contents = here.contents.clone();
+    *link.bend.lock().unwrap() = Some(Box::new(move |reply| {
+        contents.lose();
+        contents.create(StoreId::new([1; 16]));
+        Ok(reply)
+    }));
+    let before = follower.status().complete();
+    follower.step(&mut progress).await.unwrap();
+    assert_eq!((follower.status().complete(), follower.proven(secret().id(), Instant::now())), (before, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_region_writes_too_weakly_is_merged_and_proves_nothing() {
+    let (here, there) = (Region::new(1), Region::new(2));
+    let cut = watch::Sender::new(false);
+    there.revoke(0..20, Ends::ForGood).await;
+    let bends: Vec<(&str, Bend)> = vec![
+        (
+            "under another secret",
+            Box::new(|mut reply| {
+                reply.facts.secrets = vec![wire::SecretId([9; 8])];
+                Ok(reply)
+            }),
+        ),
+        (
+            "for too short a time",
+            Box::new(|mut reply| {
+                reply.facts.keeps.login = 19;
+                Ok(reply)
+            }),
+        ),
+        (
+            "by a clock that is an hour behind",
+            Box::new(|mut reply| {
+                reply.facts.now_seconds -= 3600;
+                Ok(reply)
+            }),
+        ),
+    ];
+    for (what, bend) in bends {
+        let (link, follower) = here.link_to(&there, &cut);
+        *link.bend.lock().unwrap() = Some(bend);
+        let mut progress = Progress::new(Instant::now());
+        catch_up(&follower, &mut progress).await;
+        assert_eq!((here.all().await.len(), follower.proven(secret().id(), Instant::now())), (20, None), "{what}");
+        *link.bend.lock().unwrap() = None;
+        follower.step(&mut progress).await.unwrap();
+        assert!(follower.proven(secret().id(), Instant::now()).is_some(), "{what}: mended");
+    }
+    // A clock that is ahead revokes too much.
+    let (link, follower) = here.link_to(&there, &cut);
+    *link.bend.lock().unwrap() = Some(Box::new(|mut reply| {
+        reply.facts.now_seconds += 3600;
+        Ok(reply)
+    }));
+    catch_up(&follower, &mut Progress::new(Instant::now())).await;
+    assert!(follower.proven(secret().id(), Instant::now()).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_leads_to_another_region_claims_nothing_for_its_own() {
+    let (here, there, third) = (Region::new(1), Region::new(2), Region::new(3));
+    let cut = watch::Sender::new(false);
+    let parts = Arc::new(here.parts());
+    let (to_second, _) = here.link_to(&there, &cut);
+    let named = |link: &Arc<Link>, name: &str| {
+        let link = Link {
+            name: name.into(),
+            to: Arc::clone(&link.to),
+            is_cut: cut.subscribe(),
+            bend: Mutex::default(),
+            nonce: Mutex::default(),
+        };
+        Follower::new(Box::new(Arc::new(link)), Arc::clone(&parts))
+    };
+    let (second, wrong) = (named(&to_second, "second"), named(&to_second, "third"));
+    third.revoke(0..5, Ends::ForGood).await;
+    there.revoke(10..15, Ends::ForGood).await;
+    catch_up(&second, &mut Progress::new(Instant::now())).await;
+    let mut progress = Progress::new(Instant::now());
+    for _ in 0..20 {
+        let _ = wrong.step(&mut progress).await;
+    }
+    assert_eq!(
+        (wrong.status().complete(), wrong.proven(secret().id(), Instant::now())),
+        (None, None),
+        "it is the second region"
+    );
+    let (to_third, _) = here.link_to(&third, &cut);
+    let right = named(&to_third, "third");
+    catch_up(&right, &mut Progress::new(Instant::now())).await;
+    catch_up(&second, &mut Progress::new(Instant::now())).await;
+    assert!(
+        right.proven(secret().id(), Instant::now()).is_some() && second.proven(secret().id(), Instant::now()).is_some()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_begins_anew_without_end_is_asked_less_and_less() {
+    let (here, there) = (Region::new(1), Region::new(2));
+    let cut = watch::Sender::new(false);
+    let (link, follower) = here.link_to(&there, &cut);
+    let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = Arc::clone(&asked);
+    *link.bend.lock().unwrap() = Some(Box::new(move |reply| {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(Reply { content: Content::Anew(Cursor::new(vec![9; 40]).unwrap()), ..reply })
+    }));
+    let (_stop, on_stop) = watch::channel(false);
+    let follower = Arc::new(follower);
+    tokio::spawn(Arc::clone(&follower).run(on_stop));
+    sleep(Duration::from_secs(2)).await;
+    let asked = asked.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((4..20).contains(&asked), "{asked} requests in 2 s");
+    assert_eq!(follower.status().complete(), None);
 }

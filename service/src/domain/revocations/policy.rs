@@ -24,7 +24,7 @@ impl Policy {
     pub fn retention_of(&self, kind: Kind) -> Option<Duration> {
         match kind {
             Kind::Token => Some(seconds(self.retention.token)),
-            Kind::Session | Kind::User | Kind::Client | Kind::Issuer => Some(self.login_retention()),
+            Kind::Session | Kind::User | Kind::Client | Kind::Issuer | Kind::StepUp => Some(self.login_retention()),
             Kind::SigningKey => None,
         }
     }

@@ -58,6 +58,10 @@ impl Subject {
                 return "every token of this session, including refreshed ones".to_owned();
             }
             Kind::Session => "every token of this session",
+            Kind::StepUp => {
+                let before = before.unwrap_or_default();
+                return format!("no token: those of this session need a login (auth_time) at {before} or later");
+            }
             Kind::SigningKey if self.issuer.contains(TENANT_PLACEHOLDER) => {
                 return "every token that this key signed or will sign, for every tenant".to_owned();
             }
@@ -102,7 +106,7 @@ impl Subject {
         let Id::Text(id) = &self.id else { return };
         let field = match self.kind {
             Kind::User => &mut event.sub,
-            Kind::Session => &mut event.sid,
+            Kind::Session | Kind::StepUp => &mut event.sid,
             Kind::Client => &mut event.client_id,
             Kind::Token | Kind::SigningKey | Kind::Issuer => &mut event.id,
         };

@@ -141,7 +141,7 @@ impl From<RevokeError> for Problem {
             RevokeError::Unknown(unknown) => Self::field(unknown.field(), &unknown.detail()),
             RevokeError::Unchecked(error) => Self::from(error).written("no"),
             RevokeError::Write(error) => error.into(),
-            RevokeError::Note => Self::internal(),
+            RevokeError::Note | RevokeError::NotAsked => Self::internal(),
         }
     }
 }

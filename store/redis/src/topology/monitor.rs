@@ -330,7 +330,10 @@ impl TopologyMonitor {
         };
         let buckets = Bucket::all().zip(&found.owners).map(route).collect();
         let one_keyspace = !matches!(self.authority, Authority::Cluster);
-        Routes { number: last.number + 1, servers, buckets, whole: self.whole(), one_keyspace, state: String::new() }
+        let (number, epoch, whole) = (last.number + 1, last.epoch, self.whole());
+        let mut routes = Routes { number, epoch, servers, buckets, whole, one_keyspace, state: String::new() };
+        routes.epoch += u64::from(routes.may_lack(&last));
+        routes
     }
 
     /// A known store that lost its sentinels is never created again: that would mean that nothing is revoked.

@@ -37,6 +37,9 @@ fn a_replica_is_not_used() {
 fn a_killed_redis_is_refused_and_back_with_everything_after_its_restart() {
     let (mut redis, instance) = started();
     instance.revoke(Kind::Session, "s");
+    let epoch = instance.epoch();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(instance.epoch(), epoch, "nothing happened in several rounds");
     redis.kill();
     let keys = [key(Kind::Session, "s")];
     for _ in 0..5 {
@@ -47,6 +50,7 @@ fn a_killed_redis_is_refused_and_back_with_everything_after_its_restart() {
     redis.restart();
     let answers = eventually(RECOVERED, || instance.check(&keys).ok());
     assert_eq!(answers, [Answer::Dead]);
+    assert!(instance.epoch() > epoch, "it has come back, perhaps with less");
     instance.revoke(Kind::Session, "t");
 }
 

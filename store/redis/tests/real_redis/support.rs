@@ -53,6 +53,10 @@ impl Instance {
         self.runtime.block_on(self.store.check(keys))
     }
 
+    pub fn epoch(&self) -> u64 {
+        self.store.epoch()
+    }
+
     pub fn follow(&self, places: &[Option<Place>]) -> Result<Vec<ShardNews>, StoreError> {
         self.runtime.block_on(self.store.follow(places))
     }

@@ -32,10 +32,11 @@ async fn clients_that_leave_while_they_wait_leave_nothing_behind() {
         assert!(wait_until(Duration::from_secs(5), async || came().await >= earlier + 20).await);
         waiting.iter().for_each(|one| one.abort());
         drop(clients);
+        // Envoy knows that they left before a verdict comes.
+        let idle = async || mesh.envoy.stat("http.main.downstream_rq_active").await == 0;
+        assert!(wait_until(CHECK_TIMEOUT * 4, idle).await, "requests are left behind");
         mesh.service.as_mut().unwrap().process().resume();
     }
-    let idle = async || mesh.envoy.stat("http.main.downstream_rq_active").await == 0;
-    assert!(wait_until(CHECK_TIMEOUT * 4, idle).await, "requests are left behind");
     assert_eq!(mesh.upstream.requests(), 1, "a request passed whose client had left");
 
     // Every place is free again, on every worker.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use harness::mesh::unix_now;
-use harness::{Cluster, Directory, Redis, Request, Service, ServiceOptions, exchange, wait_until};
+use harness::{Cluster, Connection, Directory, Redis, Request, Service, ServiceOptions, exchange, wait_until};
 use mint::random_id;
 use serde_json::{Value, json};
 use wire::check::{CONTENT_TYPE, Needs, PATH, Question};
@@ -107,16 +107,24 @@ impl Place {
         question.read_reply(&derived(), answer.status, &answer.body).ok()?.ok().map(|reply| reply.answers[0])
     }
 
-    /// `None`: it is being restarted, or cannot tell.
-    async fn refresh(&self, token: &str) -> Option<(u16, Value)> {
+    async fn refresh(&self, token: &str) -> Result<(u16, Value), Unanswered> {
         let form =
             format!("client_id=app&client_secret={CLIENT_SECRET}&grant_type=refresh_token&refresh_token={token}");
         let request = Request::new("POST", "/oauth2/token")
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form);
-        let answer = exchange(self.listen, &request).await.ok()?;
-        (answer.status != 503).then(|| (answer.status, answer.json()))
+        let mut connection = Connection::open(self.listen).await.map_err(|_| Unanswered::NotSent)?;
+        let answer = connection.send(&request).await.map_err(|_| Unanswered::Sent)?;
+        if answer.status == 503 { Err(Unanswered::Sent) } else { Ok((answer.status, answer.json())) }
     }
+}
+
+/// Why a refresh has no answer: the service is being restarted, or cannot tell.
+#[derive(Debug)]
+enum Unanswered {
+    NotSent,
+    /// The refresh token may have been replaced.
+    Sent,
 }
 
 /// Sids, and their newest refresh tokens. `None`: it was ended, or a reply with the next token was lost.
@@ -209,10 +217,11 @@ impl Load {
                         }
                     } else {
                         match place.refresh(&token).await {
-                            Some((200, next)) => Some(next["refresh_token"].as_str().unwrap().to_owned()),
+                            Ok((200, next)) => Some(next["refresh_token"].as_str().unwrap().to_owned()),
+                            Err(Unanswered::NotSent) => Some(token),
                             // The answer may have been lost with the connection.
-                            None => None,
-                            Some((status, refused)) => panic!("{sid} was not refreshed: {status} {refused}"),
+                            Err(Unanswered::Sent) => None,
+                            Ok((status, refused)) => panic!("{sid} was not refreshed: {status} {refused}"),
                         }
                     };
                     sessions.lock().unwrap()[at].1 = next;

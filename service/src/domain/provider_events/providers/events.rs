@@ -10,7 +10,7 @@ use crate::domain::provider_events::actions::{ActionConfig, check_action};
 /// The most spellings of an issuer.
 const MAX_NAMES: usize = 8;
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Events {
     /// The oldest accepted event, by its `iat`. It must cover how long the transmitter retries.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Provider, ProvidersError, SECOND, bounded, duration, present, text};
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GlobalRevocation {
     /// The `aud` that the JWTs of these requests must have: the URL of the endpoint. None of the provider's other audiences,

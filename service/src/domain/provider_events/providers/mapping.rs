@@ -16,7 +16,7 @@ pub enum MappedFormat {
     Uri,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mapping {
     /// The tokens' `sub` is the value itself.

@@ -9,7 +9,7 @@ use super::{Provider, ProvidersError, SECOND, bounded, duration};
 /// The most events of one answer.
 const MAX_EVENTS: usize = 100;
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Poll {
     /// The stream's `endpoint_url` at the transmitter. Nothing that a transmitter sends changes it.

@@ -18,7 +18,7 @@ const MAX_WORD: usize = 32;
 #[derive(Deserialize, ToSchema, Default)]
 #[serde(deny_unknown_fields)]
 pub struct RevocationBody {
-    /// token, session, user, client, key or issuer.
+    /// token, session, user, client, key or issuer; or step_up, which ends nothing, but demands a login of a session.
     #[serde(default, deserialize_with = "present")]
     kind: Option<String>,
     #[serde(default, deserialize_with = "present")]
@@ -91,7 +91,8 @@ impl RevocationBody {
 
 fn kind(text: Option<String>) -> Result<Kind, FieldError> {
     let text = text.ok_or_else(|| FieldError::new("kind", "is missing; give it, or a `token`"))?;
-    text.parse().map_err(|()| FieldError::new("kind", "must be one of token, session, user, client, key, issuer"))
+    text.parse()
+        .map_err(|()| FieldError::new("kind", "must be one of token, session, user, client, key, issuer, step_up"))
 }
 
 #[cfg(test)]
