@@ -142,6 +142,7 @@ impl Doctor {
         }
         if let (Some(dump), Some(url)) = (&dump, &peers.envoy) {
             envoy::look(&mut report, dump, &document, source.written()?.as_ref());
+            envoy::version(&mut report, &peers, url);
             envoy::certificates(&mut report, &peers, url, self.expiry);
         } else {
             report.skipped("envoy", "--envoy");

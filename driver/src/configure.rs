@@ -7,7 +7,7 @@ use authn::policy::Policy;
 use crate::dispatcher::Dispatcher;
 use crate::feed_board::FeedBoard;
 use crate::host::{ChosenEngine, Host, HostError, Level, Setup};
-use crate::metrics::Metric;
+use crate::metrics::{Metric, version_number};
 use crate::state::Core;
 use crate::state::KeyBoard;
 use crate::tokens::Tokens;
@@ -79,6 +79,7 @@ pub fn activate<S: Setup + Host>(host: &mut S, policy: Policy) -> Result<Configu
     for kind in host.engines() {
         host.record(Metric::Engine, &[kind], u64::from(*kind == name));
     }
+    host.record(Metric::Version, &[], version_number(env!("CARGO_PKG_VERSION")).unwrap_or_default());
     let now = host.now().map_err(|HostError(status)| format!("the host gives no time: status {status}"))?;
     missing_settings::prepare(host);
     let [a, b, c, d, e, f, g, h, rest @ ..] = random;

@@ -18,6 +18,7 @@ pub enum Metric {
     KeysAgeSeconds,
     WaitingRequests,
     Engine,
+    Version,
     CheckMicroseconds,
     CheckTokens,
     IntrospectionMicroseconds,
@@ -40,7 +41,7 @@ pub enum MetricKind {
 }
 
 impl Metric {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Requests,
         Self::TokenCache,
         Self::SharedVerdicts,
@@ -57,6 +58,7 @@ impl Metric {
         Self::KeysAgeSeconds,
         Self::WaitingRequests,
         Self::Engine,
+        Self::Version,
         Self::CheckMicroseconds,
         Self::CheckTokens,
         Self::IntrospectionMicroseconds,
@@ -104,6 +106,7 @@ impl Metric {
             Self::KeysAgeSeconds => ("keys_age_seconds", Gauge, &["issuer"]),
             Self::WaitingRequests => ("waiting_requests", Gauge, &["reason"]),
             Self::Engine => ("engine", Gauge, &["kind"]),
+            Self::Version => ("version", Gauge, &[]),
             Self::CheckMicroseconds => ("check_microseconds", Histogram, &[]),
             Self::CheckTokens => ("check_tokens", Histogram, &[]),
             Self::IntrospectionMicroseconds => ("introspection_microseconds", Histogram, &[]),
@@ -118,6 +121,18 @@ impl Metric {
             Self::Sightings => ("sightings", Counter, &["result"]),
         }
     }
+}
+
+/// A version as the gauge [`Metric::Version`] has it: 1002003 is 1.2.3. `None`: it has another form.
+pub fn version_number(version: &str) -> Option<u64> {
+    let (release, _) = version.split_once(['-', '+']).unwrap_or((version, ""));
+    let mut number = 0_u64;
+    let mut parts = release.split('.');
+    for _ in 0..3 {
+        let part = parts.next()?.parse().ok().filter(|part| *part < 1000_u64)?;
+        number = number.checked_mul(1000)?.checked_add(part)?;
+    }
+    parts.next().is_none().then_some(number)
 }
 
 /// What a request waits for.

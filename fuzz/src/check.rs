@@ -82,9 +82,11 @@ pub fn check(input: &[u8]) {
     // Any bytes, unsigned and signed with the right secret.
     for whole in [input.to_vec(), signed(input, &SECRETS.request_mac)] {
         if let Ok(asked) = Asked::read(&secrets, &whole) {
+            let needs = asked.needs();
+            let needs = if asked.asks_about_regions() { needs.asking_about_regions() } else { needs };
             let again = match asked.keys() {
-                [] => Question::about_issuers(ours, nonce(&whole), asked.needs(), asked.issuers()),
-                keys => Question::new(ours, nonce(&whole), asked.needs(), keys),
+                [] => Question::about_issuers(ours, nonce(&whole), needs, asked.issuers()),
+                keys => Question::new(ours, nonce(&whole), needs, keys),
             };
             // An empty or too long issuer is read, but would not be written.
             if let Ok(again) = again {

@@ -191,11 +191,7 @@ impl Poll {
             Some(form @ (0 | 1)) if status == 200 => {
                 read_reply(&mut read, form, self.asks_about_regions).map(Ok).ok_or(ReplyError::Malformed)
             }
-            Some(2) => {
-                let code = read.byte().ok_or(ReplyError::Malformed)?;
-                let trouble = Trouble::ALL.into_iter().find(|trouble| trouble.code() == code);
-                trouble.filter(|_| read.0.is_empty()).map(Err).ok_or(ReplyError::Malformed)
-            }
+            Some(2) => Trouble::read(&mut read).map(Err).ok_or(ReplyError::Malformed),
             _ => Err(ReplyError::Malformed),
         }
     }
@@ -311,6 +307,12 @@ impl Trouble {
             Trouble::TooManyFollowers => 129,
             Trouble::Disabled => 130,
         }
+    }
+
+    /// The rest of a reply, which is nothing else. `None`: it is not.
+    pub(crate) fn read(read: &mut Reader<'_>) -> Option<Self> {
+        let code = read.byte()?;
+        Self::ALL.into_iter().find(|trouble| trouble.code() == code).filter(|_| read.0.is_empty())
     }
 
     /// The name in logs and metrics.

@@ -204,11 +204,7 @@ impl Asking {
                 let reply = read_reply(&mut read, kind).filter(|_| read.0.is_empty());
                 reply.map(Ok).ok_or(ReplyError::Malformed)
             }
-            Some(4) => {
-                let code = read.byte().ok_or(ReplyError::Malformed)?;
-                let trouble = Trouble::ALL.into_iter().find(|trouble| trouble.code() == code);
-                trouble.filter(|_| read.0.is_empty()).map(Err).ok_or(ReplyError::Malformed)
-            }
+            Some(4) => Trouble::read(&mut read).map(Err).ok_or(ReplyError::Malformed),
             _ => Err(ReplyError::Malformed),
         }
     }

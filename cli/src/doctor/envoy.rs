@@ -2,13 +2,16 @@
 use std::time::Duration;
 
 use authn::config::Document;
+use driver::metrics::version_number;
 use serde_json::Value;
 
 use super::finding::{Finding, Report, Severity};
 use super::tls;
 use crate::embedded::{self, Configuration, Plugin};
+use crate::exposition::Scrape;
 use crate::peers::Peers;
 
+const OURS: &str = env!("CARGO_PKG_VERSION");
 const WAIT: Duration = Duration::from_secs(10);
 
 /// Its configuration dump.
@@ -104,6 +107,38 @@ pub fn look(report: &mut Report, dump: &Value, document: &Document, wanted: Opti
         if let (Some(version), Some(since)) = (active["version_info"].as_str(), active["last_updated"].as_str()) {
             report.passed("loaded", format!("the listener {name}: version {version:?}, since {since}"));
         }
+    }
+}
+
+/// The version of the filter that runs, by its gauge.
+pub fn version(report: &mut Report, peers: &Peers, envoy: &str) {
+    let url = format!("{envoy}/stats/prometheus?filter=portcullis");
+    match peers.get(&url, WAIT) {
+        Ok(answer) => judge_version(report, &Scrape::parse(&String::from_utf8_lossy(&answer.body))),
+        Err(why) => report.skipped("version", why),
+    }
+}
+
+fn judge_version(report: &mut Report, scrape: &Scrape) {
+    let running = scrape.of("version").next().map(|(_, version)| version as u64);
+    match running {
+        Some(version) if Some(version) == version_number(OURS) => {
+            report.passed("version", format!("the filter: {OURS}, as this command"));
+        }
+        Some(version) => report.found(Finding {
+            name: "filter_version",
+            severity: Severity::Warning,
+            what: format!(
+                "the filter in Envoy has version {}.{}.{}, this command has {OURS}",
+                version / 1_000_000,
+                version / 1000 % 1000,
+                version % 1000
+            ),
+            why: "filter and service of different versions are meant for the time of an upgrade only",
+            mend: "finish the upgrade, and look with the command of the filter's version".to_owned(),
+            link: "docs/operations.md".to_owned(),
+        }),
+        None => report.skipped("version", "the filter's gauge portcullis_version: it is older, or not loaded"),
     }
 }
 
@@ -225,6 +260,19 @@ mod tests {
             }})
         };
         json!({ "http_filters": documents.iter().map(filter).collect::<Vec<_>>() })
+    }
+
+    #[test]
+    fn a_filter_of_another_version_is_a_warning() {
+        let ours = version_number(OURS).unwrap();
+        for (number, found) in [(Some(ours), None), (Some(ours + 1_001_001), Some(Severity::Warning)), (None, None)] {
+            let text = number.map(|number| format!("envoy_wasmcustom_portcullis_version{{}} {number}\n"));
+            let mut report = Report::default();
+            judge_version(&mut report, &Scrape::parse(&text.unwrap_or_default()));
+            assert_eq!(report.worst(), found, "{number:?}");
+        }
+        assert_eq!((version_number("1.2.3"), version_number("0.1.0-rc.1")), (Some(1_002_003), Some(1000)));
+        assert_eq!((version_number("1.2"), version_number("1.2.1000"), version_number("1.2.3.4")), (None, None, None));
     }
 
     #[test]

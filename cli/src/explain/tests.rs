@@ -14,13 +14,14 @@ use super::Explain;
 
 const NOW: u64 = 1_750_000_000;
 /// Cases that its options cannot express, by reason. A new case must not join them unseen.
-const NOT_EXPRESSIBLE: [(&str, usize); 6] = [
+const NOT_EXPRESSIBLE: [(&str, usize); 7] = [
     ("the introspection server's status is not 200", 15),
     ("the introspection server's response is not application/json", 3),
     ("a header `host` beside the host", 1),
     ("a header's value begins or ends with white space, which HTTP does not transmit", 3),
-    ("a proof that a proxy has seen before", 7),
+    ("a proof that a proxy has seen before", 8),
     ("a nonce that was asked for before", 3),
+    ("a demand for a login: one answer stands for all keys, and says that the session was revoked", 6),
 ];
 
 #[derive(Parser)]
@@ -72,6 +73,9 @@ fn not_expressible_because(case: &Case, ready: &Ready) -> Option<&'static str> {
     }
     if case.proof.nonce.is_some() {
         return Some(NOT_EXPRESSIBLE[5].0);
+    }
+    if matches!(&case.expect, Expect::Refuse { code, .. } if code == "STEP_UP_DEMANDED") {
+        return Some(NOT_EXPRESSIBLE[6].0);
     }
     if ready.introspection.status != 200 {
         return Some(NOT_EXPRESSIBLE[0].0);

@@ -17,6 +17,7 @@ fn counters() -> Vec<Counter> {
         Counter::SpoofedHeader,
         Counter::CookieRepaired,
         Counter::CookieRemoved,
+        Counter::RegionsExceeded,
     ];
     let polls = [
         FeedResult::Proof,

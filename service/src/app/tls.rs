@@ -38,6 +38,8 @@ pub enum Listener {
 pub struct ListenerConfig {
     listener: Listener,
     say: Arc<watch::Sender<Arc<ServerConfig>>>,
+    /// The files are watched as long as there is a receiver: also before the first listener has one.
+    hear: watch::Receiver<Arc<ServerConfig>>,
     watching: JoinHandle<()>,
 }
 
@@ -127,13 +129,14 @@ impl ListenerConfig {
     /// # Errors
     /// The file that cannot be used.
     pub fn of(files: ListenerTls, listener: Listener) -> Result<Self, TlsError> {
-        let say = Arc::new(watch::Sender::new(Arc::new(files.config(listener)?)));
+        let (say, hear) = watch::channel(Arc::new(files.config(listener)?));
+        let say = Arc::new(say);
         let watching = tokio::spawn(files.watch(listener, Arc::clone(&say)));
-        Ok(Self { listener, say, watching })
+        Ok(Self { listener, say, hear, watching })
     }
 
     pub fn subscribe(&self) -> watch::Receiver<Arc<ServerConfig>> {
-        self.say.subscribe()
+        self.hear.clone()
     }
 
     /// `config` is what was read from these files.

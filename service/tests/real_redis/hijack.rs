@@ -4,9 +4,9 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::Value;
-use wire::check::{Needs, StoreError};
+use wire::check::{NamedIssuer, Needs, StoreError};
 use wire::sightings::{Client, PATH, Place, Report, Sighting};
-use wire::{Answer, Cidr, Kind, RevocationKey};
+use wire::{Answer, Cidr, Kind, Kinds, Retention, RevocationKey};
 
 use crate::support::*;
 
@@ -75,6 +75,24 @@ fn a_session_that_is_used_from_another_network_ends_and_no_other_does() {
     let reason: Value = serde_json::from_str(entry["reason"].as_str().unwrap()).unwrap();
     assert_eq!((&reason["before"]["network"], &reason["now"]["network"]), (&HOME.into(), &ELSEWHERE.into()));
     assert_eq!(reason["user"], key(Kind::User, "user-stolen").to_string());
+}
+
+#[test]
+fn a_signal_demands_a_login_if_a_filter_asks_for_demands() {
+    let (_redis, service) = started_with("signals: { network: [step_up] }");
+    see(&service, "early", &[HOME, ELSEWHERE]);
+    let acted = |result: &str| metric(&service, &format!("hijack_actions_total{{result=\"{result}\"}}"));
+    eventually(SOON, || (acted("not_demanded") == 1).then_some(()));
+    let needs = Retention::default();
+    service.announce(&[NamedIssuer { issuer: ISSUER.into(), needs, kinds: Kinds::of([Kind::Session, Kind::StepUp]) }]);
+    see(&service, "stolen", &[HOME, ELSEWHERE]);
+    eventually(SOON, || (acted("demanded") == 1).then_some(()));
+    let keys = [key(Kind::StepUp, "stolen"), key(Kind::Session, "stolen"), key(Kind::StepUp, "early")];
+    let answers = service.check(&keys).unwrap();
+    assert!(
+        matches!(answers[..], [Answer::Before(before), Answer::Live, Answer::Live] if before > now()),
+        "{answers:?}"
+    );
 }
 
 #[test]

@@ -203,6 +203,7 @@ async fn everything_on_the_dashboard_and_in_the_alerts_exists_on_a_running_mesh(
                     "portcullis_region_mismatch",
                     "portcullis_region_merged_total",
                     "portcullis_region_requests_total",
+                    "portcullis_regions_exceeded",
                 ]
                 .contains(&name)
             };
