@@ -10,6 +10,7 @@ use store::clock::unix_millis;
 use store::{AuditBounds, AuditEntry, AuditFrom, AuditId, AuditLog, StoreError, WriteError};
 use tokio::time::timeout;
 
+use crate::config::TableName;
 use crate::dynamo_store::DynamoStore;
 use crate::error::{not_written, unknown};
 use crate::item::{self, Item, Name, blob, bytes, integer, number, text};
@@ -29,6 +30,12 @@ fn sort(id: AuditId) -> String {
 
 fn id_of(item: &Item) -> Option<AuditId> {
     text(item, "s")?.parse().ok()
+}
+
+/// Regions of a global table with eventual consistency number their entries apart, so that no entry replaces one of another region.
+fn next(number: u64, ours: u64) -> u64 {
+    let step = u64::try_from(TableName::MAX_REGIONS).unwrap_or(u64::MAX);
+    (number / step).saturating_add(1).saturating_mul(step).saturating_add(ours)
 }
 
 #[async_trait]
@@ -60,6 +67,7 @@ impl AuditLog for DynamoStore {
 
 impl DynamoStore {
     async fn append_in_order(&self, sealed: Vec<u8>, bounds: AuditBounds) -> Result<(), WriteError> {
+        let ours = self.table.mode.index();
         // One at a time: entries of one instance would compete for the same id.
         let mut appended = self.appended.lock().await;
         let mut fail: fn(StoreError) -> WriteError = not_written;
@@ -70,8 +78,8 @@ impl DynamoStore {
             let last = found.first().and_then(id_of);
             let count = found.first().and_then(|item| number(item, "q")).unwrap_or_default().saturating_add(1);
             let id = match last {
-                Some(last) if last.millis >= now => AuditId { number: last.number.saturating_add(1), ..last },
-                _ => AuditId { millis: now, number: 0 },
+                Some(last) if last.millis >= now => AuditId { number: next(last.number, ours), ..last },
+                _ => AuditId { millis: now, number: ours },
             };
             let mut made = Name::new(PARTITION, sort(id)).item();
             made.insert("d".to_owned(), blob(&sealed));

@@ -56,7 +56,7 @@ pub enum TableNameError {
 impl TableName {
     pub const PREFIX: &'static str = "dynamodb:";
     /// A global table has fewer; a bound for what is read in each round of the feed.
-    const MAX_REGIONS: usize = 16;
+    pub(crate) const MAX_REGIONS: usize = 16;
 }
 
 impl FromStr for TableName {
@@ -130,6 +130,15 @@ impl Mode {
             Mode::Eventual { home, regions } => (home.as_str(), &regions[..]),
         };
         regions.iter().filter(move |region| *region != home)
+    }
+
+    /// The number of our region among all, below [`TableName::MAX_REGIONS`].
+    pub fn index(&self) -> u64 {
+        let index = match self {
+            Mode::Strong => None,
+            Mode::Eventual { home, regions } => regions.iter().position(|region| region == home),
+        };
+        index.and_then(|index| u64::try_from(index).ok()).unwrap_or_default()
     }
 
     pub fn is_eventual(&self) -> bool {

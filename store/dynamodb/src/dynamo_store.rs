@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use crate::config::Config;
 use crate::create::{self, CreateError};
+use crate::import::Seen;
 use crate::lag::Lag;
 use crate::table::Table;
 use crate::writer::Writer;
@@ -20,6 +21,7 @@ pub struct DynamoStore {
     pub(crate) table: Arc<Table>,
     pub(crate) writer: Writer,
     pub(crate) lag: Lag,
+    pub(crate) seen: Seen,
     /// Entries of the audit log that this instance has appended. Held while one is.
     pub(crate) appended: Mutex<u64>,
     pub(crate) observer: Arc<dyn Observer>,
@@ -52,7 +54,7 @@ impl DynamoStore {
             }
         });
         let writer = Writer::start(Arc::clone(&table), config.future_iat_tolerance_seconds);
-        Ok(Self { table, writer, lag: Lag::default(), appended: Mutex::default(), observer })
+        Ok(Self { table, writer, lag: Lag::default(), seen: Seen::default(), appended: Mutex::default(), observer })
     }
 
     pub fn id(&self) -> Option<StoreId> {

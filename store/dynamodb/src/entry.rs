@@ -2,7 +2,8 @@
 //!
 //! `e` is `D`, or `B` and Unix seconds. `n` is the encrypted note. `u` is there until the log has the entry. `l` marks an entry
 //! that was lifted. `r` maps regions to the versions of their entries that a lift of this region has removed: a lift never
-//! writes another region's item, and a later revocation there has another version.
+//! writes another region's item, and a later revocation there has another version. `i` numbers the states of an item: it grows, and
+//! tells in another region which of them has arrived.
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     pub version: Vec<u8>,
+    pub number: u64,
     /// `None`: it was lifted.
     pub entry: Option<Entry>,
     pub is_logged: bool,
@@ -93,12 +95,14 @@ impl Stored {
             }
         };
         let version = bytes(found, "v").ok_or(failed)?.to_vec();
-        Ok(Self { version, entry, is_logged: !found.contains_key("u"), lifted, expires })
+        let number = item::number(found, "i").ok_or(failed)?;
+        Ok(Self { version, number, entry, is_logged: !found.contains_key("u"), lifted, expires })
     }
 
     pub fn item(&self, key: &RevocationKey, region: &str) -> Item {
         let mut made = item::revocation(key, region).item();
         made.insert("v".to_owned(), blob(&self.version));
+        made.insert("i".to_owned(), item::integer(self.number));
         match &self.entry {
             None => drop(made.insert("l".to_owned(), AttributeValue::Bool(true))),
             Some(entry) => {
@@ -129,12 +133,14 @@ impl Stored {
 impl Together {
     /// The entries that no region has lifted and that have not expired, merged.
     pub fn in_force(&self, now: u64) -> Option<Entry> {
-        let is_lifted = |region: &String, stored: &Stored| {
-            self.0.values().any(|other| other.lifted.get(region).is_some_and(|version| *version == stored.version))
-        };
-        let live = self.0.iter().filter(|(region, stored)| !is_lifted(region, stored));
+        let live = self.0.iter().filter(|(region, stored)| !self.is_lifted(region, stored));
         let entries = live.filter_map(|(_, stored)| stored.entry.clone());
         entries.filter(|entry| entry.expires.is_none_or(|expires| expires > now)).reduce(Entry::merge)
+    }
+
+    /// Has another region lifted this state of the item?
+    pub fn is_lifted(&self, region: &str, stored: &Stored) -> bool {
+        self.0.values().any(|other| other.lifted.get(region).is_some_and(|version| *version == stored.version))
     }
 
     /// # Errors
@@ -165,7 +171,14 @@ mod tests {
 
     fn stored(version: u8, ending: Ending, expires: Option<u64>) -> Stored {
         let entry = Some(Entry { ending, sealed: vec![version], expires });
-        Stored { version: vec![version; 8], entry, is_logged: false, lifted: BTreeMap::new(), expires }
+        Stored {
+            version: vec![version; 8],
+            number: u64::from(version),
+            entry,
+            is_logged: false,
+            lifted: BTreeMap::new(),
+            expires,
+        }
     }
 
     #[test]

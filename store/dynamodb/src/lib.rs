@@ -7,12 +7,14 @@
 #![allow(clippy::arithmetic_side_effects, reason = "sums of small numbers, and no code of the proxy")]
 #![forbid(unsafe_code)]
 
+mod append;
 mod audit;
 mod config;
 mod create;
 mod dynamo_store;
 mod entry;
 mod error;
+mod import;
 mod issuers;
 mod item;
 mod lag;

@@ -5,7 +5,7 @@
 //! Each entry has a chain, a hash over the chain before it, so equal places have the same past.
 //!
 //! `f` and `c` are the sequences of the batch's first and last entry, `b` the chain before it, `h` the chain after it, `z` a
-//! random number, `o` when it was written, `d` its entries. In the head, `v` is `h`. `y` maps other regions to the place in their logs up
+//! random number, `o` when it was written, `q` when the batch before it was, `d` its entries. In the head, `v` is `h`. `y` maps other regions to the place in their logs up
 //! to which their entries are in this one (global tables with eventual consistency).
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,17 +23,22 @@ pub const MAX_BATCH: usize = 100;
 pub const MAX_BEHIND: u64 = 1024;
 /// A batch's item is removed at the latest this long after it was written.
 const KEPT_MILLIS: u64 = 7 * 86_400_000;
+/// More than DynamoDB's TTL and clocks may be early.
+const MARGIN_MILLIS: u64 = 86_400_000;
 
 const BEGUN: u8 = 0;
 const REVOKED: u8 = 1;
 const LIFTED: u8 = 2;
+const TAKEN_OVER: u8 = 3;
 const NEVER: u64 = u64::MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Logged {
     Begun,
-    /// With its expiry in Unix milliseconds.
-    Revoked(RevocationKey, Option<u64>),
+    /// With its expiry in Unix milliseconds, and the number of the item's state.
+    Revoked(RevocationKey, Option<u64>, u64),
+    /// A revocation of another region, from its log.
+    TakenOver(RevocationKey, Option<u64>),
     Lifted(RevocationKey),
 }
 
@@ -42,7 +47,9 @@ pub struct Batch {
     pub first: u64,
     pub before: [u8; 8],
     nonce: [u8; 8],
-    written: u64,
+    pub written: u64,
+    /// When the batch before it was written.
+    previous: u64,
     pub entries: Vec<Logged>,
     pub imported: BTreeMap<String, Place>,
 }
@@ -61,16 +68,17 @@ pub fn log_sort(sequence: u64) -> String {
 }
 
 impl Logged {
-    const BYTES: usize = 25;
+    const BYTES: usize = 33;
 
     fn encode(self) -> [u8; Self::BYTES] {
-        let (kind, key, expires) = match self {
-            Logged::Begun => (BEGUN, [0; 16], 0),
-            Logged::Revoked(key, expires) => (REVOKED, key.0, expires.unwrap_or(NEVER)),
-            Logged::Lifted(key) => (LIFTED, key.0, 0),
+        let (kind, key, expires, number) = match self {
+            Logged::Begun => (BEGUN, [0; 16], 0, 0),
+            Logged::Revoked(key, expires, number) => (REVOKED, key.0, expires.unwrap_or(NEVER), number),
+            Logged::TakenOver(key, expires) => (TAKEN_OVER, key.0, expires.unwrap_or(NEVER), 0),
+            Logged::Lifted(key) => (LIFTED, key.0, 0, 0),
         };
         let mut bytes = [0; Self::BYTES];
-        let all = [kind].into_iter().chain(key).chain(expires.to_be_bytes());
+        let all = [kind].into_iter().chain(key).chain(expires.to_be_bytes()).chain(number.to_be_bytes());
         bytes.iter_mut().zip(all).for_each(|(to, from)| *to = from);
         bytes
     }
@@ -79,10 +87,13 @@ impl Logged {
         let (kind, rest) = bytes.split_first()?;
         let (key, expires) = rest.split_first_chunk::<16>()?;
         let key = RevocationKey(*key);
-        let expires = u64::from_be_bytes(expires.try_into().ok()?);
+        let (expires, number) = expires.split_first_chunk::<8>()?;
+        let expires = Some(u64::from_be_bytes(*expires)).filter(|expires| *expires != NEVER);
+        let number = u64::from_be_bytes(number.try_into().ok()?);
         match *kind {
             BEGUN => Some(Logged::Begun),
-            REVOKED => Some(Logged::Revoked(key, Some(expires).filter(|expires| *expires != NEVER))),
+            REVOKED => Some(Logged::Revoked(key, expires, number)),
+            TAKEN_OVER => Some(Logged::TakenOver(key, expires)),
             LIFTED => Some(Logged::Lifted(key)),
             _ => None,
         }
@@ -91,7 +102,9 @@ impl Logged {
     fn change(self, written: u64) -> Change {
         match self {
             Logged::Begun => Change::Begun,
-            Logged::Revoked(key, expires) => Change::Revoked { key, expires_in: entry::left(expires, written) },
+            Logged::Revoked(key, expires, _) | Logged::TakenOver(key, expires) => {
+                Change::Revoked { key, expires_in: entry::left(expires, written) }
+            }
             Logged::Lifted(key) => Change::Lifted { key },
         }
     }
@@ -101,13 +114,22 @@ impl Batch {
     /// The first one of a log.
     pub fn begin(now: u64, imported: BTreeMap<String, Place>) -> Self {
         let entries = vec![Logged::Begun];
-        Self { first: 1, before: item::version(), nonce: item::version(), written: now, entries, imported }
+        Self {
+            first: 1,
+            before: item::version(),
+            nonce: item::version(),
+            written: now,
+            previous: now,
+            entries,
+            imported,
+        }
     }
 
     /// The one after `self`.
     pub fn next(&self, now: u64, entries: Vec<Logged>, imported: BTreeMap<String, Place>) -> Self {
         let last = self.last();
-        Self { first: last.sequence + 1, before: last.chain, nonce: item::version(), written: now, entries, imported }
+        let (first, before, previous) = (last.sequence + 1, last.chain, self.written);
+        Self { first, before, nonce: item::version(), written: now, previous, entries, imported }
     }
 
     pub fn places(&self) -> impl Iterator<Item = (Place, Logged)> {
@@ -131,6 +153,18 @@ impl Batch {
 
     pub fn place_before(&self) -> Place {
         Place { sequence: self.first - 1, chain: self.before }
+    }
+
+    /// Does it come after `place`? A place that is not the one before it counts if all batches in between were removed because what
+    /// they revoked has expired.
+    pub fn follows(&self, place: Option<Place>, now: u64) -> bool {
+        let is_removed = self.previous.saturating_add(KEPT_MILLIS).saturating_add(MARGIN_MILLIS) < now;
+        match place {
+            Some(place) => {
+                self.place_before() == place || (self.place_before().sequence > place.sequence && is_removed)
+            }
+            None => self.first == 1 || is_removed,
+        }
     }
 
     pub fn last(&self) -> Place {
@@ -164,6 +198,7 @@ impl Batch {
             before: eight("b")?,
             nonce: eight("z")?,
             written: item::number(found, "o")?,
+            previous: item::number(found, "q")?,
             entries,
             imported,
         };
@@ -177,6 +212,7 @@ impl Batch {
         made.insert("b".to_owned(), blob(&self.before));
         made.insert("z".to_owned(), blob(&self.nonce));
         made.insert("o".to_owned(), integer(self.written));
+        made.insert("q".to_owned(), integer(self.previous));
         made.insert("d".to_owned(), blob(&self.entries.iter().flat_map(|logged| logged.encode()).collect::<Vec<_>>()));
         made.insert("h".to_owned(), blob(&last.chain));
         if !self.imported.is_empty() {
@@ -201,8 +237,9 @@ impl Batch {
         self.set(&mut made);
         let kept = Some(self.written.saturating_add(KEPT_MILLIS));
         let longest = |all, logged: &Logged| match logged {
-            Logged::Revoked(_, expires) => entry::later(all, *expires),
-            Logged::Begun | Logged::Lifted(_) => all,
+            Logged::Revoked(_, expires, _) => entry::later(all, *expires),
+            // Nobody reads them there.
+            Logged::Begun | Logged::TakenOver(..) | Logged::Lifted(_) => all,
         };
         let expires = if is_read_by_others { self.entries.iter().fold(kept, longest) } else { kept };
         item::set_expiry(&mut made, expires);
@@ -245,7 +282,8 @@ mod tests {
     fn batches_are_read_back_as_written_and_follow_each_other() {
         let other = Place { sequence: 9, chain: [4; 8] };
         let one = Batch::begin(7, BTreeMap::from([("b".to_owned(), other)]));
-        let entries = vec![Logged::Revoked(key(1), Some(9)), Logged::Revoked(key(2), None), Logged::Lifted(key(1))];
+        let entries =
+            vec![Logged::Revoked(key(1), Some(9), 6), Logged::TakenOver(key(2), None), Logged::Lifted(key(1))];
         let two = one.next(8, entries, BTreeMap::new());
         let three = two.next(9, vec![Logged::Lifted(key(2))], BTreeMap::new());
         for batch in [&one, &two] {
@@ -260,6 +298,10 @@ mod tests {
         assert_eq!(after(three.last(), &all), Some(vec![]));
         assert_eq!(after(one.last(), &all[2..]), None, "one is missing");
         assert_eq!(after(Place { chain: [0; 8], ..inside }, &all), None, "another history");
+        assert!(three.follows(Some(two.last()), 9) && !three.follows(Some(one.last()), 9) && !three.follows(None, 9));
+        let late = 8 + KEPT_MILLIS + MARGIN_MILLIS + 1;
+        assert!(three.follows(Some(one.last()), late) && three.follows(None, late), "what it lacks has expired");
+        assert!(!two.follows(Some(three.last()), late));
         let mut damaged = two.head(3, "a");
         damaged.insert("d".to_owned(), blob(&three.entries[0].encode()));
         assert!(Batch::read(&damaged).is_err());

@@ -1,8 +1,7 @@
 //! The log seen by followers: the heads of all shards in one read, and the batches between a follower's place and the head.
 //!
-//! In a global table with eventual consistency, each region's log also gets the entries of the others. An instance that reads the
-//! head of another region's log appends what its own log lacks, in order, with the place up to which it has them. All
-//! instances of a region so follow one log. A batch that has not arrived yet is waited for.
+//! In a global table with eventual consistency, each region's log also gets the entries of the others (`import`). All instances
+//! of a region so follow one log.
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,20 +11,21 @@ use store::{Place, RevocationLog, ShardNews, StoreError};
 use tokio::time::timeout;
 use wire::RevocationKey;
 
+use crate::append::head;
 use crate::dynamo_store::DynamoStore;
 use crate::entry::{Together, left};
+use crate::import::{Seen, import};
 use crate::item::{self, Item, Name, SHARDS, buckets};
-use crate::log::{self, Batch, Logged, MAX_BATCH, MAX_BEHIND};
+use crate::log::{self, Batch, MAX_BEHIND};
 use crate::table::{Range, Table};
-use crate::writer::{append, head};
 
 /// The longest that one call may take: with a shard that is read anew.
 const FOLLOW_LIMIT: Duration = Duration::from_secs(60);
 /// A store that is read anew must not slow down checks.
 const SHARDS_AT_ONCE: usize = 2;
 const BUCKETS_AT_ONCE: usize = 4;
-/// Entries of another region that are taken over in one call, of each shard.
-const MAX_IMPORT: usize = 2000;
+/// Our log proves nothing if it lacks another region's entries that are older. Checks are answered all the same.
+const MAX_REGION_LAG_MILLIS: u64 = 60_000;
 
 #[async_trait]
 impl RevocationLog for DynamoStore {
@@ -38,11 +38,11 @@ impl RevocationLog for DynamoStore {
     }
 
     async fn follow(&self, places: &[Option<Place>]) -> Result<Vec<ShardNews>, StoreError> {
-        timeout(FOLLOW_LIMIT, follow(&self.table, places)).await.unwrap_or(Err(StoreError::StoreSlow))
+        timeout(FOLLOW_LIMIT, follow(&self.table, &self.seen, places)).await.unwrap_or(Err(StoreError::StoreSlow))
     }
 }
 
-async fn follow(table: &Table, places: &[Option<Place>]) -> Result<Vec<ShardNews>, StoreError> {
+async fn follow(table: &Table, seen: &Seen, places: &[Option<Place>]) -> Result<Vec<ShardNews>, StoreError> {
     let mode = &table.mode;
     let regions: Vec<&str> = [mode.home()].into_iter().chain(mode.others().map(String::as_str)).collect();
     let names = (0..SHARDS).flat_map(|shard| regions.iter().map(move |region| log::head_name(shard, region)));
@@ -51,21 +51,26 @@ async fn follow(table: &Table, places: &[Option<Place>]) -> Result<Vec<ShardNews
         let name = log::head_name(shard, region);
         found.iter().find(|item| Name::of(item).as_ref() == Some(&name)).map(Batch::read).transpose()
     };
-    let mut ours = Vec::new();
+    let (mut ours, mut is_late, now) = (Vec::new(), false, unix_millis());
     for shard in 0..SHARDS {
         let mut ours_now = of(shard, mode.home())?;
         for region in mode.others() {
             if let Some(theirs) = of(shard, region)? {
                 let known = ours_now.as_ref().and_then(|batch| batch.imported.get(region)).copied();
-                if known != Some(theirs.last()) && import(table, shard, region, known, theirs).await? {
+                let imported = import(table, seen, shard, region, known, theirs).await?;
+                if imported.any {
                     ours_now = None;
                 }
+                is_late |= imported.waits_since.is_some_and(|since| since.saturating_add(MAX_REGION_LAG_MILLIS) < now);
             }
         }
         ours.push(match ours_now {
             Some(batch) => batch,
             None => head(table, shard).await?,
         });
+    }
+    if is_late {
+        return Err(StoreError::StoreSlow);
     }
     let shards = ours.iter().enumerate();
     let news: Vec<_> =
@@ -89,27 +94,20 @@ async fn news(table: &Table, shard: usize, head: &Batch, place: Option<Place>) -
     }
     let batches = match head.place_before().sequence <= place.sequence {
         true => vec![head.clone()],
-        false => batches(table, shard, table.mode.home(), place.sequence, head, usize::MAX).await?,
+        false => batches(table, shard, place.sequence, head).await?,
     };
     let entries = log::after(place, &batches).filter(|entries| entries.last().is_some_and(|entry| entry.place == last));
     Ok(entries.map_or(ShardNews::Gap, ShardNews::Entries))
 }
 
-/// The batches with entries after `sequence`, up to the head, in order. At most `most` of those before the head.
-async fn batches(
-    table: &Table,
-    shard: usize,
-    region: &str,
-    sequence: u64,
-    head: &Batch,
-    most: usize,
-) -> Result<Vec<Batch>, StoreError> {
+/// The batches with entries after `sequence`, up to the head, in order.
+async fn batches(table: &Table, shard: usize, sequence: u64, head: &Batch) -> Result<Vec<Batch>, StoreError> {
     let (from, to) = (log::log_sort(sequence.saturating_add(1)), log::log_sort(head.place_before().sequence));
     if from > to {
         return Ok(vec![head.clone()]);
     }
-    let range = Range { from, to, limit: most, newest_first: false };
-    let found = table.range_unproved(&log::log_partition(shard, region), range).await?;
+    let range = Range { from, to, limit: usize::MAX, newest_first: false };
+    let found = table.range_unproved(&log::log_partition(shard, table.mode.home()), range).await?;
     let mut batches = found.iter().map(Batch::read).collect::<Result<Vec<_>, _>>()?;
     batches.push(head.clone());
     Ok(batches)
@@ -133,7 +131,7 @@ async fn whole(table: &Table, shard: usize, head: &Batch) -> Result<ShardNews, S
     }
     let place = head.last();
     let behind = place.sequence.saturating_sub(MAX_BEHIND);
-    let batches = batches(table, shard, table.mode.home(), behind, head, usize::MAX).await?;
+    let batches = batches(table, shard, behind, head).await?;
     // Only what leads to the place without a gap.
     let mut recent = Vec::new();
     let mut before = place;
@@ -145,43 +143,4 @@ async fn whole(table: &Table, shard: usize, head: &Batch) -> Result<ShardNews, S
         recent.splice(0..0, batch.entries());
     }
     Ok(ShardNews::Whole { revocations, place, recent })
-}
-
-/// Takes over what another region's log has and ours lacks. Whether it took over anything.
-async fn import(
-    table: &Table,
-    shard: usize,
-    region: &str,
-    known: Option<Place>,
-    head: Batch,
-) -> Result<bool, StoreError> {
-    let from = known.map_or(0, |place| place.sequence);
-    let batches = batches(table, shard, region, from, &head, MAX_IMPORT).await?;
-    let (mut at, mut imported) = (known, false);
-    let mut entries: Vec<Logged> = Vec::new();
-    let mut reached = known;
-    for batch in &batches {
-        // Batches are taken over whole, and arrive in any order. The first of all begins the log.
-        let follows = match reached {
-            Some(place) => batch.place_before() == place,
-            None => batch.first == 1,
-        };
-        if !follows {
-            break;
-        }
-        if entries.len() + batch.entries.len() > MAX_BATCH {
-            if let Some(to) = reached {
-                append(table, shard, std::mem::take(&mut entries), Some((region, at, to))).await?;
-                (at, imported) = (reached, true);
-            }
-        }
-        // A lift does not travel: a revocation may be under way.
-        entries.extend(batch.entries.iter().filter(|logged| matches!(logged, Logged::Revoked(..))));
-        reached = Some(batch.last());
-    }
-    if let Some(to) = reached.filter(|_| reached != at) {
-        append(table, shard, entries, Some((region, at, to))).await?;
-        imported = true;
-    }
-    Ok(imported)
 }

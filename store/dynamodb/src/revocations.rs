@@ -13,7 +13,7 @@ use crate::dynamo_store::DynamoStore;
 use crate::entry::{Entry, Together, left};
 use crate::item::{self, Hex};
 use crate::table::Range;
-use crate::writer::{Change, Outcome, together};
+use crate::writer::{Change, Outcome};
 
 /// What DynamoDB promises of a write that it has answered.
 const ON_DISK: Durability = Durability { on_disk: true, replicas: 0 };
@@ -30,7 +30,7 @@ impl RevocationStore for DynamoStore {
 
     async fn check(&self, keys: &[RevocationKey]) -> Result<Vec<Answer>, StoreError> {
         let began = Instant::now();
-        let found = together(&self.table, keys.iter()).await;
+        let found = self.table.together(keys.iter()).await;
         self.observer.read(began.elapsed());
         let (found, now) = (found?, unix_millis());
         let answer = |key| found.get(key).and_then(|all: &Together| all.in_force(now));
@@ -49,7 +49,7 @@ impl RevocationStore for DynamoStore {
     }
 
     async fn show_all(&self, keys: &[RevocationKey]) -> Result<Vec<StoredRevocation>, StoreError> {
-        let (found, now) = (together(&self.table, keys.iter()).await?, unix_millis());
+        let (found, now) = (self.table.together(keys.iter()).await?, unix_millis());
         Ok(found.iter().filter_map(|(key, all)| Some(shown(*key, all.in_force(now)?, now))).collect())
     }
 

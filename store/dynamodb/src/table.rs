@@ -2,7 +2,7 @@
 //!
 //! The SDK repeats a request that was throttled or failed on the way: at most twice, with a pause, and only while its budget
 //! for repeats lasts. After [`READ_LIMIT`] or [`WRITE_TRY_LIMIT`] there is an error.
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,8 +18,10 @@ use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, KeysAndAttributes, 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use store::{Observer, StoreError, StoreId};
 use tokio::time::{sleep, timeout};
+use wire::RevocationKey;
 
 use crate::config::{Mode, TableName};
+use crate::entry::{self, Together};
 use crate::error::store_error;
 use crate::item::{self, Item, Name, SHARDS, blob, string};
 
@@ -125,6 +127,19 @@ impl Table {
         let read = timeout(READ_LIMIT, self.read_all(names)).await.unwrap_or(Err(StoreError::StoreSlow));
         self.set_health(read.as_ref().map(|_| ()).map_err(|error| *error));
         read
+    }
+
+    /// What all regions have under `keys`.
+    ///
+    /// # Errors
+    /// As for [`Table::read`].
+    pub async fn together<'k>(
+        &self,
+        keys: impl Iterator<Item = &'k RevocationKey>,
+    ) -> Result<BTreeMap<RevocationKey, Together>, StoreError> {
+        let regions = || [self.mode.home()].into_iter().chain(self.mode.others().map(String::as_str));
+        let names = keys.flat_map(|key| entry::names(key, regions())).collect();
+        Together::read(&self.read(names).await?)
     }
 
     /// # Errors

@@ -13,16 +13,17 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use store::clock::unix_millis;
-use store::{Ending, Ends, InForce, MergedRevocation, Place, Revocation, StoreError, WriteError};
+use store::{Ending, Ends, InForce, MergedRevocation, Revocation, StoreError, WriteError};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use wire::RevocationKey;
 
+use crate::append::{append, pause};
 use crate::entry::{self, Entry, Stored, Together, expiry};
 use crate::error::{not_written, unknown};
-use crate::item::{self, Name};
-use crate::log::{self, Batch, Logged, MAX_BATCH, MAX_BEHIND};
-use crate::table::{CONCURRENT, If, Range, Table};
+use crate::item;
+use crate::log::{Logged, MAX_BATCH};
+use crate::table::{CONCURRENT, If, Table};
 
 /// The longest that a write may take, with its time in the queue.
 pub const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -30,11 +31,6 @@ pub const WRITE_LIMIT: Duration = Duration::from_secs(10);
 const MAX_QUEUE: usize = 1024;
 /// Changes that are written together.
 const MAX_TOGETHER: usize = 1024;
-/// The longest pause before a change is tried again that another instance was faster with.
-const MAX_PAUSE_MILLIS: u64 = 40;
-/// After so many entries of a log, its old batches are removed.
-const TRIM_EVERY: u64 = 256;
-
 #[derive(Debug, Clone)]
 pub enum Change {
     Revoke(Revocation),
@@ -153,7 +149,7 @@ impl Work<'_> {
             }
             let fail = if is_first { not_written } else { unknown };
             is_first = false;
-            let found = together(self.table, pending.keys()).await.map_err(fail)?;
+            let found = self.table.together(pending.keys()).await.map_err(fail)?;
             let now = unix_millis();
             let nothing = Together::default();
             let plans = pending
@@ -213,7 +209,7 @@ impl Work<'_> {
                 }
                 Change::Lift(_) => {
                     if in_force.is_some() || old.as_ref().is_some_and(|old| old.entry.is_none() && !old.is_logged) {
-                        lift(&mut all, home);
+                        lift(&mut all, home, now);
                         (is_changed, is_lifted) = (true, true);
                     }
                     Outcome::Changed(in_force.is_some())
@@ -222,15 +218,16 @@ impl Work<'_> {
             plan.outcomes.push((index, outcome));
         }
         let ours = all.0.get(home);
+        let number = ours.map_or(0, |ours| ours.number);
         if is_changed {
             plan.new = ours.cloned();
             plan.log = match (is_lifted, ours.and_then(|ours| ours.entry.as_ref())) {
-                (false, Some(entry)) => Some(Logged::Revoked(key, entry.expires)),
+                (false, Some(entry)) => Some(Logged::Revoked(key, entry.expires, number)),
                 _ => Some(Logged::Lifted(key)),
             };
         } else if let Some(entry) = ours.filter(|ours| !ours.is_logged).and_then(|ours| ours.entry.as_ref()) {
             // An instance stopped after it wrote this entry.
-            plan.log = Some(Logged::Revoked(key, entry.expires));
+            plan.log = Some(Logged::Revoked(key, entry.expires, number));
         }
         plan
     }
@@ -273,25 +270,39 @@ impl Work<'_> {
     async fn finish(&self, plan: &Plan) {
         let (Some(_), Some(ours)) = (plan.log, plan.new.as_ref().or(plan.old.as_ref())) else { return };
         let name = item::revocation(&plan.key, self.table.mode.home());
-        let _ = match ours.entry.is_none() && ours.lifted.is_empty() {
+        // Another region waits for the number of this state, or a higher one.
+        let is_needed = self.table.mode.is_eventual() || ours.entry.is_some() || !ours.lifted.is_empty();
+        let _ = match !is_needed {
             true => self.table.delete(&name, Some(&ours.version)).await,
             false => self.table.clear(&name, "u", &ours.version).await,
         };
     }
 }
 
-fn ours<'a>(all: &'a mut Together, home: &str) -> &'a mut Stored {
-    let none = || Stored { version: Vec::new(), entry: None, is_logged: true, lifted: BTreeMap::new(), expires: None };
+/// Our item in its next state.
+fn ours<'a>(all: &'a mut Together, home: &str, now: u64) -> &'a mut Stored {
+    let none = || Stored {
+        version: Vec::new(),
+        number: 0,
+        entry: None,
+        is_logged: true,
+        lifted: BTreeMap::new(),
+        expires: None,
+    };
     let stored = all.0.entry(home.to_owned()).or_insert_with(none);
     stored.version = item::version().to_vec();
+    // It grows also if the item was removed meanwhile.
+    stored.number = now.max(stored.number.saturating_add(1));
     stored.is_logged = false;
     stored
 }
 
 /// Adds to our entry. The rules of [`Entry::merge`] apply, and of two equals the new note stays.
 fn add(all: &mut Together, home: &str, new: Entry, now: u64) {
-    let stored = ours(all, home);
-    let live = stored.entry.take().filter(|entry| entry.expires.is_none_or(|expires| expires > now));
+    // What another region has lifted does not come back.
+    let is_lifted = all.0.get(home).is_some_and(|stored| all.is_lifted(home, stored));
+    let stored = ours(all, home, now);
+    let live = stored.entry.take().filter(|entry| !is_lifted && entry.expires.is_none_or(|expires| expires > now));
     let entry = match live {
         Some(old) => old.merge(new),
         None => new,
@@ -310,7 +321,7 @@ fn merge(all: &mut Together, home: &str, new: Entry, now: u64) {
 }
 
 /// Marks everything that was read as lifted. Items of other regions are not touched: their versions are noted in ours.
-fn lift(all: &mut Together, home: &str) {
+fn lift(all: &mut Together, home: &str, now: u64) {
     let others: BTreeMap<_, _> = all
         .0
         .iter()
@@ -318,117 +329,8 @@ fn lift(all: &mut Together, home: &str) {
         .map(|(region, stored)| (region.clone(), stored.version.clone()))
         .collect();
     let expires = all.0.values().map(|stored| stored.expires).reduce(entry::later).flatten();
-    let stored = ours(all, home);
+    let stored = ours(all, home, now);
     stored.entry = None;
     stored.lifted = others;
     stored.expires = expires;
-}
-
-/// What all regions have under `keys`.
-///
-/// # Errors
-/// As for [`Table::read`].
-pub async fn together<'k>(
-    table: &Table,
-    keys: impl Iterator<Item = &'k RevocationKey>,
-) -> Result<BTreeMap<RevocationKey, Together>, StoreError> {
-    let mode = &table.mode;
-    let regions = || [mode.home()].into_iter().chain(mode.others().map(String::as_str));
-    let names: Vec<Name> = keys.flat_map(|key| entry::names(key, regions())).collect();
-    Together::read(&table.read(names).await?)
-}
-
-async fn pause() {
-    let random = u64::from_be_bytes(item::version()) % MAX_PAUSE_MILLIS;
-    sleep(Duration::from_millis(random)).await;
-}
-
-/// Reads the newest batch of a log, and begins the log if there is none.
-///
-/// # Errors
-/// The table cannot be read or written.
-pub async fn head(table: &Table, shard: usize) -> Result<Batch, StoreError> {
-    let name = log::head_name(shard, table.mode.home());
-    loop {
-        if let Some(found) = table.read_one(&name).await? {
-            return Batch::read(&found);
-        }
-        table.put(Batch::begin(unix_millis(), BTreeMap::new()).head(shard, table.mode.home()), If::Absent).await?;
-    }
-}
-
-/// Appends at most [`MAX_BATCH`] entries. `import`: they are those of another region up to this place in its log, and nothing
-/// is appended if the log has them already.
-///
-/// # Errors
-/// It is not known whether they were appended.
-pub async fn append(
-    table: &Table,
-    shard: usize,
-    entries: Vec<Logged>,
-    import: Option<(&str, Option<Place>, Place)>,
-) -> Result<(), StoreError> {
-    if entries.is_empty() && import.is_none() {
-        return Ok(());
-    }
-    let home = table.mode.home();
-    loop {
-        let old = head(table, shard).await?;
-        let mut imported = old.imported.clone();
-        if let Some((region, from, to)) = import {
-            if imported.get(region).copied() != from {
-                return Ok(());
-            }
-            imported.insert(region.to_owned(), to);
-        }
-        let entries = still_lifted(table, &entries).await?;
-        if entries.is_empty() && import.is_none() {
-            return Ok(());
-        }
-        let new = old.next(unix_millis(), entries, imported);
-        table.put_always(old.kept(shard, home, table.mode.is_eventual())).await?;
-        if table.put(new.head(shard, home), If::Version(&old.last().chain)).await? {
-            trim(table, shard, &old, &new).await;
-            return Ok(());
-        }
-        // The SDK may have repeated a request that had arrived.
-        if head(table, shard).await?.last() == new.last() {
-            return Ok(());
-        }
-        pause().await;
-    }
-}
-
-/// Leaves out lifts of keys that are in force. Other regions' items may arrive later than a lift, so where there are other
-/// regions, a log has no lifts: followers then ask about a lifted key until it expires.
-async fn still_lifted(table: &Table, entries: &[Logged]) -> Result<Vec<Logged>, StoreError> {
-    let lifted: Vec<_> =
-        entries.iter().filter_map(|logged| if let Logged::Lifted(key) = logged { Some(key) } else { None }).collect();
-    if lifted.is_empty() {
-        return Ok(entries.to_vec());
-    }
-    let found = if table.mode.is_eventual() { None } else { Some(together(table, lifted.into_iter()).await?) };
-    let now = unix_millis();
-    let keep = |logged: &&Logged| match (logged, &found) {
-        (Logged::Lifted(key), Some(found)) => found.get(key).and_then(|all| all.in_force(now)).is_none(),
-        (Logged::Lifted(_), None) => false,
-        _ => true,
-    };
-    Ok(entries.iter().filter(keep).copied().collect())
-}
-
-/// Now and then removes batches that no follower needs. With other regions they stay until they expire, for a region that was cut
-/// off.
-async fn trim(table: &Table, shard: usize, old: &Batch, new: &Batch) {
-    let (before, last) = (old.last().sequence, new.last().sequence);
-    if table.mode.is_eventual() || before / TRIM_EVERY == last / TRIM_EVERY || last <= 2 * MAX_BEHIND {
-        return;
-    }
-    let partition = log::log_partition(shard, table.mode.home());
-    let to = log::log_sort(last - 2 * MAX_BEHIND);
-    let range = Range { from: log::log_sort(0), to, limit: 1000, newest_first: false };
-    let Ok(found) = table.range_unproved(&partition, range).await else { return };
-    let names: Vec<_> = found.iter().filter_map(Name::of).collect();
-    // What is left is removed the next time.
-    let _ = table.delete_all(&names).await;
 }

@@ -1,8 +1,13 @@
 //! A DynamoDB server of its own for each test: dynalite. `DYNALITE` names its cli.js.
 #![allow(dead_code, reason = "each test uses a part")]
+pub mod follower;
+pub mod region;
+pub mod replication;
+
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -11,7 +16,8 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, PutRequest, ScalarAttributeType,
     WriteRequest,
 };
-use store_dynamodb::TableName;
+use store::{Stores, Unobserved};
+use store_dynamodb::{Config, DynamoStore, TableName};
 
 pub const TABLE: &str = "portcullis";
 
@@ -129,6 +135,18 @@ impl Drop for Server {
 pub fn named(port: u16, settings: &str) -> TableName {
     let region = if settings.contains("&region=") { "" } else { "&region=eu-west-1" };
     format!("dynamodb:{TABLE}?endpoint=http://127.0.0.1:{port}{region}{settings}").parse().unwrap()
+}
+
+pub fn random() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).unwrap();
+    u64::from_be_bytes(bytes)
+}
+
+/// Opens the store as one more instance.
+pub async fn open(table: TableName) -> Stores {
+    let config = Config { table, store_id: None, create: false, future_iat_tolerance_seconds: 1 };
+    Arc::new(DynamoStore::open(&config, Arc::new(Unobserved)).await.unwrap()).into()
 }
 
 fn free_port() -> u16 {
