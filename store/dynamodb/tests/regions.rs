@@ -127,6 +127,27 @@ async fn a_revocation_wins_over_a_lift_that_did_not_see_it_and_a_lift_lasts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_reads_anew_before_an_item_has_arrived_learns_of_it_later() {
+    let two = Two::start(Duration::ZERO).await;
+    for (hold, numbers) in [("r#", 0..20), ("l#", 20..40), ("h#", 40..60)] {
+        two.table.hold(Some(hold));
+        for number in numbers.clone() {
+            revoke(&two.one, [number]).await;
+        }
+        sleep(Duration::from_millis(500)).await;
+        let mut follower = Follower::new(&two.other);
+        assert!(follower.step().await.unwrap());
+        let known = revoked(&two.other, numbers.clone()).await;
+        assert_eq!(known.len(), if hold == "r#" { 0 } else { 20 }, "{hold}");
+        two.table.hold(None);
+        two.table.settled().await;
+        assert!(follower.step().await.unwrap());
+        let lacks: Vec<_> = (0..numbers.end).filter(|number| !follower.keys.contains(&key(*number))).collect();
+        assert!(lacks.is_empty(), "{hold}: {lacks:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logs_do_not_grow_by_each_other() {
     let two = Two::start(Duration::from_millis(20)).await;
     let (mut here, mut there) = (Follower::new(&two.one), Follower::new(&two.other));
