@@ -66,7 +66,7 @@ pub struct Options {
     #[arg(long, env = "PORTCULLIS_PORTS_FILE", value_name = "PATH", help_heading = "Listeners")]
     pub ports_file: Option<PathBuf>,
     /// Keep the store in a file on a local disk, for this instance alone, in place of Redis: file:PATH. It has everything
-    /// that Redis would have. docs/stores.md says what it promises.
+    /// that Redis would have. A build with DynamoDB takes dynamodb:TABLE too. docs/stores.md says what each store promises.
     #[arg(long, env = "PORTCULLIS_STORE", value_name = "file:PATH", conflicts_with_all = file_store::only_redis(), help_heading = "Store")]
     pub store: Option<NamedStore>,
     /// The most contents of the file; the file may become about three times as large. Beyond it nothing is added; the last

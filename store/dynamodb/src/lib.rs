@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod append;
+mod attempts;
 mod audit;
 mod config;
 mod create;

@@ -20,6 +20,7 @@ use store::{Observer, StoreError, StoreId};
 use tokio::time::{sleep, timeout};
 use wire::RevocationKey;
 
+use crate::attempts::Attempts;
 use crate::config::{Mode, TableName};
 use crate::entry::{self, Together};
 use crate::error::store_error;
@@ -101,7 +102,8 @@ impl Table {
         if let Some(endpoint) = &named.endpoint {
             loader = loader.endpoint_url(endpoint);
         }
-        let client = Client::new(&loader.load().await);
+        let config = aws_sdk_dynamodb::Config::from(&loader.load().await).to_builder();
+        let client = Client::from_conf(config.interceptor(Attempts(Arc::clone(&observer))).build());
         let health = Mutex::new(Err(StoreError::StoreRefused));
         Self { client, name: named.table.clone(), mode: named.mode.clone(), observer, id: Mutex::new(store_id), health }
     }
@@ -257,7 +259,11 @@ impl Table {
         match sent {
             Ok(_) => Ok(true),
             Err(SdkError::ServiceError(error))
-                if matches!(error.err(), PutItemError::ConditionalCheckFailedException(_)) =>
+                if matches!(
+                    error.err(),
+                    PutItemError::ConditionalCheckFailedException(_)
+                        | PutItemError::ReplicatedWriteConflictException(_)
+                ) =>
             {
                 Ok(false)
             }

@@ -1,4 +1,4 @@
-//! A server that is killed, frozen or throttled: nothing is answered that may be wrong, nothing acknowledged is lost, and the store
+//! A server that is killed or frozen: nothing is answered that may be wrong, nothing acknowledged is lost, and the store
 //! recovers by itself.
 #![cfg(feature = "sdk")]
 #![allow(
@@ -11,13 +11,11 @@
 )]
 mod support;
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use store::{Ends, Revocation, StoreError, Stores};
 use store_dynamodb::create_store;
 use support::follower::Follower;
-use support::region::Region;
 use support::{Server, open};
 use tokio::time::sleep;
 use wire::{Answer, RevocationKey};
@@ -120,109 +118,4 @@ async fn a_frozen_server_is_no_answer_in_bounded_time() {
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert!(revoke(&stores, 1).await);
     has_all(&stores, &[0, 1]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_throttled_table_is_repeated_within_a_budget_and_then_no_answer() {
-    let region = Region::alone().await;
-    create_store(&region.table("")).await.unwrap();
-    let stores = open(region.table("")).await;
-    assert!(revoke(&stores, 0).await);
-    // Every second request passes: the SDK repeats those that do not, for a while.
-    region.state.throttle.store(2, Ordering::Relaxed);
-    assert_eq!(stores.revocations.check(&[key(0)]).await, Ok(vec![Answer::Dead]));
-    // None passes.
-    region.state.throttle.store(usize::MAX, Ordering::Relaxed);
-    region.used();
-    let (mut checks, mut answered) = (0, 0);
-    let until = Instant::now() + Duration::from_secs(3);
-    while Instant::now() < until {
-        checks += 1;
-        match stores.revocations.check(&[key(0)]).await {
-            Err(StoreError::StoreSlow) => {}
-            Ok(_) => answered += 1,
-            other => panic!("{other:?}"),
-        }
-    }
-    let refused = region.used().refused;
-    println!("{checks} checks of a throttled table made {refused} requests");
-    assert!(answered <= 1, "the first request may pass: {answered}");
-    assert!(
-        checks > 20 && refused < checks * 3 / 2 + 200,
-        "repeats have a budget: {checks} checks, {refused} requests"
-    );
-    assert!(!revoke(&stores, 1).await);
-    assert!(stores.revocations.health().is_err());
-    region.state.throttle.store(0, Ordering::Relaxed);
-    recovers(&stores).await;
-    let began = Instant::now();
-    while !revoke(&stores, 1).await {
-        assert!(began.elapsed() < Duration::from_secs(10), "writes do not recover");
-    }
-    has_all(&stores, &[0, 1]).await;
-}
-
-/// What docs/dynamodb.md says of the cost.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_cost_is_as_documented() {
-    let region = Region::alone().await;
-    create_store(&region.table("")).await.unwrap();
-    let stores = open(region.table("")).await;
-    let mut follower = Follower::new(&stores);
-    follower.step().await.unwrap();
-    region.used();
-    let mut units = Vec::new();
-    let mut report = |what: &str| {
-        let used = region.used();
-        println!("{what}: {} read, {} write units, {:?}", used.read_units, used.write_units, used.calls);
-        units.push((used.read_units, used.write_units));
-    };
-    // The probe of the store's health comes in between, every 2 s, with one read unit.
-    assert!(revoke(&stores, 1).await);
-    report("a revocation");
-    let many = (100..200).map(|number| Revocation {
-        key: key(number),
-        ends: Ends::ForGood,
-        sealed: vec![1; 200],
-        ttl: Some(Duration::from_secs(86_400)),
-    });
-    stores.revocations.revoke(many.collect()).await.unwrap();
-    report("100 revocations together");
-    stores.revocations.check(&[1, 2, 3, 4, 5, 6].map(key)).await.unwrap();
-    report("a check of 6 keys");
-    follower.step().await.unwrap();
-    report("a poll with news");
-    follower.step().await.unwrap();
-    report("a poll without news");
-    Follower::new(&stores).step().await.unwrap();
-    report("all shards anew, 101 revocations");
-    stores.revocations.lift(vec![key(1)]).await.unwrap();
-    report("a lift");
-    let name = store::SessionName([1; 16]);
-    let long = Duration::from_secs(86_400);
-    let session = store::NewSession {
-        sealed: vec![1; 600],
-        access: vec![1; 100],
-        refresh: Some([1; 32]),
-        lifetime: long,
-        idle: Some(long),
-    };
-    stores.sessions.create(name, session).await.unwrap();
-    report("a session's creation");
-    stores.sessions.read(name).await.unwrap();
-    report("a session's reading");
-    stores.sessions.touch(name, Duration::from_millis(1)).await.unwrap();
-    report("a session's use");
-    stores.sessions.end(name, "logout").await.unwrap();
-    report("a session's end");
-    let bounds = store::AuditBounds { max_age: long, max_entries: 1000 };
-    stores.audit.append(vec![1; 300], bounds).await.unwrap();
-    report("an audit entry");
-    let most = |index: usize, read: f64, write: f64| {
-        let (reads, writes) = units[index];
-        assert!(reads <= read && writes <= write, "{index}: {reads} read, {writes} write units");
-    };
-    most(0, 4.0, 5.0);
-    most(2, 8.0, 0.0);
-    most(4, 10.0, 0.0);
 }
