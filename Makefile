@@ -107,7 +107,7 @@ keycloak: wasm ## the same with a real Keycloak: logins, rotations, logouts, its
 hijack: ## print the signs of hijacked sessions on a simulated day: docs/hijack.md
 	$(CARGO) test $(NATIVE) --lib population -- --nocapture
 
-dynamodb: setup ## the store in DynamoDB against a test server, with faults and two regions; compiles the AWS SDK (needs Node 20)
+dynamodb: wasm ## the store in DynamoDB against a test server, with faults and two regions; compiles the AWS SDK (needs Node 20)
 	@scripts/dynamodb
 
 chromium: wasm ## use the operator's page, and see the filter's answers, in headless Chromium (installs it by apt; SCREENSHOTS=1)
