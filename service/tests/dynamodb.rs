@@ -1,5 +1,4 @@
 //! The service on a DynamoDB server that is frozen, killed and throttled: it closes, and recovers without a restart.
-#![cfg(feature = "dynamodb")]
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,

@@ -1,5 +1,4 @@
 //! The store in DynamoDB passes the suite of the crate `store`, each case on a server and table of its own.
-#![cfg(feature = "sdk")]
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,

@@ -1,5 +1,4 @@
 //! Capacity units, as the server counts them, hold to what docs/dynamodb.md says.
-#![cfg(feature = "sdk")]
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,

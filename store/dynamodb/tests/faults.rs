@@ -1,6 +1,5 @@
 //! A server that is killed or frozen: nothing is answered that may be wrong, nothing acknowledged is lost, and the store
 //! recovers by itself.
-#![cfg(feature = "sdk")]
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,

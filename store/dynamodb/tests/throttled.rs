@@ -1,5 +1,4 @@
 //! A throttled table. In a process of its own: the SDK's budget for repeats is one for all clients of a process.
-#![cfg(feature = "sdk")]
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,
