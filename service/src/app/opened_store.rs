@@ -6,7 +6,9 @@ use store::{Observer, Stores};
 use store_embedded::{EmbeddedStore, OpenError};
 use store_redis::{MirrorConfig, RedisOptionsError, RedisStore};
 
-use crate::{NamedStore, Options};
+#[cfg(feature = "dynamodb")]
+use crate::NamedStore;
+use crate::Options;
 
 #[derive(Debug)]
 pub enum OpenedStore {
@@ -78,11 +80,7 @@ impl OpenedStore {
 
 /// `None`: the store is not in a file.
 fn file_config(options: &Options) -> Option<store_embedded::Config> {
-    let file = match options.store.as_ref()? {
-        NamedStore::File(file) => file,
-        #[cfg(feature = "dynamodb")]
-        NamedStore::DynamoDb(_) => return None,
-    };
+    let file = options.store.as_ref()?.file()?;
     Some(store_embedded::Config {
         path: file.path(),
         create: options.create_store,

@@ -10,6 +10,16 @@ pub enum NamedStore {
     DynamoDb(store_dynamodb::TableName),
 }
 
+impl NamedStore {
+    pub fn file(&self) -> Option<&FileStore> {
+        match self {
+            Self::File(file) => Some(file),
+            #[cfg(feature = "dynamodb")]
+            Self::DynamoDb(_) => None,
+        }
+    }
+}
+
 impl FromStr for NamedStore {
     type Err = String;
 
