@@ -35,7 +35,7 @@ pub async fn head(table: &Table, shard: usize) -> Result<Batch, StoreError> {
     }
 }
 
-/// Appends at most [`MAX_BATCH`] entries. `import`: they are those of another region up to this place in its log, and nothing
+/// Appends at most [`log::MAX_BATCH`] entries. `import`: they are those of another region up to this place in its log, and nothing
 /// is appended if the log's place there is another one than the first. Whether they are in the log, if there are any.
 ///
 /// # Errors

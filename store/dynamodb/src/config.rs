@@ -132,7 +132,7 @@ impl Mode {
         regions.iter().filter(move |region| *region != home)
     }
 
-    /// The number of our region among all, below [`TableName::MAX_REGIONS`].
+    /// The number of our region among all, below `MAX_REGIONS`.
     pub fn index(&self) -> u64 {
         let index = match self {
             Mode::Strong => None,

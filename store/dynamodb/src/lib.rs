@@ -1,6 +1,6 @@
 //! The store in a DynamoDB table, for any number of instances, and for several regions with a global table.
 //!
-//! [`DynamoStore`] implements the traits of the crate `store`, each in its own module. `table` speaks to DynamoDB and proves
+//! `DynamoStore` implements the traits of the crate `store`, each in its own module. `table` speaks to DynamoDB and proves
 //! with each answer that the table is our store. `writer` writes revocations: the entry first, then the log, and only then is
 //! it acknowledged. `log` is the log that followers read. `item` is the form of the contents.
 #![cfg(feature = "sdk")]
