@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::error::ServeError;
 use super::opened_store::OpenStoreError;
-use super::options::{Options, peers};
+use super::options::{NamedStore, Options, peers};
 use super::parts::{Lasting, Parts, Tasks, read_clients, watch_clients};
 use super::routes;
 use super::tls::{Listener, ListenerConfig, ListenerTls};
@@ -97,7 +97,9 @@ pub async fn check(options: &Options) -> Result<(), ServeError> {
     let files = options.read_files()?;
     match &options.store {
         // A service may be using it.
-        Some(file) if !options.create_store => store_embedded::look(&file.path()).map_err(OpenStoreError::from)?,
+        Some(NamedStore::File(file)) if !options.create_store => {
+            store_embedded::look(&file.path()).map_err(OpenStoreError::from)?;
+        }
         Some(_) => {}
         None => {
             store_redis::RedisOptions::from(options.redis.clone()).access().map_err(OpenStoreError::from)?;
