@@ -26,6 +26,7 @@ use wire::{DerivedKeys, Kind, RevocationKey};
 use crate::base::clock::{unix_millis, unix_seconds};
 use crate::domain::audit::Audit;
 use crate::domain::revocations::Revocations;
+use crate::domain::transmitter::Transmitter;
 use crate::model::session_keys::Ring;
 use history::History;
 pub use metrics::{Metrics, ReportResult};
@@ -67,6 +68,7 @@ pub struct Parts {
     pub ring: Arc<Ring>,
     pub revocations: Arc<Revocations>,
     pub audit: Arc<Audit>,
+    pub transmitter: Arc<Transmitter>,
     pub metrics: Metrics,
     pub work: TaskTracker,
 }
@@ -94,8 +96,8 @@ impl Hijack {
             parts.secrets.iter().map(move |derived| derived.revocation_key(Kind::User, &subject.issuer, id))
         });
         let exempt = users.collect();
-        let Parts { secrets: _, store, replay_guard, ring, revocations, audit, metrics, work } = parts;
-        let reaction = Reaction::new(&settings, revocations, audit, metrics.clone());
+        let Parts { secrets: _, store, replay_guard, ring, revocations, audit, transmitter, metrics, work } = parts;
+        let reaction = Reaction::new(&settings, revocations, audit, transmitter, metrics.clone());
         let judging = Arc::new(Semaphore::new(MAX_REPORTS));
         Self { settings, exempt, places, store, replay_guard, ring, reaction, metrics, judging, work }
     }

@@ -11,8 +11,8 @@ use wire::{Answer, Cidr, Kind, Kinds, Retention, RevocationKey};
 use crate::support::*;
 
 const SOON: Duration = Duration::from_secs(5);
-const HOME: &str = "203.0.113.0/24";
-const ELSEWHERE: &str = "198.51.100.0/24";
+pub const HOME: &str = "203.0.113.0/24";
+pub const ELSEWHERE: &str = "198.51.100.0/24";
 
 fn started_with(settings: &str) -> (Redis, Running) {
     let redis = Redis::start();
@@ -38,7 +38,7 @@ fn send(service: &Running, report: &Report) -> bool {
 }
 
 /// Reports one after the other, so that they are judged in this order.
-fn see(service: &Running, sid: &str, networks: &[&str]) {
+pub fn see(service: &Running, sid: &str, networks: &[&str]) {
     for network in networks {
         let before = metric(service, "sighting_reports_total{result=\"judged\"}");
         assert!(send(service, &report_at(now(), &[sighting(sid, network)])));
@@ -48,7 +48,7 @@ fn see(service: &Running, sid: &str, networks: &[&str]) {
     }
 }
 
-fn metric(service: &Running, series: &str) -> u64 {
+pub fn metric(service: &Running, series: &str) -> u64 {
     let (_, text) = service.admin_text("GET", "/metrics", Some(ADMIN), "");
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("portcullis_{series} ")));
     line.unwrap_or_else(|| panic!("no {series} in {text}")).parse().unwrap()
@@ -201,7 +201,7 @@ fn take_one(listener: &TcpListener) -> (String, Value) {
 fn a_webhook_gets_each_alarm_with_its_token() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let redis = Redis::start();
-    let token = file(&redis, "webhook-token", b"a token\n");
+    let token = file(&redis, "webhook-token", b"a-token\n");
     let settings = format!(
         "signals: {{ network: [webhook] }}\nwebhook: {{ url: 'http://{}/alarms', token_file: '{}' }}\n",
         listener.local_addr().unwrap(),
@@ -211,7 +211,7 @@ fn a_webhook_gets_each_alarm_with_its_token() {
     let service = Running::start(options_with(&redis, &["--sightings-file", settings.to_str().unwrap()]));
     see(&service, "one", &[HOME, ELSEWHERE]);
     let (head, alarm) = take_one(&listener);
-    assert!(head.starts_with("post /alarms ") && head.contains("authorization: bearer a token\r\n"), "{head}");
+    assert!(head.starts_with("post /alarms ") && head.contains("authorization: bearer a-token\r\n"), "{head}");
     assert_eq!((&alarm["signals"][0], &alarm["ends"]), (&"network".into(), &false.into()));
     eventually(SOON, || (metric(&service, "hijack_actions_total{result=\"sent\"}") == 1).then_some(()));
 }

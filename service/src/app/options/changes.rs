@@ -2,7 +2,7 @@
 use super::{AdminOptions, Files, Options, SessionOptions, SightingOptions};
 
 /// The options that a running service takes anew, by their long names. Every other one needs a restart.
-pub const RELOADED_OPTIONS: [&str; 26] = [
+pub const RELOADED_OPTIONS: [&str; 27] = [
     "access-lifetime",
     "admin-client-ca",
     "admin-client-name",
@@ -15,6 +15,7 @@ pub const RELOADED_OPTIONS: [&str; 26] = [
     "audit-retention",
     "client-ca",
     "clients-file",
+    "event-receivers-file",
     "issuer",
     "max-requests",
     "operator-page",
@@ -63,6 +64,7 @@ impl Options {
                 sightings_file: new.sightings.sightings_file.clone(),
                 ..self.sightings.clone()
             },
+            event_receivers: new.event_receivers.clone(),
             ..self.clone()
         };
         // A listener speaks TLS, or does not, from its start on.
