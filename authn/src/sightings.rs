@@ -19,6 +19,8 @@ pub(crate) struct Sightings {
     pub(crate) forwarded_for: Option<usize>,
     pub(crate) certificate: bool,
     pub(crate) country: Option<HeaderName>,
+    /// Reports have names beside the keys.
+    pub(crate) names: bool,
 }
 
 impl Sightings {
@@ -110,6 +112,7 @@ mod tests {
             forwarded_for: None,
             certificate: false,
             country: None,
+            names: false,
         };
         let sampled = |percent| {
             let sightings = sightings(percent);

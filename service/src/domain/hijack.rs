@@ -20,7 +20,7 @@ use store::{Claim, ReplayGuard, SightingStore, StoreError, WriteError};
 use tokio::sync::Semaphore;
 use tokio::sync::watch::Receiver;
 use tokio_util::task::TaskTracker;
-use wire::sightings::{Client, Reported, Sighting};
+use wire::sightings::{Client, Names, Reported, Sighting};
 use wire::{DerivedKeys, Kind, RevocationKey};
 
 use crate::base::clock::{unix_millis, unix_seconds};
@@ -48,6 +48,7 @@ const TRIES: u32 = 4;
 #[derive(Debug)]
 pub struct Hijack {
     settings: Settings,
+    secrets: Arc<[DerivedKeys]>,
     /// The users whose sessions are not judged, under each live secret.
     exempt: HashSet<RevocationKey>,
     places: Option<Arc<Places>>,
@@ -80,6 +81,8 @@ pub struct Alarm {
     pub kind: Kind,
     pub session: RevocationKey,
     pub user: Option<RevocationKey>,
+    /// What is behind these keys, if the filter says it.
+    pub names: Option<Box<Names>>,
     /// The last client before, and this one.
     pub before: Client,
     pub now: Client,
@@ -96,10 +99,10 @@ impl Hijack {
             parts.secrets.iter().map(move |derived| derived.revocation_key(Kind::User, &subject.issuer, id))
         });
         let exempt = users.collect();
-        let Parts { secrets: _, store, replay_guard, ring, revocations, audit, transmitter, metrics, work } = parts;
+        let Parts { secrets, store, replay_guard, ring, revocations, audit, transmitter, metrics, work } = parts;
         let reaction = Reaction::new(&settings, revocations, audit, transmitter, metrics.clone());
         let judging = Arc::new(Semaphore::new(MAX_REPORTS));
-        Self { settings, exempt, places, store, replay_guard, ring, reaction, metrics, judging, work }
+        Self { settings, secrets, exempt, places, store, replay_guard, ring, reaction, metrics, judging, work }
     }
 
     /// Sends what goes to the webhook, until `stop`, or until all is sent that was taken before another one took this one's place.
@@ -136,7 +139,12 @@ impl Hijack {
         ReportResult::Judged
     }
 
-    async fn judge(&self, sighting: Sighting, secret: usize) {
+    async fn judge(&self, mut sighting: Sighting, secret: usize) {
+        let are_right =
+            |names: &Names| self.secrets.get(secret).is_some_and(|derived| names.are_of(&sighting, derived));
+        if !sighting.names.as_deref().is_none_or(are_right) {
+            sighting.names = None;
+        }
         if sighting.user.is_some_and(|user| self.exempt.contains(&user)) {
             return;
         }
@@ -172,8 +180,8 @@ impl Hijack {
             let record = self.ring.seal(self.ring.first(), &context, history.encode()).map_err(failed)?;
             let (session, keep) = (sighting.session, self.settings.keep);
             if self.store.replace_sightings(session, earlier.as_deref(), record, keep).await? {
-                let &Sighting { kind, user, .. } = sighting;
-                let alarm = Alarm { signals, kind, session, user, before, now, at: at / 1000, secret };
+                let Sighting { kind, user, names, .. } = sighting.clone();
+                let alarm = Alarm { signals, kind, session, user, names, before, now, at: at / 1000, secret };
                 return Ok((!alarm.signals.is_empty()).then_some(alarm));
             }
         }

@@ -21,18 +21,18 @@ fn started_with(settings: &str) -> (Redis, Running) {
     (redis, running)
 }
 
-fn sighting(sid: &str, network: &str) -> Sighting {
+pub fn sighting(sid: &str, network: &str) -> Sighting {
     let client = Client { network: Cidr::parse(network), ..Client::default() };
     let (session, user) = (key(Kind::Session, sid), Some(key(Kind::User, &format!("user-{sid}"))));
-    Sighting { kind: Kind::Session, session, user, age_millis: 0, client }
+    Sighting { kind: Kind::Session, session, user, age_millis: 0, client, names: None }
 }
 
-fn report_at(now_seconds: u64, sightings: &[Sighting]) -> Report {
+pub fn report_at(now_seconds: u64, sightings: &[Sighting]) -> Report {
     let needs = Needs { now_seconds, ..needs() };
     Report::new(&secret(1).derive(), nonce(), needs, sightings)
 }
 
-fn send(service: &Running, report: &Report) -> bool {
+pub fn send(service: &Running, report: &Report) -> bool {
     let (status, body) = service.post_bytes(PATH, report.bytes());
     report.is_taken(&secret(1).derive(), status, &body).expect("the reply must be authentic")
 }

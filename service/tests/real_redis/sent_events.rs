@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use mint::{Alg, SigningKey};
 use serde_json::{Value, json};
+use wire::sightings::{Names, Sighting};
 use wire::{Answer, Kind};
 
-use crate::hijack::{ELSEWHERE, HOME, metric, see};
+use crate::hijack::{ELSEWHERE, HOME, metric, report_at, see, send, sighting};
 use crate::provider::{Jwks, REVOKED, Says, providers};
 use crate::support::*;
 
@@ -171,9 +172,9 @@ fn a_finding_is_an_event_and_names_what_is_known() {
     let both = ["session-revoked", "risk-level-change"];
     let receivers = json!([
         { "url": by_key.url(), "audience": "siem", "subject": "key", "events": both },
-        { "url": by_name.url(), "audience": "siem", "events": both },
+        { "url": by_name.url(), "audience": "siem", "events": both, "issuer": ISSUER },
     ]);
-    let settings = file(&redis, "hijack.yaml", b"signals: { network: [event, end] }");
+    let settings = file(&redis, "hijack.yaml", b"signals: { network: [event, end] }\nquiet: 0s");
     let service = sender(&redis, &receivers, &["--sightings-file", settings.to_str().unwrap()]);
     see(&service, "stolen", &[HOME, ELSEWHERE]);
     eventually(SOON, || (sent(&service, "sent") == 2).then_some(()));
@@ -184,4 +185,21 @@ fn a_finding_is_an_event_and_names_what_is_known() {
     let id = key(Kind::Session, "stolen").to_string();
     assert!(events.iter().all(|event| event["sub_id"] == json!({ "format": "opaque", "id": id })), "{events:?}");
     assert_eq!((by_name.got().len(), sent(&service, "unnamed")), (0, 2));
+    // A filter with `names` says who it is, and the keys prove it.
+    let named = |network, issuer: &str, session: &str| {
+        let sighting = sighting("named", network);
+        let names = Names::new(issuer, Some(session), Some("user-named")).map(Box::new);
+        assert!(send(&service, &report_at(now(), &[Sighting { names, ..sighting }])));
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    named(HOME, ISSUER, "named");
+    named(ELSEWHERE, ISSUER, "named");
+    eventually(SOON, || (by_name.got().len() == 2).then_some(()));
+    let user = json!({ "format": "iss_sub", "iss": ISSUER, "sub": "user-named" });
+    let session = json!({ "format": "opaque", "id": "named" });
+    let event = claims(&by_name.got()[0].1);
+    assert_eq!(event["sub_id"], json!({ "format": "complex", "user": user, "session": session }));
+    named("192.0.2.0/24", ISSUER, "another");
+    eventually(SOON, || (sent(&service, "sent") >= 4).then_some(()));
+    assert!(by_name.got().iter().all(|(_, token)| claims(token)["sub_id"]["session"]["id"] == "named"));
 }

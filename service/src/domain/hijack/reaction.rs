@@ -166,7 +166,14 @@ fn reason(alarm: &Alarm) -> String {
 }
 
 fn event(alarm: &Alarm, content: Content) -> transmitter::Event {
-    let subject = Subject { kind: alarm.kind, key: alarm.session, issuer: None, sub: None, sid: None };
+    let names = alarm.names.as_deref();
+    let subject = Subject {
+        kind: alarm.kind,
+        key: alarm.session,
+        issuer: names.map(|names| names.issuer.clone()),
+        sub: names.and_then(|names| names.user.clone()),
+        sid: names.and_then(|names| names.session.clone()),
+    };
     transmitter::Event { subject, content, at: alarm.at }
 }
 
