@@ -253,6 +253,17 @@ impl Reported {
 }
 
 impl Client {
+    /// What stands for a User-Agent.
+    pub fn agent_of(derived: &DerivedKeys, user_agent: &[u8]) -> [u8; 8] {
+        let [a, b, c, d, e, f, g, h, ..] = derived.cache_mac(&[b"user agent", user_agent]);
+        [a, b, c, d, e, f, g, h]
+    }
+
+    /// What stands for an address: providers give their customers a /56 or a /64 of IPv6.
+    pub fn network_of(address: IpAddr) -> Cidr {
+        Cidr::around(address, 24, 56)
+    }
+
     /// FNV-1a. The agent's HMAC is part of it, so a client cannot choose it.
     pub fn hash(&self) -> u32 {
         let mut bytes = Vec::with_capacity(SIGHTING);

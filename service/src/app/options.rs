@@ -300,7 +300,9 @@ impl Options {
     /// # Errors
     /// A file that cannot be used.
     pub fn read_files(&self) -> Result<Files, OptionsError> {
-        secret_files::check_roles(&self.secret_files, &self.admin_token_file)?;
+        let of_filters: Vec<PathBuf> =
+            self.secret_files.iter().chain(&self.sessions.agent_secret_file).cloned().collect();
+        secret_files::check_roles(&of_filters, &self.admin_token_file)?;
         let providers = self.providers_file.as_deref().map(providers_file::read).transpose()?.unwrap_or_default();
         providers.check(&[])?;
         let more = self.key_files()?;
@@ -315,7 +317,7 @@ impl Options {
         let of_receivers = receivers.iter().flat_map(Receivers::token_files);
         let of_clients = clients.iter().map(PathBuf::as_path).chain(webhook).chain(of_receivers);
         let theirs = providers.providers.iter().flat_map(Provider::secret_files).chain(of_clients);
-        let ours = self.secret_files.iter().chain(&self.sessions.session_secret_files).chain([&self.admin_token_file]);
+        let ours = of_filters.iter().chain(&self.sessions.session_secret_files).chain([&self.admin_token_file]);
         for join in &self.join.join_secret_files {
             let secret = secret_files::read(join)?;
             for other in ours.clone() {

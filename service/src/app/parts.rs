@@ -192,6 +192,7 @@ impl Parts {
             });
             let parts = sessions::Parts {
                 status_lists,
+                hijack: hijack.clone(),
                 signing,
                 clients,
                 ring,

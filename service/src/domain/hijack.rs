@@ -12,6 +12,7 @@ mod signal;
 mod webhook;
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +73,13 @@ pub struct Parts {
     pub transmitter: Arc<Transmitter>,
     pub metrics: Metrics,
     pub work: TaskTracker,
+}
+
+/// The client that a session was made for.
+#[derive(Debug, Default)]
+pub struct Origin {
+    pub address: Option<IpAddr>,
+    pub user_agent: Option<String>,
 }
 
 /// A sighting with signals.
@@ -137,6 +145,21 @@ impl Hijack {
             drop(permit);
         });
         ReportResult::Judged
+    }
+
+    /// Remembers from where a session was made, so that its first use is compared with that.
+    pub async fn made(&self, issuer: &str, sid: &str, subject: &str, origin: &Origin) {
+        if origin.address.is_none() && origin.user_agent.is_none() {
+            return;
+        }
+        for (secret, derived) in self.secrets.iter().enumerate() {
+            let user = derived.revocation_key(Kind::User, issuer, subject.as_bytes());
+            let agent = origin.user_agent.as_ref().map(|agent| Client::agent_of(derived, agent.as_bytes()));
+            let client = Client { network: origin.address.map(Client::network_of), agent, ..Client::default() };
+            let session = derived.revocation_key(Kind::Session, issuer, sid.as_bytes());
+            let (kind, user) = (Kind::Session, Some(user));
+            self.judge(Sighting { kind, session, user, age_millis: 0, client, names: None }, secret).await;
+        }
     }
 
     async fn judge(&self, mut sighting: Sighting, secret: usize) {

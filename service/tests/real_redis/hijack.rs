@@ -78,6 +78,31 @@ fn a_session_that_is_used_from_another_network_ends_and_no_other_does() {
 }
 
 #[test]
+fn a_thief_who_is_first_to_use_a_session_is_found_if_it_is_known_where_it_was_made() {
+    let redis = Redis::start();
+    let settings = file(&redis, "hijack.yaml", b"signals: { network: [end] }");
+    let ours = "https://sessions.example";
+    let more = ["--session-issuer", ours, "--session-audience", "api", "--sightings-file", settings.to_str().unwrap()];
+    let service = Running::start(options_with(&redis, &more));
+    let used_first = |made_from: Value| {
+        let body = serde_json::json!({ "subject": "alice", "made_from": made_from });
+        let (status, made) = service.admin("POST", "/v1/sessions", &body.to_string());
+        assert_eq!(status, 201, "{made}");
+        let sid = made["sid"].as_str().unwrap();
+        let session = secret(1).derive().revocation_key(Kind::Session, ours, sid.as_bytes());
+        let first = Sighting { session, ..sighting(sid, ELSEWHERE) };
+        assert!(send(&service, &report_at(now(), &[first])));
+        session
+    };
+    let unknown = used_first(serde_json::json!({}));
+    let at_home = used_first(serde_json::json!({ "address": "198.51.100.77" }));
+    let stolen = used_first(serde_json::json!({ "address": "203.0.113.9", "user_agent": "curl/8.0" }));
+    eventually(SOON, || is_dead(&service, stolen).then_some(()));
+    assert_eq!(service.check(&[unknown, at_home]), Ok(vec![Answer::Live; 2]));
+    assert_eq!(metric(&service, "hijack_signals_total{signal=\"network\"}"), 1);
+}
+
+#[test]
 fn a_signal_demands_a_login_if_a_filter_asks_for_demands() {
     let (_redis, service) = started_with("signals: { network: [step_up] }");
     see(&service, "early", &[HOME, ELSEWHERE]);

@@ -2,7 +2,7 @@
 use super::{AdminOptions, Files, Options, SessionOptions, SightingOptions};
 
 /// The options that a running service takes anew, by their long names. Every other one needs a restart.
-pub const RELOADED_OPTIONS: [&str; 27] = [
+pub const RELOADED_OPTIONS: [&str; 28] = [
     "access-lifetime",
     "admin-client-ca",
     "admin-client-name",
@@ -11,6 +11,7 @@ pub const RELOADED_OPTIONS: [&str; 27] = [
     "admin-tls-cert",
     "admin-tls-key",
     "admin-token-file",
+    "agent-secret-file",
     "allow-readable-secrets",
     "audit-retention",
     "client-ca",
@@ -35,8 +36,9 @@ pub const RELOADED_OPTIONS: [&str; 27] = [
 const DATA_TLS: [&str; 3] = ["tls-cert", "tls-key", "client-ca"];
 const ADMIN_TLS: [&str; 5] =
     ["admin-tls-cert", "admin-tls-key", "admin-client-ca", "admin-client-name", "admin-require-certificate"];
-const SESSIONS: [&str; 8] = [
+const SESSIONS: [&str; 9] = [
     "access-lifetime",
+    "agent-secret-file",
     "clients-file",
     "refresh-grace",
     "session-audience",
@@ -108,6 +110,7 @@ impl SessionOptions {
             token_url: new.token_url.clone(),
             status_list_ttl: new.status_list_ttl,
             clients_file: new.clients_file.clone(),
+            agent_secret_file: new.agent_secret_file.clone(),
             session_secret_files: new.session_secret_files.clone(),
             ..self.clone()
         }

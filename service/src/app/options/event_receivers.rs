@@ -49,7 +49,8 @@ fn read(file: &Path) -> Result<Receivers, EventReceiversFileError> {
     let text =
         std::fs::read_to_string(file).map_err(|source| EventReceiversFileError::Read { path: path(), source })?;
     let receivers = parse(&text).map_err(|message| EventReceiversFileError::Form { path: path(), message })?;
-    receivers.check().map_err(|source| EventReceiversFileError::Field { path: path(), source })?;
+    let checked = receivers.check().and_then(|()| receivers.check_files());
+    checked.map_err(|source| EventReceiversFileError::Field { path: path(), source })?;
     Ok(receivers)
 }
 

@@ -98,6 +98,17 @@ impl Receivers {
         Ok(())
     }
 
+    /// # Errors
+    /// The first file that cannot be used.
+    pub fn check_files(&self) -> Result<(), ReceiversError> {
+        for (index, receiver) in self.receivers.iter().enumerate() {
+            let error = |field| move |message| ReceiversError { index, field, message };
+            http_agent::new(receiver.ca_file.as_deref(), receiver.timeout).map_err(error("ca_file"))?;
+            receiver.token_file.as_deref().map(http_agent::bearer).transpose().map_err(error("token_file"))?;
+        }
+        Ok(())
+    }
+
     /// Gives each receiver its default issuer.
     #[must_use]
     pub fn with_issuer(mut self, session_issuer: &str) -> Self {
@@ -146,8 +157,6 @@ impl Receiver {
         if !(SECOND..=SECOND * 86_400).contains(&self.retry_for) {
             return Err(("retry_for", "must be within 1s to 24h".into()));
         }
-        http_agent::new(self.ca_file.as_deref(), self.timeout).map_err(|message| ("ca_file", message))?;
-        self.token_file.as_deref().map(http_agent::bearer).transpose().map_err(|message| ("token_file", message))?;
         Ok(())
     }
 
