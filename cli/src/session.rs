@@ -24,7 +24,7 @@ pub struct Session {
 #[derive(Subcommand)]
 enum What {
     /// Create a session and print its tokens, which are secrets.
-    Create(Create),
+    Create(Box<Create>),
     /// The sessions of a subject.
     List {
         #[arg(long)]
