@@ -11,7 +11,7 @@ NATIVE := --locked --workspace --exclude noop
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help first-use install release-build release-files site coverage setup chromium checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e regions oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth bench-features check native soak sanitize differential nightly kill-loop
+.PHONY: help first-use install release-build release-files site coverage setup compiler chromium checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e regions oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth bench-features check native build-for-tests wasm-for-tests browser-for-tests soak sanitize differential nightly kill-loop
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,20 +69,29 @@ test: export RUSTC_WORKSPACE_WRAPPER := clippy-driver
 test: export CLIPPY_ARGS := -Dwarnings__CLIPPY_HACKERY__
 test: export PORTCULLIS_MODULES := $(QUICK_MODULES)
 # Cheap checks that fail often come first. Wasm and native code are built into separate folders, so both are built at the
-# same time.
-test: setup checkers fmt-check arrows deny ## run all checks: format, lints, unit tests, end-to-end tests with a real Envoy and Redis
-	$(call stage,--jobs 2 --output-sync=target build-for-tests lint-wasm,lints and all that tests need)
-	$(call stage,unit,unit tests)
-	$(call stage,files,files)
+# same time, and while the rest is installed.
+test: compiler fmt-check arrows ## run all checks: format, lints, unit tests, end-to-end tests with a real Envoy and Redis
+	$(call stage,--jobs 3 --output-sync=target build-for-tests wasm-for-tests browser-for-tests deny,lints and all that tests need)
+	$(call stage,--jobs 2 --output-sync=target unit files,unit tests and files)
 	$(call stage,e2e HOST=both,end-to-end tests)
 
+compiler:
+	@scripts/setup --compiler
+
+# The end-to-end tests first: their one crate takes long, and the others fill the second core meanwhile.
 build-for-tests:
-	$(CARGO) test $(NATIVE) --all-targets --no-run
 	$(CARGO) build $(NATIVE) --bin portcullis --bin token --test e2e
+	$(CARGO) test $(NATIVE) --all-targets --no-run
 	@scripts/native --quick
 
-lint-wasm: wasm
+# After the checkers, which also use apt. Without a browser its tests are left out, with a message.
+browser-for-tests: checkers
+	@scripts/chromium --install || true
+
+# The lint first: the last step of the build needs a native program, and waits until the native build is done.
+wasm-for-tests: setup
 	@scripts/wasm --lint
+	@scripts/wasm
 
 unit: ## run unit tests and case tables, natively
 	@scripts/unit
@@ -122,8 +131,8 @@ differential: wasm native build ## random requests to both hosts, whose answers 
 	DIFFERENTIAL_REQUESTS=$(DIFFERENTIAL_IN_ENVOY) PORTCULLIS_WASM=$$PWD/dist/portcullis.wasm scripts/e2e differential::
 
 # What takes too long for each change. One step that fails does not keep the others from running.
-nightly: setup ## all end-to-end tests on both hosts, Chromium, differential, soak, regions, fuzzers (FUZZ_SECONDS=60 each), sanitizers
-	@failed=; for step in test 'e2e HOST=wasm' 'e2e HOST=native' chromium sanitize differential soak regions fuzz; do \
+nightly: setup ## all end-to-end tests on both hosts, differential, soak, regions, fuzzers (FUZZ_SECONDS=60 each), sanitizers
+	@failed=; for step in test 'e2e HOST=wasm' 'e2e HOST=native' sanitize differential soak regions fuzz; do \
 		echo "nightly: make $$step"; $(MAKE) --no-print-directory $$step || failed="$$failed '$$step'"; done; \
 	[ -z "$$failed" ] || { echo "nightly: failed:$$failed"; exit 1; }
 

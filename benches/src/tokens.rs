@@ -106,7 +106,11 @@ impl Requests {
                 }
                 Tokens::Proven => {
                     let cnf = json!({ "jkt": client.thumbprint() });
-                    let claims = || crate::scenario::with(of_client(now), &json!({ "cnf": cnf }));
+                    let claims = || {
+                        let mut claims = of_client(now);
+                        claims["cnf"] = cnf.clone();
+                        claims
+                    };
                     bound = (0..repeated).map(|_| keys.of(Alg::RS256).mint(&claims())).collect();
                     continue;
                 }
@@ -203,9 +207,11 @@ fn claims(alg: Alg, now: u64) -> Value {
 
 /// The same, with claims for the bindings of the scenarios.
 fn of_client(now: u64) -> Value {
+    let mut claims = claims(Alg::RS256, now);
+    claims["ip"] = json!("127.0.0.1");
     // `ath` of a proof is the same: SHA-256 in base64url.
-    let agent = mint::ath(AGENT);
-    crate::scenario::with(claims(Alg::RS256, now), &json!({ "ip": "127.0.0.1", "ua": agent }))
+    claims["ua"] = json!(mint::ath(AGENT));
+    claims
 }
 
 fn request(scheme: &str, token: &str, proof: Option<&str>) -> Vec<u8> {

@@ -33,6 +33,9 @@ pub struct EnvoyOptions {
     pub host: FilterHost,
     /// With a second listener `native`, which differs from the Wasm filter's only in its host.
     pub beside_native: bool,
+    /// With one more listener for each, which differs only in its name and in the filter's configuration. With the Wasm
+    /// filter, all share their virtual machines.
+    pub more_listeners: Vec<(String, Value)>,
     /// Take part in a hot restart.
     pub hot_restart: Option<HotRestart>,
     /// The listener stands in a file of its own that Envoy watches: see [`Envoy::update_listener`].
@@ -103,6 +106,7 @@ impl EnvoyOptions {
             service_tls: None,
             host: FilterHost::chosen(),
             beside_native: false,
+            more_listeners: Vec::new(),
             hot_restart: None,
             listener_from_file: false,
             edit: |bootstrap| bootstrap,
@@ -309,6 +313,7 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     };
     let names: Vec<_> = options.environment.iter().map(|(name, _)| name).collect();
+    let document = |filter: &Value| json!(filter.to_string());
     let mut values = vec![
         ("LISTEN_ADDRESS", json!("127.0.0.1")),
         ("LISTEN_PORT", json!(options.hot_restart.map_or(0, |restart| restart.port))),
@@ -320,7 +325,7 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         ("IDP_ADDRESS", json!(options.idp.ip())),
         ("IDP_PORT", json!(options.idp.port())),
         ("SECRET_ENV", json!(names)),
-        ("FILTER_CONFIG", json!(options.filter.as_ref().map(Value::to_string).unwrap_or_default())),
+        (FILTER_CONFIG, options.filter.as_ref().map(document).unwrap_or_default()),
     ];
     let mut template = read(options.host.bootstrap());
     if let Some(tls) = &options.tls {
@@ -350,14 +355,36 @@ fn bootstrap(options: &EnvoyOptions) -> String {
         (Some(_), FilterHost::Native) => {}
         (Some(_), FilterHost::Wasm { module }) => values.push(("WASM", json!(module))),
     }
-    (options.edit)(render(&template, &values))
+    let mut bootstrap = render(&template, &values);
+    for (name, filter) in &options.more_listeners {
+        values.retain(|(placeholder, _)| *placeholder != FILTER_CONFIG);
+        values.push((FILTER_CONFIG, document(filter)));
+        bootstrap = with_listener_too(&bootstrap, &render(&template, &values), name);
+    }
+    (options.edit)(bootstrap)
+}
+
+const FILTER_CONFIG: &str = "FILTER_CONFIG";
+
+/// The bootstrap, and after its listeners the one of another bootstrap under this name.
+fn with_listener_too(bootstrap: &str, other: &str, name: &str) -> String {
+    let (before, listeners, clusters) = split_listeners(bootstrap);
+    let (_, listener, _) = split_listeners(other);
+    let listener = listener.replacen("    - name: main\n", &format!("    - name: {}\n", json!(name)), 1);
+    format!("{before}  listeners:\n{listeners}\n{listener}\n  clusters:\n{clusters}")
+}
+
+/// What comes before the listeners, these, and what comes after the head of the clusters.
+fn split_listeners(bootstrap: &str) -> (&str, &str, &str) {
+    let (before, rest) = bootstrap.split_once("  listeners:\n").expect("envoy.yaml has listeners");
+    let (listeners, clusters) =
+        rest.split_once("\n  clusters:\n").expect("envoy.yaml has clusters after its listeners");
+    (before, listeners, clusters)
 }
 
 /// The bootstrap without its listeners, and the file that holds them.
 fn with_listener_file(bootstrap: &str, path: &Path) -> (String, String) {
-    let (before, rest) = bootstrap.split_once("  listeners:\n").expect("envoy.yaml has listeners");
-    let (listeners, clusters) =
-        rest.split_once("\n  clusters:\n").expect("envoy.yaml has clusters after its listeners");
+    let (before, listeners, clusters) = split_listeners(bootstrap);
     let kind = "type.googleapis.com/envoy.config.listener.v3.Listener";
     let typed = listeners.replacen("    - name: main\n", &format!("    - \"@type\": {kind}\n      name: main\n"), 1);
     let watch = json!({ "lds_config": { "path_config_source": { "path": path } } });

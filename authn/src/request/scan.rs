@@ -1,24 +1,63 @@
-//! Scans over whole tokens, hundreds of bytes for every request. None exits early, so that the compiler vectorises
-//! them. Byte by byte, they would cost more than everything else for a request in Wasm.
+//! Scans over whole tokens, hundreds of bytes for every request. Byte by byte, they would cost more than everything else
+//! for a request in Wasm, and the Wasm filter is built for size, so that the compiler does not vectorise them. Each takes
+//! eight bytes at a time, in one word, and none exits early.
 
 /// Are they equal? Time depends on length only.
 pub fn are_equal(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len() && one.iter().zip(other).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
+    let ((words, rest), (other_words, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+    let differ = |all: u64, (one, other): (&[u8; 8], &[u8; 8])| all | (word(one) ^ word(other));
+    let differs = |all: u8, (one, other): (&u8, &u8)| all | (one ^ other);
+    one.len() == other.len()
+        && words.iter().zip(other_words).fold(0, differ) == 0
+        && rest.iter().zip(other_rest).fold(0, differs) == 0
 }
 
 pub fn has_byte(bytes: &[u8], wanted: u8) -> bool {
-    bytes.iter().fold(false, |found, byte| found | (*byte == wanted))
+    let (words, rest) = bytes.as_chunks::<8>();
+    words.iter().fold(0, |found, bytes| found | has(word(bytes), wanted)) != 0
+        || rest.iter().fold(false, |found, byte| found | (*byte == wanted))
 }
 
 /// Visible ASCII without comma, quote and backslash: the characters of a token.
 pub fn are_token_bytes(bytes: &[u8]) -> bool {
-    !bytes.iter().fold(false, |strange, byte| {
-        strange
-            | (byte.wrapping_sub(0x21) > 0x7e_u8.wrapping_sub(0x21))
-            | (*byte == b',')
-            | (*byte == b'"')
-            | (*byte == b'\\')
-    })
+    let (words, rest) = bytes.as_chunks::<8>();
+    words.iter().fold(0, |strange, bytes| strange | has_strange(word(bytes))) == 0
+        && !rest.iter().fold(false, |strange, byte| {
+            strange
+                | (byte.wrapping_sub(0x21) > 0x7e_u8.wrapping_sub(0x21))
+                | (*byte == b',')
+                | (*byte == b'"')
+                | (*byte == b'\\')
+        })
+}
+
+/// The highest bit of each byte.
+const HIGH: u64 = each(0x80);
+const LOW: u64 = !HIGH;
+
+const fn each(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+fn word(bytes: &[u8; 8]) -> u64 {
+    u64::from_ne_bytes(*bytes)
+}
+
+/// Not 0 if one of the bytes is this one. No sum or difference here carries into the next byte.
+fn has(word: u64, byte: u8) -> u64 {
+    let zero_if_equal = word ^ each(byte);
+    // Its highest bit is set unless the byte is 0.
+    let others = ((zero_if_equal & LOW).wrapping_add(LOW)) | zero_if_equal;
+    !others & HIGH
+}
+
+/// Not 0 if one of the bytes is no character of a token.
+fn has_strange(word: u64) -> u64 {
+    // Bytes below 0x80 whose sum reaches it: 0x7f.
+    let above = (word & LOW).wrapping_add(each(1));
+    // Bytes whose difference to 0x80 more stays there: all from 0x21 on.
+    let visible = (word | HIGH).wrapping_sub(each(0x21));
+    ((word | above | !visible) & HIGH) | has(word, b',') | has(word, b'"') | has(word, b'\\')
 }
 
 #[cfg(test)]

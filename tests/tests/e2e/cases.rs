@@ -1,6 +1,7 @@
 //! The table of cases through the real Envoy, service and Redis. `driver/tests/in_memory/cases.rs` judges the same table
 //! without Envoy.
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,15 +14,15 @@ use harness::{
 };
 use serde_json::json;
 
-/// The proxies that the cases run through, one for each configuration, over one service.
+/// The proxy that the cases run through, with a listener for each configuration, over one service.
 struct Stack {
     redis: Redis,
     service: Service,
-    envoys: BTreeMap<String, Envoy>,
+    envoy: Envoy,
+    /// The listeners, by the names of their configurations.
+    listeners: BTreeMap<String, SocketAddr>,
     introspection: IntrospectionServer,
     _upstream: Upstream,
-    /// One for each proxy: its log is read at the end.
-    _places: Vec<Directory>,
 }
 
 /// Replies about each token as its case says, and calls every other token active.
@@ -73,7 +74,7 @@ async fn judge_all(engine: &str) {
         config["engine"] = json!(engine);
     }
     let directory = Directory::new(&format!("cases-{engine}"));
-    let mut stack = start(&directory, &table, engine).await;
+    let mut stack = start(&directory, &table).await;
     let mut wrong = Vec::new();
     let mut judged = 0;
     for store in [Store::Up, Store::Refused, Store::Slow, Store::Flushed] {
@@ -90,48 +91,45 @@ async fn judge_all(engine: &str) {
     assert!(judged >= 120, "the table has shrunk to {judged} cases");
 
     let docs = std::fs::read_to_string(project().join("docs/faults.md")).unwrap();
-    for envoy in stack.envoys.values_mut() {
-        let log = envoy.process().log();
-        assert!(log.contains("signatures are verified by"), "a log without the filter's first line: {log}");
-        for cause in log.split("\"cause\":\"").skip(1).filter_map(|rest| rest.split('"').next()) {
-            assert!(docs.contains(&format!("| {cause} |")), "docs/faults.md does not know the cause {cause:?}");
-        }
+    let log = stack.envoy.process().log();
+    assert!(log.contains("signatures are verified by"), "a log without the filter's first line: {log}");
+    for cause in log.split("\"cause\":\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(docs.contains(&format!("| {cause} |")), "docs/faults.md does not know the cause {cause:?}");
+    }
+    for kind in ["host", "portable"] {
+        let used = stack.envoy.stat(&format!("wasmcustom.portcullis.engine.kind.{kind}")).await;
+        assert_eq!(used, u64::from(kind == engine), "the engine {kind}");
     }
     // Nothing that was refused took a virtual machine with it.
-    for envoy in stack.envoys.values() {
-        for kind in ["host", "portable"] {
-            let used = envoy.stat(&format!("wasmcustom.portcullis.engine.kind.{kind}")).await;
-            assert_eq!(used, u64::from(kind == engine), "the engine {kind}");
-        }
-        let response = exchange(envoy.address(), &Request::get("/nowhere")).await.unwrap();
+    for address in stack.listeners.values() {
+        let response = exchange(*address, &Request::get("/nowhere")).await.unwrap();
         assert_ne!(response.status, 0);
-        for (name, value) in envoy.stats("wasm").await {
-            assert!(!name.contains("vm_reload") || value == 0, "{name}: {value}");
-        }
+    }
+    for (name, value) in stack.envoy.stats("wasm").await {
+        assert!(!name.contains("vm_reload") || value == 0, "{name}: {value}");
     }
 }
 
-async fn start(directory: &Directory, table: &Table, engine: &str) -> Stack {
+async fn start(directory: &Directory, table: &Table) -> Stack {
     let redis = Redis::start(directory).await;
     let mut options = ServiceOptions::new(redis.url());
     options.secret = cases::SHARED_SECRET.to_owned();
     let service = Service::start(directory, options).await;
     let upstream = upstream(table).await;
     let introspection = IntrospectionServer::start().await;
-    let mut envoys = BTreeMap::new();
-    let mut places = Vec::new();
-    for (name, config) in &table.configs {
-        // Each with a directory of its own for its files and log.
-        let place = Directory::new(&format!("cases-{engine}-{name}"));
-        let mut options = EnvoyOptions::new(upstream.address(), service.address(), Some(config.clone()));
-        options.environment = table.environment();
-        options.idp = introspection.server.address();
-        options.concurrency = 1;
-        options.edit = leave_requests_as_they_are;
-        envoys.insert(name.clone(), Envoy::start(&place, options).await);
-        places.push(place);
+    let mut options = EnvoyOptions::new(upstream.address(), service.address(), Some(table.configs[MAIN].clone()));
+    let others = || table.configs.iter().filter(|(name, _)| *name != MAIN);
+    options.more_listeners = others().map(|(name, config)| (name.clone(), config.clone())).collect();
+    options.environment = table.environment();
+    options.idp = introspection.server.address();
+    options.concurrency = 1;
+    options.edit = leave_requests_as_they_are;
+    let envoy = Envoy::start(directory, options).await;
+    let mut listeners = BTreeMap::from([(MAIN.to_owned(), envoy.address())]);
+    for (name, _) in others() {
+        listeners.insert(name.clone(), envoy.address_of(name).await);
     }
-    Stack { redis, service, envoys, introspection, _upstream: upstream, _places: places }
+    Stack { redis, service, envoy, listeners, introspection, _upstream: upstream }
 }
 
 /// Echoes a request, with what its case says of the answer.
@@ -148,6 +146,9 @@ async fn upstream(table: &Table) -> Upstream {
     })
     .await
 }
+
+/// The bootstrap's own listener, and the configuration of most cases.
+const MAIN: &str = "main";
 
 /// Tells the upstream which case a request is of, if the case says what it answers.
 const CASE: &str = "x-case";
@@ -207,7 +208,7 @@ async fn run(stack: &Stack, table: &Table, case: &Case) -> Option<String> {
             return Some(why);
         }
     }
-    let envoy = &stack.envoys[&case.config];
+    let address = stack.listeners[&case.config];
     // A case is minted and judged within one second of the clock, so that its boundaries are exact. The last attempts
     // begin early in a second.
     for attempt in 0..10 {
@@ -218,7 +219,7 @@ async fn run(stack: &Stack, table: &Table, case: &Case) -> Option<String> {
         let mut nonce = None;
         if let Some(asking) = table.asking_for_nonce(case, now).unwrap() {
             stack.introspection.say(&asking);
-            let answer = exchange(envoy.address(), &request(&asking)).await;
+            let answer = exchange(address, &request(&asking)).await;
             nonce = answer.ok().and_then(|answer| answer.header("dpop-nonce").map(str::to_owned));
             if nonce.is_none() {
                 return Some("no nonce was asked for".into());
@@ -230,11 +231,11 @@ async fn run(stack: &Stack, table: &Table, case: &Case) -> Option<String> {
         }
         stack.introspection.say(&ready);
         if case.again {
-            let _ = exchange(envoy.address(), &request(&ready)).await;
+            let _ = exchange(address, &request(&ready)).await;
         }
         let sent = match case.http2 {
-            true => async { H2Connection::open(envoy.address()).await?.send(&request(&ready)).await }.await,
-            false => exchange(envoy.address(), &request(&ready)).await,
+            true => async { H2Connection::open(address).await?.send(&request(&ready)).await }.await,
+            false => exchange(address, &request(&ready)).await,
         };
         let response = match sent {
             Ok(response) => response,

@@ -108,7 +108,6 @@ impl Site {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Chromium: run `make chromium`"]
 async fn a_form_of_another_site_is_refused_and_one_of_our_own_is_not() {
     let site = Site::start("chromium-csrf").await;
     site.open("/login/lax").await;
@@ -131,7 +130,6 @@ async fn a_form_of_another_site_is_refused_and_one_of_our_own_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Chromium: run `make chromium`"]
 async fn a_script_cannot_read_the_cookie_and_runs_only_with_the_nonce() {
     let site = Site::start("chromium-csp").await;
     for path in ["/login/lax", "/login/none"] {

@@ -35,7 +35,6 @@ fn with_token(bootstrap: String) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Chromium: run `make chromium`"]
 async fn an_operators_session_signs_in_and_pages_of_others_cannot_use_it() {
     let directory = Directory::new("chromium-filter");
     let key = SigningKey::generate(Alg::ES256, "key");

@@ -11,9 +11,9 @@ use harness::{Directory, Process, Request, START_DEADLINE, exchange, wait_until}
 use serde_json::{Value, json};
 
 /// The longest that a page may take to show something. Nothing waits this long unless it fails.
-const SHOWN: Duration = Duration::from_secs(20);
+const SHOWN: Duration = Duration::from_secs(60);
 /// How long Chromium may take to end.
-const ENDS: Duration = Duration::from_secs(10);
+const ENDS: Duration = Duration::from_secs(30);
 
 pub const TAB: &str = "\u{e004}";
 pub const ENTER: &str = "\u{e007}";

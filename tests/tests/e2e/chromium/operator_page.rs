@@ -78,7 +78,6 @@ impl Stack {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Chromium: run `make chromium`"]
 async fn an_operator_ends_one_session_by_keyboard_and_the_proxy_refuses_it() {
     let stack = Stack::start("chromium-page").await;
     let browser = &stack.browser;
@@ -166,7 +165,6 @@ async fn an_operator_ends_one_session_by_keyboard_and_the_proxy_refuses_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Chromium: run `make chromium`"]
 async fn what_attackers_choose_is_shown_as_text() {
     const MARKUP: &str = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>\"'";
     let stack = Stack::start("chromium-markup").await;
@@ -214,7 +212,6 @@ async fn what_attackers_choose_is_shown_as_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Chromium: run `make chromium`"]
 async fn no_page_can_frame_it_and_no_other_site_can_use_it() {
     let stack = Stack::start("chromium-frame").await;
     let browser = &stack.browser;
@@ -246,7 +243,6 @@ async fn no_page_can_frame_it_and_no_other_site_can_use_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Chromium: run `make chromium`"]
 async fn axe_finds_no_fault_in_any_section() {
     let Some(axe) = axe() else {
         eprintln!("left out: axe-core is not installed");

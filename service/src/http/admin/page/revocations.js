@@ -3,6 +3,8 @@ import { call, segment } from "./api.js";
 import { button, byId, confirmed, element, list, say, table, time, value } from "./dom.js";
 
 const PAGE = 50;
+// To fill a page.
+const MOST_CALLS = 20;
 // Of these, what was issued until now is dead, and later logins work. The others are dead for good.
 const UNTIL_NOW = ["user", "client", "issuer"];
 
@@ -33,11 +35,19 @@ export function clear() {
 async function load(from, before = "") {
   clear();
   const mine = loads;
-  const page = await call("GET", `v1/revocations?limit=${PAGE}${from === "" ? "" : `&cursor=${encodeURIComponent(from)}`}`);
-  if (mine !== loads) {
-    return;
+  const entries = [];
+  let next = from;
+  // The service may answer with fewer than it was asked for, although there are more.
+  for (let calls = 0; calls < MOST_CALLS && entries.length < PAGE && (calls === 0 || next !== ""); calls += 1) {
+    const limit = PAGE - entries.length;
+    const page = await call("GET", `v1/revocations?limit=${limit}${next === "" ? "" : `&cursor=${encodeURIComponent(next)}`}`);
+    if (mine !== loads) {
+      return;
+    }
+    entries.push(...page.revocations);
+    next = page.cursor ?? "";
   }
-  const rows = page.revocations.map((entry) => [
+  const rows = entries.map((entry) => [
     value(entry.kind),
     value(entry.id ?? entry.signing_input_sha256),
     value(entry.issuer),
@@ -50,7 +60,7 @@ async function load(from, before = "") {
   ]);
   const columns = ["Kind", "Id", "Issuer", "Answer", "Until", "Reason", "By", "At", "Action"];
   byId("revocation-list").replaceChildren(table("Revocations in force", columns, rows));
-  cursor = page.cursor ?? "";
+  cursor = next;
   byId("revocations-next").hidden = cursor === "";
   say(`${before}Revocations on this page: ${rows.length}${cursor === "" ? "" : ", and there are more"}.`);
 }
