@@ -11,7 +11,7 @@ NATIVE := --locked --workspace --exclude noop
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help first-use install release-build release-files site coverage setup compiler chromium checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e regions oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth bench-features check native build-for-tests wasm-for-tests browser-for-tests soak sanitize differential nightly kill-loop
+.PHONY: help first-use install release-build release-files site coverage setup compiler chromium checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e regions oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth bench-features check native build-for-tests wasm-for-tests browser-for-tests soak sanitize differential nightly kill-loop dynamodb
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,6 +116,9 @@ keycloak: wasm ## the same with a real Keycloak: logins, rotations, logouts, its
 hijack: ## print the signs of hijacked sessions on a simulated day: docs/hijack.md
 	$(CARGO) test $(NATIVE) --lib population -- --nocapture
 
+dynamodb: wasm ## the store in DynamoDB against a test server, with faults and two regions; compiles the AWS SDK (needs Node 20)
+	@scripts/dynamodb
+
 chromium: wasm ## use the operator's page, and see the filter's answers, in headless Chromium (installs it by apt; SCREENSHOTS=1)
 	@scripts/chromium
 
@@ -131,8 +134,8 @@ differential: wasm native build ## random requests to both hosts, whose answers 
 	DIFFERENTIAL_REQUESTS=$(DIFFERENTIAL_IN_ENVOY) PORTCULLIS_WASM=$$PWD/dist/portcullis.wasm scripts/e2e differential::
 
 # What takes too long for each change. One step that fails does not keep the others from running.
-nightly: setup ## all end-to-end tests on both hosts, differential, soak, regions, fuzzers (FUZZ_SECONDS=60 each), sanitizers
-	@failed=; for step in test 'e2e HOST=wasm' 'e2e HOST=native' sanitize differential soak regions fuzz; do \
+nightly: setup ## all end-to-end tests on both hosts, DynamoDB, differential, soak, regions, fuzzers (FUZZ_SECONDS=60 each), sanitizers
+	@failed=; for step in test 'e2e HOST=wasm' 'e2e HOST=native' dynamodb sanitize differential soak regions fuzz; do \
 		echo "nightly: make $$step"; $(MAKE) --no-print-directory $$step || failed="$$failed '$$step'"; done; \
 	[ -z "$$failed" ] || { echo "nightly: failed:$$failed"; exit 1; }
 

@@ -11,18 +11,19 @@ use ureq::Agent;
 use ureq::http::{Method, Request};
 use ureq::tls::{ClientCert, PrivateKey, RootCerts, TlsConfig};
 
-use crate::outcome::{Outcome, printable, say, wrong_usage};
+use crate::instant::date;
+use crate::outcome::{Outcome, printable, say, url, wrong_usage};
 use crate::peers::certificates;
 
 /// Members of answers that are times, in seconds since 1970. Text has them as dates in UTC.
-pub const TIMES: [&str; 7] = ["at", "until", "created", "auth_time", "ends", "last_used", "time"];
+pub const TIMES: [&str; 8] = ["at", "before", "until", "created", "auth_time", "ends", "last_used", "time"];
 /// Longer than the service itself waits for Redis.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
 pub struct Admin {
     /// The service's admin listener.
-    #[arg(long, env = "PORTCULLIS_ADMIN", value_name = "URL", default_value = "http://127.0.0.1:7701", global = true)]
+    #[arg(long, env = "PORTCULLIS_ADMIN", value_name = "URL", default_value = "http://127.0.0.1:7701", value_parser = url, global = true)]
     service: String,
     /// A file with the admin token.
     #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN_FILE", value_name = "PATH", global = true)]
@@ -39,6 +40,9 @@ pub struct Admin {
     /// Print the service's answer as JSON, one object per line.
     #[arg(long, global = true)]
     json: bool,
+    /// Print the times in JSON as in 2026-01-31T23:59:59Z too, not as seconds since 1970.
+    #[arg(long, global = true)]
+    utc: bool,
 }
 
 impl Admin {
@@ -69,6 +73,7 @@ impl Admin {
             base: self.service.trim_end_matches('/').to_owned(),
             token,
             json: self.json,
+            utc: self.utc,
         })
     }
 }
@@ -78,6 +83,7 @@ pub struct Client {
     base: String,
     token: Option<String>,
     pub json: bool,
+    utc: bool,
 }
 
 /// The answer: a status and a JSON body, or no answer.
@@ -96,9 +102,15 @@ impl Client {
             }
             Ok((status, problem)) => {
                 if self.json {
-                    say(&problem.to_string());
+                    say(&self.in_json(&problem));
                 }
-                eprintln!("portcullis: {status}: {}", reason(&problem));
+                let hint = match status {
+                    401 => {
+                        ": the token is not that of the service's --admin-token-file, or it wants a client certificate"
+                    }
+                    _ => "",
+                };
+                eprintln!("portcullis: {status}: {}{hint}", reason(&problem));
                 if status >= 500 { Outcome::Unconfirmed } else { Outcome::Refused }
             }
             Err(error) => {
@@ -110,7 +122,7 @@ impl Client {
 
     pub fn print(&self, body: &Value) {
         if self.json {
-            return say(&body.to_string());
+            return say(&self.in_json(body));
         }
         let Some(members) = body.as_object() else { return say(&body.to_string()) };
         // The most important part first: when it expires.
@@ -127,6 +139,15 @@ impl Client {
             other => format!("{name}={other}"),
         });
         say(&until.into_iter().chain(rest).collect::<Vec<_>>().join("  "));
+    }
+
+    /// As asked for, with dates or with seconds.
+    pub fn in_json(&self, body: &Value) -> String {
+        let mut body = body.clone();
+        if self.utc {
+            date_times(&mut body);
+        }
+        body.to_string()
     }
 
     pub fn send(&self, method: Method, path: &str, body: String) -> Answer {
@@ -168,19 +189,20 @@ pub fn reason(problem: &Value) -> String {
     }
 }
 
-/// Unix seconds in RFC 3339 form, in UTC. Days to the civil calendar, after Hinnant.
-pub fn date(seconds: u64) -> String {
-    let (days, of_day) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Months from March, so that the leap day is the last day of the year.
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+/// Not those inside of members, such as claims, which have names of others.
+fn date_times(body: &mut Value) {
+    match body {
+        Value::Array(entries) => entries.iter_mut().for_each(date_times),
+        Value::Object(members) => {
+            let times = members.iter_mut().filter(|(name, _)| TIMES.contains(&name.as_str()));
+            for (_, value) in times {
+                if let Some(seconds) = value.as_u64() {
+                    *value = date(seconds).into();
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// A path segment, percent-encoded.
@@ -194,16 +216,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (seconds, shown) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_709_251_199, "2024-02-29T23:59:59Z"),
-            (1_735_689_599, "2024-12-31T23:59:59Z"),
-            (1_735_689_600, "2025-01-01T00:00:00Z"),
-        ] {
-            assert_eq!(date(seconds), shown);
-        }
+    fn times_in_json_become_dates_and_claims_stay_as_they_are() {
+        let mut body = json!([{ "at": 0, "until": "lifted", "claims": { "at": 0 }, "ends": 86_400 }]);
+        date_times(&mut body);
+        let expected =
+            json!([{ "at": date(0), "until": "lifted", "claims": { "at": 0 }, "ends": "1970-01-02T00:00:00Z" }]);
+        assert_eq!(body, expected);
     }
 }

@@ -6,16 +6,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ::service::{InspectedRedis, RedisOptions};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use authn::reject::{Cause, RejectReason};
 use authn::time::UnixSeconds;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::Value;
 use wire::parse_duration;
 
 use crate::document::{self, Compiled, Secrets};
 use crate::explain::{self, TokenVerdict};
-use crate::outcome::{Outcome, say};
+use crate::loaded;
+use crate::outcome::{Outcome, say, url};
 use crate::peers::{PeerArgs, Peers};
 use crate::question;
 use crate::standard_input;
@@ -33,16 +34,17 @@ mod tls;
 use finding::{Finding, Report, Severity};
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("where").required(true).multiple(true).args(["config", "envoy"]))]
 pub struct Doctor {
     /// The filter's configuration, as for `check-config`. Default: the one that --envoy has loaded.
-    #[arg(long, value_name = "FILE", required_unless_present = "envoy")]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
     secrets: Secrets,
     #[command(flatten)]
     peers: PeerArgs,
     /// The service's admin listener. Its version and its metrics are looked at.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = url)]
     service: Option<String>,
     /// The service's --redis-timeout: slower answers of Redis are faults.
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
@@ -95,7 +97,7 @@ impl Doctor {
             Err(error) => bail!("{error:#}"),
         };
         let dump =
-            peers.envoy.as_deref().map(|url| envoy::dump(&peers, url)).transpose().map_err(anyhow::Error::msg)?;
+            peers.envoy.as_deref().map(|url| loaded::dump(&peers, url)).transpose().map_err(anyhow::Error::msg)?;
         let source = Source { file: self.config.as_deref(), dump: dump.as_ref(), secrets: &self.secrets };
         let Compiled { document, policy, assumed } = source.compiled()?;
         let now = UnixSeconds(u64::try_from(machine::millis() / 1000).unwrap_or_default());
@@ -133,7 +135,7 @@ impl Doctor {
             tls::look(&mut report, &url, self.expiry);
         }
         if let (Some(dump), None) = (&dump, &self.config)
-            && envoy::differ(dump)
+            && loaded::differ(dump)
         {
             report.skipped(
                 "configurations",
@@ -190,11 +192,7 @@ impl Source<'_> {
     fn compiled(&self) -> Result<Compiled> {
         match (self.file, self.dump) {
             (Some(file), _) => document::read_one(file, self.secrets),
-            (None, Some(dump)) => {
-                let loaded = envoy::loaded(dump);
-                let plugin = loaded.first().context("Envoy has no filter of ours: give --config")?;
-                document::of_plugin(plugin, self.secrets).context("the configuration that Envoy has loaded")
-            }
+            (None, Some(dump)) => loaded::compiled(dump, self.secrets),
             (None, None) => bail!("give --config or --envoy"),
         }
     }

@@ -104,7 +104,7 @@ pub fn of_plugin(plugin: &Plugin<'_>, secrets: &Secrets) -> Result<Compiled> {
     let Found { compiled, missing, .. } = compile(plugin, secrets);
     compiled.with_context(|| match missing.is_empty() {
         true => plugin.place.clone(),
-        false => format!("{} (set {} here, or use --assume-secrets)", plugin.place, missing.join(", ")),
+        false => format!("{} (set {} in this shell too, or use --assume-secrets)", plugin.place, missing.join(", ")),
     })
 }
 
@@ -138,7 +138,9 @@ pub fn read_one(file: &Path, secrets: &Secrets) -> Result<Compiled> {
     };
     one.compiled.with_context(|| match one.missing.is_empty() {
         true => file.display().to_string(),
-        false => format!("{} (set the variable here, or use --assume-secrets)", file.display()),
+        false => {
+            format!("{} (set {} in this shell too, or use --assume-secrets)", file.display(), one.missing.join(", "))
+        }
     })
 }
 

@@ -8,15 +8,16 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use authn::config::Document;
 use authn::reject::Rejection;
 use authn::time::UnixSeconds;
-use clap::{Args, Parser};
+use clap::{ArgGroup, Args, Parser};
 use wire::check::StoreError;
 
 use crate::document::{self, Compiled, Secrets};
 use crate::instant;
+use crate::loaded;
 use crate::outcome::{Outcome, say, wrong_usage};
 use crate::peers::{PeerArgs, Peers};
 use crate::standard_input;
@@ -35,10 +36,11 @@ use logged::Logged;
 use report::{How, Judged, Verdict};
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("where").required(true).multiple(true).args(["config", "envoy"]))]
 pub struct Explain {
-    /// The filter's configuration, as for `check-config`.
+    /// The filter's configuration, as for `check-config`. Default: the one that --envoy has loaded.
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
     #[command(flatten)]
     secrets: Secrets,
     /// A token. It is put into the first place that the configuration names. `-` reads it from standard input, where no
@@ -152,14 +154,29 @@ impl Explain {
     fn judge(&self) -> Result<Judged> {
         let logged = Logged::find(self.problem.as_deref(), self.log.as_deref(), self.request_id.as_deref())?;
         let headers: Vec<(String, String)> = self.headers.iter().map(|header| name_and_value(header)).collect();
-        if self.config == Path::new("-") && self.token.as_deref() == Some("-") {
+        if self.config.as_deref() == Some(Path::new("-")) && self.token.as_deref() == Some("-") {
             wrong_usage("standard input can be the configuration or the token, not both");
         }
         let token = self.token.as_deref().map(standard_input::argument).transpose()?;
-        let Compiled { document, policy, assumed } = document::read_one(&self.config, &self.secrets)?;
-        let live = self.live.then(|| self.peers.peers()).transpose()?;
+        // A line of a log is explained without secrets.
+        let is_line_alone = logged.is_some() && token.is_none() && self.headers.is_empty();
+        let secrets = if is_line_alone && !self.live { &Secrets::assumed() } else { &self.secrets };
+        let peers = (self.live || self.config.is_none()).then(|| self.peers.peers()).transpose()?;
+        let Compiled { document, policy, assumed } = match (&self.config, &peers) {
+            (Some(file), _) => document::read_one(file, secrets)?,
+            (None, Some(peers)) => {
+                let envoy = peers.envoy.as_deref().unwrap_or_default();
+                let dump = loaded::dump(peers, envoy).map_err(anyhow::Error::msg)?;
+                if loaded::differ(&dump) {
+                    bail!("filters of this Envoy have different configurations: give the right one by --config");
+                }
+                loaded::compiled(&dump, secrets)?
+            }
+            (None, None) => wrong_usage("give --config or --envoy"),
+        };
+        let live = peers.filter(|_| self.live);
         let callouts = Callouts::new(self, &document, &policy, live)?;
-        if let (Some(logged), None, true) = (&logged, &token, self.headers.is_empty()) {
+        if let (Some(logged), true) = (&logged, is_line_alone) {
             return logged.explain(&document, policy, callouts.live.as_ref(), self.at);
         }
         let sent = Sent::new(self, logged.as_ref(), headers, token.as_deref(), &document);

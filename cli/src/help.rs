@@ -60,7 +60,7 @@ const EXAMPLES: [(&str, &str); 16] = [
         "explain",
         "  portcullis explain --config envoy.yaml --path /api/orders --token - < token.jwt
   portcullis explain --config envoy.yaml --path /api/orders --token - --answer dead < token.jwt
-  portcullis explain --config envoy.yaml --live --envoy http://127.0.0.1:9901 --token - < token.jwt
+  portcullis explain --envoy http://127.0.0.1:9901 --live --path /api/orders --token - < token.jwt
   portcullis explain --config envoy.yaml --problem problem.json --log envoy.log",
     ),
     (

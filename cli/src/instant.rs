@@ -1,4 +1,4 @@
-//! Points in time in the forms that users write: seconds since 1970, RFC 3339, or `now`.
+//! Points in time in the forms that users write: seconds since 1970, RFC 3339, `now`, or how long ago.
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use authn::time::UnixSeconds;
@@ -15,6 +15,18 @@ pub fn parse(text: &str) -> Result<UnixSeconds, String> {
         return Ok(UnixSeconds(seconds));
     }
     rfc3339(text).and_then(|seconds| u64::try_from(seconds).ok()).map(UnixSeconds).ok_or_else(wrong)
+}
+
+/// As [`parse`], or so long ago.
+///
+/// # Errors
+/// None of these forms.
+pub fn since(text: &str) -> Result<UnixSeconds, String> {
+    match wire::parse_duration(text) {
+        Ok(ago) => Ok(UnixSeconds(parse("now")?.0.saturating_sub(ago.as_secs()))),
+        Err(_) => parse(text)
+            .map_err(|_| format!("`{text}` is not a duration such as 24h, nor a time such as 2026-01-31T23:59:59Z")),
+    }
 }
 
 /// RFC 3339 section 5.6; a fraction of a second is dropped.
@@ -65,9 +77,47 @@ fn three(text: &str, separator: char) -> Option<(i64, i64, i64)> {
     parts.next().is_none().then_some(three)
 }
 
+/// Unix seconds in RFC 3339 form, in UTC. Days to the civil calendar, after Hinnant.
+pub fn date(seconds: u64) -> String {
+    let (days, of_day) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // Months from March, so that the leap day is the last day of the year.
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, shown) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (1_735_689_599, "2024-12-31T23:59:59Z"),
+            (1_735_689_600, "2025-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(date(seconds), shown);
+        }
+    }
+
+    #[test]
+    fn since_is_a_duration_or_a_time() {
+        let now = parse("now").unwrap().0;
+        let day_ago = since("24h").unwrap().0;
+        assert!((now - 86_400..now - 86_390).contains(&day_ago), "{day_ago}");
+        assert_eq!(since("2025-06-15T15:06:40Z").map(|time| time.0), Ok(1_750_000_000));
+        assert!(since("yesterday").unwrap_err().contains("24h"));
+    }
 
     #[test]
     fn reads_each_form_and_refuses_the_rest() {

@@ -1,13 +1,14 @@
 //! What the commands that list have in common: which entries are printed, in what order and form. The service knows who
 //! is meant only after it has decrypted an entry, so they are chosen here.
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use authn::time::UnixSeconds;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use wire::Cidr;
 
-use crate::admin::{Client, TIMES, date};
+use crate::admin::{Client, TIMES};
+use crate::instant::date;
 use crate::outcome::{printable, say};
 
 #[derive(Args)]
@@ -27,6 +28,9 @@ pub struct Listing {
     /// At most this many.
     #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
     limit: usize,
+    /// Without the first N of those that match. With --limit and --sort, this gives pages.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    skip: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -51,7 +55,7 @@ pub enum Order {
 pub struct Wanted<'w> {
     pub subject: Option<&'w str>,
     pub kind: Option<&'w str>,
-    pub since: Option<Duration>,
+    pub since: Option<UnixSeconds>,
     /// The caller's address (of an audit entry), or one that may use it (of a session that is bound to addresses).
     pub ip: Option<IpAddr>,
 }
@@ -80,7 +84,7 @@ impl Listing {
             && self.reason.as_deref().is_none_or(|text| contains("reason", text))
             && wanted.subject.is_none_or(|id| is(&["sub", "subject"], id) || is_kind_with_id("user", id))
             && wanted.kind.is_none_or(|kind| is(&["kind"], kind))
-            && wanted.since.is_none_or(|since| at().is_some_and(|at| at >= seconds_ago(since)))
+            && wanted.since.is_none_or(|since| at().is_some_and(|at| at >= since.0))
             && wanted.ip.is_none_or(|ip| is_of_address(entry, ip))
     }
 
@@ -94,16 +98,34 @@ impl Listing {
         self.output == Output::Text
     }
 
-    pub fn limit(&self) -> usize {
-        self.limit
+    /// How many of those that match are needed for all that are printed.
+    pub fn needed(&self) -> usize {
+        self.skip.saturating_add(self.limit)
+    }
+
+    /// Those that are printed, if `before` have matched before these.
+    pub fn page(&self, entries: Vec<Value>, before: usize) -> Vec<Value> {
+        let skip = self.skip.saturating_sub(before);
+        let left = self.needed().saturating_sub(before.max(self.skip));
+        entries.into_iter().skip(skip).take(left).collect()
+    }
+
+    /// Are some left out for what they are?
+    pub fn filters(&self, wanted: &Wanted<'_>) -> bool {
+        self.issuer.is_some()
+            || self.client.is_some()
+            || self.reason.is_some()
+            || wanted.subject.is_some()
+            || wanted.kind.is_some()
+            || wanted.ip.is_some()
     }
 
     /// Prints all of them. `columns` of a table.
     pub fn print(&self, client: &Client, entries: &[Value], columns: &[&str]) {
         match self.output {
             Output::Text => entries.iter().for_each(|entry| client.print(entry)),
-            Output::Jsonl => entries.iter().for_each(|entry| say(&entry.to_string())),
-            Output::Json => say(&json!(entries).to_string()),
+            Output::Jsonl => entries.iter().for_each(|entry| say(&client.in_json(entry))),
+            Output::Json => say(&client.in_json(&json!(entries))),
             Output::Table => table(entries, columns).iter().for_each(|line| say(line)),
         }
         if entries.is_empty() && !client.json && self.output != Output::Json && self.output != Output::Jsonl {
@@ -128,11 +150,6 @@ pub fn sort(entries: &mut [Value], order: Order) {
     if order == Order::Newest {
         entries.reverse();
     }
-}
-
-fn seconds_ago(since: Duration) -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.saturating_sub(since).as_secs()
 }
 
 fn table(entries: &[Value], columns: &[&str]) -> Vec<String> {
@@ -165,7 +182,7 @@ mod tests {
     use super::*;
 
     fn listing(output: Output) -> Listing {
-        Listing { issuer: None, client: None, reason: None, output, limit: usize::MAX }
+        Listing { issuer: None, client: None, reason: None, output, limit: usize::MAX, skip: 0 }
     }
 
     #[test]
@@ -175,7 +192,7 @@ mod tests {
         let all = listing(Output::Text);
         let alice = Wanted { subject: Some("alice"), ..Wanted::default() };
         assert!(all.wants(&revoked, &alice) && all.wants(&audited, &alice));
-        let recent = Wanted { since: Some(Duration::from_secs(60)), ..Wanted::default() };
+        let recent = Wanted { since: Some(UnixSeconds(2)), ..Wanted::default() };
         assert!(!all.wants(&revoked, &recent) && all.wants(&audited, &recent));
         let stolen = Listing { reason: Some("LAPTOP".into()), ..listing(Output::Text) };
         assert!(stolen.wants(&revoked, &Wanted::default()) && !stolen.wants(&audited, &Wanted::default()));
@@ -197,6 +214,19 @@ mod tests {
         }
         let of_kind = Wanted { kind: Some("session"), ..Wanted::default() };
         assert!(!all.wants(&revoked, &of_kind));
+    }
+
+    #[test]
+    fn pages_are_the_same_whether_entries_come_at_once_or_in_parts() {
+        let listing = Listing { skip: 2, limit: 3, ..listing(Output::Text) };
+        let all: Vec<Value> = (0..9).map(|number| json!(number)).collect();
+        assert_eq!(listing.page(all.clone(), 0), [json!(2), json!(3), json!(4)]);
+        for size in 1..5 {
+            let parts = all.chunks(size).enumerate();
+            let printed: Vec<Value> = parts.flat_map(|(at, part)| listing.page(part.to_vec(), at * size)).collect();
+            assert_eq!(printed, [json!(2), json!(3), json!(4)], "{size}");
+        }
+        assert_eq!(listing.needed(), 5);
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod jwks;
 mod kept_long_enough;
 mod known_issuers;
 mod listing;
+mod loaded;
 mod log_filter;
 mod migrate;
 mod mint;

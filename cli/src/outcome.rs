@@ -19,6 +19,17 @@ pub fn wrong_usage(what: &str) -> ! {
     usage_error(what).exit()
 }
 
+/// The beginning of a server's URLs.
+///
+/// # Errors
+/// Another form.
+pub fn url(text: &str) -> Result<String, String> {
+    match text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) {
+        Some(rest) if !rest.is_empty() => Ok(text.to_owned()),
+        _ => Err("must begin with http:// or https://, and have a host".to_owned()),
+    }
+}
+
 /// With the usage line of the whole command. Its commands are stated in `main`, which uses every module.
 pub fn usage_error(what: &str) -> clap::Error {
     let mut command = Command::new("portcullis").subcommand_required(true).subcommand(Command::new("serve"));

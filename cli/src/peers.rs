@@ -14,7 +14,7 @@ use ureq::Agent;
 use ureq::http::{Request, Response};
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
-use crate::outcome::wrong_usage;
+use crate::outcome::{url, wrong_usage};
 
 #[derive(Args)]
 pub struct PeerArgs {
@@ -23,7 +23,7 @@ pub struct PeerArgs {
     #[arg(long = "cluster", value_name = "NAME=URL")]
     clusters: Vec<String>,
     /// The admin interface of an Envoy. It knows the addresses of its clusters.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = url)]
     envoy: Option<String>,
     #[command(flatten)]
     tls: TlsArgs,

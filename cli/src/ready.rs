@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use ureq::Agent;
 
-use crate::outcome::{Outcome, say};
+use crate::outcome::{Outcome, say, url};
 
 /// Longer than the service waits for Redis.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Args)]
 pub struct Ready {
     /// Either listener of the service.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7700")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7700", value_parser = url)]
     service: String,
 }
 

@@ -3,9 +3,9 @@
 //! Exit codes: 0 done; 1 refused, or some lines of a bulk file were; 2 wrong usage; 3 the service cannot be reached, or
 //! it could not confirm that the revocation is in force.
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Result;
+use authn::time::UnixSeconds;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
@@ -13,6 +13,7 @@ use ureq::http::Method;
 mod bulk;
 
 use crate::admin::{Admin, Client};
+use crate::instant;
 use crate::listing::{self, Listing, Order, Wanted};
 use crate::outcome::{Outcome, say, wrong_usage};
 use crate::signing_key::SigningKeyArgs;
@@ -82,9 +83,12 @@ enum What {
         /// Only those of this kind: token, session, step_up, user, client, key or issuer.
         #[arg(long, value_name = "KIND", value_parser = ["token", "session", "step_up", "user", "client", "key", "issuer"])]
         kind: Option<String>,
-        /// Only those made since this long ago, for example 24h.
-        #[arg(long, value_name = "TIME", value_parser = wire::parse_duration)]
-        since: Option<Duration>,
+        /// Only those made since then: so long ago, for example 24h, or a time such as 2026-01-31T23:59:59Z.
+        #[arg(long, value_name = "TIME", value_parser = instant::since)]
+        since: Option<UnixSeconds>,
+        // Only to say where it is.
+        #[arg(long, value_name = "ADDRESS", hide = true)]
+        ip: Option<String>,
         /// By the time at which they were made. Without it, in the store's order, as they come.
         #[arg(long, value_enum)]
         sort: Option<Order>,
@@ -185,7 +189,11 @@ impl Revoke {
             What::Issuer { issuer, terms } => {
                 service.revoke(&terms, terms.with([("kind", "issuer"), ("issuer", &issuer)]))
             }
-            What::List { listing, subject, kind, since, sort } => service.list(
+            What::List { ip: Some(_), .. } => wrong_usage(
+                "a revocation does not record from which address it was made; the audit log does: `portcullis audit --ip \
+                 ADDRESS --since TIME`",
+            ),
+            What::List { listing, subject, kind, since, sort, ip: None } => service.list(
                 &listing,
                 &Wanted { subject: subject.as_deref(), kind: kind.as_deref(), since, ip: None },
                 sort,
@@ -236,7 +244,7 @@ impl Service {
         const COLUMNS: [&str; 7] = ["key", "kind", "issuer", "id", "at", "by", "reason"];
         let mut cursor: Option<String> = None;
         let mut kept: Vec<Value> = Vec::new();
-        let (mut printed, mut unread) = (0, 0_u64);
+        let (mut matched, mut printed, mut unread) = (0_usize, 0_usize, 0_u64);
         let waits = listing.is_whole() || order.is_some();
         loop {
             let after = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
@@ -253,20 +261,23 @@ impl Service {
                 }
             }
             if !waits && !kept.is_empty() {
-                kept.truncate(listing.limit().saturating_sub(printed));
-                printed = printed.saturating_add(kept.len());
-                listing.print(&self.0, &kept, &COLUMNS);
-                kept.clear();
+                let found = std::mem::take(&mut kept);
+                let count = found.len();
+                let page = listing.page(found, matched);
+                (matched, printed) = (matched.saturating_add(count), printed.saturating_add(page.len()));
+                if !page.is_empty() {
+                    listing.print(&self.0, &page, &COLUMNS);
+                }
             }
             match page["cursor"].as_str() {
-                Some(next) if printed < listing.limit() => cursor = Some(next.to_owned()),
+                Some(next) if matched < listing.needed() => cursor = Some(next.to_owned()),
                 Some(_) | None => break,
             }
         }
         if let Some(order) = order {
             listing::sort(&mut kept, order);
         }
-        kept.truncate(listing.limit());
+        let kept = listing.page(kept, matched);
         if waits || printed == 0 {
             listing.print(&self.0, &kept, &COLUMNS);
         }

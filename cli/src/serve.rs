@@ -1,5 +1,4 @@
 //! `portcullis serve`: runs the service, with its logs and its signals. The options are the service's own.
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -106,11 +105,7 @@ impl Reloads {
         let held = reloader.reload(&serve.options).await?;
         set_log(log)?;
         let lives = |name: &str| name == "log" || RELOADED_OPTIONS.contains(&name) && !held.contains(&name);
-        let changed = self.values.changed(&values).into_iter().filter(|name| !lives(name));
-        // The name of a file may be the same, and its content not.
-        let files = held.iter().copied().filter(|name| !RELOADED_OPTIONS.contains(name));
-        let waiting: BTreeSet<&str> = changed.chain(files).collect();
-        let waiting = waiting.into_iter().map(str::to_owned).collect();
+        let waiting = self.values.changed(&values).into_iter().filter(|name| !lives(name)).map(str::to_owned).collect();
         // What waits is named each time, until a restart.
         self.values.take(values, lives);
         Ok(waiting)

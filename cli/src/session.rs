@@ -2,14 +2,15 @@
 //!
 //! Exit codes: 0 done; 1 refused; 2 wrong usage; 3 the service cannot be reached, or could not confirm.
 use std::net::IpAddr;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
+use authn::time::UnixSeconds;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
 use crate::admin::{Admin, Client, escaped};
+use crate::instant;
 use crate::listing::{self, Listing, Order, Wanted};
 use crate::outcome::{Outcome, wrong_usage};
 
@@ -31,9 +32,9 @@ enum What {
         subject: String,
         #[command(flatten)]
         listing: Listing,
-        /// Only those that began since this long ago, for example 24h.
-        #[arg(long, value_name = "TIME", value_parser = wire::parse_duration)]
-        since: Option<Duration>,
+        /// Only those that began since then: so long ago, for example 24h, or a time such as 2026-01-31T23:59:59Z.
+        #[arg(long, value_name = "TIME", value_parser = instant::since)]
+        since: Option<UnixSeconds>,
         /// Only those that are bound to addresses, and may be used from this one.
         #[arg(long, value_name = "ADDRESS")]
         ip: Option<IpAddr>,
@@ -151,8 +152,7 @@ impl Session {
                 if let Some(order) = sort {
                     listing::sort(&mut found, order);
                 }
-                found.truncate(listing.limit());
-                listing.print(&client, &found, &COLUMNS);
+                listing.print(&client, &listing.page(found, 0), &COLUMNS);
                 Ok(Outcome::Done)
             }
             What::End { sid: Some(sid), dry_run: true, .. } => {

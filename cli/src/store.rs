@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use service::{Allow, CreateError, FileStore, OpenError, Redis, StoreId, create_file_store, create_store};
+use service::{Allow, CreateError, FileStore, NamedStore, OpenError, Redis, StoreId, create_file_store, create_store};
 use wire::parse_duration;
 
 use crate::outcome::Outcome;
@@ -22,7 +22,7 @@ enum What {
     Create {
         /// Create a file in place of a store in Redis: file:PATH. An existing file is never replaced.
         #[arg(long, env = "PORTCULLIS_STORE", value_name = "file:PATH", conflicts_with_all = service::only_redis_to_create())]
-        store: Option<FileStore>,
+        store: Option<NamedStore>,
         #[command(flatten)]
         redis: Redis,
         /// The longest time for connecting or one round trip.
@@ -47,8 +47,14 @@ enum What {
 impl Store {
     pub fn run(self) -> Result<Outcome> {
         let (redis, redis_timeout, dangerously_allow_eviction, dangerously_complete) = match self.what {
-            What::Create { store: Some(file), .. } => {
+            What::Create { store: Some(NamedStore::File(file)), .. } => {
                 return told(create_file_store(&file.path()).map(|id| id.to_string()));
+            }
+            #[cfg(feature = "dynamodb")]
+            What::Create { store: Some(NamedStore::DynamoDb(table)), .. } => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                println!("{}", runtime.block_on(service::create_dynamodb_store(&table))?);
+                return Ok(Outcome::Done);
             }
             What::Compact { store } => {
                 let sizes = |done: service::Compacted| format!("{} bytes, before {}", done.after, done.before);

@@ -5,6 +5,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::time::{ClockId, clock_gettime};
 
 pub struct Supervisor {
     socket: Option<UnixDatagram>,
@@ -32,9 +33,12 @@ impl Supervisor {
         self.say("READY=1");
     }
 
-    /// A new configuration is being read. [`Self::ready`] says that this is over.
+    /// A new configuration is being read. [`Self::ready`] says that this is over. With `Type=notify-reload`, systemd takes it as
+    /// the answer to its signal by the time in it.
     pub fn reloading(&self) {
-        self.say("RELOADING=1");
+        let now = clock_gettime(ClockId::Monotonic);
+        let micros = Duration::try_from(now).unwrap_or_default().as_micros();
+        self.say(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
     }
 
     pub fn stopping(&self) {

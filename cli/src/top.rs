@@ -13,7 +13,7 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers
 use wire::parse_duration;
 
 use crate::exposition::Scrape;
-use crate::outcome::{Outcome, say, wrong_usage};
+use crate::outcome::{Outcome, say, url, wrong_usage};
 use crate::peers::{Peers, TlsArgs};
 
 mod between;
@@ -27,10 +27,10 @@ use screen::View;
 #[derive(Args)]
 pub struct Top {
     /// The admin interface of an Envoy with the filter. Repeatable.
-    #[arg(long = "envoy", value_name = "URL")]
+    #[arg(long = "envoy", value_name = "URL", value_parser = url)]
     envoys: Vec<String>,
     /// The admin listener of a service. Repeatable.
-    #[arg(long = "service", value_name = "URL")]
+    #[arg(long = "service", value_name = "URL", value_parser = url)]
     services: Vec<String>,
     /// The time between two looks; 500ms to 5m.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]

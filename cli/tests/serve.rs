@@ -9,6 +9,10 @@
 )]
 #[path = "serve/reload.rs"]
 mod reload;
+#[path = "serve/reload_peers.rs"]
+mod reload_peers;
+#[path = "serve/reload_races.rs"]
+mod reload_races;
 
 use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader};
@@ -204,7 +208,13 @@ fn systemd_is_told_and_a_hangup_reads_the_file_again() {
     let heard = || {
         let mut bytes = [0; 64];
         let length = socket.recv(&mut bytes).unwrap();
-        String::from_utf8_lossy(&bytes[..length]).into_owned()
+        let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+        // systemd takes it for the answer to its signal by this time.
+        if let Some((said, time)) = text.split_once("\nMONOTONIC_USEC=") {
+            assert!(said == "RELOADING=1" && time.parse::<u64>().unwrap() > 0, "{text}");
+            return said.to_owned();
+        }
+        text
     };
     let mut command = desk.serve();
     command.env("NOTIFY_SOCKET", desk.path("notify")).stderr(Stdio::piped());

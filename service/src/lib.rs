@@ -42,13 +42,15 @@ mod signing;
 
 pub use app::error::ServeError;
 pub use app::options::{
-    FileStore, FromRedis, InspectedRedis, Options, OptionsError, RELOADED_OPTIONS, Redis, SessionOptions, ToRedis,
-    only_redis_to_create,
+    FileStore, FromRedis, InspectedRedis, NamedStore, Options, OptionsError, RELOADED_OPTIONS, Redis, SessionOptions,
+    ToRedis, only_redis_to_create,
 };
 pub use app::reload::Reloader;
 pub use app::server::{Addresses, Service};
 pub use http::openapi::{admin_document, data_document};
 pub use store::{StoreId, StoreIdError};
+#[cfg(feature = "dynamodb")]
+pub use store_dynamodb::{CreateError as CreateTableError, create_store as create_dynamodb_store};
 pub use store_embedded::{Compacted, FileExport, OpenError, compact, create_store as create_file_store};
 pub use store_redis::{
     Allow, CreateError, Effort, Inspection, MigrateError, Migration, MigrationSource, Mode, Progress, RedisOptions,

@@ -30,6 +30,9 @@ pub trait Observer: Debug + Send + Sync {
     /// The size of the store's file.
     fn file_bytes(&self, _bytes: u64) {}
 
+    /// The store refused a request because its capacity is used up. The request may have been repeated.
+    fn throttled(&self) {}
+
     /// Whether the mirror can be written to.
     fn mirror_ready(&self, _ready: bool) {}
 

@@ -13,7 +13,7 @@ use crate::{Directory, Process, START_DEADLINE, project, wait_until};
 pub(crate) const REDIS_PATIENCE: Duration = Duration::from_secs(2);
 
 pub struct ServiceOptions {
-    /// Or `file:PATH`: a store in a file.
+    /// Or `file:PATH`: a store in a file. Or `dynamodb:TABLE`.
     pub redis_url: String,
     /// Shared with the filter.
     pub secret: String,
@@ -167,11 +167,12 @@ async fn spawn(
     let ports_file = directory.join("service.ports");
     let _ = std::fs::remove_file(&ports_file);
     let mut command = Command::new(Service::binary());
+    let is_store = ["file:", "dynamodb:"].iter().any(|start| options.redis_url.starts_with(start));
     command
         .args(["serve", "--listen", &address.to_string(), "--admin-listen", &admin.to_string()])
         .arg("--ports-file")
         .arg(&ports_file)
-        .args([if options.redis_url.starts_with("file:") { "--store" } else { "--redis" }, &options.redis_url])
+        .args([if is_store { "--store" } else { "--redis" }, &options.redis_url])
         .arg("--secret-file")
         .arg(directory.join("shared-secret"))
         .arg("--admin-token-file")

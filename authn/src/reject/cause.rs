@@ -503,7 +503,7 @@ causes! {
         RedisFailed = "Redis answers with an error",
             "See the service's log.";
         StoreNotOurs = "the store is not ours",
-            "Redis was emptied or replaced: docs/operations.md has the steps.";
+            "Redis, or the file of the store, was emptied or replaced: docs/operations.md has the steps.";
         StoreUnsafe = "the store may lose revocations",
             "`maxmemory-policy` must be noeviction.";
         RetentionTooShort = "the service's retention is shorter than the tokens' lifetime",

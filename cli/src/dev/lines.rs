@@ -8,11 +8,18 @@ pub fn text(folder: &Folder, login: &Login, envoy: SocketAddr, admin: SocketAddr
     let tool = std::env::current_exe().unwrap_or_else(|_| "portcullis".into());
     let Login { session, token } = login;
     let curl = format!("curl -i http://{envoy}/hello -H 'Authorization: Bearer {token}'");
-    let revoke = format!(
-        "{} revoke --service http://{admin} --token-file {} session --issuer {ISSUER} --id {session} --reason dev",
-        quoted(&tool),
-        quoted(&folder.file("admin-token"))
+    let tool = quoted(&tool);
+    let admin_token = quoted(&folder.file("admin-token"));
+    let revoke = format!("{tool} revoke --service http://{admin} --token-file {admin_token}");
+    let end = format!("{revoke} session --issuer {ISSUER} --id {session} --reason dev");
+    let of_envoy = format!("--envoy http://$(cat {})", quoted(&folder.file("envoy.admin")));
+    // In the form in which an on-call person gets it: what the client saw, and Envoy's log.
+    let explain = format!(
+        "{} | {tool} explain {of_envoy} --problem - --log {}",
+        curl.replace("curl -i", "curl -s"),
+        quoted(&folder.file("envoy.log"))
     );
+    let secret = format!("PORTCULLIS_SECRET=\"$(cat {})\"", quoted(&folder.file("shared-secret")));
     [
         "# Envoy, the service with its store in a file, an issuer and an upstream are up. Ctrl-C stops all of them."
             .to_owned(),
@@ -25,12 +32,26 @@ pub fn text(folder: &Folder, login: &Login, envoy: SocketAddr, admin: SocketAddr
         format!("curl -i http://{envoy}/hello"),
         String::new(),
         "# end the session".to_owned(),
-        revoke,
+        end,
         String::new(),
         "# alice again: 403 within a second".to_owned(),
         curl,
         String::new(),
-        format!("# another token, of a session of bob\n{} {}", quoted(&tool), mint(folder)),
+        "# why is it refused?".to_owned(),
+        explain,
+        String::new(),
+        "# what is revoked, by whom and why".to_owned(),
+        format!("{revoke} list --output table"),
+        String::new(),
+        "# is anything wrong with this mesh?".to_owned(),
+        format!("{secret} {tool} doctor {of_envoy} --service http://{admin}"),
+        String::new(),
+        "# its requests, live: q ends it".to_owned(),
+        format!("{tool} top {of_envoy} --service http://{admin}"),
+        String::new(),
+        format!("# the operator's page, which asks for what is in {admin_token}: http://{admin}/operator/"),
+        String::new(),
+        format!("# another token, of a session of bob\n{tool} {}", mint(folder)),
         String::new(),
     ]
     .join("\n")

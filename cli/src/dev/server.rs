@@ -31,6 +31,7 @@ pub async fn bind(folder: &Folder, listen: SocketAddr, admin: SocketAddr) -> Res
         format!("--store=file:{}", file("store")),
         // A folder of a try is made by this command alone.
         "--create-store".to_owned(),
+        "--operator-page".to_owned(),
         format!("--secret-file={}", file("shared-secret")),
         format!("--admin-token-file={}", file("admin-token")),
         format!("--listen={listen}"),

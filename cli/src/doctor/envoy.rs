@@ -7,57 +7,17 @@ use serde_json::Value;
 
 use super::finding::{Finding, Report, Severity};
 use super::tls;
-use crate::embedded::{self, Configuration, Plugin};
+use crate::embedded::{self, Plugin};
 use crate::exposition::Scrape;
+use crate::loaded;
 use crate::peers::Peers;
 
 const OURS: &str = env!("CARGO_PKG_VERSION");
 const WAIT: Duration = Duration::from_secs(10);
 
-/// Its configuration dump.
-///
-/// # Errors
-/// It does not answer, as text.
-pub fn dump(peers: &Peers, envoy: &str) -> Result<Value, String> {
-    json(peers, &format!("{envoy}/config_dump"))
-}
-
-fn json(peers: &Peers, url: &str) -> Result<Value, String> {
-    let answer = peers.get(url, WAIT)?;
-    let mut value: Value = serde_json::from_slice(&answer.body).map_err(|error| format!("{url}: {error}"))?;
-    // A dump has the listeners of the bootstrap once more, as they are in use.
-    let has_listeners = |section: &Value| !section["static_listeners"].is_null();
-    if value["configs"].as_array().is_some_and(|sections| sections.iter().any(has_listeners)) {
-        for section in value["configs"].as_array_mut().into_iter().flatten() {
-            if let Some(Value::Object(resources)) = section.pointer_mut("/bootstrap/static_resources") {
-                resources.remove("listeners");
-            }
-        }
-    }
-    Ok(value)
-}
-
-/// The configurations of our filters. Envoy lists a listener again while it warms or drains.
-pub fn loaded(dump: &Value) -> Vec<Plugin<'_>> {
-    embedded::plugins(dump).into_iter().filter(Plugin::is_ours).collect()
-}
-
-/// Whether our filters have different configurations.
-pub fn differ(dump: &Value) -> bool {
-    let trees: Vec<Value> = loaded(dump).iter().map(tree).collect();
-    trees.windows(2).any(|pair| matches!(pair, [one, other] if one != other))
-}
-
-fn tree(plugin: &Plugin<'_>) -> Value {
-    with_integers(match &plugin.configuration {
-        Configuration::Text(text) => serde_json::from_str(text).unwrap_or_default(),
-        Configuration::Tree(tree) => tree.clone(),
-    })
-}
-
 /// `wanted`: the configuration that it should have.
 pub fn look(report: &mut Report, dump: &Value, document: &Document, wanted: Option<&Value>) {
-    let plugins = loaded(dump);
+    let plugins = loaded::plugins(dump);
     if plugins.is_empty() {
         report.found(error(
             "filter_absent",
@@ -80,7 +40,7 @@ pub fn look(report: &mut Report, dump: &Value, document: &Document, wanted: Opti
             });
         }
         match wanted {
-            Some(wanted) if with_integers(wanted.clone()) != tree(plugin) => report.found(error(
+            Some(wanted) if loaded::with_integers(wanted.clone()) != loaded::tree(plugin) => report.found(error(
                 "configuration_differs",
                 format!("{}: Envoy has another configuration than the file", plugin.place),
                 "a change has not arrived, or was rejected",
@@ -144,7 +104,7 @@ fn judge_version(report: &mut Report, scrape: &Scrape) {
 
 /// The certificates that Envoy itself has loaded.
 pub fn certificates(report: &mut Report, peers: &Peers, envoy: &str, soon: Duration) {
-    let listed = match json(peers, &format!("{envoy}/certs")) {
+    let listed = match loaded::json(peers, &format!("{envoy}/certs")) {
         Ok(listed) => listed,
         Err(why) => return report.skipped("certificates", why),
     };
@@ -228,21 +188,6 @@ fn before_ours(report: &mut Report, value: &Value) {
     }
 }
 
-/// A Struct has only floating-point numbers.
-fn with_integers(mut value: Value) -> Value {
-    match &mut value {
-        Value::Object(members) => members.values_mut().for_each(|member| *member = with_integers(member.take())),
-        Value::Array(members) => members.iter_mut().for_each(|member| *member = with_integers(member.take())),
-        Value::Number(number) => {
-            if let Some(whole) = number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15) {
-                return Value::from(whole as i64);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::String(_) => {}
-    }
-    value
-}
-
 fn error(name: &'static str, what: String, why: &'static str, mend: &str, link: &str) -> Finding {
     Finding { name, severity: Severity::Error, what, why, mend: mend.to_owned(), link: link.to_owned() }
 }
@@ -250,17 +195,6 @@ fn error(name: &'static str, what: String, why: &'static str, mend: &str, link: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    fn dump(documents: &[Value]) -> Value {
-        let filter = |document: &Value| {
-            json!({ "name": "portcullis", "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
-                "config": { "configuration": { "value": document } },
-            }})
-        };
-        json!({ "http_filters": documents.iter().map(filter).collect::<Vec<_>>() })
-    }
 
     #[test]
     fn a_filter_of_another_version_is_a_warning() {
@@ -273,13 +207,5 @@ mod tests {
         }
         assert_eq!((version_number("1.2.3"), version_number("0.1.0-rc.1")), (Some(1_002_003), Some(1000)));
         assert_eq!((version_number("1.2"), version_number("1.2.1000"), version_number("1.2.3.4")), (None, None, None));
-    }
-
-    #[test]
-    fn filters_with_different_configurations_are_noticed() {
-        let (one, other) = (json!({ "rules": [], "limits": 1.0 }), json!({ "rules": [1] }));
-        let same = json!({ "rules": [], "limits": 1 }).to_string();
-        assert!(!differ(&dump(&[])) && !differ(&dump(&[one.clone(), one.clone(), json!(same)])));
-        assert!(differ(&dump(&[one, other])));
     }
 }

@@ -69,7 +69,8 @@ impl Report {
             lines.push(format!("ok       {check:<12} {}", printable(says)));
         }
         for (check, needs) in &self.skipped {
-            lines.push(format!("skipped  {check:<12} {}", printable(needs)));
+            let give = if needs.starts_with("--") { "give " } else { "" };
+            lines.push(format!("skipped  {check:<12} {give}{}", printable(needs)));
         }
         for Finding { name, severity, what, why, mend, link } in &self.findings {
             lines.push(format!("{:<8} {name}: {}", severity.name(), printable(what)));

@@ -26,7 +26,12 @@ pub fn look(report: &mut Report, peers: &Peers, url: &str, now: UnixSeconds) {
         Err(why) => return report.found(unreachable(why)),
     }
     match get(peers, &format!("{url}/metrics")) {
-        Ok(body) => metrics(report, &whose, &Scrape::parse(&String::from_utf8_lossy(&body)), now),
+        Ok(body) => {
+            // It answers 503 if it is not ready, and says why.
+            let readiness = peers.get(&format!("{url}/readyz"), WAIT).map(|answer| answer.body).unwrap_or_default();
+            let readiness = serde_json::from_slice(&readiness).unwrap_or_default();
+            metrics(report, &whose, &Scrape::parse(&String::from_utf8_lossy(&body)), &readiness, now);
+        }
         Err(why) => report.found(unreachable(why)),
     }
 }
@@ -65,7 +70,8 @@ fn version(report: &mut Report, whose: &str, document: &[u8]) {
     }
 }
 
-fn metrics(report: &mut Report, whose: &str, scrape: &Scrape, now: UnixSeconds) {
+/// `readiness`: its answer to /readyz.
+fn metrics(report: &mut Report, whose: &str, scrape: &Scrape, readiness: &Value, now: UnixSeconds) {
     let sum = |name: &str| scrape.of(name).map(|(_, value)| value).reduce(|sum, value| sum + value);
     let before = report.findings.len();
     let mut found = |name, severity, what: &str, why, mend: &str, link: &str| {
@@ -74,7 +80,13 @@ fn metrics(report: &mut Report, whose: &str, scrape: &Scrape, now: UnixSeconds) 
     };
     if sum("store_ready") == Some(0.0) {
         let why = "it answers no check, and requests that need one get 503";
-        found("store_not_ready", Severity::Error, "its store is not ready", why, "look at its log", NOT_READY);
+        let what = match readiness["trouble"].as_str() {
+            Some(trouble) => format!("its store is not ready: {trouble}"),
+            None => "its store is not ready".to_owned(),
+        };
+        let mend = "do what is said there of this word; the service's log has the details";
+        let link = "docs/operations.md#what-each-503-means";
+        found("store_not_ready", Severity::Error, &what, why, mend, link);
     }
     if sum("redis_evicted_keys").is_some_and(|keys| keys > 0.0) {
         let why = "some of them may have been revocations, so the service refuses to answer from it";
@@ -109,18 +121,21 @@ fn metrics(report: &mut Report, whose: &str, scrape: &Scrape, now: UnixSeconds) 
         let mend = "look at its metric portcullis_feed_rounds_total, and at Redis";
         found("feed", Severity::Warning, &what, why, mend, "docs/feed.md");
     }
-    regions(report, whose, scrape, now);
+    regions(report, whose, scrape, readiness["regions"] == "joined", now);
     if report.findings.len() == before {
         report.passed("metrics", format!("{whose}: nothing in its metrics is wrong"));
     }
 }
 
-/// The other regions that it follows.
-fn regions(report: &mut Report, whose: &str, scrape: &Scrape, now: UnixSeconds) {
+/// The other regions that it follows. `are_joined`: it does not say that one of them is cut off.
+fn regions(report: &mut Report, whose: &str, scrape: &Scrape, are_joined: bool, now: UnixSeconds) {
     for (labels, complete) in scrape.of("region_complete_timestamp_seconds") {
         let region = label(labels, "region").unwrap_or_default();
         let age = now.0 as f64 - complete;
-        if age > REGION_SECONDS {
+        // Just started: it compares itself with the region for the first time.
+        if complete == 0.0 && are_joined {
+            report.passed("regions", format!("{whose}: it has not heard everything of the region {region} yet"));
+        } else if age > REGION_SECONDS {
             let since = if complete > 0.0 { format!("for {age:.0} s") } else { "since it started".to_owned() };
             report.found(Finding {
                 name: "region_cut_off",
@@ -149,12 +164,18 @@ fn regions(report: &mut Report, whose: &str, scrape: &Scrape, now: UnixSeconds) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     const NOW: UnixSeconds = UnixSeconds(1_750_000_000);
 
     fn found(text: &str) -> Vec<&'static str> {
+        found_if(text, false)
+    }
+
+    fn found_if(text: &str, are_joined: bool) -> Vec<&'static str> {
         let mut report = Report::default();
-        metrics(&mut report, "the service", &Scrape::parse(text), NOW);
+        let readiness = if are_joined { json!({ "regions": "joined" }) } else { Value::Null };
+        metrics(&mut report, "the service", &Scrape::parse(text), &readiness, NOW);
         report.findings.iter().map(|finding| finding.name).collect()
     }
 
@@ -182,6 +203,8 @@ mod tests {
             assert_eq!(found(&healthy.replace(from, to)), [name], "{to}");
         }
         assert!(found(&healthy.replace("followers 2", "followers 0").replace("1749999998", "0")).is_empty());
+        // It has just started, and has not decided yet whether a region is cut off.
+        assert!(found_if(&healthy.replace("1749999997", "0"), true).is_empty());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::finding::{Finding, Report, Severity};
 use super::machine;
-use crate::admin::date;
+use crate::instant::date;
 
 const WAIT: Duration = Duration::from_secs(5);
 const DAY: i64 = 86_400;

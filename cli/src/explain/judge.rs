@@ -17,6 +17,7 @@ use super::exchange::{ExplainedRequest, Seen};
 use super::report::{How, Judged, Verdict};
 use super::steps::{NOW, Steps};
 use super::{Explain, Sent};
+use crate::instant::date;
 use crate::outcome::printable;
 
 const STREAM: driver::StreamId = 1;
@@ -49,7 +50,7 @@ pub fn judge(
     }
     // Without the query, which may contain a token.
     let path = sent.path.split('?').next().unwrap_or_default();
-    let text = format!("{} {path} on {}, at {} seconds since 1970", sent.method, sent.host, explain.at.0);
+    let text = format!("{} {path} on {}, at {}", sent.method, sent.host, date(explain.at.0));
     steps.step("request", printable(&text));
 
     // Keys are fetched before the first request, as in a proxy that has just started.

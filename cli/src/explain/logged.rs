@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use wire::{Answer, Kind, RevocationKey};
 
 use super::report::{Judged, Verdict};
+use crate::instant::date;
 use crate::outcome::wrong_usage;
 use crate::peers::Peers;
 use crate::question::{self, Said};
@@ -122,9 +123,16 @@ impl Logged {
         };
         let mut steps: Steps = Vec::new();
         for (name, value) in &self.members {
-            steps.push(("logged", format!("{name} {value}")));
+            let says = match value.as_u64().filter(|_| name == "at") {
+                Some(at) => date(at),
+                None => value.to_string(),
+            };
+            steps.push(("logged", format!("{name} {says}")));
         }
         self.compare(document, &mut steps);
+        if let (None, Some(key)) = (peers, self.text("revocation")) {
+            steps.push(("revocation", format!("`portcullis revoke show {key}` has who made it, when and why")));
+        }
         if let Some(peers) = peers {
             self.ask(document, &policy, peers, now, &mut steps);
         }
@@ -183,6 +191,7 @@ impl Logged {
                             Answer::Live => "is not revoked now".to_owned(),
                             Answer::Dead => format!("is revoked: see `portcullis revoke show {key}`"),
                             Answer::Before(before) => {
+                                let before = date(before);
                                 format!("is revoked, for tokens issued before {before}: `portcullis revoke show {key}`")
                             }
                         };

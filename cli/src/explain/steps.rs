@@ -13,6 +13,7 @@ use jose::json::{Json, Number, Object};
 use jose::{Family, base64url};
 
 use super::Answer;
+use crate::instant::date;
 
 /// The monotonic clock does not move while a request is explained.
 pub const NOW: Monotonic = Monotonic(1_000_000_000_000);
@@ -349,13 +350,13 @@ impl<'e> Steps<'e> {
         format!("{name:?} {shown}")
     }
 
-    /// Seconds since 1970, and the distance from the time of the request.
+    /// As the token has it, as a date, and the distance from the time of the request.
     fn relative(&self, seconds: u64) -> String {
         let at = self.at.0;
         match seconds.checked_sub(at) {
-            Some(0) => format!("{seconds} (now)"),
-            Some(ahead) => format!("{seconds} (in {ahead}s)"),
-            None => format!("{seconds} ({}s ago)", at.saturating_sub(seconds)),
+            Some(0) => format!("{seconds} ({}, now)", date(seconds)),
+            Some(ahead) => format!("{seconds} ({}, in {ahead}s)", date(seconds)),
+            None => format!("{seconds} ({}, {}s ago)", date(seconds), at.saturating_sub(seconds)),
         }
     }
 

@@ -172,7 +172,7 @@ fn would_send(lines: impl Iterator<Item = std::io::Result<String>>, done: u64) -
             }
             Err(error) => {
                 bad += 1;
-                eprintln!("line {number}: {error}");
+                eprintln!("line {number}: it is not JSON: {error}");
             }
         }
     }

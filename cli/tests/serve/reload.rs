@@ -1,5 +1,6 @@
 //! SIGHUP to a process that serves from a file store: what can change changes, the rest is named, a wrong file changes nothing.
 use std::net::TcpStream;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, Command, Stdio};
 use std::sync::Arc;
@@ -13,21 +14,35 @@ use wire::{Answer, Kind, Secret};
 
 use super::*;
 
-const ISSUER: &str = "https://issuer.example";
+pub const ISSUER: &str = "https://issuer.example";
 const RELOADED: &str = "the configuration was read again and applied";
 
-struct Server {
-    desk: Desk,
-    process: Running,
-    log: std::io::Lines<BufReader<ChildStderr>>,
-    listen: String,
-    admin: String,
-    agent: ureq::Agent,
+pub struct Server {
+    pub desk: Desk,
+    pub process: Running,
+    pub log: std::io::Lines<BufReader<ChildStderr>>,
+    pub client: Client,
+}
+
+/// Sends requests to a server.
+#[derive(Clone)]
+pub struct Client {
+    pub listen: String,
+    pub admin: String,
+    pub agent: ureq::Agent,
+}
+
+impl Deref for Server {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
 }
 
 impl Server {
     /// Serves with `options` beside its store and addresses.
-    fn start(desk: Desk, options: &str) -> Self {
+    pub fn start(desk: Desk, options: &str) -> Self {
         write(&desk, options);
         let mut process = Running(desk.serve().stderr(Stdio::piped()).spawn().unwrap());
         let mut log = BufReader::new(process.0.stderr.take().unwrap()).lines();
@@ -36,28 +51,40 @@ impl Server {
         let address = |name: &str| ports[name].as_str().unwrap().to_owned();
         let config = ureq::Agent::config_builder().http_status_as_error(false).build();
         let agent = ureq::Agent::new_with_config(config);
-        Self { listen: address("listen"), admin: address("admin"), desk, process, log, agent }
+        let client = Client { listen: address("listen"), admin: address("admin"), agent };
+        Self { desk, process, log, client }
     }
 
     /// Returns the line that says what came of it.
-    fn reload(&mut self, options: &str) -> String {
+    pub fn reload(&mut self, options: &str) -> String {
         write(&self.desk, options);
         self.process.signal("-HUP");
+        self.reloaded()
+    }
+
+    /// The next line that says what came of a reload.
+    pub fn reloaded(&mut self) -> String {
         let is_result = |line: &String| line.contains(RELOADED) || line.contains("nothing was changed");
         self.log.by_ref().map(Result::unwrap).find(is_result).unwrap()
     }
+}
 
-    fn revoke(&self, token: &str, session: &str) -> u16 {
+impl Client {
+    pub fn revoke(&self, token: &str, session: &str) -> u16 {
         let request = self.agent.post(format!("http://{}/v1/revocations", self.admin));
-        let body = json!({ "kind": "session", "issuer": ISSUER, "id": session }).to_string();
+        let body = json!({ "kind": "session", "issuer": ISSUER, "id": session, "reason": "case 17" }).to_string();
         let request = request.header("authorization", format!("Bearer {token}"));
         request.header("content-type", "application/json").send(body.as_bytes()).unwrap().status().as_u16()
     }
 
     /// As a filter with this secret. `None`: the secret is not known.
-    fn is_dead(&self, secret: &str, session: &str) -> Option<bool> {
+    pub fn is_dead(&self, secret: &str, session: &str) -> Option<bool> {
+        self.is_dead_of(secret, ISSUER, session)
+    }
+
+    pub fn is_dead_of(&self, secret: &str, issuer: &str, session: &str) -> Option<bool> {
         let derived = Secret::new(secret.as_bytes()).unwrap().derive();
-        let key = derived.revocation_key(Kind::Session, ISSUER, session.as_bytes());
+        let key = derived.revocation_key(Kind::Session, issuer, session.as_bytes());
         let now_seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let needs = Needs { future_iat_tolerance_seconds: 1, now_seconds };
         let question = Question::new(&derived, [7; 16], needs, &[key]).unwrap();
@@ -72,7 +99,7 @@ impl Server {
     }
 }
 
-fn write(desk: &Desk, options: &str) {
+pub fn write(desk: &Desk, options: &str) {
     let text = format!(
         "listen = '127.0.0.1:0'\nadmin-listen = '127.0.0.1:0'\nports-file = {:?}\nstore = 'file:{}'\ncreate-store = true\n\
          issuer = '{ISSUER}'\n{options}",
@@ -83,14 +110,14 @@ fn write(desk: &Desk, options: &str) {
 }
 
 /// A file with a secret of 32 bytes or more, which is its name repeated.
-fn secret(desk: &Desk, name: &str) -> String {
+pub fn secret(desk: &Desk, name: &str) -> String {
     let text = name.repeat(4);
     std::fs::write(desk.path(name), &text).unwrap();
     desk.set_mode(name, 0o600);
     text
 }
 
-fn secrets(desk: &Desk, token: &str, shared: &[&str]) -> String {
+pub fn secrets(desk: &Desk, token: &str, shared: &[&str]) -> String {
     let shared: Vec<_> = shared.iter().map(|name| desk.path(name)).collect();
     format!("admin-token-file = {:?}\nsecret-file = {shared:?}\n", desk.path(token))
 }

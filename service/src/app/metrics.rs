@@ -44,6 +44,7 @@ pub struct StoreMetrics {
     stored_bytes: Gauge,
     max_stored_bytes: Gauge,
     file_bytes: Gauge,
+    throttled: Counter,
     mirror_writes: Counters,
     mirror_ready: Gauge,
     mirror_behind: Gauge,
@@ -105,6 +106,7 @@ impl StoreMetrics {
             stored_bytes: Gauge::default(),
             max_stored_bytes: Gauge::default(),
             file_bytes: Gauge::default(),
+            throttled: Counter::default(),
             mirror_writes: Counters::new("result", ["confirmed", "failed"]),
             mirror_ready: Gauge::default(),
             mirror_behind: Gauge::default(),
@@ -128,6 +130,8 @@ impl StoreMetrics {
         registry.register("store_bytes", "Contents of the file", self.stored_bytes.clone());
         registry.register("store_max_bytes", "The most contents of the file", self.max_stored_bytes.clone());
         registry.register("store_file_bytes", "The size of the file", self.file_bytes.clone());
+        let help = "Requests that DynamoDB refused because the table has too little capacity";
+        registry.register("store_throttled", help, self.throttled.clone());
         self.mirror_writes.register(registry, "mirror_writes", "Writes to the mirror by how they ended");
         let help = "1 while the mirror can be written to";
         registry.register("mirror_ready", help, self.mirror_ready.clone());
@@ -173,6 +177,10 @@ impl Observer for StoreMetrics {
 
     fn file_bytes(&self, bytes: u64) {
         self.file_bytes.set(bytes);
+    }
+
+    fn throttled(&self) {
+        self.throttled.inc();
     }
 
     fn mirror_ready(&self, ready: bool) {

@@ -1,4 +1,4 @@
-//! The store that the options of the service name: on Redis, or in a file.
+//! The store that the options of the service name: on Redis, in a file, or in a table of DynamoDB.
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,12 +6,16 @@ use store::{Observer, Stores};
 use store_embedded::{EmbeddedStore, OpenError};
 use store_redis::{MirrorConfig, RedisOptionsError, RedisStore};
 
+#[cfg(feature = "dynamodb")]
+use crate::NamedStore;
 use crate::Options;
 
 #[derive(Debug)]
 pub enum OpenedStore {
     Redis(Arc<RedisStore>),
     File(Arc<EmbeddedStore>),
+    #[cfg(feature = "dynamodb")]
+    DynamoDb(Arc<store_dynamodb::DynamoStore>),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +24,9 @@ pub enum OpenStoreError {
     Redis(#[from] RedisOptionsError),
     #[error(transparent)]
     File(#[from] OpenError),
+    #[cfg(feature = "dynamodb")]
+    #[error(transparent)]
+    DynamoDb(#[from] store_dynamodb::CreateError),
     #[error("stopped while the store was opened")]
     Stopped,
 }
@@ -30,6 +37,16 @@ impl OpenedStore {
     /// # Errors
     /// See [`OpenStoreError`].
     pub async fn open(options: &Options, observer: Arc<dyn Observer>) -> Result<Self, OpenStoreError> {
+        #[cfg(feature = "dynamodb")]
+        if let Some(NamedStore::DynamoDb(table)) = &options.store {
+            let config = store_dynamodb::Config {
+                table: table.clone(),
+                store_id: options.store_id,
+                create: options.create_store,
+                future_iat_tolerance_seconds: options.future_iat_tolerance_seconds(),
+            };
+            return Ok(Self::DynamoDb(Arc::new(store_dynamodb::DynamoStore::open(&config, observer).await?)));
+        }
         let Some(config) = file_config(options) else {
             let store = RedisStore::open(&redis_config(options), observer).await?;
             return Ok(Self::Redis(Arc::new(store)));
@@ -45,6 +62,8 @@ impl OpenedStore {
         match self {
             Self::Redis(store) => Arc::clone(store).into(),
             Self::File(store) => Arc::clone(store).into(),
+            #[cfg(feature = "dynamodb")]
+            Self::DynamoDb(store) => Arc::clone(store).into(),
         }
     }
 
@@ -53,14 +72,17 @@ impl OpenedStore {
         match self {
             Self::Redis(store) => store.settle(limit).await,
             Self::File(_) => 0,
+            #[cfg(feature = "dynamodb")]
+            Self::DynamoDb(_) => 0,
         }
     }
 }
 
-/// `None`: the store is on Redis.
+/// `None`: the store is not in a file.
 fn file_config(options: &Options) -> Option<store_embedded::Config> {
+    let file = options.store.as_ref()?.file()?;
     Some(store_embedded::Config {
-        path: options.store.as_ref()?.path(),
+        path: file.path(),
         create: options.create_store,
         store_id: options.store_id,
         max_bytes: options.store_max_size,

@@ -7,6 +7,7 @@ mod changes;
 mod event_receivers;
 mod file_store;
 mod join;
+mod named_store;
 mod providers_file;
 mod redis;
 mod secret_files;
@@ -38,6 +39,7 @@ pub use changes::RELOADED_OPTIONS;
 pub use event_receivers::{EventReceiverOptions, EventReceiversFileError};
 pub use file_store::{FileStore, only_redis_to_create};
 pub use join::JoinOptions;
+pub use named_store::NamedStore;
 pub use providers_file::ProvidersFileError;
 pub use redis::{FromRedis, InspectedRedis, MirrorRedis, Redis, ToRedis};
 pub use secret_files::SecretFileError;
@@ -67,9 +69,9 @@ pub struct Options {
     #[arg(long, env = "PORTCULLIS_PORTS_FILE", value_name = "PATH", help_heading = "Listeners")]
     pub ports_file: Option<PathBuf>,
     /// Keep the store in a file on a local disk, for this instance alone, in place of Redis: file:PATH. It has everything
-    /// that Redis would have. docs/stores.md says what it promises.
+    /// that Redis would have. A build with DynamoDB takes dynamodb:TABLE too. docs/stores.md says what each store promises.
     #[arg(long, env = "PORTCULLIS_STORE", value_name = "file:PATH", conflicts_with_all = file_store::only_redis(), help_heading = "Store")]
-    pub store: Option<FileStore>,
+    pub store: Option<NamedStore>,
     /// The most contents of the file; the file may become about three times as large. Beyond it nothing is added; the last
     /// tenth is for revocations.
     #[arg(long, env = "PORTCULLIS_STORE_MAX_SIZE", value_name = "SIZE", default_value = "1GiB", requires = "store", value_parser = file_store::size, help_heading = "Store")]
@@ -399,8 +401,11 @@ impl Options {
 
     /// The longest that one write and its confirmation may take, in the mirror as well if there is one.
     pub fn write_limit(&self) -> Duration {
-        if self.store.is_some() {
-            return store_embedded::WRITE_LIMIT;
+        match &self.store {
+            None => {}
+            Some(NamedStore::File(_)) => return store_embedded::WRITE_LIMIT,
+            #[cfg(feature = "dynamodb")]
+            Some(NamedStore::DynamoDb(_)) => return store_dynamodb::WRITE_LIMIT,
         }
         let one = self.redis_timeout.saturating_add(self.confirm_timeout);
         match self.mirror_redis() {

@@ -122,9 +122,12 @@ impl Tasks {
         }
     }
 
-    pub fn reconfigure(&self, parts: &Parts) {
-        self.regions.reconfigure(parts.facts.clone(), Arc::clone(&parts.audit));
+    /// `providers` are loaded. The first of the secrets of regions is the one that they are asked with.
+    pub fn reconfigure(&self, parts: &Parts, providers: LoadedProviders) {
+        let secret = parts.joins.as_ref().and_then(|(secrets, _)| secrets.first());
+        self.regions.reconfigure(parts.facts.clone(), Arc::clone(&parts.audit), secret);
         self.events.reconfigure(Arc::clone(&parts.revocations), Arc::clone(&parts.audit));
+        self.events.replace(providers);
     }
 }
 

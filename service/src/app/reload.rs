@@ -10,10 +10,10 @@ use tokio::sync::{Mutex, watch};
 
 use super::error::ServeError;
 use super::opened_store::OpenStoreError;
-use super::options::{Files, Options, peers};
+use super::options::{NamedStore, Options, peers};
 use super::parts::{Lasting, Parts, Tasks, read_clients, watch_clients};
 use super::routes;
-use super::tls::{Listener, ListenerConfig};
+use super::tls::{Listener, ListenerConfig, ListenerTls};
 use crate::domain::hijack::Places;
 use crate::domain::provider_events::LoadedProviders;
 
@@ -35,7 +35,6 @@ pub struct Reloader {
 
 struct State {
     options: Options,
-    files: Files,
     data: Served,
     admin: Served,
 }
@@ -43,11 +42,11 @@ struct State {
 impl Reloader {
     pub fn new(
         (lasting, tasks): (Arc<Lasting>, Arc<Tasks>),
-        (options, files): (Options, Files),
+        options: Options,
         (data, admin): (Served, Served),
         on_end: watch::Receiver<bool>,
     ) -> Self {
-        Self { lasting, tasks, on_end, state: Mutex::new(State { options, files, data, admin }) }
+        Self { lasting, tasks, on_end, state: Mutex::new(State { options, data, admin }) }
     }
 
     /// Replaces what can be replaced. Returns the options, of those that can change otherwise, that need a restart this time.
@@ -60,30 +59,29 @@ impl Reloader {
         let state = &mut *state;
         // All of it, also what waits for a restart.
         check(new).await?;
-        let (options, mut waiting) = state.options.with_changes(new);
+        let (options, waiting) = state.options.with_changes(new);
         options.check()?;
-        let mut files = options.read_files()?;
-        waiting.extend(files.keep_what_lasts(&state.files));
+        let files = options.read_files()?;
+        let providers = LoadedProviders::load(&files.providers)?;
         let clients = read_clients(&options).await?;
-        let data_tls = options.tls().map(|tls| Ok::<_, ServeError>((tls.config(Listener::Data)?, tls))).transpose()?;
-        let admin_tls = options.admin.tls().map(|tls| Ok::<_, ServeError>((tls.config(Listener::Admin)?, tls)));
-        let admin_tls = admin_tls.transpose()?;
+        let data_tls = ListenerTls::read_all(options.tls(), Listener::Data)?;
+        let admin_tls = ListenerTls::read_all(options.admin.tls(), Listener::Admin)?;
         let parts = Parts::new(&options, &files, Arc::clone(&clients), lasting)?;
 
         // Nothing fails from here on.
         lasting.issuers.configure(options.known_issuers(&files.providers));
-        tasks.reconfigure(&parts);
+        tasks.reconfigure(&parts, providers);
         parts.start(&self.on_end);
         let _ = state.data.routes.send_replace(routes::data(&options, lasting, tasks, &parts));
         let _ =
             state.admin.routes.send_replace(routes::admin(&options, files.admin_token.clone(), lasting, tasks, &parts));
         for (served, tls) in [(&mut state.data, data_tls), (&mut state.admin, admin_tls)] {
-            if let (Some(current), Some((config, files))) = (&mut served.tls, tls) {
-                current.replace(files, config);
+            if let (Some(current), Some(read)) = (&mut served.tls, tls) {
+                current.replace(read);
             }
         }
         watch_clients(&options, &clients);
-        (state.options, state.files) = (options, files);
+        state.options = options;
         Ok(waiting)
     }
 }
@@ -97,7 +95,9 @@ pub async fn check(options: &Options) -> Result<(), ServeError> {
     let files = options.read_files()?;
     match &options.store {
         // A service may be using it.
-        Some(file) if !options.create_store => store_embedded::look(&file.path()).map_err(OpenStoreError::from)?,
+        Some(NamedStore::File(file)) if !options.create_store => {
+            store_embedded::look(&file.path()).map_err(OpenStoreError::from)?;
+        }
         Some(_) => {}
         None => {
             store_redis::RedisOptions::from(options.redis.clone()).access().map_err(OpenStoreError::from)?;
@@ -110,9 +110,7 @@ pub async fn check(options: &Options) -> Result<(), ServeError> {
     peers(options, &files)?;
     options.sightings.geo_database.as_deref().map(Places::open).transpose()?;
     for (tls, listener) in [(options.tls(), Listener::Data), (options.admin.tls(), Listener::Admin)] {
-        if let Some(tls) = tls {
-            tls.config(listener)?;
-        }
+        ListenerTls::read_all(tls, listener)?;
     }
     read_clients(options).await.map(drop)
 }

@@ -75,9 +75,8 @@ impl Service {
         let providers = LoadedProviders::load(&files.providers)?;
         let peers = peers(&options, &files)?;
         let places = options.sightings.geo_database.as_deref().map(Places::open).transpose()?.map(Arc::new);
-        let tls = |tls: Option<ListenerTls>, listener| tls.map(|tls| ListenerConfig::of(tls, listener)).transpose();
-        let data_tls = tls(options.tls(), Listener::Data)?;
-        let admin_tls = tls(options.admin.tls(), Listener::Admin)?;
+        let data_tls = ListenerTls::read_all(options.tls(), Listener::Data)?.map(ListenerConfig::of);
+        let admin_tls = ListenerTls::read_all(options.admin.tls(), Listener::Admin)?.map(ListenerConfig::of);
         let metrics = Metrics::new();
         let signing = open_keys(&options, &metrics).await?;
         let clients = read_clients(&options).await?;
@@ -110,8 +109,7 @@ impl Service {
         let (lasting, tasks) = (Arc::new(lasting), Arc::new(tasks));
         let lasts = (Arc::clone(&lasting), Arc::clone(&tasks));
         let (data, admin) = (Bound::new(data, &data_served), Bound::new(admin, &admin_served));
-        let reloader = Reloader::new(lasts, (options, files), (data_served, admin_served), on_end);
-        let reloader = Arc::new(reloader);
+        let reloader = Arc::new(Reloader::new(lasts, options, (data_served, admin_served), on_end));
         Ok(Self { data, admin, limits, store, lasting, tasks, parts, reloader, say_end })
     }
 
@@ -154,9 +152,8 @@ impl Service {
         };
         // The start does not wait for the providers' keys.
         let on_end = say_end.subscribe();
-        tasks.events.start(&on_end);
         // Nothing is fetched any more once the service stops.
-        tasks.events.start_polls(&on_stop);
+        tasks.events.start(&on_stop, &on_end);
         feed.start(&on_end);
         tasks.regions.start(&on_stop);
         if let Some(places) = places {

@@ -21,6 +21,7 @@ mod pending;
 mod poll;
 mod provider_state;
 mod providers;
+mod replace;
 mod secret;
 mod source;
 mod stream;
@@ -31,6 +32,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 use wire::Kind;
@@ -44,8 +46,8 @@ use claims::Claims;
 use error::{EventError, RejectReason, Unavailable};
 pub use jws::MAX_TOKEN_BYTES;
 pub use metrics::Metrics;
-use pending::{PendingToken, PendingTokens};
-use provider_state::{PendingFor, ProviderState};
+use pending::PendingTokens;
+use provider_state::ProviderState;
 pub use providers::{Provider, Providers, ProvidersError};
 use store::ReplayGuard;
 
@@ -64,7 +66,9 @@ const MAX_UNACKNOWLEDGED: usize = 4096;
 #[derive(Debug)]
 pub struct ProviderEvents {
     /// By issuer. Empty: these endpoints are not served.
-    providers: HashMap<String, ProviderState>,
+    providers: Current<HashMap<String, Arc<ProviderState>>>,
+    /// Once its tasks run.
+    stops: Mutex<Option<Stops>>,
     replay_guard: Arc<dyn ReplayGuard>,
     revocations: Current<Revocations>,
     audit: Current<Audit>,
@@ -138,27 +142,36 @@ pub struct Waiting {
     _permit: OwnedSemaphorePermit,
 }
 
-enum Judgement<'s> {
-    Good(&'s ProviderState, Claims),
+enum Judgement {
+    Good(Arc<ProviderState>, Claims),
     /// With the generation of keys that it was judged with, if there are any, and its rejection if the provider has no
     /// others.
-    Undecided(&'s ProviderState, Option<(u64, RejectReason)>),
+    Undecided(Arc<ProviderState>, Option<(u64, RejectReason)>),
 }
 
 /// Each provider with its files read.
 #[derive(Debug)]
-pub struct LoadedProviders(HashMap<String, ProviderState>);
+pub struct LoadedProviders(HashMap<String, Arc<ProviderState>>);
+
+/// What ends the tasks of providers.
+#[derive(Debug, Clone)]
+struct Stops {
+    /// Nothing is fetched any more.
+    polls: Receiver<bool>,
+    /// Later: what was fetched is carried out before.
+    all: Receiver<bool>,
+}
 
 impl LoadedProviders {
     /// # Errors
     /// A file that a provider names cannot be used.
     pub fn load(given: &Providers) -> Result<Self, ProvidersError> {
-        let share = MAX_PENDING_BYTES / 2 / given.providers.len().max(1);
+        let share = share(given.providers.len());
         let mut states = HashMap::new();
         for (index, provider) in given.providers.iter().enumerate() {
             let state = ProviderState::new(provider, share)
                 .map_err(|error| ProvidersError::new(format!("providers[{index}].{}", error.field), error.message))?;
-            states.insert(provider.issuer.clone(), state);
+            states.insert(provider.issuer.clone(), Arc::new(state));
         }
         Ok(Self(states))
     }
@@ -168,11 +181,12 @@ impl ProviderEvents {
     /// `limit` is the longest that a verified token takes.
     pub fn new(providers: LoadedProviders, limit: Duration, parts: Parts) -> Self {
         let Parts { replay_guard, revocations, audit, work, metrics } = parts;
-        for state in providers.0.values() {
-            metrics.start_provider(&state.provider);
+        for (issuer, state) in &providers.0 {
+            metrics.change_provider(issuer, None, Some(&state.provider));
         }
         Self {
-            providers: providers.0,
+            providers: Arc::new(providers.0).into(),
+            stops: Mutex::default(),
             replay_guard,
             revocations: revocations.into(),
             audit: audit.into(),
@@ -192,29 +206,31 @@ impl ProviderEvents {
         self.audit.replace(audit);
     }
 
-    /// Starts the tasks of each provider, which run until `stop`.
-    pub fn start(self: &Arc<Self>, stop: &tokio::sync::watch::Receiver<bool>) {
-        for (issuer, state) in &self.providers {
-            self.work.spawn(watch::watch(Arc::clone(self), issuer.clone(), stop.clone()));
-            if state.mappings.has_files() {
-                self.work.spawn(mappings::watch(Arc::clone(self), issuer.clone(), stop.clone()));
-            }
+    /// Starts the tasks of each provider, which run until `all`. Those that fetch events run until `polls`, which comes before:
+    /// what was fetched is still carried out.
+    pub fn start(self: &Arc<Self>, polls: &Receiver<bool>, all: &Receiver<bool>) {
+        let stops = Stops { polls: polls.clone(), all: all.clone() };
+        *self.stops.lock().unwrap_or_else(PoisonError::into_inner) = Some(stops.clone());
+        self.providers.get().values().for_each(|state| self.start_provider(state, &stops));
+    }
+
+    fn start_provider(self: &Arc<Self>, state: &Arc<ProviderState>, stops: &Stops) {
+        self.work.spawn(watch::watch(Arc::clone(self), Arc::clone(state), stops.all.clone()));
+        if state.mappings.has_files() {
+            self.work.spawn(mappings::watch(Arc::clone(state), stops.all.clone()));
+        }
+        if state.poller.is_some() {
+            self.work.spawn(poll::run(Arc::clone(self), Arc::clone(state), stops.polls.clone()));
         }
     }
 
-    /// Starts to fetch events where that is configured, until `stop`. It stops before the tasks of [`Self::start`], which
-    /// carry out what was fetched.
-    pub fn start_polls(self: &Arc<Self>, stop: &tokio::sync::watch::Receiver<bool>) {
-        for (issuer, state) in &self.providers {
-            if state.poller.is_some() {
-                self.work.spawn(poll::run(Arc::clone(self), issuer.clone(), stop.clone()));
-            }
-        }
+    fn state(&self, issuer: &str) -> Option<Arc<ProviderState>> {
+        self.providers.get().get(issuer).cloned()
     }
 
     /// Does any provider send to this endpoint?
     pub fn serves(&self, endpoint: Endpoint) -> bool {
-        self.providers.values().any(|state| endpoint.max_age(&state.provider).is_some())
+        self.providers.get().values().any(|state| endpoint.max_age(&state.provider).is_some())
     }
 
     /// Takes a token in a task of its own, so that no logout stays half done when its sender hangs up. `held` is dropped
@@ -247,10 +263,10 @@ impl ProviderEvents {
         token: &str,
         body: Option<&str>,
         arrived: Instant,
-    ) -> Result<Judgement<'_>, RejectReason> {
+    ) -> Result<Judgement, RejectReason> {
         let token = jws::parse(token)?;
         let issuer = Claims::issuer_of(token.payload())?;
-        let state = self.providers.get(&issuer).ok_or(RejectReason::Issuer)?;
+        let state = self.state(&issuer).ok_or(RejectReason::Issuer)?;
         let provider = &state.provider;
         let max_age = endpoint.max_age(provider).ok_or(RejectReason::Issuer)?;
         if !provider.algorithms.contains(&token.header().alg) {
@@ -274,21 +290,6 @@ impl ProviderEvents {
         Ok(Judgement::Good(state, claims))
     }
 
-    fn hold(&self, state: &ProviderState, what: PendingFor, token: PendingToken) {
-        let (gone, more) = {
-            let mut pending = state.pending(what);
-            let before = pending.len();
-            let gone = pending.put(token);
-            let more = (pending.len() + gone.len()).saturating_sub(before);
-            (gone, more)
-        };
-        self.metrics.pending(more, gone.len());
-        for token in gone {
-            self.drop_pending(token);
-        }
-        state.wake.notify_one();
-    }
-
     /// It was carried out after its sender was answered 503.
     fn remember_unacknowledged(&self, digest: String) {
         let mut digests = self.unacknowledged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -304,6 +305,11 @@ impl ProviderEvents {
         let index = digests.iter().position(|known| known == digest);
         index.is_some_and(|index| digests.remove(index).is_some())
     }
+}
+
+/// Of what is pending, for one of so many providers.
+fn share(providers: usize) -> usize {
+    MAX_PENDING_BYTES / 2 / providers.max(1)
 }
 
 impl Endpoint {

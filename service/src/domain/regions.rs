@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use store::RevocationStore;
 use tokio::sync::watch;
 use wire::check::{Needs, RegionsMoment};
-use wire::{Retention, SecretId};
+use wire::{DerivedKeys, Retention, SecretId};
 
 use crate::base::clock::unix_seconds;
 use crate::base::current::Current;
@@ -73,10 +73,13 @@ impl Regions {
         Self { followers: peers.into_iter().map(follower).collect(), parts }
     }
 
-    /// Goes on with these.
-    pub fn reconfigure(&self, facts: OurFacts, audit: Arc<Audit>) {
+    /// Goes on with these. `secret` is what the regions are asked with.
+    pub fn reconfigure(&self, facts: OurFacts, audit: Arc<Audit>, secret: Option<&DerivedKeys>) {
         self.parts.facts.replace(Arc::new(facts));
         self.parts.audit.replace(audit);
+        if let Some(secret) = secret {
+            self.followers.iter().for_each(|follower| follower.ask_with(secret));
+        }
     }
 
     /// Follows all of them until `on_stop` says so.

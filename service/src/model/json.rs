@@ -16,7 +16,8 @@ pub enum JsonError {
 pub fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, JsonError> {
     // serde would take an array for an object, its elements for the fields in their order.
     if body.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
-        return Err(JsonError::Body("it is of another type".to_owned()));
+        let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
+        return Err(JsonError::Body(if is_json { "it is of another type" } else { "it is not JSON" }.to_owned()));
     }
     let reader = &mut serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut *reader).map_err(|error| {
@@ -51,6 +52,12 @@ mod tests {
         for body in ["", "[]", r#"["a"]"#, "null", "{", "{} {}"] {
             assert!(matches!(read::<Body>(body.as_bytes()), Err(JsonError::Body(_))), "{body}");
         }
+    }
+
+    #[test]
+    fn what_is_not_json_is_called_so() {
+        let error = |body: &str| read::<Body>(body.as_bytes()).unwrap_err().to_string();
+        assert!(error("not json").ends_with("it is not JSON") && error("[]").ends_with("it is of another type"));
     }
 
     #[test]

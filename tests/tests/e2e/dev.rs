@@ -52,7 +52,7 @@ async fn its_lines_show_200_then_403_and_nothing_is_left_behind() {
     let directory = Directory::new("dev");
     let mut process = Process::start("dev", dev(&directory, &[]), directory.path());
     let lines = lines(&mut process).await;
-    let [curl, without, revoke, again, mint] = &lines[..] else { panic!("{lines:?}") };
+    let [curl, without, revoke, again, explain, list, doctor, _top, mint] = &lines[..] else { panic!("{lines:?}") };
     let first = shell(curl);
     assert!(first.starts_with("HTTP/1.1 200") && first.contains(r#"["x-user-id","alice"]"#), "{first}");
     assert!(shell(without).starts_with("HTTP/1.1 401"));
@@ -64,6 +64,11 @@ async fn its_lines_show_200_then_403_and_nothing_is_left_behind() {
         last.starts_with("HTTP/1.1 403")
     });
     assert!(refused.await && last.contains("SESSION_REVOKED"), "{last}");
+    let explained = shell(explain);
+    assert!(explained.contains("refused SESSION_REVOKED") && explained.contains("revoke show"), "{explained}");
+    assert!(shell(list).contains("alice-"));
+    let looked = shell(doctor);
+    assert!(looked.contains("nothing found"), "a healthy mesh: {looked}");
     let token = shell(mint);
     let bob =
         shell(&curl.replace(curl.rsplit("Bearer ").next().expect("a token").trim_end_matches('\''), token.trim()));

@@ -295,3 +295,38 @@ async fn a_filter_that_fails_open_is_found_and_so_is_a_certificate_that_ends_soo
         Run::new(&filter).envoy(&mesh.envoy).finds("fail_open", "error");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_found_on_a_mesh_with_regions_a_feed_hijack_detection_and_a_store_in_a_file() {
+    let there = Directory::new("doctor-region");
+    let secret = there.write("join-secret", "a-join-secret-of-the-tests-long-enough").display().to_string();
+    let mut other = ServiceOptions::in_file(&there);
+    other.arguments = vec![format!("--join-secret-file={secret}")];
+    let other = Service::start(&there, other).await;
+
+    let directory = Directory::new("doctor-all");
+    let sightings = directory.write("hijack.yaml", "signals: { network: [audit] }\n").display().to_string();
+    let mut service = ServiceOptions::in_file(&directory);
+    service.arguments = vec![
+        format!("--join-secret-file={secret}"),
+        format!("--join=http://{}", other.address()),
+        format!("--sightings-file={sightings}"),
+    ];
+    let mut options = MeshOptions::default();
+    options.filter["revocation"]["feed"] = json!({ "lag": "1s" });
+    options.filter["revocation"]["regions"] = json!({ "max_lag": "10s", "on_exceeded": "close" });
+    options.filter["sightings"] = json!({});
+    options.service = Some(service);
+    let filter = directory.write("filter.json", options.filter.to_string()).display().to_string();
+    let mesh =
+        Mesh::try_start_in(directory, options).await.unwrap_or_else(|log| panic!("envoy does not start:\n{log}"));
+    let admin = mesh.service.as_ref().unwrap().admin_address();
+    let token = mesh.token();
+    let all = || Run::new(&filter).envoy(&mesh.envoy).with(format!("--service=http://{admin}"));
+    // Also before the regions were compared for the first time.
+    let (code, said) = all().ask();
+    assert_eq!((code, &said["findings"]), (0, &json!([])), "{said}");
+    assert!(wait_until(DEADLINE, async || mesh.get(&token).await.status == 200).await, "the regions are not compared");
+    let (code, said) = all().with(format!("--token={token}")).with("--path=/api").ask();
+    assert_eq!((code, &said["findings"]), (0, &json!([])), "{said}");
+}

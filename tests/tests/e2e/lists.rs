@@ -74,6 +74,22 @@ async fn lists_are_filtered_ordered_and_printed_as_asked() {
     assert!(errors.contains("nothing matched"), "{errors}");
     let audit = ids(&desk.ok(&["audit", "--subject", "alice", "--output", "jsonl", "--since", "1h"]));
     assert_eq!(audit.len(), 2, "{audit:?}");
+
+    // Pages, times, and what a list cannot tell.
+    let page = |skip: &str| list(&["--sort", "oldest", "--limit", "3", "--skip", skip]);
+    assert_eq!((page("0").len(), page("3").len(), page("5").len()), (3, 2, 0));
+    assert_eq!(list(&["--since", "2026-01-01T00:00:00Z"]).len(), 5);
+    let dates = desk.ok(&["revoke", "list", "--output", "jsonl", "--kind", "session", "--utc"]);
+    let dated: Value = serde_json::from_str(&dates).unwrap();
+    assert!(dated["at"].as_str().unwrap().ends_with('Z') && dated["until"].as_str().unwrap().ends_with('Z'), "{dates}");
+    let newest: Value =
+        serde_json::from_str(&desk.ok(&["audit", "--since", "1h", "--sort", "newest", "--output", "json"])).unwrap();
+    let times: Vec<u64> = newest.as_array().unwrap().iter().map(|entry| entry["at"].as_u64().unwrap()).collect();
+    assert!(times.len() > 5 && times.iter().rev().is_sorted(), "{times:?}");
+    let from_here = ["audit", "--since", "1h", "--ip", "127.0.0.1", "--output", "jsonl", "--limit", "2"];
+    assert_eq!(desk.ok(&from_here).lines().count(), 2);
+    let (_, errors, code) = desk.run(&["revoke", "list", "--ip", "127.0.0.1"]);
+    assert!(code == 2 && errors.contains("portcullis audit --ip"), "{errors}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,6 +21,7 @@ mod dev;
 mod differential;
 mod doctor;
 mod dpop;
+mod dynamodb;
 mod embedded;
 mod example;
 mod exposed;

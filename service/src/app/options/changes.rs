@@ -1,8 +1,8 @@
 //! Which options a running service takes anew, and which need a restart.
-use super::{AdminOptions, Files, Options, SessionOptions, SightingOptions};
+use super::{AdminOptions, JoinOptions, Options, SessionOptions, SightingOptions};
 
 /// The options that a running service takes anew, by their long names. Every other one needs a restart.
-pub const RELOADED_OPTIONS: [&str; 28] = [
+pub const RELOADED_OPTIONS: [&str; 30] = [
     "access-lifetime",
     "admin-client-ca",
     "admin-client-name",
@@ -18,8 +18,10 @@ pub const RELOADED_OPTIONS: [&str; 28] = [
     "clients-file",
     "event-receivers-file",
     "issuer",
+    "join-secret-file",
     "max-requests",
     "operator-page",
+    "providers-file",
     "refresh-grace",
     "secret-file",
     "session-audience",
@@ -60,6 +62,8 @@ impl Options {
             issuers: new.issuers.clone(),
             token_claims: new.token_claims.clone(),
             max_requests: new.max_requests,
+            providers_file: new.providers_file.clone(),
+            join: self.join.with_changes(&new.join, &mut waiting),
             admin: self.admin.with_changes(&new.admin, &mut waiting),
             sessions: self.sessions.with_changes(&new.sessions, &mut waiting),
             sightings: SightingOptions {
@@ -117,18 +121,13 @@ impl SessionOptions {
     }
 }
 
-impl Files {
-    /// Goes on with what `former` has of files that are used by what lasts. Returns the options whose files have changed.
-    pub fn keep_what_lasts(&mut self, former: &Self) -> Vec<&'static str> {
-        let mut waiting = Vec::new();
-        if self.providers != former.providers {
-            self.providers = former.providers.clone();
-            waiting.push("providers-file");
-        }
-        if self.join_secrets != former.join_secrets {
-            self.join_secrets.clone_from(&former.join_secrets);
+impl JoinOptions {
+    fn with_changes(&self, new: &Self, waiting: &mut Vec<&'static str>) -> Self {
+        // Whether other regions may follow this one shapes what is stored, and what the feed reads.
+        if self.join_secret_files.is_empty() != new.join_secret_files.is_empty() {
             waiting.push("join-secret-file");
+            return self.clone();
         }
-        waiting
+        Self { join_secret_files: new.join_secret_files.clone(), ..self.clone() }
     }
 }

@@ -38,6 +38,10 @@ impl Unknown {
                 "is `{issuer}`, and no filter asks about such an issuer, so nothing would end{hint} `new_issuer: true` \
                  (--new-issuer) revokes it anyway"
             ),
+            Unknown::Kind { issuer, kind: Kind::StepUp } => format!(
+                "is `step_up`, and no filter asks for demands of a login of tokens of `{issuer}`, so nothing would change: set \
+                 `revocation.step_up` of the filters. `new_issuer: true` (--new-issuer) demands it anyway"
+            ),
             Unknown::Kind { issuer, kind } => format!(
                 "is `{kind}`, and no filter asks about the {kind} of tokens of `{issuer}`, so nothing would end: see \
                  `revocation.kinds`, `provider` and `revocation_claims` of the filters. `new_issuer: true` (--new-issuer) \

@@ -32,9 +32,9 @@ impl ProviderEvents {
         match self.judge(endpoint, &token.text, token.body.as_deref(), arrived) {
             Err(rejected) => Step::Done(Err(rejected.into())),
             Ok(Judgement::Good(state, claims)) => {
-                let outcome = self.carry_out(endpoint, state, &claims, None).await;
+                let outcome = self.carry_out(endpoint, &state, &claims, None).await;
                 if let Err(EventError::Unavailable(_)) = &outcome {
-                    self.hold(state, PendingFor::Store, token);
+                    self.hold(&state, PendingFor::Store, token);
                 }
                 Step::Done(outcome)
             }
@@ -43,11 +43,11 @@ impl ProviderEvents {
                 let unavailable = state.source.unavailable(due);
                 let permit = Arc::clone(&self.waiting).try_acquire_owned().ok().filter(|_| due <= WAIT);
                 let Some(permit) = permit else {
-                    self.hold(state, PendingFor::Keys, PendingToken { judged, ..token });
+                    self.hold(&state, PendingFor::Keys, PendingToken { judged, ..token });
                     return Step::Done(Err(unavailable.into()));
                 };
                 let (waiter, outcome) = oneshot::channel();
-                self.hold(state, PendingFor::Keys, PendingToken { judged, waiter: Some(waiter), ..token });
+                self.hold(&state, PendingFor::Keys, PendingToken { judged, waiter: Some(waiter), ..token });
                 Step::Waits(Waiting { outcome, unavailable, _permit: permit })
             }
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess};
 
-use super::ProviderEvents;
+use super::ProviderState;
 use super::claims::MAX_ID;
 use super::providers::{MappedFormat, Provider, ProvidersError};
 
@@ -108,19 +108,15 @@ impl Mappings {
     }
 }
 
-/// Runs until `stop`.
-pub async fn watch(events: Arc<ProviderEvents>, issuer: String, mut stop: tokio::sync::watch::Receiver<bool>) {
+/// Runs until `stop`, or until the provider is retired.
+pub async fn watch(state: Arc<ProviderState>, mut stop: tokio::sync::watch::Receiver<bool>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(AGAIN) => {}
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = state.is_over(&mut stop) => return,
         }
-        let (refreshing, of) = (Arc::clone(&events), issuer.clone());
-        let work = move || {
-            if let Some(state) = refreshing.providers.get(&of) {
-                state.mappings.refresh(&of);
-            }
-        };
+        let refreshing = Arc::clone(&state);
+        let work = move || refreshing.mappings.refresh(&refreshing.provider.issuer);
         let _ = tokio::task::spawn_blocking(work).await;
     }
 }

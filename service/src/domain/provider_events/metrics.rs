@@ -121,13 +121,26 @@ impl Metrics {
         registry.register("provider_stream_verified_timestamp_seconds", help, self.verified_at.clone());
     }
 
-    /// Its series, from the start.
-    pub fn start_provider(&self, provider: &Provider) {
-        let Some(events) = &provider.events else { return };
-        self.stream_status(&provider.issuer, true);
-        self.stream_verified(&provider.issuer, 0.0);
-        if events.poll.is_some() {
-            of(&self.polled_at, &provider.issuer, 0);
+    /// The series of a provider exist from when it is configured to when it is not.
+    pub fn change_provider(&self, issuer: &str, before: Option<&Provider>, now: Option<&Provider>) {
+        let events = |provider: Option<&Provider>| provider.is_some_and(|provider| provider.events.is_some());
+        let polls = |provider: Option<&Provider>| {
+            provider.and_then(|provider| provider.events.as_ref()).is_some_and(|events| events.poll.is_some())
+        };
+        if events(now) && !events(before) {
+            self.stream_status(issuer, true);
+            self.stream_verified(issuer, 0.0);
+        }
+        if polls(now) && !polls(before) {
+            of(&self.polled_at, issuer, 0);
+        }
+        let label = [("issuer", issuer.to_owned())];
+        if !events(now) {
+            self.stream_enabled.remove(&label);
+            self.verified_at.remove(&label);
+        }
+        if !polls(now) {
+            self.polled_at.remove(&label);
         }
     }
 

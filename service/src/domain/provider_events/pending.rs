@@ -78,6 +78,16 @@ impl PendingTokens {
                 self.tokens.insert(index, token);
             }
         }
+        self.shrink()
+    }
+
+    /// Returns what was dropped for the new limit.
+    pub fn set_max_bytes(&mut self, max_bytes: usize) -> Vec<PendingToken> {
+        self.max_bytes = max_bytes;
+        self.shrink()
+    }
+
+    fn shrink(&mut self) -> Vec<PendingToken> {
         let mut gone = Vec::new();
         while self.bytes > self.max_bytes {
             let Some((_, first)) = self.tokens.pop_first() else { break };
@@ -98,6 +108,11 @@ impl PendingTokens {
         self.bytes = self.tokens.values().map(size_of).sum();
         self.oldest = self.tokens.values().map(|token| token.arrived).min();
         taken.into_values().collect()
+    }
+
+    pub fn take_all(&mut self) -> Vec<PendingToken> {
+        (self.bytes, self.oldest) = (0, None);
+        std::mem::take(&mut self.tokens).into_values().collect()
     }
 
     /// Takes any one.

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::watch::Receiver;
 
+use super::ProviderState;
 use super::claims::Claims;
 use super::error::{EventError, RejectReason};
 use super::metrics::{FetchedResult, PollResult};
@@ -36,9 +37,9 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 /// For the last acknowledgements, when the service stops.
 const LAST: Duration = Duration::from_secs(2);
 
-/// Runs until `stop`.
-pub async fn run(events: Arc<ProviderEvents>, issuer: String, mut stop: Receiver<bool>) {
-    let Some(state) = events.providers.get(&issuer) else { return };
+/// Runs until `stop`, or until the provider is retired.
+pub async fn run(events: Arc<ProviderEvents>, state: Arc<ProviderState>, mut stop: Receiver<bool>) {
+    let issuer = &state.provider.issuer;
     let Some(poller) = &state.poller else { return };
     let mut reports = Reports::default();
     let mut failures = 0_u32;
@@ -48,16 +49,16 @@ pub async fn run(events: Arc<ProviderEvents>, issuer: String, mut stop: Receiver
         let answered = tokio::select! {
             answered = poller.poll(most, &reports) => answered,
             // What was in flight is not acknowledged, or was acknowledged by it.
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = state.is_over(&mut stop) => return,
         };
         let pause = match answered {
             Ok(answer) => {
                 failures = 0;
-                events.metrics.polled(&issuer, PollResult::Answered, unix_seconds());
+                events.metrics.polled(issuer, PollResult::Answered, unix_seconds());
                 let interval = jittered(poller.config.interval).saturating_sub(began.elapsed());
                 let is_stuck = answer.sets.iter().all(|(jti, _)| reports.has(jti));
                 let more = answer.more_available;
-                reports = carry_out(&events, &issuer, poller, answer).await;
+                reports = carry_out(&events, issuer, poller, answer).await;
                 match (reports.is_empty(), is_stuck) {
                     // The transmitter does not take our acknowledgements.
                     (false, true) => interval,
@@ -68,7 +69,7 @@ pub async fn run(events: Arc<ProviderEvents>, issuer: String, mut stop: Receiver
             }
             // The reports stay, and go with the next request: the transmitter may not have got them.
             Err(error) => {
-                events.metrics.polled(&issuer, PollResult::Failed, unix_seconds());
+                events.metrics.polled(issuer, PollResult::Failed, unix_seconds());
                 if error == PollError::TooLarge {
                     most = (most / 2).max(1);
                 }
@@ -83,7 +84,7 @@ pub async fn run(events: Arc<ProviderEvents>, issuer: String, mut stop: Receiver
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = state.is_over(&mut stop) => break,
         }
     }
     if !reports.is_empty() {

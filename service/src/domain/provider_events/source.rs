@@ -67,6 +67,31 @@ impl Source {
         })
     }
 
+    /// Whether both fetch the same keys in the same way.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let [ours, theirs] = [self, other].map(|source| {
+            let provider = &source.fetcher.provider;
+            (
+                &provider.issuer,
+                &provider.jwks_uri,
+                provider.discovery,
+                &provider.ca_file,
+                provider.dangerously_allow_http,
+            )
+        });
+        ours == theirs
+    }
+
+    /// Begins with the keys of `former`.
+    pub fn take_over(&self, former: &Self) {
+        let (held, generation) = {
+            let former = former.state();
+            (former.held.clone(), former.generation)
+        };
+        let mut state = self.state();
+        (state.held, state.generation) = (held, generation);
+    }
+
     /// The keys that may be trusted now.
     pub fn held(&self, now: Instant) -> Option<Held> {
         let trusted = |held: &Held| now.saturating_duration_since(held.fetched) < self.max_stale;

@@ -22,9 +22,11 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The pause of a provider whose keys are never fetched.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// Runs until `stop`, and then tries pending tokens once more: they are in this memory only.
-pub async fn watch(events: Arc<ProviderEvents>, issuer: String, mut stop: Receiver<bool>) {
-    let Some(state) = events.providers.get(&issuer) else { return };
+/// Runs until `stop`, and then tries pending tokens once more: they are in this memory only. Those of a retired provider go to
+/// the one that takes its place.
+pub async fn watch(events: Arc<ProviderEvents>, state: Arc<ProviderState>, mut stop: Receiver<bool>) {
+    let state = &state;
+    let issuer = &state.provider.issuer;
     let mut looked = Instant::now();
     loop {
         let now = Instant::now();
@@ -48,8 +50,11 @@ pub async fn watch(events: Arc<ProviderEvents>, issuer: String, mut stop: Receiv
         tokio::select! {
             () = tokio::time::sleep_until(until.into()) => {}
             () = state.wake.notified() => {}
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = state.is_over(&mut stop) => break,
         }
+    }
+    if state.is_retired() {
+        return;
     }
     if state.waits_for_keys() {
         look(&events, state).await;
@@ -62,7 +67,7 @@ pub async fn watch(events: Arc<ProviderEvents>, issuer: String, mut stop: Receiv
 }
 
 /// Fetches, and decides with the new keys.
-async fn look(events: &Arc<ProviderEvents>, state: &ProviderState) {
+async fn look(events: &Arc<ProviderEvents>, state: &Arc<ProviderState>) {
     let began = Instant::now();
     let before = state.source.held(began).map(|held| held.generation);
     match state.source.fetch().await {
@@ -81,7 +86,7 @@ async fn look(events: &Arc<ProviderEvents>, state: &ProviderState) {
 
 /// Decides on tokens that arrived until `until`, with the keys that are held. A token that arrived after the fetch can only be
 /// good, or stays.
-async fn decide(events: &Arc<ProviderEvents>, state: &ProviderState, until: Instant) {
+async fn decide(events: &Arc<ProviderEvents>, state: &Arc<ProviderState>, until: Instant) {
     let Some(held) = state.source.held(Instant::now()) else { return };
     let tokens = state.pending(PendingFor::Keys).take_until(until);
     if tokens.is_empty() {
@@ -124,7 +129,7 @@ async fn decide(events: &Arc<ProviderEvents>, state: &ProviderState, until: Inst
 }
 
 /// Begins to carry out as many verified tokens as there are free places. The others stay pending, where they are bounded.
-fn write_again(events: &Arc<ProviderEvents>, state: &ProviderState) {
+fn write_again(events: &Arc<ProviderEvents>, state: &Arc<ProviderState>) {
     while let Ok(permit) = Arc::clone(&events.carrying_out).try_acquire_owned() {
         let Some(token) = next(events, state) else { return };
         carry(events, state, token, permit);
@@ -132,7 +137,7 @@ fn write_again(events: &Arc<ProviderEvents>, state: &ProviderState) {
 }
 
 /// Tries each verified token once more, before the task ends.
-async fn write_all(events: &Arc<ProviderEvents>, state: &ProviderState) {
+async fn write_all(events: &Arc<ProviderEvents>, state: &Arc<ProviderState>) {
     let tokens = state.pending(PendingFor::Store).len();
     for _ in 0..tokens {
         let Ok(permit) = Arc::clone(&events.carrying_out).acquire_owned().await else { return };
@@ -149,25 +154,24 @@ fn next(events: &ProviderEvents, state: &ProviderState) -> Option<PendingToken> 
 
 /// Carries out a token in a task of its own, which the end of the service waits for; then others in the same place, until
 /// there are none or one is not confirmed.
-fn carry(events: &Arc<ProviderEvents>, state: &ProviderState, token: PendingToken, permit: OwnedSemaphorePermit) {
-    let (carrying, issuer) = (Arc::clone(events), state.provider.issuer.clone());
+fn carry(events: &Arc<ProviderEvents>, state: &Arc<ProviderState>, token: PendingToken, permit: OwnedSemaphorePermit) {
+    let (carrying, state) = (Arc::clone(events), Arc::clone(state));
     events.work.spawn(async move {
         let events = carrying;
         let _permit = permit;
-        let Some(state) = events.providers.get(&issuer) else { return };
         let mut following = Some(token);
         while let Some(token) = following {
-            if !carry_one(&events, state, token).await {
+            if !carry_one(&events, &state, token).await {
                 return;
             }
-            following = next(&events, state);
+            following = next(&events, &state);
         }
     });
 }
 
 /// The signature was verified before. The age is judged again, since the replay mark is not kept for longer. Returns whether
 /// the token is done.
-async fn carry_one(events: &ProviderEvents, state: &ProviderState, mut token: PendingToken) -> bool {
+async fn carry_one(events: &ProviderEvents, state: &Arc<ProviderState>, mut token: PendingToken) -> bool {
     let young = |claims: Claims| {
         let max_age = token.endpoint.max_age(&state.provider).unwrap_or_default();
         claims.judge_times(unix_seconds(), max_age, state.provider.skew).map(|()| claims)
@@ -197,7 +201,7 @@ async fn carry_one(events: &ProviderEvents, state: &ProviderState, mut token: Pe
 }
 
 /// Answers the request that waits. If none does, the sender was answered 503 before.
-fn finish(
+pub(super) fn finish(
     events: &ProviderEvents,
     mut token: PendingToken,
     name: Option<String>,

@@ -14,6 +14,8 @@ use wire::check::{Needs, ReplyError, StoreError};
 use wire::feed::Trouble;
 use wire::join::{Asking, CONTENT_TYPE, MAX_REPLY_BYTES, PATH, Question, Reply};
 
+use crate::base::current::Current;
+
 /// For one request and its reply, of which the region may hold the request for a part.
 const LIMIT: Duration = Duration::from_secs(8);
 /// How often the files of TLS are read again.
@@ -26,6 +28,9 @@ const MAX_REASON: usize = 200;
 pub trait Exchange: fmt::Debug + Send + Sync {
     /// For metrics and log lines.
     fn name(&self) -> &str;
+
+    /// With this secret from the next request on.
+    fn ask_with(&self, secret: &DerivedKeys);
 
     /// The reply, and when the request was sent.
     ///
@@ -80,7 +85,7 @@ pub struct Peer {
     tls: PeerTls,
     /// And when the files of TLS were read for it.
     agent: Mutex<(Agent, Instant)>,
-    secret: DerivedKeys,
+    secret: Current<DerivedKeys>,
 }
 
 impl Peer {
@@ -98,7 +103,7 @@ impl Peer {
             }
             let (name, agent) = (name.to_owned(), Mutex::new((tls.agent()?, Instant::now())));
             let url = format!("{}{PATH}", url.trim_end_matches('/'));
-            peers.push(Self { name, url, tls: tls.clone(), agent, secret: secret.clone() });
+            peers.push(Self { name, url, tls: tls.clone(), agent, secret: Arc::new(secret.clone()).into() });
         }
         Ok(peers)
     }
@@ -123,12 +128,17 @@ impl Exchange for Peer {
         &self.name
     }
 
+    fn ask_with(&self, secret: &DerivedKeys) {
+        self.secret.replace(Arc::new(secret.clone()));
+    }
+
     async fn ask(&self, question: &Question, needs: Needs) -> Result<(Reply, Instant), AskError> {
         let failed = |why: &str| AskError::Unreachable(why.to_owned());
         let mut nonce = [0; 16];
         rand::fill(&mut nonce).map_err(|_| failed("no randomness"))?;
-        let asking = Asking::new(&self.secret, nonce, needs, question);
-        let (agent, url, secret) = (self.agent(), self.url.clone(), self.secret.clone());
+        let secret = self.secret.get();
+        let asking = Asking::new(&secret, nonce, needs, question);
+        let (agent, url) = (self.agent(), self.url.clone());
         let sent = Instant::now();
         let (tell, told) = oneshot::channel();
         // A thread of its own, as for provider events: the end of the service must not wait for the region.

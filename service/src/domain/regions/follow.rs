@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use wire::check::Needs;
 use wire::feed::Cursor;
 use wire::join::{Content, Entry, Facts, MAX_ENTRIES, Question, Reply, Row};
-use wire::{RevocationKey, SecretId};
+use wire::{DerivedKeys, RevocationKey, SecretId};
 
 use super::exchange::Exchange;
 use super::merge::{Bounds, SLACK, lacking};
@@ -105,6 +105,11 @@ impl Follower {
         parts.metrics.begin(region.name());
         let status = Mutex::new(Status::new(Instant::now()));
         Self { region, parts, status, failures: Throttle::every(Duration::from_secs(10)) }
+    }
+
+    /// From the next request on.
+    pub fn ask_with(&self, secret: &DerivedKeys) {
+        self.region.ask_with(secret);
     }
 
     pub fn status(&self) -> Reported {

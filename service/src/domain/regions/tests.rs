@@ -60,6 +60,8 @@ impl Exchange for Arc<Link> {
         &self.name
     }
 
+    fn ask_with(&self, _secret: &DerivedKeys) {}
+
     async fn ask(&self, question: &Question, needs: Needs) -> Result<(Reply, Instant), AskError> {
         let cut = || AskError::Unreachable("cut".into());
         if *self.is_cut.borrow() {
@@ -289,6 +291,7 @@ async fn instances_of_a_region_take_turns() {
         fn name(&self) -> &str {
             "turns"
         }
+        fn ask_with(&self, _secret: &DerivedKeys) {}
         async fn ask(&self, question: &Question, needs: Needs) -> Result<(Reply, Instant), AskError> {
             let first = {
                 let mut turn = self.0.lock().unwrap();

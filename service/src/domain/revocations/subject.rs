@@ -67,8 +67,7 @@ impl Subject {
             }
             Kind::Session => "every token of this session",
             Kind::StepUp => {
-                let before = before.unwrap_or_default();
-                return format!("no token: those of this session need a login (auth_time) at {before} or later");
+                return "no token: those of this session need a login (auth_time) at `before` or later".to_owned();
             }
             Kind::SigningKey if self.issuer.contains(TENANT_PLACEHOLDER) => {
                 return "every token that this key signed or will sign, for every tenant".to_owned();
@@ -79,9 +78,8 @@ impl Subject {
             Kind::Issuer if self.issuer.contains(TENANT_PLACEHOLDER) => "every token of every tenant",
             Kind::Issuer => "every token of this issuer",
         };
-        let before = before.unwrap_or_default();
         format!(
-            "{what} whose login (auth_time) was before {before}; a token without auth_time counts by its iat, so one that a \
+            "{what} whose login (auth_time) was before `before`; a token without auth_time counts by its iat, so one that a \
              refresh brings later is not ended: end its session as well, or demand auth_time by the issuer's required_claims"
         )
     }
