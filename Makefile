@@ -11,7 +11,7 @@ NATIVE := --locked --workspace --exclude noop
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help first-use install release-build release-files site coverage setup compiler chromium checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e regions oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth check native build-for-tests wasm-for-tests browser-for-tests soak sanitize differential nightly kill-loop dynamodb
+.PHONY: help first-use install release-build release-files site coverage setup compiler chromium checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e regions oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth bench-features check native build-for-tests wasm-for-tests browser-for-tests soak sanitize differential nightly kill-loop dynamodb
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -154,6 +154,9 @@ bench: bench-built ## measure the cost of a request, beside Envoy's own filters:
 
 bench-quick: bench-built ## the same in under 3 minutes, with fewer and shorter rounds
 	@$(BENCH) --quick
+
+bench-features: bench-built ## measure what DPoP, sightings, bindings and browser answers add to a request
+	@$(BENCH) --only features
 
 bench-growth: bench-built ## measure how the cost grows with tokens, workers, rules, issuers, keys and revocations
 	@$(BENCH) growth

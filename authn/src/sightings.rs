@@ -1,10 +1,9 @@
 //! Sightings: from where the session of an admitted request is used, as the service is told. What is reported again is decided
 //! here; `driver` sends it.
-use std::net::IpAddr;
 use std::time::Duration;
 
 use wire::sightings::Client;
-use wire::{Cidr, DerivedKeys, RevocationKey};
+use wire::{DerivedKeys, RevocationKey};
 
 use crate::binding::{Peer, forwarded};
 use crate::request::Request;
@@ -19,25 +18,24 @@ pub(crate) struct Sightings {
     pub(crate) forwarded_for: Option<usize>,
     pub(crate) certificate: bool,
     pub(crate) country: Option<HeaderName>,
+    /// Reports have names beside the keys.
+    pub(crate) names: bool,
 }
 
 impl Sightings {
     /// What the headers of a request say of its client.
     pub(crate) fn of_headers(&self, derived: &DerivedKeys, request: &Request<'_>) -> Client {
-        let agent = request.sole_value(b"user-agent").map(|agent| {
-            let [a, b, c, d, e, f, g, h, ..] = derived.cache_mac(&[b"user agent", agent]);
-            [a, b, c, d, e, f, g, h]
-        });
+        let agent = request.sole_value(b"user-agent").map(|agent| Client::agent_of(derived, agent));
         let forwarded = self.forwarded_for.and_then(|nth| forwarded::address(request, nth));
         // Two values may be the client's and the proxy's: neither counts.
         let country = self.country.as_ref().and_then(|name| request.sole_value(name.as_bytes())).and_then(country);
-        Client { network: forwarded.map(network), agent, country, ..Client::default() }
+        Client { network: forwarded.map(Client::network_of), agent, country, ..Client::default() }
     }
 
     /// The same, with what only the host knows.
     pub(crate) fn complete(&self, client: &mut Client, peer: &dyn Peer) {
         if self.forwarded_for.is_none() {
-            client.network = peer.address().map(network);
+            client.network = peer.address().map(Client::network_of);
         }
         if self.certificate {
             let digest = peer.certificate_sha256().unwrap_or_default();
@@ -73,11 +71,6 @@ fn country(value: &[u8]) -> Option<[u8; 2]> {
     code.iter().all(u8::is_ascii_alphabetic).then(|| code.map(|letter| letter.to_ascii_uppercase()))
 }
 
-/// Providers give their customers a /56 or a /64 of IPv6.
-fn network(address: IpAddr) -> Cidr {
-    Cidr::around(address, 24, 56)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +103,7 @@ mod tests {
             forwarded_for: None,
             certificate: false,
             country: None,
+            names: false,
         };
         let sampled = |percent| {
             let sightings = sightings(percent);

@@ -38,7 +38,8 @@ pub struct Options {
     /// Requests per second in the scenarios with sessions in use, where nothing is saturated
     #[arg(long, default_value_t = 1000)]
     rate: u32,
-    /// Only the setups whose names contain one of these, and the one without a filter
+    /// Only the setups whose names contain one of these, and the one without a filter. `features` is a group that is not
+    /// measured otherwise
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     #[command(flatten)]
@@ -47,6 +48,11 @@ pub struct Options {
     #[arg(long)]
     save: bool,
 }
+
+/// The beginning of the names of [`scenario::features`].
+const FEATURES: &str = "features";
+/// More requests with proofs than are answered in a millisecond: a second use of one would fail.
+const PROOFS_PER_MILLISECOND: usize = 30;
 
 /// Returns the number of failed requests.
 pub fn run(options: &Options) -> anyhow::Result<u64> {
@@ -73,7 +79,11 @@ pub fn run(options: &Options) -> anyhow::Result<u64> {
         service: service.address(),
         secret: service.options().secret.clone(),
     };
+    let has_features = options.only.iter().any(|only| only.starts_with(FEATURES));
     let mut setups: Vec<Setup> = scenario::all(&parts).into_iter().filter(|setup| wanted(&setup.name)).collect();
+    if has_features {
+        setups.extend(scenario::features(&parts).into_iter().filter(|setup| wanted(&setup.name)));
+    }
     let is_active = |setup: &Setup| setup.loads.contains(&Tokens::Active);
     if !setups.iter().skip(1).any(is_active) {
         setups.iter_mut().for_each(|setup| setup.loads.retain(|load| *load != Tokens::Active));
@@ -114,12 +124,14 @@ pub fn run(options: &Options) -> anyhow::Result<u64> {
         stands.push(Stand { proxy, next: vec![0; measured.len()], measured });
     }
     let plan = Plan { runtime: &runtime, connections: options.connections, warm_up, window };
+    let proofs = usize::try_from((warm_up + window).as_millis())? * PROOFS_PER_MILLISECOND + options.connections;
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
         // Each round starts at another one, so that none is always measured after the same neighbour.
         for place in 0..stands.len() {
             let at = (place + round * 5) % stands.len();
-            stands[at].measure(&plan, &requests, options.rate)?;
+            let prove = || requests.prove(proofs, options.cores);
+            stands[at].measure(&plan, (&requests, &prove), options.rate)?;
         }
     }
 
@@ -128,7 +140,8 @@ pub fn run(options: &Options) -> anyhow::Result<u64> {
     let report = Report::new(machine, &measured, window, options.connections, (options.repeated, options.unique));
     println!("{}", report.table());
     let dated = options.save.then(|| report.machine.date.replace(':', ""));
-    for name in ["latest".to_owned()].into_iter().chain(dated) {
+    let latest = if has_features { FEATURES } else { "latest" };
+    for name in [latest.to_owned()].into_iter().chain(dated) {
         results::write(&format!("{name}.svg"), &chart::bars(&report))?;
         println!("{}", results::write(&format!("{name}.json"), &results::json(&report)?)?.display());
     }
@@ -144,11 +157,21 @@ struct Stand {
 }
 
 impl Stand {
-    fn measure(&mut self, plan: &Plan<'_>, requests: &Requests, rate: u32) -> anyhow::Result<()> {
-        self.proxy.resume();
+    fn measure(
+        &mut self,
+        plan: &Plan<'_>,
+        (requests, prove): (&Requests, &dyn Fn() -> anyhow::Result<Vec<Vec<u8>>>),
+        rate: u32,
+    ) -> anyhow::Result<()> {
         for (measured, next) in self.measured.iter_mut().zip(&mut self.next) {
             let (setup, tokens) = (&measured.setup, measured.load);
-            let requests = requests.of(tokens);
+            // Before it runs again: proofs are made on its core too.
+            let proven = if tokens == Tokens::Proven { prove()? } else { Vec::new() };
+            let requests = if tokens == Tokens::Proven { &proven } else { requests.of(tokens) };
+            if tokens == Tokens::Proven {
+                *next = 0;
+            }
+            self.proxy.resume();
             let load = Load {
                 requests,
                 // All of them, so that a cache that is large enough has all of them.

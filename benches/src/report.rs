@@ -155,6 +155,15 @@ impl Report {
         self.rows.iter().map(|row| row.failed).sum()
     }
 
+    /// Each row of the group `features` and the one with all of them off, of the same host.
+    fn features(&self) -> impl Iterator<Item = (&Row, &Row)> {
+        self.rows.iter().filter_map(|row| {
+            let (host, feature) = row.setup.rsplit_once('-')?;
+            let off = self.rows.iter().find(|other| other.setup == format!("{host}-off"))?;
+            (host.starts_with("features") && feature != "off").then_some((row, off))
+        })
+    }
+
     pub fn table(&self) -> String {
         let mut out = described(&self.machine);
         let _ = writeln!(
@@ -224,6 +233,15 @@ impl Report {
             }) {
                 let _ = writeln!(out, "module of {}: {bytes} bytes", row.title);
             }
+        }
+        for (row, off) in self.features() {
+            let (more, noise) = (row.micros_over_none.median - off.micros_over_none.median, off.micros_over_none);
+            let _ = writeln!(
+                out,
+                "{}: {more:+.2} µs beyond the same rule without, whose quartiles are {:.2} apart",
+                row.title,
+                noise.third - noise.first
+            );
         }
         let _ = writeln!(out);
         for promise in &self.promises {

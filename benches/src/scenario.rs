@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::filters::{AUTHORIZER, Http, cluster, dynamic_module, ext_authz, jwt_authn, lua, wasm, with_claims};
 use crate::sessions;
-use crate::tokens::{AUDIENCE, ISSUER, Keys, Tokens};
+use crate::tokens::{AUDIENCE, ISSUER, Keys, ORIGIN, Tokens};
 
 /// The filter chain of one Envoy.
 pub struct Setup {
@@ -155,6 +155,57 @@ pub fn all(parts: &Parts<'_>) -> Vec<Setup> {
         parts.opaque("opaque-warm", "Portcullis, opaque tokens", &forward, Tokens::Opaque),
         parts.opaque("opaque-cold", "Portcullis, opaque tokens, each introspected", &forward, Tokens::UniqueOpaque),
     ]);
+    setups
+}
+
+/// DPoP, sightings, bindings and answers for browsers, each on, beside the same rule with them off. They are measured only if they are asked for.
+pub fn features(parts: &Parts<'_>) -> Vec<Setup> {
+    let claims = FORWARDED.map(|(claim, header)| json!({ "claim": claim, "header": header }));
+    let base = json!({ "revocation": revocation(), "forward": { "claims": claims } });
+    let ruled = |rule: Value| {
+        let rule =
+            with(json!({ "name": "api", "match": { "path": { "prefix": "/api" } }, "access": "required" }), &rule);
+        with(base.clone(), &json!({ "rules": [rule] }))
+    };
+    let proofs = json!({ "dpop": { "origins": [ORIGIN], "algorithms": ["ES256"], "remembered_proofs": 524_288 } });
+    let sightings = json!({ "sightings": { "again_after": "1s" } });
+    let binding = json!({ "binding": {
+        "address": { "mode": "enforce", "claim": "ip" }, "user_agent": { "mode": "enforce", "claim": "ua" },
+    } });
+    let browser = json!({ "browser": {
+        "strict_transport_security": { "max_age": "365d" },
+        "content_security_policy": "default-src 'self'; script-src 'nonce-{nonce}'", "nonce_header": "x-csp-nonce",
+        "content_type_options": true, "referrer_policy": "no-referrer",
+    } });
+    let mut setups = Vec::new();
+    for (host, off, dpop, seen, bound, browsed) in [
+        (
+            Host::Native,
+            ("features-native-off", "Portcullis native, none of them"),
+            ("features-native-dpop", "Portcullis native, DPoP proofs"),
+            ("features-native-sightings", "Portcullis native, sightings"),
+            ("features-native-bindings", "Portcullis native, bindings"),
+            ("features-native-browser", "Portcullis native, browser answers"),
+        ),
+        (
+            Host::Wasm,
+            ("features-off", "Portcullis, none of them"),
+            ("features-dpop", "Portcullis, DPoP proofs"),
+            ("features-sightings", "Portcullis, sightings"),
+            ("features-bindings", "Portcullis, bindings"),
+            ("features-browser", "Portcullis, browser answers"),
+        ),
+    ] {
+        for ((name, title), more, load) in [
+            (off, ruled(json!({})), Tokens::OfClient),
+            (dpop, with(ruled(json!({})), &proofs), Tokens::Proven),
+            (seen, with(ruled(json!({})), &sightings), Tokens::OfClient),
+            (bound, ruled(binding.clone()), Tokens::OfClient),
+            (browsed, ruled(browser.clone()), Tokens::OfClient),
+        ] {
+            setups.push(parts.on(host, name, title, &more, load));
+        }
+    }
     setups
 }
 

@@ -20,11 +20,13 @@ pub fn options(directory: &Directory, redis_url: String) -> ServiceOptions {
     let client = json!({ "client_id": CLIENT, "secret_files": ["client-secret"], "may": ["introspect"] });
     let clients = directory.write("clients.json", json!({ "clients": [client] }).to_string());
     let clients = clients.display().to_string();
+    let sightings = directory.write("hijack.yaml", "{}").display().to_string();
     let mut options = ServiceOptions::new(redis_url);
     for (flag, value) in [
         ("--session-issuer", ISSUER),
         ("--session-audience", AUDIENCE),
         ("--clients-file", &clients),
+        ("--sightings-file", &sightings),
         ("--admin-rate", "1000000"),
     ] {
         options.arguments.extend([flag.to_owned(), value.to_owned()]);

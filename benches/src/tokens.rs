@@ -3,13 +3,17 @@ use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use mint::{Alg, SigningKey, random_id};
+use mint::{Alg, Proof, SigningKey, random_id};
 use serde_json::{Value, json};
 
 use crate::machine::{self, Cores};
 
 pub const ISSUER: &str = "https://login.example.com";
 pub const AUDIENCE: &str = "orders";
+/// Scheme and host of the requests, as a proof names them.
+pub const ORIGIN: &str = "https://api.example.com";
+const TARGET: &str = "https://api.example.com/api/orders/1";
+const AGENT: &str = "bench";
 /// Longer than any run.
 const LIFETIME_SECONDS: u64 = 6 * 3600;
 /// The difference in length between an RS256 and an HS256 signature in base64url, as bytes of payload.
@@ -28,13 +32,18 @@ pub enum Tokens {
     Opaque,
     /// More opaque tokens than the filter's cache holds, in turn.
     UniqueOpaque,
+    /// A few, repeatedly, with claims that name the client of the load. RS256.
+    OfClient,
+    /// The same, bound to a key of the client, each request with a new proof of it by ES256.
+    Proven,
 }
 
 impl Tokens {
     /// Do caches have the signature of each, after the first time?
     pub fn are_remembered(self) -> bool {
         // HS256 is sent to the one setup whose cache is large enough for all.
-        matches!(self, Tokens::Repeated | Tokens::Active | Tokens::Opaque | Tokens::Unique(Alg::HS256))
+        use Tokens::{Active, OfClient, Opaque, Repeated, Unique};
+        matches!(self, Repeated | Active | Opaque | OfClient | Unique(Alg::HS256))
     }
 
     pub fn name(self) -> String {
@@ -44,6 +53,8 @@ impl Tokens {
             Tokens::Unique(alg) => format!("unique {alg}"),
             Tokens::Opaque => "opaque".to_owned(),
             Tokens::UniqueOpaque => "unique opaque".to_owned(),
+            Tokens::OfClient => "of client".to_owned(),
+            Tokens::Proven => "with proofs".to_owned(),
         }
     }
 }
@@ -55,6 +66,8 @@ pub struct Keys {
 /// For each kind of load, requests ready to be sent.
 pub struct Requests {
     of: HashMap<Tokens, Vec<Vec<u8>>>,
+    /// The key of the client, and tokens that are bound to it.
+    bound: (SigningKey, Vec<String>),
 }
 
 impl Keys {
@@ -79,26 +92,59 @@ impl Requests {
     pub fn mint(keys: &Keys, repeated: usize, unique: usize, kinds: &[Tokens], cores: Cores) -> anyhow::Result<Self> {
         let now = now()?;
         let mut of = HashMap::new();
+        let client = SigningKey::generate(Alg::ES256, "client");
+        let mut bound = Vec::new();
         for kind in kinds {
             let (alg, count) = match kind {
                 Tokens::Repeated | Tokens::Active => (Alg::RS256, repeated),
                 Tokens::Unique(alg) => (*alg, unique),
+                Tokens::OfClient => {
+                    let key = keys.of(Alg::RS256);
+                    let make = |_| request("Bearer", &key.mint(&of_client(now)), None);
+                    of.insert(*kind, (0..repeated).map(make).collect());
+                    continue;
+                }
+                Tokens::Proven => {
+                    let cnf = json!({ "jkt": client.thumbprint() });
+                    let claims = || {
+                        let mut claims = of_client(now);
+                        claims["cnf"] = cnf.clone();
+                        claims
+                    };
+                    bound = (0..repeated).map(|_| keys.of(Alg::RS256).mint(&claims())).collect();
+                    continue;
+                }
                 // The service creates them.
                 Tokens::Opaque | Tokens::UniqueOpaque => continue,
             };
             let key = keys.of(alg);
-            of.insert(*kind, on_both(cores, count, |_| request(&key.mint(&claims(alg, now))))?);
+            of.insert(*kind, on_both(cores, count, |_| request("Bearer", &key.mint(&claims(alg, now)), None))?);
         }
-        Ok(Self { of })
+        Ok(Self { of, bound: (client, bound) })
     }
 
     /// Of tokens created elsewhere.
     pub fn add(&mut self, kind: Tokens, tokens: &[String]) {
-        self.of.insert(kind, tokens.iter().map(|token| request(token)).collect());
+        self.of.insert(kind, tokens.iter().map(|token| request("Bearer", token, None)).collect());
     }
 
     pub fn of(&self, kind: Tokens) -> &[Vec<u8>] {
         self.of.get(&kind).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Requests {
+    /// So many requests of [`Tokens::Proven`]. A proof counts once and for a minute, so they are for one window.
+    ///
+    /// # Errors
+    /// The clock is before 1970.
+    pub fn prove(&self, count: usize, cores: Cores) -> anyhow::Result<Vec<Vec<u8>>> {
+        let ((client, tokens), iat) = (&self.bound, now()?);
+        on_both(cores, count, |number| {
+            let token = &tokens[number % tokens.len()];
+            let proof = Proof { method: "GET", url: TARGET, token: Some(token), nonce: None, iat };
+            request("DPoP", token, Some(&client.prove(&proof).expect("an asymmetric key")))
+        })
     }
 }
 
@@ -142,7 +188,7 @@ pub fn small(key: &SigningKey, issuer: &str, number: usize, now: u64) -> Vec<u8>
     let payload = format!(
         r#"{{"iss":"{issuer}","aud":"{AUDIENCE}","iat":{now},"exp":{exp},"jti":"{number}","sid":"{number}","sub":"{number}","client_id":"{number}"}}"#
     );
-    request(&key.sign(&header, &payload))
+    request("Bearer", &key.sign(&header, &payload), None)
 }
 
 /// A new token, session, user and client each time, so that no answer about one applies to another.
@@ -159,10 +205,20 @@ fn claims(alg: Alg, now: u64) -> Value {
     claims
 }
 
-fn request(token: &str) -> Vec<u8> {
+/// The same, with claims for the bindings of the scenarios.
+fn of_client(now: u64) -> Value {
+    let mut claims = claims(Alg::RS256, now);
+    claims["ip"] = json!("127.0.0.1");
+    // `ath` of a proof is the same: SHA-256 in base64url.
+    claims["ua"] = json!(mint::ath(AGENT));
+    claims
+}
+
+fn request(scheme: &str, token: &str, proof: Option<&str>) -> Vec<u8> {
+    let proof = proof.map(|proof| format!("dpop: {proof}\r\n")).unwrap_or_default();
     format!(
-        "GET /api/orders/1 HTTP/1.1\r\nhost: api.example.com\r\nuser-agent: bench\r\naccept: */*\r\n\
-         authorization: Bearer {token}\r\n\r\n"
+        "GET /api/orders/1 HTTP/1.1\r\nhost: api.example.com\r\nuser-agent: {AGENT}\r\naccept: */*\r\n\
+         authorization: {scheme} {token}\r\n{proof}\r\n"
     )
     .into_bytes()
 }

@@ -25,7 +25,7 @@ pub struct Session {
 #[derive(Subcommand)]
 enum What {
     /// Create a session and print its tokens, which are secrets.
-    Create(Create),
+    Create(Box<Create>),
     /// The sessions of a subject.
     List {
         #[arg(long)]
@@ -101,6 +101,9 @@ struct Create {
     /// An address or CIDR block that may use it. Repeatable.
     #[arg(long = "bind-address", value_name = "CIDR")]
     addresses: Vec<String>,
+    /// The address of the client: its network (24 bits of IPv4, 56 of IPv6) may use it.
+    #[arg(long = "bind-network", value_name = "ADDRESS")]
+    network: Option<String>,
     /// The User-Agent that may use it.
     #[arg(long = "bind-user-agent", value_name = "TEXT")]
     user_agent: Option<String>,
@@ -110,6 +113,12 @@ struct Create {
     /// RFC 7638 thumbprint (SHA-256, base64url) of the client's key for DPoP (RFC 9449), which its tokens are bound to.
     #[arg(long = "bind-key", value_name = "THUMBPRINT")]
     jkt: Option<String>,
+    /// The address of the client that logged in, which hijack detection compares the first use with.
+    #[arg(long = "from-address", value_name = "ADDRESS")]
+    from_address: Option<String>,
+    /// The User-Agent of the client that logged in, for the same.
+    #[arg(long = "from-user-agent", value_name = "TEXT")]
+    from_user_agent: Option<String>,
     /// A reason, shown in the audit log.
     #[arg(long)]
     reason: Option<String>,
@@ -213,9 +222,15 @@ impl Create {
         if !self.addresses.is_empty() {
             binding.insert("addresses".into(), self.addresses.clone().into());
         }
-        for (name, value) in [("user_agent", &self.user_agent), ("certificate", &self.certificate), ("jkt", &self.jkt)]
-        {
-            binding.extend(value.as_ref().map(|value| (name.to_owned(), value.as_str().into())));
+        let given = |name: &str, value: &Option<String>| Some((name.to_owned(), value.as_deref()?.into()));
+        binding.extend(given("network", &self.network));
+        binding.extend(given("user_agent", &self.user_agent));
+        binding.extend(given("certificate", &self.certificate));
+        binding.extend(given("jkt", &self.jkt));
+        let from = [given("address", &self.from_address), given("user_agent", &self.from_user_agent)];
+        let made_from: Map<String, Value> = from.into_iter().flatten().collect();
+        if !made_from.is_empty() {
+            body.insert("made_from".into(), made_from.into());
         }
         if !binding.is_empty() {
             body.insert("binding".into(), binding.into());

@@ -60,7 +60,7 @@ mod tests {
             RevocationKey([a, b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
         };
         let (session, user) = (key(session), Some(key(user)));
-        Sighting { kind: Kind::Session, session, user, age_millis: 0, client: Default::default() }
+        Sighting { kind: Kind::Session, session, user, age_millis: 0, client: Default::default(), names: None }
     }
 
     fn at(millis: u64) -> Monotonic {

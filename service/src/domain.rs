@@ -1,5 +1,6 @@
 //! What the service does, without HTTP: revocations, the feed of
-//! revocations, joined regions, known issuers, sessions, clients, provider events, the audit log.
+//! revocations, joined regions, known issuers, sessions, clients, provider events, events that
+//! are sent, the audit log.
 pub mod audit;
 pub mod clients;
 pub mod feed;
@@ -10,3 +11,4 @@ pub mod regions;
 pub mod revocations;
 pub mod sessions;
 pub mod status_lists;
+pub mod transmitter;

@@ -30,6 +30,8 @@ const MAX_RETIRED: usize = 8;
 pub const ACCESS_TOKEN: &str = "at+jwt";
 /// The `typ` of Status List Tokens: draft-ietf-oauth-status-list section 5.1.
 pub const STATUS_LIST: &str = "statuslist+jwt";
+/// The `typ` of security events: RFC 8417 section 2.3.
+pub const SECURITY_EVENT: &str = "secevent+jwt";
 
 #[derive(Debug)]
 pub struct Signing {

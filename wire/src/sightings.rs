@@ -1,16 +1,18 @@
 //! `POST /v1/sightings`: from where sessions are used, as a filter saw it. Both directions are authenticated over the raw bytes.
 //!
 //! ```text
-//! report    "PCS1" | secret id 8 | nonce 16 | future-iat tolerance u16 | now u64 | count u16 | sighting × count | mac 32
+//! report    "PCS1", or "PCS3" with names | secret id 8 | nonce 16 | future-iat tolerance u16 | now u64 | count u16 | sighting × count | mac 32
 //! sighting  kind u8 | session 16 | 1 and user 16, or 17 zeros | age in milliseconds u32 | client
 //! client    flags u8 | prefix u8 | network 16 | agent 8 | certificate 8 | country 2 | latitude i16 | longitude i16
+//! names     issuer, session, user: each a length u8 and as many bytes, 0 if it is not there. After the client, in "PCS3"
 //! reply     "PCS2" | secret id 8 | SHA-256 of the report 32 | status u16 | form u8 | mac 32
 //!           form 0: taken; 1: not taken
 //! ```
 //! A flag says which parts are there: 2 network of IPv4 (its last 4 bytes), 4 network of IPv6, 8 agent, 16 certificate,
 //! 32 country, 64 place. The others are zero.
 //!
-//! Names are HMACs, and the network is a prefix: no identity leaves the proxy.
+//! Without names, sessions and users are HMACs, and the network is a prefix: no identity leaves the proxy.
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::check::{Needs, ReplyError};
@@ -28,11 +30,14 @@ pub const CONTENT_TYPE: &str = "application/vnd.portcullis.sightings";
 /// The most sightings in one report.
 pub const MAX_SIGHTINGS: usize = 256;
 /// The most bytes of a report that a service needs to read.
-pub const MAX_REPORT_BYTES: usize = REQUEST_HEAD + 2 + SIGHTING * MAX_SIGHTINGS + MAC;
+pub const MAX_REPORT_BYTES: usize = REQUEST_HEAD + 2 + (SIGHTING + 3 * (1 + MAX_NAME)) * MAX_SIGHTINGS + MAC;
+/// The longest name, in bytes. A session with a longer one is reported without names.
+pub const MAX_NAME: usize = 255;
 /// The most bytes of a reply that a filter needs to read.
 pub const MAX_REPLY_BYTES: usize = REPLY_HEAD + 1 + MAC;
 
 const REPORT: &Form = b"PCS1";
+const NAMED_REPORT: &Form = b"PCS3";
 const REPLY: &Form = b"PCS2";
 const SIGHTING: usize = 78;
 
@@ -55,6 +60,16 @@ pub struct Sighting {
     /// How long ago it was, when the report was made.
     pub age_millis: u32,
     pub client: Client,
+    /// If the filter is to send it.
+    pub names: Option<Box<Names>>,
+}
+
+/// What is behind the keys of a sighting.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Names {
+    pub issuer: String,
+    pub session: Option<String>,
+    pub user: Option<String>,
 }
 
 /// What a filter knows of the client of one request.
@@ -105,15 +120,69 @@ impl Place {
     }
 }
 
+impl Names {
+    /// `None`: one of them is too long, or empty.
+    pub fn new(issuer: &str, session: Option<&str>, user: Option<&str>) -> Option<Self> {
+        let fits = |name: &str| (1..=MAX_NAME).contains(&name.len());
+        let all = [Some(issuer), session, user].into_iter().flatten().all(fits);
+        all.then(|| Self { issuer: issuer.into(), session: session.map(str::to_owned), user: user.map(str::to_owned) })
+    }
+
+    /// Are these the names of what the sighting's keys name?
+    pub fn are_of(&self, sighting: &Sighting, derived: &DerivedKeys) -> bool {
+        let is = |kind, name: &str, key| derived.revocation_key(kind, &self.issuer, name.as_bytes()) == key;
+        let session = self.session.as_ref();
+        session.is_none_or(|name| sighting.kind == Kind::Session && is(Kind::Session, name, sighting.session))
+            && self.user.as_ref().is_none_or(|name| sighting.user.is_some_and(|key| is(Kind::User, name, key)))
+    }
+
+    fn write(names: Option<&Self>, bytes: &mut Vec<u8>) {
+        let names = names.map(|Self { issuer, session, user }| [Some(issuer), session.as_ref(), user.as_ref()]);
+        for name in names.unwrap_or_default() {
+            let name = name.map(String::as_bytes).unwrap_or_default();
+            bytes.push(u8::try_from(name.len()).unwrap_or_default());
+            bytes.extend_from_slice(name.get(..MAX_NAME).unwrap_or(name));
+        }
+    }
+
+    /// The outer `None`: malformed.
+    fn read(read: &mut Reader<'_>) -> Option<Option<Self>> {
+        let mut name = || {
+            let length = usize::from(read.byte()?);
+            let (name, rest) = read.0.split_at_checked(length)?;
+            read.0 = rest;
+            let name = std::str::from_utf8(name).ok()?;
+            Some((!name.is_empty()).then(|| name.to_owned()))
+        };
+        match (name()?, name()?, name()?) {
+            (Some(issuer), session, user) => Some(Some(Self { issuer, session, user })),
+            (None, None, None) => Some(None),
+            (None, _, _) => None,
+        }
+    }
+}
+
+/// Names stay out of logs.
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Names").finish_non_exhaustive()
+    }
+}
+
 impl Report {
     /// `nonce` must never repeat under one secret. Only the first [`MAX_SIGHTINGS`] are sent.
     pub fn new(derived: &DerivedKeys, nonce: [u8; 16], needs: Needs, sightings: &[Sighting]) -> Self {
         let sightings = sightings.get(..MAX_SIGHTINGS).unwrap_or(sightings);
         let size = sightings.len().saturating_mul(SIGHTING).saturating_add(2);
-        let mut bytes = begin_request(REPORT, derived, nonce, needs, size);
+        let is_named = sightings.iter().any(|sighting| sighting.names.is_some());
+        let form = if is_named { NAMED_REPORT } else { REPORT };
+        let mut bytes = begin_request(form, derived, nonce, needs, size);
         bytes.extend_from_slice(&u16::try_from(sightings.len()).unwrap_or_default().to_be_bytes());
         for sighting in sightings {
             sighting.write(&mut bytes);
+            if is_named {
+                Names::write(sighting.names.as_deref(), &mut bytes);
+            }
         }
         let (bytes, digest) = sign_request(derived, bytes);
         Self { bytes, digest }
@@ -145,13 +214,14 @@ impl Reported {
         if body.len() > MAX_REPORT_BYTES {
             return Err(QuestionError::Malformed);
         }
-        let request = open_request(&[REPORT], secrets, body)?;
+        let request = open_request(&[REPORT, NAMED_REPORT], secrets, body)?;
+        let is_named = request.form == *NAMED_REPORT;
         let mut read = request.content;
         let count = usize::from(u16::from_be_bytes(read.take().ok_or(QuestionError::Malformed)?));
         if count == 0 || count > MAX_SIGHTINGS {
             return Err(QuestionError::Count);
         }
-        let sightings = (0..count).map(|_| Sighting::read(&mut read)).collect::<Option<Vec<_>>>();
+        let sightings = (0..count).map(|_| Sighting::read(&mut read, is_named)).collect::<Option<Vec<_>>>();
         let sightings = sightings.filter(|_| read.0.is_empty()).ok_or(QuestionError::Malformed)?;
         Ok(Self { secret: request.secret, digest: request.digest, needs: request.needs, sightings })
     }
@@ -183,6 +253,17 @@ impl Reported {
 }
 
 impl Client {
+    /// What stands for a User-Agent.
+    pub fn agent_of(derived: &DerivedKeys, user_agent: &[u8]) -> [u8; 8] {
+        let [a, b, c, d, e, f, g, h, ..] = derived.cache_mac(&[b"user agent", user_agent]);
+        [a, b, c, d, e, f, g, h]
+    }
+
+    /// What stands for an address: providers give their customers a /56 or a /64 of IPv6.
+    pub fn network_of(address: IpAddr) -> Cidr {
+        Cidr::around(address, 24, 56)
+    }
+
     /// FNV-1a. The agent's HMAC is part of it, so a client cannot choose it.
     pub fn hash(&self) -> u32 {
         let mut bytes = Vec::with_capacity(SIGHTING);
@@ -252,7 +333,7 @@ impl Sighting {
         self.client.write(bytes);
     }
 
-    fn read(read: &mut Reader<'_>) -> Option<Self> {
+    fn read(read: &mut Reader<'_>, is_named: bool) -> Option<Self> {
         let kind = read.byte()?;
         let kind = [Kind::Session, Kind::Token].into_iter().find(|known| known.code() == kind)?;
         let session = RevocationKey(read.take()?);
@@ -263,7 +344,9 @@ impl Sighting {
             _ => return None,
         };
         let age_millis = u32::from_be_bytes(read.take()?);
-        Some(Self { kind, session, user, age_millis, client: Client::read(read)? })
+        let client = Client::read(read)?;
+        let names = if is_named { Names::read(read)?.map(Box::new) } else { None };
+        Some(Self { kind, session, user, age_millis, client, names })
     }
 }
 

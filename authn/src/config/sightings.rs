@@ -20,6 +20,10 @@ document! {
         /// The request header that has the client's country, two letters. Envoy's geoip filter before this one sets it. The
         /// proxy must remove it from what clients send (docs/hijack.md). Default: none.
         pub country_header: Option<String>,
+        /// Whether reports also have the issuer, the session's id and the user in clear, so that the service can name them in
+        /// events for others (docs/sent-events.md). Reports are not encrypted: use TLS to the service. Default: false.
+        #[serde(default)]
+        pub names: bool,
     }
 }
 

@@ -35,5 +35,6 @@ pub(super) fn compile_sightings(
         forwarded_for,
         certificate: document.certificate,
         country,
+        names: document.names,
     })
 }

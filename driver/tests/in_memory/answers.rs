@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use driver::fake::{Request, Seen};
-use driver::{Level, StreamId, TICK};
+use driver::{Level, StreamId};
 use serde_json::{Value, json};
-use wire::check::StoreError;
-use wire::{Answer, Kind};
 
 use crate::support::{Fixture, ISSUER, NOW, bearer, code, is_forwarded, is_waiting, key};
 
@@ -182,66 +180,6 @@ fn the_certificate_that_a_trusted_hop_names_counts_over_its_own_connection_only(
         assert_eq!(is_forwarded(&at.proxy, stream), passes, "{uri:?} {forwarded}");
         if !passes {
             assert_eq!(code(&at.proxy, stream), "BINDING_MISMATCH");
-        }
-    }
-}
-
-/// A token of the session `s`, issued now, with this `auth_time` and `acr`.
-fn login(at: &Fixture, jti: &str, auth_time: Option<u64>, acr: &str) -> String {
-    let mut claims = json!({ "iss": ISSUER, "aud": "api", "sub": "alice", "sid": "s", "jti": jti, "acr": acr,
-        "iat": at.proxy.host.now.wall.0, "exp": NOW + 3600 });
-    if let Some(auth_time) = auth_time {
-        claims["auth_time"] = auth_time.into();
-    }
-    key("one").mint(&claims)
-}
-
-#[test]
-fn a_demanded_login_is_met_by_a_later_one_and_by_nothing_else() {
-    for feed in [false, true] {
-        let mut at = Fixture::start(2);
-        at.edit(|document| {
-            document["revocation"]["step_up"] = json!({ "acr_values": ["strong"] });
-            if feed {
-                document["revocation"]["feed"] = json!({});
-            }
-        });
-        at.run(TICK * 3);
-        let send = |at: &mut Fixture, token: &str| {
-            let stream = at.send_token(token);
-            at.answer_all();
-            match is_forwarded(&at.proxy, stream) {
-                true => "passes".to_owned(),
-                false => code(&at.proxy, stream),
-            }
-        };
-        let old = login(&at, "old", Some(NOW - 60), "strong");
-        assert_eq!(send(&mut at, &old), "passes");
-        let demand = at.service.keys.revocation_key(Kind::StepUp, ISSUER, b"s");
-        at.service.revoke(demand, Answer::Before(NOW + 5));
-        at.run(Duration::from_secs(10));
-        assert_eq!(send(&mut at, &old), "STEP_UP_DEMANDED");
-        for (jti, auth_time, acr) in [
-            ("refreshed", Some(NOW - 60), "strong"),
-            ("just before", Some(NOW + 4), "strong"),
-            ("no time", None, "strong"),
-            ("another acr", Some(NOW + 5), "weak"),
-        ] {
-            let token = login(&at, jti, auth_time, acr);
-            assert_eq!(send(&mut at, &token), "STEP_UP_DEMANDED", "{jti}");
-        }
-        let new = login(&at, "new", Some(NOW + 5), "strong");
-        assert_eq!(send(&mut at, &new), "passes");
-        // The new login does not help the old token, on any worker.
-        assert_eq!(send(&mut at, &old), "STEP_UP_DEMANDED");
-        at.service.fails = Some(StoreError::StoreFailed);
-        at.run(Duration::from_secs(10));
-        assert_eq!(send(&mut at, &old), "STORE_UNAVAILABLE", "a demand is not forgotten while it cannot be asked for");
-        at.service.fails = None;
-        at.service.revoke(at.service.keys.revocation_key(Kind::Session, ISSUER, b"s"), Answer::Dead);
-        at.run(Duration::from_secs(10));
-        for token in [&old, &new] {
-            assert_eq!(send(&mut at, token), "SESSION_REVOKED");
         }
     }
 }

@@ -10,6 +10,7 @@
 
 mod answers;
 mod cases;
+mod demanded;
 mod dpop;
 mod feed;
 mod histories;

@@ -5,7 +5,7 @@ use driver::fake::{FakeReply, InFlight, Request};
 use driver::{StreamId, TICK};
 use serde_json::json;
 use wire::check::StoreError;
-use wire::sightings::{MAX_SIGHTINGS, PATH, Sighting};
+use wire::sightings::{MAX_SIGHTINGS, Names, PATH, Sighting};
 use wire::{Cidr, Kind, token_id_from_jti};
 
 use crate::support::{Fixture, ISSUER, NOW, bearer, code, is_forwarded, token};
@@ -75,6 +75,18 @@ fn an_admitted_request_is_reported_with_its_client() {
     assert!(client.agent.is_some() && client.certificate.is_none());
     assert_eq!(client.country, Some(*b"DE"));
     assert_eq!(at.proxy.metric("sightings{sent}"), 1);
+}
+
+#[test]
+fn names_are_reported_only_if_it_is_configured() {
+    let names = |settings| {
+        let mut at = start(settings);
+        send(&mut at, "one", "203.0.113.9", &[]);
+        reported(&mut at)[0].names.clone()
+    };
+    assert_eq!(names(json!({})), None);
+    // The token belongs to no session.
+    assert_eq!(names(json!({ "names": true })), Names::new(ISSUER, None, Some("alice")).map(Box::new));
 }
 
 #[test]

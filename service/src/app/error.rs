@@ -10,6 +10,7 @@ use super::tls::TlsError;
 use crate::domain::clients::ClientsError;
 use crate::domain::hijack::DatabaseError;
 use crate::domain::provider_events::ProvidersError;
+use crate::domain::transmitter::ReceiversError;
 use crate::model::note::NoteError;
 use crate::signing;
 
@@ -35,6 +36,8 @@ pub enum ServeError {
     Clients(#[from] ClientsError),
     #[error(transparent)]
     Providers(#[from] ProvidersError),
+    #[error("--event-receivers-file")]
+    Receivers(#[from] ReceiversError),
     #[error("--geo-database")]
     GeoDatabase(#[from] DatabaseError),
 }

@@ -9,7 +9,7 @@ use store::{Observer, WriteError};
 
 use crate::base::connections;
 use crate::base::metrics::{Counters, Gauge};
-use crate::domain::{feed, hijack, provider_events, regions, revocations, sessions, status_lists};
+use crate::domain::{feed, hijack, provider_events, regions, revocations, sessions, status_lists, transmitter};
 use crate::{http, signing};
 
 /// The counters of every part, to be handed out.
@@ -22,6 +22,7 @@ pub struct Metrics {
     pub oauth: http::oauth2::Metrics,
     pub provider_requests: http::provider_events::Metrics,
     pub provider_events: provider_events::Metrics,
+    pub transmitter: transmitter::Metrics,
     pub signing: signing::Metrics,
     pub sessions: Counters,
     pub status_lists: Counters,
@@ -59,6 +60,7 @@ impl Metrics {
             oauth: http::oauth2::Metrics::default(),
             provider_requests: http::provider_events::Metrics::default(),
             provider_events: provider_events::Metrics::default(),
+            transmitter: transmitter::Metrics::default(),
             signing: signing::Metrics::default(),
             sessions: sessions::event_counters(),
             status_lists: status_lists::event_counters(),
@@ -81,6 +83,7 @@ impl Metrics {
         self.status_lists.register(&mut registry, "status_lists", "Lists of revoked JWTs by event");
         self.provider_requests.register(&mut registry);
         self.provider_events.register(&mut registry);
+        self.transmitter.register(&mut registry);
         self.signing.register(&mut registry);
         let help = "Unauthenticated connections closed to accept another one, by the bound that was reached";
         self.closed_connections.register(&mut registry, "connections_ended", help);

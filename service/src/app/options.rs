@@ -4,6 +4,7 @@
 
 mod admin;
 mod changes;
+mod event_receivers;
 mod file_store;
 mod join;
 mod named_store;
@@ -29,11 +30,13 @@ use crate::domain::clients::{self, ClientsError};
 use crate::domain::provider_events::{Provider, Providers, ProvidersError};
 use crate::domain::regions::{EXTRA_TTL, Peer, PeerError};
 use crate::domain::revocations::Policy;
+use crate::domain::transmitter::{EventType, Receivers};
 use crate::domain::{feed, hijack};
 use crate::http::admin::{AdminToken, AdminTokenError};
 use crate::signing::{KeySource, UriError};
 pub use admin::AdminOptions;
 pub use changes::RELOADED_OPTIONS;
+pub use event_receivers::{EventReceiverOptions, EventReceiversFileError};
 pub use file_store::{FileStore, only_redis_to_create};
 pub use join::JoinOptions;
 pub use named_store::NamedStore;
@@ -201,6 +204,8 @@ pub struct Options {
     pub join: JoinOptions,
     #[command(flatten)]
     pub sightings: SightingOptions,
+    #[command(flatten)]
+    pub event_receivers: EventReceiverOptions,
 }
 
 /// Options that cannot be used together, or a file of theirs that cannot be used.
@@ -226,6 +231,8 @@ pub enum OptionsError {
     Providers(#[from] ProvidersError),
     #[error(transparent)]
     SightingsFile(#[from] SightingsFileError),
+    #[error(transparent)]
+    EventReceiversFile(#[from] EventReceiversFileError),
     #[error(transparent)]
     Clients(#[from] ClientsError),
     #[error("`token-claims` of `{0}` is given twice")]
@@ -266,6 +273,8 @@ pub struct Files {
     pub join_secrets: Vec<Secret>,
     /// `None`: there is no hijack detection.
     pub sightings: Option<hijack::Settings>,
+    /// `None`: no security events are sent.
+    pub receivers: Option<Receivers>,
 }
 
 impl Options {
@@ -293,16 +302,24 @@ impl Options {
     /// # Errors
     /// A file that cannot be used.
     pub fn read_files(&self) -> Result<Files, OptionsError> {
-        secret_files::check_roles(&self.secret_files, &self.admin_token_file)?;
+        let of_filters: Vec<PathBuf> =
+            self.secret_files.iter().chain(&self.sessions.agent_secret_file).cloned().collect();
+        secret_files::check_roles(&of_filters, &self.admin_token_file)?;
         let providers = self.providers_file.as_deref().map(providers_file::read).transpose()?.unwrap_or_default();
         providers.check(&[])?;
         let more = self.key_files()?;
         let clients = self.sessions.clients_file.as_deref().map(clients::secret_files).transpose()?.unwrap_or_default();
         let sightings = self.sightings.settings()?;
         let webhook = sightings.as_ref().and_then(hijack::Settings::token_file);
-        let of_clients = clients.iter().map(PathBuf::as_path).chain(webhook);
+        let receivers = self.event_receivers.receivers(self.sessions.session_issuer.as_deref())?;
+        let has_receiver = receivers.as_ref().is_some_and(|receivers| receivers.get(EventType::RiskLevelChange));
+        if !has_receiver && sightings.as_ref().is_some_and(hijack::Settings::sends_events) {
+            return Err(EventReceiversFileError::NoReceiver.into());
+        }
+        let of_receivers = receivers.iter().flat_map(Receivers::token_files);
+        let of_clients = clients.iter().map(PathBuf::as_path).chain(webhook).chain(of_receivers);
         let theirs = providers.providers.iter().flat_map(Provider::secret_files).chain(of_clients);
-        let ours = self.secret_files.iter().chain(&self.sessions.session_secret_files).chain([&self.admin_token_file]);
+        let ours = of_filters.iter().chain(&self.sessions.session_secret_files).chain([&self.admin_token_file]);
         for join in &self.join.join_secret_files {
             let secret = secret_files::read(join)?;
             for other in ours.clone() {
@@ -333,6 +350,7 @@ impl Options {
             providers,
             join_secrets: self.join.secrets()?,
             sightings,
+            receivers,
         })
     }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
 use store::Stores;
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use wire::DerivedKeys;
 
@@ -17,9 +18,10 @@ use crate::domain::hijack::{self, Hijack, Places};
 use crate::domain::issuers::Issuers;
 use crate::domain::provider_events::{self, LoadedProviders, ProviderEvents};
 use crate::domain::regions::{self, OurFacts, Peer, Regions, Serving, StoresSeen};
-use crate::domain::revocations::Revocations;
+use crate::domain::revocations::{self, Revocations};
 use crate::domain::sessions::{self, Sessions};
 use crate::domain::status_lists::{self, StatusLists};
+use crate::domain::transmitter::Transmitter;
 use crate::model::note::NoteCipher;
 use crate::model::session_keys::Ring;
 use crate::signing::{self, Signing, TokenLimits};
@@ -56,6 +58,17 @@ pub struct Parts {
     pub audit: Arc<Audit>,
     pub sessions: Option<Arc<Sessions>>,
     pub hijack: Option<Arc<Hijack>>,
+    pub transmitter: Arc<Transmitter>,
+}
+
+impl Parts {
+    /// What sends in the background, until the service stops or other parts take the place of these.
+    pub fn start(&self, on_end: &watch::Receiver<bool>) {
+        if let Some(hijack) = &self.hijack {
+            hijack.start(on_end);
+        }
+        self.transmitter.start(on_end);
+    }
 }
 
 impl Lasting {
@@ -127,15 +140,23 @@ impl Parts {
         let ring_secrets = if files.session_secrets.is_empty() { &files.secrets } else { &files.session_secrets };
         let ring = Arc::new(Ring::new(ring_secrets));
         let audit = Arc::new(Audit::new(Arc::clone(&stores.audit), Arc::clone(&ring), options.admin.audit_retention));
-        let revocations = Arc::new(Revocations::new(
-            Arc::clone(&stores.revocations),
-            Arc::clone(&secrets),
+        let transmitter = match (&files.receivers, &options.sessions.session_issuer, signing) {
+            (Some(receivers), Some(issuer), Some(signing)) => {
+                Transmitter::new(receivers, issuer, signing, metrics.transmitter.clone(), work.clone())?
+            }
+            _ => Transmitter::default(),
+        };
+        let transmitter = Arc::new(transmitter);
+        let revocations = Arc::new(Revocations::new(revocations::Parts {
+            store: Arc::clone(&stores.revocations),
+            secrets: Arc::clone(&secrets),
             cipher,
-            Arc::clone(issuers),
-            options.revocation_policy(&files.providers),
-            metrics.revocations.clone(),
-            feed.nudge(),
-        ));
+            issuers: Arc::clone(issuers),
+            policy: options.revocation_policy(&files.providers),
+            written: metrics.revocations.clone(),
+            feed: feed.nudge(),
+            transmitter: Arc::clone(&transmitter),
+        }));
         let facts = OurFacts {
             keeps: options.retention(),
             future_iat_tolerance_seconds: options.future_iat_tolerance_seconds(),
@@ -154,6 +175,7 @@ impl Parts {
                 ring: Arc::clone(&ring),
                 revocations: Arc::clone(&revocations),
                 audit: Arc::clone(&audit),
+                transmitter: Arc::clone(&transmitter),
                 metrics: metrics.hijack.clone(),
                 work: work.clone(),
             };
@@ -173,6 +195,7 @@ impl Parts {
             });
             let parts = sessions::Parts {
                 status_lists,
+                hijack: hijack.clone(),
                 signing,
                 clients,
                 ring,
@@ -185,7 +208,7 @@ impl Parts {
             };
             Arc::new(Sessions::new(config, parts))
         });
-        Ok(Self { secrets, facts, joins, revocations, audit, sessions, hijack })
+        Ok(Self { secrets, facts, joins, revocations, audit, sessions, hijack, transmitter })
     }
 }
 

@@ -71,9 +71,7 @@ impl Reloader {
         // Nothing fails from here on.
         lasting.issuers.configure(options.known_issuers(&files.providers));
         tasks.reconfigure(&parts, providers);
-        if let Some(hijack) = &parts.hijack {
-            hijack.start(&self.on_end);
-        }
+        parts.start(&self.on_end);
         let _ = state.data.routes.send_replace(routes::data(&options, lasting, tasks, &parts));
         let _ =
             state.admin.routes.send_replace(routes::admin(&options, files.admin_token.clone(), lasting, tasks, &parts));

@@ -20,7 +20,7 @@ use super::reload::{Reloader, Served, check};
 use super::routes;
 use super::tls::{Listener, ListenerConfig, ListenerTls};
 use crate::base::connections::{self, Limits};
-use crate::domain::hijack::{Hijack, Places};
+use crate::domain::hijack::Places;
 use crate::domain::provider_events::LoadedProviders;
 
 /// Longer than Envoy keeps an idle upstream connection (1 h): the side that closes first loses a request now and then, and
@@ -40,7 +40,8 @@ pub struct Service {
     store: OpenedStore,
     lasting: Arc<Lasting>,
     tasks: Arc<Tasks>,
-    hijack: Option<Arc<Hijack>>,
+    /// Those of the start. A reload starts its own.
+    parts: Parts,
     reloader: Arc<Reloader>,
     say_end: watch::Sender<bool>,
 }
@@ -108,9 +109,8 @@ impl Service {
         let (lasting, tasks) = (Arc::new(lasting), Arc::new(tasks));
         let lasts = (Arc::clone(&lasting), Arc::clone(&tasks));
         let (data, admin) = (Bound::new(data, &data_served), Bound::new(admin, &admin_served));
-        let reloader = Reloader::new(lasts, options, (data_served, admin_served), on_end);
-        let (hijack, reloader) = (parts.hijack, Arc::new(reloader));
-        Ok(Self { data, admin, limits, store, lasting, tasks, hijack, reloader, say_end })
+        let reloader = Arc::new(Reloader::new(lasts, options, (data_served, admin_served), on_end));
+        Ok(Self { data, admin, limits, store, lasting, tasks, parts, reloader, say_end })
     }
 
     /// Checks the options, and that the files and keys that they name can be used. Neither binds a listener nor asks Redis. A
@@ -135,7 +135,7 @@ impl Service {
     /// Serves until `stop` is done. Then requests in progress may take ten seconds more, those whose senders are gone five
     /// more, and the mirror another five to get what it lacks.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { data, admin, limits, store, lasting, tasks, hijack, reloader: _reloader, say_end } = self;
+        let Self { data, admin, limits, store, lasting, tasks, parts, reloader: _reloader, say_end } = self;
         let Lasting { feed, places, metrics, work, .. } = &*lasting;
         let (say_stop, on_stop) = watch::channel(false);
         let accept = |bound: Bound, idle| {
@@ -159,9 +159,9 @@ impl Service {
         if let Some(places) = places {
             work.spawn(Arc::clone(places).watch(on_end.clone()));
         }
-        if let Some(hijack) = hijack {
-            hijack.start(&on_end);
-        }
+        parts.start(&on_end);
+        // A reload takes their place.
+        drop(parts);
         tokio::join!(serving, stopping);
         say_end.send_replace(true);
         work.close();

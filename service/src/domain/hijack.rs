@@ -12,6 +12,7 @@ mod signal;
 mod webhook;
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,12 +21,13 @@ use store::{Claim, ReplayGuard, SightingStore, StoreError, WriteError};
 use tokio::sync::Semaphore;
 use tokio::sync::watch::Receiver;
 use tokio_util::task::TaskTracker;
-use wire::sightings::{Client, Reported, Sighting};
+use wire::sightings::{Client, Names, Reported, Sighting};
 use wire::{DerivedKeys, Kind, RevocationKey};
 
 use crate::base::clock::{unix_millis, unix_seconds};
 use crate::domain::audit::Audit;
 use crate::domain::revocations::Revocations;
+use crate::domain::transmitter::Transmitter;
 use crate::model::session_keys::Ring;
 use history::History;
 pub use metrics::{Metrics, ReportResult};
@@ -47,6 +49,7 @@ const TRIES: u32 = 4;
 #[derive(Debug)]
 pub struct Hijack {
     settings: Settings,
+    secrets: Arc<[DerivedKeys]>,
     /// The users whose sessions are not judged, under each live secret.
     exempt: HashSet<RevocationKey>,
     places: Option<Arc<Places>>,
@@ -67,8 +70,16 @@ pub struct Parts {
     pub ring: Arc<Ring>,
     pub revocations: Arc<Revocations>,
     pub audit: Arc<Audit>,
+    pub transmitter: Arc<Transmitter>,
     pub metrics: Metrics,
     pub work: TaskTracker,
+}
+
+/// The client that a session was made for.
+#[derive(Debug, Default)]
+pub struct Origin {
+    pub address: Option<IpAddr>,
+    pub user_agent: Option<String>,
 }
 
 /// A sighting with signals.
@@ -78,6 +89,8 @@ pub struct Alarm {
     pub kind: Kind,
     pub session: RevocationKey,
     pub user: Option<RevocationKey>,
+    /// What is behind these keys, if the filter says it.
+    pub names: Option<Box<Names>>,
     /// The last client before, and this one.
     pub before: Client,
     pub now: Client,
@@ -94,10 +107,10 @@ impl Hijack {
             parts.secrets.iter().map(move |derived| derived.revocation_key(Kind::User, &subject.issuer, id))
         });
         let exempt = users.collect();
-        let Parts { secrets: _, store, replay_guard, ring, revocations, audit, metrics, work } = parts;
-        let reaction = Reaction::new(&settings, revocations, audit, metrics.clone());
+        let Parts { secrets, store, replay_guard, ring, revocations, audit, transmitter, metrics, work } = parts;
+        let reaction = Reaction::new(&settings, revocations, audit, transmitter, metrics.clone());
         let judging = Arc::new(Semaphore::new(MAX_REPORTS));
-        Self { settings, exempt, places, store, replay_guard, ring, reaction, metrics, judging, work }
+        Self { settings, secrets, exempt, places, store, replay_guard, ring, reaction, metrics, judging, work }
     }
 
     /// Sends what goes to the webhook, until `stop`, or until all is sent that was taken before another one took this one's place.
@@ -134,7 +147,27 @@ impl Hijack {
         ReportResult::Judged
     }
 
-    async fn judge(&self, sighting: Sighting, secret: usize) {
+    /// Remembers from where a session was made, so that its first use is compared with that.
+    pub async fn made(&self, issuer: &str, sid: &str, subject: &str, origin: &Origin) {
+        if origin.address.is_none() && origin.user_agent.is_none() {
+            return;
+        }
+        for (secret, derived) in self.secrets.iter().enumerate() {
+            let user = derived.revocation_key(Kind::User, issuer, subject.as_bytes());
+            let agent = origin.user_agent.as_ref().map(|agent| Client::agent_of(derived, agent.as_bytes()));
+            let client = Client { network: origin.address.map(Client::network_of), agent, ..Client::default() };
+            let session = derived.revocation_key(Kind::Session, issuer, sid.as_bytes());
+            let (kind, user) = (Kind::Session, Some(user));
+            self.judge(Sighting { kind, session, user, age_millis: 0, client, names: None }, secret).await;
+        }
+    }
+
+    async fn judge(&self, mut sighting: Sighting, secret: usize) {
+        let are_right =
+            |names: &Names| self.secrets.get(secret).is_some_and(|derived| names.are_of(&sighting, derived));
+        if !sighting.names.as_deref().is_none_or(are_right) {
+            sighting.names = None;
+        }
         if sighting.user.is_some_and(|user| self.exempt.contains(&user)) {
             return;
         }
@@ -170,8 +203,8 @@ impl Hijack {
             let record = self.ring.seal(self.ring.first(), &context, history.encode()).map_err(failed)?;
             let (session, keep) = (sighting.session, self.settings.keep);
             if self.store.replace_sightings(session, earlier.as_deref(), record, keep).await? {
-                let &Sighting { kind, user, .. } = sighting;
-                let alarm = Alarm { signals, kind, session, user, before, now, at: at / 1000, secret };
+                let Sighting { kind, user, names, .. } = sighting.clone();
+                let alarm = Alarm { signals, kind, session, user, names, before, now, at: at / 1000, secret };
                 return Ok((!alarm.signals.is_empty()).then_some(alarm));
             }
         }

@@ -12,7 +12,6 @@ mod claims;
 pub mod error;
 mod events;
 mod global_revocation;
-mod http_agent;
 mod jws;
 mod keys;
 mod logout;

@@ -14,7 +14,9 @@ use crate::base::clock::unix_seconds;
 use crate::base::metrics::Counters;
 use crate::domain::feed::Nudge;
 use crate::domain::issuers::{Issuers, Unknown};
+use crate::domain::transmitter::{self, Content, Initiator, Transmitter};
 use crate::model::note::{Note, NoteCipher};
+use crate::model::session::Data;
 pub use policy::Policy;
 pub use request::{NEVER, RevokeRequest, Terms};
 use store::{Durability, Ends, ListError, Revocation, RevocationStore, StoredRevocation, WriteError};
@@ -29,6 +31,21 @@ pub struct Revocations {
     policy: Policy,
     written: Counters,
     feed: Nudge,
+    transmitter: Arc<Transmitter>,
+}
+
+/// The parts of the service that they stand on.
+pub struct Parts {
+    pub store: Arc<dyn RevocationStore>,
+    pub secrets: Arc<[DerivedKeys]>,
+    pub cipher: NoteCipher,
+    pub issuers: Arc<Issuers>,
+    pub policy: Policy,
+    pub written: Counters,
+    pub feed: Nudge,
+    /// It is told of ended sessions and users, except of those that a provider has ended: two services that send to each
+    /// other would do so without end.
+    pub transmitter: Arc<Transmitter>,
 }
 
 /// What is in force after a revocation was written.
@@ -87,16 +104,9 @@ pub fn counters() -> Counters {
 }
 
 impl Revocations {
-    pub fn new(
-        store: Arc<dyn RevocationStore>,
-        secrets: Arc<[DerivedKeys]>,
-        cipher: NoteCipher,
-        issuers: Arc<Issuers>,
-        policy: Policy,
-        written: Counters,
-        feed: Nudge,
-    ) -> Self {
-        Self { store, secrets, cipher, issuers, policy, written, feed }
+    pub fn new(parts: Parts) -> Self {
+        let Parts { store, secrets, cipher, issuers, policy, written, feed, transmitter } = parts;
+        Self { store, secrets, cipher, issuers, policy, written, feed, transmitter }
     }
 
     pub fn policy(&self) -> &Policy {
@@ -130,6 +140,7 @@ impl Revocations {
         let written = self.store.revoke(revocations).await?;
         self.feed.written();
         self.written.count(request.subject.kind.name());
+        self.send_ended(&request.subject, None, key, by, request.reason.as_deref());
         let in_force = written.in_force.first().ok_or(WriteError::Unknown(StoreError::StoreFailed))?;
         Ok(Revoked {
             key,
@@ -170,16 +181,21 @@ impl Revocations {
     /// As for [`RevocationStore::revoke`].
     pub async fn end_session(
         &self,
-        issuer: &str,
-        sid: &str,
+        session: &Data,
         reason: Option<&str>,
         by: &str,
         ttl: Duration,
     ) -> Result<(), WriteError> {
-        let subject = Subject::known(Kind::Session, issuer, sid);
-        let request = RevokeRequest { ttl: Some(ttl), ..RevokeRequest::internal(subject, reason, &self.policy) };
+        let subject = Subject::known(Kind::Session, &session.iss, &session.sid);
+        let request =
+            RevokeRequest { ttl: Some(ttl), ..RevokeRequest::internal(subject.clone(), reason, &self.policy) };
         match self.revoke_all(&[request], by, None).await {
-            Ok(_) => Ok(()),
+            Ok(keys) => {
+                if let Some(key) = keys.first() {
+                    self.send_ended(&subject, Some(&session.sub), *key, by, reason);
+                }
+                Ok(())
+            }
             Err(RevokeError::Write(error)) => Err(error),
             Err(_) => Err(WriteError::NotWritten(StoreError::StoreFailed)),
         }
@@ -264,6 +280,22 @@ impl Revocations {
         }
         let written = self.store.lift(keys.clone()).await?;
         Ok((written.removed > 0).then_some(Lifted { keys, durability: written.durability }))
+    }
+
+    /// Tells receivers of events. `sub`: the user of a session, if known. Kinds that are neither sessions nor users have no
+    /// such event.
+    fn send_ended(&self, subject: &Subject, sub: Option<&str>, key: RevocationKey, by: &str, reason: Option<&str>) {
+        let Some(id) = subject.id().filter(|_| matches!(subject.kind, Kind::Session | Kind::User)) else { return };
+        let (sid, sub) = match subject.kind {
+            Kind::Session => (Some(id.to_owned()), sub.map(str::to_owned)),
+            _ => (None, Some(id.to_owned())),
+        };
+        let issuer = Some(subject.issuer().to_owned());
+        self.transmitter.send(&transmitter::Event {
+            subject: transmitter::Subject { kind: subject.kind, key, issuer, sub, sid },
+            content: Content::Ended { by: Initiator::of(by), reason: reason.map(str::to_owned) },
+            at: unix_seconds(),
+        });
     }
 
     fn open(&self, stored: StoredRevocation) -> Shown {

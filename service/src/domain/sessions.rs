@@ -12,6 +12,7 @@ mod view;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use futures_util::future::join_all;
 use jose::dpop::TargetUri;
 use tokio::sync::Semaphore;
@@ -24,6 +25,7 @@ use crate::base::metrics::Counters;
 use crate::base::throttle::Throttle;
 use crate::domain::audit::{Audit, REFUSALS_AUDITED_EVERY};
 use crate::domain::clients::Clients;
+use crate::domain::hijack::Hijack;
 use crate::domain::revocations::Revocations;
 use crate::domain::status_lists::StatusLists;
 use crate::model::field_error::FieldError;
@@ -62,6 +64,8 @@ pub struct Config {
     pub max_lifetime: Duration,
     /// The URL of the token endpoint as clients use it. `None`: proofs by DPoP do not count.
     pub token_url: Option<TargetUri>,
+    /// `None`: User-Agents are claimed by their SHA-256.
+    pub agent_secret: Option<hmac::Key>,
     /// How much longer than its session a revocation holds: filters' clocks differ from ours.
     pub revocation_margin: Duration,
 }
@@ -83,6 +87,8 @@ pub struct Sessions {
     doubted: Arc<Semaphore>,
     /// Of its JWTs, if lists are published.
     pub status_lists: Option<Arc<StatusLists>>,
+    /// It is told from where sessions are made.
+    hijack: Option<Arc<Hijack>>,
     /// Refresh tokens that another client presented, as they are written to the audit log.
     foreign_tokens: Throttle,
 }
@@ -99,6 +105,7 @@ pub struct Parts {
     pub revocations: Arc<Revocations>,
     pub audit: Arc<Audit>,
     pub status_lists: Option<Arc<StatusLists>>,
+    pub hijack: Option<Arc<Hijack>>,
     pub events: Counters,
 }
 
@@ -162,6 +169,7 @@ impl Sessions {
             revocations,
             audit,
             status_lists,
+            hijack,
             events,
         } = parts;
         let limit = |most| Arc::new(Semaphore::new(most));
@@ -177,6 +185,7 @@ impl Sessions {
             audit,
             events,
             status_lists,
+            hijack,
             touches: limit(MAX_TOUCHES),
             ending: limit(MAX_ENDING),
             doubted: limit(MAX_ENDING),
@@ -206,7 +215,7 @@ impl Sessions {
                 FieldError::new("claims.status", "is set by the service, because it has --status-list-url").into()
             );
         }
-        let (now, at) = (unix_seconds(), self.ring.first());
+        let (now, at, made_from) = (unix_seconds(), self.ring.first(), new.made_from);
         let sid = Sid::random().map_err(|_| SessionError::Randomness)?;
         let data = Data {
             sid: sid.to_string(),
@@ -242,6 +251,9 @@ impl Sessions {
             // If it stays, it expires by itself.
             let _ = store.forget(at, sid, &data).await;
             return Err(error);
+        }
+        if let Some(hijack) = &self.hijack {
+            hijack.made(&data.iss, &data.sid, &data.sub, &made_from).await;
         }
         self.events.count(SessionEvent::Created.name());
         Ok(self.tokens(issued, refresh, &data, u64::MAX, None))

@@ -11,8 +11,8 @@ use wire::{Answer, Cidr, Kind, Kinds, Retention, RevocationKey};
 use crate::support::*;
 
 const SOON: Duration = Duration::from_secs(5);
-const HOME: &str = "203.0.113.0/24";
-const ELSEWHERE: &str = "198.51.100.0/24";
+pub const HOME: &str = "203.0.113.0/24";
+pub const ELSEWHERE: &str = "198.51.100.0/24";
 
 fn started_with(settings: &str) -> (Redis, Running) {
     let redis = Redis::start();
@@ -21,24 +21,24 @@ fn started_with(settings: &str) -> (Redis, Running) {
     (redis, running)
 }
 
-fn sighting(sid: &str, network: &str) -> Sighting {
+pub fn sighting(sid: &str, network: &str) -> Sighting {
     let client = Client { network: Cidr::parse(network), ..Client::default() };
     let (session, user) = (key(Kind::Session, sid), Some(key(Kind::User, &format!("user-{sid}"))));
-    Sighting { kind: Kind::Session, session, user, age_millis: 0, client }
+    Sighting { kind: Kind::Session, session, user, age_millis: 0, client, names: None }
 }
 
-fn report_at(now_seconds: u64, sightings: &[Sighting]) -> Report {
+pub fn report_at(now_seconds: u64, sightings: &[Sighting]) -> Report {
     let needs = Needs { now_seconds, ..needs() };
     Report::new(&secret(1).derive(), nonce(), needs, sightings)
 }
 
-fn send(service: &Running, report: &Report) -> bool {
+pub fn send(service: &Running, report: &Report) -> bool {
     let (status, body) = service.post_bytes(PATH, report.bytes());
     report.is_taken(&secret(1).derive(), status, &body).expect("the reply must be authentic")
 }
 
 /// Reports one after the other, so that they are judged in this order.
-fn see(service: &Running, sid: &str, networks: &[&str]) {
+pub fn see(service: &Running, sid: &str, networks: &[&str]) {
     for network in networks {
         let before = metric(service, "sighting_reports_total{result=\"judged\"}");
         assert!(send(service, &report_at(now(), &[sighting(sid, network)])));
@@ -48,7 +48,7 @@ fn see(service: &Running, sid: &str, networks: &[&str]) {
     }
 }
 
-fn metric(service: &Running, series: &str) -> u64 {
+pub fn metric(service: &Running, series: &str) -> u64 {
     let (_, text) = service.admin_text("GET", "/metrics", Some(ADMIN), "");
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("portcullis_{series} ")));
     line.unwrap_or_else(|| panic!("no {series} in {text}")).parse().unwrap()
@@ -75,6 +75,31 @@ fn a_session_that_is_used_from_another_network_ends_and_no_other_does() {
     let reason: Value = serde_json::from_str(entry["reason"].as_str().unwrap()).unwrap();
     assert_eq!((&reason["before"]["network"], &reason["now"]["network"]), (&HOME.into(), &ELSEWHERE.into()));
     assert_eq!(reason["user"], key(Kind::User, "user-stolen").to_string());
+}
+
+#[test]
+fn a_thief_who_is_first_to_use_a_session_is_found_if_it_is_known_where_it_was_made() {
+    let redis = Redis::start();
+    let settings = file(&redis, "hijack.yaml", b"signals: { network: [end] }");
+    let ours = "https://sessions.example";
+    let more = ["--session-issuer", ours, "--session-audience", "api", "--sightings-file", settings.to_str().unwrap()];
+    let service = Running::start(options_with(&redis, &more));
+    let used_first = |made_from: Value| {
+        let body = serde_json::json!({ "subject": "alice", "made_from": made_from });
+        let (status, made) = service.admin("POST", "/v1/sessions", &body.to_string());
+        assert_eq!(status, 201, "{made}");
+        let sid = made["sid"].as_str().unwrap();
+        let session = secret(1).derive().revocation_key(Kind::Session, ours, sid.as_bytes());
+        let first = Sighting { session, ..sighting(sid, ELSEWHERE) };
+        assert!(send(&service, &report_at(now(), &[first])));
+        session
+    };
+    let unknown = used_first(serde_json::json!({}));
+    let at_home = used_first(serde_json::json!({ "address": "198.51.100.77" }));
+    let stolen = used_first(serde_json::json!({ "address": "203.0.113.9", "user_agent": "curl/8.0" }));
+    eventually(SOON, || is_dead(&service, stolen).then_some(()));
+    assert_eq!(service.check(&[unknown, at_home]), Ok(vec![Answer::Live; 2]));
+    assert_eq!(metric(&service, "hijack_signals_total{signal=\"network\"}"), 1);
 }
 
 #[test]
@@ -201,7 +226,7 @@ fn take_one(listener: &TcpListener) -> (String, Value) {
 fn a_webhook_gets_each_alarm_with_its_token() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let redis = Redis::start();
-    let token = file(&redis, "webhook-token", b"a token\n");
+    let token = file(&redis, "webhook-token", b"a-token\n");
     let settings = format!(
         "signals: {{ network: [webhook] }}\nwebhook: {{ url: 'http://{}/alarms', token_file: '{}' }}\n",
         listener.local_addr().unwrap(),
@@ -211,7 +236,7 @@ fn a_webhook_gets_each_alarm_with_its_token() {
     let service = Running::start(options_with(&redis, &["--sightings-file", settings.to_str().unwrap()]));
     see(&service, "one", &[HOME, ELSEWHERE]);
     let (head, alarm) = take_one(&listener);
-    assert!(head.starts_with("post /alarms ") && head.contains("authorization: bearer a token\r\n"), "{head}");
+    assert!(head.starts_with("post /alarms ") && head.contains("authorization: bearer a-token\r\n"), "{head}");
     assert_eq!((&alarm["signals"][0], &alarm["ends"]), (&"network".into(), &false.into()));
     eventually(SOON, || (metric(&service, "hijack_actions_total{result=\"sent\"}") == 1).then_some(()));
 }

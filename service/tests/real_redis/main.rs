@@ -19,6 +19,7 @@ mod provider_events;
 #[allow(dead_code, reason = "shared with the tests of the store")]
 #[path = "../../../store/redis/tests/real_redis/redis.rs"]
 mod redis;
+mod sent_events;
 mod sessions;
 mod store;
 mod support;

@@ -20,6 +20,7 @@ fn full() -> Sighting {
             country: Some(*b"DE"),
             place: Place::new(5252, -1341),
         },
+        names: None,
     }
 }
 
@@ -30,6 +31,7 @@ fn empty() -> Sighting {
         user: None,
         age_millis: 0,
         client: Client::default(),
+        names: None,
     }
 }
 
@@ -55,11 +57,41 @@ fn a_report_is_read_as_it_was_made() {
 
 #[test]
 fn as_many_as_fit_are_sent_and_read() {
-    let many = vec![full(); MAX_SIGHTINGS + 1];
+    let name = "é".repeat(200);
+    let name = &name[..254];
+    let named = Names::new(&format!("{name}."), Some(&format!("{name}.")), Some(&format!("{name}."))).unwrap();
+    let many = vec![Sighting { names: Some(named.into()), ..full() }; MAX_SIGHTINGS + 1];
     let sent = report(&many);
     assert_eq!(sent.bytes().len(), MAX_REPORT_BYTES);
     assert_eq!(Reported::read(&[derived(1)], sent.bytes()).unwrap().sightings().len(), MAX_SIGHTINGS);
     assert!(matches!(Reported::read(&[derived(1)], report(&[]).bytes()), Err(QuestionError::Count)));
+}
+
+#[test]
+fn names_are_sent_if_they_are_there_and_are_those_of_the_keys() {
+    let keys = derived(1);
+    let named = Sighting {
+        session: keys.revocation_key(Kind::Session, "https://i", b"s"),
+        user: Some(keys.revocation_key(Kind::User, "https://i", b"u")),
+        names: Names::new("https://i", Some("s"), Some("u")).map(Box::new),
+        ..full()
+    };
+    let without_user = Sighting { names: Names::new("https://i", Some("s"), None).map(Box::new), ..named.clone() };
+    let all = [named.clone(), full(), without_user];
+    let sent = report(&all);
+    let read = Reported::read(&[derived(1)], sent.bytes()).unwrap();
+    assert_eq!(read.sightings(), all);
+    let plain = report(&[full()]);
+    assert_eq!((&sent.bytes()[..4], &plain.bytes()[..4]), (&b"PCS3"[..], &b"PCS1"[..]));
+    let fits = |issuer: &str, session, user| Names::new(issuer, session, user).unwrap().are_of(&named, &keys);
+    assert!(fits("https://i", Some("s"), Some("u")) && fits("https://i", None, Some("u")));
+    for (issuer, session, user) in [("https://j", "s", "u"), ("https://i", "t", "u"), ("https://i", "s", "v")] {
+        assert!(!fits(issuer, Some(session), Some(user)), "{issuer} {session} {user}");
+    }
+    let token = Sighting { kind: Kind::Token, ..named.clone() };
+    assert!(!token.names.as_ref().unwrap().are_of(&token, &keys), "a token is no session");
+    assert_eq!(Names::new(&"x".repeat(256), None, None), None);
+    assert_eq!(Names::new("https://i", Some(""), None), None);
 }
 
 #[test]
@@ -88,6 +120,18 @@ fn what_no_filter_writes_is_refused() {
     refused("a country in small letters", &|bytes| bytes[start + 72] = b'd');
     refused("a place beyond the pole", &|bytes| bytes[start + 74..start + 76].copy_from_slice(&9001i16.to_be_bytes()));
     refused("a byte too many", &|bytes| bytes.push(0));
+    // Of a sighting with names, after its client.
+    let named = Sighting { names: Names::new("i", Some("s"), None).map(Box::new), ..full() };
+    let end = start + SIGHTING;
+    let refused = |what: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let bytes = resigned(&report(std::slice::from_ref(&named)), change);
+        assert!(Reported::read(&[derived(1)], &bytes).is_err(), "{what}");
+    };
+    refused("a name longer than the report", &|bytes| bytes[end] = 9);
+    refused("a session without an issuer", &|bytes| {
+        bytes.splice(end..end + 2, [0]);
+    });
+    refused("bytes that are no text", &|bytes| bytes[end + 1] = 0xff);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 use super::{AdminOptions, JoinOptions, Options, SessionOptions, SightingOptions};
 
 /// The options that a running service takes anew, by their long names. Every other one needs a restart.
-pub const RELOADED_OPTIONS: [&str; 28] = [
+pub const RELOADED_OPTIONS: [&str; 30] = [
     "access-lifetime",
     "admin-client-ca",
     "admin-client-name",
@@ -11,10 +11,12 @@ pub const RELOADED_OPTIONS: [&str; 28] = [
     "admin-tls-cert",
     "admin-tls-key",
     "admin-token-file",
+    "agent-secret-file",
     "allow-readable-secrets",
     "audit-retention",
     "client-ca",
     "clients-file",
+    "event-receivers-file",
     "issuer",
     "join-secret-file",
     "max-requests",
@@ -36,8 +38,9 @@ pub const RELOADED_OPTIONS: [&str; 28] = [
 const DATA_TLS: [&str; 3] = ["tls-cert", "tls-key", "client-ca"];
 const ADMIN_TLS: [&str; 5] =
     ["admin-tls-cert", "admin-tls-key", "admin-client-ca", "admin-client-name", "admin-require-certificate"];
-const SESSIONS: [&str; 8] = [
+const SESSIONS: [&str; 9] = [
     "access-lifetime",
+    "agent-secret-file",
     "clients-file",
     "refresh-grace",
     "session-audience",
@@ -67,6 +70,7 @@ impl Options {
                 sightings_file: new.sightings.sightings_file.clone(),
                 ..self.sightings.clone()
             },
+            event_receivers: new.event_receivers.clone(),
             ..self.clone()
         };
         // A listener speaks TLS, or does not, from its start on.
@@ -110,6 +114,7 @@ impl SessionOptions {
             token_url: new.token_url.clone(),
             status_list_ttl: new.status_list_ttl,
             clients_file: new.clients_file.clone(),
+            agent_secret_file: new.agent_secret_file.clone(),
             session_secret_files: new.session_secret_files.clone(),
             ..self.clone()
         }

@@ -1,12 +1,13 @@
 //! The options about sessions that the service makes.
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use clap::Args;
 use jose::dpop::TargetUri;
-use wire::Secret;
+use wire::{Secret, SecretTooShort};
 
-use super::secret_files::read_secrets;
+use super::secret_files::{self, SecretFileError, read_secrets};
 use super::{OptionsError, values};
 use crate::domain::sessions::Config;
 use crate::domain::status_lists;
@@ -75,6 +76,10 @@ pub struct SessionOptions {
     /// How old what a reader of a status list knows may be; 2s to 1h.
     #[arg(long, env = "PORTCULLIS_STATUS_LIST_TTL", value_name = "TIME", default_value = "60s", value_parser = values::status_list_ttl)]
     pub status_list_ttl: Duration,
+    /// A file with a secret, at least 32 bytes, that filters have in `binding.user_agent.secret_env`. A session that is made
+    /// for a User-Agent then has its HMAC in the claim `user_agent_hmac`, in place of `user_agent_sha256`.
+    #[arg(long, env = "PORTCULLIS_AGENT_SECRET_FILE", value_name = "PATH", requires = "session_issuer")]
+    pub agent_secret_file: Option<PathBuf>,
     /// A JSON file with the clients that may introspect, refresh and revoke. Read again when it changes.
     #[arg(long, env = "PORTCULLIS_CLIENTS_FILE", value_name = "PATH", requires = "session_issuer")]
     pub clients_file: Option<PathBuf>,
@@ -114,6 +119,7 @@ impl SessionOptions {
             refresh_grace: self.refresh_grace,
             max_lifetime,
             token_url: self.token_url.clone(),
+            agent_secret: self.agent_secret_file.as_deref().map(agent_key).transpose()?,
             revocation_margin,
         }))
     }
@@ -150,6 +156,18 @@ impl SessionOptions {
     /// A file that cannot be used, or one secret twice.
     pub fn secrets(&self) -> Result<Vec<Secret>, OptionsError> {
         read_secrets("session-secret-file", &self.session_secret_files)
+    }
+}
+
+/// The key of the HMACs of User-Agents: the bytes of the file, without spaces and line ends around them.
+fn agent_key(file: &Path) -> Result<hmac::Key, OptionsError> {
+    let text = secret_files::read(file)?;
+    match text.trim_ascii() {
+        bytes if bytes.len() < Secret::MIN_BYTES => {
+            let source = SecretTooShort(bytes.len());
+            Err(SecretFileError::Secret { path: file.to_path_buf(), source }.into())
+        }
+        bytes => Ok(hmac::Key::new(hmac::HMAC_SHA256, bytes)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the signals of a session lead to: counts, entries, lines, requests to a webhook, or its end.
+//! What the signals of a session lead to: counts, entries, lines, requests to a webhook, security events, or its end.
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use super::webhook::Webhook;
 use super::{Alarm, Metrics, Signal};
 use crate::domain::audit::{Audit, Event};
 use crate::domain::revocations::Revocations;
+use crate::domain::transmitter::{self, Content, Initiator, Subject, Transmitter};
 
 /// The author of entries and revocations.
 const BY: &str = "hijack detection";
@@ -25,6 +26,7 @@ pub struct Reaction {
     revocations: Arc<Revocations>,
     audit: Arc<Audit>,
     webhook: Option<Webhook>,
+    transmitter: Arc<Transmitter>,
     /// When the current minute began, and the sessions that were ended in it.
     ends: Mutex<(Option<Instant>, u32)>,
     metrics: Metrics,
@@ -60,9 +62,15 @@ struct Place<'a> {
 }
 
 impl Reaction {
-    pub fn new(settings: &Settings, revocations: Arc<Revocations>, audit: Arc<Audit>, metrics: Metrics) -> Self {
+    pub fn new(
+        settings: &Settings,
+        revocations: Arc<Revocations>,
+        audit: Arc<Audit>,
+        transmitter: Arc<Transmitter>,
+        metrics: Metrics,
+    ) -> Self {
         let webhook = settings.webhook.clone().map(|settings| Webhook::new(settings, metrics.clone()));
-        Self { settings: settings.clone(), revocations, audit, webhook, ends: Mutex::default(), metrics }
+        Self { settings: settings.clone(), revocations, audit, webhook, transmitter, ends: Mutex::default(), metrics }
     }
 
     pub fn start(&self, work: &TaskTracker, stop: &Receiver<bool>) {
@@ -101,6 +109,11 @@ impl Reaction {
                     true => continue,
                     false => ActionResult::NotSent,
                 },
+                // Counted by the transmitter.
+                Action::Event => {
+                    self.transmitter.send(&event(&alarm, Content::AtRisk(names(&alarm.signals).join(", "))));
+                    continue;
+                }
                 Action::StepUp => self.demand_login(&alarm).await,
                 Action::End => self.end(&alarm).await,
             };
@@ -112,7 +125,10 @@ impl Reaction {
         let reason = reason(alarm);
         let ended = self.revocations.revoke_key(alarm.secret, alarm.kind, alarm.session, &reason, BY).await;
         match ended {
-            Ok(()) => ActionResult::Ended,
+            Ok(()) => {
+                self.transmitter.send(&event(alarm, Content::Ended { by: Initiator::Policy, reason: Some(reason) }));
+                ActionResult::Ended
+            }
             Err(error) => {
                 tracing::error!(%error, session = %alarm.session, "a hijacked session could not be ended");
                 ActionResult::NotEnded
@@ -147,6 +163,18 @@ fn names(signals: &[Signal]) -> Vec<&'static str> {
 
 fn reason(alarm: &Alarm) -> String {
     format!("signs of a hijacked session: {}", names(&alarm.signals).join(", "))
+}
+
+fn event(alarm: &Alarm, content: Content) -> transmitter::Event {
+    let names = alarm.names.as_deref();
+    let subject = Subject {
+        kind: alarm.kind,
+        key: alarm.session,
+        issuer: names.map(|names| names.issuer.clone()),
+        sub: names.and_then(|names| names.user.clone()),
+        sid: names.and_then(|names| names.session.clone()),
+    };
+    transmitter::Event { subject, content, at: alarm.at }
 }
 
 fn entry(alarm: &Alarm, text: &str) -> Event {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 use wire::Cidr;
 
 use super::signal::Signal;
+use crate::base::http_agent::is_protected;
 
 /// Everything has a default: an empty file counts signals and does nothing else.
 #[derive(Debug, Clone, Deserialize)]
@@ -46,6 +47,8 @@ pub enum Action {
     Log,
     /// A request to `webhook`.
     Webhook,
+    /// A security event to the receivers of `risk-level-change`.
+    Event,
     /// The user must log in again before the session is used further.
     StepUp,
     /// The session is revoked.
@@ -110,6 +113,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Does a signal lead to a security event?
+    pub fn sends_events(&self) -> bool {
+        self.signals.values().flatten().any(|action| *action == Action::Event)
+    }
+
     /// The secret that the webhook gets.
     pub fn token_file(&self) -> Option<&Path> {
         self.webhook.as_ref()?.token_file.as_deref()
@@ -147,7 +155,7 @@ impl Settings {
         let uses_webhook = self.signals.values().any(|actions| actions.contains(&Action::Webhook));
         match &self.webhook {
             None if uses_webhook => return wrong("webhook", "is missing, and a signal leads to it".into()),
-            Some(webhook) if !is_safe(&webhook.url) => {
+            Some(webhook) if !is_protected(&webhook.url) => {
                 return wrong("webhook.url", "must begin with https://, or be an http:// URL of this host".into());
             }
             None | Some(_) => {}
@@ -162,12 +170,6 @@ impl Settings {
     pub fn actions(&self, signal: Signal) -> &[Action] {
         self.signals.get(&signal).map(Vec::as_slice).unwrap_or_default()
     }
-}
-
-fn is_safe(url: &str) -> bool {
-    let Ok(uri) = url.parse::<axum::http::Uri>() else { return false };
-    let is_here = matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    uri.host().is_some() && (uri.scheme_str() == Some("https") || (uri.scheme_str() == Some("http") && is_here))
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

@@ -14,8 +14,10 @@ use axum::http::Uri;
 use jose::Algorithm;
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
+use ureq::Agent;
 use wire::issuer_matches;
 
+use crate::base::http_agent;
 use crate::base::limits::MAX_SKEW;
 pub use events::{Events, Opaque};
 pub use global_revocation::GlobalRevocation;
@@ -147,6 +149,14 @@ impl Providers {
 }
 
 impl Provider {
+    /// The HTTP client for it. `limit` is for one request and its answer.
+    ///
+    /// # Errors
+    /// The CA file cannot be used.
+    pub fn agent(&self, limit: Duration) -> Result<Agent, ProvidersError> {
+        http_agent::new(self.ca_file.as_deref(), limit).map_err(|message| ProvidersError::new("ca_file", message))
+    }
+
     fn check(&self, issuers: &[String]) -> Result<(), ProvidersError> {
         let wrong = |field: &str, message: String| Err(ProvidersError::new(field, message));
         text("issuer", &self.issuer)?;

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use ureq::Agent;
 
 use super::error::Unavailable;
-use super::http_agent;
 use super::keys::{self, KeySet};
 use super::providers::{Discovery, Provider, ProvidersError};
+use crate::base::http_agent;
 use crate::base::signature::AwsLcKey;
 use crate::base::token_bucket::Bucket;
 
@@ -57,7 +57,7 @@ impl Source {
     /// # Errors
     /// The CA file cannot be used.
     pub fn new(provider: &Provider) -> Result<Self, ProvidersError> {
-        let fetcher = Fetcher { agent: http_agent::new(provider, provider.timeout)?, provider: provider.clone() };
+        let fetcher = Fetcher { agent: provider.agent(provider.timeout)?, provider: provider.clone() };
         let searches = Bucket::new(BURST, provider.cool_down);
         Ok(Self {
             fetcher: Arc::new(fetcher),

@@ -50,6 +50,14 @@ impl Subject {
         &self.issuer
     }
 
+    /// `None`: an issuer alone, or a token without `jti`.
+    pub fn id(&self) -> Option<&str> {
+        match &self.id {
+            Id::Text(id) => Some(id),
+            Id::None | Id::SigningInput(_) => None,
+        }
+    }
+
     /// What a revocation of it ends, in words. `before` is the time that it compares with.
     pub fn ends_what(&self, before: Option<u64>) -> String {
         let what = match self.kind {

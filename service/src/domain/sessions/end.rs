@@ -58,7 +58,7 @@ impl Sessions {
         // Also if that failed: filters see the revocation. The session's tokens do not outlive it, so the revocation need not.
         let left = kept.data.ends.saturating_sub(unix_seconds());
         let ttl = Duration::from_secs(left) + self.config.revocation_margin;
-        self.revocations.end_session(&kept.data.iss, &kept.data.sid, reason, by, ttl).await?;
+        self.revocations.end_session(&kept.data, reason, by, ttl).await?;
         marked?;
         // The record is marked as ended, and expires by itself.
         if let Err(error) = store.forget(kept.at, kept.sid, &kept.data).await {

@@ -1,16 +1,19 @@
 //! The session that is asked for, judged against what the operator configured.
+use std::net::IpAddr;
 use std::time::Duration;
 
-use aws_lc_rs::digest;
+use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use wire::Cidr;
+use wire::sightings::Client;
 
 use super::Config;
 use crate::base::limits::{MAX_DURATION, MAX_REASON};
+use crate::domain::hijack::Origin;
 use crate::model::field_error::FieldError;
 use crate::model::session::{Audience, Format, MAX_SCOPES};
 
@@ -25,6 +28,8 @@ const MAX_ADDRESSES: usize = 64;
 pub const ADDRESSES: &str = "client_addresses";
 /// The claim with the base64url SHA-256 of the User-Agent; for the filter's `binding.user_agent`.
 pub const USER_AGENT: &str = "user_agent_sha256";
+/// The same by HMAC-SHA-256, with `--agent-secret-file`; for `binding.user_agent` with that secret.
+pub const USER_AGENT_HMAC: &str = "user_agent_hmac";
 /// Set by us, or by introspection (RFC 7662 section 2.2).
 const OURS: &[&str] = &[
     "iss",
@@ -48,6 +53,7 @@ const OURS: &[&str] = &[
     "events",
     ADDRESSES,
     USER_AGENT,
+    USER_AGENT_HMAC,
 ];
 
 /// A session to create. Durations are a whole number and a unit: `30s`, `15m`, `8h`, `7d`.
@@ -80,6 +86,9 @@ pub struct CreateSession {
     pub auth_time: Option<u64>,
     #[serde(default)]
     pub binding: CreateBinding,
+    /// The client that logged in. Hijack detection (`--sightings-file`) compares the first use of the session with it.
+    #[serde(default)]
+    pub made_from: MadeFrom,
     /// For the audit log.
     pub reason: Option<String>,
 }
@@ -91,13 +100,26 @@ pub struct CreateBinding {
     /// Addresses or CIDR blocks; the claim `client_addresses`.
     #[serde(default)]
     pub addresses: Vec<String>,
-    /// The client's User-Agent, as it sends it; its SHA-256 becomes the claim `user_agent_sha256`.
+    /// The client's address. Its network (24 bits of IPv4, 56 of IPv6) is added to the claim `client_addresses`.
+    pub network: Option<String>,
+    /// The client's User-Agent, as it sends it; its SHA-256 becomes the claim `user_agent_sha256`, or with
+    /// `--agent-secret-file` its HMAC the claim `user_agent_hmac`.
     pub user_agent: Option<String>,
     /// base64url SHA-256 of the client certificate's DER; the claim `cnf.x5t#S256` (RFC 8705 section 3.1).
     pub certificate: Option<String>,
     /// The RFC 7638 thumbprint of a key of the client, SHA-256 in base64url; the claim `cnf.jkt` (RFC 9449 section 6). Its
     /// tokens count with proofs of the key alone.
     pub jkt: Option<String>,
+}
+
+/// From where a session was made.
+#[derive(Deserialize, ToSchema, Default)]
+#[serde(deny_unknown_fields)]
+pub struct MadeFrom {
+    /// The address of the user's client.
+    pub address: Option<String>,
+    /// Its User-Agent, as it sends it.
+    pub user_agent: Option<String>,
 }
 
 /// What was asked for, with the defaults filled in.
@@ -115,6 +137,7 @@ pub struct NewSession {
     pub ends: u64,
     pub idle: Option<Duration>,
     pub access_lifetime: Duration,
+    pub made_from: Origin,
     pub reason: Option<String>,
 }
 
@@ -187,33 +210,48 @@ impl NewSession {
             aud,
             scopes,
             claims: asked.claims,
-            binding: binding(asked.binding)?,
+            binding: binding(asked.binding, config.agent_secret.as_ref())?,
             format,
             refresh: asked.refresh,
             auth_time,
             ends,
             idle,
             access_lifetime,
+            made_from: Origin {
+                address: asked
+                    .made_from
+                    .address
+                    .map(|address| parse_address("made_from.address", &address))
+                    .transpose()?,
+                user_agent: asked.made_from.user_agent,
+            },
             reason,
         })
     }
 }
 
-fn binding(asked: CreateBinding) -> Result<Map<String, Value>, FieldError> {
-    let mut claims = Map::new();
-    if !asked.addresses.is_empty() {
-        if asked.addresses.len() > MAX_ADDRESSES {
+fn binding(asked: CreateBinding, agent_secret: Option<&hmac::Key>) -> Result<Map<String, Value>, FieldError> {
+    let (mut claims, mut addresses) = (Map::new(), asked.addresses);
+    if let Some(address) = asked.network {
+        let network = Client::network_of(parse_address("binding.network", &address)?);
+        addresses.push(format!("{}/{}", network.network(), network.prefix()));
+    }
+    if !addresses.is_empty() {
+        if addresses.len() > MAX_ADDRESSES {
             return Err(FieldError::new("binding.addresses", format!("must be at most {MAX_ADDRESSES}")));
         }
-        if let Some(bad) = asked.addresses.iter().find(|block| Cidr::parse(block).is_none()) {
+        if let Some(bad) = addresses.iter().find(|block| Cidr::parse(block).is_none()) {
             let what = format!("has `{bad}`, which is not an address or a CIDR block without bits beyond its prefix");
             return Err(FieldError::new("binding.addresses", &what));
         }
-        claims.insert(ADDRESSES.to_owned(), asked.addresses.into());
+        claims.insert(ADDRESSES.to_owned(), addresses.into());
     }
     if let Some(agent) = asked.user_agent {
-        let hash = digest::digest(&digest::SHA256, agent.as_bytes());
-        claims.insert(USER_AGENT.to_owned(), URL_SAFE_NO_PAD.encode(hash).into());
+        let (claim, print) = match agent_secret {
+            None => (USER_AGENT, URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, agent.as_bytes()))),
+            Some(key) => (USER_AGENT_HMAC, URL_SAFE_NO_PAD.encode(hmac::sign(key, agent.as_bytes()))),
+        };
+        claims.insert(claim.to_owned(), print.into());
     }
     let mut confirmed = Map::new();
     for (field, member, digest) in [("certificate", "x5t#S256", asked.certificate), ("jkt", "jkt", asked.jkt)] {
@@ -228,6 +266,11 @@ fn binding(asked: CreateBinding) -> Result<Map<String, Value>, FieldError> {
         claims.insert("cnf".to_owned(), confirmed.into());
     }
     Ok(claims)
+}
+
+fn parse_address(field: &str, text: &str) -> Result<IpAddr, FieldError> {
+    let address: Result<IpAddr, _> = text.parse();
+    address.map(|address| address.to_canonical()).map_err(|_| FieldError::new(field, "must be an address"))
 }
 
 /// # Errors

@@ -10,6 +10,7 @@ pub fn config() -> Config {
         refresh_grace: Duration::from_secs(3),
         max_lifetime: Duration::from_secs(86_400),
         token_url: None,
+        agent_secret: None,
         revocation_margin: Duration::from_secs(301),
     }
 }

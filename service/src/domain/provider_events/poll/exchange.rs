@@ -9,16 +9,16 @@ use tokio::sync::oneshot;
 use ureq::Agent;
 
 use super::Reports;
+use crate::base::http_agent;
 use crate::base::throttle::Throttle;
+use crate::domain::provider_events::MAX_TOKEN_BYTES;
 use crate::domain::provider_events::claims::MAX_ID;
 use crate::domain::provider_events::providers::{Poll, Provider, ProvidersError};
-use crate::domain::provider_events::{MAX_TOKEN_BYTES, http_agent};
 
 /// The most of one answer that are read, whatever was asked for. The others are sent again.
 const MAX_SETS: usize = 100;
 /// What an answer may have beside its events, in bytes.
 const OVERHEAD: usize = 64 * 1024;
-const MAX_BEARER: usize = 16 * 1024;
 
 pub struct Poller {
     pub config: Poll,
@@ -83,7 +83,7 @@ impl Poller {
     /// A file cannot be used.
     pub fn new(provider: &Provider) -> Result<Option<Self>, ProvidersError> {
         let Some(config) = provider.events.as_ref().and_then(|events| events.poll.clone()) else { return Ok(None) };
-        let agent = http_agent::new(provider, provider.timeout.saturating_add(config.wait))?;
+        let agent = provider.agent(provider.timeout.saturating_add(config.wait))?;
         bearer(&config).map_err(|why| ProvidersError::new("events.poll.token_file", why))?;
         Ok(Some(Self { config, agent, refused: Throttle::default() }))
     }
@@ -158,14 +158,7 @@ fn max_body(config: &Poll) -> u64 {
 /// # Errors
 /// Why there is none, without its content.
 fn bearer(config: &Poll) -> Result<Option<String>, String> {
-    let Some(path) = &config.token_file else { return Ok(None) };
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
-    let token = text.trim_ascii();
-    match token.len() {
-        0 => Err("is empty".into()),
-        1..=MAX_BEARER if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(token.to_owned())),
-        _ => Err("must have one token of printable ASCII".into()),
-    }
+    config.token_file.as_deref().map(http_agent::bearer).transpose()
 }
 
 impl<'de> Deserialize<'de> for Sets {

@@ -43,6 +43,9 @@ fn a_wrong_field_is_named() {
         ("auth_time", json!({ "subject": "a", "auth_time": -1 })),
         ("binding.addresses", json!({ "subject": "a", "binding": { "addresses": ["10.0.0.1/8"] } })),
         ("binding.certificate", json!({ "subject": "a", "binding": { "certificate": "abc" } })),
+        ("binding.network", json!({ "subject": "a", "binding": { "network": "10.0.0.0/24" } })),
+        ("made_from.address", json!({ "subject": "a", "made_from": { "address": "home" } })),
+        ("claims", json!({ "subject": "a", "claims": { "user_agent_hmac": "x" } })),
         ("binding.colour", json!({ "subject": "a", "binding": { "colour": "red" } })),
         ("reason", json!({ "subject": "a", "reason": "x".repeat(513) })),
     ] {
@@ -90,4 +93,29 @@ fn binding_becomes_the_claims_that_the_filter_reads() {
         "cnf": { "x5t#S256": thumbprint },
     });
     assert_eq!(Value::Object(made.binding), expected);
+}
+
+#[test]
+fn the_network_and_the_agent_of_the_client_become_claims() {
+    let asked = |network: &str| json!({ "addresses": ["192.0.2.1"], "network": network, "user_agent": "curl/8.0" });
+    let bound = |network: &str, config: &Config| {
+        let body = json!({ "subject": "a", "binding": asked(network) }).to_string();
+        NewSession::new(json::read(body.as_bytes()).unwrap(), NOW, config).unwrap().binding
+    };
+    let v4 = bound("203.0.113.9", &config());
+    assert_eq!(v4[ADDRESSES], json!(["192.0.2.1", "203.0.113.0/24"]));
+    assert_eq!(bound("::ffff:203.0.113.9", &config())[ADDRESSES], v4[ADDRESSES]);
+    assert_eq!(bound("2001:db8:1:2ff::1", &config())[ADDRESSES], json!(["192.0.2.1", "2001:db8:1:200::/56"]));
+    // As in tests/cases/cases/binding.yaml.
+    assert_eq!(v4[USER_AGENT], "zyA1ervMKL_84Q_vH01Sl4d0VeLpKjqqpWAXeBzfy-M");
+    let keyed = Config {
+        agent_secret: Some(hmac::Key::new(
+            hmac::HMAC_SHA256,
+            b"a secret of the tests, and of nothing else, long enough",
+        )),
+        ..config()
+    };
+    let keyed = bound("203.0.113.9", &keyed);
+    assert_eq!(keyed[USER_AGENT_HMAC], "iyt-i46fhQOqNlNIN9BDCc3VbT_pFhXfoI0RN59U-4I");
+    assert!(keyed.get(USER_AGENT).is_none(), "everybody could try agents against it");
 }
