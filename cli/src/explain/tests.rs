@@ -21,7 +21,7 @@ const NOT_EXPRESSIBLE: [(&str, usize); 7] = [
     ("a header's value begins or ends with white space, which HTTP does not transmit", 3),
     ("a proof that a proxy has seen before", 8),
     ("a nonce that was asked for before", 3),
-    ("a demand for a login: one answer stands for all keys, and says that the session was revoked", 6),
+    ("a demand for a login: one answer stands for all keys, and says that the session was revoked", 9),
 ];
 
 #[derive(Parser)]
