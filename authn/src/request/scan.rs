@@ -7,9 +7,9 @@ pub fn are_equal(one: &[u8], other: &[u8]) -> bool {
     let ((words, rest), (other_words, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
     let differ = |all: u64, (one, other): (&[u8; 8], &[u8; 8])| all | (word(one) ^ word(other));
     let differs = |all: u8, (one, other): (&u8, &u8)| all | (one ^ other);
-    one.len() == other.len()
-        && words.iter().zip(other_words).fold(0, differ) == 0
-        && rest.iter().zip(other_rest).fold(0, differs) == 0
+    let in_words = words.iter().zip(other_words).fold(0, differ);
+    let in_rest = rest.iter().zip(other_rest).fold(0, differs);
+    (one.len() == other.len()) & ((in_words | u64::from(in_rest)) == 0)
 }
 
 pub fn has_byte(bytes: &[u8], wanted: u8) -> bool {
