@@ -25,7 +25,7 @@ use store_redis::{Allow, RedisOptions};
 use wire::{Retention, Secret};
 
 use crate::app::tls::ListenerTls;
-use crate::base::limits::MAX_SKEW;
+use crate::base::limits::{DEFAULT_UNAUTHENTICATED_PER_PEER, MAX_SKEW};
 use crate::domain::clients::{self, ClientsError};
 use crate::domain::provider_events::{Provider, Providers, ProvidersError};
 use crate::domain::regions::{EXTRA_TTL, Peer, PeerError};
@@ -187,7 +187,7 @@ pub struct Options {
     /// Unauthenticated connections per address (per /64 in IPv6), which are those that have carried no request made
     /// with our secret yet. One more closes the oldest of them, and each is closed after 10 s. Connections that proxies
     /// use do not count, so the default is enough for a whole mesh behind one NAT address.
-    #[arg(long, env = "PORTCULLIS_MAX_UNAUTHENTICATED_PER_PEER", value_name = "N", default_value = "256", value_parser = values::count, help_heading = "Listeners")]
+    #[arg(long, env = "PORTCULLIS_MAX_UNAUTHENTICATED_PER_PEER", value_name = "N", default_value_t = DEFAULT_UNAUTHENTICATED_PER_PEER, value_parser = values::count, help_heading = "Listeners")]
     pub max_unauthenticated_per_peer: usize,
     /// Filters that may follow the feed of revocations at the same time, at POST /v1/feed. Further ones are told to wait, and
     /// ask about each token meanwhile. 0 turns the feed off. Nothing is read for it while no filter follows.

@@ -103,7 +103,7 @@ fn join_routes(lasting: &Lasting, parts: &Parts) -> OpenApiRouter {
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, join::REQUEST))
 }
 
-/// Reports do not take the places of checks.
+/// Reports do not take the places of checks, nor their memory.
 fn sighting_routes(options: &Options, lasting: &Lasting, parts: &Parts) -> OpenApiRouter {
     let Some(hijack) = &parts.hijack else { return OpenApiRouter::new() };
     let state = sightings::AppState {
@@ -112,7 +112,7 @@ fn sighting_routes(options: &Options, lasting: &Lasting, parts: &Parts) -> OpenA
         metrics: lasting.metrics.hijack.clone(),
         refused: Arc::default(),
     };
-    let gate = Gate::of_checks(options.max_requests, MAX_REPORT_BYTES);
+    let gate = Gate::of_reports(options.max_requests, MAX_REPORT_BYTES);
     sightings::routes()
         .with_state(state)
         .layer(middleware::from_fn_with_state(gate, gate::limit))

@@ -13,16 +13,28 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
+use wire::check::MAX_QUESTION_BYTES;
+use wire::feed::MAX_POLL_BYTES;
+use wire::join::MAX_REQUEST_BYTES;
 
 use crate::base::connections::Connection;
+use crate::base::limits::DEFAULT_UNAUTHENTICATED_PER_PEER;
 
 /// From a request's headers to the end of its body.
 const BODY: Duration = Duration::from_secs(2);
 /// The bytes of bodies on unauthenticated connections that are in memory, on all listeners together. One more byte is refused.
 static UNAUTHENTICATED: Semaphore = Semaphore::const_new(32 * 1024 * 1024);
-/// The same for checks, apart from the others: a proxy that connects anew asks here. All unauthenticated connections of one
-/// address (`--max-unauthenticated-per-peer`, 256 by default) do not fill it.
-static UNAUTHENTICATED_CHECKS: Semaphore = Semaphore::const_new(16 * 1024 * 1024);
+/// The same for checks, polls and requests of regions, apart from the others: a proxy that connects anew asks here.
+static UNAUTHENTICATED_CHECKS: Semaphore = Semaphore::const_new(CHECKS_BYTES);
+const CHECKS_BYTES: usize = 16 * 1024 * 1024;
+/// The same for reports of sightings, which are larger: one address can fill it. Then a proxy that connects anew loses reports, and
+/// no checks.
+static UNAUTHENTICATED_REPORTS: Semaphore = Semaphore::const_new(16 * 1024 * 1024);
+
+// One body on each unauthenticated connection of one address (`--max-unauthenticated-per-peer`, by default) does not fill it.
+const _: () = assert!(DEFAULT_UNAUTHENTICATED_PER_PEER * MAX_QUESTION_BYTES < CHECKS_BYTES);
+const _: () = assert!(DEFAULT_UNAUTHENTICATED_PER_PEER * MAX_POLL_BYTES < CHECKS_BYTES);
+const _: () = assert!(DEFAULT_UNAUTHENTICATED_PER_PEER * MAX_REQUEST_BYTES < CHECKS_BYTES);
 
 #[derive(Debug, Clone)]
 pub struct Gate {
@@ -57,6 +69,10 @@ impl Gate {
 
     pub fn of_checks(permits: usize, max_bytes: usize) -> Self {
         Self { unauthenticated: &UNAUTHENTICATED_CHECKS, ..Self::new(permits, max_bytes) }
+    }
+
+    pub fn of_reports(permits: usize, max_bytes: usize) -> Self {
+        Self { unauthenticated: &UNAUTHENTICATED_REPORTS, ..Self::new(permits, max_bytes) }
     }
 
     /// The request with its body in memory, and its place for as long as it is in progress.
