@@ -1,5 +1,5 @@
 //! Which options a running service takes anew, and which need a restart.
-use super::{AdminOptions, JoinOptions, Options, SessionOptions, SightingOptions};
+use super::{AdminOptions, EventReceiverOptions, JoinOptions, Options, SessionOptions, SightingOptions};
 
 /// The options that a running service takes anew, by their long names. Every other one needs a restart.
 pub const RELOADED_OPTIONS: [&str; 30] = [
@@ -70,7 +70,7 @@ impl Options {
                 sightings_file: new.sightings.sightings_file.clone(),
                 ..self.sightings.clone()
             },
-            event_receivers: new.event_receivers.clone(),
+            event_receivers: self.event_receivers.with_changes(&new.event_receivers, self.signs(), &mut waiting),
             ..self.clone()
         };
         // A listener speaks TLS, or does not, from its start on.
@@ -82,6 +82,22 @@ impl Options {
             waiting.extend(DATA_TLS);
         }
         (options, waiting)
+    }
+
+    /// Does a service that was started with these have keys to sign with?
+    fn signs(&self) -> bool {
+        self.sessions.session_issuer.is_some() && !self.sessions.signing_keys.is_empty()
+    }
+}
+
+impl EventReceiverOptions {
+    fn with_changes(&self, new: &Self, signs: bool, waiting: &mut Vec<&'static str>) -> Self {
+        // Events are signed, and keys come with a start.
+        if !signs && new.event_receivers_file.is_some() {
+            waiting.push("event-receivers-file");
+            return self.clone();
+        }
+        new.clone()
     }
 }
 

@@ -45,6 +45,20 @@ fn refuses_options_that_do_not_fit_together() {
 }
 
 #[test]
+fn receivers_of_events_wait_for_a_restart_without_keys_to_sign_with() {
+    let receivers = ["--event-receivers-file", "/receivers", "--signing-key", "/key"];
+    let sessions = ["--session-issuer", "https://s", "--session-audience", "api"];
+    let whole = options(&[&sessions[..], &receivers].concat());
+    for started_with in [&[][..], &sessions] {
+        let (options, waiting) = options(started_with).with_changes(&whole);
+        assert!(waiting.contains(&"event-receivers-file"), "{started_with:?}");
+        assert_eq!(options.event_receivers.event_receivers_file, None);
+    }
+    let (options, waiting) = options(&[&sessions[..], &receivers[2..]].concat()).with_changes(&whole);
+    assert!(waiting.is_empty() && options.event_receivers.event_receivers_file.is_some(), "{waiting:?}");
+}
+
+#[test]
 fn keys_in_tokens_have_a_bound_on_threads() {
     let uri = "pkcs11:object=a?module-path=/m.so&pin-source=/p";
     let keys = |count: usize| {
